@@ -1,0 +1,203 @@
+"""Whole files or none: write beside, check, rename; private permissions; locks; the same on an object store.
+
+On a local disk a file is written under a temporary name in the same folder, flushed to the disk and renamed
+over its target, so that a reader sees the old file or the new one. An object store has no rename, but an
+upload appears only when it is complete: there the bytes are made first and sent in one upload. What is in a
+file is its writer's business.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import filelock
+import pyarrow as pa
+from pyarrow import fs
+
+from qoderdata.errors import CacheError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+_PRIVATE_FILE = 0o600
+_PRIVATE_FOLDER = 0o700
+_TEMPORARY = ".tmp"
+_LOCK = ".lock"
+
+
+def replace(path: str | Path, write: Callable[[pa.NativeFile], object], *, private: bool = False) -> None:
+    """Write a local file so that it is there whole or not at all.
+
+    Parameters
+    ----------
+    path
+        The target. A file that is there stays until the new one is whole.
+    write
+        Called with an open binary file. What it raises is raised on, and the target is untouched.
+    private
+        Readable by the user alone; else as the umask has it.
+
+    Raises
+    ------
+    OSError
+        The folder is not there or cannot be written.
+    """
+    target = Path(path)
+    beside = target.with_name(f".{target.name}.{os.getpid()}-{secrets.token_hex(4)}{_TEMPORARY}")
+    descriptor = os.open(beside, os.O_CREAT | os.O_EXCL | os.O_WRONLY, _PRIVATE_FILE if private else 0o666)
+    os.close(descriptor)
+    try:
+        with pa.OSFile(str(beside), "wb") as sink:
+            write(sink)
+        with beside.open("rb+") as handle:
+            os.fsync(handle.fileno())
+        beside.replace(target)
+    except BaseException:
+        beside.unlink(missing_ok=True)
+        raise
+
+
+class Folder:
+    """A folder of files, on this machine or at a URL that pyarrow or fsspec opens.
+
+    Making one touches nothing; a folder comes to be with its first file, private to the user.
+
+    Parameters
+    ----------
+    location
+        A path, or a URL such as ``s3://bucket/folder`` or ``memory://folder``.
+
+    Attributes
+    ----------
+    location : str
+        As given, in full.
+    filesystem : pyarrow.fs.FileSystem
+        What opens `path`.
+    path : str
+        The folder's path in `filesystem`.
+
+    Raises
+    ------
+    CacheError
+        Nothing here opens such a URL.
+    """
+
+    def __init__(self, location: str | Path) -> None:
+        self.location = str(location)
+        self.local = "://" not in self.location
+        if self.local:
+            self.filesystem: fs.FileSystem = fs.LocalFileSystem()
+            self.path = str(Path(self.location).absolute())
+        else:
+            self.filesystem, self.path = _open_url(self.location)
+
+    def __repr__(self) -> str:
+        return f"Folder({self.location!r})"
+
+    def folder(self, name: str) -> Folder:
+        """Give the folder below this one; nothing is created."""
+        return Folder(f"{self.location.rstrip('/')}/{name}")
+
+    def full(self, name: str) -> str:
+        """Give the path, in `filesystem`, of a file below this folder."""
+        return f"{self.path.rstrip('/')}/{name}"
+
+    def replace(self, name: str, write: Callable[[pa.NativeFile], object]) -> None:
+        """Write a file below this folder, whole or not at all, private to the user.
+
+        Parameters
+        ----------
+        name
+            Its path below the folder; folders on the way are created.
+        write
+            Called with an open binary file. What it raises is raised on, and an old file stays.
+
+        Raises
+        ------
+        OSError
+            The folder cannot be written.
+        """
+        path = self.full(name)
+        if self.local:
+            _make_private(Path(path).parent)
+            replace(path, write, private=True)
+            return
+        sink = pa.BufferOutputStream()
+        write(sink)
+        with self.filesystem.open_output_stream(path) as upload:
+            upload.write(sink.getvalue())
+
+    def read(self, name: str) -> pa.Buffer | None:
+        """Give a file's bytes, or ``None`` where there is no such file."""
+        try:
+            with self.filesystem.open_input_file(self.full(name)) as source:
+                return source.read_buffer()
+        except FileNotFoundError:
+            return None
+
+    def files(self, below: str = "") -> list[fs.FileInfo]:
+        """List the files under a folder below this one, at any depth; temporary ones and locks left out."""
+        base = self.full(below) if below else self.path
+        infos = self.filesystem.get_file_info(fs.FileSelector(base, allow_not_found=True, recursive=True))
+        return [
+            info
+            for info in infos
+            if info.type == fs.FileType.File and not info.base_name.endswith((_TEMPORARY, _LOCK))
+        ]
+
+    def remove(self, name: str) -> None:
+        """Remove a file below this folder; one that is not there is no error."""
+        with contextlib.suppress(FileNotFoundError):
+            self.filesystem.delete_file(self.full(name))
+
+    @contextlib.contextmanager
+    def lock(self, name: str, *, timeout: float = -1) -> Iterator[None]:
+        """Hold a lock that other processes on this machine respect; an object store has none.
+
+        Parameters
+        ----------
+        name
+            The lock's name; its file lies in this folder.
+        timeout
+            Seconds to wait for another holder; -1 waits for ever.
+
+        Raises
+        ------
+        CacheError
+            Another process held it all the time.
+        OSError
+            The folder cannot be written.
+        """
+        if not self.local:
+            yield
+            return
+        _make_private(Path(self.path))
+        path = self.full(name + _LOCK)
+        try:
+            with filelock.FileLock(path, timeout=timeout, mode=_PRIVATE_FILE):
+                yield
+        except filelock.Timeout as error:
+            raise CacheError(f"another process holds {path}; try again when it has finished") from error
+
+
+def _make_private(folder: Path) -> None:
+    folder.mkdir(mode=_PRIVATE_FOLDER, parents=True, exist_ok=True)
+
+
+def _open_url(url: str) -> tuple[fs.FileSystem, str]:
+    try:
+        from fsspec.core import url_to_fs  # noqa: PLC0415 - only where a URL is given
+    except ImportError:
+        try:
+            return fs.FileSystem.from_uri(url)
+        except (pa.ArrowInvalid, pa.ArrowNotImplementedError, OSError) as error:
+            raise CacheError(f"nothing here opens {url}: install fsspec and the package for that store") from error
+    try:
+        opened, path = url_to_fs(url)
+    except (ImportError, ValueError) as error:
+        raise CacheError(f"nothing here opens {url}: {error}") from error
+    return fs.PyFileSystem(fs.FSSpecHandler(opened)), path  # type: ignore[abstract]

@@ -1,0 +1,117 @@
+"""What a caller may write for a time, an age and a zone, and what it means.
+
+A time without a zone is an error, never a guess; everything comes out in UTC.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+import pandas as pd
+
+#: What may stand for an instant: ISO 8601 text with an offset, or a zone-aware datetime.
+Instant = str | datetime | pd.Timestamp
+#: What may stand for a length of time: anything `pandas.Timedelta` takes.
+Span = str | timedelta | pd.Timedelta
+
+
+def instant(value: Instant, *, name: str) -> pd.Timestamp:
+    """Read an instant.
+
+    Parameters
+    ----------
+    value
+        ISO 8601 text with an offset (``"2026-06-15T00:00Z"``), or a zone-aware datetime.
+    name
+        The parameter's name, for the message.
+
+    Returns
+    -------
+    pandas.Timestamp
+        The same instant in UTC, in microseconds.
+
+    Raises
+    ------
+    ValueError
+        The value is not a time, or has no zone.
+
+    Examples
+    --------
+    >>> instant("2026-06-15T09:00+08:00", name="since")
+    Timestamp('2026-06-15 01:00:00+0000', tz='UTC')
+    """
+    try:
+        stamp = pd.Timestamp(value)
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"{name}={value!r} is not a time; write one like '2026-06-15T00:00Z'") from error
+    if pd.isna(stamp):
+        raise ValueError(f"{name}={value!r} is not a time; write one like '2026-06-15T00:00Z'")
+    if stamp.tzinfo is None:
+        raise ValueError(f"{name}={value!r} has no time zone; write one, like '2026-06-15T00:00Z' for UTC")
+    return stamp.tz_convert("UTC").as_unit("us")
+
+
+def span(value: Span, *, name: str) -> pd.Timedelta:
+    """Read a length of time that is not negative.
+
+    Parameters
+    ----------
+    value
+        Anything `pandas.Timedelta` takes: ``"15min"``, ``"7D"``, a `datetime.timedelta`.
+    name
+        The parameter's name, for the message.
+
+    Returns
+    -------
+    pandas.Timedelta
+        The length.
+
+    Raises
+    ------
+    ValueError
+        The value is not a length of time, or is negative.
+
+    Examples
+    --------
+    >>> span("15min", name="max_age")
+    Timedelta('0 days 00:15:00')
+    """
+    try:
+        length = pd.Timedelta(value)
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"{name}={value!r} is not a length of time; write one like '15min' or '7D'") from error
+    if pd.isna(length) or length < pd.Timedelta(0):
+        raise ValueError(f"{name}={value!r} is not a length of time; write one like '15min' or '7D'")
+    return length
+
+
+def zone(key: str, *, name: str = "tz") -> ZoneInfo:
+    """Read an IANA time zone.
+
+    Parameters
+    ----------
+    key
+        An IANA name, such as ``"Asia/Shanghai"`` or ``"UTC"``.
+    name
+        The parameter's name, for the message.
+
+    Returns
+    -------
+    zoneinfo.ZoneInfo
+        The zone.
+
+    Raises
+    ------
+    ValueError
+        There is no such zone.
+
+    Examples
+    --------
+    >>> zone("Asia/Shanghai").key
+    'Asia/Shanghai'
+    """
+    try:
+        return ZoneInfo(key)
+    except (ZoneInfoNotFoundError, ValueError, OSError) as error:
+        raise ValueError(f"{name}={key!r} is not an IANA time zone, like 'Asia/Shanghai' or 'UTC'") from error
