@@ -112,6 +112,10 @@ class DataQualityWarning(UserWarning):
     """The data was loaded whole, but some of it is not what it should be."""
 
 
+class CacheWarning(UserWarning):
+    """The cache could not be read or written; the answer is whole all the same."""
+
+
 _BY_STATUS: dict[int, type[APIStatusError]] = {
     400: BadRequestError,
     401: AuthenticationError,

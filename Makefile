@@ -1,0 +1,73 @@
+# Every target sets itself up; nothing else needs to be installed first than Python 3.11 and make.
+PYTHON ?= python3
+VENV ?= .venv
+BENCH_VENV ?= .venv-bench
+BIN := $(VENV)/bin
+PIP_INSTALL := -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test test-long test-spark lint format bench lab notebooks clean
+
+help: ## Show what there is to make
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+$(VENV)/.made:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "Python 3.11 or later is needed; name one: make PYTHON=python3.12 $(MAKECMDGOALS)" >&2; exit 1; }
+	@$(PYTHON) -m venv $(VENV) || \
+		{ echo "this Python cannot make a virtual environment; on Debian: apt-get install python3-venv" >&2; exit 1; }
+	@touch $@
+
+$(VENV)/.core: $(VENV)/.made pyproject.toml constraints.txt
+	@echo "Setting up $(VENV) (once) ..."
+	@$(BIN)/python $(PIP_INSTALL) --editable .
+	@touch $@
+
+$(VENV)/.notebooks: $(VENV)/.core
+	@$(BIN)/python $(PIP_INSTALL) --editable '.[notebooks]'
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.core
+	@echo "Setting up what the checks need (once) ..."
+	@$(BIN)/python $(PIP_INSTALL) --editable '.[dev]'
+	@touch $@
+
+$(VENV)/.spark: $(VENV)/.dev
+	@$(BIN)/python $(PIP_INSTALL) --editable '.[dev,spark]'
+	@touch $@
+
+demo: $(VENV)/.core ## Pull a sandbox account and analyse it; no account needed
+	@$(BIN)/qoderdata demo --out demo
+
+lint: $(VENV)/.dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+test: lint ## Check everything: style, types, structure, tests, coverage
+	$(BIN)/python -m pytest -n 2 -m "not long and not spark" --cov --cov-report=term
+
+test-long: $(VENV)/.dev ## The tests that take minutes: kills by the hundred, large sandboxes
+	$(BIN)/python -m pytest -n 2 -m "long"
+
+test-spark: $(VENV)/.spark ## The summaries on Spark; needs Java 17
+	$(BIN)/python -m pytest -m "spark"
+
+format: $(VENV)/.dev ## Put the code into the house's format
+	$(BIN)/ruff check --fix-only .
+	$(BIN)/ruff format .
+
+bench: $(VENV)/.core ## Measure speed and memory against what people would use instead
+	@test -e $(BENCH_VENV)/.made || { $(PYTHON) -m venv $(BENCH_VENV) && touch $(BENCH_VENV)/.made; }
+	@$(BENCH_VENV)/bin/python $(PIP_INSTALL) --editable . -r benchmarks/requirements.txt
+	$(BENCH_VENV)/bin/python benchmarks/run.py
+
+lab: $(VENV)/.notebooks ## Open the notebooks in JupyterLab
+	$(BIN)/jupyter lab --notebook-dir=notebooks
+
+notebooks: $(VENV)/.dev ## Run the notebooks and write their outputs
+	$(BIN)/python notebooks/run.py --write
+
+clean: ## Remove what the other targets made
+	rm -rf $(VENV) $(BENCH_VENV) demo data/cache .coverage .mypy_cache .pytest_cache .ruff_cache .import_linter_cache
