@@ -1,0 +1,192 @@
+"""What every test stands on: a machine that is nobody's, a clock that nobody waits for, and no internet.
+
+The developer's own token, proxies, certificates, cache, ``~/.netrc`` and Matplotlib settings cannot leak into
+a test, and what a test leaves behind cannot leak into the next.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import http.server
+import os
+import socket
+import sys
+import threading
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import parse_qsl, urlsplit
+
+import pytest
+
+from qoderdata.client import pace
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+_LEAKS = (
+    "QODER_PAT",
+    "QODER_MANAGED_BASE_URL",
+    "QODERDATA_CACHE_DIR",
+    "NETRC",
+    "REQUESTS_CA_BUNDLE",
+    "CURL_CA_BUNDLE",
+    "SSL_CERT_FILE",
+    "SSL_CERT_DIR",
+    "XDG_CACHE_HOME",
+    "XDG_CONFIG_HOME",
+    "COLUMNS",
+    "LINES",
+    "NO_COLOR",
+    "FORCE_COLOR",
+    *(
+        variable
+        for name in ("http_proxy", "https_proxy", "all_proxy", "no_proxy")
+        for variable in (name, name.upper())
+    ),
+)
+
+# Set before Matplotlib is imported: no window, no settings of the developer's, and a font list that is made once.
+os.environ["MPLBACKEND"] = "Agg"
+os.environ["MATPLOTLIBRC"] = os.devnull
+os.environ["MPLCONFIGDIR"] = str(Path(__file__).resolve().parent.parent / ".pytest_cache" / "matplotlib")
+
+
+class FastClock:
+    """A clock that jumps over every wait; safe to use from several threads.
+
+    Attributes
+    ----------
+    sleeps : list of float
+        Every wait that was asked for, in order.
+    """
+
+    def __init__(self) -> None:
+        self.sleeps: list[float] = []
+        self.start = datetime(2026, 6, 15, tzinfo=UTC)
+        self._elapsed = 0.0
+        self._lock = threading.Lock()
+
+    def monotonic(self) -> float:
+        with self._lock:
+            return self._elapsed
+
+    def now(self) -> datetime:
+        return self.start + timedelta(seconds=self.monotonic())
+
+    def sleep(self, seconds: float) -> None:
+        with self._lock:
+            self.sleeps.append(seconds)
+            self._elapsed += seconds
+
+
+@pytest.fixture(autouse=True)
+def clock(monkeypatch: pytest.MonkeyPatch) -> FastClock:
+    """Give every `Client` that the test makes one fast clock."""
+    fast = FastClock()
+    monkeypatch.setattr(pace, "SYSTEM", fast)
+    return fast
+
+
+@pytest.fixture(autouse=True)
+def nobodys_machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Path]:
+    """Put the test on a machine without settings; the value is its home folder."""
+    for variable in _LEAKS:
+        monkeypatch.delenv(variable, raising=False)
+    home = tmp_path / "home"
+    home.mkdir()
+    monkeypatch.setenv("HOME", str(home))
+    monkeypatch.setenv("USERPROFILE", str(home))
+    yield home
+    if "matplotlib.pyplot" in sys.modules:
+        sys.modules["matplotlib.pyplot"].close("all")
+
+
+@pytest.fixture(autouse=True)
+def no_internet(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Refuse every connection that leaves this machine."""
+    connect = socket.socket.connect
+
+    def connect_here(self: socket.socket, address: tuple[str, int] | str | bytes) -> None:
+        stays = (
+            self.family not in {socket.AF_INET, socket.AF_INET6}
+            or self.type & socket.SOCK_DGRAM
+            or str(address[0]).startswith("127.")
+            or address[0] in {"localhost", "::1"}
+        )
+        if not stays:
+            raise AssertionError(f"a test reached for the internet: {address[0]!r}")
+        connect(self, address)
+
+    monkeypatch.setattr(socket.socket, "connect", connect_here)
+
+
+@dataclass(frozen=True)
+class Received:
+    """One request as it came in."""
+
+    path: str
+    query: dict[str, str]
+    headers: dict[str, str]
+    raw_path: str
+
+
+@dataclass
+class ScriptedService:
+    """A server on loopback that plays a script: one answer a request, byte for byte; the last one for ever.
+
+    For answers that no sane service gives; the sandbox is the one for sane ones. An answer is the whole
+    HTTP response in bytes, or a function that is handed the socket and writes what it likes.
+    """
+
+    base_url: str
+    script: list[bytes | Callable[[socket.socket], None]] = field(default_factory=list)
+    requests: list[Received] = field(default_factory=list)
+
+    def play(self, *answers: bytes | Callable[[socket.socket], None]) -> None:
+        """Set the answers to come."""
+        self.script[:] = answers
+
+    @staticmethod
+    def answer(status: int = 200, body: bytes = b"{}", **headers: str) -> bytes:
+        """Write an HTTP response; ``_`` in a header's name stands for ``-``."""
+        lines = {"Content-Length": str(len(body)), "x-request-id": "req_scripted", **headers}
+        head = "".join(f"{name.replace('_', '-')}: {value}\r\n" for name, value in lines.items())
+        return f"HTTP/1.1 {status} Scripted\r\n{head}\r\n".encode("latin-1") + body
+
+
+@pytest.fixture
+def service() -> Iterator[ScriptedService]:
+    """Run a `ScriptedService` while the test runs."""
+    lock = threading.Lock()
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_GET(self) -> None:  # http.server's name for it
+            parts = urlsplit(self.path)
+            with lock:
+                scripted.requests.append(
+                    Received(parts.path, dict(parse_qsl(parts.query)), dict(self.headers.items()), self.path)
+                )
+                answer = scripted.script.pop(0) if len(scripted.script) > 1 else scripted.script[0]
+            if callable(answer):
+                self.close_connection = True
+                with contextlib.suppress(OSError):
+                    answer(self.connection)
+            else:
+                self.wfile.write(answer)
+
+        def log_message(self, *_: object) -> None:
+            """Stay silent."""
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        server.daemon_threads = True
+        scripted = ScriptedService(f"http://127.0.0.1:{server.server_address[1]}/api/v1/cloud")
+        scripted.play(scripted.answer())
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
+        thread.start()
+        yield scripted
+        server.shutdown()
+        thread.join()
