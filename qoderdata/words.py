@@ -1,0 +1,235 @@
+"""What people read: text made safe for one line, shares, lengths of time, times with their zone.
+
+Text from the service is hostile until it has passed `one_line`: it may hold line breaks, escape sequences of
+a terminal, or marks that turn the direction of what follows.
+"""
+
+from __future__ import annotations
+
+import unicodedata
+from datetime import datetime, timedelta
+
+import pandas as pd
+
+#: What stands where there is no value: missing is not zero.
+NOTHING = "–"
+
+_ELLIPSIS = "…"
+_WIDE = frozenset("WF")
+_UNPRINTABLE = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
+_JOINERS = frozenset("\u200c\u200d")
+
+
+def one_line(text: object) -> str:
+    """Make text safe to stand in one line.
+
+    Parameters
+    ----------
+    text
+        Anything; a missing value becomes `NOTHING`.
+
+    Returns
+    -------
+    str
+        White space, line breaks too, as single blanks; control characters, direction marks and
+        characters without a meaning as ``\N{REPLACEMENT CHARACTER}``.
+
+    Examples
+    --------
+    >>> one_line("nightly\\n report \\x1b[31m")
+    'nightly report \N{REPLACEMENT CHARACTER}[31m'
+    """
+    if text is None or text is pd.NA or text is pd.NaT or text != text:  # noqa: PLR0124 - NaN is what differs from itself
+        return NOTHING
+    return "".join(_printable(character) for character in " ".join(str(text).split()))
+
+
+def _printable(character: str) -> str:
+    if character not in _JOINERS and unicodedata.category(character) in _UNPRINTABLE:
+        return "\N{REPLACEMENT CHARACTER}"
+    return character
+
+
+def width(text: str) -> int:
+    """Give how many columns of a terminal a text takes.
+
+    Parameters
+    ----------
+    text
+        One line.
+
+    Returns
+    -------
+    int
+        Columns: two for a wide character, such as a Chinese one, none for a combining mark.
+
+    Examples
+    --------
+    >>> width("报告 ok")
+    7
+    """
+    return sum(_columns(character) for character in text)
+
+
+def _columns(character: str) -> int:
+    if (
+        unicodedata.combining(character)
+        or character in _JOINERS
+        or unicodedata.category(character) in {"Mn", "Me"}
+    ):
+        return 0
+    return 2 if unicodedata.east_asian_width(character) in _WIDE else 1
+
+
+def shorten(text: str, columns: int) -> str:
+    """Cut a text to a number of columns, with an ellipsis where something is lost.
+
+    Parameters
+    ----------
+    text
+        One line.
+    columns
+        The most columns that it may take, at least 1.
+
+    Returns
+    -------
+    str
+        The text, or its beginning and ``…``.
+
+    Examples
+    --------
+    >>> shorten("nightly report", 8)
+    'nightly…'
+    """
+    if width(text) <= columns:
+        return text
+    kept, used = [], 1
+    for character in text:
+        used += _columns(character)
+        if used > columns:
+            break
+        kept.append(character)
+    return "".join(kept) + _ELLIPSIS
+
+
+def percent(share: float | None) -> str:
+    """Write a share as a percentage with one digit.
+
+    Parameters
+    ----------
+    share
+        Between 0 and 1, or missing.
+
+    Returns
+    -------
+    str
+        Such as ``"12.5 %"``, or `NOTHING`.
+
+    Examples
+    --------
+    >>> percent(0.125), percent(None)
+    ('12.5 %', '–')
+    """
+    return NOTHING if share is None or pd.isna(share) else f"{100 * share:.1f} %"
+
+
+def interval(low: float | None, high: float | None) -> str:
+    """Write an interval of shares.
+
+    Parameters
+    ----------
+    low, high
+        Its ends, between 0 and 1, or missing.
+
+    Returns
+    -------
+    str
+        Such as ``"4.2–21.0 %"``, or `NOTHING`.
+
+    Examples
+    --------
+    >>> interval(0.042, 0.21)
+    '4.2–21.0 %'
+    """
+    if low is None or high is None or pd.isna(low) or pd.isna(high):
+        return NOTHING
+    return f"{100 * low:.1f}–{100 * high:.1f} %"
+
+
+def duration(length: timedelta | pd.Timedelta | None) -> str:
+    """Write a length of time with its two largest units.
+
+    Parameters
+    ----------
+    length
+        The length, or missing.
+
+    Returns
+    -------
+    str
+        Such as ``"3 h 20 min"`` or ``"1.5 s"``, or `NOTHING`.
+
+    Examples
+    --------
+    >>> duration(timedelta(hours=3, minutes=20, seconds=7)), duration(timedelta(milliseconds=1500))
+    ('3 h 20 min', '1.5 s')
+    """
+    if length is None or pd.isna(length):
+        return NOTHING
+    seconds = length.total_seconds()
+    if seconds < 0:
+        return "-" + duration(-length)
+    minutes, hours, days = int(seconds // 60), int(seconds // 3600), int(seconds // 86400)
+    if days:
+        return f"{days} d {hours % 24} h" if hours % 24 else f"{days} d"
+    if hours:
+        return f"{hours} h {minutes % 60} min" if minutes % 60 else f"{hours} h"
+    if minutes:
+        return f"{minutes} min {int(seconds % 60)} s" if int(seconds % 60) else f"{minutes} min"
+    return f"{seconds:.0f} s" if seconds >= 10 or seconds == int(seconds) else f"{seconds:.1f} s"  # noqa: PLR2004 - a digit below ten
+
+
+def milliseconds(count: float | None) -> str:
+    """Write milliseconds as a `duration`.
+
+    Parameters
+    ----------
+    count
+        Milliseconds, or missing.
+
+    Returns
+    -------
+    str
+        Such as ``"17.3 s"``, or `NOTHING`.
+
+    Examples
+    --------
+    >>> milliseconds(9300)
+    '9.3 s'
+    """
+    return NOTHING if count is None or pd.isna(count) else duration(timedelta(milliseconds=float(count)))
+
+
+def moment(time: datetime | pd.Timestamp | None, tz: str = "UTC") -> str:
+    """Write an instant to the minute, with its zone.
+
+    Parameters
+    ----------
+    time
+        A zone-aware instant, or missing.
+    tz
+        The IANA zone to write it in.
+
+    Returns
+    -------
+    str
+        Such as ``"2026-06-15 09:00 CST"``, or `NOTHING`.
+
+    Examples
+    --------
+    >>> moment(pd.Timestamp("2026-06-15T01:00Z"), "Asia/Shanghai")
+    '2026-06-15 09:00 CST'
+    """
+    if time is None or pd.isna(time):
+        return NOTHING
+    return pd.Timestamp(time).tz_convert(tz).strftime("%Y-%m-%d %H:%M %Z")
