@@ -21,7 +21,7 @@ _JOINERS = frozenset("\u200c\u200d")
 
 
 def one_line(text: object) -> str:
-    """Make text safe to stand in one line.
+    r"""Make text safe to stand in one line.
 
     Parameters
     ----------
@@ -32,14 +32,14 @@ def one_line(text: object) -> str:
     -------
     str
         White space, line breaks too, as single blanks; control characters, direction marks and
-        characters without a meaning as ``\N{REPLACEMENT CHARACTER}``.
+        characters without a meaning as ``�``.
 
     Examples
     --------
-    >>> one_line("nightly\\n report \\x1b[31m")
-    'nightly report \N{REPLACEMENT CHARACTER}[31m'
+    >>> one_line("nightly\n report \x1b[31m")
+    'nightly report �[31m'
     """
-    if text is None or text is pd.NA or text is pd.NaT or text != text:  # noqa: PLR0124 - NaN is what differs from itself
+    if pd.api.types.is_scalar(text) and pd.isna(text):
         return NOTHING
     return "".join(_printable(character) for character in " ".join(str(text).split()))
 
