@@ -2,7 +2,7 @@
 
 Where the official SDK has a name for a failure, it is the same name here. Facts are attributes, so that
 callers branch without reading the text: ``status_code``, ``type``, ``param``, ``request_id``,
-``retry_after``. Every message says what happened, how far it got and what to do now.
+``retry_after``, and how far it got. Every message says what happened, what to do now, and ends with those facts.
 """
 
 from __future__ import annotations
@@ -34,13 +34,44 @@ class MissingColumnError(QoderdataError, KeyError):
 class APIError(QoderdataError):
     """A request did not lead to a usable answer.
 
+    The text of the exception ends with these facts, as far as they are set, so that one line tells them all.
+
     Attributes
     ----------
     request_id : str or None
         The service's ``x-request-id``; quote it to its support.
+    attempts : int or None
+        How many times the request was sent.
+    seconds : float or None
+        How long that took, waits included.
+    pages, records : int or None
+        What the walk of a list had got before.
+
+    Examples
+    --------
+    >>> error = APIConnectionError("GET /deployments: the connection broke")
+    >>> error.attempts, error.seconds, error.pages, error.records = 6, 14.25, 3, 3000
+    >>> print(error)
+    GET /deployments: the connection broke [6 attempts in 14.2 s; after 3 pages, 3000 records]
     """
 
     request_id: str | None = None
+    attempts: int | None = None
+    seconds: float | None = None
+    pages: int | None = None
+    records: int | None = None
+
+    def __str__(self) -> str:
+        facts = []
+        if self.attempts is not None:
+            tries = f"{self.attempts} attempt{'s' if self.attempts != 1 else ''}"
+            facts.append(tries if self.seconds is None else f"{tries} in {self.seconds:.1f} s")
+        if self.pages is not None:
+            pages = f"after {self.pages} page{'s' if self.pages != 1 else ''}"
+            facts.append(pages if self.records is None else f"{pages}, {self.records} records")
+        if self.request_id is not None:
+            facts.append(f"request id {self.request_id}")
+        return f"{super().__str__()} [{'; '.join(facts)}]" if facts else super().__str__()
 
 
 class APIConnectionError(APIError):

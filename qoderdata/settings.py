@@ -1,4 +1,8 @@
-"""Where the token, the base URL and the cache folder come from: argument, then environment, then default."""
+"""Where the token, the base URL, the workspace and the cache folder come from, and which of them cannot be.
+
+The order is: argument, then environment, then default. Only the workspace has no variable: no tool of the service
+has one.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +23,7 @@ BASE_URL_VARIABLE = "QODER_MANAGED_BASE_URL"
 CACHE_DIR_VARIABLE = "QODERDATA_CACHE_DIR"
 
 _LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
-_TOKEN = re.compile(r"[\x21-\x7e]+")
+_PRINTABLE = re.compile(r"[\x21-\x7e]+")
 
 
 def resolve_pat(pat: str | None = None) -> str:
@@ -53,7 +57,8 @@ def resolve_pat(pat: str | None = None) -> str:
             "Qoder Cloud, or try the toolkit without an account on the sandbox: `qoderdata sandbox`, or "
             "`from qoderdata.sandbox import Sandbox`"
         )
-    if not _TOKEN.fullmatch(token):
+    if not _PRINTABLE.fullmatch(token):
+        del pat, token  # a traceback that shows local variables must not show these
         raise CredentialError(
             f"the token in {source} has a space, a line break or another character that a header cannot "
             f"carry. Copy it again from Qoder Cloud and set {PAT_VARIABLE}"
@@ -104,6 +109,35 @@ def resolve_base_url(base_url: str | None = None) -> str:
             f"plain http to {host!r} would send the token unencrypted; write https://, or use a loopback address"
         )
     return urlunsplit((url.scheme, url.netloc.lower(), url.path.rstrip("/"), "", ""))
+
+
+def resolve_workspace_id(workspace_id: str | None = None) -> str | None:
+    """Check the workspace that requests are made in.
+
+    Parameters
+    ----------
+    workspace_id
+        Its id; ``None`` or an empty text leaves the choice to the service.
+
+    Returns
+    -------
+    str or None
+        The id, without white space around it.
+
+    Raises
+    ------
+    ValueError
+        It has characters that no header can carry.
+
+    Examples
+    --------
+    >>> resolve_workspace_id(" ws_1 "), resolve_workspace_id("")
+    ('ws_1', None)
+    """
+    text = (workspace_id or "").strip()
+    if text and not _PRINTABLE.fullmatch(text):
+        raise ValueError(f"workspace_id={workspace_id!r} has characters that a header cannot carry; copy it again")
+    return text or None
 
 
 def resolve_cache_dir(cache_dir: str | Path | None = None) -> str:

@@ -116,6 +116,7 @@ def no_internet(monkeypatch: pytest.MonkeyPatch) -> None:
             or address[0] in {"localhost", "::1"}
         )
         if not stays:
+            self.close()
             raise AssertionError(f"a test reached for the internet: {address[0]!r}")
         connect(self, address)
 
