@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Protocol, TypeVar
 from qoderdata import errors
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Generator
 
 #: What is asked for first; the oldest edition of the service grants it.
 LARGEST_PAGE = 1000
@@ -111,7 +111,7 @@ class PageSize:
 
 def walk(
     fetch: Callable[[str | None, int], E], *, start: str | None = None, limit: PageSize | None = None
-) -> Iterator[E]:
+) -> Generator[E, None, None]:
     """Walk a list from page to page, one page ahead of the caller.
 
     While the caller handles a page, the next one is being fetched in another thread; never more than one, since a
@@ -189,11 +189,10 @@ def _fetch_granted(fetch: Callable[[str | None, int], E], cursor: str | None, si
 
 def _lost(cursor: str | None, pages: int, records: int) -> errors.PaginationError:
     what = (
-        f"sends the cursor {cursor!r} a second time" if cursor else "says that there is more, but gives no cursor"
+        f"sent the cursor {cursor[:_SHOWN]!r} again" if cursor else "said that there is more, but gave no cursor"
     )
     error = errors.PaginationError(
-        f"the service {what}: the rest of the list cannot be reached, and what was got is not all of it. Try again; "
-        "if it stays, report it to the service"
+        f"the service {what}: the rest of the list cannot be reached. Try again, else report it to the service"
     )
     error.pages, error.records = pages, records
     return error

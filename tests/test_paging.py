@@ -1,0 +1,305 @@
+"""The walk along a list, tested without a server: the function that fetches a page is handed in."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from qoderdata import errors
+from qoderdata.paging import PageSize, walk
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+@dataclass(frozen=True)
+class Page:
+    has_more: bool
+    last_id: str | None = None
+    next_page: str | None = None
+    count: int = 10
+
+
+def more(last_id: str | None = None, next_page: str | None = None, count: int = 10) -> Page:
+    return Page(True, last_id, next_page, count)  # noqa: FBT003 - the one place
+
+
+def last(last_id: str | None = None, next_page: str | None = None, count: int = 10) -> Page:
+    return Page(False, last_id, next_page, count)  # noqa: FBT003 - the one place
+
+
+def chain(*pages: Page | Exception) -> Callable[[str | None, int], Page]:
+    """Answer with these pages in turn, whatever the cursor."""
+    left = list(pages)
+
+    def fetch(_cursor: str | None, _limit: int) -> Page:
+        page = left.pop(0)
+        if isinstance(page, Exception):
+            raise page
+        return page
+
+    return fetch
+
+
+def refusal(
+    message: str = "limit must be between 1 and 100", param: str | None = "limit"
+) -> errors.BadRequestError:
+    error = errors.BadRequestError(message)
+    error.param = param
+    return error
+
+
+class TestCursors:
+    def test_next_page_is_followed_and_last_id_where_there_is_none(self) -> None:
+        asked: list[str | None] = []
+        pages = iter([more("a", "A"), more("b", None), more("c", ""), last("d", "D")])
+
+        def fetch(cursor: str | None, _limit: int) -> Page:
+            asked.append(cursor)
+            return next(pages)
+
+        assert [page.last_id for page in walk(fetch)] == ["a", "b", "c", "d"]
+        assert asked == [None, "A", "b", "c"]
+
+    def test_only_has_more_ends_the_walk(self) -> None:
+        """A page may be short, or empty, and not be the last; the last one may carry cursors."""
+        pages = [more("a", count=0), more("b", count=1), last("c", "c", count=1000)]
+        assert list(walk(chain(*pages))) == pages
+
+    def test_the_walk_goes_on_from_a_cursor(self) -> None:
+        asked: list[str | None] = []
+
+        def fetch(cursor: str | None, _limit: int) -> Page:
+            asked.append(cursor)
+            return last()
+
+        assert len(list(walk(fetch, start="k"))) == 1
+        assert asked == ["k"]
+
+    @pytest.mark.parametrize(
+        ("pages", "start", "words"),
+        [
+            ([more(None, None)], None, "gave no cursor"),
+            ([more("a"), more("", "")], None, "gave no cursor"),
+            ([more("a"), more("a")], None, "'a' again"),
+            ([more("a"), more("b"), more("c"), more("a")], None, "'a' again"),
+            ([more("k")], "k", "'k' again"),
+        ],
+        ids=["no cursor at all", "empty cursor", "repeated", "cycle", "the start again"],
+    )
+    def test_a_list_that_leads_nowhere_is_an_error_after_its_pages(
+        self, pages: list[Page], start: str | None, words: str
+    ) -> None:
+        """What came before is handed over first: a store keeps it."""
+        got: list[Page] = []
+        with pytest.raises(errors.PaginationError, match=words) as caught:
+            got.extend(walk(chain(*pages), start=start))
+        assert got == pages
+        assert caught.value.pages == len(pages)
+        assert caught.value.records == 10 * len(pages)
+        assert f"after {len(pages)} page" in str(caught.value)
+
+    def test_a_hostile_cursor_stays_one_short_line_in_the_message(self) -> None:
+        cursor = "\x1b[2J\n" + "x" * 10_000
+        with pytest.raises(errors.PaginationError) as caught:
+            list(walk(chain(more(cursor), more(cursor))))
+        assert str(caught.value).isprintable()
+        assert len(str(caught.value)) < 500
+
+
+class TestFailures:
+    def test_pages_before_a_failure_are_handed_over_and_counted(self) -> None:
+        failure = errors.InternalServerError("no")
+        failure.request_id = "req_1"
+        pages = walk(chain(more("a"), more("b"), failure))
+        assert next(pages).last_id == "a"
+        assert next(pages).last_id == "b"
+        with pytest.raises(errors.InternalServerError) as caught:
+            next(pages)
+        assert caught.value is failure
+        assert str(failure) == "no [after 2 pages, 20 records; request id req_1]"
+        with pytest.raises(StopIteration):
+            next(pages)
+
+    def test_other_exceptions_pass_unchanged(self) -> None:
+        """One that is not the service's fault, such as a bug in reading a page, keeps its own words."""
+        with pytest.raises(ZeroDivisionError, match=r"^mine$"):
+            list(walk(chain(more("a"), ZeroDivisionError("mine"))))
+
+
+class TestOnePageAhead:
+    def test_the_next_request_is_under_way_before_a_page_is_handed_over(self) -> None:
+        asked: list[str | None] = []
+        started = {cursor: threading.Event() for cursor in (None, "0", "1", "2")}
+
+        def fetch(cursor: str | None, _limit: int) -> Page:
+            asked.append(cursor)
+            started[cursor].set()
+            number = 0 if cursor is None else int(cursor) + 1
+            return Page(number < 2, str(number))
+
+        pages = walk(fetch)
+        next(pages)
+        assert started["0"].wait(10)
+        assert asked == [None, "0"], "one page ahead, not two"
+        assert len(list(pages)) == 2
+        assert asked == [None, "0", "1"]
+
+    def test_nothing_is_asked_for_before_the_first_page_is_wanted(self) -> None:
+        asked: list[str | None] = []
+
+        def fetch(cursor: str | None, _limit: int) -> Page:
+            asked.append(cursor)
+            return last()
+
+        pages = walk(fetch)
+        assert asked == []
+        pages.close()
+        assert asked == []
+
+    @pytest.mark.parametrize("leave", ["close", "interrupt"])
+    def test_leaving_early_waits_for_nothing(self, leave: str) -> None:
+        """A request may hang for a minute; who has had enough is not kept waiting, and no more is asked for."""
+        release, ended = threading.Event(), threading.Event()
+        asked: list[str | None] = []
+
+        def fetch(cursor: str | None, _limit: int) -> Page:
+            asked.append(cursor)
+            if cursor is None:
+                return more("a")
+            release.wait(30)
+            ended.set()
+            return more("b")
+
+        pages = walk(fetch)
+        next(pages)
+        if leave == "close":
+            pages.close()
+        else:
+            with pytest.raises(KeyboardInterrupt):
+                pages.throw(KeyboardInterrupt)
+        assert not ended.is_set()
+        release.set()
+        assert ended.wait(10)
+        assert asked == [None, "a"]
+
+    def test_one_fetch_at_a_time(self) -> None:
+        busy = threading.Lock()
+
+        def fetch(cursor: str | None, _limit: int) -> Page:
+            assert busy.acquire(blocking=False)
+            number = 0 if cursor is None else int(cursor) + 1
+            busy.release()
+            return Page(number < 50, str(number))
+
+        assert len(list(walk(fetch))) == 51
+
+
+class TestPageSize:
+    @pytest.mark.parametrize(
+        ("known", "granted", "message", "asked", "kept"),
+        [
+            (None, 1000, "", [1000], 1000),
+            (None, 100, "limit must be between 1 and 100", [1000, 100], 100),
+            (None, 250, "limit must be between 1 and 250", [1000, 250], 250),
+            (None, 100, "limit is too large", [1000, 100], 100),
+            (None, 100, "limit must be between 1 and 5000", [1000, 100], 100),
+            (None, 50, "limit must be between 1 and 50", [1000, 50], 50),
+            (100, 100, "", [100], 100),
+            (100, 20, "limit must be between 1 and 20", [100, 20], 20),
+        ],
+    )
+    def test_the_size_gives_way_to_what_the_service_grants(
+        self, known: int | None, granted: int, message: str, asked: list[int], kept: int
+    ) -> None:
+        sizes: list[int] = []
+
+        def fetch(_cursor: str | None, limit: int) -> Page:
+            sizes.append(limit)
+            if limit > granted:
+                raise refusal(message)
+            return last()
+
+        size = PageSize(known)
+        assert len(list(walk(fetch, limit=size))) == 1
+        assert sizes == asked
+        assert size.value == kept
+
+    def test_a_service_that_changes_its_mind_in_the_middle_is_followed(self) -> None:
+        sizes: list[int] = []
+
+        def fetch(cursor: str | None, limit: int) -> Page:
+            sizes.append(limit)
+            if cursor == "a" and limit > 100:
+                raise refusal()
+            return more("a") if cursor is None else last()
+
+        assert len(list(walk(fetch))) == 2
+        assert sizes == [1000, 1000, 100]
+
+    @pytest.mark.parametrize(
+        "refused",
+        [refusal("limit must be between 1 and 0"), refusal("limit must be an integer"), refusal()],
+        ids=["grants nothing", "grants no number", "grants what was asked for"],
+    )
+    def test_a_refusal_that_no_smaller_size_can_help_is_raised(self, refused: errors.BadRequestError) -> None:
+        def fetch(_cursor: str | None, _limit: int) -> Page:
+            raise refused
+
+        with pytest.raises(errors.BadRequestError) as caught:
+            list(walk(fetch, limit=PageSize(100)))
+        assert caught.value is refused
+
+    def test_a_service_that_refuses_every_size_is_not_asked_for_ever(self) -> None:
+        sizes: list[int] = []
+
+        def fetch(_cursor: str | None, limit: int) -> Page:
+            sizes.append(limit)
+            raise refusal(f"limit must be between 1 and {limit // 2}")
+
+        with pytest.raises(errors.BadRequestError):
+            list(walk(fetch))
+        assert sizes == sorted(set(sizes), reverse=True)
+        assert len(sizes) < 12
+
+    @pytest.mark.parametrize(
+        ("message", "param", "size"),
+        [
+            ("limit must be between 1 and 100", "limit", 100),
+            ("limit must be between 1 and 100", None, 100),
+            ("created_at is not a time", "created_at[gte]", 1000),
+            ("limit and page disagree", "page", 1000),
+            ("unlimited nonsense", None, 1000),
+        ],
+    )
+    def test_only_a_refusal_about_limit_changes_the_size(self, message: str, param: str | None, size: int) -> None:
+        asked = PageSize()
+        assert asked.give_way(refusal(message, param)) is (size != 1000)
+        assert asked.value == size
+
+    def test_it_shows_its_size(self) -> None:
+        assert repr(PageSize(7)) == "PageSize(7)"
+
+
+@given(
+    counts=st.lists(st.integers(0, 5), min_size=1, max_size=30),
+    with_next_page=st.lists(st.booleans(), min_size=30, max_size=30),
+    granted=st.sampled_from([1000, 100, 37]),
+)
+def test_every_page_of_any_list_comes_once_and_in_order(
+    counts: list[int], with_next_page: list[bool], granted: int
+) -> None:
+    def fetch(cursor: str | None, limit: int) -> Page:
+        if limit > granted:
+            raise refusal(f"limit must be between 1 and {granted}")
+        number = 0 if cursor is None else int(cursor) + 1
+        has_more = number < len(counts) - 1
+        next_page = str(number) if has_more and with_next_page[number] else None
+        return Page(has_more, str(number), next_page, counts[number])
+
+    assert [page.count for page in walk(fetch)] == counts
