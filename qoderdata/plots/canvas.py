@@ -1,0 +1,115 @@
+"""What all pictures share: an axes to draw on, colours, sizes, and the sentence of an empty picture.
+
+Knows nothing of frames. It reads matplotlib's settings (text colour, font size), so that a caller's own style
+holds, and never writes them. matplotlib is imported when something is drawn, not before.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from matplotlib.axes import Axes
+
+# Okabe and Ito, "Color Universal Design" (2008): told apart by the colour-blind. Their yellow is left out,
+# since thin marks in it vanish on white.
+BLUE, ORANGE, GREEN, VERMILLION, SKY, PURPLE = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#56B4E9", "#CC79A7"
+DISTINCT = (BLUE, ORANGE, GREEN, VERMILLION, SKY, PURPLE)
+#: For what is only there as a background to the rest.
+PALE = "#A9BCCB"
+GREY = "#8C8C8C"
+
+WIDTH_INCHES = 9.0
+#: Agg refuses a picture of 65,536 pixels; this keeps well below it at 300 dots an inch.
+_MOST_INCHES = 200.0
+_SMALLEST_POINTS, _POINTS_PER_INCH = 3.5, 72.0
+
+
+def axes_for(ax: Axes | None, *, height: float, width: float = WIDTH_INCHES) -> Axes:
+    """Give the caller's axes, or one in a new figure.
+
+    A new figure is pyplot's, since that is what makes a notebook show it; the axes that pyplot holds for
+    current is never drawn on.
+
+    Parameters
+    ----------
+    ax
+        What the caller gave.
+    height, width
+        Inches of a new figure.
+
+    Returns
+    -------
+    matplotlib.axes.Axes
+        What to draw on.
+    """
+    if ax is not None:
+        return ax
+    import matplotlib.pyplot as plt  # noqa: PLC0415 - heavy, and needed only when a picture is drawn
+
+    return plt.figure(figsize=(width, min(height, _MOST_INCHES)), layout="constrained").add_subplot()
+
+
+def row_points(ax: Axes, rows: int) -> float:
+    """Say how large the text of one of so many rows may be, in points."""
+    import matplotlib as mpl  # noqa: PLC0415 - heavy, and needed only when a picture is drawn
+
+    points = ax.bbox.height / ax.figure.dpi * _POINTS_PER_INCH / max(rows, 1)
+    return max(_SMALLEST_POINTS, min(0.9 * float(mpl.rcParams["font.size"]), 0.75 * points))
+
+
+def sentence(ax: Axes, text: str) -> None:
+    """Write one plain sentence where there is nothing to draw."""
+    ax.set(xticks=[], yticks=[])
+    ax.spines[:].set_visible(False)
+    ax.text(0.5, 0.5, text, transform=ax.transAxes, ha="center", va="center", alpha=0.7, wrap=True)
+
+
+def lanes(ax: Axes, count: int) -> None:
+    """Prepare so many rows from the top down: no frame, no row marks, pale vertical lines behind."""
+    ax.set_ylim(count - 0.4, -0.6)
+    ax.spines[["top", "right", "left"]].set_visible(False)
+    ax.tick_params(axis="y", length=0)
+    ax.grid(visible=True, axis="x", alpha=0.35, linewidth=0.6)
+    ax.set_axisbelow(True)
+
+
+def column(
+    ax: Axes, header: str, texts: Sequence[str], *, offset: float, points: float, colour: str | None = None
+) -> float:
+    """Write one text a row to the right of the axes, right-aligned under a header.
+
+    Parameters
+    ----------
+    ax
+        Rows lie at y = 0, 1, 2 and so on.
+    header
+        What the texts are.
+    texts
+        One a row; an empty one writes nothing.
+    offset
+        Points between the axes and the column.
+    points
+        Size of the text.
+    colour
+        Of texts and header; ``None`` is the colour of all text.
+
+    Returns
+    -------
+    float
+        The offset at which the column ends.
+    """
+    # Digits and lower-case letters of sans-serif faces are a little under 0.6 em wide.
+    end = offset + 0.6 * points * max(map(len, (header, *texts)))
+    style: dict[str, Any] = {"textcoords": "offset points", "ha": "right", "fontsize": points}
+    if colour is not None:
+        style["color"] = colour
+    for row, text in enumerate(texts):
+        if text:
+            ax.annotate(
+                text, (1, row), xycoords=ax.get_yaxis_transform(), xytext=(end, 0), va="center_baseline", **style
+            )
+    ax.annotate(header, (1, 1), xycoords="axes fraction", xytext=(end, 2), va="bottom", alpha=0.8, **style)
+    return end
