@@ -131,6 +131,7 @@ class Received:
     query: dict[str, str]
     headers: dict[str, str]
     raw_path: str
+    port: int = 0
 
 
 @dataclass
@@ -152,8 +153,9 @@ class ScriptedService:
     @staticmethod
     def answer(status: int = 200, body: bytes = b"{}", **headers: str) -> bytes:
         """Write an HTTP response; ``_`` in a header's name stands for ``-``."""
-        lines = {"Content-Length": str(len(body)), "x-request-id": "req_scripted", **headers}
-        head = "".join(f"{name.replace('_', '-')}: {value}\r\n" for name, value in lines.items())
+        given = {name.replace("_", "-"): value for name, value in headers.items()}
+        lines = {"Content-Length": str(len(body)), "x-request-id": "req_scripted", **given}
+        head = "".join(f"{name}: {value}\r\n" for name, value in lines.items())
         return f"HTTP/1.1 {status} Scripted\r\n{head}\r\n".encode("latin-1") + body
 
 
@@ -169,7 +171,13 @@ def service() -> Iterator[ScriptedService]:
             parts = urlsplit(self.path)
             with lock:
                 scripted.requests.append(
-                    Received(parts.path, dict(parse_qsl(parts.query)), dict(self.headers.items()), self.path)
+                    Received(
+                        parts.path,
+                        dict(parse_qsl(parts.query)),
+                        dict(self.headers.items()),
+                        self.path,
+                        self.client_address[1],
+                    )
                 )
                 answer = scripted.script.pop(0) if len(scripted.script) > 1 else scripted.script[0]
             if callable(answer):

@@ -84,7 +84,7 @@ def from_status(request: str, answer: Answer, *, token: Token, now: datetime) ->
         words = f"a redirect to {where}, not followed: the token goes to one host alone"
         advice = "If the service has moved there, set QODER_MANAGED_BASE_URL"
     else:
-        words = _clean(words, token=token) if words else _describe(answer, token=token)
+        words = _clean(words, token=token) if words else _describe(answer) or _quote(answer.body, token=token)
         advice = _ADVICE.get(
             status, _ADVICE_SERVER if issubclass(exception, errors.InternalServerError) else _ADVICE_OTHER
         )
@@ -114,7 +114,8 @@ def from_unreadable(request: str, answer: Answer, *, token: Token) -> Failure:
     """
     error = errors.APIResponseValidationError(
         f"{request}: the service answered {answer.status}, but not with whole JSON: "
-        f"{_describe(answer, token=token)}. {_ADVICE_OTHER}."
+        # The text itself stays out: records may hold their owner's secrets.
+        f"{_describe(answer) or f'{len(answer.body)} bytes of something else'}. {_ADVICE_OTHER}."
     )
     error.request_id = request_id(answer, token=token)
     return Failure(error, passing=True)
@@ -140,13 +141,17 @@ def _read_envelope(body: bytes) -> tuple[str | None, str | None, str | None]:
     return kind, message, param
 
 
-def _describe(answer: Answer, *, token: Token) -> str:
-    text = answer.body.decode(errors="replace").strip()
-    if not text:
+def _describe(answer: Answer) -> str | None:
+    """Say what a body is that tells nothing, or ``None`` for one that may."""
+    if not answer.body.strip():
         return "an empty body"
-    if text.startswith("<") or "html" in answer.headers.get("Content-Type", "").lower():
+    if answer.body.lstrip().startswith(b"<") or "html" in answer.headers.get("Content-Type", "").lower():
         return "an HTML page, most likely from a gateway or proxy in between"
-    return f"{_clean(text, token=token)!r}"
+    return None
+
+
+def _quote(body: bytes, *, token: Token) -> str:
+    return repr(_clean(body.decode(errors="replace"), token=token))
 
 
 def _clean(text: str, *, token: Token) -> str:

@@ -7,6 +7,7 @@ request's headers, and a traceback that shows local variables would show the tok
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from http.client import HTTPException
 from http.cookiejar import DefaultCookiePolicy
 from typing import TYPE_CHECKING
 
