@@ -153,9 +153,8 @@ def _explain(error: Exception) -> Broken:
             passing=False,
         )
     if isinstance(error, requests.RequestException | urllib3.exceptions.HTTPError):
-        return Broken(
-            f"the connection failed or broke ({root})", "Check the network and the base URL, and try again"
-        )
+        reason = root if isinstance(root, OSError | HTTPException) else "the answer is cut short or garbled"
+        return Broken(f"the connection failed or broke ({reason})", "Check the network and the base URL")
     return Broken(f"no request could be made ({root})", "Check REQUESTS_CA_BUNDLE", passing=False)
 
 
