@@ -1,0 +1,255 @@
+"""One request: what is sent, where to, and what is made of the answer. Retries, errors and the token: beside."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import ssl
+import threading
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from qoderdata import __version__, errors
+from qoderdata.client import Client
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from tests.conftest import FastClock, ScriptedService
+
+_TLS = Path(__file__).with_name("test_client_tls.pem")
+
+
+class TestWhatIsSent:
+    def test_headers(self, service: ScriptedService) -> None:
+        Client("pt-secret", service.base_url).get("/deployments", {}, len)
+        headers = service.requests[0].headers
+        assert headers["Authorization"] == "Bearer pt-secret"
+        assert headers["User-Agent"] == f"qoderdata/{__version__}"
+        assert headers["Accept"] == "application/json"
+        assert "gzip" in headers["Accept-Encoding"]
+        assert "qoder-workspace-id" not in headers
+
+    def test_the_workspace_is_asked_for(self, service: ScriptedService) -> None:
+        client = Client("pt-secret", service.base_url, "ws_1")
+        client.get("/deployments", {}, len)
+        assert client.workspace_id == "ws_1"
+        assert service.requests[0].headers["qoder-workspace-id"] == "ws_1"
+
+    def test_path_and_query(self, service: ScriptedService) -> None:
+        params = {"limit": "1000", "created_at[gte]": "2026-06-15T00:00:00+08:00", "agent_id": "a&b=c d"}
+        Client("pt-secret", service.base_url).get("/deployments", params, len)
+        assert service.requests[0].path == "/api/v1/cloud/deployments"
+        assert service.requests[0].query == params
+
+    def test_cookies_are_not_kept(self, service: ScriptedService) -> None:
+        """A gateway may set one; nothing here asked to be remembered."""
+        service.play(service.answer(Set_Cookie="who=me; Path=/"))
+        client = Client("pt-secret", service.base_url)
+        client.get("/deployments", {}, len)
+        client.get("/deployments", {}, len)
+        assert "Cookie" not in service.requests[1].headers
+
+    def test_one_connection_serves_many_requests(self, service: ScriptedService) -> None:
+        service.play(
+            service.answer(body=b"x" * 1_000_000), service.answer(404, b"<html>"), service.answer(body=b"")
+        )
+        client = Client("pt-secret", service.base_url)
+        assert client.get("/deployments", {}, len) == 1_000_000
+        with pytest.raises(errors.NotFoundError):
+            client.get("/deployments", {}, len)
+        assert client.get("/deployments", {}, len) == 0
+        assert len({request.port for request in service.requests}) == 1
+
+    def test_a_closed_client_closes_its_connections_and_can_be_used_again(self, service: ScriptedService) -> None:
+        with Client("pt-secret", service.base_url) as client:
+            client.get("/deployments", {}, len)
+        client.get("/deployments", {}, len)
+        assert len({request.port for request in service.requests}) == 2
+
+
+class TestOneObject:
+    def test_a_deployment(self, service: ScriptedService) -> None:
+        """Numbers stay exact, also beyond what a float, or 64 bits, can hold."""
+        service.play(service.answer(body=b'{"id": "dep_1", "n": 9007199254740993, "m": 18446744073709551617}'))
+        record = Client("pt-secret", service.base_url).get_deployment("dep_1")
+        assert record == {"id": "dep_1", "n": 9007199254740993, "m": 18446744073709551617}
+        assert service.requests[0].path == "/api/v1/cloud/deployments/dep_1"
+
+    def test_a_run(self, service: ScriptedService) -> None:
+        service.play(service.answer(body=b'{"id": "run_1"}'))
+        assert Client("pt-secret", service.base_url).get_run("run_1") == {"id": "run_1"}
+        assert service.requests[0].path == "/api/v1/cloud/deployment_runs/run_1"
+
+    @pytest.mark.parametrize(
+        ("id_", "segment"),
+        [
+            ("../deployment_runs", "..%2Fdeployment_runs"),
+            ("x/../../y", "x%2F..%2F..%2Fy"),
+            ("x?limit=1", "x%3Flimit%3D1"),
+            ("x#y", "x%23y"),
+            ("%2e%2e", "%252e%252e"),
+            ("..%2f", "..%252f"),
+            ("a b\r\nX: y", "a%20b%0D%0AX%3A%20y"),
+            ("中文", "%E4%B8%AD%E6%96%87"),
+            ("...", "..."),
+            ("@evil.example/", "%40evil.example%2F"),
+        ],
+    )
+    def test_whatever_the_id_it_stays_one_segment_of_the_path(
+        self, service: ScriptedService, id_: str, segment: str
+    ) -> None:
+        Client("pt-secret", service.base_url).get_deployment(id_)
+        assert service.requests[0].raw_path == f"/api/v1/cloud/deployments/{segment}"
+
+    @pytest.mark.parametrize("id_", ["", ".", "..", "\ud800"])
+    def test_what_cannot_be_an_id_is_not_asked_for(self, service: ScriptedService, id_: str) -> None:
+        client = Client("pt-secret", service.base_url)
+        for get in (client.get_deployment, client.get_run):
+            with pytest.raises(ValueError, match=r"is not the id of anything|surrogates not allowed"):
+                get(id_)
+        assert service.requests == []
+
+    @pytest.mark.parametrize("body", [b"[]", b"null", b'"text"', b"1", b"[" * 5000 + b"]" * 5000])
+    def test_another_thing_than_an_object_breaks_the_contract(self, service: ScriptedService, body: bytes) -> None:
+        """It is whole JSON, so that asking again would not help."""
+        service.play(service.answer(body=body))
+        with pytest.raises(errors.APIResponseValidationError) as caught:
+            Client("pt-secret", service.base_url).get_deployment("dep_1")
+        assert caught.value.request_id == "req_scripted"
+        assert len(service.requests) == 1
+
+
+class TestSettings:
+    def test_the_environment_stands_in_for_arguments(
+        self, service: ScriptedService, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("QODER_PAT", "pt-env")
+        monkeypatch.setenv("QODER_MANAGED_BASE_URL", service.base_url + "/")
+        client = Client()
+        assert client.base_url == service.base_url
+        client.get("/deployments", {}, len)
+        assert service.requests[0].headers["Authorization"] == "Bearer pt-env"
+
+    def test_making_one_sends_nothing(self, service: ScriptedService) -> None:
+        client = Client("pt-secret", service.base_url)
+        assert client.page_limit is None
+        assert service.requests == []
+
+    def test_accounts_are_told_apart(self) -> None:
+        one, same, other = Client("pt-1"), Client(" pt-1 ", "https://other.example"), Client("pt-2")
+        assert one.account == same.account != other.account
+
+    @pytest.mark.parametrize(
+        ("arguments", "message"),
+        [
+            ({"min_interval": -0.1}, "min_interval=-0.1"),
+            ({"min_interval": float("nan")}, "min_interval=nan"),
+            ({"min_interval": "1"}, "min_interval='1'"),
+            ({"max_retries": -1}, "max_retries=-1"),
+            ({"max_retries": 1.5}, "max_retries=1.5"),
+            ({"max_retries": True}, "max_retries=True"),
+            ({"timeout": 0}, "timeout=0"),
+            ({"timeout": None}, "timeout=None"),
+            ({"timeout": (1, float("inf"))}, "timeout=inf"),
+            ({"timeout": (1, 2, 3)}, r"timeout=\(1, 2, 3\)"),
+            ({"workspace_id": "a\nb"}, "workspace_id"),
+            ({"base_url": "http://api.qoder.com"}, "unencrypted"),
+        ],
+    )
+    def test_a_value_that_cannot_be_is_refused_by_name(self, arguments: dict[str, object], message: str) -> None:
+        with pytest.raises(ValueError, match=message):
+            Client("pt-secret", **arguments)  # type: ignore[arg-type] # the point of it
+
+    def test_no_token(self) -> None:
+        with pytest.raises(errors.CredentialError, match="QODER_PAT"):
+            Client()
+
+    def test_one_number_serves_as_both_timeouts(self) -> None:
+        assert Client("pt-secret", timeout=3)._transport._timeout == (3.0, 3.0)
+
+
+@contextlib.contextmanager
+def recorder(answer: bytes = b"", *, tls: bool = False) -> Iterator[tuple[int, list[bytes]]]:
+    """Listen on loopback, keep what comes in, answer the same to all."""
+    received: list[bytes] = []
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(_TLS)
+
+    def serve() -> None:
+        while True:
+            try:
+                connection, _ = server.accept()
+            except OSError:
+                return
+            with connection, contextlib.suppress(OSError):
+                stream = context.wrap_socket(connection, server_side=True) if tls else connection
+                with stream:
+                    received.append(stream.recv(65536))
+                    stream.sendall(answer)
+
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        thread = threading.Thread(target=serve, daemon=True)
+        thread.start()
+        yield server.getsockname()[1], received
+        server.shutdown(socket.SHUT_RDWR)
+        thread.join()
+
+
+class TestBetweenHereAndThere:
+    def test_a_proxy_gets_no_token_on_the_way_to_https(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        with recorder(b"HTTP/1.1 407 No\r\n\r\n") as (port, received):
+            monkeypatch.setenv("HTTPS_PROXY", f"http://me:proxypassword@127.0.0.1:{port}")
+            with pytest.raises(errors.APIConnectionError, match=r"the proxy failed.*HTTPS_PROXY") as caught:
+                Client("pt-secret", "https://api.qoder.example", max_retries=0).get("/deployments", {}, len)
+        assert received[0].startswith(b"CONNECT api.qoder.example:443 ")
+        assert b"pt-secret" not in b"".join(received)
+        assert "proxypassword" not in str(caught.value)
+
+    def test_plain_http_to_this_machine_passes_no_proxy(
+        self, service: ScriptedService, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """A proxy would read the token."""
+        with recorder() as (port, received):
+            for variable in ("HTTP_PROXY", "http_proxy", "ALL_PROXY"):
+                monkeypatch.setenv(variable, f"http://127.0.0.1:{port}")
+            Client("pt-secret", service.base_url).get("/deployments", {}, len)
+        assert received == []
+        assert len(service.requests) == 1
+
+    def test_a_proxy_setting_that_is_no_url_is_told_without_quoting_it(
+        self, monkeypatch: pytest.MonkeyPatch, clock: FastClock
+    ) -> None:
+        monkeypatch.setenv("HTTPS_PROXY", "http://me:proxypassword@[bad")
+        with pytest.raises(errors.APIConnectionError, match="HTTPS_PROXY") as caught:
+            Client("pt-secret", "https://127.0.0.1:9").get("/deployments", {}, len)
+        assert "proxypassword" not in str(caught.value)
+        assert clock.sleeps == []
+
+    def test_https_with_a_certificate_authority_from_the_environment(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        answer = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\n{}"
+        with recorder(answer, tls=True) as (port, received):
+            monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(_TLS))
+            assert Client("pt-secret", f"https://127.0.0.1:{port}/api").get("/deployments", {}, len) == 2
+        assert received[0].startswith(b"GET /api/deployments HTTP/1.1\r\n")
+        assert received[0].count(b"Authorization: Bearer pt-secret\r\n") == 1
+
+    def test_a_certificate_that_is_not_trusted_is_told_at_once(self, clock: FastClock) -> None:
+        with recorder(tls=True) as (port, received):
+            client = Client("pt-secret", f"https://127.0.0.1:{port}")
+            with pytest.raises(errors.APIConnectionError, match=r"not trusted here.*REQUESTS_CA_BUNDLE"):
+                client.get("/deployments", {}, len)
+        assert clock.sleeps == []
+        assert received == []
+
+    def test_a_certificate_file_that_is_not_there_is_told_at_once(
+        self, monkeypatch: pytest.MonkeyPatch, clock: FastClock
+    ) -> None:
+        monkeypatch.setenv("REQUESTS_CA_BUNDLE", "/nowhere.pem")
+        with pytest.raises(errors.APIConnectionError, match=r"/nowhere\.pem.*REQUESTS_CA_BUNDLE"):
+            Client("pt-secret", "https://127.0.0.1:9").get("/deployments", {}, len)
+        assert clock.sleeps == []
