@@ -8,10 +8,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-if TYPE_CHECKING:
-    from collections.abc import Sequence
+import numpy as np
 
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from matplotlib.artist import Artist
     from matplotlib.axes import Axes
+    from matplotlib.colors import Colormap, Normalize
+    from numpy.typing import NDArray
 
 # Okabe and Ito, "Color Universal Design" (2008): told apart by the colour-blind. Their yellow is left out,
 # since thin marks in it vanish on white.
@@ -21,7 +26,13 @@ DISTINCT = (BLUE, ORANGE, GREEN, VERMILLION, SKY, PURPLE)
 PALE = "#A9BCCB"
 GREY = "#8C8C8C"
 
+#: How a square without a value looks, in the grid and in its legend.
+HATCHED: dict[str, Any] = {"facecolor": "none", "edgecolor": "#BBBBBB", "linewidth": 0.0}
+WEEKDAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
+
 WIDTH_INCHES = 9.0
+#: Fewer rows than this keep the height of rows and leave room around them.
+FEWEST_LANES = 3
 #: Agg refuses a picture of 65,536 pixels; this keeps well below it at 300 dots an inch.
 _MOST_INCHES = 200.0
 _SMALLEST_POINTS, _POINTS_PER_INCH = 3.5, 72.0
@@ -69,11 +80,111 @@ def sentence(ax: Axes, text: str) -> None:
 
 def lanes(ax: Axes, count: int) -> None:
     """Prepare so many rows from the top down: no frame, no row marks, pale vertical lines behind."""
-    ax.set_ylim(count - 0.4, -0.6)
+    room = max(count, FEWEST_LANES) / 2 + 0.1
+    middle = (count - 1) / 2
+    ax.set_ylim(middle + room, middle - room)
     ax.spines[["top", "right", "left"]].set_visible(False)
     ax.tick_params(axis="y", length=0)
     ax.grid(visible=True, axis="x", alpha=0.35, linewidth=0.6)
     ax.set_axisbelow(True)
+
+
+def legend_beside(
+    ax: Axes,
+    handles: Sequence[Artist],
+    texts: Sequence[str],
+    *,
+    title: str | None = None,
+    properties: Mapping[str, Any] | None = None,
+) -> None:
+    """Write a legend to the right of the axes, where it covers nothing.
+
+    Parameters
+    ----------
+    ax
+        What it explains.
+    handles
+        Samples of what is drawn.
+    texts
+        What each means.
+    title
+        What the texts are; ``None`` for no title.
+    properties
+        Of the texts, where they are names: see `qoderdata.plots.lettering`.
+    """
+    # The texts are set afterwards, since matplotlib leaves out labels that start with an underscore.
+    legend = ax.legend(
+        handles,
+        ["-"] * len(handles),
+        title=title,
+        alignment="left",
+        loc="upper left",
+        bbox_to_anchor=(1.01, 1.0),
+        borderaxespad=0,
+        frameon=False,
+        fontsize="small",
+        handlelength=1.4,
+    )
+    for text, words in zip(legend.get_texts(), texts, strict=True):
+        text.set(text=words, **(properties or {}))
+
+
+def cells(
+    ax: Axes,
+    values: NDArray[np.float64],
+    *,
+    colours: Colormap,
+    norm: Normalize,
+    texts: NDArray[np.str_] | None = None,
+) -> None:
+    """Draw a grid of coloured squares, first row on top; a value that is not a number draws none.
+
+    Parameters
+    ----------
+    ax
+        The square of row r and column c lies around (c, r).
+    values
+        What is coloured, rows by columns.
+    colours, norm
+        From value to colour.
+    texts
+        What is written on the squares; ``None`` writes nothing.
+    """
+    rows, columns = values.shape
+    ax.pcolormesh(
+        *_edges(values), np.ma.masked_invalid(values), cmap=colours, norm=norm, edgecolors="white", linewidth=0.8
+    )
+    ax.set(xlim=(-0.5, columns - 0.5), ylim=(rows - 0.5, -0.5))
+    ax.spines[:].set_visible(False)
+    ax.tick_params(length=0)
+    if texts is None:
+        return
+    width = ax.bbox.width / ax.figure.dpi * _POINTS_PER_INCH / columns
+    points = min(8.0, width / max(2, *(len(text) for text in texts.flat)) * 1.25)
+    for row, column_ in np.argwhere(np.isfinite(values)):
+        red, green, blue, _ = colours(norm(values[row, column_]))
+        dark = 0.299 * red + 0.587 * green + 0.114 * blue < 0.5  # noqa: PLR2004 - half as bright as white
+        ax.text(
+            column_,
+            row,
+            texts[row, column_],
+            ha="center",
+            va="center_baseline",
+            fontsize=points,
+            color="white" if dark else "black",
+        )
+
+
+def hatch(ax: Axes, where: NDArray[np.bool_], pattern: str) -> None:
+    """Hatch squares of a grid that have no value."""
+    if where.any():
+        marked = np.ma.masked_where(~where, np.zeros(where.shape))
+        ax.pcolor(*_edges(marked), marked, hatch=pattern, **HATCHED)
+
+
+def _edges(values: NDArray[Any]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    rows, columns = values.shape
+    return np.arange(columns + 1) - 0.5, np.arange(rows + 1) - 0.5
 
 
 def column(

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 from qoderdata.errors import require_columns
-from qoderdata.plots.canvas import PALE, VERMILLION, axes_for, column, lanes, row_points, sentence
-from qoderdata.plots.lettering import letter
+from qoderdata.plots.canvas import FEWEST_LANES, PALE, VERMILLION, axes_for, column, lanes, row_points, sentence
+from qoderdata.plots.lettering import key_words, letter
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -65,7 +65,7 @@ def plot_failure_rates(
     require_columns(rates.columns, ["failure_rate", "ci_low", "ci_high"], what="rates")
     require_columns(rates.columns, ["failed"] if by_runs else ["total_runs", "total_failures"], what="rates")
     shown = rates.head(top)
-    ax = axes_for(ax, height=_MARGIN_INCHES + _ROW_INCHES * max(len(shown), 3))
+    ax = axes_for(ax, height=_MARGIN_INCHES + _ROW_INCHES * max(len(shown), FEWEST_LANES))
     ax.set_title(_TITLE if len(shown) == len(rates) else f"{_TITLE} ({len(shown)} of {len(rates):,} shown)")
     if shown.empty:
         sentence(ax, "There are no failure rates to show.")
@@ -113,8 +113,7 @@ def _ids_and_names(shown: pd.DataFrame) -> tuple[list[str], list[str | None]]:
     """Say what each row is, and what it is called where that is something else."""
     if all(name is None for name in shown.index.names):
         return ["all"] * len(shown), [None] * len(shown)
-    keys = [key if isinstance(key, tuple) else (key,) for key in shown.index]
-    ids = [" · ".join("(none)" if pd.isna(part) else str(part) for part in key) for key in keys]
+    ids = [key_words(key) for key in shown.index]
     if shown.index.name == "id" and "name" in shown:
         return ids, [None if pd.isna(name) else str(name) for name in shown["name"]]
     return ids, [None] * len(shown)

@@ -15,11 +15,12 @@ from functools import cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
+import pandas as pd
 
 from qoderdata.words import one_line, width
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Hashable, Iterator, Mapping, Sequence
 
     from numpy.typing import NDArray
 
@@ -151,6 +152,18 @@ def letter(
 def _in_words(character: str) -> str:
     """Write a character so that it can be read without its glyph."""
     return f"U+{ord(character):04X} {unicodedata.name(character, '')}".strip()
+
+
+def key_words(key: Hashable) -> str:
+    """Write a key of a grouped frame: one value, or several in a tuple, any of them missing.
+
+    Examples
+    --------
+    >>> key_words("agent_1"), key_words(("team-a", None))
+    ('agent_1', 'team-a · (none)')
+    """
+    parts: tuple[Any, ...] = key if isinstance(key, tuple) else (key,)
+    return " · ".join("(none)" if pd.isna(part) else str(part) for part in parts)
 
 
 def _told_apart(texts: Sequence[str], ids: Sequence[str]) -> list[str]:

@@ -7,7 +7,16 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 from qoderdata.errors import require_columns
-from qoderdata.plots.canvas import DISTINCT, GREY, axes_for, lanes, row_points, sentence
+from qoderdata.plots.canvas import (
+    DISTINCT,
+    FEWEST_LANES,
+    GREY,
+    axes_for,
+    lanes,
+    legend_beside,
+    row_points,
+    sentence,
+)
 from qoderdata.plots.lettering import Lettering, letter
 from qoderdata.plots.times import day_numbers, time_axis
 
@@ -63,7 +72,7 @@ def plot_next_triggers(
     require_columns(triggers.columns, ["trigger_at", "deployment_id", "name", "agent_id"], what="triggers")
     firsts = _first_of_each(triggers)
     first = firsts.head(top)
-    ax = axes_for(ax, height=_MARGIN_INCHES + _ROW_INCHES * max(len(first), 3))
+    ax = axes_for(ax, height=_MARGIN_INCHES + _ROW_INCHES * max(len(first), FEWEST_LANES))
     cut = len(first) < len(firsts)
     ax.set_title(f"{_TITLE} ({len(first)} of {len(firsts):,} deployments shown)" if cut else _TITLE)
     if first.empty:
@@ -116,18 +125,4 @@ def _agent_legend(ax: Axes, lettering: Lettering) -> None:
 
     colours = [*DISTINCT[: len(lettering.texts)], GREY][: len(lettering.texts)]
     handles = [Line2D([], [], linewidth=5, color=colour) for colour in colours]
-    # Text is set afterwards, since matplotlib leaves out labels that start with an underscore.
-    legend = ax.legend(
-        handles,
-        ["agent"] * len(handles),
-        title="agent",
-        alignment="left",
-        loc="upper left",
-        bbox_to_anchor=(1.01, 1.0),
-        borderaxespad=0,
-        frameon=False,
-        fontsize="small",
-        handlelength=1.2,
-    )
-    for text, words in zip(legend.get_texts(), lettering.texts, strict=True):
-        text.set(text=words, **lettering.properties)
+    legend_beside(ax, handles, lettering.texts, title="agent", properties=lettering.properties)
