@@ -77,6 +77,12 @@ class Client:
     Client(base_url='http://127.0.0.1:8000/api/v1/cloud', workspace_id=None, account='966ff12e4426a448')
     """
 
+    # Values for a client that is still being made: an error may show it.
+    base_url: str = ""
+    workspace_id: str | None = None
+    account: str = ""
+    page_limit: int | None = None
+
     def __init__(
         self,
         pat: str | None = None,
@@ -91,7 +97,6 @@ class Client:
         pat = MaskedText(pat) if pat is not None else None
         self.base_url = settings.resolve_base_url(base_url)
         self.workspace_id = settings.resolve_workspace_id(workspace_id)
-        self.page_limit: int | None = None
         self._token = Token(settings.resolve_pat(pat), base_url=self.base_url)
         self.account = self._token.account
         self._max_retries = _check_max_retries(max_retries)

@@ -80,7 +80,7 @@ def from_status(request: str, answer: Answer, *, token: Token, now: datetime) ->
     status = answer.status
     exception = errors.status_error_class(status)
     if status in _REDIRECTS:
-        where = _clean(_host(answer.headers.get("Location")), token=token)
+        where = _clean(_host(token.mask(answer.headers.get("Location", ""))), token=token)
         words = f"a redirect to {where}, not followed: the token goes to one host alone"
         advice = "If the service has moved there, set QODER_MANAGED_BASE_URL"
     else:
@@ -91,7 +91,7 @@ def from_status(request: str, answer: Answer, *, token: Token, now: datetime) ->
     named = f"{status} {_clean(kind, token=token)}" if kind else str(status)
     wait = pace.retry_after(answer.headers.get("Retry-After"), now=now)
     asked = f"The service asks to wait {wait:.0f} s. " if wait is not None else ""
-    error = exception(f"{request}: the service answered {named}: {words}. {asked}{advice}.")
+    error = exception(f"{request}: the service answered {named}: {words.rstrip('.')}. {asked}{advice}.")
     error.status_code = status
     error.type = _clean(kind, token=token) if kind else None
     error.param = _clean(param, token=token) if param else None
@@ -162,10 +162,10 @@ def _clean(text: str, *, token: Token) -> str:
     return line if len(line) <= _QUOTED_LENGTH else line[: _QUOTED_LENGTH - 1] + "…"
 
 
-def _host(location: str | None) -> str:
+def _host(location: str) -> str:
     """Give the host that a redirect points to: the rest of its URL may hold secrets."""
     try:
-        host = urlsplit(location or "").hostname
+        host = urlsplit(location).hostname
     except ValueError:
         host = None
     return host or "another path of the same host"

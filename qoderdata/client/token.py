@@ -47,8 +47,11 @@ class Token(requests.auth.AuthBase):
     """
 
     def __init__(self, value: str, *, base_url: str) -> None:
-        self._value = MaskedText(value)
-        self._origin = urlsplit(base_url)[:2]
+        # First of all, so that a traceback from here that shows local variables does not show this one.
+        value = MaskedText(value)
+        self._value = value
+        # Prepared as every request will be, so that a host outside ASCII compares equal.
+        self._origin = _origin(requests.Request("GET", base_url).prepare().url)
         self.account = hashlib.sha256(_SALT + value.encode()).hexdigest()[:_DIGEST_LENGTH]
 
     def __repr__(self) -> str:
@@ -56,10 +59,15 @@ class Token(requests.auth.AuthBase):
 
     def __call__(self, request: PreparedRequest) -> PreparedRequest:
         """Authorize a request, as requests has it."""
-        if urlsplit(request.url or "")[:2] == self._origin:
+        if _origin(request.url) == self._origin:
             request.headers["Authorization"] = MaskedText(f"Bearer {self._value}")
         return request
 
     def mask(self, text: str) -> str:
         """Put a mask where a text from elsewhere, such as the service's own words, has the token in it."""
         return text.replace(str(self._value), _MASK)
+
+
+def _origin(url: str | None) -> tuple[str, str]:
+    parts = urlsplit(url or "")
+    return parts.scheme, parts.netloc

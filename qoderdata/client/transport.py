@@ -43,6 +43,15 @@ class Broken:
     passing: bool = True
 
 
+class _Session(requests.Session):
+    """A session that takes a redirect for an answer like any other."""
+
+    def get_redirect_target(self, resp: requests.Response) -> str | None:
+        """Say that there is nothing to follow; requests would prepare the next request without being told to."""
+        del resp
+        return None
+
+
 class Transport:
     """Send requests to one service.
 
@@ -74,7 +83,7 @@ class Transport:
         self._token = token
         self._timeout = timeout
         self._clock = clock
-        self._session = requests.Session()
+        self._session = _Session()
         self._session.headers.update(headers)
         self._session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=()))
         # Plain http goes to this machine alone; a proxy from the environment would be handed the token to read.

@@ -1,0 +1,150 @@
+"""What a refusal says: its class, its facts, and one line that tells what happened and what to do now."""
+
+from __future__ import annotations
+
+import copy
+import json
+import pickle
+import re
+from typing import TYPE_CHECKING
+
+import pytest
+
+from qoderdata import errors
+from qoderdata.client import Client
+
+if TYPE_CHECKING:
+    from tests.conftest import ScriptedService
+
+
+def envelope(kind: object, message: object, param: object = None) -> bytes:
+    error = {"type": kind, "message": message} | ({} if param is None else {"param": param})
+    return json.dumps({"type": "error", "error": error}).encode()
+
+
+def refusal(service: ScriptedService, status: int, body: bytes = b"", **headers: str) -> errors.APIStatusError:
+    service.play(service.answer(status, body, **headers))
+    with pytest.raises(errors.APIStatusError) as caught:
+        Client("pt-secret", service.base_url, max_retries=0).get_deployment("dep_1")
+    return caught.value
+
+
+@pytest.mark.parametrize(
+    ("status", "kind", "exception", "advice"),
+    [
+        (400, "invalid_request_error", errors.BadRequestError, "arguments"),
+        (401, "authentication_error", errors.AuthenticationError, "Make a new token.*QODER_PAT"),
+        (403, "permission_error", errors.PermissionDeniedError, "workspace_id"),
+        (404, "not_found_error", errors.NotFoundError, "QODER_MANAGED_BASE_URL"),
+        (409, "conflict_error", errors.ConflictError, "try again"),
+        (429, "rate_limit_error", errors.RateLimitError, "min_interval"),
+        (500, "api_error", errors.InternalServerError, "try again later"),
+        (501, "feature_not_available", errors.InternalServerError, "does not offer"),
+        (503, "api_error", errors.InternalServerError, "try again later"),
+        (418, "teapot", errors.APIStatusError, "between this machine and the service"),
+    ],
+)
+def test_the_documented_refusals(
+    service: ScriptedService, status: int, kind: str, exception: type[errors.APIStatusError], advice: str
+) -> None:
+    error = refusal(service, status, envelope(kind, "That is how it is.", "limit"))
+    assert type(error) is exception
+    assert (error.status_code, error.type, error.param) == (status, kind, "limit")
+    assert (error.request_id, error.retry_after, error.attempts) == ("req_scripted", None, 1)
+    text = str(error)
+    assert text.startswith(f"GET /deployments/dep_1: the service answered {status} {kind}: That is how it is. ")
+    assert text.endswith(". [1 attempt in 0.0 s; request id req_scripted]")
+    assert re.search(advice, text)
+
+
+@pytest.mark.parametrize(
+    ("body", "content_type", "says"),
+    [
+        (b"", "application/json", "answered 502: an empty body."),
+        (b"  \n", "text/plain", "answered 502: an empty body."),
+        (b"<html><body>secret page</body></html>", "text/html", "answered 502: an HTML page"),
+        (b"\n<!DOCTYPE html><p>secret page", "application/json", "answered 502: an HTML page"),
+        (b"secret page", "text/html; charset=utf-8", "answered 502: an HTML page"),
+        (b"upstream connect error", "text/plain", "answered 502: 'upstream connect error'."),
+        (b"\xff\xfe\x00bad", "text/plain", "answered 502: '\ufffd\ufffd bad'."),
+        (b'{"message": "no"}', "application/json", """answered 502: '{"message": "no"}'."""),
+        (b'{"error": "no"}', "application/json", """answered 502: '{"error": "no"}'."""),
+        (b'["no"]', "application/json", """answered 502: '["no"]'."""),
+        (b"[" * 100_000, "application/json", "answered 502: '[[["),
+        (envelope(7, ["no"], {"a": 1}), "application/json", "answered 502: '{"),
+        (envelope("api_error", "", ""), "application/json", "answered 502 api_error: '{"),
+        (envelope("api_error", "two\nlines\x1b[31m\u202e"), "application/json", "502 api_error: two lines [31m."),
+        (envelope("api_error", "x" * 100_000), "application/json", "xxx…."),
+    ],
+)
+def test_whatever_the_body_the_message_is_one_short_line(
+    service: ScriptedService, body: bytes, content_type: str, says: str
+) -> None:
+    error = refusal(service, 502, body, Content_Type=content_type)
+    assert says in str(error)
+    assert str(error).isprintable()
+    assert len(str(error)) < 800
+    assert "secret page" not in str(error)
+    assert error.param is None
+
+
+@pytest.mark.parametrize(
+    ("location", "says"),
+    [
+        ("https://elsewhere.example/steal?token=abc", "a redirect to elsewhere.example, not followed"),
+        ("//me:password@elsewhere.example:8443/x", "a redirect to elsewhere.example, not followed"),
+        ("/login?next=abc", "a redirect to another path of the same host, not followed"),
+        ("https://[bad", "a redirect to another path of the same host, not followed"),
+        ("", "a redirect to another path of the same host, not followed"),
+    ],
+)
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+def test_a_redirect_is_told_by_its_host_and_not_followed(
+    service: ScriptedService, status: int, location: str, says: str
+) -> None:
+    error = refusal(service, status, b"<html>Moved", Location=location)
+    assert says in str(error)
+    assert "QODER_MANAGED_BASE_URL" in str(error)
+    assert not any(word in str(error) for word in ("abc", "password", "steal", "login"))
+    assert len(service.requests) == 1
+
+
+def test_a_redirect_to_the_same_service_is_not_followed_either(service: ScriptedService) -> None:
+    refusal(service, 307, Location=f"{service.base_url}/deployments")
+    assert len(service.requests) == 1
+
+
+def test_a_hostile_request_id_stays_one_line(service: ScriptedService) -> None:
+    error = refusal(service, 500, x_request_id="req_\x1b[2J\t" + "x" * 1000)
+    assert error.request_id is not None
+    assert error.request_id.isprintable()
+    assert len(error.request_id) <= 300
+
+
+def test_no_request_id_is_none(service: ScriptedService) -> None:
+    service.play(b"HTTP/1.1 500 No\r\nContent-Length: 0\r\n\r\n")
+    with pytest.raises(errors.InternalServerError) as caught:
+        Client("pt-secret", service.base_url, max_retries=0).get_deployment("dep_1")
+    assert caught.value.request_id is None
+    assert "request id" not in str(caught.value)
+
+
+def test_a_record_is_never_quoted(service: ScriptedService) -> None:
+    """A record that was cut short may hold its owner's secrets."""
+    service.play(service.answer(body=b'{"environment_variables": {"KEY": "hunter2"'))
+    with pytest.raises(errors.APIResponseValidationError, match="43 bytes of something else") as caught:
+        Client("pt-secret", service.base_url, max_retries=0).get_deployment("dep_1")
+    assert "hunter2" not in str(caught.value)
+    assert caught.value.request_id == "req_scripted"
+
+
+@pytest.mark.parametrize("pages", [None, 3])
+def test_an_error_survives_pickling_and_copying(service: ScriptedService, pages: int | None) -> None:
+    """Process pools and notebooks hand exceptions around."""
+    error = refusal(service, 429, envelope("rate_limit_error", "slow down", "x"), Retry_After="120")
+    error.pages = pages
+    for twin in (pickle.loads(pickle.dumps(error)), copy.copy(error), copy.deepcopy(error)):  # noqa: S301 - ours
+        assert type(twin) is errors.RateLimitError
+        assert str(twin) == str(error)
+        assert vars(twin) == vars(error)
+        assert (twin.status_code, twin.retry_after, twin.pages) == (429, 120.0, pages)

@@ -1,0 +1,373 @@
+"""Stubborn and polite: what is tried again, how long is waited, and when it is enough."""
+
+from __future__ import annotations
+
+import email.utils
+import gzip
+import json
+import logging
+import socket
+import threading
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from qoderdata import errors
+from qoderdata.client import Client, pace
+from qoderdata.paging import walk
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from tests.conftest import FastClock, ScriptedService
+
+    Answer = bytes | Callable[[socket.socket], None]
+
+
+def answer(status: int = 200, body: bytes = b"{}", **headers: str) -> bytes:
+    lines = {"Content-Length": str(len(body)), "x-request-id": "req_1"}
+    lines |= {name.replace("_", "-"): value for name, value in headers.items()}
+    head = "".join(f"{name}: {value}\r\n" for name, value in lines.items())
+    return f"HTTP/1.1 {status} Scripted\r\n{head}\r\n".encode() + body
+
+
+def then_close(head: bytes) -> Answer:
+    """Send these bytes and close the connection."""
+    return lambda connection: connection.sendall(head)
+
+
+def reset(connection: socket.socket) -> None:
+    """Close with a TCP reset."""
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+    connection.close()
+
+
+CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n"
+ZIPPED = gzip.compress(json.dumps(list(range(1000))).encode())
+
+#: Everything that may pass, and the exception where it does not.
+PASSING: dict[str, tuple[Answer, type[errors.APIError]]] = {
+    "408": (answer(408), errors.APIStatusError),
+    "429": (answer(429), errors.RateLimitError),
+    "429 with Retry-After": (answer(429, Retry_After="3"), errors.RateLimitError),
+    "500": (answer(500), errors.InternalServerError),
+    "502 in HTML": (answer(502, b"<html>Bad gateway</html>"), errors.InternalServerError),
+    "503 empty": (answer(503, b""), errors.InternalServerError),
+    "504": (answer(504), errors.InternalServerError),
+    "reset": (reset, errors.APIConnectionError),
+    "closed without an answer": (then_close(b""), errors.APIConnectionError),
+    "headers cut short": (then_close(b"HTTP/1.1 200 OK\r\nContent-Le"), errors.APIResponseValidationError),
+    "no HTTP": (then_close(b"SSH-2.0-OpenSSH\r\n"), errors.APIConnectionError),
+    "body cut short": (then_close(answer(body=b'{"a"', Content_Length="100")), errors.APIConnectionError),
+    "chunk cut short": (then_close(CHUNKED + b"\r\n64\r\n{}"), errors.APIConnectionError),
+    "last chunk missing": (then_close(CHUNKED + b"\r\n2\r\n{}\r\n"), errors.APIConnectionError),
+    "zipped chunk cut short": (
+        then_close(CHUNKED + b"Content-Encoding: gzip\r\n\r\n%x\r\n" % len(ZIPPED) + ZIPPED[:50]),
+        errors.APIConnectionError,
+    ),
+    "not zipped at all": (answer(body=b"[1]", Content_Encoding="gzip"), errors.APIConnectionError),
+    "zip cut short": (answer(body=ZIPPED[:-50], Content_Encoding="gzip"), errors.APIResponseValidationError),
+    "JSON cut short": (answer(body=b'{"a": [1, 2'), errors.APIResponseValidationError),
+    "HTML with 200": (answer(body=b"<!doctype html><p>Log in"), errors.APIResponseValidationError),
+    "empty with 200": (answer(body=b""), errors.APIResponseValidationError),
+    "204": (answer(204, b""), errors.APIResponseValidationError),
+    "trailing junk": (answer(body=b"{} {}"), errors.APIResponseValidationError),
+    "not UTF-8": (answer(body=b'{"a": "\xff"}'), errors.APIResponseValidationError),
+}
+
+
+class TestWhatMayPass:
+    @pytest.mark.parametrize("fault", PASSING)
+    def test_it_is_tried_again(self, service: ScriptedService, clock: FastClock, fault: str) -> None:
+        service.play(PASSING[fault][0], answer(body=b'{"id": "dep_1"}'))
+        assert Client("pt-secret", service.base_url).get_deployment("dep_1") == {"id": "dep_1"}
+        assert len(service.requests) == len(clock.sleeps) + 1 == 2
+        assert clock.sleeps[0] == 3 if "Retry-After" in fault else 0.375 <= clock.sleeps[0] <= 0.5
+
+    @pytest.mark.parametrize("fault", PASSING)
+    def test_it_is_raised_where_it_does_not_pass(self, service: ScriptedService, fault: str) -> None:
+        service.play(PASSING[fault][0])
+        with pytest.raises(errors.APIError) as caught:
+            Client("pt-secret", service.base_url, max_retries=2).get_deployment("dep_1")
+        assert type(caught.value) is PASSING[fault][1]
+        assert len(service.requests) == 3
+        assert caught.value.attempts == 3
+        assert "[3 attempts in " in str(caught.value)
+
+    def test_nobody_listens(self, clock: FastClock) -> None:
+        with socket.create_server(("127.0.0.1", 0)) as server:
+            port = server.getsockname()[1]
+        with pytest.raises(errors.APIConnectionError, match="refused") as caught:
+            Client("pt-secret", f"http://127.0.0.1:{port}").get_deployment("dep_1")
+        assert caught.value.attempts == 6
+        assert caught.value.seconds == pytest.approx(sum(clock.sleeps))
+
+    def test_no_answer_in_time(self, service: ScriptedService) -> None:
+        release = threading.Event()
+
+        def hang(_connection: socket.socket) -> None:
+            release.wait(30)
+
+        service.play(hang)
+        client = Client("pt-secret", service.base_url, timeout=(5, 0.05), max_retries=1)
+        with pytest.raises(errors.APITimeoutError, match=r"no whole answer in time.*timeout") as caught:
+            client.get_deployment("dep_1")
+        release.set()
+        assert caught.value.attempts == 2
+
+    def test_a_body_that_trickles_in_for_ever(self, service: ScriptedService, clock: FastClock) -> None:
+        """Every byte comes in time, and the whole never does."""
+        ended = threading.Event()
+
+        def trickle(connection: socket.socket) -> None:
+            connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\n\r\n")
+            try:
+                for _ in range(1_000_000):
+                    clock.sleep(20)
+                    connection.sendall(b"x")
+            except OSError:
+                ended.set()
+
+        service.play(trickle)
+        with pytest.raises(errors.APITimeoutError):
+            Client("pt-secret", service.base_url, timeout=(10, 60), max_retries=0).get_deployment("dep_1")
+        assert ended.wait(10)
+
+    def test_waiting_shows_in_the_log_and_nowhere_else(
+        self, service: ScriptedService, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
+    ) -> None:
+        service.play(answer(503, b""), answer(500), answer())
+        with caplog.at_level(logging.INFO, "qoderdata"):
+            Client("pt-secret", service.base_url).get_deployment("dep_1")
+        assert [record.levelname for record in caplog.records] == ["INFO", "INFO"]
+        assert "answered 503" in caplog.messages[0]
+        assert "(2 of 5)" in caplog.messages[1]
+        assert capfd.readouterr() == ("", "")
+
+    def test_the_reading_function_decides_what_is_whole(self, service: ScriptedService) -> None:
+        bodies: list[bytes] = []
+
+        def read(body: bytes) -> int:
+            bodies.append(body)
+            if len(bodies) < 3:
+                raise ValueError("not whole")
+            return len(bodies)
+
+        service.play(answer(body=b"1"), answer(body=b"2"), answer(body=b"3"))
+        assert Client("pt-secret", service.base_url).get("/deployments", {}, read) == 3
+        assert bodies == [b"1", b"2", b"3"]
+
+
+class TestWhatDoesNotPass:
+    @pytest.mark.parametrize("status", [301, 307, 400, 401, 403, 404, 409, 410, 418, 422, 501, 505])
+    def test_a_refusal_is_raised_at_once(self, service: ScriptedService, clock: FastClock, status: int) -> None:
+        service.play(answer(status))
+        with pytest.raises(errors.APIStatusError) as caught:
+            Client("pt-secret", service.base_url).get_deployment("dep_1")
+        assert type(caught.value) is errors.status_error_class(status)
+        assert caught.value.status_code == status
+        assert (len(service.requests), clock.sleeps) == (1, [])
+
+    def test_a_broken_contract_is_raised_at_once_with_the_request_id(self, service: ScriptedService) -> None:
+        def read(body: bytes) -> None:
+            raise errors.APIResponseValidationError(f"{len(body)} bytes, and no list")
+
+        with pytest.raises(errors.APIResponseValidationError) as caught:
+            Client("pt-secret", service.base_url).get("/deployments", {}, read)
+        assert str(caught.value) == "2 bytes, and no list [1 attempt in 0.0 s; request id req_scripted]"
+        assert len(service.requests) == 1
+
+    def test_an_error_of_the_reading_function_is_its_own(self, service: ScriptedService) -> None:
+        with pytest.raises(ZeroDivisionError):
+            Client("pt-secret", service.base_url).get("/deployments", {}, lambda _: 1 // 0)
+        assert len(service.requests) == 1
+
+    def test_without_retries(self, service: ScriptedService) -> None:
+        service.play(answer(503))
+        with pytest.raises(errors.InternalServerError, match="1 attempt in"):
+            Client("pt-secret", service.base_url, max_retries=0).get_deployment("dep_1")
+        assert len(service.requests) == 1
+
+
+class TestWaits:
+    def test_they_double_up_to_eight_seconds(self, service: ScriptedService, clock: FastClock) -> None:
+        service.play(answer(503))
+        with pytest.raises(errors.InternalServerError):
+            Client("pt-secret", service.base_url, max_retries=7).get_deployment("dep_1")
+        for slept, full in zip(clock.sleeps, [0.5, 1, 2, 4, 8, 8, 8], strict=True):
+            assert 0.75 * full <= slept <= full
+
+    def test_they_differ_from_client_to_client(self) -> None:
+        assert len({pace.backoff(1) for _ in range(20)}) > 1
+
+    @pytest.mark.parametrize("status", [429, 503])
+    @pytest.mark.parametrize("form", ["seconds", "date"])
+    @pytest.mark.parametrize("asked", [1, 7, 60])
+    def test_retry_after_is_obeyed(
+        self, service: ScriptedService, clock: FastClock, status: int, form: str, asked: int
+    ) -> None:
+        date = email.utils.format_datetime(clock.now() + timedelta(seconds=asked), usegmt=True)
+        service.play(answer(status, Retry_After=str(asked) if form == "seconds" else date), answer())
+        Client("pt-secret", service.base_url).get_deployment("dep_1")
+        assert clock.sleeps == [pytest.approx(asked)]
+
+    @pytest.mark.parametrize(("status", "kind"), [(429, errors.RateLimitError), (503, errors.InternalServerError)])
+    @pytest.mark.parametrize("form", ["seconds", "date"])
+    def test_too_long_a_wait_is_the_callers_choice(
+        self,
+        service: ScriptedService,
+        clock: FastClock,
+        status: int,
+        kind: type[errors.APIStatusError],
+        form: str,
+    ) -> None:
+        date = email.utils.format_datetime(clock.now() + timedelta(seconds=61), usegmt=True)
+        service.play(answer(status, Retry_After="61" if form == "seconds" else date))
+        with pytest.raises(kind, match="asks to wait 61 s") as caught:
+            Client("pt-secret", service.base_url).get_deployment("dep_1")
+        assert caught.value.retry_after == 61
+        assert (len(service.requests), clock.sleeps) == (1, [])
+
+    @pytest.mark.parametrize(
+        "text",
+        ["", "0", "-5", "soon", "nan", "inf", "1e3", "Mon, 15 Jun 2020 00:00:00 GMT", "Mon, 99 Jun 2026"],
+    )
+    def test_a_hint_that_is_none_is_none(self, service: ScriptedService, clock: FastClock, text: str) -> None:
+        service.play(answer(429, Retry_After=text), answer())
+        Client("pt-secret", service.base_url).get_deployment("dep_1")
+        assert 0.375 <= clock.sleeps[0] <= 0.5
+
+    @given(st.text())
+    def test_any_header_is_a_positive_wait_or_none(self, text: str) -> None:
+        wait = pace.retry_after(text, now=pace.SystemClock().now())
+        assert wait is None or wait > 0
+
+    @pytest.mark.parametrize("text", ["Mon, 15 Jun 2026 00:00:30", "Mon, 15 Jun 2026 00:00:30 -0000"])
+    def test_a_date_without_a_zone_is_gmt(self, clock: FastClock, text: str) -> None:
+        assert pace.retry_after(text, now=clock.now()) == 30
+
+
+class TestPace:
+    def test_starts_keep_their_distance(self, service: ScriptedService, clock: FastClock) -> None:
+        client = Client("pt-secret", service.base_url, min_interval=0.1)
+        for _ in range(5):
+            client.get_deployment("dep_1")
+        assert clock.sleeps == [pytest.approx(0.1)] * 4
+
+    def test_time_that_has_passed_counts(self, service: ScriptedService, clock: FastClock) -> None:
+        client = Client("pt-secret", service.base_url, min_interval=0.1)
+        client.get_deployment("dep_1")
+        clock.sleep(0.04)
+        client.get_deployment("dep_1")
+        clock.sleep(5)
+        client.get_deployment("dep_1")
+        assert clock.sleeps == [0.04, pytest.approx(0.06), 5]
+
+    def test_retries_keep_it_too(self, service: ScriptedService, clock: FastClock) -> None:
+        service.play(answer(429, Retry_After="1"), answer())
+        Client("pt-secret", service.base_url, min_interval=30).get_deployment("dep_1")
+        assert clock.sleeps == [30]
+
+    def test_threads_share_it(self, service: ScriptedService, clock: FastClock) -> None:
+        client = Client("pt-secret", service.base_url, min_interval=0.1)
+        threads = [threading.Thread(target=client.get_deployment, args=("dep_1",)) for _ in range(8)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert len(service.requests) == 8
+        assert clock.monotonic() >= 0.7 - 1e-9, "the last of eight starts 0.7 s after the first"
+
+    def test_a_wait_that_the_service_asked_for_holds_every_thread(
+        self, service: ScriptedService, clock: FastClock
+    ) -> None:
+        meter = pace.Pace(0.1, clock)
+        meter.wait()
+        meter.hold(10)
+        meter.wait()
+        meter.wait()
+        assert clock.sleeps == [pytest.approx(10), pytest.approx(0.1)]
+        assert service.requests == []
+
+    def test_no_interval_no_wait(self, service: ScriptedService, clock: FastClock) -> None:
+        client = Client("pt-secret", service.base_url, min_interval=0)
+        for _ in range(3):
+            client.get_deployment("dep_1")
+        assert clock.sleeps == []
+
+    def test_the_machines_own_clock_runs(self) -> None:
+        own = pace.SystemClock()
+        before, moment = own.monotonic(), own.now()
+        own.sleep(0)
+        assert own.monotonic() >= before
+        assert moment.utcoffset() == timedelta(0)
+
+
+class TestInterrupted:
+    def test_while_waiting(
+        self, service: ScriptedService, clock: FastClock, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Ctrl-C ends a wait, and the client is as good as before."""
+
+        def interrupt(_seconds: float) -> None:
+            raise KeyboardInterrupt
+
+        service.play(answer(503), answer())
+        client = Client("pt-secret", service.base_url)
+        with monkeypatch.context() as patch:
+            patch.setattr(clock, "sleep", interrupt)
+            with pytest.raises(KeyboardInterrupt):
+                client.get_deployment("dep_1")
+        assert client.get_deployment("dep_1") == {}
+
+    def test_while_receiving(self, service: ScriptedService, monkeypatch: pytest.MonkeyPatch) -> None:
+        client = Client("pt-secret", service.base_url)
+
+        def interrupt(*_: object) -> bytes:
+            raise KeyboardInterrupt
+
+        with monkeypatch.context() as patch:
+            patch.setattr(client._transport, "_read", interrupt)
+            with pytest.raises(KeyboardInterrupt):
+                client.get_deployment("dep_1")
+        assert client.get_deployment("dep_1") == {}
+        assert len(service.requests) == 2
+
+
+class _Page:
+    def __init__(self, body: bytes) -> None:
+        self.data: list[int] = (page := json.loads(body))["data"]
+        self.has_more: bool = page["has_more"]
+        self.last_id: str | None = page["last_id"]
+        self.next_page: str | None = None
+        self.count = len(self.data)
+
+
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@given(faults=st.lists(st.lists(st.sampled_from(sorted(PASSING)), max_size=5), min_size=1, max_size=4))
+def test_any_faults_that_pass_give_the_same_pages_as_none(
+    service: ScriptedService, faults: list[list[str]]
+) -> None:
+    script: list[Answer] = []
+    for number, before in enumerate(faults):
+        script += [PASSING[fault][0] for fault in before]
+        page = {"data": [number], "has_more": number < len(faults) - 1, "last_id": f"id_{number}"}
+        script.append(answer(body=json.dumps(page).encode()))
+    service.play(*script)
+    client = Client("pt-secret", service.base_url, max_retries=5)
+
+    def fetch(cursor: str | None, limit: int) -> _Page:
+        params = {"limit": str(limit)} | ({"after_id": cursor} if cursor else {})
+        return client.get("/deployments", params, _Page)
+
+    service.requests.clear()
+    assert [page.data for page in walk(fetch)] == [[number] for number in range(len(faults))]
+    asked = [request.query.get("after_id") for request in service.requests]
+    assert asked == [
+        f"id_{number - 1}" if number else None
+        for number, before in enumerate(faults)
+        for _ in range(len(before) + 1)
+    ]
