@@ -1,0 +1,135 @@
+"""Any frame to one CSV file: columns, index and header; `cells` writes the values."""
+
+from __future__ import annotations
+
+import itertools
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+import pyarrow as pa
+from pyarrow import csv
+
+from qoderdata import files
+from qoderdata.export import engines, formulas
+from qoderdata.export.cells import cells
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    Piece = list[pa.Array[Any] | list[object]]
+    #: The names of the columns, and their values piece by piece; the first piece may be empty.
+    Pieces = tuple[list[str], Iterator[Piece]]
+
+
+def export_csv(frame: Any, path: str | Path, *, spreadsheet_safe: bool = True) -> None:  # noqa: ANN401 - any frame that narwhals knows
+    r"""Write a frame to one CSV file, whole or not at all.
+
+    The file is UTF-8 without a mark, with one header line and ``\n`` between the lines. Texts stand in
+    quotes, numbers and ``true``/``false`` do not; a missing value is an empty cell without quotes, an empty
+    text one with quotes. Times are ISO 8601 with their offset (without one only where the column has no
+    zone), lengths of time ISO 8601 too, lists and objects JSON.
+
+    The values of ``environment_variables`` may be secrets: each becomes ``***``, wherever it stands (in
+    ``extra``, in other JSON text, in a column of that name). `export_parquet` keeps them.
+
+    Parameters
+    ----------
+    frame
+        Any frame that narwhals knows. An index of a pandas frame that has a name, or is not just numbers, is
+        written as columns.
+    path
+        The file. One that is there stays until the new one is whole.
+    spreadsheet_safe
+        Whether an apostrophe goes before everything in a text or a header that a spreadsheet could run: a
+        start with ``= + - @`` (full-width too), a tab, a line break or NUL, also after spaces, quotes and
+        invisible characters, and after a ``;``, a tab or a line break inside. Numbers are left alone. To have
+        the texts back, remove an apostrophe that stands before such a start.
+
+    Raises
+    ------
+    TypeError
+        `frame` is no frame that narwhals knows.
+    OSError
+        The folder is not there or cannot be written.
+
+    Examples
+    --------
+    >>> import pandas as pd, tempfile
+    >>> from pathlib import Path
+    >>> frame = pd.DataFrame(
+    ...     {
+    ...         "name": ["=HYPERLINK(0)", None],
+    ...         "delta": [-5, 2],
+    ...         "at": pd.to_datetime(["2026-06-15T09:00+08:00", None]),
+    ...     }
+    ... )
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     export_csv(frame, f"{folder}/names.csv")
+    ...     print(Path(f"{folder}/names.csv").read_text())
+    "name","delta","at"
+    "'=HYPERLINK(0)",-5,"2026-06-15T09:00:00+08:00"
+    ,2,
+    """
+    names, pieces = _pandas_pieces(frame) if isinstance(frame, pd.DataFrame) else _pieces(frame)
+    headers = [formulas.escape(name) if spreadsheet_safe else name for name in names]
+
+    def write(sink: pa.NativeFile) -> None:
+        batches = (pa.record_batch(_row_cells(names, piece, safe=spreadsheet_safe), headers) for piece in pieces)
+        first = next(batches)
+        with csv.CSVWriter(sink, first.schema) as writer:  # type: ignore[arg-type]  # takes Arrow's files too
+            for batch in itertools.chain([first], batches):
+                writer.write_batch(batch)
+
+    files.replace(path, write)
+
+
+def _row_cells(names: list[str], piece: Piece, *, safe: bool) -> list[pa.Array[Any]]:
+    columns = [cells(column, name=name, safe=safe) for name, column in zip(names, piece, strict=True)]
+    if len(columns) == 1:  # a gap alone would be an empty line, which readers pass over
+        return [columns[0].cast(pa.large_string()).fill_null("")]
+    return columns
+
+
+def _pieces(frame: Any) -> Pieces:  # noqa: ANN401 - as `export_csv`
+    batches = engines.read(frame)
+    empty = pa.RecordBatch.from_pylist([], schema=batches.schema)
+    return batches.schema.names, (list(batch.columns) for batch in itertools.chain([empty], batches))
+
+
+def _pandas_pieces(frame: pd.DataFrame) -> Pieces:
+    """Read a pandas frame; what its index says becomes columns."""
+    names = [_header(name) for name in frame.columns]
+    columns = [frame.iloc[:, position] for position in range(len(names))]
+    index = frame.index
+    if index.nlevels > 1 or index.name is not None or not pd.api.types.is_integer_dtype(index.dtype):
+        levels = ["index" if name is None else _header(name) for name in index.names]
+        names = [f"{level}_index" if level in names else level for level in levels] + names
+        columns = [pd.Series(index.get_level_values(level)) for level in range(index.nlevels)] + columns
+    starts = range(0, max(len(frame), 1), engines.ROWS)
+    return names, (
+        [
+            _column(column.iloc[start : start + engines.ROWS], name)
+            for name, column in zip(names, columns, strict=True)
+        ]
+        for start in starts
+    )
+
+
+def _header(name: object) -> str:
+    return "_".join(str(part) for part in name if part != "") if isinstance(name, tuple) else str(name)
+
+
+def _column(series: pd.Series[Any], name: str) -> pa.Array[Any] | list[object]:
+    """Give a column to Arrow where Arrow has its type; objects stay Python's, so that none is changed."""
+    if series.dtype == object:
+        known = engines.LISTS.get(name)
+        return series.tolist() if known is None else pa.array(series, known, from_pandas=True)
+    try:
+        array = pa.array(series, from_pandas=True)
+    except pa.ArrowNotImplementedError:
+        return series.tolist()
+    if isinstance(array, pa.ChunkedArray):
+        array = array.combine_chunks()
+    inner = array.type.value_type if isinstance(array, pa.DictionaryArray) else array.type
+    return series.tolist() if isinstance(inner, pa.ExtensionType) else array

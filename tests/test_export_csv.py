@@ -1,0 +1,226 @@
+"""A CSV file holds what the frame held, whoever reads it, and nothing that must not be in it."""
+
+from __future__ import annotations
+
+import csv
+from datetime import UTC, date, datetime, time, timedelta, timezone
+from decimal import Decimal
+from typing import TYPE_CHECKING, Any
+
+import duckdb
+import numpy as np
+import pandas as pd
+import polars as pl
+import pyarrow as pa
+import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+
+from qoderdata.export import export_csv, formulas
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+SECRET = "s3cret-value"  # noqa: S105 - looked for, and found nowhere
+
+
+def lines(path: Path) -> list[list[str]]:
+    with path.open(encoding="utf-8", newline="") as handle:
+        return list(csv.reader(handle))
+
+
+def column(tmp_path: Path, values: object, **options: bool) -> list[str]:
+    """Give the cells that become of one column."""
+    path = tmp_path / "one.csv"
+    export_csv(pd.DataFrame({"id": "x", "column": values}), path, **options)
+    return [row[1] for row in lines(path)[1:]]
+
+
+TIME = pd.Timestamp("2026-06-15T01:00:00.500000Z")
+
+
+@pytest.mark.parametrize(
+    ("values", "cells"),
+    [
+        (pd.Series(["a", None, ""], dtype="str"), ["a", "", ""]),
+        (pd.Series([-5, None, 2**63 - 1], dtype="Int64"), ["-5", "", "9223372036854775807"]),
+        (pd.Series([-0.1, float("nan"), 1e300]), ["-0.1", "", "1e+300"]),
+        (pd.Series([True, None], dtype="boolean"), ["true", ""]),
+        (pd.Series([TIME, pd.NaT]), ["2026-06-15T01:00:00.500000+00:00", ""]),
+        (pd.Series([TIME.floor("s")]), ["2026-06-15T01:00:00+00:00"]),
+        (pd.Series([TIME]).dt.tz_convert("Asia/Kolkata"), ["2026-06-15T06:30:00.500000+05:30"]),
+        (pd.Series([TIME]).dt.tz_localize(None), ["2026-06-15T01:00:00.500000"]),
+        (pd.Series([pd.Timestamp("0001-01-02", tz="UTC").as_unit("us")]), ["0001-01-02T00:00:00+00:00"]),
+        (pd.Series([pd.Timedelta("90min"), pd.NaT]), ["P0DT1H30M0S", ""]),
+        (pd.Series(["=x", "b", None], dtype="category"), ["'=x", "b", ""]),
+        (pd.Series(pd.cut([1], [0, 2])), ["(0, 2]"]),
+        (pd.Series(pd.period_range("2026-06", periods=1, freq="M")), ["2026-06"]),
+        (pd.Series([1 + 2j]), ["(1+2j)"]),
+        ([["a", "=b"], None, []], ['["a","=b"]', "", "[]"]),
+        ([np.array(["v1"], dtype=object), None], ['["v1"]', ""]),
+        ([np.array(["2026-06-15T01:00"], dtype="M8[s]")], ['["2026-06-15T01:00:00"]']),
+        ([{"a": {1: [None, float("nan"), 2**70, "é"]}}], ['{"a":{"1":[null,null,1180591620717411303424,"é"]}}']),
+        ([{"b", "a"}, frozenset()], ['["a","b"]', "[]"]),
+        ([date(2026, 6, 15), time(9, 30)], ["2026-06-15", "09:30:00"]),
+        ([datetime(2026, 6, 15, tzinfo=timezone(timedelta(hours=8)))], ["2026-06-15T00:00:00+08:00"]),
+        ([np.datetime64("2026-06-15", "s"), np.datetime64("NaT")], ["2026-06-15T00:00:00", ""]),
+        ([Decimal("-1.50"), [Decimal("1.50"), Decimal("NaN")]], ["-1.50", "[1.50,null]"]),
+        ([-5, "-5", True, np.float64(-0.5), float("-inf")], ["-5", "'-5", "true", "-0.5", "-inf"]),
+        ([b"\x00\xff", "\ud800"], ["00ff", "\\ud800"]),
+    ],
+)
+def test_cells(tmp_path: Path, values: object, cells: list[str]) -> None:
+    if isinstance(values, list):
+        values = pd.Series(values, dtype=object)
+    assert column(tmp_path, values) == cells
+
+
+def test_upcoming_runs_have_an_offset(tmp_path: Path) -> None:
+    """The frame keeps them as naive arrays, which mean UTC; an empty list is not a missing one."""
+    moments = np.array(["2026-06-15T01:00:00"], dtype="datetime64[us]")
+    frame = pd.DataFrame({"id": list("abc"), "schedule_upcoming_runs_at": [moments, moments[:0], None]})
+    export_csv(frame, tmp_path / "x.csv")
+    assert [row[1] for row in lines(tmp_path / "x.csv")[1:]] == ['["2026-06-15T01:00:00+00:00"]', "[]", ""]
+
+
+def test_missing_is_not_empty(tmp_path: Path) -> None:
+    export_csv(pd.DataFrame({"id": ["a", "b"], "text": ["", None]}), tmp_path / "x.csv")
+    assert (tmp_path / "x.csv").read_bytes() == b'"id","text"\n"a",""\n"b",\n'
+
+
+@pytest.mark.parametrize("values", [[None, "a"], [None, 1.5], [None, True]])
+def test_one_column_with_a_gap_keeps_its_rows(tmp_path: Path, values: list[object]) -> None:
+    """An empty line is no row to most readers."""
+    export_csv(pd.DataFrame({"only": values}).convert_dtypes(), tmp_path / "x.csv")
+    assert len(lines(tmp_path / "x.csv")) == 3
+
+
+def _grouped() -> pd.DataFrame:
+    windows = pd.DatetimeIndex(["2026-06-15"], tz="Asia/Shanghai")
+    index = pd.MultiIndex.from_product([["dep_1"], windows], names=["deployment_id", "window"])
+    return pd.DataFrame({"runs": [3]}, index=index)
+
+
+@pytest.mark.parametrize(
+    ("frame", "expected"),
+    [
+        (pd.DataFrame({"a": [1]}), [["a"], ["1"]]),
+        (pd.DataFrame({"a": [1, 2]}).iloc[[1]], [["a"], ["2"]]),
+        (pd.DataFrame({"a": [1]}, index=pd.Index(["dep_1"], name="id")), [["id", "a"], ["dep_1", "1"]]),
+        (pd.DataFrame({"a": [1]}, index=["x"]), [["index", "a"], ["x", "1"]]),
+        (pd.DataFrame({"id": [1]}, index=pd.Index(["dep_1"], name="id")), [["id_index", "id"], ["dep_1", "1"]]),
+        (_grouped(), [["deployment_id", "window", "runs"], ["dep_1", "2026-06-15T00:00:00+08:00", "3"]]),
+        (pd.DataFrame([[1, 2]], columns=["a", "a"]), [["a", "a"], ["1", "2"]]),
+        (
+            pd.DataFrame([[1, 2]], columns=pd.MultiIndex.from_tuples([("a", "b"), ("c", "")])),
+            [["a_b", "c"], ["1", "2"]],
+        ),
+        (pd.DataFrame({"=a": pd.Series([], dtype="str"), 5: pd.Series([], dtype=object)}), [["'=a", "5"]]),
+    ],
+)
+def test_index_and_header(tmp_path: Path, frame: pd.DataFrame, expected: list[list[str]]) -> None:
+    export_csv(frame, tmp_path / "x.csv")
+    assert lines(tmp_path / "x.csv") == expected
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "expected"),
+    [
+        ("extra", f'{{"environment_variables":{{"KEY":"{SECRET}","OFF":null}}}}', '"KEY":"***","OFF":null'),
+        ("extra", f'{{"budget":9007199254740993,"environment_variables.KEY":"{SECRET}"}}', "9007199254740993"),
+        ("extra", f'{{"session.environment_variables":[{{"name":"K","value":"{SECRET}"}}]}}', "***"),
+        ("extra", f'{{"environment\\u005fvariables":"{SECRET}"}}', "***"),
+        ("resources", f'[{{"environment_variables":["{SECRET}"]}}]', "***"),
+        ("environment_variables", SECRET, "***"),
+        ("environment_variables", f'{{"KEY":"{SECRET}"}}', '{"KEY":"***"}'),
+        ("environment_variables_KEY", SECRET, "***"),
+        ("environment_variables", pd.Categorical([SECRET]), "***"),
+        ("environment_variables", pd.Series([{"KEY": SECRET}], dtype=object), '{"KEY":"***"}'),
+        ("environment_variables", pd.Series([5]), "***"),
+        ("anything", pd.Series([{"environment_variables": {"KEY": SECRET}}], dtype=object), "***"),
+        ("description", "about environment_variables", "about environment_variables"),
+        ("description", "a \\u0041 b", "a \\u0041 b"),
+    ],
+)
+@pytest.mark.parametrize("spreadsheet_safe", [True, False])
+def test_secrets_are_masked(
+    tmp_path: Path, name: str, value: object, expected: str, *, spreadsheet_safe: bool
+) -> None:
+    export_csv(pd.DataFrame({"id": ["x"], name: value}), tmp_path / "x.csv", spreadsheet_safe=spreadsheet_safe)
+    cell = lines(tmp_path / "x.csv")[1][1]
+    assert expected in cell
+    assert SECRET not in cell
+    assert name != "environment_variables" or "5" not in cell
+
+
+ALPHABET = st.one_of(st.sampled_from("=+-@\t\r\n\0'\" ;,\uff1d\u200b"), st.characters(codec="utf-8"))
+TEXTS = st.none() | st.text(ALPHABET, max_size=8)
+NUMBERS = st.none() | st.integers(-(2**63), 2**63 - 1)
+FLOATS = st.none() | st.floats(allow_nan=False)
+TIMES = st.none() | st.datetimes(datetime(1, 1, 2), datetime(9999, 12, 30), timezones=st.just(UTC))  # noqa: DTZ001 - Hypothesis wants them naive
+ROWS = st.lists(st.tuples(TEXTS, NUMBERS, FLOATS, TIMES), max_size=8)
+NAMES = st.lists(st.text(ALPHABET, min_size=1, max_size=6), min_size=4, max_size=4, unique=True)
+
+
+def to_pandas(rows: list[tuple[Any, ...]], names: list[str]) -> pd.DataFrame:
+    types: list[Any] = ["str", "Int64", "Float64", "datetime64[us, UTC]"]
+    columns = list(zip(*rows, strict=True)) or [()] * 4
+    return pd.DataFrame(
+        {name: pd.Series(values, dtype=kind) for name, values, kind in zip(names, columns, types, strict=True)}
+    )
+
+
+def to_arrow(rows: list[tuple[Any, ...]], names: list[str]) -> pa.Table:
+    types = [pa.string(), pa.int64(), pa.float64(), pa.timestamp("us", "UTC")]
+    columns = list(zip(*rows, strict=True)) or [()] * 4
+    return pa.table([pa.array(values, kind) for values, kind in zip(columns, types, strict=True)], names)
+
+
+def to_polars(rows: list[tuple[Any, ...]], names: list[str]) -> Any:  # noqa: ANN401 - a frame or a series, its stubs say
+    assume("\0" not in "".join(names))  # no name of a Polars column that goes to Arrow can hold it
+    return pl.from_arrow(to_arrow(rows, names))
+
+
+READ = """
+    SELECT * FROM read_csv(
+        ?, header = true, delim = ',', quote = '"', escape = '"', new_line = '\\n',
+        columns = {text: 'VARCHAR', number: 'BIGINT', real: 'DOUBLE', moment: 'VARCHAR'},
+        auto_detect = false, allow_quoted_nulls = false
+    )
+"""
+
+
+@pytest.mark.parametrize("make", [to_pandas, to_arrow, to_polars])
+@settings(max_examples=60)
+@given(rows=ROWS, names=NAMES, safe=st.booleans())
+def test_read_back(
+    tmp_path_factory: pytest.TempPathFactory,
+    make: Callable[[list[tuple[Any, ...]], list[str]], Any],
+    rows: list[tuple[Any, ...]],
+    names: list[str],
+    *,
+    safe: bool,
+) -> None:
+    """Python's csv and DuckDB both find every value, and the escape can be undone."""
+    path = tmp_path_factory.mktemp("csv") / "x.csv"
+    export_csv(make(rows, names), path, spreadsheet_safe=safe)
+    plain = formulas.unescape if safe else str
+
+    header, *body = lines(path)
+    assert [plain(name) for name in header] == names
+    found = [
+        (
+            plain(text),
+            int(number) if number else None,
+            float(real) if real else None,
+            datetime.fromisoformat(when) if when else None,
+        )
+        for text, number, real, when in body
+    ]
+    assert found == [(text or "", number, real, when) for text, number, real, when in rows]
+
+    table = duckdb.execute(READ, [str(path)]).fetchall()
+    assert [(None if text is None else plain(text), number, real) for text, number, real, _ in table] == [
+        row[:3] for row in rows
+    ]

@@ -1,0 +1,83 @@
+"""What a spreadsheet would run becomes text, and can be had back."""
+
+from __future__ import annotations
+
+import pyarrow as pa
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from qoderdata.export import formulas
+
+#: What some program or other takes for the start of a formula.
+STARTS = "=+-@\uff1d\uff0b\uff0d\uff20\ufe66\ufe62\ufe63\ufe6b\x00"
+SEPARATORS = ";\t\r\n"
+#: What some program or other skips before it looks.
+SKIPPED = " '\"\xa0\u3000\u200b\ufeff\u202e\x0b"
+
+texts = st.one_of(
+    st.text(st.sampled_from(STARTS + SEPARATORS + SKIPPED + "a1(,")),
+    st.text(st.characters(codec="utf-8")),
+)
+
+
+@pytest.mark.parametrize(
+    ("text", "escaped"),
+    [
+        ("=1+1", "'=1+1"),
+        ("+49 30 1234", "'+49 30 1234"),
+        ("-1", "'-1"),
+        ("@SUM(A1)", "'@SUM(A1)"),
+        ("\uff1d1\uff0b1", "'\uff1d1\uff0b1"),
+        ("\uff0b1", "'\uff0b1"),
+        ("\uff0d1", "'\uff0d1"),
+        ("\uff20SUM(A1)", "'\uff20SUM(A1)"),
+        ("\tx", "'\tx"),
+        ("\rx", "'\rx"),
+        ("\nx", "'\nx"),
+        ("\0x", "'\0x"),
+        ("  =1+1", "'  =1+1"),
+        ('"=1+1"', '\'"=1+1"'),
+        ("'=1+1", "''=1+1"),
+        ("\u200b=1+1", "'\u200b=1+1"),
+        ("\ufeff=1+1", "'\ufeff=1+1"),
+        ("a;=1+1", "a;'=1+1"),
+        ("a\t=1+1", "a\t'=1+1"),
+        ("a\n=1+1", "a\n'=1+1"),
+        ("a\r\n\n=1+1", "a\r\n\n'=1+1"),
+        ("", ""),
+        ("'", "'"),
+        ("'tis", "'tis"),
+        ("a = b - c @ d", "a = b - c @ d"),
+        ("a;b", "a;b"),
+        ("line\nline", "line\nline"),
+        ("2026-06-15", "2026-06-15"),
+        ('[-1,"=x"]', '[-1,"=x"]'),
+    ],
+)
+def test_escape(text: str, escaped: str) -> None:
+    assert formulas.escape(text) == escaped
+    assert formulas.unescape(escaped) == text
+
+
+@given(texts)
+def test_nothing_is_lost(text: str) -> None:
+    assert formulas.unescape(formulas.escape(text)) == text
+
+
+@given(texts)
+def test_no_cell_starts_a_formula(text: str) -> None:
+    """Also where the program splits at a semicolon or a tab, and whatever it skips: but for the apostrophe."""
+    escaped = formulas.escape(text)
+    assert not escaped.startswith(("\t", "\r", "\n", "\0"))
+    for cell in escaped.translate(str.maketrans(SEPARATORS, "\n" * len(SEPARATORS))).split("\n"):
+        bare = cell.lstrip(SKIPPED.replace("'", ""))
+        assert not bare.startswith(tuple(STARTS))
+
+
+@given(st.lists(st.none() | texts))
+def test_array(column: list[str | None]) -> None:
+    """Arrow's expression finds the same texts as Python's."""
+    array = pa.array(column, pa.large_string())
+    expected = [None if text is None else formulas.escape(text) for text in column]
+    assert formulas.escape_array(array).to_pylist() == expected
