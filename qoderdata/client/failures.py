@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-from qoderdata import errors
+from qoderdata import errors, words
 from qoderdata.client import pace
 
 if TYPE_CHECKING:
@@ -76,22 +76,22 @@ def from_status(request: str, answer: Answer, *, token: Token, now: datetime) ->
     now
         The time that a ``Retry-After`` date is measured from.
     """
-    kind, words, param = _read_envelope(answer.body)
+    kind, message, param = _read_envelope(answer.body)
     status = answer.status
     exception = errors.status_error_class(status)
     if status in _REDIRECTS:
         where = _clean(_host(token.mask(answer.headers.get("Location", ""))), token=token)
-        words = f"a redirect to {where}, not followed: the token goes to one host alone"
+        said = f"a redirect to {where}, not followed: the token goes to one host alone"
         advice = "If the service has moved there, set QODER_MANAGED_BASE_URL"
     else:
-        words = _clean(words, token=token) if words else _describe(answer) or _quote(answer.body, token=token)
+        said = _clean(message, token=token) if message else _describe(answer) or _quote(answer.body, token=token)
         advice = _ADVICE.get(
             status, _ADVICE_SERVER if issubclass(exception, errors.InternalServerError) else _ADVICE_OTHER
         )
     named = f"{status} {_clean(kind, token=token)}" if kind else str(status)
     wait = pace.retry_after(answer.headers.get("Retry-After"), now=now)
     asked = f"The service asks to wait {wait:.0f} s. " if wait is not None else ""
-    error = exception(f"{request}: the service answered {named}: {words.rstrip('.')}. {asked}{advice}.")
+    error = exception(f"{request}: the service answered {named}: {said.rstrip('.')}. {asked}{advice}.")
     error.status_code = status
     error.type = _clean(kind, token=token) if kind else None
     error.param = _clean(param, token=token) if param else None
@@ -157,8 +157,7 @@ def _quote(body: bytes, *, token: Token) -> str:
 def _clean(text: str, *, token: Token) -> str:
     """Make a text from elsewhere fit for one line of a message."""
     # Masked before it is cut: a cut through the token would leave a half that no mask finds.
-    start = token.mask(text)[: 4 * _QUOTED_LENGTH]
-    line = " ".join("".join(mark if mark.isprintable() else " " for mark in start).split())
+    line = words.one_line(token.mask(text)[: 4 * _QUOTED_LENGTH])
     return line if len(line) <= _QUOTED_LENGTH else line[: _QUOTED_LENGTH - 1] + "…"
 
 

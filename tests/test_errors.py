@@ -1,0 +1,134 @@
+"""The exceptions: their family, their facts and their words."""
+
+from __future__ import annotations
+
+import copy
+import inspect
+import pickle
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from qoderdata import errors
+
+EXCEPTIONS = [
+    kind
+    for _, kind in inspect.getmembers(errors, inspect.isclass)
+    if issubclass(kind, Exception) and kind.__module__ == errors.__name__
+]
+
+
+@pytest.mark.parametrize(
+    ("kind", "parent"),
+    [
+        (errors.CredentialError, errors.QoderdataError),
+        (errors.CacheError, errors.QoderdataError),
+        (errors.MissingColumnError, errors.QoderdataError),
+        (errors.MissingColumnError, KeyError),
+        (errors.APIError, errors.QoderdataError),
+        (errors.APIConnectionError, errors.APIError),
+        (errors.APITimeoutError, errors.APIConnectionError),
+        (errors.APIStatusError, errors.APIError),
+        (errors.BadRequestError, errors.APIStatusError),
+        (errors.AuthenticationError, errors.APIStatusError),
+        (errors.PermissionDeniedError, errors.APIStatusError),
+        (errors.NotFoundError, errors.APIStatusError),
+        (errors.ConflictError, errors.APIStatusError),
+        (errors.RateLimitError, errors.APIStatusError),
+        (errors.InternalServerError, errors.APIStatusError),
+        (errors.APIResponseValidationError, errors.APIError),
+        (errors.PaginationError, errors.APIError),
+        (errors.DataQualityWarning, UserWarning),
+    ],
+)
+def test_family(kind: type[Exception], parent: type[Exception]) -> None:
+    assert issubclass(kind, parent)
+
+
+def test_the_names_are_those_of_the_official_sdk() -> None:
+    """Who knows the one catches the other's without looking them up."""
+    import qca  # noqa: PLC0415 - slow, and only here
+
+    shared = {kind.__name__ for kind in EXCEPTIONS if issubclass(kind, errors.APIError)} & set(dir(qca))
+    assert {"APIError", "APIConnectionError", "APITimeoutError", "APIStatusError", "NotFoundError"} <= shared
+
+
+@pytest.mark.parametrize(
+    ("status", "kind"),
+    [
+        (301, errors.APIStatusError),
+        (400, errors.BadRequestError),
+        (401, errors.AuthenticationError),
+        (403, errors.PermissionDeniedError),
+        (404, errors.NotFoundError),
+        (408, errors.APIStatusError),
+        (409, errors.ConflictError),
+        (422, errors.APIStatusError),
+        (429, errors.RateLimitError),
+        (500, errors.InternalServerError),
+        (501, errors.InternalServerError),
+        (599, errors.InternalServerError),
+    ],
+)
+def test_the_class_tells_the_status(status: int, kind: type[errors.APIStatusError]) -> None:
+    assert errors.status_error_class(status) is kind
+
+
+@pytest.mark.parametrize(
+    ("facts", "text"),
+    [
+        ({}, "no"),
+        ({"request_id": "req_1"}, "no [request id req_1]"),
+        ({"attempts": 1}, "no [1 attempt]"),
+        ({"attempts": 6, "seconds": 14.26}, "no [6 attempts in 14.3 s]"),
+        ({"pages": 0}, "no [after 0 pages]"),
+        ({"pages": 1, "records": 0}, "no [after 1 page, 0 records]"),
+        (
+            {"pages": 3, "records": 3000, "attempts": 2, "seconds": 0.5, "request_id": "r"},
+            "no [2 attempts in 0.5 s; after 3 pages, 3000 records; request id r]",
+        ),
+    ],
+)
+def test_the_text_ends_with_the_facts(facts: dict[str, object], text: str) -> None:
+    error = errors.APIError("no")
+    vars(error).update(facts)
+    assert str(error) == text
+
+
+@pytest.mark.parametrize("kind", EXCEPTIONS)
+def test_what_was_set_survives_pickling_and_copying(kind: type[Exception]) -> None:
+    error = kind("what happened")
+    error.retry_after = 7.0  # type: ignore[attr-defined] # set after construction, as everywhere
+    error.add_note("a note")
+    for twin in (pickle.loads(pickle.dumps(error)), copy.copy(error), copy.deepcopy(error)):  # noqa: S301 - ours
+        assert type(twin) is kind
+        assert str(twin) == str(error) == "what happened"
+        assert vars(twin) == vars(error)
+
+
+class TestColumns:
+    def test_all_there(self) -> None:
+        errors.require_columns(["a", "b"], ["b"], what="runs")
+
+    @pytest.mark.parametrize(
+        ("present", "text"),
+        [
+            (["b", 7], "the runs frame has no column 'a', 'c'; it has: b, 7"),
+            ([], "the runs frame has no column 'a', 'c'; it has: none"),
+        ],
+    )
+    def test_some_missing(self, present: list[object], text: str) -> None:
+        """Shown as written: a ``KeyError`` alone would show its message in quotes."""
+        with pytest.raises(errors.MissingColumnError) as caught:
+            errors.require_columns(present, ["a", "c"], what="runs")
+        assert str(caught.value) == text
+
+    @given(present=st.lists(st.text(max_size=3)), wanted=st.lists(st.text(max_size=3)))
+    def test_it_raises_exactly_where_one_is_missing(self, present: list[str], wanted: list[str]) -> None:
+        try:
+            errors.require_columns(present, wanted, what="x")
+        except errors.MissingColumnError:
+            assert set(wanted) - set(present)
+        else:
+            assert set(wanted) <= set(present)

@@ -1,0 +1,136 @@
+"""Argument, then environment, then default; and what cannot be is refused by name, without showing a secret."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from qoderdata import errors, settings
+
+
+class TestToken:
+    def test_argument_before_environment(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("QODER_PAT", "pt-env")
+        assert settings.resolve_pat("pt-arg") == "pt-arg"
+        assert settings.resolve_pat() == "pt-env"
+
+    @pytest.mark.parametrize("text", ["pt-1", " pt-1", "pt-1\n", "\tpt-1\r\n"])
+    def test_white_space_around_it_is_no_part_of_it(self, text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Copied from a page, or read from a file with a line break at its end."""
+        monkeypatch.setenv("QODER_PAT", text)
+        assert settings.resolve_pat(text) == settings.resolve_pat() == "pt-1"
+
+    @pytest.mark.parametrize("value", [None, "", "  \n"])
+    def test_none_tells_what_to_do(self, value: str | None) -> None:
+        with pytest.raises(errors.CredentialError, match=r"QODER_PAT.*`qoderdata sandbox`.*Sandbox"):
+            settings.resolve_pat(value)
+
+    def test_an_empty_argument_does_not_fall_back(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Whoever passes a token means that one: another account's would be a surprise."""
+        monkeypatch.setenv("QODER_PAT", "pt-env")
+        with pytest.raises(errors.CredentialError, match="the argument pat"):
+            settings.resolve_pat("")
+
+    @pytest.mark.parametrize("text", ["pt-a b", "pt-a\nb", "pt-ä", "pt-\x7f", "pt-\x00x", "令牌"])
+    def test_what_no_header_can_carry(self, text: str) -> None:
+        with pytest.raises(errors.CredentialError, match="QODER_PAT") as caught:
+            settings.resolve_pat(text)
+        assert text not in str(caught.value)
+
+
+class TestBaseUrl:
+    def test_argument_before_environment_before_default(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        assert settings.resolve_base_url() == "https://api.qoder.com/api/v1/cloud"
+        monkeypatch.setenv("QODER_MANAGED_BASE_URL", "https://env.example")
+        assert settings.resolve_base_url() == "https://env.example"
+        assert settings.resolve_base_url("https://arg.example") == "https://arg.example"
+
+    @pytest.mark.parametrize("empty", ["", "  "])
+    def test_an_empty_variable_is_none(self, empty: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("QODER_MANAGED_BASE_URL", empty)
+        assert settings.resolve_base_url() == settings.DEFAULT_BASE_URL
+
+    @pytest.mark.parametrize(
+        ("text", "url"),
+        [
+            ("https://api.qoder.com.cn/api/v1/cloud/", "https://api.qoder.com.cn/api/v1/cloud"),
+            (" https://API.Qoder.com/Path// ", "https://api.qoder.com/Path"),
+            ("HTTPS://a.example:8443", "https://a.example:8443"),
+            ("http://localhost:8000/x", "http://localhost:8000/x"),
+            ("http://127.0.0.1:8000", "http://127.0.0.1:8000"),
+            ("http://[::1]:8000", "http://[::1]:8000"),
+        ],
+    )
+    def test_one_way_of_writing_it(self, text: str, url: str) -> None:
+        """Caches are found by it."""
+        assert settings.resolve_base_url(text) == url
+
+    @pytest.mark.parametrize(
+        ("text", "says"),
+        [
+            ("http://api.qoder.com", "unencrypted"),
+            ("http://127.0.0.1.evil.example", "unencrypted"),
+            ("http://localhost.evil.example", "unencrypted"),
+            ("http://192.168.0.1", "unencrypted"),
+            ("http://0.0.0.0", "unencrypted"),
+            ("api.qoder.com", "absolute"),
+            ("ftp://api.qoder.com", "absolute"),
+            ("file:///etc/passwd", "absolute"),
+            ("https://", "absolute"),
+            ("https:///path", "absolute"),
+            ("https://a.example/?x=1", "a user, a query or a fragment"),
+            ("https://a.example/#x", "a user, a query or a fragment"),
+            ("https://me:secret@a.example", "a user, a query or a fragment"),
+            ("http://me:secret@localhost", "a user, a query or a fragment"),
+            ("http://localhost@evil.example", "a user, a query or a fragment"),
+            ("https://[bad", "not a URL"),
+            ("https://a.example:port", "not a URL"),
+            ("https://a.example:99999", "not a URL"),
+        ],
+    )
+    def test_what_it_cannot_be(self, text: str, says: str) -> None:
+        with pytest.raises(ValueError, match=says) as caught:
+            settings.resolve_base_url(text)
+        assert "secret" not in str(caught.value)
+
+
+class TestWorkspace:
+    @pytest.mark.parametrize(
+        ("text", "workspace"), [(None, None), ("", None), (" ", None), ("ws_1", "ws_1"), (" ws_1\n", "ws_1")]
+    )
+    def test_it_may_be_left_out(self, text: str | None, workspace: str | None) -> None:
+        assert settings.resolve_workspace_id(text) == workspace
+
+    @pytest.mark.parametrize("text", ["a b", "a\r\nX: y", "ä"])
+    def test_what_no_header_can_carry(self, text: str) -> None:
+        with pytest.raises(ValueError, match="workspace_id="):
+            settings.resolve_workspace_id(text)
+
+
+class TestCacheFolder:
+    def test_argument_before_environment_before_default(
+        self, monkeypatch: pytest.MonkeyPatch, nobodys_machine: Path
+    ) -> None:
+        default = Path(settings.resolve_cache_dir())
+        assert default.is_relative_to(nobodys_machine)
+        assert "qoderdata" in default.parts
+        monkeypatch.setenv("QODERDATA_CACHE_DIR", "/from/environment")
+        assert settings.resolve_cache_dir() == "/from/environment"
+        assert settings.resolve_cache_dir("/from/argument") == "/from/argument"
+        assert settings.resolve_cache_dir(Path("/from/argument")) == "/from/argument"
+
+    def test_it_is_absolute(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, nobodys_machine: Path) -> None:
+        monkeypatch.chdir(tmp_path)
+        assert settings.resolve_cache_dir("here") == str(tmp_path / "here")
+        assert settings.resolve_cache_dir("~/there") == str(nobodys_machine / "there")
+
+    @pytest.mark.parametrize("url", ["s3://bucket/folder", "memory://folder", "gs://bucket"])
+    def test_a_url_stays_as_it_is(self, url: str) -> None:
+        assert settings.resolve_cache_dir(url) == url
+
+    def test_nothing_is_created(self, tmp_path: Path) -> None:
+        settings.resolve_cache_dir(tmp_path / "new")
+        settings.resolve_cache_dir()
+        assert not (tmp_path / "new").exists()
+        assert not Path(settings.resolve_cache_dir()).exists()
