@@ -54,6 +54,11 @@ def group_keys(by: str | Sequence[str] | None, *, results: Collection[str]) -> l
     return keys
 
 
+def flag(condition: nw.Expr) -> nw.Expr:
+    """Turn a condition into 0 or 1, since not every engine sums conditions; unknown is 0."""
+    return nw.when(condition).then(nw.lit(1)).otherwise(nw.lit(0))
+
+
 @dataclass(frozen=True)
 class Source:
     """A caller's frame, ready to be summed up.
@@ -80,35 +85,63 @@ class Source:
         """The columns to group by; never none, so that an empty frame gives an empty result."""
         return self.keys or [ALL]
 
-    def finish(
-        self, grouped: nw.LazyFrame[Any], text: Callable[[nw.LazyFrame[Any]], nw.LazyFrame[Any]]
-    ) -> nw.LazyFrame[Any]:
-        """Apply what remains to be done once rows are grouped: few rows, in any engine.
-
-        Dask sorts by no more than one column and computes at once to do it, so there pandas does it, later,
-        inside the one partition of the result.
-        """
+    def refuse_dask(self, operation: str, need: str) -> None:
+        """Say what Dask cannot do, and who can."""
         if self.engine.is_dask():
-            one = grouped.to_native().repartition(npartitions=1)
-            done: nw.LazyFrame[Any] = nw.from_native(
-                one.map_partitions(lambda part: text(nw.from_native(part).lazy()).to_native())
+            raise NotImplementedError(
+                f"{operation} needs {need}, which Dask does not have; "
+                "open the same files in an engine that does, with scan_runs(engine='duckdb') or 'pyspark'"
             )
-            return done
-        if self.engine.is_pyarrow():
-            return text(nw.from_native(_in_utc(grouped.collect("pyarrow").to_native())).lazy())
-        if self.eager:
-            return text(grouped.collect().lazy())
-        return text(grouped)
 
-    def give(self, result: nw.LazyFrame[Any], keys: Sequence[str], dtypes: Mapping[str, str]) -> Any:  # noqa: ANN401
-        """Hand the result back in the caller's own kind of frame: the keys, then the columns of `dtypes`."""
-        result = result.select(*keys, *dtypes)
+    def give(
+        self,
+        grouped: nw.LazyFrame[Any],
+        finish: Callable[[nw.LazyFrame[Any]], nw.LazyFrame[Any]],
+        *,
+        keys: Sequence[str],
+        dtypes: Mapping[str, str],
+        order: Mapping[str, bool],
+    ) -> Any:  # noqa: ANN401 the caller's own kind
+        """Do what remains once rows are grouped, and hand the result back in the caller's own kind of frame.
+
+        Parameters
+        ----------
+        grouped
+            One row a group: few rows, which eager callers get computed here.
+        finish
+            Adds what the groups tell.
+        keys
+            The key columns of the result.
+        dtypes
+            Its other columns, in order, with what they are on pandas.
+        order
+            Columns to sort by and whether descending, missing last; ties are in order of the keys.
+
+        Returns
+        -------
+        frame
+            With the keys as index on pandas, as the first columns elsewhere.
+        """
+
+        def whole(frame: nw.LazyFrame[Any]) -> nw.LazyFrame[Any]:
+            by = {**order, **dict.fromkeys(keys, False)}
+            chosen = finish(frame).select(*keys, *dtypes)
+            return chosen.sort(*by, descending=list(by.values()), nulls_last=True) if by else chosen
+
+        if self.engine.is_dask():
+            # Dask sorts by one column, and computes at once to do it; pandas sorts its one partition, later.
+            one = grouped.to_native().repartition(npartitions=1)
+            return one.map_partitions(lambda part: whole(nw.from_native(part).lazy()).to_native().astype(dtypes))
         if not self.eager:
-            return result.to_native()
-        native = result.collect().to_native()
+            return whole(grouped).to_native()
+        if self.engine.is_pyarrow():
+            return (
+                whole(nw.from_native(_in_utc(grouped.collect("pyarrow").to_native())).lazy()).collect().to_native()
+            )
+        native = whole(grouped.collect().lazy()).collect().to_native()
         if not self.engine.is_pandas():
             return native
-        native = native.astype(dict(dtypes))
+        native = native.astype(dtypes)
         return native.set_index(list(keys)) if keys else native.reset_index(drop=True)
 
 

@@ -6,7 +6,6 @@ Owns how sure a rate is. Knows nothing of deployments or runs.
 from __future__ import annotations
 
 from statistics import NormalDist
-from typing import Any
 
 import narwhals as nw
 
@@ -71,5 +70,5 @@ def rate_with_interval(hits: str, trials: str, *, rate: str, confidence: float) 
     ]
 
 
-def _where(condition: nw.Expr, yes: nw.Expr, no: nw.Expr) -> Any:  # noqa: ANN401 narwhals' own type of a condition
+def _where(condition: nw.Expr, yes: nw.Expr, no: nw.Expr) -> nw.Expr:
     return nw.when(condition).then(yes).otherwise(no)
