@@ -1,0 +1,264 @@
+"""What an account ran: which runs there are, consistent with the cron texts, the roles and the clock.
+
+Creation is chosen backwards: a deployment is as old as its scheduled runs need, so that these are all of its
+occurrences from creation to now (or until it was paused or archived), but for those left out on purpose.
+Retries and manual runs fill up to the exact total. How a run goes is decided in `runs`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from qoderdata.sandbox.account import Role
+from qoderdata.sandbox.draws import HOUR, MINUTE, SECOND
+from qoderdata.sandbox.runs import MANUAL, SCHEDULE, Runs, begin, join, try_again
+from qoderdata.sandbox.schedules import Occurrences
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from qoderdata.sandbox.account import Fleet
+
+#: The share of a history that retries and manual runs of scheduled deployments make up.
+_UNSCHEDULED = 0.06
+#: How old a deployment may be, at first and at most.
+_DAYS, _MOST_DAYS = 400, 20_000
+#: Below this many runs, none is made to be unfinished.
+_FEW = 20
+
+
+@dataclass
+class Planned:
+    """The occurrences that were to be run, one value an occurrence, and the gaps between them."""
+
+    deployment: NDArray[np.int64]
+    at: NDArray[np.int64]
+    until: NDArray[np.int64]
+    """The next occurrence, or the end; times in nanoseconds since 1970."""
+    from_first: NDArray[np.int64]
+    from_last: NDArray[np.int64]
+
+
+class History:
+    """The runs of a fleet, oldest first, and the occurrences that they came from.
+
+    Parameters
+    ----------
+    fleet
+        The deployments; `created`, and the `ends` of those that failures paused, are set.
+    runs
+        Exactly how many runs.
+    left_out
+        How many scheduled occurrences are not run.
+
+    Raises
+    ------
+    ValueError
+        There is no such history.
+    """
+
+    def __init__(self, fleet: Fleet, runs: int, left_out: int) -> None:
+        self._fleet = fleet
+        self._occurrences: dict[int, Occurrences] = {}
+        alone = self._without_schedule(runs)
+        scheduled = runs - int(runs * _UNSCHEDULED) - len(alone)
+        while True:
+            planned = self._plan(self._share_out(scheduled + left_out))
+            kept = self._leave_out(planned, left_out)
+            parts = [alone, *self._attempts(planned, kept, (runs - scheduled - len(alone)) // 2)]
+            if runs >= _FEW:
+                parts.append(self._unfinished(parts, runs - sum(map(len, parts))))
+            missing = runs - sum(map(len, parts))
+            parts.append(self._by_hand(planned, missing))
+            missing -= len(parts[-1])
+            if not missing:
+                break
+            scheduled += missing
+        everything = join(parts)
+        self.runs = everything.take(np.lexsort((everything.tail, everything.created)))
+        #: Deployment and time in seconds since 1970 of what was left out.
+        seconds = planned.at[~kept] // SECOND
+        self.left_out = list(zip(planned.deployment[~kept].tolist(), seconds.tolist(), strict=True))
+
+    def sort(self, order: NDArray[np.int64]) -> None:
+        """Put the deployments in another order, and number them anew in the runs."""
+        self._fleet.sort(order)
+        places = np.empty(len(order), dtype=np.int64)
+        places[order] = np.arange(len(order))
+        self.runs.deployment = places[self.runs.deployment]
+        self.left_out = [(int(places[deployment]), second) for deployment, second in self.left_out]
+
+    def upcoming(self, deployment: int, count: int) -> list[int]:
+        """Return a deployment's next occurrences after its end, in seconds since 1970."""
+        pair = int(self._fleet.pair[deployment])
+        return self._occurrences[pair].following(int(self._fleet.ends[deployment]) // SECOND, count)
+
+    def _without_schedule(self, runs: int) -> Runs:
+        """Run the deployments that have no schedule now and then, and say how old they are."""
+        fleet = self._fleet
+        which = np.flatnonzero(fleet.plays(Role.MANUAL))
+        counts = np.zeros(len(fleet), dtype=np.int64)
+        if len(which):
+            share = min(runs * len(which) // (2 * len(fleet)), 40 * len(which))
+            counts[which] = share // len(which)
+            counts[which[: share % len(which)]] += 1
+        spacing = 6 * HOUR + fleet.draws.below("spacing", fleet.number, 30 * 3600) * SECOND
+        fleet.created = np.where(fleet.plays(Role.MANUAL), fleet.now - (counts + 1) * spacing, fleet.created)
+        deployment = np.repeat(np.arange(len(fleet)), counts)
+        place = np.arange(len(deployment)) - np.repeat(np.cumsum(counts) - counts, counts)
+        key = _key(fleet, deployment, place)
+        shift = (fleet.draws.uniform("shift", key) * 0.6 * spacing[deployment]).astype(np.int64)
+        at = fleet.created[deployment] + (place * spacing[deployment] + shift) // 1_000 * 1_000
+        return begin(fleet, deployment, at, key=key, trigger=MANUAL)
+
+    def _share_out(self, total: int) -> NDArray[np.int64]:
+        """Share out scheduled runs: more to the frequent, none that would make a deployment too old."""
+        fleet = self._fleet
+        hours = np.where(fleet.plays(Role.MANUAL, Role.NEW), np.inf, fleet.hours())
+        appetite = (0.3 + 2.7 * fleet.draws.uniform("appetite", fleet.number)) * np.sqrt(24 / hours)
+        counts = np.zeros(len(fleet), dtype=np.int64)
+        if total == 0:
+            return counts
+        if not appetite.any():
+            raise ValueError("no deployment of this account ever runs; ask for runs=0, or for more deployments")
+        days = _DAYS
+        while (limits := np.floor(days * 24 / hours).astype(np.int64)).sum() < total:
+            days *= 2
+            if days > _MOST_DAYS:
+                raise ValueError(f"{total} runs would make {len(fleet)} deployments decades old; ask for fewer")
+        low, high = 0.0, (total + 1) / appetite[appetite > 0].min()
+        for _ in range(80):
+            middle = (low + high) / 2
+            counts = np.minimum(limits, (middle * appetite).astype(np.int64))
+            low, high = (middle, high) if counts.sum() <= total else (low, middle)
+        counts = np.minimum(limits, (low * appetite).astype(np.int64))
+        room = np.flatnonzero(counts < limits)
+        hungriest = room[np.argsort(-(low * appetite % 1)[room], kind="stable")]
+        counts[hungriest[: total - int(counts.sum())]] += 1
+        return counts
+
+    def _plan(self, counts: NDArray[np.int64]) -> Planned:
+        """Find the occurrences that are to be run; from the first of them follows the time of creation."""
+        fleet = self._fleet
+        chance = fleet.draws.uniform("created", fleet.number)
+        ends = fleet.ends // SECOND
+        by_pair = np.argsort(fleet.pair, kind="stable")
+        bounds = np.searchsorted(fleet.pair[by_pair], np.arange(len(fleet.pairs) + 1))
+        parts = []
+        for pair, (first, last) in enumerate(pairwise(bounds)):
+            members = by_pair[first:last]
+            if not len(members):
+                continue
+            taken = counts[members]
+            at = self._reach(pair, taken, ends[members])
+            stop = np.searchsorted(at, ends[members], side="right")
+            start = stop - taken
+            # The service pauses after the last failed run and its retries, well before the next occurrence.
+            broken = (fleet.role[members] == Role.BROKEN) & (taken > 0)
+            end = np.where(broken, at[stop - 1] + 25 * 60, ends[members])
+            fleet.ends[members] = np.where(broken, end * SECOND, fleet.ends[members])
+            earliest, latest = at[start - 1] * SECOND, np.where(taken > 0, at[start], end) * SECOND
+            fleet.created[members] = _between(earliest, latest, chance[members])
+            row = np.repeat(np.arange(len(members)), taken)
+            place = np.arange(len(row)) - np.repeat(np.cumsum(taken) - taken, taken)
+            index = start[row] + place
+            until = np.minimum(at[index + 1], end[row])
+            parts.append((members[row], at[index], until, place, taken[row] - 1 - place))
+        columns = zip(*parts, strict=True) if parts else [()] * 5
+        empty = np.zeros(0, dtype=np.int64)
+        deployment, occurrence, until, place, rest = (np.concatenate([empty, *column]) for column in columns)
+        return Planned(deployment, occurrence * SECOND, until * SECOND, place, rest)
+
+    def _reach(self, pair: int, taken: NDArray[np.int64], ends: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return a pair's occurrences, from at least one before the first that any of these deployments ran."""
+        now, hours = self._fleet.now // SECOND, self._fleet.pairs[pair].hours
+        days = (now - int(ends.min())) / 86_400 + (int(taken.max()) + 2) * hours / 20
+        # A power of two, so that the pairs of a zone share its clock changes.
+        back = 86_400 << int(days).bit_length()
+        found = self._occurrences.setdefault(pair, Occurrences(self._fleet.pairs[pair], now, back))
+        while (np.searchsorted(found.at, ends, side="right") - taken).min() < 1:
+            found.look_back(found.back * 2)
+        return found.at
+
+    def _leave_out(self, planned: Planned, count: int) -> NDArray[np.bool_]:
+        """Choose what is not run: of active, never edited deployments, neither their first nor their last."""
+        fleet = self._fleet
+        certain = (fleet.plays(Role.ORDINARY) & ~fleet.edited)[planned.deployment]
+        certain &= (planned.from_first > 0) & (planned.from_last > 0)
+        candidates = np.flatnonzero(certain)
+        if count > len(candidates):
+            raise ValueError(f"left_out={count}: only {len(candidates)} occurrences can be; ask for more runs")
+        key = _key(fleet, planned.deployment, planned.from_last)[candidates]
+        kept = np.ones(len(planned.at), dtype=np.bool_)
+        kept[candidates[np.argsort(fleet.draws.uniform("left out", key), kind="stable")[:count]]] = False
+        return kept
+
+    def _attempts(self, planned: Planned, kept: NDArray[np.bool_], most: int) -> list[Runs]:
+        """Run the occurrences that are kept, and try some of the failed ones again, at most so many times."""
+        fleet = self._fleet
+        key = _key(fleet, planned.deployment, planned.from_last)[kept]
+        deployment = planned.deployment[kept]
+        doomed = planned.from_last[kept] < fleet.streak[deployment]
+        parts = [begin(fleet, deployment, planned.at[kept], key=key, trigger=SCHEDULE, doomed=doomed)]
+        while len(parts[-1]) and most > 0:
+            again, doomed = try_again(fleet, parts[-1], doomed)
+            parts.append(again.take(np.arange(len(again)) < most))
+            doomed = doomed[:most]
+            most -= len(parts[-1])
+        return parts
+
+    def _unfinished(self, parts: list[Runs], most: int) -> Runs:
+        """Start some by hand in the last minutes, so that there always are runs that have not ended."""
+        fleet = self._fleet
+        last = np.full(len(fleet), fleet.now)
+        for part in parts:
+            last[part.deployment] = fleet.now - 26 * MINUTE
+        for part in parts:
+            np.maximum.at(last, part.deployment, part.triggered)
+        free = np.flatnonzero(fleet.plays(Role.ORDINARY, Role.MANUAL) & (last <= fleet.now - 26 * MINUTE))
+        chosen = free[np.argsort(fleet.draws.uniform("fresh", fleet.number[free]), kind="stable")]
+        chosen = chosen[: min(most, max(2, len(fleet) // 50))]
+        key = _key(fleet, chosen, np.full(len(chosen), (1 << 24) - 1))
+        age = fleet.draws.below("age", key, 90) * SECOND
+        age[::3] //= 1_000
+        runs = begin(fleet, chosen, fleet.now - age, key=key, trigger=MANUAL)
+        runs.completed = np.maximum(runs.completed, fleet.now + SECOND)
+        runs.status = np.where(runs.started > fleet.now, 0, 1)
+        runs.error[:] = -1
+        return runs
+
+    def _by_hand(self, planned: Planned, most: int) -> Runs:
+        """Start some by hand between two occurrences, after all attempts of the first."""
+        fleet = self._fleet
+        idle = np.flatnonzero(np.bincount(planned.deployment, minlength=len(fleet)) == 0)
+        idle = idle[~fleet.plays(Role.NEW, Role.MANUAL)[idle]]
+        deployment = np.concatenate([planned.deployment, idle])
+        since = np.concatenate([planned.at, fleet.created[idle]])
+        until = np.concatenate([planned.until, fleet.ends[idle]])
+        key = _key(fleet, deployment, np.concatenate([planned.from_last, np.full(len(idle), (1 << 24) - 2)]))
+        wide = np.flatnonzero(until - since >= HOUR)
+        chosen = wide[np.argsort(fleet.draws.uniform("by hand", key[wide]), kind="stable")[:most]]
+        share = 0.46 + 0.25 * fleet.draws.uniform("moment", key[chosen])
+        at = since[chosen] + (share * ((until - since)[chosen] // 1_000)).astype(np.int64) * 1_000
+        from_last = np.concatenate([planned.from_last, np.full(len(idle), 1 << 24)])[chosen]
+        doomed = from_last < fleet.streak[deployment[chosen]]
+        return begin(fleet, deployment[chosen], at, key=key[chosen], trigger=MANUAL, doomed=doomed)
+
+
+def _key(fleet: Fleet, deployment: NDArray[np.int64], place: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Give each run a number, so that chance depends on the deployment and the place from its end only."""
+    return (fleet.number[deployment] << 24) + place
+
+
+def _between(
+    earliest: NDArray[np.int64], latest: NDArray[np.int64], chance: NDArray[np.float64]
+) -> NDArray[np.int64]:
+    """Choose a time after the one and before the other; in whole seconds, milliseconds or less."""
+    exact = earliest + ((0.05 + 0.9 * chance) * ((latest - earliest) // 1_000)).astype(np.int64) * 1_000
+    grain = np.select([chance * 7 % 1 < 0.6, chance * 7 % 1 < 0.75], [SECOND, 1_000_000], 1)  # noqa: PLR2004
+    cut = exact // grain * grain
+    return np.where(cut > earliest, cut, exact)

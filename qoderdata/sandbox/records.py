@@ -1,0 +1,282 @@
+"""How deployments and runs are written as JSON, field by field, in the order in which the service writes them.
+
+Takes columns and gives dictionaries; small choices, such as a description, depend on the record's id only.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from qoderdata.sandbox import texts
+from qoderdata.sandbox.account import Role
+from qoderdata.sandbox.draws import DAY, SECOND, Dice, stamp, uuid7
+from qoderdata.sandbox.runs import (
+    COMPLETED,
+    ERRORS,
+    FAILED,
+    RUNNING,
+    STATUSES,
+    TRIGGERS,
+    streaks,
+)
+
+if TYPE_CHECKING:
+    from qoderdata.sandbox.account import Fleet
+    from qoderdata.sandbox.history import History
+
+#: One JSON object.
+Record = dict[str, Any]
+
+#: Go's zero time, which can stand where nothing happens.
+_ZERO_TIME = "0001-01-01T00:00:00Z"
+#: How many of the next triggers the service lists.
+UPCOMING = 5
+
+
+class Deployments:
+    """Writes the deployments of a fleet, which is sorted by creation.
+
+    Parameters
+    ----------
+    fleet, history
+        The columns.
+    ids
+        One a deployment.
+    new_fields
+        Whether some have the fields that newer editions added.
+    """
+
+    def __init__(self, fleet: Fleet, history: History, ids: list[str], *, new_fields: bool) -> None:
+        self._fleet, self._history, self._ids, self._new_fields = fleet, history, ids, new_fields
+        runs = history.runs
+        self.total = np.bincount(runs.deployment, minlength=len(fleet))
+        self.failures = np.bincount(runs.deployment[runs.status == FAILED], minlength=len(fleet))
+        self.streaks = streaks(runs, len(fleet))
+        self._last = np.zeros(len(fleet), dtype=np.int64)
+        np.maximum.at(self._last, runs.deployment, runs.triggered)
+
+    def updated(self, place: int) -> int:
+        """Return when a deployment was updated, in nanoseconds since 1970."""
+        fleet = self._fleet
+        created, end = int(fleet.created[place]), int(fleet.ends[place])
+        if end != fleet.now:
+            return max(end, created)
+        if not fleet.edited[place]:
+            return created
+        return (
+            created + (end - created) // 1_000 * (1 + Dice(f"{self._ids[place]}/updated").below(99)) // 100 * 1_000
+        )
+
+    def write(self, place: int) -> Record:
+        """Write one deployment."""
+        fleet, identity = self._fleet, self._ids[place]
+        dice = Dice(identity)
+        number, role = int(fleet.number[place]), fleet.role[place]
+        created, updated = stamp(int(fleet.created[place])), self.updated(place)
+        archived = role == Role.ARCHIVED
+        name, description = _named(number, dice)
+        record: Record = {
+            "agent": {
+                "id": fleet.agents[fleet.agent[place]],
+                "type": "agent",
+                "version": int(fleet.agent[place]) % 7 + 1 + dice.below(2),
+            },
+            "archived_at": stamp(updated) if archived else None,
+            "created_at": created,
+            "description": description,
+            "environment_id": fleet.environments[fleet.environment[place]],
+            "id": identity,
+            "initial_events": _events(dice),
+            "metadata": self._metadata(place, dice),
+            "name": f"{name}_archived_{updated // SECOND}" if archived else name,
+            "paused_reason": _pause(role, dice),
+            "resources": _resources(dice),
+            "schedule": self._schedule(place),
+            "status": "paused" if role in (Role.PAUSED, Role.BROKEN) else "active",
+            "type": "deployment",
+            "updated_at": stamp(updated),
+            "vault_ids": [
+                f"vault_{uuid7(fleet.now - 500 * DAY, 1 + dice.below(9))}"
+                for _ in range(dice.pick((0, 0, 0, 1, 2)))
+            ],
+        }
+        if self._new_fields and number % 16 == 5:  # noqa: PLR2004 - some do
+            record["budget"] = {"max_credit_cost": dice.pick(("5.00", "50.00", "250.50")), "type": "credit"}
+        if self._new_fields and number % 16 == 7:  # noqa: PLR2004
+            record["environment_variables"] = f"REPORT_TOKEN=sandbox-secret-{identity[-8:]}\nMODE=nightly"
+        return record
+
+    def _schedule(self, place: int) -> Record | None:
+        """Write the schedule."""
+        fleet = self._fleet
+        if fleet.pair[place] < 0:
+            return None
+        pair = fleet.pairs[fleet.pair[place]]
+        schedule: Record = {"expression": pair.expression}
+        if self._last[place]:
+            schedule["last_run_at"] = stamp(int(self._last[place]))
+        schedule["timezone"] = pair.timezone
+        schedule["type"] = "cron"
+        schedule["upcoming_runs_at"] = [
+            stamp(second * SECOND)
+            for second in self._history.upcoming(place, UPCOMING if fleet.role[place] != Role.ARCHIVED else 0)
+        ]
+        return schedule
+
+    def _metadata(self, place: int, dice: Dice) -> Record:
+        """Write the callers' own keys, and the service's reserved one."""
+        metadata: Record = {}
+        number = int(self._fleet.number[place])
+        if number % 40 != 29:  # noqa: PLR2004 - one in forty has none
+            metadata["cas_config"] = self._cas_config(place, leave_out=number % 40)
+        for key, values, share in (
+            ("cost_center", ("1000", "2040", "=3+4", "007"), 25),
+            ("owner", texts.OWNERS, 70),
+            ("priority", ("high", "low", "p1"), 20),
+            ("team", texts.TEAMS, 85),
+            ("环境", ("生产", "测试"), 10),
+        ):
+            if dice.percent(share):
+                metadata[key] = dice.pick(values)
+        return metadata
+
+    def _cas_config(self, place: int, *, leave_out: int) -> Record:
+        """Write the service's settings and counters; any part of them may be absent."""
+        fleet = self._fleet
+        stats: Record = {"consecutive_failures": int(self.streaks[place])}
+        if self._last[place]:
+            stats["last_triggered_at"] = stamp(int(self._last[place]))
+        if fleet.pair[place] >= 0:
+            stats["next_trigger_at"] = stamp(self._history.upcoming(place, 1)[0] * SECOND)
+        elif leave_out % 3:
+            stats["next_trigger_at"] = _ZERO_TIME if leave_out % 3 == 1 else None
+        stats["total_failures"] = int(self.failures[place])
+        stats["total_runs"] = int(self.total[place])
+        config = {
+            "max_concurrent": 1 + int(fleet.number[place]) % 9 // 7,
+            "max_retries": int(fleet.retries[place]),
+            "timeout_ms": int(fleet.timeout[place]),
+        }
+        parts = {
+            "config": config,
+            "session_strategy": "reuse_session" if leave_out % 9 == 4 else "new_session",  # noqa: PLR2004
+            "stats": stats,
+        }
+        absent = {31: "config", 33: "session_strategy", 37: "stats"}.get(leave_out)
+        return {name: part for name, part in parts.items() if name != absent}
+
+
+class RunRecords:
+    """Writes the runs of a fleet.
+
+    Parameters
+    ----------
+    fleet, history
+        The columns.
+    ids
+        One a run.
+    deployment_ids
+        One a deployment.
+    """
+
+    def __init__(self, fleet: Fleet, history: History, ids: list[str], deployment_ids: list[str]) -> None:
+        self._fleet, self._runs, self._ids, self._deployment_ids = fleet, history.runs, ids, deployment_ids
+
+    def write(self, place: int) -> Record:
+        """Write one run."""
+        fleet, runs, identity = self._fleet, self._runs, self._ids[place]
+        dice = Dice(identity)
+        deployment, status = int(runs.deployment[place]), int(runs.status[place])
+        started, completed = int(runs.started[place]), int(runs.completed[place])
+        agent = int(fleet.agent[deployment])
+        record: Record = {"agent": {"id": fleet.agents[agent], "type": "agent", "version": agent % 7 + 1}}
+        begun = status in (RUNNING, COMPLETED, FAILED)
+        extras: Record = {"attempt": int(runs.attempt[place])}
+        if begun:
+            extras["started_at"] = stamp(started)
+            extras["turn_id"] = f"turn_{uuid7(started, dice.below(1 << 54))}"
+        if not dice.percent(4) or runs.attempt[place] > 1:
+            record["cas_run_extras"] = extras
+        if status in (COMPLETED, FAILED):
+            record["completed_at"] = stamp(completed)
+        record["created_at"] = stamp(int(runs.created[place]))
+        record["deployment_id"] = self._deployment_ids[deployment]
+        if status in (COMPLETED, FAILED):
+            record["duration_ms"] = (completed - started) // 1_000_000
+        record["error"] = None
+        if status == FAILED:
+            error = int(runs.error[place])
+            message = dice.pick(texts.MESSAGES[error]).replace("{timeout}", str(fleet.timeout[deployment]))
+            record["error"] = {"message": message, "type": ERRORS[error]}
+        record["id"] = identity
+        if begun:
+            record["session_id"] = f"sess_{uuid7(started, dice.below(1 << 54))}"
+        record["status"] = STATUSES[status]
+        record["trigger_context"] = {"type": TRIGGERS[runs.trigger[place]]}
+        record["triggered_at"] = stamp(int(runs.triggered[place]))
+        record["type"] = "deployment_run"
+        return record
+
+
+def _named(number: int, dice: Dice) -> tuple[str, str | None]:
+    """Choose a name and a description."""
+    example = number - 2
+    if 0 <= example < len(texts.EXAMPLES):
+        return texts.EXAMPLES[example]
+    name = texts.NAMES[(number * 193) % len(texts.NAMES)]
+    rounds = number // len(texts.NAMES)
+    return f"{name} {rounds + 1}" if rounds else name, None if dice.percent(12) else dice.pick(texts.DESCRIPTIONS)
+
+
+def _pause(role: int, dice: Dice) -> Record | None:
+    """Say why a deployment is paused."""
+    if role == Role.PAUSED:
+        return {"type": "manual"}
+    if role == Role.BROKEN:
+        return {"error": {"type": dice.pick(texts.PAUSE_ERRORS)}, "type": "error"}
+    return None
+
+
+def _events(dice: Dice) -> list[Record]:
+    """Choose what a session starts with; `content` is a text or a list of blocks."""
+    prompt = dice.pick(texts.PROMPTS)
+    events: list[Record] = []
+    if dice.percent(25):
+        events.append({"content": [{"text": texts.SYSTEM_PROMPT, "type": "text"}], "type": "system.message"})
+    if dice.percent(60):
+        events.append({"content": prompt, "type": "user.message"})
+    else:
+        blocks = [{"text": prompt, "type": "text"}, {"text": dice.pick(texts.DESCRIPTIONS), "type": "text"}]
+        events.append({"content": blocks, "type": "user.message"})
+    if dice.percent(12):
+        events.append(
+            {
+                "description": texts.OUTCOME,
+                "max_iterations": 3,
+                "rubric": {"content": texts.RUBRIC, "type": "text"},
+                "type": "user.define_outcome",
+            }
+        )
+    return events
+
+
+def _resources(dice: Dice) -> list[Record]:
+    """Choose what a session can reach."""
+    resources: list[Record] = []
+    if dice.percent(45):
+        repository = dice.pick(("reports", "platform", "数据平台", "web & app"))
+        resources.append(
+            {
+                "checkout": {"name": dice.pick(("main", "release/2026-06")), "type": "branch"},
+                "mount_path": f"/workspace/{repository}",
+                "type": "github_repository",
+                "url": f"https://git.example.invalid/acme/{repository}",
+            }
+        )
+    if dice.percent(15):
+        resources.append(
+            {"file_id": f"file_{dice.below(1 << 54):032x}", "mount_path": "/data/in.csv", "type": "file"}
+        )
+    return resources

@@ -1,0 +1,136 @@
+"""When things fire: the cron texts that an account shares, and their occurrences around its clock.
+
+Each distinct pair of text and zone is evaluated once, by the project's one cron evaluator. Who uses which
+pair, and since when, is left to the account and its history.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from itertools import islice
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from qoderdata import cron
+from qoderdata.sandbox.draws import Dice
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+
+class Pair(NamedTuple):
+    """One cron text in one zone, and how many hours lie between two occurrences on average."""
+
+    expression: str
+    timezone: str
+    hours: float
+
+
+_ZONES = (
+    "Asia/Shanghai", "Asia/Shanghai", "Asia/Shanghai", "UTC", "UTC", "Europe/Berlin", "America/New_York",
+    "America/Los_Angeles", "Asia/Tokyo", "Asia/Kolkata", "Europe/London", "Australia/Sydney", "America/Sao_Paulo",
+    "Africa/Cairo", "Asia/Kathmandu", "Pacific/Auckland", "America/St_Johns", "Africa/Casablanca",
+    "Australia/Lord_Howe", "Asia/Singapore",
+)  # fmt: skip
+
+#: What every account has: the documented one first, and those that a lint has something to say about.
+_FIRST = (
+    Pair("0 9 * * *", "Asia/Shanghai", 24),
+    Pair("30 8 * * MON-FRI", "Europe/Berlin", 33.6),
+    Pair("17 * * * *", "UTC", 1),
+    Pair("0 6 * * 1", "America/New_York", 168),
+    Pair("0 */6 * * *", "Asia/Kolkata", 6),
+    Pair("30 2 * * *", "America/New_York", 24),
+    Pair("0 3 1 * *", "UTC", 730),
+    Pair("15 2 * * *", "Australia/Lord_Howe", 24),
+    Pair("0 */7 * * *", "Asia/Tokyo", 6),
+    Pair("0 8 1 * MON", "Europe/London", 140),
+    Pair("0 7 31 * *", "Asia/Shanghai", 1250),
+    Pair("30 0 * * SUN", "Africa/Cairo", 168),
+)
+
+
+def _invent(dice: Dice) -> Pair:
+    minute, hour, zone = dice.pick((0, 0, 0, 30, 15, 45, dice.below(60))), dice.below(24), dice.pick(_ZONES)
+    kind = dice.below(20)
+    if kind < 6:  # noqa: PLR2004 - shares of twenty, here and below
+        return Pair(f"{minute} {hour} * * *", zone, 24)
+    if kind < 10:  # noqa: PLR2004
+        return Pair(f"{minute} {hour} * * {dice.pick(('1-5', 'MON-FRI', 'mon,tue,wed,thu,fri'))}", zone, 33.6)
+    if kind < 13:  # noqa: PLR2004
+        return Pair(f"{minute} {hour} * * {dice.pick(('MON', '1', 'FRI', '7', '0', 'Wed'))}", zone, 168)
+    if kind < 15:  # noqa: PLR2004
+        return Pair(f"{dice.below(60)} * * * *", zone, 1)
+    if kind < 17:  # noqa: PLR2004
+        step = dice.pick((2, 3, 4, 6, 8, 12))
+        return Pair(f"{minute} */{step} * * *", zone, step)
+    if kind == 17:  # noqa: PLR2004
+        return Pair(f"{minute} 8-18/2 * * MON-FRI", zone, 5.6)
+    if kind == 18:  # noqa: PLR2004
+        return Pair(f"{minute} {hour} 1,15 * *", zone, 365)
+    return Pair(f"{minute} {hour} {1 + dice.below(31)} {dice.pick(('*', '*', 'JAN-DEC/3'))} *", zone, 730)
+
+
+def pool(size: int, seed: int) -> list[Pair]:
+    """List the pairs that an account shares.
+
+    Parameters
+    ----------
+    size
+        How many.
+    seed
+        The account's.
+
+    Returns
+    -------
+    list of Pair
+        Distinct pairs, in a fixed order.
+    """
+    pairs = dict.fromkeys(_FIRST[:size])
+    number = 0
+    while len(pairs) < size:
+        pairs[_invent(Dice(f"{seed}/pair/{number}"))] = None
+        number += 1
+    return list(pairs)
+
+
+class Occurrences:
+    """The occurrences of one pair around the account's clock, as far back as they are needed.
+
+    Parameters
+    ----------
+    pair
+        The pair.
+    now
+        The clock, in seconds since 1970.
+    back
+        How many seconds to look back at first.
+    """
+
+    def __init__(self, pair: Pair, now: int, back: int) -> None:
+        self._schedule = cron.parse(pair.expression, pair.timezone)
+        self._now = now
+        self._ahead = int(pair.hours * 3600 * 12) + 3 * 86_400
+        self.look_back(back)
+
+    def look_back(self, seconds: int) -> None:
+        """Look further back; `back` is how far."""
+        self.back = seconds
+        start = datetime.fromtimestamp(self._now, UTC) - timedelta(seconds=seconds)
+        end = datetime.fromtimestamp(self._now, UTC) + timedelta(seconds=self._ahead)
+        #: Seconds since 1970, ascending.
+        self.at: NDArray[np.int64] = self._schedule.instants(start, end).astype("datetime64[s]").astype(np.int64)
+
+    def count_until(self, seconds: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return how many of `at` are not after each of these times."""
+        return np.searchsorted(self.at, seconds, side="right")
+
+    def following(self, seconds: int, count: int) -> list[int]:
+        """Return the next occurrences strictly after a time."""
+        first = int(np.searchsorted(self.at, seconds, side="right"))
+        found = [int(at) for at in self.at[first : first + count]]
+        if len(found) == count:
+            return found
+        later = self._schedule.following(datetime.fromtimestamp(seconds, UTC))
+        return [int(at.timestamp()) for at in islice(later, count)]
