@@ -154,6 +154,12 @@ class Folder:
         with contextlib.suppress(FileNotFoundError):
             self.filesystem.delete_file(self.full(name))
 
+    def sweep(self) -> None:
+        """Remove what killed writers left half-written below this folder; call it where nobody else writes."""
+        if self.local:
+            for beside in Path(self.path).rglob(f".*{_TEMPORARY}"):
+                beside.unlink(missing_ok=True)
+
     @contextlib.contextmanager
     def lock(self, name: str, *, timeout: float = -1) -> Iterator[None]:
         """Hold a lock that other processes on this machine respect; an object store has none.

@@ -86,6 +86,45 @@ def span(value: Span, *, name: str) -> pd.Timedelta:
     return length
 
 
+def moment(value: Instant | Span, *, now: datetime, name: str) -> pd.Timestamp:
+    """Read an instant, or an age before now.
+
+    Parameters
+    ----------
+    value
+        What `instant` takes, or what `span` takes.
+    now
+        What an age is counted back from; zone-aware.
+    name
+        The parameter's name, for the message.
+
+    Returns
+    -------
+    pandas.Timestamp
+        The instant in UTC, in microseconds.
+
+    Raises
+    ------
+    ValueError
+        The value is neither, or is a time without a zone.
+
+    Examples
+    --------
+    >>> moment("30D", now=datetime.fromisoformat("2026-06-15T09:00+00:00"), name="since")
+    Timestamp('2026-05-16 09:00:00+0000', tz='UTC')
+    """
+    if isinstance(value, datetime):
+        return instant(value, name=name)
+    try:
+        age = span(value, name=name)
+    except ValueError as not_an_age:
+        try:
+            return instant(str(value), name=name)
+        except ValueError as error:
+            raise ValueError(f"{error}; or an age, like '30D'") from not_an_age
+    return instant(now, name="now") - age.as_unit("us")
+
+
 def zone(key: str, *, name: str = "tz") -> ZoneInfo:
     """Read an IANA time zone.
 
