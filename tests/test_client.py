@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import socket
 import ssl
+import subprocess
+import sys
 import threading
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -137,6 +139,11 @@ class TestSettings:
         client = Client("pt-secret", service.base_url)
         assert client.page_limit is None
         assert service.requests == []
+
+    def test_the_http_library_is_loaded_with_the_first_client(self) -> None:
+        """It takes as long to import as half of this package, and a frame can be analysed without it."""
+        program = "import sys, qoderdata.client; sys.exit('requests' in sys.modules or 'urllib3' in sys.modules)"
+        subprocess.run([sys.executable, "-c", program], check=True)
 
     def test_accounts_are_told_apart(self) -> None:
         one, same, other = Client("pt-1"), Client(" pt-1 ", "https://other.example"), Client("pt-2")

@@ -11,9 +11,9 @@ import msgspec
 
 from qoderdata import __version__, errors, settings
 from qoderdata.client import failures, pace
+from qoderdata.client.answers import Broken
 from qoderdata.client.failures import Failure
 from qoderdata.client.token import MaskedText, Token
-from qoderdata.client.transport import Broken, Transport
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -95,6 +95,8 @@ class Client:
     ) -> None:
         # First of all, so that a traceback from here that shows local variables does not show this one.
         pat = MaskedText(pat) if pat is not None else None
+        from qoderdata.client.transport import Transport  # noqa: PLC0415 - imports requests; see Token
+
         self.base_url = settings.resolve_base_url(base_url)
         self.workspace_id = settings.resolve_workspace_id(workspace_id)
         self._token = Token(settings.resolve_pat(pat), base_url=self.base_url)

@@ -17,8 +17,8 @@ from qoderdata.client import pace
 if TYPE_CHECKING:
     from datetime import datetime
 
+    from qoderdata.client.answers import Answer, Broken
     from qoderdata.client.token import Token
-    from qoderdata.client.transport import Answer, Broken
 
 _PASSING = frozenset({408, 429, 500, 502, 503, 504})
 _REDIRECTS = range(300, 400)

@@ -9,8 +9,6 @@ import hashlib
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-import requests
-
 if TYPE_CHECKING:
     from requests.models import PreparedRequest
 
@@ -28,7 +26,7 @@ class MaskedText(str):
         return f"'{_MASK}'"
 
 
-class Token(requests.auth.AuthBase):
+class Token:
     """Put the token into the ``Authorization`` header of requests to one origin.
 
     Being the request's own `auth`, it also keeps requests from taking a password out of ``~/.netrc`` instead.
@@ -50,6 +48,8 @@ class Token(requests.auth.AuthBase):
         # First of all, so that a traceback from here that shows local variables does not show this one.
         value = MaskedText(value)
         self._value = value
+        import requests  # noqa: PLC0415 - takes as long as half of this package, and analysis needs no client
+
         # Prepared as every request will be, so that a host outside ASCII compares equal.
         self._origin = _origin(requests.Request("GET", base_url).prepare().url)
         self.account = hashlib.sha256(_SALT + value.encode()).hexdigest()[:_DIGEST_LENGTH]

@@ -6,13 +6,14 @@ request's headers, and a traceback that shows local variables would show the tok
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from http.client import HTTPException
 from http.cookiejar import DefaultCookiePolicy
 from typing import TYPE_CHECKING
 
 import requests
 import urllib3
+
+from qoderdata.client.answers import Answer, Broken
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -22,25 +23,6 @@ if TYPE_CHECKING:
 
 _CHUNK = 1 << 18
 _TOTAL = 5
-
-
-@dataclass(frozen=True)
-class Answer:
-    """What the service sent, whatever the status."""
-
-    status: int
-    headers: Mapping[str, str] = field(repr=False)
-    body: bytes = field(repr=False)
-
-
-@dataclass(frozen=True)
-class Broken:
-    """No answer, or half of one."""
-
-    what: str
-    advice: str
-    timed_out: bool = False
-    passing: bool = True
 
 
 class _Session(requests.Session):
