@@ -102,7 +102,7 @@ def _pandas_pieces(frame: pd.DataFrame) -> Pieces:
     names = [_header(name) for name in frame.columns]
     columns = [frame.iloc[:, position] for position in range(len(names))]
     index = frame.index
-    if index.nlevels > 1 or index.name is not None or not pd.api.types.is_integer_dtype(index.dtype):
+    if engines.says_something(index):
         levels = ["index" if name is None else _header(name) for name in index.names]
         names = [f"{level}_index" if level in names else level for level in levels] + names
         columns = [pd.Series(index.get_level_values(level)) for level in range(index.nlevels)] + columns

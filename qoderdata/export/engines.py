@@ -5,6 +5,7 @@ What the batches are written to is not known here.
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING, Any
 
 import narwhals as nw
@@ -52,49 +53,69 @@ def read(frame: Any) -> pa.RecordBatchReader:  # noqa: ANN401 - any frame that n
     """
     if isinstance(frame, pd.DataFrame):
         return pandas_table(frame).to_reader(ROWS)
+    if nw.dependencies.is_dask_dataframe(frame):
+        return _read_partitions(frame)
     known = nw.from_native(frame)
     if isinstance(known, nw.DataFrame):
         return known.to_arrow().to_reader(ROWS)
     if known.implementation is nw.Implementation.DUCKDB:
         return pa.RecordBatchReader.from_stream(frame)
-    if known.implementation is nw.Implementation.DASK:
-        return _read_partitions(frame)
     collected: pa.Table = known.collect("pyarrow").to_native()
     return collected.to_reader(ROWS)
 
 
-def pandas_table(frame: pd.DataFrame, schema: pa.Schema | None = None) -> pa.Table:
+def pandas_table(frame: pd.DataFrame, *, keep_index: bool | None = None) -> pa.Table:
     """Turn a pandas frame into an Arrow table that pandas reads back the same.
 
     Parameters
     ----------
     frame
-        Any frame; its index is stored as pandas stores it, its attrs too.
-    schema
-        The types to use; ``None`` takes them from the frame.
+        Any frame. Of its attrs, what JSON does not know becomes text.
+    keep_index
+        Whether to keep its index; ``None`` as pandas does: numbers of the rows take no column.
 
     Returns
     -------
     pyarrow.Table
         The table.
     """
-    if schema is None:
-        schema = pa.Schema.from_pandas(frame)
-        for name in LISTS.keys() & set(schema.names):
-            if pd.api.types.is_object_dtype(frame[name].dtype):
-                schema = schema.set(schema.get_field_index(name), pa.field(name, LISTS[name]))
-    return pa.Table.from_pandas(frame, schema=schema)
+    if frame.attrs:
+        frame = frame.copy(deep=False)
+        frame.attrs = json.loads(json.dumps(frame.attrs, default=str))
+    table = pa.Table.from_pandas(frame, preserve_index=keep_index)
+    for position, field in enumerate(table.schema):
+        known = LISTS.get(field.name)
+        if known and (pa.types.is_list(field.type) or pa.types.is_null(field.type)):
+            table = table.set_column(position, pa.field(field.name, known), table.column(position).cast(known))
+    return table
 
 
-def _read_partitions(frame: Any) -> pa.RecordBatchReader:  # noqa: ANN401 - Dask is no dependency
+def says_something(index: pd.Index[Any]) -> bool:
+    """Tell whether an index is more than the numbers of the rows.
+
+    Parameters
+    ----------
+    index
+        The index of a frame, of one level or more.
+
+    Returns
+    -------
+    bool
+        ``True`` where it has a name, several levels, or anything but integers.
+    """
+    return index.nlevels > 1 or index.name is not None or not pd.api.types.is_integer_dtype(index.dtype)
+
+
+def _read_partitions(frame: Any) -> pa.RecordBatchReader:  # noqa: ANN401 - Dask has no types
     """Compute one partition after the other; the first one with rows decides about types that Dask leaves open."""
     parts = (part.compute() for part in frame.partitions)
-    first = next((part for part in parts if len(part)), frame._meta)  # noqa: SLF001 - Dask has no public name for it
-    start = pandas_table(first)
+    first = next((part for part in parts if len(part)), frame.head(0))
+    keep_index = None if says_something(first.index) else False
+    start = pandas_table(first, keep_index=keep_index)
 
     def batches() -> Iterator[pa.RecordBatch]:
         yield from start.to_batches(ROWS)
         for part in parts:
-            yield from pandas_table(part, start.schema).to_batches(ROWS)
+            yield from pa.Table.from_pandas(part, start.schema, preserve_index=keep_index).to_batches(ROWS)
 
     return pa.RecordBatchReader.from_batches(start.schema, batches())

@@ -6,7 +6,6 @@ import json
 from typing import TYPE_CHECKING, Any
 
 import narwhals as nw
-import pandas as pd
 import pyarrow.parquet as pq
 
 from qoderdata import files
@@ -66,11 +65,9 @@ def export_parquet(frame: Any, path: str | Path) -> None:  # noqa: ANN401 - any 
 
 
 def _write(frame: Any, sink: pa.NativeFile) -> None:  # noqa: ANN401 - as `export_parquet`
-    if not isinstance(frame, pd.DataFrame):
-        known = nw.from_native(frame)
-        if isinstance(known, nw.LazyFrame) and known.implementation is nw.Implementation.POLARS:
-            frame.sink_parquet(sink)
-            return
+    if nw.dependencies.is_polars_lazyframe(frame):
+        frame.sink_parquet(sink)  # type: ignore[call-overload]  # it takes Arrow's files too
+        return
     batches = engines.read(frame)
     metadata = dict(batches.schema.metadata or {})
     attrs = getattr(frame, "attrs", None)

@@ -1,0 +1,213 @@
+"""A Parquet file gives every engine what the frame held, whichever engine the frame is of."""
+
+from __future__ import annotations
+
+import importlib
+import json
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+import duckdb
+import pandas as pd
+import polars as pl
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from qoderdata.export import engines, export_csv, export_parquet
+from qoderdata.frame import flatten_deployments, flatten_runs
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+MOMENTS = [datetime(2026, 6, 15, 1, tzinfo=UTC), datetime(2026, 6, 16, 1, tzinfo=UTC)]
+
+
+def deployment(name: str, **fields: object) -> dict[str, object]:
+    return {"type": "deployment", "id": f"dep_{name}", "name": name, **fields}
+
+
+RECORDS = [
+    deployment(
+        "a",
+        vault_ids=["vault_1"],
+        created_at="2026-06-14T08:58:01.123456Z",
+        agent={"type": "agent", "id": "agent_1", "version": 2**53 + 1},
+        schedule={"type": "cron", "upcoming_runs_at": ["2026-06-15T01:00:00Z", "2026-06-16T01:00:00Z"]},
+        environment_variables={"KEY": "kept"},
+    ),
+    deployment("b", vault_ids=[], schedule={"upcoming_runs_at": []}),
+    deployment("c"),
+]
+
+
+@pytest.fixture
+def frame() -> pd.DataFrame:
+    frame = flatten_deployments(RECORDS)
+    frame.attrs = {"source": "made by hand", "complete": True, "requests": 0}
+    return frame
+
+
+def same(left: pd.DataFrame, right: pd.DataFrame) -> None:
+    pd.testing.assert_frame_equal(left, right)
+    assert left.attrs == right.attrs
+
+
+def test_pandas_reads_the_same_frame(frame: pd.DataFrame, tmp_path: Path) -> None:
+    export_parquet(frame, tmp_path / "x.parquet")
+    again = pd.read_parquet(tmp_path / "x.parquet")
+    same(again, frame)
+    assert again["schedule_upcoming_runs_at"][0].dtype == "datetime64[us]"
+    assert json.loads(again["extra"][0])["environment_variables.KEY"] == "kept"
+
+
+@pytest.mark.parametrize("flatten", [flatten_deployments, flatten_runs])
+def test_empty_frame_keeps_its_types(flatten: Any, tmp_path: Path) -> None:  # noqa: ANN401 - two functions
+    export_parquet(flatten([]), tmp_path / "x.parquet")
+    same(pd.read_parquet(tmp_path / "x.parquet"), flatten([]))
+
+
+def test_part_of_a_frame(frame: pd.DataFrame, tmp_path: Path) -> None:
+    """Rows without a single list do not make the column's type another."""
+    part = frame.loc[[2], ["id", "schedule_upcoming_runs_at"]]
+    export_parquet(part, tmp_path / "x.parquet")
+    same(pd.read_parquet(tmp_path / "x.parquet"), part)
+    assert pq.read_schema(tmp_path / "x.parquet").field(1).type.value_type == pa.timestamp("us", "UTC")
+
+
+def test_index_and_categories(tmp_path: Path) -> None:
+    windows = pd.date_range("2026-06-15", periods=2, freq="D", tz="Asia/Shanghai", unit="us", name="window")
+    index = pd.MultiIndex.from_product([["dep_1", "dep_2"], windows], names=["id", "window"])
+    frame = pd.DataFrame({"runs": pd.array([1, None, 3, 0], "Int64"), "kind": pd.Categorical(list("abab"))}, index)
+    export_parquet(frame, tmp_path / "x.parquet")
+    same(pd.read_parquet(tmp_path / "x.parquet"), frame)
+    assert duckdb.read_parquet(str(tmp_path / "x.parquet")).columns == ["runs", "kind", "id", "window"]
+
+
+def test_other_engines_read_it(frame: pd.DataFrame, tmp_path: Path) -> None:
+    path = str(tmp_path / "x.parquet")
+    export_parquet(frame, path)
+    by_polars = pl.read_parquet(path)
+    assert by_polars.schema["schedule_upcoming_runs_at"] == pl.List(pl.Datetime("us", "UTC"))
+    assert by_polars["schedule_upcoming_runs_at"].to_list() == [MOMENTS, [], None]
+    assert by_polars["agent_version"].to_list() == [2**53 + 1, None, None]
+    by_duckdb = duckdb.execute(
+        "SELECT id, vault_ids, epoch_us(created_at) FROM read_parquet(?) ORDER BY id", [path]
+    )
+    assert by_duckdb.fetchall() == [
+        ("dep_a", ["vault_1"], 1781427481123456),
+        ("dep_b", [], None),
+        ("dep_c", None, None),
+    ]
+
+
+def test_attrs_that_json_does_not_know_become_text(tmp_path: Path) -> None:
+    frame = pd.DataFrame({"a": [1]})
+    frame.attrs["at"] = pd.Timestamp("2026-06-15T01:00Z")
+    export_parquet(frame, tmp_path / "x.parquet")
+    assert pd.read_parquet(tmp_path / "x.parquet").attrs == {"at": "2026-06-15 01:00:00+00:00"}
+
+
+TABLE = pa.table(
+    {
+        "id": pa.array(["=a", None, "c"], pa.string()),
+        "runs": pa.array([1, None, -3], pa.int64()),
+        "at": pa.array([MOMENTS[0], None, MOMENTS[1]], pa.timestamp("us", "UTC")),
+        "lists": pa.array([["x"], [], None], pa.list_(pa.string())),
+    }
+)
+
+
+def _dask(table: pa.Table) -> Any:  # noqa: ANN401 - Dask has no types
+    dd: Any = importlib.import_module("dask.dataframe")  # slow to import, and without types
+    frame = table.to_pandas().astype({"runs": "Int64"})
+    parts = [frame[:0], frame[:2], frame[2:]]
+    with importlib.import_module("dask.config").set(
+        {"dataframe.convert-string": False}
+    ):  # else lists become texts
+        return dd.concat([dd.from_pandas(part, npartitions=1) for part in parts]).persist()
+
+
+ENGINES: dict[str, Callable[[pa.Table], Any]] = {
+    "pyarrow": lambda table: table,
+    "polars": pl.from_arrow,
+    "polars lazily": lambda table: pl.DataFrame(table).lazy(),
+    "duckdb": duckdb.from_arrow,
+    "dask": _dask,
+}
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("rows", [0, 3])
+def test_frames_of_other_engines(engine: str, rows: int, tmp_path: Path) -> None:
+    table = TABLE.slice(0, rows)
+    export_parquet(ENGINES[engine](table), tmp_path / "x.parquet")
+    found = pq.read_table(tmp_path / "x.parquet")
+    assert found.column_names == table.column_names
+    assert found.to_pylist() == table.to_pylist()
+    export_csv(ENGINES[engine](table), tmp_path / "x.csv")
+    assert (tmp_path / "x.csv").read_text() == "".join(LINES[: rows + 1])
+
+
+LINES = [
+    '"id","runs","at","lists"\n',
+    '"\'=a",1,"2026-06-15T01:00:00+00:00","[""x""]"\n',
+    ',,,"[]"\n',
+    '"c",-3,"2026-06-16T01:00:00+00:00",\n',
+]
+
+
+@pytest.mark.spark
+def test_spark(tmp_path: Path) -> None:
+    from pyspark.sql import SparkSession  # noqa: PLC0415 - slow to import
+
+    builder = SparkSession.builder.master("local[1]").config("spark.ui.enabled", "false")
+    session = builder.config("spark.sql.session.timeZone", "UTC").getOrCreate()
+    try:
+        frame = session.createDataFrame(TABLE)
+        export_parquet(frame, tmp_path / "x.parquet")
+        export_csv(frame, tmp_path / "x.csv")
+    finally:
+        session.stop()
+    assert pq.read_table(tmp_path / "x.parquet").to_pylist() == TABLE.to_pylist()
+    assert (tmp_path / "x.csv").read_text() == "".join(LINES)
+
+
+def test_a_frame_of_several_batches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engines, "ROWS", 2)
+    parts = [pd.DataFrame({"id": [f"dep_{number}"], "runs": [number]}) for number in range(5)]
+    frame = pd.concat(parts, ignore_index=True)
+    export_parquet(frame, tmp_path / "x.parquet")
+    same(pd.read_parquet(tmp_path / "x.parquet"), frame)
+    export_csv(frame, tmp_path / "x.csv")
+    pd.testing.assert_frame_equal(pd.read_csv(tmp_path / "x.csv"), frame)
+
+
+@pytest.mark.parametrize("export", [export_csv, export_parquet])
+class TestRefusals:
+    """What cannot be written leaves the old file, and nothing beside it."""
+
+    @pytest.fixture
+    def path(self, tmp_path: Path) -> Path:
+        folder = tmp_path / "out"
+        folder.mkdir()
+        path = folder / "x"
+        path.write_text("old")
+        return path
+
+    def test_no_frame(self, export: Any, path: Path) -> None:  # noqa: ANN401 - two functions
+        with pytest.raises(TypeError, match="int"):
+            export(5, path)
+        assert path.read_text() == "old"
+        assert list(path.parent.iterdir()) == [path]
+
+    def test_no_folder(self, export: Any, path: Path) -> None:  # noqa: ANN401 - two functions
+        with pytest.raises(FileNotFoundError, match="nowhere"):
+            export(pd.DataFrame(), path.parent / "nowhere" / "x")
+
+
+def test_mixed_objects_are_no_parquet(tmp_path: Path) -> None:
+    with pytest.raises(pa.ArrowTypeError, match="mixed"):
+        export_parquet(pd.DataFrame({"mixed": pd.Series(["a", 1], dtype=object)}), tmp_path / "x.parquet")
+    assert list(tmp_path.glob("*x*")) == []
