@@ -9,6 +9,7 @@ file is its writer's business.
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import secrets
 from pathlib import Path
@@ -48,7 +49,10 @@ def replace(path: str | Path, write: Callable[[pa.NativeFile], object], *, priva
     """
     target = Path(path)
     beside = target.with_name(f".{target.name}.{os.getpid()}-{secrets.token_hex(4)}{_TEMPORARY}")
-    descriptor = os.open(beside, os.O_CREAT | os.O_EXCL | os.O_WRONLY, _PRIVATE_FILE if private else 0o666)
+    try:
+        descriptor = os.open(beside, os.O_CREAT | os.O_EXCL | os.O_WRONLY, _PRIVATE_FILE if private else 0o666)
+    except FileNotFoundError:
+        raise FileNotFoundError(errno.ENOENT, "there is no such folder", str(target.parent)) from None
     os.close(descriptor)
     try:
         with pa.OSFile(str(beside), "wb") as sink:
@@ -191,7 +195,9 @@ class Folder:
 
 
 def _make_private(folder: Path) -> None:
-    folder.mkdir(mode=_PRIVATE_FOLDER, parents=True, exist_ok=True)
+    missing = [path for path in (folder, *folder.parents) if not path.exists()]
+    for path in reversed(missing):  # `mkdir` itself makes private only the last one
+        path.mkdir(mode=_PRIVATE_FOLDER, exist_ok=True)
 
 
 def _open_url(url: str) -> tuple[fs.FileSystem, str]:
