@@ -7,7 +7,6 @@ since, is the history's; how it is written as JSON, the records'.
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
-from enum import IntEnum
 from math import isqrt
 from typing import TYPE_CHECKING
 
@@ -22,20 +21,14 @@ if TYPE_CHECKING:
     from qoderdata.sandbox.schedules import Pair
 
 
-class Role(IntEnum):
-    """What a deployment is an example of."""
-
-    ORDINARY = 0
-    FAILING = 1
-    PAUSED = 2
-    BROKEN = 3  # paused by the service, after a streak of failures
-    ARCHIVED = 4
-    MANUAL = 5  # has no schedule
-    NEW = 6  # has a schedule, and never ran
-
+#: What a deployment is an example of.
+ROLES = range(7)
+ORDINARY, FAILING, PAUSED, BROKEN, ARCHIVED, UNSCHEDULED, NEW = ROLES
+# Broken ones were paused by the service after a streak of failures; unscheduled ones run by
+# hand only; new ones have a schedule, and never ran.
 
 #: Every 25 deployments play these roles; the first seven play them all.
-_ROLES = (*Role, Role.ARCHIVED, Role.FAILING, Role.MANUAL, *[Role.ORDINARY] * 15)
+_CAST = (*ROLES, ARCHIVED, FAILING, UNSCHEDULED, *[ORDINARY] * 15)
 
 #: How often a run of an ordinary deployment fails.
 _RATES = (0, 0, 0, 0, 0.005, 0.01, 0.01, 0.02, 0.02, 0.03, 0.03, 0.05, 0.05, 0.08, 0.12, 0.3)
@@ -85,7 +78,7 @@ class Fleet:
         """Return the hours between two scheduled runs, on average; infinite without a schedule."""
         return np.array([*(pair.hours for pair in self.pairs), np.inf])[self.pair]
 
-    def plays(self, *roles: Role) -> NDArray[np.bool_]:
+    def plays(self, *roles: int) -> NDArray[np.bool_]:
         """Return which deployments play one of the roles."""
         return np.isin(self.role, roles)
 
@@ -117,7 +110,7 @@ def plan(deployments: int, *, seed: int, now: int) -> Fleet:
     draws = Draws(seed)
     number = np.arange(deployments)
     role = np.empty(deployments, dtype=np.int64)
-    role[np.argsort(draws.uniform("role", number), kind="stable")] = np.resize(_ROLES, deployments)
+    role[np.argsort(draws.uniform("role", number), kind="stable")] = np.resize(_CAST, deployments)
     pairs = pool(max(1, min(500, 8 + deployments // 10, deployments)), seed)
     popularity = draws.uniform("pair", number)
     liking = draws.uniform("liking", number)
@@ -131,7 +124,7 @@ def plan(deployments: int, *, seed: int, now: int) -> Fleet:
         environments=environments,
         number=number,
         role=role,
-        pair=np.where(role == Role.MANUAL, -1, (popularity * popularity * len(pairs)).astype(np.int64)),
+        pair=np.where(role == UNSCHEDULED, -1, (popularity * popularity * len(pairs)).astype(np.int64)),
         agent=(liking * draws.uniform("agent", number) * len(agents)).astype(np.int64),
         environment=draws.below("environment", number, len(environments)),
         ends=np.full(deployments, now),
@@ -153,15 +146,15 @@ def _play(fleet: Fleet) -> None:
     since = draws.uniform("end", number)
     # Whole seconds: a history is cut at them, and an occurrence lies before or after, never at the same time.
     for role, least, most in (
-        (Role.PAUSED, HOUR, 45 * DAY),
-        (Role.BROKEN, 2 * HOUR, 10 * DAY),
-        (Role.ARCHIVED, DAY, 200 * DAY),
+        (PAUSED, HOUR, 45 * DAY),
+        (BROKEN, 2 * HOUR, 10 * DAY),
+        (ARCHIVED, DAY, 200 * DAY),
     ):
         ends = fleet.now - least - (since * ((most - least) // SECOND)).astype(np.int64) * SECOND
         fleet.ends = np.where(fleet.role == role, ends, fleet.ends)
-    fleet.streak[fleet.role == Role.FAILING] = 2 + draws.below("streak", number, 9)[fleet.role == Role.FAILING]
-    fleet.streak[fleet.role == Role.BROKEN] = 3 + draws.below("streak", number, 4)[fleet.role == Role.BROKEN]
-    fleet.rate = np.where(fleet.plays(Role.FAILING, Role.BROKEN), 0.1 + fleet.rate, fleet.rate)
+    fleet.streak[fleet.role == FAILING] = 2 + draws.below("streak", number, 9)[fleet.role == FAILING]
+    fleet.streak[fleet.role == BROKEN] = 3 + draws.below("streak", number, 4)[fleet.role == BROKEN]
+    fleet.rate = np.where(fleet.plays(FAILING, BROKEN), 0.1 + fleet.rate, fleet.rate)
 
 
 def _ids(prefix: str, count: int, draws: Draws, now: int) -> list[str]:

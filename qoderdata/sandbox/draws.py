@@ -138,7 +138,7 @@ def stamp(nanoseconds: int) -> str:
     ('2026-06-14T08:58:01Z', '2026-06-14T08:58:01.0133Z')
     """
     seconds, rest = divmod(nanoseconds, SECOND)
-    text = datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%S")
+    text = datetime.fromtimestamp(seconds, UTC).isoformat()[:19]
     return f"{text}.{f'{rest:09d}'.rstrip('0')}Z" if rest else f"{text}Z"
 
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from qoderdata.sandbox.account import Role
+from qoderdata.sandbox.account import BROKEN, NEW, ORDINARY, UNSCHEDULED
 from qoderdata.sandbox.draws import HOUR, MINUTE, SECOND
 from qoderdata.sandbox.runs import MANUAL, SCHEDULE, Runs, begin, join, try_again
 from qoderdata.sandbox.schedules import Occurrences
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from qoderdata.sandbox.account import Fleet
 
 #: The share of a history that retries and manual runs of scheduled deployments make up.
-_UNSCHEDULED = 0.06
+_BESIDES = 0.06
 #: How old a deployment may be, at first and at most.
 _DAYS, _MOST_DAYS = 400, 20_000
 #: Below this many runs, none is made to be unfinished.
@@ -65,7 +65,7 @@ class History:
         self._fleet = fleet
         self._occurrences: dict[int, Occurrences] = {}
         alone = self._without_schedule(runs)
-        scheduled = runs - int(runs * _UNSCHEDULED) - len(alone)
+        scheduled = runs - int(runs * _BESIDES) - len(alone)
         while True:
             planned = self._plan(self._share_out(scheduled + left_out))
             kept = self._leave_out(planned, left_out)
@@ -100,14 +100,14 @@ class History:
     def _without_schedule(self, runs: int) -> Runs:
         """Run the deployments that have no schedule now and then, and say how old they are."""
         fleet = self._fleet
-        which = np.flatnonzero(fleet.plays(Role.MANUAL))
+        which = np.flatnonzero(fleet.plays(UNSCHEDULED))
         counts = np.zeros(len(fleet), dtype=np.int64)
         if len(which):
             share = min(runs * len(which) // (2 * len(fleet)), 40 * len(which))
             counts[which] = share // len(which)
             counts[which[: share % len(which)]] += 1
         spacing = 6 * HOUR + fleet.draws.below("spacing", fleet.number, 30 * 3600) * SECOND
-        fleet.created = np.where(fleet.plays(Role.MANUAL), fleet.now - (counts + 1) * spacing, fleet.created)
+        fleet.created = np.where(fleet.plays(UNSCHEDULED), fleet.now - (counts + 1) * spacing, fleet.created)
         deployment = np.repeat(np.arange(len(fleet)), counts)
         place = np.arange(len(deployment)) - np.repeat(np.cumsum(counts) - counts, counts)
         key = _key(fleet, deployment, place)
@@ -118,8 +118,8 @@ class History:
     def _share_out(self, total: int) -> NDArray[np.int64]:
         """Share out scheduled runs: more to the frequent, none that would make a deployment too old."""
         fleet = self._fleet
-        hours = np.where(fleet.plays(Role.MANUAL, Role.NEW), np.inf, fleet.hours())
-        appetite = (0.3 + 2.7 * fleet.draws.uniform("appetite", fleet.number)) * np.sqrt(24 / hours)
+        hours = np.where(fleet.plays(UNSCHEDULED, NEW), np.inf, fleet.hours())
+        appetite = (0.3 + 2.7 * fleet.draws.uniform("appetite", fleet.number)) * np.sqrt(np.sqrt(24 / hours))
         counts = np.zeros(len(fleet), dtype=np.int64)
         if total == 0:
             return counts
@@ -158,7 +158,7 @@ class History:
             stop = np.searchsorted(at, ends[members], side="right")
             start = stop - taken
             # The service pauses after the last failed run and its retries, well before the next occurrence.
-            broken = (fleet.role[members] == Role.BROKEN) & (taken > 0)
+            broken = (fleet.role[members] == BROKEN) & (taken > 0)
             end = np.where(broken, at[stop - 1] + 25 * 60, ends[members])
             fleet.ends[members] = np.where(broken, end * SECOND, fleet.ends[members])
             earliest, latest = at[start - 1] * SECOND, np.where(taken > 0, at[start], end) * SECOND
@@ -187,7 +187,7 @@ class History:
     def _leave_out(self, planned: Planned, count: int) -> NDArray[np.bool_]:
         """Choose what is not run: of active, never edited deployments, neither their first nor their last."""
         fleet = self._fleet
-        certain = (fleet.plays(Role.ORDINARY) & ~fleet.edited)[planned.deployment]
+        certain = (fleet.plays(ORDINARY) & ~fleet.edited)[planned.deployment]
         certain &= (planned.from_first > 0) & (planned.from_last > 0)
         candidates = np.flatnonzero(certain)
         if count > len(candidates):
@@ -219,7 +219,7 @@ class History:
             last[part.deployment] = fleet.now - 26 * MINUTE
         for part in parts:
             np.maximum.at(last, part.deployment, part.triggered)
-        free = np.flatnonzero(fleet.plays(Role.ORDINARY, Role.MANUAL) & (last <= fleet.now - 26 * MINUTE))
+        free = np.flatnonzero(fleet.plays(ORDINARY, UNSCHEDULED) & (last <= fleet.now - 26 * MINUTE))
         chosen = free[np.argsort(fleet.draws.uniform("fresh", fleet.number[free]), kind="stable")]
         chosen = chosen[: min(most, max(2, len(fleet) // 50))]
         key = _key(fleet, chosen, np.full(len(chosen), (1 << 24) - 1))
@@ -235,7 +235,7 @@ class History:
         """Start some by hand between two occurrences, after all attempts of the first."""
         fleet = self._fleet
         idle = np.flatnonzero(np.bincount(planned.deployment, minlength=len(fleet)) == 0)
-        idle = idle[~fleet.plays(Role.NEW, Role.MANUAL)[idle]]
+        idle = idle[~fleet.plays(NEW, UNSCHEDULED)[idle]]
         deployment = np.concatenate([planned.deployment, idle])
         since = np.concatenate([planned.at, fleet.created[idle]])
         until = np.concatenate([planned.until, fleet.ends[idle]])

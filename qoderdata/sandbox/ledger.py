@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from qoderdata.sandbox.account import Role, plan
+from qoderdata.sandbox.account import ARCHIVED, BROKEN, PAUSED, plan
 from qoderdata.sandbox.draws import Draws, nanoseconds, uuid7
 from qoderdata.sandbox.history import History
 from qoderdata.sandbox.query import DEPLOYMENT_STATUSES
@@ -53,9 +53,9 @@ class Ledger:
             ids,
             {
                 "agent": fleet.agent,
-                "archived": fleet.plays(Role.ARCHIVED),
+                "archived": fleet.plays(ARCHIVED),
                 "created": fleet.created,
-                "status": fleet.plays(Role.PAUSED, Role.BROKEN).astype(np.int64),
+                "status": fleet.plays(PAUSED, BROKEN).astype(np.int64),
             },
             writer.write,
         )

@@ -7,7 +7,7 @@ impossible value is refused.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
@@ -173,9 +173,8 @@ def page_of(
         high = min(len(read), low + limit)
         more = high < len(read)
     else:
-        high = (
-            len(read) if cursor is None else int(np.searchsorted(read, place, side="right" if overlap else "left"))
-        )
+        side: Literal["left", "right"] = "right" if overlap else "left"
+        high = len(read) if cursor is None else int(np.searchsorted(read, place, side=side))
         low = max(0, high - limit)
         more = low > 0
     taken = read[low:high][::-1]

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from qoderdata.sandbox import texts
-from qoderdata.sandbox.account import Role
+from qoderdata.sandbox.account import ARCHIVED, BROKEN, PAUSED
 from qoderdata.sandbox.draws import DAY, SECOND, Dice, stamp, uuid7
 from qoderdata.sandbox.runs import (
     COMPLETED,
@@ -54,6 +54,7 @@ class Deployments:
         self.total = np.bincount(runs.deployment, minlength=len(fleet))
         self.failures = np.bincount(runs.deployment[runs.status == FAILED], minlength=len(fleet))
         self.streaks = streaks(runs, len(fleet))
+        self._known: dict[tuple[int, int], list[str]] = {}
         self._last = np.zeros(len(fleet), dtype=np.int64)
         np.maximum.at(self._last, runs.deployment, runs.triggered)
 
@@ -65,17 +66,16 @@ class Deployments:
             return max(end, created)
         if not fleet.edited[place]:
             return created
-        return (
-            created + (end - created) // 1_000 * (1 + Dice(f"{self._ids[place]}/updated").below(99)) // 100 * 1_000
-        )
+        share = 1 + Dice(f"{self._ids[place]}/updated").below(99)
+        return created + (end - created) // 1_000 * share // 100 * 1_000
 
     def write(self, place: int) -> Record:
         """Write one deployment."""
         fleet, identity = self._fleet, self._ids[place]
         dice = Dice(identity)
-        number, role = int(fleet.number[place]), fleet.role[place]
+        number, role = int(fleet.number[place]), int(fleet.role[place])
         created, updated = stamp(int(fleet.created[place])), self.updated(place)
-        archived = role == Role.ARCHIVED
+        archived = role == ARCHIVED
         name, description = _named(number, dice)
         record: Record = {
             "agent": {
@@ -94,7 +94,7 @@ class Deployments:
             "paused_reason": _pause(role, dice),
             "resources": _resources(dice),
             "schedule": self._schedule(place),
-            "status": "paused" if role in (Role.PAUSED, Role.BROKEN) else "active",
+            "status": "paused" if role in (PAUSED, BROKEN) else "active",
             "type": "deployment",
             "updated_at": stamp(updated),
             "vault_ids": [
@@ -108,6 +108,13 @@ class Deployments:
             record["environment_variables"] = f"REPORT_TOKEN=sandbox-secret-{identity[-8:]}\nMODE=nightly"
         return record
 
+    def _upcoming(self, place: int) -> list[str]:
+        """Write the next triggers after a deployment's end, which for most is the same now."""
+        key = (int(self._fleet.pair[place]), int(self._fleet.ends[place]))
+        if key not in self._known:
+            self._known[key] = [stamp(second * SECOND) for second in self._history.upcoming(place, UPCOMING)]
+        return self._known[key]
+
     def _schedule(self, place: int) -> Record | None:
         """Write the schedule."""
         fleet = self._fleet
@@ -119,10 +126,7 @@ class Deployments:
             schedule["last_run_at"] = stamp(int(self._last[place]))
         schedule["timezone"] = pair.timezone
         schedule["type"] = "cron"
-        schedule["upcoming_runs_at"] = [
-            stamp(second * SECOND)
-            for second in self._history.upcoming(place, UPCOMING if fleet.role[place] != Role.ARCHIVED else 0)
-        ]
+        schedule["upcoming_runs_at"] = [] if fleet.role[place] == ARCHIVED else self._upcoming(place)
         return schedule
 
     def _metadata(self, place: int, dice: Dice) -> Record:
@@ -149,7 +153,7 @@ class Deployments:
         if self._last[place]:
             stats["last_triggered_at"] = stamp(int(self._last[place]))
         if fleet.pair[place] >= 0:
-            stats["next_trigger_at"] = stamp(self._history.upcoming(place, 1)[0] * SECOND)
+            stats["next_trigger_at"] = self._upcoming(place)[0]
         elif leave_out % 3:
             stats["next_trigger_at"] = _ZERO_TIME if leave_out % 3 == 1 else None
         stats["total_failures"] = int(self.failures[place])
@@ -232,9 +236,9 @@ def _named(number: int, dice: Dice) -> tuple[str, str | None]:
 
 def _pause(role: int, dice: Dice) -> Record | None:
     """Say why a deployment is paused."""
-    if role == Role.PAUSED:
+    if role == PAUSED:
         return {"type": "manual"}
-    if role == Role.BROKEN:
+    if role == BROKEN:
         return {"error": {"type": dice.pick(texts.PAUSE_ERRORS)}, "type": "error"}
     return None
 
@@ -276,7 +280,6 @@ def _resources(dice: Dice) -> list[Record]:
             }
         )
     if dice.percent(15):
-        resources.append(
-            {"file_id": f"file_{dice.below(1 << 54):032x}", "mount_path": "/data/in.csv", "type": "file"}
-        )
+        file = f"file_{uuid7(1, dice.below(1 << 54))}"
+        resources.append({"file_id": file, "mount_path": "/data/in.csv", "type": "file"})
     return resources

@@ -24,14 +24,7 @@ TRIGGERS = ("schedule", "manual", "retry")
 SCHEDULE, MANUAL, RETRY = range(3)
 STATUSES = ("pending", "running", "completed", "failed", "skipped")
 PENDING, RUNNING, COMPLETED, FAILED, SKIPPED = range(5)
-ERRORS = (
-    "timeout_error",
-    "tool_error",
-    "rate_limit_error",
-    "model_overloaded_error",
-    "permission_error",
-    "api_error",
-)
+ERRORS = ("timeout_error", "tool_error", "rate_limit_error", "overloaded_error", "permission_error", "api_error")
 TIMEOUT, OVERLOADED = 0, 3
 
 #: A run that is tried again, and all its attempts, are over within less than half an hour.
@@ -119,9 +112,8 @@ def begin(
     waited = 20_000 + (wait * wait * 3e6).astype(np.int64) + np.where(wait > 0.97, 30_000_000, 0)  # noqa: PLR2004
     started = created + waited * 1_000
 
-    rate = np.where(
-        _incident(fleet, deployment, at), np.maximum(fleet.rate[deployment], 0.75), fleet.rate[deployment]
-    )
+    rate = fleet.rate[deployment]
+    rate = np.where(_incident(fleet, deployment, at), np.maximum(rate, 0.6), rate)
     if attempt > 1:
         rate = np.full(len(at), 0.35)
     failed = chance("outcome") < rate
@@ -139,14 +131,12 @@ def begin(
     length = np.minimum(length * np.where(chance("tail") > 0.97, 2.5, 1), timeout * 0.95)  # noqa: PLR2004
     length = np.where(failed, np.minimum(length * spread, _LONGEST_FAILURE), length)
     microseconds = (length * 1_000).astype(np.int64)
-    microseconds = np.where(
-        failed & (error == TIMEOUT), timeout * 1_000 + (spread * 900).astype(np.int64), microseconds
-    )
+    over_time = timeout * 1_000 + (spread * 900).astype(np.int64)
+    microseconds = np.where(failed & (error == TIMEOUT), over_time, microseconds)
     completed = started + microseconds * 1_000
 
-    status = np.select(
-        [skipped, started > now, completed > now, failed], [SKIPPED, PENDING, RUNNING, FAILED], COMPLETED
-    )
+    cases = [(skipped, SKIPPED), (started > now, PENDING), (completed > now, RUNNING), (failed, FAILED)]
+    status = np.select([case for case, _ in cases], [code for _, code in cases], COMPLETED)
     return Runs(
         deployment=deployment,
         trigger=np.full(len(at), trigger),
@@ -194,7 +184,7 @@ def try_again(fleet: Fleet, runs: Runs, doomed: NDArray[np.bool_]) -> tuple[Runs
 
 
 def streaks(runs: Runs, deployments: int) -> NDArray[np.int64]:
-    """Count the failures since the last success of each deployment; what is skipped or unfinished counts for nothing.
+    """Count the failures of each deployment since its last success; what is skipped or unfinished is neither.
 
     Parameters
     ----------
@@ -224,9 +214,10 @@ def _grained(times: NDArray[np.int64], chance: NDArray[np.float64], least: NDArr
 
 
 def _incident(fleet: Fleet, deployment: NDArray[np.int64], at: NDArray[np.int64]) -> NDArray[np.bool_]:
-    """Over the last weekend (at the default clock), the busiest agent's model was overloaded."""
+    """Over the last weekend (at the default clock), the second agent's model was overloaded."""
     within: NDArray[np.bool_] = (at > fleet.now - 46 * HOUR) & (at < fleet.now - 8 * HOUR)
-    return within & (fleet.agent[deployment] == 0)
+    of_it: NDArray[np.bool_] = within & (fleet.agent[deployment] == 1)
+    return of_it
 
 
 def _errors(

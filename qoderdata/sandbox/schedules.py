@@ -52,24 +52,23 @@ _FIRST = (
 
 
 def _invent(dice: Dice) -> Pair:
-    minute, hour, zone = dice.pick((0, 0, 0, 30, 15, 45, dice.below(60))), dice.below(24), dice.pick(_ZONES)
-    kind = dice.below(20)
-    if kind < 6:  # noqa: PLR2004 - shares of twenty, here and below
-        return Pair(f"{minute} {hour} * * *", zone, 24)
-    if kind < 10:  # noqa: PLR2004
-        return Pair(f"{minute} {hour} * * {dice.pick(('1-5', 'MON-FRI', 'mon,tue,wed,thu,fri'))}", zone, 33.6)
-    if kind < 13:  # noqa: PLR2004
-        return Pair(f"{minute} {hour} * * {dice.pick(('MON', '1', 'FRI', '7', '0', 'Wed'))}", zone, 168)
-    if kind < 15:  # noqa: PLR2004
-        return Pair(f"{dice.below(60)} * * * *", zone, 1)
-    if kind < 17:  # noqa: PLR2004
-        step = dice.pick((2, 3, 4, 6, 8, 12))
-        return Pair(f"{minute} */{step} * * *", zone, step)
-    if kind == 17:  # noqa: PLR2004
-        return Pair(f"{minute} 8-18/2 * * MON-FRI", zone, 5.6)
-    if kind == 18:  # noqa: PLR2004
-        return Pair(f"{minute} {hour} 1,15 * *", zone, 365)
-    return Pair(f"{minute} {hour} {1 + dice.below(31)} {dice.pick(('*', '*', 'JAN-DEC/3'))} *", zone, 730)
+    """Make up one more pair; daily ones are the most frequent, monthly ones the rarest."""
+    minute, hour = dice.pick((0, 0, 0, 30, 15, 45, dice.below(60))), dice.below(24)
+    step = dice.pick((2, 3, 4, 6, 8, 12))
+    weekdays = dice.pick(("1-5", "MON-FRI", "mon,tue,wed,thu,fri"))
+    day = dice.pick(("MON", "1", "FRI", "7", "0", "Wed"))
+    kinds = (
+        *[(f"{minute} {hour} * * *", 24)] * 6,
+        *[(f"{minute} {hour} * * {weekdays}", 33.6)] * 4,
+        *[(f"{minute} {hour} * * {day}", 168)] * 3,
+        *[(f"{dice.below(60)} * * * *", 1)] * 2,
+        *[(f"{minute} */{step} * * *", step)] * 2,
+        (f"{minute} 8-18/2 * * MON-FRI", 5.6),
+        (f"{minute} {hour} 1,15 * *", 365),
+        (f"{minute} {hour} {1 + dice.below(31)} {dice.pick(('*', '*', 'JAN-DEC/3'))} *", 730),
+    )
+    expression, hours = dice.pick(kinds)
+    return Pair(expression, dice.pick(_ZONES), hours)
 
 
 def pool(size: int, seed: int) -> list[Pair]:

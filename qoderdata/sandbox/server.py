@@ -24,6 +24,9 @@ if TYPE_CHECKING:
     from qoderdata.sandbox.answers import Answer
     from qoderdata.sandbox.faults import Fault
 
+    #: Answers a request; a fault that the server has to act out comes with the answer.
+    Respond = Callable[["Request"], tuple[Answer, Fault | None]]
+
 
 @dataclass
 class Request:
@@ -58,9 +61,7 @@ class _Server(ThreadingHTTPServer):
     daemon_threads = True
     request_queue_size = 128
 
-    def __init__(
-        self, address: tuple[str, int], prefix: str, respond: Callable[[Request], tuple[Answer, Fault | None]]
-    ):
+    def __init__(self, address: tuple[str, int], prefix: str, respond: Respond) -> None:
         super().__init__(address, _Handler)
         self.prefix, self.respond = prefix, respond
         self.gzip = True
@@ -158,9 +159,7 @@ class Server:
         Whether clients that ask for gzip get it.
     """
 
-    def __init__(
-        self, respond: Callable[[Request], tuple[Answer, Fault | None]], *, prefix: str, port: int, compress: bool
-    ) -> None:
+    def __init__(self, respond: Respond, *, prefix: str, port: int, compress: bool) -> None:
         self._server = _Server(("127.0.0.1", port), prefix, respond)
         self._server.gzip = compress
         self.port: int = self._server.server_address[1]

@@ -1,4 +1,4 @@
-"""The stand-in itself: an account behind its endpoints, who may read them, and what was asked.
+"""The stand-in itself: an account, its endpoints on a port, what was asked, and what is to go wrong.
 
 Joins the modules of the sandbox, which know nothing of one another beyond what they import.
 """
@@ -9,23 +9,19 @@ from datetime import UTC, datetime, timedelta
 from threading import RLock
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from qoderdata.sandbox import changes
-from qoderdata.sandbox.answers import Answer, RefusedError
 from qoderdata.sandbox.draws import uuid7
+from qoderdata.sandbox.endpoints import read
 from qoderdata.sandbox.faults import NAMES, Fault, Faults
 from qoderdata.sandbox.ledger import Ledger
-from qoderdata.sandbox.query import EDITIONS, list_deployments, list_runs, page_of
+from qoderdata.sandbox.query import EDITIONS
 from qoderdata.sandbox.server import Request, Server
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from typing import Self
 
-    from numpy.typing import NDArray
-
-    from qoderdata.sandbox.table import Table
+    from qoderdata.sandbox.answers import Answer
 
 #: The clock of an account that is given none: a Monday morning in Shanghai.
 NOW = datetime(2026, 6, 15, 1, 30, 20, tzinfo=UTC)
@@ -273,16 +269,20 @@ class Sandbox:
             changes.rewrite(self._ledger, record)
 
     def _respond(self, request: Request) -> tuple[Answer, Fault | None]:
-        """Answer one request."""
-        has_cursor = bool(request.query.get("after_id") or request.query.get("page"))
-        fault = self._faults.meet(has_cursor=has_cursor)
+        """Answer one request, and note it."""
+        fault = self._faults.meet(has_cursor=bool(request.query.get("after_id") or request.query.get("page")))
         answer = None if fault is None else fault.answer()
         with self._lock:
             if answer is None:
-                try:
-                    answer = self._route(request, fault)
-                except RefusedError as refusal:
-                    answer = refusal.answer()
+                answer = read(
+                    self._ledger,
+                    request,
+                    pat=self.pat,
+                    edition=EDITIONS[self.edition],
+                    fault=fault,
+                    next_page=self.send_next_page,
+                    short_pages=self.short_pages,
+                )
             if fault is None or not fault.from_gateway:
                 request.request_id = f"req_{uuid7(self._ledger.now, len(self.requests))}"
                 answer.headers["x-request-id"] = request.request_id
@@ -290,49 +290,6 @@ class Sandbox:
                 request.status = answer.status
             self.requests.append(request)
         return answer, fault
-
-    def _route(self, request: Request, fault: Fault | None) -> Answer:
-        """Find the endpoint."""
-        if request.headers.get("authorization") != f"Bearer {self.pat}":
-            raise RefusedError(401, "Invalid API key or token.")
-        deployments, runs = self._ledger.deployments, self._ledger.runs
-        edition, params = EDITIONS[self.edition], request.query
-        match request.path.split("/"):
-            case ["", "deployments" | "deployment_runs", *_] if request.method != "GET":
-                raise RefusedError(501, f"{request.method} is not available in the sandbox, which only reads.")
-            case ["", "deployments"]:
-                places = list_deployments(deployments, params, edition, agents=self._ledger.agents)
-                return self._page(deployments, places, request, fault)
-            case ["", "deployment_runs"]:
-                places = list_runs(runs, params, edition, deployments=deployments)
-                return self._page(runs, places, request, fault)
-            case ["", "deployments", identity, "runs"]:
-                _find(deployments, identity, "deployment")
-                places = list_runs(runs, params, edition, deployments=deployments, of_one=identity)
-                return self._page(runs, places, request, fault)
-            case ["", "deployments", identity]:
-                return Answer(200, deployments.body(_find(deployments, identity, "deployment")))
-            case ["", "deployment_runs", identity]:
-                return Answer(200, runs.body(_find(runs, identity, "deployment run")))
-            case _:
-                raise RefusedError(404, "The requested resource was not found.")
-
-    def _page(self, table: Table, places: NDArray[np.int64], request: Request, fault: Fault | None) -> Answer:
-        """Answer one page of a list."""
-        scanned = table.select("all", lambda: np.ones(len(table), dtype=np.bool_)) if self.short_pages else None
-        overlap = fault is not None and fault.name == "overlap"
-        page = page_of(table, places, request.query, EDITIONS[self.edition], scanned=scanned, overlap=overlap)
-        if fault is not None:
-            page = fault.spoil(page, request.query)
-        return page.answer(next_page=self.send_next_page)
-
-
-def _find(table: Table, identity: str, what: str) -> int:
-    """Find a record, or refuse."""
-    place = table.place(identity)
-    if place is None or not table.columns["kept"][place]:
-        raise RefusedError(404, f"{what} {identity} was not found.")
-    return place
 
 
 def _nanoseconds(time: datetime, *, name: str) -> int:
