@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from narwhals.typing import IntoFrame
 
-#: Where there is nothing to group by, one group for all.
+#: A column that is 1 in every row: one group of all, where that is wanted.
 ALL = "_all"
 
 
@@ -89,8 +89,8 @@ class Source:
         """Say what Dask cannot do, and who can."""
         if self.engine.is_dask():
             raise NotImplementedError(
-                f"{operation} needs {need}, which Dask does not have; "
-                "open the same files in an engine that does, with scan_runs(engine='duckdb') or 'pyspark'"
+                f"{operation} needs {need}, which Dask does not have; open the same files in DuckDB or Spark, "
+                "with scan_runs(engine='duckdb') or scan_runs(engine='pyspark')"
             )
 
     def give(
@@ -145,7 +145,9 @@ class Source:
         return native.set_index(list(keys)) if keys else native.reset_index(drop=True)
 
 
-def read(frame: IntoFrame, *, keys: list[str], wanted: Collection[str], what: str) -> Source:
+def read(
+    frame: IntoFrame, *, keys: list[str], wanted: Collection[str], what: str, where_there: Collection[str] = ()
+) -> Source:
     """Open a frame of any engine.
 
     Parameters
@@ -158,6 +160,8 @@ def read(frame: IntoFrame, *, keys: list[str], wanted: Collection[str], what: st
         Further columns that are needed.
     what
         ``"deployments"`` or ``"runs"``, for messages.
+    where_there
+        Columns that are taken when they are there.
 
     Returns
     -------
@@ -179,8 +183,8 @@ def read(frame: IntoFrame, *, keys: list[str], wanted: Collection[str], what: st
         ) from error
     names = opened.collect_schema().names()
     errors.require_columns(names, [*keys, *wanted], what=what)
-    columns = list(dict.fromkeys([*keys, *wanted]))
-    cut = opened.select(*columns) if keys else opened.select(*columns, nw.lit(1).alias(ALL))
+    columns = list(dict.fromkeys([*keys, *wanted, *(name for name in where_there if name in names)]))
+    cut = opened.select(*columns, nw.lit(1).alias(ALL))
     eager = isinstance(cut, nw.DataFrame)
     lazy = (
         cut.lazy("duckdb" if cut.implementation.is_pyarrow() else None) if isinstance(cut, nw.DataFrame) else cut

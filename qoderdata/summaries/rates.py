@@ -104,9 +104,10 @@ def failure_rates(
     confidence = wilson.check_confidence(confidence)
     keys = engines.group_keys(by, results=columns)
     named = [*keys, "name"] if "name" in columns else keys
-    source = engines.read(df, keys=named, wanted=[_RUNS, _FAILURES, _STREAK, "id"], what="deployments")
+    counters = [_RUNS, _FAILURES, _STREAK]
+    source = engines.read(df, keys=named, wanted=counters, what="deployments", where_there=["id"])
 
-    runs, failures, streak = (nw.col(name) for name in (_RUNS, _FAILURES, _STREAK))
+    runs, failures, streak = (nw.col(name) for name in counters)
     impossible = (runs < 0) | (failures < 0) | (failures > runs) | (streak < 0)
     rows = source.frame.with_columns(engines.flag(impossible).alias("_impossible"))
     possible = nw.col("_impossible") == 0
@@ -142,12 +143,14 @@ def failure_rates(
 
 
 def _warn_of_impossible(rows: nw.LazyFrame[Any]) -> None:
-    ids = [str(id_) for id_ in rows.filter(nw.col("_impossible") == 1).select("id").collect()["id"].to_list()]
-    if ids:
-        first = ", ".join(ids[:_SHOWN_IDS]) + (", ..." if len(ids) > _SHOWN_IDS else "")
-        warnings.warn(
-            f"{len(ids)} deployments have counters that cannot be (negative, or more failures than runs); "
-            f"they get no rate and are left out of sums: {first}",
-            errors.DataQualityWarning,
-            stacklevel=3,
-        )
+    found = rows.filter(nw.col("_impossible") == 1).collect()
+    if found.is_empty():
+        return
+    first = [str(id_) for id_ in found["id"].head(_SHOWN_IDS).to_list()] if "id" in found.columns else []
+    more = ", ..." if len(found) > len(first) else ""
+    warnings.warn(
+        f"{len(found)} deployments have counters that cannot be (negative, or more failures than runs); "
+        f"they get no rate and are left out of sums: {', '.join(first)}{more}",
+        errors.DataQualityWarning,
+        stacklevel=3,
+    )

@@ -159,7 +159,7 @@ def _quantiles(source: engines.Source) -> list[nw.Expr]:
     if source.engine.is_dask():
         warnings.warn(
             f"Dask has no percentiles within groups: {' and '.join(_DURATIONS)} are missing; "
-            "scan_runs(engine='duckdb') or 'pyspark' on the same files has them",
+            "DuckDB and Spark have them on the same files, with scan_runs(engine='duckdb') or 'pyspark'",
             errors.DataQualityWarning,
             stacklevel=3,
         )

@@ -1,0 +1,211 @@
+"""What got slower, and how late runs start.
+
+Owns the comparison of one stretch of time with the one before, and the delay between trigger and start. Leaves
+the durations of all completed runs to `run_rates`.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import narwhals as nw
+import pandas as pd
+
+from qoderdata import times
+from qoderdata.summaries import clock, engines
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from narwhals.typing import IntoFrameT
+
+_SLOWER = {
+    "recent_runs": "Int64",
+    "baseline_runs": "Int64",
+    "recent_p50_ms": "float64",
+    "baseline_p50_ms": "float64",
+    "change_ms": "float64",
+    "ratio": "float64",
+}
+_DELAYS = {
+    "runs": "Int64",
+    "delay_p50_ms": "float64",
+    "delay_p95_ms": "float64",
+    "delay_max_ms": "float64",
+}
+
+
+def _microseconds(value: times.Span, *, name: str) -> int:
+    length = times.span(value, name=name)
+    if length <= pd.Timedelta(0):
+        raise ValueError(f"{name}={value!r} must be longer than nothing, such as '3D'")
+    return length // pd.Timedelta(1, "us")
+
+
+def _median(name: str) -> nw.Expr:
+    return nw.col(name).quantile(0.5, interpolation="linear")
+
+
+def duration_regressions(
+    runs: IntoFrameT,
+    by: str | Sequence[str] | None = "deployment_id",
+    *,
+    recent: times.Span = "3D",
+    baseline: times.Span = "14D",
+    min_runs: int = 5,
+    min_change_ms: float = 1000,
+) -> IntoFrameT:
+    """Tell what got slower: the median of recent successes against that of the stretch before.
+
+    The end is the latest ``triggered_at`` of the whole frame, so that an old frame gives what it gave when it
+    was new. Recent is ``end - recent <= triggered_at <= end``; the baseline is the stretch of length `baseline`
+    before that, ``end - recent`` excluded. Only completed runs with a duration count.
+
+    Parameters
+    ----------
+    runs
+        A runs frame, of pandas or any engine that narwhals knows, except Dask, which has no median of a group.
+    by
+        A column, a list of columns, or ``None`` for all runs together.
+    recent, baseline
+        Lengths of time: anything `pandas.Timedelta` takes.
+    min_runs
+        A group needs so many successes in each of the two, so that one slow run is no regression.
+    min_change_ms
+        A median must have grown by so many milliseconds, so that noise is no regression.
+
+    Returns
+    -------
+    frame
+        One row a group that got slower, the largest change first, then by key. On pandas the keys are the
+        index; on other engines they are the first columns, and what is lazy stays lazy. Nothing slower gives no
+        rows.
+
+        ====================================== ========= =====================================================
+        ``recent_runs``, ``baseline_runs``     Int64     successes that were compared
+        ``recent_p50_ms``, ``baseline_p50_ms`` float64   their medians
+        ``change_ms``                          float64   the recent median less the baseline's
+        ``ratio``                              float64   the recent one by the baseline's; NaN (null) if that is 0
+        ====================================== ========= =====================================================
+
+    Raises
+    ------
+    NotImplementedError
+        The frame is Dask's.
+    ValueError
+        A parameter makes no sense; the message names what is allowed.
+    MissingColumnError
+        A column is not there; the message lists those that are.
+
+    Examples
+    --------
+    >>> import pandas as pd
+    >>> runs = pd.DataFrame({
+    ...     "deployment_id": "dep_1", "status": "completed", "duration_ms": [2000] * 10 + [5000] * 5,
+    ...     "triggered_at": pd.date_range("2026-06-01", periods=15, freq="12h", tz="UTC"),
+    ... })
+    >>> duration_regressions(runs, recent="2D")[["recent_p50_ms", "baseline_p50_ms", "change_ms", "ratio"]]
+                   recent_p50_ms  baseline_p50_ms  change_ms  ratio
+    deployment_id
+    dep_1                 5000.0           2000.0     3000.0    2.5
+    """
+    recent_us, baseline_us = _microseconds(recent, name="recent"), _microseconds(baseline, name="baseline")
+    if isinstance(min_runs, bool) or not isinstance(min_runs, int) or min_runs < 1:
+        raise ValueError(f"min_runs={min_runs!r} must be a whole number, 1 or more")
+    if not min_change_ms >= 0:
+        raise ValueError(f"min_change_ms={min_change_ms!r} must be milliseconds, 0 or more")
+    keys = engines.group_keys(by, results=_SLOWER)
+    source = engines.read(runs, keys=keys, wanted=["status", "triggered_at", "duration_ms"], what="runs")
+    source.refuse_dask("duration_regressions", "a median within a group")
+
+    rows = clock.add(source.frame, "_at", clock.EPOCH, "triggered_at")
+    rows = rows.with_columns((nw.col("_at").max().over(engines.ALL) - nw.col("_at")).alias("_ago"))
+    ago, counts = nw.col("_ago"), (nw.col("status") == "completed") & ~nw.col("duration_ms").is_null()
+    rows = rows.with_columns(
+        engines.flag(counts & (ago <= recent_us)).alias("recent_runs"),
+        engines.flag(counts & (ago > recent_us) & (ago <= recent_us + baseline_us)).alias("baseline_runs"),
+    )
+    duration = nw.col("duration_ms").cast(nw.Float64)
+    rows = rows.with_columns(
+        nw.when(nw.col("recent_runs") == 1).then(duration).alias("recent_p50_ms"),
+        nw.when(nw.col("baseline_runs") == 1).then(duration).alias("baseline_p50_ms"),
+    )
+    grouped = rows.group_by(*source.grouping).agg(
+        nw.col("recent_runs", "baseline_runs").sum(), _median("recent_p50_ms"), _median("baseline_p50_ms")
+    )
+    grouped = grouped.with_columns(nw.col("recent_runs", "baseline_runs").cast(nw.Int64))
+
+    def finish(frame: nw.LazyFrame[Any]) -> nw.LazyFrame[Any]:
+        before, after = nw.col("baseline_p50_ms"), nw.col("recent_p50_ms")
+        frame = frame.with_columns((after - before).alias("change_ms"))
+        frame = frame.with_columns((after / nw.when(before > 0).then(before)).alias("ratio"))
+        enough = (nw.col("recent_runs") >= min_runs) & (nw.col("baseline_runs") >= min_runs)
+        slower = (nw.col("change_ms") > 0) & (nw.col("change_ms") >= min_change_ms)
+        return frame.filter(enough & slower)
+
+    slower: IntoFrameT = source.give(grouped, finish, keys=keys, dtypes=_SLOWER, order={"change_ms": True})
+    return slower
+
+
+def start_delays(runs: IntoFrameT) -> IntoFrameT:
+    """Tell how late runs start: from ``triggered_at`` to ``started_at``, per deployment.
+
+    A run that has not started, or does not say when, has no delay; it is left out, not zero.
+
+    Parameters
+    ----------
+    runs
+        A runs frame, of pandas or any engine that narwhals knows, except Dask, which has no percentile of a
+        group.
+
+    Returns
+    -------
+    frame
+        One row a deployment, the largest 95th percentile first, missing last, then by ``deployment_id``: that
+        is the index on pandas and the first column on other engines, where what is lazy stays lazy. An empty
+        frame gives no rows.
+
+        ==================================== ========= ======================================
+        ``runs``                             Int64     runs that say when they started
+        ``delay_p50_ms``, ``delay_p95_ms``   float64   milliseconds, linear between ranks
+        ``delay_max_ms``                     float64   the longest
+        ==================================== ========= ======================================
+
+    Raises
+    ------
+    NotImplementedError
+        The frame is Dask's.
+    MissingColumnError
+        A column is not there; the message lists those that are.
+
+    Examples
+    --------
+    >>> import pandas as pd
+    >>> runs = pd.DataFrame({
+    ...     "deployment_id": "dep_1", "triggered_at": pd.to_datetime(["2026-06-15T00:00Z"] * 2),
+    ...     "started_at": pd.to_datetime(["2026-06-15T00:00:02Z", None]),
+    ... })
+    >>> start_delays(runs)
+                   runs  delay_p50_ms  delay_p95_ms  delay_max_ms
+    deployment_id
+    dep_1             1        2000.0        2000.0        2000.0
+    """
+    keys = ["deployment_id"]
+    source = engines.read(runs, keys=keys, wanted=["triggered_at", "started_at"], what="runs")
+    source.refuse_dask("start_delays", "a percentile within a group")
+    rows = clock.add(source.frame, "_triggered", clock.EPOCH, "triggered_at")
+    rows = clock.add(rows, "_started", clock.EPOCH, "started_at")
+    delay = (nw.col("_started") - nw.col("_triggered")).cast(nw.Float64) / 1000
+    rows = rows.with_columns(delay.alias("_delay"))
+    rows = rows.with_columns(engines.flag(~nw.col("_delay").is_null()).alias("runs"))
+    grouped = rows.group_by(*keys).agg(
+        nw.col("runs").sum(),
+        _median("_delay").alias("delay_p50_ms"),
+        nw.col("_delay").quantile(0.95, interpolation="linear").alias("delay_p95_ms"),
+        nw.col("_delay").max().alias("delay_max_ms"),
+    )
+    grouped = grouped.with_columns(nw.col("runs").cast(nw.Int64))
+    delays: IntoFrameT = source.give(
+        grouped, lambda frame: frame, keys=keys, dtypes=_DELAYS, order={"delay_p95_ms": True}
+    )
+    return delays
