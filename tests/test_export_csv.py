@@ -16,7 +16,7 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from qoderdata.export import export_csv, formulas
+from qoderdata.export import csv_text, export_csv, formulas
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -82,6 +82,13 @@ def test_upcoming_runs_have_an_offset(tmp_path: Path) -> None:
     frame = pd.DataFrame({"id": list("abc"), "schedule_upcoming_runs_at": [moments, moments[:0], None]})
     export_csv(frame, tmp_path / "x.csv")
     assert [row[1] for row in lines(tmp_path / "x.csv")[1:]] == ['["2026-06-15T01:00:00+00:00"]', "[]", ""]
+
+
+def test_text_is_what_a_file_holds(tmp_path: Path) -> None:
+    frame = pd.DataFrame({"id": ["=é", "b\r\n"], "runs": [1, -2]})
+    export_csv(frame, tmp_path / "x.csv")
+    assert csv_text(frame).encode() == (tmp_path / "x.csv").read_bytes()
+    assert csv_text(frame, spreadsheet_safe=False).startswith('"id","runs"\n"=é",1\n')
 
 
 def test_missing_is_not_empty(tmp_path: Path) -> None:

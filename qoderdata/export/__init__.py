@@ -6,7 +6,7 @@ engine is read batch by batch, `csvfile` and `parquetfile` write. Nothing here c
 
 from __future__ import annotations
 
-from qoderdata.export.csvfile import export_csv
+from qoderdata.export.csvfile import csv_text, export_csv
 from qoderdata.export.parquetfile import export_parquet
 
-__all__ = ["export_csv", "export_parquet"]
+__all__ = ["csv_text", "export_csv", "export_parquet"]

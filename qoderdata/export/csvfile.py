@@ -14,7 +14,7 @@ from qoderdata.export import engines, formulas
 from qoderdata.export.cells import cells
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     Piece = list[pa.Array[Any] | list[object]]
@@ -71,17 +71,53 @@ def export_csv(frame: Any, path: str | Path, *, spreadsheet_safe: bool = True) -
     "'=HYPERLINK(0)",-5,"2026-06-15T09:00:00+08:00"
     ,2,
     """
+    files.replace(path, _writer(frame, safe=spreadsheet_safe))
+
+
+def csv_text(frame: Any, *, spreadsheet_safe: bool = True) -> str:  # noqa: ANN401 - as `export_csv`
+    """Write a frame as CSV text, such as a command prints; the same that `export_csv` writes to a file.
+
+    Parameters
+    ----------
+    frame
+        Any frame that narwhals knows.
+    spreadsheet_safe
+        As in `export_csv`.
+
+    Returns
+    -------
+    str
+        The lines, header first, each with its end.
+
+    Raises
+    ------
+    TypeError
+        `frame` is no frame that narwhals knows.
+
+    Examples
+    --------
+    >>> import pandas as pd
+    >>> print(csv_text(pd.DataFrame({"name": ["@SUM(A1)"], "runs": [3]})))
+    "name","runs"
+    "'@SUM(A1)",3
+    """
+    sink = pa.BufferOutputStream()
+    _writer(frame, safe=spreadsheet_safe)(sink)
+    return sink.getvalue().to_pybytes().decode()
+
+
+def _writer(frame: Any, *, safe: bool) -> Callable[[pa.NativeFile], None]:  # noqa: ANN401 - as `export_csv`
     names, pieces = _pandas_pieces(frame) if isinstance(frame, pd.DataFrame) else _pieces(frame)
-    headers = [formulas.escape(name) if spreadsheet_safe else name for name in names]
+    headers = [formulas.escape(name) if safe else name for name in names]
 
     def write(sink: pa.NativeFile) -> None:
-        batches = (pa.record_batch(_row_cells(names, piece, safe=spreadsheet_safe), headers) for piece in pieces)
+        batches = (pa.record_batch(_row_cells(names, piece, safe=safe), headers) for piece in pieces)
         first = next(batches)
         with csv.CSVWriter(sink, first.schema) as writer:  # type: ignore[arg-type]  # takes Arrow's files too
             for batch in itertools.chain([first], batches):
                 writer.write_batch(batch)
 
-    files.replace(path, write)
+    return write
 
 
 def _row_cells(names: list[str], piece: Piece, *, safe: bool) -> list[pa.Array[Any]]:
