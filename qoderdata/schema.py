@@ -7,10 +7,14 @@ values get there is the business of `qoderdata.frame`.
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 import pyarrow as pa
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 _TIME = pa.timestamp("us", tz="UTC")
 
@@ -65,6 +69,22 @@ class Column:
     meaning: str
 
 
+@dataclass(slots=True)
+class Branch:
+    """What stands in one JSON object.
+
+    Parameters
+    ----------
+    keys
+        By key: a further object, a column, or the documented value of a constant.
+    rest
+        The column that all other keys belong to, as JSON text; ``None`` where other keys are unknown fields.
+    """
+
+    keys: dict[str, Branch | Column | str] = field(default_factory=dict)
+    rest: Column | None = None
+
+
 #: The last column of every frame: what has no column of its own, or does not fit it.
 EXTRA = "extra"
 
@@ -93,10 +113,34 @@ class Schema:
         fields = [pa.field(column.name, column.kind.arrow) for column in self.columns]
         return pa.schema([*fields, pa.field(EXTRA, pa.large_string())])
 
+    @cached_property
+    def tree(self) -> Branch:
+        """The same columns and constants by the keys that lead to them."""
+        root = Branch()
+        for column in self.columns:
+            *above, key = column.path
+            branch = _descend(root, above)
+            if column.kind is Kind.JSON_OBJECT:
+                _descend(branch, [key]).rest = column
+            else:
+                branch.keys[key] = column
+        for (*above, key), constant in self.constants:
+            _descend(root, above).keys[key] = constant
+        return root
+
     @property
     def names(self) -> list[str]:
         """The names of all columns, ``extra`` too."""
         return [column.name for column in self.columns] + [EXTRA]
+
+
+def _descend(branch: Branch, keys: Iterable[str]) -> Branch:
+    for key in keys:
+        below = branch.keys.setdefault(key, Branch())
+        if not isinstance(below, Branch):
+            raise TypeError(f"{key!r} is a column, so it cannot hold columns")
+        branch = below
+    return branch
 
 
 def _column(path: str, kind: Kind, meaning: str, *, name: str | None = None) -> Column:

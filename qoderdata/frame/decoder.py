@@ -7,32 +7,38 @@ thread, `Decoder.finish` joins the tables and says once what was odd. Knows noth
 from __future__ import annotations
 
 import itertools
+import math
+import struct
 import threading
-import warnings
-from collections import Counter
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
+import msgspec
 import pyarrow as pa
-import pyarrow.compute as pc
 
-from qoderdata.errors import APIResponseValidationError, DataQualityWarning
+from qoderdata.errors import APIResponseValidationError
 from qoderdata.frame.exact import Misfit, flatten
-from qoderdata.frame.jsontext import NotJSONError, parse
+from qoderdata.frame.fast import Refused, joined, read
+from qoderdata.frame.joining import join
+from qoderdata.frame.jsontext import NotJSONError, is_utf8, parse
+from qoderdata.frame.shapes import Shape
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterator, Sequence
 
     from qoderdata.schema import Schema
 
-#: How many ids a warning names.
-_NAMED = 5
+#: A page that is refused by the fast way is divided into this many parts, and each refused part again.
+_DIVISOR = 8
+#: So few records go the exact way at once.
+_FEW = 16
+#: With so many refused parts, dividing is no gain.
+_TOO_MANY = 3
 
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Page:
-    """One scanned page: what its envelope says, and its bytes.
+    """One scanned page: what its envelope says, and what was read of its records so far.
 
     Parameters
     ----------
@@ -46,6 +52,10 @@ class Page:
         Whether more pages follow.
     first_id, last_id, next_page
         The cursors of the envelope, ``None`` where it has none.
+    shape
+        What was known of pages when this one was scanned.
+    records
+        The records as ``shape`` sees them; ``None`` where it does not fit.
     """
 
     number: int
@@ -55,6 +65,15 @@ class Page:
     first_id: str | None
     last_id: str | None
     next_page: str | None
+    shape: Shape
+    records: list[Any] | None = None
+
+
+class _Parts(msgspec.Struct, gc=False):
+    data: list[msgspec.Raw]
+
+
+_PARTS = msgspec.json.Decoder(_Parts)
 
 
 class Decoder:
@@ -78,6 +97,7 @@ class Decoder:
 
     def __init__(self, schema: Schema) -> None:
         self.schema = schema
+        self._shape = Shape(schema)
         self._numbers = itertools.count()
         self._misfits: dict[int, list[Misfit]] = {}
         self._lock = threading.Lock()
@@ -102,18 +122,37 @@ class Decoder:
         APIResponseValidationError
             It is JSON, but not the contract's envelope.
         """
-        envelope = parse(body)
+        _refuse_bad_utf8(body)
+        shape = self._shape
+        try:
+            envelope = shape.page.decode(body)
+        except (msgspec.MsgspecError, RecursionError):
+            return self._scan_closely(body, shape)
+        records = envelope.data
+        cursors = (envelope.first_id, envelope.last_id, envelope.next_page)
+        return Page(next(self._numbers), body, len(records), envelope.has_more, *cursors, shape, records)
+
+    def _scan_closely(self, body: bytes, shape: Shape) -> Page:
+        """Scan what is not whole, no envelope, or holds something that only the exact way takes."""
+        try:
+            records = _PARTS.decode(body).data
+        except (msgspec.MsgspecError, RecursionError):
+            envelope = parse(body)
+            count = None
+        else:
+            envelope = parse(_without(records, body))
+            count = len(records)
         if not isinstance(envelope, dict):
             raise _broken("is not an object")
-        data = envelope.get("data")
-        if not isinstance(data, list):
+        if not isinstance(envelope.get("data"), list):
             raise _broken("has no list data")
         if not isinstance(envelope.get("has_more"), bool):
             raise _broken("has no has_more that is true or false")
-        cursors = [envelope.get(name) for name in ("first_id", "last_id", "next_page")]
-        if not all(cursor is None or isinstance(cursor, str) for cursor in cursors):
-            raise _broken("has a cursor that is not a string")
-        return Page(next(self._numbers), body, len(data), envelope["has_more"], *cursors)
+        cursors = (envelope.get("first_id"), envelope.get("last_id"), envelope.get("next_page"))
+        if not all(cursor is None or (isinstance(cursor, str) and is_utf8(cursor)) for cursor in cursors):
+            raise _broken("has a cursor that is not text")
+        count = len(envelope["data"]) if count is None else count
+        return Page(next(self._numbers), body, count, envelope["has_more"], *cursors, shape)
 
     def decode(self, page: Page) -> pa.Table:
         """Make the table of one page.
@@ -121,7 +160,7 @@ class Decoder:
         Parameters
         ----------
         page
-            What `scan` gave.
+            What `scan` gave. Let go of it afterwards: the table does not need it.
 
         Returns
         -------
@@ -131,15 +170,60 @@ class Decoder:
         Raises
         ------
         APIResponseValidationError
-            A record is not an object, or has no id, or the page is not JSON in its depths.
+            A record is not an object, has no id or a key twice, or is not JSON in its depths.
         """
+        if page.records is not None:
+            table = self._fast(page.body, page.records, page.shape)
+        else:
+            table = self._fast(page.body) if self._shape is not page.shape else None
+        if table is not None:
+            return table
         try:
-            records = parse(page.body)["data"]
+            records = _PARTS.decode(page.body).data
+        except (msgspec.MsgspecError, RecursionError):
+            return self._exact(page.body, 0, page.number)
+        return pa.concat_tables(self._apart(records, 0, page.number))
+
+    def _apart(self, records: Sequence[msgspec.Raw], first: int, number: int) -> Iterator[pa.Table]:
+        """Divide records until those that only the exact way can judge stand almost alone."""
+        size = math.ceil(len(records) / _DIVISOR)
+        refused = 0
+        for start in range(0, len(records), size):
+            if refused == _TOO_MANY:
+                yield self._exact(_page(records[start:]), first + start, number)
+                return
+            part = records[start : start + size]
+            body = _page(part)
+            table = self._fast(body)
+            if table is not None:
+                yield table
+                continue
+            refused += 1
+            if size > _FEW:
+                yield from self._apart(part, first + start, number)
+            else:
+                yield self._exact(body, first + start, number)
+
+    def _fast(
+        self, body: bytes, records: Sequence[Any] | None = None, shape: Shape | None = None
+    ) -> pa.Table | None:
+        try:
+            if records is None or shape is None:
+                shape = self._shape
+                records = shape.page.decode(body).data
+            return read(body, records, shape)
+        except (Refused, msgspec.MsgspecError, RecursionError):
+            return None
+
+    def _exact(self, body: bytes, first: int, number: int) -> pa.Table:
+        try:
+            records = parse(body)["data"]
         except NotJSONError as error:
             raise APIResponseValidationError(str(error)) from error
-        columns = flatten(records, self.schema)
+        columns = flatten(records, self.schema, first=first)
         with self._lock:
-            self._misfits[page.number] = columns.misfits
+            self._misfits.setdefault(number, []).extend(columns.misfits)
+            self._shape = self._shape.learn(columns.unknown)
         return columns.table
 
     def finish(self, tables: Sequence[pa.Table]) -> pa.Table:
@@ -164,61 +248,25 @@ class Decoder:
         return join(tables, misfits, self.schema)
 
 
-def join(tables: Sequence[pa.Table], misfits: Iterable[Misfit], schema: Schema) -> pa.Table:
-    """Join tables, keep the later of two records with one id, and warn of what was odd.
-
-    Parameters
-    ----------
-    tables
-        Tables of ``schema.arrow``.
-    misfits
-        The values in them that did not fit.
-    schema
-        The columns.
-
-    Returns
-    -------
-    pyarrow.Table
-        The rows of all tables, an id once.
-    """
-    table = pa.concat_tables(tables) if tables else schema.arrow.empty_table()
-    _tell_misfits(list(misfits), schema)
-    return _without_repeats(table, schema)
+def _refuse_bad_utf8(body: bytes) -> None:
+    offsets = struct.pack("=qq", 0, len(body))
+    text = pa.LargeStringArray.from_buffers(1, pa.py_buffer(offsets), pa.py_buffer(body))
+    try:
+        text.validate(full=True)
+    except pa.ArrowInvalid as error:
+        raise NotJSONError("the answer is not valid JSON: it is not UTF-8") from error
 
 
-def _tell_misfits(misfits: list[Misfit], schema: Schema) -> None:
-    if not misfits:
-        return
-    ids = list(dict.fromkeys(misfit.id for misfit in misfits))
-    paths = Counter(misfit.path for misfit in misfits)
-    warnings.warn(
-        f"{len(misfits)} values of {len(ids)} {schema.name} do not fit their columns; the columns are missing "
-        f"there and the values are in 'extra' ({_few([f'{path}: {count}' for path, count in paths.most_common()])}). "
-        f"First ids: {_few(ids)}",
-        DataQualityWarning,
-        stacklevel=4,
-    )
+def _without(records: Sequence[msgspec.Raw], body: bytes) -> bytes:
+    """Cut the records out of a page, so that its envelope can be read by itself, and exactly."""
+    if not records:
+        return body
+    page, first, last = (pa.py_buffer(part) for part in (body, records[0], records[-1]))
+    return body[: first.address - page.address] + body[last.address + last.size - page.address :]
 
 
-def _without_repeats(table: pa.Table, schema: Schema) -> pa.Table:
-    ids = table["id"]
-    if pc.count_distinct(ids).as_py() == len(ids):
-        return table
-    names = [str(name) for name in ids.to_pylist()]
-    last = {name: place for place, name in enumerate(names)}
-    repeated = [name for name, count in Counter(names).items() if count > 1]
-    warnings.warn(
-        f"{len(repeated)} {schema.name} came more than once; the later record of each is kept. "
-        f"First ids: {_few(repeated)}",
-        DataQualityWarning,
-        stacklevel=4,
-    )
-    return table.take(np.sort(np.fromiter(last.values(), dtype=np.int64)))
-
-
-def _few(names: list[str]) -> str:
-    shown = ", ".join(ascii(name)[1:-1][:80] for name in names[:_NAMED])
-    return shown + (", …" if len(names) > _NAMED else "")
+def _page(records: Sequence[msgspec.Raw]) -> bytes:
+    return b'{"has_more":false,"data":' + joined(records) + b"}"
 
 
 def _broken(what: str) -> APIResponseValidationError:

@@ -9,20 +9,21 @@ from __future__ import annotations
 import calendar
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pyarrow as pa
 
 from qoderdata.errors import APIResponseValidationError
-from qoderdata.frame.jsontext import DEEPEST, too_deep, write
-from qoderdata.schema import EXTRA, Kind, Schema
+from qoderdata.frame.jsontext import DEEPEST, is_utf8, too_deep, write
+from qoderdata.schema import EXTRA, Branch, Column, Kind, Schema
 
 #: What a column is given where the value does not fit it; ``None`` is missing, and fits.
 _MISFIT = object()
 _INT64 = range(-(2**63), 2**63)
-_ZERO_TIME = -62135596800000000
+#: The zero time of the service, in microseconds since 1970: nothing happened yet.
+ZERO_TIME = -62135596800000000
 _TIME = re.compile(r"(\d{4})-(\d\d)-(\d\d)T(\d\d):(\d\d):(\d\d)(?:\.(\d+))?(?:Z|([+-])(\d\d):(\d\d))", re.ASCII)
 
 
@@ -36,24 +37,11 @@ class Misfit:
 
 @dataclass(slots=True)
 class Columns:
-    """What `flatten` gives: the table, and what did not fit."""
+    """What `flatten` gives: the table, what did not fit, and the paths of fields that have no column."""
 
     table: pa.Table
     misfits: list[Misfit]
-
-
-@dataclass(slots=True)
-class _Branch:
-    """What stands below one path: by key, a branch, a column, or a documented constant."""
-
-    keys: dict[str, _Branch | _Leaf | str] = field(default_factory=dict)
-    rest: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class _Leaf:
-    name: str
-    fit: Callable[[object], object]
+    unknown: set[tuple[str, ...]]
 
 
 def flatten(records: Sequence[object], schema: Schema, *, first: int = 0) -> Columns:
@@ -78,80 +66,89 @@ def flatten(records: Sequence[object], schema: Schema, *, first: int = 0) -> Col
     APIResponseValidationError
         A record is not an object, or has no ``id``.
     """
-    root = _tree(schema)
     rows: dict[str, list[object]] = {name: [] for name in schema.names}
     misfits: list[Misfit] = []
+    unknown: set[tuple[str, ...]] = set()
     for place, record in enumerate(records, start=first):
-        row, odd = _row(record, root, place)
+        if not isinstance(record, Mapping):
+            raise APIResponseValidationError(
+                f"record {place} of the answer is not an object. Look at what was sent: nothing was loaded"
+            )
+        row = _Row(unknown)
+        row.walk(record, schema.tree)
+        if row.columns.get("id") is None:
+            raise APIResponseValidationError(
+                f"record {place} of the answer has no id that is text. Look at what was sent: nothing was loaded"
+            )
+        if row.extra:
+            row.columns[EXTRA] = write(dict(sorted(row.extra.items())))
         for name, values in rows.items():
-            values.append(row.get(name))
-        misfits += [Misfit(row["id"], path) for path in odd]
+            values.append(row.columns.get(name))
+        misfits += [Misfit(row.columns["id"], path) for path in row.misfits]
     arrays = [pa.array(rows[part.name], type=part.type) for part in schema.arrow]
-    return Columns(pa.Table.from_arrays(arrays, schema=schema.arrow), misfits)
+    return Columns(pa.Table.from_arrays(arrays, schema=schema.arrow), misfits, unknown)
 
 
-def _row(record: object, root: _Branch, place: int) -> tuple[dict[str, Any], list[str]]:
-    if not isinstance(record, Mapping):
-        raise APIResponseValidationError(
-            f"record {place} of the answer is not an object. Look at what was sent: nothing was loaded"
-        )
-    row: dict[str, Any] = {}
-    extra: dict[str, object] = {}
-    misfits: list[str] = []
-    _walk(record, root, "", row, extra, misfits)
-    if row.get("id") is None:
-        raise APIResponseValidationError(
-            f"record {place} of the answer has no id that is a string. Look at what was sent: nothing was loaded"
-        )
-    if extra:
-        row[EXTRA] = write(dict(sorted(extra.items())))
-    return row, misfits
+class _Row:
+    """What one record gives: its columns, its leftovers by path, and the paths of its misfits."""
 
+    __slots__ = ("columns", "extra", "misfits", "unknown")
 
-def _walk(
-    value: Mapping[str, object],
-    branch: _Branch,
-    prefix: str,
-    row: dict[str, Any],
-    extra: dict[str, object],
-    misfits: list[str],
-) -> None:
-    own: dict[str, object] = {}
-    for key, item in value.items():
-        known = branch.keys.get(key)
-        if known is None and branch.rest is not None:
-            own[key] = item
-            continue
-        if item is None:
-            continue
-        path = prefix + _escaped(key)
-        if isinstance(known, _Leaf):
-            fitted = known.fit(item)
+    def __init__(self, unknown: set[tuple[str, ...]]) -> None:
+        self.columns: dict[str, Any] = {}
+        self.extra: dict[str, object] = {}
+        self.misfits: list[str] = []
+        self.unknown = unknown
+
+    def walk(self, value: Mapping[str, object], branch: Branch, above: tuple[str, ...] = ()) -> None:
+        own: dict[str, object] = {}
+        for key, item in value.items():
+            known = branch.keys.get(key)
+            if known is None and branch.rest is not None:
+                own[key] = item
+            elif item is not None:
+                self._take(item, known, (*above, key))
+        if branch.rest is not None:
+            self.columns[branch.rest.name] = write(own)
+
+    def _take(self, item: object, known: Branch | Column | str | None, path: tuple[str, ...]) -> None:
+        if known is None:
+            self.unknown.add(path)
+        elif isinstance(known, Column):
+            fitted = _FIT[known.kind](item)
             if fitted is not _MISFIT:
-                row[known.name] = fitted
-                continue
-            misfits.append(path)
-        elif isinstance(known, _Branch):
-            if isinstance(item, Mapping):
-                if item or known.rest is not None:
-                    _walk(item, known, path + ".", row, extra, misfits)
-                    continue
-            else:
-                misfits.append(path)
-        elif known is not None and item == known:
-            continue
-        _keep(item, path, extra)
-    if branch.rest is not None:
-        row[branch.rest] = write(own)
+                self.columns[known.name] = fitted
+                return
+            self.misfits.append(dotted(path))
+        elif isinstance(known, str):
+            if isinstance(item, str) and item == known:
+                return
+        elif not isinstance(item, Mapping):
+            self.misfits.append(dotted(path))
+        elif item or known.rest is not None:
+            self.walk(item, known, path)
+            return
+        keep(item, dotted(path), self.extra)
 
 
-def _keep(value: object, path: str, extra: dict[str, object], depth: int = 0) -> None:
-    """Put a value into `extra`, an object leaf by leaf; ``null`` leaves no trace there either."""
+def dotted(path: Iterable[str]) -> str:
+    r"""Join keys to one path; a dot or backslash in a key is escaped, so that no two paths are the same.
+
+    Examples
+    --------
+    >>> print(dotted(["budget", "v1.limit"]))
+    budget.v1\.limit
+    """
+    return ".".join(map(_escaped, path))
+
+
+def keep(value: object, path: str, extra: dict[str, object], *, depth: int = 0) -> None:
+    """Put a value into `extra`, an object leaf by leaf; ``null`` leaves no trace there."""
     if depth > DEEPEST:
         raise too_deep()
     if isinstance(value, Mapping) and value:
         for key, item in value.items():
-            _keep(item, f"{path}.{_escaped(key)}", extra, depth + 1)
+            keep(item, f"{path}.{_escaped(key)}", extra, depth=depth + 1)
     elif value is not None:
         extra[path] = value
 
@@ -163,39 +160,9 @@ def _escaped(key: object) -> str:
     return key.replace("\\", "\\\\").replace(".", "\\.") if "." in key or "\\" in key else key
 
 
-def _tree(schema: Schema) -> _Branch:
-    root = _Branch()
-    for column in schema.columns:
-        *above, key = column.path
-        branch = _descend(root, above)
-        if column.kind is Kind.JSON_OBJECT:
-            _descend(branch, [key]).rest = column.name
-        else:
-            branch.keys[key] = _Leaf(column.name, _FIT[column.kind])
-    for (*above, key), constant in schema.constants:
-        _descend(root, above).keys[key] = constant
-    return root
-
-
-def _descend(branch: _Branch, keys: Iterable[str]) -> _Branch:
-    for key in keys:
-        below = branch.keys.setdefault(key, _Branch())
-        if not isinstance(below, _Branch):
-            raise TypeError(f"{key} is a column and cannot hold columns")
-        branch = below
-    return branch
-
-
 def _text(value: object) -> object:
     """Take any string that UTF-8 can carry: half a surrogate pair cannot be in a column."""
-    if not isinstance(value, str):
-        return _MISFIT
-    if not value.isascii():
-        try:
-            value.encode()
-        except UnicodeEncodeError:
-            return _MISFIT
-    return value
+    return value if isinstance(value, str) and is_utf8(value) else _MISFIT
 
 
 def _integer(value: object) -> object:
@@ -205,7 +172,7 @@ def _integer(value: object) -> object:
 def _time(value: object) -> object:
     """Give microseconds since 1970 in UTC, later digits cut; ``None`` for the zero time."""
     micros = _moment(value) if isinstance(value, datetime) else _read_time(value)
-    return None if micros == _ZERO_TIME else micros
+    return None if micros == ZERO_TIME else micros
 
 
 def _moment(value: datetime) -> object:

@@ -8,6 +8,7 @@ Knows nothing of columns.
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -77,6 +78,17 @@ def too_deep() -> APIResponseValidationError:
     )
 
 
+def is_utf8(text: str) -> bool:
+    """Tell whether UTF-8 can carry a string: half a surrogate pair, which JSON can escape, it cannot."""
+    if text.isascii():
+        return True
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def write(value: object, depth: int = 0) -> str:
     r"""Write a value as canonical JSON text: compact, non-ASCII as it is, keys in the order they have.
 
@@ -111,16 +123,18 @@ def write(value: object, depth: int = 0) -> str:
         return "{" + ",".join([_key(key) + ":" + write(item, depth + 1) for key, item in value.items()]) + "}"
     if isinstance(value, list | tuple):
         return "[" + ",".join([write(item, depth + 1) for item in value]) + "]"
+    return _scalar(value)
+
+
+def _scalar(value: object) -> str:
     if value is None or isinstance(value, bool):
         return _LITERALS[value]
-    if isinstance(value, int):
-        return int.__repr__(value)
     if isinstance(value, Number):
         return value.text
     if isinstance(value, datetime):
         return encode_basestring(stamp(value))
-    if isinstance(value, float) and value - value == 0:
-        return float.__repr__(value)
+    if isinstance(value, int) or (isinstance(value, float) and math.isfinite(value)):
+        return repr(value)
     raise APIResponseValidationError(
         f"a record holds a {type(value).__name__} that has no JSON form; give strings, finite numbers, booleans, "
         "None, lists, dicts and datetimes"

@@ -7,8 +7,8 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from qoderdata.errors import APIResponseValidationError
-from qoderdata.frame.decoder import join
 from qoderdata.frame.exact import Misfit, flatten
+from qoderdata.frame.joining import join
 from qoderdata.frame.pandas import to_pandas
 from qoderdata.schema import DEPLOYMENTS, RUNS, Schema
 
@@ -148,6 +148,6 @@ def _listed(records: Records) -> Iterable[object]:
         return list(records["data"])
     if isinstance(records, str | bytes) or not isinstance(records, Iterable):
         raise TypeError(
-            f"records is a {type(records).__name__}; give an iterable of dicts, or an envelope (a dict with 'data')"
+            f"records is a {type(records).__name__}; give an iterable of dicts, or an envelope (with 'data')"
         )
     return records

@@ -1,0 +1,184 @@
+"""What a page must look like for the fast way, as two readers want to be told: msgspec and pyarrow.json.
+
+Both descriptions come from the schema's tree. The first also has the fields that were learned: known by name,
+without a column.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+import msgspec
+import pyarrow as pa
+
+from qoderdata.schema import Branch, Kind, Schema
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+
+#: Stands where a field is absent.
+NULL = msgspec.Raw(b"null")
+
+#: Fields that are learned at most, so that no answer can make the description grow without end.
+MOST_LEARNED = 64
+
+_PLAIN_NAME = re.compile(r"[A-Za-z0-9_]+")
+
+Path = tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Level:
+    """One JSON object, as msgspec sees it.
+
+    Parameters
+    ----------
+    struct
+        The `msgspec.Struct` with one attribute a key; any other key is an error.
+    attributes
+        The attribute's name by key.
+    below
+        The levels of the objects in it, by key.
+    """
+
+    struct: Any
+    attributes: dict[str, str]
+    below: dict[str, Level]
+
+
+class Shape:
+    """A page as both readers see it.
+
+    Parameters
+    ----------
+    schema
+        The columns.
+    learned
+        Paths of fields without a column.
+
+    Attributes
+    ----------
+    page : msgspec.json.Decoder
+        Reads a page; all values of records that are neither objects nor constants stay text.
+    open_objects : dict
+        By key, what belongs to the objects that also have keys of the callers'.
+    open_lists : dict
+        By key, a decoder of a list of such objects.
+    arrow : pyarrow.Schema
+        The page with its typed values, for pyarrow.json.
+    """
+
+    def __init__(self, schema: Schema, learned: Iterable[Path] = ()) -> None:
+        self.schema = schema
+        self.learned = sorted(learned)
+        self._root = _level(schema.tree, (), self.learned)
+        envelope: list[tuple[str, Any] | tuple[str, Any, Any]] = [
+            ("data", list[self._root.struct]),  # type: ignore[name-defined]  # the class is made above
+            ("has_more", bool),
+            ("first_id", str | None, None),
+            ("last_id", str | None, None),
+            ("next_page", str | None, None),
+        ]
+        self.page: msgspec.json.Decoder[Any] = msgspec.json.Decoder(
+            msgspec.defstruct("Envelope", envelope, gc=False)
+        )
+        self.open_objects = {
+            key: branch for key, branch in schema.tree.keys.items() if isinstance(branch, Branch) and branch.rest
+        }
+        self._open_levels = {
+            key: _level(branch, (key,), self.learned) for key, branch in self.open_objects.items()
+        }
+        self.open_lists: dict[str, msgspec.json.Decoder[Any]] = {
+            key: msgspec.json.Decoder(list[level.struct | None])  # type: ignore[name-defined]
+            for key, level in self._open_levels.items()
+        }
+        records = pa.list_(pa.struct(_fields(schema.tree)))
+        cursors = [(name, pa.large_string()) for name in ("first_id", "last_id", "next_page")]
+        self.arrow = pa.schema([("data", records), ("has_more", pa.bool_()), *cursors])
+
+    def learn(self, unknown: Iterable[Path]) -> Shape:
+        """Give the shape that also knows these fields, as far as there is room for them.
+
+        Parameters
+        ----------
+        unknown
+            Paths of fields without a column. Only plain names are learned.
+
+        Returns
+        -------
+        Shape
+            A new shape, or this one if there is nothing to learn.
+        """
+        new = sorted(path for path in set(unknown) - set(self.learned) if _PLAIN_NAME.fullmatch(path[-1]))
+        room = MOST_LEARNED - len(self.learned)
+        return Shape(self.schema, [*self.learned, *new[:room]]) if new and room > 0 else self
+
+    def raws(self, records: Sequence[Any], path: Path) -> list[msgspec.Raw]:
+        """List the values of one field as their JSON text.
+
+        Parameters
+        ----------
+        records
+            The page's records; for paths below an open object, those objects.
+        path
+            The field.
+
+        Returns
+        -------
+        list of msgspec.Raw
+            One text a record; `NULL` itself where the field is absent.
+        """
+        level, values = self._root, records
+        if path[0] in self._open_levels and len(path) > 1:
+            level, path = self._open_levels[path[0]], path[1:]
+        for key in path[:-1]:
+            attribute = level.attributes[key]
+            values = [None if value is None else getattr(value, attribute) for value in values]
+            level = level.below[key]
+        attribute = level.attributes[path[-1]]
+        return [NULL if value is None else getattr(value, attribute) for value in values]
+
+
+def _level(branch: Branch, path: Path, learned: Sequence[Path]) -> Level:
+    keys = [*branch.keys, *(known[-1] for known in learned if known[:-1] == path)]
+    attributes = {key: f"field{place}" for place, key in enumerate(keys)}
+    below: dict[str, Level] = {}
+    fields: list[tuple[str, Any, Any]] = []
+    for key, attribute in attributes.items():
+        known = branch.keys.get(key)
+        if isinstance(known, str):
+            fields.append((attribute, Literal[known] | None, None))
+        elif isinstance(known, Branch) and known.rest is None:
+            below[key] = _level(known, (*path, key), learned)
+            fields.append((attribute, below[key].struct | None, None))
+        else:
+            fields.append((attribute, msgspec.Raw, NULL))
+    struct = msgspec.defstruct(
+        "Level",
+        fields,
+        rename={attribute: key for key, attribute in attributes.items()},
+        forbid_unknown_fields=branch.rest is None,
+        gc=False,
+    )
+    return Level(struct, attributes, below)
+
+
+#: Times are read as text, since their digits are cut first. Of JSON lists only the number of objects is read.
+_READ_AS: dict[Kind, pa.DataType] = {
+    Kind.TEXT: pa.large_string(),
+    Kind.INTEGER: pa.int64(),
+    Kind.TIME: pa.large_string(),
+    Kind.TEXTS: pa.list_(pa.string()),
+    Kind.TIMES: pa.list_(pa.large_string()),
+    Kind.JSON_LIST: pa.list_(pa.struct([])),
+}
+
+
+def _fields(branch: Branch) -> Iterator[pa.Field[Any]]:
+    for key, known in branch.keys.items():
+        if isinstance(known, Branch):
+            yield pa.field(key, pa.struct(list(_fields(known))))
+        else:
+            yield pa.field(key, pa.large_string() if isinstance(known, str) else _READ_AS[known.kind])
