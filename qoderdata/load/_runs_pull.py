@@ -6,7 +6,7 @@ import logging
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from qoderdata.errors import APIStatusError, BadRequestError, NotFoundError, PaginationError
+from qoderdata.errors import BadRequestError, NotFoundError
 from qoderdata.schema import RUNS
 from qoderdata.store import Reading
 
@@ -19,10 +19,6 @@ _logger = logging.getLogger("qoderdata")
 
 #: How many cursors the service may refuse before the pull gives up; each time a little more is read again.
 _REFUSALS = 100
-
-
-class _ForgottenCursorError(PaginationError):
-    """The service no longer knows a cursor, and began anew instead of refusing it."""
 
 
 def is_current(store: RunStore, query: Query, *, not_before: datetime) -> bool:
@@ -93,8 +89,6 @@ def _walk_on(store: RunStore, walk: RunWalk, start: str | None, stale: set[str],
         nonlocal plan
         if answer.listing is None:
             return True
-        if plan.contradicts(answer.listing):
-            raise _ForgottenCursorError(f"the service began anew instead of behind the cursor {cursor!r}")
         plan = plan.add(answer.listing, read_at=answer.asked_at)
         return plan.cursor == answer.listing.cursor and not plan.covers(walk.query.since)
 
@@ -104,9 +98,8 @@ def _walk_on(store: RunStore, walk: RunWalk, start: str | None, stale: set[str],
             if answer.listing is not None:
                 stale.difference_update(answer.listing.ids)
                 cursor = answer.listing.cursor
-    except (BadRequestError, NotFoundError, _ForgottenCursorError) as error:
-        about_limit = isinstance(error, APIStatusError) and error.param == "limit"
-        if cursor is None or about_limit or cursor in refused or len(refused) >= _REFUSALS:
+    except (BadRequestError, NotFoundError) as error:
+        if cursor is None or error.param == "limit" or cursor in refused or len(refused) >= _REFUSALS:
             raise
         _logger.info(
             "runs: the service no longer knows where an earlier pull ended (%s); reading a part again", error

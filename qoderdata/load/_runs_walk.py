@@ -243,7 +243,7 @@ def _listing(page: Page, table: pa.Table, after: str | None, query: Query) -> Li
         else:
             # Perhaps the list goes on, with runs that the service was not asked for.
             cursor, reaches = cursor or after, query.since
-    return Listing(after, tuple(table["id"].to_pylist()), cursor, newest, reaches)
+    return Listing(after, tuple(table["id"].to_pylist()), cursor, reaches)
 
 
 def _latest(times: pa.ChunkedArray) -> datetime | None:

@@ -9,7 +9,7 @@ One store per base URL, workspace and account keeps the unfiltered list of runs,
 
 **The data set** is plain Hive-partitioned Parquet: DuckDB, Polars, Dask and Spark read ``data`` as it lies. Runs
 without ``triggered_at`` are in Hive's default partition. After a call that ended, every run is in it once, and a
-day has one file (a day of very many runs: a few). `RunStore.files` gives the files that count.
+day has one file (a day of very many runs: a few). `RunReader.files` gives the files that count.
 
 **Nothing that was read is lost.** Every answer is in the inbox, whole, before the answer after the next is asked
 for; so a pull that is cut off at any moment, by SIGKILL too, loses at most the one that was being kept and the
@@ -36,10 +36,10 @@ a warning, and everything is read again.
 
 **A folder that cannot be written** is a warning: the answers are kept in memory, for this call alone.
 
-- `runs`: the store, put together from the parts below
+- `runs`: the store, to add to; `reader`: to read
 - `coverage`: which stretches of the list are complete
 - `inbox`: one file an answer
-- `partitions`: the data set
+- `partitions`, `upkeep`: the data set, and how it is kept in order
 - `merging`: which reading of a run counts, and in which order runs are given
 - `manifest`: what counts
 - `usage`: how much there is, and how to clear it
@@ -50,6 +50,7 @@ from qoderdata.store.inbox import Reading
 from qoderdata.store.manifest import Manifest, OpenRun
 from qoderdata.store.merging import condition, newest_first
 from qoderdata.store.partitions import DamagedStoreError
+from qoderdata.store.reader import RunReader
 from qoderdata.store.runs import RunStore
 from qoderdata.store.usage import Usage, clear, usage
 
@@ -60,6 +61,7 @@ __all__ = [
     "Manifest",
     "OpenRun",
     "Reading",
+    "RunReader",
     "RunStore",
     "Stretch",
     "Usage",

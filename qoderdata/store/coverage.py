@@ -12,6 +12,9 @@ a refresh jumps over what is there. A page that fits nowhere claims nothing.
 
 How far back a stretch reaches is a time: all later runs in the list that were created then or later are in it.
 A whole page with runs that were created before a time shows this, since the list is in that order.
+
+Should the service not know a cursor any more and begin anew, instead of refusing it, nothing is lost: the pages
+that follow are the list from its head, and reading them to the end is complete whatever came before.
 """
 
 from __future__ import annotations
@@ -37,8 +40,6 @@ class Listing:
         Its runs, in the list's order.
     cursor
         Where the next page begins; ``None`` where the list ends.
-    newest
-        When the last of its runs was created; ``None`` where no run says so.
     reaches
         A time such that nothing that was created then or later comes behind this page; ``None`` when unknown.
     """
@@ -46,7 +47,6 @@ class Listing:
     after: str | None
     ids: tuple[str, ...]
     cursor: str | None
-    newest: datetime | None = None
     reaches: datetime | None = None
 
 
@@ -60,8 +60,6 @@ class Stretch:
         When its newest end was read, as the head of the list.
     marks
         The ids of its newest runs.
-    newest
-        When the last run of its first page was created; ``None`` when unknown.
     cursor
         Its older end; ``None`` where that is the end of the list.
     reaches
@@ -72,7 +70,6 @@ class Stretch:
 
     read_at: datetime
     marks: tuple[str, ...]
-    newest: datetime | None
     cursor: str | None
     reaches: datetime | None = None
     steps: tuple[tuple[str, datetime | None], ...] = ()
@@ -156,7 +153,7 @@ class Coverage:
             With the page; the same where the page fits nowhere.
         """
         if page.after is None:
-            top, lower = Stretch(read_at, _marks(page.ids), page.newest, page.cursor, page.reaches), self.stretches
+            top, lower = Stretch(read_at, _marks(page.ids), page.cursor, page.reaches), self.stretches
         elif self.cursor == page.after:
             top, lower = self.stretches[0]._longer(page), self.stretches[1:]  # noqa: SLF001 - a part of this module
         else:
@@ -171,17 +168,6 @@ class Coverage:
                 beyond = met.cursor in ids
                 return Coverage((top if beyond else top._joined(met), *lower[place + 1 :]))  # noqa: SLF001
         return Coverage((top, *lower))
-
-    def contradicts(self, page: Listing) -> bool:
-        """Tell whether a page that should lie behind the top stretch comes from before it.
-
-        So it is when the service no longer knows the cursor, and begins anew instead of refusing it.
-        """
-        if page.after is None or not self.stretches:
-            return False
-        top = self.stretches[0]
-        later = page.newest is not None and top.newest is not None and page.newest > top.newest
-        return later or any(mark in page.ids for mark in top.marks[:1] if mark != page.after)
 
     def retreat(self) -> Coverage:
         """Claim less of the top stretch, after the service refused its cursor: back to the step before."""

@@ -24,6 +24,8 @@ FOLDER = "inbox"
 _SUFFIX = ".arrow"
 _METADATA_KEY = b"qoderdata"
 _NUMBER = slice(0, 12)
+_FULL_ITEMS = 200
+_FULL_ROWS = 50_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,55 +69,91 @@ class Item:
     table: pa.Table
 
 
-def names(folder: Folder) -> dict[str, int]:
-    """List the files of a store's inbox in the order in which they came, each with its number."""
-    found = sorted(info.base_name for info in folder.files(FOLDER) if info.base_name.endswith(_SUFFIX))
-    return {f"{FOLDER}/{name}": int(name[_NUMBER]) for name in found if name[_NUMBER].isdecimal()}
-
-
-def write(folder: Folder, number: int, reading: Reading, table: pa.Table) -> str:
-    """Keep an answer, and give its file's name.
+class Inbox:
+    """The answers that are not in the data set yet.
 
     Parameters
     ----------
     folder
         The store's folder.
-    number
-        Its place in the order in which the answers came.
-    reading
-        What it says.
-    table
-        Its runs.
 
-    Raises
-    ------
-    OSError
-        The folder cannot be written.
+    Attributes
+    ----------
+    items : list of Item
+        The answers, in the order in which they came.
+    number : int
+        The number of the last answer, in this inbox or before it.
     """
-    # A part by chance, since an object store does not keep two writers from the same number.
-    name = f"{FOLDER}/{number:012d}-{secrets.token_hex(4)}{_SUFFIX}"
-    table = table.replace_schema_metadata({_METADATA_KEY: msgspec.json.encode(reading)})
 
-    def write_table(sink: pa.NativeFile) -> None:
-        with pa.ipc.new_file(sink, table.schema) as writer:
-            writer.write_table(table)
+    def __init__(self, folder: Folder) -> None:
+        self.folder = folder
+        self.items: list[Item] = []
+        self.number = 0
 
-    folder.replace(name, write_table)
-    return name
+    @property
+    def is_full(self) -> bool:
+        """Whether it is time to fold: more would cost memory, and time after a kill."""
+        return len(self.items) >= _FULL_ITEMS or sum(item.table.num_rows for item in self.items) >= _FULL_ROWS
 
+    def files(self) -> dict[str, int]:
+        """List its files in the order in which they came, each with its number."""
+        found = sorted(info.base_name for info in self.folder.files(FOLDER) if info.base_name.endswith(_SUFFIX))
+        return {f"{FOLDER}/{name}": int(name[_NUMBER]) for name in found if name[_NUMBER].isdecimal()}
 
-def read(folder: Folder, name: str, number: int) -> Item | None:
-    """Give an answer that was kept; ``None`` where its file is not there any more, or cannot be used.
+    def load(self, *, after: int) -> None:
+        """Read the answers that came after that of a number; one that cannot be read is one that never came."""
+        files = self.files()
+        self.number = max([after, *files.values()])
+        items = [self._read(name, number) for name, number in files.items() if number > after]
+        self.items = [item for item in items if item is not None]
 
-    An answer that cannot be used is one that was not got: the service is asked again.
-    """
-    try:
-        content = folder.read(name)
-        if content is None:
+    def put(self, reading: Reading, table: pa.Table) -> None:
+        """Keep an answer in a file.
+
+        Parameters
+        ----------
+        reading
+            What it says.
+        table
+            Its runs.
+
+        Raises
+        ------
+        OSError
+            The folder cannot be written; the answer is not kept.
+        """
+        number = self.number + 1
+        # A part by chance, since an object store does not keep two writers from the same number.
+        name = f"{FOLDER}/{number:012d}-{secrets.token_hex(4)}{_SUFFIX}"
+        described = table.replace_schema_metadata({_METADATA_KEY: msgspec.json.encode(reading)})
+
+        def write(sink: pa.NativeFile) -> None:
+            with pa.ipc.new_file(sink, described.schema) as writer:
+                writer.write_table(described)
+
+        self.folder.replace(name, write)
+        self.number = number
+        self.items.append(Item(number, name, reading, table))
+
+    def hold(self, reading: Reading, table: pa.Table) -> None:
+        """Keep an answer in memory only."""
+        self.number += 1
+        self.items.append(Item(self.number, None, reading, table))
+
+    def sweep(self, *, upto: int) -> None:
+        """Remove the files of answers up to that of a number; what is worth anything was folded."""
+        for name, number in self.files().items():
+            if number <= upto:
+                self.folder.remove(name)
+
+    def _read(self, name: str, number: int) -> Item | None:
+        try:
+            content = self.folder.read(name)
+            if content is None:
+                return None
+            table = pa.ipc.open_file(content).read_all()
+            reading = msgspec.json.decode((table.schema.metadata or {}).get(_METADATA_KEY, b""), type=Reading)
+            table.validate(full=True)
+            return Item(number, name, reading, table.replace_schema_metadata(None).cast(RUNS.arrow))
+        except (OSError, ValueError, pa.ArrowException):
             return None
-        table = pa.ipc.open_file(content).read_all()
-        reading = msgspec.json.decode((table.schema.metadata or {}).get(_METADATA_KEY, b""), type=Reading)
-        table.validate(full=True)
-        return Item(number, name, reading, table.replace_schema_metadata(None).cast(RUNS.arrow))
-    except (OSError, ValueError, pa.ArrowException):
-        return None

@@ -35,10 +35,6 @@ _SUFFIX = ".parquet"
 _KEY = "day="
 _BATCH_ROWS = 65_536
 _GROUP_ROWS = 262_144
-#: A day with fewer runs than this has one file after `compact`; a larger one is left with up to `_FEW`, since to
-#: write it anew each time would cost more than the few files do.
-_SMALL = 500_000
-_FEW = 8
 
 _FORMAT = ds.ParquetFileFormat(
     default_fragment_scan_options=ds.ParquetFragmentScanOptions(page_checksum_verification=True)
@@ -153,9 +149,9 @@ def add(
     OSError
         The folder cannot be written.
     """
-    by_day = _by_day(files)
+    before = by_day(files)
     run_ids, run_days = ids(runs), days(runs)
-    stored = _stored(folder, [name for day in set(run_days) for name in by_day.get(day, [])], run_ids)
+    stored = _stored(folder, [name for day in set(run_days) for name in before.get(day, [])], run_ids)
     new: dict[str, list[int]] = defaultdict(list)
     replaced: dict[str, set[str]] = defaultdict(set)
     for place, (run, day) in enumerate(zip(run_ids, run_days, strict=True)):
@@ -166,81 +162,13 @@ def add(
         new[day].append(place)
     after = dict(files)
     for day in sorted({*new, *replaced}):
-        old = by_day[day] if day in replaced else []
-        name, rows = _write(folder, day, _stream(folder, old, without=replaced[day]), runs.take(new[day]))
+        old = before[day] if day in replaced else []
+        name, rows = write(folder, day, stream(folder, old, without=replaced[day]), runs.take(new[day]))
         for superseded in old:
             del after[superseded]
         if rows:
             after[name] = rows
     return after, runs.take(sorted(itertools.chain.from_iterable(new.values())))
-
-
-def compact(folder: Folder, files: Mapping[str, int]) -> dict[str, int]:
-    """Make one file of all those of a day, where that is worth it.
-
-    Parameters
-    ----------
-    folder
-        The store's folder.
-    files
-        The data files that count, each with its number of runs.
-
-    Returns
-    -------
-    dict
-        The files that count from now on.
-
-    Raises
-    ------
-    DamagedStoreError
-        A file is gone or cannot be read.
-    OSError
-        The folder cannot be written.
-    """
-    after = dict(files)
-    for day, old in _by_day(files).items():
-        if len(old) == 1 or (len(old) <= _FEW and sum(files[name] for name in old) >= _SMALL):
-            continue
-        name, rows = _write(folder, day, _stream(folder, old, without=set()), RUNS.arrow.empty_table())
-        for superseded in old:
-            del after[superseded]
-        after[name] = rows
-    return after
-
-
-def sweep(folder: Folder, files: Iterable[str], *, before: datetime) -> None:
-    """Remove data files that do not count: superseded ones, and those of a fold that was cut off.
-
-    Parameters
-    ----------
-    folder
-        The store's folder.
-    files
-        The data files that count.
-    before
-        On an object store, where nobody is locked out, only those that were written before this time.
-
-    Raises
-    ------
-    OSError
-        The folder cannot be written.
-    """
-    current = {folder.full(f"{FOLDER}/{name}") for name in files}
-    for info in folder.files(FOLDER):
-        if info.path not in current and (folder.local or (info.mtime is not None and info.mtime < before)):
-            folder.filesystem.delete_file(info.path)
-
-
-def damaged(folder: Folder, files: Iterable[str]) -> list[str]:
-    """Give those files that are gone or cannot be read, from the first byte to the last."""
-    found = []
-    for name in files:
-        try:
-            for _ in _stream(folder, [name], without=set()):
-                pass
-        except DamagedStoreError:
-            found.append(name)
-    return found
 
 
 def _stored(folder: Folder, files: list[str], run_ids: list[str]) -> set[str]:
@@ -252,7 +180,7 @@ def _stored(folder: Folder, files: list[str], run_ids: list[str]) -> set[str]:
         return set(ids(_dataset(folder, files).to_table(columns=["id"], filter=wanted)))
 
 
-def _stream(folder: Folder, files: list[str], *, without: AbstractSet[str]) -> Iterator[pa.RecordBatch]:
+def stream(folder: Folder, files: list[str], *, without: AbstractSet[str]) -> Iterator[pa.RecordBatch]:
     """Read runs a batch at a time, so that a day never is in memory as a whole."""
     if not files:
         return
@@ -261,7 +189,7 @@ def _stream(folder: Folder, files: list[str], *, without: AbstractSet[str]) -> I
         yield from _dataset(folder, files).to_batches(filter=where, batch_size=_BATCH_ROWS)
 
 
-def _write(folder: Folder, day: str, batches: Iterator[pa.RecordBatch], table: pa.Table) -> tuple[str, int]:
+def write(folder: Folder, day: str, batches: Iterator[pa.RecordBatch], table: pa.Table) -> tuple[str, int]:
     """Write one data file, the new runs before the old, and give its name and how many runs it has."""
     name = f"{_KEY}{day}/{secrets.token_hex(8)}{_SUFFIX}"
     rows = 0
@@ -295,7 +223,8 @@ def _dataset(folder: Folder, files: Iterable[str]) -> ds.Dataset:
     return ds.dataset(paths, schema=RUNS.arrow, format=_FORMAT, filesystem=folder.filesystem)
 
 
-def _by_day(files: Iterable[str]) -> dict[str, list[str]]:
+def by_day(files: Iterable[str]) -> dict[str, list[str]]:
+    """Give the names of data files by their day."""
     found: dict[str, list[str]] = defaultdict(list)
     for name in files:
         found[_day(name)].append(name)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from pyarrow import fs
 
 from qoderdata.errors import CacheError
-from qoderdata.store import manifest, runs
+from qoderdata.store import manifest, reader
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -55,7 +55,7 @@ def usage(folder: Folder) -> list[Usage]:
     """Tell how much each store below a cache folder holds, largest first; a damaged one is left out."""
     found = []
     for key in _keys(folder):
-        store = folder.folder(runs.FOLDER).folder(key)
+        store = folder.folder(reader.FOLDER).folder(key)
         known = manifest.read(store)
         if known is None:
             continue
@@ -95,7 +95,7 @@ def clear(folder: Folder) -> int:
     CacheError
         A process is pulling into one of them.
     """
-    parent = folder.folder(runs.FOLDER)
+    parent = folder.folder(reader.FOLDER)
     removed = 0
     for key in _keys(folder):
         store = parent.folder(key)
@@ -114,6 +114,6 @@ def clear(folder: Folder) -> int:
 
 def _keys(folder: Folder) -> list[str]:
     """List the stores below a cache folder."""
-    parent = folder.folder(runs.FOLDER)
+    parent = folder.folder(reader.FOLDER)
     infos = parent.filesystem.get_file_info(fs.FileSelector(parent.path, allow_not_found=True))
     return sorted(info.base_name for info in infos if info.type == fs.FileType.Directory)

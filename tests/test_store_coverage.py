@@ -1,0 +1,254 @@
+"""The bookkeeping of complete stretches, against a list that grows, forgets, and is read in pieces."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from qoderdata.store.coverage import MARKS, STEPS, Coverage, Listing, Stretch
+
+NOW = datetime(2026, 6, 15, tzinfo=UTC)
+
+
+def at(day: int | None) -> datetime | None:
+    return None if day is None else NOW + timedelta(days=day)
+
+
+@dataclass
+class List:
+    """The service's list, newest first, every run with the day when it was created, if that is known."""
+
+    page: int
+    runs: list[tuple[str, int | None]] = field(default_factory=list)
+    ever: list[str] = field(default_factory=list)
+    today: int = 0
+    requests: int = 0
+
+    def create(self, count: int, *, days: int, known: bool = True) -> None:
+        for _ in range(count):
+            run = f"run{len(self.ever)}"
+            self.ever.append(run)
+            self.runs.insert(0, (run, self.today if known else None))
+        self.today += days
+
+    def ask(self, after: str | None) -> Listing | None:
+        """Give the page after a cursor; ``None`` where the cursor is refused."""
+        self.requests += 1
+        ids = [run for run, _ in self.runs]
+        if after is not None and after not in ids:
+            return None
+        start = 0 if after is None else ids.index(after) + 1
+        shown = self.runs[start : start + self.page]
+        days = [day for _, day in shown]
+        known = [day for day in days if day is not None]
+        reaches = NOW + timedelta(days=max(known), microseconds=1) if days and len(known) == len(days) else None
+        more = start + self.page < len(self.runs)
+        return Listing(after, tuple(run for run, _ in shown), shown[-1][0] if more else None, reaches)
+
+
+@dataclass
+class Reader:
+    """Reads the list as `load_runs` does, and checks what it claims to know."""
+
+    list: List
+    coverage: Coverage = field(default_factory=Coverage)
+    stored: set[str] = field(default_factory=set)
+
+    def pull(self, since: int | None, *, pages: int = 10_000) -> bool:
+        """Read until there is enough, or until so many pages came; tell which."""
+        head = None
+        while head is None or not self.coverage.covers(at(since)):
+            if pages == 0:
+                return False
+            after = self.coverage.cursor if head is not None else None
+            page = self.list.ask(after)
+            if page is None:
+                self.coverage = self.coverage.retreat()
+                if not self.coverage.stretches:
+                    head = None
+            else:
+                pages -= 1
+                head = NOW if head is None else head
+                self.stored.update(page.ids)
+                self.coverage = self.coverage.add(page, read_at=NOW)
+            self.check()
+        return True
+
+    def check(self) -> None:
+        """Every claim holds: nothing that is in the list now and within a stretch is missing."""
+        order = {run: place for place, run in enumerate(reversed(self.list.ever))}
+        for stretch in self.coverage.stretches:
+            within = [
+                run
+                for run, _ in self.list.runs
+                if stretch.marks
+                and order[run] >= order[stretch.marks[0]]
+                and (stretch.cursor is None or order[run] <= order[stretch.cursor])
+            ]
+            assert self.stored.issuperset(within)
+            if stretch.reaches is not None and stretch.cursor is not None:
+                behind = [day for run, day in self.list.runs if order[run] > order[stretch.cursor]]
+                assert all(day is None or NOW + timedelta(days=day) < stretch.reaches for day in behind)
+
+    def missing(self, since: int | None) -> set[str]:
+        wanted = {run for run, day in self.list.runs if since is None or (day is not None and day >= since)}
+        return wanted - self.stored
+
+
+steps = st.lists(
+    st.one_of(
+        st.tuples(st.just("create"), st.integers(1, 12), st.integers(0, 2), st.booleans()),
+        st.tuples(st.just("forget"), st.integers(1, 12)),
+        st.tuples(st.just("vanish"), st.integers(0, 60)),
+        st.tuples(st.just("pull"), st.none() | st.integers(0, 12), st.integers(1, 6) | st.just(1000)),
+    ),
+    max_size=25,
+)
+
+
+@settings(max_examples=400, deadline=None)
+@given(page=st.integers(1, 6), steps=steps)
+def test_whatever_happens_in_between_nothing_is_lost_and_no_claim_is_false(
+    page: int, steps: list[tuple[object, ...]]
+) -> None:
+    """New runs, retention, single runs that vanish, pulls that reach less far, pulls that are cut off."""
+    reader = Reader(List(page))
+    for step in steps:
+        match step:
+            case ("create", int(count), int(days), bool(known)):
+                reader.list.create(count, days=days, known=known)
+            case ("forget", int(count)):
+                del reader.list.runs[-count:]
+            case ("vanish", int(place)) if reader.list.runs:
+                del reader.list.runs[place % len(reader.list.runs)]
+            case ("pull", since, int(pages)) if since is None or isinstance(since, int):
+                if reader.pull(since, pages=pages):
+                    assert not reader.missing(since)
+        reader.check()
+    assert reader.pull(None)
+    assert not reader.missing(None)
+
+
+@settings(max_examples=200, deadline=None)
+@given(page=st.integers(1, 7), old=st.integers(0, 40), new=st.integers(0, 40))
+def test_a_refresh_costs_the_pages_of_what_is_new(page: int, old: int, new: int) -> None:
+    reader = Reader(List(page))
+    reader.list.create(old, days=1)
+    reader.pull(None)
+    before = reader.list.requests
+    reader.list.create(new, days=1)
+    reader.pull(None)
+    assert reader.list.requests - before <= new // page + 1
+
+
+@settings(max_examples=200, deadline=None)
+@given(page=st.integers(1, 5), runs=st.integers(0, 60), cuts=st.lists(st.integers(0, 5), max_size=10))
+def test_a_cut_costs_the_head_and_nothing_else(page: int, runs: int, cuts: list[int]) -> None:
+    reader = Reader(List(page))
+    reader.list.create(runs, days=0)
+    for pages in cuts:
+        reader.pull(None, pages=pages)
+    reader.pull(None)
+    uninterrupted = max(1, -(-runs // page))
+    assert reader.list.requests <= uninterrupted + sum(1 for pages in cuts if pages)
+    assert not reader.missing(None)
+
+
+@settings(max_examples=100, deadline=None)
+@given(page=st.integers(1, 5), first=st.integers(0, 30), second=st.integers(0, 30))
+def test_an_older_stretch_costs_its_own_pages(page: int, first: int, second: int) -> None:
+    """Reaching back to one time and then to an earlier one costs what going to the earlier one at once does."""
+    at_once = Reader(List(page))
+    for _ in range(31):
+        at_once.list.create(2, days=1)
+    in_two = Reader(List(page, list(at_once.list.runs), list(at_once.list.ever)))
+    at_once.pull(min(first, second))
+    in_two.pull(max(first, second))
+    in_two.pull(min(first, second))
+    assert in_two.list.requests <= at_once.list.requests + 1
+    assert in_two.stored == at_once.stored
+
+
+def test_between_two_stretches_lies_a_gap_until_a_page_meets_the_lower_one() -> None:
+    reader = Reader(List(2))
+    reader.list.create(6, days=1)
+    reader.pull(None)
+    reader.list.create(20, days=1)
+    reader.pull(None, pages=3)
+    assert [len(stretch.marks) for stretch in reader.coverage.stretches] == [6, 6]
+    assert reader.pull(None, pages=9)
+    assert [stretch.cursor for stretch in reader.coverage.stretches] == [None]
+
+
+def test_a_page_that_fits_nowhere_claims_nothing() -> None:
+    coverage = Coverage().add(Listing(None, ("d", "c"), "c"), read_at=NOW)
+    assert coverage.add(Listing("x", ("b", "a"), None), read_at=NOW) is coverage
+
+
+def test_a_page_may_go_beyond_the_stretch_that_it_meets() -> None:
+    """Then reading goes on behind the page, not behind the stretch."""
+    coverage = Coverage().add(Listing(None, ("c",), "c"), read_at=NOW)
+    coverage = coverage.add(Listing(None, ("d", "c", "b"), "b"), read_at=NOW)
+    assert [stretch.cursor for stretch in coverage.stretches] == ["b"]
+
+
+def test_several_stretches_within_one_page_become_one() -> None:
+    lower = tuple(Stretch(NOW, (mark,), mark) for mark in "eca")
+    coverage = Coverage(lower).add(Listing(None, ("f", "e", "d", "c"), "c"), read_at=NOW)
+    assert [stretch.marks for stretch in coverage.stretches] == [("f", "e", "d", "c"), ("a",)]
+
+
+def test_the_end_of_the_list_ends_every_gap() -> None:
+    """Also where retention took all that a lower stretch was known by."""
+    lower = (Stretch(NOW, ("gone",), "gone too"),)
+    coverage = Coverage(lower).add(Listing(None, ("f", "e"), None), read_at=NOW)
+    assert coverage.stretches == (Stretch(NOW, ("f", "e"), None),)
+
+
+@pytest.mark.parametrize(
+    ("cursor", "reaches", "since", "covered"),
+    [
+        (None, None, None, True),
+        (None, None, 3, True),
+        ("c", None, None, False),
+        ("c", None, 3, False),
+        ("c", 3, None, False),
+        ("c", 3, 2, False),
+        ("c", 3, 3, True),
+        ("c", 3, 4, True),
+    ],
+)
+def test_what_a_stretch_covers(
+    cursor: str | None, reaches: int | None, since: int | None, *, covered: bool
+) -> None:
+    stretch = Stretch(NOW, ("e",), cursor, at(reaches))
+    assert stretch.covers(at(since)) is covered
+    assert Coverage((stretch,)).covers(at(since)) is covered
+    assert not Coverage().covers(at(since))
+
+
+def test_a_stretch_of_any_length_is_described_in_little_space() -> None:
+    reader = Reader(List(3))
+    reader.list.create(3000, days=0)
+    for page in iter(lambda: reader.list.ask(reader.coverage.cursor), None):
+        reader.coverage = reader.coverage.add(page, read_at=NOW)
+        if page.cursor is None:
+            break
+    (stretch,) = reader.coverage.stretches
+    assert len(stretch.marks) == MARKS
+    assert 0 < len(stretch.steps) <= STEPS
+
+
+def test_a_refused_cursor_costs_a_part_of_the_stretch_and_not_all_of_it() -> None:
+    """Retention took the end of what was read; the pull finds a place to go on from a few steps before."""
+    reader = Reader(List(2))
+    reader.list.create(1000, days=0)
+    reader.pull(None, pages=400)
+    del reader.list.runs[700:]
+    before = reader.list.requests
+    assert reader.pull(None)
+    assert reader.list.requests - before < 60
