@@ -35,6 +35,7 @@ WIDTH_INCHES = 9.0
 FEWEST_LANES = 3
 #: Agg refuses a picture of 65,536 pixels; this keeps well below it at 300 dots an inch.
 _MOST_INCHES = 200.0
+_HALF = 0.5
 _SMALLEST_POINTS, _POINTS_PER_INCH = 3.5, 72.0
 
 
@@ -71,6 +72,19 @@ def row_points(ax: Axes, rows: int) -> float:
     return max(_SMALLEST_POINTS, min(0.9 * float(mpl.rcParams["font.size"]), 0.75 * points))
 
 
+def ink() -> str:
+    """Give the colour of lines that lie on bars and beside them: dark, but light where the text is light."""
+    import matplotlib as mpl  # noqa: PLC0415 - heavy, and needed only when a picture is drawn
+    from matplotlib.colors import to_rgb  # noqa: PLC0415 - as above
+
+    return "#333333" if _brightness(to_rgb(mpl.rcParams["text.color"])) < _HALF else "#FFFFFF"
+
+
+def _brightness(colour: Sequence[float]) -> float:
+    """Weigh red, green and blue as the eye does (ITU-R BT.601): 0 is black, 1 white."""
+    return 0.299 * colour[0] + 0.587 * colour[1] + 0.114 * colour[2]
+
+
 def sentence(ax: Axes, text: str) -> None:
     """Write one plain sentence where there is nothing to draw."""
     ax.set(xticks=[], yticks=[])
@@ -96,6 +110,7 @@ def legend_beside(
     *,
     title: str | None = None,
     properties: Mapping[str, Any] | None = None,
+    offset: float = 6.0,
 ) -> None:
     """Write a legend to the right of the axes, where it covers nothing.
 
@@ -111,7 +126,12 @@ def legend_beside(
         What the texts are; ``None`` for no title.
     properties
         Of the texts, where they are names: see `qoderdata.plots.lettering`.
+    offset
+        Points between the axes and the legend.
     """
+    from matplotlib.transforms import ScaledTranslation  # noqa: PLC0415 - heavy, and needed only when drawing
+
+    beside = ScaledTranslation(offset / _POINTS_PER_INCH, 0, ax.figure.dpi_scale_trans)
     # The texts are set afterwards, since matplotlib leaves out labels that start with an underscore.
     legend = ax.legend(
         handles,
@@ -119,7 +139,8 @@ def legend_beside(
         title=title,
         alignment="left",
         loc="upper left",
-        bbox_to_anchor=(1.01, 1.0),
+        bbox_to_anchor=(1.0, 1.0),
+        bbox_transform=ax.transAxes + beside,
         borderaxespad=0,
         frameon=False,
         fontsize="small",
@@ -152,7 +173,12 @@ def cells(
     """
     rows, columns = values.shape
     ax.pcolormesh(
-        *_edges(values), np.ma.masked_invalid(values), cmap=colours, norm=norm, edgecolors="white", linewidth=0.8
+        *_edges(values),
+        np.ma.masked_invalid(values),
+        cmap=colours,
+        norm=norm,
+        edgecolors=ax.get_facecolor(),
+        linewidth=0.8,
     )
     ax.set(xlim=(-0.5, columns - 0.5), ylim=(rows - 0.5, -0.5))
     ax.spines[:].set_visible(False)
@@ -162,8 +188,7 @@ def cells(
     width = ax.bbox.width / ax.figure.dpi * _POINTS_PER_INCH / columns
     points = min(8.0, width / max(2, *(len(text) for text in texts.flat)) * 1.25)
     for row, column_ in np.argwhere(np.isfinite(values)):
-        red, green, blue, _ = colours(norm(values[row, column_]))
-        dark = 0.299 * red + 0.587 * green + 0.114 * blue < 0.5  # noqa: PLR2004 - half as bright as white
+        dark = _brightness(colours(norm(values[row, column_]))) < _HALF
         ax.text(
             column_,
             row,
@@ -222,5 +247,6 @@ def column(
             ax.annotate(
                 text, (1, row), xycoords=ax.get_yaxis_transform(), xytext=(end, 0), va="center_baseline", **style
             )
-    ax.annotate(header, (1, 1), xycoords="axes fraction", xytext=(end, 2), va="bottom", alpha=0.8, **style)
+    if header:
+        ax.annotate(header, (1, 1), xycoords="axes fraction", xytext=(end, 2), va="bottom", alpha=0.8, **style)
     return end

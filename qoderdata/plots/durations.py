@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from qoderdata.errors import require_columns
-from qoderdata.plots.canvas import PALE, VERMILLION, axes_for, legend_beside, sentence
+from qoderdata.plots.canvas import PALE, VERMILLION, axes_for, ink, legend_beside, sentence
 from qoderdata.words import milliseconds
 
 if TYPE_CHECKING:
@@ -73,7 +73,7 @@ def plot_durations(runs: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
         texts.append(f"completed ({completed.size:,} runs)")
         for share, words, style in ((0.5, "median", "solid"), (0.95, "95th percentile", "dashed")):
             length = float(np.quantile(completed, share))
-            handles.append(ax.axvline(length, color="#333333", linewidth=1.2, linestyle=style))
+            handles.append(ax.axvline(length, color=ink(), linewidth=1.2, linestyle=style))
             texts.append(f"{words}, completed: {milliseconds(length)}")
     if failed.size:
         counts = np.histogram(failed, edges)[0]

@@ -7,7 +7,17 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 from qoderdata.errors import require_columns
-from qoderdata.plots.canvas import FEWEST_LANES, PALE, VERMILLION, axes_for, column, lanes, row_points, sentence
+from qoderdata.plots.canvas import (
+    FEWEST_LANES,
+    PALE,
+    VERMILLION,
+    axes_for,
+    column,
+    ink,
+    lanes,
+    row_points,
+    sentence,
+)
 from qoderdata.plots.lettering import key_words, letter
 
 if TYPE_CHECKING:
@@ -100,7 +110,7 @@ def _bars(ax: Axes, shown: pd.DataFrame, failing: pd.Series[bool]) -> None:
         numbers.index,
         xerr=[rate - numbers["ci_low"], numbers["ci_high"] - rate],
         fmt="none",
-        ecolor="#333333",
+        ecolor=ink(),
         elinewidth=1.1,
         capsize=2.5,
     )
@@ -126,7 +136,7 @@ def _counts(shown: pd.DataFrame, *, by_runs: bool) -> list[str]:
     texts = []
     for failed, all_runs in zip(failures, runs, strict=True):
         if pd.isna(failed) or pd.isna(all_runs):
-            texts.append("no counters")
+            texts.append("unknown")
         elif all_runs == 0:
             texts.append("no runs")
         else:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
@@ -12,20 +12,19 @@ from qoderdata.plots.canvas import (
     FEWEST_LANES,
     GREY,
     axes_for,
+    column,
     lanes,
     legend_beside,
     row_points,
     sentence,
 )
-from qoderdata.plots.lettering import Lettering, letter
+from qoderdata.plots.lettering import letter, shorten
 from qoderdata.plots.times import day_numbers, time_axis
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    import numpy as np
     from matplotlib.axes import Axes
-    from numpy.typing import NDArray
 
 _ROW_INCHES, _MARGIN_INCHES = 0.25, 1.3
 _AGENT_COLUMNS = 20
@@ -83,27 +82,28 @@ def plot_next_triggers(
     own = agents[: len(DISTINCT)]
     ids = [str(identifier) for identifier in first.index]
     names = [None if pd.isna(name) else str(name) for name in first["name"]]
-    lettering = letter(ids, names, labels)
-    agent_lettering = letter(own, [None] * len(own), labels, columns=_AGENT_COLUMNS)
+    texts, properties = letter([*ids, *own], [*names, *[None] * len(own)], labels)
     lanes(ax, len(first))
     points = row_points(ax, len(first))
-    ax.set_yticks(range(len(first)), lettering.texts, fontsize=points, **lettering.properties)
+    ax.set_yticks(range(len(first)), texts[: len(first)], fontsize=points, **properties)
 
     shown = triggers[triggers["deployment_id"].isin(first.index)]
-    lane = pd.Series(range(len(first)), index=first.index)
-    rows = lane.loc[shown["deployment_id"].astype("object")].to_numpy()
-    numbers = day_numbers(shown["trigger_at"])
-    agent_of_mark = shown["agent_id"].astype("object")
-    for agent, colour in zip(own, DISTINCT, strict=False):
-        mine = agent_of_mark.eq(agent).to_numpy()
-        _marks(ax, numbers[mine], rows[mine], colour=colour, points=points)
-    rest = ~agent_of_mark.isin(own).to_numpy()
-    if rest.any():
-        _marks(ax, numbers[rest], rows[rest], colour=GREY, points=points)
-        others = len(agents) - len(own)
-        agent_lettering.texts.append(f"{others:,} other agents" if others else "no agent")
-    _agent_legend(ax, agent_lettering)
     time_axis(ax, pd.DatetimeIndex(shown["trigger_at"]), what="trigger time")
+    _marks(ax, shown, pd.Series(range(len(first)), index=first.index), own=own, points=points)
+    # Beside its colour an agent has a number, for whoever sees no colours.
+    numbers = {agent: f"{number}" for number, agent in enumerate(own, start=1)}
+    numbers_end = column(
+        ax, "", [numbers.get(agent, "") for agent in first["agent_id"]], offset=2, points=0.9 * points
+    )
+    agent_texts = [
+        f"{numbers[agent]}  {shorten(text, _AGENT_COLUMNS)}"
+        for agent, text in zip(own, texts[len(first) :], strict=True)
+    ]
+    if len(agents) > len(own):
+        agent_texts.append(f"{len(agents) - len(own):,} other agents")
+    elif first["agent_id"].isna().any():
+        agent_texts.append("no agent")
+    _agent_legend(ax, own, agent_texts, properties, offset=numbers_end + 12)
     return ax
 
 
@@ -114,15 +114,30 @@ def _first_of_each(triggers: pd.DataFrame) -> pd.DataFrame:
     return first[columns].astype("object").set_index("deployment_id")
 
 
-def _marks(ax: Axes, times: NDArray[np.float64], rows: NDArray[np.integer], *, colour: str, points: float) -> None:
-    """Draw one agent's triggers; markers of one line stay fast where there are hundreds of thousands."""
-    ax.plot(times, rows, linestyle="none", marker="|", markersize=1.4 * points, markeredgewidth=1.4, color=colour)
+def _marks(ax: Axes, shown: pd.DataFrame, lane: pd.Series[int], *, own: list[str], points: float) -> None:
+    """Draw the triggers, one line of markers an agent: those stay fast where there are hundreds of thousands."""
+    rows = lane.loc[shown["deployment_id"].astype("object")].to_numpy()
+    times = day_numbers(shown["trigger_at"])
+    agents = shown["agent_id"].astype("object")
+    masks = [agents.eq(agent) for agent in own]
+    for colour, mask in zip((*DISTINCT[: len(own)], GREY), (*masks, ~agents.isin(own)), strict=True):
+        mine = mask.to_numpy(dtype=bool)
+        if mine.any():
+            look: dict[str, Any] = {
+                "marker": "|",
+                "markersize": 1.4 * points,
+                "markeredgewidth": 1.4,
+                "color": colour,
+            }
+            ax.plot(times[mine], rows[mine], linestyle="none", **look)
 
 
-def _agent_legend(ax: Axes, lettering: Lettering) -> None:
-    """Say which colour is which agent, to the right of the lanes."""
+def _agent_legend(
+    ax: Axes, own: list[str], texts: list[str], properties: dict[str, Any], *, offset: float
+) -> None:
+    """Say which colour and number is which agent, to the right of the lanes."""
     from matplotlib.lines import Line2D  # noqa: PLC0415 - heavy, and needed only when drawing
 
-    colours = [*DISTINCT[: len(lettering.texts)], GREY][: len(lettering.texts)]
+    colours = [*DISTINCT[: len(own)], GREY][: len(texts)]
     handles = [Line2D([], [], linewidth=5, color=colour) for colour in colours]
-    legend_beside(ax, handles, lettering.texts, title="agent", properties=lettering.properties)
+    legend_beside(ax, handles, texts, title="agent", properties=properties, offset=offset)

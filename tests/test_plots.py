@@ -1,0 +1,310 @@
+"""Every plot meets the same demands, whatever it draws."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import pairwise
+from typing import TYPE_CHECKING
+
+import matplotlib as mpl
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib import pyplot as plt
+from matplotlib.text import Text
+
+from qoderdata import plots
+from qoderdata.errors import MissingColumnError
+from qoderdata.summaries import failure_rates, run_failure_rates
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+SHANGHAI = "Asia/Shanghai"
+
+
+def deployments(count: int, names: list[str] | None = None) -> pd.DataFrame:
+    random = np.random.default_rng(count)
+    runs = random.integers(0, 400, count)
+    failures = random.binomial(runs, random.beta(0.6, 4, count))
+    streaks = np.where(np.arange(count) % 4 == 0, np.minimum(failures, 3), 0)
+    given = names or [f"job-{number:03d}" for number in range(count)]
+    return pd.DataFrame(
+        {
+            "id": pd.array([f"dep_{number:032x}" for number in range(count)], dtype="str"),
+            "name": pd.array([given[number % len(given)] for number in range(count)], dtype="str"),
+            "agent_id": pd.array([f"agent_{number % 9:032x}" for number in range(count)], dtype="str"),
+            "stats_total_runs": pd.array(runs, dtype="Int64"),
+            "stats_total_failures": pd.array(failures, dtype="Int64"),
+            "stats_consecutive_failures": pd.array(streaks, dtype="Int64"),
+        }
+    )
+
+
+def rates(count: int = 20, names: list[str] | None = None) -> pd.DataFrame:
+    return failure_rates(deployments(count, names))
+
+
+def triggers(
+    count: int = 12,
+    *,
+    days: float = 3,
+    tz: str = SHANGHAI,
+    start: str = "2026-06-15T01:20Z",
+    names: list[str] | None = None,
+) -> pd.DataFrame:
+    first = pd.Timestamp(start)
+    end = first + pd.Timedelta(days=days)
+    fleet = deployments(count, names)
+    parts = [
+        pd.DataFrame(
+            {
+                "trigger_at": pd.date_range(
+                    first + pd.Timedelta(minutes=7 * number), end, freq=f"{60 * (1 + number % 30)}min"
+                ).tz_convert(tz),
+                "deployment_id": row.id,
+                "name": row.name,
+                "agent_id": row.agent_id,
+            }
+        )
+        for number, row in enumerate(fleet.itertuples(index=False))
+    ]
+    frame = pd.concat(parts).sort_values(["trigger_at", "deployment_id"], ignore_index=True)
+    return frame.astype(
+        {
+            "trigger_at": f"datetime64[us, {tz}]",
+            "deployment_id": "category",
+            "name": "category",
+            "agent_id": "category",
+        }
+    )
+
+
+def runs(count: int = 600, *, days: float = 40, deployment_count: int = 8) -> pd.DataFrame:
+    random = np.random.default_rng(count)
+    at = pd.Timestamp("2026-05-03T05:00Z") + pd.to_timedelta(
+        np.sort(random.random(count)) * days * 86_400, unit="s"
+    )
+    at = at[at.day % 9 != 0]
+    status = random.choice(["completed", "failed", "skipped", "running"], len(at), p=[0.7, 0.15, 0.1, 0.05])
+    status[at.day == 20] = "skipped"
+    ended = np.isin(status, ["completed", "failed"])
+    return pd.DataFrame(
+        {
+            "id": pd.array([f"run_{number}" for number in range(len(at))], dtype="str"),
+            "deployment_id": pd.array([f"dep_{n % deployment_count:032x}" for n in range(len(at))], dtype="str"),
+            "status": pd.array(status, dtype="str"),
+            "trigger_type": pd.array(["schedule"] * len(at), dtype="str"),
+            "attempt": pd.array([1] * len(at), dtype="Int64"),
+            "triggered_at": at.as_unit("us"),
+            "duration_ms": pd.array(random.lognormal(10, 1, len(at)).astype("int64"), dtype="Int64").copy(),
+        }
+    ).assign(duration_ms=lambda frame: frame["duration_ms"].where(ended))
+
+
+def run_rates(by: str | None = None) -> pd.DataFrame:
+    return run_failure_rates(runs(), by=by, freq="1D", tz=SHANGHAI)
+
+
+@dataclass
+class Case:
+    """One plot with a frame for it."""
+
+    plot: Callable[..., Axes]
+    make: Callable[[], pd.DataFrame]
+    words: tuple[str, ...]  # what its labels must say
+
+    @cached_property
+    def _made(self) -> pd.DataFrame:
+        return self.make()
+
+    def frame(self) -> pd.DataFrame:
+        return self._made.copy()
+
+
+CASES = {
+    "failure_rates": Case(plots.plot_failure_rates, rates, ("failure rate", "Wilson", "failed / runs")),
+    "failure_rates_of_one": Case(plots.plot_failure_rates, lambda: rates(1), ("failure rate",)),
+    "failure_rates_of_500": Case(plots.plot_failure_rates, lambda: rates(500), ("20 of 500 shown",)),
+    "failure_rates_by_agent": Case(
+        plots.plot_failure_rates, lambda: failure_rates(deployments(90), by="agent_id"), ("failure rate", " of 10")
+    ),
+    "failure_rates_of_all": Case(
+        plots.plot_failure_rates, lambda: failure_rates(deployments(90), by=None), ("all",)
+    ),
+    "failure_rates_of_runs": Case(
+        plots.plot_failure_rates, lambda: run_failure_rates(runs()), ("failed / decided runs",)
+    ),
+    "next_triggers": Case(
+        plots.plot_next_triggers, triggers, ("trigger time", "Asia/Shanghai (UTC+08:00)", "agent")
+    ),
+    "next_triggers_of_one": Case(plots.plot_next_triggers, lambda: triggers(1), ("trigger time",)),
+    "next_triggers_of_150": Case(plots.plot_next_triggers, lambda: triggers(150), ("40 of 150", "3 other agents")),
+    "trigger_load": Case(
+        plots.plot_trigger_load, triggers, ("hour of day", "Asia/Shanghai", "weekday", "hatched")
+    ),
+    "run_failure_rates": Case(
+        plots.plot_run_failure_rates, run_rates, ("failure rate", "Asia/Shanghai", "Wilson")
+    ),
+    "run_failure_rates_by": Case(
+        plots.plot_run_failure_rates, lambda: run_rates("deployment_id"), ("6 of 8 shown", "start of window")
+    ),
+    "run_calendar": Case(
+        plots.plot_run_calendar, runs, ("weekday", "UTC", "no runs", "only skipped or unfinished")
+    ),
+    "durations": Case(plots.plot_durations, runs, ("duration", "runs", "median", "completed", "failed")),
+}
+
+
+def texts_of(ax: Axes) -> list[Text]:
+    """List what can be read in an axes and all inside it."""
+    return [text for text in ax.findobj(Text) if isinstance(text, Text) and text.get_text() and text.get_visible()]
+
+
+def words_of(ax: Axes) -> str:
+    return "\n".join(text.get_text() for text in texts_of(ax))
+
+
+def figure_of(ax: Axes) -> Figure:
+    figure = ax.get_figure()
+    assert isinstance(figure, mpl.figure.Figure)
+    return figure
+
+
+@pytest.mark.parametrize("case", CASES.values(), ids=CASES.keys())
+class TestEveryPlot:
+    def test_says_what_is_drawn_and_in_which_unit(self, case: Case) -> None:
+        ax = case.plot(case.frame())
+        figure_of(ax).canvas.draw()
+        assert ax.get_title()
+        assert ax.get_xlabel()
+        for words in case.words:
+            assert words in words_of(ax)
+
+    def test_empty_input_gives_a_plain_sentence(self, case: Case) -> None:
+        empty = case.frame().iloc[:0]
+        ax = case.plot(empty)
+        figure_of(ax).canvas.draw()
+        sentences = [text.get_text() for text in ax.texts]
+        assert len(sentences) == 1
+        assert sentences[0].endswith(".")
+        assert ax.get_title()
+        assert not ax.lines
+        assert not ax.patches
+        assert not ax.collections
+
+    def test_draws_on_given_axes_and_no_other(self, case: Case) -> None:
+        figure, (mine, other) = plt.subplots(1, 2, figsize=(16, 8), layout="constrained")
+        plt.sca(other)
+        before = [repr(child) for child in other.get_children()], other.get_xlim(), other.get_ylim()
+        assert case.plot(case.frame(), ax=mine) is mine
+        figure.canvas.draw()
+        assert ([repr(child) for child in other.get_children()], other.get_xlim(), other.get_ylim()) == before
+        assert plt.gca() is other
+        assert plt.get_fignums() == [figure.number]
+        assert figure.axes == [mine, other]
+
+    def test_without_axes_makes_a_figure_of_its_own(self, case: Case) -> None:
+        """What pyplot holds for current is the picture of somebody else."""
+        others, current = plt.subplots()
+        before = len(current.get_children())
+        frame = case.frame()
+        first, second = case.plot(frame), case.plot(frame)
+        assert len({figure_of(first), figure_of(second), others}) == 3
+        assert len(current.get_children()) == before
+        assert len(plt.get_fignums()) == 3
+        assert words_of(first) == words_of(second)
+
+    def test_a_second_call_on_the_same_axes_draws(self, case: Case) -> None:
+        ax = case.plot(case.frame())
+        case.plot(case.frame(), ax=ax)
+        figure_of(ax).canvas.draw()
+
+    def test_leaves_its_argument_as_it_was(self, case: Case) -> None:
+        frame = case.frame()
+        before = frame.copy(deep=True)
+        case.plot(frame)
+        pd.testing.assert_frame_equal(frame, before)
+
+    def test_leaves_the_settings_as_they_were(self, case: Case) -> None:
+        plt.get_backend()  # asking for it is what settles it
+        before = dict(mpl.rcParams)
+        case.plot(case.frame())
+        assert dict(mpl.rcParams) == before
+
+    def test_neither_shows_nor_saves_nor_closes(self, case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
+        def never(*_: object, **__: object) -> None:
+            raise AssertionError("a plot function draws, and nothing else")
+
+        with monkeypatch.context() as during:
+            for name in ("show", "close", "savefig"):
+                during.setattr(plt, name, never)
+            for name in ("show", "savefig"):
+                during.setattr(mpl.figure.Figure, name, never)
+            case.plot(case.frame())
+
+    def test_nothing_is_cut_off(self, case: Case) -> None:
+        ax = case.plot(case.frame())
+        figure = figure_of(ax)
+        figure.canvas.draw()
+        edges = figure.bbox.padded(1)
+        for text in texts_of(ax):
+            box = text.get_window_extent()
+            assert edges.contains(*box.min), text
+            assert edges.contains(*box.max), text
+
+    def test_a_frame_of_something_else_is_refused(self, case: Case) -> None:
+        with pytest.raises(MissingColumnError, match="it has: colour"):
+            case.plot(pd.DataFrame({"colour": ["red"]}))
+        assert plt.get_fignums() == []
+
+
+@pytest.mark.parametrize("case", ["failure_rates", "trigger_load", "run_calendar", "durations"])
+def test_lines_and_texts_follow_a_dark_style(case: str) -> None:
+    with plt.style.context("dark_background"):
+        ax = CASES[case].plot(CASES[case].frame())
+        figure_of(ax).canvas.draw()
+    assert mpl.colors.same_color(ax.title.get_color(), "white")
+    if case == "failure_rates":
+        assert mpl.colors.same_color(np.asarray(ax.collections[0].get_edgecolor())[0], "white")
+
+
+def rows_overlap(ax: Axes) -> bool:
+    boxes = [label.get_window_extent() for label in ax.get_yticklabels()]
+    boxes.sort(key=lambda box: -box.y0)
+    return any(below.y1 > above.y0 + 1 for above, below in pairwise(boxes))
+
+
+@pytest.mark.parametrize("top", [1, 20, 90])
+def test_rows_do_not_run_into_each_other(top: int) -> None:
+    for ax in (plots.plot_failure_rates(rates(90), top=top), plots.plot_next_triggers(triggers(90), top=top)):
+        figure_of(ax).canvas.draw()
+        assert len(ax.get_yticklabels()) == top
+        assert not rows_overlap(ax)
+
+
+@pytest.mark.parametrize("case", ["failure_rates_of_500", "next_triggers_of_150"])
+def test_rows_do_not_run_into_each_other_in_a_small_picture(case: str) -> None:
+    figure, axes = plt.subplots(2, 2, figsize=(14, 9), layout="constrained")
+    ax = CASES[case].plot(CASES[case].frame(), ax=axes[0, 0])
+    figure.canvas.draw()
+    assert not rows_overlap(ax)
+
+
+@pytest.mark.parametrize("plot", [plots.plot_failure_rates, plots.plot_next_triggers])
+def test_drawing_no_row_at_all_is_refused(plot: Callable[..., Axes]) -> None:
+    frame = rates() if plot is plots.plot_failure_rates else triggers()
+    with pytest.raises(ValueError, match="top=0"):
+        plot(frame, top=0)
+
+
+def test_importing_the_plots_does_not_import_matplotlib() -> None:
+    """It takes most of a second, and many calls of the command draw nothing."""
+    code = "import sys, qoderdata.plots; sys.exit('matplotlib' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False, timeout=60).returncode == 0

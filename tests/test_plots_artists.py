@@ -1,0 +1,408 @@
+"""What is drawn is what the frame says: every bar, interval, mark and square against the plain numbers."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from matplotlib import pyplot as plt
+from matplotlib.collections import LineCollection, QuadMesh
+from matplotlib.container import BarContainer
+from matplotlib.patches import Rectangle, StepPatch
+from matplotlib.text import Annotation
+
+from qoderdata import plots
+from qoderdata.summaries import failure_rates, run_failure_rates
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from datetime import date
+
+    from matplotlib.axes import Axes
+    from matplotlib.lines import Line2D
+
+WEEKDAYS = ["Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun"]
+
+
+def counters(rows: list[tuple[int | None, int | None, int | None]]) -> pd.DataFrame:
+    columns = ["stats_total_runs", "stats_total_failures", "stats_consecutive_failures"]
+    frame = pd.DataFrame(rows, columns=columns).astype("Int64")
+    ids = pd.array([f"dep_{number:032x}" for number in range(len(rows))], dtype="str")
+    names = pd.array([f"job {number}" for number in range(len(rows))], dtype="str")
+    return frame.assign(id=ids, name=names, agent_id=pd.array(["agent_1"] * len(rows), dtype="str"))
+
+
+def error_bars(ax: Axes, axis: int) -> list[list[float]]:
+    """Give the ends of the error bars along x (0) or y (1), in the order that they were drawn."""
+    drawn = [
+        part for lines in ax.collections if isinstance(lines, LineCollection) for part in lines.get_segments()
+    ]
+    return [part[:, axis].tolist() for part in drawn if len(part) and np.isfinite(part).all()]
+
+
+def points_of(line: Line2D) -> list[tuple[float, float]]:
+    return list(zip(numbers(line.get_xdata()), numbers(line.get_ydata()), strict=True))
+
+
+def numbers(values: Any) -> list[float]:  # noqa: ANN401 - matplotlib says that it may be anything
+    return [float(value) for value in np.asarray(values, dtype=float)]
+
+
+def time_of(day_number: float) -> pd.Timestamp:
+    """Read matplotlib's days since 1970."""
+    return pd.Timestamp(round(day_number * 86_400), unit="s", tz="UTC")
+
+
+def column_beside(ax: Axes, header: str) -> list[str]:
+    """Read the column under a header from top to bottom, blank where a row has no text."""
+    texts = [text for text in ax.texts if isinstance(text, Annotation)]
+    head = next(text for text in texts if text.get_text() == header)
+    rows = {text.xy[1]: text.get_text() for text in texts if text.xyann[0] == head.xyann[0] and text is not head}
+    return [rows.get(row, "") for row in range(len(ax.get_yticks()))]
+
+
+class TestFailureRates:
+    def test_bars_are_rates_and_lines_are_intervals(self) -> None:
+        rates = failure_rates(counters([(40, 12, 0), (10, 10, 3), (7, 0, 0), (0, 0, 0), (None, None, None)]))
+        ax = plots.plot_failure_rates(rates)
+        known = rates[rates["failure_rate"].notna()]
+        bars = [bar for bar in ax.patches if isinstance(bar, Rectangle)]
+        assert [bar.get_width() for bar in bars] == known["failure_rate"].tolist()
+        assert [bar.get_y() + bar.get_height() / 2 for bar in bars] == pytest.approx([0, 1, 2])
+        assert np.array(error_bars(ax, 0)) == pytest.approx(known[["ci_low", "ci_high"]].to_numpy())
+        assert ax.get_ylim()[0] > ax.get_ylim()[1], "worst on top"
+        assert ax.get_xlim()[0] == 0
+
+    def test_counts_are_beside_the_bars_and_missing_is_not_zero(self) -> None:
+        rates = failure_rates(counters([(40, 12, 0), (1000, 1000, 1), (7, 0, 0), (0, 0, 0), (None, None, None)]))
+        ax = plots.plot_failure_rates(rates)
+        assert column_beside(ax, "failed / runs") == ["1,000 / 1,000", "12 / 40", "0 / 7", "no runs", "unknown"]
+
+    def test_streaks_are_marked(self) -> None:
+        ax = plots.plot_failure_rates(failure_rates(counters([(40, 12, 0), (10, 9, 3), (7, 0, 0), (9, 1, 1)])))
+        assert column_beside(ax, "failing now") == ["3 in a row", "", "1 in a row", ""]
+        colours = [bar.get_facecolor() for bar in ax.patches if isinstance(bar, Rectangle)]
+        assert colours[0] == colours[2] != colours[1] == colours[3]
+
+    def test_streaks_of_a_group_are_counted(self) -> None:
+        frame = counters([(40, 12, 0), (10, 9, 3), (7, 0, 0), (9, 1, 1)])
+        ax = plots.plot_failure_rates(failure_rates(frame, by="agent_id"))
+        assert column_beside(ax, "failing now") == ["2 of 4"]
+
+    def test_nobody_failing_takes_no_room(self) -> None:
+        ax = plots.plot_failure_rates(failure_rates(counters([(40, 12, 0)])))
+        assert "failing now" not in [text.get_text() for text in ax.texts]
+
+    def test_without_any_rate_the_rows_still_stand(self) -> None:
+        ax = plots.plot_failure_rates(failure_rates(counters([(0, 0, 0), (None, None, None)])))
+        ax.figure.canvas.draw()
+        assert sorted(column_beside(ax, "failed / runs")) == ["no runs", "unknown"]
+        assert not ax.patches
+
+    def test_runs_count_what_was_decided(self) -> None:
+        runs = runs_of(
+            [("2026-06-01T00:00Z", status) for status in ("failed", "completed", "completed", "skipped")]
+        )
+        ax = plots.plot_failure_rates(run_failure_rates(runs))
+        assert column_beside(ax, "failed / decided runs") == ["1 / 3"]
+
+    def test_rows_are_the_first_ones_and_the_title_counts_them(self) -> None:
+        rates = failure_rates(counters([(100, number, 0) for number in range(30)]))
+        ax = plots.plot_failure_rates(rates, top=3)
+        assert [label.get_text() for label in ax.get_yticklabels()] == ["job 29", "job 28", "job 27"]
+        assert "(3 of 30 shown)" in ax.get_title()
+
+    def test_keys_that_are_missing_have_a_name(self) -> None:
+        frame = counters([(40, 12, 0), (10, 1, 0)]).assign(team=pd.array([None, "red"], dtype="str"))
+        ax = plots.plot_failure_rates(failure_rates(frame, by=["agent_id", "team"]))
+        assert [label.get_text() for label in ax.get_yticklabels()] == ["agent_1 · (none)", "agent_1 · red"]
+
+
+def triggers_of(rows: Sequence[tuple[str, str, str | None]], tz: str = "UTC") -> pd.DataFrame:
+    """Write a triggers frame out of (time, deployment, agent)."""
+    frame = pd.DataFrame(rows, columns=["trigger_at", "deployment_id", "agent_id"])
+    at = pd.to_datetime(frame["trigger_at"], utc=True).dt.tz_convert(tz)
+    names = frame["deployment_id"].str.upper()
+    category = dict.fromkeys(["deployment_id", "name", "agent_id"], "category")
+    return frame.assign(trigger_at=at, name=names).astype(category)
+
+
+class TestNextTriggers:
+    def test_every_trigger_is_a_mark_in_its_lane(self) -> None:
+        rows = [
+            ("2026-06-15T03:00Z", "c", "agent_1"),
+            ("2026-06-15T01:00Z", "b", "agent_2"),
+            ("2026-06-15T02:00Z", "a", "agent_1"),
+            ("2026-06-15T04:30Z", "b", "agent_2"),
+            ("2026-06-15T05:00Z", "a", None),
+        ]
+        ax = plots.plot_next_triggers(triggers_of(rows, "Asia/Kathmandu"))
+        lanes = [label.get_text().lower() for label in ax.get_yticklabels()]
+        assert lanes == ["b", "a", "c"], "soonest first"
+        drawn = [(f"{time_of(x):%Y-%m-%dT%H:%MZ}", lanes[int(y)]) for line in ax.lines for x, y in points_of(line)]
+        assert sorted(drawn) == sorted((time, deployment) for time, deployment, _ in rows)
+        assert "Asia/Kathmandu (UTC+05:45)" in ax.get_xlabel()
+        assert "2026-06-15" in ax.get_xlabel()
+
+    def test_each_agent_has_one_colour_and_a_number_for_those_who_see_none(self) -> None:
+        rows = [(f"2026-06-15T{number:02d}:00Z", f"d{number}", f"agent_{number % 3}") for number in range(9)]
+        ax = plots.plot_next_triggers(triggers_of(rows), labels={"agent_0": "first"})
+        assert len(ax.lines) == 3
+        colours = [line.get_color() for line in ax.lines]
+        legend = ax.get_legend()
+        assert legend is not None
+        assert [handle.get_color() for handle in legend.get_lines()] == colours
+        assert [text.get_text() for text in legend.get_texts()] == ["1  first", "2  agent_1", "3  agent_2"]
+        assert [text.get_text() for text in ax.texts] == ["1", "2", "3"] * 3
+
+    def test_more_agents_than_colours_are_grey_together(self) -> None:
+        rows = [(f"2026-06-15T{number:02d}:00Z", f"d{number}", f"agent_{number}") for number in range(10)]
+        ax = plots.plot_next_triggers(triggers_of(rows))
+        legend = ax.get_legend()
+        assert legend is not None
+        assert legend.get_texts()[-1].get_text() == "4 other agents"
+        assert len(legend.get_texts()) == len(ax.lines) == 7
+        assert len(points_of(ax.lines[-1])) == 4
+
+    def test_the_axis_follows_the_zone_over_a_change_of_the_clock(self) -> None:
+        rows = [("2026-10-24T22:00Z", "a", "agent_1"), ("2026-10-25T23:00Z", "a", "agent_1")]
+        ax = plots.plot_next_triggers(triggers_of(rows, "Europe/Berlin"))
+        ax.figure.canvas.draw()
+        assert "Europe/Berlin (UTC+02:00 to UTC+01:00)" in ax.get_xlabel()
+        ticks = [time_of(tick).tz_convert("Europe/Berlin") for tick in ax.get_xticks()]
+        assert all(tick.hour % 4 == 0 and tick.minute == 0 for tick in ticks), "hours that people read on a clock"
+
+    def test_lanes_are_those_that_fire_soonest(self) -> None:
+        rows = [(f"2026-06-15T{number:02d}:00Z", f"d{23 - number}", "agent_1") for number in range(24)]
+        ax = plots.plot_next_triggers(triggers_of(rows), top=2)
+        assert [label.get_text() for label in ax.get_yticklabels()] == ["D23", "D22"]
+        assert "(2 of 24 deployments shown)" in ax.get_title()
+        assert sum(len(points_of(line)) for line in ax.lines) == 2
+
+
+def squares(ax: Axes) -> np.ma.MaskedArray[Any, Any]:
+    (mesh,) = (artist for artist in ax.collections if isinstance(artist, QuadMesh))
+    values = mesh.get_array()
+    assert isinstance(values, np.ma.MaskedArray)
+    return values
+
+
+WINDOWS = [
+    ("UTC", "2026-06-15T00:00Z", 24 * 7),
+    ("UTC", "2026-06-17T13:20Z", 30),
+    ("Asia/Kolkata", "2026-06-15T01:20Z", 24 * 10),  # half an hour off
+    ("Asia/Kathmandu", "2026-06-15T01:20Z", 24 * 3),  # three quarters
+    ("Europe/Berlin", "2026-10-23T00:00Z", 24 * 4),  # an hour twice
+    ("America/New_York", "2026-03-07T00:00Z", 24 * 3),  # an hour missing
+    ("Australia/Lord_Howe", "2026-04-03T00:00Z", 24 * 4),  # half an hour twice
+]
+
+
+class TestTriggerLoad:
+    @pytest.mark.parametrize(("tz", "start", "hours"), WINDOWS)
+    @settings(max_examples=5, deadline=None)
+    @given(minutes=st.lists(st.integers(0, 10**6), min_size=1, max_size=60))
+    def test_squares_are_a_count_by_hand(self, tz: str, start: str, hours: int, minutes: list[int]) -> None:
+        first = pd.Timestamp(start)
+        times = sorted(first + pd.Timedelta(minutes=minute % (60 * hours)) for minute in minutes)
+        frame = triggers_of([(time.isoformat(), "a", "agent_1") for time in times], tz)
+        counted = Counter((time.weekday(), time.hour) for time in frame["trigger_at"])
+        spanned = set()
+        moment = times[0]
+        while moment <= times[-1]:
+            local = moment.tz_convert(tz)
+            spanned.add((local.date(), local.weekday(), local.hour))
+            moment += pd.Timedelta(minutes=5)
+        last = times[-1].tz_convert(tz)
+        often = Counter(
+            (weekday, hour) for _, weekday, hour in spanned | {(last.date(), last.weekday(), last.hour)}
+        )
+        expected = np.full((7, 24), np.nan)
+        for (weekday, hour), times_seen in often.items():
+            expected[weekday, hour] = counted[weekday, hour] / times_seen
+        ax = plots.plot_trigger_load(frame)
+        np.testing.assert_allclose(squares(ax).filled(np.nan), expected)
+        assert squares(ax).mask.sum() == np.isnan(expected).sum()
+        assert ("hatched" in ax.get_xlabel()) == bool(np.isnan(expected).any())
+        plt.close("all")
+
+    def test_nothing_known_is_not_zero(self) -> None:
+        frame = triggers_of([("2026-06-15T01:00Z", "a", "x"), ("2026-06-15T03:59Z", "a", "x")])
+        ax = plots.plot_trigger_load(frame)
+        assert squares(ax)[0, :5].tolist() == [None, 1.0, 0.0, 1.0, None]
+        assert [text.get_text() for text in ax.texts] == ["1", "0", "1"]
+        assert [label.get_text() for label in ax.get_yticklabels()] == WEEKDAYS
+
+
+def runs_of(rows: Sequence[tuple[str | None, str]], duration_ms: list[int | None] | None = None) -> pd.DataFrame:
+    """Write a runs frame out of (triggered at, status)."""
+    at = pd.to_datetime(pd.Series([time for time, _ in rows], dtype="object"), utc=True, format="ISO8601")
+    return pd.DataFrame(
+        {
+            "id": pd.array([f"run_{number}" for number in range(len(rows))], dtype="str"),
+            "deployment_id": pd.array(["dep_1"] * len(rows), dtype="str"),
+            "status": pd.array([status for _, status in rows], dtype="str"),
+            "triggered_at": at.astype("datetime64[us, UTC]"),
+            "duration_ms": pd.array(duration_ms or [1000] * len(rows), dtype="Int64"),
+        }
+    )
+
+
+def some_runs(tz: str = "UTC") -> pd.DataFrame:
+    """Ten days of runs, one day without any (the fifth), one with skipped ones only (the seventh)."""
+    random = np.random.default_rng(11)
+    rows = []
+    for day in range(10):
+        for _ in range(0 if day == 4 else 20):
+            time = pd.Timestamp("2026-06-01", tz=tz) + pd.Timedelta(days=day, minutes=int(random.integers(1440)))
+            share = 0.02 * day**2
+            status = "skipped" if day == 6 else "failed" if random.random() < share else "completed"
+            rows.append((time.tz_convert("UTC").isoformat(), status))
+    return runs_of([*rows, (None, "failed")])
+
+
+class TestRunFailureRates:
+    def test_line_intervals_and_bars_are_the_numbers_of_the_frame(self) -> None:
+        rates = run_failure_rates(some_runs().dropna(subset="triggered_at"), by=None, freq="1D")
+        ax = plots.plot_run_failure_rates(rates)
+        (line,) = ax.lines
+        np.testing.assert_array_equal(numbers(line.get_ydata()), rates["failure_rate"].to_numpy())
+        assert [time_of(x) for x in numbers(line.get_xdata())] == list(rates.index)
+        known = rates.dropna(subset="failure_rate")
+        assert np.array(error_bars(ax, 1)) == pytest.approx(known[["ci_low", "ci_high"]].to_numpy())
+        (below,) = ax.child_axes
+        drawn = [[bar.get_height() for bar in bars] for bars in below.containers if isinstance(bars, BarContainer)]
+        other = rates["skipped"] + rates["unfinished"]
+        assert drawn == [rates["failed"].tolist(), rates["completed"].tolist(), other.tolist()]
+
+    def test_a_window_without_a_decided_run_is_a_gap(self) -> None:
+        rates = run_failure_rates(some_runs().dropna(subset="triggered_at"), by=None, freq="1D")
+        ax = plots.plot_run_failure_rates(rates)
+        gaps = np.isnan(numbers(ax.lines[0].get_ydata()))
+        assert np.flatnonzero(gaps).tolist() == [4, 6]
+
+    def test_of_many_groups_those_with_the_most_failures_are_drawn(self) -> None:
+        rows = [("2026-06-01T00:00Z", "failed")] * 36 + [("2026-06-02T00:00Z", "completed")]
+        which = [f"dep_{number}" for number in range(1, 9) for _ in range(number)] + ["dep_1"]
+        rates = run_failure_rates(runs_of(rows).assign(deployment_id=which), freq="1D", tz="Asia/Tokyo")
+        ax = plots.plot_run_failure_rates(rates)
+        legend = ax.get_legend()
+        assert legend is not None
+        names = [text.get_text() for text in legend.get_texts()]
+        assert names[:6] == ["dep_8", "dep_7", "dep_6", "dep_5", "dep_4", "dep_3"]
+        assert len({(line.get_color(), line.get_marker()) for line in ax.lines}) == 6
+        assert "(6 of 8 shown" in ax.get_title()
+
+    def test_rates_that_are_not_over_time_are_refused_with_a_way_out(self) -> None:
+        rates = run_failure_rates(some_runs(), by=None)
+        with pytest.raises(ValueError, match="give freq"):
+            plots.plot_run_failure_rates(rates)
+
+    def test_nothing_decided_at_all_still_shows_how_many_ran(self) -> None:
+        rates = run_failure_rates(runs_of([("2026-06-01T00:00Z", "skipped")] * 3), by=None, freq="1D")
+        ax = plots.plot_run_failure_rates(rates)
+        ax.figure.canvas.draw()
+        assert ax.child_axes[0].get_ylim()[1] == 3
+
+
+def severity_by_hand(runs: pd.DataFrame, tz: str) -> dict[date, int | None]:
+    """Classify every day with runs, one run at a time; ``None`` where none was decided."""
+    days: dict[date, list[str]] = {}
+    for time, status in zip(runs["triggered_at"], runs["status"], strict=True):
+        if not pd.isna(time):
+            days.setdefault(time.tz_convert(tz).date(), []).append(status)
+    levels: dict[date, int | None] = {}
+    for day, statuses in days.items():
+        failed, decided = statuses.count("failed"), statuses.count("failed") + statuses.count("completed")
+        if not decided:
+            levels[day] = None
+        else:
+            share = failed / decided
+            levels[day] = (
+                0 if not failed else 1 if share <= 0.05 else 2 if share <= 0.2 else 3 if share <= 0.5 else 4
+            )
+    return levels
+
+
+class TestRunCalendar:
+    @pytest.mark.parametrize("tz", ["UTC", "Asia/Shanghai", "America/Los_Angeles"])
+    def test_squares_are_a_count_by_hand(self, tz: str) -> None:
+        runs = some_runs()
+        levels = severity_by_hand(runs, tz)
+        ax = plots.plot_run_calendar(runs, tz=tz)
+        drawn = squares(ax)
+        monday = pd.Timestamp(min(levels))
+        monday -= pd.Timedelta(days=monday.weekday())
+        expected = np.full(drawn.shape, np.nan)
+        for day, level in levels.items():
+            week = (pd.Timestamp(day) - monday).days // 7
+            expected[day.weekday(), week] = np.nan if level is None else level
+        np.testing.assert_array_equal(drawn.filled(np.nan), expected)
+        assert tz in ax.get_xlabel()
+
+    def test_no_runs_and_no_decided_runs_look_different_and_neither_looks_like_success(self) -> None:
+        ax = plots.plot_run_calendar(some_runs())
+        hatched = {part.get_hatch(): len(part.get_paths()) for part in ax.collections if part.get_hatch()}
+        assert hatched == {"////": 1, "....": 1}
+        assert squares(ax).count() == 8
+
+    def test_failures_are_written_on_the_squares(self) -> None:
+        runs = some_runs()
+        ax = plots.plot_run_calendar(runs)
+        failed = runs[runs["status"].eq("failed")].dropna(subset="triggered_at")
+        by_day = failed["triggered_at"].dt.date.value_counts()
+        assert sorted(text.get_text() for text in ax.texts if text.get_text()) == sorted(map(str, by_day))
+
+    def test_a_zone_that_is_none_is_refused(self) -> None:
+        with pytest.raises(ValueError, match="Mars/Base"):
+            plots.plot_run_calendar(some_runs(), tz="Mars/Base")
+
+    @pytest.mark.parametrize("days", [1, 400, 2000])
+    def test_any_length_of_time_can_be_drawn(self, days: int) -> None:
+        times = pd.date_range("2020-01-01", periods=days, freq="1D", tz="UTC")
+        ax = plots.plot_run_calendar(runs_of([(time.isoformat(), "completed") for time in times]))
+        ax.figure.canvas.draw()
+        assert squares(ax).count() == days
+
+
+class TestDurations:
+    @settings(max_examples=20, deadline=None)
+    @given(lengths=st.lists(st.integers(0, 10**8), min_size=1, max_size=50), failed=st.data())
+    def test_every_run_is_counted_in_the_step_it_falls_in(self, lengths: list[int], failed: st.DataObject) -> None:
+        statuses = [failed.draw(st.sampled_from(["completed", "failed"])) for _ in lengths]
+        frame = runs_of([("2026-06-01T00:00Z", status) for status in statuses], list(lengths))
+        ax = plots.plot_durations(frame)
+        drawn = [part for part in ax.patches if isinstance(part, StepPatch)]
+        by_status = [
+            [max(length, 1) for length, is_ in zip(lengths, statuses, strict=True) if is_ == status]
+            for status in ("completed", "failed")
+        ]
+        for step, mine in zip(drawn, [part for part in by_status if part], strict=True):
+            values, edges, _ = step.get_data()
+            assert values.sum() == len(mine)
+            np.testing.assert_array_equal(values, np.histogram(mine, edges)[0])
+        if by_status[0]:
+            expected = [np.quantile(by_status[0], share) for share in (0.5, 0.95)]
+            assert [numbers(line.get_xdata())[0] for line in ax.lines] == pytest.approx(expected)
+        plt.close("all")
+
+    def test_what_has_no_duration_is_left_out(self) -> None:
+        statuses = ["completed", "completed", "failed", "skipped", "running", "completed"]
+        frame = runs_of([("2026-06-01T00:00Z", s) for s in statuses], [5000, None, -3, None, None, 7000])
+        ax = plots.plot_durations(frame)
+        legend = ax.get_legend()
+        assert legend is not None
+        assert legend.get_texts()[0].get_text() == "completed (2 runs)"
+        assert len(legend.get_texts()) == 3, "no failed run has a duration that can be"
+
+    @pytest.mark.parametrize("length", [0, 1, 37, 1000, 123_456, 86_400_000, 9_000_000_000])
+    def test_one_run_has_a_scale_of_at_least_two_marks(self, length: int) -> None:
+        ax = plots.plot_durations(runs_of([("2026-06-01T00:00Z", "completed")], [length]))
+        ax.figure.canvas.draw()
+        low, high = ax.get_xlim()
+        assert len([tick for tick in ax.get_xticks() if low <= tick <= high]) >= 2
