@@ -103,36 +103,42 @@ def wall(zone: str) -> Step:
 
 
 def first_instant(zone: str) -> Step:
-    """When the wall clock in `zone` first reads this or, where it skips it, goes past it (from, to microseconds).
+    """When the wall clock in `zone` first reads this (microseconds of wall clock in, of UTC out).
 
-    Where clocks go back over midnight a day begins twice and the first counts; where they go forward over
-    midnight it begins with the change.
+    A clock that goes back over midnight reads it twice, and the first counts; one that goes forward over it
+    skips it, and the change counts. Both are found with the offset of the day before: there the clock reads
+    this for the first time, or would if it had not been changed.
     """
 
     def pandas(series: pd.Series[Any]) -> pd.Series[Any]:
         codes, unique = pd.factorize(series.to_numpy("int64", na_value=0))
         naive = pd.DatetimeIndex(np.asarray(unique).astype("datetime64[us]"))
-        first = np.ones(len(naive), dtype=bool)
-        aware = naive.tz_localize(zone, ambiguous=first, nonexistent="shift_forward").tz_convert("UTC")
-        values = aware.tz_localize(None).to_numpy("datetime64[us]").astype("int64")[codes]
+
+        def attach(when: pd.DatetimeIndex) -> pd.DatetimeIndex:
+            return when.tz_localize(zone, ambiguous=np.ones(len(when), dtype=bool), nonexistent="NaT")
+
+        reads, would = attach(naive), attach(naive - pd.Timedelta(days=1)) + pd.Timedelta(days=1)
+        first = would.where((would.tz_localize(None) == naive) | reads.isna(), reads)
+        values = first.tz_convert("UTC").tz_localize(None).to_numpy("datetime64[us]").astype("int64")[codes]
         return pd.Series(pd.arrays.IntegerArray(values, series.isna().to_numpy(bool)), index=series.index)
 
     def polars(column: Any) -> Any:  # noqa: ANN401
         import polars as pl  # noqa: PLC0415
 
-        def attach(naive: Any) -> Any:  # noqa: ANN401
-            return naive.dt.replace_time_zone(zone, ambiguous="earliest", non_existent="null").dt.epoch("us")
+        def attach(when: Any) -> Any:  # noqa: ANN401
+            return when.dt.replace_time_zone(zone, ambiguous="earliest", non_existent="null").dt.epoch("us")
 
         naive = column.cast(pl.Datetime("us"))
         return attach(naive).fill_null(attach(naive - pl.duration(days=1)) + DAY)
 
-    # ICU takes the later of two readings; the earlier one is where the same clock read the same an hour before.
-    read = f"timezone('{zone}', make_timestamp({{0}}))"
-    earlier = f"timezone('{zone}', {read} - INTERVAL 1 HOUR) = make_timestamp({{0}})"
+    # ICU takes the later of two readings, and past a gap the offset before it; Java the earlier one, and likewise.
+    reads = f"timezone('{zone}', make_timestamp({{0}}))"
+    would = f"timezone('{zone}', make_timestamp({{0}} - {DAY})) + INTERVAL 24 HOUR"
+    first = f"CASE WHEN timezone('{zone}', {would}) = make_timestamp({{0}}) THEN {would} ELSE {reads} END"
     return Step(
         pandas=pandas,
         polars=polars,
-        duckdb=f"epoch_us({read}) - CASE WHEN {earlier} THEN {HOUR} ELSE 0 END",
+        duckdb=f"epoch_us({first})",
         spark=f"unix_micros(to_utc_timestamp(timestamp_micros({{}}), '{zone}'))",
     )
 
