@@ -56,6 +56,14 @@ def plot_run_calendar(runs: pd.DataFrame, *, ax: Axes | None = None, tz: str = "
         The frame is not one of runs.
     ValueError
         There is no such zone.
+
+    Examples
+    --------
+    >>> times = pd.date_range("2026-06-15T20:00Z", periods=3, freq="1D")
+    >>> ax = plot_run_calendar(pd.DataFrame({"triggered_at": times, "status": "completed"}), tz="Asia/Shanghai")
+    >>> print(ax.get_xlabel())
+    week from Monday, days in Asia/Shanghai
+    2026-06-16 to 2026-06-18
     """
     require_columns(runs.columns, ["triggered_at", "status"], what="runs")
     local_zone = zone(tz)

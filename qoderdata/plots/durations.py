@@ -54,6 +54,13 @@ def plot_durations(runs: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
     ------
     MissingColumnError
         The frame is not one of runs.
+
+    Examples
+    --------
+    >>> import pandas as pd
+    >>> ax = plot_durations(pd.DataFrame({"status": "completed", "duration_ms": [9_000, 12_000, 70_000]}))
+    >>> [label.get_text() for label in ax.get_xticklabels()]
+    ['10 s', '20 s', '30 s', '1 min']
     """
     require_columns(runs.columns, ["status", "duration_ms"], what="runs")
     ax = axes_for(ax, height=_HEIGHT_INCHES)

@@ -68,6 +68,17 @@ def plot_failure_rates(
     -----
     UserWarning
         Once, when no installed font has some of the characters in the names; boxes stand for them.
+
+    Examples
+    --------
+    >>> from qoderdata.summaries import failure_rates
+    >>> deployments = pd.DataFrame({
+    ...     "id": ["dep_1", "dep_2"], "name": ["nightly", "hourly"], "stats_total_runs": [10, 40],
+    ...     "stats_total_failures": [2, 12], "stats_consecutive_failures": [1, 0],
+    ... })
+    >>> ax = plot_failure_rates(failure_rates(deployments), labels={"dep_2": "hourly (Asia)"})
+    >>> [label.get_text() for label in ax.get_yticklabels()]
+    ['hourly (Asia)', 'nightly']
     """
     if top < 1:
         raise ValueError(f"top={top} draws nothing; give 1 or more")

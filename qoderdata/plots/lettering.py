@@ -81,7 +81,7 @@ def shorten(text: str, columns: int) -> str:
     Examples
     --------
     >>> shorten("weekly-report-for-the-board-of-directors", 20)
-    'weekly-repo…irectors'
+    'weekly-repor…rectors'
     """
     widths = [width(character) for character in text]
     if sum(widths) <= columns:
@@ -121,7 +121,7 @@ def letter(
     Returns
     -------
     Lettering
-        One text an id, no two ids with the same, and the properties to draw them with.
+        One text an id, those that look alike with the end of the id, and the properties to draw them with.
 
     Warns
     -----
@@ -239,7 +239,8 @@ def _glyphs(family: str) -> NDArray[np.uint32]:
     from matplotlib.font_manager import FontProperties, findfont, get_font  # noqa: PLC0415 - as above
 
     try:
-        font = get_font(findfont(FontProperties(family=[family]), fallback_to_default=False))
-    except (OSError, RuntimeError, ValueError):  # not installed, or not readable
+        path = findfont(FontProperties(family=[family]), fallback_to_default=False, rebuild_if_missing=False)
+        font = get_font(path)
+    except (OSError, RuntimeError, ValueError):  # not installed, not there any more, or not readable
         return np.empty(0, dtype=np.uint32)
     return np.fromiter(font.get_charmap(), dtype=np.uint32)

@@ -55,6 +55,16 @@ def plot_run_failure_rates(rates: pd.DataFrame, *, ax: Axes | None = None) -> Ax
     -----
     UserWarning
         Once, when no installed font has some of the characters in the names; boxes stand for them.
+
+    Examples
+    --------
+    >>> from qoderdata.summaries import run_failure_rates
+    >>> runs = pd.DataFrame({
+    ...     "id": ["run_1", "run_2"], "deployment_id": "dep_1", "status": ["completed", "failed"],
+    ...     "triggered_at": pd.to_datetime(["2026-06-15T00:00Z", "2026-06-16T00:00Z"]), "duration_ms": 1000,
+    ... })
+    >>> plot_run_failure_rates(run_failure_rates(runs, by=None, freq="1D")).get_xlabel()
+    'start of window, UTC; 2026-06-15 to 2026-06-16'
     """
     require_columns(rates.columns, ["failure_rate", "ci_low", "ci_high", *_COUNTS], what="rates")
     if "window" not in rates.index.names:

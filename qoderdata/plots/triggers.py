@@ -65,6 +65,15 @@ def plot_next_triggers(
     -----
     UserWarning
         Once, when no installed font has some of the characters in the names; boxes stand for them.
+
+    Examples
+    --------
+    >>> times = pd.date_range("2026-06-15T09:00", periods=3, freq="1h", tz="Asia/Shanghai")
+    >>> triggers = pd.DataFrame(
+    ...     {"trigger_at": times, "deployment_id": "dep_1", "name": "hourly", "agent_id": "agent_1"}
+    ... )
+    >>> plot_next_triggers(triggers).get_xlabel()
+    'trigger time, Asia/Shanghai (UTC+08:00); 2026-06-15'
     """
     if top < 1:
         raise ValueError(f"top={top} draws nothing; give 1 or more")

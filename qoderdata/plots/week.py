@@ -43,6 +43,13 @@ def plot_trigger_load(triggers: pd.DataFrame, *, ax: Axes | None = None) -> Axes
     ------
     MissingColumnError
         The frame is not one of triggers.
+
+    Examples
+    --------
+    >>> times = pd.date_range("2026-06-15T09:00", periods=3, freq="1h", tz="Asia/Shanghai")
+    >>> ax = plot_trigger_load(pd.DataFrame({"trigger_at": times}))
+    >>> ax.get_xlabel()
+    'hour of day, Asia/Shanghai (UTC+08:00); 2026-06-15; hatched: no data'
     """
     require_columns(triggers.columns, ["trigger_at"], what="triggers")
     ax = axes_for(ax, height=_HEIGHT_INCHES)

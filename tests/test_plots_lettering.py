@@ -1,0 +1,267 @@
+"""Names of any script, length and malice become labels that can be read and break nothing."""
+
+from __future__ import annotations
+
+import logging
+import unicodedata
+import warnings
+from typing import TYPE_CHECKING
+
+import matplotlib as mpl
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from matplotlib import pyplot as plt
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.font_manager import FontEntry, fontManager
+
+from qoderdata import plots
+from qoderdata.plots import lettering
+from qoderdata.words import width
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from matplotlib.axes import Axes
+
+IDS = [f"dep_0197aaaa00007bbb{number:016x}" for number in range(40)]
+
+
+@pytest.fixture(autouse=True)
+def matplotlib_complains_of_nothing(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
+    """Watch matplotlib's log, where it says of fonts that it cannot find them; nobody could act on that."""
+    yield
+    assert [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING] == []
+
+
+@pytest.fixture
+def only_dejavu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Be a machine that has no fonts but those that matplotlib brings."""
+    bundled = [entry for entry in fontManager.ttflist if entry.fname.startswith(mpl.get_data_path())]
+    monkeypatch.setattr(fontManager, "ttflist", bundled)
+    monkeypatch.setattr(lettering, "_add_new_fonts", lambda: None)
+
+
+def rates(names: Sequence[str | None]) -> pd.DataFrame:
+    return pd.DataFrame(
+        {
+            "name": pd.array(names, dtype="str"),
+            "deployments": 1,
+            "total_runs": 40,
+            "total_failures": 10,
+            "failure_rate": 0.25,
+            "ci_low": 0.14,
+            "ci_high": 0.4,
+            "consecutive_failures": 2,
+            "failing": 1,
+            "never_run": 0,
+        },
+        index=pd.Index(IDS[: len(names)], name="id", dtype="str"),
+    )
+
+
+def triggers(names: Sequence[str | None]) -> pd.DataFrame:
+    times = pd.date_range("2026-06-15T00:00Z", periods=len(names), freq="1h")
+    frame = pd.DataFrame(
+        {
+            "trigger_at": times,
+            "deployment_id": IDS[: len(names)],
+            "name": pd.array(names, dtype="str"),
+            "agent_id": "agent_1",
+        }
+    )
+    return frame.astype(dict.fromkeys(["deployment_id", "name", "agent_id"], "category"))
+
+
+PLOTS: list[tuple[Callable[..., Axes], Callable[[Sequence[str | None]], pd.DataFrame]]] = [
+    (plots.plot_failure_rates, rates),
+    (plots.plot_next_triggers, triggers),
+]
+each_plot = pytest.mark.parametrize(("plot", "frame"), PLOTS, ids=["failure_rates", "next_triggers"])
+
+
+def draw(ax: Axes) -> list[str]:
+    """Draw the whole picture, as a notebook does, and give the names on it from top to bottom."""
+    assert isinstance(ax.figure, Figure)
+    ax.figure.canvas.draw()
+    return [label.get_text() for label in ax.get_yticklabels()]
+
+
+# what the service says | what is shown
+NAMES = [
+    ("nightly", "nightly"),
+    ("two\nlines\tand a tab", "two lines and a tab"),
+    ("\x1b[31mred\x00", "�[31mred�"),
+    ("a\u202egnp.exe", "a�gnp.exe"),
+    ("costs $5 and $x^2$", "costs $5 and $x^2$"),
+    (r"$\badmacro{", r"$\badmacro{"),
+    (r"\textbf{tex} & 50% of_it #1 ~^", r"\textbf{tex} & 50% of_it #1 ~^"),
+    ("<b>bold</b>", "<b>bold</b>"),
+    ("_private", "_private"),
+    ("%d %s {0}", "%d %s {0}"),
+    ("  ", IDS[0][:19] + "…" + IDS[0][-12:]),
+    ("", IDS[0][:19] + "…" + IDS[0][-12:]),
+    (None, IDS[0][:19] + "…" + IDS[0][-12:]),
+    ("é" * 3, "é" * 3),
+    ("a" + "\u0301" * 40, "á\u0301\u0301"),
+    ("Ежедневный отчёт", "Ежедневный отчёт"),
+    ("Ημερήσια αναφορά", "Ημερήσια αναφορά"),
+    ("תקציר יומי", "תקציר יומי"),
+    ("تقرير يومي", "تقرير يومي"),
+]
+
+
+@each_plot
+@pytest.mark.parametrize(("name", "shown"), NAMES, ids=[ascii(name) for name, _ in NAMES])
+def test_a_name_is_shown_as_it_is_on_one_line(
+    plot: Callable[..., Axes], frame: Callable[..., pd.DataFrame], name: str | None, shown: str
+) -> None:
+    assert [unicodedata.normalize("NFC", text) for text in draw(plot(frame([name])))] == [shown]
+
+
+@each_plot
+def test_names_are_never_read_as_formulas(plot: Callable[..., Axes], frame: Callable[..., pd.DataFrame]) -> None:
+    """Also where the caller's own style has TeX switched on: it would run what a name says."""
+    with plt.style.context({"text.usetex": True}):
+        ax = plot(frame([r"\input{/etc/passwd} $x$"]))
+    for label in ax.get_yticklabels():
+        assert not label.get_usetex()
+        assert not label.get_parse_math()
+
+
+@each_plot
+def test_long_names_leave_most_of_the_picture_to_the_data(
+    plot: Callable[..., Axes], frame: Callable[..., pd.DataFrame]
+) -> None:
+    names = ["W" * 300, "weekly-report-" * 20 + "eu", "夜间报表" * 30, "🚀" * 3 + "x" * 200]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # a machine without a font for them is no matter here
+        ax = plot(frame(names))
+    shown = draw(ax)
+    assert all("…" in text for text in shown)
+    assert "eu" in next(text for text in shown if text.startswith("weekly"))[-2:]
+    assert ax.get_position().width > 0.25
+
+
+@each_plot
+def test_names_that_look_alike_are_told_apart_by_the_end_of_the_id(
+    plot: Callable[..., Axes], frame: Callable[..., pd.DataFrame]
+) -> None:
+    assert draw(plot(frame(["nightly", "hourly", "nightly"]))) == ["nightly ·0000", "hourly", "nightly ·0002"]
+
+
+@each_plot
+def test_the_callers_labels_win(plot: Callable[..., Axes], frame: Callable[..., pd.DataFrame]) -> None:
+    labels = {IDS[0]: "mine\n(the first)", "dep_of_somebody_else": "x"}
+    assert draw(plot(frame(["nightly", "hourly"]), labels=labels)) == ["mine (the first)", "hourly"]
+
+
+def test_labels_name_groups_too() -> None:
+    frame = rates(["a", "b"]).drop(columns="name")
+    frame.index = pd.Index(["agent_1", "agent_2"], name="agent_id")
+    assert draw(plots.plot_failure_rates(frame, labels={"agent_2": "Triage"})) == ["agent_1", "Triage"]
+
+
+@each_plot
+@pytest.mark.usefixtures("only_dejavu")
+def test_what_no_font_has_gives_one_warning_and_boxes(
+    plot: Callable[..., Axes], frame: Callable[..., pd.DataFrame]
+) -> None:
+    """Matplotlib itself would warn once a character, at every drawing of the picture, and of an inner line."""
+    with pytest.warns(UserWarning, match="no installed font has 6 of the characters") as caught:
+        ax = plot(frame(["夜间报表", "nightly", "報告 x"]))
+    assert draw(ax) == ["□□□□", "nightly", "□□ x"]
+    assert len(caught) == 1
+    message = str(caught[0].message)
+    assert "U+5831 CJK UNIFIED IDEOGRAPH-5831" in message
+    assert "fonts-wqy-microhei" in message
+    assert "labels" in message
+    assert caught[0].filename == __file__
+
+
+@each_plot
+@pytest.mark.usefixtures("only_dejavu")
+def test_names_of_boxes_alone_are_told_apart(
+    plot: Callable[..., Axes], frame: Callable[..., pd.DataFrame]
+) -> None:
+    with pytest.warns(UserWarning, match="no installed font"):
+        ax = plot(frame(["夜间", "報告"]))
+    assert draw(ax) == ["□□ ·0000", "□□ ·0001"]
+
+
+@each_plot
+@pytest.mark.usefixtures("only_dejavu")
+def test_a_font_that_has_the_characters_is_found(
+    plot: Callable[..., Axes], frame: Callable[..., pd.DataFrame]
+) -> None:
+    """Here a script capital, which of all that matplotlib brings only its STIX fonts have."""
+    ax = plot(frame(["plan \N{MATHEMATICAL SCRIPT CAPITAL A}"]))
+    assert draw(ax) == ["plan \N{MATHEMATICAL SCRIPT CAPITAL A}"]
+    families = ax.get_yticklabels()[0].get_fontfamily()
+    assert families == ["sans-serif", "STIXGeneral"], "the caller's own stays the first"
+
+
+def test_fonts_are_set_on_the_texts_and_not_for_all() -> None:
+    before = list(mpl.rcParams["font.family"]), list(mpl.rcParams["font.sans-serif"])
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
+        draw(plots.plot_failure_rates(rates(["夜间报表 한국어 日本語"])))
+    assert (list(mpl.rcParams["font.family"]), list(mpl.rcParams["font.sans-serif"])) == before
+
+
+def test_a_font_installed_after_matplotlib_made_its_list_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Matplotlib keeps its list in a file for ever; without this, installing the font changed nothing."""
+    bundled = mpl.get_data_path() + "/fonts/ttf/STIXSizOneSymReg.ttf"
+    listed = [entry for entry in fontManager.ttflist if entry.fname != bundled]
+    monkeypatch.setattr(fontManager, "ttflist", listed)
+    monkeypatch.setattr("matplotlib.font_manager.findSystemFonts", lambda: [bundled, "/nowhere/broken.ttf"])
+    lettering._add_new_fonts.__wrapped__()
+    assert bundled in [entry.fname for entry in fontManager.ttflist]
+
+
+def test_a_font_that_cannot_be_read_is_passed_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    broken = FontEntry("/nowhere/broken.ttf", name="A Broken Font", weight=400)
+    monkeypatch.setattr(fontManager, "ttflist", [*fontManager.ttflist, broken])
+    assert lettering._glyphs.__wrapped__("A Broken Font").size == 0
+    assert lettering._glyphs.__wrapped__("A Font Of Nobody").size == 0
+
+
+class TestShorten:
+    @given(text=st.text(max_size=80), columns=st.integers(3, 40))
+    def test_is_never_wider_than_it_may_be_and_keeps_both_ends(self, text: str, columns: int) -> None:
+        short = lettering.shorten(text, columns)
+        assert width(short) <= columns
+        if short != text:
+            head, _, tail = short.partition("…") if "…" not in text else (text[: short.index("…")], "", "")
+            assert text.startswith(head)
+            assert text.endswith(tail)
+
+    @pytest.mark.parametrize(
+        ("text", "columns", "short"),
+        [
+            ("nightly", 7, "nightly"),
+            ("nightly-report", 8, "night…rt"),
+            ("夜间报表生成", 8, "夜间…成"),
+            ("夜间报表生成", 12, "夜间报表生成"),
+        ],
+    )
+    def test_cuts_the_middle(self, text: str, columns: int, short: str) -> None:
+        assert lettering.shorten(text, columns) == short
+
+
+@settings(max_examples=25, deadline=None)
+@given(names=st.lists(st.text(max_size=40), min_size=1, max_size=6))
+def test_no_name_breaks_a_picture(names: list[str]) -> None:
+    figure = Figure(layout="constrained")
+    canvas = FigureCanvasAgg(figure)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
+        ax = plots.plot_failure_rates(rates(names), ax=figure.add_subplot())
+    canvas.draw()  # type: ignore[no-untyped-call]  # matplotlib would warn here of every character that it cannot draw
+    shown = [label.get_text() for label in ax.get_yticklabels()]
+    assert len(set(shown)) == len(names)
+    assert all(text.strip() and "\n" not in text for text in shown)
+    assert np.isfinite(ax.get_position().bounds).all()
