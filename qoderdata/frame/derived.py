@@ -57,7 +57,7 @@ def upcoming_runs(df: pd.DataFrame) -> pd.DataFrame:
     times = pd.Series(np.concatenate([none, *lists])).dt.tz_localize("UTC")
     return pd.DataFrame(
         {
-            "deployment_id": df["id"].astype("str").repeat(lengths).reset_index(drop=True),
+            "deployment_id": df["id"].astype("str").repeat(lengths.tolist()).reset_index(drop=True),
             "position": np.arange(len(times)) - np.repeat(starts, lengths),
             "upcoming_run_at": times,
         }
