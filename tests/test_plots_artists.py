@@ -406,3 +406,5 @@ class TestDurations:
         ax.figure.canvas.draw()
         low, high = ax.get_xlim()
         assert len([tick for tick in ax.get_xticks() if low <= tick <= high]) >= 2
+        texts = [label.get_text() for label in ax.get_xticklabels()]
+        assert len(set(texts)) == len(texts)

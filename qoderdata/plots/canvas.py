@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     from matplotlib.artist import Artist
     from matplotlib.axes import Axes
+    from matplotlib.axis import Axis
     from matplotlib.colors import Colormap, Normalize
     from numpy.typing import NDArray
 
@@ -210,6 +211,13 @@ def hatch(ax: Axes, where: NDArray[np.bool_], pattern: str) -> None:
 def _edges(values: NDArray[Any]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     rows, columns = values.shape
     return np.arange(columns + 1) - 0.5, np.arange(rows + 1) - 0.5
+
+
+def in_percent(axis: Axis) -> None:
+    """Label an axis of shares in per cent, with no more digits than its marks need."""
+    from matplotlib.ticker import FuncFormatter  # noqa: PLC0415 - heavy, and needed only when drawing
+
+    axis.set_major_formatter(FuncFormatter(lambda share, _: f"{100 * share:g} %"))
 
 
 def column(

@@ -81,7 +81,7 @@ def plot_durations(runs: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
         for share, words, style in ((0.5, "median", "solid"), (0.95, "95th percentile", "dashed")):
             length = float(np.quantile(completed, share))
             handles.append(ax.axvline(length, color=ink(), linewidth=1.2, linestyle=style))
-            texts.append(f"{words}, completed: {milliseconds(length)}")
+            texts.append(f"{words}, completed: {_words(length)}")
     if failed.size:
         counts = np.histogram(failed, edges)[0]
         handles.append(ax.stairs(counts, edges, color=VERMILLION, linewidth=1.8))
@@ -110,6 +110,11 @@ def _edges(lengths: NDArray[np.float64]) -> NDArray[np.float64]:
     return edges
 
 
+def _words(length: float) -> str:
+    """Write a duration so that two round ones never read alike."""
+    return f"{length:.0f} ms" if length < _SECOND else milliseconds(length)
+
+
 def _duration_axis(ax: Axes, edges: NDArray[np.float64]) -> None:
     """Mark round lengths of time, thinned out to as many as there is room for."""
     from matplotlib.ticker import NullLocator  # noqa: PLC0415 - heavy, and needed only when drawing
@@ -120,6 +125,6 @@ def _duration_axis(ax: Axes, edges: NDArray[np.float64]) -> None:
     if len(ticks) < 2:  # noqa: PLR2004 - one mark gives no scale
         ticks = [round(float(length)) for length in np.geomspace(edges[0], edges[-1], 4)]
     ax.set_xlim(low, high)
-    ax.set_xticks(ticks, [milliseconds(length) for length in ticks])
+    ax.set_xticks(ticks, [_words(length) for length in ticks])
     ax.xaxis.set_minor_locator(NullLocator())
     ax.set_xlabel("duration (logarithmic)")

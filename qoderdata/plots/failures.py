@@ -13,6 +13,7 @@ from qoderdata.plots.canvas import (
     VERMILLION,
     axes_for,
     column,
+    in_percent,
     ink,
     lanes,
     row_points,
@@ -108,8 +109,6 @@ def plot_failure_rates(
 
 def _bars(ax: Axes, shown: pd.DataFrame, failing: pd.Series[bool]) -> None:
     """Draw the rows that have a rate."""
-    from matplotlib.ticker import PercentFormatter  # noqa: PLC0415 - heavy, and needed only when drawing
-
     numbers = shown[["failure_rate", "ci_low", "ci_high"]].astype("float64").reset_index(drop=True)
     known = numbers["failure_rate"].notna()
     numbers = numbers[known]
@@ -127,7 +126,7 @@ def _bars(ax: Axes, shown: pd.DataFrame, failing: pd.Series[bool]) -> None:
     )
     highest = float(numbers["ci_high"].max()) if len(numbers) else 1.0
     ax.set_xlim(0, 1.02 * min(1.0, max(highest, _NARROWEST_SCALE)))
-    ax.xaxis.set_major_formatter(PercentFormatter(xmax=1))
+    in_percent(ax.xaxis)
 
 
 def _ids_and_names(shown: pd.DataFrame) -> tuple[list[str], list[str | None]]:

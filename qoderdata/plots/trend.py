@@ -8,7 +8,16 @@ import numpy as np
 import pandas as pd
 
 from qoderdata.errors import require_columns
-from qoderdata.plots.canvas import DISTINCT, HATCHED, PALE, VERMILLION, axes_for, legend_beside, sentence
+from qoderdata.plots.canvas import (
+    DISTINCT,
+    HATCHED,
+    PALE,
+    VERMILLION,
+    axes_for,
+    in_percent,
+    legend_beside,
+    sentence,
+)
 from qoderdata.plots.lettering import key_words, letter
 from qoderdata.plots.times import day_numbers, time_axis
 
@@ -131,13 +140,13 @@ def _line(ax: Axes, group: pd.DataFrame, *, colour: str, marker: str, shade: boo
 
 def _rate_axis(ax: Axes, highest: float) -> None:
     """Mark the rates on the upper part of the axes; the lower part is left to the bars."""
-    from matplotlib.ticker import MaxNLocator, PercentFormatter  # noqa: PLC0415 - heavy, and needed only when drawing
+    from matplotlib.ticker import MaxNLocator  # noqa: PLC0415 - heavy, and needed only when drawing
 
     top = 1.02 * min(1.0, max(_NARROWEST_SCALE, highest if np.isfinite(highest) else 1.0))
     below = _COUNTS_SHARE + _GAP_SHARE
     ax.set_ylim(-top * below / (1 - below), top)
     ax.set_yticks([tick for tick in MaxNLocator(6, steps=[1, 2, 5, 10]).tick_values(0, top) if 0 <= tick <= top])
-    ax.yaxis.set_major_formatter(PercentFormatter(xmax=1))
+    in_percent(ax.yaxis)
     ax.set_ylabel("failure rate", y=(1 + below) / 2)
     ax.spines[["top", "right"]].set_visible(False)
     ax.spines["left"].set_bounds(0, top)
