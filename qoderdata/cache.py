@@ -43,13 +43,10 @@ class Answer:
         One row a record, in the service's order.
     fetched_at : datetime.datetime
         When the pull began, in UTC.
-    requests : int
-        How many requests it took.
     """
 
     table: pa.Table
     fetched_at: datetime
-    requests: int
 
 
 def file_name(kind: str, query: Mapping[str, str | None]) -> str:
@@ -93,7 +90,7 @@ def write(folder: Folder, name: str, answer: Answer) -> None:
     CacheWarning
         The folder cannot be written; nothing is kept.
     """
-    facts = {"format": FORMAT, "fetched_at": answer.fetched_at.isoformat(), "requests": answer.requests}
+    facts = {"format": FORMAT, "fetched_at": answer.fetched_at.isoformat()}
     table = answer.table.replace_schema_metadata({_METADATA_KEY: json.dumps(facts).encode()})
     try:
         folder.replace(
@@ -136,7 +133,7 @@ def read(folder: Folder, name: str, schema: pa.Schema) -> Answer | None:
             return None
         with pq.ParquetFile(pa.BufferReader(content), page_checksum_verification=True) as file:
             facts = _facts(file.schema_arrow, expected=schema)
-            return Answer(file.read(), datetime.fromisoformat(facts["fetched_at"]), int(facts["requests"]))
+            return Answer(file.read(), datetime.fromisoformat(facts["fetched_at"]))
     except (OSError, ValueError, KeyError, TypeError, pa.ArrowException) as error:
         warnings.warn(
             f"the cached file {folder.full(name)} was passed over: {error}. It is pulled again",

@@ -20,13 +20,13 @@ _UNPRINTABLE = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
 _JOINERS = frozenset("\u200c\u200d")
 
 
-def one_line(text: object) -> str:
+def one_line(text: str | float | None) -> str:
     r"""Make text safe to stand in one line.
 
     Parameters
     ----------
     text
-        Anything; a missing value becomes `NOTHING`.
+        Text from anywhere; a missing value becomes `NOTHING`.
 
     Returns
     -------
@@ -39,7 +39,7 @@ def one_line(text: object) -> str:
     >>> one_line("nightly\n report \x1b[31m")
     'nightly report �[31m'
     """
-    if pd.api.types.is_scalar(text) and pd.isna(text):
+    if pd.isna(text):
         return NOTHING
     return "".join(_printable(character) for character in " ".join(str(text).split()))
 

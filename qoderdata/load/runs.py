@@ -158,7 +158,7 @@ class _Loading:
 
     def online(self) -> pd.DataFrame:
         """Answer from what is recent enough, else from the service."""
-        self.store.load()
+        self.store.take_over()
         if is_current(self.store, self.asked, not_before=self.not_before):
             table = self._stored()
             if table is not None:

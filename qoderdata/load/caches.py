@@ -1,0 +1,90 @@
+"""What is kept on disk, of both kinds: cached answers and stores of runs."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, TypedDict
+
+from qoderdata import cache, store
+from qoderdata.files import Folder
+from qoderdata.settings import resolve_cache_dir
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+#: The folder of cached answers, below the cache folder.
+QUERIES = "queries"
+
+
+class Kept(TypedDict):
+    """How much there is of one kind."""
+
+    files: int
+    bytes: int
+
+
+class CacheUsage(TypedDict):
+    """Where the cache is, and how much it holds of each kind."""
+
+    location: str
+    queries: Kept
+    runs: Kept
+
+
+def cache_usage(cache_dir: str | Path | None = None) -> CacheUsage:
+    """Tell where the cache is and how big.
+
+    Parameters
+    ----------
+    cache_dir
+        The cache's folder, a path or a URL; ``None``: ``QODERDATA_CACHE_DIR``, else the platform's user cache
+        folder.
+
+    Returns
+    -------
+    CacheUsage
+        ``location``, and for ``queries`` (cached answers) and ``runs`` (stores of runs) the number of ``files``
+        and of ``bytes``.
+
+    Examples
+    --------
+    >>> cache_usage("no-such-folder")["queries"]
+    {'files': 0, 'bytes': 0}
+    """
+    folder = Folder(resolve_cache_dir(cache_dir))
+    answers = cache.entries(folder.folder(QUERIES))
+    stores = store.usage(folder)
+    return {
+        "location": folder.location,
+        "queries": {"files": len(answers), "bytes": sum(entry.size for entry in answers)},
+        "runs": {"files": sum(one.files for one in stores), "bytes": sum(one.size for one in stores)},
+    }
+
+
+def clear_cache(cache_dir: str | Path | None = None) -> int:
+    """Remove all cached answers and stored runs; nothing else in the folder is touched.
+
+    Runs that the service has already forgotten are gone with their store: export them first to keep them.
+
+    Parameters
+    ----------
+    cache_dir
+        The cache's folder, a path or a URL; ``None``: ``QODERDATA_CACHE_DIR``, else the platform's user cache
+        folder.
+
+    Returns
+    -------
+    int
+        How many cached answers and stores there were.
+
+    Raises
+    ------
+    CacheError
+        Another process is pulling runs into a store.
+
+    Examples
+    --------
+    >>> clear_cache("no-such-folder")
+    0
+    """
+    folder = Folder(resolve_cache_dir(cache_dir))
+    return cache.clear(folder.folder(QUERIES)) + store.clear(folder)
