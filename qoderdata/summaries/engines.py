@@ -56,7 +56,7 @@ def group_keys(by: str | Sequence[str] | None, *, results: Collection[str]) -> l
 
 def flag(condition: nw.Expr) -> nw.Expr:
     """Turn a condition into 0 or 1, since not every engine sums conditions; unknown is 0."""
-    return nw.when(condition).then(nw.lit(1)).otherwise(nw.lit(0))
+    return condition.fill_null(value=False).cast(nw.Int64)
 
 
 @dataclass(frozen=True)

@@ -132,10 +132,8 @@ def failure_rates(
         # The sum of nothing is missing, not zero.
         some = nw.col("_known") > 0
         totals = (nw.when(some).then(nw.col(name)).alias(name) for name in ("total_runs", "total_failures"))
-        rate = wilson.rate_with_interval(
-            "total_failures", "total_runs", rate="failure_rate", confidence=confidence
-        )
-        return frame.with_columns(*totals).with_columns(rate)
+        frame = frame.with_columns(*totals)
+        return wilson.add_rate(frame, "total_failures", "total_runs", confidence=confidence)
 
     worst_first = {"failure_rate": True, "total_failures": True}
     rates: IntoFrameT = source.give(grouped, finish, keys=keys, dtypes=columns, order=worst_first)

@@ -145,8 +145,7 @@ def run_failure_rates(
         if labels:
             frame = _with_empty_windows(frame, grouping, labels)
         frame = frame.with_columns((nw.col("completed") + nw.col("failed")).alias("_decided"))
-        rate = wilson.rate_with_interval("failed", "_decided", rate="failure_rate", confidence=confidence)
-        frame = frame.with_columns(rate)
+        frame = wilson.add_rate(frame, "failed", "_decided", confidence=confidence)
         return windows.begin(frame) if windows else frame
 
     order = {} if windows else {"failure_rate": True, "failed": True}

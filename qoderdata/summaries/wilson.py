@@ -6,6 +6,7 @@ Owns how sure a rate is. Knows nothing of deployments or runs.
 from __future__ import annotations
 
 from statistics import NormalDist
+from typing import Any
 
 import narwhals as nw
 
@@ -33,8 +34,8 @@ def check_confidence(confidence: float) -> float:
     return float(confidence)
 
 
-def rate_with_interval(hits: str, trials: str, *, rate: str, confidence: float) -> list[nw.Expr]:
-    """Give the columns `rate`, ``ci_low`` and ``ci_high``; missing where there was no trial.
+def add_rate(frame: nw.LazyFrame[Any], hits: str, trials: str, *, confidence: float) -> nw.LazyFrame[Any]:
+    """Add ``failure_rate``, ``ci_low`` and ``ci_high``; missing where there was no trial.
 
     With k hits in n trials and z the two-sided normal quantile, the bounds are
     ``(2k + z^2 -+ z sqrt(z^2 + 4k(n - k)/n)) / (2(n + z^2))``: Wilson, E. B. (1927), "Probable inference,
@@ -43,32 +44,28 @@ def rate_with_interval(hits: str, trials: str, *, rate: str, confidence: float) 
 
     Parameters
     ----------
+    frame
+        One row a group.
     hits, trials
         Names of two integer columns, ``0 <= hits <= trials``.
-    rate
-        Name of the column for ``hits / trials``.
     confidence
-        Share of such intervals that hold the true rate.
+        How often intervals made this way hold the true rate.
 
     Returns
     -------
-    list of narwhals.Expr
-        Three columns of 64-bit floats.
+    narwhals.LazyFrame
+        With three columns of 64-bit floats more.
     """
     z = NormalDist().inv_cdf((1 + confidence) / 2)
+    k, n, spread = nw.col("_k"), nw.col("_n"), nw.col("_spread")
     # Zero trials become missing before the division, since engines differ in what a division by zero gives.
-    k = nw.col(hits).cast(nw.Float64)
-    n = nw.when(nw.col(trials) > 0).then(nw.col(trials).cast(nw.Float64))
-    centre = 2 * k + z * z
-    spread = (z * z + 4 * k * (n - k) / n).sqrt() * z
-    low = (centre - spread) / (2 * (n + z * z))
-    high = (centre + spread) / (2 * (n + z * z))
-    return [
-        (k / n).alias(rate),
-        _where(k <= 0, n * 0.0, low).alias("ci_low"),
-        _where(k >= n, n * 0.0 + 1.0, high).alias("ci_high"),
-    ]
-
-
-def _where(condition: nw.Expr, yes: nw.Expr, no: nw.Expr) -> nw.Expr:
-    return nw.when(condition).then(yes).otherwise(no)
+    some = nw.when(nw.col(trials) > 0).then(nw.col(trials))
+    frame = frame.with_columns(nw.col(hits).cast(nw.Float64).alias("_k"), some.cast(nw.Float64).alias("_n"))
+    frame = frame.with_columns(((z * z + 4 * k * (n - k) / n).sqrt() * z).alias("_spread"))
+    low = (2 * k + z * z - spread) / (2 * (n + z * z))
+    high = (2 * k + z * z + spread) / (2 * (n + z * z))
+    return frame.with_columns(
+        (k / n).alias("failure_rate"),
+        nw.when(k <= 0).then(n * 0.0).otherwise(low).alias("ci_low"),
+        nw.when(k >= n).then(n * 0.0 + 1.0).otherwise(high).alias("ci_high"),
+    )
