@@ -1,0 +1,66 @@
+"""What the README says of columns and code is what the package has."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+import qoderdata
+from qoderdata.schema import DEPLOYMENTS, RUNS, Kind, Schema
+
+ROOT = Path(__file__).parents[1]
+READMES = [ROOT / "README.md", ROOT / "README.zh-CN.md"]
+DTYPES = {
+    Kind.TEXT: "str",
+    Kind.INTEGER: "Int64",
+    Kind.TIME: "datetime64[us, UTC]",
+    Kind.TEXTS: "object: an array of str",
+    Kind.TIMES: "object: an array of datetime64[us], UTC",
+    Kind.JSON_OBJECT: "str: JSON text",
+    Kind.JSON_LIST: "str: JSON text",
+}
+
+
+def table(schema: Schema) -> str:
+    rows = [f"| `{column.name}` | {DTYPES[column.kind]} | {column.meaning} |" for column in schema.columns]
+    rows.append("| `extra` | str: JSON text | everything else that the record had |")
+    return "\n".join(["| column | dtype | meaning |", "|---|---|---|", *rows])
+
+
+@pytest.mark.parametrize("schema", [DEPLOYMENTS, RUNS], ids=["deployments", "runs"])
+def test_the_table_of_columns_is_the_schema(schema: Schema) -> None:
+    text = READMES[0].read_text(encoding="utf-8")
+    found = re.search(rf"<!-- columns of {schema.name} -->\n(.*?)\n<!-- end -->", text, re.DOTALL)
+    assert found is not None
+    assert found[1] == table(schema)
+
+
+def code_blocks(path: Path) -> list[str]:
+    return re.findall(r"^```\w+\n.*?^```", path.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
+
+
+def test_both_languages_show_the_same_code() -> None:
+    """A comment is prose and may be translated; what is typed may not differ."""
+
+    def typed(block: str) -> list[str]:
+        return [re.sub(r"\s*#.*", "", line) for line in block.splitlines()]
+
+    english, chinese = (list(map(typed, code_blocks(path))) for path in READMES)
+    assert english
+    assert english == chinese
+
+
+def test_every_public_function_is_named_in_both() -> None:
+    functions = [name for name in qoderdata.__all__ if not name.startswith("__")]
+    for path in READMES:
+        text = path.read_text(encoding="utf-8")
+        assert [name for name in functions if not re.search(rf"\b{name}\b", text)] == [], path.name
+
+
+def test_every_link_leads_somewhere() -> None:
+    for path in READMES:
+        targets = re.findall(r"\]\((?!https?:)([^)#]+)\)", path.read_text(encoding="utf-8"))
+        assert targets
+        assert [target for target in targets if not (ROOT / target).exists()] == [], path.name
