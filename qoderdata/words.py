@@ -113,7 +113,7 @@ def shorten(text: str, columns: int) -> str:
 
 
 def percent(share: float | None) -> str:
-    """Write a share as a percentage with one digit.
+    """Write a share as a percentage with one digit; what is not nothing and not all never reads so.
 
     Parameters
     ----------
@@ -127,10 +127,15 @@ def percent(share: float | None) -> str:
 
     Examples
     --------
-    >>> percent(0.125), percent(None)
-    ('12.5 %', '–')
+    >>> percent(0.125), percent(0), percent(0.0002), percent(0.9998), percent(None)
+    ('12.5 %', '0.0 %', '<0.1 %', '>99.9 %', '–')
     """
-    return NOTHING if share is None or pd.isna(share) else f"{100 * share:.1f} %"
+    if share is None or pd.isna(share):
+        return NOTHING
+    text = f"{100 * share:.1f}"
+    if text == "0.0" and share > 0:
+        return "<0.1 %"
+    return ">99.9 %" if text == "100.0" and share < 1 else f"{text} %"
 
 
 def interval(low: float | None, high: float | None) -> str:
