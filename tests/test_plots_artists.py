@@ -160,6 +160,15 @@ class TestNextTriggers:
         assert [text.get_text() for text in legend.get_texts()] == ["1  first", "2  agent_1", "3  agent_2"]
         assert [text.get_text() for text in ax.texts] == ["1", "2", "3"] * 3
 
+    def test_no_agent_is_grey_and_has_no_number(self) -> None:
+        rows = [("2026-06-15T01:00Z", "d0", None), ("2026-06-15T02:00Z", "d1", "agent_1")]
+        ax = plots.plot_next_triggers(triggers_of(rows))
+        legend = ax.get_legend()
+        assert legend is not None
+        assert [text.get_text() for text in legend.get_texts()] == ["1  agent_1", "no agent"]
+        assert [text.get_text() for text in ax.texts] == ["1"]
+        assert [points_of(line)[0][1] for line in ax.lines] == [1, 0]
+
     def test_more_agents_than_colours_are_grey_together(self) -> None:
         rows = [(f"2026-06-15T{number:02d}:00Z", f"d{number}", f"agent_{number}") for number in range(10)]
         ax = plots.plot_next_triggers(triggers_of(rows))
@@ -230,6 +239,13 @@ class TestTriggerLoad:
         assert squares(ax).mask.sum() == np.isnan(expected).sum()
         assert ("hatched" in ax.get_xlabel()) == bool(np.isnan(expected).any())
         plt.close("all")
+
+    @pytest.mark.parametrize(("count", "text"), [(1, "1"), (999, "999"), (1500, "1.5k"), (12_345, "12k")])
+    def test_numbers_fit_into_their_squares(self, count: int, text: str) -> None:
+        frame = triggers_of([("2026-06-15T01:00Z", "a", "x")] * count)
+        ax = plots.plot_trigger_load(frame)
+        assert [written.get_text() for written in ax.texts] == [text]
+        assert squares(ax)[0, 1] == count
 
     def test_nothing_known_is_not_zero(self) -> None:
         frame = triggers_of([("2026-06-15T01:00Z", "a", "x"), ("2026-06-15T03:59Z", "a", "x")])

@@ -246,6 +246,7 @@ class TestShorten:
             ("nightly-report", 8, "night…rt"),
             ("夜间报表生成", 8, "夜间…成"),
             ("夜间报表生成", 12, "夜间报表生成"),
+            ("abcdefgh\u0303\u0303ij", 8, "abcde…ij"),
         ],
     )
     def test_cuts_the_middle(self, text: str, columns: int, short: str) -> None:
