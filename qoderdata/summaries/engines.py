@@ -8,6 +8,7 @@ since it has no grouped quantile.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -46,7 +47,7 @@ def group_keys(by: str | Sequence[str] | None, *, results: Collection[str]) -> l
     """
     if by is None:
         return []
-    keys = [by] if isinstance(by, str) else list(by)
+    keys = [by] if isinstance(by, str) else list(by) if isinstance(by, Iterable) else []
     if not keys or not all(isinstance(key, str) for key in keys) or len(set(keys)) < len(keys):
         raise ValueError(f"by={by!r} must be a column, a list of different columns, or None for one row of all")
     if taken := [key for key in keys if key in results]:

@@ -1,0 +1,285 @@
+"""Failure rates of lifetime counters: pooled exactly, as sure as they are, and nothing made up."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import duckdb
+import pandas as pd
+import pyarrow as pa
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.stats import binomtest
+
+from qoderdata import frame, schema
+from qoderdata.errors import DataQualityWarning, MissingColumnError
+from qoderdata.sandbox import Sandbox
+from qoderdata.summaries import failure_rates
+
+COUNTERS = ["stats_total_runs", "stats_total_failures", "stats_consecutive_failures"]
+
+
+def deployments(*rows: tuple[Any, ...]) -> pd.DataFrame:
+    """Build a frame out of (id, agent_id, runs, failures, streak)."""
+    records = [
+        {"id": id_, "name": f"name of {id_}", "agent_id": agent, **dict(zip(COUNTERS, counters, strict=True))}
+        for id_, agent, *counters in rows
+    ]
+    return frame.to_pandas(pa.Table.from_pylist(records, schema.DEPLOYMENTS.arrow), schema.DEPLOYMENTS)
+
+
+def records(result: pd.DataFrame) -> list[dict[str, Any]]:
+    """Give the rows with their keys, missing values as `None`."""
+    rows = result.reset_index().to_dict("records")
+    return [{str(name): None if pd.isna(value) else value for name, value in row.items()} for row in rows]
+
+
+@pytest.mark.parametrize(
+    ("runs", "failures", "streak", "rate", "low", "high", "failing", "never_run"),
+    [
+        (10, 2, 1, 0.2, 0.056682, 0.509838, 1, 0),
+        (10, 0, 0, 0.0, 0.0, 0.277533, 0, 0),
+        (3, 3, 3, 1.0, 0.438503, 1.0, 1, 0),
+        (0, 0, 0, None, None, None, 0, 1),
+        (None, None, None, None, None, None, 0, 0),
+        (2**53 + 1, 0, 0, 0.0, 0.0, 4.26e-16, 0, 0),
+    ],
+    ids=["some failed", "none failed", "all failed", "never ran", "no counters", "beyond exact floats"],
+)
+def test_one_deployment(  # noqa: PLR0917 one column of the table each
+    runs: int | None,
+    failures: int | None,
+    streak: int | None,
+    rate: float | None,
+    low: float | None,
+    high: float | None,
+    failing: int,
+    never_run: int,
+) -> None:
+    """Missing stays missing: no run, no rate; no counter, no zero."""
+    row = failure_rates(deployments(("dep_1", "agent_1", runs, failures, streak))).loc["dep_1"]
+    assert row["name"] == "name of dep_1"
+    counts = ["deployments", "total_runs", "total_failures", "consecutive_failures", "failing", "never_run"]
+    got = [None if pd.isna(row[name]) else row[name] for name in counts]
+    assert got == [1, runs, failures, streak, failing, never_run]
+    for name, expected in [("failure_rate", rate), ("ci_low", low), ("ci_high", high)]:
+        assert row[name] == pytest.approx(math.nan if expected is None else expected, nan_ok=True, abs=1e-6), name
+
+
+def test_a_large_counter_stays_exact() -> None:
+    rates = failure_rates(deployments(("dep_1", "a", 2**53 + 1, 5, 0), ("dep_2", "a", 2, 1, 0)), by="agent_id")
+    assert rates["total_runs"].tolist() == [2**53 + 3]
+
+
+@pytest.mark.parametrize(
+    "counters",
+    [(-1, 0, 0), (5, -1, 0), (5, 6, 0), (5, 1, -1)],
+    ids=["negative runs", "negative failures", "more failures than runs", "negative streak"],
+)
+def test_counters_that_cannot_be(counters: tuple[int, int, int]) -> None:
+    """They give no rate, are left out of the group's sums, and are named."""
+    df = deployments(("dep_bad", "a", *counters), ("dep_good", "a", 10, 1, 1))
+    with pytest.warns(DataQualityWarning, match=r"1 deployments .*: dep_bad$"):
+        alone = failure_rates(df).loc["dep_bad"]
+    assert alone["deployments"] == 1
+    assert alone[["total_runs", "failure_rate", "ci_low", "ci_high", "consecutive_failures"]].isna().all()
+    with pytest.warns(DataQualityWarning):
+        pooled = failure_rates(df, by=None).iloc[0]
+    assert pooled[["deployments", "total_runs", "total_failures", "failing"]].tolist() == [2, 10, 1, 1]
+
+
+def test_many_impossible_counters_give_one_warning_that_names_the_first() -> None:
+    df = deployments(*((f"dep_{i}", "a", 1, 2, 0) for i in range(7)))
+    with pytest.warns(
+        DataQualityWarning, match=r"^7 deployments .*: dep_0, dep_1, dep_2, dep_3, dep_4, \.\.\.$"
+    ) as caught:
+        failure_rates(df)
+    assert len(caught) == 1
+    with pytest.warns(DataQualityWarning, match="7 deployments"):
+        failure_rates(df.drop(columns="id"), by="agent_id")
+
+
+def test_a_missing_key_is_a_group_of_its_own() -> None:
+    rates = failure_rates(
+        deployments(("d1", None, 10, 5, 0), ("d2", "a", 10, 1, 0), ("d3", None, 10, 4, 2)), by="agent_id"
+    )
+    assert rates.index.name == "agent_id"
+    assert pd.isna(rates.index[0])
+    assert rates.iloc[0][["deployments", "total_runs", "total_failures", "consecutive_failures"]].tolist() == [
+        2,
+        20,
+        9,
+        2,
+    ]
+    assert rates.index[1:].tolist() == ["a"]
+
+
+def test_a_group_pools_counters_and_not_rates() -> None:
+    """Two runs, one failed, beside 998 that did not fail: 0.1 %, not a quarter."""
+    rates = failure_rates(deployments(("d1", "a", 2, 1, 1), ("d2", "a", 998, 0, 0)), by="agent_id")
+    assert rates["failure_rate"].tolist() == [0.001]
+
+
+def test_keys_are_the_index() -> None:
+    df = deployments(("d1", "a", 2, 1, 1))
+    assert failure_rates(df).index.names == ["id"]
+    assert failure_rates(df).columns[0] == "name"
+    assert failure_rates(df, by=["id"]).columns[0] == "name"
+    several = failure_rates(df, by=["agent_id", "status"])
+    assert isinstance(several.index, pd.MultiIndex)
+    assert several.index.names == ["agent_id", "status"]
+    assert failure_rates(df, by=None).index.tolist() == [0]
+
+
+def test_any_derived_column_groups() -> None:
+    """Such as those of `expand_metadata`, a number, a truth value, a category or a time."""
+    df = deployments(("d1", "a", 2, 1, 1), ("d2", "a", 2, 0, 0))
+    for values in (
+        [1.5, 2.5],
+        [True, False],
+        pd.Categorical(["x", "y"]),
+        pd.to_datetime(["2026-01-01", "2026-01-02"], utc=True),
+    ):
+        rates = failure_rates(df.assign(team=values), by="team")
+        assert rates["failure_rate"].tolist() == [0.5, 0.0]
+
+
+def test_sorted_worst_first_missing_last_ties_by_key() -> None:
+    df = deployments(
+        ("d5", "a", None, None, None), ("d4", "a", 0, 0, 0), ("d2", "a", 4, 2, 0),
+        ("d3", "a", 4, 2, 0), ("d1", "a", 2, 1, 0), ("d0", "a", 9, 0, 0),
+    )  # fmt: skip
+    assert failure_rates(df).index.tolist() == ["d2", "d3", "d1", "d0", "d4", "d5"]
+
+
+@pytest.mark.parametrize("by", ["id", "agent_id", ["agent_id", "status"], None])
+def test_an_empty_frame_gives_no_rows_of_the_same_types(by: str | list[str] | None) -> None:
+    full = failure_rates(deployments(("d1", "a", 2, 1, 1)), by=by)
+    empty = failure_rates(deployments(), by=by)
+    assert len(empty) == 0
+    pd.testing.assert_series_equal(empty.dtypes, full.dtypes)
+    assert empty.index.names == full.index.names
+    assert empty.reset_index().dtypes.tolist()[1:] == full.reset_index().dtypes.tolist()[1:]
+
+
+def test_types_are_exact() -> None:
+    counts = ["deployments", "total_runs", "total_failures", "consecutive_failures", "failing", "never_run"]
+    rates = failure_rates(deployments(("d1", "a", 2, 1, 1)))
+    assert {str(rates[name].dtype) for name in counts} == {"Int64"}
+    assert {str(rates[name].dtype) for name in ("failure_rate", "ci_low", "ci_high")} == {"float64"}
+
+
+def test_the_argument_is_not_changed_and_its_index_plays_no_part() -> None:
+    df = deployments(("d1", "a", 2, 1, 1), ("d2", "b", 4, 1, 1)).set_axis([7, 7])
+    before = df.copy(deep=True)
+    assert failure_rates(df).index.tolist() == ["d1", "d2"]
+    pd.testing.assert_frame_equal(df, before)
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"by": "team"}, MissingColumnError, "deployments frame has no column 'team'; it has: id, name"),
+        ({"by": []}, ValueError, r"by=\[\] must be a column"),
+        ({"by": ["id", "id"]}, ValueError, "different columns"),
+        ({"by": 3}, ValueError, "by=3 must be a column"),
+        ({"by": "failing"}, ValueError, "'failing' is a column of the result"),
+        ({"confidence": 1}, ValueError, "confidence=1 must lie between 0 and 1"),
+        ({"confidence": 0}, ValueError, "confidence=0 "),
+        ({"confidence": True}, ValueError, "confidence=True"),
+        ({"confidence": "high"}, ValueError, "confidence='high'"),
+    ],
+)
+def test_what_makes_no_sense_is_refused(options: dict[str, Any], error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message):
+        failure_rates(deployments(("d1", "a", 2, 1, 1)).assign(failing=1), **options)
+
+
+def test_a_frame_that_is_none_or_lacks_a_column_is_refused() -> None:
+    df = deployments(("d1", "a", 2, 1, 1))
+    with pytest.raises(MissingColumnError, match="no column 'name'; it has: id, "):
+        failure_rates(df.drop(columns="name"))
+    nothing: Any = df.to_dict()
+    with pytest.raises(TypeError, match="deployments must be a frame"):
+        failure_rates(nothing)
+
+
+@given(
+    trials=st.integers(1, 10**6), share=st.floats(0, 1), confidence=st.sampled_from([0.5, 0.8, 0.95, 0.99, 0.9999])
+)
+@settings(max_examples=60, deadline=None)
+def test_the_interval_is_wilsons(trials: int, share: float, confidence: float) -> None:
+    """Checked against scipy; and it always holds the rate and stays between 0 and 1."""
+    hits = round(share * trials)
+    row = failure_rates(deployments(("d1", "a", trials, hits, 0)), confidence=confidence).iloc[0]
+    expected = binomtest(hits, trials).proportion_ci(confidence, method="wilson")
+    assert row["ci_low"] == pytest.approx(expected.low, abs=1e-12)
+    assert row["ci_high"] == pytest.approx(expected.high, abs=1e-12)
+    assert 0 <= row["ci_low"] <= row["failure_rate"] <= row["ci_high"] <= 1
+
+
+COUNTER = st.one_of(st.none(), st.integers(-1, 6))
+ROWS = st.lists(st.tuples(st.sampled_from(["a", "b", None]), COUNTER, COUNTER, COUNTER), max_size=12)
+
+
+@given(rows=ROWS)
+@settings(max_examples=80, deadline=None)
+@pytest.mark.filterwarnings("ignore::qoderdata.errors.DataQualityWarning")
+def test_pooled_counters_equal_a_walk_over_the_rows(
+    rows: list[tuple[str | None, int | None, int | None, int | None]],
+) -> None:
+    rates = failure_rates(deployments(*((f"d{i}", *row) for i, row in enumerate(rows))), by="agent_id")
+    groups: dict[str | None, list[tuple[int | None, int | None, int | None]]] = {}
+    for agent, *counters in rows:
+        groups.setdefault(agent, []).append(tuple(counters))  # type: ignore[arg-type] # three of them
+    assert len(rates) == len(groups)
+    for row in records(rates):
+        members = groups[row["agent_id"]]
+        possible = [
+            (runs, failures, streak)
+            for runs, failures, streak in members
+            if not (
+                min((value for value in (runs, failures, streak) if value is not None), default=0) < 0
+                or (runs is not None and failures is not None and failures > runs)
+            )
+        ]
+        known = [(runs, failures) for runs, failures, _ in possible if runs is not None and failures is not None]
+        total, failed = sum(runs for runs, _ in known), sum(failures for _, failures in known)
+        streaks = [streak for *_, streak in possible if streak is not None]
+        assert row["deployments"] == len(members)
+        assert row["failing"] == sum(streak > 0 for streak in streaks)
+        assert row["never_run"] == sum(runs == 0 for runs, _ in known)
+        assert row["total_runs"] == (total if known else None)
+        assert row["total_failures"] == (failed if known else None)
+        assert row["consecutive_failures"] == max(streaks, default=None)
+        assert row["failure_rate"] == (failed / total if total else None)
+
+
+@pytest.mark.parametrize("by", ["id", "agent_id", "status"])
+def test_every_figure_recomputed_by_sql(by: str) -> None:
+    """On a generated account, from the Arrow table that goes to Parquet."""
+    with Sandbox(deployments=120, seed=7) as sandbox:
+        deployed = frame.from_records(sandbox.deployments, schema.DEPLOYMENTS)
+    expected = duckdb.execute(
+        f"""
+        WITH pooled AS (
+            SELECT {by} AS key, count(*) AS deployments, sum(stats_total_runs)::BIGINT AS n,
+                sum(stats_total_failures)::BIGINT AS k, max(stats_consecutive_failures) AS streak,
+                count(*) FILTER (stats_consecutive_failures > 0) AS failing,
+                count(*) FILTER (stats_total_runs = 0) AS never_run
+            FROM deployed GROUP BY 1)
+        SELECT key, deployments, n, k, streak, failing, never_run, CASE WHEN n > 0 THEN k / n END AS rate,
+            CASE WHEN n > 0 THEN (k + 1.920729 - 1.959964 * sqrt(k * (n - k) / n + 0.960365)) / (n + 3.841459) END,
+            CASE WHEN n > 0 THEN (k + 1.920729 + 1.959964 * sqrt(k * (n - k) / n + 0.960365)) / (n + 3.841459) END
+        FROM pooled ORDER BY rate DESC NULLS LAST, k DESC NULLS LAST, key NULLS LAST
+        """  # noqa: S608 a column name of this test
+    ).fetchall()
+    got = records(failure_rates(frame.to_pandas(deployed, schema.DEPLOYMENTS), by=by))
+    assert len(got) == len(expected)
+    for row, theirs in zip(got, expected, strict=True):
+        counts = ["deployments", "total_runs", "total_failures", "consecutive_failures", "failing", "never_run"]
+        assert [row[by], *(row[name] for name in counts)] == list(theirs[:7])
+        ours = [row["failure_rate"], row["ci_low"], row["ci_high"]]
+        assert ours == [None if value is None else pytest.approx(value, abs=1e-6) for value in theirs[7:]]
