@@ -57,24 +57,22 @@ class Reader:
     list: List
     coverage: Coverage = field(default_factory=Coverage)
     stored: set[str] = field(default_factory=set)
+    pulls: int = 0
 
     def pull(self, since: int | None, *, pages: int = 10_000) -> bool:
         """Read until there is enough, or until so many pages came; tell which."""
-        head = None
-        while head is None or not self.coverage.covers(at(since)):
+        self.pulls += 1
+        began = NOW + timedelta(seconds=self.pulls)
+        while not (recent := self.coverage.read_at == began) or not self.coverage.covers(at(since)):
             if pages == 0:
                 return False
-            after = self.coverage.cursor if head is not None else None
-            page = self.list.ask(after)
+            page = self.list.ask(self.coverage.cursor if recent else None)
             if page is None:
                 self.coverage = self.coverage.retreat()
-                if not self.coverage.stretches:
-                    head = None
             else:
                 pages -= 1
-                head = NOW if head is None else head
                 self.stored.update(page.ids)
-                self.coverage = self.coverage.add(page, read_at=NOW)
+                self.coverage = self.coverage.add(page, read_at=began)
             self.check()
         return True
 
@@ -252,3 +250,12 @@ def test_a_refused_cursor_costs_a_part_of_the_stretch_and_not_all_of_it() -> Non
     before = reader.list.requests
     assert reader.pull(None)
     assert reader.list.requests - before < 60
+
+
+def test_when_the_newest_stretch_is_given_up_the_one_below_is_not_taken_for_the_head_of_the_list() -> None:
+    """Else its runs would be all that is new, with those of the given-up stretch, and a gap in between."""
+    lower = Stretch(NOW, ("b",), None)
+    coverage = Coverage((Stretch(NOW, ("d",), "d"), lower)).retreat()
+    assert [stretch.marks for stretch in coverage.stretches] == [("b",)]
+    assert coverage.read_at is not None
+    assert coverage.read_at < NOW

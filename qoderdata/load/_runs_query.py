@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
-import pandas as pd
 import pyarrow.compute as pc
 
 from qoderdata.times import Instant, Span, instant, moment
 
-if TYPE_CHECKING:
-    from datetime import datetime
-
 _STATUSES = ("pending", "running", "completed", "failed", "skipped")
 _TRIGGERS = ("manual", "schedule", "retry")
 #: `created_at` never lies before `triggered_at`, but clocks differ: the service is asked for a little more.
-_CLOCKS_DIFFER = pd.Timedelta("1h")
+_CLOCKS_DIFFER = timedelta(hours=1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,8 +36,8 @@ class Query:
     status: str | None
     trigger_type: str | None
     has_error: bool | None
-    since: pd.Timestamp | None
-    until: pd.Timestamp | None
+    since: datetime | None
+    until: datetime | None
     window: str | None
 
     @property
@@ -55,7 +52,7 @@ class Query:
         return {name: value for name, value in asked.items() if value is not None}
 
     @property
-    def narrowed_to(self) -> pd.Timestamp | None:
+    def narrowed_to(self) -> datetime | None:
         """What the service may leave out runs that were created before; ``None``: nothing."""
         return None if self.since is None else self.since - _CLOCKS_DIFFER
 
@@ -114,11 +111,11 @@ def query(
     >>> from datetime import UTC, datetime
     >>> asked = query(deployment_id=None, status="failed", trigger_type=None, has_error=None, since="7D", until=None,
     ...               now=datetime(2026, 6, 15, tzinfo=UTC))
-    >>> asked.since, asked.filters
-    (Timestamp('2026-06-08 00:00:00+0000', tz='UTC'), {'status': 'failed'})
+    >>> asked.since.isoformat(), asked.filters
+    ('2026-06-08T00:00:00+00:00', {'status': 'failed'})
     """
-    start = None if since is None else moment(since, now=now, name="since")
-    end = None if until is None else moment(until, now=now, name="until")
+    start = None if since is None else moment(since, now=now, name="since").to_pydatetime()
+    end = None if until is None else moment(until, now=now, name="until").to_pydatetime()
     if start is not None and end is not None and start >= end:
         raise ValueError(f"since={since!r} is not before until={until!r}: no run can be in between")
     if deployment_id is not None and not deployment_id.strip():

@@ -24,7 +24,6 @@ from qoderdata.store import Listing
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
-    import pandas as pd
     from tqdm import tqdm
 
     from qoderdata.client import Client
@@ -194,7 +193,7 @@ class RunWalk:
 class _Bar:
     """A progress bar: runs, their rate, how far back the walk is, and what is left as far as that can be told."""
 
-    def __init__(self, since: pd.Timestamp | None, *, shown: bool) -> None:
+    def __init__(self, since: datetime | None, *, shown: bool) -> None:
         from tqdm import tqdm  # noqa: PLC0415 - only a pull needs it
 
         self._since = since

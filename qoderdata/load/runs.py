@@ -244,7 +244,7 @@ class _Loading:
         since, listing = self.asked.since, answer.listing
         return since is None or listing is None or listing.reaches is None or listing.reaches > since
 
-    def _wanted(self, table: pa.Table, *, until: pd.Timestamp | None) -> pa.Table:
+    def _wanted(self, table: pa.Table, *, until: datetime | None) -> pa.Table:
         """Keep the runs that are asked for: an edition may ignore a filter, and time has gone by."""
         wanted = condition(self.asked.since, until, self.asked.where())
         return newest_first(table if wanted is None else table.filter(wanted))

@@ -14,10 +14,10 @@ day has one file (a day of very many runs: a few). `RunReader.files` gives the f
 **Nothing that was read is lost.** Every answer is in the inbox, whole, before the answer after the next is asked
 for; so a pull that is cut off at any moment, by SIGKILL too, loses at most the one that was being kept and the
 one under way. From time to time, and at the end, the inbox is *folded* into the data set: new data files are
-written beside the old ones, then the manifest is replaced, in one step, then the inbox and the files that no
-manifest names are removed. Cut off in between, the old manifest still counts, or the new one does; leftovers are
-removed by the next fold. Superseded files are removed at once, not kept for a while: a reader of the bare folder
-that comes in the middle of a fold gets an error because a file is gone, and not a run twice in silence.
+written beside the old ones, then the manifest is replaced, in one step, then the superseded files and the inbox
+are removed. Cut off in between, the old manifest still counts, or the new one does; the next call finds the inbox
+not empty, and puts it in order. Superseded files are removed at once, not kept for a while: a reader of the bare
+folder that comes in the middle of a fold gets an error because a file is gone, and not a run twice in silence.
 
 **A run is there once.** A run that ended never changes, so what is stored stays, whatever comes again. An open run
 (``pending``, ``running``) stands in the manifest with its day and the time of its last reading; a later reading

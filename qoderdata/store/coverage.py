@@ -20,12 +20,14 @@ that follow are the list from its head, and reading them to the end is complete 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from datetime import datetime  # noqa: TC003 - the manifest is read by these annotations
+from datetime import UTC, datetime
 
 #: How many of its newest runs a stretch is known by. One would do, if no run ever vanished.
 MARKS = 100
 #: How many cursors on its way a stretch keeps, evenly spread, to go back to when the service forgot the last one.
 STEPS = 32
+
+_LONG_AGO = datetime.fromtimestamp(0, UTC)
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,7 +175,8 @@ class Coverage:
         """Claim less of the top stretch, after the service refused its cursor: back to the step before."""
         top, *lower = self.stretches
         if not top.steps:
-            return Coverage(tuple(lower))
+            # What is now on top is not the head of the list: something newer was seen.
+            return Coverage((*(replace(one, read_at=_LONG_AGO) for one in lower[:1]), *lower[1:]))
         *steps, (cursor, reaches) = top.steps
         return Coverage((replace(top, cursor=cursor, reaches=reaches, steps=tuple(steps)), *lower))
 

@@ -1,6 +1,7 @@
 """The inbox of a store of runs: one Arrow file an answer of the service, numbered in the order they came.
 
-A file is there whole or not at all. It holds the runs of the answer, and what the answer says about the list.
+A file is there whole or not at all. It holds the runs of the answer, and what the answer says about the list. As
+long as a fold is under way, a mark lies there too, so that an inbox without files says that all is in order.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
 FOLDER = "inbox"
 
+_MARK = f"{FOLDER}/folding"
 _SUFFIX = ".arrow"
 _METADATA_KEY = b"qoderdata"
 _NUMBER = slice(0, 12)
@@ -95,6 +97,11 @@ class Inbox:
         """Whether it is time to fold: more would cost memory, and time after a kill."""
         return len(self.items) >= _FULL_ITEMS or sum(item.table.num_rows for item in self.items) >= _FULL_ROWS
 
+    @property
+    def is_clear(self) -> bool:
+        """Whether nothing is to be folded, and the last fold was not cut off."""
+        return not self.folder.files(FOLDER)
+
     def files(self) -> dict[str, int]:
         """List its files in the order in which they came, each with its number."""
         found = sorted(info.base_name for info in self.folder.files(FOLDER) if info.base_name.endswith(_SUFFIX))
@@ -140,11 +147,16 @@ class Inbox:
         self.number += 1
         self.items.append(Item(self.number, None, reading, table))
 
+    def mark(self) -> None:
+        """Say that a fold is under way, before it writes anything."""
+        self.folder.replace(_MARK, lambda _: None)
+
     def sweep(self, *, upto: int) -> None:
-        """Remove the files of answers up to that of a number; what is worth anything was folded."""
+        """Remove the files of answers up to that of a number, which are folded or worth nothing; and the mark."""
         for name, number in self.files().items():
             if number <= upto:
                 self.folder.remove(name)
+        self.folder.remove(_MARK)
 
     def _read(self, name: str, number: int) -> Item | None:
         try:

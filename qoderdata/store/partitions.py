@@ -163,12 +163,16 @@ def add(
     after = dict(files)
     for day in sorted({*new, *replaced}):
         old = before[day] if day in replaced else []
-        name, rows = write(folder, day, stream(folder, old, without=replaced[day]), runs.take(new[day]))
+        name, rows = write(folder, day, stream(folder, old, without=replaced[day]), _rows(runs, new[day]))
         for superseded in old:
             del after[superseded]
         if rows:
             after[name] = rows
-    return after, runs.take(sorted(itertools.chain.from_iterable(new.values())))
+    return after, _rows(runs, sorted(itertools.chain.from_iterable(new.values())))
+
+
+def _rows(table: pa.Table, places: list[int]) -> pa.Table:
+    return table.take(pa.array(places, pa.int64()))
 
 
 def _stored(folder: Folder, files: list[str], run_ids: list[str]) -> set[str]:

@@ -57,9 +57,9 @@ class RunStore(RunReader):
             yield
 
     def take_over(self) -> None:
-        """Load, with what an earlier pull left in the inbox, unless another process is pulling just now."""
+        """Load, with what an earlier pull left when it was cut off, unless another process is pulling just now."""
         self.load()
-        if not self._inbox.files():
+        if self._inbox.is_clear:
             return
         with contextlib.ExitStack() as stack:
             try:
@@ -157,17 +157,18 @@ class RunStore(RunReader):
 
     def _recover(self) -> None:
         """Take over what an earlier pull left when it was cut off, and remove what does not count."""
+        is_clear = self._inbox.is_clear
         self._inbox.load(after=self._manifest.sequence)
         for item in self._inbox.items:
             self._count(item.reading)
-        if self._inbox.items:
-            _logger.info("runs: %d answers that an earlier pull left are taken over", len(self._inbox.items))
-            self.fold()
-        if self._writable:
-            with contextlib.suppress(OSError):
-                self._inbox.sweep(upto=self._inbox.number)
-                upkeep.sweep(self.folder, self._manifest.files, before=datetime.now(UTC) - _LEFTOVER_AGE)
-                self.folder.sweep()
+        if is_clear or not self._writable:
+            return
+        _logger.info("runs: %d answers that an earlier pull left are taken over", len(self._inbox.items))
+        self.fold(compact=True)
+        with contextlib.suppress(OSError):
+            upkeep.sweep(self.folder, self._manifest.files, before=datetime.now(UTC) - _LEFTOVER_AGE)
+            self.folder.sweep()
+            self._inbox.sweep(upto=self._inbox.number)
 
     def _count(self, reading: Reading) -> None:
         if reading.listing is not None:
@@ -184,7 +185,9 @@ class RunStore(RunReader):
 
     def _fold(self, *, compact: bool) -> None:
         before = manifest.read(self.folder) or self._empty
+        self._inbox.mark()
         after = merging.folded(self.folder, before, self._inbox.items)
+        superseded = before.files.keys() | after.files.keys()
         if compact:
             after = replace(after, files=upkeep.compact(self.folder, after.files))
         if after != before:
@@ -192,10 +195,10 @@ class RunStore(RunReader):
         self._manifest, self._inbox.items = after, []
         self.coverage, self.open_runs = after.coverage, dict(after.open_runs)
         with contextlib.suppress(OSError):
-            # What cannot be removed now is removed by the next pull.
-            self._inbox.sweep(upto=after.sequence)
-            for name in before.files.keys() - after.files.keys():
+            # What cannot be removed now is removed by the next call.
+            for name in superseded - after.files.keys():
                 self.folder.remove(f"{partitions.FOLDER}/{name}")
+            self._inbox.sweep(upto=after.sequence)
 
     def _keep_in_memory(self, error: OSError) -> None:
         self._writable = False

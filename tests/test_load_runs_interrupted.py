@@ -1,0 +1,305 @@
+"""`load_runs` cut off at every moment, of a list that changes meanwhile: nothing is lost, nothing comes twice."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import tempfile
+import warnings
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from qoderdata import paging
+from qoderdata.errors import BadRequestError, DataQualityWarning, NotFoundError
+from qoderdata.files import Folder
+from qoderdata.frame import flatten_runs
+from qoderdata.load.runs import load_runs
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    import pandas as pd
+
+    from qoderdata.client import Client
+
+Run = dict[str, Any]
+
+START = datetime(2026, 6, 14, 20, tzinfo=UTC)
+
+
+class Killed(BaseException):
+    """Stands for the end of the process: nothing in the package catches it."""
+
+
+@dataclass
+class Fate:
+    """Kills the process at the so-manieth thing that it does to the service or the disk."""
+
+    left: int | None = None
+
+    def moves(self) -> None:
+        if self.left is not None:
+            self.left -= 1
+            if self.left < 0:
+                raise Killed
+
+
+FATE = Fate()
+
+
+@dataclass
+class Service:
+    """The service without HTTP, with pages of a few runs: what a `Client` is to `load_runs`."""
+
+    page: int
+    edition: str = "A"
+    runs: list[Run] = field(default_factory=list)
+    ever: dict[str, list[Run]] = field(default_factory=dict)
+    requests: int = 0
+    now: datetime = START
+    base_url: str = "https://service.test"
+    workspace_id: str | None = None
+    account: str = "someone"
+    page_limit: int | None = None
+
+    def create(self, count: int, *, status: str, minutes: int) -> None:
+        for _ in range(count):
+            number = len(self.ever)
+            self.now += timedelta(minutes=minutes)
+            created = self.now
+            triggered = None if number % 11 == 0 else (created - timedelta(seconds=20)).isoformat()
+            run: Run = {
+                "id": f"drun_{number:04d}",
+                "status": status,
+                "created_at": created.isoformat(),
+                "triggered_at": triggered,
+            }
+            self.runs.insert(0, run)
+            self.ever[run["id"]] = [dict(run)]
+
+    def finish(self, place: int) -> None:
+        """Let an open run end; it may say only then when it was triggered, and so move to another day."""
+        going = [run for run in self.runs if run["status"] == "running"]
+        if going:
+            run = going[place % len(going)]
+            run |= {"status": "completed", "duration_ms": 5, "triggered_at": run["created_at"]}
+            self.ever[run["id"]].append(dict(run))
+
+    def get(self, path: str, params: Mapping[str, str], read: Callable[[bytes], Any]) -> Any:  # noqa: ANN401
+        assert path == "/deployment_runs"
+        self.requests += 1
+        FATE.moves()
+        limit = int(params["limit"])
+        if limit > self.page:
+            raise _refusal(f"limit must be between 1 and {self.page}", "limit")
+        ids = [run["id"] for run in self.runs]
+        after = params.get("after_id")
+        if after is not None and after not in ids:
+            raise _refusal("after_id is not a valid cursor", "after_id")
+        rest = self.runs if after is None else self.runs[ids.index(after) + 1 :]
+        least = params.get("created_at[gte]")
+        if self.edition == "C" and least:
+            rest = [run for run in rest if _time(run["created_at"]) >= _time(least)]
+        shown, more = rest[:limit], len(rest) > limit
+        last = shown[-1]["id"] if shown else None
+        answer = {"data": shown, "has_more": more, "last_id": last, "next_page": last if more else None}
+        return read(json.dumps(answer).encode())
+
+    def get_run(self, run: str) -> Run:
+        self.requests += 1
+        FATE.moves()
+        for known in self.runs:
+            if known["id"] == run:
+                return dict(known)
+        raise NotFoundError(run)
+
+    def load(self, folder: str, **options: Any) -> pd.DataFrame:  # noqa: ANN401
+        return load_runs(client=cast("Client", self), cache_dir=folder, progress=False, **options)
+
+    def wanted(self, since: datetime | None, until: datetime | None) -> list[Run]:
+        """Give what the service has now of a time."""
+        return [run for run in self.runs if is_within(run, since, until)]
+
+
+def is_within(run: Run, since: datetime | None, until: datetime | None) -> bool:
+    if since is None and until is None:
+        return True
+    at = run["triggered_at"] and _time(run["triggered_at"])
+    return bool(at) and (since is None or since <= at) and (until is None or at < until)
+
+
+def _time(text: str) -> datetime:
+    return datetime.fromisoformat(text)
+
+
+def _refusal(message: str, param: str) -> BadRequestError:
+    error = BadRequestError(message)
+    error.param = param
+    return error
+
+
+@pytest.fixture(autouse=True)
+def _mortal(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let fate strike before and after every change of the disk, and pages come one after the other."""
+
+    def fetch_now(
+        fetch: Callable[[str | None, int], Any], cursor: str | None, size: paging.PageSize
+    ) -> Future[Any]:
+        future: Future[Any] = Future()
+        try:
+            future.set_result(paging._fetch_granted(fetch, cursor, size))
+        except BaseException as error:  # noqa: BLE001 - raised where the page is waited for
+            future.set_exception(error)
+        return future
+
+    replace, remove = Folder.replace, Folder.remove
+
+    def mortal_replace(self: Folder, name: str, write: Callable[[Any], object]) -> None:
+        FATE.moves()
+        replace(self, name, write)
+        FATE.moves()
+
+    def mortal_remove(self: Folder, name: str) -> None:
+        FATE.moves()
+        remove(self, name)
+
+    monkeypatch.setattr(paging, "_fetch_ahead", fetch_now)
+    monkeypatch.setattr(Folder, "replace", mortal_replace)
+    monkeypatch.setattr(Folder, "remove", mortal_remove)
+    monkeypatch.setattr(FATE, "left", None)
+    # What a disk does that forgets what it was told to keep is not tried here.
+    monkeypatch.setattr(os, "fsync", lambda _: None)
+
+
+def rows(frame: pd.DataFrame) -> dict[str, Run]:
+    """Give what a frame says of each run, comparable."""
+    told = frame[["id", "status", "triggered_at", "created_at", "duration_ms"]].astype(object)
+    records = cast("list[Run]", told.where(told.notna(), None).to_dict("records"))
+    return {row["id"]: row for row in records}
+
+
+def check(
+    service: Service, folder: str, frame: pd.DataFrame, since: datetime | None, until: datetime | None
+) -> None:
+    """Everything that the service has is there as it is now, what it forgot as it once was, and nothing twice."""
+    assert frame["id"].is_unique
+    assert list(frame["id"]) == sorted(frame["id"], reverse=True)
+    found, now = rows(frame), rows(flatten_runs(service.wanted(since, until)))
+    assert {run: found.get(run) for run in now} == now
+    for run in found.keys() - now.keys():
+        assert run not in {known["id"] for known in service.runs}
+        assert found[run] in [rows(flatten_runs([known]))[run] for known in service.ever[run]]
+    # The data set as another engine reads it, without the manifest: each run once.
+    files = list(Path(folder).glob("runs/*/data/*/*.parquet"))
+    ids = [run for file in files for run in pq.ParquetFile(file).read(["id"])["id"].to_pylist()]
+    assert len(ids) == len(set(ids))
+    assert set(ids).issuperset(found)
+    assert len({file.parent for file in files}) == len(files)
+    assert not list(Path(folder).glob("runs/*/inbox/*"))
+
+
+ages = st.none() | st.integers(0, 100)
+operations = st.one_of(
+    st.tuples(st.just("create"), st.integers(1, 9), st.booleans(), st.integers(0, 200)),
+    st.tuples(st.just("finish"), st.integers(0, 9)),
+    st.tuples(st.just("forget"), st.integers(1, 6)),
+    st.tuples(st.just("load"), ages, ages),
+    st.tuples(st.just("killed"), ages, st.integers(0, 40)),
+)
+
+
+def bound(service: Service, hours: int | None) -> datetime | None:
+    return (
+        None
+        if hours is None or not service.runs
+        else _time(service.runs[0]["created_at"]) - timedelta(hours=hours)
+    )
+
+
+def live_through(page: int, edition: str, operations: list[tuple[object, ...]]) -> None:
+    """Let things happen to the list and to `load_runs`, and check each call that comes to its end."""
+    service = Service(page, edition)
+    with tempfile.TemporaryDirectory() as folder:
+        for operation in operations:
+            match operation:
+                case ("create", int(count), bool(is_open), int(minutes)):
+                    service.create(count, status="running" if is_open else "skipped", minutes=minutes)
+                case ("finish", int(place)):
+                    service.finish(place)
+                case ("forget", int(count)):
+                    del service.runs[-count:]
+                case ("load", int() | None as since, int() | None as until):
+                    start, end = bound(service, since), bound(service, until)
+                    if start is None or end is None or start < end:
+                        frame = service.load(folder, since=start, until=end, refresh=True)
+                        check(service, folder, frame, start, end)
+                case ("killed", int() | None as since, int(moves)):
+                    FATE.left = moves
+                    with contextlib.suppress(Killed):
+                        service.load(folder, since=bound(service, since), refresh=True)
+                    FATE.left = None
+        check(service, folder, service.load(folder, refresh=True), None, None)
+
+
+anything = given(
+    page=st.integers(1, 4), edition=st.sampled_from("AC"), operations=st.lists(operations, max_size=12)
+)
+bounded = settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+
+test_whatever_happens_between_and_during_calls = settings(bounded, max_examples=25)(anything(live_through))
+test_whatever_happens_for_longer = pytest.mark.long(settings(bounded, max_examples=500)(anything(live_through)))
+
+
+@settings(bounded, max_examples=12)
+@given(page=st.integers(1, 3), kills=st.lists(st.integers(0, 40), min_size=1, max_size=4))
+def test_a_kill_costs_at_most_four_requests(page: int, kills: list[int]) -> None:
+    """The page size, the head of the list, and two pages: the one that was being kept, the one under way."""
+    service = Service(page)
+    service.create(16, status="completed", minutes=100)
+    with tempfile.TemporaryDirectory() as folder:
+        service.load(folder)
+        uninterrupted, service.requests, service.page_limit = service.requests, 0, None
+    with tempfile.TemporaryDirectory() as folder:
+        killed = 0
+        for moves in kills:
+            FATE.left = moves
+            try:
+                service.load(folder, refresh=True)
+            except Killed:
+                killed += 1
+            FATE.left = service.page_limit = None
+        frame = service.load(folder)
+        check(service, folder, frame, None, None)
+    # One that came through is a refresh of nothing new: the page size and the head.
+    assert service.requests <= uninterrupted + 4 * killed + 2 * (len(kills) - killed)
+
+
+@pytest.mark.parametrize("moves", range(0, 120, 8))
+def test_a_refresh_that_is_killed_anywhere_shows_neither_half_of_a_fold(moves: int) -> None:
+    """Runs that end in the refresh are rewritten; the frame after the kill has each of them once, old or new."""
+    service = Service(3)
+    service.create(12, status="running", minutes=200)
+    with tempfile.TemporaryDirectory() as folder:
+        service.load(folder)
+        service.create(4, status="completed", minutes=200)
+        for place in range(6):
+            service.finish(place)
+        FATE.left = moves
+        with contextlib.suppress(Killed):
+            service.load(folder, refresh=True)
+        FATE.left = None
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DataQualityWarning)
+            kept = rows(service.load(folder, offline=True))
+        for run, row in kept.items():
+            assert row in [rows(flatten_runs([known]))[run] for known in service.ever[run]]
+        check(service, folder, service.load(folder, refresh=True), None, None)
