@@ -1,0 +1,386 @@
+"""Failure rates of runs: only what was decided decides, every window is there, each occurrence counts once."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from functools import cache
+from typing import TYPE_CHECKING, Any
+from zoneinfo import ZoneInfo
+
+import duckdb
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.stats import binomtest
+
+from qoderdata import frame, schema
+from qoderdata.errors import MissingColumnError
+from qoderdata.sandbox import Sandbox
+from qoderdata.summaries import run_failure_rates
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+START = datetime(2026, 3, 27, 12, tzinfo=UTC)
+
+
+def runs_frame(rows: Iterable[dict[str, Any]]) -> pd.DataFrame:
+    """Build a runs frame; ids in the order of the rows."""
+    records = [{"id": f"drun_{i:04}", "deployment_id": "dep_1", **row} for i, row in enumerate(rows)]
+    return frame.to_pandas(pa.Table.from_pylist(records, schema.RUNS.arrow), schema.RUNS)
+
+
+def records(result: pd.DataFrame) -> list[dict[str, Any]]:
+    """Give the rows with their keys, missing values as `None`."""
+    rows = result.reset_index().to_dict("records")
+    return [{str(name): None if pd.isna(value) else value for name, value in row.items()} for row in rows]
+
+
+def at(hours: float) -> datetime:
+    return START + timedelta(hours=hours)
+
+
+def run(status: str, hours: float = 0, **more: Any) -> dict[str, Any]:  # noqa: ANN401 any column
+    return {"status": status, "triggered_at": at(hours), **more}
+
+
+def test_only_what_was_decided_decides() -> None:
+    """Skipped is not failed, and not yet is not never; an unknown status is counted in `runs` alone."""
+    statuses = ["completed"] * 3 + ["failed", "skipped", "pending", "running", "cancelled", None]
+    rates = run_failure_rates(runs_frame({"status": status} for status in statuses))
+    assert records(rates)[0] == {
+        "deployment_id": "dep_1", "runs": 9, "completed": 3, "failed": 1, "skipped": 1, "unfinished": 2,
+        "failure_rate": 0.25, "ci_low": pytest.approx(0.045587, abs=1e-6),
+        "ci_high": pytest.approx(0.699358, abs=1e-6),
+        "duration_p50_ms": None, "duration_p95_ms": None,
+    }  # fmt: skip
+
+
+def test_without_a_decision_there_is_no_rate() -> None:
+    rates = run_failure_rates(runs_frame([{"status": "skipped"}, {"status": "running"}]))
+    assert rates[["failure_rate", "ci_low", "ci_high"]].isna().all(axis=None)
+    assert rates[["runs", "completed", "failed"]].to_numpy().tolist() == [[2, 0, 0]]
+
+
+def test_durations_are_those_of_completed_runs() -> None:
+    rows = [("completed", 1000), ("completed", 2000), ("completed", None), ("failed", 9), ("running", 9)]
+    rates = run_failure_rates(runs_frame({"status": status, "duration_ms": ms} for status, ms in rows))
+    assert rates[["duration_p50_ms", "duration_p95_ms"]].to_numpy().tolist() == [[1500.0, 1950.0]]
+
+
+def test_sorted_worst_first_missing_last_ties_by_key() -> None:
+    rows = [
+        ("d3", "failed"),
+        ("d2", "failed"),
+        ("d2", "failed"),
+        ("d1", "completed"),
+        ("d0", "skipped"),
+        (None, "failed"),
+    ]
+    rates = run_failure_rates(runs_frame({"deployment_id": key, "status": status} for key, status in rows))
+    assert [row["deployment_id"] for row in records(rates)] == ["d2", "d3", None, "d1", "d0"]
+
+
+def test_with_windows_in_order_of_key_and_time() -> None:
+    rows = [
+        run("failed", 24, deployment_id="d2"),
+        run("completed", 0, deployment_id="d1"),
+        run("failed", 0, deployment_id=None),
+    ]
+    rates = run_failure_rates(runs_frame(rows), freq="1D")
+    assert [(row["deployment_id"], row["window"].day, row["runs"]) for row in records(rates)] == [
+        ("d1", 27, 1), ("d1", 28, 0), ("d2", 27, 0), ("d2", 28, 1), (None, 27, 1), (None, 28, 0),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("freq", "tz", "hours", "begins"),
+    [
+        ("1h", "UTC", [0.5, 2.5], ["03-27T12:00+00:00", "03-27T13:00+00:00", "03-27T14:00+00:00"]),
+        ("1h", "Asia/Kolkata", [0.4, 0.6], ["03-27T17:00+05:30", "03-27T18:00+05:30"]),
+        ("1D", "Asia/Shanghai", [0, 12], ["03-27T00:00+08:00", "03-28T00:00+08:00"]),
+        ("1D", "Europe/Berlin", [0, 48], ["03-27T00:00+01:00", "03-28T00:00+01:00", "03-29T00:00+01:00"]),
+        ("1D", "Europe/Berlin", [36, 60], ["03-29T00:00+01:00", "03-30T00:00+02:00"]),
+        ("6h", "Europe/Berlin", [36, 48], ["03-29T00:00+01:00", "03-29T07:00+02:00", "03-29T13:00+02:00"]),
+        ("1W", "UTC", [0, 72], ["03-23T00:00+00:00", "03-30T00:00+00:00"]),
+        ("W", "Asia/Shanghai", [0, 60], ["03-23T00:00+08:00", "03-30T00:00+08:00"]),
+        ("30min", "UTC", [0.1, 0.9], ["03-27T12:00+00:00", "03-27T12:30+00:00"]),
+        ("2D", "UTC", [0, 72], ["03-26T00:00+00:00", "03-28T00:00+00:00", "03-30T00:00+00:00"]),
+    ],
+)
+def test_windows_are_those_of_the_wall_clock(freq: str, tz: str, hours: list[float], begins: list[str]) -> None:
+    """On 29 March 2026 clocks in Berlin go forward at 02:00: a day of 23 hours, still from midnight."""
+    rates = run_failure_rates(runs_frame(run("failed", hour) for hour in hours), by=None, freq=freq, tz=tz)
+    assert [window.isoformat()[5:16] + window.isoformat()[-6:] for window in rates.index] == begins
+    assert str(rates.index.dtype) == f"datetime64[us, {tz}]"
+    assert rates["runs"].sum() == len(hours)
+
+
+def test_a_night_with_a_repeated_hour_has_a_window_for_each() -> None:
+    """In New York, 01:00 to 02:00 on 1 November 2026 happens twice."""
+    times = pd.date_range("2026-11-01T04:30Z", "2026-11-01T07:30Z", freq="1h")
+    rates = run_failure_rates(
+        runs_frame({"status": "failed", "triggered_at": time} for time in times),
+        by=None,
+        freq="1h",
+        tz="America/New_York",
+    )
+    assert rates["runs"].tolist() == [1, 1, 1, 1]
+    assert [window.strftime("%H%z") for window in rates.index] == ["00-0400", "01-0400", "01-0500", "02-0500"]
+
+
+def test_a_run_without_a_time_has_a_missing_window() -> None:
+    rates = run_failure_rates(runs_frame([run("failed"), {"status": "completed"}]), by=None, freq="1D")
+    assert [(row["window"] and row["window"].day, row["runs"]) for row in records(rates)] == [(27, 1), (None, 1)]
+    timeless = run_failure_rates(runs_frame([{"status": "completed"}]), by=None, freq="1D")
+    assert [row["window"] for row in records(timeless)] == [None]
+
+
+@pytest.mark.parametrize("by", ["deployment_id", ["deployment_id", "trigger_type"], None])
+@pytest.mark.parametrize("freq", [None, "1D", "6h"])
+@pytest.mark.parametrize("per", ["attempt", "occurrence"])
+def test_an_empty_frame_gives_no_rows_of_the_same_types(
+    by: str | list[str] | None, freq: str | None, per: str
+) -> None:
+    full = run_failure_rates(runs_frame([run("failed")]), by=by, freq=freq, tz="Asia/Kolkata", per=per)
+    empty = run_failure_rates(runs_frame([]), by=by, freq=freq, tz="Asia/Kolkata", per=per)
+    assert len(empty) == 0
+    pd.testing.assert_series_equal(empty.dtypes, full.dtypes)
+    assert empty.index.names == full.index.names
+    if by or freq:
+        assert empty.reset_index().dtypes.tolist() == full.reset_index().dtypes.tolist()
+
+
+def test_types_are_exact_and_the_argument_unchanged() -> None:
+    df = runs_frame([run("completed", duration_ms=5), run("failed", 3)])
+    before = df.copy(deep=True)
+    rates = run_failure_rates(df, freq="1h", per="occurrence")
+    pd.testing.assert_frame_equal(df, before)
+    assert {name: str(dtype) for name, dtype in rates.dtypes.items()} == {
+        **dict.fromkeys(["runs", "completed", "failed", "skipped", "unfinished"], "Int64"),
+        **dict.fromkeys(["failure_rate", "ci_low", "ci_high", "duration_p50_ms", "duration_p95_ms"], "float64"),
+    }
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"by": "team"}, MissingColumnError, "runs frame has no column 'team'; it has: id, deployment_id"),
+        ({"by": "window"}, ValueError, "'window' is a column of the result"),
+        ({"freq": "1M"}, ValueError, "freq='1M' must be a count with min, h, D or W"),
+        ({"freq": "0h"}, ValueError, "freq='0h'"),
+        ({"freq": 3600}, ValueError, "freq=3600"),
+        ({"freq": "7h"}, ValueError, "freq='7h' must fill a day evenly"),
+        ({"freq": "24h"}, ValueError, "whole days are written '1D'"),
+        ({"freq": "1D", "tz": "Mars/Olympus"}, ValueError, "tz='Mars/Olympus' is not an IANA time zone"),
+        ({"per": "run"}, ValueError, "per='run' must be 'attempt' or 'occurrence'"),
+        ({"confidence": 95}, ValueError, "confidence=95"),
+    ],
+)
+def test_what_makes_no_sense_is_refused(options: dict[str, Any], error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message):
+        run_failure_rates(runs_frame([run("failed")]), **options)
+
+
+@pytest.mark.parametrize(
+    ("story", "failed", "completed", "skipped"),
+    [
+        (["1 failed", "2 completed"], 0, 1, 0),
+        (["1 failed", "2 failed", "3 failed"], 1, 0, 0),
+        (["1 failed", "1 failed"], 2, 0, 0),
+        (["1 failed", "1 skipped", "2 completed"], 0, 1, 1),
+        (["1 failed", "2 failed", "1 skipped", "3 completed"], 0, 1, 1),
+        (["1 completed", "2 completed"], 0, 2, 0),
+        (["2 completed"], 0, 1, 0),
+        (["1 failed", "3 failed"], 2, 0, 0),
+        (["- failed", "r completed"], 0, 1, 0),
+        (["1 failed", "2 running"], 0, 0, 0),
+    ],
+    ids=[
+        "healed by a retry", "failed for good", "two occurrences", "another was skipped in between",
+        "another was skipped late", "a success is not retried", "the first attempt is not in the frame",
+        "an attempt is missing", "attempts unknown", "the retry is still running",
+    ],
+)  # fmt: skip
+def test_an_occurrence_counts_once_by_its_last_attempt(
+    story: list[str], failed: int, completed: int, skipped: int
+) -> None:
+    rows = []
+    for hour, chapter in enumerate(story):
+        attempt, status = chapter.split()
+        kind = "retry" if attempt in {"r", "2", "3"} else "schedule"
+        rows.append(run(status, hour, trigger_type=kind, attempt=int(attempt) if attempt.isdigit() else None))
+    rates = run_failure_rates(runs_frame(rows), per="occurrence").iloc[0]
+    assert rates[["failed", "completed", "skipped"]].tolist() == [failed, completed, skipped]
+
+
+def test_occurrences_of_different_deployments_do_not_mix() -> None:
+    rows = [
+        run("failed", 0, attempt=1),
+        run("completed", 1, attempt=2, trigger_type="retry", deployment_id="dep_2"),
+    ]
+    rates = run_failure_rates(runs_frame(rows), by=None, per="occurrence")
+    assert rates[["failed", "completed"]].to_numpy().tolist() == [[1, 1]]
+
+
+def test_windows_reach_from_the_first_run_though_a_later_attempt_counts() -> None:
+    rows = [run("failed", 0, attempt=1), run("completed", 24, attempt=2, trigger_type="retry")]
+    rates = run_failure_rates(runs_frame(rows), freq="1D", per="occurrence")
+    assert rates["runs"].tolist() == [0, 1]
+
+
+@cache
+def day_begins(day: datetime, zone: str) -> datetime:
+    """Walk back minute by minute to the first one that has the local date of `day`."""
+    clock = ZoneInfo(zone)
+    date = day.astimezone(clock).date()
+    begin = day.replace(second=0, microsecond=0)
+    while (begin - timedelta(minutes=1)).astimezone(clock).date() == date:
+        begin -= timedelta(minutes=1)
+    return begin
+
+
+def window_of(when: datetime, freq: str, zone: str) -> datetime:
+    day = day_begins(when.replace(second=0, microsecond=0), zone)
+    if freq == "1D":
+        return day
+    if freq == "1W":
+        while day.astimezone(ZoneInfo(zone)).weekday() != 0:
+            day = day_begins(day - timedelta(minutes=1), zone)
+        return day
+    step = timedelta(hours=int(freq[:-1]))
+    return day + (when - day) // step * step
+
+
+TIMES = st.one_of(st.none(), st.integers(0, 24 * 60).map(lambda minutes: at(minutes / 12)))
+ROW = st.fixed_dictionaries(
+    {
+        "deployment_id": st.sampled_from(["dep_1", "dep_2", None]),
+        "status": st.sampled_from(
+            ["completed", "completed", "failed", "failed", "skipped", "running", "odd", None]
+        ),
+        "trigger_type": st.sampled_from(["schedule", "manual", "retry", None]),
+        "attempt": st.sampled_from([1, 1, 2, 3, None]),
+        "triggered_at": TIMES,
+        "duration_ms": st.one_of(st.none(), st.integers(0, 10**6)),
+    }
+)
+
+
+def last_attempts(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Apply the rule word for word: a retry continues the latest earlier failed run with one attempt less."""
+    order = sorted(range(len(rows)), key=lambda i: (rows[i]["triggered_at"] or datetime(1, 1, 1, tzinfo=UTC), i))
+    attempts: dict[int, int] = {}
+    continued = set()
+    for place, i in enumerate(order):
+        row = rows[i]
+        retry = row["trigger_type"] == "retry" or (row["attempt"] or 0) > 1
+        attempts[i] = max(row["attempt"] or 0, 2 if retry else 1)
+        if retry:
+            for j in reversed(order[:place]):
+                earlier = rows[j]
+                same = earlier["deployment_id"] == row["deployment_id"] and attempts[j] == attempts[i] - 1
+                if same and earlier["status"] == "failed":
+                    continued.add(j)
+                    break
+    return [row for i, row in enumerate(rows) if i not in continued]
+
+
+@given(
+    rows=st.lists(ROW, max_size=25),
+    by=st.sampled_from([None, "deployment_id"]),
+    per=st.sampled_from(["attempt", "occurrence"]),
+    window=st.sampled_from(
+        [
+            None,
+            ("1D", "UTC"),
+            ("1W", "UTC"),
+            ("1D", "Europe/Berlin"),
+            ("1W", "Asia/Beirut"),
+            ("6h", "Europe/Berlin"),
+            ("1h", "Australia/Lord_Howe"),
+        ]
+    ),
+)
+@settings(max_examples=100, deadline=None)
+def test_every_figure_equals_a_walk_over_the_rows(
+    rows: list[dict[str, Any]], by: str | None, per: str, window: tuple[str, str] | None
+) -> None:
+    options: dict[str, Any] = {"by": by, "per": per}
+    counted = last_attempts(rows) if per == "occurrence" else rows
+    groups: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
+    timed = [row["triggered_at"] for row in rows if row["triggered_at"]]
+    if window:
+        options |= {"freq": window[0], "tz": window[1]}
+        every: list[datetime] = (
+            list(pd.date_range(min(timed), max(timed), freq="30min").to_pydatetime()) if timed else []
+        )
+        begins = {window_of(when, *window) for when in [*every, *timed]}
+        keys = {row[by] if by else None for row in counted}
+        groups = {(key, begin): [] for key in keys for begin in begins}
+    for row in counted:
+        begin = window_of(row["triggered_at"], *window) if window and row["triggered_at"] else None
+        groups.setdefault((row[by] if by else None, begin), []).append(row)
+    rates = records(run_failure_rates(runs_frame(rows), **options))
+    assert len(rates) == len(groups)
+    for row in rates:
+        begin = row["window"].to_pydatetime() if window and row["window"] else None
+        members = groups[row[by] if by else None, begin]
+        count = {
+            name: sum(member["status"] == name for member in members)
+            for name in ("completed", "failed", "skipped", "running")
+        }
+        assert row["runs"] == len(members)
+        assert [row[name] for name in ("completed", "failed", "skipped", "unfinished")] == list(count.values())
+        decided = count["completed"] + count["failed"]
+        if decided:
+            interval = binomtest(count["failed"], decided).proportion_ci(0.95, method="wilson")
+            assert row["failure_rate"] == count["failed"] / decided
+            assert [row["ci_low"], row["ci_high"]] == pytest.approx([interval.low, interval.high])
+        else:
+            assert [row["failure_rate"], row["ci_low"], row["ci_high"]] == [None] * 3
+        took = [
+            member["duration_ms"]
+            for member in members
+            if member["status"] == "completed" and member["duration_ms"] is not None
+        ]
+        expected = np.quantile(took, [0.5, 0.95]).tolist() if took else [None, None]
+        assert [row["duration_p50_ms"], row["duration_p95_ms"]] == (pytest.approx(expected) if took else expected)
+
+
+def test_every_figure_recomputed_by_sql() -> None:
+    """On the runs of a generated account, by deployment and day in Shanghai; counters say the same."""
+    with Sandbox(deployments=60, seed=7, runs=3000) as sandbox:
+        listed = frame.from_records(sandbox.runs, schema.RUNS)
+        counters = {
+            deployment["id"]: deployment["metadata"].get("cas_config", {}).get("stats", {})
+            for deployment in sandbox.deployments
+        }
+    expected = duckdb.execute(
+        """
+        SELECT deployment_id, date_trunc('day', timezone('Asia/Shanghai', triggered_at)) AS day, count(*) AS runs,
+            count(*) FILTER (status = 'completed') AS completed, count(*) FILTER (status = 'failed') AS failed,
+            count(*) FILTER (status = 'skipped') AS skipped, count(*) FILTER (status IN ('pending', 'running')),
+            CASE WHEN completed + failed > 0 THEN failed / (completed + failed) END,
+            quantile_cont(duration_ms, 0.5) FILTER (status = 'completed'),
+            quantile_cont(duration_ms, 0.95) FILTER (status = 'completed')
+        FROM listed GROUP BY ALL ORDER BY ALL
+        """
+    ).fetchall()
+    runs = frame.to_pandas(listed, schema.RUNS)
+    rates = run_failure_rates(runs, freq="1D", tz="Asia/Shanghai")
+    got = records(rates[rates["runs"] > 0])
+    assert len(got) == len(expected)
+    for row, theirs in zip(got, expected, strict=True):
+        counts = [row[name] for name in ("runs", "completed", "failed", "skipped", "unfinished")]
+        assert [row["deployment_id"], row["window"].tz_localize(None).to_pydatetime(), *counts] == list(theirs[:7])
+        assert [row["failure_rate"], row["duration_p50_ms"], row["duration_p95_ms"]] == [
+            None if value is None else pytest.approx(value) for value in theirs[7:]
+        ]
+    for row in records(run_failure_rates(runs)):
+        if counters[row["deployment_id"]]:
+            stats = counters[row["deployment_id"]]
+            assert (row["runs"], row["failed"]) == (stats["total_runs"], stats["total_failures"])
