@@ -1,0 +1,397 @@
+"""The generated account: deterministic, complete in its kinds, and consistent to the last run."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from collections import Counter, defaultdict
+from datetime import UTC, datetime, timedelta
+from hashlib import blake2b
+from itertools import islice, pairwise
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from qoderdata import cron
+from qoderdata.sandbox import NOW, Sandbox
+from qoderdata.sandbox.draws import nanoseconds, stamp, uuid7
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+Record = dict[str, Any]
+
+#: Accounts by size, seed, number of runs and clock; clocks just after a DST change among them.
+ACCOUNTS = {
+    "default": Sandbox(),
+    "tiny": Sandbox(deployments=8, seed=1),
+    "busy": Sandbox(deployments=60, seed=2, runs=6_000, left_out=25),
+    "after Europe's spring change": Sandbox(
+        60, 3, runs=2_500, now=datetime(2026, 3, 30, 6, tzinfo=UTC), left_out=5
+    ),
+    "after America's autumn change": Sandbox(60, 4, runs=2_500, now=datetime(2026, 11, 2, 9, 0, 1, tzinfo=UTC)),
+    "Lord Howe's half hour": Sandbox(60, 5, runs=2_500, now=datetime(2026, 4, 5, 1, 17, 30, tzinfo=UTC)),
+    "fewer runs than deployments": Sandbox(deployments=80, seed=6, runs=30),
+    "no history": Sandbox(deployments=40, runs=0),
+}
+
+
+@pytest.fixture(params=ACCOUNTS)
+def sandbox(request: pytest.FixtureRequest) -> Sandbox:
+    return ACCOUNTS[request.param]
+
+
+def time(text: str) -> datetime:
+    """Read a time as far as the microsecond; what follows it is cut."""
+    return datetime.fromisoformat(re.sub(r"(\.\d{6})\d+", r"\1", text))
+
+
+def by_deployment(sandbox: Sandbox) -> dict[str, list[Record]]:
+    """Group the runs, newest first."""
+    groups: dict[str, list[Record]] = defaultdict(list)
+    for run in sandbox.runs:
+        groups[run["deployment_id"]].append(run)
+    return groups
+
+
+def counters(deployment: Record) -> Record | None:
+    stats: Record | None = deployment["metadata"].get("cas_config", {}).get("stats")
+    return stats
+
+
+def end(sandbox: Sandbox, deployment: Record) -> datetime:
+    """Until when a deployment fires."""
+    stopped = deployment["archived_at"] is not None or deployment["status"] == "paused"
+    return time(deployment["updated_at"]) if stopped else sandbox.now
+
+
+def digest(sandbox: Sandbox) -> str:
+    text = json.dumps([sandbox.deployments, sandbox.runs, sandbox.left_out], default=str)
+    return blake2b(text.encode(), digest_size=16).hexdigest()
+
+
+def test_the_same_arguments_give_the_same_account() -> None:
+    assert digest(Sandbox(40, 9, left_out=3)) == digest(Sandbox(40, 9, "A", left_out=3, gzip=False))
+
+
+@pytest.mark.parametrize(
+    "other", [{"seed": 10}, {"runs": 401}, {"now": NOW + timedelta(seconds=1)}, {"left_out": 1}]
+)
+def test_other_arguments_give_another_account(other: dict[str, Any]) -> None:
+    assert digest(Sandbox(40, **{"seed": 9, "runs": 400} | other)) != digest(Sandbox(40, 9, runs=400))
+
+
+def test_the_account_is_the_same_in_another_process_and_in_another_order() -> None:
+    """Neither hash seeds nor the order in which records are first read may decide anything."""
+    program = (
+        "import json, sys; from hashlib import blake2b; from qoderdata.sandbox import Sandbox; s = Sandbox(40, 9);"
+        "r = s.runs; text = json.dumps([s.deployments, r, s.left_out], default=str);"
+        "sys.stdout.write(blake2b(text.encode(), digest_size=16).hexdigest())"
+    )
+    environment = os.environ | {"PYTHONHASHSEED": "5"}
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True, env=environment
+    )
+    assert done.stdout == digest(Sandbox(40, 9))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "runs"),
+    [
+        ((250,), 2_500), ((1,), 10), ((3,), 30), ((0,), 0), ((40, 7, "C", 0), 0), ((40, 7, "C", 1), 1),
+        ((40, 7, "C", 39), 39), ((40, 7, "C", 4_321), 4_321), ((2, 7, "C", 777), 777),
+    ],
+)  # fmt: skip
+def test_the_account_has_exactly_as_much_as_was_asked_for(arguments: tuple[Any, ...], runs: int) -> None:
+    sandbox = Sandbox(*arguments)
+    assert len(sandbox.deployments) == arguments[0]
+    assert len(sandbox.runs) == runs
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.integers(1, 40), st.integers(0, 2**40), st.integers(0, 600))
+def test_any_number_of_runs_is_met_exactly(deployments: int, seed: int, runs: int) -> None:
+    assert len(Sandbox(deployments, seed, runs=runs).runs) == runs
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"deployments": -1}, "deployments=-1 is negative"),
+        ({"runs": -1}, "runs=-1 is negative"),
+        ({"edition": "D"}, "edition='D' is none of A, B, C"),
+        ({"now": datetime(2026, 6, 15)}, "no time zone"),  # noqa: DTZ001 - what must be refused
+        ({"deployments": 0, "runs": 5}, "no deployment of this account ever runs"),
+        ({"deployments": 3, "left_out": 100}, "left_out=100: only"),
+        ({"deployments": 1, "runs": 2_000_000}, "decades old"),
+    ],
+)
+def test_what_cannot_be_is_refused(arguments: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(message)):
+        Sandbox(**arguments)
+
+
+def test_lists_are_newest_first_and_ids_are_ordered_as_the_times_are(sandbox: Sandbox) -> None:
+    for records, prefix in ((sandbox.deployments, "dep"), (sandbox.runs, "drun")):
+        ids = [record["id"] for record in records]
+        assert ids == sorted(ids, reverse=True)
+        assert len(set(ids)) == len(ids)
+        assert all(re.fullmatch(rf"{prefix}_[0-9a-f]{{12}}7[0-9a-f]{{3}}[89ab][0-9a-f]{{15}}", id_) for id_ in ids)
+        created = [nanoseconds(record["created_at"]) for record in records]
+        assert created == sorted(created, reverse=True)
+        assert all(
+            int(id_.split("_")[1][:12], 16) == at // 1_000_000 for id_, at in zip(ids, created, strict=True)
+        )
+
+
+def test_nothing_lies_in_the_future_but_the_next_triggers(sandbox: Sandbox) -> None:
+    for record in [*sandbox.deployments, *sandbox.runs]:
+        times = [value for key, value in leaves(record) if key.endswith("_at") and value is not None]
+        times = [text for text in times if not text.startswith("0001")]
+        assert all(time(text) <= sandbox.now for text in times), record
+
+
+def leaves(value: Any, key: str = "") -> Iterable[tuple[str, Any]]:  # noqa: ANN401 - JSON
+    """Give every leaf but the next triggers, which lie in the future."""
+    if isinstance(value, dict):
+        for name, inner in value.items():
+            if name not in ("upcoming_runs_at", "next_trigger_at"):
+                yield from leaves(inner, name)
+    elif isinstance(value, list):
+        for inner in value:
+            yield from leaves(inner, key)
+    else:
+        yield key, value
+
+
+def test_counters_equal_the_listed_runs(sandbox: Sandbox) -> None:
+    runs = by_deployment(sandbox)
+    for deployment in sandbox.deployments:
+        its = runs[deployment["id"]]
+        decided = [run["status"] for run in its if run["status"] in ("completed", "failed")]
+        streak = decided.index("completed") if "completed" in decided else len(decided)
+        last = max((run["triggered_at"] for run in its), default=None, key=nanoseconds)
+        if deployment["schedule"] is not None:
+            assert deployment["schedule"].get("last_run_at") == last
+        if (stats := counters(deployment)) is not None:
+            assert stats["total_runs"] == len(its)
+            assert stats["total_failures"] == decided.count("failed")
+            assert stats["consecutive_failures"] == streak
+            assert stats.get("last_triggered_at") == last
+
+
+def test_scheduled_runs_are_all_occurrences_since_creation_but_those_left_out(sandbox: Sandbox) -> None:
+    """Each starts at most 90 seconds late, so that it can be told which occurrence it is."""
+    runs, left_out = by_deployment(sandbox), set(sandbox.left_out)
+    for deployment in sandbox.deployments:
+        its = [run for run in runs[deployment["id"]] if run["trigger_context"]["type"] == "schedule"]
+        triggered = sorted(time(run["triggered_at"]) for run in its)
+        if deployment["schedule"] is None:
+            assert not triggered
+            continue
+        schedule = cron.parse(deployment["schedule"]["expression"], deployment["schedule"]["timezone"])
+        instants = schedule.instants(
+            time(deployment["created_at"]), end(sandbox, deployment) + timedelta(microseconds=1)
+        ).tolist()
+        expected = [
+            at.replace(tzinfo=UTC) for at in instants if (deployment["id"], at.replace(tzinfo=UTC)) not in left_out
+        ]
+        assert len(triggered) == len(expected)
+        assert all(
+            timedelta(0) <= run - at <= timedelta(seconds=90) for run, at in zip(triggered, expected, strict=True)
+        )
+
+
+def test_upcoming_runs_follow_the_cron_text(sandbox: Sandbox) -> None:
+    for deployment in sandbox.deployments:
+        stats = counters(deployment) or {}
+        if deployment["schedule"] is None:
+            assert stats.get("next_trigger_at") in (None, "0001-01-01T00:00:00Z")
+            continue
+        schedule = cron.parse(deployment["schedule"]["expression"], deployment["schedule"]["timezone"])
+        following = [
+            stamp(int(at.timestamp()) * 10**9) for at in islice(schedule.following(end(sandbox, deployment)), 5)
+        ]
+        archived = deployment["archived_at"] is not None
+        assert deployment["schedule"]["upcoming_runs_at"] == ([] if archived else following)
+        assert stats.get("next_trigger_at", following[0]) == following[0]
+
+
+def test_left_out_occurrences_are_certain() -> None:
+    """Of active, never updated deployments, in the middle of their history, and as many as were asked for."""
+    sandbox = ACCOUNTS["busy"]
+    deployments = {deployment["id"]: deployment for deployment in sandbox.deployments}
+    runs = by_deployment(sandbox)
+    assert len(set(sandbox.left_out)) == 25
+    assert [at for _, at in sandbox.left_out] == sorted(at for _, at in sandbox.left_out)
+    for identity, at in sandbox.left_out:
+        deployment = deployments[identity]
+        assert (deployment["status"], deployment["archived_at"]) == ("active", None)
+        assert deployment["updated_at"] == deployment["created_at"]
+        assert time(deployment["created_at"]) < at < sandbox.now - timedelta(minutes=30)
+        assert not any(
+            at <= time(run["triggered_at"]) <= at + timedelta(minutes=10)
+            for run in runs[identity]
+            if run["trigger_context"]["type"] == "schedule"
+        )
+
+
+def test_roles_are_played(sandbox: Sandbox) -> None:
+    deployments, runs = sandbox.deployments, by_deployment(sandbox)
+    for deployment in deployments:
+        archived = deployment["archived_at"] is not None
+        reason = deployment["paused_reason"]
+        assert (deployment["status"] == "paused") == (reason is not None)
+        if archived:
+            assert deployment["status"] == "active"
+            assert deployment["updated_at"] == deployment["archived_at"]
+            unix = int(time(deployment["archived_at"]).timestamp())
+            assert deployment["name"].endswith(f"_archived_{unix}")
+        if reason is not None and reason["type"] == "error":
+            assert isinstance(reason["error"]["type"], str)
+    kinds = Counter(
+        "archived" if deployment["archived_at"] else (deployment["paused_reason"] or {"type": "active"})["type"]
+        for deployment in deployments
+    )
+    assert set(kinds) == {"archived", "manual", "error", "active"}
+    assert any(deployment["schedule"] is None for deployment in deployments)
+    assert any(deployment["schedule"] and not runs[deployment["id"]] for deployment in deployments)
+    stats = [counters(deployment) for deployment in deployments]
+    if len(sandbox.runs) >= len(deployments):
+        assert any(one and one["consecutive_failures"] >= 2 for one in stats)
+        assert any(one and not one["consecutive_failures"] and one["total_runs"] for one in stats)
+
+
+def test_paused_by_error_means_a_streak_of_failures() -> None:
+    runs = by_deployment(ACCOUNTS["busy"])
+    broken = [one for one in ACCOUNTS["busy"].deployments if (one["paused_reason"] or {}).get("type") == "error"]
+    for deployment in broken:
+        decided = [run["status"] for run in runs[deployment["id"]] if run["status"] in ("completed", "failed")]
+        assert decided[:3] == ["failed"] * 3
+
+
+def test_runs_go_the_way_their_status_says(sandbox: Sandbox) -> None:
+    for run in sandbox.runs:
+        extras, status = run.get("cas_run_extras", {}), run["status"]
+        times = [run["triggered_at"], run["created_at"]]
+        times += [at for at in (extras.get("started_at"), run.get("completed_at")) if at is not None]
+        assert times == sorted(times, key=nanoseconds)
+        ended = status in ("completed", "failed")
+        assert ("completed_at" in run) == ("duration_ms" in run) == ended
+        assert ("session_id" in run) == (ended or status == "running")
+        assert (run["error"] is not None) == (status == "failed")
+        if extras and ended:
+            between = nanoseconds(run["completed_at"]) - nanoseconds(extras["started_at"])
+            assert run["duration_ms"] == between // 1_000_000
+        if status in ("pending", "running"):
+            assert sandbox.now - time(run["triggered_at"]) < timedelta(hours=1)
+
+
+def test_retries_follow_the_attempt_that_failed(sandbox: Sandbox) -> None:
+    """Before the next run of any kind, so that a scheduled time and its attempts can be told from the next."""
+    for its in by_deployment(sandbox).values():
+        ordered = sorted(its, key=lambda run: nanoseconds(run["triggered_at"]))
+        assert [run["id"] for run in ordered] == [run["id"] for run in reversed(its)]
+        for before, run in pairwise(ordered):
+            if run["trigger_context"]["type"] == "retry":
+                assert before["status"] == "failed"
+                assert before["trigger_context"]["type"] in ("schedule", "retry")
+                assert (
+                    run["cas_run_extras"]["attempt"] == before.get("cas_run_extras", {"attempt": 1})["attempt"] + 1
+                )
+                assert nanoseconds(run["triggered_at"]) > nanoseconds(before["completed_at"])
+            else:
+                assert run.get("cas_run_extras", {"attempt": 1})["attempt"] == 1
+        assert ordered[0]["trigger_context"]["type"] != "retry"
+
+
+def test_the_default_account_has_everything_that_a_fleet_has() -> None:
+    sandbox = ACCOUNTS["default"]
+    deployments, runs = sandbox.deployments, sandbox.runs
+    live = [deployment for deployment in deployments if deployment["schedule"]]
+    assert 8 <= len({one["agent"]["id"] for one in deployments}) <= 20
+    assert 2 <= len({one["environment_id"] for one in deployments}) <= 8
+    assert len({one["schedule"]["timezone"] for one in live}) >= 8
+    assert {run["status"] for run in runs} == {"pending", "running", "completed", "failed", "skipped"}
+    assert {run["trigger_context"]["type"] for run in runs} == {"schedule", "manual", "retry"}
+    assert len({run["error"]["type"] for run in runs if run["error"]}) == 6
+    assert 0 < sum("cas_run_extras" not in run for run in runs) < len(runs) // 10
+    text = json.dumps(deployments, ensure_ascii=False)
+    for part in (
+        "=HYPERLINK(",
+        "<img src=x onerror=alert(1)>",
+        "日报",
+        "تقرير",
+        "отчёт",
+        "🚀",
+        '\\"',
+        "\\r\\n",
+        ", ",
+    ):
+        assert part in text
+    assert all(len(one["metadata"]) <= 17 for one in deployments)
+    assert {"team", "owner", "环境"} <= {key for one in deployments for key in one["metadata"]}
+    configs = [one["metadata"].get("cas_config") for one in deployments]
+    assert None in configs
+    for part in ("config", "session_strategy", "stats"):
+        assert any(config is not None and part not in config for config in configs)
+    assert any(one["description"] is None for one in deployments)
+    contents = [event.get("content") for one in deployments for event in one["initial_events"]]
+    assert any(isinstance(content, str) for content in contents)
+    assert any(isinstance(content, list) for content in contents)
+    assert any("budget" in one for one in deployments)
+    assert any("environment_variables" in one for one in deployments)
+
+
+def test_time_stamps_have_zero_to_nine_digits_and_no_zeros_at_the_end() -> None:
+    digits = Counter()  # type: Counter[int]
+    for run in ACCOUNTS["busy"].runs:
+        for text in (run["triggered_at"], run["created_at"], run.get("completed_at", run["created_at"])):
+            match = re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.(\d{0,8}[1-9]))?Z", text)
+            assert match is not None, text
+            digits[len(match[1] or "")] += 1
+    assert set(digits) == set(range(10))
+
+
+def test_fields_of_newer_editions_can_be_left_out() -> None:
+    newer = {"budget", "environment_variables"}
+    assert not any(newer & set(one) for one in Sandbox(deployments=100, new_fields=False).deployments)
+
+
+def test_big_accounts_share_few_schedules_and_have_records_of_a_usual_size() -> None:
+    sandbox = Sandbox(deployments=20_000, runs=0)
+    table = sandbox._ledger.deployments
+    sizes = [len(table.body(place)) for place in range(0, 20_000, 20)]
+    pairs = {
+        (record["schedule"]["expression"], record["schedule"]["timezone"])
+        for record in map(table.record, range(0, 20_000, 5))
+        if record["schedule"]
+    }
+    assert 1_300 <= sum(sizes) / len(sizes) <= 1_800
+    assert len(pairs) <= 500
+    for expression, timezone in pairs:
+        cron.parse(expression, timezone)
+
+
+@given(st.integers(0, 2**62), st.integers(0, 2**54 - 1))
+def test_ids_sort_as_their_times_do(nanosecond: int, tail: int) -> None:
+    assert uuid7(nanosecond, 2**54 - 1) < uuid7(nanosecond + 1, tail)
+
+
+@given(st.integers(0, 4_000_000_000 * 10**9))
+def test_time_stamps_can_be_read_back(nanosecond: int) -> None:
+    assert nanoseconds(stamp(nanosecond)) == nanosecond
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["2026-06-15", "2026-06-15T00:00:00", "2026-06-15T00:00:00.Z", "2026-06-15T00:00:00.0000000001Z", "now", ""],
+)
+def test_what_is_no_time_stamp_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match=r"."):
+        nanoseconds(text)

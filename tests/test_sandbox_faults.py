@@ -1,0 +1,283 @@
+"""Faults on request: each met once, by the right request, in the form that a client sees it in."""
+
+from __future__ import annotations
+
+import gzip
+import http.client
+import json
+import re
+import socket
+from threading import Event, Thread
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+import pytest
+
+from qoderdata.sandbox import Sandbox
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+@pytest.fixture
+def sandbox() -> Iterator[Sandbox]:
+    with Sandbox(deployments=25, seed=3, runs=40) as running:
+        yield running
+
+
+def connect(sandbox: Sandbox) -> http.client.HTTPConnection:
+    parts = urlsplit(sandbox.base_url)
+    return http.client.HTTPConnection(str(parts.hostname), parts.port, timeout=10)
+
+
+def get(sandbox: Sandbox, query: str = "", **headers: str) -> tuple[int, dict[str, str], bytes]:
+    """Ask for deployments, and give status, headers and body."""
+    connection = connect(sandbox)
+    path = f"{urlsplit(sandbox.base_url).path}/deployments{query}"
+    try:
+        connection.request("GET", path, headers={"Authorization": f"Bearer {sandbox.pat}"} | headers)
+        response = connection.getresponse()
+        return response.status, {name.lower(): text for name, text in response.getheaders()}, response.read()
+    finally:
+        connection.close()
+
+
+@pytest.mark.parametrize(
+    ("fault", "status", "kind"),
+    [
+        ("400", 400, "invalid_request_error"),
+        ("401", 401, "authentication_error"),
+        ("403", 403, "permission_error"),
+        ("404", 404, "not_found_error"),
+        ("409", 409, "conflict_error"),
+        ("500", 500, "api_error"),
+        ("501", 501, "feature_not_available"),
+    ],
+)
+def test_the_services_own_errors_have_its_envelope_and_a_request_id(
+    sandbox: Sandbox, fault: str, status: int, kind: str
+) -> None:
+    sandbox.misbehave(fault)
+    got, headers, body = get(sandbox)
+    error = json.loads(body)
+    assert (got, error["type"], error["error"]["type"]) == (status, "error", kind)
+    assert error["error"]["message"]
+    assert headers["x-request-id"] == sandbox.requests[-1].request_id
+    assert get(sandbox)[0] == 200
+
+
+@pytest.mark.parametrize(
+    ("fault", "status", "html"),
+    [
+        ("408", 408, False), ("429", 429, False), ("429-retry-after", 429, True), ("502-html", 502, True),
+        ("503-empty", 503, False), ("503-html", 503, True), ("504", 504, True), ("html-200", 200, True),
+    ],
+)  # fmt: skip
+def test_the_gateways_errors_have_html_or_nothing(
+    sandbox: Sandbox, fault: str, status: int, *, html: bool
+) -> None:
+    sandbox.misbehave(fault)
+    got, headers, body = get(sandbox)
+    assert got == status
+    assert (headers.get("content-type"), body[:6]) == (("text/html", b"<html>") if html else (None, b""))
+    assert headers["content-length"] == str(len(body))
+    assert "x-request-id" not in headers
+    assert (sandbox.requests[-1].status, sandbox.requests[-1].request_id) == (status, None)
+    assert get(sandbox)[0] == 200
+
+
+@pytest.mark.parametrize(
+    ("fault", "given", "sent"),
+    [
+        ("429", None, None),
+        ("429-retry-after", None, "1"),
+        ("429-retry-after", 7, "7"),
+        ("429", 0.5, "0.5"),
+        ("503-empty", "Mon, 15 Jun 2026 01:31:00 GMT", "Mon, 15 Jun 2026 01:31:00 GMT"),
+        ("500", 3, "3"),
+    ],
+)
+def test_retry_after_in_both_its_forms(
+    sandbox: Sandbox, fault: str, given: float | str | None, sent: str | None
+) -> None:
+    sandbox.misbehave(fault, retry_after=given)
+    assert get(sandbox)[1].get("retry-after") == sent
+
+
+@pytest.mark.parametrize("location", [None, "http://127.0.0.1:9/elsewhere"])
+def test_a_redirect(sandbox: Sandbox, location: str | None) -> None:
+    sandbox.misbehave("redirect", location=location)
+    status, headers, _ = get(sandbox)
+    assert (status, headers["location"]) == (302, location or "/api/v1/cloud/moved")
+
+
+def test_a_reset_connection_gives_no_answer(sandbox: Sandbox) -> None:
+    sandbox.misbehave("reset")
+    with pytest.raises(ConnectionResetError):
+        get(sandbox)
+    assert sandbox.requests[-1].status is None
+    assert get(sandbox)[0] == 200
+
+
+def test_a_hang_lasts_until_the_sandbox_stops(sandbox: Sandbox) -> None:
+    sandbox.misbehave("hang")
+    ended = Event()
+
+    def ask() -> None:
+        with pytest.raises((http.client.RemoteDisconnected, ConnectionError)):
+            get(sandbox)
+        ended.set()
+
+    asking = Thread(target=ask)
+    asking.start()
+    assert not ended.wait(0.2)
+    assert get(sandbox)[0] == 200, "others are answered meanwhile"
+    sandbox.stop()
+    assert ended.wait(10)
+    asking.join()
+
+
+def test_a_hang_is_seen_as_a_time_out(sandbox: Sandbox) -> None:
+    sandbox.misbehave("hang")
+    connection = connect(sandbox)
+    connection.timeout = 0.1
+    connection.request("GET", "/api/v1/cloud/deployments")
+    with pytest.raises(TimeoutError):
+        connection.getresponse()
+    connection.close()
+
+
+@pytest.mark.parametrize("accepted", ["identity", "gzip"])
+def test_a_body_cut_short(sandbox: Sandbox, accepted: str) -> None:
+    whole = int(get(sandbox, **{"Accept-Encoding": accepted})[1]["content-length"])
+    sandbox.misbehave("cut-body")
+    with pytest.raises(http.client.IncompleteRead) as caught:
+        get(sandbox, **{"Accept-Encoding": accepted})
+    assert len(caught.value.partial) == whole // 2
+    assert get(sandbox)[0] == 200
+
+
+@pytest.mark.parametrize("accepted", ["identity", "gzip"])
+def test_json_cut_short_is_a_whole_body(sandbox: Sandbox, accepted: str) -> None:
+    whole = get(sandbox)[2]
+    sandbox.misbehave("cut-json")
+    status, headers, body = get(sandbox, **{"Accept-Encoding": accepted})
+    plain = gzip.decompress(body) if accepted == "gzip" else body
+    assert (status, int(headers["content-length"])) == (200, len(body))
+    assert plain == whole[: len(whole) // 2]
+
+
+@pytest.mark.parametrize("cursor", ["page", "after_id"])
+def test_a_repeated_cursor(sandbox: Sandbox, cursor: str) -> None:
+    """The first page has none to repeat, so that the fault waits for the next."""
+    sandbox.misbehave("repeat-cursor")
+    first = json.loads(get(sandbox, "?limit=5")[2])
+    second = json.loads(get(sandbox, f"?limit=5&{cursor}={first['last_id']}")[2])
+    assert (second["last_id"], second["next_page"], second["has_more"]) == (
+        first["last_id"],
+        first["last_id"],
+        True,
+    )
+    third = json.loads(get(sandbox, f"?limit=5&{cursor}={second['last_id']}")[2])
+    assert third["data"] == second["data"]
+    assert third["last_id"] != second["last_id"]
+
+
+def test_more_without_a_cursor(sandbox: Sandbox) -> None:
+    sandbox.misbehave("no-cursor")
+    page = json.loads(get(sandbox)[2])
+    assert (page["last_id"], page["next_page"], page["has_more"]) == (None, None, True)
+
+
+def test_a_page_that_shows_a_record_again(sandbox: Sandbox) -> None:
+    sandbox.misbehave("overlap")
+    first = json.loads(get(sandbox, "?limit=5")[2])
+    second = json.loads(get(sandbox, f"?limit=5&after_id={first['last_id']}")[2])
+    assert second["data"][0] == first["data"][-1]
+
+
+def test_which_request_meets_which_fault(sandbox: Sandbox) -> None:
+    sandbox.misbehave("500", at=2)
+    sandbox.misbehave("429")
+    sandbox.misbehave("429")
+    sandbox.misbehave("504")
+    assert [get(sandbox)[0] for _ in range(5)] == [429, 429, 500, 504, 200]
+    sandbox.misbehave("401", at=1)
+    assert [get(sandbox)[0] for _ in range(3)] == [200, 401, 200]
+
+
+def test_a_fault_is_met_whatever_was_asked(sandbox: Sandbox) -> None:
+    sandbox.misbehave("502-html")
+    assert get(sandbox, Authorization="Bearer wrong")[0] == 502
+    sandbox.misbehave("repeat-cursor")
+    assert get(sandbox, "?limit=0&page=x")[0] == 400, "an error has no cursor to repeat"
+
+
+def test_an_unknown_fault_is_refused() -> None:
+    with pytest.raises(ValueError, match=re.escape("fault='418' is none of 408, 429, 429-retry-after")):
+        Sandbox(deployments=0).misbehave("418")
+
+
+def test_start_and_stop() -> None:
+    sandbox = Sandbox(deployments=3)
+    with pytest.raises(RuntimeError, match="no address yet"):
+        _ = sandbox.base_url
+    sandbox.start()
+    base_url = sandbox.base_url
+    with pytest.raises(RuntimeError, match="serves already"):
+        sandbox.start()
+    kept_alive = connect(sandbox)
+    kept_alive.request("GET", "/api/v1/cloud/deployments")
+    kept_alive.getresponse().read()
+    sandbox.stop()
+    sandbox.stop()
+    assert kept_alive.sock.recv(1) == b"", "the sandbox hung up"
+    kept_alive.close()
+    with pytest.raises(ConnectionRefusedError):
+        get(sandbox)
+    with sandbox:
+        assert sandbox.base_url == base_url
+        assert get(sandbox)[0] == 200
+
+
+def test_a_port_of_ones_own() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(OSError, match="in use"):
+            Sandbox(deployments=0, port=port).start()
+    with Sandbox(deployments=0, port=port) as sandbox:
+        assert sandbox.base_url == f"http://127.0.0.1:{port}/api/v1/cloud"
+        assert get(sandbox)[0] == 200
+
+
+def test_in_the_foreground_it_serves_until_it_is_stopped() -> None:
+    sandbox = Sandbox(deployments=0).start()
+    assert sandbox.exports().splitlines() == [
+        f"export QODER_MANAGED_BASE_URL={sandbox.base_url}",
+        f"export QODER_PAT={sandbox.pat}",
+    ]
+    waiting = Thread(target=sandbox.wait)
+    waiting.start()
+    assert get(sandbox)[0] == 200
+    assert waiting.is_alive()
+    sandbox.stop()
+    waiting.join(10)
+    assert not waiting.is_alive()
+    sandbox.wait()
+
+
+def test_a_client_that_hangs_up_is_no_news(sandbox: Sandbox, capfd: pytest.CaptureFixture[str]) -> None:
+    """The answer is larger than the buffers between the two, so that writing it fails."""
+    sandbox.create_deployments(1_000)
+    sandbox.edition = "A"
+    connection = connect(sandbox)
+    connection.connect()
+    connection.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\x01\0\0\0\0\0\0\0")
+    connection.request(
+        "GET", "/api/v1/cloud/deployments?limit=1000", headers={"Authorization": f"Bearer {sandbox.pat}"}
+    )
+    connection.close()
+    while not sandbox.requests:
+        get(sandbox)
+    sandbox.stop()
+    assert capfd.readouterr() == ("", "")
