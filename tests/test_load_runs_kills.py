@@ -1,0 +1,60 @@
+"""`load_runs` in a process of its own that gets SIGKILL at random moments: the union of what it kept is the truth."""
+
+from __future__ import annotations
+
+import random
+import subprocess
+import sys
+import time
+from typing import TYPE_CHECKING
+
+import pandas as pd
+import pytest
+
+from qoderdata.client import Client
+from qoderdata.frame import flatten_runs
+from qoderdata.load.runs import load_runs
+from qoderdata.sandbox import Sandbox
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+_PULL = """
+import sys
+from qoderdata.client import Client
+from qoderdata.load.runs import load_runs
+load_runs(client=Client(pat=sys.argv[1], base_url=sys.argv[2], min_interval=0), cache_dir=sys.argv[3])
+"""
+
+
+def pull_and_kill(sandbox: Sandbox, folder: Path, *, after: int, delay: float) -> bool:
+    """Start a process that pulls, and kill it some requests and a moment later; tell whether it was still there."""
+    seen = len(sandbox.requests)
+    with subprocess.Popen([sys.executable, "-c", _PULL, sandbox.pat, sandbox.base_url, str(folder)]) as process:
+        while len(sandbox.requests) < seen + after and process.poll() is None:
+            time.sleep(0.001)
+        time.sleep(delay)
+        process.kill()
+    return process.returncode != 0
+
+
+@pytest.mark.parametrize(
+    ("runs", "kills"),
+    [pytest.param(3_000, 3, id="short"), pytest.param(200_000, 50, id="long", marks=pytest.mark.long)],
+)
+def test_killed_and_called_again(tmp_path: Path, runs: int, kills: int) -> None:
+    chance = random.Random(7)  # noqa: S311 - moments, not secrets
+    with Sandbox(deployments=max(250, runs // 100), seed=7, runs=runs) as sandbox:
+        pages = -(-runs // 100)
+        killed = 0
+        for _ in range(kills):
+            after = chance.randrange(2 * pages // kills)
+            killed += pull_and_kill(sandbox, tmp_path, after=after, delay=chance.uniform(0, 0.03))
+        client = Client(pat=sandbox.pat, base_url=sandbox.base_url, min_interval=0)
+        frame = load_runs(client=client, cache_dir=tmp_path)
+        truth = flatten_runs(sandbox.runs)
+        requests = len(sandbox.requests)
+    pd.testing.assert_frame_equal(frame, truth)
+    assert killed
+    # The page size, the pages; and for each kill the page size, the head, and the two pages in flight.
+    assert requests <= 1 + pages + 4 * killed
