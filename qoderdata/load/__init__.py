@@ -6,5 +6,6 @@ This layer alone joins the client, the cursor walk, the decoder, the cache and t
 from qoderdata.load.caches import cache_usage, clear_cache
 from qoderdata.load.deployments import load_deployments
 from qoderdata.load.runs import load_runs
+from qoderdata.load.scans import scan_deployments, scan_runs
 
-__all__ = ["cache_usage", "clear_cache", "load_deployments", "load_runs"]
+__all__ = ["cache_usage", "clear_cache", "load_deployments", "load_runs", "scan_deployments", "scan_runs"]
