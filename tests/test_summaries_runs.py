@@ -305,7 +305,7 @@ def last_attempts(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
         ]
     ),
 )
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=60, deadline=None)
 def test_every_figure_equals_a_walk_over_the_rows(
     rows: list[dict[str, Any]], by: str | None, per: str, window: tuple[str, str] | None
 ) -> None:

@@ -1,0 +1,108 @@
+"""Days begin when the wall clock says so, in every zone of the world, on every engine that takes part."""
+
+from __future__ import annotations
+
+import zoneinfo
+from datetime import UTC, datetime, timedelta
+from itertools import pairwise
+from typing import Any
+from zoneinfo import ZoneInfo
+
+import duckdb
+import narwhals as nw
+import numpy as np
+import pandas as pd
+import polars as pl
+import pyarrow as pa
+import pytest
+
+from qoderdata.summaries import clock
+
+DAYS = pd.Series(
+    np.arange(
+        np.datetime64("2009-01-01", "us").astype(int), np.datetime64("2034-01-01", "us").astype(int), clock.DAY
+    ),
+    dtype="Int64",
+)
+#: Zones whose rules change so late that an engine's own list of zones may not know it yet.
+SETTLED = np.datetime64("2026-01-01", "us").astype(int)
+NIGHTS = [
+    ("Africa/Cairo", "2014-05-16"),
+    ("America/Havana", "2025-11-02"),
+    ("America/Sao_Paulo", "2018-11-04"),
+    ("America/Scoresbysund", "2022-10-30"),
+    ("Asia/Amman", "2021-10-29"),
+    ("Asia/Beirut", "2025-03-30"),
+    ("Asia/Chita", "2014-10-26"),
+    ("Atlantic/Azores", "2025-10-26"),
+    ("Australia/Lord_Howe", "2025-10-05"),
+    ("Pacific/Apia", "2011-12-31"),
+    ("Africa/Casablanca", "2025-02-23"),
+    ("Europe/Berlin", "2025-10-26"),
+    ("UTC", "2025-06-15"),
+]
+
+
+def wall(instants: Any, zone: str) -> Any:  # noqa: ANN401 arrays of microseconds
+    stamps = pd.Series(pd.DatetimeIndex(instants.astype("datetime64[us]")).tz_localize("UTC"))
+    return clock.wall(zone).pandas(stamps).to_numpy("int64")
+
+
+@pytest.mark.parametrize("part", range(4))
+def test_the_first_instant_of_every_day_in_every_zone(part: int) -> None:
+    """The clock reads the day's date there, read an earlier one a microsecond ago, and any time before."""
+    days = DAYS.to_numpy("int64")
+    for zone in sorted(zoneinfo.available_timezones() - {"localtime"})[part::4]:
+        begins = clock.first_instant(zone).pandas(DAYS).to_numpy("int64")
+        assert (wall(begins, zone) >= days).all(), zone
+        for before in (1, 30 * clock.MINUTE, clock.HOUR, 2 * clock.HOUR, 3 * clock.HOUR):
+            assert (wall(begins - before, zone) < days).all(), zone
+
+
+@pytest.mark.parametrize("zone", [zone for zone, _ in NIGHTS])
+def test_engines_agree_on_wall_clocks_and_days(zone: str) -> None:
+    """Whatever the session's zone is, and on both sides of every change of the last years."""
+    days = DAYS[DAYS < SETTLED].to_numpy("int64")
+    expected = clock.first_instant(zone).pandas(DAYS[DAYS < SETTLED]).to_numpy("int64")
+    table = pa.table({"day": days, "at": pa.array(expected, pa.timestamp("us", "UTC"))})
+    with duckdb.connect() as connection:
+        connection.execute("SET TimeZone = 'America/New_York'")
+        for native in (pl.DataFrame(table).lazy(), connection.from_arrow(table)):
+            lazy = clock.add(nw.from_native(native), "wall", clock.wall(zone), "at")
+            lazy = clock.add(lazy, "begins", clock.first_instant(zone), "day")
+            lazy = clock.add(lazy, "epoch", clock.EPOCH, "at")
+            got = clock.add(lazy, "again", clock.instant(zone), "epoch").collect("pyarrow").to_native()
+            assert (got["begins"].to_numpy() == expected).all()
+            assert (got["wall"].to_numpy() == wall(expected, zone)).all()
+            assert (got["epoch"].to_numpy() == expected).all()
+            assert got["again"].cast(pa.timestamp("us", "UTC")) == table["at"]
+        assert connection.execute("SELECT current_setting('TimeZone')").fetchall() == [("America/New_York",)]
+
+
+@pytest.mark.parametrize(("zone", "day"), NIGHTS)
+@pytest.mark.parametrize("freq", ["1D", "1h", "6h", "15min", "1W"])
+def test_windows_follow_each_other_without_gap_or_overlap(zone: str, day: str, freq: str) -> None:
+    """Every instant lies in the window that the list of all windows says, on nights when clocks change."""
+    windows = clock.Windows.read(freq, zone)
+    noon = datetime.fromisoformat(f"{day}T12:00").replace(tzinfo=ZoneInfo(zone)).astimezone(UTC)
+    times = pd.Series(
+        pd.date_range(noon - timedelta(days=4), noon + timedelta(days=2), freq="10min").as_unit("us")
+    )
+    framed = windows.label(nw.from_native(pd.DataFrame({"at": times})).lazy(), "at")
+    label = framed.to_native()["window"].astype("int64")
+    begins = windows.begin(framed).to_native()["window"]
+    assert str(begins.dtype) == f"datetime64[us, {zone}]"
+    every = windows.between(int(label.min()), int(label.max()))
+    assert sorted(set(label)) == every
+    listed = windows.begin(nw.from_native(pd.DataFrame({"window": every})).lazy()).to_native()["window"]
+    for begin, end in pairwise([*listed, times.max() + pd.Timedelta(days=8)]):
+        assert (begins[(times >= begin) & (times < end)] == begin).all()
+
+
+def test_a_day_that_a_zone_left_out_is_no_window() -> None:
+    """Samoa went from 29 to 31 December 2011."""
+    windows = clock.Windows.read("1D", "Pacific/Apia")
+    labels = windows.between(*(int(np.datetime64(day, "us").astype(int)) for day in ("2011-12-28", "2012-01-01")))
+    assert [str(np.datetime64(label, "us").astype("datetime64[D]")) for label in labels] == [
+        "2011-12-28", "2011-12-29", "2011-12-31", "2012-01-01",
+    ]  # fmt: skip
