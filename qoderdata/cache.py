@@ -2,7 +2,8 @@
 
 A file is named by a digest of what was asked, of whom and for which account, and says in its own metadata
 when it was fetched. One that cannot be read, or that another version of this package wrote in another
-format, counts as absent: the worst that a broken cache does is one more pull.
+format, counts as absent, and one that cannot be written is not kept: the worst that a broken cache does is
+one more pull.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import contextlib
 import hashlib
 import json
 import warnings
+import zlib
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
@@ -29,6 +31,9 @@ if TYPE_CHECKING:
 FORMAT = 1
 
 _METADATA_KEY = b"qoderdata"
+_SEAL_KEY = b"qoderdata.seal"
+_SEAL = b"crc32:"
+_SEAL_LENGTH = 8
 _DIGEST_LENGTH = 24
 _SUFFIX = ".parquet"
 
@@ -91,17 +96,19 @@ def write(folder: Folder, name: str, answer: Answer) -> None:
         The folder cannot be written; nothing is kept.
     """
     facts = {"format": FORMAT, "fetched_at": answer.fetched_at.isoformat()}
-    table = answer.table.replace_schema_metadata({_METADATA_KEY: json.dumps(facts).encode()})
+    metadata = {_METADATA_KEY: json.dumps(facts).encode(), _SEAL_KEY: _SEAL + bytes(_SEAL_LENGTH)}
     try:
-        folder.replace(
-            name, lambda sink: pq.write_table(table, sink, compression="zstd", write_page_checksum=True)
-        )
-    except OSError as error:
+        content = pa.BufferOutputStream()
+        pq.write_table(answer.table.replace_schema_metadata(metadata), content, compression="zstd")
+        sealed = _sealed(memoryview(content.getvalue()))
+        folder.replace(name, lambda sink: [sink.write(part) for part in sealed])
+    except Exception as error:  # noqa: BLE001 - each object store fails in its own way; the answer is whole
+        reason = (isinstance(error, OSError) and error.strerror) or error
         warnings.warn(
-            f"the answer was not cached: {folder.location} cannot be written ({error.strerror or error}). "
+            f"the answer was not cached: {folder.location} cannot be written ({reason}). "
             "Set QODERDATA_CACHE_DIR or cache_dir to a folder that can",
             CacheWarning,
-            stacklevel=2,
+            stacklevel=3,
         )
 
 
@@ -131,14 +138,15 @@ def read(folder: Folder, name: str, schema: pa.Schema) -> Answer | None:
         content = folder.read(name)
         if content is None:
             return None
-        with pq.ParquetFile(pa.BufferReader(content), page_checksum_verification=True) as file:
+        _check_whole(memoryview(content))
+        with pq.ParquetFile(pa.BufferReader(content)) as file:
             facts = _facts(file.schema_arrow, expected=schema)
             return Answer(file.read(), datetime.fromisoformat(facts["fetched_at"]))
-    except (OSError, ValueError, KeyError, TypeError, pa.ArrowException) as error:
+    except Exception as error:  # noqa: BLE001 - a damaged file can fail in any way, an object store in its own
         warnings.warn(
-            f"the cached file {folder.full(name)} was passed over: {error}. It is pulled again",
+            f"the cached file {folder.full(name)} counts as absent: {error}",
             CacheWarning,
-            stacklevel=2,
+            stacklevel=3,
         )
         return None
 
@@ -148,6 +156,40 @@ def _facts(schema: pa.Schema, *, expected: pa.Schema) -> dict[str, Any]:
     if not isinstance(facts, dict) or facts.get("format") != FORMAT or not schema.equals(expected):
         raise ValueError("it is of another format")
     return facts
+
+
+def _sealed(content: memoryview) -> tuple[memoryview, bytes, memoryview]:
+    """Put the checksum of all the rest of a file where its footer keeps a place for it.
+
+    Parquet's own checksums cover the pages alone, so that a changed bit in the footer can give other values.
+    """
+    start, end = _seal(content)
+    return content[:start], _checksum(content[:start], content[end:]), content[end:]
+
+
+def _check_whole(content: memoryview) -> None:
+    """Raise unless a file is as it was written."""
+    try:
+        start, end = _seal(content)
+    except ValueError:
+        start = end = 0
+    if content[start:end] != _checksum(content[:start], content[end:]):
+        raise ValueError("it is damaged or of another format")
+
+
+def _seal(content: memoryview) -> tuple[int, int]:
+    """Find the place of the seal; a Parquet file ends in its footer, the footer's length and four letters."""
+    length = int.from_bytes(content[-8:-4], "little")
+    footer = bytes(content[-8 - length : -8])
+    start = len(content) - 8 - len(footer) + footer.rindex(_SEAL) + len(_SEAL)
+    return start, start + _SEAL_LENGTH
+
+
+def _checksum(*parts: memoryview) -> bytes:
+    checksum = 0
+    for part in parts:
+        checksum = zlib.crc32(part, checksum)
+    return f"{checksum:08x}".encode()
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,8 +212,12 @@ def entries(folder: Folder) -> list[Entry]:
 
 
 def clear(folder: Folder) -> int:
-    """Remove the cache's files, and give how many there were."""
+    """Remove the cache's files, and give how many there were; half-written ones of killed processes go too.
+
+    A process that writes at that moment loses its file, and says so in a warning.
+    """
     found = entries(folder)
+    folder.sweep()
     for entry in found:
         with contextlib.suppress(FileNotFoundError):
             folder.filesystem.delete_file(entry.path)

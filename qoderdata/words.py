@@ -14,6 +14,8 @@ import pandas as pd
 #: What stands where there is no value: missing is not zero.
 NOTHING = "–"
 
+#: A unit and the next smaller one, in seconds.
+_UNITS = (("d", 86400, "h", 3600), ("h", 3600, "min", 60), ("min", 60, "s", 1))
 _ELLIPSIS = "…"
 _WIDE = frozenset("WF")
 _UNPRINTABLE = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
@@ -172,26 +174,30 @@ def duration(length: timedelta | pd.Timedelta | None) -> str:
     Returns
     -------
     str
-        Such as ``"3 h 20 min"`` or ``"1.5 s"``, or `NOTHING`.
+        Such as ``"3 h 20 min"``, ``"1.5 s"`` or ``"40 ms"``, or `NOTHING`.
 
     Examples
     --------
     >>> duration(timedelta(hours=3, minutes=20, seconds=7)), duration(timedelta(milliseconds=1500))
     ('3 h 20 min', '1.5 s')
+    >>> duration(timedelta(milliseconds=40))
+    '40 ms'
     """
     if length is None or pd.isna(length):
         return NOTHING
     seconds = length.total_seconds()
     if seconds < 0:
         return "-" + duration(-length)
-    minutes, hours, days = int(seconds // 60), int(seconds // 3600), int(seconds // 86400)
-    if days:
-        return f"{days} d {hours % 24} h" if hours % 24 else f"{days} d"
-    if hours:
-        return f"{hours} h {minutes % 60} min" if minutes % 60 else f"{hours} h"
-    if minutes:
-        return f"{minutes} min {int(seconds % 60)} s" if int(seconds % 60) else f"{minutes} min"
-    return f"{seconds:.0f} s" if seconds >= 10 or seconds == int(seconds) else f"{seconds:.1f} s"  # noqa: PLR2004 - a digit below ten
+    thousandths, tenths, whole = round(1000 * seconds), round(10 * seconds), round(seconds)
+    if 0 < thousandths < 1000:  # noqa: PLR2004 - a second
+        return f"{thousandths} ms"
+    if tenths < 100:  # noqa: PLR2004 - a digit below ten seconds
+        return f"{tenths / 10:g} s"
+    for unit, size, smaller, part in _UNITS:
+        if whole >= size:
+            rest = whole % size // part
+            return f"{whole // size} {unit} {rest} {smaller}" if rest else f"{whole // size} {unit}"
+    return f"{whole} s"
 
 
 def milliseconds(count: float | None) -> str:

@@ -40,8 +40,8 @@ class Pull:
     schema
         What the records are.
     progress
-        Whether to draw a progress bar on standard error; ``None``: on a terminal or in a notebook, once the
-        pull takes more than a second.
+        Whether to draw a progress bar on standard error; ``None``: where somebody watches, on a terminal or in
+        a notebook, once the pull takes more than a second.
 
     Attributes
     ----------
@@ -60,7 +60,7 @@ class Pull:
         self.rows = 0
         self.pages = 0
         self._unit = schema.name
-        self._progress = _is_watched() if progress is None else progress
+        self._progress = progress
 
     def tables(
         self, path: str, params: Mapping[str, str], *, start: str | None = None
@@ -113,8 +113,8 @@ class Pull:
         from tqdm import tqdm  # noqa: PLC0415 - likewise
 
         return tqdm(
-            disable=not self._progress,
-            delay=_BAR_AFTER_SECONDS,
+            disable=not (_is_watched() if self._progress is None else self._progress),
+            delay=_BAR_AFTER_SECONDS if self._progress is None else 0,
             unit=f" {self._unit}",
             unit_scale=True,
             desc=f"Pulling {self._unit}",

@@ -6,26 +6,28 @@ import functools
 import logging
 import time
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
-import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from qoderdata import cache
 from qoderdata.client import Client
-from qoderdata.errors import APIConnectionError, CacheError
+from qoderdata.errors import APIError, CacheError
 from qoderdata.files import Folder
 from qoderdata.frame import to_pandas
 from qoderdata.load._pull import Pull
-from qoderdata.load.caches import QUERIES
+from qoderdata.load.caches import QUERIES, answer_name
 from qoderdata.schema import DEPLOYMENTS
 from qoderdata.settings import resolve_cache_dir
 from qoderdata.times import Instant, Span, instant, span
+from qoderdata.words import duration
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    import pandas as pd
 
 _logger = logging.getLogger("qoderdata")
 
@@ -135,7 +137,8 @@ def load_deployments(
     CredentialError
         There is no token.
     APIError
-        The service could not be asked to the end. Nothing is returned then, and a cached answer stays.
+        The service could not be asked to the end. Nothing is returned then; a cached answer stays, and a note
+        says how old it is.
     CacheError
         ``offline=True``, and no answer to this call is cached.
 
@@ -168,12 +171,18 @@ def load_deployments(
         raise ValueError("refresh=True asks the network and offline=True never does; give one of them")
     client = Client() if client is None else client
     folder = Folder(resolve_cache_dir(cache_dir)).folder(QUERIES)
-    asked = {"base_url": client.base_url, "workspace": client.workspace_id, "account": client.account}
-    name = cache.file_name(DEPLOYMENTS.name, {**asked, **filters.params()})
+    name = answer_name(DEPLOYMENTS.name, client, filters.params())
 
+    began, now = time.monotonic(), datetime.now(UTC)
     kept = None if refresh else cache.read(folder, name, DEPLOYMENTS.arrow)
-    if kept is not None and (offline or datetime.now(UTC) - kept.fetched_at <= limit):
-        _logger.info("deployments: %d rows from the cache, fetched %s", len(kept.table), kept.fetched_at)
+    if kept is not None and (offline or timedelta(0) <= now - kept.fetched_at <= limit):
+        seconds = time.monotonic() - began
+        _logger.info(
+            "deployments: %d rows in %.1f s from the cache, fetched at %s",
+            len(kept.table),
+            seconds,
+            kept.fetched_at,
+        )
         return _to_frame(kept, client, requests=0)
     if offline:
         raise CacheError(
@@ -182,10 +191,10 @@ def load_deployments(
         )
     try:
         answer, requests = _ask(client, filters, progress=progress)
-    except APIConnectionError as error:
-        kept = kept or cache.read(folder, name, DEPLOYMENTS.arrow)
+    except APIError as error:
+        kept = cache.read(folder, name, DEPLOYMENTS.arrow) if refresh else kept
         if kept is not None:
-            age = pd.Timedelta(datetime.now(UTC) - kept.fetched_at).round("s")
+            age = duration(now - kept.fetched_at)
             error.add_note(f"An answer that is {age} old is cached: offline=True takes it.")
         raise
     cache.write(folder, name, answer)
