@@ -18,8 +18,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from qoderdata import cron
-from qoderdata.sandbox import NOW, Sandbox
+from qoderdata.sandbox import NOW, Sandbox, history
 from qoderdata.sandbox.draws import nanoseconds, stamp, uuid7
+from qoderdata.sandbox.schedules import Occurrences, Pair
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -117,6 +118,24 @@ def test_the_account_has_exactly_as_much_as_was_asked_for(arguments: tuple[Any, 
 @given(st.integers(1, 40), st.integers(0, 2**40), st.integers(0, 600))
 def test_any_number_of_runs_is_met_exactly(deployments: int, seed: int, runs: int) -> None:
     assert len(Sandbox(deployments, seed, runs=runs).runs) == runs
+
+
+def test_the_total_is_met_where_there_is_no_room_for_so_many_manual_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Then there are more scheduled ones."""
+    monkeypatch.setattr(history, "_BESIDES", 0.9)
+    sandbox = Sandbox(deployments=5, runs=40)
+    assert len(sandbox.runs) == 40
+    assert sum(run["trigger_context"]["type"] == "schedule" for run in sandbox.runs) > 10
+
+
+def test_upcoming_runs_reach_further_than_the_stretch_that_was_looked_at() -> None:
+    now = int(NOW.timestamp())
+    found = Occurrences(Pair("0 0 31 JAN-DEC/3 *", "UTC", 24), now, 86_400)
+    assert [f"{datetime.fromtimestamp(at, UTC):%Y-%m-%d}" for at in found.following(now, 3)] == [
+        "2026-07-31",
+        "2026-10-31",
+        "2027-01-31",
+    ]
 
 
 @pytest.mark.parametrize(

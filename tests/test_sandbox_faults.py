@@ -266,6 +266,14 @@ def test_in_the_foreground_it_serves_until_it_is_stopped() -> None:
     sandbox.wait()
 
 
+def test_an_error_of_the_sandbox_itself_is_told(sandbox: Sandbox, capfd: pytest.CaptureFixture[str]) -> None:
+    """A stand-in that fails in silence would be taken for the service."""
+    sandbox._faults = None  # type: ignore[assignment]  # something that cannot work
+    with pytest.raises(http.client.RemoteDisconnected):
+        get(sandbox)
+    assert "AttributeError: 'NoneType' object has no attribute 'meet'" in capfd.readouterr().err
+
+
 def test_a_client_that_hangs_up_is_no_news(sandbox: Sandbox, capfd: pytest.CaptureFixture[str]) -> None:
     """The answer is larger than the buffers between the two, so that writing it fails."""
     sandbox.create_deployments(1_000)

@@ -121,10 +121,6 @@ class Occurrences:
         #: Seconds since 1970, ascending.
         self.at: NDArray[np.int64] = self._schedule.instants(start, end).astype("datetime64[s]").astype(np.int64)
 
-    def count_until(self, seconds: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Return how many of `at` are not after each of these times."""
-        return np.searchsorted(self.at, seconds, side="right")
-
     def following(self, seconds: int, count: int) -> list[int]:
         """Return the next occurrences strictly after a time."""
         first = int(np.searchsorted(self.at, seconds, side="right"))

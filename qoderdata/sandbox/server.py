@@ -9,6 +9,7 @@ import gzip
 import socket
 import struct
 import sys
+from contextlib import suppress
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -95,9 +96,6 @@ class _Handler(BaseHTTPRequestHandler):
 
     def answer(self) -> None:
         """Answer one request, of whatever method."""
-        if self.server.stopping.is_set():
-            self.close_connection = True
-            return
         parts = urlsplit(self.path)
         query: dict[str, str] = {}
         for name, value in parse_qsl(parts.query, keep_blank_values=True):
@@ -188,8 +186,6 @@ class Server:
         with self._server.lock:
             connections = list(self._server.connections)
         for connection in connections:
-            # Wakes the thread that waits for this client's next request.
-            try:
+            # Wakes the thread that waits for this client's next request; the client may be gone already.
+            with suppress(OSError):
                 connection.shutdown(socket.SHUT_RDWR)
-            except OSError:
-                continue
