@@ -1,0 +1,433 @@
+"""Streaks and recoveries, error types, what got slower, late starts, and counters against runs."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from statistics import mean, median
+from typing import TYPE_CHECKING, Any
+
+import duckdb
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from qoderdata import frame, schema
+from qoderdata.errors import MissingColumnError
+from qoderdata.sandbox import Sandbox
+from qoderdata.summaries import (
+    consistency,
+    duration_regressions,
+    error_breakdown,
+    failure_streaks,
+    run_failure_rates,
+    start_delays,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+START = datetime(2026, 6, 1, tzinfo=UTC)
+HOUR_MS = 3_600_000.0
+
+
+def runs_frame(rows: Iterable[dict[str, Any]]) -> pd.DataFrame:
+    """Build a runs frame; ids in the order of the rows."""
+    listed = [{"id": f"drun_{i:04}", "deployment_id": "dep_1", **row} for i, row in enumerate(rows)]
+    return frame.to_pandas(pa.Table.from_pylist(listed, schema.RUNS.arrow), schema.RUNS)
+
+
+def records(result: pd.DataFrame) -> list[dict[str, Any]]:
+    """Give the rows with their keys, missing values as `None`."""
+    rows = result.reset_index().to_dict("records")
+    return [{str(name): None if pd.isna(value) else value for name, value in row.items()} for row in rows]
+
+
+def at(hours: float) -> datetime:
+    return START + timedelta(hours=hours)
+
+
+def story(letters: str) -> pd.DataFrame:
+    """One run an hour: f(ailed), c(ompleted), s(kipped), r(unning)."""
+    words = {"f": "failed", "c": "completed", "s": "skipped", "r": "running"}
+    return runs_frame({"status": words[letter], "triggered_at": at(hour)} for hour, letter in enumerate(letters))
+
+
+@pytest.fixture(scope="module")
+def account() -> tuple[pa.Table, pa.Table]:
+    """Generate deployments and their runs."""
+    with Sandbox(deployments=80, seed=7, runs=4000) as sandbox:
+        return (
+            frame.from_records(sandbox.deployments, schema.DEPLOYMENTS),
+            frame.from_records(sandbox.runs, schema.RUNS),
+        )
+
+
+@pytest.mark.parametrize(
+    ("letters", "current", "since", "longest", "incidents", "mttr_hours", "open_"),
+    [
+        ("c", 0, None, 0, 0, None, 0),
+        ("f", 1, 0, 1, 0, None, 1),
+        ("fc", 0, None, 1, 1, 1, 0),
+        ("ffc", 0, None, 2, 1, 2, 0),
+        ("cff", 2, 1, 2, 0, None, 1),
+        ("fffcfcff", 2, 6, 3, 2, 2, 1),
+        ("fsf", 2, 0, 2, 0, None, 1),
+        ("frsc", 0, None, 1, 1, 3, 0),
+        ("fcs", 0, None, 1, 1, 1, 0),
+        ("sr", 0, None, 0, 0, None, 0),
+    ],
+)
+def test_streaks(  # noqa: PLR0917 one column of the table each
+    letters: str, current: int, since: int | None, longest: int, incidents: int, mttr_hours: int | None, open_: int
+) -> None:
+    """Skipped and unfinished runs neither break nor extend; an open incident is no recovery in zero time."""
+    assert records(failure_streaks(story(letters))) == [
+        {
+            "deployment_id": "dep_1",
+            "current_streak": current,
+            "current_streak_since": None if since is None else pd.Timestamp(at(since)),
+            "longest_streak": longest,
+            "incidents": incidents,
+            "mttr_ms": None if mttr_hours is None else mttr_hours * HOUR_MS,
+            "open_incidents": open_,
+        }
+    ]
+
+
+def test_streaks_follow_time_and_not_the_order_of_rows() -> None:
+    newest_first = story("fffc").iloc[::-1]
+    pd.testing.assert_frame_equal(failure_streaks(newest_first), failure_streaks(story("fffc")))
+
+
+def test_runs_at_the_same_time_are_in_order_of_their_ids() -> None:
+    runs = runs_frame({"status": status, "triggered_at": at(0)} for status in ("completed", "failed"))
+    assert failure_streaks(runs)["current_streak"].tolist() == [1]
+    assert failure_streaks(runs.iloc[::-1])["current_streak"].tolist() == [1]
+
+
+def test_a_run_without_a_time_takes_no_place() -> None:
+    runs = runs_frame([{"status": "failed", "triggered_at": at(0)}, {"status": "completed"}])
+    assert failure_streaks(runs)["current_streak"].tolist() == [1]
+
+
+def test_streaks_are_sorted_by_what_burns() -> None:
+    stories = {"d1": "c", "d2": "ff", "d3": "fffc", "d4": "ff", None: "f"}
+    runs = pd.concat([story(letters).assign(deployment_id=key) for key, letters in stories.items()])
+    assert [row["deployment_id"] for row in records(failure_streaks(runs))] == ["d2", "d4", None, "d3", "d1"]
+
+
+RUN = st.fixed_dictionaries(
+    {
+        "deployment_id": st.sampled_from(["dep_1", "dep_2", None]),
+        "status": st.sampled_from(["completed", "failed", "failed", "skipped", "running", None]),
+        "triggered_at": st.one_of(st.none(), st.integers(0, 60).map(at)),
+        "started_at": st.one_of(st.none(), st.integers(0, 80).map(at)),
+        "duration_ms": st.one_of(st.none(), st.integers(0, 20)),
+        "error_type": st.sampled_from(["timeout", "api", None]),
+    }
+)
+
+
+def grouped(rows: list[dict[str, Any]], by: str | None) -> dict[Any, list[dict[str, Any]]]:
+    groups: dict[Any, list[dict[str, Any]]] = {}
+    for i, row in enumerate(rows):
+        groups.setdefault(row[by] if by else None, []).append({**row, "place": i})
+    return groups
+
+
+@given(rows=st.lists(RUN, max_size=25), by=st.sampled_from(["deployment_id", None]))
+@settings(max_examples=50, deadline=None)
+def test_streaks_equal_a_walk_over_the_runs(rows: list[dict[str, Any]], by: str | None) -> None:
+    streaks = records(failure_streaks(runs_frame(rows), by=by))
+    groups = grouped(rows, by)
+    assert len(streaks) == len(groups)
+    for row in streaks:
+        decided = [
+            run for run in groups[row[by] if by else None]
+            if run["triggered_at"] and run["status"] in {"completed", "failed"}
+        ]  # fmt: skip
+        current, longest, since, recoveries = 0, 0, None, []
+        for run in sorted(decided, key=lambda run: (run["triggered_at"], run["place"])):
+            if run["status"] == "failed":
+                since = since or run["triggered_at"]
+                current += 1
+                longest = max(longest, current)
+            else:
+                if since:
+                    recoveries.append((run["triggered_at"] - since) / timedelta(milliseconds=1))
+                current, since = 0, None
+        assert row["current_streak"] == current
+        assert row["current_streak_since"] == since
+        assert row["longest_streak"] == longest
+        assert (row["incidents"], row["open_incidents"]) == (len(recoveries), int(current > 0))
+        assert row["mttr_ms"] == (pytest.approx(mean(recoveries)) if recoveries else None)
+
+
+def test_streaks_recomputed_by_sql(account: tuple[pa.Table, pa.Table]) -> None:
+    listed = account[1]
+    expected = duckdb.execute(
+        """
+        WITH healed AS (
+            SELECT *, max(triggered_at) FILTER (status = 'completed') OVER same AS healed_at
+            FROM listed WINDOW same AS (PARTITION BY deployment_id))
+        SELECT deployment_id, count(*) AS streak, epoch_us(min(triggered_at))
+        FROM healed WHERE status = 'failed' AND (healed_at IS NULL OR triggered_at > healed_at)
+        GROUP BY 1 ORDER BY streak DESC, deployment_id
+        """
+    ).fetchall()
+    streaks = failure_streaks(frame.to_pandas(listed, schema.RUNS))
+    burning = streaks[streaks["current_streak"] > 0].sort_values("current_streak", ascending=False, kind="stable")
+    got = [
+        (row["deployment_id"], row["current_streak"], row["current_streak_since"].value // 1000)
+        for row in records(burning)
+    ]
+    assert sorted(got) == sorted(expected)
+    assert [row[1] for row in got] == [row[1] for row in expected]
+
+
+def test_errors_are_those_of_failed_runs() -> None:
+    rows = [
+        ("failed", "timeout", 0),
+        ("failed", None, 1),
+        ("failed", "timeout", 2),
+        ("skipped", "busy", 3),
+        ("completed", None, 4),
+    ]
+    runs = runs_frame(
+        {"status": status, "error_type": kind, "triggered_at": at(hour)} for status, kind, hour in rows
+    )
+    assert records(error_breakdown(runs)) == [
+        {"error_type": "timeout", "count": 2, "share": 2 / 3, "first_seen": at(0), "last_seen": at(2)},
+        {"error_type": None, "count": 1, "share": 1 / 3, "first_seen": at(1), "last_seen": at(1)},
+    ]
+
+
+@given(rows=st.lists(RUN, max_size=25), by=st.sampled_from(["deployment_id", None]))
+@settings(max_examples=40, deadline=None)
+def test_errors_equal_a_walk_over_the_runs(rows: list[dict[str, Any]], by: str | None) -> None:
+    failed = grouped([row for row in rows if row["status"] == "failed"], by)
+    expected = []
+    for key, members in failed.items():
+        for kind, same in grouped(members, "error_type").items():
+            seen = [run["triggered_at"] for run in same if run["triggered_at"]]
+            first, last = min(seen, default=None), max(seen, default=None)
+            expected.append((key, kind, len(same), pytest.approx(len(same) / len(members)), first, last))
+    expected.sort(key=lambda row: (row[0] or "~", -row[2], row[1] or "~"))
+    names = ["error_type", "count", "share", "first_seen", "last_seen"]
+    got = [
+        (row[by] if by else None, *(row[name] for name in names))
+        for row in records(error_breakdown(runs_frame(rows), by))
+    ]
+    assert got == expected
+
+
+def test_errors_recomputed_by_sql(account: tuple[pa.Table, pa.Table]) -> None:
+    listed = account[1]
+    expected = duckdb.execute(
+        """
+        SELECT agent_id, error_type, count(*) AS n, count(*) / sum(count(*)) OVER (PARTITION BY agent_id),
+            epoch_us(min(triggered_at)), epoch_us(max(triggered_at))
+        FROM listed WHERE status = 'failed' GROUP BY 1, 2 ORDER BY 1, n DESC, 2
+        """
+    ).fetchall()
+    got = [
+        (row["agent_id"], row["error_type"], row["count"], pytest.approx(row["share"]),
+         row["first_seen"].value // 1000, row["last_seen"].value // 1000)
+        for row in records(error_breakdown(frame.to_pandas(listed, schema.RUNS), "agent_id"))
+    ]  # fmt: skip
+    assert got == expected
+
+
+def history(*, before: int, after: int, many: int = 6) -> pd.DataFrame:
+    """Let a deployment take `before` milliseconds for ten days, then `after` for three."""
+    old = [
+        {"status": "completed", "triggered_at": at(24 * 10 - i), "duration_ms": before} for i in range(1, 1 + many)
+    ]
+    new = [{"status": "completed", "triggered_at": at(24 * 13 - i), "duration_ms": after} for i in range(many)]
+    return runs_frame(old + new)
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "many", "found"),
+    [
+        (2000, 5000, 6, True),
+        (2000, 2999, 6, False),
+        (2000, 3000, 6, True),
+        (5000, 2000, 6, False),
+        (2000, 5000, 4, False),
+    ],
+    ids=["slower", "by less than it takes", "by just enough", "faster", "too few runs"],
+)
+def test_what_got_slower(before: int, after: int, many: int, *, found: bool) -> None:
+    slower = duration_regressions(history(before=before, after=after, many=many))
+    assert len(slower) == found
+    if found:
+        assert records(slower) == [
+            {
+                "deployment_id": "dep_1", "recent_runs": many, "baseline_runs": many, "recent_p50_ms": after,
+                "baseline_p50_ms": before, "change_ms": after - before, "ratio": after / before,
+            }
+        ]  # fmt: skip
+
+
+def test_no_change_is_no_regression_whatever_is_asked_for() -> None:
+    assert duration_regressions(history(before=0, after=0), min_change_ms=0).empty
+    from_nothing = duration_regressions(history(before=0, after=1), min_change_ms=0)
+    assert from_nothing["change_ms"].tolist() == [1.0]
+    assert from_nothing["ratio"].isna().all()
+
+
+@given(rows=st.lists(RUN, max_size=30), by=st.sampled_from(["deployment_id", None]), min_runs=st.integers(1, 3))
+@settings(max_examples=50, deadline=None)
+def test_regressions_equal_a_walk_over_the_runs(rows: list[dict[str, Any]], by: str | None, min_runs: int) -> None:
+    end = max((row["triggered_at"] for row in rows if row["triggered_at"]), default=START)
+    expected = {}
+    for key, members in grouped(rows, by).items():
+        done = [
+            run
+            for run in members
+            if run["status"] == "completed" and None not in (run["duration_ms"], run["triggered_at"])
+        ]
+        recent = [run["duration_ms"] for run in done if end - run["triggered_at"] <= timedelta(hours=20)]
+        baseline = [
+            run["duration_ms"]
+            for run in done
+            if timedelta(hours=20) < end - run["triggered_at"] <= timedelta(hours=50)
+        ]
+        if min(len(recent), len(baseline)) >= min_runs and median(recent) - median(baseline) >= 3:
+            expected[key] = (len(recent), len(baseline), median(recent), median(baseline))
+    slower = duration_regressions(
+        runs_frame(rows), by, recent="20h", baseline=timedelta(hours=30), min_runs=min_runs, min_change_ms=3
+    )
+    names = ["recent_runs", "baseline_runs", "recent_p50_ms", "baseline_p50_ms"]
+    got = {row[by] if by else None: tuple(row[name] for name in names) for row in records(slower)}
+    assert got == expected
+    assert slower["change_ms"].is_monotonic_decreasing
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"recent": "soon"}, "recent='soon' is not a length of time"),
+        ({"recent": "0D"}, "recent='0D' must be longer than nothing"),
+        ({"baseline": "-1D"}, "baseline='-1D'"),
+        ({"min_runs": 0}, "min_runs=0 must be a whole number, 1 or more"),
+        ({"min_runs": 2.5}, "min_runs=2.5"),
+        ({"min_runs": True}, "min_runs=True"),
+        ({"min_change_ms": -1}, "min_change_ms=-1 must be milliseconds, 0 or more"),
+        ({"min_change_ms": float("nan")}, "min_change_ms=nan"),
+        ({"by": "ratio"}, "'ratio' is a column of the result"),
+    ],
+)
+def test_regressions_refuse_what_makes_no_sense(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        duration_regressions(story("c"), **options)
+
+
+@given(rows=st.lists(RUN, max_size=25))
+@settings(max_examples=40, deadline=None)
+def test_start_delays_equal_a_walk_over_the_runs(rows: list[dict[str, Any]]) -> None:
+    """A run that did not say when it started has no delay; it is not one of zero."""
+    delays = records(start_delays(runs_frame(rows)))
+    groups = grouped(rows, "deployment_id")
+    assert len(delays) == len(groups)
+    for row in delays:
+        waited = [
+            (run["started_at"] - run["triggered_at"]) / timedelta(milliseconds=1)
+            for run in groups[row["deployment_id"]]
+            if run["started_at"] and run["triggered_at"]
+        ]
+        expected = [*np.quantile(waited, [0.5, 0.95]), max(waited)] if waited else [None] * 3
+        got = [row["delay_p50_ms"], row["delay_p95_ms"], row["delay_max_ms"]]
+        assert row["runs"] == len(waited)
+        assert got == (pytest.approx(expected) if waited else expected)
+
+
+def test_start_delays_recomputed_by_sql(account: tuple[pa.Table, pa.Table]) -> None:
+    listed = account[1]
+    expected = duckdb.execute(
+        """
+        WITH delays AS (SELECT deployment_id, epoch_us(started_at - triggered_at) / 1000 AS delay FROM listed)
+        SELECT deployment_id, count(delay), quantile_cont(delay, 0.5), quantile_cont(delay, 0.95), max(delay)
+        FROM delays GROUP BY 1 ORDER BY 4 DESC NULLS LAST, 1
+        """
+    ).fetchall()
+    delays = start_delays(frame.to_pandas(listed, schema.RUNS))
+    got = [
+        tuple(pytest.approx(value) if isinstance(value, float) else value for value in row.values())
+        for row in records(delays)
+    ]
+    assert got == expected
+
+
+def test_counters_and_runs_of_the_service_agree(account: tuple[pa.Table, pa.Table]) -> None:
+    """To the last run, whatever the status; nothing is compared with a counter that is missing."""
+    df, runs = frame.to_pandas(account[0], schema.DEPLOYMENTS), frame.to_pandas(account[1], schema.RUNS)
+    assert consistency(df, runs).empty
+    assert df["stats_total_runs"].isna().any()
+    assert (df["stats_consecutive_failures"] > 1).any()
+
+
+def test_where_counters_and_runs_disagree(account: tuple[pa.Table, pa.Table]) -> None:
+    df, runs = frame.to_pandas(account[0], schema.DEPLOYMENTS), frame.to_pandas(account[1], schema.RUNS)
+    id_ = failure_streaks(runs).index[0]
+    last = runs[runs["deployment_id"] == id_].sort_values(["triggered_at", "id"])
+    last_failure = last[last["status"] == "failed"].index[-1]
+    odd = consistency(df, runs.drop(index=last_failure))
+    counters = df.set_index("id").loc[
+        id_, ["stats_total_runs", "stats_total_failures", "stats_consecutive_failures"]
+    ]
+    assert odd["deployment_id"].tolist() == [id_] * 3
+    assert odd["figure"].tolist() == ["total_runs", "total_failures", "consecutive_failures"]
+    assert odd["counter"].tolist() == counters.tolist()
+    assert odd["difference"].tolist() == [1, 1, 1]
+    assert {str(dtype) for dtype in odd.dtypes[["counter", "listed", "difference"]]} == {"Int64"}
+
+
+def test_a_deployment_without_runs_is_compared_with_none() -> None:
+    df = pd.DataFrame(
+        {"id": ["d1", "d2"], "name": "n", "stats_total_runs": [0, 2], "stats_total_failures": [0, 0]}
+    )
+    odd = consistency(df.assign(stats_consecutive_failures=0), story(""))
+    assert odd[["deployment_id", "figure", "counter", "listed"]].to_numpy().tolist() == [
+        ["d2", "total_runs", 2, 0]
+    ]
+    assert list(consistency(df.iloc[:0].assign(stats_consecutive_failures=0), story("f")).columns) == list(
+        odd.columns
+    )
+
+
+ALL: list[Callable[[pd.DataFrame], pd.DataFrame]] = [
+    failure_streaks, error_breakdown, lambda runs: error_breakdown(runs, ["deployment_id", "status"]),
+    lambda runs: duration_regressions(runs, min_runs=1, min_change_ms=0), start_delays,
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("summarise", ALL)
+def test_an_empty_frame_gives_no_rows_of_the_same_types(summarise: Callable[[pd.DataFrame], pd.DataFrame]) -> None:
+    runs = history(before=1, after=2)
+    runs = pd.concat(
+        [runs, runs.assign(id="x", status="failed", error_type="timeout", started_at=runs["triggered_at"])]
+    )
+    runs = runs.astype(story("").dtypes.to_dict())
+    before = runs.copy(deep=True)
+    full, empty = summarise(runs), summarise(story(""))
+    pd.testing.assert_frame_equal(runs, before)
+    assert len(empty) == 0 < len(full)
+    pd.testing.assert_series_equal(empty.dtypes, full.dtypes)
+    assert empty.reset_index().dtypes.tolist() == full.reset_index().dtypes.tolist()
+    assert empty.index.names == full.index.names
+
+
+@pytest.mark.parametrize("summarise", ALL)
+def test_a_column_that_is_not_there_is_named(summarise: Callable[[pd.DataFrame], pd.DataFrame]) -> None:
+    with pytest.raises(MissingColumnError, match="runs frame has no column 'triggered_at'; it has: id, "):
+        summarise(story("f").drop(columns="triggered_at"))
+
+
+def test_streaks_and_rates_count_the_same_groups(account: tuple[pa.Table, pa.Table]) -> None:
+    runs = frame.to_pandas(account[1], schema.RUNS)
+    assert set(failure_streaks(runs).index) == set(run_failure_rates(runs).index) == set(start_delays(runs).index)
