@@ -14,13 +14,14 @@ import pandas as pd
 from qoderdata.report.markup import Markup, element, join
 from qoderdata.summaries import failure_rates
 from qoderdata.timelines import missed_triggers, next_triggers
-from qoderdata.words import duration, moment
+from qoderdata.words import duration, moment, one_line, shorten
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
 #: How far the load looks ahead, and the missed triggers back.
 WEEK = pd.Timedelta("7D")
+_NAME_COLUMNS = 120
 _HOURS = range(2, 49)
 
 
@@ -101,8 +102,8 @@ class Material:
         return {**dict(zip(named["id"], named["name"], strict=True)), **self.labels}
 
     def name(self, identifier: str) -> str:
-        """Give a deployment's name; its id where it has none."""
-        return self._names.get(identifier) or str(identifier)
+        """Give a deployment's name, its id where it has none; the beginning of a very long one."""
+        return shorten(one_line(self._names.get(identifier) or str(identifier)), _NAME_COLUMNS)
 
     def who(self, identifier: str) -> Markup:
         """Show a deployment: its name, and its id to find it by."""

@@ -33,16 +33,18 @@ def headline(material: Material) -> list[Child]:
 
 
 def _as_of(material: Material) -> list[Child]:
-    return ["As of ", material.time(material.start), ". ", _age(material.deployments, material), "."]
+    age = _age(material.deployments, material)
+    words = f"The data was {age}." if age else "When the data was fetched is not known."
+    return ["As of ", material.time(material.start), ". ", words]
 
 
-def _age(frame: pd.DataFrame, material: Material) -> str:
+def _age(frame: pd.DataFrame, material: Material) -> str | None:
     fetched_at = _fetched_at(frame)
     if fetched_at is None:
-        return "Nobody noted when the data was fetched"
+        return None
     if fetched_at > material.start:
-        return f"The data was fetched on {moment(fetched_at, material.tz)}"
-    return f"The data was fetched {duration(material.start - fetched_at)} before"
+        return f"fetched on {moment(fetched_at, material.tz)}"
+    return f"fetched {duration(material.start - fetched_at)} before"
 
 
 def _fetched_at(frame: pd.DataFrame) -> pd.Timestamp | None:
@@ -150,9 +152,9 @@ def about(material: Material, warnings: Sequence[str]) -> Section:
 def _source(words: str, frame: pd.DataFrame, material: Material) -> list[Child]:
     attrs = frame.attrs
     complete = _COMPLETE.get(attrs.get("complete"), "not known whether complete")
-    parts = [f"{len(frame):,} rows", complete, _age(frame, material).replace("The data was ", "")]
+    parts = [f"{len(frame):,} rows", complete, _age(frame, material) or "not known when fetched"]
     if attrs.get("source"):
         parts.append(f"from {attrs['source']}")
     if attrs.get("from_cache"):
-        parts.append("kept on this machine since")
+        parts.append("kept in the cache since")
     return [element("dt", words), element("dd", ", ".join(parts) + ".")]

@@ -1,0 +1,298 @@
+"""The page says what the frames say; what it is made of is looked at in ``test_report_page.py``."""
+
+from __future__ import annotations
+
+import re
+from html.parser import HTMLParser
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+import pytest
+
+from qoderdata.errors import DataQualityWarning, MissingColumnError
+from qoderdata.frame import flatten_deployments, flatten_runs
+from qoderdata.report import write_report
+from qoderdata.report.bars import scale_for
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+START = "2026-06-15T01:30:00Z"
+SECRET = "s3cret-value"  # noqa: S105 - looked for, and found nowhere
+
+
+def deployment(number: int, name: str, **fields: Any) -> dict[str, Any]:  # noqa: ANN401 - any JSON
+    """Make a record that fires at minute 5 of every hour and has failed a little more than the one before."""
+    stats = {
+        "total_runs": 20 + number,
+        "total_failures": min(number, 20),
+        "consecutive_failures": number % 3,
+        "last_triggered_at": "2026-06-15T01:05:00Z",
+    }
+    record: dict[str, Any] = {
+        "type": "deployment",
+        "id": f"dep_{number:032x}",
+        "name": name,
+        "status": "active",
+        "agent": {"type": "agent", "id": f"agent_{number % 3:032x}", "version": 1},
+        "created_at": "2026-01-01T00:00:00Z",
+        "updated_at": "2026-01-01T00:00:00Z",
+        "schedule": {"type": "cron", "expression": "5 * * * *", "timezone": "Asia/Shanghai"},
+        "metadata": {"cas_config": {"stats": stats}},
+        "environment_variables": {"KEY": SECRET},
+    }
+    return {**record, **fields}
+
+
+def run(deployment_number: int, hour: int, status: str, **fields: Any) -> dict[str, Any]:  # noqa: ANN401 - any JSON
+    """Make a record of one run on the 14th."""
+    at = f"2026-06-14T{hour:02}:05:00Z"
+    record: dict[str, Any] = {
+        "type": "deployment_run",
+        "id": f"drun_{deployment_number:016x}{hour:016x}",
+        "deployment_id": f"dep_{deployment_number:032x}",
+        "status": status,
+        "trigger_context": {"type": "schedule"},
+        "triggered_at": at,
+        "created_at": at,
+        "duration_ms": 1500,
+    }
+    return {**record, **fields}
+
+
+class Reader(HTMLParser):
+    """Notes elements, attributes and the words of a page; `words` has one entry an element's text."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__(convert_charrefs=True)
+        self.elements: list[tuple[str, dict[str, str | None]]] = []
+        self.words: list[str] = []
+        self.feed(html)
+        self.close()
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, dict(attrs)))
+
+    def handle_data(self, data: str) -> None:
+        if data.strip():
+            self.words.append(data.strip())
+
+    def all(self, tag: str) -> list[dict[str, str | None]]:
+        return [attributes for name, attributes in self.elements if name == tag]
+
+    def tile(self, words: str) -> list[str]:
+        """Give the number and the note of a headline number."""
+        at = self.words.index(words)
+        return self.words[at + 1 : at + 3]
+
+
+def report(path: Path, deployments: pd.DataFrame, **options: Any) -> Reader:  # noqa: ANN401 - write_report's
+    write_report(deployments, path / "report.html", **{"start": START, **options})
+    return Reader((path / "report.html").read_text(encoding="utf-8"))
+
+
+@pytest.fixture(autouse=True)
+def no_dots(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Prepare the pictures but do not paint them, which takes longest: these tests read words."""
+    monkeypatch.setattr("matplotlib.figure.Figure.savefig", lambda *_, **__: None)
+
+
+def test_start_is_now_when_it_is_not_given(tmp_path: Path) -> None:
+    report(tmp_path, flatten_deployments([]), start=None)
+    assert f"{pd.Timestamp.now('UTC'):%Y-%m-%d}" in (tmp_path / "report.html").read_text(encoding="utf-8")
+
+
+def test_headline(tmp_path: Path) -> None:
+    stats = {"total_runs": 0, "total_failures": 0, "consecutive_failures": 0}
+    deployments = flatten_deployments(
+        [
+            deployment(3, "a"),
+            deployment(4, "b", status="paused", paused_reason={"type": "error", "error": {"type": "x"}}),
+            deployment(5, "c", status="paused", paused_reason={"type": "manual"}),
+            deployment(6, "d", archived_at="2026-06-01T00:00:00Z"),
+            deployment(7, "e", metadata={"cas_config": {"stats": stats}}, schedule=None),
+            deployment(8, "f", metadata={}),
+        ]
+    )
+    page = report(tmp_path, deployments)
+    assert page.tile("Deployments") == ["6", "3 active, 2 paused, 1 archived"]
+    assert page.tile("Runs") == ["98", "18 failed"]
+    assert page.tile("Failure rate") == ["18.4 %", "95 % interval 11.9–27.2 %"]
+    assert page.tile("Never run") == ["1", "of 6 deployments"]
+    assert page.tile("Failing now") == ["2", "longest streak 2"]
+    assert page.tile("Paused by error") == ["1", "1 more are paused"]
+    assert page.tile("Next 24 hours") == ["48", "triggers of 2 deployments"]
+    assert "Missed" not in page.words
+    assert "The last 30 days" not in page.words
+
+
+def test_a_few_runs_do_not_lead(tmp_path: Path) -> None:
+    """One failure in one run is 100 %, and yet says less than 12 in 20."""
+    once = {"total_runs": 1, "total_failures": 1, "consecutive_failures": 1}
+    often = {"total_runs": 20, "total_failures": 12, "consecutive_failures": 0}
+    deployments = flatten_deployments(
+        [
+            deployment(1, "once", metadata={"cas_config": {"stats": once}}),
+            deployment(2, "often", metadata={"cas_config": {"stats": often}}),
+        ]
+    )
+    page = report(tmp_path, deployments)
+    names = [word for word in page.words if word in {"once", "often"}]
+    assert names[:2] == ["often", "once"]
+
+
+def test_labels_win_over_names(tmp_path: Path) -> None:
+    page = report(tmp_path, flatten_deployments([deployment(3, "old")]), labels={f"dep_{3:032x}": "new"})
+    assert "new" in page.words
+    assert "old" not in page.words
+
+
+def test_long_tables_are_cut_and_say_so(tmp_path: Path) -> None:
+    page = report(tmp_path, flatten_deployments([deployment(number, f"n{number}") for number in range(1, 30)]))
+    assert "20 of 29 deployments that failed are shown." in page.words
+    assert "20 of 29 deployments are shown." in page.words
+
+
+@pytest.mark.parametrize("runs", [None, flatten_runs([])])
+def test_an_empty_account(tmp_path: Path, runs: pd.DataFrame | None) -> None:
+    page = report(tmp_path, flatten_deployments([]), runs=runs)
+    assert page.tile("Deployments") == ["0", "0 active, 0 paused, 0 archived"]
+    assert page.tile("Failure rate") == ["–", "no runs"]
+    assert not page.all("table")
+    assert "Nothing fires in this time." in page.words
+
+
+def test_a_healthy_fleet(tmp_path: Path) -> None:
+    """Sections with nothing to show say so; runs that all succeed have no errors."""
+    page = report(tmp_path, flatten_deployments([deployment(0, "a")]), runs=flatten_runs([run(0, 1, "completed")]))
+    for words in (
+        "No deployment has a failed run.",
+        "No deployment has failed in its last run.",
+        "The service has paused no deployment because of an error.",
+        "No run has failed.",
+        "No deployment takes longer than before.",
+    ):
+        assert words in page.words
+
+
+@pytest.mark.parametrize(
+    ("attrs", "words"),
+    [
+        (
+            {"complete": False},
+            "The deployments are not complete: a pull was cut short. Numbers here are too small.",
+        ),
+        ({"fetched_at": "2026-06-10T01:30:00+00:00", "complete": True}, "The deployments are 5 d old."),
+    ],
+)
+def test_cautions(tmp_path: Path, attrs: dict[Any, Any], words: str) -> None:
+    deployments = flatten_deployments([deployment(3, "a")])
+    assert words not in report(tmp_path, deployments).words
+    deployments.attrs = attrs
+    assert words in report(tmp_path, deployments).words
+
+
+@pytest.mark.parametrize(
+    ("attrs", "words"),
+    [
+        ({}, "1 rows, not known whether complete, not known when fetched."),
+        (
+            {"complete": True, "fetched_at": "2026-06-15T01:10:00+00:00", "source": "the service"},
+            "1 rows, complete, fetched 20 min before, from the service.",
+        ),
+        ({"complete": True, "fetched_at": "2026-06-15T09:10:00+00:00"}, "fetched on 2026-06-15 09:10 UTC"),
+        (
+            {"complete": True, "fetched_at": "2026-06-15T01:10:00+00:00", "from_cache": True},
+            "kept in the cache since.",
+        ),
+    ],
+)
+def test_about_the_data(tmp_path: Path, attrs: dict[Any, Any], words: str) -> None:
+    deployments = flatten_deployments([deployment(3, "a")])
+    deployments.attrs = attrs
+    assert any(words in found for found in report(tmp_path, deployments).words)
+
+
+def test_what_could_not_be_used_is_on_the_page(tmp_path: Path) -> None:
+    broken = deployment(3, "a", schedule={"type": "cron", "expression": "61 * * * *", "timezone": "UTC"})
+    with pytest.warns(DataQualityWarning) as caught:
+        page = report(tmp_path, flatten_deployments([broken]))
+    assert str(caught[0].message) in page.words
+
+
+class TestRuns:
+    """What runs add."""
+
+    def test_streaks(self, tmp_path: Path) -> None:
+        """The service counts two failures; where the runs reach back that far, they say since when."""
+        failed = {"error": {"type": "timeout_error", "message": "m" * 500}}
+        runs = [run(5, 1, "completed"), run(5, 2, "failed"), run(5, 3, "failed", **failed), run(2, 4, "failed")]
+        deployments = flatten_deployments([deployment(5, "whole"), deployment(2, "cut")])
+        page = report(tmp_path, deployments, runs=flatten_runs(runs))
+        at = page.words.index("Failing now", page.words.index("Worst offenders", 40))
+        words = " ".join(page.words[at : page.words.index("Paused by error", at)])
+        assert re.search(r"whole .* active 2026-06-14 02:05 UTC 23 h 25 min ago timeout_error m{200}…", words)
+        assert re.search(r"cut .* active at least 2026-06-14 04:05 UTC", words)
+
+    def test_trend_and_errors(self, tmp_path: Path) -> None:
+        runs = [run(3, hour, "failed", error={"type": "api_error"}) for hour in range(2)]
+        runs += [run(3, hour, "completed") for hour in range(2, 6)] + [run(3, 6, "skipped"), run(3, 7, "running")]
+        page = report(tmp_path, flatten_deployments([deployment(3, "a")]), runs=flatten_runs(runs))
+        text = " ".join(page.words)
+        assert (
+            "2 of 6 decided runs failed: 33.3 % (95 % interval 9.7–70.0 %). 1 were skipped and 1 have not" in text
+        )
+        assert "api_error 2 100.0 % 2026-06-14 00:05 UTC 2026-06-14 01:05 UTC" in text
+
+    def test_missed(self, tmp_path: Path) -> None:
+        """Told up to when the runs were fetched: what comes after is not known, and so not missed."""
+        runs = flatten_runs([run(3, hour, "completed") for hour in range(10) if hour not in {4, 7}])
+        deployments = flatten_deployments([deployment(3, "a")])
+        runs.attrs = {"fetched_at": "2026-06-14T10:00:00+00:00"}
+        page = report(tmp_path, deployments, runs=runs)
+        assert page.tile("Missed") == ["2", "2 of them certain"]
+        text = " ".join(page.words)
+        assert "from 2026-06-14 00:05 UTC to 2026-06-14 10:00 UTC" in text
+        assert "2 2 2026-06-14 04:05 UTC 2026-06-14 07:05 UTC" in text
+        runs.attrs = {}
+        assert report(tmp_path, deployments, runs=runs).tile("Missed") == ["2", "2 of them certain"]
+
+    def test_slower(self, tmp_path: Path) -> None:
+        runs = [
+            run(3, hour, "completed", id=f"drun_{day}{hour}", triggered_at=f"2026-06-{day:02}T{hour:02}:05:00Z",
+                duration_ms=60_000 if day > 11 else 20_000)
+            for day in range(1, 15)
+            for hour in range(0, 24, 6)
+        ]  # fmt: skip
+        page = report(tmp_path, flatten_deployments([deployment(3, "a")]), runs=flatten_runs(runs))
+        assert "1 min 20 s 40 s 13 / 43" in " ".join(page.words)
+
+
+class TestRefusals:
+    def test_no_such_columns(self, tmp_path: Path) -> None:
+        with pytest.raises(MissingColumnError, match="deployments frame has no column 'archived_at'"):
+            write_report(flatten_deployments([]).drop(columns="archived_at"), tmp_path / "x.html")
+        with pytest.raises(MissingColumnError, match="runs frame has no column 'status'"):
+            write_report(
+                flatten_deployments([]), tmp_path / "x.html", runs=flatten_runs([]).drop(columns="status")
+            )
+
+    @pytest.mark.parametrize(
+        ("option", "value"),
+        [("start", "2026-06-15"), ("horizon", "soon"), ("horizon", "-1h"), ("tz", "Mars/Base")],
+    )
+    def test_no_such_option(self, tmp_path: Path, option: str, value: str) -> None:
+        options: dict[str, Any] = {"start": START, option: value}
+        with pytest.raises(ValueError, match=f"{option}='{value}'"):
+            write_report(flatten_deployments([]), tmp_path / "x.html", **options)
+
+    def test_an_old_file_stays(self, tmp_path: Path) -> None:
+        (tmp_path / "x.html").write_text("old")
+        with pytest.raises(ValueError, match="tz"):
+            write_report(flatten_deployments([]), tmp_path / "x.html", start=START, tz="")
+        assert (tmp_path / "x.html").read_text() == "old"
+
+
+@pytest.mark.parametrize(("highest", "scale"), [(0.0, 0.1), (0.04, 0.1), (0.31, 0.4), (0.4, 0.4), (1.0, 1.0)])
+def test_scale(highest: float, scale: float) -> None:
+    assert scale_for(highest) == scale

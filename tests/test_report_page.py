@@ -1,0 +1,308 @@
+"""The page shows every text as text, needs nothing but itself, and can be read; also in a real browser."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import itertools
+import os
+import re
+import shutil
+import struct
+from html.parser import HTMLParser
+from importlib import resources
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+import pytest
+from playwright.sync_api import Page, Route, sync_playwright
+
+from qoderdata.frame import flatten_deployments, flatten_runs
+from qoderdata.report import write_report
+from qoderdata.sandbox import Sandbox
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+#: A machine without fonts for every script says so once a picture.
+pytestmark = pytest.mark.filterwarnings("ignore:no installed font")
+
+SECRET = "s3cret-value"  # noqa: S105 - looked for, and found nowhere
+
+#: Names that would do something on a page that does not look out.
+HOSTILE = [
+    "<script>window.hacked = 1; alert(1)</script>",
+    "\"><img src=x onerror='window.hacked = 2'>",
+    "</title></style></table><script src=https://evil.invalid/x.js></script>",
+    "'); window.hacked = 3; //",
+    "<svg/onload=window.hacked=4><iframe src=//evil.invalid>",
+    "report \u202egnp.exe\u202c with \x00 and \x1b[31m",
+    "<link rel=stylesheet href=https://evil.invalid/x.css>",
+    "<meta http-equiv=refresh content='0;url=https://evil.invalid'>",
+    "a" * 3000,
+    "周报汇总 تدقيق الفواتير 🚀",
+    "&lt;b&gt; &amp; {{7*7}} ${7*7}",
+]
+
+
+def hostile() -> tuple[pd.DataFrame, pd.DataFrame, pd.Timestamp]:
+    """Give frames with a hostile text wherever the page shows one, and the moment they are of."""
+    with Sandbox(deployments=60, seed=7) as sandbox:
+        names = itertools.cycle(HOSTILE)
+        ids: dict[str, str] = {}
+        deployments = [
+            {
+                **record,
+                "id": ids.setdefault(record["id"], f"{next(names)} {number}" if number % 7 == 0 else record["id"]),
+                "name": next(names),
+                "description": next(names),
+                "agent": {"type": "agent", "id": next(names), "version": 1},
+                "environment_variables": {"KEY": SECRET},
+            }
+            for number, record in enumerate(sandbox.deployments)
+        ]
+        for record in deployments[::5]:
+            record["status"] = "paused"
+            record["paused_reason"] = {"type": "error", "error": {"type": next(names)}}
+        runs = [
+            {
+                **record,
+                "deployment_id": ids[record["deployment_id"]],
+                "error": record["error"] and {"type": next(names), "message": next(names)},
+            }
+            for record in sandbox.runs
+        ]
+        now = pd.Timestamp(sandbox.now)
+    frames = flatten_deployments(deployments), flatten_runs(runs)
+    for frame in frames:
+        frame.attrs = {"source": HOSTILE[0], "fetched_at": f"{now - pd.Timedelta('3D')}", "complete": False}
+    return *frames, now
+
+
+class Reader(HTMLParser):
+    """Notes elements, attributes and the words of a page; `words` has one entry an element's text."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__(convert_charrefs=True)
+        self.elements: list[tuple[str, dict[str, str | None]]] = []
+        self.words: list[str] = []
+        self.feed(html)
+        self.close()
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, dict(attrs)))
+
+    def handle_data(self, data: str) -> None:
+        if data.strip():
+            self.words.append(data.strip())
+
+    def all(self, tag: str) -> list[dict[str, str | None]]:
+        return [attributes for name, attributes in self.elements if name == tag]
+
+
+@pytest.fixture(scope="module")
+def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    deployments, runs, now = hostile()
+    path = tmp_path_factory.mktemp("report") / "report.html"
+    write_report(deployments, path, runs=runs, start=now)
+    return path
+
+
+@pytest.fixture(scope="module")
+def page(path: Path) -> Reader:
+    return Reader(path.read_text(encoding="utf-8"))
+
+
+class TestPage:
+    """Its form, made of hostile texts."""
+
+    def test_nothing_runs_and_nothing_is_fetched(self, page: Reader) -> None:
+        tags = {tag for tag, _ in page.elements}
+        assert not tags & {"script", "iframe", "object", "embed", "base", "form"}
+        addresses = [
+            value for _, attributes in page.elements for key, value in attributes.items() if key in {"src", "href"}
+        ]
+        assert all(str(address).startswith(("#", "data:image/png;base64,", "data:,")) for address in addresses)
+        assert not [
+            key for _, attributes in page.elements for key in attributes if key.startswith("on") or key == "style"
+        ]
+
+    def test_policy_allows_the_style_and_no_more(self, page: Reader) -> None:
+        css = resources.files("qoderdata.report").joinpath("style.css").read_text(encoding="utf-8")
+        digest = base64.b64encode(hashlib.sha256(css.encode()).digest()).decode()
+        (policy,) = [meta["content"] for meta in page.all("meta") if meta.get("http-equiv")]
+        assert policy == (
+            f"default-src 'none'; img-src data:; style-src 'sha256-{digest}'; base-uri 'none'; form-action 'none'"
+        )
+        assert "@import" not in css
+        assert "url(" not in css
+
+    def test_every_name_is_there_as_text(self, page: Reader) -> None:
+        for name in HOSTILE:
+            words = " ".join(name.split()).translate({0x202E: "�", 0x202C: "�", 0: "�", 0x1B: "�"})
+            assert (words if len(words) <= 120 else words[:119] + "…") in page.words
+
+    def test_secrets_are_not_there(self, page: Reader) -> None:
+        assert SECRET not in "".join(page.words)
+        assert not [attributes for _, attributes in page.elements if SECRET in str(attributes)]
+
+    def test_language_viewport_and_one_heading_above_all(self, page: Reader) -> None:
+        assert page.all("html") == [{"lang": "en"}]
+        assert {"name": "viewport", "content": "width=device-width, initial-scale=1"} in page.all("meta")
+        assert [tag for tag, _ in page.elements if tag in {"h1", "h2", "h3"}] == ["h1", *["h2"] * 11]
+
+    def test_contents_lead_to_the_sections(self, page: Reader) -> None:
+        ids = [attributes["id"] for _, attributes in page.elements if "id" in attributes]
+        assert len(ids) == len(set(ids))
+        assert [f"#{section['id']}" for section in page.all("section")] == [link["href"] for link in page.all("a")]
+        assert all(section["aria-labelledby"] in ids for section in page.all("section"))
+
+    def test_tables_say_what_they_are(self, page: Reader) -> None:
+        assert len(page.all("caption")) == len(page.all("table")) >= 8
+        assert {cell.get("scope") for cell in page.all("th")} == {"col", "row"}
+        assert all(cell["data-label"] for cell in page.all("td"))
+
+    def test_pictures_are_inside_and_in_words_too(self, page: Reader) -> None:
+        pictures = page.all("img")
+        assert len(pictures) == 3
+        for picture, words in zip(pictures, ["failure rate", "Timeline of", "Heatmap of"], strict=True):
+            data = base64.b64decode(str(picture["src"]).partition(",")[2])
+            assert data.startswith(b"\x89PNG")
+            assert struct.unpack(">I", data[16:20])[0] == 1620
+            assert words in str(picture["alt"])
+            assert len(str(picture["alt"])) > 60
+        assert [name for name in HOSTILE if name in str(pictures[1]["alt"])]
+
+
+def test_the_same_input_gives_the_same_file(tmp_path: Path) -> None:
+    deployments, runs, now = hostile()
+    before = deployments.copy(deep=True), runs.copy(deep=True)
+    texts = []
+    for _ in range(2):
+        write_report(deployments, tmp_path / "x.html", runs=runs, start=now, tz="Asia/Shanghai")
+        texts.append((tmp_path / "x.html").read_bytes())
+    assert texts[0] == texts[1]
+    pd.testing.assert_frame_equal(deployments, before[0])
+    pd.testing.assert_frame_equal(runs, before[1])
+
+
+def _luminance(colour: str) -> float:
+    """Give the relative luminance of ``#rrggbb``, as WCAG 2.2 defines it."""
+    parts = [int(colour[at : at + 2], 16) / 255 for at in (1, 3, 5)]
+    red, green, blue = (part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts)
+    return 0.2126 * red + 0.7152 * green + 0.0722 * blue
+
+
+@pytest.mark.parametrize("mode", [0, 1], ids=["light", "dark"])
+@pytest.mark.parametrize(
+    ("ink", "ground"),
+    [
+        ("ink", "ground"),
+        ("ink", "card"),
+        ("soft", "ground"),
+        ("soft", "card"),
+        ("accent", "ground"),
+        ("bad", "ground"),
+        ("bad", "card"),
+        ("bad", "bad-ground"),
+        ("ink", "calm-ground"),
+        ("caution", "caution-ground"),
+    ],
+)
+def test_contrast(mode: int, ink: str, ground: str) -> None:
+    """At least 4.5 to 1, which WCAG asks of small text."""
+    css = resources.files("qoderdata.report").joinpath("style.css").read_text(encoding="utf-8")
+    palette = dict(re.findall(r"--([a-z-]+): (#[0-9a-f]{6})", re.findall(r":root \{([^}]*)\}", css)[mode]))
+    darker, lighter = sorted([_luminance(palette[ink]), _luminance(palette[ground])])
+    assert (lighter + 0.05) / (darker + 0.05) >= 4.5
+
+
+ARGUMENTS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+
+
+class Browser:
+    """A real Chromium with a profile of its own, and everything that it said or asked for.
+
+    Attributes
+    ----------
+    page : playwright.sync_api.Page
+        The report.
+    events : list of str
+        Dialogs, messages on the console, errors, and requests that left the page.
+    """
+
+    def __init__(self, page: Page, path: Path) -> None:
+        self.page = page
+        self.events: list[str] = []
+        page.on("dialog", self._dialog)
+        page.on("console", lambda message: self.events.append(f"console: {message.text}"))
+        page.on("pageerror", lambda error: self.events.append(f"error: {error}"))
+        page.context.route("**/*", lambda route: self._request(route, path.as_uri()))
+        page.goto(path.as_uri())
+
+    def _dialog(self, dialog: Any) -> None:  # noqa: ANN401 - Playwright's
+        self.events.append(f"dialog: {dialog.message}")
+        dialog.dismiss()
+
+    def _request(self, route: Route, address: str) -> None:
+        if route.request.url == address:
+            route.continue_()
+        else:
+            self.events.append(f"request: {route.request.url}")
+            route.abort()
+
+
+SCREENS: dict[str, dict[str, Any]] = {
+    "desk": {"viewport": {"width": 1200, "height": 900}},
+    "phone": {"viewport": {"width": 390, "height": 844}},
+    "dark": {"viewport": {"width": 1200, "height": 900}, "color_scheme": "dark"},
+}
+
+
+@pytest.fixture(params=SCREENS)
+def browser(request: pytest.FixtureRequest, path: Path, tmp_path: Path) -> Iterator[Browser]:
+    chromium = shutil.which("chromium")
+    if chromium is None:
+        reason = "there is no chromium on this machine; install it (Debian: apt-get install chromium)"
+        if os.environ.get("CI") == "true":
+            pytest.fail(reason)
+        pytest.skip(reason)
+    with sync_playwright() as playwright:
+        context = playwright.chromium.launch_persistent_context(
+            tmp_path / "profile", executable_path=chromium, args=ARGUMENTS, **SCREENS[request.param]
+        )
+        yield Browser(context.pages[0], path)
+        context.close()
+
+
+def test_in_a_browser(browser: Browser, request: pytest.FixtureRequest, tmp_path: Path) -> None:
+    """No text runs, nothing is asked for; it fits screen and paper, and is a table where it looks like cards."""
+    page, screen = browser.page, request.node.callspec.params["browser"]
+    assert page.title().startswith("Scheduled agents")
+    assert page.evaluate("window.hacked") is None
+    assert page.evaluate("[...document.images].every(image => image.complete && image.naturalWidth > 0)")
+    assert page.evaluate("document.documentElement.scrollWidth <= document.documentElement.clientWidth")
+    page.screenshot(path=tmp_path / "screen.png")
+
+    ground = "getComputedStyle(document.body).backgroundColor"
+    assert page.evaluate(ground) == ("rgb(21, 24, 27)" if screen == "dark" else "rgb(247, 246, 242)")
+    display = page.locator("tbody tr").first.evaluate("row => getComputedStyle(row).display")
+    assert display == ("block" if screen == "phone" else "table-row")
+    assert page.get_by_role("table").count() >= 5
+    row = page.get_by_role("row").nth(1)
+    assert [row.get_by_role(role).count() for role in ("rowheader", "cell")] == [1, 4]
+
+    page.emulate_media(media="print")
+    assert page.evaluate(ground) == "rgb(255, 255, 255)"
+    assert not page.get_by_role("navigation").is_visible()
+    assert page.pdf(format="A4").startswith(b"%PDF")
+    assert browser.events == []
