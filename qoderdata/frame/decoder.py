@@ -17,6 +17,7 @@ import msgspec
 import pyarrow as pa
 
 from qoderdata.errors import APIResponseValidationError
+from qoderdata.frame.collecting import Uncollected
 from qoderdata.frame.exact import Misfit, flatten
 from qoderdata.frame.fast import Refused, joined, read
 from qoderdata.frame.joining import join
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from qoderdata.schema import Schema
+
+_UNCOLLECTED = Uncollected()
 
 #: A page that is refused by the fast way is divided into this many parts, and each refused part again.
 _DIVISOR = 8
@@ -172,6 +175,10 @@ class Decoder:
         APIResponseValidationError
             A record is not an object, has no id or a key twice, or is not JSON in its depths.
         """
+        with _UNCOLLECTED:
+            return self._decode(page)
+
+    def _decode(self, page: Page) -> pa.Table:
         if page.records is not None:
             table = self._fast(page.body, page.records, page.shape)
         else:
@@ -181,6 +188,8 @@ class Decoder:
         try:
             records = _PARTS.decode(page.body).data
         except (msgspec.MsgspecError, RecursionError):
+            records = []
+        if len(records) <= _FEW:
             return self._exact(page.body, 0, page.number)
         return pa.concat_tables(self._apart(records, 0, page.number))
 

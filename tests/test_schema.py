@@ -1,0 +1,109 @@
+from __future__ import annotations
+
+import pyarrow as pa
+import pytest
+
+from qoderdata.schema import DEPLOYMENTS, EXTRA, RUNS, Branch, Column, Kind, Schema
+
+TEXTS = [
+    "id",
+    "name",
+    "description",
+    "status",
+    "agent_id",
+    "environment_id",
+    "paused_reason_type",
+    "paused_reason_error_type",
+    "schedule_type",
+    "schedule_expression",
+    "schedule_timezone",
+    "session_strategy",
+    "initial_events",
+    "resources",
+    "metadata",
+    "extra",
+]
+INTEGERS = [
+    "agent_version",
+    "config_max_concurrent",
+    "config_max_retries",
+    "config_timeout_ms",
+    "stats_total_runs",
+    "stats_total_failures",
+    "stats_consecutive_failures",
+]
+TIMES = [
+    "created_at",
+    "updated_at",
+    "archived_at",
+    "schedule_last_run_at",
+    "stats_next_trigger_at",
+    "stats_last_triggered_at",
+]
+TIME = pa.timestamp("us", tz="UTC")
+
+
+def test_the_documented_columns_of_deployments() -> None:
+    documented: dict[str, pa.DataType] = {
+        **dict.fromkeys(TEXTS, pa.large_string()),
+        **dict.fromkeys(INTEGERS, pa.int64()),
+        **dict.fromkeys(TIMES, TIME),
+        "schedule_upcoming_runs_at": pa.list_(TIME),
+        "vault_ids": pa.list_(pa.string()),
+    }
+    assert {field.name: field.type for field in DEPLOYMENTS.arrow} == documented
+
+
+def test_the_documented_columns_of_runs() -> None:
+    assert RUNS.names == [
+        *("id", "deployment_id", "status", "trigger_type", "agent_id", "agent_version", "session_id", "attempt"),
+        *("turn_id", "triggered_at", "created_at", "started_at", "completed_at", "duration_ms", "error_type"),
+        *("error_message", "extra"),
+    ]
+
+
+@pytest.mark.parametrize("schema", [DEPLOYMENTS, RUNS], ids=lambda schema: schema.name)
+class TestEverySchema:
+    def test_no_name_and_no_path_comes_twice(self, schema: Schema) -> None:
+        assert len(set(schema.names)) == len(schema.names)
+        assert len({column.path for column in schema.columns}) == len(schema.columns)
+
+    def test_a_name_is_its_path(self, schema: Schema) -> None:
+        for column in schema.columns:
+            path = ".".join(column.path).removeprefix("metadata.cas_config.").removeprefix("cas_run_extras.")
+            assert column.name == {"trigger_context.type": "trigger_type"}.get(path, path.replace(".", "_"))
+
+    def test_extra_is_last(self, schema: Schema) -> None:
+        assert schema.names[-1] == EXTRA
+        assert schema.arrow.names == schema.names
+
+    def test_every_column_says_what_it_means(self, schema: Schema) -> None:
+        assert all(column.meaning for column in schema.columns)
+
+    def test_the_tree_leads_to_every_column_and_constant(self, schema: Schema) -> None:
+        def walk(branch: Branch, path: tuple[str, ...]) -> None:
+            if branch.rest is not None:
+                columns[path] = branch.rest
+            for key, known in branch.keys.items():
+                if isinstance(known, Branch):
+                    walk(known, (*path, key))
+                elif isinstance(known, Column):
+                    columns[*path, key] = known
+                else:
+                    constants.append(((*path, key), known))
+
+        columns: dict[tuple[str, ...], Column] = {}
+        constants: list[tuple[tuple[str, ...], str]] = []
+        walk(schema.tree, ())
+        assert columns == {column.path: column for column in schema.columns}
+        assert sorted(constants) == sorted(schema.constants)
+
+
+def test_a_column_cannot_hold_columns() -> None:
+    schema = Schema(
+        name="broken",
+        columns=(Column("a", ("a",), Kind.TEXT, "x"), Column("a_b", ("a", "b"), Kind.TEXT, "y")),
+        constants=(),
+    )
+    with pytest.raises(TypeError, match="'a' is a column"):
+        _ = schema.tree
