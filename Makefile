@@ -61,7 +61,7 @@ format: $(VENV)/.dev ## Put the code into the house's format
 bench: $(VENV)/.core ## Measure speed and memory against what people would use instead
 	@test -e $(BENCH_VENV)/.made || { $(PYTHON) -m venv $(BENCH_VENV) && touch $(BENCH_VENV)/.made; }
 	@$(BENCH_VENV)/bin/python $(PIP_INSTALL) --editable . -r benchmarks/requirements.txt
-	$(BENCH_VENV)/bin/python benchmarks/run.py
+	$(BENCH_VENV)/bin/python -m benchmarks.run
 
 lab: $(VENV)/.notebooks ## Open the notebooks in JupyterLab
 	$(BIN)/jupyter lab --notebook-dir=notebooks

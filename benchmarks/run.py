@@ -1,0 +1,172 @@
+"""Measure this project against what people would use instead, and write the tables into README.md.
+
+Every figure is of a whole process, imports included, unless it says otherwise.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from benchmarks.measure import ENVIRONMENT, HERE, Cost, contender, in_turn, machine, once, python, scratch, served
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+OURS = "qoderdata_load"
+PEERS = ("naive", "polars_pages", "floor")
+NAMES = {
+    OURS: "**qoderdata** `load_deployments`",
+    "naive": "requests, `json_normalize`, `to_datetime`, `to_parquet`",
+    "polars_pages": "requests, Polars `read_json` a page",
+    "floor": "the floor: requests, `orjson.loads`, nothing kept",
+    "sdk": "the official SDK, `json_normalize` (one run)",
+}
+
+
+def pull(records: int, rounds: int) -> str:
+    """Compare the pull of plain records; the SDK is so slow that it runs once."""
+    with served("--records", str(records)) as url, scratch() as folder:
+        costs = in_turn({name: contender(name, url, folder) for name in (OURS, *PEERS)}, rounds=rounds)
+        costs["sdk"] = once(contender("sdk", url, folder))
+    return _table(costs, {name: NAMES[name] for name in costs})
+
+
+def variant(name: str, records: int, rounds: int) -> str:
+    """Compare with the naive code on records that are not all as documented."""
+    with served("--records", str(records), "--variant", name) as url, scratch() as folder:
+        costs = in_turn({one: contender(one, url, folder) for one in (OURS, "naive")}, rounds=rounds)
+    return _table(costs, {one: NAMES[one] for one in costs})
+
+
+def growth(counts: list[int]) -> str:
+    """Show the peak of memory beside the size of the result."""
+    rows = ["| records | wall s | peak MiB | Parquet MiB |", "|---:|---:|---:|---:|"]
+    for count in counts:
+        with served("--records", str(count)) as url, scratch() as folder:
+            cost = once(contender(OURS, url, folder))
+            size = sum(file.stat().st_size for file in _files(folder))
+        rows.append(f"| {count:,} | {cost.wall:.2f} | {cost.peak:,.0f} | {size / 2**20:,.1f} |")
+    return "\n".join(rows)
+
+
+def _files(folder: str) -> list[Path]:
+    return [path for path in Path(folder).rglob("*.parquet") if path.is_file()]
+
+
+def cached(records: int, rounds: int) -> str:
+    """Compare a call that the cache answers with `pandas.read_parquet` of the same file."""
+    with served("--records", str(records)) as url, scratch() as folder:
+        once(contender(OURS, url, folder))
+        file = _files(folder)[0]
+        call = (
+            f"client = qd.Client(pat='pt-bench', base_url={url!r})\n"
+            f"qd.load_deployments(client=client, cache_dir={folder!r}, include_archived=True, offline=True)"
+        )
+        ours = "import pandas, pyarrow.parquet\nimport qoderdata as qd\n" + call
+        theirs = f"import pandas, pyarrow.parquet\nimport qoderdata as qd\npandas.read_parquet({str(file)!r})"
+        costs = in_turn({"ours": python(ours), "theirs": python(theirs)}, rounds=rounds)
+        inside = _inside(ours, theirs)
+    names = {"ours": "`load_deployments`, answered from the cache", "theirs": "`pandas.read_parquet` of that file"}
+    return (
+        _table(costs, names)
+        + f"\n\nThe calls alone, without starting Python: {inside[0]:.3f} s and {inside[1]:.3f} s."
+    )
+
+
+def _inside(*codes: str) -> list[float]:
+    """Time the last call of each code in one process, in turn, and give the medians."""
+    found = []
+    for code in codes:
+        setup, call = code.rsplit("\n", 1)
+        timed = (
+            f"{setup}\nimport time\nfrom statistics import median\ntook = []\nfor _ in range(9):\n"
+            f"    began = time.perf_counter()\n    {call}\n    took.append(time.perf_counter() - began)\nprint(median(took))"
+        )
+        done = subprocess.run(python(timed), capture_output=True, text=True, check=True, env=ENVIRONMENT)
+        found.append(float(done.stdout))
+    return found
+
+
+def imports(rounds: int) -> str:
+    """Compare importing the package with importing what it stands on."""
+    commands = {"ours": python("import qoderdata"), "theirs": python("import pandas, pyarrow")}
+    names = {"ours": "`import qoderdata`", "theirs": "`import pandas, pyarrow`"}
+    return _table(in_turn(commands, rounds=rounds), names)
+
+
+def slow_network(pages: int) -> str:
+    """Compare a pull over a slow network with what the network alone takes."""
+    with served("--records", str(1000 * pages), "--latency", "0.1") as url, scratch() as folder:
+        code = (
+            "import time\nimport qoderdata as qd\n"
+            f"client = qd.Client(pat='pt-bench', base_url={url!r})\nbegan = time.perf_counter()\n"
+            f"frame = qd.load_deployments(client=client, cache_dir={folder!r}, refresh=True, progress=False)\n"
+            "print(time.perf_counter() - began, frame.attrs['requests'])"
+        )
+        done = subprocess.run(python(code), capture_output=True, text=True, check=True, env=ENVIRONMENT)
+    took, requests = map(float, done.stdout.split())
+    least = requests * 0.1
+    return (
+        f"{requests:.0f} requests of 100 ms each, at the default `min_interval` of 100 ms: {took:.2f} s, "
+        f"{100 * (took / least - 1):+.1f} % of the {least:.1f} s that the network alone takes."
+    )
+
+
+def _table(costs: Mapping[str, Cost], names: Mapping[str, str]) -> str:
+    ours = next(iter(costs.values()))
+    rows = ["| | wall s | CPU s | peak MiB | wall, ours = 1 | peak, ours = 1 |", "|---|---:|---:|---:|---:|---:|"]
+    rows += [
+        f"| {names[name]} | {cost.wall:.2f} | {cost.cpu:.2f} | {cost.peak:,.0f} "
+        f"| {cost.wall / ours.wall:.2f} | {cost.peak / ours.peak:.2f} |"
+        for name, cost in costs.items()
+    ]
+    return "\n".join(rows)
+
+
+def write(section: str, text: str) -> None:
+    """Put a measurement between its markers in README.md."""
+    path = HERE / "README.md"
+    begin, end = f"<!-- {section} -->", f"<!-- end of {section} -->"
+    pattern = re.compile(f"{re.escape(begin)}.*?{re.escape(end)}", re.DOTALL)
+    content, count = pattern.subn(lambda _: f"{begin}\n{text}\n{end}", path.read_text(encoding="utf-8"))
+    if count != 1:
+        raise RuntimeError(f"{path} has no place for {section!r}")
+    path.write_text(content, encoding="utf-8")
+
+
+SECTIONS: dict[str, Callable[[int, int], str]] = {
+    "pull": pull,
+    "unknown": lambda records, rounds: variant("unknown", records, rounds),
+    "misfit": lambda records, rounds: variant("misfit", records, rounds),
+    "growth": lambda records, _: growth([records // 10, records, 10 * records]),
+    "cached": cached,
+    "imports": lambda _, rounds: imports(3 * rounds),
+    "slow": lambda records, _: slow_network(records // 2000),
+}
+
+
+def main() -> int:
+    """Measure what is asked for."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("only", nargs="*", choices=[*SECTIONS, []], help="which measurements (default: all)")
+    parser.add_argument("--records", type=int, default=100_000)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--dry", action="store_true", help="print, and leave README.md as it is")
+    arguments = parser.parse_args()
+    for section in arguments.only or SECTIONS:
+        text = SECTIONS[section](arguments.records, arguments.rounds)
+        sys.stdout.write(f"\n{section}\n\n{text}\n")
+        if not arguments.dry:
+            write(section, text)
+    if not arguments.dry:
+        write("machine", machine())
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,95 @@
+"""A server of ready pages, in a process of its own: what it costs is a copy to the socket.
+
+Serves 1,000 records a page, as the service's first edition does, and every client's way of paging. The records are
+the sandbox's, filled up to about 1.5 KB, and repeated under other ids. Prints its base URL.
+"""
+
+from __future__ import annotations
+
+import argparse
+import http.server
+import json
+import time
+from urllib.parse import parse_qs, urlsplit
+
+from qoderdata.sandbox import Sandbox
+
+PAGE = 1000
+TEMPLATES = 2000
+RECORD_BYTES = 1500
+
+
+def records(count: int, variant: str) -> list[bytes]:
+    """Make the records, newest first, each with an id of its own."""
+    with Sandbox(TEMPLATES, seed=7, new_fields=False) as sandbox:
+        templates = sandbox.deployments
+    found = []
+    for number in range(count):
+        record = templates[number % TEMPLATES]
+        record["id"] = f"dep_{number:032x}"
+        text = "Look at the last day, and write down what changed and why. " * 40
+        record["initial_events"] = [{"content": "", "type": "user.message"}]
+        room = RECORD_BYTES - len(json.dumps(record, ensure_ascii=False, separators=(",", ":")).encode())
+        record["initial_events"] = [{"content": text[: max(room, 0)], "type": "user.message"}]
+        if variant == "unknown":
+            record["region"] = "cn-hangzhou"
+            record["quota"] = {"tier": "gold", "left": number}
+        if variant == "misfit" and number % (5 * PAGE) == PAGE // 2:
+            stats = record["metadata"].get("cas_config", {}).get("stats")
+            record = json.loads(json.dumps(record))
+            if stats:
+                record["metadata"]["cas_config"]["stats"]["total_runs"] = "many"
+            else:
+                record["agent"]["version"] = "newest"
+        found.append(json.dumps(record, ensure_ascii=False, separators=(",", ":")).encode())
+    return found
+
+
+def pages(count: int, variant: str) -> list[bytes]:
+    """Make the pages; the cursor after page ``k`` is ``dep_<k>``."""
+    made = records(count, variant)
+    found = []
+    for start in range(0, count, PAGE):
+        more = start + PAGE < count
+        last = json.dumps(f"dep_page_{start // PAGE + 1}")
+        after = last if more else "null"
+        tail = f'],"first_id":null,"has_more":{str(more).lower()},"last_id":{last},"next_page":{after}}}'
+        found.append(b'{"data":[' + b",".join(made[start : start + PAGE]) + tail.encode())
+    return found
+
+
+def main() -> None:
+    """Serve until killed."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--records", type=int, default=100_000)
+    parser.add_argument("--variant", choices=["plain", "unknown", "misfit"], default="plain")
+    parser.add_argument("--latency", type=float, default=0.0, help="seconds before each answer")
+    arguments = parser.parse_args()
+    ready = pages(arguments.records, arguments.variant)
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+        disable_nagle_algorithm = True
+
+        def do_GET(self) -> None:
+            query = parse_qs(urlsplit(self.path).query)
+            cursor = (query.get("after_id") or query.get("page") or ["dep_page_0"])[0]
+            body = ready[int(cursor.rsplit("_", 1)[1])]
+            time.sleep(arguments.latency)
+            self.send_response(200)
+            self.send_header("Content-Type", "application/json")
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_: object) -> None:
+            """Stay silent."""
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        server.daemon_threads = True
+        print(f"http://127.0.0.1:{server.server_address[1]}/api/v1/cloud", flush=True)
+        server.serve_forever()
+
+
+if __name__ == "__main__":
+    main()
