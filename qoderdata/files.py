@@ -14,6 +14,7 @@ import os
 import secrets
 from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 import filelock
 import pyarrow as pa
@@ -73,7 +74,7 @@ class Folder:
     Parameters
     ----------
     location
-        A path, or a URL such as ``s3://bucket/folder`` or ``memory://folder``.
+        A path, or a URL such as ``s3://bucket/folder`` or ``memory://folder``; ``file:///folder`` is a path too.
 
     Attributes
     ----------
@@ -92,10 +93,11 @@ class Folder:
 
     def __init__(self, location: str | Path) -> None:
         self.location = str(location)
-        self.local = "://" not in self.location
+        is_url, is_file = "://" in self.location, self.location.startswith("file://")
+        self.local = is_file or not is_url
         if self.local:
             self.filesystem: fs.FileSystem = fs.LocalFileSystem()
-            self.path = str(Path(self.location).absolute())
+            self.path = str(Path(_file_path(self.location) if is_file else self.location).absolute())
         else:
             self.filesystem, self.path = _open_url(self.location)
 
@@ -140,7 +142,7 @@ class Folder:
         try:
             with self.filesystem.open_input_file(self.full(name)) as source:
                 return source.read_buffer()
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return None
 
     def files(self, below: str = "") -> list[fs.FileInfo]:
@@ -198,6 +200,12 @@ def _make_private(folder: Path) -> None:
     missing = [path for path in (folder, *folder.parents) if not path.exists()]
     for path in reversed(missing):  # `mkdir` itself makes private only the last one
         path.mkdir(mode=_PRIVATE_FOLDER, exist_ok=True)
+
+
+def _file_path(url: str) -> str:
+    from urllib.request import url2pathname  # noqa: PLC0415 - heavy, and only where such a URL is given
+
+    return url2pathname(urlsplit(url).path)
 
 
 def _open_url(url: str) -> tuple[fs.FileSystem, str]:
