@@ -149,10 +149,11 @@ def stamp(value: datetime) -> str:
     >>> stamp(datetime(2026, 6, 14, 8, 58, 17, 133340, tzinfo=UTC))
     '2026-06-14T08:58:17.13334Z'
     """
-    if value.tzinfo is None:
-        text, zone = value.isoformat(timespec="microseconds"), ""
-    else:
-        text, zone = value.astimezone(UTC).isoformat(timespec="microseconds").removesuffix("+00:00"), "Z"
+    try:
+        value = value if value.tzinfo is None else value.astimezone(UTC)
+    except OverflowError:
+        return value.isoformat()
+    text, zone = value.replace(tzinfo=None).isoformat(timespec="microseconds"), "" if value.tzinfo is None else "Z"
     return text.rstrip("0").removesuffix(".") + zone
 
 

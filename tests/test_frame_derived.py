@@ -1,0 +1,104 @@
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from qoderdata.errors import MissingColumnError
+from qoderdata.frame import expand_metadata, flatten_deployments, upcoming_runs
+
+
+def deployment(name: str, **fields: object) -> dict[str, object]:
+    return {"id": name, **fields}
+
+
+class TestUpcomingRuns:
+    @pytest.fixture
+    def df(self) -> pd.DataFrame:
+        first = ["2026-06-15T01:00:00Z", "2026-06-16T01:00:00.5Z"]
+        return flatten_deployments(
+            [
+                deployment("dep_1", schedule={"upcoming_runs_at": first}),
+                deployment("dep_2", schedule=None),
+                deployment("dep_3", schedule={"upcoming_runs_at": []}),
+                deployment("dep_4", schedule={"upcoming_runs_at": ["2026-06-15T00:00:00Z"]}),
+            ]
+        )
+
+    def test_one_row_a_listed_trigger(self, df: pd.DataFrame) -> None:
+        before = df.copy(deep=True)
+        expected = pd.DataFrame(
+            {
+                "deployment_id": pd.Series(["dep_1", "dep_1", "dep_4"], dtype="str"),
+                "position": np.array([0, 1, 0], dtype=np.int64),
+                "upcoming_run_at": pd.to_datetime(
+                    ["2026-06-15T01:00:00Z", "2026-06-16T01:00:00.5Z", "2026-06-15T00:00:00Z"], format="ISO8601"
+                ).as_unit("us"),
+            }
+        )
+        pd.testing.assert_frame_equal(upcoming_runs(df), expected)
+        pd.testing.assert_frame_equal(df, before)
+
+    @pytest.mark.parametrize("rows", [slice(0, 0), slice(1, 3)])
+    def test_nothing_listed(self, df: pd.DataFrame, rows: slice) -> None:
+        nothing = upcoming_runs(df[rows])
+        pd.testing.assert_frame_equal(nothing, upcoming_runs(df)[:0])
+        assert isinstance(nothing.index, pd.RangeIndex)
+
+    def test_the_callers_index_plays_no_part(self, df: pd.DataFrame) -> None:
+        shuffled = df.set_index(pd.Index(["x", "x", "y", "z"]))
+        pd.testing.assert_frame_equal(upcoming_runs(shuffled), upcoming_runs(df))
+
+    def test_a_missing_column_is_named(self, df: pd.DataFrame) -> None:
+        with pytest.raises(MissingColumnError, match="no column 'schedule_upcoming_runs_at'"):
+            upcoming_runs(df[["id"]])
+
+
+class TestExpandMetadata:
+    @pytest.fixture
+    def df(self) -> pd.DataFrame:
+        return flatten_deployments(
+            [
+                deployment("dep_1", metadata={"team": "数据", "cas_config": {"session_strategy": "new_session"}}),
+                deployment("dep_2", metadata={"owner": "", "team": None, "cost": 1.50, "tags": ["a"]}),
+                deployment("dep_3", metadata={}),
+                deployment("dep_4"),
+                deployment("dep_5", metadata={"team": "half \ud83d"}),
+            ]
+        ).set_index(pd.Index(list("abcde")))
+
+    def test_every_key_is_a_column(self, df: pd.DataFrame) -> None:
+        before = df.copy(deep=True)
+        found = expand_metadata(df)
+        assert list(found.columns) == [
+            *df.columns,
+            *("metadata_cost", "metadata_owner", "metadata_tags", "metadata_team"),
+        ]
+        assert set(found.dtypes[len(df.columns) :].astype(str)) == {"str"}
+        assert found["metadata_team"].dropna().to_dict() == {"a": "数据", "e": r'"half \ud83d"'}
+        assert found["metadata_owner"].dropna().to_dict() == {"b": ""}
+        assert found["metadata_tags"].dropna().to_dict() == {"b": '["a"]'}
+        assert found["metadata_cost"].dropna().to_dict() == {"b": "1.5"}
+        pd.testing.assert_frame_equal(df, before)
+        pd.testing.assert_frame_equal(found[df.columns], df)
+
+    @pytest.mark.parametrize("keys", [["team", "nobody's"], "team", ()])
+    def test_chosen_keys(self, df: pd.DataFrame, keys: list[str] | str) -> None:
+        chosen = [keys] if isinstance(keys, str) else keys
+        found = expand_metadata(df, keys)
+        assert list(found.columns) == [*df.columns, *(f"metadata_{key}" for key in chosen)]
+        assert found.dtypes[len(df.columns) :].map(str).eq("str").all()
+
+    def test_an_empty_frame(self, df: pd.DataFrame) -> None:
+        found = expand_metadata(df[:0], ["team"])
+        assert len(found) == 0
+        assert str(found["metadata_team"].dtype) == "str"
+
+    def test_a_column_that_holds_no_objects_is_an_error(self, df: pd.DataFrame) -> None:
+        for text in ("[]", "nonsense", '"x"'):
+            with pytest.raises(ValueError, match="JSON"):
+                expand_metadata(df.assign(metadata=text))
+
+    def test_a_missing_column_is_named(self, df: pd.DataFrame) -> None:
+        with pytest.raises(MissingColumnError, match="no column 'metadata'"):
+            expand_metadata(df[["id"]])

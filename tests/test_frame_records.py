@@ -1,0 +1,162 @@
+from __future__ import annotations
+
+import json
+import warnings
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pytest
+from qca.managed import Managed
+
+from qoderdata.errors import APIResponseValidationError, DataQualityWarning
+from qoderdata.frame import flatten_deployments, flatten_runs, from_records, records
+from qoderdata.sandbox import Sandbox
+from qoderdata.schema import DEPLOYMENTS, RUNS
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+RECORDS: list[dict[str, Any]] = [{"id": "a", "agent": {"version": 1}}, {"id": "b"}]
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        RECORDS,
+        tuple(RECORDS),
+        (record for record in RECORDS),
+        {"data": RECORDS, "has_more": True},
+        {"data": tuple(RECORDS)},
+    ],
+    ids=["list", "tuple", "generator", "envelope", "tuple in an envelope"],
+)
+def test_what_records_may_be(given: Any) -> None:  # noqa: ANN401 - what callers write
+    df = flatten_deployments(given)
+    assert df["id"].tolist() == ["a", "b"]
+    assert df["agent_version"].isna().tolist() == [False, True]
+    assert df.attrs == {"source": "records"}
+
+
+@pytest.mark.parametrize("given", [None, 5, "[]", b"{}", {"id": "a"}, {}])
+def test_what_records_may_not_be(given: Any) -> None:  # noqa: ANN401 - what callers write
+    with pytest.raises(TypeError, match="records is a"):
+        flatten_deployments(given)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"data": None}, "data is not a list"),
+        ({"data": {"id": "a"}}, "data is not a list"),
+        ([{"id": "a"}, None], "record 1 of the answer is not an object"),
+        ([[]], "record 0 of the answer is not an object"),
+        ([{"id": "a"}, {"name": "x"}], "record 1 of the answer has no id"),
+        ([{"id": None}], "record 0 of the answer has no id"),
+        ([{"id": 5}], "record 0 of the answer has no id"),
+        ([{"id": "\ud800"}], "record 0 of the answer has no id"),
+    ],
+)
+def test_half_the_rows_are_never_given(given: Any, message: str) -> None:  # noqa: ANN401 - what callers write
+    with pytest.raises(APIResponseValidationError, match=message):
+        flatten_deployments(given)
+
+
+@pytest.mark.parametrize(("flatten", "schema"), [(flatten_deployments, DEPLOYMENTS), (flatten_runs, RUNS)])
+def test_empty(flatten: Callable[[Any], pd.DataFrame], schema: Any) -> None:  # noqa: ANN401 - see above
+    empty = flatten([])
+    full = flatten([{"id": "a"}])
+    assert list(empty.columns) == schema.names
+    assert empty.dtypes.equals(full.dtypes)
+    assert isinstance(empty.index, pd.RangeIndex)
+    assert len(empty) == 0
+
+
+def test_dtypes() -> None:
+    df = flatten_deployments(RECORDS)
+    kinds = {str(dtype) for dtype in df.dtypes}
+    assert kinds == {"str", "Int64", "datetime64[us, UTC]", "object"}
+    assert sorted(df.columns[df.dtypes == "object"]) == ["schedule_upcoming_runs_at", "vault_ids"]
+    assert df["name"].dtype == pd.StringDtype(na_value=np.nan)
+
+
+def test_lists_are_arrays() -> None:
+    times = ["2026-06-15T01:00:00.123456789Z"]
+    df = flatten_deployments(
+        [{"id": "a", "vault_ids": ["v"], "schedule": {"upcoming_runs_at": times}}, {"id": "b"}]
+    )
+    vaults, upcoming = df["vault_ids"], df["schedule_upcoming_runs_at"]
+    assert isinstance(vaults[0], np.ndarray)
+    assert vaults[0].tolist() == ["v"]
+    assert upcoming[0].dtype == np.dtype("datetime64[us]")
+    assert upcoming[0].tolist() == [pd.Timestamp("2026-06-15T01:00:00.123456").to_pydatetime()]
+    assert vaults[1] is None
+    assert upcoming[1] is None
+
+
+def test_the_later_of_two_with_one_id_is_kept() -> None:
+    given = [{"id": "a", "name": "old"}, {"id": "b"}, {"id": "a", "name": "new"}]
+    with pytest.warns(DataQualityWarning, match=r"^1 deployments came more than once.*First ids: a$"):
+        df = flatten_deployments(given)
+    assert df["id"].tolist() == ["b", "a"]
+    assert df["name"][1] == "new"
+
+
+def test_one_warning_counts_all_and_names_the_first() -> None:
+    given = [{"id": f"dep_{number}", "name": number, "vault_ids": 1} for number in range(7)]
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        flatten_deployments(given)
+    (warning,) = caught
+    assert warning.category is DataQualityWarning
+    assert str(warning.message) == (
+        "14 values of 7 deployments do not fit their columns, which are missing there; the values are in 'extra' "
+        "(name: 7, vault_ids: 7). First ids: dep_0, dep_1, dep_2, dep_3, dep_4, …"
+    )
+
+
+def test_a_warning_shows_ids_as_one_harmless_line() -> None:
+    with pytest.warns(DataQualityWarning, match=r"First ids: x\\n\\x1b\[31m\\u4e2d+") as caught:
+        flatten_deployments([{"id": "x\n\x1b[31m中" + "9" * 500, "name": 1}])
+    assert len(str(caught[0].message)) < 400
+
+
+def test_many_records_are_read_piece_by_piece(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A generator is never held as a whole, and what is odd is still told once, with the right places."""
+    monkeypatch.setattr(records, "_BATCH", 3)
+    given = [{"id": f"dep_{number}", "name": 5 if number % 2 else "x"} for number in range(10)]
+    with pytest.warns(DataQualityWarning, match="^5 values of 5 deployments"):
+        table = from_records(iter(given), DEPLOYMENTS)
+    assert table.schema.equals(DEPLOYMENTS.arrow)
+    assert table["id"].to_pylist() == [record["id"] for record in given]
+    with pytest.raises(APIResponseValidationError, match="record 7 of"):
+        from_records([*({"id": str(number)} for number in range(7)), {}], DEPLOYMENTS)
+
+
+def test_no_records_are_changed() -> None:
+    given: dict[str, Any] = {"id": "a", "metadata": {"cas_config": {"stats": {}}, "x": "y"}}
+    flatten_deployments([given])
+    assert given == {"id": "a", "metadata": {"cas_config": {"stats": {}}, "x": "y"}}
+
+
+def test_the_schema_stands_whatever_the_records() -> None:
+    assert from_records([], RUNS).schema.equals(RUNS.arrow)
+    assert from_records([{"id": "a"}], RUNS).schema.equals(RUNS.arrow)
+    assert from_records([{"id": "a"}], RUNS)["started_at"].type == pa.timestamp("us", tz="UTC")
+
+
+def test_the_official_sdk() -> None:
+    """Its ``to_dict()`` has datetimes in place of texts, and its own order of keys inside the objects that it types."""
+    with Sandbox(deployments=40, seed=3) as sandbox, Managed(pat=sandbox.pat, base_url=sandbox.base_url) as sdk:
+        with warnings.catch_warnings():
+            # Its models do not foresee an object in metadata, and it says so when it writes one.
+            warnings.filterwarnings("ignore", message="Pydantic serializer warnings")
+            deployments = [item.to_dict() for item in sdk.deployments.list(include_archived=True, limit=100)]
+            runs = [item.to_dict() for item in sdk.deployment_runs.list(limit=100)]
+        found, truth = flatten_deployments(deployments), flatten_deployments(sandbox.deployments)
+        typed = ["initial_events", "resources"]
+        for name in typed:
+            assert found[name].map(json.loads).tolist() == truth[name].map(json.loads).tolist()
+        pd.testing.assert_frame_equal(found.drop(columns=typed), truth.drop(columns=typed))
+        pd.testing.assert_frame_equal(flatten_runs(runs), flatten_runs(sandbox.runs))
