@@ -304,6 +304,23 @@ def test_drawing_no_row_at_all_is_refused(plot: Callable[..., Axes]) -> None:
         plot(frame, top=0)
 
 
+@pytest.mark.parametrize(
+    ("plot", "column", "make"),
+    [
+        (plots.plot_next_triggers, "trigger_at", triggers),
+        (plots.plot_trigger_load, "trigger_at", triggers),
+        (plots.plot_run_calendar, "triggered_at", runs),
+    ],
+)
+def test_times_without_a_zone_are_refused(
+    plot: Callable[..., Axes], column: str, make: Callable[[], pd.DataFrame]
+) -> None:
+    frame = make()
+    frame[column] = frame[column].dt.tz_localize(None)
+    with pytest.raises(ValueError, match=f"{column} has no time zone; give what"):
+        plot(frame)
+
+
 def test_importing_the_plots_does_not_import_matplotlib() -> None:
     """It takes most of a second, and many calls of the command draw nothing."""
     code = "import sys, qoderdata.plots; sys.exit('matplotlib' in sys.modules)"

@@ -10,7 +10,7 @@ import pandas as pd
 
 from qoderdata.errors import require_columns
 from qoderdata.plots.canvas import HATCHED, WEEKDAYS, axes_for, cells, hatch, legend_beside, sentence
-from qoderdata.plots.times import days_words
+from qoderdata.plots.times import days_words, zoned
 from qoderdata.times import zone
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ def plot_run_calendar(runs: pd.DataFrame, *, ax: Axes | None = None, tz: str = "
     MissingColumnError
         The frame is not one of runs.
     ValueError
-        There is no such zone.
+        There is no such zone, or ``triggered_at`` has none.
 
     Examples
     --------
@@ -107,7 +107,7 @@ def plot_run_calendar(runs: pd.DataFrame, *, ax: Axes | None = None, tz: str = "
 def _by_day(runs: pd.DataFrame, local_zone: ZoneInfo) -> pd.DataFrame:
     """Count runs, completed and failed ones, on every day from the first to the last."""
     known = runs[runs["triggered_at"].notna()]
-    days = pd.DatetimeIndex(known["triggered_at"]).tz_convert(local_zone).tz_localize(None).normalize()
+    days = zoned(known["triggered_at"], given="load_runs").tz_convert(local_zone).tz_localize(None).normalize()
     status = known["status"].set_axis(days)
     flags = pd.DataFrame({"runs": 1, "completed": status.eq("completed"), "failed": status.eq("failed")})
     counts = flags.fillna(value=False).astype("int64").groupby(level=0).sum()

@@ -12,6 +12,32 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
+def zoned(times: pd.Series[pd.Timestamp], *, given: str) -> pd.DatetimeIndex:
+    """Give the times that are there, refusing those without a zone: nobody could say whose weekday they are.
+
+    Parameters
+    ----------
+    times
+        A column of a frame.
+    given
+        The function whose frames have a zone there, for the message.
+
+    Returns
+    -------
+    pandas.DatetimeIndex
+        Without the missing ones.
+
+    Raises
+    ------
+    ValueError
+        The times have no zone.
+    """
+    known = pd.DatetimeIndex(times.dropna())
+    if known.tz is None:
+        raise ValueError(f"{times.name} has no time zone; give what {given} gives")
+    return known
+
+
 def day_numbers(times: pd.Series[pd.Timestamp] | pd.DatetimeIndex) -> NDArray[np.float64]:
     """Turn zone-aware times into matplotlib's days since 1970 in UTC."""
     from matplotlib.dates import date2num  # noqa: PLC0415 - heavy, and needed only when drawing

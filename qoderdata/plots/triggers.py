@@ -19,7 +19,7 @@ from qoderdata.plots.canvas import (
     sentence,
 )
 from qoderdata.plots.lettering import letter, shorten
-from qoderdata.plots.times import day_numbers, time_axis
+from qoderdata.plots.times import day_numbers, time_axis, zoned
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -59,7 +59,7 @@ def plot_next_triggers(
     MissingColumnError
         The frame is not one of triggers.
     ValueError
-        `top` is less than 1.
+        `top` is less than 1, or ``trigger_at`` has no zone.
 
     Warns
     -----
@@ -78,6 +78,7 @@ def plot_next_triggers(
     if top < 1:
         raise ValueError(f"top={top} draws nothing; give 1 or more")
     require_columns(triggers.columns, ["trigger_at", "deployment_id", "name", "agent_id"], what="triggers")
+    zoned(triggers["trigger_at"], given="next_triggers")
     firsts = _first_of_each(triggers)
     first = firsts.head(top)
     ax = axes_for(ax, height=_MARGIN_INCHES + _ROW_INCHES * max(len(first), FEWEST_LANES))

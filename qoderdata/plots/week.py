@@ -9,7 +9,7 @@ import pandas as pd
 
 from qoderdata.errors import require_columns
 from qoderdata.plots.canvas import WEEKDAYS, axes_for, cells, hatch, sentence
-from qoderdata.plots.times import days_words, zone_words
+from qoderdata.plots.times import days_words, zone_words, zoned
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -43,6 +43,8 @@ def plot_trigger_load(triggers: pd.DataFrame, *, ax: Axes | None = None) -> Axes
     ------
     MissingColumnError
         The frame is not one of triggers.
+    ValueError
+        ``trigger_at`` has no zone.
 
     Examples
     --------
@@ -52,9 +54,9 @@ def plot_trigger_load(triggers: pd.DataFrame, *, ax: Axes | None = None) -> Axes
     'hour of day, Asia/Shanghai (UTC+08:00); 2026-06-15; hatched: no data'
     """
     require_columns(triggers.columns, ["trigger_at"], what="triggers")
+    times = zoned(triggers["trigger_at"], given="next_triggers")
     ax = axes_for(ax, height=_HEIGHT_INCHES)
     ax.set_title("Triggers by weekday and hour")
-    times = pd.DatetimeIndex(triggers["trigger_at"].dropna())
     if times.empty:
         sentence(ax, "Nothing fires in this time.")
         return ax
