@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
+from zoneinfo import ZoneInfo
 
 import numpy as np
 import pandas as pd
@@ -221,19 +224,16 @@ class TestTriggerLoad:
         times = sorted(first + pd.Timedelta(minutes=minute % (60 * hours)) for minute in minutes)
         frame = triggers_of([(time.isoformat(), "a", "agent_1") for time in times], tz)
         counted = Counter((time.weekday(), time.hour) for time in frame["trigger_at"])
-        spanned = set()
-        moment = times[0]
-        while moment <= times[-1]:
-            local = moment.tz_convert(tz)
-            spanned.add((local.date(), local.weekday(), local.hour))
-            moment += pd.Timedelta(minutes=5)
-        last = times[-1].tz_convert(tz)
-        often = Counter(
-            (weekday, hour) for _, weekday, hour in spanned | {(last.date(), last.weekday(), last.hour)}
-        )
+        seconds: Counter[tuple[int, int]] = Counter()
+        moment, last, zone = times[0].to_pydatetime(), times[-1].to_pydatetime(), ZoneInfo(tz)
+        while moment <= last:
+            local = moment.astimezone(zone)
+            seconds[local.weekday(), local.hour] += 60
+            moment += timedelta(minutes=1)
         expected = np.full((7, 24), np.nan)
-        for (weekday, hour), times_seen in often.items():
-            expected[weekday, hour] = counted[weekday, hour] / times_seen
+        for weekday, hour in {*seconds, *counted}:
+            often = max(1, math.floor(seconds[weekday, hour] / 3600 + 0.5))
+            expected[weekday, hour] = counted[weekday, hour] / often
         ax = plots.plot_trigger_load(frame)
         np.testing.assert_allclose(squares(ax).filled(np.nan), expected)
         assert squares(ax).mask.sum() == np.isnan(expected).sum()
@@ -246,6 +246,12 @@ class TestTriggerLoad:
         ax = plots.plot_trigger_load(frame)
         assert [written.get_text() for written in ax.texts] == [text]
         assert squares(ax)[0, 1] == count
+
+    def test_a_week_from_the_middle_of_an_hour_counts_that_hour_once(self) -> None:
+        """Half of it lies at the beginning, half at the end; the mean of the halves would be half of the load."""
+        times = pd.date_range("2026-06-15T09:20Z", periods=7 * 24 * 12, freq="5min")
+        ax = plots.plot_trigger_load(triggers_of([(time.isoformat(), "a", "x") for time in times]))
+        assert np.unique(squares(ax)).tolist() == [12.0]
 
     def test_nothing_known_is_not_zero(self) -> None:
         frame = triggers_of([("2026-06-15T01:00Z", "a", "x"), ("2026-06-15T03:59Z", "a", "x")])

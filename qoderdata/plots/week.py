@@ -16,16 +16,16 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 _HEIGHT_INCHES = 3.6
-_HOURS = 24
-_CLOCK_STEP = "15min"  # the offsets from UTC of all zones today are whole multiples of it
+_HOURS, _HOUR_MINUTES = 24, 60
 
 
 def plot_trigger_load(triggers: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
     """Draw how many triggers start in each hour of the week, weekday by hour.
 
-    A square holds the mean over the weeks that the triggers span, so that a span of ten days does not make
-    three weekdays look busier than the others. An hour of the week outside the span, from the hour of the
-    first trigger to that of the last, is hatched: nothing is known of it. One inside without triggers is 0.
+    A square holds the triggers divided by how often the time from the first to the last has that hour of the
+    week, in whole hours and at least once, so that a span of ten days does not make three weekdays look busier
+    than the others. An hour of the week that this time does not have is hatched: nothing is known of it. One
+    that it has, without triggers, is 0.
 
     Parameters
     ----------
@@ -81,15 +81,20 @@ def plot_trigger_load(triggers: pd.DataFrame, *, ax: Axes | None = None) -> Axes
 
 
 def _mean_by_hour(times: pd.DatetimeIndex) -> NDArray[np.float64]:
-    """Count triggers by weekday and hour, and divide by how often that hour lies in the span; NaN where never."""
-    shape = (len(WEEKDAYS), _HOURS)
-    counts = np.bincount(times.day_of_week * _HOURS + times.hour, minlength=len(WEEKDAYS) * _HOURS).reshape(shape)
-    clock = pd.DatetimeIndex([*pd.date_range(times.min(), times.max(), freq=_CLOCK_STEP), times.max()])
-    hours = pd.DataFrame({"day": clock.date, "weekday": clock.day_of_week, "hour": clock.hour}).drop_duplicates()
-    spanned = np.zeros(shape, dtype=np.int64)
-    np.add.at(spanned, (hours["weekday"].to_numpy(), hours["hour"].to_numpy()), 1)
-    mean: NDArray[np.float64] = np.divide(counts, spanned, out=np.full(shape, np.nan), where=spanned > 0)
+    """Count triggers by weekday and hour, and divide by how often the span has that hour; NaN where never."""
+    minutes = pd.date_range(times.min(), times.max(), freq="1min")
+    # Both halves of the hour in which a week begins and ends make one hour, and a part of one counts as one.
+    often = np.maximum(1.0, np.floor(_by_hour(minutes) / _HOUR_MINUTES + 0.5))
+    counts = _by_hour(times)
+    known = (_by_hour(minutes) > 0) | (counts > 0)
+    mean: NDArray[np.float64] = np.where(known, counts / often, np.nan)
     return mean
+
+
+def _by_hour(times: pd.DatetimeIndex) -> NDArray[np.int64]:
+    """Count times by weekday and hour."""
+    hours = len(WEEKDAYS) * _HOURS
+    return np.bincount(times.day_of_week * _HOURS + times.hour, minlength=hours).reshape(len(WEEKDAYS), _HOURS)
 
 
 def _number(value: float, *, whole: bool) -> str:
