@@ -1,4 +1,4 @@
-"""`load_runs` in a process of its own that gets SIGKILL at random moments: the union of what it kept is the truth."""
+"""`load_runs` in a process of its own that gets SIGKILL at random moments: what it kept adds up to the truth."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ load_runs(client=Client(pat=sys.argv[1], base_url=sys.argv[2], min_interval=0), 
 
 
 def pull_and_kill(sandbox: Sandbox, folder: Path, *, after: int, delay: float) -> bool:
-    """Start a process that pulls, and kill it some requests and a moment later; tell whether it was still there."""
+    """Start a process that pulls, kill it some requests and a moment later; tell whether it was still there."""
     seen = len(sandbox.requests)
     with subprocess.Popen([sys.executable, "-c", _PULL, sandbox.pat, sandbox.base_url, str(folder)]) as process:
         while len(sandbox.requests) < seen + after and process.poll() is None:

@@ -259,3 +259,11 @@ def test_when_the_newest_stretch_is_given_up_the_one_below_is_not_taken_for_the_
     assert [stretch.marks for stretch in coverage.stretches] == [("b",)]
     assert coverage.read_at is not None
     assert coverage.read_at < NOW
+
+
+def test_a_step_back_is_never_to_the_same_cursor() -> None:
+    """A page that was narrowed by time does not move the cursor, which then stands among the steps as well."""
+    top = Stretch(NOW, ("d",), "b", steps=(("c", None), ("b", None)))
+    coverage = Coverage((top,)).retreat()
+    assert coverage.cursor == "c"
+    assert not coverage.retreat().stretches

@@ -39,10 +39,8 @@ def is_current(store: RunStore, query: Query, *, not_before: datetime) -> bool:
         Whether it reaches back as far as is asked for, and the head of the list and every open run in question
         was read recently enough.
     """
-    return (
-        _has_recent_head(store, not_before)
-        and store.coverage.covers(query.since)
-        and not store.open_before(not_before, since=query.since, until=query.until)
+    return _reaches(store, query, not_before) and not store.open_before(
+        not_before, since=query.since, until=query.until
     )
 
 
@@ -71,16 +69,24 @@ def bring_up_to_date(store: RunStore, walk: RunWalk, *, not_before: datetime) ->
     with store.pulling():
         stale = store.open_before(not_before, since=query.since, until=query.until)
         refused: set[str] = set()
-        while not (_has_recent_head(store, not_before) and store.coverage.covers(query.since)):
-            start = store.coverage.cursor if _has_recent_head(store, not_before) else None
-            _walk_on(store, walk, start, stale, refused)
-        for run in sorted(stale):
-            _read_again(store, walk, run)
-        store.fold(compact=True)
+        while True:
+            while not _reaches(store, query, not_before):
+                start = store.coverage.cursor if _has_recent_head(store, not_before) else None
+                _walk_on(store, walk, start, stale, refused)
+            while stale:
+                _read_again(store, walk, stale.pop())
+            store.fold(compact=True)
+            # A fold that finds a data file damaged takes every claim back.
+            if _reaches(store, query, not_before):
+                return
 
 
 def _walk_on(store: RunStore, walk: RunWalk, start: str | None, stale: set[str], refused: set[str]) -> None:
-    """Walk until there is enough, or a stretch is met that can be jumped over, or a cursor is refused."""
+    """Walk until there is enough, or a stretch is met that can be jumped over, or a cursor is refused.
+
+    Open runs mostly lie together, near the head of the list: the walk goes on into the stretch that it met while
+    each page has at least one of them: that saves more requests than it costs.
+    """
     plan = store.coverage
     cursor = start
 
@@ -90,13 +96,15 @@ def _walk_on(store: RunStore, walk: RunWalk, start: str | None, stale: set[str],
         if answer.listing is None:
             return True
         plan = plan.add(answer.listing, read_at=answer.asked_at)
-        return plan.cursor == answer.listing.cursor and not plan.covers(walk.query.since)
+        found = stale.intersection(answer.listing.ids)
+        stale.difference_update(found)
+        needed = plan.cursor == answer.listing.cursor and not plan.covers(walk.query.since)
+        return needed or (bool(found) and bool(stale))
 
     try:
         for answer in walk.answers({}, start=start, goes_on=goes_on):
             store.add(Reading(answer.asked_at, answer.listing), answer.table)
             if answer.listing is not None:
-                stale.difference_update(answer.listing.ids)
                 cursor = answer.listing.cursor
     except (BadRequestError, NotFoundError) as error:
         if cursor is None or error.param == "limit" or cursor in refused or len(refused) >= _REFUSALS:
@@ -117,6 +125,10 @@ def _read_again(store: RunStore, walk: RunWalk, run: str) -> None:
         store.add(Reading(datetime.now(UTC), gone=(run,)), RUNS.arrow.empty_table())
     else:
         store.add(Reading(asked_at), table)
+
+
+def _reaches(store: RunStore, query: Query, not_before: datetime) -> bool:
+    return _has_recent_head(store, not_before) and store.coverage.covers(query.since)
 
 
 def _has_recent_head(store: RunStore, not_before: datetime) -> bool:

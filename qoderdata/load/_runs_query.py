@@ -53,7 +53,7 @@ class Query:
 
     @property
     def narrowed_to(self) -> datetime | None:
-        """What the service may leave out runs that were created before; ``None``: nothing."""
+        """The time before which no run needs to come; ``None``: all are wanted."""
         return None if self.since is None else self.since - _CLOCKS_DIFFER
 
     @property

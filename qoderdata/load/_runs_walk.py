@@ -99,6 +99,7 @@ class RunWalk:
         self.pages = 0
         self.rows = 0
         self._decoder = Decoder(RUNS)
+        self._may_narrow: bool | None = None
         self._size = PageSize(client.page_limit)
         self._bar = _Bar(query.since, shown=_is_watched() if progress is None else progress)
 
@@ -110,8 +111,7 @@ class RunWalk:
         Parameters
         ----------
         params
-            Filters, as the service takes them. Pages behind the first are also narrowed by time: an edition that
-            does not know that filter ignores it.
+            Filters, as the service takes them.
         start
             The cursor to begin after; ``None`` begins with the newest run.
         goes_on
@@ -129,15 +129,19 @@ class RunWalk:
         """
 
         def fetch(cursor: str | None, limit: int) -> Answer:
-            self.requests += 1
-            asked_at = datetime.now(UTC)
-            asked = {**params, "limit": str(limit)}
-            if cursor is not None:
-                asked |= {"after_id": cursor, **self.query.narrow}
-            page = self.client.get(_PATH, asked, self._decoder.scan)
-            table = self._decoder.decode(page)
-            answer = Answer(page, table, _listing(page, table, cursor, self.query), asked_at, page.has_more)
-            return replace(answer, has_more=goes_on(answer) and page.has_more)
+            narrow = self.query.narrow if cursor is not None and self._may_narrow else {}
+            answer = self._ask({**params, **narrow}, cursor, limit)
+            if answer.has_more:
+                # A page that is not full may have lost runs to the filter, and then it would hide a gap.
+                self._may_narrow = answer.count == limit and self._may_narrow is not False
+                if narrow and not self._may_narrow:
+                    answer = self._ask(params, cursor, limit)
+            elif narrow and answer.listing is not None and not self._is_ignored(answer):
+                # Perhaps the list goes on, with older runs: the page says how far back it reaches, not where it ends.
+                answer = replace(
+                    answer, listing=replace(answer.listing, cursor=cursor, reaches=self.query.since)
+                )
+            return replace(answer, has_more=goes_on(answer) and answer.has_more)
 
         for answer in walk(fetch, start=start, limit=self._size):
             self.client.page_limit = self._size.value
@@ -145,6 +149,20 @@ class RunWalk:
             self.rows += answer.count
             self._bar.move(answer)
             yield answer
+
+    def _ask(self, params: Mapping[str, str], cursor: str | None, limit: int) -> Answer:
+        self.requests += 1
+        asked_at = datetime.now(UTC)
+        asked = {**params, "limit": str(limit)}
+        if cursor is not None:
+            asked["after_id"] = cursor
+        page = self.client.get(_PATH, asked, self._decoder.scan)
+        table = self._decoder.decode(page)
+        return Answer(page, table, _listing(page, table, cursor), asked_at, page.has_more)
+
+    def _is_ignored(self, answer: Answer) -> bool:
+        oldest = _earliest(answer.table["created_at"])
+        return oldest is not None and self.query.narrowed_to is not None and oldest < self.query.narrowed_to
 
     def one(self, run: str) -> tuple[datetime, pa.Table]:
         """Ask for one run: when, and what came.
@@ -227,21 +245,14 @@ class _Bar:
         self._bar.close()
 
 
-def _listing(page: Page, table: pa.Table, after: str | None, query: Query) -> Listing | None:
+def _listing(page: Page, table: pa.Table, after: str | None) -> Listing | None:
     """Read what a page says about the list."""
-    created = table["created_at"]
-    newest, oldest = _latest(created), _earliest(created)
-    cursor = page.next_page or page.last_id
-    reaches = newest + _INSTANT if newest is not None and created.null_count == 0 else None
+    cursor = (page.next_page or page.last_id) if page.has_more else None
     if page.has_more and not cursor:
         return None
-    if not page.has_more:
-        narrowed_to = query.narrowed_to if after is not None else None
-        if narrowed_to is None or (oldest is not None and oldest < narrowed_to):
-            cursor = None
-        else:
-            # Perhaps the list goes on, with runs that the service was not asked for.
-            cursor, reaches = cursor or after, query.since
+    created = table["created_at"]
+    newest = _latest(created)
+    reaches = newest + _INSTANT if newest is not None and created.null_count == 0 else None
     return Listing(after, tuple(table["id"].to_pylist()), cursor, reaches)
 
 

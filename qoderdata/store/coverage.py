@@ -174,10 +174,11 @@ class Coverage:
     def retreat(self) -> Coverage:
         """Claim less of the top stretch, after the service refused its cursor: back to the step before."""
         top, *lower = self.stretches
-        if not top.steps:
+        steps = [step for step in top.steps if step[0] != top.cursor]
+        if not steps:
             # What is now on top is not the head of the list: something newer was seen.
             return Coverage((*(replace(one, read_at=_LONG_AGO) for one in lower[:1]), *lower[1:]))
-        *steps, (cursor, reaches) = top.steps
+        cursor, reaches = steps.pop()
         return Coverage((replace(top, cursor=cursor, reaches=reaches, steps=tuple(steps)), *lower))
 
 

@@ -161,10 +161,13 @@ class RunStore(RunReader):
         self._inbox.load(after=self._manifest.sequence)
         for item in self._inbox.items:
             self._count(item.reading)
-        if is_clear or not self._writable:
+        is_new = self._manifest is self._empty
+        if (is_clear and not is_new) or not self._writable:
             return
-        _logger.info("runs: %d answers that an earlier pull left are taken over", len(self._inbox.items))
-        self.fold(compact=True)
+        if self._inbox.items:
+            _logger.info("runs: %d answers that an earlier pull left are taken over", len(self._inbox.items))
+        if not is_clear:
+            self.fold(compact=True)
         with contextlib.suppress(OSError):
             upkeep.sweep(self.folder, self._manifest.files, before=datetime.now(UTC) - _LEFTOVER_AGE)
             self.folder.sweep()

@@ -1,0 +1,474 @@
+"""`load_runs` on real HTTP: every run, as it is, for the requests of what is new."""
+
+from __future__ import annotations
+
+import json
+import logging
+import shutil
+import subprocess
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+import pytest
+
+from qoderdata.client import Client
+from qoderdata.errors import (
+    APIConnectionError,
+    AuthenticationError,
+    CacheError,
+    CacheWarning,
+    DataQualityWarning,
+    PaginationError,
+)
+from qoderdata.frame import Decoder, flatten_runs
+from qoderdata.load import _runs_walk
+from qoderdata.load._runs_walk import Answer
+from qoderdata.load.runs import load_runs
+from qoderdata.sandbox import Sandbox
+from qoderdata.schema import RUNS
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+PAGES = {"A": 1000, "B": 100, "C": 100}
+RUNS_IN = {"A": 1_250, "B": 450, "C": 450}
+
+
+@pytest.fixture(params=["A", "B", "C"])
+def sandbox(request: pytest.FixtureRequest) -> Iterator[Sandbox]:
+    with Sandbox(deployments=20, seed=7, runs=RUNS_IN[request.param], edition=request.param) as running:
+        yield running
+
+
+@pytest.fixture
+def newest() -> Iterator[Sandbox]:
+    """Run the newest edition, for what does not hang on the edition."""
+    with Sandbox(deployments=20, seed=7, runs=450) as running:
+        yield running
+
+
+def load(sandbox: Sandbox, folder: Path | str, *, client: Client | None = None, **options: Any) -> pd.DataFrame:  # noqa: ANN401
+    """Load as a process does that has just begun."""
+    client = client or Client(pat=sandbox.pat, base_url=sandbox.base_url)
+    return load_runs(client=client, cache_dir=folder, **options)
+
+
+def truth(sandbox: Sandbox, wanted: Callable[[dict[str, Any]], bool] = lambda _: True) -> pd.DataFrame:
+    return flatten_runs([run for run in sandbox.runs if wanted(run)])
+
+
+def triggered(run: dict[str, Any]) -> pd.Timestamp:
+    return pd.Timestamp(run["triggered_at"])
+
+
+def test_all_runs_leaf_by_leaf_in_the_fewest_requests(sandbox: Sandbox, tmp_path: Path) -> None:
+    frame = load(sandbox, tmp_path)
+    pd.testing.assert_frame_equal(frame, truth(sandbox))
+    refused = sandbox.edition == "C"
+    assert len(sandbox.requests) == -(-RUNS_IN[sandbox.edition] // PAGES[sandbox.edition]) + refused
+    assert {name: frame.attrs[name] for name in ("source", "from_cache", "complete", "requests")} == {
+        "source": f"{sandbox.base_url}/deployment_runs",
+        "from_cache": False,
+        "complete": True,
+        "requests": len(sandbox.requests),
+    }
+    again = load(sandbox, tmp_path)
+    pd.testing.assert_frame_equal(again, frame)
+    assert again.attrs == frame.attrs | {"from_cache": True, "requests": 0}
+
+
+def test_a_refresh_costs_what_is_new(sandbox: Sandbox, tmp_path: Path) -> None:
+    load(sandbox, tmp_path)
+    for new in (0, 1, 98, 99, 100, 101, 250):
+        sandbox.create_runs(new)
+        before = len(sandbox.requests)
+        still_open = sum(run["status"] in {"pending", "running"} for run in sandbox.runs)
+        frame = load(sandbox, tmp_path, refresh=True)
+        assert len(sandbox.requests) - before <= new // PAGES[sandbox.edition] + 2 + still_open
+        pd.testing.assert_frame_equal(frame, truth(sandbox))
+
+
+def test_open_runs_are_read_until_they_end(newest: Sandbox, tmp_path: Path) -> None:
+    going = [run["id"] for run in newest.create_runs(2, status="running")]
+    newest.create_runs(200)
+    load(newest, tmp_path)
+    for run in going:
+        newest.create_runs(1)
+        newest.finish_run(run, status="failed")
+        pd.testing.assert_frame_equal(load(newest, tmp_path, refresh=True), truth(newest))
+    before = [request.path for request in newest.requests]
+    load(newest, tmp_path, refresh=True)
+    after = [request.path for request in newest.requests][len(before) :]
+    assert not any(path.endswith(run) for path in after for run in going)
+    assert any(path.endswith(going[0]) for path in before)
+
+
+def test_many_open_runs_that_lie_together_are_read_by_the_page(newest: Sandbox, tmp_path: Path) -> None:
+    going = [run["id"] for run in newest.create_runs(250, status="running")]
+    load(newest, tmp_path)
+    for run in going:
+        newest.finish_run(run)
+    before = len(newest.requests)
+    pd.testing.assert_frame_equal(load(newest, tmp_path, refresh=True), truth(newest))
+    assert len(newest.requests) - before < 10
+
+
+def test_a_run_that_the_service_forgot_stays(newest: Sandbox, tmp_path: Path) -> None:
+    """Also an open one: it keeps the status that it had, and is asked for once more, not for ever."""
+    newest.create_runs(1, status="running")
+    first = load(newest, tmp_path)
+    newest.create_runs(1)
+    assert newest.forget_runs(triggered(newest.runs[0]))
+    frame = load(newest, tmp_path, refresh=True)
+    pd.testing.assert_frame_equal(frame.iloc[1:].reset_index(drop=True), first)
+    assert len(newest.requests) > len(first) // 100
+    before = len(newest.requests)
+    load(newest, tmp_path, refresh=True)
+    assert [request.path for request in newest.requests[before:]] == ["/deployment_runs"] * 2
+
+
+BOUNDS = [("2026-06-10T00:00Z", None), (None, "2026-05-20T00:00Z"), ("2026-04-01T00:00Z", "2026-06-01T00:00Z")]
+
+
+@pytest.mark.parametrize(("since", "until"), BOUNDS)
+def test_bounds_are_half_open_on_triggered_at(
+    sandbox: Sandbox, tmp_path: Path, since: str | None, until: str | None
+) -> None:
+    def wanted(run: dict[str, Any]) -> bool:
+        at = triggered(run)
+        return (since is None or pd.Timestamp(since) <= at) and (until is None or at < pd.Timestamp(until))
+
+    frame = load(sandbox, tmp_path, since=since, until=until)
+    pd.testing.assert_frame_equal(frame, truth(sandbox, wanted))
+    assert load(sandbox, tmp_path, since=since, until=until).attrs["requests"] == 0
+    if since is not None:
+        assert (
+            len(sandbox.requests) <= 2 + sum(pd.Timestamp(since) <= triggered(run) for run in sandbox.runs) // 50
+        )
+
+
+def test_a_bound_belongs_to_the_runs_after_it(newest: Sandbox, tmp_path: Path) -> None:
+    run = newest.runs[100]
+    at = triggered(run).floor("us")
+    assert run["id"] in set(load(newest, tmp_path, since=at)["id"])
+    assert run["id"] not in set(load(newest, tmp_path, until=at)["id"])
+
+
+def test_an_age_is_counted_back_from_now(newest: Sandbox, tmp_path: Path) -> None:
+    at = triggered(newest.runs[100]) - pd.Timedelta("1s")
+    frame = load(newest, tmp_path, since=pd.Timestamp.now(UTC) - at)
+    assert list(frame["id"]) == [run["id"] for run in newest.runs if triggered(run) > at]
+
+
+def test_asking_further_back_fetches_only_what_is_further_back(sandbox: Sandbox, tmp_path: Path) -> None:
+    load(sandbox, tmp_path, since="2026-06-01T00:00Z")
+    near = len(sandbox.requests)
+    pd.testing.assert_frame_equal(load(sandbox, tmp_path), truth(sandbox))
+    whole = -(-RUNS_IN[sandbox.edition] // PAGES[sandbox.edition]) + 2 * (sandbox.edition == "C")
+    assert near <= len(sandbox.requests) <= whole + 1
+    assert sandbox.edition == "A" or near < whole
+    assert load(sandbox, tmp_path, since="2026-03-01T00:00Z").attrs["requests"] == 0
+
+
+def test_the_newest_edition_is_asked_only_for_the_time_that_is_wanted(newest: Sandbox, tmp_path: Path) -> None:
+    load(newest, tmp_path, since=triggered(newest.runs[250]))
+    asked = [request.query.get("created_at[gte]") for request in newest.requests if request.status == 200]
+    assert asked[0] is None
+    assert all(asked[1:])
+    assert len(asked) == 3
+
+
+FILTERS: list[tuple[dict[str, Any], Callable[[dict[str, Any]], bool]]] = [
+    ({"status": "failed"}, lambda run: run["status"] == "failed"),
+    ({"trigger_type": "retry"}, lambda run: run["trigger_context"]["type"] == "retry"),
+    ({"has_error": True}, lambda run: run["error"] is not None),
+    ({"has_error": False, "status": "skipped"}, lambda run: run["status"] == "skipped"),
+    (
+        {"status": "completed", "since": "2026-05-01T00:00Z"},
+        lambda run: run["status"] == "completed" and triggered(run) >= pd.Timestamp("2026-05-01T00:00Z"),
+    ),
+]
+
+
+@pytest.mark.parametrize("short_pages", [False, True])
+def test_filters_give_the_same_rows_from_the_service_and_from_the_store(
+    sandbox: Sandbox, tmp_path: Path, *, short_pages: bool
+) -> None:
+    sandbox.short_pages = short_pages
+    load(sandbox, tmp_path / "stored")
+    for filters, wanted in FILTERS:
+        asked = load(sandbox, tmp_path / "asked", **filters)
+        pd.testing.assert_frame_equal(asked, truth(sandbox, wanted))
+        assert len(asked)
+        assert not asked.attrs["from_cache"]
+        stored = load(sandbox, tmp_path / "stored", **filters)
+        pd.testing.assert_frame_equal(stored, asked)
+        assert stored.attrs["requests"] == 0
+
+
+def test_one_deployment(newest: Sandbox, tmp_path: Path) -> None:
+    one = newest.runs[0]["deployment_id"]
+    frame = load(newest, tmp_path, deployment_id=one)
+    pd.testing.assert_frame_equal(frame, truth(newest, lambda run: run["deployment_id"] == one))
+    assert {request.query.get("deployment_id") for request in newest.requests} == {one}
+    assert load(newest, tmp_path, deployment_id="dep_nobody").empty
+
+
+def test_an_answer_to_a_filter_is_cached_and_claims_nothing_about_the_whole_list(
+    newest: Sandbox, tmp_path: Path
+) -> None:
+    first = load(newest, tmp_path, status="failed", since="2026-01-01T00:00Z")
+    again = load(newest, tmp_path, status="failed", since="2026-01-01T00:00Z", until="2026-06-01T00:00Z")
+    assert again.attrs["requests"] == 0
+    assert set(again["id"]) == set(first.loc[first["triggered_at"] < pd.Timestamp("2026-06-01T00:00Z"), "id"])
+    assert load(newest, tmp_path, status="failed", since="2026-01-01T00:00Z", max_age="0s").attrs["requests"]
+    with pytest.raises(CacheError, match="has no runs"):
+        load(newest, tmp_path, offline=True)
+    offline = load(newest, tmp_path, offline=True, status="failed", since="2026-01-01T00:00Z")
+    pd.testing.assert_frame_equal(offline, first)
+    pd.testing.assert_frame_equal(load(newest, tmp_path), truth(newest))
+
+
+def test_offline_takes_what_there_is_and_says_what_is_missing(newest: Sandbox, tmp_path: Path) -> None:
+    with pytest.raises(CacheError, match="Call once without offline"):
+        load(newest, tmp_path, offline=True)
+    at = triggered(newest.runs[50])
+    near = load(newest, tmp_path, since=at)
+    before = len(newest.requests)
+    pd.testing.assert_frame_equal(load(newest, tmp_path, since=at, offline=True), near)
+    with pytest.warns(DataQualityWarning, match="not all runs that are asked for are kept"):
+        frame = load(newest, tmp_path, offline=True)
+    assert frame.attrs["complete"] is False
+    assert set(frame["id"]) >= set(near["id"])
+    assert len(newest.requests) == before
+
+
+def test_an_empty_account(tmp_path: Path) -> None:
+    with Sandbox(deployments=3, seed=1, runs=0) as sandbox:
+        frame = load(sandbox, tmp_path)
+        pd.testing.assert_frame_equal(frame, truth(sandbox))
+        assert load(sandbox, tmp_path).attrs["requests"] == 0
+        sandbox.create_runs(3)
+        pd.testing.assert_frame_equal(load(sandbox, tmp_path, refresh=True), truth(sandbox))
+
+
+def test_a_revoked_token_keeps_the_pages_that_came(newest: Sandbox, tmp_path: Path) -> None:
+    newest.misbehave("401", at=4)
+    with pytest.raises(AuthenticationError) as caught:
+        load(newest, tmp_path)
+    assert "The pages that came are kept: the next call goes on from there." in caught.value.__notes__
+    before = len(newest.requests)
+    pd.testing.assert_frame_equal(load(newest, tmp_path), truth(newest))
+    assert before + len(newest.requests[before:]) <= 6 + 3
+
+
+@pytest.mark.parametrize("fault", ["repeat-cursor", "no-cursor"])
+def test_a_list_that_cannot_be_walked_is_an_error_and_never_half_of_the_rows(
+    newest: Sandbox, tmp_path: Path, fault: str
+) -> None:
+    newest.misbehave(fault, at=3)
+    with pytest.raises(PaginationError):
+        load(newest, tmp_path)
+    pd.testing.assert_frame_equal(load(newest, tmp_path), truth(newest))
+
+
+@pytest.mark.parametrize(
+    "fault", ["429", "500", "502-html", "503-empty", "reset", "cut-body", "cut-json", "overlap"]
+)
+def test_faults_that_pass_leave_no_trace(newest: Sandbox, tmp_path: Path, fault: str) -> None:
+    for at in (1, 3, 5):
+        newest.misbehave(fault, at=at)
+    pd.testing.assert_frame_equal(load(newest, tmp_path), truth(newest))
+
+
+def test_when_the_service_cannot_be_reached_the_error_says_what_is_kept(newest: Sandbox, tmp_path: Path) -> None:
+    client = Client(pat=newest.pat, base_url=newest.base_url, max_retries=0)
+    load(newest, tmp_path, client=client)
+    load(newest, tmp_path, client=client, status="failed", max_age="0s")
+    for options in ({}, {"status": "failed"}):
+        newest.misbehave("reset")
+        with pytest.raises(APIConnectionError) as caught:
+            load(newest, tmp_path, client=client, refresh=True, **options)
+        assert "offline=True takes it" in "".join(caught.value.__notes__)
+
+
+def test_a_forgotten_cursor_is_no_end(newest: Sandbox, tmp_path: Path) -> None:
+    """A pull was cut off, and then retention took the run that it would go on behind."""
+    newest.misbehave("401", at=4)
+    with pytest.raises(AuthenticationError):
+        load(newest, tmp_path)
+    newest.forget_runs(triggered(newest.runs[150]))
+    frame = load(newest, tmp_path)
+    assert set(frame["id"]) >= {run["id"] for run in newest.runs}
+    assert frame.attrs["complete"]
+
+
+def test_a_folder_that_cannot_be_written_is_a_warning(newest: Sandbox, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    newest.create_runs(1, status="running")
+    with pytest.warns(CacheWarning, match="the runs are not kept"):
+        frame = load(newest, tmp_path / "file")
+    pd.testing.assert_frame_equal(frame, truth(newest))
+
+
+def test_a_disk_that_becomes_full_is_a_warning(
+    newest: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from qoderdata.files import Folder  # noqa: PLC0415
+
+    replace, left = Folder.replace, [4]
+
+    def full(self: Folder, name: str, write: Any) -> None:  # noqa: ANN401
+        left[0] -= 1
+        if left[0] < 0:
+            raise OSError(28, "No space left on device")
+        replace(self, name, write)
+
+    monkeypatch.setattr(Folder, "replace", full)
+    with pytest.warns(CacheWarning, match="No space left on device"):
+        frame = load(newest, tmp_path)
+    pd.testing.assert_frame_equal(frame, truth(newest))
+    monkeypatch.setattr(Folder, "replace", replace)
+    again = load(newest, tmp_path)
+    pd.testing.assert_frame_equal(again, frame)
+    assert again.attrs["requests"] < frame.attrs["requests"]
+
+
+def data_files(folder: Path) -> list[Path]:
+    return sorted(folder.glob("runs/*/data/*/*.parquet"))
+
+
+@pytest.mark.parametrize(
+    "harm", [Path.unlink, lambda file: file.write_bytes(b"PAR1 nothing PAR1")], ids=["gone", "torn"]
+)
+@pytest.mark.parametrize("refresh", [False, True])
+def test_a_damaged_data_file_is_read_again(
+    newest: Sandbox, tmp_path: Path, harm: Callable[[Path], object], *, refresh: bool
+) -> None:
+    load(newest, tmp_path)
+    harm(data_files(tmp_path)[-1])
+    with pytest.warns(CacheWarning, match=r"1 of \d+ data files .* are gone or damaged"):
+        frame = load(newest, tmp_path, refresh=refresh)
+    pd.testing.assert_frame_equal(frame, truth(newest))
+    assert load(newest, tmp_path).attrs["requests"] == 0
+
+
+def test_offline_a_damaged_data_file_is_an_error(newest: Sandbox, tmp_path: Path) -> None:
+    load(newest, tmp_path)
+    data_files(tmp_path)[0].unlink()
+    with pytest.raises(CacheError, match="gone or damaged"):
+        load(newest, tmp_path, offline=True)
+
+
+@pytest.mark.parametrize("content", [b"{", b"[]", b'{"format": 999}'])
+def test_a_manifest_that_cannot_be_used_is_as_none(newest: Sandbox, tmp_path: Path, content: bytes) -> None:
+    load(newest, tmp_path)
+    (manifest,) = tmp_path.glob("runs/*/manifest.json")
+    manifest.write_bytes(content)
+    with pytest.warns(CacheWarning, match="its manifest cannot be used"):
+        frame = load(newest, tmp_path)
+    pd.testing.assert_frame_equal(frame, truth(newest))
+    assert load(newest, tmp_path).attrs["requests"] == 0
+    assert sum(len(pd.read_parquet(file, columns=["id"])) for file in data_files(tmp_path)) == len(frame)
+
+
+def test_values_that_do_not_fit_are_kept_and_told_once(newest: Sandbox, tmp_path: Path) -> None:
+    odd = newest.runs[3] | {"duration_ms": "long"}
+    newest.rewrite(odd)
+    with pytest.warns(DataQualityWarning, match="do not fit"):
+        frame = load(newest, tmp_path)
+    assert frame.loc[3, "extra"] == '{"duration_ms":"long"}'
+    pd.testing.assert_frame_equal(load(newest, tmp_path), frame)
+
+
+def test_two_processes_at_once_ask_once(newest: Sandbox, tmp_path: Path) -> None:
+    """The second waits for the first, and finds what it brought."""
+    code = (
+        "import sys\nfrom qoderdata.client import Client\nfrom qoderdata.load.runs import load_runs\n"
+        "frame = load_runs(client=Client(pat=sys.argv[1], base_url=sys.argv[2]), cache_dir=sys.argv[3])\n"
+        "print(len(frame), frame['id'].nunique())"
+    )
+    command = [sys.executable, "-c", code, newest.pat, newest.base_url, str(tmp_path)]
+    both = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(2)]
+    assert [process.communicate()[0].strip() for process in both] == ["450 450", "450 450"]
+    assert len(newest.requests) == 6
+
+
+def test_a_store_on_an_object_store(newest: Sandbox) -> None:
+    pytest.importorskip("fsspec")
+    location = f"memory://test/{newest.base_url[7:22]}"
+    load(newest, location)
+    newest.create_runs(3, status="running")
+    frame = load(newest, location, refresh=True)
+    pd.testing.assert_frame_equal(frame, truth(newest))
+    assert load(newest, location).attrs["requests"] == 0
+
+
+def test_accounts_and_workspaces_have_stores_of_their_own(newest: Sandbox, tmp_path: Path) -> None:
+    load(newest, tmp_path)
+    other = Client(pat=newest.pat, base_url=newest.base_url, workspace_id="ws_other")
+    assert load(newest, tmp_path, client=other).attrs["requests"]
+    assert len(list(tmp_path.glob("runs/*/manifest.json"))) == 2
+
+
+def test_the_bar_says_how_far_back_the_pull_is_and_what_is_left(capsys: pytest.CaptureFixture[str]) -> None:
+    """Half of the time that is asked for is walked with two runs, so that two are left."""
+    days = [{"id": f"drun_{day}", "created_at": f"2026-06-{day}T00:00:00Z"} for day in (15, 14)]
+    decoder = Decoder(RUNS)
+    page = decoder.scan(json.dumps({"data": days, "has_more": True, "last_id": "drun_14"}).encode())
+    answer = Answer(page, decoder.decode(page), None, datetime.now(UTC), has_more=True)
+    bar = _runs_walk._Bar(datetime(2026, 6, 13, tzinfo=UTC), shown=True)
+    bar._bar.mininterval = bar._bar.delay = 0
+    bar.move(answer)
+    bar.close()
+    shown = capsys.readouterr().err
+    assert "back to 2026-06-14 00:00" in shown
+    assert "2.00/4.00" in shown
+
+
+def test_no_bar_where_nobody_watches(
+    newest: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(_runs_walk, "_BAR_AFTER_SECONDS", 0)
+    load(newest, tmp_path, progress=False)
+    load(newest, tmp_path, refresh=True)
+    assert capsys.readouterr() == ("", "")
+    load(newest, tmp_path, refresh=True, progress=True)
+    assert "Pulling runs" in capsys.readouterr().err
+
+
+def test_one_line_of_log(newest: Sandbox, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "qoderdata")
+    load(newest, tmp_path)
+    load(newest, tmp_path)
+    first, second = (record.getMessage() for record in caplog.records if record.name == "qoderdata")
+    assert "450 rows" in first
+    assert "5 pages" in first
+    assert "from the cache" in second
+
+
+def test_a_moved_cache_folder_is_still_a_cache(newest: Sandbox, tmp_path: Path) -> None:
+    load(newest, tmp_path / "here")
+    shutil.move(tmp_path / "here", tmp_path / "there")
+    assert load(newest, tmp_path / "there").attrs["requests"] == 0
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"status": "done"}, "allowed are 'pending', 'running', 'completed', 'failed', 'skipped', None"),
+        ({"trigger_type": "cron"}, "allowed are 'manual', 'schedule', 'retry', None"),
+        ({"deployment_id": " "}, "deployment_id is empty"),
+        ({"since": "2026-06-01"}, "has no time zone"),
+        ({"until": "soon"}, "or an age, like '30D'"),
+        ({"since": "2026-06-02T00:00Z", "until": "2026-06-01T00:00Z"}, "no run can be in between"),
+        ({"max_age": "old"}, "max_age='old' is not a length of time"),
+        ({"refresh": True, "offline": True}, "give one of them"),
+    ],
+)
+def test_what_cannot_be_meant(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        load_runs(**options)
