@@ -17,6 +17,7 @@ import numpy as np
 import pandas as pd
 
 from qoderdata import times
+from qoderdata.summaries import engines
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -58,8 +59,7 @@ def add(frame: nw.LazyFrame[Any], name: str, step: Step, source: str) -> nw.Lazy
         native = native.append_column(name, pa.Array.from_pandas(step.pandas(native[source].to_pandas())))
     else:
         native = _assign(native, name, step.pandas, source)
-    added: nw.LazyFrame[Any] = nw.from_native(native).lazy()
-    return added
+    return engines.open_frame(native).lazy()
 
 
 def _quoted(name: str) -> str:

@@ -8,11 +8,13 @@ since it has no grouped quantile.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import narwhals as nw
+from narwhals.dependencies import is_dask_dataframe
 
 from qoderdata import errors
 
@@ -53,6 +55,17 @@ def group_keys(by: str | Sequence[str] | None, *, results: Collection[str]) -> l
     if taken := [key for key in keys if key in results]:
         raise ValueError(f"by={by!r}: {taken[0]!r} is a column of the result; rename the column to group by it")
     return keys
+
+
+def open_frame(native: Any) -> nw.DataFrame[Any] | nw.LazyFrame[Any]:  # noqa: ANN401 a frame of any engine
+    """Open a frame with narwhals, which warns of its own plans on the way; all of this package comes by here."""
+    if not is_dask_dataframe(native):
+        opened: nw.DataFrame[Any] | nw.LazyFrame[Any] = nw.from_native(native)
+        return opened
+    with warnings.catch_warnings():
+        # narwhals 2.29 asks for a package of its own for Dask that does not exist yet.
+        warnings.filterwarnings("ignore", message="Dask support is moving", category=FutureWarning)
+        return nw.from_native(native)
 
 
 def flag(condition: nw.Expr) -> nw.Expr:
@@ -132,13 +145,11 @@ class Source:
         if self.engine.is_dask():
             # Dask sorts by one column, and computes at once to do it; pandas sorts its one partition, later.
             one = grouped.to_native().repartition(npartitions=1)
-            return one.map_partitions(lambda part: whole(nw.from_native(part).lazy()).to_native().astype(dtypes))
+            return one.map_partitions(lambda part: whole(open_frame(part).lazy()).to_native().astype(dtypes))
         if not self.eager:
             return whole(grouped).to_native()
         if self.engine.is_pyarrow():
-            return (
-                whole(nw.from_native(_in_utc(grouped.collect("pyarrow").to_native())).lazy()).collect().to_native()
-            )
+            return whole(open_frame(_in_utc(grouped.collect("pyarrow").to_native())).lazy()).collect().to_native()
         native = whole(grouped.collect().lazy()).collect().to_native()
         if not self.engine.is_pandas():
             return native
@@ -175,9 +186,11 @@ def read(
         A column is not there.
     TypeError
         Not a frame.
+    ImportError
+        A PyArrow table, and DuckDB is not installed.
     """
     try:
-        opened = nw.from_native(frame)
+        opened = open_frame(frame)
     except TypeError as error:
         raise TypeError(
             f"{what} must be a frame (pandas, Polars, PyArrow, DuckDB, Dask, PySpark): {error}"
@@ -186,11 +199,22 @@ def read(
     errors.require_columns(names, [*keys, *wanted], what=what)
     columns = list(dict.fromkeys([*keys, *wanted, *(name for name in where_there if name in names)]))
     cut = opened.select(*columns, nw.lit(1).alias(ALL))
-    eager = isinstance(cut, nw.DataFrame)
-    lazy = (
-        cut.lazy("duckdb" if cut.implementation.is_pyarrow() else None) if isinstance(cut, nw.DataFrame) else cut
-    )
-    return Source(frame=lazy, engine=opened.implementation, eager=eager, keys=keys)
+    if not isinstance(cut, nw.DataFrame):
+        return Source(frame=cut, engine=opened.implementation, eager=False, keys=keys)
+    lazy = _in_duckdb(cut.to_native()) if opened.implementation.is_pyarrow() else cut.lazy()
+    return Source(frame=lazy, engine=opened.implementation, eager=True, keys=keys)
+
+
+def _in_duckdb(table: Any) -> nw.LazyFrame[Any]:  # noqa: ANN401 a pyarrow.Table
+    """Open a PyArrow table in a DuckDB of its own, so that nobody else's session plays a part."""
+    try:
+        import duckdb  # noqa: PLC0415 only who passes PyArrow needs it
+    except ImportError as error:
+        raise ImportError(
+            "summaries of a PyArrow table go through DuckDB, which is not installed: "
+            "pip install 'qoderdata[duckdb]', or pass a pandas frame (table.to_pandas())"
+        ) from error
+    return open_frame(duckdb.connect().from_arrow(table)).lazy()
 
 
 def _in_utc(table: Any) -> Any:  # noqa: ANN401 a pyarrow.Table

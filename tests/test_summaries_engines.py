@@ -1,0 +1,346 @@
+"""One text, many engines: on each, the same rows in the same order as on pandas, in that engine's own frame."""
+
+from __future__ import annotations
+
+import math
+import sys
+import warnings
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+import dask
+import dask.dataframe as dd
+import distributed
+import duckdb
+import narwhals as nw
+import pandas as pd
+import polars as pl
+import pyarrow as pa
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from qoderdata import frame, schema
+from qoderdata.errors import DataQualityWarning
+from qoderdata.sandbox import Sandbox
+from qoderdata.summaries import (
+    duration_regressions,
+    error_breakdown,
+    failure_rates,
+    failure_streaks,
+    run_failure_rates,
+    start_delays,
+)
+from qoderdata.summaries.engines import open_frame
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+EAGER = ["polars", "pyarrow"]
+LAZY = ["polars lazy", "duckdb", "dask"]
+DURATIONS = ["duration_p50_ms", "duration_p95_ms"]
+ZONE_OF_THE_SESSION = "America/New_York"
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    with dask.config.set(scheduler="synchronous"):
+        yield
+
+
+def into(table: pa.Table, of: schema.Schema, engine: str) -> Any:  # noqa: ANN401 a frame of any engine
+    """Give the table as a frame of this engine."""
+    match engine:
+        case "pandas":
+            return frame.to_pandas(table, of)
+        case "polars":
+            return pl.DataFrame(table)
+        case "polars lazy":
+            return pl.LazyFrame(table)
+        case "duckdb":
+            connection = duckdb.connect()
+            connection.execute(f"SET TimeZone = '{ZONE_OF_THE_SESSION}'")
+            return connection.from_arrow(table)
+        case "dask":
+            plain = frame.to_pandas(table, of).drop(
+                columns=["schedule_upcoming_runs_at", "vault_ids"], errors="ignore"
+            )
+            return dd.from_pandas(plain, npartitions=2)  # type: ignore[no-untyped-call] # Dask has no types
+        case _:
+            return table
+
+
+def rows_of(result: Any) -> list[dict[str, Any]]:  # noqa: ANN401 a frame of any engine
+    """Collect the rows, keys first; times in UTC, missing values as `None`, so that engines can be compared."""
+    if isinstance(result, dd.DataFrame):
+        result = result.compute()  # type: ignore[no-untyped-call] # Dask has no types
+    if isinstance(result, pd.DataFrame):
+        keyed = result if result.index.names == [None] else result.reset_index()
+        table = pa.Table.from_pandas(keyed, preserve_index=False)
+    else:
+        opened = nw.from_native(result)
+        collected = opened.collect("pyarrow") if isinstance(opened, nw.LazyFrame) else opened
+        table = collected.to_arrow()
+    return [{name: plain(value) for name, value in row.items()} for row in table.to_pylist()]
+
+
+def plain(value: Any) -> Any:  # noqa: ANN401 one cell
+    if isinstance(value, datetime):
+        return value.astimezone(UTC)
+    if isinstance(value, float):
+        return None if math.isnan(value) else pytest.approx(value)
+    return value
+
+
+def quietly(summarise: Summary, native: Any) -> Any:  # noqa: ANN401 frames of any engine
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DataQualityWarning)
+        return summarise(native)
+
+
+def compare(summarise: Summary, table: pa.Table, of: schema.Schema, engine: str) -> None:
+    """Hold a summary on an engine against the one on pandas; what the docstrings except is excepted here."""
+    expected = rows_of(quietly(summarise, into(table, of, "pandas")))
+    got = rows_of(quietly(summarise, into(table, of, engine)))
+    if engine in LAZY and expected and "window" in expected[0]:
+        expected = [row for row in expected if row["runs"]]
+    if engine == "dask":
+        expected = [{**row, **dict.fromkeys(set(DURATIONS) & set(row))} for row in expected]
+    assert got == expected
+    assert [list(row) for row in got] == [list(row) for row in expected]
+
+
+Summary = Callable[[Any], Any]
+SUMMARIES: dict[str, Summary] = {
+    "rates": run_failure_rates,
+    "rates by two": lambda runs: run_failure_rates(runs, ["agent_id", "trigger_type"]),
+    "rates of all": lambda runs: run_failure_rates(runs, None),
+    "days in Berlin": lambda runs: run_failure_rates(runs, freq="1D", tz="Europe/Berlin"),
+    "hours in Havana": lambda runs: run_failure_rates(runs, None, freq="6h", tz="America/Havana"),
+    "weeks": lambda runs: run_failure_rates(runs, "agent_id", freq="1W"),
+    "errors": error_breakdown,
+    "errors by one": lambda runs: error_breakdown(runs, "deployment_id"),
+    "errors by two": lambda runs: error_breakdown(runs, ["agent_id", "trigger_type"]),
+}
+#: What needs the order of runs, or percentiles within groups: not on Dask.
+NOT_ON_DASK: dict[str, Summary] = {
+    "streaks": failure_streaks,
+    "streaks by two": lambda runs: failure_streaks(runs, ["agent_id", "trigger_type"]),
+    "streaks of all": lambda runs: failure_streaks(runs, None),
+    "occurrences": lambda runs: run_failure_rates(runs, per="occurrence"),
+    "occurrences by day": lambda runs: run_failure_rates(runs, freq="1D", tz="Asia/Beirut", per="occurrence"),
+    "regressions": lambda runs: duration_regressions(
+        runs, recent="12h", baseline="2D", min_runs=1, min_change_ms=1
+    ),
+    "delays": start_delays,
+}
+OF_DEPLOYMENTS: dict[str, Summary] = {
+    "by id": failure_rates,
+    "by one": lambda df: failure_rates(df, "agent_id"),
+    "by two": lambda df: failure_rates(df, ["status", "agent_id"]),
+    "of all": lambda df: failure_rates(df, None),
+}
+
+
+@pytest.fixture(scope="module")
+def account() -> tuple[pa.Table, pa.Table]:
+    """Generate deployments and their runs."""
+    with Sandbox(deployments=60, seed=7, runs=1500) as sandbox:
+        return (
+            frame.from_records(sandbox.deployments, schema.DEPLOYMENTS),
+            frame.from_records(sandbox.runs, schema.RUNS),
+        )
+
+
+@pytest.mark.parametrize("engine", [*EAGER, *LAZY])
+@pytest.mark.parametrize("name", SUMMARIES)
+def test_summaries_of_an_accounts_runs(account: tuple[pa.Table, pa.Table], name: str, engine: str) -> None:
+    compare(SUMMARIES[name], account[1], schema.RUNS, engine)
+
+
+@pytest.mark.parametrize("engine", ["polars", "pyarrow", "polars lazy", "duckdb"])
+@pytest.mark.parametrize("name", NOT_ON_DASK)
+def test_summaries_that_need_order_or_percentiles(
+    account: tuple[pa.Table, pa.Table], name: str, engine: str
+) -> None:
+    compare(NOT_ON_DASK[name], account[1], schema.RUNS, engine)
+
+
+@pytest.mark.parametrize("engine", [*EAGER, *LAZY])
+@pytest.mark.parametrize("name", OF_DEPLOYMENTS)
+def test_summaries_of_an_accounts_deployments(account: tuple[pa.Table, pa.Table], name: str, engine: str) -> None:
+    compare(OF_DEPLOYMENTS[name], account[0], schema.DEPLOYMENTS, engine)
+
+
+@pytest.mark.parametrize("engine", [*EAGER, *LAZY])
+def test_empty_frames(engine: str) -> None:
+    """No rows, and the same columns in the same order."""
+    summaries = [*SUMMARIES.values(), *(NOT_ON_DASK.values() if engine != "dask" else [])]
+    for summarise in summaries:
+        native = into(schema.RUNS.arrow.empty_table(), schema.RUNS, engine)
+        result = quietly(summarise, native)
+        expected = summarise(into(schema.RUNS.arrow.empty_table(), schema.RUNS, "pandas"))
+        names = [name for name in [*expected.index.names, *expected.columns] if name]
+        assert open_frame(result).collect_schema().names() == names
+        assert rows_of(result) == []
+
+
+HOURS = st.integers(0, 24 * 6).map(lambda n: datetime(2025, 10, 30, 20, tzinfo=UTC) + timedelta(minutes=30 * n))
+RUNS = st.lists(
+    st.fixed_dictionaries(
+        {
+            "deployment_id": st.sampled_from(["dep_1", "dep_2", None]),
+            "agent_id": st.sampled_from(["a", None]),
+            "status": st.sampled_from(["completed", "completed", "failed", "failed", "skipped", "running", None]),
+            "trigger_type": st.sampled_from(["schedule", "retry", None]),
+            "attempt": st.sampled_from([1, 2, 3, None]),
+            "triggered_at": st.one_of(st.none(), HOURS),
+            "started_at": st.one_of(st.none(), HOURS),
+            "duration_ms": st.one_of(st.none(), st.integers(0, 10**6)),
+            "error_type": st.sampled_from(["timeout", "api", None]),
+        }
+    ),
+    max_size=20,
+)
+
+
+def table_of_runs(rows: list[dict[str, Any]]) -> pa.Table:
+    return pa.Table.from_pylist([{"id": f"r{i:03}", **row} for i, row in enumerate(rows)], schema.RUNS.arrow)
+
+
+@given(rows=RUNS, name=st.sampled_from([*SUMMARIES, *NOT_ON_DASK]))
+@pytest.mark.parametrize("engine", ["polars", "pyarrow", "polars lazy", "duckdb"])
+@settings(max_examples=20, deadline=None)
+def test_random_runs(rows: list[dict[str, Any]], name: str, engine: str) -> None:
+    """Missing keys, times and values, both sides of a change of clocks, groups without a decision."""
+    compare({**SUMMARIES, **NOT_ON_DASK}[name], table_of_runs(rows), schema.RUNS, engine)
+
+
+@given(rows=RUNS, name=st.sampled_from([*SUMMARIES]))
+@settings(max_examples=6, deadline=None)
+def test_random_runs_on_dask(rows: list[dict[str, Any]], name: str) -> None:
+    with dask.config.set(scheduler="synchronous"):
+        compare(SUMMARIES[name], table_of_runs(rows), schema.RUNS, "dask")
+
+
+COUNTER = st.one_of(st.none(), st.integers(-1, 5))
+DEPLOYMENTS = st.lists(
+    st.fixed_dictionaries(
+        {
+            "agent_id": st.sampled_from(["a", "b", None]),
+            "status": st.sampled_from(["active", "paused"]),
+            "stats_total_runs": COUNTER,
+            "stats_total_failures": COUNTER,
+            "stats_consecutive_failures": COUNTER,
+        }
+    ),
+    max_size=12,
+)
+
+
+@given(rows=DEPLOYMENTS, name=st.sampled_from([*OF_DEPLOYMENTS]))
+@pytest.mark.parametrize("engine", [*EAGER, *LAZY])
+@settings(max_examples=6, deadline=None)
+def test_random_deployments(rows: list[dict[str, Any]], name: str, engine: str) -> None:
+    records = [{"id": f"d{i:03}", "name": f"n{i}", **row} for i, row in enumerate(rows)]
+    table = pa.Table.from_pylist(records, schema.DEPLOYMENTS.arrow)
+    with dask.config.set(scheduler="synchronous"):
+        compare(OF_DEPLOYMENTS[name], table, schema.DEPLOYMENTS, engine)
+
+
+@pytest.mark.parametrize("engine", [*EAGER, *LAZY])
+def test_each_engine_gets_its_own_kind_of_frame(account: tuple[pa.Table, pa.Table], engine: str) -> None:
+    """What is lazy stays lazy: nothing is computed until the caller asks."""
+    runs = into(account[1], schema.RUNS, engine)
+    for summarise in (SUMMARIES["days in Berlin"], error_breakdown):
+        assert type(quietly(summarise, runs)) is type(runs)
+    assert type(quietly(failure_rates, into(account[0], schema.DEPLOYMENTS, engine))) is type(
+        into(account[0], schema.DEPLOYMENTS, engine)
+    )
+
+
+@pytest.mark.parametrize("engine", EAGER)
+def test_types_in_other_engines(account: tuple[pa.Table, pa.Table], engine: str) -> None:
+    result = nw.from_native(SUMMARIES["days in Berlin"](into(account[1], schema.RUNS, engine)), eager_only=True)
+    types = dict(result.schema)
+    assert types["window"] == nw.Datetime("us", "Europe/Berlin")
+    assert {types[name] for name in ("runs", "completed", "failed", "skipped", "unfinished")} == {nw.Int64()}
+    assert {types[name] for name in ("failure_rate", "ci_low", "ci_high", *DURATIONS)} == {nw.Float64()}
+    streaks = nw.from_native(failure_streaks(into(account[1], schema.RUNS, engine)), eager_only=True)
+    assert streaks.schema["current_streak_since"] == nw.Datetime("us", "UTC")
+    assert result["duration_p50_ms"].null_count() > 0
+    assert not result["failure_rate"].is_nan().any()
+
+
+@pytest.mark.parametrize("tz", ["UTC", "Asia/Shanghai"])
+def test_the_session_of_duckdb_keeps_its_zone(account: tuple[pa.Table, pa.Table], tz: str) -> None:
+    """The windows are those of `tz` whatever the session says, also when that changes before they are computed."""
+    with duckdb.connect() as connection:
+        connection.execute(f"SET TimeZone = '{ZONE_OF_THE_SESSION}'")
+        rates = run_failure_rates(connection.from_arrow(account[1]), None, freq="1D", tz=tz)
+        assert connection.execute("SELECT current_setting('TimeZone')").fetchall() == [(ZONE_OF_THE_SESSION,)]
+        expected = run_failure_rates(into(account[1], schema.RUNS, "pandas"), None, freq="1D", tz=tz)
+        expected = expected[expected["runs"] > 0]
+        for session in (ZONE_OF_THE_SESSION, "Asia/Tokyo"):
+            connection.execute(f"SET TimeZone = '{session}'")
+            assert rows_of(rates) == rows_of(expected)
+
+
+@pytest.mark.parametrize("engine", EAGER)
+def test_impossible_counters_are_named_on_eager_frames(engine: str) -> None:
+    row = {"id": "dep_bad", "stats_total_runs": 1, "stats_total_failures": 2}
+    table = pa.Table.from_pylist([row], schema.DEPLOYMENTS.arrow)
+    with pytest.warns(DataQualityWarning, match="dep_bad"):
+        failure_rates(into(table, schema.DEPLOYMENTS, engine))
+
+
+@pytest.mark.parametrize("engine", LAZY)
+def test_lazy_frames_are_not_read_to_warn(engine: str) -> None:
+    """The rate is missing all the same; warnings are errors in these tests."""
+    row = {"id": "dep_bad", "stats_total_runs": 1, "stats_total_failures": 2}
+    table = pa.Table.from_pylist([row], schema.DEPLOYMENTS.arrow)
+    assert rows_of(failure_rates(into(table, schema.DEPLOYMENTS, engine)))[0]["failure_rate"] is None
+
+
+def test_dask_says_that_percentiles_are_missing(account: tuple[pa.Table, pa.Table]) -> None:
+    with pytest.warns(
+        DataQualityWarning, match="Dask has no percentiles .* duration_p50_ms and duration_p95_ms are missing"
+    ):
+        rates = run_failure_rates(into(account[1], schema.RUNS, "dask"))
+    computed = rates.compute()
+    assert computed[DURATIONS].isna().all(axis=None)
+    assert str(computed["runs"].dtype) == "Int64"
+
+
+@pytest.mark.parametrize(
+    ("operation", "summarise"),
+    [
+        ("failure_streaks", failure_streaks),
+        ("per='occurrence'", NOT_ON_DASK["occurrences"]),
+        ("duration_regressions", duration_regressions),
+        ("start_delays", start_delays),
+    ],
+)
+def test_dask_says_what_it_cannot_do(operation: str, summarise: Summary) -> None:
+    runs = into(schema.RUNS.arrow.empty_table(), schema.RUNS, "dask")
+    with pytest.raises(NotImplementedError, match=r"^failure|^per=|^duration|^start") as caught:
+        summarise(runs)
+    assert str(caught.value).startswith(f"{operation} needs ")
+    assert "Dask does not have" in str(caught.value)
+    assert "scan_runs(engine='duckdb')" in str(caught.value)
+
+
+def test_dask_on_worker_processes(account: tuple[pa.Table, pa.Table]) -> None:
+    """What is sent to the workers can be sent: every step, in processes of their own."""
+    cluster = distributed.LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None, host="127.0.0.1")  # type: ignore[no-untyped-call] # Dask has no types
+    with cluster, distributed.Client(cluster), dask.config.set(scheduler="dask.distributed"):  # type: ignore[no-untyped-call] # likewise
+        for name in ("days in Berlin", "hours in Havana", "errors"):
+            compare(SUMMARIES[name], account[1], schema.RUNS, "dask")
+        compare(OF_DEPLOYMENTS["by id"], account[0], schema.DEPLOYMENTS, "dask")
+
+
+def test_pyarrow_without_duckdb_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "duckdb", None)
+    with pytest.raises(ImportError, match=r"pip install 'qoderdata\[duckdb\]'"):
+        failure_streaks(schema.RUNS.arrow.empty_table())
