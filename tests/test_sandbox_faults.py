@@ -250,22 +250,6 @@ def test_a_port_of_ones_own() -> None:
         assert get(sandbox)[0] == 200
 
 
-def test_in_the_foreground_it_serves_until_it_is_stopped() -> None:
-    sandbox = Sandbox(deployments=0).start()
-    assert sandbox.exports().splitlines() == [
-        f"export QODER_MANAGED_BASE_URL={sandbox.base_url}",
-        f"export QODER_PAT={sandbox.pat}",
-    ]
-    waiting = Thread(target=sandbox.wait)
-    waiting.start()
-    assert get(sandbox)[0] == 200
-    assert waiting.is_alive()
-    sandbox.stop()
-    waiting.join(10)
-    assert not waiting.is_alive()
-    sandbox.wait()
-
-
 def test_an_error_of_the_sandbox_itself_is_told(sandbox: Sandbox, capfd: pytest.CaptureFixture[str]) -> None:
     """A stand-in that fails in silence would be taken for the service."""
     sandbox._faults = None  # type: ignore[assignment]  # something that cannot work

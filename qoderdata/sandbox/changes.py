@@ -27,8 +27,7 @@ _UNFINISHED = ("pending", "running")
 
 def create_deployments(ledger: Ledger, count: int) -> list[Record]:
     """Create active, daily ones that never ran."""
-    seconds = ledger.now // SECOND
-    upcoming = [stamp(at * SECOND) for at in Occurrences(_DAILY, seconds, 86_400).following(seconds, UPCOMING)]
+    upcoming = [stamp(at) for at in Occurrences(_DAILY, ledger.now, 1).upcoming(ledger.now, UPCOMING)]
     records = []
     for _ in range(count):
         now, identity = ledger.tick("dep")

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from qoderdata.sandbox.account import BROKEN, NEW, ORDINARY, UNSCHEDULED
-from qoderdata.sandbox.draws import HOUR, MINUTE, SECOND
+from qoderdata.sandbox.draws import DAY, HOUR, MINUTE, SECOND
 from qoderdata.sandbox.runs import MANUAL, SCHEDULE, Runs, begin, join, try_again
 from qoderdata.sandbox.schedules import Occurrences
 
@@ -80,9 +80,8 @@ class History:
             scheduled += missing
         everything = join(parts)
         self.runs = everything.take(np.lexsort((everything.tail, everything.created)))
-        #: Deployment and time in seconds since 1970 of what was left out.
-        seconds = planned.at[~kept] // SECOND
-        self.left_out = list(zip(planned.deployment[~kept].tolist(), seconds.tolist(), strict=True))
+        #: Deployment and time of what was left out.
+        self.left_out = list(zip(planned.deployment[~kept].tolist(), planned.at[~kept].tolist(), strict=True))
 
     def sort(self, order: NDArray[np.int64]) -> None:
         """Put the deployments in another order, and number them anew in the runs."""
@@ -90,12 +89,12 @@ class History:
         places = np.empty(len(order), dtype=np.int64)
         places[order] = np.arange(len(order))
         self.runs.deployment = places[self.runs.deployment]
-        self.left_out = [(int(places[deployment]), second) for deployment, second in self.left_out]
+        self.left_out = [(int(places[deployment]), at) for deployment, at in self.left_out]
 
     def upcoming(self, deployment: int, count: int) -> list[int]:
-        """Return a deployment's next occurrences after its end, in seconds since 1970."""
+        """Return a deployment's next occurrences from its end on."""
         pair = int(self._fleet.pair[deployment])
-        return self._occurrences[pair].following(int(self._fleet.ends[deployment]) // SECOND, count)
+        return self._occurrences[pair].upcoming(int(self._fleet.ends[deployment]), count)
 
     def _without_schedule(self, runs: int) -> Runs:
         """Run the deployments that have no schedule now and then, and say how old they are."""
@@ -145,7 +144,6 @@ class History:
         """Find the occurrences that are to be run; from the first of them follows the time of creation."""
         fleet = self._fleet
         chance = fleet.draws.uniform("created", fleet.number)
-        ends = fleet.ends // SECOND
         by_pair = np.argsort(fleet.pair, kind="stable")
         bounds = np.searchsorted(fleet.pair[by_pair], np.arange(len(fleet.pairs) + 1))
         parts = []
@@ -154,15 +152,15 @@ class History:
             if not len(members):
                 continue
             taken = counts[members]
-            at = self._reach(pair, taken, ends[members])
-            stop = np.searchsorted(at, ends[members], side="right")
+            at = self._reach(pair, taken, fleet.ends[members])
+            # What falls on the very moment of the end is the first that is yet to come.
+            stop = np.searchsorted(at, fleet.ends[members])
             start = stop - taken
             # The service pauses after the last failed run and its retries, well before the next occurrence.
             broken = (fleet.role[members] == BROKEN) & (taken > 0)
-            end = np.where(broken, at[stop - 1] + 25 * 60, ends[members])
-            fleet.ends[members] = np.where(broken, end * SECOND, fleet.ends[members])
-            earliest, latest = at[start - 1] * SECOND, np.where(taken > 0, at[start], end) * SECOND
-            fleet.created[members] = _between(earliest, latest, chance[members])
+            end = np.where(broken, at[stop - 1] + 25 * MINUTE, fleet.ends[members])
+            fleet.ends[members] = end
+            fleet.created[members] = _between(at[start - 1], np.where(taken > 0, at[start], end), chance[members])
             row = np.repeat(np.arange(len(members)), taken)
             place = np.arange(len(row)) - np.repeat(np.cumsum(taken) - taken, taken)
             index = start[row] + place
@@ -171,23 +169,23 @@ class History:
         columns = zip(*parts, strict=True) if parts else [()] * 5
         empty = np.zeros(0, dtype=np.int64)
         deployment, occurrence, until, place, rest = (np.concatenate([empty, *column]) for column in columns)
-        return Planned(deployment, occurrence * SECOND, until * SECOND, place, rest)
+        return Planned(deployment, occurrence, until, place, rest)
 
     def _reach(self, pair: int, taken: NDArray[np.int64], ends: NDArray[np.int64]) -> NDArray[np.int64]:
         """Return a pair's occurrences, from at least one before the first that any of these deployments ran."""
-        now, hours = self._fleet.now // SECOND, self._fleet.pairs[pair].hours
-        days = (now - int(ends.min())) / 86_400 + (int(taken.max()) + 2) * hours / 20
+        fleet = self._fleet
+        days = (fleet.now - int(ends.min())) / DAY + (int(taken.max()) + 2) * fleet.pairs[pair].hours / 20
         # A power of two, so that the pairs of a zone share its clock changes.
-        back = 86_400 << int(days).bit_length()
-        found = self._occurrences.setdefault(pair, Occurrences(self._fleet.pairs[pair], now, back))
-        while (np.searchsorted(found.at, ends, side="right") - taken).min() < 1:
+        back = 1 << int(days).bit_length()
+        found = self._occurrences.setdefault(pair, Occurrences(fleet.pairs[pair], fleet.now, back))
+        while (np.searchsorted(found.at, ends) - taken).min() < 1:
             found.look_back(found.back * 2)
         return found.at
 
     def _leave_out(self, planned: Planned, count: int) -> NDArray[np.bool_]:
-        """Choose what is not run: of active, never edited deployments, neither their first nor their last."""
+        """Choose what is not run: of active deployments, neither the first nor the last; none was edited."""
         fleet = self._fleet
-        certain = (fleet.plays(ORDINARY) & ~fleet.edited)[planned.deployment]
+        certain = fleet.plays(ORDINARY)[planned.deployment]
         certain &= (planned.from_first > 0) & (planned.from_last > 0)
         candidates = np.flatnonzero(certain)
         if count > len(candidates):
@@ -195,6 +193,7 @@ class History:
         key = _key(fleet, planned.deployment, planned.from_last)[candidates]
         kept = np.ones(len(planned.at), dtype=np.bool_)
         kept[candidates[np.argsort(fleet.draws.uniform("left out", key), kind="stable")[:count]]] = False
+        fleet.edited[planned.deployment[~kept]] = False
         return kept
 
     def _attempts(self, planned: Planned, kept: NDArray[np.bool_], most: int) -> list[Runs]:

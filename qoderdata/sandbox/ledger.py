@@ -76,10 +76,8 @@ class Ledger:
         self.now = now
         self.agents = {identity: number for number, identity in enumerate(fleet.agents)}
         self.environment = fleet.environments[0]
-        #: Deployment's id, and seconds since 1970, by time.
-        self.left_out = sorted(
-            ((ids[place], second) for place, second in history.left_out), key=lambda pair: (pair[1], pair[0])
-        )
+        #: Deployment's id and nanoseconds since 1970, by time.
+        self.left_out = sorted(((ids[place], at) for place, at in history.left_out), key=lambda pair: pair[::-1])
         self._tails = Draws(seed)
 
     def tick(self, prefix: str) -> tuple[int, str]:

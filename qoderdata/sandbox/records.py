@@ -109,10 +109,10 @@ class Deployments:
         return record
 
     def _upcoming(self, place: int) -> list[str]:
-        """Write the next triggers after a deployment's end, which for most is the same now."""
+        """Write the next triggers from a deployment's end on, which for most is the same now."""
         key = (int(self._fleet.pair[place]), int(self._fleet.ends[place]))
         if key not in self._known:
-            self._known[key] = [stamp(second * SECOND) for second in self._history.upcoming(place, UPCOMING)]
+            self._known[key] = [stamp(at) for at in self._history.upcoming(place, UPCOMING)]
         return self._known[key]
 
     def _schedule(self, place: int) -> Record | None:

@@ -13,10 +13,13 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from qoderdata import cron
-from qoderdata.sandbox.draws import Dice
+from qoderdata.sandbox.draws import SECOND, Dice
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class Pair(NamedTuple):
@@ -102,30 +105,29 @@ class Occurrences:
     pair
         The pair.
     now
-        The clock, in seconds since 1970.
+        The clock; like all times here in nanoseconds since 1970.
     back
-        How many seconds to look back at first.
+        How many days to look back at first.
     """
 
     def __init__(self, pair: Pair, now: int, back: int) -> None:
         self._schedule = cron.parse(pair.expression, pair.timezone)
-        self._now = now
-        self._ahead = int(pair.hours * 3600 * 12) + 3 * 86_400
+        self._now = _EPOCH + timedelta(microseconds=now // 1_000)
+        self._ahead = timedelta(hours=pair.hours * 12, days=3)
         self.look_back(back)
 
-    def look_back(self, seconds: int) -> None:
+    def look_back(self, days: int) -> None:
         """Look further back; `back` is how far."""
-        self.back = seconds
-        start = datetime.fromtimestamp(self._now, UTC) - timedelta(seconds=seconds)
-        end = datetime.fromtimestamp(self._now, UTC) + timedelta(seconds=self._ahead)
-        #: Seconds since 1970, ascending.
-        self.at: NDArray[np.int64] = self._schedule.instants(start, end).astype("datetime64[s]").astype(np.int64)
+        self.back = days
+        found = self._schedule.instants(self._now - timedelta(days=days), self._now + self._ahead)
+        #: The occurrences, ascending.
+        self.at: NDArray[np.int64] = found.astype("datetime64[ns]").astype(np.int64)
 
-    def following(self, seconds: int, count: int) -> list[int]:
-        """Return the next occurrences strictly after a time."""
-        first = int(np.searchsorted(self.at, seconds, side="right"))
-        found = [int(at) for at in self.at[first : first + count]]
+    def upcoming(self, since: int, count: int) -> list[int]:
+        """Return the first occurrences at a time or after it."""
+        first = int(np.searchsorted(self.at, since))
+        found: list[int] = self.at[first : first + count].tolist()
         if len(found) == count:
             return found
-        later = self._schedule.following(datetime.fromtimestamp(seconds, UTC))
-        return [int(at.timestamp()) for at in islice(later, count)]
+        later = self._schedule.following(_EPOCH + timedelta(microseconds=(since - 1) // 1_000))
+        return [(at - _EPOCH) // timedelta(seconds=1) * SECOND for at in islice(later, count)]

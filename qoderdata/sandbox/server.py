@@ -173,10 +173,6 @@ class Server:
         self._thread.start()
         return self
 
-    def wait(self) -> None:
-        """Wait until somebody stops the server."""
-        self._thread.join()
-
     def stop(self) -> None:
         """Serve no more, and hang up on everybody."""
         self._server.stopping.set()

@@ -156,7 +156,7 @@ class Sandbox:
     @property
     def left_out(self) -> list[tuple[str, datetime]]:
         """Deployment and time of each scheduled occurrence that was not run, by time."""
-        return [(identity, _EPOCH + timedelta(seconds=second)) for identity, second in self._ledger.left_out]
+        return [(identity, _EPOCH + timedelta(microseconds=at // 1_000)) for identity, at in self._ledger.left_out]
 
     def start(self) -> Self:
         """Serve from now on."""
@@ -172,20 +172,11 @@ class Sandbox:
             self._server.stop()
             self._server = None
 
-    def wait(self) -> None:
-        """Go on serving until somebody stops the sandbox, or interrupts this."""
-        if self._server is not None:
-            self._server.wait()
-
     def __enter__(self) -> Self:
         return self.start()
 
     def __exit__(self, *_: object) -> None:
         self.stop()
-
-    def exports(self) -> str:
-        """Return the lines that make a shell's programs talk to this sandbox."""
-        return f"export QODER_MANAGED_BASE_URL={self.base_url}\nexport QODER_PAT={self.pat}"
 
     def prepare(self, *, runs: bool = True) -> None:
         """Write every record now instead of when it is first asked for, so that a benchmark does not wait for it.
