@@ -108,6 +108,8 @@ class Decoder:
     def scan(self, body: bytes) -> Page:
         """Prove that a body is a whole page, and read its envelope.
 
+        What the envelope has beyond the contract is not looked at.
+
         Parameters
         ----------
         body

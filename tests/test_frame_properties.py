@@ -1,0 +1,320 @@
+"""Whatever the service sends: no leaf is lost, and both ways of decoding give the same frame or an error."""
+
+from __future__ import annotations
+
+import json
+import re
+import warnings
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from qoderdata.errors import APIResponseValidationError, DataQualityWarning
+from qoderdata.frame import Decoder, NotJSONError, from_records, jsontext, to_pandas
+from qoderdata.schema import DEPLOYMENTS, RUNS, Branch, Kind, Schema
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+MICROSECONDS = "microseconds since 1970"
+ZERO_TIME = "0001-01-01T00:00:00Z"
+SOME = settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
+
+TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=6)
+NUMBERS = st.integers(-5, 5) | st.sampled_from([2**53 + 1, -(2**63), 2**63, 10**25])
+FLOATS = st.sampled_from([0.5, 3.0, -0.0, 1e-7, 1e22, 123456789012345.6])
+KEYS = st.sampled_from(["budget", "environment_variables", "a.b", "a", "b", "\\", "", "é", "id", "type", "extra"])
+HALVES = st.sampled_from(["\ud83d", "x\udead"])
+JSON_VALUES: st.SearchStrategy[Any] = st.recursive(
+    st.none() | st.booleans() | NUMBERS | FLOATS | TEXT | HALVES | st.just(ZERO_TIME),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(KEYS | TEXT, inner, max_size=3),
+    max_leaves=6,
+)
+PLAIN_VALUES: st.SearchStrategy[Any] = st.recursive(
+    st.none() | st.booleans() | st.integers(-(2**63), 2**63 - 1) | TEXT,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(TEXT, inner, max_size=3),
+    max_leaves=6,
+)
+
+
+@st.composite
+def times(draw: st.DrawFn, *, zero: bool = True) -> str:
+    moment = draw(st.datetimes(datetime(1, 1, 2), datetime(9999, 12, 30)))  # noqa: DTZ001 - UTC below
+    digits = draw(st.sampled_from(["", ".1", ".13334", ".123456", ".123456789", ".999999999"]))
+    text = moment.replace(microsecond=0).isoformat() + digits + "Z"
+    return draw(st.sampled_from([text, text, ZERO_TIME])) if zero else text
+
+
+FITTING: dict[Kind, st.SearchStrategy[Any]] = {
+    Kind.TEXT: TEXT,
+    Kind.INTEGER: st.integers(-(2**63), 2**63 - 1),
+    Kind.TIME: times(),
+    Kind.TEXTS: st.lists(TEXT, max_size=2),
+    Kind.TIMES: st.lists(times(zero=False), max_size=2),
+    Kind.JSON_LIST: st.lists(PLAIN_VALUES.filter(lambda value: isinstance(value, dict)), max_size=2),
+}
+
+
+@st.composite
+def objects(draw: st.DrawFn, branch: Branch, *, odd: bool) -> Any:  # noqa: ANN401 - any JSON value
+    """Give an object that has what belongs to a branch; where `odd`, now and then something else."""
+    if odd and draw(st.integers(0, 11)) == 0:
+        return draw(JSON_VALUES)
+    found: dict[str, Any] = {}
+    for key, known in branch.keys.items():
+        chance = draw(st.integers(0, 23))
+        if chance < 3:
+            continue
+        if chance == 3:
+            found[key] = None
+        elif odd and chance == 4:
+            found[key] = draw(JSON_VALUES)
+        elif isinstance(known, Branch):
+            found[key] = draw(objects(known, odd=odd))
+        else:
+            found[key] = known if isinstance(known, str) else draw(FITTING[known.kind])
+    if branch.rest is not None:
+        found |= draw(st.dictionaries(TEXT.map("x{}".format), TEXT, max_size=2))
+    elif odd and draw(st.booleans()):
+        found |= draw(st.dictionaries(KEYS, JSON_VALUES, max_size=2))
+    elif not odd and all(value is None for value in found.values()):
+        return None
+    return found
+
+
+@st.composite
+def records(draw: st.DrawFn, schema: Schema, *, odd: bool) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = []
+    for place in range(draw(st.integers(1, 4))):
+        record = draw(objects(schema.tree, odd=odd))
+        found.append({**(record if isinstance(record, dict) else {}), "id": f"id_{place}"})
+    return found
+
+
+def leaves(value: Any, path: str = "") -> dict[str, Any]:  # noqa: ANN401 - any JSON value
+    """List all leaves of a record by path: values that are no objects, and empty ones; not ``null``."""
+    if not isinstance(value, dict) or (not value and path):
+        return {} if value is None else {path: value}
+    found: dict[str, Any] = {}
+    for key, inner in value.items():
+        step = re.sub(r"[.\\]", lambda match: "\\" + match[0], key)
+        found |= leaves(inner, f"{path}.{step}" if path else f"/{step}")
+    return found
+
+
+def micros(text: str) -> int:
+    """Read a time, in microseconds since 1970; digits after that are cut."""
+    moment = datetime.fromisoformat(re.sub(r"(\.\d{6})\d+", r"\1", text))
+    return (moment - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(microseconds=1)
+
+
+def expected(record: dict[str, Any], schema: Schema) -> dict[str, Any]:
+    """List what must be found of a record: its leaves without those that leave no trace."""
+    own: dict[str, Any] = {}
+    rest = next((column for column in schema.columns if column.kind is Kind.JSON_OBJECT), None)
+    if rest is not None and isinstance(record.get(rest.name), dict):
+        metadata = dict(record[rest.name])
+        kept = {key: metadata.pop(key) for key in ["cas_config"] if key in metadata}
+        own = {f"/{rest.name}": metadata}
+        record = {**record, rest.name: kept or None}
+    found = leaves(record) | own
+    constants = {("/" + ".".join(path), value) for path, value in schema.constants}
+    return {
+        path: value
+        for path, value in found.items()
+        if not isinstance(value, str) or (path, value) not in constants
+    }
+
+
+def recovered(row: dict[str, Any], schema: Schema) -> dict[str, Any]:
+    """List what a row of the table holds, by the path that it came from."""
+    found: dict[str, Any] = {}
+    for column in schema.columns:
+        value = row[column.name]
+        if value is not None:
+            path = "/" + ".".join(column.path)
+            if column.kind in {Kind.JSON_LIST, Kind.JSON_OBJECT}:
+                found[path] = json.loads(value)
+            else:
+                found[path] = (MICROSECONDS, value) if column.kind in {Kind.TIME, Kind.TIMES} else value
+    extra = json.loads(row["extra"]) if row["extra"] is not None else {}
+    assert not found.keys() & {"/" + path for path in extra}, "a leaf is in its column or in extra, not in both"
+    return found | {"/" + path: value for path, value in extra.items()}
+
+
+def assert_nothing_is_lost(record: dict[str, Any], row: dict[str, Any], schema: Schema) -> None:
+    kinds = {"/" + ".".join(column.path): column.kind for column in schema.columns}
+    want, have = expected(record, schema), recovered(row, schema)
+    for path, value in want.items():
+        kind = kinds.get(path)
+        if kind is Kind.TIME and value == ZERO_TIME:
+            assert path not in have
+        elif isinstance(have[path], tuple):
+            times = [micros(item) for item in value] if kind is Kind.TIMES else micros(value)
+            assert have[path] == (MICROSECONDS, times), path
+        else:
+            assert exactly(have[path]) == exactly(value), path
+    gone = {path for path, value in want.items() if kinds.get(path) is Kind.TIME and value == ZERO_TIME}
+    assert have.keys() == want.keys() - gone
+
+
+def exactly(value: Any) -> str:  # noqa: ANN401 - any JSON value
+    """Write a value so that 1, 1.0 and true differ."""
+    return json.dumps(value, sort_keys=True)
+
+
+def rows(table: pa.Table) -> list[dict[str, Any]]:
+    """Give a table as dicts, its times as microseconds: Python's own datetimes end where Arrow's do not."""
+    arrays = []
+    for column in table.columns:
+        if pa.types.is_timestamp(column.type):
+            arrays.append(column.cast(pa.int64()))
+        elif pa.types.is_list(column.type) and pa.types.is_timestamp(column.type.value_type):
+            arrays.append(column.cast(pa.list_(pa.int64())))  # type: ignore[arg-type]  # the stubs know no lists
+        else:
+            arrays.append(column)
+    return pa.table(arrays, names=table.column_names).to_pylist()
+
+
+EACH_SCHEMA = pytest.mark.parametrize("schema", [DEPLOYMENTS, RUNS], ids=lambda schema: schema.name)
+
+
+@EACH_SCHEMA
+@given(data=st.data())
+@SOME
+def test_what_keeps_the_contract_loses_no_leaf_and_needs_no_warning(schema: Schema, data: st.DataObject) -> None:
+    found = data.draw(records(schema, odd=False))
+    for record, row in zip(found, rows(from_records(found, schema)), strict=True):
+        assert_nothing_is_lost(record, row, schema)
+        assert row["extra"] is None
+
+
+@EACH_SCHEMA
+@given(data=st.data())
+@SOME
+def test_what_breaks_the_contract_loses_no_leaf(schema: Schema, data: st.DataObject) -> None:
+    found = data.draw(records(schema, odd=True))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DataQualityWarning)
+        table = from_records(found, schema)
+    for record, row in zip(found, rows(table), strict=True):
+        assert_nothing_is_lost(record, row, schema)
+
+
+@EACH_SCHEMA
+@given(data=st.data())
+@SOME
+def test_a_frame_survives_parquet(schema: Schema, data: st.DataObject) -> None:
+    found = data.draw(records(schema, odd=False))
+    table = from_records(found, schema)
+    sink = pa.BufferOutputStream()
+    pq.write_table(table, sink)
+    again = pq.read_table(pa.BufferReader(sink.getvalue()))
+    pd.testing.assert_frame_equal(to_pandas(again, schema), to_pandas(table, schema))
+
+
+STYLES: dict[str, Callable[[Any], str]] = {
+    "as the service": lambda value: json.dumps(value, ensure_ascii=False, separators=(",", ":")),
+    "escaped": lambda value: json.dumps(value, separators=(",", ":")),
+    "spaced": lambda value: json.dumps(value, ensure_ascii=False),
+    "indented": lambda value: json.dumps(value, ensure_ascii=False, indent=1),
+    "escaped as Go does": lambda value: re.sub(
+        "[<>&\u2028]", lambda match: f"\\u{ord(match[0]):04x}", STYLES["as the service"](value)
+    ),
+}
+
+
+def page(found: list[dict[str, Any]], style: str) -> bytes:
+    envelope = {"data": found, "first_id": None, "has_more": True, "last_id": "x", "next_page": "x"}
+    return jsontext._HALF_PAIR.sub(jsontext._escape, STYLES[style](envelope)).encode()
+
+
+def outcome(read: Callable[[], pa.Table]) -> tuple[pa.Table | None, list[str]]:
+    """Give the table and the warnings, or no table where it is an error."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        try:
+            table = read()
+        except (NotJSONError, APIResponseValidationError):
+            return None, []
+    table.validate(full=True)
+    return table, [str(warning.message) for warning in caught]
+
+
+def assert_both_ways_agree(body: bytes, schema: Schema) -> None:
+    decoder = Decoder(schema)
+
+    def fast() -> pa.Table:
+        first = decoder.decode(decoder.scan(body))
+        # What the first page taught is known now; it must not change a thing.
+        again = Decoder(schema)
+        again._shape = decoder._shape
+        table = again.decode(again.scan(body))
+        assert table.equals(first)
+        return again.finish([table])
+
+    def exact() -> pa.Table:
+        envelope = jsontext.parse(body)
+        if not isinstance(envelope, dict) or envelope.get("has_more") not in (True, False):
+            raise APIResponseValidationError("not an envelope")
+        if not all(isinstance(envelope.get(key), str | None) for key in ("first_id", "last_id", "next_page")):
+            raise APIResponseValidationError("not an envelope")
+        return from_records({"data": envelope.get("data")}, schema)
+
+    (ours, our_warnings), (theirs, their_warnings) = outcome(fast), outcome(exact)
+    assert (ours is None) == (theirs is None)
+    if ours is not None and theirs is not None:
+        different = [name for name in schema.names if not ours[name].equals(theirs[name])]
+        assert not different
+        assert our_warnings == their_warnings
+
+
+@EACH_SCHEMA
+@given(data=st.data())
+@SOME
+def test_both_ways_agree_on_odd_values(schema: Schema, data: st.DataObject) -> None:
+    found = data.draw(records(schema, odd=True))
+    assert_both_ways_agree(page(found, data.draw(st.sampled_from(sorted(STYLES)))), schema)
+
+
+@EACH_SCHEMA
+@given(data=st.data())
+@SOME
+def test_both_ways_agree_on_damaged_pages(schema: Schema, data: st.DataObject) -> None:
+    """Bytes changed, left out and put in; keys put in twice; whatever is one error is both's."""
+    body = page(data.draw(records(schema, odd=data.draw(st.booleans()))), "as the service")
+    for _ in range(data.draw(st.integers(1, 2))):
+        place = data.draw(st.integers(0, len(body)))
+        put = data.draw(st.sampled_from([b"", *(bytes([byte]) for byte in b'"\\{}[],:01.e- \n\x00\xff\xc3n')]))
+        kind = data.draw(st.sampled_from(["replace", "insert", "cut", "twice"]))
+        if kind == "twice":
+            keys = [match for match in re.finditer(rb'"\w+":', body) if match.start() >= place]
+            if keys:
+                place = keys[0].start()
+                body = body[:place] + keys[0][0] + b"null," + body[place:]
+        elif kind == "cut":
+            body = body[:place] if data.draw(st.booleans()) else body[place:]
+        else:
+            body = body[:place] + put + body[place + (kind == "replace") :]
+    assert_both_ways_agree(body, schema)
+
+
+@EACH_SCHEMA
+@given(data=st.data())
+@SOME
+def test_what_keeps_the_contract_goes_the_fast_way(schema: Schema, data: st.DataObject) -> None:
+    """Else the two ways would agree because they are one."""
+    found = data.draw(records(schema, odd=False))
+    styles = ["as the service", "escaped", "escaped as Go does"]
+    body = page(found, data.draw(st.sampled_from(styles)))
+    decoder = Decoder(schema)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delattr(Decoder, "_exact")
+        table = decoder.decode(decoder.scan(body))
+    assert table.equals(from_records(found, schema))
