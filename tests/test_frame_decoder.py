@@ -1,0 +1,302 @@
+from __future__ import annotations
+
+import gc
+import json
+import warnings
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from qoderdata.errors import APIResponseValidationError, DataQualityWarning
+from qoderdata.frame import Decoder, NotJSONError, from_records
+from qoderdata.frame.collecting import Uncollected
+from qoderdata.frame.shapes import MOST_LEARNED
+from qoderdata.schema import DEPLOYMENTS, RUNS
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import pyarrow as pa
+
+Record = dict[str, Any]
+
+
+def deployment(number: int, **fields: object) -> Record:
+    return {
+        "id": f"dep_{number}",
+        "type": "deployment",
+        "agent": {"id": "agent_1", "type": "agent", "version": number},
+        "metadata": {"cas_config": {"stats": {"total_runs": number}}, "team": "data"},
+        "initial_events": [{"type": "user.message", "content": 'Say "hello"\n<b>&'}],
+        "created_at": "2026-06-14T08:58:01Z",
+        **fields,
+    }
+
+
+def body(records: Sequence[Record], **envelope: object) -> bytes:
+    return json.dumps({"data": records, "has_more": False, **envelope}, separators=(",", ":")).encode()
+
+
+class Watched(Decoder):
+    """A decoder that remembers how many records went the exact way."""
+
+    exact = 0
+
+    def _exact(self, body: bytes, first: int, number: int) -> pa.Table:
+        table = super()._exact(body, first, number)
+        self.exact += len(table)
+        return table
+
+
+class TestScan:
+    def test_the_envelope(self) -> None:
+        page = Decoder(DEPLOYMENTS).scan(
+            body([deployment(1)], has_more=True, first_id="a", last_id="b", next_page="c", total=[7])
+        )
+        assert (page.count, page.has_more) == (1, True)
+        assert (page.first_id, page.last_id, page.next_page) == ("a", "b", "c")
+
+    @pytest.mark.parametrize("cursors", [{}, {"first_id": None, "last_id": None, "next_page": None}])
+    def test_absent_and_null_cursors(self, cursors: Record) -> None:
+        page = Decoder(DEPLOYMENTS).scan(body([], **cursors))
+        assert (page.count, page.has_more) == (0, False)
+        assert (page.first_id, page.last_id, page.next_page) == (None, None, None)
+
+    @pytest.mark.parametrize("cut", range(1, 60, 7))
+    def test_a_body_cut_short(self, cut: int) -> None:
+        whole = body([deployment(1)])
+        with pytest.raises(NotJSONError):
+            Decoder(DEPLOYMENTS).scan(whole[:-cut])
+
+    @pytest.mark.parametrize(
+        "text",
+        [
+            *(
+                b"",
+                b" ",
+                b"<html>busy</html>",
+                b"null,",
+                b"{}{}",
+                b'{"data":[],"has_more":false}x',
+                b"\xef\xbb\xbf{}",
+            ),
+            *(b'{"data":[],"has_more":false,}', b'{"data":[{"id":NaN}],"has_more":false}', b'{"data":[}', b"[1"),
+            *(b'{"data":[{"id":"\xff"}],"has_more":false}', b'{"data":[{"id":"a"}],"has_more":false,"x":"\xc3"}'),
+            *(b'{"data":[{"id":"a\nb"}],"has_more":false}', '{"data":[],"has_more":false}'.encode("utf-16")),
+        ],
+    )
+    def test_what_is_not_json_may_come_whole_the_next_time(self, text: bytes) -> None:
+        with pytest.raises(NotJSONError):
+            Decoder(DEPLOYMENTS).scan(text)
+
+    @pytest.mark.parametrize(
+        ("text", "message"),
+        [
+            (b"null", "is not an object"),
+            (b'"busy"', "is not an object"),
+            (b"[]", "is not an object"),
+            (b"{}", "has no list data"),
+            (b'{"has_more":true}', "has no list data"),
+            (b'{"data":null,"has_more":true}', "has no list data"),
+            (b'{"data":{"id":"a"},"has_more":true}', "has no list data"),
+            (b'{"data":[]}', "has no has_more"),
+            (b'{"data":[],"has_more":null}', "has no has_more"),
+            (b'{"data":[],"has_more":1}', "has no has_more"),
+            (b'{"data":[{"id":"a"}],"has_more":"true"}', "has no has_more"),
+            (b'{"data":[],"has_more":false,"last_id":5}', "cursor that is not text"),
+            (rb'{"data":[],"has_more":false,"next_page":"\ud800"}', "cursor that is not text"),
+            (b'{"data":[],"data":[{"id":"a"}],"has_more":false,"next_page":1}', "'data' twice"),
+            (b'{"type":"error","error":{"type":"api_error","message":"x"}}', "has no list data"),
+            (b"[" * 100_000 + b"]" * 100_000, "levels deep"),
+            (b'{"data":[{"id":"a","x":' + b"[" * 9999 + b"]" * 9999 + b'}],"has_more":false}', "levels deep"),
+        ],
+    )
+    def test_what_is_json_but_no_page_is_not_retried(self, text: bytes, message: str) -> None:
+        with pytest.raises(APIResponseValidationError, match=message):
+            Decoder(DEPLOYMENTS).scan(text)
+
+    def test_no_body_is_shown(self) -> None:
+        page = Decoder(DEPLOYMENTS).scan(body([deployment(1, environment_variables="SECRET=1")]))
+        assert "SECRET" not in f"{page!r} {page}"
+
+
+class TestDecode:
+    @pytest.mark.parametrize(
+        ("record", "message"),
+        [
+            (b"null", "record 1 of the answer is not an object"),
+            (b"[]", "record 1 of the answer is not an object"),
+            (b'{"name":"x"}', "record 1 of the answer has no id"),
+            (b'{"id":null}', "record 1 of the answer has no id"),
+            (b'{"id":7}', "record 1 of the answer has no id"),
+            (rb'{"id":"\ud800"}', "record 1 of the answer has no id"),
+            (b'{"id":"a","id":"b"}', "'id' twice"),
+            (b'{"id":"a","agent":{"version":1,"version":1}}', "'version' twice"),
+            (b'{"id":"a","metadata":{"x":"1","x":"2"}}', "'x' twice"),
+            (b'{"id":"a","metadata":{},"metadata":{}}', "'metadata' twice"),
+            (b'{"id":"a","metadata":{"cas_config":{"stats":null,"stats":{}}}}', "'stats' twice"),
+            (b'{"id":"a","resources":[{"y":1,"y":1}]}', "'y' twice"),
+            (b'{"id":"a","resources":[],"resources":[]}', "'resources' twice"),
+            (b'{"id":"a","budget":1,"budget":1}', "'budget' twice"),
+            (rb'{"id":"a","budget":1,"b\u0075dget":1}', "'budget' twice"),
+            (b'{"id":"a","budget":{"z":1,"z":1}}', "'z' twice"),
+        ],
+    )
+    @pytest.mark.parametrize("known", [False, True], ids=["first page", "later page"])
+    def test_never_a_quiet_half_and_never_a_guess(self, record: bytes, message: str, *, known: bool) -> None:
+        decoder = Decoder(DEPLOYMENTS)
+        if known:
+            decoder.decode(decoder.scan(body([deployment(0, budget=1)])))
+        page = decoder.scan(b'{"data":[{"id":"dep_0"},' + record + b'],"has_more":false}')
+        with pytest.raises(APIResponseValidationError, match=message):
+            decoder.decode(page)
+
+    def test_the_place_of_a_bad_record_in_a_long_page(self) -> None:
+        records = [deployment(number) for number in range(500)]
+        del records[317]["id"]
+        decoder = Decoder(DEPLOYMENTS)
+        with pytest.raises(APIResponseValidationError, match="record 317 of the answer has no id"):
+            decoder.decode(decoder.scan(body(records)))
+
+    def test_an_empty_page(self) -> None:
+        decoder = Decoder(RUNS)
+        table = decoder.decode(decoder.scan(body([])))
+        assert table.schema.equals(RUNS.arrow)
+        assert table.num_rows == 0
+
+    def test_what_keeps_the_contract_never_goes_the_exact_way(self) -> None:
+        records = [deployment(number) for number in range(50)]
+        decoder = Watched(DEPLOYMENTS)
+        table = decoder.decode(decoder.scan(body(records)))
+        assert decoder.exact == 0
+        assert table.equals(from_records(records, DEPLOYMENTS))
+
+    def test_one_misfit_takes_few_records_with_it(self) -> None:
+        """The page is divided, so that the rest goes the fast way."""
+        records = [deployment(number) for number in range(1000)]
+        records[444]["agent"]["version"] = "4"
+        decoder = Watched(DEPLOYMENTS)
+        table = decoder.decode(decoder.scan(body(records)))
+        assert decoder.exact <= 16
+        with pytest.warns(DataQualityWarning, match="First ids: dep_444$"):
+            assert table.equals(from_records(records, DEPLOYMENTS))
+        with pytest.warns(DataQualityWarning, match="First ids: dep_444$"):
+            decoder.finish([table])
+
+    def test_a_page_of_misfits_is_not_divided_for_ever(self) -> None:
+        records = [deployment(number, name=number) for number in range(300)]
+        decoder = Watched(DEPLOYMENTS)
+        table = decoder.decode(decoder.scan(body(records)))
+        assert decoder.exact == 300
+        assert table["id"].to_pylist() == [record["id"] for record in records]
+        with pytest.warns(DataQualityWarning, match="^300 values of 300 deployments"):
+            decoder.finish([table])
+
+    @pytest.mark.parametrize(
+        "fields",
+        [
+            {"budget": {"limit": {"usd": 5}, "left": None}, "environment_variables": "A=1"},
+            {"budget": [1, {"b": "é"}], "agent": {"id": "a", "team": True}},
+            {
+                "metadata": {
+                    "cas_config": {"retry": {"s": 5}, "stats": {"skipped": 3, "total_runs": 4}},
+                    "owner": "x",
+                }
+            },
+            {"budget": 'a "budget", and the word budget', "resources": [{"budget": 1}]},
+        ],
+    )
+    def test_a_new_field_is_learned(self, fields: Record) -> None:
+        """A new edition with one more field in every record must not make every page slow."""
+        decoder = Watched(DEPLOYMENTS)
+        for start in (0, 100, 200):
+            records = [deployment(number, **fields) for number in range(start, start + 100)]
+            table = decoder.decode(decoder.scan(body(records)))
+            assert table.equals(from_records(records, DEPLOYMENTS))
+            assert decoder.exact <= 16
+
+    def test_not_everything_is_learned(self) -> None:
+        """A service that invents names must not make the decoder grow; and nothing is lost."""
+        decoder = Watched(DEPLOYMENTS)
+        records = [
+            deployment(number, **{f"field{number}": number, "a.b": 1}) for number in range(MOST_LEARNED + 20)
+        ]
+        for _ in range(2):
+            table = decoder.decode(decoder.scan(body(records)))
+            assert table.equals(from_records(records, DEPLOYMENTS))
+        assert len(decoder._shape.learned) == MOST_LEARNED
+
+    def test_half_a_surrogate_pair(self) -> None:
+        """It is JSON, though no column can hold it, and only the exact way reads it."""
+        records = [deployment(1), deployment(2, name="\ud83d", budget="\ude00")]
+        decoder = Decoder(DEPLOYMENTS)
+        table = decoder.decode(decoder.scan(body(records)))
+        assert table["extra"].to_pylist() == [None, r'{"budget":"\ude00","name":"\ud83d"}']
+        with pytest.warns(DataQualityWarning, match="name: 1"):
+            decoder.finish([table])
+
+    def test_pages_in_threads(self) -> None:
+        """Some plain, some with new fields, some with misfits: as one after the other."""
+        pages = [
+            [
+                deployment(number, **({"budget": number} if page % 3 == 0 else {}))
+                | ({"name": 1} if page % 4 == 0 and number % 50 == 7 else {})
+                for number in range(page * 100, page * 100 + 100)
+            ]
+            for page in range(16)
+        ]
+        decoder = Decoder(DEPLOYMENTS)
+        scanned = [decoder.scan(body(page)) for page in pages]
+        with ThreadPoolExecutor(4) as pool:
+            tables = list(pool.map(decoder.decode, reversed(scanned)))[::-1]
+        with warnings.catch_warnings(record=True) as ours:
+            warnings.simplefilter("always")
+            table = decoder.finish(tables)
+        with warnings.catch_warnings(record=True) as theirs:
+            warnings.simplefilter("always")
+            expected = from_records([record for page in pages for record in page], DEPLOYMENTS)
+        assert table.equals(expected)
+        assert [str(warning.message) for warning in ours] == [str(warning.message) for warning in theirs]
+
+
+class TestFinish:
+    def test_no_pages(self) -> None:
+        table = Decoder(RUNS).finish([])
+        assert table.schema.equals(RUNS.arrow)
+        assert table.num_rows == 0
+
+    def test_the_later_page_wins(self) -> None:
+        decoder = Decoder(DEPLOYMENTS)
+        pages = [[deployment(1, name="old"), deployment(2)], [deployment(3), deployment(1, name="new")]]
+        tables = [decoder.decode(decoder.scan(body(page))) for page in pages]
+        with pytest.warns(DataQualityWarning, match="^1 deployments came more than once"):
+            table = decoder.finish(tables)
+        assert table["id"].to_pylist() == ["dep_2", "dep_3", "dep_1"]
+        assert table["name"].to_pylist() == [None, None, "new"]
+
+
+class TestCollecting:
+    def test_collection_is_as_it_was(self) -> None:
+        context = Uncollected()
+        assert gc.isenabled()
+        with context:
+            with context:
+                assert not gc.isenabled()
+            assert not gc.isenabled()
+        assert gc.isenabled()
+
+    def test_a_caller_who_turned_it_off_keeps_it_off(self) -> None:
+        gc.disable()
+        try:
+            with Uncollected():
+                assert not gc.isenabled()
+            assert not gc.isenabled()
+        finally:
+            gc.enable()
+
+    def test_it_comes_back_after_an_error(self) -> None:
+        decoder = Decoder(DEPLOYMENTS)
+        with pytest.raises(APIResponseValidationError):
+            decoder.decode(decoder.scan(body([{}])))
+        assert gc.isenabled()
