@@ -5,6 +5,7 @@ A time without a zone is an error, never a guess; everything comes out in UTC.
 
 from __future__ import annotations
 
+import re
 from datetime import datetime, timedelta
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
@@ -14,6 +15,14 @@ import pandas as pd
 Instant = str | datetime | pd.Timestamp
 #: What may stand for a length of time: anything `pandas.Timedelta` takes.
 Span = str | timedelta | pd.Timedelta
+
+_WINDOW = re.compile(r"([1-9][0-9]{0,5})?(min|h|D|W)")
+_UNITS = {
+    "min": timedelta(minutes=1),
+    "h": timedelta(hours=1),
+    "D": timedelta(days=1),
+    "W": timedelta(weeks=1),
+}
 
 
 def instant(value: Instant, *, name: str) -> pd.Timestamp:
@@ -154,3 +163,42 @@ def zone(key: str, *, name: str = "tz") -> ZoneInfo:
         return ZoneInfo(key)
     except (ZoneInfoNotFoundError, ValueError, OSError) as error:
         raise ValueError(f"{name}={key!r} is not an IANA time zone, like 'Asia/Shanghai' or 'UTC'") from error
+
+
+def window(freq: str, *, name: str = "freq") -> timedelta:
+    """Read the length of windows of time.
+
+    Parameters
+    ----------
+    freq
+        A count (1 where left out) and ``min``, ``h``, ``D`` or ``W``. What is shorter than a day must fill it
+        evenly.
+    name
+        The parameter's name, for the message.
+
+    Returns
+    -------
+    datetime.timedelta
+        The length; of a day or more, it counts days of the wall clock.
+
+    Raises
+    ------
+    ValueError
+        Not such a text, or a part of a day that does not fill days evenly.
+
+    Examples
+    --------
+    >>> window("15min"), window("1D")
+    (datetime.timedelta(seconds=900), datetime.timedelta(days=1))
+    """
+    match = _WINDOW.fullmatch(freq) if isinstance(freq, str) else None
+    if match is None:
+        raise ValueError(
+            f"{name}={freq!r} must be a count with min, h, D or W, such as '15min', '1h', '1D' or '1W'"
+        )
+    length = int(match[1] or 1) * _UNITS[match[2]]
+    if match[2] in {"min", "h"} and (length >= _UNITS["D"] or _UNITS["D"] % length):
+        raise ValueError(
+            f"{name}={freq!r} must fill a day evenly, such as '30min' or '6h'; whole days are written '1D'"
+        )
+    return length

@@ -120,23 +120,24 @@ class Schedule:
         """
         return words.describe(self)
 
-    def _seconds(self, start: int, end: int) -> NDArray[np.int64]:
-        """List the instants in ``[start, end)``, in seconds since 1970 in UTC."""
-        if start >= end:
-            return np.empty(0, np.int64)
-        stretches = zones.stretches(self.timezone, start, end)
-        offsets = [offset for _, _, offset in stretches]
-        local = self._local(start + min(offsets), end + max(offsets))
-        # Within a stretch of one offset, local time and UTC run side by side: a skipped time lies in no stretch,
-        # a repeated one in two.
-        parts = []
-        for begin, until, offset in stretches:
-            low, high = np.searchsorted(local, (begin + offset, until + offset))
-            parts.append(local[low:high] - offset)
-        return np.concatenate(parts)
+    def wall_times(self, start: int, end: int) -> NDArray[np.int64]:
+        """List the times in ``[start, end)`` that match on a clock that nobody ever changes.
 
-    def _local(self, start: int, end: int) -> NDArray[np.int64]:
-        """List the matching wall-clock times of all days that touch ``[start, end)``, in seconds since 1970."""
+        Parameters
+        ----------
+        start, end
+            What the clock reads, in seconds since it read 1970-01-01.
+
+        Returns
+        -------
+        numpy.ndarray
+            Ascending, in the same seconds.
+
+        Examples
+        --------
+        >>> parse("30 2 * * *", "Europe/Berlin").wall_times(0, 2 * DAY)
+        array([ 9000, 95400])
+        """
         days = np.arange(start // DAY, -(-end // DAY))
         dates = days.astype("datetime64[D]")
         months = dates.astype("datetime64[M]")
@@ -144,9 +145,25 @@ class Schedule:
         on_weekday = _holds(self.weekdays, 7)[(days + 4) % 7]
         on = (on_day | on_weekday) if self.either_day else (on_day & on_weekday)
         on &= _holds(self.months, 13)[months.astype(np.int64) % 12 + 1]
-        times = np.add.outer(np.array(self.hours) * 3600, np.array(self.minutes) * 60).ravel()
-        local: NDArray[np.int64] = np.add.outer(days[on] * DAY, times).ravel()
-        return local
+        of_day = np.add.outer(np.array(self.hours) * 3600, np.array(self.minutes) * 60).ravel()
+        times: NDArray[np.int64] = np.add.outer(days[on] * DAY, of_day).ravel()
+        low, high = np.searchsorted(times, (start, end))
+        return times[low:high]
+
+    def _seconds(self, start: int, end: int) -> NDArray[np.int64]:
+        """List the instants in ``[start, end)``, in seconds since 1970 in UTC."""
+        if start >= end:
+            return np.empty(0, np.int64)
+        stretches = zones.stretches(self.timezone, start, end)
+        offsets = [offset for _, _, offset in stretches]
+        local = self.wall_times(start + min(offsets), end + max(offsets))
+        # Within a stretch of one offset, local time and UTC run side by side: a skipped time lies in no stretch,
+        # a repeated one in two.
+        parts = []
+        for begin, until, offset in stretches:
+            low, high = np.searchsorted(local, (begin + offset, until + offset))
+            parts.append(local[low:high] - offset)
+        return np.concatenate(parts)
 
 
 @lru_cache(maxsize=4096)

@@ -48,7 +48,7 @@ def describe(schedule: Schedule) -> str:
     >>> describe(parse("*/15 8-17 1,15 * MON", "UTC"))
     'every 15 minutes from 08:00 to 17:45, on days 1 and 15 of the month or any Monday, UTC'
     """
-    return ", ".join(part for part in (_times(schedule), _days(schedule), schedule.timezone) if part)
+    return ", ".join(part for part in (_times(schedule), days(schedule), schedule.timezone) if part)
 
 
 def _times(schedule: Schedule) -> str:
@@ -89,28 +89,69 @@ def _every_from_any(hours: Sequence[int]) -> str:
     return f"every {step} hours" if even else ""
 
 
-def _days(schedule: Schedule) -> str:
+def days(schedule: Schedule) -> str:
+    """Say on which days a schedule fires.
+
+    Parameters
+    ----------
+    schedule
+        The schedule.
+
+    Returns
+    -------
+    str
+        Such as ``"Monday to Friday in June"``; empty where it is every hour of every day.
+
+    Examples
+    --------
+    >>> from qoderdata.cron import parse
+    >>> days(parse("0 9 13 * FRI", "UTC"))
+    'on day 13 of the month or any Friday'
+    """
     on_days = len(schedule.days) < _DAYS
     on_weekdays = len(schedule.weekdays) < len(WEEKDAYS)
     # Either field matches, and one of them matches every day: then every day it is.
     if schedule.either_day and not (on_days and on_weekdays):
         on_days = on_weekdays = False
-    months = "" if len(schedule.months) == len(MONTHS) else _names(schedule.months, MONTHS)
+    in_months = "" if len(schedule.months) == len(MONTHS) else months(schedule.months)
     week = sorted(day or len(WEEKDAYS) for day in schedule.weekdays)
     if on_days:
-        days = f"on day{'s' if len(schedule.days) > 1 else ''} {numbers(schedule.days)} of {months or 'the month'}"
+        on = (
+            f"on day{'s' if len(schedule.days) > 1 else ''} {numbers(schedule.days)} of {in_months or 'the month'}"
+        )
         if not on_weekdays:
             sometimes = schedule.days[0] > min(map(days_in_month, schedule.months))
-            return f"{days}, where there is one" if sometimes else days
+            return f"{on}, where there is one" if sometimes else on
         names = _names(week, WEEKDAYS, word="or")
         if schedule.either_day:
-            return f"{days} or any {names}" + (f" in {months}" if months else "")
-        return f"{days} if that is a {names}"
+            return f"{on} or any {names}" + (f" in {in_months}" if in_months else "")
+        return f"{on} if that is a {names}"
     if on_weekdays:
         names = ("every " if len(week) == 1 else "") + _names(week, WEEKDAYS)
     else:
-        names = "every day" if months or len(schedule.hours) < _HOURS else ""
-    return f"{names} in {months}" if months else names
+        names = "every day" if in_months or len(schedule.hours) < _HOURS else ""
+    return f"{names} in {in_months}" if in_months else names
+
+
+def months(values: Sequence[int]) -> str:
+    """Write the names of months.
+
+    Parameters
+    ----------
+    values
+        1 to 12, ascending.
+
+    Returns
+    -------
+    str
+        Three or more in a row as "a to b".
+
+    Examples
+    --------
+    >>> months([1, 6, 7, 8])
+    'January and June to August'
+    """
+    return _names(values, MONTHS)
 
 
 def days_in_month(month: int) -> int:

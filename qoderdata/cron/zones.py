@@ -54,7 +54,7 @@ def find(timezone: str) -> ZoneInfo:
         reason = None
     except (ZoneInfoNotFoundError, ValueError, TypeError, AttributeError, OSError) as error:
         reason = error
-    raise CronError(f"{timezone!r} is not an IANA time zone, like 'Asia/Shanghai' or 'UTC'") from reason
+    raise CronError(f"{timezone!r:.80} is not an IANA time zone, like 'Asia/Shanghai' or 'UTC'") from reason
 
 
 @lru_cache(maxsize=4096)

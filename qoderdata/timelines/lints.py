@@ -1,0 +1,226 @@
+"""What a schedule says in words, and what about it may surprise its owner.
+
+All of these schedules are valid; a lint is a hint, not an error. What cannot be read is told too.
+"""
+
+from __future__ import annotations
+
+import re
+from datetime import timedelta
+from itertools import pairwise
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from qoderdata import times
+from qoderdata.cron import Schedule, fields, parse, words, zones
+from qoderdata.errors import require_columns
+from qoderdata.timelines.pairs import Pairs
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+_COLUMNS = ("id", "name", "archived_at", "schedule_expression", "schedule_timezone")
+_YEAR = 366 * zones.DAY
+_HOUR, _MINUTE = 3600, 60
+_FEW = 4
+_OPEN_STEP = re.compile(r"(?:\*|[0-9A-Z]+)/(?P<step>[0-9]+)")
+#: How long each field's circle is; months have no length in days that could be even.
+_CIRCLES = {"minute": 60, "hour": 24, "month": 12, "day of week": 7}
+_INVERTED = re.compile(r"Etc/GMT(?P<sign>[+-])(?P<hours>[1-9][0-9]?)")
+_EVERY_DAY, _LEAP_DAY, _FEBRUARY = 31, 29, 2
+
+
+class _Finding(NamedTuple):
+    lint: str
+    detail: str
+
+
+def describe_schedule(expression: str, timezone: str) -> str:
+    """Say in plain English when a cron text fires.
+
+    Parameters
+    ----------
+    expression
+        The cron text.
+    timezone
+        The IANA name of its zone.
+
+    Returns
+    -------
+    str
+        Time of day, days and zone.
+
+    Raises
+    ------
+    ValueError
+        The text cannot be read or never fires, or there is no such zone.
+
+    Examples
+    --------
+    >>> describe_schedule("0 9 * * 1-5", "Asia/Shanghai")
+    'at 09:00, Monday to Friday, Asia/Shanghai'
+    """
+    return parse(expression, timezone).describe()
+
+
+def schedule_lints(df: pd.DataFrame, *, start: times.Instant | None = None) -> pd.DataFrame:
+    """List what may surprise about the schedules of a frame.
+
+    Parameters
+    ----------
+    df
+        A deployments frame. Archived and manual-only deployments are passed over, paused ones are not.
+    start
+        Clock changes of the year that begins here count, zone-aware; ``None`` is now.
+
+    Returns
+    -------
+    pandas.DataFrame
+        One row a finding, in order of ``df``: ``deployment_id``, ``name``, ``lint``, ``detail`` (a sentence), all
+        ``str``. Nothing found: no rows, same columns and dtypes.
+
+        ==================== ===================================================================================
+        ``unreadable``       the cron text or the zone cannot be read
+        ``never_fires``      its only local times are those that a clock change skips
+        ``dst_gap``          a clock change skips a time of it, which will not fire
+        ``dst_repeat``       a clock change repeats a time of it, which will fire twice
+        ``both_day_fields``  day of month and day of week are both set: either is enough, or both must match
+        ``uneven_step``      a step that does not go into its field, such as ``*/7``: it starts anew each hour
+        ``skips_months``     days 29 to 31, which not every month has
+        ``inverted_zone``    a zone such as ``Etc/GMT+8``, which is *behind* UTC
+        ==================== ===================================================================================
+
+        A clock change is no finding where the schedule goes on as before, such as every hour.
+
+    Raises
+    ------
+    ValueError
+        ``start`` is not a time, or has no zone.
+    MissingColumnError
+        A column is not there; the message lists those that are.
+
+    Examples
+    --------
+    >>> from qoderdata.frame import flatten_deployments
+    >>> df = flatten_deployments([
+    ...     {"id": "dep_1", "name": "report", "schedule": {"expression": "0 */7 * * *", "timezone": "Asia/Tokyo"}}
+    ... ])
+    >>> schedule_lints(df, start="2026-06-15T00:00Z")[["deployment_id", "lint"]]
+      deployment_id         lint
+    0         dep_1  uneven_step
+    """
+    require_columns(df.columns, _COLUMNS, what="deployments")
+    begin = times.instant(pd.Timestamp.now("UTC") if start is None else start, name="start").to_pydatetime()
+    pairs = Pairs.read(df)
+    rows = np.flatnonzero(df["archived_at"].isna().to_numpy() & (pairs.of_row >= 0))
+    of_row = pairs.of_row[rows]
+    findings = {
+        number: list(_findings(schedule, zones.whole_seconds(begin)))
+        if isinstance(schedule := pairs.schedules[number], Schedule)
+        else [_Finding("unreadable", str(schedule))]
+        for number in np.unique(of_row).tolist()
+    }
+    found = [finding for number in of_row.tolist() for finding in findings[number]]
+    row = np.repeat(rows, [len(findings[number]) for number in of_row.tolist()])
+    return pd.DataFrame({
+        "deployment_id": df["id"].iloc[row].astype("str").reset_index(drop=True),
+        "name": df["name"].iloc[row].astype("str").reset_index(drop=True),
+        "lint": pd.Series([finding.lint for finding in found], dtype="str"),
+        "detail": pd.Series([finding.detail for finding in found], dtype="str"),
+    })  # fmt: skip
+
+
+def _findings(schedule: Schedule, begin: int) -> Iterator[_Finding]:
+    """Find what may surprise about one schedule, the worst first."""
+    yield from _silence(schedule, begin)
+    yield from _clock_changes(schedule, begin)
+    texts = fields.split(schedule.expression)
+    day, weekday = texts[2], texts[4]
+    if day != "*" and weekday != "*":
+        how = (
+            "both day fields are restricted, and either is enough"
+            if schedule.either_day
+            else "a day field that begins with * is not restricted, so both must match"
+        )
+        yield _Finding("both_day_fields", f"{how}: {words.days(schedule) or 'every day'}")
+    numbers = (schedule.minutes, schedule.hours, schedule.days, schedule.months, schedule.weekdays)
+    for text, values, field in zip(texts, numbers, fields.FIELDS, strict=True):
+        yield from _uneven_step(text, values, field)
+    if not day.startswith("*"):
+        yield from _skipped_months(schedule)
+    if inverted := _INVERTED.fullmatch(schedule.timezone):
+        side = "behind" if inverted["sign"] == "+" else "ahead of"
+        hours = inverted["hours"]
+        yield _Finding("inverted_zone", f"{schedule.timezone} is {hours} hours {side} UTC: its sign is inverted")
+
+
+def _silence(schedule: Schedule, begin: int) -> Iterator[_Finding]:
+    after = zones.EPOCH + timedelta(seconds=begin)
+    if next(schedule.following(after), None) is None:
+        yield _Finding("never_fires", f"clock changes in {schedule.timezone} skip every local time that it has")
+
+
+def _clock_changes(schedule: Schedule, begin: int) -> Iterator[_Finding]:
+    """Find the first skipped and the first repeated times of the year."""
+    stretches = zones.stretches(schedule.timezone, begin, begin + _YEAR)
+    seen = set()
+    for before, after in pairwise(stretches):
+        shift = after.offset - before.offset
+        edges = sorted((after.begin + before.offset, after.begin + after.offset))
+        at = schedule.wall_times(*edges)
+        lint = "dst_gap" if shift > 0 else "dst_repeat"
+        if not at.size or lint in seen or _goes_on(schedule, shift):
+            continue
+        seen.add(lint)
+        clock = [f"{second // _HOUR % 24:02d}:{second // _MINUTE % 60:02d}" for second in at.tolist()]
+        verb = (
+            ("does not exist" if shift > 0 else "occurs twice")
+            if len(clock) == 1
+            else ("do not exist" if shift > 0 else "occur twice")
+        )
+        if len(clock) > _FEW:
+            clock = [f"{clock[0]} to {clock[-1]} ({len(clock)} times)"]
+        day = f"{zones.EPOCH + timedelta(seconds=int(at[0])):%Y-%m-%d}"
+        then = "it will not fire then" if shift > 0 else "it will fire twice"
+        yield _Finding(lint, f"{words.listed(clock)} {verb} on {day} in {schedule.timezone}: {then}")
+
+
+def _goes_on(schedule: Schedule, shift: int) -> bool:
+    """Tell whether a clock change leaves the schedule's rhythm as it is."""
+    day = {hour * _HOUR + minute * _MINUTE for hour in schedule.hours for minute in schedule.minutes}
+    return day == {(second + shift) % zones.DAY for second in day}
+
+
+def _uneven_step(text: str, values: tuple[int, ...], field: fields.Field) -> Iterator[_Finding]:
+    match = _OPEN_STEP.fullmatch(text)
+    if match is None or (step := int(match["step"])) == 1:
+        return
+    if field.name not in _CIRCLES:
+        if len(values) > 1:
+            detail = (
+                f"{text} is days {words.numbers(values)}: it starts anew each month, so the last gap is another"
+            )
+            yield _Finding("uneven_step", detail)
+        return
+    round_again = (*values, values[0] + _CIRCLES[field.name])
+    for earlier, later in pairwise(round_again):
+        if later - earlier != step:
+            gap = f"from {earlier} to {later % _CIRCLES[field.name]} it is {later - earlier} and not {step}"
+            yield _Finding("uneven_step", f"{text} is {field.name} {words.numbers(values)}: {gap}")
+            return
+
+
+def _skipped_months(schedule: Schedule) -> Iterator[_Finding]:
+    if len(schedule.days) == _EVERY_DAY:
+        return
+    parts = []
+    if _LEAP_DAY in schedule.days and _FEBRUARY in schedule.months:
+        parts.append("there is a day 29 in February in leap years only")
+    for day in schedule.days:
+        without = [month for month in schedule.months if words.days_in_month(month) < day != _LEAP_DAY]
+        if without:
+            parts.append(f"there is no day {day} in {words.months(without)}")
+    if parts:
+        yield _Finding("skips_months", "; ".join(parts))
