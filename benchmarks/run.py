@@ -85,7 +85,8 @@ def _inside(*codes: str) -> list[float]:
         setup, call = code.rsplit("\n", 1)
         timed = (
             f"{setup}\nimport time\nfrom statistics import median\ntook = []\nfor _ in range(9):\n"
-            f"    began = time.perf_counter()\n    {call}\n    took.append(time.perf_counter() - began)\nprint(median(took))"
+            f"    began = time.perf_counter()\n    {call}\n    took.append(time.perf_counter() - began)\n"
+            "print(median(took))"
         )
         done = subprocess.run(python(timed), capture_output=True, text=True, check=True, env=ENVIRONMENT)
         found.append(float(done.stdout))

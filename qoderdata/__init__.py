@@ -13,12 +13,18 @@ What do I have, what is failing and how badly, what will fire next, and what sho
 The token comes from ``QODER_PAT``; `qoderdata.sandbox` needs none.
 """
 
-__version__ = "0.1.0"
-
+from qoderdata._version import __version__
 from qoderdata.client import Client
 from qoderdata.export import export_csv, export_parquet
-from qoderdata.frame import flatten_deployments, flatten_runs
-from qoderdata.load import cache_usage, clear_cache, load_deployments, load_runs
+from qoderdata.frame import expand_metadata, flatten_deployments, flatten_runs, upcoming_runs
+from qoderdata.load import (
+    cache_usage,
+    clear_cache,
+    load_deployments,
+    load_runs,
+    scan_deployments,
+    scan_runs,
+)
 from qoderdata.plots import (
     plot_durations,
     plot_failure_rates,
@@ -27,6 +33,7 @@ from qoderdata.plots import (
     plot_run_failure_rates,
     plot_trigger_load,
 )
+from qoderdata.report import write_report
 from qoderdata.summaries import (
     consistency,
     duration_regressions,
@@ -36,6 +43,13 @@ from qoderdata.summaries import (
     run_failure_rates,
     start_delays,
 )
+from qoderdata.timelines import (
+    describe_schedule,
+    missed_triggers,
+    next_triggers,
+    schedule_lints,
+    trigger_load,
+)
 
 __all__ = [
     "Client",
@@ -43,8 +57,10 @@ __all__ = [
     "cache_usage",
     "clear_cache",
     "consistency",
+    "describe_schedule",
     "duration_regressions",
     "error_breakdown",
+    "expand_metadata",
     "export_csv",
     "export_parquet",
     "failure_rates",
@@ -53,6 +69,8 @@ __all__ = [
     "flatten_runs",
     "load_deployments",
     "load_runs",
+    "missed_triggers",
+    "next_triggers",
     "plot_durations",
     "plot_failure_rates",
     "plot_next_triggers",
@@ -60,5 +78,11 @@ __all__ = [
     "plot_run_failure_rates",
     "plot_trigger_load",
     "run_failure_rates",
+    "scan_deployments",
+    "scan_runs",
+    "schedule_lints",
     "start_delays",
+    "trigger_load",
+    "upcoming_runs",
+    "write_report",
 ]

@@ -11,9 +11,9 @@ import logging
 import os
 import sys
 import warnings
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING
 
-import qoderdata
+from qoderdata._version import __version__
 from qoderdata.cli import analysis, cached, demo, output, pull, served
 from qoderdata.errors import APIConnectionError, APIError, AuthenticationError, CredentialError, QoderdataError
 
@@ -40,7 +40,7 @@ def parser() -> argparse.ArgumentParser:
         epilog="example:\n  qoderdata demo",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    top.add_argument("--version", action="version", version=f"qoderdata {qoderdata.__version__}")
+    top.add_argument("--version", action="version", version=f"qoderdata {__version__}")
     top.add_argument("--verbose", action="store_true", help="one line a pull on standard error")
     commands = top.add_subparsers(required=True, metavar="command")
     for module in (demo, pull, analysis, output, served, cached):
@@ -63,7 +63,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     arguments = parser().parse_args(argv)
     logging.basicConfig(level=logging.INFO if arguments.verbose else logging.WARNING, format="%(message)s")
-    warnings.showwarning = _warn
+    warnings.showwarning = _warn  # type: ignore[assignment]
     try:
         code: int = arguments.run(arguments)
         sys.stdout.flush()
@@ -83,12 +83,5 @@ def _message(error: Exception) -> str:
     return " ".join([str(error), *getattr(error, "__notes__", [])])
 
 
-def _warn(
-    message: Warning | str,
-    category: type[Warning],  # noqa: ARG001 - the signature is Python's
-    filename: str,  # noqa: ARG001
-    lineno: int,  # noqa: ARG001
-    file: TextIO | None = None,
-    line: str | None = None,  # noqa: ARG001
-) -> None:
-    print(f"qoderdata: warning: {' '.join(str(message).split())}", file=file or sys.stderr)
+def _warn(message: Warning | str, *_: object) -> None:
+    print(f"qoderdata: warning: {' '.join(str(message).split())}", file=sys.stderr)

@@ -9,7 +9,8 @@ from urllib.parse import quote
 
 import msgspec
 
-from qoderdata import __version__, errors, settings
+from qoderdata import errors, settings
+from qoderdata._version import __version__
 from qoderdata.client import failures, pace
 from qoderdata.client.answers import Broken
 from qoderdata.client.failures import Failure

@@ -1,0 +1,70 @@
+"""Run the notebooks in fresh kernels: ``--write`` keeps the outputs, else they are compared with those kept.
+
+Numbers and tables are compared, pictures are not: their pixels depend on the fonts of a machine.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import sys
+from pathlib import Path
+
+import nbformat
+from nbclient import NotebookClient
+
+FOLDER = Path(__file__).parent
+_PATIENCE_SECONDS = 600
+_ADDRESS = re.compile(r" at 0x[0-9a-f]+")
+
+
+def notebooks() -> list[Path]:
+    """List the notebooks in reading order."""
+    return sorted(FOLDER.glob("[0-9][0-9]-*.ipynb"))
+
+
+def run(path: Path) -> nbformat.NotebookNode:
+    """Execute a notebook on the sandbox, in a fresh kernel, and give it with its outputs."""
+    book = nbformat.read(path, as_version=4)
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("QODER")}
+    client = NotebookClient(book, timeout=_PATIENCE_SECONDS, resources={"metadata": {"path": str(FOLDER)}})
+    client.execute(env=environment)
+    for cell in book.cells:
+        cell.metadata.pop("execution", None)
+    return book
+
+
+def outputs(book: nbformat.NotebookNode) -> list[str]:
+    """Give what the cells printed and returned, without pictures and warnings."""
+    texts = []
+    for cell in book.cells:
+        for output in cell.get("outputs", []):
+            if output.output_type == "stream" and output.name == "stdout":
+                texts.append(output.text)
+            elif output.output_type == "execute_result":
+                texts.append(_ADDRESS.sub("", output.data.get("text/plain", "")))
+    return texts
+
+
+def main() -> int:
+    """Run all notebooks, or those named."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("names", nargs="*", type=Path, help="which notebooks (default: all)")
+    parser.add_argument("--write", action="store_true", help="keep the outputs")
+    arguments = parser.parse_args()
+    stale = []
+    for path in arguments.names or notebooks():
+        book = run(path)
+        if arguments.write:
+            nbformat.write(book, path)
+        elif outputs(book) != outputs(nbformat.read(path, as_version=4)):
+            stale.append(path.name)
+        sys.stdout.write(f"{path.name}\n")
+    if stale:
+        sys.stdout.write(f"not what the code gives now: {', '.join(stale)}; `make notebooks` writes them anew\n")
+    return len(stale)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
