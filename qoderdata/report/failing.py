@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from qoderdata.report.bars import interval_bar, scale_for
-from qoderdata.report.markup import Child, Markup, element, join
+from qoderdata.report.markup import Child, Markup, element
 from qoderdata.report.page import Section
 from qoderdata.report.tables import MOST_ROWS, Column, nothing, sentence, table
 from qoderdata.summaries import failure_streaks
@@ -133,8 +133,8 @@ def _since(material: Material, row: Any) -> Child:  # noqa: ANN401 - a row as a 
 
 
 def _interval(row: Any, scale: float) -> Markup:  # noqa: ANN401 - a row as a named tuple
-    words = element("span", interval(row.ci_low, row.ci_high), class_="range")
-    return join(interval_bar(row.failure_rate, row.ci_low, row.ci_high, scale=scale), " ", words)
+    bar = interval_bar(row.failure_rate, row.ci_low, row.ci_high, scale=scale)
+    return element("span", bar, " ", interval(row.ci_low, row.ci_high), class_="range")
 
 
 def _state(row: Any) -> Markup:  # noqa: ANN401 - a row as a named tuple

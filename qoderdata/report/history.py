@@ -9,7 +9,7 @@ import pandas as pd
 from qoderdata.plots import plot_run_failure_rates
 from qoderdata.report.bars import scale_for, share_bar
 from qoderdata.report.failing import error
-from qoderdata.report.markup import element, join
+from qoderdata.report.markup import element
 from qoderdata.report.page import Section
 from qoderdata.report.pictures import picture
 from qoderdata.report.tables import Column, nothing, records, sentence, table
@@ -74,8 +74,8 @@ def errors(material: Material, runs: pd.DataFrame) -> Section:
         Column("Failed runs", lambda row: f"{row.failed_runs:,}", number=True),
         Column(
             "Share",
-            lambda row: join(
-                share_bar(row.share, scale=scale), " ", element("span", percent(row.share), class_="range")
+            lambda row: element(
+                "span", share_bar(row.share, scale=scale), " ", percent(row.share), class_="range"
             ),
             note=f"0 to {100 * scale:.0f} %",
         ),

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
+from qoderdata import times
 from qoderdata.report.markup import Markup, element, join
 from qoderdata.summaries import failure_rates
 from qoderdata.timelines import missed_triggers, next_triggers
@@ -21,8 +22,14 @@ if TYPE_CHECKING:
 
 #: How far the load looks ahead, and the missed triggers back.
 WEEK = pd.Timedelta("7D")
-_NAME_COLUMNS = 120
+_NAME_COLUMNS = 80
 _HOURS = range(2, 49)
+
+
+def fetched_at(frame: pd.DataFrame) -> pd.Timestamp | None:
+    """Give the time at which a frame was fetched, where it is known."""
+    value = frame.attrs.get("fetched_at")
+    return None if value is None else times.instant(value, name="fetched_at")
 
 
 @dataclass(frozen=True)
@@ -83,10 +90,9 @@ class Material:
         """The time in which missed triggers can be told: the last week, as far as the runs reach."""
         if self.runs is None or self.runs["triggered_at"].isna().all():
             return None
-        fetched_at = self.runs.attrs.get("fetched_at")
-        known_until = pd.Timestamp(fetched_at) if fetched_at else self.runs["triggered_at"].max()
-        until = min(self.start, known_until)
-        return max(until - WEEK, self.runs["triggered_at"].min()), until
+        until = min(self.start, fetched_at(self.runs) or self.runs["triggered_at"].max())
+        since = max(until - WEEK, self.runs["triggered_at"].min())
+        return (since, until) if since < until else None
 
     @cached_property
     def missed(self) -> pd.DataFrame | None:

@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING
 
 from qoderdata.cron import CronError, parse
 from qoderdata.plots import plot_next_triggers, plot_trigger_load
-from qoderdata.report.markup import Child, element, join
+from qoderdata.report.markup import Child, element
 from qoderdata.report.page import Section
 from qoderdata.report.pictures import picture
 from qoderdata.report.tables import MOST_ROWS, Column, nothing, records, sentence, table
-from qoderdata.timelines import trigger_load
+from qoderdata.timelines import schedule_lints, trigger_load
 from qoderdata.words import moment
 
 if TYPE_CHECKING:
@@ -22,6 +22,8 @@ _LANE_INCHES, _MARGIN_INCHES, _FEWEST_LANES = 0.25, 1.0, 3
 _LOAD_INCHES = 3.4
 _BUSIEST = 5
 _IN_WORDS = 5
+#: What keeps a schedule from firing, then what makes it fire at other times than meant.
+_WORST_LINTS = ("unreadable", "never_fires", "dst_gap", "dst_repeat", "inverted_zone", "both_day_fields")
 
 
 def next_triggers(material: Material) -> Section:
@@ -35,7 +37,9 @@ def next_triggers(material: Material) -> Section:
         Column("Deployment", lambda row: material.who(row.deployment_id)),
         Column("First", lambda row: material.time(row.trigger_at)),
         Column("Times", lambda row: f"{row.times:,}", number=True),
-        Column("Schedule", lambda row: _schedule(row.schedule_expression, row.schedule_timezone), wide=True),
+        Column(
+            "Schedule", lambda row: _schedule(str(row.schedule_expression), str(row.schedule_timezone)), wide=True
+        ),
     ]
     lanes = min(len(firing), MOST_ROWS)
     soonest = "; ".join(
@@ -99,42 +103,50 @@ def load(material: Material) -> Section:
     )
 
 
-def lints(material: Material, findings: pd.DataFrame) -> Section:
-    """Show what may surprise about a schedule."""
+def lints(material: Material) -> Section:
+    """Show what may surprise about a schedule, the worst first."""
+    found = schedule_lints(material.live, start=material.start)
     title = "Schedules to look at"
-    if findings.empty:
+    if found.empty:
         return Section("lints", title, [nothing("No schedule has anything odd about it.")])
+    rank = {lint: number for number, lint in enumerate(_WORST_LINTS)}
+    found = found.assign(rank=found["lint"].map(rank).fillna(len(rank))).sort_values(
+        ["rank", "lint"], kind="stable"
+    )
+    counts = found["lint"].value_counts(sort=False)
+    words = ", ".join(f"{_lint(str(lint))} {count:,}" for lint, count in counts.items())
     columns = [
         Column("Deployment", lambda row: material.who(row.deployment_id)),
-        Column("Finding", lambda row: element("span", row.lint, class_="badge calm")),
+        Column("Finding", lambda row: element("span", _lint(row.lint), class_="badge calm")),
         Column("What it means", lambda row: row.detail, wide=True),
     ]
     return Section(
         "lints",
         title,
         [
-            sentence("Valid schedules that may not do what was meant."),
-            table(findings, columns, caption="What may surprise about schedules", rows="findings"),
+            sentence(f"Schedules that may not do what was meant: {words}."),
+            table(found, columns, caption="What may surprise about schedules", rows="findings"),
         ],
-        count=f"{len(findings):,}",
+        count=f"{len(found):,}",
     )
+
+
+def _lint(name: str) -> str:
+    return name.replace("_", " ").replace("dst", "DST")
 
 
 def _by_deployment(triggers: pd.DataFrame) -> pd.DataFrame:
     """Give the first trigger of each deployment, soonest first, with the number of all of its."""
     first = triggers.drop_duplicates("deployment_id").astype({"deployment_id": "str"})
-    times = triggers["deployment_id"].astype("str").value_counts()
+    times = triggers["deployment_id"].value_counts()
+    times.index = times.index.astype("str")
     return first.assign(times=first["deployment_id"].map(times))
 
 
 def _schedule(expression: str, zone: str) -> Child:
+    """Show a schedule in words, which name its zone, and as it is written."""
     try:
-        words: Child = parse(str(expression), str(zone)).describe()
-    except CronError:
-        words = None
-    code = element("code", str(expression))
-    return (
-        [words, " ", element("span", join(code, " ", str(zone)), class_="minor")]
-        if words
-        else [code, " ", str(zone)]
-    )
+        words = parse(expression, zone).describe()
+    except CronError:  # the service may know more than we do
+        words = zone
+    return [words, " ", element("code", expression, class_="range minor")]

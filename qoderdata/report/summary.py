@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 from qoderdata.report.markup import Child, Markup, element
+from qoderdata.report.material import fetched_at
 from qoderdata.report.page import Section
 from qoderdata.report.tables import records, sentence
 from qoderdata.summaries import failure_rates
@@ -39,17 +40,12 @@ def _as_of(material: Material) -> list[Child]:
 
 
 def _age(frame: pd.DataFrame, material: Material) -> str | None:
-    fetched_at = _fetched_at(frame)
-    if fetched_at is None:
+    at = fetched_at(frame)
+    if at is None:
         return None
-    if fetched_at > material.start:
-        return f"fetched on {moment(fetched_at, material.tz)}"
-    return f"fetched {duration(material.start - fetched_at)} before"
-
-
-def _fetched_at(frame: pd.DataFrame) -> pd.Timestamp | None:
-    value = frame.attrs.get("fetched_at")
-    return None if value is None else pd.Timestamp(value)
+    if at > material.start:
+        return f"fetched on {moment(at, material.tz)}"
+    return f"fetched {duration(material.start - at)} before"
 
 
 def _cautions(material: Material) -> list[Child]:
@@ -58,11 +54,11 @@ def _cautions(material: Material) -> list[Child]:
     for words, frame in (("deployments", material.deployments), ("runs", material.runs)):
         if frame is None:
             continue
-        fetched_at = _fetched_at(frame)
+        at = fetched_at(frame)
         if frame.attrs.get("complete") is False:
             cautions.append(f"The {words} are not complete: a pull was cut short. Numbers here are too small.")
-        if fetched_at is not None and material.start - fetched_at > _OLD:
-            cautions.append(f"The {words} are {duration(material.start - fetched_at)} old.")
+        if at is not None and material.start - at > _OLD:
+            cautions.append(f"The {words} are {duration(material.start - at)} old.")
     return [element("p", caution, class_="caution", role="note") for caution in cautions]
 
 

@@ -13,7 +13,6 @@ from qoderdata.report import failing, history, schedule, summary
 from qoderdata.report.material import Material
 from qoderdata.report.page import page
 from qoderdata.schema import DEPLOYMENTS, RUNS
-from qoderdata.timelines import schedule_lints
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -106,7 +105,7 @@ def _html(material: Material, caught: list[warnings.WarningMessage]) -> str:
         failing.paused_by_error(material),
         schedule.next_triggers(material),
         schedule.load(material),
-        schedule.lints(material, schedule_lints(material.live)),
+        schedule.lints(material),
     ]
     if material.runs is not None:
         sections[3:3] = [
