@@ -1,0 +1,304 @@
+"""`load_deployments` gives what the account has, to the last leaf, in every edition, with the fewest requests."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from qoderdata import Client, flatten_deployments, load_deployments
+from qoderdata.errors import DataQualityWarning
+from qoderdata.sandbox import Sandbox
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+Record = dict[str, Any]
+Path_ = tuple[str | int, ...]
+
+DEPLOYMENTS = 2_500
+TEXT = "str"
+TIME = "datetime64[us, UTC]"
+
+#: Written out from the documentation, not taken from the package.
+DTYPES = {
+    "id": TEXT,
+    "name": TEXT,
+    "description": TEXT,
+    "status": TEXT,
+    "agent_id": TEXT,
+    "agent_version": "Int64",
+    "environment_id": TEXT,
+    "created_at": TIME,
+    "updated_at": TIME,
+    "archived_at": TIME,
+    "paused_reason_type": TEXT,
+    "paused_reason_error_type": TEXT,
+    "schedule_type": TEXT,
+    "schedule_expression": TEXT,
+    "schedule_timezone": TEXT,
+    "schedule_last_run_at": TIME,
+    "schedule_upcoming_runs_at": "object",
+    "session_strategy": TEXT,
+    "config_max_concurrent": "Int64",
+    "config_max_retries": "Int64",
+    "config_timeout_ms": "Int64",
+    "stats_total_runs": "Int64",
+    "stats_total_failures": "Int64",
+    "stats_consecutive_failures": "Int64",
+    "stats_next_trigger_at": TIME,
+    "stats_last_triggered_at": TIME,
+    "vault_ids": "object",
+    "initial_events": TEXT,
+    "resources": TEXT,
+    "metadata": TEXT,
+    "extra": TEXT,
+}
+CONSTANTS = [(("type",), "deployment"), (("agent", "type"), "agent")]
+ARRAYS = ("schedule_upcoming_runs_at", "vault_ids")
+NOTHING = object()
+JSON_TEXTS = ("initial_events", "resources", "metadata")
+ZERO_TIME = "0001-01-01T00:00:00Z"
+
+
+@pytest.fixture(scope="module")
+def account() -> Iterator[Sandbox]:
+    with Sandbox(deployments=DEPLOYMENTS, seed=7) as sandbox:
+        yield sandbox
+
+
+@pytest.fixture(scope="module")
+def truth(account: Sandbox) -> list[Record]:
+    return account.deployments
+
+
+@pytest.fixture(scope="module")
+def live(truth: list[Record]) -> pd.DataFrame:
+    return flatten_deployments(record for record in truth if record["archived_at"] is None)
+
+
+@pytest.fixture
+def sandbox(account: Sandbox) -> Sandbox:
+    account.edition, account.send_next_page, account.short_pages = "C", True, False
+    account.requests.clear()
+    return account
+
+
+@pytest.fixture(autouse=True)
+def cache_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    folder = tmp_path / "cache"
+    monkeypatch.setenv("QODERDATA_CACHE_DIR", str(folder))
+    return folder
+
+
+def client_of(sandbox: Sandbox) -> Client:
+    return Client(sandbox.pat, sandbox.base_url)
+
+
+# -- leaf by leaf, by the documentation's rule and nothing of the package's ------------------------------------
+
+
+def leaves(value: object, path: Path_ = ()) -> Iterator[tuple[Path_, object]]:
+    """Give every leaf of a JSON value with its path; an empty object or list is a leaf."""
+    if isinstance(value, dict) and value:
+        for key, item in value.items():
+            yield from leaves(item, (*path, key))
+    elif isinstance(value, list) and value:
+        for place, item in enumerate(value):
+            yield from leaves(item, (*path, place))
+    else:
+        yield path, value
+
+
+def rows(frame: pd.DataFrame) -> Iterator[Record]:
+    """Give each row as a dict of what is not missing, texts of JSON parsed."""
+    for values in zip(*(frame[name].astype(object) for name in frame.columns), strict=True):
+        row = {
+            name: value
+            for name, value in zip(frame.columns, values, strict=True)
+            if isinstance(value, np.ndarray) or (value is not None and not pd.isna(value))
+        }
+        for name in {*JSON_TEXTS, "extra"} & row.keys():
+            row[name] = json.loads(str(row[name]))
+        yield row
+
+
+def same(cell: object, leaf: object) -> bool:
+    """Compare a cell with a leaf; digits past the microsecond are cut."""
+    if isinstance(cell, pd.Timestamp | np.datetime64):
+        moment = cell if isinstance(cell, pd.Timestamp) else pd.Timestamp(cell, tz="UTC")
+        return moment.unit == "us" and isinstance(leaf, str) and moment == datetime.fromisoformat(leaf)
+    return type(cell) is type(leaf) and cell == leaf
+
+
+def descend(value: Any, keys: Path_) -> object:  # noqa: ANN401 - any JSON value
+    for key in keys:
+        value = value[key]
+    return value
+
+
+def cell_of(row: Record, path: Path_) -> tuple[str, object]:
+    """Give the column that a leaf belongs to, and what is there for it; `NOTHING` where the column is missing."""
+    if path[:2] == ("metadata", "cas_config"):
+        path = path[2:]
+    elif path[0] in JSON_TEXTS:
+        return str(path[0]), descend(row[str(path[0])], path[1:]) if path[0] in row else NOTHING
+    column = "_".join(key for key in path if isinstance(key, str))
+    if column in ARRAYS and column in row:
+        return column, descend(row[column], path[-1:]) if isinstance(path[-1], int) else list(row[column])
+    return column, row.get(column, NOTHING)
+
+
+def check(record: Record, row: Record) -> None:
+    """Find every leaf of a record in its row, in its column or in `extra`, and nothing else in the row."""
+    extra = row.pop("extra", {})
+    columns, paths = set(), set()
+    for path, leaf in leaves(record):
+        column, cell = cell_of(row, path)
+        if cell is not NOTHING and same(cell, leaf):
+            columns.add(column)
+            continue
+        assert cell is NOTHING, path
+        if leaf is None or leaf == ZERO_TIME or (path, leaf) in CONSTANTS:
+            continue
+        names = [".".join(map(str, path[:length])) for length in range(1, len(path) + 1)]
+        (length, name) = next((length, name) for length, name in enumerate(names, start=1) if name in extra)
+        assert same(descend(extra[name], path[length:]), leaf), path
+        paths.add(name)
+    assert paths == extra.keys()
+    # The callers' own keys are a text of JSON also where there are none beside `cas_config`.
+    assert row.keys() - columns <= ({"metadata"} if row.get("metadata") == {} else set())
+
+
+def check_all(frame: pd.DataFrame, truth: list[Record]) -> None:
+    assert {name: str(dtype) for name, dtype in frame.dtypes.items()} == DTYPES
+    assert frame.index.equals(pd.RangeIndex(len(truth)))
+    assert list(frame["id"]) == [record["id"] for record in truth]
+    for record, row in zip(truth, rows(frame), strict=True):
+        check(record, row)
+
+
+class TestTheWholeAccount:
+    @pytest.mark.parametrize(
+        ("edition", "first", "again"),
+        [("A", [200] * 3, [200] * 3), ("B", [200] * 25, [200] * 25), ("C", [400] + [200] * 25, [200] * 25)],
+    )
+    def test_equals_the_truth_leaf_by_leaf_with_the_fewest_requests(
+        self, sandbox: Sandbox, truth: list[Record], edition: str, first: list[int], again: list[int]
+    ) -> None:
+        sandbox.edition = edition
+        client = client_of(sandbox)
+        frame = load_deployments(include_archived=True, client=client)
+        assert len(truth) == DEPLOYMENTS
+        check_all(frame, truth)
+        assert [request.status for request in sandbox.requests] == first
+        assert frame.attrs["requests"] == len(first)
+
+        sandbox.requests.clear()
+        cached = load_deployments(include_archived=True, client=client)
+        assert sandbox.requests == []
+        pd.testing.assert_frame_equal(cached, frame)
+
+        pulled = load_deployments(include_archived=True, client=client, refresh=True)
+        assert [request.status for request in sandbox.requests] == again
+        pd.testing.assert_frame_equal(pulled, frame)
+
+    def test_only_known_fields_leave_nothing_in_extra(self, sandbox: Sandbox) -> None:
+        """The check above would also find what was put into `extra` instead of its column."""
+        frame = load_deployments(include_archived=True, client=client_of(sandbox))
+        keys = {key for text in frame["extra"].dropna() for key in json.loads(text)}
+        assert keys == {"budget.type", "budget.max_credit_cost", "environment_variables"}
+        missing = frame.isna().all()
+        assert list(missing[missing].index) == []
+
+    @pytest.mark.parametrize("send_next_page", [True, False], ids=["with next_page", "without next_page"])
+    @pytest.mark.parametrize("short_pages", [False, True], ids=["full pages", "short pages"])
+    @pytest.mark.parametrize("edition", "ABC")
+    def test_whatever_the_envelope_is_like(
+        self, sandbox: Sandbox, live: pd.DataFrame, edition: str, *, send_next_page: bool, short_pages: bool
+    ) -> None:
+        """Short pages hold fewer records than asked for, and end in the id of one that is not shown."""
+        sandbox.edition, sandbox.send_next_page, sandbox.short_pages = edition, send_next_page, short_pages
+        assert len(live) < DEPLOYMENTS
+        pd.testing.assert_frame_equal(load_deployments(client=client_of(sandbox)), live)
+
+    def test_attrs_are_json(self, sandbox: Sandbox) -> None:
+        before = datetime.now(UTC)
+        client = client_of(sandbox)
+        frame = load_deployments(client=client)
+        fetched_at = datetime.fromisoformat(frame.attrs["fetched_at"])
+        assert before <= fetched_at <= datetime.now(UTC)
+        assert frame.attrs == {
+            "source": f"{sandbox.base_url}/deployments",
+            "fetched_at": fetched_at.isoformat(),
+            "from_cache": False,
+            "complete": True,
+            "requests": len(sandbox.requests),
+        }
+        assert json.loads(json.dumps(frame.attrs)) == frame.attrs
+        cached = load_deployments(client=client)
+        assert cached.attrs == frame.attrs | {"from_cache": True, "requests": 0}
+
+    def test_the_frame_is_the_callers_own(self, sandbox: Sandbox, live: pd.DataFrame) -> None:
+        """What a caller does to it, and to the arrays in it, reaches neither the cache nor the next frame."""
+        client = client_of(sandbox)
+        for _ in range(3):
+            frame = load_deployments(client=client)
+            pd.testing.assert_frame_equal(frame, live)
+            frame["name"] = "changed"
+            frame.loc[frame["id"] != "", "agent_version"] = 0
+            frame["schedule_upcoming_runs_at"] = None
+
+
+class TestAnEmptyAccount:
+    @pytest.mark.parametrize("edition", "ABC")
+    def test_has_the_same_columns_and_dtypes(self, edition: str) -> None:
+        with Sandbox(deployments=0, runs=0, edition=edition) as sandbox:
+            client = client_of(sandbox)
+            for expected in (False, True):
+                frame = load_deployments(client=client)
+                check_all(frame, [])
+                assert frame.attrs["from_cache"] is expected
+
+    def test_is_what_a_filter_gives_that_fits_none(self, sandbox: Sandbox) -> None:
+        check_all(load_deployments(agent_id="agent_of_nobody", client=client_of(sandbox)), [])
+
+
+@pytest.mark.filterwarnings("ignore::qoderdata.errors.DataQualityWarning")
+@pytest.mark.parametrize("edition", "ABC")
+def test_odd_values_are_kept_to_the_last_leaf(edition: str) -> None:
+    """Values that no column takes, fields that nobody knows, numbers that a float cannot hold."""
+    with Sandbox(deployments=230, seed=3, runs=0, edition=edition) as sandbox:
+        records = sandbox.deployments
+        odd: list[Record] = [
+            {"agent": {"id": "agent_1", "type": "agent", "version": 2**53 + 1}},
+            {"agent": {"id": "agent_1", "type": "team", "version": 2**62}},
+            {"agent": {"id": 7, "version": "seven"}},
+            {"agent": None, "schedule": None, "metadata": None},
+            {"created_at": "2026-06-14T08:58:17.123456999Z", "updated_at": ZERO_TIME, "archived_at": ZERO_TIME},
+            {"created_at": "2026-06-14T08:58:17.1Z", "updated_at": "yesterday", "archived_at": None},
+            {"schedule": {"expression": "", "upcoming_runs_at": ["2026-06-15T01:00:00Z", "soon"]}},
+            {"schedule": {"expression": {"hour": 9}, "timezone": 8, "new": {"deep": [{"er": None}, 1]}}},
+            {"metadata": {"cas_config": {"config": {"timeout_ms": True}, "stats": {"total_runs": 1}}, "a.b": "c"}},
+            {"metadata": {"cas_config": {"stats": {"total_failures": 3}, "session_strategy": []}, "名": ""}},
+            {"vault_ids": ["vault_1", 2], "resources": {"not": "a list"}, "initial_events": []},
+            {"vault_ids": [], "resources": [{"x": [[], {}]}], "initial_events": [{"n": 2**53 + 1}]},
+            {"budget": {"max": 12345678901234567, "per": {"day": [1, 2]}}, "labels": [], "owner": False},
+            {"name": "", "description": "\x00 \u202e \U0001f680", "type": "deployment/2", "status": "resting"},
+        ]
+        for number, change in enumerate(odd):
+            records[16 * number] |= change
+            sandbox.rewrite(records[16 * number])
+        assert sandbox.deployments == records
+        client = client_of(sandbox)
+        with pytest.warns(DataQualityWarning, match=r"\d+ values of \d+ deployments") as caught:
+            frame = load_deployments(include_archived=True, client=client)
+        assert len(caught) == 1, "one warning for the whole load"
+        assert records[2 * 16]["id"] in str(caught[0].message)
+        check_all(frame, records)
+        check_all(load_deployments(include_archived=True, client=client), records)
