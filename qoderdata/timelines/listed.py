@@ -87,12 +87,14 @@ def futures(df: pd.DataFrame, pairs: Pairs, rows: NDArray[np.int64]) -> tuple[li
     of_row = np.empty(rows.size, np.int64)
     lists = df["schedule_upcoming_runs_at"].iloc[rows].tolist()
     for place, (pair, listed) in enumerate(zip(pairs.of_row[rows].tolist(), lists, strict=True)):
-        of_row[place] = numbers.setdefault((pair, _times(listed).tobytes()), len(numbers))
+        of_row[place] = numbers.setdefault((pair, _bytes(listed)), len(numbers))
     found = []
     for pair, raw in numbers:
         schedule = pairs.schedules[pair]
         if isinstance(schedule, Schedule):  # the rows are those
-            found.append(Future(pair, schedule, np.unique(np.frombuffer(raw, np.int64))))
+            listed_times = np.frombuffer(raw, "datetime64[us]")
+            known = np.unique(listed_times[~np.isnat(listed_times)]).astype(np.int64)
+            found.append(Future(pair, schedule, known))
     disagree = np.array([not future.agrees() for future in found], dtype=bool)
     doubtful = rows[disagree[of_row]] if found else rows
     if doubtful.size:
@@ -106,15 +108,16 @@ def futures(df: pd.DataFrame, pairs: Pairs, rows: NDArray[np.int64]) -> tuple[li
     return found, of_row
 
 
-def _times(listed: object) -> NDArray[np.int64]:
+def _bytes(listed: object) -> bytes:
     """Read one cell of the column, whatever library made it: nothing, an array in UTC, or a list of times."""
     if isinstance(listed, np.ndarray) and listed.dtype.kind == "M":
-        times = listed.astype("datetime64[us]", copy=False)
-    elif isinstance(listed, np.ndarray | list | tuple):
-        times = (
-            pd.DatetimeIndex(pd.to_datetime(list(listed), utc=True)).tz_localize(None).to_numpy("datetime64[us]")
+        return listed.astype("datetime64[us]", copy=False).tobytes()
+    if isinstance(listed, np.ndarray | list | tuple):
+        return (
+            pd.DatetimeIndex(pd.to_datetime(list(listed), utc=True))
+            .tz_localize(None)
+            .as_unit("us")
+            .to_numpy()
+            .tobytes()
         )
-    else:
-        return np.empty(0, np.int64)
-    known: NDArray[np.int64] = times[~np.isnat(times)].astype(np.int64)
-    return known
+    return b""

@@ -182,10 +182,13 @@ class _Runs:
     @classmethod
     def read(cls, df: pd.DataFrame, runs: pd.DataFrame, rows: NDArray[np.int64], window: _Window) -> _Runs:
         at = clock.column(runs["triggered_at"], missing=-_FAR)
+        # Ids are looked up once for each deployment, not for each run.
+        deployment, ids = pd.factorize(runs["deployment_id"])
+        place_of = np.append(pd.Index(df["id"].iloc[rows]).get_indexer(pd.Index(ids)), [-1])
+        place = place_of[deployment]
         scheduled = runs["trigger_type"].eq("schedule").fillna(value=False).to_numpy(dtype=bool)
-        wanted = np.flatnonzero(scheduled & (at >= window.begin) & (at < window.end))
-        place = pd.Index(df["id"].iloc[rows]).get_indexer(pd.Index(runs["deployment_id"].iloc[wanted]))
-        at, place = at[wanted][place >= 0], place[place >= 0].astype(np.int64)
+        wanted = scheduled & (at >= window.begin) & (at < window.end) & (place >= 0)
+        at, place = at[wanted], place[wanted]
         order = np.lexsort((at, place))
         return cls(place[order], at[order])
 
