@@ -146,7 +146,7 @@ OF_DEPLOYMENTS: dict[str, Summary] = {
 @pytest.fixture(scope="module")
 def account() -> tuple[pa.Table, pa.Table]:
     """Generate deployments and their runs."""
-    with Sandbox(deployments=60, seed=7, runs=1500) as sandbox:
+    with Sandbox(deployments=15, seed=7, runs=400) as sandbox:
         return (
             frame.from_records(sandbox.deployments, schema.DEPLOYMENTS),
             frame.from_records(sandbox.runs, schema.RUNS),
@@ -176,13 +176,14 @@ def test_summaries_of_an_accounts_deployments(account: tuple[pa.Table, pa.Table]
 @pytest.mark.parametrize("engine", [*EAGER, *LAZY])
 def test_empty_frames(engine: str) -> None:
     """No rows, and the same columns in the same order."""
-    summaries = [*SUMMARIES.values(), *(NOT_ON_DASK.values() if engine != "dask" else [])]
-    for summarise in summaries:
+    names = ["rates by two", "hours in Havana", "errors by one"]
+    names += ["streaks", "occurrences by day", "regressions", "delays"] if engine != "dask" else []
+    for summarise in (({**SUMMARIES, **NOT_ON_DASK})[name] for name in names):
         native = into(schema.RUNS.arrow.empty_table(), schema.RUNS, engine)
         result = quietly(summarise, native)
         expected = summarise(into(schema.RUNS.arrow.empty_table(), schema.RUNS, "pandas"))
-        names = [name for name in [*expected.index.names, *expected.columns] if name]
-        assert open_frame(result).collect_schema().names() == names
+        columns = [name for name in [*expected.index.names, *expected.columns] if name]
+        assert open_frame(result).collect_schema().names() == columns
         assert rows_of(result) == []
 
 

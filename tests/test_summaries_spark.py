@@ -1,0 +1,185 @@
+"""The same rows on Spark as on pandas, lazily, whatever the session's zone. Needs Java; ``make test-spark``."""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+import pyarrow as pa
+import pytest
+
+from qoderdata import frame, schema
+from qoderdata.sandbox import Sandbox
+from qoderdata.summaries import (
+    clock,
+    duration_regressions,
+    error_breakdown,
+    failure_rates,
+    failure_streaks,
+    run_failure_rates,
+    start_delays,
+)
+from qoderdata.summaries.engines import open_frame
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+pytestmark = [
+    pytest.mark.spark,
+    pytest.mark.filterwarnings("ignore:PySpark does not yet fully support pandas:FutureWarning"),
+]
+
+Summary = Callable[[Any], Any]
+OF_RUNS: dict[str, Summary] = {
+    "rates": run_failure_rates,
+    "rates of all": lambda runs: run_failure_rates(runs, None),
+    "days in Berlin": lambda runs: run_failure_rates(runs, freq="1D", tz="Europe/Berlin"),
+    "hours in Havana": lambda runs: run_failure_rates(runs, None, freq="6h", tz="America/Havana"),
+    "weeks": lambda runs: run_failure_rates(runs, "agent_id", freq="1W"),
+    "occurrences by day": lambda runs: run_failure_rates(runs, freq="1D", tz="Asia/Beirut", per="occurrence"),
+    "errors by two": lambda runs: error_breakdown(runs, ["agent_id", "trigger_type"]),
+    "streaks": failure_streaks,
+    "streaks of all": lambda runs: failure_streaks(runs, None),
+    "regressions": lambda runs: duration_regressions(runs, recent="12h", baseline="2D", min_runs=1),
+    "delays": start_delays,
+}
+OF_DEPLOYMENTS: dict[str, Summary] = {
+    "by id": failure_rates,
+    "by two": lambda df: failure_rates(df, ["status", "agent_id"]),
+    "of all": lambda df: failure_rates(df, None),
+}
+
+
+@pytest.fixture(scope="module")
+def spark() -> Iterator[Any]:
+    from pyspark.sql import SparkSession  # noqa: PLC0415 only these tests need it
+
+    session = (
+        SparkSession.builder.master("local[1]")
+        .config("spark.ui.enabled", "false")
+        .config("spark.driver.host", "127.0.0.1")
+        .config("spark.driver.bindAddress", "127.0.0.1")
+        .config("spark.sql.shuffle.partitions", "1")
+        .config("spark.sql.session.timeZone", "America/New_York")
+        .getOrCreate()
+    )
+    yield session
+    session.stop()
+
+
+@pytest.fixture(scope="module")
+def account() -> tuple[pa.Table, pa.Table]:
+    """Generate deployments and their runs."""
+    with Sandbox(deployments=15, seed=7, runs=400) as sandbox:
+        return (
+            frame.from_records(sandbox.deployments, schema.DEPLOYMENTS),
+            frame.from_records(sandbox.runs, schema.RUNS),
+        )
+
+
+def random_runs(seed: int) -> pa.Table:
+    """Draw runs with missing keys, times and values, on both sides of the night when Havana's clocks go back."""
+    draw = random.Random(seed)  # noqa: S311 no secret
+    start = datetime(2025, 10, 30, 20, tzinfo=UTC)
+
+    def time() -> datetime | None:
+        return None if draw.random() < 0.1 else start + timedelta(minutes=30 * draw.randrange(24 * 6))
+
+    rows = [
+        {
+            "id": f"r{i:03}",
+            "deployment_id": draw.choice(["dep_1", "dep_2", None]),
+            "agent_id": draw.choice(["a", None]),
+            "status": draw.choice(["completed", "completed", "failed", "failed", "skipped", "running", None]),
+            "trigger_type": draw.choice(["schedule", "retry", None]),
+            "attempt": draw.choice([1, 2, 3, None]),
+            "triggered_at": time(),
+            "started_at": time(),
+            "duration_ms": draw.choice([None, draw.randrange(10**6)]),
+            "error_type": draw.choice(["timeout", "api", None]),
+        }
+        for i in range(40)
+    ]
+    return pa.Table.from_pylist(rows, schema.RUNS.arrow)
+
+
+def cells(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Write times in UTC and missing values as `None`, so that engines can be compared."""
+
+    def cell(value: Any) -> Any:  # noqa: ANN401 any
+        if isinstance(value, datetime):
+            return value.astimezone(UTC)
+        if isinstance(value, float):
+            return None if math.isnan(value) else pytest.approx(value)
+        return value
+
+    return [{name: cell(value) for name, value in row.items()} for row in rows]
+
+
+def compare(session: Any, summarise: Summary, table: pa.Table, of: schema.Schema) -> None:  # noqa: ANN401 a SparkSession
+    """Hold a summary on Spark against the one on pandas, empty windows apart."""
+    on_pandas = summarise(frame.to_pandas(table, of))
+    if "window" in on_pandas.index.names:
+        on_pandas = on_pandas[on_pandas["runs"] > 0]
+    keyed = on_pandas if on_pandas.index.names == [None] else on_pandas.reset_index()
+    plain = table.drop_columns(
+        [name for name in ("schedule_upcoming_runs_at", "vault_ids") if name in table.column_names]
+    )
+    on_spark = summarise(session.createDataFrame(plain))
+    assert on_spark.columns == list(keyed.columns)
+    expected = cells(pa.Table.from_pandas(keyed, preserve_index=False).to_pylist())
+    assert cells(on_spark.toArrow().to_pylist()) == expected
+
+
+@pytest.mark.parametrize("name", OF_RUNS)
+def test_runs_of_an_account(spark: Any, account: tuple[pa.Table, pa.Table], name: str) -> None:  # noqa: ANN401
+    compare(spark, OF_RUNS[name], account[1], schema.RUNS)
+
+
+@pytest.mark.parametrize("name", OF_DEPLOYMENTS)
+def test_deployments_of_an_account(spark: Any, account: tuple[pa.Table, pa.Table], name: str) -> None:  # noqa: ANN401
+    compare(spark, OF_DEPLOYMENTS[name], account[0], schema.DEPLOYMENTS)
+
+
+@pytest.mark.parametrize("name", OF_RUNS)
+@pytest.mark.parametrize("seed", range(3))
+def test_random_runs(spark: Any, name: str, seed: int) -> None:  # noqa: ANN401
+    compare(spark, OF_RUNS[name], random_runs(seed), schema.RUNS)
+
+
+@pytest.mark.parametrize("name", ["rates", "days in Berlin", "errors by two", "streaks"])
+def test_no_runs(spark: Any, name: str) -> None:  # noqa: ANN401
+    compare(spark, OF_RUNS[name], schema.RUNS.arrow.empty_table(), schema.RUNS)
+
+
+def test_the_session_keeps_its_zone(spark: Any, account: tuple[pa.Table, pa.Table]) -> None:  # noqa: ANN401
+    """The windows are those of `tz` whatever the session says, also when that changes before they are computed."""
+    rates = run_failure_rates(spark.createDataFrame(account[1]), None, freq="1D", tz="Asia/Shanghai")
+    assert spark.conf.get("spark.sql.session.timeZone") == "America/New_York"
+    on_pandas = run_failure_rates(frame.to_pandas(account[1], schema.RUNS), None, freq="1D", tz="Asia/Shanghai")
+    expected = [window.tz_convert("UTC") for window in on_pandas.index[on_pandas["runs"] > 0]]
+    spark.conf.set("spark.sql.session.timeZone", "Asia/Tokyo")
+    try:
+        got = [value.astimezone(UTC) for value in rates.toArrow()["window"].to_pylist()]
+    finally:
+        spark.conf.set("spark.sql.session.timeZone", "America/New_York")
+    assert got == expected
+
+
+@pytest.mark.parametrize(
+    "zone",
+    [
+        "Africa/Cairo", "America/Havana", "America/Sao_Paulo", "Asia/Amman", "Asia/Beirut", "Asia/Chita",
+        "Atlantic/Azores", "Australia/Lord_Howe", "Pacific/Apia", "Europe/Berlin", "UTC",
+    ],
+)  # fmt: skip
+def test_days_begin_when_they_begin_on_pandas(spark: Any, zone: str) -> None:  # noqa: ANN401
+    days = pd.date_range("2010-01-01", "2025-12-31", freq="D").as_unit("us").astype("int64")
+    table = open_frame(spark.createDataFrame(pa.table({"day": days.to_numpy()})))
+    begins = clock.add(table.lazy(), "begins", clock.first_instant(zone), "day").to_native().toArrow()["begins"]
+    expected = clock.first_instant(zone).pandas(pd.Series(days, dtype="Int64"))
+    assert begins.to_pylist() == expected.tolist()
