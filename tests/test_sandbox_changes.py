@@ -141,6 +141,7 @@ def test_unfinished_runs_end(sandbox: Sandbox, status: str) -> None:
     sandbox.create_runs(20, status="pending")
     unfinished = [run for run in sandbox.runs if run["status"] in ("pending", "running")]
     assert {run["status"] for run in unfinished} == {"pending", "running"}
+    assert len(get(sandbox, "/deployment_runs", status="running")["data"]) > 0
     for run in unfinished:
         finished = sandbox.finish_run(run["id"], status=status)
         assert get(sandbox, f"/deployment_runs/{run['id']}") == finished
@@ -163,6 +164,7 @@ def test_retention_forgets_runs_and_keeps_the_counters(sandbox: Sandbox) -> None
     runs, deployments = sandbox.runs, sandbox.deployments
     before = datetime.fromisoformat(runs[150]["created_at"][:19] + "+00:00")
     kept = [run for run in runs if nanoseconds(run["created_at"]) >= int(before.timestamp()) * 10**9]
+    assert get(sandbox, "/deployment_runs", limit="100", after_id=kept[100]["id"])["has_more"]
     assert sandbox.forget_runs(before) == len(runs) - len(kept) > 200
     assert sandbox.runs == kept
     assert sandbox.deployments == deployments
