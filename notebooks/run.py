@@ -24,15 +24,27 @@ def notebooks() -> list[Path]:
     return sorted(FOLDER.glob("[0-9][0-9]-*.ipynb"))
 
 
+def read(path: Path) -> nbformat.NotebookNode:
+    """Read a notebook as it is on disk."""
+    return nbformat.read(path, as_version=4)
+
+
 def run(path: Path) -> nbformat.NotebookNode:
     """Execute a notebook on the sandbox, in a fresh kernel, and give it with its outputs."""
-    book = nbformat.read(path, as_version=4)
+    book = read(path)
     environment = {name: value for name, value in os.environ.items() if not name.startswith("QODER")}
     client = NotebookClient(book, timeout=_PATIENCE_SECONDS, resources={"metadata": {"path": str(FOLDER)}})
     client.execute(env=environment)
     for cell in book.cells:
         cell.metadata.pop("execution", None)
+        # A progress bar erases itself in front of people; kept in a file it would stay.
+        if cell.cell_type == "code":
+            cell.outputs = [output for output in cell.outputs if not _is_bar(output)]
     return book
+
+
+def _is_bar(output: nbformat.NotebookNode) -> bool:
+    return output.get("name") == "stderr" and "\r" in output.text
 
 
 def outputs(book: nbformat.NotebookNode) -> list[str]:
@@ -58,7 +70,7 @@ def main() -> int:
         book = run(path)
         if arguments.write:
             nbformat.write(book, path)
-        elif outputs(book) != outputs(nbformat.read(path, as_version=4)):
+        elif outputs(book) != outputs(read(path)):
             stale.append(path.name)
         sys.stdout.write(f"{path.name}\n")
     if stale:
