@@ -313,3 +313,18 @@ def test_a_refresh_that_is_killed_anywhere_shows_neither_half_of_a_fold(moves: i
         for run, row in kept.items():
             assert row in [rows(flatten_runs([known]))[run] for known in service.ever[run]]
         check(service, folder, service.load(folder, refresh=True), None, None)
+
+
+@pytest.mark.parametrize("edition", ["A", "C", "L"])
+@pytest.mark.parametrize("page", [2, 3])
+def test_a_filter_that_is_ignored_or_hides_a_gap_loses_nothing(page: int, edition: str) -> None:
+    """First some hours, then the whole list: what the filter kept back the first time comes the second time."""
+    for minutes in range(0, 400, 80):
+        service = Service(page, edition)
+        service.create(14, status="completed", minutes=40)
+        with tempfile.TemporaryDirectory() as folder:
+            since = service.now - timedelta(minutes=minutes)
+            check(service, folder, service.load(folder, since=since), since, None)
+            frame = service.load(folder)
+            check(service, folder, frame, None, None)
+            assert len(frame) == 14

@@ -42,7 +42,7 @@ a warning, and everything is read again.
 - `partitions`, `upkeep`: the data set, and how it is kept in order
 - `merging`: which reading of a run counts, and in which order runs are given
 - `manifest`: what counts
-- `usage`: how much there is, and how to clear it
+- `stores`: how much all stores of a cache folder hold, and how to clear them
 """
 
 from qoderdata.store.coverage import Coverage, Listing, Stretch
@@ -52,7 +52,7 @@ from qoderdata.store.merging import condition, newest_first
 from qoderdata.store.partitions import DamagedStoreError
 from qoderdata.store.reader import RunReader
 from qoderdata.store.runs import RunStore
-from qoderdata.store.usage import Usage, clear, usage
+from qoderdata.store.stores import Usage, clear, usage
 
 __all__ = [
     "Coverage",

@@ -10,7 +10,7 @@ import contextlib
 import itertools
 import secrets
 from collections import defaultdict
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, cast
 
 import pyarrow as pa
@@ -30,6 +30,9 @@ if TYPE_CHECKING:
 FOLDER = "data"
 #: Where Hive puts what has no day.
 NO_DAY = "__HIVE_DEFAULT_PARTITION__"
+
+#: How a data file's name begins: with the time when it was written, in UTC.
+TIME = "%Y%m%dT%H%M%S"
 
 _SUFFIX = ".parquet"
 _KEY = "day="
@@ -168,6 +171,8 @@ def add(
             del after[superseded]
         if rows:
             after[name] = rows
+        else:
+            folder.remove(f"{FOLDER}/{name}")
     return after, _rows(runs, sorted(itertools.chain.from_iterable(new.values())))
 
 
@@ -195,7 +200,8 @@ def stream(folder: Folder, files: list[str], *, without: AbstractSet[str]) -> It
 
 def write(folder: Folder, day: str, batches: Iterator[pa.RecordBatch], table: pa.Table) -> tuple[str, int]:
     """Write one data file, the new runs before the old, and give its name and how many runs it has."""
-    name = f"{_KEY}{day}/{secrets.token_hex(8)}{_SUFFIX}"
+    # The time is for `upkeep.sweep`: not every file system that a URL opens tells how old a file is.
+    name = f"{_KEY}{day}/{datetime.now(UTC).strftime(TIME)}-{secrets.token_hex(4)}{_SUFFIX}"
     rows = 0
 
     def write(sink: pa.NativeFile) -> None:

@@ -72,8 +72,9 @@ def sweep(folder: Folder, files: Iterable[str], *, before: datetime) -> None:
         The folder cannot be written.
     """
     current = {folder.full(f"{partitions.FOLDER}/{name}") for name in files}
+    latest = before.strftime(partitions.TIME)
     for info in folder.files(partitions.FOLDER):
-        if info.path not in current and (folder.local or (info.mtime is not None and info.mtime < before)):
+        if info.path not in current and (folder.local or info.base_name < latest):
             folder.filesystem.delete_file(info.path)
 
 
