@@ -8,6 +8,7 @@ since it has no grouped quantile.
 
 from __future__ import annotations
 
+import functools
 import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -123,7 +124,7 @@ class Source:
         grouped
             One row a group: few rows, which eager callers get computed here.
         finish
-            Adds what the groups tell.
+            Adds what the groups tell. Dask sends it to its workers, with all that it refers to: never the frame.
         keys
             The key columns of the result.
         dtypes
@@ -137,15 +138,11 @@ class Source:
             With the keys as index on pandas, as the first columns elsewhere.
         """
 
-        def whole(frame: nw.LazyFrame[Any]) -> nw.LazyFrame[Any]:
-            by = {**order, **dict.fromkeys(keys, False)}
-            chosen = finish(frame).select(*keys, *dtypes)
-            return chosen.sort(*by, descending=list(by.values()), nulls_last=True) if by else chosen
-
+        whole = functools.partial(_whole, finish=finish, keys=list(keys), names=list(dtypes), order=dict(order))
         if self.engine.is_dask():
             # Dask sorts by one column, and computes at once to do it; pandas sorts its one partition, later.
             one = grouped.to_native().repartition(npartitions=1)
-            return one.map_partitions(lambda part: whole(open_frame(part).lazy()).to_native().astype(dtypes))
+            return one.map_partitions(_whole_partition, whole, dict(dtypes))
         if not self.eager:
             return whole(grouped).to_native()
         if self.engine.is_pyarrow():
@@ -203,6 +200,27 @@ def read(
         return Source(frame=cut, engine=opened.implementation, eager=False, keys=keys)
     lazy = _in_duckdb(cut.to_native()) if opened.implementation.is_pyarrow() else cut.lazy()
     return Source(frame=lazy, engine=opened.implementation, eager=True, keys=keys)
+
+
+def _whole(
+    frame: nw.LazyFrame[Any],
+    *,
+    finish: Callable[[nw.LazyFrame[Any]], nw.LazyFrame[Any]],
+    keys: Sequence[str],
+    names: Sequence[str],
+    order: Mapping[str, bool],
+) -> nw.LazyFrame[Any]:
+    by = {**order, **dict.fromkeys(keys, False)}
+    chosen = finish(frame).select(*keys, *names)
+    return chosen.sort(*by, descending=list(by.values()), nulls_last=True) if by else chosen
+
+
+def _whole_partition(
+    part: Any,  # noqa: ANN401 a pandas frame
+    whole: Callable[[nw.LazyFrame[Any]], nw.LazyFrame[Any]],
+    dtypes: Mapping[str, str],
+) -> Any:  # noqa: ANN401 likewise
+    return whole(open_frame(part).lazy()).to_native().astype(dtypes)
 
 
 def _in_duckdb(table: Any) -> nw.LazyFrame[Any]:  # noqa: ANN401 a pyarrow.Table

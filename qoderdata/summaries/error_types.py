@@ -80,9 +80,10 @@ def error_breakdown(runs: IntoFrameT, by: str | Sequence[str] | None = None) -> 
         nw.len().alias("count"), nw.col("_at").min().alias("_first"), nw.col("_at").max().alias("_last")
     )
     grouped = grouped.with_columns(nw.col("count").cast(nw.Int64))
+    grouping = source.grouping
 
     def finish(frame: nw.LazyFrame[Any]) -> nw.LazyFrame[Any]:
-        all_ = nw.col("count").sum().over(*source.grouping)
+        all_ = nw.col("count").sum().over(*grouping)
         frame = frame.with_columns((nw.col("count") / all_.cast(nw.Float64)).alias("share"))
         frame = clock.add(frame, "first_seen", clock.instant("UTC"), "_first")
         return clock.add(frame, "last_seen", clock.instant("UTC"), "_last")

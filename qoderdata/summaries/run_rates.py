@@ -138,9 +138,10 @@ def run_failure_rates(
     grouping = [*source.grouping, "window"] if windows else source.grouping
     grouped = rows.group_by(*grouping).agg(nw.len().alias("runs"), nw.col(*_COUNTS[1:]).sum(), *_quantiles(source))
     grouped = grouped.with_columns(nw.col(*_COUNTS).cast(nw.Int64))
+    without_durations = source.engine.is_dask()
 
     def finish(frame: nw.LazyFrame[Any]) -> nw.LazyFrame[Any]:
-        if source.engine.is_dask():
+        if without_durations:
             frame = frame.with_columns(*(_MISSING.alias(name) for name in _DURATIONS))
         if labels:
             frame = _with_empty_windows(frame, grouping, labels)
