@@ -250,12 +250,20 @@ class TestRuns:
         deployments = flatten_deployments([deployment(3, "a")])
         runs.attrs = {"fetched_at": "2026-06-14T10:00:00+00:00"}
         page = report(tmp_path, deployments, runs=runs)
-        assert page.tile("Missed") == ["2", "2 of them certain"]
+        assert page.tile("Missed") == ["2", "none in doubt"]
         text = " ".join(page.words)
         assert "from 2026-06-14 00:05 UTC to 2026-06-14 10:00 UTC" in text
-        assert "2 2 2026-06-14 04:05 UTC 2026-06-14 07:05 UTC" in text
+        assert "2 0 2026-06-14 04:05 UTC 2026-06-14 07:05 UTC" in text
         runs.attrs = {}
-        assert report(tmp_path, deployments, runs=runs).tile("Missed") == ["2", "2 of them certain"]
+        assert report(tmp_path, deployments, runs=runs).tile("Missed") == ["2", "none in doubt"]
+
+    def test_what_cannot_be_told_is_not_missed(self, tmp_path: Path) -> None:
+        """A deployment that was changed in that time may have had another schedule."""
+        runs = flatten_runs([run(3, hour, "completed") for hour in (0, 2)])
+        deployments = flatten_deployments([deployment(3, "a", updated_at="2026-06-14T01:30:00Z")])
+        page = report(tmp_path, deployments, runs=runs)
+        assert page.tile("Missed") == ["0", "1 more are in doubt"]
+        assert "0 1 2026-06-14 01:05 UTC 2026-06-14 01:05 UTC" in " ".join(page.words)
 
     def test_slower(self, tmp_path: Path) -> None:
         runs = [

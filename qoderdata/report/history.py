@@ -108,19 +108,19 @@ def missed(material: Material) -> Section:
     since, until = (moment(time, material.tz) for time in material.missed_window)
     if material.missed.empty:
         return Section("missed", title, [nothing(f"Nothing was missed from {since} to {until}.")])
-    times = material.missed.astype({"deployment_id": "str", "certain": "bool"})
+    times = material.missed.assign(doubtful=~material.missed["certain"])
     grouped = times.groupby("deployment_id")
     summary = grouped.agg(
-        missed_=("scheduled_at", "size"),
         certain=("certain", "sum"),
+        doubtful=("doubtful", "sum"),
         first=("scheduled_at", "min"),
         last=("scheduled_at", "max"),
     ).reset_index()
-    summary = summary.sort_values(["certain", "missed_", "deployment_id"], ascending=[False, False, True])
+    summary = summary.sort_values(["certain", "doubtful", "deployment_id"], ascending=[False, False, True])
     columns = [
         Column("Deployment", lambda row: material.who(row.deployment_id)),
-        Column("Missed", lambda row: element("strong", f"{row.missed_:,}"), number=True),
-        Column("Certain", lambda row: f"{row.certain:,}", number=True),
+        Column("Missed", lambda row: element("strong", f"{row.certain:,}"), number=True),
+        Column("In doubt", lambda row: f"{row.doubtful:,}", number=True),
         Column("First", lambda row: material.time(row.first)),
         Column("Last", lambda row: material.time(row.last)),
     ]
@@ -129,12 +129,12 @@ def missed(material: Material) -> Section:
         title,
         [
             sentence(
-                f"Scheduled times from {since} to {until} for which no run was triggered. Not certain where the "
+                f"Scheduled times from {since} to {until} for which no run was triggered. In doubt where the "
                 "deployment is paused now or was changed in that time: the service keeps no history of either."
             ),
             table(summary, columns, caption="Missed triggers by deployment", rows="deployments"),
         ],
-        count=f"{len(times):,}",
+        count=f"{times['certain'].sum():,}",
     )
 
 

@@ -98,7 +98,9 @@ def _tiles(material: Material) -> list[Markup]:
     ]
     if material.missed is not None:
         certain = int(material.missed["certain"].sum())
-        tiles.append(_tile("Missed", f"{len(material.missed):,}", f"{certain:,} of them certain", bad=certain > 0))
+        doubtful = len(material.missed) - certain
+        note = f"{doubtful:,} more are in doubt" if doubtful else "none in doubt"
+        tiles.append(_tile("Missed", f"{certain:,}", note, bad=certain > 0))
     return tiles
 
 
