@@ -137,12 +137,13 @@ class Source:
         frame
             With the keys as index on pandas, as the first columns elsewhere.
         """
-
         whole = functools.partial(_whole, finish=finish, keys=list(keys), names=list(dtypes), order=dict(order))
         if self.engine.is_dask():
             # Dask sorts by one column, and computes at once to do it; pandas sorts its one partition, later.
             one = grouped.to_native().repartition(npartitions=1)
-            return one.map_partitions(_whole_partition, whole, dict(dtypes))
+            return one.map_partitions(
+                lambda part: whole(open_frame(part).lazy()).to_native().astype(dtypes).reset_index(drop=True)
+            )
         if not self.eager:
             return whole(grouped).to_native()
         if self.engine.is_pyarrow():
