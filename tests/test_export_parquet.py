@@ -16,10 +16,13 @@ import pytest
 
 from qoderdata.export import engines, export_csv, export_parquet
 from qoderdata.frame import flatten_deployments, flatten_runs
+from qoderdata.schema import DEPLOYMENTS, RUNS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
+
+    from qoderdata.schema import Schema
 
 MOMENTS = [datetime(2026, 6, 15, 1, tzinfo=UTC), datetime(2026, 6, 16, 1, tzinfo=UTC)]
 
@@ -62,10 +65,17 @@ def test_pandas_reads_the_same_frame(frame: pd.DataFrame, tmp_path: Path) -> Non
     assert json.loads(again["extra"][0])["environment_variables.KEY"] == "kept"
 
 
-@pytest.mark.parametrize("flatten", [flatten_deployments, flatten_runs])
-def test_empty_frame_keeps_its_types(flatten: Any, tmp_path: Path) -> None:  # noqa: ANN401 - two functions
-    export_parquet(flatten([]), tmp_path / "x.parquet")
-    same(pd.read_parquet(tmp_path / "x.parquet"), flatten([]))
+@pytest.mark.parametrize(("flatten", "schema"), [(flatten_deployments, DEPLOYMENTS), (flatten_runs, RUNS)])
+@pytest.mark.parametrize("records", [[], [{"id": "x", "deployment_id": "y"}]])
+def test_types_do_not_depend_on_the_data(
+    flatten: Callable[[list[dict[str, str]]], pd.DataFrame],
+    schema: Schema,
+    records: list[dict[str, str]],
+    tmp_path: Path,
+) -> None:
+    export_parquet(flatten(records), tmp_path / "x.parquet")
+    same(pd.read_parquet(tmp_path / "x.parquet"), flatten(records))
+    assert pq.read_schema(tmp_path / "x.parquet").equals(schema.arrow)
 
 
 def test_part_of_a_frame(frame: pd.DataFrame, tmp_path: Path) -> None:

@@ -90,8 +90,8 @@ def load(material: Material) -> Section:
         title,
         [
             sentence(
-                f"{len(week):,} triggers by weekday and hour, in {material.tz}; and of those of the busiest hours, "
-                "how many start in the very first minute."
+                f"{len(week):,} triggers by weekday and hour, in {material.tz}; and of those of the busiest "
+                "hours, how many start in the very first minute."
             ),
             picture(
                 lambda ax: plot_trigger_load(week, ax=ax),
