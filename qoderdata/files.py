@@ -2,8 +2,9 @@
 
 On a local disk a file is written under a temporary name in the same folder, flushed to the disk and renamed
 over its target, so that a reader sees the old file or the new one. An object store has no rename, but an
-upload appears only when it is complete: there the bytes are made first and sent in one upload. What is in a
-file is its writer's business.
+upload appears only when it is complete: there the bytes are made first and sent in one upload, and one that
+breaks off leaves the old object. Listings are never remembered, since other machines write too. What is in a file
+is its writer's business.
 """
 
 from __future__ import annotations
@@ -12,8 +13,9 @@ import contextlib
 import errno
 import os
 import secrets
+from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 import filelock
@@ -23,7 +25,7 @@ from pyarrow import fs
 from qoderdata.errors import CacheError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping
 
 _PRIVATE_FILE = 0o600
 _PRIVATE_FOLDER = 0o700
@@ -95,11 +97,12 @@ class Folder:
         self.location = str(location)
         is_url, is_file = "://" in self.location, self.location.startswith("file://")
         self.local = is_file or not is_url
+        self._remote: Any = None
         if self.local:
             self.filesystem: fs.FileSystem = fs.LocalFileSystem()
             self.path = str(Path(_file_path(self.location) if is_file else self.location).absolute())
         else:
-            self.filesystem, self.path = _open_url(self.location)
+            self.filesystem, self.path, self._remote = _open_url(self.location)
 
     def __repr__(self) -> str:
         return f"Folder({self.location!r})"
@@ -134,21 +137,30 @@ class Folder:
             return
         sink = pa.BufferOutputStream()
         write(sink)
-        with self.filesystem.open_output_stream(path) as upload:
-            upload.write(sink.getvalue())
+        with self._naming_failure():
+            if self._remote is not None:
+                self._remote.pipe_file(path, sink.getvalue().to_pybytes())
+                return
+            with self.filesystem.open_output_stream(path) as upload:
+                upload.write(sink.getvalue())
 
     def read(self, name: str) -> pa.Buffer | None:
         """Give a file's bytes, or ``None`` where there is no such file."""
+        path = self.full(name)
         try:
-            with self.filesystem.open_input_file(self.full(name)) as source:
-                return source.read_buffer()
+            with self._naming_failure():
+                if self._remote is not None:
+                    return pa.py_buffer(self._remote.cat_file(path))
+                with self.filesystem.open_input_file(path) as source:
+                    return source.read_buffer()
         except (FileNotFoundError, NotADirectoryError):
             return None
 
     def files(self, below: str = "") -> list[fs.FileInfo]:
         """List the files under a folder below this one, at any depth; temporary ones and locks left out."""
         base = self.full(below) if below else self.path
-        infos = self.filesystem.get_file_info(fs.FileSelector(base, allow_not_found=True, recursive=True))
+        with self._naming_failure():
+            infos = self._list(base)
         return [
             info
             for info in infos
@@ -157,7 +169,7 @@ class Folder:
 
     def remove(self, name: str) -> None:
         """Remove a file below this folder; one that is not there is no error."""
-        with contextlib.suppress(FileNotFoundError):
+        with contextlib.suppress(FileNotFoundError), self._naming_failure():
             self.filesystem.delete_file(self.full(name))
 
     def sweep(self) -> None:
@@ -195,6 +207,36 @@ class Folder:
         except filelock.Timeout as error:
             raise CacheError(f"another process holds {path}; try again when it has finished") from error
 
+    def _list(self, base: str) -> list[fs.FileInfo]:
+        if self._remote is None:
+            return self.filesystem.get_file_info(fs.FileSelector(base, allow_not_found=True, recursive=True))
+        # pyarrow's view of fsspec asks three times as often, and does not tell when an object was written.
+        try:
+            found = self._remote.find(base, detail=True)
+        except FileNotFoundError:
+            return []
+        return [
+            fs.FileInfo(path, fs.FileType.File, size=facts["size"], mtime=_written_at(facts))
+            for path, facts in found.items()
+            if facts["type"] == "file"
+        ]
+
+    @contextlib.contextmanager
+    def _naming_failure(self) -> Iterator[None]:
+        """Turn what an object store's client raises into an `OSError`, as a disk does."""
+        try:
+            yield
+        except Exception as error:
+            if self.local or isinstance(error, OSError):
+                raise
+            raise OSError(f"{self.location} cannot be reached: {error}") from error
+
+
+def _written_at(facts: Mapping[str, Any]) -> datetime | None:
+    """Find when an object was written; each store has a word of its own for it."""
+    times = (facts.get(name) for name in ("mtime", "LastModified", "last_modified", "updated", "created"))
+    return next((time for time in times if isinstance(time, datetime)), None)
+
 
 def _make_private(folder: Path) -> None:
     missing = [path for path in (folder, *folder.parents) if not path.exists()]
@@ -208,16 +250,17 @@ def _file_path(url: str) -> str:
     return url2pathname(urlsplit(url).path)
 
 
-def _open_url(url: str) -> tuple[fs.FileSystem, str]:
+def _open_url(url: str) -> tuple[fs.FileSystem, str, Any]:
+    """Open a URL: pyarrow's view of it, the path in that, and fsspec's own view where there is one."""
     try:
         from fsspec.core import url_to_fs  # noqa: PLC0415 - only where a URL is given
     except ImportError:
         try:
-            return fs.FileSystem.from_uri(url)
+            return *fs.FileSystem.from_uri(url), None
         except (pa.ArrowInvalid, pa.ArrowNotImplementedError, OSError) as error:
             raise CacheError(f"nothing here opens {url}: install fsspec and the package for that store") from error
     try:
-        opened, path = url_to_fs(url)
+        opened, path = url_to_fs(url, use_listings_cache=False)
     except (ImportError, ValueError) as error:
         raise CacheError(f"nothing here opens {url}: {error}") from error
-    return fs.PyFileSystem(fs.FSSpecHandler(opened)), path  # type: ignore[abstract]
+    return fs.PyFileSystem(fs.FSSpecHandler(opened)), path, opened  # type: ignore[abstract]
