@@ -1,0 +1,207 @@
+"""`load_runs` when the service, the network or the disk fails: no run is lost, and people are told."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+import pytest
+
+from qoderdata.client import Client
+from qoderdata.errors import (
+    APIConnectionError,
+    AuthenticationError,
+    CacheError,
+    CacheWarning,
+    DataQualityWarning,
+    PaginationError,
+)
+from qoderdata.frame import flatten_runs
+from qoderdata.load.runs import load_runs
+from qoderdata.sandbox import Sandbox
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+
+@pytest.fixture
+def newest() -> Iterator[Sandbox]:
+    """Run the newest edition, for what does not hang on the edition."""
+    with Sandbox(deployments=20, seed=7, runs=450) as running:
+        yield running
+
+
+def load(sandbox: Sandbox, folder: Path | str, *, client: Client | None = None, **options: Any) -> pd.DataFrame:  # noqa: ANN401
+    """Load as a process does that has just begun."""
+    client = client or Client(pat=sandbox.pat, base_url=sandbox.base_url)
+    return load_runs(client=client, cache_dir=folder, **options)
+
+
+def truth(sandbox: Sandbox, wanted: Callable[[dict[str, Any]], bool] = lambda _: True) -> pd.DataFrame:
+    return flatten_runs([run for run in sandbox.runs if wanted(run)])
+
+
+def triggered(run: dict[str, Any]) -> pd.Timestamp:
+    return pd.Timestamp(run["triggered_at"])
+
+
+def test_offline_takes_what_there_is_and_says_what_is_missing(newest: Sandbox, tmp_path: Path) -> None:
+    with pytest.raises(CacheError, match="Call once without offline"):
+        load(newest, tmp_path, offline=True)
+    at = triggered(newest.runs[50])
+    near = load(newest, tmp_path, since=at)
+    before = len(newest.requests)
+    pd.testing.assert_frame_equal(load(newest, tmp_path, since=at, offline=True), near)
+    with pytest.warns(DataQualityWarning, match="not all runs that are asked for are kept"):
+        frame = load(newest, tmp_path, offline=True)
+    assert frame.attrs["complete"] is False
+    assert set(frame["id"]) >= set(near["id"])
+    assert len(newest.requests) == before
+
+
+def test_a_revoked_token_keeps_the_pages_that_came(newest: Sandbox, tmp_path: Path) -> None:
+    newest.misbehave("401", at=4)
+    with pytest.raises(AuthenticationError) as caught:
+        load(newest, tmp_path)
+    assert "The pages that came are kept: the next call goes on from there." in caught.value.__notes__
+    before = len(newest.requests)
+    pd.testing.assert_frame_equal(load(newest, tmp_path), truth(newest))
+    assert before + len(newest.requests[before:]) <= 6 + 3
+
+
+@pytest.mark.parametrize("fault", ["repeat-cursor", "no-cursor"])
+def test_a_list_that_cannot_be_walked_is_an_error_and_never_half_of_the_rows(
+    newest: Sandbox, tmp_path: Path, fault: str
+) -> None:
+    newest.misbehave(fault, at=3)
+    with pytest.raises(PaginationError):
+        load(newest, tmp_path)
+    pd.testing.assert_frame_equal(load(newest, tmp_path), truth(newest))
+
+
+@pytest.mark.parametrize(
+    "fault", ["429", "500", "502-html", "503-empty", "reset", "cut-body", "cut-json", "overlap"]
+)
+def test_faults_that_pass_leave_no_trace(newest: Sandbox, tmp_path: Path, fault: str) -> None:
+    for at in (1, 3, 5):
+        newest.misbehave(fault, at=at)
+    pd.testing.assert_frame_equal(load(newest, tmp_path), truth(newest))
+
+
+def test_when_the_service_cannot_be_reached_the_error_says_what_is_kept(newest: Sandbox, tmp_path: Path) -> None:
+    client = Client(pat=newest.pat, base_url=newest.base_url, max_retries=0)
+    load(newest, tmp_path, client=client)
+    load(newest, tmp_path, client=client, status="failed", max_age="0s")
+    for options in ({}, {"status": "failed"}):
+        newest.misbehave("reset")
+        with pytest.raises(APIConnectionError) as caught:
+            load(newest, tmp_path, client=client, refresh=True, **options)
+        assert "offline=True takes it" in "".join(caught.value.__notes__)
+
+
+def test_a_forgotten_cursor_is_no_end(newest: Sandbox, tmp_path: Path) -> None:
+    """A pull was cut off, and then retention took the run that it would go on behind."""
+    newest.misbehave("401", at=4)
+    with pytest.raises(AuthenticationError):
+        load(newest, tmp_path)
+    newest.forget_runs(triggered(newest.runs[150]))
+    frame = load(newest, tmp_path)
+    assert set(frame["id"]) >= {run["id"] for run in newest.runs}
+    assert frame.attrs["complete"]
+
+
+def test_a_folder_that_cannot_be_written_is_a_warning(newest: Sandbox, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    newest.create_runs(1, status="running")
+    with pytest.warns(CacheWarning, match="the runs are not kept"):
+        frame = load(newest, tmp_path / "file")
+    pd.testing.assert_frame_equal(frame, truth(newest))
+
+
+def test_a_disk_that_becomes_full_is_a_warning(
+    newest: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from qoderdata.files import Folder  # noqa: PLC0415
+
+    replace, left = Folder.replace, [4]
+
+    def full(self: Folder, name: str, write: Any) -> None:  # noqa: ANN401
+        left[0] -= 1
+        if left[0] < 0:
+            raise OSError(28, "No space left on device")
+        replace(self, name, write)
+
+    monkeypatch.setattr(Folder, "replace", full)
+    with pytest.warns(CacheWarning, match="No space left on device"):
+        frame = load(newest, tmp_path)
+    pd.testing.assert_frame_equal(frame, truth(newest))
+    monkeypatch.setattr(Folder, "replace", replace)
+    again = load(newest, tmp_path)
+    pd.testing.assert_frame_equal(again, frame)
+    assert again.attrs["requests"] < frame.attrs["requests"]
+
+
+def data_files(folder: Path) -> list[Path]:
+    return sorted(folder.glob("runs/*/data/*/*.parquet"))
+
+
+@pytest.mark.parametrize(
+    "harm", [Path.unlink, lambda file: file.write_bytes(b"PAR1 nothing PAR1")], ids=["gone", "torn"]
+)
+@pytest.mark.parametrize("refresh", [False, True])
+def test_a_damaged_data_file_is_read_again(
+    newest: Sandbox, tmp_path: Path, harm: Callable[[Path], object], *, refresh: bool
+) -> None:
+    load(newest, tmp_path)
+    harm(data_files(tmp_path)[-1])
+    with pytest.warns(CacheWarning, match=r"1 of \d+ data files .* are gone or damaged"):
+        frame = load(newest, tmp_path, refresh=refresh)
+    pd.testing.assert_frame_equal(frame, truth(newest))
+    assert load(newest, tmp_path).attrs["requests"] == 0
+
+
+def test_offline_a_damaged_data_file_is_an_error(newest: Sandbox, tmp_path: Path) -> None:
+    load(newest, tmp_path)
+    data_files(tmp_path)[0].unlink()
+    with pytest.raises(CacheError, match="gone or damaged"):
+        load(newest, tmp_path, offline=True)
+
+
+@pytest.mark.parametrize("content", [b"{", b"[]", b'{"format": 999}'])
+def test_a_manifest_that_cannot_be_used_is_as_none(newest: Sandbox, tmp_path: Path, content: bytes) -> None:
+    load(newest, tmp_path)
+    (manifest,) = tmp_path.glob("runs/*/manifest.json")
+    manifest.write_bytes(content)
+    with pytest.warns(CacheWarning, match="its manifest cannot be used"):
+        frame = load(newest, tmp_path)
+    pd.testing.assert_frame_equal(frame, truth(newest))
+    assert load(newest, tmp_path).attrs["requests"] == 0
+    assert sum(len(pd.read_parquet(file, columns=["id"])) for file in data_files(tmp_path)) == len(frame)
+
+
+def test_values_that_do_not_fit_are_kept_and_told_once(newest: Sandbox, tmp_path: Path) -> None:
+    odd = newest.runs[3] | {"duration_ms": "long"}
+    newest.rewrite(odd)
+    with pytest.warns(DataQualityWarning, match="do not fit"):
+        frame = load(newest, tmp_path)
+    assert frame.loc[3, "extra"] == '{"duration_ms":"long"}'
+    pd.testing.assert_frame_equal(load(newest, tmp_path), frame)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"status": "done"}, "allowed are 'pending', 'running', 'completed', 'failed', 'skipped', None"),
+        ({"trigger_type": "cron"}, "allowed are 'manual', 'schedule', 'retry', None"),
+        ({"deployment_id": " "}, "deployment_id is empty"),
+        ({"since": "2026-06-01"}, "has no time zone"),
+        ({"until": "soon"}, "or an age, like '30D'"),
+        ({"since": "2026-06-02T00:00Z", "until": "2026-06-01T00:00Z"}, "no run can be in between"),
+        ({"max_age": "old"}, "max_age='old' is not a length of time"),
+        ({"refresh": True, "offline": True}, "give one of them"),
+    ],
+)
+def test_what_cannot_be_meant(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        load_runs(**options)
