@@ -312,6 +312,7 @@ def test_dask_says_that_percentiles_are_missing(account: tuple[pa.Table, pa.Tabl
     computed = rates.compute()
     assert computed[DURATIONS].isna().all(axis=None)
     assert str(computed["runs"].dtype) == "Int64"
+    assert computed.index.tolist() == list(range(len(computed)))
 
 
 @pytest.mark.parametrize(

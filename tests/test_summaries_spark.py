@@ -179,7 +179,7 @@ def test_the_session_keeps_its_zone(spark: Any, account: tuple[pa.Table, pa.Tabl
 )  # fmt: skip
 def test_days_begin_when_they_begin_on_pandas(spark: Any, zone: str) -> None:  # noqa: ANN401
     days = pd.date_range("2010-01-01", "2025-12-31", freq="D").as_unit("us").astype("int64")
-    table = open_frame(spark.createDataFrame(pa.table({"day": days.to_numpy()})))
+    table = open_frame(spark.createDataFrame(pa.table({"day": pa.array(days)})))
     begins = clock.add(table.lazy(), "begins", clock.first_instant(zone), "day").to_native().toArrow()["begins"]
     expected = clock.first_instant(zone).pandas(pd.Series(days, dtype="Int64"))
     assert begins.to_pylist() == expected.tolist()

@@ -141,9 +141,7 @@ class Source:
         if self.engine.is_dask():
             # Dask sorts by one column, and computes at once to do it; pandas sorts its one partition, later.
             one = grouped.to_native().repartition(npartitions=1)
-            return one.map_partitions(
-                lambda part: whole(open_frame(part).lazy()).to_native().astype(dtypes).reset_index(drop=True)
-            )
+            return one.map_partitions(_whole_partition, whole, dict(dtypes))
         if not self.eager:
             return whole(grouped).to_native()
         if self.engine.is_pyarrow():
@@ -221,7 +219,7 @@ def _whole_partition(
     whole: Callable[[nw.LazyFrame[Any]], nw.LazyFrame[Any]],
     dtypes: Mapping[str, str],
 ) -> Any:  # noqa: ANN401 likewise
-    return whole(open_frame(part).lazy()).to_native().astype(dtypes)
+    return whole(open_frame(part).lazy()).to_native().astype(dtypes).reset_index(drop=True)
 
 
 def _in_duckdb(table: Any) -> nw.LazyFrame[Any]:  # noqa: ANN401 a pyarrow.Table

@@ -63,7 +63,8 @@ def run_failure_rates(
         have 23 or 25 hours where clocks change, and several are counted from 1970; hours and minutes are
         absolute, counted from each local midnight, and must fill a day evenly. ``None``: no windows.
     tz
-        The IANA zone of the windows.
+        The IANA zone of the windows. Every engine knows the rules of zones from a list of its own; where a
+        government has changed them lately, an old engine cuts days at the old hour.
     per
         ``"attempt"`` counts every run; ``"occurrence"`` counts a scheduled time once, by its last attempt (and
         in the window of that attempt). The service names no occurrence: a retry with attempt n is taken to
