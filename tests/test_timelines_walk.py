@@ -1,0 +1,176 @@
+"""`next_triggers` against a walk over every minute: 2,400 random schedules, in every IANA zone there is.
+
+The walk knows nothing of cron texts and of how the package reckons: each schedule is made up as sets of
+numbers first, its text is written from them, and every minute's local rendering is looked up in the sets.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from random import Random
+from typing import TYPE_CHECKING
+from zoneinfo import ZoneInfo, available_timezones
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from qoderdata.timelines import next_triggers
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+ZONES = sorted(available_timezones() - {"localtime", "Factory"})
+SCHEDULES_IN_A_ZONE = 4
+PARTS = 12
+MINUTES = 60 * 24 * 2
+NAMES = {
+    "month": ["", "JAN", "FEB", "MAR", "APR", "MAY", "JUN", "JUL", "AUG", "SEP", "OCT", "NOV", "DEC"],
+    "weekday": ["SUN", "MON", "TUE", "WED", "THU", "FRI", "SAT", "SUN"],
+}
+
+
+@dataclass(frozen=True)
+class Field:
+    """A field's text, and what it stands for."""
+
+    text: str
+    numbers: frozenset[int]
+
+    @property
+    def restricted(self) -> bool:
+        return not self.text.startswith("*")
+
+
+def field(random: Random, least: int, largest: int, *, kind: str = "", star: float = 0.3) -> Field:
+    """Make up a field: the numbers, and one of the ways to write them."""
+    if random.random() < star:
+        step = random.choice([1, 1, 1, 2, 3, 5, 7, 15])
+        every = frozenset(range(least, largest + 1, step))
+        return Field("*" if step == 1 else f"*/{step}", every)
+    texts, values = [], set[int]()
+    for _ in range(random.choice([1, 1, 2, 3])):
+        first, last = sorted(random.choices(range(least, largest + 1), k=2))
+        step = random.randint(1, 6)
+        names = NAMES.get(kind)
+        word = names.__getitem__ if names and random.random() < 0.4 and (kind, last) != ("weekday", 7) else str
+        for text, meaning in [
+            random.choice(
+                [
+                    (word(first), [first]),
+                    (f"{word(first)}-{word(last)}", range(first, last + 1)),
+                    (f"{word(first)}-{word(last)}/{step}", range(first, last + 1, step)),
+                    (f"{word(first)}/{step}", range(first, largest + 1, step)),
+                ]
+            )
+        ]:
+            texts.append(random.choice([text, text.lower(), text.title()]))
+            values.update(meaning)
+    return Field(",".join(texts), frozenset(values))
+
+
+@dataclass(frozen=True)
+class Madeup:
+    """A schedule as sets of numbers."""
+
+    minute: Field
+    hour: Field
+    day: Field
+    month: Field
+    weekday: Field
+
+    @classmethod
+    def make(cls, random: Random, night: datetime) -> Madeup:
+        """Make one up; most are about the small hours, and all are about the months of the night."""
+        hour = field(random, 0, 23) if random.random() < 0.4 else field(random, 0, 3, star=0)
+        # A field that is open to its end was made for the small range: write it as what it stands for.
+        if "/" in hour.text and hour.restricted:
+            hour = Field(",".join(map(str, sorted(hour.numbers))), hour.numbers)
+        month = Field("*", frozenset(range(1, 13)))
+        if random.random() < 0.3:
+            month = field(random, 1, 12, kind="month")
+        if night.month not in month.numbers:
+            month = Field(f"{month.text},{night.month}", month.numbers | {night.month})
+        return cls(
+            minute=field(random, 0, 59),
+            hour=hour,
+            day=field(random, 1, 31, star=0.75),
+            month=month,
+            weekday=field(random, 0, 7, kind="weekday", star=0.7),
+        )
+
+    @property
+    def text(self) -> str:
+        return " ".join(part.text for part in (self.minute, self.hour, self.day, self.month, self.weekday))
+
+    def matches(self, local: NDArray[np.datetime64]) -> NDArray[np.bool_]:
+        """Look every local minute up in the sets."""
+        at = pd.DatetimeIndex(local)
+        on_day = np.isin(at.day, list(self.day.numbers))
+        on_weekday = np.isin((at.day_of_week + 1) % 7, [value % 7 for value in self.weekday.numbers])
+        both = self.day.restricted and self.weekday.restricted
+        found: NDArray[np.bool_] = (
+            np.isin(at.minute, list(self.minute.numbers))
+            & np.isin(at.hour, list(self.hour.numbers))
+            & np.isin(at.month, list(self.month.numbers))
+            & ((on_day | on_weekday) if both else (on_day & on_weekday))
+        )
+        return found
+
+
+def a_night(random: Random, zone: ZoneInfo) -> datetime:
+    """Choose a window: around a clock change of some year between 1975 and 2060, if the zone has one then."""
+    first = datetime(random.randint(1975, 2060), 1, 1, tzinfo=UTC)
+    days = [first + timedelta(days=day) for day in range(366)]
+    offsets = [day.astimezone(zone).utcoffset() for day in days]
+    changes = [day for day in range(1, 366) if offsets[day] != offsets[day - 1]]
+    day = random.choice(changes) if changes and random.random() < 0.85 else random.randrange(366)
+    return days[day] - timedelta(minutes=random.randint(60 * 24, 60 * 24 * 2))
+
+
+def deployments(schedules: list[Madeup], timezone: str) -> pd.DataFrame:
+    rows = [f"dep_{number:02d}" for number in range(len(schedules))]
+    return pd.DataFrame(
+        {
+            "id": rows,
+            "name": rows,
+            "agent_id": "agent",
+            "environment_id": "env",
+            "status": "active",
+            "archived_at": pd.Series([pd.NaT] * len(rows), dtype="datetime64[us, UTC]"),
+            "schedule_expression": [schedule.text for schedule in schedules],
+            "schedule_timezone": timezone,
+            "schedule_upcoming_runs_at": pd.Series([None] * len(rows), dtype=object),
+        }
+    )
+
+
+def test_every_zone_is_walked_with_enough_schedules() -> None:
+    assert len(ZONES) * SCHEDULES_IN_A_ZONE >= 2000
+    assert {"Australia/Lord_Howe", "Africa/Casablanca", "Pacific/Apia", "America/Santiago", "UTC"} <= set(ZONES)
+
+
+@pytest.mark.parametrize("part", range(PARTS))
+def test_triggers_are_those_of_a_walk_over_every_minute(part: int) -> None:
+    fired = 0
+    for timezone in ZONES[part::PARTS]:
+        random = Random(timezone)  # noqa: S311 nothing secret
+        zone = ZoneInfo(timezone)
+        start = a_night(random, zone).replace(second=0)
+        schedules = [Madeup.make(random, start) for _ in range(SCHEDULES_IN_A_ZONE)]
+        minutes = [start + timedelta(minutes=minute) for minute in range(MINUTES)]
+        utc = np.array([minute.replace(tzinfo=None) for minute in minutes], dtype="datetime64[us]")
+        offsets = [minute.astimezone(zone).utcoffset() for minute in minutes]
+        local = utc + np.array(offsets, dtype="timedelta64[us]")
+
+        triggers = next_triggers(deployments(schedules, timezone), timedelta(minutes=MINUTES), start=start)
+        for number, schedule in enumerate(schedules):
+            of_this = triggers[triggers["deployment_id"] == f"dep_{number:02d}"]
+            expected = schedule.matches(local)
+            context = f"{schedule.text!r} in {timezone} from {start}"
+            found = of_this["trigger_at"].dt.tz_localize(None).to_numpy()
+            assert np.array_equal(found, utc[expected]), context
+            assert np.array_equal(of_this["local_time"].to_numpy(), local[expected]), context
+            fired += int(expected.sum())
+    assert fired > 2000, "a walk that meets hardly a trigger shows nothing"
