@@ -1,0 +1,363 @@
+"""When the service is asked and when the cache answers, what a broken cache costs, and what people see."""
+
+from __future__ import annotations
+
+import io
+import itertools
+import logging
+import re
+import sys
+import types
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+import pytest
+import tqdm
+from fsspec.implementations.memory import MemoryFileSystem
+
+from qoderdata import Client, cache, cache_usage, clear_cache, load_deployments
+from qoderdata.errors import APIConnectionError, APIError, CacheError, CacheWarning, CredentialError
+from qoderdata.files import Folder
+from qoderdata.sandbox import Sandbox
+from qoderdata.schema import DEPLOYMENTS
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+OTHER_PAT = "pt-of-somebody-else"
+ROWS = 23
+
+
+@pytest.fixture(scope="module")
+def account() -> Iterator[Sandbox]:
+    with Sandbox(deployments=25, seed=7, runs=60) as sandbox:
+        yield sandbox
+
+
+@pytest.fixture
+def sandbox(account: Sandbox) -> Sandbox:
+    account.requests.clear()
+    return account
+
+
+@pytest.fixture
+def client(sandbox: Sandbox) -> Client:
+    client = Client(sandbox.pat, sandbox.base_url, max_retries=0)
+    client.page_limit = 100
+    return client
+
+
+@pytest.fixture(params=["path", "text", "environment", "url"])
+def where(
+    request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Path | str | None]:
+    """Give what a caller may write for the cache's folder."""
+    folder = tmp_path / "cache"
+    if request.param == "environment":
+        monkeypatch.setenv("QODERDATA_CACHE_DIR", str(folder))
+    ways: dict[str, Path | str | None] = {"path": folder, "text": str(folder), "url": "memory://cache"}
+    yield ways.get(request.param)
+    MemoryFileSystem.store.clear()
+    MemoryFileSystem.pseudo_dirs[:] = [""]
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return tmp_path / "cache"
+
+
+def only_file(folder: Path) -> Path:
+    (path,) = (folder / "queries").iterdir()
+    return path
+
+
+def let_it_grow_old(folder: Path, age: timedelta) -> None:
+    """Write the one kept answer again, as if it had been fetched some time ago."""
+    files, name = Folder(folder / "queries"), only_file(folder).name
+    answer = cache.read(files, name, DEPLOYMENTS.arrow)
+    assert answer is not None
+    cache.write(files, name, replace(answer, fetched_at=datetime.now(UTC) - age))
+
+
+class TestWhoAnswers:
+    def test_the_service_then_the_cache(self, sandbox: Sandbox, client: Client, where: Path | str | None) -> None:
+        frames = [load_deployments(client=client, cache_dir=where) for _ in range(3)]
+        assert len(sandbox.requests) == 1
+        assert [frame.attrs["from_cache"] for frame in frames] == [False, True, True]
+        for frame in frames:
+            assert len(frame) == ROWS
+            pd.testing.assert_frame_equal(frame, frames[0])
+
+    @pytest.mark.parametrize(
+        ("age", "max_age", "asked"),
+        [
+            ("14min", "15min", False),
+            ("16min", "15min", True),
+            ("16min", timedelta(minutes=17), False),
+            ("6D", "7D", False),
+            ("1s", "0s", True),
+            ("1s", 0, True),
+            ("9999D", pd.Timedelta("99999D"), False),
+            ("-5min", "15min", True),
+        ],
+    )
+    def test_by_age(
+        self,
+        sandbox: Sandbox,
+        client: Client,
+        folder: Path,
+        age: str,
+        max_age: Any,  # noqa: ANN401 - whatever pandas takes
+        *,
+        asked: bool,
+    ) -> None:
+        """One from the future, of a clock that was wrong, would otherwise be new for as long."""
+        load_deployments(client=client, cache_dir=folder)
+        let_it_grow_old(folder, pd.Timedelta(age).to_pytimedelta())
+        frame = load_deployments(client=client, cache_dir=folder, max_age=max_age)
+        assert frame.attrs["from_cache"] is not asked
+        assert len(sandbox.requests) == 1 + asked
+
+    def test_the_service_where_a_refresh_is_asked_for(
+        self, sandbox: Sandbox, client: Client, folder: Path
+    ) -> None:
+        for _ in range(2):
+            assert not load_deployments(client=client, cache_dir=folder, refresh=True).attrs["from_cache"]
+        assert len(sandbox.requests) == 2
+        assert load_deployments(client=client, cache_dir=folder).attrs["from_cache"]
+
+    @pytest.mark.parametrize("age", [timedelta(0), timedelta(days=4000), timedelta(days=-1)])
+    def test_offline_the_cache_at_any_age(
+        self, sandbox: Sandbox, client: Client, folder: Path, age: timedelta
+    ) -> None:
+        fresh = load_deployments(client=client, cache_dir=folder)
+        let_it_grow_old(folder, age)
+        frame = load_deployments(client=client, cache_dir=folder, offline=True, max_age="0s")
+        pd.testing.assert_frame_equal(frame, fresh)
+        assert abs(datetime.now(UTC) - age - datetime.fromisoformat(frame.attrs["fetched_at"])).days == 0
+        assert len(sandbox.requests) == 1
+
+    def test_offline_nobody_where_nothing_is_kept(
+        self, sandbox: Sandbox, client: Client, where: Path | str | None
+    ) -> None:
+        with pytest.raises(CacheError, match="no answer to this call"):
+            load_deployments(client=client, cache_dir=where, offline=True)
+        load_deployments(client=client, cache_dir=where, status="active")
+        with pytest.raises(CacheError, match="with the same filters"):
+            load_deployments(client=client, cache_dir=where, status="paused", offline=True)
+        assert len(sandbox.requests) == 1
+
+    def test_each_question_has_an_answer_of_its_own(self, sandbox: Sandbox, folder: Path) -> None:
+        """Of another account, workspace or service too: what one may see another may not."""
+        with Sandbox(deployments=4, seed=8) as other:
+            other.pat = OTHER_PAT
+            asked: list[tuple[Client, dict[str, Any]]] = [
+                (Client(sandbox.pat, sandbox.base_url), {}),
+                (Client(sandbox.pat, sandbox.base_url), {"status": "active"}),
+                (Client(sandbox.pat, sandbox.base_url), {"status": "paused"}),
+                (Client(sandbox.pat, sandbox.base_url), {"include_archived": True}),
+                (Client(sandbox.pat, sandbox.base_url), {"agent_id": "agent_1"}),
+                (Client(sandbox.pat, sandbox.base_url), {"created_since": "2026-01-01T00:00Z"}),
+                (Client(sandbox.pat, sandbox.base_url), {"created_until": "2026-01-01T00:00Z"}),
+                (Client(sandbox.pat, sandbox.base_url, "ws_1"), {}),
+                (Client(OTHER_PAT, other.base_url), {}),
+            ]
+            for client, filters in asked:
+                assert not load_deployments(client=client, cache_dir=folder, **filters).attrs["from_cache"]
+            assert cache_usage(folder)["queries"]["files"] == len(asked)
+            for client, filters in asked:
+                assert load_deployments(client=client, cache_dir=folder, **filters).attrs["from_cache"]
+            stranger = Client(OTHER_PAT, sandbox.base_url)
+            with pytest.raises(CacheError):
+                load_deployments(client=stranger, cache_dir=folder, offline=True)
+
+    def test_the_same_time_in_another_zone_is_the_same_question(self, client: Client, folder: Path) -> None:
+        load_deployments(client=client, cache_dir=folder, created_since="2026-06-01T09:00+08:00")
+        again = load_deployments(client=client, cache_dir=folder, created_since="2026-06-01T01:00:00.000Z")
+        assert again.attrs["from_cache"]
+
+    def test_without_a_client_that_of_the_environment(
+        self, sandbox: Sandbox, folder: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        with pytest.raises(CredentialError, match="QODER_PAT"):
+            load_deployments(cache_dir=folder)
+        monkeypatch.setenv("QODER_PAT", sandbox.pat)
+        monkeypatch.setenv("QODER_MANAGED_BASE_URL", sandbox.base_url)
+        assert len(load_deployments(cache_dir=folder)) == ROWS
+        assert load_deployments(cache_dir=folder).attrs["from_cache"]
+
+    def test_after_clearing_the_service(self, sandbox: Sandbox, client: Client, where: Path | str | None) -> None:
+        load_deployments(client=client, cache_dir=where)
+        usage = cache_usage(where)
+        assert usage["queries"]["files"] == 1
+        assert usage["queries"]["bytes"] > 1000
+        assert clear_cache(where) == 1
+        assert cache_usage(where)["queries"] == {"files": 0, "bytes": 0}
+        assert not load_deployments(client=client, cache_dir=where).attrs["from_cache"]
+        assert len(sandbox.requests) == 2
+
+
+class TestABrokenCache:
+    @pytest.mark.parametrize(
+        "damage",
+        [
+            lambda content: content[: len(content) // 2],
+            lambda content: content[:-1],
+            lambda content: content[:2000] + bytes([content[2000] ^ 4]) + content[2001:],
+            lambda content: content[:-3000] + bytes([content[-3000] ^ 1]) + content[-2999:],
+            lambda _: b"",
+            lambda _: b"PAR1PAR1",
+        ],
+        ids=["half", "a byte less", "a bit in the values", "a bit in the footer", "empty", "rubbish"],
+    )
+    def test_costs_a_warning_and_a_pull(
+        self, sandbox: Sandbox, client: Client, folder: Path, damage: Callable[[bytes], bytes]
+    ) -> None:
+        fresh = load_deployments(client=client, cache_dir=folder)
+        path = only_file(folder)
+        path.write_bytes(damage(path.read_bytes()))
+        with pytest.warns(CacheWarning, match="counts as absent") as caught:
+            frame = load_deployments(client=client, cache_dir=folder)
+        assert [warning.filename for warning in caught] == [__file__]
+        assert not frame.attrs["from_cache"]
+        pd.testing.assert_frame_equal(frame, fresh)
+        assert load_deployments(client=client, cache_dir=folder).attrs["from_cache"]
+        assert len(sandbox.requests) == 2
+
+    def test_offline_is_none(self, client: Client, folder: Path) -> None:
+        load_deployments(client=client, cache_dir=folder)
+        only_file(folder).write_bytes(b"")
+        with (
+            pytest.warns(CacheWarning, match="counts as absent"),
+            pytest.raises(CacheError, match="no answer to this call"),
+        ):
+            load_deployments(client=client, cache_dir=folder, offline=True)
+
+    def test_and_a_service_that_fails_say_so_once(self, sandbox: Sandbox, client: Client, folder: Path) -> None:
+        load_deployments(client=client, cache_dir=folder)
+        only_file(folder).write_bytes(b"")
+        sandbox.misbehave("reset")
+        with pytest.warns(CacheWarning) as caught, pytest.raises(APIConnectionError) as raised:
+            load_deployments(client=client, cache_dir=folder)
+        assert len(caught) == 1
+        assert not hasattr(raised.value, "__notes__")
+
+    def test_that_cannot_be_written_costs_a_warning(self, sandbox: Sandbox, client: Client, folder: Path) -> None:
+        folder.write_text("a file where the folder should be")
+        for _ in range(2):
+            with pytest.warns(CacheWarning, match="QODERDATA_CACHE_DIR") as caught:
+                frame = load_deployments(client=client, cache_dir=folder)
+            assert [warning.filename for warning in caught] == [__file__]
+            assert len(frame) == ROWS
+            assert not frame.attrs["from_cache"]
+        assert len(sandbox.requests) == 2
+        assert folder.read_text() == "a file where the folder should be"
+
+    def test_at_a_url_that_nothing_opens_is_refused_before_a_request(
+        self, sandbox: Sandbox, client: Client
+    ) -> None:
+        with pytest.raises(CacheError, match="nothing here opens"):
+            load_deployments(client=client, cache_dir="nonsense://bucket")
+        assert sandbox.requests == []
+
+
+class TestAServiceThatCannotBeReached:
+    @pytest.mark.parametrize("fault", ["reset", "503-empty", "429", "401", "html-200", "no-cursor"])
+    @pytest.mark.parametrize("refresh", [False, True])
+    def test_the_error_says_how_old_the_kept_answer_is(
+        self, sandbox: Sandbox, client: Client, folder: Path, fault: str, *, refresh: bool
+    ) -> None:
+        kept = load_deployments(client=client, cache_dir=folder)
+        let_it_grow_old(folder, timedelta(hours=3, minutes=20, seconds=9))
+        sandbox.misbehave(fault)
+        with pytest.raises(APIError) as raised:
+            load_deployments(client=client, cache_dir=folder, refresh=refresh)
+        assert raised.value.__notes__ == ["An answer that is 3 h 20 min old is cached: offline=True takes it."]
+        taken = load_deployments(client=client, cache_dir=folder, offline=True)
+        pd.testing.assert_frame_equal(taken, kept)
+
+    def test_no_answer_is_promised_where_none_is_kept(
+        self, sandbox: Sandbox, client: Client, folder: Path
+    ) -> None:
+        load_deployments(client=client, cache_dir=folder)
+        sandbox.misbehave("reset")
+        with pytest.raises(APIConnectionError) as raised:
+            load_deployments(client=client, cache_dir=folder, status="active")
+        assert not hasattr(raised.value, "__notes__")
+
+    def test_when_it_is_gone_altogether(self, folder: Path) -> None:
+        with Sandbox(deployments=3, seed=1) as gone:
+            client = Client(gone.pat, gone.base_url, max_retries=1)
+            kept = load_deployments(client=client, cache_dir=folder)
+        with pytest.raises(APIConnectionError, match=r"\[2 attempts in .*; after 0 pages, 0 records\]") as raised:
+            load_deployments(client=client, cache_dir=folder, refresh=True)
+        assert "offline=True takes it" in raised.value.__notes__[0]
+        taken = load_deployments(client=client, cache_dir=folder, offline=True)
+        pd.testing.assert_frame_equal(taken, kept)
+        assert load_deployments(client=client, cache_dir=folder).attrs["from_cache"]
+
+
+class TestWhatPeopleSee:
+    def test_one_line_a_pull_in_the_log(
+        self, sandbox: Sandbox, folder: Path, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        client = Client(sandbox.pat, sandbox.base_url)
+        patterns = [
+            r"deployments: 1 pages, 23 rows in \d+\.\d s from the network",
+            r"deployments: 23 rows in \d+\.\d s from the cache, fetched at 2\d{3}-.*\+00:00",
+            r"deployments: 23 rows in \d+\.\d s from the cache, fetched at 2\d{3}-.*\+00:00",
+        ]
+        with caplog.at_level(logging.DEBUG, logger="qoderdata"):
+            load_deployments(client=client, cache_dir=folder)
+            load_deployments(client=client, cache_dir=folder)
+            load_deployments(client=client, cache_dir=folder, offline=True)
+        assert [record.name for record in caplog.records] == ["qoderdata"] * 3
+        assert {record.levelno for record in caplog.records} == {logging.INFO}
+        for record, pattern in zip(caplog.records, patterns, strict=True):
+            assert re.fullmatch(pattern, record.message)
+
+    def test_nothing_on_the_screen_where_nobody_watches(
+        self, client: Client, folder: Path, capfd: pytest.CaptureFixture[str]
+    ) -> None:
+        load_deployments(client=client, cache_dir=folder)
+        load_deployments(client=client, cache_dir=folder, progress=None)
+        load_deployments(client=client, cache_dir=folder, progress=False, refresh=True)
+        assert capfd.readouterr() == ("", "")
+
+    def test_a_bar_on_request(self, client: Client, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        load_deployments(client=client, cache_dir=folder, progress=True)
+        out, err = capsys.readouterr()
+        assert out == ""
+        assert "Pulling deployments" in err
+        load_deployments(client=client, cache_dir=folder, progress=True)
+        assert capsys.readouterr() == ("", ""), "the cache needs none"
+
+    @pytest.mark.parametrize("watched", ["terminal", "notebook", "nobody"])
+    @pytest.mark.parametrize("progress", [None, False, True])
+    @pytest.mark.parametrize("slow", [False, True], ids=["quick", "slow"])
+    def test_a_bar_by_itself_where_somebody_watches_a_pull_of_more_than_a_second(
+        self,
+        client: Client,
+        folder: Path,
+        monkeypatch: pytest.MonkeyPatch,
+        watched: str,
+        progress: bool | None,  # noqa: FBT001 - one of the columns
+        *,
+        slow: bool,
+    ) -> None:
+        screen = io.StringIO()
+        monkeypatch.setattr(screen, "isatty", lambda: watched == "terminal", raising=False)
+        if watched == "notebook":
+            monkeypatch.setitem(sys.modules, "ipykernel", types.ModuleType("ipykernel"))
+        else:
+            monkeypatch.delitem(sys.modules, "ipykernel", raising=False)
+        ticks = itertools.count(step=0.7 if slow else 0.001)
+        monkeypatch.setattr(tqdm.std, "time", lambda: float(next(ticks)))
+        monkeypatch.setattr(sys, "stderr", screen)
+        client.page_limit = 5
+        load_deployments(client=client, cache_dir=folder, progress=progress)
+        expected = progress is True or (progress is None and watched != "nobody" and slow)
+        assert ("deployments" in screen.getvalue()) is expected
