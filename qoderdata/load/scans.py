@@ -1,34 +1,26 @@
 """What is kept on disk, opened lazily in another engine: `scan_deployments` and `scan_runs`.
 
-Nothing is read into pandas. On a store at a URL, each engine reads through pyarrow's or fsspec's view of it, so
-that none needs an extension of its own; Spark alone reads URLs by its own means.
+Owns which files are meant. Leaves to `_engines` how each engine opens them. Nothing is read into pandas.
 """
 
 from __future__ import annotations
 
-import importlib
-import warnings
+import os
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-import narwhals as nw
-import pyarrow.dataset as ds
-
 from qoderdata import cache, store
 from qoderdata.client import Client
-from qoderdata.errors import CacheError, CredentialError
+from qoderdata.errors import CacheError
 from qoderdata.files import Folder
+from qoderdata.load._engines import Bound, check_engine, open_files
 from qoderdata.load.caches import QUERIES, answer_name
-from qoderdata.schema import DEPLOYMENTS, RUNS, Schema
-from qoderdata.settings import resolve_cache_dir
+from qoderdata.schema import DEPLOYMENTS, RUNS
+from qoderdata.settings import PAT_VARIABLE, resolve_cache_dir
 from qoderdata.times import Instant, Span, moment
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from pathlib import Path
-    from types import ModuleType
-
-    import pandas as pd
 
 
 def scan_deployments(
@@ -65,6 +57,8 @@ def scan_deployments(
         There is no such answer, or it is not clear which.
     ImportError
         The engine is not installed; the message names the extra.
+    ValueError
+        An engine that is not known.
 
     Examples
     --------
@@ -77,6 +71,7 @@ def scan_deployments(
     ...     scan_deployments(folder, engine="polars", client=client).collect().height == len(df)
     True
     """
+    check_engine(engine)
     folder = Folder(resolve_cache_dir(cache_dir)).folder(QUERIES)
     client = _known_client(client)
     kept = [entry.path for entry in cache.entries(folder)]
@@ -88,7 +83,7 @@ def scan_deployments(
         paths = [path for path in kept if path == wanted]
     if len(paths) != 1:
         raise CacheError(_which("answers of load_deployments", len(paths), folder))
-    return _open(engine, folder, paths, DEPLOYMENTS)
+    return open_files(engine, folder, paths, DEPLOYMENTS)
 
 
 def scan_runs(
@@ -132,7 +127,7 @@ def scan_runs(
     ImportError
         The engine is not installed; the message names the extra.
     ValueError
-        A time without a zone, or an engine that is not known.
+        A time without a zone, bounds with nothing in between, or an engine that is not known.
 
     Examples
     --------
@@ -146,26 +141,20 @@ def scan_runs(
     ...     lazy.collect()["runs"].item() == len(runs)
     True
     """
+    check_engine(engine)
     now = datetime.now(UTC)
     first = None if since is None else moment(since, now=now, name="since")
     last = None if until is None else moment(until, now=now, name="until")
+    if first is not None and last is not None and first >= last:
+        raise ValueError(f"since={since!r} is not before until={until!r}: no run can be in between")
     folder = Folder(resolve_cache_dir(cache_dir))
     reader = _reader(folder, _known_client(client))
     reader.load()
-    frame = _open(engine, reader.folder, reader.files(since=first, until=last), RUNS)
-    return _between(frame, first, last)
-
-
-def _between(frame: Any, first: pd.Timestamp | None, last: pd.Timestamp | None) -> Any:  # noqa: ANN401
-    with warnings.catch_warnings():
-        # narwhals warns of a package to come with every frame of Dask's.
-        warnings.filterwarnings("ignore", message="Dask support is moving", category=FutureWarning)
-        bounded = nw.from_native(frame)
-    if first is not None:
-        bounded = bounded.filter(nw.col("triggered_at") >= first.to_pydatetime())
-    if last is not None:
-        bounded = bounded.filter(nw.col("triggered_at") < last.to_pydatetime())
-    return bounded.to_native()
+    if not reader.exists:
+        raise CacheError(_which("stores of runs", 0, folder))
+    bounds = [(">=", first), ("<", last)]
+    where = [Bound("triggered_at", operator, at.to_pydatetime()) for operator, at in bounds if at is not None]
+    return open_files(engine, reader.folder, reader.files(since=first, until=last), RUNS, where=where)
 
 
 def _reader(folder: Folder, client: Client | None) -> store.RunReader:
@@ -181,77 +170,12 @@ def _reader(folder: Folder, client: Client | None) -> store.RunReader:
 
 
 def _known_client(client: Client | None) -> Client | None:
-    try:
-        return Client() if client is None else client
-    except CredentialError:
-        return None
+    if client is None and os.environ.get(PAT_VARIABLE, "").strip():
+        return Client()
+    return client
 
 
 def _which(what: str, count: int, folder: Folder) -> str:
     if count == 0:
         return f"{folder.location} has none of the {what} that are asked for; call the loader first"
     return f"{folder.location} has {count} {what}; say whose with client=, or set QODER_PAT"
-
-
-def _open(engine: str, folder: Folder, paths: list[str], schema: Schema) -> Any:  # noqa: ANN401 - see above
-    openers: dict[str, Callable[[Folder, list[str], Schema], Any]] = {
-        "duckdb": _open_duckdb,
-        "polars": _open_polars,
-        "dask": _open_dask,
-        "pyspark": _open_spark,
-    }
-    if engine not in openers:
-        raise ValueError(f"engine={engine!r} is not known; allowed are {', '.join(map(repr, openers))}")
-    return openers[engine](folder, paths, schema)
-
-
-def _need(module: str, extra: str) -> ModuleType:
-    try:
-        return importlib.import_module(module)
-    except ImportError as error:
-        raise ImportError(f"{module} is not installed: pip install 'qoderdata[{extra}]'") from error
-
-
-def _dataset(folder: Folder, paths: list[str], schema: Schema) -> ds.Dataset:
-    return ds.dataset(paths, schema=schema.arrow, format="parquet", filesystem=folder.filesystem)
-
-
-def _open_duckdb(folder: Folder, paths: list[str], schema: Schema) -> Any:  # noqa: ANN401
-    duckdb = _need("duckdb", "duckdb")
-    connection = duckdb.connect()
-    connection.execute("SET TimeZone = 'UTC'")
-    if folder.local and paths:
-        columns = ", ".join(schema.names)
-        return connection.read_parquet(paths, hive_partitioning=False).project(columns)
-    return connection.from_arrow(_dataset(folder, paths, schema))
-
-
-def _open_polars(folder: Folder, paths: list[str], schema: Schema) -> Any:  # noqa: ANN401
-    polars = _need("polars", "polars")
-    if folder.local and paths:
-        return polars.scan_parquet(paths, hive_partitioning=False).select(schema.names)
-    return polars.scan_pyarrow_dataset(_dataset(folder, paths, schema))
-
-
-def _open_dask(folder: Folder, paths: list[str], schema: Schema) -> Any:  # noqa: ANN401
-    dask = _need("dask.dataframe", "dask")
-    if not paths:
-        return dask.from_pandas(_pandas(schema), npartitions=1)
-    options = {} if folder.local else {"filesystem": folder.filesystem}
-    return dask.read_parquet(paths, columns=schema.names, dtype_backend="pyarrow", **options)
-
-
-def _open_spark(folder: Folder, paths: list[str], schema: Schema) -> Any:  # noqa: ANN401
-    sql = _need("pyspark.sql", "spark")
-    session = sql.SparkSession.getActiveSession() or sql.SparkSession.builder.getOrCreate()
-    if not paths:
-        types = _need("pyspark.sql.pandas.types", "spark")
-        return session.createDataFrame([], types.from_arrow_schema(schema.arrow))
-    prefix = "" if folder.local else f"{folder.location.split('://', 1)[0]}://"
-    return session.read.parquet(*(prefix + path for path in paths)).select(*schema.names)
-
-
-def _pandas(schema: Schema) -> Any:  # noqa: ANN401 - a pandas frame
-    import pandas as pd  # noqa: PLC0415
-
-    return schema.arrow.empty_table().to_pandas(types_mapper=pd.ArrowDtype)

@@ -1,0 +1,151 @@
+"""Parquet files opened lazily, each engine by its own means; which files is not decided here.
+
+At a URL, DuckDB and Polars read through a dataset of pyarrow's, and Dask through the store's own file
+system, so that none needs an extension of its own; Spark alone reads URLs by its own means.
+"""
+
+from __future__ import annotations
+
+import importlib
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import pyarrow.dataset as ds
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from datetime import datetime
+    from types import ModuleType
+
+    from qoderdata.files import Folder
+    from qoderdata.schema import Schema
+
+
+@dataclass(frozen=True, slots=True)
+class Bound:
+    """A bound that every row keeps.
+
+    Parameters
+    ----------
+    column
+        A column of times.
+    operator
+        ``">="`` or ``"<"``.
+    time
+        Zone-aware.
+    """
+
+    column: str
+    operator: str
+    time: datetime
+
+    def holds(self, column: Any) -> Any:  # noqa: ANN401 - a column of any engine that compares
+        """Give the condition on an engine's column."""
+        return column >= self.time if self.operator == ">=" else column < self.time
+
+
+def check_engine(engine: str) -> None:
+    """Raise `ValueError` for an engine that is not known."""
+    if engine not in _OPENERS:
+        raise ValueError(f"engine={engine!r} is not known; allowed are {', '.join(map(repr, _OPENERS))}")
+
+
+def open_files(
+    engine: str, folder: Folder, paths: list[str], schema: Schema, *, where: Sequence[Bound] = ()
+) -> Any:  # noqa: ANN401 - whatever the engine's lazy frame is
+    """Open Parquet files in an engine.
+
+    Parameters
+    ----------
+    engine
+        One that `check_engine` lets pass.
+    folder
+        Whose file system the paths are in.
+    paths
+        The files; none gives a frame without rows.
+    schema
+        The columns.
+    where
+        Which rows.
+
+    Returns
+    -------
+    frame
+        The engine's lazy frame, with the schema's columns.
+
+    Raises
+    ------
+    ImportError
+        The engine is not installed; the message names the extra.
+    """
+    return _OPENERS[engine](folder, paths, schema, where)
+
+
+def _need(module: str, extra: str) -> ModuleType:
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        raise ImportError(f"{module} is not installed: pip install 'qoderdata[{extra}]'") from error
+
+
+def _dataset(folder: Folder, paths: list[str], schema: Schema) -> ds.Dataset:
+    return ds.dataset(paths, schema=schema.arrow, format="parquet", filesystem=folder.filesystem)
+
+
+def _duckdb(folder: Folder, paths: list[str], schema: Schema, where: Sequence[Bound]) -> Any:  # noqa: ANN401
+    duckdb = _need("duckdb", "duckdb")
+    connection = duckdb.connect()
+    connection.execute("SET TimeZone = 'UTC'")
+    if folder.local and paths:
+        relation = connection.read_parquet(paths, hive_partitioning=False).project(", ".join(schema.names))
+    else:
+        relation = connection.from_arrow(_dataset(folder, paths, schema))
+    for bound in where:
+        relation = relation.filter(f"{bound.column} {bound.operator} TIMESTAMPTZ '{bound.time.isoformat()}'")
+    return relation
+
+
+def _polars(folder: Folder, paths: list[str], schema: Schema, where: Sequence[Bound]) -> Any:  # noqa: ANN401
+    polars = _need("polars", "polars")
+    if folder.local and paths:
+        frame = polars.scan_parquet(paths, hive_partitioning=False).select(schema.names)
+    else:
+        frame = polars.scan_pyarrow_dataset(_dataset(folder, paths, schema))
+    return frame.filter(*(bound.holds(polars.col(bound.column)) for bound in where))
+
+
+def _dask(folder: Folder, paths: list[str], schema: Schema, where: Sequence[Bound]) -> Any:  # noqa: ANN401
+    dask = _need("dask.dataframe", "dask")
+    if not paths:
+        return dask.from_pandas(_without_rows(schema), npartitions=1)
+    frame = dask.read_parquet(paths, columns=schema.names, dtype_backend="pyarrow", filesystem=folder.filesystem)
+    for bound in where:
+        frame = frame[bound.holds(frame[bound.column])]
+    return frame
+
+
+def _spark(folder: Folder, paths: list[str], schema: Schema, where: Sequence[Bound]) -> Any:  # noqa: ANN401
+    sql = _need("pyspark.sql", "spark")
+    session = sql.SparkSession.getActiveSession() or sql.SparkSession.builder.getOrCreate()
+    if not paths:
+        types = _need("pyspark.sql.pandas.types", "spark")
+        return session.createDataFrame([], types.from_arrow_schema(schema.arrow))
+    prefix = "" if folder.local else f"{folder.location.split('://', 1)[0]}://"
+    frame = session.read.parquet(*(prefix + path for path in paths)).select(*schema.names)
+    for bound in where:
+        frame = frame.where(bound.holds(frame[bound.column]))
+    return frame
+
+
+def _without_rows(schema: Schema) -> Any:  # noqa: ANN401 - a pandas frame
+    import pandas as pd  # noqa: PLC0415 - nothing else here needs it
+
+    return schema.arrow.empty_table().to_pandas(types_mapper=pd.ArrowDtype)
+
+
+_OPENERS: dict[str, Callable[[Folder, list[str], Schema, Sequence[Bound]], Any]] = {
+    "duckdb": _duckdb,
+    "polars": _polars,
+    "dask": _dask,
+    "pyspark": _spark,
+}

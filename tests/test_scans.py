@@ -1,0 +1,282 @@
+"""`scan_runs` and `scan_deployments` on real engines: the rows of pandas, out of no more files than needed."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+import warnings
+from typing import TYPE_CHECKING, Any
+
+import dask
+import dask.dataframe as dd
+import duckdb
+import narwhals as nw
+import pandas as pd
+import polars as pl
+import pyarrow as pa
+import pytest
+
+from qoderdata import schema
+from qoderdata.client import Client
+from qoderdata.errors import CacheError, CredentialError, DataQualityWarning
+from qoderdata.files import Folder
+from qoderdata.frame import to_pandas
+from qoderdata.load.deployments import load_deployments
+from qoderdata.load.runs import load_runs
+from qoderdata.load.scans import scan_deployments, scan_runs
+from qoderdata.sandbox import Sandbox
+from qoderdata.summaries import error_breakdown, failure_rates, run_failure_rates
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+ENGINES = {"duckdb": duckdb.DuckDBPyRelation, "polars": pl.LazyFrame, "dask": dd.DataFrame}
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    with dask.config.set(scheduler="synchronous"):
+        yield
+
+
+@pytest.fixture(scope="module")
+def sandbox() -> Iterator[Sandbox]:
+    with Sandbox(deployments=20, seed=7, runs=250, edition="A") as running:
+        yield running
+
+
+@pytest.fixture(params=["local", "memory"])
+def location(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """Name a folder of its own for each test: a path, and a URL."""
+    return str(tmp_path / "cache") if request.param == "local" else f"memory://scans/{tmp_path.name}"
+
+
+def client_of(sandbox: Sandbox) -> Client:
+    return Client(pat=sandbox.pat, base_url=sandbox.base_url)
+
+
+def collected(scanned: Any, of: schema.Schema) -> pd.DataFrame:  # noqa: ANN401 a frame of any engine
+    """Compute a scan, in the order of the ids, with the dtypes that pandas has here."""
+    if isinstance(scanned, dd.DataFrame):
+        computed = scanned.compute()  # type: ignore[no-untyped-call] # Dask has no types
+        table = pa.Table.from_pandas(computed, schema=of.arrow, preserve_index=False)
+    else:
+        table = nw.from_native(scanned).collect("pyarrow").to_native().cast(of.arrow)
+    return by_id(to_pandas(table, of))
+
+
+def by_id(frame: pd.DataFrame) -> pd.DataFrame:
+    return frame.sort_values("id", ignore_index=True)
+
+
+def rows_of(summary: Any) -> list[dict[str, Any]]:  # noqa: ANN401 a frame of any engine
+    """Compute a summary as rows, so that engines can be compared; missing values are `None`."""
+    if isinstance(summary, dd.DataFrame):
+        summary = summary.compute()  # type: ignore[no-untyped-call] # Dask has no types
+    if isinstance(summary, pd.DataFrame):
+        keyed = summary if summary.index.names == [None] else summary.reset_index()
+        table = pa.Table.from_pandas(keyed, preserve_index=False)
+    else:
+        table = nw.from_native(summary).collect("pyarrow").to_native()
+    return [
+        {name: pytest.approx(value) if isinstance(value, float) else value for name, value in row.items()}
+        for row in table.to_pylist()
+    ]
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_runs_equal_those_of_pandas_row_by_row(sandbox: Sandbox, location: str, engine: str) -> None:
+    runs = load_runs(client=client_of(sandbox), cache_dir=location)
+    scanned = scan_runs(location, engine=engine)
+    assert isinstance(scanned, ENGINES[engine])
+    pd.testing.assert_frame_equal(collected(scanned, schema.RUNS), by_id(runs), check_flags=False)
+
+
+@pytest.mark.parametrize("include_archived", [True, False])
+@pytest.mark.parametrize("engine", ENGINES)
+def test_deployments_equal_those_of_pandas_row_by_row(
+    sandbox: Sandbox, location: str, engine: str, *, include_archived: bool
+) -> None:
+    """Both answers are kept side by side; lists and JSON texts come through."""
+    client = client_of(sandbox)
+    wanted = {
+        archived: load_deployments(client=client, cache_dir=location, include_archived=archived)
+        for archived in (True, False)
+    }[include_archived]
+    scanned = scan_deployments(location, engine=engine, include_archived=include_archived, client=client)
+    assert isinstance(scanned, ENGINES[engine])
+    pd.testing.assert_frame_equal(collected(scanned, schema.DEPLOYMENTS), by_id(wanted))
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_bounds_are_exact_and_other_days_are_not_opened(sandbox: Sandbox, location: str, engine: str) -> None:
+    """Shown by removing every other day's files from under the store: the scan does not miss them."""
+    runs = load_runs(client=client_of(sandbox), cache_dir=location)
+    times = runs["triggered_at"].dropna().sort_values()
+    since, until = times.iloc[60], times.iloc[190]
+    days = {f"day={day:%Y-%m-%d}" for day in pd.date_range(since.floor("D"), until.floor("D"))}
+    folder = Folder(location)
+    removed = [
+        info.path
+        for info in folder.files("runs")
+        if "/data/" in info.path and days.isdisjoint(info.path.split("/"))
+    ]
+    assert removed
+    for path in removed:
+        folder.filesystem.delete_file(path)
+    expected = runs[(runs["triggered_at"] >= since) & (runs["triggered_at"] < until)]
+    scanned = scan_runs(location, engine=engine, since=since, until=until)
+    pd.testing.assert_frame_equal(collected(scanned, schema.RUNS), by_id(expected))
+
+
+@pytest.mark.parametrize(
+    ("since", "until"), [(60, None), (None, 190), (60, 61)], ids=["since", "until", "one run"]
+)
+@pytest.mark.parametrize("engine", ENGINES)
+def test_half_open_bounds(
+    sandbox: Sandbox, tmp_path: Path, engine: str, since: int | None, until: int | None
+) -> None:
+    runs = load_runs(client=client_of(sandbox), cache_dir=tmp_path)
+    times = runs["triggered_at"].dropna().sort_values()
+    bounds = {
+        name: times.iloc[place].tz_convert("Asia/Shanghai")
+        for name, place in (("since", since), ("until", until))
+        if place is not None
+    }
+    expected = load_runs(client=client_of(sandbox), cache_dir=tmp_path, offline=True, **bounds)
+    scanned = scan_runs(tmp_path, engine=engine, **bounds)
+    pd.testing.assert_frame_equal(collected(scanned, schema.RUNS), by_id(expected))
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_an_account_without_runs_gives_no_rows_and_all_columns(location: str, engine: str) -> None:
+    with Sandbox(deployments=2, seed=7, runs=0) as sandbox:
+        runs = load_runs(client=client_of(sandbox), cache_dir=location)
+        rates = run_failure_rates(runs)
+    scanned = scan_runs(location, engine=engine)
+    pd.testing.assert_frame_equal(collected(scanned, schema.RUNS), runs)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DataQualityWarning)
+        lazy = run_failure_rates(scanned)
+    assert rows_of(lazy) == rows_of(rates) == []
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_summaries_of_a_scan_equal_those_of_the_frame(sandbox: Sandbox, location: str, engine: str) -> None:
+    client = client_of(sandbox)
+    runs = load_runs(client=client, cache_dir=location)
+    deployments = load_deployments(client=client, cache_dir=location)
+    scanned = scan_runs(location, engine=engine)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DataQualityWarning)
+        rates = rows_of(run_failure_rates(scanned, freq="1D", tz="Asia/Shanghai"))
+    expected = run_failure_rates(runs, freq="1D", tz="Asia/Shanghai")
+    if engine == "dask":
+        expected[["duration_p50_ms", "duration_p95_ms"]] = None
+    assert rates == rows_of(expected[expected["runs"] > 0])
+    assert rows_of(error_breakdown(scanned)) == rows_of(error_breakdown(runs))
+    lifetime = failure_rates(scan_deployments(location, engine=engine))
+    assert rows_of(lifetime) == rows_of(failure_rates(deployments))
+
+
+@pytest.mark.parametrize("scan", [scan_runs, scan_deployments])
+def test_nothing_kept_is_an_error_that_says_what_to_do(sandbox: Sandbox, location: str, scan: Any) -> None:  # noqa: ANN401
+    for client in (None, client_of(sandbox)):
+        with pytest.raises(CacheError, match=r"has none of the .*; call the loader first"):
+            scan(location, engine="polars", client=client)
+
+
+def test_several_accounts_in_one_folder(sandbox: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The client says whose, and without one the token in the environment; else it is an error, not a guess."""
+    with Sandbox(deployments=5, seed=8, runs=40, edition="A") as other:
+        counts = {}
+        for one in (sandbox, other):
+            client = client_of(one)
+            counts[one.base_url] = (
+                len(load_runs(client=client, cache_dir=tmp_path)),
+                len(load_deployments(client=client, cache_dir=tmp_path)),
+            )
+
+        def scanned(client: Client | None = None) -> tuple[int, int]:
+            return (
+                scan_runs(tmp_path, engine="polars", client=client).collect().height,
+                scan_deployments(tmp_path, engine="polars", client=client).collect().height,
+            )
+
+        with pytest.raises(CacheError, match=r"has 2 stores of runs; say whose with client=, or set QODER_PAT"):
+            scan_runs(tmp_path, engine="polars")
+        with pytest.raises(CacheError, match=r"has 2 answers of load_deployments; say whose"):
+            scan_deployments(tmp_path, engine="polars")
+        for one in (sandbox, other):
+            assert scanned(client_of(one)) == counts[one.base_url]
+            monkeypatch.setenv("QODER_PAT", one.pat)
+            monkeypatch.setenv("QODER_MANAGED_BASE_URL", one.base_url)
+            monkeypatch.setenv("QODERDATA_CACHE_DIR", str(tmp_path))
+            assert scan_runs(engine="polars").collect().height == counts[one.base_url][0]
+            assert scanned() == counts[one.base_url]
+            monkeypatch.delenv("QODER_PAT")
+
+
+def test_a_token_that_cannot_be_one_is_not_passed_over(
+    sandbox: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else the runs of another account might be given."""
+    load_runs(client=client_of(sandbox), cache_dir=tmp_path)
+    monkeypatch.setenv("QODER_PAT", "pt-broken\x07")
+    with pytest.raises(CredentialError):
+        scan_runs(tmp_path, engine="polars")
+
+
+@pytest.mark.parametrize("scan", [scan_runs, scan_deployments])
+def test_an_engine_that_is_not_known(tmp_path: Path, scan: Any) -> None:  # noqa: ANN401
+    """Told before anything is looked for."""
+    with pytest.raises(ValueError, match=r"'pandas' is not known; .* 'duckdb', 'polars', 'dask', 'pyspark'"):
+        scan(tmp_path, engine="pandas")
+
+
+def test_bounds_with_nothing_in_between(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="no run can be in between"):
+        scan_runs(tmp_path, engine="polars", since="1D", until="1D")
+
+
+@pytest.mark.parametrize("bound", ["since", "until"])
+def test_a_time_without_a_zone_is_no_guess(tmp_path: Path, bound: str) -> None:
+    with pytest.raises(ValueError, match=bound):
+        scan_runs(tmp_path, engine="polars", **{bound: "2026-06-15T00:00:00"})  # type: ignore[arg-type] # a bound
+
+
+@pytest.mark.parametrize(
+    ("engine", "module", "extra"),
+    [
+        ("duckdb", "duckdb", "duckdb"),
+        ("polars", "polars", "polars"),
+        ("dask", "dask.dataframe", "dask"),
+        ("pyspark", "pyspark.sql", "spark"),
+    ],
+)
+def test_an_engine_that_is_not_installed(
+    sandbox: Sandbox, tmp_path: Path, engine: str, module: str, extra: str
+) -> None:
+    client = client_of(sandbox)
+    load_runs(client=client, cache_dir=tmp_path)
+    load_deployments(client=client, cache_dir=tmp_path)
+    for scan in (scan_runs, scan_deployments):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setitem(sys.modules, module, None)
+            with pytest.raises(ImportError, match=rf"{module} is not installed: .*'qoderdata\[{extra}\]'"):
+                scan(tmp_path, engine=engine)
+
+
+def test_a_damaged_manifest_is_no_store(sandbox: Sandbox, tmp_path: Path) -> None:
+    load_runs(client=client_of(sandbox), cache_dir=tmp_path)
+    (manifest,) = tmp_path.glob("runs/*/manifest.json")
+    shutil.copy(manifest, tmp_path / "kept.json")
+    manifest.write_text("{")
+    with (
+        pytest.warns(UserWarning, match="its manifest cannot be used"),
+        pytest.raises(CacheError, match="call the loader first"),
+    ):
+        scan_runs(tmp_path, engine="polars", client=client_of(sandbox))
+    shutil.copy(tmp_path / "kept.json", manifest)
+    assert scan_runs(tmp_path, engine="polars").collect().height == len(sandbox.runs)
