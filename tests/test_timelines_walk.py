@@ -160,9 +160,11 @@ def test_triggers_are_those_of_a_walk_over_every_minute(part: int) -> None:
         start = a_night(random, zone).replace(second=0)
         schedules = [Madeup.make(random, start) for _ in range(SCHEDULES_IN_A_ZONE)]
         minutes = [start + timedelta(minutes=minute) for minute in range(MINUTES)]
-        utc = np.array([minute.replace(tzinfo=None) for minute in minutes], dtype="datetime64[us]")
-        offsets = [minute.astimezone(zone).utcoffset() for minute in minutes]
-        local = utc + np.array(offsets, dtype="timedelta64[us]")
+        utc = np.datetime64(start.replace(tzinfo=None), "us") + np.arange(MINUTES) * np.timedelta64(1, "m")
+        offsets = [minute.astimezone(zone).utcoffset() or timedelta() for minute in minutes]
+        local = utc + np.array(
+            [offset // timedelta(microseconds=1) for offset in offsets], dtype="timedelta64[us]"
+        )
 
         triggers = next_triggers(deployments(schedules, timezone), timedelta(minutes=MINUTES), start=start)
         for number, schedule in enumerate(schedules):
