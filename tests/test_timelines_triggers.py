@@ -379,9 +379,11 @@ def test_a_sandbox_account_agrees_with_itself() -> None:
     """Its lists come from its cron texts, so no warning may be given, and the first trigger is the next one."""
     with Sandbox(deployments=120, seed=11) as sandbox:
         df, now = flatten_deployments(sandbox.deployments), sandbox.now
-    triggers = next_triggers(df, "40D", start=now, include_paused=True)
+    next_triggers(df, "40D", start=now, include_paused=True)
+    triggers = next_triggers(df, "40D", start=now)
     first = triggers.groupby("deployment_id", observed=True)["trigger_at"].min()
-    told = df[df["archived_at"].isna() & df["stats_next_trigger_at"].notna()]  # some have no cas_config
+    active = df[df["archived_at"].isna() & (df["status"] == "active")]
+    told = active[active["stats_next_trigger_at"].notna()]  # some have no cas_config
     expected = dict(zip(told["id"], told["stats_next_trigger_at"], strict=True))
     found = {id_: first.get(id_, expected[id_]) for id_ in expected}
     assert found == expected
