@@ -1,0 +1,185 @@
+"""How much starts at once: every window, empty ones too, and days of 23 and 25 hours."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from zoneinfo import ZoneInfo, available_timezones
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from qoderdata.errors import MissingColumnError
+from qoderdata.frame import flatten_deployments
+from qoderdata.timelines import next_triggers, trigger_load
+
+COUNTS = ["triggers", "deployments", "at_minute_0"]
+ZONES = sorted(available_timezones() - {"localtime", "Factory"})
+
+
+def triggers(tz: str, *rows: tuple[str, str]) -> pd.DataFrame:
+    """Build a frame out of (instant, deployment)."""
+    times = pd.to_datetime([time for time, _ in rows], utc=True, format="ISO8601").as_unit("us").tz_convert(tz)
+    return pd.DataFrame({"trigger_at": times, "deployment_id": [id_ for _, id_ in rows]})
+
+
+def hourly(tz: str, first: str, last: str) -> pd.DataFrame:
+    """Build a frame with a trigger every 30 minutes."""
+    times = pd.date_range(first, last, freq="30min", tz="UTC", unit="us").tz_convert(tz)
+    return pd.DataFrame({"trigger_at": times, "deployment_id": "dep_1"})
+
+
+def test_every_window_is_there() -> None:
+    frame = triggers(
+        "UTC",
+        ("2026-06-15T09:00:00Z", "dep_1"), ("2026-06-15T09:00:59Z", "dep_2"), ("2026-06-15T09:01:00Z", "dep_2"),
+        ("2026-06-15T09:59:59.999999Z", "dep_1"), ("2026-06-15T12:00:00Z", "dep_3"),
+    )  # fmt: skip
+    load = trigger_load(frame)
+    assert [str(window) for window in load["window"]] == [
+        f"2026-06-15 {hour:02d}:00:00+00:00" for hour in (9, 10, 11, 12)
+    ]
+    assert load[COUNTS].to_numpy().tolist() == [[4, 2, 2], [0, 0, 0], [0, 0, 0], [1, 1, 1]]
+
+
+@pytest.mark.parametrize(
+    ("tz", "first", "last", "freq", "expected"),
+    [
+        ("Europe/Berlin", "2026-03-28T23:00", "2026-03-29T21:59", "1D", {"2026-03-29T00:00+01:00": 46}),
+        ("Europe/Berlin", "2026-10-24T22:00", "2026-10-25T22:59", "1D", {"2026-10-25T00:00+02:00": 50}),
+        ("Europe/Berlin", "2026-10-25T00:00", "2026-10-25T01:59", "1h",
+         {"2026-10-25T02:00+02:00": 2, "2026-10-25T02:00+01:00": 2}),
+        ("Europe/Berlin", "2026-03-29T00:00", "2026-03-29T01:59", "1h",
+         {"2026-03-29T01:00+01:00": 2, "2026-03-29T03:00+02:00": 2}),
+        ("America/Santiago", "2026-09-06T03:00", "2026-09-07T03:00", "1D",
+         {"2026-09-05T00:00-04:00": 2, "2026-09-06T01:00-03:00": 46, "2026-09-07T00:00-03:00": 1}),
+        ("Asia/Kolkata", "2026-06-15T00:00", "2026-06-15T01:00", "1h",
+         {"2026-06-15T05:00+05:30": 1, "2026-06-15T06:00+05:30": 2}),
+        ("Pacific/Apia", "2011-12-30T09:00", "2011-12-30T10:30", "1D",
+         {"2011-12-29T00:00-10:00": 2, "2011-12-31T00:00+14:00": 2}),
+        ("UTC", "2026-06-14T23:00", "2026-06-15T00:59", "1W",
+         {"2026-06-08T00:00+00:00": 2, "2026-06-15T00:00+00:00": 2}),
+        ("Asia/Shanghai", "2026-06-14T15:00", "2026-06-14T16:59", "W",
+         {"2026-06-08T00:00+08:00": 2, "2026-06-15T00:00+08:00": 2}),
+        ("UTC", "2026-06-15T00:00", "2026-06-15T00:59", "15min",
+         {"2026-06-15T00:00+00:00": 1, "2026-06-15T00:15+00:00": 0, "2026-06-15T00:30+00:00": 1}),
+        ("America/Santiago", "2026-04-05T02:00", "2026-04-05T04:00", "1D",
+         {"2026-04-04T00:00-03:00": 4, "2026-04-05T00:00-04:00": 1}),
+        ("America/New_York", "2026-11-01T03:30", "2026-11-01T10:30", "6h",
+         {"2026-10-31T18:00-04:00": 1, "2026-11-01T00:00-04:00": 12, "2026-11-01T05:00-05:00": 2}),
+    ],
+    ids=["a day of 23 hours", "of 25", "an hour twice", "an hour gone", "a day without midnight", "half-hour zone",
+         "a day that was none", "weeks begin on Monday", "where the clock says so", "quarters", "an evening twice",
+         "absolute"],
+)  # fmt: skip
+def test_windows_where_clocks_change(tz: str, first: str, last: str, freq: str, expected: dict[str, int]) -> None:
+    load = trigger_load(hourly(tz, first, last), freq)
+    found = {
+        f"{window:%Y-%m-%dT%H:%M}{window:%z}": count
+        for window, count in zip(load["window"], load["triggers"], strict=True)
+    }
+    assert found == {
+        window.replace(window[-6:], window[-6:].replace(":", "")): n for window, n in expected.items()
+    }
+
+
+def test_minute_0_is_that_of_the_wall_clock() -> None:
+    frame = triggers("Asia/Kolkata", ("2026-06-15T00:30:00Z", "dep_1"), ("2026-06-15T01:00:00Z", "dep_1"))
+    assert trigger_load(frame, "1D")["at_minute_0"].tolist() == [1]
+
+
+@pytest.mark.parametrize("tz", ["UTC", "Asia/Shanghai"])
+@pytest.mark.parametrize("freq", ["1h", "1D", "1W", "15min"])
+def test_the_shape_is_the_same_with_and_without_rows(tz: str, freq: str) -> None:
+    full = trigger_load(triggers(tz, ("2026-06-15T09:00Z", "dep_1")), freq)
+    empty = trigger_load(triggers(tz), freq)
+    assert len(full) == 1
+    assert empty.empty
+    assert list(empty.columns) == ["window", *COUNTS]
+    assert dict(empty.dtypes) == dict(full.dtypes)
+    assert full["window"].dtype == f"datetime64[us, {tz}]"
+    assert all(full[name].dtype == "int64" for name in COUNTS)
+
+
+def test_what_next_triggers_gives_goes_in_empty_or_not() -> None:
+    record = {
+        "id": "dep_1", "status": "active",
+        "schedule": {"expression": "0 */6 * * *", "timezone": "Asia/Shanghai"},
+    }  # fmt: skip
+    df = flatten_deployments([record])
+    for frame in (df, df.iloc[:0]):
+        fired = next_triggers(frame, "2D", start="2026-06-15T00:00Z", tz="Asia/Shanghai")
+        load = trigger_load(fired, "1D")
+        assert load["triggers"].sum() == len(fired)
+        assert load["window"].dtype == fired["trigger_at"].dtype
+
+
+def test_missing_times_are_passed_over() -> None:
+    frame = triggers("UTC", ("2026-06-15T09:00Z", "dep_1"), ("2026-06-15T09:30Z", "dep_2"))
+    frame.loc[1, "trigger_at"] = pd.NaT
+    assert trigger_load(frame)[COUNTS].to_numpy().tolist() == [[1, 1, 1]]
+
+
+@pytest.mark.parametrize("freq", ["", "1", "1m", "0h", "7h", "25h", "1.5h", "-1h", "1MS", None, 3600])
+def test_windows_that_make_no_sense(freq: str) -> None:
+    with pytest.raises(ValueError, match="freq="):
+        trigger_load(triggers("UTC"), freq)
+
+
+def test_times_without_a_zone_are_refused() -> None:
+    frame = pd.DataFrame({"trigger_at": pd.to_datetime(["2026-06-15"]), "deployment_id": ["dep_1"]})
+    with pytest.raises(ValueError, match="no time zone"):
+        trigger_load(frame)
+
+
+def test_a_column_that_is_not_there_is_named() -> None:
+    with pytest.raises(MissingColumnError, match="deployment_id"):
+        trigger_load(triggers("UTC")[["trigger_at"]])
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    st.sampled_from(ZONES),
+    st.integers(10**9, 2 * 10**9),
+    st.lists(st.tuples(st.integers(0, 20 * 86_400), st.integers(0, 3)), min_size=1, max_size=40),
+    st.sampled_from(["1h", "15min", "6h", "1D", "1W", "3D"]),
+)
+def test_windows_part_time_and_nothing_is_lost(
+    tz: str, begin: int, moments: list[tuple[int, int]], freq: str
+) -> None:
+    """In every zone: each trigger lies in its window, windows follow one another, and counts are those of rows."""
+    at = pd.to_datetime([begin + offset for offset, _ in moments], unit="s", utc=True).as_unit("us").tz_convert(tz)
+    frame = pd.DataFrame({"trigger_at": at, "deployment_id": [f"dep_{number}" for _, number in moments]})
+    copy = frame.copy(deep=True)
+    load = trigger_load(frame, freq)
+    pd.testing.assert_frame_equal(frame, copy)
+
+    windows = pd.DatetimeIndex(load["window"])
+    assert windows.is_monotonic_increasing
+    assert windows.is_unique
+    assert load["triggers"].iloc[[0, -1]].min() > 0
+    by_wall = freq.endswith(("D", "W"))  # where midnight comes twice, the evening in between is of the day before
+    wall, wall_windows = at.tz_localize(None), windows.tz_localize(None)
+    place = (
+        wall_windows.searchsorted(wall, side="right") if by_wall else windows.searchsorted(at, side="right")
+    ) - 1
+    assert (place >= 0).all()
+    rows = frame.assign(place=place, minute=at.minute == 0).groupby("place")
+    for name, expected in [
+        ("triggers", rows.size()),
+        ("deployments", rows["deployment_id"].nunique()),
+        ("at_minute_0", rows["minute"].sum()),
+    ]:
+        assert load[name][load["triggers"] > 0].tolist() == expected.tolist(), name
+        assert load[name].sum() == expected.sum()
+    if by_wall:
+        zone = ZoneInfo(tz)
+        assert all(
+            window.to_pydatetime().replace(tzinfo=None).time().isoformat() == "00:00:00"
+            or (window - timedelta(seconds=1)).astimezone(zone).utcoffset() != window.utcoffset()
+            for window in windows
+        ), "a day begins at midnight, or where clocks skip it"
+    else:
+        assert np.diff(windows.as_unit("us").asi8).max(initial=0) <= pd.Timedelta(freq) // pd.Timedelta("1us")
