@@ -1,0 +1,467 @@
+"""Whatever goes wrong on the way ends in the whole frame, or in the right exception with the cache as it was."""
+
+from __future__ import annotations
+
+import os
+import signal
+import tempfile
+import threading
+import warnings
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from qoderdata import Client, errors, flatten_deployments, load_deployments
+from qoderdata.frame import Decoder
+from qoderdata.sandbox import Sandbox
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from tests.conftest import FastClock
+
+Record = dict[str, Any]
+
+DEPLOYMENTS = 43
+SIZE = 10
+PAGES = 5
+RETRIES = 5
+
+#: What may pass, with the exception that is raised when it does not.
+PASSING: dict[str, type[errors.APIError]] = {
+    "408": errors.APIStatusError,
+    "429": errors.RateLimitError,
+    "429-retry-after": errors.RateLimitError,
+    "500": errors.InternalServerError,
+    "502-html": errors.InternalServerError,
+    "503-empty": errors.InternalServerError,
+    "503-html": errors.InternalServerError,
+    "504": errors.InternalServerError,
+    "html-200": errors.APIResponseValidationError,
+    "reset": errors.APIConnectionError,
+    "cut-body": errors.APIConnectionError,
+    "cut-json": errors.APIResponseValidationError,
+}
+#: What does not, with the exception.
+FINAL: dict[str, type[errors.APIError]] = {
+    "400": errors.BadRequestError,
+    "401": errors.AuthenticationError,
+    "403": errors.PermissionDeniedError,
+    "404": errors.NotFoundError,
+    "409": errors.ConflictError,
+    "501": errors.InternalServerError,
+    "redirect": errors.APIStatusError,
+    "no-cursor": errors.PaginationError,
+}
+
+
+@pytest.fixture(scope="module")
+def account() -> Iterator[Sandbox]:
+    with Sandbox(deployments=DEPLOYMENTS, seed=13, runs=90) as sandbox:
+        yield sandbox
+
+
+@pytest.fixture(scope="module")
+def truth(account: Sandbox) -> pd.DataFrame:
+    return flatten_deployments(account.deployments)
+
+
+def client_of(sandbox: Sandbox, **options: Any) -> Client:  # noqa: ANN401 - a client's own
+    client = Client(sandbox.pat, sandbox.base_url, **options)
+    client.page_limit = SIZE
+    return client
+
+
+@dataclass
+class Bench:
+    """A service, who asks it, and where the answer is kept; one answer is kept already."""
+
+    sandbox: Sandbox
+    client: Client
+    folder: Path
+    kept: dict[str, bytes] = field(default_factory=dict)
+
+    def load(self, **options: Any) -> pd.DataFrame:  # noqa: ANN401 - whatever the call takes
+        return load_deployments(include_archived=True, client=self.client, cache_dir=self.folder, **options)
+
+    def files(self) -> dict[str, bytes]:
+        return {path.name: path.read_bytes() for path in self.folder.rglob("*") if path.is_file()}
+
+    def settle(self) -> None:
+        """Forget what was asked, and remember what is kept."""
+        self.kept = self.files()
+        self.sandbox.requests.clear()
+
+    def check_kept(self, truth: pd.DataFrame) -> None:
+        """See that nothing was touched, and that `offline` takes it."""
+        assert self.files() == self.kept
+        asked = len(self.sandbox.requests)
+        pd.testing.assert_frame_equal(self.load(offline=True), truth)
+        assert len(self.sandbox.requests) == asked
+
+
+def make_bench(account: Sandbox, folder: Path) -> Bench:
+    # Faults that the last pull did not meet must not meet the next.
+    account._faults = type(account._faults)()
+    account.send_next_page = True
+    bench = Bench(account, client_of(account, timeout=(10, 0.3), max_retries=RETRIES), folder)
+    bench.load()
+    bench.settle()
+    return bench
+
+
+@pytest.fixture
+def bench(account: Sandbox, tmp_path: Path) -> Bench:
+    return make_bench(account, tmp_path / "cache")
+
+
+# -- one at a time -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("at", [0, 2, PAGES - 1])
+@pytest.mark.parametrize("fault", [*PASSING, "hang"])
+def test_a_fault_that_passes_changes_nothing(bench: Bench, truth: pd.DataFrame, fault: str, at: int) -> None:
+    if fault == "hang" and at != 2:
+        at = 1  # each costs a real time-out
+    bench.sandbox.misbehave(fault, at=at)
+    frame = bench.load(refresh=True)
+    pd.testing.assert_frame_equal(frame, truth)
+    assert len(bench.sandbox.requests) == PAGES + 1
+    assert frame.attrs["requests"] == PAGES
+    bench.settle()
+    bench.check_kept(truth)
+
+
+@pytest.mark.parametrize("at", [0, 2, PAGES - 1])
+@pytest.mark.parametrize("fault", FINAL)
+def test_a_fault_that_does_not_pass_is_raised_at_once(
+    bench: Bench, truth: pd.DataFrame, clock: FastClock, fault: str, at: int
+) -> None:
+    clock.sleeps.clear()
+    bench.sandbox.misbehave(fault, at=at)
+    with pytest.raises(errors.APIError) as caught:
+        bench.load(refresh=True)
+    error = caught.value
+    assert type(error) is FINAL[fault]
+    pages = at + isinstance(error, errors.PaginationError)
+    assert (error.pages, error.records) == (pages, min(SIZE * pages, DEPLOYMENTS))
+    assert len(bench.sandbox.requests) == at + 1
+    assert max(clock.sleeps, default=0) <= 0.1, "nothing was waited for but the pace"
+    bench.check_kept(truth)
+
+
+@pytest.mark.parametrize("at", [1, PAGES - 1])
+def test_a_cursor_that_repeats_is_an_error_not_a_circle(bench: Bench, truth: pd.DataFrame, at: int) -> None:
+    bench.sandbox.misbehave("repeat-cursor", at=at)
+    with pytest.raises(errors.PaginationError, match="the rest of the list cannot be reached") as caught:
+        bench.load(refresh=True)
+    assert caught.value.pages == len(bench.sandbox.requests) == at + 1
+    bench.check_kept(truth)
+
+
+@pytest.mark.parametrize("fault", PASSING)
+@pytest.mark.parametrize("page", [0, 3])
+def test_more_faults_than_retries_are_raised_with_how_far_it_got(
+    bench: Bench, truth: pd.DataFrame, fault: str, page: int
+) -> None:
+    for number in range(RETRIES + 1):
+        bench.sandbox.misbehave(fault, at=page + number)
+    with pytest.raises(errors.APIError) as caught:
+        bench.load(refresh=True)
+    error = caught.value
+    assert type(error) is PASSING[fault]
+    assert (error.pages, error.records, error.attempts) == (page, SIZE * page, RETRIES + 1)
+    assert f"after {page} pages, {SIZE * page} records" in str(error)
+    assert "offline=True takes it" in error.__notes__[0]
+    assert len(bench.sandbox.requests) == page + RETRIES + 1
+    bench.check_kept(truth)
+    pd.testing.assert_frame_equal(bench.load(refresh=True), truth)
+
+
+@pytest.mark.parametrize("fault", ["429-retry-after", "503-empty"])
+def test_a_long_wait_is_not_waited(bench: Bench, truth: pd.DataFrame, clock: FastClock, fault: str) -> None:
+    clock.sleeps.clear()
+    bench.sandbox.misbehave(fault, at=2, retry_after=61)
+    with pytest.raises(errors.APIStatusError) as caught:
+        bench.load(refresh=True)
+    assert caught.value.retry_after == 61
+    assert max(clock.sleeps, default=0) <= 0.1
+    bench.check_kept(truth)
+
+
+def test_what_is_asked_to_wait_is_waited(bench: Bench, truth: pd.DataFrame, clock: FastClock) -> None:
+    clock.sleeps.clear()
+    bench.sandbox.misbehave("429-retry-after", at=2, retry_after=59)
+    pd.testing.assert_frame_equal(bench.load(refresh=True), truth)
+    assert max(clock.sleeps) == pytest.approx(59, abs=0.2)
+
+
+def test_an_answer_that_breaks_the_contract_is_not_asked_for_again(bench: Bench, truth: pd.DataFrame) -> None:
+    """A record without an id, well-formed as it is, would come again."""
+    victim = bench.sandbox.deployments[2 * SIZE]["id"].encode()
+    get = bench.client.get
+
+    def without_an_id(path: str, params: dict[str, str], read: Callable[[bytes], Any]) -> Any:  # noqa: ANN401
+        return get(path, params, lambda body: read(body.replace(b'"id":"' + victim + b'"', b'"id":null')))
+
+    bench.client.get = without_an_id  # type: ignore[method-assign, assignment]
+    with pytest.raises(errors.APIResponseValidationError, match="no id"):
+        bench.load(refresh=True)
+    assert len(bench.sandbox.requests) <= PAGES
+    bench.check_kept(truth)
+
+
+# -- in any sequence -----------------------------------------------------------------------------------------
+
+
+def foretell(faults: dict[int, str]) -> type[errors.APIError] | None:
+    """Say which exception a pull ends in, from nothing but the documented rules; ``None`` for the whole frame."""
+    coming, request = dict(faults), 0
+    for page in range(PAGES):
+        tries = 0
+        while True:
+            fault = coming.pop(request, None)
+            request += 1
+            if fault in ("repeat-cursor", "overlap") and page == 0:
+                # The first page has no cursor: the sandbox keeps the fault for the next request that meets none.
+                coming[next(number for number in range(request, 99) if number not in coming)] = fault
+                fault = None
+            if fault in PASSING:
+                tries += 1
+                if tries > RETRIES:
+                    return PASSING[fault]
+                continue
+            if fault == "repeat-cursor":
+                return errors.PaginationError
+            if fault in FINAL:
+                return FINAL[fault]
+            break
+    return None
+
+
+sequences = st.dictionaries(
+    st.integers(0, PAGES + 9),
+    st.sampled_from([*PASSING, *PASSING, *PASSING, "overlap", "repeat-cursor", *FINAL]),
+    max_size=12,
+)
+passing_sequences = st.lists(st.sampled_from(list(PASSING)) | st.none() | st.none(), max_size=PAGES + 12).filter(
+    lambda faults: foretell({at: fault for at, fault in enumerate(faults) if fault}) is None
+)
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(faults=sequences)
+def test_any_sequence_ends_as_the_rules_say(account: Sandbox, truth: pd.DataFrame, faults: dict[int, str]) -> None:
+    expected = foretell(faults)
+    with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
+        warnings.filterwarnings("ignore", r"\d deployments came more than once", errors.DataQualityWarning)
+        bench = make_bench(account, Path(folder))
+        for at, fault in faults.items():
+            bench.sandbox.misbehave(fault, at=at)
+        if expected is None:
+            pd.testing.assert_frame_equal(bench.load(refresh=True), truth)
+            bench.settle()
+        else:
+            with pytest.raises(errors.APIError) as caught:
+                bench.load(refresh=True)
+            assert type(caught.value) is expected
+            assert caught.value.pages is not None
+        bench.check_kept(truth)
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(faults=passing_sequences, send_next_page=st.booleans())
+def test_any_sequence_of_faults_that_pass_gives_the_same_frame_as_none(
+    account: Sandbox, truth: pd.DataFrame, faults: list[str | None], *, send_next_page: bool
+) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        bench = make_bench(account, Path(folder))
+        bench.sandbox.send_next_page = send_next_page
+        for at, fault in enumerate(faults):
+            if fault is not None:
+                bench.sandbox.misbehave(fault, at=at)
+        pd.testing.assert_frame_equal(bench.load(refresh=True), truth)
+
+
+# -- cut off by the user -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("interruption", [KeyboardInterrupt, SystemExit, MemoryError])
+@pytest.mark.parametrize(
+    ("owner", "name", "number"),
+    [
+        (Client, "get", 0),
+        (Client, "get", 3),
+        (Decoder, "scan", 2),
+        (Decoder, "decode", 0),
+        (Decoder, "decode", 4),
+        (Decoder, "finish", 0),
+    ],
+)
+def test_cut_off_anywhere_leaves_what_is_kept(  # noqa: PLR0917 - a table
+    bench: Bench,
+    truth: pd.DataFrame,
+    monkeypatch: pytest.MonkeyPatch,
+    owner: type,
+    name: str,
+    number: int,
+    *,
+    interruption: type[BaseException],
+) -> None:
+    whole = getattr(owner, name)
+    calls = iter(range(99))
+
+    def cut_off(self: object, *arguments: object, **options: object) -> object:
+        if next(calls) == number:
+            raise interruption
+        return whole(self, *arguments, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(owner, name, cut_off)
+        with pytest.raises(interruption):
+            bench.load(refresh=True)
+    bench.check_kept(truth)
+    pd.testing.assert_frame_equal(bench.load(refresh=True), truth)
+
+
+def test_cut_off_while_it_is_kept_leaves_what_was_kept(
+    bench: Bench, truth: pd.DataFrame, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def cut_off(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    for owner, name in ((pq, "write_table"), (os, "fsync"), (Path, "replace")):
+        with monkeypatch.context() as patch:
+            patch.setattr(owner, name, cut_off)
+            with pytest.raises(KeyboardInterrupt):
+                bench.load(refresh=True)
+        bench.check_kept(truth)
+
+
+@pytest.mark.parametrize("request_number", [0, 1, 3])
+def test_ctrl_c_ends_a_pull_that_hangs_at_once(
+    account: Sandbox, truth: pd.DataFrame, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request_number: int
+) -> None:
+    """A real signal, while the service does not answer; who waits for it waits for an hour."""
+    bench = make_bench(account, tmp_path / "cache")
+    bench.client = client_of(account, timeout=3600)
+    bench.sandbox.misbehave("hang", at=request_number)
+    respond = account._respond
+    numbers = iter(range(99))
+
+    def press(request: Any) -> Any:  # noqa: ANN401 - the sandbox's own types
+        answer = respond(request)
+        if next(numbers) == request_number:
+            signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+        return answer
+
+    assert account._server is not None
+    monkeypatch.setattr(account._server._server, "respond", press)
+    with pytest.raises(KeyboardInterrupt):
+        bench.load(refresh=True)
+    monkeypatch.undo()
+    bench.check_kept(truth)
+
+
+# -- an account that changes meanwhile -----------------------------------------------------------------------
+
+
+@dataclass
+class Meanwhile:
+    """Does things to the account after certain requests of a client."""
+
+    client: Client
+    deeds: dict[int, list[Callable[[], object]]]
+
+    def __enter__(self) -> None:
+        get, numbers = self.client.get, iter(range(999))
+
+        def get_then_do(path: str, params: dict[str, str], read: Callable[[bytes], Any]) -> Any:  # noqa: ANN401
+            answer = get(path, params, read)
+            for deed in self.deeds.get(next(numbers), []):
+                deed()
+            return answer
+
+        self.client.get = get_then_do  # type: ignore[method-assign, assignment]
+
+    def __exit__(self, *_: object) -> None:
+        del self.client.get
+
+
+def test_what_is_created_meanwhile_is_not_seen_and_shifts_nothing(tmp_path: Path) -> None:
+    with Sandbox(deployments=35, seed=2, runs=0) as sandbox:
+        before = flatten_deployments(sandbox.deployments)
+        client = client_of(sandbox)
+        with Meanwhile(client, {page: [lambda: sandbox.create_deployments(7)] for page in range(3)}):
+            frame = load_deployments(include_archived=True, client=client, cache_dir=tmp_path)
+        pd.testing.assert_frame_equal(frame, before)
+        after = load_deployments(include_archived=True, client=client, cache_dir=tmp_path, refresh=True)
+        assert len(after) == 35 + 3 * 7
+        assert list(after["id"][21:]) == list(before["id"])
+
+
+def test_what_is_shown_again_is_merged_and_the_later_wins(tmp_path: Path) -> None:
+    with Sandbox(deployments=35, seed=2, runs=0) as sandbox:
+        cursor = sandbox.deployments[SIZE - 1]
+        client = client_of(sandbox)
+        sandbox.misbehave("overlap", at=1)
+        with (
+            Meanwhile(client, {0: [lambda: sandbox.rewrite(cursor | {"name": "renamed meanwhile"})]}),
+            pytest.warns(errors.DataQualityWarning, match=f"1 deployments came more than once.*{cursor['id']}"),
+        ):
+            frame = load_deployments(include_archived=True, client=client, cache_dir=tmp_path)
+        pd.testing.assert_frame_equal(frame, flatten_deployments(sandbox.deployments))
+        assert frame["name"][SIZE - 1] == "renamed meanwhile"
+
+
+deeds = st.lists(
+    st.tuples(st.integers(0, 5), st.sampled_from(["create", "archive", "rename"]), st.integers(0, 400)),
+    max_size=12,
+)
+
+
+@settings(max_examples=25, deadline=None)
+@given(plan=deeds, edition=st.sampled_from("BC"), include_archived=st.booleans(), short_pages=st.booleans())
+def test_whatever_is_done_meanwhile_nothing_comes_twice_and_nothing_untouched_is_missing(
+    plan: list[tuple[int, str, int]], edition: str, *, include_archived: bool, short_pages: bool
+) -> None:
+    with (
+        Sandbox(deployments=34, seed=4, runs=0, edition=edition) as sandbox,
+        tempfile.TemporaryDirectory() as folder,
+    ):
+        sandbox.short_pages = short_pages
+        before = sandbox.deployments
+        touched: set[str] = set()
+
+        def do(deed: str, number: int) -> None:
+            record = next(one for one in sandbox.deployments if one["id"] == before[number % len(before)]["id"])
+            if deed == "create":
+                sandbox.create_deployments(1 + number % 3)
+            elif record["archived_at"] is None:
+                touched.add(record["id"])
+                if deed == "archive":
+                    sandbox.archive(record["id"])
+                else:
+                    sandbox.rewrite(record | {"name": "renamed"})
+
+        todo: dict[int, list[Callable[[], object]]] = {}
+        for after, deed, number in plan:
+            todo.setdefault(after, []).append(lambda deed=deed, number=number: do(deed, number))  # type: ignore[misc]
+        client = client_of(sandbox)
+        with Meanwhile(client, todo):
+            frame = load_deployments(include_archived=include_archived, client=client, cache_dir=folder)
+        assert frame["id"].is_unique
+        assert frame["id"].is_monotonic_decreasing, "newest first"
+        shown = flatten_deployments(one for one in before if include_archived or one["archived_at"] is None)
+        untouched = ~shown["id"].isin(touched)
+        pd.testing.assert_frame_equal(
+            frame[~frame["id"].isin(touched)].reset_index(drop=True), shown[untouched].reset_index(drop=True)
+        )
+        if include_archived:
+            assert len(frame) == len(before)
