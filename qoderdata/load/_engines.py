@@ -6,7 +6,9 @@ system, so that none needs an extension of its own; Spark alone reads URLs by it
 
 from __future__ import annotations
 
+import functools
 import importlib
+import operator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +18,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from datetime import datetime
     from types import ModuleType
+
+    import pandas as pd
+    import pyarrow as pa
+    from pyarrow import fs
 
     from qoderdata.files import Folder
     from qoderdata.schema import Schema
@@ -116,12 +122,34 @@ def _polars(folder: Folder, paths: list[str], schema: Schema, where: Sequence[Bo
 
 def _dask(folder: Folder, paths: list[str], schema: Schema, where: Sequence[Bound]) -> Any:  # noqa: ANN401
     dask = _need("dask.dataframe", "dask")
+    no_rows = _arrow_frame(schema.arrow.empty_table())
     if not paths:
-        return dask.from_pandas(_without_rows(schema), npartitions=1)
-    frame = dask.read_parquet(paths, columns=schema.names, dtype_backend="pyarrow", filesystem=folder.filesystem)
-    for bound in where:
-        frame = frame[bound.holds(frame[bound.column])]
-    return frame
+        return dask.from_pandas(no_rows, npartitions=1)
+    # Not `read_parquet`, which takes the folder's name for a column, or puts into the plan what cannot be sent.
+    return dask.from_map(
+        _read_part, paths, meta=no_rows, schema=schema.arrow, filesystem=folder.filesystem, where=tuple(where)
+    )
+
+
+def _read_part(
+    path: str,
+    *,
+    columns: list[str] | None = None,
+    schema: pa.Schema,
+    filesystem: fs.FileSystem,
+    where: Sequence[Bound],
+) -> pd.DataFrame:
+    """Read a file as one partition; Dask says by `columns` which ones it needs."""
+    dataset = ds.dataset([path], schema=schema, format="parquet", filesystem=filesystem)
+    conditions = [bound.holds(ds.field(bound.column)) for bound in where]
+    wanted = functools.reduce(operator.and_, conditions) if conditions else None
+    return _arrow_frame(dataset.to_table(columns=columns or schema.names, filter=wanted))
+
+
+def _arrow_frame(table: pa.Table) -> pd.DataFrame:
+    import pandas as pd  # noqa: PLC0415 - no other engine needs it
+
+    return table.to_pandas(types_mapper=pd.ArrowDtype)
 
 
 def _spark(folder: Folder, paths: list[str], schema: Schema, where: Sequence[Bound]) -> Any:  # noqa: ANN401
@@ -135,12 +163,6 @@ def _spark(folder: Folder, paths: list[str], schema: Schema, where: Sequence[Bou
     for bound in where:
         frame = frame.where(bound.holds(frame[bound.column]))
     return frame
-
-
-def _without_rows(schema: Schema) -> Any:  # noqa: ANN401 - a pandas frame
-    import pandas as pd  # noqa: PLC0415 - nothing else here needs it
-
-    return schema.arrow.empty_table().to_pandas(types_mapper=pd.ArrowDtype)
 
 
 _OPENERS: dict[str, Callable[[Folder, list[str], Schema, Sequence[Bound]], Any]] = {

@@ -1,0 +1,104 @@
+"""A scan on a Dask cluster of two worker processes: what is sent to them can be sent, and comes back right."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from typing import TYPE_CHECKING, Any
+
+import distributed
+import pyarrow as pa
+import pytest
+
+from qoderdata.client import Client
+from qoderdata.errors import DataQualityWarning
+from qoderdata.load.deployments import load_deployments
+from qoderdata.load.runs import load_runs
+from qoderdata.load.scans import scan_deployments, scan_runs
+from qoderdata.sandbox import Sandbox
+from qoderdata.summaries import error_breakdown, failure_rates, failure_streaks, run_failure_rates
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    import pandas as pd
+
+#: Two cores run one cluster at a time.
+pytestmark = pytest.mark.xdist_group("cluster")
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[distributed.Client]:
+    """Start a cluster on loopback; what is computed meanwhile is computed there."""
+    with (
+        distributed.LocalCluster(  # type: ignore[no-untyped-call] # Dask has no types
+            n_workers=2, threads_per_worker=1, processes=True, host="127.0.0.1", dashboard_address=None
+        ) as local,
+        distributed.Client(local) as client,  # type: ignore[no-untyped-call] # likewise
+    ):
+        yield client
+
+
+@pytest.fixture(scope="module")
+def kept(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, pd.DataFrame, pd.DataFrame]:
+    """Load an account once: the cache folder, and the frames of deployments and of runs."""
+    folder = tmp_path_factory.mktemp("cache")
+    with Sandbox(deployments=20, seed=7, runs=250, edition="A") as sandbox:
+        client = Client(pat=sandbox.pat, base_url=sandbox.base_url, min_interval=0)
+        return (
+            folder,
+            load_deployments(client=client, cache_dir=folder),
+            load_runs(client=client, cache_dir=folder),
+        )
+
+
+OF_RUNS: dict[str, Callable[[Any], Any]] = {
+    "rates": run_failure_rates,
+    "days in Shanghai": lambda runs: run_failure_rates(runs, freq="1D", tz="Asia/Shanghai"),
+    "rates of all": lambda runs: run_failure_rates(runs, None),
+    "errors": error_breakdown,
+    "errors by agent": lambda runs: error_breakdown(runs, "agent_id"),
+}
+
+
+def rows_of(summary: pd.DataFrame) -> list[dict[str, Any]]:
+    keyed = summary if summary.index.names == [None] else summary.reset_index()
+    return [
+        {name: pytest.approx(value) if isinstance(value, float) else value for name, value in row.items()}
+        for row in pa.Table.from_pandas(keyed, preserve_index=False).to_pylist()
+    ]
+
+
+def test_the_workers_are_processes(cluster: distributed.Client) -> None:
+    """Else the other tests here would show nothing about what can be sent."""
+    processes = set(cluster.run(os.getpid).values())
+    assert len(processes) == 2
+    assert os.getpid() not in processes
+
+
+@pytest.mark.parametrize("name", OF_RUNS)
+@pytest.mark.usefixtures("cluster")
+def test_summaries_of_runs_equal_those_of_pandas(kept: tuple[Path, pd.DataFrame, pd.DataFrame], name: str) -> None:
+    folder, _, runs = kept
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DataQualityWarning)
+        summary = OF_RUNS[name](scan_runs(folder, engine="dask")).compute()
+    expected = OF_RUNS[name](runs)
+    if "runs" in expected:
+        expected = expected[expected["runs"] > 0].assign(duration_p50_ms=None, duration_p95_ms=None)
+    assert len(expected)
+    assert rows_of(summary) == rows_of(expected)
+
+
+@pytest.mark.usefixtures("cluster")
+def test_lifetime_rates_equal_those_of_pandas(kept: tuple[Path, pd.DataFrame, pd.DataFrame]) -> None:
+    folder, deployments, _ = kept
+    summary = failure_rates(scan_deployments(folder, engine="dask"), "agent_id").compute()
+    assert rows_of(summary) == rows_of(failure_rates(deployments, "agent_id"))
+
+
+def test_streaks_are_refused_by_name(kept: tuple[Path, pd.DataFrame, pd.DataFrame]) -> None:
+    folder, _, _ = kept
+    with pytest.raises(NotImplementedError, match=r"failure_streaks needs .* Dask .*engine='duckdb'"):
+        failure_streaks(scan_runs(folder, engine="dask"))
