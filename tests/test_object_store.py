@@ -1,0 +1,350 @@
+"""The cache and the store of runs on a real object-store server on loopback: the promises that a disk keeps."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import threading
+import warnings
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+import boto3  # type: ignore[import-untyped] # comes with moto, without types
+import dask
+import dask.dataframe as dd
+import narwhals as nw
+import pandas as pd
+import pyarrow as pa
+import pytest
+import s3fs
+from moto.server import ThreadedMotoServer
+
+from qoderdata import schema
+from qoderdata.client import Client
+from qoderdata.errors import CacheError, CacheWarning, DataQualityWarning, InternalServerError
+from qoderdata.files import Folder
+from qoderdata.frame import flatten_runs, to_pandas
+from qoderdata.load.caches import cache_usage, clear_cache
+from qoderdata.load.deployments import load_deployments
+from qoderdata.load.runs import load_runs
+from qoderdata.load.scans import scan_deployments, scan_runs
+from qoderdata.sandbox import Sandbox
+from qoderdata.summaries import run_failure_rates
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+BUCKET = "fleet"
+ENGINES = ["duckdb", "polars", "dask"]
+_HEAD_END = b"\r\n\r\n"
+
+
+@dataclass
+class Gate:
+    """Stands between the client and the store, counts, and can cut off an upload in its middle."""
+
+    target: tuple[str, int]
+    cut_uploads: bool = False
+    requests: list[str] = field(default_factory=list)
+
+    def serve(self, listener: socket.socket) -> None:
+        while True:
+            try:
+                client, _ = listener.accept()
+            except OSError:
+                return
+            threading.Thread(target=self._relay, args=(client,), daemon=True).start()
+
+    def _relay(self, client: socket.socket) -> None:
+        with client, socket.create_connection(self.target) as store, contextlib.suppress(OSError):
+            back = threading.Thread(target=self._pass_back, args=(store, client), daemon=True)
+            back.start()
+            while sent := client.recv(65_536):
+                line = sent.split(b"\r\n", 1)[0].decode("latin-1")
+                if line.endswith(("HTTP/1.1", "HTTP/1.0")):
+                    self.requests.append(line)
+                if self.cut_uploads and line.startswith(("PUT", "POST")):
+                    # The head and a part of the body go through; then the line is dead.
+                    head, _, body = sent.partition(_HEAD_END)
+                    store.sendall(head + _HEAD_END + body[: len(body) // 2])
+                    store.shutdown(socket.SHUT_WR)
+                    client.shutdown(socket.SHUT_RDWR)
+                    return
+                store.sendall(sent)
+            store.shutdown(socket.SHUT_WR)
+            back.join()
+
+    @staticmethod
+    def _pass_back(store: socket.socket, client: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            while received := store.recv(65_536):
+                client.sendall(received)
+            client.shutdown(socket.SHUT_WR)
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[tuple[str, int]]:
+    running = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
+    running.start()
+    yield running.get_host_and_port()
+    running.stop()
+
+
+@pytest.fixture(scope="module")
+def gate(server: tuple[str, int]) -> Iterator[Gate]:
+    """Lead to the store, with a bucket and credentials of nobody, all from the environment."""
+    with socket.create_server(("127.0.0.1", 0)) as listener, pytest.MonkeyPatch.context() as patch:
+        gate = Gate(server)
+        threading.Thread(target=gate.serve, args=(listener,), daemon=True).start()
+        for name, value in {
+            "AWS_ENDPOINT_URL": f"http://127.0.0.1:{listener.getsockname()[1]}",
+            "AWS_ACCESS_KEY_ID": "nobody",
+            "AWS_SECRET_ACCESS_KEY": "nothing",
+            "AWS_DEFAULT_REGION": "us-east-1",
+            "AWS_MAX_ATTEMPTS": "1",
+            "AWS_EC2_METADATA_DISABLED": "true",
+        }.items():
+            patch.setenv(name, value)
+        for name in ("AWS_PROFILE", "AWS_SESSION_TOKEN", "AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE"):
+            patch.delenv(name, raising=False)
+        # What s3fs waits between its own attempts is not what is tested here.
+        patch.setattr(s3fs.S3FileSystem, "retries", 1)
+        s3fs.S3FileSystem.clear_instance_cache()
+        directly(server).create_bucket(Bucket=BUCKET)
+        yield gate
+        s3fs.S3FileSystem.clear_instance_cache()
+
+
+@pytest.fixture
+def location(gate: Gate, request: pytest.FixtureRequest) -> str:
+    """Name a folder that no other test has."""
+    gate.cut_uploads = False
+    return f"s3://{BUCKET}/{request.node.name.replace('[', '/').rstrip(']')}/folder"
+
+
+def directly(server: tuple[str, int]) -> Any:  # noqa: ANN401 boto3 has no types
+    """Reach the store past the gate, and past all of this project's code."""
+    return boto3.client("s3", endpoint_url=f"http://{server[0]}:{server[1]}")
+
+
+def keys(server: tuple[str, int], below: str) -> set[str]:
+    """List what lies at a URL or has a key that begins alike."""
+    prefix = below.removeprefix(f"s3://{BUCKET}/")
+    pages = directly(server).get_paginator("list_objects_v2").paginate(Bucket=BUCKET, Prefix=prefix)
+    return {entry["Key"].removeprefix(prefix) for page in pages for entry in page.get("Contents", [])}
+
+
+@pytest.fixture(scope="module")
+def sandbox() -> Iterator[Sandbox]:
+    with Sandbox(deployments=10, seed=7, runs=150) as running:
+        yield running
+
+
+@pytest.fixture
+def client(sandbox: Sandbox) -> Client:
+    return Client(pat=sandbox.pat, base_url=sandbox.base_url)
+
+
+@dataclass(frozen=True)
+class Kept:
+    """A store that tests only read, and the frames that are in it."""
+
+    location: str
+    runs: pd.DataFrame
+    deployments: pd.DataFrame
+
+
+@pytest.fixture(scope="module")
+def kept(gate: Gate, sandbox: Sandbox) -> Kept:
+    del gate
+    client, location = Client(pat=sandbox.pat, base_url=sandbox.base_url, min_interval=0), f"s3://{BUCKET}/kept"
+    runs = load_runs(client=client, cache_dir=location)
+    return Kept(location, runs, load_deployments(client=client, cache_dir=location))
+
+
+def computed(lazy: Any) -> pa.Table:  # noqa: ANN401 a frame of any engine
+    if isinstance(lazy, dd.DataFrame):
+        with dask.config.set(scheduler="synchronous"):
+            return pa.Table.from_pandas(lazy.compute(), preserve_index=False)  # type: ignore[no-untyped-call] # Dask has no types
+    table: pa.Table = nw.from_native(lazy).collect("pyarrow").to_native()
+    return table
+
+
+def collected(scanned: Any, of: schema.Schema) -> pd.DataFrame:  # noqa: ANN401 a frame of any engine
+    """Compute a scan, in the order of the ids, with the dtypes that pandas has here."""
+    return by_id(to_pandas(computed(scanned), of))
+
+
+def by_id(frame: pd.DataFrame) -> pd.DataFrame:
+    return frame.sort_values("id", ignore_index=True)
+
+
+def test_deployments_are_kept_and_read_back(sandbox: Sandbox, client: Client, location: str) -> None:
+    fresh = load_deployments(client=client, cache_dir=location)
+    asked = len(sandbox.requests)
+    again = load_deployments(client=client, cache_dir=location)
+    assert len(sandbox.requests) == asked
+    assert again.attrs["from_cache"]
+    pd.testing.assert_frame_equal(again, fresh)
+
+
+def test_runs_are_kept_and_read_back(
+    sandbox: Sandbox, client: Client, location: str, server: tuple[str, int]
+) -> None:
+    """And nothing but objects is left: no temporary names, no locks, no markers of folders, no inbox."""
+    fresh = load_runs(client=client, cache_dir=location)
+    pd.testing.assert_frame_equal(fresh, flatten_runs(sandbox.runs))
+    asked = len(sandbox.requests)
+    again = load_runs(client=client, cache_dir=location)
+    assert len(sandbox.requests) == asked
+    pd.testing.assert_frame_equal(again, fresh, check_flags=False)
+    found = keys(server, location)
+    assert found
+    assert not [key for key in found if "/inbox/" in key or not key.endswith((".parquet", "/manifest.json"))]
+
+
+def test_usage_and_clear(server: tuple[str, int], client: Client, location: str) -> None:
+    """Other objects in the bucket, with names that begin alike too, are left alone."""
+    assert cache_usage(location)["runs"] == {"files": 0, "bytes": 0}
+    assert clear_cache(location) == 0
+    load_runs(client=client, cache_dir=location)
+    load_deployments(client=client, cache_dir=location)
+    beside = Folder(f"{location}-of-another")
+    beside.replace("queries/kept.parquet", lambda sink: sink.write(b"kept"))
+    usage = cache_usage(location)
+    assert usage["queries"]["files"] == 1
+    assert usage["runs"]["files"] == len(keys(server, f"{location}/runs/"))
+    assert min(usage["queries"]["bytes"], usage["runs"]["bytes"]) > 0
+    assert clear_cache(location) == usage["queries"]["files"] + usage["runs"]["files"]
+    assert keys(server, location) == {"-of-another/queries/kept.parquet"}
+    assert cache_usage(location)["queries"] == {"files": 0, "bytes": 0}
+
+
+def test_what_another_machine_writes_is_seen(server: tuple[str, int], location: str) -> None:
+    """The client of the store remembers listings, if it is let."""
+    folder, direct = Folder(location), directly(server)
+    there = {"Bucket": BUCKET, "Key": f"{location.removeprefix(f's3://{BUCKET}/')}/a"}
+    assert folder.files() == []
+    assert folder.read("a") is None
+    direct.put_object(**there, Body=b"one")
+    assert [info.base_name for info in folder.files()] == ["a"]
+    assert folder.files()[0].mtime is not None
+    assert folder.read("a") == pa.py_buffer(b"one")
+    direct.put_object(**there, Body=b"longer")
+    assert folder.read("a") == pa.py_buffer(b"longer")
+    assert folder.files()[0].size == len(b"longer")
+    direct.delete_object(**there)
+    assert folder.files() == []
+    assert folder.read("a") is None
+    folder.remove("a")
+
+
+def test_an_upload_that_breaks_off_leaves_the_old_object(
+    server: tuple[str, int], gate: Gate, location: str
+) -> None:
+    folder = Folder(location)
+    old, new = b"old" * 10_000, b"newer" * 10_000
+    folder.replace("object", lambda sink: sink.write(old))
+    gate.cut_uploads = True
+    for name in ("object", "another"):
+        with pytest.raises(OSError, match=r"."):
+            folder.replace(name, lambda sink: sink.write(new))
+    gate.cut_uploads = False
+    assert keys(server, location) == {"/object"}
+    assert folder.read("object") == pa.py_buffer(old)
+    folder.replace("object", lambda sink: sink.write(new))
+    assert folder.read("object") == pa.py_buffer(new)
+
+
+def test_a_writer_that_fails_leaves_the_old_object(location: str) -> None:
+    """Whatever was written until then is not sent."""
+    folder = Folder(location)
+    folder.replace("object", lambda sink: sink.write(b"old"))
+
+    def fail(sink: pa.NativeFile) -> None:
+        sink.write(b"new")
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        folder.replace("object", fail)
+    assert folder.read("object") == pa.py_buffer(b"old")
+
+
+def test_a_pull_that_fails_leaves_the_old_answer(sandbox: Sandbox, client: Client, location: str) -> None:
+    fresh = load_deployments(client=client, cache_dir=location)
+    for place in range(10):
+        sandbox.misbehave("500", at=place)
+    with pytest.raises(InternalServerError):
+        load_deployments(client=client, cache_dir=location, refresh=True)
+    kept = load_deployments(client=client, cache_dir=location, offline=True)
+    pd.testing.assert_frame_equal(kept, fresh, check_flags=False)
+
+
+def test_a_store_that_refuses_uploads_costs_a_warning(
+    server: tuple[str, int], gate: Gate, sandbox: Sandbox, client: Client, location: str
+) -> None:
+    """The runs are whole all the same, and the store is as it was before."""
+    load_runs(client=client, cache_dir=location, since=sandbox.now - timedelta(days=1))
+    before = keys(server, location)
+    assert before
+    gate.cut_uploads = True
+    with pytest.warns(CacheWarning, match="cannot be written"):
+        runs = load_runs(client=client, cache_dir=location)
+    pd.testing.assert_frame_equal(runs, flatten_runs(sandbox.runs))
+    with pytest.warns(CacheWarning, match="cannot be written"):
+        load_deployments(client=client, cache_dir=location)
+    gate.cut_uploads = False
+    assert keys(server, location) == before
+    pd.testing.assert_frame_equal(load_runs(client=client, cache_dir=location), runs, check_flags=False)
+
+
+@pytest.mark.usefixtures("gate")
+def test_a_folder_may_be_a_bucket(client: Client) -> None:
+    fresh = load_deployments(client=client, cache_dir=f"s3://{BUCKET}")
+    again = load_deployments(client=client, cache_dir=f"s3://{BUCKET}", offline=True)
+    pd.testing.assert_frame_equal(again, fresh, check_flags=False)
+
+
+@pytest.mark.usefixtures("gate")
+def test_a_bucket_that_is_not_there_costs_a_warning(client: Client) -> None:
+    """Nobody's bucket is made: that is its owner's business."""
+    nowhere = "s3://no-such-bucket/folder"
+    with pytest.warns(CacheWarning, match="cannot be written"):
+        load_deployments(client=client, cache_dir=nowhere)
+    with pytest.raises(CacheError):
+        load_deployments(client=client, cache_dir=nowhere, offline=True)
+    assert cache_usage(nowhere)["queries"]["files"] == 0
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_scans(kept: Kept, engine: str) -> None:
+    scanned = scan_runs(kept.location, engine=engine)
+    pd.testing.assert_frame_equal(collected(scanned, schema.RUNS), by_id(kept.runs), check_flags=False)
+    scanned = scan_deployments(kept.location, engine=engine)
+    pd.testing.assert_frame_equal(collected(scanned, schema.DEPLOYMENTS), by_id(kept.deployments))
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_scans_fetch_no_other_days(gate: Gate, kept: Kept, engine: str) -> None:
+    """Seen in the requests that reach the store."""
+    until = kept.runs["triggered_at"].max().floor("D")
+    since = until - pd.Timedelta(hours=36)
+    gate.requests.clear()
+    scanned = collected(scan_runs(kept.location, engine=engine, since=since, until=until), schema.RUNS)
+    days = {line.split("day%3D")[-1][:10] for line in gate.requests if ".parquet" in line}
+    assert days == {f"{until - pd.Timedelta(days=day):%Y-%m-%d}" for day in (1, 2)}
+    times = kept.runs["triggered_at"]
+    pd.testing.assert_frame_equal(scanned, by_id(kept.runs[(times >= since) & (times < until)]))
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_rates_by_day(kept: Kept, engine: str) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DataQualityWarning)
+        lazy = run_failure_rates(scan_runs(kept.location, engine=engine), None, freq="1D", tz="Asia/Shanghai")
+    counted = computed(lazy)
+    expected = run_failure_rates(kept.runs, None, freq="1D", tz="Asia/Shanghai")
+    expected = expected[expected["runs"] > 0]
+    for name in ("runs", "failed", "completed"):
+        assert counted[name].to_pylist() == expected[name].tolist()
