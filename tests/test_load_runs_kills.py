@@ -58,3 +58,25 @@ def test_killed_and_called_again(tmp_path: Path, runs: int, kills: int) -> None:
     assert killed
     # The page size, the pages; and for each kill the page size, the head, and the two pages in flight.
     assert requests <= 1 + pages + 4 * killed
+
+
+@pytest.mark.long
+def test_a_fleet_of_many_runs_in_every_edition(tmp_path: Path) -> None:
+    """All of them in the fewest requests, and a refresh for what is new."""
+    with Sandbox(deployments=2_000, seed=7, runs=200_000) as sandbox:
+        truth = flatten_runs(sandbox.runs)
+        for edition, page in (("A", 1_000), ("B", 100), ("C", 100)):
+            sandbox.edition = edition
+            before, refused = len(sandbox.requests), edition == "C"
+            client = Client(pat=sandbox.pat, base_url=sandbox.base_url, min_interval=0)
+            frame = load_runs(client=client, cache_dir=tmp_path / edition)
+            pd.testing.assert_frame_equal(frame, truth)
+            assert len(sandbox.requests) - before == -(-len(truth) // page) + refused
+            new = sandbox.create_runs(1_234)[::-1]
+            before = len(sandbox.requests)
+            still_open = truth["status"].isin(["pending", "running"]).sum()
+            client = Client(pat=sandbox.pat, base_url=sandbox.base_url, min_interval=0)
+            frame = load_runs(client=client, cache_dir=tmp_path / edition, refresh=True)
+            truth = pd.concat([flatten_runs(new), truth], ignore_index=True)
+            pd.testing.assert_frame_equal(frame, truth)
+            assert len(sandbox.requests) - before <= 1_234 // page + 2 + still_open

@@ -138,9 +138,7 @@ class RunWalk:
                     answer = self._ask(params, cursor, limit)
             elif narrow and answer.listing is not None and not self._is_ignored(answer):
                 # Perhaps the list goes on, with older runs: the page says how far back it reaches, not where it ends.
-                answer = replace(
-                    answer, listing=replace(answer.listing, cursor=cursor, reaches=self.query.since)
-                )
+                answer = replace(answer, listing=replace(answer.listing, cursor=cursor, reaches=self.query.since))
             return replace(answer, has_more=goes_on(answer) and answer.has_more)
 
         for answer in walk(fetch, start=start, limit=self._size):

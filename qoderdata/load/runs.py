@@ -18,6 +18,7 @@ from qoderdata.frame import to_pandas
 from qoderdata.load._runs_pull import bring_up_to_date, is_current
 from qoderdata.load._runs_query import Query, query
 from qoderdata.load._runs_walk import Answer, RunWalk
+from qoderdata.load.caches import QUERIES, answer_name
 from qoderdata.schema import RUNS
 from qoderdata.settings import resolve_cache_dir
 from qoderdata.store import DamagedStoreError, RunStore, condition, newest_first
@@ -149,9 +150,8 @@ class _Loading:
         self.not_before = not_before
         self.began = time.monotonic()
         self.walk = RunWalk(client, asked, progress=progress)
-        identity = {"base_url": client.base_url, "workspace": client.workspace_id, "account": client.account}
-        self.answers = folder.folder("queries")
-        self.name = cache.file_name(RUNS.name, {**identity, **asked.filters, "since": asked.window})
+        self.answers = folder.folder(QUERIES)
+        self.name = answer_name(RUNS.name, client, {**asked.filters, "since": asked.window})
         self.store = RunStore(
             folder, base_url=client.base_url, workspace_id=client.workspace_id, account=client.account
         )
@@ -247,7 +247,7 @@ class _Loading:
     def _wanted(self, table: pa.Table, *, until: datetime | None) -> pa.Table:
         """Keep the runs that are asked for: an edition may ignore a filter, and time has gone by."""
         wanted = condition(self.asked.since, until, self.asked.where())
-        return newest_first(table if wanted is None else table.filter(wanted))
+        return newest_first([table if wanted is None else table.filter(wanted)])
 
     def _frame(self, table: pa.Table, fetched_at: datetime | None, *, complete: bool = True) -> pd.DataFrame:
         walk = self.walk

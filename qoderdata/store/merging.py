@@ -73,11 +73,11 @@ def _are_open(table: pa.Table) -> list[bool]:
     ]
 
 
-def with_items(table: pa.Table, items: list[Item], condition: pc.Expression | None) -> pa.Table:
-    """Add what is only in memory."""
+def with_items(table: pa.Table, items: list[Item], condition: pc.Expression | None) -> list[pa.Table]:
+    """Add what is only in memory, and takes the place of what is stored."""
     runs, _ = _merged(items)
     stored = table.filter(pc.invert(pc.is_in(table["id"], value_set=runs["id"])))
-    return pa.concat_tables([stored, runs if condition is None else runs.filter(condition)])
+    return [stored, runs if condition is None else runs.filter(condition)]
 
 
 def condition(since: datetime | None, until: datetime | None, where: pc.Expression | None) -> pc.Expression | None:
@@ -92,11 +92,22 @@ def condition(since: datetime | None, until: datetime | None, where: pc.Expressi
     return functools.reduce(operator.and_, parts) if parts else None
 
 
-def newest_first(table: pa.Table) -> pa.Table:
-    """Sort, a column at a time, so that at most one is there twice."""
-    order = pc.sort_indices(table, sort_keys=[("created_at", "descending"), ("id", "descending")])
-    columns = table.columns
-    del table
+def newest_first(tables: list[pa.Table]) -> pa.Table:
+    """Join tables and sort them by `created_at`, then `id`, both descending; runs without `created_at` come last.
+
+    Parameters
+    ----------
+    tables
+        Columns of `RUNS`. The list is emptied, and columns are sorted one after the other, so that of millions of
+        runs no more than one column is there twice.
+    """
+    joined = pa.concat_tables([RUNS.arrow.empty_table(), *tables])
+    tables.clear()
+    order = pc.sort_indices(joined, sort_keys=[("created_at", "descending"), ("id", "descending")])
+    columns = joined.columns
+    del joined
     for place in range(len(columns)):
         columns[place] = columns[place].take(order)
+        # What the unsorted column leaves is small pieces, which the allocator would keep beside the next one.
+        pa.default_memory_pool().release_unused()
     return pa.Table.from_arrays(columns, schema=RUNS.arrow)

@@ -137,7 +137,7 @@ class RunReader:
         for reads_left in reversed(range(_READS)):
             names = partitions.within(self._manifest.files, since=since, until=until)
             try:
-                table = partitions.read(self.folder, names, where=condition)
+                tables = [partitions.read(self.folder, names, where=condition)]
                 break
             except DamagedStoreError:
                 # A fold of another process may have put another file in its place.
@@ -146,5 +146,5 @@ class RunReader:
                     raise
                 self._manifest = found
         if self._inbox.items:
-            table = merging.with_items(table, self._inbox.items, condition)
-        return merging.newest_first(table)
+            tables = merging.with_items(tables.pop(), self._inbox.items, condition)
+        return merging.newest_first(tables)
