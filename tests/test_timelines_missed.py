@@ -1,0 +1,308 @@
+"""What should have fired but did not: which times count, which run answers to which, and what is certain."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from itertools import product
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.sparse import csr_array
+from scipy.sparse.csgraph import maximum_bipartite_matching
+
+from qoderdata import cron
+from qoderdata.errors import DataQualityWarning, MissingColumnError
+from qoderdata.frame import flatten_deployments, flatten_runs
+from qoderdata.sandbox import Sandbox
+from qoderdata.timelines import missed, missed_triggers
+
+CLOCKS = ["2026-06-15T09:00", "2026-11-03T12:00", "2026-03-31T08:00"]
+SINCE, UNTIL = "2026-06-15T00:00:00Z", "2026-06-16T00:00:00Z"
+
+
+def deployment(id_: str = "dep_1", cron: str | None = "0 * * * *", **facts: Any) -> dict[str, Any]:  # noqa: ANN401
+    """Make a record as the service sends it."""
+    record = {
+        "id": id_,
+        "name": f"name of {id_}",
+        "status": "active",
+        "schedule": None if cron is None else {"type": "cron", "expression": cron, "timezone": "UTC"},
+        "created_at": "2026-01-01T00:00:00Z",
+        "updated_at": "2026-01-01T00:00:00Z",
+    }
+    return {**record, **facts}
+
+
+def run(
+    at: str, id_: str = "dep_1", trigger: str | None = "schedule", status: str = "completed"
+) -> dict[str, Any]:
+    """Make a record of a run on 15 June 2026, as the service sends it."""
+    return {
+        "id": f"drun_{id_}_{at}_{trigger}", "deployment_id": id_, "status": status,
+        "trigger_context": {"type": trigger}, "triggered_at": f"2026-06-15T{at}Z",
+    }  # fmt: skip
+
+
+def times(found: pd.DataFrame) -> list[str]:
+    return [f"{at:%H:%M}" for at in found["scheduled_at"]]
+
+
+def find(records: list[dict[str, Any]], runs: list[dict[str, Any]], **window: Any) -> pd.DataFrame:  # noqa: ANN401
+    chosen = {"since": SINCE, "until": "2026-06-15T03:30:00Z", **window}
+    return missed_triggers(flatten_deployments(records), flatten_runs(runs), **chosen)
+
+
+@pytest.mark.parametrize(
+    ("runs", "expected"),
+    [
+        ([], ["00:00", "01:00", "02:00", "03:00"]),
+        ([run("00:00:00"), run("01:10:00"), run("02:10:00.000001"), run("02:59:59.999999")], ["02:00", "03:00"]),
+        ([run(f"{hour:02d}:00:01", status="skipped") for hour in range(4)], []),
+        ([run(f"{hour:02d}:00:01", status="failed") for hour in range(3)], ["03:00"]),
+        ([run("00:00:01", trigger="manual"), run("01:00:01", trigger="retry"), run("02:00:01")],
+         ["00:00", "01:00", "03:00"]),
+        ([run("00:00:01", trigger=None), run("01:00:01", "dep_2"), run("02:00:01", "dep_unknown")],
+         ["00:00", "01:00", "02:00", "03:00"]),
+        ([run("00:00:01"), run("00:00:02"), run("00:09:00")], ["01:00", "02:00", "03:00"]),
+    ],
+    ids=["no runs", "grace is closed", "skipped is not missed", "failed is not missed", "by schedule only",
+         "whose", "one time needs one run"],
+)  # fmt: skip
+def test_which_run_answers(runs: list[dict[str, Any]], expected: list[str]) -> None:
+    assert times(find([deployment(), deployment("dep_2", cron=None)], runs)) == expected
+
+
+@pytest.mark.parametrize(
+    ("since", "until", "grace", "expected"),
+    [
+        (SINCE, "2026-06-15T03:10:00Z", "10min", ["00:00", "01:00", "02:00"]),
+        (SINCE, "2026-06-15T03:10:00.000001Z", "10min", ["00:00", "01:00", "02:00", "03:00"]),
+        ("2026-06-15T00:00:00.000001Z", "2026-06-15T02:00Z", "0s", ["01:00"]),
+        ("2026-06-15T08:00+08:00", "2026-06-15T10:30+08:00", "10min", ["00:00", "01:00", "02:00"]),
+        (SINCE, "2026-06-15T03:00:00Z", "2h", ["00:00"]),
+        (SINCE, "2026-06-15T00:05:00Z", "10min", []),
+        (SINCE, SINCE, "0s", []),
+        (UNTIL, SINCE, "10min", []),
+    ],
+)
+def test_the_window(since: str, until: str, grace: str, expected: list[str]) -> None:
+    """A time is due once its grace is over: before that, its run may still come."""
+    assert times(find([deployment()], [], since=since, until=until, grace=grace)) == expected
+
+
+@pytest.mark.parametrize(
+    ("facts", "expected", "certain"),
+    [
+        ({}, "00:00 01:00 02:00 03:00", True),
+        ({"created_at": "2026-06-15T01:00:00Z"}, "01:00 02:00 03:00", True),
+        ({"created_at": "2026-06-15T01:00:01Z", "updated_at": "2026-06-15T01:00:01Z"}, "02:00 03:00", True),
+        ({"archived_at": "2026-06-15T02:00:00Z"}, "00:00 01:00", True),
+        ({"archived_at": "2026-06-15T01:30:00Z", "updated_at": "2026-06-15T01:30:00Z"}, "00:00 01:00", False),
+        ({"archived_at": "2026-06-14T00:00:00Z"}, "", True),
+        ({"status": "paused"}, "00:00 01:00 02:00 03:00", False),
+        ({"updated_at": "2026-06-15T02:30:00Z"}, "00:00 01:00 02:00 03:00", False),
+        ({"updated_at": "2026-06-20T00:00:00Z"}, "00:00 01:00 02:00 03:00", False),
+        ({"updated_at": "2026-06-14T23:59:59Z"}, "00:00 01:00 02:00 03:00", True),
+        ({"updated_at": None}, "00:00 01:00 02:00 03:00", True),
+        ({"created_at": None}, "00:00 01:00 02:00 03:00", False),
+    ],
+    ids=[
+        "as ever", "created inside", "creation is no update", "archived inside", "archiving is an update", "gone",
+        "paused now", "updated inside", "updated since", "updated before", "never updated", "created when",
+    ],
+)  # fmt: skip
+def test_life_and_certainty(facts: dict[str, Any], expected: str, certain: bool) -> None:  # noqa: FBT001
+    """The service tells no history of pauses and of cron texts, so what it cannot tell is not certain."""
+    found = find([deployment(**facts)], [])
+    assert times(found) == expected.split()
+    assert set(found["certain"]) <= {certain}
+
+
+def test_a_late_run_after_archiving_still_answers() -> None:
+    record = deployment(cron="*/5 * * * *", archived_at="2026-06-15T00:11:00Z")
+    assert times(find([record], [run("00:00:01"), run("00:05:02"), run("00:16:00")])) == []
+
+
+@pytest.mark.parametrize(
+    ("left_out", "delays"),
+    [
+        ({3}, [1]),
+        ({0}, [1]),
+        ({20}, [1]),
+        ({3, 4, 5}, [5]),
+        ({2, 7, 11}, [1, 200, 30]),
+        (set(), [250]),
+        ({9}, [299, 0]),
+    ],
+)
+def test_where_times_lie_closer_than_grace_the_right_one_is_missed(left_out: set[int], delays: list[int]) -> None:
+    """Every run could answer to an earlier time too: that must not push the gap along, or over the edge."""
+    begin = datetime.fromisoformat(SINCE)
+    runs = []
+    for number in range(60):
+        if number not in left_out:
+            at = begin + timedelta(minutes=5 * number, seconds=delays[number % len(delays)])
+            runs.append(run(f"{at:%H:%M:%S}"))
+    found = find([deployment(cron="*/5 * * * *")], runs, until="2026-06-15T03:00Z", grace="20min")
+    assert times(found) == [f"{begin + timedelta(minutes=5 * number):%H:%M}" for number in sorted(left_out)]
+
+
+def test_runs_that_come_together_after_a_jam_answer_to_the_times_that_they_are_late_for() -> None:
+    runs = [run(f"00:16:0{second}") for second in range(4)]
+    found = find([deployment(cron="*/5 * * * *")], runs, until="2026-06-15T00:40Z", grace="20min")
+    assert times(found) == []  # 00:00 to 00:15; those from 00:20 on are not due yet
+
+
+@settings(max_examples=120, deadline=None)
+@given(
+    st.sampled_from(["*/5 * * * *", "*/20 * * * *", "7,9,50 * * * *", "0 * * * *"]),
+    st.lists(st.integers(0, 4 * 60 * 4), max_size=40),
+    st.sampled_from([0, 60, 300, 600, 1200, 7200]),
+)
+def test_no_time_is_called_missed_that_could_be_answered(expression: str, quarters: list[int], grace: int) -> None:
+    """No matching of runs to times answers to more of them (the window ends long after the last run)."""
+    begin = datetime.fromisoformat(SINCE)
+    at = np.array(sorted(quarters)) * 15
+    records = [run(f"{begin + timedelta(seconds=int(second)):%H:%M:%S}") for second in at]
+    runs = flatten_runs([{**record, "id": f"drun_{number}"} for number, record in enumerate(records)])
+    end = begin + timedelta(hours=8)
+    found = missed_triggers(
+        flatten_deployments([deployment(cron=expression)]),
+        runs,
+        since=begin,
+        until=end,
+        grace=timedelta(seconds=grace),
+    )
+    due = cron.parse(expression, "UTC").instants(begin, end - timedelta(seconds=grace))
+    zero = np.datetime64(begin.replace(tzinfo=None), "s")
+    scheduled = (due - zero).astype(int)
+    late = at[None, :] - scheduled[:, None]
+    can_answer = csr_array((late >= 0) & (late <= grace))
+    answered = int((maximum_bipartite_matching(can_answer, perm_type="column") >= 0).sum()) if at.size else 0
+    assert len(found) == len(scheduled) - answered
+    none_can = scheduled[~((late >= 0) & (late <= grace)).any(axis=1)] if at.size else scheduled
+    missing = (found["scheduled_at"].dt.tz_localize(None).to_numpy().astype("datetime64[s]") - zero).astype(int)
+    assert set(none_can.tolist()) <= set(missing.tolist())
+    if np.diff(scheduled).min(initial=10**6) > grace:
+        assert missing.tolist() == none_can.tolist()
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.data(), st.sampled_from([1, 3, 1 << 24]))
+def test_a_fleet_at_once_is_the_same_as_one_by_one(data: st.DataObject, squares: int) -> None:
+    """Also where deployments with one schedule are taken in several portions."""
+    expressions = st.sampled_from(["*/5 * * * *", "0 * * * *", "*/20 0-3 * * *", "30 9 1 * *", "0 9 * * *"])
+    hours = st.sampled_from(["2026-01-01T00:00:00Z", "2026-06-15T00:40:00Z", "2026-06-15T02:00:00Z"])
+    records: list[dict[str, Any]] = []
+    runs: list[dict[str, Any]] = []
+    for number in range(data.draw(st.integers(0, 8))):
+        id_ = f"dep_{number}"
+        created, archived = data.draw(hours), data.draw(st.sampled_from([None, None, "2026-06-15T02:30:00Z"]))
+        records.append(deployment(id_, data.draw(expressions), created_at=created, archived_at=archived))
+        minutes = data.draw(st.lists(st.integers(0, 200), max_size=20, unique=True))
+        runs.extend(run(f"{minute // 60:02d}:{minute % 60:02d}:00", id_) for minute in minutes)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(missed, "_SQUARES", squares)
+        together = find(records, runs)
+    ones = [find([record], [one for one in runs if one["deployment_id"] == record["id"]]) for record in records]
+    expected = pd.concat([find([], []), *ones]).sort_values(["scheduled_at", "deployment_id"], ignore_index=True)
+    pd.testing.assert_frame_equal(together, expected)
+
+
+def test_rows_are_in_order_of_time_then_id_and_have_their_types() -> None:
+    found = find([deployment(id_, name=None) for id_ in ("dep_c", "dep_a", "dep_b")], [])
+    keys = list(zip(found["scheduled_at"], found["deployment_id"], strict=True))
+    assert keys == sorted(keys)
+    assert len(keys) == 12
+    assert found["name"].isna().all()
+    shape = {"scheduled_at": "datetime64[us, UTC]", "deployment_id": "str", "name": "str", "certain": "bool"}
+    for frame in (found, find([], []), find([deployment()], [run("00:00:01")], until="2026-06-15T01:00Z")):
+        assert {name: str(dtype) for name, dtype in frame.dtypes.items()} == shape
+        assert isinstance(frame.index, pd.RangeIndex)
+
+
+def test_what_cannot_be_read_gives_no_rows_and_is_named() -> None:
+    records = [deployment("dep_1"), deployment("dep_2", "0 9 30 2 *"), deployment("dep_3", cron=None)]
+    with pytest.warns(DataQualityWarning, match="1 deployments .* cannot be read.*: dep_2$") as caught:
+        found = find(records, [], until="2026-06-15T00:30Z")
+    assert caught[0].filename == __file__
+    assert found["deployment_id"].tolist() == ["dep_1"]
+
+
+def test_the_arguments_are_left_as_they_were() -> None:
+    df, runs = flatten_deployments([deployment()]), flatten_runs([run("01:00:01"), run("00:00:01")])
+    copies = df.copy(deep=True), runs.copy(deep=True)
+    missed_triggers(df, runs, since=SINCE, until=UNTIL)
+    pd.testing.assert_frame_equal(df, copies[0])
+    pd.testing.assert_frame_equal(runs, copies[1])
+
+
+def test_any_index_will_do() -> None:
+    df = flatten_deployments([deployment("dep_1"), deployment("dep_2")]).set_index(pd.Index([5, 5]))
+    runs = flatten_runs([run("01:00:01", "dep_2"), run("00:00:01")]).set_index(pd.Index(["x", "x"]))
+    found = missed_triggers(df, runs, since=SINCE, until="2026-06-15T01:30Z")
+    assert list(zip(times(found), found["deployment_id"], strict=True)) == [("00:00", "dep_2"), ("01:00", "dep_1")]
+
+
+@pytest.mark.parametrize(
+    ("window", "message"),
+    [
+        ({"since": "2026-06-15"}, "since=.*no time zone"),
+        ({"until": "noon"}, "until='noon'"),
+        ({"grace": "-1min"}, "grace='-1min'"),
+        ({"grace": "a bit"}, "grace='a bit'"),
+    ],
+)
+def test_parameters_that_make_no_sense(window: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        find([deployment()], [], **window)
+
+
+def test_an_id_that_is_there_twice_is_refused() -> None:
+    df = pd.concat([flatten_deployments([deployment()])] * 2)
+    with pytest.raises(ValueError, match="twice"):
+        missed_triggers(df, flatten_runs([]), since=SINCE, until=UNTIL)
+
+
+@pytest.mark.parametrize(("frame", "column"), [("deployments", "created_at"), ("runs", "trigger_type")])
+def test_a_column_that_is_not_there_is_named(frame: str, column: str) -> None:
+    df, runs = flatten_deployments([]), flatten_runs([])
+    df, runs = (df.drop(columns=column), runs) if frame == "deployments" else (df, runs.drop(columns=column))
+    with pytest.raises(MissingColumnError, match=f"{frame} frame has no column '{column}'"):
+        missed_triggers(df, runs, since=SINCE, until=UNTIL)
+
+
+@pytest.mark.parametrize(
+    ("timezone", "expression", "expected"),
+    [
+        ("Europe/Berlin", "30 2 * * *", "24 00:30, 25 00:30, 25 01:30, 26 01:30, 27 01:30"),
+        ("Australia/Lord_Howe", "15 2 * * *", "23 15:15, 24 15:15, 25 15:15, 26 15:15"),
+    ],
+)
+def test_both_of_a_repeated_time_are_due(timezone: str, expression: str, expected: str) -> None:
+    df = [deployment(schedule={"type": "cron", "expression": expression, "timezone": timezone})]
+    window = {"since": "2026-10-23T12:00Z", "until": "2026-10-27T12:00Z"}
+    found = find(df, [], **window)
+    due = [f"{at:%d %H:%M}" for at in found["scheduled_at"]]
+    assert ", ".join(due) == expected
+    one = {**run("00:00:00"), "triggered_at": f"{found['scheduled_at'][1]:%Y-%m-%dT%H:%M}:05Z"}
+    assert [f"{at:%d %H:%M}" for at in find(df, [one], **window)["scheduled_at"]] == [due[0], *due[2:]]
+
+
+@pytest.mark.parametrize(("now", "seed"), list(product(CLOCKS, [1, 2])))
+def test_the_sandbox_finds_back_what_it_left_out(now: str, seed: int) -> None:
+    """Also in the weeks in which clocks change."""
+    clock = datetime.fromisoformat(now).replace(tzinfo=UTC)
+    with Sandbox(deployments=60, seed=seed, runs=3000, left_out=25, now=clock) as sandbox:
+        df, runs = flatten_deployments(sandbox.deployments), flatten_runs(sandbox.runs)
+        left_out, end = sandbox.left_out, sandbox.now
+    assert len(left_out) == 25
+    found = missed_triggers(df, runs, since=clock - timedelta(days=3650), until=end)
+    alive = found[found["certain"]]
+    told = {(id_, pd.Timestamp(at)) for id_, at in left_out}
+    assert told <= set(zip(found["deployment_id"], found["scheduled_at"], strict=True))
+    assert set(zip(alive["deployment_id"], alive["scheduled_at"], strict=True)) <= told
