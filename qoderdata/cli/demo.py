@@ -89,4 +89,6 @@ def _say(title: str, frame: pd.DataFrame, table: str) -> None:
 
 
 def _save(ax: Axes, path: Path) -> None:
-    ax.figure.savefig(path, dpi=120)
+    figure = ax.get_figure(root=True)
+    assert figure is not None  # noqa: S101 - the plots draw on figures
+    figure.savefig(path, dpi=120)

@@ -131,9 +131,10 @@ def deployments(arguments: argparse.Namespace, *, include_archived: bool | None 
     )
 
 
-def runs(arguments: argparse.Namespace, **filters: str | bool | None) -> pd.DataFrame:
+def runs(arguments: argparse.Namespace, *, deployment_id: str | None = None) -> pd.DataFrame:
     """Load the runs that the options describe."""
     return load_runs(
+        deployment_id=deployment_id,
         since=arguments.since,
         until=arguments.until,
         client=client(arguments),
@@ -141,5 +142,4 @@ def runs(arguments: argparse.Namespace, **filters: str | bool | None) -> pd.Data
         max_age=arguments.max_age,
         refresh=arguments.refresh,
         offline=arguments.offline,
-        **filters,
     )

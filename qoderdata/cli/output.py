@@ -13,6 +13,9 @@ from qoderdata.timelines import next_triggers, schedule_lints
 
 if TYPE_CHECKING:
     import argparse
+    from collections.abc import Callable
+
+    import pandas as pd
 
 
 def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -51,7 +54,7 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         options.add_service(command)
 
 
-_TABLES = {
+_TABLES: dict[str, Callable[[pd.DataFrame, argparse.Namespace], pd.DataFrame]] = {
     "deployments": lambda frame, _: frame,
     "failures": lambda frame, _: failure_rates(frame),
     "triggers": lambda frame, arguments: next_triggers(frame, arguments.horizon, start=arguments.start),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from qoderdata.cli import options
 from qoderdata.export import export_csv, export_parquet
@@ -71,11 +71,7 @@ def _pull_runs(arguments: argparse.Namespace) -> int:
 def _finish(frame: pd.DataFrame, what: str, arguments: argparse.Namespace) -> int:
     if arguments.out is not None:
         write(frame, arguments.out)
-    facts: dict[str, Any] = {
-        "rows": len(frame),
-        **frame.attrs,
-        "out": None if arguments.out is None else str(arguments.out),
-    }
+    facts = {"rows": len(frame), **frame.attrs, "out": None if arguments.out is None else str(arguments.out)}
     if arguments.json:
         print(json.dumps(facts, ensure_ascii=False))
         return 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import threading
 from typing import TYPE_CHECKING
 
@@ -55,5 +56,8 @@ def _serve(arguments: argparse.Namespace) -> int:
             print(f"export {settings.BASE_URL_VARIABLE}={sandbox.base_url}")
             print(f"export {settings.PAT_VARIABLE}={sandbox.pat}")
             print(f"# its clock stands at {facts['now']}: --start {facts['now']}. Ctrl-C ends it.", flush=True)
+        # A shell's background job ignores the one, and Python knows nothing of the other.
+        for ending in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(ending, signal.default_int_handler)
         threading.Event().wait()
     return 0
