@@ -93,8 +93,10 @@ FOUND = [
         "0 0 */2 * 1",
         "UTC",
         "both_day_fields",
-        "a day field that begins with * is not restricted, so both must match: "
-        "on days 1, 3, …, 31 of the month if that is a Monday",
+        (
+            "a day field that begins with * is not restricted, so both must match: "
+            "on days 1, 3, …, 31 of the month if that is a Monday"
+        ),
     ),
     ("*/7 * * * *", "UTC", "uneven_step", "*/7 is minute 0, 7, …, 56: from 56 to 0 it is 4 and not 7"),
     ("5/25 * * * *", "UTC", "uneven_step", "5/25 is minute 5, 30 and 55: from 55 to 5 it is 10 and not 25"),
