@@ -93,6 +93,13 @@ def test_runs_equal_those_of_pandas_row_by_row(sandbox: Sandbox, location: str, 
     pd.testing.assert_frame_equal(collected(scanned, schema.RUNS), by_id(runs), check_flags=False)
 
 
+@pytest.mark.parametrize("engine", ENGINES)
+def test_a_folder_that_looks_like_a_pattern(sandbox: Sandbox, tmp_path: Path, engine: str) -> None:
+    folder = tmp_path / "a [b]* ? {c} 'd' day=1"
+    load_runs(client=client_of(sandbox), cache_dir=folder)
+    assert len(collected(scan_runs(folder, engine=engine), schema.RUNS)) == len(sandbox.runs)
+
+
 @pytest.mark.parametrize("include_archived", [True, False])
 @pytest.mark.parametrize("engine", ENGINES)
 def test_deployments_equal_those_of_pandas_row_by_row(

@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import importlib
 import operator
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +26,9 @@ if TYPE_CHECKING:
 
     from qoderdata.files import Folder
     from qoderdata.schema import Schema
+
+#: What DuckDB does not take as it is in a path.
+_GLOB = re.compile(r"[*?\[]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +106,7 @@ def _duckdb(folder: Folder, paths: list[str], schema: Schema, where: Sequence[Bo
     duckdb = _need("duckdb", "duckdb")
     connection = duckdb.connect()
     connection.execute("SET TimeZone = 'UTC'")
-    if folder.local and paths:
+    if folder.local and paths and not _GLOB.search(folder.path):
         relation = connection.read_parquet(paths, hive_partitioning=False).project(", ".join(schema.names))
     else:
         relation = connection.from_arrow(_dataset(folder, paths, schema))
@@ -114,7 +118,7 @@ def _duckdb(folder: Folder, paths: list[str], schema: Schema, where: Sequence[Bo
 def _polars(folder: Folder, paths: list[str], schema: Schema, where: Sequence[Bound]) -> Any:  # noqa: ANN401
     polars = _need("polars", "polars")
     if folder.local and paths:
-        frame = polars.scan_parquet(paths, hive_partitioning=False).select(schema.names)
+        frame = polars.scan_parquet(paths, hive_partitioning=False, glob=False).select(schema.names)
     else:
         frame = polars.scan_pyarrow_dataset(_dataset(folder, paths, schema))
     return frame.filter(*(bound.holds(polars.col(bound.column)) for bound in where))
@@ -158,7 +162,7 @@ def _spark(folder: Folder, paths: list[str], schema: Schema, where: Sequence[Bou
     if not paths:
         types = _need("pyspark.sql.pandas.types", "spark")
         return session.createDataFrame([], types.from_arrow_schema(schema.arrow))
-    prefix = "" if folder.local else f"{folder.location.split('://', 1)[0]}://"
+    prefix = "file://" if folder.local else f"{folder.location.split('://', 1)[0]}://"
     frame = session.read.parquet(*(prefix + path for path in paths)).select(*schema.names)
     for bound in where:
         frame = frame.where(bound.holds(frame[bound.column]))

@@ -1,0 +1,138 @@
+"""A scan on Spark: the same rows and summaries as pandas. Needs Java; ``make test-spark``."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+import pyarrow as pa
+import pytest
+
+from qoderdata import schema
+from qoderdata.client import Client
+from qoderdata.frame import to_pandas
+from qoderdata.load.deployments import load_deployments
+from qoderdata.load.runs import load_runs
+from qoderdata.load.scans import scan_deployments, scan_runs
+from qoderdata.sandbox import Sandbox
+from qoderdata.summaries import error_breakdown, failure_rates, failure_streaks, run_failure_rates
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+pytestmark = [
+    pytest.mark.spark,
+    pytest.mark.filterwarnings("ignore:PySpark does not yet fully support pandas:FutureWarning"),
+]
+
+ZONE_OF_THE_SESSION = "America/New_York"
+OF_RUNS: dict[str, Callable[[Any], Any]] = {
+    "rates": run_failure_rates,
+    "days in Shanghai": lambda runs: run_failure_rates(runs, freq="1D", tz="Asia/Shanghai"),
+    "errors": error_breakdown,
+    "streaks": failure_streaks,
+}
+
+
+@pytest.fixture(scope="module")
+def spark() -> Iterator[Any]:
+    from pyspark.sql import SparkSession  # noqa: PLC0415 - only these tests need it
+
+    session = (
+        SparkSession.builder.master("local[1]")
+        .config("spark.ui.enabled", "false")
+        .config("spark.driver.host", "127.0.0.1")
+        .config("spark.driver.bindAddress", "127.0.0.1")
+        .config("spark.sql.shuffle.partitions", "1")
+        .config("spark.sql.session.timeZone", ZONE_OF_THE_SESSION)
+        .getOrCreate()
+    )
+    yield session
+    session.stop()
+
+
+@pytest.fixture(scope="module")
+def kept(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, pd.DataFrame, pd.DataFrame]:
+    """Load an account once: the cache folder, and the frames of deployments and of runs."""
+    folder = tmp_path_factory.mktemp("cache of spark")
+    with Sandbox(deployments=20, seed=7, runs=250, edition="A") as sandbox:
+        client = Client(pat=sandbox.pat, base_url=sandbox.base_url, min_interval=0)
+        return (
+            folder,
+            load_deployments(client=client, cache_dir=folder),
+            load_runs(client=client, cache_dir=folder),
+        )
+
+
+def by_id(frame: pd.DataFrame) -> pd.DataFrame:
+    return frame.sort_values("id", ignore_index=True)
+
+
+def collected(scanned: Any, of: schema.Schema) -> pd.DataFrame:  # noqa: ANN401 - Spark has no types
+    return by_id(to_pandas(scanned.toArrow().cast(of.arrow), of))
+
+
+def rows_of(table: pa.Table) -> list[dict[str, Any]]:
+    """Give the rows with times in UTC, so that only what was counted is compared."""
+
+    def plain(value: Any) -> Any:  # noqa: ANN401 - one cell
+        if isinstance(value, datetime):
+            return value.astimezone(UTC)
+        return pytest.approx(value) if isinstance(value, float) else value
+
+    return [{name: plain(value) for name, value in row.items()} for row in table.to_pylist()]
+
+
+@pytest.fixture(autouse=True)
+def zone_stays(spark: Any) -> Iterator[None]:  # noqa: ANN401 - Spark has no types
+    """Whatever is scanned and summed up, the caller's session is as it was."""
+    yield
+    assert spark.conf.get("spark.sql.session.timeZone") == ZONE_OF_THE_SESSION
+
+
+def test_rows_equal_those_of_pandas(kept: tuple[Path, pd.DataFrame, pd.DataFrame]) -> None:
+    folder, deployments, runs = kept
+    scanned = scan_runs(folder, engine="pyspark")
+    assert scanned.columns == schema.RUNS.names
+    pd.testing.assert_frame_equal(collected(scanned, schema.RUNS), by_id(runs), check_flags=False)
+    scanned = scan_deployments(folder, engine="pyspark")
+    assert scanned.columns == schema.DEPLOYMENTS.names
+    pd.testing.assert_frame_equal(collected(scanned, schema.DEPLOYMENTS), by_id(deployments))
+
+
+def test_bounds_are_exact(kept: tuple[Path, pd.DataFrame, pd.DataFrame]) -> None:
+    folder, _, runs = kept
+    times = runs["triggered_at"].dropna().sort_values()
+    since, until = times.iloc[60], times.iloc[190]
+    expected = runs[(runs["triggered_at"] >= since) & (runs["triggered_at"] < until)]
+    scanned = scan_runs(folder, engine="pyspark", since=since, until=until)
+    pd.testing.assert_frame_equal(collected(scanned, schema.RUNS), by_id(expected))
+    days = {path.split("day=")[1][:10] for path in scanned.inputFiles()}
+    assert days == {
+        f"{time:%Y-%m-%d}" for time in runs["triggered_at"].dropna() if since.floor("D") <= time < until
+    }
+
+
+@pytest.mark.parametrize("name", OF_RUNS)
+def test_summaries_of_runs_equal_those_of_pandas(kept: tuple[Path, pd.DataFrame, pd.DataFrame], name: str) -> None:
+    folder, _, runs = kept
+    expected = OF_RUNS[name](runs).reset_index()
+    if "window" in expected:
+        expected = expected[expected["runs"] > 0]
+    summary = OF_RUNS[name](scan_runs(folder, engine="pyspark"))
+    assert rows_of(summary.toArrow()) == rows_of(pa.Table.from_pandas(expected, preserve_index=False))
+
+
+def test_lifetime_rates_equal_those_of_pandas(kept: tuple[Path, pd.DataFrame, pd.DataFrame]) -> None:
+    folder, deployments, _ = kept
+    summary = failure_rates(scan_deployments(folder, engine="pyspark"))
+    expected = failure_rates(deployments).reset_index()
+    assert rows_of(summary.toArrow()) == rows_of(pa.Table.from_pandas(expected, preserve_index=False))
+
+
+def test_an_account_without_runs(tmp_path: Path) -> None:
+    with Sandbox(deployments=2, seed=7, runs=0) as sandbox:
+        runs = load_runs(client=Client(pat=sandbox.pat, base_url=sandbox.base_url), cache_dir=tmp_path)
+    pd.testing.assert_frame_equal(collected(scan_runs(tmp_path, engine="pyspark"), schema.RUNS), runs)
