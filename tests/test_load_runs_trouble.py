@@ -11,10 +11,12 @@ import pytest
 from qoderdata.client import Client
 from qoderdata.errors import (
     APIConnectionError,
+    APIResponseValidationError,
     AuthenticationError,
     CacheError,
     CacheWarning,
     DataQualityWarning,
+    NotFoundError,
     PaginationError,
 )
 from qoderdata.frame import flatten_runs
@@ -100,15 +102,44 @@ def test_when_the_service_cannot_be_reached_the_error_says_what_is_kept(newest: 
         assert "offline=True takes it" in "".join(caught.value.__notes__)
 
 
-def test_a_forgotten_cursor_is_no_end(newest: Sandbox, tmp_path: Path) -> None:
-    """A pull was cut off, and then retention took the run that it would go on behind."""
-    newest.misbehave("401", at=4)
+@pytest.mark.parametrize("refusal", ["400", "404"])
+@pytest.mark.parametrize("cut_at", [2, 4])
+def test_a_cursor_that_the_service_no_longer_knows_is_no_end(
+    newest: Sandbox, tmp_path: Path, refusal: str, cut_at: int
+) -> None:
+    """A pull was cut off, and then retention took the run that it would go on behind: a few pages come again."""
+    newest.misbehave("401", at=cut_at)
     with pytest.raises(AuthenticationError):
         load(newest, tmp_path)
-    newest.forget_runs(triggered(newest.runs[150]))
-    frame = load(newest, tmp_path)
-    assert set(frame["id"]) >= {run["id"] for run in newest.runs}
-    assert frame.attrs["complete"]
+    client = Client(pat=newest.pat, base_url=newest.base_url)
+    client.page_limit = 100
+    for at in range(cut_at // 2):
+        newest.misbehave(refusal, at=at)
+    frame = load(newest, tmp_path, client=client)
+    pd.testing.assert_frame_equal(frame, truth(newest))
+    assert frame.attrs["requests"] <= 2 + 5
+
+
+def test_a_service_that_knows_none_of_its_cursors_is_an_error(newest: Sandbox, tmp_path: Path) -> None:
+    newest.misbehave("401", at=3)
+    with pytest.raises(AuthenticationError):
+        load(newest, tmp_path)
+    for at in range(1, 30):
+        newest.misbehave("404", at=at)
+    with pytest.raises(NotFoundError):
+        load(newest, tmp_path)
+    assert len(newest.requests) < 20
+
+
+def test_an_answer_about_another_run_is_not_taken(
+    newest: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    newest.create_runs(1, status="running")
+    newest.create_runs(100)
+    load(newest, tmp_path)
+    monkeypatch.setattr(Client, "get_run", lambda *_: newest.runs[0])
+    with pytest.raises(APIResponseValidationError, match="answered with another one"):
+        load(newest, tmp_path, refresh=True)
 
 
 def test_a_folder_that_cannot_be_written_is_a_warning(newest: Sandbox, tmp_path: Path) -> None:
@@ -149,12 +180,13 @@ def data_files(folder: Path) -> list[Path]:
 @pytest.mark.parametrize(
     "harm", [Path.unlink, lambda file: file.write_bytes(b"PAR1 nothing PAR1")], ids=["gone", "torn"]
 )
-@pytest.mark.parametrize("refresh", [False, True])
+@pytest.mark.parametrize(("refresh", "place"), [(False, 0), (True, 0), (True, -1)])
 def test_a_damaged_data_file_is_read_again(
-    newest: Sandbox, tmp_path: Path, harm: Callable[[Path], object], *, refresh: bool
+    newest: Sandbox, tmp_path: Path, harm: Callable[[Path], object], *, refresh: bool, place: int
 ) -> None:
+    """It shows when it is read, or already when new runs of its day are added."""
     load(newest, tmp_path)
-    harm(data_files(tmp_path)[-1])
+    harm(data_files(tmp_path)[place])
     with pytest.warns(CacheWarning, match=r"1 of \d+ data files .* are gone or damaged"):
         frame = load(newest, tmp_path, refresh=refresh)
     pd.testing.assert_frame_equal(frame, truth(newest))

@@ -350,7 +350,7 @@ def test_two_writers_without_a_lock_claim_nothing_false() -> None:
 
 
 def test_a_folder_that_cannot_be_written_keeps_all_in_memory(store: RunStore, tmp_path: Path) -> None:
-    """What was stored before is still read, each run once."""
+    """What was stored before is still read, each run once; and what ended there stays so."""
     put(store, page(run(2, status="running"), run(1)))
     other = make(Folder(tmp_path))
     lock = next(tmp_path.glob("runs/*.lock"))
@@ -358,11 +358,12 @@ def test_a_folder_that_cannot_be_written_keeps_all_in_memory(store: RunStore, tm
     lock.mkdir()
     with pytest.warns(CacheWarning, match="the runs are not kept"):
         put(other, page(run(3), run(2), run(1, status="running"), more=True))
+    other.fold()
     other.retreat()
     assert stored(other, since=datetime(2026, 6, 1, tzinfo=UTC)) == {
         "drun_003": "completed",
         "drun_002": "completed",
-        "drun_001": "running",
+        "drun_001": "completed",
     }
     assert lying(tmp_path) == {"day=2026-06-14": ["drun_002", "drun_001"]}
 

@@ -74,8 +74,11 @@ def _are_open(table: pa.Table) -> list[bool]:
 
 
 def with_items(table: pa.Table, items: list[Item], condition: pc.Expression | None) -> list[pa.Table]:
-    """Add what is only in memory, and takes the place of what is stored."""
+    """Add what is only in memory, and takes the place of stored runs that had not ended."""
     runs, _ = _merged(items)
+    again = table.filter(pc.is_in(table["id"], value_set=runs["id"]))
+    ended = again.filter(pa.array([not is_open for is_open in _are_open(again)], pa.bool_()))
+    runs = runs.filter(pc.invert(pc.is_in(runs["id"], value_set=ended["id"])))
     stored = table.filter(pc.invert(pc.is_in(table["id"], value_set=runs["id"])))
     return [stored, runs if condition is None else runs.filter(condition)]
 
