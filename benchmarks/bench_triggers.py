@@ -110,7 +110,7 @@ def main() -> int:
     mine = measure([*sys.argv[1:], "--only", "ours"])
     theirs = measure([*sys.argv[1:], "--only", "croniter"])
     print(
-        "| deployments | triggers | `next_triggers` s | croniter a deployment s | times | result MiB | extra peak MiB |"
+        "| deployments | triggers | `next_triggers` s | croniter, each s | times | result MiB | extra peak MiB |"
     )
     print("|---:|---:|---:|---:|---:|---:|---:|")
     print(
