@@ -227,6 +227,32 @@ class TestDecode:
             assert table.equals(from_records(records, DEPLOYMENTS))
         assert len(decoder._shape.learned) == MOST_LEARNED
 
+    @pytest.mark.parametrize(
+        ("metadata", "own"),
+        [
+            (r'{"cas_config":CAS}', "{}"),
+            (r'{"cas_config":CAS,"b":"1"}', '{"b":"1"}'),
+            (r'{"b":"1","cas_config":CAS}', '{"b":"1"}'),
+            (r'{"a":"1","cas_config":CAS,"d":"2"}', '{"a":"1","d":"2"}'),
+            (r'{"cas_c\u006fnfig":CAS,"b":"\u0031"}', '{"b":"1"}'),
+            (r'{ "cas_config" : CAS , "b" : "1" }', '{"b":"1"}'),
+            (r'{"b":{"cas_config":CAS},"cas_config":CAS}', '{"b":{"cas_config":CAS}}'),
+            (r'{"b":"{\"cas_config\":CAS}","cas_config":null}', r'{"b":"{\"cas_config\":CAS}"}'),
+            (r'{"b":"say \"cas_config\":"}', r'{"b":"say \"cas_config\":"}'),
+            (r'{"b":{"cas_config":CAS}}', '{"b":{"cas_config":CAS}}'),
+            ("{}", "{}"),
+            ("null", None),
+        ],
+    )
+    def test_wherever_cas_config_stands(self, metadata: str, own: str | None) -> None:
+        """It is cut out of the text, not out of the parsed object, where that can be proved right."""
+        cas = '{"config":{"max_retries":3}}' if '"{' not in metadata else "3"
+        text = b'{"data":[{"id":"dep_1","metadata":META}],"has_more":false}'.replace(b"META", metadata.encode())
+        decoder = Decoder(DEPLOYMENTS)
+        table = decoder.decode(decoder.scan(text.replace(b"CAS", cas.encode())))
+        assert table["metadata"].to_pylist() == [None if own is None else own.replace("CAS", cas)]
+        assert table["extra"].null_count == 1
+
     def test_half_a_surrogate_pair(self) -> None:
         """It is JSON, though no column can hold it, and only the exact way reads it."""
         records = [deployment(1), deployment(2, name="\ud83d", budget="\ude00")]

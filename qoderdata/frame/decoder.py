@@ -19,10 +19,11 @@ import pyarrow as pa
 from qoderdata.errors import APIResponseValidationError
 from qoderdata.frame.collecting import Uncollected
 from qoderdata.frame.exact import Misfit, flatten
-from qoderdata.frame.fast import Refused, joined, read
+from qoderdata.frame.fast import read
 from qoderdata.frame.joining import join
 from qoderdata.frame.jsontext import NotJSONError, is_utf8, parse
 from qoderdata.frame.shapes import Shape
+from qoderdata.frame.texts import Refused, joined
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

@@ -47,6 +47,14 @@ class Level:
     attributes: dict[str, str]
     below: dict[str, Level]
 
+    def raws(self, values: Sequence[Any], path: Path) -> list[msgspec.Raw]:
+        """List the JSON texts of one field, below this level, of many objects."""
+        attribute = self.attributes[path[0]]
+        if len(path) > 1:
+            inner = [None if value is None else getattr(value, attribute) for value in values]
+            return self.below[path[0]].raws(inner, path[1:])
+        return [NULL if value is None else getattr(value, attribute) for value in values]
+
 
 class Shape:
     """A page as both readers see it.
@@ -62,10 +70,10 @@ class Shape:
     ----------
     page : msgspec.json.Decoder
         Reads a page; all values of records that are neither objects nor constants stay text.
-    open_objects : dict
-        By key, what belongs to the objects that also have keys of the callers'.
-    open_lists : dict
-        By key, a decoder of a list of such objects.
+    open : dict of Open
+        By key, the objects that also have keys of the callers'.
+    lists : list of Column
+        The columns that are lists, as JSON text.
     arrow : pyarrow.Schema
         The page with its typed values, for pyarrow.json.
     """
@@ -84,17 +92,13 @@ class Shape:
         self.page: msgspec.json.Decoder[Any] = msgspec.json.Decoder(
             msgspec.defstruct("Envelope", envelope, gc=False)
         )
-        self.open_objects = {
-            key: branch for key, branch in schema.tree.keys.items() if isinstance(branch, Branch) and branch.rest
+        self.open = {
+            key: Open(key, branch, self.learned)
+            for key, branch in schema.tree.keys.items()
+            if isinstance(branch, Branch) and branch.rest is not None
         }
-        self._open_levels = {
-            key: _level(branch, (key,), self.learned) for key, branch in self.open_objects.items()
-        }
-        self.open_lists: dict[str, msgspec.json.Decoder[Any]] = {
-            key: msgspec.json.Decoder(list[level.struct | None])  # type: ignore[name-defined]
-            for key, level in self._open_levels.items()
-        }
-        records = pa.list_(pa.struct(_fields(schema.tree)))
+        self.lists = [column for column in schema.columns if column.kind is Kind.JSON_LIST]
+        records = pa.list_(pa.struct(list(_fields(schema.tree))))
         cursors = [(name, pa.large_string()) for name in ("first_id", "last_id", "next_page")]
         self.arrow = pa.schema([("data", records), ("has_more", pa.bool_()), *cursors])
 
@@ -116,12 +120,12 @@ class Shape:
         return Shape(self.schema, [*self.learned, *new[:room]]) if new and room > 0 else self
 
     def raws(self, records: Sequence[Any], path: Path) -> list[msgspec.Raw]:
-        """List the values of one field as their JSON text.
+        """List the values of one field of the page's records as their JSON text.
 
         Parameters
         ----------
         records
-            The page's records; for paths below an open object, those objects.
+            The page's records.
         path
             The field.
 
@@ -130,15 +134,35 @@ class Shape:
         list of msgspec.Raw
             One text a record; `NULL` itself where the field is absent.
         """
-        level, values = self._root, records
-        if path[0] in self._open_levels and len(path) > 1:
-            level, path = self._open_levels[path[0]], path[1:]
-        for key in path[:-1]:
-            attribute = level.attributes[key]
-            values = [None if value is None else getattr(value, attribute) for value in values]
-            level = level.below[key]
-        attribute = level.attributes[path[-1]]
-        return [NULL if value is None else getattr(value, attribute) for value in values]
+        return self._root.raws(records, path)
+
+
+class Open:
+    """An object that has keys of the callers' and one that belongs to columns, such as ``metadata``.
+
+    Parameters
+    ----------
+    key
+        Where it stands in a record.
+    branch
+        What belongs to it; one key.
+    learned
+        Paths of fields without a column.
+    """
+
+    def __init__(self, key: str, branch: Branch, learned: Sequence[Path]) -> None:
+        ((self.inner, known),) = branch.keys.items()
+        if branch.rest is None or not isinstance(known, Branch):
+            raise TypeError(f"{key}.{self.inner} is not an object in an open one")
+        self.column = branch.rest
+        self.path = (key, self.inner)
+        self.level = _level(known, self.path, learned)
+        self.learned = [path for path in learned if path[:2] == self.path]
+        outer = msgspec.defstruct("Open", [("inner", msgspec.Raw, NULL)], rename={"inner": self.inner}, gc=False)
+        self.outers: msgspec.json.Decoder[Any] = msgspec.json.Decoder(list[outer | None])  # type: ignore[valid-type]
+        self.inners: msgspec.json.Decoder[Any] = msgspec.json.Decoder(
+            list[self.level.struct | None]  # type: ignore[name-defined]
+        )
 
 
 def _level(branch: Branch, path: Path, learned: Sequence[Path]) -> Level:

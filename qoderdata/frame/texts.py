@@ -1,0 +1,171 @@
+"""What stays JSON text, a page at a time: events, resources, the callers' metadata, and learned fields.
+
+The text on the wire becomes the text in the column, once orjson has proved that it is what the exact way would
+write: compact, no needless escapes, no number that Python would change, no key twice.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import orjson
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from qoderdata.frame.exact import dotted, keep
+from qoderdata.frame.shapes import NULL, Open, Path, Shape
+from qoderdata.schema import EXTRA
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import msgspec
+
+_ESCAPE = re.compile(rb"(?:\\u[0-9a-fA-F]{4})+|\\.", re.DOTALL)
+#: An escaped letter, digit or underscore. No writer of JSON does that to a key, but it would hide one.
+_HIDDEN_NAME = re.compile(rb"\\u00(?:3[0-9]|[46][1-9a-fA-F]|[57][0-9aA]|5[fF])")
+_LIST_OR_NULL = {list, type(None)}
+_NEW_LINE = ord("\n")
+
+
+class Refused(Exception):  # noqa: N818 - no error: the exact way takes over
+    """The page may hold something that only the exact way can judge."""
+
+
+def read_texts(body: bytes, records: Sequence[Any], shape: Shape) -> dict[str, Any]:
+    """Read the columns that are JSON text.
+
+    Parameters
+    ----------
+    body
+        The page.
+    records
+        Its records, as ``shape.page`` gives them.
+    shape
+        What is known of it.
+
+    Returns
+    -------
+    dict
+        The columns by name; ``extra`` holds the learned fields.
+
+    Raises
+    ------
+    Refused
+        Some text is not canonical, or a list is none.
+    msgspec.MsgspecError, orjson.JSONDecodeError, orjson.JSONEncodeError
+        Likewise.
+    """
+    texts: dict[str, Sequence[bytes | msgspec.Raw]] = {}
+    learned = {path: shape.raws(records, path) for path in shape.learned if path[0] not in shape.open}
+    for key, opened in shape.open.items():
+        texts[opened.column.name], inner = _own_texts(shape.raws(records, (key,)), opened)
+        learned |= {path: opened.level.raws(inner, path[2:]) for path in opened.learned}
+    for column in shape.lists:
+        texts[column.name] = shape.raws(records, column.path)
+    _refuse_repeats(body, learned)
+
+    everything = [text for column in [*texts.values(), *learned.values()] for text in column]
+    lines = b"\n".join(everything)
+    # A new line inside a text becomes a comma where JSON allows none, and so is refused.
+    values, as_sent = _canonical(b"[" + lines.replace(b"\n", b",") + b"]")
+    count, width = len(records), len(texts)
+    if not {type(value) for value in values[len(shape.open) * count : width * count]} <= _LIST_OR_NULL:
+        raise Refused("a list is something else")
+    array = (_as_sent if as_sent else _rewritten)(values[: width * count], lines)
+    found = {name: array.slice(place * count, count) for place, name in enumerate(texts)}
+    columns = [values[place * count : (place + 1) * count] for place in range(width, width + len(learned))]
+    found[EXTRA] = _extra([dotted(path) for path in learned], columns, count)
+    return found
+
+
+def joined(texts: Sequence[bytes | msgspec.Raw]) -> bytes:
+    """Write JSON texts as one list."""
+    return b"[" + b",".join(texts) + b"]"
+
+
+def _own_texts(wholes: Sequence[msgspec.Raw], opened: Open) -> tuple[list[bytes], Sequence[Any]]:
+    """Cut what belongs to other columns out of open objects; give the rest, and what was cut out, read."""
+    outer = opened.outers.decode(joined(wholes))
+    values = [NULL if value is None else value.inner for value in outer]
+    key = b'"' + opened.path[-1].encode() + b'":'
+    texts = [
+        bytes(whole) if value is NULL else _without(bytes(whole), key, bytes(value))
+        for whole, value in zip(wholes, values, strict=True)
+    ]
+    return texts, opened.inners.decode(joined(values))
+
+
+def _without(whole: bytes, key: bytes, value: bytes) -> bytes:
+    """Cut one member out of an object's text: cheaply where it is the first or the last.
+
+    That the key does not come twice is for pyarrow.json to see.
+    """
+    if whole.startswith(b"{" + key):
+        rest = whole[1 + len(key) + len(value) :]
+        if rest[:1] == b",":
+            return b"{" + rest[1:]
+        if rest == b"}":
+            return b"{}"
+    if whole.endswith(b"," + key + value + b"}"):
+        return whole[: -len(key) - len(value) - 2] + b"}"
+    members = _canonical(whole)[0]
+    del members[orjson.loads(key[:-1])]
+    return orjson.dumps(members)
+
+
+def _canonical(text: bytes) -> tuple[Any, bool]:
+    """Read JSON text, and prove that it is written like that, but for needless escapes; tell if there are none."""
+    values = orjson.loads(text)
+    written = orjson.dumps(values)
+    if written == text:
+        return values, True
+    if written == _ESCAPE.sub(_unescaped, text):
+        return values, False
+    raise Refused("JSON text is not canonical")
+
+
+def _unescaped(match: re.Match[bytes]) -> bytes:
+    escape = match[0]
+    return orjson.dumps(orjson.loads(b'"' + escape + b'"'))[1:-1] if escape[1] in b"u/" else escape
+
+
+def _refuse_repeats(body: bytes, learned: dict[Path, list[msgspec.Raw]]) -> None:
+    """Refuse a learned key twice in one object: msgspec takes the last, and pyarrow.json does not look."""
+    if not learned:
+        return
+    counts: Counter[str] = Counter()
+    for path, column in learned.items():
+        counts[path[-1]] += sum(raw is not NULL for raw in column)
+    once = all(body.count(f'"{name}"'.encode()) == count for name, count in counts.items())
+    if not once or (b"\\u00" in body and _HIDDEN_NAME.search(body)):
+        _canonical(body)
+
+
+def _as_sent(values: Sequence[Any], lines: bytes) -> Any:  # noqa: ANN401 - an Arrow array
+    """Make a column of texts that stand one a line, without a Python object each; ``null`` is missing."""
+    ends = np.append(np.flatnonzero(np.frombuffer(lines, np.uint8) == _NEW_LINE), len(lines)) + 1
+    offsets = np.concatenate([[0], ends]).tobytes()
+    valid = pa.array([value is not None for value in values], pa.bool_()).buffers()[1]
+    buffers = [valid, pa.py_buffer(offsets), pa.py_buffer(lines + b"\n")]
+    array = pa.LargeBinaryArray.from_buffers(pa.large_binary(), len(values), buffers)
+    return pc.binary_slice(array, 0, -1).view(pa.large_string())
+
+
+def _rewritten(values: Sequence[Any], _: bytes) -> Any:  # noqa: ANN401 - likewise
+    return pa.array([None if value is None else orjson.dumps(value) for value in values], pa.large_string())
+
+
+def _extra(paths: Sequence[str], columns: Sequence[Sequence[Any]], count: int) -> Any:  # noqa: ANN401 - likewise
+    if not paths:
+        return pa.nulls(count, pa.large_string())
+    texts: list[bytes | None] = []
+    for row in zip(*columns, strict=True):
+        extra: dict[str, object] = {}
+        for path, value in zip(paths, row, strict=True):
+            keep(value, path, extra)
+        texts.append(orjson.dumps(dict(sorted(extra.items()))) if extra else None)
+    return pa.array(texts, pa.large_string())
