@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING
 
 import pyarrow.compute as pc
 
@@ -133,7 +132,7 @@ def query(
 
 def _written(since: Instant | Span) -> str:
     try:
-        return instant(since, name="since").isoformat()  # type: ignore[arg-type] # an age is a ValueError there
+        return instant(since, name="since").isoformat()  # type: ignore[arg-type] # an age: ValueError
     except ValueError:
         return str(since)
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import sys
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Never, cast
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -19,7 +19,7 @@ from qoderdata.frame import Decoder, Page, from_records
 from qoderdata.load._pull import _BAR_AFTER_SECONDS, _is_watched
 from qoderdata.paging import PageSize, walk
 from qoderdata.schema import RUNS
-from qoderdata.store import Listing
+from qoderdata.store import Listing, ids
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -137,7 +137,7 @@ class RunWalk:
                 if narrow and not self._may_narrow:
                     answer = self._ask(params, cursor, limit)
             elif narrow and answer.listing is not None and not self._is_ignored(answer):
-                # Perhaps the list goes on, with older runs: the page says how far back it reaches, not where it ends.
+                # Perhaps the list goes on, with older runs: the page tells how far it reaches, not where it ends.
                 answer = replace(answer, listing=replace(answer.listing, cursor=cursor, reaches=self.query.since))
             return replace(answer, has_more=goes_on(answer) and answer.has_more)
 
@@ -159,7 +159,7 @@ class RunWalk:
         return Answer(page, table, _listing(page, table, cursor), asked_at, page.has_more)
 
     def _is_ignored(self, answer: Answer) -> bool:
-        oldest = _earliest(answer.table["created_at"])
+        oldest = _earliest(answer.table)
         return oldest is not None and self.query.narrowed_to is not None and oldest < self.query.narrowed_to
 
     def one(self, run: str) -> tuple[datetime, pa.Table]:
@@ -214,7 +214,7 @@ class _Bar:
 
         self._since = since
         self._walked = 0.0
-        self._bar: tqdm[None] = tqdm(
+        self._bar: tqdm[Never] = tqdm(
             disable=not shown,
             delay=_BAR_AFTER_SECONDS,
             unit=" runs",
@@ -228,8 +228,7 @@ class _Bar:
         """Count a page in."""
         if self._bar.disable:
             return
-        created = answer.table["created_at"]
-        newest, oldest = _latest(created), _earliest(created)
+        newest, oldest = _latest(answer.table), _earliest(answer.table)
         if newest is not None and oldest is not None:
             self._walked += (newest - oldest).total_seconds()
             if self._since is not None and self._walked > 0:
@@ -248,15 +247,14 @@ def _listing(page: Page, table: pa.Table, after: str | None) -> Listing | None:
     cursor = (page.next_page or page.last_id) if page.has_more else None
     if page.has_more and not cursor:
         return None
-    created = table["created_at"]
-    newest = _latest(created)
-    reaches = newest + _INSTANT if newest is not None and created.null_count == 0 else None
-    return Listing(after, tuple(table["id"].to_pylist()), cursor, reaches)
+    newest = _latest(table)
+    reaches = newest + _INSTANT if newest is not None and table["created_at"].null_count == 0 else None
+    return Listing(after, tuple(ids(table)), cursor, reaches)
 
 
-def _latest(times: pa.ChunkedArray) -> datetime | None:
-    return pc.max(times).as_py()
+def _latest(table: pa.Table) -> datetime | None:
+    return cast("datetime | None", pc.max(table["created_at"]).as_py())
 
 
-def _earliest(times: pa.ChunkedArray) -> datetime | None:
-    return pc.min(times).as_py()
+def _earliest(table: pa.Table) -> datetime | None:
+    return cast("datetime | None", pc.min(table["created_at"]).as_py())

@@ -49,7 +49,7 @@ from qoderdata.store.coverage import Coverage, Listing, Stretch
 from qoderdata.store.inbox import Reading
 from qoderdata.store.manifest import Manifest, OpenRun
 from qoderdata.store.merging import condition, newest_first
-from qoderdata.store.partitions import DamagedStoreError
+from qoderdata.store.partitions import DamagedStoreError, ids
 from qoderdata.store.reader import RunReader
 from qoderdata.store.runs import RunStore
 from qoderdata.store.stores import Usage, clear, usage
@@ -67,6 +67,7 @@ __all__ = [
     "Usage",
     "clear",
     "condition",
+    "ids",
     "newest_first",
     "usage",
 ]
