@@ -108,8 +108,10 @@ def query(
     Examples
     --------
     >>> from datetime import UTC, datetime
-    >>> asked = query(deployment_id=None, status="failed", trigger_type=None, has_error=None, since="7D", until=None,
-    ...               now=datetime(2026, 6, 15, tzinfo=UTC))
+    >>> asked = query(
+    ...     deployment_id=None, status="failed", trigger_type=None, has_error=None, since="7D", until=None,
+    ...     now=datetime(2026, 6, 15, tzinfo=UTC),
+    ... )
     >>> asked.since.isoformat(), asked.filters
     ('2026-06-08T00:00:00+00:00', {'status': 'failed'})
     """
@@ -131,6 +133,7 @@ def query(
 
 
 def _written(since: Instant | Span) -> str:
+    """Write a time in UTC, so that the same instant is the same question; and an age as it is."""
     try:
         return instant(since, name="since").isoformat()  # type: ignore[arg-type] # an age: ValueError
     except ValueError:
