@@ -33,9 +33,9 @@ if TYPE_CHECKING:
 _UNCOLLECTED = Uncollected()
 
 #: A page that is refused by the fast way is divided into this many parts, and each refused part again.
-_DIVISOR = 8
+_DIVISOR = 4
 #: So few records go the exact way at once.
-_FEW = 16
+_FEW = 20
 #: With so many refused parts, dividing is no gain.
 _TOO_MANY = 3
 

@@ -58,7 +58,8 @@ def read(body: bytes, records: Sequence[Any], shape: Shape) -> pa.Table:
         It cannot be proved that this is so.
     """
     try:
-        found = {**read_texts(body, records, shape), **_typed(body, len(records), shape)}
+        # Misfits show in the typed columns, so that these come first.
+        found = {**_typed(body, len(records), shape), **read_texts(body, records, shape)}
     except (msgspec.MsgspecError, pa.ArrowInvalid, orjson.JSONDecodeError, orjson.JSONEncodeError) as error:
         raise Refused(str(error)) from error
     return pa.Table.from_arrays([found[name] for name in shape.schema.names], schema=shape.schema.arrow)

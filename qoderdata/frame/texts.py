@@ -166,6 +166,9 @@ def _extra(paths: Sequence[str], columns: Sequence[Sequence[Any]], count: int) -
     for row in zip(*columns, strict=True):
         extra: dict[str, object] = {}
         for path, value in zip(paths, row, strict=True):
-            keep(value, path, extra)
+            if isinstance(value, dict):
+                keep(value, path, extra)
+            elif value is not None:
+                extra[path] = value
         texts.append(orjson.dumps(dict(sorted(extra.items()))) if extra else None)
     return pa.array(texts, pa.large_string())
