@@ -46,10 +46,10 @@ lint: $(VENV)/.dev
 	$(BIN)/lint-imports
 
 test: lint ## Check everything: style, types, structure, tests, coverage
-	$(BIN)/python -m pytest -n 2 -m "not long and not spark" --cov --cov-report=term
+	$(BIN)/python -m pytest -n 2 --dist loadgroup -m "not long and not spark" --cov --cov-report=term
 
 test-long: $(VENV)/.dev ## The tests that take minutes: kills by the hundred, large sandboxes
-	$(BIN)/python -m pytest -n 2 -m "long"
+	$(BIN)/python -m pytest -n 2 --dist loadgroup -m "long"
 
 test-spark: $(VENV)/.spark ## The summaries on Spark; needs Java 17
 	$(BIN)/python -m pytest -m "spark"

@@ -118,6 +118,12 @@ def slow_network(pages: int) -> str:
     )
 
 
+def triggers() -> str:
+    """Compare the projection of a large fleet with croniter, deployment by deployment."""
+    command = [sys.executable, "-m", "benchmarks.triggers"]
+    return subprocess.run(command, capture_output=True, text=True, check=True, env=ENVIRONMENT).stdout.strip()
+
+
 def _table(costs: Mapping[str, Cost], names: Mapping[str, str]) -> str:
     ours = next(iter(costs.values()))
     rows = ["| | wall s | CPU s | peak MiB | wall, ours = 1 | peak, ours = 1 |", "|---|---:|---:|---:|---:|---:|"]
@@ -147,6 +153,7 @@ SECTIONS: dict[str, Callable[[int, int], str]] = {
     "growth": lambda records, _: growth([records // 10, records, 10 * records]),
     "cached": cached,
     "imports": lambda _, rounds: imports(3 * rounds),
+    "triggers": lambda *_: triggers(),
     "slow": lambda records, _: slow_network(records // 2000),
 }
 

@@ -18,7 +18,7 @@ from qoderdata.errors import (
     CacheError,
 )
 from qoderdata.frame import Decoder, flatten_runs
-from qoderdata.load import _runs_walk
+from qoderdata.load import _progress, _runs_walk
 from qoderdata.load._runs_walk import Answer
 from qoderdata.load.runs import load_runs
 from qoderdata.sandbox import Sandbox
@@ -275,7 +275,7 @@ def test_the_bar_says_how_far_back_the_pull_is_and_what_is_left(capsys: pytest.C
     decoder = Decoder(RUNS)
     page = decoder.scan(json.dumps({"data": days, "has_more": True, "last_id": "drun_14"}).encode())
     answer = Answer(page, decoder.decode(page), None, datetime.now(UTC), has_more=True)
-    bar = _runs_walk._Bar(datetime(2026, 6, 13, tzinfo=UTC), shown=True)
+    bar = _runs_walk._Bar(datetime(2026, 6, 13, tzinfo=UTC), progress=True)
     bar._bar.mininterval = bar._bar.delay = 0
     bar.move(answer)
     bar.close()
@@ -287,7 +287,7 @@ def test_the_bar_says_how_far_back_the_pull_is_and_what_is_left(capsys: pytest.C
 def test_no_bar_where_nobody_watches(
     newest: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(_runs_walk, "_BAR_AFTER_SECONDS", 0)
+    monkeypatch.setattr(_progress, "AFTER_SECONDS", 0)
     load(newest, tmp_path, progress=False)
     load(newest, tmp_path, refresh=True)
     assert capsys.readouterr() == ("", "")

@@ -58,7 +58,7 @@ _TABLES: dict[str, Callable[[pd.DataFrame, argparse.Namespace], pd.DataFrame]] =
     "deployments": lambda frame, _: frame,
     "failures": lambda frame, _: failure_rates(frame),
     "triggers": lambda frame, arguments: next_triggers(frame, arguments.horizon, start=arguments.start),
-    "lints": lambda frame, _: schedule_lints(frame),
+    "lints": lambda frame, arguments: schedule_lints(frame, start=arguments.start),
 }
 
 

@@ -5,13 +5,13 @@ Joins the client, the cursor walk and the decoder; what becomes of the tables is
 
 from __future__ import annotations
 
-import sys
 from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from qoderdata.frame import Decoder, Page
+from qoderdata.load._progress import bar
 from qoderdata.paging import PageSize, walk
 
 if TYPE_CHECKING:
@@ -26,8 +26,6 @@ if TYPE_CHECKING:
 _DECODERS = 2
 #: Pages that may wait for a decoder; more would only hold memory.
 _WAITING = 4
-#: Pulls shorter than this show no bar.
-_BAR_AFTER_SECONDS = 1.0
 
 
 class Pull:
@@ -97,38 +95,23 @@ class Pull:
         size = PageSize(self.client.page_limit)
         waiting: deque[tuple[Page, Future[pa.Table]]] = deque()
         pages = walk(fetch, start=start, limit=size)
-        with closing(pages), self._bar() as bar, ThreadPoolExecutor(_DECODERS, "qoderdata-decode") as pool:
+        with (
+            closing(pages),
+            bar(self._unit, progress=self._progress) as shown,
+            ThreadPoolExecutor(_DECODERS, "qoderdata-decode") as pool,
+        ):
             for page in pages:
                 self.client.page_limit = size.value
                 self.pages += 1
                 self.rows += page.count
-                bar.update(page.count)
+                shown.update(page.count)
                 waiting.append((page, pool.submit(self.decoder.decode, page)))
                 while len(waiting) > _WAITING:
                     yield _first(waiting)
             while waiting:
                 yield _first(waiting)
 
-    def _bar(self) -> Any:  # noqa: ANN401 - tqdm is loaded when it is needed
-        from tqdm import tqdm  # noqa: PLC0415 - likewise
-
-        return tqdm(
-            disable=not (_is_watched() if self._progress is None else self._progress),
-            delay=_BAR_AFTER_SECONDS if self._progress is None else 0,
-            unit=f" {self._unit}",
-            unit_scale=True,
-            desc=f"Pulling {self._unit}",
-            file=sys.stderr,
-            leave=False,
-        )
-
 
 def _first(waiting: deque[tuple[Page, Future[pa.Table]]]) -> tuple[Page, pa.Table]:
     page, future = waiting.popleft()
     return page, future.result()
-
-
-def _is_watched() -> bool:
-    if "ipykernel" in sys.modules:
-        return True
-    return sys.stderr is not None and sys.stderr.isatty()

@@ -6,25 +6,22 @@ decides whether the next one is needed.
 
 from __future__ import annotations
 
-import sys
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Never, cast
+from typing import TYPE_CHECKING, cast
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from qoderdata.errors import APIResponseValidationError
 from qoderdata.frame import Decoder, Page, from_records
-from qoderdata.load._pull import _BAR_AFTER_SECONDS, _is_watched
+from qoderdata.load._progress import bar
 from qoderdata.paging import PageSize, walk
 from qoderdata.schema import RUNS
 from qoderdata.store import Listing, ids
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
-
-    from tqdm import tqdm
 
     from qoderdata.client import Client
     from qoderdata.load._runs_query import Query
@@ -101,7 +98,7 @@ class RunWalk:
         self._decoder = Decoder(RUNS)
         self._may_narrow: bool | None = None
         self._size = PageSize(client.page_limit)
-        self._bar = _Bar(query.since, shown=_is_watched() if progress is None else progress)
+        self._bar = _Bar(query.since, progress=progress)
 
     def answers(
         self, params: Mapping[str, str], *, start: str | None = None, goes_on: Callable[[Answer], bool]
@@ -209,20 +206,10 @@ class RunWalk:
 class _Bar:
     """A progress bar: runs, their rate, how far back the walk is, and what is left as far as that can be told."""
 
-    def __init__(self, since: datetime | None, *, shown: bool) -> None:
-        from tqdm import tqdm  # noqa: PLC0415 - only a pull needs it
-
+    def __init__(self, since: datetime | None, *, progress: bool | None) -> None:
         self._since = since
         self._walked = 0.0
-        self._bar: tqdm[Never] = tqdm(
-            disable=not shown,
-            delay=_BAR_AFTER_SECONDS,
-            unit=" runs",
-            unit_scale=True,
-            desc="Pulling runs",
-            file=sys.stderr,
-            leave=False,
-        )
+        self._bar = bar("runs", progress=progress)
 
     def move(self, answer: Answer) -> None:
         """Count a page in."""
