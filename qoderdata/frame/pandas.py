@@ -1,4 +1,4 @@
-"""An Arrow table to a pandas frame and back, by the schema, so that types never depend on the data."""
+"""An Arrow table to a pandas frame, by the schema, so that types never depend on the data."""
 
 from __future__ import annotations
 

@@ -71,7 +71,8 @@ def flatten_deployments(records: Records) -> pd.DataFrame:
     pandas.DataFrame
         One row a deployment, in the order given; the columns and dtypes of a deployments frame. No records: no
         rows, same columns and dtypes. A `datetime` value is a time as it is; one without a zone does not fit
-        and goes to ``extra`` as text. ``attrs["source"]`` is ``"records"``.
+        and goes to ``extra`` as text. ``extra`` is JSON text of dotted paths and values, an object leaf by leaf;
+        a dot or backslash in a key is written after a backslash. ``attrs["source"]`` is ``"records"``.
 
     Raises
     ------
