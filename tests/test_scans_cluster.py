@@ -33,7 +33,7 @@ def cluster() -> Iterator[distributed.Client]:
     """Start a cluster on loopback; what is computed meanwhile is computed there."""
     with (
         distributed.LocalCluster(  # type: ignore[no-untyped-call] # Dask has no types
-            n_workers=2, threads_per_worker=1, processes=True, host="127.0.0.1", dashboard_address=None
+            n_workers=2, threads_per_worker=1, processes=True, host="127.0.0.1", dashboard_address="127.0.0.1:0"
         ) as local,
         distributed.Client(local) as client,  # type: ignore[no-untyped-call] # likewise
     ):
