@@ -368,9 +368,9 @@ def test_an_object_store_that_fails_in_its_own_way_costs_a_warning(
     folder = Folder("memory://odd/queries")
     cache.write(folder, NAME, answer)
     monkeypatch.setattr(MemoryFileSystem, "_open", failing(OddStoreError("no credentials")))
-    with pytest.warns(CacheWarning, match=r"cannot be written \(no credentials\)"):
+    with pytest.warns(CacheWarning, match=r"cannot be written \(.*no credentials\)"):
         cache.write(folder, NAME, answer)
-    with pytest.warns(CacheWarning, match="counts as absent: no credentials"):
+    with pytest.warns(CacheWarning, match="counts as absent: .*no credentials"):
         assert read(folder) is None
 
 
