@@ -367,7 +367,8 @@ def test_an_object_store_that_fails_in_its_own_way_costs_a_warning(
 ) -> None:
     folder = Folder("memory://odd/queries")
     cache.write(folder, NAME, answer)
-    monkeypatch.setattr(MemoryFileSystem, "_open", failing(OddStoreError("no credentials")))
+    for way in ("_open", "cat_file", "pipe_file"):
+        monkeypatch.setattr(MemoryFileSystem, way, failing(OddStoreError("no credentials")))
     with pytest.warns(CacheWarning, match=r"cannot be written \(.*no credentials\)"):
         cache.write(folder, NAME, answer)
     with pytest.warns(CacheWarning, match="counts as absent: .*no credentials"):
