@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import http.server
 import os
+import signal
 import socket
 import sys
 import threading
@@ -46,6 +47,9 @@ _LEAKS = (
         for variable in (name, name.upper())
     ),
 )
+
+# A background job of a shell starts with Ctrl-C ignored; tests that press it need it to arrive.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # Set before Matplotlib is imported: no window, no settings of the developer's, and a font list that is made once.
 os.environ["MPLBACKEND"] = "Agg"

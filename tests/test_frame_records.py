@@ -147,7 +147,7 @@ def test_the_schema_stands_whatever_the_records() -> None:
 
 
 def test_the_official_sdk() -> None:
-    """Its ``to_dict()`` has datetimes in place of texts, and its own order of keys inside the objects that it types."""
+    """Its ``to_dict()`` has datetimes in place of texts, and its own order of keys inside what it types."""
     with Sandbox(deployments=40, seed=3) as sandbox, Managed(pat=sandbox.pat, base_url=sandbox.base_url) as sdk:
         with warnings.catch_warnings():
             # Its models do not foresee an object in metadata, and it says so when it writes one.
