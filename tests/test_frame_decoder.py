@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 Record = dict[str, Any]
 
+ZERO_TIME = "0001-01-01T00:00:00Z"
+
 
 def deployment(number: int, **fields: object) -> Record:
     return {
@@ -252,6 +254,42 @@ class TestDecode:
         table = decoder.decode(decoder.scan(text.replace(b"CAS", cas.encode())))
         assert table["metadata"].to_pylist() == [None if own is None else own.replace("CAS", cas)]
         assert table["extra"].null_count == 1
+
+    @pytest.mark.parametrize(
+        ("path", "values"),
+        [
+            (
+                "created_at",
+                ["", "2026-06-14", "2026-06-14T08:58:01+00:00", "2026-06-14T08:58Z", "soon" * 20 + "Z"],
+            ),
+            ("created_at", ["2026-06-14 08:58:01Z", "2026-06-14T08:58:01z", "2026-06-14T08:58:01.1234567xZ"]),
+            ("created_at", ["2026-06-14T08:58:01.Z", "2026-06-14T08:58:60Z", "2026-06-14T08:58:01.123456"]),
+            (
+                "created_at",
+                ["2026-06-14T08:58:01.123456789Z", ZERO_TIME, "0000-01-01T00:00:00Z", "0000-12-31T23:59:59Z"],
+            ),
+            ("vault_ids", [[None], ["a", None], [1], "a", {}, [], None]),
+            ("schedule.upcoming_runs_at", [[None], [ZERO_TIME], ["2026-06-14T08:58:01.1Z", "x"], [], None, "x"]),
+            ("resources", [{}, "x", 1, ["x"], [None], [1.0], [1e16], [10**30], [], None]),
+            ("agent", [{}, {"id": None}, "x", []]),
+            ("schedule", [{}, {"type": None}, "x"]),
+            ("metadata", [{}, "x", []]),
+            ("metadata.cas_config", [{}, None, [], "x", {"stats": {}}, {"config": []}]),
+            ("type", ["deployment", "other", None, 1]),
+        ],
+    )
+    def test_odd_values_among_plain_ones(self, path: str, values: list[Any]) -> None:
+        """Each is something that the fast way must see, or leave to the exact way; the frame is the same."""
+        for value in values:
+            fields: Any = value
+            for key in reversed(path.split(".")):
+                fields = {key: fields}
+            records = [deployment(1), deployment(2, **fields), deployment(3)]
+            decoder = Decoder(DEPLOYMENTS)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", DataQualityWarning)
+                table = decoder.finish([decoder.decode(decoder.scan(body(records)))])
+                assert table.equals(from_records(records, DEPLOYMENTS)), value
 
     def test_half_a_surrogate_pair(self) -> None:
         """It is JSON, though no column can hold it, and only the exact way reads it."""

@@ -29,10 +29,11 @@ SOME = settings(max_examples=40, deadline=None, suppress_health_check=list(Healt
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=6)
 NUMBERS = st.integers(-5, 5) | st.sampled_from([2**53 + 1, -(2**63), 2**63, 10**25])
 FLOATS = st.sampled_from([0.5, 3.0, -0.0, 1e-7, 1e22, 123456789012345.6])
+ODD_TIMES = [ZERO_TIME, "0000-02-29T00:00:00Z", "2026-06-14T08:58:01+08:00", "2026-06-14 08:58:01Z", "2026-06-14"]
 KEYS = st.sampled_from(["budget", "environment_variables", "a.b", "a", "b", "\\", "", "é", "id", "type", "extra"])
 HALVES = st.sampled_from(["\ud83d", "x\udead"])
 JSON_VALUES: st.SearchStrategy[Any] = st.recursive(
-    st.none() | st.booleans() | NUMBERS | FLOATS | TEXT | HALVES | st.just(ZERO_TIME),
+    st.none() | st.booleans() | NUMBERS | FLOATS | TEXT | HALVES | st.sampled_from(ODD_TIMES),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(KEYS | TEXT, inner, max_size=3),
     max_leaves=6,
 )

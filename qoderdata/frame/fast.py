@@ -117,8 +117,13 @@ def _times(texts: dict[str, Any]) -> dict[str, Any]:
     joint = pa.concat_arrays(list(texts.values()))
     _refuse_other_times(joint)
     cut = pc.binary_slice(pc.binary_slice(joint.cast(pa.large_binary()), 0, -1), 0, _MICROSECOND)
-    times = cut.cast(pa.large_string()).cast(pa.timestamp("us")).view(_UTC)
-    times = pc.if_else(pc.equal(times, _ZERO_TIME), None, times)
+    times = cut.cast(pa.large_string()).cast(pa.timestamp("us"))
+    earliest = pc.min(times.view(pa.int64())).as_py()
+    if earliest is not None and earliest < ZERO_TIME:
+        raise Refused("a time stamp is before the year 1")
+    times = times.view(_UTC)
+    if earliest == ZERO_TIME:
+        times = pc.if_else(pc.equal(times, _ZERO_TIME), None, times)
     found, start = {}, 0
     for name, array in texts.items():
         found[name] = times.slice(start, len(array))
