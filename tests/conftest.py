@@ -48,9 +48,6 @@ _LEAKS = (
     ),
 )
 
-# A background job of a shell starts with Ctrl-C ignored; tests that press it need it to arrive.
-signal.signal(signal.SIGINT, signal.default_int_handler)
-
 # Set before Matplotlib is imported: no window, no settings of the developer's, and a font list that is made once.
 os.environ["MPLBACKEND"] = "Agg"
 os.environ["MATPLOTLIBRC"] = os.devnull
@@ -102,6 +99,8 @@ def nobodys_machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator
     home.mkdir()
     monkeypatch.setenv("HOME", str(home))
     monkeypatch.setenv("USERPROFILE", str(home))
+    # A shell's background job starts with Ctrl-C ignored, and libraries handle it in their own ways.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     yield home
     if "matplotlib.pyplot" in sys.modules:
         sys.modules["matplotlib.pyplot"].close("all")
