@@ -335,7 +335,8 @@ def test_dask_says_what_it_cannot_do(operation: str, summarise: Summary) -> None
 
 def test_dask_on_worker_processes(account: tuple[pa.Table, pa.Table]) -> None:
     """What is sent to the workers can be sent: every step, in processes of their own."""
-    cluster = distributed.LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address="127.0.0.1:0", host="127.0.0.1")  # type: ignore[no-untyped-call] # Dask has no types
+    here = {"host": "127.0.0.1", "dashboard_address": "127.0.0.1:0"}
+    cluster = distributed.LocalCluster(n_workers=2, threads_per_worker=1, **here)  # type: ignore[no-untyped-call] # Dask has no types
     with cluster, distributed.Client(cluster), dask.config.set(scheduler="dask.distributed"):  # type: ignore[no-untyped-call] # likewise
         for name in ("days in Berlin", "hours in Havana", "errors"):
             compare(SUMMARIES[name], account[1], schema.RUNS, "dask")
