@@ -99,7 +99,7 @@ def write(folder: Folder, name: str, answer: Answer) -> None:
     metadata = {_METADATA_KEY: json.dumps(facts).encode(), _SEAL_KEY: _SEAL + bytes(_SEAL_LENGTH)}
     try:
         content = pa.BufferOutputStream()
-        pq.write_table(answer.table.replace_schema_metadata(metadata), content, compression="zstd")
+        pq.write_table(answer.table.replace_schema_metadata(metadata), content, compression="lz4")
         sealed = _sealed(memoryview(content.getvalue()))
         folder.replace(name, lambda sink: [sink.write(part) for part in sealed])
     except Exception as error:  # noqa: BLE001 - each object store fails in its own way; the answer is whole
