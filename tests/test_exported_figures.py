@@ -94,7 +94,7 @@ def test_a_streak_that_was_counted_by_hand(exported: tuple[pd.DataFrame, pd.Data
     """The current streak of each deployment: failures after its last success."""
     _, runs, folder = exported
     expected = sql(
-        """SELECT deployment_id, 
+        """SELECT deployment_id,
                 count(*) FILTER (status = 'failed' AND (happened > coalesce(done, '-infinity'))) AS streak
             FROM (
             SELECT deployment_id, status, triggered_at AS happened,
