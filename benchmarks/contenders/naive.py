@@ -1,4 +1,4 @@
-"""What a notebook does: requests, `json_normalize`, `to_datetime`, `to_parquet`."""
+"""What a notebook does: requests, `json_normalize`, `to_datetime`, `to_parquet`; odd counters are lost."""
 
 import sys
 
@@ -19,5 +19,8 @@ frame = pd.json_normalize(records, sep="_")
 for column in frame.columns:
     if column.endswith("_at") and column != "schedule_upcoming_runs_at":
         frame[column] = pd.to_datetime(frame[column], format="ISO8601", errors="coerce", utc=True)
+for column in frame.select_dtypes("object").columns:
+    if column.endswith(("_runs", "_failures", "_version")):
+        frame[column] = pd.to_numeric(frame[column], errors="coerce")
 frame.to_parquet(f"{folder}/naive.parquet")
 sys.stdout.write(f"{len(frame)}\n")
