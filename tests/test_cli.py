@@ -122,6 +122,29 @@ def test_failures_for_machines_are_the_library_s(capsys: pytest.CaptureFixture[s
     assert [int(line["total_runs"]) for line in lines] == expected["total_runs"].to_list()
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["runs"],
+        ["runs", "--by", "agent_id", "--freq", "7D", "--tz", "Asia/Shanghai"],
+        ["runs", "--errors"],
+        ["runs", "--errors", "--by", "trigger_type"],
+        ["runs", "--streaks"],
+        ["runs", "--streaks", "--by", "agent_id"],
+        ["triggers", "--load", "1h", "--start", "2026-06-15T01:30:20Z"],
+        ["missed", "--until", "2026-06-15T00:00Z"],
+    ],
+    ids=" ".join,
+)
+def test_every_table_is_drawn_from_rows(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    since = [] if arguments[0] == "triggers" else ["--since", "2026-05-01T00:00Z"]
+    assert main([*arguments, *since]) == 0
+    heading, rule, *rows = capsys.readouterr().out.splitlines()
+    assert set(rule) == {"─", " "}
+    assert heading
+    assert rows
+
+
 def test_fail_over_tells_by_its_exit_code(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["failures", "--by", "status", "--fail-over", "0.9"]) == 0
     assert main(["failures", "--by", "status", "--fail-over", "0.01"]) == 1

@@ -13,7 +13,7 @@ from qoderdata.cli.tables import Column, as_json, for_people
 from qoderdata.export import csv_text
 from qoderdata.summaries import error_breakdown, failure_rates, failure_streaks, run_failure_rates
 from qoderdata.timelines import missed_triggers, next_triggers, trigger_load
-from qoderdata.words import duration, interval, milliseconds, moment, percent
+from qoderdata.words import interval, milliseconds, moment, percent
 
 if TYPE_CHECKING:
     import argparse
@@ -161,7 +161,7 @@ def error_columns(by: str | None) -> list[Column]:
     return [
         *([] if by is None else [Column(by, lambda row: getattr(row, by))]),
         Column("error", lambda row: row.error_type),
-        Column("failed", lambda row: f"{row.count_:,}", number=True),
+        Column("failed", lambda row: f"{row.count:,}", number=True),
         Column("share", lambda row: percent(row.share), number=True),
         Column("first seen", lambda row: moment(row.first_seen)),
         Column("last seen", lambda row: moment(row.last_seen)),
@@ -173,9 +173,9 @@ def streak_columns(by: str) -> list[Column]:
     return [
         Column(by, lambda row: getattr(row, by)),
         Column("in a row", lambda row: _count(row.current_streak), number=True),
-        Column("since", lambda row: moment(row.streak_start)),
+        Column("since", lambda row: moment(row.current_streak_since)),
         Column("longest", lambda row: _count(row.longest_streak), number=True),
-        Column("mean repair", lambda row: duration(row.mttr)),
+        Column("mean repair", lambda row: milliseconds(row.mttr_ms)),
     ]
 
 
