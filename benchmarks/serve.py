@@ -1,7 +1,7 @@
 """A server of ready pages, in a process of its own: what it costs is a copy to the socket.
 
-Serves 1,000 records a page, as the service's first edition does, and every client's way of paging. The records are
-the sandbox's, filled up to about 1.5 KB, and repeated under other ids. Prints its base URL.
+Serves 1,000 records a page, as the service's first edition does, or fewer, and every client's way of paging. The
+records are the sandbox's, filled up to about 1.5 KB, and repeated under other ids. Prints its base URL.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from urllib.parse import parse_qs, urlsplit
 
 from qoderdata.sandbox import Sandbox
 
-PAGE = 1000
+LARGEST_PAGE = 1000
 TEMPLATES = 2000
 RECORD_BYTES = 1500
 
@@ -34,7 +34,7 @@ def records(count: int, variant: str) -> list[bytes]:
         if variant == "unknown":
             record["region"] = "cn-hangzhou"
             record["quota"] = {"tier": "gold", "left": number}
-        if variant == "misfit" and number % (5 * PAGE) == PAGE // 2:
+        if variant == "misfit" and number % (5 * LARGEST_PAGE) == LARGEST_PAGE // 2:
             stats = record["metadata"].get("cas_config", {}).get("stats")
             record = json.loads(json.dumps(record))
             if stats:
@@ -45,16 +45,16 @@ def records(count: int, variant: str) -> list[bytes]:
     return found
 
 
-def pages(count: int, variant: str) -> list[bytes]:
+def pages(count: int, variant: str, size: int) -> list[bytes]:
     """Make the pages; the cursor after page ``k`` is ``dep_<k>``."""
     made = records(count, variant)
     found = []
-    for start in range(0, count, PAGE):
-        more = start + PAGE < count
-        last = json.dumps(f"dep_page_{start // PAGE + 1}")
+    for start in range(0, count, size):
+        more = start + size < count
+        last = json.dumps(f"dep_page_{start // size + 1}")
         after = last if more else "null"
         tail = f'],"first_id":null,"has_more":{str(more).lower()},"last_id":{last},"next_page":{after}}}'
-        found.append(b'{"data":[' + b",".join(made[start : start + PAGE]) + tail.encode())
+        found.append(b'{"data":[' + b",".join(made[start : start + size]) + tail.encode())
     return found
 
 
@@ -63,9 +63,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--records", type=int, default=100_000)
     parser.add_argument("--variant", choices=["plain", "unknown", "misfit"], default="plain")
+    parser.add_argument("--page", type=int, default=LARGEST_PAGE, help="records a page")
     parser.add_argument("--latency", type=float, default=0.0, help="seconds before each answer")
     arguments = parser.parse_args()
-    ready = pages(arguments.records, arguments.variant)
+    ready = pages(arguments.records, arguments.variant, arguments.page)
 
     class Handler(http.server.BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"

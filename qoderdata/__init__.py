@@ -11,78 +11,11 @@ What do I have, what is failing and how badly, what will fire next, and what sho
     qd.write_report(df, "report.html")                # one page for a colleague
 
 The token comes from ``QODER_PAT``; `qoderdata.sandbox` needs none.
+
+What a name stands for is imported when it is first used, so that a pull does not wait for the plots; the names are
+in ``__init__.pyi``.
 """
 
-from qoderdata._version import __version__
-from qoderdata.client import Client
-from qoderdata.export import export_csv, export_parquet
-from qoderdata.frame import expand_metadata, flatten_deployments, flatten_runs, upcoming_runs
-from qoderdata.load import (
-    cache_usage,
-    clear_cache,
-    load_deployments,
-    load_runs,
-    scan_deployments,
-    scan_runs,
-)
-from qoderdata.plots import (
-    plot_durations,
-    plot_failure_rates,
-    plot_next_triggers,
-    plot_run_calendar,
-    plot_run_failure_rates,
-    plot_trigger_load,
-)
-from qoderdata.report import write_report
-from qoderdata.summaries import (
-    consistency,
-    duration_regressions,
-    error_breakdown,
-    failure_rates,
-    failure_streaks,
-    run_failure_rates,
-    start_delays,
-)
-from qoderdata.timelines import (
-    describe_schedule,
-    missed_triggers,
-    next_triggers,
-    schedule_lints,
-    trigger_load,
-)
+import lazy_loader
 
-__all__ = [
-    "Client",
-    "__version__",
-    "cache_usage",
-    "clear_cache",
-    "consistency",
-    "describe_schedule",
-    "duration_regressions",
-    "error_breakdown",
-    "expand_metadata",
-    "export_csv",
-    "export_parquet",
-    "failure_rates",
-    "failure_streaks",
-    "flatten_deployments",
-    "flatten_runs",
-    "load_deployments",
-    "load_runs",
-    "missed_triggers",
-    "next_triggers",
-    "plot_durations",
-    "plot_failure_rates",
-    "plot_next_triggers",
-    "plot_run_calendar",
-    "plot_run_failure_rates",
-    "plot_trigger_load",
-    "run_failure_rates",
-    "scan_deployments",
-    "scan_runs",
-    "schedule_lints",
-    "start_delays",
-    "trigger_load",
-    "upcoming_runs",
-    "write_report",
-]
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

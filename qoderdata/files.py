@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-import filelock
 import pyarrow as pa
 from pyarrow import fs
 
@@ -196,6 +195,8 @@ class Folder:
         OSError
             The folder cannot be written.
         """
+        import filelock  # noqa: PLC0415 - slow to import, and only runs need it
+
         if not self.local:
             yield
             return

@@ -72,6 +72,25 @@ def test_a_public_docstring_is_complete(name: str) -> None:
     assert ">>>" in documentation, "an example that runs"
 
 
+def test_a_name_is_imported_when_it_is_used() -> None:
+    """A pull needs neither the plots nor the summaries, and looking at the names needs not even pandas."""
+    code = (
+        "import sys, qoderdata\n"
+        "print(sorted(dir(qoderdata)) == sorted(qoderdata.__all__), 'pandas' in sys.modules)\n"
+        "qoderdata.load_deployments\n"
+        "print('pandas' in sys.modules, 'narwhals' in sys.modules, 'qoderdata.store' in sys.modules)\n"
+        "from qoderdata import *\n"
+        "print(all(name in globals() for name in qoderdata.__all__), 'matplotlib' in sys.modules)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines() == ["True False", "True False False", "True False"]
+
+
+def test_the_package_has_no_other_names() -> None:
+    with pytest.raises(AttributeError, match="load_deployment"):
+        _ = qoderdata.load_deployment  # type: ignore[attr-defined]
+
+
 KINDS = [one for one in vars(errors).values() if inspect.isclass(one) and issubclass(one, Exception)]
 
 

@@ -38,3 +38,7 @@ class Uncollected:
             self._inside -= 1
             if self._inside == 0 and self._was_enabled:
                 gc.enable()
+
+
+#: The one for all, since collection is one for all.
+UNCOLLECTED = Uncollected()

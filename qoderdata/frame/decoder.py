@@ -17,7 +17,7 @@ import msgspec
 import pyarrow as pa
 
 from qoderdata.errors import APIResponseValidationError
-from qoderdata.frame.collecting import Uncollected
+from qoderdata.frame.collecting import UNCOLLECTED
 from qoderdata.frame.exact import Misfit, flatten
 from qoderdata.frame.fast import read
 from qoderdata.frame.joining import join
@@ -29,8 +29,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from qoderdata.schema import Schema
-
-_UNCOLLECTED = Uncollected()
 
 #: A page that is refused by the fast way is divided into this many parts, and each refused part again.
 _DIVISOR = 4
@@ -128,6 +126,10 @@ class Decoder:
         APIResponseValidationError
             It is JSON, but not the contract's envelope.
         """
+        with UNCOLLECTED:
+            return self._scan(body)
+
+    def _scan(self, body: bytes) -> Page:
         _refuse_bad_utf8(body)
         shape = self._shape
         try:
@@ -178,7 +180,7 @@ class Decoder:
         APIResponseValidationError
             A record is not an object, has no id or a key twice, or is not JSON in its depths.
         """
-        with _UNCOLLECTED:
+        with UNCOLLECTED:
             return self._decode(page)
 
     def _decode(self, page: Page) -> pa.Table:

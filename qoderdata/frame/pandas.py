@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 import pandas as pd
 import pyarrow as pa
 
+from qoderdata.frame.collecting import UNCOLLECTED
+
 if TYPE_CHECKING:
     from qoderdata.schema import Schema
 
@@ -39,5 +41,6 @@ def to_pandas(table: pa.Table, schema: Schema) -> pd.DataFrame:
     >>> to_pandas(RUNS.arrow.empty_table(), RUNS).dtypes["duration_ms"]
     Int64Dtype()
     """
-    table = table.select(schema.names).cast(schema.arrow)
-    return table.replace_schema_metadata(None).to_pandas(types_mapper=_DTYPES.get)
+    table = table.select(schema.names).cast(schema.arrow).replace_schema_metadata(None)
+    with UNCOLLECTED:
+        return table.to_pandas(types_mapper=_DTYPES.get)

@@ -158,8 +158,7 @@ class Open:
         self.path = (key, self.inner)
         self.level = _level(known, self.path, learned)
         self.learned = [path for path in learned if path[:2] == self.path]
-        outer = msgspec.defstruct("Open", [("inner", msgspec.Raw, NULL)], rename={"inner": self.inner}, gc=False)
-        self.outers: msgspec.json.Decoder[Any] = msgspec.json.Decoder(list[outer | None])  # type: ignore[valid-type]
+        self.members = msgspec.json.Decoder(list[dict[str, msgspec.Raw] | None])
         self.inners: msgspec.json.Decoder[Any] = msgspec.json.Decoder(
             list[self.level.struct | None]  # type: ignore[name-defined]
         )

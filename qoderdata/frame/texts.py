@@ -10,6 +10,7 @@ import re
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 import numpy as np
 import orjson
 import pyarrow as pa
@@ -22,13 +23,12 @@ from qoderdata.schema import EXTRA
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    import msgspec
-
 _ESCAPE = re.compile(rb"(?:\\u[0-9a-fA-F]{4})+|\\.", re.DOTALL)
 #: An escaped letter, digit or underscore. No writer of JSON does that to a key, but it would hide one.
 _HIDDEN_NAME = re.compile(rb"\\u00(?:3[0-9]|[46][1-9a-fA-F]|[57][0-9aA]|5[fF])")
 _LIST_OR_NULL = {list, type(None)}
 _NEW_LINE = ord("\n")
+_WRITER = msgspec.json.Encoder()
 
 
 class Refused(Exception):  # noqa: N818 - no error: the exact way takes over
@@ -59,17 +59,16 @@ def read_texts(body: bytes, records: Sequence[Any], shape: Shape) -> dict[str, A
     msgspec.MsgspecError, orjson.JSONDecodeError, orjson.JSONEncodeError
         Likewise.
     """
-    texts: dict[str, Sequence[bytes | msgspec.Raw]] = {}
+    texts: dict[str, bytes] = {}
     learned = {path: shape.raws(records, path) for path in shape.learned if path[0] not in shape.open}
     for key, opened in shape.open.items():
         texts[opened.column.name], inner = _own_texts(shape.raws(records, (key,)), opened)
         learned |= {path: opened.level.raws(inner, path[2:]) for path in opened.learned}
     for column in shape.lists:
-        texts[column.name] = shape.raws(records, column.path)
+        texts[column.name] = b"\n".join(shape.raws(records, column.path))
     _refuse_repeats(body, learned)
 
-    everything = [text for column in [*texts.values(), *learned.values()] for text in column]
-    lines = b"\n".join(everything)
+    lines = b"\n".join([*texts.values(), *(b"\n".join(column) for column in learned.values())])
     # A new line inside a text becomes a comma where JSON allows none, and so is refused.
     values, as_sent = _canonical(b"[" + lines.replace(b"\n", b",") + b"]")
     count, width = len(records), len(texts)
@@ -87,44 +86,28 @@ def joined(texts: Sequence[bytes | msgspec.Raw]) -> bytes:
     return b"[" + b",".join(texts) + b"]"
 
 
-def _own_texts(wholes: Sequence[msgspec.Raw], opened: Open) -> tuple[list[bytes], Sequence[Any]]:
-    """Cut what belongs to other columns out of open objects; give the rest, and what was cut out, read."""
-    outer = opened.outers.decode(joined(wholes))
-    values = [NULL if value is None else value.inner for value in outer]
-    key = b'"' + opened.path[-1].encode() + b'":'
-    texts = [
-        bytes(whole) if value is NULL else _without(bytes(whole), key, bytes(value))
-        for whole, value in zip(wholes, values, strict=True)
-    ]
-    return texts, opened.inners.decode(joined(values))
-
-
-def _without(whole: bytes, key: bytes, value: bytes) -> bytes:
-    """Cut one member out of an object's text: cheaply where it is the first or the last.
-
-    That the key does not come twice is for pyarrow.json to see.
-    """
-    if whole.startswith(b"{" + key):
-        rest = whole[1 + len(key) + len(value) :]
-        if rest[:1] == b",":
-            return b"{" + rest[1:]
-        if rest == b"}":
-            return b"{}"
-    if whole.endswith(b"," + key + value + b"}"):
-        return whole[: -len(key) - len(value) - 2] + b"}"
-    members = _canonical(whole)[0]
-    del members[orjson.loads(key[:-1])]
-    return orjson.dumps(members)
+def _own_texts(wholes: Sequence[msgspec.Raw], opened: Open) -> tuple[bytes, Sequence[Any]]:
+    """Cut what belongs to other columns out of open objects; give the rest, one a line, and what was cut out."""
+    text = joined(wholes)
+    members = opened.members.decode(text)
+    # A key that came twice would be gone.
+    _same(_WRITER.encode(members), text)
+    inner = [NULL if own is None else own.pop(opened.inner, NULL) for own in members]
+    return _WRITER.encode_lines(members)[:-1], opened.inners.decode(joined(inner))
 
 
 def _canonical(text: bytes) -> tuple[Any, bool]:
     """Read JSON text, and prove that it is written like that, but for needless escapes; tell if there are none."""
     values = orjson.loads(text)
-    written = orjson.dumps(values)
+    return values, _same(orjson.dumps(values), text)
+
+
+def _same(written: bytes, text: bytes) -> bool:
+    """Prove that JSON text is what was written of it, but for needless escapes; tell if there are none."""
     if written == text:
-        return values, True
-    if written == _ESCAPE.sub(_unescaped, text):
-        return values, False
+        return True
+    if _ESCAPE.sub(_unescaped, written) == _ESCAPE.sub(_unescaped, text):
+        return False
     raise Refused("JSON text is not canonical")
 
 

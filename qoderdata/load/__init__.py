@@ -3,9 +3,6 @@
 This layer alone joins the client, the cursor walk, the decoder, the cache and the store of runs.
 """
 
-from qoderdata.load.caches import cache_usage, clear_cache
-from qoderdata.load.deployments import load_deployments
-from qoderdata.load.runs import load_runs
-from qoderdata.load.scans import scan_deployments, scan_runs
+import lazy_loader
 
-__all__ = ["cache_usage", "clear_cache", "load_deployments", "load_runs", "scan_deployments", "scan_runs"]
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -6,22 +6,11 @@ from typing import TYPE_CHECKING, TypedDict
 
 from qoderdata import cache, store
 from qoderdata.files import Folder
+from qoderdata.load._answers import QUERIES
 from qoderdata.settings import resolve_cache_dir
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
     from pathlib import Path
-
-    from qoderdata.client import Client
-
-#: The folder of cached answers, below the cache folder.
-QUERIES = "queries"
-
-
-def answer_name(kind: str, client: Client, filters: Mapping[str, str | None]) -> str:
-    """Give the name of the file that keeps an answer: whose it is, and what was asked."""
-    whose = {"base_url": client.base_url, "workspace": client.workspace_id, "account": client.account}
-    return cache.file_name(kind, {**whose, **filters})
 
 
 class Kept(TypedDict):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import logging
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
@@ -17,8 +18,8 @@ from qoderdata.client import Client
 from qoderdata.errors import APIError, CacheError
 from qoderdata.files import Folder
 from qoderdata.frame import to_pandas
+from qoderdata.load._answers import QUERIES, answer_name
 from qoderdata.load._pull import Pull
-from qoderdata.load.caches import QUERIES, answer_name
 from qoderdata.schema import DEPLOYMENTS
 from qoderdata.settings import resolve_cache_dir
 from qoderdata.times import Instant, Span, instant, span
@@ -197,8 +198,10 @@ def load_deployments(
             age = duration(now - kept.fetched_at)
             error.add_note(f"An answer that is {age} old is cached: offline=True takes it.")
         raise
-    cache.write(folder, name, answer)
-    return _to_frame(answer, client, requests=requests)
+    with ThreadPoolExecutor(1) as meanwhile:
+        frame = meanwhile.submit(_to_frame, answer, client, requests=requests)
+        cache.write(folder, name, answer)
+    return frame.result()
 
 
 def _ask(client: Client, filters: _Filters, *, progress: bool | None) -> tuple[cache.Answer, int]:

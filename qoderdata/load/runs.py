@@ -15,10 +15,10 @@ from qoderdata.client import Client
 from qoderdata.errors import APIConnectionError, APIError, CacheError, DataQualityWarning
 from qoderdata.files import Folder
 from qoderdata.frame import to_pandas
+from qoderdata.load._answers import QUERIES, answer_name
 from qoderdata.load._runs_pull import bring_up_to_date, is_current
 from qoderdata.load._runs_query import Query, query
 from qoderdata.load._runs_walk import Answer, RunWalk
-from qoderdata.load.caches import QUERIES, answer_name
 from qoderdata.schema import RUNS
 from qoderdata.settings import resolve_cache_dir
 from qoderdata.store import DamagedStoreError, RunStore, condition, newest_first

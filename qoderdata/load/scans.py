@@ -13,8 +13,8 @@ from qoderdata import cache, store
 from qoderdata.client import Client
 from qoderdata.errors import CacheError
 from qoderdata.files import Folder
+from qoderdata.load._answers import QUERIES, answer_name
 from qoderdata.load._engines import Bound, check_engine, open_files
-from qoderdata.load.caches import QUERIES, answer_name
 from qoderdata.schema import DEPLOYMENTS, RUNS
 from qoderdata.settings import PAT_VARIABLE, resolve_cache_dir
 from qoderdata.times import Instant, Span, moment
