@@ -43,15 +43,28 @@ def variant(name: str, records: int, rounds: int) -> str:
     return _table(costs, {one: NAMES[one] for one in costs})
 
 
-def growth(counts: list[int]) -> str:
+def growth(largest: int) -> str:
     """Show the peak of memory beside the size of the result."""
-    rows = ["| records | wall s | peak MiB | Parquet MiB |", "|---:|---:|---:|---:|"]
-    for count in counts:
+    rows = ["| records | wall s | frame MiB | peak MiB | Parquet MiB |", "|---:|---:|---:|---:|---:|"]
+    for count in (largest // 100, largest // 10, largest):
         with served("--records", str(count)) as url, scratch() as folder:
             cost = once(contender(OURS, url, folder))
             size = sum(file.stat().st_size for file in _files(folder))
-        rows.append(f"| {count:,} | {cost.wall:.2f} | {cost.peak:,.0f} | {size / 2**20:,.1f} |")
+            held = _held(url, folder)
+        rows.append(f"| {count:,} | {cost.wall:.2f} | {held:,.0f} | {cost.peak:,.0f} | {size / 2**20:,.1f} |")
     return "\n".join(rows)
+
+
+def _held(url: str, folder: str) -> float:
+    """Give the MiB that the frame of a cached answer takes by itself, lists and all."""
+    code = (
+        "import qoderdata as qd\n"
+        f"client = qd.Client(pat='pt-bench', base_url={url!r})\n"
+        f"df = qd.load_deployments(client=client, cache_dir={folder!r}, include_archived=True, offline=True)\n"
+        "print(df.memory_usage(deep=True).sum() / 2**20)"
+    )
+    done = subprocess.run(python(code), capture_output=True, text=True, check=True, env=ENVIRONMENT)
+    return float(done.stdout)
 
 
 def _files(folder: str) -> list[Path]:
@@ -94,27 +107,40 @@ def _inside(*codes: str) -> list[float]:
 
 
 def imports(rounds: int) -> str:
-    """Compare importing the package with importing what it stands on."""
-    commands = {"ours": python("import qoderdata"), "theirs": python("import pandas, pyarrow")}
-    names = {"ours": "`import qoderdata`", "theirs": "`import pandas, pyarrow`"}
+    """Compare importing the package, and using its loader's name, with importing what it stands on."""
+    commands = {
+        "ours": python("import qoderdata"),
+        "used": python("from qoderdata import Client, load_deployments"),
+        "theirs": python("import pandas, pyarrow"),
+    }
+    names = {
+        "ours": "`import qoderdata`",
+        "used": "`from qoderdata import Client, load_deployments`",
+        "theirs": "`import pandas, pyarrow`",
+    }
     return _table(in_turn(commands, rounds=rounds), names)
 
 
 def slow_network(pages: int) -> str:
     """Compare a pull over a slow network with what the network alone takes."""
-    with served("--records", str(1000 * pages), "--latency", "0.1") as url, scratch() as folder:
+    return "\n".join(_slow(pages, size) for size in (100, 1000))
+
+
+def _slow(pages: int, size: int) -> str:
+    options = ("--records", str(size * pages), "--page", str(size), "--latency", "0.1")
+    with served(*options) as url, scratch() as folder:
         code = (
-            "import time\nimport qoderdata as qd\n"
-            f"client = qd.Client(pat='pt-bench', base_url={url!r})\nbegan = time.perf_counter()\n"
-            f"frame = qd.load_deployments(client=client, cache_dir={folder!r}, refresh=True, progress=False)\n"
+            "import time\nfrom qoderdata import Client, load_deployments\n"
+            f"client = Client(pat='pt-bench', base_url={url!r})\nbegan = time.perf_counter()\n"
+            f"frame = load_deployments(client=client, cache_dir={folder!r}, refresh=True, progress=False)\n"
             "print(time.perf_counter() - began, frame.attrs['requests'])"
         )
         done = subprocess.run(python(code), capture_output=True, text=True, check=True, env=ENVIRONMENT)
     took, requests = map(float, done.stdout.split())
     least = requests * 0.1
     return (
-        f"{requests:.0f} requests of 100 ms each, at the default `min_interval` of 100 ms: {took:.2f} s, "
-        f"{100 * (took / least - 1):+.1f} % of the {least:.1f} s that the network alone takes."
+        f"- Pages of {size:,}: {requests:.0f} requests of 100 ms each, at the default `min_interval` of 100 ms: "
+        f"{took:.2f} s, {100 * (took / least - 1):+.1f} % of the {least:.1f} s that the latency alone takes."
     )
 
 
@@ -150,7 +176,7 @@ SECTIONS: dict[str, Callable[[int, int], str]] = {
     "pull": pull,
     "unknown": lambda records, rounds: variant("unknown", records, rounds),
     "misfit": lambda records, rounds: variant("misfit", records, rounds),
-    "growth": lambda records, _: growth([records // 10, records, 10 * records]),
+    "growth": lambda records, _: growth(10 * records),
     "cached": cached,
     "imports": lambda _, rounds: imports(3 * rounds),
     "triggers": lambda *_: triggers(),

@@ -110,7 +110,11 @@ class PageSize:
 
 
 def walk(
-    fetch: Callable[[str | None, int], E], *, start: str | None = None, limit: PageSize | None = None
+    fetch: Callable[[str | None, int], E],
+    *,
+    then: Callable[[E], None] | None = None,
+    start: str | None = None,
+    limit: PageSize | None = None,
 ) -> Generator[E, None, None]:
     """Walk a list from page to page, one page ahead of the caller.
 
@@ -122,6 +126,9 @@ def walk(
     ----------
     fetch
         Called with a cursor (``None`` for the first page) and a page size; gives the page.
+    then
+        Called with each page in the thread that fetched it, once the page is handed over: what it does is done
+        while the next one is being fetched. It must not raise.
     start
         The cursor to start from.
     limit
@@ -143,7 +150,7 @@ def walk(
     seen = {start}
     pages = records = 0
     cursor = start
-    ahead = _fetch_ahead(fetch, cursor, size)
+    ahead = _fetch_ahead(fetch, then, cursor, size)
     while True:
         try:
             page = ahead.result()
@@ -160,19 +167,28 @@ def walk(
             yield page
             raise _lost(cursor, pages, records)
         seen.add(cursor)
-        ahead = _fetch_ahead(fetch, cursor, size)
+        ahead = _fetch_ahead(fetch, then, cursor, size)
         yield page
 
 
-def _fetch_ahead(fetch: Callable[[str | None, int], E], cursor: str | None, size: PageSize) -> Future[E]:
+def _fetch_ahead(
+    fetch: Callable[[str | None, int], E],
+    then: Callable[[E], None] | None,
+    cursor: str | None,
+    size: PageSize,
+) -> Future[E]:
     """Fetch a page in a thread of its own; a daemon, so that an abandoned one keeps no process alive."""
     future: Future[E] = Future()
 
     def run() -> None:
         try:
-            future.set_result(_fetch_granted(fetch, cursor, size))
+            page = _fetch_granted(fetch, cursor, size)
         except BaseException as error:  # noqa: BLE001 - raised where the page is waited for
             future.set_exception(error)
+            return
+        future.set_result(page)
+        if then is not None:
+            then(page)
 
     threading.Thread(target=run, name="qoderdata-page", daemon=True).start()
     return future

@@ -161,8 +161,9 @@ def _mortal(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let fate strike before and after every change of the disk, and pages come one after the other."""
 
     def fetch_now(
-        fetch: Callable[[str | None, int], Any], cursor: str | None, size: paging.PageSize
+        fetch: Callable[[str | None, int], Any], then: None, cursor: str | None, size: paging.PageSize
     ) -> Future[Any]:
+        assert then is None
         future: Future[Any] = Future()
         try:
             future.set_result(paging._fetch_granted(fetch, cursor, size))

@@ -1,16 +1,19 @@
 """One walk over a list: the next page is fetched while the last ones are decoded, and people see it move.
 
-Joins the client, the cursor walk and the decoder; what becomes of the tables is the caller's business.
+Joins the client, the cursor walk and the decoder; what becomes of the tables is the caller's business. A page is
+decoded in the thread that fetched it, where it is still in the processor's cache.
 """
 
 from __future__ import annotations
 
+import threading
 from collections import deque
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, wait
 from contextlib import closing
+from functools import partial
 from typing import TYPE_CHECKING
 
-from qoderdata.frame import Decoder, Page
+from qoderdata.frame import Decoder
 from qoderdata.load._progress import bar
 from qoderdata.paging import PageSize, walk
 
@@ -20,12 +23,11 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from qoderdata.client import Client
+    from qoderdata.frame import Page
     from qoderdata.schema import Schema
 
-#: pyarrow parses outside the interpreter's lock, so that two threads keep up with one that fetches.
-_DECODERS = 2
-#: Pages that may wait for a decoder; more would only hold memory.
-_WAITING = 4
+#: Pages that are decoded at once, while one more is fetched: pyarrow parses outside the interpreter's lock.
+_DECODED_AT_ONCE = 2
 
 
 class Pull:
@@ -60,10 +62,8 @@ class Pull:
         self._unit = schema.name
         self._progress = progress
 
-    def tables(
-        self, path: str, params: Mapping[str, str], *, start: str | None = None
-    ) -> Iterator[tuple[Page, pa.Table]]:
-        """Walk a list and give each page with its table, in order.
+    def tables(self, path: str, params: Mapping[str, str]) -> Iterator[pa.Table]:
+        """Walk a list and give the table of each page, in order.
 
         Parameters
         ----------
@@ -71,47 +71,67 @@ class Pull:
             The list's path below the base URL.
         params
             Its filters, as the service takes them.
-        start
-            The cursor to begin after; ``None`` begins with the newest record.
 
         Yields
         ------
-        tuple of Page and pyarrow.Table
-            The page's envelope and its records, one row each.
+        pyarrow.Table
+            The page's records, one row each.
 
         Raises
         ------
         APIError
             The walk ended before the list did; the pages before were given.
         """
+        over = threading.Event()
 
-        def fetch(cursor: str | None, limit: int) -> Page:
+        def fetch(cursor: str | None, limit: int) -> _Fetched:
             self.requests += 1
             query = {**params, "limit": str(limit)}
             if cursor is not None:
                 query["after_id"] = cursor
-            return self.client.get(path, query, self.decoder.scan)
+            return _Fetched(self.client.get(path, query, self.decoder.scan), self.decoder)
+
+        def decode(page: _Fetched) -> None:
+            if over.is_set():
+                page.table.cancel()
+            else:
+                page.decode()
 
         size = PageSize(self.client.page_limit)
-        waiting: deque[tuple[Page, Future[pa.Table]]] = deque()
-        pages = walk(fetch, start=start, limit=size)
-        with (
-            closing(pages),
-            bar(self._unit, progress=self._progress) as shown,
-            ThreadPoolExecutor(_DECODERS, "qoderdata-decode") as pool,
-        ):
-            for page in pages:
-                self.client.page_limit = size.value
-                self.pages += 1
-                self.rows += page.count
-                shown.update(page.count)
-                waiting.append((page, pool.submit(self.decoder.decode, page)))
-                while len(waiting) > _WAITING:
-                    yield _first(waiting)
-            while waiting:
-                yield _first(waiting)
+        decoding: deque[_Fetched] = deque()
+        pages = walk(fetch, then=decode, limit=size)
+        with closing(pages), bar(self._unit, progress=self._progress) as shown:
+            try:
+                for page in pages:
+                    self.client.page_limit = size.value
+                    self.pages += 1
+                    self.rows += page.count
+                    shown.update(page.count)
+                    decoding.append(page)
+                    if len(decoding) == _DECODED_AT_ONCE:
+                        yield decoding.popleft().table.result()
+                while decoding:
+                    yield decoding.popleft().table.result()
+            finally:
+                over.set()
+                wait([page.table for page in decoding])
 
 
-def _first(waiting: deque[tuple[Page, Future[pa.Table]]]) -> tuple[Page, pa.Table]:
-    page, future = waiting.popleft()
-    return page, future.result()
+class _Fetched:
+    """What the walk has to know of a page, and the table that is being made of it."""
+
+    def __init__(self, page: Page, decoder: Decoder) -> None:
+        self.has_more = page.has_more
+        self.last_id = page.last_id
+        self.next_page = page.next_page
+        self.count = page.count
+        self.table: Future[pa.Table] = Future()
+        self._decode = partial(decoder.decode, page)
+
+    def decode(self) -> None:
+        """Make the table, and let go of the page."""
+        try:
+            self.table.set_result(self._decode())
+        except BaseException as error:  # noqa: BLE001 - raised where the table is waited for
+            self.table.set_exception(error)
+        del self._decode

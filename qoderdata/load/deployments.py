@@ -208,7 +208,7 @@ def _ask(client: Client, filters: _Filters, *, progress: bool | None) -> tuple[c
     began, fetched_at = time.monotonic(), datetime.now(UTC)
     pull = Pull(client, DEPLOYMENTS, progress=progress)
     tables = []
-    for _, table in pull.tables("/deployments", filters.params()):
+    for table in pull.tables("/deployments", filters.params()):
         tables.append(table)
         if filters.is_past(table):
             break
