@@ -11,7 +11,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import warnings
 import zlib
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -20,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from qoderdata.errors import CacheWarning
+from qoderdata.errors import CacheWarning, warn
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -104,11 +103,10 @@ def write(folder: Folder, name: str, answer: Answer) -> None:
         folder.replace(name, lambda sink: [sink.write(part) for part in sealed])
     except Exception as error:  # noqa: BLE001 - each object store fails in its own way; the answer is whole
         reason = (isinstance(error, OSError) and error.strerror) or error
-        warnings.warn(
+        warn(
             f"the answer was not cached: {folder.location} cannot be written ({reason}). "
             "Set QODERDATA_CACHE_DIR or cache_dir to a folder that can",
             CacheWarning,
-            stacklevel=3,
         )
 
 
@@ -143,10 +141,9 @@ def read(folder: Folder, name: str, schema: pa.Schema) -> Answer | None:
             facts = _facts(file.schema_arrow, expected=schema)
             return Answer(file.read(), datetime.fromisoformat(facts["fetched_at"]))
     except Exception as error:  # noqa: BLE001 - a damaged file can fail in any way, an object store in its own
-        warnings.warn(
+        warn(
             f"the cached file {folder.full(name)} counts as absent: {error}",
             CacheWarning,
-            stacklevel=3,
         )
         return None
 

@@ -7,10 +7,14 @@ callers branch without reading the text: ``status_code``, ``type``, ``param``, `
 
 from __future__ import annotations
 
+import inspect
+import warnings
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+
+_PACKAGE = __name__.partition(".")[0]
 
 
 class QoderdataError(Exception):
@@ -205,3 +209,24 @@ def require_columns(present: Iterable[object], wanted: Iterable[str], *, what: s
         raise MissingColumnError(
             f"the {what} frame has no column {', '.join(map(repr, missing))}; it has: {', '.join(have) or 'none'}"
         )
+
+
+def warn(message: str, category: type[Warning]) -> None:
+    """Warn, and point at the line outside of this package that led here.
+
+    Python shows a warning once for each line that it points at: one that pointed into the package would be
+    shown for the first call alone, whoever makes the second.
+
+    Parameters
+    ----------
+    message
+        What is odd, and what to do about it.
+    category
+        Its class.
+    """
+    frame = inspect.currentframe()
+    level = 1
+    while frame is not None and frame.f_globals.get("__name__", "").partition(".")[0] == _PACKAGE:
+        frame = frame.f_back
+        level += 1
+    warnings.warn(message, category, stacklevel=level)

@@ -5,12 +5,16 @@ from __future__ import annotations
 import copy
 import inspect
 import pickle
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from qoderdata import errors
+from qoderdata import errors, failure_rates, flatten_deployments, flatten_runs, missed_triggers
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 EXCEPTIONS = [
     kind
@@ -132,3 +136,29 @@ class TestColumns:
             assert set(wanted) - set(present)
         else:
             assert set(wanted) <= set(present)
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda: flatten_deployments([{"id": "dep_1", "name": 5}]),
+        lambda: flatten_runs([{"id": "drun_1"}, {"id": "drun_1"}]),
+        lambda: failure_rates(
+            flatten_deployments(
+                [{"id": "dep_1", "metadata": {"cas_config": {"stats": {"total_runs": 1, "total_failures": 2}}}}]
+            )
+        ),
+        lambda: missed_triggers(
+            flatten_deployments([{"id": "dep_1", "schedule": {"expression": "never", "timezone": "UTC"}}]),
+            flatten_runs([]),
+            since="2026-06-14T00:00Z",
+            until="2026-06-15T00:00Z",
+        ),
+    ],
+    ids=["misfit", "twice", "impossible counters", "unreadable schedule"],
+)
+def test_a_warning_points_at_the_line_that_led_to_it(call: Callable[[], object]) -> None:
+    """Else Python would show the first of two that are alike, and hide that of another frame."""
+    with pytest.warns(errors.DataQualityWarning) as caught:
+        call()
+    assert [warning.filename for warning in caught] == [__file__]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections import Counter
 from typing import TYPE_CHECKING
 
@@ -10,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from qoderdata.errors import DataQualityWarning
+from qoderdata.errors import DataQualityWarning, warn
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -49,12 +48,11 @@ def _tell_misfits(misfits: list[Misfit], schema: Schema) -> None:
         return
     ids = list(dict.fromkeys(misfit.id for misfit in misfits))
     paths = Counter(misfit.path for misfit in misfits)
-    warnings.warn(
+    warn(
         f"{len(misfits)} values of {len(ids)} {schema.name} do not fit their columns, which are missing there; "
         f"the values are in 'extra' ({_few([f'{path}: {count}' for path, count in paths.most_common()])}). "
         f"First ids: {_few(ids)}",
         DataQualityWarning,
-        stacklevel=4,
     )
 
 
@@ -65,11 +63,10 @@ def _without_repeats(table: pa.Table, schema: Schema) -> pa.Table:
     names = [str(name) for name in ids.to_pylist()]
     last = {name: place for place, name in enumerate(names)}
     repeated = [name for name, count in Counter(names).items() if count > 1]
-    warnings.warn(
+    warn(
         f"{len(repeated)} {schema.name} came more than once; the later record of each is kept. "
         f"First ids: {_few(repeated)}",
         DataQualityWarning,
-        stacklevel=4,
     )
     return table.take(np.sort(np.fromiter(last.values(), dtype=np.int64)))
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import time
-import warnings
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
@@ -12,7 +11,7 @@ import pandas as pd
 
 from qoderdata import cache
 from qoderdata.client import Client
-from qoderdata.errors import APIConnectionError, APIError, CacheError, DataQualityWarning
+from qoderdata.errors import APIConnectionError, APIError, CacheError, DataQualityWarning, warn
 from qoderdata.files import Folder
 from qoderdata.frame import to_pandas
 from qoderdata.load._answers import QUERIES, answer_name
@@ -192,11 +191,10 @@ class _Loading:
                 "the service can be reached"
             )
         if not complete:
-            warnings.warn(
+            warn(
                 "not all runs that are asked for are kept: the last pull was cut off, or did not go back as far. "
                 "Call without offline to get the others",
                 DataQualityWarning,
-                stacklevel=3,
             )
         return self._frame(self._read(), self.store.coverage.read_at, complete=complete)
 

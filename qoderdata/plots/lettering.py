@@ -9,7 +9,6 @@ texts themselves.
 from __future__ import annotations
 
 import unicodedata
-import warnings
 from collections import Counter
 from functools import cache
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -17,6 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import pandas as pd
 
+from qoderdata.errors import warn
 from qoderdata.words import one_line, width
 
 if TYPE_CHECKING:
@@ -101,7 +101,6 @@ def letter(
     labels: Mapping[str, str] | None,
     *,
     columns: int = 32,
-    stacklevel: int = 3,
 ) -> Lettering:
     """Make the labels of a picture.
 
@@ -115,8 +114,6 @@ def letter(
         The caller's names by id; they win over `names`.
     columns
         The widest label, in widths of a Latin letter.
-    stacklevel
-        Of the warning: whose line it names.
 
     Returns
     -------
@@ -139,12 +136,11 @@ def letter(
         instead = {ord(char): "" if unicodedata.category(char) == "Cf" else box for char in lacking}
         texts = [text.translate(instead) for text in texts]
         examples = ", ".join(_in_words(char) for char in sorted(lacking)[:_NAMED_IN_WARNING])
-        warnings.warn(
+        warn(
             f"no installed font has {len(lacking)} of the characters in the labels ({examples}); {box} stands for "
             f"each. Install a font that has them (Debian: fonts-wqy-microhei for Chinese, Japanese and Korean, "
             f"fonts-symbola for emoji) and restart Python, or give other names by labels={{id: name}}",
             UserWarning,
-            stacklevel=stacklevel,
         )
     return Lettering(_told_apart(texts, ids), {"fontfamily": list(families), "parse_math": False, "usetex": False})
 

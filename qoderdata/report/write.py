@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 from qoderdata import files, times
-from qoderdata.errors import DataQualityWarning, require_columns
+from qoderdata.errors import DataQualityWarning, require_columns, warn
 from qoderdata.report import failing, history, schedule, summary
 from qoderdata.report.material import Material
 from qoderdata.report.page import page
@@ -94,7 +94,7 @@ def write_report(
         warnings.simplefilter("always")
         html = _html(material, caught)
     for warning in caught:
-        warnings.warn(warning.message, warning.category, stacklevel=2)
+        warn(str(warning.message), warning.category)
     files.replace(path, lambda sink: sink.write(html.encode()))
 
 

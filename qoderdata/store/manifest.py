@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import dataclass, field
 from datetime import datetime  # noqa: TC003 - the file is read by these annotations
 from typing import TYPE_CHECKING
 
 import msgspec
 
-from qoderdata.errors import CacheWarning
+from qoderdata.errors import CacheWarning, warn
 from qoderdata.store.coverage import Coverage
 
 if TYPE_CHECKING:
@@ -95,11 +94,10 @@ def read(folder: Folder) -> Manifest | None:
             return None
         return _decode(content.to_pybytes())
     except (OSError, ValueError) as error:
-        warnings.warn(
+        warn(
             f"the store of runs in {folder.location} was passed over: its manifest cannot be used ({error}). "
             "The runs are pulled again",
             CacheWarning,
-            stacklevel=2,
         )
         return None
 

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import warnings
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
-from qoderdata.errors import CacheError, CacheWarning
+from qoderdata.errors import CacheError, CacheWarning, warn
 from qoderdata.store import manifest, merging, partitions, upkeep
 from qoderdata.store.coverage import Coverage
 from qoderdata.store.partitions import DamagedStoreError
@@ -137,11 +136,10 @@ class RunStore(RunReader):
         """
         lost = set(upkeep.damaged(self.folder, self._manifest.files))
         files = {name: rows for name, rows in self._manifest.files.items() if name not in lost}
-        warnings.warn(
+        warn(
             f"{len(lost)} of {len(self._manifest.files)} data files in {self.folder.location} are gone or "
             "damaged. They are given up, and the list of runs is read again",
             CacheWarning,
-            stacklevel=2,
         )
         self._manifest = replace(self._manifest, files=files)
         self._claim(Coverage())
@@ -205,9 +203,8 @@ class RunStore(RunReader):
 
     def _keep_in_memory(self, error: OSError) -> None:
         self._writable = False
-        warnings.warn(
+        warn(
             f"the runs are not kept: {self.folder.location} cannot be written ({error.strerror or error}). "
             "Set QODERDATA_CACHE_DIR or cache_dir to a folder that can",
             CacheWarning,
-            stacklevel=3,
         )

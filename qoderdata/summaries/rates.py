@@ -5,7 +5,6 @@ Owns what a counter may say. Leaves to `wilson` how sure a rate is, and to `run_
 
 from __future__ import annotations
 
-import warnings
 from typing import TYPE_CHECKING, Any
 
 import narwhals as nw
@@ -146,9 +145,8 @@ def _warn_of_impossible(rows: nw.LazyFrame[Any]) -> None:
         return
     first = [str(id_) for id_ in found["id"].head(_SHOWN_IDS).to_list()] if "id" in found.columns else []
     more = ", ..." if len(found) > len(first) else ""
-    warnings.warn(
+    errors.warn(
         f"{len(found)} deployments have counters that cannot be (negative, or more failures than runs); "
         f"they get no rate and are left out of sums: {', '.join(first)}{more}",
         errors.DataQualityWarning,
-        stacklevel=3,
     )

@@ -6,7 +6,6 @@ Owns which runs decide a rate. Leaves to `wilson` how sure it is, to `occurrence
 
 from __future__ import annotations
 
-import warnings
 from typing import TYPE_CHECKING, Any
 
 import narwhals as nw
@@ -158,11 +157,10 @@ def run_failure_rates(
 def _quantiles(source: engines.Source) -> list[nw.Expr]:
     """Ask for the percentiles of duration, or say that this engine has none."""
     if source.engine.is_dask():
-        warnings.warn(
+        errors.warn(
             f"Dask has no percentiles within groups: {' and '.join(_DURATIONS)} are missing; "
             "DuckDB and Spark have them on the same files, with scan_runs(engine='duckdb') or 'pyspark'",
             errors.DataQualityWarning,
-            stacklevel=3,
         )
         return []
     return [

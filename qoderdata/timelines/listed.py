@@ -6,7 +6,6 @@ them. Leaves it to `triggers` what a list means beside cron.
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import dataclass
 from datetime import timedelta
 from itertools import islice
@@ -16,7 +15,7 @@ import numpy as np
 import pandas as pd
 
 from qoderdata.cron import Schedule
-from qoderdata.errors import DataQualityWarning
+from qoderdata.errors import DataQualityWarning, warn
 from qoderdata.timelines import clock
 from qoderdata.timelines.pairs import Pairs, few_ids
 
@@ -98,12 +97,11 @@ def futures(df: pd.DataFrame, pairs: Pairs, rows: NDArray[np.int64]) -> tuple[li
     disagree = np.array([not future.agrees() for future in found], dtype=bool)
     doubtful = rows[disagree[of_row]] if found else rows
     if doubtful.size:
-        warnings.warn(
+        warn(
             f"cron and the service's own list of triggers disagree for {doubtful.size} deployments; the list is"
             " taken as far as it reaches. A schedule may have changed since the pull, so load them again:"
             f" {few_ids(df['id'].iloc[doubtful])}",
             DataQualityWarning,
-            stacklevel=3,
         )
     return found, of_row
 

@@ -5,7 +5,6 @@ A fleet shares few of them, so everything about cron is worked out a pair at a t
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -13,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from qoderdata.cron import CronError, Schedule, parse
-from qoderdata.errors import DataQualityWarning
+from qoderdata.errors import DataQualityWarning, warn
 from qoderdata.words import one_line, shorten
 
 if TYPE_CHECKING:
@@ -65,7 +64,7 @@ class Pairs:
             schedules.append(_read(expression, timezone))
         return cls(schedules, np.where(both == 0, -1, of_row))
 
-    def readable(self, df: pd.DataFrame, rows: NDArray[np.int64], *, stacklevel: int = 3) -> NDArray[np.int64]:
+    def readable(self, df: pd.DataFrame, rows: NDArray[np.int64]) -> NDArray[np.int64]:
         """Leave out the rows without a schedule that can be read, and warn of those that have another one.
 
         Parameters
@@ -74,8 +73,6 @@ class Pairs:
             The frame.
         rows
             Positions of the rows that matter.
-        stacklevel
-            Whom the warning is for: 3 is the caller of this method's caller.
 
         Returns
         -------
@@ -91,11 +88,10 @@ class Pairs:
         bad = rows[~good[self.of_row[rows]] & (self.of_row[rows] >= 0)]
         if bad.size:
             reason = one_line(str(self.schedules[self.of_row[bad[0]]]))
-            warnings.warn(
+            warn(
                 f"{bad.size} deployments have a cron text or zone that cannot be read, and give no rows "
                 f"(the first: {reason}): {few_ids(df['id'].iloc[bad])}",
                 DataQualityWarning,
-                stacklevel=stacklevel,
             )
         left: NDArray[np.int64] = rows[good[self.of_row[rows]]]
         return left
