@@ -136,7 +136,7 @@ class Folder:
             return
         sink = pa.BufferOutputStream()
         write(sink)
-        with self._naming_failure():
+        with self.naming_failure():
             if self._remote is not None:
                 self._remote.pipe_file(path, sink.getvalue().to_pybytes())
                 return
@@ -147,7 +147,7 @@ class Folder:
         """Give a file's bytes, or ``None`` where there is no such file."""
         path = self.full(name)
         try:
-            with self._naming_failure():
+            with self.naming_failure():
                 if self._remote is not None:
                     return pa.py_buffer(self._remote.cat_file(path))
                 with self.filesystem.open_input_file(path) as source:
@@ -158,7 +158,7 @@ class Folder:
     def files(self, below: str = "") -> list[fs.FileInfo]:
         """List the files under a folder below this one, at any depth; temporary ones and locks left out."""
         base = self.full(below) if below else self.path
-        with self._naming_failure():
+        with self.naming_failure():
             infos = self._list(base)
         return [
             info
@@ -168,7 +168,7 @@ class Folder:
 
     def remove(self, name: str) -> None:
         """Remove a file below this folder; one that is not there is no error."""
-        with contextlib.suppress(FileNotFoundError), self._naming_failure():
+        with contextlib.suppress(FileNotFoundError), self.naming_failure():
             self.filesystem.delete_file(self.full(name))
 
     def sweep(self) -> None:
@@ -223,7 +223,7 @@ class Folder:
         ]
 
     @contextlib.contextmanager
-    def _naming_failure(self) -> Iterator[None]:
+    def naming_failure(self) -> Iterator[None]:
         """Turn what an object store's client raises into an `OSError`, as a disk does."""
         try:
             yield

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import pandas as pd
 import pytest
 
+from qoderdata import cache_usage, scan_runs
 from qoderdata.client import Client
 from qoderdata.errors import (
     APIConnectionError,
@@ -19,12 +20,16 @@ from qoderdata.errors import (
     NotFoundError,
     PaginationError,
 )
+from qoderdata.files import Folder
 from qoderdata.frame import flatten_runs
 from qoderdata.load.runs import load_runs
 from qoderdata.sandbox import Sandbox
+from qoderdata.store import partitions
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
+
+    import pyarrow.dataset as ds
 
 
 @pytest.fixture
@@ -153,8 +158,6 @@ def test_a_folder_that_cannot_be_written_is_a_warning(newest: Sandbox, tmp_path:
 def test_a_disk_that_becomes_full_is_a_warning(
     newest: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from qoderdata.files import Folder  # noqa: PLC0415
-
     replace, left = Folder.replace, [4]
 
     def full(self: Folder, name: str, write: Any) -> None:  # noqa: ANN401
@@ -191,6 +194,74 @@ def test_a_damaged_data_file_is_read_again(
         frame = load(newest, tmp_path, refresh=refresh)
     pd.testing.assert_frame_equal(frame, truth(newest))
     assert load(newest, tmp_path).attrs["requests"] == 0
+
+
+def contents(folder: Path) -> dict[Path, bytes]:
+    files = (path for path in folder.rglob("*") if path.is_file() and path.suffix != ".lock")
+    return {path: path.read_bytes() for path in files}
+
+
+def refuse(folder: Folder, name: str) -> NoReturn:
+    raise PermissionError(13, "Permission denied", folder.full(name))
+
+
+def test_a_manifest_that_cannot_be_read_now_is_left_alone(
+    newest: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It may name runs that the service has forgotten: it must not be taken for none, and replaced."""
+    load(newest, tmp_path)
+    kept = contents(tmp_path)
+    with monkeypatch.context() as patch:
+        patch.setattr(Folder, "read", refuse)
+        with pytest.warns(CacheWarning, match=r"not kept: .* cannot be read now \(Permission denied\)") as caught:
+            frame = load(newest, tmp_path)
+        assert len(caught) == 1
+        pd.testing.assert_frame_equal(frame, truth(newest))
+        with pytest.warns(CacheWarning), pytest.raises(CacheError, match="has no runs"):
+            load(newest, tmp_path, offline=True)
+        for look in (lambda: scan_runs(tmp_path, engine="polars"), lambda: cache_usage(tmp_path)):
+            with pytest.raises(CacheError, match="cannot be read now"):
+                look()
+    assert contents(tmp_path) == kept
+    assert load(newest, tmp_path).attrs["requests"] == 0
+
+
+def test_a_data_file_that_cannot_be_read_now_is_not_given_up(
+    newest: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    load(newest, tmp_path)
+    kept = contents(tmp_path)
+    read = Folder.read
+    with monkeypatch.context() as patch:
+        patch.setattr(partitions, "_dataset", lambda folder, files: refuse(folder, next(iter(files))))
+        patch.setattr(
+            Folder,
+            "read",
+            lambda folder, name: refuse(folder, name) if name.endswith(".parquet") else read(folder, name),
+        )
+        for refresh in (False, True):
+            newest.create_runs(1)
+            with pytest.raises(CacheError, match=r"cannot be read now \(Permission denied\)"):
+                load(newest, tmp_path, refresh=refresh)
+    assert kept.items() <= contents(tmp_path).items()
+    pd.testing.assert_frame_equal(load(newest, tmp_path, refresh=True), truth(newest))
+
+
+def test_a_data_file_that_could_not_be_read_once_is_read_again(
+    newest: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    load(newest, tmp_path)
+    dataset, failures = partitions._dataset, iter([True])
+
+    def fail_once(folder: Folder, files: Iterable[str]) -> ds.Dataset:
+        if next(failures, False):
+            refuse(folder, "data")
+        return dataset(folder, files)
+
+    monkeypatch.setattr(partitions, "_dataset", fail_once)
+    frame = load(newest, tmp_path)
+    pd.testing.assert_frame_equal(frame, truth(newest))
+    assert frame.attrs["requests"] == 0
 
 
 def test_offline_a_damaged_data_file_is_an_error(newest: Sandbox, tmp_path: Path) -> None:

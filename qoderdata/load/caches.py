@@ -43,6 +43,11 @@ def cache_usage(cache_dir: str | Path | None = None) -> CacheUsage:
         ``location``, and for ``queries`` (cached answers) and ``runs`` (stores of runs) the number of ``files``
         and of ``bytes``.
 
+    Raises
+    ------
+    CacheError
+        A store of runs cannot be read now.
+
     Examples
     --------
     >>> cache_usage("no-such-folder")["queries"]

@@ -87,13 +87,18 @@ def read(folder: Folder) -> Manifest | None:
     -----
     CacheWarning
         There is one, but it is damaged or of another format.
+
+    Raises
+    ------
+    OSError
+        It cannot be read now, so that nobody knows what it says.
     """
+    content = folder.read(NAME)
+    if content is None:
+        return None
     try:
-        content = folder.read(NAME)
-        if content is None:
-            return None
         return _decode(content.to_pybytes())
-    except (OSError, ValueError) as error:
+    except ValueError as error:
         warn(
             f"the store of runs in {folder.location} was passed over: its manifest cannot be used ({error}). "
             "The runs are pulled again",

@@ -48,6 +48,14 @@ class DamagedStoreError(CacheError):
     """A data file that the manifest names is gone or cannot be read."""
 
 
+def unreadable(folder: Folder, error: OSError) -> CacheError:
+    """Say that a store cannot be read, which is no reason to give up what is in it."""
+    return CacheError(
+        f"the store of runs in {folder.location} cannot be read now ({error.strerror or error}). Nothing in it "
+        "was touched: try again later, or take another cache_dir"
+    )
+
+
 def ids(table: pa.Table) -> list[str]:
     """Give each run's id."""
     return cast("list[str]", table["id"].to_pylist())
@@ -245,10 +253,22 @@ def _day(name: str) -> str:
     return name.partition("/")[0].removeprefix(_KEY)
 
 
+def is_whole(content: pa.Buffer) -> bool:
+    """Tell whether the bytes of a data file can be read from the first run to the last."""
+    try:
+        with pq.ParquetFile(pa.BufferReader(content), page_checksum_verification=True) as file:
+            for _ in file.iter_batches(_BATCH_ROWS):
+                pass
+            return bool(file.schema_arrow.equals(RUNS.arrow))
+    except (OSError, pa.ArrowException):
+        return False
+
+
 @contextlib.contextmanager
 def _naming_damage(folder: Folder) -> Iterator[None]:
     try:
-        yield
+        with folder.naming_failure():
+            yield
     except (OSError, pa.ArrowException) as error:
         raise DamagedStoreError(
             f"a data file of the store of runs in {folder.location} is gone or damaged: {error}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 from typing import TYPE_CHECKING
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING
 from qoderdata.store import manifest, merging, partitions
 from qoderdata.store.inbox import Inbox
 from qoderdata.store.manifest import Manifest, OpenRun
-from qoderdata.store.partitions import DamagedStoreError
+from qoderdata.store.partitions import DamagedStoreError, unreadable
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -89,8 +90,16 @@ class RunReader:
         -----
         CacheWarning
             The manifest is damaged or of another format; all is forgotten then.
+
+        Raises
+        ------
+        CacheError
+            It cannot be read now.
         """
-        self._manifest = manifest.read(self.folder) or self._empty
+        try:
+            self._manifest = manifest.read(self.folder) or self._empty
+        except OSError as error:
+            raise unreadable(self.folder, error) from error
         self.coverage = self._manifest.coverage
         self.open_runs = dict(self._manifest.open_runs)
 
@@ -141,7 +150,9 @@ class RunReader:
                 break
             except DamagedStoreError:
                 # A fold of another process may have put another file in its place.
-                found = manifest.read(self.folder)
+                found = None
+                with contextlib.suppress(OSError):
+                    found = manifest.read(self.folder)
                 if not reads_left or found is None or found.files == self._manifest.files:
                     raise
                 self._manifest = found

@@ -35,6 +35,21 @@ class RunStore(RunReader):
         super().__init__(folder, base_url=base_url, workspace_id=workspace_id, account=account)
         self._writable = True
 
+    def load(self) -> None:
+        """Read what is kept; where that cannot be read now, it is left alone, and what comes is kept in memory.
+
+        Warns
+        -----
+        CacheWarning
+            The manifest is damaged or of another format, and all is forgotten; or it cannot be read now.
+        """
+        try:
+            super().load()
+        except CacheError as error:
+            if self._writable:
+                self._writable = False
+                warn(f"the runs are not kept: {error}", CacheWarning)
+
     @contextlib.contextmanager
     def pulling(self) -> Iterator[None]:
         """Be the only one who writes, with everything folded that an earlier pull left in the inbox.
@@ -127,14 +142,21 @@ class RunStore(RunReader):
         self._claim(self.coverage.retreat())
 
     def forget_damaged(self) -> None:
-        """Give up the data files that cannot be read, and every claim: what was in them has to be read again.
+        """Give up the data files that are damaged, and every claim: what was in them has to be read again.
 
         Warns
         -----
         CacheWarning
             Says how many files were given up.
+
+        Raises
+        ------
+        CacheError
+            A file cannot be read now, so that nobody knows; nothing is given up.
         """
         lost = set(upkeep.damaged(self.folder, self._manifest.files))
+        if not lost:
+            return
         files = {name: rows for name, rows in self._manifest.files.items() if name not in lost}
         warn(
             f"{len(lost)} of {len(self._manifest.files)} data files in {self.folder.location} are gone or "

@@ -10,6 +10,7 @@ from pyarrow import fs
 
 from qoderdata.errors import CacheError
 from qoderdata.store import manifest, reader
+from qoderdata.store.partitions import unreadable
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -52,11 +53,20 @@ class Usage:
 
 
 def usage(folder: Folder) -> list[Usage]:
-    """Tell how much each store below a cache folder holds, largest first; a damaged one is left out."""
+    """Tell how much each store below a cache folder holds, largest first; a damaged one is left out.
+
+    Raises
+    ------
+    CacheError
+        One cannot be read now.
+    """
     found = []
     for key in _keys(folder):
         store = folder.folder(reader.FOLDER).folder(key)
-        known = manifest.read(store)
+        try:
+            known = manifest.read(store)
+        except OSError as error:
+            raise unreadable(store, error) from error
         if known is None:
             continue
         infos = store.files()

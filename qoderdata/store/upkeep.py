@@ -79,12 +79,19 @@ def sweep(folder: Folder, files: Iterable[str], *, before: datetime) -> None:
 
 
 def damaged(folder: Folder, files: Iterable[str]) -> list[str]:
-    """Give those files that are gone or cannot be read, from the first byte to the last."""
+    """Give those files that are gone, or whose bytes are not what was written.
+
+    Raises
+    ------
+    CacheError
+        A file is there and cannot be read now, which says nothing of what is in it.
+    """
     found = []
     for name in files:
         try:
-            for _ in partitions.stream(folder, [name], without=set()):
-                pass
-        except partitions.DamagedStoreError:
+            content = folder.read(f"{partitions.FOLDER}/{name}")
+        except OSError as error:
+            raise partitions.unreadable(folder, error) from error
+        if content is None or not partitions.is_whole(content):
             found.append(name)
     return found
