@@ -7,16 +7,17 @@ records are the sandbox's, filled up to about 1.5 KB, and repeated under other i
 from __future__ import annotations
 
 import argparse
-import http.server
 import json
+import re
+import socketserver
 import time
-from urllib.parse import parse_qs, urlsplit
 
 from qoderdata.sandbox import Sandbox
 
 LARGEST_PAGE = 1000
 TEMPLATES = 2000
 RECORD_BYTES = 1500
+CURSOR = re.compile(rb"[?&](?:after_id|page)=dep_page_(\d+)")
 
 
 def records(count: int, variant: str) -> list[bytes]:
@@ -58,6 +59,12 @@ def pages(count: int, variant: str, size: int) -> list[bytes]:
     return found
 
 
+def answer(body: bytes) -> bytes:
+    """Make a whole answer of a page, so that nothing is left to do for a request."""
+    head = f"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+    return head.encode() + body
+
+
 def main() -> None:
     """Serve until killed."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -66,28 +73,21 @@ def main() -> None:
     parser.add_argument("--page", type=int, default=LARGEST_PAGE, help="records a page")
     parser.add_argument("--latency", type=float, default=0.0, help="seconds before each answer")
     arguments = parser.parse_args()
-    ready = pages(arguments.records, arguments.variant, arguments.page)
+    ready = [answer(page) for page in pages(arguments.records, arguments.variant, arguments.page)]
 
-    class Handler(http.server.BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
+    class Handler(socketserver.StreamRequestHandler):
         disable_nagle_algorithm = True
 
-        def do_GET(self) -> None:
-            query = parse_qs(urlsplit(self.path).query)
-            cursor = (query.get("after_id") or query.get("page") or ["dep_page_0"])[0]
-            body = ready[int(cursor.rsplit("_", 1)[1])]
-            time.sleep(arguments.latency)
-            self.send_response(200)
-            self.send_header("Content-Type", "application/json")
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
+        def handle(self) -> None:
+            while request := self.rfile.readline():
+                while self.rfile.readline().strip():
+                    pass
+                cursor = CURSOR.search(request)
+                time.sleep(arguments.latency)
+                self.wfile.write(ready[int(cursor[1]) if cursor else 0])
 
-        def log_message(self, *_: object) -> None:
-            """Stay silent."""
-
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        server.daemon_threads = True
+    socketserver.ThreadingTCPServer.daemon_threads = True
+    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Handler) as server:
         print(f"http://127.0.0.1:{server.server_address[1]}/api/v1/cloud", flush=True)
         server.serve_forever()
 

@@ -7,14 +7,16 @@ from __future__ import annotations
 
 import re
 from datetime import datetime, timedelta
+from typing import TYPE_CHECKING
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-import pandas as pd
+if TYPE_CHECKING:
+    import pandas as pd
 
 #: What may stand for an instant: ISO 8601 text with an offset, or a zone-aware datetime.
-Instant = str | datetime | pd.Timestamp
+Instant = str | datetime
 #: What may stand for a length of time: anything `pandas.Timedelta` takes.
-Span = str | timedelta | pd.Timedelta
+Span = str | timedelta
 
 _WINDOW = re.compile(r"([1-9][0-9]{0,5})?(min|h|D|W)")
 _UNITS = {
@@ -50,6 +52,8 @@ def instant(value: Instant, *, name: str) -> pd.Timestamp:
     >>> instant("2026-06-15T09:00+08:00", name="since")
     Timestamp('2026-06-15 01:00:00+0000', tz='UTC')
     """
+    import pandas as pd  # noqa: PLC0415 - slow to import, and most pulls are given no time
+
     try:
         stamp = pd.Timestamp(value)
     except (ValueError, TypeError) as error:
@@ -61,7 +65,7 @@ def instant(value: Instant, *, name: str) -> pd.Timestamp:
     return stamp.tz_convert("UTC").as_unit("us")
 
 
-def span(value: Span, *, name: str) -> pd.Timedelta:
+def span(value: Span, *, name: str) -> timedelta:
     """Read a length of time that is not negative.
 
     Parameters
@@ -73,8 +77,8 @@ def span(value: Span, *, name: str) -> pd.Timedelta:
 
     Returns
     -------
-    pandas.Timedelta
-        The length.
+    datetime.timedelta
+        The length, in microseconds.
 
     Raises
     ------
@@ -83,16 +87,21 @@ def span(value: Span, *, name: str) -> pd.Timedelta:
 
     Examples
     --------
-    >>> span("15min", name="max_age")
-    Timedelta('0 days 00:15:00')
+    >>> span("15min", name="max_age"), span("1 days 12:00:00", name="max_age")
+    (datetime.timedelta(seconds=900), datetime.timedelta(days=1, seconds=43200))
     """
+    usual = _WINDOW.fullmatch(value) if isinstance(value, str) else None
+    if usual is not None and usual[1] is not None:
+        return int(usual[1]) * _UNITS[usual[2]]
+    import pandas as pd  # noqa: PLC0415 - slow to import, and a pull whose age is written as usual has no need of it
+
     try:
         length = pd.Timedelta(value)
     except (ValueError, TypeError) as error:
         raise ValueError(f"{name}={value!r} is not a length of time; write one like '15min' or '7D'") from error
     if pd.isna(length) or length < pd.Timedelta(0):
         raise ValueError(f"{name}={value!r} is not a length of time; write one like '15min' or '7D'")
-    return length
+    return length.as_unit("us").to_pytimedelta()
 
 
 def moment(value: Instant | Span, *, now: datetime, name: str) -> pd.Timestamp:
@@ -131,7 +140,7 @@ def moment(value: Instant | Span, *, now: datetime, name: str) -> pd.Timestamp:
             return instant(str(value), name=name)
         except ValueError as error:
             raise ValueError(f"{error}; or an age, like '30D'") from not_an_age
-    return instant(now, name="now") - age.as_unit("us")
+    return instant(now, name="now") - age
 
 
 def zone(key: str, *, name: str = "tz") -> ZoneInfo:

@@ -7,9 +7,12 @@ a terminal, or marks that turn the direction of what follows.
 from __future__ import annotations
 
 import unicodedata
-from datetime import datetime, timedelta
+from datetime import timedelta
+from typing import TYPE_CHECKING
+from zoneinfo import ZoneInfo
 
-import pandas as pd
+if TYPE_CHECKING:
+    from datetime import datetime
 
 #: What stands where there is no value: missing is not zero.
 NOTHING = "–"
@@ -41,7 +44,7 @@ def one_line(text: str | float | None) -> str:
     >>> one_line("nightly\n report \x1b[31m")
     'nightly report �[31m'
     """
-    if pd.isna(text):
+    if _is_missing(text):
         return NOTHING
     return "".join(_printable(character) for character in " ".join(str(text).split()))
 
@@ -132,7 +135,7 @@ def percent(share: float | None) -> str:
     >>> percent(0.125), percent(0), percent(0.0002), percent(0.9998), percent(None)
     ('12.5 %', '0.0 %', '<0.1 %', '>99.9 %', '–')
     """
-    if share is None or pd.isna(share):
+    if share is None or _is_missing(share):
         return NOTHING
     text = f"{100 * share:.1f}"
     if text == "0.0" and share > 0:
@@ -158,12 +161,12 @@ def interval(low: float | None, high: float | None) -> str:
     >>> interval(0.042, 0.21)
     '4.2–21.0 %'
     """
-    if low is None or high is None or pd.isna(low) or pd.isna(high):
+    if low is None or high is None or _is_missing(low) or _is_missing(high):
         return NOTHING
     return f"{100 * low:.1f}–{100 * high:.1f} %"
 
 
-def duration(length: timedelta | pd.Timedelta | None) -> str:
+def duration(length: timedelta | None) -> str:
     """Write a length of time with its two largest units.
 
     Parameters
@@ -183,7 +186,7 @@ def duration(length: timedelta | pd.Timedelta | None) -> str:
     >>> duration(timedelta(milliseconds=40))
     '40 ms'
     """
-    if length is None or pd.isna(length):
+    if length is None or _is_missing(length):
         return NOTHING
     seconds = length.total_seconds()
     if seconds < 0:
@@ -218,10 +221,10 @@ def milliseconds(count: float | None) -> str:
     >>> milliseconds(9300)
     '9.3 s'
     """
-    return NOTHING if count is None or pd.isna(count) else duration(timedelta(milliseconds=float(count)))
+    return NOTHING if count is None or _is_missing(count) else duration(timedelta(milliseconds=float(count)))
 
 
-def moment(time: datetime | pd.Timestamp | None, tz: str = "UTC") -> str:
+def moment(time: datetime | None, tz: str = "UTC") -> str:
     """Write an instant to the minute, with its zone.
 
     Parameters
@@ -238,9 +241,16 @@ def moment(time: datetime | pd.Timestamp | None, tz: str = "UTC") -> str:
 
     Examples
     --------
-    >>> moment(pd.Timestamp("2026-06-15T01:00Z"), "Asia/Shanghai")
+    >>> from datetime import datetime
+    >>> moment(datetime.fromisoformat("2026-06-15T01:00Z"), "Asia/Shanghai")
     '2026-06-15 09:00 CST'
     """
-    if time is None or pd.isna(time):
+    if time is None or _is_missing(time):
         return NOTHING
-    return pd.Timestamp(time).tz_convert(tz).strftime("%Y-%m-%d %H:%M %Z")
+    return time.astimezone(ZoneInfo(tz)).strftime("%Y-%m-%d %H:%M %Z")
+
+
+def _is_missing(value: str | float | timedelta | datetime | None) -> bool:
+    import pandas as pd  # noqa: PLC0415 - slow to import, and few calls are made where it is not there already
+
+    return bool(pd.isna(value))

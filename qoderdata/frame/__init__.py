@@ -8,20 +8,6 @@
 - `derived`: what lies folded in a deployments frame, unfolded
 """
 
-from qoderdata.frame.decoder import Decoder, Page
-from qoderdata.frame.derived import expand_metadata, upcoming_runs
-from qoderdata.frame.jsontext import NotJSONError
-from qoderdata.frame.pandas import to_pandas
-from qoderdata.frame.records import flatten_deployments, flatten_runs, from_records
+import lazy_loader
 
-__all__ = [
-    "Decoder",
-    "NotJSONError",
-    "Page",
-    "expand_metadata",
-    "flatten_deployments",
-    "flatten_runs",
-    "from_records",
-    "to_pandas",
-    "upcoming_runs",
-]
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

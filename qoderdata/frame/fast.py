@@ -21,7 +21,7 @@ import pyarrow.compute as pc
 import pyarrow.json
 
 from qoderdata.frame.exact import ZERO_TIME
-from qoderdata.frame.texts import Refused, read_texts
+from qoderdata.frame.texts import Refused, bits, read_texts
 from qoderdata.schema import Branch, Column, Kind
 
 if TYPE_CHECKING:
@@ -32,7 +32,6 @@ if TYPE_CHECKING:
 #: How long a time stamp is up to the T, the second, and the microsecond.
 _T, _SECOND, _MICROSECOND = 10, 19, 26
 _UTC = pa.timestamp("us", tz="UTC")
-_ZERO_TIME = pa.scalar(ZERO_TIME, pa.int64()).cast(_UTC)
 
 
 def read(body: bytes, records: Sequence[Any], shape: Shape) -> pa.Table:
@@ -123,7 +122,7 @@ def _times(texts: dict[str, Any]) -> dict[str, Any]:
         raise Refused("a time stamp is before the year 1")
     times = times.view(_UTC)
     if earliest == ZERO_TIME:
-        times = pc.if_else(pc.equal(times, _ZERO_TIME), None, times)
+        times = pc.if_else(pc.equal(times.view(pa.int64()), pa.scalar(ZERO_TIME)), None, times)
     found, start = {}, 0
     for name, array in texts.items():
         found[name] = times.slice(start, len(array))
@@ -151,7 +150,13 @@ def _refuse_other_times(texts: Any) -> None:  # noqa: ANN401 - an Arrow array
         raise Refused("a time stamp has no T or no Z")
     long = lengths > _MICROSECOND + 1
     if long.any():
-        tails = pc.binary_slice(texts.filter(pa.array(long)).cast(pa.large_binary()), _MICROSECOND, -1)
+        tails = pc.binary_slice(
+            texts.filter(pa.BooleanArray.from_buffers(pa.bool_(), len(long), [None, bits(long)])).cast(
+                pa.large_binary()
+            ),
+            _MICROSECOND,
+            -1,
+        )
         if not pc.all(pc.ascii_is_decimal(tails.cast(pa.large_string()))).as_py():
             raise Refused("a time stamp has digits that are none")
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import msgspec
 import pyarrow as pa
 
-from qoderdata.schema import Branch, Kind, Schema
+from qoderdata.schema import Branch, Column, Kind, Schema
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -176,6 +176,10 @@ def _level(branch: Branch, path: Path, learned: Sequence[Path]) -> Level:
         elif isinstance(known, Branch) and known.rest is None:
             below[key] = _level(known, (*path, key), learned)
             fields.append((attribute, below[key].struct | None, None))
+        elif isinstance(known, Column) and known.kind is Kind.INTEGER:
+            fields.append(
+                (attribute, int | None, None)
+            )  # what it is, pyarrow.json tells; it costs less than a text
         else:
             fields.append((attribute, msgspec.Raw, NULL))
     struct = msgspec.defstruct(

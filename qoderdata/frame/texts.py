@@ -14,7 +14,6 @@ import msgspec
 import numpy as np
 import orjson
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from qoderdata.frame.exact import dotted, keep
 from qoderdata.frame.shapes import NULL, Open, Path, Shape
@@ -27,7 +26,6 @@ _ESCAPE = re.compile(rb"(?:\\u[0-9a-fA-F]{4})+|\\.", re.DOTALL)
 #: An escaped letter, digit or underscore. No writer of JSON does that to a key, but it would hide one.
 _HIDDEN_NAME = re.compile(rb"\\u00(?:3[0-9]|[46][1-9a-fA-F]|[57][0-9aA]|5[fF])")
 _LIST_OR_NULL = {list, type(None)}
-_NEW_LINE = ord("\n")
 _WRITER = msgspec.json.Encoder()
 
 
@@ -59,22 +57,21 @@ def read_texts(body: bytes, records: Sequence[Any], shape: Shape) -> dict[str, A
     msgspec.MsgspecError, orjson.JSONDecodeError, orjson.JSONEncodeError
         Likewise.
     """
-    texts: dict[str, bytes] = {}
+    texts: dict[str, Sequence[bytes | msgspec.Raw]] = {}
     learned = {path: shape.raws(records, path) for path in shape.learned if path[0] not in shape.open}
     for key, opened in shape.open.items():
         texts[opened.column.name], inner = _own_texts(shape.raws(records, (key,)), opened)
         learned |= {path: opened.level.raws(inner, path[2:]) for path in opened.learned}
     for column in shape.lists:
-        texts[column.name] = b"\n".join(shape.raws(records, column.path))
+        texts[column.name] = shape.raws(records, column.path)
     _refuse_repeats(body, learned)
 
-    lines = b"\n".join([*texts.values(), *(b"\n".join(column) for column in learned.values())])
-    # A new line inside a text becomes a comma where JSON allows none, and so is refused.
-    values, as_sent = _canonical(b"[" + lines.replace(b"\n", b",") + b"]")
     count, width = len(records), len(texts)
-    if not {type(value) for value in values[len(shape.open) * count : width * count]} <= _LIST_OR_NULL:
+    sent = [text for column in texts.values() for text in column]
+    values, as_sent = _canonical(joined([*sent, *(text for column in learned.values() for text in column)]))
+    if not set(map(type, values[len(shape.open) * count : width * count])) <= _LIST_OR_NULL:
         raise Refused("a list is something else")
-    array = (_as_sent if as_sent else _rewritten)(values[: width * count], lines)
+    array = (_as_sent if as_sent else _rewritten)(values[: width * count], sent)
     found = {name: array.slice(place * count, count) for place, name in enumerate(texts)}
     columns = [values[place * count : (place + 1) * count] for place in range(width, width + len(learned))]
     found[EXTRA] = _extra([dotted(path) for path in learned], columns, count)
@@ -86,14 +83,14 @@ def joined(texts: Sequence[bytes | msgspec.Raw]) -> bytes:
     return b"[" + b",".join(texts) + b"]"
 
 
-def _own_texts(wholes: Sequence[msgspec.Raw], opened: Open) -> tuple[bytes, Sequence[Any]]:
-    """Cut what belongs to other columns out of open objects; give the rest, one a line, and what was cut out."""
+def _own_texts(wholes: Sequence[msgspec.Raw], opened: Open) -> tuple[list[bytes], Sequence[Any]]:
+    """Cut what belongs to other columns out of open objects; give the rest, and what was cut out."""
     text = joined(wholes)
     members = opened.members.decode(text)
     # A key that came twice would be gone.
     _same(_WRITER.encode(members), text)
     inner = [NULL if own is None else own.pop(opened.inner, NULL) for own in members]
-    return _WRITER.encode_lines(members)[:-1], opened.inners.decode(joined(inner))
+    return [_WRITER.encode(own) for own in members], opened.inners.decode(joined(inner))
 
 
 def _canonical(text: bytes) -> tuple[Any, bool]:
@@ -128,17 +125,21 @@ def _refuse_repeats(body: bytes, learned: dict[Path, list[msgspec.Raw]]) -> None
         _canonical(body)
 
 
-def _as_sent(values: Sequence[Any], lines: bytes) -> Any:  # noqa: ANN401 - an Arrow array
-    """Make a column of texts that stand one a line, without a Python object each; ``null`` is missing."""
-    ends = np.append(np.flatnonzero(np.frombuffer(lines, np.uint8) == _NEW_LINE), len(lines)) + 1
-    offsets = np.concatenate([[0], ends]).tobytes()
-    valid = pa.array([value is not None for value in values], pa.bool_()).buffers()[1]
-    buffers = [valid, pa.py_buffer(offsets), pa.py_buffer(lines + b"\n")]
-    array = pa.LargeBinaryArray.from_buffers(pa.large_binary(), len(values), buffers)
-    return pc.binary_slice(array, 0, -1).view(pa.large_string())
+def _as_sent(values: Sequence[Any], texts: Sequence[bytes | msgspec.Raw]) -> Any:  # noqa: ANN401 - an Arrow array
+    """Make a column of texts as they came, without a Python object each; ``null`` is missing."""
+    offsets = np.zeros(len(texts) + 1, np.int64)
+    np.cumsum(np.fromiter(map(len, texts), np.int64, len(texts)), out=offsets[1:])
+    valid = np.fromiter((value is not None for value in values), np.bool_, len(texts))
+    data = pa.py_buffer(b"".join(texts))
+    return pa.LargeStringArray.from_buffers(len(texts), pa.py_buffer(offsets.tobytes()), data, bits(valid))
 
 
-def _rewritten(values: Sequence[Any], _: bytes) -> Any:  # noqa: ANN401 - likewise
+def bits(mask: np.ndarray[Any, np.dtype[np.bool_]]) -> pa.Buffer:
+    """Write truth values as Arrow does; `pyarrow.array` would import pandas, and wait for that."""
+    return pa.py_buffer(np.packbits(mask, bitorder="little").tobytes())
+
+
+def _rewritten(values: Sequence[Any], _: object) -> Any:  # noqa: ANN401 - likewise
     return pa.array([None if value is None else orjson.dumps(value) for value in values], pa.large_string())
 
 

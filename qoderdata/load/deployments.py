@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import functools
+import importlib
 import logging
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -17,7 +19,6 @@ from qoderdata import cache
 from qoderdata.client import Client
 from qoderdata.errors import APIError, CacheError
 from qoderdata.files import Folder
-from qoderdata.frame import to_pandas
 from qoderdata.load._answers import QUERIES, answer_name
 from qoderdata.load._pull import Pull
 from qoderdata.schema import DEPLOYMENTS
@@ -206,6 +207,8 @@ def load_deployments(
 
 def _ask(client: Client, filters: _Filters, *, progress: bool | None) -> tuple[cache.Answer, int]:
     began, fetched_at = time.monotonic(), datetime.now(UTC)
+    # pandas takes as long to import as a page takes to come, and is needed after the last one.
+    threading.Thread(target=importlib.import_module, args=("qoderdata.frame.pandas",), daemon=True).start()
     pull = Pull(client, DEPLOYMENTS, progress=progress)
     tables = []
     for table in pull.tables("/deployments", filters.params()):
@@ -223,6 +226,8 @@ def _ask(client: Client, filters: _Filters, *, progress: bool | None) -> tuple[c
 
 
 def _to_frame(answer: cache.Answer, client: Client, *, requests: int) -> pd.DataFrame:
+    from qoderdata.frame import to_pandas  # noqa: PLC0415 - imports pandas; see _ask
+
     frame = to_pandas(answer.table, DEPLOYMENTS)
     frame.attrs = {
         "source": f"{client.base_url}/deployments",

@@ -7,8 +7,6 @@ import time
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-import pandas as pd
-
 from qoderdata import cache
 from qoderdata.client import Client
 from qoderdata.errors import APIConnectionError, APIError, CacheError, DataQualityWarning, warn
@@ -22,10 +20,12 @@ from qoderdata.schema import RUNS
 from qoderdata.settings import resolve_cache_dir
 from qoderdata.store import DamagedStoreError, RunStore, condition, newest_first
 from qoderdata.times import Instant, Span, span
+from qoderdata.words import duration
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+    import pandas as pd
     import pyarrow as pa
 
 _logger = logging.getLogger("qoderdata")
@@ -267,5 +267,4 @@ class _Loading:
 
 
 def _offline_note(read_at: datetime) -> str:
-    age = pd.Timedelta(datetime.now(UTC) - read_at).round("s")
-    return f"What is kept was read {age} ago: offline=True takes it."
+    return f"What is kept was read {duration(datetime.now(UTC) - read_at)} ago: offline=True takes it."

@@ -6,6 +6,7 @@ Asks the summaries and timelines once for what several sections show.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from datetime import timedelta
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 #: How far the load looks ahead, and the missed triggers back.
-WEEK = pd.Timedelta("7D")
+WEEK = timedelta(days=7)
 _NAME_COLUMNS = 80
 _HOURS = range(2, 49)
 
@@ -44,7 +45,7 @@ class Material:
         Their runs.
     start : pandas.Timestamp
         The moment that the report is about, in UTC.
-    horizon : pandas.Timedelta
+    horizon : datetime.timedelta
         How far it looks ahead.
     tz : str
         The zone that times are shown in.
@@ -55,14 +56,14 @@ class Material:
     deployments: pd.DataFrame
     runs: pd.DataFrame | None
     start: pd.Timestamp
-    horizon: pd.Timedelta
+    horizon: timedelta
     tz: str
     labels: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def ahead(self) -> str:
         """The horizon in words: up to two days in hours, as people say it."""
-        hours = self.horizon / pd.Timedelta("1h")
+        hours = self.horizon / timedelta(hours=1)
         return f"{hours:.0f} hours" if hours in _HOURS else duration(self.horizon)
 
     @cached_property

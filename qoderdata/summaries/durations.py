@@ -6,10 +6,10 @@ the durations of all completed runs to `run_rates`.
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 import narwhals as nw
-import pandas as pd
 
 from qoderdata import times
 from qoderdata.summaries import clock, engines
@@ -37,9 +37,9 @@ _DELAYS = {
 
 def _microseconds(value: times.Span, *, name: str) -> int:
     length = times.span(value, name=name)
-    if length <= pd.Timedelta(0):
+    if length <= timedelta(0):
         raise ValueError(f"{name}={value!r} must be longer than nothing, such as '3D'")
-    return length // pd.Timedelta(1, "us")
+    return length // timedelta(microseconds=1)
 
 
 def _median(name: str) -> nw.Expr:

@@ -115,7 +115,7 @@ def next_triggers(
     times.zone(tz)
     length = times.span(horizon, name="horizon")
     begin = times.instant(pd.Timestamp.now("UTC") if start is None else start, name="start")
-    end = begin + length.as_unit("us")
+    end = begin + length
 
     pairs = Pairs.read(df)
     fires = (pairs.of_row >= 0) & df["archived_at"].isna().to_numpy()
