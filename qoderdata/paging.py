@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 import threading
+from collections import deque
 from concurrent.futures import Future
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
@@ -22,6 +23,7 @@ LARGEST_PAGE = 1000
 SAFE_PAGE = 100
 
 _SHOWN = 80
+_COUNTED_LATE = 2
 _ABOUT_LIMIT = re.compile(r"\blimit\b")
 _GRANTED = re.compile(r"between\s+\d+\s+and\s+(\d{1,9})\b")
 
@@ -46,7 +48,7 @@ class Envelope(Protocol):
 
     @property
     def count(self) -> int:
-        """How many records the page holds."""
+        """How many records the page holds; asked for late, since they may still be on their way."""
         ...
 
 
@@ -148,27 +150,27 @@ def walk(
     """
     size = PageSize() if limit is None else limit
     seen = {start}
-    pages = records = 0
+    progress = _Progress()
     cursor = start
     ahead = _fetch_ahead(fetch, then, cursor, size)
     while True:
         try:
             page = ahead.result()
         except errors.APIError as error:
-            error.pages, error.records = pages, records
+            progress.told_in(error)
             raise
-        pages += 1
-        records += page.count
         if not page.has_more:
             yield page
             return
         cursor = page.next_page or page.last_id
         if not cursor or cursor in seen:
             yield page
-            raise _lost(cursor, pages, records)
+            progress.add(page)
+            raise progress.told_in(_lost(cursor))
         seen.add(cursor)
         ahead = _fetch_ahead(fetch, then, cursor, size)
         yield page
+        progress.add(page)
 
 
 def _fetch_ahead(
@@ -203,12 +205,32 @@ def _fetch_granted(fetch: Callable[[str | None, int], E], cursor: str | None, si
                 raise
 
 
-def _lost(cursor: str | None, pages: int, records: int) -> errors.PaginationError:
+class _Progress:
+    """How far a walk got; the newest pages are counted late, since their records may still be on their way."""
+
+    def __init__(self) -> None:
+        self._pages = 0
+        self._records = 0
+        self._newest: deque[Envelope] = deque()
+
+    def add(self, page: Envelope) -> None:
+        """Count a page in."""
+        self._pages += 1
+        self._newest.append(page)
+        if len(self._newest) > _COUNTED_LATE:
+            self._records += self._newest.popleft().count
+
+    def told_in(self, error: errors.APIError) -> errors.APIError:
+        """Say in an error how far the walk got, and give it back."""
+        error.pages = self._pages
+        error.records = self._records + sum(page.count for page in self._newest)
+        return error
+
+
+def _lost(cursor: str | None) -> errors.PaginationError:
     what = (
         f"sent the cursor {cursor[:_SHOWN]!r} again" if cursor else "said that there is more, but gave no cursor"
     )
-    error = errors.PaginationError(
+    return errors.PaginationError(
         f"the service {what}: the rest of the list cannot be reached. Try again, else report it to the service"
     )
-    error.pages, error.records = pages, records
-    return error

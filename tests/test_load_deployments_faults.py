@@ -143,6 +143,32 @@ def test_a_fault_that_passes_changes_nothing(bench: Bench, truth: pd.DataFrame, 
 
 
 @pytest.mark.parametrize("at", [0, 2, PAGES - 1])
+def test_a_page_that_shows_late_that_it_is_not_whole_is_asked_for_again(
+    bench: Bench, truth: pd.DataFrame, at: int
+) -> None:
+    """Its end tells the next cursor, so that the next page is on its way when the damage shows."""
+    bench.sandbox.misbehave("torn-json", at=at)
+    frame = bench.load(refresh=True)
+    pd.testing.assert_frame_equal(frame, truth)
+    assert len(bench.sandbox.requests) == PAGES + 1
+
+
+def test_a_page_that_is_never_whole_is_an_error(bench: Bench, truth: pd.DataFrame) -> None:
+    get = bench.client.get
+
+    def torn(path: str, params: dict[str, str], read: Callable[[bytes], Any]) -> Any:  # noqa: ANN401
+        spoil = params.get("after_id") == bench.sandbox.deployments[2 * SIZE - 1]["id"]
+        return get(path, params, lambda body: read(body.replace(b'"status"', b'"status" x') if spoil else body))
+
+    bench.client.get = torn  # type: ignore[method-assign, assignment]
+    with pytest.raises(errors.APIResponseValidationError, match="not with whole JSON") as caught:
+        bench.load(refresh=True)
+    error = caught.value
+    assert (error.pages, error.records, error.attempts) == (2, 2 * SIZE, RETRIES + 1)
+    bench.check_kept(truth)
+
+
+@pytest.mark.parametrize("at", [0, 2, PAGES - 1])
 @pytest.mark.parametrize("fault", FINAL)
 def test_a_fault_that_does_not_pass_is_raised_at_once(
     bench: Bench, truth: pd.DataFrame, clock: FastClock, fault: str, at: int

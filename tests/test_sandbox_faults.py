@@ -167,6 +167,16 @@ def test_json_cut_short_is_a_whole_body(sandbox: Sandbox, accepted: str) -> None
     assert plain == whole[: len(whole) // 2]
 
 
+def test_json_torn_in_its_midst_ends_as_it_should(sandbox: Sandbox) -> None:
+    whole = get(sandbox)[2]
+    sandbox.misbehave("torn-json")
+    status, _, body = get(sandbox)
+    assert status == 200
+    assert body.replace(b"\x00", b"") == whole
+    with pytest.raises(ValueError, match="decode|control character|Invalid"):
+        json.loads(body)
+
+
 @pytest.mark.parametrize("cursor", ["page", "after_id"])
 def test_a_repeated_cursor(sandbox: Sandbox, cursor: str) -> None:
     """The first page has none to repeat, so that the fault waits for the next."""

@@ -1,14 +1,14 @@
 """The pages of one pull to one Arrow table.
 
-`Decoder.scan` proves in the fetching thread that a page is whole, `Decoder.decode` makes a table of it in any
-thread, `Decoder.finish` joins the tables and says once what was odd. Knows nothing of network and disk.
+`Decoder.scan` finds in a page what the next one is to be asked with, `Decoder.decode` proves the page whole and
+makes a table of it, meanwhile and in any thread, `Decoder.finish` joins the tables and says once what was odd.
+Knows nothing of network and disk.
 """
 
 from __future__ import annotations
 
 import itertools
 import math
-import struct
 import threading
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -19,7 +19,7 @@ import pyarrow as pa
 from qoderdata.errors import APIResponseValidationError
 from qoderdata.frame.collecting import UNCOLLECTED
 from qoderdata.frame.exact import Misfit, flatten
-from qoderdata.frame.fast import read
+from qoderdata.frame.fast import check_utf8, read
 from qoderdata.frame.joining import join
 from qoderdata.frame.jsontext import NotJSONError, is_utf8, parse
 from qoderdata.frame.shapes import Shape
@@ -40,7 +40,7 @@ _TOO_MANY = 3
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Page:
-    """One scanned page: what its envelope says, and what was read of its records so far.
+    """One page, and what its envelope says.
 
     Parameters
     ----------
@@ -48,27 +48,18 @@ class Page:
         Its place in the pull, from 0.
     body
         The answer's body.
-    count
-        How many records it has; it may be fewer than were asked for.
     has_more
         Whether more pages follow.
     first_id, last_id, next_page
         The cursors of the envelope, ``None`` where it has none.
-    shape
-        What was known of pages when this one was scanned.
-    records
-        The records as ``shape`` sees them; ``None`` where it does not fit.
     """
 
     number: int
     body: bytes
-    count: int
     has_more: bool
     first_id: str | None
     last_id: str | None
     next_page: str | None
-    shape: Shape
-    records: list[Any] | None = None
 
 
 class _Parts(msgspec.Struct, gc=False):
@@ -76,6 +67,8 @@ class _Parts(msgspec.Struct, gc=False):
 
 
 _PARTS = msgspec.json.Decoder(_Parts)
+#: How the service begins a page.
+_HEAD = b'{"data":['
 
 
 class Decoder:
@@ -91,8 +84,8 @@ class Decoder:
     >>> from qoderdata.schema import RUNS
     >>> decoder = Decoder(RUNS)
     >>> page = decoder.scan(b'{"data": [{"id": "drun_1", "duration_ms": 5}], "has_more": false}')
-    >>> page.count, page.has_more
-    (1, False)
+    >>> page.has_more
+    False
     >>> decoder.finish([decoder.decode(page)]).select(["id", "duration_ms"]).to_pylist()
     [{'id': 'drun_1', 'duration_ms': 5}]
     """
@@ -105,9 +98,10 @@ class Decoder:
         self._lock = threading.Lock()
 
     def scan(self, body: bytes) -> Page:
-        """Prove that a body is a whole page, and read its envelope.
+        """Read a page's envelope, so that the next page can be asked for.
 
-        What the envelope has beyond the contract is not looked at.
+        Where the envelope ends the body, as the service writes it, that end alone is read, and `decode` proves the
+        rest; else the body is proved whole here. What the envelope has beyond the contract is not looked at.
 
         Parameters
         ----------
@@ -126,44 +120,12 @@ class Decoder:
         APIResponseValidationError
             It is JSON, but not the contract's envelope.
         """
-        with UNCOLLECTED:
-            return self._scan(body)
-
-    def _scan(self, body: bytes) -> Page:
-        _refuse_bad_utf8(body)
-        shape = self._shape
-        try:
-            envelope = shape.page.decode(body)
-        except (msgspec.MsgspecError, RecursionError):
-            return self._scan_closely(body, shape)
-        records = envelope.data
-        cursors = (envelope.first_id, envelope.last_id, envelope.next_page)
-        return Page(next(self._numbers), body, len(records), envelope.has_more, *cursors, shape, records)
-
-    def _scan_closely(self, body: bytes, shape: Shape) -> Page:
-        """Scan what is not whole, no envelope, or holds something that only the exact way takes."""
-        try:
-            records = _PARTS.decode(body).data
-        except (msgspec.MsgspecError, RecursionError):
-            envelope = parse(body)
-            count = None
-        else:
-            envelope = parse(_without(records, body))
-            count = len(records)
-        if not isinstance(envelope, dict):
-            raise _broken("is not an object")
-        if not isinstance(envelope.get("data"), list):
-            raise _broken("has no list data")
-        if not isinstance(envelope.get("has_more"), bool):
-            raise _broken("has no has_more that is true or false")
+        envelope = _envelope_at_the_end(body) or _read_closely(body)[0]
         cursors = (envelope.get("first_id"), envelope.get("last_id"), envelope.get("next_page"))
-        if not all(cursor is None or (isinstance(cursor, str) and is_utf8(cursor)) for cursor in cursors):
-            raise _broken("has a cursor that is not text")
-        count = len(envelope["data"]) if count is None else count
-        return Page(next(self._numbers), body, count, envelope["has_more"], *cursors, shape)
+        return Page(next(self._numbers), body, envelope["has_more"], *cursors)
 
     def decode(self, page: Page) -> pa.Table:
-        """Make the table of one page.
+        """Prove that a page is whole, and make its table.
 
         Parameters
         ----------
@@ -177,23 +139,19 @@ class Decoder:
 
         Raises
         ------
+        NotJSONError
+            The body is not JSON after all, before its end.
         APIResponseValidationError
-            A record is not an object, has no id or a key twice, or is not JSON in its depths.
+            A record is not an object, has no id or a key twice.
         """
         with UNCOLLECTED:
             return self._decode(page)
 
     def _decode(self, page: Page) -> pa.Table:
-        if page.records is not None:
-            table = self._fast(page.body, page.records, page.shape)
-        else:
-            table = self._fast(page.body) if self._shape is not page.shape else None
+        table = self._fast(page.body)
         if table is not None:
             return table
-        try:
-            records = _PARTS.decode(page.body).data
-        except (msgspec.MsgspecError, RecursionError):
-            records = []
+        _, records = _read_closely(page.body)
         if len(records) <= _FEW:
             return self._exact(page.body, 0, page.number)
         return pa.concat_tables(self._apart(records, 0, page.number))
@@ -218,23 +176,14 @@ class Decoder:
             else:
                 yield self._exact(body, first + start, number)
 
-    def _fast(
-        self, body: bytes, records: Sequence[Any] | None = None, shape: Shape | None = None
-    ) -> pa.Table | None:
+    def _fast(self, body: bytes) -> pa.Table | None:
         try:
-            if records is None or shape is None:
-                shape = self._shape
-                records = shape.page.decode(body).data
-            return read(body, records, shape)
-        except (Refused, msgspec.MsgspecError, RecursionError):
+            return read(body, self._shape)
+        except Refused:
             return None
 
     def _exact(self, body: bytes, first: int, number: int) -> pa.Table:
-        try:
-            records = parse(body)["data"]
-        except NotJSONError as error:
-            raise APIResponseValidationError(str(error)) from error
-        columns = flatten(records, self.schema, first=first)
+        columns = flatten(parse(body)["data"], self.schema, first=first)
         with self._lock:
             self._misfits.setdefault(number, []).extend(columns.misfits)
             self._shape = self._shape.learn(columns.unknown)
@@ -262,13 +211,47 @@ class Decoder:
         return join(tables, misfits, self.schema)
 
 
-def _refuse_bad_utf8(body: bytes) -> None:
-    offsets = struct.pack("=qq", 0, len(body))
-    text = pa.LargeStringArray.from_buffers(1, pa.py_buffer(offsets), pa.py_buffer(body))
+def _envelope_at_the_end(body: bytes) -> dict[str, Any] | None:
+    """Read the envelope from what follows the last list, if it is told there.
+
+    If the whole is JSON, with no key twice, this is its envelope: what closes one object, and nothing else, stands
+    in that object, and the object is the outermost.
+    """
+    end = body.rfind(b"]")
+    if end < 0 or not body.startswith(_HEAD):
+        return None
     try:
-        text.validate(full=True)
+        envelope = parse(_HEAD + body[end:])
+        return _checked(envelope) if "has_more" in envelope and "last_id" in envelope else None
+    except (NotJSONError, APIResponseValidationError):
+        return None
+
+
+def _read_closely(body: bytes) -> tuple[dict[str, Any], list[msgspec.Raw]]:
+    """Prove that a body is whole JSON and a page; give its envelope, and its records where msgspec finds them."""
+    try:
+        check_utf8(body)
     except pa.ArrowInvalid as error:
         raise NotJSONError("the answer is not valid JSON: it is not UTF-8") from error
+    try:
+        records = _PARTS.decode(body).data
+    except (msgspec.MsgspecError, RecursionError):
+        records = []
+    return _checked(parse(_without(records, body))), records
+
+
+def _checked(envelope: Any) -> dict[str, Any]:  # noqa: ANN401 - any JSON value
+    """Refuse what is no envelope of the contract."""
+    if not isinstance(envelope, dict):
+        raise _broken("is not an object")
+    if not isinstance(envelope.get("data"), list):
+        raise _broken("has no list data")
+    if not isinstance(envelope.get("has_more"), bool):
+        raise _broken("has no has_more that is true or false")
+    cursors = (envelope.get("first_id"), envelope.get("last_id"), envelope.get("next_page"))
+    if not all(cursor is None or (isinstance(cursor, str) and is_utf8(cursor)) for cursor in cursors):
+        raise _broken("has a cursor that is not text")
+    return envelope
 
 
 def _without(records: Sequence[msgspec.Raw], body: bytes) -> bytes:

@@ -11,6 +11,7 @@ than most of them.
 
 from __future__ import annotations
 
+import struct
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -25,8 +26,6 @@ from qoderdata.frame.texts import Refused, bits, read_texts
 from qoderdata.schema import Branch, Column, Kind
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from qoderdata.frame.shapes import Shape
 
 #: How long a time stamp is up to the T, the second, and the microsecond.
@@ -34,15 +33,13 @@ _T, _SECOND, _MICROSECOND = 10, 19, 26
 _UTC = pa.timestamp("us", tz="UTC")
 
 
-def read(body: bytes, records: Sequence[Any], shape: Shape) -> pa.Table:
+def read(body: bytes, shape: Shape) -> pa.Table:
     """Read one page.
 
     Parameters
     ----------
     body
-        A page, proved to be whole JSON in UTF-8.
-    records
-        Its records, as ``shape.page`` gives them.
+        What may be a page.
     shape
         What is known of it.
 
@@ -57,24 +54,41 @@ def read(body: bytes, records: Sequence[Any], shape: Shape) -> pa.Table:
         It cannot be proved that this is so.
     """
     try:
-        # Misfits show in the typed columns, so that these come first.
-        found = {**_typed(body, len(records), shape), **read_texts(body, records, shape)}
-    except (msgspec.MsgspecError, pa.ArrowInvalid, orjson.JSONDecodeError, orjson.JSONEncodeError) as error:
+        # The typed columns come first: misfits show there, and the next page can be asked for meanwhile.
+        found = _typed(body, shape)
+        records = shape.page.decode(body).data
+        if len(records) != len(found["id"]):
+            raise Refused("the readers count differently")
+        found |= read_texts(body, records, shape)
+    except (
+        msgspec.MsgspecError,
+        pa.ArrowInvalid,
+        orjson.JSONDecodeError,
+        orjson.JSONEncodeError,
+        RecursionError,
+    ) as error:
         raise Refused(str(error)) from error
     return pa.Table.from_arrays([found[name] for name in shape.schema.names], schema=shape.schema.arrow)
 
 
-def _typed(body: bytes, count: int, shape: Shape) -> dict[str, Any]:
+def check_utf8(body: bytes) -> None:
+    """Raise `pyarrow.ArrowInvalid` where a body is not UTF-8; done without Python's lock."""
+    offsets = pa.py_buffer(struct.pack("=qq", 0, len(body)))
+    pa.LargeStringArray.from_buffers(1, offsets, pa.py_buffer(body)).validate(full=True)
+
+
+def _typed(body: bytes, shape: Shape) -> dict[str, Any]:
     """Read the columns that are not JSON text."""
+    check_utf8(body)
     page = pyarrow.json.read_json(
         pa.BufferReader(body),  # type: ignore[arg-type]  # the stubs know no Arrow files here
         read_options=pyarrow.json.ReadOptions(use_threads=False, block_size=len(body) + 1),
         parse_options=pyarrow.json.ParseOptions(explicit_schema=shape.arrow, unexpected_field_behavior="ignore"),
         memory_pool=pa.system_memory_pool(),  # it gives back at once what a page took
     )
+    if page.num_rows != 1:
+        raise Refused("there is more than one page")
     records = page["data"].chunk(0).flatten()
-    if page.num_rows != 1 or len(records) != count:
-        raise Refused("the readers count differently")
     found: dict[str, Any] = {}
     kinds = {column.name: column.kind for column in shape.schema.columns}
     _spread(records, shape.schema.tree, found)

@@ -1,7 +1,8 @@
 """One walk over a list: the next page is fetched while the last ones are decoded, and people see it move.
 
 Joins the client, the cursor walk and the decoder; what becomes of the tables is the caller's business. A page is
-decoded in the thread that fetched it, where it is still in the processor's cache.
+decoded in the thread that fetched it, where it is still in the processor's cache. What its end says of the next
+page is taken at its word; where the page turns out not to be whole, it is asked for again.
 """
 
 from __future__ import annotations
@@ -10,15 +11,16 @@ import threading
 from collections import deque
 from concurrent.futures import Future, wait
 from contextlib import closing
-from functools import partial
-from typing import TYPE_CHECKING
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
-from qoderdata.frame import Decoder
+from qoderdata.errors import APIError
+from qoderdata.frame import Decoder, NotJSONError
 from qoderdata.load._progress import bar
 from qoderdata.paging import PageSize, walk
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
     import pyarrow as pa
 
@@ -89,7 +91,8 @@ class Pull:
             query = {**params, "limit": str(limit)}
             if cursor is not None:
                 query["after_id"] = cursor
-            return _Fetched(self.client.get(path, query, self.decoder.scan), self.decoder)
+            page = self.client.get(path, query, self.decoder.scan)
+            return _Fetched(page, lambda: self._table(page, path, query))
 
         def decode(page: _Fetched) -> None:
             if over.is_set():
@@ -104,29 +107,47 @@ class Pull:
             try:
                 for page in pages:
                     self.client.page_limit = size.value
-                    self.pages += 1
-                    self.rows += page.count
-                    shown.update(page.count)
                     decoding.append(page)
                     if len(decoding) == _DECODED_AT_ONCE:
-                        yield decoding.popleft().table.result()
+                        yield self._counted(decoding.popleft(), shown)
                 while decoding:
-                    yield decoding.popleft().table.result()
+                    yield self._counted(decoding.popleft(), shown)
             finally:
                 over.set()
                 wait([page.table for page in decoding])
+
+    def _table(self, page: Page, path: str, query: Mapping[str, str]) -> pa.Table:
+        try:
+            return self.decoder.decode(page)
+        except NotJSONError:
+            return self.client.get(path, query, lambda body: self.decoder.decode(replace(page, body=body)))
+
+    def _counted(self, page: _Fetched, shown: Any) -> pa.Table:  # noqa: ANN401 - the bar
+        try:
+            table = page.table.result()
+        except APIError as error:
+            error.pages, error.records = self.pages, self.rows
+            raise
+        self.pages += 1
+        self.rows += table.num_rows
+        shown.update(table.num_rows)
+        return table
 
 
 class _Fetched:
     """What the walk has to know of a page, and the table that is being made of it."""
 
-    def __init__(self, page: Page, decoder: Decoder) -> None:
+    def __init__(self, page: Page, decode: Callable[[], pa.Table]) -> None:
         self.has_more = page.has_more
         self.last_id = page.last_id
         self.next_page = page.next_page
-        self.count = page.count
         self.table: Future[pa.Table] = Future()
-        self._decode = partial(decoder.decode, page)
+        self._decode = decode
+
+    @property
+    def count(self) -> int:
+        """How many records it has, once that is known."""
+        return self.table.result().num_rows
 
     def decode(self) -> None:
         """Make the table, and let go of the page."""

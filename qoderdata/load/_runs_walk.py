@@ -67,7 +67,7 @@ class Answer:
     @property
     def count(self) -> int:
         """How many runs it has."""
-        return self.page.count
+        return self.table.num_rows
 
 
 class RunWalk:
@@ -151,9 +151,12 @@ class RunWalk:
         asked = {**params, "limit": str(limit)}
         if cursor is not None:
             asked["after_id"] = cursor
-        page = self.client.get(_PATH, asked, self._decoder.scan)
-        table = self._decoder.decode(page)
+        page, table = self.client.get(_PATH, asked, self._read)
         return Answer(page, table, _listing(page, table, cursor), asked_at, page.has_more)
+
+    def _read(self, body: bytes) -> tuple[Page, pa.Table]:
+        page = self._decoder.scan(body)
+        return page, self._decoder.decode(page)
 
     def _is_ignored(self, answer: Answer) -> bool:
         oldest = _earliest(answer.table)

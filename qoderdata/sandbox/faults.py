@@ -31,7 +31,7 @@ _SERVICE = {str(status): status for status in ERROR_TYPES}
 #: Faults that change a page of a list.
 _PAGES = ("repeat-cursor", "no-cursor", "overlap")
 #: Faults of the connection.
-_WIRE = ("reset", "hang", "cut-body", "cut-json")
+_WIRE = ("reset", "hang", "cut-body", "cut-json", "torn-json")
 NAMES = (*_GATEWAY, *_SERVICE, *_PAGES, *_WIRE)
 
 

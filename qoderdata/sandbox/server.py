@@ -114,7 +114,9 @@ class _Handler(BaseHTTPRequestHandler):
             self.close_connection = True
             self.connection.close()
             return
-        body = answer.body[: len(answer.body) // 2] if name == "cut-json" else answer.body
+        body, middle = answer.body, len(answer.body) // 2
+        if name in ("cut-json", "torn-json"):
+            body = body[:middle] + (b"\x00" + body[middle:] if name == "torn-json" else b"")
         if self.server.gzip and body and _takes_gzip(headers.get("accept-encoding", "")):
             body = gzip.compress(body, compresslevel=1, mtime=0)
             answer.headers["Content-Encoding"] = "gzip"

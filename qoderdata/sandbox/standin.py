@@ -206,9 +206,9 @@ class Sandbox:
             A status of the service's own (``"400"``, ``"401"``, ``"403"``, ``"404"``, ``"409"``, ``"500"``,
             ``"501"``, with its envelope); one of the gateway's (``"408"``, ``"429"``, ``"429-retry-after"``,
             ``"502-html"``, ``"503-empty"``, ``"503-html"``, ``"504"``, ``"redirect"``, and ``"html-200"``);
-            ``"reset"``, ``"hang"`` (until the sandbox stops), ``"cut-body"``, ``"cut-json"``; or a false page:
-            ``"repeat-cursor"``, ``"no-cursor"`` (more, but no cursor), ``"overlap"`` (the record of the cursor
-            is shown again).
+            ``"reset"``, ``"hang"`` (until the sandbox stops), ``"cut-body"``, ``"cut-json"``, ``"torn-json"`` (a
+            byte in its midst that JSON forbids); or a false page: ``"repeat-cursor"``, ``"no-cursor"`` (more, but
+            no cursor), ``"overlap"`` (the record of the cursor is shown again).
         at
             Which request from now on, from 0; by default the next one that meets no fault yet, so that calling
             this three times spoils three requests in a row. ``"repeat-cursor"`` and ``"overlap"`` wait for a
