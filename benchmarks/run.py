@@ -181,7 +181,7 @@ SECTIONS: dict[str, Callable[[int, int], str]] = {
     "cached": cached,
     "imports": lambda _, rounds: imports(3 * rounds),
     "triggers": lambda *_: triggers(),
-    "slow": lambda records, _: slow_network(records // 2000),
+    "slow": lambda records, _: slow_network(records // 1000),
 }
 
 
