@@ -98,7 +98,9 @@ def write(folder: Folder, name: str, answer: Answer) -> None:
     metadata = {_METADATA_KEY: json.dumps(facts).encode(), _SEAL_KEY: _SEAL + bytes(_SEAL_LENGTH)}
     try:
         content = pa.BufferOutputStream()
-        pq.write_table(answer.table.replace_schema_metadata(metadata), content, compression="lz4")
+        # Statistics help to skip row groups, and this file is read whole.
+        table = answer.table.replace_schema_metadata(metadata)
+        pq.write_table(table, content, compression="lz4", write_statistics=False)
         sealed = _sealed(memoryview(content.getvalue()))
         folder.replace(name, lambda sink: [sink.write(part) for part in sealed])
     except Exception as error:  # noqa: BLE001 - each object store fails in its own way; the answer is whole

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from qoderdata.client.pace import Clock
     from qoderdata.client.token import Token
 
-_CHUNK = 1 << 18
+_CHUNK = 1 << 20
 _TOTAL = 5
 
 
@@ -70,6 +70,10 @@ class Transport:
         self._session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=()))
         # Plain http goes to this machine alone; a proxy from the environment would be handed the token to read.
         self._session.trust_env = base_url.startswith("https:")
+        # Each request is a copy with another URL: to prepare one anew takes as long as all the rest of sending it.
+        # That it seems to authorize itself keeps requests from reading ~/.netrc.
+        unauthorized = requests.Request("GET", base_url, auth=lambda request: request)
+        self._template = self._session.prepare_request(unauthorized)
 
     def get(self, path: str, params: Mapping[str, str]) -> Answer | Broken:
         """Send one GET request and read all of the answer.
@@ -88,13 +92,13 @@ class Transport:
         """
         interruption: BaseException
         try:
-            with self._session.get(
-                self._base_url + path,
-                params=params,
-                auth=self._token,
-                timeout=self._timeout,
-                allow_redirects=False,
-                stream=True,
+            request = self._template.copy()
+            request.prepare_url(self._base_url + path, params)
+            settings = self._session.merge_environment_settings(
+                request.url, proxies={}, stream=True, verify=None, cert=None
+            )
+            with self._session.send(
+                self._token(request), timeout=self._timeout, allow_redirects=False, **settings
             ) as response:
                 return Answer(response.status_code, response.headers, self._read(response.raw))
         except (OSError, urllib3.exceptions.HTTPError) as error:
@@ -111,8 +115,9 @@ class Transport:
     def _read(self, raw: urllib3.BaseHTTPResponse) -> bytes:
         deadline = self._clock.monotonic() + _TOTAL * self._timeout[1]
         chunks = []
+        encoded = "Content-Encoding" in raw.headers
         # read1 gives what is there, so that a service which sends a byte now and then meets the deadline.
-        while chunk := raw.read1(_CHUNK, decode_content=True):
+        while chunk := raw.read1(_CHUNK, decode_content=encoded):
             chunks.append(chunk)
             if self._clock.monotonic() > deadline:
                 raise requests.ReadTimeout

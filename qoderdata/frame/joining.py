@@ -58,7 +58,7 @@ def _tell_misfits(misfits: list[Misfit], schema: Schema) -> None:
 
 def _without_repeats(table: pa.Table, schema: Schema) -> pa.Table:
     ids = table["id"]
-    if pc.count_distinct(ids).as_py() == len(ids):
+    if len(pc.unique(ids)) == len(ids):
         return table
     names = [str(name) for name in ids.to_pylist()]
     last = {name: place for place, name in enumerate(names)}
