@@ -257,8 +257,12 @@ def assert_both_ways_agree(body: bytes, schema: Schema) -> None:
         # What the first page taught is known now; it must not change a thing.
         again = Decoder(schema)
         again._shape = decoder._shape
-        table = again.decode(again.scan(body))
+        page = again.scan(body)
+        table = again.decode(page)
         assert table.equals(first)
+        envelope = jsontext.parse(body)
+        for name in ("has_more", "first_id", "last_id", "next_page"):
+            assert getattr(page, name) == envelope.get(name), "the end of a body may be all that is read for this"
         return again.finish([table])
 
     def exact() -> pa.Table:
@@ -283,6 +287,28 @@ def assert_both_ways_agree(body: bytes, schema: Schema) -> None:
 def test_both_ways_agree_on_odd_values(schema: Schema, data: st.DataObject) -> None:
     found = data.draw(records(schema, odd=True))
     assert_both_ways_agree(page(found, data.draw(st.sampled_from(sorted(STYLES)))), schema)
+
+
+@given(data=st.data())
+@settings(SOME, max_examples=150)
+def test_both_ways_agree_wherever_the_envelope_stands(data: st.DataObject) -> None:
+    """Its fields in any order, some missing, with other fields and lists among them."""
+    found = data.draw(records(RUNS, odd=False))
+    envelope: dict[str, Any] = {
+        "data": found,
+        "has_more": data.draw(st.booleans()),
+        "first_id": data.draw(st.sampled_from([None, "a", "a]", ']"'])),
+        "last_id": data.draw(st.sampled_from([None, "b", '],"has_more":false}'])),
+        "next_page": data.draw(st.sampled_from([None, "c"])),
+        "tags": data.draw(st.sampled_from([[], [1], [{"has_more": True, "last_id": "x"}]])),
+        "more": data.draw(st.sampled_from([{}, {"tags": [], "has_more": True, "last_id": "x"}])),
+    }
+    names = data.draw(st.permutations([*envelope]))
+    if data.draw(st.booleans()):
+        names = ["data", *(name for name in names if name != "data")]
+    missing = data.draw(st.sets(st.sampled_from(["first_id", "last_id", "next_page", "tags", "more", "has_more"])))
+    shown = {name: envelope[name] for name in names if name not in missing}
+    assert_both_ways_agree(STYLES["as the service"](shown).encode(), RUNS)
 
 
 @EACH_SCHEMA
