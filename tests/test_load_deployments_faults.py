@@ -399,6 +399,33 @@ def test_ctrl_c_ends_a_pull_that_hangs_at_once(
     bench.check_kept(truth)
 
 
+def test_ctrl_c_does_not_wait_for_a_page_that_is_asked_for_again(
+    account: Sandbox, truth: pd.DataFrame, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One page was torn, and neither it nor the next one comes."""
+    bench = make_bench(account, tmp_path / "cache")
+    bench.client = client_of(account, timeout=5, max_retries=0)
+    bench.sandbox.misbehave("torn-json", at=2)
+    bench.sandbox.misbehave("hang", at=3)
+    bench.sandbox.misbehave("hang", at=4)
+    respond = account._respond
+    numbers = iter(range(99))
+
+    def press(request: Any) -> Any:  # noqa: ANN401 - the sandbox's own types
+        answer = respond(request)
+        if next(numbers) == 4:
+            signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+        return answer
+
+    assert account._server is not None
+    monkeypatch.setattr(account._server._server, "respond", press)
+    with pytest.raises(KeyboardInterrupt):
+        bench.load(refresh=True)
+    assert any(thread.name == "qoderdata-page" for thread in threading.enumerate()), "nobody waited for it"
+    monkeypatch.undo()
+    bench.check_kept(truth)
+
+
 # -- an account that changes meanwhile -----------------------------------------------------------------------
 
 

@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 
 #: Pages that are decoded at once, while one more is fetched: pyarrow parses outside the interpreter's lock.
 _DECODED_AT_ONCE = 2
+#: Seconds to let pages be decoded that nobody wants any more; one that is asked for again may take for ever.
+_LONGEST_DECODING = 1.0
 
 
 class Pull:
@@ -114,7 +116,7 @@ class Pull:
                     yield self._counted(decoding.popleft(), shown)
             finally:
                 over.set()
-                wait([page.table for page in decoding])
+                wait([page.table for page in decoding], timeout=_LONGEST_DECODING)
 
     def _table(self, page: Page, path: str, query: Mapping[str, str]) -> pa.Table:
         try:
