@@ -374,25 +374,30 @@ def test_cut_off_while_it_is_kept_leaves_what_was_kept(
         bench.check_kept(truth)
 
 
-@pytest.mark.parametrize("request_number", [0, 1, 3])
-def test_ctrl_c_ends_a_pull_that_hangs_at_once(
-    account: Sandbox, truth: pd.DataFrame, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request_number: int
-) -> None:
-    """A real signal, while the service does not answer; who waits for it gets a time-out instead."""
-    bench = make_bench(account, tmp_path / "cache")
-    bench.client = client_of(account, timeout=15)
-    bench.sandbox.misbehave("hang", at=request_number)
+def press_ctrl_c(account: Sandbox, monkeypatch: pytest.MonkeyPatch, *, at: int) -> None:
+    """Send the signal, a real one, when the service has got so many requests."""
     respond = account._respond
     numbers = iter(range(99))
 
     def press(request: Any) -> Any:  # noqa: ANN401 - the sandbox's own types
         answer = respond(request)
-        if next(numbers) == request_number:
+        if next(numbers) == at:
             signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
         return answer
 
     assert account._server is not None
     monkeypatch.setattr(account._server._server, "respond", press)
+
+
+@pytest.mark.parametrize("request_number", [0, 1, 3])
+def test_ctrl_c_ends_a_pull_that_hangs_at_once(
+    account: Sandbox, truth: pd.DataFrame, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request_number: int
+) -> None:
+    """The service does not answer; who waits for it gets a time-out instead."""
+    bench = make_bench(account, tmp_path / "cache")
+    bench.client = client_of(account, timeout=15)
+    bench.sandbox.misbehave("hang", at=request_number)
+    press_ctrl_c(account, monkeypatch, at=request_number)
     with pytest.raises(KeyboardInterrupt):
         bench.load(refresh=True)
     monkeypatch.undo()
@@ -408,17 +413,7 @@ def test_ctrl_c_does_not_wait_for_a_page_that_is_asked_for_again(
     bench.sandbox.misbehave("torn-json", at=2)
     bench.sandbox.misbehave("hang", at=3)
     bench.sandbox.misbehave("hang", at=4)
-    respond = account._respond
-    numbers = iter(range(99))
-
-    def press(request: Any) -> Any:  # noqa: ANN401 - the sandbox's own types
-        answer = respond(request)
-        if next(numbers) == 4:
-            signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
-        return answer
-
-    assert account._server is not None
-    monkeypatch.setattr(account._server._server, "respond", press)
+    press_ctrl_c(account, monkeypatch, at=4)
     with pytest.raises(KeyboardInterrupt):
         bench.load(refresh=True)
     assert any(thread.name == "qoderdata-page" for thread in threading.enumerate()), "nobody waited for it"
