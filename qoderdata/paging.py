@@ -23,6 +23,7 @@ LARGEST_PAGE = 1000
 SAFE_PAGE = 100
 
 _SHOWN = 80
+#: Of so many of the newest pages, the records are not asked for before they have to be.
 _COUNTED_LATE = 2
 _ABOUT_LIMIT = re.compile(r"\blimit\b")
 _GRANTED = re.compile(r"between\s+\d+\s+and\s+(\d{1,9})\b")

@@ -19,6 +19,8 @@ Instant = str | datetime
 Span = str | timedelta
 
 _WINDOW = re.compile(r"([1-9][0-9]{0,5})?(min|h|D|W)")
+#: What `pandas.Timedelta` takes at most, 292 years.
+_LONGEST = timedelta(days=106_751)
 _UNITS = {
     "min": timedelta(minutes=1),
     "h": timedelta(hours=1),
@@ -91,7 +93,7 @@ def span(value: Span, *, name: str) -> timedelta:
     (datetime.timedelta(seconds=900), datetime.timedelta(days=1, seconds=43200))
     """
     usual = _WINDOW.fullmatch(value) if isinstance(value, str) else None
-    if usual is not None and usual[1] is not None:
+    if usual is not None and usual[1] is not None and int(usual[1]) * _UNITS[usual[2]] <= _LONGEST:
         return int(usual[1]) * _UNITS[usual[2]]
     import pandas as pd  # noqa: PLC0415 - slow to import, and a pull whose age is written as usual has no need of it
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import unicodedata
 from datetime import timedelta
 from typing import TYPE_CHECKING
-from zoneinfo import ZoneInfo
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -245,9 +244,12 @@ def moment(time: datetime | None, tz: str = "UTC") -> str:
     >>> moment(datetime.fromisoformat("2026-06-15T01:00Z"), "Asia/Shanghai")
     '2026-06-15 09:00 CST'
     """
-    if time is None or _is_missing(time):
+    import pandas as pd  # noqa: PLC0415 - see _is_missing
+
+    if time is None or pd.isna(time):
         return NOTHING
-    return time.astimezone(ZoneInfo(tz)).strftime("%Y-%m-%d %H:%M %Z")
+    # pandas refuses a time without a zone; Python would take it for the machine's own.
+    return pd.Timestamp(time).tz_convert(tz).strftime("%Y-%m-%d %H:%M %Z")
 
 
 def _is_missing(value: str | float | timedelta | datetime | None) -> bool:

@@ -202,6 +202,18 @@ class TestOneHeaderToOneHost:
         received = [value for name, value in service.requests[0].headers.items() if name == "Authorization"]
         assert received == [f"Bearer {TOKEN}"]
 
+    def test_netrc_is_not_read_for_the_service_itself(
+        self, nobodys_machine: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Over https, where the environment counts."""
+        netrc = nobodys_machine / ".netrc"
+        netrc.write_text("machine api.qoder.com login me password netrcpassword\n")
+        netrc.chmod(0o600)
+        monkeypatch.setenv("NETRC", str(netrc))
+        client = Client(TOKEN, "https://api.qoder.com/api")
+        assert client._transport._session.trust_env
+        assert "Authorization" not in client._transport._template.headers
+
     def test_a_redirect_does_not_carry_it_on(self, service: ScriptedService) -> None:
         with socket.create_server(("127.0.0.1", 0)) as elsewhere:
             elsewhere.settimeout(0.05)

@@ -77,7 +77,21 @@ class TestSpan:
     def test_it_is_read(self, value: times.Span, seconds: float) -> None:
         assert times.span(value, name="max_age").total_seconds() == seconds
 
-    @pytest.mark.parametrize("value", ["", "soon", "-1h", timedelta(seconds=-1), "NaT", None, [], "7 parsecs"])
+    @given(st.integers(1, 400_000), st.sampled_from(["min", "h", "D", "W"]))
+    def test_the_usual_forms_mean_what_pandas_says(self, count: int, unit: str) -> None:
+        """They are read without it."""
+        text = f"{count}{unit}"
+        try:
+            expected = pd.Timedelta(text)
+        except ValueError:
+            with pytest.raises(ValueError, match="not a length of time"):
+                times.span(text, name="max_age")
+        else:
+            assert times.span(text, name="max_age") == expected
+
+    @pytest.mark.parametrize(
+        "value", ["", "soon", "-1h", timedelta(seconds=-1), "NaT", None, [], "7 parsecs", "99999W"]
+    )
     def test_what_is_no_length(self, value: times.Span) -> None:
         with pytest.raises(ValueError, match=r"max_age=.* is not a length of time"):
             times.span(value, name="max_age")
