@@ -59,6 +59,17 @@ class TestScan:
         assert page.has_more
         assert (page.first_id, page.last_id, page.next_page) == ("a", "b", "c")
 
+    @pytest.mark.parametrize(
+        "text",
+        [
+            b'{"data":[],"first_id":"a","next_page":"c","warnings":[],"has_more":true,"last_id":"b"}',
+            rb'{"data":[],"first_\u0069d":"a","next\u005fpage":"c","warnings":[],"has_more":true,"last_id":"b"}',
+        ],
+    )
+    def test_an_envelope_on_both_sides_of_another_list(self, text: bytes) -> None:
+        page = Decoder(DEPLOYMENTS).scan(text)
+        assert (page.first_id, page.last_id, page.next_page) == ("a", "b", "c")
+
     @pytest.mark.parametrize("cursors", [{}, {"first_id": None, "last_id": None, "next_page": None}])
     def test_absent_and_null_cursors(self, cursors: Record) -> None:
         page = Decoder(DEPLOYMENTS).scan(body([], **cursors))

@@ -22,8 +22,9 @@ from qoderdata.frame.exact import Misfit, flatten
 from qoderdata.frame.fast import check_utf8, read
 from qoderdata.frame.joining import join
 from qoderdata.frame.jsontext import NotJSONError, is_utf8, parse
-from qoderdata.frame.shapes import Shape
-from qoderdata.frame.texts import Refused, joined
+from qoderdata.frame.repeats import Repeats
+from qoderdata.frame.shapes import Refused, Shape
+from qoderdata.frame.texts import joined
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -67,6 +68,7 @@ class _Parts(msgspec.Struct, gc=False):
 
 
 _PARTS = msgspec.json.Decoder(_Parts)
+_CURSORS = ("first_id", "last_id", "next_page")
 #: How the service begins a page.
 _HEAD = b'{"data":['
 
@@ -93,6 +95,7 @@ class Decoder:
     def __init__(self, schema: Schema) -> None:
         self.schema = schema
         self._shape = Shape(schema)
+        self._repeats = Repeats()
         self._numbers = itertools.count()
         self._misfits: dict[int, list[Misfit]] = {}
         self._lock = threading.Lock()
@@ -121,7 +124,7 @@ class Decoder:
             It is JSON, but not the contract's envelope.
         """
         envelope = _envelope_at_the_end(body) or _read_closely(body)[0]
-        cursors = (envelope.get("first_id"), envelope.get("last_id"), envelope.get("next_page"))
+        cursors = (envelope.get(name) for name in _CURSORS)
         return Page(next(self._numbers), body, envelope["has_more"], *cursors)
 
     def decode(self, page: Page) -> pa.Table:
@@ -178,7 +181,7 @@ class Decoder:
 
     def _fast(self, body: bytes) -> pa.Table | None:
         try:
-            return read(body, self._shape)
+            return read(body, self._shape, self._repeats)
         except Refused:
             return None
 
@@ -215,16 +218,19 @@ def _envelope_at_the_end(body: bytes) -> dict[str, Any] | None:
     """Read the envelope from what follows the last list, if it is told there.
 
     If the whole is JSON, with no key twice, this is its envelope: what closes one object, and nothing else, stands
-    in that object, and the object is the outermost.
+    in that object, and the object is the outermost. What is missing there must stand nowhere, or it may be told
+    before that list.
     """
     end = body.rfind(b"]")
     if end < 0 or not body.startswith(_HEAD):
         return None
     try:
-        envelope = parse(_HEAD + body[end:])
-        return _checked(envelope) if "has_more" in envelope and "last_id" in envelope else None
+        envelope = _checked(parse(_HEAD + body[end:]))
     except (NotJSONError, APIResponseValidationError):
         return None
+    missing = [name.encode() for name in _CURSORS if name not in envelope]
+    told_before = missing and (b"\\u" in body or any(b'"%b"' % name in body for name in missing))
+    return None if told_before or "last_id" not in envelope else envelope
 
 
 def _read_closely(body: bytes) -> tuple[dict[str, Any], list[msgspec.Raw]]:
@@ -248,7 +254,7 @@ def _checked(envelope: Any) -> dict[str, Any]:  # noqa: ANN401 - any JSON value
         raise _broken("has no list data")
     if not isinstance(envelope.get("has_more"), bool):
         raise _broken("has no has_more that is true or false")
-    cursors = (envelope.get("first_id"), envelope.get("last_id"), envelope.get("next_page"))
+    cursors = (envelope.get(name) for name in _CURSORS)
     if not all(cursor is None or (isinstance(cursor, str) and is_utf8(cursor)) for cursor in cursors):
         raise _broken("has a cursor that is not text")
     return envelope
@@ -263,7 +269,7 @@ def _without(records: Sequence[msgspec.Raw], body: bytes) -> bytes:
 
 
 def _page(records: Sequence[msgspec.Raw]) -> bytes:
-    return b'{"has_more":false,"data":' + joined(records) + b"}"
+    return b'{"data":%b,"has_more":false}' % joined(records)
 
 
 def _broken(what: str) -> APIResponseValidationError:

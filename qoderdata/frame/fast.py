@@ -1,9 +1,10 @@
 """A page to an Arrow table, many records at a time: the same table as the exact way gives, or a refusal.
 
-Three readers look at the same bytes. msgspec, given only the known names, proves that no other field is there
-and hands over what stays JSON text. pyarrow.json reads the typed columns, and refuses every value of another
-type and every known key that comes twice; it does not hold Python's lock. orjson proves the JSON texts
-canonical. Whatever these cannot prove, such as a misfit, is refused and left to `qoderdata.frame.exact`.
+Three readers look at the same bytes. msgspec hands over what stays JSON text. pyarrow.json reads the typed
+columns, and refuses every value of another type and every known key that comes twice; it does not hold Python's
+lock. orjson proves the JSON texts canonical. That no field was passed over shows in a count: the page has as many
+keys with a value as the readers found. Whatever this cannot prove, such as a misfit, is refused and left to
+`qoderdata.frame.exact`.
 
 Few calls, each over a whole page: every call into Arrow lets go of Python's lock, and to get it back costs more
 than most of them.
@@ -21,11 +22,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.json
 
+from qoderdata.frame.counting import has_no_more
 from qoderdata.frame.exact import ZERO_TIME
-from qoderdata.frame.texts import Refused, bits, read_texts
+from qoderdata.frame.shapes import Refused
+from qoderdata.frame.texts import bits, read_texts
 from qoderdata.schema import Branch, Column, Kind
 
 if TYPE_CHECKING:
+    from qoderdata.frame.repeats import Repeats
     from qoderdata.frame.shapes import Shape
 
 #: How long a time stamp is up to the T, the second, and the microsecond.
@@ -33,7 +37,7 @@ _T, _SECOND, _MICROSECOND = 10, 19, 26
 _UTC = pa.timestamp("us", tz="UTC")
 
 
-def read(body: bytes, shape: Shape) -> pa.Table:
+def read(body: bytes, shape: Shape, repeats: Repeats) -> pa.Table:
     """Read one page.
 
     Parameters
@@ -42,6 +46,8 @@ def read(body: bytes, shape: Shape) -> pa.Table:
         What may be a page.
     shape
         What is known of it.
+    repeats
+        What pages before have proved.
 
     Returns
     -------
@@ -55,11 +61,14 @@ def read(body: bytes, shape: Shape) -> pa.Table:
     """
     try:
         # The typed columns come first: misfits show there, and the next page can be asked for meanwhile.
-        found = _typed(body, shape)
+        found, typed = _typed(body, shape)
         records = shape.page.decode(body).data
         if len(records) != len(found["id"]):
             raise Refused("the readers count differently")
-        found |= read_texts(body, records, shape)
+        texts = read_texts(body, records, shape, repeats)
+        others = typed + texts.learned + len(["data"])
+        if not has_no_more(_up_to_the_last_list(body), texts.joined, others, verbatim=texts.verbatim):
+            raise Refused("there is a field that is not known")
     except (
         msgspec.MsgspecError,
         pa.ArrowInvalid,
@@ -68,7 +77,13 @@ def read(body: bytes, shape: Shape) -> pa.Table:
         RecursionError,
     ) as error:
         raise Refused(str(error)) from error
+    found |= texts.columns
     return pa.Table.from_arrays([found[name] for name in shape.schema.names], schema=shape.schema.arrow)
+
+
+def _up_to_the_last_list(body: bytes) -> memoryview:
+    """Give a page without what usually follows its records: an envelope may have any fields."""
+    return memoryview(body)[: body.rfind(b"]") + 1]
 
 
 def check_utf8(body: bytes) -> None:
@@ -77,8 +92,8 @@ def check_utf8(body: bytes) -> None:
     pa.LargeStringArray.from_buffers(1, offsets, pa.py_buffer(body)).validate(full=True)
 
 
-def _typed(body: bytes, shape: Shape) -> dict[str, Any]:
-    """Read the columns that are not JSON text."""
+def _typed(body: bytes, shape: Shape) -> tuple[dict[str, Any], int]:
+    """Read the columns that are not JSON text; tell how many keys with a value were read."""
     check_utf8(body)
     page = pyarrow.json.read_json(
         pa.BufferReader(body),  # type: ignore[arg-type]  # the stubs know no Arrow files here
@@ -91,7 +106,7 @@ def _typed(body: bytes, shape: Shape) -> dict[str, Any]:
     records = page["data"].chunk(0).flatten()
     found: dict[str, Any] = {}
     kinds = {column.name: column.kind for column in shape.schema.columns}
-    _spread(records, shape.schema.tree, found)
+    count = _spread(records, shape.schema.tree, found)
     if found["id"].null_count:
         raise Refused("a record has no id")
     lists = {name: array for name, array in found.items() if kinds[name] in {Kind.TEXTS, Kind.TIMES}}
@@ -105,11 +120,11 @@ def _typed(body: bytes, shape: Shape) -> dict[str, Any]:
             if found[name].null_count:
                 raise Refused("a list holds the zero time")
             found[name] = _same_lists(array, found[name])
-    return found
+    return found, count
 
 
-def _spread(structs: Any, branch: Branch, found: dict[str, Any]) -> None:  # noqa: ANN401
-    """Find the columns in nested structs."""
+def _spread(structs: Any, branch: Branch, found: dict[str, Any]) -> int:  # noqa: ANN401
+    """Find the columns in nested structs; tell how many values there are that are not null."""
     parts = structs.flatten()
     if all(part.null_count > structs.null_count for part in parts) and branch.rest is None:
         # Perhaps one is {}: it leaves a trace, and Arrow shows it as an object of nothing but null.
@@ -118,11 +133,13 @@ def _spread(structs: Any, branch: Branch, found: dict[str, Any]) -> None:  # noq
             empty = pc.and_(empty, part.is_null())
         if pc.any(empty).as_py():
             raise Refused("an object may be empty")
+    count: int = sum(len(part) - part.null_count for part in parts)
     for known, part in zip(branch.keys.values(), parts, strict=True):
         if isinstance(known, Branch):
-            _spread(part, known, found)
+            count += _spread(part, known, found)
         elif isinstance(known, Column) and known.kind is not Kind.JSON_LIST:
             found[known.name] = part
+    return count
 
 
 def _times(texts: dict[str, Any]) -> dict[str, Any]:

@@ -1,7 +1,7 @@
-"""What a page must look like for the fast way, as two readers want to be told: msgspec and pyarrow.json.
+"""What two readers are to look for in a page: msgspec and pyarrow.json.
 
-Both descriptions come from the schema's tree. The first also has the fields that were learned: known by name,
-without a column.
+Both descriptions come from the schema's tree. The first has what stays JSON text, the constants, and the fields
+that were learned: known by name, without a column. The second has the typed values.
 """
 
 from __future__ import annotations
@@ -29,6 +29,10 @@ _PLAIN_NAME = re.compile(r"[A-Za-z0-9_]+")
 Path = tuple[str, ...]
 
 
+class Refused(Exception):  # noqa: N818 - no error: the exact way takes over
+    """A page may hold something that only the exact way can judge."""
+
+
 @dataclass(frozen=True)
 class Level:
     """One JSON object, as msgspec sees it.
@@ -36,7 +40,7 @@ class Level:
     Parameters
     ----------
     struct
-        The `msgspec.Struct` with one attribute a key; any other key is an error.
+        The `msgspec.Struct` with one attribute a key; it passes over any other key.
     attributes
         The attribute's name by key.
     below
@@ -69,7 +73,7 @@ class Shape:
     Attributes
     ----------
     page : msgspec.json.Decoder
-        Reads a page; all values of records that are neither objects nor constants stay text.
+        Reads what stays JSON text; typed values are passed over.
     open : dict of Open
         By key, the objects that also have keys of the callers'.
     lists : list of Column
@@ -165,29 +169,32 @@ class Open:
 
 
 def _level(branch: Branch, path: Path, learned: Sequence[Path]) -> Level:
-    keys = [*branch.keys, *(known[-1] for known in learned if known[:-1] == path)]
-    attributes = {key: f"field{place}" for place, key in enumerate(keys)}
+    attributes: dict[str, str] = {}
     below: dict[str, Level] = {}
     fields: list[tuple[str, Any, Any]] = []
-    for key, attribute in attributes.items():
-        known = branch.keys.get(key)
+
+    def add(key: str, kind: Any, default: Any = None) -> None:  # noqa: ANN401 - any type that msgspec reads
+        attributes[key] = f"field{len(attributes)}"
+        fields.append((attributes[key], kind, default))
+
+    for key, known in branch.keys.items():
         if isinstance(known, str):
-            fields.append((attribute, Literal[known] | None, None))
-        elif isinstance(known, Branch) and known.rest is None:
-            below[key] = _level(known, (*path, key), learned)
-            fields.append((attribute, below[key].struct | None, None))
-        elif isinstance(known, Column) and known.kind is Kind.INTEGER:
-            fields.append(
-                (attribute, int | None, None)
-            )  # what it is, pyarrow.json tells; it costs less than a text
+            add(key, Literal[known] | None)
+        elif isinstance(known, Column):
+            if known.kind is Kind.JSON_LIST:
+                add(key, msgspec.Raw, NULL)
+        elif known.rest is not None:
+            add(key, msgspec.Raw, NULL)
         else:
-            fields.append((attribute, msgspec.Raw, NULL))
+            level = _level(known, (*path, key), learned)
+            if level.attributes:
+                below[key] = level
+                add(key, level.struct | None)
+    for known_path in learned:
+        if known_path[:-1] == path:
+            add(known_path[-1], msgspec.Raw, NULL)
     struct = msgspec.defstruct(
-        "Level",
-        fields,
-        rename={attribute: key for key, attribute in attributes.items()},
-        forbid_unknown_fields=branch.rest is None,
-        gc=False,
+        "Level", fields, rename={attribute: key for key, attribute in attributes.items()}, gc=False
     )
     return Level(struct, attributes, below)
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -16,24 +17,43 @@ import orjson
 import pyarrow as pa
 
 from qoderdata.frame.exact import dotted, keep
-from qoderdata.frame.shapes import NULL, Open, Path, Shape
+from qoderdata.frame.shapes import NULL, Open, Path, Refused, Shape
 from qoderdata.schema import EXTRA
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from qoderdata.frame.repeats import Repeats
+
 _ESCAPE = re.compile(rb"(?:\\u[0-9a-fA-F]{4})+|\\.", re.DOTALL)
 #: An escaped letter, digit or underscore. No writer of JSON does that to a key, but it would hide one.
 _HIDDEN_NAME = re.compile(rb"\\u00(?:3[0-9]|[46][1-9a-fA-F]|[57][0-9aA]|5[fF])")
-_LIST_OR_NULL = {list, type(None)}
 _WRITER = msgspec.json.Encoder()
 
 
-class Refused(Exception):  # noqa: N818 - no error: the exact way takes over
-    """The page may hold something that only the exact way can judge."""
+@dataclass(frozen=True, slots=True)
+class Texts:
+    """What stays JSON text.
+
+    Attributes
+    ----------
+    columns : dict
+        The columns by name; ``extra`` holds the learned fields.
+    joined : bytes
+        What they were read from, one after the other.
+    verbatim : bool
+        Whether each stands in the page like that.
+    learned : int
+        How many values the learned fields have.
+    """
+
+    columns: dict[str, Any]
+    joined: bytes
+    verbatim: bool
+    learned: int
 
 
-def read_texts(body: bytes, records: Sequence[Any], shape: Shape) -> dict[str, Any]:
+def read_texts(body: bytes, records: Sequence[Any], shape: Shape, repeats: Repeats) -> Texts:
     """Read the columns that are JSON text.
 
     Parameters
@@ -44,53 +64,65 @@ def read_texts(body: bytes, records: Sequence[Any], shape: Shape) -> dict[str, A
         Its records, as ``shape.page`` gives them.
     shape
         What is known of it.
+    repeats
+        What pages before have proved.
 
     Returns
     -------
-    dict
-        The columns by name; ``extra`` holds the learned fields.
+    Texts
+        The columns, and what they were read from.
 
     Raises
     ------
     Refused
-        Some text is not canonical, or a list is none.
+        Some text is not canonical.
     msgspec.MsgspecError, orjson.JSONDecodeError, orjson.JSONEncodeError
         Likewise.
     """
     texts: dict[str, Sequence[bytes | msgspec.Raw]] = {}
     learned = {path: shape.raws(records, path) for path in shape.learned if path[0] not in shape.open}
+    verbatim = True
     for key, opened in shape.open.items():
-        texts[opened.column.name], inner = _own_texts(shape.raws(records, (key,)), opened)
+        texts[opened.column.name], inner, as_sent = _own_texts(shape.raws(records, (key,)), opened)
         learned |= {path: opened.level.raws(inner, path[2:]) for path in opened.learned}
+        verbatim &= as_sent
     for column in shape.lists:
         texts[column.name] = shape.raws(records, column.path)
     _refuse_repeats(body, learned)
 
-    count, width = len(records), len(texts)
+    unproved = [text for name, column in texts.items() for text in repeats.unproved(name, column)]
+    others = [text for column in learned.values() for text in column]
+    values, as_sent = _canonical(joined([*unproved, *others]))
+    if as_sent:
+        repeats.add(unproved)
     sent = [text for column in texts.values() for text in column]
-    values, as_sent = _canonical(joined([*sent, *(text for column in learned.values() for text in column)]))
-    if not set(map(type, values[len(shape.open) * count : width * count])) <= _LIST_OR_NULL:
-        raise Refused("a list is something else")
-    array = (_as_sent if as_sent else _rewritten)(values[: width * count], sent)
+    data = b"".join(sent)
+    array = _as_sent(sent, data) if as_sent else _rewritten(sent)
+    count = len(records)
     found = {name: array.slice(place * count, count) for place, name in enumerate(texts)}
-    columns = [values[place * count : (place + 1) * count] for place in range(width, width + len(learned))]
+    rest = values[len(unproved) :]
+    columns = [rest[place * count : (place + 1) * count] for place in range(len(learned))]
     found[EXTRA] = _extra([dotted(path) for path in learned], columns, count)
-    return found
+    return Texts(found, b"".join([data, *others]), verbatim, sum(value is not None for value in rest))
 
 
 def joined(texts: Sequence[bytes | msgspec.Raw]) -> bytes:
     """Write JSON texts as one list."""
-    return b"[" + b",".join(texts) + b"]"
+    return b"[%b]" % b",".join(texts)
 
 
-def _own_texts(wholes: Sequence[msgspec.Raw], opened: Open) -> tuple[list[bytes], Sequence[Any]]:
-    """Cut what belongs to other columns out of open objects; give the rest, and what was cut out."""
+def _own_texts(wholes: Sequence[msgspec.Raw], opened: Open) -> tuple[list[bytes], Sequence[Any], bool]:
+    """Cut what belongs to other columns out of open objects.
+
+    Give the rest, what was cut out as far as it was learned, and whether the rest is as it was sent.
+    """
     text = joined(wholes)
     members = opened.members.decode(text)
     # A key that came twice would be gone.
-    _same(_WRITER.encode(members), text)
+    as_sent = _same(_WRITER.encode(members), text)
     inner = [NULL if own is None else own.pop(opened.inner, NULL) for own in members]
-    return [_WRITER.encode(own) for own in members], opened.inners.decode(joined(inner))
+    known = opened.inners.decode(joined(inner)) if opened.learned else ()
+    return list(map(_WRITER.encode, members)), known, as_sent
 
 
 def _canonical(text: bytes) -> tuple[Any, bool]:
@@ -125,13 +157,14 @@ def _refuse_repeats(body: bytes, learned: dict[Path, list[msgspec.Raw]]) -> None
         _canonical(body)
 
 
-def _as_sent(values: Sequence[Any], texts: Sequence[bytes | msgspec.Raw]) -> Any:  # noqa: ANN401 - an Arrow array
-    """Make a column of texts as they came, without a Python object each; ``null`` is missing."""
+def _as_sent(texts: Sequence[bytes | msgspec.Raw], data: bytes) -> Any:  # noqa: ANN401 - an Arrow array
+    """Make a column of texts that were joined, without a Python object each; ``null`` is missing."""
     offsets = np.zeros(len(texts) + 1, np.int64)
     np.cumsum(np.fromiter(map(len, texts), np.int64, len(texts)), out=offsets[1:])
-    valid = np.fromiter((value is not None for value in values), np.bool_, len(texts))
-    data = pa.py_buffer(b"".join(texts))
-    return pa.LargeStringArray.from_buffers(len(texts), pa.py_buffer(offsets.tobytes()), data, bits(valid))
+    valid = np.frombuffer(data, np.uint8)[offsets[:-1]] != ord("n")
+    return pa.LargeStringArray.from_buffers(
+        len(texts), pa.py_buffer(offsets.tobytes()), pa.py_buffer(data), bits(valid)
+    )
 
 
 def bits(mask: np.ndarray[Any, np.dtype[np.bool_]]) -> pa.Buffer:
@@ -139,7 +172,8 @@ def bits(mask: np.ndarray[Any, np.dtype[np.bool_]]) -> pa.Buffer:
     return pa.py_buffer(np.packbits(mask, bitorder="little").tobytes())
 
 
-def _rewritten(values: Sequence[Any], _: object) -> Any:  # noqa: ANN401 - likewise
+def _rewritten(texts: Sequence[bytes | msgspec.Raw]) -> Any:  # noqa: ANN401 - likewise
+    values = orjson.loads(joined(texts))
     return pa.array([None if value is None else orjson.dumps(value) for value in values], pa.large_string())
 
 
