@@ -1,7 +1,8 @@
 """A server of ready pages, in a process of its own: what it costs is a copy to the socket.
 
 Serves 1,000 records a page, as the service's first edition does, or fewer, and every client's way of paging. The
-records are the sandbox's, filled up to about 1.5 KB, and repeated under other ids. Prints its base URL.
+records are the sandbox's, filled up to about 1.5 KB, and repeated under other ids and with other prompts. Prints
+its base URL.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ def records(count: int, variant: str) -> list[bytes]:
     for number in range(count):
         record = templates[number % TEMPLATES]
         record["id"] = f"dep_{number:032x}"
-        text = "Look at the last day, and write down what changed and why. " * 40
+        text = f"Look at day {number}, and write down what changed and why. " * 40
         record["initial_events"] = [{"content": "", "type": "user.message"}]
         room = RECORD_BYTES - len(json.dumps(record, ensure_ascii=False, separators=(",", ":")).encode())
         record["initial_events"] = [{"content": text[: max(room, 0)], "type": "user.message"}]

@@ -3,7 +3,8 @@
 - `decoder`: the pages of a pull, from bytes to one table; `joining`: the tables to one
 - `records`: records that are there already
 - `exact`, `jsontext`: one value at a time; takes anything, loses nothing, defines what is right
-- `fast`, `texts`, `shapes`, `collecting`: a page at a time, where it can be proved that nothing is lost
+- `fast`, `texts`, `shapes`, `counting`, `repeats`, `collecting`: a page at a time, where it can be proved that
+  nothing is lost
 - `pandas`: table to frame
 - `derived`: what lies folded in a deployments frame, unfolded
 """

@@ -76,7 +76,7 @@ def read_texts(body: bytes, records: Sequence[Any], shape: Shape, repeats: Repea
     ------
     Refused
         Some text is not canonical.
-    msgspec.MsgspecError, orjson.JSONDecodeError, orjson.JSONEncodeError
+    msgspec.MsgspecError, orjson.JSONDecodeError
         Likewise.
     """
     texts: dict[str, Sequence[bytes | msgspec.Raw]] = {}
@@ -103,7 +103,8 @@ def read_texts(body: bytes, records: Sequence[Any], shape: Shape, repeats: Repea
     rest = values[len(unproved) :]
     columns = [rest[place * count : (place + 1) * count] for place in range(len(learned))]
     found[EXTRA] = _extra([dotted(path) for path in learned], columns, count)
-    return Texts(found, b"".join([data, *others]), verbatim, sum(value is not None for value in rest))
+    text = b"".join([data, *others]) if others else data
+    return Texts(found, text, verbatim, sum(value is not None for value in rest))
 
 
 def joined(texts: Sequence[bytes | msgspec.Raw]) -> bytes:
@@ -128,7 +129,13 @@ def _own_texts(wholes: Sequence[msgspec.Raw], opened: Open) -> tuple[list[bytes]
 def _canonical(text: bytes) -> tuple[Any, bool]:
     """Read JSON text, and prove that it is written like that, but for needless escapes; tell if there are none."""
     values = orjson.loads(text)
-    return values, _same(orjson.dumps(values), text)
+    try:
+        written = orjson.dumps(values)
+    except (
+        orjson.JSONEncodeError
+    ) as error:  # a plain TypeError: not to be caught where it could be a mistake of ours
+        raise Refused(str(error)) from error
+    return values, _same(written, text)
 
 
 def _same(written: bytes, text: bytes) -> bool:

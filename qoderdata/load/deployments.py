@@ -19,6 +19,7 @@ from qoderdata import cache
 from qoderdata.client import Client
 from qoderdata.errors import APIError, CacheError
 from qoderdata.files import Folder
+from qoderdata.frame.collecting import UNCOLLECTED
 from qoderdata.load._answers import QUERIES, answer_name
 from qoderdata.load._pull import Pull
 from qoderdata.schema import DEPLOYMENTS
@@ -208,7 +209,7 @@ def load_deployments(
 def _ask(client: Client, filters: _Filters, *, progress: bool | None) -> tuple[cache.Answer, int]:
     began, fetched_at = time.monotonic(), datetime.now(UTC)
     # pandas takes as long to import as a page takes to come, and is needed after the last one.
-    threading.Thread(target=importlib.import_module, args=("qoderdata.frame.pandas",), daemon=True).start()
+    threading.Thread(target=_import_pandas, daemon=True).start()
     pull = Pull(client, DEPLOYMENTS, progress=progress)
     tables = []
     for table in pull.tables("/deployments", filters.params()):
@@ -223,6 +224,11 @@ def _ask(client: Client, filters: _Filters, *, progress: bool | None) -> tuple[c
         time.monotonic() - began,
     )
     return cache.Answer(table, fetched_at), pull.requests
+
+
+def _import_pandas() -> None:
+    with UNCOLLECTED:
+        importlib.import_module("qoderdata.frame.pandas")
 
 
 def _to_frame(answer: cache.Answer, client: Client, *, requests: int) -> pd.DataFrame:
