@@ -7,15 +7,15 @@ where the service says that there is no more, or in an exception: never early, a
 from __future__ import annotations
 
 import re
-import threading
 from collections import deque
-from concurrent.futures import Future
+from contextlib import closing
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from qoderdata import errors
+from qoderdata.background import one_ahead
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator
+    from collections.abc import Callable, Generator, Iterator
 
 #: What is asked for first; the oldest edition of the service grants it.
 LARGEST_PAGE = 1000
@@ -113,15 +113,11 @@ class PageSize:
 
 
 def walk(
-    fetch: Callable[[str | None, int], E],
-    *,
-    then: Callable[[E], None] | None = None,
-    start: str | None = None,
-    limit: PageSize | None = None,
+    fetch: Callable[[str | None, int], E], *, start: str | None = None, limit: PageSize | None = None
 ) -> Generator[E, None, None]:
     """Walk a list from page to page, one page ahead of the caller.
 
-    While the caller handles a page, the next one is being fetched in another thread; never more than one, since a
+    While the caller handles a page, the next one is being fetched in another thread; never two at once, since a
     page's cursor comes with the page before. Closing the iterator early, or leaving it by an exception or Ctrl-C,
     waits for nothing: a page that is under way is dropped when it comes.
 
@@ -129,9 +125,6 @@ def walk(
     ----------
     fetch
         Called with a cursor (``None`` for the first page) and a page size; gives the page.
-    then
-        Called with each page in the thread that fetched it, once the page is handed over: what it does is done
-        while the next one is being fetched. It must not raise.
     start
         The cursor to start from.
     limit
@@ -150,51 +143,29 @@ def walk(
         What `fetch` raised; `pages` and `records` say how far the walk got.
     """
     size = PageSize() if limit is None else limit
-    seen = {start}
     progress = _Progress()
-    cursor = start
-    ahead = _fetch_ahead(fetch, then, cursor, size)
-    while True:
+    with closing(one_ahead(_chain(fetch, start, size), name="qoderdata-fetch")) as pages:
         try:
-            page = ahead.result()
+            for page in pages:
+                yield page
+                progress.add(page)
         except errors.APIError as error:
-            progress.told_in(error)
+            progress.tell_in(error)
             raise
+
+
+def _chain(fetch: Callable[[str | None, int], E], cursor: str | None, size: PageSize) -> Iterator[E]:
+    """Follow the cursors."""
+    seen = {cursor}
+    while True:
+        page = _fetch_granted(fetch, cursor, size)
+        yield page
         if not page.has_more:
-            yield page
             return
         cursor = page.next_page or page.last_id
         if not cursor or cursor in seen:
-            yield page
-            progress.add(page)
-            raise progress.told_in(_lost(cursor))
+            raise _lost(cursor)
         seen.add(cursor)
-        ahead = _fetch_ahead(fetch, then, cursor, size)
-        yield page
-        progress.add(page)
-
-
-def _fetch_ahead(
-    fetch: Callable[[str | None, int], E],
-    then: Callable[[E], None] | None,
-    cursor: str | None,
-    size: PageSize,
-) -> Future[E]:
-    """Fetch a page in a thread of its own; a daemon, so that an abandoned one keeps no process alive."""
-    future: Future[E] = Future()
-
-    def run() -> None:
-        try:
-            page = _fetch_granted(fetch, cursor, size)
-        except BaseException as error:  # noqa: BLE001 - raised where the page is waited for
-            future.set_exception(error)
-            return
-        future.set_result(page)
-        if then is not None:
-            then(page)
-
-    threading.Thread(target=run, name="qoderdata-page", daemon=True).start()
-    return future
 
 
 def _fetch_granted(fetch: Callable[[str | None, int], E], cursor: str | None, size: PageSize) -> E:
@@ -221,11 +192,10 @@ class _Progress:
         if len(self._newest) > _COUNTED_LATE:
             self._records += self._newest.popleft().count
 
-    def told_in(self, error: errors.APIError) -> errors.APIError:
-        """Say in an error how far the walk got, and give it back."""
+    def tell_in(self, error: errors.APIError) -> None:
+        """Say in an error how far the walk got."""
         error.pages = self._pages
         error.records = self._records + sum(page.count for page in self._newest)
-        return error
 
 
 def _lost(cursor: str | None) -> errors.PaginationError:

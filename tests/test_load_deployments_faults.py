@@ -102,12 +102,16 @@ class Bench:
         """See that nothing was touched, and that `offline` takes it."""
         assert self.files() == self.kept
         # A request that was under way when the pull ended may still arrive, and is not the offline call's.
-        for thread in threading.enumerate():
-            if thread.name == "qoderdata-page":
-                thread.join(10)
+        for thread in pulling():
+            thread.join(10)
         asked = len(self.sandbox.requests)
         pd.testing.assert_frame_equal(self.load(offline=True), truth)
         assert len(self.sandbox.requests) == asked
+
+
+def pulling() -> list[threading.Thread]:
+    """List the threads of pulls."""
+    return [thread for thread in threading.enumerate() if thread.name in {"qoderdata-fetch", "qoderdata-decode"}]
 
 
 def make_bench(account: Sandbox, folder: Path) -> Bench:
@@ -416,7 +420,7 @@ def test_ctrl_c_does_not_wait_for_a_page_that_is_asked_for_again(
     press_ctrl_c(account, monkeypatch, at=4)
     with pytest.raises(KeyboardInterrupt):
         bench.load(refresh=True)
-    assert any(thread.name == "qoderdata-page" for thread in threading.enumerate()), "nobody waited for it"
+    assert pulling(), "nobody waited for it"
     monkeypatch.undo()
     bench.check_kept(truth)
 

@@ -7,7 +7,6 @@ import json
 import os
 import tempfile
 import warnings
-from concurrent.futures import Future
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -26,7 +25,7 @@ from qoderdata.load.runs import load_runs
 from qoderdata.store import inbox
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
     import pandas as pd
 
@@ -160,16 +159,19 @@ def _refusal(message: str, param: str) -> BadRequestError:
 def _mortal(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let fate strike before and after every change of the disk, and pages come one after the other."""
 
-    def fetch_now(
-        fetch: Callable[[str | None, int], Any], then: None, cursor: str | None, size: paging.PageSize
-    ) -> Future[Any]:
-        assert then is None
-        future: Future[Any] = Future()
-        try:
-            future.set_result(paging._fetch_granted(fetch, cursor, size))
-        except BaseException as error:  # noqa: BLE001 - raised where the page is waited for
-            future.set_exception(error)
-        return future
+    def one_ahead_here(items: Iterable[Any], *, name: str) -> Iterator[Any]:
+        del name
+        end = object()
+        ahead = next(items := iter(items), end)
+        while ahead is not end:
+            page, failure = ahead, None
+            try:
+                ahead = next(items, end)
+            except BaseException as error:  # noqa: BLE001 - raised where the page is waited for
+                failure = error
+            yield page
+            if failure is not None:
+                raise failure
 
     replace, remove = Folder.replace, Folder.remove
 
@@ -182,7 +184,7 @@ def _mortal(monkeypatch: pytest.MonkeyPatch) -> None:
         FATE.moves()
         remove(self, name)
 
-    monkeypatch.setattr(paging, "_fetch_ahead", fetch_now)
+    monkeypatch.setattr(paging, "one_ahead", one_ahead_here)
     monkeypatch.setattr(Folder, "replace", mortal_replace)
     monkeypatch.setattr(Folder, "remove", mortal_remove)
     monkeypatch.setattr(FATE, "left", None)

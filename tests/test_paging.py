@@ -188,35 +188,6 @@ class TestOnePageAhead:
         assert ended.wait(10)
         assert asked == [None, "a"]
 
-    def test_what_follows_a_page_is_done_in_its_thread_while_the_walk_goes_on(self) -> None:
-        release = threading.Event()
-        threads: dict[str | None, int] = {}
-        followed: dict[str | None, int] = {}
-
-        def fetch(cursor: str | None, _limit: int) -> Page:
-            number = 0 if cursor is None else int(cursor) + 1
-            threads[str(number)] = threading.get_ident()
-            return Page(number < 4, str(number))
-
-        def then(page: Page) -> None:
-            assert release.wait(10)
-            followed[page.last_id] = threading.get_ident()
-
-        assert len(list(walk(fetch, then=then))) == 5
-        assert followed == {}, "nobody waited for it"
-        release.set()
-        for thread in threading.enumerate():
-            if thread.name == "qoderdata-page":
-                thread.join(10)
-        assert followed == threads
-
-    def test_nothing_follows_a_page_that_did_not_come(self) -> None:
-        followed: list[Page] = []
-        pages = walk(chain(more("a"), errors.InternalServerError("no")), then=followed.append)
-        with pytest.raises(errors.InternalServerError):
-            list(pages)
-        assert [page.last_id for page in followed] == ["a"]
-
     def test_one_fetch_at_a_time(self) -> None:
         busy = threading.Lock()
 

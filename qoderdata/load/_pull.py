@@ -1,26 +1,26 @@
 """One walk over a list: the next page is fetched while the last ones are decoded, and people see it move.
 
-Joins the client, the cursor walk and the decoder; what becomes of the tables is the caller's business. A page is
-decoded in the thread that fetched it, where it is still in the processor's cache. What its end says of the next
-page is taken at its word; where the page turns out not to be whole, it is asked for again.
+Joins the client, the cursor walk and the decoder; what becomes of the tables is the caller's business. What the
+end of a page says of the next one is taken at its word; where the page turns out not to be whole, it is asked for
+again.
 """
 
 from __future__ import annotations
 
-import threading
 from collections import deque
-from concurrent.futures import Future, wait
 from contextlib import closing
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from qoderdata.background import Workers
 from qoderdata.errors import APIError
 from qoderdata.frame import Decoder, NotJSONError
 from qoderdata.load._progress import bar
 from qoderdata.paging import PageSize, walk
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Iterator, Mapping
+    from concurrent.futures import Future
 
     import pyarrow as pa
 
@@ -86,7 +86,7 @@ class Pull:
         APIError
             The walk ended before the list did; the pages before were given.
         """
-        over = threading.Event()
+        workers = Workers(_DECODED_AT_ONCE, name="qoderdata-decode")
 
         def fetch(cursor: str | None, limit: int) -> _Fetched:
             self.requests += 1
@@ -94,18 +94,12 @@ class Pull:
             if cursor is not None:
                 query["after_id"] = cursor
             page = self.client.get(path, query, self.decoder.scan)
-            return _Fetched(page, lambda: self._table(page, path, query))
-
-        def decode(page: _Fetched) -> None:
-            if over.is_set():
-                page.table.cancel()
-            else:
-                page.decode()
+            table = workers.submit(lambda: self._table(page, path, query))
+            return _Fetched(page.has_more, page.last_id, page.next_page, table)
 
         size = PageSize(self.client.page_limit)
         decoding: deque[_Fetched] = deque()
-        pages = walk(fetch, then=decode, limit=size)
-        with closing(pages), bar(self._unit, progress=self._progress) as shown:
+        with closing(walk(fetch, limit=size)) as pages, bar(self._unit, progress=self._progress) as shown:
             try:
                 for page in pages:
                     self.client.page_limit = size.value
@@ -115,8 +109,7 @@ class Pull:
                 while decoding:
                     yield self._counted(decoding.popleft(), shown)
             finally:
-                over.set()
-                wait([page.table for page in decoding], timeout=_LONGEST_DECODING)
+                workers.close(timeout=_LONGEST_DECODING)
 
     def _table(self, page: Page, path: str, query: Mapping[str, str]) -> pa.Table:
         try:
@@ -136,25 +129,16 @@ class Pull:
         return table
 
 
+@dataclass(frozen=True, slots=True)
 class _Fetched:
     """What the walk has to know of a page, and the table that is being made of it."""
 
-    def __init__(self, page: Page, decode: Callable[[], pa.Table]) -> None:
-        self.has_more = page.has_more
-        self.last_id = page.last_id
-        self.next_page = page.next_page
-        self.table: Future[pa.Table] = Future()
-        self._decode = decode
+    has_more: bool
+    last_id: str | None
+    next_page: str | None
+    table: Future[pa.Table]
 
     @property
     def count(self) -> int:
         """How many records it has, once that is known."""
         return self.table.result().num_rows
-
-    def decode(self) -> None:
-        """Make the table, and let go of the page."""
-        try:
-            self.table.set_result(self._decode())
-        except BaseException as error:  # noqa: BLE001 - raised where the table is waited for
-            self.table.set_exception(error)
-        del self._decode
