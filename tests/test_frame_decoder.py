@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import gc
 import json
+import re
 import warnings
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
@@ -301,6 +302,36 @@ class TestDecode:
                 warnings.simplefilter("ignore", DataQualityWarning)
                 table = decoder.finish([decoder.decode(decoder.scan(body(records)))])
                 assert table.equals(from_records(records, DEPLOYMENTS)), value
+
+    @pytest.mark.parametrize("path", ["resources", "metadata.team", "budget"])
+    @pytest.mark.parametrize("depth", range(248, 260))
+    def test_about_as_deep_as_libraries_write(self, path: str, depth: int) -> None:
+        """The fast way's writer gives up a little before the exact way does."""
+        value: Any = []
+        for _ in range(depth):
+            value = [value]
+        for key in reversed(path.split(".")):
+            value = {key: value}
+        records = [deployment(1), deployment(2, **value)]
+        decoder = Decoder(DEPLOYMENTS)
+        page = decoder.scan(body(records))
+        try:
+            exact = from_records(records, DEPLOYMENTS)
+        except APIResponseValidationError as error:
+            assert depth >= 250
+            with pytest.raises(APIResponseValidationError, match=re.escape(str(error))):
+                decoder.decode(page)
+        else:
+            assert decoder.decode(page).equals(exact)
+            assert decoder.decode(page).equals(exact), "likewise once the field is known"
+
+    def test_two_pages_in_one_body(self) -> None:
+        """The end is that of a page, and what is before it would be lost."""
+        decoder = Decoder(DEPLOYMENTS)
+        page = decoder.scan(body([deployment(1)], last_id="dep_1") + body([deployment(2)], last_id="dep_2"))
+        assert page.last_id == "dep_2"
+        with pytest.raises(NotJSONError):
+            decoder.decode(page)
 
     def test_half_a_surrogate_pair(self) -> None:
         """It is JSON, though no column can hold it, and only the exact way reads it."""
