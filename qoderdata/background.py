@@ -108,14 +108,14 @@ class Workers:
         Returns
         -------
         concurrent.futures.Future
-            Its result, or what it raised, once it is done; cancelled if the workers were closed before.
+            Its result, or what it raised, once it is done; cancelled where `close` finds it waiting.
         """
         future: Future[T] = Future()
         self._work.put((work, future))
         return future
 
     def close(self, *, timeout: float) -> None:
-        """Begin no more work, and wait a little for what has begun.
+        """Begin no more work, and wait a little for what has begun; what is handed over later is dropped.
 
         Parameters
         ----------
