@@ -48,6 +48,11 @@ def once(command: Sequence[str]) -> Cost:
     return Cost(wall, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024)
 
 
+def printed(command: Sequence[str]) -> str:
+    """Run a command to its end and give what it printed; raises when it fails."""
+    return subprocess.run(command, capture_output=True, text=True, check=True, env=ENVIRONMENT).stdout
+
+
 def in_turn(commands: Mapping[str, Sequence[str]], *, rounds: int) -> dict[str, Cost]:
     """Run commands A B C, A B C, …, after one round that does not count, and give the medians."""
     costs: dict[str, list[Cost]] = {name: [] for name in commands}

@@ -7,13 +7,12 @@ from __future__ import annotations
 
 import argparse
 import re
-import subprocess
 import sys
 from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING
 
-from benchmarks.measure import ENVIRONMENT, HERE, Cost, contender, in_turn, machine, once, python, scratch, served
+from benchmarks.measure import HERE, Cost, contender, in_turn, machine, once, printed, python, scratch, served
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -63,8 +62,7 @@ def _held(url: str, folder: str) -> float:
         f"df = qd.load_deployments(client=client, cache_dir={folder!r}, include_archived=True, offline=True)\n"
         "print(df.memory_usage(deep=True).sum() / 2**20)"
     )
-    done = subprocess.run(python(code), capture_output=True, text=True, check=True, env=ENVIRONMENT)
-    return float(done.stdout)
+    return float(printed(python(code)))
 
 
 def _files(folder: str) -> list[Path]:
@@ -101,8 +99,7 @@ def _inside(*codes: str) -> list[float]:
             f"    began = time.perf_counter()\n    {call}\n    took.append(time.perf_counter() - began)\n"
             "print(median(took))"
         )
-        done = subprocess.run(python(timed), capture_output=True, text=True, check=True, env=ENVIRONMENT)
-        found.append(float(done.stdout))
+        found.append(float(printed(python(timed))))
     return found
 
 
@@ -126,10 +123,6 @@ def slow_network(pages: int, rounds: int) -> str:
     return "\n".join(_slow(pages, size, rounds) for size in (100, 1000))
 
 
-def _printed(command: list[str]) -> str:
-    return subprocess.run(command, capture_output=True, text=True, check=True, env=ENVIRONMENT).stdout
-
-
 def _slow(pages: int, size: int, rounds: int) -> str:
     options = ("--records", str(size * pages), "--page", str(size), "--latency", "0.1")
     with served(*options) as url, scratch() as folder:
@@ -140,7 +133,7 @@ def _slow(pages: int, size: int, rounds: int) -> str:
             "frame = load_deployments(client=client, **options)\n"
             "print(time.perf_counter() - began, frame.attrs['requests'])"
         )
-        runs = [_printed(python(code)).split() for _ in range(rounds)]
+        runs = [printed(python(code)).split() for _ in range(rounds)]
     took, requests = median(float(seconds) for seconds, _ in runs), int(runs[0][1])
     least = requests * 0.1
     return (
@@ -151,8 +144,7 @@ def _slow(pages: int, size: int, rounds: int) -> str:
 
 def triggers() -> str:
     """Compare the projection of a large fleet with croniter, deployment by deployment."""
-    command = [sys.executable, "-m", "benchmarks.triggers"]
-    return subprocess.run(command, capture_output=True, text=True, check=True, env=ENVIRONMENT).stdout.strip()
+    return printed([sys.executable, "-m", "benchmarks.triggers"]).strip()
 
 
 def _table(costs: Mapping[str, Cost], names: Mapping[str, str]) -> str:

@@ -1,3 +1,4 @@
+from . import errors
 from ._version import __version__
 from .client import Client
 from .export import export_csv, export_parquet
@@ -45,6 +46,7 @@ __all__ = [
     "describe_schedule",
     "duration_regressions",
     "error_breakdown",
+    "errors",
     "expand_metadata",
     "export_csv",
     "export_parquet",

@@ -131,9 +131,8 @@ def _canonical(text: bytes) -> tuple[Any, bool]:
     values = orjson.loads(text)
     try:
         written = orjson.dumps(values)
-    except (
-        orjson.JSONEncodeError
-    ) as error:  # a plain TypeError: not to be caught where it could be a mistake of ours
+    except TypeError as error:
+        # What orjson raises where it is too deep; caught here alone, lest it hide a mistake of ours.
         raise Refused(str(error)) from error
     return values, _same(written, text)
 
