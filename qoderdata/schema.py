@@ -1,7 +1,7 @@
-"""Which JSON path becomes which column of which type: two tables, `DEPLOYMENTS` and `RUNS`.
+"""Which JSON path is which column of which dtype, for each table.
 
-The rule is the JSON path joined by ``_``, without ``metadata.cas_config`` and ``cas_run_extras``. How the
-values get there is the business of `qoderdata.frame`.
+The rule for a name is the JSON path joined by ``_``, without ``metadata.cas_config`` and ``cas_run_extras``.
+`qoderdata.decode` reads the values.
 """
 
 from __future__ import annotations
@@ -23,27 +23,38 @@ class Kind(enum.Enum):
     """What a column holds, and so which JSON values fit it."""
 
     TEXT = "text"
+    TEXT_OR_ID = "text, or the id of an object"
     INTEGER = "integer"
+    NUMBER = "number, or a decimal number as text"
     TIME = "time"
     TEXTS = "list of texts"
     TIMES = "list of times"
     JSON_OBJECT = "object, as JSON text"
     JSON_LIST = "list, as JSON text"
+    SHARED_OBJECT = "object that many records share, as JSON text"
 
     @property
     def arrow(self) -> pa.DataType:
-        """The Arrow type; texts have wide offsets, as pandas keeps them, so that no copy is needed."""
+        """The Arrow type; text has 64-bit offsets, as in pandas, so that no copy is needed."""
         return _ARROW[self]
+
+    @property
+    def is_object(self) -> bool:
+        """Whether the column holds the keys of an object that have no column of their own."""
+        return self in {Kind.JSON_OBJECT, Kind.SHARED_OBJECT}
 
 
 _ARROW: dict[Kind, pa.DataType] = {
     Kind.TEXT: pa.large_string(),
+    Kind.TEXT_OR_ID: pa.large_string(),
     Kind.INTEGER: pa.int64(),
+    Kind.NUMBER: pa.float64(),
     Kind.TIME: _TIME,
     Kind.TEXTS: pa.list_(pa.string()),
     Kind.TIMES: pa.list_(_TIME),
     Kind.JSON_OBJECT: pa.large_string(),
     Kind.JSON_LIST: pa.large_string(),
+    Kind.SHARED_OBJECT: pa.dictionary(pa.int32(), pa.large_string()),
 }
 
 
@@ -56,7 +67,8 @@ class Column:
     name
         The column's name.
     path
-        Where its value stands in a record: the keys, from the outside in.
+        The keys that lead to its value in a record, from the outside in; empty for a column that this package
+        derives.
     kind
         What it holds.
     meaning
@@ -71,14 +83,14 @@ class Column:
 
 @dataclass(slots=True)
 class Branch:
-    """What stands in one JSON object.
+    """The known contents of one JSON object.
 
     Parameters
     ----------
     keys
-        By key: a further object, a column, or the documented value of a constant.
+        By key: a nested object, a column, or the documented value of a constant.
     rest
-        The column that all other keys belong to, as JSON text; ``None`` where other keys are unknown fields.
+        The column that takes all other keys, as JSON text; ``None`` where other keys are unknown fields.
     """
 
     keys: dict[str, Branch | Column | str] = field(default_factory=dict)
@@ -91,16 +103,16 @@ EXTRA = "extra"
 
 @dataclass(frozen=True)
 class Schema:
-    """The columns of one kind of record.
+    """The columns of one table.
 
     Parameters
     ----------
     name
-        ``"deployments"`` or ``"runs"``.
+        The table's name, such as ``"deployments"``.
     columns
         The columns in their order, without ``extra``, which ends every frame.
     constants
-        Paths whose documented value says nothing, so that it leaves no trace; any other value does.
+        Paths with their documented value, which is not kept; any other value goes to ``extra``.
     """
 
     name: str
@@ -118,9 +130,11 @@ class Schema:
         """The same columns and constants by the keys that lead to them."""
         root = Branch()
         for column in self.columns:
+            if not column.path:
+                continue
             *above, key = column.path
             branch = _descend(root, above)
-            if column.kind is Kind.JSON_OBJECT:
+            if column.kind.is_object:
                 _descend(branch, [key]).rest = column
             else:
                 branch.keys[key] = column
@@ -130,7 +144,7 @@ class Schema:
 
     @property
     def names(self) -> list[str]:
-        """The names of all columns, ``extra`` too."""
+        """The names of all columns, including ``extra``."""
         return [column.name for column in self.columns] + [EXTRA]
 
 
@@ -145,6 +159,10 @@ def _descend(branch: Branch, keys: Iterable[str]) -> Branch:
 
 def _column(path: str, kind: Kind, meaning: str, *, name: str | None = None) -> Column:
     return Column(name or path.replace(".", "_"), tuple(path.split(".")), kind, meaning)
+
+
+def _derived(name: str, kind: Kind, meaning: str) -> Column:
+    return Column(name, (), kind, meaning)
 
 
 def _cas(path: str, kind: Kind, meaning: str) -> Column:
@@ -184,12 +202,13 @@ DEPLOYMENTS = Schema(
         _cas("stats.consecutive_failures", Kind.INTEGER, "failures since the last success"),
         _cas("stats.next_trigger_at", Kind.TIME, "the next trigger; stale once archived or paused"),
         _cas("stats.last_triggered_at", Kind.TIME, "the last trigger of any kind"),
+        _column("budget.max_credit_cost", Kind.NUMBER, "credits that one run may use at most"),
         _column("vault_ids", Kind.TEXTS, "the vaults that its runs may read"),
         _column("initial_events", Kind.JSON_LIST, "what each run is told first"),
         _column("resources", Kind.JSON_LIST, "what each run is given"),
         _column("metadata", Kind.JSON_OBJECT, "the caller's own keys, without `cas_config`"),
     ),
-    constants=((("type",), "deployment"), (("agent", "type"), "agent")),
+    constants=((("type",), "deployment"), (("agent", "type"), "agent"), (("budget", "type"), "limit")),
 )
 
 RUNS = Schema(
@@ -197,8 +216,23 @@ RUNS = Schema(
     columns=(
         _column("id", Kind.TEXT, "the run"),
         _column("deployment_id", Kind.TEXT, "the deployment that it belongs to"),
-        _column("status", Kind.TEXT, "`pending`, `running`, `completed`, `failed` or `skipped`"),
+        _column(
+            "status",
+            Kind.TEXT,
+            "`pending`, `running`, `waiting`, `completed`, `failed`, `cancelled` or `skipped`; missing: unknown",
+        ),
+        _derived(
+            "status_from",
+            Kind.TEXT,
+            "what told the status: `service`, `run`, `session` (`completed` is assumed) or `events`",
+        ),
         _column("trigger_context.type", Kind.TEXT, "`manual`, `schedule` or `retry`", name="trigger_type"),
+        _column(
+            "trigger_context.scheduled_at",
+            Kind.TIME,
+            "the scheduled time that it serves (newest edition)",
+            name="trigger_scheduled_at",
+        ),
         _column("agent.id", Kind.TEXT, "the agent that ran"),
         _column("agent.version", Kind.INTEGER, "that agent's version"),
         _column("session_id", Kind.TEXT, "its session, once there is one"),
@@ -213,4 +247,107 @@ RUNS = Schema(
         _column("error.message", Kind.TEXT, "that error in words"),
     ),
     constants=((("type",), "deployment_run"), (("agent", "type"), "agent")),
+)
+
+SESSIONS = Schema(
+    name="sessions",
+    columns=(
+        _column("id", Kind.TEXT, "the session"),
+        _column("title", Kind.TEXT, "its title"),
+        _column("status", Kind.TEXT, "`running`, `rescheduling`, `canceling`, `idle` or `terminated`"),
+        _column("deployment_id", Kind.TEXT, "the deployment that started it; missing where a person did"),
+        _column("agent.id", Kind.TEXT, "the agent that runs in it"),
+        _column("agent.version", Kind.INTEGER, "that agent's version"),
+        _column("agent.name", Kind.TEXT, "that agent's name when the session began"),
+        _column("agent.model", Kind.TEXT_OR_ID, "that agent's model"),
+        _column("environment_id", Kind.TEXT, "the environment that it runs in"),
+        _column("created_at", Kind.TIME, "when it was created"),
+        _column("updated_at", Kind.TIME, "when it was last changed"),
+        _column("archived_at", Kind.TIME, "when it was archived"),
+        _column("usage.total_credits", Kind.NUMBER, "credits used so far; missing: unknown, not 0"),
+        _column("usage.model_credits", Kind.NUMBER, "of these, for model calls"),
+        _column("usage.sandbox_runtime_credits", Kind.NUMBER, "of these, for the time of its machine"),
+        _column("usage.input_tokens", Kind.INTEGER, "tokens read"),
+        _column("usage.output_tokens", Kind.INTEGER, "tokens written"),
+        _column("usage.cache_read_input_tokens", Kind.INTEGER, "tokens read from the prompt cache"),
+        _column("stats.active_seconds", Kind.NUMBER, "seconds of work, as the service says; 0 may mean unknown"),
+        _column("stats.duration_seconds", Kind.NUMBER, "seconds from start to end, likewise"),
+        _column("budget.max_credit_cost", Kind.NUMBER, "credits that it may use at most"),
+        _column("vault_ids", Kind.TEXTS, "the vaults that it may read"),
+        _column("resources", Kind.JSON_LIST, "what it is given"),
+        _column("outcome_evaluations", Kind.JSON_LIST, "evaluations of what it did"),
+        _column("metadata", Kind.JSON_OBJECT, "the caller's own keys"),
+        _column("agent", Kind.SHARED_OBJECT, "the rest of the agent's snapshot: system prompt, tools and so on"),
+    ),
+    constants=((("type",), "session"), (("agent", "type"), "agent"), (("budget", "type"), "limit")),
+)
+
+#: `qoderdata.frames` puts ``session_id`` and ``position`` before these columns.
+EVENTS = Schema(
+    name="events",
+    columns=(
+        _column("id", Kind.TEXT, "the event"),
+        _column("type", Kind.TEXT, "what happened, such as `session.status_idle`"),
+        _column("processed_at", Kind.TIME, "when it happened; may be missing on any event"),
+        _column("stop_reason.type", Kind.TEXT, "why a turn ended", name="stop_reason"),
+        _column("error.type", Kind.TEXT, "what kind of error it tells"),
+        _column("error.message", Kind.TEXT, "that error in words"),
+        _column(
+            "error.retry_status.type",
+            Kind.TEXT,
+            "`retrying`, `exhausted` or `terminal`",
+            name="retry_status",
+        ),
+        _column("model_usage.credits", Kind.NUMBER, "credits of one model call", name="model_credits"),
+    ),
+    constants=(),
+)
+
+AGENTS = Schema(
+    name="agents",
+    columns=(
+        _column("id", Kind.TEXT, "the agent"),
+        _column("name", Kind.TEXT, "its name"),
+        _column("description", Kind.TEXT, "what it is for"),
+        _column("model", Kind.TEXT_OR_ID, "its model"),
+        _column("version", Kind.INTEGER, "its newest version"),
+        _column("created_at", Kind.TIME, "when it was created"),
+        _column("updated_at", Kind.TIME, "when it was last changed"),
+        _column("archived_at", Kind.TIME, "when it was archived"),
+        _column("metadata", Kind.JSON_OBJECT, "the caller's own keys"),
+    ),
+    constants=((("type",), "agent"),),
+)
+
+ENVIRONMENTS = Schema(
+    name="environments",
+    columns=(
+        _column("id", Kind.TEXT, "the environment"),
+        _column("name", Kind.TEXT, "its name"),
+        _column("description", Kind.TEXT, "what it is for"),
+        _column("config.type", Kind.TEXT, "where it runs, such as `cloud`"),
+        _column("created_at", Kind.TIME, "when it was created"),
+        _column("updated_at", Kind.TIME, "when it was last changed"),
+        _column("archived_at", Kind.TIME, "when it was archived"),
+        _column("metadata", Kind.JSON_OBJECT, "the caller's own keys"),
+    ),
+    constants=((("type",), "environment"),),
+)
+
+#: One row a session whose events were read, or that the service no longer knows; kept on disk, not shown to users.
+OUTCOMES = Schema(
+    name="outcomes",
+    columns=(
+        _derived("id", Kind.TEXT, "the session"),
+        _derived("created_at", Kind.TIME, "when its run was created"),
+        _derived("end", Kind.TEXT, "`final`, `error`, `waiting` or `gone`; missing: events tell nothing"),
+        _derived("status", Kind.TEXT, "the status of its run; missing where events tell nothing"),
+        _derived("started_at", Kind.TIME, "when its first turn began"),
+        _derived("completed_at", Kind.TIME, "when its run ended"),
+        _derived("error_type", Kind.TEXT, "what kind of error ended it"),
+        _derived("error_message", Kind.TEXT, "that error in words"),
+        _derived("session_updated_at", Kind.TIME, "the session's `updated_at` when its events were read"),
+        _derived("read_at", Kind.TIME, "when they were read"),
+    ),
+    constants=(),
 )

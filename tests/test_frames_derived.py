@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from qoderdata.errors import MissingColumnError
-from qoderdata.frame import expand_metadata, flatten_deployments, upcoming_runs
+from qoderdata.frames import expand_metadata, flatten_deployments, upcoming_runs
 
 
 def deployment(name: str, **fields: object) -> dict[str, object]:

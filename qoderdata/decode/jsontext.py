@@ -1,8 +1,7 @@
-"""JSON text to Python values and back, with nothing lost on the way.
+"""JSON text to Python values and back, exactly: how is one JSON value read, and written in canonical form?
 
-Numbers that Python would change keep their digits, half surrogate pairs keep their escapes, and whatever JSON
-forbids or leaves open (a key twice, ``NaN``, bad UTF-8, something after the end) is an error, not a guess.
-Knows nothing of columns.
+Numbers that a Python number would change keep their digits, and lone surrogates keep their escapes. What JSON
+forbids (``NaN``, bad UTF-8, trailing data) is an error. A key that occurs twice in an object: the last one counts.
 """
 
 from __future__ import annotations
@@ -22,40 +21,40 @@ from qoderdata.errors import APIResponseValidationError
 DEEPEST = 256
 
 _INT64_CHARACTERS = 20
-_HALF_PAIR = re.compile("[\ud800-\udfff]")
+_LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 class NotJSONError(ValueError):
-    """A body that is not whole, or not JSON at all: asking again may help."""
+    """The body is cut short or is not JSON; a new request may help."""
 
 
 @dataclass(frozen=True, slots=True)
 class Number:
-    """A number as it was written, because a Python number would not write it back the same."""
+    """The text of a number that a Python number would change."""
 
     text: str
 
 
 def parse(text: bytes) -> Any:  # noqa: ANN401 - any JSON value
-    """Read one JSON text, exactly.
+    """Parse one JSON text.
 
     Parameters
     ----------
     text
-        UTF-8 JSON, whole.
+        The whole text, UTF-8.
 
     Returns
     -------
     Any
-        Objects, lists, strings, booleans and ``None`` as Python's own; integers of up to 20 characters as
+        Objects, lists, strings, booleans and ``None`` as Python values; integers of up to 20 characters as
         `int`; every other number as `Number`.
 
     Raises
     ------
     NotJSONError
-        It is not JSON: cut short, followed by something, ``NaN``, or not UTF-8.
+        The text is not JSON: cut short, followed by other data, ``NaN``, or not UTF-8.
     APIResponseValidationError
-        It is JSON, but an object has the same key twice, or it is nested too deeply.
+        The text is nested too deeply.
 
     Examples
     --------
@@ -71,7 +70,7 @@ def parse(text: bytes) -> Any:  # noqa: ANN401 - any JSON value
 
 
 def too_deep() -> APIResponseValidationError:
-    """Give the error for values that are nested beyond what is read."""
+    """Return the error for values that are nested too deeply."""
     return APIResponseValidationError(
         f"the answer nests lists and objects more than {DEEPEST} levels deep; the service's contract has six. "
         "Look at what it sent: nothing was loaded"
@@ -79,7 +78,7 @@ def too_deep() -> APIResponseValidationError:
 
 
 def is_utf8(text: str) -> bool:
-    """Tell whether UTF-8 can carry a string: half a surrogate pair, which JSON can escape, it cannot."""
+    """Return whether UTF-8 can encode a string; a lone surrogate cannot be encoded."""
     if text.isascii():
         return True
     try:
@@ -90,25 +89,25 @@ def is_utf8(text: str) -> bool:
 
 
 def write(value: object, depth: int = 0) -> str:
-    r"""Write a value as canonical JSON text: compact, non-ASCII as it is, keys in the order they have.
+    r"""Return a value as canonical JSON text: compact, non-ASCII characters as they are, keys in their order.
 
     Parameters
     ----------
     value
-        What `parse` gives, or Python's own equivalents: tuples, floats, and datetimes, which become RFC 3339
+        What `parse` returns, or the Python equivalents: tuples, floats, and datetimes, which become RFC 3339
         text (in UTC where they have a zone).
     depth
-        How deep it stands already.
+        The depth at which the value stands.
 
     Returns
     -------
     str
-        The text. Half of a surrogate pair, which UTF-8 cannot carry, is written as its escape.
+        The text. A lone surrogate, which UTF-8 cannot encode, is written as its escape.
 
     Raises
     ------
     APIResponseValidationError
-        The value has no JSON form (``NaN``, a key that is no string, another type), or is nested too deeply.
+        The value has no JSON form (``NaN``, a key that is not a string, another type), or is nested too deeply.
 
     Examples
     --------
@@ -116,7 +115,7 @@ def write(value: object, depth: int = 0) -> str:
     {"b":[1,null],"a":"é\\n"}
     """
     if isinstance(value, str):
-        return _HALF_PAIR.sub(_escape, encode_basestring(value))
+        return _LONE_SURROGATE.sub(_escape, encode_basestring(value))
     if depth > DEEPEST:
         raise too_deep()
     if isinstance(value, Mapping):
@@ -133,16 +132,27 @@ def _scalar(value: object) -> str:
         return value.text
     if isinstance(value, datetime):
         return encode_basestring(stamp(value))
-    if isinstance(value, int) or (isinstance(value, float) and math.isfinite(value)):
-        return repr(value)
+    if isinstance(value, int):
+        return _integer_text(value)
+    if isinstance(value, float) and math.isfinite(value):
+        return float.__repr__(value)
     raise APIResponseValidationError(
         f"a record holds a {type(value).__name__} that has no JSON form; give strings, finite numbers, booleans, "
         "None, lists, dicts and datetimes"
     )
 
 
+def _integer_text(value: int) -> str:
+    try:
+        return int.__repr__(value)
+    except ValueError as error:
+        raise APIResponseValidationError(
+            "a record holds an integer of more than 4,300 digits, which Python does not write. Give it as text"
+        ) from error
+
+
 def stamp(value: datetime) -> str:
-    """Write a time as the service does: RFC 3339, no idle zeros after the point.
+    """Return a time as the service writes it: RFC 3339 without trailing zeros in the fraction.
 
     Examples
     --------
@@ -160,23 +170,11 @@ def stamp(value: datetime) -> str:
 def _key(key: object) -> str:
     if not isinstance(key, str):
         raise APIResponseValidationError(f"a record has the key {key!r:.100}; JSON keys are strings")
-    return _HALF_PAIR.sub(_escape, encode_basestring(key))
+    return _LONE_SURROGATE.sub(_escape, encode_basestring(key))
 
 
 def _escape(match: re.Match[str]) -> str:
     return f"\\u{ord(match[0]):04x}"
-
-
-def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) != len(pairs):
-        names = [key for key, _ in pairs]
-        twice = next(name for name in names if names.count(name) > 1)
-        raise APIResponseValidationError(
-            f"an object in the answer has the key {twice!r:.100} twice, so that its value would be a guess. "
-            "Look at what the service sent: nothing was loaded"
-        )
-    return found
 
 
 def _integer(text: str) -> int | Number:
@@ -188,6 +186,4 @@ def _no_constant(text: str) -> object:
 
 
 _LITERALS: dict[object, str] = {None: "null", True: "true", False: "false"}
-_DECODER = json.JSONDecoder(
-    object_pairs_hook=_object, parse_int=_integer, parse_float=Number, parse_constant=_no_constant
-)
+_DECODER = json.JSONDecoder(parse_int=_integer, parse_float=Number, parse_constant=_no_constant)

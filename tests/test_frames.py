@@ -11,7 +11,8 @@ import pytest
 from qca.managed import Managed
 
 from qoderdata.errors import APIResponseValidationError, DataQualityWarning
-from qoderdata.frame import flatten_deployments, flatten_runs, from_records, records
+from qoderdata.decode import decoder, from_records
+from qoderdata.frames import flatten_deployments, flatten_runs
 from qoderdata.sandbox import Sandbox
 from qoderdata.schema import DEPLOYMENTS, RUNS
 
@@ -76,7 +77,7 @@ def test_empty(flatten: Callable[[Any], pd.DataFrame], schema: Any) -> None:  # 
 def test_dtypes() -> None:
     df = flatten_deployments(RECORDS)
     kinds = {str(dtype) for dtype in df.dtypes}
-    assert kinds == {"str", "Int64", "datetime64[us, UTC]", "object"}
+    assert kinds == {"str", "Int64", "float64", "datetime64[us, UTC]", "object"}
     assert sorted(df.columns[df.dtypes == "object"]) == ["schedule_upcoming_runs_at", "vault_ids"]
     assert df["name"].dtype == pd.StringDtype(na_value=np.nan)
 
@@ -124,7 +125,7 @@ def test_a_warning_shows_ids_as_one_harmless_line() -> None:
 
 def test_many_records_are_read_piece_by_piece(monkeypatch: pytest.MonkeyPatch) -> None:
     """A generator is never held as a whole, and what is odd is still told once, with the right places."""
-    monkeypatch.setattr(records, "_BATCH", 3)
+    monkeypatch.setattr(decoder, "_BATCH", 3)
     given = [{"id": f"dep_{number}", "name": 5 if number % 2 else "x"} for number in range(10)]
     with pytest.warns(DataQualityWarning, match="^5 values of 5 deployments"):
         table = from_records(iter(given), DEPLOYMENTS)

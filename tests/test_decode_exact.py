@@ -12,8 +12,8 @@ import pandas as pd
 import pytest
 
 from qoderdata.errors import APIResponseValidationError, DataQualityWarning
-from qoderdata.frame import flatten_deployments, flatten_runs
-from qoderdata.frame.jsontext import DEEPEST
+from qoderdata.frames import flatten_deployments, flatten_runs
+from qoderdata.decode.jsontext import DEEPEST
 
 MISSING = None
 
@@ -53,18 +53,18 @@ FITTING: list[tuple[dict[str, Any], str, Any, dict[str, Any] | None]] = [
     # Documented values of fields without a column, and null, leave no trace.
     ({"type": "deployment", "agent": {"type": "agent"}}, "agent_id", MISSING, None),
     ({"schedule": None, "paused_reason": None, "agent": None}, "schedule_type", MISSING, None),
-    ({"budget": None, "schedule": {"jitter": None}}, "schedule_type", MISSING, None),
+    ({"owner": None, "schedule": {"jitter": None}}, "schedule_type", MISSING, None),
 ]
 
 #: record without id | extra: fields that no column is for, kept in silence
 UNKNOWN: list[tuple[dict[str, Any], dict[str, Any]]] = [
-    ({"budget": 5}, {"budget": 5}),
+    ({"owner": 5}, {"owner": 5}),
     (
-        {"budget": {"limit": {"usd": 5}, "left": [1, {"a": None}]}},
-        {"budget.limit.usd": 5, "budget.left": [1, {"a": None}]},
+        {"owner": {"limit": {"usd": 5}, "left": [1, {"a": None}]}},
+        {"owner.limit.usd": 5, "owner.left": [1, {"a": None}]},
     ),
-    ({"budget": {"a": None, "b": {}}}, {"budget.b": {}}),
-    ({"budget": {}}, {"budget": {}}),
+    ({"owner": {"a": None, "b": {}}}, {"owner.b": {}}),
+    ({"owner": {}}, {"owner": {}}),
     ({"schedule": {}}, {"schedule": {}}),
     ({"metadata": {"cas_config": {}}}, {"metadata.cas_config": {}}),
     ({"schedule": {"jitter": "5s"}}, {"schedule.jitter": "5s"}),
@@ -188,10 +188,10 @@ def test_extra_is_canonical_and_sorted() -> None:
     ],
 )
 def test_datetimes_are_times(value: datetime) -> None:
-    row, found = flat({"created_at": value, "schedule": {"upcoming_runs_at": [value]}, "budget": {"at": value}})
+    row, found = flat({"created_at": value, "schedule": {"upcoming_runs_at": [value]}, "owner": {"at": value}})
     assert row["created_at"] == pd.Timestamp("2026-06-14T08:58:17.133340Z")
     assert row["schedule_upcoming_runs_at"].tolist() == [datetime(2026, 6, 14, 8, 58, 17, 133340)]  # noqa: DTZ001
-    assert found == {"budget.at": "2026-06-14T08:58:17.13334Z"}
+    assert found == {"owner.at": "2026-06-14T08:58:17.13334Z"}
 
 
 def test_a_datetime_without_zone_is_no_guess() -> None:
@@ -208,7 +208,7 @@ def test_a_datetime_that_has_no_utc_does_not_fit() -> None:
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), {1}, b"x", object(), {1: 2}, {"a": {None: 1}}])
-@pytest.mark.parametrize("key", ["budget", "metadata", "name"])
+@pytest.mark.parametrize("key", ["owner", "metadata", "name"])
 def test_what_has_no_json_form_is_an_error(key: str, value: object) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DataQualityWarning)
@@ -218,7 +218,7 @@ def test_what_has_no_json_form_is_an_error(key: str, value: object) -> None:
             flat({key: value})
 
 
-@pytest.mark.parametrize("key", ["budget", "metadata", "initial_events", "name"])
+@pytest.mark.parametrize("key", ["owner", "metadata", "initial_events", "name"])
 def test_what_is_nested_without_end_is_an_error(key: str) -> None:
     for value in (endless_list(), endless_object()):
         with pytest.raises(APIResponseValidationError, match="levels deep"):
@@ -241,8 +241,8 @@ def test_deep_values_are_kept() -> None:
     value: Any = 1
     for _ in range(DEEPEST - 1):
         value = [value]
-    _, found = flat({"budget": value})
-    assert found == {"budget": value}
+    _, found = flat({"owner": value})
+    assert found == {"owner": value}
 
 
 def test_runs() -> None:

@@ -1,0 +1,317 @@
+"""Pages to one table: which way does a page go, and how do the tables of all pages become one?
+
+`Decoder.read_page` proves that a body is a whole page, `Decoder.to_table` makes its table, and `Decoder.finish` joins
+the tables of all pages and warns of what was odd.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from qoderdata.background import gc_paused
+from qoderdata.decode.exact import Misfit, flatten
+from qoderdata.decode.fast import FastReader, NeedsExactPath
+from qoderdata.decode.jsontext import NotJSONError, is_utf8, parse
+from qoderdata.errors import APIResponseValidationError, DataQualityWarning, warn
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from qoderdata.schema import Schema
+
+Records = Mapping[str, Any] | Iterable[Mapping[str, Any]]
+
+#: As many records go to the exact reader at once.
+_EXACT_RECORDS = 20
+#: Records that are held as Python objects at a time.
+_BATCH = 5_000
+#: Ids that a warning names.
+_NAMED_IDS = 5
+_CURSORS = ("first_id", "last_id", "next_page")
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Page:
+    """One page of a list.
+
+    Parameters
+    ----------
+    has_more
+        Whether more pages follow.
+    first_id, last_id, next_page
+        The cursors of the envelope, ``None`` where it has none.
+    count
+        How many records the page has.
+    content
+        The records: decoded structs with their reader, JSON texts, or Python objects.
+    body
+        The body that the structs were read from.
+    """
+
+    has_more: bool
+    first_id: str | None
+    last_id: str | None
+    next_page: str | None
+    count: int
+    content: tuple[FastReader, Sequence[Any]] | Sequence[Any]
+    body: bytes
+
+
+class _RawPage(msgspec.Struct, gc=False):
+    data: list[msgspec.Raw]
+    has_more: bool
+    first_id: str | None = None
+    last_id: str | None = None
+    next_page: str | None = None
+
+
+_RAW_PAGE = msgspec.json.Decoder(_RawPage)
+
+
+class Decoder:
+    """Decode the pages of one list.
+
+    Parameters
+    ----------
+    schema
+        The columns.
+
+    Examples
+    --------
+    >>> from qoderdata.schema import RUNS
+    >>> decoder = Decoder(RUNS)
+    >>> page = decoder.read_page(b'{"data": [{"id": "drun_1", "duration_ms": 5}], "has_more": false}')
+    >>> page.has_more
+    False
+    >>> decoder.finish([decoder.to_table(page)]).select(["id", "duration_ms"]).to_pylist()
+    [{'id': 'drun_1', 'duration_ms': 5}]
+    """
+
+    def __init__(self, schema: Schema) -> None:
+        self.schema = schema
+        self._reader = FastReader(schema)
+        self._misfits: list[Misfit] = []
+
+    def read_page(self, body: bytes) -> Page:
+        """Read a page; its envelope is known then, and its JSON is proved whole.
+
+        Parameters
+        ----------
+        body
+            The body of a response.
+
+        Returns
+        -------
+        Page
+            The page.
+
+        Raises
+        ------
+        NotJSONError
+            The body is cut short or is not JSON.
+        APIResponseValidationError
+            The body is JSON, but not the envelope of the contract.
+        """
+        with gc_paused:
+            try:
+                body.decode()
+            except UnicodeDecodeError as error:
+                raise NotJSONError("the answer is not valid JSON: it is not UTF-8") from error
+            reader = self._reader
+            try:
+                found = reader.page.decode(body)
+                content: Any = (reader, found.data)
+            except (msgspec.MsgspecError, RecursionError):
+                try:
+                    found = _RAW_PAGE.decode(body)
+                    content = found.data
+                except (msgspec.MsgspecError, RecursionError):
+                    return _exact_page(body)
+            cursors = (found.first_id, found.last_id, found.next_page)
+            return Page(found.has_more, *cursors, len(found.data), content, body)
+
+    def to_table(self, page: Page) -> pa.Table:
+        """Return the table of a page.
+
+        Parameters
+        ----------
+        page
+            A page that `read_page` returned.
+
+        Returns
+        -------
+        pyarrow.Table
+            One row per record, in the page's order; columns of ``schema.arrow``.
+
+        Raises
+        ------
+        APIResponseValidationError
+            A record is not an object or has no id.
+        """
+        with gc_paused:
+            content: Any = page.content
+            if isinstance(content, tuple):
+                reader, records = content
+                try:
+                    return reader.table(records)
+                except NeedsExactPath:
+                    content = _RAW_PAGE.decode(page.body).data
+            if content and isinstance(content[0], msgspec.Raw):
+                tables = list(self._split(content, 0))
+            else:
+                tables = [self._exact(content, 0)]
+            return pa.concat_tables(tables).unify_dictionaries()
+
+    def _split(self, raws: Sequence[msgspec.Raw], first: int) -> Iterable[pa.Table]:
+        """Halve records until few are left that only the exact reader can read."""
+        text = b"[%b]" % b",".join(raws)
+        try:
+            yield self._reader.table(self._reader.records.decode(text))
+        except (NeedsExactPath, msgspec.MsgspecError, RecursionError):
+            if len(raws) <= _EXACT_RECORDS:
+                yield self._exact(parse(text), first)
+                return
+            middle = len(raws) // 2
+            yield from self._split(raws[:middle], first)
+            yield from self._split(raws[middle:], first + middle)
+
+    def _exact(self, records: Sequence[object], first: int) -> pa.Table:
+        result = flatten(records, self.schema, first=first)
+        self._misfits += result.misfits
+        self._reader = self._reader.learn(result.unknown)
+        return result.table
+
+    scan, decode = read_page, to_table  # old names, until all callers use the new ones
+
+    def finish(self, tables: Sequence[pa.Table]) -> pa.Table:
+        """Join the tables of all pages, in the order given, and warn of what was odd.
+
+        Parameters
+        ----------
+        tables
+            The tables that `to_table` returned, in the order of the pages.
+
+        Returns
+        -------
+        pyarrow.Table
+            One row per id. Where an id came more than once, the last record is kept, at its place.
+
+        Warns
+        -----
+        DataQualityWarning
+            Once for all values that did not fit their columns, once for all ids that came more than once.
+        """
+        return join_tables(tables, self._misfits, self.schema)
+
+
+def from_records(records: Records, schema: Schema) -> pa.Table:
+    """Flatten records to a table.
+
+    Parameters
+    ----------
+    records
+        Records (any iterable, read once), or one envelope: a mapping with the list ``data``.
+    schema
+        The columns.
+
+    Returns
+    -------
+    pyarrow.Table
+        One row per id, columns of ``schema.arrow``.
+
+    Raises
+    ------
+    APIResponseValidationError
+        A record is not an object or has no id, or an envelope's ``data`` is not a list.
+    TypeError
+        ``records`` is neither.
+    """
+    tables: list[pa.Table] = []
+    misfits: list[Misfit] = []
+    remaining = iter(_record_list(records))
+    for first in itertools.count(step=_BATCH):
+        batch = list(itertools.islice(remaining, _BATCH))
+        if not batch:
+            break
+        result = flatten(batch, schema, first=first)
+        tables.append(result.table)
+        misfits += result.misfits
+    return join_tables(tables, misfits, schema)
+
+
+def join_tables(tables: Sequence[pa.Table], misfits: Sequence[Misfit], schema: Schema) -> pa.Table:
+    """Join tables, keep the last record of each id, and warn of misfits and repeated ids."""
+    table = pa.concat_tables([schema.arrow.empty_table(), *tables]).unify_dictionaries()
+    if misfits:
+        ids = list(dict.fromkeys(misfit.id for misfit in misfits))
+        paths = Counter(misfit.path for misfit in misfits)
+        warn(
+            f"{len(misfits)} values of {len(ids)} {schema.name} do not fit their columns, which are missing there; "
+            f"the values are in 'extra' ({_few([f'{path}: {count}' for path, count in paths.most_common()])}). "
+            f"First ids: {_few(ids)}",
+            DataQualityWarning,
+        )
+    ids = table["id"]
+    if len(pc.unique(ids)) == len(ids):
+        return table
+    names = [str(name) for name in ids.to_pylist()]
+    last = {name: index for index, name in enumerate(names)}
+    repeated = [name for name, count in Counter(names).items() if count > 1]
+    warn(
+        f"{len(repeated)} {schema.name} came more than once; the later record of each is kept. "
+        f"First ids: {_few(repeated)}",
+        DataQualityWarning,
+    )
+    return table.take(np.sort(np.fromiter(last.values(), dtype=np.int64)))
+
+
+def _few(names: Sequence[str]) -> str:
+    shown = ", ".join(ascii(name)[1:-1][:80] for name in names[:_NAMED_IDS])
+    return shown + (", …" if len(names) > _NAMED_IDS else "")
+
+
+def _record_list(records: Records) -> Iterable[object]:
+    if isinstance(records, Mapping):
+        if "data" not in records:
+            raise TypeError(
+                "records is a mapping without 'data', so it is no envelope; for a single record, give a list of it"
+            )
+        if not isinstance(records["data"], list | tuple):
+            raise APIResponseValidationError("the envelope's data is not a list of records; nothing was flattened")
+        return list(records["data"])
+    if isinstance(records, str | bytes) or not isinstance(records, Iterable):
+        raise TypeError(
+            f"records is a {type(records).__name__}; give an iterable of dicts, or an envelope (with 'data')"
+        )
+    return records
+
+
+def _exact_page(body: bytes) -> Page:
+    """Read a page with the exact reader alone."""
+    envelope = parse(body)
+    if not isinstance(envelope, dict):
+        raise _not_a_page("is not an object")
+    if not isinstance(envelope.get("data"), list):
+        raise _not_a_page("has no list data")
+    if not isinstance(envelope.get("has_more"), bool):
+        raise _not_a_page("has no has_more that is true or false")
+    cursors = [envelope.get(name) for name in _CURSORS]
+    if not all(cursor is None or (isinstance(cursor, str) and is_utf8(cursor)) for cursor in cursors):
+        raise _not_a_page("has a cursor that is not text")
+    return Page(envelope["has_more"], *cursors, len(envelope["data"]), envelope["data"], body)
+
+
+def _not_a_page(what: str) -> APIResponseValidationError:
+    return APIResponseValidationError(
+        f"the answer {what}, so that it is not a page of a list. Check that the base URL is the service's; "
+        "nothing was loaded"
+    )

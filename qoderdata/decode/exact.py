@@ -1,0 +1,275 @@
+"""Records to a table, one value at a time: which value fits a column, and where does every other value go?
+
+This reader takes any record and loses nothing. A value goes to its column, or to ``extra`` under its dotted path.
+"""
+
+from __future__ import annotations
+
+import calendar
+import math
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pyarrow as pa
+
+from qoderdata.decode.jsontext import DEEPEST, Number, is_utf8, too_deep, write
+from qoderdata.errors import APIResponseValidationError
+from qoderdata.schema import EXTRA, Branch, Column, Kind, Schema
+
+#: Returned for a value that does not fit; ``None`` means missing, which fits.
+MISFIT = object()
+#: The service's zero time, in microseconds since 1970; it means that nothing happened yet.
+ZERO_TIME = -62135596800000000
+_INT64_MIN, _INT64_MAX = -(2**63), 2**63 - 1
+_TIME = re.compile(r"(\d{4})-(\d\d)-(\d\d)T(\d\d):(\d\d):(\d\d)(?:\.(\d+))?(?:Z|([+-])(\d\d):(\d\d))", re.ASCII)
+_DECIMAL = re.compile(r"-?[0-9]{1,15}(\.[0-9]{1,15})?")
+
+Path = tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Misfit:
+    """A value that does not fit its column: the record's id, and the value's path."""
+
+    id: str
+    path: str
+
+
+@dataclass(frozen=True, slots=True)
+class ExactResult:
+    """A table, the misfits in it, and the paths of fields that have no column."""
+
+    table: pa.Table
+    misfits: list[Misfit]
+    unknown: set[Path]
+
+
+def flatten(records: Sequence[object], schema: Schema, *, first: int = 0) -> ExactResult:
+    """Flatten records to a table.
+
+    Parameters
+    ----------
+    records
+        JSON objects, as `qoderdata.decode.jsontext.parse` returns them, or as Python values.
+    schema
+        The columns.
+    first
+        The index of the first record in the whole answer, for messages.
+
+    Returns
+    -------
+    ExactResult
+        A table of ``schema.arrow`` with one row per record, in the same order.
+
+    Raises
+    ------
+    APIResponseValidationError
+        A record is not an object, or has no ``id``.
+    """
+    rows: dict[str, list[object]] = {name: [] for name in schema.names}
+    misfits: list[Misfit] = []
+    unknown: set[Path] = set()
+    for index, record in enumerate(records, start=first):
+        if not isinstance(record, Mapping):
+            raise APIResponseValidationError(
+                f"record {index} of the answer is not an object. Look at what was sent: nothing was loaded"
+            )
+        row = Row(unknown)
+        row.walk(record, schema.tree)
+        if row.columns.get("id") is None:
+            raise APIResponseValidationError(
+                f"record {index} of the answer has no id that is text. Look at what was sent: nothing was loaded"
+            )
+        if row.extra:
+            row.columns[EXTRA] = write(dict(sorted(row.extra.items())))
+        for name, values in rows.items():
+            values.append(row.columns.get(name))
+        misfits += [Misfit(row.columns["id"], path) for path in row.misfits]
+    arrays = [to_array(rows[part.name], part.type) for part in schema.arrow]
+    return ExactResult(pa.Table.from_arrays(arrays, schema=schema.arrow), misfits, unknown)
+
+
+def to_array(values: Sequence[object], kind: pa.DataType) -> Any:  # noqa: ANN401 - an Arrow array
+    """Return values as an Arrow array, dictionary-encoded where its type is."""
+    if pa.types.is_dictionary(kind):
+        return pa.array(values, pa.large_string()).dictionary_encode()
+    return pa.array(values, kind)
+
+
+class Row:
+    """The values of one record: by column, the rest by dotted path, and the paths of misfits."""
+
+    __slots__ = ("columns", "extra", "misfits", "unknown")
+
+    def __init__(self, unknown: set[Path]) -> None:
+        self.columns: dict[str, Any] = {}
+        self.extra: dict[str, object] = {}
+        self.misfits: list[str] = []
+        self.unknown = unknown
+
+    def walk(self, value: Mapping[str, object], branch: Branch, above: Path = ()) -> None:
+        """Take all keys of an object."""
+        own: dict[str, object] = {}
+        for key, item in value.items():
+            known = branch.keys.get(key)
+            if known is None and branch.rest is not None:
+                own[key] = item
+                continue
+            if known is None:
+                self.unknown.add((*above, key))
+            rest = None if item is None else self._take(item, known, (*above, key))
+            if rest is not None and branch.rest is not None:
+                own[key] = rest
+            else:
+                keep(rest, dotted((*above, key)), self.extra)
+        if branch.rest is not None:
+            self.columns[branch.rest.name] = write(own)
+
+    def _take(self, item: object, known: Branch | Column | str | None, path: Path) -> object:
+        """Take one value; return the part of an object that its column does not hold."""
+        if isinstance(known, Column):
+            rest = None
+            if known.kind is Kind.TEXT_OR_ID and isinstance(item, Mapping) and isinstance(item.get("id"), str):
+                rest = {key: inner for key, inner in item.items() if key != "id"}
+                item, path = item["id"], (*path, "id")
+            fitted = fit(item, known.kind)
+            if fitted is not MISFIT:
+                self.columns[known.name] = fitted
+                return rest or None
+            self.misfits.append(dotted(path))
+            if rest:
+                keep(rest, dotted(path[:-1]), self.extra)
+        elif isinstance(known, str):
+            if isinstance(item, str) and item == known:
+                return None
+        elif known is not None and not isinstance(item, Mapping):
+            self.misfits.append(dotted(path))
+        elif known is not None and isinstance(item, Mapping) and (item or known.rest is not None):
+            self.walk(item, known, path)
+            return None
+        keep(item, dotted(path), self.extra)
+        return None
+
+
+def dotted(path: Iterable[str]) -> str:
+    r"""Return keys as one path; a dot or backslash in a key is escaped, so that no two paths are the same.
+
+    Examples
+    --------
+    >>> print(dotted(["budget", "v1.limit"]))
+    budget.v1\.limit
+    """
+    return ".".join(map(_escaped, path))
+
+
+def keep(value: object, path: str, extra: dict[str, object], *, depth: int = 0) -> None:
+    """Put a value into `extra`, an object leaf by leaf; ``null`` leaves no trace."""
+    if depth > DEEPEST:
+        raise too_deep()
+    if isinstance(value, Mapping) and value:
+        for key, item in value.items():
+            keep(item, f"{path}.{_escaped(key)}", extra, depth=depth + 1)
+    elif value is not None:
+        extra[path] = value
+
+
+def _escaped(key: object) -> str:
+    if not isinstance(key, str):
+        raise APIResponseValidationError(f"a record has a key of type {type(key).__name__}; JSON keys are strings")
+    return key.replace("\\", "\\\\").replace(".", "\\.") if "." in key or "\\" in key else key
+
+
+def fit(value: object, kind: Kind) -> object:
+    """Return the column's value for a JSON value: ``None`` for missing, `MISFIT` where it does not fit."""
+    return _FIT[kind](value)
+
+
+def _text(value: object) -> object:
+    return value if isinstance(value, str) and is_utf8(value) else MISFIT
+
+
+def _integer(value: object) -> object:
+    """Fit an integer of 64 bits; ``-0`` is 0, and ``1.0`` is not an integer."""
+    if isinstance(value, Number) and value.text == "-0":
+        return 0
+    if not isinstance(value, int) or isinstance(value, bool):
+        return MISFIT
+    return int(value) if _INT64_MIN <= value <= _INT64_MAX else MISFIT
+
+
+def _number(value: object) -> object:
+    """Fit a finite number, or a decimal number as text, to the nearest 64-bit float."""
+    if isinstance(value, Number):
+        value = value.text
+    elif isinstance(value, bool) or (isinstance(value, str) and not _DECIMAL.fullmatch(value)):
+        return MISFIT
+    if not isinstance(value, int | float | str):
+        return MISFIT
+    try:
+        number = float(value)
+    except (OverflowError, ValueError):
+        return MISFIT
+    return number + 0.0 if math.isfinite(number) else MISFIT
+
+
+def _time(value: object) -> object:
+    """Fit a time: microseconds since 1970 in UTC, later digits cut; ``None`` for the zero time."""
+    micros = _datetime(value) if isinstance(value, datetime) else _time_text(value)
+    return None if micros == ZERO_TIME else micros
+
+
+def _datetime(value: datetime) -> object:
+    if value.tzinfo is None:
+        # `pandas.NaT` is a datetime too, and the only one that is not equal to itself.
+        return MISFIT if value == value else None  # noqa: PLR0124
+    try:
+        return calendar.timegm(value.utctimetuple()) * 1_000_000 + value.microsecond
+    except OverflowError:
+        return MISFIT
+
+
+def _time_text(value: object) -> object:
+    found = _TIME.fullmatch(value) if isinstance(value, str) else None
+    if found is None:
+        return MISFIT
+    *parts, fraction, sign, hours, minutes = found.groups()
+    try:
+        time = datetime(*map(int, parts), int((fraction or "")[:6].ljust(6, "0")), tzinfo=UTC)  # type: ignore[misc,arg-type]
+        if sign is not None:
+            if int(hours) > 23 or int(minutes) > 59:  # noqa: PLR2004 - hours of a day, minutes of an hour
+                return MISFIT
+            offset = timedelta(hours=int(hours), minutes=int(minutes))
+            time = time - offset if sign == "+" else time + offset
+    except (ValueError, OverflowError):
+        return MISFIT
+    return calendar.timegm(time.utctimetuple()) * 1_000_000 + time.microsecond
+
+
+def _list_of(fit_item: Callable[[object], object]) -> Callable[[object], object]:
+    def fit_list(value: object) -> object:
+        """Fit a list of which every element fits and is not missing."""
+        if not isinstance(value, list | tuple):
+            return MISFIT
+        fitted = [fit_item(item) for item in value]
+        return MISFIT if any(item is MISFIT or item is None for item in fitted) else fitted
+
+    return fit_list
+
+
+def _json_list(value: object) -> object:
+    return write(value) if isinstance(value, list | tuple) else MISFIT
+
+
+_FIT: dict[Kind, Callable[[object], object]] = {
+    Kind.TEXT: _text,
+    Kind.TEXT_OR_ID: _text,
+    Kind.INTEGER: _integer,
+    Kind.NUMBER: _number,
+    Kind.TIME: _time,
+    Kind.TEXTS: _list_of(_text),
+    Kind.TIMES: _list_of(_time),
+    Kind.JSON_LIST: _json_list,
+}

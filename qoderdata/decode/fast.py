@@ -1,0 +1,347 @@
+"""A page that keeps to the contract to a table, many records at a time.
+
+msgspec reads typed structs that are made from the schema; a field that they do not have, or a value of another type,
+is an error there. `NeedsExactPath` then sends the records to `qoderdata.decode.exact`, which defines what is right.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
+
+import msgspec
+import numpy as np
+import orjson
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from qoderdata.decode.exact import MISFIT, ZERO_TIME, Path, Row, dotted, fit, keep, to_array
+from qoderdata.decode.jsontext import parse, write
+from qoderdata.schema import EXTRA, Branch, Column, Kind, Schema
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping, Sequence
+
+NULL = msgspec.Raw(b"null")
+#: The most unknown fields that a reader learns, so that no answer makes it grow without end.
+MAX_LEARNED = 64
+
+_MAX_SHARED = 1_000
+_PLAIN_NAME = re.compile(r"[A-Za-z0-9_]+")
+_ENCODER = msgspec.json.Encoder()
+_UTC = pa.timestamp("us", tz="UTC")
+_MICROSECOND = 26
+_TIME_PATTERN = r"^\d{4}-\d\d-\d\dT([01]\d|2[0-3]):[0-5]\d:[0-5]\d(\.\d+)?Z$"
+#: The type that msgspec reads for each kind; JSON text stays as it is.
+_TYPES: dict[Kind, Any] = {
+    Kind.TEXT: str | None,
+    Kind.TEXT_OR_ID: msgspec.Raw,
+    Kind.INTEGER: int | None,
+    Kind.NUMBER: float | str | None,
+    Kind.TIME: str | None,
+    Kind.TEXTS: list[str] | None,
+    Kind.TIMES: list[str] | None,
+    Kind.JSON_LIST: msgspec.Raw,
+}
+
+
+class NeedsExactPath(Exception):  # noqa: N818 - not an error: the exact reader takes over
+    """The records may hold a value that only the exact reader can judge."""
+
+
+@dataclass(frozen=True)
+class _Level:
+    """One JSON object: its struct, and for each field of the struct its path and what is known of it."""
+
+    struct: type[msgspec.Struct]
+    fields: list[tuple[Path, Branch | Column | str | None]]
+    nested: dict[Path, _Level]
+    nested_decoders: dict[Path, msgspec.json.Decoder[Any]]
+    empty: msgspec.Struct
+
+
+@dataclass
+class _Found:
+    """The values of many records: by column, the texts of times, and the JSON texts of learned fields by path."""
+
+    count: int
+    columns: dict[str, Any] = field(default_factory=dict)
+    times: dict[str, Sequence[str | None]] = field(default_factory=dict)
+    learned: dict[Path, Sequence[msgspec.Raw]] = field(default_factory=dict)
+
+
+class FastReader:
+    """Read records of one schema.
+
+    Parameters
+    ----------
+    schema
+        The columns.
+    learned
+        Paths of fields that have no column but are expected; their values go to ``extra``.
+
+    Attributes
+    ----------
+    records : msgspec.json.Decoder
+        Decodes a list of records.
+    page : msgspec.json.Decoder
+        Decodes a page with its envelope.
+    """
+
+    def __init__(self, schema: Schema, learned: Iterable[Path] = ()) -> None:
+        self.schema = schema
+        self.learned = frozenset(learned)
+        self._root = self._level(schema.tree, ())
+        self.records: msgspec.json.Decoder[list[Any]] = msgspec.json.Decoder(list[self._root.struct])  # type: ignore[name-defined]
+        envelope: list[tuple[str, Any] | tuple[str, Any, Any]] = [
+            ("data", list[self._root.struct]),  # type: ignore[name-defined]
+            ("has_more", bool),
+            *((name, str | None, None) for name in ("first_id", "last_id", "next_page")),
+        ]
+        self.page: msgspec.json.Decoder[Any] = msgspec.json.Decoder(
+            msgspec.defstruct("Envelope", envelope, gc=False)
+        )
+        self._shared: dict[bytes, dict[str, Any]] = {}
+
+    def learn(self, unknown: Iterable[Path]) -> FastReader:
+        """Return a reader that also expects these fields, as far as there is room for them."""
+        new = sorted(path for path in set(unknown) - self.learned if all(map(_PLAIN_NAME.fullmatch, path)))
+        new = new[: MAX_LEARNED - len(self.learned)]
+        return FastReader(self.schema, self.learned.union(new)) if new else self
+
+    def table(self, records: Sequence[Any]) -> pa.Table:
+        """Return a table with one row per record.
+
+        Parameters
+        ----------
+        records
+            Structs, as `records` and `page` decode them.
+
+        Returns
+        -------
+        pyarrow.Table
+            Columns of ``schema.arrow``.
+
+        Raises
+        ------
+        NeedsExactPath
+            A value may not fit its column.
+        """
+        found = _Found(len(records))
+        try:
+            self._read(records, self._root, found)
+            found.columns |= _times(found.times)
+            found.columns[EXTRA] = _extra(found)
+            columns = [
+                found.columns[part.name] if part.name in found.columns else pa.nulls(found.count, part.type)
+                for part in self.schema.arrow
+            ]
+            return pa.Table.from_arrays(columns, schema=self.schema.arrow)
+        except (pa.ArrowInvalid, OverflowError, msgspec.MsgspecError, RecursionError) as error:
+            raise NeedsExactPath(str(error)) from error
+
+    def _level(self, branch: Branch, above: Path) -> _Level:
+        parts: list[tuple[str, Any, Any]] = []
+        fields: list[tuple[Path, Branch | Column | str | None]] = []
+        nested: dict[Path, _Level] = {}
+        decoders: dict[Path, msgspec.json.Decoder[Any]] = {}
+        learned = {path[-1]: None for path in sorted(self.learned) if path[:-1] == above}
+        for key, known in {**branch.keys, **learned}.items():
+            path, default = (*above, key), None
+            if isinstance(known, str):
+                kind: Any = Literal[known] | None  # type: ignore[valid-type]
+            elif isinstance(known, Column) and key == "id" and not above:
+                kind, default = str, msgspec.NODEFAULT
+            elif isinstance(known, Column):
+                kind = _TYPES[known.kind]
+            elif known is None or (known.rest is not None and known.rest.kind is Kind.SHARED_OBJECT):
+                kind = msgspec.Raw
+            else:
+                kind, nested[path] = dict[str, msgspec.Raw] | None, self._level(known, path)
+                if known.rest is None:
+                    kind = nested[path].struct | None
+                elif above:
+                    raise TypeError("only a top-level object can keep other keys")
+                else:
+                    for inner in nested[path].nested:
+                        struct = nested[path].nested[inner].struct
+                        decoders[inner] = msgspec.json.Decoder(list[struct | None])  # type: ignore[valid-type]
+            parts.append((f"field{len(parts)}", kind, NULL if kind is msgspec.Raw else default))
+            fields.append((path, known))
+        names = {part[0]: path[-1] for part, (path, _) in zip(parts, fields, strict=True)}
+        struct = msgspec.defstruct(
+            "Record", parts, rename=names, forbid_unknown_fields=True, gc=False, kw_only=True
+        )
+        empty = struct() if above else None
+        return _Level(struct, fields, nested, decoders, empty)  # type: ignore[arg-type]
+
+    def _read(self, objects: Sequence[Any], level: _Level, found: _Found) -> None:
+        """Read all fields of many objects of one level."""
+        rows = list(zip(*map(msgspec.structs.astuple, objects), strict=True)) or [()] * len(level.fields)
+        for (path, known), values in zip(level.fields, rows, strict=True):
+            if known is None:
+                found.learned[path] = values
+            elif isinstance(known, Column):
+                self._read_column(known, values, found)
+            elif isinstance(known, Branch) and known.rest is None:
+                self._read(_present(values, level.nested[path]), level.nested[path], found)
+            elif isinstance(known, Branch) and known.rest is not None:
+                if known.rest.kind is Kind.SHARED_OBJECT:
+                    found.columns |= self._read_shared(values, known, path)
+                else:
+                    self._read_open(values, known.rest, level, path, found)
+
+    def _read_column(self, column: Column, values: Sequence[Any], found: _Found) -> None:
+        if column.kind is Kind.TIME:
+            found.times[column.name] = values
+        elif column.kind is Kind.TIMES:
+            found.columns[column.name] = _time_lists(values)
+        elif column.kind is Kind.JSON_LIST:
+            found.columns[column.name] = _json_column(values, first=b"[")
+        elif column.kind is Kind.TEXT_OR_ID:
+            texts = msgspec.json.decode(_joined(values), type=list[str | None])
+            found.columns[column.name] = pa.array(texts, pa.large_string())
+        elif column.kind is Kind.NUMBER:
+            fitted = [None if value is None else fit(value, Kind.NUMBER) for value in values]
+            if MISFIT in fitted:
+                raise NeedsExactPath("a text is not a decimal number")
+            found.columns[column.name] = pa.array(fitted, pa.float64())
+        else:
+            found.columns[column.name] = pa.array(values, column.kind.arrow)
+
+    def _read_open(
+        self, values: Sequence[dict[str, msgspec.Raw] | None], rest: Column, level: _Level, path: Path, found: _Found
+    ) -> None:
+        """Read an object of which some keys have columns, and the others are JSON text."""
+        inner, values = level.nested[path], [None if own is None else dict(own) for own in values]
+        for inner_path, inner_level in inner.nested.items():
+            raws = [NULL if own is None else own.pop(inner_path[-1], NULL) for own in values]
+            objects = level.nested_decoders[inner_path].decode(_joined(raws))
+            self._read(_present(objects, inner_level), inner_level, found)
+        found.columns[rest.name] = _json_column([_ENCODER.encode(own) for own in values], first=b"{")
+
+    def _read_shared(self, raws: Sequence[msgspec.Raw], branch: Branch, path: Path) -> dict[str, Any]:
+        """Read an object that many records share: each distinct text once."""
+        texts = list(map(bytes, raws))
+        distinct = {text: index for index, text in enumerate(dict.fromkeys(texts))}
+        if len(self._shared) > _MAX_SHARED:
+            self._shared.clear()
+        rows = [self._shared.get(text) or self._shared_row(text, branch, path) for text in distinct]
+        index = pa.array([distinct[text] for text in texts], pa.int32())
+        kinds = {column.name: column.kind.arrow for column in _columns(branch)}
+        return {name: to_array([row.get(name) for row in rows], kind).take(index) for name, kind in kinds.items()}
+
+    def _shared_row(self, text: bytes, branch: Branch, path: Path) -> dict[str, Any]:
+        value = parse(text)
+        row = Row(set())
+        if isinstance(value, dict):
+            row.walk(value, branch, path)
+        elif value is not None:
+            raise NeedsExactPath("a shared object is of another type")
+        if row.extra or row.misfits:
+            raise NeedsExactPath("a value in a shared object does not fit")
+        self._shared[text] = row.columns
+        return row.columns
+
+
+def _columns(branch: Branch) -> list[Column]:
+    """Return all columns of an object, and of the objects in it."""
+    found = [] if branch.rest is None else [branch.rest]
+    for known in branch.keys.values():
+        if isinstance(known, Branch):
+            found += _columns(known)
+        elif isinstance(known, Column):
+            found.append(known)
+    return found
+
+
+def _present(values: Sequence[Any], level: _Level) -> list[Any]:
+    """Replace absent objects by empty ones; an object that is really empty needs the exact path."""
+    if level.empty in values:
+        raise NeedsExactPath("an object may be empty, which leaves a trace")
+    return [level.empty if value is None else value for value in values]
+
+
+def _joined(texts: Iterable[bytes | msgspec.Raw]) -> bytes:
+    return b"[%b]" % b",".join(texts)
+
+
+def _json_column(texts: Sequence[bytes | msgspec.Raw], *, first: bytes) -> Any:  # noqa: ANN401 - an Arrow array
+    """Return JSON texts in canonical form; ``null`` is missing, and all others begin with `first`."""
+    if not _is_canonical(_joined(texts)):
+        texts = [_canonical(bytes(text)) for text in texts]
+    data = b"".join(texts)
+    offsets = np.zeros(len(texts) + 1, np.int64)
+    np.cumsum(np.fromiter(map(len, texts), np.int64, len(texts)), out=offsets[1:])
+    starts = np.frombuffer(data, np.uint8)[offsets[:-1]]
+    valid = starts != ord("n")
+    if not (starts[valid] == ord(first)).all():
+        raise NeedsExactPath("JSON text is of another type")
+    validity = pa.py_buffer(np.packbits(valid, bitorder="little").tobytes())
+    buffers = [validity, pa.py_buffer(offsets.tobytes()), pa.py_buffer(data)]
+    return pa.Array.from_buffers(pa.large_string(), len(texts), buffers)
+
+
+def _is_canonical(text: bytes) -> bool:
+    """Return whether JSON text is exactly as this package writes it."""
+    try:
+        return orjson.dumps(orjson.loads(text)) == text
+    except (orjson.JSONDecodeError, TypeError):  # orjson raises the latter for text that is nested too deeply
+        return False
+
+
+def _canonical(text: bytes) -> bytes:
+    return text if _is_canonical(text) else write(parse(text)).encode()
+
+
+def _times(texts: Mapping[str, Sequence[str | None]]) -> dict[str, Any]:
+    """Return time columns: digits after the microsecond are cut, the zero time is missing."""
+    joined = pa.array([text for values in texts.values() for text in values], pa.large_string())
+    if not pc.all(pc.match_substring_regex(joined, _TIME_PATTERN), min_count=0).as_py():
+        raise NeedsExactPath("a time is not as the service writes it")
+    cut = pc.utf8_slice_codeunits(pc.utf8_rtrim(joined, "Z"), 0, _MICROSECOND)
+    times = cut.cast(pa.timestamp("us")).view(_UTC)
+    micros = times.view(pa.int64())
+    earliest = pc.min(micros).as_py()
+    if earliest is not None and earliest < ZERO_TIME:
+        raise NeedsExactPath("a time is before the year 1")
+    if earliest == ZERO_TIME:
+        times = pc.if_else(pc.equal(micros, ZERO_TIME), pa.scalar(None, _UTC), times)
+    found, start = {}, 0
+    for name, values in texts.items():
+        found[name] = times.slice(start, len(values))
+        start += len(values)
+    return found
+
+
+def _time_lists(lists: Sequence[list[str] | None]) -> Any:  # noqa: ANN401 - an Arrow array
+    texts = pa.array(lists, pa.list_(pa.large_string()))
+    times = _times({"": [text for items in lists if items is not None for text in items]})[""]
+    if times.null_count:
+        raise NeedsExactPath("a list holds the zero time")
+    return pa.ListArray.from_arrays(texts.offsets, times, mask=texts.is_null())
+
+
+def _extra(found: _Found) -> Any:  # noqa: ANN401 - an Arrow array
+    """Return the learned fields of each record as JSON text."""
+    if not found.learned or not found.count:
+        return pa.nulls(found.count, pa.large_string())
+    paths = sorted(found.learned)
+    raws = [raw for path in paths for raw in found.learned[path]]
+    text = _joined(raws)
+    is_canonical = _is_canonical(text)
+    values = orjson.loads(text) if is_canonical else [parse(bytes(raw)) for raw in raws]
+    encode: Callable[[Any], bytes] = orjson.dumps if is_canonical else lambda extra: write(extra).encode()
+    names = [dotted(path) for path in paths]
+    columns = [values[start : start + found.count] for start in range(0, len(values), found.count)]
+    texts: list[bytes | None] = []
+    for row in zip(*columns, strict=True):
+        extra: dict[str, object] = {}
+        for name, value in zip(names, row, strict=True):
+            if isinstance(value, dict):
+                keep(value, name, extra)
+            elif value is not None:
+                extra[name] = value
+        texts.append(encode(dict(sorted(extra.items()))) if extra else None)
+    return pa.array(texts, pa.large_string())

@@ -1,0 +1,431 @@
+"""Whole lists as frames, from the service or the cache: deployments, agents, environments."""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import logging
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from qoderdata import cache
+from qoderdata.background import gc_paused
+from qoderdata.client import Client
+from qoderdata.errors import APIError, CacheError
+from qoderdata.files import Folder
+from qoderdata.formatting import format_duration
+from qoderdata.load._answers import QUERIES, answer_name
+from qoderdata.load.pull import Pull
+from qoderdata.parsing import Instant, Span, parse_instant, parse_span
+from qoderdata.schema import AGENTS, DEPLOYMENTS, ENVIRONMENTS, Schema
+from qoderdata.settings import resolve_cache_dir
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import pandas as pd
+
+_logger = logging.getLogger("qoderdata")
+
+_STATUSES = ("active", "paused")
+
+
+@dataclass(frozen=True, slots=True)
+class _List:
+    """One list of the service."""
+
+    schema: Schema
+    path: str
+    cursor_param: str = "page"
+
+
+@dataclass(frozen=True, slots=True)
+class _Filters:
+    """The filters of a call: for the service, and applied again here, since an edition may ignore them."""
+
+    status: str | None = None
+    agent_id: str | None = None
+    include_archived: bool = False
+    created_since: pd.Timestamp | None = None
+    created_until: pd.Timestamp | None = None
+
+    def params(self) -> dict[str, str]:
+        asked = {
+            "status": self.status,
+            "agent_id": self.agent_id,
+            "include_archived": "true" if self.include_archived else None,
+            "created_at[gte]": _wire_time(self.created_since),
+            "created_at[lte]": _wire_time(self.created_until),
+        }
+        return {name: value for name, value in asked.items() if value is not None}
+
+    def apply(self, table: pa.Table) -> pa.Table:
+        """Return the rows that pass the filters."""
+        created = table["created_at"]
+        conditions = []
+        if self.status is not None:
+            conditions.append(pc.equal(table["status"], pa.scalar(self.status)))
+        if self.agent_id is not None:
+            conditions.append(pc.equal(table["agent_id"], pa.scalar(self.agent_id)))
+        if not self.include_archived:
+            conditions.append(pc.is_null(table["archived_at"]))
+        if self.created_since is not None:
+            conditions.append(pc.greater_equal(created, pa.scalar(self.created_since, created.type)))
+        if self.created_until is not None:
+            conditions.append(pc.less(created, pa.scalar(self.created_until, created.type)))
+        if not conditions:
+            return table
+        wanted = functools.reduce(pc.and_, conditions)
+        return table if pc.all(wanted, skip_nulls=False).as_py() else table.filter(wanted)
+
+    def is_past(self, table: pa.Table) -> bool:
+        """Return whether all records of a page, and so all that follow, are older than asked for."""
+        if self.created_since is None:
+            return False
+        newest = pc.max(table["created_at"]).as_py()
+        return newest is not None and newest < self.created_since
+
+
+def load_deployments(
+    *,
+    status: str | None = None,
+    agent_id: str | None = None,
+    include_archived: bool = False,
+    created_since: Instant | None = None,
+    created_until: Instant | None = None,
+    client: Client | None = None,
+    cache_dir: str | Path | None = None,
+    max_age: Span = "15min",
+    refresh: bool = False,
+    offline: bool = False,
+    progress: bool | None = None,
+) -> pd.DataFrame:
+    """Return all deployments of an account, from every page of the list or from the cache.
+
+    Parameters
+    ----------
+    status
+        Only those ``"active"`` or ``"paused"``; ``None``: all.
+    agent_id
+        Only those of this agent.
+    include_archived
+        Archived ones too. Their status stays ``"active"``; they never fire.
+    created_since
+        Only those created at this time or later: ISO 8601 text with an offset, or a zone-aware datetime.
+    created_until
+        Only those created before this time.
+    client
+        The account; ``None`` makes a `Client` from the environment.
+    cache_dir
+        The cache's folder, a path or a URL; ``None``: ``QODERDATA_CACHE_DIR``, else the platform's user cache
+        folder.
+    max_age
+        How old a cached answer may be: anything `pandas.Timedelta` takes except a bare number.
+    refresh
+        Ignore the cache and pull again.
+    offline
+        Never use the network; take a cached answer of any age.
+    progress
+        Draw a progress bar; ``None``: on a terminal or in a notebook, once a pull takes more than a second.
+
+    Returns
+    -------
+    pandas.DataFrame
+        One row a deployment, newest first, with the columns and dtypes of `qoderdata.schema.DEPLOYMENTS`,
+        also where there are none. Times are in UTC. ``attrs`` holds ``source``, ``fetched_at``,
+        ``from_cache``, ``complete`` and ``requests``.
+
+    Raises
+    ------
+    ValueError
+        A parameter cannot be understood, such as a time without a zone.
+    CredentialError
+        There is no token.
+    APIError
+        The list could not be read to its end. Nothing is returned; a cached answer stays, and a note says how
+        old it is.
+    CacheError
+        ``offline=True``, and no answer to this call is cached.
+
+    Warns
+    -----
+    DataQualityWarning
+        Values that do not fit their column were kept in ``extra``, or a record came twice.
+    CacheWarning
+        The cache could not be read or written.
+
+    Examples
+    --------
+    >>> import qoderdata as qd
+    >>> from qoderdata.sandbox import Sandbox
+    >>> with Sandbox(deployments=30, seed=7) as sandbox:
+    ...     client = qd.Client(pat=sandbox.pat, base_url=sandbox.base_url)
+    ...     df = qd.load_deployments(client=client, include_archived=True)
+    >>> len(df), df["id"].is_unique, str(df["created_at"].dtype)
+    (30, True, 'datetime64[us, UTC]')
+    """
+    filters = _Filters(
+        status=_known_status(status),
+        agent_id=agent_id,
+        include_archived=include_archived,
+        created_since=None if created_since is None else parse_instant(created_since, name="created_since"),
+        created_until=None if created_until is None else parse_instant(created_until, name="created_until"),
+    )
+    return _load(
+        _List(DEPLOYMENTS, "/deployments", cursor_param="after_id"),
+        filters,
+        client=client,
+        cache_dir=cache_dir,
+        max_age=max_age,
+        refresh=refresh,
+        offline=offline,
+        progress=progress,
+    )
+
+
+def load_agents(
+    *,
+    client: Client | None = None,
+    cache_dir: str | Path | None = None,
+    max_age: Span = "1D",
+    refresh: bool = False,
+    offline: bool = False,
+) -> pd.DataFrame:
+    """Return all agents of an account, archived ones too, from the service or the cache.
+
+    Parameters
+    ----------
+    client
+        The account; ``None`` makes a `Client` from the environment.
+    cache_dir
+        The cache's folder, a path or a URL; ``None``: ``QODERDATA_CACHE_DIR``, else the platform's user cache
+        folder.
+    max_age
+        How old a cached answer may be: anything `pandas.Timedelta` takes except a bare number.
+    refresh
+        Ignore the cache and pull again.
+    offline
+        Never use the network; take a cached answer of any age.
+
+    Returns
+    -------
+    pandas.DataFrame
+        One row per agent, newest first: ``id``, ``name``, ``description``, ``model`` (``str``), ``version``
+        (``Int64``, the newest), ``created_at``, ``updated_at``, ``archived_at`` (``datetime64[us, UTC]``),
+        ``metadata`` and ``extra`` (``str``, JSON text). No agents: no rows, same columns and dtypes. ``attrs`` as
+        `load_deployments`.
+
+    Raises
+    ------
+    ValueError
+        A parameter cannot be understood.
+    CredentialError
+        There is no token.
+    APIError
+        The list could not be read to its end. Nothing is returned; a cached answer stays.
+    CacheError
+        ``offline=True``, and no answer is cached.
+
+    Warns
+    -----
+    DataQualityWarning
+        Values that do not fit their column were kept in ``extra``, or a record came twice.
+    CacheWarning
+        The cache could not be read or written.
+
+    Examples
+    --------
+    >>> import qoderdata as qd
+    >>> from qoderdata.sandbox import Sandbox
+    >>> with Sandbox(deployments=30, seed=7) as sandbox:
+    ...     client = qd.Client(pat=sandbox.pat, base_url=sandbox.base_url)
+    ...     agents = qd.load_agents(client=client)
+    >>> agents["id"].is_unique, agents["name"].notna().all()
+    (True, True)
+    """
+    return _load(
+        _List(AGENTS, "/agents"),
+        _Filters(include_archived=True),
+        client=client,
+        cache_dir=cache_dir,
+        max_age=max_age,
+        refresh=refresh,
+        offline=offline,
+    )
+
+
+def load_environments(
+    *,
+    client: Client | None = None,
+    cache_dir: str | Path | None = None,
+    max_age: Span = "1D",
+    refresh: bool = False,
+    offline: bool = False,
+) -> pd.DataFrame:
+    """Return all environments of an account, archived ones too, from the service or the cache.
+
+    Parameters
+    ----------
+    client
+        The account; ``None`` makes a `Client` from the environment.
+    cache_dir
+        The cache's folder, a path or a URL; ``None``: ``QODERDATA_CACHE_DIR``, else the platform's user cache
+        folder.
+    max_age
+        How old a cached answer may be: anything `pandas.Timedelta` takes except a bare number.
+    refresh
+        Ignore the cache and pull again.
+    offline
+        Never use the network; take a cached answer of any age.
+
+    Returns
+    -------
+    pandas.DataFrame
+        One row per environment, newest first: ``id``, ``name``, ``description``, ``config_type`` (``str``),
+        ``created_at``, ``updated_at``, ``archived_at`` (``datetime64[us, UTC]``), ``metadata`` and ``extra``
+        (``str``, JSON text). No environments: no rows, same columns and dtypes. ``attrs`` as `load_deployments`.
+
+    Raises
+    ------
+    ValueError
+        A parameter cannot be understood.
+    CredentialError
+        There is no token.
+    APIError
+        The list could not be read to its end. Nothing is returned; a cached answer stays.
+    CacheError
+        ``offline=True``, and no answer is cached.
+
+    Warns
+    -----
+    DataQualityWarning
+        Values that do not fit their column were kept in ``extra``, or a record came twice.
+    CacheWarning
+        The cache could not be read or written.
+
+    Examples
+    --------
+    >>> import qoderdata as qd
+    >>> from qoderdata.sandbox import Sandbox
+    >>> with Sandbox(deployments=30, seed=7) as sandbox:
+    ...     client = qd.Client(pat=sandbox.pat, base_url=sandbox.base_url)
+    ...     environments = qd.load_environments(client=client)
+    >>> environments["id"].is_unique, environments["name"].notna().all()
+    (True, True)
+    """
+    return _load(
+        _List(ENVIRONMENTS, "/environments"),
+        _Filters(include_archived=True),
+        client=client,
+        cache_dir=cache_dir,
+        max_age=max_age,
+        refresh=refresh,
+        offline=offline,
+    )
+
+
+def _load(
+    listed: _List,
+    filters: _Filters,
+    *,
+    client: Client | None,
+    cache_dir: str | Path | None,
+    max_age: Span,
+    refresh: bool,
+    offline: bool,
+    progress: bool | None = None,
+) -> pd.DataFrame:
+    limit = parse_span(max_age, name="max_age")
+    if refresh and offline:
+        raise ValueError("refresh=True asks the network and offline=True never does; give one of them")
+    client = Client() if client is None else client
+    folder = Folder(resolve_cache_dir(cache_dir)).folder(QUERIES)
+    schema = listed.schema
+    name = answer_name(schema.name, client, filters.params())
+
+    began, now = time.monotonic(), datetime.now(UTC)
+    kept = None if refresh else cache.read(folder, name, schema.arrow)
+    if kept is not None and (offline or timedelta(0) <= now - kept.fetched_at <= limit):
+        seconds = time.monotonic() - began
+        _logger.info(
+            "%s: %d rows in %.1f s from the cache, fetched at %s",
+            schema.name,
+            len(kept.table),
+            seconds,
+            kept.fetched_at,
+        )
+        return _to_frame(kept, listed, client, requests=0)
+    if offline:
+        raise CacheError(
+            f"offline=True, and {folder.location} has no answer to this call. Call once without offline, "
+            "with the same filters, while the service can be reached"
+        )
+    try:
+        answer, requests = _pull(listed, client, filters, progress=progress)
+    except APIError as error:
+        kept = cache.read(folder, name, schema.arrow) if refresh else kept
+        if kept is not None:
+            age = format_duration(now - kept.fetched_at)
+            error.add_note(f"An answer that is {age} old is cached: offline=True takes it.")
+        raise
+    with ThreadPoolExecutor(1) as pool:
+        frame = pool.submit(_to_frame, answer, listed, client, requests=requests)
+        cache.write(folder, name, answer)
+    return frame.result()
+
+
+def _pull(listed: _List, client: Client, filters: _Filters, *, progress: bool | None) -> tuple[cache.Answer, int]:
+    began, fetched_at = time.monotonic(), datetime.now(UTC)
+    # pandas takes as long to import as a page takes to come, and is needed after the last one.
+    threading.Thread(target=_import_pandas, daemon=True).start()
+    pull = Pull(client, listed.schema, cursor_param=listed.cursor_param, progress=progress)
+    tables = []
+    for table in pull.tables(listed.path, filters.params()):
+        tables.append(table)
+        if filters.is_past(table):
+            break
+    table = filters.apply(pull.decoder.finish(tables))
+    _logger.info(
+        "%s: %d pages, %d rows in %.1f s from the network",
+        listed.schema.name,
+        pull.pages,
+        len(table),
+        time.monotonic() - began,
+    )
+    return cache.Answer(table, fetched_at), pull.requests
+
+
+def _import_pandas() -> None:
+    with gc_paused:
+        importlib.import_module("qoderdata.frames")
+
+
+def _to_frame(answer: cache.Answer, listed: _List, client: Client, *, requests: int) -> pd.DataFrame:
+    from qoderdata.frames import to_pandas  # noqa: PLC0415 - imports pandas; see _pull
+
+    frame = to_pandas(answer.table, listed.schema)
+    frame.attrs = {
+        "source": f"{client.base_url}{listed.path}",
+        "fetched_at": answer.fetched_at.isoformat(),
+        "from_cache": requests == 0,
+        "complete": True,
+        "requests": requests,
+    }
+    return frame
+
+
+def _known_status(status: str | None) -> str | None:
+    if status is not None and status not in _STATUSES:
+        raise ValueError(f"status={status!r} is not known; allowed are {', '.join(map(repr, _STATUSES))}, None")
+    return status
+
+
+def _wire_time(time: pd.Timestamp | None) -> str | None:
+    return None if time is None else time.strftime("%Y-%m-%dT%H:%M:%S.%fZ")

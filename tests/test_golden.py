@@ -1,0 +1,109 @@
+"""The documented answers and the frames that they become, which people have read and found right."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from qoderdata.decode import Decoder, from_records
+from qoderdata.frames import (
+    events_to_pandas,
+    flatten_deployments,
+    flatten_events,
+    flatten_runs,
+    flatten_sessions,
+    to_pandas,
+)
+from qoderdata.outcomes import resolve_outcomes
+from qoderdata.schema import AGENTS, DEPLOYMENTS, ENVIRONMENTS, EVENTS, RUNS, SESSIONS, Schema
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+DATA = Path(__file__).resolve().parent.parent / "data"
+
+SESSION = "sess_019e392c0d787cfaa21bda98e06cd913"
+
+
+def flatten_session_events(records: Any) -> pd.DataFrame:  # noqa: ANN401 - an envelope
+    return flatten_events(records, SESSION)
+
+
+def flatten_agents(records: Any) -> pd.DataFrame:  # noqa: ANN401 - an envelope
+    return to_pandas(from_records(records, AGENTS), AGENTS)
+
+
+def flatten_environments(records: Any) -> pd.DataFrame:  # noqa: ANN401 - an envelope
+    return to_pandas(from_records(records, ENVIRONMENTS), ENVIRONMENTS)
+
+
+#: file | columns | what makes a frame of its records | columns that the frame has before those of the schema
+ANSWERS = pytest.mark.parametrize(
+    ("name", "schema", "flatten"),
+    [
+        ("list_deployments", DEPLOYMENTS, flatten_deployments),
+        ("list_deployment_runs", RUNS, flatten_runs),
+        ("d_list_deployments", DEPLOYMENTS, flatten_deployments),
+        ("d_list_deployment_runs", RUNS, flatten_runs),
+        ("d_list_sessions", SESSIONS, flatten_sessions),
+        ("d_list_session_events", EVENTS, flatten_session_events),
+        ("d_list_agents", AGENTS, flatten_agents),
+        ("d_list_environments", ENVIRONMENTS, flatten_environments),
+    ],
+)
+
+
+def readable(frame: pd.DataFrame) -> dict[str, Any]:
+    """Write a frame as JSON that people can read: by column, its dtype and its values."""
+    return {
+        str(name): {"dtype": str(column.dtype), "values": [cell(value) for value in column]}
+        for name, column in frame.items()
+    }
+
+
+def cell(value: Any) -> Any:  # noqa: ANN401 - any cell
+    if isinstance(value, np.ndarray):
+        return [str(element) for element in value]
+    if pd.isna(value):
+        return None
+    if isinstance(value, np.integer):
+        return int(value)
+    return value.isoformat() if isinstance(value, pd.Timestamp) else value
+
+
+def from_table(table: Any, schema: Schema) -> pd.DataFrame:  # noqa: ANN401 - an Arrow table
+    """Return a decoded table as its loader does."""
+    if schema is EVENTS:
+        return events_to_pandas(table, SESSION)
+    frame = to_pandas(table, schema)
+    return resolve_outcomes(frame) if schema is RUNS else frame
+
+
+@ANSWERS
+def test_flattened(name: str, schema: Schema, flatten: Callable[[Any], pd.DataFrame]) -> None:
+    frame = flatten(json.loads((DATA / f"{name}.json").read_bytes()))
+    assert readable(frame) == json.loads((DATA / f"{name}.frame.json").read_bytes())
+    own = ["session_id", "position"] if schema is EVENTS else []
+    assert list(frame.columns) == own + schema.names
+
+
+@ANSWERS
+def test_decoded(name: str, schema: Schema, flatten: Callable[[Any], pd.DataFrame]) -> None:
+    """From the bytes of a page, the same frame as from its records."""
+    body = (DATA / f"{name}.json").read_bytes()
+    decoder = Decoder(schema)
+    frame = from_table(decoder.finish([decoder.to_table(decoder.read_page(body))]), schema)
+    pd.testing.assert_frame_equal(frame, flatten(json.loads(body)))
+
+
+def test_the_envelope_of_the_documented_answer() -> None:
+    """Its last id is not that of a record shown: cursors come from the envelope."""
+    page = Decoder(DEPLOYMENTS).read_page((DATA / "list_deployments.json").read_bytes())
+    last = "dep_019ec53748f7784bac33f208c0f66982"
+    assert (page.has_more, page.last_id, page.next_page) == (True, last, last)
+    assert page.first_id == "dep_019ec55a2b687b3f94eee77dd77e4b2a"
