@@ -1,4 +1,4 @@
-"""Arrow to pandas: how does a table become a frame, and a record from elsewhere a row of it?
+"""Arrow to pandas: tables to frames, and records from elsewhere to rows.
 
 The dtypes follow from the schema alone, never from the data.
 """
@@ -43,8 +43,8 @@ def to_pandas(table: pa.Table, schema: Schema) -> pd.DataFrame:
     pandas.DataFrame
         One row per row of the table, a `pandas.RangeIndex`, the schema's columns in its order: text ``str``,
         integers ``Int64``, numbers ``float64``, times ``datetime64[us, UTC]``, text that many records share
-        ``category``, lists ``object`` (a NumPy array per row, of strings, or of ``datetime64[us]`` in UTC; ``None``
-        where absent).
+        ``category``, lists ``object`` (a NumPy array per row, of strings, or of ``datetime64[us]`` in UTC;
+        ``None`` where absent).
 
     Examples
     --------
@@ -98,10 +98,10 @@ def flatten_deployments(records: Records) -> pd.DataFrame:
     Examples
     --------
     >>> import qoderdata as qd
-    >>> df = qd.flatten_deployments([{"id": "dep_1", "schedule": {"expression": "0 9 * * *"}, "owner": {"team": 5}}])
+    >>> df = qd.flatten_deployments([{"id": "dep_1", "schedule": {"expression": "0 9 * * *"}, "owner": {"x": 5}}])
     >>> df[["id", "schedule_expression", "extra"]]
-          id schedule_expression           extra
-    0  dep_1           0 9 * * *  {"owner.team":5}
+          id schedule_expression        extra
+    0  dep_1           0 9 * * *  {"owner.x":5}
     """
     return _flatten(records, DEPLOYMENTS)
 

@@ -1,7 +1,7 @@
-"""Pages to one table: which way does a page go, and how do the tables of all pages become one?
+"""Pages to one table: which reader a page needs, and how the tables of all pages are joined.
 
-`Decoder.read_page` proves that a body is a whole page, `Decoder.to_table` makes its table, and `Decoder.finish` joins
-the tables of all pages and warns of what was odd.
+`Decoder.read_page` proves that a body is a whole page, `Decoder.to_table` makes its table, and `Decoder.finish`
+joins the tables of all pages and warns of what was odd.
 """
 
 from __future__ import annotations
@@ -36,7 +36,6 @@ _EXACT_RECORDS = 20
 _BATCH = 5_000
 #: Ids that a warning names.
 _NAMED_IDS = 5
-_CURSORS = ("first_id", "last_id", "next_page")
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -136,8 +135,8 @@ class Decoder:
                     content = found.data
                 except (msgspec.MsgspecError, RecursionError):
                     return _exact_page(body)
-            cursors = (found.first_id, found.last_id, found.next_page)
-            return Page(found.has_more, *cursors, len(found.data), content, body)
+            count = len(found.data)
+            return Page(found.has_more, found.first_id, found.last_id, found.next_page, count, content, body)
 
     def to_table(self, page: Page) -> pa.Table:
         """Return the table of a page.
@@ -162,9 +161,11 @@ class Decoder:
             if isinstance(content, tuple):
                 reader, records = content
                 try:
-                    return reader.table(records)
+                    table: pa.Table = reader.table(records)
                 except NeedsExactPath:
                     content = _RAW_PAGE.decode(page.body).data
+                else:
+                    return table
             if content and isinstance(content[0], msgspec.Raw):
                 tables = list(self._split(content, 0))
             else:
@@ -252,12 +253,12 @@ def join_tables(tables: Sequence[pa.Table], misfits: Sequence[Misfit], schema: S
     """Join tables, keep the last record of each id, and warn of misfits and repeated ids."""
     table = pa.concat_tables([schema.arrow.empty_table(), *tables]).unify_dictionaries()
     if misfits:
-        ids = list(dict.fromkeys(misfit.id for misfit in misfits))
-        paths = Counter(misfit.path for misfit in misfits)
+        named = list(dict.fromkeys(misfit.id for misfit in misfits))
+        paths = [f"{path}: {count}" for path, count in Counter(misfit.path for misfit in misfits).most_common()]
         warn(
-            f"{len(misfits)} values of {len(ids)} {schema.name} do not fit their columns, which are missing there; "
-            f"the values are in 'extra' ({_few([f'{path}: {count}' for path, count in paths.most_common()])}). "
-            f"First ids: {_few(ids)}",
+            f"{len(misfits)} values of {len(named)} {schema.name} do not fit their columns, which are missing "
+            f"there; the values are in 'extra' ({_few(paths)}). "
+            f"First ids: {_few(named)}",
             DataQualityWarning,
         )
     ids = table["id"]
@@ -304,10 +305,12 @@ def _exact_page(body: bytes) -> Page:
         raise _not_a_page("has no list data")
     if not isinstance(envelope.get("has_more"), bool):
         raise _not_a_page("has no has_more that is true or false")
-    cursors = [envelope.get(name) for name in _CURSORS]
-    if not all(cursor is None or (isinstance(cursor, str) and is_utf8(cursor)) for cursor in cursors):
-        raise _not_a_page("has a cursor that is not text")
-    return Page(envelope["has_more"], *cursors, len(envelope["data"]), envelope["data"], body)
+    first_id, last_id, next_page = (envelope.get(name) for name in ("first_id", "last_id", "next_page"))
+    for cursor in (first_id, last_id, next_page):
+        if cursor is not None and not (isinstance(cursor, str) and is_utf8(cursor)):
+            raise _not_a_page("has a cursor that is not text")
+    records = envelope["data"]
+    return Page(envelope["has_more"], first_id, last_id, next_page, len(records), records, body)
 
 
 def _not_a_page(what: str) -> APIResponseValidationError:

@@ -1,4 +1,4 @@
-"""Records to a table, one value at a time: which value fits a column, and where does every other value go?
+"""Records to a table, one value at a time: which value fits a column, and where all others go.
 
 This reader takes any record and loses nothing. A value goes to its column, or to ``extra`` under its dotted path.
 """

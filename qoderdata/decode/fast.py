@@ -1,7 +1,7 @@
 """A page that keeps to the contract to a table, many records at a time.
 
-msgspec reads typed structs that are made from the schema; a field that they do not have, or a value of another type,
-is an error there. `NeedsExactPath` then sends the records to `qoderdata.decode.exact`, which defines what is right.
+msgspec reads typed structs that are made from the schema; a field that they do not have, or a value of another
+type, is an error there. The records then go to `qoderdata.decode.exact`, which defines what is right.
 """
 
 from __future__ import annotations
@@ -150,7 +150,7 @@ class FastReader:
         for key, known in {**branch.keys, **learned}.items():
             path, default = (*above, key), None
             if isinstance(known, str):
-                kind: Any = Literal[known] | None  # type: ignore[valid-type]
+                kind: Any = Literal[known] | None
             elif isinstance(known, Column) and key == "id" and not above:
                 kind, default = str, msgspec.NODEFAULT
             elif isinstance(known, Column):
@@ -211,7 +211,12 @@ class FastReader:
             found.columns[column.name] = pa.array(values, column.kind.arrow)
 
     def _read_open(
-        self, values: Sequence[dict[str, msgspec.Raw] | None], rest: Column, level: _Level, path: Path, found: _Found
+        self,
+        values: Sequence[dict[str, msgspec.Raw] | None],
+        rest: Column,
+        level: _Level,
+        path: Path,
+        found: _Found,
     ) -> None:
         """Read an object of which some keys have columns, and the others are JSON text."""
         inner, values = level.nested[path], [None if own is None else dict(own) for own in values]
@@ -279,7 +284,7 @@ def _json_column(texts: Sequence[bytes | msgspec.Raw], *, first: bytes) -> Any: 
     if not (starts[valid] == ord(first)).all():
         raise NeedsExactPath("JSON text is of another type")
     validity = pa.py_buffer(np.packbits(valid, bitorder="little").tobytes())
-    buffers = [validity, pa.py_buffer(offsets.tobytes()), pa.py_buffer(data)]
+    buffers: list[pa.Buffer | None] = [validity, pa.py_buffer(offsets.tobytes()), pa.py_buffer(data)]
     return pa.Array.from_buffers(pa.large_string(), len(texts), buffers)
 
 
@@ -307,7 +312,7 @@ def _times(texts: Mapping[str, Sequence[str | None]]) -> dict[str, Any]:
     if earliest is not None and earliest < ZERO_TIME:
         raise NeedsExactPath("a time is before the year 1")
     if earliest == ZERO_TIME:
-        times = pc.if_else(pc.equal(micros, ZERO_TIME), pa.scalar(None, _UTC), times)
+        times = pc.if_else(pc.equal(micros, pa.scalar(ZERO_TIME)), pa.scalar(None, _UTC), times)
     found, start = {}, 0
     for name, values in texts.items():
         found[name] = times.slice(start, len(values))
@@ -316,7 +321,7 @@ def _times(texts: Mapping[str, Sequence[str | None]]) -> dict[str, Any]:
 
 
 def _time_lists(lists: Sequence[list[str] | None]) -> Any:  # noqa: ANN401 - an Arrow array
-    texts = pa.array(lists, pa.list_(pa.large_string()))
+    texts: Any = pa.array(lists, pa.list_(pa.large_string()))
     times = _times({"": [text for items in lists if items is not None for text in items]})[""]
     if times.null_count:
         raise NeedsExactPath("a list holds the zero time")
