@@ -57,7 +57,6 @@ class _Level:
     struct: type[msgspec.Struct]
     fields: list[tuple[Path, Branch | Column | str | None]]
     nested: dict[Path, _Level]
-    nested_decoders: dict[Path, msgspec.json.Decoder[Any]]
     empty: msgspec.Struct
 
 
@@ -145,7 +144,6 @@ class FastReader:
         parts: list[tuple[str, Any, Any]] = []
         fields: list[tuple[Path, Branch | Column | str | None]] = []
         nested: dict[Path, _Level] = {}
-        decoders: dict[Path, msgspec.json.Decoder[Any]] = {}
         learned = {path[-1]: None for path in sorted(self.learned) if path[:-1] == above}
         for key, known in {**branch.keys, **learned}.items():
             path, default = (*above, key), None
@@ -158,15 +156,8 @@ class FastReader:
             elif known is None or (known.rest is not None and known.rest.kind is Kind.SHARED_OBJECT):
                 kind = msgspec.Raw
             else:
-                kind, nested[path] = dict[str, msgspec.Raw] | None, self._level(known, path)
-                if known.rest is None:
-                    kind = nested[path].struct | None
-                elif above:
-                    raise TypeError("only a top-level object can keep other keys")
-                else:
-                    for inner in nested[path].nested:
-                        struct = nested[path].nested[inner].struct
-                        decoders[inner] = msgspec.json.Decoder(list[struct | None])  # type: ignore[valid-type]
+                nested[path] = self._level(known, path)
+                kind = (nested[path].struct if known.rest is None else dict[str, msgspec.Raw]) | None
             parts.append((f"field{len(parts)}", kind, NULL if kind is msgspec.Raw else default))
             fields.append((path, known))
         names = {part[0]: path[-1] for part, (path, _) in zip(parts, fields, strict=True)}
@@ -174,7 +165,7 @@ class FastReader:
             "Record", parts, rename=names, forbid_unknown_fields=True, gc=False, kw_only=True
         )
         empty = struct() if above else None
-        return _Level(struct, fields, nested, decoders, empty)  # type: ignore[arg-type]
+        return _Level(struct, fields, nested, empty)  # type: ignore[arg-type]
 
     def _read(self, objects: Sequence[Any], level: _Level, found: _Found) -> None:
         """Read all fields of many objects of one level."""
@@ -190,7 +181,7 @@ class FastReader:
                 if known.rest.kind is Kind.SHARED_OBJECT:
                     found.columns |= self._read_shared(values, known, path)
                 else:
-                    self._read_open(values, known.rest, level, path, found)
+                    self._read_open(values, known.rest, level.nested[path], found)
 
     def _read_column(self, column: Column, values: Sequence[Any], found: _Found) -> None:
         if column.kind is Kind.TIME:
@@ -211,20 +202,15 @@ class FastReader:
             found.columns[column.name] = pa.array(values, column.kind.arrow)
 
     def _read_open(
-        self,
-        values: Sequence[dict[str, msgspec.Raw] | None],
-        rest: Column,
-        level: _Level,
-        path: Path,
-        found: _Found,
+        self, values: Sequence[dict[str, msgspec.Raw] | None], rest: Column, inner: _Level, found: _Found
     ) -> None:
         """Read an object of which some keys have columns, and the others are JSON text."""
-        inner, values = level.nested[path], [None if own is None else dict(own) for own in values]
-        for inner_path, inner_level in inner.nested.items():
-            raws = [NULL if own is None else own.pop(inner_path[-1], NULL) for own in values]
-            objects = level.nested_decoders[inner_path].decode(_joined(raws))
-            self._read(_present(objects, inner_level), inner_level, found)
-        found.columns[rest.name] = _json_column([_ENCODER.encode(own) for own in values], first=b"{")
+        own = [None if value is None else dict(value) for value in values]
+        for path, level in inner.nested.items():
+            raws = [NULL if value is None else value.pop(path[-1], NULL) for value in own]
+            objects = msgspec.json.decode(_joined(raws), type=list[level.struct | None])  # type: ignore[name-defined]
+            self._read(_present(objects, level), level, found)
+        found.columns[rest.name] = _json_column(list(map(_ENCODER.encode, own)), first=b"{")
 
     def _read_shared(self, raws: Sequence[msgspec.Raw], branch: Branch, path: Path) -> dict[str, Any]:
         """Read an object that many records share: each distinct text once."""
