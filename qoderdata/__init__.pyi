@@ -2,15 +2,28 @@ from . import errors
 from ._version import __version__
 from .client import Client
 from .export import export_csv, export_parquet
-from .frame import expand_metadata, flatten_deployments, flatten_runs, upcoming_runs
+from .frames import (
+    expand_metadata,
+    flatten_deployments,
+    flatten_events,
+    flatten_runs,
+    flatten_sessions,
+    upcoming_runs,
+)
 from .load import (
     cache_usage,
     clear_cache,
+    load_agents,
     load_deployments,
+    load_environments,
+    load_events,
     load_runs,
+    load_sessions,
     scan_deployments,
     scan_runs,
+    scan_sessions,
 )
+from .outcomes import resolve_outcomes
 from .plots import (
     plot_durations,
     plot_failure_rates,
@@ -53,9 +66,15 @@ __all__ = [
     "failure_rates",
     "failure_streaks",
     "flatten_deployments",
+    "flatten_events",
     "flatten_runs",
+    "flatten_sessions",
+    "load_agents",
     "load_deployments",
+    "load_environments",
+    "load_events",
     "load_runs",
+    "load_sessions",
     "missed_triggers",
     "next_triggers",
     "plot_durations",
@@ -64,9 +83,11 @@ __all__ = [
     "plot_run_calendar",
     "plot_run_failure_rates",
     "plot_trigger_load",
+    "resolve_outcomes",
     "run_failure_rates",
     "scan_deployments",
     "scan_runs",
+    "scan_sessions",
     "schedule_lints",
     "start_delays",
     "trigger_load",

@@ -1,4 +1,4 @@
-"""What is kept on disk, of both kinds: cached answers and stores of runs."""
+"""How much is kept on disk, and how is it removed: cached answers, and the stores of runs, sessions and outcomes."""
 
 from __future__ import annotations
 
@@ -26,10 +26,12 @@ class CacheUsage(TypedDict):
     location: str
     queries: Kept
     runs: Kept
+    sessions: Kept
+    outcomes: Kept
 
 
 def cache_usage(cache_dir: str | Path | None = None) -> CacheUsage:
-    """Tell where the cache is and how big.
+    """Return where the cache is and how large it is.
 
     Parameters
     ----------
@@ -40,13 +42,13 @@ def cache_usage(cache_dir: str | Path | None = None) -> CacheUsage:
     Returns
     -------
     CacheUsage
-        ``location``, and for ``queries`` (cached answers) and ``runs`` (stores of runs) the number of ``files``
-        and of ``bytes``.
+        ``location``, and for ``queries`` (cached answers), ``runs``, ``sessions`` and ``outcomes`` (stores) the
+        number of ``files`` and of ``bytes``.
 
     Raises
     ------
     CacheError
-        A store of runs cannot be read now.
+        A store cannot be read now.
 
     Examples
     --------
@@ -55,18 +57,24 @@ def cache_usage(cache_dir: str | Path | None = None) -> CacheUsage:
     """
     folder = Folder(resolve_cache_dir(cache_dir))
     answers = cache.entries(folder.folder(QUERIES))
-    stores = store.usage(folder)
+
+    def kept(table: store.StoredTable) -> Kept:
+        stores = store.usage(folder, table)
+        return {"files": sum(one.files for one in stores), "bytes": sum(one.size for one in stores)}
+
     return {
         "location": folder.location,
         "queries": {"files": len(answers), "bytes": sum(entry.size for entry in answers)},
-        "runs": {"files": sum(one.files for one in stores), "bytes": sum(one.size for one in stores)},
+        "runs": kept(store.RUNS_TABLE),
+        "sessions": kept(store.SESSIONS_TABLE),
+        "outcomes": kept(store.OUTCOMES_TABLE),
     }
 
 
 def clear_cache(cache_dir: str | Path | None = None) -> int:
-    """Remove all cached answers and stored runs; nothing else in the folder is touched.
+    """Remove all cached answers and all stores; nothing else in the folder is touched.
 
-    Runs that the service has already forgotten are gone with their store: export them first to keep them.
+    Runs and sessions that the service no longer has are lost with their store: export them first to keep them.
 
     Parameters
     ----------
@@ -77,12 +85,12 @@ def clear_cache(cache_dir: str | Path | None = None) -> int:
     Returns
     -------
     int
-        How many cached answers and stores there were.
+        How many files were removed.
 
     Raises
     ------
     CacheError
-        Another process is pulling runs into a store.
+        Another process is pulling into a store.
 
     Examples
     --------

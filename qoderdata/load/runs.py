@@ -1,34 +1,35 @@
-"""`load_runs`: from the service or the store of runs to a frame."""
+"""Which runs does an account have: from the service and the store of runs to a frame."""
 
 from __future__ import annotations
 
-import logging
-import time
+import functools
+import operator
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
-from qoderdata import cache
+import pyarrow.compute as pc
+
 from qoderdata.client import Client
-from qoderdata.errors import APIConnectionError, APIError, CacheError, DataQualityWarning, warn
+from qoderdata.errors import DataQualityWarning, warn
 from qoderdata.files import Folder
-from qoderdata.frame import to_pandas
-from qoderdata.load._answers import QUERIES, answer_name
-from qoderdata.load._runs_pull import bring_up_to_date, is_current
-from qoderdata.load._runs_query import Query, query
-from qoderdata.load._runs_walk import Answer, RunWalk
-from qoderdata.schema import RUNS
+from qoderdata.load.refresh import RemoteList
+from qoderdata.load.run_outcomes import LEVELS, Level, RunOutcomes, assumption_text
+from qoderdata.load.stored import Freshness, Query, StoredLoading, as_written, check_refresh
+from qoderdata.outcomes import apply_ends
+from qoderdata.parsing import Instant, Span, parse_period, parse_span
 from qoderdata.settings import resolve_cache_dir
-from qoderdata.store import DamagedStoreError, RunStore, condition, newest_first
-from qoderdata.times import Instant, Span, span
-from qoderdata.words import duration
+from qoderdata.store import RUNS_TABLE
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from pathlib import Path
 
     import pandas as pd
-    import pyarrow as pa
 
-_logger = logging.getLogger("qoderdata")
+RUN_LIST = RemoteList("/deployment_runs", RUNS_TABLE)
+
+_STATUSES = ("pending", "running", "waiting", "completed", "failed", "cancelled", "skipped")
+_TRIGGERS = ("manual", "schedule", "retry")
 
 
 def load_runs(
@@ -39,35 +40,48 @@ def load_runs(
     has_error: bool | None = None,
     since: Instant | Span | None = None,
     until: Instant | Span | None = None,
+    outcomes: Level = "auto",
     client: Client | None = None,
     cache_dir: str | Path | None = None,
     max_age: Span = "15min",
-    refresh: bool = False,
+    refresh: bool | Literal["all"] = False,
     offline: bool = False,
     progress: bool | None = None,
 ) -> pd.DataFrame:
-    """Load the runs of an account; the service is asked only for what is not there yet.
+    """Load the runs of an account; the service is asked only for what is not stored yet.
 
     The list of all runs is kept in a store on disk, and a call costs the requests for what is new, and one for
     each run that was still open. A pull that was cut off, by whatever, goes on where it ended. A call with filters
     is answered from the store where it reaches far enough back and is recent; else the service is asked for those
     runs alone, and their answer is cached by itself.
 
+    A refresh reads pages from the newest run until a page ends in a run that is stored, and stores each page
+    whole; so a run that the service inserts late is found where it lies on these pages. A list cannot show that a
+    run was inserted further down, or that one of its cursors skipped runs: ``refresh="all"`` finds those.
+
     Parameters
     ----------
     deployment_id
         Only the runs of this deployment.
     status
-        Only those ``"pending"``, ``"running"``, ``"completed"``, ``"failed"`` or ``"skipped"``.
+        Only those ``"pending"``, ``"running"``, ``"waiting"``, ``"completed"``, ``"failed"``, ``"cancelled"`` or
+        ``"skipped"``, as resolved by `outcomes`.
     trigger_type
         Only those started by ``"manual"``, ``"schedule"`` or ``"retry"``.
     has_error
-        Only those with an error, or only those without.
+        Only those with an ``error_type``, or only those without.
     since
         Only those triggered at this time or later: ISO 8601 text with an offset, a zone-aware datetime, or an age
         such as ``"30D"``. It also says how far back the service is asked; ``None``: to the first run.
     until
         Only those triggered before this time, or this long ago.
+    outcomes
+        What is read to tell the outcome of runs whose records have no ``status``, as those of the newest edition.
+        ``"runs"``: run records only. ``"sessions"``: also the sessions, one request per 100; a run whose session
+        is idle or archived counts as completed, which is an assumption. ``"events"``: also the events of each
+        session that no longer runs, about one request each, once. ``"auto"``: ``"runs"`` where every record has a
+        status, else ``"sessions"``. An end that was read once is kept, for ``"auto"`` and ``"sessions"``
+        too. See `resolve_outcomes` for the rules.
     client
         Who asks; ``None`` makes a `Client` from the environment.
     cache_dir
@@ -77,7 +91,9 @@ def load_runs(
         How long ago the newest runs, and those that were still open, may have been read: anything
         `pandas.Timedelta` takes.
     refresh
-        Ask for what is new whatever the store has. Runs that ended never change, and are not asked for again.
+        Always ask for what is new. Runs that ended never change, and are not asked for again. ``"all"`` reads the
+        list again from the newest run back to `since`, adds what the store lacks, and drops nothing that only the
+        store has.
     offline
         Never ask the network; take what the store has, of any age.
     progress
@@ -88,7 +104,9 @@ def load_runs(
     pandas.DataFrame
         One row a run, newest first (by `created_at`), with the columns and dtypes of `qoderdata.schema.RUNS`, also
         where there are none. Times are in UTC. ``attrs`` holds ``source``, ``fetched_at`` (when the newest runs
-        were read), ``from_cache``, ``complete`` (false only offline) and ``requests``.
+        were read), ``from_cache``, ``complete`` (false offline where not all is stored, or where the service
+        contradicts the store), ``requests``, ``outcomes`` (what was read: ``"runs"``, ``"sessions"`` or
+        ``"events"``) and, where there are no rows, ``newest``: when the newest run that is stored was triggered.
 
     Raises
     ------
@@ -99,14 +117,17 @@ def load_runs(
     APIError
         The service could not be asked to the end. What was read is kept, and the next call goes on from there.
     CacheError
-        ``offline=True``, and nothing is kept.
+        ``offline=True``, and nothing is stored; or another process holds the store and does nothing.
 
     Warns
     -----
     DataQualityWarning
-        Values that do not fit their column were kept in ``extra``; or ``offline=True`` and not all runs are kept.
+        With ``outcomes="auto"``, runs count as completed by assumption; values that do not fit their column were
+        kept in ``extra``; there are no runs in the time asked for although there are others; ``offline=True`` and
+        not all runs are stored; the service ended the list although older runs are stored; or open runs or
+        sessions could not be read again.
     CacheWarning
-        The store could not be read or written.
+        The store could not be read or written, was repaired, or another process holds it.
 
     Examples
     --------
@@ -120,151 +141,78 @@ def load_runs(
     (True, True, {'failed'}, 0)
     """
     now = datetime.now(UTC)
-    asked = query(
-        deployment_id=deployment_id,
-        status=status,
-        trigger_type=trigger_type,
-        has_error=has_error,
-        since=since,
-        until=until,
-        now=now,
+    start, end = parse_period(since, until, now=now, what="run")
+    if deployment_id is not None and not deployment_id.strip():
+        raise ValueError("deployment_id is empty; ids look like dep_0197…, and None asks for all deployments")
+    asked = {
+        "deployment_id": deployment_id,
+        "status": _known("status", status, _STATUSES),
+        "trigger_type": _known("trigger_type", trigger_type, _TRIGGERS),
+        "has_error": None if has_error is None else str(has_error).lower(),
+    }
+    query = Query(
+        since=None if start is None else start.to_pydatetime(),
+        until=None if end is None else end.to_pydatetime(),
+        window=as_written(since),
+        params={name: value for name, value in asked.items() if value is not None},
+        where=_all(
+            None if value is None else pc.field(name) == value
+            for name, value in (("deployment_id", deployment_id), ("trigger_type", trigger_type))
+        ),
+        needs_status=status is not None or has_error is not None or trigger_type == "retry",
     )
-    age = span(max_age, name="max_age")
-    if refresh and offline:
-        raise ValueError("refresh=True asks the network and offline=True never does; give one of them")
+    age = parse_span(max_age, name="max_age")
+    check_refresh(refresh=refresh, offline=offline)
     client = Client() if client is None else client
     folder = Folder(resolve_cache_dir(cache_dir))
-    loading = _Loading(asked, client, folder, not_before=now if refresh else now - age, progress=progress)
-    return loading.offline() if offline else loading.online()
+    freshness = Freshness(now if refresh else now - age, everything=refresh == "all")
+    loading = StoredLoading(RUN_LIST, query, client, folder, freshness=freshness, progress=progress)
+    answer = loading.offline() if offline else loading.online()
+    reader = RunOutcomes(client, folder, freshness=freshness, progress=progress)
+    known = reader.read(answer.table, _level(outcomes), offline=offline)
+    loading.count(requests=reader.requests)
+    runs = loading.frame(answer)
+    runs.attrs["outcomes"] = reader.level
+    if known is not None:
+        runs = apply_ends(runs, known.sessions, known.ends)
+        if outcomes == "auto":
+            _warn_assumed(runs)
+    runs = _with_outcome(runs, status=status, has_error=has_error)
+    if runs.empty:
+        runs.attrs["newest"] = newest = loading.newest()
+        if newest is not None and not query.params and (since is not None or until is not None):
+            warn(f"no run is in the time asked for; the newest was triggered at {newest}", DataQualityWarning)
+    return runs
 
 
-class _Loading:
-    """One call of `load_runs`."""
-
-    def __init__(
-        self, asked: Query, client: Client, folder: Folder, *, not_before: datetime, progress: bool | None
-    ) -> None:
-        self.asked = asked
-        self.client = client
-        self.not_before = not_before
-        self.began = time.monotonic()
-        self.walk = RunWalk(client, asked, progress=progress)
-        self.answers = folder.folder(QUERIES)
-        self.name = answer_name(RUNS.name, client, {**asked.filters, "since": asked.window})
-        self.store = RunStore(
-            folder, base_url=client.base_url, workspace_id=client.workspace_id, account=client.account
-        )
-
-    def online(self) -> pd.DataFrame:
-        """Answer from what is recent enough, else from the service."""
-        self.store.take_over()
-        if is_current(self.store, self.asked, not_before=self.not_before):
-            table = self._stored()
-            if table is not None:
-                return self._frame(table, self.store.coverage.read_at)
-        if self.asked.filters:
-            return self._these_alone()
-        try:
-            table = self._up_to_date()
-        except APIError as error:
-            if self.walk.pages:
-                error.add_note("The pages that came are kept: the next call goes on from there.")
-            if isinstance(error, APIConnectionError) and self.store.coverage.read_at is not None:
-                error.add_note(_offline_note(self.store.coverage.read_at))
-            raise
-        finally:
-            self.walk.close()
-        self.walk.finish([])
-        return self._frame(table, self.store.coverage.read_at)
-
-    def offline(self) -> pd.DataFrame:
-        """Answer from what is kept, of any age."""
-        self.store.take_over()
-        complete = self.store.coverage.covers(self.asked.since)
-        if self.asked.filters and not complete:
-            kept = cache.read(self.answers, self.name, RUNS.arrow)
-            if kept is not None:
-                return self._frame(self._wanted(kept.table, until=self.asked.until), kept.fetched_at)
-        if not self.store.exists:
-            raise CacheError(
-                f"offline=True, and {self.store.folder.location} has no runs. Call once without offline, while "
-                "the service can be reached"
-            )
-        if not complete:
-            warn(
-                "not all runs that are asked for are kept: the last pull was cut off, or did not go back as far. "
-                "Call without offline to get the others",
-                DataQualityWarning,
-            )
-        return self._frame(self._read(), self.store.coverage.read_at, complete=complete)
-
-    def _up_to_date(self) -> pa.Table:
-        bring_up_to_date(self.store, self.walk, not_before=self.not_before)
-        table = self._stored()
-        if table is None:
-            bring_up_to_date(self.store, self.walk, not_before=self.not_before)
-            table = self._read()
-        return table
-
-    def _stored(self) -> pa.Table | None:
-        """Read the store; ``None`` where it is damaged, and has forgotten what it claimed."""
-        try:
-            return self._read()
-        except DamagedStoreError:
-            with self.store.pulling():
-                self.store.forget_damaged()
-            return None
-
-    def _read(self) -> pa.Table:
-        return self.store.read(since=self.asked.since, until=self.asked.until, where=self.asked.where())
-
-    def _these_alone(self) -> pd.DataFrame:
-        """Ask for what the filters let through; nothing is learned about the list of all runs."""
-        kept = cache.read(self.answers, self.name, RUNS.arrow)
-        if kept is None or kept.fetched_at < self.not_before:
-            fetched_at = datetime.now(UTC)
-            try:
-                tables = [
-                    answer.table for answer in self.walk.answers(self.asked.filters, goes_on=self._is_wanted)
-                ]
-            except APIConnectionError as error:
-                if kept is not None:
-                    error.add_note(_offline_note(kept.fetched_at))
-                raise
-            finally:
-                self.walk.close()
-            kept = cache.Answer(self._wanted(self.walk.finish(tables), until=None), fetched_at)
-            cache.write(self.answers, self.name, kept)
-        return self._frame(self._wanted(kept.table, until=self.asked.until), kept.fetched_at)
-
-    def _is_wanted(self, answer: Answer) -> bool:
-        """Tell whether the list goes on with runs that were created in the time that is asked for."""
-        since, listing = self.asked.since, answer.listing
-        return since is None or listing is None or listing.reaches is None or listing.reaches > since
-
-    def _wanted(self, table: pa.Table, *, until: datetime | None) -> pa.Table:
-        """Keep the runs that are asked for: an edition may ignore a filter, and time has gone by."""
-        wanted = condition(self.asked.since, until, self.asked.where())
-        return newest_first([table if wanted is None else table.filter(wanted)])
-
-    def _frame(self, table: pa.Table, fetched_at: datetime | None, *, complete: bool = True) -> pd.DataFrame:
-        walk = self.walk
-        _logger.info(
-            "runs: %d rows in %.1f s, %s",
-            table.num_rows,
-            time.monotonic() - self.began,
-            f"{walk.pages} pages with {walk.rows} rows from the network" if walk.requests else "from the cache",
-        )
-        frame = to_pandas(table, RUNS)
-        frame.attrs = {
-            "source": f"{self.client.base_url}/deployment_runs",
-            "fetched_at": None if fetched_at is None else fetched_at.isoformat(),
-            "from_cache": walk.requests == 0,
-            "complete": complete,
-            "requests": walk.requests,
-        }
-        return frame
+def _with_outcome(runs: pd.DataFrame, *, status: str | None, has_error: bool | None) -> pd.DataFrame:
+    """Keep the runs with an outcome; filters that the service applies to its own records mean something else."""
+    if status is not None:
+        runs = runs[(runs["status"] == status).fillna(value=False)]
+    if has_error is not None:
+        runs = runs[runs["error_type"].notna() == has_error]
+    return runs.reset_index(drop=True)
 
 
-def _offline_note(read_at: datetime) -> str:
-    return f"What is kept was read {duration(datetime.now(UTC) - read_at)} ago: offline=True takes it."
+def _warn_assumed(runs: pd.DataFrame) -> None:
+    assumed = runs[(runs["status"] == "completed") & (runs["status_from"] == "session")]
+    if len(assumed):
+        completed = int((runs["status"] == "completed").sum())
+        warn(assumption_text(len(assumed), completed, assumed["session_id"].nunique()), DataQualityWarning)
+
+
+def _level(outcomes: Level) -> Level:
+    if outcomes not in LEVELS:
+        raise ValueError(f"outcomes={outcomes!r} is not known; allowed are {', '.join(map(repr, LEVELS))}")
+    return outcomes
+
+
+def _all(conditions: Iterable[pc.Expression | None]) -> pc.Expression | None:
+    parts = [condition for condition in conditions if condition is not None]
+    return functools.reduce(operator.and_, parts) if parts else None
+
+
+def _known(name: str, value: str | None, allowed: tuple[str, ...]) -> str | None:
+    if value is not None and value not in allowed:
+        raise ValueError(f"{name}={value!r} is not known; allowed are {', '.join(map(repr, allowed))}, None")
+    return value

@@ -9,18 +9,21 @@ import os
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from qoderdata import cache, store
+from qoderdata import cache
 from qoderdata.client import Client
 from qoderdata.errors import CacheError
 from qoderdata.files import Folder
 from qoderdata.load._answers import QUERIES, answer_name
 from qoderdata.load._engines import Bound, check_engine, open_files
-from qoderdata.schema import DEPLOYMENTS, RUNS
+from qoderdata.parsing import Instant, Span, parse_period
+from qoderdata.schema import DEPLOYMENTS
 from qoderdata.settings import PAT_VARIABLE, resolve_cache_dir
-from qoderdata.times import Instant, Span, moment
+from qoderdata.store import RUNS_TABLE, SESSIONS_TABLE, StoredTable, TableStore, Usage, usage
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    import pandas as pd
 
 
 def scan_deployments(
@@ -143,30 +146,100 @@ def scan_runs(
     """
     check_engine(engine)
     now = datetime.now(UTC)
-    first = None if since is None else moment(since, now=now, name="since")
-    last = None if until is None else moment(until, now=now, name="until")
-    if first is not None and last is not None and first >= last:
-        raise ValueError(f"since={since!r} is not before until={until!r}: no run can be in between")
+    first, last = parse_period(since, until, now=now, what="run")
     folder = Folder(resolve_cache_dir(cache_dir))
-    reader = _reader(folder, _known_client(client))
-    reader.load()
-    if not reader.exists:
-        raise CacheError(_which("stores of runs", 0, folder))
-    bounds = [(">=", first), ("<", last)]
-    where = [Bound("triggered_at", operator, at.to_pydatetime()) for operator, at in bounds if at is not None]
-    return open_files(engine, reader.folder, reader.files(since=first, until=last), RUNS, where=where)
+    return _scan(RUNS_TABLE, folder, _known_client(client), engine=engine, since=first, until=last)
 
 
-def _reader(folder: Folder, client: Client | None) -> store.RunReader:
-    if client is not None:
-        return store.RunReader(
-            folder, base_url=client.base_url, workspace_id=client.workspace_id, account=client.account
-        )
-    stores = store.usage(folder)
-    if len(stores) != 1:
-        raise CacheError(_which("stores of runs", len(stores), folder))
-    only = stores[0]
-    return store.RunReader(folder, base_url=only.base_url, workspace_id=only.workspace_id, account=only.account)
+def scan_sessions(
+    cache_dir: str | Path | None = None,
+    *,
+    engine: str,
+    since: Instant | Span | None = None,
+    until: Instant | Span | None = None,
+    client: Client | None = None,
+) -> Any:  # noqa: ANN401 - whatever the engine's lazy frame is
+    """Open the store of sessions that `load_sessions` keeps, lazily, in another engine.
+
+    Only the days that can have sessions in question are opened. The engine reads the files itself, so their checksums
+    are not compared. The sessions of a pull that was cut off are seen after the next `load_sessions`.
+
+    Parameters
+    ----------
+    cache_dir
+        The cache's folder, a path or a URL such as ``s3://bucket/folder``; ``None``: ``QODERDATA_CACHE_DIR``, else
+        the platform's user cache folder.
+    engine
+        ``"duckdb"``, ``"polars"``, ``"dask"`` or ``"pyspark"``; each is an extra of this package.
+    since
+        Only sessions created at this time or later: a time with its zone, or an age such as ``"30D"``.
+    until
+        Only sessions created before this time, or this long ago.
+    client
+        The account; ``None``: that of the token in the environment, and without one, the only account that the
+        cache has.
+
+    Returns
+    -------
+    frame
+        A DuckDB relation, a Polars LazyFrame, or a Dask or PySpark DataFrame: one row per session, in no particular
+        order, with the columns of `qoderdata.schema.SESSIONS`.
+
+    Raises
+    ------
+    CacheError
+        There is no such store, or it is not clear which.
+    ImportError
+        The engine is not installed; the message names the extra.
+    ValueError
+        A time without a zone, bounds with nothing in between, or an unknown engine.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from qoderdata import load_sessions
+    >>> from qoderdata.sandbox import Sandbox
+    >>> with Sandbox(deployments=30, seed=7) as sandbox, tempfile.TemporaryDirectory() as folder:
+    ...     client = Client(pat=sandbox.pat, base_url=sandbox.base_url)
+    ...     sessions = load_sessions(client=client, cache_dir=folder)
+    ...     scan_sessions(folder, engine="polars", client=client).collect().height == len(sessions)
+    True
+    """
+    check_engine(engine)
+    first, last = parse_period(since, until, now=datetime.now(UTC), what="session")
+    folder = Folder(resolve_cache_dir(cache_dir))
+    return _scan(SESSIONS_TABLE, folder, _known_client(client), engine=engine, since=first, until=last)
+
+
+def _scan(
+    table: StoredTable,
+    folder: Folder,
+    client: Client | None,
+    *,
+    engine: str,
+    since: pd.Timestamp | None,
+    until: pd.Timestamp | None,
+) -> Any:  # noqa: ANN401 - whatever the engine's lazy frame is
+    store = _store(table, folder, client)
+    store.load()
+    if not store.exists:
+        raise CacheError(_which(f"stores of {table.name}", 0, folder))
+    bounds = [(">=", since), ("<", until)]
+    where = [Bound(table.time_column, operator, at.to_pydatetime()) for operator, at in bounds if at is not None]
+    return open_files(engine, store.folder, store.files(since=since, until=until), table.schema, where=where)
+
+
+def _store(table: StoredTable, folder: Folder, client: Client | None) -> TableStore:
+    if client is None:
+        stores = usage(folder, table)
+        if len(stores) != 1:
+            raise CacheError(_which(f"stores of {table.name}", len(stores), folder))
+        whose: Client | Usage = stores[0]
+    else:
+        whose = client
+    return TableStore(
+        folder, table, base_url=whose.base_url, workspace_id=whose.workspace_id, account=whose.account
+    )
 
 
 def _known_client(client: Client | None) -> Client | None:

@@ -1,73 +1,73 @@
-"""The runs on disk, and which stretches of the service's list are complete; knows nothing of the network.
+"""How are append-only tables kept on disk?
 
-One store per base URL, workspace and account keeps the unfiltered list of runs, below the cache folder::
+==============  =================================================================================
+file            question
+==============  =================================================================================
+`tables`        Which rows of a table may still change?
+`coverage`      Which parts of the remote list are complete?
+`journal`       Which responses are on disk, but not in the data set yet?
+`dataset`       Where does a row lie, and is a data file what was written?
+`manifest`      Which data files count, and whose are they?
+`table_store`   How is a table read, extended, repaired, measured and cleared?
+==============  =================================================================================
 
-    runs/<digest>.lock                            held while a process pulls, or tidies up
-    runs/<digest>/manifest.json                   what counts: files, stretches, open runs
-    runs/<digest>/data/day=2026-06-14/….parquet   the runs, by the day (UTC) of ``triggered_at``
-    runs/<digest>/inbox/….arrow                   answers that are not in the data set yet, one file each
+One store per table, base URL, workspace and account keeps the unfiltered list, below the cache folder::
 
-**The data set** is plain Hive-partitioned Parquet: DuckDB, Polars, Dask and Spark read ``data`` as it lies. Runs
-without ``triggered_at`` are in Hive's default partition. After a call that ended, every run is in it once, and a
-day has one file (a day of very many runs: a few). `RunReader.files` gives the files that count.
+    runs/<digest>.lock                            held while a process writes
+    runs/<digest>/manifest.json                   what counts: files, segments, open rows
+    runs/<digest>/data/day=2026-06-14/….parquet   the rows, by the day (UTC) of the table's time
+    runs/<digest>/journal/….arrow                 responses that are not in the data set yet, one file each
+    runs/<digest>/set-aside-<time>/               files that cannot be used; never read, never removed
 
-**Nothing that was read is lost.** Every answer is in the inbox, whole, before the answer after the next is asked
-for; so a pull that is cut off at any moment, by SIGKILL too, loses at most the one that was being kept and the
-one under way. From time to time, and at the end, the inbox is *folded* into the data set: new data files are
-written beside the old ones, then the manifest is replaced, in one step, then the superseded files and the inbox
-are removed. Cut off in between, the old manifest still counts, or the new one does; the next call finds the inbox
-not empty, and puts it in order. Superseded files are removed at once, not kept for a while: a reader of the bare
-folder that comes in the middle of a fold gets an error because a file is gone, and not a run twice in silence.
+**Data set.** Plain Hive-partitioned Parquet: DuckDB, Polars, Dask and Spark read ``data`` where it lies. After a call
+that ended, every row is in it once, and a day has one file (a day of very many rows: a few).
 
-**A run is there once.** A run that ended never changes, so what is stored stays, whatever comes again. An open run
-(``pending``, ``running``) stands in the manifest with its day and the time of its last reading; a later reading
-takes its place, in another day if need be. One that the service no longer knows stays as it is, and is not
-asked for again.
+**No response is lost.** Each one is in the journal before the second-next request is sent, so a pull that is cut off
+at any moment, by SIGKILL too, loses at most the response that was being written and the one under way. A *commit*
+writes new data files beside the old ones, replaces the manifest in one step, then removes the superseded files and
+the journal. Cut off in between, the old manifest counts, or the new one; the next call finds the journal not empty
+and finishes the work.
 
-**Complete stretches.** See `qoderdata.store.coverage`. What is not certain is not claimed, and so is read again:
-a claim too few costs requests, a claim too many would lose runs.
+**A row is stored once.** A row that cannot change stays as it is, whatever comes later; any other is replaced by a
+later reading. A row that the service no longer knows stays.
 
-**Several processes.** Whoever pulls holds the store's lock all the while; another that wants to pull waits, and
-then finds what the first one brought. Readers take no lock: they read the files that the manifest names, and
-start again when a fold takes one away. An object store has no lock. There, file names are unique, the manifest
-is read again before a fold builds on it, and the last of two manifests counts: it is right in itself, and what
-the other one claimed is pulled again. Should it name a file that the other one removed, that is found out, said in
-a warning, and everything is read again.
+**Damage.** The manifest, each journal entry and each data file have a checksum, which every read compares; manifest,
+entries and data files name the account. Data files that are damaged are set aside, nothing counts as complete any
+more, and the list is read again. A manifest that is damaged or of another format is rebuilt from the data files that
+are whole. A store of another account is set aside as a whole. A store of version 0.1 is upgraded on first use.
 
-**A folder that cannot be written** is a warning: the answers are kept in memory, for this call alone.
+**Several processes.** A writer holds the lock; another one waits for it. Readers take no lock: they read the files
+that the manifest names, and start again when a commit removes one. An object store has no locks: there, file names
+are unique, the manifest is read again before a commit builds on it, and the last of two manifests counts. What the
+other one claimed is read again.
 
-- `runs`: the store, to add to; `reader`: to read
-- `coverage`: which stretches of the list are complete
-- `inbox`: one file an answer
-- `partitions`, `upkeep`: the data set, and how it is kept in order
-- `merging`: which reading of a run counts, and in which order runs are given
-- `manifest`: what counts
-- `stores`: how much all stores of a cache folder hold, and how to clear them
+**A folder that cannot be written** is a warning: the responses are kept in memory, for this call alone.
 """
 
-from qoderdata.store.coverage import Coverage, Listing, Stretch
-from qoderdata.store.inbox import Reading
-from qoderdata.store.manifest import Manifest, OpenRun
-from qoderdata.store.merging import condition, newest_first
-from qoderdata.store.partitions import DamagedStoreError, ids
-from qoderdata.store.reader import RunReader
-from qoderdata.store.runs import RunStore
-from qoderdata.store.stores import Usage, clear, usage
+from qoderdata.store.coverage import Coverage, Listing, Segment
+from qoderdata.store.dataset import DamagedStoreError, newest_first, row_ids, time_filter
+from qoderdata.store.journal import JournalEntry
+from qoderdata.store.manifest import Manifest, OpenRow
+from qoderdata.store.table_store import TableStore, Usage, clear, usage
+from qoderdata.store.tables import OUTCOMES_TABLE, RUNS_TABLE, SESSIONS_TABLE, StoredTable
 
 __all__ = [
+    "OUTCOMES_TABLE",
+    "RUNS_TABLE",
+    "SESSIONS_TABLE",
     "Coverage",
     "DamagedStoreError",
+    "JournalEntry",
     "Listing",
     "Manifest",
-    "OpenRun",
-    "Reading",
-    "RunReader",
-    "RunStore",
-    "Stretch",
+    "OpenRow",
+    "Segment",
+    "StoredTable",
+    "TableStore",
     "Usage",
     "clear",
-    "condition",
-    "ids",
     "newest_first",
+    "row_ids",
+    "time_filter",
     "usage",
 ]

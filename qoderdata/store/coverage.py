@@ -1,30 +1,39 @@
-"""Which stretches of the service's list of runs are complete: pure bookkeeping, without disk and network.
+"""Which parts of a remote list are complete in the store?
 
-The service lists runs newest first, gives the list page by page, and new runs come only before its first page.
-The list has no index that stays, so places in it are named by cursors and by ids, never by times: times may be
-missing or equal.
+The service lists records newest first, page by page, and new records come before the first page. The list has no
+stable index, so a position in it is named by a cursor or by record ids, never by a time: times may be missing or
+equal.
 
-A *stretch* is a part of the list that was read without a gap, from its newest run down to a cursor. Stretches
-are kept newest first, with a gap between each two. A page that was asked for without a cursor begins a new
-stretch, at the top; one that was asked for with the top stretch's cursor makes it longer. When such a page has a
-run that is among the newest of a lower stretch, the two are one, and reading goes on below that one: that is how
-a refresh jumps over what is there. A page that fits nowhere claims nothing.
+A *segment* is a part of the list that was read without a gap, from its newest record down to a cursor. Segments are
+kept newest first, with a gap between each two. A page that was requested without a cursor starts a new segment at
+the top; a page that was requested with the top segment's cursor extends it. Where such a page reaches a lower
+segment, the two are joined, and reading continues below the lower one: a refresh skips what is stored.
 
-How far back a stretch reaches is a time: all later runs in the list that were created then or later are in it.
-A whole page with runs that were created before a time shows this, since the list is in that order.
+A list may be wrong, and a false claim loses records. So:
 
-Should the service not know a cursor any more and begin anew, instead of refusing it, nothing is lost: the pages
-that follow are the list from its head, and reading them to the end is complete whatever came before.
+- A page joins a lower segment only if it holds one of that segment's newest records *and* its last record is stored.
+  An old record that is listed again above new ones joins nothing.
+- An empty page is never stored as the end of the list: the next refresh asks again. Where records beyond that end
+  are stored, it is not believed at all (`Coverage.contradicts`).
+- How far back a segment reaches is a time: all later records of the list that were created then or later are in it.
+  The pages show it, since the list is in that order; see `Listing.reaches`.
+- A page that fits nowhere claims nothing.
+
+A list cannot show that a record was inserted further down than a refresh reads, or that a cursor skipped records.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from typing import TYPE_CHECKING
 
-#: How many of its newest runs a stretch is known by. One would do, if no run ever vanished.
-MARKS = 100
-#: How many cursors on its way a stretch keeps, evenly spread, to go back to when the service forgot the last one.
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+#: How many of its newest records identify a segment. One would do if no record ever vanished.
+HEAD_IDS = 100
+#: How many cursors a segment keeps, evenly spaced, to go back to when the service refuses the last one.
 STEPS = 32
 
 _LONG_AGO = datetime.fromtimestamp(0, UTC)
@@ -32,79 +41,78 @@ _LONG_AGO = datetime.fromtimestamp(0, UTC)
 
 @dataclass(frozen=True, slots=True)
 class Listing:
-    """What one page says about the list.
+    """The position of one page in the list.
 
     Parameters
     ----------
     after
-        The cursor that it was asked for with; ``None`` for the newest runs.
+        The cursor that it was requested with; ``None`` for the first page.
     ids
-        Its runs, in the list's order.
+        The ids of its records, in the list's order.
     cursor
-        Where the next page begins; ``None`` where the list ends.
+        The cursor of the next page; ``None`` where the list ends.
     reaches
-        A time such that nothing that was created then or later comes behind this page; ``None`` when unknown.
+        A time such that nothing that was created then or later follows this page; ``None`` where unknown.
+    last_is_stored
+        Whether its last record was in the store before this page was read.
     """
 
     after: str | None
     ids: tuple[str, ...]
     cursor: str | None
     reaches: datetime | None = None
+    last_is_stored: bool = False
+
+    @property
+    def is_empty_end(self) -> bool:
+        """Whether the page has no records and says that the list ends."""
+        return self.cursor is None and not self.ids
 
 
 @dataclass(frozen=True, slots=True)
-class Stretch:
+class Segment:
     """A part of the list that is complete.
 
     Parameters
     ----------
     read_at
-        When its newest end was read, as the head of the list.
-    marks
-        The ids of its newest runs.
+        When its newest page was requested, as the first page of the list.
+    head_ids
+        The ids of its newest records.
     cursor
         Its older end; ``None`` where that is the end of the list.
     reaches
-        A time such that nothing that was created then or later is older than this stretch.
+        A time such that nothing that was created then or later is older than this segment.
     steps
-        Cursors on the way to `cursor`, newest first, each with what the stretch reached there.
+        Earlier cursors, newest first, each with what the segment reached there.
+    ended_at
+        When an empty page was read at `cursor`: the list ended there, as of that time.
     """
 
     read_at: datetime
-    marks: tuple[str, ...]
+    head_ids: tuple[str, ...]
     cursor: str | None
     reaches: datetime | None = None
     steps: tuple[tuple[str, datetime | None], ...] = ()
+    ended_at: datetime | None = None
 
-    def covers(self, since: datetime | None) -> bool:
-        """Tell whether everything from its newest end back to a time is in it; ``None``: the whole list."""
-        if self.cursor is None:
+    def covers(self, since: datetime | None, *, is_recent: Callable[[datetime], bool] = lambda _: True) -> bool:
+        """Return whether it reaches from its newest record back to a time; ``None``: to the end of the list."""
+        if self.cursor is None or (self.ended_at is not None and is_recent(self.ended_at)):
             return True
         return since is not None and self.reaches is not None and self.reaches <= since
-
-    def _longer(self, page: Listing) -> Stretch:
-        steps = self.steps if self.cursor is None else (*self.steps, (self.cursor, self.reaches))
-        return replace(
-            self,
-            marks=_marks(self.marks, page.ids),
-            cursor=page.cursor,
-            reaches=_earlier(self.reaches, page.reaches),
-            steps=_spread(steps),
-        )
-
-    def _joined(self, lower: Stretch) -> Stretch:
-        return replace(
-            self,
-            marks=_marks(self.marks, lower.marks),
-            cursor=lower.cursor,
-            reaches=_earlier(self.reaches, lower.reaches),
-            steps=_spread((*self.steps, *lower.steps)),
-        )
 
 
 @dataclass(frozen=True, slots=True)
 class Coverage:
-    """All stretches of the list that are complete, newest first.
+    """All complete segments of the list, newest first.
+
+    Parameters
+    ----------
+    segments
+        The segments.
+    has_unclaimed
+        Whether records may be stored that belong to no segment.
 
     Examples
     --------
@@ -113,82 +121,145 @@ class Coverage:
     >>> coverage = Coverage().add(Listing(None, ("f", "e"), "e"), read_at=monday)
     >>> coverage = coverage.add(Listing("e", ("d", "c"), "c"), read_at=monday)
     >>> coverage = coverage.add(Listing(None, ("h", "g"), "g"), read_at=tuesday)
-    >>> [stretch.cursor for stretch in coverage.stretches]
+    >>> [segment.cursor for segment in coverage.segments]
     ['g', 'c']
 
-    The page that meets the lower stretch closes the gap; reading goes on behind ``c``:
+    The page that reaches the lower segment closes the gap; reading continues after ``c``:
 
     >>> coverage = coverage.add(Listing("g", ("f", "e"), "e"), read_at=tuesday)
-    >>> [stretch.cursor for stretch in coverage.stretches], coverage.cursor
+    >>> [segment.cursor for segment in coverage.segments], coverage.cursor
     (['c'], 'c')
     """
 
-    stretches: tuple[Stretch, ...] = ()
+    segments: tuple[Segment, ...] = ()
+    has_unclaimed: bool = False
 
     @property
     def read_at(self) -> datetime | None:
-        """When the head of the list was last read."""
-        return self.stretches[0].read_at if self.stretches else None
+        """When the first page of the list was last read."""
+        return self.segments[0].read_at if self.segments else None
 
     @property
     def cursor(self) -> str | None:
-        """Where reading goes on, to get further back; ``None``: from the newest run, or there is no more."""
-        return self.stretches[0].cursor if self.stretches else None
+        """Where reading continues, to get further back; ``None``: at the first page, or there is no more."""
+        return self.segments[0].cursor if self.segments else None
 
-    def covers(self, since: datetime | None) -> bool:
-        """Tell whether everything from the head of the list back to a time is complete."""
-        return bool(self.stretches) and self.stretches[0].covers(since)
+    def covers(self, since: datetime | None, *, is_recent: Callable[[datetime], bool] = lambda _: True) -> bool:
+        """Return whether all records from the first one back to a time are stored; ``None``: the whole list.
+
+        Parameters
+        ----------
+        since
+            The time.
+        is_recent
+            Whether the end of the list that was read at a time may still be believed.
+        """
+        return bool(self.segments) and self.segments[0].covers(since, is_recent=is_recent)
 
     def add(self, page: Listing, *, read_at: datetime) -> Coverage:
-        """Count a page in.
+        """Add a page.
 
         Parameters
         ----------
         page
-            What the page says.
+            Its position.
         read_at
-            When it was asked for.
+            When it was requested.
 
         Returns
         -------
         Coverage
-            With the page; the same where the page fits nowhere.
+            With the page; the same where the page claims nothing.
         """
+        if self.contradicts(page):
+            return self
         if page.after is None:
-            top, lower = Stretch(read_at, _marks(page.ids), page.cursor, page.reaches), self.stretches
+            top, lower = Segment(read_at, page.ids[:HEAD_IDS], page.cursor, page.reaches), self.segments
         elif self.cursor == page.after:
-            top, lower = self.stretches[0]._longer(page), self.stretches[1:]  # noqa: SLF001 - a part of this module
+            top, lower = self.segments[0], self.segments[1:]
+            if page.is_empty_end:
+                return replace(self, segments=(replace(top, ended_at=read_at), *lower))
+            top = _extended(top, page)
         else:
             return self
         if page.cursor is None:
             return Coverage((top,))
-        ids = frozenset(page.ids)
-        # The lowest one that the page meets: what lies between is within the page.
-        for place in reversed(range(len(lower))):
-            met = lower[place]
-            if not ids.isdisjoint(met.marks):
-                beyond = met.cursor in ids
-                return Coverage((top if beyond else top._joined(met), *lower[place + 1 :]))  # noqa: SLF001
-        return Coverage((top, *lower))
+        index = _lowest_met(page, lower)
+        if index is None:
+            return replace(self, segments=(top, *lower))
+        met = lower[index]
+        if met.cursor in page.ids:
+            # The page goes on below that segment, so reading continues after the page.
+            return replace(self, segments=(top, *lower[index + 1 :]))
+        if page.last_is_stored or page.ids[-1] in met.head_ids:
+            joined = _joined(top, met)
+            return Coverage((joined, *lower[index + 1 :]), self.has_unclaimed and joined.cursor is not None)
+        return replace(self, segments=(top, *lower))
 
-    def retreat(self) -> Coverage:
-        """Claim less of the top stretch, after the service refused its cursor: back to the step before."""
-        top, *lower = self.stretches
+    def contradicts(self, page: Listing) -> bool:
+        """Return whether a page is an empty end of the list although records beyond it are stored."""
+        if not page.is_empty_end:
+            return False
+        if page.after is None:
+            beyond = self.segments
+        elif self.cursor == page.after:
+            beyond = self.segments[1:]
+        else:
+            return True
+        return self.has_unclaimed or any(segment.head_ids for segment in beyond)
+
+    def drop_last_cursor(self) -> Coverage:
+        """Shorten the top segment to the step before, after the service refused its cursor."""
+        top, *lower = self.segments
         steps = [step for step in top.steps if step[0] != top.cursor]
         if not steps:
-            # What is now on top is not the head of the list: something newer was seen.
-            return Coverage((*(replace(one, read_at=_LONG_AGO) for one in lower[:1]), *lower[1:]))
+            # The segment that is now on top is not the head of the list: newer records were seen.
+            lower[:1] = [replace(segment, read_at=_LONG_AGO) for segment in lower[:1]]
+            return Coverage(tuple(lower), has_unclaimed=True)
         cursor, reaches = steps.pop()
-        return Coverage((replace(top, cursor=cursor, reaches=reaches, steps=tuple(steps)), *lower))
+        shorter = replace(top, cursor=cursor, reaches=reaches, steps=tuple(steps), ended_at=None)
+        return replace(self, segments=(shorter, *lower))
 
 
-def _marks(*ids: tuple[str, ...]) -> tuple[str, ...]:
-    return tuple(dict.fromkeys(mark for part in ids for mark in part[:MARKS]))[:MARKS]
+def _lowest_met(page: Listing, lower: tuple[Segment, ...]) -> int | None:
+    """Return the index of the segment that the last of the page's known records belongs to.
+
+    What lies above that segment is within the page.
+    """
+    owners = {id_: index for index in reversed(range(len(lower))) for id_ in lower[index].head_ids}
+    return next((owners[id_] for id_ in reversed(page.ids) if id_ in owners), None)
+
+
+def _extended(top: Segment, page: Listing) -> Segment:
+    steps = top.steps if top.cursor is None else (*top.steps, (top.cursor, top.reaches))
+    return replace(
+        top,
+        head_ids=_head_ids(top.head_ids, page.ids),
+        cursor=page.cursor,
+        reaches=_earlier(top.reaches, page.reaches),
+        steps=_spaced(steps),
+        ended_at=None,
+    )
+
+
+def _joined(top: Segment, lower: Segment) -> Segment:
+    return replace(
+        top,
+        head_ids=_head_ids(top.head_ids, lower.head_ids),
+        cursor=lower.cursor,
+        reaches=_earlier(top.reaches, lower.reaches),
+        steps=_spaced((*top.steps, *lower.steps)),
+        ended_at=lower.ended_at,
+    )
+
+
+def _head_ids(*ids: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(id_ for part in ids for id_ in part[:HEAD_IDS]))[:HEAD_IDS]
 
 
 def _earlier(one: datetime | None, other: datetime | None) -> datetime | None:
-    return min((moment for moment in (one, other) if moment is not None), default=None)
+    return min((time for time in (one, other) if time is not None), default=None)
 
 
-def _spread(steps: tuple[tuple[str, datetime | None], ...]) -> tuple[tuple[str, datetime | None], ...]:
+def _spaced(steps: tuple[tuple[str, datetime | None], ...]) -> tuple[tuple[str, datetime | None], ...]:
     return steps if len(steps) <= STEPS else steps[-1::-2][::-1]

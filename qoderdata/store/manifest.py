@@ -1,34 +1,90 @@
-"""What counts in a store of runs: its files, the complete stretches of the list, and the runs that are open."""
+"""Which data files of a table count, what do they hold, and whose are they?
+
+``manifest.json`` is replaced in one step, and holds a checksum of itself. One that is damaged, of another format, or
+of another account is never used.
+"""
 
 from __future__ import annotations
 
+import zlib
 from dataclasses import dataclass, field
-from datetime import datetime  # noqa: TC003 - the file is read by these annotations
+from datetime import datetime  # noqa: TC003 - msgspec reads these annotations
 from typing import TYPE_CHECKING
 
 import msgspec
 
-from qoderdata.errors import CacheWarning, warn
-from qoderdata.store.coverage import Coverage
+from qoderdata.errors import CacheError
+from qoderdata.store.coverage import Coverage, Segment
 
 if TYPE_CHECKING:
     from qoderdata.files import Folder
 
-#: Goes up whenever what is stored changes its meaning, so that older stores are pulled again.
-FORMAT = 1
+#: Increases whenever the stored data changes its meaning.
+FORMAT = 2
+#: Written by version 0.1: no checksums, fewer columns.
+OLD_FORMAT = 1
 NAME = "manifest.json"
 
 
+class UnusableManifestError(CacheError):
+    """A manifest is damaged, of another format or of another account.
+
+    Attributes
+    ----------
+    old : Manifest or None
+        What it says, where it is of the format of version 0.1.
+    is_foreign : bool
+        Whether it is of another account.
+    """
+
+    old: Manifest | None = None
+    is_foreign: bool = False
+
+
 @dataclass(frozen=True, slots=True)
-class OpenRun:
-    """A run that had not ended when it was last read.
+class Identity:
+    """What a store holds, and whose it is.
+
+    Parameters
+    ----------
+    table
+        The table's name.
+    base_url, workspace_id, account
+        The account, as a digest, at the service.
+    """
+
+    table: str
+    base_url: str
+    workspace_id: str | None
+    account: str
+
+
+@dataclass(frozen=True, slots=True)
+class DataFile:
+    """One data file.
+
+    Parameters
+    ----------
+    rows
+        Its number of rows.
+    checksum
+        The CRC-32 of its bytes, in hexadecimal; empty in the format of version 0.1.
+    """
+
+    rows: int
+    checksum: str
+
+
+@dataclass(frozen=True, slots=True)
+class OpenRow:
+    """A row that may still change.
 
     Parameters
     ----------
     day
         The partition that it lies in.
     read_at
-        When it was read.
+        When it was last read.
     """
 
     day: str
@@ -37,85 +93,82 @@ class OpenRun:
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """All that counts.
+    """The state of a store.
 
     Parameters
     ----------
-    base_url, workspace_id, account
-        Whose runs these are; the account is a digest.
-    format
-        The format of the store.
+    identity
+        What it holds, and whose it is.
     sequence
-        The number of the last answer that is in the data set.
+        The number of the last journal entry that is in the data set.
     files
-        The data files that count, by their name below ``data``, each with its number of runs.
+        The data files that count, by their name below ``data``.
     coverage
-        Which stretches of the list are complete.
-    open_runs
-        The runs that are open, by their ids.
+        Which parts of the list are complete.
+    open_rows
+        The rows that may still change, by their ids; only of a table that asks for them one by one.
     """
 
-    base_url: str
-    workspace_id: str | None
-    account: str
-    format: int = FORMAT
+    identity: Identity
     sequence: int = 0
-    files: dict[str, int] = field(default_factory=dict)
+    files: dict[str, DataFile] = field(default_factory=dict)
     coverage: Coverage = field(default_factory=Coverage)
-    open_runs: dict[str, OpenRun] = field(default_factory=dict)
+    open_rows: dict[str, OpenRow] = field(default_factory=dict)
 
     @property
-    def runs(self) -> int:
-        """How many runs the data set has."""
-        return sum(self.files.values())
+    def rows(self) -> int:
+        """The number of rows of the data set."""
+        return sum(file.rows for file in self.files.values())
 
 
-def read(folder: Folder) -> Manifest | None:
+def checksum(content: bytes | memoryview) -> str:
+    """Return the CRC-32 of bytes, in hexadecimal."""
+    return f"{zlib.crc32(content):08x}"
+
+
+def read_manifest(folder: Folder, identity: Identity | None = None) -> Manifest | None:
     """Read a store's manifest.
 
     Parameters
     ----------
     folder
         The store's folder.
+    identity
+        Whose it must be; ``None``: anybody's.
 
     Returns
     -------
     Manifest or None
-        ``None`` where there is none that can be used.
-
-    Warns
-    -----
-    CacheWarning
-        There is one, but it is damaged or of another format.
+        ``None`` where there is no manifest.
 
     Raises
     ------
+    UnusableManifestError
+        There is one, but it cannot be used.
     OSError
-        It cannot be read now, so that nobody knows what it says.
+        It cannot be read now.
     """
     content = folder.read(NAME)
     if content is None:
         return None
     try:
-        return _decode(content.to_pybytes())
+        written = _decode(content.to_pybytes())
     except ValueError as error:
-        warn(
-            f"the store of runs in {folder.location} was passed over: its manifest cannot be used ({error}). "
-            "The runs are pulled again",
-            CacheWarning,
-        )
-        return None
+        raise UnusableManifestError(f"its manifest cannot be used ({error})") from error
+    manifest = written if isinstance(written, Manifest) else written.upgraded()
+    if identity is not None and manifest.identity != identity:
+        foreign = UnusableManifestError("its manifest cannot be used (it is of another account)")
+        foreign.is_foreign = True
+        raise foreign
+    if not isinstance(written, Manifest):
+        old = UnusableManifestError(f"its manifest cannot be used as it is (it is of format {OLD_FORMAT})")
+        old.old = manifest
+        raise old
+    return manifest
 
 
-def write(folder: Folder, manifest: Manifest) -> None:
+def write_manifest(folder: Folder, manifest: Manifest) -> None:
     """Replace a store's manifest, in one step.
-
-    Parameters
-    ----------
-    folder
-        The store's folder.
-    manifest
-        What counts from now on.
 
     Raises
     ------
@@ -123,18 +176,65 @@ def write(folder: Folder, manifest: Manifest) -> None:
         The folder cannot be written; the old manifest counts.
     """
     content = msgspec.json.format(msgspec.json.encode(manifest), indent=1)
-    folder.replace(NAME, lambda sink: sink.write(content))
+    sealed = b'{"format": %d, "checksum": "%b", "content": %b}\n' % (FORMAT, checksum(content).encode(), content)
+    folder.replace(NAME, lambda sink: sink.write(sealed))
 
 
-def _decode(content: bytes) -> Manifest:
-    written = msgspec.json.decode(content, type=_Written)
-    if written.format != FORMAT:
-        raise ValueError(f"it is of format {written.format}, not {FORMAT}")
-    return msgspec.json.decode(content, type=Manifest)
-
-
-@dataclass(frozen=True, slots=True)
-class _Written:
-    """What every format of a manifest has."""
-
+class _Sealed(msgspec.Struct, forbid_unknown_fields=True):
     format: int
+    checksum: str
+    content: msgspec.Raw
+
+
+class _AnyFormat(msgspec.Struct):
+    format: int
+
+
+def _decode(content: bytes) -> Manifest | _OldManifest:
+    version = msgspec.json.decode(content, type=_AnyFormat).format
+    if version == OLD_FORMAT:
+        return msgspec.json.decode(content, type=_OldManifest)
+    if version != FORMAT:
+        raise ValueError(f"it is of format {version}, not {FORMAT}")
+    sealed = msgspec.json.decode(content, type=_Sealed)
+    if sealed.checksum != checksum(bytes(sealed.content)):
+        raise ValueError("it is damaged")
+    return msgspec.json.decode(sealed.content, type=Manifest)
+
+
+class _OldSegment(msgspec.Struct):
+    read_at: datetime
+    marks: tuple[str, ...]
+    cursor: str | None
+    reaches: datetime | None = None
+    steps: tuple[tuple[str, datetime | None], ...] = ()
+
+
+class _OldCoverage(msgspec.Struct):
+    stretches: tuple[_OldSegment, ...] = ()
+
+
+class _OldManifest(msgspec.Struct):
+    """The manifest of version 0.1."""
+
+    base_url: str
+    workspace_id: str | None
+    account: str
+    format: int
+    sequence: int
+    files: dict[str, int]
+    coverage: _OldCoverage
+    open_runs: dict[str, OpenRow]
+
+    def upgraded(self) -> Manifest:
+        """Return the same as a manifest of today; the files are still the old ones."""
+        segments = (
+            Segment(old.read_at, old.marks, old.cursor, old.reaches, old.steps) for old in self.coverage.stretches
+        )
+        return Manifest(
+            Identity("runs", self.base_url, self.workspace_id, self.account),
+            self.sequence,
+            {name: DataFile(rows, "") for name, rows in self.files.items()},
+            Coverage(tuple(segments)),
+            self.open_runs,
+        )

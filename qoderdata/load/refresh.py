@@ -1,0 +1,587 @@
+"""Bring a stored table up to date: which pages of its list, and which single records, are read now?"""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from contextlib import closing
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, cast
+from urllib.parse import quote
+
+import pyarrow.compute as pc
+
+from qoderdata.decode import Decoder, Page
+from qoderdata.errors import (
+    APIResponseValidationError,
+    APIStatusError,
+    AuthenticationError,
+    BadRequestError,
+    CacheError,
+    DataQualityWarning,
+    InternalServerError,
+    NotFoundError,
+    RateLimitError,
+    warn,
+)
+from qoderdata.load._progress import bar
+from qoderdata.paging import LARGEST_PAGE, PageSize, walk
+from qoderdata.store import JournalEntry, Listing, StoredTable, TableStore, row_ids
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+
+    import pyarrow as pa
+
+    from qoderdata.client import Client
+
+_logger = logging.getLogger("qoderdata")
+
+#: How many cursors the service may refuse before a refresh gives up; each time a little more is read again.
+_REFUSALS = 100
+#: How often a refresh starts again because a commit found a damaged file.
+_ATTEMPTS = 5
+#: How many single records in a row may fail with an error of the service before the others are left alone.
+_FAILURES = 3
+#: How many consecutive records must be older than a time, to show that the list has passed it: a single old record
+#: that is listed above new ones shows nothing.
+_EVIDENCE = 20
+#: `created_at` never lies before a run's `triggered_at`, but clocks differ: the service is asked for a little more.
+_CLOCKS_DIFFER = timedelta(hours=1)
+_INSTANT = timedelta(microseconds=1)
+_NO_IDS = frozenset({"", ".", ".."})
+
+
+@dataclass(frozen=True)
+class RemoteList:
+    """A list of the service that is kept in a store.
+
+    Parameters
+    ----------
+    path
+        Its path; a single record's is below it.
+    table
+        The table that it becomes.
+    cursor_param
+        The query parameter that takes the cursor.
+    page_limit
+        The largest page of any edition.
+    params
+        Parameters of every request.
+    """
+
+    path: str
+    table: StoredTable
+    cursor_param: str = "after_id"
+    page_limit: int = LARGEST_PAGE
+    params: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class ListedPage:
+    """A page of a list, decoded; also the envelope that `walk` sees.
+
+    Parameters
+    ----------
+    page
+        The page.
+    table
+        Its rows.
+    listing
+        Its position in the list; ``None`` where the service gives no cursor although there is more.
+    asked_at
+        When it was requested.
+    has_more
+        Whether the walk goes on.
+    """
+
+    page: Page
+    table: pa.Table
+    listing: Listing | None
+    asked_at: datetime
+    has_more: bool
+
+    @property
+    def last_id(self) -> str | None:
+        """The cursor, where there is no `next_page`."""
+        return self.page.last_id
+
+    @property
+    def next_page(self) -> str | None:
+        """The cursor of the next page."""
+        return self.page.next_page
+
+    @property
+    def count(self) -> int:
+        """How many rows it has."""
+        return self.table.num_rows
+
+
+class ListReader:
+    """Read a list by the page, and single records of it.
+
+    Each page is decoded before the next one is requested: its content decides whether that one is needed.
+
+    Parameters
+    ----------
+    client
+        Sends the requests.
+    remote
+        The list.
+    store
+        Tells which records are stored.
+    oldest
+        The time before which no record needs to come; ``None``: all are wanted.
+    progress
+        Whether to draw a progress bar on standard error; ``None``: on a terminal or in a notebook, once the
+        walk takes more than a second.
+
+    Attributes
+    ----------
+    requests, pages, rows : int
+        Requests (a retried one counts once), pages and rows so far.
+    """
+
+    def __init__(
+        self,
+        client: Client,
+        remote: RemoteList,
+        store: TableStore,
+        *,
+        oldest: datetime | None,
+        progress: bool | None,
+    ) -> None:
+        self.client = client
+        self.remote = remote
+        self.requests = 0
+        self.pages = 0
+        self.rows = 0
+        self._store = store
+        self._oldest = oldest
+        self._decoder = Decoder(remote.table.schema)
+        self._may_narrow: bool | None = None
+        # Lists of small pages are no reason to ask the others for small pages too.
+        self._remembers_size = remote.page_limit == LARGEST_PAGE
+        self._size = PageSize(client.page_limit if self._remembers_size else remote.page_limit)
+        self._bar = ProgressBar(remote.table.name, oldest, progress=progress)
+
+    def pages_from(
+        self, params: Mapping[str, str], *, start: str | None = None, goes_on: Callable[[ListedPage], bool]
+    ) -> Iterator[ListedPage]:
+        """Walk the list, one page ahead of the caller.
+
+        Parameters
+        ----------
+        params
+            Filters, as the service takes them.
+        start
+            The cursor to begin after; ``None``: the first page.
+        goes_on
+            Called with each page in the fetching thread; returns whether the next page is wanted.
+
+        Yields
+        ------
+        ListedPage
+            The pages, in the list's order.
+
+        Raises
+        ------
+        APIError
+            The walk ended before the list did; the pages before were yielded.
+        """
+        times = _RecentTimes()
+
+        def fetch(cursor: str | None, limit: int) -> ListedPage:
+            narrow = self._narrowed() if cursor is not None and self._may_narrow else {}
+            found = self._ask({**params, **narrow}, cursor, limit, times)
+            if found.has_more:
+                # A page that is not full may have lost rows to the filter, and then it would hide a gap.
+                self._may_narrow = found.count == limit and self._may_narrow is not False
+                if narrow and not self._may_narrow:
+                    found = self._ask(params, cursor, limit, times)
+            elif narrow and not found.count:
+                # The filter, or a list that breaks off: without the filter it shows.
+                found = self._ask(params, cursor, limit, times)
+            elif narrow and found.listing is not None and not self._is_ignored(found):
+                # Perhaps the list goes on with older rows: the page shows how far it reaches, not where it ends.
+                found = replace(found, listing=replace(found.listing, cursor=cursor, reaches=self._oldest))
+            times.add(found.table)
+            return replace(found, has_more=goes_on(found) and found.has_more)
+
+        with closing(walk(fetch, start=start, limit=self._size)) as pages:
+            for page in pages:
+                if self._remembers_size:
+                    self.client.page_limit = self._size.value
+                self.pages += 1
+                self.rows += page.count
+                self._bar.advance(page)
+                yield page
+
+    def read_one(self, id_: str) -> tuple[datetime, pa.Table]:
+        """Return when a record was requested, and its row; it is read as the records of a page are.
+
+        Raises
+        ------
+        APIError
+            The service would not give it; `NotFoundError` where it does not know it.
+        """
+        self.requests += 1
+        asked_at = datetime.now(UTC)
+        path = f"{self.remote.path}/{quote(id_, safe='')}"
+        _, table = self.client.get(path, {}, lambda body: self._read(b'{"data":[%b],"has_more":false}' % body))
+        if row_ids(table) != [id_]:
+            raise APIResponseValidationError(
+                f"the service was asked for {id_!r} of {self.remote.path} and answered with another one; try again "
+                "later"
+            )
+        return asked_at, table
+
+    def close(self) -> None:
+        """Remove the bar."""
+        self._bar.close()
+
+    def finish(self, tables: Sequence[pa.Table]) -> pa.Table:
+        """Join the tables of pages, and warn once of what was odd in all of them."""
+        return self._decoder.finish(tables)
+
+    def _narrowed(self) -> dict[str, str]:
+        """Return a filter that newer editions know and older ones ignore: it only saves requests."""
+        if self._oldest is None:
+            return {}
+        return {"created_at[gte]": (self._oldest - _CLOCKS_DIFFER).strftime("%Y-%m-%dT%H:%M:%S.%fZ")}
+
+    def _ask(self, params: Mapping[str, str], cursor: str | None, limit: int, times: _RecentTimes) -> ListedPage:
+        self.requests += 1
+        asked_at = datetime.now(UTC)
+        asked = {**self.remote.params, **params, "limit": str(limit)}
+        if cursor is not None:
+            asked[self.remote.cursor_param] = cursor
+        page, table = self.client.get(self.remote.path, asked, self._read)
+        listing = self._listing(page, table, cursor, times.reached(table))
+        return ListedPage(page, table, listing, asked_at, page.has_more)
+
+    def _read(self, body: bytes) -> tuple[Page, pa.Table]:
+        page = self._decoder.read_page(body)
+        return page, self.remote.table.resolve(self._decoder.to_table(page))
+
+    def _listing(self, page: Page, table: pa.Table, after: str | None, reaches: datetime | None) -> Listing | None:
+        cursor = (page.next_page or page.last_id) if page.has_more else None
+        if page.has_more and not cursor:
+            return None
+        ids = tuple(row_ids(table))
+        is_stored = bool(ids) and self._store.contains(ids[-1], table.slice(len(ids) - 1))
+        return Listing(after, ids, cursor, reaches, is_stored)
+
+    def _is_ignored(self, page: ListedPage) -> bool:
+        """Whether the service ignores the filter by time: the page has older rows."""
+        oldest = _earliest(page.table)
+        return oldest is not None and self._oldest is not None and oldest < self._oldest - _CLOCKS_DIFFER
+
+
+class _RecentTimes:
+    """When the last rows of a walk were created: what shows how far the list has come."""
+
+    def __init__(self) -> None:
+        self._parts: deque[tuple[int, datetime | None]] = deque()
+
+    def add(self, table: pa.Table) -> None:
+        """Add a page; of all pages, the last `_EVIDENCE` rows are kept at least."""
+        self._parts.append((table.num_rows, _latest_known(table)))
+        while sum(rows for rows, _ in self._parts) - self._parts[0][0] >= _EVIDENCE:
+            self._parts.popleft()
+
+    def reached(self, table: pa.Table) -> datetime | None:
+        """Return a time such that nothing that was created then or later follows a page; ``None``: unknown."""
+        rows, times = table.num_rows, [_latest_known(table)] if table.num_rows else []
+        for count, newest in reversed(self._parts):
+            if rows >= _EVIDENCE:
+                break
+            rows += count
+            times += [newest] if count else []
+        known = [time for time in times if time is not None]
+        return max(known) + _INSTANT if rows >= _EVIDENCE and len(known) == len(times) else None
+
+
+class _Refresh:
+    """One call of `bring_up_to_date`.
+
+    What this call has read itself is known by identity, not by comparing times: the clock may be set back meanwhile.
+    """
+
+    def __init__(
+        self,
+        store: TableStore,
+        reader: ListReader,
+        *,
+        since: datetime | None,
+        until: datetime | None,
+        not_before: datetime,
+        reread_since: datetime | None,
+    ) -> None:
+        self.store = store
+        self.reader = reader
+        self.since = since
+        self.not_before = not_before
+        self.reread_since = reread_since
+        self.is_reread = reread_since is None
+        self.is_contradicted = False
+        self.stale = store.open_before(not_before, since=since, until=until)
+        self._own_times: set[datetime] = set()
+        self._refused: set[str] = set()
+        self._left: list[tuple[str, str]] = []
+
+    def run(self) -> None:
+        for _ in range(_ATTEMPTS):
+            while not self._is_done():
+                self._walk_on()
+            self._read_stale()
+            # A commit that finds a data file damaged takes every claim back.
+            self.store.commit(compact=True)
+            if self._is_done():
+                return
+        raise CacheError(
+            f"the data files in {self.store.folder.location} are damaged again and again; use another cache_dir"
+        )
+
+    def warn(self) -> None:
+        name = self.store.table.name
+        if self.is_contradicted:
+            warn(
+                f"the service ended the list of {name} with an empty page although older {name} are stored, so "
+                "that end is not believed. Call with refresh=True to read the rest",
+                DataQualityWarning,
+            )
+        if self._left:
+            id_, reason = self._left[0]
+            warn(
+                f"{len(self._left)} open {name} could not be read again, and are as they were last read (the "
+                f"first: {id_!r}, {reason})",
+                DataQualityWarning,
+            )
+
+    def _is_done(self) -> bool:
+        is_covered = self._has_recent_head() and self.store.coverage.covers(self.since, is_recent=self._is_recent)
+        return self.is_contradicted or (is_covered and self.is_reread)
+
+    def _has_recent_head(self) -> bool:
+        read_at = self.store.coverage.read_at
+        return read_at is not None and self._is_recent(read_at)
+
+    def _is_recent(self, time: datetime) -> bool:
+        return time in self._own_times or self.not_before <= time <= datetime.now(UTC)
+
+    def _walk_on(self) -> None:
+        """Walk until there is enough, or a segment is joined that can be skipped, or a cursor is refused.
+
+        Open rows mostly lie together, near the top of the list: the walk goes on into the segment that it joined
+        while each page has at least one of them, which saves more requests than it costs.
+        """
+        plan = self.store.coverage
+        start = cursor = plan.cursor if self._has_recent_head() and self.is_reread else None
+
+        def goes_on(page: ListedPage) -> bool:
+            """Follow, in the fetching thread, what the store will know once it has this page."""
+            nonlocal plan
+            if page.listing is None:
+                return True
+            if plan.contradicts(page.listing):
+                return False
+            plan = plan.add(page.listing, read_at=page.asked_at)
+            found = self.stale.intersection(page.listing.ids)
+            self.stale.difference_update(found)
+            is_needed = plan.cursor == page.listing.cursor and not plan.covers(self.since)
+            return is_needed or not self._ends_reread(page.listing) or (bool(found) and bool(self.stale))
+
+        try:
+            for page in self.reader.pages_from({}, start=start, goes_on=goes_on):
+                self._own_times.add(page.asked_at)
+                if page.listing is not None:
+                    self.is_contradicted = self.store.coverage.contradicts(page.listing)
+                    self.is_reread = self._ends_reread(page.listing)
+                    cursor = page.listing.cursor
+                self.store.add(JournalEntry(page.table, page.asked_at, page.listing))
+        except (BadRequestError, NotFoundError) as error:
+            is_about_cursor = cursor is not None and error.param != "limit"
+            if not is_about_cursor or cursor in self._refused or len(self._refused) >= _REFUSALS:
+                raise
+            _logger.info(
+                "%s: the service no longer knows where an earlier pull ended (%s); reading a part again",
+                self.store.table.name,
+                error,
+            )
+            self._refused.add(cast("str", cursor))
+            if self.store.coverage.cursor == cursor:
+                self.store.drop_last_cursor()
+
+    def _ends_reread(self, page: Listing) -> bool:
+        """Whether all rows that are read again although they are stored lie above the end of a page."""
+        return (
+            self.is_reread
+            or page.cursor is None
+            or (page.reaches is not None and self.reread_since is not None and page.reaches <= self.reread_since)
+        )
+
+    def _read_stale(self) -> None:
+        """Read the open rows again that no page had."""
+        failures = 0
+        while self.stale:
+            id_ = self.stale.pop()
+            if id_ in _NO_IDS:
+                self._leave(id_, "no request can name this id")
+                continue
+            try:
+                asked_at, table = self.reader.read_one(id_)
+            except NotFoundError:
+                self.store.add(JournalEntry(self._no_rows(), datetime.now(UTC), gone=(id_,)))
+            except (AuthenticationError, RateLimitError):
+                raise
+            except APIStatusError as error:
+                self._leave(id_, str(error))
+                failures = failures + 1 if isinstance(error, InternalServerError) else 0
+                if failures == _FAILURES:
+                    for other in self.stale:
+                        self._leave(other, str(error))
+                    self.stale.clear()
+            else:
+                failures = 0
+                self.store.add(JournalEntry(table, asked_at))
+
+    def _leave(self, id_: str, reason: str) -> None:
+        self._left.append((id_, reason))
+        self.store.add(JournalEntry(self._no_rows(), datetime.now(UTC), unreadable=(id_,)))
+
+    def _no_rows(self) -> pa.Table:
+        return self.store.table.schema.arrow.empty_table()
+
+
+def is_current(store: TableStore, *, since: datetime | None, until: datetime | None, not_before: datetime) -> bool:
+    """Return whether a store can answer without the service.
+
+    Parameters
+    ----------
+    store
+        The store.
+    since, until
+        The times asked for.
+    not_before
+        What was read before this time is too old; what was read in the future too, by a clock that was wrong.
+    """
+    now = datetime.now(UTC)
+
+    def is_recent(time: datetime) -> bool:
+        return not_before <= time <= now
+
+    read_at = store.coverage.read_at
+    return (
+        read_at is not None
+        and is_recent(read_at)
+        and store.coverage.covers(since, is_recent=is_recent)
+        and not store.open_before(not_before, since=since, until=until)
+    )
+
+
+def bring_up_to_date(
+    store: TableStore,
+    reader: ListReader,
+    *,
+    since: datetime | None,
+    until: datetime | None,
+    not_before: datetime,
+    reread_since: datetime | None = None,
+    everything: bool = False,
+) -> bool:
+    """Read from the service until the store can answer.
+
+    Walks from the first page until it joins a segment that is complete, skips that, and goes on below it where
+    more is asked for. Each page is kept at once: when this is cut off, the next call goes on from there. Every
+    page is stored whole, so that at least the rest of the page that joins a segment is read again.
+
+    Parameters
+    ----------
+    store
+        Where the rows are kept.
+    reader
+        Reads the list.
+    since, until
+        The times asked for; ``since=None``: to the end of the list.
+    not_before
+        What was read before this time is read again.
+    reread_since
+        Read rows that were created since then again, although they are stored; ``None``: none.
+    everything
+        Read all rows again that are asked for, and lose none that only the store has.
+
+    Returns
+    -------
+    bool
+        Whether the store is complete; it is not where the service contradicted it.
+
+    Raises
+    ------
+    APIError
+        The service could not be asked to the end.
+
+    Warns
+    -----
+    DataQualityWarning
+        The service contradicted the store, or single records could not be read again.
+    """
+    with store.writer_lock():
+        if everything:
+            store.forget_coverage()
+        refresh = _Refresh(
+            store, reader, since=since, until=until, not_before=not_before, reread_since=reread_since
+        )
+        refresh.run()
+    refresh.warn()
+    return not refresh.is_contradicted
+
+
+class ProgressBar:
+    """A progress bar: rows, their rate, how far back the walk is, and what is left as far as that is known.
+
+    Parameters
+    ----------
+    name
+        What is counted.
+    since
+        How far back the walk goes; ``None``: not known.
+    progress
+        Whether there is a bar; ``None``: on a terminal or in a notebook, after a second.
+    """
+
+    def __init__(self, name: str, since: datetime | None, *, progress: bool | None) -> None:
+        self._since = since
+        self._walked = 0.0
+        self._bar = bar(name, progress=progress)
+
+    def advance(self, page: ListedPage) -> None:
+        """Count a page."""
+        if self._bar.disable:
+            return
+        newest, oldest = _latest(page.table), _earliest(page.table)
+        if newest is not None and oldest is not None:
+            self._walked += (newest - oldest).total_seconds()
+            if self._since is not None and self._walked > 0:
+                left = max((oldest - self._since).total_seconds(), 0.0)
+                self._bar.total = round((self._bar.n + page.count) * (1 + left / self._walked))
+            self._bar.set_postfix_str(f"back to {oldest:%Y-%m-%d %H:%M}", refresh=False)
+        self._bar.update(page.count)
+
+    def close(self) -> None:
+        """Remove the bar."""
+        self._bar.close()
+
+
+def _latest_known(table: pa.Table) -> datetime | None:
+    """Return when the newest row was created; ``None`` where this is not known of a row."""
+    return None if table["created_at"].null_count else _latest(table)
+
+
+def _latest(table: pa.Table) -> datetime | None:
+    return cast("datetime | None", pc.max(table["created_at"]).as_py())
+
+
+def _earliest(table: pa.Table) -> datetime | None:
+    return cast("datetime | None", pc.min(table["created_at"]).as_py())

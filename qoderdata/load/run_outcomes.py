@@ -1,0 +1,387 @@
+"""Which sessions and events are read, so that runs whose records have no status have outcomes.
+
+Sessions are kept in a store like runs. The end of each session, as its events tell it, is kept in a store of
+outcomes: a final end never changes; any other is read again when its session has changed.
+"""
+
+from __future__ import annotations
+
+import math
+from contextlib import closing
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any, Literal, cast
+from urllib.parse import quote
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from qoderdata.background import one_ahead
+from qoderdata.decode import Decoder
+from qoderdata.errors import (
+    APIStatusError,
+    AuthenticationError,
+    DataQualityWarning,
+    InternalServerError,
+    NotFoundError,
+    PaginationError,
+    RateLimitError,
+    warn,
+)
+from qoderdata.formatting import format_duration
+from qoderdata.frames import events_to_pandas, to_pandas
+from qoderdata.load._progress import bar
+from qoderdata.load.events import OUTCOME_TYPES
+from qoderdata.load.refresh import ListReader, bring_up_to_date, is_current
+from qoderdata.load.sessions import RUNNING, SESSION_LIST, reread_bound
+from qoderdata.outcomes import ends_from_events
+from qoderdata.schema import EVENTS, OUTCOMES, SESSIONS
+from qoderdata.store import OUTCOMES_TABLE, SESSIONS_TABLE, DamagedStoreError, JournalEntry, TableStore, row_ids
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+
+    import pandas as pd
+
+    from qoderdata.client import Client
+    from qoderdata.files import Folder
+    from qoderdata.load.stored import Freshness
+
+#: What `load_runs` reads to tell outcomes.
+Level = Literal["auto", "runs", "sessions", "events"]
+LEVELS: tuple[Level, ...] = ("auto", "runs", "sessions", "events")
+
+#: A session may be created a little before its run is recorded, or by another clock.
+_CLOCKS_DIFFER = timedelta(hours=1)
+_PAGE = 100
+_KEPT_ENDS = pa.array(["final", "gone"], pa.large_string())
+_SECONDS_A_REQUEST = timedelta(milliseconds=100)
+_REQUIRES_ACTION, _IDLE, _TERMINATED, _WAITING = (
+    pa.array([text], pa.large_string())
+    for text in ("requires_action", "session.status_idle", "session.status_terminated", "waiting")
+)
+#: After so many errors of the service in a row, an event read is given up.
+_FAILURES = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """The sessions of some runs, and the ends of these sessions, as `apply_ends` takes them."""
+
+    sessions: pd.DataFrame
+    ends: pd.DataFrame
+
+
+class RunOutcomes:
+    """Read and keep what tells the outcomes of runs.
+
+    Parameters
+    ----------
+    client
+        Sends the requests.
+    folder
+        The cache's folder.
+    freshness
+        How recent the sessions have to be.
+    progress
+        Whether to draw progress bars; ``None``: on a terminal or in a notebook, after a second.
+
+    Attributes
+    ----------
+    level : str
+        What was read: ``"runs"``, ``"sessions"`` or ``"events"``.
+    requests : int
+        Requests so far.
+    """
+
+    def __init__(self, client: Client, folder: Folder, *, freshness: Freshness, progress: bool | None) -> None:
+        whose = {"base_url": client.base_url, "workspace_id": client.workspace_id, "account": client.account}
+        self.level: Level = "runs"
+        self.requests = 0
+        self._client = client
+        self._freshness = freshness
+        self._progress = progress
+        self._sessions = TableStore(folder, SESSIONS_TABLE, **whose)  # type: ignore[arg-type]
+        self._ends = TableStore(folder, OUTCOMES_TABLE, **whose)  # type: ignore[arg-type]
+        self._decoder = Decoder(EVENTS)
+
+    def read(self, runs: pa.Table, level: Level, *, offline: bool) -> Known | None:
+        """Return what is known of the sessions of runs, after reading what is missing.
+
+        Parameters
+        ----------
+        runs
+            Runs that were resolved from their records alone, columns of `RUNS`.
+        level
+            What is read.
+        offline
+            Whether only what is kept is used.
+
+        Returns
+        -------
+        Known or None
+            ``None`` where the records tell everything, or nothing else is to be read.
+
+        Raises
+        ------
+        APIError
+            The service could not be asked to the end; what was read is kept.
+        """
+        needed = runs.filter(pc.and_(runs["status_from"].is_null(), runs["session_id"].is_valid()))
+        if level == "runs" or not needed.num_rows:
+            return None
+        self.level = "events" if level == "events" else "sessions"
+        for store in (self._sessions, self._ends):
+            store.recover()
+        try:
+            sessions, ends = self._read(needed, offline=offline)
+        except DamagedStoreError:
+            for store in (self._sessions, self._ends):
+                with store.writer_lock():
+                    store.forget_damaged()
+            sessions, ends = self._read(needed, offline=offline)
+        return Known(to_pandas(sessions, SESSIONS), to_pandas(ends, OUTCOMES).rename(columns={"id": "session_id"}))
+
+    def _read(self, needed: pa.Table, *, offline: bool) -> tuple[pa.Table, pa.Table]:
+        oldest = pc.min(needed["created_at"]).as_py()
+        since = None if oldest is None or needed["created_at"].null_count else oldest - _CLOCKS_DIFFER
+        if not offline:
+            self._list_sessions(since)
+        wanted = pc.unique(needed["session_id"])
+        sessions, ends = self._known(wanted, since)
+        if not offline and self._read_missing(needed, wanted, sessions, ends):
+            sessions, ends = self._known(wanted, since)
+        if not offline and self.level == "events" and self._undecided(sessions, ends):
+            self._read_events(needed, wanted, since)
+            sessions, ends = self._known(wanted, since)
+        return sessions, ends
+
+    def _known(self, wanted: Any, since: datetime | None) -> tuple[pa.Table, pa.Table]:  # noqa: ANN401
+        """Return the stored sessions and ends; an end that is not final counts while its session is unchanged."""
+        sessions = self._stored(self._sessions, wanted, since)
+        ends = self._stored(self._ends, wanted, since)
+        is_kept = pc.is_in(ends["end"], value_set=_KEPT_ENDS)
+        index = pc.index_in(ends["id"], value_set=sessions["id"].combine_chunks())
+        updated_at = sessions["updated_at"].take(index)
+        return sessions, ends.filter(pc.or_kleene(is_kept, pc.equal(ends["session_updated_at"], updated_at)))
+
+    def _stored(self, store: TableStore, wanted: Any, since: datetime | None) -> pa.Table:  # noqa: ANN401
+        """Return the stored rows of some sessions; nearly all were created after the first run was."""
+        found = store.read(since=since, where=pc.field("id").isin(wanted))
+        rest = wanted.filter(pc.invert(pc.is_in(wanted, value_set=found["id"].combine_chunks())))
+        if since is None or not len(rest):
+            return found
+        older = store.read(until=since, where=pc.field("id").isin(rest))
+        return pa.concat_tables([found, older]).unify_dictionaries()
+
+    def _list_sessions(self, since: datetime | None) -> None:
+        store = self._sessions
+        freshness = self._freshness
+        if not freshness.everything and is_current(
+            store, since=since, until=None, not_before=freshness.not_before
+        ):
+            return
+        reader = ListReader(self._client, SESSION_LIST, store, oldest=since, progress=self._progress)
+        reread_since, single = self._open_sessions()
+        try:
+            bring_up_to_date(
+                store,
+                reader,
+                since=since,
+                until=None,
+                not_before=freshness.not_before,
+                reread_since=reread_since,
+                everything=freshness.everything,
+            )
+            self._read_sessions(reader, single, {})
+        finally:
+            reader.close()
+            self.requests += reader.requests
+        reader.finish([])
+
+    def _open_sessions(self) -> tuple[datetime | None, list[str]]:
+        """Return from when on sessions are listed again, and which older open ones are read by id instead."""
+        bound = reread_bound(self._sessions)
+        if bound is None:
+            return None, []
+        ends = self._ends.read(until=bound)
+        undecided = ends["id"].filter(pc.or_(ends["end"].is_null(), pc.is_in(ends["end"], value_set=_WAITING)))
+        open_ = self._sessions.read(
+            until=bound,
+            where=pc.field("status").isin(RUNNING) | pc.field("id").isin(undecided.combine_chunks()),
+        )
+        if not open_.num_rows:
+            return bound, []
+        oldest = pc.min(open_["created_at"]).as_py()
+        pages = math.ceil(self._sessions.read(since=oldest, until=bound).num_rows / _PAGE)
+        if open_.num_rows <= pages:
+            return bound, row_ids(open_)
+        return oldest, []
+
+    def _read_missing(self, needed: pa.Table, wanted: Any, sessions: pa.Table, ends: pa.Table) -> bool:  # noqa: ANN401
+        """Read sessions that the list did not bring by id, each once; return whether there were any."""
+        known = pa.concat_arrays([table["id"].combine_chunks() for table in (sessions, ends)])
+        missing = wanted.filter(pc.invert(pc.is_in(wanted, value_set=known))).to_pylist()
+        if not missing:
+            return False
+        reader = ListReader(self._client, SESSION_LIST, self._sessions, oldest=None, progress=self._progress)
+        try:
+            self._read_sessions(reader, missing, _times(needed))
+        finally:
+            reader.close()
+            self.requests += reader.requests
+        reader.finish([])
+        return True
+
+    def _read_sessions(
+        self, reader: ListReader, ids: Iterable[str], created_at: dict[str, datetime | None]
+    ) -> None:
+        """Read sessions by id; those of which `created_at` is given are remembered where they are gone."""
+        ids = list(ids)
+        if not ids:
+            return
+        left = _Left("sessions")
+        with self._sessions.writer_lock(), self._ends.writer_lock():
+            for id_ in ids:
+                try:
+                    asked_at, table = reader.read_one(id_)
+                except NotFoundError:
+                    if id_ in created_at:
+                        self._add_end(id_, {"end": "gone", "created_at": created_at[id_]})
+                except (AuthenticationError, RateLimitError):
+                    raise
+                except APIStatusError as error:
+                    left.add(id_, error)
+                else:
+                    left.failures = 0
+                    self._sessions.add(JournalEntry(table, asked_at))
+            self._sessions.commit(compact=True)
+            self._ends.commit(compact=True)
+        left.warn()
+
+    def _read_events(self, needed: pa.Table, wanted: Any, since: datetime | None) -> None:  # noqa: ANN401
+        with self._ends.writer_lock():
+            # Another process may have read some while this one waited.
+            undecided = self._undecided(*self._known(wanted, since))
+            created_at = _times(needed)
+            left = _Left("sessions")
+            found = one_ahead(self._events_of(list(undecided)), name="qoderdata-events")
+            with closing(found) as results, bar("sessions", progress=self._progress) as shown:
+                shown.total = len(undecided)
+                for id_, result in results:
+                    if isinstance(result, NotFoundError):
+                        self._add_end(id_, {"end": "gone", "created_at": created_at[id_]})
+                    elif isinstance(result, APIStatusError):
+                        left.add(id_, result)
+                    else:
+                        left.failures = 0
+                        facts = {"created_at": created_at[id_], "session_updated_at": undecided[id_]}
+                        self._add_end(id_, {**result, **facts})
+                    shown.update()
+            self._ends.commit(compact=True)
+        self._decoder.finish([])
+        left.warn()
+
+    def _undecided(self, sessions: pa.Table, ends: pa.Table) -> dict[str, datetime | None]:
+        """Return the sessions whose events are to be read, newest first, each with its `updated_at`."""
+        runs_on = pc.is_in(sessions["status"], value_set=RUNNING)
+        told = pc.is_in(sessions["id"], value_set=ends["id"].combine_chunks())
+        sessions = sessions.filter(pc.invert(pc.or_(runs_on, told)))
+        return dict(zip(row_ids(sessions), sessions["updated_at"].to_pylist(), strict=True))
+
+    def _events_of(self, ids: Sequence[str]) -> Iterator[tuple[str, dict[str, Any] | APIStatusError]]:
+        """Yield the end of each session, or the error that the service gave for it alone."""
+        for id_ in ids:
+            try:
+                tables = self._event_pages(id_)
+            except (AuthenticationError, RateLimitError):
+                raise
+            except APIStatusError as error:
+                yield id_, error
+            else:
+                events = pa.concat_tables([EVENTS.arrow.empty_table(), *tables])
+                yield id_, _first_row(ends_from_events(events_to_pandas(events, id_)))
+
+    def _event_pages(self, id_: str) -> list[pa.Table]:
+        """Read a session's events that tell its end, oldest first, until they do."""
+        path = f"/sessions/{quote(id_, safe='')}/events"
+        params: dict[str, Any] = {"types[]": list(OUTCOME_TYPES), "order": "asc", "limit": str(_PAGE)}
+        tables: list[pa.Table] = []
+        seen: set[str] = set()
+        while True:
+            self.requests += 1
+            page = self._client.get(path, params, self._decoder.read_page)
+            tables.append(self._decoder.to_table(page))
+            cursor = page.next_page or page.last_id
+            if not page.has_more or _has_final_end(tables[-1]):
+                return tables
+            if not cursor or cursor in seen:
+                raise PaginationError(
+                    f"the service gave no next cursor for the events of {id_!r} although there are more. Try "
+                    "again, else report it to the service"
+                )
+            seen.add(cursor)
+            params = {**params, "page": cursor}
+
+    def _add_end(self, id_: str, facts: dict[str, Any]) -> None:
+        now = datetime.now(UTC)
+        row = {name: facts.get(name) for name in OUTCOMES.names} | {"id": id_, "read_at": now}
+        self._ends.add(JournalEntry(pa.Table.from_pylist([row], schema=OUTCOMES.arrow), now))
+
+
+def _times(runs: pa.Table) -> dict[str, datetime | None]:
+    """Return when the run of each session was created."""
+    ids = cast("list[str]", runs["session_id"].to_pylist())
+    return dict(zip(ids, runs["created_at"].to_pylist(), strict=True))
+
+
+def _first_row(ends: pd.DataFrame) -> dict[str, Any]:
+    """Return the only row, without its session; nothing where no event tells an end."""
+    if ends.empty:
+        return {}
+    row = ends.drop(columns="session_id").iloc[0].to_dict()
+    return {str(name): None if value != value else value for name, value in row.items()}  # noqa: PLR0124 - NaN, NaT
+
+
+def _has_final_end(events: pa.Table) -> bool:
+    """Return whether one of a session's events is a final end."""
+    idle = pc.is_in(events["type"], value_set=_IDLE)
+    waits = pc.is_in(events["stop_reason"], value_set=_REQUIRES_ACTION)
+    terminated = pc.is_in(events["type"], value_set=_TERMINATED)
+    return bool(pc.any(pc.or_(pc.and_not(idle, waits), terminated)).as_py())
+
+
+class _Left:
+    """Sessions that the service would not give, for one warning."""
+
+    def __init__(self, what: str) -> None:
+        self.failures = 0
+        self._what = what
+        self._ids: list[str] = []
+        self._reason = ""
+
+    def add(self, id_: str, error: APIStatusError) -> None:
+        """Count a session; raise the error where the service seems to be down."""
+        self.failures = self.failures + 1 if isinstance(error, InternalServerError) else 0
+        if self.failures == _FAILURES:
+            raise error
+        self._ids.append(id_)
+        self._reason = self._reason or str(error)
+
+    def warn(self) -> None:
+        """Warn, if there is any."""
+        if self._ids:
+            warn(
+                f"{len(self._ids)} {self._what} could not be read, and the outcomes of their runs are as they "
+                f"were known before (the first: {self._ids[0]!r}, {self._reason})",
+                DataQualityWarning,
+            )
+
+
+def assumption_text(assumed: int, completed: int, sessions: int) -> str:
+    """Return the text that says how sure the outcomes are, and what more certainty costs."""
+    return (
+        f"{assumed:,} of {completed:,} completed runs are assumed: their sessions are idle or archived, and "
+        "failures inside these sessions are not seen. load_runs(outcomes='events') reads their events: about "
+        f"{sessions:,} requests, {format_duration(sessions * _SECONDS_A_REQUEST)}"
+    )

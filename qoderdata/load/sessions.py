@@ -1,0 +1,178 @@
+"""Which sessions does an account have: from the service and the store of sessions to a frame."""
+
+from __future__ import annotations
+
+import functools
+import operator
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Literal
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from qoderdata.client import Client
+from qoderdata.files import Folder
+from qoderdata.load.refresh import RemoteList
+from qoderdata.load.stored import Freshness, Query, StoredLoading, as_written, check_refresh
+from qoderdata.paging import SAFE_PAGE
+from qoderdata.parsing import Instant, Span, parse_period, parse_span
+from qoderdata.settings import resolve_cache_dir
+from qoderdata.store import SESSIONS_TABLE, TableStore
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import pandas as pd
+
+SESSION_LIST = RemoteList(
+    "/sessions",
+    SESSIONS_TABLE,
+    cursor_param="page",
+    page_limit=SAFE_PAGE,
+    params={"include_archived": "true"},
+)
+#: Each refresh lists the sessions of so long before the last one again.
+REREAD = timedelta(days=7)
+
+RUNNING = pa.array(["running", "rescheduling", "canceling", "processing"], pa.large_string())
+
+
+def load_sessions(
+    *,
+    deployment_id: str | None = None,
+    agent_id: str | None = None,
+    since: Instant | Span | None = None,
+    until: Instant | Span | None = None,
+    client: Client | None = None,
+    cache_dir: str | Path | None = None,
+    max_age: Span = "15min",
+    refresh: bool | Literal["all"] = False,
+    offline: bool = False,
+    progress: bool | None = None,
+) -> pd.DataFrame:
+    """Load the sessions of an account, archived ones too; the service is asked only for what may have changed.
+
+    The list of all sessions is kept in a store on disk, and the latest reading of a session counts. Any session may be
+    continued, so each refresh lists the sessions again that were created in the 7 days before the last refresh, and
+    back to the oldest one that still ran. A pull that was cut off, by whatever, goes on where it ended. A call with
+    filters is answered from the store where it reaches far enough back and is recent; else the service is asked for
+    those sessions alone, and their answer is cached by itself.
+
+    Parameters
+    ----------
+    deployment_id
+        Only the sessions that this deployment started.
+    agent_id
+        Only those of this agent.
+    since
+        Only those created at this time or later: ISO 8601 text with an offset, a zone-aware datetime, or an age
+        such as ``"30D"``. It also says how far back the service is asked; ``None``: to the first session.
+    until
+        Only those created before this time, or this long ago.
+    client
+        The account; ``None`` makes a `Client` from the environment.
+    cache_dir
+        The cache's folder, a path or a URL; ``None``: ``QODERDATA_CACHE_DIR``, else the platform's user cache
+        folder.
+    max_age
+        How long ago the list may have been read: anything `pandas.Timedelta` takes except a bare number.
+    refresh
+        Always ask for what is new or may have changed. ``"all"`` reads the list again from the newest session back to
+        `since`, and drops nothing that only the store has.
+    offline
+        Never use the network; take what the store has, of any age.
+    progress
+        Draw a progress bar; ``None``: on a terminal or in a notebook, once a pull takes more than a second.
+
+    Returns
+    -------
+    pandas.DataFrame
+        One row per session, newest first (by `created_at`), with the columns and dtypes of
+        `qoderdata.schema.SESSIONS`, also where there are none. Times are in UTC. Credits are a snapshot; a missing
+        value is unknown, not 0. ``attrs`` holds ``source``, ``fetched_at`` (when the newest sessions were read),
+        ``from_cache``, ``complete`` (false offline where not all is stored, or where the service contradicts the
+        store) and ``requests``.
+
+    Raises
+    ------
+    ValueError
+        A parameter cannot be understood, such as a time without a zone.
+    CredentialError
+        There is no token.
+    APIError
+        The service could not be asked to the end. What was read is kept, and the next call goes on from there.
+    CacheError
+        ``offline=True``, and nothing is stored; or another process holds the store and does nothing.
+
+    Warns
+    -----
+    DataQualityWarning
+        Values that do not fit their column were kept in ``extra``; ``offline=True`` and not all sessions are stored;
+        or the service ended the list although older sessions are stored.
+    CacheWarning
+        The store could not be read or written, was repaired, or another process holds it.
+
+    Examples
+    --------
+    >>> import qoderdata as qd
+    >>> from qoderdata.sandbox import Sandbox
+    >>> with Sandbox(deployments=30, seed=7) as sandbox:
+    ...     client = qd.Client(pat=sandbox.pat, base_url=sandbox.base_url)
+    ...     sessions = qd.load_sessions(client=client)
+    ...     again = qd.load_sessions(client=client)
+    >>> sessions["id"].is_unique, again.equals(sessions), again.attrs["requests"]
+    (True, True, 0)
+    """
+    now = datetime.now(UTC)
+    start, end = parse_period(since, until, now=now, what="session")
+    asked = {name: _checked(name, value) for name, value in _given(deployment_id=deployment_id, agent_id=agent_id)}
+    age = parse_span(max_age, name="max_age")
+    check_refresh(refresh=refresh, offline=offline)
+    conditions = [pc.field(name) == value for name, value in asked.items()]
+    loading = StoredLoading(
+        SESSION_LIST,
+        Query(
+            since=None if start is None else start.to_pydatetime(),
+            until=None if end is None else end.to_pydatetime(),
+            window=as_written(since),
+            params=asked,
+            where=functools.reduce(operator.and_, conditions) if conditions else None,
+        ),
+        Client() if client is None else client,
+        Folder(resolve_cache_dir(cache_dir)),
+        freshness=Freshness(now if refresh else now - age, everything=refresh == "all"),
+        progress=progress,
+        reread_since=reread_since,
+    )
+    return loading.frame(loading.offline() if offline else loading.online())
+
+
+def reread_since(store: TableStore) -> datetime | None:
+    """Return since when stored sessions are listed again: see `reread_bound`, or the oldest one that still ran."""
+    bound = reread_bound(store)
+    if bound is None:
+        return None
+    stored = store.read_columns(["created_at", "status"])
+    running = stored.filter(pc.is_in(stored["status"], value_set=RUNNING))
+    return min(bound, pc.min(running["created_at"]).as_py() or bound)
+
+
+def reread_bound(store: TableStore) -> datetime | None:
+    """Return the time 7 days before the last reading, or before the newest session if that is older.
+
+    The service's clock may be behind this one. ``None`` where nothing is stored.
+    """
+    read_at, newest = store.coverage.read_at, store.newest()
+    if read_at is None or newest is None:
+        return None
+    return min(read_at, newest, datetime.now(UTC)) - REREAD
+
+
+def _given(**filters: str | None) -> list[tuple[str, str]]:
+    return [(name, value) for name, value in filters.items() if value is not None]
+
+
+def _checked(name: str, value: str) -> str:
+    if not value.strip():
+        raise ValueError(f"{name} is empty; None asks for all")
+    return value

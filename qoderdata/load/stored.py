@@ -1,0 +1,368 @@
+"""Is a call answered from the store, from the service, or from a cached answer?"""
+
+from __future__ import annotations
+
+import logging
+import time
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from qoderdata import cache
+from qoderdata.errors import APIConnectionError, APIError, BadRequestError, CacheError, DataQualityWarning, warn
+from qoderdata.formatting import format_duration
+from qoderdata.frames import to_pandas
+from qoderdata.load._answers import QUERIES, answer_name
+from qoderdata.load.refresh import ListedPage, ListReader, RemoteList, bring_up_to_date, is_current
+from qoderdata.parsing import Instant, Span, parse_instant
+from qoderdata.store import DamagedStoreError, TableStore, newest_first, time_filter
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    import pandas as pd
+
+    from qoderdata.client import Client
+    from qoderdata.files import Folder
+
+_logger = logging.getLogger("qoderdata")
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """What a call asks for.
+
+    Parameters
+    ----------
+    since, until
+        ``since <= time < until``, in UTC; ``None``: no bound.
+    window
+        `since` as it was written, so that the same age asked for later is the same question.
+    params
+        The filters as the service takes them; empty where all rows of the time are asked for.
+    where
+        The same as a condition on rows, since an edition may ignore a filter; ``None``: none.
+    needs_status
+        Whether the filters of the service mean the same only where its records have a status.
+    """
+
+    since: datetime | None = None
+    until: datetime | None = None
+    window: str | None = None
+    params: Mapping[str, str] = field(default_factory=dict)
+    where: pc.Expression | None = None
+    needs_status: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Freshness:
+    """How recent an answer has to be.
+
+    Parameters
+    ----------
+    not_before
+        When it must have been read.
+    everything
+        Whether all rows that are asked for are read again.
+    """
+
+    not_before: datetime
+    everything: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """The answer to a call.
+
+    Parameters
+    ----------
+    table
+        Its rows, newest first.
+    fetched_at
+        When the newest of them were read.
+    complete
+        Whether all that was asked for is there.
+    """
+
+    table: pa.Table
+    fetched_at: datetime | None
+    complete: bool = True
+
+
+class StoredLoading:
+    """One call of a loader whose list is kept in a store.
+
+    Parameters
+    ----------
+    remote
+        The list.
+    query
+        What is asked for.
+    client
+        Sends the requests.
+    folder
+        The cache's folder.
+    freshness
+        How recent the answer has to be.
+    progress
+        As `ListReader` takes it.
+    reread_since
+        Returns, for a store that was loaded, since when stored rows are read again; ``None``: none.
+
+    Attributes
+    ----------
+    store : TableStore
+        The store.
+    reader : ListReader
+        Reads the list, and counts requests.
+    """
+
+    def __init__(
+        self,
+        remote: RemoteList,
+        query: Query,
+        client: Client,
+        folder: Folder,
+        *,
+        freshness: Freshness,
+        progress: bool | None,
+        reread_since: Callable[[TableStore], datetime | None] = lambda _: None,
+    ) -> None:
+        self.remote = remote
+        self.query = query
+        self.client = client
+        self.freshness = freshness
+        self.store = TableStore(
+            folder,
+            remote.table,
+            base_url=client.base_url,
+            workspace_id=client.workspace_id,
+            account=client.account,
+        )
+        self._began = time.monotonic()
+        self._answers = folder.folder(QUERIES)
+        self._answer_name = answer_name(remote.table.name, client, {**query.params, "since": query.window})
+        self._reread_since = reread_since
+        self._progress = progress
+        self._requests = self._pages = self._rows = 0
+
+    def online(self) -> Answer:
+        """Return what is recent enough, else what the service says.
+
+        Raises
+        ------
+        APIError
+            The service could not be asked to the end. What was read is kept.
+        """
+        query, freshness = self.query, self.freshness
+        self.store.recover()
+        if not freshness.everything and is_current(
+            self.store, since=query.since, until=query.until, not_before=freshness.not_before
+        ):
+            table = self._read_unless_damaged()
+            if table is not None:
+                return Answer(table, self.store.coverage.read_at)
+        if query.params and not freshness.everything:
+            try:
+                answer = self._filtered()
+            except BadRequestError as error:
+                # An edition that does not know the filter: all rows are read, and filtered here.
+                if error.param not in query.params:
+                    raise
+            else:
+                if answer is not None:
+                    return answer
+        return self._refreshed()
+
+    def offline(self) -> Answer:
+        """Return what is stored or cached, of any age.
+
+        Raises
+        ------
+        CacheError
+            There is nothing.
+
+        Warns
+        -----
+        DataQualityWarning
+            Not all that is asked for is stored.
+        """
+        name = self.remote.table.name
+        self.store.recover()
+        complete = self.store.coverage.covers(self.query.since)
+        if self.query.params and not complete:
+            kept = cache.read(self._answers, self._answer_name, self.remote.table.schema.arrow)
+            if kept is not None:
+                return Answer(self._wanted(kept.table, until=self.query.until), kept.fetched_at)
+        if not self.store.exists:
+            raise CacheError(
+                f"offline=True, and {self.store.folder.location} has no {name}. Call once without offline, while "
+                "the service can be reached"
+            )
+        if not complete:
+            warn(
+                f"not all {name} that are asked for are kept: the last pull was cut off, or did not go back as "
+                "far. Call without offline to get the others",
+                DataQualityWarning,
+            )
+        return Answer(self._read(), self.store.coverage.read_at, complete=complete)
+
+    def frame(self, answer: Answer) -> pd.DataFrame:
+        """Return an answer as a frame, and log one line."""
+        name = self.remote.table.name
+        _logger.info(
+            "%s: %d rows in %.1f s, %s",
+            name,
+            answer.table.num_rows,
+            time.monotonic() - self._began,
+            f"{self._pages} pages with {self._rows} rows from the network" if self._requests else "from the cache",
+        )
+        frame = to_pandas(answer.table, self.remote.table.schema)
+        frame.attrs.update(self.attrs(answer))
+        return frame
+
+    def attrs(self, answer: Answer) -> dict[str, Any]:
+        """Return the ``attrs`` of an answer's frame."""
+        return {
+            "source": f"{self.client.base_url}{self.remote.path}",
+            "fetched_at": None if answer.fetched_at is None else answer.fetched_at.isoformat(),
+            "from_cache": self._requests == 0,
+            "complete": answer.complete,
+            "requests": self._requests,
+        }
+
+    def _refreshed(self) -> Answer:
+        complete = self._bring_up_to_date()
+        table = self._read_unless_damaged()
+        if table is None:
+            complete = self._bring_up_to_date()
+            table = self._read()
+        return Answer(table, self.store.coverage.read_at, complete=complete)
+
+    def _bring_up_to_date(self) -> bool:
+        query, freshness = self.query, self.freshness
+        reread_since = self._reread_since(self.store)
+        bounds = [query.since, reread_since] if reread_since is not None else [query.since]
+        oldest = None if None in bounds else min(bound for bound in bounds if bound is not None)
+        reader = self._reader(oldest)
+        try:
+            complete = bring_up_to_date(
+                self.store,
+                reader,
+                since=query.since,
+                until=query.until,
+                not_before=freshness.not_before,
+                reread_since=reread_since,
+                everything=freshness.everything,
+            )
+        except APIError as error:
+            if reader.pages:
+                error.add_note("The pages that came are kept: the next call goes on from there.")
+            if isinstance(error, APIConnectionError) and self.store.coverage.read_at is not None:
+                error.add_note(_offline_note(self.store.coverage.read_at))
+            raise
+        finally:
+            self._close(reader)
+        reader.finish([])
+        return complete
+
+    def count(self, *, requests: int) -> None:
+        """Count requests that were sent for this call elsewhere."""
+        self._requests += requests
+
+    def newest(self) -> str | None:
+        """Return the time of the newest stored row, as ISO text; ``None`` where no row is stored."""
+        time = self.store.newest()
+        return None if time is None else time.isoformat()
+
+    def _filtered(self) -> Answer | None:
+        """Ask the service for what the filters let through; nothing is learned about the whole list.
+
+        ``None`` where its filters do not mean what is asked for.
+        """
+        kept = cache.read(self._answers, self._answer_name, self.remote.table.schema.arrow)
+        if kept is None or not self.freshness.not_before <= kept.fetched_at <= datetime.now(UTC):
+            fetched_at = datetime.now(UTC)
+            reader = self._reader(self.query.since)
+            try:
+                pages = reader.pages_from(self.query.params, goes_on=self._is_wanted)
+                tables = [page.table for page in pages]
+            except APIConnectionError as error:
+                if kept is not None:
+                    error.add_note(_offline_note(kept.fetched_at))
+                raise
+            finally:
+                self._close(reader)
+            table = reader.finish(tables)
+            if self.query.needs_status and not self._has_status(table):
+                return None
+            kept = cache.Answer(self._wanted(table, until=None), fetched_at)
+            cache.write(self._answers, self._answer_name, kept)
+        return Answer(self._wanted(kept.table, until=self.query.until), kept.fetched_at)
+
+    def _has_status(self, table: pa.Table) -> bool:
+        """Return whether the service's records have a status; where there is none, one page shows it."""
+        if not table.num_rows:
+            reader = self._reader(None)
+            try:
+                pages = list(reader.pages_from({}, goes_on=lambda _: False))
+            finally:
+                self._close(reader)
+            table = pages[0].table
+        is_service = pc.is_in(table["status_from"], value_set=pa.array(["service"], pa.large_string()))
+        return bool(pc.all(is_service, min_count=0).as_py())
+
+    def _reader(self, oldest: datetime | None) -> ListReader:
+        return ListReader(self.client, self.remote, self.store, oldest=oldest, progress=self._progress)
+
+    def _close(self, reader: ListReader) -> None:
+        reader.close()
+        self._requests += reader.requests
+        self._pages += reader.pages
+        self._rows += reader.rows
+
+    def _is_wanted(self, page: ListedPage) -> bool:
+        """Whether the list goes on with rows that were created in the time that is asked for."""
+        since, listing = self.query.since, page.listing
+        return since is None or listing is None or listing.reaches is None or listing.reaches > since
+
+    def _wanted(self, table: pa.Table, *, until: datetime | None) -> pa.Table:
+        condition = time_filter(self.remote.table, self.query.since, until, self.query.where)
+        return newest_first([table if condition is None else table.filter(condition)], self.remote.table)
+
+    def _read_unless_damaged(self) -> pa.Table | None:
+        """Read the store; ``None`` where it is damaged, and claims nothing any more."""
+        try:
+            return self._read()
+        except DamagedStoreError:
+            with self.store.writer_lock():
+                self.store.forget_damaged()
+            return None
+
+    def _read(self) -> pa.Table:
+        return self.store.read(since=self.query.since, until=self.query.until, where=self.query.where)
+
+
+def check_refresh(*, refresh: bool | str, offline: bool) -> None:
+    """Raise `ValueError` where `refresh` is not known, or contradicts `offline`."""
+    if refresh not in (True, False, "all"):
+        raise ValueError(f"refresh={refresh!r} is not known; allowed are True, False and 'all'")
+    if refresh and offline:
+        raise ValueError(f"refresh={refresh!r} asks the network and offline=True never does; give one of them")
+
+
+def as_written(since: Instant | Span | None) -> str | None:
+    """Return a bound so that the same question is the same text: an instant in UTC, an age as it is."""
+    if since is None:
+        return None
+    try:
+        return parse_instant(since, name="since").isoformat()  # type: ignore[arg-type] # an age: ValueError
+    except ValueError:
+        return str(since)
+
+
+def _offline_note(read_at: datetime) -> str:
+    return f"What is kept was read {format_duration(datetime.now(UTC) - read_at)} ago: offline=True takes it."

@@ -1,0 +1,637 @@
+"""What became of a run: from its record, its session and its session's events.
+
+Older editions of the service say it in the record's ``status``; the newest says it in the session alone. The work
+is in two steps, so that the first one's result can be kept on disk: `ends_from_events` reduces a session's events
+to one row, and `apply_ends` (pandas) or `apply_ends_lazy` (other engines) fill the columns of the runs.
+"""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import narwhals as nw
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from qoderdata import errors
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from numpy.typing import NDArray
+
+_TEXT: Any = pa.large_string()
+_TIME: Any = pa.timestamp("us", tz="UTC")
+_INTEGER: Any = pa.int64()
+_NUMBER: Any = pa.float64()
+_DTYPES: dict[Any, Any] = {
+    _TEXT: pd.StringDtype(na_value=np.nan),
+    _TIME: pd.DatetimeTZDtype("us", "UTC"),
+    _INTEGER: pd.Int64Dtype(),
+    _NUMBER: np.dtype("float64"),
+}
+
+#: Columns of a runs frame that the rules read and fill.
+_RUNS: dict[str, Any] = {
+    "status": _TEXT,
+    "session_id": _TEXT,
+    "trigger_scheduled_at": _TIME,
+    "triggered_at": _TIME,
+    "created_at": _TIME,
+    "started_at": _TIME,
+    "completed_at": _TIME,
+    "duration_ms": _INTEGER,
+    "error_type": _TEXT,
+    "error_message": _TEXT,
+    "status_from": _TEXT,
+}
+#: Those that are added where they are absent, each with one of the same kind.
+_ADDED = {"trigger_scheduled_at": "created_at", "status_from": "status"}
+_REQUIRED = [name for name in _RUNS if name not in _ADDED]
+_FILLED = (
+    "status",
+    "status_from",
+    "triggered_at",
+    "started_at",
+    "completed_at",
+    "duration_ms",
+    "error_type",
+    "error_message",
+)
+_EVENTS = ("session_id", "type", "processed_at", "stop_reason", "error_type", "error_message", "retry_status")
+
+
+class _Side(NamedTuple):
+    """A frame that is looked up by session: its columns, and the prefix that these have beside those of runs."""
+
+    what: str
+    key: str
+    kinds: dict[str, Any]
+
+    @property
+    def columns(self) -> dict[str, Any]:
+        return {f"_{self.what}_{name}": kind for name, kind in self.kinds.items()}
+
+
+_SESSIONS = _Side(
+    "sessions",
+    "id",
+    {
+        "id": _TEXT,
+        "status": _TEXT,
+        "archived_at": _TIME,
+        "created_at": _TIME,
+        "stats_duration_seconds": _NUMBER,
+    },
+)
+_ENDS = _Side(
+    "ends",
+    "session_id",
+    {
+        "end": _TEXT,
+        "status": _TEXT,
+        "started_at": _TIME,
+        "completed_at": _TIME,
+        "error_type": _TEXT,
+        "error_message": _TEXT,
+    },
+)
+
+_RUNNING_SESSIONS = ["running", "rescheduling", "canceling", "processing"]
+_STATUS_BY_STOP_REASON = {
+    "end_turn": "completed",
+    "cancelled": "cancelled",
+    "retries_exhausted": "failed",
+    "budget_reached": "failed",
+}
+_SESSION_TERMINATED = "session_terminated"
+#: A longer duration is garbage, and its milliseconds might not fit 64 bits.
+_MAX_SECONDS = 1e12
+
+
+def resolve_outcomes(
+    runs: pd.DataFrame, sessions: pd.DataFrame | None = None, events: pd.DataFrame | None = None
+) -> pd.DataFrame:
+    """Return the runs with what became of them: status, times, duration and error.
+
+    A run whose record has a ``status`` keeps every field as it is. For the other runs this fills the fields that
+    are missing, from the record, the run's session and the session's events. A run ends with the first end of
+    its session, in the order of the event list; what a person did in the session later does not count.
+
+    Parameters
+    ----------
+    runs
+        A runs frame, as `load_runs` or `flatten_runs` returns it. ``trigger_scheduled_at`` and ``status_from`` may
+        be absent.
+    sessions
+        A sessions frame, as `load_sessions` returns it: its columns ``id``, ``status``, ``archived_at``,
+        ``created_at`` and ``stats_duration_seconds``. The last row of an id counts. ``None``: no session is known.
+    events
+        The events of any number of sessions, as `load_events` returns them for one: its columns ``session_id``,
+        ``type``, ``processed_at``, ``stop_reason``, ``error_type``, ``error_message`` and ``retry_status``. A
+        session's events are in the order of ``position``, and in that of the rows where this column is absent.
+        ``None``: no event is known.
+
+    Returns
+    -------
+    pandas.DataFrame
+        The same rows, index, ``attrs`` and columns as ``runs``; ``trigger_scheduled_at`` and ``status_from`` are
+        added where they are absent. No row is dropped. These columns are filled:
+
+        ================================ =================== ==================================================
+        ``status``                       str                 ``completed``, ``failed``, ``cancelled``,
+                                                             ``waiting`` (for a person), ``running``,
+                                                             ``pending``; missing where it is not known
+        ``status_from``                  str                 ``service`` (the record has a status), ``run``
+                                                             (the rest of the record), ``session``,
+                                                             ``events``; missing where the session is unknown
+        ``triggered_at``                 datetime64[us, UTC] ``trigger_scheduled_at``, else ``created_at``
+        ``started_at``                   datetime64[us, UTC] first time at which the session ran, else the
+                                                             session's ``created_at``
+        ``completed_at``                 datetime64[us, UTC] time of the end of a completed, failed or
+                                                             cancelled run, from events
+        ``duration_ms``                  Int64               between these two where events have both, else
+                                                             the session's ``stats_duration_seconds``
+        ``error_type``                   str                 of a failed run
+        ``error_message``                str                 likewise
+        ================================ =================== ==================================================
+
+        ``completed`` with ``status_from == "session"`` is an assumption: the session is idle or archived, and
+        failures inside it are not seen without its events.
+
+    Raises
+    ------
+    FrameTypeError
+        Not a pandas frame, or a column that has lost its dtype.
+    MissingColumnError
+        A frame lacks a column; the message lists those that it has.
+
+    Notes
+    -----
+    A frame that was resolved before may be resolved again. Where ``status_from`` is ``session`` or ``events``,
+    the fields ``status``, ``started_at``, ``completed_at``, ``duration_ms``, ``error_type`` and
+    ``error_message`` are cleared first; where it is ``run``, ``status`` is, and the record's own error stays. So
+    an earlier assumption never outlives better knowledge, and what only the earlier call knew is lost: pass all
+    sessions and events that are known.
+
+    A run whose record has an error takes nothing from a session.
+
+    Examples
+    --------
+    >>> import qoderdata as qd
+    >>> runs = qd.flatten_runs([
+    ...     {"id": "drun_2", "session_id": "sess_2", "created_at": "2026-06-15T02:00:00Z"},
+    ...     {"id": "drun_1", "error": {"type": "agent_archived_error"}, "created_at": "2026-06-15T01:00:00Z"},
+    ... ])
+    >>> sessions = pd.DataFrame({
+    ...     "id": ["sess_2"], "status": ["idle"], "archived_at": [pd.NaT],
+    ...     "created_at": pd.to_datetime(["2026-06-15T02:00:01Z"]), "stats_duration_seconds": [12.5],
+    ... })
+    >>> qd.resolve_outcomes(runs, sessions)[["id", "status", "status_from", "duration_ms", "error_type"]]
+           id     status status_from  duration_ms            error_type
+    0  drun_2  completed     session        12500                   NaN
+    1  drun_1     failed         run         <NA>  agent_archived_error
+    """
+    return apply_ends(runs, sessions, None if events is None else ends_from_events(events))
+
+
+def ends_from_events(events: pd.DataFrame) -> pd.DataFrame:
+    """Return how each session ended, from its events.
+
+    Only events up to a session's first end are considered. An error is fatal if its ``retry_status`` is
+    ``exhausted`` or ``terminal`` and no later ``session.status_running`` or ``session.status_rescheduled`` voids
+    it.
+
+    Parameters
+    ----------
+    events
+        The events of any number of sessions, as `resolve_outcomes` takes them.
+
+    Returns
+    -------
+    pandas.DataFrame
+        One row a session that has events, in order of first appearance: ``session_id`` and
+
+        ================== =================== =============================================================
+        ``end``            str                 ``final``; ``error`` (a fatal error, and no final end);
+                                               ``waiting`` (for a person); missing where events tell nothing
+        ``status``         str                 ``completed``, ``failed``, ``cancelled``, ``waiting``;
+                                               missing without an end and for an unknown stop reason
+        ``started_at``     datetime64[us, UTC] ``processed_at`` of the first ``session.status_running``
+        ``completed_at``   datetime64[us, UTC] ``processed_at`` of the end of a completed, failed or
+                                               cancelled one
+        ``error_type``     str                 of a failed one: that of the last fatal error, else of the last
+                                               error, else the stop reason or ``session_terminated``
+        ``error_message``  str                 that error's message
+        ================== =================== =============================================================
+
+    Raises
+    ------
+    MissingColumnError
+        A column is absent.
+    """
+    _require_frame(events, _EVENTS, what="events")
+    listed = _Events.read(events)
+    final = listed.first(listed.ends)
+    before = listed.rows < final[listed.codes]
+    voided = listed.last(before & (listed.running | listed.rescheduled))
+    fatal = before & listed.fatal & (listed.rows > voided[listed.codes])
+    first_fatal, last_fatal = listed.first(fatal), listed.last(fatal)
+    by_final = final < listed.none
+    by_error = ~by_final & (last_fatal >= 0)
+    waits = ~by_final & ~by_error & listed.at(listed.waits, listed.last(before & listed.any_status))
+
+    end = np.select([by_final, by_error], [final, first_fatal], -1)
+    by_idle = listed.at(listed.idle, end)
+    stop_reason = listed.take("stop_reason", np.where(by_idle, end, -1))
+    unexplained = by_idle & _mask(pc.is_null(stop_reason))
+    statuses = pa.array(list(_STATUS_BY_STOP_REASON.values()), _TEXT)
+    status = statuses.take(pc.index_in(stop_reason, value_set=pa.array(list(_STATUS_BY_STOP_REASON), _TEXT)))
+    for mask, word in (
+        (unexplained & (last_fatal < 0), "completed"),
+        ((unexplained & (last_fatal >= 0)) | by_error | (by_final & ~by_idle), "failed"),
+        (waits, "waiting"),
+    ):
+        status = pc.if_else(pa.array(mask), pa.scalar(word, _TEXT), status)
+
+    failed, decided = _one_of(status, ["failed"]), _one_of(status, ["completed", "failed", "cancelled"])
+    last_error = listed.last(before & listed.error)
+    cause = np.select([~failed, by_error, last_fatal >= 0], [-1, first_fatal, last_fatal], last_error)
+    own_words = pc.if_else(pa.array(failed), pc.coalesce(stop_reason, pa.scalar(_SESSION_TERMINATED, _TEXT)), None)
+    started = listed.first(before & listed.running)
+    kind = np.select([by_final, by_error, waits], [0, 1, 2], -1)
+    columns = {
+        "session_id": listed.sessions,
+        "end": _take(pa.array(["final", "error", "waiting"], _TEXT), kind),
+        "status": status,
+        "started_at": listed.take("processed_at", np.where(started < listed.none, started, -1)),
+        "completed_at": listed.take("processed_at", np.where(decided, end, -1)),
+        "error_type": pc.if_else(pa.array(cause >= 0), listed.take("error_type", cause), own_words),
+        "error_message": listed.take("error_message", cause),
+    }
+    return pd.DataFrame({name: _extension(column, _DTYPES[column.type]) for name, column in columns.items()})
+
+
+def apply_ends(
+    runs: pd.DataFrame, sessions: pd.DataFrame | None = None, ends: pd.DataFrame | None = None
+) -> pd.DataFrame:
+    """Fill the columns of a pandas runs frame from its sessions and their ends.
+
+    Parameters
+    ----------
+    runs, sessions
+        As `resolve_outcomes` takes them.
+    ends
+        Ends of sessions, as `ends_from_events` returns them. A row whose ``end`` is ``gone`` (the service does not
+        have the session any more) tells nothing. The last row of a session counts.
+
+    Returns
+    -------
+    pandas.DataFrame
+        As `resolve_outcomes` returns it.
+
+    Raises
+    ------
+    MissingColumnError
+        A frame lacks a column.
+    """
+    _require_frame(runs, _REQUIRED, what="runs")
+    runs = runs.copy(deep=False)
+    names = _result_names(runs.columns)
+    for name in set(names).difference(runs.columns):
+        runs[name] = pd.Series(pd.NA, index=runs.index, dtype=_DTYPES[_RUNS[name]])
+    columns = {name: _arrow(runs[name], kind) for name, kind in _RUNS.items()}
+    for side, frame in ((_SESSIONS, sessions), (_ENDS, ends)):
+        if frame is not None:
+            _require_frame(frame, [side.key, *side.kinds], what=side.what)
+            rows = _last_rows(_arrow(frame[side.key], _TEXT), columns["session_id"])
+            for (column, kind), name in zip(side.columns.items(), side.kinds, strict=True):
+                columns[column] = _take(_arrow(frame[name], kind), rows)
+    return _with_filled(runs[names], columns)
+
+
+def apply_ends_lazy(runs: Any, sessions: Any = None, ends: Any = None) -> Any:  # noqa: ANN401 frames of any engine
+    """Fill the columns of a runs frame of another engine; what is lazy stays lazy.
+
+    Parameters
+    ----------
+    runs, sessions, ends
+        As `apply_ends` takes them, but as frames of one engine (DuckDB relations of one connection; Polars, Dask,
+        PySpark frames). Sessions and ends are unique by session.
+
+    Returns
+    -------
+    frame
+        The engine's own frame, in no particular order, with the columns that `apply_ends` returns.
+
+    Raises
+    ------
+    MissingColumnError
+        A frame lacks a column.
+    """
+    frame = _open(runs)
+    present = frame.collect_schema().names()
+    errors.require_columns(present, _REQUIRED, what="runs")
+    names = _result_names(present)
+    for side, native in ((_SESSIONS, sessions), (_ENDS, ends)):
+        if native is not None:
+            other = _open(native)
+            errors.require_columns(other.collect_schema().names(), [side.key, *side.kinds], what=side.what)
+            renamed = (nw.col(name).alias(column) for name, column in zip(side.kinds, side.columns, strict=True))
+            keyed = other.select(nw.col(side.key).alias("_key"), *renamed)
+            frame = frame.join(keyed, how="left", left_on="session_id", right_on="_key")
+    if frame.implementation.is_dask():
+        return frame.to_native().map_partitions(_resolve_partition, names)
+    joined = set(frame.collect_schema().names())
+    absent = {name: kind for name, kind in _JOINED.items() if name not in joined}
+    filled = _fill(frame.with_columns(*(_null(kind).alias(name) for name, kind in absent.items())))
+    return filled.select(
+        *(nw.col(f"_new_{name}" if name in _FILLED else name).alias(name) for name in names)
+    ).to_native()
+
+
+#: All columns that the rules read.
+_JOINED = {**_RUNS, **_SESSIONS.columns, **_ENDS.columns}
+
+
+def _fill(frame: Any) -> Any:  # noqa: ANN401 a narwhals frame of any engine
+    """Add the filled columns, as ``_new_…``: the rules, for every engine. Conditions are never null."""
+    col = nw.col
+    frame = _with_milliseconds(frame).with_columns(
+        _flag(col("status_from").is_in(["run", "session", "events"])).alias("_again"),
+        _flag(col("status_from").is_in(["session", "events"])).alias("_clear"),
+        _flag(col("_ends_end") == "gone").alias("_gone"),
+        _flag(col("_ends_end").is_in(["final", "error", "waiting"])).alias("_ended"),
+        _flag(col("_sessions_status").is_in(_RUNNING_SESSIONS)).alias("_running"),
+    )
+    clear, own, refused = col("_clear"), col("_own"), col("_refused")
+    has_error = ~(col("error_type").is_null() & col("error_message").is_null())
+    frame = frame.with_columns((~col("status").is_null() & ~col("_again")).alias("_own"))
+    frame = frame.with_columns((has_error & ~own & ~clear).alias("_refused"))
+    frame = frame.with_columns(
+        (~own & ~refused).alias("_reads"),
+        (~own & ~refused & ~col("_gone")).alias("_told"),
+    )
+    pending = col("session_id").is_null()
+    ended = col("_ended")
+    archived = ~col("_sessions_archived_at").is_null()
+    status = (
+        nw.when(own)
+        .then(col("status"))
+        .when(refused)
+        .then(nw.lit("failed"))
+        .when(pending)
+        .then(nw.lit("pending"))
+        .when(ended)
+        .then(col("_ends_status"))
+        .when(col("_running"))
+        .then(nw.lit("running"))
+        .when(_flag(col("_sessions_status") == "terminated") & ~archived)
+        .then(nw.lit("failed"))
+        .when(_flag(col("_sessions_status") == "idle") | archived)
+        .then(nw.lit("completed"))
+    )
+    status_from = (
+        nw.when(own)
+        .then(nw.lit("service"))
+        .when(refused | pending)
+        .then(nw.lit("run"))
+        .when(ended)
+        .then(nw.lit("events"))
+        .when(~col("_sessions_id").is_null())
+        .then(nw.lit("session"))
+    )
+    frame = frame.with_columns(status.alias("_new_status"), status_from.alias("_new_status_from"))
+
+    terminated = _flag(col("_new_status_from") == "session") & _flag(col("_new_status") == "failed")
+    seconds = col("_sessions_stats_duration_seconds")
+    measured = nw.when(_flag((seconds > 0) & (seconds < _MAX_SECONDS)) & ~col("_running")).then(seconds)
+    reads, told = col("_reads"), col("_told")
+    sources = {
+        "started_at": (
+            nw.when(told).then(col("_ends_started_at")),
+            nw.when(reads).then(col("_sessions_created_at")),
+        ),
+        "completed_at": (nw.when(told).then(col("_ends_completed_at")),),
+        "duration_ms": (
+            nw.when(told).then(col("_ends_ms")),
+            nw.when(reads).then((measured * 1000 + 0.5).floor().cast(nw.Int64)),
+        ),
+        "error_type": (
+            nw.when(told).then(col("_ends_error_type")),
+            nw.when(terminated).then(nw.lit(_SESSION_TERMINATED)),
+        ),
+        "error_message": (nw.when(told).then(col("_ends_error_message")),),
+    }
+    triggered = nw.coalesce(col("triggered_at"), col("trigger_scheduled_at"), col("created_at"))
+    return frame.with_columns(
+        nw.when(own).then(col("triggered_at")).otherwise(triggered).alias("_new_triggered_at"),
+        *(
+            nw.coalesce(nw.when(~clear).then(col(name)), *others).alias(f"_new_{name}")
+            for name, others in sources.items()
+        ),
+    )
+
+
+def _with_milliseconds(frame: Any) -> Any:  # noqa: ANN401 likewise
+    """Add the time from start to end as ``_ends_ms``; SQL engines subtract times by a calendar, and so cannot."""
+    if frame.implementation.is_duckdb():
+        sql = "(epoch_us(_ends_completed_at) - epoch_us(_ends_started_at)) // 1000"
+        return _open(frame.to_native().project(f"*, {sql} AS _ends_ms"))
+    if frame.implementation.is_spark_like():
+        sql = "(unix_micros(_ends_completed_at) - unix_micros(_ends_started_at)) div 1000"
+        return _open(frame.to_native().selectExpr("*", f"{sql} AS _ends_ms"))
+    took = nw.col("_ends_completed_at") - nw.col("_ends_started_at")
+    return frame.with_columns(took.dt.total_milliseconds().cast(nw.Int64).alias("_ends_ms"))
+
+
+def _flag(condition: nw.Expr) -> nw.Expr:
+    return condition.fill_null(value=False)
+
+
+def _null(kind: object) -> nw.Expr:
+    """Return a column of nulls; a time takes its type from a time, since DuckDB has no zone in the type."""
+    if kind == _NUMBER:
+        return nw.lit(None, dtype=nw.Float64)
+    column = nw.col("created_at" if kind == _TIME else "session_id")
+    return nw.when(column.is_null()).then(column)
+
+
+def _open(native: Any) -> Any:  # noqa: ANN401 a frame of any engine
+    with warnings.catch_warnings():
+        # narwhals 2.29 asks for a package of its own for Dask that does not exist yet.
+        warnings.filterwarnings("ignore", message="Dask support is moving", category=FutureWarning)
+        return nw.from_native(native)
+
+
+def _require_frame(frame: object, wanted: Iterable[str], *, what: str) -> None:
+    if not isinstance(frame, pd.DataFrame):
+        raise errors.FrameTypeError(f"{what} must be a pandas frame, not {type(frame).__name__}")
+    errors.require_columns(frame.columns, wanted, what=what)
+
+
+def _result_names(names: Iterable[str]) -> list[str]:
+    """Return the columns of the result: what is added stands before ``extra``, which ends every frame."""
+    present = list(names)
+    added = [name for name in _ADDED if name not in present]
+    at = -1 if present[-1] == "extra" else len(present)
+    return [*present[:at], *added, *present[at:]]
+
+
+def _resolve_partition(part: pd.DataFrame, names: list[str]) -> pd.DataFrame:
+    """Fill the columns of one partition of a Dask frame that has been joined with its sessions and ends."""
+    columns = {name: _arrow(part[name], kind) for name, kind in _JOINED.items() if name in part.columns}
+    for name in set(names).difference(part.columns):
+        part = part.assign(**{name: pd.Series(pd.NA, index=part.index, dtype=part[_ADDED[name]].dtype)})
+    return _with_filled(part[names], columns)
+
+
+def _with_filled(runs: pd.DataFrame, columns: dict[str, Any]) -> pd.DataFrame:
+    """Evaluate the rules on Arrow columns, and put the results into a runs frame."""
+    nulls = {name: pa.nulls(len(runs), kind) for name, kind in _JOINED.items() if name not in columns}
+    filled = _fill(nw.from_native(pa.table({**columns, **nulls}))).to_native()
+    found = {name: filled[f"_new_{name}"].cast(_RUNS[name]) for name in _FILLED}
+    return runs.assign(**{name: _extension(column, runs[name].dtype) for name, column in found.items()})
+
+
+def _extension(column: Any, dtype: Any) -> Any:  # noqa: ANN401 Arrow in, a pandas array out
+    """Return an Arrow column as a pandas array: of its documented dtype, or an Arrow one where that was there."""
+    wanted: Any = dtype if isinstance(dtype, pd.ArrowDtype) else _DTYPES[column.type]
+    return wanted.__from_arrow__(column)
+
+
+def _arrow(series: pd.Series[Any], kind: Any) -> Any:  # noqa: ANN401 a chunked Arrow array
+    dtype = _DTYPES[kind]
+    try:
+        series = series.astype(dtype)
+    except (TypeError, ValueError) as error:
+        if not series.isna().all():
+            name = str(series.name)
+            mistake = errors.FrameTypeError(f"column {name!r} holds values of dtype {series.dtype}, not {dtype}")
+            mistake.column = name
+            raise mistake from error
+        return pa.nulls(len(series), kind)
+    array = pa.Array.from_pandas(series, type=kind)
+    return array.combine_chunks() if isinstance(array, pa.ChunkedArray) else array
+
+
+def _last_rows(values: Any, wanted: Any) -> NDArray[np.int64]:  # noqa: ANN401 Arrow arrays
+    """Return for each wanted text the last row that has it; -1 for none."""
+    reversed_ = values.take(pa.array(np.arange(len(values))[::-1]))
+    found: Any = pc.index_in(wanted, value_set=reversed_, skip_nulls=True)
+    rows: NDArray[np.int64] = found.fill_null(len(values)).to_numpy(zero_copy_only=False).astype(np.int64)
+    return len(values) - 1 - rows
+
+
+def _take(column: Any, rows: NDArray[Any]) -> Any:  # noqa: ANN401 Arrow arrays
+    """Return these rows of an Arrow array; null for -1."""
+    return column.take(pa.array(rows, pa.int64(), mask=rows < 0))
+
+
+def _mask(condition: Any) -> NDArray[np.bool_]:  # noqa: ANN401 an Arrow array
+    mask: NDArray[np.bool_] = condition.fill_null(False).to_numpy(zero_copy_only=False)  # noqa: FBT003 theirs
+    return mask
+
+
+def _one_of(column: Any, words: Sequence[str]) -> NDArray[np.bool_]:  # noqa: ANN401 an Arrow array
+    return _mask(pc.is_in(column, value_set=pa.array(words, column.type)))
+
+
+@dataclass(frozen=True)
+class _Events:
+    """The events of all sessions, each session's in one piece and in the list's order.
+
+    Text and times are large, so they stay in the order of the caller's frame; `take` finds them.
+    """
+
+    sessions: Any
+    codes: NDArray[np.int32]
+    rows: NDArray[np.int64]
+    order: NDArray[np.intp] | None
+    columns: dict[str, Any]
+    running: NDArray[np.bool_]
+    rescheduled: NDArray[np.bool_]
+    idle: NDArray[np.bool_]
+    error: NDArray[np.bool_]
+    any_status: NDArray[np.bool_]
+    waits: NDArray[np.bool_]
+    ends: NDArray[np.bool_]
+    fatal: NDArray[np.bool_]
+
+    @classmethod
+    def read(cls, events: pd.DataFrame) -> _Events:
+        if events["session_id"].isna().any():
+            events = events[events["session_id"].notna()]
+        sessions = _arrow(events["session_id"], _TEXT).dictionary_encode()
+        codes = sessions.indices.to_numpy(zero_copy_only=False)
+        order = _list_order(codes, events["position"].to_numpy() if "position" in events.columns else None)
+        columns = {name: _arrow(events[name], _TIME if name == "processed_at" else _TEXT) for name in _EVENTS}
+        types = columns["type"].dictionary_encode()
+
+        def ordered(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
+            return mask if order is None else mask[order]
+
+        def has(condition: Any) -> NDArray[np.bool_]:  # noqa: ANN401 an Arrow array
+            return ordered(_mask(condition.take(types.indices)))
+
+        def is_type(name: str) -> NDArray[np.bool_]:
+            return has(pc.equal(types.dictionary, pa.scalar(name, _TEXT)))
+
+        idle, error = is_type("session.status_idle"), is_type("session.error")
+        waits = idle & ordered(_one_of(columns["stop_reason"], ["requires_action"]))
+        return cls(
+            sessions=sessions.dictionary,
+            codes=codes if order is None else codes[order],
+            rows=np.arange(len(codes)),
+            order=order,
+            columns=columns,
+            running=is_type("session.status_running"),
+            rescheduled=is_type("session.status_rescheduled"),
+            idle=idle,
+            error=error,
+            any_status=has(pc.starts_with(types.dictionary, "session.status_")),
+            waits=waits,
+            ends=(idle & ~waits) | is_type("session.status_terminated"),
+            fatal=error & ordered(_one_of(columns["retry_status"], ["exhausted", "terminal"])),
+        )
+
+    @property
+    def none(self) -> int:
+        """What `first` gives for a session without such an event: more than any row."""
+        return len(self.codes)
+
+    def first(self, mask: NDArray[np.bool_]) -> NDArray[np.int64]:
+        """Return each session's first row in `mask`, else `none`."""
+        rows, found = np.flatnonzero(mask)[::-1], np.full(len(self.sessions), self.none)
+        found[self.codes[rows]] = rows
+        return found
+
+    def last(self, mask: NDArray[np.bool_]) -> NDArray[np.int64]:
+        """Return each session's last row in `mask`, else -1."""
+        rows, found = np.flatnonzero(mask), np.full(len(self.sessions), -1)
+        found[self.codes[rows]] = rows
+        return found
+
+    def take(self, name: str, rows: NDArray[np.int64]) -> Any:  # noqa: ANN401 an Arrow array
+        """Return a column's values in these rows; null for -1."""
+        given = rows if self.order is None else np.append(self.order, -1)[rows]
+        return _take(self.columns[name], given)
+
+    @staticmethod
+    def at(mask: NDArray[np.bool_], rows: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """Tell whether each of these rows is in `mask`; -1 is in none."""
+        return np.append(mask, False)[rows]
+
+
+def _list_order(codes: NDArray[np.int32], positions: NDArray[np.int64] | None) -> NDArray[np.intp] | None:
+    """Return the order that puts sessions together and their events into the list's order; None if they are."""
+    same, later = codes[1:] == codes[:-1], codes[1:] > codes[:-1]
+    if positions is None:
+        return None if bool(np.all(same | later)) else np.argsort(codes, kind="stable")
+    if bool(np.all(later | (same & (positions[1:] >= positions[:-1])))):
+        return None
+    return np.lexsort((positions, codes))

@@ -1,0 +1,529 @@
+"""Where does a row lie, which reading of it counts, and is a data file what was written?
+
+A data set is Hive-partitioned Parquet, one folder per UTC day. Data files are never changed: what replaces others is
+written beside them, and the manifest says which count. A file's name holds the time when it was written and a
+checksum of its bytes, its metadata hold the account. Every read compares the checksum.
+"""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import operator
+import os
+import secrets
+from collections import defaultdict
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, TypeVar, cast
+
+import msgspec
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.dataset as ds
+import pyarrow.parquet as pq
+
+from qoderdata.errors import CacheError
+from qoderdata.store.manifest import DataFile, Identity, checksum
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from collections.abc import Set as AbstractSet
+
+    from qoderdata.files import Folder
+    from qoderdata.store.journal import JournalEntry
+    from qoderdata.store.tables import StoredTable
+
+T = TypeVar("T")
+
+FOLDER = "data"
+#: The value that Hive gives to a missing partition key.
+NO_DAY = "__HIVE_DEFAULT_PARTITION__"
+
+#: How a data file's name begins: with the time when it was written, in UTC.
+_TIME = "%Y%m%dT%H%M%S"
+#: On an object store, which has no locks, an unknown file that is younger may be another writer's.
+_LEFTOVER_AGE = timedelta(hours=1)
+_SUFFIX = ".parquet"
+_KEY = "day="
+_METADATA_KEY = b"qoderdata"
+_BATCH_ROWS = 65_536
+_GROUP_ROWS = 262_144
+#: A day with fewer rows has one file after `Dataset.compact`; a larger one may have a few, since rewriting it each
+#: time would cost more than they do.
+_SMALL = 500_000
+_FEW = 8
+_READERS = min(4, os.cpu_count() or 1)
+#: How many files' ids are remembered.
+_REMEMBERED = 16
+
+_FORMAT = ds.ParquetFileFormat()
+
+
+class DamagedStoreError(CacheError):
+    """A data file that the manifest names is gone, is not what was written, or cannot be read now."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rebuilt:
+    """What `Dataset.rebuild` found.
+
+    Parameters
+    ----------
+    files
+        The data files that can be used, old ones rewritten.
+    unusable
+        The names of those that cannot be used.
+    """
+
+    files: dict[str, DataFile]
+    unusable: list[str]
+
+
+def row_ids(table: pa.Table) -> list[str]:
+    """Return each row's id."""
+    return cast("list[str]", table["id"].to_pylist())
+
+
+def row_days(table: pa.Table, time_column: str) -> list[str]:
+    """Return each row's partition.
+
+    Examples
+    --------
+    >>> times = [datetime.fromisoformat("2026-06-14T23:59:59.999999+00:00"), None]
+    >>> row_days(pa.table({"triggered_at": pa.array(times, pa.timestamp("us", tz="UTC"))}), "triggered_at")
+    ['2026-06-14', '__HIVE_DEFAULT_PARTITION__']
+    """
+    dates = table[time_column].cast(pa.timestamp("us")).cast(pa.date32()).cast(pa.string())
+    return [NO_DAY if day is None else day for day in dates.to_pylist()]
+
+
+def files_within(files: Iterable[str], *, since: datetime | None, until: datetime | None) -> list[str]:
+    """Return the data files that can have rows with ``since <= time < until``, newest day first.
+
+    Files of rows without a time come last, and only where there is no bound.
+    """
+    undated = since is None and until is None
+    wanted = [name for name in files if is_day_within(_day(name), since=since, until=until, undated=undated)]
+    return sorted(wanted, key=lambda name: ("" if _day(name) == NO_DAY else _day(name), name), reverse=True)
+
+
+def is_day_within(day: str, *, since: datetime | None, until: datetime | None, undated: bool) -> bool:
+    """Return whether a day can have rows with ``since <= time < until``; `undated` is the result for no day."""
+    if day == NO_DAY:
+        return undated
+    first = "" if since is None else since.date().isoformat()
+    last = "9999-12-31" if until is None else (until - timedelta(microseconds=1)).date().isoformat()
+    return first <= day <= last
+
+
+def time_filter(
+    table: StoredTable, since: datetime | None, until: datetime | None, where: pc.Expression | None
+) -> pc.Expression | None:
+    """Return ``since <= time < until``, and a further condition, as one; ``None`` where there is none."""
+    time, kind = pc.field(table.time_column), table.schema.arrow.field(table.time_column).type
+    parts = [] if where is None else [where]
+    if since is not None:
+        parts.append(time >= pa.scalar(since, kind))
+    if until is not None:
+        parts.append(time < pa.scalar(until, kind))
+    return functools.reduce(operator.and_, parts) if parts else None
+
+
+def newest_first(tables: list[pa.Table], table: StoredTable) -> pa.Table:
+    """Join tables and sort by `created_at`, then `id`, both descending; rows without `created_at` come last.
+
+    The list is emptied, and columns are sorted one after the other, so that of millions of rows no more than one
+    column is in memory twice.
+    """
+    joined = pa.concat_tables([table.schema.arrow.empty_table(), *tables]).unify_dictionaries()
+    tables.clear()
+    order = pc.sort_indices(joined, sort_keys=[("created_at", "descending"), ("id", "descending")])
+    columns = joined.columns
+    del joined
+    for index in range(len(columns)):
+        columns[index] = columns[index].take(order)
+        # The unsorted column leaves small pieces, which the allocator would keep beside the next one.
+        pa.default_memory_pool().release_unused()
+    return pa.Table.from_arrays(columns, schema=table.schema.arrow)
+
+
+def merge_entries(entries: list[JournalEntry], table: StoredTable) -> tuple[pa.Table, dict[str, datetime]]:
+    """Return the rows of entries, each as it was read last, and when; a row that cannot change stays."""
+    rows = pa.concat_tables([table.schema.arrow.empty_table(), *(entry.table for entry in entries)])
+    times = [entry.read_at for entry in entries for _ in range(entry.table.num_rows)]
+    may_change = table.may_change(rows).to_pylist()
+    last: dict[str, int] = {}
+    for index, id_ in enumerate(row_ids(rows)):
+        if id_ not in last or may_change[last[id_]] or not may_change[index]:
+            last[id_] = index
+    return _take(rows.unify_dictionaries(), sorted(last.values())), {id_: times[at] for id_, at in last.items()}
+
+
+class Dataset:
+    """The data files of one store.
+
+    Parameters
+    ----------
+    folder
+        The store's folder.
+    table
+        The table that it holds.
+    identity
+        Whose it is.
+    """
+
+    def __init__(self, folder: Folder, table: StoredTable, identity: Identity) -> None:
+        self._folder = folder
+        self._table = table
+        self._metadata = {_METADATA_KEY: msgspec.json.encode(identity)}
+        self._ids: dict[str, frozenset[str]] = {}
+
+    def path(self, name: str) -> str:
+        """Return the path of a data file in the folder's file system."""
+        return self._folder.full(f"{FOLDER}/{name}")
+
+    def read(
+        self,
+        files: Mapping[str, DataFile],
+        *,
+        where: pc.Expression | None = None,
+        columns: list[str] | None = None,
+    ) -> list[pa.Table]:
+        """Read data files, some at once, and return the rows of each.
+
+        Raises
+        ------
+        DamagedStoreError
+            One is gone, not what was written, or cannot be read.
+        """
+
+        def read_one(name: str) -> pa.Table:
+            fragment = self._open(name, files[name])
+            return fragment.to_table(schema=self._table.schema.arrow, columns=columns, filter=where)
+
+        if len(files) < 2:  # noqa: PLR2004 - no threads for one file
+            return [self._naming_damage(read_one, name) for name in files]
+        with ThreadPoolExecutor(_READERS, thread_name_prefix="qoderdata-read") as pool:
+            return list(pool.map(functools.partial(self._naming_damage, read_one), files))
+
+    def contains(self, files: Mapping[str, DataFile], day: str, id_: str) -> bool:
+        """Return whether a row is stored in a partition.
+
+        Raises
+        ------
+        DamagedStoreError
+            As `read`.
+        """
+        return any(id_ in self._ids_of(name, files[name]) for name in files if _day(name) == day)
+
+    def add(
+        self, files: Mapping[str, DataFile], rows: pa.Table, *, open_days: Mapping[str, str]
+    ) -> tuple[dict[str, DataFile], pa.Table]:
+        """Write rows.
+
+        Parameters
+        ----------
+        files
+            The data files that count.
+        rows
+            What to add, each id once. Rows that are stored and cannot change any more are skipped.
+        open_days
+            The partitions of stored rows that may have been in another one.
+
+        Returns
+        -------
+        tuple of dict and pyarrow.Table
+            The files that count from now on, and the rows that are new or replaced others.
+
+        Raises
+        ------
+        DamagedStoreError
+            As `read`.
+        OSError
+            The folder cannot be written.
+        """
+        before = _by_day(files)
+        ids, days = row_ids(rows), row_days(rows, self._table.time_column)
+        moved = {id_: open_days[id_] for id_ in ids if id_ in open_days}
+        stored = self._stored(files, [*days, *moved.values()], ids)
+        new: dict[str, list[int]] = defaultdict(list)
+        replaced: dict[str, set[str]] = defaultdict(set)
+        for index, (id_, day) in enumerate(zip(ids, days, strict=True)):
+            places = stored.get(id_, {})
+            if not all(places.values()):
+                continue
+            for place in places:
+                replaced[place].add(id_)
+            new[day].append(index)
+        after = dict(files)
+        for day in sorted({*new, *replaced}):
+            old = before.get(day, []) if day in replaced else []
+            batches = self._batches({name: files[name] for name in old}, without=replaced[day])
+            written = self._write(day, batches, _take(rows, new[day]))
+            for superseded in old:
+                del after[superseded]
+            after |= written
+        return after, _take(rows, sorted(itertools.chain.from_iterable(new.values())))
+
+    def compact(self, files: Mapping[str, DataFile]) -> dict[str, DataFile]:
+        """Write one file for all those of a day, where that is worth it, and return the files that count."""
+        after = dict(files)
+        for day, old in _by_day(files).items():
+            if len(old) == 1 or (len(old) <= _FEW and sum(files[name].rows for name in old) >= _SMALL):
+                continue
+            batches = self._batches({name: files[name] for name in old}, without=set())
+            written = self._write(day, batches, self._table.schema.arrow.empty_table())
+            for superseded in old:
+                del after[superseded]
+            after |= written
+        return after
+
+    def damaged(self, files: Mapping[str, DataFile]) -> list[str]:
+        """Return the names of those files that are gone or are not what was written.
+
+        Raises
+        ------
+        OSError
+            A file cannot be read now, which says nothing of its content.
+        """
+        found = []
+        for name, file in files.items():
+            content = self._folder.read(f"{FOLDER}/{name}")
+            if content is None or checksum(memoryview(content)) != file.checksum or not self._fits(content, file):
+                found.append(name)
+        return found
+
+    def names(self) -> list[str]:
+        """Return the names of the data files that lie there, the oldest first, without those of other writers."""
+        prefix = self.path("")
+        names = [
+            info.path.removeprefix(prefix)
+            for info in self._folder.files(FOLDER)
+            if info.path.endswith(_SUFFIX) and (self._folder.local or _is_old(info.base_name))
+        ]
+        return sorted(names, key=lambda name: name.rsplit("/", 1)[-1])
+
+    def sweep(self, files: Iterable[str]) -> None:
+        """Remove the files that do not count: superseded ones, and those of a commit that was cut off."""
+        current = {self.path(name) for name in files}
+        for info in self._folder.files(FOLDER):
+            if info.path not in current and (self._folder.local or _is_old(info.base_name)):
+                self._folder.filesystem.delete_file(info.path)
+
+    def rebuild(self, names: Iterable[str]) -> Rebuilt:
+        """Find out which data files can be used, without a manifest that says so.
+
+        Files of version 0.1 are rewritten. Where a row is in several files, the one that cannot change any more
+        counts, else the newest.
+
+        Parameters
+        ----------
+        names
+            The data files, the oldest first.
+
+        Returns
+        -------
+        Rebuilt
+            The files; nothing was removed.
+
+        Raises
+        ------
+        OSError
+            The folder cannot be read or written.
+        """
+        files: dict[str, DataFile] = {}
+        unusable = []
+        for name in names:
+            content = self._folder.read(f"{FOLDER}/{name}")
+            found = None if content is None else self._adopt(name, content)
+            if found is None:
+                unusable.append(name)
+            else:
+                files |= found
+        return Rebuilt(self._without_duplicates(files), unusable)
+
+    def open_rows(self, files: Mapping[str, DataFile]) -> dict[str, str]:
+        """Return the rows that may change, each with its partition."""
+        found = {}
+        for name, file in files.items():
+            states = self._states(name, file)
+            may_change = self._table.may_change(states).to_pylist()
+            found |= {id_: _day(name) for id_, is_open in zip(row_ids(states), may_change, strict=True) if is_open}
+        return found
+
+    def _open(self, name: str, file: DataFile) -> ds.Fragment:
+        content = self._folder.read(f"{FOLDER}/{name}")
+        if content is None:
+            raise FileNotFoundError(f"{self.path(name)} is gone")
+        if checksum(memoryview(content)) != file.checksum:
+            raise OSError(f"{self.path(name)} is not what was written")
+        fragment = _FORMAT.make_fragment(content)
+        if not self._matches(fragment.physical_schema) or fragment.metadata.num_rows != file.rows:
+            raise OSError(f"{self.path(name)} has other columns or rows than were written")
+        return fragment
+
+    def _naming_damage(self, read: Callable[[str], T], name: str) -> T:
+        try:
+            return read(name)
+        except (OSError, pa.ArrowException) as error:
+            raise DamagedStoreError(
+                f"a data file of the store of {self._table.name} in {self._folder.location} is gone or damaged: "
+                f"{error}"
+            ) from error
+
+    def _ids_of(self, name: str, file: DataFile) -> frozenset[str]:
+        if name not in self._ids:
+            while len(self._ids) >= _REMEMBERED:
+                del self._ids[next(iter(self._ids))]
+            table = self._naming_damage(lambda name: self._open(name, file).to_table(columns=["id"]), name)
+            self._ids[name] = frozenset(row_ids(table))
+        return self._ids[name]
+
+    def _states(self, name: str, file: DataFile, *, where: pc.Expression | None = None) -> pa.Table:
+        """Read what says whether rows may change."""
+        columns = ["id", *self._table.state_columns]
+        arrow = self._table.schema.arrow
+
+        def read_one(name: str) -> pa.Table:
+            return self._open(name, file).to_table(schema=arrow, columns=columns, filter=where)
+
+        return self._naming_damage(read_one, name)
+
+    def _stored(
+        self, files: Mapping[str, DataFile], days: Iterable[str], ids: list[str]
+    ) -> dict[str, dict[str, bool]]:
+        """Return the rows that are stored in some days, each with its partitions and whether it may change there."""
+        wanted = ds.field("id").isin(pa.array(ids, pa.large_string()))
+        by_day = _by_day(files)
+        found: dict[str, dict[str, bool]] = defaultdict(dict)
+        for day in dict.fromkeys(days):
+            for name in by_day.get(day, []):
+                states = self._states(name, files[name], where=wanted)
+                for id_, is_open in zip(row_ids(states), self._table.may_change(states).to_pylist(), strict=True):
+                    found[id_][day] = is_open
+        return found
+
+    def _batches(self, files: Mapping[str, DataFile], *, without: AbstractSet[str]) -> Iterator[pa.RecordBatch]:
+        """Read rows a batch at a time, so that a large day is never in memory as a whole."""
+        where = ~ds.field("id").isin(pa.array(sorted(without), pa.large_string())) if without else None
+        for name, file in files.items():
+            fragment = self._naming_damage(lambda name, file=file: self._open(name, file), name)
+            yield from fragment.to_batches(
+                schema=self._table.schema.arrow, filter=where, batch_size=_BATCH_ROWS
+            )
+
+    def _write(self, day: str, batches: Iterator[pa.RecordBatch], table: pa.Table) -> dict[str, DataFile]:
+        """Write one data file, the new rows before the old; without rows, none."""
+        arrow = self._table.schema.arrow.with_metadata(self._metadata)
+        sink, rows = pa.BufferOutputStream(), 0
+        with pq.ParquetWriter(sink, arrow, compression="zstd", write_page_checksum=True) as writer:
+            for group in self._groups(table, batches):
+                writer.write_table(group)
+                rows += group.num_rows
+        if not rows:
+            return {}
+        content = sink.getvalue()
+        file = DataFile(rows, checksum(memoryview(content)))
+        time = datetime.now(UTC).strftime(_TIME)
+        name = f"{_KEY}{day}/{time}-{secrets.token_hex(4)}-{file.checksum}{_SUFFIX}"
+        self._folder.replace(f"{FOLDER}/{name}", lambda sink: sink.write(content))
+        return {name: file}
+
+    def _groups(self, table: pa.Table, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.Table]:
+        """Gather batches to tables of the size of a row group."""
+        waiting, rows = table.to_batches(), table.num_rows
+        for batch in batches:
+            waiting.append(batch)
+            rows += batch.num_rows
+            if rows >= _GROUP_ROWS:
+                yield pa.Table.from_batches(waiting, schema=self._table.schema.arrow)
+                waiting, rows = [], 0
+        if rows:
+            yield pa.Table.from_batches(waiting, schema=self._table.schema.arrow)
+
+    def _matches(self, physical: pa.Schema) -> bool:
+        """Return whether a file has the table's columns; Parquet does not tell large dictionary values from small."""
+        expected = self._table.schema.arrow
+        return physical.names == expected.names and all(
+            found.equals(wanted) or (pa.types.is_dictionary(found) and pa.types.is_dictionary(wanted))
+            for found, wanted in zip(physical.types, expected.types, strict=True)
+        )
+
+    def _fits(self, content: pa.Buffer, file: DataFile) -> bool:
+        try:
+            fragment = _FORMAT.make_fragment(content)
+            return self._matches(fragment.physical_schema) and fragment.metadata.num_rows == file.rows
+        except (OSError, pa.ArrowException):
+            return False
+
+    def _adopt(self, name: str, content: pa.Buffer) -> dict[str, DataFile] | None:
+        """Return a data file as it counts from now on; ``None`` where it cannot be used."""
+        found = checksum(memoryview(content))
+        try:
+            with pq.ParquetFile(pa.BufferReader(content), page_checksum_verification=True) as file:
+                schema, rows = file.schema_arrow, file.metadata.num_rows
+                if name.endswith(f"-{found}{_SUFFIX}") and self._matches(schema):
+                    is_ours = (schema.metadata or {}).get(_METADATA_KEY) == self._metadata[_METADATA_KEY]
+                    return {name: DataFile(rows, found)} if is_ours else None
+                table = self._table.upgrade(file.read().replace_schema_metadata(None))
+        except (OSError, pa.ArrowException):
+            return None
+        if table is None:
+            return None
+        indices: dict[str, list[int]] = defaultdict(list)
+        for index, day in enumerate(row_days(table, self._table.time_column)):
+            indices[day].append(index)
+        files: dict[str, DataFile] = {}
+        for day, some in indices.items():
+            files |= self._write(day, iter(()), _take(table, some))
+        return files
+
+    def _without_duplicates(self, files: dict[str, DataFile]) -> dict[str, DataFile]:
+        owners: dict[str, str] = {}
+        doubled: set[str] = set()
+        for name, file in files.items():
+            ids = row_ids(self._states(name, file))
+            doubled.update(id_ for id_ in ids if id_ in owners)
+            owners.update(dict.fromkeys(ids, name))
+        if not doubled:
+            return files
+        wanted = ds.field("id").isin(pa.array(sorted(doubled), pa.large_string()))
+        winners: dict[str, tuple[str, bool]] = {}
+        superseded: dict[str, set[str]] = defaultdict(set)
+        for name, file in files.items():
+            states = self._states(name, file, where=wanted)
+            for id_, is_open in zip(row_ids(states), self._table.may_change(states).to_pylist(), strict=True):
+                if id_ in winners and is_open and not winners[id_][1]:
+                    superseded[name].add(id_)
+                    continue
+                if id_ in winners:
+                    superseded[winners[id_][0]].add(id_)
+                winners[id_] = (name, is_open)
+        after = dict(files)
+        for name, lost in superseded.items():
+            file = after.pop(name)
+            batches = self._batches({name: file}, without=lost)
+            after |= self._write(_day(name), batches, self._table.schema.arrow.empty_table())
+        return after
+
+
+def _take(table: pa.Table, indices: list[int]) -> pa.Table:
+    return table.take(pa.array(indices, pa.int64()))
+
+
+def _by_day(files: Iterable[str]) -> dict[str, list[str]]:
+    found: dict[str, list[str]] = defaultdict(list)
+    for name in files:
+        found[_day(name)].append(name)
+    return found
+
+
+def _day(name: str) -> str:
+    return name.partition("/")[0].removeprefix(_KEY)
+
+
+def _is_old(base_name: str) -> bool:
+    """Return whether an unknown file on an object store is nobody's; not every store tells a file's age."""
+    return base_name < (datetime.now(UTC) - _LEFTOVER_AGE).strftime(_TIME)

@@ -1,0 +1,215 @@
+"""Which responses of the service are on disk, but not in the data set yet?
+
+One Arrow file a response, numbered in the order in which they came. Each file is there whole or not at all, and its
+name holds a checksum of its bytes. While a commit is under way, a marker lies there too, so that an empty journal
+says that everything is in order.
+"""
+
+from __future__ import annotations
+
+import secrets
+from dataclasses import dataclass, replace
+from datetime import datetime  # noqa: TC003 - msgspec reads these annotations
+from typing import TYPE_CHECKING
+
+import msgspec
+import pyarrow as pa
+
+from qoderdata.store.coverage import Listing  # noqa: TC001 - likewise
+from qoderdata.store.manifest import Identity, checksum
+
+if TYPE_CHECKING:
+    from qoderdata.files import Folder
+    from qoderdata.schema import Schema
+
+FOLDER = "journal"
+#: Where version 0.1 had it.
+OLD_FOLDER = "inbox"
+
+_MARKER = f"{FOLDER}/committing"
+_SUFFIX = ".arrow"
+_METADATA_KEY = b"qoderdata"
+_NUMBER = slice(0, 12)
+_FULL_ENTRIES = 200
+_FULL_ROWS = 50_000
+
+
+@dataclass(frozen=True, slots=True)
+class JournalEntry:
+    """One response of the service.
+
+    Parameters
+    ----------
+    table
+        Its rows, in the response's order.
+    read_at
+        When it was requested.
+    listing
+        Its position in the list; ``None`` for a response about single records.
+    gone
+        The ids of records that the service no longer knows.
+    unreadable
+        The ids of records that the service knows, and would not give.
+    number
+        Its position in the order of all responses; the journal sets it.
+    """
+
+    table: pa.Table
+    read_at: datetime
+    listing: Listing | None = None
+    gone: tuple[str, ...] = ()
+    unreadable: tuple[str, ...] = ()
+    number: int = 0
+
+
+class _Facts(msgspec.Struct):
+    """What an entry's file says besides the rows."""
+
+    identity: Identity
+    read_at: datetime
+    listing: Listing | None = None
+    gone: tuple[str, ...] = ()
+    unreadable: tuple[str, ...] = ()
+
+
+class _OldFacts(msgspec.Struct):
+    """The same in version 0.1."""
+
+    read_at: datetime
+    listing: Listing | None = None
+    gone: tuple[str, ...] = ()
+
+
+class Journal:
+    """The entries that are not in the data set yet.
+
+    Parameters
+    ----------
+    folder
+        The store's folder.
+    schema
+        The columns.
+    identity
+        Whose they are; an entry of another account is ignored.
+
+    Attributes
+    ----------
+    entries : list of JournalEntry
+        The entries, in order.
+    number : int
+        The number of the last entry, committed or not.
+    """
+
+    def __init__(self, folder: Folder, schema: Schema, identity: Identity) -> None:
+        self.entries: list[JournalEntry] = []
+        self.number = 0
+        self._folder = folder
+        self._schema = schema
+        self._identity = identity
+
+    @property
+    def is_full(self) -> bool:
+        """Whether it is time to commit: more entries would cost memory, and time after a kill."""
+        rows = sum(entry.table.num_rows for entry in self.entries)
+        return len(self.entries) >= _FULL_ENTRIES or rows >= _FULL_ROWS
+
+    @property
+    def is_empty_on_disk(self) -> bool:
+        """Whether nothing is to be committed, and the last commit was not cut off."""
+        return not self._folder.files(FOLDER)
+
+    def load(self, *, after: int) -> None:
+        """Read the entries after one; one that cannot be read counts as one that never came."""
+        files = self._files(FOLDER)
+        self.number = max([after, *files.values()])
+        found = [self._read(name, number) for name, number in files.items() if number > after]
+        self.entries = [entry for entry in found if entry is not None]
+
+    def load_old(self, *, after: int) -> list[JournalEntry]:
+        """Return the entries after one that version 0.1 left, with the columns that it wrote."""
+        files = self._files(OLD_FOLDER)
+        found = [self._read_old(name, number) for name, number in files.items() if number > after]
+        return [entry for entry in found if entry is not None]
+
+    def append(self, entry: JournalEntry, *, in_memory: bool = False) -> None:
+        """Add an entry.
+
+        Parameters
+        ----------
+        entry
+            What to add.
+        in_memory
+            Do not write it.
+
+        Raises
+        ------
+        OSError
+            The folder cannot be written; the entry was not added.
+        """
+        entry = replace(entry, number=self.number + 1)
+        if not in_memory:
+            content = self._encode(entry)
+            # The random part: on an object store, two writers may take the same number.
+            name = f"{entry.number:012d}-{secrets.token_hex(4)}-{checksum(memoryview(content))}{_SUFFIX}"
+            self._folder.replace(f"{FOLDER}/{name}", lambda sink: sink.write(content))
+        self.number = entry.number
+        self.entries.append(entry)
+
+    def mark_commit(self) -> None:
+        """Write the marker of a commit, before it writes anything else."""
+        self._folder.replace(_MARKER, lambda _: None)
+
+    def remove(self, *, upto: int) -> None:
+        """Remove the files of all entries up to one, which are committed or unusable, and the marker."""
+        for name, number in self._files(FOLDER).items():
+            if number <= upto:
+                self._folder.remove(name)
+        self._folder.remove(_MARKER)
+
+    def _files(self, below: str) -> dict[str, int]:
+        """List the files in order, each with its number."""
+        names = sorted(info.base_name for info in self._folder.files(below) if info.base_name.endswith(_SUFFIX))
+        return {f"{below}/{name}": int(name[_NUMBER]) for name in names if name[_NUMBER].isdecimal()}
+
+    def _encode(self, entry: JournalEntry) -> pa.Buffer:
+        facts = _Facts(self._identity, entry.read_at, entry.listing, entry.gone, entry.unreadable)
+        # The file format takes one dictionary a column.
+        table = entry.table.unify_dictionaries().replace_schema_metadata(
+            {_METADATA_KEY: msgspec.json.encode(facts)}
+        )
+        sink = pa.BufferOutputStream()
+        with pa.ipc.new_file(sink, table.schema) as writer:
+            writer.write_table(table)
+        return sink.getvalue()
+
+    def _read(self, name: str, number: int) -> JournalEntry | None:
+        try:
+            content = self._folder.read(name)
+            if content is None or not name.endswith(f"-{checksum(memoryview(content))}{_SUFFIX}"):
+                return None
+            table, metadata = _open(content)
+            facts = msgspec.json.decode(metadata, type=_Facts)
+            if facts.identity != self._identity:
+                return None
+            table = table.cast(self._schema.arrow)
+        except (OSError, ValueError, pa.ArrowException):
+            return None
+        return JournalEntry(table, facts.read_at, facts.listing, facts.gone, facts.unreadable, number)
+
+    def _read_old(self, name: str, number: int) -> JournalEntry | None:
+        try:
+            content = self._folder.read(name)
+            if content is None:
+                return None
+            table, metadata = _open(content)
+            facts = msgspec.json.decode(metadata, type=_OldFacts)
+        except (OSError, ValueError, pa.ArrowException):
+            return None
+        return JournalEntry(table, facts.read_at, facts.listing, facts.gone, number=number)
+
+
+def _open(content: pa.Buffer) -> tuple[pa.Table, bytes]:
+    table = pa.ipc.open_file(content).read_all()
+    table.validate(full=True)
+    metadata = (table.schema.metadata or {}).get(_METADATA_KEY, b"")
+    return table.replace_schema_metadata(None), metadata

@@ -1,0 +1,709 @@
+"""How is a table kept on disk: read, extended, repaired, measured and cleared?"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import hashlib
+import json
+import logging
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+import pyarrow as pa
+import pyarrow.compute as pc
+from pyarrow import fs
+
+from qoderdata.errors import CacheError, CacheWarning, warn
+from qoderdata.store import dataset as data
+from qoderdata.store import manifest as manifests
+from qoderdata.store.coverage import Coverage
+from qoderdata.store.dataset import DamagedStoreError, Dataset
+from qoderdata.store.journal import OLD_FOLDER, Journal, JournalEntry
+from qoderdata.store.manifest import Identity, Manifest, OpenRow, UnusableManifestError
+from qoderdata.store.tables import TABLES, StoredTable
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+
+    from qoderdata.files import Folder
+
+_logger = logging.getLogger("qoderdata")
+
+_DIGEST_LENGTH = 24
+#: How often a read starts again because another process's commit replaced a file.
+_READS = 5
+_LONG_AGO = datetime.fromtimestamp(0, UTC)
+_CLEAR_SECONDS = 5.0
+
+
+class TableStore:
+    """The rows of one table of one account, on disk.
+
+    Making one touches nothing. `coverage`, `open_rows` and `rows` are as of `load`, with what this object added.
+
+    Parameters
+    ----------
+    folder
+        The cache's folder.
+    table
+        The table.
+    base_url, workspace_id, account
+        Whose rows these are; the account is a digest.
+
+    Attributes
+    ----------
+    folder : Folder
+        The store's own folder.
+    table : StoredTable
+        The table.
+    coverage : Coverage
+        Which parts of the list are complete.
+    open_rows : dict
+        The rows that may still change, by their ids, if the table's rows are read one by one.
+    """
+
+    def __init__(
+        self, folder: Folder, table: StoredTable, *, base_url: str, workspace_id: str | None, account: str
+    ) -> None:
+        self.table = table
+        self._identity = Identity(table.name, base_url, workspace_id, account)
+        canonical = json.dumps([base_url, workspace_id, account])
+        self._key = hashlib.sha256(canonical.encode()).hexdigest()[:_DIGEST_LENGTH]
+        self._parent = folder.folder(table.name)
+        self.folder = self._parent.folder(self._key)
+        self._dataset = Dataset(self.folder, table, self._identity)
+        self._journal = Journal(self.folder, table.schema, self._identity)
+        self._manifest = Manifest(self._identity)
+        self._unusable: UnusableManifestError | None = None
+        self._has_manifest = False
+        self._writable = True
+        self._renew_lock: Callable[[], None] = lambda: None
+        self.coverage: Coverage = self._manifest.coverage
+        self.open_rows: dict[str, OpenRow] = {}
+
+    @property
+    def exists(self) -> bool:
+        """Whether anything is stored."""
+        return bool(self.coverage.segments or self._manifest.files or self._journal.entries)
+
+    @property
+    def rows(self) -> int:
+        """The number of rows in the data set."""
+        return self._manifest.rows
+
+    def open_before(
+        self, time: datetime, *, since: datetime | None = None, until: datetime | None = None
+    ) -> set[str]:
+        """Return the open rows that were last read before a time, and may have ``since <= time < until``.
+
+        A reading in the future was made by a clock that was wrong, so it counts as too old.
+        """
+        now = datetime.now(UTC)
+        return {
+            id_
+            for id_, known in self.open_rows.items()
+            if not time <= known.read_at <= now
+            and data.is_day_within(known.day, since=since, until=until, undated=True)
+        }
+
+    def contains(self, id_: str, row: pa.Table) -> bool:
+        """Return whether a row is stored, in the partition of its time or as an open one.
+
+        Parameters
+        ----------
+        id_
+            The row's id.
+        row
+            The row, as it was read now.
+        """
+        if id_ in self.open_rows:
+            return True
+        (day,) = data.row_days(row, self.table.time_column)
+        try:
+            return self._dataset.contains(self._manifest.files, day, id_)
+        except DamagedStoreError:
+            # Another thread's commit may just have replaced the file. To say no costs requests, not rows.
+            return False
+
+    def load(self) -> None:
+        """Read the manifest; entries in the journal are not seen before a commit.
+
+        Warns
+        -----
+        CacheWarning
+            The manifest cannot be used, and the store counts as empty.
+
+        Raises
+        ------
+        CacheError
+            It cannot be read now.
+        """
+        try:
+            self._load()
+        except OSError as error:
+            raise _unreadable(self.folder, self.table.name, error) from error
+        if self._unusable is not None:
+            warn(
+                f"the store of {self.table.name} in {self.folder.location} was ignored: {self._unusable}. The next "
+                "load repairs it",
+                CacheWarning,
+            )
+
+    def recover(self) -> None:
+        """Load, and commit what a pull left that was cut off, unless another process is writing now.
+
+        Warns
+        -----
+        CacheWarning
+            The folder cannot be read or written, or the store was repaired.
+        """
+        self._load_or_ignore()
+        if not self._writable or self._is_in_order():
+            return
+        with contextlib.ExitStack() as stack:
+            try:
+                stack.enter_context(self._parent.lock(self._key, timeout=0))
+            except CacheError:
+                return
+            except OSError:
+                self._writable = False
+            self._load_or_ignore()
+            self._repair()
+
+    @contextlib.contextmanager
+    def writer_lock(self) -> Iterator[None]:
+        """Be the only writer, after everything that an earlier pull left was committed.
+
+        Another process that writes is waited for.
+
+        Raises
+        ------
+        CacheError
+            Another process holds the lock and has not moved for minutes.
+
+        Warns
+        -----
+        CacheWarning
+            The folder cannot be written; what comes is kept in memory.
+        """
+        with contextlib.ExitStack() as stack:
+            try:
+                self._renew_lock = stack.enter_context(self._parent.lock(self._key))
+            except OSError as error:
+                self._keep_in_memory(error)
+            self._load_or_ignore()
+            self._repair()
+            yield
+
+    def add(self, entry: JournalEntry) -> None:
+        """Keep a response. After this returns, a kill does not lose it.
+
+        Warns
+        -----
+        CacheWarning
+            The folder cannot be written; this and what comes after is kept in memory.
+        """
+        if self._writable:
+            try:
+                self._renew_lock()
+                self._journal.append(entry)
+            except OSError as error:
+                self._keep_in_memory(error)
+        if not self._writable:
+            self._journal.append(entry, in_memory=True)
+        self._count(entry)
+        if self._journal.is_full:
+            self.commit()
+
+    def commit(self, *, compact: bool = False) -> None:
+        """Write the journal's rows into the data set.
+
+        Parameters
+        ----------
+        compact
+            Also write few files for many.
+
+        Warns
+        -----
+        CacheWarning
+            The folder cannot be written, and the entries stay in memory; or a data file is damaged, and nothing
+            counts as complete any more.
+        """
+        if not self._writable:
+            return
+        try:
+            try:
+                self._commit(compact=compact)
+            except DamagedStoreError:
+                self.forget_damaged()
+                self._commit(compact=compact)
+        except OSError as error:
+            self._keep_in_memory(error)
+
+    def drop_last_cursor(self) -> None:
+        """Claim less of the newest segment, after the service refused its cursor."""
+        self.commit()
+        self._claim(self.coverage.drop_last_cursor())
+
+    def forget_coverage(self) -> None:
+        """Claim nothing, so that the whole list is read again; the rows stay."""
+        self._claim(Coverage(has_unclaimed=self.exists))
+
+    def forget_damaged(self) -> None:
+        """Set the damaged data files aside, and claim nothing: what they held has to be read again.
+
+        Warns
+        -----
+        CacheWarning
+            Says how many files, and where they are.
+
+        Raises
+        ------
+        CacheError
+            A file cannot be read now, so that nothing is known; nothing was changed.
+        """
+        try:
+            lost = self._dataset.damaged(self._manifest.files)
+        except OSError as error:
+            raise _unreadable(self.folder, self.table.name, error) from error
+        if not lost:
+            return
+        files = {name: file for name, file in self._manifest.files.items() if name not in lost}
+        place = self._set_aside(f"{data.FOLDER}/{name}" for name in lost)
+        warn(
+            f"{len(lost)} of {len(self._manifest.files)} data files in {self.folder.location} are gone or damaged"
+            f"{place}. The list of {self.table.name} is read again",
+            CacheWarning,
+        )
+        self._manifest = replace(self._manifest, files=files)
+        self._claim(Coverage(has_unclaimed=True))
+
+    def files(self, *, since: datetime | None = None, until: datetime | None = None) -> list[str]:
+        """Return the data files that count and can have rows with ``since <= time < until``.
+
+        Parameters
+        ----------
+        since, until
+            Bounds in UTC; ``None``: none.
+
+        Returns
+        -------
+        list of str
+            Paths in ``folder.filesystem``, newest day first.
+        """
+        names = data.files_within(self._manifest.files, since=since, until=until)
+        return [self._dataset.path(name) for name in names]
+
+    def newest(self) -> datetime | None:
+        """Return the latest time of all stored rows; ``None`` where there is none."""
+        names = data.files_within(self._manifest.files, since=None, until=None)
+        if not names:
+            return None
+        day = names[0].partition("/")[0]
+        files = {name: self._manifest.files[name] for name in names if name.startswith(f"{day}/")}
+        times = [pc.max(table[self.table.time_column]).as_py() for table in self._dataset.read(files)]
+        return max((time for time in times if time is not None), default=None)
+
+    def read(
+        self, *, since: datetime | None = None, until: datetime | None = None, where: pc.Expression | None = None
+    ) -> pa.Table:
+        """Return rows.
+
+        Parameters
+        ----------
+        since, until
+            ``since <= time < until``, in UTC; ``None``: no bound.
+        where
+            A further condition; ``None``: none.
+
+        Returns
+        -------
+        pyarrow.Table
+            Each row once, newest first: by `created_at`, then `id`, both descending, rows without `created_at`
+            last.
+
+        Raises
+        ------
+        DamagedStoreError
+            A data file is gone, or is not what was written.
+        """
+        condition = data.time_filter(self.table, since, until, where)
+        tables: list[pa.Table] = []
+        for reads_left in reversed(range(_READS)):
+            files = self._manifest.files
+            names = data.files_within(files, since=since, until=until)
+            try:
+                tables = self._dataset.read({name: files[name] for name in names}, where=condition)
+                break
+            except DamagedStoreError:
+                # Another process's commit may have replaced the file.
+                found = None
+                with contextlib.suppress(OSError, UnusableManifestError):
+                    found = manifests.read_manifest(self.folder, self._identity)
+                if not reads_left or found is None or found.files == files:
+                    raise
+                self._manifest = found
+        if self._journal.entries:
+            tables = self._with_entries(tables, condition)
+        return data.newest_first(tables, self.table)
+
+    def read_columns(self, columns: list[str]) -> pa.Table:
+        """Return some columns of all rows, in no particular order; what is only in memory is left out.
+
+        Raises
+        ------
+        DamagedStoreError
+            As `read`.
+        """
+        tables = self._dataset.read(self._manifest.files, columns=columns)
+        empty = self.table.schema.arrow.empty_table().select(columns)
+        return pa.concat_tables([empty, *tables]).unify_dictionaries()
+
+    def _load(self) -> None:
+        self._unusable, found = None, None
+        try:
+            found = manifests.read_manifest(self.folder, self._identity)
+        except UnusableManifestError as error:
+            self._unusable = error
+        self._has_manifest = found is not None
+        self._set(found or Manifest(self._identity))
+
+    def _load_or_ignore(self) -> None:
+        try:
+            self._load()
+        except OSError as error:
+            if self._writable:
+                self._writable = False
+                unreadable = _unreadable(self.folder, self.table.name, error)
+                warn(f"the {self.table.name} are not kept: {unreadable}", CacheWarning)
+
+    def _set(self, manifest: Manifest) -> None:
+        self._manifest = manifest
+        self.coverage, self.open_rows = manifest.coverage, dict(manifest.open_rows)
+
+    def _is_in_order(self) -> bool:
+        """Whether nothing is left to commit or repair; what cannot be listed is left to the writer."""
+        try:
+            return self._journal.is_empty_on_disk and (self._has_manifest or not self._lies_there())
+        except OSError:
+            return False
+
+    def _lies_there(self) -> bool:
+        """Whether there is anything although there is no usable manifest."""
+        return self._unusable is not None or bool(self._dataset.names())
+
+    def _repair(self) -> None:
+        """Commit what an earlier pull left, rebuild what has no usable manifest, and remove what does not count."""
+        try:
+            if not self._has_manifest and self._lies_there():
+                self._rebuild()
+            is_clean = self._journal.is_empty_on_disk
+            self._journal.load(after=self._manifest.sequence)
+        except OSError as error:
+            self._keep_in_memory(error)
+            return
+        for entry in self._journal.entries:
+            self._count(entry)
+        if is_clean or not self._writable:
+            return
+        if self._journal.entries:
+            _logger.info(
+                "%s: %d responses that an earlier pull left are recovered",
+                self.table.name,
+                len(self._journal.entries),
+            )
+        self.commit(compact=True)
+        self._sweep()
+
+    def _sweep(self) -> None:
+        with contextlib.suppress(OSError):
+            self._dataset.sweep(self._manifest.files)
+            self.folder.sweep()
+            self._journal.remove(upto=self._journal.number)
+
+    def _rebuild(self) -> None:
+        """Write a new manifest from the data files that can be used, and set the others aside."""
+        unusable, self._unusable = self._unusable, None
+        if not self._writable:
+            if unusable is not None:
+                warn(f"the store of {self.table.name} in {self.folder.location} was ignored: {unusable}", CacheWarning)
+            return
+        if unusable is not None and unusable.is_foreign:
+            place = self._set_aside(self._all_files())
+            self._warn_repaired(f"{unusable}{place}")
+            return
+        old = None if unusable is None else unusable.old
+        names = self._dataset.names() if old is None else list(old.files)
+        rebuilt = self._dataset.rebuild(names)
+        # Aside first: a file that no manifest names may be removed.
+        place = self._set_aside(f"{data.FOLDER}/{name}" for name in rebuilt.unusable)
+        coverage = old.coverage if old and not rebuilt.unusable else Coverage(has_unclaimed=bool(rebuilt.files))
+        manifest = Manifest(self._identity, old.sequence if old else 0, rebuilt.files, coverage)
+        if self.table.is_read_singly:
+            known = old.open_rows if old else {}
+            manifest = replace(
+                manifest,
+                open_rows={
+                    id_: OpenRow(day, known[id_].read_at if id_ in known else _LONG_AGO)
+                    for id_, day in self._dataset.open_rows(rebuilt.files).items()
+                },
+            )
+        if old is not None:
+            self._keep_old_entries(old)
+        manifests.write_manifest(self.folder, manifest)
+        self._has_manifest = True
+        self._set(manifest)
+        self._sweep_rebuilt()
+        if (unusable is not None and old is None) or rebuilt.unusable:
+            reason = unusable or "it has data files that cannot be used"
+            self._warn_repaired(f"{reason}; {manifest.rows} rows were recovered{place}")
+
+    def _sweep_rebuilt(self) -> None:
+        with contextlib.suppress(OSError):
+            self._dataset.sweep(self._manifest.files)
+            for info in self.folder.files(OLD_FOLDER):
+                self.folder.filesystem.delete_file(info.path)
+
+    def _keep_old_entries(self, old: Manifest) -> None:
+        """Move entries of version 0.1 into the journal."""
+        self._journal.load(after=old.sequence)
+        for entry in self._journal.load_old(after=old.sequence):
+            table = self.table.upgrade(entry.table)
+            if table is not None:
+                self._journal.append(replace(entry, table=table))
+
+    def _warn_repaired(self, reason: str) -> None:
+        warn(
+            f"the store of {self.table.name} in {self.folder.location} was repaired: {reason}. The list is read "
+            "again",
+            CacheWarning,
+        )
+
+    def _all_files(self) -> list[str]:
+        """List all files of the store, the manifest last."""
+        prefix = f"{self.folder.path.rstrip('/')}/"
+        names = [info.path.removeprefix(prefix) for info in self.folder.files()]
+        return sorted(
+            (name for name in names if not name.startswith(_SET_ASIDE)), key=lambda name: name == manifests.NAME
+        )
+
+    def _set_aside(self, names: Iterable[str]) -> str:
+        """Move files to a folder of their own, where they do not count; return where that is, for a message."""
+        place = f"{_SET_ASIDE}{datetime.now(UTC):%Y%m%dT%H%M%SZ}"
+        moved = 0
+        for name in names:
+            content = self.folder.read(name)
+            if content is not None:
+                self.folder.replace(f"{place}/{name}", functools.partial(_write, content))
+                self.folder.remove(name)
+                moved += 1
+        return f"; {moved} files that cannot be used are in {self.folder.location}/{place}" if moved else ""
+
+    def _count(self, entry: JournalEntry) -> None:
+        if entry.listing is not None:
+            self.coverage = self.coverage.add(entry.listing, read_at=entry.read_at)
+
+    def _claim(self, coverage: Coverage) -> None:
+        self.coverage = coverage
+        self._manifest = replace(self._manifest, coverage=coverage)
+        if self._writable:
+            try:
+                manifests.write_manifest(self.folder, self._manifest)
+            except OSError as error:
+                self._keep_in_memory(error)
+
+    def _commit(self, *, compact: bool) -> None:
+        # Without a lock, on an object store, another process may have written a manifest.
+        before = self._manifest if self.folder.local else self._newest_manifest()
+        self._journal.mark_commit()
+        after = self._merged(before)
+        superseded = before.files.keys() | after.files.keys()
+        if compact:
+            after = replace(after, files=self._dataset.compact(after.files))
+        if after != before or not self._has_manifest:
+            manifests.write_manifest(self.folder, after)
+            self._has_manifest = True
+        self._set(after)
+        self._journal.entries = []
+        with contextlib.suppress(OSError):
+            # What cannot be removed now is removed by the next call.
+            for name in superseded - after.files.keys():
+                self.folder.remove(f"{data.FOLDER}/{name}")
+            self._journal.remove(upto=after.sequence)
+
+    def _newest_manifest(self) -> Manifest:
+        try:
+            return manifests.read_manifest(self.folder, self._identity) or Manifest(self._identity)
+        except UnusableManifestError:
+            return self._manifest
+
+    def _merged(self, before: Manifest) -> Manifest:
+        """Write the journal's rows beside the data set, and return the manifest that counts them."""
+        entries = self._journal.entries
+        rows, read_at = data.merge_entries(entries, self.table)
+        days = {id_: known.day for id_, known in before.open_rows.items()}
+        files, changed = self._dataset.add(before.files, rows, open_days=days)
+        open_rows = dict(before.open_rows)
+        if self.table.is_read_singly:
+            changed_days = data.row_days(changed, self.table.time_column)
+            may_change = self.table.may_change(changed).to_pylist()
+            for id_, day, is_open in zip(data.row_ids(changed), changed_days, may_change, strict=True):
+                if is_open:
+                    open_rows[id_] = OpenRow(day, read_at[id_])
+                else:
+                    open_rows.pop(id_, None)
+        coverage = before.coverage
+        for entry in entries:
+            for id_ in entry.gone:
+                open_rows.pop(id_, None)
+            for id_ in entry.unreadable:
+                if id_ in open_rows:
+                    open_rows[id_] = replace(open_rows[id_], read_at=entry.read_at)
+            if entry.listing is not None:
+                coverage = coverage.add(entry.listing, read_at=entry.read_at)
+        sequence = max([before.sequence, *(entry.number for entry in entries)])
+        return replace(before, sequence=sequence, files=files, coverage=coverage, open_rows=open_rows)
+
+    def _with_entries(self, tables: list[pa.Table], condition: pc.Expression | None) -> list[pa.Table]:
+        """Add what is only in memory, and replaces stored rows that may change."""
+        rows, _ = data.merge_entries(self._journal.entries, self.table)
+        stored = pa.concat_tables([self.table.schema.arrow.empty_table(), *tables]).unify_dictionaries()
+        again = stored.filter(pc.is_in(stored["id"], value_set=rows["id"]))
+        final = again.filter(pc.invert(self.table.may_change(again)))
+        rows = rows.filter(pc.invert(pc.is_in(rows["id"], value_set=final["id"])))
+        stored = stored.filter(pc.invert(pc.is_in(stored["id"], value_set=rows["id"])))
+        return [stored, rows if condition is None else rows.filter(condition)]
+
+    def _keep_in_memory(self, error: OSError) -> None:
+        self._writable = False
+        warn(
+            f"the {self.table.name} are not kept: {self.folder.location} cannot be written "
+            f"({error.strerror or error}). Set QODERDATA_CACHE_DIR or cache_dir to a folder that can",
+            CacheWarning,
+        )
+
+
+_SET_ASIDE = "set-aside-"
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """The size of one store.
+
+    Parameters
+    ----------
+    location
+        Its folder.
+    base_url, workspace_id, account
+        Whose rows these are; the account is a digest.
+    rows, open_rows
+        How many rows it has, and how many of them are read again one by one.
+    files, size
+        How many files, of how many bytes together.
+    read_at
+        When the first page of the list was last read; ``None``: never.
+    whole
+        Whether everything back to the end of the list is there, as of `read_at`.
+    """
+
+    location: str
+    base_url: str
+    workspace_id: str | None
+    account: str
+    rows: int
+    open_rows: int
+    files: int
+    size: int
+    read_at: datetime | None
+    whole: bool
+
+
+def usage(folder: Folder, table: StoredTable) -> list[Usage]:
+    """Return the size of each store of a table below a cache folder, largest first.
+
+    Raises
+    ------
+    CacheError
+        One cannot be read now.
+
+    Warns
+    -----
+    CacheWarning
+        One has a manifest that cannot be used, and is left out.
+    """
+    found = []
+    for key in _keys(folder, table):
+        store = folder.folder(table.name).folder(key)
+        try:
+            known = manifests.read_manifest(store)
+        except UnusableManifestError as error:
+            known = error.old
+            if known is None:
+                warn(f"the store of {table.name} in {store.location} was ignored: {error}", CacheWarning)
+        except OSError as error:
+            raise _unreadable(store, table.name, error) from error
+        if known is None:
+            continue
+        infos = store.files()
+        found.append(
+            Usage(
+                location=store.location,
+                base_url=known.identity.base_url,
+                workspace_id=known.identity.workspace_id,
+                account=known.identity.account,
+                rows=known.rows,
+                open_rows=len(known.open_rows),
+                files=len(infos),
+                size=sum(info.size or 0 for info in infos),
+                read_at=known.coverage.read_at,
+                whole=known.coverage.covers(None),
+            )
+        )
+    return sorted(found, key=lambda one: one.size, reverse=True)
+
+
+def clear(folder: Folder) -> int:
+    """Remove all stores of all tables below a cache folder, and return how many files were removed.
+
+    Raises
+    ------
+    CacheError
+        A process is writing into one of them.
+    """
+    removed = 0
+    for table in TABLES:
+        parent = folder.folder(table.name)
+        for key in _keys(folder, table):
+            store = parent.folder(key)
+            with contextlib.ExitStack() as stack:
+                try:
+                    stack.enter_context(parent.lock(key, timeout=_CLEAR_SECONDS))
+                except CacheError as error:
+                    raise CacheError(
+                        f"{store.location} is not cleared: a process is pulling {table.name} into it"
+                    ) from error
+                removed += len(store.files())
+                # The manifest first, so that none ever names a file that is gone.
+                store.remove(manifests.NAME)
+                with contextlib.suppress(FileNotFoundError):
+                    store.filesystem.delete_dir(store.path)
+    return removed
+
+
+def _keys(folder: Folder, table: StoredTable) -> list[str]:
+    parent = folder.folder(table.name)
+    infos = parent.filesystem.get_file_info(fs.FileSelector(parent.path, allow_not_found=True))
+    return sorted(info.base_name for info in infos if info.type == fs.FileType.Directory)
+
+
+def _write(content: pa.Buffer, sink: pa.NativeFile) -> None:
+    sink.write(content)
+
+
+def _unreadable(folder: Folder, name: str, error: OSError) -> CacheError:
+    return CacheError(
+        f"the store of {name} in {folder.location} cannot be read now ({error.strerror or error}). Nothing in it "
+        "was changed: try again later, or use another cache_dir"
+    )
