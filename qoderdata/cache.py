@@ -1,9 +1,8 @@
-"""One Parquet file per query: where it lies, how old it is, its format number, and how to clear it.
+"""One Parquet file per query: its name, age and format number, and how it is cleared.
 
-A file is named by a digest of what was asked, of whom and for which account, and says in its own metadata
-when it was fetched. One that cannot be read, or that another version of this package wrote in another
-format, counts as absent, and one that cannot be written is not kept: the worst that a broken cache does is
-one more pull.
+A file is named by a digest of the query, the service and the account. Its metadata says when it was fetched, and
+its own name, so that a file under another account's name is not used. A file that cannot be read, or of another
+format, counts as absent, and one that cannot be written is not kept: a broken cache costs one more pull.
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ if TYPE_CHECKING:
     from qoderdata.files import Folder
 
 #: Goes up whenever the meaning of a column changes, so that older files are pulled again.
-FORMAT = 1
+FORMAT = 2
 
 _METADATA_KEY = b"qoderdata"
 _SEAL_KEY = b"qoderdata.seal"
@@ -38,8 +37,8 @@ _SUFFIX = ".parquet"
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
-    """A whole answer of the service.
+class CachedTable:
+    """The answer to one query.
 
     Attributes
     ----------
@@ -54,7 +53,7 @@ class Answer:
 
 
 def file_name(kind: str, query: Mapping[str, str | None]) -> str:
-    """Give the name of a query's file.
+    """Return the name of a query's file.
 
     Parameters
     ----------
@@ -77,8 +76,8 @@ def file_name(kind: str, query: Mapping[str, str | None]) -> str:
     return f"{kind}-{hashlib.sha256(canonical.encode()).hexdigest()[:_DIGEST_LENGTH]}{_SUFFIX}"
 
 
-def write(folder: Folder, name: str, answer: Answer) -> None:
-    """Keep an answer; the one that is there stays until the new one is whole.
+def write(folder: Folder, name: str, answer: CachedTable) -> None:
+    """Write an answer; the old one stays until the new one is whole.
 
     Parameters
     ----------
@@ -87,14 +86,14 @@ def write(folder: Folder, name: str, answer: Answer) -> None:
     name
         From `file_name`.
     answer
-        What to keep.
+        The answer.
 
     Warns
     -----
     CacheWarning
         The folder cannot be written; nothing is kept.
     """
-    facts = {"format": FORMAT, "fetched_at": answer.fetched_at.isoformat()}
+    facts = {"format": FORMAT, "name": name, "fetched_at": answer.fetched_at.isoformat()}
     metadata = {_METADATA_KEY: json.dumps(facts).encode(), _SEAL_KEY: _SEAL + bytes(_SEAL_LENGTH)}
     try:
         content = pa.BufferOutputStream()
@@ -112,8 +111,8 @@ def write(folder: Folder, name: str, answer: Answer) -> None:
         )
 
 
-def read(folder: Folder, name: str, schema: pa.Schema) -> Answer | None:
-    """Give a kept answer.
+def read(folder: Folder, name: str, schema: pa.Schema) -> CachedTable | None:
+    """Return a cached answer.
 
     Parameters
     ----------
@@ -126,7 +125,7 @@ def read(folder: Folder, name: str, schema: pa.Schema) -> Answer | None:
 
     Returns
     -------
-    Answer or None
+    CachedTable or None
         ``None`` where there is none that can be used.
 
     Warns
@@ -140,8 +139,8 @@ def read(folder: Folder, name: str, schema: pa.Schema) -> Answer | None:
             return None
         _check_whole(memoryview(content))
         with pq.ParquetFile(pa.BufferReader(content)) as file:
-            facts = _facts(file.schema_arrow, expected=schema)
-            return Answer(file.read(), datetime.fromisoformat(facts["fetched_at"]))
+            facts = _facts(file.schema_arrow, name=name, expected=schema)
+            return CachedTable(file.read(), datetime.fromisoformat(facts["fetched_at"]))
     except Exception as error:  # noqa: BLE001 - a damaged file can fail in any way, an object store in its own
         warn(
             f"the cached file {folder.full(name)} counts as absent: {error}",
@@ -150,15 +149,17 @@ def read(folder: Folder, name: str, schema: pa.Schema) -> Answer | None:
         return None
 
 
-def _facts(schema: pa.Schema, *, expected: pa.Schema) -> dict[str, Any]:
+def _facts(schema: pa.Schema, *, name: str, expected: pa.Schema) -> dict[str, Any]:
     facts = json.loads((schema.metadata or {}).get(_METADATA_KEY, b"{}"))
     if not isinstance(facts, dict) or facts.get("format") != FORMAT or not schema.equals(expected):
         raise ValueError("it is of another format")
+    if facts.get("name") != name:
+        raise ValueError("it was written for another query or account")
     return facts
 
 
 def _sealed(content: memoryview) -> tuple[memoryview, bytes, memoryview]:
-    """Put the checksum of all the rest of a file where its footer keeps a place for it.
+    """Return a file in parts, with the checksum of all the rest at its place in the footer.
 
     Parquet's own checksums cover the pages alone, so that a changed bit in the footer can give other values.
     """
@@ -167,7 +168,7 @@ def _sealed(content: memoryview) -> tuple[memoryview, bytes, memoryview]:
 
 
 def _check_whole(content: memoryview) -> None:
-    """Raise unless a file is as it was written."""
+    """Raise `ValueError` unless a file is as it was written."""
     try:
         start, end = _seal(content)
     except ValueError:
@@ -177,7 +178,7 @@ def _check_whole(content: memoryview) -> None:
 
 
 def _seal(content: memoryview) -> tuple[int, int]:
-    """Find the place of the seal; a Parquet file ends in its footer, the footer's length and four letters."""
+    """Return where the checksum lies; a Parquet file ends in its footer, the footer's length and four letters."""
     length = int.from_bytes(content[-8:-4], "little")
     footer = bytes(content[-8 - length : -8])
     start = len(content) - 8 - len(footer) + footer.rindex(_SEAL) + len(_SEAL)
@@ -211,9 +212,9 @@ def entries(folder: Folder) -> list[Entry]:
 
 
 def clear(folder: Folder) -> int:
-    """Remove the cache's files, and give how many there were; half-written ones of killed processes go too.
+    """Remove the cache's files, and return how many there were; half-written files of killed processes too.
 
-    A process that writes at that moment loses its file, and says so in a warning.
+    A process that writes at that moment loses its file, and warns.
     """
     found = entries(folder)
     folder.sweep()

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import errno
 import os
-import pathlib
 import threading
 import warnings
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import duckdb
@@ -21,14 +21,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from qoderdata import cache
+from qoderdata.decode import from_records
 from qoderdata.errors import CacheWarning
 from qoderdata.files import Folder
-from qoderdata.frame.records import from_records
 from qoderdata.schema import DEPLOYMENTS, RUNS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from pathlib import Path
 
 FETCHED_AT = datetime(2026, 6, 15, 1, 30, 20, 123456, tzinfo=UTC)
 NAME = "deployments-0123456789abcdef01234567.parquet"
@@ -44,8 +43,8 @@ RECORDS: list[dict[str, Any]] = [
 
 
 @pytest.fixture(scope="module")
-def answer() -> cache.Answer:
-    return cache.Answer(from_records(RECORDS, DEPLOYMENTS), FETCHED_AT)
+def answer() -> cache.CachedTable:
+    return cache.CachedTable(from_records(RECORDS, DEPLOYMENTS), FETCHED_AT)
 
 
 @pytest.fixture(params=["local", "url"])
@@ -61,15 +60,15 @@ def local(tmp_path: Path) -> Folder:
     return Folder(tmp_path / "cache" / "queries")
 
 
-def path_of(folder: Folder) -> pathlib.Path:
-    return pathlib.Path(folder.full(NAME))
+def path_of(folder: Folder) -> Path:
+    return Path(folder.full(NAME))
 
 
-def read(folder: Folder) -> cache.Answer | None:
+def read(folder: Folder) -> cache.CachedTable | None:
     return cache.read(folder, NAME, DEPLOYMENTS.arrow)
 
 
-def same(one: cache.Answer | None, other: cache.Answer) -> bool:
+def same(one: cache.CachedTable | None, other: cache.CachedTable) -> bool:
     return one is not None and bool(one.table.equals(other.table)) and one.fetched_at == other.fetched_at
 
 
@@ -112,7 +111,7 @@ def test_a_name_is_a_name_whatever_is_asked(query: dict[str, str | None]) -> Non
 # -- what is kept --------------------------------------------------------------------------------------------
 
 
-def test_what_is_written_is_read(folder: Folder, answer: cache.Answer) -> None:
+def test_what_is_written_is_read(folder: Folder, answer: cache.CachedTable) -> None:
     assert read(folder) is None
     cache.write(folder, NAME, answer)
     assert same(read(folder), answer)
@@ -120,15 +119,15 @@ def test_what_is_written_is_read(folder: Folder, answer: cache.Answer) -> None:
 
 @pytest.mark.parametrize("schema", [DEPLOYMENTS, RUNS], ids=lambda schema: schema.name)
 def test_an_empty_answer_is_an_answer(folder: Folder, schema: Any) -> None:  # noqa: ANN401 - either
-    empty = cache.Answer(schema.arrow.empty_table(), FETCHED_AT)
+    empty = cache.CachedTable(schema.arrow.empty_table(), FETCHED_AT)
     cache.write(folder, NAME, empty)
     found = cache.read(folder, NAME, schema.arrow)
     assert same(found, empty)
 
 
-def test_the_later_answer_replaces_the_earlier(folder: Folder, answer: cache.Answer) -> None:
+def test_the_later_answer_replaces_the_earlier(folder: Folder, answer: cache.CachedTable) -> None:
     cache.write(folder, NAME, answer)
-    later = cache.Answer(answer.table.slice(2), FETCHED_AT + timedelta(seconds=1))
+    later = cache.CachedTable(answer.table.slice(2), FETCHED_AT + timedelta(seconds=1))
     cache.write(folder, NAME, later)
     assert same(read(folder), later)
     assert len(cache.entries(folder)) == 1
@@ -154,13 +153,13 @@ def test_any_answer_is_read_as_it_was_written(records: list[dict[str, Any]], at:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # some of the integers do not fit
         table = from_records(records, DEPLOYMENTS)
-    given_answer = cache.Answer(table, at.replace(tzinfo=UTC))
+    given_answer = cache.CachedTable(table, at.replace(tzinfo=UTC))
     folder = Folder("memory://property")
     cache.write(folder, NAME, given_answer)
     assert same(read(folder), given_answer)
 
 
-def test_other_tools_read_the_file_where_it_lies(local: Folder, answer: cache.Answer) -> None:
+def test_other_tools_read_the_file_where_it_lies(local: Folder, answer: cache.CachedTable) -> None:
     cache.write(local, NAME, answer)
     path = path_of(local)
     assert pq.read_table(path).equals(answer.table)
@@ -169,7 +168,7 @@ def test_other_tools_read_the_file_where_it_lies(local: Folder, answer: cache.An
     assert found == [("crc32:00000000",)]
 
 
-def test_it_is_the_users_alone(local: Folder, answer: cache.Answer, tmp_path: Path) -> None:
+def test_it_is_the_users_alone(local: Folder, answer: cache.CachedTable, tmp_path: Path) -> None:
     old = os.umask(0)
     try:
         cache.write(local, NAME, answer)
@@ -184,7 +183,7 @@ def test_it_is_the_users_alone(local: Folder, answer: cache.Answer, tmp_path: Pa
 
 
 @pytest.fixture
-def content(local: Folder, answer: cache.Answer) -> bytes:
+def content(local: Folder, answer: cache.CachedTable) -> bytes:
     cache.write(local, NAME, answer)
     return path_of(local).read_bytes()
 
@@ -239,7 +238,7 @@ def test_rubbish_counts_as_absent(local: Folder, content: bytes, damage: Callabl
 
 
 def test_another_format_counts_as_absent(
-    local: Folder, answer: cache.Answer, monkeypatch: pytest.MonkeyPatch
+    local: Folder, answer: cache.CachedTable, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Also one of a later version of this package, which may be installed elsewhere."""
     for number in (cache.FORMAT - 1, cache.FORMAT + 1):
@@ -250,7 +249,7 @@ def test_another_format_counts_as_absent(
             assert read(local) is None
 
 
-def test_other_columns_or_types_count_as_absent(local: Folder, answer: cache.Answer) -> None:
+def test_other_columns_or_types_count_as_absent(local: Folder, answer: cache.CachedTable) -> None:
     table = answer.table
     agent_version = table.schema.get_field_index("agent_version")
     for other in (
@@ -265,7 +264,16 @@ def test_other_columns_or_types_count_as_absent(local: Folder, answer: cache.Ans
             assert read(local) is None
 
 
-def test_a_parquet_file_that_is_not_ours_counts_as_absent(local: Folder, answer: cache.Answer) -> None:
+def test_a_file_under_another_accounts_name_counts_as_absent(local: Folder, answer: cache.CachedTable) -> None:
+    """Its content belongs to whoever asked for it first."""
+    cache.write(local, NAME, answer)
+    other = cache.file_name("deployments", QUERY | {"account": "another"})
+    Path(local.full(NAME)).rename(local.full(other))
+    with pytest.warns(CacheWarning, match="another query or account"):
+        assert cache.read(local, other, DEPLOYMENTS.arrow) is None
+
+
+def test_a_parquet_file_that_is_not_ours_counts_as_absent(local: Folder, answer: cache.CachedTable) -> None:
     cache.write(local, NAME, answer)
     pq.write_table(answer.table, path_of(local))
     with pytest.warns(CacheWarning, match="counts as absent: it is damaged or of another format") as caught:
@@ -284,7 +292,7 @@ def test_a_folder_in_the_place_of_the_file_counts_as_absent(local: Folder) -> No
 
 @pytest.mark.parametrize("below", ["", "/inner", "/inner/deep"])
 def test_a_file_in_the_way_of_the_folder_costs_one_warning(
-    tmp_path: Path, answer: cache.Answer, below: str
+    tmp_path: Path, answer: cache.CachedTable, below: str
 ) -> None:
     (tmp_path / "file").write_text("the user's own")
     folder = Folder(f"{tmp_path}/file{below}")
@@ -305,8 +313,8 @@ def failing(error: BaseException) -> Callable[..., Any]:
 STEPS = [
     (os, "open"),
     (os, "fsync"),
-    (pathlib.Path, "replace"),
-    (pathlib.Path, "open"),
+    (Path, "replace"),
+    (Path, "open"),
     (pa, "OSFile"),
     (pq, "write_table"),
 ]
@@ -335,7 +343,7 @@ def test_a_write_that_fails_leaves_the_old_file(
     with monkeypatch.context() as patch:
         patch.setattr(*step, failing(error))
         with pytest.warns(CacheWarning, match="the answer was not cached"):
-            cache.write(local, NAME, cache.Answer(DEPLOYMENTS.arrow.empty_table(), FETCHED_AT))
+            cache.write(local, NAME, cache.CachedTable(DEPLOYMENTS.arrow.empty_table(), FETCHED_AT))
     assert [path.name for path in path_of(local).parent.iterdir()] == [NAME]
     assert path_of(local).read_bytes() == content
 
@@ -353,7 +361,7 @@ def test_an_interrupted_write_leaves_the_old_file(
     with monkeypatch.context() as patch:
         patch.setattr(*step, failing(interruption()))
         with pytest.raises(interruption):
-            cache.write(local, NAME, cache.Answer(DEPLOYMENTS.arrow.empty_table(), FETCHED_AT))
+            cache.write(local, NAME, cache.CachedTable(DEPLOYMENTS.arrow.empty_table(), FETCHED_AT))
     assert [path.name for path in path_of(local).parent.iterdir()] == [NAME]
     assert path_of(local).read_bytes() == content
 
@@ -363,7 +371,7 @@ class OddStoreError(Exception):
 
 
 def test_an_object_store_that_fails_in_its_own_way_costs_a_warning(
-    answer: cache.Answer, monkeypatch: pytest.MonkeyPatch
+    answer: cache.CachedTable, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = Folder("memory://odd/queries")
     cache.write(folder, NAME, answer)
@@ -378,22 +386,22 @@ def test_an_object_store_that_fails_in_its_own_way_costs_a_warning(
 # -- the folder ----------------------------------------------------------------------------------------------
 
 
-def test_entries_are_whole_files_newest_first(local: Folder, answer: cache.Answer) -> None:
+def test_entries_are_whole_files_newest_first(local: Folder, answer: cache.CachedTable) -> None:
     assert cache.entries(local) == []
     names = [f"deployments-{number:024x}.parquet" for number in range(3)]
     for age, name in enumerate(names):
         cache.write(local, name, answer)
         os.utime(local.full(name), (1_700_000_000 - age, 1_700_000_000 - age))
-    stray = pathlib.Path(local.path) / f".{NAME}.1234-abcdef01.tmp"
+    stray = Path(local.path) / f".{NAME}.1234-abcdef01.tmp"
     stray.write_bytes(b"half of")
-    (pathlib.Path(local.path) / "notes.txt").write_text("the user's own")
+    (Path(local.path) / "notes.txt").write_text("the user's own")
     found = cache.entries(local)
-    assert [pathlib.Path(entry.path).name for entry in found] == names
-    assert [entry.size for entry in found] == [pathlib.Path(entry.path).stat().st_size for entry in found]
+    assert [Path(entry.path).name for entry in found] == names
+    assert [entry.size for entry in found] == [Path(entry.path).stat().st_size for entry in found]
     assert found[0].written_at == datetime.fromtimestamp(1_700_000_000, tz=UTC)
 
 
-def test_clearing_takes_what_is_the_caches_own(folder: Folder, answer: cache.Answer) -> None:
+def test_clearing_takes_what_is_the_caches_own(folder: Folder, answer: cache.CachedTable) -> None:
     assert cache.clear(folder) == 0
     for number in range(3):
         cache.write(folder, f"deployments-{number:024x}.parquet", answer)
@@ -402,10 +410,10 @@ def test_clearing_takes_what_is_the_caches_own(folder: Folder, answer: cache.Ans
     assert cache.clear(folder) == 0
 
 
-def test_clearing_takes_what_killed_processes_left(local: Folder, answer: cache.Answer) -> None:
+def test_clearing_takes_what_killed_processes_left(local: Folder, answer: cache.CachedTable) -> None:
     """Half of a file has half of the records, which the user wants to be gone."""
     cache.write(local, NAME, answer)
-    below = pathlib.Path(local.path)
+    below = Path(local.path)
     (below / f".{NAME}.1234-abcdef01.tmp").write_bytes(b"half of")
     (below / "notes.txt").write_text("the user's own")
     assert cache.clear(local) == 1
@@ -413,7 +421,7 @@ def test_clearing_takes_what_killed_processes_left(local: Folder, answer: cache.
 
 
 def test_clearing_while_another_process_writes_harms_neither(
-    local: Folder, answer: cache.Answer, monkeypatch: pytest.MonkeyPatch
+    local: Folder, answer: cache.CachedTable, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fsync = os.fsync
 
@@ -425,14 +433,14 @@ def test_clearing_while_another_process_writes_harms_neither(
         patch.setattr(os, "fsync", clear_meanwhile)
         with pytest.warns(CacheWarning, match="the answer was not cached"):
             cache.write(local, NAME, answer)
-    assert list(pathlib.Path(local.path).iterdir()) == []
+    assert list(Path(local.path).iterdir()) == []
     cache.write(local, NAME, answer)
     assert same(read(local), answer)
 
 
-def test_readers_see_the_old_answer_or_the_new_one(local: Folder, answer: cache.Answer) -> None:
+def test_readers_see_the_old_answer_or_the_new_one(local: Folder, answer: cache.CachedTable) -> None:
     answers = [
-        cache.Answer(answer.table.slice(number), FETCHED_AT + timedelta(days=number)) for number in range(3)
+        cache.CachedTable(answer.table.slice(number), FETCHED_AT + timedelta(days=number)) for number in range(3)
     ]
     cache.write(local, NAME, answers[0])
 
@@ -448,4 +456,4 @@ def test_readers_see_the_old_answer_or_the_new_one(local: Folder, answer: cache.
         assert any(same(found, known) for known in answers)
     for writer in writers:
         writer.join()
-    assert [path.name for path in pathlib.Path(local.path).iterdir()] == [NAME]
+    assert [path.name for path in Path(local.path).iterdir()] == [NAME]

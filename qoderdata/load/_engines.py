@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from qoderdata.files import Folder
     from qoderdata.schema import Schema
 
+ENGINES = ("duckdb", "polars", "dask", "pyspark")
 #: What DuckDB does not take as it is in a path.
 _GLOB = re.compile(r"[*?\[]")
 
@@ -56,12 +57,27 @@ class Bound:
 
 def check_engine(engine: str) -> None:
     """Raise `ValueError` for an engine that is not known."""
-    if engine not in _OPENERS:
-        raise ValueError(f"engine={engine!r} is not known; allowed are {', '.join(map(repr, _OPENERS))}")
+    if engine not in ENGINES:
+        raise ValueError(f"engine={engine!r} is not known; allowed are {', '.join(map(repr, ENGINES))}")
+
+
+def open_session(engine: str) -> Any:  # noqa: ANN401 - a DuckDB connection, or nothing
+    """Return what frames share that are to be joined: DuckDB joins relations of one connection only."""
+    if engine != "duckdb":
+        return None
+    connection = _need("duckdb", "duckdb").connect()
+    connection.execute("SET TimeZone = 'UTC'")
+    return connection
 
 
 def open_files(
-    engine: str, folder: Folder, paths: list[str], schema: Schema, *, where: Sequence[Bound] = ()
+    engine: str,
+    folder: Folder,
+    paths: list[str],
+    schema: Schema,
+    *,
+    where: Sequence[Bound] = (),
+    session: Any = None,  # noqa: ANN401 - see `open_session`
 ) -> Any:  # noqa: ANN401 - whatever the engine's lazy frame is
     """Open Parquet files in an engine.
 
@@ -77,6 +93,8 @@ def open_files(
         The columns.
     where
         Which rows.
+    session
+        What `open_session` returned, for frames that are to be joined.
 
     Returns
     -------
@@ -88,6 +106,8 @@ def open_files(
     ImportError
         The engine is not installed; the message names the extra.
     """
+    if engine == "duckdb":
+        return _duckdb(session or open_session(engine), folder, paths, schema, where)
     return _OPENERS[engine](folder, paths, schema, where)
 
 
@@ -102,12 +122,17 @@ def _dataset(folder: Folder, paths: list[str], schema: Schema) -> ds.Dataset:
     return ds.dataset(paths, schema=schema.arrow, format="parquet", filesystem=folder.filesystem)
 
 
-def _duckdb(folder: Folder, paths: list[str], schema: Schema, where: Sequence[Bound]) -> Any:  # noqa: ANN401
-    duckdb = _need("duckdb", "duckdb")
-    connection = duckdb.connect()
-    connection.execute("SET TimeZone = 'UTC'")
+def _duckdb(
+    connection: Any,  # noqa: ANN401
+    folder: Folder,
+    paths: list[str],
+    schema: Schema,
+    where: Sequence[Bound],
+) -> Any:  # noqa: ANN401
     if folder.local and paths and not _GLOB.search(folder.path):
-        relation = connection.read_parquet(paths, hive_partitioning=False).project(", ".join(schema.names))
+        relation = connection.read_parquet(paths, hive_partitioning=False).project(
+            ", ".join(f'"{name}"' for name in schema.names)
+        )
     else:
         relation = connection.from_arrow(_dataset(folder, paths, schema))
     for bound in where:
@@ -170,7 +195,6 @@ def _spark(folder: Folder, paths: list[str], schema: Schema, where: Sequence[Bou
 
 
 _OPENERS: dict[str, Callable[[Folder, list[str], Schema, Sequence[Bound]], Any]] = {
-    "duckdb": _duckdb,
     "polars": _polars,
     "dask": _dask,
     "pyspark": _spark,

@@ -381,7 +381,9 @@ def _load(
     return frame.result()
 
 
-def _pull(listed: _List, client: Client, filters: _Filters, *, progress: bool | None) -> tuple[cache.Answer, int]:
+def _pull(
+    listed: _List, client: Client, filters: _Filters, *, progress: bool | None
+) -> tuple[cache.CachedTable, int]:
     began, fetched_at = time.monotonic(), datetime.now(UTC)
     # pandas takes as long to import as a page takes to come, and is needed after the last one.
     threading.Thread(target=_import_pandas, daemon=True).start()
@@ -399,7 +401,7 @@ def _pull(listed: _List, client: Client, filters: _Filters, *, progress: bool | 
         len(table),
         time.monotonic() - began,
     )
-    return cache.Answer(table, fetched_at), pull.requests
+    return cache.CachedTable(table, fetched_at), pull.requests
 
 
 def _import_pandas() -> None:
@@ -407,7 +409,7 @@ def _import_pandas() -> None:
         importlib.import_module("qoderdata.frames")
 
 
-def _to_frame(answer: cache.Answer, listed: _List, client: Client, *, requests: int) -> pd.DataFrame:
+def _to_frame(answer: cache.CachedTable, listed: _List, client: Client, *, requests: int) -> pd.DataFrame:
     from qoderdata.frames import to_pandas  # noqa: PLC0415 - imports pandas; see _pull
 
     frame = to_pandas(answer.table, listed.schema)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from qoderdata.decode import Decoder
 from qoderdata.load._progress import bar
-from qoderdata.paging import SAFE_PAGE, PageSize, walk
+from qoderdata.pages import SAFE_PAGE, PageSize, walk
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -85,7 +85,8 @@ class Pull:
                 query[self._cursor_param] = cursor
             return self.client.get(path, query, self.decoder.read_page)
 
-        with closing(walk(fetch, limit=size)) as pages, bar(self._unit, progress=self._progress) as shown:
+        walked = walk(fetch, limit=size, max_pages=self.client.max_pages, mask=self.client.mask)
+        with closing(walked) as pages, bar(self._unit, progress=self._progress) as shown:
             for page in pages:
                 if remembers:
                     self.client.page_limit = size.value

@@ -26,7 +26,7 @@ from qoderdata.errors import (
     warn,
 )
 from qoderdata.load._progress import bar
-from qoderdata.paging import LARGEST_PAGE, PageSize, walk
+from qoderdata.pages import LARGEST_PAGE, PageSize, walk
 from qoderdata.store import JournalEntry, Listing, StoredTable, TableStore, row_ids
 
 if TYPE_CHECKING:
@@ -47,7 +47,8 @@ _FAILURES = 3
 #: How many consecutive records must be older than a time, to show that the list has passed it: a single old record
 #: that is listed above new ones shows nothing.
 _EVIDENCE = 20
-#: `created_at` never lies before a run's `triggered_at`, but clocks differ: the service is asked for a little more.
+#: `created_at` never lies before a run's `triggered_at`, but clocks differ: the service is asked for a little
+#: more.
 _CLOCKS_DIFFER = timedelta(hours=1)
 _INSTANT = timedelta(microseconds=1)
 _NO_IDS = frozenset({"", ".", ".."})
@@ -200,7 +201,7 @@ class ListReader:
                 self._may_narrow = found.count == limit and self._may_narrow is not False
                 if narrow and not self._may_narrow:
                     found = self._ask(params, cursor, limit, times)
-            elif narrow and not found.count:
+            elif narrow and not found.count and self._oldest is not None and not times.has_passed(self._oldest):
                 # The filter, or a list that breaks off: without the filter it shows.
                 found = self._ask(params, cursor, limit, times)
             elif narrow and found.listing is not None and not self._is_ignored(found):
@@ -209,7 +210,8 @@ class ListReader:
             times.add(found.table)
             return replace(found, has_more=goes_on(found) and found.has_more)
 
-        with closing(walk(fetch, start=start, limit=self._size)) as pages:
+        walked = walk(fetch, start=start, limit=self._size, max_pages=self.client.max_pages, mask=self.client.mask)
+        with closing(walked) as pages:
             for page in pages:
                 if self._remembers_size:
                     self.client.page_limit = self._size.value
@@ -283,30 +285,31 @@ class _RecentTimes:
     """When the last rows of a walk were created: what shows how far the list has come."""
 
     def __init__(self) -> None:
-        self._parts: deque[tuple[int, datetime | None]] = deque()
+        self._times: deque[datetime | None] = deque(maxlen=_EVIDENCE)
 
     def add(self, table: pa.Table) -> None:
-        """Add a page; of all pages, the last `_EVIDENCE` rows are kept at least."""
-        self._parts.append((table.num_rows, _latest_known(table)))
-        while sum(rows for rows, _ in self._parts) - self._parts[0][0] >= _EVIDENCE:
-            self._parts.popleft()
+        """Add a page."""
+        self._times.extend(table["created_at"].slice(max(table.num_rows - _EVIDENCE, 0)).to_pylist())
+
+    def has_passed(self, time: datetime) -> bool:
+        """Return whether the last rows are all older than a time."""
+        return len(self._times) == _EVIDENCE and all(known is not None and known < time for known in self._times)
 
     def reached(self, table: pa.Table) -> datetime | None:
         """Return a time such that nothing that was created then or later follows a page; ``None``: unknown."""
-        rows, times = table.num_rows, [_latest_known(table)] if table.num_rows else []
-        for count, newest in reversed(self._parts):
-            if rows >= _EVIDENCE:
-                break
-            rows += count
-            times += [newest] if count else []
-        known = [time for time in times if time is not None]
-        return max(known) + _INSTANT if rows >= _EVIDENCE and len(known) == len(times) else None
+        missing = max(_EVIDENCE - table.num_rows, 0)
+        before = list(self._times)[-missing:] if missing else []
+        if len(before) < missing or None in before or table["created_at"].null_count:
+            return None
+        newest = _latest(table)
+        return max(time for time in (newest, *before) if time is not None) + _INSTANT
 
 
 class _Refresh:
     """One call of `bring_up_to_date`.
 
-    What this call has read itself is known by identity, not by comparing times: the clock may be set back meanwhile.
+    What this call has read itself is known by identity, not by comparing times: the clock may be set back
+    meanwhile.
     """
 
     def __init__(
@@ -572,11 +575,6 @@ class ProgressBar:
     def close(self) -> None:
         """Remove the bar."""
         self._bar.close()
-
-
-def _latest_known(table: pa.Table) -> datetime | None:
-    """Return when the newest row was created; ``None`` where this is not known of a row."""
-    return None if table["created_at"].null_count else _latest(table)
 
 
 def _latest(table: pa.Table) -> datetime | None:

@@ -6,7 +6,7 @@ Owns which files are meant. Leaves to `_engines` how each engine opens them. Not
 from __future__ import annotations
 
 import os
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from qoderdata import cache
@@ -14,16 +14,20 @@ from qoderdata.client import Client
 from qoderdata.errors import CacheError
 from qoderdata.files import Folder
 from qoderdata.load._answers import QUERIES, answer_name
-from qoderdata.load._engines import Bound, check_engine, open_files
+from qoderdata.load._engines import Bound, check_engine, open_files, open_session
+from qoderdata.outcomes import apply_ends_lazy, current_ends_lazy
 from qoderdata.parsing import Instant, Span, parse_period
 from qoderdata.schema import DEPLOYMENTS
-from qoderdata.settings import PAT_VARIABLE, resolve_cache_dir
-from qoderdata.store import RUNS_TABLE, SESSIONS_TABLE, StoredTable, TableStore, Usage, usage
+from qoderdata.settings import ACCESS_TOKEN_VARIABLE, PAT_VARIABLE, resolve_cache_dir
+from qoderdata.store import OUTCOMES_TABLE, RUNS_TABLE, SESSIONS_TABLE, StoredTable, TableStore, Usage, usage
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     import pandas as pd
+
+
+_CLOCKS_DIFFER = timedelta(hours=1)
 
 
 def scan_deployments(
@@ -99,8 +103,9 @@ def scan_runs(
 ) -> Any:  # noqa: ANN401 - whatever the engine's lazy frame is
     """Open the store of runs that `load_runs` keeps, lazily, in another engine.
 
-    Only the days that can have runs in question are opened. The runs of a pull that was cut off are seen once
-    the next `load_runs` has put them in their place.
+    Only the days that can have runs in question are opened. Outcomes come from the sessions and ends that
+    `load_runs` has stored, by the same rules. The engine reads the files itself, so their checksums are not
+    compared. The runs of a pull that was cut off are seen after the next `load_runs`.
 
     Parameters
     ----------
@@ -161,8 +166,8 @@ def scan_sessions(
 ) -> Any:  # noqa: ANN401 - whatever the engine's lazy frame is
     """Open the store of sessions that `load_sessions` keeps, lazily, in another engine.
 
-    Only the days that can have sessions in question are opened. The engine reads the files itself, so their checksums
-    are not compared. The sessions of a pull that was cut off are seen after the next `load_sessions`.
+    Only the days that can have sessions in question are opened. The engine reads the files itself, so their
+    checksums are not compared. The sessions of a pull that was cut off are seen after the next `load_sessions`.
 
     Parameters
     ----------
@@ -182,8 +187,8 @@ def scan_sessions(
     Returns
     -------
     frame
-        A DuckDB relation, a Polars LazyFrame, or a Dask or PySpark DataFrame: one row per session, in no particular
-        order, with the columns of `qoderdata.schema.SESSIONS`.
+        A DuckDB relation, a Polars LazyFrame, or a Dask or PySpark DataFrame: one row per session, in no
+        particular order, with the columns of `qoderdata.schema.SESSIONS`.
 
     Raises
     ------
@@ -224,9 +229,42 @@ def _scan(
     store.load()
     if not store.exists:
         raise CacheError(_which(f"stores of {table.name}", 0, folder))
+    session = open_session(engine)
+    frame = _open(store, engine, session, since=since, until=until)
+    if table is not RUNS_TABLE:
+        return frame
+    sessions, outcomes = (_sibling(store, other, folder) for other in (SESSIONS_TABLE, OUTCOMES_TABLE))
+    if not sessions.exists:
+        return frame
+    # A session is created when its run is, or a little later.
+    earliest = None if since is None else since - _CLOCKS_DIFFER
+    opened = [_open(other, engine, session, since=earliest) for other in (sessions, outcomes)]
+    return apply_ends_lazy(frame, opened[0], current_ends_lazy(*opened))
+
+
+def _open(
+    store: TableStore,
+    engine: str,
+    session: Any,  # noqa: ANN401 - see `open_session`
+    *,
+    since: pd.Timestamp | None = None,
+    until: pd.Timestamp | None = None,
+) -> Any:  # noqa: ANN401 - whatever the engine's lazy frame is
+    column = store.table.time_column
     bounds = [(">=", since), ("<", until)]
-    where = [Bound(table.time_column, operator, at.to_pydatetime()) for operator, at in bounds if at is not None]
-    return open_files(engine, store.folder, store.files(since=since, until=until), table.schema, where=where)
+    where = [Bound(column, operator, time.to_pydatetime()) for operator, time in bounds if time is not None]
+    files = store.files(since=since, until=until)
+    return open_files(engine, store.folder, files, store.table.schema, where=where, session=session)
+
+
+def _sibling(store: TableStore, table: StoredTable, folder: Folder) -> TableStore:
+    """Return the store of another table of the same account."""
+    whose = store.identity
+    other = TableStore(
+        folder, table, base_url=whose.base_url, workspace_id=whose.workspace_id, account=whose.account
+    )
+    other.load()
+    return other
 
 
 def _store(table: StoredTable, folder: Folder, client: Client | None) -> TableStore:
@@ -243,9 +281,8 @@ def _store(table: StoredTable, folder: Folder, client: Client | None) -> TableSt
 
 
 def _known_client(client: Client | None) -> Client | None:
-    if client is None and os.environ.get(PAT_VARIABLE, "").strip():
-        return Client()
-    return client
+    has_token = any(os.environ.get(name, "").strip() for name in (ACCESS_TOKEN_VARIABLE, PAT_VARIABLE))
+    return Client() if client is None and has_token else client
 
 
 def _which(what: str, count: int, folder: Folder) -> str:

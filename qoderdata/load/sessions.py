@@ -14,7 +14,7 @@ from qoderdata.client import Client
 from qoderdata.files import Folder
 from qoderdata.load.refresh import RemoteList
 from qoderdata.load.stored import Freshness, Query, StoredLoading, as_written, check_refresh
-from qoderdata.paging import SAFE_PAGE
+from qoderdata.pages import SAFE_PAGE
 from qoderdata.parsing import Instant, Span, parse_period, parse_span
 from qoderdata.settings import resolve_cache_dir
 from qoderdata.store import SESSIONS_TABLE, TableStore
@@ -52,11 +52,11 @@ def load_sessions(
 ) -> pd.DataFrame:
     """Load the sessions of an account, archived ones too; the service is asked only for what may have changed.
 
-    The list of all sessions is kept in a store on disk, and the latest reading of a session counts. Any session may be
-    continued, so each refresh lists the sessions again that were created in the 7 days before the last refresh, and
-    back to the oldest one that still ran. A pull that was cut off, by whatever, goes on where it ended. A call with
-    filters is answered from the store where it reaches far enough back and is recent; else the service is asked for
-    those sessions alone, and their answer is cached by itself.
+    The list of all sessions is kept in a store on disk, and the latest reading of a session counts. Any session
+    may be continued, so each refresh lists the sessions again that were created in the 7 days before the last
+    refresh, and back to the oldest one that still ran. A pull that was cut off, by whatever, goes on where it
+    ended. A call with filters is answered from the store where it reaches far enough back and is recent; else the
+    service is asked for those sessions alone, and their answer is cached by itself.
 
     Parameters
     ----------
@@ -107,8 +107,8 @@ def load_sessions(
     Warns
     -----
     DataQualityWarning
-        Values that do not fit their column were kept in ``extra``; ``offline=True`` and not all sessions are stored;
-        or the service ended the list although older sessions are stored.
+        Values that do not fit their column were kept in ``extra``; ``offline=True`` and not all sessions are
+        stored; or the service ended the list although older sessions are stored.
     CacheWarning
         The store could not be read or written, was repaired, or another process holds it.
 

@@ -299,7 +299,7 @@ class StoredLoading:
             table = reader.finish(tables)
             if self.query.needs_status and not self._has_status(table):
                 return None
-            kept = cache.Answer(self._wanted(table, until=None), fetched_at)
+            kept = cache.CachedTable(self._wanted(table, until=None), fetched_at)
             cache.write(self._answers, self._answer_name, kept)
         return Answer(self._wanted(kept.table, until=self.query.until), kept.fetched_at)
 
