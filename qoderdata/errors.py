@@ -1,7 +1,7 @@
-"""Everything that can go wrong, as exceptions and warnings.
+"""Exceptions and warnings, and the facts that they carry.
 
 Where the official SDK has a name for a failure, it is the same name here. Facts are attributes, so that
-callers branch without reading the text: ``status_code``, ``type``, ``param``, ``request_id``,
+callers branch without parsing the text: ``status_code``, ``type``, ``param``, ``request_id``,
 ``retry_after``, and how far it got. Every message says what happened, what to do now, and ends with those facts.
 """
 
@@ -15,14 +15,26 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 _PACKAGE = __name__.partition(".")[0]
+#: The function whose result is wanted, for each name of a frame in messages.
+FRAME_SOURCES = {
+    "deployments": "load_deployments",
+    "runs": "load_runs",
+    "sessions": "load_sessions",
+    "events": "load_events",
+    "agents": "load_agents",
+    "environments": "load_environments",
+    "triggers": "next_triggers",
+    "missed": "missed_triggers",
+    "rates": "failure_rates or run_failure_rates",
+}
 
 
 class QoderdataError(Exception):
-    """Base of all exceptions that this package raises on its own account."""
+    """Base class of all qoderdata exceptions."""
 
 
 class CredentialError(QoderdataError):
-    """No token, or one that cannot be sent; raised before any request."""
+    """There is no access token, or it cannot be sent; raised before any request."""
 
 
 class CacheError(QoderdataError):
@@ -33,6 +45,18 @@ class MissingColumnError(QoderdataError, KeyError):
     """A frame lacks a column that was asked for; the message lists those there are."""
 
     __str__ = QoderdataError.__str__
+
+
+class FrameTypeError(QoderdataError, TypeError, ValueError):
+    """An argument is not a frame, or a column has lost its dtype; the message says how to convert it.
+
+    Attributes
+    ----------
+    column : str or None
+        The column; ``None`` where the argument is no frame.
+    """
+
+    column: str | None = None
 
 
 class APIError(QoderdataError):
@@ -49,7 +73,7 @@ class APIError(QoderdataError):
     seconds : float or None
         How long that took, waits included.
     pages, records : int or None
-        What the walk of a list had got before.
+        How many pages and records of a list were read before.
 
     Examples
     --------
@@ -79,19 +103,19 @@ class APIError(QoderdataError):
 
 
 class APIConnectionError(APIError):
-    """The service could not be reached, or the connection broke, on every try."""
+    """The service could not be reached, or the connection broke, on every attempt."""
 
 
 class APITimeoutError(APIConnectionError):
-    """No answer in time, on every try."""
+    """No whole response in time, on every attempt."""
 
 
 class APIResponseValidationError(APIError):
-    """An answer that is not what the contract says; not retried, since it would come again."""
+    """A response that breaks the contract, or is larger than ``Client(max_response_bytes=…)``; not retried."""
 
 
 class PaginationError(APIError):
-    """The list cannot be walked to its end: a cursor repeats, or there is "more" without a cursor."""
+    """A list cannot be read to its end: a cursor repeats or is missing, or ``Client(max_pages=…)`` is reached."""
 
 
 class APIStatusError(APIError):
@@ -164,7 +188,7 @@ _SERVER_ERRORS = 500
 
 
 def status_error_class(status_code: int) -> type[APIStatusError]:
-    """Give the exception class for an HTTP status.
+    """Return the exception class for an HTTP status.
 
     Parameters
     ----------
@@ -206,8 +230,10 @@ def require_columns(present: Iterable[object], wanted: Iterable[str], *, what: s
     have = [str(name) for name in present]
     missing = [name for name in wanted if name not in have]
     if missing:
+        source = f"; pass the frame that {FRAME_SOURCES[what]} gives" if what in FRAME_SOURCES else ""
         raise MissingColumnError(
             f"the {what} frame has no column {', '.join(map(repr, missing))}; it has: {', '.join(have) or 'none'}"
+            f"{source}"
         )
 
 

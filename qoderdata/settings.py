@@ -1,14 +1,11 @@
-"""Where the token, the base URL, the workspace and the cache folder come from, and which of them cannot be.
-
-The order is: argument, then environment, then default. Only the workspace has no variable: no tool of the service
-has one.
-"""
+"""Resolve the access token, the base URL, the workspace and the cache folder: argument, environment, default."""
 
 from __future__ import annotations
 
 import os
 import re
 from pathlib import Path
+from typing import NoReturn
 from urllib.parse import urlsplit, urlunsplit
 
 import platformdirs
@@ -18,61 +15,128 @@ from qoderdata.errors import CredentialError
 #: The international service; the one in China is ``https://api.qoder.com.cn/api/v1/cloud``.
 DEFAULT_BASE_URL = "https://api.qoder.com/api/v1/cloud"
 
+ACCESS_TOKEN_VARIABLE = "QODER_ACCESS_TOKEN"  # noqa: S105 - the name of a variable
 PAT_VARIABLE = "QODER_PAT"
 BASE_URL_VARIABLE = "QODER_MANAGED_BASE_URL"
+#: The variable that the service's SDKs for Go and TypeScript use.
+OTHER_BASE_URL_VARIABLE = "QODER_BASE_URL"
 CACHE_DIR_VARIABLE = "QODERDATA_CACHE_DIR"
 
 _LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
 _PRINTABLE = re.compile(r"[\x21-\x7e]+")
 
 
-def resolve_pat(pat: str | None = None) -> str:
-    """Find the access token.
+class Secret:
+    """A value that is shown as a mask in a repr, a log, a debugger and a traceback with local variables.
+
+    It is not a string, so that no slice or string operation gives a plain one, and it cannot be copied or pickled.
+
+    Parameters
+    ----------
+    value
+        The value to protect.
+
+    Examples
+    --------
+    >>> secret = Secret("pt-example")
+    >>> secret, f"{secret}", secret.reveal()
+    (Secret('***'), "Secret('***')", 'pt-example')
+    """
+
+    __slots__ = ("_value",)
+
+    def __init__(self, value: object) -> None:
+        self._value = value
+
+    def __repr__(self) -> str:
+        return "Secret('***')"
+
+    def __reduce_ex__(self, protocol: object) -> NoReturn:
+        raise TypeError("a secret cannot be copied or pickled")
+
+    def encode(self, encoding: str = "utf-8") -> bytes:
+        """Return the text as bytes, as `http.client` asks of the value of a header."""
+        return self.reveal().encode(encoding)
+
+    def reveal(self) -> str:
+        """Return the plain text; do not keep it in a local variable."""
+        if not isinstance(self._value, str):
+            raise TypeError(f"the access token must be a str, not {type(self._value).__name__}")
+        return self._value
+
+
+def resolve_token(pat: str | Secret | None = None) -> Secret:
+    """Return the access token.
 
     Parameters
     ----------
     pat
-        The token; ``None`` takes the environment variable ``QODER_PAT``.
+        A personal access token (``pt-…``) or a service-account token (a JWT); ``None`` takes the environment
+        variable ``QODER_ACCESS_TOKEN``, else ``QODER_PAT``.
 
     Returns
     -------
-    str
+    Secret
         The token, without white space around it.
 
     Raises
     ------
     CredentialError
-        There is none, or it has characters that no header can carry. The message never shows it.
+        There is no token, or it has characters that a header cannot carry. The message never shows it.
+    TypeError
+        `pat` is not text.
 
     Examples
     --------
-    >>> resolve_pat("  pt-example ")
+    >>> resolve_token("  pt-example ").reveal()
     'pt-example'
     """
-    source = "the argument pat" if pat is not None else PAT_VARIABLE
-    token = (pat if pat is not None else os.environ.get(PAT_VARIABLE, "")).strip()
-    if not token:
+    given = pat if pat is None or isinstance(pat, Secret) else Secret(pat)
+    del pat  # do not show it in a traceback with local variables
+    source, token = _find_token(given)
+    if not token.reveal():
+        missing = f"{source} is empty" if source == "the argument pat" else f"{source} is not set"
         raise CredentialError(
-            f"no token: {source} is empty or not set. Set {PAT_VARIABLE} to a personal access token (pt-…) of "
-            "Qoder Cloud, or try the toolkit without an account on the sandbox: `qoderdata sandbox`, or "
-            "`from qoderdata.sandbox import Sandbox`"
+            f"no access token: {missing}. Set {ACCESS_TOKEN_VARIABLE} or {PAT_VARIABLE} to a personal access "
+            "token (pt-…) or a service-account token of Qoder Cloud, or try the toolkit without an account on the "
+            "sandbox: `qoderdata sandbox`, or `from qoderdata.sandbox import Sandbox`"
         )
-    if not _PRINTABLE.fullmatch(token):
-        del pat, token  # a traceback that shows local variables must not show these
+    if not _PRINTABLE.fullmatch(token.reveal()):
         raise CredentialError(
-            f"the token in {source} has a space, a line break or another character that a header cannot "
-            f"carry. Copy it again from Qoder Cloud and set {PAT_VARIABLE}"
+            f"the access token in {source} has a space, a line break or another character that a header cannot "
+            f"carry. Copy it again from Qoder Cloud and set {ACCESS_TOKEN_VARIABLE} or {PAT_VARIABLE}"
         )
     return token
 
 
+def has_token() -> bool:
+    """Return whether the environment has an access token.
+
+    Returns
+    -------
+    bool
+        Whether ``QODER_ACCESS_TOKEN`` or ``QODER_PAT`` is set to more than white space.
+    """
+    return any(os.environ.get(variable, "").strip() for variable in (ACCESS_TOKEN_VARIABLE, PAT_VARIABLE))
+
+
+def _find_token(given: Secret | None) -> tuple[str, Secret]:
+    """Return the name of the token's source, and the token without white space around it."""
+    if given is not None:
+        return "the argument pat", Secret(given.reveal().strip())
+    for variable in (ACCESS_TOKEN_VARIABLE, PAT_VARIABLE):
+        if os.environ.get(variable, "").strip():
+            return variable, Secret(os.environ[variable].strip())
+    return f"neither {ACCESS_TOKEN_VARIABLE} nor {PAT_VARIABLE}", Secret("")
+
+
 def resolve_base_url(base_url: str | None = None) -> str:
-    """Find the service's base URL.
+    """Return the base URL of the service.
 
     Parameters
     ----------
     base_url
-        The URL; ``None`` takes ``QODER_MANAGED_BASE_URL``, else `DEFAULT_BASE_URL`.
+        The URL; ``None`` takes ``QODER_MANAGED_BASE_URL``, else ``QODER_BASE_URL``, else `DEFAULT_BASE_URL`.
 
     Returns
     -------
@@ -90,7 +154,12 @@ def resolve_base_url(base_url: str | None = None) -> str:
     >>> resolve_base_url("http://127.0.0.1:8000/api/v1/cloud/")
     'http://127.0.0.1:8000/api/v1/cloud'
     """
-    text = (base_url or os.environ.get(BASE_URL_VARIABLE, "").strip() or DEFAULT_BASE_URL).strip()
+    text = (
+        base_url
+        or os.environ.get(BASE_URL_VARIABLE, "").strip()
+        or os.environ.get(OTHER_BASE_URL_VARIABLE, "").strip()
+        or DEFAULT_BASE_URL
+    ).strip()
     try:
         url = urlsplit(text)
         host, _ = (url.hostname or "").lower(), url.port
@@ -112,7 +181,7 @@ def resolve_base_url(base_url: str | None = None) -> str:
 
 
 def resolve_workspace_id(workspace_id: str | None = None) -> str | None:
-    """Check the workspace that requests are made in.
+    """Return the workspace that requests are made in.
 
     Parameters
     ----------
@@ -141,7 +210,7 @@ def resolve_workspace_id(workspace_id: str | None = None) -> str | None:
 
 
 def resolve_cache_dir(cache_dir: str | Path | None = None) -> str:
-    """Find the folder that cached answers and runs are kept in; nothing is created.
+    """Return the folder of the cache and the stores, without creating it.
 
     Parameters
     ----------

@@ -8,6 +8,8 @@ import ssl
 import subprocess
 import sys
 import threading
+import warnings
+from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,6 +17,8 @@ import pytest
 
 from qoderdata import __version__, errors
 from qoderdata.client import Client
+from qoderdata.decode import from_records, jsontext
+from qoderdata.schema import SESSIONS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -39,6 +43,12 @@ class TestWhatIsSent:
         client.get("/deployments", {}, len)
         assert client.workspace_id == "ws_1"
         assert service.requests[0].headers["qoder-workspace-id"] == "ws_1"
+
+    def test_a_parameter_may_be_repeated(self, service: ScriptedService) -> None:
+        Client("pt-secret", service.base_url).get(
+            "/sessions", {"statuses[]": ["idle", "running"], "limit": "1"}, len
+        )
+        assert service.requests[0].raw_path.endswith("?statuses%5B%5D=idle&statuses%5B%5D=running&limit=1")
 
     def test_path_and_query(self, service: ScriptedService) -> None:
         params = {"limit": "1000", "created_at[gte]": "2026-06-15T00:00:00+08:00", "agent_id": "a&b=c d"}
@@ -85,6 +95,60 @@ class TestOneObject:
         assert Client("pt-secret", service.base_url).get_run("run_1") == {"id": "run_1"}
         assert service.requests[0].path == "/api/v1/cloud/deployment_runs/run_1"
 
+    def test_a_session(self, service: ScriptedService) -> None:
+        service.play(service.answer(body=b'{"id": "sess_1"}'))
+        assert Client("pt-secret", service.base_url).get_session("sess_1") == {"id": "sess_1"}
+        assert service.requests[0].path == "/api/v1/cloud/sessions/sess_1"
+
+    @pytest.mark.parametrize(
+        ("text", "value"),
+        [
+            ("0", 0),
+            ("-7", -7),
+            ("1.50", Decimal("1.50")),
+            ("1e400", Decimal("1e400")),
+            ("-0", Decimal("-0")),
+            ("12" * 50, int("12" * 50)),
+            ("1" * 5000, Decimal("1" * 5000)),
+            ("1e99999999999999999999", "1e99999999999999999999"),
+        ],
+        ids=lambda value: f"{value!s:.10}",
+    )
+    def test_every_number_keeps_its_digits(self, service: ScriptedService, text: str, value: object) -> None:
+        service.play(service.answer(body=f'{{"n": {text}, "in": [{{"n": [{text}]}}]}}'.encode()))
+        record = Client("pt-secret", service.base_url).get_run("run_1")
+        for number in (record["n"], record["in"][0]["n"][0]):
+            assert (type(number), str(number) if len(text) < 4000 else number) == (
+                type(value),
+                str(value) if len(text) < 4000 else value,
+            )
+
+    def test_one_object_becomes_the_same_row_as_one_in_a_page(self, service: ScriptedService) -> None:
+        body = (
+            b'{"id": "sess_1", "usage": {"total_credits": 1.50, "input_tokens": -0},'
+            b' "stats": {"active_seconds": 1e400}, "new": [1.50, 12345678901234567890123, {"a": 0.10}]}'
+        )
+        service.play(service.answer(body=body))
+        client = Client("pt-secret", service.base_url)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", errors.DataQualityWarning)
+            rows = [
+                from_records([record], SESSIONS).to_pylist()[0]
+                for record in (client.get_session("sess_1"), jsontext.parse(b"[%b]" % body)[0])
+            ]
+        assert rows[0].pop("extra").replace("1E+400", "1e400") == rows[1].pop("extra")
+        assert rows[0] == rows[1]
+        assert (rows[0]["usage_total_credits"], rows[0]["usage_input_tokens"]) == (1.5, 0)
+
+    @pytest.mark.parametrize(
+        "body", [b'{"a": "\\ud800"}', b'{"a": 1e400}', b'{"a": %b}' % (b"9" * 5000), b'{"a": 1.50, "b": -0}']
+    )
+    def test_one_object_is_parsed_as_one_in_a_page(self, service: ScriptedService, body: bytes) -> None:
+        service.play(service.answer(body=body))
+        record = Client("pt-secret", service.base_url).get_record("/deployment_runs", "run_1")
+        assert [record] == jsontext.parse(b'{"data": [%b]}' % body)["data"]
+        assert service.requests[0].path == "/api/v1/cloud/deployment_runs/run_1"
+
     @pytest.mark.parametrize(
         ("id_", "segment"),
         [
@@ -109,7 +173,7 @@ class TestOneObject:
     @pytest.mark.parametrize("id_", ["", ".", "..", "\ud800"])
     def test_what_cannot_be_an_id_is_not_asked_for(self, service: ScriptedService, id_: str) -> None:
         client = Client("pt-secret", service.base_url)
-        for get in (client.get_deployment, client.get_run):
+        for get in (client.get_deployment, client.get_run, client.get_session):
             with pytest.raises(ValueError, match=r"is not the id of anything|surrogates not allowed"):
                 get(id_)
         assert service.requests == []
@@ -162,6 +226,10 @@ class TestSettings:
             ({"timeout": None}, "timeout=None"),
             ({"timeout": (1, float("inf"))}, "timeout=inf"),
             ({"timeout": (1, 2, 3)}, r"timeout=\(1, 2, 3\)"),
+            ({"max_pages": 0}, "max_pages=0"),
+            ({"max_pages": 1e6}, "max_pages=1000000.0"),
+            ({"max_response_bytes": 0}, "max_response_bytes=0"),
+            ({"max_response_bytes": None}, "max_response_bytes=None"),
             ({"workspace_id": "a\nb"}, "workspace_id"),
             ({"base_url": "http://api.qoder.com"}, "unencrypted"),
         ],
@@ -226,10 +294,20 @@ class TestBetweenHereAndThere:
         assert received == []
         assert len(service.requests) == 1
 
+    @pytest.mark.parametrize(
+        "proxy",
+        [
+            "http://me:proxypassword@[bad",
+            "http://me:proxypassword@",
+            "me:proxypassword@:x",
+            "http://me:proxypassword@host:port",
+            "://me:proxypassword@",
+        ],
+    )
     def test_a_proxy_setting_that_is_no_url_is_told_without_quoting_it(
-        self, monkeypatch: pytest.MonkeyPatch, clock: FastClock
+        self, monkeypatch: pytest.MonkeyPatch, clock: FastClock, proxy: str
     ) -> None:
-        monkeypatch.setenv("HTTPS_PROXY", "http://me:proxypassword@[bad")
+        monkeypatch.setenv("HTTPS_PROXY", proxy)
         with pytest.raises(errors.APIConnectionError, match="HTTPS_PROXY") as caught:
             Client("pt-secret", "https://127.0.0.1:9").get("/deployments", {}, len)
         assert "proxypassword" not in str(caught.value)

@@ -33,14 +33,22 @@ def refusal(service: ScriptedService, status: int, body: bytes = b"", **headers:
     ("status", "kind", "exception", "advice"),
     [
         (400, "invalid_request_error", errors.BadRequestError, "arguments"),
-        (401, "authentication_error", errors.AuthenticationError, "Make a new token.*QODER_PAT"),
+        (
+            401,
+            "authentication_error",
+            errors.AuthenticationError,
+            "Make a new access token.*QODER_ACCESS_TOKEN or QODER_PAT",
+        ),
         (403, "permission_error", errors.PermissionDeniedError, "workspace_id"),
         (404, "not_found_error", errors.NotFoundError, "QODER_MANAGED_BASE_URL"),
         (409, "conflict_error", errors.ConflictError, "try again"),
+        (413, "invalid_request_error", errors.APIStatusError, "Ask for less"),
+        (422, "invalid_request_error", errors.APIStatusError, "arguments"),
         (429, "rate_limit_error", errors.RateLimitError, "min_interval"),
         (500, "api_error", errors.InternalServerError, "try again later"),
         (501, "feature_not_available", errors.InternalServerError, "does not offer"),
         (503, "api_error", errors.InternalServerError, "try again later"),
+        (529, "overloaded_error", errors.InternalServerError, "overloaded"),
         (418, "teapot", errors.APIStatusError, "between this machine and the service"),
     ],
 )
@@ -123,6 +131,27 @@ def test_a_hostile_request_id_stays_one_line(service: ScriptedService) -> None:
     assert error.request_id is not None
     assert error.request_id.isprintable()
     assert len(error.request_id) <= 300
+
+
+@pytest.mark.parametrize(
+    ("header", "told", "expected"),
+    [
+        (None, "req_body", "req_body"),
+        ("", "req_body", "req_body"),
+        ("req_h", "req_body", "req_h"),
+        (None, 7, None),
+    ],
+)
+@pytest.mark.parametrize("error", [{"type": "api_error", "message": "no"}, "no", None])
+def test_the_request_id_of_the_body_serves_where_the_header_lacks_it(
+    service: ScriptedService, header: str | None, told: object, expected: str | None, error: object
+) -> None:
+    body = json.dumps({"type": "error", "error": error, "request_id": told}).encode()
+    line = b"" if header is None else f"x-request-id: {header}\r\n".encode()
+    service.play(b"HTTP/1.1 404 No\r\n%bContent-Length: %d\r\n\r\n%b" % (line, len(body), body))
+    with pytest.raises(errors.NotFoundError) as caught:
+        Client("pt-secret", service.base_url).get_session("sess_1")
+    assert caught.value.request_id == expected
 
 
 def test_no_request_id_is_none(service: ScriptedService) -> None:

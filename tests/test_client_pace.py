@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from qoderdata import errors
-from qoderdata.client import Client, pace
+from qoderdata.client import Client, retries
 
 if TYPE_CHECKING:
     from tests.conftest import FastClock, ScriptedService
@@ -27,7 +27,7 @@ class TestWaits:
             assert 0.75 * full <= slept <= full
 
     def test_they_differ_from_client_to_client(self) -> None:
-        assert len({pace.backoff(1) for _ in range(20)}) > 1
+        assert len({retries.backoff(1) for _ in range(20)}) > 1
 
     @pytest.mark.parametrize("status", [429, 503])
     @pytest.mark.parametrize("form", ["seconds", "date"])
@@ -59,6 +59,41 @@ class TestWaits:
         assert caught.value.retry_after == 61
         assert (len(service.requests), clock.sleeps) == (1, [])
 
+    @pytest.mark.parametrize(("milliseconds", "seconds"), [("1500", 1.5), ("250.5", 0.2505), ("60000", 60)])
+    def test_milliseconds_come_first(
+        self, service: ScriptedService, clock: FastClock, milliseconds: str, seconds: float
+    ) -> None:
+        service.play(service.answer(429, retry_after_ms=milliseconds, Retry_After="7"), service.answer())
+        Client("pt-secret", service.base_url).get_deployment("dep_1")
+        assert clock.sleeps == [pytest.approx(seconds)]
+
+    def test_too_many_milliseconds_are_the_callers_choice(
+        self, service: ScriptedService, clock: FastClock
+    ) -> None:
+        service.play(service.answer(429, retry_after_ms="61000"))
+        with pytest.raises(errors.RateLimitError, match="asks to wait 61 s"):
+            Client("pt-secret", service.base_url).get_deployment("dep_1")
+        assert clock.sleeps == []
+
+    @pytest.mark.parametrize("text", ["", "0", "-1", "soon", "nan", "1e3"])
+    def test_unusable_milliseconds_leave_it_to_the_seconds(
+        self, service: ScriptedService, clock: FastClock, text: str
+    ) -> None:
+        service.play(service.answer(429, retry_after_ms=text, Retry_After="7"), service.answer())
+        Client("pt-secret", service.base_url).get_deployment("dep_1")
+        assert clock.sleeps == [7]
+
+    @pytest.mark.parametrize("wrong_by", [timedelta(hours=-1), timedelta(hours=1)])
+    def test_a_date_is_measured_by_the_services_own_clock(
+        self, service: ScriptedService, clock: FastClock, wrong_by: timedelta
+    ) -> None:
+        """The clock of this machine may be wrong by an hour."""
+        sent = clock.now() + wrong_by
+        dates = [email.utils.format_datetime(sent + timedelta(seconds=after), usegmt=True) for after in (0, 9)]
+        service.play(service.answer(503, Date=dates[0], Retry_After=dates[1]), service.answer())
+        Client("pt-secret", service.base_url).get_deployment("dep_1")
+        assert clock.sleeps == [pytest.approx(9)]
+
     @pytest.mark.parametrize(
         "text",
         ["", "0", "-5", "soon", "nan", "inf", "1e3", "Mon, 15 Jun 2020 00:00:00 GMT", "Mon, 99 Jun 2026"],
@@ -68,14 +103,15 @@ class TestWaits:
         Client("pt-secret", service.base_url).get_deployment("dep_1")
         assert 0.375 <= clock.sleeps[0] <= 0.5
 
-    @given(st.text())
-    def test_any_header_is_a_positive_wait_or_none(self, text: str) -> None:
-        wait = pace.retry_after(text, now=pace.SystemClock().now())
+    @given(text=st.text(), milliseconds=st.text(), date=st.text())
+    def test_any_header_is_a_positive_wait_or_none(self, text: str, milliseconds: str, date: str) -> None:
+        headers = {"Retry-After": text, "retry-after-ms": milliseconds, "Date": date}
+        wait = retries.requested_wait(headers, now=retries.SystemClock().now())
         assert wait is None or wait > 0
 
     @pytest.mark.parametrize("text", ["Mon, 15 Jun 2026 00:00:30", "Mon, 15 Jun 2026 00:00:30 -0000"])
     def test_a_date_without_a_zone_is_gmt(self, clock: FastClock, text: str) -> None:
-        assert pace.retry_after(text, now=clock.now()) == 30
+        assert retries.requested_wait({"Retry-After": text}, now=clock.now()) == 30
 
 
 class TestPace:
@@ -112,9 +148,9 @@ class TestPace:
     def test_a_wait_that_the_service_asked_for_holds_every_thread(
         self, service: ScriptedService, clock: FastClock
     ) -> None:
-        meter = pace.Pace(0.1, clock)
+        meter = retries.RateLimiter(0.1, clock)
         meter.wait()
-        meter.hold(10)
+        meter.pause(10)
         meter.wait()
         meter.wait()
         assert clock.sleeps == [pytest.approx(10), pytest.approx(0.1)]
@@ -127,7 +163,7 @@ class TestPace:
         assert clock.sleeps == []
 
     def test_the_machines_own_clock_runs(self) -> None:
-        own = pace.SystemClock()
+        own = retries.SystemClock()
         before, moment = own.monotonic(), own.now()
         own.sleep(0)
         assert own.monotonic() >= before

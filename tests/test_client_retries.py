@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from qoderdata import errors
 from qoderdata.client import Client
-from qoderdata.paging import walk
+from qoderdata.pages import walk
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -58,6 +58,8 @@ PASSING: dict[str, tuple[Answer, type[errors.APIError]]] = {
     "502 in HTML": (answer(502, b"<html>Bad gateway</html>"), errors.InternalServerError),
     "503 empty": (answer(503, b""), errors.InternalServerError),
     "504": (answer(504), errors.InternalServerError),
+    "529": (answer(529), errors.InternalServerError),
+    "400 to be retried": (answer(400, x_should_retry="true"), errors.BadRequestError),
     "reset": (reset, errors.APIConnectionError),
     "closed without an answer": (then_close(b""), errors.APIConnectionError),
     "headers cut short": (then_close(b"HTTP/1.1 200 OK\r\nContent-Le"), errors.APIResponseValidationError),
@@ -143,7 +145,7 @@ class TestWhatMayPass:
         service.play(answer(503, b""), answer(500), answer())
         with caplog.at_level(logging.INFO, "qoderdata"):
             Client("pt-secret", service.base_url).get_deployment("dep_1")
-        assert [record.levelname for record in caplog.records] == ["INFO", "INFO"]
+        assert [(record.name, record.levelname) for record in caplog.records] == [("qoderdata.client", "INFO")] * 2
         assert "answered 503" in caplog.messages[0]
         assert "(2 of 5)" in caplog.messages[1]
         assert capfd.readouterr() == ("", "")
@@ -163,7 +165,7 @@ class TestWhatMayPass:
 
 
 class TestWhatDoesNotPass:
-    @pytest.mark.parametrize("status", [301, 307, 400, 401, 403, 404, 409, 410, 418, 422, 501, 505])
+    @pytest.mark.parametrize("status", [301, 307, 400, 401, 403, 404, 409, 410, 413, 418, 422, 501, 505])
     def test_a_refusal_is_raised_at_once(self, service: ScriptedService, clock: FastClock, status: int) -> None:
         service.play(answer(status))
         with pytest.raises(errors.APIStatusError) as caught:
@@ -171,6 +173,16 @@ class TestWhatDoesNotPass:
         assert type(caught.value) is errors.status_error_class(status)
         assert caught.value.status_code == status
         assert (len(service.requests), clock.sleeps) == (1, [])
+
+    @pytest.mark.parametrize(
+        ("status", "directive"), [(429, "false"), (503, "false"), (409, "true"), (404, "yes"), (404, "")]
+    )
+    def test_the_service_says_so(self, service: ScriptedService, status: int, directive: str) -> None:
+        """As the official SDK reads ``x-should-retry``: a conflict is never retried."""
+        service.play(answer(status, x_should_retry=directive))
+        with pytest.raises(errors.APIStatusError):
+            Client("pt-secret", service.base_url).get_deployment("dep_1")
+        assert len(service.requests) == 1
 
     def test_a_broken_contract_is_raised_at_once_with_the_request_id(self, service: ScriptedService) -> None:
         def read(body: bytes) -> None:
@@ -233,7 +245,7 @@ class TestInterrupted:
 
         service.play(hang)
         program = (
-            "import sys; from qoderdata.client import Client; from qoderdata.paging import walk\n"
+            "import sys; from qoderdata.client import Client; from qoderdata.pages import walk\n"
             "client = Client('pt-secret', sys.argv[1])\n"
             "next(walk(lambda cursor, limit: client.get('/deployments', {}, len)))\n"
         )

@@ -9,7 +9,7 @@ import pytest
 
 from qoderdata import errors
 from qoderdata.client import Client
-from qoderdata.paging import PageSize, walk
+from qoderdata.pages import PageSize, walk
 from qoderdata.sandbox import Sandbox
 
 if TYPE_CHECKING:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import io
 import json
 import logging
@@ -9,16 +10,19 @@ import pickle
 import pprint
 import socket
 import traceback
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import pytest
 import requests
+import rich.console
+import rich.traceback
 from urllib3.connection import HTTPConnection
 
 from qoderdata import errors, settings
 from qoderdata.client import Client
-from qoderdata.client.token import MaskedText, Token
-from qoderdata.paging import walk
+from qoderdata.client.transport import Token
+from qoderdata.pages import walk, walk_list
+from qoderdata.settings import Secret
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -52,6 +56,17 @@ def error_of(call: Callable[[], object]) -> BaseException:
 
 def envelope(message: str, **more: str) -> bytes:
     return json.dumps({"type": "error", "error": {"type": "api_error", "message": message, **more}}).encode()
+
+
+class _Page:
+    """An envelope, read as simply as can be."""
+
+    def __init__(self, body: bytes) -> None:
+        page = json.loads(body)
+        self.has_more: bool = page["has_more"]
+        self.last_id: str | None = page["last_id"]
+        self.next_page: str | None = page["next_page"]
+        self.count = len(page["data"])
 
 
 class TestNothingShowsIt:
@@ -128,7 +143,7 @@ class TestNothingShowsIt:
             lambda: Client(TOKEN, workspace_id="a\nb"),
             lambda: Client(TOKEN, max_retries=-1),
             lambda: Client(TOKEN, timeout=-1),
-            lambda: settings.resolve_pat(f"{TOKEN}\n{TOKEN}"),
+            lambda: settings.resolve_token(f"{TOKEN}\n{TOKEN}"),
         ],
     )
     def test_when_it_or_its_company_is_refused(self, call: Callable[[], object]) -> None:
@@ -158,9 +173,79 @@ class TestNothingShowsIt:
         assert TOKEN not in caplog.text
         assert capfd.readouterr() == ("", "")
 
+    @pytest.mark.parametrize("part", ["_token", "_transport", ""])
+    def test_no_part_of_a_client_can_be_pickled_or_copied(self, service: ScriptedService, part: str) -> None:
+        client = Client(TOKEN, service.base_url)
+        secret = getattr(client, part) if part else Secret(TOKEN)
+        for duplicate in (pickle.dumps, copy.copy, copy.deepcopy):
+            if part != "_transport" or duplicate is not copy.copy:
+                with pytest.raises(TypeError):
+                    duplicate(secret)
+
     def test_no_client_is_written_to_a_file(self, service: ScriptedService) -> None:
         with pytest.raises(TypeError):
             pickle.dump(Client(TOKEN, service.base_url), io.BytesIO())
+
+    @pytest.mark.parametrize("token", [TOKEN, TOKEN * 9], ids=["short", "long"])
+    @pytest.mark.parametrize(
+        "call",
+        [
+            lambda token: Client(f"{token} and more"),
+            lambda token: Client(cast("str", f"{token} and more".encode())),
+            lambda token: Client(token, "http://api.qoder.com"),
+            lambda token: Client(token, max_retries=-1),
+            lambda token: Client(token, timeout=(1, -1)),
+            lambda token: settings.resolve_token(f"{token}\n{token}"),
+            lambda token: settings.resolve_token(cast("str", f"{token}\n{token}".encode())),
+            lambda token: Token(Secret(token), base_url="https://[bad"),
+        ],
+    )
+    def test_in_a_traceback_of_rich_with_local_variables(self, call: Callable[[str], object], token: str) -> None:
+        """Rich slices long strings before it shows them."""
+        error = error_of(lambda: call(token))
+        # The frames of this test know the token.
+        ours = error.__traceback__
+        while ours is not None and "/tests/" in ours.tb_frame.f_code.co_filename:
+            ours = ours.tb_next
+        screen = rich.console.Console(file=io.StringIO(), width=200)
+        screen.print(
+            rich.traceback.Traceback.from_exception(
+                type(error), error, ours, show_locals=True, locals_hide_dunder=False, locals_hide_sunder=False
+            )
+        )
+        shown = cast("io.StringIO", screen.file).getvalue()
+        assert "locals" in shown
+        assert TOKEN[:12] not in shown
+
+    def test_a_token_in_bytes_is_refused_in_plain_words(self) -> None:
+        with pytest.raises(TypeError, match="the access token must be a str, not bytes") as caught:
+            Client(TOKEN.encode())  # type: ignore[arg-type] # the point of it
+        assert TOKEN not in all_that_a_traceback_can_show(caught.value.with_traceback(None))
+
+    def test_when_the_service_repeats_it_as_a_cursor(self, service: ScriptedService) -> None:
+        page = {"data": [], "has_more": True, "first_id": None, "last_id": TOKEN, "next_page": TOKEN}
+        service.play(service.answer(body=json.dumps(page).encode()))
+        pages = walk_list(Client(TOKEN, service.base_url), "/deployments", {}, _Page)
+        error = error_of(lambda: list(pages))
+        assert isinstance(error, errors.PaginationError)
+        assert "'***' again" in str(error)
+        assert TOKEN[:12] not in f"{error} {error!r}"
+
+    def test_when_the_service_repeats_it_in_what_breaks_the_contract(self, service: ScriptedService) -> None:
+        def read(body: bytes) -> None:
+            key = json.loads(body)["key"]
+            raise errors.APIResponseValidationError(f"the key {key!r} is odd") from ValueError(key)
+
+        service.play(service.answer(body=json.dumps({"key": TOKEN}).encode()))
+        client = Client(TOKEN, service.base_url)
+        error = error_of(lambda: client.get("/deployments", {}, read))
+        assert str(error).startswith("the key '***' is odd")
+        assert TOKEN not in all_that_a_traceback_can_show(error)
+
+    def test_when_an_id_is_the_token(self, service: ScriptedService) -> None:
+        service.play(service.answer(404))
+        error = error_of(lambda: Client(TOKEN, service.base_url).get_run(TOKEN))
+        assert str(error).startswith("GET /deployment_runs/***: ")
 
     def test_the_account_does_not_give_it_away(self) -> None:
         """It is part of file names."""
@@ -186,7 +271,7 @@ class TestOneHeaderToOneHost:
         ],
     )
     def test_another_origin_gets_none(self, base_url: str, url: str, *, sent: bool) -> None:
-        prepared = requests.Request("GET", url, auth=Token(TOKEN, base_url=base_url)).prepare()
+        prepared = requests.Request("GET", url, auth=Token(Secret(TOKEN), base_url=base_url)).prepare()
         assert ("Authorization" in prepared.headers) is sent
 
     def test_netrc_does_not_replace_it(
@@ -224,6 +309,7 @@ class TestOneHeaderToOneHost:
             with pytest.raises(TimeoutError):
                 elsewhere.accept()
 
-    def test_masked_text_is_sent_as_it_is(self) -> None:
-        assert MaskedText(TOKEN) == TOKEN
-        assert repr(MaskedText(TOKEN)) == repr({"a": MaskedText(TOKEN)})[6:-1] == "'***'"
+    def test_a_secret_is_revealed_on_request_alone(self) -> None:
+        secret = Secret(TOKEN)
+        assert (secret.reveal(), secret.encode()) == (TOKEN, TOKEN.encode())
+        assert {repr(secret), str(secret), f"{secret}", f"{[secret]}"[1:-1]} == {"Secret('***')"}

@@ -118,8 +118,8 @@ class TestColumns:
     @pytest.mark.parametrize(
         ("present", "text"),
         [
-            (["b", 7], "the runs frame has no column 'a', 'c'; it has: b, 7"),
-            ([], "the runs frame has no column 'a', 'c'; it has: none"),
+            (["b", 7], "the runs frame has no column 'a', 'c'; it has: b, 7; pass the frame that load_runs gives"),
+            ([], "the runs frame has no column 'a', 'c'; it has: none; pass the frame that load_runs gives"),
         ],
     )
     def test_some_missing(self, present: list[object], text: str) -> None:

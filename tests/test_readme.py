@@ -8,18 +8,21 @@ from pathlib import Path
 import pytest
 
 import qoderdata
-from qoderdata.schema import DEPLOYMENTS, RUNS, Kind, Schema
+from qoderdata.schema import AGENTS, DEPLOYMENTS, ENVIRONMENTS, EVENTS, RUNS, SESSIONS, Kind, Schema
 
 ROOT = Path(__file__).parents[1]
 READMES = [ROOT / "README.md", ROOT / "README.zh-CN.md"]
 DTYPES = {
     Kind.TEXT: "str",
+    Kind.TEXT_OR_ID: "str",
     Kind.INTEGER: "Int64",
+    Kind.NUMBER: "float64",
     Kind.TIME: "datetime64[us, UTC]",
     Kind.TEXTS: "object: an array of str",
     Kind.TIMES: "object: an array of datetime64[us], UTC",
     Kind.JSON_OBJECT: "str: JSON text",
     Kind.JSON_LIST: "str: JSON text",
+    Kind.SHARED_OBJECT: "category: JSON text",
 }
 
 
@@ -29,7 +32,9 @@ def table(schema: Schema) -> str:
     return "\n".join(["| column | dtype | meaning |", "|---|---|---|", *rows])
 
 
-@pytest.mark.parametrize("schema", [DEPLOYMENTS, RUNS], ids=["deployments", "runs"])
+@pytest.mark.parametrize(
+    "schema", [DEPLOYMENTS, RUNS, SESSIONS, EVENTS, AGENTS, ENVIRONMENTS], ids=lambda schema: schema.name
+)
 def test_the_table_of_columns_is_the_schema(schema: Schema) -> None:
     text = READMES[0].read_text(encoding="utf-8")
     found = re.search(rf"<!-- columns of {schema.name} -->\n(.*?)\n<!-- end -->", text, re.DOTALL)

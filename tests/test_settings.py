@@ -12,30 +12,54 @@ from qoderdata import errors, settings
 class TestToken:
     def test_argument_before_environment(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("QODER_PAT", "pt-env")
-        assert settings.resolve_pat("pt-arg") == "pt-arg"
-        assert settings.resolve_pat() == "pt-env"
+        assert settings.resolve_token("pt-arg").reveal() == "pt-arg"
+        assert settings.resolve_token().reveal() == "pt-env"
+
+    def test_the_variables_of_the_sdks(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("QODER_PAT", "pt-second")
+        monkeypatch.setenv("QODER_ACCESS_TOKEN", "first")
+        assert settings.resolve_token().reveal() == "first"
+        monkeypatch.setenv("QODER_ACCESS_TOKEN", " \n")
+        assert settings.resolve_token().reveal() == "pt-second"
+
+    def test_a_service_account_token(self) -> None:
+        jwt = ".".join(["eyJhbGciOiJSUzI1NiJ9" * 40, "eyJzdWIiOiJzYV8xIn0" * 40, "x-_9" * 90])
+        assert settings.resolve_token(jwt).reveal() == jwt
+
+    @pytest.mark.parametrize("value", [b"pt-secret-bytes", 5, Path("pt-secret-path")])
+    def test_another_type_than_text(self, value: object) -> None:
+        with pytest.raises(TypeError, match=f"access token must be a str, not {type(value).__name__}") as caught:
+            settings.resolve_token(value)  # type: ignore[arg-type] # the point of it
+        assert "secret" not in str(caught.value)
+
+    def test_whether_there_is_one(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        assert not settings.has_token()
+        monkeypatch.setenv("QODER_ACCESS_TOKEN", " ")
+        assert not settings.has_token()
+        monkeypatch.setenv("QODER_PAT", "pt-1")
+        assert settings.has_token()
 
     @pytest.mark.parametrize("text", ["pt-1", " pt-1", "pt-1\n", "\tpt-1\r\n"])
     def test_white_space_around_it_is_no_part_of_it(self, text: str, monkeypatch: pytest.MonkeyPatch) -> None:
         """Copied from a page, or read from a file with a line break at its end."""
         monkeypatch.setenv("QODER_PAT", text)
-        assert settings.resolve_pat(text) == settings.resolve_pat() == "pt-1"
+        assert settings.resolve_token(text).reveal() == settings.resolve_token().reveal() == "pt-1"
 
     @pytest.mark.parametrize("value", [None, "", "  \n"])
     def test_none_tells_what_to_do(self, value: str | None) -> None:
         with pytest.raises(errors.CredentialError, match=r"QODER_PAT.*`qoderdata sandbox`.*Sandbox"):
-            settings.resolve_pat(value)
+            settings.resolve_token(value)
 
     def test_an_empty_argument_does_not_fall_back(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """Whoever passes a token means that one: another account's would be a surprise."""
         monkeypatch.setenv("QODER_PAT", "pt-env")
         with pytest.raises(errors.CredentialError, match="the argument pat"):
-            settings.resolve_pat("")
+            settings.resolve_token("")
 
     @pytest.mark.parametrize("text", ["pt-a b", "pt-a\nb", "pt-ä", "pt-\x7f", "pt-\x00x", "令牌"])
     def test_what_no_header_can_carry(self, text: str) -> None:
         with pytest.raises(errors.CredentialError, match="QODER_PAT") as caught:
-            settings.resolve_pat(text)
+            settings.resolve_token(text)
         assert text not in str(caught.value)
 
 
@@ -45,6 +69,12 @@ class TestBaseUrl:
         monkeypatch.setenv("QODER_MANAGED_BASE_URL", "https://env.example")
         assert settings.resolve_base_url() == "https://env.example"
         assert settings.resolve_base_url("https://arg.example") == "https://arg.example"
+
+    def test_the_variable_of_the_other_sdks_comes_second(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("QODER_BASE_URL", "https://second.example")
+        assert settings.resolve_base_url() == "https://second.example"
+        monkeypatch.setenv("QODER_MANAGED_BASE_URL", "https://first.example")
+        assert settings.resolve_base_url() == "https://first.example"
 
     @pytest.mark.parametrize("empty", ["", "  "])
     def test_an_empty_variable_is_none(self, empty: str, monkeypatch: pytest.MonkeyPatch) -> None:

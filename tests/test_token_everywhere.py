@@ -25,8 +25,8 @@ import pytest
 import qoderdata as qd
 from qoderdata import cli, errors
 from qoderdata.client import Client, client
+from qoderdata.decode import Decoder
 from qoderdata.files import Folder
-from qoderdata.frame import Decoder
 from qoderdata.sandbox import Sandbox
 
 if TYPE_CHECKING:
@@ -190,7 +190,7 @@ def fail_in_every_way(day: Day, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatc
     day.fails(lambda: impatient.get_run("drun_of_nobody"), errors.NotFoundError)
     day.fails(lambda: pickle.dumps(impatient), TypeError)
     for raised in (KeyboardInterrupt, MemoryError, RuntimeError):
-        for name in ("scan", "decode", "finish"):
+        for name in ("read_page", "to_table", "finish"):
             with monkeypatch.context() as patch:
                 patch.setattr(Decoder, name, failing(raised()))
                 day.fails(lambda: qd.load_deployments(client=impatient, refresh=True), raised)

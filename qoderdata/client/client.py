@@ -1,58 +1,64 @@
-"""The client: one GET at a time, with pace and retries, and the objects that have an address of their own."""
+"""The client: GET requests to one account, rate limited and retried, and single objects by their id."""
 
 from __future__ import annotations
 
+import decimal
 import logging
 import math
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 from urllib.parse import quote
 
-import msgspec
-
 from qoderdata import errors, settings
 from qoderdata._version import __version__
-from qoderdata.client import failures, pace
-from qoderdata.client.answers import Broken
-from qoderdata.client.failures import Failure
-from qoderdata.client.token import MaskedText, Token
+from qoderdata.client import retries
+from qoderdata.client.responses import ErrorMapper, Failure, TransportFailure
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
 T = TypeVar("T")
 
-_log = logging.getLogger(__name__)
+#: Logs a line before each retry, at INFO, and nothing else.
+_log = logging.getLogger("qoderdata.client")
 _SUCCESSES = range(200, 300)
-_LONGEST_ASKED_WAIT = 60.0
-_DOTS = frozenset({".", ".."})
+_DOT_SEGMENTS = frozenset({".", ".."})
+#: Python refuses to make an `int` of more digits.
+_LONGEST_INT = 4300
 
 
 class Client:
     """One account at one service.
 
-    A client asks for no more than it is told: no request is sent before a method is called. Threads may share one.
+    Making a client sends nothing. Threads may share one.
 
     Parameters
     ----------
     pat
-        The access token; ``None`` takes ``QODER_PAT``. It is sent in one header to `base_url`'s host, and shown
-        nowhere.
+        The access token: a personal access token (``pt-…``) or a service-account token (a JWT); ``None`` takes
+        ``QODER_ACCESS_TOKEN``, else ``QODER_PAT``. It is sent in one header to the host of `base_url`, and never
+        shown.
     base_url
-        The service; ``None`` takes ``QODER_MANAGED_BASE_URL``, else the international one. Redirects are not
-        followed. Proxies and certificate authorities come from the environment, as in requests (``HTTPS_PROXY``,
-        ``NO_PROXY``, ``REQUESTS_CA_BUNDLE``); ``~/.netrc`` is not read.
+        The service; ``None`` takes ``QODER_MANAGED_BASE_URL``, else ``QODER_BASE_URL``, else the international
+        one. Redirects are not followed. Proxies and certificate authorities come from the environment, as in
+        requests (``HTTPS_PROXY``, ``NO_PROXY``, ``REQUESTS_CA_BUNDLE``); ``~/.netrc`` is not read.
     workspace_id
-        The workspace to ask for; ``None`` leaves it to the service.
+        The workspace to read; ``None`` leaves the choice to the service.
     timeout
-        Seconds to wait for a connection, and for the next bytes of an answer; one number for both. A whole answer
-        may take five times the latter.
+        Seconds to wait for a connection, and for the next bytes of a response; one number for both. A whole
+        response may take five times the latter.
     max_retries
-        How many times a request is sent again after a failure that may pass: a broken connection, a time-out, an
-        answer that is cut short or not JSON, HTTP 408, 429, 500, 502, 503 and 504. The first wait is about 0.5 s,
-        doubling, at most 8 s; ``Retry-After`` is obeyed up to 60 s, a longer one is raised at once.
+        How many times a request is retried after a failure that may be temporary: a broken connection, a
+        time-out, a response that is cut short or not JSON, HTTP 408, 429, 500, 502, 503, 504 and 529, and what
+        ``x-should-retry`` says. The first wait is about 0.5 s, doubling, at most 8 s. ``retry-after-ms`` and
+        ``Retry-After`` are obeyed up to 60 s; a longer wait is raised at once.
     min_interval
         The least time between the starts of two requests, in seconds, retries included. The service asks for 0.1 s
         in a bulk traversal.
+    max_pages
+        The most pages to read of one list. A list with more raises `errors.PaginationError`.
+    max_response_bytes
+        The largest response to read, in bytes after decompression. A larger one raises
+        `errors.APIResponseValidationError` while it is read.
 
     Attributes
     ----------
@@ -61,14 +67,18 @@ class Client:
     workspace_id : str or None
         The workspace.
     account : str
-        A digest that tells accounts apart; the token cannot be told from it.
+        A digest that identifies the account; the token cannot be computed from it.
     page_limit : int or None
-        The largest page that the service is known to grant; ``None`` as long as nothing was listed.
+        The largest page that the service is known to grant; ``None`` until something was listed.
+    max_pages : int
+        The most pages to read of one list.
 
     Raises
     ------
     CredentialError
-        There is no token, or one that no header can carry.
+        There is no token, or it has characters that a header cannot carry.
+    TypeError
+        `pat` is not text.
     ValueError
         The base URL is not one, or is plain ``http`` to another machine; or a number is out of its range.
 
@@ -93,23 +103,35 @@ class Client:
         timeout: float | tuple[float, float] = (10, 60),
         max_retries: int = 5,
         min_interval: float = 0.1,
+        max_pages: int = 1_000_000,
+        max_response_bytes: int = 256 * 2**20,
     ) -> None:
-        # First of all, so that a traceback from here that shows local variables does not show this one.
-        pat = MaskedText(pat) if pat is not None else None
-        from qoderdata.client.transport import Transport  # noqa: PLC0415 - imports requests; see Token
+        # Before anything can fail, so that a traceback with local variables does not show the token.
+        secret = None if pat is None else settings.Secret(pat)
+        del pat
+        from qoderdata.client.transport import Token, Transport  # noqa: PLC0415 - half of this package's import time
 
         self.base_url = settings.resolve_base_url(base_url)
         self.workspace_id = settings.resolve_workspace_id(workspace_id)
-        self._token = Token(settings.resolve_pat(pat), base_url=self.base_url)
+        self._token = Token(settings.resolve_token(secret), base_url=self.base_url)
         self.account = self._token.account
-        self._max_retries = _check_max_retries(max_retries)
-        self._clock = pace.SYSTEM
-        self._pace = pace.Pace(_check_seconds("min_interval", min_interval, zero=True), self._clock)
+        self.max_pages = _check_count("max_pages", max_pages, least=1)
+        self._max_retries = _check_count("max_retries", max_retries, least=0)
+        self._clock = retries.SYSTEM
+        self._rate_limiter = retries.RateLimiter(
+            _check_seconds("min_interval", min_interval, zero=True), self._clock
+        )
+        self._errors = ErrorMapper(self._token.mask, self._clock.now)
         headers = {"User-Agent": f"qoderdata/{__version__}", "Accept": "application/json"}
         if self.workspace_id is not None:
             headers["qoder-workspace-id"] = self.workspace_id
         self._transport = Transport(
-            self.base_url, self._token, headers=headers, timeout=_check_timeout(timeout), clock=self._clock
+            self.base_url,
+            self._token,
+            headers=headers,
+            timeout=_check_timeout(timeout),
+            max_response_bytes=_check_count("max_response_bytes", max_response_bytes, least=1),
+            clock=self._clock,
         )
 
     def __repr__(self) -> str:
@@ -125,52 +147,54 @@ class Client:
         """Close the connections; the client can be used again."""
         self._transport.close()
 
-    def get(self, path: str, params: Mapping[str, str], read: Callable[[bytes], T]) -> T:
-        """Send one GET request, as often as it takes.
+    def get(self, path: str, params: Mapping[str, str | Sequence[str]], read: Callable[[bytes], T]) -> T:
+        """Send one GET request, with retries.
 
         Parameters
         ----------
         path
             The path below the base URL, quoted, with the slash before it.
         params
-            The query.
+            The query; a list gives one parameter for each of its items.
         read
             Turns the body of a success into the result, in the calling thread. Its ``ValueError`` means that the
-            body is not whole, and the request is sent again; any other exception is raised on, an
-            `errors.APIResponseValidationError` with the request id added.
+            body is not whole, and the request is retried; any other exception is raised, an
+            `errors.APIResponseValidationError` with the request id added and the access token masked.
 
         Returns
         -------
         T
-            What `read` gave.
+            The result of `read`.
 
         Raises
         ------
         APIConnectionError
-            No connection, or it broke, on every try; `errors.APITimeoutError` where time ran out.
+            No connection, or it broke, on every attempt; `errors.APITimeoutError` where time ran out.
         APIStatusError
-            The service refused; the class tells the status. On every try, where the refusal may pass.
+            The service refused; the class tells the status.
         APIResponseValidationError
-            The answer is not JSON, on every try, or not what the contract says.
+            The response is not JSON, on every attempt; breaks the contract; or is too large.
         """
         started = self._clock.monotonic()
         attempts = 0
         while True:
-            self._pace.wait()
+            self._rate_limiter.wait()
             outcome = self._attempt(path, params, read)
             if not isinstance(outcome, Failure):
                 return outcome
             attempts += 1
-            wait = self._next_wait(outcome, attempts)
+            wait = None
+            if outcome.retryable and attempts <= self._max_retries:
+                wait = retries.retry_wait(attempts, outcome.requested_wait)
             if wait is None:
                 outcome.error.attempts = attempts
                 outcome.error.seconds = self._clock.monotonic() - started
                 raise outcome.error
             _log.info("%s Trying again in %.1f s (%d of %d).", outcome.error, wait, attempts, self._max_retries)
-            self._pace.hold(wait)
+            self._rate_limiter.pause(wait)
 
     def get_deployment(self, id: str) -> dict[str, Any]:  # noqa: A002 - the service's word for it
-        """Get one deployment as the service gives it.
+        """Return one deployment as the service gives it.
 
         Parameters
         ----------
@@ -180,7 +204,9 @@ class Client:
         Returns
         -------
         dict
-            The JSON object, numbers exact, times as text.
+            The JSON object, with times as text. Integers are `int`; every other number is a `decimal.Decimal` with
+            the digits that the service sent, so that ``1.50`` stays ``Decimal('1.50')``. A number that `int` or
+            `decimal.Decimal` cannot hold is text.
 
         Raises
         ------
@@ -189,10 +215,10 @@ class Client:
         ValueError
             `id` cannot be an id.
         """
-        return self.get(f"/deployments/{_quote(id)}", {}, _read_object)
+        return _to_python(self.get_record("/deployments", id))
 
     def get_run(self, id: str) -> dict[str, Any]:  # noqa: A002 - the service's word for it
-        """Get one run as the service gives it.
+        """Return one run as the service gives it.
 
         Parameters
         ----------
@@ -202,7 +228,7 @@ class Client:
         Returns
         -------
         dict
-            The JSON object, numbers exact, times as text.
+            The JSON object, with numbers as in `get_deployment` and times as text.
 
         Raises
         ------
@@ -211,59 +237,155 @@ class Client:
         ValueError
             `id` cannot be an id.
         """
-        return self.get(f"/deployment_runs/{_quote(id)}", {}, _read_object)
+        return _to_python(self.get_record("/deployment_runs", id))
 
-    def _attempt(self, path: str, params: Mapping[str, str], read: Callable[[bytes], T]) -> T | Failure:
-        request = f"GET {path}"
-        answer = self._transport.get(path, params)
-        if isinstance(answer, Broken):
-            return failures.from_break(request, answer, token=self._token)
-        if answer.status not in _SUCCESSES:
-            return failures.from_status(request, answer, token=self._token, now=self._clock.now())
+    def get_session(self, id: str) -> dict[str, Any]:  # noqa: A002 - the service's word for it
+        """Return one session as the service gives it.
+
+        Parameters
+        ----------
+        id
+            The session's id.
+
+        Returns
+        -------
+        dict
+            The JSON object, with numbers as in `get_deployment` and times as text.
+
+        Raises
+        ------
+        NotFoundError
+            There is no such session, or it was deleted; and the other exceptions of `get`.
+        ValueError
+            `id` cannot be an id.
+        """
+        return _to_python(self.get_record("/sessions", id))
+
+    def get_record(self, collection: str, id: str) -> dict[str, Any]:  # noqa: A002 - the service's word for it
+        """Return one object as the parser of pages reads it, for the code that flattens records.
+
+        Parameters
+        ----------
+        collection
+            The path of the list that the object belongs to, such as ``"/deployment_runs"``.
+        id
+            The object's id.
+
+        Returns
+        -------
+        dict
+            What `qoderdata.decode.jsontext.parse` gives.
+
+        Raises
+        ------
+        NotFoundError
+            There is no such object; and the other exceptions of `get`.
+        ValueError
+            `id` cannot be an id.
+        """
+        return self.get(f"{collection}/{quote_id(id)}", {}, _read_object)
+
+    def mask(self, text: str) -> str:
+        """Return a text from the service with the access token masked.
+
+        Parameters
+        ----------
+        text
+            Text to quote in a message.
+
+        Returns
+        -------
+        str
+            The text.
+        """
+        return self._token.mask(text)
+
+    def _attempt(
+        self, path: str, params: Mapping[str, str | Sequence[str]], read: Callable[[bytes], T]
+    ) -> T | Failure:
+        response = self._transport.get(path, params)
+        if isinstance(response, TransportFailure):
+            return self._errors.from_transport(path, response)
+        if response.status not in _SUCCESSES:
+            return self._errors.from_status(path, response)
         try:
-            return read(answer.body)
+            return read(response.body)
         except errors.APIResponseValidationError as error:
-            error.request_id = failures.request_id(answer, token=self._token)
-            return Failure(error, passing=False)
+            return self._errors.from_contract(response, error)
         except ValueError:
-            return failures.from_unreadable(request, answer, token=self._token)
+            return self._errors.from_unreadable(path, response)
 
-    def _next_wait(self, failure: Failure, attempts: int) -> float | None:
-        """Give the seconds until the next attempt, or ``None`` where the failure is to be raised."""
-        asked = failure.retry_after
-        if not failure.passing or attempts > self._max_retries or (asked or 0) > _LONGEST_ASKED_WAIT:
-            return None
-        return pace.backoff(attempts) if asked is None else asked
+
+def quote_id(id: str) -> str:  # noqa: A002 - the service's word for it
+    """Return an id as one segment of a path.
+
+    Parameters
+    ----------
+    id
+        Any text.
+
+    Returns
+    -------
+    str
+        The quoted id.
+
+    Raises
+    ------
+    ValueError
+        The id is empty, ``"."`` or ``".."``, which a path cannot carry.
+
+    Examples
+    --------
+    >>> quote_id("a/b")
+    'a%2Fb'
+    """
+    quoted = quote(id, safe="")
+    if not quoted or quoted in _DOT_SEGMENTS:
+        raise ValueError(f"id={id!r} is not the id of anything; ids look like dep_0197…")
+    return quoted
 
 
 def _read_object(body: bytes) -> dict[str, Any]:
-    # msgspec, not orjson: the latter makes a float of an integer beyond 64 bits.
-    try:
-        record = msgspec.json.decode(body)
-    except RecursionError:
-        record = None
+    from qoderdata.decode import jsontext  # noqa: PLC0415 - not needed to make a client
+
+    record = jsontext.parse(body)
     if not isinstance(record, dict):
         raise errors.APIResponseValidationError("the service answered with JSON that is not an object")
     return record
 
 
-def _quote(id: str) -> str:  # noqa: A002 - the service's word for it
-    """Quote an id so that it stays one segment of the path, whatever it is."""
-    quoted = quote(id, safe="")
-    if not quoted or quoted in _DOTS:
-        raise ValueError(f"id={id!r} is not the id of anything; ids look like dep_0197…")
-    return quoted
+def _to_python(record: dict[str, Any]) -> dict[str, Any]:
+    """Replace the parser's numbers by Python's, in place and without recursion."""
+    from qoderdata.decode import jsontext  # noqa: PLC0415 - not needed to make a client
+
+    open_values: list[dict[Any, Any] | list[Any]] = [record]
+    while open_values:
+        value = open_values.pop()
+        for key, item in value.items() if isinstance(value, dict) else enumerate(value):
+            if isinstance(item, jsontext.Number):
+                value[key] = _to_number(item.text)
+            elif isinstance(item, dict | list):
+                open_values.append(item)
+    return record
 
 
-def _check_max_retries(value: int) -> int:
-    if not isinstance(value, int) or isinstance(value, bool) or value < 0:
-        raise ValueError(f"max_retries={value!r} is not a whole number of at least 0")
+def _to_number(text: str) -> int | decimal.Decimal | str:
+    try:
+        is_integer = text.lstrip("-").isdigit() and text != "-0"
+        return int(text) if is_integer and len(text) <= _LONGEST_INT else decimal.Decimal(text)
+    except decimal.InvalidOperation:
+        return text
+
+
+def _check_count(name: str, value: int, *, least: int) -> int:
+    if not isinstance(value, int) or isinstance(value, bool) or value < least:
+        raise ValueError(f"{name}={value!r} is not a whole number of at least {least}")
     return value
 
 
 def _check_seconds(name: str, value: float, *, zero: bool) -> float:
-    number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-    if not number or value < 0 or (value == 0 and not zero):
+    is_number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    if not is_number or value < 0 or (value == 0 and not zero):
         raise ValueError(f"{name}={value!r} is not a number of seconds {'of at least' if zero else 'above'} 0")
     return float(value)
 

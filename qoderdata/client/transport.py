@@ -1,37 +1,85 @@
-"""One try of one request: what came back, or why nothing did. Whether it is tried again is not decided here.
+"""Send one HTTP request to one host and read the response within limits of time and size.
 
-Nothing that `requests` or the layers below raise leaves this module: the frames in their tracebacks hold the
-request's headers, and a traceback that shows local variables would show the token.
+No exception of `requests` or of the layers below leaves this module: the frames of their tracebacks hold the
+request's headers, and so the access token.
 """
 
 from __future__ import annotations
 
-from http.client import HTTPException
+import hashlib
+import http.client
+import io
+from dataclasses import dataclass
+from functools import partial
 from http.cookiejar import DefaultCookiePolicy
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, NoReturn, cast
+from urllib.parse import urlsplit
 
 import requests
 import urllib3
+from requests.utils import prepend_scheme_if_needed, select_proxy
 
-from qoderdata.client.answers import Answer, Broken
+from qoderdata import errors
+from qoderdata.client.responses import Response, TransportFailure
+from qoderdata.settings import Secret
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    import socket
+    from collections.abc import Mapping, Sequence
 
-    from qoderdata.client.pace import Clock
-    from qoderdata.client.token import Token
+    from _typeshed import WriteableBuffer
+    from requests.models import PreparedRequest
 
-_CHUNK = 1 << 20
-_TOTAL = 5
+    from qoderdata.client.retries import Clock
+
+_MASK = "***"
+_SALT = b"qoderdata account digest v1\0"
+_DIGEST_LENGTH = 16
+_PIECE = 1 << 20
+#: A whole response may take so many times as long as the wait for its next bytes.
+_WHOLE_RESPONSE = 5
+#: Bytes beyond the body that a response may have: status line, headers, chunk sizes, trailers.
+_OVERHEAD = 1 << 20
 
 
-class _Session(requests.Session):
-    """A session that takes a redirect for an answer like any other."""
+class Token:
+    """Authorize requests to one origin.
 
-    def get_redirect_target(self, resp: requests.Response) -> str | None:
-        """Say that there is nothing to follow; requests would prepare the next request without being told to."""
-        del resp
-        return None
+    Parameters
+    ----------
+    secret
+        The access token.
+    base_url
+        The service; a request to another scheme, host or port gets no token.
+
+    Attributes
+    ----------
+    account : str
+        A digest that identifies the account; the token cannot be computed from it.
+    """
+
+    def __init__(self, secret: Secret, *, base_url: str) -> None:
+        self._secret = secret
+        # Prepared as every request is, so that a host outside ASCII compares equal.
+        self._origin = _origin(requests.Request("GET", base_url).prepare().url)
+        self.account = hashlib.sha256(_SALT + secret.encode()).hexdigest()[:_DIGEST_LENGTH]
+
+    def __repr__(self) -> str:
+        return f"Token('{_MASK}')"
+
+    def __reduce_ex__(self, protocol: object) -> NoReturn:
+        raise TypeError("an access token cannot be copied or pickled; make a new Client where it is needed")
+
+    def __call__(self, request: PreparedRequest) -> PreparedRequest:
+        """Add the ``Authorization`` header to a request to the service."""
+        if _origin(request.url) == self._origin:
+            # http.client asks a value for nothing but `encode`.
+            request.headers["Authorization"] = cast("str", Secret("Bearer " + self._secret.reveal()))
+        return request
+
+    def mask(self, text: str) -> str:
+        """Replace the token in a text by a mask."""
+        return text.replace(self._secret.reveal(), _MASK)
 
 
 class Transport:
@@ -42,14 +90,16 @@ class Transport:
     base_url
         The service, without a slash at its end.
     token
-        What authorizes the requests.
+        Authorizes the requests.
     headers
         Headers of every request.
     timeout
-        Seconds to wait for a connection, and for the next bytes of an answer. A whole answer may take five times
-        the latter.
+        Seconds to wait for a connection, and for the next bytes of a response; a whole response may take five
+        times the latter.
+    max_response_bytes
+        The largest response, counted after decompression.
     clock
-        What tells the time.
+        Measures the time of a response.
     """
 
     def __init__(
@@ -59,36 +109,39 @@ class Transport:
         *,
         headers: Mapping[str, str],
         timeout: tuple[float, float],
+        max_response_bytes: int,
         clock: Clock,
     ) -> None:
         self._base_url = base_url
         self._token = token
         self._timeout = timeout
-        self._clock = clock
+        self._max_response_bytes = max_response_bytes
         self._session = _Session()
+        self._session.mount("https://", _Adapter(_Limits(clock, timeout[1], max_response_bytes)))
+        self._session.mount("http://", self._session.get_adapter("https://"))
         self._session.headers.update(headers)
         self._session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=()))
-        # Plain http goes to this machine alone; a proxy from the environment would be handed the token to read.
+        # Plain http goes to this machine alone; a proxy from the environment would read the token.
         self._session.trust_env = base_url.startswith("https:")
-        # Each request is a copy with another URL: to prepare one anew takes as long as all the rest of sending it.
-        # That it seems to authorize itself keeps requests from reading ~/.netrc.
+        # Each request is a copy with another URL: preparing one anew takes as long as the rest of sending it.
+        # An `auth` of its own keeps requests from reading ~/.netrc.
         unauthorized = requests.Request("GET", base_url, auth=lambda request: request)
         self._template = self._session.prepare_request(unauthorized)
 
-    def get(self, path: str, params: Mapping[str, str]) -> Answer | Broken:
-        """Send one GET request and read all of the answer.
+    def get(self, path: str, params: Mapping[str, str | Sequence[str]]) -> Response | TransportFailure:
+        """Send one GET request and read the whole response.
 
         Parameters
         ----------
         path
             The path below the base URL, quoted, with the slash before it.
         params
-            The query.
+            The query; a list gives one parameter for each of its items.
 
         Returns
         -------
-        Answer or Broken
-            Whatever happened, as a value.
+        Response or TransportFailure
+            The response, of any status, or why there is none.
         """
         interruption: BaseException
         try:
@@ -97,12 +150,14 @@ class Transport:
             settings = self._session.merge_environment_settings(
                 request.url, proxies={}, stream=True, verify=None, cert=None
             )
+            if not _is_proxy_valid(request.url or "", settings["proxies"]):
+                return _no_request("the setting of the proxy is not a URL")
             with self._session.send(
                 self._token(request), timeout=self._timeout, allow_redirects=False, **settings
             ) as response:
-                return Answer(response.status_code, response.headers, self._read(response.raw))
+                return Response(response.status_code, response.headers, self._read(response.raw))
         except (OSError, urllib3.exceptions.HTTPError) as error:
-            return _explain(error)
+            return self._explain(error)
         except BaseException as error:  # noqa: BLE001 - raised on below: Ctrl-C, without the frames beneath this one
             interruption = error
         interruption.__cause__ = interruption.__context__ = None
@@ -113,47 +168,165 @@ class Transport:
         self._session.close()
 
     def _read(self, raw: urllib3.BaseHTTPResponse) -> bytes:
-        deadline = self._clock.monotonic() + _TOTAL * self._timeout[1]
-        chunks = []
-        encoded = "Content-Encoding" in raw.headers
-        # read1 gives what is there, so that a service which sends a byte now and then meets the deadline.
-        while chunk := raw.read1(_CHUNK, decode_content=encoded):
-            chunks.append(chunk)
-            if self._clock.monotonic() > deadline:
-                raise requests.ReadTimeout
-        return b"".join(chunks)
+        pieces = []
+        size = 0
+        is_encoded = "Content-Encoding" in raw.headers
+        while piece := raw.read1(_PIECE, decode_content=is_encoded):
+            size += len(piece)
+            if size > self._max_response_bytes:
+                raise _ResponseTooLargeError
+            pieces.append(piece)
+        return b"".join(pieces)
+
+    def _explain(self, error: Exception) -> TransportFailure:
+        """Return the failure that an exception of the layers below stands for."""
+        root = _root_cause(error)
+        if isinstance(root, _ResponseTooLargeError):
+            return TransportFailure(
+                f"the response has more than {self._max_response_bytes} bytes, decompressed, and was not read to "
+                "its end",
+                "Where such a response is expected, allow more: Client(max_response_bytes=…)",
+                errors.APIResponseValidationError,
+                retryable=False,
+            )
+        if isinstance(error, requests.Timeout | urllib3.exceptions.TimeoutError):
+            connecting = isinstance(error, requests.ConnectTimeout)
+            return TransportFailure(
+                "no connection in time" if connecting else "no whole answer in time",
+                "Check the network, or allow more time: Client(timeout=(connect, read))",
+                errors.APITimeoutError,
+            )
+        return _explain_connection(error, root)
 
 
-def _explain(error: Exception) -> Broken:
-    if isinstance(error, requests.Timeout | urllib3.exceptions.TimeoutError):
-        connecting = isinstance(error, requests.ConnectTimeout)
-        return Broken(
-            "no connection in time" if connecting else "no whole answer in time",
-            "Check the network, or allow more time: Client(timeout=(connect, read))",
-            timed_out=True,
-        )
-    root = _root(error)
+def _explain_connection(error: Exception, root: BaseException) -> TransportFailure:
+    """Return the failure that an exception about the connection stands for."""
     if "CERTIFICATE_VERIFY_FAILED" in str(root):
-        return Broken(
+        return TransportFailure(
             "the service's certificate is not trusted here",
             "Behind a proxy that inspects TLS, set REQUESTS_CA_BUNDLE to its certificate authority's file",
-            passing=False,
+            retryable=False,
         )
     if isinstance(error, requests.exceptions.ProxyError):
-        return Broken(f"the proxy failed ({root})", "Check HTTPS_PROXY and NO_PROXY")
+        return TransportFailure(f"the proxy failed ({root})", "Check HTTPS_PROXY and NO_PROXY")
     if isinstance(error, ValueError):
-        # Not quoted: a proxy's URL may hold a password.
-        return Broken(
-            f"no request could be made ({type(error).__name__})",
-            "Check the base URL, and HTTPS_PROXY",
-            passing=False,
-        )
+        # Not quoted: the URL of a proxy may hold a password.
+        return _no_request(f"no request could be made ({type(error).__name__})")
     if isinstance(error, requests.RequestException | urllib3.exceptions.HTTPError):
-        reason = root if isinstance(root, OSError | HTTPException) else "the answer is cut short or garbled"
-        return Broken(f"the connection failed or broke ({reason})", "Check the network and the base URL")
-    return Broken(f"no request could be made ({root})", "Check REQUESTS_CA_BUNDLE", passing=False)
+        is_named = isinstance(root, OSError | http.client.HTTPException)
+        reason = root if is_named else "the answer is cut short or garbled"
+        return TransportFailure(f"the connection failed or broke ({reason})", "Check the network and the base URL")
+    return TransportFailure(f"no request could be made ({root})", "Check REQUESTS_CA_BUNDLE", retryable=False)
 
 
-def _root(error: BaseException) -> BaseException:
+class _ResponseTooLargeError(OSError):
+    """A response is larger than the limit."""
+
+
+@dataclass(frozen=True)
+class _Limits:
+    """The limits of every response of a transport."""
+
+    clock: Clock
+    read_timeout: float
+    max_body: int
+
+
+class _LimitedReader(io.RawIOBase):
+    """Read a socket until a deadline and a number of bytes, whatever part of a response the bytes are."""
+
+    def __init__(self, stream: io.RawIOBase, sock: socket.socket, limits: _Limits) -> None:
+        self._stream = stream
+        self._sock = sock
+        self._limits = limits
+        self._deadline = limits.clock.monotonic() + _WHOLE_RESPONSE * limits.read_timeout
+        self._left = limits.max_body + _OVERHEAD
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: WriteableBuffer, /) -> int | None:
+        left = self._deadline - self._limits.clock.monotonic()
+        if left <= 0:
+            raise TimeoutError("the whole response took too long")
+        self._sock.settimeout(min(left, self._limits.read_timeout))
+        count = cast("int | None", cast("Any", self._stream).readinto(buffer))
+        self._left -= count or 0
+        if self._left < 0:
+            raise _ResponseTooLargeError
+        return count
+
+    def close(self) -> None:
+        self._stream.close()
+        super().close()
+
+
+class _LimitedResponse(http.client.HTTPResponse):
+    """A response that is read through `_LimitedReader`, from its status line to its trailers."""
+
+    def __init__(self, sock: socket.socket, method: str | None = None, *, limits: _Limits) -> None:
+        super().__init__(sock, method=method)
+        self.fp = io.BufferedReader(_LimitedReader(self.fp.detach(), sock, limits))
+
+
+class _Adapter(requests.adapters.HTTPAdapter):
+    """Connections whose responses are limited, those through proxies included."""
+
+    def __init__(self, limits: _Limits) -> None:
+        self._limits = limits
+        super().__init__()
+
+    def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401 - passed on
+        super().init_poolmanager(*args, **kwargs)
+        self._limit(self.poolmanager)
+
+    def proxy_manager_for(self, proxy: str, **kwargs: Any) -> urllib3.ProxyManager:  # noqa: ANN401 - passed on
+        is_new = proxy not in self.proxy_manager
+        manager: urllib3.ProxyManager = super().proxy_manager_for(proxy, **kwargs)
+        if is_new:
+            self._limit(manager)
+        return manager
+
+    def _limit(self, manager: urllib3.PoolManager) -> None:
+        """Make the connections of a pool manager use `_LimitedResponse`."""
+        response_class = staticmethod(partial(_LimitedResponse, limits=self._limits))
+        limited = {}
+        for scheme, pool in cast("dict[str, Any]", manager.pool_classes_by_scheme).items():
+            connection = type("Connection", (pool.ConnectionCls,), {"response_class": response_class})
+            limited[scheme] = type("Pool", (pool,), {"ConnectionCls": connection})
+        manager.pool_classes_by_scheme = limited
+
+
+class _Session(requests.Session):
+    """A session that follows no redirect."""
+
+    def get_redirect_target(self, resp: requests.Response) -> str | None:
+        """Return ``None``; requests would prepare the next request even where it does not follow."""
+        del resp
+        return None
+
+
+def _is_proxy_valid(url: str, proxies: Mapping[str, str]) -> bool:
+    """Return whether the proxy for a URL, if there is one, can be parsed."""
+    proxy = select_proxy(url, proxies)
+    if proxy is None:
+        return True
+    try:
+        parsed = urllib3.util.parse_url(prepend_scheme_if_needed(proxy, "http"))  # type: ignore[no-untyped-call]
+        return bool(parsed.host)
+    except (ValueError, TypeError, urllib3.exceptions.HTTPError, requests.RequestException):
+        return False
+
+
+def _no_request(reason: str) -> TransportFailure:
+    return TransportFailure(reason, "Check the base URL, and HTTPS_PROXY", retryable=False)
+
+
+def _root_cause(error: BaseException) -> BaseException:
     below = error.__cause__ or error.__context__
-    return error if below is None else _root(below)
+    return error if below is None else _root_cause(below)
+
+
+def _origin(url: str | None) -> tuple[str, str]:
+    parts = urlsplit(url or "")
+    return parts.scheme, parts.netloc

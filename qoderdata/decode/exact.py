@@ -11,6 +11,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 from typing import Any
 
 import pyarrow as pa
@@ -193,7 +194,7 @@ def _text(value: object) -> object:
 
 def _integer(value: object) -> object:
     """Fit an integer of 64 bits; ``-0`` is 0, and ``1.0`` is not an integer."""
-    if isinstance(value, Number) and value.text == "-0":
+    if isinstance(value, Number | Decimal) and write(value) == "-0":
         return 0
     if not isinstance(value, int) or isinstance(value, bool):
         return MISFIT
@@ -206,7 +207,7 @@ def _number(value: object) -> object:
         value = value.text
     elif isinstance(value, bool) or (isinstance(value, str) and not _DECIMAL.fullmatch(value)):
         return MISFIT
-    if not isinstance(value, int | float | str):
+    if not isinstance(value, int | float | str | Decimal):
         return MISFIT
     try:
         number = float(value)

@@ -12,6 +12,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from decimal import Decimal
 from json.encoder import encode_basestring
 from typing import Any
 
@@ -136,6 +137,8 @@ def _scalar(value: object) -> str:
         return _integer_text(value)
     if isinstance(value, float) and math.isfinite(value):
         return float.__repr__(value)
+    if isinstance(value, Decimal) and value.is_finite():
+        return str(value)
     raise APIResponseValidationError(
         f"a record holds a {type(value).__name__} that has no JSON form; give strings, finite numbers, booleans, "
         "None, lists, dicts and datetimes"

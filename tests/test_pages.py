@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import threading
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from qoderdata import errors
-from qoderdata.paging import PageSize, walk
+from qoderdata.pages import PageSize, Progress, list_query, walk, walk_list
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping, Sequence
+
+R = TypeVar("R")
 
 
 @dataclass(frozen=True)
@@ -111,6 +113,27 @@ class TestCursors:
         assert str(caught.value).isprintable()
         assert len(str(caught.value)) < 500
 
+    @pytest.mark.parametrize("max_pages", [1, 3])
+    def test_a_list_that_never_ends_is_an_error_after_the_most_pages(self, max_pages: int) -> None:
+        asked: list[str | None] = []
+
+        def fetch(cursor: str | None, _limit: int) -> Page:
+            asked.append(cursor)
+            return more(f"c{len(asked)}")
+
+        with pytest.raises(errors.PaginationError, match=rf"after {max_pages} pages, .*max_pages") as caught:
+            list(walk(fetch, max_pages=max_pages))
+        assert len(asked) == caught.value.pages == max_pages
+
+    def test_a_list_of_just_the_most_pages_is_whole(self) -> None:
+        assert len(list(walk(chain(more("a"), more("b"), last()), max_pages=3))) == 3
+
+    def test_a_secret_in_a_cursor_is_masked_before_it_is_cut(self) -> None:
+        cursor = "x" * 75 + "secret"
+        with pytest.raises(errors.PaginationError) as caught:
+            list(walk(chain(more(cursor), more(cursor)), mask=lambda text: text.replace("secret", "***")))
+        assert "x***' again" in str(caught.value)
+
 
 class TestFailures:
     def test_pages_before_a_failure_are_handed_over_and_counted(self) -> None:
@@ -125,6 +148,13 @@ class TestFailures:
         assert str(failure) == "no [after 2 pages, 20 records; request id req_1]"
         with pytest.raises(StopIteration):
             next(pages)
+
+    def test_progress_can_be_read_on_the_way(self) -> None:
+        progress = Progress()
+        pages = walk(chain(more("a"), more("b"), more("c", count=3), last()), progress=progress)
+        seen = [(progress.pages, progress.records) for _ in pages]
+        assert seen == [(0, 0), (1, 10), (2, 20), (3, 23)]
+        assert (progress.pages, progress.records) == (4, 33)
 
     def test_other_exceptions_pass_unchanged(self) -> None:
         """One that is not the service's fault, such as a bug in reading a page, keeps its own words."""
@@ -265,7 +295,20 @@ class TestPageSize:
         with pytest.raises(errors.BadRequestError):
             list(walk(fetch))
         assert sizes == sorted(set(sizes), reverse=True)
-        assert len(sizes) < 12
+        assert len(sizes) == 1 + 3
+
+    def test_a_refusal_in_the_middle_costs_at_most_three_more_requests(self) -> None:
+        asked: list[tuple[str | None, int]] = []
+
+        def fetch(cursor: str | None, limit: int) -> Page:
+            asked.append((cursor, limit))
+            if cursor == "b":
+                raise refusal(f"limit must be between 1 and {limit - 1}")
+            return more("a") if cursor is None else more("b")
+
+        with pytest.raises(errors.BadRequestError, match="after 2 pages, 20 records"):
+            list(walk(fetch))
+        assert [cursor for cursor, _ in asked] == [None, "a", "b", "b", "b", "b"]
 
     @pytest.mark.parametrize(
         ("message", "param", "size"),
@@ -279,11 +322,69 @@ class TestPageSize:
     )
     def test_only_a_refusal_about_limit_changes_the_size(self, message: str, param: str | None, size: int) -> None:
         asked = PageSize()
-        assert asked.give_way(refusal(message, param)) is (size != 1000)
+        assert asked.reduce(refusal(message, param)) is (size != 1000)
         assert asked.value == size
+
+    @pytest.mark.parametrize(
+        ("known", "most", "value"), [(None, None, 1000), (None, 100, 100), (50, 100, 50), (1000, 100, 100)]
+    )
+    def test_where_it_starts(self, known: int | None, most: int | None, value: int) -> None:
+        assert PageSize(known, most=most).value == value
 
     def test_it_shows_its_size(self) -> None:
         assert repr(PageSize(7)) == "PageSize(7)"
+
+
+class FakeClient:
+    """Serves three pages, and refuses more than 100 records a page."""
+
+    def __init__(self) -> None:
+        self.page_limit: int | None = None
+        self.max_pages = 10
+        self.asked: list[dict[str, object]] = []
+
+    def get(self, path: str, params: Mapping[str, str | Sequence[str]], read: Callable[[bytes], R]) -> R:
+        assert path == "/things"
+        self.asked.append(dict(params))
+        if int(str(params["limit"])) > 100:
+            raise refusal()
+        return read(b"%d" % len(self.asked))
+
+    def mask(self, text: str) -> str:
+        return text.replace("secret", "***")
+
+
+class TestLists:
+    @pytest.mark.parametrize("cursor_param", ["after_id", "page"])
+    def test_the_cursor_goes_into_the_parameter_of_the_list(self, cursor_param: str) -> None:
+        client = FakeClient()
+        pages = iter([more("a", "A"), more("b"), last()])
+        walked = walk_list(
+            client, "/things", {"order": "asc"}, lambda _: next(pages), cursor_param=cursor_param, most=100
+        )
+        assert [page.last_id for page in walked] == ["a", "b", None]
+        same = {"order": "asc", "limit": "100"}
+        assert client.asked == [same, same | {cursor_param: "A"}, same | {cursor_param: "b"}]
+        assert client.page_limit is None, "what this list grants says nothing of the others"
+
+    def test_the_client_remembers_what_the_service_grants(self) -> None:
+        client = FakeClient()
+        pages = iter([more("a"), last()])
+        assert len(list(walk_list(client, "/things", {}, lambda _: next(pages)))) == 2
+        assert [query["limit"] for query in client.asked] == ["1000", "100", "100"]
+        assert client.page_limit == 100
+
+    def test_the_bounds_are_the_clients(self) -> None:
+        with pytest.raises(errors.PaginationError, match="after 10 pages"):
+            list(walk_list(FakeClient(), "/things", {}, lambda body: more(body.decode())))
+        with pytest.raises(errors.PaginationError, match="the cursor '\\*\\*\\*' again"):
+            list(walk_list(FakeClient(), "/things", {}, lambda _: more("secret")))
+
+    def test_the_query_of_a_page(self) -> None:
+        params = {"types[]": ["a", "b"]}
+        assert list_query(params, None, 7) == {"types[]": ["a", "b"], "limit": "7"}
+        assert list_query(params, "c", 7) == {"types[]": ["a", "b"], "limit": "7", "after_id": "c"}
+        assert params == {"types[]": ["a", "b"]}
 
 
 @given(

@@ -1,0 +1,186 @@
+"""Turn a response or a transport failure into an exception: its class, its text, and whether to retry.
+
+Text from the service is untrusted: control characters are replaced, long text is cut, the access token is masked,
+and an HTML page is never quoted.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+import msgspec
+
+from qoderdata import errors, formatting
+from qoderdata.client import retries
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from datetime import datetime
+
+_REDIRECTS = range(300, 400)
+_QUOTED_LENGTH = 300
+_ADVICE = {
+    400: "Check the arguments",
+    401: "Make a new access token in Qoder Cloud, set QODER_ACCESS_TOKEN or QODER_PAT to it and make a new Client",
+    403: "Ask for access, or check workspace_id and whose access token it is",
+    404: "Check the id, and the base URL (QODER_MANAGED_BASE_URL): it ends in /api/v1/cloud",
+    409: "Look at the object's state and try again",
+    413: "Ask for less at a time",
+    422: "Check the arguments",
+    429: "Wait and try again, or give Client a larger min_interval",
+    501: "The service does not offer this here; do without it",
+    529: "The service is overloaded: try again later",
+}
+_ADVICE_SERVER = "The trouble is on the service's side: try again later"
+_ADVICE_OTHER = "Check the base URL (QODER_MANAGED_BASE_URL) and what stands between this machine and the service"
+
+
+@dataclass(frozen=True)
+class Response:
+    """An HTTP response of any status, read whole and decompressed."""
+
+    status: int
+    headers: Mapping[str, str] = field(repr=False)
+    body: bytes = field(repr=False)
+
+
+@dataclass(frozen=True)
+class TransportFailure:
+    """The reason why there is no whole response."""
+
+    reason: str
+    advice: str
+    error_class: type[errors.APIError] = errors.APIConnectionError
+    retryable: bool = True
+
+
+@dataclass(frozen=True)
+class Failure:
+    """An exception to raise unless the request is retried."""
+
+    error: errors.APIError
+    retryable: bool
+    requested_wait: float | None = None
+
+
+class ErrorMapper:
+    """Make exceptions for the requests of one client.
+
+    Parameters
+    ----------
+    mask
+        Replaces the access token in a text.
+    now
+        Returns the present, for a ``Retry-After`` date.
+    """
+
+    def __init__(self, mask: Callable[[str], str], now: Callable[[], datetime]) -> None:
+        self._mask = mask
+        self._now = now
+
+    def from_transport(self, path: str, failure: TransportFailure) -> Failure:
+        """Return the failure of a request without a whole response."""
+        text = f"{self._request(path)}: {self.clean(failure.reason)}. {failure.advice}."
+        return Failure(failure.error_class(text), failure.retryable)
+
+    def from_status(self, path: str, response: Response) -> Failure:
+        """Return the failure of a request whose response is not a success."""
+        envelope = _parse_envelope(response.body)
+        status, kind = response.status, envelope.type
+        error_class = errors.status_error_class(status)
+        if status in _REDIRECTS:
+            host = self.clean(_host(self._mask(response.headers.get("Location", ""))))
+            said = f"a redirect to {host}, not followed: the access token goes to one host alone"
+            advice = "If the service has moved there, set QODER_MANAGED_BASE_URL"
+        else:
+            said = self.clean(envelope.message) if envelope.message else self._describe(response)
+            is_server_error = issubclass(error_class, errors.InternalServerError)
+            advice = _ADVICE.get(status, _ADVICE_SERVER if is_server_error else _ADVICE_OTHER)
+        named = f"{status} {self.clean(kind)}" if kind else str(status)
+        wait = retries.requested_wait(response.headers, now=self._now())
+        asked = f"The service asks to wait {wait:.0f} s. " if wait is not None else ""
+        error = error_class(
+            f"{self._request(path)}: the service answered {named}: {said.rstrip('.')}. {asked}{advice}."
+        )
+        error.status_code = status
+        error.type = self.clean(kind) if kind else None
+        error.param = self.clean(envelope.param) if envelope.param else None
+        error.retry_after = wait
+        error.request_id = self._request_id(response, envelope.request_id)
+        return Failure(error, retries.is_retryable(status, response.headers), wait)
+
+    def from_unreadable(self, path: str, response: Response) -> Failure:
+        """Return the failure of a success whose body is not whole JSON; records in it are never quoted."""
+        body = _describe_empty(response) or f"{len(response.body)} bytes of something else"
+        error = errors.APIResponseValidationError(
+            f"{self._request(path)}: the service answered {response.status}, but not with whole JSON: {body}. "
+            f"{_ADVICE_OTHER}."
+        )
+        error.request_id = self._request_id(response)
+        return Failure(error, retryable=True)
+
+    def from_contract(self, response: Response, error: errors.APIResponseValidationError) -> Failure:
+        """Return the failure of a success whose JSON breaks the contract, without frames that hold its text."""
+        error.args = tuple(self._mask(arg) if isinstance(arg, str) else arg for arg in error.args)
+        error.request_id = self._request_id(response)
+        error.__cause__ = error.__context__ = None
+        return Failure(error.with_traceback(None), retryable=False)
+
+    def clean(self, text: str) -> str:
+        """Return untrusted text as one short line without the access token."""
+        # Mask before the cut: a part of the token would not be found.
+        line = formatting.one_line(self._mask(text)[: 4 * _QUOTED_LENGTH])
+        return line if len(line) <= _QUOTED_LENGTH else line[: _QUOTED_LENGTH - 1] + "…"
+
+    def _request(self, path: str) -> str:
+        return self._mask(f"GET {path}")
+
+    def _request_id(self, response: Response, in_body: str | None = None) -> str | None:
+        return self.clean(response.headers.get("x-request-id") or in_body or "") or None
+
+    def _describe(self, response: Response) -> str:
+        return _describe_empty(response) or repr(self.clean(response.body.decode(errors="replace")))
+
+
+@dataclass(frozen=True)
+class _Envelope:
+    type: str | None = None
+    message: str | None = None
+    param: str | None = None
+    request_id: str | None = None
+
+
+def _parse_envelope(body: bytes) -> _Envelope:
+    """Parse the error envelope; what is absent or not text is missing."""
+    try:
+        envelope = msgspec.json.decode(body)
+    except (ValueError, RecursionError):
+        return _Envelope()
+    if not isinstance(envelope, dict):
+        return _Envelope()
+    error = envelope.get("error")
+    facts = error if isinstance(error, dict) else {}
+    return _Envelope(
+        **{key: value for key in ("type", "message", "param") if isinstance(value := facts.get(key), str)},
+        request_id=value if isinstance(value := envelope.get("request_id"), str) else None,
+    )
+
+
+def _describe_empty(response: Response) -> str | None:
+    """Describe a body without information; return ``None`` for any other."""
+    if not response.body.strip():
+        return "an empty body"
+    if response.body.lstrip().startswith(b"<") or "html" in response.headers.get("Content-Type", "").lower():
+        return "an HTML page, most likely from a gateway or proxy in between"
+    return None
+
+
+def _host(location: str) -> str:
+    """Return the host of a redirect; the rest of its URL may hold secrets."""
+    try:
+        host = urlsplit(location).hostname
+    except ValueError:
+        host = None
+    return host or "another path of the same host"

@@ -1,0 +1,215 @@
+"""Decide when a request starts: the rate limit, which responses are retried, and how long a retry waits."""
+
+from __future__ import annotations
+
+import re
+import secrets
+import threading
+import time
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+_FIRST_WAIT = 0.5
+_LONGEST_BACKOFF = 8.0
+_LONGEST_REQUESTED_WAIT = 60.0
+_LEAST_SHARE = 0.75
+_RETRYABLE_STATUSES = frozenset({408, 429, 500, 502, 503, 504, 529})
+_CONFLICT = 409
+_NUMBER = re.compile(r"[0-9]{1,12}(\.[0-9]{1,9})?")
+_random = secrets.SystemRandom()
+
+
+class Clock(Protocol):
+    """The time, and a way to wait."""
+
+    def monotonic(self) -> float:
+        """Return the seconds since a fixed moment."""
+        ...
+
+    def now(self) -> datetime:
+        """Return the present, with its time zone."""
+        ...
+
+    def sleep(self, seconds: float) -> None:
+        """Wait."""
+        ...
+
+
+class SystemClock:
+    """The clock of the machine."""
+
+    def monotonic(self) -> float:
+        """Return the seconds since a fixed moment."""
+        return time.monotonic()
+
+    def now(self) -> datetime:
+        """Return the present in UTC."""
+        return datetime.now(UTC)
+
+    def sleep(self, seconds: float) -> None:
+        """Wait."""
+        time.sleep(seconds)
+
+
+#: The clock of every client; tests replace it by a faster one.
+SYSTEM: Clock = SystemClock()
+
+
+class RateLimiter:
+    """Keep a least time between the starts of requests, over all threads.
+
+    Parameters
+    ----------
+    interval
+        The least time between two starts, in seconds.
+    clock
+        The clock to wait by.
+    """
+
+    def __init__(self, interval: float, clock: Clock) -> None:
+        self._interval = interval
+        self._clock = clock
+        self._next = clock.monotonic()
+        self._lock = threading.Lock()
+
+    def wait(self) -> None:
+        """Wait until the calling thread may start a request."""
+        with self._lock:
+            now = self._clock.monotonic()
+            start = max(now, self._next)
+            self._next = start + self._interval
+        if start > now:
+            self._clock.sleep(start - now)
+
+    def pause(self, seconds: float) -> None:
+        """Let no thread start a request for some seconds."""
+        with self._lock:
+            self._next = max(self._next, self._clock.monotonic() + seconds)
+
+
+def is_retryable(status: int, headers: Mapping[str, str]) -> bool:
+    """Return whether a response that is not a success is worth another request.
+
+    Parameters
+    ----------
+    status
+        The HTTP status.
+    headers
+        The response's headers; ``x-should-retry`` overrules the status, except 409, as in the official SDK.
+
+    Returns
+    -------
+    bool
+        Whether the same request may succeed later.
+
+    Examples
+    --------
+    >>> is_retryable(529, {}), is_retryable(501, {}), is_retryable(503, {"x-should-retry": "false"})
+    (True, False, False)
+    """
+    if status == _CONFLICT:
+        return False
+    directive = headers.get("x-should-retry", "").strip().lower()
+    if directive in {"true", "false"}:
+        return directive == "true"
+    return status in _RETRYABLE_STATUSES
+
+
+def retry_wait(attempts: int, requested: float | None) -> float | None:
+    """Return the seconds to wait before the next attempt.
+
+    Parameters
+    ----------
+    attempts
+        The number of failed attempts, at least 1.
+    requested
+        The wait that the service requested, in seconds; ``None`` where it requested none.
+
+    Returns
+    -------
+    float or None
+        Seconds; ``None`` where the service requested more than 60, so that the caller decides.
+
+    Examples
+    --------
+    >>> retry_wait(1, 7.0), retry_wait(1, 61.0)
+    (7.0, None)
+    """
+    if requested is None:
+        return backoff(attempts)
+    return requested if requested <= _LONGEST_REQUESTED_WAIT else None
+
+
+def backoff(attempts: int) -> float:
+    """Return the wait after a failed attempt: about 0.5 s, doubling, at most 8 s, with jitter.
+
+    Parameters
+    ----------
+    attempts
+        The number of failed attempts, at least 1.
+
+    Returns
+    -------
+    float
+        Seconds, between three quarters of the full wait and all of it, so that clients which failed at the same
+        moment do not return at the same moment.
+
+    Examples
+    --------
+    >>> 0.375 <= backoff(1) <= 0.5, 6.0 <= backoff(20) <= 8.0
+    (True, True)
+    """
+    full = _FIRST_WAIT
+    for _ in range(attempts - 1):
+        full = min(2 * full, _LONGEST_BACKOFF)
+    return full * _random.uniform(_LEAST_SHARE, 1.0)
+
+
+def requested_wait(headers: Mapping[str, str], *, now: datetime) -> float | None:
+    """Return the wait that the service requests in ``retry-after-ms``, else in ``Retry-After``.
+
+    Parameters
+    ----------
+    headers
+        The response's headers. ``Retry-After`` has seconds or an HTTP date (RFC 9110, section 10.2.3); a date is
+        measured from the response's own ``Date``, so that the clock of this machine does not matter.
+    now
+        The present, for a date in a response without ``Date``.
+
+    Returns
+    -------
+    float or None
+        Seconds; ``None`` where there is no usable value: absent, unreadable, zero, or in the past.
+
+    Examples
+    --------
+    >>> moment = datetime(2026, 6, 15, 12, tzinfo=UTC)
+    >>> requested_wait({"retry-after-ms": "1500", "Retry-After": "30"}, now=moment)
+    1.5
+    >>> requested_wait({"Retry-After": "Mon, 15 Jun 2026 12:01:00 GMT"}, now=moment)
+    60.0
+    """
+    milliseconds, text = headers.get("retry-after-ms", "").strip(), headers.get("Retry-After", "").strip()
+    if _NUMBER.fullmatch(milliseconds) and float(milliseconds) > 0:
+        seconds = float(milliseconds) / 1000
+    elif _NUMBER.fullmatch(text):
+        seconds = float(text)
+    else:
+        until = _parse_date(text)
+        if until is None:
+            return None
+        seconds = (until - (_parse_date(headers.get("Date", "")) or now)).total_seconds()
+    return seconds if seconds > 0 else None
+
+
+def _parse_date(text: str) -> datetime | None:
+    """Parse an HTTP date, which is in GMT even where the text does not say so."""
+    try:
+        date = parsedate_to_datetime(text)
+    except (ValueError, OverflowError):
+        return None
+    return date if date.tzinfo else date.replace(tzinfo=UTC)

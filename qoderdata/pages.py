@@ -1,0 +1,374 @@
+"""Walk a list along its cursors: page size, prefetch of the next page, progress, and the end.
+
+The walk gets a function that fetches one page; it knows nothing of HTTP. It ends where the service says that there
+is no more, or in an exception: never early, and never in a cycle.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import deque
+from contextlib import closing
+from typing import TYPE_CHECKING, Protocol, TypeVar
+
+from qoderdata import errors
+from qoderdata.background import one_ahead
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+
+#: The page size to ask for first; edition A grants it.
+LARGEST_PAGE = 1000
+#: The page size that every list of every edition grants.
+SAFE_PAGE = 100
+#: The most pages of one list, unless `Client` has another bound.
+MAX_PAGES = 1_000_000
+
+_SHOWN = 80
+#: How many of the newest pages are counted late: their records may still be in decoding.
+_COUNTED_LATE = 2
+#: How many times one page is asked for again with a smaller size.
+_MAX_RESIZES = 3
+_ABOUT_LIMIT = re.compile(r"\blimit\b")
+_GRANTED = re.compile(r"between\s+\d+\s+and\s+(\d{1,9})\b")
+
+Query = dict[str, "str | Sequence[str]"]
+
+
+class Envelope(Protocol):
+    """What the walk reads of a page."""
+
+    @property
+    def has_more(self) -> bool:
+        """Whether the list continues; nothing else says so."""
+        ...
+
+    @property
+    def last_id(self) -> str | None:
+        """The cursor, where the service gives no `next_page`."""
+        ...
+
+    @property
+    def next_page(self) -> str | None:
+        """The cursor of the next page."""
+        ...
+
+    @property
+    def count(self) -> int:
+        """The number of records; read late, since they may still be in decoding."""
+        ...
+
+
+E = TypeVar("E", bound=Envelope)
+R = TypeVar("R")
+
+
+class ListClient(Protocol):
+    """What `walk_list` needs of a client."""
+
+    page_limit: int | None
+    max_pages: int
+
+    def get(self, path: str, params: Mapping[str, str | Sequence[str]], read: Callable[[bytes], R]) -> R:
+        """Send one request and read its response."""
+        ...
+
+    def mask(self, text: str) -> str:
+        """Mask the access token in a text."""
+        ...
+
+
+class PageSize:
+    """The page size to ask for: large at first, and reduced to what the service grants.
+
+    Parameters
+    ----------
+    value
+        What is known already, such as `Client.page_limit`; ``None`` starts with the largest page of any edition.
+    most
+        The largest page that the list grants in any edition; ``None`` where there is no such bound.
+
+    Attributes
+    ----------
+    value : int
+        The page size to ask for. Keep it for the next walk.
+
+    Examples
+    --------
+    >>> PageSize(), PageSize(200, most=100)
+    (PageSize(1000), PageSize(100))
+    """
+
+    def __init__(self, value: int | None = None, *, most: int | None = None) -> None:
+        self.value = LARGEST_PAGE if value is None else value
+        if most is not None:
+            self.value = min(self.value, most)
+
+    def __repr__(self) -> str:
+        return f"PageSize({self.value})"
+
+    def reduce(self, refusal: errors.BadRequestError) -> bool:
+        """Reduce the size after a refusal, and return whether to ask again.
+
+        Parameters
+        ----------
+        refusal
+            The service's response.
+
+        Returns
+        -------
+        bool
+            Whether the refusal is about ``limit`` and there is a smaller size: what the message grants ("between
+            1 and N"), else 100.
+
+        Examples
+        --------
+        >>> refusal = errors.BadRequestError("limit must be between 1 and 200")
+        >>> refusal.param = "limit"
+        >>> size = PageSize()
+        >>> size.reduce(refusal), size.value
+        (True, 200)
+        """
+        message = str(refusal)
+        is_about_limit = refusal.param == "limit" or (refusal.param is None and _ABOUT_LIMIT.search(message))
+        if not is_about_limit:
+            return False
+        granted = _GRANTED.search(message)
+        smaller = int(granted[1]) if granted else SAFE_PAGE
+        if not 0 < smaller < self.value:
+            smaller = SAFE_PAGE
+        if smaller >= self.value:
+            return False
+        self.value = smaller
+        return True
+
+
+class Progress:
+    """Count the pages and records of a walk.
+
+    The records of the newest pages are counted when they are asked for: they may still be in decoding.
+
+    Attributes
+    ----------
+    pages : int
+        Pages that the caller has handled.
+    """
+
+    def __init__(self) -> None:
+        self.pages = 0
+        self._records = 0
+        self._newest: deque[Envelope] = deque()
+
+    @property
+    def records(self) -> int:
+        """The records of these pages; waits for the decoding of the newest ones."""
+        return self._records + sum(page.count for page in self._newest)
+
+    def add(self, page: Envelope) -> None:
+        """Count a page.
+
+        Parameters
+        ----------
+        page
+            The page that the caller has handled.
+        """
+        self.pages += 1
+        self._newest.append(page)
+        if len(self._newest) > _COUNTED_LATE:
+            self._records += self._newest.popleft().count
+
+    def annotate(self, error: errors.APIError) -> None:
+        """Add to an error how far the walk got.
+
+        Parameters
+        ----------
+        error
+            The error that ended the walk.
+        """
+        error.pages, error.records = self.pages, self.records
+
+
+def list_query(
+    params: Mapping[str, str | Sequence[str]], cursor: str | None, limit: int, *, cursor_param: str = "after_id"
+) -> Query:
+    """Return the query of one page.
+
+    Parameters
+    ----------
+    params
+        The filters of the list.
+    cursor
+        The page's cursor; ``None`` for the first page.
+    limit
+        The page size.
+    cursor_param
+        The parameter that carries the cursor: ``"after_id"`` (deployments, runs) or ``"page"`` (sessions, agents,
+        environments).
+
+    Returns
+    -------
+    dict
+        The query's parameters.
+
+    Examples
+    --------
+    >>> list_query({"order": "asc"}, "c1", 100, cursor_param="page")
+    {'order': 'asc', 'limit': '100', 'page': 'c1'}
+    """
+    query: Query = {**params, "limit": str(limit)}
+    if cursor is not None:
+        query[cursor_param] = cursor
+    return query
+
+
+def walk_list(
+    client: ListClient,
+    path: str,
+    params: Mapping[str, str | Sequence[str]],
+    read: Callable[[bytes], E],
+    *,
+    cursor_param: str = "after_id",
+    start: str | None = None,
+    most: int | None = None,
+    progress: Progress | None = None,
+) -> Generator[E, None, None]:
+    """Walk a list of the service from page to page, one page ahead of the caller.
+
+    Parameters
+    ----------
+    client
+        Sends the requests; it remembers the page size that the service grants, except for a list with its own
+        `most`.
+    path
+        The list's path below the base URL.
+    params
+        Its filters.
+    read
+        Reads the body of a page.
+    cursor_param
+        The parameter that carries the cursor: ``"after_id"`` (deployments, runs) or ``"page"`` (sessions, agents,
+        environments).
+    start
+        The cursor to start from.
+    most
+        The largest page that the list grants in any edition: 100 for sessions, events, agents and environments.
+    progress
+        Counts the pages; give one to read it.
+
+    Yields
+    ------
+    Envelope
+        The pages, in the list's order.
+
+    Raises
+    ------
+    PaginationError, APIError
+        As `walk`.
+    """
+    size = PageSize(client.page_limit, most=most)
+
+    def fetch(cursor: str | None, limit: int) -> E:
+        page = client.get(path, list_query(params, cursor, limit, cursor_param=cursor_param), read)
+        if most is None:
+            client.page_limit = limit
+        return page
+
+    return walk(fetch, start=start, limit=size, max_pages=client.max_pages, mask=client.mask, progress=progress)
+
+
+def walk(
+    fetch: Callable[[str | None, int], E],
+    *,
+    start: str | None = None,
+    limit: PageSize | None = None,
+    max_pages: int = MAX_PAGES,
+    mask: Callable[[str], str] | None = None,
+    progress: Progress | None = None,
+) -> Generator[E, None, None]:
+    """Walk a list from page to page, one page ahead of the caller.
+
+    While the caller handles a page, the next one is fetched in another thread; never two at once, since a page's
+    cursor comes with the page before. Closing the iterator early, or leaving it by an exception or Ctrl-C, does
+    not wait: a page that is being fetched is dropped when it comes.
+
+    Parameters
+    ----------
+    fetch
+        Called with a cursor (``None`` for the first page) and a page size; returns the page.
+    start
+        The cursor to start from.
+    limit
+        The page size to ask for; reduced to what the service grants, and to be kept for the next walk.
+    max_pages
+        The most pages to fetch; a list with more is an error.
+    mask
+        Masks the access token in a cursor that a message quotes, such as `Client.mask`.
+    progress
+        Counts the pages; give one to read it.
+
+    Yields
+    ------
+    Envelope
+        The pages, in the list's order; every page before a failure, too.
+
+    Raises
+    ------
+    PaginationError
+        There is "more" without a cursor, a cursor repeats, or the list has more than `max_pages` pages.
+    APIError
+        What `fetch` raised; `pages` and `records` say how far the walk got.
+    """
+    size = PageSize() if limit is None else limit
+    counted = Progress() if progress is None else progress
+    fetched = _fetch_all(fetch, start, size, max_pages, mask)
+    with closing(one_ahead(fetched, name="qoderdata-fetch")) as pages:
+        try:
+            for page in pages:
+                yield page
+                counted.add(page)
+        except errors.APIError as error:
+            counted.annotate(error)
+            raise
+
+
+def _fetch_all(
+    fetch: Callable[[str | None, int], E],
+    cursor: str | None,
+    size: PageSize,
+    max_pages: int,
+    mask: Callable[[str], str] | None,
+) -> Iterator[E]:
+    """Fetch page after page along the cursors."""
+    seen = {cursor}
+    for _ in range(max_pages):
+        page = _fetch_granted(fetch, cursor, size)
+        yield page
+        if not page.has_more:
+            return
+        cursor = page.next_page or page.last_id
+        if not cursor:
+            raise _lost("said that there is more, but gave no cursor")
+        if cursor in seen:
+            raise _lost(f"sent the cursor {(mask(cursor) if mask else cursor)[:_SHOWN]!r} again")
+        seen.add(cursor)
+    raise errors.PaginationError(
+        f"the list goes on after {max_pages} pages, the most that may be read. Ask for less, such as a "
+        "shorter time, or allow more: Client(max_pages=…)"
+    )
+
+
+def _fetch_granted(fetch: Callable[[str | None, int], E], cursor: str | None, size: PageSize) -> E:
+    """Fetch a page, again with a smaller size where the service refuses the size."""
+    for _ in range(_MAX_RESIZES):
+        try:
+            return fetch(cursor, size.value)
+        except errors.BadRequestError as refusal:
+            if not size.reduce(refusal):
+                raise
+    return fetch(cursor, size.value)
+
+
+def _lost(reason: str) -> errors.PaginationError:
+    return errors.PaginationError(
+        f"the service {reason}: the rest of the list cannot be reached. Try again, else report it to the service"
+    )
