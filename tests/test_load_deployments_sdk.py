@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import warnings
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Literal
@@ -11,7 +12,18 @@ import pandas as pd
 import pytest
 from qca.managed import Client as OfficialClient
 
-from qoderdata import Client, flatten_deployments, flatten_runs, load_deployments
+from qoderdata import (
+    Client,
+    flatten_deployments,
+    flatten_events,
+    flatten_runs,
+    flatten_sessions,
+    load_agents,
+    load_deployments,
+    load_environments,
+    load_events,
+    load_sessions,
+)
 from qoderdata.sandbox import Sandbox
 
 if TYPE_CHECKING:
@@ -28,7 +40,7 @@ def account() -> Iterator[Sandbox]:
         yield sandbox
 
 
-@pytest.fixture(params="ABC")
+@pytest.fixture(params="ABCD")
 def sandbox(request: pytest.FixtureRequest, account: Sandbox) -> Sandbox:
     account.edition = request.param
     account.requests.clear()
@@ -47,16 +59,20 @@ def dicts(records: Any, mode: Mode) -> list[Record]:  # noqa: ANN401 - the SDK's
         return [record.to_dict(mode=mode) for record in records]
 
 
+def cut(time: re.Match[str]) -> str:
+    """Cut the fraction of a time to the microsecond."""
+    digits = time[1][:6].rstrip("0")
+    return f".{digits}Z" if digits else "Z"
+
+
 def unordered(frame: pd.DataFrame) -> pd.DataFrame:
-    """Sort the keys in texts of JSON: the SDK orders them its own way."""
-    texts = ("initial_events", "resources", "metadata")
-    return frame.assign(
-        **{
-            name: frame[name].map(lambda text: json.dumps(json.loads(text), sort_keys=True), na_action="ignore")
-            for name in texts
-            if name in frame
-        }
-    )
+    """Sort the keys in texts of JSON, and cut the times in them: the SDK does both its own way."""
+    texts = ("initial_events", "resources", "metadata", "agent", "outcome_evaluations", "extra")
+
+    def plain(text: str) -> str:
+        return re.sub(r"\.(\d+)Z(?=\")", cut, json.dumps(json.loads(text), sort_keys=True))
+
+    return frame.assign(**{name: frame[name].map(plain, na_action="ignore") for name in texts if name in frame})
 
 
 @pytest.mark.parametrize("mode", ["python", "json"])
@@ -89,3 +105,33 @@ def test_its_runs_flattened_are_the_accounts(sandbox: Sandbox, official: Officia
     records = dicts(official.deployment_runs.list(limit=100), mode)
     assert [request.status for request in sandbox.requests] == [200] * 7
     pd.testing.assert_frame_equal(flatten_runs(records), flatten_runs(sandbox.runs))
+
+
+def test_its_sessions_flattened_are_those_that_are_loaded(
+    sandbox: Sandbox, official: OfficialClient, tmp_path: Path
+) -> None:
+    records = dicts(official.sessions.list(limit=100, include_archived=True), "json")
+    loaded = load_sessions(client=Client(sandbox.pat, sandbox.base_url), cache_dir=tmp_path)
+    assert list(loaded["id"]) == [session["id"] for session in sandbox.sessions]
+    pd.testing.assert_frame_equal(unordered(flatten_sessions(records)), unordered(loaded))
+
+
+def test_its_events_flattened_are_those_that_are_loaded(sandbox: Sandbox, official: OfficialClient) -> None:
+    client = Client(sandbox.pat, sandbox.base_url)
+    for session in sandbox.sessions[::90]:
+        records = dicts(official.sessions.events.list(session["id"], limit=100), "json")
+        loaded = load_events(session["id"], client=client)
+        assert len(loaded) == len(sandbox.events(session["id"])) > 0
+        pd.testing.assert_frame_equal(unordered(flatten_events(records, session["id"])), unordered(loaded))
+
+
+def test_its_agents_and_environments_are_those_that_are_loaded(
+    sandbox: Sandbox, official: OfficialClient, tmp_path: Path
+) -> None:
+    client = Client(sandbox.pat, sandbox.base_url)
+    for load, listed in ((load_agents, official.agents), (load_environments, official.environments)):
+        records = dicts(listed.list(limit=100, include_archived=True), "json")
+        loaded = load(client=client, cache_dir=tmp_path)
+        assert [(record["id"], record["name"]) for record in records] == list(
+            zip(loaded["id"], loaded["name"], strict=True)
+        )

@@ -50,6 +50,10 @@ def get(sandbox: Sandbox, query: str = "", **headers: str) -> tuple[int, dict[st
         ("403", 403, "permission_error"),
         ("404", 404, "not_found_error"),
         ("409", 409, "conflict_error"),
+        ("413", 413, "request_too_large"),
+        ("422", 422, "invalid_request_error"),
+        ("429-json", 429, "rate_limit_error"),
+        ("529", 529, "overloaded_error"),
         ("500", 500, "api_error"),
         ("501", 501, "feature_not_available"),
     ],
@@ -102,6 +106,29 @@ def test_retry_after_in_both_its_forms(
 ) -> None:
     sandbox.misbehave(fault, retry_after=given)
     assert get(sandbox)[1].get("retry-after") == sent
+
+
+@pytest.mark.parametrize("fault", ["429", "429-retry-after", "429-json"])
+def test_the_newest_edition_answers_429_with_json(sandbox: Sandbox, fault: str) -> None:
+    sandbox.edition = "D"
+    sandbox.misbehave(fault, headers={"retry-after-ms": "250", "x-should-retry": "true"})
+    status, headers, body = get(sandbox)
+    error = json.loads(body)
+    assert (status, error["error"]["type"]) == (429, "rate_limit_error")
+    assert error["request_id"] == headers["x-request-id"] == sandbox.requests[-1].request_id
+    assert (headers["retry-after-ms"], headers["x-should-retry"]) == ("250", "true")
+    assert headers["content-type"] == "application/json"
+    assert headers.get("retry-after") == ("1" if fault == "429-retry-after" else None)
+
+
+@pytest.mark.parametrize("edition", "ABCD")
+def test_the_newest_edition_has_the_request_id_in_the_body_of_errors(sandbox: Sandbox, edition: str) -> None:
+    sandbox.edition = edition
+    for query, authorization in (("?limit=0", f"Bearer {sandbox.pat}"), ("", "Bearer wrong")):
+        _, headers, body = get(sandbox, query, Authorization=authorization)
+        expected = headers["x-request-id"] if edition == "D" else None
+        assert json.loads(body).get("request_id") == expected
+    assert "request_id" not in json.loads(get(sandbox)[2])
 
 
 @pytest.mark.parametrize("location", [None, "http://127.0.0.1:9/elsewhere"])

@@ -26,7 +26,7 @@ def running() -> Iterator[Sandbox]:
         yield sandbox
 
 
-@pytest.fixture(params="ABC")
+@pytest.fixture(params="ABCD")
 def sandbox(request: pytest.FixtureRequest, running: Sandbox) -> Sandbox:
     running.edition = request.param
     return running
@@ -81,22 +81,79 @@ def test_its_filters_mean_what_they_say(sandbox: Sandbox, client: Managed) -> No
     agent = sandbox.deployments[0]["agent"]["id"]
     paused = [record for record in live(sandbox) if record["status"] == "paused"]
     of_agent = [record for record in live(sandbox) if record["agent"]["id"] == agent]
-    by_hand = [run for run in sandbox.runs if run["trigger_context"]["type"] == "manual" and run["error"]]
+    by_hand = [run for run in sandbox.runs if run["trigger_context"]["type"] == "manual" and run["error"] is None]
+    failed = [run for run in sandbox.runs if run["error"]]
+    both = [run for run in failed if run["trigger_context"]["type"] == "manual"]
     assert read(client.deployments.list(status="paused")) == comparable(paused) != []
     assert read(client.deployments.list(agent_id=agent)) == comparable(of_agent) != []
-    assert read(client.deployment_runs.list(trigger_type="manual", has_error=True)) == comparable(by_hand) != []
-    since = [run for run in sandbox.runs if sandbox.edition != "C" or nanoseconds(run["created_at"]) >= bound]
-    before = [run for run in sandbox.runs if sandbox.edition != "C" or nanoseconds(run["created_at"]) < bound]
+    assert read(client.deployment_runs.list(trigger_type="manual", has_error=False)) == comparable(by_hand) != []
+    assert read(client.deployment_runs.list(has_error=True)) == comparable(failed) != []
+    assert read(client.deployment_runs.list(trigger_type="manual", has_error=True)) == comparable(both)
+    assert both or sandbox.edition == "D"
+    since = [run for run in sandbox.runs if sandbox.edition in "AB" or nanoseconds(run["created_at"]) >= bound]
+    before = [run for run in sandbox.runs if sandbox.edition in "AB" or nanoseconds(run["created_at"]) < bound]
     assert read(client.deployment_runs.list(created_at_gte=at, limit=100)) == comparable(since)
     assert read(client.deployment_runs.list(created_at_lt=at, limit=100)) == comparable(before)
-    newer = [one for one in live(sandbox) if sandbox.edition != "C" or nanoseconds(one["created_at"]) >= bound]
+    newer = [one for one in live(sandbox) if sandbox.edition in "AB" or nanoseconds(one["created_at"]) >= bound]
     assert read(client.deployments.list(created_at_gte=at)) == comparable(newer)
+
+
+@pytest.mark.parametrize("limit", [None, 100])
+def test_it_walks_all_sessions(sandbox: Sandbox, client: Managed, limit: int | None) -> None:
+    sessions = sandbox.sessions
+    listed = [session for session in sessions if session["archived_at"] is None]
+    assert read(client.sessions.list(limit=limit)) == comparable(listed)
+    assert read(client.sessions.list(include_archived=True, limit=limit)) == comparable(sessions)
+    assert 0 < len(listed) < len(sessions)
+
+
+def test_its_filters_of_sessions_mean_what_they_say(sandbox: Sandbox, client: Managed) -> None:
+    listed = [session for session in sandbox.sessions if session["archived_at"] is None]
+    ended = [session for session in listed if session["status"] in ("idle", "terminated")]
+    busiest = listed[10]["deployment_id"]
+    agent = listed[0]["agent"]
+    of_one = [session for session in listed if session["deployment_id"] == busiest]
+    of_agent = [session for session in listed if session["agent"] == agent]
+    assert read(client.sessions.list(statuses=["idle", "terminated"], limit=100)) == comparable(ended) != listed
+    assert read(client.sessions.list(deployment_id=busiest)) == comparable(of_one) != []
+    found = client.sessions.list(agent_id=agent["id"], agent_version=agent["version"])
+    assert read(found) == comparable(of_agent) != []
+    assert read(client.sessions.list(order="asc", limit=100)) == comparable(listed[::-1])
+    at = datetime(2026, 6, 14, tzinfo=UTC)
+    bound = int(at.timestamp()) * 10**9
+    since = [one for one in listed if sandbox.edition in "AB" or nanoseconds(one["created_at"]) >= bound]
+    assert read(client.sessions.list(created_at_gte=at, limit=100)) == comparable(since) != []
+
+
+def test_it_walks_the_events_of_sessions(sandbox: Sandbox, client: Managed) -> None:
+    longest = max(sandbox.sessions, key=lambda session: len(sandbox.events(session["id"])))
+    assert len(sandbox.events(longest["id"])) > 100
+    for session in [longest, *sandbox.sessions[::30]]:
+        events = sandbox.events(session["id"])
+        assert read(client.sessions.events.list(session["id"], limit=100)) == comparable(events)
+        assert read(client.sessions.events.list(session["id"], order="desc")) == comparable(events[::-1])
+        types = ["session.status_idle", "session.error"]
+        chosen = [event for event in events if event["type"] in types]
+        assert read(client.sessions.events.list(session["id"], types=types)) == comparable(chosen)
+
+
+def test_it_walks_all_agents_and_environments(sandbox: Sandbox, client: Managed) -> None:
+    for resource, records in ((client.agents, sandbox.agents), (client.environments, sandbox.environments)):
+        listed = [record for record in records if record["archived_at"] is None]
+        assert read(resource.list(limit=2)) == comparable(listed)
+        assert read(resource.list(include_archived=True)) == comparable(records)
+        assert len(listed) < len(records)
+        assert read([resource.retrieve(records[0]["id"])]) == comparable([records[0]])
 
 
 def test_it_reads_one(sandbox: Sandbox, client: Managed) -> None:
     deployment, run = sandbox.deployments[17], sandbox.runs[17]
     assert read([client.deployments.retrieve(deployment["id"])]) == comparable([deployment])
     assert read([client.deployment_runs.retrieve(run["id"])]) == comparable([run])
+    scoped = client.deployments.runs.retrieve(run["id"], deployment_id=run["deployment_id"])
+    assert read([scoped]) == comparable([run])
+    session = sandbox.sessions[17]
+    assert read([client.sessions.retrieve(session["id"])]) == comparable([session])
 
 
 def test_its_asynchronous_sibling_walks_too(sandbox: Sandbox) -> None:

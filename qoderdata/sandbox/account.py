@@ -1,7 +1,6 @@
-"""Who is in an account: its deployments, one value a column and one row a deployment, before they have a history.
+"""Decide which deployments an account has: their roles, schedules, agents and failure rates.
 
-Owns the roles that deployments play and what follows from a role. When each was created, and what it ran
-since, is the history's; how it is written as JSON, the records'.
+One row a deployment, one array a column. `run_history` decides when each was created, and what it ran since.
 """
 
 from __future__ import annotations
@@ -27,8 +26,8 @@ ORDINARY, FAILING, PAUSED, BROKEN, ARCHIVED, UNSCHEDULED, NEW = ROLES
 # Broken ones were paused by the service after a streak of failures; unscheduled ones run by
 # hand only; new ones have a schedule, and never ran.
 
-#: Every 25 deployments play these roles; the first seven play them all.
-_CAST = (*ROLES, ARCHIVED, FAILING, UNSCHEDULED, *[ORDINARY] * 15)
+#: The roles of every 25 deployments; the first seven have one of each.
+_ROLE_PATTERN = (*ROLES, ARCHIVED, FAILING, UNSCHEDULED, *[ORDINARY] * 15)
 
 #: How often a run of an ordinary deployment fails.
 _RATES = (0, 0, 0, 0, 0.005, 0.01, 0.01, 0.02, 0.02, 0.03, 0.03, 0.05, 0.05, 0.08, 0.12, 0.3)
@@ -78,8 +77,8 @@ class Fleet:
         """Return the hours between two scheduled runs, on average; infinite without a schedule."""
         return np.array([*(pair.hours for pair in self.pairs), np.inf])[self.pair]
 
-    def plays(self, *roles: int) -> NDArray[np.bool_]:
-        """Return which deployments play one of the roles."""
+    def has_role(self, *roles: int) -> NDArray[np.bool_]:
+        """Return which deployments have one of the roles."""
         return np.isin(self.role, roles)
 
     def sort(self, order: NDArray[np.int64]) -> None:
@@ -91,7 +90,7 @@ class Fleet:
 
 
 def plan(deployments: int, *, seed: int, now: int) -> Fleet:
-    """Say who is in an account.
+    """Decide which deployments an account has.
 
     Parameters
     ----------
@@ -110,7 +109,7 @@ def plan(deployments: int, *, seed: int, now: int) -> Fleet:
     draws = Draws(seed)
     number = np.arange(deployments)
     role = np.empty(deployments, dtype=np.int64)
-    role[np.argsort(draws.uniform("role", number), kind="stable")] = np.resize(_CAST, deployments)
+    role[np.argsort(draws.uniform("role", number), kind="stable")] = np.resize(_ROLE_PATTERN, deployments)
     pairs = pool(max(1, min(500, 8 + deployments // 10, deployments)), seed)
     popularity = draws.uniform("pair", number)
     liking = draws.uniform("liking", number)
@@ -136,12 +135,12 @@ def plan(deployments: int, *, seed: int, now: int) -> Fleet:
         timeout=draws.among("timeout", number, (300_000, 300_000, 600_000, 1_800_000)).astype(np.int64),
         duration=draws.among("duration", number, _DURATIONS) * (0.7 + 0.6 * draws.uniform("own duration", number)),
     )
-    _play(fleet)
+    _apply_roles(fleet)
     return fleet
 
 
-def _play(fleet: Fleet) -> None:
-    """Let the roles decide until when each fires, and how badly it does."""
+def _apply_roles(fleet: Fleet) -> None:
+    """Set until when each deployment fires, and how often it fails, by its role."""
     draws, number = fleet.draws, fleet.number
     since = draws.uniform("end", number)
     # Whole seconds: a history is cut at them, and an occurrence lies before or after, never at the same time.
@@ -154,11 +153,11 @@ def _play(fleet: Fleet) -> None:
         fleet.ends = np.where(fleet.role == role, ends, fleet.ends)
     fleet.streak[fleet.role == FAILING] = 2 + draws.below("streak", number, 9)[fleet.role == FAILING]
     fleet.streak[fleet.role == BROKEN] = 3 + draws.below("streak", number, 4)[fleet.role == BROKEN]
-    fleet.rate = np.where(fleet.plays(FAILING, BROKEN), 0.1 + fleet.rate, fleet.rate)
+    fleet.rate = np.where(fleet.has_role(FAILING, BROKEN), 0.1 + fleet.rate, fleet.rate)
 
 
 def _ids(prefix: str, count: int, draws: Draws, now: int) -> list[str]:
-    """Name the agents or environments, all older than any deployment is likely to be."""
+    """Return ids of agents or environments, older than any deployment is likely to be."""
     index = np.arange(count)
     times = np.sort(draws.below(f"{prefix} time", index, 300)) * DAY + now - 800 * DAY
     tails = draws.tails(prefix, index)

@@ -1,8 +1,7 @@
-"""Chance that can be repeated: numbers, ids and time stamps that depend on nothing but what they are for.
+"""Draw repeatable random numbers, and write ids and time stamps.
 
-Draws are counter-based (SplitMix64 over a key and an index), so that an account is the same to the byte
-whatever the order in which its parts are asked for, and on every platform and version of NumPy. What the
-numbers decide is left to others.
+The generator is counter-based (SplitMix64 over a key and an index), so that an account is the same to the byte
+whatever the order in which its parts are asked for, and on every platform and version of NumPy.
 """
 
 from __future__ import annotations
@@ -38,7 +37,7 @@ def _bits(seed: int, purpose: str, index: NDArray[np.int64]) -> NDArray[np.uint6
 
 
 class Draws:
-    """Whole columns of chance, one value an index.
+    """Random numbers for whole columns, one value an index.
 
     Parameters
     ----------
@@ -67,7 +66,7 @@ class Draws:
 
 
 class Dice:
-    """Some dozens of small choices for one record, decided by its name.
+    """Random choices for one record, which depend on its name only.
 
     Parameters
     ----------

@@ -1,7 +1,4 @@
-"""Which path reads what, and who may.
-
-Takes a request as it arrived and gives an answer; how records are kept, filtered and sent is left to others.
-"""
+"""Answer a request: check the token, find the records that its path names, and cut the page out of them."""
 
 from __future__ import annotations
 
@@ -9,17 +6,43 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from qoderdata.sandbox.answers import Answer, RefusedError
-from qoderdata.sandbox.query import list_deployments, list_runs, page_of
+from qoderdata.sandbox.ledger import encode
+from qoderdata.sandbox.query import (
+    check_names,
+    is_ascending,
+    list_deployments,
+    list_named,
+    list_runs,
+    list_sessions,
+    page_of,
+)
+from qoderdata.sandbox.http_responses import Answer, Page, RefusedError
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
-    from qoderdata.sandbox.faults import Fault
+    from qoderdata.sandbox.json_records import Record
     from qoderdata.sandbox.ledger import Ledger
     from qoderdata.sandbox.query import Edition
+    from qoderdata.sandbox.http_responses import Fault
     from qoderdata.sandbox.server import Request
-    from qoderdata.sandbox.table import Table
+
+_ROOTS = ("deployments", "deployment_runs", "sessions", "agents", "environments")
+
+
+class _Events:
+    """The events of one session, oldest first, as a list that pages are cut out of."""
+
+    def __init__(self, events: list[Record]) -> None:
+        self._bodies = [encode(event) for event in events]
+        self.ids: list[str] = [event["id"] for event in events]
+
+    def place(self, identity: str) -> int | None:
+        """Find an event."""
+        return self.ids.index(identity) if identity in self.ids else None
+
+    def body(self, place: int, edition: str = "C") -> bytes:
+        """Return an event as it goes over the wire; all editions tell the same."""
+        del edition
+        return self._bodies[place]
 
 
 def read(
@@ -56,48 +79,106 @@ def read(
     Answer
         The answer, or the envelope of a refusal.
     """
+    overlap = fault is not None and fault.name == "overlap"
     try:
-        table, found = _route(ledger, request, pat=pat, edition=edition)
-        if isinstance(found, int):
-            return Answer(200, table.body(found))
-        scanned = table.select("all", lambda: np.ones(len(table), dtype=np.bool_)) if short_pages else None
-        overlap = fault is not None and fault.name == "overlap"
-        page = page_of(table, found, request.query, edition, scanned=scanned, overlap=overlap)
+        _check(request, pat)
+        answer = _Reading(ledger, request, edition, short=short_pages, overlap=overlap).answer()
     except RefusedError as refusal:
         return refusal.answer()
+    if isinstance(answer, bytes):
+        return Answer(200, answer)
     if fault is not None:
-        page = fault.spoil(page, request.query)
-    return page.answer(next_page=next_page)
+        answer = fault.spoil(answer, request.query)
+    return answer.answer(next_page=next_page)
 
 
-def _route(
-    ledger: Ledger, request: Request, *, pat: str, edition: Edition
-) -> tuple[Table, NDArray[np.int64] | int]:
-    """Find the table, and in it the places of a list or the one place of an object."""
+def _check(request: Request, pat: str) -> None:
+    """Refuse who has no token, and whoever wants to write."""
     if request.headers.get("authorization") != f"Bearer {pat}":
         raise RefusedError(401, "Invalid API key or token.")
-    deployments, runs = ledger.deployments, ledger.runs
-    match request.path.split("/"):
-        case ["", "deployments" | "deployment_runs", *_] if request.method != "GET":
-            raise RefusedError(501, f"{request.method} is not available in the sandbox, which only reads.")
-        case ["", "deployments"]:
-            return deployments, list_deployments(deployments, request.query, edition, agents=ledger.agents)
-        case ["", "deployments", identity]:
-            return deployments, _find(deployments, identity, "deployment")
-        case ["", "deployments", identity, "runs"]:
-            _find(deployments, identity, "deployment")
-            return runs, list_runs(runs, request.query, edition, deployments=deployments, of_one=identity)
-        case ["", "deployment_runs"]:
-            return runs, list_runs(runs, request.query, edition, deployments=deployments)
-        case ["", "deployment_runs", identity]:
-            return runs, _find(runs, identity, "deployment run")
-        case _:
-            raise RefusedError(404, "The requested resource was not found.")
+    if request.method != "GET" and request.path.removeprefix("/").partition("/")[0] in _ROOTS:
+        raise RefusedError(501, f"{request.method} is not available in the sandbox, which only reads.")
 
 
-def _find(table: Table, identity: str, what: str) -> int:
-    """Find a record, or refuse."""
-    place = table.place(identity)
-    if place is None or not table.columns["kept"][place]:
-        raise RefusedError(404, f"{what} {identity} was not found.")
-    return place
+class _Reading:
+    """One authorised request."""
+
+    def __init__(self, ledger: Ledger, request: Request, edition: Edition, *, short: bool, overlap: bool) -> None:
+        self._ledger, self._request, self._edition = ledger, request, edition
+        self._short, self._overlap = short, overlap
+        self._tables = dict(zip(_ROOTS, ledger.tables, strict=True))
+
+    def answer(self) -> Page | bytes:
+        """Return the page of a list, or an object."""
+        match self._request.path.split("/")[1:]:
+            case [root] if root in _ROOTS:
+                return self._list(root)
+            case [root, identity] if root in _ROOTS:
+                self._check_names("")
+                table = self._tables[root]
+                return table.body(self._find(root, identity), self._edition.name)
+            case ["deployments", identity, "runs"]:
+                self._find("deployments", identity)
+                return self._list("runs", of_one=identity)
+            case ["deployments", identity, "runs", run]:
+                self._check_names("")
+                place = self._find("deployment_runs", run)
+                if self._ledger.runs.columns["deployment"][place] != self._find("deployments", identity):
+                    raise RefusedError(404, f"deployment run {run} was not found.")
+                return self._ledger.runs.body(place, self._edition.name)
+            case ["sessions", identity, "events"]:
+                self._check_names("events")
+                return self._events(self._find("sessions", identity))
+            case _:
+                raise RefusedError(404, "The requested resource was not found.")
+
+    def _list(self, what: str, *, of_one: str | None = None) -> Page:
+        """Return a page of records."""
+        ledger, query, edition = self._ledger, self._request.query, self._edition
+        self._check_names(what)
+        table = self._tables["deployment_runs" if what == "runs" else what]
+        ascending = False
+        if what == "deployments":
+            found = list_deployments(table, query, edition, agents=ledger.agents)
+        elif what == "sessions":
+            found = list_sessions(ledger, query, self._request.lists, edition)
+            ascending = is_ascending(query, default="desc")
+        elif table is ledger.runs:
+            found = list_runs(table, query, edition, deployments=ledger.deployments, of_one=of_one)
+        else:
+            found = list_named(table, query, edition)
+        scanned = table.select("all", lambda: np.ones(len(table), dtype=np.bool_)) if self._short else None
+        return page_of(
+            table, found, query, edition, what=what, ascending=ascending, scanned=scanned, overlap=self._overlap
+        )
+
+    def _events(self, place: int) -> Page:
+        """Return a page of the events of a session."""
+        query, types = self._request.query, [kind for kind in self._request.lists.get("types[]", ()) if kind]
+        events = self._ledger.events(place, self._edition.name)
+        chosen = [index for index, event in enumerate(events) if not types or event["type"] in types]
+        return page_of(
+            _Events(events),
+            np.array(chosen, dtype=np.int64),
+            query,
+            self._edition,
+            what="events",
+            ascending=is_ascending(query, default="asc"),
+            scanned=np.arange(len(events)) if self._short else None,
+            overlap=self._overlap,
+        )
+
+    def _check_names(self, what: str) -> None:
+        """Refuse parameters that the edition does not know."""
+        check_names(self._request.query, what, self._edition)
+
+    def _find(self, root: str, identity: str) -> int:
+        """Find a record, or refuse."""
+        table = self._tables[root]
+        place = table.place(identity)
+        known = place is not None and table.columns["kept"][place]
+        if known and table is self._ledger.sessions:
+            known = self._ledger.visible_sessions(self._edition.name)[place]
+        if place is None or not known:
+            raise RefusedError(404, f"{root.removesuffix('s').replace('_', ' ')} {identity} was not found.")
+        return place

@@ -1,7 +1,7 @@
-"""One account as the endpoints see it: its records in two tables, its clock, and what changes them.
+"""Keep the records of one account: what filters look at, the bytes that go over the wire, and the clock.
 
-Made from a plan, a history and the records' writers. Every change moves the clock by a millisecond a record,
-so that what is new is newer than all before it.
+A `Table` holds one kind of record, oldest first. A record is written when somebody first asks for it in an
+edition, and kept as bytes. `Ledger` joins the tables of an account.
 """
 
 from __future__ import annotations
@@ -9,21 +9,148 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import orjson
 
 from qoderdata.sandbox.account import ARCHIVED, BROKEN, PAUSED, plan
-from qoderdata.sandbox.draws import Draws, nanoseconds, uuid7
-from qoderdata.sandbox.history import History
-from qoderdata.sandbox.query import DEPLOYMENT_STATUSES
-from qoderdata.sandbox.records import Deployments, RunRecords
-from qoderdata.sandbox.runs import FAILED, STATUSES, TRIGGERS
-from qoderdata.sandbox.table import Table
+from qoderdata.sandbox.draws import Draws, nanoseconds, stamp, uuid7
+from qoderdata.sandbox.json_records import Deployments, RunRecords, deployment_of_d, refusal_error, run_of_d
+from qoderdata.sandbox.run_history import FAILED, STATUSES, TRIGGERS, RunHistory
+from qoderdata.sandbox.session_events import told_by_events, told_by_record
+from qoderdata.sandbox.session_records import (
+    SessionRecords,
+    agent_record,
+    environment_record,
+    leaders,
+    numbered,
+)
+from qoderdata.sandbox.stories import End, decide
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Hashable, Mapping, Sequence
 
     from numpy.typing import NDArray
 
+    from qoderdata.sandbox.json_records import Record
+
 _TICK = 1_000_000
+DEPLOYMENT_STATUSES = ("active", "paused")
+#: How many filters' answers are remembered between two changes.
+_REMEMBERED = 64
+
+
+def encode(record: Mapping[str, Any]) -> bytes:
+    """Write a record as Go does: compact, and with ``<``, ``>`` and ``&`` escaped."""
+    text = orjson.dumps(record)
+    text = text.replace(b"&", b"\\u0026").replace(b"<", b"\\u003c").replace(b">", b"\\u003e")
+    # A copy: what orjson returns keeps the room that it grew into, several times what it needs.
+    return bytes(memoryview(text))
+
+
+class Table:
+    """Records, oldest first.
+
+    Parameters
+    ----------
+    ids
+        One a record.
+    columns
+        Arrays by name, one value a record, for filters.
+    write
+        Returns the record at a place in a form. The third argument is the record of edition C, if it was changed.
+    forms
+        The form that each edition, A to D, has.
+    """
+
+    def __init__(
+        self,
+        ids: list[str],
+        columns: dict[str, NDArray[Any]],
+        write: Callable[[int, str, Record | None], Record],
+        *,
+        forms: str = "CCCC",
+    ) -> None:
+        self.ids, self.columns, self._write = ids, columns, write
+        self._forms = dict(zip("ABCD", forms, strict=True))
+        self._bodies: dict[str, list[bytes | None]] = {form: [None] * len(ids) for form in set(forms)}
+        #: Records of edition C that were changed, and bytes that are served in every edition.
+        self._changed: dict[int, bytes] = {}
+        self._raw: dict[int, bytes] = {}
+        self._places = {identity: place for place, identity in enumerate(ids)}
+        self._selected: dict[Hashable, NDArray[np.int64]] = {}
+        self.columns.setdefault("kept", np.ones(len(ids), dtype=np.bool_))
+
+    def __len__(self) -> int:
+        """Return how many records there are, forgotten ones among them."""
+        return len(self.ids)
+
+    def place(self, identity: str) -> int | None:
+        """Find a record; its place stays when it is forgotten, so that cursors hold."""
+        return self._places.get(identity)
+
+    def body(self, place: int, edition: str = "C") -> bytes:
+        """Return a record as it goes over the wire."""
+        form = self._forms[edition]
+        body = self._raw.get(place) or self._bodies[form][place]
+        if body is None:
+            changed = self._changed.get(place)
+            body = encode(self._write(place, form, None if changed is None else orjson.loads(changed)))
+            self._bodies[form][place] = body
+        return body
+
+    def record(self, place: int, edition: str = "C") -> Record:
+        """Return a record; a fresh dictionary every time."""
+        record: Record = orjson.loads(self.body(place, edition))
+        return record
+
+    def records(self, edition: str, which: NDArray[np.bool_] | None = None) -> list[Record]:
+        """Return all that are not forgotten, or those of them that are chosen, newest first."""
+        kept = self.columns["kept"] if which is None else self.columns["kept"] & which
+        return [self.record(place, edition) for place in np.flatnonzero(kept)[::-1].tolist()]
+
+    def select(self, key: Hashable, choose: Callable[[], NDArray[np.bool_]]) -> NDArray[np.int64]:
+        """Return the places that a filter leaves, ascending; evaluated once for each key between two changes."""
+        found = self._selected.get(key)
+        if found is None:
+            while len(self._selected) >= _REMEMBERED:
+                self._selected.pop(next(iter(self._selected)))
+            found = self._selected[key] = np.flatnonzero(choose() & self.columns["kept"])
+        return found
+
+    def change(self, place: int, record: Mapping[str, Any] | None, columns: Mapping[str, Any]) -> None:
+        """Replace the record of edition C, if there is a new one, and values in the columns."""
+        if record is not None:
+            (self._raw if place in self._raw else self._changed)[place] = encode(record)
+        for bodies in self._bodies.values():
+            bodies[place] = None
+        for name, value in columns.items():
+            self.columns[name][place] = value
+        self._selected.clear()
+
+    def replace(self, place: int, record: Mapping[str, Any], columns: Mapping[str, Any]) -> None:
+        """Serve this record in every edition."""
+        self._raw[place] = encode(record)
+        self.change(place, None, columns)
+
+    def append(
+        self, ids: Sequence[str], records: Sequence[Mapping[str, Any]], columns: Sequence[Mapping[str, Any]]
+    ) -> None:
+        """Add records, each newer than all before it; without `records` they are written from the columns."""
+        for index, identity in enumerate(ids):
+            place = self._places[identity] = len(self.ids)
+            self.ids.append(identity)
+            if records:
+                self._changed[place] = encode(records[index])
+        for bodies in self._bodies.values():
+            bodies.extend([None] * len(ids))
+        for name, values in self.columns.items():
+            added = np.array([row.get(name, True) for row in columns], dtype=values.dtype)
+            self.columns[name] = np.concatenate([values, added])
+        self._selected.clear()
+
+    def forget(self, which: NDArray[np.bool_]) -> None:
+        """Stop serving these records."""
+        self.columns["kept"] = self.columns["kept"] & ~which
+        self._selected.clear()
 
 
 class Ledger:
@@ -36,30 +163,39 @@ class Ledger:
     now
         The clock, in nanoseconds since 1970.
     new_fields
-        Whether some deployments have the fields that newer editions added.
+        Whether some deployments have the fields that newer editions added, up to edition C.
     """
 
     def __init__(
         self, deployments: int, *, seed: int, runs: int, now: int, left_out: int, new_fields: bool
     ) -> None:
         fleet = plan(deployments, seed=seed, now=now)
-        history = History(fleet, runs, left_out)
+        history = RunHistory(fleet, runs, left_out)
         tails = fleet.draws.tails("deployment", fleet.number)
         order = np.lexsort((tails, fleet.created))
         history.sort(order)
         ids = _ids("dep", fleet.created, tails[order])
-        writer = Deployments(fleet, history, ids, new_fields=new_fields)
+        table = history.runs
+        stories, refusal = decide(fleet, table)
+        self._deployment_writer = Deployments(fleet, history, ids, new_fields=new_fields)
         self.deployments = Table(
             ids,
             {
                 "agent": fleet.agent,
-                "archived": fleet.plays(ARCHIVED),
+                "archived": fleet.has_role(ARCHIVED),
                 "created": fleet.created,
-                "status": fleet.plays(PAUSED, BROKEN).astype(np.int64),
+                "status": fleet.has_role(PAUSED, BROKEN).astype(np.int64),
             },
-            writer.write,
+            self._deployment,
+            forms="CCCD",
         )
-        table = history.runs
+        session_ids = _ids("sess", stories.created, stories.tail)
+        columns = {name: getattr(stories, name) for name in stories.__dataclass_fields__}
+        columns["leader"] = leaders(fleet, stories)
+        self.sessions = Table(session_ids, columns, self._session, forms="AACD")
+        self.session_writer = SessionRecords(fleet, columns, session_ids, self._template)
+        of_run = np.full(len(table), -1)
+        of_run[stories.run[stories.run >= 0]] = np.flatnonzero(stories.run >= 0)
         run_ids = _ids("drun", table.created, table.tail)
         self.runs = Table(
             run_ids,
@@ -67,18 +203,37 @@ class Ledger:
                 "created": table.created,
                 "deployment": table.deployment,
                 "error": table.status == FAILED,
+                "refusal": refusal,
+                "scheduled": table.scheduled,
+                "session": of_run,
                 "status": table.status,
                 "trigger": table.trigger,
                 "triggered": table.triggered,
             },
-            RunRecords(fleet, history, run_ids, ids).write,
+            self._run,
+            forms="CCCD",
         )
+        self._run_writer = RunRecords(fleet, history, run_ids, ids, refusal=refusal, session=self.told_by_record)
         self.now = now
         self.agents = {identity: number for number, identity in enumerate(fleet.agents)}
         self.environment = fleet.environments[0]
+        agents, environments = (
+            numbered(prefix, listed, now)
+            for prefix, listed in (("agent", fleet.agents), ("env", fleet.environments))
+        )
+        self.agent_table = _named_table(agents, lambda identity, number: agent_record(identity, number, now))
+        self.environment_table = _named_table(
+            environments, lambda identity, number: environment_record(identity, number, now)
+        )
         #: Deployment's id and nanoseconds since 1970, by time.
         self.left_out = sorted(((ids[place], at) for place, at in history.left_out), key=lambda pair: pair[::-1])
+        self.own_events: dict[str, list[Record]] = {}
         self._tails = Draws(seed)
+
+    @property
+    def tables(self) -> tuple[Table, ...]:
+        """All tables."""
+        return (self.deployments, self.runs, self.sessions, self.agent_table, self.environment_table)
 
     def tick(self, prefix: str) -> tuple[int, str]:
         """Let the clock go on, and return the time and the id of something made at it."""
@@ -114,6 +269,117 @@ class Ledger:
         status = self.runs.columns["status"][self.runs.columns["deployment"] == place]
         good = np.flatnonzero(status == STATUSES.index("completed"))
         return int((status[good[-1] + 1 if len(good) else 0 :] == FAILED).sum())
+
+    def told_by_record(self, run: int) -> tuple[str, Record | None]:
+        """Return the session that served a run up to edition C, and the error of the run if it failed."""
+        place = int(self.runs.columns["session"][run])
+        session = self.session_writer.session(place)
+        failed = session.end >= End.CANCELLED or session.end in (End.FATAL, End.SILENT_TERMINATED)
+        leader = int(self.sessions.columns["leader"][place])
+        return self.sessions.ids[leader], self.session_error(place) if failed else None
+
+    def session_error(self, place: int) -> Record:
+        """Return the error of a failed run with this session, up to edition C."""
+        kind, message = told_by_record(self.session_writer.session(place))
+        return {"message": message, "type": kind}
+
+    def members(self, place: int, edition: str) -> list[int]:
+        """Return the sessions that one stands for in an edition."""
+        if edition == "D":
+            return [place]
+        found: list[int] = np.flatnonzero(self.sessions.columns["leader"] == place).tolist()
+        return found
+
+    def visible_sessions(self, edition: str) -> NDArray[np.bool_]:
+        """Return which sessions an edition knows, deleted ones among them."""
+        columns = self.sessions.columns
+        if edition == "D":
+            return np.ones(len(self.sessions), dtype=np.bool_)
+        visible: NDArray[np.bool_] = columns["leader"] == np.arange(len(self.sessions))
+        visible &= columns["end"] != End.FRESH
+        return visible
+
+    def session_status(self, edition: str) -> NDArray[np.int64]:
+        """Return the status of each session in an edition: that of its last run."""
+        columns = self.sessions.columns
+        status: NDArray[np.int64] = columns["status"].copy()
+        if edition != "D":
+            status[columns["leader"]] = columns["status"]
+        return status
+
+    def events(self, place: int, edition: str) -> list[Record]:
+        """Return the events of a session, oldest first."""
+        own = self.own_events.get(self.sessions.ids[place])
+        if own is not None:
+            return own
+        return self.session_writer.events(self.members(place, edition), self.now)
+
+    def outcome(self, place: int) -> Record:
+        """Return what edition D can tell of a run."""
+        columns = self.runs.columns
+        refusal, of_run = int(columns["refusal"][place]), int(columns["session"][place])
+        deployment = self.deployments.ids[columns["deployment"][place]]
+        created, scheduled = int(columns["created"][place]), int(columns["scheduled"][place])
+        told: Record = {
+            "id": self.runs.ids[place], "deployment_id": deployment, "session_id": None,
+            "triggered_at": stamp(scheduled or created),
+            "status": None, "status_from": None, "error_type": None, "error_message": None, "started_at": None,
+            "completed_at": None, "session_status": None, "session_archived": False, "session_deleted": False,
+        }  # fmt: skip
+        if refusal:
+            error = refusal_error(refusal, deployment)
+            failed = {"status": "failed", "status_from": "run"}
+            return told | failed | {"error_type": error["type"], "error_message": error["message"]}
+        told["session_id"] = self.sessions.ids[of_run]
+        if not self.sessions.columns["kept"][of_run]:
+            return told | {"session_deleted": True}
+        record = self.sessions.record(of_run, "D")
+        told["session_status"], told["session_archived"] = record["status"], record["archived_at"] is not None
+        return told | told_by_events(self.session_writer.session(of_run))
+
+    def _deployment(self, place: int, form: str, changed: Record | None) -> Record:
+        """Write a deployment."""
+        record = changed or self._deployment_writer.write(place)
+        return record if form == "C" else deployment_of_d(record, self._deployment_writer.newer(place))
+
+    def _template(self, place: int) -> Record:
+        """Write a deployment of edition D as it was created."""
+        known = place < len(self._deployment_writer)
+        record = self._deployment_writer.write(place) if known else self.deployments.record(place)
+        record["id"] = self.deployments.ids[place]
+        if record["archived_at"] is not None and "_archived_" in record["name"]:
+            record["name"] = record["name"].rpartition("_archived_")[0]
+        return deployment_of_d(record, self._deployment_writer.newer(place))
+
+    def _run(self, place: int, form: str, changed: Record | None) -> Record:
+        """Write a run."""
+        record = changed or self._run_writer.write(place)
+        if form == "C":
+            return record
+        columns = self.runs.columns
+        refusal, of_run = int(columns["refusal"][place]), int(columns["session"][place])
+        return run_of_d(
+            record,
+            session_id=None if refusal else self.sessions.ids[of_run],
+            error=refusal_error(refusal, record["deployment_id"]) if refusal else None,
+            scheduled=int(columns["scheduled"][place]),
+        )
+
+    def _session(self, place: int, form: str, _: Record | None) -> Record:
+        """Write a session."""
+        return self.session_writer.write(self.members(place, form), form)
+
+
+def _named_table(numbers: Mapping[str, int], write: Callable[[str, int], Record]) -> Table:
+    """Make a table of agents or environments."""
+    ids = list(numbers)
+    columns = {
+        "archived": np.array([number == -1 for number in numbers.values()], dtype=np.bool_),
+        "created": np.array(
+            [int(identity.split("_")[1][:12], 16) * 1_000_000 for identity in ids], dtype=np.int64
+        ),
+    }
+    return Table(ids, columns, lambda place, *_: write(ids[place], numbers[ids[place]]))
 
 
 def _ids(prefix: str, created: NDArray[np.int64], tails: NDArray[np.int64]) -> list[str]:

@@ -1,48 +1,96 @@
-"""What a query string means in each edition: filters, page size, cursors, and what is refused.
+"""Apply a query string as each edition does: filters, page size, cursors, and what is refused.
 
-Filters that an edition does not know it ignores, as it ignores every unknown parameter; a known one with an
-impossible value is refused.
+Editions A to C ignore parameters that they do not know; D refuses them. A known parameter with an impossible value
+is refused.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, Protocol
 
 import numpy as np
 
-from qoderdata.sandbox.answers import Page, RefusedError
 from qoderdata.sandbox.draws import nanoseconds
-from qoderdata.sandbox.runs import STATUSES, TRIGGERS
+from qoderdata.sandbox.ledger import DEPLOYMENT_STATUSES
+from qoderdata.sandbox.http_responses import Page, RefusedError
+from qoderdata.sandbox.run_history import MANUAL, STATUSES, TRIGGERS
+from qoderdata.sandbox.session_records import OLD_STATUSES
+from qoderdata.sandbox.stories import STATUSES as SESSION_STATUSES
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from numpy.typing import NDArray
 
-    from qoderdata.sandbox.table import Table
+    from qoderdata.sandbox.ledger import Ledger, Table
 
     Mask = NDArray[np.bool_]
 
 _DEFAULT_LIMIT = 20
 _CURSORS = ("after_id", "before_id", "page")
-DEPLOYMENT_STATUSES = ("active", "paused")
+_OPERATORS = ("gt", "gte", "lt", "lte")
+#: Lists that are paged by `page` only.
+_PAGE_ONLY = ("sessions", "agents", "environments")
 
 
 @dataclass(frozen=True)
 class Edition:
     """What tells one edition of the service from another."""
 
+    name: str
     largest_page: int
     cuts_silently: bool
     filters_created_at: bool
 
+    @property
+    def is_newest(self) -> bool:
+        """Whether runs have no status, and unknown parameters are refused."""
+        return self.name == "D"
+
 
 EDITIONS = {
-    "A": Edition(largest_page=1000, cuts_silently=False, filters_created_at=False),
-    "B": Edition(largest_page=100, cuts_silently=True, filters_created_at=False),
-    "C": Edition(largest_page=100, cuts_silently=False, filters_created_at=True),
+    "A": Edition("A", largest_page=1000, cuts_silently=False, filters_created_at=False),
+    "B": Edition("B", largest_page=100, cuts_silently=True, filters_created_at=False),
+    "C": Edition("C", largest_page=100, cuts_silently=False, filters_created_at=True),
+    "D": Edition("D", largest_page=100, cuts_silently=False, filters_created_at=True),
 }
+
+_CREATED_AT = tuple(f"created_at[{operator}]" for operator in _OPERATORS)
+#: The parameters of each list in edition D.
+_KNOWN = {
+    "deployments": (
+        "limit", *_CURSORS, "status", "include_archived", "agent_id", "created_at[gte]", "created_at[lte]",
+    ),
+    "deployment_runs": ("limit", *_CURSORS, "deployment_id", "trigger_type", "has_error", *_CREATED_AT),
+    "runs": ("limit", *_CURSORS, "triggered_after", "triggered_before"),
+    "sessions": (
+        "limit", "page", "agent_id", "agent_version", "deployment_id", "statuses[]", "order", "include_archived",
+        *_CREATED_AT,
+    ),
+    "events": ("limit", *_CURSORS, "types[]", "order"),
+    "agents": ("limit", "page", "include_archived", *_CREATED_AT),
+    "environments": ("limit", "page", "include_archived", *_CREATED_AT),
+}  # fmt: skip
+
+
+class Listed(Protocol):
+    """Records that a page can be cut out of."""
+
+    ids: list[str]
+
+    def place(self, identity: str) -> int | None:
+        """Find a record."""
+
+    def body(self, place: int, edition: str = "C") -> bytes:
+        """Return a record as it goes over the wire."""
+
+
+def check_names(params: Mapping[str, str], what: str, edition: Edition) -> None:
+    """Refuse parameters that edition D does not know."""
+    unknown = [name for name in params if edition.is_newest and name not in _KNOWN.get(what, ())]
+    if unknown:
+        raise RefusedError(400, f"{unknown[0]} is not a known parameter", unknown[0])
 
 
 def list_deployments(
@@ -105,7 +153,7 @@ def list_runs(
     """
     columns = table.columns
     masks: list[Callable[[], Mask]] = []
-    status = _choice(params, "status", STATUSES)
+    status = None if edition.is_newest else _choice(params, "status", STATUSES)
     if status is not None:
         masks.append(lambda: columns["status"] == status)
     deployment = of_one or params.get("deployment_id")
@@ -120,25 +168,99 @@ def list_runs(
         times = tuple((operator, at) for at, operator in bounds if at is not None)
         masks += [_compare(columns["triggered"], operator, at) for operator, at in times]
     else:
-        trigger = _choice(params, "trigger_type", TRIGGERS)
+        trigger = _choice(params, "trigger_type", TRIGGERS[:2] if edition.is_newest else TRIGGERS)
         error = _choice(params, "has_error", ("false", "true"))
-        if trigger is not None:
+        if trigger is not None and edition.is_newest:
+            masks.append(lambda: (columns["trigger"] == MANUAL) == (trigger == MANUAL))
+        elif trigger is not None:
             masks.append(lambda: columns["trigger"] == trigger)
         if error is not None:
-            masks.append(lambda: columns["error"] == bool(error))
+            masks.append(
+                lambda: (columns["refusal"] > 0 if edition.is_newest else columns["error"]) == bool(error)
+            )
         if edition.filters_created_at:
             times = _times(params, "created_at", ("gt", "gte", "lt", "lte"))
             masks += [_compare(columns["created"], operator, at) for operator, at in times]
-    key = (status, deployment, of_one is None, trigger, error, times)
+    key = (edition.is_newest, status, deployment, of_one is None, trigger, error, times)
     return table.select(key, lambda: _all(masks, len(table)))
 
 
+def list_sessions(
+    ledger: Ledger, params: Mapping[str, str], lists: Mapping[str, Sequence[str]], edition: Edition
+) -> NDArray[np.int64]:
+    """Return the places of the sessions that a query asks for, ascending.
+
+    Parameters
+    ----------
+    ledger
+        The account.
+    params, lists
+        The query: the first value of each parameter, and all of them.
+    edition
+        The edition that answers.
+
+    Returns
+    -------
+    numpy.ndarray
+        Places in the table of sessions.
+    """
+    table = ledger.sessions
+    columns = table.columns
+    masks: list[Callable[[], Mask]] = [lambda: ledger.visible_sessions(edition.name)]
+    archived, times = _archived_and_times(params, edition)
+    if not archived:
+        masks.append(lambda: columns["archived"] == 0)
+    words = OLD_STATUSES if edition.name in "AB" else SESSION_STATUSES
+    statuses = tuple(
+        code
+        for word in lists.get("statuses[]", ())
+        if (code := _choice({"statuses[]": word}, "statuses[]", words)) is not None
+    )
+    if statuses:
+        masks.append(lambda: np.isin(ledger.session_status(edition.name), list(statuses)))
+    deployment, agent, version = (params.get(name) for name in ("deployment_id", "agent_id", "agent_version"))
+    if deployment:
+        place = ledger.deployments.place(deployment)
+        masks.append(lambda: columns["deployment"] == (-2 if place is None else place))
+    if agent:
+        masks.append(lambda: columns["agent"] == ledger.agents.get(agent, -2))
+    if version:
+        if not (version.isascii() and version.isdigit()):
+            raise RefusedError(400, "agent_version must be an integer", "agent_version")
+        masks.append(lambda: columns["agent"] % 7 + 1 == int(version))
+    masks += [_compare(columns["created"], operator, at) for operator, at in times]
+    key = (edition.name, archived, statuses, deployment, agent, version, times)
+    return table.select(key, lambda: _all(masks, len(table)))
+
+
+def list_named(table: Table, params: Mapping[str, str], edition: Edition) -> NDArray[np.int64]:
+    """Return the places of the agents or environments that a query asks for, ascending."""
+    archived, times = _archived_and_times(params, edition)
+    masks = [_compare(table.columns["created"], operator, at) for operator, at in times]
+    if not archived:
+        masks.append(lambda: ~table.columns["archived"])
+    return table.select((archived, times), lambda: _all(masks, len(table)))
+
+
+def is_ascending(params: Mapping[str, str], *, default: str) -> bool:
+    """Return whether a list is asked for oldest first."""
+    return _choice({"order": params.get("order") or default}, "order", ("desc", "asc")) == 1
+
+
+def _archived_and_times(params: Mapping[str, str], edition: Edition) -> tuple[bool, tuple[tuple[str, int], ...]]:
+    """Read what sessions, agents and environments are filtered by."""
+    archived = _choice(params, "include_archived", ("true", "false")) == 0
+    return archived, _times(params, "created_at", _OPERATORS) if edition.filters_created_at else ()
+
+
 def page_of(
-    table: Table,
+    table: Listed,
     places: NDArray[np.int64],
     params: Mapping[str, str],
     edition: Edition,
     *,
+    what: str = "",
+    ascending: bool = False,
     scanned: NDArray[np.int64] | None = None,
     overlap: bool = False,
 ) -> Page:
@@ -154,6 +276,10 @@ def page_of(
         The query.
     edition
         The edition that answers.
+    what
+        The name of the list, on which cursors and page sizes depend.
+    ascending
+        Whether the list is oldest first.
     scanned
         What the service reads to fill a page, where it drops records only after it has counted them: pages
         then hold fewer records than asked for, and ``last_id`` may be of a record that is not shown.
@@ -163,40 +289,45 @@ def page_of(
     Returns
     -------
     Page
-        Newest first.
+        In the order asked for.
     """
-    limit = _limit(params, edition)
-    cursor, place = _cursor(table, params)
+    limit = _limit(params, edition, what)
+    cursor, place = _cursor(table, params, ("page",) if what in _PAGE_ONLY else _CURSORS)
     read = places if scanned is None else scanned
-    if cursor == "before_id":
-        low = int(np.searchsorted(read, place, side="right"))
+    # Whether the page reaches from the cursor towards newer records.
+    if (cursor == "before_id") != ascending:
+        side: Literal["left", "right"] = "left" if overlap else "right"
+        low = 0 if cursor is None else int(np.searchsorted(read, place, side=side))
         high = min(len(read), low + limit)
         more = high < len(read)
     else:
-        side: Literal["left", "right"] = "right" if overlap else "left"
+        side = "right" if overlap else "left"
         high = len(read) if cursor is None else int(np.searchsorted(read, place, side=side))
         low = max(0, high - limit)
         more = low > 0
-    taken = read[low:high][::-1]
+    taken = read[low:high] if ascending else read[low:high][::-1]
     shown = taken if scanned is None else taken[np.isin(taken, places)]
     ends = (table.ids[taken[0]], table.ids[taken[-1]]) if len(taken) else (None, None)
-    return Page([table.body(place) for place in shown.tolist()], ends[0], ends[1], has_more=more)
+    bodies = [table.body(place, edition.name) for place in shown.tolist()]
+    return Page(bodies, ends[0], ends[1], has_more=more)
 
 
-def _limit(params: Mapping[str, str], edition: Edition) -> int:
+def _limit(params: Mapping[str, str], edition: Edition, what: str) -> int:
     """Read the page size."""
     text = params.get("limit") or str(_DEFAULT_LIMIT)
     limit = int(text) if text.isascii() and text.isdigit() else 0
-    if limit > edition.largest_page and edition.cuts_silently:
-        return edition.largest_page
-    if not 1 <= limit <= edition.largest_page:
-        raise RefusedError(400, f"limit must be between 1 and {edition.largest_page}", "limit")
+    newer = what in (*_PAGE_ONLY, "events")
+    largest = 100 if newer else edition.largest_page
+    if limit > largest and edition.cuts_silently and not newer:
+        return largest
+    if not 1 <= limit <= largest:
+        raise RefusedError(400, f"limit must be between 1 and {largest}", "limit")
     return limit
 
 
-def _cursor(table: Table, params: Mapping[str, str]) -> tuple[str | None, int]:
+def _cursor(table: Listed, params: Mapping[str, str], names: Sequence[str]) -> tuple[str | None, int]:
     """Read the cursor, and find its place."""
-    given = [name for name in _CURSORS if params.get(name)]
+    given = [name for name in names if params.get(name)]
     if len(given) > 1:
         raise RefusedError(400, f"{given[0]} and {given[1]} are mutually exclusive", given[1])
     if not given:

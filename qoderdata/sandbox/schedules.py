@@ -1,7 +1,6 @@
-"""When things fire: the cron texts that an account shares, and their occurrences around its clock.
+"""Choose the cron texts of an account, and find their occurrences around its clock.
 
-Each distinct pair of text and zone is evaluated once, by the project's one cron evaluator. Who uses which
-pair, and since when, is left to the account and its history.
+Each distinct pair of cron text and zone is evaluated once.
 """
 
 from __future__ import annotations

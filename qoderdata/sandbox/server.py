@@ -1,6 +1,6 @@
-"""HTTP on loopback: reads requests, lets somebody answer them, and tears the answer where a fault says so.
+"""Serve HTTP on loopback: read requests, send the responses, and act out the faults of the connection.
 
-Keep-alive, without Nagle's delay; gzip where the client asks for it. Knows nothing of accounts.
+Keep-alive, without Nagle's delay; gzip where the client asks for it.
 """
 
 from __future__ import annotations
@@ -22,11 +22,12 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Self
 
-    from qoderdata.sandbox.answers import Answer
-    from qoderdata.sandbox.faults import Fault
+    from qoderdata.sandbox.http_responses import Answer, Fault
 
     #: Answers a request; a fault that the server has to act out comes with the answer.
     Respond = Callable[["Request"], tuple[Answer, Fault | None]]
+
+_STATUSES = frozenset(HTTPStatus)
 
 
 @dataclass
@@ -47,6 +48,8 @@ class Request:
         What was answered; missing where nothing was.
     request_id : str or None
         What was told to the client.
+    lists : dict
+        All values of each parameter.
     """
 
     at: float
@@ -56,6 +59,7 @@ class Request:
     headers: dict[str, str] = field(repr=False)
     status: int | None = None
     request_id: str | None = None
+    lists: dict[str, list[str]] = field(default_factory=dict)
 
 
 class _Server(ThreadingHTTPServer):
@@ -97,12 +101,13 @@ class _Handler(BaseHTTPRequestHandler):
     def answer(self) -> None:
         """Answer one request, of whatever method."""
         parts = urlsplit(self.path)
-        query: dict[str, str] = {}
+        lists: dict[str, list[str]] = {}
         for name, value in parse_qsl(parts.query, keep_blank_values=True):
-            query.setdefault(name, value)
+            lists.setdefault(name, []).append(value)
+        query = {name: values[0] for name, values in lists.items()}
         path = parts.path.removeprefix(self.server.prefix) if parts.path.startswith(self.server.prefix) else ""
         headers = {name.lower(): value for name, value in self.headers.items()}
-        request = Request(monotonic(), self.command, path, query, headers)
+        request = Request(monotonic(), self.command, path, query, headers, lists=lists)
         answer, fault = self.server.respond(request)
         name = "" if fault is None else fault.name
         if name == "hang":
@@ -124,7 +129,8 @@ class _Handler(BaseHTTPRequestHandler):
         if self.command != "GET":
             self.close_connection = True
             answer.headers["Connection"] = "close"
-        head = [f"HTTP/1.1 {answer.status} {HTTPStatus(answer.status).phrase}", f"Date: {self.date_time_string()}"]
+        phrase = HTTPStatus(answer.status).phrase if answer.status in _STATUSES else "Overloaded"
+        head = [f"HTTP/1.1 {answer.status} {phrase}", f"Date: {self.date_time_string()}"]
         head += [f"{key}: {value}" for key, value in answer.headers.items()]
         head += [f"Content-Length: {len(body)}", "", ""]
         if name == "cut-body":
@@ -176,7 +182,7 @@ class Server:
         return self
 
     def stop(self) -> None:
-        """Serve no more, and hang up on everybody."""
+        """Stop serving, and close all connections."""
         self._server.stopping.set()
         self._server.shutdown()
         self._thread.join()

@@ -1,7 +1,4 @@
-"""The stand-in itself: an account, its endpoints on a port, what was asked, and what is to go wrong.
-
-Joins the modules of the sandbox, which know nothing of one another beyond what they import.
-"""
+"""The stand-in itself: an account, its endpoints on a port, the log of requests, and the faults to come."""
 
 from __future__ import annotations
 
@@ -12,16 +9,17 @@ from typing import TYPE_CHECKING, Any
 from qoderdata.sandbox import changes
 from qoderdata.sandbox.draws import uuid7
 from qoderdata.sandbox.endpoints import read
-from qoderdata.sandbox.faults import NAMES, Fault, Faults
 from qoderdata.sandbox.ledger import Ledger
 from qoderdata.sandbox.query import EDITIONS
+from qoderdata.sandbox.http_responses import NAMES, Fault, Faults
 from qoderdata.sandbox.server import Request, Server
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
     from typing import Self
 
-    from qoderdata.sandbox.answers import Answer
+    from qoderdata.sandbox.ledger import Table
+    from qoderdata.sandbox.http_responses import Answer
 
 #: The clock of an account that is given none: a Monday morning in Shanghai.
 NOW = datetime(2026, 6, 15, 1, 30, 20, tzinfo=UTC)
@@ -34,8 +32,9 @@ _RUNS_A_DEPLOYMENT = 10
 class Sandbox:
     """A local stand-in of the service: real HTTP on loopback, with a generated account behind it.
 
-    The account is the same to the byte for the same arguments, and the same in every edition. Serves while it
-    is used in a ``with`` statement, or between `start` and `stop`.
+    The account is the same to the byte for the same arguments, and the same in every edition: the same runs
+    happened, and an edition decides what is told of them. Serves while it is used in a ``with`` statement, or
+    between `start` and `stop`.
 
     Parameters
     ----------
@@ -44,7 +43,7 @@ class Sandbox:
     seed
         Chooses the account.
     edition
-        ``"A"``, ``"B"`` or ``"C"``; may be changed at any time.
+        ``"A"``, ``"B"``, ``"C"`` or ``"D"``; may be changed at any time.
     runs
         Exactly how many runs; by default ten a deployment. With 0 nothing has a history.
     now
@@ -58,7 +57,7 @@ class Sandbox:
     port
         Where to listen on 127.0.0.1; 0 takes a free one.
     new_fields
-        Whether some deployments have ``budget`` and ``environment_variables``, which newer editions added.
+        Whether some deployments have ``budget`` and ``environment_variables`` up to edition C. In D they do.
 
     Attributes
     ----------
@@ -120,7 +119,7 @@ class Sandbox:
 
     @property
     def edition(self) -> str:
-        """The edition that answers: ``"A"``, ``"B"`` or ``"C"``."""
+        """The edition that answers: ``"A"``, ``"B"``, ``"C"`` or ``"D"``."""
         return self._edition
 
     @edition.setter
@@ -143,15 +142,56 @@ class Sandbox:
 
     @property
     def deployments(self) -> list[dict[str, Any]]:
-        """The truth: every deployment exactly as the service sends it, newest first, archived ones included."""
+        """Every deployment exactly as the edition serves it, newest first, archived ones included."""
         with self._lock:
-            return self._ledger.deployments.records()
+            return self._ledger.deployments.records(self.edition)
 
     @property
     def runs(self) -> list[dict[str, Any]]:
-        """The truth: every run exactly as the service sends it, newest first."""
+        """Every run exactly as the edition serves it, newest first."""
         with self._lock:
-            return self._ledger.runs.records()
+            return self._ledger.runs.records(self.edition)
+
+    @property
+    def sessions(self) -> list[dict[str, Any]]:
+        """Every session exactly as the edition serves it, newest first; archived ones too, deleted ones not."""
+        with self._lock:
+            visible = self._ledger.visible_sessions(self.edition)
+            return self._ledger.sessions.records(self.edition, visible)
+
+    @property
+    def agents(self) -> list[dict[str, Any]]:
+        """Every agent exactly as it is served, newest first, archived ones included."""
+        with self._lock:
+            return self._ledger.agent_table.records(self.edition)
+
+    @property
+    def environments(self) -> list[dict[str, Any]]:
+        """Every environment exactly as it is served, newest first, archived ones included."""
+        with self._lock:
+            return self._ledger.environment_table.records(self.edition)
+
+    def events(self, session_id: str) -> list[dict[str, Any]]:
+        """Return all events of a session exactly as the edition serves them, oldest first."""
+        with self._lock:
+            place = self._ledger.sessions.place(session_id)
+            if place is None:
+                raise KeyError(f"nothing has the id {session_id!r}")
+            return self._ledger.events(place, self.edition)
+
+    @property
+    def outcomes(self) -> list[dict[str, Any]]:
+        """What became of every run, as far as edition D tells it by sessions and events, in the order of `runs`.
+
+        Each has ``id``, ``deployment_id``, ``session_id``, ``triggered_at``, ``status``, ``status_from``
+        (``"run"``, ``"session"``, ``"events"``, or None where the session was deleted), ``error_type``,
+        ``error_message``, ``started_at``, ``completed_at``, and of the session ``session_status``,
+        ``session_archived`` and ``session_deleted``. Times are texts to the nanosecond; what nobody can know is
+        None. Rewritten events and runs are not looked at.
+        """
+        with self._lock:
+            kept = self._ledger.runs.columns["kept"].nonzero()[0]
+            return [self._ledger.outcome(place) for place in kept[::-1].tolist()]
 
     @property
     def left_out(self) -> list[tuple[str, datetime]]:
@@ -159,7 +199,7 @@ class Sandbox:
         return [(identity, _EPOCH + timedelta(microseconds=at // 1_000)) for identity, at in self._ledger.left_out]
 
     def start(self) -> Self:
-        """Serve from now on."""
+        """Start serving."""
         if self._server is not None:
             raise RuntimeError("the sandbox serves already")
         self._server = Server(self._respond, prefix=_PREFIX, port=self._port, compress=self._gzip).start()
@@ -167,7 +207,7 @@ class Sandbox:
         return self
 
     def stop(self) -> None:
-        """Serve no more, and hang up on everybody; the account stays, and `start` serves it again."""
+        """Stop serving, and close all connections; the account stays, and `start` serves it again."""
         if self._server is not None:
             self._server.stop()
             self._server = None
@@ -184,11 +224,14 @@ class Sandbox:
         Parameters
         ----------
         runs
-            Whether to write the runs too.
+            Whether to write the runs and sessions too.
         """
-        for table in (self._ledger.deployments, self._ledger.runs) if runs else (self._ledger.deployments,):
-            for place in range(len(table)):
-                table.body(place)
+        ledger = self._ledger
+        tables = (ledger.deployments, ledger.runs, ledger.sessions) if runs else (ledger.deployments,)
+        for table in tables:
+            visible = ledger.visible_sessions(self.edition) if table is ledger.sessions else table.columns["kept"]
+            for place in visible.nonzero()[0].tolist():
+                table.body(place, self.edition)
 
     def misbehave(
         self,
@@ -197,18 +240,20 @@ class Sandbox:
         at: int | None = None,
         retry_after: float | str | None = None,
         location: str | None = None,
+        headers: Mapping[str, str] | None = None,
     ) -> None:
         """Let one coming request meet a fault, once.
 
         Parameters
         ----------
         fault
-            A status of the service's own (``"400"``, ``"401"``, ``"403"``, ``"404"``, ``"409"``, ``"500"``,
-            ``"501"``, with its envelope); one of the gateway's (``"408"``, ``"429"``, ``"429-retry-after"``,
-            ``"502-html"``, ``"503-empty"``, ``"503-html"``, ``"504"``, ``"redirect"``, and ``"html-200"``);
-            ``"reset"``, ``"hang"`` (until the sandbox stops), ``"cut-body"``, ``"cut-json"``, ``"torn-json"`` (a
-            byte in its midst that JSON forbids); or a false page: ``"repeat-cursor"``, ``"no-cursor"`` (more, but
-            no cursor), ``"overlap"`` (the record of the cursor is shown again).
+            A status of the service's own (``"400"``, ``"401"``, ``"403"``, ``"404"``, ``"409"``, ``"413"``,
+            ``"422"``, ``"429-json"``, ``"500"``, ``"501"``, ``"529"``, with its envelope); one of the gateway's
+            (``"408"``, ``"429"``, ``"429-retry-after"``, ``"502-html"``, ``"503-empty"``, ``"503-html"``,
+            ``"504"``, ``"redirect"``, and ``"html-200"``); ``"reset"``, ``"hang"`` (until the sandbox stops),
+            ``"cut-body"``, ``"cut-json"``, ``"torn-json"`` (with a byte that JSON forbids); or a false page:
+            ``"repeat-cursor"``, ``"no-cursor"`` (more, but no cursor), ``"overlap"`` (the record of the cursor is
+            shown again). In edition D, ``"429"`` and ``"429-retry-after"`` have the envelope.
         at
             Which request from now on, from 0; by default the next one that meets no fault yet, so that calling
             this three times spoils three requests in a row. ``"repeat-cursor"`` and ``"overlap"`` wait for a
@@ -217,6 +262,8 @@ class Sandbox:
             The header of that name, in seconds or as the text of a date; ``"429-retry-after"`` has 1 by default.
         location
             Where ``"redirect"`` points to; by default another path of the sandbox.
+        headers
+            Further headers of a fault that is an answer, such as ``retry-after-ms``.
         """
         if fault not in NAMES:
             raise ValueError(f"fault={fault!r} is none of {', '.join(NAMES)}")
@@ -225,29 +272,49 @@ class Sandbox:
         if fault == "redirect" and location is None:
             location = f"{_PREFIX}/moved"
         hint = None if retry_after is None else str(retry_after)
-        self._faults.add(Fault(fault, retry_after=hint, location=location), at)
+        more = tuple((headers or {}).items())
+        self._faults.add(Fault(fault, retry_after=hint, location=location, headers=more), at)
 
     def create_deployments(self, count: int) -> list[dict[str, Any]]:
         """Create deployments that never ran; they come first in the list."""
         with self._lock:
-            return changes.create_deployments(self._ledger, count)
+            return self._records(self._ledger.deployments, changes.create_deployments(self._ledger, count))
 
     def archive(self, deployment_id: str) -> dict[str, Any]:
         """Archive a deployment."""
         with self._lock:
-            return changes.archive(self._ledger, deployment_id)
+            return self._ledger.deployments.record(changes.archive(self._ledger, deployment_id), self.edition)
 
     def create_runs(
         self, count: int, *, status: str = "completed", deployment_id: str | None = None
     ) -> list[dict[str, Any]]:
-        """Start runs by hand, of one deployment or of all in turn; the counters follow."""
+        """Start runs by hand, of one deployment or of all in turn; the counters follow.
+
+        `status` is one of those that runs have up to edition C, ``"cancelled"`` or ``"waiting"``.
+        """
         with self._lock:
-            return changes.create_runs(self._ledger, count, status=status, deployment_id=deployment_id)
+            places = changes.create_runs(self._ledger, count, status=status, deployment_id=deployment_id)
+            return self._records(self._ledger.runs, places)
 
     def finish_run(self, run_id: str, *, status: str = "completed") -> dict[str, Any]:
-        """Let a pending or running run end, ``"completed"`` or ``"failed"``; the counters follow."""
+        """Let an unfinished run end: ``"completed"``, ``"failed"`` or ``"cancelled"``; the counters follow."""
         with self._lock:
-            return changes.finish_run(self._ledger, run_id, status=status)
+            return self._ledger.runs.record(changes.finish_run(self._ledger, run_id, status=status), self.edition)
+
+    def archive_session(self, session_id: str) -> dict[str, Any]:
+        """Archive a session that has ended."""
+        with self._lock:
+            return self._ledger.sessions.record(changes.archive_session(self._ledger, session_id), self.edition)
+
+    def continue_session(self, session_id: str) -> dict[str, Any]:
+        """Let a person continue a session that has ended; the outcome of its run stays."""
+        with self._lock:
+            return self._ledger.sessions.record(changes.continue_session(self._ledger, session_id), self.edition)
+
+    def delete_session(self, session_id: str) -> None:
+        """Delete a session: it is neither listed nor found any more."""
+        with self._lock:
+            changes.delete_session(self._ledger, session_id)
 
     def forget_runs(self, before: datetime) -> int:
         """Let retention take the runs created before a time, and say how many; the lifetime counters stay."""
@@ -255,27 +322,39 @@ class Sandbox:
             return changes.forget_runs(self._ledger, _nanoseconds(before, name="before"))
 
     def rewrite(self, record: Mapping[str, Any]) -> None:
-        """Serve this from now on in the place of the deployment or run that has its id, whatever it holds."""
+        """Serve this record from now on instead of the one with its id, whatever it holds, in every edition."""
         with self._lock:
             changes.rewrite(self._ledger, record)
+
+    def rewrite_events(self, session_id: str, events: Sequence[Mapping[str, Any]]) -> None:
+        """Serve these as the events of a session from now on, oldest first, whatever they hold besides ids."""
+        with self._lock:
+            self._ledger.own_events[session_id] = [dict(event) for event in events]
+
+    def _records(self, table: Table, places: list[int]) -> list[dict[str, Any]]:
+        """Return records as the edition serves them."""
+        return [table.record(place, self.edition) for place in places]
 
     def _respond(self, request: Request) -> tuple[Answer, Fault | None]:
         """Answer one request, and note it."""
         fault = self._faults.meet(has_cursor=bool(request.query.get("after_id") or request.query.get("page")))
-        answer = None if fault is None else fault.answer()
+        edition = EDITIONS[self.edition]
+        answer = None if fault is None else fault.answer(json_rate_limit=edition.is_newest)
         with self._lock:
             if answer is None:
                 answer = read(
                     self._ledger,
                     request,
                     pat=self.pat,
-                    edition=EDITIONS[self.edition],
+                    edition=edition,
                     fault=fault,
                     next_page=self.send_next_page,
                     short_pages=self.short_pages,
                 )
-            if fault is None or not fault.from_gateway:
+            if not answer.from_gateway:
                 request.request_id = f"req_{uuid7(self._ledger.now, len(self.requests))}"
+                if answer.is_error and edition.is_newest:
+                    answer = answer.with_request_id(request.request_id)
                 answer.headers["x-request-id"] = request.request_id
             if fault is None or fault.name not in ("hang", "reset"):
                 request.status = answer.status

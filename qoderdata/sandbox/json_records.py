@@ -1,6 +1,7 @@
-"""How deployments and runs are written as JSON, field by field, in the order in which the service writes them.
+"""Write deployments and runs as JSON objects, with the keys in the service's order.
 
-Takes columns and gives dictionaries; small choices, such as a description, depend on the record's id only.
+The writers give the records of edition C. `deployment_of_d` and `run_of_d` turn such a record into that of edition
+D. Small choices, such as a description, depend on the record's id only.
 """
 
 from __future__ import annotations
@@ -9,22 +10,19 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from qoderdata.sandbox import texts
+from qoderdata.sandbox import wordlists
 from qoderdata.sandbox.account import ARCHIVED, BROKEN, PAUSED
 from qoderdata.sandbox.draws import DAY, SECOND, Dice, stamp, uuid7
-from qoderdata.sandbox.runs import (
-    COMPLETED,
-    ERRORS,
-    FAILED,
-    RUNNING,
-    STATUSES,
-    TRIGGERS,
-    streaks,
-)
+from qoderdata.sandbox.run_history import COMPLETED, FAILED, RUNNING, STATUSES, TRIGGERS, streaks
+from qoderdata.sandbox.stories import Refusal
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from numpy.typing import NDArray
+
     from qoderdata.sandbox.account import Fleet
-    from qoderdata.sandbox.history import History
+    from qoderdata.sandbox.run_history import RunHistory
 
 #: One JSON object.
 Record = dict[str, Any]
@@ -33,6 +31,8 @@ Record = dict[str, Any]
 _ZERO_TIME = "0001-01-01T00:00:00Z"
 #: How many of the next triggers the service lists.
 UPCOMING = 5
+#: Budgets of deployments, in credits.
+BUDGETS = ("5.00", "12.50", "50.00")
 
 
 class Deployments:
@@ -48,7 +48,7 @@ class Deployments:
         Whether some have the fields that newer editions added.
     """
 
-    def __init__(self, fleet: Fleet, history: History, ids: list[str], *, new_fields: bool) -> None:
+    def __init__(self, fleet: Fleet, history: RunHistory, ids: list[str], *, new_fields: bool) -> None:
         self._fleet, self._history, self._ids, self._new_fields = fleet, history, ids, new_fields
         runs = history.runs
         self.total = np.bincount(runs.deployment, minlength=len(fleet))
@@ -57,6 +57,10 @@ class Deployments:
         self._known: dict[tuple[int, int], list[str]] = {}
         self._last = np.zeros(len(fleet), dtype=np.int64)
         np.maximum.at(self._last, runs.deployment, runs.triggered)
+
+    def __len__(self) -> int:
+        """Return how many deployments there are."""
+        return len(self._fleet)
 
     def updated(self, place: int) -> int:
         """Return when a deployment was updated, in nanoseconds since 1970."""
@@ -91,7 +95,7 @@ class Deployments:
             "initial_events": _events(dice),
             "metadata": self._metadata(place, dice),
             "name": f"{name}_archived_{updated // SECOND}" if archived else name,
-            "paused_reason": _pause(role, dice),
+            "paused_reason": _pause(role, identity),
             "resources": _resources(dice),
             "schedule": self._schedule(place),
             "status": "paused" if role in (PAUSED, BROKEN) else "active",
@@ -102,11 +106,22 @@ class Deployments:
                 for _ in range(dice.pick((0, 0, 0, 1, 2)))
             ],
         }
-        if self._new_fields and number % 16 == 5:  # noqa: PLR2004 - some do
-            record["budget"] = {"max_credit_cost": dice.pick(("5.00", "50.00", "250.50")), "type": "credit"}
-        if self._new_fields and number % 16 == 7:  # noqa: PLR2004
-            record["environment_variables"] = f"REPORT_TOKEN=sandbox-secret-{identity[-8:]}\nMODE=nightly"
+        if self._new_fields:
+            record |= self.newer(place)
         return record
+
+    def newer(self, place: int) -> Record:
+        """Return the fields of one deployment that newer editions added."""
+        if place >= len(self._fleet):
+            return {}
+        identity, number = self._ids[place], int(self._fleet.number[place])
+        fields: Record = {}
+        if number % 16 == 5:  # noqa: PLR2004 - some do
+            fields["budget"] = {"max_credit_cost": Dice(f"{identity}/budget").pick(BUDGETS), "type": "limit"}
+        if number % 16 == 7:  # noqa: PLR2004
+            separator = "\n" if number % 32 == 7 else ";"  # noqa: PLR2004
+            fields["environment_variables"] = f"REPORT_TOKEN=sandbox-secret-{identity[-8:]}{separator}MODE=nightly"
+        return fields
 
     def _upcoming(self, place: int) -> list[str]:
         """Write the next triggers from a deployment's end on, which for most is the same now."""
@@ -137,9 +152,9 @@ class Deployments:
             metadata["cas_config"] = self._cas_config(place, leave_out=number % 40)
         for key, values, share in (
             ("cost_center", ("1000", "2040", "=3+4", "007"), 25),
-            ("owner", texts.OWNERS, 70),
+            ("owner", wordlists.OWNERS, 70),
             ("priority", ("high", "low", "p1"), 20),
-            ("team", texts.TEAMS, 85),
+            ("team", wordlists.TEAMS, 85),
             ("环境", ("生产", "测试"), 10),
         ):
             if dice.percent(share):
@@ -165,7 +180,7 @@ class Deployments:
         }
         parts = {
             "config": config,
-            "session_strategy": "reuse_session" if leave_out % 9 == 4 else "new_session",  # noqa: PLR2004
+            "session_strategy": "reuse" if leave_out % 9 == 4 else "new_session",  # noqa: PLR2004
             "stats": stats,
         }
         absent = {31: "config", 33: "session_strategy", 37: "stats"}.get(leave_out)
@@ -173,20 +188,32 @@ class Deployments:
 
 
 class RunRecords:
-    """Writes the runs of a fleet.
+    """Write the runs of a fleet.
 
     Parameters
     ----------
     fleet, history
         The columns.
-    ids
-        One a run.
-    deployment_ids
-        One a deployment.
+    ids, deployment_ids
+        The ids of the runs and of the deployments.
+    refusal
+        Why each run has no session.
+    session
+        Returns the id of the session that served a run, and the error that its record has if it failed.
     """
 
-    def __init__(self, fleet: Fleet, history: History, ids: list[str], deployment_ids: list[str]) -> None:
+    def __init__(
+        self,
+        fleet: Fleet,
+        history: RunHistory,
+        ids: list[str],
+        deployment_ids: list[str],
+        *,
+        refusal: NDArray[np.int64],
+        session: Callable[[int], tuple[str, Record | None]],
+    ) -> None:
         self._fleet, self._runs, self._ids, self._deployment_ids = fleet, history.runs, ids, deployment_ids
+        self._refusal, self._session = refusal, session
 
     def write(self, place: int) -> Record:
         """Write one run."""
@@ -209,14 +236,14 @@ class RunRecords:
         record["deployment_id"] = self._deployment_ids[deployment]
         if status in (COMPLETED, FAILED):
             record["duration_ms"] = (completed - started) // 1_000_000
-        record["error"] = None
-        if status == FAILED:
-            error = int(runs.error[place])
-            message = dice.pick(texts.MESSAGES[error]).replace("{timeout}", str(fleet.timeout[deployment]))
-            record["error"] = {"message": message, "type": ERRORS[error]}
+        refusal = int(self._refusal[place])
+        session, error = (
+            (None, refusal_error(refusal, record["deployment_id"])) if refusal else self._session(place)
+        )
+        record["error"] = error if status == FAILED else None
         record["id"] = identity
-        if begun:
-            record["session_id"] = f"sess_{uuid7(started, dice.below(1 << 54))}"
+        if begun and session is not None:
+            record["session_id"] = session
         record["status"] = STATUSES[status]
         record["trigger_context"] = {"type": TRIGGERS[runs.trigger[place]]}
         record["triggered_at"] = stamp(int(runs.triggered[place]))
@@ -227,39 +254,103 @@ class RunRecords:
 def _named(number: int, dice: Dice) -> tuple[str, str | None]:
     """Choose a name and a description."""
     example = number - 2
-    if 0 <= example < len(texts.EXAMPLES):
-        return texts.EXAMPLES[example]
-    name = texts.NAMES[(number * 193) % len(texts.NAMES)]
-    rounds = number // len(texts.NAMES)
-    return f"{name} {rounds + 1}" if rounds else name, None if dice.percent(12) else dice.pick(texts.DESCRIPTIONS)
+    if 0 <= example < len(wordlists.EXAMPLES):
+        return wordlists.EXAMPLES[example]
+    name = wordlists.NAMES[(number * 193) % len(wordlists.NAMES)]
+    rounds = number // len(wordlists.NAMES)
+    return f"{name} {rounds + 1}" if rounds else name, None if dice.percent(12) else dice.pick(
+        wordlists.DESCRIPTIONS
+    )
 
 
-def _pause(role: int, dice: Dice) -> Record | None:
-    """Say why a deployment is paused."""
+def _pause(role: int, identity: str) -> Record | None:
+    """Say why a deployment is paused; an error is that of its last run."""
     if role == PAUSED:
         return {"type": "manual"}
     if role == BROKEN:
-        return {"error": {"type": dice.pick(texts.PAUSE_ERRORS)}, "type": "error"}
+        return {"error": {"type": refusal_error(Refusal.PAUSING, identity)["type"]}, "type": "error"}
     return None
+
+
+def refusal_error(refusal: int, deployment_id: str) -> Record:
+    """Return the error of a run that has no session."""
+    if refusal == Refusal.PAUSING:
+        kind, message = Dice(f"{deployment_id}/pause").pick(wordlists.PAUSE_ERRORS)
+    else:
+        kind, message = wordlists.REJECTED if refusal == Refusal.REJECTED else wordlists.RATE_LIMITED
+    return {"message": message, "type": kind}
+
+
+def deployment_of_d(record: Record, newer: Record) -> Record:
+    """Turn a deployment of edition C into that of edition D.
+
+    Parameters
+    ----------
+    record
+        The deployment; changed in place.
+    newer
+        Its budget and environment variables, as far as it has them.
+
+    Returns
+    -------
+    dict
+        The deployment.
+    """
+    record["metadata"].pop("cas_config", None)
+    record |= {"environment_variables": ""} | newer
+    for event in record["initial_events"]:
+        if isinstance(event.get("content"), str):
+            event["content"] = [{"text": event["content"], "type": "text"}]
+    return dict(sorted(record.items()))
+
+
+def run_of_d(record: Record, *, session_id: str | None, error: Record | None, scheduled: int) -> Record:
+    """Turn a run of edition C into that of edition D.
+
+    Parameters
+    ----------
+    record
+        The run.
+    session_id, error
+        The session of its own, or why there is none.
+    scheduled
+        The scheduled time of a run that the schedule triggered, in nanoseconds since 1970; else 0.
+
+    Returns
+    -------
+    dict
+        The run.
+    """
+    context: Record = {"scheduled_at": stamp(scheduled), "type": "schedule"} if scheduled else {"type": "manual"}
+    return {
+        "agent": record["agent"],
+        "created_at": record["created_at"],
+        "deployment_id": record["deployment_id"],
+        "error": error,
+        "id": record["id"],
+        "session_id": session_id,
+        "trigger_context": context,
+        "type": "deployment_run",
+    }
 
 
 def _events(dice: Dice) -> list[Record]:
     """Choose what a session starts with; `content` is a text or a list of blocks."""
-    prompt = dice.pick(texts.PROMPTS)
+    prompt = dice.pick(wordlists.PROMPTS)
     events: list[Record] = []
     if dice.percent(25):
-        events.append({"content": [{"text": texts.SYSTEM_PROMPT, "type": "text"}], "type": "system.message"})
+        events.append({"content": [{"text": wordlists.SYSTEM_PROMPT, "type": "text"}], "type": "system.message"})
     if dice.percent(60):
         events.append({"content": prompt, "type": "user.message"})
     else:
-        blocks = [{"text": prompt, "type": "text"}, {"text": dice.pick(texts.DESCRIPTIONS), "type": "text"}]
+        blocks = [{"text": prompt, "type": "text"}, {"text": dice.pick(wordlists.DESCRIPTIONS), "type": "text"}]
         events.append({"content": blocks, "type": "user.message"})
     if dice.percent(12):
         events.append(
             {
-                "description": texts.OUTCOME,
+                "description": wordlists.OUTCOME,
                 "max_iterations": 3,
-                "rubric": {"content": texts.RUBRIC, "type": "text"},
+                "rubric": {"content": wordlists.RUBRIC, "type": "text"},
                 "type": "user.define_outcome",
             }
         )

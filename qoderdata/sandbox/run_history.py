@@ -1,13 +1,13 @@
-"""What an account ran: which runs there are, consistent with the cron texts, the roles and the clock.
+"""Generate the runs of an account: which runs there are, and when each was triggered, started and completed.
 
-Creation is chosen backwards: a deployment is as old as its scheduled runs need, so that these are all of its
-occurrences from creation to now (or until it was paused or archived), but for those left out on purpose.
-Retries and manual runs fill up to the exact total. How a run goes is decided in `runs`.
+One row a run, one array a column. The scheduled runs of a deployment are all of its occurrences from its creation
+to the present (or until it was paused or archived), except those left out on purpose: the time of creation is
+chosen so that their number is right. Retries and manual runs fill up to the exact total.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
@@ -15,13 +15,26 @@ import numpy as np
 
 from qoderdata.sandbox.account import BROKEN, NEW, ORDINARY, UNSCHEDULED
 from qoderdata.sandbox.draws import DAY, HOUR, MINUTE, SECOND
-from qoderdata.sandbox.runs import MANUAL, SCHEDULE, Runs, begin, join, try_again
 from qoderdata.sandbox.schedules import Occurrences
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from numpy.typing import NDArray
 
     from qoderdata.sandbox.account import Fleet
+
+#: Codes of the columns `trigger`, `status` and `error`; their names are what the service sends.
+TRIGGERS = ("schedule", "manual", "retry")
+SCHEDULE, MANUAL, RETRY = range(3)
+STATUSES = ("pending", "running", "completed", "failed", "skipped")
+PENDING, RUNNING, COMPLETED, FAILED, SKIPPED = range(5)
+ERRORS = ("timeout_error", "tool_error", "rate_limit_error", "overloaded_error", "permission_error", "api_error")
+TIMEOUT, OVERLOADED = 0, 3
+
+#: A run that is tried again, and all its attempts, are over within less than half an hour.
+_LONGEST_FAILURE = 170_000
+_SHORTEST_TIMEOUT = 300_000
 
 #: The share of a history that retries and manual runs of scheduled deployments make up.
 _BESIDES = 0.06
@@ -29,6 +42,211 @@ _BESIDES = 0.06
 _DAYS, _MOST_DAYS = 400, 20_000
 #: Below this many runs, none is made to be unfinished.
 _FEW = 20
+
+
+@dataclass
+class Runs:
+    """The columns of some runs; times in nanoseconds since 1970."""
+
+    deployment: NDArray[np.int64]
+    trigger: NDArray[np.int64]
+    attempt: NDArray[np.int64]
+    scheduled: NDArray[np.int64]
+    """The scheduled time; a retry has that of the first attempt, a manual run has 0."""
+    triggered: NDArray[np.int64]
+    created: NDArray[np.int64]
+    started: NDArray[np.int64]
+    completed: NDArray[np.int64]
+    """When it ended; meaningless for a skipped run."""
+    status: NDArray[np.int64]
+    error: NDArray[np.int64]
+    tail: NDArray[np.int64]
+    """The random bits of the id."""
+    key: NDArray[np.int64]
+    """What its random draws depend on."""
+
+    def __len__(self) -> int:
+        """Return how many runs there are."""
+        return len(self.deployment)
+
+    def take(self, which: NDArray[np.int64] | NDArray[np.bool_]) -> Runs:
+        """Return some of the runs."""
+        return Runs(*(getattr(self, field.name)[which] for field in fields(self)))
+
+
+def join(parts: Sequence[Runs]) -> Runs:
+    """Concatenate runs."""
+    return Runs(*(np.concatenate([getattr(part, field.name) for part in parts]) for field in fields(Runs)))
+
+
+def begin(
+    fleet: Fleet,
+    deployment: NDArray[np.int64],
+    at: NDArray[np.int64],
+    *,
+    key: NDArray[np.int64],
+    trigger: int,
+    attempt: int = 1,
+    scheduled: NDArray[np.int64] | None = None,
+    doomed: NDArray[np.bool_] | None = None,
+) -> Runs:
+    """Generate runs.
+
+    Parameters
+    ----------
+    fleet
+        Whose runs.
+    deployment
+        Which deployment each is of.
+    at
+        The scheduled time; of runs that have none, the time of the trigger.
+    key
+        What the random draws depend on; one number a run.
+    trigger, attempt
+        What triggered them, and the number of the attempt.
+    scheduled
+        The scheduled time of the first attempt; by default `at`, and 0 for manual runs.
+    doomed
+        The runs that fail in any case.
+
+    Returns
+    -------
+    Runs
+        In the same order.
+    """
+    draws, now = fleet.draws, fleet.now
+    name = f"{TRIGGERS[trigger]} {attempt}"
+
+    def chance(purpose: str) -> NDArray[np.float64]:
+        return draws.uniform(f"{name} {purpose}", key)
+
+    late = chance("delay")
+    seconds = np.where(late < 0.9, late * 4, 3 + (late - 0.9) * 860) if trigger == SCHEDULE else 0.0 * late  # noqa: PLR2004
+    triggered = np.minimum(_grained(at + (seconds * SECOND).astype(np.int64), chance("grain"), at), now)
+    lag = chance("lag")
+    created = np.minimum(triggered + (np.maximum(lag - 0.6, 0) * 5_000).astype(np.int64) * 1_000_000, now)
+    wait = chance("wait")
+    waited = 20_000 + (wait * wait * 3e6).astype(np.int64) + np.where(wait > 0.97, 30_000_000, 0)  # noqa: PLR2004
+    started = created + waited * 1_000
+
+    rate = fleet.rate[deployment]
+    rate = np.where(_incident(fleet, deployment, at), np.maximum(rate, 0.6), rate)
+    if attempt > 1:
+        rate = np.full(len(at), 0.35)
+    failed = chance("outcome") < rate
+    if doomed is not None:
+        failed |= doomed
+    often = (fleet.hours()[deployment] <= 6) & (trigger == SCHEDULE)  # noqa: PLR2004 - hours
+    skipped = often & ~failed & (chance("skipped") < 0.03)  # noqa: PLR2004
+
+    error = _errors(fleet, deployment, at, chance("error"))
+    timeout = fleet.timeout[deployment]
+    error = np.where((error == TIMEOUT) & (timeout > _SHORTEST_TIMEOUT), TIMEOUT + 1, error)
+    spread = chance("duration")
+    slow = (fleet.number[deployment] % 17 == 3) & (at > now - 3 * DAY)  # noqa: PLR2004 - every 17th got slower
+    length = fleet.duration[deployment] * (0.6 + 0.8 * spread) * np.where(slow, 1.9, 1)
+    length = np.minimum(length * np.where(chance("tail") > 0.97, 2.5, 1), timeout * 0.95)  # noqa: PLR2004
+    length = np.where(failed, np.minimum(length * spread, _LONGEST_FAILURE), length)
+    microseconds = (length * 1_000).astype(np.int64)
+    over_time = timeout * 1_000 + (spread * 900).astype(np.int64)
+    microseconds = np.where(failed & (error == TIMEOUT), over_time, microseconds)
+    completed = started + microseconds * 1_000
+
+    if scheduled is None:
+        scheduled = at if trigger == SCHEDULE else np.zeros(len(at), dtype=np.int64)
+    cases = [(skipped, SKIPPED), (started > now, PENDING), (completed > now, RUNNING), (failed, FAILED)]
+    status = np.select([case for case, _ in cases], [code for _, code in cases], COMPLETED)
+    return Runs(
+        deployment=deployment,
+        trigger=np.full(len(at), trigger),
+        attempt=np.full(len(at), attempt),
+        scheduled=scheduled,
+        triggered=triggered,
+        created=created,
+        started=started,
+        completed=completed,
+        status=status,
+        error=np.where(status == FAILED, error, -1),
+        tail=draws.tails(name, key),
+        key=key,
+    )
+
+
+def try_again(fleet: Fleet, runs: Runs, doomed: NDArray[np.bool_]) -> tuple[Runs, NDArray[np.bool_]]:
+    """Generate the next attempts of some failed runs, soon after they failed.
+
+    Parameters
+    ----------
+    fleet
+        Whose runs.
+    runs
+        All of one attempt.
+    doomed
+        Those whose next attempt fails as well.
+
+    Returns
+    -------
+    tuple
+        The next attempts, and those of them that are doomed.
+    """
+    attempt = int(runs.attempt[0]) + 1 if len(runs) else 2
+    draws = fleet.draws
+    chosen = runs.status == FAILED
+    chosen &= fleet.retries[runs.deployment] >= attempt - 1
+    chosen &= draws.uniform(f"retry {attempt}", runs.key) < 0.6  # noqa: PLR2004 - some give up
+    at = runs.completed + 30 * SECOND + draws.below(f"retry wait {attempt}", runs.key, 30_000) * 1_000_000
+    chosen &= at <= fleet.now
+    again = begin(
+        fleet, runs.deployment[chosen], at[chosen], key=runs.key[chosen], trigger=RETRY, attempt=attempt,
+        scheduled=runs.scheduled[chosen], doomed=doomed[chosen],
+    )  # fmt: skip
+    return again, doomed[chosen]
+
+
+def streaks(runs: Runs, deployments: int) -> NDArray[np.int64]:
+    """Count the failures of each deployment since its last success; what is skipped or unfinished is neither.
+
+    Parameters
+    ----------
+    runs
+        Oldest first.
+    deployments
+        How many there are.
+
+    Returns
+    -------
+    numpy.ndarray
+        One count a deployment.
+    """
+    place = np.arange(len(runs))
+    succeeded = np.full(deployments, -1)
+    good = runs.status == COMPLETED
+    np.maximum.at(succeeded, runs.deployment[good], place[good])
+    since = (runs.status == FAILED) & (place > succeeded[runs.deployment])
+    return np.bincount(runs.deployment[since], minlength=deployments)
+
+
+def _grained(times: NDArray[np.int64], chance: NDArray[np.float64], least: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Cut times to seconds, milliseconds, microseconds, or not; none becomes earlier than `least`."""
+    grain = np.select([chance < 0.06, chance < 0.16, chance < 0.9], [SECOND, 1_000_000, 1_000], 1)  # noqa: PLR2004
+    grained: NDArray[np.int64] = np.maximum(times // grain * grain, least)
+    return grained
+
+
+def _incident(fleet: Fleet, deployment: NDArray[np.int64], at: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Return which runs met the overloaded model of the second agent (last weekend at the default clock)."""
+    within: NDArray[np.bool_] = (at > fleet.now - 46 * HOUR) & (at < fleet.now - 8 * HOUR)
+    of_it: NDArray[np.bool_] = within & (fleet.agent[deployment] == 1)
+    return of_it
+
+
+def _errors(
+    fleet: Fleet, deployment: NDArray[np.int64], at: NDArray[np.int64], chance: NDArray[np.float64]
+) -> NDArray[np.int64]:
+    """Choose the errors of failed runs; each deployment has an error of its own, most of the time."""
+    own = fleet.draws.below("error", fleet.number, len(ERRORS))[deployment]
+    error = np.where(chance < 0.7, own, (chance * 1_000).astype(np.int64) % len(ERRORS))  # noqa: PLR2004
+    return np.where(_incident(fleet, deployment, at), OVERLOADED, error)
 
 
 @dataclass
@@ -43,7 +261,7 @@ class Planned:
     from_last: NDArray[np.int64]
 
 
-class History:
+class RunHistory:
     """The runs of a fleet, oldest first, and the occurrences that they came from.
 
     Parameters
@@ -97,16 +315,16 @@ class History:
         return self._occurrences[pair].upcoming(int(self._fleet.ends[deployment]), count)
 
     def _without_schedule(self, runs: int) -> Runs:
-        """Run the deployments that have no schedule now and then, and say how old they are."""
+        """Generate the runs of deployments without a schedule, and set when these were created."""
         fleet = self._fleet
-        which = np.flatnonzero(fleet.plays(UNSCHEDULED))
+        which = np.flatnonzero(fleet.has_role(UNSCHEDULED))
         counts = np.zeros(len(fleet), dtype=np.int64)
         if len(which):
             share = min(runs * len(which) // (2 * len(fleet)), 40 * len(which))
             counts[which] = share // len(which)
             counts[which[: share % len(which)]] += 1
         spacing = 6 * HOUR + fleet.draws.below("spacing", fleet.number, 30 * 3600) * SECOND
-        fleet.created = np.where(fleet.plays(UNSCHEDULED), fleet.now - (counts + 1) * spacing, fleet.created)
+        fleet.created = np.where(fleet.has_role(UNSCHEDULED), fleet.now - (counts + 1) * spacing, fleet.created)
         deployment = np.repeat(np.arange(len(fleet)), counts)
         place = np.arange(len(deployment)) - np.repeat(np.cumsum(counts) - counts, counts)
         key = _key(fleet, deployment, place)
@@ -117,7 +335,7 @@ class History:
     def _share_out(self, total: int) -> NDArray[np.int64]:
         """Share out scheduled runs: more to the frequent, none that would make a deployment too old."""
         fleet = self._fleet
-        hours = np.where(fleet.plays(UNSCHEDULED, NEW), np.inf, fleet.hours())
+        hours = np.where(fleet.has_role(UNSCHEDULED, NEW), np.inf, fleet.hours())
         appetite = (0.3 + 2.7 * fleet.draws.uniform("appetite", fleet.number)) * np.sqrt(np.sqrt(24 / hours))
         counts = np.zeros(len(fleet), dtype=np.int64)
         if total == 0:
@@ -141,7 +359,7 @@ class History:
         return counts
 
     def _plan(self, counts: NDArray[np.int64]) -> Planned:
-        """Find the occurrences that are to be run; from the first of them follows the time of creation."""
+        """Find the occurrences to run, and set the times of creation just before the first of them."""
         fleet = self._fleet
         chance = fleet.draws.uniform("created", fleet.number)
         by_pair = np.argsort(fleet.pair, kind="stable")
@@ -183,9 +401,9 @@ class History:
         return found.at
 
     def _leave_out(self, planned: Planned, count: int) -> NDArray[np.bool_]:
-        """Choose what is not run: of active deployments, neither the first nor the last; none was edited."""
+        """Choose what is left out: of active deployments, neither the first nor the last; none was edited."""
         fleet = self._fleet
-        certain = fleet.plays(ORDINARY)[planned.deployment]
+        certain = fleet.has_role(ORDINARY)[planned.deployment]
         certain &= (planned.from_first > 0) & (planned.from_last > 0)
         candidates = np.flatnonzero(certain)
         if count > len(candidates):
@@ -197,7 +415,7 @@ class History:
         return kept
 
     def _attempts(self, planned: Planned, kept: NDArray[np.bool_], most: int) -> list[Runs]:
-        """Run the occurrences that are kept, and try some of the failed ones again, at most so many times."""
+        """Generate the runs of the occurrences that are kept, and at most `most` retries."""
         fleet = self._fleet
         key = _key(fleet, planned.deployment, planned.from_last)[kept]
         deployment = planned.deployment[kept]
@@ -211,14 +429,14 @@ class History:
         return parts
 
     def _unfinished(self, parts: list[Runs], most: int) -> Runs:
-        """Start some by hand in the last minutes, so that there always are runs that have not ended."""
+        """Generate manual runs in the last minutes, so that there always are unfinished runs."""
         fleet = self._fleet
         last = np.full(len(fleet), fleet.now)
         for part in parts:
             last[part.deployment] = fleet.now - 26 * MINUTE
         for part in parts:
             np.maximum.at(last, part.deployment, part.triggered)
-        free = np.flatnonzero(fleet.plays(ORDINARY, UNSCHEDULED) & (last <= fleet.now - 26 * MINUTE))
+        free = np.flatnonzero(fleet.has_role(ORDINARY, UNSCHEDULED) & (last <= fleet.now - 26 * MINUTE))
         chosen = free[np.argsort(fleet.draws.uniform("fresh", fleet.number[free]), kind="stable")]
         chosen = chosen[: min(most, max(2, len(fleet) // 50))]
         key = _key(fleet, chosen, np.full(len(chosen), (1 << 24) - 1))
@@ -231,10 +449,10 @@ class History:
         return runs
 
     def _by_hand(self, planned: Planned, most: int) -> Runs:
-        """Start some by hand between two occurrences, after all attempts of the first."""
+        """Generate manual runs between two occurrences, after all attempts of the first."""
         fleet = self._fleet
         idle = np.flatnonzero(np.bincount(planned.deployment, minlength=len(fleet)) == 0)
-        idle = idle[~fleet.plays(NEW, UNSCHEDULED)[idle]]
+        idle = idle[~fleet.has_role(NEW, UNSCHEDULED)[idle]]
         deployment = np.concatenate([planned.deployment, idle])
         since = np.concatenate([planned.at, fleet.created[idle]])
         until = np.concatenate([planned.until, fleet.ends[idle]])
@@ -249,7 +467,7 @@ class History:
 
 
 def _key(fleet: Fleet, deployment: NDArray[np.int64], place: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Give each run a number, so that chance depends on the deployment and the place from its end only."""
+    """Return a number for each run, on which its random draws depend."""
     return (fleet.number[deployment] << 24) + place
 
 

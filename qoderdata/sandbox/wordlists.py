@@ -1,8 +1,4 @@
-"""What people call things: names, descriptions, prompts and messages in many scripts, some of them hostile.
-
-Only text; who bears it is decided where records are written. All of it may arrive from the real service, since
-its callers write it.
-"""
+"""Names, descriptions, prompts and messages of generated records, in several languages, a few of them hostile."""
 
 # ruff: noqa: RUF001, E501, ISC004 - text in many scripts, as people write it, a paragraph a value
 
@@ -29,19 +25,71 @@ EXAMPLES = (
     ("a name that is as long as a name may be, because somebody pasted the first paragraph of the ticket into it " * 2, ""),
 )  # fmt: skip
 
-_TASKS = (
-    "daily report", "invoice check", "log triage", "dependency update", "inbox summary", "price watch",
-    "churn forecast", "data quality", "backup audit", "release notes", "cost digest", "support labels",
-    "contract review", "stock sync", "translation", "meeting notes", "security scan", "survey digest",
-    "库存同步", "舆情监测", "客服质检", "数据校验", "周报汇总", "合同审阅", "отчёт по затратам", "проверка счетов",
-    "تدقيق الفواتير", "在庫チェック", "リリースノート", "Rechnungsprüfung", "résumé des ventes",
+#: For each language, words that are joined in every combination: when or where, and what.
+_PARTS = (
+    (" ", ("Nightly", "Daily", "Weekly", "Monthly", "Morning", "Hourly", "Weekend", "Billing:", "Platform:", "Retail:",
+           "Finance:", "Search:", "Mobile:", "Legal:"),
+     ("invoice check", "log triage", "dependency update", "inbox summary", "price watch", "churn forecast",
+      "data quality check", "backup audit", "release notes", "cost digest", "support labels", "contract review",
+      "stock sync", "translation review", "meeting notes", "security scan", "survey digest", "status report",
+      "incident review", "pipeline check")),
+    ("", ("每日", "每周", "华东", "华南", "财务", "客服", "仓库", "夜间"),
+     ("库存同步", "舆情监测", "工单质检", "数据校验", "日报汇总", "合同审阅", "对账检查", "日志分析")),
+    ("", ("毎朝の", "週次", "東京の", "夜間"), ("在庫チェック", "リリースノート", "請求書確認", "障害レポート", "問い合わせ分類")),
+    (" ", ("Tägliche", "Wöchentliche", "Monatliche"), ("Rechnungsprüfung", "Lagerübersicht", "Kostenanalyse")),
+    (" ", ("Ежедневный", "Еженедельный"), ("отчёт по затратам", "разбор журналов", "обзор задач")),
+    (" ", ("Synthèse quotidienne", "Synthèse hebdomadaire"), ("des ventes", "des incidents", "du support")),
+    (" ", ("تدقيق", "ملخص"), ("الفواتير", "المبيعات")),
 )  # fmt: skip
-_SUBJECTS = (
-    "billing", "eu-west", "华东", "华南", "search", "mobile", "retail", "finance", "legal", "platform", "growth",
-    "warehouse", "checkout", "partner API", "Москва", "القاهرة", "東京", "São Paulo", "Zürich", "internal",
+#: Names for the many, each in one language; a number is put behind when they repeat.
+NAMES = tuple(
+    f"{first}{space}{second}" for space, firsts, seconds in _PARTS for first in firsts for second in seconds
+)
+
+AGENTS = (
+    ("Report writer", "Collects figures and writes reports."),
+    ("Ledger clerk", "Compares invoices with orders."),
+    ("Code reviewer", "Reads pull requests and comments on them."),
+    ("Release manager", "Drafts release notes and checks versions."),
+    ("数据分析师", "读取报表，解释异常。"),
+    ("Support triage", "Labels tickets by product and severity."),
+    ("Security scanner", ""),
+    ("在庫管理アシスタント", "在庫と発注を照合する。"),
+    ("Meeting assistant", "Summarises meetings."),
+    ("Kostenprüfer", "Vergleicht Kosten mit dem Budget."),
+    ("Log analyst", "Groups errors by cause."),
+    ("Translator", "Translates product texts."),
+)
+SYSTEMS = (
+    "You are a careful analyst. Quote a source for every number.",
+    "You are an expert software engineer. Run the tests before you say that something works.",
+    "You sort incoming requests. When in doubt, ask.",
+)
+MODELS = ("ultimate", "performance", "efficient", "auto")
+ENVIRONMENTS = (
+    ("Production", "For what runs unattended.", ("curl", "jq")),
+    ("Staging", "", ("curl",)),
+    ("Data science", "With the usual Python packages.", ("python3-pip",)),
+    ("安全沙箱", "不允许访问外网。", ()),
+    ("Playground", "For experiments.", ("git", "curl")),
+)
+TITLES = (
+    "Why did the export fail?", "Draft a migration plan", "帮我整理会议纪要", "Compare two vendors",
+    "Fix the flaky test", "障害の原因を調べる", "Rename the service", "Summarise the survey",
 )  # fmt: skip
-#: 620 names for the many; a number is put behind when they repeat.
-NAMES = tuple(f"{subject} {task}" for task in _TASKS for subject in _SUBJECTS)
+REPLIES = (
+    "Done. Nothing unusual was found.",
+    "The report is ready: 3 changes, 1 open risk.",
+    "已完成：共处理 42 条记录，2 条需要人工确认。",
+    "I updated the draft & opened a pull request.",
+)
+FOLLOW_UPS = (
+    "Please do it once more with yesterday's data.",
+    "请再检查一遍。",
+    "Thanks. Add a summary at the top.",
+)
+#: Messages of errors that pass.
+PASSING = ("Upstream timed out.", "The model is overloaded.", "Connection reset by peer")
 
 DESCRIPTIONS = (
     "Reads yesterday's records, compares them with the same weekday of the last four weeks, and says what changed.",
@@ -87,7 +135,7 @@ OWNERS = (
     "sofía",
 )
 
-#: Messages by error type, in the order of `runs.ERRORS`.
+#: Messages by error type, in the order of `run_history.ERRORS`.
 MESSAGES = (
     ("The session did not finish within {timeout} ms.",),
     (
@@ -101,4 +149,17 @@ MESSAGES = (
     ("Vault item is not readable by this agent.", "403 for https://git.example.invalid/acme/<private>?a=1&b=2"),
     ("Internal error.", "unexpected EOF", "Внутренняя ошибка <script>alert(document.domain)</script>"),
 )
-PAUSE_ERRORS = ("consecutive_failures", "agent_archived", "environment_not_found", "billing_error")
+#: Errors of runs that pause a deployment.
+PAUSE_ERRORS = (
+    ("vault_not_found_error", "The vault was not found."),
+    ("vault_archived_error", "The vault is archived."),
+    ("file_not_found_error", "The file /data/in.csv was not found."),
+    ("memory_store_archived_error", "The memory store is archived."),
+    ("skill_not_found_error", "The skill was not found."),
+    ("session_resource_not_found_error", "A resource of the session was not found."),
+    ("mcp_egress_blocked_error", "The environment does not allow access to the MCP server."),
+    ("unknown_error", "The session could not be created."),
+)
+#: Errors of runs that do not.
+RATE_LIMITED = ("session_rate_limited_error", "Too many sessions were created.")
+REJECTED = ("session_creation_rejected_error", "The deployment already has as many running sessions as it may.")

@@ -1,0 +1,353 @@
+"""Decide what happened in each session.
+
+One row a session, one array a column. The account has one truth, which every edition tells in its own way.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from enum import IntEnum
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from qoderdata.sandbox.account import BROKEN
+from qoderdata.sandbox.draws import DAY, HOUR, MINUTE, SECOND
+from qoderdata.sandbox.run_history import (
+    COMPLETED,
+    ERRORS,
+    FAILED,
+    MANUAL,
+    OVERLOADED,
+    PENDING,
+    RETRY,
+    RUNNING,
+    SKIPPED,
+)
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from qoderdata.sandbox.account import Fleet
+    from qoderdata.sandbox.run_history import Runs
+
+
+class Before(IntEnum):
+    """What happened before the end of the first turn."""
+
+    PLAIN = 0
+    RECOVERED = 1  # errors that were retried
+    VOIDED = 2  # a fatal error, after which work went on nevertheless
+    RESCHEDULED = 3  # an error just now; the session is about to go on
+
+
+class End(IntEnum):
+    """How the first turn ended, or that it did not."""
+
+    FRESH = 0  # created, nothing happened yet
+    RUNNING = 1
+    WAITING = 2  # for a person
+    SILENT = 3  # idle; its events say nothing about the turn
+    SILENT_TERMINATED = 4  # terminated; its events say nothing about the turn
+    FATAL = 5  # a fatal error, and no event after it
+    DONE = 6
+    QUIET = 7  # idle without a stop reason
+    UNKNOWN = 8  # idle with a stop reason that is not documented
+    CANCELLED = 9
+    EXHAUSTED = 10  # a fatal error, then retries_exhausted
+    SOFT = 11  # an error without a retry status, then retries_exhausted
+    BARE = 12  # retries_exhausted without an error
+    BUDGET = 13
+    TERMINAL = 14  # a fatal error, then terminated
+    TERMINATED = 15  # terminated without an error
+    FATAL_IDLE = 16  # a fatal error, then idle without a stop reason
+
+
+class Later(IntEnum):
+    """How the turn ended that a person started a day later."""
+
+    NEVER = 0  # nobody continued the session
+    DONE = 1
+    TERMINATED = 2
+    CANCELLED = 3
+    EXHAUSTED = 4
+    WAITING = 5
+    RUNNING = 6
+
+
+class Refusal(IntEnum):
+    """Why a run has no session."""
+
+    NONE = 0
+    RATE_LIMITED = 1
+    REJECTED = 2  # what editions A to C call skipped
+    PAUSING = 3  # an error that paused the deployment
+
+
+#: The share of the runs of the last two days that wait for a person.
+_WAITING = 0.03
+#: Ends that an event proves, so that nothing which follows changes them.
+FINAL = tuple(end for end in End if end >= End.DONE)
+STATUSES = ("running", "rescheduling", "canceling", "idle", "terminated")
+_, RESCHEDULING, CANCELING, IDLE, TERMINATED = range(5)
+
+
+@dataclass
+class Stories:
+    """The columns of the sessions of an account; times in nanoseconds since 1970, 0 for never."""
+
+    run: NDArray[np.int64]
+    """The place of the run that created it; -1 for a session that a person started."""
+    deployment: NDArray[np.int64]
+    agent: NDArray[np.int64]
+    tail: NDArray[np.int64]
+    created: NDArray[np.int64]
+    started: NDArray[np.int64]
+    ended: NDArray[np.int64]
+    asked: NDArray[np.int64]
+    """When it asked a person."""
+    continued: NDArray[np.int64]
+    """When a person continued it; `continued_end` is the end of that turn."""
+    continued_end: NDArray[np.int64]
+    archived: NDArray[np.int64]
+    updated: NDArray[np.int64]
+    before: NDArray[np.int64]
+    end: NDArray[np.int64]
+    later: NDArray[np.int64]
+    error: NDArray[np.int64]
+    """The error of the session; -1 for none."""
+    status: NDArray[np.int64]
+    kept: NDArray[np.bool_]
+    """Whether it was not deleted."""
+    has_start: NDArray[np.bool_]
+    """Whether the event of the start has a time; `has_end` is the same of the end."""
+    has_end: NDArray[np.bool_]
+
+    def __len__(self) -> int:
+        """Return how many sessions there are."""
+        return len(self.run)
+
+    def take(self, which: NDArray[np.int64]) -> Stories:
+        """Return some of the sessions."""
+        return Stories(*(getattr(self, field.name)[which] for field in fields(self)))
+
+
+def decide(fleet: Fleet, runs: Runs) -> tuple[Stories, NDArray[np.int64]]:
+    """Decide what happened in the sessions of an account.
+
+    Parameters
+    ----------
+    fleet
+        The deployments.
+    runs
+        Their runs, oldest first. Runs that wait for a person become running, and runs without a session get an
+        early end.
+
+    Returns
+    -------
+    tuple
+        The sessions, oldest first, and why each run has none (`Refusal`).
+    """
+    draws, now = fleet.draws, fleet.now
+    refusal = _refuse(fleet, runs)
+    failed = refusal == Refusal.PAUSING
+    failed |= refusal == Refusal.RATE_LIMITED
+    short = runs.started + draws.below("refused", runs.tail, 800) * 1_000_000
+    runs.completed = np.where(failed, np.minimum(runs.completed, short), runs.completed)
+    runs.error = np.where(failed, -1, runs.error)
+    place = np.flatnonzero(refusal == Refusal.NONE)
+    some = runs.take(place)
+    chance = draws.uniform("story", some.tail)
+
+    good = some.status == COMPLETED
+    waits = good & (some.completed > now - 2 * DAY) & (draws.uniform("waits", some.tail) < _WAITING)
+    # Some that were started by hand in the last minutes wait for the person who started them.
+    waits |= (some.status == RUNNING) & (chance < 0.25) & (some.started < now - 2 * SECOND)  # noqa: PLR2004
+    cases = [
+        (waits, End.WAITING),
+        (some.status == PENDING, End.FRESH),
+        (some.status == RUNNING, End.RUNNING),
+        (good & (chance < 0.04), End.QUIET),  # noqa: PLR2004 - the shares of rare ends
+        (good & (chance < 0.06), End.UNKNOWN),  # noqa: PLR2004
+        (good & (chance < 0.09), End.SILENT),  # noqa: PLR2004
+    ]
+    end = np.select([which for which, _ in cases], [int(code) for _, code in cases], int(End.DONE))
+    end = _fail(fleet, runs, some, chance, end)
+    waiting = end == End.WAITING
+    runs.status[place[waiting]] = RUNNING
+
+    mood = draws.uniform("before", some.tail)
+    after_errors = (mood < 0.06) & np.isin(  # noqa: PLR2004 - the shares of what happens before the end
+        end, (End.DONE, End.EXHAUSTED, End.TERMINAL, End.UNKNOWN, End.CANCELLED)
+    )
+    voided = np.isin(end, (End.DONE, End.EXHAUSTED)) & (mood > 0.97)  # noqa: PLR2004
+    again = (end == End.RUNNING) & (mood < 0.2)  # noqa: PLR2004
+    before = np.select(
+        [after_errors, voided, again], [int(Before.RECOVERED), int(Before.VOIDED), int(Before.RESCHEDULED)], 0
+    )
+    answered = np.isin(end, (End.DONE, End.QUIET, End.TERMINAL, End.CANCELLED)) & (mood > 0.5) & (mood < 0.53)  # noqa: PLR2004
+    asked = np.where(waiting, np.minimum(some.completed, (some.started + now) // 2), 0)
+    asked = np.where(answered, some.started + (some.completed - some.started) // 2, asked)
+    open_ = np.isin(end, (End.FRESH, End.RUNNING, End.WAITING))
+
+    stories = Stories(
+        run=place,
+        deployment=some.deployment,
+        agent=fleet.agent[some.deployment],
+        tail=draws.tails("session", some.tail),
+        created=np.minimum(some.created + (some.started - some.created) // 2, now),
+        started=some.started,
+        ended=np.where(open_, 0, some.completed),
+        asked=asked,
+        continued=np.zeros(len(some), dtype=np.int64),
+        continued_end=np.zeros(len(some), dtype=np.int64),
+        archived=np.zeros(len(some), dtype=np.int64),
+        updated=np.zeros(len(some), dtype=np.int64),
+        before=before,
+        end=end,
+        later=np.zeros(len(some), dtype=np.int64),
+        error=np.where(
+            np.isin(end, (End.EXHAUSTED, End.SOFT, End.TERMINAL, End.FATAL_IDLE, End.FATAL)), some.error, -1
+        ),
+        status=np.zeros(len(some), dtype=np.int64),
+        kept=np.ones(len(some), dtype=np.bool_),
+        has_start=draws.uniform("start", some.tail) >= 0.03,  # noqa: PLR2004 - the share without a time
+        has_end=draws.uniform("end event", some.tail) >= 0.03,  # noqa: PLR2004
+    )
+    stories = _join(stories, _without_deployment(fleet, (len(runs) + 49) // 50))
+    _live_on(fleet, stories)
+    return stories.take(np.lexsort((stories.tail, stories.created))), refusal
+
+
+def _refuse(fleet: Fleet, runs: Runs) -> NDArray[np.int64]:
+    """Choose the runs that got no session."""
+    refusal = np.where(runs.status == SKIPPED, int(Refusal.REJECTED), int(Refusal.NONE))
+    limited = (runs.status == FAILED) & (fleet.draws.uniform("refusal", runs.tail) < 0.03)  # noqa: PLR2004
+    refusal[limited] = Refusal.RATE_LIMITED
+    last = np.full(len(fleet), -1)
+    np.maximum.at(last, runs.deployment, np.arange(len(runs)))
+    paused = last[fleet.has_role(BROKEN) & (last >= 0)]
+    refusal[paused] = Refusal.PAUSING
+    return refusal
+
+
+def _fail(
+    fleet: Fleet, runs: Runs, some: Runs, chance: NDArray[np.float64], end: NDArray[np.int64]
+) -> NDArray[np.int64]:
+    """Choose how failed runs failed; what was retried failed with an error."""
+    failed = some.status == FAILED
+    code = (runs.key << 3) + runs.attempt
+    retried = np.isin((some.key << 3) + some.attempt + 1, code[runs.trigger == RETRY]) & (some.trigger != MANUAL)
+    alone = failed & ~retried & (some.error != OVERLOADED)
+    shares = (
+        (failed, 0.66, End.EXHAUSTED),
+        (failed, 0.76, End.TERMINAL),
+        (failed, 0.80, End.FATAL),
+        (failed, 0.83, End.FATAL_IDLE),
+        (failed, 0.86, End.SOFT),
+        (alone, 0.92, End.CANCELLED),
+        (alone, 0.94, End.BARE),
+        (alone, 0.97, End.TERMINATED),
+        (alone, 1.00, End.SILENT_TERMINATED),
+    )
+    left = failed.copy()
+    for which, last, code_ in shares:
+        chosen = left & which & (chance < last)
+        end = np.where(chosen, int(code_), end)
+        left &= ~chosen
+    end = np.where(left, int(End.EXHAUSTED), end)
+    budgeted = alone & (fleet.number[some.deployment] % 16 == 5) & (chance < 0.5)  # noqa: PLR2004 - those with a budget
+    return np.where(budgeted, int(End.BUDGET), end)
+
+
+def _without_deployment(fleet: Fleet, count: int) -> Stories:
+    """Generate sessions that people started, in the last 40 days."""
+    draws, now = fleet.draws, fleet.now
+    index = np.arange(count if len(fleet) else 0)
+
+    def chance(purpose: str) -> NDArray[np.float64]:
+        return draws.uniform(f"person {purpose}", index)
+
+    ends = np.array(
+        [*[End.DONE] * 7, *[End.SILENT] * 3, *[End.WAITING] * 2, *[End.RUNNING] * 2, End.CANCELLED, End.TERMINAL,
+         End.EXHAUSTED, End.UNKNOWN]
+    )  # fmt: skip
+    end = ends[draws.below("person end", index, len(ends))]
+    running = end == End.RUNNING
+    ago = np.where(running, HOUR, 40 * DAY) // 1_000
+    created = now - (chance("created") * ago).astype(np.int64) * 1_000 - MINUTE
+    started = created + draws.below("person wait", index, 3_000) * 1_000_000
+    ended = np.minimum(started + draws.below("person length", index, 900) * SECOND, now)
+    failed = np.isin(end, (End.TERMINAL, End.EXHAUSTED))
+    zeros = np.zeros(len(index), dtype=np.int64)
+    return Stories(
+        run=zeros - 1,
+        deployment=zeros - 1,
+        agent=draws.below("person agent", index, len(fleet.agents)),
+        tail=draws.tails("person", index),
+        created=created,
+        started=started,
+        ended=np.where(running | (end == End.WAITING), 0, ended),
+        asked=np.where(end == End.WAITING, ended, 0),
+        continued=zeros.copy(),
+        continued_end=zeros.copy(),
+        archived=zeros.copy(),
+        updated=zeros.copy(),
+        before=np.where(running & (chance("before") < 0.4), int(Before.RESCHEDULED), 0),  # noqa: PLR2004
+        end=end,
+        later=zeros.copy(),
+        error=np.where(failed, draws.below("person error", index, len(ERRORS)), -1),
+        status=zeros.copy(),
+        kept=np.ones(len(index), dtype=np.bool_),
+        has_start=chance("start") >= 0.03,  # noqa: PLR2004 - the share without a time
+        has_end=chance("end event") >= 0.03,  # noqa: PLR2004
+    )
+
+
+def _join(first: Stories, second: Stories) -> Stories:
+    """Put sessions one after the other."""
+    pairs = ((getattr(first, field.name), getattr(second, field.name)) for field in fields(Stories))
+    return Stories(*(np.concatenate(pair) for pair in pairs))
+
+
+def reuses(fleet: Fleet) -> NDArray[np.bool_]:
+    """Return which deployments used one session for several runs, up to edition C."""
+    result: NDArray[np.bool_] = fleet.number % 40 % 9 == 4  # noqa: PLR2004 - some do
+    return result
+
+
+def _live_on(fleet: Fleet, stories: Stories) -> None:
+    """Let people continue, archive and delete some sessions, and say what status each has."""
+    draws, now, index = fleet.draws, fleet.now, stories.tail
+    own = (stories.deployment < 0) | ~reuses(fleet)[stories.deployment] if len(fleet) else stories.deployment < 0
+    chance = draws.uniform("later", index)
+    continued = stories.ended + 20 * HOUR + draws.below("continued", index, 8 * 3600) * SECOND
+    which = own & np.isin(stories.end, (End.DONE, End.QUIET, End.UNKNOWN, End.EXHAUSTED, End.CANCELLED))
+    which &= (chance < 0.04) & (continued < now - HOUR)  # noqa: PLR2004 - the share that somebody continued
+    kinds = np.array(
+        [Later.DONE, Later.DONE, Later.TERMINATED, Later.CANCELLED, Later.EXHAUSTED, Later.WAITING, Later.RUNNING]
+    )
+    stories.later = np.where(which, kinds[draws.below("later end", index, len(kinds))], int(Later.NEVER))
+    stories.continued = np.where(which, continued, 0)
+    stories.continued_end = np.where(which, continued + 5 * MINUTE, 0)
+    over = np.isin(stories.end, (*FINAL, End.SILENT, End.FATAL)) & own
+    over &= ~np.isin(stories.later, (Later.WAITING, Later.RUNNING))
+    last = np.maximum(np.maximum(stories.ended, stories.started), stories.continued_end)
+    archived = last + HOUR + draws.below("archive time", index, 72 * 3600) * SECOND
+    fate = draws.uniform("fate", index)
+    which = over & (fate < 0.05) & (archived < now)  # noqa: PLR2004 - the share that somebody archived
+    stories.archived = np.where(which, archived, 0)
+    stories.kept = ~(over & (fate > 0.98) & (last < now - DAY))  # noqa: PLR2004 - the share that somebody deleted
+
+    mood = draws.uniform("status", index)
+    running = np.where(mood < 0.3, CANCELING, 0)  # noqa: PLR2004
+    running = np.where(stories.before == Before.RESCHEDULED, RESCHEDULING, running)
+    running = np.where(stories.end == End.FRESH, 0, running)
+    status = np.where(np.isin(stories.end, (End.FRESH, End.RUNNING)), running, IDLE)
+    ended = np.isin(stories.end, (End.TERMINAL, End.TERMINATED, End.SILENT_TERMINATED))
+    status = np.where(ended | (stories.later == Later.TERMINATED), TERMINATED, status)
+    status = np.where(stories.later == Later.RUNNING, 0, status)
+    stories.status = np.where((stories.archived > 0) & (mood < 0.7), TERMINATED, status)  # noqa: PLR2004
+    begun = np.where(stories.end == End.FRESH, stories.created, np.minimum(stories.started, now))
+    latest = np.maximum(np.maximum(stories.ended, stories.asked), begun)
+    stories.updated = np.maximum(np.maximum(latest, stories.continued_end), stories.archived)

@@ -1,0 +1,323 @@
+"""Sessions, events, agents and environments over the wire, and what edition D refuses."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import requests
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from qoderdata.sandbox import Sandbox
+from qoderdata.sandbox.draws import nanoseconds
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+Record = dict[str, Any]
+Params = dict[str, Any]
+
+EVENT_TYPES = [
+    "session.status_running", "session.status_idle", "session.status_rescheduled", "session.status_terminated",
+    "session.error",
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def sandbox() -> Iterator[Sandbox]:
+    with Sandbox(130, 11, runs=1_500) as running:
+        yield running
+
+
+@pytest.fixture(params="ABCD")
+def edition(request: pytest.FixtureRequest, sandbox: Sandbox, longest: str) -> str:
+    del longest  # finding it sets the edition
+    sandbox.edition = request.param
+    return sandbox.edition
+
+
+@pytest.fixture(scope="module")
+def longest(sandbox: Sandbox) -> str:
+    """Return the id of the session with the most events that every edition knows."""
+    sandbox.edition = "C"
+    known = [session["id"] for session in sandbox.sessions]
+    sandbox.edition = "D"
+    return str(max(known, key=lambda identity: len(sandbox.events(identity))))
+
+
+def ask(sandbox: Sandbox, path: str, params: Params | None = None, *, method: str = "GET") -> requests.Response:
+    headers = {"Authorization": f"Bearer {sandbox.pat}"}
+    return requests.request(method, f"{sandbox.base_url}{path}", params=params, headers=headers, timeout=10)
+
+
+def get(sandbox: Sandbox, path: str, params: Params | None = None) -> Any:  # noqa: ANN401 - JSON
+    response = ask(sandbox, path, params)
+    assert response.status_code == 200, response.text
+    return response.json()
+
+
+def walk(sandbox: Sandbox, path: str, params: Params, *, cursor: str = "page") -> list[Record]:
+    records: list[Record] = []
+    at: Params = {}
+    while True:
+        page = get(sandbox, path, params | at)
+        records += page["data"]
+        assert page["next_page"] == (page["last_id"] if page["has_more"] else None)
+        if not page["has_more"]:
+            return records
+        at = {cursor: page["last_id"]}
+
+
+def live(records: list[Record]) -> list[Record]:
+    return [record for record in records if record["archived_at"] is None]
+
+
+def records_of(sandbox: Sandbox, root: str) -> list[Record]:
+    records: list[Record] = getattr(sandbox, root)
+    return records
+
+
+@pytest.mark.parametrize("root", ["sessions", "agents", "environments"])
+def test_lists_are_paged_by_page_in_every_edition(sandbox: Sandbox, edition: str, root: str) -> None:
+    records = records_of(sandbox, root)
+    assert walk(sandbox, f"/{root}", {"limit": 100, "include_archived": "true"}) == records, edition
+    assert walk(sandbox, f"/{root}", {"limit": 100}) == live(records) != records
+    assert get(sandbox, f"/{root}")["data"] == live(records)[:20]
+    assert get(sandbox, f"/{root}/{records[-1]['id']}") == records[-1]
+    assert ask(sandbox, f"/{root}/x").json()["error"]["type"] == "not_found_error"
+    assert ask(sandbox, f"/{root}", method="POST").json()["error"]["type"] == "feature_not_available"
+
+
+@pytest.mark.parametrize("root", ["sessions", "agents", "environments"])
+@pytest.mark.parametrize("limit", ["0", "101", "1000", "ten"])
+def test_their_page_size_is_one_to_a_hundred_in_every_edition(
+    sandbox: Sandbox, edition: str, root: str, limit: str
+) -> None:
+    response = ask(sandbox, f"/{root}", {"limit": limit})
+    assert (response.status_code, response.json()["error"]["param"]) == (400, "limit"), edition
+
+
+@pytest.mark.parametrize("root", ["sessions", "agents", "environments"])
+@pytest.mark.parametrize("cursor", ["after_id", "before_id"])
+def test_other_cursors_are_unknown_there(sandbox: Sandbox, edition: str, root: str, cursor: str) -> None:
+    records = live(records_of(sandbox, root))
+    response = ask(sandbox, f"/{root}", {cursor: records[2]["id"], "limit": 3})
+    if edition == "D":
+        assert (response.status_code, response.json()["error"]["param"]) == (400, cursor)
+    else:
+        assert response.json()["data"] == records[:3]
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    statuses=st.lists(st.sampled_from(["running", "rescheduling", "canceling", "idle", "terminated"]), max_size=3),
+    deployment=st.sampled_from([0, 7, 20, None, "dep_0"]),
+    agent=st.sampled_from([0, None, "agent_0"]),
+    version=st.sampled_from(["", "1", "3"]),
+    archived=st.sampled_from(["true", "false", ""]),
+    order=st.sampled_from(["asc", "desc", ""]),
+    edition_=st.sampled_from("ABCD"),
+)
+def test_filters_of_sessions(
+    *, sandbox: Sandbox, statuses: list[str], deployment: int | str | None, agent: int | str | None, version: str,
+    archived: str, order: str, edition_: str,
+) -> None:  # fmt: skip
+    sandbox.edition = edition_
+    records = sandbox.sessions
+    if edition_ in "AB":
+        statuses = ["processing" if word == "running" else word for word in statuses]
+    deployment_id = records[deployment]["deployment_id"] if isinstance(deployment, int) else deployment
+    agent_id = records[agent]["agent"]["id"] if isinstance(agent, int) else agent
+    expected = [
+        one
+        for one in records
+        if (archived == "true" or one["archived_at"] is None)
+        and (not statuses or one["status"] in statuses)
+        and (deployment_id is None or one["deployment_id"] == deployment_id)
+        and (agent_id is None or one["agent"]["id"] == agent_id)
+        and (not version or one["agent"]["version"] == int(version))
+    ]
+    params = {
+        "statuses[]": statuses, "deployment_id": deployment_id, "agent_id": agent_id, "agent_version": version,
+        "include_archived": archived, "order": order, "limit": 100,
+    }  # fmt: skip
+    sent = {name: value for name, value in params.items() if value}
+    got = walk(sandbox, "/sessions", sent)
+    assert got == (expected[::-1] if order == "asc" else expected)
+
+
+@pytest.mark.parametrize("root", ["sessions", "agents", "environments"])
+@pytest.mark.parametrize("operator", ["gt", "gte", "lt", "lte"])
+def test_the_time_of_creation_is_understood_from_edition_c_on(
+    sandbox: Sandbox, edition: str, root: str, operator: str
+) -> None:
+    records = live(records_of(sandbox, root))
+    at = records[len(records) // 2]["created_at"]
+    compare: dict[str, Callable[[int, int], bool]] = {
+        "gt": lambda one, other: one > other,
+        "gte": lambda one, other: one >= other,
+        "lt": lambda one, other: one < other,
+        "lte": lambda one, other: one <= other,
+    }
+    kept = [one for one in records if compare[operator](nanoseconds(one["created_at"]), nanoseconds(at))]
+    got = walk(sandbox, f"/{root}", {f"created_at[{operator}]": at, "limit": 100})
+    assert got == (records if edition in "AB" else kept)
+
+
+@pytest.mark.parametrize("limit", [7, 100])
+@pytest.mark.parametrize("cursor", ["page", "after_id"])
+def test_events_are_paged_in_both_orders(
+    sandbox: Sandbox, longest: str, edition: str, limit: int, cursor: str
+) -> None:
+    """Oldest first, unless the other order is asked for."""
+    events = sandbox.events(longest)
+    path = f"/sessions/{longest}/events"
+    assert len(events) > 100, edition
+    assert walk(sandbox, path, {"limit": limit}, cursor=cursor) == events
+    assert walk(sandbox, path, {"limit": limit, "order": "asc"}, cursor=cursor) == events
+    assert walk(sandbox, path, {"limit": limit, "order": "desc"}, cursor=cursor) == events[::-1]
+    chosen = [event for event in events if event["type"] in EVENT_TYPES]
+    got = walk(sandbox, path, {"limit": limit, "types[]": EVENT_TYPES}, cursor=cursor)
+    assert got == chosen
+    assert len(chosen) < len(events)
+
+
+def test_events_before_one_are_those_just_before_it(sandbox: Sandbox, longest: str, edition: str) -> None:
+    events, path = sandbox.events(longest), f"/sessions/{longest}/events"
+    page = get(sandbox, path, {"before_id": events[50]["id"], "limit": 10})
+    assert (page["data"], page["has_more"]) == (events[40:50], True), edition
+    newest = get(sandbox, path, {"before_id": events[50]["id"], "limit": 10, "order": "desc"})
+    assert newest["data"] == events[51:61][::-1]
+    both = ask(sandbox, path, {"before_id": events[5]["id"], "page": events[5]["id"]})
+    assert "mutually exclusive" in both.json()["error"]["message"]
+    assert ask(sandbox, path, {"page": "evt_0"}).json()["error"]["param"] == "page"
+    assert ask(sandbox, path, {"limit": 101}).json()["error"]["param"] == "limit"
+
+
+def test_pages_of_events_can_be_short(sandbox: Sandbox, longest: str) -> None:
+    sandbox.edition, sandbox.short_pages = "D", True
+    events = [event for event in sandbox.events(longest) if event["type"] in EVENT_TYPES]
+    params = {"limit": 10, "types[]": EVENT_TYPES}
+    try:
+        assert walk(sandbox, f"/sessions/{longest}/events", params) == events
+        assert len(get(sandbox, f"/sessions/{longest}/events", params)["data"]) < 10
+        assert walk(sandbox, "/sessions", {"limit": 100}) == live(sandbox.sessions)
+    finally:
+        sandbox.short_pages = False
+
+
+def test_sessions_that_an_edition_does_not_know_are_not_found(sandbox: Sandbox) -> None:
+    """Up to edition C, some sessions of edition D are turns of another one."""
+    sandbox.edition = "D"
+    newest = {session["id"] for session in sandbox.sessions}
+    sandbox.edition = "C"
+    older = {session["id"] for session in sandbox.sessions}
+    assert older < newest
+    for identity in sorted(newest - older)[:3]:
+        assert ask(sandbox, f"/sessions/{identity}").status_code == 404
+        assert ask(sandbox, f"/sessions/{identity}/events").status_code == 404
+
+
+@pytest.mark.parametrize(
+    ("path", "param", "value"),
+    [
+        ("/sessions", "statuses[]", "done"),
+        ("/sessions", "order", "newest"),
+        ("/sessions", "agent_version", "one"),
+        ("/sessions", "include_archived", "yes"),
+        ("/sessions", "created_at[gte]", "yesterday"),
+        ("/agents", "created_at[lt]", "never"),
+        ("/environments", "include_archived", "1"),
+        ("{session}/events", "order", "up"),
+        ("/deployment_runs", "trigger_type", "retry"),
+        ("/deployment_runs", "has_error", "1"),
+    ],
+)
+def test_impossible_values_are_refused_by_name(sandbox: Sandbox, path: str, param: str, value: str) -> None:
+    sandbox.edition = "D"
+    response = ask(sandbox, path.format(session=f"/sessions/{sandbox.sessions[0]['id']}"), {param: value})
+    assert (response.status_code, response.json()["error"]["param"]) == (400, param)
+
+
+@pytest.mark.parametrize(
+    ("path", "param"),
+    [
+        ("/deployments", "sort"), ("/deployments", "created_at[gt]"), ("/deployments/{deployment}", "x"),
+        ("/deployment_runs", "status"), ("/deployment_runs/{run}", "expand"),
+        ("/deployments/{deployment}/runs", "status"), ("/deployments/{deployment}/runs/{run}", "x"),
+        ("/sessions", "status"), ("/sessions/{session}", "x"),
+        ("/sessions/{session}/events", "type"), ("/agents", "agent_id"), ("/environments", "name"),
+    ],
+)  # fmt: skip
+def test_unknown_parameters_are_refused_by_edition_d_only(
+    sandbox: Sandbox, edition: str, path: str, param: str
+) -> None:
+    run = next(one for one in sandbox.runs if one.get("session_id"))
+    path = path.format(deployment=run["deployment_id"], run=run["id"], session=sandbox.sessions[0]["id"])
+    response = ask(sandbox, path, {param: "failed" if param == "status" and "runs" in path else "x"})
+    if edition == "D":
+        error = response.json()
+        assert (response.status_code, error["error"]["type"]) == (400, "invalid_request_error")
+        assert error["error"]["param"] == param
+        assert error["request_id"] == response.headers["x-request-id"]
+    elif param == "created_at[gt]" or "status" not in param or path == "/sessions":
+        assert response.status_code == 200
+
+
+@pytest.mark.parametrize("trigger", ["manual", "schedule", ""])
+@pytest.mark.parametrize("has_error", ["true", "false", ""])
+def test_filters_of_runs_in_edition_d(sandbox: Sandbox, trigger: str, has_error: str) -> None:
+    sandbox.edition = "D"
+    expected = [
+        run
+        for run in sandbox.runs
+        if trigger in ("", run["trigger_context"]["type"])
+        and (not has_error or (run["error"] is not None) == (has_error == "true"))
+    ]
+    sent = {"trigger_type": trigger, "has_error": has_error, "limit": "100"}
+    assert walk(sandbox, "/deployment_runs", {name: text for name, text in sent.items() if text}) == expected
+    middle = sandbox.runs[700]["created_at"]
+    newer = [run for run in expected if nanoseconds(run["created_at"]) >= nanoseconds(middle)]
+    assert walk(sandbox, "/deployment_runs", sent | {"created_at[gte]": middle}) == newer
+
+
+def test_one_run_of_a_deployment(sandbox: Sandbox, edition: str) -> None:
+    run, other = (
+        sandbox.runs[3],
+        next(one for one in sandbox.runs if one["deployment_id"] != sandbox.runs[3]["deployment_id"]),
+    )
+    assert get(sandbox, f"/deployments/{run['deployment_id']}/runs/{run['id']}") == run, edition
+    assert ask(sandbox, f"/deployments/{other['deployment_id']}/runs/{run['id']}").status_code == 404
+
+
+def test_the_log_has_all_values_of_a_parameter(sandbox: Sandbox) -> None:
+    get(sandbox, "/sessions", {"statuses[]": ["idle", "terminated"], "limit": 5})
+    request = sandbox.requests[-1]
+    assert (request.path, request.status) == ("/sessions", 200)
+    assert request.lists == {"statuses[]": ["idle", "terminated"], "limit": ["5"]}
+    assert request.query == {"statuses[]": "idle", "limit": "5"}
+
+
+@pytest.mark.parametrize("fault", ["overlap", "repeat-cursor", "no-cursor"])
+def test_faults_are_met_by_the_new_lists(sandbox: Sandbox, longest: str, fault: str) -> None:
+    sandbox.edition = "D"
+    first = get(sandbox, "/sessions", {"limit": 5})
+    sandbox.misbehave(fault)
+    page = get(sandbox, "/sessions", {"limit": 5, "page": first["last_id"]})
+    if fault == "overlap":
+        assert page["data"][0] == first["data"][-1]
+    else:
+        assert (page["last_id"], page["has_more"]) == ({"repeat-cursor": first["last_id"]}.get(fault), True)
+    path = f"/sessions/{longest}/events"
+    start = get(sandbox, path, {"limit": 5})
+    sandbox.misbehave("overlap")
+    assert get(sandbox, path, {"limit": 5, "page": start["last_id"]})["data"][0] == start["data"][-1]
+
+
+@pytest.mark.parametrize("edition_", "CD")
+def test_a_big_account_is_made_and_listed_quickly(edition_: str) -> None:
+    """Events are written when they are asked for; nothing is written per session before."""
+    with Sandbox(250, 7, edition_, 10_000) as big:
+        get(big, "/sessions", {"limit": 100})
+        assert sum(body is not None for bodies in big._ledger.sessions._bodies.values() for body in bodies) == 100
