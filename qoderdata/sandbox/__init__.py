@@ -21,7 +21,7 @@ file              question
 `changes`         how does an account change while somebody reads it?
 `query`           which records does a query string ask for?
 `endpoints`       which path answers what?
-`responses`       what do pages, errors and faults look like?
+`http_responses`  what do pages, errors and faults look like?
 `server`          how does it go over the wire?
 `draws`           where do random numbers, ids and time stamps come from?
 ================  ==========================================================================================
