@@ -7,7 +7,6 @@ is no more, or in an exception: never early, and never in a cycle.
 from __future__ import annotations
 
 import re
-from collections import deque
 from contextlib import closing
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
@@ -25,8 +24,6 @@ SAFE_PAGE = 100
 MAX_PAGES = 1_000_000
 
 _SHOWN = 80
-#: How many of the newest pages are counted late: their records may still be in decoding.
-_COUNTED_LATE = 2
 #: How many times one page is asked for again with a smaller size.
 _MAX_RESIZES = 3
 _ABOUT_LIMIT = re.compile(r"\blimit\b")
@@ -55,7 +52,7 @@ class Envelope(Protocol):
 
     @property
     def count(self) -> int:
-        """The number of records; read late, since they may still be in decoding."""
+        """The number of records."""
         ...
 
 
@@ -144,38 +141,31 @@ class PageSize:
 
 
 class Progress:
-    """Count the pages and records of a walk.
-
-    The records of the newest pages are counted when they are asked for: they may still be in decoding.
+    """Count what a walk has done.
 
     Attributes
     ----------
-    pages : int
-        Pages that the caller has handled.
+    requests : int
+        Requests; a retried one counts once, a refused one too.
+    pages, records : int
+        Pages that the caller has handled, and their records.
     """
 
     def __init__(self) -> None:
+        self.requests = 0
         self.pages = 0
-        self._records = 0
-        self._newest: deque[Envelope] = deque()
-
-    @property
-    def records(self) -> int:
-        """The records of these pages; waits for the decoding of the newest ones."""
-        return self._records + sum(page.count for page in self._newest)
+        self.records = 0
 
     def add(self, page: Envelope) -> None:
-        """Count a page.
+        """Count a page that the caller has handled.
 
         Parameters
         ----------
         page
-            The page that the caller has handled.
+            The page.
         """
         self.pages += 1
-        self._newest.append(page)
-        if len(self._newest) > _COUNTED_LATE:
-            self._records += self._newest.popleft().count
+        self.records += page.count
 
     def annotate(self, error: errors.APIError) -> None:
         """Add to an error how far the walk got.
@@ -266,14 +256,16 @@ def walk_list(
         As `walk`.
     """
     size = PageSize(client.page_limit, most=most)
+    counted = Progress() if progress is None else progress
 
     def fetch(cursor: str | None, limit: int) -> E:
+        counted.requests += 1
         page = client.get(path, list_query(params, cursor, limit, cursor_param=cursor_param), read)
         if most is None:
             client.page_limit = limit
         return page
 
-    return walk(fetch, start=start, limit=size, max_pages=client.max_pages, mask=client.mask, progress=progress)
+    return walk(fetch, start=start, limit=size, max_pages=client.max_pages, mask=client.mask, progress=counted)
 
 
 def walk(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import csv
 import io
 import json
@@ -15,20 +14,26 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import click
 import pandas as pd
 import pytest
 
 import qoderdata as qd
-from qoderdata.cli import main, parser
+from qoderdata.cli import commands, main
+from qoderdata.cli.options import Command
+from qoderdata.formatting import display_width as width
 from qoderdata.sandbox import Sandbox
-from qoderdata.words import width
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from tests.conftest import ScriptedService
+
 # Which fonts a machine has is not what is shown here.
 pytestmark = pytest.mark.filterwarnings("ignore:no installed font")
 
+#: The sandbox's clock stands in June 2026, so that `--since 30D` finds no run.
+NO_RUN_IN_TIME = pytest.mark.filterwarnings("default:no run is in the time asked for")
 TOKEN_VARIABLE, URL_VARIABLE = "QODER_PAT", "QODER_MANAGED_BASE_URL"
 
 
@@ -38,63 +43,133 @@ def sandbox() -> Iterator[Sandbox]:
         yield served
 
 
+@pytest.fixture(scope="module")
+def shared_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("cache")
+
+
 @pytest.fixture(autouse=True)
-def account(sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Point the environment at the sandbox, and work in an empty folder."""
+def account(sandbox: Sandbox, shared_cache: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Point the environment at the sandbox and at one cache for all tests, and work in an empty folder."""
     monkeypatch.setenv(TOKEN_VARIABLE, sandbox.pat)
+    monkeypatch.setenv("QODERDATA_CACHE_DIR", str(shared_cache))
     monkeypatch.setenv(URL_VARIABLE, sandbox.base_url)
     monkeypatch.chdir(tmp_path)
 
 
-def leaves(
-    command: argparse.ArgumentParser, words: tuple[str, ...] = ()
-) -> dict[tuple[str, ...], argparse.ArgumentParser]:
-    below = [action for action in command._actions if isinstance(action, argparse._SubParsersAction)]
-    if not below:
-        return {words: command}
-    found: dict[tuple[str, ...], argparse.ArgumentParser] = {}
-    for name, child in below[0].choices.items():
-        found |= leaves(child, (*words, name))
-    return found
+def leaves(command: click.Command, words: tuple[str, ...] = ()) -> dict[tuple[str, ...], Command]:
+    if isinstance(command, click.Group):
+        return {
+            path: leaf
+            for name, child in command.commands.items()
+            for path, leaf in leaves(child, (*words, name)).items()
+        }
+    assert isinstance(command, Command)
+    return {words: command}
 
 
-LEAVES = leaves(parser())
+LEAVES = leaves(commands)
 
 
-def example(command: argparse.ArgumentParser) -> list[str]:
-    text = command.format_help()
-    found = re.search(r"^example:\n  (qoderdata .*)\Z", text.strip(), re.MULTILINE)
-    assert found is not None, text
-    return shlex.split(found[1])[1:]
+def parse(words: list[str]) -> None:
+    """Parse a command line without running it; raises what the command would say."""
+    command: click.Command = commands
+    words = [word for word in words if word != "--verbose"]
+    while isinstance(command, click.Group):
+        command = command.commands[words.pop(0)]
+    command.make_context("qoderdata", words)
 
 
 def test_the_command_has_what_is_promised() -> None:
-    names = {words[0] for words in LEAVES}
-    assert names == {
-        "demo",
-        "pull",
-        "failures",
-        "runs",
-        "triggers",
-        "missed",
-        "report",
-        "export",
-        "sandbox",
-        "cache",
-    }
+    assert {words[0] for words in LEAVES} == {
+        "demo", "pull", "failures", "runs", "triggers", "missed", "events", "report", "export", "sandbox", "cache",
+    }  # fmt: skip
+    assert {words[1] for words in LEAVES if words[0] == "pull"} == {
+        "deployments", "runs", "sessions", "agents", "environments",
+    }  # fmt: skip
 
 
-@pytest.mark.parametrize("words", [words for words in LEAVES if words != ("sandbox",)], ids=" ".join)
-def test_the_example_in_the_help_runs(words: tuple[str, ...], capsys: pytest.CaptureFixture[str]) -> None:
-    arguments = example(LEAVES[words])
-    assert tuple(arguments[: len(words)]) == words
-    assert main(arguments) == 0
+@pytest.mark.parametrize("words", LEAVES, ids=" ".join)
+def test_the_help_ends_with_an_example_that_parses(
+    words: tuple[str, ...], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([*words, "--help"]) == 0
+    text = capsys.readouterr().out
+    found = re.search(r"^Example:\n  (qoderdata .*)\n\Z", text, re.MULTILINE)
+    assert found is not None, text
+    example = shlex.split(found[1])[1:]
+    assert tuple(example[: len(words)]) == words
+    parse(example)
+    assert max(map(width, text.splitlines())) <= 80
+
+
+@NO_RUN_IN_TIME
+@pytest.mark.parametrize(
+    "words", [words for words in LEAVES if words not in {("demo",), ("sandbox",), ("events",)}], ids=" ".join
+)
+def test_the_example_runs(words: tuple[str, ...], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(shlex.split(LEAVES[words].example)[1:]) == 0
     assert capsys.readouterr().out
+
+
+def test_the_commands_of_the_readme_parse() -> None:
+    for name in ("README.md", "README.zh-CN.md"):
+        text = (Path(__file__).parents[1] / name).read_text(encoding="utf-8")
+        lines = [
+            line.partition("#")[0]
+            for block in re.findall(r"^```sh\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
+            for line in block.splitlines()
+            if line.startswith("qoderdata ")
+        ]
+        assert lines
+        for line in lines:
+            parse(shlex.split(line)[1:])
+
+
+def test_the_help_tells_the_exit_codes(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--help"]) == 0
+    text = capsys.readouterr().out
+    told = {int(code) for code in re.findall(r"^  (\d+)  ", text, re.MULTILINE)}
+    assert told == {0, 1, 2, 3, 4, 5, 130}
+    assert "qoderdata demo" in text
+
+
+def test_outcomes_can_be_chosen_wherever_runs_are_read() -> None:
+    with_outcomes = {
+        words for words, leaf in LEAVES.items() if "outcomes" in {param.name for param in leaf.params}
+    }
+    assert with_outcomes == {("failures",), ("runs",), ("missed",), ("report",), ("export",), ("pull", "runs")}
+
+
+def test_the_help_loads_nothing_heavy() -> None:
+    program = (
+        "import sys; from qoderdata.cli import main; main(['--help'])\n"
+        "print({'pandas', 'pyarrow', 'numpy', 'rich', 'requests', 'tqdm'} & set(sys.modules), file=sys.stderr)"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stderr == "set()\n"
+
+
+def test_the_shell_can_complete() -> None:
+    environment = os.environ | {
+        "_QODERDATA_COMPLETE": "bash_complete",
+        "COMP_WORDS": "qoderdata r",
+        "COMP_CWORD": "1",
+    }
+    done = subprocess.run(
+        [sys.executable, "-m", "qoderdata"], env=environment, capture_output=True, text=True, check=False
+    )
+    assert {line.partition(",")[2] for line in done.stdout.splitlines()} == {"runs", "report"}
+
+
+@pytest.fixture
+def empty_cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("QODERDATA_CACHE_DIR", str(tmp_path / "cache"))
 
 
 @pytest.mark.parametrize("ending", [signal.SIGINT, signal.SIGTERM])
 def test_the_sandbox_serves_until_it_is_interrupted(ending: signal.Signals, sandbox: Sandbox) -> None:
-    command = [sys.executable, "-m", "qoderdata", *example(LEAVES["sandbox",])]
+    command = [sys.executable, "-m", "qoderdata", *shlex.split(LEAVES["sandbox",].example)[1:]]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         lines = [process.stdout.readline().removeprefix("export ").strip() for _ in range(2)]
@@ -151,37 +226,7 @@ def test_fail_over_tells_by_its_exit_code(capsys: pytest.CaptureFixture[str]) ->
     assert "paused" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("columns", [60, 80, 120, 200])
-def test_a_table_fits_the_terminal(
-    columns: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setenv("COLUMNS", str(columns))
-    assert main(["failures"]) == 0
-    assert main(["triggers", "--start", "2026-06-15T01:30:20Z"]) == 0
-    widths = [width(line) for line in capsys.readouterr().out.splitlines() if "rows; --top" not in line]
-    assert max(widths) <= columns
-
-
-def test_hostile_names_cannot_steer_the_terminal_or_break_a_table(
-    sandbox: Sandbox, capsys: pytest.CaptureFixture[str]
-) -> None:
-    record = next(one for one in sandbox.deployments if one["archived_at"] is None)
-    sandbox.rewrite(record | {"name": "evil\n\x1b[31m| name"})
-    main(["pull", "deployments", "--include-archived", "--refresh"])
-    capsys.readouterr()
-    for style in ([], ["--markdown"]):
-        assert main(["failures", "--top", "500", "--include-archived", *style]) == 0
-        output = capsys.readouterr().out
-        assert "\x1b" not in output
-        rows = [line for line in output.splitlines() if line]
-        assert len(rows) == 2 + len(
-            qd.failure_rates(qd.load_deployments(include_archived=True)).query("total_runs > 0")
-        )
-        if style:
-            assert {len(re.findall(r"(?<!\\)\|", row)) for row in rows} == {7}
-            assert "<img" not in output.replace("\\<", "")
-
-
+@pytest.mark.usefixtures("empty_cache")
 def test_pull_writes_both_forms_and_says_so_for_machines(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -238,6 +283,7 @@ def test_an_answer_of_the_service_is_one_line_and_its_code(
     assert sandbox.pat not in captured.err
 
 
+@pytest.mark.usefixtures("empty_cache")
 @pytest.mark.parametrize(
     ("environment", "arguments", "code"),
     [
@@ -267,15 +313,185 @@ def test_what_goes_wrong_here_is_one_line_and_its_code(
 
 
 @pytest.mark.parametrize(
-    "arguments",
-    [[], ["nonsense"], ["pull"], ["export", "failures", "x.docx"], ["pull", "deployments", "--out", "x.txt"]],
+    ("words", "told"),
+    [
+        ("nonsense", "No such command 'nonsense'"),
+        ("failures --nonsense", "No such option"),
+        ("export failures x.docx", "must end with .csv or .parquet"),
+        ("pull deployments --out x.txt", "must end with .csv or .parquet"),
+        ("failures --fail-over 20", "not in the range 0<=x<=1"),
+        ("failures --fail-over -0.1", "not in the range 0<=x<=1"),
+        ("failures --top 0", "not in the range"),
+        ("runs --top -1", "not in the range"),
+        ("failures --csv --json", "give one of --csv and --json"),
+        ("runs --errors --streaks", "give one of --errors and --streaks"),
+        ("runs --errors --freq 1D", "--freq has no effect with --errors"),
+        ("runs --streaks --freq 1D", "--freq has no effect with --streaks"),
+        ("runs --tz Asia/Tokyo", "--tz has no effect without"),
+        ("failures --offline --refresh", "give one of them"),
+        ("failures --offline --max-age 1h", "--max-age has no effect"),
+        ("export deployments d.csv --horizon 1h", "--horizon has no effect on deployments"),
+        ("export lints l.csv --outcomes runs", "--outcomes has no effect on lints"),
+        ("report r.html --since 7D", "--since has no effect without --runs"),
+        ("missed --since all", "--since needs a time or an age"),
+    ],
 )
-def test_a_command_line_that_cannot_be_understood_is_code_2(arguments: list[str]) -> None:
-    with pytest.raises(SystemExit) as stop:
-        main(arguments)
-    assert stop.value.code == 2
+def test_a_command_line_that_makes_no_sense_is_one_line_and_code_2(
+    words: str, told: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(words.split()) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert re.fullmatch(r"qoderdata: .+; see `qoderdata.* --help`\n", captured.err)
+    assert told in captured.err
 
 
+@pytest.mark.parametrize("words", [[], ["pull"]])
+def test_a_group_without_a_command_shows_its_help(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(words) == 2
+    assert "Commands:" in capsys.readouterr().err
+
+
+@NO_RUN_IN_TIME
+@pytest.mark.parametrize("words", ["triggers --horizon 24", "runs --since 30", "missed --grace 10"])
+def test_a_number_without_a_unit_is_refused(words: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(words.split()) == 2
+    assert re.search(r"\bunit\b.* h, D\b", capsys.readouterr().err)
+
+
+def test_two_columns_group_by_both(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["failures", "--by", "status", "--by", "agent_id", "--json"]) == 0
+    expected = qd.failure_rates(qd.load_deployments(), by=["status", "agent_id"]).query("total_runs >= 1")
+    rows = json.loads(capsys.readouterr().out)
+    assert [(row["status"], row["agent_id"]) for row in rows] == expected.index.to_list()
+
+
+@pytest.mark.parametrize("form", ["--csv", "--json", "--markdown"])
+def test_top_holds_in_every_form(form: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["failures", "--top", "3", form]) == 0
+    text = capsys.readouterr().out
+    rows = {
+        "--csv": lambda: len(list(csv.DictReader(io.StringIO(text)))),
+        "--json": lambda: len(json.loads(text)),
+        "--markdown": lambda: sum(line.startswith("|") for line in text.splitlines()) - 2,
+    }
+    assert rows[form]() == 3
+
+
+def test_times_are_in_the_zone_asked_for_in_every_form(capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["runs", "--errors", "--since", "all", "--tz", "Asia/Shanghai"]
+    assert main([*arguments, "--top", "1"]) == 0
+    text = capsys.readouterr().out
+    assert main([*arguments, "--csv", "--top", "1"]) == 0
+    line = next(csv.DictReader(io.StringIO(capsys.readouterr().out)))
+    breakdown = qd.error_breakdown(qd.load_runs())
+    expected = breakdown["first_seen"].iloc[0].tz_convert("Asia/Shanghai")
+    assert pd.Timestamp(line["first_seen"]).isoformat() == expected.isoformat()
+    assert f"{expected:%Y-%m-%d %H:%M} +08:00" in text
+    assert "CST" not in text
+
+
+def test_first_seen_says_that_it_means_the_window(capsys: pytest.CaptureFixture[str]) -> None:
+    heading = {}
+    for since in ("all", "2026-05-01T00:00Z"):
+        assert main(["runs", "--errors", "--since", since]) == 0
+        heading[since] = capsys.readouterr().out.splitlines()[0]
+    assert "first seen in this window" in heading["2026-05-01T00:00Z"]
+    assert "first seen  " in heading["all"]
+
+
+@pytest.mark.parametrize("words", [["--verbose", "pull", "deployments"], ["pull", "deployments", "--verbose"]])
+def test_verbose_works_before_and_after_the_command(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([*words, "--refresh"]) == 0
+    assert re.search(r"^deployments: .* rows in", capsys.readouterr().err, re.MULTILINE)
+    assert main(["pull", "deployments", "--refresh"]) == 0
+    assert capsys.readouterr().err == ""
+
+
+@NO_RUN_IN_TIME
+@pytest.mark.parametrize(
+    "words", ["runs --since 1min", "missed --since 1h", "report r.html --runs", "pull runs --since 1h"]
+)
+def test_a_time_without_runs_says_when_the_newest_was(words: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(words.split()) == 0
+    newest = qd.load_runs()["triggered_at"].max()
+    assert f"the newest was triggered at {newest.isoformat()}" in capsys.readouterr().err
+
+
+def test_assumed_and_unknown_runs_are_shown_where_there_are_any(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    runs = qd.load_runs()
+    completed = runs.index[runs["status"] == "completed"]
+    plain = runs.assign(status_from="service")
+    told = plain.copy()
+    told.loc[completed[:7], "status_from"] = "session"
+    told.loc[completed[7:10], ["status", "status_from"]] = None
+    for frame, is_shown in ((plain, False), (told, True)):
+        monkeypatch.setattr(qd, "load_runs", lambda frame=frame, **_: frame)
+        assert main(["runs"]) == 0
+        text = capsys.readouterr().out
+        assert ("assumed completed" in text) is is_shown
+        assert ("outcome unknown" in text) is is_shown
+        assert (f"7 of {len(completed) - 3:,} completed runs are assumed" in text) is is_shown
+
+
+def test_counters_that_the_service_does_not_give_are_counted(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    deployments, runs = qd.load_deployments(), qd.load_runs()
+    counters = [name for name in deployments.columns if name.startswith("stats_")]
+    without = deployments.assign(
+        **{name: pd.Series(pd.NA, deployments.index, deployments[name].dtype) for name in counters}
+    )
+    monkeypatch.setattr(qd, "load_deployments", lambda **_: without)
+    assert main(["failures", "--json", "--min-runs", "0"]) == 0
+    rows = {row["id"]: row for row in json.loads(capsys.readouterr().out)}
+    failed = runs[runs["status"] == "failed"]["deployment_id"].value_counts()
+    everything = runs["deployment_id"].value_counts()
+    for name, count in (("total_runs", everything), ("total_failures", failed)):
+        assert {key: row[name] for key, row in rows.items()} == {
+            key: count.get(key, 0) for key in deployments["id"]
+        }
+    assert main(["failures", "--top", "1"]) == 0
+    assert "the service gives no counters" in capsys.readouterr().out
+
+
+def test_events_of_a_run_and_of_its_session_are_the_same(capsys: pytest.CaptureFixture[str]) -> None:
+    runs = qd.load_runs()
+    run = runs[(runs["status"] == "failed") & runs["session_id"].notna()].iloc[0]
+    run_id, session_id = str(run["id"]), str(run["session_id"])
+    outputs = []
+    for either in (run_id, session_id):
+        assert main(["events", either]) == 0
+        outputs.append(capsys.readouterr().out)
+    assert outputs[0] == outputs[1]
+    heading, _, *rows = outputs[0].splitlines()
+    assert heading.split() == ["#", "time", "type", "what"]
+    assert len(rows) == len(qd.load_events(session_id))
+    assert main(["events", run_id, "--type", "session.error", "--json"]) == 0
+    assert {row["type"] for row in json.loads(capsys.readouterr().out)} <= {"session.error"}
+
+
+def test_secrets_in_events_are_masked(service: ScriptedService, capsys: pytest.CaptureFixture[str]) -> None:
+    event = {"id": "evt_1", "type": "session.updated", "environment_variables": {"KEY": "s3cret"}}
+    page = {"data": [event], "first_id": "evt_1", "last_id": "evt_1", "has_more": False, "next_page": None}
+    service.play(service.answer(body=json.dumps(page).encode()))
+    for form in ([], ["--json"], ["--csv"], ["--markdown"]):
+        assert main(["events", "sess_1", "--base-url", service.base_url, *form]) == 0
+        text = capsys.readouterr().out
+        assert "session.updated" in text
+        assert "s3cret" not in text
+
+
+def test_a_run_without_a_session_says_why(service: ScriptedService, capsys: pytest.CaptureFixture[str]) -> None:
+    run = {"id": "drun_1", "session_id": None, "error": {"type": "agent_archived_error", "message": "gone\x1b[2J"}}
+    service.play(service.answer(body=json.dumps(run).encode()))
+    assert main(["events", "drun_1", "--base-url", service.base_url]) == 0
+    assert capsys.readouterr().out == "run drun_1 has no session: agent_archived_error: gone�[2J\n"
+
+
+@pytest.mark.usefixtures("empty_cache")
 def test_the_cache_is_shown_and_cleared(capsys: pytest.CaptureFixture[str]) -> None:
     main(["pull", "deployments"])
     main(["pull", "runs"])
@@ -287,29 +503,58 @@ def test_the_cache_is_shown_and_cleared(capsys: pytest.CaptureFixture[str]) -> N
     assert main(["cache", "clear"]) == 0
     assert main(["cache", "show"]) == 0
     assert usage["location"] in capsys.readouterr().out
-    assert qd.cache_usage()["queries"] == qd.cache_usage()["runs"] == {"files": 0, "bytes": 0}
+    kept = {name: size for name, size in qd.cache_usage().items() if name != "location"}
+    assert list(kept.values()) == [{"files": 0, "bytes": 0}] * len(kept)
 
 
-def test_a_reader_that_has_seen_enough_is_no_error(sandbox: Sandbox) -> None:
-    environment = os.environ | {TOKEN_VARIABLE: sandbox.pat, URL_VARIABLE: sandbox.base_url}
-    command = f"{shlex.quote(sys.executable)} -m qoderdata failures --csv | head -n 1"
-    done = subprocess.run(["/bin/sh", "-c", command], env=environment, capture_output=True, text=True, check=True)
-    assert done.stdout.startswith('"id","name",')
-    assert done.stderr == ""
+@pytest.mark.filterwarnings("default:.* completed runs are assumed")
+@pytest.mark.usefixtures("empty_cache")
+def test_the_newest_edition_is_shown_as_the_others(capsys: pytest.CaptureFixture[str]) -> None:
+    with Sandbox(deployments=40, seed=7, runs=200, edition="D") as served:
+        account = ["--base-url", served.base_url]
+        for words in ("sessions", "agents", "environments"):
+            assert main(["pull", words, *account]) == 0
+        capsys.readouterr()
+        assert main(["runs", "--since", "all", *account]) == 0
+        captured = capsys.readouterr()
+        assert "assumed completed" in captured.out
+        assert "--outcomes events reads" in captured.out
+        assert "--outcomes events" in captured.err
+        assert "load_runs(" not in captured.err
+        assert main(["runs", "--since", "all", "--outcomes", "events", "--json", *account]) == 0
+        (row,) = json.loads(capsys.readouterr().out)
+        truth = [outcome["status"] for outcome in served.outcomes]
+        assert row["runs"] == 200
+        assert row["failed"] == truth.count("failed")
+        assert (
+            main(["failures", "--min-runs", "0", "--outcomes", "events", "--json", "--include-archived", *account])
+            == 0
+        )
+        rows = json.loads(capsys.readouterr().out)
+        assert sum(row["total_failures"] for row in rows) == truth.count("failed")
+        for words in ("failures", "missed --since 2026-06-01T00:00Z", "triggers --start 2026-06-15T01:30:20Z"):
+            assert main([*words.split(), *account]) == 0
+            assert "─" in capsys.readouterr().out
 
 
-def test_the_demo_writes_what_it_says(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["demo", "--out", "out", "--deployments", "60"]) == 0
-    output = capsys.readouterr().out
+@pytest.mark.parametrize("edition", ["C", "D"])
+def test_the_demo_writes_what_it_says(edition: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """In D the counters are counted and the outcomes come from events; the files and tables are the same."""
+    assert main(["demo", "--out", "out", "--deployments", "40", "--runs", "200", "--edition", edition]) == 0
+    text = capsys.readouterr().out
     written = {
-        Path(line.strip()).name for line in output.split("Written:\n")[1].splitlines() if line.startswith("  ")
+        Path(line.strip()).name for line in text.split("Written:\n")[1].splitlines() if line.startswith("  ")
     }
     assert written == {path.name for path in (tmp_path / "out").iterdir() if path.is_file()}
-    assert {
+    assert written >= {
         "deployments.parquet",
         "deployments.csv",
         "runs.parquet",
         "report.html",
         "failure-rates.png",
-    } <= written
-    assert len(pd.read_parquet(tmp_path / "out" / "deployments.parquet")) == 60
+    }
+    assert len(pd.read_parquet(tmp_path / "out" / "deployments.parquet")) == 40
+    runs = pd.read_parquet(tmp_path / "out" / "runs.parquet")
+    assert len(runs) == 200
+    assert ("events" in set(runs["status_from"])) is (edition == "D")
+    assert re.search(r"^name +id +runs +failed +rate", text, re.MULTILINE)

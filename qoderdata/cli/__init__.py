@@ -1,51 +1,88 @@
-"""Words on a command line to the calls of the library; errors to one line and an exit code.
+"""The command `qoderdata`: one file a command, each a few lines over the library.
 
-0: done. 1: a rate is above ``--fail-over``. 2: the command line cannot be understood, or a file cannot be
-read or written. 3: a missing or refused token. 4: any other answer of the service. 5: no connection.
+| question | file |
+|---|---|
+| which options do commands share, and what becomes of their values? | `options` |
+| how is a table, CSV, JSON or Markdown printed? | `output` |
+| how does an error become one line and an exit code? | this one |
+| what does the command *x* do? | the file named *x* |
+
+Nothing heavy is imported before a command needs it: the library's names are loaded when they are used.
 """
 
 from __future__ import annotations
 
-import argparse
+import contextlib
 import logging
-import os
 import sys
 import warnings
 from typing import TYPE_CHECKING
 
+import click
+
+from qoderdata import errors
 from qoderdata._version import __version__
-from qoderdata.cli import analysis, cached, demo, output, pull, served
-from qoderdata.errors import APIConnectionError, APIError, AuthenticationError, CredentialError, QoderdataError
+from qoderdata.cli import output
+from qoderdata.cli.cache import cache
+from qoderdata.cli.demo import demo
+from qoderdata.cli.events import events
+from qoderdata.cli.export import export
+from qoderdata.cli.failures import failures
+from qoderdata.cli.missed import missed
+from qoderdata.cli.options import Group
+from qoderdata.cli.pull import pull
+from qoderdata.cli.report import report
+from qoderdata.cli.runs import runs
+from qoderdata.cli.sandbox import sandbox
+from qoderdata.cli.triggers import triggers
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
 _INTERRUPTED = 130
+_USAGE = 2
 _EXIT_CODES: tuple[tuple[type[Exception], int], ...] = (
-    (CredentialError, 3),
-    (AuthenticationError, 3),
-    (APIConnectionError, 5),
-    (APIError, 4),
-    (QoderdataError, 2),
+    (errors.CredentialError, 3),
+    (errors.AuthenticationError, 3),
+    (errors.APIConnectionError, 5),
+    (errors.APIError, 4),
+    (errors.QoderdataError, 2),
     (ValueError, 2),
     (OSError, 2),
 )
+_EPILOG = """
+Example:
+  qoderdata demo
+
+Exit codes:
+  0    done
+  1    a rate is above --fail-over
+  2    the command line is wrong, or a file cannot be read or written
+  3    the token is missing or refused
+  4    any other error that the service answers
+  5    the service cannot be reached
+  130  interrupted
+
+Completion in the shell (bash; zsh and fish likewise):
+  eval "$(_QODERDATA_COMPLETE=bash_source qoderdata)"
+"""
 
 
-def parser() -> argparse.ArgumentParser:
-    """Give the whole command line."""
-    top = argparse.ArgumentParser(
-        prog="qoderdata",
-        description="Scheduled agents on Qoder Cloud: what fails, what fires next, what never started.",
-        epilog="example:\n  qoderdata demo",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    top.add_argument("--version", action="version", version=f"qoderdata {__version__}")
-    top.add_argument("--verbose", action="store_true", help="one line a pull on standard error")
-    commands = top.add_subparsers(required=True, metavar="command")
-    for module in (demo, pull, analysis, output, served, cached):
-        module.add(commands)
-    return top
+class _Main(Group):
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the example and the exit codes as they stand."""
+        del ctx
+        formatter.write(_EPILOG)
+
+
+@click.group("qoderdata", cls=_Main)
+@click.version_option(__version__, message="qoderdata %(version)s")
+def commands() -> None:
+    """Scheduled agents on Qoder Cloud: what fails, what fires next, what never started."""
+
+
+for _command in (demo, pull, failures, runs, triggers, missed, events, report, export, sandbox, cache):
+    commands.add_command(_command)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -61,27 +98,65 @@ def main(argv: Sequence[str] | None = None) -> int:
     int
         The exit code.
     """
-    arguments = parser().parse_args(argv)
-    logging.basicConfig(level=logging.INFO if arguments.verbose else logging.WARNING, format="%(message)s")
-    warnings.showwarning = _warn  # type: ignore[assignment]
+    with _messages():
+        try:
+            code: int | None = commands.main(argv, prog_name="qoderdata", standalone_mode=False)
+            output.flush()
+        except (KeyboardInterrupt, click.Abort):
+            return _INTERRUPTED
+        except click.exceptions.NoArgsIsHelpError as error:
+            error.show()
+            return _USAGE
+        except click.UsageError as error:
+            path = "qoderdata" if error.ctx is None else error.ctx.command_path
+            output.note(f"{error.format_message().rstrip('.')}; see `{path} --help`")
+            return _USAGE
+        except tuple(kind for kind, _ in _EXIT_CODES) as error:
+            output.note(" ".join([str(error), *getattr(error, "__notes__", [])]))
+            return next(code for kind, code in _EXIT_CODES if isinstance(error, kind))
+        return code or 0
+
+
+@contextlib.contextmanager
+def _messages() -> Iterator[None]:
+    """Show warnings, logs and retries as lines on standard error while a command runs."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):  # a name that the terminal's encoding lacks is no error
+            stream.reconfigure(errors="replace")
+    package, client = logging.getLogger("qoderdata"), logging.getLogger("qoderdata.client")
+    levels = package.level, client.level
+    handler = _Lines(package)
+    package.addHandler(handler)
+    if sys.stderr.isatty():
+        client.setLevel(logging.INFO)
     try:
-        code: int = arguments.run(arguments)
-        sys.stdout.flush()
-    except KeyboardInterrupt:
-        return _INTERRUPTED
-    except BrokenPipeError:
-        # Whoever read the table has seen enough, as with `| head`.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
-    except tuple(kind for kind, _ in _EXIT_CODES) as error:
-        print(f"qoderdata: {' '.join(_message(error).split())}", file=sys.stderr)
-        return next(code for kind, code in _EXIT_CODES if isinstance(error, kind))
-    return code
+        with warnings.catch_warnings():
+            warnings.showwarning = _show_warning  # type: ignore[assignment]
+            yield
+    finally:
+        package.removeHandler(handler)
+        package.setLevel(levels[0])
+        client.setLevel(levels[1])
 
 
-def _message(error: Exception) -> str:
-    return " ".join([str(error), *getattr(error, "__notes__", [])])
+class _Lines(logging.Handler):
+    """Prints log records; without `--verbose` only the retries after the first, for who waits at a terminal."""
+
+    def __init__(self, package: logging.Logger) -> None:
+        super().__init__()
+        self._package = package
+        self._retries = 0
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Print a record."""
+        if record.levelno < logging.WARNING and not self._package.isEnabledFor(logging.INFO):
+            self._retries += 1
+            if self._retries == 1:
+                return
+        erase = "\r\x1b[K" if sys.stderr.isatty() else ""  # a progress bar draws itself again
+        print(erase + output.escape_controls(" ".join(record.getMessage().split())), file=sys.stderr)
 
 
-def _warn(message: Warning | str, *_: object) -> None:
-    print(f"qoderdata: warning: {' '.join(str(message).split())}", file=sys.stderr)
+def _show_warning(message: Warning | str, *_: object) -> None:
+    text = str(message).replace("load_runs(outcomes='events')", "--outcomes events")
+    output.note(f"warning: {text}")

@@ -4,88 +4,91 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+import click
+
+import qoderdata as qd
 from qoderdata.cli import options
-from qoderdata.cli.analysis import rate_columns, trigger_columns
-from qoderdata.cli.served import add_account
-from qoderdata.cli.tables import for_people
-from qoderdata.client import Client
-from qoderdata.export import export_csv, export_parquet
-from qoderdata.load import load_deployments, load_runs
-from qoderdata.plots import plot_failure_rates, plot_next_triggers, plot_run_calendar, plot_trigger_load
-from qoderdata.report import write_report
-from qoderdata.sandbox import Sandbox
-from qoderdata.summaries import failure_rates
-from qoderdata.timelines import next_triggers
+from qoderdata.cli.failures import rate_columns
+from qoderdata.cli.output import echo, print_table
+from qoderdata.cli.sandbox import account
+from qoderdata.cli.triggers import trigger_columns
 
 if TYPE_CHECKING:
-    import argparse
+    from collections.abc import Sequence
 
     import pandas as pd
     from matplotlib.axes import Axes
+
+    from qoderdata.cli.output import Column
 
 _SHOWN = 8
 _HORIZON = "24h"
 
 
-def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """Add ``demo``."""
-    command = options.add_command(
-        commands,
-        "demo",
-        _demo,
-        summary="Pull a generated account from the bundled sandbox, analyse it, and write everything.",
-        example="qoderdata demo --out demo",
-    )
-    add_account(command)
-    command.add_argument(
-        "--out", type=Path, default=Path("demo"), metavar="DIR", help="where to write (default demo)"
-    )
+@options.command("demo", example="qoderdata demo --out demo")
+@account
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    default=Path("demo"),
+    metavar="DIR",
+    help="Where to write (default demo).",
+)
+def demo(*, account: dict[str, Any], edition: str, out: Path) -> None:
+    """Pull and analyse a generated account; no account is needed.
 
+    The account is served by the bundled sandbox over HTTP. Tables, pictures and a report are written to a folder.
+    """
+    from qoderdata.sandbox import Sandbox  # noqa: PLC0415 - `--help` needs none
 
-def _demo(arguments: argparse.Namespace) -> int:
-    out: Path = arguments.out
     out.mkdir(parents=True, exist_ok=True)
-    with Sandbox(arguments.deployments, seed=arguments.seed, runs=arguments.runs) as sandbox:
-        print(f"A sandbox of the service runs at {sandbox.base_url}\n")
-        client = Client(pat=sandbox.pat, base_url=sandbox.base_url)
+    with Sandbox(**account, edition=edition) as sandbox:
+        echo(f"A sandbox of the service, edition {edition}, runs at {sandbox.base_url}\n")
+        client = qd.Client(pat=sandbox.pat, base_url=sandbox.base_url, min_interval=0)
         began = time.monotonic()
-        deployments = load_deployments(include_archived=True, client=client, cache_dir=out / "cache", refresh=True)
-        runs = load_runs(client=client, cache_dir=out / "cache")
+        kept: dict[str, Any] = {"client": client, "cache_dir": out / "cache"}
+        deployments = qd.load_deployments(include_archived=True, refresh=True, **kept)
+        runs = qd.load_runs(**kept, outcomes="events")
         now = sandbox.now
     requests = deployments.attrs["requests"] + runs.attrs["requests"]
-    print(
+    echo(
         f"{len(deployments):,} deployments and {len(runs):,} runs pulled in {requests} requests "
         f"and {time.monotonic() - began:.1f} s\n"
     )
 
-    rates = failure_rates(deployments)
-    triggers = next_triggers(deployments, _HORIZON, start=now)
-    _say("Who fails most, by lifetime counters", rates, for_people(rates.head(_SHOWN), rate_columns("id")))
-    _say(f"What fires in the next {_HORIZON}", triggers, for_people(triggers.head(_SHOWN), trigger_columns("UTC")))
+    has_counters = deployments["stats_total_runs"].notna().any()
+    counted = deployments if has_counters else qd.fill_counters(deployments, runs)
+    rates = qd.failure_rates(counted)
+    triggers = qd.next_triggers(deployments, _HORIZON, start=now)
+    _print_section(
+        "Who fails most, by lifetime counters" if has_counters else "Who fails most", rates, rate_columns()
+    )
+    _print_section(f"What fires in the next {_HORIZON}", triggers, trigger_columns("UTC"))
 
-    export_parquet(deployments, out / "deployments.parquet")
-    export_csv(deployments, out / "deployments.csv")
-    export_parquet(runs, out / "runs.parquet")
+    qd.export_parquet(deployments, out / "deployments.parquet")
+    qd.export_csv(deployments, out / "deployments.csv")
+    qd.export_parquet(runs, out / "runs.parquet")
     names = dict(zip(deployments["id"], deployments["name"], strict=True))
-    _save(plot_failure_rates(rates), out / "failure-rates.png")
-    _save(plot_next_triggers(triggers, labels=names), out / "next-triggers.png")
-    _save(plot_trigger_load(triggers), out / "trigger-load.png")
-    _save(plot_run_calendar(runs), out / "run-calendar.png")
-    write_report(deployments, out / "report.html", runs=runs, start=now, horizon=_HORIZON)
+    _save(qd.plot_failure_rates(rates), out / "failure-rates.png")
+    _save(qd.plot_next_triggers(triggers, labels=names), out / "next-triggers.png")
+    _save(qd.plot_trigger_load(triggers), out / "trigger-load.png")
+    _save(qd.plot_run_calendar(runs), out / "run-calendar.png")
+    qd.write_report(counted, out / "report.html", runs=runs, start=now, horizon=_HORIZON)
 
-    print("Written:")
+    echo("Written:")
     for path in sorted(out.iterdir()):
         if path.is_file():
-            print(f"  {path}")
-    print(f"\nOpen {out / 'report.html'} in a browser; `make lab` opens the notebooks.")
-    return 0
+            echo(f"  {path}")
+    echo(f"\nOpen {out / 'report.html'} in a browser; `make lab` opens the notebooks.")
 
 
-def _say(title: str, frame: pd.DataFrame, table: str) -> None:
+def _print_section(title: str, frame: pd.DataFrame, columns: Sequence[Column]) -> None:
     more = f" (first {_SHOWN} of {len(frame):,})" if len(frame) > _SHOWN else ""
-    print(f"{title}{more}\n\n{table}\n")
+    echo(f"{title}{more}\n")
+    print_table(frame.head(_SHOWN), columns)
+    echo()
 
 
 def _save(ax: Axes, path: Path) -> None:

@@ -1,145 +1,347 @@
-"""Options that several commands share, and the frames that they ask for."""
+"""Options that several commands share, and what a command does with them.
+
+A decorator here adds a group of options to a command and gives their values to it as one argument.
+"""
 
 from __future__ import annotations
 
-import argparse
-from typing import TYPE_CHECKING
+import functools
+import logging
+import zoneinfo
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
 
-from qoderdata.client import Client
-from qoderdata.load import load_deployments, load_runs
+import click
+
+import qoderdata as qd
+from qoderdata import parsing
+from qoderdata.cli import output
+from qoderdata.cli.output import Output, Style
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
     import pandas as pd
 
-    from qoderdata.cli.tables import Style
+    Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
+    _Options = tuple[tuple[str, dict[str, Any]], ...]
+
+_OUTCOMES = ("auto", "runs", "sessions", "events")
+_WRITERS = (".csv", ".parquet")
 
 
-def add_command(
-    commands: argparse._SubParsersAction[argparse.ArgumentParser],
-    name: str,
-    run: Callable[[argparse.Namespace], int],
-    *,
-    summary: str,
-    example: str,
-) -> argparse.ArgumentParser:
-    """Add a command whose help ends with an example to paste.
+class Command(click.Command):
+    """A command whose help has its options in groups and ends with an example.
 
     Parameters
     ----------
-    commands
-        Where it is added.
-    name
-        What is typed.
-    run
-        Does it, and gives the exit code.
-    summary
-        What it does, as one sentence.
     example
         A command line that works.
-
-    Returns
-    -------
-    argparse.ArgumentParser
-        The command's parser, for its own options.
     """
-    parser = commands.add_parser(
-        name,
-        help=summary,
-        description=summary,
-        epilog=f"example:\n  {example}",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.set_defaults(run=run)
-    return parser
+
+    def __init__(self, *args: Any, example: str, **kwargs: Any) -> None:  # noqa: ANN401 - as click has it
+        super().__init__(*args, **kwargs)
+        self.example = example
+        self.params.append(verbose_option())
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the options, those of each group below its title."""
+        groups: dict[str, list[tuple[str, str]]] = {}
+        for param in self.get_params(ctx):
+            record = param.get_help_record(ctx)
+            if record is not None:
+                groups.setdefault(getattr(param, "group", "Options"), []).append(record)
+        for title, records in groups.items():
+            with formatter.section(title):
+                formatter.write_dl(records)
+
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the example; a line that is pasted may not be wrapped."""
+        del ctx
+        formatter.write(f"\nExample:\n  {self.example}\n")
 
 
-def add_service(parser: argparse.ArgumentParser) -> None:
-    """Whom to ask, and how old an answer may be; the token comes from ``QODER_PAT`` alone."""
-    group = parser.add_argument_group(
-        "service and cache", "The token is taken from QODER_PAT, never from an option."
-    )
-    group.add_argument(
-        "--base-url", metavar="URL", help="the service; else QODER_MANAGED_BASE_URL, else the international one"
-    )
-    group.add_argument("--workspace", metavar="ID", help="the workspace to read")
-    group.add_argument("--cache-dir", metavar="DIR", help="where answers are kept; else QODERDATA_CACHE_DIR")
-    group.add_argument(
-        "--max-age", default="15min", metavar="AGE", help="how old a kept answer may be (default 15min)"
-    )
-    group.add_argument("--refresh", action="store_true", help="ask the service whatever is kept")
-    group.add_argument(
-        "--offline", action="store_true", help="never ask the service; take what is kept, of any age"
-    )
+class Group(click.Group):
+    """A group of commands in the order in which they were added, with `--verbose`."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401 - as click has it
+        super().__init__(*args, **kwargs)
+        self.params.append(verbose_option())
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Return the names of the commands."""
+        del ctx
+        return list(self.commands)
 
 
-def add_deployment_filters(parser: argparse.ArgumentParser) -> None:
-    """Which deployments."""
-    group = parser.add_argument_group("which deployments")
-    group.add_argument("--status", choices=["active", "paused"])
-    group.add_argument("--agent", metavar="ID", help="only this agent's")
-    group.add_argument("--include-archived", action="store_true", help="archived ones too")
-    group.add_argument("--created-since", metavar="TIME", help="created then or later, such as 2026-06-01T00:00Z")
-    group.add_argument("--created-until", metavar="TIME", help="created before then")
+class _GroupedOption(click.Option):
+    """An option that stands in a group of the help."""
+
+    def __init__(self, *args: Any, group: str, **kwargs: Any) -> None:  # noqa: ANN401 - as click has it
+        super().__init__(*args, **kwargs)
+        self.group = group
 
 
-def add_run_filters(parser: argparse.ArgumentParser, *, since: str | None = "30D") -> None:
-    """Which runs."""
-    group = parser.add_argument_group("which runs")
-    group.add_argument(
-        "--since",
-        default=since,
-        metavar="TIME|AGE",
-        help=f"triggered then or later: a time with its zone, or an age (default {since or 'all'})",
-    )
-    group.add_argument("--until", metavar="TIME|AGE", help="triggered before then (default: now)")
+def verbose_option() -> click.Option:
+    """Return the option `--verbose`, which stands before or after the command."""
 
+    def be_verbose(_ctx: click.Context, _param: click.Parameter, value: bool) -> None:  # noqa: FBT001 - click's way
+        if value:
+            logging.getLogger("qoderdata").setLevel(logging.INFO)
 
-def add_style(parser: argparse.ArgumentParser) -> None:
-    """In which form the table comes."""
-    group = parser.add_mutually_exclusive_group()
-    for style, words in (("csv", "as CSV"), ("json", "as JSON"), ("markdown", "as a Markdown table")):
-        group.add_argument(f"--{style}", dest="style", action="store_const", const=style, help=words)
-    parser.set_defaults(style="text")
-
-
-def style(arguments: argparse.Namespace) -> Style:
-    """Give the form that was asked for."""
-    chosen: Style = arguments.style
-    return chosen
-
-
-def client(arguments: argparse.Namespace) -> Client:
-    """Make the client that the options describe."""
-    return Client(base_url=arguments.base_url, workspace_id=arguments.workspace)
-
-
-def deployments(arguments: argparse.Namespace, *, include_archived: bool | None = None) -> pd.DataFrame:
-    """Load the deployments that the options describe."""
-    return load_deployments(
-        status=arguments.status,
-        agent_id=arguments.agent,
-        include_archived=arguments.include_archived if include_archived is None else include_archived,
-        created_since=arguments.created_since,
-        created_until=arguments.created_until,
-        client=client(arguments),
-        cache_dir=arguments.cache_dir,
-        max_age=arguments.max_age,
-        refresh=arguments.refresh,
-        offline=arguments.offline,
+    return click.Option(
+        ["--verbose"], is_flag=True, expose_value=False, callback=be_verbose, help="Log each pull and retry."
     )
 
 
-def runs(arguments: argparse.Namespace, *, deployment_id: str | None = None) -> pd.DataFrame:
-    """Load the runs that the options describe."""
-    return load_runs(
-        deployment_id=deployment_id,
-        since=arguments.since,
-        until=arguments.until,
-        client=client(arguments),
-        cache_dir=arguments.cache_dir,
-        max_age=arguments.max_age,
-        refresh=arguments.refresh,
-        offline=arguments.offline,
+def command(name: str, *, example: str) -> Callable[[Callable[..., Any]], Command]:
+    """Return the decorator that makes a function a command; its docstring is the help."""
+    return cast("Callable[[Callable[..., Any]], Command]", click.command(name, cls=Command, example=example))
+
+
+def gather(argument: str, make: Callable[..., Any], *options: tuple[str, dict[str, Any]], group: str) -> Decorator:
+    """Add options to a command, which gets what is made of their values as one argument."""
+
+    def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(function)
+        def gathered(**values: Any) -> Any:  # noqa: ANN401 - the command's own result
+            given = {name: values.pop(name) for name in names}
+            return function(**values, **{argument: make(**given)})
+
+        for declaration, settings in reversed(options):
+            gathered = click.option(*declaration.split(), cls=_GroupedOption, group=group, **settings)(gathered)
+        return gathered
+
+    names = [declaration.split()[-1].lstrip("-").replace("-", "_") for declaration, _ in options]
+    return decorate
+
+
+# -- the service and the cache -----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    """The service that is asked, and how old a stored answer may be."""
+
+    base_url: str | None
+    workspace: str | None
+    cache_dir: str | None = None
+    max_age: str | None = None
+    refresh: bool = False
+    refresh_all: bool = False
+    offline: bool = False
+
+    def client(self) -> qd.Client:
+        """Make the client that the options describe."""
+        return qd.Client(base_url=self.base_url, workspace_id=self.workspace)
+
+    def load(
+        self,
+        load: Callable[..., pd.DataFrame],
+        *,
+        is_incremental: bool = False,
+        **filters: Any,  # noqa: ANN401 - the loader's own
+    ) -> pd.DataFrame:
+        """Call a loader of the library with its filters and these options.
+
+        `is_incremental`: the loader reads only what is new, unless it is told to read all.
+        """
+        return load(
+            **filters,
+            client=self.client(),
+            cache_dir=self.cache_dir,
+            refresh="all" if is_incremental and self.refresh_all else self.refresh or self.refresh_all,
+            offline=self.offline,
+            **({} if self.max_age is None else {"max_age": self.max_age}),
+        )
+
+    def deployments(self, filters: dict[str, Any]) -> pd.DataFrame:
+        """Load deployments."""
+        return self.load(qd.load_deployments, **filters)
+
+    def runs(self, filters: dict[str, Any], *, deployment_id: str | None = None) -> pd.DataFrame:
+        """Load runs; where the time asked for has none, a warning says when the newest was."""
+        return self.load(qd.load_runs, is_incremental=True, deployment_id=deployment_id, **filters)
+
+    def counted_deployments(self, filters: dict[str, Any], outcomes: str) -> pd.DataFrame:
+        """Load deployments; where the service gives no counters at all, count their runs."""
+        deployments = self.deployments(filters)
+        if deployments.empty or deployments["stats_total_runs"].notna().any():
+            return deployments
+        return qd.fill_counters(deployments, self.runs({"outcomes": outcomes}))
+
+
+def _service(**values: Any) -> Service:  # noqa: ANN401 - one for each option
+    service = Service(**values)
+    if service.offline and (service.refresh or service.refresh_all):
+        raise click.UsageError("--refresh asks the service and --offline never does; give one of them")
+    if service.max_age is not None and (service.offline or service.refresh or service.refresh_all):
+        raise click.UsageError("--max-age has no effect with --refresh, --refresh-all and --offline")
+    return service
+
+
+_CONNECTION: _Options = (
+    ("--base-url", {"metavar": "URL", "help": "The service; else QODER_MANAGED_BASE_URL, QODER_BASE_URL."}),
+    ("--workspace", {"metavar": "ID", "help": "The workspace to read."}),
+)
+_CACHE: _Options = (
+    ("--cache-dir", {"metavar": "DIR", "help": "Where answers are stored; else QODERDATA_CACHE_DIR."}),
+    ("--max-age", {"metavar": "AGE", "help": "How old a stored answer may be (default 15min; names 1D)."}),
+    ("--refresh", {"is_flag": True, "help": "Ask the service for what is new, whatever is stored."}),
+    ("--refresh-all", {"is_flag": True, "help": "Read the whole list again, whatever is stored."}),
+    ("--offline", {"is_flag": True, "help": "Never ask the service: use what is stored, of any age."}),
+)
+_TOKEN = "token: QODER_ACCESS_TOKEN, else QODER_PAT"  # noqa: S105 - the names of variables
+#: Adds the service and the cache, as `service`.
+service = gather("service", _service, *_CONNECTION, *_CACHE, group=f"Service and cache ({_TOKEN})")
+#: Adds the service alone, as `service`.
+connection = gather("service", _service, *_CONNECTION, group=f"Service ({_TOKEN})")
+
+
+# -- filters -----------------------------------------------------------------------------------------------------
+
+
+def deployment_filters(*, archived: bool = True) -> Decorator:
+    """Add the filters of deployments, as `filters`; `archived`: with `--include-archived`."""
+    options: list[tuple[str, dict[str, Any]]] = [
+        ("--status", {"type": click.Choice(["active", "paused"]), "help": "Only these."}),
+        ("--agent", {"metavar": "ID", "help": "Only those that start this agent."}),
+        (
+            "--created-since",
+            {"metavar": "TIME", "help": "Created then or later, such as 2026-06-01T00:00Z."},
+        ),
+        ("--created-until", {"metavar": "TIME", "help": "Created before then."}),
+    ]
+    if archived:
+        options.append(("--include-archived", {"is_flag": True, "help": "Archived ones too."}))
+
+    def filters(agent: str | None, *, include_archived: bool = True, **values: str | None) -> dict[str, Any]:
+        return {"agent_id": agent, "include_archived": include_archived, **values}
+
+    return gather("filters", filters, *options, group="Which deployments")
+
+
+def window(*, since: str | None = None, what: str = "Triggered") -> Decorator:
+    """Add `--since` and `--until`, as `window`."""
+    return gather("window", _window, *_window_options(since, what), group="Which time")
+
+
+def run_filters(*, since: str | None = "30D") -> Decorator:
+    """Add the filters of runs, as `run_filters`."""
+    return gather(
+        "run_filters", _window, *_window_options(since, "Triggered"), _OUTCOMES_OPTION, group="Which runs"
     )
+
+
+def _window(since: str | None, **others: str | None) -> dict[str, Any]:
+    return {"since": None if since == "all" else since, **others}
+
+
+def _window_options(since: str | None, what: str) -> _Options:
+    meaning = f"{what} then or later: a time with its zone, an age, or all (default {since or 'all'})."
+    return (
+        ("--since", {"default": since, "metavar": "TIME|AGE", "help": meaning}),
+        ("--until", {"metavar": "TIME|AGE", "help": f"{what} before then (default: now)."}),
+    )
+
+
+_OUTCOMES_OPTION: tuple[str, dict[str, Any]] = (
+    "--outcomes",
+    {
+        "type": click.Choice(_OUTCOMES),
+        "default": "auto",
+        "help": "What tells how a run ended: its record, its session, or the session's events (default auto: "
+        "records where they have a status, else sessions).",
+    },
+)
+#: Adds `--outcomes` alone.
+outcomes = gather("outcomes", lambda outcomes: outcomes, _OUTCOMES_OPTION, group="Which runs")
+
+
+# -- output ------------------------------------------------------------------------------------------------------
+
+
+def _output(*, csv: bool, json: bool, markdown: bool, top: int | None) -> Output:
+    chosen = [name for name, is_given in (("csv", csv), ("json", json), ("markdown", markdown)) if is_given]
+    if len(chosen) > 1:
+        raise click.UsageError(f"give one of {' and '.join(f'--{name}' for name in chosen)}")
+    return Output(cast("Style", chosen[0] if chosen else "text"), top)
+
+
+output_form = gather(
+    "result",
+    _output,
+    (
+        "--top",
+        {
+            "type": click.IntRange(min=1),
+            "metavar": "N",
+            "help": f"The first N rows (default {output.DEFAULT_TOP}; --csv and --json: all).",
+        },
+    ),
+    ("--csv", {"is_flag": True, "help": "As CSV."}),
+    ("--json", {"is_flag": True, "help": "As JSON."}),
+    ("--markdown", {"is_flag": True, "help": "As a Markdown table."}),
+    group="Output",
+)
+
+
+def output_path(ctx: click.Context, param: click.Parameter, value: str | None) -> Path | None:
+    """Read the name of a file to write; its ending chooses the format."""
+    path = None if value is None else Path(value)
+    if path is not None and path.suffix not in _WRITERS:
+        raise click.BadParameter(f"{value!r} must end with {' or '.join(_WRITERS)}", ctx, param)
+    return path
+
+
+def write(frame: pd.DataFrame, path: Path) -> None:
+    """Write a frame in the format that the file's ending names."""
+    (qd.export_csv if path.suffix == ".csv" else qd.export_parquet)(frame, path)
+
+
+def tz_option(meaning: str) -> Decorator:
+    """Return the decorator that adds `--tz`."""
+    return click.option(
+        "--tz",
+        metavar="ZONE",
+        default="UTC",
+        help=f"The IANA zone {meaning} (default UTC).",
+        callback=lambda _ctx, _param, value: parsing.parse_zone(value).key,
+        shell_complete=lambda _ctx, _param, start: sorted(
+            zone for zone in zoneinfo.available_timezones() if zone.startswith(start)
+        ),
+    )
+
+
+def by_option(table: str, *, help: str) -> Decorator:  # noqa: A002 - click's word for it
+    """Return the decorator that adds `--by`, which may be given several times; `table` names the columns."""
+
+    def complete(_ctx: click.Context, _param: click.Parameter, start: str) -> list[str]:
+        from qoderdata import schema  # noqa: PLC0415 - only a shell asks
+
+        return [one.name for one in getattr(schema, table).columns if one.name.startswith(start)]
+
+    return click.option("--by", multiple=True, metavar="COLUMN", help=help, shell_complete=complete)
+
+
+def refuse_without_effect(names: Iterable[str], reason: str) -> None:
+    """Refuse options that were given on the command line and have no effect there."""
+    context = click.get_current_context()
+    for name in names:
+        source = context.get_parameter_source(name.lstrip("-").replace("-", "_"))
+        if source is click.core.ParameterSource.COMMANDLINE:
+            raise click.UsageError(f"{name} has no effect {reason}", context)
+
+
+def in_zone(frame: pd.DataFrame, tz: str) -> pd.DataFrame:
+    """Return the frame with its times in a zone."""
+    if tz == "UTC":
+        return frame
+    times = frame.select_dtypes("datetimetz").columns
+    return frame.assign(**{name: frame[name].dt.tz_convert(tz) for name in times})
+
+
+def counted(number: int, noun: str) -> str:
+    """Write a number of things."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"

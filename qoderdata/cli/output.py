@@ -1,83 +1,355 @@
-"""``export`` and ``report``: files for other people and other programs."""
+"""How results are printed: a table for people, Markdown for a chat, CSV and JSON for programs.
+
+On a terminal a table fits its width: names are cut first, then columns are left out, and the last line says which.
+In a pipe or a file nothing is cut. Text from the service never reaches a terminal with control characters.
+"""
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import TYPE_CHECKING
+import json
+import operator
+import os
+import re
+import shutil
+import sys
+import textwrap
+import unicodedata
+from dataclasses import dataclass
+from io import StringIO
+from typing import TYPE_CHECKING, Any, Literal
 
-from qoderdata.cli import options
-from qoderdata.cli.pull import output_path, write
-from qoderdata.report import write_report
-from qoderdata.summaries import failure_rates
-from qoderdata.timelines import next_triggers, schedule_lints
+from qoderdata import formatting
 
 if TYPE_CHECKING:
-    import argparse
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     import pandas as pd
 
+Style = Literal["text", "csv", "json", "markdown"]
 
-def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """Add the commands that write files."""
-    export = options.add_command(
-        commands,
-        "export",
-        _export,
-        summary="Write deployments, failures, triggers or lints to a CSV or Parquet file.",
-        example="qoderdata export failures failures.csv",
+#: Rows of a table for people, unless `--top` says otherwise.
+DEFAULT_TOP = 40
+#: How narrow a column may become, in columns of the terminal; other kinds keep their width.
+_NARROWEST = {"text": 12, "id": 20, "prose": 20}
+_GAP = 2
+#: Categories of characters that can steer a terminal or change the direction of what follows.
+_UNSAFE = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
+#: Characters that Markdown gives a meaning.
+_MARKDOWN = re.compile(r"([\\`*_\[\]<>|~#&@!])")
+#: Text that some Markdown renderers or chats turn into a link: a scheme, `www.`, an e-mail address, a domain.
+_LINK = re.compile(r"://|www\.|@|\b(?:mailto|xmpp|tel|data|javascript):|\w\.[^\W\d_]{2,}", re.IGNORECASE)
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """A column of a table for people.
+
+    Attributes
+    ----------
+    heading : str
+        The column's heading.
+    cell : callable
+        Returns the text of a row, which is a named tuple.
+    kind : {"text", "prose", "id", "fixed", "number"}
+        What happens where room is short: a ``"text"`` or ``"id"`` is cut and ``"prose"`` is wrapped;
+        ``"fixed"`` (dates) and ``"number"`` (set to the right) keep their width.
+    optional : int
+        0: always shown. Else left out where room is short, the highest first.
+    is_alert : callable, optional
+        Whether a row's cell is shown in red.
+    """
+
+    heading: str
+    cell: Callable[[Any], Any]
+    kind: Literal["text", "prose", "id", "fixed", "number"] = "text"
+    optional: int = 0
+    is_alert: Callable[[Any], bool] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """A cell of a table: safe text of one line, and whether it is shown in red."""
+
+    text: str
+    is_alert: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Output:
+    """How a command prints its result: the form, and the number of rows (``None``: the form's default)."""
+
+    style: Style
+    top: int | None = None
+
+    def print_frame(
+        self, frame: pd.DataFrame, columns: Sequence[Column], *, empty: str, notes: Sequence[str] = ()
+    ) -> None:
+        """Print a frame.
+
+        Parameters
+        ----------
+        frame
+            One row a line; its index counts as columns.
+        columns
+            The columns of a table for people; CSV and JSON have those of the frame.
+        empty
+            What is printed for people where there are no rows.
+        notes
+            Sentences below a table for people.
+        """
+        if self.style == "csv":
+            from qoderdata.export import csv_text  # noqa: PLC0415 - slow to import
+
+            print_exact(csv_text(frame if self.top is None else frame.head(self.top)))
+        elif self.style == "json":
+            print_exact(_json_text(frame if self.top is None else frame.head(self.top)) + "\n")
+        elif frame.empty:
+            echo(empty)
+        else:
+            top = self.top or DEFAULT_TOP
+            left_out = print_table(frame.head(top), columns, markdown=self.style == "markdown")
+            below = list(notes)
+            if left_out:
+                below.append(f"no room for {', '.join(left_out)}: --csv and --json have all columns")
+            if len(frame) > top:
+                below.append(f"{top:,} of {len(frame):,} rows; --top shows more, --csv and --json give all")
+            if below:
+                echo()
+            for line in below:
+                echo(textwrap.fill(line, _available_width() or len(line), subsequent_indent="  "))
+
+
+def key_columns(names: Sequence[str]) -> list[Column]:
+    """Return the columns of the keys that a frame is grouped by; they are the first of its row."""
+    return [
+        Column(name, operator.itemgetter(index), "id" if name.endswith("id") else "text")
+        for index, name in enumerate(names)
+    ]
+
+
+def count(value: Any) -> str:  # noqa: ANN401 - an integer or one of pandas' missing values
+    """Write a count; a missing one is not 0."""
+    text = formatting.one_line(value)
+    return text if text == formatting.MISSING else f"{value:,}"
+
+
+def print_table(frame: pd.DataFrame, columns: Sequence[Column], *, markdown: bool = False) -> list[str]:
+    """Print a frame as a table for people.
+
+    Parameters
+    ----------
+    frame
+        One row a line; its index counts as columns.
+    columns
+        The columns, from left to right.
+    markdown
+        Whether it is a Markdown table of any width.
+
+    Returns
+    -------
+    list of str
+        The headings of columns that had no room; an id beside a name is not among them.
+    """
+    rows = [
+        [
+            Cell(formatting.one_line(column.cell(row)), column.is_alert is not None and column.is_alert(row))
+            for column in columns
+        ]
+        for row in _with_index_as_columns(frame).itertuples(index=False)
+    ]
+    if markdown:
+        echo(_markdown_table(rows, columns))
+        return []
+    kept, headings = _fit(rows, columns, _available_width())
+    shown = [columns[index] for index in kept]
+    echo(_text_table([[row[index] for index in kept] for row in rows], shown, headings))
+    return [column.heading for column in columns if column not in shown and column.kind != "id"]
+
+
+# -- to standard output ------------------------------------------------------------------------------------------
+
+
+def echo(text: str = "", *, end: str = "\n") -> None:
+    """Print text; where the reader has gone, as after `| head`, drop it and go on."""
+    try:
+        print(text, end=end)
+    except BrokenPipeError:
+        _discard_output()
+
+
+def note(text: str) -> None:
+    """Say something about the result on standard error, in one line that cannot steer a terminal."""
+    print(f"qoderdata: {escape_controls(' '.join(text.split()))}", file=sys.stderr)
+
+
+def print_exact(text: str) -> None:
+    """Print text for programs: the exact bytes into a pipe or file, control characters escaped on a terminal."""
+    if sys.stdout.isatty():
+        echo(escape_controls(text), end="")
+        return
+    buffer = getattr(sys.stdout, "buffer", None)
+    try:
+        if buffer is None:
+            sys.stdout.write(text)
+        else:
+            sys.stdout.flush()
+            buffer.write(text.encode("utf-8", "surrogatepass"))
+    except BrokenPipeError:
+        _discard_output()
+
+
+def flush() -> None:
+    """Write what is still buffered; a reader that has gone is no error."""
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        _discard_output()
+    except OSError:
+        _discard_output()
+        raise
+
+
+def _discard_output() -> None:
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def escape_controls(text: str) -> str:
+    r"""Escape characters that can steer a terminal as JSON does, but no line ends and tabs."""
+    return "".join(json.dumps(character)[1:-1] if _is_unsafe(character) else character for character in text)
+
+
+def _is_unsafe(character: str) -> bool:
+    return character not in "\n\t" and unicodedata.category(character) in _UNSAFE
+
+
+# -- forms -------------------------------------------------------------------------------------------------------
+
+
+def _json_text(frame: pd.DataFrame) -> str:
+    """Write a JSON list of objects, one a row; times in ISO 8601, missing values as ``null``, secrets masked."""
+    from qoderdata.export.masking import is_secret, mask_text, mask_value  # noqa: PLC0415 - slow to import
+
+    text = _with_index_as_columns(frame).to_json(
+        orient="records", date_format="iso", date_unit="us", double_precision=15
     )
-    export.add_argument("what", choices=list(_TABLES), help="which table")
-    export.add_argument("path", type=output_path, metavar="FILE", help="a .csv or .parquet file")
-    export.add_argument("--horizon", default="7D", metavar="SPAN", help="triggers: how far to look (default 7D)")
+    rows = [
+        {
+            name: mask_text(value, hide=is_secret(name))
+            if isinstance(value, str)
+            else mask_value(value, hide=is_secret(name))
+            for name, value in row.items()
+        }
+        for row in json.loads(text)
+    ]
+    return json.dumps(rows, ensure_ascii=False, indent=2)
 
-    report = options.add_command(
-        commands,
-        "report",
-        _report,
-        summary="Write one self-contained HTML page.",
-        example="qoderdata report report.html --tz Asia/Shanghai",
+
+def _with_index_as_columns(frame: pd.DataFrame) -> pd.DataFrame:
+    import pandas as pd  # noqa: PLC0415 - slow to import
+
+    return frame if isinstance(frame.index, pd.RangeIndex) else frame.reset_index()
+
+
+def _markdown_table(rows: list[list[Cell]], columns: Sequence[Column]) -> str:
+    def line(cells: Sequence[str]) -> str:
+        return "| " + " | ".join(cells) + " |"
+
+    rule = ["---:" if column.kind == "number" else "---" for column in columns]
+    headings = [_markdown_cell(column.heading) for column in columns]
+    return "\n".join(
+        [line(headings), line(rule), *(line([_markdown_cell(cell.text) for cell in row]) for row in rows)]
     )
-    report.add_argument("path", type=Path, metavar="FILE", help="the .html file")
-    report.add_argument("--runs", action="store_true", help="with trend, errors, streaks and missed triggers")
-    report.add_argument(
-        "--horizon", default="24h", metavar="SPAN", help="how far to look for triggers (default 24h)"
-    )
-    report.add_argument(
-        "--tz", default="UTC", metavar="ZONE", help="the zone that times are shown in (default UTC)"
-    )
-    options.add_run_filters(report)
-
-    for command in (export, report):
-        command.add_argument("--start", metavar="TIME", help="triggers from when; with its zone (default: now)")
-        options.add_deployment_filters(command)
-        options.add_service(command)
 
 
-_TABLES: dict[str, Callable[[pd.DataFrame, argparse.Namespace], pd.DataFrame]] = {
-    "deployments": lambda frame, _: frame,
-    "failures": lambda frame, _: failure_rates(frame),
-    "triggers": lambda frame, arguments: next_triggers(frame, arguments.horizon, start=arguments.start),
-    "lints": lambda frame, arguments: schedule_lints(frame, start=arguments.start),
-}
+def _markdown_cell(text: str) -> str:
+    """Escape a cell; one that could become a link is code, where nothing is a link."""
+    if not _LINK.search(text):
+        return _MARKDOWN.sub(r"\\\1", text)
+    return r"\|".join(_markdown_code(part) for part in text.split("|"))
 
 
-def _export(arguments: argparse.Namespace) -> int:
-    table = _TABLES[arguments.what](options.deployments(arguments), arguments)
-    write(table, arguments.path)
-    print(f"{len(table):,} rows written to {arguments.path}")
-    return 0
+def _markdown_code(text: str) -> str:
+    if not text:
+        return ""
+    fence = "`" * (max(map(len, re.findall("`+", text)), default=0) + 1)
+    room = " " if text.startswith("`") or text.endswith("`") else ""
+    return f"{fence}{room}{text}{room}{fence}"
 
 
-def _report(arguments: argparse.Namespace) -> int:
-    deployments = options.deployments(arguments, include_archived=True)
-    write_report(
-        deployments,
-        arguments.path,
-        runs=options.runs(arguments) if arguments.runs else None,
-        start=arguments.start,
-        horizon=arguments.horizon,
-        tz=arguments.tz,
-    )
-    print(f"report written to {arguments.path}")
-    return 0
+def _available_width() -> int | None:
+    """Return the width that a table must fit, ``None`` for any: `COLUMNS`, else the terminal's."""
+    if os.environ.get("COLUMNS", "").isdecimal():
+        return int(os.environ["COLUMNS"])
+    return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+
+
+def _fit(rows: list[list[Cell]], columns: Sequence[Column], room: int | None) -> tuple[list[int], list[str]]:
+    """Choose the columns that have room, by index, and write their headings on one line or on two."""
+    from rich.cells import cell_len  # noqa: PLC0415 - only tables need it
+
+    kept = list(range(len(columns)))
+    widths = [max((cell_len(row[index].text) for row in rows), default=0) for index in kept]
+
+    def needed(headings: list[str], *, is_cut: bool) -> int:
+        total = _GAP * (len(kept) - 1)
+        for index in kept:
+            column = columns[index]
+            natural = max(widths[index], *map(cell_len, headings[index].splitlines()))
+            narrowest = _NARROWEST.get(column.kind, natural) if is_cut and not column.optional else natural
+            total += min(natural, narrowest)
+        return total
+
+    headings = [column.heading for column in columns]
+    if room is not None and needed(headings, is_cut=False) > room:
+        headings = [
+            _on_two_lines(heading) if cell_len(heading) > width else heading
+            for heading, width in zip(headings, widths, strict=True)
+        ]
+        for index in sorted(kept, key=lambda index: (-columns[index].optional, -index)):
+            if columns[index].optional and needed(headings, is_cut=True) > room:
+                kept.remove(index)
+    return kept, [headings[index] for index in kept]
+
+
+def _on_two_lines(heading: str) -> str:
+    spaces = [index for index, character in enumerate(heading) if character == " "]
+    if not spaces:
+        return heading
+    middle = min(spaces, key=lambda index: abs(index - len(heading) / 2))
+    return f"{heading[:middle]}\n{heading[middle + 1 :]}"
+
+
+def _text_table(rows: list[list[Cell]], columns: Sequence[Column], headings: Sequence[str]) -> str:
+    """Draw a table with rich; text is never read as rich's markup."""
+    from rich.box import Box  # noqa: PLC0415 - only tables need it
+    from rich.console import Console  # noqa: PLC0415 - as above
+    from rich.table import Table  # noqa: PLC0415 - as above
+    from rich.text import Text  # noqa: PLC0415 - as above
+
+    is_styled = sys.stdout.isatty() and not os.environ.get("NO_COLOR")
+    rule_only = Box("    \n    \n ─  \n    \n    \n    \n    \n    \n")
+    table = Table(box=rule_only, show_edge=False, padding=(0, _GAP - 1, 0, 0), pad_edge=False, header_style="bold")
+    for column, heading in zip(columns, headings, strict=True):
+        table.add_column(
+            Text(heading),
+            justify="right" if column.kind == "number" else "left",
+            no_wrap=column.kind in {"fixed", "number"},
+            overflow="fold" if column.kind == "prose" else "ellipsis",
+        )
+    for row in rows:
+        table.add_row(
+            *(
+                Text(cell.text, style="red" if cell.is_alert else "", no_wrap=column.kind != "prose")
+                for cell, column in zip(row, columns, strict=True)
+            )
+        )
+    drawn = StringIO()
+    width = _available_width()
+    Console(
+        file=drawn,
+        width=width if width is not None else 1 << 20,
+        force_terminal=is_styled,
+        color_system="standard" if is_styled else None,
+        legacy_windows=False,
+    ).print(table)
+    return "\n".join(line.rstrip() for line in drawn.getvalue().splitlines())

@@ -1,81 +1,119 @@
-"""``qoderdata pull deployments`` and ``qoderdata pull runs``: from the service to a file."""
+"""``qoderdata pull``: a list from the service into the cache and a file."""
 
 from __future__ import annotations
 
 import json
-from pathlib import Path
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
+import click
+
+import qoderdata as qd
 from qoderdata.cli import options
-from qoderdata.export import export_csv, export_parquet
+from qoderdata.cli.output import echo
 
 if TYPE_CHECKING:
-    import argparse
+    from pathlib import Path
 
     import pandas as pd
 
-_WRITERS = {".csv": export_csv, ".parquet": export_parquet}
+    from qoderdata.cli.options import Service
 
 
-def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """Add ``pull`` and what it pulls."""
-    parser = commands.add_parser("pull", help="Pull a list from the service, into the cache and a file.")
-    what = parser.add_subparsers(required=True, metavar="deployments|runs")
+@dataclass(frozen=True, slots=True)
+class Destination:
+    """Where a pulled frame goes, and how the command says so."""
 
-    deployments = options.add_command(
-        what,
-        "deployments",
-        _pull_deployments,
-        summary="Pull all deployments.",
-        example="qoderdata pull deployments --out deployments.parquet",
-    )
-    options.add_deployment_filters(deployments)
+    out: Path | None
+    json: bool
 
-    runs = options.add_command(
-        what,
-        "runs",
-        _pull_runs,
-        summary="Pull the runs of all deployments, or what is new of them.",
-        example="qoderdata pull runs --since 30D --out runs.parquet",
-    )
-    options.add_run_filters(runs, since=None)
-    runs.add_argument("--deployment", metavar="ID", help="only this deployment's")
-
-    for command in (deployments, runs):
-        options.add_service(command)
-        command.add_argument("--out", metavar="FILE", type=output_path, help="write to this .parquet or .csv file")
-        command.add_argument("--json", action="store_true", help="say what was done as JSON")
+    def take(self, frame: pd.DataFrame, what: str) -> None:
+        """Write the frame and say what was done."""
+        if self.out is not None:
+            options.write(frame, self.out)
+        if self.json:
+            out = None if self.out is None else str(self.out)
+            echo(json.dumps({"rows": len(frame), **frame.attrs, "out": out}))
+            return
+        requests = frame.attrs["requests"]
+        source = (
+            "the cache" if frame.attrs["from_cache"] else f"the service in {options.counted(requests, 'request')}"
+        )
+        written = f", written to {self.out}" if self.out is not None else ""
+        echo(f"{len(frame):,} {what} from {source}{written}")
 
 
-def output_path(text: str) -> Path:
-    """Read the name of a file to write; its ending says in which form."""
-    path = Path(text)
-    if path.suffix not in _WRITERS:
-        raise ValueError(text)
-    return path
+_destination = options.gather(
+    "destination",
+    Destination,
+    (
+        "--out",
+        {"metavar": "FILE", "callback": options.output_path, "help": "Write to this .parquet or .csv file."},
+    ),
+    ("--json", {"is_flag": True, "help": "Say what was done as JSON."}),
+    group="Output",
+)
+_deployment = click.option("--deployment", metavar="ID", help="Only this deployment's.")
 
 
-def write(frame: pd.DataFrame, path: Path) -> None:
-    """Write a frame in the form that the file's ending names."""
-    _WRITERS[path.suffix](frame, path)
+@click.group("pull", cls=options.Group)
+def pull() -> None:
+    """Pull a list from the service into the cache and a file."""
 
 
-def _pull_deployments(arguments: argparse.Namespace) -> int:
-    return _finish(options.deployments(arguments), "deployments", arguments)
+@pull.command("deployments", cls=options.Command, example="qoderdata pull deployments --out deployments.parquet")
+@options.deployment_filters()
+@options.service
+@_destination
+def _deployments(*, filters: dict[str, Any], service: Service, destination: Destination) -> None:
+    """Pull all deployments."""
+    destination.take(service.deployments(filters), "deployments")
 
 
-def _pull_runs(arguments: argparse.Namespace) -> int:
-    return _finish(options.runs(arguments, deployment_id=arguments.deployment), "runs", arguments)
+@pull.command("runs", cls=options.Command, example="qoderdata pull runs --since 30D --out runs.parquet")
+@_deployment
+@options.run_filters(since=None)
+@options.service
+@_destination
+def _runs(
+    *, deployment: str | None, run_filters: dict[str, Any], service: Service, destination: Destination
+) -> None:
+    """Pull the runs of all deployments, or what is new of them."""
+    destination.take(service.runs(run_filters, deployment_id=deployment), "runs")
 
 
-def _finish(frame: pd.DataFrame, what: str, arguments: argparse.Namespace) -> int:
-    if arguments.out is not None:
-        write(frame, arguments.out)
-    facts = {"rows": len(frame), **frame.attrs, "out": None if arguments.out is None else str(arguments.out)}
-    if arguments.json:
-        print(json.dumps(facts, ensure_ascii=False))
-        return 0
-    origin = "the cache" if frame.attrs["from_cache"] else f"the service in {frame.attrs['requests']} requests"
-    written = f", written to {arguments.out}" if arguments.out is not None else ""
-    print(f"{len(frame):,} {what} from {origin}{written}")
-    return 0
+@pull.command(
+    "sessions", cls=options.Command, example="qoderdata pull sessions --since 30D --out sessions.parquet"
+)
+@_deployment
+@click.option("--agent", metavar="ID", help="Only this agent's.")
+@options.window(since=None, what="Created")
+@options.service
+@_destination
+def _sessions(
+    *,
+    deployment: str | None,
+    agent: str | None,
+    window: dict[str, str | None],
+    service: Service,
+    destination: Destination,
+) -> None:
+    """Pull all sessions with their cost, or what is new of them."""
+    frame = service.load(qd.load_sessions, is_incremental=True, deployment_id=deployment, agent_id=agent, **window)
+    destination.take(frame, "sessions")
+
+
+@pull.command("agents", cls=options.Command, example="qoderdata pull agents --out agents.csv")
+@options.service
+@_destination
+def _agents(*, service: Service, destination: Destination) -> None:
+    """Pull all agents, archived ones too."""
+    destination.take(service.load(qd.load_agents), "agents")
+
+
+@pull.command("environments", cls=options.Command, example="qoderdata pull environments --out environments.csv")
+@options.service
+@_destination
+def _environments(*, service: Service, destination: Destination) -> None:
+    """Pull all environments, archived ones too."""
+    destination.take(service.load(qd.load_environments), "environments")

@@ -1,16 +1,40 @@
-"""How much is kept on disk, and how is it removed: cached answers, and the stores of runs, sessions and outcomes."""
+"""How much is kept on disk, and how is it removed: cached answers, and stores."""
 
 from __future__ import annotations
 
+import contextlib
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypedDict
 
-from qoderdata import cache, store
+from pyarrow import fs
+
+from qoderdata import cache
+from qoderdata.errors import CacheError, CacheWarning, warn
 from qoderdata.files import Folder
-from qoderdata.load._answers import QUERIES
 from qoderdata.settings import resolve_cache_dir
+from qoderdata.store import (
+    MANIFEST_NAME,
+    OUTCOMES_TABLE,
+    RUNS_TABLE,
+    SESSIONS_TABLE,
+    TABLES,
+    StoredTable,
+    UnusableManifestError,
+    read_manifest,
+    unreadable_error,
+)
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from datetime import datetime
     from pathlib import Path
+
+    from qoderdata.client import Client
+
+#: The folder of cached answers, below the cache folder.
+QUERIES = "queries"
+
+_CLEAR_SECONDS = 5.0
 
 
 class Kept(TypedDict):
@@ -58,16 +82,16 @@ def cache_usage(cache_dir: str | Path | None = None) -> CacheUsage:
     folder = Folder(resolve_cache_dir(cache_dir))
     answers = cache.entries(folder.folder(QUERIES))
 
-    def kept(table: store.StoredTable) -> Kept:
-        stores = store.usage(folder, table)
+    def kept(table: StoredTable) -> Kept:
+        stores = store_usage(folder, table)
         return {"files": sum(one.files for one in stores), "bytes": sum(one.size for one in stores)}
 
     return {
         "location": folder.location,
         "queries": {"files": len(answers), "bytes": sum(entry.size for entry in answers)},
-        "runs": kept(store.RUNS_TABLE),
-        "sessions": kept(store.SESSIONS_TABLE),
-        "outcomes": kept(store.OUTCOMES_TABLE),
+        "runs": kept(RUNS_TABLE),
+        "sessions": kept(SESSIONS_TABLE),
+        "outcomes": kept(OUTCOMES_TABLE),
     }
 
 
@@ -98,4 +122,123 @@ def clear_cache(cache_dir: str | Path | None = None) -> int:
     0
     """
     folder = Folder(resolve_cache_dir(cache_dir))
-    return cache.clear(folder.folder(QUERIES)) + store.clear(folder)
+    return cache.clear(folder.folder(QUERIES)) + clear_stores(folder)
+
+
+@dataclass(frozen=True, slots=True)
+class StoreUsage:
+    """The size of one store.
+
+    Parameters
+    ----------
+    location
+        Its folder.
+    base_url, workspace_id, account
+        Whose rows these are; the account is a digest.
+    rows, open_rows
+        How many rows it has, and how many of them are read again one by one.
+    files, size
+        How many files, of how many bytes together.
+    read_at
+        When the first page of the list was last read; ``None``: never.
+    whole
+        Whether everything back to the end of the list is there, as of `read_at`.
+    """
+
+    location: str
+    base_url: str
+    workspace_id: str | None
+    account: str
+    rows: int
+    open_rows: int
+    files: int
+    size: int
+    read_at: datetime | None
+    whole: bool
+
+
+def store_usage(folder: Folder, table: StoredTable) -> list[StoreUsage]:
+    """Return the size of each store of a table below a cache folder, largest first.
+
+    Raises
+    ------
+    CacheError
+        One cannot be read now.
+
+    Warns
+    -----
+    CacheWarning
+        One has a manifest that cannot be used, and is left out.
+    """
+    found = []
+    for key in _keys(folder, table):
+        store = folder.folder(table.name).folder(key)
+        try:
+            known = read_manifest(store)
+        except UnusableManifestError as error:
+            known = error.old
+            if known is None:
+                warn(f"the store of {table.name} in {store.location} was ignored: {error}", CacheWarning)
+        except OSError as error:
+            raise unreadable_error(store, table.name, error) from error
+        if known is None:
+            continue
+        infos = store.files()
+        found.append(
+            StoreUsage(
+                location=store.location,
+                base_url=known.identity.base_url,
+                workspace_id=known.identity.workspace_id,
+                account=known.identity.account,
+                rows=known.rows,
+                open_rows=len(known.open_rows),
+                files=len(infos),
+                size=sum(info.size or 0 for info in infos),
+                read_at=known.coverage.read_at,
+                whole=known.coverage.covers(None),
+            )
+        )
+    return sorted(found, key=lambda one: one.size, reverse=True)
+
+
+def clear_stores(folder: Folder) -> int:
+    """Remove all stores of all tables below a cache folder, and return how many files were removed.
+
+    Raises
+    ------
+    CacheError
+        A process is writing into one of them.
+    """
+    removed = 0
+    for table in TABLES:
+        parent = folder.folder(table.name)
+        for key in _keys(folder, table):
+            store = parent.folder(key)
+            with contextlib.ExitStack() as stack:
+                try:
+                    stack.enter_context(parent.lock(key, timeout=_CLEAR_SECONDS))
+                except CacheError as error:
+                    raise CacheError(
+                        f"{store.location} is not cleared: a process is pulling {table.name} into it"
+                    ) from error
+                removed += len(store.files())
+                # The manifest first, so that none ever names a file that is gone.
+                store.remove(MANIFEST_NAME)
+                with contextlib.suppress(FileNotFoundError):
+                    store.filesystem.delete_dir(store.path)
+    return removed
+
+
+def _keys(folder: Folder, table: StoredTable) -> list[str]:
+    parent = folder.folder(table.name)
+    try:
+        infos = parent.filesystem.get_file_info(fs.FileSelector(parent.path, allow_not_found=True))
+    except OSError as error:
+        raise unreadable_error(parent, table.name, error) from error
+    return sorted(info.base_name for info in infos if info.type == fs.FileType.Directory)
+
+
+def answer_name(kind: str, client: Client, filters: Mapping[str, str | None]) -> str:
+    """Return the name of the file that keeps an answer: the account, and the query."""
+    whose = {"base_url": client.base_url, "workspace": client.workspace_id, "account": client.account}
+    return cache.file_name(kind, {**whose, **filters})

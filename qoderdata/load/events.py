@@ -83,7 +83,7 @@ def load_events(
     frame.attrs = {
         "source": f"{client.base_url}{events_path(session_id)}",
         "complete": True,
-        "requests": pull.requests,
+        "requests": pull.done.requests,
     }
     return frame
 

@@ -21,7 +21,7 @@ from qoderdata.client import Client
 from qoderdata.errors import APIError, CacheError
 from qoderdata.files import Folder
 from qoderdata.formatting import format_duration
-from qoderdata.load._answers import QUERIES, answer_name
+from qoderdata.load.caches import QUERIES, answer_name
 from qoderdata.load.pull import Pull
 from qoderdata.parsing import Instant, Span, parse_instant, parse_span
 from qoderdata.schema import AGENTS, DEPLOYMENTS, ENVIRONMENTS, Schema
@@ -397,11 +397,11 @@ def _pull(
     _logger.info(
         "%s: %d pages, %d rows in %.1f s from the network",
         listed.schema.name,
-        pull.pages,
+        pull.done.pages,
         len(table),
         time.monotonic() - began,
     )
-    return cache.CachedTable(table, fetched_at), pull.requests
+    return cache.CachedTable(table, fetched_at), pull.done.requests
 
 
 def _import_pandas() -> None:

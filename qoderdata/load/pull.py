@@ -1,13 +1,13 @@
-"""All pages of one list as tables: the next page is fetched while this one is decoded."""
+"""How are all pages of a list pulled, and how do people see it move?"""
 
 from __future__ import annotations
 
+import sys
 from contextlib import closing
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from qoderdata.decode import Decoder
-from qoderdata.load._progress import bar
-from qoderdata.pages import SAFE_PAGE, PageSize, walk
+from qoderdata.pages import SAFE_PAGE, Progress, walk_list
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -15,8 +15,10 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from qoderdata.client import Client
-    from qoderdata.decode import Page
     from qoderdata.schema import Schema
+
+#: Pulls shorter than this show no bar.
+AFTER_SECONDS = 1.0
 
 
 class Pull:
@@ -39,8 +41,8 @@ class Pull:
     ----------
     decoder : Decoder
         Decodes the pages; its `finish` joins their tables.
-    requests, pages, rows : int
-        Requests (a retried one counts once), pages and records so far.
+    done : Progress
+        Requests, pages and records so far.
     """
 
     def __init__(
@@ -48,9 +50,7 @@ class Pull:
     ) -> None:
         self.client = client
         self.decoder = Decoder(schema)
-        self.requests = 0
-        self.pages = 0
-        self.rows = 0
+        self.done = Progress()
         self._unit = schema.name
         self._cursor_param = cursor_param
         self._progress = progress
@@ -75,23 +75,56 @@ class Pull:
         APIError
             The list could not be read to its end; the pages before were yielded.
         """
-        remembers = self._cursor_param == "after_id"
-        size = PageSize(self.client.page_limit if remembers else SAFE_PAGE)
-
-        def fetch(cursor: str | None, limit: int) -> Page:
-            self.requests += 1
-            query = {**params, "limit": str(limit)}
-            if cursor is not None:
-                query[self._cursor_param] = cursor
-            return self.client.get(path, query, self.decoder.read_page)
-
-        walked = walk(fetch, limit=size, max_pages=self.client.max_pages, mask=self.client.mask)
+        walked = walk_list(
+            self.client,
+            path,
+            params,
+            self.decoder.read_page,
+            cursor_param=self._cursor_param,
+            most=SAFE_PAGE if self._cursor_param == "page" else None,
+            progress=self.done,
+        )
         with closing(walked) as pages, bar(self._unit, progress=self._progress) as shown:
             for page in pages:
-                if remembers:
-                    self.client.page_limit = size.value
                 table = self.decoder.to_table(page)
-                self.pages += 1
-                self.rows += page.count
                 shown.update(page.count)
                 yield table
+
+
+def bar(unit: str, *, progress: bool | None) -> Any:  # noqa: ANN401 - tqdm is loaded when it is needed
+    """Return a progress bar.
+
+    Parameters
+    ----------
+    unit
+        What is counted, such as ``"runs"``.
+    progress
+        Whether there is one; ``None``: on a terminal or in a notebook, after `AFTER_SECONDS`.
+
+    Returns
+    -------
+    tqdm.tqdm
+        A bar on standard error. When it is closed, it is gone from a terminal; in a notebook its last line stays,
+        since a notebook would leave an empty strip.
+    """
+    from tqdm import tqdm  # noqa: PLC0415 - as above
+
+    return tqdm(
+        disable=not (_is_watched() if progress is None else progress),
+        delay=AFTER_SECONDS if progress is None else 0,
+        unit=f" {unit}",
+        unit_scale=True,
+        desc=f"Pulling {unit}",
+        file=sys.stderr,
+        leave=_is_notebook(),
+    )
+
+
+def _is_notebook() -> bool:
+    return "ipykernel" in sys.modules
+
+
+def _is_watched() -> bool:
+    if _is_notebook():
+        return True
+    return sys.stderr is not None and sys.stderr.isatty()

@@ -25,7 +25,7 @@ from qoderdata.errors import (
     RateLimitError,
     warn,
 )
-from qoderdata.load._progress import bar
+from qoderdata.load.pull import bar
 from qoderdata.pages import LARGEST_PAGE, PageSize, walk
 from qoderdata.store import JournalEntry, Listing, StoredTable, TableStore, row_ids
 
@@ -234,8 +234,8 @@ class ListReader:
         _, table = self.client.get(path, {}, lambda body: self._read(b'{"data":[%b],"has_more":false}' % body))
         if row_ids(table) != [id_]:
             raise APIResponseValidationError(
-                f"the service was asked for {id_!r} of {self.remote.path} and answered with another one; try again "
-                "later"
+                f"the service was asked for {id_!r} of {self.remote.path} and answered with another one; try "
+                "again later"
             )
         return asked_at, table
 

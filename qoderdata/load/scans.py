@@ -5,7 +5,6 @@ Owns which files are meant. Leaves to `_engines` how each engine opens them. Not
 
 from __future__ import annotations
 
-import os
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -13,13 +12,13 @@ from qoderdata import cache
 from qoderdata.client import Client
 from qoderdata.errors import CacheError
 from qoderdata.files import Folder
-from qoderdata.load._answers import QUERIES, answer_name
-from qoderdata.load._engines import Bound, check_engine, open_files, open_session
+from qoderdata.load.caches import QUERIES, StoreUsage, answer_name, store_usage
+from qoderdata.load.lazy_frames import Bound, check_engine, open_files, open_session
 from qoderdata.outcomes import apply_ends_lazy, current_ends_lazy
 from qoderdata.parsing import Instant, Span, parse_period
 from qoderdata.schema import DEPLOYMENTS
-from qoderdata.settings import ACCESS_TOKEN_VARIABLE, PAT_VARIABLE, resolve_cache_dir
-from qoderdata.store import OUTCOMES_TABLE, RUNS_TABLE, SESSIONS_TABLE, StoredTable, TableStore, Usage, usage
+from qoderdata.settings import has_token, resolve_cache_dir
+from qoderdata.store import OUTCOMES_TABLE, RUNS_TABLE, SESSIONS_TABLE, StoredTable, TableStore
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -269,10 +268,10 @@ def _sibling(store: TableStore, table: StoredTable, folder: Folder) -> TableStor
 
 def _store(table: StoredTable, folder: Folder, client: Client | None) -> TableStore:
     if client is None:
-        stores = usage(folder, table)
+        stores = store_usage(folder, table)
         if len(stores) != 1:
             raise CacheError(_which(f"stores of {table.name}", len(stores), folder))
-        whose: Client | Usage = stores[0]
+        whose: Client | StoreUsage = stores[0]
     else:
         whose = client
     return TableStore(
@@ -281,8 +280,7 @@ def _store(table: StoredTable, folder: Folder, client: Client | None) -> TableSt
 
 
 def _known_client(client: Client | None) -> Client | None:
-    has_token = any(os.environ.get(name, "").strip() for name in (ACCESS_TOKEN_VARIABLE, PAT_VARIABLE))
-    return Client() if client is None and has_token else client
+    return Client() if client is None and has_token() else client
 
 
 def _which(what: str, count: int, folder: Folder) -> str:

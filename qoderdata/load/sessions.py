@@ -77,8 +77,8 @@ def load_sessions(
     max_age
         How long ago the list may have been read: anything `pandas.Timedelta` takes except a bare number.
     refresh
-        Always ask for what is new or may have changed. ``"all"`` reads the list again from the newest session back to
-        `since`, and drops nothing that only the store has.
+        Always ask for what is new or may have changed. ``"all"`` reads the list again from the newest session back
+        to `since`, and drops nothing that only the store has.
     offline
         Never use the network; take what the store has, of any age.
     progress

@@ -15,7 +15,7 @@ from qoderdata import cache
 from qoderdata.errors import APIConnectionError, APIError, BadRequestError, CacheError, DataQualityWarning, warn
 from qoderdata.formatting import format_duration
 from qoderdata.frames import to_pandas
-from qoderdata.load._answers import QUERIES, answer_name
+from qoderdata.load.caches import QUERIES, answer_name
 from qoderdata.load.refresh import ListedPage, ListReader, RemoteList, bring_up_to_date, is_current
 from qoderdata.parsing import Instant, Span, parse_instant
 from qoderdata.store import DamagedStoreError, TableStore, newest_first, time_filter

@@ -1,0 +1,45 @@
+"""``qoderdata cache``: where answers are stored, how big they are, and how to remove them."""
+
+from __future__ import annotations
+
+import json
+
+import click
+
+import qoderdata as qd
+from qoderdata.cli import options
+from qoderdata.cli.output import echo
+
+_UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
+_KIBI = 1024
+
+
+@options.command("cache", example="qoderdata cache --json")
+@click.argument("action", metavar="[show|clear]", type=click.Choice(["show", "clear"]), default="show")
+@click.option("--cache-dir", metavar="DIR", help="Which cache; else QODERDATA_CACHE_DIR.")
+@click.option("--json", "as_json", is_flag=True, help="As JSON.")
+def cache(action: str, *, cache_dir: str | None, as_json: bool) -> None:
+    """Show where answers are stored and how big they are; or clear.
+
+    The cache has answers of lists, runs, sessions, and the outcomes of sessions.
+    """
+    if action == "clear":
+        removed = qd.clear_cache(cache_dir)
+        echo(json.dumps({"removed": removed}) if as_json else f"{removed:,} cached answers and stores removed")
+        return
+    usage = qd.cache_usage(cache_dir)
+    if as_json:
+        echo(json.dumps(usage))
+        return
+    echo(usage["location"])
+    for table, kept in usage.items():
+        if isinstance(kept, dict):
+            echo(f"  {table:12} {kept['files']:6,} files  {_size(kept['bytes']):>10}")
+
+
+def _size(count: float) -> str:
+    for unit in _UNITS:
+        if count < _KIBI or unit == _UNITS[-1]:
+            break
+        count /= _KIBI
+    return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"

@@ -1,0 +1,106 @@
+"""``qoderdata events``: what happened in a run or a session."""
+
+from __future__ import annotations
+
+import json
+import math
+from typing import TYPE_CHECKING, Any
+
+import click
+
+import qoderdata as qd
+from qoderdata.cli import options
+from qoderdata.cli.output import Column, echo
+from qoderdata.formatting import MISSING, format_time, one_line, truncate
+
+if TYPE_CHECKING:
+    from qoderdata.cli.options import Service
+    from qoderdata.cli.output import Output
+
+#: The most of one event's text that a table shows, in columns of the terminal.
+_LONGEST = 400
+
+
+@options.command("events", example="qoderdata events sess_019ec55a68b37e1e8d660691af161ab4")
+@click.argument("id", metavar="RUN-OR-SESSION-ID")
+@click.option(
+    "--type", "types", multiple=True, metavar="TYPE", help="Only events of this type, such as session.error."
+)
+@options.tz_option("of the times shown")
+@options.connection
+@options.output_form
+def events(id: str, *, types: tuple[str, ...], tz: str, service: Service, result: Output) -> None:  # noqa: A002 - click's name
+    """Show what happened in a run's session, or in a session."""
+    client = service.client()
+    session_id = _session_of(client, id)
+    if session_id is None:
+        return
+    frame = qd.load_events(session_id, types=list(types) or None, client=client)
+    columns = [
+        Column("#", lambda row: str(row.position), "number"),
+        Column("time", lambda row: _format_seconds(row.processed_at, tz), "fixed", optional=1),
+        Column("type", lambda row: row.type, "id", is_alert=lambda row: row.type == "session.error"),
+        Column("what", _what, "prose"),
+    ]
+    result.print_frame(
+        options.in_zone(frame, tz), columns, empty=f"session {one_line(session_id)} has no such events"
+    )
+
+
+def _session_of(client: qd.Client, id: str) -> str | None:  # noqa: A002 - as above
+    """Return the session of a run or session; print why a run has none."""
+    if id.startswith("sess_"):
+        return id
+    try:
+        run = client.get_run(id)
+    except qd.errors.NotFoundError:
+        if id.startswith("drun_"):
+            raise
+        return id
+    session_id = run.get("session_id")
+    if isinstance(session_id, str) and session_id:
+        return session_id
+    error = run.get("error")
+    if isinstance(error, dict):
+        echo(one_line(f"run {id} has no session: {_joined(error.get('type'), error.get('message'))}"))
+    else:
+        echo(one_line(f"run {id} has no session yet"))
+    return None
+
+
+def _what(row: Any) -> str:  # noqa: ANN401 - a row
+    """Return what an event says: its end or error, its cost, and the texts in it."""
+    error = _joined(row.error_type, row.error_message)
+    facts = [
+        _present(row.stop_reason),
+        f"{error} ({row.retry_status})" if error and _present(row.retry_status) else error,
+        "" if math.isnan(row.model_credits) else f"{row.model_credits:g} credits",
+        *_texts(json.loads(row.extra) if _present(row.extra) else {}),
+    ]
+    return truncate(one_line(" · ".join(fact for fact in facts if fact) or None), _LONGEST)
+
+
+def _texts(extra: dict[str, Any]) -> list[str]:
+    """Return the texts of an event's content, and the name of the tool that it calls."""
+    found = [extra[name] for name in ("name", "tool_name") if isinstance(extra.get(name), str)]
+    content = extra.get("content")
+    for block in content if isinstance(content, list) else [content]:
+        text = block.get("text") if isinstance(block, dict) else block
+        if isinstance(text, str):
+            found.append(text)
+    return found
+
+
+def _present(value: Any) -> str:  # noqa: ANN401 - a text or one of pandas' missing values
+    return value if isinstance(value, str) else ""
+
+
+def _joined(kind: Any, message: Any) -> str:  # noqa: ANN401 - as above
+    return ": ".join(filter(None, (_present(kind), _present(message))))
+
+
+def _format_seconds(time: Any, tz: str) -> str:  # noqa: ANN401 - a time or one of pandas' missing values
+    """Write a time as `format_time` does, with seconds."""
+    text = format_time(time, tz)
+    date_and_minute, _, offset = text.rpartition(" ")
+    return text if text == MISSING else f"{date_and_minute}:{time.tz_convert(tz):%S} {offset}"

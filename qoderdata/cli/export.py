@@ -1,0 +1,60 @@
+"""``qoderdata export``: a table to a CSV or Parquet file."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import click
+
+import qoderdata as qd
+from qoderdata.cli import options
+from qoderdata.cli.output import echo
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from qoderdata.cli.options import Service
+
+#: The tables, and which options have an effect on each.
+_TABLES = {
+    "deployments": (),
+    "failures": ("--outcomes",),
+    "triggers": ("--horizon", "--start"),
+    "lints": ("--start",),
+}
+
+
+@options.command("export", example="qoderdata export failures failures.csv")
+@click.argument("what", metavar="TABLE", type=click.Choice(list(_TABLES)))
+@click.argument("path", metavar="FILE", callback=options.output_path)
+@click.option("--horizon", default="7D", metavar="SPAN", help="triggers: how far to look (default 7D).")
+@click.option("--start", metavar="TIME", help="triggers, lints: from when, with its zone (default: now).")
+@options.deployment_filters()
+@options.outcomes
+@options.service
+def export(
+    what: str,
+    path: Path,
+    *,
+    horizon: str,
+    start: str | None,
+    filters: dict[str, Any],
+    outcomes: str,
+    service: Service,
+) -> None:
+    """Write a TABLE to a .csv or .parquet FILE.
+
+    TABLE is deployments, failures, triggers or lints.
+    """
+    others = {"--horizon", "--start", "--outcomes"} - set(_TABLES[what])
+    options.refuse_without_effect(sorted(others), f"on {what}")
+    if what == "failures":
+        table = qd.failure_rates(service.counted_deployments(filters, outcomes))
+    else:
+        table = service.deployments(filters)
+        if what == "triggers":
+            table = qd.next_triggers(table, horizon, start=start)
+        elif what == "lints":
+            table = qd.schedule_lints(table, start=start)
+    options.write(table, path)
+    echo(f"{len(table):,} rows written to {path}")

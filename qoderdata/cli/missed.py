@@ -1,0 +1,50 @@
+"""``qoderdata missed``: what should have fired but did not."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+import click
+
+import qoderdata as qd
+from qoderdata.cli import options
+from qoderdata.cli.output import Column
+from qoderdata.formatting import format_time
+
+if TYPE_CHECKING:
+    from qoderdata.cli.options import Service
+    from qoderdata.cli.output import Output
+
+
+@options.command("missed", example="qoderdata missed --since 7D")
+@click.option("--grace", default="10min", metavar="SPAN", help="How late a run may start (default 10min).")
+@options.tz_option("of the times shown")
+@options.run_filters(since="7D")
+@options.deployment_filters(archived=False)
+@options.service
+@options.output_form
+def missed(
+    *,
+    grace: str,
+    tz: str,
+    run_filters: dict[str, Any],
+    filters: dict[str, Any],
+    service: Service,
+    result: Output,
+) -> None:
+    """Show what should have fired but did not."""
+    since, until = run_filters["since"], run_filters["until"] or datetime.now(UTC)
+    if since is None:
+        raise click.UsageError("--since needs a time or an age here, such as 30D")
+    deployments = service.deployments(filters)
+    runs = service.runs(run_filters)
+    found = qd.missed_triggers(deployments, runs, since=since, until=until, grace=grace)
+    columns = [
+        Column("should have fired", lambda row: format_time(row.scheduled_at, tz), "fixed"),
+        Column("name", lambda row: row.name),
+        Column("deployment", lambda row: row.deployment_id, "id", optional=9),
+        Column("certain", lambda row: "yes" if row.certain else "no", "fixed", is_alert=lambda row: row.certain),
+        Column("reason", lambda row: row.reason, "prose"),
+    ]
+    result.print_frame(options.in_zone(found, tz), columns, empty="nothing was missed")

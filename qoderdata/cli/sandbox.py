@@ -1,0 +1,75 @@
+"""``qoderdata sandbox``: a local service with a generated account, in a terminal."""
+
+from __future__ import annotations
+
+import json
+import signal
+import threading
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from qoderdata import settings
+from qoderdata.cli import options
+from qoderdata.cli.output import echo, flush
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+_AT_LEAST_0 = click.IntRange(min=0)
+edition = click.option(
+    "--edition",
+    type=click.Choice(["A", "B", "C", "D"]),
+    default="C",
+    help="Of the service (default C; D is the newest).",
+)
+
+
+def account(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the options that choose the generated account, as `account`."""
+    return options.gather(
+        "account",
+        dict,
+        (
+            "--deployments",
+            {"type": _AT_LEAST_0, "default": 250, "metavar": "N", "help": "How many (default 250)."},
+        ),
+        ("--runs", {"type": _AT_LEAST_0, "metavar": "N", "help": "How many (default 10 a deployment)."}),
+        (
+            "--seed",
+            {"type": int, "default": 7, "metavar": "N", "help": "Another seed, another account (default 7)."},
+        ),
+        group="Account",
+    )(edition(function))
+
+
+@options.command("sandbox", example="qoderdata sandbox --deployments 250 --edition C")
+@account
+@click.option("--fixed", is_flag=True, help="Let the account end at the fixed time of the demo, not now.")
+@click.option(
+    "--port", type=click.IntRange(0, 65535), default=0, metavar="N", help="Where to listen (default: a free port)."
+)
+@click.option("--no-gzip", is_flag=True, help="Never compress a response.")
+@click.option("--json", "as_json", is_flag=True, help="Print base URL, token and clock as JSON.")
+def sandbox(
+    *, account: dict[str, Any], edition: str, fixed: bool, port: int, no_gzip: bool, as_json: bool
+) -> None:
+    """Serve a generated account on this machine until Ctrl-C."""
+    from qoderdata.sandbox import Sandbox  # noqa: PLC0415 - `--help` needs none
+
+    clock: dict[str, Any] = {} if fixed else {"now": datetime.now(UTC)}
+    with Sandbox(**account, edition=edition, gzip=not no_gzip, port=port, **clock) as served:
+        now = served.now.isoformat()
+        if as_json:
+            echo(json.dumps({"base_url": served.base_url, "pat": served.pat, "now": now}))
+        else:
+            echo(f"export {settings.BASE_URL_VARIABLE}={served.base_url}")
+            echo(f"export {settings.PAT_VARIABLE}={served.pat}")
+            start = f", so `qoderdata triggers` needs --start {now}" if fixed else ""
+            echo(f"# The account's clock stands at {now}{start}. Ctrl-C ends it.")
+        flush()
+        # A shell's background job ignores the one, and Python knows nothing of the other.
+        for ending in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(ending, signal.default_int_handler)
+        threading.Event().wait()

@@ -1,0 +1,67 @@
+"""``qoderdata triggers``: what fires next."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import click
+
+import qoderdata as qd
+from qoderdata.cli import options
+from qoderdata.cli.output import Column, count
+from qoderdata.formatting import format_time
+
+if TYPE_CHECKING:
+    from qoderdata.cli.options import Service
+    from qoderdata.cli.output import Output
+
+
+@options.command("triggers", example="qoderdata triggers --horizon 24h --tz Asia/Shanghai")
+@click.option("--horizon", default="24h", metavar="SPAN", help="How far to look (default 24h).")
+@click.option("--start", metavar="TIME", help="From when, with its zone (default: now).")
+@options.tz_option("of the times shown")
+@click.option("--include-paused", is_flag=True, help="As if nothing were paused.")
+@click.option("--load", metavar="SPAN", help="Count how many start in each window, such as 1h.")
+@options.deployment_filters()
+@options.service
+@options.output_form
+def triggers(
+    *,
+    horizon: str,
+    start: str | None,
+    tz: str,
+    include_paused: bool,
+    load: str | None,
+    filters: dict[str, Any],
+    service: Service,
+    result: Output,
+) -> None:
+    """Show what fires next."""
+    upcoming = qd.next_triggers(
+        service.deployments(filters), horizon, start=start, tz=tz, include_paused=include_paused
+    )
+    if load is not None:
+        result.print_frame(qd.trigger_load(upcoming, freq=load), _load_columns(tz), empty="nothing fires")
+    else:
+        result.print_frame(upcoming, trigger_columns(tz), empty="nothing fires")
+
+
+def trigger_columns(tz: str) -> list[Column]:
+    """Return the columns of `next_triggers` for people."""
+    return [
+        Column("fires at", lambda row: format_time(row.trigger_at, tz), "fixed"),
+        Column("name", lambda row: row.name),
+        Column("deployment", lambda row: row.deployment_id, "id", optional=9),
+        Column("schedule", lambda row: row.schedule_expression),
+        Column("zone", lambda row: row.schedule_timezone, optional=2),
+        Column("local time", lambda row: row.local_time.strftime("%a %H:%M"), "fixed", optional=1),
+    ]
+
+
+def _load_columns(tz: str) -> list[Column]:
+    return [
+        Column("from", lambda row: format_time(row.window, tz), "fixed"),
+        Column("triggers", lambda row: count(row.triggers), "number"),
+        Column("deployments", lambda row: count(row.deployments), "number"),
+        Column("on the hour", lambda row: count(row.at_minute_0), "number"),
+    ]

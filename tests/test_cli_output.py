@@ -1,0 +1,293 @@
+"""What the command prints: it fits the terminal, steers nothing, and is exact for programs."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+import re
+import shlex
+import subprocess
+import sys
+from html.parser import HTMLParser
+from typing import TYPE_CHECKING
+
+import mistune
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from rich.cells import cell_len
+
+import qoderdata as qd
+from qoderdata.cli import main, output
+from qoderdata.cli.output import Column, Output
+from qoderdata.sandbox import Sandbox
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+HOSTILE = "evil\n\x1b[31m| [red]name[/red] \x07\x9b2J\u202egnp.exe http://evil.example/?a|b www.evil.example"
+NOW = "2026-06-15T01:30:20Z"
+
+
+@pytest.fixture(scope="module")
+def sandbox() -> Iterator[Sandbox]:
+    with Sandbox(deployments=60, seed=7) as served:
+        served.rewrite(next(one for one in served.deployments if one["archived_at"] is None) | {"name": HOSTILE})
+        yield served
+
+
+@pytest.fixture(scope="module")
+def shared_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture(autouse=True)
+def account(sandbox: Sandbox, shared_cache: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("QODER_PAT", sandbox.pat)
+    monkeypatch.setenv("QODERDATA_CACHE_DIR", str(shared_cache))
+    monkeypatch.setenv("QODER_MANAGED_BASE_URL", sandbox.base_url)
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture
+def terminal(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
+    """Return a function that lets standard output and standard error be a terminal of 80 columns."""
+
+    def be_a_terminal() -> None:
+        monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+        monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+        monkeypatch.setenv("COLUMNS", "80")
+        monkeypatch.setenv("TERM", "xterm-256color")
+
+    return be_a_terminal
+
+
+# -- tables ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("columns", [60, 80, 120, 200])
+@pytest.mark.parametrize(
+    "words",
+    [
+        "failures",
+        "failures --by agent_id --by status",
+        "runs --since all",
+        "runs --since all --by deployment_id --freq 7D --tz Asia/Shanghai",
+        "runs --since all --errors --by agent_id",
+        "runs --since all --streaks --tz Asia/Shanghai",
+        f"triggers --start {NOW} --tz Asia/Shanghai",
+        f"triggers --start {NOW} --load 1h",
+        f"missed --since 2026-05-15T00:00Z --until {NOW}",
+    ],
+)
+def test_a_table_fits_the_terminal(
+    words: str, columns: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", str(columns))
+    assert main(words.split()) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) > 2
+    assert max(map(cell_len, lines)) <= columns
+
+
+def test_names_are_cut_before_dates_and_figures(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    frame = pd.DataFrame({"name": ["n" * 100], "at": ["2026-06-15 09:00 +08:00"], "runs": [1_234_567]})
+    columns = [
+        Column("name", lambda row: row.name),
+        Column("at", lambda row: row.at, "fixed"),
+        Column("runs", lambda row: output.count(row.runs), "number"),
+        Column("a wide column", lambda _: "x" * 30, "fixed", optional=1),
+    ]
+    monkeypatch.setenv("COLUMNS", "50")
+    assert output.print_table(frame, columns) == ["a wide column"]
+    row = capsys.readouterr().out.splitlines()[-1]
+    assert re.fullmatch(r"n+… +2026-06-15 09:00 \+08:00 +1,234,567", row)
+
+
+def test_nothing_is_cut_in_a_pipe(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["triggers", "--start", NOW, "--top", "500"]) == 0
+    text = capsys.readouterr().out
+    assert "…" not in text
+    triggers = qd.next_triggers(qd.load_deployments(), "24h", start=NOW)
+    assert all(deployment in text for deployment in triggers["deployment_id"])
+
+
+def test_colours_are_for_a_terminal_that_wants_them(
+    terminal: Callable[[], None], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    terminal()
+    assert main(["runs", "--since", "all", "--streaks"]) == 0
+    coloured = capsys.readouterr().out
+    assert "\x1b[31m" in coloured
+    monkeypatch.setenv("NO_COLOR", "1")
+    assert main(["runs", "--since", "all", "--streaks"]) == 0
+    assert capsys.readouterr().out == re.sub(r"\x1b\[[0-9;]*m", "", coloured)
+    monkeypatch.delenv("NO_COLOR")
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: False)
+    assert main(["runs", "--since", "all", "--streaks"]) == 0
+    assert "\x1b" not in capsys.readouterr().out
+
+
+# -- hostile text ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("form", ["text", "markdown"])
+def test_hostile_names_cannot_steer_the_terminal_or_break_a_table(
+    form: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    style = [] if form == "text" else ["--markdown"]
+    assert main(["failures", "--top", "500", "--min-runs", "0", *style]) == 0
+    text = capsys.readouterr().out
+    assert "[red]name[/red]" in text
+    assert not re.search("[\x00-\x09\x0b-\x1f\x7f-\x9f\u202a-\u202e]", text)
+    rows = [line for line in text.splitlines() if line]
+    known = qd.failure_rates(qd.load_deployments()).query("total_runs >= 0")
+    assert len(rows) == 2 + len(known)
+    if form == "markdown":
+        assert {len(re.findall(r"(?<!\\)\|", row)) for row in rows} == {8}
+
+
+@pytest.mark.parametrize("form", ["--csv", "--json"])
+def test_a_terminal_gets_no_control_characters_and_json_stays_json(
+    form: str, terminal: Callable[[], None], capsys: pytest.CaptureFixture[str]
+) -> None:
+    terminal()
+    assert main(["failures", "--min-runs", "0", form]) == 0
+    text = capsys.readouterr().out
+    assert not re.search("[\x00-\x09\x0b-\x1f\x7f-\x9f\u202a-\u202e]", text)
+    assert all(escaped in text for escaped in ("\\u001b", "\\u0007", "\\u009b", "\\u202e"))
+    if form == "--json":
+        assert HOSTILE in {row["name"] for row in json.loads(text)}
+
+
+@pytest.mark.parametrize("form", ["--csv", "--json"])
+def test_a_pipe_gets_the_exact_bytes(form: str, capfdbinary: pytest.CaptureFixture[bytes]) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "qoderdata", "failures", "--min-runs", "0", form], capture_output=True, check=True
+    )
+    text = done.stdout.decode("utf-8")
+    names = csv.DictReader(io.StringIO(text, newline="")) if form == "--csv" else json.loads(text)
+    assert HOSTILE in {row["name"] for row in names}
+    assert capfdbinary.readouterr().out == b""
+
+
+@given(st.text())
+def test_escaped_text_is_safe_and_json_reads_it_back(text: str) -> None:
+    escaped = output.escape_controls(json.dumps(text, ensure_ascii=False))
+    assert json.loads(escaped) == text
+    assert not any(output._is_unsafe(character) for character in escaped)
+    assert output.escape_controls("日报\tok\n") == "日报\tok\n"
+
+
+class _Tags(HTMLParser):
+    def __init__(self) -> None:
+        super().__init__()
+        self.tags: set[str] = set()
+        self.text: list[str] = []
+
+    def handle_starttag(self, tag: str, _attrs: object) -> None:
+        self.tags.add(tag)
+
+    def handle_data(self, data: str) -> None:
+        self.text.append(data)
+
+
+PIECES = [
+    "http://evil.example",
+    "www.evil.example",
+    "evil.example/x",
+    "a@b.example",
+    "`",
+    "``",
+    "|",
+    "\\",
+    "[x](y)",
+    "<img>",
+]
+
+
+@given(st.lists(st.sampled_from([*PIECES, " ", "a", "*", "_", "!"]), min_size=1, max_size=8).map("".join))
+def test_markdown_shows_the_text_without_links(text: str) -> None:
+    """Read by a renderer that makes bare URLs links, as chats do."""
+    cell = "x" + text.strip() + "x"
+    read = _Tags()
+    table = f"| a | b |\n|---|---|\n| {output._markdown_cell(cell)} | end |\n"
+    html = mistune.create_markdown(escape=False, plugins=["table", "url"])(table)
+    assert isinstance(html, str)
+    read.feed(html)
+    assert read.tags <= {"table", "thead", "tbody", "tr", "th", "td", "code"}
+    words = "".join(read.text).split()
+    assert words[-1] == "end"
+    assert "".join(words[2:-1]) == "".join(cell.split())
+
+
+# -- a lost reader, a full disk, a slow service ------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("style", "limit", "code"), [("", 0.01, 1), ("", 1, 0), ("--csv", 0.01, 1)])
+def test_a_reader_that_has_seen_enough_hides_no_verdict(style: str, limit: float, code: int) -> None:
+    command = f"{shlex.quote(sys.executable)} -m qoderdata failures --top 500 {style} --fail-over {limit}"
+    done = subprocess.run(
+        ["/bin/bash", "-c", f"{command} | head -c 20; exit ${{PIPESTATUS[0]}}"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (code, "")
+    assert len(done.stdout) == 20
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no /dev/full")  # noqa: PTH110 - a device
+def test_a_full_disk_is_one_line_and_code_2() -> None:
+    with open("/dev/full", "w", encoding="utf-8") as full:  # noqa: PTH123 - a device
+        done = subprocess.run(
+            [sys.executable, "-m", "qoderdata", "failures"],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+        )
+    assert done.returncode == 2
+    assert re.fullmatch(r"qoderdata: .*No space left.*\n", done.stderr)
+
+
+def test_an_unreachable_service_says_what_the_command_is_doing(
+    terminal: Callable[[], None], capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["failures", "--base-url", "http://127.0.0.1:9"]
+    assert main(arguments) == 5
+    assert len(capsys.readouterr().err.splitlines()) == 1
+    terminal()
+    assert main(arguments) == 5
+    *retries, last = capsys.readouterr().err.replace("\r\x1b[K", "").strip("\r").splitlines()
+    assert len(retries) == 4
+    assert all("Trying again in" in line for line in retries)
+    assert last.startswith("qoderdata: ")
+
+
+def test_an_error_cannot_steer_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["failures", "--by", "x\x1b[2J\u202e"]) == 2
+    err = capsys.readouterr().err
+    assert "\x1b" not in err
+    assert "\u202e" not in err
+
+
+def test_prose_wraps_and_is_whole(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    text = "a sentence that has more words than fit beside the rest of the table " * 3
+    frame = pd.DataFrame({"n": [1], "what": [text]})
+    columns = [
+        Column("n", lambda row: output.count(row.n), "number"),
+        Column("what", lambda row: row.what, "prose"),
+    ]
+    monkeypatch.setenv("COLUMNS", "40")
+    Output("text").print_frame(frame, columns, empty="")
+    lines = capsys.readouterr().out.splitlines()
+    assert max(map(len, lines)) <= 40
+    assert " ".join(" ".join(lines[2:]).split()) == f"1 {text.strip()}"

@@ -1,0 +1,51 @@
+"""The layout: few files, each of a readable size, and no two of one name."""
+
+from __future__ import annotations
+
+import ast
+from collections import Counter
+from pathlib import Path
+
+PACKAGE = Path(__file__).parents[1] / "qoderdata"
+#: The most files of the package; a new file raises it, with the reason in the commit.
+FILES = 90
+MOST, LEAST = 400, 80
+FREE = {"__init__.py", "__main__.py", "_version.py"}
+#: Files of less than `LEAST` lines of code, each with its reason.
+SMALL: dict[str, str] = {}
+
+
+def code_lines(path: Path) -> int:
+    """Count lines that are neither blank, nor a comment, nor part of a docstring."""
+    text = path.read_text(encoding="utf-8")
+    docstrings: set[int] = set()
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+            first = node.body[0] if node.body else None
+            if ast.get_docstring(node) is not None and first is not None and first.end_lineno is not None:
+                docstrings |= set(range(first.lineno, first.end_lineno + 1))
+    lines = enumerate(text.splitlines(), start=1)
+    return sum(
+        1 for number, line in lines if line.strip() and line.strip()[0] != "#" and number not in docstrings
+    )
+
+
+def sources() -> list[Path]:
+    return sorted(PACKAGE.rglob("*.py"))
+
+
+def test_there_are_few_files() -> None:
+    assert len(sources()) <= FILES
+
+
+def test_no_two_files_have_one_name() -> None:
+    names = Counter(path.name for path in sources() if path.parent.name != "cli" and path.name not in FREE)
+    assert [name for name, count in names.items() if count > 1] == []
+
+
+def test_a_file_is_neither_too_long_nor_a_fragment() -> None:
+    sizes = {path.relative_to(PACKAGE).as_posix(): code_lines(path) for path in sources()}
+    assert {name: size for name, size in sizes.items() if size > MOST} == {}
+    small = {name for name, size in sizes.items() if size < LEAST}
+    small = {name for name in small if Path(name).name not in FREE and not name.startswith("cli/")}
+    assert small == set(SMALL), "give a reason in SMALL, or merge"
