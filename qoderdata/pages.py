@@ -312,7 +312,7 @@ def walk(
     """
     size = PageSize() if limit is None else limit
     counted = Progress() if progress is None else progress
-    fetched = _fetch_all(fetch, start, size, max_pages, mask)
+    fetched = fetch_pages(fetch, start=start, limit=size, max_pages=max_pages, mask=mask)
     with closing(one_ahead(fetched, name="qoderdata-fetch")) as pages:
         try:
             for page in pages:
@@ -323,17 +323,35 @@ def walk(
             raise
 
 
-def _fetch_all(
+def fetch_pages(
     fetch: Callable[[str | None, int], E],
-    cursor: str | None,
-    size: PageSize,
-    max_pages: int,
-    mask: Callable[[str], str] | None,
+    *,
+    start: str | None = None,
+    limit: PageSize,
+    max_pages: int = MAX_PAGES,
+    mask: Callable[[str], str] | None = None,
 ) -> Iterator[E]:
-    """Fetch page after page along the cursors."""
+    """Fetch page after page along the cursors, each when it is asked for; `walk` is one page ahead.
+
+    Parameters
+    ----------
+    fetch, start, limit, max_pages, mask
+        As `walk` takes them.
+
+    Yields
+    ------
+    Envelope
+        The pages, in the list's order.
+
+    Raises
+    ------
+    PaginationError, APIError
+        As `walk`.
+    """
+    cursor = start
     seen = {cursor}
     for _ in range(max_pages):
-        page = _fetch_granted(fetch, cursor, size)
+        page = _fetch_granted(fetch, cursor, limit)
         yield page
         if not page.has_more:
             return

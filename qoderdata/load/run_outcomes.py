@@ -11,7 +11,6 @@ from contextlib import closing
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Literal, cast
-from urllib.parse import quote
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -24,17 +23,17 @@ from qoderdata.errors import (
     DataQualityWarning,
     InternalServerError,
     NotFoundError,
-    PaginationError,
     RateLimitError,
     warn,
 )
 from qoderdata.formatting import format_duration
 from qoderdata.frames import events_to_pandas, to_pandas
-from qoderdata.load.events import OUTCOME_TYPES
+from qoderdata.load.events import OUTCOME_TYPES, events_path
 from qoderdata.load.pull import bar
 from qoderdata.load.refresh import ListReader, bring_up_to_date, is_current
 from qoderdata.load.sessions import RUNNING, SESSION_LIST, reread_bound
 from qoderdata.outcomes import ends_from_events
+from qoderdata.pages import SAFE_PAGE, PageSize, fetch_pages, list_query
 from qoderdata.schema import EVENTS, OUTCOMES, SESSIONS
 from qoderdata.store import OUTCOMES_TABLE, SESSIONS_TABLE, DamagedStoreError, JournalEntry, TableStore, row_ids
 
@@ -44,6 +43,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from qoderdata.client import Client
+    from qoderdata.decode import Page
     from qoderdata.files import Folder
     from qoderdata.load.stored import Freshness
 
@@ -53,7 +53,6 @@ LEVELS: tuple[Level, ...] = ("auto", "runs", "sessions", "events")
 
 #: A session may be created a little before its run is recorded, or by another clock.
 _CLOCKS_DIFFER = timedelta(hours=1)
-_PAGE = 100
 _KEPT_ENDS = pa.array(["final", "gone"], pa.large_string())
 _SECONDS_A_REQUEST = timedelta(milliseconds=100)
 _REQUIRES_ACTION, _IDLE, _TERMINATED, _WAITING = (
@@ -213,7 +212,7 @@ class RunOutcomes:
         if not open_.num_rows:
             return bound, []
         oldest = pc.min(open_["created_at"]).as_py()
-        pages = math.ceil(self._sessions.read(since=oldest, until=bound).num_rows / _PAGE)
+        pages = math.ceil(self._sessions.read(since=oldest, until=bound).num_rows / SAFE_PAGE)
         if open_.num_rows <= pages:
             return bound, row_ids(open_)
         return oldest, []
@@ -304,24 +303,20 @@ class RunOutcomes:
 
     def _event_pages(self, id_: str) -> list[pa.Table]:
         """Read a session's events that tell its end, oldest first, until they do."""
-        path = f"/sessions/{quote(id_, safe='')}/events"
-        params: dict[str, Any] = {"types[]": list(OUTCOME_TYPES), "order": "asc", "limit": str(_PAGE)}
-        tables: list[pa.Table] = []
-        seen: set[str] = set()
-        while True:
+        path, params = events_path(id_), {"types[]": list(OUTCOME_TYPES), "order": "asc"}
+        client = self._client
+
+        def fetch(cursor: str | None, limit: int) -> Page:
             self.requests += 1
-            page = self._client.get(path, params, self._decoder.read_page)
+            query = list_query(params, cursor, limit, cursor_param="page")
+            return client.get(path, query, self._decoder.read_page)
+
+        tables: list[pa.Table] = []
+        for page in fetch_pages(fetch, limit=PageSize(SAFE_PAGE), max_pages=client.max_pages, mask=client.mask):
             tables.append(self._decoder.to_table(page))
-            cursor = page.next_page or page.last_id
-            if not page.has_more or _has_final_end(tables[-1]):
-                return tables
-            if not cursor or cursor in seen:
-                raise PaginationError(
-                    f"the service gave no next cursor for the events of {id_!r} although there are more. Try "
-                    "again, else report it to the service"
-                )
-            seen.add(cursor)
-            params = {**params, "page": cursor}
+            if _has_final_end(tables[-1]):
+                break
+        return tables
 
     def _add_end(self, id_: str, facts: dict[str, Any]) -> None:
         now = datetime.now(UTC)

@@ -13,7 +13,7 @@ from qoderdata.client import Client
 from qoderdata.errors import DataQualityWarning, warn
 from qoderdata.files import Folder
 from qoderdata.load.refresh import RemoteList
-from qoderdata.load.run_outcomes import LEVELS, Level, RunOutcomes, assumption_text
+from qoderdata.load.run_outcomes import LEVELS, Known, Level, RunOutcomes, assumption_text
 from qoderdata.load.stored import Freshness, Query, StoredLoading, as_written, check_refresh
 from qoderdata.outcomes import apply_ends
 from qoderdata.parsing import Instant, Span, parse_period, parse_span
@@ -176,7 +176,7 @@ def load_runs(
     if known is not None:
         runs = apply_ends(runs, known.sessions, known.ends)
         if outcomes == "auto":
-            _warn_assumed(runs)
+            _warn_assumed(runs, known)
     runs = _with_outcome(runs, status=status, has_error=has_error)
     if runs.empty:
         runs.attrs["newest"] = newest = loading.newest()
@@ -194,11 +194,13 @@ def _with_outcome(runs: pd.DataFrame, *, status: str | None, has_error: bool | N
     return runs.reset_index(drop=True)
 
 
-def _warn_assumed(runs: pd.DataFrame) -> None:
-    assumed = runs[(runs["status"] == "completed") & (runs["status_from"] == "session")]
-    if len(assumed):
-        completed = int((runs["status"] == "completed").sum())
-        warn(assumption_text(len(assumed), completed, assumed["session_id"].nunique()), DataQualityWarning)
+def _warn_assumed(runs: pd.DataFrame, known: Known) -> None:
+    """Say how many outcomes are assumed, where reading events would tell more."""
+    completed = runs[runs["status"] == "completed"]
+    assumed = completed[completed["status_from"] == "session"]
+    unread = set(assumed["session_id"]) - set(known.ends["session_id"])
+    if unread:
+        warn(assumption_text(len(assumed), len(completed), len(unread)), DataQualityWarning)
 
 
 def _level(outcomes: Level) -> Level:
