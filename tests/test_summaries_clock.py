@@ -16,11 +16,13 @@ import polars as pl
 import pyarrow as pa
 import pytest
 
-from qoderdata.summaries import clock
+from qoderdata.summaries import dataframe_engines, time_windows
 
+MINUTE = 60_000_000
+HOUR = 60 * MINUTE
 DAYS = pd.Series(
     np.arange(
-        np.datetime64("2009-01-01", "us").astype(int), np.datetime64("2034-01-01", "us").astype(int), clock.DAY
+        np.datetime64("2009-01-01", "us").astype(int), np.datetime64("2034-01-01", "us").astype(int), 24 * HOUR
     ),
     dtype="Int64",
 )
@@ -45,7 +47,7 @@ NIGHTS = [
 
 def wall(instants: Any, zone: str) -> Any:  # noqa: ANN401 arrays of microseconds
     stamps = pd.Series(pd.DatetimeIndex(instants.astype("datetime64[us]")).tz_localize("UTC"))
-    return clock.wall(zone).pandas(stamps).to_numpy("int64")
+    return dataframe_engines.wall_clock(zone).pandas(stamps).to_numpy("int64")
 
 
 @pytest.mark.parametrize("part", range(4))
@@ -53,9 +55,9 @@ def test_the_first_instant_of_every_day_in_every_zone(part: int) -> None:
     """The clock reads the day's date there, read an earlier one a microsecond ago, and any time before."""
     days = DAYS.to_numpy("int64")
     for zone in sorted(zoneinfo.available_timezones() - {"localtime"})[part::4]:
-        begins = clock.first_instant(zone).pandas(DAYS).to_numpy("int64")
+        begins = dataframe_engines.first_instant(zone).pandas(DAYS).to_numpy("int64")
         assert (wall(begins, zone) >= days).all(), zone
-        for before in (1, 30 * clock.MINUTE, clock.HOUR, 2 * clock.HOUR, 3 * clock.HOUR):
+        for before in (1, 30 * MINUTE, HOUR, 2 * HOUR, 3 * HOUR):
             assert (wall(begins - before, zone) < days).all(), zone
 
 
@@ -63,15 +65,21 @@ def test_the_first_instant_of_every_day_in_every_zone(part: int) -> None:
 def test_engines_agree_on_wall_clocks_and_days(zone: str) -> None:
     """Whatever the session's zone is, and on both sides of every change of the last years."""
     days = DAYS[DAYS < SETTLED].to_numpy("int64")
-    expected = clock.first_instant(zone).pandas(DAYS[DAYS < SETTLED]).to_numpy("int64")
+    expected = dataframe_engines.first_instant(zone).pandas(DAYS[DAYS < SETTLED]).to_numpy("int64")
     table = pa.table({"day": days, "at": pa.array(expected, pa.timestamp("us", "UTC"))})
     with duckdb.connect() as connection:
         connection.execute("SET TimeZone = 'America/New_York'")
         for native in (pl.DataFrame(table).lazy(), connection.from_arrow(table)):
-            lazy = clock.add(nw.from_native(native), "wall", clock.wall(zone), "at")
-            lazy = clock.add(lazy, "begins", clock.first_instant(zone), "day")
-            lazy = clock.add(lazy, "epoch", clock.EPOCH, "at")
-            got = clock.add(lazy, "again", clock.instant(zone), "epoch").collect("pyarrow").to_native()
+            lazy = dataframe_engines.add_column(
+                nw.from_native(native), "wall", dataframe_engines.wall_clock(zone), "at"
+            )
+            lazy = dataframe_engines.add_column(lazy, "begins", dataframe_engines.first_instant(zone), "day")
+            lazy = dataframe_engines.add_column(lazy, "epoch", dataframe_engines.EPOCH, "at")
+            got = (
+                dataframe_engines.add_column(lazy, "again", dataframe_engines.instant(zone), "epoch")
+                .collect("pyarrow")
+                .to_native()
+            )
             assert (got["begins"].to_numpy() == expected).all()
             assert (got["wall"].to_numpy() == wall(expected, zone)).all()
             assert (got["epoch"].to_numpy() == expected).all()
@@ -83,7 +91,7 @@ def test_engines_agree_on_wall_clocks_and_days(zone: str) -> None:
 @pytest.mark.parametrize("freq", ["1D", "1h", "6h", "15min", "1W"])
 def test_windows_follow_each_other_without_gap_or_overlap(zone: str, day: str, freq: str) -> None:
     """Every instant lies in the window that the list of all windows says, on nights when clocks change."""
-    windows = clock.Windows.read(freq, zone)
+    windows = time_windows.Windows.parse(freq, zone)
     noon = datetime.fromisoformat(f"{day}T12:00").replace(tzinfo=ZoneInfo(zone)).astimezone(UTC)
     times = pd.Series(
         pd.date_range(noon - timedelta(days=4), noon + timedelta(days=2), freq="10min").as_unit("us")
@@ -101,7 +109,7 @@ def test_windows_follow_each_other_without_gap_or_overlap(zone: str, day: str, f
 
 def test_a_day_that_a_zone_left_out_is_no_window() -> None:
     """Samoa went from 29 to 31 December 2011."""
-    windows = clock.Windows.read("1D", "Pacific/Apia")
+    windows = time_windows.Windows.parse("1D", "Pacific/Apia")
     labels = windows.between(*(int(np.datetime64(day, "us").astype(int)) for day in ("2011-12-28", "2012-01-01")))
     assert [str(np.datetime64(label, "us").astype("datetime64[D]")) for label in labels] == [
         "2011-12-28", "2011-12-29", "2011-12-31", "2012-01-01",

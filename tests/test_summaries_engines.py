@@ -21,7 +21,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from qoderdata import frame, schema
+from qoderdata import decode, frames, schema
 from qoderdata.errors import DataQualityWarning
 from qoderdata.sandbox import Sandbox
 from qoderdata.summaries import (
@@ -32,7 +32,7 @@ from qoderdata.summaries import (
     run_failure_rates,
     start_delays,
 )
-from qoderdata.summaries.engines import open_frame
+from qoderdata.summaries.dataframe_engines import open_frame
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -53,7 +53,7 @@ def into(table: pa.Table, of: schema.Schema, engine: str) -> Any:  # noqa: ANN40
     """Give the table as a frame of this engine."""
     match engine:
         case "pandas":
-            return frame.to_pandas(table, of)
+            return frames.to_pandas(table, of)
         case "polars":
             return pl.DataFrame(table)
         case "polars lazy":
@@ -63,7 +63,7 @@ def into(table: pa.Table, of: schema.Schema, engine: str) -> Any:  # noqa: ANN40
             connection.execute(f"SET TimeZone = '{ZONE_OF_THE_SESSION}'")
             return connection.from_arrow(table)
         case "dask":
-            plain = frame.to_pandas(table, of).drop(
+            plain = frames.to_pandas(table, of).drop(
                 columns=["schedule_upcoming_runs_at", "vault_ids"], errors="ignore"
             )
             return dd.from_pandas(plain, npartitions=2)  # type: ignore[no-untyped-call] # Dask has no types
@@ -148,8 +148,8 @@ def account() -> tuple[pa.Table, pa.Table]:
     """Generate deployments and their runs."""
     with Sandbox(deployments=15, seed=7, runs=400) as sandbox:
         return (
-            frame.from_records(sandbox.deployments, schema.DEPLOYMENTS),
-            frame.from_records(sandbox.runs, schema.RUNS),
+            decode.from_records(sandbox.deployments, schema.DEPLOYMENTS),
+            decode.from_records(sandbox.runs, schema.RUNS),
         )
 
 
@@ -193,7 +193,12 @@ RUNS = st.lists(
         {
             "deployment_id": st.sampled_from(["dep_1", "dep_2", None]),
             "agent_id": st.sampled_from(["a", None]),
-            "status": st.sampled_from(["completed", "completed", "failed", "failed", "skipped", "running", None]),
+            "status": st.sampled_from(
+                ["completed", "completed", "failed", "failed", "skipped", "running", "cancelled", "waiting", None]
+            ),
+            "status_from": st.sampled_from(["service", "session", None]),
+            "trigger_scheduled_at": st.one_of(st.none(), HOURS),
+            "created_at": st.one_of(st.none(), HOURS),
             "trigger_type": st.sampled_from(["schedule", "retry", None]),
             "attempt": st.sampled_from([1, 2, 3, None]),
             "triggered_at": st.one_of(st.none(), HOURS),
@@ -225,7 +230,7 @@ def test_random_runs_on_dask(rows: list[dict[str, Any]], name: str) -> None:
         compare(SUMMARIES[name], table_of_runs(rows), schema.RUNS, "dask")
 
 
-COUNTER = st.one_of(st.none(), st.integers(-1, 5))
+COUNTER = st.one_of(st.none(), st.integers(-1, 5), st.sampled_from([2**31, 2**53 + 1, 2**62, 2**63 - 1]))
 DEPLOYMENTS = st.lists(
     st.fixed_dictionaries(
         {
@@ -244,6 +249,11 @@ DEPLOYMENTS = st.lists(
 @pytest.mark.parametrize("engine", [*EAGER, *LAZY])
 @settings(max_examples=6, deadline=None)
 def test_random_deployments(rows: list[dict[str, Any]], name: str, engine: str) -> None:
+    if engine in {"dask", "pyarrow"}:  # exact up to 2**53 only
+        rows = [
+            {name: 7 if isinstance(value, int) and value > 2**32 else value for name, value in row.items()}
+            for row in rows
+        ]
     records = [{"id": f"d{i:03}", "name": f"n{i}", **row} for i, row in enumerate(rows)]
     table = pa.Table.from_pylist(records, schema.DEPLOYMENTS.arrow)
     with dask.config.set(scheduler="synchronous"):
@@ -266,7 +276,7 @@ def test_types_in_other_engines(account: tuple[pa.Table, pa.Table], engine: str)
     result = nw.from_native(SUMMARIES["days in Berlin"](into(account[1], schema.RUNS, engine)), eager_only=True)
     types = dict(result.schema)
     assert types["window"] == nw.Datetime("us", "Europe/Berlin")
-    assert {types[name] for name in ("runs", "completed", "failed", "skipped", "unfinished")} == {nw.Int64()}
+    assert {types[name] for name in ("runs", "completed", "assumed", "failed", "unknown")} == {nw.Int64()}
     assert {types[name] for name in ("failure_rate", "ci_low", "ci_high", *DURATIONS)} == {nw.Float64()}
     streaks = nw.from_native(failure_streaks(into(account[1], schema.RUNS, engine)), eager_only=True)
     assert streaks.schema["current_streak_since"] == nw.Datetime("us", "UTC")

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from qoderdata import frame, schema
+from qoderdata import decode, frames, schema
 from qoderdata.errors import MissingColumnError
 from qoderdata.sandbox import Sandbox
 from qoderdata.summaries import (
@@ -30,13 +30,14 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
 START = datetime(2026, 6, 1, tzinfo=UTC)
+EVER = datetime(1, 1, 1, tzinfo=UTC)
 HOUR_MS = 3_600_000.0
 
 
 def runs_frame(rows: Iterable[dict[str, Any]]) -> pd.DataFrame:
     """Build a runs frame; ids in the order of the rows."""
     listed = [{"id": f"drun_{i:04}", "deployment_id": "dep_1", **row} for i, row in enumerate(rows)]
-    return frame.to_pandas(pa.Table.from_pylist(listed, schema.RUNS.arrow), schema.RUNS)
+    return frames.to_pandas(pa.Table.from_pylist(listed, schema.RUNS.arrow), schema.RUNS)
 
 
 def records(result: pd.DataFrame) -> list[dict[str, Any]]:
@@ -50,8 +51,9 @@ def at(hours: float) -> datetime:
 
 
 def story(letters: str) -> pd.DataFrame:
-    """One run an hour: f(ailed), c(ompleted), s(kipped), r(unning)."""
-    words = {"f": "failed", "c": "completed", "s": "skipped", "r": "running"}
+    """One run an hour: f(ailed), c(ompleted), s(kipped), r(unning), x (cancelled), w(aiting), ? (unknown)."""
+    statuses = ["failed", "completed", "skipped", "running", "cancelled", "waiting", None]
+    words = dict(zip("fcsrxw?", statuses, strict=True))
     return runs_frame({"status": words[letter], "triggered_at": at(hour)} for hour, letter in enumerate(letters))
 
 
@@ -60,8 +62,8 @@ def account() -> tuple[pa.Table, pa.Table]:
     """Generate deployments and their runs."""
     with Sandbox(deployments=80, seed=7, runs=4000) as sandbox:
         return (
-            frame.from_records(sandbox.deployments, schema.DEPLOYMENTS),
-            frame.from_records(sandbox.runs, schema.RUNS),
+            decode.from_records(sandbox.deployments, schema.DEPLOYMENTS),
+            decode.from_records(sandbox.runs, schema.RUNS),
         )
 
 
@@ -78,6 +80,8 @@ def account() -> tuple[pa.Table, pa.Table]:
         ("frsc", 0, None, 1, 1, 3, 0),
         ("fcs", 0, None, 1, 1, 1, 0),
         ("sr", 0, None, 0, 0, None, 0),
+        ("fx?wf", 2, 0, 2, 0, None, 1),
+        ("f?xc", 0, None, 1, 1, 3, 0),
     ],
 )
 def test_streaks(  # noqa: PLR0917 one column of the table each
@@ -122,7 +126,11 @@ def test_streaks_are_sorted_by_what_burns() -> None:
 RUN = st.fixed_dictionaries(
     {
         "deployment_id": st.sampled_from(["dep_1", "dep_2", None]),
-        "status": st.sampled_from(["completed", "failed", "failed", "skipped", "running", None]),
+        "status": st.sampled_from(
+            ["completed", "completed", "failed", "failed", "skipped", "running", "cancelled", "waiting", None]
+        ),
+        "created_at": st.one_of(st.none(), st.integers(0, 3).map(at)),
+        "trigger_scheduled_at": st.one_of(st.none(), st.integers(0, 60).map(at)),
         "triggered_at": st.one_of(st.none(), st.integers(0, 60).map(at)),
         "started_at": st.one_of(st.none(), st.integers(0, 80).map(at)),
         "duration_ms": st.one_of(st.none(), st.integers(0, 20)),
@@ -150,7 +158,7 @@ def test_streaks_equal_a_walk_over_the_runs(rows: list[dict[str, Any]], by: str 
             if run["triggered_at"] and run["status"] in {"completed", "failed"}
         ]  # fmt: skip
         current, longest, since, recoveries = 0, 0, None, []
-        for run in sorted(decided, key=lambda run: (run["triggered_at"], run["place"])):
+        for run in sorted(decided, key=lambda run: (run["triggered_at"], run["created_at"] or EVER, run["place"])):
             if run["status"] == "failed":
                 since = since or run["triggered_at"]
                 current += 1
@@ -178,7 +186,7 @@ def test_streaks_recomputed_by_sql(account: tuple[pa.Table, pa.Table]) -> None:
         GROUP BY 1 ORDER BY streak DESC, deployment_id
         """
     ).fetchall()
-    streaks = failure_streaks(frame.to_pandas(listed, schema.RUNS))
+    streaks = failure_streaks(frames.to_pandas(listed, schema.RUNS))
     burning = streaks[streaks["current_streak"] > 0].sort_values("current_streak", ascending=False, kind="stable")
     got = [
         (row["deployment_id"], row["current_streak"], row["current_streak_since"].value // 1000)
@@ -236,7 +244,7 @@ def test_errors_recomputed_by_sql(account: tuple[pa.Table, pa.Table]) -> None:
     got = [
         (row["agent_id"], row["error_type"], row["count"], pytest.approx(row["share"]),
          row["first_seen"].value // 1000, row["last_seen"].value // 1000)
-        for row in records(error_breakdown(frame.to_pandas(listed, schema.RUNS), "agent_id"))
+        for row in records(error_breakdown(frames.to_pandas(listed, schema.RUNS), "agent_id"))
     ]  # fmt: skip
     assert got == expected
 
@@ -336,9 +344,9 @@ def test_start_delays_equal_a_walk_over_the_runs(rows: list[dict[str, Any]]) -> 
     assert len(delays) == len(groups)
     for row in delays:
         waited = [
-            (run["started_at"] - run["triggered_at"]) / timedelta(milliseconds=1)
+            (run["started_at"] - due) / timedelta(milliseconds=1)
             for run in groups[row["deployment_id"]]
-            if run["started_at"] and run["triggered_at"]
+            if run["started_at"] and (due := run["trigger_scheduled_at"] or run["triggered_at"])
         ]
         expected = [*np.quantile(waited, [0.5, 0.95]), max(waited)] if waited else [None] * 3
         got = [row["delay_p50_ms"], row["delay_p95_ms"], row["delay_max_ms"]]
@@ -355,7 +363,7 @@ def test_start_delays_recomputed_by_sql(account: tuple[pa.Table, pa.Table]) -> N
         FROM delays GROUP BY 1 ORDER BY 4 DESC NULLS LAST, 1
         """
     ).fetchall()
-    delays = start_delays(frame.to_pandas(listed, schema.RUNS))
+    delays = start_delays(frames.to_pandas(listed, schema.RUNS))
     got = [
         tuple(pytest.approx(value) if isinstance(value, float) else value for value in row.values())
         for row in records(delays)
@@ -365,14 +373,14 @@ def test_start_delays_recomputed_by_sql(account: tuple[pa.Table, pa.Table]) -> N
 
 def test_counters_and_runs_of_the_service_agree(account: tuple[pa.Table, pa.Table]) -> None:
     """To the last run, whatever the status; nothing is compared with a counter that is missing."""
-    df, runs = frame.to_pandas(account[0], schema.DEPLOYMENTS), frame.to_pandas(account[1], schema.RUNS)
+    df, runs = frames.to_pandas(account[0], schema.DEPLOYMENTS), frames.to_pandas(account[1], schema.RUNS)
     assert consistency(df, runs).empty
     assert df["stats_total_runs"].isna().any()
     assert (df["stats_consecutive_failures"] > 1).any()
 
 
 def test_where_counters_and_runs_disagree(account: tuple[pa.Table, pa.Table]) -> None:
-    df, runs = frame.to_pandas(account[0], schema.DEPLOYMENTS), frame.to_pandas(account[1], schema.RUNS)
+    df, runs = frames.to_pandas(account[0], schema.DEPLOYMENTS), frames.to_pandas(account[1], schema.RUNS)
     id_ = failure_streaks(runs).index[0]
     last = runs[runs["deployment_id"] == id_].sort_values(["triggered_at", "id"])
     last_failure = last[last["status"] == "failed"].index[-1]
@@ -429,5 +437,5 @@ def test_a_column_that_is_not_there_is_named(summarise: Callable[[pd.DataFrame],
 
 
 def test_streaks_and_rates_count_the_same_groups(account: tuple[pa.Table, pa.Table]) -> None:
-    runs = frame.to_pandas(account[1], schema.RUNS)
+    runs = frames.to_pandas(account[1], schema.RUNS)
     assert set(failure_streaks(runs).index) == set(run_failure_rates(runs).index) == set(start_delays(runs).index)

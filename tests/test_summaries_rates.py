@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from typing import Any
 
@@ -13,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import binomtest
 
-from qoderdata import frame, schema
+from qoderdata import decode, frames, schema
 from qoderdata.errors import DataQualityWarning, MissingColumnError
 from qoderdata.sandbox import Sandbox
 from qoderdata.summaries import failure_rates
@@ -27,7 +28,7 @@ def deployments(*rows: tuple[Any, ...]) -> pd.DataFrame:
         {"id": id_, "name": f"name of {id_}", "agent_id": agent, **dict(zip(COUNTERS, counters, strict=True))}
         for id_, agent, *counters in rows
     ]
-    return frame.to_pandas(pa.Table.from_pylist(records, schema.DEPLOYMENTS.arrow), schema.DEPLOYMENTS)
+    return frames.to_pandas(pa.Table.from_pylist(records, schema.DEPLOYMENTS.arrow), schema.DEPLOYMENTS)
 
 
 def records(result: pd.DataFrame) -> list[dict[str, Any]]:
@@ -59,7 +60,9 @@ def test_one_deployment(  # noqa: PLR0917 one column of the table each
     never_run: int,
 ) -> None:
     """Missing stays missing: no run, no rate; no counter, no zero."""
-    row = failure_rates(deployments(("dep_1", "agent_1", runs, failures, streak))).loc["dep_1"]
+    no_counters = pytest.warns(DataQualityWarning, match="fill_counters")
+    with contextlib.nullcontext() if runs is not None else no_counters:
+        row = failure_rates(deployments(("dep_1", "agent_1", runs, failures, streak))).loc["dep_1"]
     assert row["name"] == "name of dep_1"
     counts = ["deployments", "total_runs", "total_failures", "consecutive_failures", "failing", "never_run"]
     got = [None if pd.isna(row[name]) else row[name] for name in counts]
@@ -261,7 +264,7 @@ def test_pooled_counters_equal_a_walk_over_the_rows(
 def test_every_figure_recomputed_by_sql(by: str) -> None:
     """On a generated account, from the Arrow table that goes to Parquet."""
     with Sandbox(deployments=120, seed=7) as sandbox:
-        deployed = frame.from_records(sandbox.deployments, schema.DEPLOYMENTS)
+        deployed = decode.from_records(sandbox.deployments, schema.DEPLOYMENTS)
     expected = duckdb.execute(
         f"""
         WITH pooled AS (
@@ -276,10 +279,29 @@ def test_every_figure_recomputed_by_sql(by: str) -> None:
         FROM pooled ORDER BY rate DESC NULLS LAST, k DESC NULLS LAST, key NULLS LAST
         """  # noqa: S608 a column name of this test
     ).fetchall()
-    got = records(failure_rates(frame.to_pandas(deployed, schema.DEPLOYMENTS), by=by))
+    got = records(failure_rates(frames.to_pandas(deployed, schema.DEPLOYMENTS), by=by))
     assert len(got) == len(expected)
     for row, theirs in zip(got, expected, strict=True):
         counts = ["deployments", "total_runs", "total_failures", "consecutive_failures", "failing", "never_run"]
         assert [row[by], *(row[name] for name in counts)] == list(theirs[:7])
         ours = [row["failure_rate"], row["ci_low"], row["ci_high"]]
         assert ours == [None if value is None else pytest.approx(value, abs=1e-6) for value in theirs[7:]]
+
+
+@pytest.mark.parametrize("counters", [[2**63 - 1, 1], [2**62, 2**62], [2**63 - 1] * 5])
+def test_a_total_beyond_64_bits_is_missing_and_never_negative(counters: list[int]) -> None:
+    rows = [(f"d{i}", "agent_1", runs, 1, 0) for i, runs in enumerate(counters)]
+    df = deployments(*rows, ("d9", "agent_2", 10, 5, 0))
+    with pytest.warns(DataQualityWarning, match="counters of 1 groups add up to more than 64 bits"):
+        rates = failure_rates(df, "agent_id")
+    assert rates["total_runs"].isna().tolist() == [False, True]
+    assert rates["failure_rate"].isna().tolist() == [False, True]
+    assert rates["total_failures"].tolist() == [5, len(counters)]
+
+
+@given(st.lists(st.integers(0, 2**40), max_size=8), st.integers(0, 3))
+@settings(max_examples=40, deadline=None)
+def test_totals_up_to_64_bits_are_exact(counters: list[int], large: int) -> None:
+    runs = [*counters, 2**62, *[2**60] * large]
+    rates = failure_rates(deployments(*((f"d{i}", "a", one, one, 0) for i, one in enumerate(runs))), None)
+    assert rates["total_runs"].tolist() == rates["total_failures"].tolist() == [sum(runs)]

@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import binomtest
 
-from qoderdata import frame, schema
+from qoderdata import decode, frames, schema
 from qoderdata.errors import MissingColumnError
 from qoderdata.sandbox import Sandbox
 from qoderdata.summaries import run_failure_rates
@@ -30,7 +30,7 @@ START = datetime(2026, 3, 27, 12, tzinfo=UTC)
 def runs_frame(rows: Iterable[dict[str, Any]]) -> pd.DataFrame:
     """Build a runs frame; ids in the order of the rows."""
     records = [{"id": f"drun_{i:04}", "deployment_id": "dep_1", **row} for i, row in enumerate(rows)]
-    return frame.to_pandas(pa.Table.from_pylist(records, schema.RUNS.arrow), schema.RUNS)
+    return frames.to_pandas(pa.Table.from_pylist(records, schema.RUNS.arrow), schema.RUNS)
 
 
 def records(result: pd.DataFrame) -> list[dict[str, Any]]:
@@ -48,11 +48,12 @@ def run(status: str, hours: float = 0, **more: Any) -> dict[str, Any]:  # noqa: 
 
 
 def test_only_what_was_decided_decides() -> None:
-    """Skipped is not failed, and not yet is not never; an unknown status is counted in `runs` alone."""
-    statuses = ["completed"] * 3 + ["failed", "skipped", "pending", "running", "cancelled", None]
+    """Skipped is not failed, and not yet is not never; what is not known is `unknown`."""
+    statuses = ["completed"] * 3 + ["failed", "skipped", "pending", "running", "waiting", "cancelled", "odd", None]
     rates = run_failure_rates(runs_frame({"status": status} for status in statuses))
     assert records(rates)[0] == {
-        "deployment_id": "dep_1", "runs": 9, "completed": 3, "failed": 1, "skipped": 1, "unfinished": 2,
+        "deployment_id": "dep_1", "runs": 11, "completed": 3, "assumed": 0, "failed": 1, "skipped": 2,
+        "unfinished": 3, "unknown": 2,
         "failure_rate": 0.25, "ci_low": pytest.approx(0.045587, abs=1e-6),
         "ci_high": pytest.approx(0.699358, abs=1e-6),
         "duration_p50_ms": None, "duration_p95_ms": None,
@@ -160,7 +161,7 @@ def test_types_are_exact_and_the_argument_unchanged() -> None:
     rates = run_failure_rates(df, freq="1h", per="occurrence")
     pd.testing.assert_frame_equal(df, before)
     assert {name: str(dtype) for name, dtype in rates.dtypes.items()} == {
-        **dict.fromkeys(["runs", "completed", "failed", "skipped", "unfinished"], "Int64"),
+        **dict.fromkeys(["runs", "completed", "assumed", "failed", "skipped", "unfinished", "unknown"], "Int64"),
         **dict.fromkeys(["failure_rate", "ci_low", "ci_high", "duration_p50_ms", "duration_p95_ms"], "float64"),
     }
 
@@ -260,8 +261,22 @@ ROW = st.fixed_dictionaries(
     {
         "deployment_id": st.sampled_from(["dep_1", "dep_2", None]),
         "status": st.sampled_from(
-            ["completed", "completed", "failed", "failed", "skipped", "running", "odd", None]
+            [
+                "completed",
+                "completed",
+                "failed",
+                "failed",
+                "skipped",
+                "cancelled",
+                "running",
+                "waiting",
+                "odd",
+                None,
+            ]
         ),
+        "status_from": st.sampled_from(["service", "run", "session", "events", None]),
+        "trigger_scheduled_at": st.one_of(st.none(), st.sampled_from([at(0), at(1), at(60)])),
+        "created_at": st.one_of(st.none(), st.integers(0, 3).map(at)),
         "trigger_type": st.sampled_from(["schedule", "manual", "retry", None]),
         "attempt": st.sampled_from([1, 1, 2, 3, None]),
         "triggered_at": TIMES,
@@ -271,7 +286,26 @@ ROW = st.fixed_dictionaries(
 
 
 def last_attempts(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Apply the rule word for word: a retry continues the latest earlier failed run with one attempt less."""
+    """Apply the rules word for word.
+
+    Runs with a scheduled time are one occurrence a deployment and time. Among the others a retry continues the
+    latest earlier failed run with one attempt less.
+    """
+    never = datetime(1, 1, 1, tzinfo=UTC)
+    scheduled: dict[tuple[Any, ...], int] = {}
+    for i, row in enumerate(rows):
+        if row["trigger_scheduled_at"]:
+            key = (row["deployment_id"], row["trigger_scheduled_at"])
+            scheduled[key] = max(
+                scheduled.get(key, i),
+                i,
+                key=lambda j: (rows[j]["created_at"] or never, rows[j]["triggered_at"] or never, j),
+            )
+    last = [rows[i] for i in scheduled.values()]
+    return last + last_retries([row for row in rows if not row["trigger_scheduled_at"]])
+
+
+def last_retries(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     order = sorted(range(len(rows)), key=lambda i: (rows[i]["triggered_at"] or datetime(1, 1, 1, tzinfo=UTC), i))
     attempts: dict[int, int] = {}
     continued = set()
@@ -287,6 +321,15 @@ def last_attempts(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
                     continued.add(j)
                     break
     return [row for i, row in enumerate(rows) if i not in continued]
+
+
+COUNTED_AS: dict[str, set[str | None]] = {
+    "completed": {"completed"},
+    "failed": {"failed"},
+    "skipped": {"skipped", "cancelled"},
+    "unfinished": {"pending", "running", "waiting"},
+    "unknown": {"odd", None},
+}
 
 
 @given(
@@ -330,11 +373,13 @@ def test_every_figure_equals_a_walk_over_the_rows(
         begin = row["window"].to_pydatetime() if window and row["window"] else None
         members = groups[row[by] if by else None, begin]
         count = {
-            name: sum(member["status"] == name for member in members)
-            for name in ("completed", "failed", "skipped", "running")
+            name: sum(member["status"] in statuses for member in members) for name, statuses in COUNTED_AS.items()
         }
-        assert row["runs"] == len(members)
-        assert [row[name] for name in ("completed", "failed", "skipped", "unfinished")] == list(count.values())
+        assert row["runs"] == len(members) == sum(count.values())
+        assert {name: row[name] for name in count} == count
+        assert row["assumed"] == sum(
+            member["status"] == "completed" and member["status_from"] == "session" for member in members
+        )
         decided = count["completed"] + count["failed"]
         if decided:
             interval = binomtest(count["failed"], decided).proportion_ci(0.95, method="wilson")
@@ -351,10 +396,69 @@ def test_every_figure_equals_a_walk_over_the_rows(
         assert [row["duration_p50_ms"], row["duration_p95_ms"]] == (pytest.approx(expected) if took else expected)
 
 
+def test_an_occurrence_is_a_scheduled_time_and_its_last_run_counts() -> None:
+    rows = [
+        run("failed", 0, trigger_scheduled_at=at(0), created_at=at(0)),
+        run("completed", 0, trigger_scheduled_at=at(0), created_at=at(0.2)),
+        run("failed", 0, trigger_scheduled_at=at(0), created_at=at(0.1)),
+        run("failed", 24, trigger_scheduled_at=at(24), created_at=at(24)),
+        run("failed", 0, trigger_scheduled_at=at(0), created_at=at(0), deployment_id="dep_2"),
+        run("failed", 1, attempt=1),
+        run("completed", 2, attempt=2, trigger_type="retry"),
+    ]
+    rates = run_failure_rates(runs_frame(rows), per="occurrence")
+    assert rates.loc[["dep_1", "dep_2"], ["runs", "completed", "failed"]].to_numpy().tolist() == [
+        [3, 2, 1],
+        [1, 0, 1],
+    ]
+
+
+def test_assumed_runs_are_those_that_a_session_alone_tells() -> None:
+    rows = [
+        run("completed", 0, status_from="session"),
+        run("completed", 1, status_from="events"),
+        run("failed", 2, status_from="session"),
+        run("running", 3, status_from="session"),
+    ]
+    assert run_failure_rates(runs_frame(rows))[["completed", "assumed"]].to_numpy().tolist() == [[2, 1]]
+
+
+def test_a_frame_without_the_new_columns_goes_on_working() -> None:
+    """As an old Parquet file gives it; nothing is assumed in it."""
+    rows = [run("completed", 0, status_from="session"), run("failed", 1), run("skipped", 2)]
+    old = runs_frame(rows).drop(columns=["status_from", "trigger_scheduled_at", "created_at"])
+    for per in ("attempt", "occurrence"):
+        rates = run_failure_rates(old, per=per)
+        assert rates[["runs", "completed", "assumed", "failed"]].to_numpy().tolist() == [[3, 1, 0, 1]]
+
+
+@pytest.mark.parametrize("tz", ["UTC", "Asia/Shanghai"])
+@pytest.mark.parametrize("freq", ["1h", "15min"])
+def test_a_run_of_the_year_1_or_9999_is_named_and_costs_no_memory(freq: str, tz: str) -> None:
+    for odd in ("0001-06-15T03:04:05Z", "9999-06-15T03:04:05Z"):
+        runs = runs_frame([run("failed", 0), {**run("failed", 0), "triggered_at": datetime.fromisoformat(odd)}])
+        with pytest.raises(
+            ValueError, match=rf"triggered_at reaches from .*{odd[:10]}T.*is wrong, leave its row out"
+        ):
+            run_failure_rates(runs, freq=freq, tz=tz)
+        assert run_failure_rates(runs)["failed"].tolist() == [2]
+
+
+def test_many_groups_with_many_windows_are_refused_before_they_are_made() -> None:
+    rows = [run("failed", 24 * 15 * i, deployment_id=f"dep_{i}") for i in range(40)]
+    with pytest.raises(ValueError, match=r"windows for each of 40 groups, too many"):
+        run_failure_rates(runs_frame(rows), freq="1min")
+
+
+def test_a_huge_duration_is_a_duration() -> None:
+    runs = runs_frame([run("completed", 0, duration_ms=2**62), run("completed", 1, duration_ms=2**62)])
+    assert run_failure_rates(runs)["duration_p95_ms"].tolist() == [float(2**62)]
+
+
 def test_every_figure_recomputed_by_sql() -> None:
     """On the runs of a generated account, by deployment and day in Shanghai; counters say the same."""
     with Sandbox(deployments=60, seed=7, runs=3000) as sandbox:
-        listed = frame.from_records(sandbox.runs, schema.RUNS)
+        listed = decode.from_records(sandbox.runs, schema.RUNS)
         counters = {
             deployment["id"]: deployment["metadata"].get("cas_config", {}).get("stats", {})
             for deployment in sandbox.deployments
@@ -363,14 +467,15 @@ def test_every_figure_recomputed_by_sql() -> None:
         """
         SELECT deployment_id, date_trunc('day', timezone('Asia/Shanghai', triggered_at)) AS day, count(*) AS runs,
             count(*) FILTER (status = 'completed') AS completed, count(*) FILTER (status = 'failed') AS failed,
-            count(*) FILTER (status = 'skipped') AS skipped, count(*) FILTER (status IN ('pending', 'running')),
+            count(*) FILTER (status IN ('skipped', 'cancelled')) AS skipped,
+            count(*) FILTER (status IN ('pending', 'running', 'waiting')),
             CASE WHEN completed + failed > 0 THEN failed / (completed + failed) END,
             quantile_cont(duration_ms, 0.5) FILTER (status = 'completed'),
             quantile_cont(duration_ms, 0.95) FILTER (status = 'completed')
         FROM listed GROUP BY ALL ORDER BY ALL
         """
     ).fetchall()
-    runs = frame.to_pandas(listed, schema.RUNS)
+    runs = frames.to_pandas(listed, schema.RUNS)
     rates = run_failure_rates(runs, freq="1D", tz="Asia/Shanghai")
     got = records(rates[rates["runs"] > 0])
     assert len(got) == len(expected)

@@ -12,10 +12,10 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 
-from qoderdata import frame, schema
+from qoderdata import decode, frames, schema
 from qoderdata.sandbox import Sandbox
 from qoderdata.summaries import (
-    clock,
+    dataframe_engines,
     duration_regressions,
     error_breakdown,
     failure_rates,
@@ -23,7 +23,7 @@ from qoderdata.summaries import (
     run_failure_rates,
     start_delays,
 )
-from qoderdata.summaries.engines import open_frame
+from qoderdata.summaries.dataframe_engines import open_frame
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -76,8 +76,8 @@ def account() -> tuple[pa.Table, pa.Table]:
     """Generate deployments and their runs."""
     with Sandbox(deployments=15, seed=7, runs=400) as sandbox:
         return (
-            frame.from_records(sandbox.deployments, schema.DEPLOYMENTS),
-            frame.from_records(sandbox.runs, schema.RUNS),
+            decode.from_records(sandbox.deployments, schema.DEPLOYMENTS),
+            decode.from_records(sandbox.runs, schema.RUNS),
         )
 
 
@@ -94,7 +94,12 @@ def random_runs(seed: int) -> pa.Table:
             "id": f"r{i:03}",
             "deployment_id": draw.choice(["dep_1", "dep_2", None]),
             "agent_id": draw.choice(["a", None]),
-            "status": draw.choice(["completed", "completed", "failed", "failed", "skipped", "running", None]),
+            "status": draw.choice(
+                ["completed", "completed", "failed", "failed", "skipped", "running", "cancelled", "waiting", None]
+            ),
+            "status_from": draw.choice(["service", "session", None]),
+            "trigger_scheduled_at": time(),
+            "created_at": time(),
             "trigger_type": draw.choice(["schedule", "retry", None]),
             "attempt": draw.choice([1, 2, 3, None]),
             "triggered_at": time(),
@@ -122,7 +127,7 @@ def cells(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 def compare(session: Any, summarise: Summary, table: pa.Table, of: schema.Schema) -> None:  # noqa: ANN401 a SparkSession
     """Hold a summary on Spark against the one on pandas, empty windows apart."""
-    on_pandas = summarise(frame.to_pandas(table, of))
+    on_pandas = summarise(frames.to_pandas(table, of))
     if "window" in on_pandas.index.names:
         on_pandas = on_pandas[on_pandas["runs"] > 0]
     keyed = on_pandas if on_pandas.index.names == [None] else on_pandas.reset_index()
@@ -160,7 +165,7 @@ def test_the_session_keeps_its_zone(spark: Any, account: tuple[pa.Table, pa.Tabl
     """The windows are those of `tz` whatever the session says, also when that changes before they are computed."""
     rates = run_failure_rates(spark.createDataFrame(account[1]), None, freq="1D", tz="Asia/Shanghai")
     assert spark.conf.get("spark.sql.session.timeZone") == "America/New_York"
-    on_pandas = run_failure_rates(frame.to_pandas(account[1], schema.RUNS), None, freq="1D", tz="Asia/Shanghai")
+    on_pandas = run_failure_rates(frames.to_pandas(account[1], schema.RUNS), None, freq="1D", tz="Asia/Shanghai")
     expected = [window.tz_convert("UTC") for window in on_pandas.index[on_pandas["runs"] > 0]]
     spark.conf.set("spark.sql.session.timeZone", "Asia/Tokyo")
     try:
@@ -180,6 +185,10 @@ def test_the_session_keeps_its_zone(spark: Any, account: tuple[pa.Table, pa.Tabl
 def test_days_begin_when_they_begin_on_pandas(spark: Any, zone: str) -> None:  # noqa: ANN401
     days = pd.date_range("2010-01-01", "2025-12-31", freq="D").as_unit("us").astype("int64")
     table = open_frame(spark.createDataFrame(pa.table({"day": pa.array(days)})))
-    begins = clock.add(table.lazy(), "begins", clock.first_instant(zone), "day").to_native().toArrow()["begins"]
-    expected = clock.first_instant(zone).pandas(pd.Series(days, dtype="Int64"))
+    begins = (
+        dataframe_engines.add_column(table.lazy(), "begins", dataframe_engines.first_instant(zone), "day")
+        .to_native()
+        .toArrow()["begins"]
+    )
+    expected = dataframe_engines.first_instant(zone).pandas(pd.Series(days, dtype="Int64"))
     assert begins.to_pylist() == expected.tolist()

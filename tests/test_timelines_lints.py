@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from qoderdata.errors import MissingColumnError
-from qoderdata.frame import flatten_deployments
+from qoderdata.frames import flatten_deployments
 from qoderdata.sandbox import Sandbox
 from qoderdata.timelines import describe_schedule, schedule_lints
 

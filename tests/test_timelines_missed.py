@@ -16,7 +16,7 @@ from scipy.sparse.csgraph import maximum_bipartite_matching
 
 from qoderdata import cron
 from qoderdata.errors import DataQualityWarning, MissingColumnError
-from qoderdata.frame import flatten_deployments, flatten_runs
+from qoderdata.frames import flatten_deployments, flatten_runs
 from qoderdata.sandbox import Sandbox
 from qoderdata.timelines import missed, missed_triggers
 
@@ -103,7 +103,9 @@ def test_the_window(since: str, until: str, grace: str, expected: list[str]) -> 
         ({"archived_at": "2026-06-15T02:00:00Z"}, "00:00 01:00", True),
         ({"archived_at": "2026-06-15T01:30:00Z", "updated_at": "2026-06-15T01:30:00Z"}, "00:00 01:00", False),
         ({"archived_at": "2026-06-14T00:00:00Z"}, "", True),
-        ({"status": "paused"}, "00:00 01:00 02:00 03:00", False),
+        ({"status": "paused"}, "", True),
+        ({"status": "paused", "updated_at": "2026-06-15T00:00:00Z"}, "00:00 01:00 02:00 03:00", False),
+        ({"status": "paused", "updated_at": None}, "00:00 01:00 02:00 03:00", False),
         ({"updated_at": "2026-06-15T02:30:00Z"}, "00:00 01:00 02:00 03:00", False),
         ({"updated_at": "2026-06-20T00:00:00Z"}, "00:00 01:00 02:00 03:00", False),
         ({"updated_at": "2026-06-14T23:59:59Z"}, "00:00 01:00 02:00 03:00", True),
@@ -112,7 +114,8 @@ def test_the_window(since: str, until: str, grace: str, expected: list[str]) -> 
     ],
     ids=[
         "as ever", "created inside", "creation is no update", "archived inside", "archiving is an update", "gone",
-        "paused now", "updated inside", "updated since", "updated before", "never updated", "created when",
+        "paused all the while", "paused inside", "paused when", "updated inside", "updated since",
+        "updated before", "never updated", "created when",
     ],
 )  # fmt: skip
 def test_life_and_certainty(facts: dict[str, Any], expected: str, certain: bool) -> None:  # noqa: FBT001
@@ -120,6 +123,160 @@ def test_life_and_certainty(facts: dict[str, Any], expected: str, certain: bool)
     found = find([deployment(**facts)], [])
     assert times(found) == expected.split()
     assert set(found["certain"]) <= {certain}
+    assert ((found["reason"] == "") == found["certain"]).all()
+
+
+@pytest.mark.parametrize(
+    ("facts", "reason"),
+    [
+        ({}, ""),
+        ({"status": "paused", "updated_at": "2026-06-15T02:30:59Z"}, "paused since 2026-06-15 02:30 UTC"),
+        ({"status": "paused", "updated_at": None}, "paused since an unknown time"),
+        ({"updated_at": "2026-06-15T02:30:59Z"}, "changed at 2026-06-15 02:30 UTC"),
+        ({"updated_at": "2026-06-15T02:30:59Z", "created_at": None}, "changed at 2026-06-15 02:30 UTC"),
+        ({"created_at": None}, "created without time"),
+    ],
+)
+def test_the_reason_says_why_a_time_is_not_certain(facts: dict[str, Any], reason: str) -> None:
+    assert find([deployment(**facts)], [])["reason"].tolist() == [reason] * 4
+
+
+def newest(scheduled_at: str, created_at: str, trigger: str = "schedule") -> dict[str, Any]:
+    """Make a run as the newest edition tells it: it names its scheduled time and has no `triggered_at`."""
+    return {
+        "id": f"drun_{scheduled_at}_{created_at}", "deployment_id": "dep_1", "session_id": "sess_1",
+        "trigger_context": {"type": trigger, "scheduled_at": f"2026-06-15T{scheduled_at}Z"},
+        "created_at": f"2026-06-15T{created_at}Z",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("runs", "expected"),
+    [
+        ([newest("00:00:00", "00:59:00"), newest("01:00:59.9", "01:01:00")], ["02:00", "03:00"]),
+        ([newest("00:00:00", "00:00:01"), newest("00:00:00", "00:08:00")], ["01:00", "02:00", "03:00"]),
+        ([newest("01:00:00", "01:30:00", "retry")], ["00:00", "02:00", "03:00"]),
+        ([newest("01:00:00", "01:30:00", "manual")], ["00:00", "01:00", "02:00", "03:00"]),
+        ([newest("01:05:00", "01:05:00"), newest("02:11:00", "02:11:00")], ["00:00", "02:00", "03:00"]),
+        ([newest("00:00:00", "00:00:01"), run("00:00:01"), run("01:00:01")], ["02:00", "03:00"]),
+    ],
+    ids=["in its minute, however late", "a retry serves the same time", "a retry alone", "by hand",
+         "an unscheduled time is matched by grace", "both editions"],
+)  # fmt: skip
+def test_a_run_serves_the_scheduled_time_that_it_names(runs: list[dict[str, Any]], expected: list[str]) -> None:
+    assert times(find([deployment()], runs)) == expected
+
+
+def test_a_run_without_a_scheduled_time_serves_what_is_left() -> None:
+    """It came after 00:10, which the other run names, so it is late for 00:05."""
+    runs = [run("00:00:01"), newest("00:10:00", "00:10:05"), run("00:11:00")]
+    found = find([deployment(cron="*/5 * * * *")], runs, until="2026-06-15T00:30Z", grace="10min")
+    assert times(found) == ["00:15"]
+
+
+def test_an_old_frame_without_scheduled_times_is_matched_by_when_runs_were_triggered() -> None:
+    df, runs = flatten_deployments([deployment()]), flatten_runs([run("00:00:01"), run("02:00:01")])
+    old = runs.drop(columns=["trigger_scheduled_at", "status_from"])
+    assert times(missed_triggers(df, old, since=SINCE, until="2026-06-15T03:30:00Z")) == ["01:00", "03:00"]
+
+
+def test_ages_are_counted_back_from_now() -> None:
+    df, runs = flatten_deployments([deployment(cron="0 0 * * *")]), flatten_runs([])
+    before = pd.Timestamp.now("UTC")
+    found = missed_triggers(df, runs, since="3D", until=timedelta(hours=0), grace="0s")["scheduled_at"]
+    after = pd.Timestamp.now("UTC")
+    at_once = [
+        pd.date_range((now - pd.Timedelta("3D")).ceil("D"), now, freq="D", inclusive="left")
+        for now in (before, after)
+    ]
+    assert any(found.tolist() == days.tolist() for days in at_once)
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    st.sampled_from(["*/5 * * * *", "*/20 * * * *", "7,9,50 * * * *", "0 * * * *"]),
+    st.lists(st.tuples(st.integers(0, 4 * 60 * 4), st.booleans()), max_size=40),
+    st.sampled_from([0, 60, 300, 600, 1200, 7200]),
+)
+def test_as_many_times_are_served_as_can_be_by_runs_of_both_kinds(
+    expression: str, runs: list[tuple[int, bool]], grace: int
+) -> None:
+    """Runs that name their time serve that one; the others are matched to the times that are left."""
+    begin = datetime.fromisoformat(SINCE)
+    end = begin + timedelta(hours=8)
+    records = []
+    for number, (quarter, named) in enumerate(runs):
+        at = f"{begin + timedelta(seconds=15 * quarter):%H:%M:%S}"
+        records.append({**(newest(at, at) if named else run(at)), "id": f"drun_{number}"})
+    found = missed_triggers(
+        flatten_deployments([deployment(cron=expression)]),
+        flatten_runs(records),
+        since=begin,
+        until=end,
+        grace=timedelta(seconds=grace),
+    )
+    due = cron.parse(expression, "UTC").instants(begin, end - timedelta(seconds=grace))
+    scheduled = [int((at - np.datetime64(begin.replace(tzinfo=None), "s")).astype(int)) for at in due]
+    named_minutes = {15 * quarter // 60 for quarter, named in runs if named}
+    left = [at for at in scheduled if at // 60 not in named_minutes]
+    others = [15 * quarter for quarter, named in runs if not named]
+    others += [15 * quarter for quarter, named in runs if named and 15 * quarter // 60 * 60 not in scheduled]
+    late = np.array(others)[None, :] - np.array(left)[:, None]
+    served = 0
+    if others and left:
+        can_serve = csr_array((late >= 0) & (late <= grace))
+        served = int((maximum_bipartite_matching(can_serve, perm_type="column") >= 0).sum())
+    missing = [
+        int((at.tz_localize(None) - pd.Timestamp(begin.replace(tzinfo=None))).total_seconds())
+        for at in found["scheduled_at"]
+    ]
+    assert set(missing) <= set(left)
+    assert len(missing) == len(left) - served
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.data())
+def test_life_certainty_and_reason_equal_the_rules_word_for_word(data: st.DataObject) -> None:
+    stamps = st.sampled_from(
+        [None, *(f"2026-06-{day}T{time}:00Z" for day in (14, 15) for time in ("00:00", "02:30"))]
+    )
+    facts: dict[str, Any] = data.draw(
+        st.fixed_dictionaries(
+            {
+                "status": st.sampled_from(["active", "paused"]),
+                "created_at": stamps, "updated_at": stamps, "archived_at": stamps,
+            }
+        )
+    )  # fmt: skip
+    found = find([deployment(**facts)], [])
+
+    def time(name: str) -> datetime | None:
+        return None if facts[name] is None else datetime.fromisoformat(facts[name])
+
+    created, updated, archived = time("created_at"), time("updated_at"), time("archived_at")
+    since, paused = datetime.fromisoformat(SINCE), facts["status"] == "paused"
+    expected = [
+        at
+        for at in (since + timedelta(hours=hour) for hour in range(4))
+        if (created is None or at >= created)
+        and (archived is None or at < archived)
+        and not (paused and updated is not None and updated < since)
+    ]
+    assert found["scheduled_at"].tolist() == expected
+    reason = ""
+    if paused:
+        reason = f"paused since {updated:%Y-%m-%d %H:%M} UTC" if updated else "paused since an unknown time"
+    elif updated and updated >= since and (created is None or updated > created):
+        reason = f"changed at {updated:%Y-%m-%d %H:%M} UTC"
+    elif created is None:
+        reason = "created without time"
+    assert found["reason"].tolist() == [reason] * len(expected)
+    assert found["certain"].tolist() == [not reason] * len(expected)
+
+
+def test_a_window_of_all_time_costs_no_more_than_the_life_of_a_deployment() -> None:
+    found = find([deployment(cron="* * * * *", created_at="2026-06-15T03:00:00Z")], [], since="0001-01-01T00:00Z")
+    assert len(found) == 20
 
 
 def test_a_late_run_after_archiving_still_answers() -> None:
@@ -206,7 +363,7 @@ def test_a_fleet_at_once_is_the_same_as_one_by_one(data: st.DataObject, squares:
         minutes = data.draw(st.lists(st.integers(0, 200), max_size=20, unique=True))
         runs.extend(run(f"{minute // 60:02d}:{minute % 60:02d}:00", id_) for minute in minutes)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(missed, "_SQUARES", squares)
+        patch.setattr(missed, "_MAX_CELLS", squares)
         together = find(records, runs)
     ones = [find([record], [one for one in runs if one["deployment_id"] == record["id"]]) for record in records]
     expected = pd.concat([find([], []), *ones]).sort_values(["scheduled_at", "deployment_id"], ignore_index=True)
@@ -219,7 +376,13 @@ def test_rows_are_in_order_of_time_then_id_and_have_their_types() -> None:
     assert keys == sorted(keys)
     assert len(keys) == 12
     assert found["name"].isna().all()
-    shape = {"scheduled_at": "datetime64[us, UTC]", "deployment_id": "str", "name": "str", "certain": "bool"}
+    shape = {
+        "scheduled_at": "datetime64[us, UTC]",
+        "deployment_id": "str",
+        "name": "str",
+        "certain": "bool",
+        "reason": "str",
+    }
     for frame in (found, find([], []), find([deployment()], [run("00:00:01")], until="2026-06-15T01:00Z")):
         assert {name: str(dtype) for name, dtype in frame.dtypes.items()} == shape
         assert isinstance(frame.index, pd.RangeIndex)
@@ -255,6 +418,8 @@ def test_any_index_will_do() -> None:
         ({"until": "noon"}, "until='noon'"),
         ({"grace": "-1min"}, "grace='-1min'"),
         ({"grace": "a bit"}, "grace='a bit'"),
+        ({"grace": 10}, "grace=10 is not a length of time, as it has no unit"),
+        ({"since": 7}, "since=7 has no unit"),
     ],
 )
 def test_parameters_that_make_no_sense(window: dict[str, Any], message: str) -> None:

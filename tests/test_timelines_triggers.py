@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from qoderdata.errors import DataQualityWarning, MissingColumnError
-from qoderdata.frame import flatten_deployments
+from qoderdata.frames import flatten_deployments
 from qoderdata.sandbox import Sandbox
 from qoderdata.timelines import next_triggers
 
@@ -388,3 +388,21 @@ def test_a_sandbox_account_agrees_with_itself() -> None:
     found = {id_: first.get(id_, expected[id_]) for id_ in expected}
     assert found == expected
     assert len(set(first.index) & set(expected)) > 50
+
+
+@pytest.mark.parametrize(
+    ("horizon", "message"),
+    [(24, "horizon=24 is not a length of time, as it has no unit"), ("24", "has no unit"), ("99999D", None)],
+)
+def test_a_horizon_has_a_unit_and_may_be_long(horizon: str, message: str | None) -> None:
+    df = flatten_deployments([])
+    if message is None:
+        assert next_triggers(df, horizon, start="2026-06-15T00:00Z").empty
+        return
+    with pytest.raises(ValueError, match=message):
+        next_triggers(df, horizon)
+
+
+def test_a_horizon_beyond_the_calendar_is_refused() -> None:
+    with pytest.raises(ValueError, match="horizon='2D' reaches beyond the year 9999"):
+        next_triggers(flatten_deployments([]), "2D", start="9999-12-31T00:00Z")

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from qoderdata.errors import MissingColumnError
-from qoderdata.frame import flatten_deployments
+from qoderdata.frames import flatten_deployments
 from qoderdata.timelines import next_triggers, trigger_load
 
 COUNTS = ["triggers", "deployments", "at_minute_0"]

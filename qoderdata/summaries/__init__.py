@@ -1,18 +1,27 @@
-"""What the data tells, frame in and frame out: rates, streaks, errors, durations, consistency.
+"""Rates, streaks, errors, durations and counters: frame in, frame out.
 
-Of lifetime counters: `failure_rates`. Of runs: `run_failure_rates`, `failure_streaks`, `error_breakdown`,
-`duration_regressions`, `start_delays`. Of both: `consistency`.
+==================== ============================================================================
+`rates`              how often do deployments fail, by their lifetime counters?
+`run_rates`          how often do runs fail, in all and over time?
+`incidents`          which groups are failing now, since when, and with which errors?
+`run_durations`      what got slower, and how late do runs start?
+`consistency`        do counters and runs agree?
+`counters`           what are the counters, where the service gives none?
+`wilson`             how certain is a rate?
+`time_windows`       what is a day or an hour in a zone?
+`dataframe_engines`  what differs between pandas, Polars, PyArrow, DuckDB, Dask and Spark?
+==================== ============================================================================
 
-Every function is pure, and written once for all engines that narwhals knows: a pandas frame in gives a pandas
-frame out; Polars, PyArrow, DuckDB, Dask and PySpark give their own, and stay lazy where they are lazy.
+Every function is pure. A pandas frame in gives a pandas frame out; Polars, PyArrow, DuckDB, Dask and PySpark give
+their own, and stay lazy where they are lazy.
 """
 
 from qoderdata.summaries.consistency import consistency
-from qoderdata.summaries.durations import duration_regressions, start_delays
-from qoderdata.summaries.error_types import error_breakdown
+from qoderdata.summaries.counters import fill_counters
+from qoderdata.summaries.incidents import error_breakdown, failure_streaks
 from qoderdata.summaries.rates import failure_rates
+from qoderdata.summaries.run_durations import duration_regressions, start_delays
 from qoderdata.summaries.run_rates import run_failure_rates
-from qoderdata.summaries.streaks import failure_streaks
 
 __all__ = [
     "consistency",
@@ -20,6 +29,7 @@ __all__ = [
     "error_breakdown",
     "failure_rates",
     "failure_streaks",
+    "fill_counters",
     "run_failure_rates",
     "start_delays",
 ]

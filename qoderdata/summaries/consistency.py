@@ -1,15 +1,12 @@
-"""Where the service's counters and its list of runs tell different stories.
-
-Owns the comparison only; the figures come from `run_rates` and `streaks`.
-"""
+"""Where the service's counters and its list of runs disagree."""
 
 from __future__ import annotations
 
 import pandas as pd
 
-from qoderdata import errors
+from qoderdata.columns import require_frame
+from qoderdata.summaries.incidents import failure_streaks
 from qoderdata.summaries.run_rates import run_failure_rates
-from qoderdata.summaries.streaks import failure_streaks
 
 _FIGURES = ["total_runs", "total_failures", "consecutive_failures"]
 
@@ -40,6 +37,8 @@ def consistency(df: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
 
     Raises
     ------
+    FrameTypeError
+        Not a pandas frame, or a column that has lost its dtype; the message says how to convert it.
     MissingColumnError
         A column is not there; the message lists those that are.
 
@@ -57,9 +56,8 @@ def consistency(df: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
       deployment_id      figure  counter  listed  difference
     0         dep_1  total_runs        3       2           1
     """
-    errors.require_columns(
-        df.columns, ["id", "name", *(f"stats_{figure}" for figure in _FIGURES)], what="deployments"
-    )
+    df = require_frame(df, ["id", "name", *(f"stats_{figure}" for figure in _FIGURES)], what="deployments")
+    runs = require_frame(runs, ["id", "deployment_id"], what="runs")
     rates = run_failure_rates(runs)
     listed = pd.DataFrame(
         {

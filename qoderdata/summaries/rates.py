@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 import narwhals as nw
 
 from qoderdata import errors
-from qoderdata.summaries import engines, wilson
+from qoderdata.summaries import dataframe_engines as engines
+from qoderdata.summaries import wilson
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -18,7 +19,11 @@ if TYPE_CHECKING:
     from narwhals.typing import IntoFrameT
 
 _RUNS, _FAILURES, _STREAK = "stats_total_runs", "stats_total_failures", "stats_consecutive_failures"
+_TOTALS = ("total_runs", "total_failures")
 _SHOWN_IDS = 5
+#: Counters are summed in two parts, so that no sum leaves 64 bits: engines wrap below zero, or fail.
+_PART = 2**31
+_INT64_END = 2.0**63
 
 _LIFETIME = {
     "deployments": "Int64",
@@ -39,7 +44,8 @@ def failure_rates(
     """Tell how often deployments failed in their lifetime, by the service's own counters.
 
     ``total_failures / total_runs``: no run, no rate. A deployment without counters counts in ``deployments``
-    only. Counters that cannot be (negative, or more failures than runs) give no rate and are left out of sums.
+    only. Counters that cannot be (negative, or more failures than runs) give no rate and are left out of sums. A
+    total beyond the range of 64 bits is missing.
 
     Parameters
     ----------
@@ -79,7 +85,9 @@ def failure_rates(
     Warns
     -----
     DataQualityWarning
-        Counters that cannot be, with the first ids. Not on lazy frames, which are not read here.
+        No deployment has any counter, as in the newest edition of the service: `fill_counters` counts runs
+        instead. Counters that cannot be, with the first ids, or totals beyond 64 bits. Not on lazy frames, which
+        are not read here.
 
     Notes
     -----
@@ -104,7 +112,7 @@ def failure_rates(
     keys = engines.group_keys(by, results=columns)
     named = [*keys, "name"] if "name" in columns else keys
     counters = [_RUNS, _FAILURES, _STREAK]
-    source = engines.read(df, keys=named, wanted=counters, what="deployments", where_there=["id"])
+    source = engines.open_source(df, keys=named, wanted=counters, what="deployments", optional=["id"])
 
     runs, failures, streak = (nw.col(name) for name in counters)
     impossible = (runs < 0) | (failures < 0) | (failures > runs) | (streak < 0)
@@ -120,8 +128,16 @@ def failure_rates(
         engines.flag(known & (runs == 0)).alias("never_run"),
     )
     if source.eager:
+        _warn_of_no_counters(rows)
         _warn_of_impossible(rows)
-    sums = ["_known", "total_runs", "total_failures", "failing", "never_run"]
+        _warn_of_overflow(rows, source.grouping)
+    rows = rows.with_columns(*_parts("total_runs"), *_parts("total_failures"))
+    sums = [
+        "_known",
+        "failing",
+        "never_run",
+        *(f"{total}_{part}" for total in _TOTALS for part in ("high", "low")),
+    ]
     grouped = rows.group_by(*source.grouping).agg(
         nw.len().alias("deployments"), nw.col(*sums).sum(), nw.col("consecutive_failures").max()
     )
@@ -130,13 +146,25 @@ def failure_rates(
     def finish(frame: nw.LazyFrame[Any]) -> nw.LazyFrame[Any]:
         # The sum of nothing is missing, not zero.
         some = nw.col("_known") > 0
-        totals = (nw.when(some).then(nw.col(name)).alias(name) for name in ("total_runs", "total_failures"))
-        frame = frame.with_columns(*totals)
+        carried = (_carried(name).alias(f"{name}_high") for name in _TOTALS)
+        totals = (nw.when(some).then(_whole(name)).alias(name) for name in _TOTALS)
+        frame = frame.with_columns(*carried).with_columns(*totals)
         return wilson.add_rate(frame, "total_failures", "total_runs", confidence=confidence)
 
     worst_first = {"failure_rate": True, "total_failures": True}
-    rates: IntoFrameT = source.give(grouped, finish, keys=keys, dtypes=columns, order=worst_first)
+    rates: IntoFrameT = source.finalize(grouped, finish, keys=keys, dtypes=columns, order=worst_first)
     return rates
+
+
+def _warn_of_no_counters(rows: nw.LazyFrame[Any]) -> None:
+    names = (_RUNS, _FAILURES, _STREAK)
+    counts = rows.select(nw.len().alias("rows"), *(nw.col(name).count() for name in names)).collect()
+    if counts["rows"].item() and not any(counts[name].item() for name in names):
+        errors.warn(
+            "no deployment has counters, so there are no rates: the newest edition of the service gives none. "
+            "Count runs instead, with failure_rates(fill_counters(df, load_runs()))",
+            errors.DataQualityWarning,
+        )
 
 
 def _warn_of_impossible(rows: nw.LazyFrame[Any]) -> None:
@@ -150,3 +178,33 @@ def _warn_of_impossible(rows: nw.LazyFrame[Any]) -> None:
         f"they get no rate and are left out of sums: {', '.join(first)}{more}",
         errors.DataQualityWarning,
     )
+
+
+def _parts(name: str) -> list[nw.Expr]:
+    """Return a counter in two parts that can be summed; the division is exact, as Spark uses floating point."""
+    counter = nw.col(name).fill_null(0).cast(nw.Int64)
+    low = counter % _PART
+    return [((counter - low) // _PART).cast(nw.Int64).alias(f"{name}_high"), low.alias(f"{name}_low")]
+
+
+def _carried(name: str) -> nw.Expr:
+    """Return the upper part of a sum with the carry of the lower; missing where the sum exceeds 64 bits."""
+    low = nw.col(f"{name}_low")
+    high = nw.col(f"{name}_high") + ((low - low % _PART) // _PART).cast(nw.Int64)
+    return nw.when(high < 2 * _PART).then(high)
+
+
+def _whole(name: str) -> nw.Expr:
+    return nw.col(f"{name}_high") * _PART + nw.col(f"{name}_low") % _PART
+
+
+def _warn_of_overflow(rows: nw.LazyFrame[Any], grouping: list[str]) -> None:
+    total = nw.col("_total")
+    totals = rows.with_columns(nw.col("total_runs").cast(nw.Float64).alias("_total"))
+    too_large = totals.group_by(*grouping).agg(total.sum()).filter(total >= _INT64_END).collect()
+    if not too_large.is_empty():
+        errors.warn(
+            f"the counters of {len(too_large)} groups add up to more than 64 bits hold; their totals and rates "
+            "are missing. A counter is wrong: look for the largest stats_total_runs",
+            errors.DataQualityWarning,
+        )

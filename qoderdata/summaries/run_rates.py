@@ -1,8 +1,4 @@
-"""How often runs fail, over all and over time.
-
-Owns which runs decide a rate. Leaves to `wilson` how sure it is, to `occurrences` which attempt counts, and to
-`clock` what a window of time is.
-"""
+"""How often runs fail, in all and over time, counted by attempt or by scheduled occurrence."""
 
 from __future__ import annotations
 
@@ -11,29 +7,30 @@ from typing import TYPE_CHECKING, Any
 import narwhals as nw
 import pandas as pd
 
-from qoderdata import errors
-from qoderdata.summaries import clock, engines, occurrences, wilson
+from qoderdata import errors, parsing
+from qoderdata.summaries import dataframe_engines, wilson
+from qoderdata.summaries.time_windows import Windows
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from narwhals.typing import IntoFrameT
 
-_DECIDED = {
-    "runs": "Int64",
-    "completed": "Int64",
-    "failed": "Int64",
-    "skipped": "Int64",
-    "unfinished": "Int64",
-    "failure_rate": "float64",
-    "ci_low": "float64",
-    "ci_high": "float64",
-    "duration_p50_ms": "float64",
-    "duration_p95_ms": "float64",
-}
-_COUNTS = ["runs", "completed", "failed", "skipped", "unfinished"]
+_COUNTS = ["runs", "completed", "assumed", "failed", "skipped", "unfinished", "unknown"]
 _DURATIONS = ["duration_p50_ms", "duration_p95_ms"]
+_RATES = {
+    **dict.fromkeys(_COUNTS, "Int64"),
+    **dict.fromkeys(("failure_rate", "ci_low", "ci_high", *_DURATIONS), "float64"),
+}
+_STATUSES = {
+    "completed": ["completed"],
+    "failed": ["failed"],
+    "skipped": ["skipped", "cancelled"],
+    "unfinished": ["pending", "running", "waiting"],
+}
 _MISSING = nw.lit(None, dtype=nw.Float64)
+#: The columns that tell which attempt of an occurrence is the last one.
+_ATTEMPT_COLUMNS = ["id", "deployment_id", "status", "trigger_type", "attempt", "triggered_at"]
 
 
 def run_failure_rates(
@@ -45,10 +42,11 @@ def run_failure_rates(
     per: str = "attempt",
     confidence: float = 0.95,
 ) -> IntoFrameT:
-    """Tell how often runs fail: of those that were decided, the share that failed.
+    """Compute how often runs fail: of those that were decided, the share that failed.
 
-    ``failed / (completed + failed)``: ``skipped``, ``pending`` and ``running`` runs decide nothing and are
-    counted apart. A status that this package does not know counts in ``runs`` only.
+    ``failed / (completed + failed)``: skipped, cancelled and unfinished runs, and runs whose status is not known,
+    decide nothing and are counted apart, so that
+    ``completed + failed + skipped + unfinished + unknown = runs``.
 
     Parameters
     ----------
@@ -65,9 +63,11 @@ def run_failure_rates(
         The IANA zone of the windows. Every engine knows the rules of zones from a list of its own; where a
         government has changed them lately, an old engine cuts days at the old hour.
     per
-        ``"attempt"`` counts every run; ``"occurrence"`` counts a scheduled time once, by its last attempt (and
-        in the window of that attempt). The service names no occurrence: a retry with attempt n is taken to
-        continue the latest earlier failed run of its deployment with attempt n - 1. Not on Dask.
+        ``"attempt"`` counts every run; ``"occurrence"`` counts a scheduled time once, by its last run (and in
+        the window of that run). Where a run has a ``trigger_scheduled_at``, the runs of one deployment with the
+        same one are one occurrence, and the one with the latest ``created_at`` (then ``id``) counts. Other runs
+        name no occurrence: a retry with attempt n is taken to continue the latest earlier failed run of its
+        deployment with attempt n - 1. Not on Dask.
     confidence
         How often intervals made this way hold the true rate.
 
@@ -82,21 +82,37 @@ def run_failure_rates(
         to the last run of the whole frame, empty ones with 0 runs and no rate; lazy frames, which are not read
         here, have only windows with runs. Runs without a time have a missing window.
 
-        ================================================= ========= =====================================
-        ``runs``                                          Int64     all
-        ``completed``, ``failed``, ``skipped``            Int64     by status
-        ``unfinished``                                    Int64     pending or running
-        ``failure_rate``                                  float64   NaN (null) where nothing was decided
-        ``ci_low``, ``ci_high``                           float64   Wilson score interval of the rate
-        ``duration_p50_ms``, ``duration_p95_ms``          float64   of completed runs, linear between ranks
-        ================================================= ========= =====================================
+        ========================================= ========= ================================================
+        ``runs``                                  Int64     all
+        ``completed``                             Int64     by status
+        ``assumed``                               Int64     of these, the ones whose session is known to have
+                                                            stopped but not how (``status_from`` is
+                                                            ``"session"``); 0 in a frame without that column
+        ``failed``                                Int64     by status
+        ``skipped``                               Int64     skipped or cancelled
+        ``unfinished``                            Int64     pending, running or waiting
+        ``unknown``                               Int64     without a status, or with one not listed here
+        ``failure_rate``                          float64   NaN (null) where nothing was decided
+        ``ci_low``, ``ci_high``                   float64   Wilson score interval of the rate
+        ``duration_p50_ms``, ``duration_p95_ms``  float64   of completed runs, linear between ranks
+        ========================================= ========= ================================================
 
     Raises
     ------
     ValueError
-        A parameter makes no sense; the message names what is allowed.
+        A parameter makes no sense; the message names what is allowed. Or `freq` would make more than a million
+        windows, as a run of the year 1 does; the message names the first and the last time.
+    FrameTypeError
+        Not a frame, or a column that has lost its dtype; the message says how to convert it.
     MissingColumnError
         A column is not there; the message lists those that are.
+    NotImplementedError
+        ``per="occurrence"`` on a Dask frame.
+
+    Warns
+    -----
+    DataQualityWarning
+        A Dask frame, which has no percentiles: both durations are missing.
 
     Examples
     --------
@@ -113,27 +129,20 @@ def run_failure_rates(
     confidence = wilson.check_confidence(confidence)
     if per not in ("attempt", "occurrence"):
         raise ValueError(f"per={per!r} must be 'attempt' or 'occurrence'")
-    windows = None if freq is None else clock.Windows.read(freq, tz)
-    keys = engines.group_keys(by, results=[*_DECIDED, "window"])
+    windows = None if freq is None else Windows.parse(freq, tz)
+    keys = dataframe_engines.group_keys(by, results=[*_RATES, "window"])
     wanted = ["status", "duration_ms"]
     wanted += ["triggered_at"] if windows else []
-    wanted += occurrences.COLUMNS if per == "occurrence" else []
-    source = engines.read(runs, keys=keys, wanted=wanted, what="runs")
+    wanted += _ATTEMPT_COLUMNS if per == "occurrence" else []
+    optional = ["status_from", *(("trigger_scheduled_at", "created_at") if per == "occurrence" else ())]
+    source = dataframe_engines.open_source(runs, keys=keys, wanted=wanted, what="runs", optional=optional)
 
     rows = windows.label(source.frame, "triggered_at") if windows else source.frame
     labels = _labels(rows, windows) if windows and source.eager else []
     if per == "occurrence":
         source.refuse_dask("per='occurrence'", "runs in order of time within a deployment")
-        rows = occurrences.last_attempts(rows)
-    status = nw.col("status")
-    completed = status == "completed"
-    rows = rows.with_columns(
-        engines.flag(completed).alias("completed"),
-        engines.flag(status == "failed").alias("failed"),
-        engines.flag(status == "skipped").alias("skipped"),
-        engines.flag((status == "pending") | (status == "running")).alias("unfinished"),
-        nw.when(completed).then(nw.col("duration_ms").cast(nw.Float64)).alias("_ms"),
-    )
+        rows = _last_runs(rows)
+    rows = _with_flags(rows)
     shown = [*keys, "window"] if windows else keys
     grouping = [*source.grouping, "window"] if windows else source.grouping
     grouped = rows.group_by(*grouping).agg(nw.len().alias("runs"), nw.col(*_COUNTS[1:]).sum(), *_quantiles(source))
@@ -143,19 +152,84 @@ def run_failure_rates(
     def finish(frame: nw.LazyFrame[Any]) -> nw.LazyFrame[Any]:
         if without_durations:
             frame = frame.with_columns(*(_MISSING.alias(name) for name in _DURATIONS))
-        if labels:
-            frame = _with_empty_windows(frame, grouping, labels)
+        if windows and labels:
+            frame = _with_empty_windows(frame, grouping, labels, windows)
         frame = frame.with_columns((nw.col("completed") + nw.col("failed")).alias("_decided"))
         frame = wilson.add_rate(frame, "failed", "_decided", confidence=confidence)
         return windows.begin(frame) if windows else frame
 
     order = {} if windows else {"failure_rate": True, "failed": True}
-    rates: IntoFrameT = source.give(grouped, finish, keys=shown, dtypes=_DECIDED, order=order)
+    rates: IntoFrameT = source.finalize(grouped, finish, keys=shown, dtypes=_RATES, order=order)
     return rates
 
 
-def _quantiles(source: engines.Source) -> list[nw.Expr]:
-    """Ask for the percentiles of duration, or say that this engine has none."""
+def _with_flags(runs: nw.LazyFrame[Any]) -> nw.LazyFrame[Any]:
+    """Add a 0/1 column for each count, and the durations of completed runs as ``_ms``."""
+    flag, status = dataframe_engines.flag, nw.col("status")
+    completed = status == "completed"
+    assumed = (
+        completed & (nw.col("status_from") == "session")
+        if "status_from" in runs.collect_schema()
+        else nw.lit(value=False)
+    )
+    known = [status_ for statuses in _STATUSES.values() for status_ in statuses]
+    return runs.with_columns(
+        *(flag(status.is_in(statuses)).alias(name) for name, statuses in _STATUSES.items()),
+        flag(assumed).alias("assumed"),
+        (1 - flag(status.is_in(known))).alias("unknown"),
+        nw.when(completed).then(nw.col("duration_ms").cast(nw.Float64)).alias("_ms"),
+    )
+
+
+def _last_runs(runs: nw.LazyFrame[Any]) -> nw.LazyFrame[Any]:
+    """Return the last run of each occurrence."""
+    columns = runs.collect_schema().names()
+    if "trigger_scheduled_at" not in columns:
+        return _last_attempts(runs)
+    unscheduled = nw.col("trigger_scheduled_at").is_null()
+    order = [*(["created_at"] if "created_at" in columns else []), "triggered_at", "id"]
+    later = nw.col("_one").shift(-1).over("deployment_id", "trigger_scheduled_at", order_by=order)
+    scheduled = runs.filter(~unscheduled).with_columns(nw.lit(1).alias("_one"))
+    last = scheduled.with_columns(later.alias("_later")).filter(nw.col("_later").is_null())
+    return nw.concat([_last_attempts(runs.filter(unscheduled)), last.select(*columns)])
+
+
+def _last_attempts(runs: nw.LazyFrame[Any]) -> nw.LazyFrame[Any]:
+    """Leave out every run that a later attempt continues, where runs do not name their scheduled time.
+
+    A retry has the trigger ``retry`` or an attempt above 1; a missing attempt counts as 1, that of a retry as 2.
+    """
+    attempt = nw.col("attempt").cast(nw.Int64)
+    columns = runs.collect_schema().names()
+    retry = (nw.col("trigger_type") == "retry") | (attempt > 1)
+    runs = runs.with_columns(
+        nw.when(retry).then(nw.lit(1)).otherwise(nw.lit(0)).alias("_retry"),
+        nw.when(nw.col("status") == "failed").then(nw.lit(1)).otherwise(nw.lit(0)).alias("_failed"),
+    )
+    least = nw.col("_retry") + 1
+    runs = runs.with_columns(
+        nw.when(attempt > least).then(attempt).otherwise(least).cast(nw.Int64).alias("_attempt")
+    )
+    # A failed run and the retries that could continue it form one chain in time; a failed run that is followed by
+    # a retry is left out. A failed retry is in two chains: as a retry, and as a run that is retried.
+    failed = runs.filter(nw.col("_failed") == 1).with_columns(
+        nw.col("_attempt").alias("_chain"), nw.lit(0).alias("_continues")
+    )
+    retries = runs.filter(nw.col("_retry") == 1).with_columns(
+        (nw.col("_attempt") - 1).alias("_chain"), nw.lit(1).alias("_continues")
+    )
+    chains = nw.concat([failed, retries]).with_columns(
+        nw.col("_continues")
+        .shift(-1)
+        .over("deployment_id", "_chain", order_by=["triggered_at", "id"])
+        .alias("_next")
+    )
+    last = chains.filter(nw.col("_continues") == 0, nw.col("_next").fill_null(0) == 0)
+    return nw.concat([runs.filter(nw.col("_failed") == 0).select(*columns), last.select(*columns)])
+
+
+def _quantiles(source: dataframe_engines.Source) -> list[nw.Expr]:
+    """Return the percentiles of duration; warn where the engine has none."""
     if source.engine.is_dask():
         errors.warn(
             f"Dask has no percentiles within groups: {' and '.join(_DURATIONS)} are missing; "
@@ -169,30 +243,26 @@ def _quantiles(source: engines.Source) -> list[nw.Expr]:
     ]
 
 
-def _labels(rows: nw.LazyFrame[Any], windows: clock.Windows) -> list[int]:
-    """List all windows from the first to the last run."""
+def _labels(rows: nw.LazyFrame[Any], windows: Windows) -> list[int]:
+    """Return the labels of all windows from the first to the last run."""
     label = nw.col("window")
     ends = rows.filter(~label.is_null()).select(label.min().alias("first"), label.max().alias("last")).collect()
     first, last = ends["first"].to_list() + ends["last"].to_list()
     return [] if pd.isna(first) else windows.between(int(first), int(last))
 
 
-def _with_empty_windows(frame: nw.LazyFrame[Any], grouping: Sequence[str], labels: list[int]) -> nw.LazyFrame[Any]:
-    """Give every group a row for every window.
-
-    Empty rows are added to all and summed up with what is there; a join would lose groups without a key.
-    """
+def _with_empty_windows(
+    frame: nw.LazyFrame[Any], grouping: Sequence[str], labels: list[int], windows: Windows
+) -> nw.LazyFrame[Any]:
+    """Return a row for every group and window: empty rows are added, as a join would lose groups without a key."""
     counted = frame.collect()
     keys = [key for key in grouping if key != "window"]
+    groups = counted.select(*keys).unique()
+    parsing.require_few_windows(labels[0], labels[-1], windows.step, column="triggered_at", groups=len(groups))
     all_windows = nw.from_dict({"window": labels}, backend=counted.implementation)
-    empty = (
-        counted.select(*keys)
-        .unique()
-        .join(all_windows, how="cross")
-        .with_columns(
-            *(nw.lit(0, dtype=nw.Int64).alias(name) for name in _COUNTS),
-            *(_MISSING.alias(name) for name in _DURATIONS),
-        )
+    empty = groups.join(all_windows, how="cross").with_columns(
+        *(nw.lit(0, dtype=nw.Int64).alias(name) for name in _COUNTS),
+        *(_MISSING.alias(name) for name in _DURATIONS),
     )
     columns = counted.columns
     both = nw.concat([counted, empty.select(*columns)])

@@ -1,7 +1,4 @@
-"""The Wilson score interval, as columns.
-
-Owns how sure a rate is. Knows nothing of deployments or runs.
-"""
+"""The Wilson score interval of a rate, as columns of a frame of any engine."""
 
 from __future__ import annotations
 
@@ -12,7 +9,7 @@ import narwhals as nw
 
 
 def check_confidence(confidence: float) -> float:
-    """Refuse a confidence level that is none.
+    """Return a confidence level, or raise where it is none.
 
     Parameters
     ----------
@@ -58,14 +55,20 @@ def add_rate(frame: nw.LazyFrame[Any], hits: str, trials: str, *, confidence: fl
     """
     z = NormalDist().inv_cdf((1 + confidence) / 2)
     k, n, spread = nw.col("_k"), nw.col("_n"), nw.col("_spread")
-    # Zero trials become missing before the division, since engines differ in what a division by zero gives.
-    some = nw.when(nw.col(trials) > 0).then(nw.col(trials))
-    frame = frame.with_columns(nw.col(hits).cast(nw.Float64).alias("_k"), some.cast(nw.Float64).alias("_n"))
+    # No trial is computed as no hit in one trial, since engines differ in the result of a division by zero, and
+    # pandas computes with what lies under a missing value.
+    some = (nw.col(trials) > 0).fill_null(value=False)
+    frame = frame.with_columns(
+        nw.when(some).then(nw.col(hits)).otherwise(nw.lit(0)).cast(nw.Float64).alias("_k"),
+        nw.when(some).then(nw.col(trials)).otherwise(nw.lit(1)).cast(nw.Float64).alias("_n"),
+    )
     frame = frame.with_columns(((z * z + 4 * k * (n - k) / n).sqrt() * z).alias("_spread"))
     low = (2 * k + z * z - spread) / (2 * (n + z * z))
     high = (2 * k + z * z + spread) / (2 * (n + z * z))
-    return frame.with_columns(
+    frame = frame.with_columns(
         (k / n).alias("failure_rate"),
         nw.when(k <= 0).then(n * 0.0).otherwise(low).alias("ci_low"),
         nw.when(k >= n).then(n * 0.0 + 1.0).otherwise(high).alias("ci_high"),
     )
+    names = ("failure_rate", "ci_low", "ci_high")
+    return frame.with_columns(*(nw.when(some).then(nw.col(name)).alias(name) for name in names))

@@ -1,6 +1,6 @@
-"""What a schedule says in words, and what about it may surprise its owner.
+"""Schedules in words, and what about them may surprise their owner.
 
-All of these schedules are valid; a lint is a hint, not an error. What cannot be read is told too.
+A lint is a hint, not an error: most of these schedules are valid.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 import pandas as pd
 
-from qoderdata import times
+from qoderdata.columns import require_frame
 from qoderdata.cron import Schedule, fields, parse, words, zones
-from qoderdata.errors import require_columns
-from qoderdata.timelines.pairs import Pairs
+from qoderdata.parsing import Instant, parse_instant
+from qoderdata.timelines.distinct_schedules import DistinctSchedules
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -26,8 +26,8 @@ _YEAR = 366 * zones.DAY
 _HOUR, _MINUTE = 3600, 60
 _FEW = 4
 _OPEN_STEP = re.compile(r"(?:\*|[0-9A-Z]+)/(?P<step>[0-9]+)")
-#: How long each field's circle is; months have no length in days that could be even.
-_CIRCLES = {"minute": 60, "hour": 24, "month": 12, "day of week": 7}
+#: How many values each field has before it starts anew; the days of a month have no fixed number.
+_CYCLES = {"minute": 60, "hour": 24, "month": 12, "day of week": 7}
 _INVERTED = re.compile(r"Etc/GMT(?P<sign>[+-])(?P<hours>[1-9][0-9]?)")
 _EVERY_DAY, _LEAP_DAY, _FEBRUARY = 31, 29, 2
 
@@ -38,7 +38,7 @@ class _Finding(NamedTuple):
 
 
 def describe_schedule(expression: str, timezone: str) -> str:
-    """Say in plain English when a cron text fires.
+    """Return in plain English when a cron text fires.
 
     Parameters
     ----------
@@ -65,15 +65,15 @@ def describe_schedule(expression: str, timezone: str) -> str:
     return parse(expression, timezone).describe()
 
 
-def schedule_lints(df: pd.DataFrame, *, start: times.Instant | None = None) -> pd.DataFrame:
-    """List what may surprise about the schedules of a frame.
+def schedule_lints(df: pd.DataFrame, *, start: Instant | None = None) -> pd.DataFrame:
+    """Return what may surprise about the schedules of a frame.
 
     Parameters
     ----------
     df
-        A deployments frame. Archived and manual-only deployments are passed over, paused ones are not.
+        A deployments frame. Archived and manual-only deployments are left out, paused ones are not.
     start
-        Clock changes of the year that begins here count, zone-aware; ``None`` is now.
+        The beginning of the year whose clock changes count, zone-aware; ``None`` is now.
 
     Returns
     -------
@@ -98,12 +98,14 @@ def schedule_lints(df: pd.DataFrame, *, start: times.Instant | None = None) -> p
     ------
     ValueError
         ``start`` is not a time, or has no zone.
+    FrameTypeError
+        Not a pandas frame, or a column that has lost its dtype; the message says how to convert it.
     MissingColumnError
         A column is not there; the message lists those that are.
 
     Examples
     --------
-    >>> from qoderdata.frame import flatten_deployments
+    >>> from qoderdata.frames import flatten_deployments
     >>> df = flatten_deployments([
     ...     {"id": "dep_1", "name": "report", "schedule": {"expression": "0 */7 * * *", "timezone": "Asia/Tokyo"}}
     ... ])
@@ -111,14 +113,14 @@ def schedule_lints(df: pd.DataFrame, *, start: times.Instant | None = None) -> p
       deployment_id         lint
     0         dep_1  uneven_step
     """
-    require_columns(df.columns, _COLUMNS, what="deployments")
-    begin = times.instant(pd.Timestamp.now("UTC") if start is None else start, name="start").to_pydatetime()
-    pairs = Pairs.read(df)
-    rows = np.flatnonzero(df["archived_at"].isna().to_numpy() & (pairs.of_row >= 0))
-    of_row = pairs.of_row[rows]
+    df = require_frame(df, _COLUMNS, what="deployments")
+    begin = parse_instant(pd.Timestamp.now("UTC") if start is None else start, name="start").to_pydatetime()
+    distinct = DistinctSchedules.parse(df)
+    rows = np.flatnonzero(df["archived_at"].isna().to_numpy() & (distinct.of_row >= 0))
+    of_row = distinct.of_row[rows]
     findings = {
         number: list(_findings(schedule, zones.whole_seconds(begin)))
-        if isinstance(schedule := pairs.schedules[number], Schedule)
+        if isinstance(schedule := distinct.schedules[number], Schedule)
         else [_Finding("unreadable", str(schedule))]
         for number in np.unique(of_row).tolist()
     }
@@ -133,8 +135,8 @@ def schedule_lints(df: pd.DataFrame, *, start: times.Instant | None = None) -> p
 
 
 def _findings(schedule: Schedule, begin: int) -> Iterator[_Finding]:
-    """Find what may surprise about one schedule, the worst first."""
-    yield from _silence(schedule, begin)
+    """Yield what may surprise about one schedule, the worst first."""
+    yield from _never_fires(schedule, begin)
     yield from _clock_changes(schedule, begin)
     texts = fields.split(schedule.expression)
     day, weekday = texts[2], texts[4]
@@ -156,22 +158,22 @@ def _findings(schedule: Schedule, begin: int) -> Iterator[_Finding]:
         yield _Finding("inverted_zone", f"{schedule.timezone} is {hours} hours {side} UTC: its sign is inverted")
 
 
-def _silence(schedule: Schedule, begin: int) -> Iterator[_Finding]:
+def _never_fires(schedule: Schedule, begin: int) -> Iterator[_Finding]:
     after = zones.EPOCH + timedelta(seconds=begin)
     if next(schedule.following(after), None) is None:
         yield _Finding("never_fires", f"clock changes in {schedule.timezone} skip every local time that it has")
 
 
 def _clock_changes(schedule: Schedule, begin: int) -> Iterator[_Finding]:
-    """Find the first skipped and the first repeated times of the year."""
-    stretches = zones.stretches(schedule.timezone, begin, begin + _YEAR)
+    """Yield the first skipped and the first repeated times of the year."""
+    offsets = zones.stretches(schedule.timezone, begin, begin + _YEAR)
     seen = set()
-    for before, after in pairwise(stretches):
+    for before, after in pairwise(offsets):
         shift = after.offset - before.offset
         edges = sorted((after.begin + before.offset, after.begin + after.offset))
         at = schedule.wall_times(*edges)
         lint = "dst_gap" if shift > 0 else "dst_repeat"
-        if not at.size or lint in seen or _goes_on(schedule, shift):
+        if not at.size or lint in seen or _keeps_its_rhythm(schedule, shift):
             continue
         seen.add(lint)
         clock = [f"{second // _HOUR % 24:02d}:{second // _MINUTE % 60:02d}" for second in at.tolist()]
@@ -187,8 +189,8 @@ def _clock_changes(schedule: Schedule, begin: int) -> Iterator[_Finding]:
         yield _Finding(lint, f"{words.listed(clock)} {verb} on {day} in {schedule.timezone}: {then}")
 
 
-def _goes_on(schedule: Schedule, shift: int) -> bool:
-    """Tell whether a clock change leaves the schedule's rhythm as it is."""
+def _keeps_its_rhythm(schedule: Schedule, shift: int) -> bool:
+    """Return whether a schedule fires at the same intervals across a clock change, such as every hour."""
     day = {hour * _HOUR + minute * _MINUTE for hour in schedule.hours for minute in schedule.minutes}
     return day == {(second + shift) % zones.DAY for second in day}
 
@@ -197,17 +199,17 @@ def _uneven_step(text: str, values: tuple[int, ...], field: fields.Field) -> Ite
     match = _OPEN_STEP.fullmatch(text)
     if match is None or (step := int(match["step"])) == 1:
         return
-    if field.name not in _CIRCLES:
+    if field.name not in _CYCLES:
         if len(values) > 1:
             detail = (
                 f"{text} is days {words.numbers(values)}: it starts anew each month, so the last gap is another"
             )
             yield _Finding("uneven_step", detail)
         return
-    round_again = (*values, values[0] + _CIRCLES[field.name])
-    for earlier, later in pairwise(round_again):
+    cycle = (*values, values[0] + _CYCLES[field.name])
+    for earlier, later in pairwise(cycle):
         if later - earlier != step:
-            gap = f"from {earlier} to {later % _CIRCLES[field.name]} it is {later - earlier} and not {step}"
+            gap = f"from {earlier} to {later % _CYCLES[field.name]} it is {later - earlier} and not {step}"
             yield _Finding("uneven_step", f"{text} is {field.name} {words.numbers(values)}: {gap}")
             return
 

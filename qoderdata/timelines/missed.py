@@ -1,27 +1,30 @@
-"""What should have fired but did not: scheduled times against the runs that are there.
-
-Works a distinct schedule at a time, on whole numbers. Leaves it to cron when a schedule fires, and says what
-the service's records cannot tell.
-"""
+"""What should have fired but did not: scheduled times that no run serves."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 
-from qoderdata import times
+from qoderdata.columns import require_frame
 from qoderdata.cron import Schedule
-from qoderdata.errors import require_columns
-from qoderdata.timelines import clock
-from qoderdata.timelines.pairs import Pairs
+from qoderdata.parsing import Instant, Span, parse_bound, parse_span
+from qoderdata.timelines.distinct_schedules import (
+    MICROSECOND,
+    DistinctSchedules,
+    column_micros,
+    from_micros,
+    timestamps,
+    to_micros,
+    trigger_micros,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from datetime import datetime
 
     from numpy.typing import NDArray
 
@@ -29,67 +32,76 @@ _DEPLOYMENT_COLUMNS = (
     "id", "name", "status", "created_at", "updated_at", "archived_at", "schedule_expression", "schedule_timezone",
 )  # fmt: skip
 _RUN_COLUMNS = ("deployment_id", "trigger_type", "triggered_at")
-#: So many squares (deployments by scheduled times) are looked at together, at one byte each.
-_SQUARES = 1 << 24
+#: The most cells (deployments by scheduled times) of the matrix that is filled at once, at one byte each.
+_MAX_CELLS = 1 << 24
 _FAR = 1 << 62
+_MINUTE = 60_000_000
 
 
 def missed_triggers(
     df: pd.DataFrame,
     runs: pd.DataFrame,
     *,
-    since: times.Instant,
-    until: times.Instant,
-    grace: times.Span = "10min",
+    since: Instant | Span,
+    until: Instant | Span,
+    grace: Span = "10min",
 ) -> pd.DataFrame:
-    """List the scheduled times that no run answers to.
+    """Return the scheduled times that no run serves.
 
-    A time ``t`` in ``[since, until - grace)`` is missed when no run with ``trigger_type == "schedule"`` has
-    ``t <= triggered_at <= t + grace``. Each run serves one time: where times lie closer together than `grace`, a
-    run serves the latest one that it can, unless another run leaves it no choice. A skipped run is a run.
+    A time ``t`` in ``[since, until - grace)`` is missed when no run that the schedule started
+    (``trigger_type == "schedule"``) serves it. A run whose ``trigger_scheduled_at`` lies in the minute of a
+    scheduled time serves that time, as does a retry that names it. Any other run serves one time with
+    ``t <= due <= t + grace``, ``due`` being its ``trigger_scheduled_at``, else its ``triggered_at``: where times
+    lie closer together than `grace`, runs are matched so that as few times as possible are left. A run of any
+    status serves its time, a skipped or failed one too.
 
     Parameters
     ----------
     df
         A deployments frame, with the archived ones.
     runs
-        All runs of these deployments in the window; one that is not there counts as missed.
+        All runs of these deployments in the window; one that is left out counts as missed. A frame without
+        ``trigger_scheduled_at``, such as an old file, is matched by ``triggered_at`` alone.
     since, until
-        The window, zone-aware.
+        The window: zone-aware times, or ages before now, such as ``"12h"`` and ``"0h"``.
     grace
-        How late a run may be triggered; anything `pandas.Timedelta` takes.
+        How late a run may be due: a length of time with a unit.
 
     Returns
     -------
     pandas.DataFrame
         One row a missed time, in order of ``scheduled_at`` and ``deployment_id``; none before a deployment was
-        created and none after it was archived. Nothing missed: no rows, same columns and dtypes.
+        created, none after it was archived, and none for a deployment that is paused and was last changed before
+        `since`, as it was paused all the while. Nothing missed: no rows, same columns and dtypes.
 
         ================= =================== ==============================================================
         ``scheduled_at``  datetime64[us, UTC] when it should have fired
         ``deployment_id`` str                 as in ``df``
         ``name``          str                 as in ``df``
-        ``certain``       bool                False where the service's records cannot tell, as they have no
-                                              history of pauses and of cron texts: the deployment is paused
-                                              now, was updated after `since` (its creation is no update), or
-                                              its creation time is missing
+        ``certain``       bool                False where the records cannot tell, as they have no history of
+                                              pauses and of cron texts
+        ``reason``        str                 why not: ``"paused since <time>"`` (it is paused now),
+                                              ``"changed at <time>"`` (after `since`; its creation is no
+                                              change), ``"created without time"``; ``""`` where it is certain
         ================= =================== ==============================================================
 
     Raises
     ------
     ValueError
         A parameter makes no sense, or an id is in ``df`` twice.
+    FrameTypeError
+        Not a pandas frame, or a column that has lost its dtype; the message says how to convert it.
     MissingColumnError
         A column is not there; the message lists those that are.
 
     Warns
     -----
     DataQualityWarning
-        A cron text or zone cannot be read: that deployment gives no rows. Names the first ids.
+        A cron text or zone cannot be parsed: that deployment gives no rows. Names the first ids.
 
     Examples
     --------
-    >>> from qoderdata.frame import flatten_deployments, flatten_runs
+    >>> from qoderdata.frames import flatten_deployments, flatten_runs
     >>> df = flatten_deployments([{
     ...     "id": "dep_1", "name": "report", "status": "active", "created_at": "2026-06-01T00:00:00Z",
     ...     "schedule": {"expression": "0 9 * * *", "timezone": "Asia/Shanghai"},
@@ -99,31 +111,28 @@ def missed_triggers(
     ...     "triggered_at": "2026-06-15T01:00:02Z",
     ... }])
     >>> missed_triggers(df, runs, since="2026-06-15T00:00Z", until="2026-06-17T00:00Z")
-                   scheduled_at deployment_id    name  certain
+                   scheduled_at deployment_id    name  certain reason
     0 2026-06-16 01:00:00+00:00         dep_1  report     True
     """
-    require_columns(df.columns, _DEPLOYMENT_COLUMNS, what="deployments")
-    require_columns(runs.columns, _RUN_COLUMNS, what="runs")
-    window = _Window.read(since, until, grace)
+    df = require_frame(df, _DEPLOYMENT_COLUMNS, what="deployments")
+    runs = require_frame(runs, _RUN_COLUMNS, what="runs", optional=["trigger_scheduled_at"])
+    window = _Window.parse(since, until, grace)
     if not df["id"].is_unique:
         raise ValueError("an id is in the deployments frame twice; drop one of its rows")
-    pairs = Pairs.read(df)
-    rows = pairs.readable(df, np.flatnonzero(pairs.of_row >= 0))
-    rows = rows[np.argsort(pairs.of_row[rows], kind="stable")]
-    scheduled_runs = _Runs.read(df, runs, rows, window)
-    created, archived = (
-        clock.column(df["created_at"], missing=-_FAR),
-        clock.column(df["archived_at"], missing=_FAR),
-    )
+    distinct = DistinctSchedules.parse(df)
+    life = _Life.of(df, window)
+    rows = distinct.parsed_rows(df, np.flatnonzero((distinct.of_row >= 0) & ~life.always_paused))
+    rows = rows[np.argsort(distinct.of_row[rows], kind="stable")]
+    scheduled_runs = _ScheduledRuns.of(df, runs, rows, window)
 
     found_row, found_at = [np.empty(0, np.int64)], [np.empty(0, np.int64)]
-    for schedule, begin, end in _alike(pairs, rows):
-        scheduled = clock.instants(schedule, window.since, window.until)
-        at_once = max(1, _SQUARES // max(1, scheduled.size))
-        for first in range(begin, end, at_once):
-            some = rows[first : min(first + at_once, end)]
-            lives = np.searchsorted(scheduled, created[some]), np.searchsorted(scheduled, archived[some])
-            missed = _unanswered(scheduled, lives, scheduled_runs.between(first, first + some.size), window.grace)
+    for schedule, first, last in _by_schedule(distinct, rows):
+        scheduled = life.scheduled_times(schedule, rows[first:last], window)
+        at_once = max(1, _MAX_CELLS // max(1, scheduled.size))
+        for begin in range(first, last, at_once):
+            some = rows[begin : min(begin + at_once, last)]
+            lives = np.searchsorted(scheduled, life.created[some]), np.searchsorted(scheduled, life.archived[some])
+            missed = _unserved(scheduled, lives, scheduled_runs.between(begin, begin + some.size), window.grace)
             missed[:, np.searchsorted(scheduled, window.due) :] = False
             deployment, time = np.nonzero(missed)
             found_row.append(some[deployment])
@@ -131,41 +140,40 @@ def missed_triggers(
     row, at = np.concatenate(found_row), np.concatenate(found_at)
     order = np.lexsort((_ranks(df["id"])[row], at))
     row, at = row[order], at[order]
-
-    updated = clock.column(df["updated_at"], missing=-_FAR)
-    changed = (updated > created) & (updated >= window.begin)
-    doubtful = changed | df["status"].eq("paused").fillna(value=False).to_numpy(dtype=bool) | (created == -_FAR)
+    reasons = life.reasons(row)
     return pd.DataFrame({
-        "scheduled_at": clock.stamps(at).tz_localize("UTC"),
+        "scheduled_at": timestamps(at).tz_localize("UTC"),
         "deployment_id": df["id"].iloc[row].astype("str").reset_index(drop=True),
         "name": df["name"].iloc[row].astype("str").reset_index(drop=True),
-        "certain": ~doubtful[row],
+        "certain": (reasons == "").to_numpy(dtype=bool),
+        "reason": reasons,
     })  # fmt: skip
 
 
 @dataclass(frozen=True)
 class _Window:
-    """The time that is looked at; `due` is until when a time can be missed, in microseconds since 1970."""
+    """The window; all times in microseconds since 1970. A time from `due` on is not missed yet."""
 
     since: datetime
     until: datetime
     grace: int
 
     @classmethod
-    def read(cls, since: times.Instant, until: times.Instant, grace: times.Span) -> _Window:
+    def parse(cls, since: Instant | Span, until: Instant | Span, grace: Span) -> _Window:
+        now = datetime.now(UTC)
         return cls(
-            times.instant(since, name="since").to_pydatetime(),
-            times.instant(until, name="until").to_pydatetime(),
-            times.span(grace, name="grace") // clock.MICROSECOND,
+            parse_bound(since, now=now, name="since").to_pydatetime(),
+            parse_bound(until, now=now, name="until").to_pydatetime(),
+            parse_span(grace, name="grace") // MICROSECOND,
         )
 
     @property
     def begin(self) -> int:
-        return clock.since_1970(self.since)
+        return to_micros(self.since)
 
     @property
     def end(self) -> int:
-        return clock.since_1970(self.until)
+        return to_micros(self.until)
 
     @property
     def due(self) -> int:
@@ -173,89 +181,157 @@ class _Window:
 
 
 @dataclass(frozen=True)
-class _Runs:
-    """The runs that schedules triggered: by deployment (its place among the rows that matter), then by time."""
+class _Life:
+    """From when to when each deployment of a frame could fire, and what is not known about it."""
 
-    place: NDArray[np.int64]
-    at: NDArray[np.int64]
+    created: NDArray[np.int64]
+    archived: NDArray[np.int64]
+    updated: NDArray[np.int64]
+    paused: NDArray[np.bool_]
+    changed: NDArray[np.bool_]
+    always_paused: NDArray[np.bool_]
 
     @classmethod
-    def read(cls, df: pd.DataFrame, runs: pd.DataFrame, rows: NDArray[np.int64], window: _Window) -> _Runs:
-        at = clock.column(runs["triggered_at"], missing=-_FAR)
+    def of(cls, df: pd.DataFrame, window: _Window) -> _Life:
+        created = column_micros(df["created_at"], missing=-_FAR)
+        updated = column_micros(df["updated_at"], missing=-_FAR)
+        paused = df["status"].eq("paused").fillna(value=False).to_numpy(dtype=bool)
+        return cls(
+            created=created,
+            archived=column_micros(df["archived_at"], missing=_FAR),
+            updated=updated,
+            paused=paused,
+            changed=(updated > created) & (updated >= window.begin),
+            always_paused=paused & (updated != -_FAR) & (updated < window.begin),
+        )
+
+    def scheduled_times(self, schedule: Schedule, rows: NDArray[np.int64], window: _Window) -> NDArray[np.int64]:
+        """Return when a schedule fires in the part of the window in which one of its deployments could fire."""
+        begin = max(window.begin, int(self.created[rows].min()))
+        end = min(window.end, int(self.archived[rows].max()))
+        if begin >= end:
+            return np.empty(0, np.int64)
+        return trigger_micros(schedule, from_micros(begin), from_micros(end))
+
+    def reasons(self, rows: NDArray[np.int64]) -> pd.Series[str]:
+        """Return for each of some rows why a missed time is not certain, or an empty text."""
+        texts = np.full(self.created.size, "", dtype=object)
+        texts[self.created == -_FAR] = "created without time"
+        for index in np.flatnonzero(self.changed | self.paused).tolist():
+            word = "paused since" if self.paused[index] else "changed at"
+            texts[index] = f"{word} {_format(int(self.updated[index]))}"
+        return pd.Series(texts[rows], dtype="str")
+
+
+def _format(micros: int) -> str:
+    if micros == -_FAR:
+        return "an unknown time"
+    return f"{np.datetime64(micros, 'us').astype('datetime64[m]')} UTC".replace("T", " ", 1)
+
+
+@dataclass(frozen=True)
+class _ScheduledRuns:
+    """The runs that schedules started: by deployment (its index among the rows that matter), then by time."""
+
+    deployment: NDArray[np.int64]
+    due: NDArray[np.int64]
+    names_its_time: NDArray[np.bool_]
+
+    @classmethod
+    def of(cls, df: pd.DataFrame, runs: pd.DataFrame, rows: NDArray[np.int64], window: _Window) -> _ScheduledRuns:
+        due = column_micros(runs["triggered_at"], missing=-_FAR)
+        names_its_time = np.zeros(len(runs), dtype=bool)
+        if "trigger_scheduled_at" in runs:
+            scheduled_at = column_micros(runs["trigger_scheduled_at"], missing=-_FAR)
+            names_its_time = scheduled_at != -_FAR
+            due = np.where(names_its_time, scheduled_at, due)
         # Ids are looked up once for each deployment, not for each run.
-        deployment, ids = pd.factorize(runs["deployment_id"])
-        place_of = np.append(pd.Index(df["id"].iloc[rows]).get_indexer(pd.Index(ids)), [-1])
-        place = place_of[deployment]
-        scheduled = runs["trigger_type"].eq("schedule").fillna(value=False).to_numpy(dtype=bool)
-        wanted = scheduled & (at >= window.begin) & (at < window.end) & (place >= 0)
-        at, place = at[wanted], place[wanted]
-        order = np.lexsort((at, place))
-        return cls(place[order], at[order])
+        codes, ids = pd.factorize(runs["deployment_id"])
+        index_of = np.append(pd.Index(df["id"].iloc[rows]).get_indexer(pd.Index(ids)), [-1])
+        deployment = index_of[codes]
+        is_retry = _equals(runs["trigger_type"], "retry") & names_its_time
+        by_schedule = _equals(runs["trigger_type"], "schedule") | is_retry
+        in_window = (due >= window.begin) & (due < window.end + np.where(names_its_time, _MINUTE, 0))
+        wanted = np.flatnonzero(by_schedule & in_window & (deployment >= 0))
+        wanted = wanted[np.lexsort((due[wanted], deployment[wanted]))]
+        return cls(deployment[wanted], due[wanted], names_its_time[wanted])
 
-    def between(self, first: int, last: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Give the runs of some places: the place counted from the first, and the time."""
-        low, high = np.searchsorted(self.place, (first, last))
-        return self.place[low:high] - first, self.at[low:high]
+    def between(self, first: int, last: int) -> _ScheduledRuns:
+        """Return the runs of some deployments, whose indices then begin at 0."""
+        low, high = np.searchsorted(self.deployment, (first, last))
+        return _ScheduledRuns(self.deployment[low:high] - first, self.due[low:high], self.names_its_time[low:high])
 
 
-def _alike(pairs: Pairs, rows: NDArray[np.int64]) -> Iterator[tuple[Schedule, int, int]]:
-    """Give each schedule, and from where to where its rows lie."""
-    of_row = pairs.of_row[rows]
+def _equals(column: pd.Series[str], text: str) -> NDArray[np.bool_]:
+    return column.eq(text).fillna(value=False).to_numpy(dtype=bool)
+
+
+def _by_schedule(distinct: DistinctSchedules, rows: NDArray[np.int64]) -> Iterator[tuple[Schedule, int, int]]:
+    """Yield each schedule with the bounds of its rows."""
+    of_row = distinct.of_row[rows]
     edges = [0, *(np.flatnonzero(np.diff(of_row)) + 1).tolist(), rows.size]
     for begin, end in pairwise(edges):
-        if begin < end and isinstance(schedule := pairs.schedules[of_row[begin]], Schedule):
+        if begin < end and isinstance(schedule := distinct.schedules[of_row[begin]], Schedule):
             yield schedule, begin, end
 
 
-def _unanswered(
+def _unserved(
     scheduled: NDArray[np.int64],
     lives: tuple[NDArray[np.int64], NDArray[np.int64]],
-    runs: tuple[NDArray[np.int64], NDArray[np.int64]],
+    runs: _ScheduledRuns,
     grace: int,
 ) -> NDArray[np.bool_]:
-    """Find which times of some deployments with one schedule no run answers to.
+    """Return which times of some deployments with one schedule no run serves: one row a deployment.
 
-    Takes for each deployment the first and the end of its scheduled times, and for each run its deployment and
-    its time. Gives one row a deployment and one column a scheduled time.
+    `lives` has for each deployment the index of its first scheduled time and of the one after its last.
     """
-    (first, last), (run_of, run_at) = lives, runs
-    number = np.arange(scheduled.size)
-    unanswered = (number >= first[:, None]) & (number < last[:, None])
+    first, last = lives
+    index = np.arange(scheduled.size)
+    unserved = (index >= first[:, None]) & (index < last[:, None])
     if not scheduled.size:
-        return unanswered
-    # A run's own time is the latest one before it. Where no two runs share theirs, each serves its own.
-    own = np.minimum(np.searchsorted(scheduled, run_at, side="right"), last[run_of]) - 1
-    serves = (own >= first[run_of]) & (run_at - scheduled[own] <= grace)
-    run_of, run_at, own = run_of[serves], run_at[serves], own[serves]
-    unanswered[run_of, own] = False
+        return unserved
+    minute = np.searchsorted(scheduled, runs.due - runs.due % _MINUTE)
+    exact = runs.names_its_time & (minute < scheduled.size)
+    exact[exact] = scheduled[minute[exact]] // _MINUTE == runs.due[exact] // _MINUTE
+    unserved[runs.deployment[exact], minute[exact]] = False
+    run_of, due = runs.deployment[~exact], runs.due[~exact]
+    # The last scheduled time before a run is its own. Where no run takes the time of another, each serves its own.
+    own = np.minimum(np.searchsorted(scheduled, due, side="right"), last[run_of]) - 1
+    can_serve = (own >= first[run_of]) & (due - scheduled[own] <= grace)
+    run_of, due, own = run_of[can_serve], due[can_serve], own[can_serve]
+    taken = ~unserved[run_of, own]
+    taken[1:] |= (run_of[1:] == run_of[:-1]) & (own[1:] == own[:-1])
     if np.diff(scheduled).min(initial=grace + 1) > grace:
-        return unanswered
-    shared = (run_of[1:] == run_of[:-1]) & (own[1:] == own[:-1])
-    for deployment in np.unique(run_of[1:][shared]).tolist():
-        lived = slice(first[deployment], last[deployment])
+        unserved[run_of, own] = False
+        return unserved
+    crowded = np.unique(run_of[taken])
+    alone = ~np.isin(run_of, crowded)
+    unserved[run_of[alone], own[alone]] = False
+    for deployment in crowded.tolist():
+        left = np.flatnonzero(unserved[deployment])
         low, high = np.searchsorted(run_of, (deployment, deployment + 1))
-        unanswered[deployment, lived] = _unmatched(scheduled[lived].tolist(), run_at[low:high].tolist(), grace)
-    return unanswered
+        unserved[deployment, left] = _unmatched(scheduled[left].tolist(), due[low:high].tolist(), grace)
+    return unserved
 
 
-def _unmatched(scheduled: list[int], run_at: list[int], grace: int) -> list[bool]:
+def _unmatched(scheduled: list[int], due: list[int], grace: int) -> list[bool]:
     """Match runs to times from the last time to the first, each to the latest run that is left.
 
-    As all times have the same grace, this leaves as few times as can be without a run.
+    As all times have the same grace, this leaves as few times as possible without a run.
     """
     unmatched = [True] * len(scheduled)
-    left = len(run_at) - 1
-    for place in range(len(scheduled) - 1, -1, -1):
-        while left >= 0 and run_at[left] > scheduled[place] + grace:
+    left = len(due) - 1
+    for index in range(len(scheduled) - 1, -1, -1):
+        while left >= 0 and due[left] > scheduled[index] + grace:
             left -= 1
-        if left >= 0 and run_at[left] >= scheduled[place]:
-            unmatched[place] = False
+        if left >= 0 and due[left] >= scheduled[index]:
+            unmatched[index] = False
             left -= 1
     return unmatched
 
 
 def _ranks(ids: pd.Series[str]) -> NDArray[np.int64]:
-    """Give each row's place in the order of ids."""
+    """Return each row's index in the order of ids."""
     ranks = np.empty(len(ids), np.int64)
     ranks[ids.reset_index(drop=True).sort_values(kind="stable").index.to_numpy()] = np.arange(len(ids))
     return ranks

@@ -1,8 +1,4 @@
-"""What got slower, and how late runs start.
-
-Owns the comparison of one stretch of time with the one before, and the delay between trigger and start. Leaves
-the durations of all completed runs to `run_rates`.
-"""
+"""Which groups got slower, and how late runs start."""
 
 from __future__ import annotations
 
@@ -11,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import narwhals as nw
 
-from qoderdata import times
-from qoderdata.summaries import clock, engines
+from qoderdata.parsing import Span, parse_span
+from qoderdata.summaries.dataframe_engines import ALL, EPOCH, add_column, flag, group_keys, open_source
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -35,8 +31,8 @@ _DELAYS = {
 }
 
 
-def _microseconds(value: times.Span, *, name: str) -> int:
-    length = times.span(value, name=name)
+def _microseconds(value: Span, *, name: str) -> int:
+    length = parse_span(value, name=name)
     if length <= timedelta(0):
         raise ValueError(f"{name}={value!r} must be longer than nothing, such as '3D'")
     return length // timedelta(microseconds=1)
@@ -50,16 +46,17 @@ def duration_regressions(
     runs: IntoFrameT,
     by: str | Sequence[str] | None = "deployment_id",
     *,
-    recent: times.Span = "3D",
-    baseline: times.Span = "14D",
+    recent: Span = "3D",
+    baseline: Span = "14D",
     min_runs: int = 5,
     min_change_ms: float = 1000,
 ) -> IntoFrameT:
-    """Tell what got slower: the median of recent successes against that of the stretch before.
+    """Compare the median duration of recent completed runs with that of the period before.
 
-    The end is the latest ``triggered_at`` of the whole frame, so that an old frame gives what it gave when it
-    was new. Recent is ``end - recent <= triggered_at <= end``; the baseline is the stretch of length `baseline`
-    before that, ``end - recent`` excluded. Only completed runs with a duration count.
+    The end is the latest ``triggered_at`` of the whole frame, so that an old frame gives the same result at any
+    time. Recent is ``end - recent <= triggered_at <= end``; the baseline is the period of length `baseline`
+    before that, ``end - recent`` excluded. Only completed runs with a duration count, also where ``completed`` is
+    assumed.
 
     Parameters
     ----------
@@ -68,7 +65,7 @@ def duration_regressions(
     by
         A column, a list of columns, or ``None`` for all runs together.
     recent, baseline
-        Lengths of time: anything `pandas.Timedelta` takes.
+        Lengths of time with a unit, such as ``"3D"`` or a `datetime.timedelta`.
     min_runs
         A group needs so many successes in each of the two, so that one slow run is no regression.
     min_change_ms
@@ -94,6 +91,8 @@ def duration_regressions(
         The frame is Dask's.
     ValueError
         A parameter makes no sense; the message names what is allowed.
+    FrameTypeError
+        Not a frame, or a column that has lost its dtype; the message says how to convert it.
     MissingColumnError
         A column is not there; the message lists those that are.
 
@@ -114,16 +113,16 @@ def duration_regressions(
         raise ValueError(f"min_runs={min_runs!r} must be a whole number, 1 or more")
     if not min_change_ms >= 0:
         raise ValueError(f"min_change_ms={min_change_ms!r} must be milliseconds, 0 or more")
-    keys = engines.group_keys(by, results=_SLOWER)
-    source = engines.read(runs, keys=keys, wanted=["status", "triggered_at", "duration_ms"], what="runs")
+    keys = group_keys(by, results=_SLOWER)
+    source = open_source(runs, keys=keys, wanted=["status", "triggered_at", "duration_ms"], what="runs")
     source.refuse_dask("duration_regressions", "a median within a group")
 
-    rows = clock.add(source.frame, "_at", clock.EPOCH, "triggered_at")
-    rows = rows.with_columns((nw.col("_at").max().over(engines.ALL) - nw.col("_at")).alias("_ago"))
+    rows = add_column(source.frame, "_at", EPOCH, "triggered_at")
+    rows = rows.with_columns((nw.col("_at").max().over(ALL) - nw.col("_at")).alias("_ago"))
     ago, counts = nw.col("_ago"), (nw.col("status") == "completed") & ~nw.col("duration_ms").is_null()
     rows = rows.with_columns(
-        engines.flag(counts & (ago <= recent_us)).alias("recent_runs"),
-        engines.flag(counts & (ago > recent_us) & (ago <= recent_us + baseline_us)).alias("baseline_runs"),
+        flag(counts & (ago <= recent_us)).alias("recent_runs"),
+        flag(counts & (ago > recent_us) & (ago <= recent_us + baseline_us)).alias("baseline_runs"),
     )
     duration = nw.col("duration_ms").cast(nw.Float64)
     rows = rows.with_columns(
@@ -143,14 +142,15 @@ def duration_regressions(
         slower = (nw.col("change_ms") > 0) & (nw.col("change_ms") >= min_change_ms)
         return frame.filter(enough & slower)
 
-    slower: IntoFrameT = source.give(grouped, finish, keys=keys, dtypes=_SLOWER, order={"change_ms": True})
+    slower: IntoFrameT = source.finalize(grouped, finish, keys=keys, dtypes=_SLOWER, order={"change_ms": True})
     return slower
 
 
 def start_delays(runs: IntoFrameT) -> IntoFrameT:
-    """Tell how late runs start: from ``triggered_at`` to ``started_at``, per deployment.
+    """Compute how late runs start, per deployment.
 
-    A run that has not started, or does not say when, has no delay; it is left out, not zero.
+    The delay reaches from ``trigger_scheduled_at`` where a run has it, else from ``triggered_at``, to
+    ``started_at``. A run without ``started_at`` has no delay: it is left out, not counted as 0.
 
     Parameters
     ----------
@@ -166,7 +166,7 @@ def start_delays(runs: IntoFrameT) -> IntoFrameT:
         frame gives no rows.
 
         ==================================== ========= ======================================
-        ``runs``                             Int64     runs that say when they started
+        ``runs``                             Int64     runs with a delay
         ``delay_p50_ms``, ``delay_p95_ms``   float64   milliseconds, linear between ranks
         ``delay_max_ms``                     float64   the longest
         ==================================== ========= ======================================
@@ -175,6 +175,8 @@ def start_delays(runs: IntoFrameT) -> IntoFrameT:
     ------
     NotImplementedError
         The frame is Dask's.
+    FrameTypeError
+        Not a frame, or a column that has lost its dtype; the message says how to convert it.
     MissingColumnError
         A column is not there; the message lists those that are.
 
@@ -191,13 +193,18 @@ def start_delays(runs: IntoFrameT) -> IntoFrameT:
     dep_1             1        2000.0        2000.0        2000.0
     """
     keys = ["deployment_id"]
-    source = engines.read(runs, keys=keys, wanted=["triggered_at", "started_at"], what="runs")
+    wanted = ["triggered_at", "started_at"]
+    source = open_source(runs, keys=keys, wanted=wanted, what="runs", optional=["trigger_scheduled_at"])
     source.refuse_dask("start_delays", "a percentile within a group")
-    rows = clock.add(source.frame, "_triggered", clock.EPOCH, "triggered_at")
-    rows = clock.add(rows, "_started", clock.EPOCH, "started_at")
-    delay = (nw.col("_started") - nw.col("_triggered")).cast(nw.Float64) / 1000
+    rows = add_column(source.frame, "_triggered", EPOCH, "triggered_at")
+    rows = add_column(rows, "_started", EPOCH, "started_at")
+    due = nw.col("_triggered")
+    if "trigger_scheduled_at" in rows.collect_schema():
+        rows = add_column(rows, "_scheduled", EPOCH, "trigger_scheduled_at")
+        due = nw.coalesce("_scheduled", "_triggered")
+    delay = (nw.col("_started") - due).cast(nw.Float64) / 1000
     rows = rows.with_columns(delay.alias("_delay"))
-    rows = rows.with_columns(engines.flag(~nw.col("_delay").is_null()).alias("runs"))
+    rows = rows.with_columns(flag(~nw.col("_delay").is_null()).alias("runs"))
     grouped = rows.group_by(*keys).agg(
         nw.col("runs").sum(),
         _median("_delay").alias("delay_p50_ms"),
@@ -205,7 +212,7 @@ def start_delays(runs: IntoFrameT) -> IntoFrameT:
         nw.col("_delay").max().alias("delay_max_ms"),
     )
     grouped = grouped.with_columns(nw.col("runs").cast(nw.Int64))
-    delays: IntoFrameT = source.give(
+    delays: IntoFrameT = source.finalize(
         grouped, lambda frame: frame, keys=keys, dtypes=_DELAYS, order={"delay_p95_ms": True}
     )
     return delays

@@ -1,0 +1,302 @@
+"""Whether a frame is what a function needs: a frame, its columns, and their dtypes.
+
+CSV, ``convert_dtypes`` and other libraries change dtypes. What is unambiguous is converted; what is not is a
+`FrameTypeError` that names the column and says how to convert it.
+"""
+
+from __future__ import annotations
+
+import enum
+from typing import TYPE_CHECKING, Any
+
+import narwhals as nw
+import numpy as np
+import pandas as pd
+
+from qoderdata.errors import FRAME_SOURCES, FrameTypeError, require_columns
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Mapping
+
+
+class Dtype(enum.Enum):
+    """What a column must hold; the value is the pandas dtype that missing values are given."""
+
+    TEXT = "str"
+    INTEGER = "Int64"
+    NUMBER = "float64"
+    TIME = "datetime64[us, UTC]"
+    TIMES = "object"
+
+
+_TEXTS = (
+    "id", "name", "status", "deployment_id", "agent_id", "environment_id", "schedule_expression",
+    "schedule_timezone", "status_from", "trigger_type", "session_id", "error_type", "error_message", "metadata",
+    "agent_name", "paused_reason_type", "paused_reason_error_type",
+)  # fmt: skip
+_INTEGERS = (
+    "stats_total_runs", "stats_total_failures", "stats_consecutive_failures", "duration_ms", "attempt",
+    "config_timeout_ms", "runs", "completed", "assumed", "failed", "skipped", "unfinished", "unknown",
+    "total_runs", "total_failures",
+)  # fmt: skip
+_NUMBERS = (
+    "failure_rate", "ci_low", "ci_high", "usage_total_credits", "usage_model_credits",
+    "usage_sandbox_runtime_credits", "budget_max_credit_cost", "stats_duration_seconds",
+)  # fmt: skip
+_TIMES = (
+    "created_at", "updated_at", "archived_at", "schedule_last_run_at", "stats_next_trigger_at",
+    "stats_last_triggered_at", "trigger_scheduled_at", "triggered_at", "started_at", "completed_at",
+    "processed_at", "trigger_at", "scheduled_at", "window",
+)  # fmt: skip
+#: The columns whose dtype is checked; any other may hold anything.
+DTYPES: dict[str, Dtype] = {
+    **dict.fromkeys(_TEXTS, Dtype.TEXT),
+    **dict.fromkeys(_INTEGERS, Dtype.INTEGER),
+    **dict.fromkeys(_NUMBERS, Dtype.NUMBER),
+    **dict.fromkeys(_TIMES, Dtype.TIME),
+    "schedule_upcoming_runs_at": Dtype.TIMES,
+}
+
+_INT64_END = 2.0**63
+_CONVERSIONS = {
+    Dtype.TEXT: "{column}.astype('str')",
+    Dtype.INTEGER: "pd.to_numeric({column}).round().astype('Int64')",
+    Dtype.NUMBER: "pd.to_numeric({column})",
+    Dtype.TIME: "pd.to_datetime({column}, utc=True, format='ISO8601').dt.as_unit('us')",
+}
+_WANTED = {
+    Dtype.TEXT: "text",
+    Dtype.INTEGER: "whole numbers",
+    Dtype.NUMBER: "numbers",
+    Dtype.TIME: "times with a zone",
+    Dtype.TIMES: "lists of times",
+}
+
+
+def require_frame(
+    frame: object,
+    wanted: Collection[str],
+    *,
+    what: str,
+    optional: Collection[str] = (),
+    keys: Collection[str] = (),
+) -> pd.DataFrame:
+    """Return a pandas frame whose columns have the dtypes that the loaders give.
+
+    A column that is unambiguous is converted: one that is missing everywhere, one of another string, integer or
+    time dtype (such as ``convert_dtypes`` or ``dtype_backend="pyarrow"`` give), and floats that are whole
+    numbers. All other columns are left alone, also those that are not asked for.
+
+    Parameters
+    ----------
+    frame
+        The caller's argument.
+    wanted
+        The columns that the caller needs.
+    what
+        The name of the frame in messages: ``"deployments"``, ``"runs"``, ``"triggers"`` and so on.
+    optional
+        Columns that are checked only where the frame has them.
+    keys
+        Further columns that the caller needs, of any dtype; text is converted.
+
+    Returns
+    -------
+    pandas.DataFrame
+        The argument itself, or a copy with converted columns.
+
+    Raises
+    ------
+    FrameTypeError
+        Not a pandas frame, or a column that holds something else; the message says how to convert it.
+    MissingColumnError
+        A column is not there; the message lists those that are.
+
+    Examples
+    --------
+    >>> runs = pd.DataFrame({"triggered_at": ["2026-06-15T00:00:00Z"]})
+    >>> require_frame(runs, ["triggered_at"], what="runs")
+    Traceback (most recent call last):
+    qoderdata.errors.FrameTypeError: column 'triggered_at' of the runs frame holds text, not times with a zone; ...
+    """
+    if not isinstance(frame, pd.DataFrame):
+        raise not_a_frame(frame, what=what, kinds="a pandas frame")
+    require_columns(frame.columns, [*keys, *wanted], what=what)
+    checked = [*wanted, *(name for name in optional if name in frame.columns)]
+    converted = {}
+    for name in dict.fromkeys([*keys, *checked]):
+        column = frame[name]
+        if not isinstance(column, pd.Series):
+            raise _error(f"the {what} frame has several columns {name!r}; keep one", name, what)
+        if name in checked and name in DTYPES:
+            new = _convert(column, DTYPES[name], name, what)
+        else:
+            new = column.astype("str") if not _is_right(column, Dtype.TEXT) and _is_text(column) else column
+        if new is not column:
+            converted[name] = new
+    return frame.assign(**converted) if converted else frame
+
+
+def require_dtypes(schema: Mapping[str, nw.dtypes.DType], wanted: Collection[str], *, what: str) -> None:
+    """Raise where a column of a frame of another library has the wrong dtype.
+
+    Parameters
+    ----------
+    schema
+        The frame's narwhals schema.
+    wanted
+        The columns to check, all of them in the schema.
+    what
+        The name of the frame in messages.
+
+    Raises
+    ------
+    FrameTypeError
+        A column holds something else.
+
+    Examples
+    --------
+    >>> require_dtypes({"status": nw.String()}, ["status"], what="runs")
+    """
+    for name in wanted:
+        dtype, kind = schema[name], DTYPES.get(name)
+        if kind is None or isinstance(dtype, nw.Unknown):
+            continue
+        if isinstance(dtype, nw.Datetime) and kind is Dtype.TIME and dtype.time_zone is None:
+            raise _error(_no_zone(name, what), name, what)
+        if not _fits(dtype, kind):
+            raise _error(f"{_holds(name, what)} {dtype}, not {_WANTED[kind]}; convert it", name, what)
+
+
+def not_a_frame(value: object, *, what: str, kinds: str) -> FrameTypeError:
+    """Make the error for an argument that is no frame.
+
+    Parameters
+    ----------
+    value
+        The argument.
+    what
+        The name of the frame in messages.
+    kinds
+        The kinds of frame that are accepted.
+
+    Returns
+    -------
+    FrameTypeError
+        To be raised.
+
+    Examples
+    --------
+    >>> print(not_a_frame([], what="runs", kinds="a pandas frame"))
+    runs must be a pandas frame, not list; pass the frame that load_runs gives
+    """
+    return FrameTypeError(f"{what} must be {kinds}, not {type(value).__name__}{_hint(what)}")
+
+
+def _fits(dtype: nw.dtypes.DType, kind: Dtype) -> bool:
+    if kind is Dtype.TIME:
+        return isinstance(dtype, nw.Datetime)
+    if kind is Dtype.TEXT:
+        return isinstance(dtype, nw.String | nw.Categorical | nw.Enum | nw.Object)
+    return kind is Dtype.TIMES or dtype.is_numeric()
+
+
+def _convert(column: pd.Series[Any], kind: Dtype, name: str, what: str) -> pd.Series[Any]:
+    """Return the column itself where its dtype fits, a converted one where it is unambiguous."""
+    if _is_right(column, kind):
+        return column
+    if kind in {Dtype.INTEGER, Dtype.NUMBER} and _is_number(column):
+        return _converted_number(column, kind, name, what)
+    if column.isna().all():
+        return pd.Series(pd.array([None] * len(column), dtype=kind.value), index=column.index, name=name)
+    if kind is Dtype.TEXT and _is_text(column):
+        return column.astype("str")
+    if _is_arrow(column):
+        return _convert(_from_arrow(column, kind), kind, name, what)
+    raise _wrong_dtype(column, kind, name, what)
+
+
+def _is_right(column: pd.Series[Any], kind: Dtype) -> bool:
+    dtype = column.dtype
+    if kind is Dtype.TIME:
+        return isinstance(dtype, pd.DatetimeTZDtype)
+    if kind is Dtype.TEXT:
+        return dtype == pd.StringDtype(na_value=np.nan) or _is_text_category(dtype)
+    if kind is Dtype.TIMES:
+        return pd.api.types.is_object_dtype(dtype) and all(_is_list(value) for value in column)
+    whole = kind is Dtype.NUMBER or pd.api.types.is_integer_dtype(dtype)
+    return _is_number(column) and whole and not _is_arrow(column)
+
+
+def _converted_number(column: pd.Series[Any], kind: Dtype, name: str, what: str) -> pd.Series[Any]:
+    if kind is Dtype.NUMBER:
+        return column.astype("Float64").astype("float64")
+    if not pd.api.types.is_integer_dtype(column.dtype):
+        known = column.dropna().astype("float64")
+        if not (known % 1 == 0).all() or (known.abs() >= _INT64_END).any():
+            raise _error(f"{_holds(name, what)} numbers that are not whole; round them", name, what)
+    return column.astype("Int64")
+
+
+def _from_arrow(column: pd.Series[Any], kind: Dtype) -> pd.Series[Any]:
+    """Return a column of an Arrow dtype with the pandas dtype that holds the same values."""
+    values = column.array.__arrow_array__()
+    plain = values.to_pandas() if kind is not Dtype.TIMES else values.to_numpy(zero_copy_only=False)
+    return pd.Series(plain.array if isinstance(plain, pd.Series) else plain, index=column.index, name=column.name)
+
+
+def _wrong_dtype(column: pd.Series[Any], kind: Dtype, name: str, what: str) -> FrameTypeError:
+    holds, own = _holds(name, what), f"{what}[{name!r}]"
+    if kind is Dtype.TIME and pd.api.types.is_datetime64_dtype(column.dtype):
+        how = f"{own} = {own}.dt.tz_localize('UTC')"
+        return _error(f"{_no_zone(name, what)}, such as {how}", name, what)
+    is_text = pd.api.types.is_string_dtype(column.dtype)
+    found = "text" if is_text else f"values of dtype {column.dtype}"
+    if kind is Dtype.TIMES:
+        return _error(f"{holds} {found}, not lists of times, which CSV cannot hold; use Parquet", name, what)
+    how = f"{own} = {_CONVERSIONS[kind].format(column=own)}"
+    return _error(f"{holds} {found}, not {_WANTED[kind]}; convert it with {how}", name, what)
+
+
+def _error(message: str, name: str, what: str) -> FrameTypeError:
+    error = FrameTypeError(f"{message}{_hint(what, ' (or')}{')' if what in FRAME_SOURCES else ''}")
+    error.column = name
+    return error
+
+
+def _hint(what: str, start: str = ";") -> str:
+    return f"{start} pass the frame that {FRAME_SOURCES[what]} gives" if what in FRAME_SOURCES else ""
+
+
+def _holds(name: str, what: str) -> str:
+    return f"column {name!r} of the {what} frame holds"
+
+
+def _no_zone(name: str, what: str) -> str:
+    return f"column {name!r} of the {what} frame has no time zone; attach the one that its times are in"
+
+
+def _is_number(column: pd.Series[Any]) -> bool:
+    kinds = pd.api.types
+    dtype = column.dtype
+    return kinds.is_numeric_dtype(dtype) and not (kinds.is_bool_dtype(dtype) or kinds.is_complex_dtype(dtype))
+
+
+def _is_text(column: pd.Series[Any]) -> bool:
+    if isinstance(column.dtype, pd.StringDtype):
+        return True
+    if isinstance(column.dtype, pd.ArrowDtype):
+        return pd.api.types.is_string_dtype(column.dtype)
+    return column.dtype.kind == "O" and pd.api.types.infer_dtype(column, skipna=True) == "string"
+
+
+def _is_arrow(column: pd.Series[Any]) -> bool:
+    return isinstance(column.dtype, pd.ArrowDtype)
+
+
+def _is_text_category(dtype: object) -> bool:
+    return isinstance(dtype, pd.CategoricalDtype) and pd.api.types.is_string_dtype(dtype.categories.dtype)
+
+
+def _is_list(value: Any) -> bool:  # noqa: ANN401 any cell
+    return isinstance(value, list | tuple | np.ndarray) or bool(pd.isna(value))

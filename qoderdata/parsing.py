@@ -1,0 +1,338 @@
+"""How times, ages, spans, windows and time zones are read.
+
+A time without a zone and a number without a unit are errors, never a guess. Every time is returned in UTC.
+"""
+
+from __future__ import annotations
+
+import numbers
+import re
+from datetime import MAXYEAR, MINYEAR, UTC, datetime, timedelta
+from typing import TYPE_CHECKING
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+#: An instant: ISO 8601 text with an offset, or a zone-aware datetime.
+Instant = str | datetime
+#: A length of time: what `pandas.Timedelta` takes, except a number without a unit.
+Span = str | timedelta
+
+#: The most windows of time that one result may have.
+MAX_WINDOWS = 1_000_000
+
+_WINDOW = re.compile(r"([1-9][0-9]{0,5})?(min|h|D|W)")
+#: 292 years, the longest span of `pandas.Timedelta`.
+_LONGEST = timedelta(days=106_751)
+_UNITS = {
+    "min": timedelta(minutes=1),
+    "h": timedelta(hours=1),
+    "D": timedelta(days=1),
+    "W": timedelta(weeks=1),
+}
+_BARE_NUMBER = re.compile(r"\s*[+-]?[0-9][0-9_]*(\.[0-9]*)?\s*")
+#: Units that pandas deprecates, with the form that it keeps.
+_DEPRECATED_UNIT = re.compile(r"(?<=[0-9.\s])(w|d|H|S)(?![A-Za-z])")
+_KEPT_UNITS = {"w": "W", "d": "D", "H": "h", "S": "s"}
+_ALLOWED_UNITS = "s, min, h, D or W"
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+def parse_instant(value: Instant, *, name: str) -> pd.Timestamp:
+    """Parse an instant.
+
+    Parameters
+    ----------
+    value
+        ISO 8601 text with an offset (``"2026-06-15T00:00Z"``), or a zone-aware datetime.
+    name
+        The parameter's name, for the message.
+
+    Returns
+    -------
+    pandas.Timestamp
+        The same instant in UTC, in microseconds.
+
+    Raises
+    ------
+    ValueError
+        The value is not a time of the years 1 to 9999, or has no zone.
+
+    Examples
+    --------
+    >>> parse_instant("2026-06-15T09:00+08:00", name="since")
+    Timestamp('2026-06-15 01:00:00+0000', tz='UTC')
+    """
+    import pandas as pd  # noqa: PLC0415 - slow to import, and most pulls are given no time
+
+    try:
+        stamp = pd.Timestamp(value)
+    except (ValueError, TypeError):
+        stamp = pd.Timestamp("NaT")
+    if pd.isna(stamp):
+        raise ValueError(f"{name}={value!r} is not a time; write one like '2026-06-15T00:00Z'")
+    if stamp.tzinfo is None:
+        raise ValueError(f"{name}={value!r} has no time zone; write one, like '2026-06-15T00:00Z' for UTC")
+    stamp = stamp.tz_convert("UTC").as_unit("us")
+    if not MINYEAR <= stamp.year <= MAXYEAR:
+        raise ValueError(f"{name}={value!r} is not a time of the years 1 to 9999 in UTC")
+    return stamp
+
+
+def parse_span(value: Span, *, name: str) -> timedelta:
+    """Parse a length of time that is not negative.
+
+    Parameters
+    ----------
+    value
+        What `pandas.Timedelta` takes: ``"15min"``, ``"7D"``, a `datetime.timedelta`; never a number without a
+        unit. The units that pandas deprecates (``w``, ``d``, ``H``, ``S``) are accepted.
+    name
+        The parameter's name, for the message.
+
+    Returns
+    -------
+    datetime.timedelta
+        The length, in microseconds.
+
+    Raises
+    ------
+    ValueError
+        The value is not a length of time, is negative, or has no unit.
+
+    Examples
+    --------
+    >>> parse_span("15min", name="max_age"), parse_span("1 days 12:00:00", name="max_age")
+    (datetime.timedelta(seconds=900), datetime.timedelta(days=1, seconds=43200))
+    >>> parse_span(24, name="horizon")
+    Traceback (most recent call last):
+    ValueError: horizon=24 is not a length of time, as it has no unit (s, min, h, D or W); write one like '24h'
+    """
+    usual = _WINDOW.fullmatch(value) if isinstance(value, str) else None
+    if usual is not None and usual[1] is not None and int(usual[1]) * _UNITS[usual[2]] <= _LONGEST:
+        return int(usual[1]) * _UNITS[usual[2]]
+    if _is_bare_number(value):
+        raise ValueError(
+            f"{name}={value!r} is not a length of time, as it has no unit ({_ALLOWED_UNITS}); write one like '24h'"
+        )
+    import pandas as pd  # noqa: PLC0415 - slow to import, and spans are mostly written as above
+
+    try:
+        length = pd.Timedelta(_with_kept_units(value))
+    except (ValueError, TypeError):
+        length = pd.Timedelta("NaT")
+    if pd.isna(length) or length < pd.Timedelta(0):
+        raise ValueError(f"{name}={value!r} is not a length of time; write one like '15min' or '7D'")
+    return length.as_unit("us").to_pytimedelta()
+
+
+def parse_bound(value: Instant | Span, *, now: datetime, name: str) -> pd.Timestamp:
+    """Parse a time bound: an instant, or an age before now.
+
+    Parameters
+    ----------
+    value
+        What `parse_instant` takes, or what `parse_span` takes.
+    now
+        The zone-aware time that an age is subtracted from.
+    name
+        The parameter's name, for the message.
+
+    Returns
+    -------
+    pandas.Timestamp
+        The instant in UTC, in microseconds.
+
+    Raises
+    ------
+    ValueError
+        The value is neither, is a time without a zone, or an age without a unit.
+
+    Examples
+    --------
+    >>> parse_bound("30D", now=datetime.fromisoformat("2026-06-15T09:00+00:00"), name="since")
+    Timestamp('2026-05-16 09:00:00+0000', tz='UTC')
+    """
+    if isinstance(value, datetime):
+        return parse_instant(value, name=name)
+    if _is_bare_number(value):
+        raise ValueError(
+            f"{name}={value!r} has no unit; write an age with one ({_ALLOWED_UNITS}), like '7D', "
+            "or a time like '2026-06-15T00:00Z'"
+        )
+    try:
+        age = parse_span(value, name=name)
+    except ValueError:
+        age = None
+    if age is not None:
+        return parse_instant(now, name="now") - age
+    try:
+        return parse_instant(str(value), name=name)
+    except ValueError as error:
+        message = f"{error}; or an age, like '30D'"
+    raise ValueError(message)
+
+
+def parse_period(
+    since: Instant | Span | None, until: Instant | Span | None, *, now: datetime, what: str
+) -> tuple[pd.Timestamp | None, pd.Timestamp | None]:
+    """Parse the bounds of a half-open period, ``since <= t < until``.
+
+    Parameters
+    ----------
+    since, until
+        What `parse_bound` takes; ``None``: no bound.
+    now
+        The zone-aware time that an age is subtracted from.
+    what
+        The thing that the period is to contain, such as ``"run"``, for the message.
+
+    Returns
+    -------
+    tuple of pandas.Timestamp or None
+        Both bounds in UTC, in microseconds.
+
+    Raises
+    ------
+    ValueError
+        A bound cannot be parsed, or `since` is not before `until`.
+
+    Examples
+    --------
+    >>> now = datetime.fromisoformat("2026-06-15T09:00+00:00")
+    >>> since, until = parse_period("1D", None, now=now, what="run")
+    >>> since.isoformat(), until
+    ('2026-06-14T09:00:00+00:00', None)
+    """
+    start = None if since is None else parse_bound(since, now=now, name="since")
+    end = None if until is None else parse_bound(until, now=now, name="until")
+    if start is not None and end is not None and start >= end:
+        raise ValueError(f"since={since!r} is not before until={until!r}: no {what} can be in between")
+    return start, end
+
+
+def parse_zone(key: str, *, name: str = "tz") -> ZoneInfo:
+    """Parse an IANA time zone.
+
+    Parameters
+    ----------
+    key
+        An IANA name, such as ``"Asia/Shanghai"`` or ``"UTC"``.
+    name
+        The parameter's name, for the message.
+
+    Returns
+    -------
+    zoneinfo.ZoneInfo
+        The zone.
+
+    Raises
+    ------
+    ValueError
+        There is no such zone.
+
+    Examples
+    --------
+    >>> parse_zone("Asia/Shanghai").key
+    'Asia/Shanghai'
+    """
+    try:
+        return ZoneInfo(key)
+    except (ZoneInfoNotFoundError, ValueError, TypeError, AttributeError, OSError):
+        message = f"{name}={key!r} is not an IANA time zone, like 'Asia/Shanghai' or 'UTC'"
+    raise ValueError(message)
+
+
+def parse_window(freq: str, *, name: str = "freq") -> timedelta:
+    """Parse the length of windows of time.
+
+    Parameters
+    ----------
+    freq
+        A count (1 where left out) and ``min``, ``h``, ``D`` or ``W``. A length of less than a day must divide a
+        day evenly.
+    name
+        The parameter's name, for the message.
+
+    Returns
+    -------
+    datetime.timedelta
+        The length; of a day or more, it counts days of the wall clock.
+
+    Raises
+    ------
+    ValueError
+        Not such a text, or a part of a day that does not divide a day evenly.
+
+    Examples
+    --------
+    >>> parse_window("15min"), parse_window("1D")
+    (datetime.timedelta(seconds=900), datetime.timedelta(days=1))
+    """
+    match = _WINDOW.fullmatch(freq) if isinstance(freq, str) else None
+    if match is None:
+        raise ValueError(
+            f"{name}={freq!r} must be a count with min, h, D or W, such as '15min', '1h', '1D' or '1W'"
+        )
+    length = int(match[1] or 1) * _UNITS[match[2]]
+    if match[2] in {"min", "h"} and (length >= _UNITS["D"] or _UNITS["D"] % length):
+        raise ValueError(
+            f"{name}={freq!r} must fill a day evenly, such as '30min' or '6h'; whole days are written '1D'"
+        )
+    return length
+
+
+def require_few_windows(first: int, last: int, length: int, *, column: str, groups: int = 1) -> None:
+    """Raise where windows of time would fill the memory, as one time of the year 1 or 9999 makes them do.
+
+    Parameters
+    ----------
+    first, last
+        The first and the last time, in microseconds since 1970 in UTC.
+    length
+        The length of one window, in microseconds.
+    column
+        The column that holds the times, for the message.
+    groups
+        The number of groups that each have all windows.
+
+    Raises
+    ------
+    ValueError
+        More windows than `MAX_WINDOWS`, or ten times as many rows; the message names both times.
+
+    Examples
+    --------
+    >>> require_few_windows(0, 10**12, 60_000_000, column="triggered_at")
+    """
+    windows = (last - first) // length + 1
+    if windows <= MAX_WINDOWS and windows * groups <= 10 * MAX_WINDOWS:
+        return
+    begin, end = (_format_instant(micros) for micros in (first, last))
+    shared = f" for each of {groups:,} groups" if groups > 1 else ""
+    raise ValueError(
+        f"{column} reaches from {begin} to {end}, which makes {windows:,} windows{shared}, too many to list. If "
+        f"one of the two is wrong, leave its row out, as in frame[frame[{column!r}] > '2020-01-01T00:00Z']; "
+        "else choose longer windows (freq) or a shorter period"
+    )
+
+
+def _with_kept_units(value: Span) -> Span:
+    if not isinstance(value, str) or "P" in value:  # ISO 8601, as in "PT2H"
+        return value
+    return _DEPRECATED_UNIT.sub(lambda unit: _KEPT_UNITS[unit[1]], value)
+
+
+def _is_bare_number(value: object) -> bool:
+    if isinstance(value, str):
+        return _BARE_NUMBER.fullmatch(value) is not None
+    # numpy.timedelta64 counts as an integer too, but has a unit.
+    return isinstance(value, numbers.Number) and type(value).__name__ != "timedelta64"
+
+
+def _format_instant(micros: int) -> str:
+    try:
+        return (_EPOCH + timedelta(microseconds=micros)).isoformat(timespec="minutes").replace("+00:00", "Z")
+    except OverflowError:
+        return f"{micros} µs after 1970"

@@ -1,0 +1,392 @@
+"""What differs from one dataframe engine to another, so that each summary is written once.
+
+How a frame of any engine that narwhals knows is opened and in what form the result is returned, and the
+expressions that narwhals has no word for: instants as integers and wall clocks in a zone. A pandas frame gives a
+pandas frame with the group keys as its index; other engines give their own frame with the keys as first columns,
+and stay lazy where they are lazy. PyArrow goes through DuckDB, since it has no grouped quantile.
+"""
+
+from __future__ import annotations
+
+import functools
+import warnings
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import narwhals as nw
+import numpy as np
+import pandas as pd
+from narwhals.dependencies import is_dask_dataframe
+
+from qoderdata import columns, errors
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Mapping, Sequence
+
+    from narwhals.typing import IntoFrame
+
+_DAY = 24 * 3_600_000_000
+#: A column that is 1 in every row: one group of all, where that is wanted.
+ALL = "_all"
+
+
+def group_keys(by: str | Sequence[str] | None, *, results: Collection[str]) -> list[str]:
+    """Return the key columns that a caller asks for.
+
+    Parameters
+    ----------
+    by
+        A column, several columns, or ``None`` for one group of all rows.
+    results
+        The columns of the result, which cannot be keys as well.
+
+    Returns
+    -------
+    list of str
+        The key columns; none for ``None``.
+
+    Raises
+    ------
+    ValueError
+        No column in a list, the same one twice, or the name of a result.
+    """
+    if by is None:
+        return []
+    keys = [by] if isinstance(by, str) else list(by) if isinstance(by, Iterable) else []
+    if not keys or not all(isinstance(key, str) for key in keys) or len(set(keys)) < len(keys):
+        raise ValueError(f"by={by!r} must be a column, a list of different columns, or None for one row of all")
+    if taken := [key for key in keys if key in results]:
+        raise ValueError(f"by={by!r}: {taken[0]!r} is a column of the result; rename the column to group by it")
+    return keys
+
+
+def open_frame(native: Any) -> nw.DataFrame[Any] | nw.LazyFrame[Any]:  # noqa: ANN401 a frame of any engine
+    """Open a frame with narwhals, without the warning that it gives for Dask."""
+    if not is_dask_dataframe(native):
+        opened: nw.DataFrame[Any] | nw.LazyFrame[Any] = nw.from_native(native)
+        return opened
+    with warnings.catch_warnings():
+        # narwhals 2.29 asks for a package of its own for Dask that does not exist yet.
+        warnings.filterwarnings("ignore", message="Dask support is moving", category=FutureWarning)
+        return nw.from_native(native)
+
+
+def flag(condition: nw.Expr) -> nw.Expr:
+    """Return a condition as 0 or 1, since not every engine sums conditions; unknown is 0."""
+    return condition.fill_null(value=False).cast(nw.Int64)
+
+
+@dataclass(frozen=True)
+class Source:
+    """A caller's frame, cut down to the columns that are needed.
+
+    Attributes
+    ----------
+    frame
+        The wanted columns, as a lazy frame.
+    engine
+        The engine of the caller's frame.
+    eager
+        Whether the caller passed data and not a query: warnings about rows and empty windows are possible.
+    keys
+        The columns that the caller wants to group by.
+    """
+
+    frame: nw.LazyFrame[Any]
+    engine: nw.Implementation
+    eager: bool
+    keys: list[str]
+
+    @property
+    def grouping(self) -> list[str]:
+        """The columns to group by; never none, so that an empty frame gives an empty result."""
+        return self.keys or [ALL]
+
+    def refuse_dask(self, operation: str, need: str) -> None:
+        """Raise where the frame is Dask's, and name the engines that can do it."""
+        if self.engine.is_dask():
+            raise NotImplementedError(
+                f"{operation} needs {need}, which Dask does not have; open the same files in DuckDB or Spark, "
+                "with scan_runs(engine='duckdb') or scan_runs(engine='pyspark')"
+            )
+
+    def finalize(
+        self,
+        grouped: nw.LazyFrame[Any],
+        finish: Callable[[nw.LazyFrame[Any]], nw.LazyFrame[Any]],
+        *,
+        keys: Sequence[str],
+        dtypes: Mapping[str, str],
+        order: Mapping[str, bool],
+    ) -> Any:  # noqa: ANN401 the caller's own kind
+        """Return the groups in the caller's own kind of frame, sorted.
+
+        Parameters
+        ----------
+        grouped
+            One row a group; computed here for eager callers.
+        finish
+            Adds the columns that depend on whole groups. Dask sends it to its workers with all that it refers to,
+            so it must not refer to a frame.
+        keys
+            The key columns of the result.
+        dtypes
+            Its other columns, in order, with their dtypes on pandas.
+        order
+            Columns to sort by and whether descending, missing last; ties are in order of the keys.
+
+        Returns
+        -------
+        frame
+            With the keys as index on pandas, as the first columns elsewhere.
+        """
+        complete = functools.partial(
+            _complete, finish=finish, keys=list(keys), names=list(dtypes), order=dict(order)
+        )
+        if self.engine.is_dask():
+            # Dask sorts by one column only, and computes at once to do so; pandas sorts the one partition lazily.
+            one = grouped.to_native().repartition(npartitions=1)
+            return one.map_partitions(_complete_partition, complete, dict(dtypes))
+        if not self.eager:
+            return complete(grouped).to_native()
+        if self.engine.is_pyarrow():
+            return (
+                complete(open_frame(_in_utc(grouped.collect("pyarrow").to_native())).lazy()).collect().to_native()
+            )
+        native = complete(grouped.collect().lazy()).collect().to_native()
+        if not self.engine.is_pandas():
+            return native
+        native = native.astype(dtypes)
+        return native.set_index(list(keys)) if keys else native.reset_index(drop=True)
+
+
+def open_source(
+    frame: IntoFrame, *, keys: list[str], wanted: Collection[str], what: str, optional: Collection[str] = ()
+) -> Source:
+    """Open a frame of any engine, and check its columns and their dtypes.
+
+    Parameters
+    ----------
+    frame
+        A frame that narwhals knows.
+    keys
+        The columns to group by, of any dtype.
+    wanted
+        Further columns that are needed.
+    what
+        ``"deployments"`` or ``"runs"``, for messages.
+    optional
+        Columns that are taken where the frame has them.
+
+    Returns
+    -------
+    Source
+        The frame, cut down to these columns.
+
+    Raises
+    ------
+    MissingColumnError
+        A column is not there.
+    FrameTypeError
+        Not a frame, or a column of the wrong dtype.
+    ImportError
+        A PyArrow table, and DuckDB is not installed.
+    """
+    if isinstance(frame, pd.DataFrame):
+        frame = columns.require_frame(frame, wanted, what=what, optional=optional, keys=keys)
+    try:
+        opened = open_frame(frame)
+    except TypeError:
+        kinds = "a frame (pandas, Polars, PyArrow, DuckDB, Dask, PySpark)"
+        raise columns.not_a_frame(frame, what=what, kinds=kinds) from None
+    schema = opened.collect_schema()
+    errors.require_columns(schema.names(), [*keys, *wanted], what=what)
+    taken = [*wanted, *(name for name in optional if name in schema)]
+    if not opened.implementation.is_pandas():
+        columns.require_dtypes(schema, taken, what=what)
+    cut = opened.select(*dict.fromkeys([*keys, *taken]), nw.lit(1).alias(ALL))
+    if not isinstance(cut, nw.DataFrame):
+        return Source(frame=cut, engine=opened.implementation, eager=False, keys=keys)
+    lazy = _in_duckdb(cut.to_native()) if opened.implementation.is_pyarrow() else cut.lazy()
+    return Source(frame=lazy, engine=opened.implementation, eager=True, keys=keys)
+
+
+def _complete(
+    frame: nw.LazyFrame[Any],
+    *,
+    finish: Callable[[nw.LazyFrame[Any]], nw.LazyFrame[Any]],
+    keys: Sequence[str],
+    names: Sequence[str],
+    order: Mapping[str, bool],
+) -> nw.LazyFrame[Any]:
+    by = {**order, **dict.fromkeys(keys, False)}
+    chosen = finish(frame).select(*keys, *names)
+    return chosen.sort(*by, descending=list(by.values()), nulls_last=True) if by else chosen
+
+
+def _complete_partition(
+    part: Any,  # noqa: ANN401 a pandas frame
+    complete: Callable[[nw.LazyFrame[Any]], nw.LazyFrame[Any]],
+    dtypes: Mapping[str, str],
+) -> Any:  # noqa: ANN401 likewise
+    return complete(open_frame(part).lazy()).to_native().astype(dtypes).reset_index(drop=True)
+
+
+def _in_duckdb(table: Any) -> nw.LazyFrame[Any]:  # noqa: ANN401 a pyarrow.Table
+    """Open a PyArrow table in a DuckDB connection of its own, so that no other session has an effect."""
+    try:
+        import duckdb  # noqa: PLC0415 needed for PyArrow tables only
+    except ImportError as error:
+        raise ImportError(
+            "summaries of a PyArrow table go through DuckDB, which is not installed: "
+            "pip install 'qoderdata[duckdb]', or pass a pandas frame (table.to_pandas())"
+        ) from error
+    return open_frame(duckdb.connect().from_arrow(table)).lazy()
+
+
+def _in_utc(table: Any) -> Any:  # noqa: ANN401 a pyarrow.Table
+    """Return the times of a table in UTC, since DuckDB labels them with its session's zone."""
+    import pyarrow as pa  # noqa: PLC0415
+
+    fields = [
+        field.with_type(pa.timestamp(field.type.unit, "UTC"))
+        if pa.types.is_timestamp(field.type) and field.type.tz
+        else field
+        for field in table.schema
+    ]
+    return table.cast(pa.schema(fields))
+
+
+@dataclass(frozen=True)
+class EngineExpr:
+    """One new column made of one column, as each engine writes it (SQL with ``{}`` for the column)."""
+
+    pandas: Callable[[Any], Any]
+    polars: Callable[[Any], Any]
+    duckdb: str
+    spark: str
+
+
+def add_column(frame: nw.LazyFrame[Any], name: str, expr: EngineExpr, source: str) -> nw.LazyFrame[Any]:
+    """Add column `name`, made by `step` out of column `source`, in the frame's own engine."""
+    native = frame.to_native()
+    engine = frame.implementation
+    if engine.is_polars():
+        import polars as pl  # noqa: PLC0415 needed for Polars frames only
+
+        native = native.with_columns(expr.polars(pl.col(source)).alias(name))
+    elif engine.is_duckdb():
+        native = native.project(f'*, {expr.duckdb.format(_quoted(source))} AS "{name}"')
+    elif engine.is_spark_like():
+        native = native.selectExpr("*", f"{expr.spark.format(f'`{source}`')} AS `{name}`")
+    elif engine.is_dask():
+        native = native.map_partitions(_assign, name, expr.pandas, source)
+    elif engine.is_pyarrow():
+        import pyarrow as pa  # noqa: PLC0415
+
+        native = native.append_column(name, pa.Array.from_pandas(expr.pandas(native[source].to_pandas())))
+    else:
+        native = _assign(native, name, expr.pandas, source)
+    return open_frame(native).lazy()
+
+
+def _quoted(name: str) -> str:
+    return f'"{name}"'
+
+
+def _assign(frame: pd.DataFrame, name: str, make: Callable[[Any], Any], source: str) -> pd.DataFrame:
+    return frame.assign(**{name: make(frame[source])})
+
+
+def _integers(stamps: Any, index: pd.Index[Any]) -> pd.Series[Any]:  # noqa: ANN401
+    values = np.asarray(stamps, dtype="datetime64[us]")
+    return pd.Series(pd.arrays.IntegerArray(values.astype("int64"), np.isnat(values)), index=index)
+
+
+def _epoch_pandas(series: pd.Series[Any]) -> pd.Series[Any]:
+    return _integers(series.dt.tz_convert("UTC").dt.tz_localize(None).to_numpy("datetime64[us]"), series.index)
+
+
+#: An instant as microseconds since 1970 in UTC.
+EPOCH = EngineExpr(
+    pandas=_epoch_pandas,
+    polars=lambda column: column.dt.epoch("us"),
+    duckdb="epoch_us({})",
+    spark="unix_micros({})",
+)
+
+
+def wall_clock(zone: str) -> EngineExpr:
+    """Return an expression for the wall-clock time in `zone`, as microseconds since 1970-01-01 on that clock."""
+
+    def pandas(series: pd.Series[Any]) -> pd.Series[Any]:
+        return _integers(series.dt.tz_convert(zone).dt.tz_localize(None).to_numpy("datetime64[us]"), series.index)
+
+    return EngineExpr(
+        pandas=pandas,
+        polars=lambda column: column.dt.convert_time_zone(zone).dt.replace_time_zone(None).dt.epoch("us"),
+        duckdb=f"epoch_us(timezone('{zone}', {{}}))",
+        spark=f"unix_micros(from_utc_timestamp({{}}, '{zone}'))",
+    )
+
+
+def first_instant(zone: str) -> EngineExpr:
+    """Return an expression for the first instant at which the clock in `zone` shows a wall-clock time.
+
+    Both times are in microseconds since 1970, the result in UTC. A time that occurs twice is the first of the
+    two; a time that a clock change skips is the instant of the change. Both follow from the offset of the day
+    before: with that offset the clock shows the time for the first time, or would without the change.
+    """
+
+    def pandas(series: pd.Series[Any]) -> pd.Series[Any]:
+        codes, unique = pd.factorize(series.to_numpy("int64", na_value=0))
+        naive = pd.DatetimeIndex(np.asarray(unique).astype("datetime64[us]"))
+
+        def attach(when: pd.DatetimeIndex) -> pd.DatetimeIndex:
+            return when.tz_localize(zone, ambiguous=np.ones(len(when), dtype=bool), nonexistent="NaT")
+
+        reads, would = attach(naive), attach(naive - pd.Timedelta(days=1)) + pd.Timedelta(days=1)
+        first = would.where((would.tz_localize(None) == naive) | reads.isna(), reads)
+        values = first.tz_convert("UTC").tz_localize(None).to_numpy("datetime64[us]").astype("int64")[codes]
+        return pd.Series(pd.arrays.IntegerArray(values, series.isna().to_numpy(bool)), index=series.index)
+
+    def polars(column: Any) -> Any:  # noqa: ANN401
+        import polars as pl  # noqa: PLC0415
+
+        def attach(when: Any) -> Any:  # noqa: ANN401
+            return when.dt.replace_time_zone(zone, ambiguous="earliest", non_existent="null").dt.epoch("us")
+
+        naive = column.cast(pl.Datetime("us"))
+        return attach(naive).fill_null(attach(naive - pl.duration(days=1)) + _DAY)
+
+    # ICU takes the later of two readings, and past a gap the offset before it; Java the earlier one, and likewise.
+    reads = f"timezone('{zone}', make_timestamp({{0}}))"
+    would = f"timezone('{zone}', make_timestamp({{0}} - {_DAY})) + INTERVAL 24 HOUR"
+    first = f"CASE WHEN timezone('{zone}', {would}) = make_timestamp({{0}}) THEN {would} ELSE {reads} END"
+    return EngineExpr(
+        pandas=pandas,
+        polars=polars,
+        duckdb=f"epoch_us({first})",
+        spark=f"unix_micros(to_utc_timestamp(timestamp_micros({{}}), '{zone}'))",
+    )
+
+
+def instant(zone: str) -> EngineExpr:
+    """Return an expression for microseconds since 1970 as a time in `zone` (the session's on DuckDB and Spark)."""
+
+    def pandas(series: pd.Series[Any]) -> pd.Series[Any]:
+        stamps = series.to_numpy("int64", na_value=np.iinfo("int64").min).astype("datetime64[us]")
+        return pd.Series(pd.DatetimeIndex(stamps).tz_localize("UTC").tz_convert(zone), index=series.index)
+
+    def polars(column: Any) -> Any:  # noqa: ANN401
+        import polars as pl  # noqa: PLC0415
+
+        return column.cast(pl.Datetime("us")).dt.replace_time_zone("UTC").dt.convert_time_zone(zone)
+
+    return EngineExpr(
+        pandas=pandas,
+        polars=polars,
+        duckdb="make_timestamptz({})",
+        spark="timestamp_micros({})",
+    )

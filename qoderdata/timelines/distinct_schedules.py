@@ -1,0 +1,204 @@
+"""The distinct schedules of a deployments frame, and the triggers that the service lists for them.
+
+A fleet shares few schedules, so each distinct one is parsed and projected once. Times are whole microseconds since
+1970 in UTC.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from itertools import islice
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+
+from qoderdata.cron import CronError, Schedule, parse
+from qoderdata.errors import DataQualityWarning, warn
+from qoderdata.formatting import one_line, truncate
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from numpy.typing import NDArray
+
+MICROSECOND = timedelta(microseconds=1)
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_NAMED_IDS = 20
+_ID_COLUMNS = 80
+#: A list that spans longer is compared trigger by trigger: cron may have millions in between.
+_SHORT = timedelta(days=366)
+
+
+@dataclass(frozen=True)
+class DistinctSchedules:
+    """The distinct pairs of cron text and zone in a frame.
+
+    Attributes
+    ----------
+    schedules : list of Schedule or CronError
+        One a pair; the error where it cannot be parsed.
+    of_row : numpy.ndarray
+        For each row of the frame the index of its pair; -1 for a manual-only deployment, which has none.
+    """
+
+    schedules: list[Schedule | CronError]
+    of_row: NDArray[np.int64]
+
+    @classmethod
+    def parse(cls, df: pd.DataFrame) -> DistinctSchedules:
+        """Parse each distinct pair of ``schedule_expression`` and ``schedule_timezone`` once."""
+        expressions, expression_of = _distinct(df["schedule_expression"])
+        timezones, timezone_of = _distinct(df["schedule_timezone"])
+        both = (expression_of + 1) * (len(timezones) + 1) + timezone_of + 1
+        distinct, of_row = np.unique(both, return_inverse=True)
+        schedules: list[Schedule | CronError] = []
+        for expression_at, timezone_at in zip(*np.divmod(distinct, len(timezones) + 1), strict=True):
+            expression = expressions[expression_at - 1] if expression_at else None
+            timezone = timezones[timezone_at - 1] if timezone_at else None
+            schedules.append(_parse(expression, timezone))
+        return cls(schedules, np.where(both == 0, -1, of_row))
+
+    def parsed_rows(self, df: pd.DataFrame, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return those of some rows whose schedule could be parsed; warn of those whose schedule could not."""
+        good = np.array([isinstance(schedule, Schedule) for schedule in self.schedules] + [False])
+        bad = rows[~good[self.of_row[rows]] & (self.of_row[rows] >= 0)]
+        if bad.size:
+            reason = one_line(str(self.schedules[self.of_row[bad[0]]]))
+            warn(
+                f"{bad.size} deployments have a cron text or zone that cannot be read, and give no rows "
+                f"(the first: {reason}): {few_ids(df['id'].iloc[bad])}",
+                DataQualityWarning,
+            )
+        parsed: NDArray[np.int64] = rows[good[self.of_row[rows]]]
+        return parsed
+
+
+@dataclass(frozen=True)
+class UpcomingTriggers:
+    """One schedule with one list of the triggers that the service gives for it.
+
+    Attributes
+    ----------
+    schedule_index : int
+        The index of the schedule among the distinct ones.
+    schedule : Schedule
+        The schedule itself.
+    listed : numpy.ndarray
+        The triggers that the service lists, ascending, in microseconds since 1970; may be empty.
+    """
+
+    schedule_index: int
+    schedule: Schedule
+    listed: NDArray[np.int64]
+
+    def agrees(self) -> bool:
+        """Return whether cron gives the same triggers from the first listed one to the last."""
+        if not self.listed.size:
+            return True
+        first, last = from_micros(int(self.listed[0])), from_micros(int(self.listed[-1]))
+        if last - first > _SHORT:
+            following = islice(self.schedule.following(first - MICROSECOND), self.listed.size)
+            expected = [to_micros(time) for time in following]
+        else:
+            expected = trigger_micros(self.schedule, first, last + MICROSECOND).tolist()
+        listed: list[int] = self.listed.tolist()
+        return expected == listed
+
+
+def upcoming_triggers(
+    df: pd.DataFrame, distinct: DistinctSchedules, rows: NDArray[np.int64]
+) -> tuple[list[UpcomingTriggers], NDArray[np.int64]]:
+    """Return the distinct pairs of schedule and listed triggers of some rows, and the index of each row's pair.
+
+    Warn where cron and the service's list disagree. The schedules of all rows must be parsed.
+    """
+    numbers: dict[tuple[int, bytes], int] = {}
+    of_row = np.empty(rows.size, np.int64)
+    lists = df["schedule_upcoming_runs_at"].iloc[rows].tolist()
+    for index, (schedule_index, listed) in enumerate(zip(distinct.of_row[rows].tolist(), lists, strict=True)):
+        of_row[index] = numbers.setdefault((schedule_index, _listed_bytes(listed)), len(numbers))
+    found = []
+    for schedule_index, raw in numbers:
+        schedule = distinct.schedules[schedule_index]
+        if isinstance(schedule, Schedule):
+            times = np.frombuffer(raw, "datetime64[us]")
+            known = np.unique(times[~np.isnat(times)]).astype(np.int64)
+            found.append(UpcomingTriggers(schedule_index, schedule, known))
+    disagree = np.array([not triggers.agrees() for triggers in found], dtype=bool)
+    doubtful = rows[disagree[of_row]] if found else rows
+    if doubtful.size:
+        warn(
+            f"cron and the service's own list of triggers disagree for {doubtful.size} deployments; the list is"
+            " taken as far as it reaches. A schedule may have changed since the pull, so load them again:"
+            f" {few_ids(df['id'].iloc[doubtful])}",
+            DataQualityWarning,
+        )
+    return found, of_row
+
+
+def few_ids(ids: Iterable[str]) -> str:
+    """Return at most 20 ids as text that is safe to print, and how many more there are.
+
+    >>> few_ids(f"dep_{number}" for number in range(22))
+    'dep_0, dep_1, ... dep_19 and 2 more'
+    """
+    names = [truncate(one_line(id_), _ID_COLUMNS) for id_ in ids]
+    more = f" and {len(names) - _NAMED_IDS} more" if len(names) > _NAMED_IDS else ""
+    return ", ".join(names[:_NAMED_IDS]) + more
+
+
+def _distinct(column: pd.Series[str]) -> tuple[list[str], NDArray[np.int64]]:
+    codes, values = pd.factorize(column)
+    return list(values), codes.astype(np.int64)
+
+
+def _parse(expression: str | None, timezone: str | None) -> Schedule | CronError:
+    if expression is None or timezone is None:
+        return CronError(f"there is no {'cron text' if expression is None else 'zone'}")
+    try:
+        return parse(expression, timezone)
+    except CronError as error:
+        return error
+
+
+def to_micros(time: datetime) -> int:
+    """Return a zone-aware time in microseconds since 1970 in UTC."""
+    return (time - _EPOCH) // MICROSECOND
+
+
+def from_micros(microseconds: int) -> datetime:
+    """Return microseconds since 1970 as a time in UTC."""
+    return _EPOCH + microseconds * MICROSECOND
+
+
+def trigger_micros(schedule: Schedule, start: datetime, end: datetime) -> NDArray[np.int64]:
+    """Return when a schedule fires in ``[start, end)``, ascending, in microseconds since 1970."""
+    return schedule.instants(start, end).astype("datetime64[us]").astype(np.int64)
+
+
+def column_micros(times: pd.Series[pd.Timestamp], *, missing: int) -> NDArray[np.int64]:
+    """Return a zone-aware column in microseconds since 1970, with `missing` for a missing time."""
+    known = times.dt.tz_convert("UTC").dt.tz_localize(None).to_numpy("datetime64[us]")
+    return np.where(np.isnat(known), missing, known.astype(np.int64))
+
+
+def timestamps(microseconds: NDArray[np.int64]) -> pd.DatetimeIndex:
+    """Return microseconds as time stamps without a zone that share their memory."""
+    return pd.DatetimeIndex(microseconds.view("datetime64[us]"), copy=False)
+
+
+def _listed_bytes(listed: object) -> bytes:
+    """Return one cell of the column as bytes, whether it is missing, an array in UTC or a list of times."""
+    if isinstance(listed, np.ndarray) and listed.dtype.kind == "M":
+        return listed.astype("datetime64[us]", copy=False).tobytes()
+    if isinstance(listed, np.ndarray | list | tuple):
+        return (
+            pd.DatetimeIndex(pd.to_datetime(list(listed), utc=True))
+            .tz_localize(None)
+            .as_unit("us")
+            .to_numpy()
+            .tobytes()
+        )
+    return b""

@@ -1,0 +1,360 @@
+"""What fires next, and how much starts at the same time."""
+
+from __future__ import annotations
+
+from datetime import UTC
+from itertools import pairwise
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+
+from qoderdata.columns import require_frame
+from qoderdata.cron import zones
+from qoderdata.parsing import (
+    Instant,
+    Span,
+    parse_instant,
+    parse_span,
+    parse_window,
+    parse_zone,
+    require_few_windows,
+)
+from qoderdata.timelines.distinct_schedules import (
+    MICROSECOND,
+    DistinctSchedules,
+    UpcomingTriggers,
+    from_micros,
+    timestamps,
+    to_micros,
+    trigger_micros,
+    upcoming_triggers,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from datetime import datetime, tzinfo
+
+    from numpy.typing import NDArray
+
+_TEXTS = {
+    "deployment_id": "id",
+    "name": "name",
+    "agent_id": "agent_id",
+    "environment_id": "environment_id",
+    "schedule_expression": "schedule_expression",
+    "schedule_timezone": "schedule_timezone",
+}
+_SOURCES = pd.CategoricalDtype(pd.Index(["api", "cron"], dtype="str"))
+_SECOND = 1_000_000
+_MINUTE = 60 * _SECOND
+_HOUR = 60 * _MINUTE
+_DAY = 24 * _HOUR
+_WEEK = 7 * _DAY
+_FIRST_MONDAY = 4 * _DAY  # 1970-01-05
+_NEVER = np.iinfo(np.int64).max
+
+
+def next_triggers(
+    df: pd.DataFrame,
+    horizon: Span = "7D",
+    *,
+    start: Instant | None = None,
+    tz: str = "UTC",
+    include_paused: bool = False,
+) -> pd.DataFrame:
+    """Return every trigger in ``[start, start + horizon)``.
+
+    Archived and manual-only deployments never fire, paused ones only with ``include_paused``. The service's own
+    list (``schedule_upcoming_runs_at``) is taken from its first to its last time; cron gives the triggers before
+    and after. A wall-clock time that a clock change skips does not fire, one that occurs twice fires twice.
+
+    Parameters
+    ----------
+    df
+        A deployments frame.
+    horizon
+        How far to look: a length of time with a unit, such as ``"24h"``, ``"7D"`` or a `datetime.timedelta`.
+    start
+        From when, zone-aware; ``None`` is now.
+    tz
+        The IANA zone of ``trigger_at``.
+    include_paused
+        Whether paused deployments are projected as if they were active.
+
+    Returns
+    -------
+    pandas.DataFrame
+        One row a trigger, in order of ``trigger_at`` and ``deployment_id``, at 25 to 40 bytes a row. Nothing
+        fires: no rows, same columns and dtypes.
+
+        ============================================== ================== ==================================
+        ``trigger_at``                                 datetime64[us, tz] when, in ``tz``
+        ``deployment_id``, ``name``, ``agent_id``,     category of str    as in ``df``
+        ``environment_id``, ``schedule_expression``,
+        ``schedule_timezone``
+        ``local_time``                                 datetime64[us]     wall clock in the schedule's zone
+        ``source``                                     category of str    ``"api"`` or ``"cron"``
+        ============================================== ================== ==================================
+
+    Raises
+    ------
+    ValueError
+        A parameter makes no sense; the message names what is allowed.
+    FrameTypeError
+        Not a pandas frame, or a column that has lost its dtype; the message says how to convert it.
+    MissingColumnError
+        A column is not there; the message lists those that are.
+
+    Warns
+    -----
+    DataQualityWarning
+        A cron text or zone cannot be read: that deployment gives no rows. Or cron and the service's list
+        disagree in the time that the list covers: the schedule may have been changed since it was made. Names
+        the first ids.
+
+    Examples
+    --------
+    >>> from qoderdata.frames import flatten_deployments
+    >>> df = flatten_deployments([{
+    ...     "id": "dep_1", "name": "report", "status": "active",
+    ...     "schedule": {"expression": "0 9 * * 1-5", "timezone": "Asia/Shanghai",
+    ...                  "upcoming_runs_at": ["2026-06-15T01:00:00Z", "2026-06-16T01:00:00Z"]},
+    ... }])
+    >>> triggers = next_triggers(df, "3D", start="2026-06-15T00:00Z")
+    >>> triggers[["trigger_at", "deployment_id", "local_time", "source"]]
+                     trigger_at deployment_id          local_time source
+    0 2026-06-15 01:00:00+00:00         dep_1 2026-06-15 09:00:00    api
+    1 2026-06-16 01:00:00+00:00         dep_1 2026-06-16 09:00:00    api
+    2 2026-06-17 01:00:00+00:00         dep_1 2026-06-17 09:00:00   cron
+    """
+    wanted = [*_TEXTS.values(), "status", "archived_at", "schedule_upcoming_runs_at"]
+    df = require_frame(df, wanted, what="deployments")
+    parse_zone(tz)
+    length = parse_span(horizon, name="horizon")
+    begin = parse_instant(pd.Timestamp.now("UTC") if start is None else start, name="start").to_pydatetime()
+    try:
+        end = begin + length
+    except OverflowError:
+        raise ValueError(f"horizon={horizon!r} reaches beyond the year 9999") from None
+
+    distinct = DistinctSchedules.parse(df)
+    fires = (distinct.of_row >= 0) & df["archived_at"].isna().to_numpy()
+    if not include_paused:
+        fires &= ~df["status"].eq("paused").fillna(value=False).to_numpy(dtype=bool)
+    rows = distinct.parsed_rows(df, np.flatnonzero(fires))
+    upcoming, upcoming_of = upcoming_triggers(df, distinct, rows)
+    instants = [*_instants(upcoming, begin, end)]
+
+    # From here on only deployments that fire, in order of id: a deployment is its index in this order.
+    some = (
+        np.array([at.size > 0 for at in instants], dtype=bool)[upcoming_of]
+        if upcoming
+        else np.empty(0, dtype=bool)
+    )
+    rows, upcoming_of = rows[some], upcoming_of[some]
+    order = df["id"].iloc[rows].reset_index(drop=True).sort_values(kind="stable").index.to_numpy()
+    rows, upcoming_of = rows[order], upcoming_of[order]
+    moments, moment, deployment = _in_order(instants, upcoming_of)
+    at = moments[moment]
+
+    columns: dict[str, object] = {"trigger_at": timestamps(at).tz_localize("UTC").tz_convert(tz)}
+    for name, source in _TEXTS.items():
+        columns[name] = _category(df[source].iloc[rows], deployment)
+    columns["local_time"] = timestamps(_local(at, moments, moment, df["schedule_timezone"].iloc[rows], deployment))
+    columns["source"] = _source(at, upcoming, upcoming_of, deployment)
+    return pd.DataFrame(columns, copy=False)
+
+
+def trigger_load(triggers: pd.DataFrame, freq: str = "1h") -> pd.DataFrame:
+    """Count the triggers in each window of time.
+
+    Parameters
+    ----------
+    triggers
+        What `next_triggers` gives.
+    freq
+        A count and ``min``, ``h``, ``D`` or ``W``, such as ``"15min"``, ``"1h"``, ``"1D"``. Days and weeks (from
+        Monday) are those of the wall clock in the zone of ``trigger_at``, so they have 23 or 25 hours where
+        clocks change, and several are counted from 1970; hours and minutes are absolute, counted from each local
+        midnight, and must fill a day evenly. An evening that occurs twice is of one day.
+
+    Returns
+    -------
+    pandas.DataFrame
+        One row a window, from that of the first trigger to that of the last, empty ones too. No triggers: no
+        rows, same columns and dtypes.
+
+        =============== ================================ ==================================================
+        ``window``      that of ``trigger_at``           when it begins
+        ``triggers``    int64                            how many fall into it
+        ``deployments`` int64                            of how many deployments
+        ``at_minute_0`` int64                            how many in the first minute of an hour of the
+                                                         wall clock, where schedules tend to meet
+        =============== ================================ ==================================================
+
+    Raises
+    ------
+    ValueError
+        `freq` makes no sense, or would make more than a million windows.
+    FrameTypeError
+        Not a pandas frame, or a column that has lost its dtype or zone; the message says how to convert it.
+    MissingColumnError
+        A column is not there; the message lists those that are.
+
+    Examples
+    --------
+    >>> triggers = pd.DataFrame({
+    ...     "trigger_at": pd.to_datetime(["2026-06-15T09:00Z", "2026-06-15T09:30Z", "2026-06-15T11:00Z"]),
+    ...     "deployment_id": ["dep_1", "dep_2", "dep_1"],
+    ... })
+    >>> trigger_load(triggers)
+                         window  triggers  deployments  at_minute_0
+    0 2026-06-15 09:00:00+00:00         2            2            1
+    1 2026-06-15 10:00:00+00:00         0            0            0
+    2 2026-06-15 11:00:00+00:00         1            1            1
+    """
+    triggers = require_frame(triggers, ["trigger_at", "deployment_id"], what="triggers")
+    known = triggers["trigger_at"].notna()
+    at = pd.DatetimeIndex(triggers["trigger_at"][known]).as_unit("us")
+    wall = _micros(at.tz_localize(None))
+    step = parse_window(freq) // MICROSECOND
+    if wall.size:
+        require_few_windows(int(wall.min()), int(wall.max()), step, column="trigger_at")
+    zone = at.tz or UTC
+    begins, window = _days(wall, step, zone) if step >= _DAY else _parts_of_days(_micros(at), wall, step, zone)
+    deployment, ids = pd.factorize(triggers["deployment_id"][known])
+    pairs = pd.unique(window * max(len(ids), 1) + deployment)
+    count = len(begins)
+    return pd.DataFrame({
+        "window": timestamps(begins).tz_localize("UTC").tz_convert(at.tz),
+        "triggers": np.bincount(window, minlength=count),
+        "deployments": np.bincount(pairs // max(len(ids), 1), minlength=count),
+        "at_minute_0": np.bincount(window[wall % _HOUR < _MINUTE], minlength=count),
+    })  # fmt: skip
+
+
+def _instants(upcoming: list[UpcomingTriggers], begin: datetime, end: datetime) -> Iterator[NDArray[np.int64]]:
+    """Yield the triggers of each schedule and list in ``[begin, end)``, ascending, in microseconds since 1970."""
+    bounds = to_micros(begin), to_micros(end)
+    by_cron: dict[int, NDArray[np.int64]] = {}
+    for triggers in upcoming:
+        if triggers.schedule_index not in by_cron:
+            by_cron[triggers.schedule_index] = trigger_micros(triggers.schedule, begin, end)
+        at, listed = by_cron[triggers.schedule_index], triggers.listed
+        if listed.size:
+            before = np.searchsorted(at, listed[0])
+            after = np.searchsorted(at, listed[-1], side="right")
+            low, high = np.searchsorted(listed, bounds)
+            at = np.concatenate((at[:before], listed[low:high], at[after:]))
+        yield at
+
+
+def _in_order(
+    instants: list[NDArray[np.int64]], upcoming_of: NDArray[np.int64]
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int32]]:
+    """Sort the triggers of all deployments.
+
+    Return the distinct moments, and for each trigger the index of its moment and that of its deployment. Both
+    indices are packed into one integer and sorted in place, which takes a third of the memory of sorting by two.
+    """
+    deployments = upcoming_of.size
+    used = np.unique(upcoming_of).tolist()
+    moments = np.unique(np.concatenate([np.empty(0, np.int64), *(instants[index] for index in used)]))
+    members = np.split(np.argsort(upcoming_of, kind="stable"), np.cumsum(np.bincount(upcoming_of))[:-1])
+    packed = np.empty(sum(instants[index].size * members[index].size for index in used), np.int64)
+    filled = 0
+    for index in used:
+        which = np.searchsorted(moments, instants[index]) * deployments
+        size = which.size * members[index].size
+        packed[filled : filled + size].reshape(which.size, -1)[:] = which[:, None] + members[index]
+        filled += size
+    packed.sort()
+    moment = packed // max(deployments, 1)
+    packed -= moment * deployments
+    return moments, moment, packed.astype(np.int32)
+
+
+def _category(values: pd.Series[str], deployment: NDArray[np.int32]) -> pd.Categorical:
+    """Return a text of each deployment for each of its triggers."""
+    codes, categories = pd.factorize(values, sort=True)
+    dtype = pd.CategoricalDtype(pd.Index(categories).astype("str"))
+    narrow = codes.astype(np.min_scalar_type(-max(len(categories), 1)))
+    return pd.Categorical.from_codes(narrow[deployment], dtype=dtype, validate=False)
+
+
+def _local(
+    at: NDArray[np.int64],
+    moments: NDArray[np.int64],
+    moment: NDArray[np.int64],
+    timezones: pd.Series[str],
+    deployment: NDArray[np.int32],
+) -> NDArray[np.int64]:
+    """Return the wall-clock time of each trigger in its own zone, by a table of offsets by zone and period."""
+    if not at.size:
+        return at
+    zone_of, names = pd.factorize(timezones)
+    first, last = int(moments[0]) // _SECOND, int(moments[-1]) // _SECOND + 1
+    stretches = [zones.stretches(name, first, last) for name in names]
+    changes = np.unique([stretch.begin for of_zone in stretches for stretch in of_zone])
+    offsets = np.array([
+        [next(one.offset for one in reversed(of_zone) if one.begin <= change) for change in changes.tolist()]
+        for of_zone in stretches
+    ])  # fmt: skip
+    period_of = np.searchsorted(changes * _SECOND, moments, side="right") - 1
+    index = (zone_of * changes.size)[deployment]
+    index += period_of[moment]
+    local = (offsets.ravel() * _SECOND)[index]
+    local += at
+    return local
+
+
+def _source(
+    at: NDArray[np.int64],
+    upcoming: list[UpcomingTriggers],
+    upcoming_of: NDArray[np.int64],
+    deployment: NDArray[np.int32],
+) -> pd.Categorical:
+    """Return for each trigger whether the service's list or cron gives it."""
+    first = np.array([triggers.listed.min(initial=_NEVER) for triggers in upcoming], dtype=np.int64)
+    last = np.array([triggers.listed.max(initial=-_NEVER) for triggers in upcoming], dtype=np.int64)
+    by_cron = at < first[upcoming_of][deployment]
+    by_cron |= at > last[upcoming_of][deployment]
+    return pd.Categorical.from_codes(by_cron.astype(np.int8), dtype=_SOURCES, validate=False)
+
+
+def _days(wall: NDArray[np.int64], step: int, zone: tzinfo) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return when each window of whole days begins by the wall clock, and the index of each trigger's window."""
+    if not wall.size:
+        return wall, wall
+    origin = _FIRST_MONDAY if step % _WEEK == 0 else 0
+    label = wall - (wall - origin) % step
+    labels = np.arange(label.min(), label.max() + 1, step)
+    begins = _first_instants(labels, zone)
+    # A day that a zone skipped begins when the next one does, and is no window.
+    exists = np.append(begins[1:] != begins[:-1], [True])
+    return begins[exists], np.searchsorted(labels[exists], label)
+
+
+def _parts_of_days(
+    at: NDArray[np.int64], wall: NDArray[np.int64], step: int, zone: tzinfo
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return when each window begins, counted from local midnights, and the index of each trigger's window."""
+    if not at.size:
+        return at, at
+    days = np.arange(wall.min() // _DAY, wall.max() // _DAY + 2) * _DAY
+    midnights = _first_instants(days, zone).tolist()
+    begins = np.concatenate([np.arange(begin, end, step) for begin, end in pairwise(midnights)])
+    window = np.searchsorted(begins, at, side="right") - 1
+    first, last = window.min(), window.max()
+    return begins[first : last + 1], window - first
+
+
+def _first_instants(wall: NDArray[np.int64], zone: tzinfo) -> NDArray[np.int64]:
+    """Return the first instant of each wall-clock time; where a clock change skips it, the change."""
+    local = (from_micros(at).replace(tzinfo=zone) for at in wall.tolist())
+    return np.array([to_micros(at) for at in local], dtype=np.int64)
+
+
+def _micros(at: pd.DatetimeIndex) -> NDArray[np.int64]:
+    return at.to_numpy("datetime64[us]").astype(np.int64)

@@ -1,0 +1,292 @@
+"""Frames that lost their dtypes: converted where that is unambiguous, else one error that says how to convert."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import duckdb
+import numpy as np
+import pandas as pd
+import polars as pl
+import pyarrow as pa
+import pytest
+
+from qoderdata import columns, schema
+from qoderdata.errors import FRAME_SOURCES, FrameTypeError, MissingColumnError, QoderdataError
+from qoderdata.frames import flatten_deployments, flatten_runs
+from qoderdata.summaries import (
+    consistency,
+    duration_regressions,
+    error_breakdown,
+    failure_rates,
+    failure_streaks,
+    run_failure_rates,
+    start_delays,
+)
+from qoderdata.timelines import missed_triggers, next_triggers, schedule_lints, trigger_load
+
+START = datetime(2026, 6, 15, tzinfo=UTC)
+BOUNDS: dict[str, Any] = {"since": START, "until": START + timedelta(days=1)}
+
+
+def stamp(hours: float) -> str:
+    return f"{START + timedelta(hours=hours):%Y-%m-%dT%H:%M:%SZ}"
+
+
+DEPLOYMENTS = flatten_deployments(
+    [
+        {
+            "id": f"dep_{number}", "name": f"name {number}", "status": "active", "agent": {"id": "agent_1"},
+            "environment_id": "env_1", "created_at": stamp(-100), "updated_at": stamp(-100),
+            "schedule": {
+                "expression": "0 */7 * * *", "timezone": "Asia/Tokyo",
+                "upcoming_runs_at": [stamp(12), stamp(15)] if number else [],
+            },
+            "metadata": {
+                "cas_config": {"stats": {"total_runs": 9, "total_failures": 4, "consecutive_failures": number}}
+            },
+        }
+        for number in range(3)
+    ]
+)  # fmt: skip
+RUNS = flatten_runs(
+    [
+        {
+            "id": f"drun_{number}", "deployment_id": f"dep_{number % 2}", "agent": {"id": "agent_1"},
+            "status": ["completed", "failed", "completed", "completed"][number % 4],
+            "trigger_context": {"type": "schedule"}, "triggered_at": stamp(3 * number),
+            "created_at": stamp(3 * number), "duration_ms": 1000 * number,
+            "cas_run_extras": {"attempt": 1, "started_at": stamp(3 * number + 0.5)},
+            "error": {"type": "timeout", "message": "late"} if number % 4 == 1 else None,
+        }
+        for number in range(24)
+    ]
+)  # fmt: skip
+TRIGGERS = next_triggers(DEPLOYMENTS.assign(schedule_upcoming_runs_at=None), "2D", start=START)
+
+Function = Callable[[pd.DataFrame], pd.DataFrame]
+OF_DEPLOYMENTS: dict[str, Function] = {
+    "failure_rates": failure_rates,
+    "failure_rates by agent": lambda df: failure_rates(df, "agent_id"),
+    "consistency": lambda df: consistency(df, RUNS),
+    "next_triggers": lambda df: next_triggers(df, "2D", start=START),
+    "schedule_lints": lambda df: schedule_lints(df, start=START),
+    "missed_triggers": lambda df: missed_triggers(df, RUNS, **BOUNDS),
+}
+OF_RUNS: dict[str, Function] = {
+    "run_failure_rates": run_failure_rates,
+    "run_failure_rates by day": lambda runs: run_failure_rates(runs, freq="1D", tz="Asia/Shanghai"),
+    "run_failure_rates by occurrence": lambda runs: run_failure_rates(runs, per="occurrence"),
+    "failure_streaks": failure_streaks,
+    "error_breakdown": error_breakdown,
+    "duration_regressions": lambda runs: duration_regressions(runs, recent="1D", min_runs=1),
+    "start_delays": start_delays,
+    "consistency": lambda runs: consistency(DEPLOYMENTS, runs),
+    "missed_triggers": lambda runs: missed_triggers(DEPLOYMENTS, runs, **BOUNDS),
+}
+OF_TRIGGERS: dict[str, Function] = {"trigger_load": trigger_load}
+CALLS = [
+    pytest.param(function, frame, what, id=f"{name}-{what}")
+    for functions, frame, what in (
+        (OF_DEPLOYMENTS, DEPLOYMENTS, "deployments"), (OF_RUNS, RUNS, "runs"), (OF_TRIGGERS, TRIGGERS, "triggers"),
+    )
+    for name, function in functions.items()
+]  # fmt: skip
+
+
+def through_csv(frame: pd.DataFrame) -> pd.DataFrame:
+    return pd.read_csv(io.StringIO(frame.to_csv(index=False)))
+
+
+def without_zones(frame: pd.DataFrame) -> pd.DataFrame:
+    aware = frame.select_dtypes("datetimetz")
+    return frame.assign(**{str(name): aware[name].dt.tz_localize(None) for name in aware})
+
+
+def through_parquet(frame: pd.DataFrame, **options: Any) -> pd.DataFrame:  # noqa: ANN401 pandas' own
+    file = io.BytesIO()
+    frame.to_parquet(file)
+    return pd.read_parquet(file, **options)
+
+
+#: No value is lost or ambiguous in these.
+SAME: dict[str, Function] = {
+    "convert_dtypes": lambda frame: frame.convert_dtypes(),
+    "convert_dtypes to Arrow": lambda frame: frame.convert_dtypes(dtype_backend="pyarrow"),
+    "Parquet": through_parquet,
+    "Parquet to Arrow": lambda frame: through_parquet(frame, dtype_backend="pyarrow"),
+    "Parquet to nullable": lambda frame: through_parquet(frame, dtype_backend="numpy_nullable"),
+    "nanoseconds": lambda frame: frame.astype(dict.fromkeys(times_of(frame), "datetime64[ns, UTC]")),
+    "another zone": lambda frame: frame.astype(dict.fromkeys(times_of(frame), "datetime64[us, Asia/Tokyo]")),
+    "floats": lambda frame: frame.astype(dict.fromkeys(frame.select_dtypes("Int64"), "float64")),
+    "objects of text": lambda frame: frame.astype(dict.fromkeys(frame.select_dtypes("str"), "object")),
+    "another index": lambda frame: frame.set_axis([7] * len(frame)),
+    "Polars and back": lambda frame: pl.DataFrame(pa.Table.from_pandas(frame)).to_pandas(),
+}
+#: Times are text or have no zone, or there is no frame.
+LOST: dict[str, Callable[[pd.DataFrame], Any]] = {
+    "CSV": through_csv,
+    "no zones": without_zones,
+    "numbers for times": lambda frame: frame.assign(**{name: range(len(frame)) for name in times_of(frame)}),
+    "a list": lambda frame: frame.to_dict("records"),
+    "a series": lambda frame: frame.iloc[:, 0],
+    "None": lambda _: None,
+    "a path": lambda _: "runs.parquet",
+}
+
+
+def times_of(frame: pd.DataFrame) -> list[str]:
+    return [str(name) for name in frame.select_dtypes("datetimetz")]
+
+
+@pytest.mark.parametrize("how", SAME)
+@pytest.mark.parametrize(("function", "frame", "what"), CALLS)
+def test_what_is_unambiguous_is_converted(function: Function, frame: pd.DataFrame, what: str, how: str) -> None:
+    """The result is the same to the last dtype."""
+    if what == "triggers" and how == "another zone":
+        pytest.skip("the zone of trigger_at is the zone of the windows")
+    given = SAME[how](frame)
+    copy = given.copy(deep=True)
+    result = function(given)
+    pd.testing.assert_frame_equal(result, function(frame))
+    pd.testing.assert_frame_equal(given, copy)
+
+
+def outcome(function: Function, given: Any) -> tuple[FrameTypeError | None, pd.DataFrame]:  # noqa: ANN401 anything
+    try:
+        return None, function(given)
+    except FrameTypeError as error:
+        return error, pd.DataFrame()
+
+
+@pytest.mark.parametrize("how", LOST)
+@pytest.mark.parametrize(("function", "frame", "what"), CALLS)
+def test_what_is_lost_is_an_error_that_says_how_to_get_it_back(
+    function: Function, frame: pd.DataFrame, what: str, how: str
+) -> None:
+    given = LOST[how](frame)
+    error, result = outcome(function, given)
+    if error is None:
+        # This function needs none of the columns that have lost their dtype.
+        pd.testing.assert_frame_equal(result, function(frame))
+        return
+    assert isinstance(error, QoderdataError)
+    assert f"pass the frame that {FRAME_SOURCES[what]} gives" in str(error)
+    if isinstance(given, pd.DataFrame):
+        assert error.column in given.columns
+        assert f"column {error.column!r} of the {what} frame" in str(error)
+        assert f"{what}[{error.column!r}] = " in str(error) or "use Parquet" in str(error)
+    else:
+        assert error.column is None
+        assert f"{what} must be a" in str(error)
+
+
+@pytest.mark.parametrize("how", ["CSV", "no zones"])
+def test_the_conversion_that_the_error_names_brings_the_times_back(how: str) -> None:
+    runs = LOST[how](RUNS)
+    scope = {"pd": pd, "runs": runs}
+    error, result = outcome(failure_streaks, runs)
+    while error is not None:
+        statement = str(error)[str(error).index("runs[") :].partition(" (or")[0]
+        exec(statement, scope)  # noqa: S102 - a line that the error tells users to run
+        column, (error, result) = error.column, outcome(failure_streaks, runs)
+        assert error is None or error.column != column
+    pd.testing.assert_frame_equal(result, failure_streaks(RUNS))
+
+
+@pytest.mark.parametrize(
+    ("column", "values", "message"),
+    [
+        ("duration_ms", ["5", "7"], "holds text, not whole numbers"),
+        ("duration_ms", [0.5, 1.0], "holds numbers that are not whole"),
+        ("duration_ms", [float("inf"), 1.0], "holds numbers that are not whole"),
+        ("duration_ms", [1e19, 1.0], "holds numbers that are not whole"),
+        ("duration_ms", [True, False], "holds values of dtype bool"),
+        ("status", [1, 2], "holds values of dtype int64, not text"),
+        ("status", [b"failed", b"failed"], "not text"),
+    ],
+)
+def test_a_column_of_the_wrong_kind(column: str, values: list[Any], message: str) -> None:
+    with pytest.raises(FrameTypeError, match=message) as caught:
+        run_failure_rates(RUNS.iloc[:2].assign(**{column: values}))
+    assert caught.value.column == column
+
+
+def test_a_column_that_is_missing_everywhere_has_the_dtype_that_is_wanted() -> None:
+    """As CSV makes it, whatever it was."""
+    nothing = RUNS.assign(error_type=np.nan, started_at=None, duration_ms=None, completed_at=float("nan"))
+    assert error_breakdown(nothing)["count"].tolist() == [6]
+    assert start_delays(nothing)["runs"].tolist() == [0, 0]
+    assert run_failure_rates(nothing)["duration_p50_ms"].isna().all()
+
+
+def test_two_columns_of_one_name_are_refused() -> None:
+    twice = pd.concat([RUNS, RUNS[["status"]]], axis=1)
+    with pytest.raises(FrameTypeError, match="several columns 'status'"):
+        run_failure_rates(twice)
+
+
+def test_columns_that_are_not_asked_for_may_hold_anything() -> None:
+    odd = RUNS.assign(triggered_at="soon", status_from=1.5, name=3)
+    with pytest.raises(FrameTypeError, match="'status_from'"):
+        run_failure_rates(odd)
+    pd.testing.assert_frame_equal(
+        run_failure_rates(odd.drop(columns="status_from"))[["runs"]], run_failure_rates(RUNS)[["runs"]]
+    )
+
+
+ENGINES: dict[str, Callable[[pa.Table], Any]] = {
+    "polars": pl.DataFrame,
+    "polars lazy": pl.LazyFrame,
+    "pyarrow": lambda table: table,
+    "duckdb": lambda table: duckdb.connect().from_arrow(table),
+}
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize(
+    ("dtype", "message"),
+    [
+        (pa.string(), "column 'triggered_at' of the runs frame holds String, not times with a zone"),
+        (pa.timestamp("us"), "column 'triggered_at' of the runs frame has no time zone"),
+    ],
+)
+@pytest.mark.parametrize(
+    "function", [failure_streaks, error_breakdown, lambda runs: run_failure_rates(runs, freq="1D")]
+)
+def test_lost_dtypes_on_other_engines(
+    function: Callable[[Any], Any], dtype: pa.DataType, message: str, engine: str
+) -> None:
+    names = ["id", "deployment_id", "status", "error_type", "duration_ms", "triggered_at"]
+    table = pa.Table.from_pandas(RUNS[names])
+    times = table["triggered_at"].cast(dtype)
+    table = table.set_column(names.index("triggered_at"), "triggered_at", times)
+    with pytest.raises(FrameTypeError, match=message):
+        function(ENGINES[engine](table))
+
+
+def test_a_column_that_is_not_there_is_named_with_the_function_that_gives_it() -> None:
+    with pytest.raises(MissingColumnError, match=r"no column 'status'; .*; pass the frame that load_runs gives$"):
+        columns.require_frame(RUNS.drop(columns="status"), ["status"], what="runs")
+
+
+def test_the_dtypes_are_those_of_the_schemas() -> None:
+    kinds = {
+        schema.Kind.TEXT: columns.Dtype.TEXT,
+        schema.Kind.INTEGER: columns.Dtype.INTEGER,
+        schema.Kind.NUMBER: columns.Dtype.NUMBER,
+        schema.Kind.TIME: columns.Dtype.TIME,
+        schema.Kind.TIMES: columns.Dtype.TIMES,
+    }
+    tables = (schema.DEPLOYMENTS, schema.RUNS, schema.SESSIONS, schema.EVENTS)
+    known = {
+        (column.name, kinds[column.kind])
+        for table in tables
+        for column in table.columns
+        if column.name in columns.DTYPES and column.kind in kinds
+    }
+    assert known <= set(columns.DTYPES.items())
+    assert len(known) > 30

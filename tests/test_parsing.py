@@ -1,0 +1,221 @@
+"""Times, ages, spans and zones are parsed exactly, or refused by the parameter's name."""
+
+from __future__ import annotations
+
+from datetime import UTC, date, datetime, timedelta, timezone
+from decimal import Decimal
+from zoneinfo import ZoneInfo
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from qoderdata import parsing
+
+NOW = datetime(2026, 6, 15, 9, tzinfo=UTC)
+
+
+class TestInstant:
+    @pytest.mark.parametrize(
+        ("value", "utc"),
+        [
+            ("2026-06-15T00:00Z", "2026-06-15T00:00:00"),
+            ("2026-06-15T09:00+08:00", "2026-06-15T01:00:00"),
+            ("2026-06-15 00:00:00.123456+00:00", "2026-06-15T00:00:00.123456"),
+            ("2026-06-15T00:00:00.123456789Z", "2026-06-15T00:00:00.123456"),
+            (datetime(2026, 6, 15, tzinfo=timezone(timedelta(hours=-3))), "2026-06-15T03:00:00"),
+            (datetime(2026, 10, 25, 2, 30, tzinfo=ZoneInfo("Europe/Berlin")), "2026-10-25T00:30:00"),
+            (datetime(2026, 10, 25, 2, 30, tzinfo=ZoneInfo("Europe/Berlin"), fold=1), "2026-10-25T01:30:00"),
+            (pd.Timestamp("2026-06-15", tz="Asia/Shanghai"), "2026-06-14T16:00:00"),
+        ],
+    )
+    def test_it_is_read_in_utc_and_microseconds(self, value: parsing.Instant, utc: str) -> None:
+        stamp = parsing.parse_instant(value, name="since")
+        assert stamp == pd.Timestamp(utc, tz="UTC")
+        assert (str(stamp.tz), stamp.unit) == ("UTC", "us")
+
+    @pytest.mark.parametrize(
+        "value",
+        [
+            "2026-06-15",
+            "2026-06-15T00:00",
+            datetime(2026, 6, 15),  # noqa: DTZ001 - the point of it
+            date(2026, 6, 15),
+            pd.Timestamp("2026-06-15"),
+            np.datetime64("2026-06-15"),
+            1_750_000_000,
+        ],
+    )
+    def test_without_a_zone_it_is_no_instant(self, value: parsing.Instant) -> None:
+        """A guess would be wrong by hours somewhere."""
+        with pytest.raises(ValueError, match=r"since=.* has no time zone"):
+            parsing.parse_instant(value, name="since")
+
+    @pytest.mark.parametrize("value", ["", "soon", "NaT", None, pd.NaT, "2026-02-30T00:00Z", [], object()])
+    def test_what_is_no_time(self, value: parsing.Instant) -> None:
+        with pytest.raises(ValueError, match=r"since=.* is not a time"):
+            parsing.parse_instant(value, name="since")
+
+    @given(st.datetimes(datetime(1700, 1, 1), datetime(2250, 1, 1), timezones=st.timezones()))  # noqa: DTZ001
+    def test_any_aware_time_comes_back(self, value: datetime) -> None:
+        assert parsing.parse_instant(value, name="t").to_pydatetime() == value.astimezone(UTC)
+
+
+class TestSpan:
+    @pytest.mark.parametrize(
+        ("value", "seconds"),
+        [
+            ("15min", 900),
+            ("7D", 604_800),
+            ("1h30min", 5400),
+            ("0s", 0),
+            (timedelta(minutes=1), 60),
+            (pd.Timedelta(seconds=1.5), 1.5),
+        ],
+    )
+    def test_it_is_read(self, value: parsing.Span, seconds: float) -> None:
+        assert parsing.parse_span(value, name="max_age").total_seconds() == seconds
+
+    @given(st.integers(1, 400_000), st.sampled_from(["min", "h", "D", "W"]))
+    def test_the_usual_forms_mean_what_pandas_says(self, count: int, unit: str) -> None:
+        """They are read without it."""
+        text = f"{count}{unit}"
+        try:
+            expected = pd.Timedelta(text)
+        except ValueError:
+            with pytest.raises(ValueError, match="not a length of time"):
+                parsing.parse_span(text, name="max_age")
+        else:
+            assert parsing.parse_span(text, name="max_age") == expected
+
+    @pytest.mark.parametrize(
+        ("value", "seconds"), [("1w", 604_800), ("2d", 172_800), ("3H", 10_800), ("5S", 5), ("1d 12H", 129_600)]
+    )
+    def test_units_that_pandas_deprecates_are_read_without_a_warning(self, value: str, seconds: float) -> None:
+        assert parsing.parse_span(value, name="max_age").total_seconds() == seconds
+
+    @pytest.mark.parametrize(
+        "value",
+        [24, 0, -1, 1.5, True, np.int64(24), np.float64(2), Decimal(3), "24", "30", "1.5", " 7 ", "-1", "1_0"],
+    )
+    def test_a_bare_number_is_refused_and_the_units_are_named(self, value: parsing.Span) -> None:
+        """Nanoseconds would be a guess."""
+        with pytest.raises(
+            ValueError, match=r"max_age=.* has no unit \(s, min, h, D or W\); write one like '24h'"
+        ):
+            parsing.parse_span(value, name="max_age")
+
+    @given(st.one_of(st.integers(), st.floats(), st.decimals()).map(str) | st.integers() | st.floats())
+    def test_no_number_is_a_span(self, value: parsing.Span) -> None:
+        with pytest.raises(ValueError, match="max_age="):
+            parsing.parse_span(value, name="max_age")
+
+    @pytest.mark.parametrize("value", [np.timedelta64(2, "h"), "02:00:00", "PT2H", "2 hours"])
+    def test_other_forms_with_a_unit(self, value: parsing.Span) -> None:
+        assert parsing.parse_span(value, name="max_age") == timedelta(hours=2)
+
+    @pytest.mark.parametrize(
+        "value", ["", "soon", "-1h", timedelta(seconds=-1), "NaT", None, [], "7 parsecs", "99999W"]
+    )
+    def test_what_is_no_length(self, value: parsing.Span) -> None:
+        with pytest.raises(ValueError, match=r"max_age=.* is not a length of time"):
+            parsing.parse_span(value, name="max_age")
+
+
+class TestMoment:
+    @pytest.mark.parametrize(
+        ("value", "utc"),
+        [
+            ("30D", "2026-05-16T09:00"),
+            ("0s", "2026-06-15T09:00"),
+            (timedelta(hours=1), "2026-06-15T08:00"),
+            (pd.Timedelta(hours=1), "2026-06-15T08:00"),
+            ("2026-06-01T00:00Z", "2026-06-01T00:00"),
+            (datetime(2026, 6, 1, tzinfo=UTC), "2026-06-01T00:00"),
+            (pd.Timestamp("2026-06-01T08:00+08:00"), "2026-06-01T00:00"),
+        ],
+    )
+    def test_an_instant_or_an_age(self, value: parsing.Instant | parsing.Span, utc: str) -> None:
+        stamp = parsing.parse_bound(value, now=NOW, name="since")
+        assert stamp == pd.Timestamp(utc, tz="UTC")
+        assert (str(stamp.tz), stamp.unit) == ("UTC", "us")
+
+    @pytest.mark.parametrize("value", ["", "soon", "-1h", "2026-06-15", datetime(2026, 6, 15)])  # noqa: DTZ001
+    def test_neither(self, value: parsing.Instant | parsing.Span) -> None:
+        with pytest.raises(ValueError, match=r"since="):
+            parsing.parse_bound(value, now=NOW, name="since")
+
+    @pytest.mark.parametrize("value", [7, 1.5, True, np.int64(7), "7", "30", "2026", "20260615"])
+    def test_a_bare_number_is_refused_and_both_forms_are_named(self, value: parsing.Span) -> None:
+        with pytest.raises(
+            ValueError, match=r"since=.* has no unit; .*\(s, min, h, D or W\), like '7D', or a time"
+        ):
+            parsing.parse_bound(value, now=NOW, name="since")
+
+    @pytest.mark.parametrize("value", ["2026-06-08", "soon", "-1h", "2026-02-30T00:00Z"])
+    def test_one_error_is_shown_and_not_a_chain(self, value: str) -> None:
+        with pytest.raises(ValueError, match="or an age, like '30D'") as caught:
+            parsing.parse_bound(value, now=NOW, name="since")
+        assert caught.value.__cause__ is None
+        assert caught.value.__context__ is None
+
+    @pytest.mark.parametrize("value", ["0001-01-01T00:00+08:00", "9999-12-31T23:00-05:00"])
+    def test_beyond_what_a_datetime_holds(self, value: str) -> None:
+        with pytest.raises(ValueError, match=r"since=.* is not a time of the years 1 to 9999"):
+            parsing.parse_bound(value, now=NOW, name="since")
+
+
+class TestPeriod:
+    def test_bounds_are_instants_or_ages_or_none(self) -> None:
+        since, until = parsing.parse_period("7D", "2026-06-15T00:00Z", now=NOW, what="run")
+        assert (since, until) == (NOW - timedelta(days=7), pd.Timestamp("2026-06-15T00:00Z"))
+        assert parsing.parse_period(None, None, now=NOW, what="run") == (None, None)
+
+    @pytest.mark.parametrize(("since", "until"), [("1D", "1D"), ("1D", "2D"), (NOW, "0s")])
+    def test_an_empty_period_is_refused(self, since: parsing.Instant, until: parsing.Instant) -> None:
+        with pytest.raises(ValueError, match=r"is not before until=.*: no run can be in between"):
+            parsing.parse_period(since, until, now=NOW, what="run")
+
+
+class TestWindow:
+    @pytest.mark.parametrize(
+        ("freq", "length"),
+        [
+            ("15min", timedelta(minutes=15)),
+            ("h", timedelta(hours=1)),
+            ("3D", timedelta(days=3)),
+            ("W", timedelta(7)),
+        ],
+    )
+    def test_it_is_read(self, freq: str, length: timedelta) -> None:
+        assert parsing.parse_window(freq) == length
+
+    @pytest.mark.parametrize("freq", ["", "1", "7h", "24h", "25h", "1d", "1w", "0h", "-1h", None, 60])
+    def test_what_is_no_window(self, freq: str) -> None:
+        with pytest.raises(ValueError, match="freq="):
+            parsing.parse_window(freq)
+
+    def test_too_many_windows_are_refused(self) -> None:
+        minute, day = 60_000_000, 86_400_000_000
+        parsing.require_few_windows(0, 694 * day, minute, column="t")
+        with pytest.raises(
+            ValueError, match=r"t reaches from 1970-01-01T00:00Z to 1971-11-27T00:00Z.*1,000,801 windows"
+        ):
+            parsing.require_few_windows(0, 695 * day, minute, column="t")
+        with pytest.raises(ValueError, match="windows for each of 11 groups"):
+            parsing.require_few_windows(0, 694 * day, minute, column="t", groups=11)
+
+
+class TestZone:
+    @pytest.mark.parametrize("key", ["UTC", "Asia/Shanghai", "Australia/Lord_Howe", "America/Argentina/Ushuaia"])
+    def test_it_is_found(self, key: str) -> None:
+        assert parsing.parse_zone(key).key == key
+
+    @pytest.mark.parametrize(
+        "key", ["", "Mars/Base", "../etc/passwd", "/etc/localtime", "Asia/", "UTC\x00", "上海"]
+    )
+    def test_there_is_none(self, key: str) -> None:
+        with pytest.raises(ValueError, match=r"tz=.* is not an IANA time zone"):
+            parsing.parse_zone(key)

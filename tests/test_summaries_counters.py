@@ -1,0 +1,160 @@
+"""Counters counted in runs: what SQL counts, and never in place of the service's own."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import duckdb
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from qoderdata import failure_rates, fill_counters, flatten_deployments, flatten_runs
+from qoderdata.errors import DataQualityWarning, FrameTypeError, MissingColumnError
+
+COUNTERS = ["stats_total_runs", "stats_total_failures", "stats_consecutive_failures"]
+LAST = "stats_last_triggered_at"
+
+Row = dict[str, Any]
+
+
+def deployments(*ids: str, **stats: Any) -> pd.DataFrame:  # noqa: ANN401 counters
+    """Build deployments without counters; `stats` are those of the first."""
+    records: list[Row] = [{"id": id_, "name": f"name of {id_}"} for id_ in ids]
+    if stats:
+        records[0]["metadata"] = {"cas_config": {"stats": stats}}
+    return flatten_deployments(records)
+
+
+def runs(*rows: tuple[str, str | None, int | None]) -> pd.DataFrame:
+    """Build runs out of (deployment, status, minute)."""
+    return flatten_runs(
+        [
+            {
+                "id": f"drun_{number}",
+                "deployment_id": deployment,
+                "status": status or "unknown",
+                "triggered_at": None if minute is None else f"2026-06-15T00:{minute:02}:00Z",
+            }
+            for number, (deployment, status, minute) in enumerate(rows)
+        ]
+    )
+
+
+def plain(frame: pd.DataFrame) -> list[list[Any]]:
+    rows = frame[["id", *COUNTERS, LAST]].to_numpy(dtype=object).tolist()
+    return [[None if pd.isna(value) else value for value in row] for row in rows]
+
+
+def minute(value: int) -> pd.Timestamp:
+    return pd.Timestamp("2026-06-15", tz="UTC") + pd.Timedelta(minutes=value)
+
+
+def test_runs_are_counted() -> None:
+    df = deployments("dep_1", "dep_2")
+    listed = runs(
+        ("dep_1", "completed", 1), ("dep_1", "failed", 2), ("dep_1", "skipped", 3), ("dep_1", "failed", 4),
+        ("dep_1", "waiting", 5), ("dep_9", "failed", 0),
+    )  # fmt: skip
+    counted = fill_counters(df, listed)
+    assert plain(counted) == [["dep_1", 5, 2, 2, minute(5)], ["dep_2", 0, 0, 0, None]]
+    assert counted.attrs["counted_since"] == "2026-06-15T00:00:00+00:00"
+    assert failure_rates(counted).loc["dep_1", "failure_rate"] == pytest.approx(2 / 5)
+
+
+@pytest.mark.parametrize(
+    "own", [{"total_runs": 9}, {"total_failures": 0}, {"consecutive_failures": 1}, {"total_runs": 0}]
+)
+def test_the_services_own_counters_stay(own: dict[str, int]) -> None:
+    """Of a deployment that has any, nothing is filled: counters of two sources do not fit together."""
+    df = deployments("dep_1", "dep_2", **own)
+    counted = fill_counters(df, runs(("dep_1", "failed", 1), ("dep_2", "failed", 2)))
+    assert plain(counted)[0] == plain(df)[0]
+    assert plain(counted)[1] == ["dep_2", 1, 1, 1, minute(2)]
+
+
+def test_nothing_to_fill() -> None:
+    df = deployments("dep_1", total_runs=1)
+    counted = fill_counters(df, runs(("dep_1", "failed", 1)))
+    pd.testing.assert_frame_equal(counted, df)
+    assert "counted_since" not in counted.attrs
+
+
+def test_the_arguments_stay() -> None:
+    df, listed = deployments("dep_1", "dep_2"), runs(("dep_1", "failed", 1))
+    df = df.set_axis(pd.Index([5, 5], name="row"))
+    before, runs_before = df.copy(), listed.copy()
+    counted = fill_counters(df, listed)
+    pd.testing.assert_frame_equal(df, before)
+    pd.testing.assert_frame_equal(listed, runs_before)
+    assert "counted_since" not in df.attrs
+    assert json.loads(json.dumps(counted.attrs)) == counted.attrs
+    pd.testing.assert_index_equal(counted.index, before.index)
+    assert counted.dtypes.to_dict() == before.dtypes.to_dict()
+    assert [row[1] for row in plain(counted)] == [1, 0]
+
+
+def test_empty_frames() -> None:
+    df = deployments()
+    pd.testing.assert_frame_equal(fill_counters(df, runs(("dep_1", "failed", 1))), df)
+    counted = fill_counters(deployments("dep_1"), runs())
+    assert plain(counted) == [["dep_1", 0, 0, 0, None]]
+    assert counted.attrs["counted_since"] is None
+
+
+def test_what_is_refused() -> None:
+    df, listed = deployments("dep_1"), runs()
+    with pytest.raises(MissingColumnError, match=LAST):
+        fill_counters(df.drop(columns=LAST), listed)
+    with pytest.raises(MissingColumnError, match="the runs frame has no column 'status'"):
+        fill_counters(df, listed.drop(columns="status"))
+    with pytest.raises(FrameTypeError, match="runs must be a pandas frame"):
+        fill_counters(df, [])  # type: ignore[arg-type] # what is tested
+
+
+def test_rates_without_any_counter_warn() -> None:
+    df = deployments("dep_1", "dep_2")
+    with pytest.warns(DataQualityWarning, match=r"fill_counters\(df, load_runs\(\)\)"):
+        assert failure_rates(df)["failure_rate"].isna().all()
+    failure_rates(deployments("dep_1", "dep_2", total_runs=1, total_failures=0))
+    failure_rates(deployments())
+    failure_rates(fill_counters(df, runs()))
+
+
+STATUSES = st.sampled_from(["completed", "failed", "failed", "skipped", "cancelled", "waiting", "pending", None])
+ROWS = st.tuples(st.sampled_from(["dep_1", "dep_2", "dep_3", "dep_9"]), STATUSES, st.none() | st.integers(0, 59))
+
+SQL = """
+WITH ordered AS (
+    SELECT *, row_number() OVER (PARTITION BY deployment_id ORDER BY triggered_at, id) AS place FROM listed
+    WHERE triggered_at IS NOT NULL
+), successes AS (
+    SELECT deployment_id, max(place) AS last FROM ordered WHERE status = 'completed' GROUP BY ALL
+), streaks AS (
+    SELECT deployment_id, count(*) AS streak FROM ordered LEFT JOIN successes USING (deployment_id)
+    WHERE status = 'failed' AND place > coalesce(last, 0) GROUP BY ALL
+), totals AS (
+    SELECT deployment_id, count(*) AS runs, count(*) FILTER (status = 'failed') AS failed,
+        max(triggered_at) AS triggered_at FROM listed GROUP BY ALL
+)
+SELECT id, coalesce(runs, 0), coalesce(failed, 0), coalesce(streak, 0), epoch_us(totals.triggered_at)
+FROM deployed LEFT JOIN totals ON id = totals.deployment_id LEFT JOIN streaks ON id = streaks.deployment_id
+ORDER BY id
+"""
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.lists(ROWS, max_size=25))
+def test_counts_equal_those_of_sql(rows: list[tuple[str, str | None, int | None]]) -> None:
+    listed, deployed = runs(*rows), deployments("dep_1", "dep_2", "dep_3")
+    connection = duckdb.connect()
+    connection.register("listed", listed[["id", "deployment_id", "status", "triggered_at"]])
+    connection.register("deployed", deployed[["id"]])
+    expected = [list(row) for row in connection.execute(SQL).fetchall()]
+    got = [[*row[:4], row[4] and row[4].value // 1000] for row in plain(fill_counters(deployed, listed))]
+    assert got == expected
+    times = [at for _, _, at in rows if at is not None]
+    since = minute(min(times)).isoformat() if times else None
+    assert fill_counters(deployed, listed).attrs["counted_since"] == since
