@@ -23,7 +23,7 @@ from benchmarks.measure import ENVIRONMENT, HERE, Cost, machine, scratch
 from benchmarks.run import write
 from qoderdata.files import Folder
 from qoderdata.schema import RUNS
-from qoderdata.store import Coverage, Manifest, RunReader, Stretch, manifest, partitions
+from qoderdata.store import RUNS_TABLE, JournalEntry, TableStore
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -43,20 +43,17 @@ NAMES = {
 
 
 def generate(folder: str, runs: int) -> int:
-    """Write a store of so many runs, and give how many bytes it takes."""
-    store = RunReader(Folder(folder), base_url=_BASE_URL, workspace_id=None, account=_ACCOUNT)
+    """Write a store of so many runs, and return how many bytes it takes."""
+    store = TableStore(Folder(folder), RUNS_TABLE, base_url=_BASE_URL, workspace_id=None, account=_ACCOUNT)
     chance = np.random.default_rng(7)
     deployments = _ids("dep_", chance, _DEPLOYMENTS)
-    files = {}
     left, day = runs, _FIRST_DAY
-    while left:
-        rows = min(left, _DEPLOYMENTS * _RUNS_A_DAY)
-        made = _day(day, rows, deployments, chance)
-        name, written = partitions.write(store.folder, f"{day:%Y-%m-%d}", iter(()), made)
-        files[name] = written
-        left, day = left - rows, day + timedelta(days=1)
-    whole = Coverage((Stretch(day, marks=(), cursor=None),))
-    manifest.write(store.folder, Manifest(_BASE_URL, None, _ACCOUNT, files=files, coverage=whole))
+    with store.writer_lock():
+        while left:
+            rows = min(left, _DEPLOYMENTS * _RUNS_A_DAY)
+            store.add(JournalEntry(_day(day, rows, deployments, chance), day))
+            store.commit()
+            left, day = left - rows, day + timedelta(days=1)
     return sum(path.stat().st_size for path in Path(folder).rglob("*.parquet"))
 
 
@@ -77,6 +74,7 @@ def _day(day: datetime, rows: int, deployments: pa.LargeStringArray, chance: np.
         "id": _ids("drun_", chance, rows),
         "deployment_id": deployments.take(_places(of_deployment)),
         "status": statuses.take(_places(status)),
+        "status_from": pa.array(["service"], pa.large_string()).take(_places(np.zeros(rows, dtype="int64"))),
         "trigger_type": pa.array(["schedule"], pa.large_string()).take(_places(np.zeros(rows, dtype="int64"))),
         "agent_id": deployments.take(_places(of_deployment % 40)),
         "agent_version": pa.array(of_deployment % 7),
@@ -91,7 +89,8 @@ def _day(day: datetime, rows: int, deployments: pa.LargeStringArray, chance: np.
         "error_type": errors.take(_places(chance.integers(0, 3, rows), missing=~failed)),
         "error_message": nothing,
     }
-    return pa.table({name: columns.get(name, nothing) for name in RUNS.names}).cast(RUNS.arrow)
+    absent = {field.name: pa.nulls(rows, field.type) for field in RUNS.arrow if field.name not in columns}
+    return pa.table({name: {**absent, **columns}[name] for name in RUNS.names}).cast(RUNS.arrow)
 
 
 def _ids(prefix: str, chance: np.random.Generator, count: int) -> Any:  # noqa: ANN401 - an Arrow array

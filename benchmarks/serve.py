@@ -1,9 +1,9 @@
 """A server of prepared pages, in a process of its own: a request costs a copy to the socket.
 
 It serves 1,000 records a page, as the service's first edition does, or fewer, and every client's way of paging. No
-two records are alike: each has its own prompt, description, name and metadata values; one text in four has
-non-ASCII characters, one in seven has quotes, line breaks and backslashes. A deployment has about 1.5 KB. Prints its
-base URL.
+two records are alike: each has its own prompt, description, name and metadata values. One text in four has
+non-ASCII characters, one in seven has quotes, line breaks and backslashes. A deployment has about 1.5 KB.
+Prints its base URL.
 """
 
 from __future__ import annotations

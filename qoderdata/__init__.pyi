@@ -39,6 +39,7 @@ from .summaries import (
     error_breakdown,
     failure_rates,
     failure_streaks,
+    fill_counters,
     run_failure_rates,
     start_delays,
 )
@@ -65,6 +66,7 @@ __all__ = [
     "export_parquet",
     "failure_rates",
     "failure_streaks",
+    "fill_counters",
     "flatten_deployments",
     "flatten_events",
     "flatten_runs",

@@ -6,6 +6,7 @@ any more does not keep the process alive.
 
 from __future__ import annotations
 
+import gc
 import threading
 import time
 from concurrent.futures import Future
@@ -142,3 +143,38 @@ class Workers:
             future.set_result(work())
         except BaseException as error:  # noqa: BLE001 - raised where the result is waited for
             future.set_exception(error)
+
+
+class GCPaused:
+    """A context, for any number of threads at once, in which the garbage collector does not look for cycles.
+
+    Records are many objects without cycles; to look for cycles among them costs a third of the time.
+
+    Examples
+    --------
+    >>> with GCPaused():
+    ...     gc.isenabled()
+    False
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._depth = 0
+        self._was_enabled = False
+
+    def __enter__(self) -> None:
+        with self._lock:
+            if self._depth == 0:
+                self._was_enabled = gc.isenabled()
+                gc.disable()
+            self._depth += 1
+
+    def __exit__(self, *_: object) -> None:
+        with self._lock:
+            self._depth -= 1
+            if self._depth == 0 and self._was_enabled:
+                gc.enable()
+
+
+#: The only instance: the collector is one for the whole process.
+gc_paused = GCPaused()

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
     from qoderdata.files import Folder
 
+#: The folder of cached answers, below the cache folder.
+FOLDER = "queries"
 #: Goes up whenever the meaning of a column changes, so that older files are pulled again.
 FORMAT = 2
 

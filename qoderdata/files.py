@@ -12,24 +12,70 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import re
 import secrets
+import shutil
+import stat
+import sys
+import tempfile
+import time
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 import pyarrow as pa
 from pyarrow import fs
 
-from qoderdata.errors import CacheError
+from qoderdata.errors import CacheError, CacheWarning, warn
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+
+    import filelock
 
 _PRIVATE_FILE = 0o600
+_NEW_FILE = 0o666
 _PRIVATE_FOLDER = 0o700
 _TEMPORARY = ".tmp"
 _LOCK = ".lock"
+#: Seconds after which a process says that it waits for a lock, and those after which it gives up on a holder that
+#: does nothing.
+LOCK_NOTICE = 1.0
+LOCK_PATIENCE = 120.0
+#: Paths that name an open file of this process.
+_OWN_DESCRIPTOR = re.compile(r"/dev/(stdout|stderr)|/(?:dev|proc/self)/fd/(\d+)")
+#: Of a file's name, what the name of the temporary file beside it repeats; together they fit into 255 bytes.
+_REPEATED = 40
+
+
+def check_ending(path: str | Path, endings: Sequence[str], *, what: str) -> None:
+    """Raise unless a file's name ends in a way that fits what is written to it.
+
+    Parameters
+    ----------
+    path
+        The file. A name without any ending says nothing, and passes; so does what is not a regular file.
+    endings
+        The allowed endings in lower case, each with its dot.
+    what
+        What is written, such as ``"a report is an HTML page"``.
+
+    Raises
+    ------
+    ValueError
+        The name says another format; the message lists the endings.
+
+    Examples
+    --------
+    >>> check_ending("fleet.pdf", [".html", ".htm"], what="a report is an HTML page")
+    Traceback (most recent call last):
+    ValueError: 'fleet.pdf': a report is an HTML page; give a name that ends in .html or .htm
+    """
+    name = Path(path).name
+    fits = name.lower().endswith(tuple(endings))
+    if not fits and Path(name).suffix and not _is_special(Path(path)):
+        raise ValueError(f"{str(path)!r}: {what}; give a name that ends in {' or '.join(endings)}")
 
 
 def replace(path: str | Path, write: Callable[[pa.NativeFile], object], *, private: bool = False) -> None:
@@ -38,25 +84,36 @@ def replace(path: str | Path, write: Callable[[pa.NativeFile], object], *, priva
     Parameters
     ----------
     path
-        The target. A file that is there stays until the new one is whole.
+        The target. A file that is there stays until the new one is whole, and keeps its mode; of a symbolic
+        link its target is replaced. A pipe, a terminal or another character device is written to when all is
+        made.
     write
         Called with an open binary file. What it raises is raised on, and the target is untouched.
     private
-        Readable by the user alone; else as the umask has it.
+        Replace whatever is there by a file that only the user can read, links too. Otherwise the umask decides
+        about a new file's mode.
 
     Raises
     ------
     OSError
-        The folder is not there or cannot be written.
+        The folder is not there or cannot be written, or the target is a folder, a socket or a disk.
     """
-    target = Path(path)
-    beside = target.with_name(f".{target.name}.{os.getpid()}-{secrets.token_hex(4)}{_TEMPORARY}")
+    given = Path(path)
+    if not private and _is_special(given):
+        _write_through(given, write)
+        return
+    target = given if private else Path(os.path.realpath(given))
+    old = None if private else _status(target)
+    mode = _PRIVATE_FILE if private else _NEW_FILE if old is None else stat.S_IMODE(old.st_mode)
+    beside = target.with_name(f".{target.name[:_REPEATED]}.{os.getpid()}-{secrets.token_hex(4)}{_TEMPORARY}")
     try:
-        descriptor = os.open(beside, os.O_CREAT | os.O_EXCL | os.O_WRONLY, _PRIVATE_FILE if private else 0o666)
+        descriptor = os.open(beside, os.O_CREAT | os.O_EXCL | os.O_WRONLY, mode)
     except FileNotFoundError:
         raise FileNotFoundError(errno.ENOENT, "there is no such folder", str(target.parent)) from None
     os.close(descriptor)
     try:
+        if old is not None:
+            _keep_owner_and_mode(beside, old)
         with pa.OSFile(str(beside), "wb") as sink:
             write(sink)
         with beside.open("rb+") as handle:
@@ -65,6 +122,52 @@ def replace(path: str | Path, write: Callable[[pa.NativeFile], object], *, priva
     except BaseException:
         beside.unlink(missing_ok=True)
         raise
+
+
+def _status(path: Path) -> os.stat_result | None:
+    try:
+        return path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+
+
+def _is_special(path: Path) -> bool:
+    """Tell whether a path names something that is there and that no file may take the place of."""
+    if _OWN_DESCRIPTOR.fullmatch(str(path)):
+        return True
+    status = _status(path)
+    return status is not None and not stat.S_ISREG(status.st_mode)
+
+
+def _write_through(path: Path, write: Callable[[pa.NativeFile], object]) -> None:
+    """Write to a pipe, a character device or an open descriptor, once everything is made."""
+    status = path.stat()
+    if stat.S_ISDIR(status.st_mode):
+        raise IsADirectoryError(errno.EISDIR, "this is a folder; give the name of a file", str(path))
+    if stat.S_ISSOCK(status.st_mode) or stat.S_ISBLK(status.st_mode):
+        raise OSError(errno.EINVAL, "this is a socket or a disk; give the name of a file", str(path))
+    with tempfile.NamedTemporaryFile() as made:
+        with pa.OSFile(made.name, "wb") as sink:
+            write(sink)
+        with _open_in_place(path) as target:
+            shutil.copyfileobj(made, target)
+
+
+def _open_in_place(path: Path) -> IO[bytes]:
+    """Open what is there for writing; an open file of this process goes on where it is."""
+    own = _OWN_DESCRIPTOR.fullmatch(str(path))
+    if own is None:
+        return path.open("wb")
+    sys.stdout.flush()  # what was printed before comes before
+    name, number = own.groups()
+    return os.fdopen(os.dup(int(number) if number else {"stdout": 1, "stderr": 2}[name]), "wb")
+
+
+def _keep_owner_and_mode(path: Path, old: os.stat_result) -> None:
+    if (old.st_uid, old.st_gid) != (os.geteuid(), os.getegid()):
+        with contextlib.suppress(OSError):  # only root may give a file away
+            os.chown(path, old.st_uid, old.st_gid)
+    path.chmod(stat.S_IMODE(old.st_mode))
 
 
 class Folder:
@@ -178,7 +281,7 @@ class Folder:
                 beside.unlink(missing_ok=True)
 
     @contextlib.contextmanager
-    def lock(self, name: str, *, timeout: float = -1) -> Iterator[None]:
+    def lock(self, name: str, *, timeout: float | None = None) -> Iterator[Callable[[], None]]:
         """Hold a lock that other processes on this machine respect; an object store has none.
 
         Parameters
@@ -186,27 +289,49 @@ class Folder:
         name
             The lock's name; its file lies in this folder.
         timeout
-            Seconds to wait for another holder; -1 waits for ever.
+            Seconds to wait for another holder. ``None`` waits while the holder moves, and gives up after
+            `LOCK_PATIENCE` seconds without.
+
+        Yields
+        ------
+        Callable
+            Call it now and then to show those who wait that this process moves.
 
         Raises
         ------
         CacheError
-            Another process held it all the time.
+            Another process holds the lock; the message names it.
         OSError
             The folder cannot be written.
+
+        Warns
+        -----
+        CacheWarning
+            Without `timeout`: another process has held the lock for more than a second.
         """
-        import filelock  # noqa: PLC0415 - slow to import, and only runs need it
+        import filelock  # noqa: PLC0415 - slow to import, and only stores need it
 
         if not self.local:
-            yield
+            yield lambda: None
             return
         _make_private(Path(self.path))
-        path = self.full(name + _LOCK)
+        path = Path(self.full(name + _LOCK))
+        lock = filelock.FileLock(path, mode=_PRIVATE_FILE)
         try:
-            with filelock.FileLock(path, timeout=timeout, mode=_PRIVATE_FILE):
-                yield
+            lock.acquire(timeout=LOCK_NOTICE if timeout is None else timeout)
         except filelock.Timeout as error:
-            raise CacheError(f"another process holds {path}; try again when it has finished") from error
+            if timeout is not None:
+                raise CacheError(f"another process holds {path}; try again when it has finished") from error
+            _wait_for(lock, path)
+
+        def renew() -> None:
+            with contextlib.suppress(OSError):
+                os.utime(path)
+
+        try:
+            yield renew
+        finally:
+            lock.release()
 
     def _list(self, base: str) -> list[fs.FileInfo]:
         if self._remote is None:
@@ -231,6 +356,33 @@ class Folder:
             if self.local or isinstance(error, OSError):
                 raise
             raise OSError(f"{self.location} cannot be reached: {error}") from error
+
+
+def _wait_for(lock: filelock.BaseFileLock, path: Path) -> None:
+    """Wait for a lock while its holder moves, and say so."""
+    from filelock import Timeout  # noqa: PLC0415 - as in `Folder.lock`
+
+    warn(f"waiting for another process, which holds {path}", CacheWarning)
+    seen, since = _touched_at(path), time.monotonic()
+    while time.monotonic() - since < LOCK_PATIENCE:
+        try:
+            lock.acquire(timeout=LOCK_NOTICE)
+        except Timeout:
+            if (touched := _touched_at(path)) != seen:
+                seen, since = touched, time.monotonic()
+        else:
+            return
+    raise CacheError(
+        f"another process holds {path} and has done nothing for {LOCK_PATIENCE:.0f} s: end it if it is stopped, "
+        "or try again when it has finished"
+    )
+
+
+def _touched_at(path: Path) -> int | None:
+    try:
+        return path.stat().st_mtime_ns
+    except OSError:
+        return None
 
 
 def _written_at(facts: Mapping[str, Any]) -> datetime | None:

@@ -348,9 +348,35 @@ def apply_ends_lazy(runs: Any, sessions: Any = None, ends: Any = None) -> Any:  
         return frame.to_native().map_partitions(_resolve_partition, names)
     joined = set(frame.collect_schema().names())
     absent = {name: kind for name, kind in _JOINED.items() if name not in joined}
-    filled = _fill(frame.with_columns(*(_null(kind).alias(name) for name, kind in absent.items())))
+    if absent:
+        frame = frame.with_columns(*(_null(kind).alias(name) for name, kind in absent.items()))
+    filled = _fill(frame)
     return filled.select(
         *(nw.col(f"_new_{name}" if name in _FILLED else name).alias(name) for name in names)
+    ).to_native()
+
+
+def current_ends_lazy(sessions: Any, ends: Any) -> Any:  # noqa: ANN401 frames of any engine
+    """Return the ends that still count: final ones, and those whose session has not changed since they were read.
+
+    Parameters
+    ----------
+    sessions
+        Columns ``id`` and ``updated_at``, unique by ``id``.
+    ends
+        Ends as they are stored: the session in ``id``, and ``session_updated_at``.
+
+    Returns
+    -------
+    frame
+        The engine's own frame, lazy where it is lazy, with the columns that `apply_ends_lazy` takes.
+    """
+    known = _open(sessions).select(nw.col("id").alias("_id"), nw.col("updated_at").alias("_updated_at"))
+    joined = _open(ends).join(known, how="left", left_on="id", right_on="_id")
+    unchanged = _flag(nw.col("session_updated_at") == nw.col("_updated_at"))
+    counted = joined.filter(_flag(nw.col("end").is_in(["final", "gone"])) | unchanged)
+    return counted.select(
+        nw.col("id").alias("session_id"), *(nw.col(name) for name in _ENDS.kinds if name != "session_id")
     ).to_native()
 
 
@@ -568,7 +594,7 @@ class _Events:
             events = events[events["session_id"].notna()]
         sessions = _arrow(events["session_id"], _TEXT).dictionary_encode()
         codes = sessions.indices.to_numpy(zero_copy_only=False)
-        order = _list_order(codes, events["position"].to_numpy() if "position" in events.columns else None)
+        order = _list_order(codes, events["position"].to_numpy("int64") if "position" in events.columns else None)
         columns = {name: _arrow(events[name], _TIME if name == "processed_at" else _TEXT) for name in _EVENTS}
         types = columns["type"].dictionary_encode()
 

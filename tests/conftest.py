@@ -21,14 +21,16 @@ from urllib.parse import parse_qsl, urlsplit
 
 import pytest
 
-from qoderdata.client import pace
+from qoderdata.client import retries
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 _LEAKS = (
+    "QODER_ACCESS_TOKEN",
     "QODER_PAT",
     "QODER_MANAGED_BASE_URL",
+    "QODER_BASE_URL",
     "QODERDATA_CACHE_DIR",
     "NETRC",
     "REQUESTS_CA_BUNDLE",
@@ -86,7 +88,7 @@ class FastClock:
 def clock(monkeypatch: pytest.MonkeyPatch) -> FastClock:
     """Give every `Client` that the test makes one fast clock."""
     fast = FastClock()
-    monkeypatch.setattr(pace, "SYSTEM", fast)
+    monkeypatch.setattr(retries, "SYSTEM", fast)
     return fast
 
 

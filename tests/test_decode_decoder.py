@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from qoderdata.errors import APIResponseValidationError, DataQualityWarning
-from qoderdata.decode import Decoder, NotJSONError, from_records
 from qoderdata.background import GCPaused
+from qoderdata.decode import Decoder, NotJSONError, from_records
 from qoderdata.decode.fast import MAX_LEARNED
+from qoderdata.errors import APIResponseValidationError, DataQualityWarning
 from qoderdata.schema import DEPLOYMENTS, RUNS
 
 if TYPE_CHECKING:

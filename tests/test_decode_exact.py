@@ -11,9 +11,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from qoderdata.decode.jsontext import DEEPEST
 from qoderdata.errors import APIResponseValidationError, DataQualityWarning
 from qoderdata.frames import flatten_deployments, flatten_runs
-from qoderdata.decode.jsontext import DEEPEST
 
 MISSING = None
 

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from qoderdata.errors import APIResponseValidationError
 from qoderdata.decode.jsontext import DEEPEST, NotJSONError, Number, is_utf8, parse, write
+from qoderdata.errors import APIResponseValidationError
 
 JSON_VALUES = st.recursive(
     st.none() | st.booleans() | st.integers() | st.text() | st.floats(allow_nan=False, allow_infinity=False),

@@ -15,8 +15,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from qoderdata.errors import APIResponseValidationError, DataQualityWarning
 from qoderdata.decode import Decoder, NotJSONError, from_records, jsontext
+from qoderdata.errors import APIResponseValidationError, DataQualityWarning
 from qoderdata.frames import to_pandas
 from qoderdata.schema import AGENTS, DEPLOYMENTS, ENVIRONMENTS, EVENTS, RUNS, SESSIONS, Branch, Kind, Schema
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import gzip
 from datetime import UTC, date, datetime, time, timedelta, timezone
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
@@ -16,7 +17,7 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from qoderdata.export import csv_text, export_csv, formulas
+from qoderdata.export import csv_cells, csv_text, export_csv
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -138,6 +139,10 @@ def test_index_and_header(tmp_path: Path, frame: pd.DataFrame, expected: list[li
         ("extra", f'{{"budget":9007199254740993,"environment_variables.KEY":"{SECRET}"}}', "9007199254740993"),
         ("extra", f'{{"session.environment_variables":[{{"name":"K","value":"{SECRET}"}}]}}', "***"),
         ("extra", f'{{"environment\\u005fvariables":"{SECRET}"}}', "***"),
+        ("extra", f'{{"environment_variables":"KEY={SECRET}\\nB=2;C={SECRET}"}}', '"environment_variables":"***"'),
+        ("extra", f'{{"environment_variables\\\\.KEY":"{SECRET}"}}', "***"),
+        ("agent", pd.Categorical([f'{{"environment_variables":{{"KEY":"{SECRET}"}}}}']), '"KEY":"***"'),
+        ("environment_variables", f"KEY={SECRET};B=2", "***"),
         ("resources", f'[{{"environment_variables":["{SECRET}"]}}]', "***"),
         ("environment_variables", SECRET, "***"),
         ("environment_variables", f'{{"KEY":"{SECRET}"}}', '{"KEY":"***"}'),
@@ -159,6 +164,27 @@ def test_secrets_are_masked(
     assert expected in cell
     assert SECRET not in cell
     assert name != "environment_variables" or "5" not in cell
+
+
+class TestName:
+    """A file holds what its name says."""
+
+    def test_gzip(self, tmp_path: Path) -> None:
+        """The same bytes each time: no name and no time in the header."""
+        frame = pd.DataFrame({"id": ["a"] * 1000, "runs": range(1000)})
+        export_csv(frame, tmp_path / "r.csv.gz")
+        export_csv(frame, tmp_path / "other.CSV.GZ")
+        data = (tmp_path / "r.csv.gz").read_bytes()
+        assert gzip.decompress(data).decode() == csv_text(frame)
+        assert (data[:4], data[4:8]) == (b"\x1f\x8b\x08\x00", b"\0\0\0\0")
+        assert (tmp_path / "other.CSV.GZ").read_bytes() == data
+        pd.testing.assert_frame_equal(pd.read_csv(tmp_path / "r.csv.gz"), frame, check_dtype=False)
+
+    @pytest.mark.parametrize("name", ["r.xlsx", "r.parquet", "r.csv.zip", "r.gz"])
+    def test_another_format_is_refused(self, tmp_path: Path, name: str) -> None:
+        with pytest.raises(ValueError, match=r"this writes CSV; give a name that ends in \.csv or \.csv\.gz"):
+            export_csv(pd.DataFrame({"a": [1]}), tmp_path / name)
+        assert not list(tmp_path.glob("*r.*"))
 
 
 ALPHABET = st.one_of(st.sampled_from("=+-@\t\r\n\0'\" ;,\uff1d\u200b"), st.characters(codec="utf-8"))
@@ -212,7 +238,7 @@ def test_read_back(
     """Python's csv and DuckDB both find every value, and the escape can be undone."""
     path = tmp_path_factory.mktemp("csv") / "x.csv"
     export_csv(make(rows, names), path, spreadsheet_safe=safe)
-    plain = formulas.unescape if safe else str
+    plain = csv_cells.unescape if safe else str
 
     header, *body = lines(path)
     assert [plain(name) for name in header] == names

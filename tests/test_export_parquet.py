@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import importlib
 import json
 from datetime import UTC, datetime
@@ -14,9 +15,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from qoderdata.export import engines, export_csv, export_parquet
-from qoderdata.frame import flatten_deployments, flatten_runs
-from qoderdata.schema import DEPLOYMENTS, RUNS
+from qoderdata.export import export_csv, export_parquet, frame_batches
+from qoderdata.frames import flatten_deployments, flatten_events, flatten_runs, flatten_sessions, to_pandas
+from qoderdata.schema import AGENTS, DEPLOYMENTS, ENVIRONMENTS, RUNS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -185,7 +186,7 @@ def test_spark(tmp_path: Path) -> None:
 
 
 def test_a_frame_of_several_batches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(engines, "ROWS", 2)
+    monkeypatch.setattr(frame_batches, "ROWS", 2)
     parts = [pd.DataFrame({"id": [f"dep_{number}"], "runs": [number]}) for number in range(5)]
     frame = pd.concat(parts, ignore_index=True)
     export_parquet(frame, tmp_path / "x.parquet")
@@ -215,6 +216,57 @@ class TestRefusals:
     def test_no_folder(self, export: Any, path: Path) -> None:  # noqa: ANN401 - two functions
         with pytest.raises(FileNotFoundError, match="nowhere"):
             export(pd.DataFrame(), path.parent / "nowhere" / "x")
+
+
+@pytest.mark.parametrize("name", ["r.csv", "r.parquet.gz", "r.xlsx"])
+def test_another_format_than_the_name_says_is_refused(tmp_path: Path, name: str) -> None:
+    with pytest.raises(ValueError, match=r"this writes Parquet; give a name that ends in \.parquet or \.pq"):
+        export_parquet(pd.DataFrame({"a": [1]}), tmp_path / name)
+
+
+SECRET = "s3cret-value"  # noqa: S105 - looked for, and found nowhere
+SESSION = {
+    "type": "session",
+    "id": "sess_1",
+    "deployment_id": "dep_1",
+    "agent": {"id": "agent_1", "name": "Triage", "model": "m", "system": "=text", "tools": []},
+    "vault_ids": ["vault_1"],
+    "usage": {"total_credits": 1.25},
+    "environment_variables": {"KEY": SECRET},
+    "created_at": "2026-06-15T01:00:00Z",
+}
+#: What each loader of the newest edition gives.
+FRAMES: dict[str, Callable[[], pd.DataFrame]] = {
+    "sessions": lambda: flatten_sessions([SESSION, {**SESSION, "id": "sess_2"}, {"id": "sess_3"}]),
+    "no sessions": lambda: flatten_sessions([]),
+    "events": lambda: flatten_events([{"id": "ev_1", "type": "session.status_idle"}], "sess_1"),
+    "deployments": lambda: flatten_deployments(
+        [deployment("d", environment_variables=f"KEY={SECRET};B=2"), deployment("e", environment_variables="")]
+    ),
+    "agents": lambda: to_pandas(AGENTS.arrow.empty_table(), AGENTS),
+    "environments": lambda: to_pandas(ENVIRONMENTS.arrow.empty_table(), ENVIRONMENTS),
+}
+
+
+@pytest.mark.parametrize("name", FRAMES)
+class TestEveryTable:
+    def test_parquet(self, name: str, tmp_path: Path) -> None:
+        made = FRAMES[name]()
+        export_parquet(made, tmp_path / "x.parquet")
+        same(pd.read_parquet(tmp_path / "x.parquet"), made)
+
+    @pytest.mark.parametrize("engine", [lambda frame: frame, pa.Table.from_pandas])
+    def test_csv(self, name: str, engine: Callable[[pd.DataFrame], Any], tmp_path: Path) -> None:
+        made = FRAMES[name]()
+        export_csv(engine(made), tmp_path / "x.csv")
+        with (tmp_path / "x.csv").open(encoding="utf-8", newline="") as handle:
+            rows = list(csv.DictReader(handle))
+        assert [row["id"] for row in rows] == made["id"].tolist()
+        assert SECRET not in (tmp_path / "x.csv").read_text()
+        if name == "sessions":
+            assert rows[1]["usage_total_credits"] == "1.25"
+            assert json.loads(rows[1]["agent"])["system"] == "=text"
+            assert rows[2]["agent"] == ""
 
 
 def test_mixed_objects_are_no_parquet(tmp_path: Path) -> None:

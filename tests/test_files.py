@@ -5,6 +5,8 @@ from __future__ import annotations
 import builtins
 import os
 import signal
+import socket
+import stat
 import subprocess
 import sys
 import textwrap
@@ -15,7 +17,7 @@ import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 
 from qoderdata.errors import CacheError
-from qoderdata.files import Folder, replace
+from qoderdata.files import Folder, check_ending, replace
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -77,6 +79,49 @@ class TestReplace:
             replace(folder / "file", failing)
         assert {path: path.read_bytes() for path in folder.iterdir()} == before
 
+    @pytest.mark.parametrize("kept", [0o600, 0o640, 0o664, 0o755])
+    @pytest.mark.usefixtures("umask")
+    def test_the_mode_of_an_old_file_is_kept(self, tmp_path: Path, kept: int) -> None:
+        target = tmp_path / "file"
+        target.write_bytes(b"old")
+        target.chmod(kept)
+        replace(target, writing(b"new"))
+        assert (mode(target), target.read_bytes()) == (kept, b"new")
+
+    @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a file away")
+    def test_the_owner_of_an_old_file_is_kept(self, tmp_path: Path) -> None:
+        target = tmp_path / "file"
+        target.write_bytes(b"old")
+        os.chown(target, 65534, 65534)
+        replace(target, writing(b"new"))
+        assert (target.stat().st_uid, target.stat().st_gid) == (65534, 65534)
+
+    @pytest.mark.parametrize("exists", [True, False])
+    def test_a_symbolic_link_is_followed(self, tmp_path: Path, *, exists: bool) -> None:
+        (tmp_path / "real").mkdir()
+        target, link, second = tmp_path / "real" / "file", tmp_path / "link", tmp_path / "second"
+        if exists:
+            target.write_bytes(b"old")
+        link.symlink_to("real/file")
+        second.symlink_to(link)
+        replace(second, writing(b"new"))
+        assert target.read_bytes() == b"new"
+        assert link.is_symlink()
+        assert second.is_symlink()
+        assert [path.name for path in target.parent.iterdir()] == ["file"]
+
+    def test_a_private_file_takes_the_place_of_a_link(self, tmp_path: Path) -> None:
+        """A link in the cache could lead to a file of the user's."""
+        (tmp_path / "mine").write_bytes(b"mine")
+        (tmp_path / "link").symlink_to("mine")
+        replace(tmp_path / "link", writing(b"new"), private=True)
+        assert (tmp_path / "mine").read_bytes() == b"mine"
+        assert (tmp_path / "link").read_bytes() == b"new"
+
+    def test_a_long_name(self, tmp_path: Path) -> None:
+        replace(tmp_path / ("表" * 85), writing(b"new"))
+        assert [path.read_bytes() for path in tmp_path.glob("表*")] == [b"new"]
+
     @pytest.mark.parametrize(("private", "expected"), [(True, 0o600), (False, 0o644)])
     @pytest.mark.usefixtures("umask")
     def test_permissions(self, tmp_path: Path, *, private: bool, expected: int) -> None:
@@ -137,6 +182,80 @@ class TestReplace:
         assert [info.base_name for info in folder.files()] == ["file"]
         folder.sweep()
         assert list(target.parent.iterdir()) == [target]
+
+
+class TestSpecialFiles:
+    """No file takes the place of a device, a pipe or a socket; what can be written to is."""
+
+    def test_a_pipe(self, tmp_path: Path) -> None:
+        pipe = tmp_path / "pipe"
+        os.mkfifo(pipe)
+        data = bytes(range(256)) * 4096  # more than a pipe holds
+        program = (
+            "import pathlib, sys; pathlib.Path(sys.argv[2]).write_bytes(pathlib.Path(sys.argv[1]).read_bytes())"
+        )
+        with subprocess.Popen([sys.executable, "-c", program, pipe, tmp_path / "copy"]):
+            replace(pipe, writing(data))
+        found = (tmp_path / "copy").read_bytes()
+        assert found == data
+        assert stat.S_ISFIFO(pipe.stat().st_mode)
+
+    def test_a_failed_write_sends_nothing(self, tmp_path: Path) -> None:
+        pipe = tmp_path / "pipe"
+        os.mkfifo(pipe)
+        reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+        with pytest.raises(KeyboardInterrupt):
+            replace(pipe, failing)
+        assert os.read(reader, 100) == b""
+        os.close(reader)
+
+    def test_a_character_device(self, tmp_path: Path) -> None:
+        link = tmp_path / "link"
+        link.symlink_to(os.devnull)
+        for path in (os.devnull, link):
+            replace(path, writing(b"new"))
+        assert stat.S_ISCHR(Path(os.devnull).stat().st_mode)
+        assert link.is_symlink()
+
+    def test_a_socket(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.chdir(tmp_path)  # the name of a socket may be no longer than 107 bytes
+        with socket.socket(socket.AF_UNIX) as server:
+            server.bind("socket")
+            with pytest.raises(OSError, match="a socket or a disk"):
+                replace("socket", writing(b"new"))
+        assert stat.S_ISSOCK((tmp_path / "socket").stat().st_mode)
+
+    @pytest.mark.parametrize("name", ["/dev/stdout", "/dev/fd/1", "/proc/self/fd/1", "/dev/stderr", "/dev/fd/2"])
+    @pytest.mark.parametrize("into", ["file", "pipe"])
+    def test_standard_output(self, tmp_path: Path, name: str, into: str) -> None:
+        """What was written before and comes after stays, also where the shell leads it into a file."""
+        program = f"""
+            import sys
+            from qoderdata.files import replace
+            stream = sys.stdout if "1" in {name!r} or "out" in {name!r} else sys.stderr
+            print("before", file=stream)
+            replace({name!r}, lambda sink: sink.write(b"new\\n"))
+            print("after", file=stream)
+        """
+        out = tmp_path / "out"
+        with out.open("wb") as handle:
+            target = handle if into == "file" else subprocess.PIPE
+            done = subprocess.run(
+                [sys.executable, "-c", textwrap.dedent(program)],
+                stdout=target, stderr=subprocess.STDOUT, check=True, timeout=60,
+            )  # fmt: skip
+        assert (out.read_bytes() if into == "file" else done.stdout) == b"before\nnew\nafter\n"
+
+
+class TestEnding:
+    @pytest.mark.parametrize("name", ["a.html", "A.HTM", "of 2026.06.html", "no ending", ".html", "/dev/stdout"])
+    def test_fits(self, name: str) -> None:
+        check_ending(name, [".html", ".htm"], what="a report is an HTML page")
+
+    @pytest.mark.parametrize("name", ["a.pdf", "a.html.gz", "a.html~.bak", "a.htmlx"])
+    def test_does_not_fit(self, name: str) -> None:
+        with pytest.raises(ValueError, match=rf"{name}.*a name that ends in \.html or \.htm$"):
+            check_ending(name, [".html", ".htm"], what="a report is an HTML page")
 
 
 @pytest.fixture(params=["local", "url"])

@@ -10,8 +10,8 @@ import pyarrow as pa
 import pytest
 from qca.managed import Managed
 
-from qoderdata.errors import APIResponseValidationError, DataQualityWarning
 from qoderdata.decode import decoder, from_records
+from qoderdata.errors import APIResponseValidationError, DataQualityWarning
 from qoderdata.frames import flatten_deployments, flatten_runs
 from qoderdata.sandbox import Sandbox
 from qoderdata.schema import DEPLOYMENTS, RUNS

@@ -99,7 +99,7 @@ class TestWhoAnswers:
             ("16min", timedelta(minutes=17), False),
             ("6D", "7D", False),
             ("1s", "0s", True),
-            ("1s", "0s", True),
+            ("1s", pd.Timedelta(0), True),
             ("9999D", pd.Timedelta("99999D"), False),
             ("-5min", "15min", True),
         ],

@@ -14,12 +14,13 @@ import pandas as pd
 import pytest
 
 from qoderdata.client import Client
+from qoderdata.decode import Decoder
 from qoderdata.errors import (
     CacheError,
 )
-from qoderdata.frame import Decoder, flatten_runs
-from qoderdata.load import _progress, _runs_walk
-from qoderdata.load._runs_walk import Answer
+from qoderdata.frames import flatten_runs
+from qoderdata.load import pull
+from qoderdata.load.refresh import ListedPage, ProgressBar
 from qoderdata.load.runs import load_runs
 from qoderdata.sandbox import Sandbox
 from qoderdata.schema import RUNS
@@ -273,11 +274,11 @@ def test_the_bar_says_how_far_back_the_pull_is_and_what_is_left(capsys: pytest.C
     """Half of the time that is asked for is walked with two runs, so that two are left."""
     days = [{"id": f"drun_{day}", "created_at": f"2026-06-{day}T00:00:00Z"} for day in (15, 14)]
     decoder = Decoder(RUNS)
-    page = decoder.scan(json.dumps({"data": days, "has_more": True, "last_id": "drun_14"}).encode())
-    answer = Answer(page, decoder.decode(page), None, datetime.now(UTC), has_more=True)
-    bar = _runs_walk._Bar(datetime(2026, 6, 13, tzinfo=UTC), progress=True)
+    page = decoder.read_page(json.dumps({"data": days, "has_more": True, "last_id": "drun_14"}).encode())
+    listed = ListedPage(page, decoder.to_table(page), None, datetime.now(UTC), has_more=True)
+    bar = ProgressBar("runs", datetime(2026, 6, 13, tzinfo=UTC), progress=True)
     bar._bar.mininterval = bar._bar.delay = 0
-    bar.move(answer)
+    bar.advance(listed)
     bar.close()
     shown = capsys.readouterr().err
     assert "back to 2026-06-14 00:00" in shown
@@ -287,7 +288,7 @@ def test_the_bar_says_how_far_back_the_pull_is_and_what_is_left(capsys: pytest.C
 def test_no_bar_where_nobody_watches(
     newest: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(_progress, "AFTER_SECONDS", 0)
+    monkeypatch.setattr(pull, "AFTER_SECONDS", 0)
     load(newest, tmp_path, progress=False)
     load(newest, tmp_path, refresh=True)
     assert capsys.readouterr() == ("", "")

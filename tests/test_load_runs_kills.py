@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 
 from qoderdata.client import Client
-from qoderdata.frame import flatten_runs
+from qoderdata.frames import flatten_runs
 from qoderdata.load.runs import load_runs
 from qoderdata.sandbox import Sandbox
 

@@ -21,15 +21,14 @@ from qoderdata.errors import (
     PaginationError,
 )
 from qoderdata.files import Folder
-from qoderdata.frame import flatten_runs
+from qoderdata.frames import flatten_runs
 from qoderdata.load.runs import load_runs
 from qoderdata.sandbox import Sandbox
-from qoderdata.store import partitions
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterator
 
-    import pyarrow.dataset as ds
+    import pyarrow as pa
 
 
 @pytest.fixture
@@ -142,7 +141,12 @@ def test_an_answer_about_another_run_is_not_taken(
     newest.create_runs(1, status="running")
     newest.create_runs(100)
     load(newest, tmp_path)
-    monkeypatch.setattr(Client, "get_run", lambda *_: newest.runs[0])
+    get, other = Client.get, f"/deployment_runs/{newest.runs[0]['id']}"
+
+    def get_other(client: Client, path: str, params: Any, read: Any) -> Any:  # noqa: ANN401
+        return get(client, path if path == "/deployment_runs" else other, params, read)
+
+    monkeypatch.setattr(Client, "get", get_other)
     with pytest.raises(APIResponseValidationError, match="answered with another one"):
         load(newest, tmp_path, refresh=True)
 
@@ -233,7 +237,6 @@ def test_a_data_file_that_cannot_be_read_now_is_not_given_up(
     kept = contents(tmp_path)
     read = Folder.read
     with monkeypatch.context() as patch:
-        patch.setattr(partitions, "_dataset", lambda folder, files: refuse(folder, next(iter(files))))
         patch.setattr(
             Folder,
             "read",
@@ -251,14 +254,14 @@ def test_a_data_file_that_could_not_be_read_once_is_read_again(
     newest: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     load(newest, tmp_path)
-    dataset, failures = partitions._dataset, iter([True])
+    read, failures = Folder.read, iter([True])
 
-    def fail_once(folder: Folder, files: Iterable[str]) -> ds.Dataset:
-        if next(failures, False):
-            refuse(folder, "data")
-        return dataset(folder, files)
+    def fail_once(folder: Folder, name: str) -> pa.Buffer | None:
+        if name.endswith(".parquet") and next(failures, False):
+            refuse(folder, name)
+        return read(folder, name)
 
-    monkeypatch.setattr(partitions, "_dataset", fail_once)
+    monkeypatch.setattr(Folder, "read", fail_once)
     frame = load(newest, tmp_path)
     pd.testing.assert_frame_equal(frame, truth(newest))
     assert frame.attrs["requests"] == 0
@@ -295,7 +298,7 @@ def test_values_that_do_not_fit_are_kept_and_told_once(newest: Sandbox, tmp_path
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"status": "done"}, "allowed are 'pending', 'running', 'completed', 'failed', 'skipped', None"),
+        ({"status": "done"}, "'waiting', 'completed', 'failed', 'cancelled', 'skipped', None"),
         ({"trigger_type": "cron"}, "allowed are 'manual', 'schedule', 'retry', None"),
         ({"deployment_id": " "}, "deployment_id is empty"),
         ({"since": "2026-06-01"}, "has no time zone"),

@@ -24,9 +24,9 @@ from qoderdata import schema
 from qoderdata.client import Client
 from qoderdata.errors import CacheError, CacheWarning, DataQualityWarning, InternalServerError
 from qoderdata.files import Folder
-from qoderdata.frame import flatten_runs, to_pandas
+from qoderdata.frames import flatten_runs, to_pandas
 from qoderdata.load.caches import cache_usage, clear_cache
-from qoderdata.load.deployments import load_deployments
+from qoderdata.load.lists import load_deployments
 from qoderdata.load.runs import load_runs
 from qoderdata.load.scans import scan_deployments, scan_runs
 from qoderdata.sandbox import Sandbox
@@ -192,7 +192,7 @@ def test_deployments_are_kept_and_read_back(sandbox: Sandbox, client: Client, lo
 def test_runs_are_kept_and_read_back(
     sandbox: Sandbox, client: Client, location: str, server: tuple[str, int]
 ) -> None:
-    """And nothing but objects is left: no temporary names, no locks, no markers of folders, no inbox."""
+    """And nothing but objects is left: no temporary names, no locks, no markers of folders, no journal."""
     fresh = load_runs(client=client, cache_dir=location)
     pd.testing.assert_frame_equal(fresh, flatten_runs(sandbox.runs))
     asked = len(sandbox.requests)
@@ -201,7 +201,7 @@ def test_runs_are_kept_and_read_back(
     pd.testing.assert_frame_equal(again, fresh, check_flags=False)
     found = keys(server, location)
     assert found
-    assert not [key for key in found if "/inbox/" in key or not key.endswith((".parquet", "/manifest.json"))]
+    assert not [key for key in found if "/journal/" in key or not key.endswith((".parquet", "/manifest.json"))]
 
 
 def test_usage_and_clear(server: tuple[str, int], client: Client, location: str) -> None:

@@ -45,7 +45,7 @@ def test_the_wheel_works_outside_the_checkout(tmp_path: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         names = set(archive.namelist())
         archive.extractall(tmp_path / "site")
-    assert {"qoderdata/py.typed", "qoderdata/report/style.css"} <= names
+    assert {"qoderdata/py.typed", "qoderdata/report/report.css", "qoderdata/report/report.html.j2"} <= names
     assert all(name.startswith(("qoderdata/", "qoderdata-")) for name in names)
     code = (
         "import qoderdata as qd; from qoderdata.sandbox import Sandbox; print(qd.__file__, qd.__version__)\n"

@@ -317,8 +317,96 @@ def test_times_without_a_zone_are_refused(
 ) -> None:
     frame = make()
     frame[column] = frame[column].dt.tz_localize(None)
-    with pytest.raises(ValueError, match=f"{column} has no time zone; give what"):
+    with pytest.raises(ValueError, match=f"column '{column}' of the .* frame has no time zone; attach"):
         plot(frame)
+
+
+@pytest.mark.parametrize(
+    ("plot", "column", "make"),
+    [
+        (plots.plot_next_triggers, "trigger_at", triggers),
+        (plots.plot_trigger_load, "trigger_at", triggers),
+        (plots.plot_run_calendar, "triggered_at", runs),
+    ],
+)
+@pytest.mark.parametrize("wrong", ["0001-01-01T00:00:00+00:00", "9999-12-31T23:59:00+00:00"])
+def test_a_wrong_time_is_named_and_not_drawn(
+    plot: Callable[..., Axes], column: str, make: Callable[[], pd.DataFrame], wrong: str
+) -> None:
+    """A calendar of eight thousand years would take gigabytes."""
+    frame = make()
+    frame[column] = frame[column].dt.tz_convert("UTC").astype("datetime64[us, UTC]")
+    frame.loc[0, column] = pd.Series([wrong]).astype("datetime64[us, UTC]")[0]
+    with pytest.raises(ValueError, match=rf"{column} reaches from .*{wrong[:10]}.*leave out the rows"):
+        plot(frame)
+
+
+def test_rates_over_a_wrong_time_are_refused() -> None:
+    rates = run_rates()
+    wrong = rates.set_axis([*rates.index[:-1], pd.Timestamp("2226-01-01", tz=SHANGHAI)]).rename_axis("window")
+    with pytest.raises(ValueError, match="window reaches from 2026-05-02 16:00 UTC to 2225-12-31"):
+        plots.plot_run_failure_rates(wrong)
+
+
+def test_rates_without_any_time_are_a_sentence() -> None:
+    """Windows that are all missing once ended in numpy's words on a zero-size array."""
+    rates = run_rates().iloc[:2]
+    index = pd.DatetimeIndex([pd.NaT, pd.NaT], tz="UTC", name="window")
+    ax = plots.plot_run_failure_rates(rates.set_axis(index))
+    assert [text.get_text() for text in ax.texts] == ["There are no runs to show."]
+
+
+def resolved_runs() -> pd.DataFrame:
+    """Give runs of the newest edition, with a status of each kind."""
+    status = ["completed", "completed", "failed", "cancelled", "waiting", "running", None, "completed"]
+    status_from = ["session", "session", "events", "events", "events", "session", None, "events"]
+    return pd.DataFrame(
+        {
+            "id": pd.array([f"run_{number}" for number in range(8)], dtype="str"),
+            "deployment_id": pd.array(["dep_1"] * 8, dtype="str"),
+            "status": pd.array(status, dtype="str"),
+            "status_from": pd.array(status_from, dtype="str"),
+            "triggered_at": pd.date_range("2026-06-15T01:00Z", periods=8, freq="1D", unit="us"),
+            "duration_ms": pd.array([1000, None, 2000, None, None, None, None, 3000], dtype="Int64"),
+        }
+    )
+
+
+class TestResolvedRuns:
+    """How many runs are only assumed to be completed stands on each plot."""
+
+    NOTE = "2 of 3 completed runs are assumed, not proved"
+
+    def test_calendar(self) -> None:
+        ax = plots.plot_run_calendar(resolved_runs())
+        assert ax.get_xlabel().endswith(self.NOTE)
+        assert "only skipped or unfinished" in words_of(ax)
+
+    def test_durations(self) -> None:
+        assert "completed (2 runs, 1 assumed)" in words_of(plots.plot_durations(resolved_runs()))
+
+    def test_rates(self) -> None:
+        runs = resolved_runs()
+        by_day = run_failure_rates(runs, by=None, freq="1D")
+        ax = plots.plot_run_failure_rates(by_day)
+        assert ax.get_xlabel().endswith(self.NOTE)
+        assert "skipped or unfinished or unknown" in words_of(ax)
+        bars = [sum(bar.get_height() for bar in part) for part in ax.child_axes[0].containers]
+        assert bars == [1, 3, 4]
+        assert plots.plot_failure_rates(run_failure_rates(runs)).get_xlabel().endswith(self.NOTE)
+
+    def test_frames_without_the_new_columns_are_drawn_as_before(self) -> None:
+        old = run_rates().drop(columns=["assumed", "unknown"], errors="ignore")
+        assert "assumed" not in plots.plot_run_failure_rates(old).get_xlabel()
+
+
+def test_a_run_of_2_to_the_62_milliseconds_is_drawn() -> None:
+    """No `timedelta` is as long."""
+    frame = runs()
+    frame.loc[0, "status"], frame.loc[0, "duration_ms"] = "completed", 2**62
+    ax = plots.plot_durations(frame)
+    figure_of(ax).canvas.draw()
+    assert ax.get_xlim()[1] > 2**62
 
 
 def test_importing_the_plots_does_not_import_matplotlib() -> None:

@@ -19,8 +19,7 @@ from matplotlib.figure import Figure
 from matplotlib.font_manager import FontEntry, fontManager
 
 from qoderdata import plots
-from qoderdata.plots import lettering
-from qoderdata.words import width
+from qoderdata.plots import labels as plot_labels
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -42,7 +41,7 @@ def only_dejavu(monkeypatch: pytest.MonkeyPatch) -> None:
     """Be a machine that has no fonts but those that matplotlib brings."""
     bundled = [entry for entry in fontManager.ttflist if entry.fname.startswith(mpl.get_data_path())]
     monkeypatch.setattr(fontManager, "ttflist", bundled)
-    monkeypatch.setattr(lettering, "_add_new_fonts", lambda: None)
+    monkeypatch.setattr(plot_labels, "_add_new_fonts", lambda: None)
 
 
 def rates(names: Sequence[str | None]) -> pd.DataFrame:
@@ -218,39 +217,15 @@ def test_a_font_installed_after_matplotlib_made_its_list_is_found(monkeypatch: p
     listed = [entry for entry in fontManager.ttflist if entry.fname != bundled]
     monkeypatch.setattr(fontManager, "ttflist", listed)
     monkeypatch.setattr("matplotlib.font_manager.findSystemFonts", lambda: [bundled, "/nowhere/broken.ttf"])
-    lettering._add_new_fonts.__wrapped__()
+    plot_labels._add_new_fonts.__wrapped__()
     assert bundled in [entry.fname for entry in fontManager.ttflist]
 
 
 def test_a_font_that_cannot_be_read_is_passed_over(monkeypatch: pytest.MonkeyPatch) -> None:
     broken = FontEntry("/nowhere/broken.ttf", name="A Broken Font", weight=400)
     monkeypatch.setattr(fontManager, "ttflist", [*fontManager.ttflist, broken])
-    assert lettering._glyphs.__wrapped__("A Broken Font").size == 0
-    assert lettering._glyphs.__wrapped__("A Font Of Nobody").size == 0
-
-
-class TestShorten:
-    @given(text=st.text(max_size=80), columns=st.integers(3, 40))
-    def test_is_never_wider_than_it_may_be_and_keeps_both_ends(self, text: str, columns: int) -> None:
-        short = lettering.shorten(text, columns)
-        assert width(short) <= columns
-        if short != text:
-            head, _, tail = short.partition("…") if "…" not in text else (text[: short.index("…")], "", "")
-            assert text.startswith(head)
-            assert text.endswith(tail)
-
-    @pytest.mark.parametrize(
-        ("text", "columns", "short"),
-        [
-            ("nightly", 7, "nightly"),
-            ("nightly-report", 8, "night…rt"),
-            ("夜间报表生成", 8, "夜间…成"),
-            ("夜间报表生成", 12, "夜间报表生成"),
-            ("abcdefgh\u0303\u0303ij", 8, "abcde…ij"),
-        ],
-    )
-    def test_cuts_the_middle(self, text: str, columns: int, short: str) -> None:
-        assert lettering.shorten(text, columns) == short
+    assert plot_labels.glyphs.__wrapped__("A Broken Font").size == 0
+    assert plot_labels.glyphs.__wrapped__("A Font Of Nobody").size == 0
 
 
 @settings(max_examples=25, deadline=None)

@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 import pytest
 
-from qoderdata.errors import DataQualityWarning, MissingColumnError
-from qoderdata.frame import flatten_deployments, flatten_runs
+from qoderdata.errors import DataQualityWarning, FrameTypeError, MissingColumnError
+from qoderdata.frames import flatten_deployments, flatten_runs
 from qoderdata.report import write_report
-from qoderdata.report.bars import scale_for
+from qoderdata.report.data import ReportData
+from qoderdata.report.figures import round_scale
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -92,9 +93,9 @@ def report(path: Path, deployments: pd.DataFrame, **options: Any) -> Reader:  # 
 
 
 @pytest.fixture(autouse=True)
-def no_dots(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Prepare the pictures but do not paint them, which takes longest: these tests read words."""
-    monkeypatch.setattr("matplotlib.figure.Figure.savefig", lambda *_, **__: None)
+def no_figures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Draw the figures on axes but do not lay them out, which takes longest: these tests read words."""
+    monkeypatch.setattr("matplotlib.figure.Figure.draw", lambda *_: None)
 
 
 def test_start_is_now_when_it_is_not_given(tmp_path: Path) -> None:
@@ -276,7 +277,127 @@ class TestRuns:
         assert "1 min 20 s 40 s 13 / 43" in " ".join(page.words)
 
 
+def newest_runs() -> pd.DataFrame:
+    """Give runs as the newest edition's are when they are resolved: with a status of each kind."""
+    ends = [("completed", "session"), ("completed", "events"), ("failed", "events"), ("failed", "run"),
+            ("cancelled", "events"), ("waiting", "events"), ("running", "session"), (None, None)]  # fmt: skip
+    runs = flatten_runs([run(3, hour, "completed") for hour in range(len(ends))])
+    runs["status"] = pd.array([status for status, _ in ends], dtype="str")
+    runs["status_from"] = pd.array([source for _, source in ends], dtype="str")
+    return runs
+
+
+class TestNewestEdition:
+    """Runs have no status of their own there, and deployments no counters."""
+
+    def test_every_status(self, tmp_path: Path) -> None:
+        page = report(tmp_path, flatten_deployments([deployment(3, "a")]), runs=newest_runs())
+        text = " ".join(page.words)
+        assert "2 of 4 decided runs failed: 50.0 %" in text
+        assert (
+            "1 were skipped and 2 have not ended; they decide nothing. Of 1 the outcome is unknown. 1 of the 2"
+            in text
+        )
+        assert any(
+            word.startswith("1 runs count as completed because their session came to rest") for word in page.words
+        )
+
+    def test_counters_are_made_from_the_runs(self, tmp_path: Path) -> None:
+        deployments = flatten_deployments([deployment(3, "a", metadata={}), deployment(4, "b", metadata={})])
+        runs = flatten_runs([run(3, hour, "failed" if hour > 1 else "completed") for hour in range(4)])
+        before = deployments.copy(deep=True)
+        page = report(tmp_path, deployments, runs=runs)
+        pd.testing.assert_frame_equal(deployments, before)
+        assert page.tile("Runs") == ["4", "2 failed"]
+        assert page.tile("Never run") == ["1", "of 2 deployments"]
+        assert page.tile("Failing now") == ["1", "longest streak 2"]
+        text = " ".join(page.words)
+        assert "Failure rates, counted in the runs given, of the deployments" in text
+        assert "counted in the runs given (since 2026-06-14 00:05 UTC) where the service has none" in text
+
+    def test_existing_counters_stay(self, tmp_path: Path) -> None:
+        page = report(tmp_path, flatten_deployments([deployment(3, "a")]), runs=newest_runs())
+        assert page.tile("Runs") == ["23", "3 failed"]
+
+    def test_frames_without_the_new_columns(self, tmp_path: Path) -> None:
+        """Such as an older version wrote to Parquet."""
+        runs = newest_runs().drop(columns=["status_from", "trigger_scheduled_at"])
+        deployments = flatten_deployments([deployment(3, "a")]).drop(columns="budget_max_credit_cost")
+        assert "assumed" not in " ".join(report(tmp_path, deployments, runs=runs).words)
+
+    @pytest.mark.parametrize("variables", [{"KEY": SECRET}, f"KEY={SECRET}\nB=2", f"A=1;KEY={SECRET}"])
+    def test_secrets(self, tmp_path: Path, variables: object) -> None:
+        report(tmp_path, flatten_deployments([deployment(3, "a", environment_variables=variables)]))
+        assert SECRET not in (tmp_path / "report.html").read_text(encoding="utf-8")
+
+
+class TestOddData:
+    def test_a_failing_deployment_without_a_status(self, tmp_path: Path) -> None:
+        page = report(tmp_path, flatten_deployments([deployment(5, "a", status=None)]))
+        assert page.tile("Failing now") == ["1", "longest streak 2"]
+
+    def test_a_run_of_2_to_the_62_milliseconds(self, tmp_path: Path) -> None:
+        """No `timedelta` is as long; the one run must not take the page with it."""
+        runs = flatten_runs([run(3, 1, "completed", duration_ms=2**62)])
+        page = report(tmp_path, flatten_deployments([deployment(3, "a")]), runs=runs)
+        assert "A success took 53375995583 d 15 h in the median" in " ".join(page.words)
+
+    @pytest.mark.parametrize("time", ["0001-01-02T00:00:00Z", "9999-12-31T23:59:00Z"])
+    @pytest.mark.parametrize("tz", ["UTC", "Asia/Shanghai", "America/New_York"])
+    def test_runs_of_the_first_and_the_last_year(self, tmp_path: Path, time: str, tz: str) -> None:
+        runs = flatten_runs([run(3, 1, "failed"), run(3, 2, "failed", triggered_at=time, created_at=time)])
+        page = report(tmp_path, flatten_deployments([deployment(3, "a")]), runs=runs, tz=tz)
+        assert any(time[:4] in word for word in page.words)
+
+    def test_no_times_at_all(self, tmp_path: Path) -> None:
+        runs = flatten_runs([run(3, 1, "failed", triggered_at=None, created_at=None)])
+        page = report(tmp_path, flatten_deployments([deployment(3, "a")]), runs=runs)
+        assert "There are no runs of the last 30 days." in page.words
+
+    def test_schedules_that_fire_too_often_to_list(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Ten thousand deployments that fire each minute took 7 GB; here bound and fleet are smaller."""
+        monkeypatch.setattr("qoderdata.report.data.MOST_TRIGGERS", 1000)
+        schedule = {"type": "cron", "expression": "* * * * *", "timezone": "UTC"}
+        deployments = flatten_deployments([deployment(number, "a", schedule=schedule) for number in range(5)])
+        runs = flatten_runs([run(3, hour, "completed") for hour in range(10)])
+        page = report(tmp_path, deployments, runs=runs)
+        text = " ".join(page.words)
+        assert "fire up to 7,200 times a day, too often to list. This page looks 3 hours ahead and," in text
+        assert page.tile("Next 3 hours") == ["900", "triggers of 5 deployments"]
+        assert "900 triggers of the next 3 hours by weekday and hour" in text
+        assert "Scheduled times from 2026-06-14 06:05 UTC to 2026-06-14 09:05 UTC" in text
+
+    def test_the_bound_counts_what_can_fire(self) -> None:
+        expressions = ["* * * * *", "0 9 * * *", "*/30 8-9 * * MON", "nonsense"]
+        schedules = [{"type": "cron", "expression": text, "timezone": "UTC"} for text in expressions]
+        records = [deployment(number, "a", schedule=schedule) for number, schedule in enumerate(schedules)]
+        records.append(deployment(9, "paused", status="paused", schedule=schedules[0]))
+        start = pd.Timestamp(START)
+        data = ReportData.read(
+            flatten_deployments(records), None, start=start, horizon=pd.Timedelta("1D"), tz="UTC", labels=None
+        )
+        assert data.triggers_a_day == 1440 + 1 + 4
+
+
 class TestRefusals:
+    @pytest.mark.parametrize("name", ["x.pdf", "x.html.gz", "x.htmlx"])
+    def test_another_format_than_the_name_says(self, tmp_path: Path, name: str) -> None:
+        with pytest.raises(
+            ValueError, match=r"a report is an HTML page; give a name that ends in \.html or \.htm"
+        ):
+            write_report(flatten_deployments([]), tmp_path / name)
+
+    @pytest.mark.parametrize("frame", [None, [], "deployments.csv"])
+    def test_no_frame(self, tmp_path: Path, frame: Any) -> None:  # noqa: ANN401 - anything
+        with pytest.raises(FrameTypeError, match="deployments must be a pandas frame"):
+            write_report(frame, tmp_path / "x.html")
+
+    def test_times_that_became_text(self, tmp_path: Path) -> None:
+        runs = flatten_runs([run(3, 1, "failed")])
+        runs["triggered_at"] = runs["triggered_at"].astype("str")
+        with pytest.raises(FrameTypeError, match="'triggered_at' of the runs frame holds text"):
+            write_report(flatten_deployments([]), tmp_path / "x.html", runs=runs)
+
     def test_no_such_columns(self, tmp_path: Path) -> None:
         with pytest.raises(MissingColumnError, match="deployments frame has no column 'archived_at'"):
             write_report(flatten_deployments([]).drop(columns="archived_at"), tmp_path / "x.html")
@@ -303,4 +424,4 @@ class TestRefusals:
 
 @pytest.mark.parametrize(("highest", "scale"), [(0.0, 0.1), (0.04, 0.1), (0.31, 0.4), (0.4, 0.4), (1.0, 1.0)])
 def test_scale(highest: float, scale: float) -> None:
-    assert scale_for(highest) == scale
+    assert round_scale(highest) == scale

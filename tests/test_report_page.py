@@ -8,25 +8,22 @@ import itertools
 import os
 import re
 import shutil
-import struct
 from html.parser import HTMLParser
 from importlib import resources
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 import pytest
+from matplotlib import colormaps
 from playwright.sync_api import Page, Route, sync_playwright
 
-from qoderdata.frame import flatten_deployments, flatten_runs
+from qoderdata.frames import flatten_deployments, flatten_runs
 from qoderdata.report import write_report
 from qoderdata.sandbox import Sandbox
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
-
-#: A machine without fonts for every script says so once a picture.
-pytestmark = pytest.mark.filterwarnings("ignore:no installed font")
 
 SECRET = "s3cret-value"  # noqa: S105 - looked for, and found nowhere
 
@@ -117,19 +114,20 @@ def page(path: Path) -> Reader:
 class TestPage:
     """Its form, made of hostile texts."""
 
-    def test_nothing_runs_and_nothing_is_fetched(self, page: Reader) -> None:
+    def test_nothing_runs_and_nothing_is_fetched(self, page: Reader, path: Path) -> None:
         tags = {tag for tag, _ in page.elements}
         assert not tags & {"script", "iframe", "object", "embed", "base", "form"}
         addresses = [
             value for _, attributes in page.elements for key, value in attributes.items() if key in {"src", "href"}
         ]
-        assert all(str(address).startswith(("#", "data:image/png;base64,", "data:,")) for address in addresses)
+        assert {str(address) for address in addresses if not str(address).startswith("#")} == {"data:,"}
+        assert "url(" not in re.sub(r"url\(#[\w-]+\)", "", path.read_text(encoding="utf-8"))
         assert not [
             key for _, attributes in page.elements for key in attributes if key.startswith("on") or key == "style"
         ]
 
     def test_policy_allows_the_style_and_no_more(self, page: Reader) -> None:
-        css = resources.files("qoderdata.report").joinpath("style.css").read_text(encoding="utf-8")
+        css = resources.files("qoderdata.report").joinpath("report.css").read_text(encoding="utf-8")
         digest = base64.b64encode(hashlib.sha256(css.encode()).digest()).decode()
         (policy,) = [meta["content"] for meta in page.all("meta") if meta.get("http-equiv")]
         assert policy == (
@@ -163,16 +161,40 @@ class TestPage:
         assert {cell.get("scope") for cell in page.all("th")} == {"col", "row"}
         assert all(cell["data-label"] for cell in page.all("td"))
 
-    def test_pictures_are_inside_and_in_words_too(self, page: Reader) -> None:
-        pictures = page.all("img")
-        assert len(pictures) == 3
-        for picture, words in zip(pictures, ["failure rate", "Timeline of", "Heatmap of"], strict=True):
-            data = base64.b64decode(str(picture["src"]).partition(",")[2])
-            assert data.startswith(b"\x89PNG")
-            assert struct.unpack(">I", data[16:20])[0] == 1620
-            assert words in str(picture["alt"])
-            assert len(str(picture["alt"])) > 60
-        assert [name for name in HOSTILE if name in str(pictures[1]["alt"])]
+    def test_figures_are_inside_and_in_words_too(self, page: Reader) -> None:
+        figures = [svg for svg in page.all("svg") if svg.get("role") == "img"]
+        assert len(figures) == 3
+        for figure, words in zip(figures, ["failure rate", "Timeline of", "Heatmap of"], strict=True):
+            assert words in str(figure["aria-label"])
+            assert len(str(figure["aria-label"])) > 60
+        assert [name for name in HOSTILE if name in str(figures[1]["aria-label"])]
+        assert not page.all("image")
+        assert not page.all("img")
+
+    def test_names_in_figures_are_texts(self, page: Reader, path: Path) -> None:
+        """Whole, in the reader's own fonts: no box for a character that no font here has, no outline of glyphs."""
+        assert len(page.all("text")) > 100
+        assert not [text for text in page.all("text") if "font-family" in text or "style" in text]
+        html = path.read_text(encoding="utf-8")
+        assert re.search(r"<text[^>]*>[^<]*周报汇总 تدق…اتير 🚀</text>", html)
+        assert re.search(r"<text[^>]*>&lt;svg/onload=window[^<]*</text>", html)
+        assert "□" not in html
+
+    def test_colors_are_the_pages(self, page: Reader) -> None:
+        """A color of its own would be wrong in dark mode."""
+        css = resources.files("qoderdata.report").joinpath("report.css").read_text(encoding="utf-8")
+        fixed = {value for _, found in page.elements for key, value in found.items() if key in {"fill", "stroke"}}
+        assert all(str(value) == "none" or str(value).startswith("url(#") for value in fixed)
+        classes = {name for _, found in page.elements for name in str(found.get("class") or "").split()}
+        painted = {name for name in classes if name.startswith(("fill-", "stroke-"))}
+        assert len(painted) > 6
+        assert all(f".{name} {{" in css for name in painted)
+
+    def test_ids_that_figures_refer_to_are_there(self, page: Reader, path: Path) -> None:
+        ids = {found["id"] for _, found in page.elements if "id" in found}
+        html = path.read_text(encoding="utf-8")
+        references = set(re.findall(r"url\(#([\w-]+)\)", html)) | set(re.findall(r'href="#([\w-]+)"', html))
+        assert references <= ids
 
 
 def test_the_same_input_gives_the_same_file(tmp_path: Path) -> None:
@@ -212,10 +234,25 @@ def _luminance(colour: str) -> float:
 )
 def test_contrast(mode: int, ink: str, ground: str) -> None:
     """At least 4.5 to 1, which WCAG asks of small text."""
-    css = resources.files("qoderdata.report").joinpath("style.css").read_text(encoding="utf-8")
+    css = resources.files("qoderdata.report").joinpath("report.css").read_text(encoding="utf-8")
     palette = dict(re.findall(r"--([a-z-]+): (#[0-9a-f]{6})", re.findall(r":root \{([^}]*)\}", css)[mode]))
     darker, lighter = sorted([_luminance(palette[ink]), _luminance(palette[ground])])
     assert (lighter + 0.05) / (darker + 0.05) >= 4.5
+
+
+@pytest.mark.parametrize("mode", [0, 1], ids=["light", "dark"])
+def test_contrast_of_numbers_on_the_load(mode: int) -> None:
+    """On each shade; which of the two inks is chosen depends on matplotlib's color, the shade on the page's."""
+    css = resources.files("qoderdata.report").joinpath("report.css").read_text(encoding="utf-8")
+    palette = dict(re.findall(r"--([a-z-]+): (#[0-9a-f]{6})", re.findall(r":root \{([^}]*)\}", css)[mode]))
+    card, heat = ([int(palette[name][at : at + 2], 16) for at in (1, 3, 5)] for name in ("card", "heat"))
+    for level in range(1, 256):
+        red, green, blue, _ = colormaps["Blues"](level)
+        is_dark = 0.299 * red + 0.587 * green + 0.114 * blue < 0.5
+        mixed = [round(low + (high - low) * level / 255) for low, high in zip(card, heat, strict=True)]
+        ink, ground = palette["on-heat" if is_dark else "on-light"], "#{:02x}{:02x}{:02x}".format(*mixed)
+        darker, lighter = sorted([_luminance(ink), _luminance(ground)])
+        assert (lighter + 0.05) / (darker + 0.05) >= 4.4, level
 
 
 ARGUMENTS = [
@@ -289,7 +326,12 @@ def test_in_a_browser(browser: Browser, request: pytest.FixtureRequest, tmp_path
     page, screen = browser.page, request.node.callspec.params["browser"]
     assert page.title().startswith("Scheduled agents")
     assert page.evaluate("window.hacked") is None
-    assert page.evaluate("[...document.images].every(image => image.complete && image.naturalWidth > 0)")
+    assert page.evaluate("[...document.querySelectorAll('figure svg')].every(svg => svg.getBBox().width > 500)")
+    text = page.locator("figure text").first
+    assert text.evaluate("text => getComputedStyle(text).fill") == (
+        "rgb(232, 230, 225)" if screen == "dark" else "rgb(29, 34, 38)"
+    )
+    assert text.evaluate("text => getComputedStyle(text).fontFamily").startswith("system-ui")
     assert page.evaluate("document.documentElement.scrollWidth <= document.documentElement.clientWidth")
     page.screenshot(path=tmp_path / "screen.png")
 

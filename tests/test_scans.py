@@ -20,8 +20,8 @@ from qoderdata import schema
 from qoderdata.client import Client
 from qoderdata.errors import CacheError, CredentialError, DataQualityWarning
 from qoderdata.files import Folder
-from qoderdata.frame import to_pandas
-from qoderdata.load.deployments import load_deployments
+from qoderdata.frames import to_pandas
+from qoderdata.load.lists import load_deployments
 from qoderdata.load.runs import load_runs
 from qoderdata.load.scans import scan_deployments, scan_runs
 from qoderdata.sandbox import Sandbox

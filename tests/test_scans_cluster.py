@@ -12,7 +12,7 @@ import pytest
 
 from qoderdata.client import Client
 from qoderdata.errors import DataQualityWarning
-from qoderdata.load.deployments import load_deployments
+from qoderdata.load.lists import load_deployments
 from qoderdata.load.runs import load_runs
 from qoderdata.load.scans import scan_deployments, scan_runs
 from qoderdata.sandbox import Sandbox

@@ -56,7 +56,7 @@ def comparable(frame: pd.DataFrame) -> pd.DataFrame:
         .where(frame[COLUMNS].notna(), None)
         .map(lambda value: None if value is None else str(value).removesuffix(".0"))
     )
-    times = frame[TIMES].apply(lambda column: pd.to_datetime(column, utc=True).dt.as_unit("us"))
+    times = frame[TIMES].apply(lambda column: pd.Series(pd.to_datetime(column, utc=True)).dt.as_unit("us"))
     return pd.concat([texts, times], axis=1)
 
 

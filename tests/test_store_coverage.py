@@ -1,15 +1,15 @@
-"""The bookkeeping of complete stretches, against a list that grows, forgets, and is read in pieces."""
+"""The bookkeeping of complete segments, against a list that grows, forgets, and is read in pieces."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from qoderdata.store.coverage import MARKS, STEPS, Coverage, Listing, Stretch
+from qoderdata.store.coverage import HEAD_IDS, STEPS, Coverage, Listing, Segment
 
 NOW = datetime(2026, 6, 15, tzinfo=UTC)
 
@@ -60,15 +60,21 @@ class Reader:
     pulls: int = 0
 
     def pull(self, since: int | None, *, pages: int = 10_000) -> bool:
-        """Read until there is enough, or until so many pages came; tell which."""
+        """Read until there is enough, so many pages came, or the list contradicts itself; tell the first."""
         self.pulls += 1
         began = NOW + timedelta(seconds=self.pulls)
         while not (recent := self.coverage.read_at == began) or not self.coverage.covers(at(since)):
             if pages == 0:
                 return False
             page = self.list.ask(self.coverage.cursor if recent else None)
+            if page is not None and page.ids:
+                page = replace(page, last_is_stored=page.ids[-1] in self.stored)
             if page is None:
-                self.coverage = self.coverage.retreat()
+                self.coverage = self.coverage.drop_last_cursor()
+            elif self.coverage.contradicts(page):
+                # The list was forgotten altogether, or breaks off: which of both, nobody knows.
+                assert not page.ids
+                return False
             else:
                 pages -= 1
                 self.stored.update(page.ids)
@@ -77,20 +83,20 @@ class Reader:
         return True
 
     def check(self) -> None:
-        """Every claim holds: nothing that is in the list now and within a stretch is missing."""
+        """Every claim holds: nothing that is in the list now and within a segment is missing."""
         order = {run: place for place, run in enumerate(reversed(self.list.ever))}
-        for stretch in self.coverage.stretches:
+        for segment in self.coverage.segments:
             within = [
                 run
                 for run, _ in self.list.runs
-                if stretch.marks
-                and order[run] >= order[stretch.marks[0]]
-                and (stretch.cursor is None or order[run] <= order[stretch.cursor])
+                if segment.head_ids
+                and order[run] >= order[segment.head_ids[0]]
+                and (segment.cursor is None or order[run] <= order[segment.cursor])
             ]
             assert self.stored.issuperset(within)
-            if stretch.reaches is not None and stretch.cursor is not None:
-                behind = [day for run, day in self.list.runs if order[run] > order[stretch.cursor]]
-                assert all(day is None or NOW + timedelta(days=day) < stretch.reaches for day in behind)
+            if segment.reaches is not None and segment.cursor is not None:
+                behind = [day for run, day in self.list.runs if order[run] > order[segment.cursor]]
+                assert all(day is None or NOW + timedelta(days=day) < segment.reaches for day in behind)
 
     def missing(self, since: int | None) -> set[str]:
         wanted = {run for run, day in self.list.runs if since is None or (day is not None and day >= since)}
@@ -127,7 +133,10 @@ def test_whatever_happens_in_between_nothing_is_lost_and_no_claim_is_false(
                 if reader.pull(since, pages=pages):
                     assert not reader.missing(since)
         reader.check()
-    assert reader.pull(None)
+    if not reader.pull(None):
+        end = reader.list.ask(reader.coverage.cursor if reader.list.runs else None)
+        assert end is not None
+        assert not end.ids
     assert not reader.missing(None)
 
 
@@ -158,7 +167,7 @@ def test_a_cut_costs_the_head_and_nothing_else(page: int, runs: int, cuts: list[
 
 @settings(max_examples=100, deadline=None)
 @given(page=st.integers(1, 5), first=st.integers(0, 30), second=st.integers(0, 30))
-def test_an_older_stretch_costs_its_own_pages(page: int, first: int, second: int) -> None:
+def test_an_older_segment_costs_its_own_pages(page: int, first: int, second: int) -> None:
     """Reaching back to one time and then to an earlier one costs what going to the earlier one at once does."""
     at_once = Reader(List(page))
     for _ in range(31):
@@ -171,15 +180,15 @@ def test_an_older_stretch_costs_its_own_pages(page: int, first: int, second: int
     assert in_two.stored == at_once.stored
 
 
-def test_between_two_stretches_lies_a_gap_until_a_page_meets_the_lower_one() -> None:
+def test_between_two_segments_lies_a_gap_until_a_page_meets_the_lower_one() -> None:
     reader = Reader(List(2))
     reader.list.create(6, days=1)
     reader.pull(None)
     reader.list.create(20, days=1)
     reader.pull(None, pages=3)
-    assert [len(stretch.marks) for stretch in reader.coverage.stretches] == [6, 6]
+    assert [len(segment.head_ids) for segment in reader.coverage.segments] == [6, 6]
     assert reader.pull(None, pages=9)
-    assert [stretch.cursor for stretch in reader.coverage.stretches] == [None]
+    assert [segment.cursor for segment in reader.coverage.segments] == [None]
 
 
 def test_a_page_that_fits_nowhere_claims_nothing() -> None:
@@ -187,24 +196,24 @@ def test_a_page_that_fits_nowhere_claims_nothing() -> None:
     assert coverage.add(Listing("x", ("b", "a"), None), read_at=NOW) is coverage
 
 
-def test_a_page_may_go_beyond_the_stretch_that_it_meets() -> None:
-    """Then reading goes on behind the page, not behind the stretch."""
+def test_a_page_may_go_beyond_the_segment_that_it_meets() -> None:
+    """Then reading goes on behind the page, not behind the segment."""
     coverage = Coverage().add(Listing(None, ("c",), "c"), read_at=NOW)
     coverage = coverage.add(Listing(None, ("d", "c", "b"), "b"), read_at=NOW)
-    assert [stretch.cursor for stretch in coverage.stretches] == ["b"]
+    assert [segment.cursor for segment in coverage.segments] == ["b"]
 
 
-def test_several_stretches_within_one_page_become_one() -> None:
-    lower = tuple(Stretch(NOW, (mark,), mark) for mark in "eca")
+def test_several_segments_within_one_page_become_one() -> None:
+    lower = tuple(Segment(NOW, (mark,), mark) for mark in "eca")
     coverage = Coverage(lower).add(Listing(None, ("f", "e", "d", "c"), "c"), read_at=NOW)
-    assert [stretch.marks for stretch in coverage.stretches] == [("f", "e", "d", "c"), ("a",)]
+    assert [segment.head_ids for segment in coverage.segments] == [("f", "e", "d", "c"), ("a",)]
 
 
 def test_the_end_of_the_list_ends_every_gap() -> None:
-    """Also where retention took all that a lower stretch was known by."""
-    lower = (Stretch(NOW, ("gone",), "gone too"),)
+    """Also where retention took all that a lower segment was known by."""
+    lower = (Segment(NOW, ("gone",), "gone too"),)
     coverage = Coverage(lower).add(Listing(None, ("f", "e"), None), read_at=NOW)
-    assert coverage.stretches == (Stretch(NOW, ("f", "e"), None),)
+    assert coverage.segments == (Segment(NOW, ("f", "e"), None),)
 
 
 @pytest.mark.parametrize(
@@ -220,28 +229,28 @@ def test_the_end_of_the_list_ends_every_gap() -> None:
         ("c", 3, 4, True),
     ],
 )
-def test_what_a_stretch_covers(
+def test_what_a_segment_covers(
     cursor: str | None, reaches: int | None, since: int | None, *, covered: bool
 ) -> None:
-    stretch = Stretch(NOW, ("e",), cursor, at(reaches))
-    assert stretch.covers(at(since)) is covered
-    assert Coverage((stretch,)).covers(at(since)) is covered
+    segment = Segment(NOW, ("e",), cursor, at(reaches))
+    assert segment.covers(at(since)) is covered
+    assert Coverage((segment,)).covers(at(since)) is covered
     assert not Coverage().covers(at(since))
 
 
-def test_a_stretch_of_any_length_is_described_in_little_space() -> None:
+def test_a_segment_of_any_length_is_described_in_little_space() -> None:
     reader = Reader(List(3))
     reader.list.create(3000, days=0)
     for page in iter(lambda: reader.list.ask(reader.coverage.cursor), None):
         reader.coverage = reader.coverage.add(page, read_at=NOW)
         if page.cursor is None:
             break
-    (stretch,) = reader.coverage.stretches
-    assert len(stretch.marks) == MARKS
-    assert 0 < len(stretch.steps) <= STEPS
+    (segment,) = reader.coverage.segments
+    assert len(segment.head_ids) == HEAD_IDS
+    assert 0 < len(segment.steps) <= STEPS
 
 
-def test_a_refused_cursor_costs_a_part_of_the_stretch_and_not_all_of_it() -> None:
+def test_a_refused_cursor_costs_a_part_of_the_segment_and_not_all_of_it() -> None:
     """Retention took the end of what was read; the pull finds a place to go on from a few steps before."""
     reader = Reader(List(2))
     reader.list.create(1000, days=0)
@@ -252,18 +261,18 @@ def test_a_refused_cursor_costs_a_part_of_the_stretch_and_not_all_of_it() -> Non
     assert reader.list.requests - before < 60
 
 
-def test_when_the_newest_stretch_is_given_up_the_one_below_is_not_taken_for_the_head_of_the_list() -> None:
-    """Else its runs would be all that is new, with those of the given-up stretch, and a gap in between."""
-    lower = Stretch(NOW, ("b",), None)
-    coverage = Coverage((Stretch(NOW, ("d",), "d"), lower)).retreat()
-    assert [stretch.marks for stretch in coverage.stretches] == [("b",)]
+def test_when_the_newest_segment_is_given_up_the_one_below_is_not_taken_for_the_head_of_the_list() -> None:
+    """Else its runs would be all that is new, with those of the given-up segment, and a gap in between."""
+    lower = Segment(NOW, ("b",), None)
+    coverage = Coverage((Segment(NOW, ("d",), "d"), lower)).drop_last_cursor()
+    assert [segment.head_ids for segment in coverage.segments] == [("b",)]
     assert coverage.read_at is not None
     assert coverage.read_at < NOW
 
 
 def test_a_step_back_is_never_to_the_same_cursor() -> None:
     """A page that was narrowed by time does not move the cursor, which then stands among the steps as well."""
-    top = Stretch(NOW, ("d",), "b", steps=(("c", None), ("b", None)))
-    coverage = Coverage((top,)).retreat()
+    top = Segment(NOW, ("d",), "b", steps=(("c", None), ("b", None)))
+    coverage = Coverage((top,)).drop_last_cursor()
     assert coverage.cursor == "c"
-    assert not coverage.retreat().stretches
+    assert not coverage.drop_last_cursor().segments

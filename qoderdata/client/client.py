@@ -143,6 +143,11 @@ class Client:
     def __exit__(self, *_: object) -> None:
         self.close()
 
+    @property
+    def identity(self) -> dict[str, str | None]:
+        """What tells the account apart on disk: ``base_url``, ``workspace_id`` and ``account``."""
+        return {"base_url": self.base_url, "workspace_id": self.workspace_id, "account": self.account}
+
     def close(self) -> None:
         """Close the connections; the client can be used again."""
         self._transport.close()

@@ -191,8 +191,6 @@ class Decoder:
         self._reader = self._reader.learn(result.unknown)
         return result.table
 
-    scan, decode = read_page, to_table  # old names, until all callers use the new ones
-
     def finish(self, tables: Sequence[pa.Table]) -> pa.Table:
         """Join the tables of all pages, in the order given, and warn of what was odd.
 

@@ -1,12 +1,13 @@
-"""Frames to files for other programs: CSV that is safe to open in a spreadsheet, and Parquet.
+"""Write frames to files for other programs.
 
-`formulas` knows what a spreadsheet would run, `masking` what must not be shown, `engines` how a frame of any
-engine is read batch by batch, `csvfile` and `parquetfile` write. Nothing here computes.
+| file | question |
+|---|---|
+| `writers` | how is a frame written as CSV or Parquet? |
+| `csv_cells` | how is each kind of value written, and what would a spreadsheet run? |
+| `masking` | which values may be secrets? |
+| `frame_batches` | how is a frame of any engine read, batch by batch? |
 """
 
-from __future__ import annotations
-
-from qoderdata.export.csvfile import csv_text, export_csv
-from qoderdata.export.parquetfile import export_parquet
+from qoderdata.export.writers import csv_text, export_csv, export_parquet
 
 __all__ = ["csv_text", "export_csv", "export_parquet"]

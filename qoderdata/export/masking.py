@@ -1,7 +1,9 @@
-"""Values that must not be shown: those of ``environment_variables``, which may hold secrets.
+"""Mask the values of ``environment_variables``, which may hold secrets.
 
-They are found wherever they can stand: under that key in JSON text (``extra``, as a whole or as a dotted path),
-at any depth of a list or object, and in a column of that name. Keys stay, values become `MASK`.
+Deployments have one text there (``KEY=VALUE`` lines), sessions an object. Both are masked wherever they can
+stand: under that key in JSON text (``extra``, as a whole or as a dotted path), at any depth of a list or object,
+and in a column of that name. The keys of an object stay; a text becomes `MASK` as a whole, since a value may hold
+what looks like the next line.
 """
 
 from __future__ import annotations
@@ -9,37 +11,36 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
+from qoderdata.decode import jsontext
 from qoderdata.errors import APIResponseValidationError
-from qoderdata.frame import jsontext
 
-#: What stands where a value was.
+#: Stands where a value was.
 MASK = "***"
 SECRET = "environment_variables"  # noqa: S105 - the name of the field, not a secret
 #: Texts that may hold the key; an escape such as ``\\u0065`` could spell it.
 PATTERN = rf"{SECRET}|\\u"
 _MAY_HOLD = re.compile(PATTERN)
-_ELEMENT = re.compile(rf"(?:\A|\.){SECRET}(?:\.|\Z)")
 
 
-def is_secret(column: object) -> bool:
-    """Tell whether a column holds such values by its name, also as a flattened path.
+def is_secret(name: object) -> bool:
+    """Tell whether a column or key names such values, also as a part of a path.
 
     Parameters
     ----------
-    column
-        The column's name.
+    name
+        The name of a column, or the key of an object.
 
     Returns
     -------
     bool
-        Whether all its values are to be masked.
+        Whether all that it holds is to be masked.
 
     Examples
     --------
     >>> is_secret("environment_variables"), is_secret("environment_variables_API_KEY"), is_secret("environment_id")
     (True, True, False)
     """
-    return SECRET in str(column)
+    return SECRET in str(name)
 
 
 def mask_value(value: object, *, hide: bool = False) -> object:
@@ -63,10 +64,7 @@ def mask_value(value: object, *, hide: bool = False) -> object:
     {'environment_variables': {'KEY': '***', 'OFF': None}, 'environment_variables.A': '***', 'b': 2}
     """
     if isinstance(value, Mapping):
-        return {
-            key: mask_value(item, hide=hide or _ELEMENT.search(str(key)) is not None)
-            for key, item in value.items()
-        }
+        return {key: mask_value(item, hide=hide or is_secret(key)) for key, item in value.items()}
     if isinstance(value, list | tuple):
         return [mask_value(item, hide=hide) for item in value]
     return MASK if hide and value is not None else value
@@ -89,8 +87,12 @@ def mask_text(text: str, *, hide: bool = False) -> str:
 
     Examples
     --------
-    >>> mask_text('{"environment_variables":{"KEY":"s3cret"}}'), mask_text("about environment_variables")
-    ('{"environment_variables":{"KEY":"***"}}', 'about environment_variables')
+    >>> mask_text('{"environment_variables":{"KEY":"s3cret"}}')
+    '{"environment_variables":{"KEY":"***"}}'
+    >>> mask_text('{"environment_variables":"KEY=s3cret"}')
+    '{"environment_variables":"***"}'
+    >>> mask_text("about environment_variables")
+    'about environment_variables'
     """
     if not hide and not _MAY_HOLD.search(text):
         return text

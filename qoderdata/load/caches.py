@@ -25,14 +25,9 @@ from qoderdata.store import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
     from datetime import datetime
     from pathlib import Path
 
-    from qoderdata.client import Client
-
-#: The folder of cached answers, below the cache folder.
-QUERIES = "queries"
 
 _CLEAR_SECONDS = 5.0
 
@@ -80,7 +75,7 @@ def cache_usage(cache_dir: str | Path | None = None) -> CacheUsage:
     {'files': 0, 'bytes': 0}
     """
     folder = Folder(resolve_cache_dir(cache_dir))
-    answers = cache.entries(folder.folder(QUERIES))
+    answers = cache.entries(folder.folder(cache.FOLDER))
 
     def kept(table: StoredTable) -> Kept:
         stores = store_usage(folder, table)
@@ -122,7 +117,7 @@ def clear_cache(cache_dir: str | Path | None = None) -> int:
     0
     """
     folder = Folder(resolve_cache_dir(cache_dir))
-    return cache.clear(folder.folder(QUERIES)) + clear_stores(folder)
+    return cache.clear(folder.folder(cache.FOLDER)) + clear_stores(folder)
 
 
 @dataclass(frozen=True, slots=True)
@@ -236,9 +231,3 @@ def _keys(folder: Folder, table: StoredTable) -> list[str]:
     except OSError as error:
         raise unreadable_error(parent, table.name, error) from error
     return sorted(info.base_name for info in infos if info.type == fs.FileType.Directory)
-
-
-def answer_name(kind: str, client: Client, filters: Mapping[str, str | None]) -> str:
-    """Return the name of the file that keeps an answer: the account, and the query."""
-    whose = {"base_url": client.base_url, "workspace": client.workspace_id, "account": client.account}
-    return cache.file_name(kind, {**whose, **filters})

@@ -21,7 +21,6 @@ from qoderdata.client import Client
 from qoderdata.errors import APIError, CacheError
 from qoderdata.files import Folder
 from qoderdata.formatting import format_duration
-from qoderdata.load.caches import QUERIES, answer_name
 from qoderdata.load.pull import Pull
 from qoderdata.parsing import Instant, Span, parse_instant, parse_span
 from qoderdata.schema import AGENTS, DEPLOYMENTS, ENVIRONMENTS, Schema
@@ -346,9 +345,9 @@ def _load(
     if refresh and offline:
         raise ValueError("refresh=True asks the network and offline=True never does; give one of them")
     client = Client() if client is None else client
-    folder = Folder(resolve_cache_dir(cache_dir)).folder(QUERIES)
+    folder = Folder(resolve_cache_dir(cache_dir)).folder(cache.FOLDER)
     schema = listed.schema
-    name = answer_name(schema.name, client, filters.params())
+    name = cache.file_name(schema.name, {**client.identity, **filters.params()})
 
     began, now = time.monotonic(), datetime.now(UTC)
     kept = None if refresh else cache.read(folder, name, schema.arrow)

@@ -12,7 +12,7 @@ from qoderdata import cache
 from qoderdata.client import Client
 from qoderdata.errors import CacheError
 from qoderdata.files import Folder
-from qoderdata.load.caches import QUERIES, StoreUsage, answer_name, store_usage
+from qoderdata.load.caches import StoreUsage, store_usage
 from qoderdata.load.lazy_frames import Bound, check_engine, open_files, open_session
 from qoderdata.outcomes import apply_ends_lazy, current_ends_lazy
 from qoderdata.parsing import Instant, Span, parse_period
@@ -78,14 +78,14 @@ def scan_deployments(
     True
     """
     check_engine(engine)
-    folder = Folder(resolve_cache_dir(cache_dir)).folder(QUERIES)
+    folder = Folder(resolve_cache_dir(cache_dir)).folder(cache.FOLDER)
     client = _known_client(client)
     kept = [entry.path for entry in cache.entries(folder)]
     if client is None:
         paths = [path for path in kept if path.rsplit("/", 1)[-1].startswith(DEPLOYMENTS.name)]
     else:
         filters = {"include_archived": "true"} if include_archived else {}
-        wanted = folder.full(answer_name(DEPLOYMENTS.name, client, filters))
+        wanted = folder.full(cache.file_name(DEPLOYMENTS.name, {**client.identity, **filters}))
         paths = [path for path in kept if path == wanted]
     if len(paths) != 1:
         raise CacheError(_which("answers of load_deployments", len(paths), folder))

@@ -15,7 +15,6 @@ from qoderdata import cache
 from qoderdata.errors import APIConnectionError, APIError, BadRequestError, CacheError, DataQualityWarning, warn
 from qoderdata.formatting import format_duration
 from qoderdata.frames import to_pandas
-from qoderdata.load.caches import QUERIES, answer_name
 from qoderdata.load.refresh import ListedPage, ListReader, RemoteList, bring_up_to_date, is_current
 from qoderdata.parsing import Instant, Span, parse_instant
 from qoderdata.store import DamagedStoreError, TableStore, newest_first, time_filter
@@ -143,8 +142,10 @@ class StoredLoading:
             account=client.account,
         )
         self._began = time.monotonic()
-        self._answers = folder.folder(QUERIES)
-        self._answer_name = answer_name(remote.table.name, client, {**query.params, "since": query.window})
+        self._answers = folder.folder(cache.FOLDER)
+        self._answer_name = cache.file_name(
+            remote.table.name, {**client.identity, **query.params, "since": query.window}
+        )
         self._reread_since = reread_since
         self._progress = progress
         self._requests = self._pages = self._rows = 0

@@ -1,26 +1,23 @@
-"""Pictures: frame in, Axes out.
+"""Plot frames: frame in, Axes out.
 
-Computes nothing that a summary or timeline should. Every function draws on the axes that it is given, or on
-those of a new figure, and hands them back; none shows, saves or closes anything, or changes matplotlib's
-settings. matplotlib is imported when the first picture is drawn.
+A plot computes nothing that a summary or timeline should. Every function draws on the axes that it is given, or on
+those of a new figure, and returns them; none shows, saves or closes anything, or changes matplotlib's settings.
+matplotlib is imported when the first plot is drawn.
 
-- `failures`: failure rates as bars, worst first.
-- `triggers`: what fires next, one lane a deployment.
-- `week`: the load by weekday and hour.
-- `trend`: failure rates over time.
-- `calendar`: days by how badly their runs went.
-- `durations`: how long runs take.
-- `canvas`, `times`, `lettering`: what they share, and names as labels.
+| file | question |
+|---|---|
+| `failure_plots` | who fails most, and how does the failure rate change over time? |
+| `trigger_plots` | what fires next, and how is the load spread over the week? |
+| `run_plots` | which days went badly, and how long do runs take? |
+| `axes` | how are axes, rows, grids, legends and times drawn? |
+| `labels` | how does a name become a label? |
 """
 
 from __future__ import annotations
 
-from qoderdata.plots.calendar import plot_run_calendar
-from qoderdata.plots.durations import plot_durations
-from qoderdata.plots.failures import plot_failure_rates
-from qoderdata.plots.trend import plot_run_failure_rates
-from qoderdata.plots.triggers import plot_next_triggers
-from qoderdata.plots.week import plot_trigger_load
+from qoderdata.plots.failure_plots import plot_failure_rates, plot_run_failure_rates
+from qoderdata.plots.run_plots import plot_durations, plot_run_calendar
+from qoderdata.plots.trigger_plots import plot_next_triggers, plot_trigger_load
 
 __all__ = [
     "plot_durations",

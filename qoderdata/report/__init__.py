@@ -1,14 +1,15 @@
-"""One self-contained HTML page out of summaries, timelines and pictures.
+"""Write a report: one self-contained HTML page out of summaries, timelines and plots.
 
-- `material`: the frames and what several sections need of them
-- `summary`, `failing`, `schedule`, `history`: what each section says
-- `page`, `tables`, `pictures`, `bars`, `style.css`: how it looks
-- `write`: all of it to a file
-- `markup`: HTML that cannot be broken out of
+| file | question |
+|---|---|
+| `page` | how is the page rendered and written; what are its headline and its notes on the data? |
+| `sections` | what does each section say? |
+| `layout` | what are a section, a table and a cell? |
+| `data` | which frames, window and names is it about? |
+| `figures` | how does a plot become a figure of the page? |
+| `report.html.j2`, `report.css` | how is it laid out? |
 """
 
-from __future__ import annotations
-
-from qoderdata.report.write import write_report
+from qoderdata.report.page import write_report
 
 __all__ = ["write_report"]

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from qoderdata.sandbox.http_responses import Answer, Page, RefusedError
 from qoderdata.sandbox.ledger import encode
 from qoderdata.sandbox.query import (
     check_names,
@@ -16,13 +17,12 @@ from qoderdata.sandbox.query import (
     list_sessions,
     page_of,
 )
-from qoderdata.sandbox.http_responses import Answer, Page, RefusedError
 
 if TYPE_CHECKING:
+    from qoderdata.sandbox.http_responses import Fault
     from qoderdata.sandbox.json_records import Record
     from qoderdata.sandbox.ledger import Ledger
     from qoderdata.sandbox.query import Edition
-    from qoderdata.sandbox.http_responses import Fault
     from qoderdata.sandbox.server import Request
 
 _ROOTS = ("deployments", "deployment_runs", "sessions", "agents", "environments")

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Literal, Protocol
 import numpy as np
 
 from qoderdata.sandbox.draws import nanoseconds
-from qoderdata.sandbox.ledger import DEPLOYMENT_STATUSES
 from qoderdata.sandbox.http_responses import Page, RefusedError
+from qoderdata.sandbox.ledger import DEPLOYMENT_STATUSES
 from qoderdata.sandbox.run_history import MANUAL, STATUSES, TRIGGERS
 from qoderdata.sandbox.session_records import OLD_STATUSES
 from qoderdata.sandbox.stories import STATUSES as SESSION_STATUSES

@@ -9,17 +9,17 @@ from typing import TYPE_CHECKING, Any
 from qoderdata.sandbox import changes
 from qoderdata.sandbox.draws import uuid7
 from qoderdata.sandbox.endpoints import read
+from qoderdata.sandbox.http_responses import NAMES, Fault, Faults
 from qoderdata.sandbox.ledger import Ledger
 from qoderdata.sandbox.query import EDITIONS
-from qoderdata.sandbox.http_responses import NAMES, Fault, Faults
 from qoderdata.sandbox.server import Request, Server
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from typing import Self
 
-    from qoderdata.sandbox.ledger import Table
     from qoderdata.sandbox.http_responses import Answer
+    from qoderdata.sandbox.ledger import Table
 
 #: The clock of an account that is given none: a Monday morning in Shanghai.
 NOW = datetime(2026, 6, 15, 1, 30, 20, tzinfo=UTC)

@@ -1,4 +1,4 @@
-"""How are append-only tables kept on disk?
+"""Append-only tables on disk.
 
 ==============  =================================================================================
 file            question
@@ -8,7 +8,7 @@ file            question
 `journal`       Which responses are on disk, but not in the data set yet?
 `dataset`       Where does a row lie, and is a data file what was written?
 `manifest`      Which data files count, and whose are they?
-`table_store`   How is a table read, extended, repaired, measured and cleared?
+`table_store`   How is a table read, extended and repaired?
 ==============  =================================================================================
 
 One store per table, base URL, workspace and account keeps the unfiltered list, below the cache folder::
@@ -19,22 +19,23 @@ One store per table, base URL, workspace and account keeps the unfiltered list, 
     runs/<digest>/journal/….arrow                 responses that are not in the data set yet, one file each
     runs/<digest>/set-aside-<time>/               files that cannot be used; never read, never removed
 
-**Data set.** Plain Hive-partitioned Parquet: DuckDB, Polars, Dask and Spark read ``data`` where it lies. After a call
-that ended, every row is in it once, and a day has one file (a day of very many rows: a few).
+**Data set.** Plain Hive-partitioned Parquet: DuckDB, Polars, Dask and Spark read ``data`` where it lies. After a
+call that ended, every row is in it once, and a day has one file (a day of very many rows: a few).
 
-**No response is lost.** Each one is in the journal before the second-next request is sent, so a pull that is cut off
-at any moment, by SIGKILL too, loses at most the response that was being written and the one under way. A *commit*
-writes new data files beside the old ones, replaces the manifest in one step, then removes the superseded files and
-the journal. Cut off in between, the old manifest counts, or the new one; the next call finds the journal not empty
-and finishes the work.
+**No response is lost.** Each one is in the journal before the second-next request is sent, so a pull that is cut
+off at any moment, by SIGKILL too, loses at most the response that was being written and the one under way. A
+*commit* writes new data files beside the old ones, replaces the manifest in one step, then removes the superseded
+files and the journal. Cut off in between, the old manifest counts, or the new one; the next call finds the journal
+not empty and finishes the work.
 
 **A row is stored once.** A row that cannot change stays as it is, whatever comes later; any other is replaced by a
 later reading. A row that the service no longer knows stays.
 
-**Damage.** The manifest, each journal entry and each data file have a checksum, which every read compares; manifest,
-entries and data files name the account. Data files that are damaged are set aside, nothing counts as complete any
-more, and the list is read again. A manifest that is damaged or of another format is rebuilt from the data files that
-are whole. A store of another account is set aside as a whole. A store of version 0.1 is upgraded on first use.
+**Damage.** The manifest, each journal entry and each data file have a checksum, which every read compares;
+manifest, entries and data files name the account. Data files that are damaged are set aside, nothing counts as
+complete any more, and the list is read again. A manifest that is damaged or of another format is rebuilt from the
+data files that are whole. A store of another account is set aside as a whole. A store of version 0.1 is upgraded
+on first use.
 
 **Several processes.** A writer holds the lock; another one waits for it. Readers take no lock: they read the files
 that the manifest names, and start again when a commit removes one. An object store has no locks: there, file names
@@ -47,27 +48,29 @@ other one claimed is read again.
 from qoderdata.store.coverage import Coverage, Listing, Segment
 from qoderdata.store.dataset import DamagedStoreError, newest_first, row_ids, time_filter
 from qoderdata.store.journal import JournalEntry
-from qoderdata.store.manifest import Manifest, OpenRow
-from qoderdata.store.table_store import TableStore, Usage, clear, usage
-from qoderdata.store.tables import OUTCOMES_TABLE, RUNS_TABLE, SESSIONS_TABLE, StoredTable
+from qoderdata.store.manifest import NAME as MANIFEST_NAME
+from qoderdata.store.manifest import OpenRow, UnusableManifestError, read_manifest, unreadable_error
+from qoderdata.store.table_store import TableStore
+from qoderdata.store.tables import OUTCOMES_TABLE, RUNS_TABLE, SESSIONS_TABLE, TABLES, StoredTable
 
 __all__ = [
+    "MANIFEST_NAME",
     "OUTCOMES_TABLE",
     "RUNS_TABLE",
     "SESSIONS_TABLE",
+    "TABLES",
     "Coverage",
     "DamagedStoreError",
     "JournalEntry",
     "Listing",
-    "Manifest",
     "OpenRow",
     "Segment",
     "StoredTable",
     "TableStore",
-    "Usage",
-    "clear",
+    "UnusableManifestError",
     "newest_first",
+    "read_manifest",
     "row_ids",
     "time_filter",
-    "usage",
+    "unreadable_error",
 ]

@@ -4,18 +4,20 @@ The service lists records newest first, page by page, and new records come befor
 stable index, so a position in it is named by a cursor or by record ids, never by a time: times may be missing or
 equal.
 
-A *segment* is a part of the list that was read without a gap, from its newest record down to a cursor. Segments are
-kept newest first, with a gap between each two. A page that was requested without a cursor starts a new segment at
-the top; a page that was requested with the top segment's cursor extends it. Where such a page reaches a lower
+A *segment* is a part of the list that was read without a gap, from its newest record down to a cursor. Segments
+are kept newest first, with a gap between each two. A page that was requested without a cursor starts a new segment
+at the top; a page that was requested with the top segment's cursor extends it. Where such a page reaches a lower
 segment, the two are joined, and reading continues below the lower one: a refresh skips what is stored.
 
 A list may be wrong, and a false claim loses records. So:
 
-- A page joins a lower segment only if it holds one of that segment's newest records *and* its last record is stored.
+- A page joins a lower segment only if it holds one of that segment's newest records *and* its last record is
+stored.
   An old record that is listed again above new ones joins nothing.
 - An empty page is never stored as the end of the list: the next refresh asks again. Where records beyond that end
   are stored, it is not believed at all (`Coverage.contradicts`).
-- How far back a segment reaches is a time: all later records of the list that were created then or later are in it.
+- How far back a segment reaches is a time: all later records of the list that were created then or later are in
+it.
   The pages show it, since the list is in that order; see `Listing.reaches`.
 - A page that fits nowhere claims nothing.
 
@@ -171,30 +173,32 @@ class Coverage:
         Coverage
             With the page; the same where the page claims nothing.
         """
-        if self.contradicts(page):
+        if self.contradicts(page) or (page.after is not None and page.after != self.cursor):
             return self
         if page.after is None:
             top, lower = Segment(read_at, page.ids[:HEAD_IDS], page.cursor, page.reaches), self.segments
-        elif self.cursor == page.after:
-            top, lower = self.segments[0], self.segments[1:]
-            if page.is_empty_end:
-                return replace(self, segments=(replace(top, ended_at=read_at), *lower))
-            top = _extended(top, page)
+        elif page.is_empty_end:
+            top, lower = replace(self.segments[0], ended_at=read_at), self.segments[1:]
+            return replace(self, segments=(top, *lower))
         else:
-            return self
+            top, lower = _extended(self.segments[0], page), self.segments[1:]
         if page.cursor is None:
             return Coverage((top,))
+        return self._joined_with(page, top, lower)
+
+    def _joined_with(self, page: Listing, top: Segment, lower: tuple[Segment, ...]) -> Coverage:
+        """Join the segment that a page ends, with the lower one that the page reaches."""
         index = _lowest_met(page, lower)
         if index is None:
             return replace(self, segments=(top, *lower))
-        met = lower[index]
+        met, lower_still = lower[index], lower[index + 1 :]
         if met.cursor in page.ids:
             # The page goes on below that segment, so reading continues after the page.
-            return replace(self, segments=(top, *lower[index + 1 :]))
-        if page.last_is_stored or page.ids[-1] in met.head_ids:
-            joined = _joined(top, met)
-            return Coverage((joined, *lower[index + 1 :]), self.has_unclaimed and joined.cursor is not None)
-        return replace(self, segments=(top, *lower))
+            return replace(self, segments=(top, *lower_still))
+        if not page.last_is_stored and page.ids[-1] not in met.head_ids:
+            return replace(self, segments=(top, *lower))
+        joined = _joined(top, met)
+        return Coverage((joined, *lower_still), self.has_unclaimed and joined.cursor is not None)
 
     def contradicts(self, page: Listing) -> bool:
         """Return whether a page is an empty end of the list although records beyond it are stored."""

@@ -1,14 +1,15 @@
 """Where does a row lie, which reading of it counts, and is a data file what was written?
 
-A data set is Hive-partitioned Parquet, one folder per UTC day. Data files are never changed: what replaces others is
-written beside them, and the manifest says which count. A file's name holds the time when it was written and a
+A data set is Hive-partitioned Parquet, one folder per UTC day. Data files are never changed: what replaces others
+is written beside them, and the manifest says which count. A file's name holds the time when it was written and a
 checksum of its bytes, its metadata hold the account. Every read compares the checksum.
 """
 
 from __future__ import annotations
 
+import contextlib
+import datetime as dt
 import functools
-import itertools
 import operator
 import os
 import secrets
@@ -16,7 +17,7 @@ from collections import defaultdict
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, TypeVar, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import msgspec
 import pyarrow as pa
@@ -28,14 +29,12 @@ from qoderdata.errors import CacheError
 from qoderdata.store.manifest import DataFile, Identity, checksum
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
     from collections.abc import Set as AbstractSet
 
     from qoderdata.files import Folder
     from qoderdata.store.journal import JournalEntry
     from qoderdata.store.tables import StoredTable
-
-T = TypeVar("T")
 
 FOLDER = "data"
 #: The value that Hive gives to a missing partition key.
@@ -198,15 +197,10 @@ class Dataset:
         DamagedStoreError
             One is gone, not what was written, or cannot be read.
         """
-
-        def read_one(name: str) -> pa.Table:
-            fragment = self._open(name, files[name])
-            return fragment.to_table(schema=self._table.schema.arrow, columns=columns, filter=where)
-
         if len(files) < 2:  # noqa: PLR2004 - no threads for one file
-            return [self._naming_damage(read_one, name) for name in files]
+            return [self._columns(name, file, columns, where=where) for name, file in files.items()]
         with ThreadPoolExecutor(_READERS, thread_name_prefix="qoderdata-read") as pool:
-            return list(pool.map(functools.partial(self._naming_damage, read_one), files))
+            return list(pool.map(lambda name: self._columns(name, files[name], columns, where=where), files))
 
     def contains(self, files: Mapping[str, DataFile], day: str, id_: str) -> bool:
         """Return whether a row is stored in a partition.
@@ -235,7 +229,7 @@ class Dataset:
         Returns
         -------
         tuple of dict and pyarrow.Table
-            The files that count from now on, and the rows that are new or replaced others.
+            The files that count from now on, and the rows that count: all but those that were skipped.
 
         Raises
         ------
@@ -247,12 +241,18 @@ class Dataset:
         before = _by_day(files)
         ids, days = row_ids(rows), row_days(rows, self._table.time_column)
         moved = {id_: open_days[id_] for id_ in ids if id_ in open_days}
-        stored = self._stored(files, [*days, *moved.values()], ids)
+        stored = self._stored(files, [*self._days_searched(days), *moved.values()], ids)
+        changing = {id_: set(places) for id_, places in stored.items() if all(places.values())}
+        unchanged = self._unchanged(files, rows, changing)
         new: dict[str, list[int]] = defaultdict(list)
         replaced: dict[str, set[str]] = defaultdict(set)
+        counted = []
         for index, (id_, day) in enumerate(zip(ids, days, strict=True)):
             places = stored.get(id_, {})
             if not all(places.values()):
+                continue
+            counted.append(index)
+            if id_ in unchanged:
                 continue
             for place in places:
                 replaced[place].add(id_)
@@ -265,7 +265,7 @@ class Dataset:
             for superseded in old:
                 del after[superseded]
             after |= written
-        return after, _take(rows, sorted(itertools.chain.from_iterable(new.values())))
+        return after, _take(rows, counted)
 
     def compact(self, files: Mapping[str, DataFile]) -> dict[str, DataFile]:
         """Write one file for all those of a day, where that is worth it, and return the files that count."""
@@ -291,7 +291,11 @@ class Dataset:
         found = []
         for name, file in files.items():
             content = self._folder.read(f"{FOLDER}/{name}")
-            if content is None or checksum(memoryview(content)) != file.checksum or not self._fits(content, file):
+            if (
+                content is None
+                or checksum(memoryview(content)) != file.checksum
+                or not self._is_read(content, file)
+            ):
                 found.append(name)
         return found
 
@@ -346,55 +350,75 @@ class Dataset:
 
     def open_rows(self, files: Mapping[str, DataFile]) -> dict[str, str]:
         """Return the rows that may change, each with its partition."""
-        found = {}
+        found: dict[str, str] = {}
         for name, file in files.items():
             states = self._states(name, file)
             may_change = self._table.may_change(states).to_pylist()
             found |= {id_: _day(name) for id_, is_open in zip(row_ids(states), may_change, strict=True) if is_open}
         return found
 
-    def _open(self, name: str, file: DataFile) -> ds.Fragment:
+    def _open(self, name: str, file: DataFile) -> ds.ParquetFileFragment:
         content = self._folder.read(f"{FOLDER}/{name}")
         if content is None:
             raise FileNotFoundError(f"{self.path(name)} is gone")
         if checksum(memoryview(content)) != file.checksum:
             raise OSError(f"{self.path(name)} is not what was written")
-        fragment = _FORMAT.make_fragment(content)
-        if not self._matches(fragment.physical_schema) or fragment.metadata.num_rows != file.rows:
+        fragment = self._fragment(content, file)
+        if fragment is None:
             raise OSError(f"{self.path(name)} has other columns or rows than were written")
         return fragment
 
-    def _naming_damage(self, read: Callable[[str], T], name: str) -> T:
-        try:
-            return read(name)
-        except (OSError, pa.ArrowException) as error:
-            raise DamagedStoreError(
-                f"a data file of the store of {self._table.name} in {self._folder.location} is gone or damaged: "
-                f"{error}"
-            ) from error
+    def _fragment(self, content: pa.Buffer, file: DataFile) -> ds.ParquetFileFragment | None:
+        """Return what reads a data file; ``None`` where it has other columns or rows."""
+        fragment: ds.ParquetFileFragment = _FORMAT.make_fragment(content)  # type: ignore[arg-type, assignment]
+        fits = self._matches(fragment.physical_schema) and fragment.metadata.num_rows == file.rows
+        return fragment if fits else None
+
+    def _damaged(self, error: Exception) -> DamagedStoreError:
+        return DamagedStoreError(
+            f"a data file of the store of {self._table.name} in {self._folder.location} is gone or damaged: "
+            f"{error}"
+        )
 
     def _ids_of(self, name: str, file: DataFile) -> frozenset[str]:
         if name not in self._ids:
             while len(self._ids) >= _REMEMBERED:
                 del self._ids[next(iter(self._ids))]
-            table = self._naming_damage(lambda name: self._open(name, file).to_table(columns=["id"]), name)
-            self._ids[name] = frozenset(row_ids(table))
+            self._ids[name] = frozenset(row_ids(self._columns(name, file, ["id"])))
         return self._ids[name]
 
     def _states(self, name: str, file: DataFile, *, where: pc.Expression | None = None) -> pa.Table:
         """Read what says whether rows may change."""
-        columns = ["id", *self._table.state_columns]
-        arrow = self._table.schema.arrow
+        return self._columns(name, file, ["id", *self._table.state_columns], where=where)
 
-        def read_one(name: str) -> pa.Table:
-            return self._open(name, file).to_table(schema=arrow, columns=columns, filter=where)
+    def _columns(
+        self, name: str, file: DataFile, columns: list[str] | None, *, where: pc.Expression | None = None
+    ) -> pa.Table:
+        try:
+            fragment = self._open(name, file)
+            return fragment.to_table(schema=self._table.schema.arrow, columns=columns, filter=where)
+        except (OSError, pa.ArrowException) as error:
+            raise self._damaged(error) from error
 
-        return self._naming_damage(read_one, name)
+    def _days_searched(self, days: Iterable[str]) -> set[str]:
+        """Return where rows of some days may be stored already.
+
+        Another edition of the service tells a run's time of recording for the time of its trigger.
+        """
+        if self._table.time_column == "created_at":
+            return set(days)
+        found = {NO_DAY, *days}
+        for day in tuple(found):
+            for shift in (timedelta(days=-1), timedelta(days=1)):
+                # No day, or none before the first or after the last.
+                with contextlib.suppress(ValueError, OverflowError):
+                    found.add((dt.date.fromisoformat(day) + shift).isoformat())
+        return found
 
     def _stored(
         self, files: Mapping[str, DataFile], days: Iterable[str], ids: list[str]
     ) -> dict[str, dict[str, bool]]:
-        """Return the rows that are stored in some days, each with its partitions and whether it may change there."""
+        """Return the rows that some days have, each with its partitions, and whether it may change."""
         wanted = ds.field("id").isin(pa.array(ids, pa.large_string()))
         by_day = _by_day(files)
         found: dict[str, dict[str, bool]] = defaultdict(dict)
@@ -405,14 +429,35 @@ class Dataset:
                     found[id_][day] = is_open
         return found
 
+    def _unchanged(
+        self, files: Mapping[str, DataFile], rows: pa.Table, places: Mapping[str, AbstractSet[str]]
+    ) -> set[str]:
+        """Return the rows that are stored in their own partition exactly as they are."""
+        days = row_days(rows, self._table.time_column)
+        again = [index for index, id_ in enumerate(row_ids(rows)) if places.get(id_) == {days[index]}]
+        if not again:
+            return set()
+        found = _take(rows, again)
+        wanted = ds.field("id").isin(found["id"].combine_chunks())
+        searched = {days[index] for index in again}
+        stored = pa.concat_tables(
+            self._columns(name, file, None, where=wanted) for name, file in files.items() if _day(name) in searched
+        ).unify_dictionaries()
+        stored = stored.take(pc.index_in(found["id"], value_set=stored["id"].combine_chunks()))
+        is_same = pa.chunked_array([pa.repeat(pa.scalar(True), found.num_rows)])  # noqa: FBT003 - pyarrow has it so
+        for one, other in zip(found.columns, stored.columns, strict=True):
+            is_same = pc.and_(is_same, _are_equal(one, other))
+        return set(row_ids(found.filter(is_same)))
+
     def _batches(self, files: Mapping[str, DataFile], *, without: AbstractSet[str]) -> Iterator[pa.RecordBatch]:
         """Read rows a batch at a time, so that a large day is never in memory as a whole."""
         where = ~ds.field("id").isin(pa.array(sorted(without), pa.large_string())) if without else None
         for name, file in files.items():
-            fragment = self._naming_damage(lambda name, file=file: self._open(name, file), name)
-            yield from fragment.to_batches(
-                schema=self._table.schema.arrow, filter=where, batch_size=_BATCH_ROWS
-            )
+            try:
+                fragment = self._open(name, file)
+            except (OSError, pa.ArrowException) as error:
+                raise self._damaged(error) from error
+            yield from fragment.to_batches(schema=self._table.schema.arrow, filter=where, batch_size=_BATCH_ROWS)
 
     def _write(self, day: str, batches: Iterator[pa.RecordBatch], table: pa.Table) -> dict[str, DataFile]:
         """Write one data file, the new rows before the old; without rows, none."""
@@ -444,17 +489,16 @@ class Dataset:
             yield pa.Table.from_batches(waiting, schema=self._table.schema.arrow)
 
     def _matches(self, physical: pa.Schema) -> bool:
-        """Return whether a file has the table's columns; Parquet does not tell large dictionary values from small."""
+        """Return whether a file has the table's columns; Parquet does not keep the size of dictionary offsets."""
         expected = self._table.schema.arrow
         return physical.names == expected.names and all(
             found.equals(wanted) or (pa.types.is_dictionary(found) and pa.types.is_dictionary(wanted))
             for found, wanted in zip(physical.types, expected.types, strict=True)
         )
 
-    def _fits(self, content: pa.Buffer, file: DataFile) -> bool:
+    def _is_read(self, content: pa.Buffer, file: DataFile) -> bool:
         try:
-            fragment = _FORMAT.make_fragment(content)
-            return self._matches(fragment.physical_schema) and fragment.metadata.num_rows == file.rows
+            return self._fragment(content, file) is not None
         except (OSError, pa.ArrowException):
             return False
 
@@ -511,6 +555,17 @@ class Dataset:
 
 def _take(table: pa.Table, indices: list[int]) -> pa.Table:
     return table.take(pa.array(indices, pa.int64()))
+
+
+def _are_equal(one: Any, other: Any) -> Any:  # noqa: ANN401 - Arrow columns
+    """Return where two columns have the same value, or none."""
+    if pa.types.is_nested(one.type):
+        same = [a == b for a, b in zip(one.to_pylist(), other.to_pylist(), strict=True)]
+        return pa.chunked_array([pa.array(same, pa.bool_())])
+    if isinstance(one.type, pa.DictionaryType):
+        one, other = one.cast(one.type.value_type), other.cast(one.type.value_type)
+    are_null = pc.and_(one.is_null(), other.is_null())
+    return pc.or_(are_null, pc.equal(one, other).fill_null(False))  # noqa: FBT003 - pyarrow has it so
 
 
 def _by_day(files: Iterable[str]) -> dict[str, list[str]]:

@@ -1,8 +1,8 @@
 """Which responses of the service are on disk, but not in the data set yet?
 
-One Arrow file a response, numbered in the order in which they came. Each file is there whole or not at all, and its
-name holds a checksum of its bytes. While a commit is under way, a marker lies there too, so that an empty journal
-says that everything is in order.
+One Arrow file a response, numbered in the order in which they came. Each file is there whole or not at all, and
+its name holds a checksum of its bytes. While a commit is under way, a marker lies there too, so that an empty
+journal says that everything is in order.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Which data files of a table count, what do they hold, and whose are they?
 
-``manifest.json`` is replaced in one step, and holds a checksum of itself. One that is damaged, of another format, or
-of another account is never used.
+``manifest.json`` is replaced in one step, and holds a checksum of itself. One that is damaged, of another format,
+or of another account is never used.
 """
 
 from __future__ import annotations
@@ -124,6 +124,14 @@ class Manifest:
 def checksum(content: bytes | memoryview) -> str:
     """Return the CRC-32 of bytes, in hexadecimal."""
     return f"{zlib.crc32(content):08x}"
+
+
+def unreadable_error(folder: Folder, name: str, error: OSError) -> CacheError:
+    """Return the error that a store of a table cannot be read now, which is no reason to give it up."""
+    return CacheError(
+        f"the store of {name} in {folder.location} cannot be read now ({error.strerror or error}). Nothing in it "
+        "was changed: try again later, or use another cache_dir"
+    )
 
 
 def read_manifest(folder: Folder, identity: Identity | None = None) -> Manifest | None:

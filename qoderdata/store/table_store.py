@@ -1,4 +1,4 @@
-"""How is a table kept on disk: read, extended, repaired, measured and cleared?"""
+"""How is a table on disk read, extended and repaired?"""
 
 from __future__ import annotations
 
@@ -7,13 +7,12 @@ import functools
 import hashlib
 import json
 import logging
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
 import pyarrow.compute as pc
-from pyarrow import fs
 
 from qoderdata.errors import CacheError, CacheWarning, warn
 from qoderdata.store import dataset as data
@@ -22,12 +21,12 @@ from qoderdata.store.coverage import Coverage
 from qoderdata.store.dataset import DamagedStoreError, Dataset
 from qoderdata.store.journal import OLD_FOLDER, Journal, JournalEntry
 from qoderdata.store.manifest import Identity, Manifest, OpenRow, UnusableManifestError
-from qoderdata.store.tables import TABLES, StoredTable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
     from qoderdata.files import Folder
+    from qoderdata.store.tables import StoredTable
 
 _logger = logging.getLogger("qoderdata")
 
@@ -35,7 +34,7 @@ _DIGEST_LENGTH = 24
 #: How often a read starts again because another process's commit replaced a file.
 _READS = 5
 _LONG_AGO = datetime.fromtimestamp(0, UTC)
-_CLEAR_SECONDS = 5.0
+_SET_ASIDE = "set-aside-"
 
 
 class TableStore:
@@ -82,6 +81,11 @@ class TableStore:
         self._renew_lock: Callable[[], None] = lambda: None
         self.coverage: Coverage = self._manifest.coverage
         self.open_rows: dict[str, OpenRow] = {}
+
+    @property
+    def identity(self) -> Identity:
+        """The table and the account."""
+        return self._identity
 
     @property
     def exists(self) -> bool:
@@ -143,11 +147,11 @@ class TableStore:
         try:
             self._load()
         except OSError as error:
-            raise _unreadable(self.folder, self.table.name, error) from error
+            raise manifests.unreadable_error(self.folder, self.table.name, error) from error
         if self._unusable is not None:
             warn(
-                f"the store of {self.table.name} in {self.folder.location} was ignored: {self._unusable}. The next "
-                "load repairs it",
+                f"the store of {self.table.name} in {self.folder.location} was ignored: {self._unusable}. The "
+                "next load repairs it",
                 CacheWarning,
             )
 
@@ -249,7 +253,7 @@ class TableStore:
 
     def forget_coverage(self) -> None:
         """Claim nothing, so that the whole list is read again; the rows stay."""
-        self._claim(Coverage(has_unclaimed=self.exists))
+        self._claim(Coverage(has_unclaimed=bool(self._manifest.files or self._journal.entries)))
 
     def forget_damaged(self) -> None:
         """Set the damaged data files aside, and claim nothing: what they held has to be read again.
@@ -267,7 +271,7 @@ class TableStore:
         try:
             lost = self._dataset.damaged(self._manifest.files)
         except OSError as error:
-            raise _unreadable(self.folder, self.table.name, error) from error
+            raise manifests.unreadable_error(self.folder, self.table.name, error) from error
         if not lost:
             return
         files = {name: file for name, file in self._manifest.files.items() if name not in lost}
@@ -376,7 +380,7 @@ class TableStore:
         except OSError as error:
             if self._writable:
                 self._writable = False
-                unreadable = _unreadable(self.folder, self.table.name, error)
+                unreadable = manifests.unreadable_error(self.folder, self.table.name, error)
                 warn(f"the {self.table.name} are not kept: {unreadable}", CacheWarning)
 
     def _set(self, manifest: Manifest) -> None:
@@ -395,7 +399,7 @@ class TableStore:
         return self._unusable is not None or bool(self._dataset.names())
 
     def _repair(self) -> None:
-        """Commit what an earlier pull left, rebuild what has no usable manifest, and remove what does not count."""
+        """Commit what an earlier pull left, rebuild a store without manifest, and remove what does not count."""
         try:
             if not self._has_manifest and self._lies_there():
                 self._rebuild()
@@ -428,7 +432,8 @@ class TableStore:
         unusable, self._unusable = self._unusable, None
         if not self._writable:
             if unusable is not None:
-                warn(f"the store of {self.table.name} in {self.folder.location} was ignored: {unusable}", CacheWarning)
+                where = f"the store of {self.table.name} in {self.folder.location}"
+                warn(f"{where} was ignored: {unusable}", CacheWarning)
             return
         if unusable is not None and unusable.is_foreign:
             place = self._set_aside(self._all_files())
@@ -457,7 +462,7 @@ class TableStore:
         self._set(manifest)
         self._sweep_rebuilt()
         if (unusable is not None and old is None) or rebuilt.unusable:
-            reason = unusable or "it has data files that cannot be used"
+            reason = unusable if unusable is not None and old is None else "it has data files that cannot be used"
             self._warn_repaired(f"{reason}; {manifest.rows} rows were recovered{place}")
 
     def _sweep_rebuilt(self) -> None:
@@ -585,125 +590,5 @@ class TableStore:
         )
 
 
-_SET_ASIDE = "set-aside-"
-
-
-@dataclass(frozen=True, slots=True)
-class Usage:
-    """The size of one store.
-
-    Parameters
-    ----------
-    location
-        Its folder.
-    base_url, workspace_id, account
-        Whose rows these are; the account is a digest.
-    rows, open_rows
-        How many rows it has, and how many of them are read again one by one.
-    files, size
-        How many files, of how many bytes together.
-    read_at
-        When the first page of the list was last read; ``None``: never.
-    whole
-        Whether everything back to the end of the list is there, as of `read_at`.
-    """
-
-    location: str
-    base_url: str
-    workspace_id: str | None
-    account: str
-    rows: int
-    open_rows: int
-    files: int
-    size: int
-    read_at: datetime | None
-    whole: bool
-
-
-def usage(folder: Folder, table: StoredTable) -> list[Usage]:
-    """Return the size of each store of a table below a cache folder, largest first.
-
-    Raises
-    ------
-    CacheError
-        One cannot be read now.
-
-    Warns
-    -----
-    CacheWarning
-        One has a manifest that cannot be used, and is left out.
-    """
-    found = []
-    for key in _keys(folder, table):
-        store = folder.folder(table.name).folder(key)
-        try:
-            known = manifests.read_manifest(store)
-        except UnusableManifestError as error:
-            known = error.old
-            if known is None:
-                warn(f"the store of {table.name} in {store.location} was ignored: {error}", CacheWarning)
-        except OSError as error:
-            raise _unreadable(store, table.name, error) from error
-        if known is None:
-            continue
-        infos = store.files()
-        found.append(
-            Usage(
-                location=store.location,
-                base_url=known.identity.base_url,
-                workspace_id=known.identity.workspace_id,
-                account=known.identity.account,
-                rows=known.rows,
-                open_rows=len(known.open_rows),
-                files=len(infos),
-                size=sum(info.size or 0 for info in infos),
-                read_at=known.coverage.read_at,
-                whole=known.coverage.covers(None),
-            )
-        )
-    return sorted(found, key=lambda one: one.size, reverse=True)
-
-
-def clear(folder: Folder) -> int:
-    """Remove all stores of all tables below a cache folder, and return how many files were removed.
-
-    Raises
-    ------
-    CacheError
-        A process is writing into one of them.
-    """
-    removed = 0
-    for table in TABLES:
-        parent = folder.folder(table.name)
-        for key in _keys(folder, table):
-            store = parent.folder(key)
-            with contextlib.ExitStack() as stack:
-                try:
-                    stack.enter_context(parent.lock(key, timeout=_CLEAR_SECONDS))
-                except CacheError as error:
-                    raise CacheError(
-                        f"{store.location} is not cleared: a process is pulling {table.name} into it"
-                    ) from error
-                removed += len(store.files())
-                # The manifest first, so that none ever names a file that is gone.
-                store.remove(manifests.NAME)
-                with contextlib.suppress(FileNotFoundError):
-                    store.filesystem.delete_dir(store.path)
-    return removed
-
-
-def _keys(folder: Folder, table: StoredTable) -> list[str]:
-    parent = folder.folder(table.name)
-    infos = parent.filesystem.get_file_info(fs.FileSelector(parent.path, allow_not_found=True))
-    return sorted(info.base_name for info in infos if info.type == fs.FileType.Directory)
-
-
 def _write(content: pa.Buffer, sink: pa.NativeFile) -> None:
     sink.write(content)
-
-
-def _unreadable(folder: Folder, name: str, error: OSError) -> CacheError:
-    return CacheError(
-        f"the store of {name} in {folder.location} cannot be read now ({error.strerror or error}). Nothing in it "
-        "was changed: try again later, or use another cache_dir"
-    )

@@ -1,0 +1,256 @@
+"""Write any frame to one file: CSV that is safe to open in a spreadsheet, or Parquet."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from typing import TYPE_CHECKING, Any
+
+import narwhals as nw
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+from pyarrow import csv
+
+from qoderdata import files
+from qoderdata.export import frame_batches
+from qoderdata.export.csv_cells import cells, escape
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    Piece = list[pa.Array[Any] | list[object]]
+    #: The names of the columns, and their values piece by piece; the first piece may be empty.
+    Pieces = tuple[list[str], Iterator[Piece]]
+
+
+#: Where pandas itself looks for a frame's attrs.
+_ATTRS = b"PANDAS_ATTRS"
+_GZIP = ".csv.gz"
+
+
+def export_csv(frame: Any, path: str | Path, *, spreadsheet_safe: bool = True) -> None:  # noqa: ANN401 - any frame that narwhals knows
+    r"""Write a frame to one CSV file, whole or not at all.
+
+    The file is UTF-8 without a mark, with one header line and ``\n`` between the lines. Texts stand in
+    quotes, numbers and ``true``/``false`` do not; a missing value is an empty cell without quotes, an empty
+    text one with quotes. Times are ISO 8601 with their offset (without one only where the column has no
+    zone), lengths of time ISO 8601 too, lists and objects JSON.
+
+    The values of ``environment_variables`` may be secrets: each becomes ``***``, wherever it stands (in
+    ``extra``, in other JSON text, in a column of that name). `export_parquet` keeps them.
+
+    Parameters
+    ----------
+    frame
+        Any frame that narwhals knows. An index of a pandas frame that has a name, or is not just numbers, is
+        written as columns.
+    path
+        The file, ``.csv``, or ``.csv.gz`` for gzip. One that is there stays until the new one is whole.
+    spreadsheet_safe
+        Whether an apostrophe goes before everything in a text or a header that a spreadsheet could run: a
+        start with ``= + - @`` (full-width too), a tab, a line break or NUL, also after spaces, quotes and
+        invisible characters, and after a ``;``, a tab or a line break inside. Numbers are left alone. To have
+        the texts back, remove an apostrophe that stands before such a start.
+
+    Raises
+    ------
+    FrameTypeError
+        `frame` is no frame that narwhals knows.
+    ValueError
+        The file's name ends in another format.
+    OSError
+        The folder is not there or cannot be written.
+
+    Examples
+    --------
+    >>> import pandas as pd, tempfile
+    >>> from pathlib import Path
+    >>> frame = pd.DataFrame(
+    ...     {
+    ...         "name": ["=HYPERLINK(0)", None],
+    ...         "delta": [-5, 2],
+    ...         "at": pd.to_datetime(["2026-06-15T09:00+08:00", None]),
+    ...     }
+    ... )
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     export_csv(frame, f"{folder}/names.csv")
+    ...     print(Path(f"{folder}/names.csv").read_text())
+    "name","delta","at"
+    "'=HYPERLINK(0)",-5,"2026-06-15T09:00:00+08:00"
+    ,2,
+    """
+    files.check_ending(path, (".csv", _GZIP), what="this writes CSV")
+    write = _writer(frame, safe=spreadsheet_safe)
+    files.replace(path, _compressed(write) if str(path).lower().endswith(_GZIP) else write)
+
+
+def csv_text(frame: Any, *, spreadsheet_safe: bool = True) -> str:  # noqa: ANN401 - as `export_csv`
+    """Return a frame as CSV text: the same that `export_csv` writes to a file.
+
+    Parameters
+    ----------
+    frame
+        Any frame that narwhals knows.
+    spreadsheet_safe
+        As in `export_csv`.
+
+    Returns
+    -------
+    str
+        The lines, header first, each with its end.
+
+    Raises
+    ------
+    FrameTypeError
+        `frame` is no frame that narwhals knows.
+
+    Examples
+    --------
+    >>> import pandas as pd
+    >>> print(csv_text(pd.DataFrame({"name": ["@SUM(A1)"], "runs": [3]})))
+    "name","runs"
+    "'@SUM(A1)",3
+    """
+    sink = pa.BufferOutputStream()
+    _writer(frame, safe=spreadsheet_safe)(sink)
+    return sink.getvalue().to_pybytes().decode()
+
+
+def export_parquet(frame: Any, path: str | Path) -> None:  # noqa: ANN401 - any frame that narwhals knows
+    """Write a frame to one Parquet file, whole or not at all.
+
+    Nothing is masked or changed: what may hold secrets, such as ``environment_variables`` in ``extra``, is in
+    the file as it is.
+
+    Parameters
+    ----------
+    frame
+        Any frame that narwhals knows: pandas, Polars, PyArrow, a DuckDB relation, Dask, Spark. Polars, DuckDB
+        and Dask work a lazy frame through piece by piece; a Spark frame comes to this process as a whole, so
+        write with Spark's own writer what does not fit.
+    path
+        The file, ``.parquet`` or ``.pq``. One that is there stays until the new one is whole.
+
+    Raises
+    ------
+    FrameTypeError
+        `frame` is no frame that narwhals knows.
+    ValueError
+        The file's name ends in another format.
+    OSError
+        The folder is not there or cannot be written.
+    pyarrow.ArrowInvalid
+        A column of Python objects mixes types, which Parquet cannot hold.
+
+    Notes
+    -----
+    `pandas.read_parquet` gives a pandas frame back with its types, its index and its ``attrs`` (JSON in the
+    schema's metadata under ``PANDAS_ATTRS``, pandas's own place). The arrays of ``schedule_upcoming_runs_at``
+    are lists of UTC times in the file, as they are in the service, for DuckDB, Polars and Spark to read.
+
+    Examples
+    --------
+    >>> import pandas as pd, tempfile
+    >>> frame = pd.DataFrame({"id": ["dep_1"], "runs": pd.array([None], dtype="Int64")})
+    >>> frame.attrs["complete"] = True
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     export_parquet(frame, f"{folder}/runs.parquet")
+    ...     again = pd.read_parquet(f"{folder}/runs.parquet")
+    >>> again.dtypes.equals(frame.dtypes), again.attrs
+    (True, {'complete': True})
+    """
+    files.check_ending(path, (".parquet", ".pq"), what="this writes Parquet")
+    files.replace(path, lambda sink: _write_parquet(frame, sink))
+
+
+def _writer(frame: Any, *, safe: bool) -> Callable[[pa.NativeFile], None]:  # noqa: ANN401 - as `export_csv`
+    names, pieces = _pandas_pieces(frame) if isinstance(frame, pd.DataFrame) else _pieces(frame)
+    headers = [escape(name) if safe else name for name in names]
+
+    def write(sink: pa.NativeFile) -> None:
+        batches = (pa.record_batch(_row_cells(names, piece, safe=safe), headers) for piece in pieces)
+        first = next(batches)
+        with csv.CSVWriter(sink, first.schema) as writer:  # type: ignore[arg-type]  # takes Arrow's files too
+            for batch in itertools.chain([first], batches):
+                writer.write_batch(batch)
+
+    return write
+
+
+def _compressed(write: Callable[[pa.NativeFile], None]) -> Callable[[pa.NativeFile], None]:
+    """Return a writer of the same bytes as gzip, without a name or a time."""
+
+    def write_gzip(sink: pa.NativeFile) -> None:
+        with pa.CompressedOutputStream(sink, "gzip") as compressed:
+            write(compressed)
+
+    return write_gzip
+
+
+def _row_cells(names: list[str], piece: Piece, *, safe: bool) -> list[pa.Array[Any]]:
+    columns = [cells(column, name=name, safe=safe) for name, column in zip(names, piece, strict=True)]
+    if len(columns) == 1:  # a gap alone would be an empty line, which readers pass over
+        return [columns[0].cast(pa.large_string()).fill_null("")]
+    return columns
+
+
+def _pieces(frame: Any) -> Pieces:  # noqa: ANN401 - as `export_csv`
+    batches = frame_batches.read_batches(frame)
+    types: list[Any] = batches.schema.types
+    empty = pa.record_batch([pa.nulls(0, kind) for kind in types], schema=batches.schema)
+    return batches.schema.names, (list(batch.columns) for batch in itertools.chain([empty], batches))
+
+
+def _pandas_pieces(frame: pd.DataFrame) -> Pieces:
+    """Read a pandas frame; a meaningful index becomes columns."""
+    names = [_header(name) for name in frame.columns]
+    columns = [frame.iloc[:, index] for index in range(len(names))]
+    index = frame.index
+    if frame_batches.is_meaningful(index):
+        levels = ["index" if name is None else _header(name) for name in index.names]
+        names = [f"{level}_index" if level in names else level for level in levels] + names
+        columns = [pd.Series(index.get_level_values(level)) for level in range(index.nlevels)] + columns
+    starts = range(0, max(len(frame), 1), frame_batches.ROWS)
+    return names, (
+        [
+            _column(column.iloc[start : start + frame_batches.ROWS], name)
+            for name, column in zip(names, columns, strict=True)
+        ]
+        for start in starts
+    )
+
+
+def _header(name: object) -> str:
+    return "_".join(str(part) for part in name if part != "") if isinstance(name, tuple) else str(name)
+
+
+def _column(series: pd.Series[Any], name: str) -> pa.Array[Any] | list[object]:
+    """Return a column as Arrow where Arrow has its type; objects stay as they are."""
+    if series.dtype == object:
+        known = frame_batches.LISTS.get(name)
+        return series.tolist() if known is None else pa.array(series, known, from_pandas=True)
+    try:
+        array = pa.array(series, from_pandas=True)
+    except pa.ArrowNotImplementedError:
+        return series.tolist()
+    if isinstance(array, pa.ChunkedArray):
+        array = array.combine_chunks()
+    inner = array.type.value_type if isinstance(array, pa.DictionaryArray) else array.type
+    return series.tolist() if isinstance(inner, pa.ExtensionType) else array
+
+
+def _write_parquet(frame: Any, sink: pa.NativeFile) -> None:  # noqa: ANN401 - as `export_parquet`
+    if nw.dependencies.is_polars_lazyframe(frame):
+        frame.sink_parquet(sink)  # type: ignore[call-overload]  # it takes Arrow's files too
+        return
+    batches = frame_batches.read_batches(frame)
+    metadata = dict(batches.schema.metadata or {})
+    attrs = getattr(frame, "attrs", None)
+    if isinstance(attrs, dict) and attrs:
+        metadata[_ATTRS] = json.dumps(attrs, default=str).encode()
+    schema = batches.schema.with_metadata(metadata)
+    with pq.ParquetWriter(sink, schema, compression="zstd") as writer:
+        for batch in batches:
+            writer.write_batch(batch.replace_schema_metadata(metadata))

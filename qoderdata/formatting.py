@@ -1,0 +1,309 @@
+"""Format values for people: text that is safe in one line, shares, lengths of time, and times with their zone.
+
+Text from the service is untrusted until it has passed `one_line`: it may hold line breaks, escape sequences of
+a terminal, or marks that turn the direction of what follows.
+"""
+
+from __future__ import annotations
+
+import math
+import unicodedata
+from datetime import MAXYEAR, MINYEAR, timedelta
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from datetime import datetime
+
+#: Stands where there is no value: missing is not zero.
+MISSING = "–"
+
+#: A unit and the next smaller one, in seconds.
+_UNITS = (("d", 86400, "h", 3600), ("h", 3600, "min", 60), ("min", 60, "s", 1))
+_ELLIPSIS = "…"
+_REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
+_WIDE = frozenset("WF")
+_UNPRINTABLE = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
+_JOINERS = frozenset("\u200c\u200d")
+
+
+def one_line(text: str | float | None) -> str:
+    r"""Return text that is safe to show in one line.
+
+    Parameters
+    ----------
+    text
+        Text from anywhere; a missing value becomes `MISSING`.
+
+    Returns
+    -------
+    str
+        The text with white space and line breaks as single blanks, and with control characters, direction
+        marks and unassigned characters as ``�``.
+
+    Examples
+    --------
+    >>> one_line("nightly\n report \x1b[31m")
+    'nightly report �[31m'
+    """
+    if _is_missing(text):
+        return MISSING
+    return "".join(_printable(character) for character in " ".join(str(text).split()))
+
+
+def _printable(character: str) -> str:
+    if character not in _JOINERS and unicodedata.category(character) in _UNPRINTABLE:
+        return _REPLACEMENT
+    return character
+
+
+def display_width(text: str) -> int:
+    """Return how many columns of a terminal a text takes.
+
+    Parameters
+    ----------
+    text
+        One line.
+
+    Returns
+    -------
+    int
+        Columns: two for a wide character, such as a Chinese one, none for a combining mark.
+
+    Examples
+    --------
+    >>> display_width("报告 ok")
+    7
+    """
+    return sum(_columns(character) for character in text)
+
+
+def _columns(character: str) -> int:
+    if (
+        unicodedata.combining(character)
+        or character in _JOINERS
+        or unicodedata.category(character) in {"Mn", "Me"}
+    ):
+        return 0
+    return 2 if unicodedata.east_asian_width(character) in _WIDE else 1
+
+
+def truncate(text: str, columns: int) -> str:
+    """Cut the end of a text that is too wide.
+
+    Parameters
+    ----------
+    text
+        One line.
+    columns
+        The most columns that it may take, at least 1.
+
+    Returns
+    -------
+    str
+        The text, or its beginning and ``…``.
+
+    Examples
+    --------
+    >>> truncate("nightly report", 8)
+    'nightly…'
+    """
+    if display_width(text) <= columns:
+        return text
+    return _fitting(text, columns - 1) + _ELLIPSIS
+
+
+def truncate_middle(text: str, columns: int) -> str:
+    """Cut the middle of a text that is too wide, since both ends of a name tell it apart.
+
+    Parameters
+    ----------
+    text
+        One line.
+    columns
+        The most columns that it may take, at least 3.
+
+    Returns
+    -------
+    str
+        The text, or its ends around ``…``.
+
+    Examples
+    --------
+    >>> truncate_middle("weekly-report-for-the-board-of-directors", 20)
+    'weekly-repor…rectors'
+    """
+    if display_width(text) <= columns:
+        return text
+    tail_columns = (columns - 1) * 2 // 5
+    tail = _fitting(reversed(text), tail_columns)[::-1]
+    while tail and _columns(tail[0]) == 0:  # a combining mark must not follow the ellipsis
+        tail = tail[1:]
+    return _fitting(text, columns - 1 - tail_columns) + _ELLIPSIS + tail
+
+
+def _fitting(characters: Iterable[str], columns: int) -> str:
+    """Return the first characters that fit into so many columns."""
+    kept, used = [], 0
+    for character in characters:
+        used += _columns(character)
+        if used > columns:
+            break
+        kept.append(character)
+    return "".join(kept)
+
+
+def format_percent(share: float | None) -> str:
+    """Format a share as a percentage with one digit; only none and all read as 0.0 % and 100.0 %.
+
+    Parameters
+    ----------
+    share
+        Between 0 and 1, or missing.
+
+    Returns
+    -------
+    str
+        Such as ``"12.5 %"``, or `MISSING`.
+
+    Examples
+    --------
+    >>> [format_percent(share) for share in (0.125, 0, 0.0002, 0.9998, None)]
+    ['12.5 %', '0.0 %', '<0.1 %', '>99.9 %', '–']
+    """
+    if share is None or _is_missing(share):
+        return MISSING
+    text = f"{100 * share:.1f}"
+    if text == "0.0" and share > 0:
+        return "<0.1 %"
+    return ">99.9 %" if text == "100.0" and share < 1 else f"{text} %"
+
+
+def format_interval(low: float | None, high: float | None) -> str:
+    """Format an interval of shares.
+
+    Parameters
+    ----------
+    low, high
+        Its ends, between 0 and 1, or missing.
+
+    Returns
+    -------
+    str
+        Such as ``"4.2–21.0 %"``, or `MISSING`.
+
+    Examples
+    --------
+    >>> format_interval(0.042, 0.21)
+    '4.2–21.0 %'
+    """
+    if low is None or high is None or _is_missing(low) or _is_missing(high):
+        return MISSING
+    return f"{100 * low:.1f}–{100 * high:.1f} %"
+
+
+def format_duration(length: timedelta | None) -> str:
+    """Format a length of time with its two largest units.
+
+    Parameters
+    ----------
+    length
+        The length, or missing.
+
+    Returns
+    -------
+    str
+        Such as ``"3 h 20 min"``, ``"1.5 s"`` or ``"40 ms"``, or `MISSING`.
+
+    Examples
+    --------
+    >>> format_duration(timedelta(hours=3, minutes=20, seconds=7)), format_duration(timedelta(milliseconds=1500))
+    ('3 h 20 min', '1.5 s')
+    >>> format_duration(timedelta(milliseconds=40))
+    '40 ms'
+    """
+    return MISSING if length is None or _is_missing(length) else _format_seconds(length.total_seconds())
+
+
+def format_milliseconds(count: float | None) -> str:
+    """Format milliseconds as `format_duration` does, however many there are.
+
+    Parameters
+    ----------
+    count
+        Milliseconds, or missing.
+
+    Returns
+    -------
+    str
+        Such as ``"17.3 s"``, or `MISSING`.
+
+    Examples
+    --------
+    >>> format_milliseconds(9300), format_milliseconds(2**62)
+    ('9.3 s', '53375995583 d 15 h')
+    """
+    if count is None or _is_missing(count) or not math.isfinite(count):
+        return MISSING
+    return _format_seconds(float(count) / 1000)
+
+
+def _format_seconds(seconds: float) -> str:
+    if seconds < 0:
+        return "-" + _format_seconds(-seconds)
+    thousandths, tenths, whole = round(1000 * seconds), round(10 * seconds), round(seconds)
+    if 0 < thousandths < 1000:  # noqa: PLR2004 - a second
+        return f"{thousandths} ms"
+    if tenths < 100:  # noqa: PLR2004 - a digit below ten seconds
+        return f"{tenths / 10:g} s"
+    for unit, size, smaller, part in _UNITS:
+        if whole >= size:
+            rest = whole % size // part
+            return f"{whole // size} {unit} {rest} {smaller}" if rest else f"{whole // size} {unit}"
+    return f"{whole} s"
+
+
+def format_time(time: datetime | None, tz: str = "UTC") -> str:
+    """Format an instant to the minute, with its offset from UTC.
+
+    Parameters
+    ----------
+    time
+        A zone-aware instant, or missing.
+    tz
+        The IANA zone to write it in. A time that has no local time in years 1 to 9999 is written in UTC.
+
+    Returns
+    -------
+    str
+        Such as ``"2026-06-15 09:00 +08:00"`` or ``"2026-06-15 01:00 UTC"``, or `MISSING`.
+
+    Examples
+    --------
+    >>> from datetime import datetime
+    >>> time = datetime.fromisoformat("2026-06-15T01:00Z")
+    >>> format_time(time, "Asia/Shanghai"), format_time(time)
+    ('2026-06-15 09:00 +08:00', '2026-06-15 01:00 UTC')
+    """
+    import pandas as pd  # noqa: PLC0415 - see _is_missing
+
+    if time is None or pd.isna(time):
+        return MISSING
+    # pandas refuses a time without a zone; Python would take it for the machine's own.
+    local = pd.Timestamp(time).tz_convert(tz)
+    if not MINYEAR <= local.year <= MAXYEAR:
+        local, tz = local.tz_convert("UTC"), "UTC"
+    # `strftime` knows neither the years before 1000 nor an offset with a colon.
+    text = f"{local.year:04}-{local.month:02}-{local.day:02} {local.hour:02}:{local.minute:02}"
+    return f"{text} UTC" if tz == "UTC" else f"{text} {_format_offset(local.utcoffset() or timedelta(0))}"
+
+
+def _format_offset(offset: timedelta) -> str:
+    minutes = abs(offset) // timedelta(minutes=1)
+    return f"{'-' if offset < timedelta(0) else '+'}{minutes // 60:02}:{minutes % 60:02}"
+
+
+def _is_missing(value: str | float | timedelta | datetime | None) -> bool:
+    import pandas as pd  # noqa: PLC0415 - slow to import, and few calls are made where it is not there already
+
+    return bool(pd.isna(value))

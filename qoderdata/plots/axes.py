@@ -1,0 +1,366 @@
+"""Prepare what all plots share: axes, colors, rows, grids, legends, times, the message of an empty plot.
+
+matplotlib's settings (text color, font size) are read, so that a caller's own style holds, and never written.
+matplotlib is imported when something is drawn, not before.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from qoderdata.errors import FrameTypeError
+from qoderdata.formatting import format_time
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from matplotlib.artist import Artist
+    from matplotlib.axes import Axes
+    from matplotlib.axis import Axis
+    from matplotlib.colors import Colormap, Normalize
+    from numpy.typing import NDArray
+
+# Okabe and Ito, "Color Universal Design" (2008): told apart by the color-blind. Their yellow is left out,
+# since thin marks in it vanish on white.
+BLUE, ORANGE, GREEN, VERMILLION, SKY, PURPLE = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#56B4E9", "#CC79A7"
+DISTINCT = (BLUE, ORANGE, GREEN, VERMILLION, SKY, PURPLE)
+#: The color map of the load, and the texts on its dark and its light cells.
+HEAT_COLORS, ON_DARK, ON_LIGHT = "Blues", "#FFFFFF", "#010101"
+#: For what is only there as a background to the rest.
+PALE = "#A9BCCB"
+GREY = "#8C8C8C"
+
+#: How a square without a value looks, in the grid and in its legend.
+HATCHED: dict[str, Any] = {"facecolor": "none", "edgecolor": "#BBBBBB", "linewidth": 0.0}
+WEEKDAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
+
+WIDTH_INCHES = 9.0
+#: Fewer rows than this keep the height of rows and leave room around them.
+FEWEST_ROWS = 3
+#: Agg refuses a picture of 65,536 pixels; this keeps well below it at 300 dots an inch.
+_MOST_INCHES = 200.0
+_HALF = 0.5
+_SMALLEST_POINTS, _POINTS_PER_INCH = 3.5, 72.0
+
+
+def axes_or_new(ax: Axes | None, *, height: float, width: float = WIDTH_INCHES) -> Axes:
+    """Return the caller's axes, or one in a new figure.
+
+    A new figure is pyplot's, since that is what makes a notebook show it; the axes that pyplot holds for
+    current is never drawn on.
+
+    Parameters
+    ----------
+    ax
+        What the caller gave.
+    height, width
+        Inches of a new figure.
+
+    Returns
+    -------
+    matplotlib.axes.Axes
+        What to draw on.
+    """
+    if ax is not None:
+        return ax
+    import matplotlib.pyplot as plt  # noqa: PLC0415 - heavy, and needed only when drawing
+
+    return plt.figure(figsize=(width, min(height, _MOST_INCHES)), layout="constrained").add_subplot()
+
+
+def row_points(ax: Axes, rows: int) -> float:
+    """Show how large the text of one of so many rows may be, in points."""
+    import matplotlib as mpl  # noqa: PLC0415 - heavy, and needed only when drawing
+
+    points = ax.bbox.height / ax.figure.dpi * _POINTS_PER_INCH / max(rows, 1)
+    return max(_SMALLEST_POINTS, min(0.9 * float(mpl.rcParams["font.size"]), 0.75 * points))
+
+
+def line_color() -> str:
+    """Return the color of lines that lie on bars and beside them: dark, but light where the text is light."""
+    import matplotlib as mpl  # noqa: PLC0415 - heavy, and needed only when drawing
+    from matplotlib.colors import to_rgb  # noqa: PLC0415 - as above
+
+    return "#333333" if _brightness(to_rgb(mpl.rcParams["text.color"])) < _HALF else "#FFFFFF"
+
+
+def _brightness(color: Sequence[float]) -> float:
+    """Weigh red, green and blue as the eye does (ITU-R BT.601): 0 is black, 1 white."""
+    return 0.299 * color[0] + 0.587 * color[1] + 0.114 * color[2]
+
+
+def show_message(ax: Axes, text: str) -> None:
+    """Write one plain sentence where there is nothing to draw."""
+    ax.set(xticks=[], yticks=[])
+    ax.spines[:].set_visible(False)
+    ax.text(0.5, 0.5, text, transform=ax.transAxes, ha="center", va="center", alpha=0.7, wrap=True)
+
+
+def prepare_rows(ax: Axes, count: int) -> None:
+    """Prepare so many rows from the top down: no frame, no row marks, pale vertical lines behind."""
+    room = max(count, FEWEST_ROWS) / 2 + 0.1
+    middle = (count - 1) / 2
+    ax.set_ylim(middle + room, middle - room)
+    ax.spines[["top", "right", "left"]].set_visible(False)
+    ax.tick_params(axis="y", length=0)
+    ax.grid(visible=True, axis="x", alpha=0.35, linewidth=0.6)
+    ax.set_axisbelow(True)
+
+
+def legend_beside(
+    ax: Axes,
+    handles: Sequence[Artist],
+    texts: Sequence[str],
+    *,
+    title: str | None = None,
+    properties: Mapping[str, Any] | None = None,
+    offset: float = 6.0,
+) -> None:
+    """Write a legend to the right of the axes, where it covers nothing.
+
+    Parameters
+    ----------
+    ax
+        What it explains.
+    handles
+        Samples of what is drawn.
+    texts
+        What each means.
+    title
+        What the texts are; ``None`` for no title.
+    properties
+        Of the texts, where they are names: see `qoderdata.plots.labels`.
+    offset
+        Points between the axes and the legend.
+    """
+    from matplotlib.transforms import ScaledTranslation  # noqa: PLC0415 - heavy, and needed only when drawing
+
+    beside = ScaledTranslation(offset / _POINTS_PER_INCH, 0, ax.figure.dpi_scale_trans)
+    # The texts are set afterwards, since matplotlib leaves out labels that start with an underscore.
+    legend = ax.legend(
+        handles,
+        ["-"] * len(handles),
+        title=title,
+        alignment="left",
+        loc="upper left",
+        bbox_to_anchor=(1.0, 1.0),
+        bbox_transform=ax.transAxes + beside,
+        borderaxespad=0,
+        frameon=False,
+        fontsize="small",
+        handlelength=1.4,
+    )
+    for text, words in zip(legend.get_texts(), texts, strict=True):
+        text.set(text=words, **(properties or {}))
+
+
+def draw_grid(
+    ax: Axes,
+    values: NDArray[np.float64],
+    *,
+    colors: Colormap,
+    norm: Normalize,
+    texts: NDArray[np.str_] | None = None,
+) -> None:
+    """Draw a grid of colored squares, first row on top; a value that is not a number draws none.
+
+    Parameters
+    ----------
+    ax
+        The square of row r and column c lies around (c, r).
+    values
+        What is colored, rows by columns.
+    colors, norm
+        From value to color.
+    texts
+        What is written on the squares; ``None`` writes nothing.
+    """
+    rows, columns = values.shape
+    ax.pcolormesh(
+        *_edges(values),
+        np.ma.masked_invalid(values),
+        cmap=colors,
+        norm=norm,
+        edgecolors=ax.get_facecolor(),
+        linewidth=0.8,
+    )
+    ax.set(xlim=(-0.5, columns - 0.5), ylim=(rows - 0.5, -0.5))
+    ax.spines[:].set_visible(False)
+    ax.tick_params(length=0)
+    if texts is None:
+        return
+    width = ax.bbox.width / ax.figure.dpi * _POINTS_PER_INCH / columns
+    points = min(8.0, width / max(2, *(len(text) for text in texts.flat)) * 1.25)
+    for row, column_ in np.argwhere(np.isfinite(values)):
+        dark = _brightness(colors(norm(values[row, column_]))) < _HALF
+        ax.text(
+            column_,
+            row,
+            texts[row, column_],
+            ha="center",
+            va="center_baseline",
+            fontsize=points,
+            color=ON_DARK if dark else ON_LIGHT,
+        )
+
+
+def hatch_cells(ax: Axes, where: NDArray[np.bool_], pattern: str) -> None:
+    """Hatch squares of a grid that have no value."""
+    if where.any():
+        marked = np.ma.masked_where(~where, np.zeros(where.shape))
+        ax.pcolor(*_edges(marked), marked, hatch=pattern, **HATCHED)
+
+
+def _edges(values: NDArray[Any]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    rows, columns = values.shape
+    return np.arange(columns + 1) - 0.5, np.arange(rows + 1) - 0.5
+
+
+def percent_axis(axis: Axis) -> None:
+    """Label an axis of shares in per cent, with no more digits than its marks need."""
+    from matplotlib.ticker import FuncFormatter  # noqa: PLC0415 - heavy, and needed only when drawing
+
+    axis.set_major_formatter(FuncFormatter(lambda share, _: f"{100 * share:g} %"))
+
+
+def write_column(
+    ax: Axes, header: str, texts: Sequence[str], *, offset: float, points: float, color: str | None = None
+) -> float:
+    """Write one text a row to the right of the axes, right-aligned under a header.
+
+    Parameters
+    ----------
+    ax
+        Rows lie at y = 0, 1, 2 and so on.
+    header
+        What the texts are.
+    texts
+        One a row; an empty one writes nothing.
+    offset
+        Points between the axes and the column.
+    points
+        Size of the text.
+    color
+        Of texts and header; ``None`` is the color of all text.
+
+    Returns
+    -------
+    float
+        The offset at which the column ends.
+    """
+    # Digits and lower-case letters of sans-serif faces are a little under 0.6 em wide.
+    end = offset + 0.6 * points * max(map(len, (header, *texts)))
+    style: dict[str, Any] = {"textcoords": "offset points", "ha": "right", "fontsize": points}
+    if color is not None:
+        style["color"] = color
+    for row, text in enumerate(texts):
+        if text:
+            ax.annotate(
+                text, (1, row), xycoords=ax.get_yaxis_transform(), xytext=(end, 0), va="center_baseline", **style
+            )
+    if header:
+        ax.annotate(header, (1, 1), xycoords="axes fraction", xytext=(end, 2), va="bottom", alpha=0.8, **style)
+    return end
+
+
+def known_times(times: pd.Series[pd.Timestamp] | pd.Index[Any], *, years: int = 100) -> pd.DatetimeIndex:
+    """Return the times that are not missing.
+
+    Parameters
+    ----------
+    times
+        Zone-aware, with a name.
+    years
+        The longest span that the plot can show.
+
+    Returns
+    -------
+    pandas.DatetimeIndex
+        Without the missing ones.
+
+    Raises
+    ------
+    FrameTypeError
+        The times have no zone, so that nobody can say whose weekday they are.
+    ValueError
+        The times span more years, so that a wrong one is among them.
+    """
+    known = pd.DatetimeIndex(times.dropna())
+    if known.tz is None:
+        raise FrameTypeError(f"{times.name} has no time zone; attach the one that its times are in")
+    if len(known) and known.max() - known.min() > pd.Timedelta(days=366 * years):
+        first, last = format_time(known.min()), format_time(known.max())
+        raise ValueError(
+            f"{times.name} reaches from {first} to {last}, and the plot shows at most {years} years; leave out "
+            f"the rows with a wrong time, such as with frame[frame[{str(times.name)!r}] > '2020-01-01T00:00Z']"
+        )
+    return known
+
+
+def assumed_note(assumed: float, completed: float) -> str:
+    """Return a further line of a label: how many completed runs are assumed; an empty text where none is."""
+    return f"\n{assumed:,.0f} of {completed:,.0f} completed runs are assumed, not proved" if assumed else ""
+
+
+def day_numbers(times: pd.Series[pd.Timestamp] | pd.DatetimeIndex) -> NDArray[np.float64]:
+    """Turn zone-aware times into matplotlib's days since 1970 in UTC."""
+    from matplotlib.dates import date2num  # noqa: PLC0415 - heavy, and needed only when drawing
+
+    utc = pd.DatetimeIndex(times).tz_convert("UTC").tz_localize(None)
+    numbers: NDArray[np.float64] = date2num(utc.to_numpy())  # type: ignore[no-untyped-call]  # matplotlib types it not
+    return numbers
+
+
+def time_axis(ax: Axes, times: pd.DatetimeIndex, *, what: str) -> None:
+    """Mark the x axis in the zone of the data, and say which that is.
+
+    Parameters
+    ----------
+    ax
+        Its x values are `day_numbers`.
+    times
+        Zone-aware; the zone and its offsets from UTC are taken from them.
+    what
+        What the times are, for the label.
+    """
+    from matplotlib.dates import AutoDateLocator, ConciseDateFormatter  # noqa: PLC0415 - as above
+
+    locator = AutoDateLocator(tz=times.tz, minticks=4, maxticks=9)  # type: ignore[no-untyped-call]  # matplotlib types it not
+    ax.xaxis_date(times.tz)
+    ax.xaxis.set_major_locator(locator)
+    # Its own remark of the date would stand where the axis label is; the label says it instead.
+    formatter = ConciseDateFormatter(locator, tz=times.tz, show_offset=False)  # type: ignore[no-untyped-call]  # ditto
+    ax.xaxis.set_major_formatter(formatter)
+    ax.set_xlabel(f"{what}, {describe_zone(times)}; {describe_days(times)}")
+
+
+def describe_zone(times: pd.DatetimeIndex) -> str:
+    """Name the zone of times with the offsets that it has at the first and the last.
+
+    Examples
+    --------
+    >>> describe_zone(pd.DatetimeIndex(["2026-03-28T12:00", "2026-03-30T12:00"], tz="Europe/Berlin"))
+    'Europe/Berlin (UTC+01:00 to UTC+02:00)'
+    >>> describe_zone(pd.DatetimeIndex(["2026-03-28T12:00"], tz="UTC"))
+    'UTC'
+    """
+    name = str(times.tz)
+    if name == "UTC" or not len(times):
+        return name
+    offsets = dict.fromkeys(stamp.strftime("%z") for stamp in (times.min(), times.max()))
+    return f"{name} ({' to '.join(f'UTC{text[:3]}:{text[3:]}' for text in offsets)})"
+
+
+def describe_days(times: pd.DatetimeIndex) -> str:
+    """Name the first and the last day of times.
+
+    Examples
+    --------
+    >>> describe_days(pd.DatetimeIndex(["2026-03-28T12:00", "2026-03-30T12:00"], tz="UTC"))
+    '2026-03-28 to 2026-03-30'
+    """
+    days = dict.fromkeys(stamp.strftime("%Y-%m-%d") for stamp in (times.min(), times.max()))
+    return " to ".join(days)

@@ -1,0 +1,355 @@
+"""Plot failure rates: which fail most and can the number be trusted, and since when."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from qoderdata.columns import require_frame
+from qoderdata.plots.axes import (
+    DISTINCT,
+    FEWEST_ROWS,
+    HATCHED,
+    PALE,
+    VERMILLION,
+    assumed_note,
+    axes_or_new,
+    day_numbers,
+    known_times,
+    legend_beside,
+    line_color,
+    percent_axis,
+    prepare_rows,
+    row_points,
+    show_message,
+    time_axis,
+    write_column,
+)
+from qoderdata.plots.labels import format_key, make_labels
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from matplotlib.artist import Artist
+    from matplotlib.axes import Axes
+
+_TITLE = "Failure rate, worst first"
+_ROW_INCHES, _MARGIN_INCHES = 0.27, 1.2
+_NARROWEST_SCALE = 0.05
+_HEIGHT_INCHES = 4.6
+_MARKERS = ("o", "s", "^", "D", "v", "P")
+_GROUP_COLUMNS = 24
+_COUNTS = ["runs", "completed", "failed", "skipped", "unfinished"]
+_FEWEST_WINDOWS = 7
+_COUNTS_SHARE, _GAP_SHARE = 0.2, 0.07
+
+
+def plot_failure_rates(
+    rates: pd.DataFrame, *, ax: Axes | None = None, top: int = 20, labels: Mapping[str, str] | None = None
+) -> Axes:
+    """Plot failure rates as horizontal bars, worst first, each with its interval.
+
+    To the right of the bars stand the counts behind each rate, and who is failing now: how many runs in a row
+    have failed, or, where a row pools several deployments, how many of them have a streak. Those bars are
+    dark.
+
+    Parameters
+    ----------
+    rates
+        What `qoderdata.failure_rates` gives, or `qoderdata.run_failure_rates` without ``freq`` (there is no
+        streak in those). Drawn in the order they are in.
+    ax
+        What to draw on. ``None`` makes a new figure, about 9 inches wide and as high as the rows need. Names
+        need room: give a figure with ``layout="constrained"``.
+    top
+        The most rows to draw, from the first; the title says how many there are.
+    labels
+        Names to show by id or group key, instead of the frame's own.
+
+    Returns
+    -------
+    matplotlib.axes.Axes
+        The axes drawn on: x is the rate, 0 to 1 labelled in per cent; row 0 is at the top.
+
+    Raises
+    ------
+    FrameTypeError
+        The argument is no frame, or a column has lost its dtype.
+    MissingColumnError
+        The frame is not one of failure rates.
+    ValueError
+        `top` is less than 1.
+
+    Warns
+    -----
+    UserWarning
+        Once, when no installed font has some of the characters in the names; boxes stand for them.
+
+    Examples
+    --------
+    >>> from qoderdata.summaries import failure_rates
+    >>> deployments = pd.DataFrame({
+    ...     "id": ["dep_1", "dep_2"], "name": ["nightly", "hourly"], "stats_total_runs": [10, 40],
+    ...     "stats_total_failures": [2, 12], "stats_consecutive_failures": [1, 0],
+    ... })
+    >>> ax = plot_failure_rates(failure_rates(deployments), labels={"dep_2": "hourly (Asia)"})
+    >>> [label.get_text() for label in ax.get_yticklabels()]
+    ['hourly (Asia)', 'nightly']
+    """
+    if top < 1:
+        raise ValueError(f"top={top} draws nothing; give 1 or more")
+    by_runs = "completed" in getattr(rates, "columns", ())
+    counts = ["completed", "failed"] if by_runs else ["total_runs", "total_failures"]
+    rates = require_frame(
+        rates, ["failure_rate", "ci_low", "ci_high", *counts], what="rates", optional=["assumed"]
+    )
+    shown = rates.head(top)
+    ax = axes_or_new(ax, height=_MARGIN_INCHES + _ROW_INCHES * max(len(shown), FEWEST_ROWS))
+    ax.set_title(_TITLE if len(shown) == len(rates) else f"{_TITLE} ({len(shown)} of {len(rates):,} shown)")
+    if shown.empty:
+        show_message(ax, "There are no failure rates to show.")
+        return ax
+
+    labels_shown = make_labels(*_ids_and_names(shown), labels)
+    failing = shown["failing"].fillna(0).gt(0) if "failing" in shown else pd.Series(data=False, index=shown.index)
+    prepare_rows(ax, len(shown))
+    _rate_bars(ax, shown, failing)
+    points = row_points(ax, len(shown))
+    ax.set_yticks(range(len(shown)), labels_shown.texts, fontsize=points, **labels_shown.properties)
+    what = "decided runs" if by_runs else "runs"
+    note = assumed_note(shown["assumed"].sum(), shown["completed"].sum()) if by_runs and "assumed" in shown else ""
+    ax.set_xlabel(f"failure rate (failed / {what}); line: Wilson interval{note}")
+    end = write_column(ax, f"failed / {what}", _counts(shown, by_runs=by_runs), offset=6, points=points)
+    if failing.any():
+        write_column(ax, "failing now", _streaks(shown), offset=end + 10, points=points, color=VERMILLION)
+    return ax
+
+
+def _rate_bars(ax: Axes, shown: pd.DataFrame, failing: pd.Series[bool]) -> None:
+    """Draw the rows that have a rate."""
+    numbers = shown[["failure_rate", "ci_low", "ci_high"]].astype("float64").reset_index(drop=True)
+    known = numbers["failure_rate"].notna()
+    numbers = numbers[known]
+    rate = numbers["failure_rate"]
+    colors = [VERMILLION if now else PALE for now in failing.to_numpy()[known.to_numpy()]]
+    ax.barh(numbers.index, rate, height=0.62, color=colors)
+    ax.errorbar(
+        rate,
+        numbers.index,
+        xerr=[rate - numbers["ci_low"], numbers["ci_high"] - rate],
+        fmt="none",
+        ecolor=line_color(),
+        elinewidth=1.1,
+        capsize=2.5,
+    )
+    highest = float(numbers["ci_high"].max()) if len(numbers) else 1.0
+    ax.set_xlim(0, 1.02 * min(1.0, max(highest, _NARROWEST_SCALE)))
+    percent_axis(ax.xaxis)
+
+
+def _ids_and_names(shown: pd.DataFrame) -> tuple[list[str], list[str | None]]:
+    """Show what each row is, and what it is called where that is something else."""
+    if all(name is None for name in shown.index.names):
+        return ["all"] * len(shown), [None] * len(shown)
+    ids = [format_key(key) for key in shown.index]
+    if shown.index.name == "id" and "name" in shown:
+        return ids, [None if pd.isna(name) else str(name) for name in shown["name"]]
+    return ids, [None] * len(shown)
+
+
+def _counts(shown: pd.DataFrame, *, by_runs: bool) -> list[str]:
+    """Write the counts that each rate is made of."""
+    failures = shown["failed"] if by_runs else shown["total_failures"]
+    runs = shown["completed"] + shown["failed"] if by_runs else shown["total_runs"]
+    texts = []
+    for failed, all_runs in zip(failures, runs, strict=True):
+        if pd.isna(failed) or pd.isna(all_runs):
+            texts.append("unknown")
+        elif all_runs == 0:
+            texts.append("no runs")
+        else:
+            texts.append(f"{failed:,} / {all_runs:,}")
+    return texts
+
+
+def _streaks(shown: pd.DataFrame) -> list[str]:
+    """Write who is failing now."""
+    texts = []
+    for failing, deployments, longest in zip(
+        shown["failing"], shown["deployments"], shown["consecutive_failures"], strict=True
+    ):
+        if pd.isna(failing) or failing == 0:
+            texts.append("")
+        elif deployments == 1:
+            texts.append(f"{longest:,} in a row")
+        else:
+            texts.append(f"{failing:,} of {deployments:,}")
+    return texts
+
+
+def plot_run_failure_rates(rates: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
+    """Plot failure rates over time, each with its interval, and below them how many runs there were.
+
+    A window without a decided run has no rate: there the line has a gap. Of several groups, the six with the
+    most failures are drawn, and the runs below are those of these six together.
+
+    Parameters
+    ----------
+    rates
+        What `qoderdata.run_failure_rates` gives with ``freq``; the time axis is in the zone of its windows.
+    ax
+        What to draw on. ``None`` makes a new figure, about 9 by 4.6 inches.
+
+    Returns
+    -------
+    matplotlib.axes.Axes
+        The axes drawn on: x is the start of the window, y the rate, 0 to 1 labelled in per cent. The numbers
+        of runs are in axes of their own, inside its lower part (``ax.child_axes``).
+
+    Raises
+    ------
+    FrameTypeError
+        The argument is no frame, or a column has lost its dtype.
+    MissingColumnError
+        The frame is not one of failure rates of runs.
+    ValueError
+        The rates are not over time.
+
+    Warns
+    -----
+    UserWarning
+        Once, when no installed font has some of the characters in the names; boxes stand for them.
+
+    Examples
+    --------
+    >>> from qoderdata.summaries import run_failure_rates
+    >>> runs = pd.DataFrame({
+    ...     "id": ["run_1", "run_2"], "deployment_id": "dep_1", "status": ["completed", "failed"],
+    ...     "triggered_at": pd.to_datetime(["2026-06-15T00:00Z", "2026-06-16T00:00Z"]), "duration_ms": 1000,
+    ... })
+    >>> plot_run_failure_rates(run_failure_rates(runs, by=None, freq="1D")).get_xlabel()
+    'start of window, UTC; 2026-06-15 to 2026-06-16'
+    """
+    rates = require_frame(
+        rates, ["failure_rate", "ci_low", "ci_high", *_COUNTS], what="rates", optional=["assumed", "unknown"]
+    )
+    if "window" not in rates.index.names:
+        raise ValueError(
+            "these rates are not over time; give freq, as in run_failure_rates(runs, freq='1D'), or draw "
+            "them with plot_failure_rates"
+        )
+    windows = rates.index.get_level_values("window")
+    if len(rates):
+        known_times(windows)
+    rates = rates[windows.notna()]
+    groups = _groups(rates)
+    shown = dict(sorted(groups.items(), key=lambda item: -int(item[1]["failed"].sum()))[: len(DISTINCT)])
+    ax = axes_or_new(ax, height=_HEIGHT_INCHES)
+    cut = f" ({len(shown)} of {len(groups):,} shown, most failures first)" if len(shown) < len(groups) else ""
+    ax.set_title(f"Failure rate over time{cut}")
+    if not len(rates):
+        show_message(ax, "There are no runs to show.")
+        return ax
+
+    labels_shown = make_labels(list(shown), [None] * len(shown), None, columns=_GROUP_COLUMNS)
+    one = len(groups) == 1
+    lines = [
+        _line(ax, group, color=color, marker=marker, shade=one)
+        for group, color, marker in zip(shown.values(), DISTINCT, _MARKERS, strict=False)
+    ]
+    drawn = pd.concat(shown.values())
+    _rate_axis(ax, float(drawn["ci_high"].astype("float64").max()))
+    counts = drawn.reindex(columns=[*_COUNTS, "assumed", "unknown"], fill_value=0).groupby(level="window").sum()
+    bars = _count_bars(ax, counts)
+    texts = ["rate, with Wilson interval"] if one else labels_shown.texts
+    legend_beside(
+        ax, [*lines, *bars.values()], [*texts, *bars], properties=None if one else labels_shown.properties
+    )
+    time_axis(ax, pd.DatetimeIndex(drawn.index.get_level_values("window")), what="start of window")
+    ax.set_xlabel(ax.get_xlabel() + assumed_note(counts["assumed"].sum(), counts["completed"].sum()))
+    return ax
+
+
+def _groups(rates: pd.DataFrame) -> dict[str, pd.DataFrame]:
+    """Split a frame into its groups, each by ``window`` alone."""
+    keys = [name for name in rates.index.names if name != "window"]
+    if not keys:
+        return {"all": rates}
+    groups = {}
+    for key, group in rates.groupby(level=keys, dropna=False, sort=False):
+        groups[format_key(key)] = group.droplevel(keys).sort_index()
+    return groups
+
+
+def _line(ax: Axes, group: pd.DataFrame, *, color: str, marker: str, shade: bool) -> Artist:
+    """Draw one group's rates and intervals."""
+    numbers = group[["failure_rate", "ci_low", "ci_high"]].astype("float64")
+    times = day_numbers(pd.DatetimeIndex(group.index))
+    rate, low, high = (numbers[name].to_numpy() for name in numbers)
+    if shade:  # of several, the shades would hide one another
+        ax.fill_between(times, low, high, color=color, alpha=0.12, linewidth=0)
+    container = ax.errorbar(
+        times,
+        rate,
+        yerr=np.array([rate - low, high - rate]),
+        color=color,
+        marker=marker,
+        markersize=4,
+        linewidth=1.6,
+        elinewidth=0.9,
+    )
+    container.lines[2][0].set_alpha(0.5)
+    line: Artist = container.lines[0]
+    return line
+
+
+def _rate_axis(ax: Axes, highest: float) -> None:
+    """Mark the rates on the upper part of the axes; the lower part is left to the bars."""
+    from matplotlib.ticker import MaxNLocator  # noqa: PLC0415 - heavy, and needed only when drawing
+
+    top = 1.02 * min(1.0, max(_NARROWEST_SCALE, highest if np.isfinite(highest) else 1.0))
+    below = _COUNTS_SHARE + _GAP_SHARE
+    ax.set_ylim(-top * below / (1 - below), top)
+    ax.set_yticks([tick for tick in MaxNLocator(6, steps=[1, 2, 5, 10]).tick_values(0, top) if 0 <= tick <= top])
+    percent_axis(ax.yaxis)
+    ax.set_ylabel("failure rate", y=(1 + below) / 2)
+    ax.spines[["top", "right"]].set_visible(False)
+    ax.spines["left"].set_bounds(0, top)
+    ax.grid(visible=True, axis="y", alpha=0.35, linewidth=0.6)
+
+
+def _count_bars(ax: Axes, counts: pd.DataFrame) -> dict[str, Artist]:
+    """Draw the numbers of runs below the rates, and give a sample of each color by what it means."""
+    from matplotlib.patches import Patch  # noqa: PLC0415 - heavy, and needed only when drawing
+    from matplotlib.ticker import MaxNLocator  # noqa: PLC0415 - as above
+
+    below = ax.inset_axes((0.0, 0.0, 1.0, _COUNTS_SHARE), sharex=ax)
+    below.patch.set_visible(False)
+    times = day_numbers(pd.DatetimeIndex(counts.index))
+    width = 0.8 * (float(np.diff(times).min()) if len(times) > 1 else 1.0)
+    heights: dict[str, pd.Series[int]] = {
+        "failed runs": counts["failed"],
+        "completed": counts["completed"],
+        "skipped or unfinished" + (" or unknown" if counts["unknown"].any() else ""): (
+            counts["skipped"] + counts["unfinished"] + counts["unknown"]
+        ),
+    }
+    looks: list[dict[str, Any]] = [{"facecolor": VERMILLION}, {"facecolor": PALE}, {"hatch": "////", **HATCHED}]
+    room = width * max(1.0, (_FEWEST_WINDOWS - len(times)) / 2)
+    ax.set_xlim(times.min() - room, times.max() + room)
+    floor = np.zeros(len(counts))
+    samples: dict[str, Artist] = {}
+    for (words, height), look in zip(heights.items(), looks, strict=True):
+        numbers = height.to_numpy(dtype=np.float64)
+        if numbers.any():
+            below.bar(times, numbers, width=width, bottom=floor, **look)
+            samples[words] = Patch(**look)
+        floor += numbers
+    below.set_ylim(0, max(1.0, float(floor.max())))
+    below.yaxis.set_major_locator(MaxNLocator(2, integer=True))
+    below.set_ylabel("runs")
+    below.tick_params(axis="x", bottom=False, labelbottom=False)
+    below.spines[["top", "right", "bottom"]].set_visible(False)
+    return samples

@@ -1,0 +1,229 @@
+"""Make names into labels: one safe line each, unique, short, and in a font that has their characters.
+
+Names come from whoever made the deployments: any script, any length, line breaks, ``$``, marks that turn the
+writing direction. What the caller's own font lacks is looked for among the installed fonts; what none has
+becomes a box, with one warning for the plot. Nothing is set in matplotlib's settings: the fonts go to the
+texts themselves. Where the reader's browser draws the texts, `text_as_text` leaves them as they are.
+"""
+
+from __future__ import annotations
+
+import unicodedata
+from collections import Counter
+from contextlib import contextmanager
+from contextvars import ContextVar
+from functools import cache
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from qoderdata.errors import warn
+from qoderdata.formatting import one_line, truncate_middle
+
+if TYPE_CHECKING:
+    from collections.abc import Hashable, Iterator, Mapping, Sequence
+
+    from numpy.typing import NDArray
+
+_MOST_MARKS = 3
+_ID_TAIL = 4
+_BOX = "\N{WHITE SQUARE}"
+_NAMED_IN_WARNING = 6
+_NORMAL_WEIGHTS = frozenset({400, "normal", "regular", "book"})
+
+# Tried in this order before all others, so that a picture looks the same wherever one of them is installed.
+_PREFERRED_FONTS = (
+    "DejaVu Sans",
+    "WenQuanYi Micro Hei",
+    "Noto Sans CJK SC",
+    "Noto Sans SC",
+    "PingFang SC",
+    "Microsoft YaHei",
+    "Noto Sans",
+    "Noto Sans Arabic",
+    "Noto Emoji",
+    "Segoe UI Emoji",
+)
+
+
+_TEXT_AS_TEXT: ContextVar[bool] = ContextVar("text as text", default=False)
+
+
+@contextmanager
+def text_as_text() -> Iterator[None]:
+    """Leave labels as they are, without looking for fonts: whoever shows the SVG file draws its texts."""
+    token = _TEXT_AS_TEXT.set(True)
+    try:
+        yield
+    finally:
+        _TEXT_AS_TEXT.reset(token)
+
+
+class Labels(NamedTuple):
+    """Texts that can be drawn, and the properties of `matplotlib.text.Text` to draw them with."""
+
+    texts: list[str]
+    properties: dict[str, Any]
+
+
+def _drop_stacked_marks(text: str) -> str:
+    """Drop what is stacked on a character higher than any language does; it would run over the rows above."""
+    kept = []
+    marks = 0
+    for character in text:
+        marks = marks + 1 if unicodedata.category(character) in {"Mn", "Me"} else 0
+        if marks <= _MOST_MARKS:
+            kept.append(character)
+    return "".join(kept)
+
+
+def make_labels(
+    ids: Sequence[str],
+    names: Sequence[str | None],
+    labels: Mapping[str, str] | None,
+    *,
+    columns: int = 32,
+) -> Labels:
+    """Make the labels of a picture.
+
+    Parameters
+    ----------
+    ids
+        What is labelled.
+    names
+        A name for each; ``None`` or blank shows the id.
+    labels
+        The caller's names by id; they win over `names`.
+    columns
+        The widest label, in widths of a Latin letter.
+
+    Returns
+    -------
+    Labels
+        One text an id, those that look alike with the end of the id, and the properties to draw them with.
+
+    Warns
+    -----
+    UserWarning
+        Once, when no installed font has some of the characters.
+    """
+    given = labels or {}
+    texts = [
+        truncate_middle(
+            _drop_stacked_marks(one_line(given.get(identifier) or name or "") or one_line(identifier)), columns
+        )
+        for identifier, name in zip(ids, names, strict=True)
+    ]
+    if _TEXT_AS_TEXT.get():
+        return Labels(_make_unique(texts, ids), {"parse_math": False, "usetex": False})
+    families, lacking = _fonts_for(frozenset("".join(texts)))
+    if lacking:
+        box = _BOX if not _fonts_for(frozenset(_BOX))[1] else "?"
+        instead = {ord(char): "" if unicodedata.category(char) == "Cf" else box for char in lacking}
+        texts = [text.translate(instead) for text in texts]
+        examples = ", ".join(_describe_character(char) for char in sorted(lacking)[:_NAMED_IN_WARNING])
+        warn(
+            f"no installed font has {len(lacking)} of the characters in the labels ({examples}); {box} stands for "
+            f"each. Install a font that has them (Debian: fonts-wqy-microhei for Chinese, Japanese and Korean, "
+            f"fonts-symbola for emoji) and restart Python, or give other names by labels={{id: name}}",
+            UserWarning,
+        )
+    return Labels(_make_unique(texts, ids), {"fontfamily": list(families), "parse_math": False, "usetex": False})
+
+
+def _describe_character(character: str) -> str:
+    """Write a character so that it can be read without its glyph."""
+    return f"U+{ord(character):04X} {unicodedata.name(character, '')}".strip()
+
+
+def format_key(key: Hashable) -> str:
+    """Write a key of a grouped frame: one value, or several in a tuple, any of them missing.
+
+    Examples
+    --------
+    >>> format_key("agent_1"), format_key(("team-a", None))
+    ('agent_1', 'team-a · (none)')
+    """
+    parts: tuple[Any, ...] = key if isinstance(key, tuple) else (key,)
+    return " · ".join("(none)" if pd.isna(part) else str(part) for part in parts)
+
+
+def _make_unique(texts: Sequence[str], ids: Sequence[str]) -> list[str]:
+    """Add the end of the id to texts that stand for several ids."""
+    uses = Counter(texts)
+    return [
+        f"{text} ·{identifier[-_ID_TAIL:]}" if uses[text] > 1 else text
+        for text, identifier in zip(texts, ids, strict=True)
+    ]
+
+
+def _fonts_for(characters: frozenset[str]) -> tuple[tuple[str, ...], frozenset[str]]:
+    """Find font families that have the characters together.
+
+    Returns
+    -------
+    tuple
+        The caller's own families with others behind them, for matplotlib to fall back on; and the characters
+        that no installed font has.
+    """
+    from matplotlib.font_manager import FontProperties  # noqa: PLC0415 - heavy, and needed only when drawing
+
+    families = list(FontProperties().get_family())
+    wanted = np.array(sorted(map(ord, characters)), dtype=np.uint32)
+    for family in families:
+        wanted = wanted[~np.isin(wanted, glyphs(family))]
+    for family in _other_fonts():
+        if not wanted.size:
+            break
+        still = wanted[~np.isin(wanted, glyphs(family))]
+        if still.size < wanted.size:
+            families.append(family)
+            wanted = still
+    return tuple(families), frozenset(map(chr, wanted.tolist()))
+
+
+def _other_fonts() -> Iterator[str]:
+    """Name the installed fonts, those known to be good first; those installed lately last."""
+    known = _upright_families()
+    yield from (name for name in _PREFERRED_FONTS if name in known)
+    _add_new_fonts()
+    yield from sorted(_upright_families() - set(_PREFERRED_FONTS))
+
+
+def _upright_families() -> set[str]:
+    """Name the families that have an upright face of normal weight; for others matplotlib logs a complaint."""
+    from matplotlib.font_manager import fontManager  # noqa: PLC0415 - as above
+
+    # The Last Resort font has a box for every character there is, which helps nobody to read one.
+    return {
+        entry.name
+        for entry in fontManager.ttflist
+        if entry.style == "normal" and entry.weight in _NORMAL_WEIGHTS and not entry.name.startswith("Last Resort")
+    }
+
+
+@cache
+def _add_new_fonts() -> None:
+    """Tell matplotlib of fonts that were installed after it had made its list, once a process."""
+    from matplotlib.font_manager import findSystemFonts, fontManager  # noqa: PLC0415 - as above
+
+    listed = {entry.fname for entry in fontManager.ttflist}
+    for path in sorted(set(findSystemFonts()) - listed):
+        try:
+            fontManager.addfont(path)
+        except (OSError, RuntimeError, ValueError):  # a bitmap font, a broken file: of no use to us
+            continue
+
+
+@cache
+def glyphs(family: str) -> NDArray[np.uint32]:
+    """List the code points that a font family has."""
+    from matplotlib.font_manager import FontProperties, findfont, get_font  # noqa: PLC0415 - as above
+
+    try:
+        path = findfont(FontProperties(family=[family]), fallback_to_default=False, rebuild_if_missing=False)
+        font = get_font(path)
+    except (OSError, RuntimeError, ValueError):  # not installed, not there any more, or not readable
+        return np.empty(0, dtype=np.uint32)
+    return np.fromiter(font.get_charmap(), dtype=np.uint32)

@@ -1,0 +1,297 @@
+"""Plot runs: the days by how badly they went, and how long runs take."""
+
+from __future__ import annotations
+
+from math import ceil
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from qoderdata.columns import require_frame
+from qoderdata.formatting import format_milliseconds
+from qoderdata.parsing import parse_zone
+from qoderdata.plots.axes import (
+    HATCHED,
+    PALE,
+    VERMILLION,
+    WEEKDAYS,
+    assumed_note,
+    axes_or_new,
+    describe_days,
+    draw_grid,
+    hatch_cells,
+    known_times,
+    legend_beside,
+    line_color,
+    show_message,
+)
+
+if TYPE_CHECKING:
+    from zoneinfo import ZoneInfo
+
+    from matplotlib.artist import Artist
+    from matplotlib.axes import Axes
+    from numpy.typing import NDArray
+
+# From light to dark also in grey: after ColorBrewer's OrRd, with a pale blue for what is well.
+_SEVERITY_COLORS = ("#CFE3F1", "#FDBE85", "#F98E52", "#D7301F", "#7F0000")
+_SEVERITY_LABELS = ("none failed", "up to 5 %", "5 to 20 %", "20 to 50 %", "over 50 %")
+_BOUNDS = (0.05, 0.2, 0.5)
+_LARGEST_INCHES, _GRID_INCHES, _SIDE_INCHES, _FEWEST_WEEKS = 0.42, 6.6, 3.2, 8
+_TICK_INCHES = 0.9  # what "27 Apr" takes, and the part of the width that names and legend will take
+_SILENT, _UNDECIDED = "////", "...."
+_NARROWEST_WITH_TEXT_INCHES = 0.24
+_HEIGHT_INCHES = 3.8
+_BINS = 40
+_MOST_TICKS = 8
+_SECOND, _MINUTE, _HOUR, _DAY = 1000, 60_000, 3_600_000, 86_400_000
+# Lengths that people say, in milliseconds: what may be marked on the axis.
+_ROUND = (
+    *(1, 2, 5, 10, 20, 50, 100, 200, 500),
+    *(number * _SECOND for number in (1, 2, 5, 10, 20, 30)),
+    *(number * _MINUTE for number in (1, 2, 5, 10, 20, 30)),
+    *(number * _HOUR for number in (1, 2, 6, 12)),
+    *(number * _DAY for number in (1, 2, 7, 14, 30, 90, 365)),
+)
+
+
+def plot_run_calendar(runs: pd.DataFrame, *, ax: Axes | None = None, tz: str = "UTC") -> Axes:
+    """Plot one square a day, colored by the share of its decided runs that failed.
+
+    A day belongs to the run by ``triggered_at``. A day between the first and the last without any run is
+    hatched, and so, with dots, is one whose runs were all skipped or have not ended: no failures is one
+    thing, not knowing another. Where the squares are large enough they hold the number of failed runs.
+
+    Parameters
+    ----------
+    runs
+        What `qoderdata.load_runs` gives.
+    ax
+        What to draw on. ``None`` makes a new figure, at most about 10 inches wide.
+    tz
+        The IANA zone whose days are meant.
+
+    Returns
+    -------
+    matplotlib.axes.Axes
+        The axes drawn on: x counts weeks from the first, y the weekdays, Monday (0) on top.
+
+    Raises
+    ------
+    FrameTypeError
+        The argument is no frame, or a column has lost its dtype.
+    MissingColumnError
+        The frame is not one of runs.
+    ValueError
+        There is no such zone, or ``triggered_at`` has none.
+
+    Examples
+    --------
+    >>> times = pd.date_range("2026-06-15T20:00Z", periods=3, freq="1D")
+    >>> ax = plot_run_calendar(pd.DataFrame({"triggered_at": times, "status": "completed"}), tz="Asia/Shanghai")
+    >>> print(ax.get_xlabel())
+    week from Monday, days in Asia/Shanghai
+    2026-06-16 to 2026-06-18
+    """
+    runs = require_frame(runs, ["triggered_at", "status"], what="runs", optional=["status_from"])
+    local_zone = parse_zone(tz)
+    counts = _by_day(runs, local_zone)
+    days = pd.DatetimeIndex(counts.index)
+    weeks = int(_week(days)[-1]) + 1 if len(days) else _FEWEST_WEEKS
+    square = min(_LARGEST_INCHES, _GRID_INCHES / weeks)
+    ax = axes_or_new(ax, height=1.5 + 7 * square, width=_SIDE_INCHES + square * max(weeks, _FEWEST_WEEKS))
+    ax.set_title("Failed runs by day")
+    if counts.empty:
+        show_message(ax, "There are no runs to show.")
+        return ax
+
+    from matplotlib.colors import BoundaryNorm, ListedColormap  # noqa: PLC0415 - heavy, and needed only when drawing
+
+    severity = _severity(counts)
+    texts = counts["failed"].map(lambda failed: f"{failed}" if failed else "")
+    inches = ax.bbox.width / ax.figure.dpi / max(weeks, _FEWEST_WEEKS)
+    draw_grid(
+        ax,
+        _on_grid(severity, np.nan),
+        colors=ListedColormap(_SEVERITY_COLORS),
+        norm=BoundaryNorm(np.arange(len(_SEVERITY_COLORS) + 1) - 0.5, len(_SEVERITY_COLORS)),
+        texts=_on_grid(texts, "") if inches >= _NARROWEST_WITH_TEXT_INCHES else None,
+    )
+    silent = counts["runs"].eq(0)
+    undecided = severity.isna() & ~silent
+    hatch_cells(ax, _on_grid(silent, fill=False), _SILENT)
+    hatch_cells(ax, _on_grid(undecided, fill=False), _UNDECIDED)
+    ax.set_xlim(-0.5, max(weeks, _FEWEST_WEEKS) - 0.5)
+    mondays = pd.date_range(_monday(days[0]), periods=weeks, freq="7D")
+    step = ceil(_TICK_INCHES / inches)
+    ax.set_xticks(range(0, weeks, step), [f"{day:%d %b}" for day in mondays[::step]])
+    ax.set_yticks(range(len(WEEKDAYS)), WEEKDAYS)
+    note = assumed_note(counts["assumed"].sum(), counts["completed"].sum())
+    ax.set_xlabel(f"week from Monday, days in {tz}\n{describe_days(days)}{note}")
+    ax.set_ylabel("weekday")
+    _severity_legend(ax, silent=bool(silent.any()), undecided=bool(undecided.any()))
+    return ax
+
+
+def _by_day(runs: pd.DataFrame, local_zone: ZoneInfo) -> pd.DataFrame:
+    """Count runs, completed and failed ones, on every day from the first to the last."""
+    known = runs[runs["triggered_at"].notna()]
+    days = known_times(known["triggered_at"]).tz_convert(local_zone).tz_localize(None).normalize()
+    status = known["status"].set_axis(days)
+    flags = pd.DataFrame({"runs": 1, "completed": status.eq("completed"), "failed": status.eq("failed")})
+    flags["assumed"] = _is_assumed(known).to_numpy()
+    counts = flags.fillna(value=False).astype("int64").groupby(level=0).sum()
+    return counts.reindex(pd.date_range(days.min(), days.max()), fill_value=0) if len(days) else counts
+
+
+def _is_assumed(runs: pd.DataFrame) -> pd.Series[bool]:
+    """Tell which runs count as completed because of their session's state alone."""
+    if "status_from" not in runs:
+        return pd.Series(data=False, index=runs.index)
+    assumed = runs["status"].eq("completed") & runs["status_from"].eq("session")
+    return assumed.fillna(value=False).astype(bool)
+
+
+def _severity(counts: pd.DataFrame) -> pd.Series[float]:
+    """Show which color a day has; NaN where no run was decided."""
+    decided = counts["completed"] + counts["failed"]
+    share = counts["failed"] / decided.where(decided > 0)
+    level = np.searchsorted(_BOUNDS, share) + 1.0
+    return pd.Series(level, index=counts.index).mask(share.eq(0), 0.0).where(decided > 0)
+
+
+def _monday(day: pd.Timestamp) -> pd.Timestamp:
+    return day - pd.Timedelta(days=day.weekday())
+
+
+def _week(days: pd.DatetimeIndex) -> NDArray[np.int64]:
+    """Return each day the number of its week, counted from that of the first day."""
+    return np.asarray((days - _monday(days[0])).days // len(WEEKDAYS), dtype=np.int64)
+
+
+def _on_grid(values: pd.Series[Any], fill: object) -> NDArray[Any]:
+    """Lay a value a day out as weekdays by weeks."""
+    days = pd.DatetimeIndex(values.index)
+    week = _week(days)
+    grid = np.full((len(WEEKDAYS), int(week[-1]) + 1), fill, dtype=values.to_numpy().dtype)
+    grid[days.day_of_week, week] = values.to_numpy()
+    return grid
+
+
+def _severity_legend(ax: Axes, *, silent: bool, undecided: bool) -> None:
+    """Show which color is how bad, and what the hatched days are, where there are some."""
+    from matplotlib.patches import Patch  # noqa: PLC0415 - heavy, and needed only when drawing
+
+    handles, texts = [Patch(facecolor=color) for color in _SEVERITY_COLORS], list(_SEVERITY_LABELS)
+    if undecided:
+        handles.append(Patch(hatch=_UNDECIDED, **HATCHED))
+        texts.append("only skipped or unfinished")
+    if silent:
+        handles.append(Patch(hatch=_SILENT, **HATCHED))
+        texts.append("no runs")
+    legend_beside(ax, handles, texts, title="failed, of decided runs")
+
+
+def plot_durations(runs: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
+    """Plot how long completed and failed runs took, as two histograms over one logarithmic time axis.
+
+    Two upright lines mark the median and the 95th percentile of the completed runs. Runs that have not ended,
+    were skipped, or have no duration that could be (missing, negative) are left out; the legend says how many
+    are counted.
+
+    Parameters
+    ----------
+    runs
+        What `qoderdata.load_runs` gives.
+    ax
+        What to draw on. ``None`` makes a new figure, about 9 by 3.8 inches.
+
+    Returns
+    -------
+    matplotlib.axes.Axes
+        The axes drawn on: x is the duration in milliseconds, labelled in seconds, minutes and hours (a run of
+        0 ms stands at 1 ms), y the number of runs.
+
+    Raises
+    ------
+    FrameTypeError
+        The argument is no frame, or a column has lost its dtype.
+    MissingColumnError
+        The frame is not one of runs.
+
+    Examples
+    --------
+    >>> import pandas as pd
+    >>> ax = plot_durations(pd.DataFrame({"status": "completed", "duration_ms": [9_000, 12_000, 70_000]}))
+    >>> [label.get_text() for label in ax.get_xticklabels()]
+    ['10 s', '20 s', '30 s', '1 min']
+    """
+    runs = require_frame(runs, ["status", "duration_ms"], what="runs", optional=["status_from"])
+    ax = axes_or_new(ax, height=_HEIGHT_INCHES)
+    ax.set_title("Durations of runs")
+    completed, failed = _milliseconds(runs, "completed"), _milliseconds(runs, "failed")
+    both = np.concatenate([completed, failed])
+    if not both.size:
+        show_message(ax, "No run with a duration has ended.")
+        return ax
+
+    edges = _edges(both)
+    handles: list[Artist] = []
+    texts: list[str] = []
+    ax.set_xscale("log")
+    if completed.size:
+        handles.append(ax.stairs(np.histogram(completed, edges)[0], edges, fill=True, color=PALE))
+        with_duration = runs["duration_ms"].ge(0).fillna(value=False)
+        assumed = int(_is_assumed(runs[with_duration]).sum())
+        texts.append(f"completed ({completed.size:,} runs{f', {assumed:,} assumed' if assumed else ''})")
+        for share, words, style in ((0.5, "median", "solid"), (0.95, "95th percentile", "dashed")):
+            length = float(np.quantile(completed, share))
+            handles.append(ax.axvline(length, color=line_color(), linewidth=1.2, linestyle=style))
+            texts.append(f"{words}, completed: {_duration_label(length)}")
+    if failed.size:
+        counts = np.histogram(failed, edges)[0]
+        handles.append(ax.stairs(counts, edges, color=VERMILLION, linewidth=1.8))
+        texts.append(f"failed ({failed.size:,} runs)")
+    legend_beside(ax, handles, texts)
+    _duration_axis(ax, edges)
+    ax.set_ylabel("runs")
+    ax.spines[["top", "right"]].set_visible(False)
+    return ax
+
+
+def _milliseconds(runs: pd.DataFrame, status: str) -> NDArray[np.float64]:
+    """Return the durations of the runs that ended so; a logarithmic axis begins at 1 ms."""
+    ended = runs.loc[runs["status"].eq(status).fillna(value=False), "duration_ms"].dropna()
+    lengths: NDArray[np.float64] = ended[ended >= 0].clip(lower=1).to_numpy(np.float64)
+    return lengths
+
+
+def _edges(lengths: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Divide the span of all lengths evenly on the logarithmic axis."""
+    shortest, longest = float(lengths.min()), float(lengths.max())
+    if shortest == longest:
+        shortest, longest = shortest / 2, longest * 2
+    edges: NDArray[np.float64] = np.geomspace(shortest, longest, _BINS + 1)
+    edges[[0, -1]] = shortest, longest  # the logarithm is not exact, and no run may fall off the ends
+    return edges
+
+
+def _duration_label(length: float) -> str:
+    """Write a duration so that two round ones never read alike."""
+    return f"{length:.0f} ms" if length < _SECOND else format_milliseconds(length)
+
+
+def _duration_axis(ax: Axes, edges: NDArray[np.float64]) -> None:
+    """Mark round lengths of time, thinned out to as many as there is room for."""
+    from matplotlib.ticker import NullLocator  # noqa: PLC0415 - heavy, and needed only when drawing
+
+    low, high = edges[0] / 1.15, edges[-1] * 1.15
+    ticks = [length for length in _ROUND if low <= length <= high]
+    ticks = ticks[:: -(-len(ticks) // _MOST_TICKS) or 1]
+    if len(ticks) < 2:  # noqa: PLR2004 - one mark gives no scale
+        ticks = [round(float(length)) for length in np.geomspace(edges[0], edges[-1], 4)]
+    ax.set_xlim(low, high)
+    ax.set_xticks(ticks, [_duration_label(length) for length in ticks])
+    ax.xaxis.set_minor_locator(NullLocator())
+    ax.set_xlabel("duration (logarithmic)")

@@ -1,0 +1,267 @@
+"""Plot what fires next: a timeline of triggers, and their load by weekday and hour."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from qoderdata.columns import require_frame
+from qoderdata.formatting import truncate_middle
+from qoderdata.plots.axes import (
+    DISTINCT,
+    FEWEST_ROWS,
+    GREY,
+    HEAT_COLORS,
+    WEEKDAYS,
+    axes_or_new,
+    day_numbers,
+    describe_days,
+    describe_zone,
+    draw_grid,
+    hatch_cells,
+    known_times,
+    legend_beside,
+    prepare_rows,
+    row_points,
+    show_message,
+    time_axis,
+    write_column,
+)
+from qoderdata.plots.labels import make_labels
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from matplotlib.axes import Axes
+    from numpy.typing import NDArray
+
+_ROW_INCHES, _MARGIN_INCHES = 0.25, 1.3
+_AGENT_COLUMNS = 20
+_TITLE = "Next triggers, soonest first"
+_HEIGHT_INCHES = 3.6
+_HOURS, _HOUR_MINUTES = 24, 60
+
+
+def plot_next_triggers(
+    triggers: pd.DataFrame, *, ax: Axes | None = None, top: int = 40, labels: Mapping[str, str] | None = None
+) -> Axes:
+    """Plot a timeline of triggers: one lane a deployment, a mark a trigger, colored by agent.
+
+    Parameters
+    ----------
+    triggers
+        What `qoderdata.next_triggers` gives; the time axis is in the zone of its ``trigger_at``.
+    ax
+        What to draw on. ``None`` makes a new figure, about 9 inches wide and as high as the lanes need. Names
+        and legend need room: give a figure with ``layout="constrained"``.
+    top
+        The most lanes to draw, those that fire soonest; the title says how many there are.
+    labels
+        Names to show by id of deployment or agent.
+
+    Returns
+    -------
+    matplotlib.axes.Axes
+        The axes drawn on: one line of marks an agent, lane 0 at the top. The agents with the most lanes have
+        colors of their own, all others are grey.
+
+    Raises
+    ------
+    FrameTypeError
+        The argument is no frame, or a column has lost its dtype.
+    MissingColumnError
+        The frame is not one of triggers.
+    ValueError
+        `top` is less than 1, or ``trigger_at`` has no zone.
+
+    Warns
+    -----
+    UserWarning
+        Once, when no installed font has some of the characters in the names; boxes stand for them.
+
+    Examples
+    --------
+    >>> times = pd.date_range("2026-06-15T09:00", periods=3, freq="1h", tz="Asia/Shanghai")
+    >>> triggers = pd.DataFrame(
+    ...     {"trigger_at": times, "deployment_id": "dep_1", "name": "hourly", "agent_id": "agent_1"}
+    ... )
+    >>> plot_next_triggers(triggers).get_xlabel()
+    'trigger time, Asia/Shanghai (UTC+08:00); 2026-06-15'
+    """
+    if top < 1:
+        raise ValueError(f"top={top} draws nothing; give 1 or more")
+    triggers = require_frame(triggers, ["trigger_at", "deployment_id", "name", "agent_id"], what="triggers")
+    triggers = triggers[triggers["trigger_at"].notna()]
+    known_times(triggers["trigger_at"])
+    firsts = _first_of_each(triggers)
+    first = firsts.head(top)
+    ax = axes_or_new(ax, height=_MARGIN_INCHES + _ROW_INCHES * max(len(first), FEWEST_ROWS))
+    cut = len(first) < len(firsts)
+    ax.set_title(f"{_TITLE} ({len(first)} of {len(firsts):,} deployments shown)" if cut else _TITLE)
+    if first.empty:
+        show_message(ax, "Nothing fires in this time.")
+        return ax
+
+    agents = [str(agent) for agent in first["agent_id"].dropna().value_counts().index]
+    own = agents[: len(DISTINCT)]
+    ids = [str(identifier) for identifier in first.index]
+    names = [None if pd.isna(name) else str(name) for name in first["name"]]
+    texts, properties = make_labels([*ids, *own], [*names, *[None] * len(own)], labels)
+    prepare_rows(ax, len(first))
+    points = row_points(ax, len(first))
+    ax.set_yticks(range(len(first)), texts[: len(first)], fontsize=points, **properties)
+
+    shown = triggers[triggers["deployment_id"].isin(first.index)]
+    time_axis(ax, pd.DatetimeIndex(shown["trigger_at"]), what="trigger time")
+    _marks(ax, shown, pd.Series(range(len(first)), index=first.index), own=own, points=points)
+    # Beside its color an agent has a number, for whoever sees no colors.
+    numbers = {agent: f"{number}" for number, agent in enumerate(own, start=1)}
+    numbers_end = write_column(
+        ax, "", [numbers.get(agent, "") for agent in first["agent_id"]], offset=2, points=0.9 * points
+    )
+    agent_texts = [
+        f"{numbers[agent]}  {truncate_middle(text, _AGENT_COLUMNS)}"
+        for agent, text in zip(own, texts[len(first) :], strict=True)
+    ]
+    if len(agents) > len(own):
+        agent_texts.append(f"{len(agents) - len(own):,} other agents")
+    elif first["agent_id"].isna().any():
+        agent_texts.append("no agent")
+    _agent_legend(ax, own, agent_texts, properties, offset=numbers_end + 12)
+    return ax
+
+
+def _first_of_each(triggers: pd.DataFrame) -> pd.DataFrame:
+    """Return the first trigger of every deployment, soonest first, as plain objects by ``deployment_id``."""
+    columns = ["deployment_id", "name", "agent_id"]
+    first = triggers.sort_values("trigger_at", kind="stable").drop_duplicates("deployment_id")
+    return first[columns].astype("object").set_index("deployment_id")
+
+
+def _marks(ax: Axes, shown: pd.DataFrame, lane: pd.Series[int], *, own: list[str], points: float) -> None:
+    """Draw the triggers, one line of markers an agent: those stay fast where there are hundreds of thousands."""
+    rows = lane.loc[shown["deployment_id"].astype("object")].to_numpy()
+    times = day_numbers(shown["trigger_at"])
+    agents = shown["agent_id"].astype("object")
+    masks = [agents.eq(agent) for agent in own]
+    for color, mask in zip((*DISTINCT[: len(own)], GREY), (*masks, ~agents.isin(own)), strict=True):
+        mine = mask.to_numpy(dtype=bool)
+        if mine.any():
+            look: dict[str, Any] = {
+                "marker": "|",
+                "markersize": 1.4 * points,
+                "markeredgewidth": 1.4,
+                "color": color,
+            }
+            ax.plot(times[mine], rows[mine], linestyle="none", **look)
+
+
+def _agent_legend(
+    ax: Axes, own: list[str], texts: list[str], properties: dict[str, Any], *, offset: float
+) -> None:
+    """Show which color and number is which agent, to the right of the lanes."""
+    from matplotlib.lines import Line2D  # noqa: PLC0415 - heavy, and needed only when drawing
+
+    colors = [*DISTINCT[: len(own)], GREY][: len(texts)]
+    handles = [Line2D([], [], linewidth=5, color=color) for color in colors]
+    legend_beside(ax, handles, texts, title="agent", properties=properties, offset=offset)
+
+
+def plot_trigger_load(triggers: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
+    """Plot how many triggers start in each hour of the week, weekday by hour.
+
+    A square holds the triggers divided by how often the time from the first to the last has that hour of the
+    week, in whole hours and at least once, so that a span of ten days does not make three weekdays look busier
+    than the others. An hour of the week that this time does not have is hatched: nothing is known of it. One
+    that it has, without triggers, is 0.
+
+    Parameters
+    ----------
+    triggers
+        What `qoderdata.next_triggers` gives; weekdays and hours are those of the zone of its ``trigger_at``.
+    ax
+        What to draw on. ``None`` makes a new figure, about 9 by 3.6 inches.
+
+    Returns
+    -------
+    matplotlib.axes.Axes
+        The axes drawn on: x is the hour, 0 to 23, y the weekday, Monday (0) on top.
+
+    Raises
+    ------
+    FrameTypeError
+        The argument is no frame, or a column has lost its dtype.
+    MissingColumnError
+        The frame is not one of triggers.
+    ValueError
+        ``trigger_at`` has no zone.
+
+    Examples
+    --------
+    >>> times = pd.date_range("2026-06-15T09:00", periods=3, freq="1h", tz="Asia/Shanghai")
+    >>> ax = plot_trigger_load(pd.DataFrame({"trigger_at": times}))
+    >>> ax.get_xlabel()
+    'hour of day, Asia/Shanghai (UTC+08:00); 2026-06-15; hatched: no data'
+    """
+    triggers = require_frame(triggers, ["trigger_at"], what="triggers")
+    times = known_times(triggers["trigger_at"], years=10)
+    ax = axes_or_new(ax, height=_HEIGHT_INCHES)
+    ax.set_title("Triggers by weekday and hour")
+    if times.empty:
+        show_message(ax, "Nothing fires in this time.")
+        return ax
+
+    from matplotlib import colormaps  # noqa: PLC0415 - heavy, and needed only when drawing
+    from matplotlib.colors import Normalize  # noqa: PLC0415 - as above
+
+    mean = _mean_by_hour(times)
+    known = np.isfinite(mean)
+    whole = bool((mean[known] == np.floor(mean[known])).all())
+    texts = np.array([[_number(value, whole=whole) for value in row] for row in mean])
+    colors, norm = colormaps[HEAT_COLORS], Normalize(0, max(1.0, float(mean[known].max())))
+    draw_grid(ax, mean, colors=colors, norm=norm, texts=texts)
+    hatch_cells(ax, ~known, "////")
+    ax.set_xticks(range(0, _HOURS, 2), [f"{hour:02d}" for hour in range(0, _HOURS, 2)])
+    ax.set_yticks(range(len(WEEKDAYS)), WEEKDAYS)
+    ax.set_ylabel("weekday")
+    words = f"hour of day, {describe_zone(times)}; {describe_days(times)}"
+    ax.set_xlabel(words if known.all() else f"{words}; hatched: no data")
+    _color_bar(ax, "triggers per hour")
+    return ax
+
+
+def _mean_by_hour(times: pd.DatetimeIndex) -> NDArray[np.float64]:
+    """Count triggers by weekday and hour, and divide by how often the span has that hour; NaN where never."""
+    minutes = pd.date_range(times.min(), times.max(), freq="1min")
+    # Both halves of the hour in which a week begins and ends make one hour, and a part of one counts as one.
+    often = np.maximum(1.0, np.floor(_by_hour(minutes) / _HOUR_MINUTES + 0.5))
+    counts = _by_hour(times)
+    known = (_by_hour(minutes) > 0) | (counts > 0)
+    mean: NDArray[np.float64] = np.where(known, counts / often, np.nan)
+    return mean
+
+
+def _by_hour(times: pd.DatetimeIndex) -> NDArray[np.int64]:
+    """Count times by weekday and hour."""
+    hours = len(WEEKDAYS) * _HOURS
+    return np.bincount(times.day_of_week * _HOURS + times.hour, minlength=hours).reshape(len(WEEKDAYS), _HOURS)
+
+
+def _number(value: float, *, whole: bool) -> str:
+    """Write what fits into a square."""
+    if not np.isfinite(value):
+        return ""
+    if value >= 1000:  # noqa: PLR2004 - four digits are too wide for a square
+        return f"{value / 1000:.1f}k" if value < 10_000 else f"{value / 1000:.0f}k"  # noqa: PLR2004 - likewise
+    return f"{value:.0f}" if whole or value >= 10 else f"{value:.1f}"  # noqa: PLR2004 - one digit below ten
+
+
+def _color_bar(ax: Axes, words: str) -> None:
+    """Draw the scale of colors inside the room of the axes, so that no other axes has to shrink."""
+    bar = ax.inset_axes((1.02, 0.0, 0.02, 1.0))
+    ax.figure.colorbar(ax.collections[0], cax=bar, label=words)
+    for shades in bar.collections:  # in an SVG file they would be a picture otherwise
+        shades.set(rasterized=False, antialiased=False)
+    bar.spines[:].set_visible(False)

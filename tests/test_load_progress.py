@@ -1,0 +1,37 @@
+"""The progress bar shows where somebody watches, and leaves nothing that is empty."""
+
+from __future__ import annotations
+
+import io
+import sys
+import types
+
+import pytest
+
+from qoderdata.load.pull import bar
+
+
+@pytest.mark.parametrize("place", ["terminal", "notebook"])
+def test_what_is_left_when_it_is_closed(monkeypatch: pytest.MonkeyPatch, place: str) -> None:
+    """Blanks over the bar clear a terminal; in a notebook they would be an empty strip, so its last line stays."""
+    monkeypatch.delitem(sys.modules, "ipykernel", raising=False)
+    if place == "notebook":
+        monkeypatch.setitem(sys.modules, "ipykernel", types.ModuleType("ipykernel"))
+    stream = io.StringIO()
+    monkeypatch.setattr(sys, "stderr", stream)
+    with bar("runs", progress=True) as shown:
+        shown.update(1200)
+    last = stream.getvalue().rstrip("\n").rpartition("\r")[2] or stream.getvalue().split("\r")[-2]
+    assert ("1.20k runs" in last) == (place == "notebook")
+
+
+@pytest.mark.parametrize("watched", [True, False])
+def test_a_short_pull_shows_nothing(monkeypatch: pytest.MonkeyPatch, *, watched: bool) -> None:
+    monkeypatch.delitem(sys.modules, "ipykernel", raising=False)
+    if watched:
+        monkeypatch.setitem(sys.modules, "ipykernel", types.ModuleType("ipykernel"))
+    stream = io.StringIO()
+    monkeypatch.setattr(sys, "stderr", stream)
+    with bar("runs", progress=None) as shown:
+        shown.update(1200)
+    assert stream.getvalue() == ""

@@ -1,0 +1,528 @@
+"""`load_runs` of odd lists: late runs, jumps, empty pages, odd single runs, odd clocks."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import tempfile
+import warnings
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from qoderdata import errors
+from qoderdata.errors import CacheWarning, DataQualityWarning
+from qoderdata.load import refresh
+from qoderdata.load.runs import load_runs
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    import pandas as pd
+
+    from qoderdata.client import Client
+
+Run = dict[str, Any]
+START = datetime(2026, 6, 1, tzinfo=UTC)
+
+
+@dataclass
+class OddService:
+    """The service without HTTP: pages of 100 from a list that a test can put into any order.
+
+    A cursor is the id of a page's last run or, with `positions`, how many runs follow the page.
+    `odd` is asked first about each page: its number among the pages of this call, and the page; it returns
+    another.
+    """
+
+    runs: list[Run] = field(default_factory=list)
+    odd: Callable[[int, dict[str, Any]], dict[str, Any]] = lambda _, page: page
+    single: Callable[[str], Run] | None = None
+    requests: list[str] = field(default_factory=list)
+    created: int = 0
+    pages: int = 0
+    positions: bool = False
+    base_url: str = "https://service.test"
+    workspace_id: str | None = None
+    account: str = "someone"
+    page_limit: int | None = 100
+    max_pages: int = 1_000_000
+
+    @property
+    def identity(self) -> dict[str, str | None]:
+        return {"base_url": self.base_url, "workspace": self.workspace_id, "account": self.account}
+
+    def mask(self, text: str) -> str:
+        return text
+
+    def make(self, count: int, **facts: Any) -> list[Run]:  # noqa: ANN401
+        """Create runs, newest first, without listing them."""
+        made: list[Run] = []
+        for _ in range(count):
+            self.created += 1
+            at = (START + timedelta(minutes=self.created)).isoformat()
+            run = {"id": f"drun_{self.created:05d}", "status": "completed", "created_at": at, "triggered_at": at}
+            made.insert(0, {**run, **facts})
+        return made
+
+    def create(self, count: int, **facts: Any) -> list[Run]:  # noqa: ANN401
+        made = self.make(count, **facts)
+        self.runs[:0] = made
+        return made
+
+    def get(self, path: str, params: Mapping[str, str], read: Callable[[bytes], Any]) -> Any:  # noqa: ANN401
+        self.requests.append(path)
+        if path != "/deployment_runs":
+            return read(json.dumps(self._single(path.rsplit("/", 1)[-1])).encode())
+        after = params.get("after_id")
+        start = 0 if after is None else 1 + self._place(after)
+        shown = self.runs[start : start + int(params["limit"])]
+        more = start + len(shown) < len(self.runs)
+        last = shown[-1]["id"] if shown else None
+        if self.positions and shown:
+            last = str(len(self.runs) - start - len(shown))
+        page = {"data": shown, "has_more": more, "last_id": last}
+        page = self.odd(self.pages, page)
+        self.pages += 1
+        return read(json.dumps(page).encode())
+
+    def _place(self, cursor: str) -> int:
+        if self.positions:
+            return len(self.runs) - int(cursor) - 1
+        return [run["id"] for run in self.runs].index(cursor)
+
+    def _single(self, id_: str) -> Run:
+        if self.single is not None:
+            return self.single(id_)
+        return next(run for run in self.runs if run["id"] == id_)
+
+    def load(self, folder: Path, **options: Any) -> pd.DataFrame:  # noqa: ANN401
+        self.pages = 0
+        self.requests.clear()
+        return load_runs(client=cast("Client", self), cache_dir=folder, progress=False, **options)
+
+
+@pytest.fixture
+def service() -> OddService:
+    return OddService()
+
+
+def all_of(service: OddService) -> set[str]:
+    return {run["id"] for run in service.runs}
+
+
+EMPTY = {"data": [], "has_more": False, "last_id": None}
+
+
+@pytest.mark.parametrize("place", [50, 101, 250, 900])
+def test_a_late_run_is_found_on_the_pages_of_a_refresh_or_by_reading_all(
+    service: OddService, tmp_path: Path, place: int
+) -> None:
+    service.create(1000)
+    service.load(tmp_path)
+    late = {**service.runs[place], "id": "drun_late"}
+    service.runs.insert(place, late)
+    refreshed = service.load(tmp_path, refresh=True)
+    assert len(service.requests) == 1
+    assert ("drun_late" in set(refreshed["id"])) == (place < 100)
+    frame = service.load(tmp_path, refresh="all")
+    assert set(frame["id"]) == all_of(service)
+    assert frame.attrs["complete"]
+    assert service.load(tmp_path).attrs["requests"] == 0
+
+
+def test_a_known_run_listed_again_above_new_ones_joins_nothing(service: OddService, tmp_path: Path) -> None:
+    service.create(300)
+    service.load(tmp_path)
+    known = service.runs[0]
+    service.create(500)
+    service.runs.insert(0, known)
+    frame = service.load(tmp_path, refresh=True)
+    assert set(frame["id"]) == all_of(service)
+    assert frame["id"].is_unique
+    assert len(service.requests) == 6
+
+
+def test_two_known_runs_of_different_segments_join_no_gap(service: OddService, tmp_path: Path) -> None:
+    """The store has two segments with a gap; a run of the lower one is listed again at the top."""
+    service.create(300)
+    service.load(tmp_path)
+    low = service.runs[0]
+    service.create(500)
+
+    def fail(number: int, page: dict[str, Any]) -> dict[str, Any]:
+        if number == 2:
+            raise errors.AuthenticationError("revoked")
+        return page
+
+    service.odd = fail
+    with pytest.raises(errors.AuthenticationError):
+        service.load(tmp_path, refresh=True)
+    service.odd = lambda _, page: page
+    service.create(50)
+    service.runs.insert(0, low)
+    frame = service.load(tmp_path, refresh=True)
+    assert set(frame["id"]) == all_of(service)
+
+
+@pytest.mark.parametrize("at", [0, 1, 3])
+def test_an_empty_page_is_not_believed_where_older_runs_are_stored(
+    service: OddService, tmp_path: Path, at: int
+) -> None:
+    service.create(1000)
+    stored = service.load(tmp_path)
+    service.create(700)
+    service.odd = lambda number, page: EMPTY if number == at else page
+    with pytest.warns(DataQualityWarning, match="ended the list of runs with an empty page"):
+        frame = service.load(tmp_path, refresh=True)
+    assert frame.attrs["complete"] is False
+    assert set(stored["id"]) <= set(frame["id"])
+    assert len(frame) == 1000 + 100 * at
+    service.odd = lambda _, page: page
+    frame = service.load(tmp_path, refresh=True)
+    assert set(frame["id"]) == all_of(service)
+    assert frame.attrs["complete"]
+
+
+def test_an_empty_page_in_the_first_pull_is_asked_for_again(service: OddService, tmp_path: Path) -> None:
+    """Nothing shows that it is wrong; the next refresh loads the rest."""
+    service.create(1000)
+    service.odd = lambda number, page: EMPTY if number == 3 else page
+    assert len(service.load(tmp_path)) == 300
+    assert service.load(tmp_path).attrs["requests"] == 0
+    service.odd = lambda _, page: page
+    frame = service.load(tmp_path, refresh=True)
+    assert set(frame["id"]) == all_of(service)
+    assert len(service.requests) == 8
+
+
+def test_an_empty_page_is_not_believed_within_a_time_either(service: OddService, tmp_path: Path) -> None:
+    """The pages after the first are narrowed to the time: an empty one may be the filter's work."""
+    service.create(1000)
+    since = START + timedelta(minutes=10)
+    service.odd = lambda number, page: EMPTY if number in {3, 4} else page
+    assert len(service.load(tmp_path, since=since)) == 300
+    service.odd = lambda _, page: page
+    assert len(service.load(tmp_path, since=since, refresh=True)) == 991
+
+
+def test_an_account_without_runs_is_complete(service: OddService, tmp_path: Path) -> None:
+    for refresh_ in (True, True, "all", True):
+        assert service.load(tmp_path, refresh=refresh_).attrs["complete"]
+        assert len(service.requests) == 1
+
+
+def test_a_cursor_that_jumps_is_healed_by_reading_all(service: OddService, tmp_path: Path) -> None:
+    service.create(1000)
+    service.odd = lambda number, page: {**page, "last_id": service.runs[499]["id"]} if number == 2 else page
+    assert len(service.load(tmp_path)) == 800
+    service.odd = lambda _, page: page
+    frame = service.load(tmp_path, refresh="all")
+    assert set(frame["id"]) == all_of(service)
+
+
+def test_one_old_run_at_the_head_says_nothing_about_the_rest(service: OddService, tmp_path: Path) -> None:
+    service.create(1000)
+    now = datetime.now(UTC)
+    for number, run in enumerate(service.runs):
+        run["created_at"] = run["triggered_at"] = (now - timedelta(minutes=number)).isoformat()
+    old = {**service.runs[0], "id": "drun_old", "created_at": START.isoformat(), "triggered_at": START.isoformat()}
+    service.runs.insert(0, old)
+    service.odd = lambda number, page: (
+        {"data": [old], "has_more": True, "last_id": "drun_old"} if number == 0 else page
+    )
+    assert len(service.load(tmp_path / "store", since="1D")) == 1000
+    assert len(service.load(tmp_path / "asked", since="1D", trigger_type=None, status="completed")) == 1000
+
+
+def test_reading_all_drops_nothing_that_only_the_store_has(service: OddService, tmp_path: Path) -> None:
+    service.create(500)
+    first = service.load(tmp_path)
+    del service.runs[200:]
+    service.create(10)
+    frame = service.load(tmp_path, refresh="all")
+    assert set(frame["id"]) == set(first["id"]) | all_of(service)
+    assert frame.attrs["complete"]
+
+
+def test_reading_all_goes_on_after_it_was_cut_off(service: OddService, tmp_path: Path) -> None:
+    service.create(1000)
+    service.load(tmp_path)
+    service.runs.insert(900, {**service.runs[900], "id": "drun_late"})
+
+    def fail(number: int, page: dict[str, Any]) -> dict[str, Any]:
+        if number == 5:
+            raise errors.AuthenticationError("revoked")
+        return page
+
+    service.odd = fail
+    with pytest.raises(errors.AuthenticationError):
+        service.load(tmp_path, refresh="all")
+    service.odd = lambda _, page: page
+    frame = service.load(tmp_path)
+    assert set(frame["id"]) == all_of(service)
+    assert len(service.requests) <= 7
+
+
+@pytest.mark.parametrize("harm", [lambda text: text[:-5], lambda text: text.replace(b": 2,", b": 999,", 1)])
+def test_with_a_damaged_manifest_what_the_service_forgot_stays(
+    service: OddService, tmp_path: Path, harm: Callable[[bytes], bytes]
+) -> None:
+    service.create(1000)
+    first = service.load(tmp_path)
+    del service.runs[200:]
+    (manifest,) = tmp_path.glob("runs/*/manifest.json")
+    manifest.write_bytes(harm(manifest.read_bytes()))
+    with pytest.warns(CacheWarning, match="1000 rows were recovered"):
+        frame = service.load(tmp_path)
+    assert set(frame["id"]) == set(first["id"])
+    assert frame.attrs["complete"]
+    assert service.load(tmp_path).equals(frame)
+
+
+operations = st.one_of(
+    st.tuples(st.just("create"), st.integers(1, 9)),
+    st.tuples(st.just("list again"), st.integers(0, 40)),
+    st.tuples(st.just("empty page"), st.integers(0, 5)),
+    st.tuples(st.just("cut"), st.integers(0, 5)),
+    st.tuples(st.just("load"), st.none() | st.integers(0, 40)),
+)
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(page=st.integers(2, 4), operations=st.lists(operations, max_size=14))
+def test_known_runs_listed_again_empty_pages_and_cuts_lose_nothing(
+    monkeypatch: pytest.MonkeyPatch, page: int, operations: list[tuple[Any, ...]]
+) -> None:
+    """After each honest refresh, all that the list has is there; and the store never has less than before."""
+    monkeypatch.setattr(os, "fsync", lambda _: None)
+    service = OddService(page_limit=page, positions=True)
+    with tempfile.TemporaryDirectory() as name:
+        folder, seen = Path(name), set[str]()
+        for operation in [*operations, ("load", None)]:
+            service.odd = lambda _, shown: shown
+            match operation:
+                case ("create", count):
+                    service.create(count)
+                case ("list again", which) if service.runs:
+                    service.runs.insert(0, service.runs[which % len(service.runs)])
+                    frame = service.load(folder, refresh=True)
+                    assert all_of(service) <= set(frame["id"])
+                    del service.runs[0]
+                    seen |= set(frame["id"])
+                case ("empty page", at):
+                    service.odd = empty_at(at)
+                    with warnings.catch_warnings():
+                        warnings.simplefilter("ignore", DataQualityWarning)
+                        frame = service.load(folder, refresh=True)
+                    assert seen <= set(frame["id"])
+                    seen |= set(frame["id"])
+                case ("cut", at):
+                    service.odd = cut_at(at)
+                    with contextlib.suppress(errors.AuthenticationError):
+                        seen |= set(service.load(folder, refresh=True)["id"])
+                case ("load", minutes):
+                    newest = START + timedelta(minutes=service.created)
+                    since = None if minutes is None else newest - timedelta(minutes=minutes)
+                    frame = service.load(folder, refresh=True, since=since)
+                    wanted = {
+                        run["id"]
+                        for run in service.runs
+                        if since is None or run["created_at"] >= since.isoformat()
+                    }
+                    assert wanted <= set(frame["id"])
+                    assert frame["id"].is_unique
+                    assert frame.attrs["complete"]
+                    seen |= set(frame["id"])
+        assert seen == all_of(service)
+
+
+def empty_at(at: int) -> Callable[[int, dict[str, Any]], dict[str, Any]]:
+    return lambda number, page: EMPTY if number == at else page
+
+
+def cut_at(at: int) -> Callable[[int, dict[str, Any]], dict[str, Any]]:
+    def cut(number: int, page: dict[str, Any]) -> dict[str, Any]:
+        if number == at:
+            raise errors.AuthenticationError("revoked")
+        return page
+
+    return cut
+
+
+@pytest.mark.parametrize("word", ["some", 2, "ALL"])
+def test_what_refresh_takes(service: OddService, tmp_path: Path, word: Any) -> None:  # noqa: ANN401
+    with pytest.raises(ValueError, match="allowed are True, False and 'all'"):
+        service.load(tmp_path, refresh=word)
+
+
+class Clock:
+    """The wall clock, as the code under test sees it; a test may set it."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.now = datetime(2026, 6, 20, tzinfo=UTC)
+        clock = self
+
+        class Shifted(datetime):
+            @classmethod
+            def now(cls, tz: Any = None) -> Any:  # noqa: ANN401
+                clock.now += timedelta(milliseconds=1)
+                return clock.now.astimezone(tz)
+
+        for module in ("runs", "refresh", "stored"):
+            monkeypatch.setattr(f"qoderdata.load.{module}.datetime", Shifted)
+        monkeypatch.setattr("qoderdata.store.table_store.datetime", Shifted)
+
+
+@pytest.fixture
+def wall_clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    return Clock(monkeypatch)
+
+
+def test_a_clock_that_is_set_back_during_a_pull_ends_no_progress(
+    service: OddService, tmp_path: Path, wall_clock: Clock
+) -> None:
+    service.create(500)
+
+    def set_back(number: int, page: dict[str, Any]) -> dict[str, Any]:
+        if number == 2:
+            wall_clock.now -= timedelta(hours=1)
+        assert number < 10, "the same page is asked for again and again"
+        return page
+
+    service.odd = set_back
+    frame = service.load(tmp_path, refresh=True)
+    assert set(frame["id"]) == all_of(service)
+    assert len(service.requests) == 5
+
+
+def test_an_open_run_is_read_again_after_the_clock_went_forward_and_back(
+    service: OddService, tmp_path: Path, wall_clock: Clock
+) -> None:
+    service.create(1, status="running")
+    service.create(200)
+    wall_clock.now += timedelta(days=3)
+    service.load(tmp_path)
+    wall_clock.now -= timedelta(days=3)
+    service.runs[-1]["status"] = "completed"
+    for options in ({"refresh": True}, {}):
+        frame = service.load(tmp_path, **options)
+        assert list(frame.loc[frame["id"] == "drun_00001", "status"]) == ["completed"]
+    assert service.requests == []
+
+
+def status_error(status: int) -> errors.APIStatusError:
+    error = errors.status_error_class(status)(f"GET refused with {status}")
+    error.status_code = status
+    return error
+
+
+@pytest.mark.parametrize("status", [400, 403, 409, 410, 500])
+def test_an_open_run_that_the_service_would_not_give_stays_and_the_rest_loads(
+    service: OddService, tmp_path: Path, status: int
+) -> None:
+    going = service.create(2, status="running")
+    service.create(200)
+    service.load(tmp_path)
+
+    def single(id_: str) -> Run:
+        if id_ == "drun_00001":
+            raise status_error(status)
+        return {**going[0], "status": "failed"}
+
+    service.single = single
+    service.create(3)
+    with pytest.warns(DataQualityWarning, match="1 open runs could not be read again.*'drun_00001', GET refused"):
+        frame = service.load(tmp_path, refresh=True)
+    statuses = dict(zip(frame["id"], frame["status"], strict=True))
+    assert (statuses["drun_00001"], statuses["drun_00002"]) == ("running", "failed")
+    assert set(frame["id"]) == all_of(service)
+    assert service.load(tmp_path).attrs["requests"] == 0
+    service.single = lambda _: {**going[1], "status": "completed"}
+    frame = service.load(tmp_path, refresh=True)
+    assert dict(zip(frame["id"], frame["status"], strict=True))["drun_00001"] == "completed"
+
+
+def test_a_service_that_fails_for_every_run_is_not_asked_for_all(service: OddService, tmp_path: Path) -> None:
+    service.create(40, status="running")
+    service.create(200)
+    service.load(tmp_path)
+
+    def single(_: str) -> Run:
+        raise status_error(503)
+
+    service.single = single
+    with pytest.warns(DataQualityWarning, match="40 open runs could not be read again"):
+        service.load(tmp_path, refresh=True)
+    assert len(service.requests) == 1 + refresh._FAILURES
+
+
+@pytest.mark.parametrize("id_", ["", ".", ".."])
+def test_an_open_run_whose_id_no_request_can_name_stays(service: OddService, tmp_path: Path, id_: str) -> None:
+    service.create(1, status="running", id=id_)
+    service.create(200)
+    service.load(tmp_path)
+    with pytest.warns(DataQualityWarning, match="no request can name this id"):
+        frame = service.load(tmp_path, refresh=True)
+    assert len(frame) == 201
+    assert service.requests == ["/deployment_runs"]
+
+
+@pytest.mark.parametrize("status", [401, 429])
+def test_an_error_of_the_account_is_raised(service: OddService, tmp_path: Path, status: int) -> None:
+    service.create(1, status="running")
+    service.create(200)
+    service.load(tmp_path)
+
+    def single(_: str) -> Run:
+        raise status_error(status)
+
+    service.single = single
+    with pytest.raises(errors.status_error_class(status)):
+        service.load(tmp_path, refresh=True)
+
+
+@pytest.mark.parametrize("value", ["1e400", "1.50", "9" * 5000, '"\\ud800"', '{"a": 1, "a": 2}', "-0"])
+def test_a_run_read_alone_is_read_as_one_in_a_page(service: OddService, tmp_path: Path, value: str) -> None:
+    """By the same parser: what passes in a page passes alone, and gives the same."""
+    service.create(1, status="running")
+    service.create(200)
+    service.load(tmp_path / "alone")
+    text = json.dumps(service.runs[-1])[:-1].replace('"running"', '"completed"') + f', "odd": {value}}}'
+    get = OddService.get
+
+    def get_odd(path: str, params: Mapping[str, str], read: Callable[[bytes], Any]) -> Any:  # noqa: ANN401
+        if path == "/deployment_runs":
+            return get(service, path, params, lambda body: read(body.replace(json.dumps(old).encode(), listed)))
+        return read(text.encode())
+
+    old, listed = service.runs[-1], json.dumps(service.runs[-1]).encode()
+    service.get = get_odd  # type: ignore[method-assign]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DataQualityWarning)
+        alone = service.load(tmp_path / "alone", refresh=True)
+        listed = text.encode()
+        paged = service.load(tmp_path / "paged")
+    assert list(alone["status"]) == ["completed"] * 201
+    assert alone.equals(paged)
+
+
+def test_a_refresh_of_many_runs_without_a_status_costs_one_request(service: OddService, tmp_path: Path) -> None:
+    """The newest edition's records never change, so none is open."""
+    service.page_limit = 1000
+    made = service.create(20_000)
+    for run in made:
+        del run["status"], run["triggered_at"]
+        run["session_id"] = f"sess_{run['id']}"
+    service.load(tmp_path, outcomes="runs")
+    service.create(3)
+    frame = service.load(tmp_path, refresh=True, outcomes="runs")
+    assert len(service.requests) == 1
+    assert len(frame) == 20_003
+    assert frame["triggered_at"].notna().all()

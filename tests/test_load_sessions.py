@@ -1,0 +1,183 @@
+"""`load_sessions` on real HTTP: every session as it is now, for the requests of what may have changed."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+import pytest
+
+from qoderdata.client import Client
+from qoderdata.errors import AuthenticationError, CacheError
+from qoderdata.frames import flatten_sessions, to_pandas
+from qoderdata.load.caches import cache_usage, clear_cache
+from qoderdata.load.scans import scan_sessions
+from qoderdata.load.sessions import REREAD, load_sessions
+from qoderdata.sandbox import Sandbox
+from qoderdata.schema import SESSIONS
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+
+@pytest.fixture(scope="module", params=["A", "B", "C", "D"])
+def sandbox(request: pytest.FixtureRequest) -> Iterator[Sandbox]:
+    with Sandbox(deployments=20, seed=7, runs=450, edition=request.param) as running:
+        yield running
+
+
+def load(sandbox: Sandbox, folder: Path, **options: Any) -> pd.DataFrame:  # noqa: ANN401
+    client = Client(pat=sandbox.pat, base_url=sandbox.base_url)
+    return load_sessions(client=client, cache_dir=folder, progress=False, **options)
+
+
+def pages(sandbox: Sandbox) -> list[dict[str, Any]]:
+    """Read all sessions without this package's loaders."""
+    client = Client(pat=sandbox.pat, base_url=sandbox.base_url, min_interval=0)
+    records: list[dict[str, Any]] = []
+    params = {"include_archived": "true", "limit": "100"}
+    while True:
+        page = client.get("/sessions", params, _json)
+        records += page["data"]
+        if not page["has_more"]:
+            return records
+        params["page"] = page["next_page"]
+
+
+def _json(body: bytes) -> Any:  # noqa: ANN401
+    import json  # noqa: PLC0415
+
+    return json.loads(body)
+
+
+def same(one: pd.DataFrame, other: pd.DataFrame) -> None:
+    """Compare sessions; which categories there are, and in which order, is nobody's business."""
+    pd.testing.assert_frame_equal(plain(one), plain(other), check_flags=False)
+
+
+def plain(frame: pd.DataFrame) -> pd.DataFrame:
+    return frame.assign(agent=frame["agent"].astype("str"), vault_ids=frame["vault_ids"].map(_listed))
+
+
+def _listed(value: Any) -> list[str] | None:  # noqa: ANN401
+    return None if value is None else list(value)
+
+
+def test_all_sessions_in_the_fewest_requests(sandbox: Sandbox, tmp_path: Path) -> None:
+    truth = flatten_sessions(pages(sandbox))
+    before = len(sandbox.requests)
+    frame = load(sandbox, tmp_path)
+    same(frame, truth)
+    assert len(sandbox.requests) - before == -(-len(truth) // 100)
+    assert {request.query.get("include_archived") for request in sandbox.requests[before:]} == {"true"}
+    assert all(int(request.query["limit"]) <= 100 for request in sandbox.requests[before:])
+    assert not any("after_id" in request.query for request in sandbox.requests[before:])
+    assert frame["archived_at"].notna().any()
+    assert str(frame["agent"].dtype) == "category"
+    again = load(sandbox, tmp_path)
+    same(again, frame)
+    assert again.attrs["requests"] == 0
+
+
+def test_a_time_costs_its_own_pages_and_more_time_only_what_is_missing(sandbox: Sandbox, tmp_path: Path) -> None:
+    truth = load(sandbox, tmp_path / "all")
+    since = truth["created_at"].iloc[150]
+    near = load(sandbox, tmp_path / "near", since=since)
+    assert list(near["id"]) == list(truth.loc[truth["created_at"] >= since, "id"])
+    assert near.attrs["requests"] <= 3
+    same(load(sandbox, tmp_path / "near"), truth)
+    between = load(sandbox, tmp_path / "near", since=truth["created_at"].iloc[300], until=since)
+    assert list(between["id"]) == list(truth["id"].iloc[151:301])
+
+
+def test_filters_give_the_same_from_the_service_and_from_the_store(sandbox: Sandbox, tmp_path: Path) -> None:
+    truth = load(sandbox, tmp_path / "stored")
+    for name in ("deployment_id", "agent_id"):
+        value = truth[name].dropna().iloc[0]
+        asked = load(sandbox, tmp_path / "asked", **{name: value})
+        stored = load(sandbox, tmp_path / "stored", **{name: value})
+        assert list(asked["id"]) == list(stored["id"]) == list(truth.loc[truth[name] == value, "id"])
+        assert stored.attrs["requests"] == 0
+
+
+def test_what_changed_in_the_last_days_is_read_again(tmp_path: Path) -> None:
+    with Sandbox(deployments=20, seed=7, runs=450, edition="D") as sandbox:
+        load(sandbox, tmp_path)
+        created = [run["id"] for run in sandbox.create_runs(3, status="running")]
+        frame = load(sandbox, tmp_path, refresh=True)
+        same(frame, flatten_sessions(pages(sandbox)))
+        assert "running" in set(frame["status"].head(3))
+        for run in created:
+            sandbox.finish_run(run)
+        frame = load(sandbox, tmp_path, refresh=True)
+        same(frame, flatten_sessions(pages(sandbox)))
+        assert "running" not in set(frame["status"].head(3))
+
+
+def test_a_refresh_reads_back_to_seven_days_before_the_last_one(tmp_path: Path) -> None:
+    """And to the oldest session that ran; none runs here."""
+    with Sandbox(deployments=20, seed=7, runs=2_000, edition="D") as sandbox:
+        frame = load(sandbox, tmp_path)
+        running = frame["status"].isin(["running", "rescheduling", "canceling"])
+        oldest = min(frame["created_at"].max() - REREAD, frame.loc[running, "created_at"].min())
+        refreshed = load(sandbox, tmp_path, refresh=True)
+        again = int((frame["created_at"] >= oldest).sum())
+        assert again // 100 <= refreshed.attrs["requests"] <= again // 100 + 2
+        same(refreshed, frame)
+
+
+def test_a_pull_that_was_cut_off_goes_on(tmp_path: Path) -> None:
+    with Sandbox(deployments=20, seed=7, runs=450, edition="D") as sandbox:
+        sandbox.misbehave("401", at=3)
+        with pytest.raises(AuthenticationError) as caught:
+            load(sandbox, tmp_path)
+        assert "The pages that came are kept: the next call goes on from there." in caught.value.__notes__
+        frame = load(sandbox, tmp_path)
+        same(frame, flatten_sessions(pages(sandbox)))
+        with pytest.raises(CacheError, match="has no sessions"):
+            load(sandbox, tmp_path / "nothing", offline=True)
+        same(load(sandbox, tmp_path, offline=True), frame)
+
+
+@pytest.mark.parametrize("engine", ["duckdb", "polars", "dask"])
+def test_a_scan_gives_the_same(tmp_path: Path, engine: str) -> None:
+    with Sandbox(deployments=10, seed=7, runs=150, edition="D") as sandbox:
+        frame = load(sandbox, tmp_path)
+    lazy = scan_sessions(tmp_path, engine=engine, since=frame["created_at"].iloc[99])
+    match engine:
+        case "duckdb":
+            table = lazy.to_arrow_table()
+        case "polars":
+            table = lazy.collect().to_arrow()
+        case _:
+            import pyarrow as pa  # noqa: PLC0415
+
+            table = pa.Table.from_pandas(lazy.compute(scheduler="synchronous"), preserve_index=False)
+    found = to_pandas(table.cast(SESSIONS.arrow), SESSIONS).sort_values("id", ignore_index=True)
+    same(found, frame.head(100).sort_values("id", ignore_index=True))
+
+
+def test_usage_and_clear_know_sessions(tmp_path: Path) -> None:
+    with Sandbox(deployments=5, seed=7, runs=40, edition="D") as sandbox:
+        load(sandbox, tmp_path)
+    usage = cache_usage(tmp_path)
+    assert usage["sessions"]["files"] > 1
+    assert usage["sessions"]["bytes"] > 0
+    assert usage["runs"] == usage["outcomes"] == {"files": 0, "bytes": 0}
+    assert clear_cache(tmp_path) == usage["sessions"]["files"]
+    assert cache_usage(tmp_path)["sessions"]["files"] == 0
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"deployment_id": " "}, "deployment_id is empty"),
+        ({"agent_id": ""}, "agent_id is empty"),
+        ({"since": "2026-06-01"}, "has no time zone"),
+        ({"refresh": "all", "offline": True}, "give one of them"),
+    ],
+)
+def test_what_cannot_be_meant(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        load_sessions(**options)

@@ -1,0 +1,752 @@
+"""What became of a run: each rule of the table, each rule of the prose, and all of them on random data."""
+
+from __future__ import annotations
+
+import random
+import time
+from typing import TYPE_CHECKING, Any
+
+import dask
+import dask.dataframe as dd
+import duckdb
+import numpy as np
+import pandas as pd
+import polars as pl
+import pyarrow as pa
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from qoderdata import resolve_outcomes
+from qoderdata.errors import FrameTypeError, MissingColumnError
+from qoderdata.outcomes import apply_ends, apply_ends_lazy, current_ends_lazy, ends_from_events
+from tests.slow_outcomes import Row, resolve_slowly
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+TEXT: Any = pa.large_string()
+TIME: Any = pa.timestamp("us", tz="UTC")
+INTEGER: Any = pa.int64()
+FILLED: dict[str, Any] = {
+    "status": TEXT,
+    "status_from": TEXT,
+    "triggered_at": TIME,
+    "started_at": TIME,
+    "completed_at": TIME,
+    "duration_ms": INTEGER,
+    "error_type": TEXT,
+    "error_message": TEXT,
+}
+OF_RUNS: dict[str, Any] = {
+    "id": TEXT,
+    "session_id": TEXT,
+    "trigger_scheduled_at": TIME,
+    "created_at": TIME,
+    **FILLED,
+    "extra": TEXT,
+}
+OF_SESSIONS = {
+    "id": TEXT,
+    "status": TEXT,
+    "archived_at": TIME,
+    "created_at": TIME,
+    "stats_duration_seconds": pa.float64(),
+}
+OF_EVENTS = {
+    "session_id": TEXT,
+    "position": INTEGER,
+    "type": TEXT,
+    "processed_at": TIME,
+    "stop_reason": TEXT,
+    "error_type": TEXT,
+    "error_message": TEXT,
+    "retry_status": TEXT,
+}
+OF_ENDS = {
+    "session_id": TEXT,
+    "end": TEXT,
+    "status": TEXT,
+    "started_at": TIME,
+    "completed_at": TIME,
+    "error_type": TEXT,
+    "error_message": TEXT,
+}
+DTYPES: dict[Any, Any] = {
+    TEXT: pd.StringDtype(na_value=np.nan),
+    INTEGER: pd.Int64Dtype(),
+    TIME: pd.DatetimeTZDtype("us", "UTC"),
+}
+ZONE_OF_THE_SESSION = "America/New_York"
+
+
+def at(minute: int | None) -> pd.Timestamp | None:
+    return None if minute is None else pd.Timestamp("2026-06-15", tz="UTC") + pd.Timedelta(minutes=minute)
+
+
+def arrow(rows: list[Row], of: dict[str, Any]) -> pa.Table:
+    full = [
+        {name: row.get(name, position if name == "position" else None) for name in of}
+        for position, row in enumerate(rows)
+    ]
+    return pa.Table.from_pylist(full, schema=pa.schema(list(of.items())))
+
+
+def pandas(rows: list[Row], of: dict[str, Any]) -> pd.DataFrame:
+    """Build a frame with the dtypes that the loaders give."""
+    frame = arrow(rows, of).to_pandas(types_mapper=DTYPES.get)
+    return frame.astype({"position": "int64"}) if "position" in of else frame
+
+
+def run(**fields: Any) -> Row:  # noqa: ANN401 cells
+    return {"id": "drun_1", "session_id": "sess_1", "created_at": at(0), **fields}
+
+
+def session(status: str | None = "idle", **fields: Any) -> Row:  # noqa: ANN401 cells
+    return {"id": "sess_1", "status": status, "created_at": at(1), **fields}
+
+
+def listed(*given: tuple[Any, ...]) -> list[Row]:
+    """Write events: ``(type, minute, stop reason or (error type, retry status))``; one of each minute."""
+    rows = []
+    for position, (type_, minute, *rest) in enumerate(given):
+        row: Row = {"session_id": "sess_1", "position": position, "processed_at": at(minute)}
+        row["type"] = (
+            type_ if "." in type_ else f"session.{type_}" if type_ == "error" else f"session.status_{type_}"
+        )
+        if type_ == "error":
+            row["error_type"], row["retry_status"] = rest[0]
+            row["error_message"] = f"message of {row['error_type']}"
+        elif rest:
+            (row["stop_reason"],) = rest
+        rows.append(row)
+    return rows
+
+
+def plain(frame: pd.DataFrame, names: list[str] | None = None) -> list[Row]:
+    """Give rows with missing values as `None`."""
+    chosen = frame[names or list(FILLED)]
+    return [
+        {str(name): None if pd.isna(value) else value for name, value in row.items()}
+        for row in chosen.to_dict("records")
+    ]
+
+
+def resolved(runs: Row, sessions: list[Row] | None = None, events: list[Row] | None = None) -> Row:
+    frame = resolve_outcomes(
+        pandas([runs], OF_RUNS),
+        None if sessions is None else pandas(sessions, OF_SESSIONS),
+        None if events is None else pandas(events, OF_EVENTS),
+    )
+    return plain(frame)[0]
+
+
+RUNNING = ("running", 2)
+EXHAUSTED = ("error", 3, ("overloaded", "exhausted"))
+SERVICE, BY_RUN, BY_EVENTS, BY_SESSION = "service", "run", "events", "session"
+
+
+@pytest.mark.parametrize(
+    ("record", "known", "events", "status", "status_from", "error_type"),
+    [
+        pytest.param({"status": "odd"}, session(), [], "odd", SERVICE, None, id="the record has a status"),
+        pytest.param(
+            {"error_type": "e", "session_id": None}, None, [], "failed", BY_RUN, "e", id="it has an error"
+        ),
+        pytest.param({"session_id": None}, None, [], "pending", BY_RUN, None, id="neither error nor session"),
+        pytest.param(
+            {}, session("running"), [("idle", 9, "end_turn")], "completed", BY_EVENTS, None, id="end_turn"
+        ),
+        pytest.param({}, session(), [RUNNING, ("idle", 9)], "completed", BY_EVENTS, None, id="silent idle"),
+        pytest.param({}, session(), [("idle", 9, "cancelled")], "cancelled", BY_EVENTS, None, id="cancelled"),
+        pytest.param(
+            {},
+            session(),
+            [("idle", 9, "retries_exhausted")],
+            "failed",
+            BY_EVENTS,
+            "retries_exhausted",
+            id="retries",
+        ),
+        pytest.param(
+            {}, session(), [("idle", 9, "budget_reached")], "failed", BY_EVENTS, "budget_reached", id="budget"
+        ),
+        pytest.param(
+            {}, session(), [RUNNING, ("terminated", 9)], "failed", BY_EVENTS, "session_terminated", id="terminated"
+        ),
+        pytest.param(
+            {}, session(), [RUNNING, EXHAUSTED, ("idle", 9)], "failed", BY_EVENTS, "overloaded", id="silent, error"
+        ),
+        pytest.param({}, session(), [RUNNING, EXHAUSTED], "failed", BY_EVENTS, "overloaded", id="a fatal error"),
+        pytest.param({}, session(), [("idle", 9, "odd")], None, BY_EVENTS, None, id="another stop reason"),
+        pytest.param(
+            {}, session(), [RUNNING, ("idle", 9, "requires_action")], "waiting", BY_EVENTS, None, id="it waits"
+        ),
+        *(
+            pytest.param({}, session(word), [RUNNING], "running", BY_SESSION, None, id=f"session {word}")
+            for word in ("running", "rescheduling", "canceling", "processing")
+        ),
+        pytest.param(
+            {}, session("running", archived_at=at(9)), [], "running", BY_SESSION, None, id="running, archived"
+        ),
+        pytest.param(
+            {}, session("terminated"), [], "failed", BY_SESSION, "session_terminated", id="session terminated"
+        ),
+        pytest.param({}, session(), [], "completed", BY_SESSION, None, id="session idle"),
+        pytest.param(
+            {}, session("terminated", archived_at=at(9)), [], "completed", BY_SESSION, None, id="session archived"
+        ),
+        pytest.param(
+            {}, session("odd", archived_at=at(9)), [], "completed", BY_SESSION, None, id="an odd one archived"
+        ),
+        pytest.param({}, session("odd"), [], None, BY_SESSION, None, id="another status of the session"),
+        pytest.param({}, session(None), [], None, BY_SESSION, None, id="no status of the session"),
+        pytest.param({}, None, [], None, None, None, id="the session is not known"),
+        pytest.param({}, None, [RUNNING], None, None, None, id="it is not known, and events tell nothing"),
+    ],
+)
+def test_the_table(  # noqa: PLR0917 one column of the table each
+    record: Row,
+    known: Row | None,
+    events: list[Any],
+    status: str | None,
+    status_from: str | None,
+    error_type: str | None,
+) -> None:
+    row = resolved(run(**record), None if known is None else [known], listed(*events))
+    assert (row["status"], row["status_from"], row["error_type"]) == (status, status_from, error_type)
+    assert resolve_slowly(
+        [{**dict.fromkeys(OF_RUNS), **run(**record)}],
+        [{**dict.fromkeys(OF_SESSIONS), **known}] if known else None,
+        [{**dict.fromkeys(OF_EVENTS), **event} for event in listed(*events)],
+    ) == [row]
+
+
+@pytest.mark.parametrize(
+    ("events", "expected"),
+    [
+        pytest.param(
+            [RUNNING, EXHAUSTED, ("running", 4), ("idle", 5)], ("completed", 5, None), id="running voids an error"
+        ),
+        pytest.param(
+            [RUNNING, EXHAUSTED, ("rescheduled", 4), ("idle", 5)],
+            ("completed", 5, None),
+            id="rescheduled voids it",
+        ),
+        pytest.param([RUNNING, EXHAUSTED, ("running", 4)], (None, None, None), id="voided, and no end"),
+        pytest.param(
+            [EXHAUSTED, ("running", 4), ("error", 5, ("b", "terminal")), ("error", 6, ("c", "exhausted"))],
+            ("failed", 5, "b"),
+            id="the first fatal error that nothing voids is the end",
+        ),
+        pytest.param(
+            [RUNNING, ("error", 3, ("a", "retrying"))], (None, None, None), id="one that goes on is no end"
+        ),
+        pytest.param(
+            [RUNNING, ("error", 3, ("a", None))], (None, None, None), id="nor one without a retry status"
+        ),
+        pytest.param(
+            [EXHAUSTED, ("error", 4, ("b", "retrying")), ("idle", 5, "budget_reached")],
+            ("failed", 5, "overloaded"),
+            id="the last fatal error is the cause",
+        ),
+        pytest.param(
+            [EXHAUSTED, ("running", 4), ("error", 5, ("b", None)), ("idle", 6, "budget_reached")],
+            ("failed", 6, "b"),
+            id="else the last error",
+        ),
+        pytest.param(
+            [("error", 3, ("a", "retrying")), ("terminated", 4)], ("failed", 4, "a"), id="also of a terminated one"
+        ),
+        pytest.param(
+            [EXHAUSTED, ("idle", 5), ("running", 6)],
+            ("failed", 5, "overloaded"),
+            id="nothing voids it after the end",
+        ),
+        pytest.param(
+            [RUNNING, ("idle", 5, "end_turn"), ("running", 900), ("error", 901, ("z", "terminal")), ("idle", 902)],
+            ("completed", 5, None),
+            id="a person continued it",
+        ),
+        pytest.param([RUNNING, ("idle", 5, "end_turn"), ("terminated", 9)], ("completed", 5, None), id="archived"),
+        pytest.param(
+            [RUNNING, ("idle", 3, "requires_action"), ("running", 4), ("idle", 5, "end_turn")],
+            ("completed", 5, None),
+            id="it waited",
+        ),
+        pytest.param([("idle", 3, "requires_action"), ("running", 4)], (None, None, None), id="it waits no more"),
+        pytest.param([("idle", 3, "requires_action"), ("canceling", 4)], (None, None, None), id="nor here"),
+        pytest.param(
+            [("idle", 3, "requires_action"), ("user.message", 4), ("error", 5, ("a", "retrying"))],
+            ("waiting", None, None),
+            id="other events do not end a wait",
+        ),
+        pytest.param(
+            [("idle", 3, "requires_action"), EXHAUSTED], ("failed", 3, "overloaded"), id="a fatal error does"
+        ),
+        pytest.param([RUNNING, ("idle", None, "end_turn")], ("completed", None, None), id="an end without a time"),
+        pytest.param(
+            [RUNNING, ("idle", 9, "end_turn"), ("idle", 3, "cancelled")],
+            ("completed", 9, None),
+            id="order of the list",
+        ),
+        pytest.param([RUNNING, ("idle", 5, "odd")], (None, None, None), id="no time for an end that is not known"),
+        pytest.param([("user.message", 1), (".", 2)], (None, None, None), id="events that tell nothing"),
+    ],
+)
+def test_ends(events: list[Any], expected: tuple[str | None, int | None, str | None]) -> None:
+    row = plain(ends_from_events(pandas(listed(*events), OF_EVENTS)), ["status", "completed_at", "error_type"])[0]
+    status, minute, error_type = expected
+    assert row == {"status": status, "completed_at": at(minute), "error_type": error_type}
+
+
+def test_an_end_has_a_kind() -> None:
+    kinds: dict[str | None, list[Any]] = {
+        "final": [("idle", 5, "odd")],
+        "error": [EXHAUSTED],
+        "waiting": [("idle", 5, "requires_action")],
+        None: [RUNNING],
+    }
+    for kind, events in kinds.items():
+        row = plain(ends_from_events(pandas(listed(*events), OF_EVENTS)), ["session_id", "end"])[0]
+        assert row == {"session_id": "sess_1", "end": kind}
+
+
+def test_the_message_is_that_of_the_error() -> None:
+    row = resolved(run(), [session()], listed(RUNNING, EXHAUSTED))
+    assert row["error_message"] == "message of overloaded"
+    assert resolved(run(), [session()], listed(("idle", 5, "budget_reached")))["error_message"] is None
+
+
+def test_times_and_durations() -> None:
+    known = [session(stats_duration_seconds=12.5)]
+    by_events = resolved(run(), known, listed(RUNNING, ("idle", 9, "end_turn")))
+    assert (by_events["started_at"], by_events["completed_at"]) == (at(2), at(9))
+    assert by_events["duration_ms"] == 7 * 60_000
+    for events in ([("idle", 9, "end_turn")], [("running", None), ("idle", 9, "end_turn")]):
+        row = resolved(run(), known, listed(*events))
+        assert (row["started_at"], row["completed_at"], row["duration_ms"]) == (at(1), at(9), 12_500)
+    row = resolved(run(), known, listed(RUNNING, ("idle", None, "end_turn")))
+    assert (row["started_at"], row["completed_at"], row["duration_ms"]) == (at(2), None, 12_500)
+    row = resolved(run(), known)
+    assert (row["started_at"], row["completed_at"], row["duration_ms"]) == (at(1), None, 12_500)
+
+
+def test_digits_past_the_millisecond_are_cut() -> None:
+    events = listed(RUNNING, ("idle", 9, "end_turn"))
+    events[0]["processed_at"] += pd.Timedelta(microseconds=1)
+    assert resolved(run(), None, events)["duration_ms"] == 7 * 60_000 - 1
+
+
+@pytest.mark.parametrize(
+    ("seconds", "word", "expected"),
+    [
+        (0.0, "idle", None),
+        (-1.0, "idle", None),
+        (None, "idle", None),
+        (1e300, "idle", None),
+        (1.001, "idle", 1001),
+        (12.5, "running", None),
+        (12.5, "canceling", None),
+        (12.5, "terminated", 12_500),
+        (12.5, None, 12_500),
+    ],
+)
+def test_a_duration_of_the_session(seconds: float | None, word: str | None, expected: int | None) -> None:
+    """0 stands where the service has none, and what still runs has none yet."""
+    assert resolved(run(), [session(word, stats_duration_seconds=seconds)])["duration_ms"] == expected
+
+
+def test_when_a_run_was_triggered() -> None:
+    assert resolved(run(trigger_scheduled_at=at(3)))["triggered_at"] == at(3)
+    assert resolved(run())["triggered_at"] == at(0)
+    assert resolved(run(created_at=None))["triggered_at"] is None
+    assert resolved(run(trigger_scheduled_at=at(3), triggered_at=at(4)))["triggered_at"] == at(4)
+
+
+def test_a_record_with_a_status_keeps_every_field() -> None:
+    """Also what is missing in it stays so, whatever its session tells."""
+    record = run(status="pending", trigger_scheduled_at=at(3))
+    row = resolved(record, [session(stats_duration_seconds=9)], listed(RUNNING, EXHAUSTED))
+    assert row == {**dict.fromkeys(FILLED), "status": "pending", "status_from": "service"}
+
+
+def test_a_record_with_an_error_takes_nothing_from_a_session() -> None:
+    row = resolved(run(error_message="no"), [session(stats_duration_seconds=9)], listed(RUNNING, ("idle", 9)))
+    expected = {"status": "failed", "status_from": "run", "triggered_at": at(0), "error_message": "no"}
+    assert row == {**dict.fromkeys(FILLED), **expected}
+
+
+def test_the_last_row_of_a_session_counts() -> None:
+    known = [session("running"), session("terminated"), session(id="sess_2")]
+    assert resolved(run(), known)["status"] == "failed"
+    listings = [listed(EXHAUSTED), listed(("idle", 1))]
+    ends = pd.concat([ends_from_events(pandas(events, OF_EVENTS)) for events in listings])
+    frame = apply_ends(pandas([run()], OF_RUNS), None, ends)
+    assert frame["status"].tolist() == ["completed"]
+
+
+def test_a_session_that_is_gone_tells_nothing() -> None:
+    ends = ends_from_events(pandas(listed(RUNNING, EXHAUSTED), OF_EVENTS)).assign(end="gone")
+    runs = pandas([run()], OF_RUNS)
+    assert plain(apply_ends(runs, None, ends)) == plain(apply_ends(runs))
+    sessions = pandas([session()], OF_SESSIONS)
+    assert plain(apply_ends(runs, sessions, ends)) == plain(apply_ends(runs, sessions))
+
+
+def test_positions_are_the_order_of_the_list() -> None:
+    """Sessions may be interleaved; without positions the order of rows counts, never `processed_at`."""
+    events = listed(RUNNING, ("idle", 9, "end_turn"), ("idle", 3, "cancelled"))
+    other = [{**event, "session_id": "sess_2"} for event in listed(RUNNING, EXHAUSTED)]
+    frame = pandas([events[2], other[1], events[1], other[0], events[0]], OF_EVENTS)
+    ends = ends_from_events(frame).set_index("session_id")
+    assert ends["status"].to_dict() == {"sess_1": "completed", "sess_2": "failed"}
+    assert ends.loc["sess_1", "completed_at"] == at(9)
+    ends = ends_from_events(frame.drop(columns="position")).set_index("session_id")
+    assert ends["status"].to_dict() == {"sess_1": "cancelled", "sess_2": None} or ends["status"].isna()["sess_2"]
+
+
+def test_the_frame_stays_what_it_is() -> None:
+    runs = pandas([run(), run(id="drun_2", session_id="sess_2"), run(id="drun_3", session_id=None)], OF_RUNS)
+    runs = runs.set_axis(pd.Index([7, 7, 3], name="row"))
+    runs.attrs = {"source": "api"}
+    before = runs.copy()
+    result = resolve_outcomes(runs, pandas([session()], OF_SESSIONS), pandas(listed(RUNNING), OF_EVENTS))
+    pd.testing.assert_frame_equal(runs, before)
+    assert runs.attrs == result.attrs == {"source": "api"}
+    pd.testing.assert_index_equal(result.index, before.index)
+    assert result.columns.tolist() == list(OF_RUNS)
+    assert result.dtypes.to_dict() == before.dtypes.to_dict()
+    assert result["status"].fillna("").tolist() == ["completed", "", "pending"]
+
+
+def test_columns_are_added_before_extra() -> None:
+    runs = pandas([run()], OF_RUNS).drop(columns=["trigger_scheduled_at", "status_from"])
+    result = resolve_outcomes(runs)
+    assert result.columns[-3:].tolist() == ["trigger_scheduled_at", "status_from", "extra"]
+    assert result[["trigger_scheduled_at", "status_from"]].dtypes.tolist() == [DTYPES[TIME], DTYPES[TEXT]]
+    assert resolve_outcomes(runs.drop(columns="extra")).columns[-1] == "status_from"
+
+
+def test_empty_frames() -> None:
+    runs, sessions, events = pandas([], OF_RUNS), pandas([], OF_SESSIONS), pandas([], OF_EVENTS)
+    pd.testing.assert_frame_equal(resolve_outcomes(runs, sessions, events), runs)
+    one = pandas([run()], OF_RUNS)
+    assert plain(resolve_outcomes(one, sessions, events)) == plain(resolve_outcomes(one))
+    ends = ends_from_events(events)
+    assert ends.dtypes.tolist() == [DTYPES[kind] for kind in (TEXT, TEXT, TEXT, TIME, TIME, TEXT, TEXT)]
+
+
+def test_columns_without_any_value_have_lost_their_dtype() -> None:
+    runs = pandas([run()], OF_RUNS)
+    untyped = runs.astype({"status": object, "duration_ms": object}).assign(
+        completed_at=pd.Series([None], dtype="datetime64[ns]"), error_type=None
+    )
+    sessions = pd.DataFrame([{**dict.fromkeys(OF_SESSIONS), **session()}])
+    events = pd.DataFrame([{**dict.fromkeys(OF_EVENTS), **listed(RUNNING)[0]}])
+    pd.testing.assert_frame_equal(
+        resolve_outcomes(untyped, sessions, events),
+        resolve_outcomes(runs, pandas([session()], OF_SESSIONS), pandas(listed(RUNNING), OF_EVENTS)),
+    )
+
+
+def test_what_is_refused() -> None:
+    runs, sessions, events = pandas([run()], OF_RUNS), pandas([session()], OF_SESSIONS), pandas([], OF_EVENTS)
+    for name in set(OF_RUNS) - {"id", "trigger_scheduled_at", "status_from", "extra"}:
+        with pytest.raises(MissingColumnError, match=f"the runs frame has no column '{name}'"):
+            resolve_outcomes(runs.drop(columns=name))
+    for name in OF_SESSIONS:
+        with pytest.raises(MissingColumnError, match=f"the sessions frame has no column '{name}'"):
+            resolve_outcomes(runs, sessions.drop(columns=name))
+    for name in set(OF_EVENTS) - {"position"}:
+        with pytest.raises(MissingColumnError, match=f"the events frame has no column '{name}'"):
+            resolve_outcomes(runs, sessions, events.drop(columns=name))
+    with pytest.raises(FrameTypeError, match="runs must be a pandas frame, not list"):
+        resolve_outcomes([run()])  # type: ignore[arg-type] # what is tested
+    with pytest.raises(FrameTypeError, match="'created_at' holds values of dtype datetime64"):
+        resolve_outcomes(runs.assign(created_at=runs["created_at"].dt.tz_localize(None)))
+
+
+IDS = st.sampled_from([None, "sess_1", "sess_2", "sess_3", "sess_4"])
+MINUTES = st.one_of(st.none(), st.integers(0, 60).map(at))
+TEXTS = st.sampled_from([None, "a", "b"])
+TYPES = [f"session.status_{name}" for name in ("running", "idle", "rescheduled", "terminated", "odd")]
+NEW_RUNS = st.fixed_dictionaries(
+    {
+        "session_id": IDS,
+        "trigger_scheduled_at": MINUTES,
+        "created_at": MINUTES,
+        "error_type": st.sampled_from([None, None, None, "a"]),
+    }
+)
+ANY_RUNS = st.fixed_dictionaries(
+    {
+        "session_id": IDS,
+        "status": st.sampled_from([None, None, "completed", "failed", "pending", "odd"]),
+        **dict.fromkeys(
+            ["trigger_scheduled_at", "created_at", "triggered_at", "started_at", "completed_at"], MINUTES
+        ),
+        "duration_ms": st.one_of(st.none(), st.integers(0, 10**6)),
+        "error_type": TEXTS,
+        "error_message": TEXTS,
+    }
+)
+SESSIONS = st.fixed_dictionaries(
+    {
+        "id": IDS.filter(bool),
+        "status": st.sampled_from([None, "idle", "running", "canceling", "processing", "terminated", "odd"]),
+        "archived_at": MINUTES,
+        "created_at": MINUTES,
+        "stats_duration_seconds": st.sampled_from([None, -1.0, 0.0, 0.0004, 1.001, 12.5, 86400.123456]),
+    }
+)
+EVENTS = st.fixed_dictionaries(
+    {
+        "session_id": st.sampled_from(["sess_1", "sess_2", "sess_3", "sess_9"]),
+        "type": st.sampled_from([*TYPES, *TYPES[:2], "session.error", "session.error", "user.message", None]),
+        "processed_at": MINUTES,
+        "stop_reason": st.sampled_from(
+            [None, "requires_action", "requires_action", "end_turn", "cancelled", "retries_exhausted", "odd"]
+        ),
+        "error_type": TEXTS,
+        "error_message": TEXTS,
+        "retry_status": st.sampled_from([None, "retrying", "exhausted", "terminal"]),
+    }
+)
+
+
+def lists(of: st.SearchStrategy[Row], most: int) -> st.SearchStrategy[list[Row]]:
+    return st.lists(of, max_size=most)
+
+
+def full(rows: list[Row] | None, of: dict[str, Any]) -> list[Row] | None:
+    return None if rows is None else [{**dict.fromkeys(of), **row} for row in rows]
+
+
+def frame_of(rows: list[Row] | None, of: dict[str, Any]) -> pd.DataFrame | None:
+    return None if rows is None else pandas(rows, of)
+
+
+@settings(deadline=None, max_examples=200)
+@given(
+    lists(ANY_RUNS, 6),
+    st.none() | lists(SESSIONS, 6),
+    st.none() | lists(EVENTS, 25),
+    st.randoms(use_true_random=False),
+)
+def test_all_rules_equal_the_slow_version(
+    runs: list[Row],
+    sessions: list[Row] | None,
+    events: list[Row] | None,
+    order: random.Random,
+) -> None:
+    expected = resolve_slowly(full(runs, OF_RUNS) or [], full(sessions, OF_SESSIONS), full(events, OF_EVENTS))
+    given_runs, known = pandas(runs, OF_RUNS), frame_of(sessions, OF_SESSIONS)
+    assert plain(resolve_outcomes(given_runs, known, frame_of(events, OF_EVENTS))) == expected
+    if events is not None:
+        shuffled = [{**event, "position": position} for position, event in enumerate(events)]
+        order.shuffle(shuffled)
+        assert plain(resolve_outcomes(given_runs, known, pandas(shuffled, OF_EVENTS))) == expected
+
+
+@settings(deadline=None, max_examples=80)
+@given(lists(NEW_RUNS, 6), lists(SESSIONS, 6), lists(EVENTS, 25), lists(SESSIONS, 4), st.integers(0, 25))
+def test_better_knowledge_replaces_what_was_assumed(
+    runs: list[Row], sessions: list[Row], events: list[Row], old_sessions: list[Row], read: int
+) -> None:
+    """A run that was resolved before is resolved from its record again; then, a part of the events was known."""
+    fresh, known = pandas(runs, OF_RUNS), (pandas(sessions, OF_SESSIONS), pandas(events, OF_EVENTS))
+    once = resolve_outcomes(fresh, *known)
+    pd.testing.assert_frame_equal(resolve_outcomes(once, *known), once)
+    before = resolve_outcomes(fresh, pandas(old_sessions, OF_SESSIONS), pandas(events[:read], OF_EVENTS))
+    pd.testing.assert_frame_equal(resolve_outcomes(before, *known), once)
+
+
+STORY: list[Any] = [
+    RUNNING,
+    ("error", 3, ("a", "retrying")),
+    ("rescheduled", 4),
+    ("error", 5, ("b", "exhausted")),
+    ("idle", 6),
+]
+
+
+def random_tables(seed: int, count: int = 400) -> dict[str, pa.Table]:
+    """Draw runs (some resolved before), sessions and ends, each session once."""
+    draw = random.Random(seed)  # noqa: S311 no secret is drawn
+    ids = [f"sess_{number}" for number in range(count)]
+
+    def some(*values: Any) -> Any:  # noqa: ANN401 cells
+        return draw.choice([None, *values])
+
+    def moment() -> Any:  # noqa: ANN401 a cell
+        return some(pd.Timestamp(draw.randrange(10**15, 10**15 + 10**14), unit="us", tz="UTC"))
+
+    def row(of: dict[str, Any], **given: Any) -> Row:  # noqa: ANN401 cells
+        return {**{name: moment() if kind == TIME else None for name, kind in of.items()}, **given}
+
+    runs = [
+        row(
+            OF_RUNS,
+            id=f"drun_{number}",
+            session_id=some(*draw.choices(ids, k=9)),
+            status=some("completed", "failed", "pending") if draw.random() < 0.5 else None,
+            status_from=some("service", "run", "session", "events"),
+            duration_ms=some(5),
+            error_type=some("a") if draw.random() < 0.2 else None,
+            error_message=some("b") if draw.random() < 0.2 else None,
+        )
+        for number in range(count)
+    ]
+    sessions = [
+        row(
+            OF_SESSIONS,
+            id=id_,
+            status=some("idle", "idle", "running", "canceling", "terminated", "terminated", "odd"),
+            stats_duration_seconds=some(0.0, 0.0004, 1.001, 1e300, 12.5, draw.random() * 1e5),
+        )
+        for id_ in draw.sample(ids, count * 3 // 4)
+    ]
+    ends = [
+        row(
+            OF_ENDS,
+            session_id=id_,
+            end=some("final", "final", "error", "waiting", "gone"),
+            status=some("completed", "failed", "cancelled", "waiting"),
+            error_type=some("c"),
+            error_message=some("d"),
+        )
+        for id_ in draw.sample(ids, count // 2)
+    ]
+    return {"runs": arrow(runs, OF_RUNS), "sessions": arrow(sessions, OF_SESSIONS), "ends": arrow(ends, OF_ENDS)}
+
+
+class Engine:
+    """One engine: it opens tables, all in one session, and collects a result as an Arrow table."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.connection = duckdb.connect()
+        self.connection.execute(f"SET TimeZone = '{ZONE_OF_THE_SESSION}'")
+
+    def open(self, table: pa.Table) -> Any:  # noqa: ANN401 a frame of any engine
+        match self.name:
+            case "duckdb":
+                return self.connection.from_arrow(table)
+            case "polars lazy":
+                return pl.LazyFrame(table)
+            case "polars":
+                return pl.DataFrame(table)
+            case "dask":
+                frame = table.to_pandas(types_mapper=DTYPES.get)
+            case _:
+                frame = table.to_pandas(types_mapper=pd.ArrowDtype)
+        return dd.from_pandas(frame, npartitions=3)  # type: ignore[no-untyped-call] # Dask has no types
+
+    def collect(self, frame: Any) -> pd.DataFrame:  # noqa: ANN401 a frame of any engine
+        if self.name.startswith("dask"):
+            table = pa.Table.from_pandas(frame.compute(), preserve_index=False)
+        elif self.name == "duckdb":
+            table = frame.to_arrow_table()
+        else:
+            table = frame.lazy().collect().to_arrow()
+        return by_id(table)
+
+
+def by_id(table: pa.Table) -> pd.DataFrame:
+    frame = table.select(list(OF_RUNS)).cast(pa.schema(list(OF_RUNS.items()))).to_pandas(types_mapper=DTYPES.get)
+    return frame.sort_values("id", ignore_index=True)
+
+
+ENGINES = ["duckdb", "polars", "polars lazy", "dask", "dask of Arrow"]
+KNOWN = [("sessions", "ends"), ("sessions",), ("ends",), ()]
+
+
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    with dask.config.set(scheduler="synchronous"):
+        yield
+
+
+@pytest.mark.usefixtures("one_thread")
+@pytest.mark.parametrize("known", KNOWN, ids=" and ".join)
+@pytest.mark.parametrize("name", ENGINES)
+def test_engines_tell_what_pandas_tells(name: str, known: tuple[str, ...]) -> None:
+    engine, tables = Engine(name), random_tables(7)
+    frames = {of: table.to_pandas(types_mapper=DTYPES.get) for of, table in tables.items()}
+    expected = apply_ends(frames["runs"], **{of: frames[of] for of in known})
+    lazy = apply_ends_lazy(engine.open(tables["runs"]), **{of: engine.open(tables[of]) for of in known})
+    assert list(lazy.columns) == list(OF_RUNS) if name != "polars lazy" else isinstance(lazy, pl.LazyFrame)
+    pd.testing.assert_frame_equal(engine.collect(lazy), expected.sort_values("id", ignore_index=True))
+
+
+@pytest.mark.usefixtures("one_thread")
+@pytest.mark.parametrize("name", ENGINES)
+def test_engines_and_empty_tables(name: str) -> None:
+    """Also runs of an old store, which lack the new columns."""
+    engine, tables = Engine(name), {of: table.slice(0, 0) for of, table in random_tables(7).items()}
+    old = random_tables(7)["runs"].drop_columns(["trigger_scheduled_at", "status_from"])
+    for runs in (tables["runs"], old):
+        expected = apply_ends(runs.to_pandas(types_mapper=DTYPES.get))
+        opened = (engine.open(tables[of]) for of in ("sessions", "ends"))
+        got = engine.collect(apply_ends_lazy(engine.open(runs), *opened))
+        pd.testing.assert_frame_equal(got, by_id(pa.Table.from_pandas(expected)))
+
+
+@pytest.mark.usefixtures("one_thread")
+@pytest.mark.parametrize("name", ENGINES)
+def test_ends_count_while_their_session_is_unchanged(name: str) -> None:
+    engine = Engine(name)
+    kept = {"id": TEXT, "session_updated_at": TIME, **OF_ENDS}
+    rows: list[Row] = [
+        {"id": f"{end} {minute}", "end": end, "session_updated_at": at(minute)}
+        for end in ("final", "gone", "waiting", None)
+        for minute in (1, 2, None)
+    ]
+    sessions = [{"id": row["id"], "updated_at": at(2)} for row in rows]
+    ends = current_ends_lazy(
+        engine.open(arrow(sessions, {"id": TEXT, "updated_at": TIME})),
+        engine.open(arrow(rows, kept).drop_columns(["session_id"])),
+    )
+    runs = [{"id": row["id"], "session_id": row["id"]} for row in rows]
+    counted = engine.collect(apply_ends_lazy(engine.open(arrow(runs, OF_RUNS)), None, ends))
+    told = set(counted["id"][counted["status_from"] == "events"])
+    assert told == {"final 1", "final 2", "final None", "waiting 2"}
+
+
+@pytest.mark.spark
+@pytest.mark.filterwarnings("ignore:PySpark does not yet fully support pandas:FutureWarning")
+@pytest.mark.parametrize("known", KNOWN, ids=" and ".join)
+def test_spark_tells_what_pandas_tells(known: tuple[str, ...]) -> None:
+    from pyspark.sql import SparkSession  # noqa: PLC0415 only these tests need it
+
+    spark = (
+        SparkSession.builder.master("local[1]")
+        .config("spark.ui.enabled", "false")
+        .config("spark.driver.host", "127.0.0.1")
+        .config("spark.driver.bindAddress", "127.0.0.1")
+        .config("spark.sql.shuffle.partitions", "1")
+        .config("spark.sql.session.timeZone", ZONE_OF_THE_SESSION)
+        .getOrCreate()
+    )
+    tables = random_tables(7)
+    frames = {of: table.to_pandas(types_mapper=DTYPES.get) for of, table in tables.items()}
+    expected = apply_ends(frames["runs"], **{of: frames[of] for of in known})
+    opened = {of: spark.createDataFrame(table) for of, table in tables.items()}
+    lazy = apply_ends_lazy(opened["runs"], **{of: opened[of] for of in known})
+    pd.testing.assert_frame_equal(by_id(lazy.toArrow()), expected.sort_values("id", ignore_index=True))
+
+
+def test_many_runs_take_seconds_at_most() -> None:
+    """100,000 runs and 500,000 events take about 0.5 s of the processor; a loop over them would take minutes."""
+    count, each = 100_000, len(STORY)
+    ids = pd.Series([f"sess_{number}" for number in range(count)], dtype=DTYPES[TEXT])
+    runs = pandas([run()], OF_RUNS).loc[np.zeros(count, dtype=int)].assign(session_id=ids.array)
+    sessions = pandas([session()], OF_SESSIONS).loc[np.zeros(count, dtype=int)].assign(id=ids.array)
+    events = pandas(listed(*STORY), OF_EVENTS).loc[np.tile(np.arange(each), count)]
+    events = events.assign(session_id=ids.repeat(each).array).reset_index(drop=True)
+    begin = time.process_time()
+    result = resolve_outcomes(runs, sessions, events)
+    assert time.process_time() - begin < 20
+    assert (result["status"] == "failed").all()
+    assert (result["error_type"] == "b").all()

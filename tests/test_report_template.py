@@ -1,0 +1,112 @@
+"""Nothing that comes in as text can leave its element, whatever it is."""
+
+from __future__ import annotations
+
+import re
+from html.parser import HTMLParser
+from importlib import resources
+
+import jinja2
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from qoderdata.report.figures import plot_figure
+from qoderdata.report.page import environment
+
+HOSTILE = st.text(
+    st.one_of(st.sampled_from("<>&\"'/=! \t\n\0\x1b\u202e\ud800-`{}%"), st.characters(exclude_categories=()))
+)
+TEMPLATE = resources.files("qoderdata.report").joinpath("report.html.j2").read_text(encoding="utf-8")
+
+
+class Reader(HTMLParser):
+    """Notes what a browser would see."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__(convert_charrefs=True)
+        self.tags: list[str] = []
+        self.attributes: list[tuple[str, str | None]] = []
+        self.text = ""
+        self.feed(html)
+        self.close()
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        self.attributes += attrs
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+
+def render(source: str, **values: object) -> str:
+    return environment().from_string(source).render(values)
+
+
+@given(HOSTILE, HOSTILE)
+def test_text_stays_text(text: str, attribute: str) -> None:
+    html = render('<p title="{{ attribute }}">before {{ text }} after</p>', text=text, attribute=attribute)
+    seen = Reader(html)
+    assert seen.tags == ["p"]
+    assert [name for name, _ in seen.attributes] == ["title"]
+    assert seen.text.startswith("before ")
+    assert seen.text.endswith(" after")
+    html.encode()
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [
+        ("<script>alert(1)</script>", "&lt;script&gt;alert(1)&lt;/script&gt;"),
+        ("\"'&", "&#34;&#39;&amp;"),
+        ("two\nlines\tand tab", "two lines and tab"),
+        ("a \u202egpj.exe", "a �gpj.exe"),
+        ("\x00\x1b[31m", "��[31m"),
+        ("\ud83d", "�"),
+        ("报告 الفواتير 👩\u200d💻", "报告 الفواتير 👩\u200d💻"),
+        ("{{ 7 * 7 }}", "{{ 7 * 7 }}"),
+        ("", ""),
+        (7, "7"),
+        (None, "–"),
+    ],
+)
+def test_what_is_shown(value: object, shown: str) -> None:
+    assert render("{{ value }}", value=value) == shown
+
+
+def test_a_value_that_is_not_there_is_an_error() -> None:
+    with pytest.raises(jinja2.UndefinedError, match="nowhere"):
+        render("{{ nowhere }}")
+
+
+def test_the_template_has_no_way_out() -> None:
+    """No value without escape, no attribute without quotes, nothing that runs or fetches."""
+    assert not re.search(r"\|\s*safe|autoescape|Markup", TEMPLATE)
+    assert not re.findall(r"=\s*{{", TEMPLATE)
+    assert not re.search(r"<(script|iframe|object|embed|base|form|template|img)", TEMPLATE)
+    assert not re.search(r"\s(on\w+|style|srcdoc|src)=", TEMPLATE)
+    assert set(re.findall(r'href="([^"]*)"', TEMPLATE)) == {"data:,", "#{{ section.anchor }}"}
+
+
+@settings(max_examples=40, deadline=None)
+@given(HOSTILE)
+def test_a_text_in_a_figure_stays_text(text: str) -> None:
+    from qoderdata.formatting import one_line  # noqa: PLC0415 - beside what it is compared with
+
+    svg = plot_figure(
+        lambda ax: ax.set_xlabel(one_line(text), parse_math=False), name="x", alt=text, height=2.0
+    ).svg
+    seen = Reader(str(svg))
+    assert set(seen.tags) <= {"svg", "g", "path", "text", "use", "defs", "clippath", "rect", "pattern"}
+    assert not [name for name, _ in seen.attributes if name.startswith("on") or name in {"style", "src"}]
+    assert one_line(text) in seen.text
+
+
+def test_marks_of_a_busy_figure_are_one_path() -> None:
+    """One element a mark would make megabytes of a day of a busy account."""
+    times = pd.date_range("2026-06-15", periods=20_000, freq="4s")
+    svg = plot_figure(
+        lambda ax: ax.plot(times, [0] * len(times), marker="|", linestyle="none"), name="x", alt="x", height=2.0
+    ).svg
+    assert len(svg) < 40_000

@@ -1,0 +1,569 @@
+"""A store that was damaged, copied, or written by version 0.1: nothing wrong is read, nothing is lost."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+import warnings
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from qoderdata import files
+from qoderdata.decode import from_records
+from qoderdata.errors import CacheError, CacheWarning
+from qoderdata.files import Folder
+from qoderdata.load.caches import clear_stores, store_usage
+from qoderdata.schema import OUTCOMES, RUNS, SESSIONS
+from qoderdata.store import (
+    OUTCOMES_TABLE,
+    RUNS_TABLE,
+    SESSIONS_TABLE,
+    Coverage,
+    DamagedStoreError,
+    JournalEntry,
+    Listing,
+    StoredTable,
+    TableStore,
+    dataset,
+    row_ids,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+NOW = datetime(2026, 6, 15, tzinfo=UTC)
+OLD_STORE = Path(__file__).resolve().parent / "data" / "store-0.1"
+
+
+def make(folder: Path, table: StoredTable = RUNS_TABLE, *, account: str = "someone") -> TableStore:
+    return TableStore(Folder(folder), table, base_url="https://service.test", workspace_id=None, account=account)
+
+
+def run(number: int, *, status: str = "completed", day: int = 14) -> dict[str, Any]:
+    at = f"2026-06-{day:02}T12:00:00Z"
+    return {"id": f"drun_{number:03}", "status": status, "triggered_at": at, "created_at": at}
+
+
+def whole_list(*runs: dict[str, Any]) -> JournalEntry:
+    ids = tuple(one["id"] for one in runs)
+    return JournalEntry(from_records(list(runs), RUNS), NOW, Listing(None, ids, None))
+
+
+def put(store: TableStore, *entries: JournalEntry) -> None:
+    with store.writer_lock():
+        for entry in entries:
+            store.add(entry)
+        store.commit(compact=True)
+
+
+def stored(store: TableStore, column: str = "status") -> dict[str, Any]:
+    found = store.read()
+    return dict(zip(row_ids(found), found[column].to_pylist(), strict=True))
+
+
+def recovered(folder: Path, table: StoredTable = RUNS_TABLE, *, account: str = "someone") -> TableStore:
+    store = make(folder, table, account=account)
+    store.recover()
+    return store
+
+
+@pytest.fixture
+def filled(tmp_path: Path) -> Path:
+    """Give a folder with a store of three runs on two days, one of them open."""
+    put(make(tmp_path), whole_list(run(3, status="running"), run(2), run(1, day=13)))
+    return tmp_path
+
+
+ALL = {"drun_003": "running", "drun_002": "completed", "drun_001": "completed"}
+
+
+def manifest_of(folder: Path) -> Path:
+    (found,) = folder.glob("runs/*/manifest.json")
+    return found
+
+
+def data_files(folder: Path) -> list[Path]:
+    return sorted(folder.glob("runs/*/data/*/*.parquet"))
+
+
+def aside(folder: Path, table: str = "runs") -> list[str]:
+    found = folder.glob(f"{table}/*/set-aside-*/**/*")
+    return sorted(file.name for file in found if file.is_file())
+
+
+@pytest.mark.parametrize(
+    "harm",
+    [
+        lambda content: content[:-5],
+        lambda content: content[:100],
+        lambda _: b"",
+        lambda _: b"{}",
+        lambda _: b"[]",
+        lambda content: content.replace(b'"format": 2', b'"format": 999'),
+        lambda content: content.replace(b"2026-06-15", b"2026-06-16"),
+    ],
+    ids=["5 bytes short", "cut", "empty", "no keys", "a list", "another format", "another date"],
+)
+def test_a_manifest_that_cannot_be_used_is_rebuilt_from_the_data_files(
+    filled: Path, harm: Callable[[bytes], bytes]
+) -> None:
+    manifest_of(filled).write_bytes(harm(manifest_of(filled).read_bytes()))
+    with pytest.warns(CacheWarning, match="was repaired: its manifest cannot be used .* 3 rows were recovered"):
+        store = recovered(filled)
+    assert stored(store) == ALL
+    assert store.coverage == Coverage(has_unclaimed=True)
+    assert store.open_before(NOW) == {"drun_003"}
+    again = recovered(filled)
+    assert stored(again) == ALL
+    put(again, whole_list(run(3)))
+    assert stored(again) == {**ALL, "drun_003": "completed"}
+
+
+def test_a_manifest_that_is_gone_is_rebuilt_too(filled: Path) -> None:
+    manifest_of(filled).unlink()
+    store = recovered(filled)
+    assert stored(store) == ALL
+    assert not store.coverage.segments
+
+
+def test_no_bit_of_a_manifest_can_change_what_it_says(filled: Path) -> None:
+    content = manifest_of(filled).read_bytes()
+    told = make(filled)
+    told.load()
+    for place in range(len(content)):
+        changed = bytearray(content)
+        changed[place] ^= 1 << (place % 8)
+        manifest_of(filled).write_bytes(bytes(changed))
+        store = make(filled)
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            store.load()
+        assert caught or (store._manifest == told._manifest), place
+
+
+def bits(folder: Path) -> list[tuple[Path, int]]:
+    """Name some bits of each data file: all bytes of its footer, and some of its pages."""
+    found = []
+    for file in data_files(folder):
+        content = file.read_bytes()
+        footer = int.from_bytes(content[-8:-4], "little") + 8
+        places = [*range(0, len(content) - footer, 37), *range(len(content) - footer, len(content), 5)]
+        found += [(file, place) for place in places]
+    return found
+
+
+def test_no_bit_of_a_data_file_can_change_a_row(filled: Path) -> None:
+    for file, place in bits(filled):
+        content = file.read_bytes()
+        changed = bytearray(content)
+        changed[place] ^= 1 << (place % 8)
+        file.write_bytes(bytes(changed))
+        store = make(filled)
+        store.load()
+        with pytest.raises(DamagedStoreError, match="is not what was written"):
+            store.read()
+        file.write_bytes(content)
+
+
+def other_rows(file: Path) -> pa.Table:
+    table = pq.ParquetFile(file).read()
+    return table.slice(0, table.num_rows - 1)
+
+
+def other_columns(file: Path) -> pa.Table:
+    return pq.ParquetFile(file).read().drop_columns(["extra"])
+
+
+@pytest.mark.parametrize("change", [other_rows, other_columns])
+def test_a_data_file_with_other_rows_or_columns_is_damaged_and_set_aside(
+    filled: Path, change: Callable[[Path], pa.Table]
+) -> None:
+    file = data_files(filled)[1]
+    pq.write_table(change(file), file)
+    store, head = make(filled), Listing(None, ("drun_004", "drun_003"), "drun_003")
+    with pytest.warns(CacheWarning, match=r"1 of 2 data files .*; 1 files that cannot be used are in .*set-aside"):
+        put(store, replace(whole_list(run(4), run(3, status="running")), listing=head))
+    assert aside(filled) == [file.name]
+    assert stored(store) == {"drun_004": "completed", "drun_003": "running", "drun_001": "completed"}
+    assert not store.coverage.covers(None)
+
+
+def test_a_data_file_that_is_no_file_is_damaged(filled: Path) -> None:
+    file = data_files(filled)[0]
+    file.unlink()
+    file.mkdir()
+    store = make(filled)
+    store.load()
+    with pytest.raises(CacheError):
+        store.read()
+
+
+def test_when_the_manifest_is_damaged_damaged_data_files_are_set_aside(filled: Path) -> None:
+    manifest_of(filled).write_bytes(b"{")
+    file = data_files(filled)[0]
+    file.write_bytes(file.read_bytes()[:-1] + b"X")
+    with pytest.warns(CacheWarning, match="2 rows were recovered; 1 files that cannot be used are in"):
+        store = recovered(filled)
+    assert set(stored(store)) == {"drun_003", "drun_002"}
+    assert aside(filled) == [file.name]
+
+
+def test_of_a_row_in_two_files_one_counts_after_the_manifest_was_lost(filled: Path) -> None:
+    """A commit was cut off after its data files, then the manifest was damaged: the run that ended counts."""
+    old = [(file, file.read_bytes()) for file in data_files(filled)]
+    put(make(filled), whole_list(run(3), run(4)))
+    for file, content in old:
+        file.write_bytes(content)
+    manifest_of(filled).write_bytes(b"{")
+    with pytest.warns(CacheWarning, match="4 rows were recovered"):
+        store = recovered(filled)
+    assert stored(store) == {**ALL, "drun_003": "completed", "drun_004": "completed"}
+    assert store.open_rows == {}
+
+
+@pytest.mark.parametrize("is_damaged", [False, True])
+def test_a_store_that_was_copied_under_another_accounts_name_is_never_read_as_that_accounts(
+    filled: Path, *, is_damaged: bool
+) -> None:
+    """Not even without its manifest: data files and journal entries name the account too."""
+    theirs = make(filled, account="another")
+    with theirs.writer_lock():
+        pass
+    mine = make(filled)
+    with mine.writer_lock():
+        mine.add(whole_list(run(9)))
+    shutil.rmtree(theirs.folder.path, ignore_errors=True)
+    shutil.copytree(mine.folder.path, theirs.folder.path)
+    if is_damaged:
+        (Path(theirs.folder.path) / "manifest.json").write_bytes(b"{")
+    with pytest.warns(CacheWarning, match="was repaired"):
+        theirs = recovered(filled, account="another")
+    assert stored(theirs) == {}
+    assert not theirs.exists
+    put(theirs, whole_list(run(7)))
+    assert stored(recovered(filled, account="another")) == {"drun_007": "completed"}
+    assert stored(recovered(filled)) == {**ALL, "drun_009": "completed"}
+    assert len([name for name in aside(filled) if name.endswith(".parquet")]) == 2
+
+
+def test_a_scan_of_a_foreign_store_finds_nothing(filled: Path) -> None:
+    mine, theirs = make(filled), make(filled, account="another")
+    shutil.copytree(mine.folder.path, theirs.folder.path)
+    with pytest.warns(CacheWarning, match="of another account"):
+        theirs.load()
+    assert not theirs.exists
+
+
+def test_a_journal_entry_with_a_changed_bit_is_one_that_never_came(tmp_path: Path) -> None:
+    store = make(tmp_path)
+    with store.writer_lock():
+        store.add(JournalEntry(from_records([run(2)], RUNS), NOW, Listing(None, ("drun_002",), "drun_002")))
+        store.add(JournalEntry(from_records([run(1)], RUNS), NOW, Listing("drun_002", ("drun_001",), None)))
+    (first, _) = sorted(tmp_path.glob("runs/*/journal/*.arrow"))
+    content = bytearray(first.read_bytes())
+    content[len(content) // 2] ^= 4
+    first.write_bytes(bytes(content))
+    store = recovered(tmp_path)
+    assert stored(store) == {"drun_001": "completed"}
+    assert not store.coverage.segments
+
+
+@pytest.mark.parametrize("name", ["journal", "data"])
+def test_a_file_in_the_place_of_a_folder_is_a_warning(tmp_path: Path, name: str) -> None:
+    store = make(tmp_path)
+    Path(store.folder.path).mkdir(parents=True)
+    (Path(store.folder.path) / name).write_text("in the way")
+    with pytest.warns(CacheWarning, match="the runs are not kept"):
+        put(store, whole_list(run(1)))
+    assert stored(store) == {"drun_001": "completed"}
+
+
+@pytest.mark.parametrize("name", ["x" * 300, "file"])
+def test_a_folder_that_cannot_be_is_our_own_error(tmp_path: Path, name: str) -> None:
+    (tmp_path / "file").write_text("in the way")
+    (tmp_path / "runs").write_text("in the way")
+    for folder in (tmp_path / name, tmp_path):
+        with pytest.warns(CacheWarning, match="the runs are not kept"):
+            put(make(folder), whole_list(run(1)))
+    with pytest.raises(CacheError, match="cannot be read now"):
+        store_usage(Folder(tmp_path), RUNS_TABLE)
+
+
+def write(folder: Folder, name: str, content: bytes) -> None:
+    folder.replace(name, lambda sink: sink.write(content))
+
+
+def test_a_store_on_an_object_store_is_rebuilt_and_a_foreign_one_set_aside(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    folder = Folder("memory://damage")
+    mine, theirs = (
+        TableStore(folder, RUNS_TABLE, base_url="https://service.test", workspace_id=None, account=account)
+        for account in ("someone", "another")
+    )
+    put(mine, whole_list(run(3, status="running"), run(2), run(1, day=13)))
+    for info in mine.folder.files():
+        name = info.path.removeprefix(mine.folder.path).lstrip("/")
+        content = mine.folder.read(name)
+        assert content is not None
+        write(theirs.folder, name, content.to_pybytes())
+    with pytest.warns(CacheWarning, match="of another account.*; 3 files that cannot be used are in"):
+        theirs.recover()
+    assert not theirs.exists
+    write(mine.folder, "manifest.json", b"{")
+    # Files that were written just now may be another writer's.
+    monkeypatch.setattr(dataset, "_is_old", lambda _: True)
+    with pytest.warns(CacheWarning, match="3 rows were recovered"):
+        mine.recover()
+    assert stored(mine) == ALL
+    clear_stores(folder)
+
+
+@pytest.fixture
+def old_store(tmp_path: Path) -> Path:
+    """Give a folder with a store that version 0.1 wrote: runs of all editions, and an answer in the inbox."""
+    shutil.copytree(OLD_STORE, tmp_path / "cache")
+    return tmp_path / "cache"
+
+
+def check_upgraded(store: TableStore, folder: Path) -> None:
+    found = {row["id"]: row for row in store.read().to_pylist()}
+    assert sorted(found) == [f"drun_{number:03}" for number in range(1, 12)]
+    columns = ("status", "status_from", "trigger_scheduled_at", "triggered_at", "extra")
+    told = {id_: tuple(row[column] for column in columns) for id_, row in found.items()}
+
+    def at(day: int, hour: int, minute: int = 0, second: int = 0, micro: int = 0) -> datetime:
+        return datetime(2026, 6, day, hour, minute, second, micro, tzinfo=UTC)
+
+    assert told["drun_009"] == (None, None, at(15, 0, micro=123456), at(15, 0, micro=123456), None)
+    assert told["drun_008"] == (None, None, at(13, 20), at(13, 20), '{"other.n":1.5}')
+    assert told["drun_007"] == ("failed", "run", None, at(14, 19, second=1), None)
+    assert told["drun_006"] == (None, None, None, at(14, 18, second=1), '{"trigger_context.scheduled_at":"soon"}')
+    assert told["drun_005"] == ("pending", "run", None, at(14, 17, second=1), None)
+    assert told["drun_004"] == ("running", "service", None, at(14, 12), None)
+    assert told["drun_001"][:2] == ("skipped", "service")
+    assert found["drun_001"]["attempt"] == 2
+    assert told["drun_011"] == (None, None, at(15, 9), at(15, 9), None)
+    assert set(store.open_rows) == {"drun_005", "drun_004"}
+    assert store.coverage.covers(None)
+    days = {}
+    for file in data_files(folder):
+        days[file.parent.name] = set(pq.ParquetFile(file).read(["id"])["id"].to_pylist())
+    assert days == {
+        "day=2026-06-13": {"drun_008", "drun_002", "drun_001"},
+        "day=2026-06-14": {"drun_007", "drun_006", "drun_005", "drun_004", "drun_003"},
+        "day=2026-06-15": {"drun_011", "drun_010", "drun_009"},
+    }
+    assert not list(folder.glob("runs/*/inbox/*"))
+    assert aside(folder) == []
+
+
+def test_a_store_of_version_0_1_is_upgraded_once(old_store: Path) -> None:
+    """Runs without a trigger time move to their day; what the last pull left in the inbox comes along."""
+    check_upgraded(recovered(old_store), old_store)
+    kept = {file: file.read_bytes() for file in data_files(old_store)}
+    again = recovered(old_store)
+    check_upgraded(again, old_store)
+    assert {file: file.read_bytes() for file in data_files(old_store)} == kept
+
+
+class Killed(BaseException):
+    """Stands for the end of the process."""
+
+
+@pytest.mark.parametrize("moves", range(24))
+def test_an_upgrade_that_is_killed_anywhere_is_done_again(
+    old_store: Path, monkeypatch: pytest.MonkeyPatch, moves: int
+) -> None:
+    left = [moves]
+
+    def mortal(method: str) -> None:
+        inner = getattr(Folder, method)
+
+        def wrapped(*arguments: Any) -> Any:  # noqa: ANN401
+            left[0] -= 1
+            if left[0] < 0:
+                raise Killed
+            return inner(*arguments)
+
+        patch.setattr(Folder, method, wrapped)
+
+    with monkeypatch.context() as patch:
+        mortal("replace")
+        mortal("remove")
+        with contextlib.suppress(Killed):
+            recovered(old_store)
+    check_upgraded(recovered(old_store), old_store)
+
+
+def test_a_damaged_file_of_version_0_1_is_set_aside(old_store: Path) -> None:
+    file = data_files(old_store)[0]
+    content = bytearray(file.read_bytes())
+    content[20] ^= 255
+    file.write_bytes(bytes(content))
+    with pytest.warns(CacheWarning, match="data files that cannot be used; 7 rows were recovered; 1 files"):
+        store = recovered(old_store)
+    assert aside(old_store) == [file.name]
+    assert {"drun_009", "drun_003"} <= set(stored(store))
+    assert not store.coverage.covers(None)
+
+
+def test_a_damaged_manifest_of_version_0_1_loses_no_row(old_store: Path) -> None:
+    manifest_of(old_store).write_bytes(manifest_of(old_store).read_bytes()[:-5])
+    with pytest.warns(CacheWarning, match="9 rows were recovered"):
+        store = recovered(old_store)
+    assert set(stored(store)) == {f"drun_{number:03}" for number in range(1, 10)}
+    assert set(store.open_before(NOW)) == {"drun_005", "drun_004"}
+
+
+def session(number: int, *, status: str = "idle", text: str = "system", day: int = 14) -> dict[str, Any]:
+    agent = {"id": "agent_1", "version": 2, "system": text}
+    at = f"2026-06-{day:02}T12:00:00Z"
+    return {"id": f"sess_{number}", "status": status, "agent": agent, "created_at": at, "vault_ids": ["v"]}
+
+
+def listed(*sessions: dict[str, Any]) -> JournalEntry:
+    ids = tuple(one["id"] for one in sessions)
+    return JournalEntry(from_records(list(sessions), SESSIONS), NOW, Listing(None, ids, None))
+
+
+def test_of_a_session_the_latest_reading_counts_and_texts_stay_shared(tmp_path: Path) -> None:
+    store = make(tmp_path, SESSIONS_TABLE)
+    put(store, listed(session(3), session(2, text="other"), session(1, day=13)))
+    put(store, listed(session(4), session(3, status="running")), listed(session(3, status="terminated")))
+    assert stored(store) == {"sess_4": "idle", "sess_3": "terminated", "sess_2": "idle", "sess_1": "idle"}
+    found = recovered(tmp_path, SESSIONS_TABLE).read()
+    assert found.schema.equals(SESSIONS.arrow)
+    assert pa.types.is_dictionary(found["agent"].type)
+    texts = dict(zip(row_ids(found), found["agent"].to_pylist(), strict=True))
+    assert texts["sess_2"] == '{"system":"other"}'
+    assert texts["sess_1"] == '{"system":"system"}'
+    assert found["vault_ids"].to_pylist() == [["v"]] * 4
+    (file,) = tmp_path.glob("sessions/*/data/day=2026-06-14/*.parquet")
+    assert pq.ParquetFile(file).metadata.num_rows == 3
+
+
+def test_sessions_that_are_read_again_unchanged_are_not_written_again(tmp_path: Path) -> None:
+    store = make(tmp_path, SESSIONS_TABLE)
+    sessions = [session(3), session(2, text="other"), session(1, day=13)]
+    put(store, listed(*sessions))
+    before = sorted(tmp_path.glob("sessions/*/data/*/*"))
+    put(store, listed(*sessions))
+    assert sorted(tmp_path.glob("sessions/*/data/*/*")) == before
+    changes: list[dict[str, Any]] = [{"status": "running"}, {"vault_ids": []}, {"agent": {"system": "new"}}]
+    for change in changes:
+        sessions[0] |= change
+        put(store, listed(*sessions))
+        found = {row["id"]: row for row in store.read().to_pylist()}
+        truth = from_records([sessions[0]], SESSIONS).to_pylist()[0]
+        assert found["sess_3"] == truth
+        assert len(found) == 3
+
+
+def test_sessions_that_a_killed_pull_left_are_recovered(tmp_path: Path) -> None:
+    store = make(tmp_path, SESSIONS_TABLE)
+    with store.writer_lock():
+        store.add(listed(session(1), session(2, text="other")))
+        entry = listed(session(3, text="third"))
+        both = pa.concat_tables([entry.table, from_records([session(4, text="fourth")], SESSIONS)])
+        store.add(JournalEntry(both, NOW))
+    found = recovered(tmp_path, SESSIONS_TABLE).read()
+    texts = {str(text) for text in found["agent"].to_pylist()}
+    assert texts == {f'{{"system":"{name}"}}' for name in ("system", "other", "third", "fourth")}
+
+
+def outcome(number: int, end: str | None, status: str | None) -> dict[str, Any]:
+    return {"id": f"sess_{number}", "created_at": NOW, "end": end, "status": status}
+
+
+def test_a_final_outcome_stays_and_any_other_is_replaced(tmp_path: Path) -> None:
+    store = make(tmp_path, OUTCOMES_TABLE)
+
+    def told(*outcomes: dict[str, Any]) -> JournalEntry:
+        return JournalEntry(pa.Table.from_pylist(list(outcomes), schema=OUTCOMES.arrow), NOW)
+
+    put(
+        store,
+        told(
+            outcome(1, "final", "completed"),
+            outcome(2, "error", "failed"),
+            outcome(3, "waiting", "waiting"),
+            outcome(4, "gone", None),
+            outcome(5, None, None),
+        ),
+    )
+    put(store, told(*(outcome(number, "final", "cancelled") for number in range(1, 6))))
+    assert stored(store) == {
+        "sess_1": "completed",
+        "sess_2": "cancelled",
+        "sess_3": "cancelled",
+        "sess_4": None,
+        "sess_5": "cancelled",
+    }
+
+
+_HOLD = """
+import sys, time
+from qoderdata.files import Folder
+from qoderdata.load.caches import clear_stores, store_usage
+with Folder(sys.argv[1]).lock("name"):
+    print("held", flush=True)
+    time.sleep(60)
+"""
+
+
+def test_who_waits_for_a_stopped_holder_says_so_and_gives_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(files, "LOCK_NOTICE", 0.05)
+    monkeypatch.setattr(files, "LOCK_PATIENCE", 0.2)
+    command = [sys.executable, "-c", _HOLD, str(tmp_path)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as holder:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == "held\n"
+        holder.send_signal(signal.SIGSTOP)
+        try:
+            with (
+                pytest.warns(CacheWarning, match=r"waiting for another process, which holds .*name\.lock"),
+                pytest.raises(CacheError, match=r"holds .*name\.lock and has done nothing"),
+                Folder(tmp_path).lock("name"),
+            ):
+                pass
+        finally:
+            holder.kill()
+    with Folder(tmp_path).lock("name"):
+        pass
+
+
+def test_a_holder_that_moves_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Longer than one that does nothing."""
+    monkeypatch.setattr(files, "LOCK_NOTICE", 0.02)
+    monkeypatch.setattr(files, "LOCK_PATIENCE", 0.3)
+    held, order = threading.Event(), []
+
+    def hold() -> None:
+        with Folder(tmp_path).lock("name") as renew:
+            held.set()
+            for _ in range(10):
+                time.sleep(0.06)
+                renew()
+            order.append("held")
+
+    thread = threading.Thread(target=hold)
+    thread.start()
+    held.wait()
+    with pytest.warns(CacheWarning, match="waiting"), Folder(tmp_path).lock("name"):
+        order.append("got")
+    thread.join()
+    assert order == ["held", "got"]
