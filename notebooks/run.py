@@ -44,7 +44,7 @@ def run(path: Path) -> nbformat.NotebookNode:
 
 
 def _is_bar(output: nbformat.NotebookNode) -> bool:
-    return output.get("name") == "stderr" and "\r" in output.text
+    return output.get("name") == "stderr" and ("\r" in output.text or not output.text.strip())
 
 
 def outputs(book: nbformat.NotebookNode) -> list[str]:
