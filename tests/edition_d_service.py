@@ -58,7 +58,7 @@ _DEAD = {"session": "terminated", "alone": "failed", "alone_error": "session_ter
 _RUNS: dict[str, Any] = {"status": "running", "status_from": "session", "alone": "running", "requests": 0}
 _NONE = {"requests": 0, "session": None}
 KINDS = (
-    Kind("done", 470, "^run; msg; call; $idle end_turn"),
+    Kind("done", 544, "^run; msg; call; $idle end_turn"),
     Kind("done, without a reason", 20, "^run; $idle"),
     Kind("done, the reason is null", 5, "^run; $idle null"),
     Kind("done, the reason is empty", 5, "^run; $idle {}"),
@@ -75,7 +75,9 @@ KINDS = (
     Kind("out of retries", 40, "^run; !error exhausted; $idle retries_exhausted", "failed"),
     Kind("out of retries, no error", 8, "^run; $idle retries_exhausted", "failed", error="retries_exhausted"),
     Kind("out of budget", 20, "^run; $idle budget_reached", "failed", error="budget_reached"),
-    Kind("out of budget after an error", 6, "^run; error retrying; !error retrying; $idle budget_reached", "failed"),
+    Kind(
+        "out of budget after an error", 6, "^run; error retrying; !error retrying; $idle budget_reached", "failed"
+    ),
     Kind("fatal, then another", 5, "^run; !error exhausted; error retrying; $idle retries_exhausted", "failed"),
     Kind("fatal twice", 5, "^run; error exhausted; !error terminal; $idle retries_exhausted", "failed"),
     Kind("voided, then out of retries", 5, "^run; !error exhausted; run; $idle retries_exhausted", "failed"),
@@ -86,7 +88,14 @@ KINDS = (
     Kind("terminated", 20, "^run; !error terminal; $terminated", "failed", **_DEAD),
     Kind("terminated, no error", 8, "^run; $terminated", "failed", error="session_terminated", **_DEAD),
     Kind("terminated after an error", 5, "^run; !error retrying; $terminated", "failed", **_DEAD),
-    Kind("terminated, archived", 8, "^run; !error terminal; $terminated", "failed", session="terminated", archived=True),
+    Kind(
+        "terminated, archived",
+        8,
+        "^run; !error terminal; $terminated",
+        "failed",
+        session="terminated",
+        archived=True,
+    ),
     Kind("terminated, no end", 5, "^run; msg", "failed", "session", "session_terminated", **_DEAD),
     Kind("terminated, no events", 5, "", "failed", "session", "session_terminated", **_DEAD),
     Kind("done, then terminated", 5, "^run; $idle end_turn; day; run; terminated", **_DEAD),
@@ -95,12 +104,19 @@ KINDS = (
     Kind("waited", 10, "^run; idle requires_action; run; $idle end_turn"),
     Kind("done, then waits", 5, "^run; $idle end_turn; day; run; idle requires_action"),
     Kind("continued, failed", 12, "^run; $idle end_turn; day; run; error terminal; idle retries_exhausted"),
-    Kind("failed, continued", 8, "^run; !error exhausted; $idle retries_exhausted; day; run; idle end_turn", "failed"),
+    Kind(
+        "failed, continued",
+        8,
+        "^run; !error exhausted; $idle retries_exhausted; day; run; idle end_turn",
+        "failed",
+    ),
     Kind("cancelled, continued", 5, "^run; $idle cancelled; day; run; idle end_turn", "cancelled"),
     Kind("unknown stop", 8, "^run; idle handed_over", None),
     Kind("unknown stop, continued", 5, "^run; idle handed_over; day; run; idle end_turn", None),
     Kind("archived", 40, "^run; $idle end_turn", archived=True),
-    Kind("archiving writes events", 15, "^run; $idle end_turn; day; terminated", session="terminated", archived=True),
+    Kind(
+        "archiving writes events", 15, "^run; $idle end_turn; day; terminated", session="terminated", archived=True
+    ),
     Kind("archived, no events", 5, "", status_from="session", archived=True),
     Kind("archived, failed", 5, "^run; !error terminal; $idle retries_exhausted", "failed", archived=True),
     Kind("runs", 6, "run", session="running", **_RUNS),
@@ -123,18 +139,43 @@ KINDS = (
     Kind("times out of order", 8, "^@50 run; $@60 idle end_turn; @10 run; @20 idle cancelled"),
     Kind("with seconds", 10, "^run; $idle end_turn", seconds=9.25),
     Kind("long", 3, "^run; " + "rescheduled; run; " * 70 + "$idle end_turn", requests=2),
-    Kind("long, waits", 2, "^run; " + "idle requires_action; run; " * 110 + "idle requires_action", "waiting", requests=3),
+    Kind(
+        "long, waits",
+        2,
+        "^run; " + "idle requires_action; run; " * 110 + "idle requires_action",
+        "waiting",
+        requests=3,
+    ),
     Kind("long after the end", 3, "^run; $idle end_turn" + "; run; idle end_turn" * 80),
     Kind("talkative", 3, "^run; " + "msg; " * 250 + "$idle end_turn"),
     Kind("ends a page", 2, "^run; " + "rescheduled; " * 98 + "$idle end_turn"),
-    Kind("voided on the next page", 2, "^run; " + "rescheduled; " * 98 + "error exhausted; run; $idle", requests=2),
-    Kind("fatal on a page before", 2, "^run; " + "rescheduled; " * 98 + "!error exhausted; $idle", "failed", requests=2),
+    Kind(
+        "voided on the next page", 2, "^run; " + "rescheduled; " * 98 + "error exhausted; run; $idle", requests=2
+    ),
+    Kind(
+        "fatal on a page before",
+        2,
+        "^run; " + "rescheduled; " * 98 + "!error exhausted; $idle",
+        "failed",
+        requests=2,
+    ),
     Kind("not listed", 3, "^run; $idle end_turn", served="by id"),
     Kind("deleted", 12, "", None, None, alone=None, alone_from=None, served="gone", requests=0),
     Kind("no session", 43, "", "failed", "run", "!", alone="failed", alone_from="run", alone_error="!", **_NONE),
     Kind("pending", 3, "", "pending", "run", alone="pending", alone_from="run", **_NONE),
     Kind("old, done", 28, "", status_from="service", alone_from="service", requests=0),
-    Kind("old, failed", 8, "", "failed", "service", "!", alone="failed", alone_from="service", alone_error="!", requests=0),
+    Kind(
+        "old, failed",
+        8,
+        "",
+        "failed",
+        "service",
+        "!",
+        alone="failed",
+        alone_from="service",
+        alone_error="!",
+        requests=0,
+    ),
     Kind("old, skipped", 4, "", "skipped", "service", alone="skipped", alone_from="service", requests=0),
 )
 SETTLED = tuple(kind for kind in KINDS if not kind.is_open)
@@ -198,15 +239,7 @@ def parse(time: str) -> datetime:
 
 @dataclass
 class Account:
-    """The records of an account, and the truth of each run.
-
-    Parameters
-    ----------
-    kinds
-        How the sessions go.
-    plain_recent
-        The newest runs, so many, are just done.
-    """
+    """The records of an account, and the truth of each run: with events, and of run and session alone."""
 
     kinds: Sequence[Kind] = KINDS
     now: datetime = field(default_factory=lambda: datetime.now(UTC).replace(microsecond=0))
@@ -246,7 +279,9 @@ class Account:
             named = {"id": f"agent_{number:04}", "type": "agent", "name": f"Agent {number}, 经办"}
             model = "ultimate" if number % 2 else {"id": "lite", "effective_context_window": 200_000}
             rest = {"description": "", "model": model, "system": "Be brief.", "tools": [], "skills": []}
-            self.agents.insert(0, {**named, **rest, **self._dates(born, archived=number == 4), "version": number + 1})
+            self.agents.insert(
+                0, {**named, **rest, **self._dates(born, archived=number == 4), "version": number + 1}
+            )
             named = {"id": f"env_{number:04}", "type": "environment", "name": f"Room {number}"}
             rest = {"description": None, "config": {"type": "cloud", "packages": {"pip": ["x"]}}}
             self.environments.insert(0, {**named, **rest, **self._dates(born, archived=number == 5)})
@@ -275,7 +310,11 @@ class Account:
 
     def _dates(self, born: datetime, *, archived: bool) -> Record:
         dates = {"created_at": text(born, 5), "updated_at": text(born, 6)}
-        return {**dates, "archived_at": text(born + timedelta(days=1)) if archived else None, "metadata": {"team": "财务"}}
+        return {
+            **dates,
+            "archived_at": text(born + timedelta(days=1)) if archived else None,
+            "metadata": {"team": "财务"},
+        }
 
     def add_run(self, kind: Kind, time: datetime, *, again: bool = False) -> Record:
         """Add the newest run; `again`: for the deployment and the scheduled time of the one before."""
@@ -422,7 +461,10 @@ class Account:
             return event | {"type": "span.model_request_end", "is_error": False, "model_usage": {"credits": 0.37}}
         if what == "error":
             error: Record = {"type": self.chance.choice(_EVENT_ERRORS), "message": f"died: {self._number} «да»\n"}
-            return event | {"type": "session.error", "error": error | ({"retry_status": {"type": how}} if how else {})}
+            return event | {
+                "type": "session.error",
+                "error": error | ({"retry_status": {"type": how}} if how else {}),
+            }
         event["type"] = f"session.status_{'running' if what == 'run' else what}"
         if how:
             event["stop_reason"] = {"null": None, "{}": {}}.get(how, {"type": how})
@@ -443,7 +485,16 @@ _PARAMETERS: dict[str, tuple[str, ...]] = {
     "deployments": (*_CURSORS, "status", "include_archived", "agent_id", *_FROM_TO),
     "deployment_runs": (*_CURSORS, "deployment_id", "trigger_type", "has_error", *_TIMES),
     "deployments/*/runs": (*_CURSORS, "triggered_after", "triggered_before"),
-    "sessions": ("page", "agent_id", "agent_version", "deployment_id", "statuses[]", "order", "include_archived", *_TIMES),
+    "sessions": (
+        "page",
+        "agent_id",
+        "agent_version",
+        "deployment_id",
+        "statuses[]",
+        "order",
+        "include_archived",
+        *_TIMES,
+    ),
     "sessions/*/events": (*_CURSORS, "types[]", "order"),
     "agents": ("page", "include_archived", *_FROM_TO),
     "environments": ("page", "include_archived", *_FROM_TO),
@@ -513,25 +564,31 @@ class EditionD:
         limit = query.get("limit", "20")
         if not limit.isdecimal() or not 1 <= int(limit) <= 100:
             raise invalid("limit", "must be between 1 and 100")
-        records: list[Record]
+        records: Sequence[Record] = {
+            "deployments": account.deployments,
+            "deployment_runs": account.runs,
+            "deployments/*/runs": account.runs,
+            "sessions": account.sessions,
+            "agents": account.agents,
+            "environments": account.environments,
+        }.get(name, [])
         if name == "sessions/*/events":
             _one(account.sessions, parts[1])
-            types = {value for key, value in pairs if key == "types[]"}
-            records = [each for each in account.events[parts[1]] if not types or each["type"] in types]
+            records = account.events[parts[1]]
         elif name == "deployments/*/runs":
             _one(account.deployments, parts[1])
-            records = [run for run in account.runs if run["deployment_id"] == parts[1]]
-        elif name == "sessions":
-            statuses = {value for key, value in pairs if key == "statuses[]"}
-            records = [each for each in account.sessions if each["id"] not in account.not_listed]
-            records = [each for each in records if not statuses or each["status"] in statuses]
-        else:
-            lists = {"deployment_runs": account.runs, "agents": account.agents, "environments": account.environments}
-            records = lists.get(name, account.deployments)
-        records = [each for each in records if _matches(name, each, query)]
+            query["deployment_id"] = parts[1]
         if query.get("order") == ("desc" if name == "sessions/*/events" else "asc"):
             records = records[::-1]
-        return _cut(records, int(limit), query)
+        chosen = {key: {value for name, value in pairs if name == key} for key in ("types[]", "statuses[]")}
+
+        def keep(record: Record) -> bool:
+            types, statuses = chosen["types[]"], chosen["statuses[]"]
+            is_listed = record["id"] not in account.not_listed
+            is_chosen = (not types or record["type"] in types) and (not statuses or record["status"] in statuses)
+            return is_listed and is_chosen and _matches(name, record, query)
+
+        return _cut(records, keep, int(limit), query)
 
 
 def _check(pairs: list[tuple[str, str]], known: tuple[str, ...]) -> None:
@@ -584,20 +641,21 @@ def _matches(name: str, record: Record, query: dict[str, str]) -> bool:
     return all(tests[key](value) for key, value in query.items() if key in tests)
 
 
-def _cut(records: list[Record], limit: int, query: dict[str, str]) -> Record:
-    """Return one page; a cursor is opaque: the id of a record with a mark."""
-    start = 0
+def _cut(records: Sequence[Record], keep: Callable[[Record], bool], limit: int, query: dict[str, str]) -> Record:
+    """Return one page; a cursor is opaque, and tells a place in the whole list, whatever the filters."""
+    records = list(records)
     for key in _CURSORS:
         if key in query:
             ids = [each["id"] for each in records]
             id_ = query[key].removeprefix("cur.")
             if id_ not in ids:
                 raise invalid(key, "this cursor is not known")
-            start = ids.index(id_) + 1 if key != "before_id" else max(0, ids.index(id_) - limit)
-            records = records[: ids.index(id_)] if key == "before_id" else records
-    shown = records[start : start + limit]
-    has_more = start > 0 if "before_id" in query else start + limit < len(records)
+            at = ids.index(id_)
+            records = records[:at] if key == "before_id" else records[at + 1 :]
+    records = list(filter(keep, records))
+    shown = records[-limit:] if "before_id" in query else records[:limit]
     first, last = (f"cur.{shown[0]['id']}", f"cur.{shown[-1]['id']}") if shown else (None, None)
+    has_more = len(records) > limit
     page = {"data": shown, "first_id": first, "last_id": last, "has_more": has_more}
     return {**page, "next_page": last if has_more else None}
 
@@ -619,7 +677,9 @@ class _Handler(http.server.BaseHTTPRequestHandler):
     def do_GET(self) -> None:  # http.server's name for it
         service = self.server.service
         parts = urlsplit(self.path)
-        request = Request(parts.path.removeprefix("/api/v1/cloud/"), parse_qsl(parts.query, keep_blank_values=True))
+        request = Request(
+            parts.path.removeprefix("/api/v1/cloud/"), parse_qsl(parts.query, keep_blank_values=True)
+        )
         with service.lock:
             service.requests.append(request)
             number = len(service.requests)

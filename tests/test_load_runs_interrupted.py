@@ -78,7 +78,7 @@ class Service:
 
     @property
     def identity(self) -> dict[str, str | None]:
-        return {"base_url": self.base_url, "workspace": self.workspace_id, "account": self.account}
+        return {"base_url": self.base_url, "workspace_id": self.workspace_id, "account": self.account}
 
     def mask(self, text: str) -> str:
         return text

@@ -27,7 +27,6 @@ NULL = msgspec.Raw(b"null")
 #: The most unknown fields that a reader learns, so that no answer makes it grow without end.
 MAX_LEARNED = 64
 
-_MAX_SHARED = 1_000
 _PLAIN_NAME = re.compile(r"[A-Za-z0-9_]+")
 _ENCODER = msgspec.json.Encoder()
 _UTC = pa.timestamp("us", tz="UTC")
@@ -101,7 +100,6 @@ class FastReader:
         self.page: msgspec.json.Decoder[Any] = msgspec.json.Decoder(
             msgspec.defstruct("Envelope", envelope, gc=False)
         )
-        self._shared: dict[bytes, dict[str, Any]] = {}
 
     def learn(self, unknown: Iterable[Path]) -> FastReader:
         """Return a reader that also expects these fields, as far as there is room for them."""
@@ -216,35 +214,22 @@ class FastReader:
         """Read an object that many records share: each distinct text once."""
         texts = list(map(bytes, raws))
         distinct = {text: index for index, text in enumerate(dict.fromkeys(texts))}
-        if len(self._shared) > _MAX_SHARED:
-            self._shared.clear()
-        rows = [self._shared.get(text) or self._shared_row(text, branch, path) for text in distinct]
-        index = pa.array([distinct[text] for text in texts], pa.int32())
-        kinds = {column.name: column.kind.arrow for column in _columns(branch)}
-        return {name: to_array([row.get(name) for row in rows], kind).take(index) for name, kind in kinds.items()}
-
-    def _shared_row(self, text: bytes, branch: Branch, path: Path) -> dict[str, Any]:
-        value = parse(text)
-        row = Row(set())
-        if isinstance(value, dict):
-            row.walk(value, branch, path)
-        elif value is not None:
-            raise NeedsExactPath("a shared object is of another type")
+        row, rows = Row(set()), []
+        for text in distinct:
+            value = parse(text)
+            row.columns = {}
+            if value is not None and not isinstance(value, dict):
+                raise NeedsExactPath("a shared object is of another type")
+            if value is not None:
+                row.walk(value, branch, path)
+            rows.append(row.columns)
         if row.extra or row.misfits:
             raise NeedsExactPath("a value in a shared object does not fit")
-        self._shared[text] = row.columns
-        return row.columns
-
-
-def _columns(branch: Branch) -> list[Column]:
-    """Return all columns of an object, and of the objects in it."""
-    found = [] if branch.rest is None else [branch.rest]
-    for known in branch.keys.values():
-        if isinstance(known, Branch):
-            found += _columns(known)
-        elif isinstance(known, Column):
-            found.append(known)
-    return found
+        index = pa.array([distinct[text] for text in texts], pa.int32())
+        kinds = {
+            column.name: column.kind.arrow for column in self.schema.columns if column.path[: len(path)] == path
+        }
+        return {name: to_array([row.get(name) for row in rows], kind).take(index) for name, kind in kinds.items()}
 
 
 def _present(values: Sequence[Any], level: _Level) -> list[Any]:

@@ -177,7 +177,7 @@ class Dataset:
         self._folder = folder
         self._table = table
         self._metadata = {_METADATA_KEY: msgspec.json.encode(identity)}
-        self._ids: dict[str, frozenset[str]] = {}
+        self._ids: dict[str, pa.ChunkedArray[Any]] = {}
 
     def path(self, name: str) -> str:
         """Return the path of a data file in the folder's file system."""
@@ -210,7 +210,10 @@ class Dataset:
         DamagedStoreError
             As `read`.
         """
-        return any(id_ in self._ids_of(name, files[name]) for name in files if _day(name) == day)
+        wanted = pa.scalar(id_, pa.large_string())
+        return any(
+            pc.index(self._ids_of(name, files[name]), wanted).as_py() >= 0 for name in files if _day(name) == day
+        )
 
     def add(
         self, files: Mapping[str, DataFile], rows: pa.Table, *, open_days: Mapping[str, str]
@@ -380,11 +383,11 @@ class Dataset:
             f"{error}"
         )
 
-    def _ids_of(self, name: str, file: DataFile) -> frozenset[str]:
+    def _ids_of(self, name: str, file: DataFile) -> pa.ChunkedArray[Any]:
         if name not in self._ids:
             while len(self._ids) >= _REMEMBERED:
                 del self._ids[next(iter(self._ids))]
-            self._ids[name] = frozenset(row_ids(self._columns(name, file, ["id"])))
+            self._ids[name] = self._columns(name, file, ["id"])["id"]
         return self._ids[name]
 
     def _states(self, name: str, file: DataFile, *, where: pc.Expression | None = None) -> pa.Table:
