@@ -7,20 +7,26 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from qoderdata.decode import from_records
 from qoderdata.errors import CacheError, CacheWarning
 from qoderdata.files import Folder
+from qoderdata.frames import to_pandas
 from qoderdata.load import caches
 from qoderdata.load.caches import clear_stores, store_usage
+from qoderdata.outcomes import resolve_outcomes
 from qoderdata.schema import RUNS
 from qoderdata.store import RUNS_TABLE, JournalEntry, Listing, TableStore, dataset, journal, row_ids
 from qoderdata.store.dataset import NO_DAY, is_day_within
+from qoderdata.store.tables import resolve_record
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -398,3 +404,27 @@ def test_usage_and_clear(store: TableStore, tmp_path: Path, monkeypatch: pytest.
     assert clear_stores(Folder(tmp_path)) == 3
     assert store_usage(Folder(tmp_path), RUNS_TABLE) == []
     assert lying(tmp_path) == {}
+
+
+@given(data=st.data())
+@settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
+def test_the_record_alone_says_the_same_to_the_store_and_to_the_rules(data: st.DataObject) -> None:
+    """The store fills pages as they come, in Arrow; `resolve_outcomes` is where the rules stand."""
+    texts, times = (
+        st.sampled_from(["x", None]),
+        st.sampled_from(["2026-06-15T00:00:00Z", "2026-06-16T01:00:00Z", None]),
+    )
+    records = [
+        {
+            "id": f"drun_{number}",
+            "status": data.draw(st.sampled_from(["completed", "failed", "odd", None])),
+            "session_id": data.draw(texts),
+            "error": {"type": data.draw(texts), "message": data.draw(texts)},
+            "created_at": data.draw(times),
+            "triggered_at": data.draw(times),
+            "trigger_context": {"type": "schedule", "scheduled_at": data.draw(times)},
+        }
+        for number in range(data.draw(st.integers(0, 5)))
+    ]
+    table = from_records(records, RUNS)
+    pd.testing.assert_frame_equal(to_pandas(resolve_record(table), RUNS), resolve_outcomes(to_pandas(table, RUNS)))
