@@ -21,7 +21,7 @@ import pandas as pd
 
 from qoderdata import next_triggers
 from qoderdata.cron import parse
-from qoderdata.sandbox.schedules import pool
+from qoderdata.sandbox.account import pool
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

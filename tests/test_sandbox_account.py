@@ -19,8 +19,8 @@ from hypothesis import strategies as st
 
 from qoderdata import cron
 from qoderdata.sandbox import NOW, Sandbox, run_history
-from qoderdata.sandbox.draws import nanoseconds, stamp, uuid7
-from qoderdata.sandbox.schedules import Occurrences, Pair
+from qoderdata.sandbox.account import Occurrences, Pair
+from qoderdata.sandbox.sample_values import nanoseconds, stamp, uuid7
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -12,7 +12,7 @@ import requests
 
 from qoderdata import cron
 from qoderdata.sandbox import NOW, Sandbox
-from qoderdata.sandbox.draws import nanoseconds
+from qoderdata.sandbox.sample_values import nanoseconds
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

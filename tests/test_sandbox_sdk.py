@@ -12,7 +12,7 @@ import qca
 from qca.managed import AsyncManaged, Managed
 
 from qoderdata.sandbox import Sandbox
-from qoderdata.sandbox.draws import nanoseconds
+from qoderdata.sandbox.sample_values import nanoseconds
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator

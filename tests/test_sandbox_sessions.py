@@ -11,7 +11,7 @@ import pytest
 import requests
 
 from qoderdata.sandbox import Sandbox
-from qoderdata.sandbox.draws import nanoseconds
+from qoderdata.sandbox.sample_values import nanoseconds
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from qoderdata.sandbox import Sandbox
-from qoderdata.sandbox.draws import nanoseconds
+from qoderdata.sandbox.sample_values import nanoseconds
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -1,11 +1,14 @@
-"""One cron text in one zone: is it valid, what does it say in words, when does it fire.
+"""Read one cron text in one zone.
 
-`fields` reads the text, `zones` knows when clocks change, `words` puts it into English, `schedule` joins them.
-Knows nothing of frames and of the network; for many deployments, evaluate each distinct pair of text and zone
-once.
+| file | question |
+|---|---|
+| `schedule` | which cron texts are valid, and at which instants do they fire in their zone? |
+| `descriptions` | what does a schedule say in plain English? |
+
+Knows nothing of frames and of the network. For many
+deployments, evaluate each distinct pair of text and zone once.
 """
 
-from qoderdata.cron.fields import CronError
-from qoderdata.cron.schedule import Schedule, parse
+from qoderdata.cron.schedule import CronError, Schedule, parse
 
 __all__ = ["CronError", "Schedule", "parse"]

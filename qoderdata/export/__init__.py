@@ -2,10 +2,8 @@
 
 | file | question |
 |---|---|
-| `writers` | how is a frame written as CSV or Parquet? |
-| `csv_cells` | how is each kind of value written, and what would a spreadsheet run? |
-| `masking` | which values may be secrets? |
-| `frame_batches` | how is a frame of any engine read, batch by batch? |
+| `writers` | how is a frame of any engine read, and written as CSV or Parquet? |
+| `csv_cells` | how is each kind of value written, what would a spreadsheet run, and which values may be secrets? |
 """
 
 from qoderdata.export.writers import csv_text, export_csv, export_parquet

@@ -1,13 +1,18 @@
-r"""Write the values of one column as CSV cells, and escape what a spreadsheet would run.
+r"""How is each kind of value written as a CSV cell, what would a spreadsheet run, and which values may be secrets?
 
 Arrow's plain types are written in bulk; Python objects, lists and structures one by one, as JSON.
 
-A cell is a formula when it starts with ``=``, ``+``, ``-`` or ``@``; programs differ in what they skip before
-looking (spaces, quotes, an apostrophe, invisible characters), and East Asian versions take the full-width
-forms too. A tab or a line break at the start is skipped by some and starts a new cell in others. A program that
-takes ``;`` or a tab for the separator, as much of Europe's do, sees further cells inside a text. So an
-apostrophe goes before whatever looks dangerous at the start of a text, after ``;``, after a tab or after a line
-break. Nothing is lost: a text that looks escaped already is escaped once more, so `unescape` returns every text.
+A cell is a formula when it starts with ``=``, ``+``, ``-`` or ``@``. Programs differ in what they skip before they
+look (spaces, quotes, an apostrophe, invisible characters), and East Asian versions take the full-width forms too.
+Some skip a tab or a line break at the start, in others it starts a new cell. A program that takes ``;`` or a tab
+for the separator sees further cells inside a text. So an apostrophe goes before whatever looks dangerous at the
+start of a text, after ``;``, after a tab or after a line break. A text that looks escaped already is escaped once
+more, so `unescape` returns every text.
+
+The values of ``environment_variables`` may be secrets. Deployments have one text there (``KEY=VALUE`` lines),
+sessions an object. Both are masked wherever they can stand: under that key in JSON text (``extra``, as a whole or
+as a dotted path), at any depth of a list or object, and in a column of that name. The keys of an object stay; a
+text becomes `MASK` as a whole, since a value may hold what looks like the next line.
 """
 
 from __future__ import annotations
@@ -26,7 +31,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from qoderdata.decode import jsontext
-from qoderdata.export import masking
+from qoderdata.errors import APIResponseValidationError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -51,6 +56,13 @@ _NEEDS = rf"\A{_SKIPPED}{_BREAKS}|(?:\A|{_SEPARATORS}){_SKIPPED}{_STARTS}"
 _OFFSET = r"([+-]\d\d)(\d\d)$"
 _IDLE_ZEROS = r"\.0+($|[+-])"
 
+#: Stands where a value was.
+MASK = "***"
+SECRET = "environment_variables"  # noqa: S105 - the name of the field, not a secret
+#: Texts that may hold the key; an escape such as ``\\u0065`` could spell it.
+_MAY_BE_SECRET = rf"{SECRET}|\\u"
+_SECRET_PATTERN = re.compile(_MAY_BE_SECRET)
+
 
 def cells(column: pa.Array[Any] | list[object], *, name: str, safe: bool) -> pa.Array[Any]:
     """Return one column, or a piece of it, as cells.
@@ -69,14 +81,14 @@ def cells(column: pa.Array[Any] | list[object], *, name: str, safe: bool) -> pa.
     pyarrow.Array
         Numbers and booleans as they are, everything else as texts; missing values stay missing.
     """
-    hide = masking.is_secret(name)
+    hide = is_secret(name)
     if isinstance(column, pa.DictionaryArray):
         return cells(column.dictionary, name=name, safe=safe).take(column.indices)
     if isinstance(column, pa.Array) and not hide:
         kind = column.type
         if pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind):
             texts = column.cast(pa.large_string())
-            texts = replace_some(texts, masking.PATTERN, masking.mask_text)
+            texts = replace_some(texts, _MAY_BE_SECRET, mask_text)
             return escape_array(texts) if safe else texts
         if pa.types.is_integer(kind) or pa.types.is_boolean(kind):
             return column
@@ -102,9 +114,9 @@ def _text(value: object, *, hide: bool, safe: bool) -> str | None:
     if plain is None:
         return None
     if isinstance(plain, str):
-        text = masking.mask_text(plain, hide=hide).encode(errors="backslashreplace").decode()
+        text = mask_text(plain, hide=hide).encode(errors="backslashreplace").decode()
     else:
-        masked = masking.mask_value(plain, hide=hide)
+        masked = mask_value(plain, hide=hide)
         text = masked if isinstance(masked, str) else jsontext.write(masked)
     is_number = isinstance(value, Number) and not hide
     return escape(text) if safe and not is_number else text
@@ -226,3 +238,85 @@ def replace_some(texts: pa.Array[Any], pattern: str, change: Callable[[str], str
     changed = pa.array([change(str(text)) for text in found], texts.type)
     replaced: pa.Array[Any] = pc.replace_with_mask(texts, matches, changed)
     return replaced
+
+
+def is_secret(name: object) -> bool:
+    """Tell whether a column or key names such values, also as a part of a path.
+
+    Parameters
+    ----------
+    name
+        The name of a column, or the key of an object.
+
+    Returns
+    -------
+    bool
+        Whether all that it holds is to be masked.
+
+    Examples
+    --------
+    >>> is_secret("environment_variables"), is_secret("environment_variables_API_KEY"), is_secret("environment_id")
+    (True, True, False)
+    """
+    return SECRET in str(name)
+
+
+def mask_value(value: object, *, hide: bool = False) -> object:
+    """Mask the secret values inside a list or object.
+
+    Parameters
+    ----------
+    value
+        What JSON, or a nested column, holds.
+    hide
+        Whether it is such a value already; then everything in it but keys and gaps is masked.
+
+    Returns
+    -------
+    object
+        The value, with new lists and objects.
+
+    Examples
+    --------
+    >>> mask_value({"environment_variables": {"KEY": "s3cret", "OFF": None}, "environment_variables.A": 1, "b": 2})
+    {'environment_variables': {'KEY': '***', 'OFF': None}, 'environment_variables.A': '***', 'b': 2}
+    """
+    if isinstance(value, Mapping):
+        return {key: mask_value(item, hide=hide or is_secret(key)) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [mask_value(item, hide=hide) for item in value]
+    return MASK if hide and value is not None else value
+
+
+def mask_text(text: str, *, hide: bool = False) -> str:
+    """Mask the secret values in JSON text; any other text is left alone.
+
+    Parameters
+    ----------
+    text
+        JSON, or not.
+    hide
+        Whether the whole text is such a value; then text that is not a JSON list or object becomes `MASK`.
+
+    Returns
+    -------
+    str
+        The text; canonical JSON where something was masked.
+
+    Examples
+    --------
+    >>> mask_text('{"environment_variables":{"KEY":"s3cret"}}')
+    '{"environment_variables":{"KEY":"***"}}'
+    >>> mask_text('{"environment_variables":"KEY=s3cret"}')
+    '{"environment_variables":"***"}'
+    >>> mask_text("about environment_variables")
+    'about environment_variables'
+    """
+    if not hide and not _SECRET_PATTERN.search(text):
+        return text
+    try:
+        value = jsontext.parse(text.encode())
+    except (jsontext.NotJSONError, APIResponseValidationError):
+        return MASK if hide else text
+    masked = mask_value(value, hide=hide)
+    return text if masked == value else jsontext.write(masked)

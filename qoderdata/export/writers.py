@@ -1,4 +1,7 @@
-"""Write any frame to one file: CSV that is safe to open in a spreadsheet, or Parquet."""
+"""How is a frame of any engine read, and written to one file: CSV that is safe in a spreadsheet, or Parquet?
+
+A lazy frame is read piece by piece where its engine can.
+"""
 
 from __future__ import annotations
 
@@ -13,8 +16,9 @@ import pyarrow.parquet as pq
 from pyarrow import csv
 
 from qoderdata import files
-from qoderdata.export import frame_batches
+from qoderdata.columns import not_a_frame
 from qoderdata.export.csv_cells import cells, escape
+from qoderdata.schema import AGENTS, DEPLOYMENTS, ENVIRONMENTS, EVENTS, RUNS, SESSIONS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -28,6 +32,16 @@ if TYPE_CHECKING:
 #: Where pandas itself looks for a frame's attrs.
 _ATTRS = b"PANDAS_ATTRS"
 _GZIP = ".csv.gz"
+#: Rows a batch: enough for Arrow to be quick, few enough to hold several.
+BATCH_ROWS = 65_536
+
+#: Columns of arrays whose Arrow type pandas cannot tell: its naive times are UTC, and a gap alone has no type.
+_LIST_TYPES = {
+    field.name: field.type
+    for table in (DEPLOYMENTS, RUNS, SESSIONS, EVENTS, AGENTS, ENVIRONMENTS)
+    for field in table.arrow
+    if pa.types.is_list(field.type)
+}
 
 
 def export_csv(frame: Any, path: str | Path, *, spreadsheet_safe: bool = True) -> None:  # noqa: ANN401 - any frame that narwhals knows
@@ -197,7 +211,7 @@ def _row_cells(names: list[str], piece: Piece, *, safe: bool) -> list[pa.Array[A
 
 
 def _pieces(frame: Any) -> Pieces:  # noqa: ANN401 - as `export_csv`
-    batches = frame_batches.read_batches(frame)
+    batches = read_batches(frame)
     types: list[Any] = batches.schema.types
     empty = pa.record_batch([pa.nulls(0, kind) for kind in types], schema=batches.schema)
     return batches.schema.names, (list(batch.columns) for batch in itertools.chain([empty], batches))
@@ -208,14 +222,14 @@ def _pandas_pieces(frame: pd.DataFrame) -> Pieces:
     names = [_header(name) for name in frame.columns]
     columns = [frame.iloc[:, index] for index in range(len(names))]
     index = frame.index
-    if frame_batches.is_meaningful(index):
+    if is_meaningful(index):
         levels = ["index" if name is None else _header(name) for name in index.names]
         names = [f"{level}_index" if level in names else level for level in levels] + names
         columns = [pd.Series(index.get_level_values(level)) for level in range(index.nlevels)] + columns
-    starts = range(0, max(len(frame), 1), frame_batches.ROWS)
+    starts = range(0, max(len(frame), 1), BATCH_ROWS)
     return names, (
         [
-            _column(column.iloc[start : start + frame_batches.ROWS], name)
+            _column(column.iloc[start : start + BATCH_ROWS], name)
             for name, column in zip(names, columns, strict=True)
         ]
         for start in starts
@@ -229,7 +243,7 @@ def _header(name: object) -> str:
 def _column(series: pd.Series[Any], name: str) -> pa.Array[Any] | list[object]:
     """Return a column as Arrow where Arrow has its type; objects stay as they are."""
     if series.dtype == object:
-        known = frame_batches.LISTS.get(name)
+        known = _LIST_TYPES.get(name)
         return series.tolist() if known is None else pa.array(series, known, from_pandas=True)
     try:
         array = pa.array(series, from_pandas=True)
@@ -245,7 +259,7 @@ def _write_parquet(frame: Any, sink: pa.NativeFile) -> None:  # noqa: ANN401 - a
     if nw.dependencies.is_polars_lazyframe(frame):
         frame.sink_parquet(sink)  # type: ignore[call-overload]  # it takes Arrow's files too
         return
-    batches = frame_batches.read_batches(frame)
+    batches = read_batches(frame)
     metadata = dict(batches.schema.metadata or {})
     attrs = getattr(frame, "attrs", None)
     if isinstance(attrs, dict) and attrs:
@@ -254,3 +268,102 @@ def _write_parquet(frame: Any, sink: pa.NativeFile) -> None:  # noqa: ANN401 - a
     with pq.ParquetWriter(sink, schema, compression="zstd") as writer:
         for batch in batches:
             writer.write_batch(batch.replace_schema_metadata(metadata))
+
+
+def read_batches(frame: Any) -> pa.RecordBatchReader:  # noqa: ANN401 - any frame that narwhals knows
+    """Open a frame as a stream of Arrow batches.
+
+    Parameters
+    ----------
+    frame
+        A pandas, Polars, PyArrow, Dask or Spark frame, a DuckDB relation, or another that narwhals knows.
+        DuckDB's relations and Dask's partitions are computed as they are read; any other lazy frame is
+        collected first.
+
+    Returns
+    -------
+    pyarrow.RecordBatchReader
+        The batches and their schema, with pandas's own metadata where it is a pandas or Dask frame.
+
+    Raises
+    ------
+    FrameTypeError
+        It is no frame that narwhals knows.
+    pyarrow.ArrowInvalid
+        A column of Python objects mixes types.
+    """
+    if isinstance(frame, pd.DataFrame):
+        return to_arrow(frame).to_reader(BATCH_ROWS)
+    if nw.dependencies.is_dask_dataframe(frame):
+        return _read_partitions(frame)
+    try:
+        known = nw.from_native(frame)
+    except TypeError:
+        raise not_a_frame(frame, what="frame", kinds="one of a library that narwhals knows") from None
+    if isinstance(known, nw.DataFrame):
+        return known.to_arrow().to_reader(BATCH_ROWS)
+    if known.implementation is nw.Implementation.DUCKDB:
+        return pa.RecordBatchReader.from_stream(frame)
+    collected: pa.Table = known.collect("pyarrow").to_native()
+    return collected.to_reader(BATCH_ROWS)
+
+
+def to_arrow(frame: pd.DataFrame, *, keep_index: bool | None = None) -> pa.Table:
+    """Return a pandas frame as an Arrow table that pandas reads back the same.
+
+    Parameters
+    ----------
+    frame
+        Any frame. Of its attrs, what JSON does not know becomes text.
+    keep_index
+        Whether to keep its index; ``None`` as pandas does: numbers of the rows take no column.
+
+    Returns
+    -------
+    pyarrow.Table
+        The table.
+    """
+    if frame.attrs:
+        frame = frame.copy(deep=False)
+        frame.attrs = json.loads(json.dumps(frame.attrs, default=str))
+    table = pa.Table.from_pandas(frame, preserve_index=keep_index)
+    for index, field in enumerate(table.schema):
+        known = _LIST_TYPES.get(field.name)
+        if known and (pa.types.is_list(field.type) or pa.types.is_null(field.type)):
+            table = table.set_column(index, pa.field(field.name, known), table.column(index).cast(known))
+        elif pa.types.is_dictionary(field.type) and pa.types.is_null(field.type.value_type):
+            # Categories without a single one; Parquet would read them as no categories at all.
+            texts = pa.nulls(len(table), pa.dictionary(field.type.index_type, pa.large_string()))
+            table = table.set_column(index, pa.field(field.name, texts.type), texts)
+    return table
+
+
+def is_meaningful(index: pd.Index[Any]) -> bool:
+    """Tell whether an index is more than the numbers of the rows.
+
+    Parameters
+    ----------
+    index
+        The index of a frame, of one level or more.
+
+    Returns
+    -------
+    bool
+        ``True`` where it has a name, several levels, or anything but integers.
+    """
+    return index.nlevels > 1 or index.name is not None or not pd.api.types.is_integer_dtype(index.dtype)
+
+
+def _read_partitions(frame: Any) -> pa.RecordBatchReader:  # noqa: ANN401 - Dask has no types
+    """Compute one partition after the other; the first one with rows decides about types that Dask leaves open."""
+    parts = (part.compute() for part in frame.partitions)
+    first = next((part for part in parts if len(part)), frame.head(0))
+    keep_index = None if is_meaningful(first.index) else False
+    start = to_arrow(first, keep_index=keep_index)
+
+    def batches() -> Iterator[pa.RecordBatch]:
+        yield from start.to_batches(BATCH_ROWS)
+        for part in parts:
+            yield from pa.Table.from_pandas(part, start.schema, preserve_index=keep_index).to_batches(BATCH_ROWS)
+
+    return pa.RecordBatchReader.from_batches(start.schema, batches())

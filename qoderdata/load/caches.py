@@ -1,4 +1,4 @@
-"""How much is kept on disk, and how is it removed: cached answers, and stores."""
+"""How much is kept on disk, and how is it removed: cached answers, stores, and snapshots."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, TypedDict
 
 from pyarrow import fs
 
-from qoderdata import cache
+from qoderdata import cache, history
 from qoderdata.errors import CacheError, CacheWarning, warn
 from qoderdata.files import Folder
 from qoderdata.settings import resolve_cache_dir
@@ -47,6 +47,7 @@ class CacheUsage(TypedDict):
     runs: Kept
     sessions: Kept
     outcomes: Kept
+    snapshots: Kept
 
 
 def cache_usage(cache_dir: str | Path | None = None) -> CacheUsage:
@@ -61,8 +62,8 @@ def cache_usage(cache_dir: str | Path | None = None) -> CacheUsage:
     Returns
     -------
     CacheUsage
-        ``location``, and for ``queries`` (cached answers), ``runs``, ``sessions`` and ``outcomes`` (stores) the
-        number of ``files`` and of ``bytes``.
+        ``location``, and for ``queries`` (cached answers), ``runs``, ``sessions`` and ``outcomes`` (stores) and
+        ``snapshots`` of the deployments the number of ``files`` and of ``bytes``.
 
     Raises
     ------
@@ -76,6 +77,7 @@ def cache_usage(cache_dir: str | Path | None = None) -> CacheUsage:
     """
     folder = Folder(resolve_cache_dir(cache_dir))
     answers = cache.entries(folder.folder(cache.FOLDER))
+    dated = history.entries(folder)
 
     def kept(table: StoredTable) -> Kept:
         stores = store_usage(folder, table)
@@ -87,13 +89,15 @@ def cache_usage(cache_dir: str | Path | None = None) -> CacheUsage:
         "runs": kept(RUNS_TABLE),
         "sessions": kept(SESSIONS_TABLE),
         "outcomes": kept(OUTCOMES_TABLE),
+        "snapshots": {"files": len(dated), "bytes": sum(size for _, size in dated)},
     }
 
 
 def clear_cache(cache_dir: str | Path | None = None) -> int:
-    """Remove all cached answers and all stores; nothing else in the folder is touched.
+    """Remove all cached answers, all stores and all snapshots; nothing else in the folder is touched.
 
-    Runs and sessions that the service no longer has are lost with their store: export them first to keep them.
+    Runs and sessions that the service no longer has are lost with their store, and the history of the deployments
+    with their snapshots: export them first to keep them.
 
     Parameters
     ----------
@@ -117,7 +121,7 @@ def clear_cache(cache_dir: str | Path | None = None) -> int:
     0
     """
     folder = Folder(resolve_cache_dir(cache_dir))
-    return cache.clear(folder.folder(cache.FOLDER)) + clear_stores(folder)
+    return cache.clear(folder.folder(cache.FOLDER)) + clear_stores(folder) + history.clear(folder)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""Whole lists as frames, from the service or the cache: deployments, agents, environments."""
+"""How are deployments, agents and environments loaded, from the service or the cache, and a session's events?"""
 
 from __future__ import annotations
 
@@ -11,22 +11,25 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
+from urllib.parse import quote
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from qoderdata import cache
+from qoderdata import cache, history
 from qoderdata.background import gc_paused
 from qoderdata.client import Client
 from qoderdata.errors import APIError, CacheError
 from qoderdata.files import Folder
 from qoderdata.formatting import format_duration
+from qoderdata.load.deployment_history import read_as_of, to_frame
 from qoderdata.load.pull import Pull
-from qoderdata.parsing import Instant, Span, parse_instant, parse_span
-from qoderdata.schema import AGENTS, DEPLOYMENTS, ENVIRONMENTS, Schema
+from qoderdata.parsing import Instant, Span, parse_bound, parse_instant, parse_span
+from qoderdata.schema import AGENTS, DEPLOYMENTS, ENVIRONMENTS, EVENTS, Schema
 from qoderdata.settings import resolve_cache_dir
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
     from pathlib import Path
 
     import pandas as pd
@@ -34,6 +37,14 @@ if TYPE_CHECKING:
 _logger = logging.getLogger("qoderdata")
 
 _STATUSES = ("active", "paused")
+#: The types of events that tell what became of a run.
+OUTCOME_TYPES = (
+    "session.status_running",
+    "session.status_idle",
+    "session.status_rescheduled",
+    "session.status_terminated",
+    "session.error",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +75,11 @@ class _Filters:
             "created_at[lte]": _wire_time(self.created_until),
         }
         return {name: value for name, value in asked.items() if value is not None}
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether nothing is left out but archived ones."""
+        return self == _Filters(include_archived=self.include_archived)
 
     def apply(self, table: pa.Table) -> pa.Table:
         """Return the rows that pass the filters."""
@@ -99,6 +115,7 @@ def load_deployments(
     include_archived: bool = False,
     created_since: Instant | None = None,
     created_until: Instant | None = None,
+    as_of: Instant | Span | None = None,
     client: Client | None = None,
     cache_dir: str | Path | None = None,
     max_age: Span = "15min",
@@ -106,7 +123,9 @@ def load_deployments(
     offline: bool = False,
     progress: bool | None = None,
 ) -> pd.DataFrame:
-    """Return all deployments of an account, from every page of the list or from the cache.
+    """Return all deployments of an account, from every page of the list, from the cache, or from a snapshot.
+
+    A pull of the whole list (no filter but `include_archived`) also leaves a dated snapshot; see `snapshots`.
 
     Parameters
     ----------
@@ -120,6 +139,9 @@ def load_deployments(
         Only those created at this time or later: ISO 8601 text with an offset, or a zone-aware datetime.
     created_until
         Only those created before this time.
+    as_of
+        What was pulled at an earlier time: the last snapshot at or before it, an instant or an age such as
+        ``"7D"``. Filters are applied to it here, and the service is not asked.
     client
         The account; ``None`` makes a `Client` from the environment.
     cache_dir
@@ -144,14 +166,14 @@ def load_deployments(
     Raises
     ------
     ValueError
-        A parameter cannot be understood, such as a time without a zone.
+        A parameter cannot be understood, such as a time without a zone; or `refresh` is given with `as_of`.
     CredentialError
         There is no token.
     APIError
         The list could not be read to its end. Nothing is returned; a cached answer stays, and a note says how
         old it is.
     CacheError
-        ``offline=True``, and no answer to this call is cached.
+        ``offline=True``, and no answer to this call is cached; or there is no snapshot at or before `as_of`.
 
     Warns
     -----
@@ -177,6 +199,13 @@ def load_deployments(
         created_since=None if created_since is None else parse_instant(created_since, name="created_since"),
         created_until=None if created_until is None else parse_instant(created_until, name="created_until"),
     )
+    if as_of is not None:
+        time = parse_bound(as_of, now=datetime.now(UTC), name="as_of")
+        if refresh:
+            raise ValueError("refresh=True asks the service, which does not know as_of; give one of them")
+        client = Client() if client is None else client
+        table, fetched_at = read_as_of(time, include_archived=include_archived, client=client, cache_dir=cache_dir)
+        return to_frame(filters.apply(table), fetched_at, client)
     return _load(
         _List(DEPLOYMENTS, "/deployments", cursor_param="after_id"),
         filters,
@@ -246,8 +275,8 @@ def load_agents(
     >>> with Sandbox(deployments=30, seed=7) as sandbox:
     ...     client = qd.Client(pat=sandbox.pat, base_url=sandbox.base_url)
     ...     agents = qd.load_agents(client=client)
-    >>> agents["id"].is_unique, agents["name"].notna().all()
-    (True, True)
+    >>> agents["id"].is_unique, agents["name"].hasnans
+    (True, False)
     """
     return _load(
         _List(AGENTS, "/agents"),
@@ -316,8 +345,8 @@ def load_environments(
     >>> with Sandbox(deployments=30, seed=7) as sandbox:
     ...     client = qd.Client(pat=sandbox.pat, base_url=sandbox.base_url)
     ...     environments = qd.load_environments(client=client)
-    >>> environments["id"].is_unique, environments["name"].notna().all()
-    (True, True)
+    >>> environments["id"].is_unique, environments["name"].hasnans
+    (True, False)
     """
     return _load(
         _List(ENVIRONMENTS, "/environments"),
@@ -328,6 +357,84 @@ def load_environments(
         refresh=refresh,
         offline=offline,
     )
+
+
+def load_events(
+    session_id: str, *, types: Iterable[str] | None = None, client: Client | None = None
+) -> pd.DataFrame:
+    """Return the events of one session, in the order in which they happened; they are not cached.
+
+    Parameters
+    ----------
+    session_id
+        The session's id (``sess_…``), as in the column ``session_id`` of a runs frame.
+    types
+        Only events of these types, such as ``["session.error"]``; ``None``: all.
+    client
+        The account; ``None`` makes a `Client` from the environment.
+
+    Returns
+    -------
+    pandas.DataFrame
+        One row per event, in the list's order: ``session_id`` (``str``), ``position`` (``int64``, 0 is the first
+        that is returned), ``id``, ``type`` (``str``), ``processed_at`` (``datetime64[us, UTC]``, may be missing on
+        any event), ``stop_reason``, ``error_type``, ``error_message``, ``retry_status`` (``str``),
+        ``model_credits`` (``float64``) and ``extra`` (``str``, JSON text of everything else, such as messages). No
+        events: no rows, same columns and dtypes. ``attrs`` holds ``source``, ``complete`` and ``requests``.
+
+    Raises
+    ------
+    ValueError
+        ``session_id`` cannot be an id.
+    CredentialError
+        There is no token.
+    NotFoundError
+        There is no such session.
+    APIError
+        The list could not be read to its end; nothing is returned.
+
+    Warns
+    -----
+    DataQualityWarning
+        Values that do not fit their column were kept in ``extra``.
+
+    Examples
+    --------
+    >>> import qoderdata as qd
+    >>> from qoderdata.sandbox import Sandbox
+    >>> with Sandbox(deployments=30, seed=7, edition="D") as sandbox:
+    ...     client = qd.Client(pat=sandbox.pat, base_url=sandbox.base_url)
+    ...     events = qd.load_events(sandbox.sessions[0]["id"], client=client)
+    >>> list(events["position"]) == list(range(len(events)))
+    True
+    """
+    from qoderdata.frames import events_to_pandas  # noqa: PLC0415 - imports pandas
+
+    client = Client() if client is None else client
+    pull = Pull(client, EVENTS, cursor_param="page")
+    tables = list(event_tables(pull, session_id, types))
+    frame = events_to_pandas(pull.decoder.finish(tables), session_id)
+    frame.attrs = {
+        "source": f"{client.base_url}{events_path(session_id)}",
+        "complete": True,
+        "requests": pull.done.requests,
+    }
+    return frame
+
+
+def event_tables(pull: Pull, session_id: str, types: Iterable[str] | None) -> Iterator[pa.Table]:
+    """Yield the pages of a session's events, oldest first; the next page is fetched meanwhile."""
+    params: dict[str, str | list[str]] = {"order": "asc"}
+    if types is not None:
+        params["types[]"] = list(types)
+    return pull.tables(events_path(session_id), params)
+
+
+def events_path(session_id: str) -> str:
+    """Return the path of a session's events."""
+    if session_id.strip() in {"", ".", ".."}:
+        raise ValueError(f"session_id={session_id!r} is not the id of anything; ids look like sess_0197…")
+    return f"/sessions/{quote(session_id, safe='')}/events"
 
 
 def _load(
@@ -345,7 +452,8 @@ def _load(
     if refresh and offline:
         raise ValueError("refresh=True asks the network and offline=True never does; give one of them")
     client = Client() if client is None else client
-    folder = Folder(resolve_cache_dir(cache_dir)).folder(cache.FOLDER)
+    whole = Folder(resolve_cache_dir(cache_dir))
+    folder = whole.folder(cache.FOLDER)
     schema = listed.schema
     name = cache.file_name(schema.name, {**client.identity, **filters.params()})
 
@@ -377,6 +485,9 @@ def _load(
     with ThreadPoolExecutor(1) as pool:
         frame = pool.submit(_to_frame, answer, listed, client, requests=requests)
         cache.write(folder, name, answer)
+        if schema is DEPLOYMENTS and filters.is_whole:
+            series = history.series(whole, client.identity, include_archived=filters.include_archived)
+            history.write(series, answer.table, answer.fetched_at)
     return frame.result()
 
 

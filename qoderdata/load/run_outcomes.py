@@ -28,7 +28,7 @@ from qoderdata.errors import (
 )
 from qoderdata.formatting import format_duration
 from qoderdata.frames import events_to_pandas, to_pandas
-from qoderdata.load.events import OUTCOME_TYPES, events_path
+from qoderdata.load.lists import OUTCOME_TYPES, events_path
 from qoderdata.load.pull import bar
 from qoderdata.load.refresh import ListReader, bring_up_to_date, is_current
 from qoderdata.load.sessions import RUNNING, SESSION_LIST, reread_bound

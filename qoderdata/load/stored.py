@@ -73,8 +73,8 @@ class Freshness:
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
-    """The answer to a call.
+class LoadedTable:
+    """The rows that a call loaded.
 
     Parameters
     ----------
@@ -150,7 +150,7 @@ class StoredLoading:
         self._progress = progress
         self._requests = self._pages = self._rows = 0
 
-    def online(self) -> Answer:
+    def online(self) -> LoadedTable:
         """Return what is recent enough, else what the service says.
 
         Raises
@@ -165,7 +165,7 @@ class StoredLoading:
         ):
             table = self._read_unless_damaged()
             if table is not None:
-                return Answer(table, self.store.coverage.read_at)
+                return LoadedTable(table, self.store.coverage.read_at)
         if query.params and not freshness.everything:
             try:
                 answer = self._filtered()
@@ -178,7 +178,7 @@ class StoredLoading:
                     return answer
         return self._refreshed()
 
-    def offline(self) -> Answer:
+    def offline(self) -> LoadedTable:
         """Return what is stored or cached, of any age.
 
         Raises
@@ -197,7 +197,7 @@ class StoredLoading:
         if self.query.params and not complete:
             kept = cache.read(self._answers, self._answer_name, self.remote.table.schema.arrow)
             if kept is not None:
-                return Answer(self._wanted(kept.table, until=self.query.until), kept.fetched_at)
+                return LoadedTable(self._wanted(kept.table, until=self.query.until), kept.fetched_at)
         if not self.store.exists:
             raise CacheError(
                 f"offline=True, and {self.store.folder.location} has no {name}. Call once without offline, while "
@@ -209,9 +209,9 @@ class StoredLoading:
                 "far. Call without offline to get the others",
                 DataQualityWarning,
             )
-        return Answer(self._read(), self.store.coverage.read_at, complete=complete)
+        return LoadedTable(self._read(), self.store.coverage.read_at, complete=complete)
 
-    def frame(self, answer: Answer) -> pd.DataFrame:
+    def frame(self, answer: LoadedTable) -> pd.DataFrame:
         """Return an answer as a frame, and log one line."""
         name = self.remote.table.name
         _logger.info(
@@ -225,7 +225,7 @@ class StoredLoading:
         frame.attrs.update(self.attrs(answer))
         return frame
 
-    def attrs(self, answer: Answer) -> dict[str, Any]:
+    def attrs(self, answer: LoadedTable) -> dict[str, Any]:
         """Return the ``attrs`` of an answer's frame."""
         return {
             "source": f"{self.client.base_url}{self.remote.path}",
@@ -235,13 +235,13 @@ class StoredLoading:
             "requests": self._requests,
         }
 
-    def _refreshed(self) -> Answer:
+    def _refreshed(self) -> LoadedTable:
         complete = self._bring_up_to_date()
         table = self._read_unless_damaged()
         if table is None:
             complete = self._bring_up_to_date()
             table = self._read()
-        return Answer(table, self.store.coverage.read_at, complete=complete)
+        return LoadedTable(table, self.store.coverage.read_at, complete=complete)
 
     def _bring_up_to_date(self) -> bool:
         query, freshness = self.query, self.freshness
@@ -279,7 +279,7 @@ class StoredLoading:
         time = self.store.newest()
         return None if time is None else time.isoformat()
 
-    def _filtered(self) -> Answer | None:
+    def _filtered(self) -> LoadedTable | None:
         """Ask the service for what the filters let through; nothing is learned about the whole list.
 
         ``None`` where its filters do not mean what is asked for.
@@ -302,7 +302,7 @@ class StoredLoading:
                 return None
             kept = cache.CachedTable(self._wanted(table, until=None), fetched_at)
             cache.write(self._answers, self._answer_name, kept)
-        return Answer(self._wanted(kept.table, until=self.query.until), kept.fetched_at)
+        return LoadedTable(self._wanted(kept.table, until=self.query.until), kept.fetched_at)
 
     def _has_status(self, table: pa.Table) -> bool:
         """Return whether the service's records have a status; where there is none, one page shows it."""

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from qoderdata.sandbox.draws import SECOND, nanoseconds, stamp, uuid7
+from qoderdata.sandbox.account import Occurrences, Pair
 from qoderdata.sandbox.json_records import UPCOMING
 from qoderdata.sandbox.run_history import ERRORS
-from qoderdata.sandbox.schedules import Occurrences, Pair
+from qoderdata.sandbox.sample_values import SECOND, nanoseconds, stamp, uuid7
 from qoderdata.sandbox.stories import FINAL, IDLE, TERMINATED, End, Later, Refusal
 
 if TYPE_CHECKING:

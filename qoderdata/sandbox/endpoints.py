@@ -1,31 +1,93 @@
-"""Answer a request: check the token, find the records that its path names, and cut the page out of them."""
+"""Which path returns what, and which records does a query string ask for?
+
+Checks the token, finds the records that a path names, filters them, and cuts the page out of them, as each edition
+does. Editions A to C ignore parameters that they do not know; D refuses them. A known parameter with an impossible
+value is refused.
+"""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal, Protocol
 
 import numpy as np
 
-from qoderdata.sandbox.http_responses import Answer, Page, RefusedError
-from qoderdata.sandbox.ledger import encode
-from qoderdata.sandbox.query import (
-    check_names,
-    is_ascending,
-    list_deployments,
-    list_named,
-    list_runs,
-    list_sessions,
-    page_of,
-)
+from qoderdata.sandbox.ledger import DEPLOYMENT_STATUSES, encode
+from qoderdata.sandbox.run_history import MANUAL, STATUSES, TRIGGERS
+from qoderdata.sandbox.sample_values import nanoseconds
+from qoderdata.sandbox.server import Page, RefusedError, WireResponse
+from qoderdata.sandbox.session_records import OLD_STATUSES
+from qoderdata.sandbox.stories import STATUSES as SESSION_STATUSES
 
 if TYPE_CHECKING:
-    from qoderdata.sandbox.http_responses import Fault
+    from collections.abc import Callable, Mapping, Sequence
+
+    from numpy.typing import NDArray
+
     from qoderdata.sandbox.json_records import Record
-    from qoderdata.sandbox.ledger import Ledger
-    from qoderdata.sandbox.query import Edition
-    from qoderdata.sandbox.server import Request
+    from qoderdata.sandbox.ledger import Ledger, Table
+    from qoderdata.sandbox.server import Fault, Request
+
+    Mask = NDArray[np.bool_]
 
 _ROOTS = ("deployments", "deployment_runs", "sessions", "agents", "environments")
+_DEFAULT_LIMIT = 20
+_CURSORS = ("after_id", "before_id", "page")
+_OPERATORS = ("gt", "gte", "lt", "lte")
+#: Lists that are paged by `page` only.
+_PAGE_ONLY = ("sessions", "agents", "environments")
+
+
+@dataclass(frozen=True)
+class Edition:
+    """What tells one edition of the service from another."""
+
+    name: str
+    largest_page: int
+    cuts_silently: bool
+    filters_created_at: bool
+
+    @property
+    def is_newest(self) -> bool:
+        """Whether runs have no status, and unknown parameters are refused."""
+        return self.name == "D"
+
+
+EDITIONS = {
+    "A": Edition("A", largest_page=1000, cuts_silently=False, filters_created_at=False),
+    "B": Edition("B", largest_page=100, cuts_silently=True, filters_created_at=False),
+    "C": Edition("C", largest_page=100, cuts_silently=False, filters_created_at=True),
+    "D": Edition("D", largest_page=100, cuts_silently=False, filters_created_at=True),
+}
+
+_CREATED_AT = tuple(f"created_at[{operator}]" for operator in _OPERATORS)
+#: The parameters of each list in edition D.
+_KNOWN = {
+    "deployments": (
+        "limit", *_CURSORS, "status", "include_archived", "agent_id", "created_at[gte]", "created_at[lte]",
+    ),
+    "deployment_runs": ("limit", *_CURSORS, "deployment_id", "trigger_type", "has_error", *_CREATED_AT),
+    "runs": ("limit", *_CURSORS, "triggered_after", "triggered_before"),
+    "sessions": (
+        "limit", "page", "agent_id", "agent_version", "deployment_id", "statuses[]", "order", "include_archived",
+        *_CREATED_AT,
+    ),
+    "events": ("limit", *_CURSORS, "types[]", "order"),
+    "agents": ("limit", "page", "include_archived", *_CREATED_AT),
+    "environments": ("limit", "page", "include_archived", *_CREATED_AT),
+}  # fmt: skip
+
+
+class Listed(Protocol):
+    """Records that a page can be cut out of."""
+
+    ids: list[str]
+
+    def place(self, identity: str) -> int | None:
+        """Find a record."""
+
+    def body(self, place: int, edition: str = "C") -> bytes:
+        """Return a record as it goes over the wire."""
 
 
 class _Events:
@@ -45,7 +107,7 @@ class _Events:
         return self._bodies[place]
 
 
-def read(
+def respond(
     ledger: Ledger,
     request: Request,
     *,
@@ -54,8 +116,8 @@ def read(
     fault: Fault | None = None,
     next_page: bool = True,
     short_pages: bool = False,
-) -> Answer:
-    """Answer a request as the service does.
+) -> WireResponse:
+    """Return the response of the service to a request.
 
     Parameters
     ----------
@@ -76,39 +138,39 @@ def read(
 
     Returns
     -------
-    Answer
-        The answer, or the envelope of a refusal.
+    WireResponse
+        The response, or the envelope of a refusal.
     """
     overlap = fault is not None and fault.name == "overlap"
     try:
         _check(request, pat)
-        answer = _Reading(ledger, request, edition, short=short_pages, overlap=overlap).answer()
+        found = _Router(ledger, request, edition, short=short_pages, overlap=overlap).route()
     except RefusedError as refusal:
-        return refusal.answer()
-    if isinstance(answer, bytes):
-        return Answer(200, answer)
+        return refusal.response()
+    if isinstance(found, bytes):
+        return WireResponse(200, found)
     if fault is not None:
-        answer = fault.spoil(answer, request.query)
-    return answer.answer(next_page=next_page)
+        found = fault.spoil(found, request.query)
+    return found.response(next_page=next_page)
 
 
 def _check(request: Request, pat: str) -> None:
-    """Refuse who has no token, and whoever wants to write."""
+    """Refuse a request without the token, and one that writes."""
     if request.headers.get("authorization") != f"Bearer {pat}":
         raise RefusedError(401, "Invalid API key or token.")
     if request.method != "GET" and request.path.removeprefix("/").partition("/")[0] in _ROOTS:
         raise RefusedError(501, f"{request.method} is not available in the sandbox, which only reads.")
 
 
-class _Reading:
-    """One authorised request."""
+class _Router:
+    """Route one authorised request to the records that it asks for."""
 
     def __init__(self, ledger: Ledger, request: Request, edition: Edition, *, short: bool, overlap: bool) -> None:
         self._ledger, self._request, self._edition = ledger, request, edition
         self._short, self._overlap = short, overlap
         self._tables = dict(zip(_ROOTS, ledger.tables, strict=True))
 
-    def answer(self) -> Page | bytes:
+    def route(self) -> Page | bytes:
         """Return the page of a list, or an object."""
         match self._request.path.split("/")[1:]:
             case [root] if root in _ROOTS:
@@ -182,3 +244,296 @@ class _Reading:
         if place is None or not known:
             raise RefusedError(404, f"{root.removesuffix('s').replace('_', ' ')} {identity} was not found.")
         return place
+
+
+def check_names(params: Mapping[str, str], what: str, edition: Edition) -> None:
+    """Refuse parameters that edition D does not know."""
+    unknown = [name for name in params if edition.is_newest and name not in _KNOWN.get(what, ())]
+    if unknown:
+        raise RefusedError(400, f"{unknown[0]} is not a known parameter", unknown[0])
+
+
+def list_deployments(
+    table: Table, params: Mapping[str, str], edition: Edition, *, agents: Mapping[str, int]
+) -> NDArray[np.int64]:
+    """Return the places of the deployments that a query asks for, ascending.
+
+    Parameters
+    ----------
+    table
+        All deployments.
+    params
+        The query.
+    edition
+        The edition that answers.
+    agents
+        The number of each agent's id.
+
+    Returns
+    -------
+    numpy.ndarray
+        Places in the table.
+    """
+    columns = table.columns
+    masks: list[Callable[[], Mask]] = []
+    archived = _choice(params, "include_archived", ("true", "false")) == 0
+    if not archived:
+        masks.append(lambda: ~columns["archived"])
+    if (status := _choice(params, "status", DEPLOYMENT_STATUSES)) is not None:
+        masks.append(lambda: columns["status"] == status)
+    if agent := params.get("agent_id"):
+        masks.append(lambda: columns["agent"] == agents.get(agent, -1))
+    times = _times(params, "created_at", ("gte", "lte")) if edition.filters_created_at else ()
+    masks += [_compare(columns["created"], operator, at) for operator, at in times]
+    return table.select((archived, status, agent, times), lambda: _all(masks, len(table)))
+
+
+def list_runs(
+    table: Table, params: Mapping[str, str], edition: Edition, *, deployments: Table, of_one: str | None = None
+) -> NDArray[np.int64]:
+    """Return the places of the runs that a query asks for, ascending.
+
+    Parameters
+    ----------
+    table
+        All runs.
+    params
+        The query.
+    edition
+        The edition that answers.
+    deployments
+        The deployments that the runs are of.
+    of_one
+        The deployment in the path, where the list is one deployment's; it has other filters.
+
+    Returns
+    -------
+    numpy.ndarray
+        Places in the table.
+    """
+    columns = table.columns
+    masks: list[Callable[[], Mask]] = []
+    status = None if edition.is_newest else _choice(params, "status", STATUSES)
+    if status is not None:
+        masks.append(lambda: columns["status"] == status)
+    deployment = of_one or params.get("deployment_id")
+    if deployment:
+        place = deployments.place(deployment)
+        masks.append(lambda: columns["deployment"] == (-1 if place is None else place))
+    trigger = error = None
+    times: tuple[tuple[str, int], ...] = ()
+    if of_one is not None:
+        # Both bounds are taken to be exclusive, as the words say; the documentation does not.
+        bounds = [(_time(params, "triggered_after"), "gt"), (_time(params, "triggered_before"), "lt")]
+        times = tuple((operator, at) for at, operator in bounds if at is not None)
+        masks += [_compare(columns["triggered"], operator, at) for operator, at in times]
+    else:
+        trigger = _choice(params, "trigger_type", TRIGGERS[:2] if edition.is_newest else TRIGGERS)
+        error = _choice(params, "has_error", ("false", "true"))
+        if trigger is not None and edition.is_newest:
+            masks.append(lambda: (columns["trigger"] == MANUAL) == (trigger == MANUAL))
+        elif trigger is not None:
+            masks.append(lambda: columns["trigger"] == trigger)
+        if error is not None:
+            masks.append(
+                lambda: (columns["refusal"] > 0 if edition.is_newest else columns["error"]) == bool(error)
+            )
+        if edition.filters_created_at:
+            times = _times(params, "created_at", ("gt", "gte", "lt", "lte"))
+            masks += [_compare(columns["created"], operator, at) for operator, at in times]
+    key = (edition.is_newest, status, deployment, of_one is None, trigger, error, times)
+    return table.select(key, lambda: _all(masks, len(table)))
+
+
+def list_sessions(
+    ledger: Ledger, params: Mapping[str, str], lists: Mapping[str, Sequence[str]], edition: Edition
+) -> NDArray[np.int64]:
+    """Return the places of the sessions that a query asks for, ascending.
+
+    Parameters
+    ----------
+    ledger
+        The account.
+    params, lists
+        The query: the first value of each parameter, and all of them.
+    edition
+        The edition that answers.
+
+    Returns
+    -------
+    numpy.ndarray
+        Places in the table of sessions.
+    """
+    table = ledger.sessions
+    columns = table.columns
+    masks: list[Callable[[], Mask]] = [lambda: ledger.visible_sessions(edition.name)]
+    archived, times = _archived_and_times(params, edition)
+    if not archived:
+        masks.append(lambda: columns["archived"] == 0)
+    words = OLD_STATUSES if edition.name in "AB" else SESSION_STATUSES
+    statuses = tuple(
+        code
+        for word in lists.get("statuses[]", ())
+        if (code := _choice({"statuses[]": word}, "statuses[]", words)) is not None
+    )
+    if statuses:
+        masks.append(lambda: np.isin(ledger.session_status(edition.name), list(statuses)))
+    deployment, agent, version = (params.get(name) for name in ("deployment_id", "agent_id", "agent_version"))
+    if deployment:
+        place = ledger.deployments.place(deployment)
+        masks.append(lambda: columns["deployment"] == (-2 if place is None else place))
+    if agent:
+        masks.append(lambda: columns["agent"] == ledger.agents.get(agent, -2))
+    if version:
+        if not (version.isascii() and version.isdigit()):
+            raise RefusedError(400, "agent_version must be an integer", "agent_version")
+        masks.append(lambda: columns["agent"] % 7 + 1 == int(version))
+    masks += [_compare(columns["created"], operator, at) for operator, at in times]
+    key = (edition.name, archived, statuses, deployment, agent, version, times)
+    return table.select(key, lambda: _all(masks, len(table)))
+
+
+def list_named(table: Table, params: Mapping[str, str], edition: Edition) -> NDArray[np.int64]:
+    """Return the places of the agents or environments that a query asks for, ascending."""
+    archived, times = _archived_and_times(params, edition)
+    masks = [_compare(table.columns["created"], operator, at) for operator, at in times]
+    if not archived:
+        masks.append(lambda: ~table.columns["archived"])
+    return table.select((archived, times), lambda: _all(masks, len(table)))
+
+
+def is_ascending(params: Mapping[str, str], *, default: str) -> bool:
+    """Return whether a list is asked for oldest first."""
+    return _choice({"order": params.get("order") or default}, "order", ("desc", "asc")) == 1
+
+
+def _archived_and_times(params: Mapping[str, str], edition: Edition) -> tuple[bool, tuple[tuple[str, int], ...]]:
+    """Read what sessions, agents and environments are filtered by."""
+    archived = _choice(params, "include_archived", ("true", "false")) == 0
+    return archived, _times(params, "created_at", _OPERATORS) if edition.filters_created_at else ()
+
+
+def page_of(
+    table: Listed,
+    places: NDArray[np.int64],
+    params: Mapping[str, str],
+    edition: Edition,
+    *,
+    what: str = "",
+    ascending: bool = False,
+    scanned: NDArray[np.int64] | None = None,
+    overlap: bool = False,
+) -> Page:
+    """Cut a page out of a list.
+
+    Parameters
+    ----------
+    table
+        Holds the records.
+    places
+        What the list shows, ascending.
+    params
+        The query.
+    edition
+        The edition that answers.
+    what
+        The name of the list, on which cursors and page sizes depend.
+    ascending
+        Whether the list is oldest first.
+    scanned
+        What the service reads to fill a page, where it drops records only after it has counted them: pages
+        then hold fewer records than asked for, and ``last_id`` may be of a record that is not shown.
+    overlap
+        Show the record of the cursor again.
+
+    Returns
+    -------
+    Page
+        In the order asked for.
+    """
+    limit = _limit(params, edition, what)
+    cursor, place = _cursor(table, params, ("page",) if what in _PAGE_ONLY else _CURSORS)
+    read = places if scanned is None else scanned
+    # Whether the page reaches from the cursor towards newer records.
+    if (cursor == "before_id") != ascending:
+        side: Literal["left", "right"] = "left" if overlap else "right"
+        low = 0 if cursor is None else int(np.searchsorted(read, place, side=side))
+        high = min(len(read), low + limit)
+        more = high < len(read)
+    else:
+        side = "right" if overlap else "left"
+        high = len(read) if cursor is None else int(np.searchsorted(read, place, side=side))
+        low = max(0, high - limit)
+        more = low > 0
+    taken = read[low:high] if ascending else read[low:high][::-1]
+    shown = taken if scanned is None else taken[np.isin(taken, places)]
+    ends = (table.ids[taken[0]], table.ids[taken[-1]]) if len(taken) else (None, None)
+    bodies = [table.body(place, edition.name) for place in shown.tolist()]
+    return Page(bodies, ends[0], ends[1], has_more=more)
+
+
+def _limit(params: Mapping[str, str], edition: Edition, what: str) -> int:
+    """Read the page size."""
+    text = params.get("limit") or str(_DEFAULT_LIMIT)
+    limit = int(text) if text.isascii() and text.isdigit() else 0
+    newer = what in (*_PAGE_ONLY, "events")
+    largest = 100 if newer else edition.largest_page
+    if limit > largest and edition.cuts_silently and not newer:
+        return largest
+    if not 1 <= limit <= largest:
+        raise RefusedError(400, f"limit must be between 1 and {largest}", "limit")
+    return limit
+
+
+def _cursor(table: Listed, params: Mapping[str, str], names: Sequence[str]) -> tuple[str | None, int]:
+    """Read the cursor, and find its place."""
+    given = [name for name in names if params.get(name)]
+    if len(given) > 1:
+        raise RefusedError(400, f"{given[0]} and {given[1]} are mutually exclusive", given[1])
+    if not given:
+        return None, -1
+    place = table.place(params[given[0]])
+    if place is None:
+        raise RefusedError(400, f"{given[0]} is not a valid cursor", given[0])
+    return given[0], place
+
+
+def _choice(params: Mapping[str, str], name: str, values: Sequence[str]) -> int | None:
+    """Read a parameter that has a few values, as the number of its value."""
+    value = params.get(name)
+    if not value:
+        return None
+    if value not in values:
+        raise RefusedError(400, f"{name} must be one of {', '.join(values)}", name)
+    return values.index(value)
+
+
+def _time(params: Mapping[str, str], name: str) -> int | None:
+    """Read a time."""
+    value = params.get(name)
+    if not value:
+        return None
+    try:
+        return nanoseconds(value)
+    except ValueError:
+        raise RefusedError(400, f"{name} must be an RFC 3339 time", name) from None
+
+
+def _times(params: Mapping[str, str], name: str, operators: Sequence[str]) -> tuple[tuple[str, int], ...]:
+    """Read the bounds of a time."""
+    found = [(operator, _time(params, f"{name}[{operator}]")) for operator in operators]
+    return tuple((operator, at) for operator, at in found if at is not None)
+
+
+def _compare(column: NDArray[np.int64], operator: str, at: int) -> Callable[[], Mask]:
+    """Return a filter by time."""
+    ufunc = {"gt": np.greater, "gte": np.greater_equal, "lt": np.less, "lte": np.less_equal}[operator]
+    return lambda: ufunc(column, at)
+
+
+def _all(masks: Sequence[Callable[[], Mask]], length: int) -> Mask:
+    """Combine filters."""
+    result = np.ones(length, dtype=np.bool_)
+    for mask in masks:
+        result &= mask()
+    return result

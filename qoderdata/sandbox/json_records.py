@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from qoderdata.sandbox import wordlists
+from qoderdata.sandbox import sample_values
 from qoderdata.sandbox.account import ARCHIVED, BROKEN, PAUSED
-from qoderdata.sandbox.draws import DAY, SECOND, Dice, stamp, uuid7
 from qoderdata.sandbox.run_history import COMPLETED, FAILED, RUNNING, STATUSES, TRIGGERS, streaks
+from qoderdata.sandbox.sample_values import DAY, SECOND, Dice, stamp, uuid7
 from qoderdata.sandbox.stories import Refusal
 
 if TYPE_CHECKING:
@@ -152,9 +152,9 @@ class Deployments:
             metadata["cas_config"] = self._cas_config(place, leave_out=number % 40)
         for key, values, share in (
             ("cost_center", ("1000", "2040", "=3+4", "007"), 25),
-            ("owner", wordlists.OWNERS, 70),
+            ("owner", sample_values.OWNERS, 70),
             ("priority", ("high", "low", "p1"), 20),
-            ("team", wordlists.TEAMS, 85),
+            ("team", sample_values.TEAMS, 85),
             ("环境", ("生产", "测试"), 10),
         ):
             if dice.percent(share):
@@ -254,12 +254,12 @@ class RunRecords:
 def _named(number: int, dice: Dice) -> tuple[str, str | None]:
     """Choose a name and a description."""
     example = number - 2
-    if 0 <= example < len(wordlists.EXAMPLES):
-        return wordlists.EXAMPLES[example]
-    name = wordlists.NAMES[(number * 193) % len(wordlists.NAMES)]
-    rounds = number // len(wordlists.NAMES)
+    if 0 <= example < len(sample_values.EXAMPLES):
+        return sample_values.EXAMPLES[example]
+    name = sample_values.NAMES[(number * 193) % len(sample_values.NAMES)]
+    rounds = number // len(sample_values.NAMES)
     return f"{name} {rounds + 1}" if rounds else name, None if dice.percent(12) else dice.pick(
-        wordlists.DESCRIPTIONS
+        sample_values.DESCRIPTIONS
     )
 
 
@@ -275,9 +275,9 @@ def _pause(role: int, identity: str) -> Record | None:
 def refusal_error(refusal: int, deployment_id: str) -> Record:
     """Return the error of a run that has no session."""
     if refusal == Refusal.PAUSING:
-        kind, message = Dice(f"{deployment_id}/pause").pick(wordlists.PAUSE_ERRORS)
+        kind, message = Dice(f"{deployment_id}/pause").pick(sample_values.PAUSE_ERRORS)
     else:
-        kind, message = wordlists.REJECTED if refusal == Refusal.REJECTED else wordlists.RATE_LIMITED
+        kind, message = sample_values.REJECTED if refusal == Refusal.REJECTED else sample_values.RATE_LIMITED
     return {"message": message, "type": kind}
 
 
@@ -336,21 +336,26 @@ def run_of_d(record: Record, *, session_id: str | None, error: Record | None, sc
 
 def _events(dice: Dice) -> list[Record]:
     """Choose what a session starts with; `content` is a text or a list of blocks."""
-    prompt = dice.pick(wordlists.PROMPTS)
+    prompt = dice.pick(sample_values.PROMPTS)
     events: list[Record] = []
     if dice.percent(25):
-        events.append({"content": [{"text": wordlists.SYSTEM_PROMPT, "type": "text"}], "type": "system.message"})
+        events.append(
+            {"content": [{"text": sample_values.SYSTEM_PROMPT, "type": "text"}], "type": "system.message"}
+        )
     if dice.percent(60):
         events.append({"content": prompt, "type": "user.message"})
     else:
-        blocks = [{"text": prompt, "type": "text"}, {"text": dice.pick(wordlists.DESCRIPTIONS), "type": "text"}]
+        blocks = [
+            {"text": prompt, "type": "text"},
+            {"text": dice.pick(sample_values.DESCRIPTIONS), "type": "text"},
+        ]
         events.append({"content": blocks, "type": "user.message"})
     if dice.percent(12):
         events.append(
             {
-                "description": wordlists.OUTCOME,
+                "description": sample_values.OUTCOME,
                 "max_iterations": 3,
-                "rubric": {"content": wordlists.RUBRIC, "type": "text"},
+                "rubric": {"content": sample_values.RUBRIC, "type": "text"},
                 "type": "user.define_outcome",
             }
         )

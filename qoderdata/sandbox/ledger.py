@@ -12,9 +12,9 @@ import numpy as np
 import orjson
 
 from qoderdata.sandbox.account import ARCHIVED, BROKEN, PAUSED, plan
-from qoderdata.sandbox.draws import Draws, nanoseconds, stamp, uuid7
 from qoderdata.sandbox.json_records import Deployments, RunRecords, deployment_of_d, refusal_error, run_of_d
 from qoderdata.sandbox.run_history import FAILED, STATUSES, TRIGGERS, RunHistory
+from qoderdata.sandbox.sample_values import Draws, nanoseconds, stamp, uuid7
 from qoderdata.sandbox.session_events import told_by_events, told_by_record
 from qoderdata.sandbox.session_records import (
     SessionRecords,

@@ -13,9 +13,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from qoderdata.sandbox.account import BROKEN, NEW, ORDINARY, UNSCHEDULED
-from qoderdata.sandbox.draws import DAY, HOUR, MINUTE, SECOND
-from qoderdata.sandbox.schedules import Occurrences
+from qoderdata.sandbox.account import BROKEN, NEW, ORDINARY, UNSCHEDULED, Occurrences
+from qoderdata.sandbox.sample_values import DAY, HOUR, MINUTE, SECOND
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

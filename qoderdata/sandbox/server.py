@@ -1,6 +1,8 @@
-"""Serve HTTP on loopback: read requests, send the responses, and act out the faults of the connection.
+"""What do responses and faults look like, and how do they go over HTTP on loopback?
 
-Keep-alive, without Nagle's delay; gzip where the client asks for it.
+The gateway's faults have no request id and no envelope, except that it answers 429 with JSON in edition D. The
+service's faults have both. The server acts out the faults of the connection. It keeps connections alive, without
+Nagle's delay, and sends gzip where the client asks for it.
 """
 
 from __future__ import annotations
@@ -10,7 +12,7 @@ import socket
 import struct
 import sys
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Event, Lock, Thread
@@ -18,16 +20,48 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl, urlsplit
 
+import orjson
+
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping, Sequence
     from typing import Self
 
-    from qoderdata.sandbox.http_responses import Answer, Fault
-
-    #: Answers a request; a fault that the server has to act out comes with the answer.
-    Respond = Callable[["Request"], tuple[Answer, Fault | None]]
+    #: Answers a request; a fault that the server has to act out comes with the response.
+    Respond = Callable[["Request"], tuple["WireResponse", "Fault | None"]]
 
 _STATUSES = frozenset(HTTPStatus)
+#: The error type of each status of the service.
+ERROR_TYPES = {
+    400: "invalid_request_error",
+    401: "authentication_error",
+    403: "permission_error",
+    404: "not_found_error",
+    409: "conflict_error",
+    413: "request_too_large",
+    422: "invalid_request_error",
+    500: "api_error",
+    501: "feature_not_available",
+    529: "overloaded_error",
+}
+#: Faults that answer in place of the service.
+_GATEWAY_FAULTS = {
+    "408": (408, ""),
+    "429": (429, ""),
+    "429-retry-after": (429, "Too Many Requests"),
+    "502-html": (502, "Bad Gateway"),
+    "503-empty": (503, ""),
+    "503-html": (503, "Service Temporarily Unavailable"),
+    "504": (504, "Gateway Time-out"),
+    "html-200": (200, "Sign in"),
+    "redirect": (302, ""),
+}
+_SERVICE_FAULTS = {str(status): status for status in ERROR_TYPES} | {"429-json": 429}
+_RATE_LIMIT = "rate_limit_error"
+#: Faults that change a page of a list.
+_PAGE_FAULTS = ("repeat-cursor", "no-cursor", "overlap")
+#: Faults of the connection.
+_CONNECTION_FAULTS = ("reset", "hang", "cut-body", "cut-json", "torn-json")
+FAULT_NAMES = (*_GATEWAY_FAULTS, *_SERVICE_FAULTS, *_PAGE_FAULTS, *_CONNECTION_FAULTS)
 
 
 @dataclass
@@ -60,6 +94,147 @@ class Request:
     status: int | None = None
     request_id: str | None = None
     lists: dict[str, list[str]] = field(default_factory=dict)
+
+
+@dataclass
+class WireResponse:
+    """A response before it is sent."""
+
+    status: int
+    body: bytes
+    headers: dict[str, str] = field(default_factory=lambda: {"Content-Type": "application/json"})
+    is_error: bool = False
+    """Whether the body is the error envelope."""
+    from_gateway: bool = False
+    """Whether the service never saw the request, so that there is no request id."""
+
+    def with_request_id(self, request_id: str) -> WireResponse:
+        """Return the error with its request id in the body."""
+        return replace(self, body=orjson.dumps(orjson.loads(self.body) | {"request_id": request_id}))
+
+
+class RefusedError(Exception):
+    """A request that the service refuses with the error envelope.
+
+    Parameters
+    ----------
+    status
+        One of `ERROR_TYPES`.
+    message
+        For people.
+    param
+        The query parameter that is to blame.
+    """
+
+    def __init__(self, status: int, message: str, param: str | None = None) -> None:
+        super().__init__(message)
+        self.status, self.message, self.param = status, message, param
+
+    def response(self) -> WireResponse:
+        """Return the documented envelope."""
+        kind = _RATE_LIMIT if self.status == 429 else ERROR_TYPES[self.status]  # noqa: PLR2004 - an HTTP status
+        error = {"type": kind, "message": self.message}
+        if self.param is not None:
+            error["param"] = self.param
+        return WireResponse(self.status, orjson.dumps({"type": "error", "error": error}), is_error=True)
+
+
+@dataclass
+class Page:
+    """One page of a list."""
+
+    bodies: Sequence[bytes]
+    first_id: str | None
+    last_id: str | None
+    has_more: bool
+
+    def response(self, *, next_page: bool) -> WireResponse:
+        """Return the documented envelope, with or without ``next_page``."""
+        last = orjson.dumps(self.last_id)
+        parts = [
+            b'{"data":[', b",".join(self.bodies), b'],"first_id":', orjson.dumps(self.first_id),
+            b',"has_more":', orjson.dumps(self.has_more), b',"last_id":', last,
+        ]  # fmt: skip
+        if next_page:
+            parts += [b',"next_page":', last if self.has_more else b"null"]
+        return WireResponse(200, b"".join([*parts, b"}"]))
+
+
+@dataclass(frozen=True)
+class Fault:
+    """One fault, for one request."""
+
+    name: str
+    retry_after: str | None = None
+    location: str | None = None
+    headers: tuple[tuple[str, str], ...] = ()
+
+    def response(self, *, json_rate_limit: bool = False) -> WireResponse | None:
+        """Return what is answered instead, where the fault is of that kind."""
+        headers = dict(self.headers)
+        if self.retry_after is not None:
+            headers["Retry-After"] = self.retry_after
+        if self.name in _SERVICE_FAULTS or (json_rate_limit and self.name.startswith("429")):
+            status = _SERVICE_FAULTS.get(self.name, 429)
+            message = "Invalid API key or token." if status == 401 else f"Sandbox was told to answer {status}."  # noqa: PLR2004
+            response = RefusedError(status, message).response()
+            response.headers |= headers
+            return response
+        if self.name not in _GATEWAY_FAULTS:
+            return None
+        status, title = _GATEWAY_FAULTS[self.name]
+        body = f"<html><head><title>{title}</title></head><body><h1>{title}</h1></body></html>" if title else ""
+        if title:
+            headers["Content-Type"] = "text/html"
+        if self.location is not None:
+            headers["Location"] = self.location
+        return WireResponse(status, body.encode(), headers, from_gateway=True)
+
+    @property
+    def needs_cursor(self) -> bool:
+        """Whether it makes sense only for a page that is not the first."""
+        return self.name in ("repeat-cursor", "overlap")
+
+    def spoil(self, page: Page, params: Mapping[str, str]) -> Page:
+        """Return the page as the fault makes it."""
+        if self.name == "repeat-cursor":
+            return replace(page, last_id=params.get("page") or params.get("after_id"), has_more=True)
+        if self.name == "no-cursor":
+            return replace(page, last_id=None, has_more=True)
+        return page
+
+
+@dataclass
+class Faults:
+    """Which coming request meets which fault."""
+
+    _at: dict[int, Fault] = field(default_factory=dict)
+    _next: int = 0
+    _lock: Lock = field(default_factory=Lock)
+
+    def add(self, fault: Fault, at: int | None) -> None:
+        """Give the ``at``-th request from now a fault; by default the next one that has none yet."""
+        with self._lock:
+            self._at[self._free() if at is None else self._next + at] = fault
+
+    def meet(self, *, has_cursor: bool) -> Fault | None:
+        """Count a request, and return the fault that it meets."""
+        with self._lock:
+            number = self._next
+            self._next += 1
+            fault = self._at.pop(number, None)
+            if fault is not None and fault.needs_cursor and not has_cursor:
+                # The first page has no cursor to repeat: a later request meets the fault.
+                self._at[self._free()] = fault
+                return None
+            return fault
+
+    def _free(self) -> int:
+        """Return the number of the next request that meets no fault yet."""
+        number = self._next
+        while number in self._at:
+            number += 1
+        return number
 
 
 class _Server(ThreadingHTTPServer):
@@ -108,7 +283,7 @@ class _Handler(BaseHTTPRequestHandler):
         path = parts.path.removeprefix(self.server.prefix) if parts.path.startswith(self.server.prefix) else ""
         headers = {name.lower(): value for name, value in self.headers.items()}
         request = Request(monotonic(), self.command, path, query, headers, lists=lists)
-        answer, fault = self.server.respond(request)
+        response, fault = self.server.respond(request)
         name = "" if fault is None else fault.name
         if name == "hang":
             self.server.stopping.wait()
@@ -119,19 +294,19 @@ class _Handler(BaseHTTPRequestHandler):
             self.close_connection = True
             self.connection.close()
             return
-        body, middle = answer.body, len(answer.body) // 2
+        body, middle = response.body, len(response.body) // 2
         if name in ("cut-json", "torn-json"):
             body = body[:middle] + (b"\x00" + body[middle:] if name == "torn-json" else b"")
         if self.server.gzip and body and _takes_gzip(headers.get("accept-encoding", "")):
             body = gzip.compress(body, compresslevel=1, mtime=0)
-            answer.headers["Content-Encoding"] = "gzip"
+            response.headers["Content-Encoding"] = "gzip"
         # A body that nobody read would be taken for the next request.
         if self.command != "GET":
             self.close_connection = True
-            answer.headers["Connection"] = "close"
-        phrase = HTTPStatus(answer.status).phrase if answer.status in _STATUSES else "Overloaded"
-        head = [f"HTTP/1.1 {answer.status} {phrase}", f"Date: {self.date_time_string()}"]
-        head += [f"{key}: {value}" for key, value in answer.headers.items()]
+            response.headers["Connection"] = "close"
+        phrase = HTTPStatus(response.status).phrase if response.status in _STATUSES else "Overloaded"
+        head = [f"HTTP/1.1 {response.status} {phrase}", f"Date: {self.date_time_string()}"]
+        head += [f"{key}: {value}" for key, value in response.headers.items()]
         head += [f"Content-Length: {len(body)}", "", ""]
         if name == "cut-body":
             body = body[: len(body) // 2]
@@ -142,7 +317,7 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 def _takes_gzip(accepted: str) -> bool:
-    """Whether the client takes gzip."""
+    """Return whether the client takes gzip."""
     for coding in accepted.split(","):
         name, _, quality = coding.partition(";")
         if name.strip().lower() == "gzip":

@@ -1,13 +1,13 @@
-"""Tell what happened in a session: as events, as run records up to edition C, and as the outcome of its run."""
+"""What do a session's events, its run's record up to edition C, and its run's outcome say of what happened?"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Any
 
-from qoderdata.sandbox import wordlists
-from qoderdata.sandbox.draws import SECOND, Dice, stamp, uuid7
+from qoderdata.sandbox import sample_values
 from qoderdata.sandbox.run_history import ERRORS
+from qoderdata.sandbox.sample_values import SECOND, Dice, stamp, uuid7
 from qoderdata.sandbox.stories import FINAL, TERMINATED, Before, End, Later
 
 _STOP_REASONS = {
@@ -64,7 +64,7 @@ class Session:
     @property
     def failure(self) -> tuple[str, str]:
         """The type and message of the session's error."""
-        message = Dice(f"{self.id}/error").pick(wordlists.MESSAGES[self.error])
+        message = Dice(f"{self.id}/error").pick(sample_values.MESSAGES[self.error])
         return ERRORS[self.error], message.replace("{timeout}", str(self.timeout))
 
 
@@ -165,7 +165,7 @@ def event_list(session: Session, *, prompt: str, credits_used: float, now: int) 
     if end == End.FRESH:
         return writer.events
     if end in (End.SILENT, End.SILENT_TERMINATED):
-        writer.message("agent.message", session.started, dice.pick(wordlists.REPLIES))
+        writer.message("agent.message", session.started, dice.pick(sample_values.REPLIES))
         return writer.events
     writer.add("session.status_running", session.started, timed=session.has_start)
     _recover(writer, session, dice)
@@ -190,16 +190,16 @@ def _recover(writer: _Writer, session: Session, dice: Dice) -> None:
     rounds = 45 if dice.percent(5) else dice.pick((1, 1, 2, 3))
     if session.before == Before.RECOVERED:
         for _ in range(rounds):
-            writer.error(at, "retrying", message=dice.pick(wordlists.PASSING))
+            writer.error(at, "retrying", message=dice.pick(sample_values.PASSING))
             writer.add("session.status_rescheduled", at)
             writer.add("session.status_running", at)
     elif session.before == Before.VOIDED:
-        writer.error(at, "exhausted", message=dice.pick(wordlists.PASSING))
+        writer.error(at, "exhausted", message=dice.pick(sample_values.PASSING))
         if dice.percent(40):
             writer.add("session.status_rescheduled", at)
         writer.add("session.status_running", at)
     elif session.before == Before.RESCHEDULED:
-        writer.error(at, "retrying", message=dice.pick(wordlists.PASSING))
+        writer.error(at, "retrying", message=dice.pick(sample_values.PASSING))
         writer.add("session.status_rescheduled", at)
         if session.end != End.RUNNING:
             writer.add("session.status_running", at)
@@ -245,7 +245,7 @@ def _finish(writer: _Writer, session: Session, end: End, dice: Dice) -> None:
     if end in (End.DONE, End.QUIET, End.UNKNOWN):
         # Sometimes a message is processed after the turn has ended.
         late = SECOND if dice.percent(5) else 0
-        writer.message("agent.message", at + late, dice.pick(wordlists.REPLIES))
+        writer.message("agent.message", at + late, dice.pick(sample_values.REPLIES))
     if end == End.CANCELLED:
         writer.add("user.interrupt", at)
     if end == End.FATAL:
@@ -264,18 +264,18 @@ def _finish(writer: _Writer, session: Session, end: End, dice: Dice) -> None:
 def _continue(writer: _Writer, session: Session, later: Later, dice: Dice) -> None:
     """Write the turn that a person started a day later."""
     at, over = session.continued, session.continued_end
-    writer.message("user.message", at, dice.pick(wordlists.FOLLOW_UPS))
+    writer.message("user.message", at, dice.pick(sample_values.FOLLOW_UPS))
     writer.add("session.status_running", at)
-    writer.message("agent.message", (at + over) // 2, dice.pick(wordlists.REPLIES))
+    writer.message("agent.message", (at + over) // 2, dice.pick(sample_values.REPLIES))
     if later == Later.DONE:
         writer.idle(over, "end_turn")
     elif later == Later.TERMINATED:
-        writer.error(over, "terminal", message=dice.pick(wordlists.PASSING))
+        writer.error(over, "terminal", message=dice.pick(sample_values.PASSING))
         writer.add("session.status_terminated", over)
     elif later == Later.CANCELLED:
         writer.idle(over, "cancelled")
     elif later == Later.EXHAUSTED:
-        writer.error(over, "exhausted", message=dice.pick(wordlists.PASSING))
+        writer.error(over, "exhausted", message=dice.pick(sample_values.PASSING))
         writer.idle(over, "retries_exhausted")
     elif later == Later.WAITING:
         writer.idle(over, "requires_action", event_ids=[writer.events[-1]["id"]])

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from qoderdata.sandbox import wordlists
-from qoderdata.sandbox.draws import DAY, MINUTE, Dice, stamp, uuid7
+from qoderdata.sandbox import sample_values
+from qoderdata.sandbox.sample_values import DAY, MINUTE, Dice, stamp, uuid7
 from qoderdata.sandbox.session_events import Session, event_list
 from qoderdata.sandbox.stories import STATUSES, End, Stories, reuses
 
@@ -95,7 +95,7 @@ class SessionRecords:
             ],
             "stats": {"active_seconds": 0, "duration_seconds": 0},
             "status": (OLD_STATUSES if form == "A" else STATUSES)[last.status],
-            "title": deployment.get("name") or dice.pick(wordlists.TITLES),
+            "title": deployment.get("name") or dice.pick(sample_values.TITLES),
             "type": "session",
             "updated_at": stamp(max(one.updated for one in sessions)),
             "vault_ids": deployment.get("vault_ids", []),
@@ -118,7 +118,7 @@ class SessionRecords:
                 for event in deployment.get("initial_events", ())
                 if event["type"] == "user.message"
             ]
-            prompt = texts[0] if texts else Dice(session.id).pick(wordlists.PROMPTS)
+            prompt = texts[0] if texts else Dice(session.id).pick(sample_values.PROMPTS)
             models, _ = self._credits(session)
             events += event_list(session, prompt=prompt, credits_used=models, now=now)
         return events
@@ -195,10 +195,10 @@ def agent_record(identity: str, number: int, now: int) -> Record:
         The record.
     """
     dice = Dice(f"{identity}/agent")
-    name, description = wordlists.AGENTS[number % len(wordlists.AGENTS)]
-    if number >= len(wordlists.AGENTS):
-        name = f"{name} {number // len(wordlists.AGENTS) + 1}"
-    model = dice.pick(wordlists.MODELS)
+    name, description = sample_values.AGENTS[number % len(sample_values.AGENTS)]
+    if number >= len(sample_values.AGENTS):
+        name = f"{name} {number // len(sample_values.AGENTS) + 1}"
+    model = dice.pick(sample_values.MODELS)
     toolset = {
         "enabled_tools": ["Bash", "Read", "Write", "Edit", "Glob", "Grep"],
         "type": "agent_toolset_20260401",
@@ -211,12 +211,12 @@ def agent_record(identity: str, number: int, now: int) -> Record:
         "description": description,
         "id": identity,
         "mcp_servers": [],
-        "metadata": {"team": dice.pick(wordlists.TEAMS)} if dice.percent(50) else {},
+        "metadata": {"team": dice.pick(sample_values.TEAMS)} if dice.percent(50) else {},
         "model": {"effective_context_window": 200_000, "id": model} if dice.percent(50) else model,
         "multiagent": None,
         "name": name,
         "skills": [],
-        "system": dice.pick(wordlists.SYSTEMS),
+        "system": dice.pick(sample_values.SYSTEMS),
         "tools": [toolset] if dice.percent(70) else [],
         "type": "agent",
         "updated_at": archived or stamp(created + dice.below(100) * DAY),
@@ -226,9 +226,9 @@ def agent_record(identity: str, number: int, now: int) -> Record:
 
 def environment_record(identity: str, number: int, now: int) -> Record:
     """Write an environment; the parameters are those of `agent_record`."""
-    name, description, packages = wordlists.ENVIRONMENTS[number % len(wordlists.ENVIRONMENTS)]
-    if number >= len(wordlists.ENVIRONMENTS):
-        name = f"{name} {number // len(wordlists.ENVIRONMENTS) + 1}"
+    name, description, packages = sample_values.ENVIRONMENTS[number % len(sample_values.ENVIRONMENTS)]
+    if number >= len(sample_values.ENVIRONMENTS):
+        name = f"{name} {number // len(sample_values.ENVIRONMENTS) + 1}"
     created = int(identity.split("_")[1][:12], 16) * 1_000_000
     archived = stamp(created + (now - created) // 2) if number == -1 else None
     kinds = ("apt", "cargo", "gem", "go", "npm", "pip")
@@ -261,7 +261,7 @@ def _evaluations(session: Session, deployment: Record) -> list[Record]:
     return [
         {
             "completed_at": stamp(session.ended + MINUTE // 60),
-            "description": wordlists.OUTCOME,
+            "description": sample_values.OUTCOME,
             "explanation": "Every number has a source.",
             "iteration": 1,
             "outcome_id": f"outc_{uuid7(session.created, 1)}",

@@ -1,4 +1,4 @@
-"""The stand-in itself: an account, its endpoints on a port, the log of requests, and the faults to come."""
+"""How does a test use the sandbox: an account, its endpoints on a port, the log of requests, and coming faults?"""
 
 from __future__ import annotations
 
@@ -7,19 +7,17 @@ from threading import RLock
 from typing import TYPE_CHECKING, Any
 
 from qoderdata.sandbox import changes
-from qoderdata.sandbox.draws import uuid7
-from qoderdata.sandbox.endpoints import read
-from qoderdata.sandbox.http_responses import NAMES, Fault, Faults
+from qoderdata.sandbox.endpoints import EDITIONS, respond
 from qoderdata.sandbox.ledger import Ledger
-from qoderdata.sandbox.query import EDITIONS
-from qoderdata.sandbox.server import Request, Server
+from qoderdata.sandbox.sample_values import uuid7
+from qoderdata.sandbox.server import FAULT_NAMES, Fault, Faults, Request, Server
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from typing import Self
 
-    from qoderdata.sandbox.http_responses import Answer
     from qoderdata.sandbox.ledger import Table
+    from qoderdata.sandbox.server import WireResponse
 
 #: The clock of an account that is given none: a Monday morning in Shanghai.
 NOW = datetime(2026, 6, 15, 1, 30, 20, tzinfo=UTC)
@@ -265,8 +263,8 @@ class Sandbox:
         headers
             Further headers of a fault that is an answer, such as ``retry-after-ms``.
         """
-        if fault not in NAMES:
-            raise ValueError(f"fault={fault!r} is none of {', '.join(NAMES)}")
+        if fault not in FAULT_NAMES:
+            raise ValueError(f"fault={fault!r} is none of {', '.join(FAULT_NAMES)}")
         if fault == "429-retry-after" and retry_after is None:
             retry_after = 1
         if fault == "redirect" and location is None:
@@ -335,14 +333,14 @@ class Sandbox:
         """Return records as the edition serves them."""
         return [table.record(place, self.edition) for place in places]
 
-    def _respond(self, request: Request) -> tuple[Answer, Fault | None]:
+    def _respond(self, request: Request) -> tuple[WireResponse, Fault | None]:
         """Answer one request, and note it."""
         fault = self._faults.meet(has_cursor=bool(request.query.get("after_id") or request.query.get("page")))
         edition = EDITIONS[self.edition]
-        answer = None if fault is None else fault.answer(json_rate_limit=edition.is_newest)
+        response = None if fault is None else fault.response(json_rate_limit=edition.is_newest)
         with self._lock:
-            if answer is None:
-                answer = read(
+            if response is None:
+                response = respond(
                     self._ledger,
                     request,
                     pat=self.pat,
@@ -351,15 +349,15 @@ class Sandbox:
                     next_page=self.send_next_page,
                     short_pages=self.short_pages,
                 )
-            if not answer.from_gateway:
+            if not response.from_gateway:
                 request.request_id = f"req_{uuid7(self._ledger.now, len(self.requests))}"
-                if answer.is_error and edition.is_newest:
-                    answer = answer.with_request_id(request.request_id)
-                answer.headers["x-request-id"] = request.request_id
+                if response.is_error and edition.is_newest:
+                    response = response.with_request_id(request.request_id)
+                response.headers["x-request-id"] = request.request_id
             if fault is None or fault.name not in ("hang", "reset"):
-                request.status = answer.status
+                request.status = response.status
             self.requests.append(request)
-        return answer, fault
+        return response, fault
 
 
 def _nanoseconds(time: datetime, *, name: str) -> int:

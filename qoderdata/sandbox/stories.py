@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from qoderdata.sandbox.account import BROKEN
-from qoderdata.sandbox.draws import DAY, HOUR, MINUTE, SECOND
 from qoderdata.sandbox.run_history import (
     COMPLETED,
     ERRORS,
@@ -24,6 +23,7 @@ from qoderdata.sandbox.run_history import (
     RUNNING,
     SKIPPED,
 )
+from qoderdata.sandbox.sample_values import DAY, HOUR, MINUTE, SECOND
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -14,7 +14,16 @@ import numpy as np
 import pandas as pd
 
 from qoderdata.columns import require_frame
-from qoderdata.cron import Schedule, fields, parse, words, zones
+from qoderdata.cron import Schedule, descriptions, parse
+from qoderdata.cron.schedule import (
+    DAY,
+    EPOCH,
+    FIELDS,
+    CronField,
+    offset_segments,
+    split_fields,
+    whole_seconds,
+)
 from qoderdata.parsing import Instant, parse_instant
 from qoderdata.timelines.distinct_schedules import DistinctSchedules
 
@@ -22,7 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 _COLUMNS = ("id", "name", "archived_at", "schedule_expression", "schedule_timezone")
-_YEAR = 366 * zones.DAY
+_YEAR = 366 * DAY
 _HOUR, _MINUTE = 3600, 60
 _FEW = 4
 _OPEN_STEP = re.compile(r"(?:\*|[0-9A-Z]+)/(?P<step>[0-9]+)")
@@ -119,7 +128,7 @@ def schedule_lints(df: pd.DataFrame, *, start: Instant | None = None) -> pd.Data
     rows = np.flatnonzero(df["archived_at"].isna().to_numpy() & (distinct.of_row >= 0))
     of_row = distinct.of_row[rows]
     findings = {
-        number: list(_findings(schedule, zones.whole_seconds(begin)))
+        number: list(_findings(schedule, whole_seconds(begin)))
         if isinstance(schedule := distinct.schedules[number], Schedule)
         else [_Finding("unreadable", str(schedule))]
         for number in np.unique(of_row).tolist()
@@ -138,7 +147,7 @@ def _findings(schedule: Schedule, begin: int) -> Iterator[_Finding]:
     """Yield what may surprise about one schedule, the worst first."""
     yield from _never_fires(schedule, begin)
     yield from _clock_changes(schedule, begin)
-    texts = fields.split(schedule.expression)
+    texts = split_fields(schedule.expression)
     day, weekday = texts[2], texts[4]
     if day != "*" and weekday != "*":
         how = (
@@ -146,9 +155,9 @@ def _findings(schedule: Schedule, begin: int) -> Iterator[_Finding]:
             if schedule.either_day
             else "a day field that begins with * is not restricted, so both must match"
         )
-        yield _Finding("both_day_fields", f"{how}: {words.days(schedule) or 'every day'}")
+        yield _Finding("both_day_fields", f"{how}: {descriptions.days(schedule) or 'every day'}")
     numbers = (schedule.minutes, schedule.hours, schedule.days, schedule.months, schedule.weekdays)
-    for text, values, field in zip(texts, numbers, fields.FIELDS, strict=True):
+    for text, values, field in zip(texts, numbers, FIELDS, strict=True):
         yield from _uneven_step(text, values, field)
     if not day.startswith("*"):
         yield from _skipped_months(schedule)
@@ -159,14 +168,14 @@ def _findings(schedule: Schedule, begin: int) -> Iterator[_Finding]:
 
 
 def _never_fires(schedule: Schedule, begin: int) -> Iterator[_Finding]:
-    after = zones.EPOCH + timedelta(seconds=begin)
+    after = EPOCH + timedelta(seconds=begin)
     if next(schedule.following(after), None) is None:
         yield _Finding("never_fires", f"clock changes in {schedule.timezone} skip every local time that it has")
 
 
 def _clock_changes(schedule: Schedule, begin: int) -> Iterator[_Finding]:
     """Yield the first skipped and the first repeated times of the year."""
-    offsets = zones.stretches(schedule.timezone, begin, begin + _YEAR)
+    offsets = offset_segments(schedule.timezone, begin, begin + _YEAR)
     seen = set()
     for before, after in pairwise(offsets):
         shift = after.offset - before.offset
@@ -184,33 +193,32 @@ def _clock_changes(schedule: Schedule, begin: int) -> Iterator[_Finding]:
         )
         if len(clock) > _FEW:
             clock = [f"{clock[0]} to {clock[-1]} ({len(clock)} times)"]
-        day = f"{zones.EPOCH + timedelta(seconds=int(at[0])):%Y-%m-%d}"
+        day = f"{EPOCH + timedelta(seconds=int(at[0])):%Y-%m-%d}"
         then = "it will not fire then" if shift > 0 else "it will fire twice"
-        yield _Finding(lint, f"{words.listed(clock)} {verb} on {day} in {schedule.timezone}: {then}")
+        yield _Finding(lint, f"{descriptions.listed(clock)} {verb} on {day} in {schedule.timezone}: {then}")
 
 
 def _keeps_its_rhythm(schedule: Schedule, shift: int) -> bool:
     """Return whether a schedule fires at the same intervals across a clock change, such as every hour."""
     day = {hour * _HOUR + minute * _MINUTE for hour in schedule.hours for minute in schedule.minutes}
-    return day == {(second + shift) % zones.DAY for second in day}
+    return day == {(second + shift) % DAY for second in day}
 
 
-def _uneven_step(text: str, values: tuple[int, ...], field: fields.Field) -> Iterator[_Finding]:
+def _uneven_step(text: str, values: tuple[int, ...], field: CronField) -> Iterator[_Finding]:
     match = _OPEN_STEP.fullmatch(text)
     if match is None or (step := int(match["step"])) == 1:
         return
     if field.name not in _CYCLES:
         if len(values) > 1:
-            detail = (
-                f"{text} is days {words.numbers(values)}: it starts anew each month, so the last gap is another"
-            )
+            days = descriptions.numbers(values)
+            detail = f"{text} is days {days}: it starts anew each month, so the last gap is another"
             yield _Finding("uneven_step", detail)
         return
     cycle = (*values, values[0] + _CYCLES[field.name])
     for earlier, later in pairwise(cycle):
         if later - earlier != step:
             gap = f"from {earlier} to {later % _CYCLES[field.name]} it is {later - earlier} and not {step}"
-            yield _Finding("uneven_step", f"{text} is {field.name} {words.numbers(values)}: {gap}")
+            yield _Finding("uneven_step", f"{text} is {field.name} {descriptions.numbers(values)}: {gap}")
             return
 
 
@@ -221,8 +229,8 @@ def _skipped_months(schedule: Schedule) -> Iterator[_Finding]:
     if _LEAP_DAY in schedule.days and _FEBRUARY in schedule.months:
         parts.append("there is a day 29 in February in leap years only")
     for day in schedule.days:
-        without = [month for month in schedule.months if words.days_in_month(month) < day != _LEAP_DAY]
+        without = [month for month in schedule.months if descriptions.days_in_month(month) < day != _LEAP_DAY]
         if without:
-            parts.append(f"there is no day {day} in {words.months(without)}")
+            parts.append(f"there is no day {day} in {descriptions.months(without)}")
     if parts:
         yield _Finding("skips_months", "; ".join(parts))

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from qoderdata.columns import require_frame
-from qoderdata.cron import zones
+from qoderdata.cron.schedule import offset_segments
 from qoderdata.parsing import (
     Instant,
     Span,
@@ -45,6 +45,7 @@ _TEXTS = {
     "schedule_expression": "schedule_expression",
     "schedule_timezone": "schedule_timezone",
 }
+_FIRES = ("status", "archived_at", "schedule_upcoming_runs_at")
 _SOURCES = pd.CategoricalDtype(pd.Index(["api", "cron"], dtype="str"))
 _SECOND = 1_000_000
 _MINUTE = 60 * _SECOND
@@ -128,23 +129,9 @@ def next_triggers(
     1 2026-06-16 01:00:00+00:00         dep_1 2026-06-16 09:00:00    api
     2 2026-06-17 01:00:00+00:00         dep_1 2026-06-17 09:00:00   cron
     """
-    wanted = [*_TEXTS.values(), "status", "archived_at", "schedule_upcoming_runs_at"]
-    df = require_frame(df, wanted, what="deployments")
+    df = require_frame(df, [*_TEXTS.values(), *_FIRES], what="deployments")
     parse_zone(tz)
-    length = parse_span(horizon, name="horizon")
-    begin = parse_instant(pd.Timestamp.now("UTC") if start is None else start, name="start").to_pydatetime()
-    try:
-        end = begin + length
-    except OverflowError:
-        raise ValueError(f"horizon={horizon!r} reaches beyond the year 9999") from None
-
-    distinct = DistinctSchedules.parse(df)
-    fires = (distinct.of_row >= 0) & df["archived_at"].isna().to_numpy()
-    if not include_paused:
-        fires &= ~df["status"].eq("paused").fillna(value=False).to_numpy(dtype=bool)
-    rows = distinct.parsed_rows(df, np.flatnonzero(fires))
-    upcoming, upcoming_of = upcoming_triggers(df, distinct, rows)
-    instants = [*_instants(upcoming, begin, end)]
+    rows, upcoming, upcoming_of, instants = _firing(df, horizon, start, include_paused=include_paused)
 
     # From here on only deployments that fire, in order of id: a deployment is its index in this order.
     some = (
@@ -164,6 +151,27 @@ def next_triggers(
     columns["local_time"] = timestamps(_local(at, moments, moment, df["schedule_timezone"].iloc[rows], deployment))
     columns["source"] = _source(at, upcoming, upcoming_of, deployment)
     return pd.DataFrame(columns, copy=False)
+
+
+def trigger_counts(df: pd.DataFrame, horizon: Span, *, start: Instant | None = None) -> pd.Series[int]:
+    """Return how many rows `next_triggers` has for each deployment, without making them.
+
+    Parameters
+    ----------
+    df, horizon, start
+        As `next_triggers` takes them.
+
+    Returns
+    -------
+    pandas.Series
+        Of ``Int64``, by ``deployment_id`` in its order, without those that do not fire.
+    """
+    df = require_frame(df, ["id", "schedule_expression", "schedule_timezone", *_FIRES], what="deployments")
+    rows, upcoming, upcoming_of, instants = _firing(df, horizon, start, include_paused=False)
+    sizes = np.array([at.size for at in instants], dtype=np.int64)
+    counts = sizes[upcoming_of] if upcoming else np.empty(0, np.int64)
+    ids = pd.Index(df["id"].iloc[rows[counts > 0]], dtype="str", name="deployment_id")
+    return pd.Series(counts[counts > 0], index=ids, dtype="Int64").sort_index()
 
 
 def trigger_load(triggers: pd.DataFrame, freq: str = "1h") -> pd.DataFrame:
@@ -234,6 +242,25 @@ def trigger_load(triggers: pd.DataFrame, freq: str = "1h") -> pd.DataFrame:
     })  # fmt: skip
 
 
+def _firing(
+    df: pd.DataFrame, horizon: Span, start: Instant | None, *, include_paused: bool
+) -> tuple[NDArray[np.int64], list[UpcomingTriggers], NDArray[np.int64], list[NDArray[np.int64]]]:
+    """Return the rows that may fire, their distinct schedules with lists, the index of each row's, and all instants."""
+    length = parse_span(horizon, name="horizon")
+    begin = parse_instant(pd.Timestamp.now("UTC") if start is None else start, name="start").to_pydatetime()
+    try:
+        end = begin + length
+    except OverflowError:
+        raise ValueError(f"horizon={horizon!r} reaches beyond the year 9999") from None
+    distinct = DistinctSchedules.parse(df)
+    fires = (distinct.of_row >= 0) & df["archived_at"].isna().to_numpy()
+    if not include_paused:
+        fires &= ~df["status"].eq("paused").fillna(value=False).to_numpy(dtype=bool)
+    rows = distinct.parsed_rows(df, np.flatnonzero(fires))
+    upcoming, upcoming_of = upcoming_triggers(df, distinct, rows)
+    return rows, upcoming, upcoming_of, [*_instants(upcoming, begin, end)]
+
+
 def _instants(upcoming: list[UpcomingTriggers], begin: datetime, end: datetime) -> Iterator[NDArray[np.int64]]:
     """Yield the triggers of each schedule and list in ``[begin, end)``, ascending, in microseconds since 1970."""
     bounds = to_micros(begin), to_micros(end)
@@ -295,11 +322,11 @@ def _local(
         return at
     zone_of, names = pd.factorize(timezones)
     first, last = int(moments[0]) // _SECOND, int(moments[-1]) // _SECOND + 1
-    stretches = [zones.stretches(name, first, last) for name in names]
-    changes = np.unique([stretch.begin for of_zone in stretches for stretch in of_zone])
+    segments = [offset_segments(name, first, last) for name in names]
+    changes = np.unique([segment.begin for of_zone in segments for segment in of_zone])
     offsets = np.array([
         [next(one.offset for one in reversed(of_zone) if one.begin <= change) for change in changes.tolist()]
-        for of_zone in stretches
+        for of_zone in segments
     ])  # fmt: skip
     period_of = np.searchsorted(changes * _SECOND, moments, side="right") - 1
     index = (zone_of * changes.size)[deployment]

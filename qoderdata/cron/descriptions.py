@@ -1,6 +1,6 @@
-"""A schedule in plain English: first the time of day, then the days.
+"""What does a schedule say in plain English: first the time of day, then the days?
 
-Speaks of what the text matches, not of how it is written: ``1-5`` and ``MON-FRI`` are the same words.
+The description depends on what the cron text matches, not on its spelling: ``1-5`` and ``MON-FRI`` read alike.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _RUN = 3
 
 
 def describe(schedule: Schedule) -> str:
-    """Say when a schedule fires.
+    """Describe when a schedule fires.
 
     Parameters
     ----------
@@ -65,7 +65,7 @@ def _times(schedule: Schedule) -> str:
 
 
 def _at(hours: Sequence[int], minutes: Sequence[int]) -> str:
-    """Speak of times of day, one by one or in a row of hours."""
+    """Describe times of day, one by one or as a range of hours."""
     if len(hours) == _HOURS:
         return f"every hour at minute {minutes[0]}"
     often = "every hour" if hours[-1] - hours[0] == len(hours) - 1 else _every_from_any(hours)
@@ -75,7 +75,7 @@ def _at(hours: Sequence[int], minutes: Sequence[int]) -> str:
 
 
 def _every(values: Sequence[int], size: int, unit: str) -> str:
-    """Say "every n minutes" where that is what it is, all around the clock."""
+    """Return "every n minutes" where the values are evenly spaced over the whole size, else an empty text."""
     step = size // len(values)
     if tuple(values) != tuple(range(0, size, step)) or size % step:
         return ""
@@ -83,14 +83,14 @@ def _every(values: Sequence[int], size: int, unit: str) -> str:
 
 
 def _every_from_any(hours: Sequence[int]) -> str:
-    """Say "every n hours" where it goes around the day evenly, from whatever hour."""
+    """Return "every n hours" where the hours are evenly spaced over the day, from any hour, else an empty text."""
     step = _HOURS // len(hours)
     even = _HOURS % len(hours) == 0 and all(later - earlier == step for earlier, later in pairwise(hours))
     return f"every {step} hours" if even else ""
 
 
 def days(schedule: Schedule) -> str:
-    """Say on which days a schedule fires.
+    """Describe on which days a schedule fires.
 
     Parameters
     ----------
@@ -155,7 +155,7 @@ def months(values: Sequence[int]) -> str:
 
 
 def days_in_month(month: int) -> int:
-    """Give how many days a month has at least.
+    """Return how many days a month has at least.
 
     Parameters
     ----------
@@ -204,7 +204,7 @@ def _names(values: Sequence[int], names: Sequence[str], *, word: str = "and") ->
 
 
 def _runs(values: Sequence[int]) -> list[tuple[int, ...]]:
-    """Give the two ends of each row of three or more numbers without a gap, and all others one by one."""
+    """Return the two ends of each run of three or more consecutive numbers, and all others one by one."""
     rows: list[list[int]] = []
     for value in values:
         if rows and value - rows[-1][-1] == 1:
@@ -218,7 +218,7 @@ def _runs(values: Sequence[int]) -> list[tuple[int, ...]]:
 
 
 def listed(words: Sequence[str], *, word: str = "and") -> str:
-    """Join words as people do.
+    """Join words with commas, and a word before the last one.
 
     Parameters
     ----------

@@ -1,0 +1,212 @@
+"""What did the deployments look like at an earlier time: which snapshots are there, and what is in them?"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+import pyarrow as pa
+
+from qoderdata import history
+from qoderdata.client import Client
+from qoderdata.errors import CacheError
+from qoderdata.files import Folder
+from qoderdata.formatting import format_time
+from qoderdata.parsing import Instant, Span, parse_period
+from qoderdata.schema import DEPLOYMENTS
+from qoderdata.settings import resolve_cache_dir
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    import pandas as pd
+
+
+def snapshots(client: Client | None = None, cache_dir: str | Path | None = None) -> pd.DataFrame:
+    """Return which dated snapshots of an account's deployments there are.
+
+    Each pull of the whole list by `load_deployments` (no filter but ``include_archived``) leaves one: all of the
+    last 24 hours are kept, then the last of each day (UTC), for 400 days. Those with archived deployments and
+    those without are two series.
+
+    Parameters
+    ----------
+    client
+        The account; ``None`` makes a `Client` from the environment. Nothing is asked of the service.
+    cache_dir
+        The cache's folder, a path or a URL; ``None``: ``QODERDATA_CACHE_DIR``, else the platform's user cache
+        folder.
+
+    Returns
+    -------
+    pandas.DataFrame
+        One row per snapshot, the oldest first. No snapshots: no rows, same columns and dtypes.
+
+        ===================== =================== ===========================================================
+        ``fetched_at``        datetime64[us, UTC] when its pull began
+        ``deployments``       int64               how many it has
+        ``include_archived``  bool                whether archived ones are among them
+        ``bytes``             int64               size of its file; texts that snapshots share are not counted
+        ===================== =================== ===========================================================
+
+    Raises
+    ------
+    CredentialError
+        There is no token, which tells one account's snapshots from another's.
+
+    Warns
+    -----
+    CacheWarning
+        Snapshots are damaged, and were left out.
+
+    Examples
+    --------
+    >>> import qoderdata as qd
+    >>> from qoderdata.sandbox import Sandbox
+    >>> with Sandbox(deployments=30, seed=7) as sandbox:
+    ...     client = qd.Client(pat=sandbox.pat, base_url=sandbox.base_url)
+    ...     df = qd.load_deployments(client=client, include_archived=True)
+    >>> qd.snapshots(client=client)[["deployments", "include_archived"]]
+       deployments  include_archived
+    0           30              True
+    """
+    import pandas as pd  # noqa: PLC0415 - slow to import
+
+    client = Client() if client is None else client
+    rows = []
+    for include_archived in (False, True):
+        series = _series(client, cache_dir, include_archived=include_archived)
+        files = history.files_of(series)
+        whole = {found.file.name for found in history.read(series, files, DEPLOYMENTS.arrow, ["id"])}
+        rows += [(file.fetched_at, file.rows, include_archived, file.size) for file in files if file.name in whole]
+    frame = pd.DataFrame(sorted(rows), columns=["fetched_at", "deployments", "include_archived", "bytes"])
+    return frame.astype(
+        {
+            "fetched_at": "datetime64[us, UTC]",
+            "deployments": "int64",
+            "include_archived": "bool",
+            "bytes": "int64",
+        }
+    )
+
+
+def load_snapshots(
+    since: Instant | Span | None = None,
+    until: Instant | Span | None = None,
+    *,
+    include_archived: bool = False,
+    columns: Sequence[str] | None = None,
+    client: Client | None = None,
+    cache_dir: str | Path | None = None,
+) -> list[pd.DataFrame]:
+    """Return the snapshots of an account's deployments in a period.
+
+    Parameters
+    ----------
+    since, until
+        Those fetched then or later, and before then: zone-aware times, or ages before now, such as ``"7D"``;
+        ``None``: no bound.
+    include_archived
+        The series with archived deployments, instead of the one without; the two are never mixed.
+    columns
+        These columns alone, which takes less time and memory; ``None``: all.
+    client
+        The account; ``None`` makes a `Client` from the environment. Nothing is asked of the service.
+    cache_dir
+        The cache's folder, a path or a URL; ``None``: ``QODERDATA_CACHE_DIR``, else the platform's user cache
+        folder.
+
+    Returns
+    -------
+    list of pandas.DataFrame
+        The frames that `load_deployments` returned then, the oldest first; ``attrs["fetched_at"]`` says when.
+        A column that is younger than a snapshot is missing in it. No snapshots: an empty list.
+
+    Raises
+    ------
+    ValueError
+        A bound cannot be understood, or there is no such column.
+    CredentialError
+        There is no token, which tells one account's snapshots from another's.
+
+    Warns
+    -----
+    CacheWarning
+        Snapshots are damaged, and were left out.
+
+    Examples
+    --------
+    >>> import qoderdata as qd
+    >>> from qoderdata.sandbox import Sandbox
+    >>> with Sandbox(deployments=30, seed=7) as sandbox:
+    ...     client = qd.Client(pat=sandbox.pat, base_url=sandbox.base_url)
+    ...     df = qd.load_deployments(client=client, include_archived=True)
+    >>> then = qd.load_snapshots("7D", include_archived=True, client=client)
+    >>> then[-1].equals(df)
+    True
+    """
+    first, last = parse_period(since, until, now=datetime.now(UTC), what="snapshot")
+    unknown = sorted(set(columns or ()) - set(DEPLOYMENTS.names))
+    if unknown:
+        raise ValueError(f"columns={unknown!r}: a deployments frame has no such column")
+    client = Client() if client is None else client
+    series = _series(client, cache_dir, include_archived=include_archived)
+    files = [
+        file
+        for file in history.files_of(series)
+        if (first is None or file.fetched_at >= first) and (last is None or file.fetched_at < last)
+    ]
+    found = history.read(series, files, DEPLOYMENTS.arrow, columns)
+    return [to_frame(snapshot.table, snapshot.file.fetched_at, client) for snapshot in found]
+
+
+def read_as_of(
+    time: datetime, *, include_archived: bool, client: Client, cache_dir: str | Path | None
+) -> tuple[pa.Table, datetime]:
+    """Return the last snapshot at or before a time, and when it was fetched.
+
+    Raises
+    ------
+    CacheError
+        There is none; the message names the first one that there is.
+    """
+    series = _series(client, cache_dir, include_archived=include_archived)
+    files = history.files_of(series)
+    for file in reversed([file for file in files if file.fetched_at <= time]):
+        for found in history.read(series, [file], DEPLOYMENTS.arrow):
+            return found.table, file.fetched_at
+    if files:
+        raise CacheError(
+            f"there is no snapshot at or before {format_time(time)}: the first one is of "
+            f"{format_time(files[0].fetched_at)}"
+        )
+    which = "with archived deployments" if include_archived else "without archived deployments"
+    raise CacheError(
+        f"there is no snapshot {which} in {series.folder.location}; each load_deployments("
+        f"include_archived={include_archived}) without other filters leaves one when it asks the service"
+    )
+
+
+def _series(client: Client, cache_dir: str | Path | None, *, include_archived: bool) -> history.Series:
+    folder = Folder(resolve_cache_dir(cache_dir))
+    return history.series(folder, client.identity, include_archived=include_archived)
+
+
+def to_frame(table: pa.Table, fetched_at: datetime, client: Client) -> pd.DataFrame:
+    """Return a snapshot, or some of its columns, as the frame that `load_deployments` returned then."""
+    from qoderdata.frames import to_pandas  # noqa: PLC0415 - imports pandas
+
+    missing = [field for field in DEPLOYMENTS.arrow if field.name not in table.schema.names]
+    names = table.schema.names
+    for field in missing:
+        table = table.append_column(field, pa.nulls(table.num_rows, field.type))
+    frame = to_pandas(table, DEPLOYMENTS)[names]
+    frame.attrs = {
+        "source": f"{client.base_url}/deployments",
+        "fetched_at": fetched_at.isoformat(),
+        "from_cache": True,
+        "complete": True,
+        "requests": 0,
+    }
+    return frame
