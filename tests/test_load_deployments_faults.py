@@ -405,6 +405,7 @@ def test_ctrl_c_ends_a_pull_that_hangs_at_once(
     with pytest.raises(KeyboardInterrupt):
         bench.load(refresh=True)
     monkeypatch.undo()
+    bench.sandbox.end_hangs()
     bench.check_kept(truth)
 
 
@@ -421,6 +422,7 @@ def test_ctrl_c_does_not_wait_for_a_page_that_is_asked_for_again(
         bench.load(refresh=True)
     assert pulling(), "nobody waited for it"
     monkeypatch.undo()
+    bench.sandbox.end_hangs()
     bench.check_kept(truth)
 
 

@@ -245,7 +245,7 @@ class _Server(ThreadingHTTPServer):
         super().__init__(address, _Handler)
         self.prefix, self.respond = prefix, respond
         self.gzip = True
-        self.stopping = Event()
+        self.hangs_end = Event()
         self.connections: set[socket.socket] = set()
         self.lock = Lock()
 
@@ -286,7 +286,7 @@ class _Handler(BaseHTTPRequestHandler):
         response, fault = self.server.respond(request)
         name = "" if fault is None else fault.name
         if name == "hang":
-            self.server.stopping.wait()
+            self.server.hangs_end.wait()
         if name == "reset":
             # Lingering for no time makes the close a reset.
             self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
@@ -356,9 +356,14 @@ class Server:
         self._thread.start()
         return self
 
+    def end_hangs(self) -> None:
+        """Close the connections that a fault lets hang."""
+        hanging, self._server.hangs_end = self._server.hangs_end, Event()
+        hanging.set()
+
     def stop(self) -> None:
         """Stop serving, and close all connections."""
-        self._server.stopping.set()
+        self.end_hangs()
         self._server.shutdown()
         self._thread.join()
         self._server.server_close()

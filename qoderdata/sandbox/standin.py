@@ -210,6 +210,11 @@ class Sandbox:
             self._server.stop()
             self._server = None
 
+    def end_hangs(self) -> None:
+        """Close the connections that the fault ``hang`` lets wait."""
+        if self._server is not None:
+            self._server.end_hangs()
+
     def __enter__(self) -> Self:
         return self.start()
 
