@@ -484,8 +484,8 @@ def _load(
         raise
     with ThreadPoolExecutor(1) as pool:
         frame = pool.submit(_to_frame, answer, listed, client, requests=requests)
-        cache.write(folder, name, answer)
-        if schema is DEPLOYMENTS and filters.is_whole:
+        is_kept = cache.write(folder, name, answer)
+        if is_kept and schema is DEPLOYMENTS and filters.is_whole:
             series = history.series(whole, client.identity, include_archived=filters.include_archived)
             history.write(series, answer.table, answer.fetched_at)
     return frame.result()

@@ -180,8 +180,9 @@ class RunOutcomes:
             store, since=since, until=None, not_before=freshness.not_before
         ):
             return
-        reader = ListReader(self._client, SESSION_LIST, store, oldest=since, progress=self._progress)
         reread_since, single = self._open_sessions()
+        oldest = since if since is None or reread_since is None else min(since, reread_since)
+        reader = ListReader(self._client, SESSION_LIST, store, oldest=oldest, progress=self._progress)
         try:
             bring_up_to_date(
                 store,

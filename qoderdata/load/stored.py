@@ -166,7 +166,7 @@ class StoredLoading:
             table = self._read_unless_damaged()
             if table is not None:
                 return LoadedTable(table, self.store.coverage.read_at)
-        if query.params and not freshness.everything:
+        if query.params and not freshness.everything and not (query.needs_status and self._knows_no_status()):
             try:
                 answer = self._filtered()
             except BadRequestError as error:
@@ -304,6 +304,11 @@ class StoredLoading:
             cache.write(self._answers, self._answer_name, kept)
         return LoadedTable(self._wanted(kept.table, until=self.query.until), kept.fetched_at)
 
+    def _knows_no_status(self) -> bool:
+        """Return whether the newest stored records have no status, so that filters by it mean something else."""
+        newest = self.store.newest_rows(["status_from"])
+        return newest.num_rows > 0 and not _is_service(newest)
+
     def _has_status(self, table: pa.Table) -> bool:
         """Return whether the service's records have a status; where there is none, one page shows it."""
         if not table.num_rows:
@@ -313,8 +318,7 @@ class StoredLoading:
             finally:
                 self._close(reader)
             table = pages[0].table
-        is_service = pc.is_in(table["status_from"], value_set=pa.array(["service"], pa.large_string()))
-        return bool(pc.all(is_service, min_count=0).as_py())
+        return _is_service(table)
 
     def _reader(self, oldest: datetime | None) -> ListReader:
         return ListReader(self.client, self.remote, self.store, oldest=oldest, progress=self._progress)
@@ -345,6 +349,12 @@ class StoredLoading:
 
     def _read(self) -> pa.Table:
         return self.store.read(since=self.query.since, until=self.query.until, where=self.query.where)
+
+
+def _is_service(table: pa.Table) -> bool:
+    """Return whether the status of all rows is from the service's own records."""
+    is_service = pc.is_in(table["status_from"], value_set=pa.array(["service"], pa.large_string()))
+    return bool(pc.all(is_service, min_count=0).as_py())
 
 
 def check_refresh(*, refresh: bool | str, offline: bool) -> None:

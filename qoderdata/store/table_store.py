@@ -9,7 +9,7 @@ import json
 import logging
 from dataclasses import replace
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -302,13 +302,16 @@ class TableStore:
 
     def newest(self) -> datetime | None:
         """Return the latest time of all stored rows; ``None`` where there is none."""
+        time = pc.max(self.newest_rows([self.table.time_column])[self.table.time_column]).as_py()
+        return cast("datetime | None", time)
+
+    def newest_rows(self, columns: list[str]) -> pa.Table:
+        """Return some columns of the rows of the newest day."""
         names = data.files_within(self._manifest.files, since=None, until=None)
-        if not names:
-            return None
-        day = names[0].partition("/")[0]
+        day = names[0].partition("/")[0] if names else ""
         files = {name: self._manifest.files[name] for name in names if name.startswith(f"{day}/")}
-        times = [pc.max(table[self.table.time_column]).as_py() for table in self._dataset.read(files)]
-        return max((time for time in times if time is not None), default=None)
+        empty = self.table.schema.arrow.empty_table().select(columns)
+        return pa.concat_tables([empty, *self._dataset.read(files, columns=columns)])
 
     def read(
         self, *, since: datetime | None = None, until: datetime | None = None, where: pc.Expression | None = None
