@@ -18,7 +18,7 @@ from matplotlib.text import Text
 
 from qoderdata import plots
 from qoderdata.errors import MissingColumnError
-from qoderdata.summaries import failure_rates, run_failure_rates
+from qoderdata.summaries import failure_rates, run_failure_rates, session_costs
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -112,6 +112,27 @@ def run_rates(by: str | None = None) -> pd.DataFrame:
     return run_failure_rates(runs(), by=by, freq="1D", tz=SHANGHAI)
 
 
+def sessions(count: int = 6) -> pd.DataFrame:
+    random = np.random.default_rng(count)
+    rows = 400
+    total = np.where(random.random(rows) < 0.1, np.nan, random.lognormal(0, 1, rows).round(2))
+    return pd.DataFrame(
+        {
+            "id": pd.array([f"sess_{number}" for number in range(rows)], dtype="str"),
+            "deployment_id": pd.array([f"dep_{n % count:032x}" for n in range(rows)], dtype="str"),
+            "deployment_name": pd.array([f"job {n % count}" for n in range(rows)], dtype="str"),
+            "created_at": pd.date_range("2026-05-03T05:00Z", periods=rows, freq="2h", unit="us"),
+            "usage_total_credits": total,
+            "usage_model_credits": np.where(np.arange(rows) < 100, np.nan, (0.8 * total).round(2)),
+            "usage_sandbox_runtime_credits": np.where(np.arange(rows) < 100, np.nan, (0.2 * total).round(2)),
+        }
+    )
+
+
+def costs(by: str | None = "deployment_id", *, count: int = 6, freq: str | None = None) -> pd.DataFrame:
+    return session_costs(sessions(count), by, freq=freq, tz=SHANGHAI)
+
+
 @dataclass
 class Case:
     """One plot with a frame for it."""
@@ -153,7 +174,26 @@ CASES = {
         plots.plot_run_failure_rates, run_rates, ("failure rate", "Asia/Shanghai", "Wilson")
     ),
     "run_failure_rates_by": Case(
-        plots.plot_run_failure_rates, lambda: run_rates("deployment_id"), ("6 of 8 shown", "start of window")
+        plots.plot_run_failure_rates,
+        lambda: run_rates("deployment_id"),
+        ("start of window", "failed / decided runs"),
+    ),
+    "run_failure_rates_of_30": Case(
+        plots.plot_run_failure_rates,
+        lambda: run_failure_rates(runs(deployment_count=30), freq="1D"),
+        ("12 of 30 shown", "faint: fewer than 5 decided runs"),
+    ),
+    "run_timeline": Case(plots.plot_run_timeline, runs, ("time, UTC", "failed (", "skipped (", "narrowest bar")),
+    "run_timeline_of_60": Case(
+        plots.plot_run_timeline, lambda: runs(deployment_count=60), ("40 of 60 deployments shown", "running")
+    ),
+    "costs": Case(plots.plot_costs, costs, ("credits", "share", "sandbox runtime", "are unknown")),
+    "costs_of_50": Case(plots.plot_costs, lambda: costs(count=50), ("20 of 50 shown", "unknown")),
+    "costs_over_time": Case(
+        plots.plot_costs, lambda: costs(by=None, freq="1D"), ("credits", "Asia/Shanghai", "start of window")
+    ),
+    "costs_over_time_by": Case(
+        plots.plot_costs, lambda: costs(count=30, freq="1W"), ("20 of 30 shown", "titles: credits", "model")
     ),
     "run_calendar": Case(
         plots.plot_run_calendar, runs, ("weekday", "UTC", "no runs", "only skipped or unfinished")
@@ -297,11 +337,26 @@ def test_rows_do_not_run_into_each_other_in_a_small_picture(case: str) -> None:
     assert not rows_overlap(ax)
 
 
-@pytest.mark.parametrize("plot", [plots.plot_failure_rates, plots.plot_next_triggers])
-def test_drawing_no_row_at_all_is_refused(plot: Callable[..., Axes]) -> None:
-    frame = rates() if plot is plots.plot_failure_rates else triggers()
+@pytest.mark.parametrize(
+    "case", ["failure_rates", "next_triggers", "run_failure_rates", "run_timeline", "costs", "costs_over_time"]
+)
+def test_drawing_no_row_at_all_is_refused(case: str) -> None:
     with pytest.raises(ValueError, match="top=0"):
-        plot(frame, top=0)
+        CASES[case].plot(CASES[case].frame(), top=0)
+
+
+@pytest.mark.parametrize("case", ["run_failure_rates_of_30", "costs_over_time_by"])
+def test_panels_have_one_scale_and_do_not_overlap(case: str) -> None:
+    ax = CASES[case].plot(CASES[case].frame())
+    figure_of(ax).canvas.draw()
+    panels = ax.child_axes
+    assert len(panels) == (12 if case == "run_failure_rates_of_30" else 20)
+    assert len({(panel.get_xlim(), panel.get_ylim()) for panel in panels}) == 1
+    titles = [panel.texts[0].get_window_extent() for panel in panels]
+    boxes = [panel.get_window_extent() for panel in panels]
+    for number, box in enumerate(boxes):
+        assert not any(box.overlaps(other) for other in boxes[number + 1 :])
+        assert not any(titles[number].overlaps(other) for other in [*titles[number + 1 :], *boxes])
 
 
 @pytest.mark.parametrize(

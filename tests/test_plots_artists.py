@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from datetime import date
 
     from matplotlib.axes import Axes
+    from matplotlib.axes._base import _AxesBase
     from matplotlib.lines import Line2D
 
 WEEKDAYS = ["Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun"]
@@ -40,7 +41,7 @@ def counters(rows: list[tuple[int | None, int | None, int | None]]) -> pd.DataFr
     return frame.assign(id=ids, name=names, agent_id=pd.array(["agent_1"] * len(rows), dtype="str"))
 
 
-def error_bars(ax: Axes, axis: int) -> list[list[float]]:
+def error_bars(ax: _AxesBase, axis: int) -> list[list[float]]:
     """Give the ends of the error bars along x (0) or y (1), in the order that they were drawn."""
     drawn = [
         part for lines in ax.collections if isinstance(lines, LineCollection) for part in lines.get_segments()
@@ -308,17 +309,55 @@ class TestRunFailureRates:
         gaps = np.isnan(numbers(ax.lines[0].get_ydata()))
         assert np.flatnonzero(gaps).tolist() == [4, 6]
 
-    def test_of_many_groups_those_with_the_most_failures_are_drawn(self) -> None:
+    def test_of_many_groups_each_has_a_panel_those_with_the_most_failures_first(self) -> None:
         rows = [("2026-06-01T00:00Z", "failed")] * 36 + [("2026-06-02T00:00Z", "completed")]
         which = [f"dep_{number}" for number in range(1, 9) for _ in range(number)] + ["dep_1"]
         rates = run_failure_rates(runs_of(rows).assign(deployment_id=which), freq="1D", tz="Asia/Tokyo")
-        ax = plots.plot_run_failure_rates(rates)
+        ax = plots.plot_run_failure_rates(rates, top=6, labels={"dep_6": "nightly"})
+        titles = [panel.texts[0].get_text() for panel in ax.child_axes]
+        assert titles == [
+            "dep_8: 8 / 8",
+            "dep_7: 7 / 7",
+            "nightly: 6 / 6",
+            "dep_5: 5 / 5",
+            "dep_4: 4 / 4",
+            "dep_3: 3 / 3",
+        ]
+        assert "(6 of 8 shown" in ax.get_title()
+        assert not ax.lines
+        for panel, number in zip(ax.child_axes, range(8, 2, -1), strict=True):
+            mine = rates[rates.index.get_level_values("deployment_id") == f"dep_{number}"]
+            np.testing.assert_array_equal(numbers(panel.lines[0].get_ydata()), mine["failure_rate"].to_numpy())
+            known = mine.dropna(subset="failure_rate")
+            drawn = np.array(error_bars(panel, 1), dtype=np.float64)
+            assert drawn == pytest.approx(known[["ci_low", "ci_high"]].to_numpy())
+
+    def test_windows_with_few_decided_runs_are_faint(self) -> None:
+        rows = [
+            (f"2026-06-0{day}T00:00Z", status)
+            for day, count in ((1, 5), (2, 4), (3, 9), (4, 1))
+            for status in ["failed", *["completed"] * (count - 1), "skipped", "skipped"]
+        ]
+        ax = plots.plot_run_failure_rates(run_failure_rates(runs_of(rows), by=None, freq="1D"))
+        firm, faint = ax.lines
+        assert numbers(firm.get_ydata())[::2] == [1 / 5, 1 / 9]
+        assert np.isnan(numbers(firm.get_ydata())[1::2]).all()
+        assert numbers(faint.get_ydata()) == [1 / 5, 1 / 4, 1 / 9, 1]
+        assert faint.get_markevery() == [1, 3], "points of windows with enough runs are drawn once"
+        assert (firm.get_alpha(), faint.get_alpha()) == (1, 0.5)
         legend = ax.get_legend()
         assert legend is not None
-        names = [text.get_text() for text in legend.get_texts()]
-        assert names[:6] == ["dep_8", "dep_7", "dep_6", "dep_5", "dep_4", "dep_3"]
-        assert len({(line.get_color(), line.get_marker()) for line in ax.lines}) == 6
-        assert "(6 of 8 shown" in ax.get_title()
+        assert "fewer than 5 decided runs" in [text.get_text() for text in legend.get_texts()]
+
+    def test_panels_are_named_by_the_names_of_the_frame(self) -> None:
+        rows = [("2026-06-01T00:00Z", "failed"), ("2026-06-02T00:00Z", "completed")]
+        named = runs_of(rows).assign(
+            deployment_id=["dep_1", "dep_2"], deployment_name=pd.Series(["nightly", None])
+        )
+        ax = plots.plot_run_failure_rates(run_failure_rates(named, freq="1D"))
+        assert [panel.texts[0].get_text() for panel in ax.child_axes] == ["nightly: 1 / 1", "dep_2: 0 / 1"]
+        ax = plots.plot_failure_rates(run_failure_rates(named))
+        assert [label.get_text() for label in ax.get_yticklabels()] == ["nightly", "dep_2"]
 
     def test_rates_that_are_not_over_time_are_refused_with_a_way_out(self) -> None:
         rates = run_failure_rates(some_runs(), by=None)

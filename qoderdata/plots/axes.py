@@ -1,4 +1,4 @@
-"""Prepare what all plots share: axes, colors, rows, grids, legends, times, the message of an empty plot.
+"""Prepare what all plots share: axes, colors, rows, panels, grids, legends, times, the message of an empty plot.
 
 matplotlib's settings (text color, font size) are read, so that a caller's own style holds, and never written.
 matplotlib is imported when something is drawn, not before.
@@ -6,6 +6,8 @@ matplotlib is imported when something is drawn, not before.
 
 from __future__ import annotations
 
+from contextlib import contextmanager
+from math import ceil
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,15 +15,18 @@ import pandas as pd
 
 from qoderdata.errors import FrameTypeError
 from qoderdata.formatting import format_time
+from qoderdata.plots.labels import font_families
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from matplotlib.artist import Artist
     from matplotlib.axes import Axes
     from matplotlib.axis import Axis
     from matplotlib.colors import Colormap, Normalize
     from numpy.typing import NDArray
+
+    from qoderdata.plots.labels import Labels
 
 # Okabe and Ito, "Color Universal Design" (2008): told apart by the color-blind. Their yellow is left out,
 # since thin marks in it vanish on white.
@@ -43,7 +48,66 @@ FEWEST_ROWS = 3
 #: Agg refuses a picture of 65,536 pixels; this keeps well below it at 300 dots an inch.
 _MOST_INCHES = 200.0
 _HALF = 0.5
+_PANEL_COLUMNS, _PANEL_INCHES, _PANEL_TITLE_INCHES, _PANEL_GAP = 3, 1.05, 0.36, 0.025
+_PANEL_MARGIN_INCHES = 1.1
 _SMALLEST_POINTS, _POINTS_PER_INCH = 3.5, 72.0
+
+
+@contextmanager
+def plot_style() -> Iterator[None]:
+    """Give figures that are made inside a ``with`` the fonts and the palette of this package's plots.
+
+    Names in Chinese, Japanese, Korean, Arabic and other scripts are drawn with installed fonts that have their
+    characters, not as empty boxes; what no installed font has stays a box. Lines and bars take colors that the
+    color-blind tell apart (Okabe and Ito 2008); there is no frame at the top and on the right, and no box around
+    a legend. Colors of text and background, and font sizes, stay the caller's, so that a dark style stays dark.
+
+    Make the figure, its axes and its texts inside the ``with``; it may be drawn and saved later.
+
+    Yields
+    ------
+    None
+        Nothing; ``matplotlib.rcParams`` are as before when the block has ended, also after an exception.
+
+    Notes
+    -----
+    Tick labels, which matplotlib makes late, get the fonts when the block ends, in figures that
+    `matplotlib.pyplot` made inside it. For other figures draw inside the block.
+
+    Examples
+    --------
+    >>> import matplotlib.pyplot as plt
+    >>> import qoderdata as qd
+    >>> with qd.plot_style():
+    ...     figure, ax = plt.subplots()
+    ...     bars = ax.bar(["夜间报表", "nightly"], [3, 5])
+    >>> bars[0].get_facecolor() == plt.matplotlib.colors.to_rgba("#0072B2")
+    True
+    >>> plt.close(figure)
+    """
+    import matplotlib as mpl  # noqa: PLC0415 - heavy, and needed only when drawing
+    import matplotlib.pyplot as plt  # noqa: PLC0415 - as above
+    from cycler import cycler  # noqa: PLC0415 - as above
+
+    families = list(font_families())
+    settings: dict[Any, Any] = {
+        "font.family": families,
+        "axes.prop_cycle": cycler(color=DISTINCT),
+        "axes.spines.top": False,
+        "axes.spines.right": False,
+        "axes.unicode_minus": True,
+        "figure.constrained_layout.use": True,
+        "legend.frameon": False,
+    }
+    before = set(plt.get_fignums())
+    with mpl.rc_context(settings):
+        yield
+        made = sorted(set(plt.get_fignums()) - before)
+        current = plt.gcf().number if made else None
+        for ax in (ax for number in made for ax in plt.figure(number).axes):
+            ax.tick_params(which="both", labelfontfamily=families)
+        if current is not None:
+            plt.figure(current)
 
 
 def axes_or_new(ax: Axes | None, *, height: float, width: float = WIDTH_INCHES) -> Axes:
@@ -81,10 +145,20 @@ def row_points(ax: Axes, rows: int) -> float:
 
 def line_color() -> str:
     """Return the color of lines that lie on bars and beside them: dark, but light where the text is light."""
+    return "#FFFFFF" if _is_dark() else "#333333"
+
+
+def series_color() -> str:
+    """Return the color of a line of values: blue, and a light one on a dark background."""
+    return SKY if _is_dark() else BLUE
+
+
+def _is_dark() -> bool:
+    """Tell a dark style by its light text."""
     import matplotlib as mpl  # noqa: PLC0415 - heavy, and needed only when drawing
     from matplotlib.colors import to_rgb  # noqa: PLC0415 - as above
 
-    return "#333333" if _brightness(to_rgb(mpl.rcParams["text.color"])) < _HALF else "#FFFFFF"
+    return _brightness(to_rgb(mpl.rcParams["text.color"])) >= _HALF
 
 
 def _brightness(color: Sequence[float]) -> float:
@@ -110,6 +184,58 @@ def prepare_rows(ax: Axes, count: int) -> None:
     ax.set_axisbelow(True)
 
 
+def panels_height(count: int) -> float:
+    """Return the inches of a new figure with so many panels."""
+    return _PANEL_MARGIN_INCHES + _panel_grid(count)[0] * (_PANEL_INCHES + _PANEL_TITLE_INCHES)
+
+
+def _panel_grid(count: int) -> tuple[int, int]:
+    """Return rows and columns: two columns for two or four panels, else at most three."""
+    columns = 2 if count in {2, 4} else min(count, _PANEL_COLUMNS)
+    return ceil(count / columns), columns
+
+
+def divide_axes(ax: Axes, titles: Labels) -> list[Axes]:
+    """Divide the axes into panels with the same scales, each under its title.
+
+    Parameters
+    ----------
+    ax
+        What is divided; it keeps its title and its labels.
+    titles
+        One a panel, at least one.
+
+    Returns
+    -------
+    list of matplotlib.axes.Axes
+        The panels, row by row, all of them children of `ax`; values stand beside those on the left, times below
+        the lowest of each column.
+    """
+    count = len(titles.texts)
+    rows, columns = _panel_grid(count)
+    ax.set(xticks=[], yticks=[])
+    ax.spines[:].set_visible(False)
+    title = min(0.5 / rows, _PANEL_TITLE_INCHES * ax.figure.dpi / ax.bbox.height)
+    points = min(9.0, row_points(ax, 4 * rows))
+    height, width = 1 / rows - title, (1 - _PANEL_GAP * (columns - 1)) / columns
+    panels: list[Axes] = []
+    for number, text in enumerate(titles.texts):
+        row, column = divmod(number, columns)
+        bounds = (column * (width + _PANEL_GAP), (rows - 1 - row) / rows, width, height)
+        first = panels[0] if panels else None
+        panel = ax.inset_axes(bounds, sharex=first, sharey=first)
+        panel.patch.set_visible(False)
+        panel.tick_params(labelbottom=number + columns >= count, labelleft=column == 0, labelsize=points)
+        panel.annotate(
+            text, (0, 1), xycoords="axes fraction", xytext=(0, 3), textcoords="offset points",
+            va="bottom", fontsize=points, **titles.properties,
+        )  # fmt: skip
+        panels.append(panel)
+    # The labels of these axes stand beyond the ticks of the panels, of which they know nothing.
+    ax.xaxis.labelpad, ax.yaxis.labelpad = 2.2 * points + 4, 4.2 * points + 6
+    return panels
+
+
 def legend_beside(
     ax: Axes,
     handles: Sequence[Artist],
@@ -118,8 +244,9 @@ def legend_beside(
     title: str | None = None,
     properties: Mapping[str, Any] | None = None,
     offset: float = 6.0,
+    below: bool = False,
 ) -> None:
-    """Write a legend to the right of the axes, where it covers nothing.
+    """Write a legend to the right of the axes, or in one row below them, where it covers nothing.
 
     Parameters
     ----------
@@ -135,10 +262,13 @@ def legend_beside(
         Of the texts, where they are names: see `qoderdata.plots.labels`.
     offset
         Points between the axes and the legend.
+    below
+        Whether it stands below the axes.
     """
     from matplotlib.transforms import ScaledTranslation  # noqa: PLC0415 - heavy, and needed only when drawing
 
-    beside = ScaledTranslation(offset / _POINTS_PER_INCH, 0, ax.figure.dpi_scale_trans)
+    right, down = (0, -offset) if below else (offset, 0)
+    beside = ScaledTranslation(right / _POINTS_PER_INCH, down / _POINTS_PER_INCH, ax.figure.dpi_scale_trans)
     # The texts are set afterwards, since matplotlib leaves out labels that start with an underscore.
     legend = ax.legend(
         handles,
@@ -146,12 +276,13 @@ def legend_beside(
         title=title,
         alignment="left",
         loc="upper left",
-        bbox_to_anchor=(1.0, 1.0),
+        bbox_to_anchor=(0.0, 0.0) if below else (1.0, 1.0),
         bbox_transform=ax.transAxes + beside,
         borderaxespad=0,
         frameon=False,
         fontsize="small",
         handlelength=1.4,
+        ncols=len(handles) if below else 1,
     )
     for text, words in zip(legend.get_texts(), texts, strict=True):
         text.set(text=words, **(properties or {}))
@@ -217,6 +348,14 @@ def hatch_cells(ax: Axes, where: NDArray[np.bool_], pattern: str) -> None:
 def _edges(values: NDArray[Any]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     rows, columns = values.shape
     return np.arange(columns + 1) - 0.5, np.arange(rows + 1) - 0.5
+
+
+def ticks_up_to(top: float, count: int) -> list[float]:
+    """Return about so many round marks from 0 to the top, none beyond it."""
+    from matplotlib.ticker import MaxNLocator  # noqa: PLC0415 - heavy, and needed only when drawing
+
+    ticks = MaxNLocator(count, steps=[1, 2, 5, 10]).tick_values(0, top)
+    return [float(tick) for tick in ticks if 0 <= tick <= top]
 
 
 def percent_axis(axis: Axis) -> None:
@@ -314,7 +453,7 @@ def day_numbers(times: pd.Series[pd.Timestamp] | pd.DatetimeIndex) -> NDArray[np
     return numbers
 
 
-def time_axis(ax: Axes, times: pd.DatetimeIndex, *, what: str) -> None:
+def time_axis(ax: Axes, times: pd.DatetimeIndex, *, what: str, most_ticks: int = 9) -> None:
     """Mark the x axis in the zone of the data, and say which that is.
 
     Parameters
@@ -325,10 +464,12 @@ def time_axis(ax: Axes, times: pd.DatetimeIndex, *, what: str) -> None:
         Zone-aware; the zone and its offsets from UTC are taken from them.
     what
         What the times are, for the label.
+    most_ticks
+        The most marks that there is room for.
     """
     from matplotlib.dates import AutoDateLocator, ConciseDateFormatter  # noqa: PLC0415 - as above
 
-    locator = AutoDateLocator(tz=times.tz, minticks=4, maxticks=9)  # type: ignore[no-untyped-call]  # matplotlib types it not
+    locator = AutoDateLocator(tz=times.tz, minticks=min(4, most_ticks - 1), maxticks=most_ticks)  # type: ignore[no-untyped-call]  # matplotlib types it not
     ax.xaxis_date(times.tz)
     ax.xaxis.set_major_locator(locator)
     # Its own remark of the date would stand where the axis label is; the label says it instead.

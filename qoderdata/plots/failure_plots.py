@@ -9,7 +9,6 @@ import pandas as pd
 
 from qoderdata.columns import require_frame
 from qoderdata.plots.axes import (
-    DISTINCT,
     FEWEST_ROWS,
     HATCHED,
     PALE,
@@ -17,17 +16,21 @@ from qoderdata.plots.axes import (
     assumed_note,
     axes_or_new,
     day_numbers,
+    divide_axes,
     known_times,
     legend_beside,
     line_color,
+    panels_height,
     percent_axis,
     prepare_rows,
     row_points,
+    series_color,
     show_message,
+    ticks_up_to,
     time_axis,
     write_column,
 )
-from qoderdata.plots.labels import format_key, make_labels
+from qoderdata.plots.labels import Group, Labels, keys_and_names, make_labels, split_windows
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -39,10 +42,12 @@ _TITLE = "Failure rate, worst first"
 _ROW_INCHES, _MARGIN_INCHES = 0.27, 1.2
 _NARROWEST_SCALE = 0.05
 _HEIGHT_INCHES = 4.6
-_MARKERS = ("o", "s", "^", "D", "v", "P")
-_GROUP_COLUMNS = 24
+_GROUP_COLUMNS = 22
 _COUNTS = ["runs", "completed", "failed", "skipped", "unfinished"]
 _FEWEST_WINDOWS = 7
+_FEWEST_DECIDED, _FAINT = 5, 0.5
+_RATE, _FEW = "rate, with Wilson interval", f"fewer than {_FEWEST_DECIDED} decided runs"
+_MARKER_POINTS, _PANEL_TICKS, _PANEL_BELOW = 4.0, 5, 0.05
 _COUNTS_SHARE, _GAP_SHARE = 0.2, 0.07
 
 
@@ -112,7 +117,7 @@ def plot_failure_rates(
         show_message(ax, "There are no failure rates to show.")
         return ax
 
-    labels_shown = make_labels(*_ids_and_names(shown), labels)
+    labels_shown = make_labels(*keys_and_names(shown), labels)
     failing = shown["failing"].fillna(0).gt(0) if "failing" in shown else pd.Series(data=False, index=shown.index)
     prepare_rows(ax, len(shown))
     _rate_bars(ax, shown, failing)
@@ -149,16 +154,6 @@ def _rate_bars(ax: Axes, shown: pd.DataFrame, failing: pd.Series[bool]) -> None:
     percent_axis(ax.xaxis)
 
 
-def _ids_and_names(shown: pd.DataFrame) -> tuple[list[str], list[str | None]]:
-    """Show what each row is, and what it is called where that is something else."""
-    if all(name is None for name in shown.index.names):
-        return ["all"] * len(shown), [None] * len(shown)
-    ids = [format_key(key) for key in shown.index]
-    if shown.index.name == "id" and "name" in shown:
-        return ids, [None if pd.isna(name) else str(name) for name in shown["name"]]
-    return ids, [None] * len(shown)
-
-
 def _counts(shown: pd.DataFrame, *, by_runs: bool) -> list[str]:
     """Write the counts that each rate is made of."""
     failures = shown["failed"] if by_runs else shown["total_failures"]
@@ -189,24 +184,32 @@ def _streaks(shown: pd.DataFrame) -> list[str]:
     return texts
 
 
-def plot_run_failure_rates(rates: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
-    """Plot failure rates over time, each with its interval, and below them how many runs there were.
+def plot_run_failure_rates(
+    rates: pd.DataFrame, *, ax: Axes | None = None, top: int = 12, labels: Mapping[str, str] | None = None
+) -> Axes:
+    """Plot failure rates over time, each with its interval.
 
-    A window without a decided run has no rate: there the line has a gap. Of several groups, the six with the
-    most failures are drawn, and the runs below are those of these six together.
+    One group is drawn with the numbers of runs below its rates. Of several groups, each has a panel of its own,
+    all with the same scales, those with the most failures first; the title of a panel says how many of its decided
+    runs failed. A window without a decided run has no rate: there the line has a gap. Windows with fewer than 5
+    decided runs are drawn faintly, as their rates say little.
 
     Parameters
     ----------
     rates
         What `qoderdata.run_failure_rates` gives with ``freq``; the time axis is in the zone of its windows.
     ax
-        What to draw on. ``None`` makes a new figure, about 9 by 4.6 inches.
+        What to draw on. ``None`` makes a new figure, about 9 by 4.6 inches, or as high as the panels need.
+    top
+        The most panels to draw; the title says how many groups there are.
+    labels
+        Names to show by group key, instead of the frame's own.
 
     Returns
     -------
     matplotlib.axes.Axes
-        The axes drawn on: x is the start of the window, y the rate, 0 to 1 labelled in per cent. The numbers
-        of runs are in axes of their own, inside its lower part (``ax.child_axes``).
+        The axes drawn on: x is the start of the window, y the rate, 0 to 1 labelled in per cent. Inside it, in
+        ``ax.child_axes``, are the numbers of runs of one group, or the panels of several.
 
     Raises
     ------
@@ -215,7 +218,7 @@ def plot_run_failure_rates(rates: pd.DataFrame, *, ax: Axes | None = None) -> Ax
     MissingColumnError
         The frame is not one of failure rates of runs.
     ValueError
-        The rates are not over time.
+        The rates are not over time, or `top` is less than 1.
 
     Warns
     -----
@@ -224,14 +227,19 @@ def plot_run_failure_rates(rates: pd.DataFrame, *, ax: Axes | None = None) -> Ax
 
     Examples
     --------
-    >>> from qoderdata.summaries import run_failure_rates
+    >>> import qoderdata as qd
     >>> runs = pd.DataFrame({
-    ...     "id": ["run_1", "run_2"], "deployment_id": "dep_1", "status": ["completed", "failed"],
+    ...     "id": ["run_1", "run_2"], "deployment_id": ["dep_1", "dep_2"], "status": ["completed", "failed"],
     ...     "triggered_at": pd.to_datetime(["2026-06-15T00:00Z", "2026-06-16T00:00Z"]), "duration_ms": 1000,
     ... })
-    >>> plot_run_failure_rates(run_failure_rates(runs, by=None, freq="1D")).get_xlabel()
+    >>> qd.plot_run_failure_rates(qd.run_failure_rates(runs, by=None, freq="1D")).get_xlabel()
     'start of window, UTC; 2026-06-15 to 2026-06-16'
+    >>> ax = qd.plot_run_failure_rates(qd.run_failure_rates(runs, freq="1D"), labels={"dep_2": "nightly"})
+    >>> [panel.texts[0].get_text() for panel in ax.child_axes]
+    ['nightly: 1 / 1', 'dep_1: 0 / 1']
     """
+    if top < 1:
+        raise ValueError(f"top={top} draws nothing; give 1 or more")
     rates = require_frame(
         rates, ["failure_rate", "ci_low", "ci_high", *_COUNTS], what="rates", optional=["assumed", "unknown"]
     )
@@ -244,75 +252,100 @@ def plot_run_failure_rates(rates: pd.DataFrame, *, ax: Axes | None = None) -> Ax
     if len(rates):
         known_times(windows)
     rates = rates[windows.notna()]
-    groups = _groups(rates)
-    shown = dict(sorted(groups.items(), key=lambda item: -int(item[1]["failed"].sum()))[: len(DISTINCT)])
-    ax = axes_or_new(ax, height=_HEIGHT_INCHES)
+    groups = split_windows(rates)
+    shown = sorted(groups, key=lambda group: -int(group.rows["failed"].sum()))[:top]
+    one = len(groups) <= 1
+    ax = axes_or_new(ax, height=_HEIGHT_INCHES if one else panels_height(len(shown)))
     cut = f" ({len(shown)} of {len(groups):,} shown, most failures first)" if len(shown) < len(groups) else ""
     ax.set_title(f"Failure rate over time{cut}")
     if not len(rates):
         show_message(ax, "There are no runs to show.")
         return ax
 
-    labels_shown = make_labels(list(shown), [None] * len(shown), None, columns=_GROUP_COLUMNS)
-    one = len(groups) == 1
-    lines = [
-        _line(ax, group, color=color, marker=marker, shade=one)
-        for group, color, marker in zip(shown.values(), DISTINCT, _MARKERS, strict=False)
-    ]
-    drawn = pd.concat(shown.values())
-    _rate_axis(ax, float(drawn["ci_high"].astype("float64").max()))
+    drawn = pd.concat(group.rows for group in shown)
     counts = drawn.reindex(columns=[*_COUNTS, "assumed", "unknown"], fill_value=0).groupby(level="window").sum()
-    bars = _count_bars(ax, counts)
-    texts = ["rate, with Wilson interval"] if one else labels_shown.texts
-    legend_beside(
-        ax, [*lines, *bars.values()], [*texts, *bars], properties=None if one else labels_shown.properties
-    )
-    time_axis(ax, pd.DatetimeIndex(drawn.index.get_level_values("window")), what="start of window")
+    times = pd.DatetimeIndex(drawn.index.get_level_values("window"))
+    highest = float(drawn["ci_high"].astype("float64").max())
+    if one:
+        lines = _rate_lines(ax, shown[0].rows, shade=True)
+        _rate_axis(ax, highest, below=_COUNTS_SHARE + _GAP_SHARE)
+        bars = _count_bars(ax, counts)
+        legend_beside(ax, [*lines.values(), *bars.values()], [*lines, *bars])
+        time_axis(ax, times, what="start of window")
+    else:
+        _rate_panels(ax, shown, times, highest=highest, labels=labels)
     ax.set_xlabel(ax.get_xlabel() + assumed_note(counts["assumed"].sum(), counts["completed"].sum()))
     return ax
 
 
-def _groups(rates: pd.DataFrame) -> dict[str, pd.DataFrame]:
-    """Split a frame into its groups, each by ``window`` alone."""
-    keys = [name for name in rates.index.names if name != "window"]
-    if not keys:
-        return {"all": rates}
-    groups = {}
-    for key, group in rates.groupby(level=keys, dropna=False, sort=False):
-        groups[format_key(key)] = group.droplevel(keys).sort_index()
-    return groups
-
-
-def _line(ax: Axes, group: pd.DataFrame, *, color: str, marker: str, shade: bool) -> Artist:
-    """Draw one group's rates and intervals."""
-    numbers = group[["failure_rate", "ci_low", "ci_high"]].astype("float64")
-    times = day_numbers(pd.DatetimeIndex(group.index))
-    rate, low, high = (numbers[name].to_numpy() for name in numbers)
-    if shade:  # of several, the shades would hide one another
-        ax.fill_between(times, low, high, color=color, alpha=0.12, linewidth=0)
-    container = ax.errorbar(
-        times,
-        rate,
-        yerr=np.array([rate - low, high - rate]),
-        color=color,
-        marker=marker,
-        markersize=4,
-        linewidth=1.6,
-        elinewidth=0.9,
+def _rate_panels(
+    ax: Axes, groups: list[Group], times: pd.DatetimeIndex, *, highest: float, labels: Mapping[str, str] | None
+) -> None:
+    """Draw a panel a group, all with the same scales."""
+    named = make_labels(
+        [group.key for group in groups], [group.name for group in groups], labels, columns=_GROUP_COLUMNS
     )
-    container.lines[2][0].set_alpha(0.5)
-    line: Artist = container.lines[0]
-    return line
+    titles = []
+    for text, group in zip(named.texts, groups, strict=True):
+        failed, decided = int(group.rows["failed"].sum()), int(_decided(group.rows).sum())
+        titles.append(f"{text}: {failed:,} / {decided:,}")
+    panels = divide_axes(ax, Labels(titles, named.properties))
+    few = False
+    for panel, group in zip(panels, groups, strict=True):
+        few |= _FEW in _rate_lines(panel, group.rows, shade=False)
+    _rate_axis(panels[0], highest, below=_PANEL_BELOW)
+    for panel in panels:
+        panel.spines[["top", "right"]].set_visible(False)
+        panel.grid(visible=True, axis="y", alpha=0.35, linewidth=0.6)
+    numbers = day_numbers(times)
+    room = max(0.03 * float(np.ptp(numbers)), 0.5 / 24)
+    panels[0].set_xlim(numbers.min() - room, numbers.max() + room)
+    time_axis(panels[0], times, what="start of window", most_ticks=_PANEL_TICKS)
+    words = "titles: failed / decided runs; upright lines: Wilson intervals" + (f"; faint: {_FEW}" if few else "")
+    ax.set_xlabel(f"{panels[0].get_xlabel()}\n{words}")
+    ax.set_ylabel(panels[0].get_ylabel())
+    panels[0].set(xlabel="", ylabel="")
 
 
-def _rate_axis(ax: Axes, highest: float) -> None:
-    """Mark the rates on the upper part of the axes; the lower part is left to the bars."""
-    from matplotlib.ticker import MaxNLocator  # noqa: PLC0415 - heavy, and needed only when drawing
+def _decided(rates: pd.DataFrame) -> pd.Series[int]:
+    return rates["completed"] + rates["failed"]
 
+
+def _rate_lines(ax: Axes, rates: pd.DataFrame, *, shade: bool) -> dict[str, Artist]:
+    """Draw rates and intervals, those of few decided runs faintly, and give a sample of each by what it means."""
+    numbers = rates[["failure_rate", "ci_low", "ci_high"]].astype("float64")
+    times = day_numbers(pd.DatetimeIndex(rates.index))
+    rate, low, high = (numbers[name].to_numpy() for name in numbers)
+    few = _decided(rates).lt(_FEWEST_DECIDED).fillna(value=True).to_numpy(dtype=bool) & np.isfinite(rate)
+    color, size = series_color(), _MARKER_POINTS if shade else 0.6 * _MARKER_POINTS
+    if shade:  # in a panel it would hide the lines
+        ax.fill_between(times, low, high, color=color, alpha=0.12, linewidth=0)
+    samples: dict[str, Artist] = {}
+    for words, mine, alpha in ((_RATE, ~few, 1.0), (_FEW, few, _FAINT)):
+        if not (np.isfinite(rate) & mine).any():
+            continue
+        container = ax.errorbar(
+            times[mine],
+            rate[mine],
+            yerr=np.array([rate - low, high - rate])[:, mine],
+            fmt="none",
+            ecolor=color,
+            elinewidth=0.9,
+        )
+        container.lines[2][0].set_alpha(0.6 * alpha)
+        # The faint line leads through all windows, so that it joins those of few runs with the others.
+        y = np.where(mine, rate, np.nan) if words == _RATE else rate
+        look: dict[str, Any] = {"color": color, "linewidth": 0.4 * size, "markersize": size, "alpha": alpha}
+        look |= {"marker": "o", "markevery": np.flatnonzero(mine & np.isfinite(rate)).tolist()}
+        samples[words] = ax.plot(times, y, **look)[0]
+    return samples
+
+
+def _rate_axis(ax: Axes, highest: float, *, below: float) -> None:
+    """Mark the rates on the upper part of the axes; the lower part, a share of its height, is left free."""
     top = 1.02 * min(1.0, max(_NARROWEST_SCALE, highest if np.isfinite(highest) else 1.0))
-    below = _COUNTS_SHARE + _GAP_SHARE
     ax.set_ylim(-top * below / (1 - below), top)
-    ax.set_yticks([tick for tick in MaxNLocator(6, steps=[1, 2, 5, 10]).tick_values(0, top) if 0 <= tick <= top])
+    ax.set_yticks(ticks_up_to(top, 6 if below > _PANEL_BELOW else 4))
     percent_axis(ax.yaxis)
     ax.set_ylabel("failure rate", y=(1 + below) / 2)
     ax.spines[["top", "right"]].set_visible(False)

@@ -30,6 +30,15 @@ _MOST_MARKS = 3
 _ID_TAIL = 4
 _BOX = "\N{WHITE SQUARE}"
 _NAMED_IN_WARNING = 6
+#: The column that names the ids of an index level.
+_NAME_COLUMNS = {
+    "id": "name",
+    "deployment_id": "deployment_name",
+    "agent_id": "agent_name",
+    "environment_id": "environment_name",
+}
+#: One character or two of the scripts that names are written in: a family is looked for that has each.
+_SCRIPTS = "aЖΩ报報かカ한عשกदॐ☀✓→"
 _NORMAL_WEIGHTS = frozenset({400, "normal", "regular", "book"})
 
 # Tried in this order before all others, so that a picture looks the same wherever one of them is installed.
@@ -149,6 +158,74 @@ def format_key(key: Hashable) -> str:
     return " · ".join("(none)" if pd.isna(part) else str(part) for part in parts)
 
 
+class Group(NamedTuple):
+    """The rows of one group of a summary over time, by ``window`` alone and in its order."""
+
+    key: str
+    name: str | None
+    rows: pd.DataFrame
+
+
+def split_windows(summary: pd.DataFrame) -> list[Group]:
+    """Split a summary over time into its groups, in the order in which they are first seen.
+
+    Examples
+    --------
+    >>> days = pd.to_datetime(["2026-06-16T00:00Z", "2026-06-15T00:00Z"])
+    >>> index = pd.MultiIndex.from_product([["red"], days], names=["team", "window"])
+    >>> (group,) = split_windows(pd.DataFrame({"failed": [1, 2]}, index))
+    >>> group.key, group.rows["failed"].tolist()
+    ('red', [2, 1])
+    """
+    keys, names = keys_and_names(summary)
+    others: list[Hashable] = [name for name in summary.index.names if name != "window"]
+    alone = summary.droplevel(others) if others else summary
+    codes, found = pd.factorize(np.array(keys, dtype="object"))
+    groups = []
+    for code, key in enumerate(found):
+        rows = np.flatnonzero(codes == code)
+        groups.append(Group(str(key), names[rows[0]], alone.iloc[rows].sort_index()))
+    return groups
+
+
+def keys_and_names(summary: pd.DataFrame) -> tuple[list[str], list[str | None]]:
+    """Return the key of every row of a summary, and its name where the summary carries names.
+
+    Parameters
+    ----------
+    summary
+        Its index is the groups, and windows perhaps, which are no part of a key. The column ``name`` names the
+        ids of its only id level; ``deployment_name`` and the like name those of a level each.
+
+    Returns
+    -------
+    tuple
+        A key and a name a row; ``None`` where the key has no other name.
+
+    Examples
+    --------
+    >>> index = pd.MultiIndex.from_tuples([("agent_1", "red"), ("agent_2", None)], names=["agent_id", "team"])
+    >>> keys_and_names(pd.DataFrame({"name": ["Triage", None]}, index=index))
+    (['agent_1 · red', 'agent_2 · (none)'], ['Triage · red', None])
+    """
+    index = summary.index
+    levels = [number for number, name in enumerate(index.names) if name != "window"]
+    if all(index.names[level] is None for level in levels):
+        return ["all"] * len(summary), [None] * len(summary)
+    parts = [index.get_level_values(level).astype("object") for level in levels]
+    ids = [level for level in levels if index.names[level] in _NAME_COLUMNS]
+    named = []
+    for level, values in zip(levels, parts, strict=True):
+        column = _NAME_COLUMNS.get(str(index.names[level]), "")
+        if column not in summary and len(ids) == 1 and column:
+            column = "name"
+        known = summary[column].astype("object").to_numpy() if column in summary else values.to_numpy()
+        named.append([value if pd.isna(name) else name for name, value in zip(known, values, strict=True)])
+    keys = [format_key(key) for key in zip(*parts, strict=True)]
+    names = [format_key(key) for key in zip(*named, strict=True)]
+    return keys, [None if name == key else name for key, name in zip(keys, names, strict=True)]
+
+
 def _make_unique(texts: Sequence[str], ids: Sequence[str]) -> list[str]:
     """Add the end of the id to texts that stand for several ids."""
     uses = Counter(texts)
@@ -156,6 +233,11 @@ def _make_unique(texts: Sequence[str], ids: Sequence[str]) -> list[str]:
         f"{text} ·{identifier[-_ID_TAIL:]}" if uses[text] > 1 else text
         for text, identifier in zip(texts, ids, strict=True)
     ]
+
+
+def font_families() -> tuple[str, ...]:
+    """Return the caller's font families, and behind them installed ones that have the scripts of most names."""
+    return _fonts_for(frozenset(_SCRIPTS))[0]
 
 
 def _fonts_for(characters: frozenset[str]) -> tuple[tuple[str, ...], frozenset[str]]:

@@ -1,0 +1,264 @@
+"""Plot costs: which sessions cost most, of what the credits are made, and how they change over time."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from qoderdata.columns import require_frame
+from qoderdata.formatting import format_percent
+from qoderdata.plots.axes import (
+    FEWEST_ROWS,
+    ORANGE,
+    PALE,
+    axes_or_new,
+    day_numbers,
+    divide_axes,
+    known_times,
+    legend_beside,
+    line_color,
+    panels_height,
+    prepare_rows,
+    row_points,
+    series_color,
+    show_message,
+    ticks_up_to,
+    time_axis,
+    write_column,
+)
+from qoderdata.plots.labels import Labels, keys_and_names, make_labels, split_windows
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from matplotlib.artist import Artist
+    from matplotlib.axes import Axes
+    from numpy.typing import NDArray
+
+_TITLE, _TITLE_OVER_TIME = "Credits of sessions, dearest first", "Credits of sessions over time"
+_ROW_INCHES, _MARGIN_INCHES, _HEIGHT_INCHES = 0.27, 1.3, 3.6
+_GROUP_COLUMNS, _PANEL_TICKS, _TICKS = 22, 5, 9
+_FEWEST_WINDOWS, _THINNEST_POINTS = 7, 1.5
+#: The title stands above the headers of the columns; the legend below the ticks.
+_TITLE_PAD_POINTS, _TICK_POINTS = 20.0, 20.0
+_COLUMNS = ["sessions", "credits", "model_credits", "sandbox_runtime_credits", "share", "unknown"]
+#: Less than this part of all credits is the error of rounding to two decimals, not a part without a name.
+_ROUNDING = 0.005
+_LOOKS: dict[str, dict[str, Any]] = {
+    "model": {},
+    "sandbox runtime": {"facecolor": ORANGE, "hatch": "////"},
+    "not itemized": {"facecolor": PALE},
+}
+
+
+def plot_costs(
+    costs: pd.DataFrame, *, ax: Axes | None = None, top: int = 20, labels: Mapping[str, str] | None = None
+) -> Axes:
+    """Plot the credits of sessions as bars, split into what the model and the sandbox used.
+
+    Without windows there is a horizontal bar a group, with the credits, their share and the number of sessions
+    beside it. With windows (``freq``) there is an upright bar a window, and a
+    panel a group where there are several, all with the same scales, those with the most credits first. Where the
+    service does not tell what the credits were for, the bar is pale.
+
+    Sessions without usage are unknown, not free: how many there are is written beside the bars or below them. A
+    group whose sessions are all unknown has no bar, and such a window has a question mark.
+
+    Parameters
+    ----------
+    costs
+        What `qoderdata.session_costs` gives. Without windows it is drawn in the order it is in.
+    ax
+        What to draw on. ``None`` makes a new figure, about 9 inches wide and as high as rows or panels need. Names
+        need room: give a figure with ``layout="constrained"``.
+    top
+        The most groups to draw; the title says how many there are.
+    labels
+        Names to show by group key, instead of the frame's own.
+
+    Returns
+    -------
+    matplotlib.axes.Axes
+        The axes drawn on. Without windows x is the credits, and row 0 is at the top; with windows x is the start
+        of the window, y the credits, and the panels of several groups are in ``ax.child_axes``.
+
+    Raises
+    ------
+    FrameTypeError
+        The argument is no frame, or a column has lost its dtype.
+    MissingColumnError
+        The frame is not one of costs.
+    ValueError
+        `top` is less than 1, or the windows span more than 100 years.
+
+    Warns
+    -----
+    UserWarning
+        Once, when no installed font has some of the characters in the names; boxes stand for them.
+
+    Examples
+    --------
+    >>> import pandas as pd
+    >>> import qoderdata as qd
+    >>> sessions = pd.DataFrame({
+    ...     "id": ["sess_1", "sess_2", "sess_3"], "deployment_id": ["dep_1", "dep_1", "dep_2"],
+    ...     "usage_total_credits": [1.5, None, 0.5], "usage_model_credits": [1.0, None, 0.5],
+    ...     "usage_sandbox_runtime_credits": [0.5, None, 0.0],
+    ... })
+    >>> ax = qd.plot_costs(qd.session_costs(sessions), labels={"dep_1": "nightly"})
+    >>> [label.get_text() for label in ax.get_yticklabels()]
+    ['nightly', 'dep_2']
+    >>> [float(bar.get_width()) for bar in ax.patches]
+    [1.0, 0.5, 0.5, 0.0]
+    """
+    if top < 1:
+        raise ValueError(f"top={top} draws nothing; give 1 or more")
+    costs = require_frame(costs, _COLUMNS, what="costs")
+    if "window" in costs.index.names:
+        return _plot_over_time(costs, ax, top, labels)
+    shown = costs.head(top)
+    ax = axes_or_new(ax, height=_MARGIN_INCHES + _ROW_INCHES * max(len(shown), FEWEST_ROWS))
+    cut = f" ({len(shown)} of {len(costs):,} shown)" if len(shown) < len(costs) else ""
+    ax.set_title(f"{_TITLE}{cut}", pad=_TITLE_PAD_POINTS)
+    if shown.empty:
+        show_message(ax, "There are no sessions to show.")
+        return ax
+
+    named = make_labels(*keys_and_names(shown), labels)
+    prepare_rows(ax, len(shown))
+    points = row_points(ax, len(shown))
+    ax.set_yticks(range(len(shown)), named.texts, fontsize=points, **named.properties)
+    samples = _stack(ax, shown, np.arange(len(shown), dtype=np.float64), thickness=0.62, horizontal=True)
+    highest = float(shown["credits"].max())
+    end = 1.02 * highest if highest > 0 else 1.0
+    ax.set(xlim=(0, end), xticks=ticks_up_to(end, 6))
+    ax.set_xlabel(f"credits{_unknown_note(shown)}")
+    end = 0.0
+    for header, texts in _texts(shown).items():
+        end = write_column(ax, header, texts, offset=end + 10, points=points)
+    if samples:
+        legend_beside(ax, list(samples.values()), list(samples), offset=_below(ax, _TICK_POINTS), below=True)
+    return ax
+
+
+def _plot_over_time(costs: pd.DataFrame, ax: Axes | None, top: int, labels: Mapping[str, str] | None) -> Axes:
+    """Plot a bar a window, in a panel a group where there are several."""
+    windows = costs.index.get_level_values("window")
+    if len(costs):
+        known_times(windows)
+    groups = split_windows(costs[windows.notna()])
+    shown = sorted(groups, key=lambda group: -float(group.rows["credits"].sum()))[:top]
+    one = len(groups) <= 1
+    ax = axes_or_new(ax, height=_HEIGHT_INCHES if one else panels_height(len(shown)))
+    cut = f" ({len(shown)} of {len(groups):,} shown, dearest first)" if len(shown) < len(groups) else ""
+    ax.set_title(f"{_TITLE_OVER_TIME}{cut}")
+    if not groups:
+        show_message(ax, "There are no sessions to show.")
+        return ax
+
+    panels = [ax]
+    if not one:
+        named = make_labels(
+            [group.key for group in shown], [group.name for group in shown], labels, columns=_GROUP_COLUMNS
+        )
+        totals = [group.rows["credits"].sum(min_count=1) for group in shown]
+        titles = [f"{text}: {_credits(total)}" for text, total in zip(named.texts, totals, strict=True)]
+        panels = divide_axes(ax, Labels(titles, named.properties))
+    drawn = pd.concat(group.rows for group in shown)
+    numbers = np.unique(day_numbers(pd.DatetimeIndex(drawn.index)))
+    step = float(np.diff(numbers).min()) if len(numbers) > 1 else 1.0
+    # Of many windows a bar would be thinner than a pixel, and not be seen.
+    points = panels[0].bbox.width / ax.figure.dpi * 72
+    width = max(0.8 * step, _THINNEST_POINTS * (float(np.ptp(numbers)) + step) / points)
+    samples: dict[str, Artist] = {}
+    for panel, group in zip(panels, shown, strict=True):
+        samples |= _stack(panel, group.rows, day_numbers(pd.DatetimeIndex(group.rows.index)), thickness=width)
+        _mark_unknown(panel, group.rows, points=4.0 + 2.0 * one)
+        panel.spines[["top", "right"]].set_visible(False)
+        panel.grid(visible=True, axis="y", alpha=0.35, linewidth=0.6)
+        panel.set_axisbelow(True)
+    room = width * max(1.0, (_FEWEST_WINDOWS - len(numbers)) / 2)
+    highest = float(drawn["credits"].max())
+    end = 1.05 * highest if highest > 0 else 1.0
+    panels[0].set(xlim=(numbers.min() - room, numbers.max() + room), ylim=(0, end))
+    panels[0].set_yticks(ticks_up_to(end, 6 if one else 4))
+    ticks = _TICKS if one else _PANEL_TICKS
+    time_axis(panels[0], pd.DatetimeIndex(drawn.index), what="start of window", most_ticks=ticks)
+    words = panels[0].get_xlabel()
+    panels[0].set_xlabel("")
+    ax.set(xlabel=f"{words}{'' if one else '; titles: credits'}{_unknown_note(drawn)}", ylabel="credits")
+    if samples:
+        order = [name for name in _LOOKS if name in samples]
+        offset = 6.0 if one else _below(ax, ax.xaxis.labelpad)
+        legend_beside(ax, [samples[name] for name in order], order, offset=offset, below=not one)
+    return ax
+
+
+def _below(ax: Axes, ticks: float) -> float:
+    """Return the points from the axes down to below its label, `ticks` being those of what is above the label."""
+    label = ax.xaxis.label
+    return ticks + 6 + 1.25 * float(label.get_fontsize()) * (1 + label.get_text().count("\n"))
+
+
+def _parts(costs: pd.DataFrame) -> dict[str, NDArray[np.float64]]:
+    """Split credits into those of the model, those of the sandbox, and what is in neither; missing ones are 0."""
+    whole, model, sandbox = (
+        costs[name].fillna(0.0).to_numpy(np.float64)
+        for name in ("credits", "model_credits", "sandbox_runtime_credits")
+    )
+    other = np.maximum(whole - model - sandbox, 0.0)
+    parts = zip(_LOOKS, (model, sandbox, np.where(other > _ROUNDING * whole, other, 0.0)), strict=True)
+    return {name: part for name, part in parts if part.any()}
+
+
+def _stack(
+    ax: Axes, costs: pd.DataFrame, positions: NDArray[np.float64], *, thickness: float, horizontal: bool = False
+) -> dict[str, Artist]:
+    """Draw the parts of the credits on one another, and give a sample of each by what it means."""
+    from matplotlib.patches import Patch  # noqa: PLC0415 - heavy, and needed only when drawing
+
+    floor = np.zeros(len(costs))
+    samples: dict[str, Artist] = {}
+    for name, part in _parts(costs).items():
+        look = {"facecolor": series_color()} | _LOOKS[name] | {"edgecolor": ax.get_facecolor(), "linewidth": 0.0}
+        if horizontal:
+            ax.barh(positions, part, height=thickness, left=floor, **look)
+        else:
+            ax.bar(positions, part, width=thickness, bottom=floor, **look)
+        samples[name] = Patch(**look)
+        floor = floor + part
+    return samples
+
+
+def _mark_unknown(ax: Axes, costs: pd.DataFrame, *, points: float) -> None:
+    """Write a question mark at each window whose sessions all have unknown credits."""
+    unknown = costs[costs["credits"].isna()]
+    look: dict[str, Any] = {"linestyle": "none", "color": line_color(), "markeredgewidth": 0.2, "clip_on": False}
+    if len(unknown):
+        times = day_numbers(pd.DatetimeIndex(unknown.index))
+        height = np.full(len(times), 0.06)
+        ax.plot(times, height, marker="$?$", markersize=points, transform=ax.get_xaxis_transform(), **look)
+
+
+def _credits(amount: float) -> str:
+    return "unknown" if pd.isna(amount) else f"{amount:,.2f}"
+
+
+def _texts(shown: pd.DataFrame) -> dict[str, list[str]]:
+    """Write the columns beside the bars."""
+    texts = {
+        "credits": [_credits(amount) for amount in shown["credits"]],
+        "share": [format_percent(share) if pd.notna(share) else "" for share in shown["share"]],
+        "sessions": [f"{count:,}" for count in shown["sessions"]],
+    }
+    if shown["unknown"].fillna(0).gt(0).any():
+        texts["unknown"] = [f"{count:,}" if count else "" for count in shown["unknown"].fillna(0)]
+    return texts
+
+
+def _unknown_note(costs: pd.DataFrame) -> str:
+    """Return a further line of a label: of how many sessions the credits are not known."""
+    unknown, sessions = int(costs["unknown"].sum()), int(costs["sessions"].sum())
+    return f"\ncredits of {unknown:,} of {sessions:,} sessions are unknown, and not counted" if unknown else ""

@@ -1,0 +1,401 @@
+"""Plot what happened when: a lane a deployment, a bar a run, and what was missed or comes next."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from qoderdata.columns import require_frame
+from qoderdata.formatting import format_duration
+from qoderdata.parsing import parse_zone
+from qoderdata.plots.axes import (
+    FEWEST_ROWS,
+    GREY,
+    ORANGE,
+    PALE,
+    VERMILLION,
+    axes_or_new,
+    day_numbers,
+    known_times,
+    legend_beside,
+    line_color,
+    prepare_rows,
+    row_points,
+    series_color,
+    show_message,
+    time_axis,
+)
+from qoderdata.plots.labels import format_key, make_labels
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from matplotlib.artist import Artist
+    from matplotlib.axes import Axes
+
+    #: A sample and a text of what is drawn.
+    _Legend = dict[str, tuple[Artist, str]]
+
+_TITLE, _ORDER = "Runs over time", ", most failed or missed first"
+_ROW_INCHES, _MARGIN_INCHES = 0.25, 1.5
+_NARROWEST_POINTS, _POINTS_PER_INCH = 4.0, 72.0
+_LEAST_SPAN, _LEAST_FUTURE = pd.Timedelta("10min"), pd.Timedelta("1h")
+_LONGEST = pd.Timedelta(days=366 * 100)
+_MARGIN_SHARE = 0.02
+#: Statuses that are drawn as they are; any other, and a missing one, is drawn as unknown.
+_KNOWN = frozenset({"failed", "completed", "waiting", "cancelled", "skipped"})
+
+
+class _Bar(NamedTuple):
+    """How a run that has ended looks: the height, a share of the lane, tells outcomes apart without color."""
+
+    words: str
+    height: float
+    color: str
+    filled: bool = True
+
+
+#: From back to front.
+_BARS = {
+    "assumed": _Bar("completed, assumed", 0.5, GREY, filled=False),
+    "completed": _Bar("completed", 0.5, PALE),
+    "cancelled": _Bar("cancelled", 0.2, GREY),
+    "failed": _Bar("failed", 0.86, VERMILLION),
+}
+#: What a run that has not ended is called, and its line.
+_OPEN: dict[str, tuple[str, Any]] = {
+    "running": ("running or pending", "solid"),
+    "waiting": ("waits for a person", (0, (1, 1))),
+}
+_LEGEND_ORDER = (
+    "failed", "missed", "uncertain", "completed", "assumed", "cancelled", "skipped", "unknown", "running",
+    "waiting", "next", "newest", "narrowest",
+)  # fmt: skip
+
+
+def plot_run_timeline(
+    runs: pd.DataFrame,
+    *,
+    missed: pd.DataFrame | None = None,
+    triggers: pd.DataFrame | None = None,
+    ax: Axes | None = None,
+    tz: str = "UTC",
+    top: int = 40,
+    labels: Mapping[str, str] | None = None,
+) -> Axes:
+    """Plot runs as bars from start to end, one lane a deployment, with what was missed and what fires next.
+
+    The outcome of a run is told by color and by shape: tall bars failed, those of half the height completed, flat
+    ones were cancelled, hollow ones only count as completed because of their session's state (``status_from`` is
+    ``"session"``). A run that has not ended is a line with an arrow up to the newest time in `runs` and `missed`,
+    dotted where it waits for a person. A cross is a skipped run, a question mark one whose outcome is not known.
+    Hollow diamonds are missed times, hollow circles are times that were perhaps missed (``certain`` is False), and
+    upright marks are next triggers.
+
+    A bar begins at ``started_at``, else at ``triggered_at``, and ends at ``completed_at``, else ``duration_ms``
+    later. Bars are never narrower than about 4 points, so that a run of two seconds is seen beside one of two
+    hours; the legend says how long that is, how many runs are shorter, and of how many the end is not known.
+
+    Parameters
+    ----------
+    runs
+        What `qoderdata.load_runs` gives, with ``deployment_name`` where lanes should have names. Runs without a
+        ``triggered_at`` and a ``started_at`` are left out.
+    missed
+        What `qoderdata.missed_triggers` gives; ``None`` draws none.
+    triggers
+        What `qoderdata.next_triggers` gives; ``None`` draws none. Where there are runs or missed times, triggers
+        later than the newest of these by more than the time that they span (at least an hour) are left out, and
+        the legend says up to when they are shown.
+    ax
+        What to draw on. ``None`` makes a new figure, about 9 inches wide and as high as the lanes need. Names
+        and legend need room: give a figure with ``layout="constrained"``.
+    tz
+        The IANA zone of the time axis.
+    top
+        The most lanes to draw: those with the most failed runs and certainly missed times, in order of their
+        names where these are equal. The title says how many there are.
+    labels
+        Names to show by id of deployment, instead of the frames' own.
+
+    Returns
+    -------
+    matplotlib.axes.Axes
+        The axes drawn on: x is the time, lane 0 is at the top, and bars are one collection an outcome.
+
+    Raises
+    ------
+    FrameTypeError
+        An argument is no frame, or a column has lost its dtype.
+    MissingColumnError
+        A frame is not what its parameter asks for.
+    ValueError
+        There is no such zone, `top` is less than 1, or times span more than 100 years.
+
+    Warns
+    -----
+    UserWarning
+        Once, when no installed font has some of the characters in the names; boxes stand for them.
+
+    Examples
+    --------
+    >>> import pandas as pd
+    >>> import qoderdata as qd
+    >>> runs = pd.DataFrame({
+    ...     "deployment_id": ["dep_1", "dep_2"], "deployment_name": ["nightly", "hourly"],
+    ...     "status": ["completed", "failed"],
+    ...     "triggered_at": pd.to_datetime(["2026-06-15T01:00Z", "2026-06-15T02:00Z"]),
+    ...     "duration_ms": [2_000, 7_200_000],
+    ... })
+    >>> ax = qd.plot_run_timeline(runs, tz="Asia/Shanghai")
+    >>> [label.get_text() for label in ax.get_yticklabels()]
+    ['hourly', 'nightly']
+    >>> ax.get_xlabel()
+    'time, Asia/Shanghai (UTC+08:00); 2026-06-15'
+    """
+    if top < 1:
+        raise ValueError(f"top={top} draws nothing; give 1 or more")
+    zone = parse_zone(tz)
+    spans = _spans(runs)
+    gaps = _points(missed, "scheduled_at", what="missed", optional=["certain"])
+    nexts = _points(triggers, "trigger_at", what="triggers")
+    past = known_times(pd.concat([spans["start"], spans["end"], gaps["time"]]).rename("scheduled_at"))
+    until = past.max() + max(past.max() - past.min(), _LEAST_FUTURE) if len(past) else nexts["time"].max()
+    is_cut = bool((nexts["time"] > until).any())
+    nexts = nexts[nexts["time"] <= until]
+
+    lanes = _lanes(spans, gaps, nexts)
+    shown = lanes.head(top)
+    ax = axes_or_new(ax, height=_MARGIN_INCHES + _ROW_INCHES * max(len(shown), FEWEST_ROWS + 3))
+    some = f" ({len(shown)} of {len(lanes):,} deployments shown)" if len(shown) < len(lanes) else ""
+    ax.set_title(f"{_TITLE}{_ORDER if len(shown) > 1 else ''}{some}")
+    if shown.empty:
+        show_message(ax, "There are no runs to show.")
+        return ax
+
+    named = make_labels(list(shown.index), list(shown["name"]), labels)
+    prepare_rows(ax, len(shown))
+    ax.grid(visible=True, axis="y", alpha=0.25, linewidth=0.6)
+    points = row_points(ax, len(shown))
+    ax.set_yticks(range(len(shown)), named.texts, fontsize=points, **named.properties)
+    spans, gaps, nexts = (_in_lanes(frame, shown) for frame in (spans, gaps, nexts))
+    parts = [spans["start"], spans["end"], gaps["time"], nexts["time"], pd.Series(past).nlargest(1)]
+    times = pd.DatetimeIndex(pd.concat(parts).dropna()).tz_convert(zone)
+    narrowest = _time_range(ax, times)
+    time_axis(ax, times, what="time")
+
+    legend = _bars(ax, spans, narrowest) | _open_runs(ax, spans, past.max(), points)
+    legend |= _marks(ax, spans, gaps, nexts, points) | _narrow_note(spans, narrowest)
+    if is_cut and "next" in legend:
+        sample, words = legend["next"]
+        legend["next"] = sample, f"{words},\nup to {until.astimezone(zone):%Y-%m-%d %H:%M}"
+    if len(past) and {"running", "waiting", "next"} & legend.keys():
+        legend |= _end_line(ax, past.max())
+    entries = [legend[kind] for kind in _LEGEND_ORDER if kind in legend]
+    legend_beside(ax, [sample for sample, _ in entries], [words for _, words in entries])
+    return ax
+
+
+def _spans(runs: pd.DataFrame) -> pd.DataFrame:
+    """Return lane, name, outcome, start and end of every run that has a time."""
+    optional = ["status_from", "started_at", "completed_at", "duration_ms"]
+    runs = require_frame(runs, ["deployment_id", "status", "triggered_at"], what="runs", optional=optional)
+    triggered = runs["triggered_at"]
+    missing = pd.Series(pd.NaT, index=runs.index, dtype="datetime64[us, UTC]")
+    started, completed = (runs.get(name, missing) for name in ("started_at", "completed_at"))
+    known_times(triggered)
+    for times in (started, completed):
+        known_times(pd.concat([triggered, times.dropna()]).rename(str(times.name or triggered.name)))
+    start = started.fillna(triggered)
+    outcome = _outcomes(runs)
+    length = pd.to_numeric(runs["duration_ms"]) if "duration_ms" in runs else pd.Series(pd.NA, index=runs.index)
+    length = length.astype("Float64").astype("float64")
+    length = length.where(length.between(0, _LONGEST / pd.Timedelta("1ms")))
+    end = completed.fillna(start + pd.to_timedelta(length, unit="ms").dt.as_unit("us"))
+    end = end.where((end >= start) & outcome.isin(list(_BARS)))
+    return pd.DataFrame(
+        {
+            "lane": _keys(runs),
+            "name": _names(runs, "deployment_name"),
+            "outcome": outcome,
+            "start": start,
+            "end": end,
+        }
+    )[start.notna()]
+
+
+def _outcomes(runs: pd.DataFrame) -> pd.Series[str]:
+    """Return what each run is drawn as."""
+    status = runs["status"].astype("object")
+    outcome = status.where(status.isin(list(_KNOWN)), "unknown").mask(
+        status.isin(["running", "pending"]), "running"
+    )
+    if "status_from" in runs:
+        by_session = runs["status_from"].astype("object").eq("session").astype(bool)
+        outcome = outcome.mask(outcome.eq("completed") & by_session, "assumed")
+    return outcome
+
+
+def _points(frame: pd.DataFrame | None, column: str, *, what: str, optional: Sequence[str] = ()) -> pd.DataFrame:
+    """Return lane, name, time and certainty of missed times or triggers; no rows where there is no frame."""
+    if frame is None:
+        frame = pd.DataFrame(
+            {"deployment_id": pd.Series(dtype="str"), column: pd.Series(dtype="datetime64[us, UTC]")}
+        )
+    frame = require_frame(frame, ["deployment_id", column], what=what, optional=optional)
+    times = frame[column]
+    known_times(times)
+    certain = frame["certain"].fillna(value=False).astype(bool) if "certain" in frame else True
+    points = {"lane": _keys(frame), "name": _names(frame, "name"), "time": times, "certain": certain}
+    return pd.DataFrame(points, index=frame.index)[times.notna()]
+
+
+def _keys(frame: pd.DataFrame) -> pd.Series[str]:
+    return frame["deployment_id"].astype("object").map(format_key)
+
+
+def _names(frame: pd.DataFrame, column: str) -> pd.Series[str]:
+    """Return the names of a frame that has them; missing ones are ``None``."""
+    if column not in frame:
+        return pd.Series(None, index=frame.index, dtype="object")
+    names = frame[column].astype("object")
+    return names.where(names.notna(), None)
+
+
+def _lanes(spans: pd.DataFrame, gaps: pd.DataFrame, nexts: pd.DataFrame) -> pd.DataFrame:
+    """Return a name and a number of failed and missed ones a lane, most first, then by name."""
+    parts = [
+        spans.assign(bad=spans["outcome"].eq("failed")),
+        gaps.assign(bad=gaps["certain"]),
+        nexts.assign(bad=False),
+    ]
+    rows = pd.concat([part[["lane", "name", "bad"]].astype({"bad": "int64"}) for part in parts])
+    lanes = rows.groupby("lane").agg(name=("name", "first"), bad=("bad", "sum"))
+    lanes["name"] = lanes["name"].astype("object").where(lanes["name"].notna(), None)
+    order = lanes.assign(text=lanes["name"].fillna(pd.Series(lanes.index, index=lanes.index)).astype("str"))
+    return lanes.loc[order.sort_values(["bad", "text"], ascending=[False, True], kind="stable").index]
+
+
+def _in_lanes(frame: pd.DataFrame, lanes: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows of the lanes that are drawn, with the number of the lane."""
+    mine = frame[frame["lane"].isin(lanes.index)]
+    return mine.assign(row=lanes.index.get_indexer(pd.Index(mine["lane"])))
+
+
+def _time_range(ax: Axes, times: pd.DatetimeIndex) -> float:
+    """Set the limits of the time axis, and return the days that the narrowest bar takes."""
+    first, last = times.min(), times.max()
+    missing = max(_LEAST_SPAN - (last - first), pd.Timedelta(0)) / 2
+    low, high = day_numbers(pd.DatetimeIndex([first - missing, last + missing]))
+    room = _MARGIN_SHARE * (high - low)
+    ax.set_xlim(low - room, high + room)
+    width_points = ax.bbox.width / ax.figure.dpi * _POINTS_PER_INCH
+    return float((high - low + 2 * room) * _NARROWEST_POINTS / width_points)
+
+
+def _bars(ax: Axes, spans: pd.DataFrame, narrowest: float) -> _Legend:
+    """Draw the runs that have ended, one collection an outcome."""
+    from matplotlib.collections import PolyCollection  # noqa: PLC0415 - heavy, and needed only when drawing
+
+    legend: _Legend = {}
+    for zorder, (outcome, look) in enumerate(_BARS.items()):
+        mine = spans[spans["outcome"].eq(outcome)]
+        if mine.empty:
+            continue
+        left, rows = day_numbers(mine["start"]), mine["row"].to_numpy(dtype=np.float64)
+        right = np.fmax(day_numbers(mine["end"]), left + narrowest)  # of a missing end, the other is the greater
+        low, high = rows - look.height / 2, rows + look.height / 2
+        corners = np.stack([np.stack(x, 1) for x in ([left, left, right, right], [low, high, high, low])], 2)
+        style: dict[str, Any] = {
+            "facecolors": look.color if look.filled else "none",
+            "edgecolors": ax.get_facecolor() if look.filled else look.color,
+            "linewidths": 0.4 if look.filled else 0.9,
+        }
+        # Not autolim: the limits are set, and a NaN must not move them.
+        ax.add_collection(PolyCollection(list(corners), zorder=2 + zorder / 10, **style), autolim=False)
+        legend[outcome] = _sample_bar(look), f"{look.words} ({len(mine):,})"
+    return legend
+
+
+def _sample_bar(look: _Bar) -> Artist:
+    """Return a bar for the legend, as high as it is in a lane."""
+    half = look.height / 2
+    shape = [(-1, -half), (1, -half), (1, half), (-1, half), (-1, -half)]
+    return _sample(shape, look.color, filled=look.filled)
+
+
+def _sample(marker: Any, color: str, *, filled: bool = True, size: float = 12, **style: Any) -> Artist:  # noqa: ANN401 - a path, or the name of one
+    from matplotlib.lines import Line2D  # noqa: PLC0415 - heavy, and needed only when drawing
+
+    face = color if filled else "none"
+    style = {"linestyle": "none", "color": color, **style}
+    return Line2D([], [], marker=marker, markersize=size, markerfacecolor=face, markeredgewidth=0.9, **style)
+
+
+def _narrow_note(spans: pd.DataFrame, narrowest: float) -> _Legend:
+    """Say how long the narrowest bar is, how many runs are shorter, and of how many the end is not known."""
+    ended = spans[spans["outcome"].isin(list(_BARS))]
+    length = pd.Timedelta(days=narrowest)
+    unknown = int(ended["end"].isna().sum())
+    shorter = int((ended["end"] - ended["start"]).lt(length).sum())
+    parts = [f"{shorter:,} shorter"] if shorter else []
+    parts += [f"{unknown:,} without a known end"] if unknown else []
+    if not parts:
+        return {}
+    unit = next((unit for unit in ("1D", "1h", "1min", "1s") if length >= 5 * pd.Timedelta(unit)), "1ms")
+    words = f"narrowest bar: {format_duration(length.round(unit))}\n" + "\n".join(f"({part})" for part in parts)
+    bar = [(-0.3, -1), (0.3, -1), (0.3, 1), (-0.3, 1), (-0.3, -1)]
+    return {"narrowest": (_sample(bar, line_color(), size=7), words)}
+
+
+def _open_runs(ax: Axes, spans: pd.DataFrame, newest: pd.Timestamp, size: float) -> _Legend:
+    """Draw the runs that have not ended as lines with an arrow up to the newest time."""
+    legend: _Legend = {}
+    for outcome, (words, dashes) in _OPEN.items():
+        mine = spans[spans["outcome"].eq(outcome)]
+        if mine.empty:
+            continue
+        color = series_color() if outcome == "running" else ORANGE
+        left, rows = day_numbers(mine["start"]), mine["row"].to_numpy(dtype=np.float64)
+        right = np.maximum(day_numbers(pd.DatetimeIndex([newest])), left)
+        ax.hlines(rows, left, right, colors=color, linewidth=0.25 * size, linestyles=dashes, zorder=2.6)
+        look: dict[str, Any] = {"linestyle": "none", "color": color, "zorder": 2.7}
+        ax.plot(left, rows, marker="|", markersize=size, markeredgewidth=1.2, **look)
+        ax.plot(right, rows, marker=">", markersize=0.9 * size, clip_on=False, **look)
+        sample = _sample(">", color, size=6, linestyle=dashes, linewidth=1.8)
+        legend[outcome] = sample, f"{words} ({len(mine):,})"
+    return legend
+
+
+def _marks(ax: Axes, spans: pd.DataFrame, gaps: pd.DataFrame, nexts: pd.DataFrame, size: float) -> _Legend:
+    """Draw what has no length: skipped runs, those of an unknown outcome, missed times, next triggers."""
+    certain = gaps["certain"].astype(bool)
+    by_kind = {
+        "skipped": ("skipped", spans.loc[spans["outcome"].eq("skipped")], "x", GREY),
+        "unknown": ("outcome unknown", spans.loc[spans["outcome"].eq("unknown")], "$?$", line_color()),
+        "uncertain": ("perhaps missed", gaps.loc[~certain], "o", line_color()),
+        "missed": ("missed", gaps.loc[certain], "D", VERMILLION),
+        "next": ("next triggers", nexts, "|", series_color()),
+    }
+    legend: _Legend = {}
+    for kind, (words, frame, marker, color) in by_kind.items():
+        if frame.empty:
+            continue
+        look: dict[str, Any] = {"marker": marker, "color": color, "linestyle": "none", "markerfacecolor": "none"}
+        look |= {"markeredgewidth": 1.2, "markersize": (0.75 if marker in "Dox" else 1.0) * size}
+        if kind == "unknown":
+            look |= {"markerfacecolor": color, "markeredgewidth": 0.3}
+        times = frame["time"] if "time" in frame else frame["start"]
+        ax.plot(day_numbers(times), frame["row"], zorder=3, **look)
+        sample = _sample(marker, color, size=6.5, filled=kind == "unknown")
+        legend[kind] = sample, f"{words} ({len(frame):,})"
+    return legend
+
+
+def _end_line(ax: Axes, newest: pd.Timestamp) -> _Legend:
+    """Mark the newest time, beyond which nothing is known."""
+    look: dict[str, Any] = {"color": line_color(), "linewidth": 0.9, "linestyle": "dotted"}
+    (number,) = day_numbers(pd.DatetimeIndex([newest]))
+    return {"newest": (ax.axvline(number, zorder=1.5, **look), "newest time of these runs")}
