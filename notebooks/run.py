@@ -37,14 +37,16 @@ def run(path: Path) -> nbformat.NotebookNode:
     client.execute(env=environment)
     for cell in book.cells:
         cell.metadata.pop("execution", None)
-        # A progress bar erases itself in front of people; kept in a file it would stay.
         if cell.cell_type == "code":
-            cell.outputs = [output for output in cell.outputs if not _is_bar(output)]
+            cell.outputs = [output for output in cell.outputs if not _is_passing(output)]
     return book
 
 
-def _is_bar(output: nbformat.NotebookNode) -> bool:
-    return output.get("name") == "stderr" and ("\r" in output.text or not output.text.strip())
+def _is_passing(output: nbformat.NotebookNode) -> bool:
+    """Return whether an output is not kept: a progress bar, or the warning that this is a sandbox."""
+    if output.get("name") != "stderr":
+        return False
+    return "\r" in output.text or "this is a sandbox" in output.text or not output.text.strip()
 
 
 def outputs(book: nbformat.NotebookNode) -> list[str]:

@@ -439,3 +439,14 @@ class TestPlotStyle:
         assert to_hex(figure.get_facecolor()) == "#000000"
         assert line.get_color() == palette.BLUE
         assert not ax.spines["top"].get_visible()
+
+
+def test_triggers_may_come_in_another_zone_than_runs() -> None:
+    """`next_triggers` has its times in the zone asked for, runs in UTC."""
+    runs = runs_of([("dep_1", "completed", "00:00:00", "00:00:01", "00:10:00")])
+    df = qd.flatten_deployments(
+        [{"id": "dep_1", "status": "active", "schedule": {"expression": "0 * * * *", "timezone": "Asia/Shanghai"}}]
+    )
+    triggers = qd.next_triggers(df, "3h", start=f"{DAY}00:30:00Z", tz="Asia/Shanghai")
+    ax = qd.plot_run_timeline(runs, triggers=triggers, tz="Asia/Shanghai")
+    assert ax.get_title()

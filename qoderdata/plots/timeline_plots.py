@@ -182,7 +182,9 @@ def plot_run_timeline(
     ax.set_yticks(range(len(shown)), named.texts, fontsize=points, **named.properties)
     spans, gaps, nexts = (_in_lanes(frame, shown) for frame in (spans, gaps, nexts))
     parts = [spans["start"], spans["end"], gaps["time"], nexts["time"], pd.Series(past).nlargest(1)]
-    times = pd.DatetimeIndex(pd.concat(parts).dropna()).tz_convert(zone)
+    times = pd.DatetimeIndex(pd.concat([pd.to_datetime(part, utc=True) for part in parts]).dropna()).tz_convert(
+        zone
+    )
     narrowest = _time_range(ax, times)
     time_axis(ax, times, what="time")
 
