@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 TOKEN = "pt-edition-d-test-token"  # noqa: S105 - of no service
 #: Part of every secret value of the account; never part of anything that a user sees.
-SECRET = "s3cr3t-EditionD"  # noqa: S105 - likewise
+SECRET = "s3cr3t"  # noqa: S105 - likewise
 Record = dict[str, Any]
 
 
@@ -34,7 +34,7 @@ class Kind(NamedTuple):
     """
 
     name: str
-    count: int
+    runs: int
     script: str
     status: str | None = "completed"
     status_from: str | None = "events"
@@ -54,9 +54,9 @@ class Kind(NamedTuple):
         return self.status in {"running", "waiting", "pending"} or self.status_from == "session"
 
 
-_DEAD = {"session": "terminated", "alone": "failed", "alone_error": "session_terminated"}
+_DEAD: dict[str, Any] = {"session": "terminated", "alone": "failed", "alone_error": "session_terminated"}
 _RUNS: dict[str, Any] = {"status": "running", "status_from": "session", "alone": "running", "requests": 0}
-_NONE = {"requests": 0, "session": None}
+_NONE: dict[str, Any] = {"requests": 0, "session": None}
 KINDS = (
     Kind("done", 544, "^run; msg; call; $idle end_turn"),
     Kind("done, without a reason", 20, "^run; $idle"),
@@ -224,10 +224,8 @@ def invalid(param: str, message: str) -> Refusal:
     return Refusal(400, "invalid_request_error", f"{param}: {message}", param)
 
 
-def text(time: datetime | None, digits: int = 0) -> str | None:
+def text(time: datetime, digits: int = 0) -> str:
     """Write a time as the service does; past 6 digits there are more, which clients cut."""
-    if time is None:
-        return None
     micro = f"{time.microsecond:06}999"[:digits]
     return f"{time:%Y-%m-%dT%H:%M:%S}" + (f".{micro}" if digits else "") + "Z"
 
@@ -239,9 +237,10 @@ def parse(time: str) -> datetime:
 
 @dataclass
 class Account:
-    """The records of an account, and the truth of each run: with events, and of run and session alone."""
+    """The records of an account, and the truth of each run: with events, and from run and session alone."""
 
     kinds: Sequence[Kind] = KINDS
+    spacing: int = 75  # minutes from run to run
     now: datetime = field(default_factory=lambda: datetime.now(UTC).replace(microsecond=0))
     deployments: list[Record] = field(default_factory=list)
     agents: list[Record] = field(default_factory=list)
@@ -258,17 +257,19 @@ class Account:
         self.chance = random.Random(20261014)  # noqa: S311 - an account, not secrets
         self._number = 0
         self._add_names()
-        drawn = [kind for kind in self.kinds for _ in range(kind.count)]
+        drawn = [kind for kind in self.kinds for _ in range(kind.runs)]
         old = [kind for kind in drawn if kind.name.startswith("old")]
         drawn = [kind for kind in drawn if not kind.name.startswith("old")]
         self.chance.shuffle(drawn)
         drawn = old + drawn
-        time = self.now - timedelta(minutes=75) * len(drawn)
+        time = self.now - timedelta(minutes=self.spacing) * len(drawn)
         for index in range(150):  # people's sessions, older than any run
             self.add_session(Kind("person's", 0, ""), time - timedelta(hours=index + 2), None)
         for index, kind in enumerate(drawn):
             if index % 50:  # else at the same second as the one before
-                time += timedelta(minutes=74, seconds=self.chance.randrange(60))
+                time = self.now - timedelta(
+                    minutes=self.spacing * (len(drawn) - index), seconds=self.chance.randrange(60)
+                )
             self.add_run(kind, time, again=index % 25 == 7)
             if index % 20 == 3:
                 self.add_session(Kind("person's", 0, ""), time + timedelta(minutes=9), None)
@@ -278,7 +279,7 @@ class Account:
         for number in range(6):
             named = {"id": f"agent_{number:04}", "type": "agent", "name": f"Agent {number}, 经办"}
             model = "ultimate" if number % 2 else {"id": "lite", "effective_context_window": 200_000}
-            rest = {"description": "", "model": model, "system": "Be brief.", "tools": [], "skills": []}
+            rest: Record = {"description": "", "model": model, "system": "Be brief.", "tools": [], "skills": []}
             self.agents.insert(
                 0, {**named, **rest, **self._dates(born, archived=number == 4), "version": number + 1}
             )
@@ -286,7 +287,8 @@ class Account:
             rest = {"description": None, "config": {"type": "cloud", "packages": {"pip": ["x"]}}}
             self.environments.insert(0, {**named, **rest, **self._dates(born, archived=number == 5)})
         for number in range(40):
-            upcoming = [text(self.now + timedelta(days=day)) for day in range(1, 6)]
+            nine = self.now.replace(hour=9, minute=0, second=0) + timedelta(days=self.now.hour >= 9)
+            upcoming = [text(nine + timedelta(days=day)) for day in range(5)]
             schedule = {"type": "cron", "expression": "0 9 * * *", "timezone": "UTC", "upcoming_runs_at": upcoming}
             record: Record = {
                 "id": f"dep_{number:04}",
@@ -338,7 +340,7 @@ class Account:
             "session_id": None,
             "error": None,
         }
-        triggered = parse(trigger.get("scheduled_at", run["created_at"]))
+        triggered = parse(str(trigger.get("scheduled_at", run["created_at"])))
         truth = Truth(kind.status, kind.status_from, triggered, error_type=kind.error)
         alone = Truth(kind.alone, kind.alone_from, triggered, error_type=kind.alone_error)
         if kind.error == "!":
@@ -518,10 +520,13 @@ class EditionD:
     before : callable or None
         Called with each request before it is answered: raises `Refusal`, `ConnectionError` for a reset, or
         nothing.
+    most : int
+        After so many requests every further one is refused, so that no client asks for ever.
     """
 
-    def __init__(self, account: Account | None = None) -> None:
+    def __init__(self, account: Account | None = None, *, most: int = 20_000) -> None:
         self.account = account or Account()
+        self.most = most
         self.requests: list[Request] = []
         self.before: Callable[[Request], None] | None = None
         self.lock = threading.Lock()
@@ -539,10 +544,14 @@ class EditionD:
         self._server.server_close()
         self._thread.join()
 
-    def answer(self, request: Request) -> Record:
-        """Answer a request of the right account."""
+    def answer(self, request: Request, authorization: str | None) -> Record:
+        """Answer a request."""
+        if authorization != f"Bearer {TOKEN}":
+            raise Refusal(401, "authentication_error", "Invalid API key or token.")
         account, name = self.account, request.list
         parts = [unquote(part) for part in request.path.split("/")]
+        if len(self.requests) > self.most:
+            raise Refusal(403, "permission_error", "This client asks too often.")
         if self.before is not None:
             self.before(request)
         if name in _PARAMETERS:
@@ -621,9 +630,11 @@ def _one(records: Sequence[Record], id_: str) -> Record:
 
 
 def _matches(name: str, record: Record, query: dict[str, str]) -> bool:
-    if name in {"sessions", "deployments", "agents", "environments"} and query.get("include_archived") != "true":
-        if record["archived_at"] is not None:
-            return False
+    hides = (
+        name in {"sessions", "deployments", "agents", "environments"} and query.get("include_archived") != "true"
+    )
+    if hides and record["archived_at"] is not None:
+        return False
     tests: dict[str, Callable[[str], bool]] = {
         "status": lambda value: record["status"] == value,
         "agent_id": lambda value: record["agent"]["id"] == value,
@@ -684,9 +695,8 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             service.requests.append(request)
             number = len(service.requests)
             try:
-                if self.headers.get("Authorization") != f"Bearer {TOKEN}":
-                    raise Refusal(401, "authentication_error", "Invalid API key or token.")
-                request.status, body = 200, json.dumps(service.answer(request), ensure_ascii=False)
+                answer = service.answer(request, self.headers.get("Authorization"))
+                request.status, body = 200, json.dumps(answer, ensure_ascii=False)
             except Refusal as refusal:
                 request.status = refusal.status
                 error = {"type": "error", "error": refusal.error, "request_id": f"req_{number}"}

@@ -195,7 +195,14 @@ class ListReader:
 
         def fetch(cursor: str | None, limit: int) -> ListedPage:
             narrow = self._narrowed() if cursor is not None and self._may_narrow else {}
-            found = self._ask({**params, **narrow}, cursor, limit, times)
+            try:
+                found = self._ask({**params, **narrow}, cursor, limit, times)
+            except BadRequestError:
+                if not narrow:
+                    raise
+                # A service may bind a cursor to the filters that it came with.
+                narrow, self._may_narrow = {}, False
+                found = self._ask(params, cursor, limit, times)
             if found.has_more:
                 # A page that is not full may have lost rows to the filter, and then it would hide a gap.
                 self._may_narrow = found.count == limit and self._may_narrow is not False

@@ -330,7 +330,9 @@ class StoredLoading:
         self._rows += reader.rows
 
     def _is_wanted(self, page: ListedPage) -> bool:
-        """Whether the list goes on with rows that were created in the time that is asked for."""
+        """Whether the list goes on with rows that are asked for."""
+        if self.query.needs_status and page.table.num_rows and not _is_service(page.table):
+            return False
         since, listing = self.query.since, page.listing
         return since is None or listing is None or listing.reaches is None or listing.reaches > since
 

@@ -1,0 +1,974 @@
+"""The loaders against a service of edition D that shares nothing with this package: each run, and each request.
+
+`edition_d_service` decides what became of each run before it writes the session and the events that tell it.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import re
+import signal
+import urllib.error
+import urllib.parse
+import urllib.request
+import warnings
+from collections import Counter
+from collections.abc import Callable
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import pandas as pd
+import pytest
+
+import qoderdata as qd
+from qoderdata.errors import APIConnectionError, AuthenticationError, CacheError, DataQualityWarning, NotFoundError
+from tests.edition_d_service import (
+    KINDS,
+    SECRET,
+    SETTLED,
+    TOKEN,
+    Account,
+    EditionD,
+    Refusal,
+    Request,
+    Truth,
+    counted,
+    parse,
+    walk,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from pathlib import Path
+
+_FACTS = (
+    "status",
+    "status_from",
+    "triggered_at",
+    "started_at",
+    "completed_at",
+    "duration_ms",
+    "error_type",
+    "error_message",
+)
+_FEW = tuple(kind._replace(runs=1 if kind.requests > 1 else min(kind.runs, 2)) for kind in KINDS)
+_PROBE = {"deployment_runs 400": 1}  # a client asks for 1,000 runs once, as edition A allows
+Query = dict[str, Any]
+
+
+class Loaded(NamedTuple):
+    """What one load gave, the requests that it cost, and the cache that it left."""
+
+    frame: pd.DataFrame
+    requests: list[Request]
+    warned: list[str]
+    folder: Path
+
+
+@pytest.fixture(scope="module", autouse=True)
+def fast_disk() -> Iterator[None]:
+    """Do not wait for the disk after each session: no power fails here."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", lambda _: None)
+        yield
+
+
+@pytest.fixture(scope="module")
+def service() -> Iterator[EditionD]:
+    """Serve the large account, which no test changes."""
+    with EditionD() as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def loads(service: EditionD, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Loaded]:
+    """Load the runs once in each way, each into a cache of its own."""
+    found = {}
+    for mode in ("runs", "sessions", "auto", "events"):
+        folder = tmp_path_factory.mktemp(mode)
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            found[mode] = load(service, folder, outcomes=mode)
+        found[mode] = found[mode]._replace(warned=[str(each.message) for each in caught])
+        assert all(each.category is DataQualityWarning for each in caught)
+    return found
+
+
+@pytest.fixture(scope="module")
+def few() -> Iterator[EditionD]:
+    """Serve one or two runs of each kind, which no test changes."""
+    with EditionD(Account(_FEW)) as running:
+        yield running
+
+
+def client_of(service: EditionD, **options: Any) -> qd.Client:  # noqa: ANN401
+    return qd.Client(pat=TOKEN, base_url=service.base_url, min_interval=0, **options)
+
+
+def load(service: EditionD, folder: Path, client: qd.Client | None = None, **options: Any) -> Loaded:  # noqa: ANN401
+    before = len(service.requests)
+    frame = qd.load_runs(client=client or client_of(service), cache_dir=folder, progress=False, **options)
+    requests = service.requests[before:]
+    assert frame.attrs["requests"] == len(requests)
+    # A first request may be one of edition A, for 1,000 runs or with its filters; nothing else is refused.
+    refused = [request for request in requests if request.status not in {200, 404}]
+    assert all(request.list == "deployment_runs" and ("limit", "1000") in request.query for request in refused)
+    return Loaded(frame, requests, [], folder)
+
+
+def value(each: Any) -> Any:  # noqa: ANN401
+    return None if pd.isna(each) else each
+
+
+def assert_truth(frame: pd.DataFrame, truth: dict[str, Truth]) -> None:
+    """Compare run by run; half a millisecond is nobody's business."""
+    assert frame["id"].is_unique
+    assert frame["created_at"].is_monotonic_decreasing
+    assert set(frame["id"]) == set(truth)
+    wrong = []
+    for row in frame.to_dict("records"):
+        for name in _FACTS:
+            is_, should = value(row[name]), getattr(truth[row["id"]], name)
+            near = name == "duration_ms" and None not in {is_, should} and abs(is_ - should) < 1
+            if is_ != should and not near:
+                wrong.append((row["id"], name, is_, should))
+    assert wrong == []
+
+
+def sessions_of(account: Account, *kinds: str) -> list[str]:
+    """Return the sessions of the runs of some kinds, newest first."""
+    return [run["session_id"] for run in account.runs if account.kind_of[run["id"]].name in kinds]
+
+
+def get(service: EditionD, path: str, query: Sequence[tuple[str, str]] = (), token: str = TOKEN) -> Any:  # noqa: ANN401
+    url = f"{service.base_url}/{path}?{urllib.parse.urlencode(query)}".removesuffix("?")
+    request = urllib.request.Request(url, headers={"Authorization": f"Bearer {token}"})  # noqa: S310 - loopback
+    with urllib.request.urlopen(request, timeout=10) as answer:  # noqa: S310
+        return json.loads(answer.read())
+
+
+# The service itself.
+
+
+def test_the_account_is_as_large_and_as_varied_as_asked_for(service: EditionD) -> None:
+    account = service.account
+    assert len(account.runs) == 1_200
+    assert len(account.deployments) == 40
+    assert {kind.name for kind in account.kind_of.values()} == {kind.name for kind in KINDS}
+    assert {truth.status for truth in account.truth.values()} == {
+        *("pending", "running", "waiting", "completed", "failed", "cancelled", "skipped"),
+        None,
+    }
+    assert not any("cas_config" in record["metadata"] for record in account.deployments)
+    old = {run["id"] for run in account.runs if "status" in run}
+    assert {account.kind_of[id_].name[:3] for id_ in old} == {"old"}
+    assert sum(len(events) > 100 for events in account.events.values()) >= 10
+    assert sum("processed_at" not in event for events in account.events.values() for event in events) >= 20
+
+
+@pytest.mark.parametrize("name", ["deployments", "deployment_runs", "sessions", "agents", "environments"])
+def test_a_walk_of_a_list_gives_each_record_once(service: EditionD, name: str) -> None:
+    account = service.account
+    records = list(walk(lambda query: get(service, name, [*query.items()]), limit="97"))
+    listed = {
+        "deployments": account.deployments,
+        "deployment_runs": account.runs,
+        "sessions": [each for each in account.sessions if each["id"] not in account.not_listed],
+        "agents": account.agents,
+        "environments": account.environments,
+    }[name]
+    assert records == [each for each in listed if each.get("archived_at") is None]
+    assert get(service, f"{name}/{records[-1]['id']}") == records[-1]
+    if name == "deployment_runs":
+        by_id = list(walk(lambda query: get(service, name, [*query.items()]), "after_id", limit="100"))
+        assert by_id == records
+        page = get(
+            service, name, [("before_id", get(service, name, [("limit", "50")])["last_id"]), ("limit", "30")]
+        )
+        assert page["data"] == records[19:49]
+        assert page["has_more"]
+
+
+def test_filters_of_the_lists(service: EditionD) -> None:
+    account = service.account
+    talks = sessions_of(account, "talkative")[0]
+    types = [("types[]", "session.status_idle"), ("types[]", "session.error")]
+    found = get(service, f"sessions/{talks}/events", types)
+    assert [event["type"] for event in found["data"]] == ["session.status_idle"]
+    newest = get(service, f"sessions/{talks}/events", [("order", "desc"), ("limit", "1")])
+    assert newest["data"] == found["data"]
+    assert newest["has_more"]
+    first = account.runs[40]
+    found = get(service, "deployment_runs", [("created_at[gt]", first["created_at"]), ("limit", "100")])
+    assert {run["id"] for run in found["data"]} <= {run["id"] for run in account.runs[:40]}
+    for statuses in (["running"], ["terminated", "suspended"]):
+        pairs = [("statuses[]", status) for status in statuses]
+        records = get(service, "sessions", [*pairs, ("limit", "100"), ("include_archived", "true")])["data"]
+        assert {record["status"] for record in records} == set(statuses)
+
+
+@pytest.mark.parametrize(
+    ("path", "query", "param"),
+    [
+        ("deployment_runs", [("limit", "101")], "limit"),
+        ("deployment_runs", [("limit", "0")], "limit"),
+        ("deployment_runs", [("status", "failed")], "status"),
+        ("deployment_runs", [("trigger_type", "retry")], "trigger_type"),
+        ("deployment_runs", [("after_id", "x"), ("page", "x")], "page"),
+        ("deployment_runs", [("after_id", "nothing")], "after_id"),
+        ("deployment_runs", [("created_at[gte]", "yesterday")], "created_at[gte]"),
+        ("deployments", [("since", "1")], "since"),
+        ("sessions", [("after_id", "x")], "after_id"),
+        ("sessions", [("order", "up")], "order"),
+        ("agents", [("before_id", "x")], "before_id"),
+        ("sessions/sess_000001", [("limit", "1")], "limit"),
+    ],
+)
+def test_what_the_service_refuses(service: EditionD, path: str, query: list[tuple[str, str]], param: str) -> None:
+    with pytest.raises(urllib.error.HTTPError) as caught:
+        get(service, path, query)
+    body = json.loads(caught.value.read())
+    assert (caught.value.code, body["error"]["type"], body["error"]["param"]) == (
+        400,
+        "invalid_request_error",
+        param,
+    )
+    assert body["request_id"].startswith("req_")
+    assert "x-request-id" not in caught.value.headers
+
+
+@pytest.mark.parametrize(("path", "token", "status"), [("sessions/none", TOKEN, 404), ("sessions", "pt-no", 401)])
+def test_what_the_service_does_not_give(service: EditionD, path: str, token: str, status: int) -> None:
+    with pytest.raises(urllib.error.HTTPError) as caught:
+        get(service, path, token=token)
+    assert caught.value.code == status
+    caught.value.close()
+
+
+# What became of each run, and for how many requests.
+
+
+def test_outcomes_from_events_are_the_truth(service: EditionD, loads: dict[str, Loaded]) -> None:
+    assert_truth(loads["events"].frame, service.account.truth)
+    assert loads["events"].warned == []
+
+
+def test_outcomes_from_sessions_are_what_sessions_alone_can_tell(
+    service: EditionD, loads: dict[str, Loaded]
+) -> None:
+    assert_truth(loads["sessions"].frame, service.account.alone)
+    assert loads["sessions"].warned == []
+
+
+def test_auto_says_how_sure_it_is_and_what_more_would_cost(service: EditionD, loads: dict[str, Loaded]) -> None:
+    pd.testing.assert_frame_equal(loads["auto"].frame, loads["sessions"].frame, check_flags=False)
+    assumed = sum(
+        (each.status, each.status_from) == ("completed", "session") for each in service.account.alone.values()
+    )
+    (warning,) = loads["auto"].warned
+    assert re.search(rf"\b{assumed:,} ", warning)
+    assert "outcomes='events'" in warning
+    requests = int(re.findall(r"([\d,]+) requests", warning)[0].replace(",", ""))
+    needed = counted(loads["events"].requests)["sessions/*/events"]
+    assert requests == pytest.approx(needed, rel=0.1)
+    assert re.search(r"1 min", warning)  # at 100 ms a request
+
+
+def test_runs_reads_run_records_alone(service: EditionD, loads: dict[str, Loaded]) -> None:
+    frame = loads["runs"].frame
+    assert counted(loads["runs"].requests) == {"deployment_runs": 12} | _PROBE
+    told = {id_: truth for id_, truth in service.account.truth.items() if truth.status_from in {"service", "run"}}
+    known = frame[frame["status_from"].notna()]
+    assert_truth(known, told)
+    unknown = frame[frame["status_from"].isna()]
+    assert unknown[["status", "started_at", "completed_at", "duration_ms", "error_type"]].isna().all(axis=None)
+    assert list(unknown["triggered_at"]) == [service.account.truth[id_].triggered_at for id_ in unknown["id"]]
+
+
+def test_what_a_first_load_costs(service: EditionD, loads: dict[str, Loaded]) -> None:
+    account = service.account
+    needed = [run for run in account.runs if "status" not in run and run["session_id"]]
+    listed = [each for each in account.sessions if each["id"] not in account.not_listed]
+    reached = sum(parse(each["created_at"]) >= parse(needed[-1]["created_at"]) for each in listed)
+    sessions = -(-reached // 100)
+    gone, unlisted = (len(sessions_of(account, name)) for name in ("deleted", "not listed"))
+    costs = {"deployment_runs": 12, "sessions": sessions, "sessions/* 404": gone, "sessions/*": unlisted} | _PROBE
+    assert counted(loads["sessions"].requests) == costs
+    events = sum(kind.requests for kind in account.kind_of.values())
+    assert counted(loads["events"].requests) == costs | {"sessions/*/events": events}
+    each = Counter(request.path.split("/")[1] for request in loads["events"].requests if "events" in request.path)
+    for run in account.runs:
+        assert each[run["session_id"]] == account.kind_of[run["id"]].requests, account.kind_of[run["id"]].name
+    queries = [request.query for request in loads["events"].requests if "events" in request.path]
+    assert all(("order", "asc") in query and ("limit", "100") in query for query in queries)
+
+
+@pytest.mark.parametrize("mode", ["sessions", "events"])
+def test_within_max_age_and_offline_no_request(service: EditionD, loads: dict[str, Loaded], mode: str) -> None:
+    truth = service.account.truth if mode == "events" else service.account.alone
+    for offline in (False, True):
+        again = load(service, loads[mode].folder, outcomes=mode, offline=offline)
+        assert again.requests == []
+        assert_truth(again.frame, truth)
+
+
+@pytest.mark.parametrize("mode", ["auto", "sessions"])
+def test_ends_that_were_read_once_are_used_by_every_mode(
+    service: EditionD, loads: dict[str, Loaded], mode: str
+) -> None:
+    again = load(service, loads["events"].folder, outcomes=mode)
+    assert again.requests == []
+    assert_truth(again.frame, service.account.truth)
+
+
+def test_a_refresh_of_the_whole_account_reads_no_events_again(service: EditionD, loads: dict[str, Loaded]) -> None:
+    again = load(service, loads["events"].folder, outcomes="events", refresh=True)
+    assert_truth(again.frame, service.account.truth)
+    counts = counted(again.requests)
+    assert counts["deployment_runs"] == 1
+    assert counts["deployment_runs/*"] == len(sessions_of(service.account, "pending"))
+    assert counts["sessions"] <= counted(loads["events"].requests)["sessions"]
+    assert set(counts) <= {"deployment_runs", "deployment_runs/*", "deployment_runs 400", "sessions", "sessions/*"}
+
+
+@pytest.fixture(scope="module")
+def settled(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[EditionD, qd.Client, Path]]:
+    """Serve an account in which no run can change any more, and load it with its events."""
+    kinds = tuple(kind._replace(runs=min(4, kind.runs)) for kind in SETTLED if kind.name != "done")
+    folder = tmp_path_factory.mktemp("settled")
+    with EditionD(Account(kinds), most=1_500) as service:
+        client = client_of(service)
+        assert_truth(load(service, folder, client, outcomes="events").frame, service.account.truth)
+        yield service, client, folder
+
+
+@pytest.mark.parametrize("mode", ["events", "sessions", "auto"])
+def test_a_refresh_of_a_settled_account(settled: tuple[EditionD, qd.Client, Path], mode: str) -> None:
+    """One request for the runs; the sessions of the last 7 days, and one page that shows that these are all."""
+    service, client, folder = settled
+    account = service.account
+    recent = [each for each in account.sessions if parse(each["created_at"]) > account.now - timedelta(days=7)]
+    assert len(account.runs) > 150
+    assert 100 < len(recent) < len(account.sessions) - 150
+    again = load(service, folder, client, outcomes=mode, refresh=True)
+    counts = counted(again.requests)
+    assert set(counts) == {"deployment_runs", "sessions"}
+    assert counts["deployment_runs"] == 1
+    assert counts["sessions"] <= -(-len(recent) // 100) + 1
+    assert_truth(again.frame, account.truth)
+
+
+@pytest.mark.parametrize("since", ["2D", "6D", "8D"])
+def test_a_refresh_of_the_last_days_ends(tmp_path: Path, since: str) -> None:
+    """Also where the runs asked for begin later than the sessions that are read again."""
+    kinds = tuple(kind._replace(runs=60 if kind.name == "done" else 2) for kind in KINDS[:20])
+    with EditionD(Account(kinds, spacing=180), most=100) as service:
+        client = client_of(service)
+        for refresh in (False, True, True):
+            loaded = load(service, tmp_path, client, outcomes="sessions", since=since, refresh=refresh)
+            start = service.account.now - pd.Timedelta(since)
+            wanted = {id_: each for id_, each in service.account.alone.items() if each.triggered_at >= start}
+            assert_truth(loaded.frame, wanted)
+            assert counted(loaded.requests)["sessions"] <= 3
+
+
+# What moves.
+
+
+@pytest.fixture
+def moving(tmp_path: Path) -> Iterator[tuple[EditionD, qd.Client, Callable[..., Loaded]]]:
+    """Serve a small account that was loaded with its events once."""
+    names = {"done", "runs", "waits", "idle, no end", "continued, failed", "deleted", "no session", "fatal alone"}
+    kinds = tuple(kind._replace(runs=3) for kind in KINDS if kind.name in names)
+    with EditionD(Account(kinds, spacing=600), most=400) as service:
+        client = client_of(service)
+
+        def again(**options: Any) -> Loaded:  # noqa: ANN401
+            loaded = load(service, tmp_path, client, outcomes="events", **{"refresh": True, **options})
+            assert_truth(loaded.frame, service.account.truth)
+            return loaded
+
+        again()
+        assert set(counted(again().requests)) == _REFRESH
+        yield service, client, again
+
+
+#: The list of runs, that of sessions, and the open sessions older than 7 days.
+_REFRESH = {"deployment_runs", "sessions", "sessions/*"}
+Moving = tuple[EditionD, qd.Client, Callable[..., Loaded]]
+
+
+def truth_of(account: Account, session: str) -> Truth:
+    return next(account.truth[run["id"]] for run in account.runs if run["session_id"] == session)
+
+
+def events_read(loaded: Loaded) -> list[str]:
+    return [request.path.split("/")[1] for request in loaded.requests if request.list == "sessions/*/events"]
+
+
+def test_a_session_that_ran_ends(moving: Moving) -> None:
+    service, _, again = moving
+    session = sessions_of(service.account, "runs")[1]
+    begun = service.account.events[session][0]["processed_at"]
+    *_, end = service.account.continue_session(session, "msg; idle end_turn", "idle")
+    truth = truth_of(service.account, session)
+    truth.status, truth.status_from = "completed", "events"
+    truth.started_at, truth.completed_at = parse(str(begun)), parse(str(end["processed_at"]))
+    truth.duration_ms = (truth.completed_at - truth.started_at) / timedelta(milliseconds=1)
+    loaded = again()
+    assert events_read(loaded) == [session]
+    assert set(counted(loaded.requests)) == {*_REFRESH, "sessions/*/events"}
+    assert events_read(again()) == []
+
+
+def test_a_session_that_waited_is_continued(moving: Moving) -> None:
+    service, _, again = moving
+    session = sessions_of(service.account, "waits")[0]
+    service.account.continue_session(session, "run", "running")
+    truth = truth_of(service.account, session)
+    truth.status, truth.status_from, waited = "running", "session", truth.started_at
+    truth.started_at = parse(service.account.session(session)["created_at"])
+    assert events_read(again()) == []
+    *_, end = service.account.continue_session(session, "idle cancelled", "idle")
+    truth.status, truth.status_from, truth.started_at = "cancelled", "events", waited
+    truth.completed_at = parse(end["processed_at"])
+    assert waited is not None
+    truth.duration_ms = (truth.completed_at - waited) / timedelta(milliseconds=1)
+    assert events_read(again()) == [session]
+
+
+def test_a_fatal_error_is_voided_later(moving: Moving) -> None:
+    service, _, again = moving
+    kind = next(kind for kind in KINDS if kind.name == "fatal alone")
+    session = service.account.add_run(kind, service.account.now)["session_id"]
+    assert events_read(again()) == [session]
+    *_, end = service.account.continue_session(session, "run; idle")
+    truth = truth_of(service.account, session)
+    truth.status, truth.error_type, truth.error_message = "completed", None, None
+    truth.completed_at = parse(end["processed_at"])
+    assert truth.started_at is not None
+    truth.duration_ms = (truth.completed_at - truth.started_at) / timedelta(milliseconds=1)
+    assert events_read(again()) == [session]
+
+
+def test_only_events_without_a_final_end_are_read_again(moving: Moving) -> None:
+    service, _, again = moving
+    settled = sessions_of(service.account, "done", "continued, failed")
+    undecided = sessions_of(service.account, "idle, no end")
+    for session in (*settled, *undecided):
+        service.account.continue_session(session, "msg")
+    assert sorted(events_read(again())) == sorted(undecided)
+    for session in settled:  # a final end stays, whatever the session does
+        service.account.continue_session(session, "run; error terminal", "running")
+    assert events_read(again()) == []
+
+
+def test_new_runs_are_asked_for_alone(moving: Moving) -> None:
+    service, _, again = moving
+    kinds = {kind.name: kind for kind in KINDS}
+    for name in ("out of retries", "deleted", "runs", "no session", "long"):
+        service.account.add_run(kinds[name], service.account.now)
+    loaded = again()
+    new = [run["session_id"] for run in service.account.runs[:5]]
+    assert sorted(set(events_read(loaded))) == sorted([new[0], new[4]])
+    counts = counted(loaded.requests)
+    assert (counts["deployment_runs"], counts["sessions/* 404"]) == (1, 1)
+    assert counts["sessions"] <= 2
+    assert counts["sessions/*/events"] == 3
+    assert set(counted(again().requests)) <= _REFRESH
+
+
+def test_a_session_deleted_meanwhile_is_asked_for_once(moving: Moving, tmp_path: Path) -> None:
+    service, client, _ = moving
+    kind = next(kind for kind in KINDS if kind.name == "done")
+    run = service.account.add_run(kind, service.account.now)
+    load(service, tmp_path, client, outcomes="sessions", refresh=True)
+    service.account.sessions.remove(service.account.session(run["session_id"]))
+    loaded = load(service, tmp_path, client, outcomes="events")
+    assert counted(loaded.requests) == {"sessions/*/events 404": 1}
+    for options in ({}, {"refresh": True}):
+        loaded = load(service, tmp_path, client, outcomes="events", **options)
+        assert not any(run["session_id"] in request.path for request in loaded.requests)
+
+
+# Which runs.
+
+
+def seen(
+    run_ids: pd.Series, account: Account, keep: Callable[[dict[str, Any], Truth], object], truth: dict[str, Truth]
+) -> bool:
+    """Return whether these runs are those that a test in plain Python keeps."""
+    return set(run_ids) == {run["id"] for run in account.runs if keep(run, truth[run["id"]])}
+
+
+Keep = Callable[[dict[str, Any], Truth], object]
+
+
+def with_status(status: str) -> Keep:
+    return lambda _, truth: truth.status == status
+
+
+def triggered_by(type_: str) -> Keep:
+    return lambda run, _: run["trigger_context"]["type"] == type_
+
+
+_STATUSES = ("failed", "waiting", "completed", "cancelled", "running", "pending", "skipped")
+_FILTERS: dict[str, tuple[Query, Keep]] = {
+    **{f"status={status}": ({"status": status}, with_status(status)) for status in _STATUSES},
+    "has_error": ({"has_error": True}, lambda _, truth: truth.error_type is not None),
+    "has no error": ({"has_error": False}, lambda _, truth: truth.error_type is None),
+    **{
+        f"trigger_type={type_}": ({"trigger_type": type_}, triggered_by(type_))
+        for type_ in ("schedule", "manual", "retry")
+    },
+    "deployment": ({"deployment_id": "dep_0003"}, lambda run, _: run["deployment_id"] == "dep_0003"),
+    "deployment failed": (
+        {"deployment_id": "dep_0011", "status": "failed"},
+        lambda run, truth: run["deployment_id"] == "dep_0011" and truth.status == "failed",
+    ),
+}
+
+
+@pytest.fixture(scope="module")
+def kept(few: EditionD, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Load the small account with its sessions, and with its events."""
+    folders = {mode: tmp_path_factory.mktemp(f"few-{mode}") for mode in ("sessions", "events")}
+    for mode, folder in folders.items():
+        load(few, folder, outcomes=mode)
+    return folders
+
+
+@pytest.mark.parametrize("name", _FILTERS)
+def test_filters_on_what_is_stored(few: EditionD, kept: dict[str, Path], name: str) -> None:
+    query, keep = _FILTERS[name]
+    for mode, offline in (("events", False), ("events", True), ("sessions", False)):
+        truth = few.account.truth if mode == "events" else few.account.alone
+        loaded = load(few, kept[mode], outcomes=mode, offline=offline, **query)
+        assert loaded.requests == []
+        assert seen(loaded.frame["id"], few.account, keep, truth)
+        assert_truth(loaded.frame, {id_: truth[id_] for id_ in loaded.frame["id"]})
+
+
+def test_failed_runs_of_one_deployment_in_the_large_account(service: EditionD, loads: dict[str, Loaded]) -> None:
+    query, keep = _FILTERS["deployment failed"]
+    loaded = load(service, loads["events"].folder, outcomes="events", **query)
+    assert loaded.requests == []
+    assert not loaded.frame.empty
+    assert seen(loaded.frame["id"], service.account, keep, service.account.truth)
+
+
+@pytest.mark.parametrize("name", _FILTERS)
+def test_filters_that_the_service_is_asked_for(few: EditionD, tmp_path: Path, name: str) -> None:
+    query, keep = _FILTERS[name]
+    loaded = load(few, tmp_path, outcomes="sessions", **query)
+    assert seen(loaded.frame["id"], few.account, keep, few.account.alone)
+    assert set(counted(loaded.requests)) <= {
+        "deployment_runs",
+        "deployment_runs 400",
+        "sessions",
+        "sessions/*",
+        "sessions/* 404",
+    }
+    needed = -(-len(few.account.runs) // 100)
+    assert counted(loaded.requests)["deployment_runs"] <= 2 * needed
+    assert counted(loaded.requests)["deployment_runs 400"] <= 2  # the edition is not known yet
+
+
+@pytest.mark.parametrize("name", _FILTERS)
+def test_no_filter_of_other_editions_is_sent_to_a_known_account(
+    settled: tuple[EditionD, qd.Client, Path], name: str
+) -> None:
+    """A refresh asks for what is new, and filters here."""
+    service, client, folder = settled
+    query, keep = _FILTERS[name]
+    loaded = load(service, folder, client, outcomes="events", refresh=True, **query)
+    assert seen(loaded.frame["id"], service.account, keep, service.account.truth)
+    names = {key for request in loaded.requests for key, _ in request.query}
+    assert names.isdisjoint({"status", "has_error"})
+    assert {request.status for request in loaded.requests} == {200}
+
+
+def test_failed_runs_from_the_events_of_all(few: EditionD, tmp_path: Path) -> None:
+    query, keep = _FILTERS["status=failed"]
+    loaded = load(few, tmp_path, outcomes="events", **query)
+    assert seen(loaded.frame["id"], few.account, keep, few.account.truth)
+    assert counted(loaded.requests)["sessions/*/events"] == sum(
+        kind.requests for kind in few.account.kind_of.values()
+    )
+
+
+@pytest.mark.parametrize(("first", "last"), [(None, 30), (30, None), (20, 60), (0, None), (None, None)])
+@pytest.mark.parametrize("stored", [True, False])
+def test_times(
+    few: EditionD, kept: dict[str, Path], tmp_path: Path, first: int | None, last: int | None, *, stored: bool
+) -> None:
+    """Half-open, by the scheduled time where there is one."""
+    times = sorted((truth.triggered_at for truth in few.account.truth.values()), reverse=True)
+    since, until = (None if at is None else times[at] for at in (last, first))
+    folder, mode = (kept["events"], "events") if stored else (tmp_path, "sessions")
+    loaded = load(few, folder, outcomes=mode, since=since, until=until)
+    truth = few.account.truth if stored else few.account.alone
+    wanted = {
+        id_: each
+        for id_, each in truth.items()
+        if (since is None or since <= each.triggered_at) and (until is None or each.triggered_at < until)
+    }
+    assert_truth(loaded.frame, wanted)
+    if stored:
+        assert loaded.requests == []
+    elif last is not None:
+        counts = counted(loaded.requests)
+        assert max(counts["deployment_runs"], counts["sessions"]) <= 2
+
+
+def test_an_age_and_a_time_without_runs(service: EditionD, loads: dict[str, Loaded]) -> None:
+    week = load(service, loads["events"].folder, since="7D").frame
+    assert 100 < len(week) < 200
+    with pytest.warns(DataQualityWarning, match="newest"):
+        assert load(service, loads["events"].folder, since="1min").frame.empty
+    with pytest.raises(CacheError):
+        load(service, loads["events"].folder / "none", offline=True)
+
+
+# What may interrupt.
+
+
+def interrupted(
+    service: EditionD, folder: Path, after: int, trouble: Callable[[], None], error: type[BaseException]
+) -> None:
+    """Load with trouble from some event read on."""
+    left = [after]
+
+    def strike(request: Request) -> None:
+        if request.list == "sessions/*/events":
+            left[0] -= 1
+            if left[0] < 0:
+                trouble()
+
+    service.before = strike
+    with pytest.raises(error):
+        load(service, folder, client_of(service, max_retries=1), outcomes="events")
+    service.before = None
+
+
+def ctrl_c() -> None:
+    os.kill(os.getpid(), signal.SIGINT)
+
+
+def unauthorized() -> None:
+    raise Refusal(401, "authentication_error", "revoked")
+
+
+def broken_network() -> None:
+    raise ConnectionResetError
+
+
+@pytest.mark.parametrize(
+    ("trouble", "error"),
+    [(ctrl_c, KeyboardInterrupt), (unauthorized, AuthenticationError), (broken_network, APIConnectionError)],
+)
+def test_what_was_read_is_kept(tmp_path: Path, trouble: Callable[[], None], error: type[BaseException]) -> None:
+    kinds = tuple(kind._replace(runs=min(kind.runs, 1)) for kind in KINDS)
+    with EditionD(Account(kinds), most=1_000) as service:
+        account = service.account
+        for after in (0, 17, 30):
+            interrupted(service, tmp_path, after, trouble, error)
+        loaded = load(service, tmp_path, outcomes="events")
+        assert_truth(loaded.frame, account.truth)
+        assert load(service, tmp_path, outcomes="events").requests == []
+    read = Counter(request.path for request in service.requests if request.list == "sessions/*/events")
+    needed = {f"sessions/{run['session_id']}/events": account.kind_of[run["id"]].requests for run in account.runs}
+    assert all(read[path] >= count for path, count in needed.items())
+    repeated = {path: count - needed[path] for path, count in read.items() if count > needed[path]}
+    assert sum(repeated.values()) <= 3 * 4
+    lists = Counter(request.list for request in service.requests if request.status == 200)
+    assert lists["deployment_runs"] == 1
+    assert lists["sessions"] <= 3
+    assert lists["sessions/*"] == 1
+
+
+# What is shown, and what never is.
+
+
+class Shown(NamedTuple):
+    """What was loaded from the small account for people to look at."""
+
+    deployments: pd.DataFrame
+    sessions: pd.DataFrame
+    runs: pd.DataFrame
+    events: pd.DataFrame
+
+
+@pytest.fixture(scope="module")
+def shown(few: EditionD, kept: dict[str, Path]) -> Shown:
+    client, folder = client_of(few), kept["events"]
+    runs = load(few, folder, client, outcomes="events").frame
+    return Shown(
+        qd.load_deployments(client=client, cache_dir=folder, include_archived=True, progress=False),
+        qd.load_sessions(client=client, cache_dir=folder, progress=False),
+        runs,
+        qd.load_events(sessions_of(few.account, "recovered")[0], client=client),
+    )
+
+
+def assert_no_secret(*texts: str) -> None:
+    assert [text for text in texts if SECRET in text or TOKEN in text] == []
+
+
+def test_a_secret_is_in_no_file(shown: Shown, tmp_path: Path) -> None:
+    for name, frame in shown._asdict().items():
+        assert name in {"runs", "events"} or frame["extra"].str.contains(SECRET).all()
+        qd.export_csv(frame, tmp_path / f"{name}.csv")
+    qd.write_report(shown.deployments.head(5), tmp_path / "report.html", runs=shown.runs)
+    texts = [path.read_text(encoding="utf-8") for path in sorted(tmp_path.glob("*.*"))]
+    assert len(texts) == 5
+    assert min(map(len, texts)) > 400
+    assert_no_secret(*texts)
+
+
+def test_a_secret_is_in_no_log_and_no_error(
+    few: EditionD, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    client = client_of(few)
+    qd.load_deployments(client=client, cache_dir=tmp_path, progress=False)
+    qd.load_sessions(client=client, cache_dir=tmp_path, progress=False)
+    load(few, tmp_path, client, outcomes="events", since="1D")
+    with pytest.raises(NotFoundError) as caught:
+        client.get_session("sess_none")
+    assert len(caplog.text) > 1_000
+    assert_no_secret(
+        caplog.text, repr(client), str(client), repr(vars(client)), repr(caught.value), str(caught.value)
+    )
+
+
+@pytest.mark.parametrize("name", ["deployments", "sessions", "runs", "events"])
+def test_a_secret_is_shown_in_the_column_extra_alone(shown: Shown, name: str) -> None:
+    """Only `extra` keeps what has no column; the README says to show frames without it."""
+    frame = shown._asdict()[name].drop(columns="extra")
+    html: Callable[[], object] = getattr(frame, "_repr_html_")  # noqa: B009 - pandas' types take it for a column
+    assert_no_secret(repr(frame), str(frame), str(html()), repr(frame.iloc[0]), repr(frame.attrs))
+
+
+def listed(account: Account) -> list[dict[str, Any]]:
+    return [each for each in account.sessions if each["id"] not in account.not_listed]
+
+
+def test_sessions_have_the_values_of_their_records(service: EditionD, tmp_path: Path) -> None:
+    before = len(service.requests)
+    frame = qd.load_sessions(client=client_of(service), cache_dir=tmp_path, progress=False)
+    records = {record["id"]: record for record in listed(service.account)}
+    assert counted(service.requests[before:]) == {"sessions": -(-len(records) // 100)}
+    assert sorted(frame["id"]) == sorted(records)
+    assert frame["created_at"].is_monotonic_decreasing
+    for row in frame.to_dict("records"):
+        record = records[row["id"]]
+        model = record["agent"]["model"]
+        expected = {
+            "title": record["title"],
+            "status": record["status"],
+            "deployment_id": record["deployment_id"],
+            "agent_id": record["agent"]["id"],
+            "agent_name": record["agent"]["name"],
+            "agent_version": record["agent"]["version"],
+            "agent_model": model if isinstance(model, str) else model["id"],
+            "environment_id": record["environment_id"],
+            **{
+                f"{name}_at": record[f"{name}_at"] and parse(record[f"{name}_at"])
+                for name in ("created", "updated", "archived")
+            },
+            **{
+                f"usage_{name}": record.get("usage", {}).get(name)
+                for name in ("total_credits", "model_credits", "input_tokens")
+            },
+            "stats_duration_seconds": record["stats"]["duration_seconds"],
+            "budget_max_credit_cost": None,
+        }
+        assert {name: value(row[name]) for name in expected} == expected
+        assert json.loads(row["agent"])["system"] == "Be brief."
+        kept = json.loads(row["extra"])["environment_variables.API_KEY"]
+        assert kept == record["environment_variables"]["API_KEY"]
+    flat = qd.flatten_sessions(listed(service.account))
+    one, other = (
+        each.assign(agent=each["agent"].astype("str")).sort_values("id", ignore_index=True)
+        for each in (flat, frame)
+    )
+    pd.testing.assert_frame_equal(one, other, check_flags=False)
+    assert {name: str(dtype) for name, dtype in frame.dtypes.items()} == _SESSION_DTYPES | {
+        "vault_ids": str(frame["vault_ids"].dtype)
+    }
+
+
+_SESSION_DTYPES = {
+    **dict.fromkeys(
+        ["id", "title", "status", "deployment_id", "agent_id", "agent_name", "agent_model", "environment_id"],
+        "str",
+    ),
+    **dict.fromkeys(
+        ["agent_version", "usage_input_tokens", "usage_output_tokens", "usage_cache_read_input_tokens"], "Int64"
+    ),
+    **dict.fromkeys(["usage_total_credits", "usage_model_credits", "usage_sandbox_runtime_credits"], "float64"),
+    **dict.fromkeys(["stats_active_seconds", "stats_duration_seconds", "budget_max_credit_cost"], "float64"),
+    **dict.fromkeys(["created_at", "updated_at", "archived_at"], "datetime64[us, UTC]"),
+    **dict.fromkeys(["resources", "outcome_evaluations", "metadata", "extra"], "str"),
+    "agent": "category",
+}
+
+
+def test_sessions_of_one_deployment_or_agent(few: EditionD, tmp_path: Path) -> None:
+    client = client_of(few)
+    frame = qd.load_sessions(deployment_id="dep_0003", client=client, cache_dir=tmp_path, progress=False)
+    assert set(frame["id"]) == {each["id"] for each in listed(few.account) if each["deployment_id"] == "dep_0003"}
+    frame = qd.load_sessions(agent_id="agent_0003", client=client, cache_dir=tmp_path, progress=False)
+    assert set(frame["id"]) == {each["id"] for each in listed(few.account) if each["agent"]["id"] == "agent_0003"}
+
+
+@pytest.mark.parametrize("name", ["agents", "environments"])
+def test_names(few: EditionD, tmp_path: Path, name: str) -> None:
+    loader = qd.load_agents if name == "agents" else qd.load_environments
+    before = len(few.requests)
+    frame = loader(client=client_of(few), cache_dir=tmp_path)
+    assert counted(few.requests[before:]) == {name: 1}
+    records = few.account.agents if name == "agents" else few.account.environments
+    for row, record in zip(frame.to_dict("records"), records, strict=True):
+        assert (row["id"], row["name"], value(row["description"])) == (
+            record["id"],
+            record["name"],
+            record["description"],
+        )
+        assert value(row["archived_at"]) == (record["archived_at"] and parse(record["archived_at"]))
+        assert json.loads(row["metadata"]) == record["metadata"]
+        if name == "agents":
+            model = record["model"]
+            assert (row["model"], row["version"]) == (
+                model if isinstance(model, str) else model["id"],
+                record["version"],
+            )
+        else:
+            assert row["config_type"] == "cloud"
+            assert "environment_variables" not in row
+    assert frame["archived_at"].notna().sum() == 1
+    loader(client=client_of(few), cache_dir=tmp_path)
+    assert len(few.requests) == before + 1
+
+
+@pytest.mark.parametrize(
+    "kind", ["talkative", "out of retries", "no time at the end", "long, waits", "idle, no events"]
+)
+def test_events_have_the_values_of_their_records(service: EditionD, kind: str) -> None:
+    session = sessions_of(service.account, kind)[0]
+    records = service.account.events[session]
+    before = len(service.requests)
+    frame = qd.load_events(session, client=client_of(service))
+    assert counted(service.requests[before:]) == {"sessions/*/events": max(1, -(-len(records) // 100))}
+    assert list(frame["position"]) == list(range(len(records)))
+    assert (frame["session_id"] == session).all()
+    for row, record in zip(frame.to_dict("records"), records, strict=True):
+        error = record.get("error", {})
+        expected = {
+            "id": record["id"],
+            "type": record["type"],
+            "processed_at": parse(record["processed_at"]) if "processed_at" in record else None,
+            "stop_reason": (record.get("stop_reason") or {}).get("type"),
+            "error_type": error.get("type"),
+            "error_message": error.get("message"),
+            "retry_status": error.get("retry_status", {}).get("type"),
+            "model_credits": record.get("model_usage", {}).get("credits"),
+        }
+        assert {name: value(row[name]) for name in expected} == expected
+    pd.testing.assert_frame_equal(qd.flatten_events(records, session), frame, check_flags=False)
+    idle = qd.load_events(session, types=["session.status_idle"], client=client_of(service))
+    assert len(idle) == sum(record["type"] == "session.status_idle" for record in records)
+    assert list(idle.dtypes) == list(frame.dtypes)
+
+
+# The same figures, counted by hand.
+
+
+def streak(account: Account, deployment: str) -> int:
+    """Count the failed runs since the last completed one."""
+    runs = [(account.truth[run["id"]], run) for run in account.runs if run["deployment_id"] == deployment]
+    runs.sort(key=lambda each: (each[0].triggered_at, each[1]["created_at"]), reverse=True)
+    decided = [truth.status == "failed" for truth, _ in runs if truth.status in {"failed", "completed"}]
+    return decided.index(False) if False in decided else len(decided)
+
+
+def test_counters_are_filled_from_the_runs(service: EditionD, loads: dict[str, Loaded], tmp_path: Path) -> None:
+    account = service.account
+    deployments = qd.load_deployments(
+        client=client_of(service), cache_dir=tmp_path, include_archived=True, progress=False
+    )
+    counters = [
+        "stats_total_runs",
+        "stats_total_failures",
+        "stats_consecutive_failures",
+        "stats_last_triggered_at",
+    ]
+    assert deployments[counters].isna().all(axis=None)
+    with pytest.warns(UserWarning, match="fill_counters"):
+        qd.failure_rates(deployments)
+    filled = qd.fill_counters(deployments, loads["events"].frame)
+    for row in filled.to_dict("records"):
+        truths = [account.truth[run["id"]] for run in account.runs if run["deployment_id"] == row["id"]]
+        expected = [
+            len(truths),
+            sum(truth.status == "failed" for truth in truths),
+            streak(account, row["id"]),
+            max((truth.triggered_at for truth in truths), default=None),
+        ]
+        assert [value(row[name]) for name in counters] == expected, row["id"]
+    assert (filled["stats_total_runs"] == 0).sum() == 2
+    budgets = {record["id"]: record.get("budget") for record in account.deployments}
+    assert {
+        id_ for id_, cost in zip(filled["id"], filled["budget_max_credit_cost"], strict=True) if cost == 12.5
+    } == {id_ for id_, budget in budgets.items() if budget}
+
+
+@pytest.mark.parametrize("mode", ["events", "sessions"])
+def test_failure_rates_say_what_is_assumed_and_unknown(
+    service: EditionD, loads: dict[str, Loaded], mode: str
+) -> None:
+    account = service.account
+    truth = account.truth if mode == "events" else account.alone
+    rates = qd.run_failure_rates(loads[mode].frame)
+    by = rates.reset_index().set_index("deployment_id")
+    for deployment, row in by.iterrows():
+        truths = [truth[run["id"]] for run in account.runs if run["deployment_id"] == deployment]
+        statuses = Counter(each.status for each in truths)
+        expected = {
+            "runs": len(truths),
+            "completed": statuses["completed"],
+            "assumed": sum((each.status, each.status_from) == ("completed", "session") for each in truths),
+            "failed": statuses["failed"],
+            "skipped": statuses["skipped"] + statuses["cancelled"],
+            "unfinished": statuses["pending"] + statuses["running"] + statuses["waiting"],
+            "unknown": statuses[None],
+        }
+        assert {name: row[name] for name in expected} == expected
+        assert (
+            sum(row[name] for name in ("completed", "failed", "skipped", "unfinished", "unknown")) == row["runs"]
+        )
+    assert len(by) == len({run["deployment_id"] for run in account.runs})
+    assert str(rates["assumed"].dtype) == str(rates["unknown"].dtype) == "Int64"
+
+
+def test_an_occurrence_is_one_scheduled_time(service: EditionD, loads: dict[str, Loaded]) -> None:
+    """Its last run counts; a run without a scheduled time is an occurrence of its own."""
+    account = service.account
+    last: dict[object, dict[str, Any]] = {}
+    for run in account.runs:  # newest first
+        if "status" not in run:
+            time = run["trigger_context"].get("scheduled_at", run["id"])
+            last.setdefault((run["deployment_id"], time), run)
+    new = loads["events"].frame
+    new = new[new["status_from"] != "service"]
+    rates = qd.run_failure_rates(new, by=None, per="occurrence").iloc[0]
+    statuses = Counter(account.truth[run["id"]].status for run in last.values())
+    assert len(last) < len(new)
+    assert (rates["completed"], rates["failed"], rates["unknown"]) == (
+        statuses["completed"],
+        statuses["failed"],
+        statuses[None],
+    )
