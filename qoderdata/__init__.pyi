@@ -1,7 +1,10 @@
 from . import errors
 from ._version import __version__
+from .check import check
 from .client import Client
+from .connect import connect
 from .export import export_csv, export_parquet
+from .forecast import cost_forecast
 from .frames import (
     expand_metadata,
     flatten_deployments,
@@ -9,6 +12,7 @@ from .frames import (
     flatten_runs,
     flatten_sessions,
     upcoming_runs,
+    with_names,
 )
 from .load import (
     cache_usage,
@@ -19,29 +23,40 @@ from .load import (
     load_events,
     load_runs,
     load_sessions,
+    load_snapshots,
     scan_deployments,
     scan_runs,
     scan_sessions,
+    snapshots,
 )
 from .outcomes import resolve_outcomes
 from .plots import (
+    plot_costs,
     plot_durations,
     plot_failure_rates,
     plot_next_triggers,
     plot_run_calendar,
     plot_run_failure_rates,
+    plot_run_timeline,
+    plot_style,
     plot_trigger_load,
 )
 from .report import write_report
 from .summaries import (
+    changes,
+    compare_periods,
     consistency,
     duration_regressions,
     error_breakdown,
+    error_budget,
+    error_groups,
     failure_rates,
     failure_streaks,
     fill_counters,
     run_failure_rates,
+    session_costs,
     start_delays,
+    unusual_runs,
 )
 from .timelines import (
     describe_schedule,
@@ -55,11 +70,18 @@ __all__ = [
     "Client",
     "__version__",
     "cache_usage",
+    "changes",
+    "check",
     "clear_cache",
+    "compare_periods",
+    "connect",
     "consistency",
+    "cost_forecast",
     "describe_schedule",
     "duration_regressions",
     "error_breakdown",
+    "error_budget",
+    "error_groups",
     "errors",
     "expand_metadata",
     "export_csv",
@@ -77,13 +99,17 @@ __all__ = [
     "load_events",
     "load_runs",
     "load_sessions",
+    "load_snapshots",
     "missed_triggers",
     "next_triggers",
+    "plot_costs",
     "plot_durations",
     "plot_failure_rates",
     "plot_next_triggers",
     "plot_run_calendar",
     "plot_run_failure_rates",
+    "plot_run_timeline",
+    "plot_style",
     "plot_trigger_load",
     "resolve_outcomes",
     "run_failure_rates",
@@ -91,8 +117,12 @@ __all__ = [
     "scan_runs",
     "scan_sessions",
     "schedule_lints",
+    "session_costs",
+    "snapshots",
     "start_delays",
     "trigger_load",
+    "unusual_runs",
     "upcoming_runs",
+    "with_names",
     "write_report",
 ]

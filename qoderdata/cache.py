@@ -78,8 +78,8 @@ def file_name(kind: str, query: Mapping[str, str | None]) -> str:
     return f"{kind}-{hashlib.sha256(canonical.encode()).hexdigest()[:_DIGEST_LENGTH]}{_SUFFIX}"
 
 
-def write(folder: Folder, name: str, answer: CachedTable) -> None:
-    """Write an answer; the old one stays until the new one is whole.
+def write(folder: Folder, name: str, answer: CachedTable) -> bool:
+    """Write an answer, and return whether it is kept; the old one stays until the new one is whole.
 
     Parameters
     ----------
@@ -89,6 +89,11 @@ def write(folder: Folder, name: str, answer: CachedTable) -> None:
         From `file_name`.
     answer
         The answer.
+
+    Returns
+    -------
+    bool
+        Whether it is kept.
 
     Warns
     -----
@@ -111,6 +116,8 @@ def write(folder: Folder, name: str, answer: CachedTable) -> None:
             "Set QODERDATA_CACHE_DIR or cache_dir to a folder that can",
             CacheWarning,
         )
+        return False
+    return True
 
 
 def read(folder: Folder, name: str, schema: pa.Schema) -> CachedTable | None:

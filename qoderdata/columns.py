@@ -27,6 +27,7 @@ class Dtype(enum.Enum):
     NUMBER = "float64"
     TIME = "datetime64[us, UTC]"
     TIMES = "object"
+    FLAG = "bool"
 
 
 _TEXTS = (
@@ -37,11 +38,12 @@ _TEXTS = (
 _INTEGERS = (
     "stats_total_runs", "stats_total_failures", "stats_consecutive_failures", "duration_ms", "attempt",
     "config_timeout_ms", "runs", "completed", "assumed", "failed", "skipped", "unfinished", "unknown",
-    "total_runs", "total_failures",
+    "total_runs", "total_failures", "sessions",
 )  # fmt: skip
 _NUMBERS = (
     "failure_rate", "ci_low", "ci_high", "usage_total_credits", "usage_model_credits",
-    "usage_sandbox_runtime_credits", "budget_max_credit_cost", "stats_duration_seconds",
+    "usage_sandbox_runtime_credits", "budget_max_credit_cost", "stats_duration_seconds", "credits",
+    "model_credits", "sandbox_runtime_credits", "credits_p50", "credits_p95", "credits_max", "share",
 )  # fmt: skip
 _TIMES = (
     "created_at", "updated_at", "archived_at", "schedule_last_run_at", "stats_next_trigger_at",
@@ -55,6 +57,7 @@ DTYPES: dict[str, Dtype] = {
     **dict.fromkeys(_NUMBERS, Dtype.NUMBER),
     **dict.fromkeys(_TIMES, Dtype.TIME),
     "schedule_upcoming_runs_at": Dtype.TIMES,
+    "certain": Dtype.FLAG,
 }
 
 _INT64_END = 2.0**63
@@ -62,6 +65,7 @@ _CONVERSIONS = {
     Dtype.TEXT: "{column}.astype('str')",
     Dtype.INTEGER: "pd.to_numeric({column}).round().astype('Int64')",
     Dtype.NUMBER: "pd.to_numeric({column})",
+    Dtype.FLAG: "{column}.astype('str').eq('True')",
     Dtype.TIME: "pd.to_datetime({column}, utc=True, format='ISO8601').dt.as_unit('us')",
 }
 _WANTED = {
@@ -70,6 +74,7 @@ _WANTED = {
     Dtype.NUMBER: "numbers",
     Dtype.TIME: "times with a zone",
     Dtype.TIMES: "lists of times",
+    Dtype.FLAG: "true or false",
 }
 
 
@@ -198,6 +203,8 @@ def _fits(dtype: nw.dtypes.DType, kind: Dtype) -> bool:
         return isinstance(dtype, nw.Datetime)
     if kind is Dtype.TEXT:
         return isinstance(dtype, nw.String | nw.Categorical | nw.Enum | nw.Object)
+    if kind is Dtype.FLAG:
+        return isinstance(dtype, nw.Boolean)
     return kind is Dtype.TIMES or dtype.is_numeric()
 
 
@@ -224,6 +231,8 @@ def _is_right(column: pd.Series[Any], kind: Dtype) -> bool:
         return dtype == pd.StringDtype(na_value=np.nan) or _is_text_category(dtype)
     if kind is Dtype.TIMES:
         return pd.api.types.is_object_dtype(dtype) and all(_is_list(value) for value in column)
+    if kind is Dtype.FLAG:
+        return pd.api.types.is_bool_dtype(dtype)
     whole = kind is Dtype.NUMBER or pd.api.types.is_integer_dtype(dtype)
     return _is_number(column) and whole and not _is_arrow(column)
 

@@ -26,6 +26,8 @@ FRAME_SOURCES = {
     "triggers": "next_triggers",
     "missed": "missed_triggers",
     "rates": "failure_rates or run_failure_rates",
+    "costs": "session_costs",
+    "frame": "load_runs, load_sessions, next_triggers, missed_triggers or a summary of them",
 }
 
 

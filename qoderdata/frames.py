@@ -1,4 +1,4 @@
-"""Arrow to pandas: tables to frames, and records from elsewhere to rows.
+"""Arrow to pandas: tables to frames, records from elsewhere to rows, and names to ids.
 
 The dtypes follow from the schema alone, never from the data.
 """
@@ -7,21 +7,34 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import narwhals as nw
 import numpy as np
 import orjson
 import pandas as pd
 import pyarrow as pa
+import pyarrow.compute as pc
+from narwhals.dependencies import is_dask_dataframe
 
 from qoderdata.background import gc_paused
+from qoderdata.columns import not_a_frame, require_dtypes, require_frame
 from qoderdata.decode import Records, from_records
 from qoderdata.decode.jsontext import is_utf8, parse, write
-from qoderdata.errors import require_columns
+from qoderdata.errors import FRAME_SOURCES, MissingColumnError, require_columns
 from qoderdata.outcomes import resolve_outcomes
 from qoderdata.schema import DEPLOYMENTS, EVENTS, RUNS, SESSIONS, Schema
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Collection, Iterable, Mapping
 
+    from narwhals.typing import IntoFrame, IntoFrameT
+
+#: The column with the name of what an id stands for, as `with_names` adds it.
+NAMES = {
+    "deployment_id": "deployment_name",
+    "agent_id": "agent_name",
+    "environment_id": "environment_name",
+}
+_KINDS = "a frame (pandas, Polars, PyArrow, DuckDB, Dask, PySpark)"
 _DTYPES: dict[pa.DataType, pd.api.extensions.ExtensionDtype] = {
     pa.large_string(): pd.StringDtype(na_value=float("nan")),
     pa.int64(): pd.Int64Dtype(),
@@ -347,3 +360,222 @@ def _cell(value: object) -> str | None:
     if value is None:
         return None
     return value if isinstance(value, str) and is_utf8(value) else write(value)
+
+
+def with_names(
+    frame: IntoFrameT,
+    deployments: IntoFrame | None = None,
+    *,
+    agents: IntoFrame | None = None,
+    environments: IntoFrame | None = None,
+    metadata: str | Iterable[str] = (),
+) -> IntoFrameT:
+    """Add the names of deployments, agents and environments beside their ids.
+
+    A summary that is grouped by an id of a frame with names has them as its first column, so that names are added
+    once.
+
+    Parameters
+    ----------
+    frame
+        A frame with ids, of pandas or any engine that narwhals knows: runs, sessions, triggers, missed triggers,
+        deployments, or a summary of them, with the ids as columns or as index levels. Where it has no
+        ``deployment_id``, a column or level ``id`` is taken for it.
+    deployments
+        A deployments frame: its columns ``id`` and ``name``, and ``metadata`` where keys of it are asked for.
+    agents
+        An agents frame (its columns ``id`` and ``name``), or a sessions frame, of which the newest
+        ``agent_name`` of each ``agent_id`` is taken.
+    environments
+        An environments frame: its columns ``id`` and ``name``.
+    metadata
+        The keys of the deployments' metadata to add, such as ``["team"]``. A deployments frame needs no other
+        one for them.
+
+    Returns
+    -------
+    frame
+        A copy of the same kind, lazy where `frame` is lazy, with the same rows, index and columns, and with
+        these columns (``str`` on pandas):
+
+        ==================== =============================================================================
+        ``deployment_name``  after ``deployment_id``, where `deployments` is given; none beside an ``id``
+        ``agent_name``       after ``agent_id``, where `agents` is given
+        ``environment_name`` after ``environment_id``, where `environments` is given
+        ``metadata_<key>``   at the end: the value of the key, as `expand_metadata` gives it
+        ==================== =============================================================================
+
+        The names of index levels are the first columns. An id that is not known has no name: it is missing,
+        unless `frame` had such a column before. DuckDB and Spark give the rows in any order. The other frames
+        may be of any engine; they are read at once.
+
+    Raises
+    ------
+    FrameTypeError
+        An argument is not a frame, or a column has lost its dtype.
+    MissingColumnError
+        `frame` has none of the ids that are to be named, or another frame lacks a column.
+    ValueError
+        Nothing to add was given, ``metadata`` without deployments, or a text in ``metadata`` is not JSON.
+
+    Examples
+    --------
+    >>> import qoderdata as qd
+    >>> df = qd.flatten_deployments([{"id": "dep_1", "name": "nightly", "metadata": {"team": "data"}}])
+    >>> runs = qd.flatten_runs([
+    ...     {"id": "drun_1", "deployment_id": "dep_1", "status": "failed"},
+    ...     {"id": "drun_2", "deployment_id": "dep_2", "status": "completed"},
+    ... ])
+    >>> named = qd.with_names(runs, df, metadata=["team"])
+    >>> named[["deployment_id", "deployment_name", "status", "metadata_team"]]
+      deployment_id deployment_name     status metadata_team
+    0         dep_1         nightly     failed          data
+    1         dep_2             NaN  completed           NaN
+    >>> qd.run_failure_rates(named)[["name", "runs", "failed"]]
+                      name  runs  failed
+    deployment_id
+    dep_1          nightly     1       1
+    dep_2              NaN     1       0
+    """
+    keys = [metadata] if isinstance(metadata, str) else list(metadata)
+    columns = _column_names(frame)
+    levels = frame.index.names if isinstance(frame, pd.DataFrame) else ()
+    present = [*columns, *(level for level in levels if level is not None)]
+    if deployments is None and keys:
+        if "deployment_id" in present or not {"id", "metadata"} <= set(columns):
+            raise ValueError(f"metadata={keys!r} is of deployments; pass the frame that load_deployments gives")
+        deployments = frame
+    given = {"deployment_id": deployments, "agent_id": agents, "environment_id": environments}
+    if all(source is None for source in given.values()):
+        raise ValueError("give deployments, agents or environments, or keys of metadata")
+    tables = {}
+    for key, source in given.items():
+        at = "id" if key == "deployment_id" and key not in present else key
+        if source is not None and at in present:
+            table = _names_by_id(source, key, keys)
+            tables[at] = table.drop(columns=NAMES[key]) if at == "id" and "name" in present else table
+    if not tables:
+        ids = " or ".join(repr(key) for key, source in given.items() if source is not None)
+        raise MissingColumnError(
+            f"the frame has no column {ids} to name; it has: {', '.join(map(str, present)) or 'none'}; pass the "
+            f"frame that {FRAME_SOURCES['frame']} gives"
+        )
+    named: Any = _named_in_pandas if isinstance(frame, pd.DataFrame) else _named_elsewhere
+    result: IntoFrameT = named(frame, tables)
+    return result
+
+
+def _column_names(frame: Any, what: str = "frame") -> list[str]:  # noqa: ANN401 - a frame of any engine
+    if isinstance(frame, pd.DataFrame) or is_dask_dataframe(frame):
+        return list(frame.columns)
+    try:
+        names: list[str] = nw.from_native(frame).collect_schema().names()
+    except TypeError:
+        raise not_a_frame(frame, what=what, kinds=_KINDS) from None
+    return names
+
+
+def _read(frame: Any, wanted: Collection[str], *, what: str) -> pd.DataFrame:  # noqa: ANN401 - of any engine
+    """Return some columns of a small frame of any engine as a pandas frame."""
+    if not isinstance(frame, pd.DataFrame):
+        require_columns(_column_names(frame, what), wanted, what=what)
+        if is_dask_dataframe(frame):
+            frame = frame[list(wanted)].compute()
+        else:
+            opened = nw.from_native(frame).lazy().select(*wanted)
+            require_dtypes(opened.collect_schema(), wanted, what=what)
+            frame = opened.collect("pyarrow").to_native().to_pandas(types_mapper=_DTYPES.get)
+    return require_frame(frame, wanted, what=what)[list(wanted)]
+
+
+def _names_by_id(source: Any, key: str, metadata: Collection[str]) -> pd.DataFrame:  # noqa: ANN401 - as above
+    """Return the names, and the metadata of deployments, by id; each id once."""
+    what = key.replace("_id", "s")
+    if key == "agent_id" and {"agent_id", "agent_name"} <= set(_column_names(source, what)):
+        sessions = _read(source, ["agent_id", "agent_name", "created_at"], what="sessions")
+        table = sessions[sessions["agent_name"].notna()].sort_values(
+            "created_at", ascending=False, kind="stable", ignore_index=True
+        )
+        table = table[["agent_id", "agent_name"]].rename(columns={"agent_id": "id"})
+    else:
+        extended = key == "deployment_id" and bool(metadata)
+        table = _read(source, ["id", "name", *(["metadata"] if extended else [])], what=what)
+        table = table.rename(columns={"name": NAMES[key]})
+        if extended:
+            table = expand_metadata(table, metadata).drop(columns="metadata")
+    known = table[table["id"].notna()].drop_duplicates("id").astype("str")
+    return known.set_index("id")
+
+
+def _named_in_pandas(frame: pd.DataFrame, tables: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
+    require_frame(frame, [], what="given", keys=[key for key in tables if key in frame.columns])
+    result = frame.copy()
+    first = 0
+    for key, table in tables.items():
+        is_column = key in frame.columns
+        ids = frame[key] if is_column else frame.index.get_level_values(key)
+        rows = table.index.get_indexer(pd.Index(ids).astype("str"))
+        for name in table.columns:
+            values = pd.Series(table[name].array.take(rows, allow_fill=True), index=result.index, dtype="str")
+            is_name = name in NAMES.values()
+            if not is_name:
+                result[name] = values
+            elif name in result.columns:
+                result[name] = values.fillna(result[name].astype("str"))
+            else:
+                at = list(result.columns).index(key) + 1 if is_column else first
+                result.insert(at, name, values)
+                first += not is_column
+    return result
+
+
+def _named_elsewhere(frame: Any, tables: Mapping[str, pd.DataFrame]) -> Any:  # noqa: ANN401 - of any engine
+    if is_dask_dataframe(frame):
+        return frame.map_partitions(_named_in_pandas, dict(tables))  # type: ignore[no-untyped-call] # Dask's
+    opened = nw.from_native(frame)
+    order = opened.collect_schema().names()
+    for key, table in tables.items():
+        looked_up = _looked_up(opened, key, table.set_axis([f"_name_{n}" for n in range(table.shape[1])], axis=1))
+        new = {name: nw.col(f"_name_{number}") for number, name in enumerate(table.columns)}
+        for name, value in new.items():
+            is_name = name in NAMES.values()
+            if name not in order:
+                order.insert(order.index(key) + 1 if is_name else len(order), name)
+            elif is_name:
+                new[name] = nw.coalesce(value, nw.col(name))
+        opened = looked_up.with_columns(**new).select(*order)
+    return opened.to_native()
+
+
+def _looked_up(opened: Any, key: str, table: pd.DataFrame) -> Any:  # noqa: ANN401 - narwhals frames of any kind
+    """Return a frame of narwhals with the columns of `table`, looked up by the ids in column `key`."""
+    native, engine = opened.to_native(), opened.implementation
+    if engine.is_polars():
+        ids = table.index.to_list()
+        values = (
+            nw.col(key)
+            .cast(nw.String)
+            .replace_strict(
+                ids,
+                table[name].astype("object").where(table[name].notna(), None).to_list(),
+                default=None,
+                return_dtype=nw.String,
+            )
+            .alias(name)
+            for name in table.columns
+        )
+        return opened.with_columns(*values)
+    arrow = pa.Table.from_pandas(table.rename_axis("_key").reset_index(), preserve_index=False)
+    if engine.is_pyarrow():
+        rows = pc.index_in(native[key].cast(arrow["_key"].type), arrow["_key"].combine_chunks())
+        for name in table.columns:
+            native = native.append_column(name, arrow[name].take(rows))
+        return nw.from_native(native)
+    if engine.is_duckdb():
+        # A relation can be joined with those of its own connection only, which `query` is the way to.
+        other = native.query("_", "SELECT * FROM arrow")
+    elif engine.is_spark_like():
+        other = native.sparkSession.createDataFrame(arrow)
+    else:
+        raise not_a_frame(native, what="frame", kinds=_KINDS)
+    return opened.join(nw.from_native(other), left_on=key, right_on="_key", how="left")

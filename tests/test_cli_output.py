@@ -35,7 +35,7 @@ NOW = "2026-06-15T01:30:20Z"
 
 @pytest.fixture(scope="module")
 def sandbox() -> Iterator[Sandbox]:
-    with Sandbox(deployments=60, seed=7) as served:
+    with Sandbox(deployments=60, seed=7, left_out=6) as served:
         served.rewrite(next(one for one in served.deployments if one["archived_at"] is None) | {"name": HOSTILE})
         yield served
 
@@ -82,6 +82,11 @@ def terminal(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
         f"triggers --start {NOW} --tz Asia/Shanghai",
         f"triggers --start {NOW} --load 1h",
         f"missed --since 2026-05-15T00:00Z --until {NOW}",
+        f"compare --until {NOW} --recent 14D --by team --by agent",
+        "errors --since all --by deployment",
+        f"unusual --since all --now {NOW} --threshold 2",
+        "costs --since all --by agent --freq 14D",
+        f"forecast --since all --start {NOW}",
     ],
 )
 def test_a_table_fits_the_terminal(

@@ -216,7 +216,7 @@ def test_usage_and_clear(server: tuple[str, int], client: Client, location: str)
     assert usage["queries"]["files"] == 1
     assert usage["runs"]["files"] == len(keys(server, f"{location}/runs/"))
     assert min(usage["queries"]["bytes"], usage["runs"]["bytes"]) > 0
-    assert clear_cache(location) == usage["queries"]["files"] + usage["runs"]["files"]
+    assert clear_cache(location) == sum(usage[kind]["files"] for kind in ("queries", "runs", "snapshots"))
     assert keys(server, location) == {"-of-another/queries/kept.parquet"}
     assert cache_usage(location)["queries"] == {"files": 0, "bytes": 0}
 

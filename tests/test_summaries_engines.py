@@ -25,12 +25,16 @@ from qoderdata import decode, frames, schema
 from qoderdata.errors import DataQualityWarning
 from qoderdata.sandbox import Sandbox
 from qoderdata.summaries import (
+    compare_periods,
     duration_regressions,
     error_breakdown,
+    error_budget,
+    error_groups,
     failure_rates,
     failure_streaks,
     run_failure_rates,
     start_delays,
+    unusual_runs,
 )
 from qoderdata.summaries.dataframe_engines import open_frame
 
@@ -112,6 +116,8 @@ def compare(summarise: Summary, table: pa.Table, of: schema.Schema, engine: str)
 
 
 Summary = Callable[[Any], Any]
+NOW = datetime(2026, 6, 15, tzinfo=UTC)
+TIMEOUTS = pd.DataFrame({"id": ["dep_1", "dep_2"], "config_timeout_ms": pd.array([1000, None], dtype="Int64")})
 SUMMARIES: dict[str, Summary] = {
     "rates": run_failure_rates,
     "rates by two": lambda runs: run_failure_rates(runs, ["agent_id", "trigger_type"]),
@@ -122,6 +128,8 @@ SUMMARIES: dict[str, Summary] = {
     "errors": error_breakdown,
     "errors by one": lambda runs: error_breakdown(runs, "deployment_id"),
     "errors by two": lambda runs: error_breakdown(runs, ["agent_id", "trigger_type"]),
+    "budget": error_budget,
+    "budget by two": lambda runs: error_budget(runs, by=["agent_id", "trigger_type"], window="12h"),
 }
 #: What needs the order of runs, or percentiles within groups: not on Dask.
 NOT_ON_DASK: dict[str, Summary] = {
@@ -134,6 +142,11 @@ NOT_ON_DASK: dict[str, Summary] = {
         runs, recent="12h", baseline="2D", min_runs=1, min_change_ms=1
     ),
     "delays": start_delays,
+    "periods": lambda runs: compare_periods(runs, recent="12h", baseline="2D"),
+    "periods by two": lambda runs: compare_periods(runs, ["agent_id", "trigger_type"], recent="1D"),
+    "messages": error_groups,
+    "messages by one": lambda runs: error_groups(runs, "deployment_id"),
+    "unusual": lambda runs: unusual_runs(runs, TIMEOUTS, now=NOW, threshold=1, min_runs=2),
 }
 OF_DEPLOYMENTS: dict[str, Summary] = {
     "by id": failure_rates,
@@ -160,7 +173,9 @@ def test_summaries_of_an_accounts_runs(account: tuple[pa.Table, pa.Table], name:
 
 
 @pytest.mark.parametrize("engine", ["polars", "pyarrow", "polars lazy", "duckdb"])
-@pytest.mark.parametrize("name", ["streaks", "occurrences by day", "regressions"])
+@pytest.mark.parametrize(
+    "name", ["streaks", "occurrences by day", "regressions", "periods", "messages", "unusual"]
+)
 def test_summaries_that_need_order_or_percentiles(
     account: tuple[pa.Table, pa.Table], name: str, engine: str
 ) -> None:
@@ -177,7 +192,8 @@ def test_summaries_of_an_accounts_deployments(account: tuple[pa.Table, pa.Table]
 def test_empty_frames(engine: str) -> None:
     """No rows, and the same columns in the same order."""
     names = ["rates by two", "hours in Havana", "errors by one"]
-    names += ["streaks", "occurrences by day", "regressions", "delays"] if engine != "dask" else []
+    names += ["budget by two"]
+    names += [*NOT_ON_DASK] if engine != "dask" else []
     for summarise in (({**SUMMARIES, **NOT_ON_DASK})[name] for name in names):
         native = into(schema.RUNS.arrow.empty_table(), schema.RUNS, engine)
         result = quietly(summarise, native)
@@ -205,6 +221,7 @@ RUNS = st.lists(
             "started_at": st.one_of(st.none(), HOURS),
             "duration_ms": st.one_of(st.none(), st.integers(0, 10**6)),
             "error_type": st.sampled_from(["timeout", "api", None]),
+            "error_message": st.sampled_from(["no answer in 3 s", "no answer in 40 s", "no '/x'", None]),
         }
     ),
     max_size=20,

@@ -10,18 +10,24 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
 
 from qoderdata import decode, frames, schema
 from qoderdata.sandbox import Sandbox
 from qoderdata.summaries import (
+    compare_periods,
     dataframe_engines,
     duration_regressions,
     error_breakdown,
+    error_budget,
+    error_groups,
     failure_rates,
     failure_streaks,
     run_failure_rates,
+    session_costs,
     start_delays,
+    unusual_runs,
 )
 from qoderdata.summaries.dataframe_engines import open_frame
 
@@ -34,6 +40,13 @@ pytestmark = [
 ]
 
 Summary = Callable[[Any], Any]
+NOW = datetime(2026, 6, 15, tzinfo=UTC)
+TIMEOUTS = pd.DataFrame({"id": ["dep_1", "dep_2"], "config_timeout_ms": pd.array([1000, None], dtype="Int64")})
+MISSED = pd.DataFrame({
+    "scheduled_at": pd.to_datetime(["2025-11-01T00:00Z", "2025-11-02T00:00Z", "2025-11-02T12:00Z"]).as_unit("us"),
+    "deployment_id": ["dep_1", "dep_9", "dep_1"],
+    "certain": [True, True, False],
+})  # fmt: skip
 OF_RUNS: dict[str, Summary] = {
     "rates": run_failure_rates,
     "rates of all": lambda runs: run_failure_rates(runs, None),
@@ -46,6 +59,16 @@ OF_RUNS: dict[str, Summary] = {
     "streaks of all": lambda runs: failure_streaks(runs, None),
     "regressions": lambda runs: duration_regressions(runs, recent="12h", baseline="2D", min_runs=1),
     "delays": start_delays,
+    "periods": lambda runs: compare_periods(runs, recent="12h", baseline="2D"),
+    "messages by one": lambda runs: error_groups(runs, "deployment_id"),
+    "unusual": lambda runs: unusual_runs(runs, TIMEOUTS, now=NOW, threshold=1, min_runs=2),
+    "budget by two": lambda runs: error_budget(runs, by=["agent_id", "trigger_type"], window="12h"),
+    "budget with missed": lambda runs: error_budget(runs, MISSED, by="deployment_id"),
+}
+OF_SESSIONS: dict[str, Summary] = {
+    "costs": session_costs,
+    "costs of all": lambda sessions: session_costs(sessions, None),
+    "costs by day in Havana": lambda sessions: session_costs(sessions, freq="1D", tz="America/Havana"),
 }
 OF_DEPLOYMENTS: dict[str, Summary] = {
     "by id": failure_rates,
@@ -106,6 +129,7 @@ def random_runs(seed: int) -> pa.Table:
             "started_at": time(),
             "duration_ms": draw.choice([None, draw.randrange(10**6)]),
             "error_type": draw.choice(["timeout", "api", None]),
+            "error_message": draw.choice(["no answer in 3 s", "can't open 'x'", "no \\B C:\\x", None]),
         }
         for i in range(40)
     ]
@@ -129,7 +153,7 @@ def compare(session: Any, summarise: Summary, table: pa.Table, of: schema.Schema
     """Hold a summary on Spark against the one on pandas, empty windows apart."""
     on_pandas = summarise(frames.to_pandas(table, of))
     if "window" in on_pandas.index.names:
-        on_pandas = on_pandas[on_pandas["runs"] > 0]
+        on_pandas = on_pandas[on_pandas["runs" if "runs" in on_pandas else "sessions"] > 0]
     keyed = on_pandas if on_pandas.index.names == [None] else on_pandas.reset_index()
     plain = table.drop_columns(
         [name for name in ("schedule_upcoming_runs_at", "vault_ids") if name in table.column_names]
@@ -143,6 +167,16 @@ def compare(session: Any, summarise: Summary, table: pa.Table, of: schema.Schema
 @pytest.mark.parametrize("name", OF_RUNS)
 def test_runs_of_an_account(spark: Any, account: tuple[pa.Table, pa.Table], name: str) -> None:  # noqa: ANN401
     compare(spark, OF_RUNS[name], account[1], schema.RUNS)
+
+
+@pytest.mark.parametrize("name", OF_SESSIONS)
+def test_sessions_of_an_account(spark: Any, name: str) -> None:  # noqa: ANN401
+    with Sandbox(deployments=15, seed=7, runs=400, edition="D") as sandbox:
+        table = decode.from_records(sandbox.sessions, schema.SESSIONS)
+    both = pa.concat_tables([table.slice(0, 50), table]).combine_chunks()  # Spark reads the first chunk only
+    halves = pc.divide(both["usage_total_credits"], pa.array([2.0] * 50 + [1.0] * len(table)))
+    index = both.column_names.index("usage_total_credits")
+    compare(spark, OF_SESSIONS[name], both.set_column(index, "usage_total_credits", halves), schema.SESSIONS)
 
 
 @pytest.mark.parametrize("name", OF_DEPLOYMENTS)
@@ -192,3 +226,20 @@ def test_days_begin_when_they_begin_on_pandas(spark: Any, zone: str) -> None:  #
     )
     expected = dataframe_engines.first_instant(zone).pandas(pd.Series(days, dtype="Int64"))
     assert begins.to_pylist() == expected.tolist()
+
+
+def test_names_are_those_of_pandas(spark: Any, account: tuple[pa.Table, pa.Table]) -> None:  # noqa: ANN401
+    """And a summary begins with them."""
+    df, runs = (
+        frames.to_pandas(table, of) for table, of in zip(account, (schema.DEPLOYMENTS, schema.RUNS), strict=True)
+    )
+    lists = (df, spark.createDataFrame(account[0].select(["id", "name", "metadata"])))
+    expected = frames.with_names(runs, df, metadata=["team"]).sort_values("id", ignore_index=True)
+    for deployments in lists:
+        named = frames.with_names(spark.createDataFrame(account[1]), deployments, metadata=["team"])
+        assert named.columns == list(expected.columns)
+        found = named.toArrow().to_pandas().sort_values("id", ignore_index=True)
+        for name in ("id", "deployment_id", "deployment_name", "metadata_team"):
+            assert found[name].fillna("").to_list() == expected[name].fillna("").to_list()
+        rates = run_failure_rates(named).toArrow().to_pandas()
+        assert rates["name"].to_list() == run_failure_rates(expected)["name"].to_list()

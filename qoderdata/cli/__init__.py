@@ -3,6 +3,7 @@
 | question | file |
 |---|---|
 | which options do commands share, and what becomes of their values? | `options` |
+| what does `--by` mean, and how do ids get their names? | `grouping` |
 | how is a table, CSV, JSON or Markdown printed? | `output` |
 | how does an error become one line and an exit code? | this one |
 | what does the command *x* do? | the file named *x* |
@@ -20,14 +21,20 @@ from typing import TYPE_CHECKING
 
 import click
 
-from qoderdata import errors
+from qoderdata import errors as exceptions
 from qoderdata._version import __version__
 from qoderdata.cli import output
 from qoderdata.cli.cache import cache
+from qoderdata.cli.changes import changes
+from qoderdata.cli.check import check
+from qoderdata.cli.compare import compare
+from qoderdata.cli.costs import costs
 from qoderdata.cli.demo import demo
+from qoderdata.cli.errors import errors
 from qoderdata.cli.events import events
 from qoderdata.cli.export import export
 from qoderdata.cli.failures import failures
+from qoderdata.cli.forecast import forecast
 from qoderdata.cli.missed import missed
 from qoderdata.cli.options import Group
 from qoderdata.cli.pull import pull
@@ -35,6 +42,7 @@ from qoderdata.cli.report import report
 from qoderdata.cli.runs import runs
 from qoderdata.cli.sandbox import sandbox
 from qoderdata.cli.triggers import triggers
+from qoderdata.cli.unusual import unusual
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -42,11 +50,11 @@ if TYPE_CHECKING:
 _INTERRUPTED = 130
 _USAGE = 2
 _EXIT_CODES: tuple[tuple[type[Exception], int], ...] = (
-    (errors.CredentialError, 3),
-    (errors.AuthenticationError, 3),
-    (errors.APIConnectionError, 5),
-    (errors.APIError, 4),
-    (errors.QoderdataError, 2),
+    (exceptions.CredentialError, 3),
+    (exceptions.AuthenticationError, 3),
+    (exceptions.APIConnectionError, 5),
+    (exceptions.APIError, 4),
+    (exceptions.QoderdataError, 2),
     (ValueError, 2),
     (OSError, 2),
 )
@@ -56,7 +64,7 @@ Example:
 
 Exit codes:
   0    done
-  1    a rate is above --fail-over
+  1    something was found (check, missed --fail), or a rate is above --fail-over
   2    the command line is wrong, or a file cannot be read or written
   3    the token is missing or refused
   4    any other error that the service answers
@@ -81,7 +89,10 @@ def commands() -> None:
     """Scheduled agents on Qoder Cloud: what fails, what fires next, what never started."""
 
 
-for _command in (demo, pull, failures, runs, triggers, missed, events, report, export, sandbox, cache):
+for _command in (
+    demo, pull, check, changes, failures, runs, compare, errors, unusual, costs, forecast, triggers, missed,
+    events, report, export, sandbox, cache,
+):  # fmt: skip
     commands.add_command(_command)
 
 

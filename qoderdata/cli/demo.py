@@ -11,7 +11,7 @@ import click
 import qoderdata as qd
 from qoderdata.cli import options
 from qoderdata.cli.failures import rate_columns
-from qoderdata.cli.output import echo, print_table
+from qoderdata.cli.output import Column, echo, print_table
 from qoderdata.cli.sandbox import account
 from qoderdata.cli.triggers import trigger_columns
 
@@ -21,10 +21,9 @@ if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.axes import Axes
 
-    from qoderdata.cli.output import Column
-
 _SHOWN = 8
 _HORIZON = "24h"
+_NAME_AND_ID = [Column("name", lambda row: row.name), Column("id", lambda row: row.id, "id", optional=9)]
 
 
 @options.command("demo", example="qoderdata demo --out demo")
@@ -62,9 +61,8 @@ def demo(*, account: dict[str, Any], edition: str, out: Path) -> None:
     counted = deployments if has_counters else qd.fill_counters(deployments, runs)
     rates = qd.failure_rates(counted)
     triggers = qd.next_triggers(deployments, _HORIZON, start=now)
-    _print_section(
-        "Who fails most, by lifetime counters" if has_counters else "Who fails most", rates, rate_columns()
-    )
+    title = "Who fails most, by lifetime counters" if has_counters else "Who fails most"
+    _print_section(title, rates, [*_NAME_AND_ID, *rate_columns()])
     _print_section(f"What fires in the next {_HORIZON}", triggers, trigger_columns("UTC"))
 
     qd.export_parquet(deployments, out / "deployments.parquet")

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 import qoderdata as qd
-from qoderdata.cli import options
-from qoderdata.cli.output import Column, count, key_columns
+from qoderdata.cli import grouping, options
+from qoderdata.cli.output import Column, count
 from qoderdata.formatting import format_interval, format_percent, format_time
 
 if TYPE_CHECKING:
@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 _RATE_IS_ABOVE = 1
 
 
-@options.command("failures", example="qoderdata failures --by agent_id --top 10")
-@options.by_option("DEPLOYMENTS", help="Group by this column; may be given several times (default id).")
+@options.command("failures", example="qoderdata failures --by agent --top 10")
+@options.by_option("DEPLOYMENTS", help="Group by (default deployment)")
 @click.option(
     "--fail-over",
     type=click.FloatRange(0, 1),
@@ -55,14 +55,14 @@ def failures(
 
     By the service's lifetime counters; where it gives none, runs are counted instead.
     """
-    keys = list(by) or ["id"]
     deployments = service.counted_deployments(filters, outcomes)
-    rates = qd.failure_rates(deployments, by=keys[0] if len(keys) == 1 else keys)
+    groups = grouping.resolve(by or ["deployment"], "deployments", service, deployments=deployments)
+    rates = qd.failure_rates(groups.add_names(deployments), by=groups.keys)
     rates = rates[(rates["total_runs"] >= min_runs).fillna(value=False)]
     since = deployments.attrs.get("counted_since")
     result.print_frame(
         rates,
-        rate_columns(keys),
+        [*groups.columns(rates), *rate_columns()],
         empty="no deployment has run so often",
         notes=[
             f"the service gives no counters; runs since {format_time(datetime.fromisoformat(since))} are counted"
@@ -74,13 +74,9 @@ def failures(
     return _RATE_IS_ABOVE if is_above else 0
 
 
-def rate_columns(by: Sequence[str] = ("id",)) -> list[Column]:
-    """Return the columns of `failure_rates` for people."""
-    keys = key_columns(by)
-    if list(by) == ["id"]:
-        keys = [Column("name", lambda row: row.name), Column("id", lambda row: row.id, "id", optional=9)]
+def rate_columns() -> list[Column]:
+    """Return the figures of `failure_rates` for people."""
     return [
-        *keys,
         Column("runs", lambda row: count(row.total_runs), "number"),
         Column("failed", lambda row: count(row.total_failures), "number"),
         Column("rate", lambda row: format_percent(row.failure_rate), "number"),

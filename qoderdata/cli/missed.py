@@ -16,9 +16,13 @@ if TYPE_CHECKING:
     from qoderdata.cli.options import Service
     from qoderdata.cli.output import Output
 
+#: The exit code of `--fail`.
+_FOUND = 1
+
 
 @options.command("missed", example="qoderdata missed --since 7D")
 @click.option("--grace", default="10min", metavar="SPAN", help="How late a run may start (default 10min).")
+@click.option("--fail", is_flag=True, help="Exit with 1 if a trigger was certainly missed.")
 @options.tz_option("of the times shown")
 @options.run_filters(since="7D")
 @options.deployment_filters(archived=False)
@@ -27,19 +31,24 @@ if TYPE_CHECKING:
 def missed(
     *,
     grace: str,
+    fail: bool,
     tz: str,
     run_filters: dict[str, Any],
     filters: dict[str, Any],
     service: Service,
     result: Output,
-) -> None:
-    """Show what should have fired but did not."""
+) -> int:
+    """Show what should have fired but did not.
+
+    Stored snapshots tell pauses and former schedules; see `qoderdata changes`.
+    """
     since, until = run_filters["since"], run_filters["until"] or datetime.now(UTC)
     if since is None:
         raise click.UsageError("--since needs a time or an age here, such as 30D")
+    snapshots = service.snapshots(since)
     deployments = service.deployments(filters)
     runs = service.runs(run_filters)
-    found = qd.missed_triggers(deployments, runs, since=since, until=until, grace=grace)
+    found = qd.missed_triggers(deployments, runs, since=since, until=until, grace=grace, snapshots=snapshots)
     columns = [
         Column("should have fired", lambda row: format_time(row.scheduled_at, tz), "fixed"),
         Column("name", lambda row: row.name),
@@ -48,3 +57,4 @@ def missed(
         Column("reason", lambda row: row.reason, "prose"),
     ]
     result.print_frame(options.in_zone(found, tz), columns, empty="nothing was missed")
+    return _FOUND if fail and found["certain"].any() else 0

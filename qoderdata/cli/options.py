@@ -5,6 +5,7 @@ A decorator here adds a group of options to a command and gives their values to 
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import logging
 import zoneinfo
@@ -18,6 +19,7 @@ import qoderdata as qd
 from qoderdata import parsing
 from qoderdata.cli import output
 from qoderdata.cli.output import Output, Style
+from qoderdata.errors import CacheError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -29,6 +31,8 @@ if TYPE_CHECKING:
 
 _OUTCOMES = ("auto", "runs", "sessions", "events")
 _WRITERS = (".csv", ".parquet")
+#: The columns that `missed_triggers` takes from snapshots.
+_SCHEDULES = ["id", "status", "updated_at", "schedule_expression", "schedule_timezone"]
 
 
 class Command(click.Command):
@@ -163,6 +167,14 @@ class Service:
     def runs(self, filters: dict[str, Any], *, deployment_id: str | None = None) -> pd.DataFrame:
         """Load runs; where the time asked for has none, a warning says when the newest was."""
         return self.load(qd.load_runs, is_incremental=True, deployment_id=deployment_id, **filters)
+
+    def snapshots(self, since: str) -> list[pd.DataFrame]:
+        """Return what is stored of pauses and schedules, from the last snapshot before a time on."""
+        account: dict[str, Any] = {"client": self.client(), "cache_dir": self.cache_dir, "include_archived": True}
+        found = []
+        with contextlib.suppress(CacheError):
+            found.append(qd.load_deployments(as_of=since, **account)[_SCHEDULES])
+        return found + qd.load_snapshots(since, columns=_SCHEDULES, **account)
 
     def counted_deployments(self, filters: dict[str, Any], outcomes: str) -> pd.DataFrame:
         """Load deployments; where the service gives no counters at all, count their runs."""
@@ -320,9 +332,14 @@ def by_option(table: str, *, help: str) -> Decorator:  # noqa: A002 - click's wo
     def complete(_ctx: click.Context, _param: click.Parameter, start: str) -> list[str]:
         from qoderdata import schema  # noqa: PLC0415 - only a shell asks
 
-        return [one.name for one in getattr(schema, table).columns if one.name.startswith(start)]
+        columns = [one.name for one in getattr(schema, table).columns]
+        return [name for name in ("deployment", "agent", "environment", *columns) if name.startswith(start)]
 
-    return click.option("--by", multiple=True, metavar="COLUMN", help=help, shell_complete=complete)
+    words = "deployment, agent, environment, a key of metadata such as team, or a column"
+    return click.option(
+        "--by", multiple=True, metavar="WHAT", help=f"{help}: {words}; several times for several.",
+        shell_complete=complete,
+    )  # fmt: skip
 
 
 def refuse_without_effect(names: Iterable[str], reason: str) -> None:

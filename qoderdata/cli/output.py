@@ -7,7 +7,6 @@ In a pipe or a file nothing is cut. Text from the service never reaches a termin
 from __future__ import annotations
 
 import json
-import operator
 import os
 import re
 import shutil
@@ -117,14 +116,6 @@ class Output:
                 echo()
             for line in below:
                 echo(textwrap.fill(line, _available_width() or len(line), subsequent_indent="  "))
-
-
-def key_columns(names: Sequence[str]) -> list[Column]:
-    """Return the columns of the keys that a frame is grouped by; they are the first of its row."""
-    return [
-        Column(name, operator.itemgetter(index), "id" if name.endswith("id") else "text")
-        for index, name in enumerate(names)
-    ]
 
 
 def count(value: Any) -> str:  # noqa: ANN401 - an integer or one of pandas' missing values

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 import qoderdata as qd
-from qoderdata.cli import options
-from qoderdata.cli.output import Column, count, key_columns
+from qoderdata.cli import grouping, options
+from qoderdata.cli.output import Column, count
 from qoderdata.formatting import format_interval, format_milliseconds, format_percent, format_time
 
 if TYPE_CHECKING:
@@ -20,13 +20,28 @@ if TYPE_CHECKING:
     from qoderdata.cli.output import Output
 
 _EMPTY = "there are no runs"
+#: The exit code of `--fail-over`.
+_RATE_IS_ABOVE = 1
 
 
 @options.command("runs", example="qoderdata runs --since 30D --freq 1D")
-@options.by_option("RUNS", help="Group by this column; may be given several times (default: all together).")
+@options.by_option("RUNS", help="Group by (default: all together)")
 @click.option("--freq", metavar="SPAN", help="One row a window of time, such as 1D or 1h.")
 @click.option("--errors", is_flag=True, help="What went wrong, by error type.")
 @click.option("--streaks", is_flag=True, help="Who fails now, and since when.")
+@click.option(
+    "--fail-over",
+    type=click.FloatRange(0, 1),
+    metavar="RATE",
+    help="Exit with 1 if a rate is above for certain: a share from 0 to 1 below its 95 % interval.",
+)
+@click.option(
+    "--min-runs",
+    type=click.IntRange(min=0),
+    default=1,
+    metavar="N",
+    help="Of groups that completed or failed so often (default 1).",
+)
 @options.tz_option("of windows and times")
 @options.run_filters()
 @options.service
@@ -37,54 +52,47 @@ def runs(
     freq: str | None,
     errors: bool,
     streaks: bool,
+    fail_over: float | None,
+    min_runs: int,
     tz: str,
     run_filters: dict[str, Any],
     service: Service,
     result: Output,
-) -> None:
+) -> int:
     """Show failure rates of runs over time, with errors or streaks."""
     if errors and streaks:
         raise click.UsageError("give one of --errors and --streaks")
     if errors or streaks:
-        options.refuse_without_effect(["--freq"], f"with --{'errors' if errors else 'streaks'}")
+        without_effect = ["--freq", "--fail-over", "--min-runs"]
+        options.refuse_without_effect(without_effect, f"with --{'errors' if errors else 'streaks'}")
     elif freq is None:
         options.refuse_without_effect(["--tz"], "without --freq, --errors or --streaks")
-    frame = service.runs(run_filters)
-    keys = list(by) or None
-    notes = _assumed_notes(frame, run_filters["outcomes"])
+    if fail_over is None:
+        options.refuse_without_effect(["--min-runs"], "without --fail-over")
+    groups = grouping.resolve(by or (["deployment"] if streaks else []), "runs", service)
+    frame = groups.add_names(service.runs(run_filters))
+    keys = groups.keys or None
     if errors:
         is_whole = run_filters["since"] is None and run_filters["until"] is None
         found = options.in_zone(qd.error_breakdown(frame, by=keys), tz)
-        columns = error_columns(keys or [], tz, is_whole=is_whole)
-        result.print_frame(found, columns, empty="no run failed" if len(frame) else _EMPTY, notes=notes)
+        columns = [*groups.columns(found), *_error_columns(tz, is_whole=is_whole)]
+        result.print_frame(found, columns, empty="no run failed" if len(frame) else _EMPTY)
     elif streaks:
-        keys = keys or ["deployment_id"]
         found = options.in_zone(qd.failure_streaks(frame, by=keys), tz)
-        result.print_frame(found, _streak_columns(keys, tz), empty=_EMPTY, notes=notes)
+        result.print_frame(found, [*groups.columns(found), *_streak_columns(tz)], empty=_EMPTY)
     else:
         rates = qd.run_failure_rates(frame, by=keys, freq=freq, tz=tz)
-        columns = _rate_columns(rates, keys or [], None if freq is None else tz)
-        result.print_frame(rates, columns, empty=_EMPTY, notes=notes)
+        columns = [*groups.columns(rates), *_rate_columns(rates, None if freq is None else tz)]
+        result.print_frame(rates, columns, empty=_EMPTY)
+        enough = rates["completed"] + rates["failed"] >= min_runs
+        if fail_over is not None and (enough & (rates["ci_low"] > fail_over)).any():
+            return _RATE_IS_ABOVE
+    return 0
 
 
-def _assumed_notes(runs: pd.DataFrame, outcomes: str) -> list[str]:
-    """Say how many completed runs are assumed."""
-    if "status_from" not in runs.columns:
-        return []
-    completed = runs["status"] == "completed"
-    assumed = int((completed & (runs["status_from"] == "session")).sum())
-    if not assumed:
-        return []
-    proof = "; --outcomes events reads how they ended" if outcomes != "events" else ""
-    return [f"{assumed:,} of {completed.sum():,} completed runs are assumed{proof}"]
-
-
-def _rate_columns(rates: pd.DataFrame, keys: Sequence[str], tz: str | None) -> list[Column]:
-    first = key_columns(keys)
-    if tz is not None:
-        first.append(Column("from", lambda row: format_time(row.window, tz), "fixed"))
+def _rate_columns(rates: pd.DataFrame, tz: str | None) -> list[Column]:
     return [
-        *first,
+        *([] if tz is None else [Column("from", lambda row: format_time(row.window, tz), "fixed")]),
         Column("runs", lambda row: count(row.runs), "number"),
         *_where_any(rates, "assumed", "assumed completed"),
         Column("failed", lambda row: count(row.failed), "number"),
@@ -109,11 +117,10 @@ def _where_any(rates: pd.DataFrame, name: str, heading: str) -> list[Column]:
     return [Column(heading, lambda row: count(getattr(row, name)), "number")]
 
 
-def error_columns(keys: Sequence[str], tz: str, *, is_whole: bool) -> list[Column]:
+def _error_columns(tz: str, *, is_whole: bool) -> list[Column]:
     """Return the columns of an `error_breakdown` for people; `is_whole`: of all runs, not of some time."""
     first_seen = "first seen" if is_whole else "first seen in this window"
     return [
-        *key_columns(keys),
         Column("error", lambda row: row.error_type),
         Column("failed", lambda row: count(row.count), "number"),
         Column("share", lambda row: format_percent(row.share), "number"),
@@ -122,9 +129,8 @@ def error_columns(keys: Sequence[str], tz: str, *, is_whole: bool) -> list[Colum
     ]
 
 
-def _streak_columns(keys: Sequence[str], tz: str) -> list[Column]:
+def _streak_columns(tz: str) -> list[Column]:
     return [
-        *key_columns(keys),
         Column("failing in a row", lambda row: count(row.current_streak), "number", is_alert=_is_failing),
         Column("failing since", lambda row: format_time(row.current_streak_since, tz), "fixed"),
         Column("longest streak", lambda row: count(row.longest_streak), "number", optional=1),

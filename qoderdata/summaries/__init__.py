@@ -1,35 +1,51 @@
-"""Rates, streaks, errors, durations and counters: frame in, frame out.
+"""Rates, comparisons, streaks, errors, durations, costs and counters: frame in, frame out.
 
-==================== ============================================================================
+==================== ======================================================================================
 `rates`              how often do deployments fail, by their lifetime counters?
 `run_rates`          how often do runs fail, in all and over time?
 `incidents`          which groups are failing now, since when, and with which errors?
+`comparison`         what changed from one period to another, and how much of what may fail has failed?
+`error_messages`     which errors are the same, and which are new?
+`unusual`            which runs took unusually long or short, or are stuck?
+`deployment_changes` what changed between two deployments frames?
+`costs`              what do sessions cost?
 `run_durations`      what got slower, and how late do runs start?
 `consistency`        do counters and runs agree?
 `counters`           what are the counters, where the service gives none?
 `wilson`             how certain is a rate?
 `time_windows`       what is a day or an hour in a zone?
 `dataframe_engines`  what differs between pandas, Polars, PyArrow, DuckDB, Dask and Spark?
-==================== ============================================================================
+==================== ======================================================================================
 
 Every function is pure. A pandas frame in gives a pandas frame out; Polars, PyArrow, DuckDB, Dask and PySpark give
 their own, and stay lazy where they are lazy.
 """
 
+from qoderdata.summaries.comparison import compare_periods, error_budget
 from qoderdata.summaries.consistency import consistency
+from qoderdata.summaries.costs import session_costs
 from qoderdata.summaries.counters import fill_counters
+from qoderdata.summaries.deployment_changes import changes
+from qoderdata.summaries.error_messages import error_groups
 from qoderdata.summaries.incidents import error_breakdown, failure_streaks
 from qoderdata.summaries.rates import failure_rates
 from qoderdata.summaries.run_durations import duration_regressions, start_delays
 from qoderdata.summaries.run_rates import run_failure_rates
+from qoderdata.summaries.unusual import unusual_runs
 
 __all__ = [
+    "changes",
+    "compare_periods",
     "consistency",
     "duration_regressions",
     "error_breakdown",
+    "error_budget",
+    "error_groups",
     "failure_rates",
     "failure_streaks",
     "fill_counters",
     "run_failure_rates",
+    "session_costs",
     "start_delays",
+    "unusual_runs",
 ]

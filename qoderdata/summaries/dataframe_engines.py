@@ -11,7 +11,7 @@ from __future__ import annotations
 import functools
 import warnings
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import narwhals as nw
@@ -20,6 +20,7 @@ import pandas as pd
 from narwhals.dependencies import is_dask_dataframe
 
 from qoderdata import columns, errors
+from qoderdata.frames import NAMES
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
@@ -91,17 +92,84 @@ class Source:
         Whether the caller passed data and not a query: warnings about rows and empty windows are possible.
     keys
         The columns that the caller wants to group by.
+    names
+        The name columns of the result, each with the column of the frame that it is taken from: those of the ids
+        to group by, where the frame has them; ``name`` where there is one, else as in the frame.
     """
 
     frame: nw.LazyFrame[Any]
     engine: nw.Implementation
     eager: bool
     keys: list[str]
+    names: dict[str, str] = field(default_factory=dict)
 
     @property
     def grouping(self) -> list[str]:
         """The columns to group by; never none, so that an empty frame gives an empty result."""
         return self.keys or [ALL]
+
+    @property
+    def name_dtypes(self) -> dict[str, str]:
+        """The dtypes of the name columns, which come before the other columns of the result."""
+        return dict.fromkeys(self.names, "str")
+
+    def aggregated_names(self) -> list[nw.Expr]:
+        """Return the expressions that give each group its names."""
+        return [nw.col(column).max().alias(name) for name, column in self.names.items()]
+
+    def adopt(
+        self,
+        frame: Any,  # noqa: ANN401 a frame of any engine
+        *,
+        wanted: Collection[str],
+        what: str,
+        optional: Collection[str] = (),
+    ) -> nw.LazyFrame[Any]:
+        """Open a second, small frame in the engine of this one, so that the two can be joined.
+
+        Parameters
+        ----------
+        frame
+            A pandas frame, or a frame of the same engine.
+        wanted, what, optional
+            As `open_source` takes them.
+
+        Returns
+        -------
+        narwhals.LazyFrame
+            These columns.
+
+        Raises
+        ------
+        FrameTypeError
+            A frame of another engine, or no frame.
+        MissingColumnError
+            A column is not there.
+        """
+        other = open_source(frame, keys=[], wanted=wanted, what=what, optional=optional)
+        cut = other.frame.drop(ALL)
+        if other.engine is self.engine and not self.engine.is_pyarrow():
+            return cut
+        if not other.engine.is_pandas() and not other.engine.is_pyarrow():
+            own = "" if self.engine.is_pandas() else f" or one of {self.engine.name.lower()}"
+            raise columns.not_a_frame(frame, what=what, kinds=f"a pandas frame{own}")
+        native, given = self.frame.to_native(), cut.collect("pyarrow").to_native()
+        if self.engine.is_polars():
+            import polars as pl  # noqa: PLC0415 needed for Polars frames only
+
+            native = pl.LazyFrame(given)
+        elif self.engine.is_duckdb() or self.engine.is_pyarrow():
+            # A relation can be joined with those of its own connection only, which `query` is the way to.
+            native = native.query("_", "SELECT * FROM given")
+        elif self.engine.is_spark_like():
+            native = native.sparkSession.createDataFrame(
+                given.combine_chunks()
+            )  # Spark reads the first chunk only
+        else:
+            import dask.dataframe as dd  # noqa: PLC0415 likewise
+
+            native = dd.from_pandas(cut.collect("pandas").to_native(), npartitions=1)  # type: ignore[no-untyped-call] # Dask has no types
+        return open_frame(native).lazy()
 
     def refuse_dask(self, operation: str, need: str) -> None:
         """Raise where the frame is Dask's, and name the engines that can do it."""
@@ -205,11 +273,19 @@ def open_source(
     taken = [*wanted, *(name for name in optional if name in schema)]
     if not opened.implementation.is_pandas():
         columns.require_dtypes(schema, taken, what=what)
-    cut = opened.select(*dict.fromkeys([*keys, *taken]), nw.lit(1).alias(ALL))
-    if not isinstance(cut, nw.DataFrame):
-        return Source(frame=cut, engine=opened.implementation, eager=False, keys=keys)
+    names = _name_columns(keys, schema.names())
+    cut = opened.select(*dict.fromkeys([*keys, *names.values(), *taken]), nw.lit(1).alias(ALL))
+    eager = isinstance(cut, nw.DataFrame)
     lazy = _in_duckdb(cut.to_native()) if opened.implementation.is_pyarrow() else cut.lazy()
-    return Source(frame=lazy, engine=opened.implementation, eager=True, keys=keys)
+    return Source(frame=lazy, engine=opened.implementation, eager=eager, keys=keys, names=names)
+
+
+def _name_columns(keys: Sequence[str], columns_: Collection[str]) -> dict[str, str]:
+    """Return the columns that name the ids to group by, by their names in the result."""
+    ids = [key for key in keys if key in NAMES]
+    found = [NAMES[key] for key in ids if NAMES[key] in columns_ and NAMES[key] not in keys]
+    is_one = found and len(ids) == 1 and not {"id", "name"} & set(keys)
+    return {"name": found[0]} if is_one else {name: name for name in found}
 
 
 def _complete(

@@ -50,8 +50,8 @@ def failure_streaks(runs: IntoFrameT, by: str | Sequence[str] | None = "deployme
     -------
     frame
         One row a group, the longest current streak first, then the longest ever, then by key. On pandas the
-        keys are the index; on other engines they are the first columns, and what is lazy stays lazy. An empty
-        frame gives no rows.
+        keys are the index; on other engines they are the first columns, and what is lazy stays lazy. Names of
+        the ids in `by` come first, as in `run_failure_rates`. An empty frame gives no rows.
 
         ======================== ==================== =====================================================
         ``current_streak``       Int64                failures since the last success; 0 after a success
@@ -110,7 +110,10 @@ def failure_streaks(runs: IntoFrameT, by: str | Sequence[str] | None = "deployme
         nw.when(nw.col("_success") == 1).then(at).alias("_recovered_at"),
     )
     intervals = rows.group_by(*source.grouping, "_interval").agg(
-        nw.col("_failure").sum(), nw.col("_failed_at").min(), nw.col("_recovered_at").max()
+        nw.col("_failure").sum(),
+        nw.col("_failed_at").min(),
+        nw.col("_recovered_at").max(),
+        *source.aggregated_names(),
     )
     failures = nw.col("_failure").cast(nw.Int64)
     closed = ~nw.col("_recovered_at").is_null() & (failures > 0)
@@ -125,7 +128,9 @@ def failure_streaks(runs: IntoFrameT, by: str | Sequence[str] | None = "deployme
     )
     counts = ["current_streak", "incidents", "open_incidents"]
     grouped = intervals.group_by(*source.grouping).agg(
-        nw.col(*counts).sum(), nw.col("longest_streak", "_since").max(), nw.col("_took").mean()
+        nw.col(*counts).sum(),
+        nw.col("longest_streak", "_since", *source.names).max(),
+        nw.col("_took").mean(),
     )
     grouped = grouped.with_columns(nw.col(*counts).cast(nw.Int64))
 
@@ -134,7 +139,8 @@ def failure_streaks(runs: IntoFrameT, by: str | Sequence[str] | None = "deployme
         return add_column(frame, "current_streak_since", instant("UTC"), "_since")
 
     order = {"current_streak": True, "longest_streak": True}
-    streaks: IntoFrameT = source.finalize(grouped, finish, keys=keys, dtypes=_STREAKS, order=order)
+    dtypes = {**source.name_dtypes, **_STREAKS}
+    streaks: IntoFrameT = source.finalize(grouped, finish, keys=keys, dtypes=dtypes, order=order)
     return streaks
 
 
@@ -157,7 +163,8 @@ def error_breakdown(runs: IntoFrameT, by: str | Sequence[str] | None = None) -> 
     frame
         One row a group and error type; in order of the keys, then the most frequent first, then by type. On
         pandas the keys and ``error_type`` are the index; on other engines they are the first columns, and what
-        is lazy stays lazy. Without failed runs there are no rows.
+        is lazy stays lazy. Names of the ids in `by` come first, as in `run_failure_rates`. Without failed runs
+        there are no rows.
 
         =============== ==================== ==========================================
         ``count``       Int64                failed runs of this type
@@ -193,7 +200,10 @@ def error_breakdown(runs: IntoFrameT, by: str | Sequence[str] | None = None) -> 
     source = open_source(runs, keys=keys, wanted=["status", "error_type", "triggered_at"], what="runs")
     failed = add_column(source.frame.filter(nw.col("status") == "failed"), "_at", EPOCH, "triggered_at")
     grouped = failed.group_by(*source.grouping, "error_type").agg(
-        nw.len().alias("count"), nw.col("_at").min().alias("_first"), nw.col("_at").max().alias("_last")
+        nw.len().alias("count"),
+        nw.col("_at").min().alias("_first"),
+        nw.col("_at").max().alias("_last"),
+        *source.aggregated_names(),
     )
     grouped = grouped.with_columns(nw.col("count").cast(nw.Int64))
     grouping = source.grouping
@@ -206,5 +216,6 @@ def error_breakdown(runs: IntoFrameT, by: str | Sequence[str] | None = None) -> 
 
     shown = [*keys, "error_type"]
     order = {**dict.fromkeys(keys, False), "count": True}
-    breakdown: IntoFrameT = source.finalize(grouped, finish, keys=shown, dtypes=_ERRORS, order=order)
+    dtypes = {**source.name_dtypes, **_ERRORS}
+    breakdown: IntoFrameT = source.finalize(grouped, finish, keys=shown, dtypes=dtypes, order=order)
     return breakdown

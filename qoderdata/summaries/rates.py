@@ -61,8 +61,10 @@ def failure_rates(
     -------
     frame
         One row a group, worst first: by ``failure_rate``, then ``total_failures``, both descending, missing
-        last, then by key. On pandas the keys are the index (with ``by="id"`` the first column is ``name``); on
-        other engines they are the first columns, and what is lazy stays lazy. An empty frame gives no rows.
+        last, then by key. On pandas the keys are the index; on other engines they are the first columns, and
+        what is lazy stays lazy. With ``by="id"`` the first column is ``name``, as it is for ``by="agent_id"`` and
+        ``by="environment_id"`` where `df` has their names (see `with_names`); of several ids, ``agent_name`` and
+        ``environment_name`` come first. An empty frame gives no rows.
 
         =========================== ========= ==========================================================
         ``deployments``             Int64     how many
@@ -139,7 +141,10 @@ def failure_rates(
         *(f"{total}_{part}" for total in _TOTALS for part in ("high", "low")),
     ]
     grouped = rows.group_by(*source.grouping).agg(
-        nw.len().alias("deployments"), nw.col(*sums).sum(), nw.col("consecutive_failures").max()
+        nw.len().alias("deployments"),
+        nw.col(*sums).sum(),
+        nw.col("consecutive_failures").max(),
+        *source.aggregated_names(),
     )
     grouped = grouped.with_columns(nw.col("deployments", *sums).cast(nw.Int64))
 
@@ -152,7 +157,8 @@ def failure_rates(
         return wilson.add_rate(frame, "total_failures", "total_runs", confidence=confidence)
 
     worst_first = {"failure_rate": True, "total_failures": True}
-    rates: IntoFrameT = source.finalize(grouped, finish, keys=keys, dtypes=columns, order=worst_first)
+    dtypes = {**source.name_dtypes, **columns}
+    rates: IntoFrameT = source.finalize(grouped, finish, keys=keys, dtypes=dtypes, order=worst_first)
     return rates
 
 

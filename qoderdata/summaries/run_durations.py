@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 import narwhals as nw
 
-from qoderdata.parsing import Span, parse_span
 from qoderdata.summaries.dataframe_engines import ALL, EPOCH, add_column, flag, group_keys, open_source
+from qoderdata.summaries.time_windows import parse_micros
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from narwhals.typing import IntoFrameT
+
+    from qoderdata.parsing import Span
 
 _SLOWER = {
     "recent_runs": "Int64",
@@ -29,13 +30,6 @@ _DELAYS = {
     "delay_p95_ms": "float64",
     "delay_max_ms": "float64",
 }
-
-
-def _microseconds(value: Span, *, name: str) -> int:
-    length = parse_span(value, name=name)
-    if length <= timedelta(0):
-        raise ValueError(f"{name}={value!r} must be longer than nothing, such as '3D'")
-    return length // timedelta(microseconds=1)
 
 
 def _median(name: str) -> nw.Expr:
@@ -75,8 +69,8 @@ def duration_regressions(
     -------
     frame
         One row a group that got slower, the largest change first, then by key. On pandas the keys are the
-        index; on other engines they are the first columns, and what is lazy stays lazy. Nothing slower gives no
-        rows.
+        index; on other engines they are the first columns, and what is lazy stays lazy. Names of the ids in `by`
+        come first, as in `run_failure_rates`. Nothing slower gives no rows.
 
         ====================================== ========= =====================================================
         ``recent_runs``, ``baseline_runs``     Int64     successes that were compared
@@ -108,7 +102,7 @@ def duration_regressions(
     deployment_id
     dep_1                 5000.0           2000.0     3000.0    2.5
     """
-    recent_us, baseline_us = _microseconds(recent, name="recent"), _microseconds(baseline, name="baseline")
+    recent_us, baseline_us = parse_micros(recent, name="recent"), parse_micros(baseline, name="baseline")
     if isinstance(min_runs, bool) or not isinstance(min_runs, int) or min_runs < 1:
         raise ValueError(f"min_runs={min_runs!r} must be a whole number, 1 or more")
     if not min_change_ms >= 0:
@@ -130,7 +124,10 @@ def duration_regressions(
         nw.when(nw.col("baseline_runs") == 1).then(duration).alias("baseline_p50_ms"),
     )
     grouped = rows.group_by(*source.grouping).agg(
-        nw.col("recent_runs", "baseline_runs").sum(), _median("recent_p50_ms"), _median("baseline_p50_ms")
+        nw.col("recent_runs", "baseline_runs").sum(),
+        _median("recent_p50_ms"),
+        _median("baseline_p50_ms"),
+        *source.aggregated_names(),
     )
     grouped = grouped.with_columns(nw.col("recent_runs", "baseline_runs").cast(nw.Int64))
 
@@ -142,7 +139,8 @@ def duration_regressions(
         slower = (nw.col("change_ms") > 0) & (nw.col("change_ms") >= min_change_ms)
         return frame.filter(enough & slower)
 
-    slower: IntoFrameT = source.finalize(grouped, finish, keys=keys, dtypes=_SLOWER, order={"change_ms": True})
+    dtypes = {**source.name_dtypes, **_SLOWER}
+    slower: IntoFrameT = source.finalize(grouped, finish, keys=keys, dtypes=dtypes, order={"change_ms": True})
     return slower
 
 
@@ -162,8 +160,9 @@ def start_delays(runs: IntoFrameT) -> IntoFrameT:
     -------
     frame
         One row a deployment, the largest 95th percentile first, missing last, then by ``deployment_id``: that
-        is the index on pandas and the first column on other engines, where what is lazy stays lazy. An empty
-        frame gives no rows.
+        is the index on pandas and the first column on other engines, where what is lazy stays lazy. Where
+        `runs` has ``deployment_name`` (see `with_names`), the first column is ``name``. An empty frame gives no
+        rows.
 
         ==================================== ========= ======================================
         ``runs``                             Int64     runs with a delay
@@ -210,9 +209,11 @@ def start_delays(runs: IntoFrameT) -> IntoFrameT:
         _median("_delay").alias("delay_p50_ms"),
         nw.col("_delay").quantile(0.95, interpolation="linear").alias("delay_p95_ms"),
         nw.col("_delay").max().alias("delay_max_ms"),
+        *source.aggregated_names(),
     )
     grouped = grouped.with_columns(nw.col("runs").cast(nw.Int64))
+    dtypes = {**source.name_dtypes, **_DELAYS}
     delays: IntoFrameT = source.finalize(
-        grouped, lambda frame: frame, keys=keys, dtypes=_DELAYS, order={"delay_p95_ms": True}
+        grouped, lambda frame: frame, keys=keys, dtypes=dtypes, order={"delay_p95_ms": True}
     )
     return delays

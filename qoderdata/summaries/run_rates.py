@@ -5,9 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import narwhals as nw
-import pandas as pd
 
-from qoderdata import errors, parsing
+from qoderdata import errors
 from qoderdata.summaries import dataframe_engines, wilson
 from qoderdata.summaries.time_windows import Windows
 
@@ -80,7 +79,9 @@ def run_failure_rates(
         stays lazy. ``window`` is when it begins, zone-aware in `tz` (DuckDB and Spark keep no zone in the type
         and show it in their session's, which is never changed). Every group has every window from the first
         to the last run of the whole frame, empty ones with 0 runs and no rate; lazy frames, which are not read
-        here, have only windows with runs. Runs without a time have a missing window.
+        here, have only windows with runs. Runs without a time have a missing window. Where `runs` has the names of
+        the ids in `by` (see `with_names`), the first column is ``name``; of several ids, ``deployment_name`` and
+        so on.
 
         ========================================= ========= ================================================
         ``runs``                                  Int64     all
@@ -138,28 +139,32 @@ def run_failure_rates(
     source = dataframe_engines.open_source(runs, keys=keys, wanted=wanted, what="runs", optional=optional)
 
     rows = windows.label(source.frame, "triggered_at") if windows else source.frame
-    labels = _labels(rows, windows) if windows and source.eager else []
+    labels = windows.labels(rows, "triggered_at") if windows and source.eager else []
     if per == "occurrence":
         source.refuse_dask("per='occurrence'", "runs in order of time within a deployment")
         rows = _last_runs(rows)
     rows = _with_flags(rows)
     shown = [*keys, "window"] if windows else keys
     grouping = [*source.grouping, "window"] if windows else source.grouping
-    grouped = rows.group_by(*grouping).agg(nw.len().alias("runs"), nw.col(*_COUNTS[1:]).sum(), *_quantiles(source))
+    grouped = rows.group_by(*grouping).agg(
+        nw.len().alias("runs"), nw.col(*_COUNTS[1:]).sum(), *_quantiles(source), *source.aggregated_names()
+    )
     grouped = grouped.with_columns(nw.col(*_COUNTS).cast(nw.Int64))
     without_durations = source.engine.is_dask()
+    names = list(source.names)
 
     def finish(frame: nw.LazyFrame[Any]) -> nw.LazyFrame[Any]:
         if without_durations:
             frame = frame.with_columns(*(_MISSING.alias(name) for name in _DURATIONS))
         if windows and labels:
-            frame = _with_empty_windows(frame, grouping, labels, windows)
+            frame = windows.with_empty(frame, grouping, labels, sums=_COUNTS, names=names, column="triggered_at")
         frame = frame.with_columns((nw.col("completed") + nw.col("failed")).alias("_decided"))
         frame = wilson.add_rate(frame, "failed", "_decided", confidence=confidence)
         return windows.begin(frame) if windows else frame
 
     order = {} if windows else {"failure_rate": True, "failed": True}
-    rates: IntoFrameT = source.finalize(grouped, finish, keys=shown, dtypes=_RATES, order=order)
+    dtypes = {**source.name_dtypes, **_RATES}
+    rates: IntoFrameT = source.finalize(grouped, finish, keys=shown, dtypes=dtypes, order=order)
     return rates
 
 
@@ -241,29 +246,3 @@ def _quantiles(source: dataframe_engines.Source) -> list[nw.Expr]:
         nw.col("_ms").quantile(share, interpolation="linear").alias(name)
         for name, share in zip(_DURATIONS, (0.5, 0.95), strict=True)
     ]
-
-
-def _labels(rows: nw.LazyFrame[Any], windows: Windows) -> list[int]:
-    """Return the labels of all windows from the first to the last run."""
-    label = nw.col("window")
-    ends = rows.filter(~label.is_null()).select(label.min().alias("first"), label.max().alias("last")).collect()
-    first, last = ends["first"].to_list() + ends["last"].to_list()
-    return [] if pd.isna(first) else windows.between(int(first), int(last))
-
-
-def _with_empty_windows(
-    frame: nw.LazyFrame[Any], grouping: Sequence[str], labels: list[int], windows: Windows
-) -> nw.LazyFrame[Any]:
-    """Return a row for every group and window: empty rows are added, as a join would lose groups without a key."""
-    counted = frame.collect()
-    keys = [key for key in grouping if key != "window"]
-    groups = counted.select(*keys).unique()
-    parsing.require_few_windows(labels[0], labels[-1], windows.step, column="triggered_at", groups=len(groups))
-    all_windows = nw.from_dict({"window": labels}, backend=counted.implementation)
-    empty = groups.join(all_windows, how="cross").with_columns(
-        *(nw.lit(0, dtype=nw.Int64).alias(name) for name in _COUNTS),
-        *(_MISSING.alias(name) for name in _DURATIONS),
-    )
-    columns = counted.columns
-    both = nw.concat([counted, empty.select(*columns)])
-    return both.group_by(*grouping).agg(nw.col(*_COUNTS).sum(), nw.col(*_DURATIONS).max()).lazy()

@@ -1,20 +1,33 @@
-"""Windows of time in a zone, such as each day, on every dataframe engine."""
+"""Windows of time in a zone, such as each day, and periods before an end, on every dataframe engine."""
 
 from __future__ import annotations
 
 import itertools
 from dataclasses import dataclass
-from datetime import timedelta
-from typing import Any
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any
 
 import narwhals as nw
 import numpy as np
 import pandas as pd
 
-from qoderdata.parsing import parse_window, parse_zone, require_few_windows
+from qoderdata.parsing import (
+    Instant,
+    Span,
+    parse_bound,
+    parse_span,
+    parse_window,
+    parse_zone,
+    require_few_windows,
+)
 from qoderdata.summaries.dataframe_engines import EPOCH, add_column, first_instant, instant, wall_clock
 
+if TYPE_CHECKING:
+    from collections.abc import Collection, Sequence
+
+MINUTE = 60_000_000
 _MICROSECOND = timedelta(microseconds=1)
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _DAY = timedelta(days=1) // _MICROSECOND
 _FIRST_MONDAY = 4 * _DAY  # 1970-01-05
 
@@ -80,19 +93,53 @@ class Windows:
             add_column(frame, "_begin", instant(self.zone), "window").drop("window").rename({"_begin": "window"})
         )
 
-    def between(self, first: int, last: int) -> list[int]:
+    def labels(self, rows: nw.LazyFrame[Any], column: str) -> list[int]:
+        """Return the labels of all windows from that of the first row to that of the last."""
+        label = nw.col("window")
+        known = rows.filter(~label.is_null())
+        ends = known.select(label.min().alias("first"), label.max().alias("last")).collect()
+        first, last = ends["first"].to_list() + ends["last"].to_list()
+        return [] if pd.isna(first) else self.between(int(first), int(last), column=column)
+
+    def with_empty(
+        self,
+        frame: nw.LazyFrame[Any],
+        grouping: Sequence[str],
+        labels: Sequence[int],
+        *,
+        sums: Sequence[str],
+        names: Collection[str] = (),
+        column: str,
+    ) -> nw.LazyFrame[Any]:
+        """Return a row for every group and window: the `sums` of new ones are 0, their other columns missing.
+
+        Rows are added and grouped again, as a join would lose groups without a key. `names` are those of groups.
+        """
+        counted = frame.collect()
+        keys = [key for key in grouping if key != "window"]
+        groups = counted.select(*keys).unique()
+        require_few_windows(labels[0], labels[-1], self.step, column=column, groups=len(groups))
+        all_windows = nw.from_dict({"window": list(labels)}, backend=counted.implementation)
+        others = [name for name in counted.columns if name not in {*grouping, *sums}]
+        empty = groups.join(all_windows, how="cross").with_columns(
+            *(nw.lit(0, dtype=counted.schema[name]).alias(name) for name in sums),
+            *(nw.lit(None, dtype=counted.schema[name]).alias(name) for name in others),
+        )
+        both = nw.concat([counted, empty.select(*counted.columns)])
+        filled = both.group_by(*grouping).agg(nw.col(*sums).sum(), *(nw.col(name).max() for name in others))
+        return filled.with_columns(nw.col(name).max().over(*keys) for name in names).lazy()
+
+    def between(self, first: int, last: int, *, column: str = "triggered_at") -> list[int]:
         """Return all labels from one to another, both included; raise where they are too many."""
-        require_few_windows(first, last, self.step, column="triggered_at")
+        require_few_windows(first, last, self.step, column=column)
         if self.zone == "UTC":
             return list(range(first, last + 1, self.step))
         try:
             return self._between_in_zone(first, last)
         except NotImplementedError:
             # pandas knows no zone's clock in the year 10000.
-            message = (
-                f"triggered_at reaches to the end of the year 9999, where there are no windows in {self.zone}"
-            )
-        raise ValueError(f"{message}; leave its row out, as in frame[frame['triggered_at'] < '2100-01-01T00:00Z']")
+            message = f"{column} reaches to the end of the year 9999, where there are no windows in {self.zone}"
+        raise ValueError(f"{message}; leave its row out, as in frame[frame[{column!r}] < '2100-01-01T00:00Z']")
 
     def _between_in_zone(self, first: int, last: int) -> list[int]:
         begins = first_instant(self.zone).pandas
@@ -106,3 +153,26 @@ class Windows:
         starts = [int(start) for start in begins(days).drop_duplicates()]
         all_ = (at for start, end in itertools.pairwise(starts) for at in range(start, end, self.step))
         return [label for label in all_ if first <= label <= last]
+
+
+def parse_micros(value: Span, *, name: str) -> int:
+    """Parse a length of time above 0, in microseconds."""
+    length = parse_span(value, name=name)
+    if length <= timedelta(0):
+        raise ValueError(f"{name}={value!r} must be longer than nothing, such as '3D'")
+    return length // _MICROSECOND
+
+
+def with_age(
+    rows: nw.LazyFrame[Any], until: Instant | Span | None, *, column: str = "_at", name: str = "_age"
+) -> nw.LazyFrame[Any]:
+    """Add how long before `until` a time lies: above 0 before it; both in microseconds.
+
+    Without `until` the end is that of the minute of the newest time in the whole frame.
+    """
+    at = nw.col(column)
+    if until is not None:
+        bound = parse_bound(until, now=datetime.now(UTC), name="until").to_pydatetime()
+        return rows.with_columns(((bound - _EPOCH) // _MICROSECOND - at).alias(name))
+    newest = at.max()
+    return rows.with_columns((newest - newest % MINUTE + MINUTE - at).alias(name))

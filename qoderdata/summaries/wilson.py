@@ -1,4 +1,4 @@
-"""The Wilson score interval of a rate, as columns of a frame of any engine."""
+"""How certain a rate is, and the difference of two: intervals as columns of a frame of any engine."""
 
 from __future__ import annotations
 
@@ -31,8 +31,15 @@ def check_confidence(confidence: float) -> float:
     return float(confidence)
 
 
-def add_rate(frame: nw.LazyFrame[Any], hits: str, trials: str, *, confidence: float) -> nw.LazyFrame[Any]:
-    """Add ``failure_rate``, ``ci_low`` and ``ci_high``; missing where there was no trial.
+def add_rate(
+    frame: nw.LazyFrame[Any],
+    hits: str,
+    trials: str,
+    *,
+    confidence: float,
+    names: tuple[str, str, str] = ("failure_rate", "ci_low", "ci_high"),
+) -> nw.LazyFrame[Any]:
+    """Add a rate and the bounds of its Wilson score interval; missing where there was no trial.
 
     With k hits in n trials and z the two-sided normal quantile, the bounds are
     ``(2k + z^2 -+ z sqrt(z^2 + 4k(n - k)/n)) / (2(n + z^2))``: Wilson, E. B. (1927), "Probable inference,
@@ -47,6 +54,8 @@ def add_rate(frame: nw.LazyFrame[Any], hits: str, trials: str, *, confidence: fl
         Names of two integer columns, ``0 <= hits <= trials``.
     confidence
         How often intervals made this way hold the true rate.
+    names
+        The names of the new columns: the rate, the lower and the upper bound.
 
     Returns
     -------
@@ -66,9 +75,38 @@ def add_rate(frame: nw.LazyFrame[Any], hits: str, trials: str, *, confidence: fl
     low = (2 * k + z * z - spread) / (2 * (n + z * z))
     high = (2 * k + z * z + spread) / (2 * (n + z * z))
     frame = frame.with_columns(
-        (k / n).alias("failure_rate"),
-        nw.when(k <= 0).then(n * 0.0).otherwise(low).alias("ci_low"),
-        nw.when(k >= n).then(n * 0.0 + 1.0).otherwise(high).alias("ci_high"),
+        (k / n).alias(names[0]),
+        nw.when(k <= 0).then(n * 0.0).otherwise(low).alias(names[1]),
+        nw.when(k >= n).then(n * 0.0 + 1.0).otherwise(high).alias(names[2]),
     )
-    names = ("failure_rate", "ci_low", "ci_high")
     return frame.with_columns(*(nw.when(some).then(nw.col(name)).alias(name) for name in names))
+
+
+def add_change(
+    frame: nw.LazyFrame[Any], first: tuple[str, str, str], second: tuple[str, str, str]
+) -> nw.LazyFrame[Any]:
+    """Add ``change``, ``change_low`` and ``change_high``: by how much the first rate is above the second.
+
+    The bounds are those of method 10 of Newcombe, R. G. (1998), "Interval estimation for the difference between
+    independent proportions: comparison of eleven methods", Statistics in Medicine 17, 873-890: with rates p and
+    the bounds l and u of their Wilson intervals, ``p1 - p2 - sqrt((p1 - l1)^2 + (u2 - p2)^2)`` and
+    ``p1 - p2 + sqrt((u1 - p1)^2 + (p2 - l2)^2)``.
+
+    Parameters
+    ----------
+    frame
+        One row a group.
+    first, second
+        Names of the columns of each rate, its lower and its upper bound, as `add_rate` adds them.
+
+    Returns
+    -------
+    narwhals.LazyFrame
+        With three columns of 64-bit floats more; missing where a rate is.
+    """
+    (p1, low1, high1), (p2, low2, high2) = ([nw.col(name) for name in names] for names in (first, second))
+    down = ((p1 - low1) * (p1 - low1) + (high2 - p2) * (high2 - p2)).sqrt()
+    up = ((high1 - p1) * (high1 - p1) + (p2 - low2) * (p2 - low2)).sqrt()
+    return frame.with_columns(
+        (p1 - p2).alias("change"), (p1 - p2 - down).alias("change_low"), (p1 - p2 + up).alias("change_high")
+    )

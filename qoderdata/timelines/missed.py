@@ -22,9 +22,10 @@ from qoderdata.timelines.distinct_schedules import (
     to_micros,
     trigger_micros,
 )
+from qoderdata.timelines.schedule_history import FAR, Stretches, schedule_history
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from numpy.typing import NDArray
 
@@ -34,7 +35,6 @@ _DEPLOYMENT_COLUMNS = (
 _RUN_COLUMNS = ("deployment_id", "trigger_type", "triggered_at")
 #: The most cells (deployments by scheduled times) of the matrix that is filled at once, at one byte each.
 _MAX_CELLS = 1 << 24
-_FAR = 1 << 62
 _MINUTE = 60_000_000
 
 
@@ -45,6 +45,7 @@ def missed_triggers(
     since: Instant | Span,
     until: Instant | Span,
     grace: Span = "10min",
+    snapshots: Sequence[pd.DataFrame] | None = None,
 ) -> pd.DataFrame:
     """Return the scheduled times that no run serves.
 
@@ -66,6 +67,13 @@ def missed_triggers(
         The window: zone-aware times, or ages before now, such as ``"12h"`` and ``"0h"``.
     grace
         How late a run may be due: a length of time with a unit.
+    snapshots
+        Earlier deployments frames with ``attrs["fetched_at"]``, as `load_snapshots` gives them, of this account;
+        ``df`` is one more. They tell pauses and former schedules: where the snapshot before a time and the one
+        after it show the same schedule and an active deployment, the times of that schedule are certain. Where
+        both show it paused, nothing was due. Where they differ, the times of both schedules are listed, certain
+        only after the change that the later one dates. What changed and was undone between two snapshots is not
+        seen.
 
     Returns
     -------
@@ -78,8 +86,8 @@ def missed_triggers(
         ``scheduled_at``  datetime64[us, UTC] when it should have fired
         ``deployment_id`` str                 as in ``df``
         ``name``          str                 as in ``df``
-        ``certain``       bool                False where the records cannot tell, as they have no history of
-                                              pauses and of cron texts
+        ``certain``       bool                False where neither the records nor snapshots tell whether it
+                                              was due
         ``reason``        str                 why not: ``"paused since <time>"`` (it is paused now),
                                               ``"changed at <time>"`` (after `since`; its creation is no
                                               change), ``"created without time"``; ``""`` where it is certain
@@ -88,7 +96,7 @@ def missed_triggers(
     Raises
     ------
     ValueError
-        A parameter makes no sense, or an id is in ``df`` twice.
+        A parameter makes no sense, or an id is in a frame twice.
     FrameTypeError
         Not a pandas frame, or a column that has lost its dtype; the message says how to convert it.
     MissingColumnError
@@ -117,30 +125,28 @@ def missed_triggers(
     df = require_frame(df, _DEPLOYMENT_COLUMNS, what="deployments")
     runs = require_frame(runs, _RUN_COLUMNS, what="runs", optional=["trigger_scheduled_at"])
     window = _Window.parse(since, until, grace)
-    if not df["id"].is_unique:
-        raise ValueError("an id is in the deployments frame twice; drop one of its rows")
-    distinct = DistinctSchedules.parse(df)
-    life = _Life.of(df, window)
-    rows = distinct.parsed_rows(df, np.flatnonzero((distinct.of_row >= 0) & ~life.always_paused))
-    rows = rows[np.argsort(distinct.of_row[rows], kind="stable")]
+    distinct, stretches = schedule_history(df, snapshots or (), since=window.begin)
+    groups = list(_groups(distinct, stretches, window))
+    rows = np.concatenate([np.empty(0, np.int64), *(group.rows for group in groups)])
     scheduled_runs = _ScheduledRuns.of(df, runs, rows, window)
 
-    found_row, found_at = [np.empty(0, np.int64)], [np.empty(0, np.int64)]
-    for schedule, first, last in _by_schedule(distinct, rows):
-        scheduled = life.scheduled_times(schedule, rows[first:last], window)
-        at_once = max(1, _MAX_CELLS // max(1, scheduled.size))
-        for begin in range(first, last, at_once):
-            some = rows[begin : min(begin + at_once, last)]
-            lives = np.searchsorted(scheduled, life.created[some]), np.searchsorted(scheduled, life.archived[some])
-            missed = _unserved(scheduled, lives, scheduled_runs.between(begin, begin + some.size), window.grace)
-            missed[:, np.searchsorted(scheduled, window.due) :] = False
+    found_row, found_at, first = [np.empty(0, np.int64)], [np.empty(0, np.int64)], 0
+    for group in groups:
+        at_once = max(1, _MAX_CELLS // max(1, group.scheduled.size))
+        for begin in range(0, group.rows.size, at_once):
+            some = slice(begin, min(begin + at_once, group.rows.size))
+            lives = group.first[some], group.last[some]
+            served_by = scheduled_runs.between(first + some.start, first + some.stop)
+            missed = _unserved(group.scheduled, lives, served_by, window.grace)
+            missed[:, np.searchsorted(group.scheduled, window.due) :] = False
             deployment, time = np.nonzero(missed)
-            found_row.append(some[deployment])
-            found_at.append(scheduled[time])
+            found_row.append(group.rows[some][deployment])
+            found_at.append(group.scheduled[time])
+        first += group.rows.size
     row, at = np.concatenate(found_row), np.concatenate(found_at)
     order = np.lexsort((_ranks(df["id"])[row], at))
     row, at = row[order], at[order]
-    reasons = life.reasons(row)
+    reasons = stretches.reasons(row, at)
     return pd.DataFrame({
         "scheduled_at": timestamps(at).tz_localize("UTC"),
         "deployment_id": df["id"].iloc[row].astype("str").reset_index(drop=True),
@@ -181,52 +187,53 @@ class _Window:
 
 
 @dataclass(frozen=True)
-class _Life:
-    """From when to when each deployment of a frame could fire, and what is not known about it."""
+class _Group:
+    """Some deployments with the scheduled times of all, and for each the index of its first and after its last."""
 
-    created: NDArray[np.int64]
-    archived: NDArray[np.int64]
-    updated: NDArray[np.int64]
-    paused: NDArray[np.bool_]
-    changed: NDArray[np.bool_]
-    always_paused: NDArray[np.bool_]
+    rows: NDArray[np.int64]
+    scheduled: NDArray[np.int64]
+    first: NDArray[np.int64]
+    last: NDArray[np.int64]
 
-    @classmethod
-    def of(cls, df: pd.DataFrame, window: _Window) -> _Life:
-        created = column_micros(df["created_at"], missing=-_FAR)
-        updated = column_micros(df["updated_at"], missing=-_FAR)
-        paused = df["status"].eq("paused").fillna(value=False).to_numpy(dtype=bool)
-        return cls(
-            created=created,
-            archived=column_micros(df["archived_at"], missing=_FAR),
-            updated=updated,
-            paused=paused,
-            changed=(updated > created) & (updated >= window.begin),
-            always_paused=paused & (updated != -_FAR) & (updated < window.begin),
+
+def _groups(distinct: DistinctSchedules, stretches: Stretches, window: _Window) -> Iterator[_Group]:
+    """Yield the deployments that had one schedule without a break by schedule, then the others one by one."""
+    row, starts, counts = np.unique(stretches.row, return_index=True, return_counts=True)
+    ends = starts + counts
+    goes_on = np.ones(stretches.row.size, dtype=bool)
+    goes_on[1:] = (np.diff(stretches.schedule) == 0) & (stretches.begin[1:] == stretches.end[:-1])
+    goes_on[starts] = True
+    is_plain = np.logical_and.reduceat(goes_on, starts) if row.size else np.empty(0, dtype=bool)
+    plain = np.flatnonzero(is_plain)
+    plain = plain[np.argsort(stretches.schedule[starts[plain]], kind="stable")]
+    schedule, begin, end = (
+        stretches.schedule[starts[plain]],
+        stretches.begin[starts[plain]],
+        stretches.end[ends[plain] - 1],
+    )
+    edges = [0, *(np.flatnonzero(np.diff(schedule)) + 1).tolist(), plain.size]
+    for low, high in pairwise(edges):
+        if low < high:
+            some = slice(low, high)
+            times = _times(distinct, schedule[low], int(begin[some].min()), int(end[some].max()), window)
+            lives = np.searchsorted(times, begin[some]), np.searchsorted(times, end[some])
+            yield _Group(row[plain[some]], times, *lives)
+    for index in np.flatnonzero(~is_plain).tolist():
+        some = slice(starts[index], ends[index])
+        parts = zip(
+            stretches.schedule[some], stretches.begin[some].tolist(), stretches.end[some].tolist(), strict=True
         )
-
-    def scheduled_times(self, schedule: Schedule, rows: NDArray[np.int64], window: _Window) -> NDArray[np.int64]:
-        """Return when a schedule fires in the part of the window in which one of its deployments could fire."""
-        begin = max(window.begin, int(self.created[rows].min()))
-        end = min(window.end, int(self.archived[rows].max()))
-        if begin >= end:
-            return np.empty(0, np.int64)
-        return trigger_micros(schedule, from_micros(begin), from_micros(end))
-
-    def reasons(self, rows: NDArray[np.int64]) -> pd.Series[str]:
-        """Return for each of some rows why a missed time is not certain, or an empty text."""
-        texts = np.full(self.created.size, "", dtype=object)
-        texts[self.created == -_FAR] = "created without time"
-        for index in np.flatnonzero(self.changed | self.paused).tolist():
-            word = "paused since" if self.paused[index] else "changed at"
-            texts[index] = f"{word} {_format(int(self.updated[index]))}"
-        return pd.Series(texts[rows], dtype="str")
+        times = np.unique(np.concatenate([_times(distinct, *part, window) for part in parts]))
+        yield _Group(row[index : index + 1], times, np.array([0]), np.array([times.size]))
 
 
-def _format(micros: int) -> str:
-    if micros == -_FAR:
-        return "an unknown time"
-    return f"{np.datetime64(micros, 'us').astype('datetime64[m]')} UTC".replace("T", " ", 1)
+def _times(distinct: DistinctSchedules, index: int, begin: int, end: int, window: _Window) -> NDArray[np.int64]:
+    """Return when a schedule fires in the part of the window that lies between two times."""
+    schedule = distinct.schedules[index]
+    begin, end = max(window.begin, begin), min(window.end, end)
+    if begin >= end or not isinstance(schedule, Schedule):
+        return np.empty(0, np.int64)
+    return trigger_micros(schedule, from_micros(begin), from_micros(end))
 
 
 @dataclass(frozen=True)
@@ -239,11 +246,11 @@ class _ScheduledRuns:
 
     @classmethod
     def of(cls, df: pd.DataFrame, runs: pd.DataFrame, rows: NDArray[np.int64], window: _Window) -> _ScheduledRuns:
-        due = column_micros(runs["triggered_at"], missing=-_FAR)
+        due = column_micros(runs["triggered_at"], missing=-FAR)
         names_its_time = np.zeros(len(runs), dtype=bool)
         if "trigger_scheduled_at" in runs:
-            scheduled_at = column_micros(runs["trigger_scheduled_at"], missing=-_FAR)
-            names_its_time = scheduled_at != -_FAR
+            scheduled_at = column_micros(runs["trigger_scheduled_at"], missing=-FAR)
+            names_its_time = scheduled_at != -FAR
             due = np.where(names_its_time, scheduled_at, due)
         # Ids are looked up once for each deployment, not for each run.
         codes, ids = pd.factorize(runs["deployment_id"])
@@ -264,15 +271,6 @@ class _ScheduledRuns:
 
 def _equals(column: pd.Series[str], text: str) -> NDArray[np.bool_]:
     return column.eq(text).fillna(value=False).to_numpy(dtype=bool)
-
-
-def _by_schedule(distinct: DistinctSchedules, rows: NDArray[np.int64]) -> Iterator[tuple[Schedule, int, int]]:
-    """Yield each schedule with the bounds of its rows."""
-    of_row = distinct.of_row[rows]
-    edges = [0, *(np.flatnonzero(np.diff(of_row)) + 1).tolist(), rows.size]
-    for begin, end in pairwise(edges):
-        if begin < end and isinstance(schedule := distinct.schedules[of_row[begin]], Schedule):
-            yield schedule, begin, end
 
 
 def _unserved(

@@ -245,7 +245,7 @@ def trigger_load(triggers: pd.DataFrame, freq: str = "1h") -> pd.DataFrame:
 def _firing(
     df: pd.DataFrame, horizon: Span, start: Instant | None, *, include_paused: bool
 ) -> tuple[NDArray[np.int64], list[UpcomingTriggers], NDArray[np.int64], list[NDArray[np.int64]]]:
-    """Return the rows that may fire, their distinct schedules with lists, the index of each row's, and all instants."""
+    """Return the rows that may fire, their distinct schedules, each row's index among them, and all instants."""
     length = parse_span(horizon, name="horizon")
     begin = parse_instant(pd.Timestamp.now("UTC") if start is None else start, name="start").to_pydatetime()
     try:

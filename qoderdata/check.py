@@ -1,0 +1,334 @@
+"""What is wrong with the deployments now: one verdict, the worst first."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from qoderdata.columns import require_frame
+from qoderdata.formatting import format_duration, format_milliseconds, format_percent, format_time, one_line
+from qoderdata.parsing import Instant, Span, parse_instant, parse_span
+from qoderdata.summaries import compare_periods, failure_streaks, session_costs, unusual_runs
+from qoderdata.timelines import missed_triggers, schedule_lints
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from datetime import datetime
+
+#: All kinds in the order in which they are listed, each with its severity.
+SEVERITIES = {
+    "failing": "error",
+    "paused_by_error": "error",
+    "missed": "error",
+    "stuck": "error",
+    "unreadable_schedule": "error",
+    "worse": "warning",
+    "over_budget": "warning",
+    "never_fires": "warning",
+    "incomplete_data": "warning",
+}
+_COLUMNS = (
+    "id", "name", "status", "created_at", "updated_at", "archived_at", "schedule_expression", "schedule_timezone",
+    "paused_reason_type", "paused_reason_error_type",
+)  # fmt: skip
+_RUN_COLUMNS = ("id", "deployment_id", "status", "triggered_at", "error_type")
+_STALE = pd.Timedelta("1D")
+
+
+@dataclass(frozen=True)
+class _Finding:
+    """One finding; of one kind, the heaviest is listed first."""
+
+    kind: str
+    deployment_id: str | None
+    detail: str
+    since: pd.Timestamp | None = None
+    weight: float = 0.0
+
+
+def check(
+    df: pd.DataFrame,
+    runs: pd.DataFrame | None = None,
+    sessions: pd.DataFrame | None = None,
+    *,
+    snapshots: Sequence[pd.DataFrame] | None = None,
+    now: Instant | None = None,
+    since: Span = "1D",
+    streak: int = 3,
+    recent: Span = "7D",
+    budget_share: float = 0.9,
+    doubtful: float = 0.05,
+) -> pd.DataFrame:
+    """Return what is wrong with the deployments, the worst first.
+
+    Archived deployments are left out. What needs runs or sessions is left out where they are not given; without
+    runs, ``failing`` goes by the service's counters.
+
+    Parameters
+    ----------
+    df
+        A deployments frame.
+    runs
+        Their runs: all of the last two `recent` at least.
+    sessions
+        Their sessions.
+    snapshots
+        Earlier deployments frames, for `missed_triggers`.
+    now
+        The zone-aware present; ``None`` is the time of the call.
+    since
+        Triggers missed in this time before `now` count.
+    streak
+        So many failures in a row are ``failing``.
+    recent
+        The period that ``worse`` compares with the one before.
+    budget_share
+        The share of its budget that the 95th percentile of a deployment's credits may take.
+    doubtful
+        The share of runs whose outcome may be assumed or unknown.
+
+    Returns
+    -------
+    pandas.DataFrame
+        One row per finding, errors before warnings. Nothing found: no rows, same columns and dtypes.
+
+        ================= =================== ===============================================================
+        ``severity``      str                 ``error`` or ``warning``
+        ``kind``          str                 see below
+        ``deployment_id`` str                 missing where it is about the data
+        ``name``          str                 the deployment's name
+        ``detail``        str                 one sentence, which begins with the name
+        ``since``         datetime64[us, UTC] since when, where that is known
+        ================= =================== ===============================================================
+
+        ======================= ======= =====================================================================
+        ``failing``             error   its last runs failed, `streak` at least, and it is active
+        ``paused_by_error``     error   the service paused it
+        ``missed``              error   scheduled times of the last `since` that certainly had no run
+        ``stuck``               error   a run is unfinished for too long; see `unusual_runs`
+        ``unreadable_schedule`` error   its cron text or zone cannot be read
+        ``worse``               warning it fails more than in the period before; see `compare_periods`
+        ``over_budget``         warning the 95th percentile of its credits is above `budget_share` of its budget
+        ``never_fires``         warning its schedule has no time to come
+        ``incomplete_data``     warning a frame is not complete or older than a day, or too many outcomes are
+                                        doubtful
+        ======================= ======= =====================================================================
+
+    Raises
+    ------
+    ValueError
+        A parameter makes no sense; the message names what is allowed.
+    FrameTypeError
+        Not a pandas frame, or a column that has lost its dtype; the message says how to convert it.
+    MissingColumnError
+        A column is not there; the message lists those that are.
+
+    Examples
+    --------
+    >>> import qoderdata as qd
+    >>> df = qd.flatten_deployments([{
+    ...     "id": "dep_1", "name": "nightly", "status": "paused",
+    ...     "paused_reason": {"type": "error", "error": {"type": "vault_not_found_error"}},
+    ... }])
+    >>> print(qd.check(df)["detail"].item())
+    nightly is paused by error: vault_not_found_error.
+    """
+    if streak < 1:
+        raise ValueError(f"streak={streak!r} must be 1 at least")
+    for name, share in (("budget_share", budget_share), ("doubtful", doubtful)):
+        if not share >= 0:
+            raise ValueError(f"{name}={share!r} must be a share, 0 or more")
+    df = require_frame(df, _COLUMNS, what="deployments", optional=["budget_max_credit_cost", "config_timeout_ms"])
+    if runs is not None:
+        runs = require_frame(runs, _RUN_COLUMNS, what="runs", optional=["status_from"])
+    end = parse_instant(pd.Timestamp.now("UTC") if now is None else now, name="now")
+    live = df[df["archived_at"].isna()]
+    active = live[live["status"].ne("paused").fillna(value=True)]
+    names = {id_: one_line(id_ if pd.isna(name) else name) for id_, name in zip(df["id"], df["name"], strict=True)}
+    unreadable = schedule_lints(live, start=end)
+    unreadable = unreadable[unreadable["lint"].isin({"unreadable", "never_fires"})]
+    found = [
+        *_paused(live, names),
+        *_schedules(unreadable, active, names),
+        *_incomplete({"deployments": df, "runs": runs, "sessions": sessions}, end, doubtful=doubtful),
+    ]
+    if runs is None:
+        found += _failing_by_counters(active, names, streak=streak)
+    else:
+        cut = parse_span(since, name="since")
+        found += _failing(runs, active, names, streak=streak)
+        readable = live[~live["id"].isin(unreadable["deployment_id"])]
+        found += _missed(readable, runs, names, snapshots=snapshots, window=(end - cut, end))
+        found += _stuck(runs, live, names, now=end)
+        found += _worse(runs, active, names, recent=recent, until=end)
+    if sessions is not None:
+        found += _over_budget(sessions, live, names, share=budget_share)
+    kinds = list(SEVERITIES)
+    found.sort(
+        key=lambda one: (kinds.index(one.kind), -one.weight, names.get(one.deployment_id or "", ""), one.detail)
+    )
+    known = dict(zip(df["id"], df["name"], strict=True))
+    columns = {
+        "severity": [SEVERITIES[one.kind] for one in found],
+        "kind": [one.kind for one in found],
+        "deployment_id": [one.deployment_id for one in found],
+        "name": [known.get(one.deployment_id) for one in found],
+        "detail": [one.detail for one in found],
+    }
+    times = pd.to_datetime(pd.Series([one.since for one in found], dtype="object"), utc=True).dt.as_unit("us")
+    return pd.DataFrame(
+        {name: pd.Series(texts, dtype="str") for name, texts in columns.items()} | {"since": times}
+    )
+
+
+def _rows(frame: pd.DataFrame) -> Iterator[Any]:
+    return iter(frame.itertuples())
+
+
+# -- errors ------------------------------------------------------------------------------------------------------
+
+
+def _failing(
+    runs: pd.DataFrame, active: pd.DataFrame, names: dict[str, str], *, streak: int
+) -> Iterator[_Finding]:
+    streaks = failure_streaks(runs)
+    streaks = streaks[(streaks["current_streak"] >= streak) & streaks.index.isin(active["id"])]
+    failed = runs[runs["status"].eq("failed").fillna(value=False)].sort_values("triggered_at", kind="stable")
+    last_error = failed.drop_duplicates("deployment_id", keep="last").set_index("deployment_id")["error_type"]
+    for id_, length, begin in zip(
+        streaks.index, streaks["current_streak"], streaks["current_streak_since"], strict=True
+    ):
+        error = last_error.get(id_)
+        why = f", the last one with {one_line(error)}" if isinstance(error, str) else ""
+        detail = f"{names[id_]} failed {length} times in a row since {format_time(begin)}{why}."
+        yield _Finding("failing", id_, detail, begin, length)
+
+
+def _failing_by_counters(active: pd.DataFrame, names: dict[str, str], *, streak: int) -> Iterator[_Finding]:
+    column = "stats_consecutive_failures"
+    if column not in active.columns:
+        return
+    failing = active[active[column].ge(streak).fillna(value=False)]
+    for id_, length in zip(failing["id"], failing[column], strict=True):
+        yield _Finding("failing", id_, f"{names[id_]} failed {length} times in a row.", None, length)
+
+
+def _paused(live: pd.DataFrame, names: dict[str, str]) -> Iterator[_Finding]:
+    paused = live["status"].eq("paused") & live["paused_reason_type"].eq("error")
+    for row in _rows(live[paused.fillna(value=False)]):
+        why = "" if pd.isna(row.paused_reason_error_type) else f": {one_line(row.paused_reason_error_type)}"
+        begin = "" if pd.isna(row.updated_at) else f" since {format_time(row.updated_at)}"
+        yield _Finding(
+            "paused_by_error", row.id, f"{names[row.id]} is paused by error{begin}{why}.", row.updated_at
+        )
+
+
+def _missed(
+    live: pd.DataFrame,
+    runs: pd.DataFrame,
+    names: dict[str, str],
+    *,
+    snapshots: Sequence[pd.DataFrame] | None,
+    window: tuple[datetime, datetime],
+) -> Iterator[_Finding]:
+    missed = missed_triggers(live, runs, since=window[0], until=window[1], snapshots=snapshots)
+    missed = missed[missed["certain"]]
+    for id_, times in missed.groupby("deployment_id", sort=False)["scheduled_at"]:
+        first, last = times.iloc[0], times.iloc[-1]
+        if len(times) == 1:
+            what = f"the trigger of {format_time(first)}"
+        else:
+            what = f"{len(times)} triggers from {format_time(first)} to {format_time(last)}"
+        yield _Finding("missed", str(id_), f"{names[str(id_)]} missed {what}.", first, len(times))
+
+
+def _stuck(runs: pd.DataFrame, live: pd.DataFrame, names: dict[str, str], *, now: datetime) -> Iterator[_Finding]:
+    with_timeout = live if "config_timeout_ms" in live.columns else None
+    unusual = unusual_runs(runs, with_timeout, now=now)
+    stuck = unusual[unusual["kind"].eq("stuck") & unusual["deployment_id"].isin(live["id"])]
+    for id_, some in stuck.groupby("deployment_id", sort=False):
+        longest = format_milliseconds(some["duration_ms"].astype("float64").max())
+        first = some["triggered_at"].min()
+        many = f"{len(some)} runs have" if len(some) > 1 else "a run has"
+        what = f"{many} not ended, the longest after {longest}"
+        if len(some) == 1:
+            what = f"{many} not ended after {longest}"
+        yield _Finding("stuck", str(id_), f"{names[str(id_)]}: {what}.", first, len(some))
+
+
+def _schedules(lints: pd.DataFrame, active: pd.DataFrame, names: dict[str, str]) -> Iterator[_Finding]:
+    kinds = {"unreadable": "unreadable_schedule", "never_fires": "never_fires"}
+    says = {"unreadable": "has a schedule that cannot be read", "never_fires": "never fires"}
+    for row in _rows(lints[lints["deployment_id"].isin(active["id"])]):
+        detail = f"{names[row.deployment_id]} {says[row.lint]}: {one_line(row.detail)}."
+        yield _Finding(kinds[row.lint], row.deployment_id, detail)
+
+
+# -- warnings ----------------------------------------------------------------------------------------------------
+
+
+def _worse(
+    runs: pd.DataFrame, active: pd.DataFrame, names: dict[str, str], *, recent: Span, until: datetime
+) -> Iterator[_Finding]:
+    compared = compare_periods(runs, recent=recent, until=until)
+    worse = compared[compared["verdict"].eq("worse") & compared.index.isin(active["id"])]
+    begin = pd.Timestamp(until) - parse_span(recent, name="recent")
+    length = format_duration(parse_span(recent, name="recent"))
+    for row in _rows(worse):
+        detail = (
+            f"{names[row.Index]} failed {row.recent_failed} of {row.recent_decided} runs in the last {length} "
+            f"({format_percent(row.recent_rate)}), and {row.baseline_failed} of {row.baseline_decided} before "
+            f"({format_percent(row.baseline_rate)})."
+        )
+        yield _Finding("worse", row.Index, detail, begin, row.change_low)
+
+
+def _over_budget(
+    sessions: pd.DataFrame, live: pd.DataFrame, names: dict[str, str], *, share: float
+) -> Iterator[_Finding]:
+    if "budget_max_credit_cost" not in live.columns:
+        return
+    budgets = live.set_index("id")["budget_max_credit_cost"]
+    costs = session_costs(sessions)
+    high = costs["credits_p95"][costs.index.isin(budgets.index)]
+    used = high / budgets[budgets > 0].reindex(high.index)
+    for id_, part in used[used > share].items():
+        name, budget, credit = names[str(id_)], budgets[str(id_)], high[str(id_)]
+        detail = (
+            f"{name} uses {format_percent(part)} of its budget of {budget:g} credits at the 95th percentile "
+            f"of its sessions ({credit:.2f})."
+        )
+        yield _Finding("over_budget", str(id_), detail, None, part)
+
+
+def _incomplete(
+    frames: dict[str, pd.DataFrame | None], now: pd.Timestamp, *, doubtful: float
+) -> Iterator[_Finding]:
+    for what, frame in frames.items():
+        if frame is None:
+            continue
+        if frame.attrs.get("complete") is False:
+            yield _Finding("incomplete_data", None, f"The list of {what} is not complete; load it again.", None, 2)
+        fetched_at = frame.attrs.get("fetched_at")
+        if fetched_at is not None:
+            at = parse_instant(fetched_at, name="fetched_at")
+            if now - at > _STALE:
+                detail = f"The {what} are of {format_time(at)}, {format_duration(now - at)} ago; load them again."
+                yield _Finding("incomplete_data", None, detail, at, 1)
+    runs = frames["runs"]
+    if runs is None or runs.empty:
+        return
+    unknown = int(runs["status"].isna().sum())
+    is_assumed = (
+        runs["status"].eq("completed") & runs["status_from"].eq("session") if "status_from" in runs else None
+    )
+    assumed = 0 if is_assumed is None else int(is_assumed.fillna(value=False).sum())
+    part = (assumed + unknown) / len(runs)
+    if part > doubtful:
+        detail = (
+            f"Of {len(runs):,} runs, {assumed:,} completed by assumption and {unknown:,} have an unknown outcome "
+            f"({format_percent(part)}); load_runs(outcomes='events') reads how they ended."
+        )
+        yield _Finding("incomplete_data", None, detail, None, part)

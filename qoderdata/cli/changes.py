@@ -1,0 +1,92 @@
+"""``qoderdata changes``: what changed in the deployments since an earlier time."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import click
+
+import qoderdata as qd
+from qoderdata.cli import options
+from qoderdata.cli.output import Column
+from qoderdata.errors import CacheError
+from qoderdata.formatting import MISSING, format_time, one_line, truncate_middle
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from qoderdata.cli.options import Service
+    from qoderdata.cli.output import Output
+
+#: A value is cut to so many columns; prompts are long.
+_VALUE = 60
+_FIELDS = {"schedule_expression": "schedule", "schedule_timezone": "time zone"}
+
+
+@options.command("changes", example="qoderdata changes --since 7D")
+@click.option(
+    "--since",
+    default="7D",
+    metavar="TIME|AGE",
+    help="Compare with the last snapshot at or before then (default 7D); where there is none, with the first.",
+)
+@options.service
+@options.output_form
+def changes(*, since: str, service: Service, result: Output) -> None:
+    """Show what changed in the deployments since an earlier time.
+
+    Each pull of the whole list leaves a snapshot; this compares one with the present. What happened and was undone
+    in between is not seen.
+    """
+    before, is_archived = _before(service, since)
+    after = service.deployments({"include_archived": is_archived})
+    if before is None:
+        result.print_frame(
+            qd.changes(after, after),
+            [],
+            empty="there was no snapshot to compare with; the first one is stored now",
+        )
+        return
+    at = format_time(_fetched_at(before))
+    found = qd.changes(before, after)
+    columns = [
+        Column("name", lambda row: row.name),
+        Column("deployment", lambda row: row.deployment_id, "id", optional=9),
+        Column("change", _sentence, "prose"),
+    ]
+    result.print_frame(found, columns, empty=f"nothing changed since {at}", notes=[f"since the snapshot of {at}"])
+
+
+def _before(service: Service, since: str) -> tuple[pd.DataFrame | None, bool]:
+    """Return the frame to compare with, and whether it has archived deployments."""
+    account: dict[str, Any] = {"client": service.client(), "cache_dir": service.cache_dir}
+    for is_archived in (True, False):
+        try:
+            return qd.load_deployments(as_of=since, include_archived=is_archived, **account), is_archived
+        except CacheError:
+            continue
+    listed = qd.snapshots(**account)
+    if listed.empty:
+        return None, True
+    first = listed.iloc[0]
+    is_archived = bool(first["include_archived"])
+    return qd.load_deployments(as_of=first["fetched_at"], include_archived=is_archived, **account), is_archived
+
+
+def _fetched_at(frame: pd.DataFrame) -> pd.Timestamp:
+    import pandas as pd  # noqa: PLC0415 - slow to import
+
+    return pd.Timestamp(frame.attrs["fetched_at"])
+
+
+def _sentence(row: Any) -> str:  # noqa: ANN401 - a row
+    """Say a difference as a person would."""
+    if row.change in {"created", "removed", "archived"}:
+        return str(row.change)
+    if row.change == "paused":
+        return one_line(row.after)
+    before, after = (truncate_middle(one_line(value), _VALUE) for value in (row.before, row.after))
+    if row.change == "resumed":
+        return f"resumed (was {before})"
+    field = _FIELDS.get(row.field, row.field)
+    return f"{one_line(field)} {before.replace(MISSING, 'none')} → {after.replace(MISSING, 'none')}"

@@ -1,0 +1,99 @@
+"""``qoderdata check``: what is wrong now, as a table and as an exit code."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+import qoderdata as qd
+from qoderdata.cli import options
+from qoderdata.cli.output import Column
+from qoderdata.formatting import format_time
+from qoderdata.parsing import parse_span
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from qoderdata.cli.options import Service
+    from qoderdata.cli.output import Output
+
+#: The exit code where something was found.
+_FOUND = 1
+#: Runs are read this far back at least, so that streaks and typical durations are known.
+_LEAST = "30D"
+
+
+@options.command("check", example="qoderdata check --since 1D --fail-on warning")
+@click.option(
+    "--fail-on",
+    type=click.Choice(["error", "warning"]),
+    default="error",
+    help="Exit with 1 if there is an error (default), or also if there is a warning.",
+)
+@click.option("--since", default="1D", metavar="SPAN", help="Missed triggers of this time count (default 1D).")
+@click.option(
+    "--streak", type=click.IntRange(min=1), default=3, help="Failures in a row (default 3).", metavar="N"
+)
+@click.option("--recent", default="7D", metavar="SPAN", help="Compared with the time before (default 7D).")
+@click.option(
+    "--budget-share",
+    type=click.FloatRange(min=0),
+    default=0.9,
+    metavar="SHARE",
+    help="How much of a budget sessions may use (default 0.9).",
+)
+@click.option(
+    "--doubtful",
+    type=click.FloatRange(0, 1),
+    default=0.05,
+    metavar="SHARE",
+    help="How many outcomes may be assumed or unknown (default 0.05).",
+)
+@options.outcomes
+@options.service
+@options.output_form
+def check(
+    *,
+    fail_on: str,
+    since: str,
+    streak: int,
+    recent: str,
+    budget_share: float,
+    doubtful: float,
+    outcomes: str,
+    service: Service,
+    result: Output,
+) -> int:
+    """Show what is wrong, the worst first; exit with 1 if something is.
+
+    The exit codes 2 to 5 mean that nobody could look.
+    """
+    history = max(parse_span(_LEAST, name="since"), 2 * parse_span(recent, name="--recent"))
+    history = max(history, parse_span(since, name="--since"))
+    snapshots = service.snapshots(since)
+    deployments = service.deployments({"include_archived": True})
+    runs = service.runs({"since": history, "outcomes": outcomes})
+    sessions: pd.DataFrame | None = None
+    if deployments["budget_max_credit_cost"].notna().any():
+        sessions = service.load(qd.load_sessions, is_incremental=True, since=history)
+    found = qd.check(
+        deployments,
+        runs,
+        sessions,
+        snapshots=snapshots,
+        since=since,
+        streak=streak,
+        recent=recent,
+        budget_share=budget_share,
+        doubtful=doubtful,
+    )
+    columns = [
+        Column("severity", lambda row: row.severity, "fixed", is_alert=lambda row: row.severity == "error"),
+        Column("what", lambda row: row.detail, "prose"),
+        Column("since", lambda row: format_time(row.since), "fixed", optional=2),
+        Column("deployment", lambda row: row.deployment_id, "id", optional=9),
+    ]
+    result.print_frame(found, columns, empty="nothing is wrong")
+    is_failure = found["severity"].eq("error") if fail_on == "error" else found["severity"].notna()
+    return _FOUND if is_failure.any() else 0

@@ -1,0 +1,76 @@
+"""``qoderdata compare``: who fails more often than before, and is the difference real?"""
+
+from __future__ import annotations
+
+import math
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+import click
+
+import qoderdata as qd
+from qoderdata import parsing
+from qoderdata.cli import grouping, options
+from qoderdata.cli.output import Column
+from qoderdata.formatting import MISSING, format_milliseconds, format_percent
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from qoderdata.cli.options import Service
+    from qoderdata.cli.output import Output
+
+
+@options.command("compare", example="qoderdata compare --recent 7D --by team")
+@options.by_option("RUNS", help="Group by (default deployment)")
+@click.option("--recent", default="7D", metavar="SPAN", help="The recent period (default 7D).")
+@click.option("--baseline", metavar="SPAN", help="The period before it (default: as long).")
+@click.option("--until", metavar="TIME|AGE", help="The end of the recent period (default: now).")
+@options.outcomes
+@options.service
+@options.output_form
+def compare(
+    by: Sequence[str],
+    *,
+    recent: str,
+    baseline: str | None,
+    until: str | None,
+    outcomes: str,
+    service: Service,
+    result: Output,
+) -> None:
+    """Compare failure rates of runs with those of the period before.
+
+    A change is worse or better where its interval leaves out 0, else unclear.
+    """
+    now = datetime.now(UTC)
+    end = parsing.parse_bound(until or now, now=now, name="until")
+    length = parsing.parse_span(recent, name="recent") + parsing.parse_span(baseline or recent, name="baseline")
+    groups = grouping.resolve(by or ["deployment"], "runs", service)
+    runs = service.runs({"since": end - length, "until": end, "outcomes": outcomes})
+    found = qd.compare_periods(groups.add_names(runs), by=groups.keys, recent=recent, baseline=baseline, until=end)
+    result.print_frame(found, [*groups.columns(found), *_COLUMNS], empty="there are no runs")
+
+
+def _share(failed: Any, decided: Any) -> str:  # noqa: ANN401 - integers of pandas
+    return f"{failed:,}/{decided:,}"
+
+
+def _points(low: float, high: float | None = None) -> str:
+    """Write a difference of rates, or its interval, in percentage points."""
+    if math.isnan(low):
+        return MISSING
+    return f"{100 * low:+.1f}" if high is None else f"{100 * low:+.1f} to {100 * high:+.1f}"
+
+
+_COLUMNS = [
+    Column("recent", lambda row: _share(row.recent_failed, row.recent_decided), "number", optional=3),
+    Column("rate", lambda row: format_percent(row.recent_rate), "number"),
+    Column("before", lambda row: _share(row.baseline_failed, row.baseline_decided), "number", optional=4),
+    Column("rate before", lambda row: format_percent(row.baseline_rate), "number"),
+    Column("change in points", lambda row: _points(row.change), "number"),
+    Column("95 % interval", lambda row: _points(row.change_low, row.change_high), "number", optional=1),
+    Column("verdict", lambda row: row.verdict, "fixed", is_alert=lambda row: row.verdict == "worse"),
+    Column("median duration", lambda row: format_milliseconds(row.recent_p50_ms), "number", optional=5),
+    Column("median before", lambda row: format_milliseconds(row.baseline_p50_ms), "number", optional=6),
+]

@@ -1,0 +1,80 @@
+"""``qoderdata costs``: what sessions cost, in credits."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+import click
+
+import qoderdata as qd
+from qoderdata.cli import grouping, options
+from qoderdata.cli.output import Column, count
+from qoderdata.formatting import MISSING, format_percent, format_time
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import pandas as pd
+
+    from qoderdata.cli.options import Service
+    from qoderdata.cli.output import Output
+
+
+@options.command("costs", example="qoderdata costs --since 30D --by agent")
+@options.by_option("SESSIONS", help="Group by (default deployment)")
+@click.option("--freq", metavar="SPAN", help="One row a window of time, such as 1D or 1W.")
+@options.tz_option("of windows")
+@options.window(since="30D", what="Created")
+@options.service
+@options.output_form
+def costs(
+    by: Sequence[str],
+    *,
+    freq: str | None,
+    tz: str,
+    window: dict[str, Any],
+    service: Service,
+    result: Output,
+) -> None:
+    """Show what sessions cost, in credits.
+
+    Sessions whose usage the service does not tell are counted as unknown, not as free.
+    """
+    if freq is None:
+        options.refuse_without_effect(["--tz"], "without --freq")
+    groups = grouping.resolve(by or ["deployment"], "sessions", service)
+    sessions = groups.add_names(service.load(qd.load_sessions, is_incremental=True, **window))
+    found = qd.session_costs(sessions, by=groups.keys, freq=freq, tz=tz)
+    columns = [*groups.columns(found), *_columns(found, None if freq is None else tz)]
+    total = qd.session_costs(sessions, by=None)
+    result.print_frame(found, columns, empty="there are no sessions", notes=_notes(total))
+
+
+def format_credits(value: float) -> str:
+    """Write credits as the service does, with two decimals; missing ones are not 0."""
+    return MISSING if math.isnan(value) else f"{value:,.2f}"
+
+
+def _notes(total: pd.DataFrame) -> list[str]:
+    if total.empty:
+        return []
+    row = total.iloc[0]
+    unknown = int(row["unknown"])
+    known = options.counted(int(row["sessions"]) - unknown, "session")
+    more = f"; the usage of {unknown:,} more is not known" if unknown else ""
+    return [f"{format_credits(row['credits'])} credits in {known}{more}"]
+
+
+def _columns(costs: pd.DataFrame, tz: str | None) -> list[Column]:
+    unknown = Column("usage unknown", lambda row: count(row.unknown), "number")
+    return [
+        *([] if tz is None else [Column("from", lambda row: format_time(row.window, tz), "fixed")]),
+        Column("sessions", lambda row: count(row.sessions), "number"),
+        Column("credits", lambda row: format_credits(row.credits), "number"),
+        Column("share", lambda row: format_percent(row.share), "number"),
+        Column("median a session", lambda row: format_credits(row.credits_p50), "number", optional=2),
+        Column("95th percentile", lambda row: format_credits(row.credits_p95), "number", optional=3),
+        Column("dearest", lambda row: format_credits(row.credits_max), "number", optional=1),
+        *([unknown] if costs["unknown"].gt(0).any() else []),
+    ]

@@ -1,0 +1,70 @@
+"""``qoderdata errors``: which errors made runs fail, and which of them are new?"""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+import click
+
+import qoderdata as qd
+from qoderdata.cli import grouping, options
+from qoderdata.cli.output import Column, count
+from qoderdata.formatting import format_percent, format_time
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from qoderdata.cli.options import Service
+    from qoderdata.cli.output import Output
+
+_REACH = timedelta(days=14)
+_SHORT = "less than 14 days of runs cannot tell which errors are new"
+
+
+@options.command("errors", example="qoderdata errors --since 30D --by agent")
+@options.by_option("RUNS", help="Group by (default: all together)")
+@click.option("--new", "only_new", is_flag=True, help="Only those first seen in the last 7 days.")
+@options.tz_option("of the times shown")
+@options.run_filters()
+@options.service
+@options.output_form
+def errors(
+    by: Sequence[str],
+    *,
+    only_new: bool,
+    tz: str,
+    run_filters: dict[str, Any],
+    service: Service,
+    result: Output,
+) -> None:
+    """Group the errors of failed runs by message, and mark new ones.
+
+    Messages are the same where only ids, numbers, addresses, paths and quoted texts differ.
+    """
+    groups = grouping.resolve(by, "runs", service)
+    runs = groups.add_names(service.runs(run_filters))
+    found = options.in_zone(qd.error_groups(runs, by=groups.keys or None), tz)
+    if only_new:
+        found = found[found["is_new"]]
+    columns = [*groups.columns(found), *_columns(tz)]
+    times = runs["triggered_at"]
+    is_short = len(runs) > 0 and times.max() - times.min() < _REACH
+    empty = "there are no runs" if runs.empty else "no run failed"
+    if only_new and not runs.empty:
+        empty = _SHORT if is_short else "no error is new"
+    result.print_frame(found, columns, empty=empty, notes=[_SHORT] if is_short else [])
+
+
+def _columns(tz: str) -> list[Column]:
+    return [
+        Column("new", lambda row: "new" if row.is_new else "", "fixed", is_alert=lambda row: row.is_new),
+        Column("failed", lambda row: count(row.count), "number"),
+        Column("error", lambda row: row.error_type, optional=1),
+        Column("message", lambda row: row.message, "prose"),
+        Column("share", lambda row: format_percent(row.share), "number", optional=3),
+        Column("deployments", lambda row: count(row.deployments), "number", optional=4),
+        Column("first seen", lambda row: format_time(row.first_seen, tz), "fixed", optional=5),
+        Column("last seen", lambda row: format_time(row.last_seen, tz), "fixed", optional=2),
+        Column("example", lambda row: row.example_run_id, "id", optional=9),
+    ]

@@ -1,0 +1,69 @@
+"""``qoderdata forecast``: what the next triggers will cost, in credits."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import click
+
+import qoderdata as qd
+from qoderdata.cli import options
+from qoderdata.cli.costs import format_credits
+from qoderdata.cli.output import Column, count
+from qoderdata.formatting import MISSING, format_percent
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from qoderdata.cli.options import Service
+    from qoderdata.cli.output import Output
+
+
+@options.command("forecast", example="qoderdata forecast --horizon 30D --since 90D")
+@click.option("--horizon", default="30D", metavar="SPAN", help="How far to look (default 30D).")
+@click.option("--start", metavar="TIME", help="From when, with its zone (default: now).")
+@options.window(since="90D", what="Sessions created")
+@options.deployment_filters(archived=False)
+@options.service
+@options.output_form
+def forecast(
+    *,
+    horizon: str,
+    start: str | None,
+    window: dict[str, Any],
+    filters: dict[str, Any],
+    service: Service,
+    result: Output,
+) -> None:
+    """Show what the next triggers will cost, in credits.
+
+    Triggers are counted exactly; their price is that of the deployment's sessions so far.
+    """
+    deployments = service.deployments(filters)
+    sessions = service.load(qd.load_sessions, is_incremental=True, **window)
+    found = qd.cost_forecast(deployments, sessions, horizon, start=start)
+    result.print_frame(found, _COLUMNS, empty="nothing fires", notes=_notes(found))
+
+
+def _notes(found: pd.DataFrame) -> list[str]:
+    notes = [f"{format_credits(found['expected'].sum(min_count=1))} credits in all; intervals do not add up"]
+    without = found.attrs["triggers_without_credits"]
+    if without:
+        notes.append(f"{options.counted(without, 'trigger')} more without a known session, so without a price")
+    return notes
+
+
+def _interval(row: Any) -> str:  # noqa: ANN401 - a row
+    low, high = format_credits(row.low), format_credits(row.high)
+    return MISSING if MISSING in (low, high) else f"{low}–{high}"
+
+
+_COLUMNS = [
+    Column("name", lambda row: row.name),
+    Column("deployment", lambda row: row.deployment_id, "id", optional=9),
+    Column("triggers", lambda row: count(row.triggers), "number"),
+    Column("credits expected", lambda row: format_credits(row.expected), "number"),
+    Column("95 % interval", _interval, "number"),
+    Column("sessions known", lambda row: count(row.sessions), "number", optional=1),
+    Column("of the budget", lambda row: format_percent(row.budget_use), "number", optional=2),
+]

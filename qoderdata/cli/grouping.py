@@ -1,0 +1,173 @@
+"""What does `--by` mean, and how do the ids in a table get their names?
+
+A word after `--by` is `deployment`, `agent` or `environment`, else a column, else a key of deployments' metadata.
+"""
+
+from __future__ import annotations
+
+import difflib
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import click
+
+import qoderdata as qd
+from qoderdata.cli.output import Column, note
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    import pandas as pd
+
+    from qoderdata.cli.options import Service
+
+#: The words for what an id stands for, with the column of that id.
+WORDS = {"deployment": "deployment_id", "agent": "agent_id", "environment": "environment_id"}
+_NAMES = {key: f"{word}_name" for word, key in WORDS.items()}
+
+
+@dataclass(frozen=True, slots=True)
+class Groups:
+    """The groups of a table: the words after `--by`, the columns that they mean, and where their names are.
+
+    Attributes
+    ----------
+    words, keys : sequence of str
+        What the user calls each column, and the column.
+    lists : dict
+        The frames that `with_names` takes the names from, by its arguments.
+    metadata : sequence of str
+        Keys of the deployments' metadata.
+    environments_of : pandas.DataFrame, optional
+        Deployments that tell the environment of each row.
+    """
+
+    words: Sequence[str]
+    keys: Sequence[str]
+    lists: dict[str, pd.DataFrame]
+    metadata: Sequence[str] = ()
+    environments_of: pd.DataFrame | None = None
+
+    def add_names(self, frame: pd.DataFrame) -> pd.DataFrame:
+        """Return the frame with all columns of the groups and their names."""
+        if self.environments_of is not None:
+            environments = self.environments_of.drop_duplicates("id").set_index("id")["environment_id"]
+            found = environments.reindex(frame["deployment_id"]).astype("str").array
+            frame = frame.assign(environment_id=found)
+        if "deployment_id" in self.keys and "deployment_id" not in frame.columns:
+            frame = frame.assign(deployment_id=frame["id"])
+        if not self.lists and not self.metadata:
+            return frame
+        named: pd.DataFrame = qd.with_names(frame, **self.lists, metadata=self.metadata)
+        return named
+
+    def columns(self, result: pd.DataFrame) -> list[Column]:
+        """Return the columns of the groups for people: names, and ids where there is room."""
+        present = [*(name for name in result.index.names if name is not None), *result.columns]
+        ids = [key for key in self.keys if key in _NAMES or key == "id"]
+        shown = []
+        for word, key in zip(self.words, self.keys, strict=True):
+            name = "name" if len(ids) == 1 else _NAMES.get(key, "name")
+            if key in ids and name in present:
+                heading = "name" if key == "id" else word.removesuffix("_id")
+                shown.append(Column(heading, _either(present.index(name), present.index(key))))
+                shown.append(Column(key, _either(present.index(key)), "id", optional=9))
+            else:
+                shown.append(Column(word, _either(present.index(key)), "id" if word.endswith("id") else "text"))
+        return shown
+
+
+def _either(*places: int) -> Callable[[Any], Any]:
+    """Return a function of a row that returns the first cell that is a text, else the last one."""
+
+    def cell(row: Any) -> Any:  # noqa: ANN401 - a row
+        return next((row[place] for place in places if isinstance(row[place], str)), row[places[-1]])
+
+    return cell
+
+
+def resolve(by: Sequence[str], table: str, service: Service, *, deployments: pd.DataFrame | None = None) -> Groups:
+    """Return what the words after `--by` mean, and load the names.
+
+    Parameters
+    ----------
+    by
+        The words.
+    table
+        The table that is grouped: `"deployments"`, `"runs"` or `"sessions"`.
+    service
+        The service and the cache.
+    deployments
+        The deployments, where `table` is of them.
+
+    Returns
+    -------
+    Groups
+        Columns, names and metadata.
+
+    Raises
+    ------
+    click.UsageError
+        A word means nothing; the message lists what there is.
+    """
+    from qoderdata import schema  # noqa: PLC0415 - `--help` needs none
+
+    columns = getattr(schema, table.upper()).names
+    known = [*columns, *WORDS]
+    own = "id" if table == "deployments" and len(by) == 1 else "deployment_id"
+    has_metadata = any(word not in known for word in by)
+    keys = [_key(word, columns, own) for word in by]
+    if table != "deployments" and (has_metadata or ("environment_id" in keys and "environment_id" not in columns)):
+        deployments = _deployments(service)
+    metadata = [word for word in by if word not in known]
+    if deployments is not None and metadata:
+        _require(metadata, deployments, columns)
+    lists = {}
+    if own in keys and own != "id":
+        lists["deployments"] = _optional(_deployments, service) if deployments is None else deployments
+    elif metadata and table != "deployments":
+        lists["deployments"] = deployments
+    if "agent_id" in keys:
+        lists["agents"] = _optional(lambda service: service.load(qd.load_agents), service)
+    if "environment_id" in keys:
+        lists["environments"] = _optional(lambda service: service.load(qd.load_environments), service)
+    return Groups(
+        words=list(by),
+        keys=keys,
+        lists={name: frame for name, frame in lists.items() if frame is not None},
+        metadata=metadata,
+        environments_of=deployments if "environment_id" in keys and "environment_id" not in columns else None,
+    )
+
+
+def _key(word: str, columns: Sequence[str], own: str) -> str:
+    if word == "deployment":
+        return own
+    return WORDS.get(word) or (word if word in columns else f"metadata_{word}")
+
+
+def _deployments(service: Service) -> pd.DataFrame:
+    return service.deployments({"include_archived": True})
+
+
+def _optional(load: Callable[[Service], pd.DataFrame], service: Service) -> pd.DataFrame | None:
+    """Load a list for its names; where there is none, say so: ids are shown instead."""
+    try:
+        return load(service)
+    except (qd.errors.CacheError, qd.errors.NotFoundError, qd.errors.PermissionDeniedError) as error:
+        note(f"warning: ids are shown, as names could not be loaded: {error}")
+        return None
+
+
+def _require(words: Sequence[str], deployments: pd.DataFrame, columns: Sequence[str]) -> None:
+    """Raise where a word is no key of any deployment's metadata."""
+    expanded = qd.expand_metadata(deployments[["metadata"]])
+    there = [str(name).removeprefix("metadata_") for name in expanded.columns if name != "metadata"]
+    for word in words:
+        if word not in there:
+            near = difflib.get_close_matches(word, [*WORDS, *there, *columns], n=1)
+            hint = f"; did you mean {near[0]!r}?" if near else "."
+            raise click.UsageError(
+                f"--by {word}: no such column or key of metadata{hint} Names: {', '.join(WORDS)}. "
+                f"Metadata: {', '.join(there) or 'none'}. Columns: {', '.join(columns)}"
+            )

@@ -1,0 +1,77 @@
+"""``qoderdata unusual``: which runs took unusually long or short, ran past their timeout, or are stuck?"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+import click
+
+import qoderdata as qd
+from qoderdata import parsing
+from qoderdata.cli import grouping, options
+from qoderdata.cli.output import Column
+from qoderdata.formatting import MISSING, format_milliseconds, format_time
+
+if TYPE_CHECKING:
+    from qoderdata.cli.options import Service
+    from qoderdata.cli.output import Output
+
+
+@options.command("unusual", example="qoderdata unusual --since 7D")
+@click.option(
+    "--threshold",
+    type=click.FloatRange(min=0, min_open=True),
+    default=3.5,
+    metavar="Z",
+    help="How far from the median, as a modified z score (default 3.5).",
+)
+@click.option(
+    "--min-runs",
+    type=click.IntRange(min=1),
+    default=10,
+    metavar="N",
+    help="Completed runs that a deployment needs for a median (default 10).",
+)
+@click.option("--now", metavar="TIME", help="Up to when unfinished runs have been running (default: now).")
+@options.tz_option("of the times shown")
+@options.run_filters()
+@options.service
+@options.output_form
+def unusual(
+    *,
+    threshold: float,
+    min_runs: int,
+    now: str | None,
+    tz: str,
+    run_filters: dict[str, Any],
+    service: Service,
+    result: Output,
+) -> None:
+    """Show runs that took unusually long or short, or are stuck.
+
+    A run is compared with the completed runs of its deployment in the time asked for, and with its timeout.
+    """
+    present = None if now is None else parsing.parse_instant(now, name="now")
+    groups = grouping.resolve(["deployment"], "runs", service)
+    runs = groups.add_names(service.runs(run_filters))
+    found = qd.unusual_runs(
+        runs, groups.lists.get("deployments"), now=present, threshold=threshold, min_runs=min_runs
+    )
+    columns = [
+        Column("triggered", lambda row: format_time(row.triggered_at, tz), "fixed", optional=1),
+        *groups.columns(found),
+        Column("run", lambda row: row.run_id, "id", optional=8),
+        Column("what", lambda row: row.kind.replace("_", " "), "fixed", is_alert=lambda row: row.kind == "stuck"),
+        Column("status", lambda row: row.status, "fixed", optional=4),
+        Column("took", lambda row: format_milliseconds(row.duration_ms), "number"),
+        Column("median", lambda row: format_milliseconds(row.median_ms), "number"),
+        Column("timeout", lambda row: format_milliseconds(row.timeout_ms), "number", optional=3),
+        Column("z score", _z_score, "number", optional=2),
+    ]
+    empty = "there are no runs" if runs.empty else "no run is unusual"
+    result.print_frame(options.in_zone(found, tz), columns, empty=empty)
+
+
+def _z_score(row: Any) -> str:  # noqa: ANN401 - a row
+    return MISSING if math.isnan(row.z_score) else f"{row.z_score:+.1f}"

@@ -1,0 +1,409 @@
+"""Dated snapshots of the deployments: how are they written, thinned, and read back?
+
+A series is one account's, with archived deployments or without; it has a folder of its own. A snapshot is stored
+as its differences to a base: prompts, names and schedules rarely change, so that a base is written once in
+`BASE_AGE` and a snapshot holds little but counters and times. A base is no snapshot; it stays as long as a
+snapshot may name it.
+
+The name of a file holds its time, its number of rows and the checksum of its bytes; the metadata hold the account.
+Files are only added and removed, never changed, so that processes need no lock.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import re
+import zlib
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from qoderdata.errors import CacheWarning, warn
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from numpy.typing import NDArray
+
+    from qoderdata.files import Folder
+
+#: The folder of all series, below the cache folder.
+FOLDER = "history"
+#: Goes up when older files can no longer be read.
+FORMAT = 1
+#: All snapshots are kept for this long; after that, the last of each day (UTC).
+KEEP_ALL = timedelta(days=1)
+#: No snapshot is kept for longer.
+KEEP_DAYS = timedelta(days=400)
+#: A base serves the snapshots of this time.
+BASE_AGE = timedelta(days=14)
+
+_METADATA_KEY = b"qoderdata"
+_NAME = re.compile(r"(?P<base>base-)?(?P<time>\d{8}T\d{12}Z)-(?P<rows>\d+)-(?P<checksum>[0-9a-f]{8})\.parquet")
+_TIME_FORMAT = "%Y%m%dT%H%M%S%fZ"
+_DIGEST_LENGTH = 24
+_BASE_ROW = "_base_row"
+_SAME = "_same_"
+_COMPRESSION_LEVEL = 6
+
+Identity = dict[str, str | bool | None]
+
+
+@dataclass(frozen=True, slots=True)
+class Series:
+    """The snapshots of one account, with archived deployments or without.
+
+    Attributes
+    ----------
+    folder : Folder
+        The series' own folder.
+    identity : dict
+        Base URL, workspace, account digest, and ``include_archived``; each file repeats it.
+    """
+
+    folder: Folder
+    identity: Identity
+
+
+@dataclass(frozen=True, slots=True)
+class SnapshotFile:
+    """A snapshot or a base as its file's name tells it.
+
+    Attributes
+    ----------
+    name : str
+        The file's name.
+    fetched_at : datetime.datetime
+        When the pull began, in UTC.
+    rows : int
+        The number of deployments.
+    size : int
+        Bytes.
+    is_base : bool
+        Whether it is a base, and no snapshot.
+    """
+
+    name: str
+    fetched_at: datetime
+    rows: int
+    size: int
+    is_base: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """The deployments of an account at the time that its file names: one row each, in the service's order."""
+
+    table: pa.Table
+    file: SnapshotFile
+
+
+def series(cache_folder: Folder, identity: Mapping[str, str | None], *, include_archived: bool) -> Series:
+    """Return an account's series; nothing is created.
+
+    Parameters
+    ----------
+    cache_folder
+        The cache's folder.
+    identity
+        Base URL, workspace and account digest.
+    include_archived
+        Whether its snapshots have archived deployments.
+
+    Returns
+    -------
+    Series
+        Its folder's name is a digest of the identity.
+    """
+    whole: Identity = {**identity, "include_archived": include_archived}
+    digest = hashlib.sha256(json.dumps(whole, sort_keys=True).encode()).hexdigest()[:_DIGEST_LENGTH]
+    return Series(cache_folder.folder(f"{FOLDER}/{digest}"), whole)
+
+
+def write(to: Series, table: pa.Table, fetched_at: datetime) -> None:
+    """Add a snapshot to its series, and remove those that are too old or too many.
+
+    Parameters
+    ----------
+    to
+        The series.
+    table
+        One row per deployment, in the service's order.
+    fetched_at
+        When the pull began; the present, for thinning.
+
+    Warns
+    -----
+    CacheWarning
+        The folder cannot be written, and the snapshot is not kept; those that are there stay.
+    """
+    try:
+        files = _list(to.folder)
+        base = _usable_base(to, files, table, fetched_at)
+        if base is None:
+            content = _encode(table, to.identity)
+            base = _add(to.folder, "base-", table.num_rows, fetched_at, content), table
+        content = _encode(_difference(base[1], table), to.identity, base=base[0])
+        _add(to.folder, "", table.num_rows, fetched_at, content)
+        _thin(to, files, now=fetched_at)
+    except Exception as error:  # noqa: BLE001 - each object store fails in its own way; the answer is whole
+        reason = (isinstance(error, OSError) and error.strerror) or error
+        warn(f"no snapshot was kept: {to.folder.location} cannot be written ({reason})", CacheWarning)
+
+
+def files_of(of: Series) -> list[SnapshotFile]:
+    """Return the snapshots of a series, the oldest first, without reading them."""
+    return [file for file in _list(of.folder) if not file.is_base]
+
+
+def read(
+    of: Series, files: Iterable[SnapshotFile], schema: pa.Schema, columns: Sequence[str] | None = None
+) -> list[Snapshot]:
+    """Return snapshots in the order given.
+
+    Parameters
+    ----------
+    of
+        Their series.
+    files
+        Which, from `files_of`.
+    schema
+        The columns wanted; one that a file does not have is missing there.
+    columns
+        Read these alone.
+
+    Returns
+    -------
+    list of Snapshot
+        Those that could be read.
+
+    Warns
+    -----
+    CacheWarning
+        Some are damaged or of another account; they are left out.
+    """
+    wanted = schema if columns is None else pa.schema([schema.field(name) for name in columns])
+    bases: dict[str, pa.Table | Exception] = {}
+    found, refused = [], []
+    for file in files:
+        try:
+            found.append(Snapshot(_read_one(of, file.name, wanted, bases), file))
+        except FileNotFoundError:
+            continue  # thinned by another process meanwhile
+        except Exception as error:  # noqa: BLE001 - a damaged file fails in any way, an object store in its own
+            refused.append((file, str(error)))
+    if refused:
+        file, reason = refused[0]
+        others = f" and {len(refused) - 1} more" if len(refused) > 1 else ""
+        warn(
+            f"the snapshot of {file.fetched_at:%Y-%m-%d %H:%M} UTC{others} in {of.folder.location} was left out: "
+            f"{reason}",
+            CacheWarning,
+        )
+    return found
+
+
+def entries(cache_folder: Folder) -> list[tuple[str, int]]:
+    """Return the path and size of every file of every series below a cache folder, bases too."""
+    infos = cache_folder.folder(FOLDER).files()
+    return [(info.path, info.size or 0) for info in infos if info.extension == "parquet"]
+
+
+def clear(cache_folder: Folder) -> int:
+    """Remove all series of all accounts, and return how many files there were."""
+    found = entries(cache_folder)
+    folder = cache_folder.folder(FOLDER)
+    folder.sweep()
+    for path, _ in found:
+        with contextlib.suppress(FileNotFoundError):
+            folder.filesystem.delete_file(path)
+    if folder.local:
+        root = Path(folder.path)
+        for emptied in (*{Path(path).parent for path, _ in found}, root):
+            with contextlib.suppress(OSError):
+                emptied.rmdir()
+    return len(found)
+
+
+# -- files -------------------------------------------------------------------------------------------------------
+
+
+def _list(folder: Folder) -> list[SnapshotFile]:
+    """Return the files of a series, the oldest first."""
+    found = []
+    for info in folder.files():
+        match = _NAME.fullmatch(info.base_name)
+        if match is not None:
+            time = datetime.strptime(match["time"], _TIME_FORMAT).replace(tzinfo=UTC)
+            found.append(
+                SnapshotFile(info.base_name, time, int(match["rows"]), info.size or 0, match["base"] is not None)
+            )
+    return sorted(found, key=lambda file: (file.fetched_at, file.name))
+
+
+def _add(folder: Folder, prefix: str, rows: int, fetched_at: datetime, content: pa.Buffer) -> str:
+    time = fetched_at.astimezone(UTC).strftime(_TIME_FORMAT)
+    name = f"{prefix}{time}-{rows}-{zlib.crc32(memoryview(content)):08x}.parquet"
+    folder.replace(name, lambda sink: sink.write(content))
+    return name
+
+
+def _encode(table: pa.Table, identity: Identity, *, base: str | None = None) -> pa.Buffer:
+    facts = {"format": FORMAT, "identity": identity, "base": base}
+    table = table.replace_schema_metadata({_METADATA_KEY: json.dumps(facts).encode()})
+    leaves = {
+        f"{field.name}.list.element" if pa.types.is_list(field.type) else field.name: (
+            field.type.value_type if pa.types.is_list(field.type) else field.type
+        )
+        for field in table.schema
+    }
+    numbers = {leaf for leaf, kind in leaves.items() if pa.types.is_timestamp(kind) or pa.types.is_integer(kind)}
+    sink = pa.BufferOutputStream()
+    # Counters and times are what differs in every snapshot, and few of them are alike.
+    pq.write_table(
+        table,
+        sink,
+        compression="zstd",
+        compression_level=_COMPRESSION_LEVEL,
+        write_statistics=False,
+        use_dictionary=sorted(leaves.keys() - numbers),  # type: ignore[arg-type]
+        column_encoding=dict.fromkeys(numbers - {_BASE_ROW}, "BYTE_STREAM_SPLIT")
+        | dict.fromkeys(numbers & {_BASE_ROW}, "DELTA_BINARY_PACKED"),
+    )
+    return sink.getvalue()
+
+
+def _open(of: Series, name: str) -> tuple[pq.ParquetFile, dict[str, Any]]:
+    """Return a file whose checksum and account are right, and the facts in its metadata."""
+    content = of.folder.read(name)
+    if content is None:
+        raise FileNotFoundError(f"{of.folder.full(name)} is not there")
+    match = _NAME.fullmatch(name)
+    if match is None or f"{zlib.crc32(memoryview(content)):08x}" != match["checksum"]:
+        raise ValueError(f"{name} is damaged")
+    file = pq.ParquetFile(pa.BufferReader(content))
+    facts = json.loads((file.schema_arrow.metadata or {}).get(_METADATA_KEY, b"{}"))
+    if facts.get("format") != FORMAT:
+        raise ValueError(f"{name} is of another format")
+    if facts.get("identity") != of.identity:
+        raise ValueError(f"{name} was written for another account")
+    return file, facts
+
+
+def _read_one(of: Series, name: str, wanted: pa.Schema, bases: dict[str, pa.Table | Exception]) -> pa.Table:
+    """Read a snapshot; `bases` holds those that were read before, or why they could not be."""
+    file, facts = _open(of, name)
+    base = str(facts["base"])
+    if base not in bases:
+        try:
+            opened, _ = _open(of, base)
+            bases[base] = opened.read(columns=[field.name for field in wanted])
+        except Exception as error:  # noqa: BLE001 - as in `read`
+            bases[base] = error
+    known = bases[base]
+    if isinstance(known, Exception):
+        raise ValueError(f"its base cannot be read: {known}")  # noqa: TRY004 - one error for all damage
+    names = [_BASE_ROW, *(part for field in wanted for part in (field.name, _SAME + field.name))]
+    return _restored(known, file.read(columns=names), wanted)
+
+
+def _usable_base(
+    to: Series, files: Sequence[SnapshotFile], table: pa.Table, fetched_at: datetime
+) -> tuple[str, pa.Table] | None:
+    """Return the newest base that is young enough, can be read, and has half of the deployments."""
+    for file in reversed(files):
+        if not file.is_base or not timedelta(0) <= fetched_at - file.fetched_at <= BASE_AGE:
+            continue
+        try:
+            base = _open(to, file.name)[0].read()
+        except Exception:  # noqa: BLE001, S112 - a new base is written in its place
+            continue
+        if not base.schema.equals(table.schema):
+            return None
+        common = pc.is_in(table["id"], base["id"]).to_numpy().sum()
+        return (file.name, base) if 2 * common >= table.num_rows else None
+    return None
+
+
+def _thin(of: Series, files: Sequence[SnapshotFile], *, now: datetime) -> None:
+    """Remove the snapshots that are not kept, then the bases that nothing names and nothing will.
+
+    `files` were there before the present snapshot was written.
+    """
+    snapshots = [file for file in files if not file.is_base]
+    last_of_day = {file.fetched_at.date(): file for file in snapshots}
+    oldest_kept = now
+    for file in snapshots:
+        age = now - file.fetched_at
+        if age <= KEEP_ALL or (last_of_day[file.fetched_at.date()] is file and age <= KEEP_DAYS):
+            oldest_kept = min(oldest_kept, file.fetched_at)
+        else:
+            of.folder.remove(file.name)
+    for file in files:
+        # Another process may still write a snapshot that it began a day ago.
+        if file.is_base and file.fetched_at + BASE_AGE + KEEP_ALL < oldest_kept:
+            of.folder.remove(file.name)
+
+
+# -- differences -------------------------------------------------------------------------------------------------
+
+
+def _difference(base: pa.Table, table: pa.Table) -> pa.Table:
+    """Return the rows with each value missing that the same deployment has in the base."""
+    row = pc.index_in(_array(table["id"]), base["id"])
+    known = pc.is_valid(row)
+    arrays, names = [row], [_BASE_ROW]
+    for field in table.schema:
+        new = _array(table[field.name])
+        same = pc.and_(_equal(_array(base[field.name]).take(row), new), known)
+        arrays += [pc.if_else(same, pa.scalar(None, new.type), new), same]
+        names += [field.name, _SAME + field.name]
+    return pa.table(arrays, names=names)
+
+
+def _restored(base: pa.Table, difference: pa.Table, wanted: pa.Schema) -> pa.Table:
+    """Return a snapshot from its differences; a column that was not known then is missing."""
+    row = _array(difference[_BASE_ROW])
+    arrays: list[pa.Array[Any]] = []
+    for field in wanted:
+        if field.name not in difference.schema.names:
+            arrays.append(pa.nulls(difference.num_rows, field.type))
+            continue
+        old, new = _array(base[field.name]).take(row), _array(difference[field.name])
+        arrays.append(pc.if_else(_array(difference[_SAME + field.name]), old, new))
+    return pa.Table.from_arrays(arrays, schema=wanted.remove_metadata())
+
+
+def _equal(old: pa.Array[Any], new: pa.Array[Any]) -> pa.Array[Any]:
+    """Return where two columns hold the same; two missing values are the same."""
+    neither = pc.and_(pc.is_null(old), pc.is_null(new))
+    equal: Any = _equal_lists(old, new) if pa.types.is_list(new.type) else pc.equal(old, new)
+    same: pa.Array[Any] = pc.or_(pc.fill_null(equal, False), neither)  # noqa: FBT003 - Arrow's signature
+    return same
+
+
+def _equal_lists(old: pa.Array[Any], new: pa.Array[Any]) -> pa.Array[Any]:
+    """Return where two columns of lists hold the same items in the same order; Arrow cannot compare lists."""
+    lengths = pc.list_value_length(new)
+    alike = pc.fill_null(pc.equal(pc.list_value_length(old), lengths), False)  # noqa: FBT003 - as above
+    items = _equal(pc.list_flatten(old.filter(alike)), pc.list_flatten(new.filter(alike)))
+    differing = np.cumsum(~np.asarray(items.to_numpy(zero_copy_only=False), dtype=bool), dtype=np.int64)
+    ends = np.cumsum(lengths.filter(alike).to_numpy(zero_copy_only=False).astype(np.int64))
+    result: NDArray[np.bool_] = np.array(alike.to_numpy(zero_copy_only=False), dtype=bool)
+    result[result] = np.diff(np.concatenate([[0], differing])[ends], prepend=0) == 0
+    return pa.array(result)
+
+
+def _array(column: pa.ChunkedArray[Any]) -> pa.Array[Any]:
+    found: Any = column.combine_chunks()
+    # A column without a chunk stays one.
+    array: pa.Array[Any] = found if isinstance(found, pa.Array) else pa.nulls(0, column.type)
+    return array

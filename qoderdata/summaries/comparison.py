@@ -1,0 +1,329 @@
+"""What changed from one period to another, and how much of what may fail has failed."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import narwhals as nw
+
+from qoderdata.summaries import wilson
+from qoderdata.summaries.dataframe_engines import (
+    ALL,
+    EPOCH,
+    Source,
+    add_column,
+    flag,
+    group_keys,
+    open_source,
+)
+from qoderdata.summaries.time_windows import parse_micros, with_age
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import pandas as pd
+    from narwhals.typing import IntoFrameT
+
+    from qoderdata.parsing import Instant, Span
+
+_DAY = 24 * 3_600_000_000
+_PERIODS = ("recent", "baseline")
+_COMPARED = {
+    **{
+        f"{period}_{name}": dtype
+        for period in _PERIODS
+        for name, dtype in (("decided", "Int64"), ("failed", "Int64"), ("rate", "float64"))
+    },
+    **dict.fromkeys(("change", "change_low", "change_high"), "float64"),
+    "verdict": "str",
+    **{f"{period}_p50_ms": "float64" for period in _PERIODS},
+}
+_EVENT = ["_at", "_decided", "_failed", "_missed"]
+_BUDGET = {
+    **dict.fromkeys(("decided", "failed", "missed"), "Int64"),
+    **dict.fromkeys(("success_rate", "budget", "used", "burn_rate"), "float64"),
+}
+
+
+def compare_periods(
+    runs: IntoFrameT,
+    by: str | Sequence[str] | None = "deployment_id",
+    *,
+    recent: Span = "7D",
+    baseline: Span | None = None,
+    until: Instant | Span | None = None,
+    confidence: float = 0.95,
+) -> IntoFrameT:
+    """Compare the failure rates of a recent period with those of the period before it.
+
+    Recent is ``until - recent <= triggered_at < until``; the baseline is the period of length `baseline` before
+    that. Only completed and failed runs are decided and count; completed ones also where that is assumed. The
+    interval of the difference is Newcombe's, method 10, from the Wilson intervals of both rates: Newcombe, R. G.
+    (1998), "Interval estimation for the difference between independent proportions: comparison of eleven
+    methods", Statistics in Medicine 17, 873-890. With many groups, some differ by chance: at 95 %, about one in
+    twenty of those that did not change.
+
+    Parameters
+    ----------
+    runs
+        A runs frame, of pandas or any engine that narwhals knows, except Dask, which has no median of a group.
+    by
+        A column, a list of columns, or ``None`` for all runs together. A missing key is a group of its own.
+    recent, baseline
+        Lengths of time with a unit, such as ``"7D"`` or a `datetime.timedelta`; ``baseline=None`` is as long as
+        `recent`.
+    until
+        The end of the recent period: a zone-aware time, or an age before now, such as ``"12h"``. ``None`` is the
+        end of the minute of the newest run in the whole frame, so that an old frame gives the same result at any
+        time.
+    confidence
+        How often intervals made this way hold the true difference.
+
+    Returns
+    -------
+    frame
+        One row a group with runs in one of the two periods, the worst first (by ``change_low``, descending,
+        missing last, then by key). On pandas the keys are the index; on other engines they are the first columns,
+        and what is lazy stays lazy. A group by an id whose name column the frame has begins with ``name``. No runs
+        give no rows.
+
+        ========================================== ========= ===================================================
+        ``recent_decided``, ``recent_failed``      Int64     completed and failed runs; failed ones
+        ``recent_rate``                            float64   the share that failed; NaN (null) where none is
+                                                             decided
+        ``baseline_decided``, ``baseline_failed``, as above  of the period before
+        ``baseline_rate``
+        ``change``                                 float64   the recent rate less the baseline's
+        ``change_low``, ``change_high``            float64   bounds of its interval
+        ``verdict``                                str       ``worse`` (``change_low`` is above 0), ``better``
+                                                             (``change_high`` is below 0), ``new`` (nothing is
+                                                             decided in the baseline), ``gone`` (nothing is
+                                                             decided recently), else ``unclear``, also where
+                                                             nothing is decided in both
+        ``recent_p50_ms``, ``baseline_p50_ms``     float64   the median duration of completed runs
+        ========================================== ========= ===================================================
+
+    Raises
+    ------
+    NotImplementedError
+        The frame is Dask's.
+    ValueError
+        A parameter makes no sense; the message names what is allowed.
+    FrameTypeError
+        Not a frame, or a column that has lost its dtype; the message says how to convert it.
+    MissingColumnError
+        A column is not there; the message lists those that are.
+
+    Examples
+    --------
+    >>> import pandas as pd
+    >>> import qoderdata as qd
+    >>> runs = pd.DataFrame({
+    ...     "deployment_id": "dep_1", "status": ["completed"] * 24 + ["failed"] * 6, "duration_ms": 2000,
+    ...     "triggered_at": pd.date_range("2026-06-01", periods=30, freq="12h", tz="UTC"),
+    ... })
+    >>> compared = qd.compare_periods(runs, recent="5D", baseline="10D")
+    >>> compared[["recent_rate", "baseline_rate", "change_low", "verdict"]].round(3)
+                   recent_rate  baseline_rate  change_low verdict
+    deployment_id
+    dep_1                  0.6            0.0       0.271   worse
+    """
+    confidence = wilson.check_confidence(confidence)
+    recent_us = parse_micros(recent, name="recent")
+    baseline_us = recent_us if baseline is None else parse_micros(baseline, name="baseline")
+    keys = group_keys(by, results=[*_COMPARED, "name"])
+    source = open_source(runs, keys=keys, wanted=["status", "triggered_at", "duration_ms"], what="runs")
+    source.refuse_dask("compare_periods", "a median within a group")
+
+    rows = with_age(add_column(source.frame, "_at", EPOCH, "triggered_at"), until)
+    age, status, duration = nw.col("_age"), nw.col("status"), nw.col("duration_ms").cast(nw.Float64)
+    rows = rows.filter((age > 0) & (age <= recent_us + baseline_us))
+    inside = {"recent": age <= recent_us, "baseline": age > recent_us}
+    rows = rows.with_columns(
+        *(flag(status.is_in(["completed", "failed"]) & inside[one]).alias(f"{one}_decided") for one in _PERIODS),
+        *(flag((status == "failed") & inside[one]).alias(f"{one}_failed") for one in _PERIODS),
+        *(
+            nw.when((status == "completed") & inside[one]).then(duration).alias(f"{one}_p50_ms")
+            for one in _PERIODS
+        ),
+    )
+    counts = [f"{period}_{name}" for period in _PERIODS for name in ("decided", "failed")]
+    medians = (nw.col(f"{one}_p50_ms").quantile(0.5, interpolation="linear") for one in _PERIODS)
+    grouped = rows.group_by(*source.grouping).agg(nw.col(*counts).sum(), *medians, *source.aggregated_names())
+    grouped = grouped.with_columns(nw.col(*counts).cast(nw.Int64))
+
+    def finish(frame: nw.LazyFrame[Any]) -> nw.LazyFrame[Any]:
+        names = {one: (f"{one}_rate", f"{one}_low", f"{one}_high") for one in _PERIODS}
+        for one in _PERIODS:
+            frame = wilson.add_rate(
+                frame, f"{one}_failed", f"{one}_decided", confidence=confidence, names=names[one]
+            )
+        frame = wilson.add_change(frame, names["recent"], names["baseline"])
+        return frame.with_columns(_verdict().alias("verdict"))
+
+    dtypes = {**source.name_dtypes, **_COMPARED}
+    compared: IntoFrameT = source.finalize(grouped, finish, keys=keys, dtypes=dtypes, order={"change_low": True})
+    return compared
+
+
+def _verdict() -> nw.Expr:
+    recently, before = nw.col("recent_decided") > 0, nw.col("baseline_decided") > 0
+    both = recently & before
+    worse = both & (nw.col("change_low") > 0).fill_null(value=False)
+    better = both & (nw.col("change_high") < 0).fill_null(value=False)
+    return (
+        nw.when(worse)
+        .then(nw.lit("worse"))
+        .when(better)
+        .then(nw.lit("better"))
+        .when(recently & ~before)
+        .then(nw.lit("new"))
+        .when(before & ~recently)
+        .then(nw.lit("gone"))
+        .otherwise(nw.lit("unclear"))
+    )
+
+
+def error_budget(
+    runs: IntoFrameT,
+    missed: pd.DataFrame | IntoFrameT | None = None,
+    *,
+    target: float = 0.99,
+    window: Span = "30D",
+    by: str | Sequence[str] | None = None,
+    until: Instant | Span | None = None,
+) -> IntoFrameT:
+    """Compute how much of the failures that a target allows has been used.
+
+    Counted are the completed and failed runs with ``until - window <= triggered_at < until``, and the certain
+    missed triggers with ``scheduled_at`` in the same window. Skipped, cancelled and unfinished runs are neither
+    good nor bad. A window without data is unknown, not good.
+
+    Parameters
+    ----------
+    runs
+        A runs frame, of pandas or any engine that narwhals knows.
+    missed
+        What `missed_triggers` gives for the same window (a pandas frame, or one of the engine of `runs`), with
+        the columns to group by. Only its certain rows count. ``None``: missed triggers are not known.
+    target
+        The share of runs that should succeed, such as 0.99.
+    window
+        A length of time with a unit, such as ``"30D"``.
+    by
+        A column, a list of columns, or ``None`` for all runs together. A missing key is a group of its own.
+    until
+        The end of the window: a zone-aware time, or an age before now. ``None`` is the end of the minute of the
+        newest run or missed trigger.
+
+    Returns
+    -------
+    frame
+        One row a group of either frame, the most used first, missing last, then by key. On pandas the keys are
+        the index; on other engines they are the first columns, and what is lazy stays lazy. A group by an id
+        whose name column the frame has begins with ``name``. Empty frames give no rows.
+
+        ================ ========= =========================================================================
+        ``decided``      Int64     completed and failed runs
+        ``failed``       Int64     failed ones
+        ``missed``       Int64     certain missed triggers; missing where `missed` is ``None``
+        ``success_rate`` float64   ``1 - (failed + missed) / (decided + missed)``
+        ``budget``       float64   ``(1 - target) * (decided + missed)``: as many may go wrong
+        ``used``         float64   ``(failed + missed) / budget``; above 1 the target is not met
+        ``burn_rate``    float64   of the day before `until`: the share that went wrong over ``1 - target``;
+                                   at 1 the budget lasts for just the window
+        ================ ========= =========================================================================
+
+        The last four are NaN (null) where nothing was decided or missed.
+
+    Raises
+    ------
+    ValueError
+        A parameter makes no sense; the message names what is allowed.
+    FrameTypeError
+        Not a frame, a column that has lost its dtype, or a `missed` of another engine.
+    MissingColumnError
+        A column is not there; the message lists those that are.
+
+    Examples
+    --------
+    >>> import pandas as pd
+    >>> import qoderdata as qd
+    >>> runs = pd.DataFrame({
+    ...     "status": ["completed"] * 99 + ["failed"],
+    ...     "triggered_at": pd.date_range("2026-06-01", periods=100, freq="6h", tz="UTC"),
+    ... })
+    >>> qd.error_budget(runs, target=0.98)[["decided", "failed", "success_rate", "budget", "used"]]
+       decided  failed  success_rate  budget  used
+    0      100       1          0.99     2.0   0.5
+    """
+    if isinstance(target, bool) or not isinstance(target, int | float) or not 0 < target < 1:
+        raise ValueError(f"target={target!r} must lie between 0 and 1, such as 0.99")
+    window_us, allowed = parse_micros(window, name="window"), 1 - target
+    keys = group_keys(by, results=[*_BUDGET, "name"])
+    source = open_source(runs, keys=keys, wanted=["status", "triggered_at"], what="runs")
+    status = nw.col("status")
+    rows = add_column(source.frame, "_at", EPOCH, "triggered_at").with_columns(
+        flag(status.is_in(["completed", "failed"])).alias("_decided"),
+        flag(status == "failed").alias("_failed"),
+        nw.lit(0).cast(nw.Int64).alias("_missed"),
+    )
+    rows = rows.select(*dict.fromkeys([*source.grouping, *source.names.values(), *_EVENT]))
+    if missed is not None:
+        rows = nw.concat([rows, _missed_rows(missed, source, rows.collect_schema())])
+    rows = with_age(rows, until)
+    age = nw.col("_age")
+    in_window, in_day = flag((age > 0) & (age <= window_us)), flag((age > 0) & (age <= _DAY))
+    bad = nw.col("_failed") + nw.col("_missed")
+    rows = rows.with_columns(
+        *((nw.col(f"_{name}") * in_window).alias(name) for name in ("decided", "failed", "missed")),
+        (bad * in_day).alias("_day_bad"),
+        ((nw.col("_decided") + nw.col("_missed")) * in_day).alias("_day_all"),
+    )
+    sums = ["decided", "failed", "missed", "_day_bad", "_day_all"]
+    grouped = rows.group_by(*source.grouping).agg(nw.col(*sums).sum(), *source.aggregated_names())
+    grouped = grouped.with_columns(nw.col(*sums).cast(nw.Int64))
+    unknown = missed is None
+
+    def finish(frame: nw.LazyFrame[Any]) -> nw.LazyFrame[Any]:
+        frame = frame.with_columns(
+            (nw.col("failed") + nw.col("missed")).cast(nw.Float64).alias("_bad"),
+            _positive(nw.col("decided") + nw.col("missed")).alias("_of"),
+        )
+        share = nw.col("_bad") / nw.col("_of")
+        day = nw.col("_day_bad").cast(nw.Float64) / _positive(nw.col("_day_all"))
+        frame = frame.with_columns(
+            (1 - share).alias("success_rate"),
+            (nw.col("_of") * allowed).alias("budget"),
+            (nw.col("_bad") / (nw.col("_of") * allowed)).alias("used"),
+            (day / allowed).alias("burn_rate"),
+        )
+        return frame.with_columns(nw.when(nw.col("missed") < 0).then(nw.col("missed"))) if unknown else frame
+
+    dtypes = {**source.name_dtypes, **_BUDGET}
+    budget: IntoFrameT = source.finalize(grouped, finish, keys=keys, dtypes=dtypes, order={"used": True})
+    return budget
+
+
+def _missed_rows(missed: Any, source: Source, schema: nw.Schema) -> nw.LazyFrame[Any]:  # noqa: ANN401
+    """Return the certain missed triggers as rows like those of runs, in their engine."""
+    names = [name for name in schema if name in source.names.values()]
+    wanted = [*source.keys, "scheduled_at", "certain"]
+    rows = source.adopt(missed, wanted=wanted, what="missed", optional=[*names, "name"])
+    own = rows.collect_schema().names()
+    if "deployment_name" in names and "deployment_name" not in own and "name" in own:
+        rows = rows.with_columns(nw.col("name").alias("deployment_name"))
+        own.append("deployment_name")
+    rows = add_column(rows.filter(nw.col("certain")), "_at", EPOCH, "scheduled_at").with_columns(
+        nw.lit(0).alias("_decided"),
+        nw.lit(0).alias("_failed"),
+        nw.lit(1).alias("_missed"),
+        nw.lit(1).alias(ALL),
+        *(nw.lit(None, dtype=nw.String).alias(name) for name in names if name not in own),
+    )
+    return rows.select(*(nw.col(name).cast(dtype) for name, dtype in schema.items()))
+
+
+def _positive(count: nw.Expr) -> nw.Expr:
+    """Return a count as a number, missing where it is 0, as engines differ in the result of a division by 0."""
+    return nw.when(count > 0).then(count.cast(nw.Float64))

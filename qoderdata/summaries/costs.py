@@ -1,0 +1,202 @@
+"""What sessions cost, in credits, in all and over time."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import narwhals as nw
+import numpy as np
+
+from qoderdata import errors
+from qoderdata.summaries.dataframe_engines import ALL, Source, flag, group_keys, open_frame, open_source
+from qoderdata.summaries.time_windows import Windows
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from narwhals.typing import IntoFrameT
+
+_SUMS = {
+    "credits": "usage_total_credits",
+    "model_credits": "usage_model_credits",
+    "sandbox_runtime_credits": "usage_sandbox_runtime_credits",
+}
+_QUANTILES = {"credits_p50": 0.5, "credits_p95": 0.95}
+_COSTS = {
+    "sessions": "Int64",
+    **dict.fromkeys([*_SUMS, *_QUANTILES, "credits_max", "share"], "float64"),
+    "unknown": "Int64",
+}
+_COUNTS = ["sessions", "unknown", *(f"_known_{name}" for name in _SUMS)]
+_MISSING = nw.lit(None, dtype=nw.Float64)
+
+
+def session_costs(
+    sessions: IntoFrameT,
+    by: str | Sequence[str] | None = "deployment_id",
+    *,
+    freq: str | None = None,
+    tz: str = "UTC",
+) -> IntoFrameT:
+    """Add up the credits of sessions.
+
+    The credits of a session are a reading of what it has used so far, so each session counts once: of several rows
+    of one id the last counts; in frames without an order (DuckDB, Spark), the one with the latest ``updated_at``,
+    then with the most credits. Sessions without usage are unknown, not free: they are counted apart, and the sums
+    are those of the others. Credits are neither computed from tokens nor converted to money.
+
+    Parameters
+    ----------
+    sessions
+        A sessions frame, of pandas or any engine that narwhals knows.
+    by
+        A column, a list of columns, or ``None`` for all sessions together. A missing key is a group of its own,
+        such as the sessions that no deployment started.
+    freq
+        Windows of time, by ``created_at``, as `run_failure_rates` has them: ``"1h"``, ``"1D"``, ``"1W"`` and so
+        on. ``None``: no windows.
+    tz
+        The IANA zone of the windows.
+
+    Returns
+    -------
+    frame
+        One row a group, the dearest first (by ``credits``, descending, missing last, then by key); with `freq` one
+        row a group and window, in order of key and time. On pandas the keys are the index, with ``window`` its
+        last level; on other engines they are the first columns, and what is lazy stays lazy. A group by an id
+        whose name column the frame has begins with ``name``. With `freq` every group has every window from the
+        first to the last session of the whole frame; lazy frames, which are not read here, have only windows with
+        sessions. An empty frame gives no rows.
+
+        ============================= ======= ==============================================================
+        ``sessions``                  Int64   all, each once
+        ``credits``                   float64 their sum; NaN (null) where none of the sessions is known; 0 in a
+                                              window without sessions
+        ``model_credits``,            float64 of these, where the service tells; likewise
+        ``sandbox_runtime_credits``
+        ``credits_p50``,              float64 of known sessions, linear between ranks
+        ``credits_p95``
+        ``credits_max``               float64 of the dearest one
+        ``share``                     float64 of the credits of all rows, which together are 1
+        ``unknown``                   Int64   sessions without ``usage_total_credits``
+        ============================= ======= ==============================================================
+
+    Raises
+    ------
+    ValueError
+        A parameter makes no sense; the message names what is allowed. Or `freq` would make more than a million
+        windows.
+    FrameTypeError
+        Not a frame, or a column that has lost its dtype; the message says how to convert it.
+    MissingColumnError
+        A column is not there; the message lists those that are.
+
+    Warns
+    -----
+    DataQualityWarning
+        A Dask frame, which has no percentiles: both are missing.
+
+    Examples
+    --------
+    >>> import pandas as pd
+    >>> import qoderdata as qd
+    >>> sessions = pd.DataFrame({
+    ...     "id": ["sess_1", "sess_2", "sess_3"], "deployment_id": ["dep_1", "dep_1", None],
+    ...     "usage_total_credits": [1.5, None, 0.5], "usage_model_credits": [1.0, None, 0.5],
+    ...     "usage_sandbox_runtime_credits": [0.5, None, 0.0],
+    ... })
+    >>> qd.session_costs(sessions)[["sessions", "credits", "share", "unknown"]]
+                   sessions  credits  share  unknown
+    deployment_id
+    dep_1                 2      1.5   0.75        1
+    NaN                   1      0.5   0.25        0
+    """
+    windows = None if freq is None else Windows.parse(freq, tz)
+    keys = group_keys(by, results=[*_COSTS, "window", "name"])
+    wanted = ["id", *_SUMS.values(), *(["created_at"] if windows else [])]
+    source = open_source(
+        _numbered(sessions), keys=keys, wanted=wanted, what="sessions", optional=["updated_at", _ROW]
+    )
+
+    rows = _each_once(source)
+    rows = windows.label(rows, "created_at") if windows else rows
+    labels = windows.labels(rows, "created_at") if windows and source.eager else []
+    known = {name: ~nw.col(column).is_null() for name, column in _SUMS.items()}
+    rows = rows.with_columns(
+        nw.lit(1).alias("sessions"),
+        (1 - flag(known["credits"])).alias("unknown"),
+        *(flag(condition).alias(f"_known_{name}") for name, condition in known.items()),
+        *(nw.col(column).fill_null(0.0).alias(name) for name, column in _SUMS.items()),
+    )
+    grouping = [*source.grouping, "window"] if windows else source.grouping
+    dearest = nw.col("usage_total_credits").max().alias("credits_max")
+    grouped = rows.group_by(*grouping).agg(
+        nw.col(*_COUNTS, *_SUMS).sum(), dearest, *_quantiles(source), *source.aggregated_names()
+    )
+    grouped = grouped.with_columns(nw.col(*_COUNTS).cast(nw.Int64))
+    without_quantiles, names = source.engine.is_dask(), list(source.names)
+
+    def finish(frame: nw.LazyFrame[Any]) -> nw.LazyFrame[Any]:
+        if without_quantiles:
+            frame = frame.with_columns(*(_MISSING.alias(name) for name in _QUANTILES))
+        if windows and labels:
+            sums = [*_COUNTS, *_SUMS]
+            frame = windows.with_empty(frame, grouping, labels, sums=sums, names=names, column="created_at")
+        frame = frame.with_columns(nw.lit(1).alias("_one")).with_columns(
+            nw.col("credits").sum().over("_one").alias("_all"),
+            *(
+                nw.when((nw.col(f"_known_{name}") > 0) | (nw.col("sessions") == 0)).then(nw.col(name))
+                for name in _SUMS
+            ),
+        )
+        share = nw.col("credits") / nw.when(nw.col("_all") > 0).then(nw.col("_all"))
+        frame = frame.with_columns(share.alias("share"))
+        return windows.begin(frame) if windows else frame
+
+    costs: IntoFrameT = source.finalize(
+        grouped,
+        finish,
+        keys=[*keys, "window"] if windows else keys,
+        dtypes={**source.name_dtypes, **_COSTS},
+        order={} if windows else {"credits": True},
+    )
+    return costs
+
+
+_ROW = "_row"
+
+
+def _numbered(sessions: Any) -> Any:  # noqa: ANN401 a frame of any engine
+    """Add a row number to a PyArrow table, which loses its order in DuckDB."""
+    opened = nw.from_native(sessions, eager_only=True, pass_through=True)
+    if not isinstance(opened, nw.DataFrame) or not opened.implementation.is_pyarrow():
+        return sessions
+    return sessions.append_column(_ROW, [np.arange(len(sessions))])
+
+
+def _each_once(source: Source) -> nw.LazyFrame[Any]:
+    """Return the last row of each session."""
+    native, engine = source.frame.to_native(), source.engine
+    if engine.is_pandas() or engine.is_dask():
+        return open_frame(native.drop_duplicates(subset=["id"], keep="last")).lazy()
+    if engine.is_polars():
+        return open_frame(native.unique(subset=["id"], keep="last", maintain_order=True)).lazy()
+    columns = source.frame.collect_schema().names()
+    order_by = [name for name in (_ROW, "updated_at", "usage_total_credits") if name in columns]
+    later = nw.col(ALL).shift(-1).over("id", order_by=order_by)
+    return source.frame.with_columns(later.alias("_later")).filter(nw.col("_later").is_null())
+
+
+def _quantiles(source: Source) -> list[nw.Expr]:
+    """Return the percentiles of credits; warn where the engine has none."""
+    if source.engine.is_dask():
+        errors.warn(
+            f"Dask has no percentiles within groups: {' and '.join(_QUANTILES)} are missing; "
+            "DuckDB and Spark have them on the same files, with scan_sessions(engine='duckdb') or 'pyspark'",
+            errors.DataQualityWarning,
+        )
+        return []
+    return [
+        nw.col("usage_total_credits").quantile(share, interpolation="linear").alias(name)
+        for name, share in _QUANTILES.items()
+    ]

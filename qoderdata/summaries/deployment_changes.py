@@ -1,0 +1,215 @@
+"""What changed between two deployments frames?"""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from qoderdata.columns import DTYPES, require_frame
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+_COLUMNS = (
+    "id", "name", "status", "archived_at", "paused_reason_type", "paused_reason_error_type", "schedule_expression",
+    "schedule_timezone",
+)  # fmt: skip
+#: What moves by itself, and what follows from another column.
+_NO_CHANGE = frozenset({
+    "id", "updated_at", "schedule_type", "schedule_last_run_at", "schedule_upcoming_runs_at", "stats_total_runs",
+    "stats_total_failures", "stats_consecutive_failures", "stats_next_trigger_at", "stats_last_triggered_at",
+})  # fmt: skip
+#: Columns that one row tells of together, by the kind of change.
+_TOGETHER = {"schedule": ("schedule_expression", "schedule_timezone"), "agent": ("agent_id", "agent_version")}
+_STATE = ("status", "archived_at", "paused_reason_type", "paused_reason_error_type")
+_CONFIG = ("session_strategy", "config_max_concurrent", "config_max_retries", "config_timeout_ms")
+_KINDS = {"environment_id": "environment", "budget_max_credit_cost": "config", **dict.fromkeys(_CONFIG, "config")}
+_OBJECTS = {"metadata": "metadata", "extra": "other"}
+_ARCHIVED_NAME = re.compile(r"_archived_\d+")
+_SECRET = "environment_variables"  # noqa: S105 - a field's name
+_Difference = tuple[str, str, str, str | None, str | None]
+_RESULT = ("deployment_id", "name", "change", "field", "before", "after")
+
+
+def changes(before: pd.DataFrame, after: pd.DataFrame) -> pd.DataFrame:
+    """Return what changed between two deployments frames, such as two snapshots.
+
+    Counters, next triggers and ``updated_at`` are no changes. What happened and was undone between the two is not
+    seen.
+
+    Parameters
+    ----------
+    before, after
+        Deployments frames, both with archived deployments or both without. Without, one that was archived is
+        ``removed``.
+
+    Returns
+    -------
+    pandas.DataFrame
+        One row per difference, deployments in the order of ``after``, then those that are gone. No differences: no
+        rows, same columns and dtypes (all ``str``).
+
+        ================= ======================================================================================
+        ``deployment_id`` the deployment
+        ``name``          its name after, else before
+        ``change``        ``created``, ``archived``, ``removed``, ``paused`` (also for another reason),
+                          ``resumed``, ``schedule``, ``agent``, ``environment``, ``config``, ``metadata`` or
+                          ``other``
+        ``field``         the column; ``metadata.<key>`` or ``extra.<path>`` for a part of one; ``schedule`` and
+                          ``agent`` where both columns changed; ``""`` for ``created`` and ``removed``
+        ``before``        the value before as text; missing where there was none
+        ``after``         the value after as text; for ``paused`` also why, such as
+                          ``"paused by error: vault_not_found_error"``
+        ================= ======================================================================================
+
+        Environment variables may hold secrets: of these it is told that they changed, not how. Settings that the
+        service gave for no deployment in one of the frames, as the newest edition does, are not compared.
+
+    Raises
+    ------
+    ValueError
+        An id is in a frame twice.
+    FrameTypeError
+        Not a pandas frame, or a column that has lost its dtype; the message says how to convert it.
+    MissingColumnError
+        A column is not there; the message lists those that are.
+
+    Examples
+    --------
+    >>> import qoderdata as qd
+    >>> record = {"id": "dep_1", "name": "report", "schedule": {"expression": "0 9 * * *", "timezone": "UTC"}}
+    >>> before = qd.flatten_deployments([record])
+    >>> record["schedule"]["expression"] = "0 8 * * *"
+    >>> qd.changes(before, qd.flatten_deployments([record]))[["name", "change", "before", "after"]]
+         name    change     before      after
+    0  report  schedule  0 9 * * *  0 8 * * *
+    """
+    typed = [name for name in DTYPES if name not in _NO_CHANGE]
+    frames = [require_frame(one, _COLUMNS, what="deployments", optional=typed) for one in (before, after)]
+    if not all(one["id"].is_unique for one in frames):
+        raise ValueError("an id is in a deployments frame twice; drop one of its rows")
+    old, new = (one.set_index("id", drop=False) for one in frames)
+    both = new.index[new.index.isin(old.index)]
+    found: dict[str, list[tuple[str | None, ...]]] = {id_: [] for id_ in new.index}
+    for id_ in new.index.difference(old.index, sort=False):
+        found[id_].append(("created", "", None, None))
+    for id_, *difference in _differences(old.loc[both], new.loc[both]):
+        found[id_].append(tuple(difference))
+    gone = old.index.difference(new.index, sort=False)
+    names = {**dict(zip(old.index, old["name"], strict=True)), **dict(zip(new.index, new["name"], strict=True))}
+    rows = [(id_, names[id_], *difference) for id_, differences in found.items() for difference in differences]
+    rows += [(id_, names[id_], "removed", "", None, None) for id_ in gone]
+    return pd.DataFrame(rows, columns=list(_RESULT)).astype("str")
+
+
+def _differences(old: pd.DataFrame, new: pd.DataFrame) -> Iterator[_Difference]:
+    """Yield id, kind, field, before and after of each difference of deployments that are in both frames."""
+    archived = set(new.index[old["archived_at"].isna() & new["archived_at"].notna()])
+    yield from _states(old, new)
+    for kind, columns in _TOGETHER.items():
+        yield from _together(kind, columns, old, new)
+    taken = {*_NO_CHANGE, *_STATE, *_OBJECTS, *(name for names in _TOGETHER.values() for name in names)}
+    for name in [name for name in new.columns if name in old.columns and name not in taken]:
+        if name in _CONFIG and len(new) > 0 and (old[name].isna().all() or new[name].isna().all()):
+            continue
+        texts = _texts(old[name]), _texts(new[name])
+        for id_, before, after in _differing(*texts):
+            suffix = (after or "").removeprefix(before or "")
+            if name == "name" and id_ in archived and _ARCHIVED_NAME.fullmatch(suffix):
+                continue
+            yield id_, _KINDS.get(name, "other"), name, before, after
+    for name, kind in _OBJECTS.items():
+        if name in old.columns and name in new.columns:
+            for id_, before, after in _differing(_texts(old[name]), _texts(new[name])):
+                for difference in _parts(name, before, after):
+                    yield id_, kind, *difference
+
+
+def _states(old: pd.DataFrame, new: pd.DataFrame) -> Iterator[_Difference]:
+    """Yield what was archived, paused and resumed."""
+    times = _texts(old["archived_at"]), _texts(new["archived_at"])
+    for id_, before, after in _differing(*times):
+        yield id_, "archived" if before is None else "other", "archived_at", before, after
+    names = ["status", "paused_reason_type", "paused_reason_error_type"]
+    states = [
+        pd.Series(list(map(_state, *(one[name] for name in names))), one.index, dtype="str") for one in (old, new)
+    ]
+    for id_, before, after in _differing(*map(_texts, states)):
+        kind = "paused" if after is not None and after.startswith("paused") else "resumed"
+        kind = kind if kind == "paused" or after == "active" else "other"
+        yield id_, kind, "status", before, after
+
+
+def _state(status: Any, reason: Any, error: Any) -> Any:  # noqa: ANN401 - text or a missing value
+    """Return a status in words: a paused one says why."""
+    if status != "paused" or pd.isna(reason):
+        return status
+    if reason == "error":
+        return "paused by error" if pd.isna(error) else f"paused by error: {error}"
+    return "paused by hand" if reason == "manual" else f"paused: {reason}"
+
+
+def _together(kind: str, columns: tuple[str, str], old: pd.DataFrame, new: pd.DataFrame) -> Iterator[_Difference]:
+    """Yield one difference per deployment for two columns that belong together."""
+    if not set(columns) <= set(old.columns) & set(new.columns):
+        return
+    texts = {name: (_texts(old[name]), _texts(new[name])) for name in columns}
+    found: dict[str, list[str]] = {}
+    for name, pair in texts.items():
+        for id_, *_ in _differing(*pair):
+            found.setdefault(id_, []).append(name)
+    first, second = columns
+    for id_, names in found.items():
+        if len(names) == 1:
+            old_text, new_text = texts[names[0]]
+            yield id_, kind, names[0], old_text[id_], new_text[id_]
+        else:
+            sides = ((texts[first][side][id_], texts[second][side][id_]) for side in (0, 1))
+            before, after = (" ".join(filter(None, side)) or None for side in sides)
+            yield id_, kind, kind, before, after
+
+
+def _texts(column: pd.Series[Any]) -> dict[str, str | None]:
+    """Return a column's values as text by id."""
+    return {id_: _text(value) for id_, value in zip(column.index, column.tolist(), strict=True)}
+
+
+def _text(value: Any) -> str | None:  # noqa: ANN401 - any cell
+    if isinstance(value, str):
+        return value
+    if hasattr(value, "tolist") or isinstance(value, list | tuple):
+        return json.dumps(list(value), ensure_ascii=False, default=str)
+    if value is None or pd.isna(value):
+        return None
+    if isinstance(value, pd.Timestamp):
+        return value.tz_convert("UTC").isoformat() if value.tzinfo else value.isoformat()
+    return f"{value:.15g}" if isinstance(value, float) else str(value)
+
+
+def _differing(
+    old: dict[str, str | None], new: dict[str, str | None]
+) -> Iterator[tuple[str, str | None, str | None]]:
+    for id_, after in new.items():
+        if (before := old[id_]) != after:
+            yield id_, before, after
+
+
+def _parts(name: str, before: str | None, after: str | None) -> Iterator[tuple[str, str | None, str | None]]:
+    """Yield the keys of two JSON objects whose values differ; an empty value is as none."""
+    old, new = (json.loads(text) if text else {} for text in (before, after))
+    for key in [*old, *(key for key in new if key not in old)]:
+        one, other = old.get(key), new.get(key)
+        is_given = bool(one or other) or (key in old and key in new)
+        if one == other or not is_given:
+            continue
+        if _SECRET in key:
+            yield f"{name}.{key}", "(hidden)" if one else None, "(hidden)" if other else None
+        else:
+            yield f"{name}.{key}", _json(one), _json(other)
+
+
+def _json(value: Any) -> str | None:  # noqa: ANN401 - any JSON value
+    return value if value is None or isinstance(value, str) else json.dumps(value, ensure_ascii=False)

@@ -1,0 +1,242 @@
+"""The verdict: each planted fault is found, and nothing on a healthy account."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pandas as pd
+import pytest
+
+import qoderdata as qd
+from qoderdata.errors import FrameTypeError, MissingColumnError
+
+NOW = datetime(2026, 6, 15, 12, 0, 30, tzinfo=UTC)
+DAYS = 21
+
+
+def stamp(at: datetime) -> str:
+    return at.isoformat().replace("+00:00", "Z")
+
+
+class Account:
+    """Five healthy deployments that fire each hour, three weeks of their runs and sessions."""
+
+    def __init__(self) -> None:
+        self.deployments: list[dict[str, Any]] = [
+            {
+                "id": f"dep_{number}", "name": f"job {number}", "status": "active",
+                "created_at": "2026-01-01T00:00:00Z", "updated_at": "2026-01-01T00:00:00Z",
+                "schedule": {"type": "cron", "expression": "0 * * * *", "timezone": "UTC"},
+                "budget": {"type": "limit", "max_credit_cost": "10"},
+                "metadata": {"cas_config": {"config": {"timeout_ms": 600_000}}},
+            }
+            for number in range(5)
+        ]  # fmt: skip
+        self.runs: list[dict[str, Any]] = []
+        self.sessions: list[dict[str, Any]] = []
+        end = NOW.replace(minute=0, second=0)
+        for hours in range(24 * DAYS):
+            for number in range(5):
+                at = end - timedelta(hours=hours)
+                self.runs.append({
+                    "id": f"drun_{number}_{hours}", "deployment_id": f"dep_{number}", "status": "completed",
+                    "trigger_context": {"type": "schedule"}, "triggered_at": stamp(at), "created_at": stamp(at),
+                    "duration_ms": 20_000 + 100 * (hours * 7 % 13), "session_id": f"sess_{number}_{hours}",
+                })  # fmt: skip
+                if hours < 48:
+                    self.sessions.append({
+                        "id": f"sess_{number}_{hours}", "deployment_id": f"dep_{number}", "status": "idle",
+                        "created_at": stamp(at), "usage": {"total_credits": 4 + hours % 3},
+                    })  # fmt: skip
+
+    def runs_of(self, number: int) -> list[dict[str, Any]]:
+        """Return a deployment's runs, the newest first."""
+        return [run for run in self.runs if run["deployment_id"] == f"dep_{number}"]
+
+    def check(self, **options: Any) -> pd.DataFrame:  # noqa: ANN401
+        frames = [
+            qd.flatten_deployments(self.deployments),
+            qd.flatten_runs(self.runs),
+            qd.flatten_sessions(self.sessions),
+        ]
+        copies = [frame.copy(deep=True) for frame in frames]
+        found = qd.check(*frames, now=NOW, **options)
+        for frame, before in zip(frames, copies, strict=True):
+            pd.testing.assert_frame_equal(frame, before)
+        return found
+
+
+@pytest.fixture
+def account() -> Account:
+    return Account()
+
+
+def only(found: pd.DataFrame) -> Any:  # noqa: ANN401 - a row
+    assert len(found) == 1, found.to_string()
+    return next(found.itertuples())
+
+
+def test_a_healthy_account_has_no_findings(account: Account) -> None:
+    found = account.check()
+    assert found.empty
+    assert {name: str(dtype) for name, dtype in found.dtypes.items()} == {
+        "severity": "str", "kind": "str", "deployment_id": "str", "name": "str", "detail": "str",
+        "since": "datetime64[us, UTC]",
+    }  # fmt: skip
+
+
+def fail(runs: list[dict[str, Any]], error: str = "timeout") -> None:
+    for run in runs:
+        run.update(status="failed", error={"type": error, "message": "x"})
+
+
+def test_failing(account: Account) -> None:
+    fail(account.runs_of(1)[:3])
+    row = only(account.check())
+    assert (row.severity, row.kind, row.deployment_id, row.name) == ("error", "failing", "dep_1", "job 1")
+    assert row.detail == "job 1 failed 3 times in a row since 2026-06-15 10:00 UTC, the last one with timeout."
+    assert row.since == pd.Timestamp("2026-06-15T10:00Z")
+    assert account.check(streak=4).empty
+    without = qd.flatten_deployments(account.deployments).assign(stats_consecutive_failures=[0, 3, 0, 0, 2])
+    assert qd.check(without, now=NOW)["detail"].tolist() == ["job 1 failed 3 times in a row."]
+
+
+def test_who_is_paused_by_hand_or_archived_does_not_fail(account: Account) -> None:
+    fail(account.runs_of(1)[:5] + account.runs_of(2)[:5])
+    account.deployments[1].update(status="paused", paused_reason={"type": "manual"})
+    account.deployments[2].update(archived_at="2026-06-15T12:00:00Z")
+    assert account.check().empty
+
+
+def test_paused_by_error(account: Account) -> None:
+    error = {"type": "error", "error": {"type": "vault_not_found_error"}}
+    account.deployments[2].update(status="paused", paused_reason=error, updated_at="2026-06-10T08:00:00Z")
+    row = only(account.check())
+    assert (row.severity, row.kind, row.name) == ("error", "paused_by_error", "job 2")
+    assert row.detail == "job 2 is paused by error since 2026-06-10 08:00 UTC: vault_not_found_error."
+
+
+def test_missed(account: Account) -> None:
+    lost = account.runs_of(3)
+    for run in (lost[2], lost[3], lost[30]):
+        account.runs.remove(run)
+    row = only(account.check())
+    assert (row.severity, row.kind, row.name) == ("error", "missed", "job 3")
+    assert row.detail == "job 3 missed 2 triggers from 2026-06-15 09:00 UTC to 2026-06-15 10:00 UTC."
+    assert only(account.check(since="2D")).detail.startswith("job 3 missed 3 triggers")
+    assert account.check(since="1h").empty
+    # It is not certain once the deployment was changed, unless a snapshot says so.
+    account.deployments[3]["updated_at"] = "2026-06-15T11:30:00Z"
+    assert account.check().empty
+    old = qd.flatten_deployments(account.deployments)
+    old.attrs["fetched_at"] = "2026-06-15T11:00:00+00:00"
+    older = old.copy()
+    older.attrs["fetched_at"] = "2026-06-14T11:00:00+00:00"
+    assert only(account.check(snapshots=[older, old])).kind == "missed"
+
+
+def test_stuck(account: Account) -> None:
+    run = account.runs_of(4)[1]
+    run.update(status="running", duration_ms=None)
+    row = only(account.check())
+    assert (row.severity, row.kind, row.name) == ("error", "stuck", "job 4")
+    assert row.detail == "job 4: a run has not ended after 1 h."
+
+
+def test_worse(account: Account) -> None:
+    fail(account.runs_of(0)[5:100:4])
+    row = only(account.check())
+    assert (row.severity, row.kind, row.name) == ("warning", "worse", "job 0")
+    assert row.detail == "job 0 failed 24 of 168 runs in the last 7 d (14.3 %), and 0 of 168 before (0.0 %)."
+    assert account.check(recent="1D")["kind"].tolist() == []
+
+
+def test_over_budget(account: Account) -> None:
+    for session in account.sessions:
+        if session["deployment_id"] == "dep_1":
+            session["usage"]["total_credits"] = 9.5
+    row = only(account.check())
+    assert (row.severity, row.kind, row.name) == ("warning", "over_budget", "job 1")
+    assert (
+        row.detail
+        == "job 1 uses 95.0 % of its budget of 10 credits at the 95th percentile of its sessions (9.50)."
+    )
+    assert account.check(budget_share=0.95).empty
+
+
+def test_schedules(account: Account) -> None:
+    account.deployments[0]["schedule"] = {"type": "cron", "expression": "0 9 30 2 *", "timezone": "UTC"}
+    account.deployments[1]["schedule"] = {"type": "cron", "expression": "30 2 31 3 *", "timezone": "Mars/Phobos"}
+    found = account.check()
+    assert set(zip(found["kind"], found["name"], strict=True)) <= {
+        ("unreadable_schedule", "job 0"), ("never_fires", "job 0"), ("unreadable_schedule", "job 1"),
+    }  # fmt: skip
+    assert ("unreadable_schedule", "job 1") in set(zip(found["kind"], found["name"], strict=True))
+    assert "job 0" in found["name"].tolist()
+
+
+def test_incomplete_data(account: Account) -> None:
+    df, runs = qd.flatten_deployments(account.deployments), qd.flatten_runs(account.runs)
+    assert qd.check(df, runs, now=NOW).empty
+    df.attrs["fetched_at"] = "2026-06-14T11:00:00+00:00"
+    row = only(qd.check(df, runs, now=NOW))
+    assert (row.severity, row.kind) == ("warning", "incomplete_data")
+    assert pd.isna(row.deployment_id)
+    assert row.detail == "The deployments are of 2026-06-14 11:00 UTC, 1 d 1 h ago; load them again."
+    del df.attrs["fetched_at"]
+    runs.attrs["complete"] = False
+    assert only(qd.check(df, runs, now=NOW)).detail == "The list of runs is not complete; load it again."
+    runs.attrs["complete"] = True
+    doubtful = runs.assign(status_from="service")
+    doubtful.loc[: len(runs) // 10, "status_from"] = "session"
+    doubtful.loc[20:29, "status"] = None
+    detail = only(qd.check(df, doubtful, now=NOW)).detail
+    assert detail.startswith(
+        f"Of {len(runs):,} runs, {len(runs) // 10 + 1 - 10:,} completed by assumption and 10 have"
+    )
+    assert qd.check(df, doubtful, now=NOW, doubtful=0.2).empty
+
+
+def test_the_worst_come_first(account: Account) -> None:
+    fail(account.runs_of(0)[:3])
+    fail(account.runs_of(1)[:9])
+    account.runs_of(2)[1].update(status="running", duration_ms=None)
+    fail(account.runs_of(3)[5:100:4])
+    found = account.check()
+    assert found[["severity", "kind", "name"]].to_numpy().tolist() == [
+        ["error", "failing", "job 1"], ["error", "failing", "job 0"], ["error", "stuck", "job 2"],
+        ["warning", "worse", "job 3"], ["warning", "worse", "job 1"],
+    ]  # fmt: skip
+
+
+def test_names_are_one_safe_line(account: Account) -> None:
+    fail(account.runs_of(1)[:3], error="bad\x1b[31m\nerror")
+    account.deployments[1]["name"] = "evil\x1b]0;x\x07\nname"
+    detail = only(account.check()).detail
+    assert "\x1b" not in detail
+    assert "\n" not in detail
+    account.deployments[1]["name"] = None
+    assert only(account.check()).detail.startswith("dep_1 failed")
+
+
+def test_nothing_gives_nothing() -> None:
+    empty = qd.check(qd.flatten_deployments([]), qd.flatten_runs([]), qd.flatten_sessions([]), now=NOW)
+    assert empty.empty
+    assert str(empty["since"].dtype) == "datetime64[us, UTC]"
+    df = qd.flatten_deployments([])
+    for options in (
+        {"streak": 0},
+        {"budget_share": -1},
+        {"doubtful": float("nan")},
+        {"since": 1},
+        {"recent": "7"},
+    ):
+        with pytest.raises(ValueError, match=next(iter(options))):
+            qd.check(df, qd.flatten_runs([]), now=NOW, **options)
+    with pytest.raises(FrameTypeError, match="runs must be a pandas frame"):
+        qd.check(df, [])  # type: ignore[arg-type]
+    with pytest.raises(FrameTypeError, match="'triggered_at' of the runs frame holds text"):
+        qd.check(df, qd.flatten_runs([{"id": "drun_1"}]).assign(triggered_at="2026-06-15"))
+    with pytest.raises(MissingColumnError, match="paused_reason_type"):
+        qd.check(df.drop(columns="paused_reason_type"))

@@ -1,0 +1,175 @@
+"""The commands that look back and that decide: changes, check, missed --fail, runs --fail-over."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from qoderdata.cli import main
+from qoderdata.load import lists
+from qoderdata.sandbox import Sandbox
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+pytestmark = pytest.mark.filterwarnings("default:no run is in the time asked for")
+
+NOW = datetime.now(UTC).replace(microsecond=0)
+
+
+class Clock(datetime):
+    """The present of a pull."""
+
+    moment = NOW
+
+    @classmethod
+    def now(cls, tz: Any = None) -> datetime:  # type: ignore[override] # noqa: ANN401
+        return cls.moment.astimezone(tz)
+
+
+@pytest.fixture
+def sandbox(monkeypatch: pytest.MonkeyPatch) -> Iterator[Sandbox]:
+    """Serve an account whose clock is the present."""
+    monkeypatch.setattr(lists, "datetime", Clock)
+    monkeypatch.setattr(Clock, "moment", NOW)
+    with Sandbox(deployments=40, seed=7, runs=4000, now=NOW) as served:
+        monkeypatch.setenv("QODER_PAT", served.pat)
+        monkeypatch.setenv("QODER_BASE_URL", served.base_url)
+        yield served
+
+
+def run(*words: str) -> int:
+    return main(list(words))
+
+
+def active(sandbox: Sandbox) -> list[dict[str, Any]]:
+    return [
+        one for one in sandbox.deployments
+        if one["status"] == "active" and not one["archived_at"] and one["schedule"]
+    ]  # fmt: skip
+
+
+def rewrite(sandbox: Sandbox, record: dict[str, Any], **facts: Any) -> None:  # noqa: ANN401
+    sandbox.rewrite({**record, "updated_at": NOW.isoformat().replace("+00:00", "Z"), **facts})
+
+
+@pytest.mark.usefixtures("sandbox")
+def test_changes_without_a_snapshot(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("changes") == 0
+    assert capsys.readouterr().out == "there was no snapshot to compare with; the first one is stored now\n"
+    assert run("changes") == 0
+    assert capsys.readouterr().out.startswith("nothing changed since ")
+
+
+@pytest.mark.parametrize("archived", [True, False])
+def test_changes_says_what_a_person_would_say(
+    sandbox: Sandbox, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, *, archived: bool
+) -> None:
+    pull = ("pull", "deployments", "--refresh", *(["--include-archived"] if archived else []))
+    for days in (9, 3):
+        monkeypatch.setattr(Clock, "moment", NOW - timedelta(days=days))
+        assert run(*pull) == 0
+        first, second, third, *_ = active(sandbox)
+        if days == 9:
+            rewrite(sandbox, first, schedule={**first["schedule"], "expression": "1 8 * * *"})
+    error = {"type": "error", "error": {"type": "vault_not_found_error"}}
+    rewrite(sandbox, second, status="paused", paused_reason=error)
+    rewrite(sandbox, third, name="evil\x1b[31m name")
+    monkeypatch.setattr(Clock, "moment", NOW)
+    capsys.readouterr()
+    assert run("changes", "--since", "7D", "--refresh") == 0
+    out = capsys.readouterr().out
+    assert re.search(r"schedule \S+ \S+ \S+ \S+ \S+ → 1 8 \* \* \*\n", out)
+    assert "paused by error: vault_not_found_error\n" in out
+    assert re.search(r"name .* → evil�\[31m name\n", out)
+    assert f"since the snapshot of {NOW - timedelta(days=9):%Y-%m-%d %H:%M} UTC" in out
+    assert run("changes", "--since", "2D", "--json") == 0
+    assert [one["change"] for one in json.loads(capsys.readouterr().out)] == ["paused", "other"]
+    assert run("changes", "--since", "400D", "--json") == 0
+    assert len(json.loads(capsys.readouterr().out)) == 3
+    assert run("cache") == 0
+    assert "snapshots" in capsys.readouterr().out
+
+
+def test_check_finds_exits_and_never_mixes_up(sandbox: Sandbox, capsys: pytest.CaptureFixture[str]) -> None:
+    victim = active(sandbox)[0]
+    sandbox.create_runs(5, status="failed", deployment_id=victim["id"])
+    assert run("check", "--refresh") == 1
+    assert f"{victim['name']} failed" in capsys.readouterr().out
+    assert run("check", "--json") == 1
+    found = json.loads(capsys.readouterr().out)
+    assert {"severity", "kind", "deployment_id", "name", "detail", "since"} == set(found[0])
+    assert [one["severity"] for one in found] == sorted(one["severity"] for one in found)
+    assert run("check", "--markdown") == 1
+    assert capsys.readouterr().out.startswith("| severity | what |")
+    assert run("check", "--streak", "0") == 2
+    assert run("check", "--since", "7") == 2
+    sandbox.misbehave("401")
+    assert run("check", "--refresh") == 3
+    sandbox.misbehave("403")
+    assert run("check", "--refresh") == 4
+
+
+def test_check_in_a_pipe_keeps_its_exit_code(sandbox: Sandbox) -> None:
+    sandbox.create_runs(200, status="failed")
+    command = f"{sys.executable} -m qoderdata check --refresh | head -1; exit ${{PIPESTATUS[0]}}"
+    done = subprocess.run(["/bin/bash", "-c", command], capture_output=True, text=True, check=False)
+    assert done.returncode == 1, done.stderr
+    assert len(done.stdout.splitlines()) == 1
+    sandbox.stop()
+    command = command.replace("--refresh", "--refresh --cache-dir /dev/null/none")
+    done = subprocess.run(["/bin/bash", "-c", command], capture_output=True, text=True, check=False)
+    assert done.returncode == 5, done.stderr
+
+
+def test_check_of_a_healthy_account_is_quiet(sandbox: Sandbox, capsys: pytest.CaptureFixture[str]) -> None:
+    """Every deployment is archived or new, so that there is nothing to find; and --fail-on decides."""
+    for one in sandbox.deployments:
+        if not one["archived_at"]:
+            sandbox.archive(one["id"])
+    assert run("check") == 0
+    assert capsys.readouterr().out == "nothing is wrong\n"
+    sandbox.create_deployments(1)
+    (new, *_) = sandbox.deployments
+    budget = {"type": "limit", "max_credit_cost": "0.01"}
+    used = next(
+        one
+        for one in sandbox.sessions
+        if one["deployment_id"] and one.get("usage", {}).get("total_credits", 0) > 1
+    )
+    rewrite(sandbox, {**new, "id": used["deployment_id"]}, budget=budget, name="dear")
+    assert run("check", "--refresh") == 0
+    assert "dear uses" in capsys.readouterr().out
+    assert run("check", "--fail-on", "warning") == 1
+
+
+@pytest.mark.usefixtures("sandbox")
+def test_missed_fails_on_certain_rows_alone(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("missed", "--fail", "--refresh") == 0
+    capsys.readouterr()
+    with Sandbox(deployments=40, seed=7, runs=4000, now=NOW, left_out=400, port=0) as other:
+        words = ("missed", "--since", "30D", "--base-url", other.base_url)
+        assert run(*words) == 0
+        assert run(*words, "--fail") == 1
+
+
+@pytest.mark.usefixtures("sandbox")
+def test_runs_fail_over_goes_by_the_lower_bound(capsys: pytest.CaptureFixture[str]) -> None:
+    words = ("runs", "--by", "deployment_id", "--refresh")
+    assert run(*words, "--json") == 0
+    rows = json.loads(capsys.readouterr().out)
+    lows = sorted((row["ci_low"], row["completed"] + row["failed"]) for row in rows if row["ci_low"] is not None)
+    highest, decided = lows[-1]
+    assert run(*words, "--fail-over", str(highest - 1e-9)) == 1
+    assert run(*words, "--fail-over", str(highest + 1e-9)) == 0
+    others = max(low for low, count in lows if count > decided) if any(n > decided for _, n in lows) else 0
+    assert run(*words, "--fail-over", str((highest + others) / 2), "--min-runs", str(decided + 1)) == 0
+    assert run("runs", "--min-runs", "3") == 2
+    assert run("runs", "--errors", "--fail-over", "0.5") == 2
+    assert run("runs", "--fail-over", "20") == 2

@@ -1,0 +1,322 @@
+"""`--by` takes names and metadata, tables show names, and the commands that compare and cost are the library's."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+import pytest
+from rich.cells import cell_len
+
+import qoderdata as qd
+from qoderdata.cli import main
+from qoderdata.sandbox import NOW, Sandbox
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+NOW_TEXT = "2026-06-15T01:30:20Z"
+SINCE = "--since 2026-05-01T00:00Z"
+#: Of what the service gives ids: long hexadecimal numbers after a prefix.
+ID = re.compile(r"\b(?:dep|agent|env|drun|sess)_[0-9a-f]{5,}")
+
+
+@pytest.fixture(scope="module")
+def sandbox() -> Iterator[Sandbox]:
+    with Sandbox(deployments=60, seed=7, left_out=6) as served:
+        yield served
+
+
+@pytest.fixture(scope="module")
+def shared_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture(autouse=True)
+def account(sandbox: Sandbox, shared_cache: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("QODER_PAT", sandbox.pat)
+    monkeypatch.setenv("QODERDATA_CACHE_DIR", str(shared_cache))
+    monkeypatch.setenv("QODER_MANAGED_BASE_URL", sandbox.base_url)
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture
+def empty_cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("QODERDATA_CACHE_DIR", str(tmp_path / "cache"))
+
+
+def rows(words: str, capsys: pytest.CaptureFixture[str]) -> list[dict[str, Any]]:
+    assert main([*words.split(), "--json"]) == 0
+    found: list[dict[str, Any]] = json.loads(capsys.readouterr().out)
+    return found
+
+
+def plain(frame: pd.DataFrame) -> list[dict[str, Any]]:
+    """Return a frame's rows as the command writes them."""
+    with_keys = frame if isinstance(frame.index, pd.RangeIndex) else frame.reset_index()
+    text = with_keys.to_json(orient="records", date_format="iso", date_unit="us", double_precision=15)
+    return list(json.loads(text))
+
+
+def team_of(sandbox: Sandbox) -> dict[str, str | None]:
+    return {one["id"]: one["metadata"].get("team") for one in sandbox.deployments}
+
+
+# -- names -------------------------------------------------------------------------------------------------------
+
+TABLES = [
+    "failures",
+    "failures --by agent",
+    "failures --by agent_id",
+    "failures --by deployment --by environment",
+    f"runs {SINCE} --by deployment",
+    f"runs {SINCE} --by agent --freq 14D",
+    f"runs {SINCE} --by environment",
+    f"runs {SINCE} --streaks",
+    f"runs {SINCE} --errors --by agent",
+    f"compare --until {NOW_TEXT}",
+    f"errors {SINCE} --by agent",
+    f"unusual {SINCE} --now {NOW_TEXT} --threshold 2",
+    f"costs {SINCE}",
+    f"costs {SINCE} --by agent",
+    f"costs {SINCE} --by environment --freq 14D",
+    f"forecast {SINCE} --start {NOW_TEXT}",
+    f"triggers --start {NOW_TEXT}",
+    f"missed --since 2026-05-15T00:00Z --until {NOW_TEXT}",
+]
+
+
+@pytest.mark.parametrize("words", TABLES)
+def test_every_table_shows_names_and_no_ids_at_80_columns(
+    words: str, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    assert main(words.split()) == 0
+    text = capsys.readouterr().out
+    names = [one["name"] for one in [*sandbox.deployments, *sandbox.agents, *sandbox.environments]]
+    shown = {name for name in names if name[:8].strip() in text}
+    assert len(shown) > 1
+    assert ID.findall(text) == []
+    assert max(map(cell_len, text.splitlines())) <= 80
+
+
+@pytest.mark.parametrize("words", TABLES[:4])
+def test_ids_are_beside_the_names_where_there_is_room(words: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(words.split()) == 0
+    assert ID.search(capsys.readouterr().out)
+
+
+@pytest.mark.parametrize(
+    ("word", "key", "table"),
+    [("agent", "agent_id", "agents"), ("environment", "environment_id", "environments")],
+)
+def test_a_name_groups_by_its_id(
+    word: str, key: str, table: str, sandbox: Sandbox, capsys: pytest.CaptureFixture[str]
+) -> None:
+    names = {one["id"]: one["name"] for one in getattr(sandbox, table)}
+    found = rows(f"failures --by {word} --min-runs 0", capsys)
+    expected = qd.failure_rates(qd.load_deployments(), by=key)
+    assert [row[key] for row in found] == expected.index.to_list()
+    assert [row["name"] for row in found] == [names[row[key]] for row in found]
+    assert [row["total_failures"] for row in found] == expected["total_failures"].to_list()
+
+
+def test_runs_know_the_environment_of_their_deployment(
+    sandbox: Sandbox, capsys: pytest.CaptureFixture[str]
+) -> None:
+    environment_of = {one["id"]: one["environment_id"] for one in sandbox.deployments}
+    counts = pd.Series([environment_of[one["deployment_id"]] for one in sandbox.runs]).value_counts()
+    found = rows("runs --since all --by environment", capsys)
+    assert {row["environment_id"]: row["runs"] for row in found} == counts.to_dict()
+    names = {one["id"]: one["name"] for one in sandbox.environments}
+    assert {row["environment_id"]: row["name"] for row in found} == {key: names[key] for key in counts.index}
+
+
+@pytest.mark.parametrize("command", ["runs --since all", "costs --since all"])
+def test_a_key_of_metadata_groups_by_its_values(
+    command: str, sandbox: Sandbox, capsys: pytest.CaptureFixture[str]
+) -> None:
+    teams = team_of(sandbox)
+    of = sandbox.runs if command.startswith("runs") else sandbox.sessions
+    counts = pd.Series([teams.get(one["deployment_id"]) for one in of]).value_counts(dropna=False)
+    found = rows(f"{command} --by team", capsys)
+    figure = "runs" if command.startswith("runs") else "sessions"
+    assert {row["metadata_team"]: row[figure] for row in found} == {
+        team if isinstance(team, str) else None: count for team, count in counts.items()
+    }
+    assert main([*command.split(), "--by", "team"]) == 0
+    assert capsys.readouterr().out.splitlines()[0].split()[0] == "team"
+
+
+def test_several_groups_say_whose_names_they_are(sandbox: Sandbox, capsys: pytest.CaptureFixture[str]) -> None:
+    found = rows("failures --by deployment --by agent --by team", capsys)
+    truth = {one["id"]: one for one in sandbox.deployments}
+    agents = {one["id"]: one["name"] for one in sandbox.agents}
+    for row in found:
+        one = truth[row["deployment_id"]]
+        assert row["deployment_name"] == one["name"]
+        assert (row["agent_id"], row["agent_name"]) == (one["agent"]["id"], agents[one["agent"]["id"]])
+        assert row["metadata_team"] == one["metadata"].get("team")
+
+
+@pytest.mark.usefixtures("empty_cache")
+def test_names_are_loaded_once(sandbox: Sandbox, capsys: pytest.CaptureFixture[str]) -> None:
+    sandbox.requests.clear()
+    rows(f"runs {SINCE} --by agent", capsys)
+    asked = [request.path for request in sandbox.requests]
+    assert sum(path.endswith("/agents") for path in asked) == -(-len(sandbox.agents) // 100) == 1
+    assert not any(path.endswith(("/deployments", "/environments")) for path in asked)
+    sandbox.requests.clear()
+    rows(f"errors {SINCE} --by agent", capsys)
+    rows(f"runs {SINCE}", capsys)
+    assert [request.path for request in sandbox.requests] == []
+
+
+@pytest.mark.usefixtures("empty_cache")
+def test_ids_are_shown_where_names_cannot_be_loaded(
+    sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = f"runs {SINCE} --by agent"
+    assert main(f"runs {SINCE}".split()) == 0
+    sandbox.misbehave("403")
+    capsys.readouterr()
+    monkeypatch.setenv("COLUMNS", "80")
+    for given in (words, f"{words} --offline"):
+        assert main(given.split()) == 0
+        captured = capsys.readouterr()
+        assert "ids are shown, as names could not be loaded" in captured.err
+        assert len(captured.err.splitlines()) == 1
+        assert ID.search(captured.out)
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        ("failures --by agnet", "did you mean 'agent'?"),
+        (f"runs {SINCE} --by tema", "did you mean 'team'?"),
+        (f"costs {SINCE} --by deploment", "did you mean 'deployment'?"),
+        (f"errors {SINCE} --by statsu", "did you mean 'status'?"),
+        ("compare --by xyzzy", "no such column or key of metadata. Names:"),
+    ],
+)
+def test_a_wrong_group_lists_what_there_is(
+    words: str, told: str, sandbox: Sandbox, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(words.split()) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert re.fullmatch(r"qoderdata: .+; see `qoderdata.* --help`\n", captured.err)
+    assert told in captured.err
+    assert "Names: deployment, agent, environment." in captured.err
+    keys = sorted({key for one in sandbox.deployments for key in one["metadata"] if key != "cas_config"})
+    assert f"Metadata: {', '.join(keys)}." in captured.err
+    assert "Columns: id, " in captured.err
+
+
+# -- commands ----------------------------------------------------------------------------------------------------
+
+
+def test_compare_is_the_library_s(capsys: pytest.CaptureFixture[str]) -> None:
+    runs = qd.with_names(qd.load_runs(), qd.load_deployments(include_archived=True), metadata="team")
+    expected = qd.compare_periods(runs, by="metadata_team", recent="10D", baseline="20D", until=NOW)
+    found = rows(f"compare --recent 10D --baseline 20D --until {NOW_TEXT} --by team", capsys)
+    assert found == plain(expected)
+    assert {row["verdict"] for row in found} - {"unclear"}
+
+
+def test_compare_by_default_ends_now(capsys: pytest.CaptureFixture[str]) -> None:
+    with Sandbox(deployments=20, seed=7, now=pd.Timestamp.now("UTC").floor("s").to_pydatetime()) as served:
+        found = rows(f"compare --by trigger_type --base-url {served.base_url}", capsys)
+        week = pd.Timedelta("7D")
+        ages = [pd.Timestamp.now("UTC") - pd.Timestamp(one["triggered_at"]) for one in served.runs]
+        decided = [one["status"] in {"completed", "failed"} for one in served.runs]
+    recent = sum(age < week and is_decided for age, is_decided in zip(ages, decided, strict=True))
+    assert sum(row["recent_decided"] for row in found) == pytest.approx(recent, abs=1)
+
+
+def test_errors_are_the_library_s_and_new_ones_are_marked(capsys: pytest.CaptureFixture[str]) -> None:
+    runs = qd.load_runs(since="2026-05-01T00:00Z")
+    expected = qd.error_groups(runs)
+    assert rows(f"errors {SINCE}", capsys) == plain(expected)
+    new = expected[expected["is_new"]]
+    assert 0 < len(new) < len(expected)
+    assert rows(f"errors {SINCE} --new", capsys) == plain(new)
+    assert main(f"errors {SINCE}".split()) == 0
+    assert len(re.findall(r"^new +\d", capsys.readouterr().out, re.MULTILINE)) == len(new)
+
+
+def test_two_weeks_are_needed_to_tell_what_is_new(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["errors", "--since", "2026-06-10T00:00Z", "--new"]) == 0
+    assert capsys.readouterr().out == "less than 14 days of runs cannot tell which errors are new\n"
+    assert main(["errors", "--since", "2026-06-10T00:00Z"]) == 0
+    assert "less than 14 days" in capsys.readouterr().out
+    assert main(f"errors {SINCE}".split()) == 0
+    assert "less than 14 days" not in capsys.readouterr().out
+
+
+def test_unusual_runs_are_the_library_s(capsys: pytest.CaptureFixture[str]) -> None:
+    df = qd.load_deployments(include_archived=True)
+    runs = qd.with_names(qd.load_runs(since="2026-05-01T00:00Z"), df)
+    expected = qd.unusual_runs(runs, df, now=NOW, threshold=2, min_runs=5)
+    found = rows(f"unusual {SINCE} --now {NOW_TEXT} --threshold 2 --min-runs 5", capsys)
+    assert found == plain(expected)
+    assert len(found) > 0
+
+
+def test_costs_add_up_to_what_the_service_says(sandbox: Sandbox, capsys: pytest.CaptureFixture[str]) -> None:
+    usage = [one.get("usage", {}).get("total_credits") for one in sandbox.sessions]
+    known = [credits_ for credits_ in usage if credits_ is not None]
+    found = rows("costs --since all", capsys)
+    assert sum(row["credits"] or 0 for row in found) == pytest.approx(sum(known))
+    assert sum(row["unknown"] for row in found) == len(usage) - len(known) > 0
+    names = {one["id"]: one["name"] for one in sandbox.deployments}
+    assert [row["name"] for row in found] == [names.get(row["deployment_id"]) for row in found]
+    assert main(["costs", "--since", "all"]) == 0
+    note = f"{sum(known):,.2f} credits in {len(known):,} sessions; the usage of {len(usage) - len(known)} more"
+    assert note in capsys.readouterr().out
+
+
+def test_the_agent_of_a_session_is_its_agent_and_not_its_snapshot(
+    sandbox: Sandbox, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Sessions have a column ``agent``, of JSON text."""
+    names = {one["id"]: one["name"] for one in sandbox.agents}
+    found = rows("costs --since all --by agent", capsys)
+    assert {row["agent_id"]: row["name"] for row in found} == {
+        one["agent"]["id"]: names[one["agent"]["id"]] for one in sandbox.sessions
+    }
+
+
+def test_the_forecast_is_the_library_s(capsys: pytest.CaptureFixture[str]) -> None:
+    df = qd.load_deployments(include_archived=True)
+    expected = qd.cost_forecast(df, qd.load_sessions(since="2026-05-01T00:00Z"), "20D", start=NOW)
+    words = f"forecast {SINCE} --horizon 20D --start {NOW_TEXT}"
+    assert rows(words, capsys) == plain(expected)
+    assert main(words.split()) == 0
+    text = capsys.readouterr().out
+    assert f"{expected['expected'].sum():,.2f} credits in all" in text
+    without = expected.attrs["triggers_without_credits"]
+    assert (f"{without:,} trigger" in text) is (without > 0)
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "told"),
+    [
+        ("costs --tz Asia/Tokyo", 2, "--tz has no effect without --freq"),
+        ("compare --recent 7", 2, "unit"),
+        ("compare --until yesterday", 2, "until"),
+        ("forecast --horizon 30", 2, "unit"),
+        ("unusual --threshold 0", 2, "range"),
+        ("unusual --now 2026-06-15", 2, "zone"),
+    ],
+)
+def test_what_makes_no_sense_is_one_line(
+    words: str, code: int, told: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(words.split()) == code
+    captured = capsys.readouterr()
+    assert re.fullmatch(r"qoderdata: .+\n", captured.err)
+    assert told in captured.err

@@ -1,0 +1,77 @@
+"""`connect`: the environment's account, or a sandbox that says so and ends with the process."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import warnings
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+import pytest
+
+import qoderdata as qd
+from qoderdata import connect as module
+from qoderdata.sandbox import NOW, Sandbox
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+
+@pytest.fixture(autouse=True)
+def no_sandbox_is_left(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    serving: dict[str, Sandbox] = {}
+    monkeypatch.setattr(sys.modules["qoderdata.connect"], "_SERVING", serving)
+    yield
+    for one in serving.values():
+        one.stop()
+
+
+def test_without_a_token_it_is_a_sandbox_and_says_so(tmp_path: Path) -> None:
+    with pytest.warns(UserWarning, match="this is a sandbox.*2026-06-15T01:30:20.*QODER_ACCESS_TOKEN") as caught:
+        client, now = qd.connect(deployments=12, seed=3, edition="D")
+    assert [warning.filename for warning in caught] == [__file__]
+    assert now == NOW
+    assert isinstance(now, pd.Timestamp)
+    df = qd.load_deployments(client=client, include_archived=True, cache_dir=tmp_path)
+    with Sandbox(deployments=12, seed=3, edition="D") as same:
+        assert df["id"].to_list() == [one["id"] for one in same.deployments]
+
+
+@pytest.mark.filterwarnings("ignore:this is a sandbox")
+def test_a_cell_that_runs_twice_keeps_its_account() -> None:
+    first, again, other = (qd.connect(**given)[0] for given in ({"seed": 3}, {"seed": 3}, {"seed": 4}))
+    assert first.base_url == again.base_url != other.base_url
+
+
+@pytest.mark.parametrize("variable", ["QODER_ACCESS_TOKEN", "QODER_PAT"])
+def test_with_a_token_it_is_the_environment_s_account(
+    variable: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    with Sandbox(deployments=5, seed=9) as served:
+        monkeypatch.setenv(variable, served.pat)
+        monkeypatch.setenv("QODER_MANAGED_BASE_URL", served.base_url)
+        with warnings.catch_warnings(action="error"):
+            client, now = qd.connect(deployments=12, seed=3)
+        assert client.base_url == served.base_url
+        assert len(qd.load_deployments(client=client, include_archived=True, cache_dir=tmp_path)) == 5
+    assert abs(pd.Timestamp.now("UTC") - now) < pd.Timedelta("1min")
+
+
+@pytest.mark.parametrize(("given", "error"), [({"deploys": 3}, TypeError), ({"edition": "Z"}, ValueError)])
+def test_arguments_that_make_no_sense_are_an_error(given: dict[str, Any], error: type[Exception]) -> None:
+    with pytest.raises(error):
+        qd.connect(**given)
+    assert module is qd.connect
+
+
+def test_the_sandbox_ends_with_the_process() -> None:
+    code = "import qoderdata as qd; client, now = qd.connect(deployments=3); print(client.base_url)"
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("QODER")}
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True, timeout=60
+    )
+    assert done.stdout.startswith("http://127.0.0.1:")
+    assert "UserWarning: this is a sandbox" in done.stderr

@@ -1,0 +1,183 @@
+"""Forecasts of costs: triggers by brute force, quantiles by SciPy, intervals by simulation."""
+
+from __future__ import annotations
+
+import math
+from datetime import UTC, datetime
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import stats
+
+import qoderdata as qd
+from qoderdata import forecast
+from qoderdata.errors import DataQualityWarning, MissingColumnError
+from qoderdata.sandbox import Sandbox
+
+START = datetime(2026, 6, 15, tzinfo=UTC)
+
+
+def deployments_of(schedules: dict[str, str | None], **columns: Any) -> pd.DataFrame:  # noqa: ANN401 any cells
+    records = [
+        {
+            "id": id_,
+            "name": f"name of {id_}",
+            "status": "active",
+            "schedule": expression and {"expression": expression, "timezone": "Europe/Berlin"},
+        }
+        for id_, expression in schedules.items()
+    ]
+    return qd.flatten_deployments(records).assign(**columns)
+
+
+def sessions_of(credits_: dict[str, list[float | None]]) -> pd.DataFrame:
+    rows = [(id_, value) for id_, values in credits_.items() for value in values]
+    return pd.DataFrame({
+        "id": pd.Series([f"s{number}" for number in range(len(rows))], dtype="str"),
+        "deployment_id": pd.Series([id_ for id_, _ in rows], dtype="str"),
+        "usage_total_credits": pd.Series([value for _, value in rows], dtype="float64"),
+    })  # fmt: skip
+
+
+@pytest.mark.parametrize("degrees", [*range(1, 40), 99, 100, 499, 500, 501, 502, 1000, 10**6])
+def test_quantiles_are_those_of_scipy(degrees: int) -> None:
+    for confidence in (0.5, 0.8, 0.95, 0.99, 0.9999, 0.999999):
+        expected = stats.t.ppf((1 + confidence) / 2, degrees)
+        assert forecast._t_quantile(degrees, confidence) == pytest.approx(expected, rel=1e-9)
+
+
+def test_triggers_are_those_that_next_triggers_lists() -> None:
+    with Sandbox(deployments=60, seed=3) as sandbox:
+        df, now = qd.flatten_deployments(sandbox.deployments), sandbox.now
+    sessions = sessions_of({id_: [1.0, 2.0] for id_ in df["id"][::2]})
+    for horizon in ("1h", "1D", "30D"):
+        result = qd.cost_forecast(df, sessions, horizon, start=now)
+        listed = qd.next_triggers(df, horizon, start=now)["deployment_id"].astype("str").value_counts()
+        assert result["triggers"].astype("int64").to_dict() == listed[listed > 0].to_dict()
+        priced = set(sessions["deployment_id"])
+        unpriced = sum(count for id_, count in listed.items() if id_ not in priced)
+        assert result.attrs == {"triggers_without_credits": unpriced}
+    assert unpriced > 0
+    assert result["name"].to_dict() == df.set_index("id").loc[result.index, "name"].to_dict()
+
+
+def test_figures_are_those_of_numpy_and_scipy() -> None:
+    draw = np.random.default_rng(1)
+    credits_ = {"dep_1": draw.gamma(2, 1, 30).tolist(), "dep_2": draw.gamma(2, 3, 7).tolist(), "dep_3": [5.0, 5.0]}
+    df = deployments_of(dict.fromkeys(credits_, "0 */6 * * *"), budget_max_credit_cost=[4.0, np.nan, 0.0])
+    sessions = sessions_of({id_: [*values, None] for id_, values in credits_.items()})
+    result = qd.cost_forecast(df, sessions, "10D", start=START, confidence=0.9)
+    for id_, values in credits_.items():
+        row, n, m = result.loc[id_], len(values), 40
+        mean, half = (
+            m * np.mean(values),
+            stats.t.ppf(0.95, n - 1) * np.std(values, ddof=1) * math.sqrt(m + m * m / n),
+        )
+        assert (row["triggers"], row["sessions"]) == (m, n)
+        assert row["expected"] == pytest.approx(mean)
+        assert (row["low"], row["high"]) == pytest.approx((max(0, mean - half), mean + half))
+    assert result.loc["dep_1", "budget_use"] == pytest.approx(np.quantile(credits_["dep_1"], 0.95) / 4)
+    assert result.loc[["dep_2", "dep_3"], "budget_use"].isna().all()
+    assert result["expected"].is_monotonic_decreasing
+
+
+@pytest.mark.parametrize("sessions", [20, 60])
+@pytest.mark.parametrize("triggers", [5, 30, 300])
+@pytest.mark.parametrize("shape", ["gamma", "lognormal", "uniform"])
+def test_the_interval_holds_the_true_sum(sessions: int, triggers: int, shape: str) -> None:
+    """In 10,000 draws of past and future sessions, at 95 %: at least 90 % for moderately skewed credits."""
+    draw, draws = np.random.default_rng(7), 10_000
+    samples: dict[str, Any] = {
+        "gamma": lambda size: draw.gamma(2, 1.5, size),
+        "lognormal": lambda size: draw.lognormal(1, 0.5, size),
+        "uniform": lambda size: draw.uniform(0, 6, size),
+    }
+    sample = samples[shape]
+    past = sample((draws, sessions))
+    future = sum(sample((draws, 20)).sum(axis=1) for _ in range(triggers // 20)) + sample(
+        (draws, triggers % 20)
+    ).sum(axis=1)
+    half = forecast._t_quantile(sessions - 1, 0.95) * past.std(axis=1, ddof=1)
+    half *= math.sqrt(triggers + triggers**2 / sessions)
+    expected = triggers * past.mean(axis=1)
+    low, high = np.maximum(expected - half, 0), expected + half
+    inside = ((low <= future) & (future <= high)).mean()
+    assert inside >= 0.90
+    # The same formula as the function's, for the first of the draws.
+    expression = "* * * * *"
+    df = deployments_of({"dep_1": expression})
+    row = qd.cost_forecast(df, sessions_of({"dep_1": past[0].tolist()}), f"{triggers}min", start=START).iloc[0]
+    assert (row["low"], row["high"]) == pytest.approx((low[0], high[0]))
+
+
+def test_the_interval_does_not_hold_for_strongly_skewed_credits() -> None:
+    """As the docstring says: where one session in a hundred costs fifty times as much."""
+    draw, draws, count, triggers = np.random.default_rng(7), 2000, 20, 300
+
+    def sample(size: tuple[int, int]) -> Any:  # noqa: ANN401 an array
+        return np.where(draw.random(size) < 0.01, 50.0, 1.0) * draw.gamma(4, 1, size)
+
+    past, future = sample((draws, count)), sample((draws, triggers)).sum(axis=1)
+    half = forecast._t_quantile(count - 1, 0.95) * past.std(axis=1, ddof=1)
+    half *= math.sqrt(triggers + triggers**2 / count)
+    assert (abs(triggers * past.mean(axis=1) - future) <= half).mean() < 0.5
+
+
+def test_one_session_gives_no_interval_and_none_no_price() -> None:
+    df = deployments_of(
+        {"none": "0 0 * * *", "one": "0 0 * * *", "two": "0 0 * * *", "unknown": "0 * * * *", "x": None}
+    )
+    sessions = sessions_of({"one": [3.0, None], "two": [1.0, 1.0], "unknown": [None], "elsewhere": [9.0]})
+    result = qd.cost_forecast(df, sessions, "2D", start=START)
+    assert result.index.tolist() == ["one", "two", "none", "unknown"]
+    assert result["expected"].tolist() == pytest.approx([6, 2, np.nan, np.nan], nan_ok=True)
+    assert result["sessions"].tolist() == [1, 2, 0, 0]
+    assert result["low"].tolist() == pytest.approx([np.nan, 2, np.nan, np.nan], nan_ok=True)
+    assert result["high"].tolist() == pytest.approx([np.nan, 2, np.nan, np.nan], nan_ok=True)
+    assert result.attrs == {"triggers_without_credits": 2 + 48}
+
+
+def test_the_last_reading_of_a_session_counts() -> None:
+    df = deployments_of({"dep_1": "0 0 * * *"})
+    sessions = sessions_of({"dep_1": [1.0, 2.0, 3.0]})
+    earlier = sessions.assign(usage_total_credits=0.5)
+    both = qd.cost_forecast(df, pd.concat([earlier, sessions]), "1D", start=START)
+    pd.testing.assert_frame_equal(both, qd.cost_forecast(df, sessions, "1D", start=START))
+
+
+def test_what_never_fires_is_in_no_row() -> None:
+    df = deployments_of({"dep_1": "0 0 * * *", "dep_2": "0 0 * * *"})
+    df["archived_at"] = pd.Series([pd.NaT, START], dtype="datetime64[us, UTC]")
+    df["status"] = pd.Series(["paused", "active"], dtype="str")
+    full = qd.cost_forecast(deployments_of({"dep_1": "0 0 * * *"}), sessions_of({}), "1D", start=START)
+    for frame in (df, df.iloc[:0]):
+        empty = qd.cost_forecast(frame, sessions_of({}), "1D", start=START)
+        assert empty.empty
+        pd.testing.assert_frame_equal(full.iloc[:0], empty)
+        assert empty.attrs == {"triggers_without_credits": 0}
+
+
+def test_a_fleet_of_minutely_deployments_fits_into_memory() -> None:
+    """The triggers are counted, not listed: these would be 43 million rows."""
+    df = deployments_of({f"dep_{number:04}": "* * * * *" for number in range(1000)})
+    result = qd.cost_forecast(df, sessions_of({"dep_0001": [1.0, 2.0]}), "30D", start=START)
+    assert result["triggers"].unique().tolist() == [30 * 24 * 60]
+    assert result.index[0] == "dep_0001"
+
+
+def test_wrong_arguments() -> None:
+    df, sessions = deployments_of({"dep_1": "0 0 * * *"}), sessions_of({})
+    with pytest.raises(ValueError, match=r"horizon=30 .* no unit"):
+        qd.cost_forecast(df, sessions, 30)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="start="):
+        qd.cost_forecast(df, sessions, start="2026-06-15T00:00")
+    with pytest.raises(ValueError, match="confidence="):
+        qd.cost_forecast(df, sessions, confidence=95)
+    with pytest.raises(ValueError, match="twice"):
+        qd.cost_forecast(pd.concat([df, df]), sessions)
+    with pytest.raises(MissingColumnError, match="load_sessions"):
+        qd.cost_forecast(df, sessions.drop(columns="usage_total_credits"))
+    with pytest.warns(DataQualityWarning, match="cannot be read"):
+        assert qd.cost_forecast(df.assign(schedule_expression="soon"), sessions, start=START).empty

@@ -1,0 +1,394 @@
+"""Names before ids: joined once, on every frame and engine, and carried by every summary."""
+
+from __future__ import annotations
+
+import sys
+import warnings
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+import dask
+import dask.dataframe as dd
+import duckdb
+import numpy as np
+import pandas as pd
+import polars as pl
+import pyarrow as pa
+import pytest
+
+import qoderdata as qd
+from qoderdata.errors import DataQualityWarning, FrameTypeError, MissingColumnError
+from qoderdata.frames import with_names
+from qoderdata.sandbox import Sandbox
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+START = datetime(2026, 6, 1, tzinfo=UTC)
+NAME_COLUMNS = ("deployment_name", "agent_name", "environment_name", "name")
+ENGINES = ["polars", "polars lazy", "pyarrow", "duckdb", "dask"]
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    with dask.config.set(scheduler="synchronous"):
+        yield
+
+
+def stamp(hours: float) -> str:
+    return f"{START + timedelta(hours=hours):%Y-%m-%dT%H:%M:%SZ}"
+
+
+def agent(number: int) -> str:
+    return f"agent_{number % 3}"
+
+
+DEPLOYMENTS = qd.flatten_deployments(
+    [
+        {
+            "id": f"dep_{number}", "name": f"nächtlich {number}", "agent": {"id": agent(number)},
+            "environment_id": f"env_{number % 2}", "created_at": stamp(-number),
+            "schedule": {"expression": "0 */6 * * *", "timezone": "UTC"},
+            "metadata": {
+                "team": f"team {number % 2}", "cost": number,
+                "cas_config": {
+                    "stats": {"total_runs": 9, "total_failures": number, "consecutive_failures": 0},
+                    "config": {"timeout_ms": 500},
+                },
+            },
+        }
+        for number in range(4)
+    ]
+)  # fmt: skip
+AGENTS = pd.DataFrame({"id": ["agent_0", "agent_1"], "name": ["scribe", "clerk"]}, dtype="str")
+ENVIRONMENTS = pd.DataFrame({"id": ["env_0", "env_1"], "name": ["cloud", "own"]}, dtype="str")
+#: Every fifth run is of a deployment that no list knows, or of none.
+RUNS = qd.flatten_runs(
+    [
+        {
+            "id": f"drun_{number:02}", "deployment_id": f"dep_{number % 4}" if number % 5 else "dep_gone",
+            "agent": {"id": agent(number)}, "status": ["completed", "failed", "completed"][number % 3],
+            "trigger_context": {"type": "schedule"}, "triggered_at": stamp(7 * number),
+            "created_at": stamp(7 * number), "duration_ms": 1000 + 500 * number,
+            "cas_run_extras": {"attempt": 1, "started_at": stamp(7 * number + 0.1)},
+            "error": {"type": "timeout", "message": f"no answer in {number} s"} if number % 3 == 1 else None,
+        }
+        for number in range(60)
+    ]
+)  # fmt: skip
+RUNS.loc[RUNS.index[4::15], "deployment_id"] = None
+SESSIONS = qd.flatten_sessions(
+    [
+        {
+            "id": f"sess_{number:02}", "deployment_id": f"dep_{number % 4}", "environment_id": f"env_{number % 2}",
+            "agent": {"id": agent(number), "name": None if number % 5 == 0 else f"name at {number:02}"},
+            "created_at": stamp(number), "usage": {"total_credits": number / 4},
+        }
+        for number in range(20)
+    ]
+)  # fmt: skip
+TRIGGERS = qd.next_triggers(DEPLOYMENTS, "1D", start=START)
+MISSED = qd.missed_triggers(DEPLOYMENTS, RUNS, since=START, until=START + timedelta(days=2))
+
+
+def into(frame: pd.DataFrame, engine: str) -> Any:  # noqa: ANN401 a frame of any engine
+    table = pa.Table.from_pandas(frame, preserve_index=False)
+    match engine:
+        case "pandas":
+            return frame
+        case "polars":
+            return pl.DataFrame(table)
+        case "polars lazy":
+            return pl.LazyFrame(table)
+        case "duckdb":
+            return duckdb.connect().from_arrow(table)
+        case "dask":
+            plain = frame.drop(columns=["schedule_upcoming_runs_at", "vault_ids"], errors="ignore")
+            return dd.from_pandas(plain, npartitions=2)  # type: ignore[no-untyped-call] # Dask has no types
+        case _:
+            return table
+
+
+def out_of(frame: Any) -> pd.DataFrame:  # noqa: ANN401 likewise
+    """Collect a frame of any engine as a pandas frame, keys first."""
+    if isinstance(frame, dd.DataFrame):
+        return pd.DataFrame(frame.compute())  # type: ignore[no-untyped-call] # Dask has no types
+    if isinstance(frame, duckdb.DuckDBPyRelation):
+        frame = frame.to_arrow_table()
+    if isinstance(frame, pl.LazyFrame):
+        frame = frame.collect()
+    if isinstance(frame, pl.DataFrame):
+        frame = frame.to_arrow()
+    return pd.DataFrame(frame if isinstance(frame, pd.DataFrame) else frame.to_pandas())
+
+
+def by_hand(ids: Any, names: dict[str, str]) -> list[str | None]:  # noqa: ANN401 a column or level
+    return [names.get(one) if isinstance(one, str) else None for one in ids]
+
+
+def listed(column: pd.Series[Any]) -> list[str | None]:
+    return [value if isinstance(value, str) else None for value in column]
+
+
+NAME_OF = dict(zip(DEPLOYMENTS["id"], DEPLOYMENTS["name"], strict=True))
+AGENT_OF = dict(zip(AGENTS["id"], AGENTS["name"], strict=True))
+ENVIRONMENT_OF = dict(zip(ENVIRONMENTS["id"], ENVIRONMENTS["name"], strict=True))
+
+
+class TestOnPandas:
+    def test_runs_get_names_beside_their_ids_and_metadata_at_the_end(self) -> None:
+        before = RUNS.copy(deep=True)
+        named = with_names(RUNS, DEPLOYMENTS, agents=AGENTS, metadata=["team", "cost"])
+        columns = list(RUNS.columns)
+        columns.insert(columns.index("deployment_id") + 1, "deployment_name")
+        columns.insert(columns.index("agent_id") + 1, "agent_name")
+        assert list(named.columns) == [*columns, "metadata_team", "metadata_cost"]
+        assert listed(named["deployment_name"]) == by_hand(RUNS["deployment_id"], NAME_OF)
+        assert listed(named["agent_name"]) == by_hand(RUNS["agent_id"], AGENT_OF)
+        teams = {f"dep_{number}": f"team {number % 2}" for number in range(4)}
+        assert listed(named["metadata_team"]) == by_hand(RUNS["deployment_id"], teams)
+        assert set(named["metadata_cost"].dropna()) == {"0", "1", "2", "3"}
+        new = [name for name in named.columns if name not in RUNS.columns]
+        assert {str(named[name].dtype) for name in new} == {"str"}
+        pd.testing.assert_frame_equal(named[RUNS.columns], RUNS)
+        pd.testing.assert_frame_equal(RUNS, before)
+
+    @pytest.mark.parametrize(
+        "frame", [RUNS, SESSIONS, TRIGGERS, MISSED], ids=["runs", "sessions", "triggers", "missed"]
+    )
+    def test_every_frame_of_the_package_has_names_and_none_loses_a_row(self, frame: pd.DataFrame) -> None:
+        named = with_names(frame, DEPLOYMENTS, agents=AGENTS, environments=ENVIRONMENTS, metadata="team")
+        for key, names in (
+            ("deployment_id", NAME_OF), ("agent_id", AGENT_OF), ("environment_id", ENVIRONMENT_OF),
+        ):  # fmt: skip
+            if key in frame.columns and not (key == "agent_id" and "agent_name" in frame.columns):
+                assert listed(named[key.replace("_id", "_name")]) == by_hand(frame[key], names)
+        assert "metadata_team" in named.columns
+        empty = with_names(frame[:0], DEPLOYMENTS, agents=AGENTS, environments=ENVIRONMENTS, metadata="team")
+        pd.testing.assert_frame_equal(empty, named[:0])
+
+    def test_names_of_index_levels_are_the_first_columns(self) -> None:
+        rates = qd.run_failure_rates(RUNS, by=["agent_id", "deployment_id"])
+        named = with_names(rates, DEPLOYMENTS, agents=AGENTS, metadata="team")
+        assert list(named.columns) == ["deployment_name", "agent_name", *rates.columns, "metadata_team"]
+        assert listed(named["deployment_name"]) == by_hand(rates.index.get_level_values("deployment_id"), NAME_OF)
+        assert listed(named["agent_name"]) == by_hand(rates.index.get_level_values("agent_id"), AGENT_OF)
+        pd.testing.assert_index_equal(named.index, rates.index)
+
+    def test_a_frame_of_deployments_is_named_by_its_own_ids(self) -> None:
+        rates = qd.failure_rates(DEPLOYMENTS)
+        assert list(with_names(rates, DEPLOYMENTS, metadata="team").columns) == [*rates.columns, "metadata_team"]
+        named = with_names(DEPLOYMENTS, agents=AGENTS, environments=ENVIRONMENTS, metadata=["team"])
+        assert listed(named["metadata_team"]) == [f"team {number % 2}" for number in range(4)]
+        assert listed(named["environment_name"]) == by_hand(DEPLOYMENTS["environment_id"], ENVIRONMENT_OF)
+        assert listed(with_names(DEPLOYMENTS[["id"]], DEPLOYMENTS)["deployment_name"]) == listed(
+            DEPLOYMENTS["name"]
+        )
+
+    def test_of_sessions_the_newest_name_that_there_is_counts(self) -> None:
+        named = with_names(RUNS, agents=SESSIONS.sample(frac=1, random_state=7))
+        assert listed(named["agent_name"]) == by_hand(
+            RUNS["agent_id"], {"agent_0": "name at 18", "agent_1": "name at 19", "agent_2": "name at 17"}
+        )
+
+    def test_a_known_id_gets_the_new_name_and_another_keeps_its_own(self) -> None:
+        named = with_names(SESSIONS, agents=AGENTS)
+        expected = [
+            AGENT_OF.get(one, old)
+            for one, old in zip(SESSIONS["agent_id"], listed(SESSIONS["agent_name"]), strict=True)
+        ]
+        assert listed(named["agent_name"]) == expected
+        assert list(named.columns) == list(SESSIONS.columns)
+        once = with_names(RUNS, DEPLOYMENTS, metadata="team")
+        pd.testing.assert_frame_equal(with_names(once, DEPLOYMENTS, metadata="team"), once)
+
+    def test_of_an_id_that_comes_twice_the_first_name_counts(self) -> None:
+        twice = pd.concat([DEPLOYMENTS, DEPLOYMENTS.assign(name="old")])
+        pd.testing.assert_frame_equal(with_names(RUNS, twice), with_names(RUNS, DEPLOYMENTS))
+
+    @pytest.mark.parametrize(
+        "changed",
+        [
+            RUNS.set_axis([7] * len(RUNS)),
+            RUNS.astype({"deployment_id": "object"}),
+            RUNS.astype({"deployment_id": "category"}),
+            RUNS.convert_dtypes(dtype_backend="pyarrow"),
+        ],
+        ids=["another index", "objects", "categories", "Arrow"],
+    )
+    def test_ids_of_other_dtypes_are_the_same_ids(self, changed: pd.DataFrame) -> None:
+        named = with_names(changed, DEPLOYMENTS)
+        assert listed(named["deployment_name"]) == by_hand(RUNS["deployment_id"], NAME_OF)
+        pd.testing.assert_frame_equal(named[changed.columns], changed)
+
+    def test_attrs_stay(self) -> None:
+        runs = RUNS.copy()
+        runs.attrs["complete"] = True
+        assert with_names(runs, DEPLOYMENTS).attrs == runs.attrs
+
+
+class TestOnEngines:
+    @pytest.mark.parametrize("engine", ENGINES)
+    @pytest.mark.parametrize("lookups", ["pandas", "same"])
+    @pytest.mark.parametrize("rows", [slice(None), slice(0, 0)], ids=["some", "none"])
+    def test_the_columns_and_values_are_those_of_pandas(self, engine: str, lookups: str, rows: slice) -> None:
+        expected = with_names(RUNS[rows], DEPLOYMENTS, agents=AGENTS, metadata=["team", 'a "key"'])
+        given = engine if lookups == "same" else "pandas"
+        native = into(RUNS[rows], engine)
+        named = with_names(
+            native, into(DEPLOYMENTS, given), agents=into(AGENTS, given), metadata=["team", 'a "key"']
+        )
+        assert type(named) is type(native)
+        found = out_of(named)
+        assert list(found.columns) == list(expected.columns)
+        found, expected = (one.sort_values("id", ignore_index=True) for one in (found, expected))
+        for name in ("id", "deployment_id", "deployment_name", "agent_name", "metadata_team", 'metadata_a "key"'):
+            assert listed(found[name]) == listed(expected[name])
+        if engine != "duckdb":
+            assert out_of(named)["id"].to_list() == RUNS["id"][rows].to_list()
+
+    @pytest.mark.parametrize("engine", ENGINES)
+    def test_names_that_are_there_stay_where_nothing_newer_is_known(self, engine: str) -> None:
+        expected = with_names(SESSIONS, agents=AGENTS)
+        found = out_of(with_names(into(SESSIONS, engine), agents=AGENTS)).sort_values("id")
+        assert list(found.columns) == [
+            name for name in expected.columns if engine != "dask" or name != "vault_ids"
+        ]
+        assert listed(found["agent_name"]) == listed(expected.sort_values("id")["agent_name"])
+
+    @pytest.mark.parametrize("engine", ENGINES)
+    def test_nobody_is_known(self, engine: str) -> None:
+        found = out_of(with_names(into(RUNS, engine), DEPLOYMENTS[:0]))
+        assert listed(found["deployment_name"]) == [None] * len(RUNS)
+
+    def test_lazy_frames_stay_lazy(self) -> None:
+        plan = pl.LazyFrame({"deployment_id": ["dep_1"]}).map_batches(
+            lambda _: pytest.fail("the frame was read"), schema={"deployment_id": pl.String}
+        )
+        assert isinstance(with_names(plan, DEPLOYMENTS), pl.LazyFrame)
+
+
+class TestWrongFrames:
+    @pytest.mark.parametrize("frame", [[], None, "runs.parquet", RUNS["id"]])
+    def test_no_frame_says_which_one_is_wanted(self, frame: Any) -> None:  # noqa: ANN401 anything
+        with pytest.raises(FrameTypeError, match="load_runs, load_sessions"):
+            with_names(frame, DEPLOYMENTS)
+        with pytest.raises(FrameTypeError, match="pass the frame that load_agents gives"):
+            with_names(RUNS, agents=[] if frame is None else frame)  # type: ignore[arg-type] # a wrong one
+
+    def test_a_frame_without_ids_says_which_one_is_wanted(self) -> None:
+        with pytest.raises(MissingColumnError, match=r"no column 'agent_id' to name; it has: .*load_runs"):
+            with_names(MISSED, agents=AGENTS)
+        with pytest.raises(MissingColumnError, match="it has: none"):
+            with_names(pd.DataFrame(), DEPLOYMENTS)
+
+    def test_another_list_says_which_one_is_wanted(self) -> None:
+        with pytest.raises(MissingColumnError, match="pass the frame that load_deployments gives"):
+            with_names(RUNS, RUNS)
+        with pytest.raises(MissingColumnError, match="pass the frame that load_environments gives"):
+            with_names(SESSIONS, environments=AGENTS[["id"]])
+        with pytest.raises(MissingColumnError, match="load_deployments"):
+            with_names(into(RUNS, "duckdb"), into(RUNS, "duckdb"))
+
+    def test_metadata_needs_deployments(self) -> None:
+        for frame in (RUNS, SESSIONS):
+            with pytest.raises(ValueError, match="load_deployments"):
+                with_names(frame, metadata="team")
+
+    def test_nothing_to_add_is_an_error(self) -> None:
+        with pytest.raises(ValueError, match="give deployments, agents or environments"):
+            with_names(RUNS)
+
+    def test_two_columns_of_one_name_are_an_error(self) -> None:
+        with pytest.raises(FrameTypeError, match="several columns 'deployment_id'"):
+            with_names(RUNS.rename(columns={"agent_id": "deployment_id"}), DEPLOYMENTS)
+
+
+OF_RUNS: dict[str, Callable[[Any], Any]] = {
+    "rates": qd.run_failure_rates,
+    "rates by day": lambda runs: qd.run_failure_rates(runs, freq="1D"),
+    "streaks": qd.failure_streaks,
+    "errors": lambda runs: qd.error_breakdown(runs, "deployment_id"),
+    "slower": lambda runs: qd.duration_regressions(runs, recent="5D", min_runs=1, min_change_ms=0),
+    "delays": qd.start_delays,
+}
+NOT_ON_DASK = {"streaks", "slower", "delays"}
+
+
+class TestSummaries:
+    @pytest.mark.parametrize("name", OF_RUNS)
+    @pytest.mark.parametrize("engine", ["pandas", *ENGINES])
+    def test_a_summary_by_an_id_begins_with_its_name(self, name: str, engine: str) -> None:
+        if engine == "dask" and name in NOT_ON_DASK:
+            pytest.skip("Dask cannot do it")
+        plain, named = RUNS, with_names(RUNS, DEPLOYMENTS, agents=AGENTS)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DataQualityWarning)
+            without = OF_RUNS[name](into(plain, engine))
+            found = OF_RUNS[name](into(named, engine))
+        assert type(found) is type(without)
+        without, found = out_of(without), out_of(found)
+        if engine == "pandas":
+            assert found.columns[0] == "name"
+            without, found = without.reset_index(), found.reset_index()
+        assert len(found) > 0
+        assert listed(found["name"]) == by_hand(found["deployment_id"], NAME_OF)
+        keys = [key for key in ("deployment_id", "window", "error_type") if key in without.columns]
+        order = [name for name in found.columns if name != "name"]
+        assert order == list(without.columns)
+        assert list(found.columns).index("name") == len(keys)
+        pd.testing.assert_frame_equal(found[order], without)
+
+    def test_by_several_ids_each_name_says_whose_it_is(self) -> None:
+        named = with_names(RUNS, DEPLOYMENTS, agents=AGENTS)
+        rates = qd.run_failure_rates(named, by=["agent_id", "deployment_id"])
+        assert list(rates.columns[:2]) == ["agent_name", "deployment_name"]
+        assert listed(rates["agent_name"]) == by_hand(rates.index.get_level_values("agent_id"), AGENT_OF)
+        assert listed(rates["deployment_name"]) == by_hand(rates.index.get_level_values("deployment_id"), NAME_OF)
+
+    def test_names_play_no_part_where_nothing_is_grouped_by_ids(self) -> None:
+        named = with_names(RUNS, DEPLOYMENTS, agents=AGENTS)
+        for by in (None, "trigger_type", "deployment_name"):
+            pd.testing.assert_frame_equal(
+                qd.run_failure_rates(named, by=by),
+                qd.run_failure_rates(named.drop(columns="agent_name"), by=by),
+            )
+
+    @pytest.mark.parametrize("engine", ["pandas", *ENGINES])
+    def test_lifetime_rates_of_agents_and_environments_have_names(self, engine: str) -> None:
+        named = with_names(DEPLOYMENTS, agents=AGENTS, environments=ENVIRONMENTS)
+        for key, names in (("agent_id", AGENT_OF), ("environment_id", ENVIRONMENT_OF)):
+            rates = out_of(qd.failure_rates(into(named, engine), by=key))
+            rates = rates.reset_index() if engine == "pandas" else rates
+            assert listed(rates["name"]) == by_hand(rates[key], names)
+
+    def test_an_empty_frame_has_the_same_columns_and_dtypes(self) -> None:
+        named = with_names(RUNS, DEPLOYMENTS)
+        for name, summary in OF_RUNS.items():
+            full, empty = summary(named), summary(named[:0])
+            assert len(empty) == 0, name
+            pd.testing.assert_series_equal(empty.dtypes, full.dtypes)
+
+    def test_windows_without_runs_have_their_group_s_name(self) -> None:
+        few = with_names(RUNS[::20], DEPLOYMENTS)
+        daily = qd.run_failure_rates(few, freq="1D")
+        assert (daily["runs"] == 0).any()
+        assert listed(daily["name"]) == by_hand(daily.index.get_level_values("deployment_id"), NAME_OF)
+
+
+def test_an_account_has_names_for_all_that_runs(tmp_path: Any) -> None:  # noqa: ANN401 a path
+    with Sandbox(deployments=40, seed=7) as sandbox:
+        account: dict[str, Any] = {
+            "client": qd.Client(pat=sandbox.pat, base_url=sandbox.base_url), "cache_dir": tmp_path,
+        }  # fmt: skip
+        deployments = qd.load_deployments(include_archived=True, **account)
+        runs = qd.load_runs(**account)
+        named = with_names(runs, deployments, agents=qd.load_agents(**account), metadata="team")
+        truth = {one["id"]: one for one in sandbox.deployments}
+        agents = {one["id"]: one["name"] for one in sandbox.agents}
+    assert listed(named["deployment_name"]) == [truth[one]["name"] for one in runs["deployment_id"]]
+    assert listed(named["agent_name"]) == [agents[one] for one in runs["agent_id"]]
+    assert listed(named["metadata_team"]) == [truth[one]["metadata"].get("team") for one in runs["deployment_id"]]
+    assert named["agent_name"].notna().all()
+    assert np.array_equal(named["id"], runs["id"])
+    assert "pyspark" not in sys.modules

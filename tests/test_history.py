@@ -1,0 +1,364 @@
+"""Snapshots of the deployments: what is kept, for how long, and that nothing is lost."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import stat
+import subprocess
+import sys
+from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+import pytest
+from fsspec.implementations.memory import MemoryFileSystem
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import qoderdata as qd
+from qoderdata import history
+from qoderdata.decode import from_records
+from qoderdata.errors import CacheError, CacheWarning
+from qoderdata.files import Folder
+from qoderdata.load import lists
+from qoderdata.sandbox import Sandbox
+from qoderdata.schema import DEPLOYMENTS
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    import pyarrow as pa
+
+START = datetime(2026, 6, 15, 6, tzinfo=UTC)
+IDENTITY = {"base_url": "http://127.0.0.1/x", "workspace_id": None, "account": "a"}
+
+
+class Clock(datetime):
+    """The present of a pull."""
+
+    moment = START
+
+    @classmethod
+    def now(cls, tz: Any = None) -> datetime:  # type: ignore[override] # noqa: ANN401
+        return cls.moment.astimezone(tz)
+
+
+@pytest.fixture(autouse=True)
+def _present(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setattr(lists, "datetime", Clock)
+    monkeypatch.setattr(Clock, "moment", START)
+    yield
+    MemoryFileSystem.store.clear()
+    MemoryFileSystem.pseudo_dirs[:] = [""]
+
+
+@pytest.fixture
+def sandbox() -> Iterator[Sandbox]:
+    with Sandbox(deployments=30, seed=7, runs=60) as served:
+        yield served
+
+
+@pytest.fixture
+def client(sandbox: Sandbox) -> qd.Client:
+    return qd.Client(sandbox.pat, sandbox.base_url)
+
+
+def series(folder: Path | str) -> history.Series:
+    return history.series(Folder(folder), IDENTITY, include_archived=True)
+
+
+def table(rows: int, **facts: Any) -> pa.Table:  # noqa: ANN401
+    return from_records(
+        [{"id": f"dep_{number}", "name": "x" * 40, **facts} for number in range(rows)], DEPLOYMENTS
+    )
+
+
+def pull(client: qd.Client, folder: Path | str, at: datetime = START, **filters: Any) -> pd.DataFrame:  # noqa: ANN401
+    Clock.moment = at
+    return qd.load_deployments(client=client, cache_dir=folder, refresh=True, **filters)
+
+
+@pytest.mark.parametrize("where", ["path", "url"])
+def test_each_pull_of_the_whole_list_leaves_a_snapshot_equal_to_what_was_pulled(
+    where: str, sandbox: Sandbox, client: qd.Client, tmp_path: Path
+) -> None:
+    folder = tmp_path if where == "path" else "memory://history"
+    pulled = {}
+    for number in range(5):
+        at = START + timedelta(hours=number)
+        pulled[at] = [pull(client, folder, at, include_archived=archived) for archived in (False, True)]
+        sandbox.create_runs(3)
+        sandbox.archive(pulled[at][0]["id"].iloc[number])
+        sandbox.create_deployments(2)
+    for at, frames in pulled.items():
+        for archived, frame in enumerate(frames):
+            past = qd.load_deployments(
+                as_of=at + timedelta(minutes=59), include_archived=bool(archived), client=client, cache_dir=folder
+            )
+            pd.testing.assert_frame_equal(past, frame)
+            assert past.attrs == {**frame.attrs, "from_cache": True, "requests": 0}
+    listed = qd.snapshots(client, folder)
+    assert listed["fetched_at"].tolist() == [at for at in pulled for _ in (0, 1)]
+    assert listed["deployments"].tolist() == [len(frame) for frames in pulled.values() for frame in frames]
+    assert listed["include_archived"].tolist() == [False, True] * 5
+    usage = qd.cache_usage(folder)["snapshots"]
+    assert usage["bytes"] > listed["bytes"].sum() > 0
+    some = qd.load_snapshots(
+        START + timedelta(hours=1), START + timedelta(hours=3), client=client, cache_dir=folder
+    )
+    assert [one.attrs["fetched_at"] for one in some] == [
+        (START + timedelta(hours=number)).isoformat() for number in (1, 2)
+    ]
+    narrow = qd.load_snapshots(columns=["id", "status"], client=client, cache_dir=folder)
+    pd.testing.assert_frame_equal(narrow[-1], pulled[at][0][["id", "status"]])
+    assert qd.clear_cache(folder) == usage["files"] + 2
+    assert qd.snapshots(client, folder).empty
+
+
+def test_other_calls_leave_none(client: qd.Client, tmp_path: Path) -> None:
+    filters: dict[str, Any]
+    for filters in ({"status": "active"}, {"agent_id": "agent_1"}, {"created_since": "2026-01-01T00:00Z"}):
+        pull(client, tmp_path, **filters)
+    qd.load_agents(client=client, cache_dir=tmp_path)
+    assert qd.snapshots(client, tmp_path).empty
+    pull(client, tmp_path)
+    qd.load_deployments(client=client, cache_dir=tmp_path)
+    assert len(qd.snapshots(client, tmp_path)) == 1
+
+
+def test_filters_are_applied_to_a_snapshot(sandbox: Sandbox, client: qd.Client, tmp_path: Path) -> None:
+    frame = pull(client, tmp_path)
+    sandbox.stop()
+    past = qd.load_deployments(as_of="0h", status="paused", client=client, cache_dir=tmp_path)
+    assert past["id"].tolist() == frame.loc[frame["status"] == "paused", "id"].tolist()
+
+
+def test_a_time_before_the_first_snapshot(client: qd.Client, tmp_path: Path) -> None:
+    with pytest.raises(CacheError, match="no snapshot without archived deployments"):
+        qd.load_deployments(as_of=START, client=client, cache_dir=tmp_path)
+    pull(client, tmp_path)
+    with pytest.raises(CacheError, match=r"the first one is of 2026-06-15 06:00 UTC"):
+        qd.load_deployments(as_of=START - timedelta(seconds=1), client=client, cache_dir=tmp_path)
+    with pytest.raises(CacheError, match="no snapshot with archived deployments"):
+        qd.load_deployments(as_of=START, include_archived=True, client=client, cache_dir=tmp_path)
+    with pytest.raises(ValueError, match="as_of"):
+        qd.load_deployments(as_of=START, refresh=True, client=client, cache_dir=tmp_path)
+    with pytest.raises(ValueError, match="unit"):
+        qd.load_deployments(as_of="7", client=client, cache_dir=tmp_path)
+    with pytest.raises(ValueError, match="columns"):
+        qd.load_snapshots(columns=["colour"], client=client, cache_dir=tmp_path)
+
+
+def test_an_account_does_not_see_anothers_snapshots(sandbox: Sandbox, client: qd.Client, tmp_path: Path) -> None:
+    pull(client, tmp_path)
+    other = qd.Client("pt-other", sandbox.base_url)
+    assert qd.snapshots(other, tmp_path).empty
+    mine, theirs = (
+        Path(history.series(Folder(tmp_path), one.identity, include_archived=False).folder.path)
+        for one in (client, other)
+    )
+    mine.rename(theirs)
+    with pytest.warns(CacheWarning, match="another account"):
+        assert qd.snapshots(other, tmp_path).empty
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.lists(st.integers(0, 450 * 24 * 4), min_size=1, max_size=40, unique=True), st.integers(0, 99_999))
+def test_thinning(quarters: list[int], seed: int) -> None:
+    """All of the last 24 hours, then the last of each day, for 400 days; whatever a base is needed for stays."""
+    to = series(f"memory://thin-{seed}")
+    history.clear(Folder(f"memory://thin-{seed}"))
+    times = [START + timedelta(minutes=15 * number) for number in sorted(quarters)]
+    for number, at in enumerate(times):
+        history.write(to, table(5, description=str(number)), at)
+    last = {at.date(): at for at in times}
+    now = times[-1]
+    expected = [
+        at for at in times
+        if now - at <= timedelta(days=1) or (now - at <= timedelta(days=400) and last[at.date()] == at)
+    ]  # fmt: skip
+    # What a snapshot was when the next came decides; one that was not the last of its day cannot come back.
+    found = history.read(to, history.files_of(to), DEPLOYMENTS.arrow)
+    assert [one.file.fetched_at for one in found] == expected
+    assert [one.table["description"][0].as_py() for one in found] == [str(times.index(at)) for at in expected]
+    bases = len(history.entries(Folder(f"memory://thin-{seed}"))) - len(found)
+    assert bases <= len({date.fromordinal(at.toordinal()) for at in times})
+
+
+def test_the_space_of_a_base_is_given_back(tmp_path: Path) -> None:
+    to = series(tmp_path)
+    for day in range(0, 900, 10):
+        history.write(to, table(5), START + timedelta(days=day))
+    bases = len(history.entries(Folder(tmp_path))) - len(history.files_of(to))
+    assert len(history.files_of(to)) == 41
+    assert bases <= 420 / 14 + 1
+
+
+def test_values_survive_every_kind_of_change(tmp_path: Path) -> None:
+    """A value that goes missing, an empty list, items in another order, a deployment that moves in the list."""
+    to = series(tmp_path)
+    changes: list[dict[str, Any]] = [
+        {"vault_ids": ["a", "b"], "schedule": {"upcoming_runs_at": ["2026-06-15T00:00:00Z"]}, "budget": {}},
+        {"vault_ids": [], "schedule": {"upcoming_runs_at": []}, "budget": {"max_credit_cost": "12.50"}},
+        {"vault_ids": None, "schedule": None, "metadata": {"team": "x"}},
+        {"vault_ids": ["b", "a"], "description": None, "odd": {"x": [1]}},
+        {"vault_ids": ["ba"], "description": "été"},
+    ]
+    written = []
+    for number in range(12):
+        records = [
+            {"id": f"dep_{one}", "name": f"n{one}", **changes[(number * one) % len(changes)]}
+            for one in range(number % 3, 9 + number)
+        ]
+        records.sort(key=lambda record: hash((record["id"], number)))
+        written.append(from_records(records, DEPLOYMENTS))
+        history.write(to, written[-1], START + timedelta(hours=number))
+    history.write(to, DEPLOYMENTS.arrow.empty_table(), START + timedelta(hours=12))
+    found = history.read(to, history.files_of(to), DEPLOYMENTS.arrow)
+    assert found[-1].table.num_rows == 0
+    assert [one.table.to_pylist() for one in found[:-1]] == [one.to_pylist() for one in written]
+
+
+def test_a_snapshot_of_another_version_has_the_columns_of_today(tmp_path: Path) -> None:
+    to = series(tmp_path)
+    history.write(to, table(3).drop_columns(["budget_max_credit_cost"]), START)
+    history.write(to, table(3, budget={"max_credit_cost": "1"}), START + timedelta(hours=1))
+    found = history.read(to, history.files_of(to), DEPLOYMENTS.arrow)
+    assert [one.table["budget_max_credit_cost"].to_pylist() for one in found] == [[None] * 3, [1.0] * 3]
+
+
+@pytest.mark.parametrize("how", ["flip", "cut", "empty"])
+def test_a_damaged_snapshot_is_left_out(how: str, client: qd.Client, tmp_path: Path) -> None:
+    first = pull(client, tmp_path)
+    pull(client, tmp_path, START + timedelta(hours=1))
+    path = max(path for path in (tmp_path / "history").rglob("2*.parquet"))
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes({"flip": bytes(content), "cut": bytes(content[:-9]), "empty": b""}[how])
+    with pytest.warns(CacheWarning, match="2026-06-15 07:00 UTC .* was left out"):
+        assert qd.snapshots(client, tmp_path)["fetched_at"].tolist() == [START]
+    with pytest.warns(CacheWarning, match="was left out"):
+        assert len(qd.load_snapshots(client=client, cache_dir=tmp_path)) == 1
+    with pytest.warns(CacheWarning, match="was left out"):
+        past = qd.load_deployments(as_of="0h", client=client, cache_dir=tmp_path)
+    pd.testing.assert_frame_equal(past, first)
+
+
+def test_after_a_damaged_base_the_next_pull_begins_anew(client: qd.Client, tmp_path: Path) -> None:
+    pull(client, tmp_path)
+    (base,) = (tmp_path / "history").rglob("base-*.parquet")
+    base.write_bytes(b"PAR1")
+    frame = pull(client, tmp_path, START + timedelta(hours=1))
+    with pytest.warns(CacheWarning, match="its base cannot be read"):
+        found = qd.load_snapshots(client=client, cache_dir=tmp_path)
+    assert len(found) == 1
+    pd.testing.assert_frame_equal(found[0], frame)
+
+
+def test_what_is_kept_is_private(client: qd.Client, tmp_path: Path) -> None:
+    pull(client, tmp_path / "cache")
+    modes = {
+        path: stat.S_IMODE(path.stat().st_mode) & 0o077 for path in (tmp_path / "cache" / "history").rglob("*")
+    }
+    assert modes
+    assert set(modes.values()) == {0}
+
+
+def test_a_full_disk_costs_a_warning_and_no_snapshot(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    to = series(tmp_path)
+    history.write(to, table(5), START)
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.warns(CacheWarning, match=r"no snapshot was kept.*No space left"):
+        history.write(to, table(6), START + timedelta(days=2))
+    monkeypatch.undo()
+    assert [file.rows for file in history.files_of(to)] == [5]
+    assert history.read(to, history.files_of(to), DEPLOYMENTS.arrow)[0].table.num_rows == 5
+    assert not list(tmp_path.rglob("*.tmp"))
+
+
+WRITER = """
+import os, signal, sys
+from datetime import datetime, timedelta
+from qoderdata import history
+from qoderdata.files import Folder
+from tests.test_history import START, series, table
+to = series(sys.argv[1])
+replace, left = Folder.replace, int(sys.argv[2])
+def dying(self, name, write):
+    global left
+    def half(sink):
+        write(sink)
+        if left == 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+    left -= 1
+    replace(self, name, half)
+Folder.replace = dying
+for day in range(40):
+    history.write(to, table(5, description=str(day)), START + timedelta(days=day))
+"""
+
+
+@pytest.mark.parametrize("after", [0, 1, 2, 20, 21])
+def test_a_killed_writer_loses_only_what_it_wrote(after: int, tmp_path: Path) -> None:
+    root = Path(__file__).parents[1]
+    done = subprocess.run(
+        [sys.executable, "-c", WRITER, str(tmp_path), str(after + 1)],
+        cwd=root,
+        env={**os.environ, "PYTHONPATH": "."},
+        check=False,
+    )
+    assert done.returncode == -signal.SIGKILL
+    to = series(tmp_path)
+    found = history.read(to, history.files_of(to), DEPLOYMENTS.arrow)
+    texts = [one.table["description"][0].as_py() for one in found]
+    assert texts == [str(day) for day in range(len(texts))]
+    assert after - 4 <= len(texts) <= after
+    history.write(to, table(7), START + timedelta(days=60))
+    assert history.read(to, history.files_of(to), DEPLOYMENTS.arrow)[-1].table.num_rows == 7
+
+
+def _write_some(folder: str, number: int) -> None:
+    to = series(folder)
+    for day in range(12):
+        at = START + timedelta(days=day, seconds=number)
+        history.write(to, table(50, description=f"{number}-{day}"), at)
+
+
+def test_two_processes_at_once_lose_nothing(tmp_path: Path) -> None:
+    context = multiprocessing.get_context("spawn")
+    writers = [context.Process(target=_write_some, args=(str(tmp_path), number)) for number in (0, 1)]
+    for writer in writers:
+        writer.start()
+    for writer in writers:
+        writer.join(60)
+        assert writer.exitcode == 0
+    to = series(tmp_path)
+    found = history.read(to, history.files_of(to), DEPLOYMENTS.arrow)
+    texts = {one.table["description"][0].as_py() for one in found}
+    assert {f"1-{day}" for day in range(12)} <= texts
+
+
+def test_four_hundred_days_are_small(tmp_path: Path) -> None:
+    """Texts that do not change are stored once: a tenth of the size of whole snapshots, and less."""
+    import pyarrow.parquet as pq  # noqa: PLC0415 - to compare with
+
+    to = series(tmp_path)
+    whole = 0
+    for day in range(14):
+        records = [
+            {"id": f"dep_{one}", "description": " ".join(str(hash((one, word))) for word in range(60)),
+             "metadata": {"cas_config": {"stats": {"total_runs": day * 24 + one}}}}
+            for one in range(300)
+        ]  # fmt: skip
+        one = from_records(records, DEPLOYMENTS)
+        history.write(to, one, START + timedelta(days=day))
+        pq.write_table(one, tmp_path / "whole.parquet", compression="zstd")
+        whole += (tmp_path / "whole.parquet").stat().st_size
+    assert sum(size for _, size in history.entries(Folder(tmp_path))) < whole / 5

@@ -1,0 +1,336 @@
+"""Periods compared, and error budgets: against published intervals, SciPy, SQL and brute force."""
+
+from __future__ import annotations
+
+import math
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import dask.dataframe as dd
+import duckdb
+import narwhals as nw
+import numpy as np
+import pandas as pd
+import polars as pl
+import pyarrow as pa
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import stats
+
+import qoderdata as qd
+from qoderdata.errors import FrameTypeError, MissingColumnError
+from qoderdata.summaries import wilson
+
+END = datetime(2026, 6, 15, tzinfo=UTC)
+DAY = timedelta(days=1)
+
+
+def runs_at(rows: list[tuple[timedelta, str]], **columns: Any) -> pd.DataFrame:  # noqa: ANN401 any cells
+    """Make runs of one deployment, each so long before the end."""
+    frame = pd.DataFrame({
+        "id": [f"r{number:04}" for number in range(len(rows))],
+        "deployment_id": "dep_1",
+        "status": pd.Series([status for _, status in rows], dtype="str"),
+        "triggered_at": pd.Series([END - ago for ago, _ in rows], dtype="datetime64[us, UTC]"),
+        "duration_ms": pd.array([1000] * len(rows), dtype="Int64"),
+    })  # fmt: skip
+    return frame.assign(**columns)
+
+
+def random_runs(seed: int, count: int = 600) -> pd.DataFrame:
+    draw = np.random.default_rng(seed)
+    ago = [timedelta(minutes=int(minutes)) for minutes in draw.integers(0, 60 * 24 * 30, count)]
+    statuses = ["completed", "failed", "skipped", "cancelled", "running", None]
+    return pd.DataFrame({
+        "id": [f"r{number:04}" for number in range(count)],
+        "deployment_id": pd.Series(draw.choice(np.array(["dep_1", "dep_2", "dep_3", None]), count), dtype="str"),
+        "agent_id": pd.Series(draw.choice(np.array(["a", "b"]), count), dtype="str"),
+        "status": pd.Series(
+            draw.choice(np.array(statuses), count, p=[0.5, 0.25, 0.1, 0.05, 0.05, 0.05]), dtype="str"
+        ),
+        "triggered_at": pd.Series([END - one for one in ago], dtype="datetime64[us, UTC]"),
+        "duration_ms": pd.array(draw.integers(0, 10**5, count), dtype="Int64"),
+    })  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "low", "high"),
+    [
+        ((56, 70), (48, 80), 0.0524, 0.3339),
+        ((9, 10), (3, 10), 0.1705, 0.8090),
+        ((6, 7), (2, 7), 0.0582, 0.8062),
+        ((5, 56), (0, 29), -0.0381, 0.1926),
+        ((0, 10), (0, 20), -0.1611, 0.2775),
+        ((0, 10), (0, 10), -0.2775, 0.2775),
+        ((10, 10), (0, 20), 0.6791, 1.0),
+        ((10, 10), (0, 10), 0.6075, 1.0),
+    ],
+)
+def test_the_interval_is_the_published_one(
+    first: tuple[int, int], second: tuple[int, int], low: float, high: float
+) -> None:
+    """Newcombe (1998), table II, method 10; and with SciPy's Wilson intervals."""
+    names = {side: (f"{side}_rate", f"{side}_low", f"{side}_high") for side in "ab"}
+    counts = {"ak": [first[0]], "an": [first[1]], "bk": [second[0]], "bn": [second[1]]}
+    frame = nw.from_native(pd.DataFrame(counts)).lazy()
+    for side in "ab":
+        frame = wilson.add_rate(frame, f"{side}k", f"{side}n", confidence=0.95, names=names[side])
+    row = wilson.add_change(frame, names["a"], names["b"]).collect().to_native().iloc[0]
+    assert (round(row["change_low"], 4), round(row["change_high"], 4)) == (low, high)
+    one, two = (stats.binomtest(*of).proportion_ci(method="wilson") for of in (first, second))
+    rate, other = first[0] / first[1], second[0] / second[1]
+    assert row["change"] == pytest.approx(rate - other)
+    assert row["change_low"] == pytest.approx(rate - other - math.hypot(rate - one.low, two.high - other))
+    assert row["change_high"] == pytest.approx(rate - other + math.hypot(one.high - rate, other - two.low))
+
+
+@pytest.mark.parametrize("by", [None, "deployment_id", ["agent_id", "deployment_id"]])
+@pytest.mark.parametrize(("recent", "baseline"), [("7D", None), ("36h", "10D")])
+def test_counts_and_medians_are_those_of_sql(by: Any, recent: str, baseline: str | None) -> None:  # noqa: ANN401
+    runs = random_runs(1)
+    compared = qd.compare_periods(runs, by, recent=recent, baseline=baseline)
+    end = runs["triggered_at"].max().floor("min") + pd.Timedelta("1min")
+    middle = end - pd.Timedelta(recent)
+    begin = middle - pd.Timedelta(baseline or recent)
+    keys = [] if by is None else [by] if isinstance(by, str) else by
+    parts = [
+        f"""count(*) FILTER (status IN ('completed', 'failed') AND {inside}) AS {name}_decided,
+            count(*) FILTER (status = 'failed' AND {inside}) AS {name}_failed,
+            median(duration_ms) FILTER (status = 'completed' AND {inside}) AS {name}_p50_ms"""
+        for name, inside in (("recent", "triggered_at >= $2"), ("baseline", "triggered_at < $2"))
+    ]
+    sql = f"""SELECT {", ".join([*keys, *parts])} FROM runs WHERE triggered_at >= $1 AND triggered_at < $3
+              GROUP BY ALL"""  # noqa: S608 - our own words
+    with duckdb.connect() as connection:
+        connection.register("runs", runs)
+        bounds = [begin.to_pydatetime(), middle.to_pydatetime(), end.to_pydatetime()]
+        expected = connection.execute(sql, bounds).df()
+    columns = [name for name in expected.columns if name not in keys]
+    got = (compared.reset_index() if keys else compared)[[*keys, *columns]].sort_values(columns, ignore_index=True)
+    expected = expected.sort_values(columns, ignore_index=True)
+    assert got[columns].to_numpy("float64") == pytest.approx(expected[columns].to_numpy("float64"), nan_ok=True)
+    for key in keys:
+        assert got[key].fillna("?").tolist() == expected[key].fillna("?").tolist()
+    decided = compared[compared["recent_decided"] > 0]
+    assert (decided["recent_rate"] == decided["recent_failed"] / decided["recent_decided"]).all()
+    assert compared["recent_rate"].isna().sum() == len(compared) - len(decided)
+
+
+def test_the_bounds_are_half_open() -> None:
+    ago = [timedelta(0), timedelta(microseconds=1), DAY, DAY + timedelta(microseconds=1), 3 * DAY]
+    ago.append(3 * DAY + timedelta(microseconds=1))
+    runs = runs_at([(one, "failed") for one in ago])
+    row = qd.compare_periods(runs, None, recent="1D", baseline="2D", until=END).iloc[0]
+    assert (row["recent_decided"], row["baseline_decided"]) == (2, 2)
+
+
+def test_until_none_is_the_end_of_the_minute_of_the_newest_run() -> None:
+    runs = runs_at([(timedelta(0), "failed"), (DAY - timedelta(minutes=1), "failed"), (DAY, "completed")])
+    row = qd.compare_periods(runs, None, recent="1D").iloc[0]
+    assert (row["recent_decided"], row["baseline_decided"]) == (2, 1)
+
+
+def test_an_age_is_taken_as_until() -> None:
+    old = runs_at([(DAY, "failed")])
+    assert len(qd.compare_periods(old, until="0h", recent="1D")) == 0
+    just = old.assign(triggered_at=pd.Timestamp.now("UTC").as_unit("us") - pd.Timedelta("3h"))
+    assert qd.compare_periods(just, until="1h", recent="1D")["recent_decided"].tolist() == [1]
+    assert qd.compare_periods(just, until="4h", recent="1D").empty
+
+
+def test_verdicts_and_order() -> None:
+    def group(name: str, recent: tuple[int, int], before: tuple[int, int]) -> pd.DataFrame:
+        rows = [(DAY, "failed")] * recent[0] + [(DAY, "completed")] * (recent[1] - recent[0])
+        rows += [(9 * DAY, "failed")] * before[0] + [(9 * DAY, "completed")] * (before[1] - before[0])
+        return runs_at(rows, deployment_id=name)
+
+    frames = [
+        group("worse", (30, 40), (5, 40)), group("better", (5, 40), (30, 40)), group("unclear", (5, 40), (6, 40)),
+        group("new", (1, 2), (0, 0)), group("gone", (0, 0), (1, 2)), group("much worse", (40, 40), (0, 40)),
+        runs_at([(DAY, "skipped"), (9 * DAY, "running")], deployment_id="nothing decided"),
+        runs_at([(90 * DAY, "failed")], deployment_id="long ago"),
+    ]  # fmt: skip
+    compared = qd.compare_periods(pd.concat(frames), until=END)
+    expected = {
+        "much worse": "worse", "worse": "worse", "unclear": "unclear", "better": "better",
+        "gone": "gone", "new": "new", "nothing decided": "unclear",
+    }  # fmt: skip
+    assert compared["verdict"].to_dict() == expected
+    assert compared.index.tolist() == list(expected)
+    missing = compared.loc[["gone", "new", "nothing decided"], ["change", "change_low", "change_high"]]
+    assert missing.isna().all(axis=None)
+    assert compared.loc[["new"], "baseline_rate"].isna().all()
+    assert compared.loc[["new"], "recent_rate"].tolist() == [0.5]
+
+
+def test_names_come_first() -> None:
+    runs = random_runs(2).assign(deployment_name="report", agent_name="helper")
+    assert qd.compare_periods(runs).columns[0] == "name"
+    assert qd.compare_periods(runs)["name"].unique().tolist() == ["report"]
+    both = qd.compare_periods(runs, ["deployment_id", "agent_id"])
+    assert both.columns[:2].tolist() == ["deployment_name", "agent_name"]
+    assert qd.compare_periods(runs, None).columns[0] == "recent_decided"
+    assert qd.error_budget(runs, by="agent_id")["name"].tolist() == ["helper", "helper"]
+
+
+@pytest.mark.parametrize("wrong", [7, "7", 7.0, "0D", "soon", timedelta(0)])
+@pytest.mark.parametrize("name", ["recent", "baseline"])
+def test_a_span_needs_a_unit_and_a_length(name: str, wrong: Any) -> None:  # noqa: ANN401 anything
+    with pytest.raises(ValueError, match=f"^{name}="):
+        qd.compare_periods(runs_at([]), **{name: wrong})
+    with pytest.raises(ValueError, match=r"^window="):
+        qd.error_budget(runs_at([]), window=wrong)
+
+
+@pytest.mark.parametrize("until", ["2026-06-15T00:00", 7, "7", datetime(2026, 6, 15)])  # noqa: DTZ001 no zone
+def test_until_needs_a_zone_or_a_unit(until: Any) -> None:  # noqa: ANN401 anything
+    for summarise in (qd.compare_periods, qd.error_budget):
+        with pytest.raises(ValueError, match=r"^until="):
+            summarise(runs_at([]), until=until)
+
+
+@pytest.mark.parametrize("target", [0, 1, 99, True, "0.99", float("nan")])
+def test_a_target_is_a_share(target: Any) -> None:  # noqa: ANN401 anything
+    with pytest.raises(ValueError, match="between 0 and 1"):
+        qd.error_budget(runs_at([]), target=target)
+
+
+def test_by_cannot_be_a_column_of_the_result() -> None:
+    runs = runs_at([(DAY, "failed")], verdict="x", budget="x")
+    with pytest.raises(ValueError, match="'verdict' is a column of the result"):
+        qd.compare_periods(runs, "verdict")
+    with pytest.raises(ValueError, match="'budget' is a column of the result"):
+        qd.error_budget(runs, by="budget")
+
+
+def test_empty_in_gives_empty_out() -> None:
+    some, none = runs_at([(DAY, "failed")]), runs_at([])
+    missed = missed_at([])
+    summaries: list[Any] = [
+        qd.compare_periods,
+        lambda runs: qd.error_budget(runs, by="deployment_id"),
+        lambda runs: qd.error_budget(runs, missed),
+    ]
+    for summarise in summaries:
+        full, empty = summarise(some), summarise(none)
+        assert empty.empty
+        pd.testing.assert_frame_equal(full.iloc[:0], empty, check_index_type=False)
+
+
+def missed_at(ago: list[timedelta], *, certain: Any = True, deployment_id: Any = "dep_1") -> pd.DataFrame:  # noqa: ANN401
+    return pd.DataFrame({
+        "scheduled_at": pd.Series([END - one for one in ago], dtype="datetime64[us, UTC]"),
+        "deployment_id": pd.Series(deployment_id, index=range(len(ago)), dtype="str"),
+        "name": pd.Series("report", index=range(len(ago)), dtype="str"),
+        "certain": pd.Series(certain, index=range(len(ago)), dtype="bool"),
+        "reason": pd.Series("", index=range(len(ago)), dtype="str"),
+    })  # fmt: skip
+
+
+STATUSES = st.sampled_from(["completed", "failed", "skipped", "running", None])
+HOURS = st.integers(-5, 100).map(lambda hours: timedelta(hours=hours))
+DEPLOYMENTS = st.sampled_from(["dep_1", "dep_2", None])
+
+
+@given(
+    runs=st.lists(st.tuples(HOURS, STATUSES, DEPLOYMENTS), max_size=30),
+    missed=st.lists(st.tuples(HOURS, st.booleans(), DEPLOYMENTS), max_size=10),
+    target=st.sampled_from([0.5, 0.9, 0.999]),
+    engine=st.sampled_from(["pandas", "polars", "duckdb"]),
+)
+@settings(max_examples=60, deadline=None)
+def test_a_budget_is_that_of_brute_force(runs: list[Any], missed: list[Any], target: float, engine: str) -> None:
+    frame = runs_at([row[:2] for row in runs], deployment_id=pd.Series([row[2] for row in runs], dtype="str"))
+    absent = missed_at(
+        [row[0] for row in missed],
+        certain=[row[1] for row in missed],
+        deployment_id=[row[2] for row in missed],
+    )
+    table = pa.Table.from_pandas(frame)
+    make: dict[str, Any] = {"polars": pl.DataFrame, "duckdb": duckdb.connect().from_arrow}
+    native = make[engine](table) if engine in make else frame
+    result = qd.error_budget(native, absent, target=target, window="2D", by="deployment_id", until=END)
+    got = {None if pd.isna(row["deployment_id"]) else row["deployment_id"]: row for row in records(result)}
+    groups = {row[2] for row in runs} | {row[2] for row in missed if row[1]}
+    assert set(got) == groups
+    for group in groups:
+        bad, all_, bad_of_day, of_day = 0, 0, 0, 0
+        for ago, status, _ in (row for row in runs if row[2] == group):
+            decided = status in {"completed", "failed"}
+            if timedelta(0) < ago <= 2 * DAY:
+                all_, bad = all_ + decided, bad + (status == "failed")
+            if timedelta(0) < ago <= DAY:
+                of_day, bad_of_day = of_day + decided, bad_of_day + (status == "failed")
+        for ago, certain, _ in (row for row in missed if row[2] == group):
+            all_, bad = (all_ + certain, bad + certain) if timedelta(0) < ago <= 2 * DAY else (all_, bad)
+            within = certain and timedelta(0) < ago <= DAY
+            of_day, bad_of_day = of_day + within, bad_of_day + within
+        row = got[group]
+        assert row["decided"] + row["missed"] == all_
+        assert row["failed"] + row["missed"] == bad
+        assert row["success_rate"] == (pytest.approx(1 - bad / all_) if all_ else unknown())
+        assert row["budget"] == (pytest.approx((1 - target) * all_) if all_ else unknown())
+        assert row["used"] == (pytest.approx(bad / ((1 - target) * all_)) if all_ else unknown())
+        assert row["burn_rate"] == (pytest.approx(bad_of_day / of_day / (1 - target)) if of_day else unknown())
+
+
+def unknown() -> Any:  # noqa: ANN401 equals NaN
+    return pytest.approx(math.nan, nan_ok=True)
+
+
+def records(result: Any) -> list[dict[str, Any]]:  # noqa: ANN401 a frame of any engine
+    if isinstance(result, pd.DataFrame):
+        return [
+            {str(name): value for name, value in row.items()} for row in result.reset_index().to_dict("records")
+        ]
+    rows = nw.from_native(result).lazy().collect("pyarrow").to_native().to_pylist()
+    return [{name: math.nan if value is None else value for name, value in row.items()} for row in rows]
+
+
+def test_a_budget_of_an_account_that_stopped_ends_with_what_was_missed() -> None:
+    """Without `until`, the newest missed trigger counts as well as the newest run."""
+    runs = runs_at([(10 * DAY, "completed")] * 9)
+    budget = qd.error_budget(runs, missed_at([timedelta(hours=hours) for hours in (1, 2)]), window="3D").iloc[0]
+    assert (budget["decided"], budget["missed"], budget["success_rate"]) == (0, 2, 0.0)
+
+
+def test_without_missed_triggers_they_are_unknown() -> None:
+    budget = qd.error_budget(runs_at([(DAY, "completed")]))
+    assert budget["missed"].isna().all()
+    assert budget["success_rate"].tolist() == [1.0]
+    assert qd.error_budget(runs_at([(DAY, "completed")]), missed_at([]))["missed"].tolist() == [0]
+
+
+def test_a_window_without_data_is_unknown_not_good() -> None:
+    budget = qd.error_budget(runs_at([(90 * DAY, "failed")]), until=END).iloc[0]
+    assert budget["decided"] == 0
+    assert budget[["success_rate", "budget", "used", "burn_rate"]].isna().all()
+
+
+def test_a_name_of_a_deployment_that_only_missed_is_its_own() -> None:
+    runs = runs_at([(DAY, "completed")], deployment_name="other")
+    budget = qd.error_budget(runs, missed_at([DAY], deployment_id="dep_2"), by="deployment_id", until=END)
+    assert budget["name"].to_dict() == {"dep_1": "other", "dep_2": "report"}
+
+
+def test_missed_of_another_engine_or_kind_is_refused() -> None:
+    runs, missed = runs_at([(DAY, "completed")]), missed_at([DAY])
+    with pytest.raises(FrameTypeError, match="missed must be a pandas frame, not DataFrame"):
+        qd.error_budget(runs, pl.DataFrame(pa.Table.from_pandas(missed)))
+    with pytest.raises(FrameTypeError, match="pass the frame that missed_triggers gives"):
+        qd.error_budget(runs, [1])  # type: ignore[arg-type]
+    with pytest.raises(MissingColumnError, match="'agent_id'"):
+        qd.error_budget(runs.assign(agent_id="a"), missed, by="agent_id")
+    with pytest.raises(FrameTypeError, match="'certain'"):
+        qd.error_budget(runs, missed.assign(certain="True"))
+
+
+def test_dask_has_budgets_but_no_comparison() -> None:
+    runs = dd.from_pandas(random_runs(3), npartitions=2)  # type: ignore[no-untyped-call] # Dask has no types
+    missed = missed_at([DAY, 2 * DAY])
+    got = qd.error_budget(runs, missed, by="deployment_id").compute()
+    expected = qd.error_budget(random_runs(3), missed, by="deployment_id").reset_index()
+    assert got["used"].tolist() == pytest.approx(expected["used"].tolist())
+    with pytest.raises(NotImplementedError, match="compare_periods needs a median"):
+        qd.compare_periods(runs)

@@ -1,0 +1,270 @@
+"""Costs of sessions: each once, unknown apart; the same on every engine, as SQL has them."""
+
+from __future__ import annotations
+
+import io
+import warnings
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+import dask
+import dask.dataframe as dd
+import duckdb
+import narwhals as nw
+import numpy as np
+import pandas as pd
+import polars as pl
+import pyarrow as pa
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import qoderdata as qd
+from qoderdata.errors import DataQualityWarning, FrameTypeError
+from qoderdata.sandbox import Sandbox
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+START = datetime(2025, 10, 30, 20, tzinfo=UTC)
+CREDITS = ["usage_total_credits", "usage_model_credits", "usage_sandbox_runtime_credits"]
+QUANTILES = ["credits_p50", "credits_p95"]
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    with dask.config.set(scheduler="synchronous"):
+        yield
+
+
+def sessions_of(rows: list[dict[str, Any]]) -> pd.DataFrame:
+    texts = {name: pd.Series([row.get(name) for row in rows], dtype="str") for name in ("id", "deployment_id")}
+    times = {
+        name: pd.Series([row.get(name, START) for row in rows], dtype="datetime64[us, UTC]")
+        for name in ("created_at", "updated_at")
+    }
+    credits_ = {name: pd.Series([row.get(name) for row in rows], dtype="float64") for name in CREDITS}
+    return pd.DataFrame({**texts, **times, **credits_})
+
+
+ENGINES: dict[str, Callable[[pd.DataFrame], Any]] = {
+    "pandas": lambda frame: frame,
+    "polars": lambda frame: pl.DataFrame(pa.Table.from_pandas(frame)),
+    "polars lazy": lambda frame: pl.LazyFrame(pa.Table.from_pandas(frame)),
+    "pyarrow": pa.Table.from_pandas,
+    "duckdb": lambda frame: duckdb.connect().from_arrow(pa.Table.from_pandas(frame)),
+    "dask": lambda frame: dd.from_pandas(frame, npartitions=2),  # type: ignore[no-untyped-call] # Dask has no types
+}
+LAZY = ["polars lazy", "duckdb", "dask"]
+
+
+def records(result: Any) -> list[dict[str, Any]]:  # noqa: ANN401 a frame of any engine
+    if isinstance(result, dd.DataFrame):
+        result = result.compute()  # type: ignore[no-untyped-call] # likewise
+    if isinstance(result, pd.DataFrame):
+        keyed = result if result.index.names == [None] else result.reset_index()
+        result = pa.Table.from_pandas(keyed, preserve_index=False)
+    table = nw.from_native(result).lazy().collect("pyarrow").to_native()
+    return [
+        {
+            name: value.astimezone(UTC) if isinstance(value, datetime)
+            else pytest.approx(value) if isinstance(value, float) else value
+            for name, value in row.items()
+        }
+        for row in table.to_pylist()
+    ]  # fmt: skip
+
+
+def quietly(summarise: Callable[[Any], Any], native: Any) -> Any:  # noqa: ANN401 frames of any engine
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DataQualityWarning)
+        return summarise(native)
+
+
+def brute_force(rows: list[dict[str, Any]]) -> dict[Any, dict[str, Any]]:
+    last = {row["id"]: row for row in rows}
+    costs: dict[Any, dict[str, Any]] = {}
+    for group in {row["deployment_id"] for row in last.values()}:
+        own = [row for row in last.values() if row["deployment_id"] == group]
+        sums = {}
+        for name in CREDITS:
+            known = [row[name] for row in own if row[name] is not None]
+            sums[name] = sum(known) if known else None
+        known = [row[CREDITS[0]] for row in own if row[CREDITS[0]] is not None]
+        costs[group] = {
+            "sessions": len(own),
+            "credits": sums[CREDITS[0]],
+            "model_credits": sums[CREDITS[1]],
+            "sandbox_runtime_credits": sums[CREDITS[2]],
+            "credits_p50": float(np.quantile(known, 0.5)) if known else None,
+            "credits_p95": float(np.quantile(known, 0.95)) if known else None,
+            "credits_max": max(known, default=None),
+            "unknown": len(own) - len(known),
+        }
+    all_ = sum(cost["credits"] or 0 for cost in costs.values())
+    for cost in costs.values():
+        cost["share"] = None if cost["credits"] is None or not all_ else cost["credits"] / all_
+    return costs
+
+
+AMOUNT = st.one_of(st.none(), st.integers(0, 1000).map(lambda cents: cents / 100))
+ROWS = st.lists(
+    st.fixed_dictionaries({
+        "id": st.integers(0, 15).map("s{}".format),
+        "deployment_id": st.sampled_from(["dep_1", "dep_2", None]),
+        "created_at": st.one_of(st.none(), st.integers(0, 200).map(lambda n: START + timedelta(minutes=40 * n))),
+        **dict.fromkeys(CREDITS, AMOUNT),
+    }),
+    max_size=20,
+)  # fmt: skip
+
+
+@given(rows=ROWS)
+@pytest.mark.parametrize("engine", ENGINES)
+@settings(max_examples=15, deadline=None)
+def test_costs_are_those_of_brute_force(rows: list[dict[str, Any]], engine: str) -> None:
+    """The last row of a session counts; frames without an order are told by ``updated_at`` which one that is."""
+    rows = [{**row, "updated_at": START + timedelta(minutes=number)} for number, row in enumerate(rows)]
+    with dask.config.set(scheduler="synchronous"):
+        got = records(quietly(qd.session_costs, ENGINES[engine](sessions_of(rows))))
+    expected = brute_force(rows)
+    assert len(got) == len(expected)
+    for row in got:
+        cost = expected[row.pop("deployment_id")]
+        cost |= dict.fromkeys(QUANTILES) if engine == "dask" else {}
+        assert row == cost
+    order = [
+        (row["credits"] is None, -(row["credits"].expected if row["credits"] is not None else 0)) for row in got
+    ]
+    assert order == sorted(order)
+
+
+SUMMARIES: dict[str, Callable[[Any], Any]] = {
+    "all": lambda sessions: qd.session_costs(sessions, None),
+    "days in Havana": lambda sessions: qd.session_costs(sessions, freq="1D", tz="America/Havana"),
+    "hours": lambda sessions: qd.session_costs(sessions, None, freq="6h"),
+}
+
+
+@given(rows=ROWS, name=st.sampled_from([*SUMMARIES]))
+@pytest.mark.parametrize("engine", [name for name in ENGINES if name != "pandas"])
+@settings(max_examples=10, deadline=None)
+def test_every_engine_gives_the_rows_of_pandas(rows: list[dict[str, Any]], name: str, engine: str) -> None:
+    rows = [{**row, "updated_at": START + timedelta(minutes=number)} for number, row in enumerate(rows)]
+    sessions = sessions_of(rows)
+    with dask.config.set(scheduler="synchronous"):
+        got = records(quietly(SUMMARIES[name], ENGINES[engine](sessions)))
+    expected = records(SUMMARIES[name](sessions))
+    if engine in LAZY and name != "all":
+        expected = [row for row in expected if row["sessions"]]
+    if engine == "dask":
+        expected = [{**row, **dict.fromkeys(QUANTILES)} for row in expected]
+    assert got == expected
+
+
+@pytest.fixture(scope="module")
+def account() -> pd.DataFrame:
+    with Sandbox(deployments=15, seed=7, runs=400, edition="D") as sandbox:
+        return qd.flatten_sessions(sandbox.sessions)
+
+
+def test_sums_are_those_of_sql_over_parquet(account: pd.DataFrame) -> None:
+    file = io.BytesIO()
+    account[["id", "deployment_id", *CREDITS]].to_parquet(file)
+    table = pa.Table.from_pandas(pd.read_parquet(file), preserve_index=False)
+    sql = """SELECT deployment_id, count(*) AS sessions, sum(usage_total_credits) AS credits,
+             count(*) - count(usage_total_credits) AS unknown, quantile_cont(usage_total_credits, 0.95) AS p95
+             FROM t GROUP BY ALL ORDER BY credits DESC NULLS LAST, deployment_id NULLS LAST"""
+    with duckdb.connect() as connection:
+        connection.register("t", table)
+        expected = connection.execute(sql).df()
+    costs = qd.session_costs(account).reset_index()
+    assert costs["deployment_id"].fillna("").tolist() == expected["deployment_id"].fillna("").tolist()
+    for name, column in {
+        "sessions": "sessions",
+        "credits": "credits",
+        "unknown": "unknown",
+        "p95": "credits_p95",
+    }.items():
+        got = costs[column].astype("float64").to_numpy()
+        assert got == pytest.approx(expected[name].astype("float64").to_numpy(), nan_ok=True)
+    assert costs["share"].sum() == pytest.approx(1)
+    assert costs["credits"].sum() == pytest.approx(account["usage_total_credits"].sum())
+    assert costs["unknown"].sum() == account["usage_total_credits"].isna().sum() > 0
+    by_day = qd.session_costs(account, freq="1D")
+    assert by_day["credits"].sum() == pytest.approx(account["usage_total_credits"].sum())
+    assert by_day["share"].sum() == pytest.approx(1)
+
+
+def test_a_later_reading_replaces_an_earlier_one(account: pd.DataFrame) -> None:
+    earlier = account.assign(usage_total_credits=account["usage_total_credits"] / 2)
+    both = pd.concat([earlier, account], ignore_index=True)
+    pd.testing.assert_frame_equal(qd.session_costs(both), qd.session_costs(account))
+    turned = pd.concat([account, earlier], ignore_index=True)
+    half = qd.session_costs(turned)["credits"].sum()
+    assert half == pytest.approx(account["usage_total_credits"].sum() / 2)
+
+
+def test_missing_is_not_zero() -> None:
+    rows: list[dict[str, Any]] = [
+        {"id": "s1", "deployment_id": "free", "usage_total_credits": 0.0},
+        {"id": "s2", "deployment_id": "unknown"}, {"id": "s3", "deployment_id": "unknown"},
+    ]  # fmt: skip
+    costs = qd.session_costs(sessions_of(rows))
+    assert costs.index.tolist() == ["free", "unknown"]
+    assert costs["credits"].tolist() == pytest.approx([0, np.nan], nan_ok=True)
+    assert costs["unknown"].tolist() == [0, 2]
+    assert costs["share"].isna().all(), "shares of nothing"
+
+
+def test_windows_without_sessions_cost_nothing_and_those_of_unknown_ones_are_unknown() -> None:
+    rows: list[dict[str, Any]] = [
+        {"id": "s1", "deployment_id": "dep_1", "created_at": START, "usage_total_credits": 2.0},
+        {"id": "s2", "deployment_id": "dep_1", "created_at": START + timedelta(days=2)},
+    ]
+    costs = qd.session_costs(sessions_of(rows).assign(deployment_name="report"), freq="1D")
+    assert costs["credits"].tolist() == pytest.approx([2, 0, np.nan], nan_ok=True)
+    assert costs["sessions"].tolist() == [1, 0, 1]
+    assert costs["unknown"].tolist() == [0, 0, 1]
+    assert costs["credits_max"].tolist() == pytest.approx([2, np.nan, np.nan], nan_ok=True)
+    assert costs["name"].tolist() == ["report"] * 3
+
+
+def test_names_come_first(account: pd.DataFrame) -> None:
+    by_agent = qd.session_costs(account, "agent_id")
+    assert by_agent.columns[0] == "name"
+    names = account.groupby("agent_id")["agent_name"].max()
+    assert by_agent["name"].to_dict() == names.to_dict()
+
+
+def test_empty_in_gives_empty_out(account: pd.DataFrame) -> None:
+    for summarise in (qd.session_costs, *SUMMARIES.values()):
+        full, empty = summarise(account), summarise(account.iloc[:0])
+        assert empty.empty
+        pd.testing.assert_frame_equal(full.iloc[:0], empty, check_index_type=False)
+
+
+def test_the_argument_is_not_changed(account: pd.DataFrame) -> None:
+    before = account.copy(deep=True)
+    qd.session_costs(account, freq="1D")
+    pd.testing.assert_frame_equal(account, before)
+
+
+def test_dask_says_that_percentiles_are_missing() -> None:
+    with pytest.warns(DataQualityWarning, match=r"credits_p50 and credits_p95 .*scan_sessions"):
+        qd.session_costs(ENGINES["dask"](sessions_of([])))
+
+
+def test_wrong_arguments() -> None:
+    with pytest.raises(ValueError, match="'credits' is a column of the result"):
+        qd.session_costs(sessions_of([]), "credits")
+    with pytest.raises(ValueError, match="freq="):
+        qd.session_costs(sessions_of([]), freq="7")
+    with pytest.raises(FrameTypeError, match="pass the frame that load_sessions gives"):
+        qd.session_costs([])  # type: ignore[type-var]
+    early: list[dict[str, Any]] = [
+        {"id": "s1", "created_at": datetime(1, 1, 2, tzinfo=UTC)},
+        {"id": "s2", "created_at": START},
+    ]
+    with pytest.raises(ValueError, match="created_at reaches from"):
+        qd.session_costs(sessions_of(early), freq="1h")

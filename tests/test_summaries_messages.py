@@ -1,0 +1,190 @@
+"""Groups of errors: variable parts replaced alike on every engine, and every figure by brute force."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import duckdb
+import narwhals as nw
+import pandas as pd
+import polars as pl
+import pyarrow as pa
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import qoderdata as qd
+from qoderdata.summaries import error_messages
+
+END = datetime(2026, 6, 15, tzinfo=UTC)
+DAY = timedelta(days=1)
+TEMPLATES = {
+    "can't open 'my file'": "can't open <text>",
+    "it's 'x' and \"y z\"": "it's <text> and <text>",
+    "users' keys aren't there": "users' keys aren't there",
+    "“引用” 「引」 `code`": "<text> <text> <text>",
+    "https://a.b/c?d=1&e=2 failed": "<url> failed",
+    "(see http://127.0.0.1:80/x)": "(see <url>)",
+    "GET /v1/x/12 -> 503": "GET <path> -> <number>",
+    r"C:\a\b gone": "<path> gone",
+    "~/x and ./a/b and ../c": "<path> and <path> and <path>",
+    "src/app/main.py line 3": "<path> line <number>",
+    "x=/a/b: 100%": "x=<path>: <number>%",
+    "and/or": "and/or",
+    "/srv/中文/路径 end": "<path> end",
+    "session sess_0a1b2c is gone": "session <id> is gone",
+    "环境env_0a1b2c不存在": "环境<id>不存在",
+    "9f86d081-884c-4d65-9a2f-eaa0c55ad015": "<id>",
+    "deadbeef01 ab12cd3 0x7fff": "<id> <id> <id>",
+    "agent_archived_error max_tokens a_b": "agent_archived_error max_tokens a_b",
+    "12345678 of 1,000.5": "<number> of <number>",
+    "超时30秒": "超时<number>秒",
+    "after 1h30m or 30s or 10GB": "after <number> or <number> or <number>GB",
+    "at 2026-06-15T00:00:01.5Z and 2026-06-15 00:00 +08:00": "at <number> and <number> +<number>",
+    "10.0.0.1:8080": "<number>",
+    "v2 utf8 gpt-4o": "v2 utf8 gpt-<number>o",
+    "line\n12\n'x'": "line\n<number>\n<text>",
+    "$1 \\1 {} [] ()": "$<number> \\<number> {} [] ()",
+    "": "",
+}
+
+
+@pytest.mark.parametrize(("message", "template"), TEMPLATES.items())
+def test_variable_parts_are_replaced(message: str, template: str) -> None:
+    assert error_messages._template(message) == template
+
+
+MESSAGES = st.lists(
+    st.one_of(
+        st.sampled_from([*TEMPLATES]),
+        st.text(alphabet="a1_/'\"`:.~-<>中 \\x0Zf\n", max_size=30),
+        st.text(max_size=20).filter(lambda text: "\0" not in text),
+        st.none(),
+    ),
+    max_size=10,
+)
+
+
+@given(messages=MESSAGES)
+@settings(max_examples=80, deadline=None)
+def test_every_engine_replaces_the_same(messages: list[str | None]) -> None:
+    expected = [None if message is None else error_messages._template(message) for message in messages]
+    template = error_messages._TEMPLATE
+    column = pl.Series("message", messages, dtype=pl.String)
+    assert pl.select(template.polars(pl.lit(column))).to_series().to_list() == expected
+    with duckdb.connect() as connection:
+        table = connection.from_arrow(pa.table({"message": pa.array(messages, pa.string())}))
+        assert [row[0] for row in table.project(template.duckdb.format('"message"')).fetchall()] == expected
+    on_pandas = template.pandas(pd.Series(messages, dtype="str"))
+    assert [None if pd.isna(value) else value for value in on_pandas] == expected
+
+
+def runs_of(rows: list[tuple[Any, ...]]) -> pd.DataFrame:
+    """Make runs of (how long before the end, status, type, message, deployment)."""
+    columns = list(zip(*rows, strict=True)) if rows else [()] * 5
+    return pd.DataFrame({
+        "id": pd.Series([f"r{number:03}" for number in range(len(rows))], dtype="str"),
+        "deployment_id": pd.Series(columns[4], dtype="str"),
+        "status": pd.Series(columns[1], dtype="str"),
+        "error_type": pd.Series(columns[2], dtype="str"),
+        "error_message": pd.Series(columns[3], dtype="str"),
+        "triggered_at": pd.Series(
+            [None if ago is None else END - ago for ago in columns[0]], dtype="datetime64[us, UTC]"
+        ),
+    })  # fmt: skip
+
+
+def records(result: Any) -> list[dict[str, Any]]:  # noqa: ANN401 a frame of any engine
+    if isinstance(result, pd.DataFrame):
+        result = pa.Table.from_pandas(result.reset_index(), preserve_index=False)
+    rows: list[dict[str, Any]] = nw.from_native(result).lazy().collect("pyarrow").to_native().to_pylist()
+    return rows
+
+
+ROWS = st.lists(
+    st.tuples(
+        st.one_of(st.none(), st.integers(0, 24 * 20).map(lambda hours: timedelta(hours=hours))),
+        st.sampled_from(["failed", "failed", "failed", "completed", None]),
+        st.sampled_from(["timeout", "api", None]),
+        st.sampled_from(["no answer in 3 s", "no answer in 40 s", "no file '/x'", None]),
+        st.sampled_from(["dep_1", "dep_2", None]),
+    ),
+    max_size=25,
+)
+
+
+@given(
+    rows=ROWS, engine=st.sampled_from(["pandas", "polars", "duckdb"]), by=st.sampled_from([None, "deployment_id"])
+)
+@settings(max_examples=60, deadline=None)
+def test_groups_are_those_of_brute_force(rows: list[tuple[Any, ...]], engine: str, by: str | None) -> None:
+    runs = runs_of(rows)
+    table = pa.Table.from_pandas(runs)
+    make: dict[str, Any] = {"polars": pl.DataFrame, "duckdb": duckdb.connect().from_arrow}
+    native = make[engine](table) if engine in make else runs
+    got = records(qd.error_groups(native, by))
+
+    groups: dict[tuple[Any, ...], list[tuple[Any, ...]]] = defaultdict(list)
+    of_group: dict[Any, int] = defaultdict(int)
+    for number, (ago, status, type_, message, deployment) in enumerate(rows):
+        if status == "failed":
+            template = None if message is None else error_messages._template(message)
+            key = (deployment,) if by else ()
+            groups[(*key, type_, template)].append((ago, f"r{number:03}", message, deployment))
+            of_group[key] += 1
+    times = [row[0] for row in rows if row[0] is not None]
+    end = -min(times) + timedelta(minutes=1) if times else None
+    reach = end is not None and max(times) + end >= 14 * DAY
+    assert len(got) == len(groups)
+    for row in got:
+        key = tuple(row[name] for name in ([by] if by else []))
+        found = groups[(*key, row["error_type"], row["message"])]
+        at = [END - ago for ago, *_ in found if ago is not None]
+        assert row["count"] == len(found)
+        assert row["share"] == pytest.approx(len(found) / of_group[key])
+        assert row["deployments"] == len({deployment for *_, deployment in found} - {None})
+        assert (row["first_seen"], row["last_seen"]) == (min(at, default=None), max(at, default=None))
+        assert row["is_new"] == bool(reach and at and end is not None and min(at) >= END + end - 7 * DAY)
+        latest = max(found, key=lambda run: (END - run[0] if run[0] is not None else END - 999 * DAY, run[1]))
+        assert row["example_run_id"] == latest[1]
+        assert row["example_message"] == latest[2]
+    order = [(*((row[by] is None, row[by]) if by else ()), -row["count"]) for row in got]
+    assert order == sorted(order)
+
+
+def test_counts_add_up_to_those_of_the_breakdown() -> None:
+    rows = [(timedelta(hours=n), "failed", ["a", "b", None][n % 3], f"run {n}", "dep_1") for n in range(20)]
+    runs = runs_of(rows)
+    by_type = qd.error_groups(runs).groupby("error_type", dropna=False)["count"].sum()
+    pd.testing.assert_series_equal(by_type.sort_index(), qd.error_breakdown(runs)["count"].sort_index())
+
+
+@pytest.mark.parametrize(
+    ("reach", "first", "is_new"),
+    [
+        (14 * DAY, DAY, True), (14 * DAY, 7 * DAY - timedelta(minutes=1), True),
+        (14 * DAY, 7 * DAY, False), (14 * DAY, 13 * DAY, False),
+        (14 * DAY - timedelta(minutes=1), DAY, True), (14 * DAY - timedelta(minutes=2), DAY, False),
+    ],
+)  # fmt: skip
+def test_an_error_is_new_where_the_frame_reaches_back(reach: timedelta, first: timedelta, is_new: bool) -> None:  # noqa: FBT001
+    """The last 7 days end with the minute of the newest run; completed runs reach back as well."""
+    rows = [(timedelta(0), "completed", None, None, "dep_1"), (first, "failed", "a", "x", "dep_1")]
+    rows.append((reach, "completed", None, None, "dep_1"))
+    assert qd.error_groups(runs_of(rows))["is_new"].tolist() == [is_new]
+
+
+def test_empty_frames_and_names() -> None:
+    some = runs_of([(DAY, "failed", "a", "x 1", "dep_1"), (DAY, "completed", None, None, "dep_1")])
+    for by in (None, "deployment_id"):
+        full, empty = qd.error_groups(some, by), qd.error_groups(some.iloc[:0], by)
+        assert empty.empty
+        pd.testing.assert_frame_equal(full.iloc[:0], empty)
+        assert qd.error_groups(some.iloc[1:], by).empty
+    named = qd.error_groups(some.assign(deployment_name="report"), "deployment_id")
+    assert named.columns[0] == "name"
+    assert named["name"].tolist() == ["report"]
+    with pytest.raises(ValueError, match="'message' is a column of the result"):
+        qd.error_groups(some.assign(message="x"), "message")

@@ -1,0 +1,233 @@
+"""Unusual runs: scores recomputed with SciPy, kinds by brute force, edges one by one."""
+
+from __future__ import annotations
+
+import math
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+import dask.dataframe as dd
+import duckdb
+import narwhals as nw
+import numpy as np
+import pandas as pd
+import polars as pl
+import pyarrow as pa
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import stats
+
+import qoderdata as qd
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+NOW = datetime(2026, 6, 15, tzinfo=UTC)
+HOUR = timedelta(hours=1)
+
+
+def runs_of(rows: list[tuple[Any, ...]], **columns: Any) -> pd.DataFrame:  # noqa: ANN401 any cells
+    """Make runs of (deployment, status, duration, hours since its trigger, hours since its start)."""
+    parts = list(zip(*rows, strict=True)) if rows else [()] * 5
+
+    def times(hours: Any) -> pd.Series[Any]:  # noqa: ANN401 numbers
+        return pd.Series([None if ago is None else NOW - ago * HOUR for ago in hours], dtype="datetime64[us, UTC]")
+
+    frame = pd.DataFrame({
+        "id": pd.Series([f"r{number:03}" for number in range(len(rows))], dtype="str"),
+        "deployment_id": pd.Series(parts[0], dtype="str"),
+        "status": pd.Series(parts[1], dtype="str"),
+        "duration_ms": pd.array(list(parts[2]), dtype="Int64"),
+        "triggered_at": times(parts[3]),
+        "started_at": times(parts[4]),
+    })  # fmt: skip
+    return frame.assign(**columns)
+
+
+def completed(durations: Sequence[int | None], deployment: str | None = "dep_1") -> list[tuple[Any, ...]]:
+    return [(deployment, "completed", one, 100 + number, None) for number, one in enumerate(durations)]
+
+
+def deployments_of(timeouts: dict[str, int | None]) -> pd.DataFrame:
+    return pd.DataFrame(
+        {
+            "id": pd.Series([*timeouts], dtype="str"),
+            "config_timeout_ms": pd.array([*timeouts.values()], dtype="Int64"),
+        }
+    )
+
+
+def score(durations: list[int], of: int) -> float | None:
+    """Compute the modified z score with SciPy and NumPy."""
+    logs = np.log(np.maximum(durations, 1))
+    deviation, distance = stats.median_abs_deviation(logs), math.log(max(of, 1)) - float(np.median(logs))
+    if deviation > 0:
+        return float(0.6745 * distance / deviation)
+    mean = float(np.abs(logs - np.median(logs)).mean())
+    return distance / (1.253314 * mean) if mean > 0 else None
+
+
+def records(result: Any) -> list[dict[str, Any]]:  # noqa: ANN401 a frame of any engine
+    if isinstance(result, pd.DataFrame):
+        result = pa.Table.from_pandas(result, preserve_index=False)
+    rows: list[dict[str, Any]] = nw.from_native(result).lazy().collect("pyarrow").to_native().to_pylist()
+    return rows
+
+
+def brute_force(
+    rows: list[tuple[Any, ...]], timeouts: dict[str, int | None], *, threshold: float, min_runs: int
+) -> dict[tuple[str, str], tuple[float | None, float | None]]:
+    found: dict[tuple[str, str], tuple[float | None, float | None]] = {}
+    for number, (deployment, status, duration, triggered, started) in enumerate(rows):
+        own = [row[2] for row in rows if row[:2] == (deployment, "completed") and row[2] is not None]
+        enough = deployment is not None and len(own) >= min_runs
+        median = float(np.median(own)) if enough else None
+        timeout = (timeouts.get(deployment) or None) if deployment is not None else None
+        z = score(own, duration) if enough and status == "completed" and duration is not None else None
+        limit = timeout if timeout is not None else None if median is None else 10 * median
+        ago = started if started is not None else triggered
+        kinds = {
+            "too_short": z is not None and z < -threshold,
+            "too_long": z is not None and z > threshold,
+            "past_timeout": None not in {timeout, duration}
+            and status in {"completed", "failed", "cancelled"}
+            and duration > timeout,
+            "stuck": limit is not None
+            and ago is not None
+            and status in {"pending", "running", "waiting"}
+            and ago * 3_600_000 > limit,
+        }
+        found |= {(f"r{number:03}", kind): (z, median) for kind, holds in kinds.items() if holds}
+    return found
+
+
+ROWS = st.lists(
+    st.tuples(
+        st.sampled_from(["dep_1", "dep_1", "dep_2", None]),
+        st.sampled_from(
+            ["completed", "completed", "completed", "completed", "failed", "running", "waiting", None]
+        ),
+        st.one_of(st.none(), st.sampled_from([0, 1, 900, 1000, 1000, 1000, 1100, 10**5, 10**8])),
+        st.one_of(st.none(), st.integers(0, 50)),
+        st.one_of(st.none(), st.integers(0, 50)),
+    ),
+    max_size=40,
+)
+
+
+@given(
+    rows=ROWS,
+    timeouts=st.dictionaries(
+        st.sampled_from(["dep_1", "dep_2", "dep_3"]), st.sampled_from([None, 0, 1000, 10**7])
+    ),
+    min_runs=st.integers(1, 6),
+    engine=st.sampled_from(["pandas", "polars", "duckdb", "pyarrow"]),
+)
+@settings(max_examples=80, deadline=None)
+def test_kinds_are_those_of_brute_force(
+    rows: list[tuple[Any, ...]], timeouts: dict[str, int | None], min_runs: int, engine: str
+) -> None:
+    runs = runs_of(rows)
+    table = pa.Table.from_pandas(runs)
+    make: dict[str, Any] = {"pandas": lambda _: runs, "polars": pl.LazyFrame, "pyarrow": lambda given: given}
+    native = make.get(engine, duckdb.connect().from_arrow)(table)
+    result = qd.unusual_runs(native, deployments_of(timeouts), now=NOW, threshold=2, min_runs=min_runs)
+    got = records(result)
+    expected = brute_force(rows, timeouts, threshold=2, min_runs=min_runs)
+    assert {(row["run_id"], row["kind"]) for row in got} == set(expected)
+    assert len(got) == len(expected)
+    for row in got:
+        z, median = expected[row["run_id"], row["kind"]]
+        assert row["z_score"] == (None if z is None else pytest.approx(z))
+        assert row["median_ms"] == (None if median is None else pytest.approx(median))
+    newest = [
+        (row["triggered_at"] is None, row["triggered_at"] and -row["triggered_at"].timestamp()) for row in got
+    ]
+    assert newest == sorted(newest)
+
+
+def test_lognormal_durations_have_the_scores_of_scipy() -> None:
+    draw = np.random.default_rng(5)
+    durations = [int(one) for one in np.exp(draw.normal(8, 0.4, 500))] + [1, 10**7]
+    unusual = qd.unusual_runs(runs_of(completed([*durations])), now=NOW, threshold=2.5)
+    expected = {number: score(durations, one) or 0 for number, one in enumerate(durations)}
+    expected = {number: z for number, z in expected.items() if abs(z) > 2.5}
+    got = {int(row["run_id"][1:]): row["z_score"] for row in records(unusual)}
+    assert got == pytest.approx(expected)
+    assert {500, 501} < set(got)
+    assert unusual.loc[unusual["run_id"] == "r500", "kind"].tolist() == ["too_short"]
+
+
+def test_a_median_deviation_of_0_is_replaced_by_the_mean_one() -> None:
+    unusual = qd.unusual_runs(runs_of(completed([1000] * 20 + [5000])), now=NOW)
+    assert unusual["z_score"].tolist() == pytest.approx([21 / 1.253314])
+    assert qd.unusual_runs(runs_of(completed([1000] * 21)), now=NOW).empty
+
+
+def test_a_duration_of_0_counts_as_1_ms() -> None:
+    """So 0 and 1 are alike, and 0 has a logarithm."""
+    assert qd.unusual_runs(runs_of(completed([0] * 10 + [1] * 11)), now=NOW).empty
+    unusual = qd.unusual_runs(runs_of(completed([900, 1000, 1100] * 7 + [0])), now=NOW)
+    assert unusual[["kind", "duration_ms"]].to_numpy().tolist() == [["too_short", 0]]
+
+
+def test_few_runs_have_no_median() -> None:
+    rows = [*completed([900, 1000, 1100] * 3), ("dep_1", "running", None, 40, None)]
+    assert qd.unusual_runs(runs_of([*rows, *completed([10**7])[:0]]), now=NOW).empty
+    more = runs_of([*rows, *completed([10**7])])
+    assert sorted(qd.unusual_runs(more, now=NOW)["kind"]) == ["stuck", "too_long"]
+
+
+def test_stuck_is_measured_from_the_start_against_the_timeout() -> None:
+    rows = [
+        ("dep_1", "running", None, 9, 2),
+        ("dep_1", "pending", None, 3, None),
+        ("dep_1", "waiting", None, 1, None),
+    ]
+    rows += [("dep_2", "running", None, 90, None), ("dep_1", "completed", None, 90, None)]
+    df = deployments_of({"dep_1": 2 * 3_600_000, "dep_2": None})
+    unusual = qd.unusual_runs(runs_of(rows), df, now=NOW)
+    assert unusual[["run_id", "kind", "duration_ms", "timeout_ms"]].to_numpy().tolist() == [
+        ["r001", "stuck", 3 * 3_600_000, 2 * 3_600_000]
+    ]
+    later = qd.unusual_runs(runs_of(rows), df, now=NOW + timedelta(milliseconds=1))
+    assert later["run_id"].tolist() == ["r001", "r000"]
+    assert qd.unusual_runs(runs_of(rows), now=NOW).empty
+
+
+def test_one_run_may_be_unusual_in_two_ways() -> None:
+    rows = [*completed([900, 1000, 1100] * 4), *completed([10**6])]
+    unusual = qd.unusual_runs(runs_of(rows), deployments_of({"dep_1": 5000}), now=NOW)
+    assert unusual["kind"].tolist() == ["past_timeout", "too_long"]
+    assert unusual["run_id"].tolist() == ["r012", "r012"]
+
+
+def test_empty_frames_names_and_dtypes() -> None:
+    rows = [*completed([900, 1000, 1100] * 4), *completed([10**6])]
+    full, empty = (qd.unusual_runs(runs_of(some), now=NOW) for some in (rows, []))
+    pd.testing.assert_frame_equal(full.iloc[:0], empty, check_index_type=False)
+    assert str(full["duration_ms"].dtype) == str(full["timeout_ms"].dtype) == "Int64"
+    named = qd.unusual_runs(runs_of(rows, deployment_name="report"), now=NOW)
+    assert named.columns[0] == "name"
+    assert named["name"].tolist() == ["report"]
+    without_start = runs_of(rows).drop(columns="started_at")
+    pd.testing.assert_frame_equal(qd.unusual_runs(without_start, now=NOW), full)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"threshold": 0}, {"threshold": "3"}, {"threshold": float("nan")}, {"min_runs": 0}, {"min_runs": 2.5},
+     {"now": "2026-06-15T00:00"}, {"now": "soon"}],
+)  # fmt: skip
+def test_wrong_parameters_are_named(wrong: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=f"^{next(iter(wrong))}="):
+        qd.unusual_runs(runs_of([]), **wrong)
+
+
+def test_dask_says_what_it_cannot_do() -> None:
+    runs = dd.from_pandas(runs_of(completed([1000])), npartitions=1)  # type: ignore[no-untyped-call] # Dask has no types
+    for summarise in (qd.unusual_runs, qd.error_groups):
+        given = runs if summarise is qd.unusual_runs else runs.assign(error_type="a", error_message="b")
+        with pytest.raises(NotImplementedError, match="which Dask does not have"):
+            summarise(given)

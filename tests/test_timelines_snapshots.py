@@ -1,0 +1,258 @@
+"""What snapshots make certain about missed triggers: against the rules word for word, and against the truth."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from qoderdata import Client, cron, load_deployments, load_runs, load_snapshots, missed_triggers
+from qoderdata.frames import flatten_deployments, flatten_runs
+from qoderdata.load import lists
+from qoderdata.sandbox import Sandbox
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+BEGIN = datetime(2026, 6, 15, tzinfo=UTC)
+END = BEGIN + timedelta(hours=12)
+#: Any two times of any two of these lie 10 minutes apart at least, so that a grace of 5 minutes leaves no choice.
+CRONS = ["0 * * * *", "30 * * * *", "*/20 * * * *"]
+GRACE = timedelta(minutes=5)
+
+
+def stamp(time: datetime) -> str:
+    return time.isoformat().replace("+00:00", "Z")
+
+
+def hour(number: float) -> datetime:
+    return BEGIN + timedelta(hours=number)
+
+
+def record(id_: str, state: tuple[str, bool], updated: datetime | None, **facts: Any) -> dict[str, Any]:  # noqa: ANN401
+    expression, paused = state
+    return {
+        "id": id_, "name": f"name of {id_}", "status": "paused" if paused else "active",
+        "schedule": {"type": "cron", "expression": expression, "timezone": "UTC"},
+        "created_at": "2026-01-01T00:00:00Z", "updated_at": None if updated is None else stamp(updated), **facts,
+    }  # fmt: skip
+
+
+def frame(records: list[dict[str, Any]], fetched_at: datetime | None) -> pd.DataFrame:
+    found = flatten_deployments(records)
+    if fetched_at is not None:
+        found.attrs["fetched_at"] = fetched_at.isoformat()
+    return found
+
+
+def run(id_: str, at: datetime) -> dict[str, Any]:
+    return {
+        "id": f"drun_{id_}_{stamp(at)}", "deployment_id": id_, "status": "completed",
+        "trigger_context": {"type": "schedule"}, "triggered_at": stamp(at),
+    }  # fmt: skip
+
+
+def fires(expression: str, at: datetime) -> bool:
+    return bool(cron.parse(expression, "UTC").instants(at, at + timedelta(minutes=1)).size)
+
+
+def find(df: pd.DataFrame, runs: list[dict[str, Any]], snapshots: list[pd.DataFrame]) -> pd.DataFrame:
+    return missed_triggers(df, flatten_runs(runs), since=BEGIN, until=END, grace=GRACE, snapshots=snapshots)
+
+
+@st.composite
+def histories(draw: st.DrawFn) -> list[tuple[datetime, tuple[str, bool]]]:
+    """Draw when a deployment changed to which state; the first one holds from its creation on."""
+    hours = sorted(draw(st.lists(st.integers(1, 11 * 60 - 1), max_size=5, unique=True)))
+    states = st.tuples(st.sampled_from(CRONS), st.booleans())
+    return [(BEGIN - timedelta(days=9), draw(states)), *((hour(minute / 60), draw(states)) for minute in hours)]
+
+
+def state_at(
+    history: list[tuple[datetime, tuple[str, bool]]], time: datetime
+) -> tuple[datetime, tuple[str, bool]]:
+    return [one for one in history if one[0] <= time][-1]
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.lists(histories(), min_size=1, max_size=4), st.sets(st.integers(0, 12 * 6)))
+def test_with_snapshots_around_each_change_all_is_certain_and_true(
+    fleet: list[list[tuple[datetime, tuple[str, bool]]]], left_out: set[int]
+) -> None:
+    """A snapshot is taken a second before and a second after each change, so that nothing is due in between."""
+    changes = sorted({at for history in fleet for at, _ in history[1:]})
+    second = timedelta(seconds=1)
+    moments = sorted({BEGIN - second, *(at + side for at in changes for side in (-20 * second, 20 * second)), END})
+
+    def seen(at: datetime) -> pd.DataFrame:
+        records = []
+        for number, history in enumerate(fleet):
+            changed, state = state_at(history, at)
+            records.append(record(f"dep_{number}", state, changed))
+        return frame(records, at)
+
+    truth, runs = set(), []
+    for number, history in enumerate(fleet):
+        for minutes in range(10, 12 * 60 - 5, 10):
+            at = BEGIN + timedelta(minutes=minutes)
+            expression, paused = state_at(history, at)[1]
+            if paused or not fires(expression, at) or any(abs(at - one) <= 20 * second for one in changes):
+                continue
+            if minutes // 10 in left_out:
+                truth.add((f"dep_{number}", at))
+            else:
+                runs.append(run(f"dep_{number}", at + second))
+    *snapshots, newest = [seen(at) for at in moments]
+    found = find(newest, runs, snapshots)
+    found = found[found["scheduled_at"] > BEGIN]
+    within = found["scheduled_at"].isin(changes)  # a time at the very second of a change has no truth
+    assert found["certain"][~within].all()
+    assert set(zip(found["deployment_id"][~within], found["scheduled_at"][~within], strict=True)) == truth
+
+
+@settings(max_examples=80, deadline=None)
+@given(st.data())
+def test_each_row_follows_the_rules_word_for_word(data: st.DataObject) -> None:
+    """Snapshots of any states in any order, some without the deployment."""
+    minutes = sorted(data.draw(st.lists(st.integers(0, 12 * 60), min_size=2, max_size=6, unique=True)))
+    states = st.tuples(st.sampled_from(CRONS), st.booleans())
+    updates = st.none() | st.integers(-60, 12 * 60)
+    seen: list[tuple[datetime, tuple[str, bool], datetime | None]] = []
+    frames = []
+    for minute in minutes:
+        at, state, updated = hour(minute / 60), data.draw(states), data.draw(updates)
+        changed = None if updated is None else min(hour(updated / 60), at)
+        is_there = minute == minutes[-1] or data.draw(st.booleans())
+        frames.append(frame([record("dep_1", state, changed)] if is_there else [], at))
+        if is_there:
+            seen.append((at, state, changed))
+    df = frames.pop()
+    data.draw(st.randoms(use_true_random=False)).shuffle(frames)
+    found = find(df, [], frames)
+    expected: dict[datetime, bool] = {}
+    for minute in range(0, 12 * 60 - 5, 10):
+        at = BEGIN + timedelta(minutes=minute)
+        before = [one for one in seen if one[0] <= at]
+        after = [one for one in seen if one[0] > at]
+        due: set[str] = set()
+        certain = True
+        if before and not after:
+            due = set() if before[-1][1][1] else {before[-1][1][0]}
+        elif not before:
+            _, (expression, paused), changed = after[0]
+            certain = changed <= at if changed is not None else not paused
+            due = set() if certain and paused else {expression}
+        else:
+            firing = [None if one[1][1] else one[1][0] for one in (before[-1], after[0])]
+            changed = after[0][2]
+            certain = firing[0] == firing[1] or (changed is not None and before[-1][0] < changed <= at)
+            due = {one for one in (firing[1:] if certain else firing) if one is not None}
+        if any(fires(expression, at) for expression in due):
+            expected[at] = certain
+    assert dict(zip(found["scheduled_at"], found["certain"], strict=True)) == expected
+    assert ((found["reason"] == "") == found["certain"]).all()
+
+
+def test_what_is_not_certain_says_why() -> None:
+    before = frame([record("dep_1", (CRONS[0], False), None)], hour(1.5))
+    changed = frame([record("dep_1", (CRONS[1], False), hour(3.25))], hour(4))
+    paused = frame([record("dep_1", (CRONS[1], True), hour(5.75))], hour(6))
+    found = find(paused, [], [before, changed])
+    rows = [(f"{row.scheduled_at:%H:%M}", row.certain, row.reason) for row in found.itertuples()]
+    change, pause = "changed at 2026-06-15 03:15 UTC", "paused since 2026-06-15 05:45 UTC"
+    assert rows == [
+        ("00:00", True, ""), ("01:00", True, ""), ("01:30", False, change), ("02:00", False, change),
+        ("02:30", False, change), ("03:00", False, change), ("03:30", True, ""), ("04:30", False, pause),
+        ("05:30", False, pause),
+    ]  # fmt: skip
+
+
+def test_snapshots_are_checked_and_left_as_they_are() -> None:
+    df, old = (frame([record("dep_1", (CRONS[0], False), None)], at) for at in (hour(6), hour(1)))
+    copies = df.copy(deep=True), old.copy(deep=True)
+    assert find(df, [], [old])["certain"].all()
+    assert find(df, [], []).equals(missed_triggers(df, flatten_runs([]), since=BEGIN, until=END, grace=GRACE))
+    pd.testing.assert_frame_equal(df, copies[0])
+    pd.testing.assert_frame_equal(old, copies[1])
+    with pytest.raises(ValueError, match="no attrs"):
+        find(df, [], [flatten_deployments([])])
+    with pytest.raises(ValueError, match="twice"):
+        find(df, [], [pd.concat([old, old])])
+
+
+class Clock(datetime):
+    """The present of a pull."""
+
+    moment = BEGIN
+
+    @classmethod
+    def now(cls, tz: Any = None) -> datetime:  # type: ignore[override] # noqa: ANN401
+        return cls.moment.astimezone(tz)
+
+
+def test_a_sandbox_whose_deployments_are_paused_resumed_and_rescheduled(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lists, "datetime", Clock)
+    second = timedelta(seconds=1)
+    found_snapshots: list[pd.DataFrame] = []
+    with Sandbox(deployments=40, seed=7, runs=6000, left_out=12) as sandbox:
+        client = Client(sandbox.pat, sandbox.base_url)
+        now, since = sandbox.now, sandbox.now - timedelta(days=3)
+        runs = load_runs(client=client, cache_dir=tmp_path, since=since)
+        hourly = [
+            one for one in sandbox.deployments
+            if one["status"] == "active" and not one["archived_at"] and one["schedule"]
+            and datetime.fromisoformat(one["updated_at"]) < since
+            and ((runs["deployment_id"] == one["id"]) & (runs["trigger_type"] == "schedule")).sum() > 2
+        ]  # fmt: skip
+        paused, moved = hourly[:2]
+
+        def pull(at: datetime) -> pd.DataFrame:
+            monkeypatch.setattr(Clock, "moment", at)
+            pulled = load_deployments(client=client, cache_dir=tmp_path, include_archived=True, refresh=True)
+            kept = load_snapshots(include_archived=True, client=client, cache_dir=tmp_path)
+            pd.testing.assert_frame_equal(kept[-1], pulled)
+            found_snapshots.append(kept[-1])
+            return pulled
+
+        def change(one: dict[str, Any], at: datetime, **facts: Any) -> None:  # noqa: ANN401
+            pull(at - second)
+            sandbox.rewrite({**one, "updated_at": stamp(at), **facts})
+            pull(at + second)
+
+        begin = since + timedelta(hours=20, minutes=13, seconds=30)
+        change(paused, begin, status="paused", paused_reason={"type": "manual"})
+        resumed = begin + timedelta(hours=20)
+        change(paused, resumed)
+        new = {**moved["schedule"], "expression": "7 */3 * * *", "upcoming_runs_at": []}
+        change(moved, resumed + timedelta(hours=5), schedule=new)
+        df = pull(now)
+        left_out = {(id_, at) for id_, at in sandbox.left_out}
+    assert len(found_snapshots) == 7
+    # While it was paused nothing ran, and after the change the new schedule started the runs, but for one.
+    at = runs["triggered_at"]
+    asleep = (runs["deployment_id"] == paused["id"]) & (at >= begin) & (at < resumed)
+    rest_of = (runs["deployment_id"] == moved["id"]) & (at >= resumed + timedelta(hours=5))
+    new_times = cron.parse("7 */3 * * *", new["timezone"]).instants(resumed + timedelta(hours=5), now)
+    times = [pd.Timestamp(one, tz="UTC").to_pydatetime() for one in new_times]
+    ran = flatten_runs([run(moved["id"], one + second) for one in times[1:]])
+    runs = pd.concat([runs[~(asleep | rest_of)], ran], ignore_index=True)
+    grace = timedelta(minutes=15)
+    window: dict[str, Any] = {"since": since, "until": now, "grace": grace}
+    found = missed_triggers(df, runs, **window, snapshots=found_snapshots)
+    pairs = set(zip(found["deployment_id"], found["scheduled_at"], strict=True))
+    expected = {
+        (id_, one) for id_, one in left_out
+        if since <= one < now - grace
+        and not (id_ == paused["id"] and begin <= one < resumed)
+        and not (id_ == moved["id"] and one >= resumed + timedelta(hours=5))
+    } | {(moved["id"], times[0])}  # fmt: skip
+    assert pairs == expected
+    assert found["certain"].all()
+    without = missed_triggers(df, runs, **window)
+    assert not without["certain"][without["deployment_id"].isin({paused["id"], moved["id"]})].any()
