@@ -1,4 +1,4 @@
-"""How does a notebook or script get a client in one line, with or without an account?"""
+"""Connect in one line, with an account or without: a client and the present."""
 
 from __future__ import annotations
 

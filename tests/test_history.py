@@ -119,8 +119,12 @@ def test_each_pull_of_the_whole_list_leaves_a_snapshot_equal_to_what_was_pulled(
 
 
 def test_other_calls_leave_none(client: qd.Client, tmp_path: Path) -> None:
-    filters: dict[str, Any]
-    for filters in ({"status": "active"}, {"agent_id": "agent_1"}, {"created_since": "2026-01-01T00:00Z"}):
+    calls: list[dict[str, Any]] = [
+        {"status": "active"},
+        {"agent_id": "agent_1"},
+        {"created_since": "2026-01-01T00:00Z"},
+    ]
+    for filters in calls:
         pull(client, tmp_path, **filters)
     qd.load_agents(client=client, cache_dir=tmp_path)
     assert qd.snapshots(client, tmp_path).empty

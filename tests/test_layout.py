@@ -8,12 +8,14 @@ from pathlib import Path
 
 PACKAGE = Path(__file__).parents[1] / "qoderdata"
 #: The most files of the package; a new file raises it, with the reason in the commit.
-FILES = 90
+FILES = 122
 MOST, LEAST = 400, 80
 FREE = {"__init__.py", "__main__.py", "_version.py"}
 #: Files of less than `LEAST` lines of code, each with its reason.
 SMALL: dict[str, str] = {
     "connect.py": "the only place where a client and a sandbox meet",
+    "load/pull.py": "shared by whole lists, stored lists and event reads",
+    "summaries/wilson.py": "the formulas of the intervals, and nothing else",
 }
 
 

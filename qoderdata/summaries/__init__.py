@@ -1,7 +1,7 @@
 """Rates, comparisons, streaks, errors, durations, costs and counters: frame in, frame out.
 
 ==================== ======================================================================================
-`rates`              how often do deployments fail, by their lifetime counters?
+`counters`           what do lifetime counters say, where are there none, and do runs agree?
 `run_rates`          how often do runs fail, in all and over time?
 `incidents`          which groups are failing now, since when, and with which errors?
 `comparison`         what changed from one period to another, and how much of what may fail has failed?
@@ -10,8 +10,6 @@
 `deployment_changes` what changed between two deployments frames?
 `costs`              what do sessions cost?
 `run_durations`      what got slower, and how late do runs start?
-`consistency`        do counters and runs agree?
-`counters`           what are the counters, where the service gives none?
 `wilson`             how certain is a rate?
 `time_windows`       what is a day or an hour in a zone?
 `dataframe_engines`  what differs between pandas, Polars, PyArrow, DuckDB, Dask and Spark?
@@ -22,13 +20,11 @@ their own, and stay lazy where they are lazy.
 """
 
 from qoderdata.summaries.comparison import compare_periods, error_budget
-from qoderdata.summaries.consistency import consistency
 from qoderdata.summaries.costs import session_costs
-from qoderdata.summaries.counters import fill_counters
+from qoderdata.summaries.counters import consistency, failure_rates, fill_counters
 from qoderdata.summaries.deployment_changes import changes
 from qoderdata.summaries.error_messages import error_groups
 from qoderdata.summaries.incidents import error_breakdown, failure_streaks
-from qoderdata.summaries.rates import failure_rates
 from qoderdata.summaries.run_durations import duration_regressions, start_delays
 from qoderdata.summaries.run_rates import run_failure_rates
 from qoderdata.summaries.unusual import unusual_runs

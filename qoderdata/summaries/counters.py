@@ -1,12 +1,42 @@
-"""What are a deployment's lifetime counters, where the service gives none?"""
+"""What do a deployment's lifetime counters say, what are they where the service gives none, and do runs agree?"""
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Any
+
+import narwhals as nw
 import pandas as pd
 
+from qoderdata import errors
 from qoderdata.columns import require_frame
+from qoderdata.summaries import dataframe_engines as engines
+from qoderdata.summaries import wilson
 from qoderdata.summaries.incidents import failure_streaks
 from qoderdata.summaries.run_rates import run_failure_rates
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from narwhals.typing import IntoFrameT
+
+_RUNS, _FAILURES, _STREAK = "stats_total_runs", "stats_total_failures", "stats_consecutive_failures"
+_TOTALS = ("total_runs", "total_failures")
+_SHOWN_IDS = 5
+#: Counters are summed in two parts, so that no sum leaves 64 bits: engines wrap below zero, or fail.
+_PART = 2**31
+_INT64_END = 2.0**63
+
+_LIFETIME = {
+    "deployments": "Int64",
+    "total_runs": "Int64",
+    "total_failures": "Int64",
+    "failure_rate": "float64",
+    "ci_low": "float64",
+    "ci_high": "float64",
+    "consecutive_failures": "Int64",
+    "failing": "Int64",
+    "never_run": "Int64",
+}
 
 _COUNTERS = {
     "stats_total_runs": "runs",
@@ -14,6 +44,185 @@ _COUNTERS = {
     "stats_consecutive_failures": "current_streak",
 }
 _LAST = "stats_last_triggered_at"
+_FIGURES = ["total_runs", "total_failures", "consecutive_failures"]
+
+
+def failure_rates(
+    df: IntoFrameT, by: str | Sequence[str] | None = "id", *, confidence: float = 0.95
+) -> IntoFrameT:
+    """Tell how often deployments failed in their lifetime, by the service's own counters.
+
+    ``total_failures / total_runs``: no run, no rate. A deployment without counters counts in ``deployments``
+    only. Counters that cannot be (negative, or more failures than runs) give no rate and are left out of sums. A
+    total beyond the range of 64 bits is missing.
+
+    Parameters
+    ----------
+    df
+        A deployments frame, of pandas or any engine that narwhals knows.
+    by
+        ``"id"`` for one row a deployment; a column or a list of columns to pool the counters of all deployments
+        that share them (a missing key is a group of its own); ``None`` for one row of all.
+    confidence
+        How often intervals made this way hold the true rate.
+
+    Returns
+    -------
+    frame
+        One row a group, worst first: by ``failure_rate``, then ``total_failures``, both descending, missing
+        last, then by key. On pandas the keys are the index; on other engines they are the first columns, and
+        what is lazy stays lazy. With ``by="id"`` the first column is ``name``, as it is for ``by="agent_id"`` and
+        ``by="environment_id"`` where `df` has their names (see `with_names`); of several ids, ``agent_name`` and
+        ``environment_name`` come first. An empty frame gives no rows.
+
+        =========================== ========= ==========================================================
+        ``deployments``             Int64     how many
+        ``total_runs``              Int64     missing where no deployment has counters
+        ``total_failures``          Int64     likewise
+        ``failure_rate``            float64   between 0 and 1; NaN (null elsewhere) where nothing ran
+        ``ci_low``, ``ci_high``     float64   Wilson score interval of the rate
+        ``consecutive_failures``    Int64     the longest streak of now
+        ``failing``                 Int64     how many deployments have a streak now
+        ``never_run``               Int64     how many have counters that say 0 runs
+        =========================== ========= ==========================================================
+
+    Raises
+    ------
+    ValueError
+        ``by`` or ``confidence`` makes no sense.
+    MissingColumnError
+        A column is not there; the message lists those that are.
+
+    Warns
+    -----
+    DataQualityWarning
+        No deployment has any counter, as in the newest edition of the service: `fill_counters` counts runs
+        instead. Counters that cannot be, with the first ids, or totals beyond 64 bits. Not on lazy frames, which
+        are not read here.
+
+    Notes
+    -----
+    The interval: Wilson, E. B. (1927), "Probable inference, the law of succession, and statistical
+    inference", J. Am. Stat. Assoc. 22, 209-212.
+
+    Examples
+    --------
+    >>> import pandas as pd
+    >>> df = pd.DataFrame({
+    ...     "id": ["dep_1", "dep_2"], "name": ["nightly", "hourly"], "stats_total_runs": [10, 0],
+    ...     "stats_total_failures": [2, 0], "stats_consecutive_failures": [1, 0],
+    ... })
+    >>> failure_rates(df)[["name", "failure_rate", "ci_low", "ci_high"]].round(3)
+              name  failure_rate  ci_low  ci_high
+    id
+    dep_1  nightly           0.2   0.057     0.51
+    dep_2   hourly           NaN     NaN      NaN
+    """
+    columns = {"name": "str", **_LIFETIME} if by in ("id", ["id"]) else _LIFETIME
+    confidence = wilson.check_confidence(confidence)
+    keys = engines.group_keys(by, results=columns)
+    named = [*keys, "name"] if "name" in columns else keys
+    counters = [_RUNS, _FAILURES, _STREAK]
+    source = engines.open_source(df, keys=named, wanted=counters, what="deployments", optional=["id"])
+
+    runs, failures, streak = (nw.col(name) for name in counters)
+    impossible = (runs < 0) | (failures < 0) | (failures > runs) | (streak < 0)
+    rows = source.frame.with_columns(engines.flag(impossible).alias("_impossible"))
+    possible = nw.col("_impossible") == 0
+    known = possible & ~runs.is_null() & ~failures.is_null()
+    rows = rows.with_columns(
+        engines.flag(known).alias("_known"),
+        nw.when(known).then(runs).alias("total_runs"),
+        nw.when(known).then(failures).alias("total_failures"),
+        nw.when(possible).then(streak).alias("consecutive_failures"),
+        engines.flag(possible & (streak > 0)).alias("failing"),
+        engines.flag(known & (runs == 0)).alias("never_run"),
+    )
+    if source.eager:
+        _warn_of_no_counters(rows)
+        _warn_of_impossible(rows)
+        _warn_of_overflow(rows, source.grouping)
+    rows = rows.with_columns(*_parts("total_runs"), *_parts("total_failures"))
+    sums = [
+        "_known",
+        "failing",
+        "never_run",
+        *(f"{total}_{part}" for total in _TOTALS for part in ("high", "low")),
+    ]
+    grouped = rows.group_by(*source.grouping).agg(
+        nw.len().alias("deployments"),
+        nw.col(*sums).sum(),
+        nw.col("consecutive_failures").max(),
+        *source.aggregated_names(),
+    )
+    grouped = grouped.with_columns(nw.col("deployments", *sums).cast(nw.Int64))
+
+    def finish(frame: nw.LazyFrame[Any]) -> nw.LazyFrame[Any]:
+        # The sum of nothing is missing, not zero.
+        some = nw.col("_known") > 0
+        carried = (_carried(name).alias(f"{name}_high") for name in _TOTALS)
+        totals = (nw.when(some).then(_whole(name)).alias(name) for name in _TOTALS)
+        frame = frame.with_columns(*carried).with_columns(*totals)
+        return wilson.add_rate(frame, "total_failures", "total_runs", confidence=confidence)
+
+    worst_first = {"failure_rate": True, "total_failures": True}
+    dtypes = {**source.name_dtypes, **columns}
+    rates: IntoFrameT = source.finalize(grouped, finish, keys=keys, dtypes=dtypes, order=worst_first)
+    return rates
+
+
+def _warn_of_no_counters(rows: nw.LazyFrame[Any]) -> None:
+    names = (_RUNS, _FAILURES, _STREAK)
+    counts = rows.select(nw.len().alias("rows"), *(nw.col(name).count() for name in names)).collect()
+    if counts["rows"].item() and not any(counts[name].item() for name in names):
+        errors.warn(
+            "no deployment has counters, so there are no rates: the newest edition of the service gives none. "
+            "Count runs instead, with failure_rates(fill_counters(df, load_runs()))",
+            errors.DataQualityWarning,
+        )
+
+
+def _warn_of_impossible(rows: nw.LazyFrame[Any]) -> None:
+    found = rows.filter(nw.col("_impossible") == 1).collect()
+    if found.is_empty():
+        return
+    first = [str(id_) for id_ in found["id"].head(_SHOWN_IDS).to_list()] if "id" in found.columns else []
+    more = ", ..." if len(found) > len(first) else ""
+    errors.warn(
+        f"{len(found)} deployments have counters that cannot be (negative, or more failures than runs); "
+        f"they get no rate and are left out of sums: {', '.join(first)}{more}",
+        errors.DataQualityWarning,
+    )
+
+
+def _parts(name: str) -> list[nw.Expr]:
+    """Return a counter in two parts that can be summed; the division is exact, as Spark uses floating point."""
+    counter = nw.col(name).fill_null(0).cast(nw.Int64)
+    low = counter % _PART
+    return [((counter - low) // _PART).cast(nw.Int64).alias(f"{name}_high"), low.alias(f"{name}_low")]
+
+
+def _carried(name: str) -> nw.Expr:
+    """Return the upper part of a sum with the carry of the lower; missing where the sum exceeds 64 bits."""
+    low = nw.col(f"{name}_low")
+    high = nw.col(f"{name}_high") + ((low - low % _PART) // _PART).cast(nw.Int64)
+    return nw.when(high < 2 * _PART).then(high)
+
+
+def _whole(name: str) -> nw.Expr:
+    return nw.col(f"{name}_high") * _PART + nw.col(f"{name}_low") % _PART
+
+
+def _warn_of_overflow(rows: nw.LazyFrame[Any], grouping: list[str]) -> None:
+    total = nw.col("_total")
+    totals = rows.with_columns(nw.col("total_runs").cast(nw.Float64).alias("_total"))
+    too_large = totals.group_by(*grouping).agg(total.sum()).filter(total >= _INT64_END).collect()
+    if not too_large.is_empty():
+        errors.warn(
+            f"the counters of {len(too_large)} groups add up to more than 64 bits hold; their totals and rates "
+            "are missing. A counter is wrong: look for the largest stats_total_runs",
+            errors.DataQualityWarning,
+        )
 
 
 def fill_counters(df: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
@@ -92,3 +301,80 @@ def fill_counters(df: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
     first = runs["triggered_at"].min()
     result.attrs["counted_since"] = None if pd.isna(first) else first.isoformat()
     return result
+
+
+def consistency(df: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
+    """Compare the service's lifetime counters with the runs that it lists.
+
+    ``total_runs`` is compared with the number of listed runs of the deployment, whatever their status,
+    ``total_failures`` with the failed ones, ``consecutive_failures`` with the current streak of
+    `failure_streaks`. A counter that is missing is not compared; runs of deployments that are not in `df` (such
+    as archived ones) are not looked at. Runs of a part of the time only, or ones that the service has forgotten
+    since, show as differences: they are.
+
+    Parameters
+    ----------
+    df
+        A deployments frame, pandas.
+    runs
+        All runs of these deployments, pandas.
+
+    Returns
+    -------
+    pandas.DataFrame
+        One row a counter that disagrees, in the order of `df`; no rows where all agree. Columns:
+        ``deployment_id``, ``name``, ``figure`` (``"total_runs"``, ``"total_failures"`` or
+        ``"consecutive_failures"``), all ``str``; ``counter`` (what the service counted), ``listed`` (what its runs
+        say) and ``difference`` (``counter - listed``), all ``Int64``.
+
+    Raises
+    ------
+    FrameTypeError
+        Not a pandas frame, or a column that has lost its dtype; the message says how to convert it.
+    MissingColumnError
+        A column is not there; the message lists those that are.
+
+    Examples
+    --------
+    >>> df = pd.DataFrame({
+    ...     "id": ["dep_1"], "name": ["nightly"], "stats_total_runs": [3],
+    ...     "stats_total_failures": [1], "stats_consecutive_failures": [1],
+    ... })
+    >>> runs = pd.DataFrame({
+    ...     "id": ["r1", "r2"], "deployment_id": "dep_1", "status": ["completed", "failed"],
+    ...     "triggered_at": pd.to_datetime(["2026-06-15T00:00Z", "2026-06-16T00:00Z"]), "duration_ms": [5, 5],
+    ... })
+    >>> consistency(df, runs)[["deployment_id", "figure", "counter", "listed", "difference"]]
+      deployment_id      figure  counter  listed  difference
+    0         dep_1  total_runs        3       2           1
+    """
+    df = require_frame(df, ["id", "name", *(f"stats_{figure}" for figure in _FIGURES)], what="deployments")
+    runs = require_frame(runs, ["id", "deployment_id"], what="runs")
+    rates = run_failure_rates(runs)
+    listed = pd.DataFrame(
+        {
+            "total_runs": rates["runs"],
+            "total_failures": rates["failed"],
+            "consecutive_failures": failure_streaks(runs)["current_streak"],
+        },
+        dtype="Int64",
+    ).reindex(df["id"], fill_value=0)
+    compared = pd.concat(
+        [
+            pd.DataFrame(
+                {
+                    "deployment_id": df["id"].to_numpy(),
+                    "name": df["name"].to_numpy(),
+                    "figure": figure,
+                    "counter": df[f"stats_{figure}"].astype("Int64").to_numpy(),
+                    "listed": listed[figure].to_numpy(),
+                }
+            ).astype(
+                {"deployment_id": "str", "name": "str", "figure": "str", "counter": "Int64", "listed": "Int64"}
+            )
+            for figure in _FIGURES
+        ]
+    ).sort_index(kind="stable")
+    compared["difference"] = compared["counter"] - compared["listed"]
+    differs = (compared["difference"] != 0).fillna(value=False)
+    return compared[differs].reset_index(drop=True)
