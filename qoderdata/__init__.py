@@ -10,10 +10,10 @@ What do I have, what is failing and how badly, what will fire next, and what sho
     qd.missed_triggers(df, qd.load_runs(since="7D"), since="2026-06-08T00:00Z", until="2026-06-15T00:00Z")
     qd.write_report(df, "report.html")                # one page for a colleague
 
-The token comes from ``QODER_PAT``; `qoderdata.sandbox` needs none.
+The access token comes from ``QODER_ACCESS_TOKEN`` or ``QODER_PAT``; without one, `connect` starts a sandbox.
 
-What a name stands for is imported when it is first used, so that a pull does not wait for the plots; the names are
-in ``__init__.pyi``.
+A name is imported when it is first used, so that a pull does not wait for the plots; the names are in
+``__init__.pyi``.
 """
 
 import lazy_loader

@@ -21,11 +21,12 @@ _KIBI = 1024
 def cache(action: str, *, cache_dir: str | None, as_json: bool) -> None:
     """Show where answers are stored and how big they are; or clear.
 
-    The cache has answers of lists, runs, sessions, and the outcomes of sessions.
+    The cache has answers of lists, runs, sessions, the outcomes of sessions, and snapshots of the
+    deployments, which `qoderdata changes` compares; clearing removes them all.
     """
     if action == "clear":
         removed = qd.clear_cache(cache_dir)
-        echo(json.dumps({"removed": removed}) if as_json else f"{removed:,} cached answers and stores removed")
+        echo(json.dumps({"removed": removed}) if as_json else f"{removed:,} files removed: cached answers, stores and snapshots")
         return
     usage = qd.cache_usage(cache_dir)
     if as_json:

@@ -48,7 +48,7 @@ def scan_deployments(
     include_archived
         Which of the two answers: as given to `load_deployments`.
     client
-        Whose deployments; ``None``: those of the token in ``QODER_PAT``, and without one, of the only account
+        Whose deployments; ``None``: those of the environment's token, and without one, of the only account
         that the cache has.
 
     Returns
@@ -118,7 +118,7 @@ def scan_runs(
     until
         Only runs triggered before this time, or this long ago.
     client
-        Whose runs; ``None``: those of the token in ``QODER_PAT``, and without one, of the only account that
+        Whose runs; ``None``: those of the environment's token, and without one, of the only account that
         the cache has.
 
     Returns
@@ -286,4 +286,4 @@ def _known_client(client: Client | None) -> Client | None:
 def _which(what: str, count: int, folder: Folder) -> str:
     if count == 0:
         return f"{folder.location} has none of the {what} that are asked for; call the loader first"
-    return f"{folder.location} has {count} {what}; say whose with client=, or set QODER_PAT"
+    return f"{folder.location} has {count} {what}; say whose with client=, or set QODER_ACCESS_TOKEN"
