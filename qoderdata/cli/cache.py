@@ -26,7 +26,8 @@ def cache(action: str, *, cache_dir: str | None, as_json: bool) -> None:
     """
     if action == "clear":
         removed = qd.clear_cache(cache_dir)
-        echo(json.dumps({"removed": removed}) if as_json else f"{removed:,} files removed: cached answers, stores and snapshots")
+        text = f"{removed:,} files removed: cached answers, stores and snapshots"
+        echo(json.dumps({"removed": removed}) if as_json else text)
         return
     usage = qd.cache_usage(cache_dir)
     if as_json:
