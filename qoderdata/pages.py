@@ -11,7 +11,7 @@ from contextlib import closing
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from qoderdata import errors
-from qoderdata.background import one_ahead
+from qoderdata.background import prefetch
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
@@ -313,7 +313,7 @@ def walk(
     size = PageSize() if limit is None else limit
     counted = Progress() if progress is None else progress
     fetched = fetch_pages(fetch, start=start, limit=size, max_pages=max_pages, mask=mask)
-    with closing(one_ahead(fetched, name="qoderdata-fetch")) as pages:
+    with closing(prefetch(fetched, name="qoderdata-fetch")) as pages:
         try:
             for page in pages:
                 yield page

@@ -170,7 +170,7 @@ def _refusal(message: str, param: str) -> BadRequestError:
 def _mortal(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let fate strike before and after every change of the disk, and pages come one after the other."""
 
-    def one_ahead_here(items: Iterable[Any], *, name: str) -> Iterator[Any]:
+    def prefetch_here(items: Iterable[Any], *, name: str) -> Iterator[Any]:
         del name
         end = object()
         ahead = next(items := iter(items), end)
@@ -195,7 +195,7 @@ def _mortal(monkeypatch: pytest.MonkeyPatch) -> None:
         FATE.moves()
         remove(self, name)
 
-    monkeypatch.setattr(pages, "one_ahead", one_ahead_here)
+    monkeypatch.setattr(pages, "prefetch", prefetch_here)
     monkeypatch.setattr(Folder, "replace", mortal_replace)
     monkeypatch.setattr(Folder, "remove", mortal_remove)
     monkeypatch.setattr(FATE, "left", None)

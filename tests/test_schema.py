@@ -3,7 +3,19 @@ from __future__ import annotations
 import pyarrow as pa
 import pytest
 
-from qoderdata.schema import DEPLOYMENTS, EXTRA, RUNS, Branch, Column, Kind, Schema
+from qoderdata.schema import (
+    AGENTS,
+    DEPLOYMENTS,
+    ENVIRONMENTS,
+    EVENTS,
+    EXTRA,
+    RUNS,
+    SESSIONS,
+    Branch,
+    Column,
+    Kind,
+    Schema,
+)
 
 TEXTS = [
     "id",
@@ -48,6 +60,7 @@ def test_the_documented_columns_of_deployments() -> None:
         **dict.fromkeys(TEXTS, pa.large_string()),
         **dict.fromkeys(INTEGERS, pa.int64()),
         **dict.fromkeys(TIMES, TIME),
+        "budget_max_credit_cost": pa.float64(),
         "schedule_upcoming_runs_at": pa.list_(TIME),
         "vault_ids": pa.list_(pa.string()),
     }
@@ -56,22 +69,63 @@ def test_the_documented_columns_of_deployments() -> None:
 
 def test_the_documented_columns_of_runs() -> None:
     assert RUNS.names == [
-        *("id", "deployment_id", "status", "trigger_type", "agent_id", "agent_version", "session_id", "attempt"),
-        *("turn_id", "triggered_at", "created_at", "started_at", "completed_at", "duration_ms", "error_type"),
+        *("id", "deployment_id", "status", "status_from", "trigger_type", "trigger_scheduled_at", "agent_id"),
+        *(
+            "agent_version",
+            "session_id",
+            "attempt",
+            "turn_id",
+            "triggered_at",
+            "created_at",
+            "started_at",
+            "completed_at",
+            "duration_ms",
+            "error_type",
+        ),
         *("error_message", "extra"),
     ]
 
 
-@pytest.mark.parametrize("schema", [DEPLOYMENTS, RUNS], ids=lambda schema: schema.name)
+def test_the_documented_columns_of_sessions() -> None:
+    texts = ["id", "title", "status", "deployment_id", "agent_id", "agent_name", "agent_model", "environment_id"]
+    numbers = [
+        *("usage_total_credits", "usage_model_credits", "usage_sandbox_runtime_credits", "stats_active_seconds"),
+        *("stats_duration_seconds", "budget_max_credit_cost"),
+    ]
+    integers = ["agent_version", "usage_input_tokens", "usage_output_tokens", "usage_cache_read_input_tokens"]
+    json_texts = ["resources", "outcome_evaluations", "metadata", "extra"]
+    assert {field.name: field.type for field in SESSIONS.arrow} == {
+        **dict.fromkeys([*texts, *json_texts], pa.large_string()),
+        **dict.fromkeys(integers, pa.int64()),
+        **dict.fromkeys(numbers, pa.float64()),
+        **dict.fromkeys(["created_at", "updated_at", "archived_at"], TIME),
+        "vault_ids": pa.list_(pa.string()),
+        "agent": pa.dictionary(pa.int32(), pa.large_string()),
+    }
+
+
+@pytest.mark.parametrize(
+    "schema", [DEPLOYMENTS, RUNS, SESSIONS, EVENTS, AGENTS, ENVIRONMENTS], ids=lambda schema: schema.name
+)
 class TestEverySchema:
     def test_no_name_and_no_path_comes_twice(self, schema: Schema) -> None:
         assert len(set(schema.names)) == len(schema.names)
-        assert len({column.path for column in schema.columns}) == len(schema.columns)
+        paths = [column.path for column in schema.columns if column.path]
+        assert len(set(paths)) == len(paths)
 
     def test_a_name_is_its_path(self, schema: Schema) -> None:
+        """A derived column has no path; some names are shorter than their paths."""
+        shorter = {
+            "trigger_context.type": "trigger_type",
+            "trigger_context.scheduled_at": "trigger_scheduled_at",
+            "stop_reason.type": "stop_reason",
+            "error.retry_status.type": "retry_status",
+            "model_usage.credits": "model_credits",
+        }
         for column in schema.columns:
-            path = ".".join(column.path).removeprefix("metadata.cas_config.").removeprefix("cas_run_extras.")
-            assert column.name == {"trigger_context.type": "trigger_type"}.get(path, path.replace(".", "_"))
+            if column.path:
+                path = ".".join(column.path).removeprefix("metadata.cas_config.").removeprefix("cas_run_extras.")
+                assert column.name == shorter.get(path, path.replace(".", "_"))
 
     def test_extra_is_last(self, schema: Schema) -> None:
         assert schema.names[-1] == EXTRA
@@ -95,7 +149,7 @@ class TestEverySchema:
         columns: dict[tuple[str, ...], Column] = {}
         constants: list[tuple[tuple[str, ...], str]] = []
         walk(schema.tree, ())
-        assert columns == {column.path: column for column in schema.columns}
+        assert columns == {column.path: column for column in schema.columns if column.path}
         assert sorted(constants) == sorted(schema.constants)
 
 

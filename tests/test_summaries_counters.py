@@ -145,7 +145,7 @@ ORDER BY id
 """
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=25)
 @given(st.lists(ROWS, max_size=25))
 def test_counts_equal_those_of_sql(rows: list[tuple[str, str | None, int | None]]) -> None:
     listed, deployed = runs(*rows), deployments("dep_1", "dep_2", "dep_3")

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from qoderdata.background import one_ahead
+from qoderdata.background import prefetch
 from qoderdata.decode import Decoder
 from qoderdata.errors import (
     APIStatusError,
@@ -265,7 +265,7 @@ class RunOutcomes:
             undecided = self._undecided(*self._known(wanted, since))
             created_at = _times(needed)
             left = _Left("sessions")
-            found = one_ahead(self._events_of(list(undecided)), name="qoderdata-events")
+            found = prefetch(self._events_of(list(undecided)), name="qoderdata-events")
             with closing(found) as results, bar("sessions", progress=self._progress) as shown:
                 shown.total = len(undecided)
                 for id_, result in results:

@@ -22,7 +22,7 @@ from qoderdata.timelines.distinct_schedules import (
     to_micros,
     trigger_micros,
 )
-from qoderdata.timelines.schedule_history import FAR, Stretches, schedule_history
+from qoderdata.timelines.schedule_history import FAR, Periods, schedule_history
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -125,8 +125,8 @@ def missed_triggers(
     df = require_frame(df, _DEPLOYMENT_COLUMNS, what="deployments")
     runs = require_frame(runs, _RUN_COLUMNS, what="runs", optional=["trigger_scheduled_at"])
     window = _Window.parse(since, until, grace)
-    distinct, stretches = schedule_history(df, snapshots or (), since=window.begin)
-    groups = list(_groups(distinct, stretches, window))
+    distinct, periods = schedule_history(df, snapshots or (), since=window.begin)
+    groups = list(_groups(distinct, periods, window))
     rows = np.concatenate([np.empty(0, np.int64), *(group.rows for group in groups)])
     scheduled_runs = _ScheduledRuns.of(df, runs, rows, window)
 
@@ -146,7 +146,7 @@ def missed_triggers(
     row, at = np.concatenate(found_row), np.concatenate(found_at)
     order = np.lexsort((_ranks(df["id"])[row], at))
     row, at = row[order], at[order]
-    reasons = stretches.reasons(row, at)
+    reasons = periods.reasons(row, at)
     return pd.DataFrame({
         "scheduled_at": timestamps(at).tz_localize("UTC"),
         "deployment_id": df["id"].iloc[row].astype("str").reset_index(drop=True),
@@ -196,20 +196,20 @@ class _Group:
     last: NDArray[np.int64]
 
 
-def _groups(distinct: DistinctSchedules, stretches: Stretches, window: _Window) -> Iterator[_Group]:
+def _groups(distinct: DistinctSchedules, periods: Periods, window: _Window) -> Iterator[_Group]:
     """Yield the deployments that had one schedule without a break by schedule, then the others one by one."""
-    row, starts, counts = np.unique(stretches.row, return_index=True, return_counts=True)
+    row, starts, counts = np.unique(periods.row, return_index=True, return_counts=True)
     ends = starts + counts
-    goes_on = np.ones(stretches.row.size, dtype=bool)
-    goes_on[1:] = (np.diff(stretches.schedule) == 0) & (stretches.begin[1:] == stretches.end[:-1])
+    goes_on = np.ones(periods.row.size, dtype=bool)
+    goes_on[1:] = (np.diff(periods.schedule) == 0) & (periods.begin[1:] == periods.end[:-1])
     goes_on[starts] = True
     is_plain = np.logical_and.reduceat(goes_on, starts) if row.size else np.empty(0, dtype=bool)
     plain = np.flatnonzero(is_plain)
-    plain = plain[np.argsort(stretches.schedule[starts[plain]], kind="stable")]
+    plain = plain[np.argsort(periods.schedule[starts[plain]], kind="stable")]
     schedule, begin, end = (
-        stretches.schedule[starts[plain]],
-        stretches.begin[starts[plain]],
-        stretches.end[ends[plain] - 1],
+        periods.schedule[starts[plain]],
+        periods.begin[starts[plain]],
+        periods.end[ends[plain] - 1],
     )
     edges = [0, *(np.flatnonzero(np.diff(schedule)) + 1).tolist(), plain.size]
     for low, high in pairwise(edges):
@@ -220,9 +220,7 @@ def _groups(distinct: DistinctSchedules, stretches: Stretches, window: _Window) 
             yield _Group(row[plain[some]], times, *lives)
     for index in np.flatnonzero(~is_plain).tolist():
         some = slice(starts[index], ends[index])
-        parts = zip(
-            stretches.schedule[some], stretches.begin[some].tolist(), stretches.end[some].tolist(), strict=True
-        )
+        parts = zip(periods.schedule[some], periods.begin[some].tolist(), periods.end[some].tolist(), strict=True)
         times = np.unique(np.concatenate([_times(distinct, *part, window) for part in parts]))
         yield _Group(row[index : index + 1], times, np.array([0]), np.array([times.size]))
 

@@ -32,8 +32,8 @@ _NO_SCHEDULE = -1
 
 
 @dataclass(frozen=True)
-class Stretches:
-    """Stretches of time in which a deployment could fire by one schedule, in order of row and time.
+class Periods:
+    """Periods of time in which a deployment could fire by one schedule, in order of row and time.
 
     Attributes
     ----------
@@ -64,8 +64,8 @@ class Stretches:
         texts = np.array([_reason(kind, at) for kind, at in distinct.T.tolist()], dtype=object)
         return pd.Series(texts[of_time.reshape(-1)], dtype="str")
 
-    def merged(self) -> Stretches:
-        """Return the same in order, with stretches that go on joined."""
+    def merged(self) -> Periods:
+        """Return the same in order, with periods that go on joined."""
         one = self.take(np.lexsort((self.begin, self.schedule, self.row)))
         starts = np.ones(one.row.size, dtype=bool)
         starts[1:] = one.begin[1:] != one.end[:-1]
@@ -76,14 +76,14 @@ class Stretches:
         joined = replace(one.take(first), end=one.end[last])
         return joined.take(np.lexsort((joined.schedule, joined.begin, joined.row)))
 
-    def within(self, begin: NDArray[np.int64], end: NDArray[np.int64]) -> Stretches:
+    def within(self, begin: NDArray[np.int64], end: NDArray[np.int64]) -> Periods:
         """Return what lies in the life of each deployment."""
         cut = replace(self, begin=np.maximum(self.begin, begin[self.row]), end=np.minimum(self.end, end[self.row]))
         return cut.take(np.flatnonzero(cut.begin < cut.end))
 
-    def take(self, index: NDArray[np.int64]) -> Stretches:
+    def take(self, index: NDArray[np.int64]) -> Periods:
         """Return some of them, in this order."""
-        return Stretches(*(getattr(self, field.name)[index] for field in fields(self)))
+        return Periods(*(getattr(self, field.name)[index] for field in fields(self)))
 
 
 def _reason(kind: int, at: int) -> str:
@@ -137,7 +137,7 @@ class _State:
 
 def schedule_history(
     df: pd.DataFrame, snapshots: Sequence[pd.DataFrame], *, since: int
-) -> tuple[DistinctSchedules, Stretches]:
+) -> tuple[DistinctSchedules, Periods]:
     """Return the distinct schedules of some frames, and from when to when each deployment could fire by which.
 
     Parameters
@@ -147,13 +147,13 @@ def schedule_history(
     snapshots
         Earlier frames, with ``attrs["fetched_at"]``, in any order.
     since
-        The time from which on the stretches matter.
+        The time from which on the periods matter.
 
     Returns
     -------
     DistinctSchedules
         Those of all frames; `of_row` has the rows of ``df``.
-    Stretches
+    Periods
         Of those schedules that can be read.
 
     Raises
@@ -180,15 +180,13 @@ def schedule_history(
         found = [_from_one_record(newest, created, since=since)]
     else:
         found = list(_from_snapshots(sorted(states, key=lambda state: state.fetched_at), created))
-    whole = Stretches(
-        *(np.concatenate([getattr(one, field.name) for one in found]) for field in fields(Stretches))
-    )
+    whole = Periods(*(np.concatenate([getattr(one, field.name) for one in found]) for field in fields(Periods)))
     is_read = np.array([*(isinstance(one, Schedule) for one in all_rows.schedules), False])
     whole = whole.take(np.flatnonzero(is_read[whole.schedule]))
     return distinct, whole.within(created, archived).merged()
 
 
-def _from_one_record(state: _State, created: NDArray[np.int64], *, since: int) -> Stretches:
+def _from_one_record(state: _State, created: NDArray[np.int64], *, since: int) -> Periods:
     """Return what a record tells alone: a change after `since` makes all times doubtful."""
     is_changed = (state.updated > created) & (state.updated >= since)
     kind = np.where(created == -FAR, _CREATED, _CERTAIN)
@@ -197,10 +195,10 @@ def _from_one_record(state: _State, created: NDArray[np.int64], *, since: int) -
     always_paused = state.is_paused & (state.updated != -FAR) & (state.updated < since)
     row = np.flatnonzero(~always_paused)
     begin, end = np.full(row.size, -FAR), np.full(row.size, FAR)
-    return Stretches(row, begin, end, state.schedule[row], kind[row], state.updated[row])
+    return Periods(row, begin, end, state.schedule[row], kind[row], state.updated[row])
 
 
-def _from_snapshots(states: Sequence[_State], created: NDArray[np.int64]) -> Iterator[Stretches]:
+def _from_snapshots(states: Sequence[_State], created: NDArray[np.int64]) -> Iterator[Periods]:
     """Yield what is known before the first state, between each two, and after the last."""
     nothing = np.zeros(created.size, dtype=bool)
     none = np.full(created.size, _NO_SCHEDULE)
@@ -213,10 +211,10 @@ def _from_snapshots(states: Sequence[_State], created: NDArray[np.int64]) -> Ite
         before = state.over(before)
         seen_at = np.where(state.is_there, state.fetched_at, seen_at)
     row = np.flatnonzero(before.is_there)
-    yield _stretches(row, seen_at[row], FAR, before.firing[row], _CERTAIN, 0)
+    yield _periods(row, seen_at[row], FAR, before.firing[row], _CERTAIN, 0)
 
 
-def _before_first(state: _State, row: NDArray[np.int64], created: NDArray[np.int64]) -> Iterator[Stretches]:
+def _before_first(state: _State, row: NDArray[np.int64], created: NDArray[np.int64]) -> Iterator[Periods]:
     """Yield what holds before the first snapshot: since the record was last changed, it is as it shows."""
     updated, paused = state.updated[row], state.is_paused[row]
     as_created = ~paused & (updated <= created[row])
@@ -224,31 +222,31 @@ def _before_first(state: _State, row: NDArray[np.int64], created: NDArray[np.int
     known_since = np.minimum(known_since, state.fetched_at)
     unknown_birth = as_created & (created[row] == -FAR)
     kind = np.where(unknown_birth, _CREATED, _CERTAIN)
-    yield _stretches(row, known_since, state.fetched_at, state.firing[row], kind, 0)
+    yield _periods(row, known_since, state.fetched_at, state.firing[row], kind, 0)
     kind = np.where(paused, _PAUSED, _CHANGED)
-    yield _stretches(row, -FAR, known_since, state.schedule[row], kind, updated)
+    yield _periods(row, -FAR, known_since, state.schedule[row], kind, updated)
 
 
 def _between(
     before: _State, after: _State, row: NDArray[np.int64], seen_at: NDArray[np.int64]
-) -> Iterator[Stretches]:
+) -> Iterator[Periods]:
     """Yield what holds between two snapshots; where they differ, since the change that the later one dates."""
     old, new, begin, updated = before.firing[row], after.firing[row], seen_at[row], after.updated[row]
     is_dated = (updated > begin) & (updated <= after.fetched_at)
     known_since = np.where(old == new, begin, np.where(is_dated, updated, after.fetched_at))
-    yield _stretches(row, known_since, after.fetched_at, new, _CERTAIN, 0)
+    yield _periods(row, known_since, after.fetched_at, new, _CERTAIN, 0)
     kind = np.where(after.is_paused[row], _PAUSED, _CHANGED)
     at = np.where(is_dated, updated, -FAR)
     for schedule in (old, new):
-        yield _stretches(row, begin, known_since, schedule, kind, at)
+        yield _periods(row, begin, known_since, schedule, kind, at)
 
 
-def _stretches(row: NDArray[np.int64], *columns: NDArray[np.int64] | int) -> Stretches:
+def _periods(row: NDArray[np.int64], *columns: NDArray[np.int64] | int) -> Periods:
     """Return those that are not empty."""
     values = [np.broadcast_to(np.asarray(column, dtype=np.int64), row.shape) for column in columns]
     begin, end, schedule = values[:3]
     wanted = (begin < end) & (schedule != _NO_SCHEDULE)
-    return Stretches(row[wanted], *(value[wanted] for value in values))
+    return Periods(row[wanted], *(value[wanted] for value in values))
 
 
 def _fetched_at(frame: pd.DataFrame, *, default: int | None = None) -> int:
