@@ -21,9 +21,9 @@ T = TypeVar("T")
 def prefetch(items: Iterable[T], *, name: str) -> Generator[T, None, None]:
     """Iterate in another thread, one item ahead of the caller.
 
-    While the caller handles an item, the next one is made; the one after it is begun when the caller asks again.
-    Closing the generator early, or leaving it by an exception or Ctrl-C, does not wait: the item that is being made
-    is dropped, and no other is begun.
+    While the caller handles an item, the next one is made, and the one after it when the caller asks again.
+    Closing the generator early, or leaving it by an exception or Ctrl-C, does not wait: the item that is being
+    made is dropped, and no other is begun.
 
     Parameters
     ----------
