@@ -21,10 +21,10 @@ from qoderdata.decode import Records, from_records
 from qoderdata.decode.jsontext import is_utf8, parse, write
 from qoderdata.errors import FRAME_SOURCES, MissingColumnError, require_columns
 from qoderdata.outcomes import resolve_outcomes
-from qoderdata.schema import DEPLOYMENTS, EVENTS, RUNS, SESSIONS, Schema
+from qoderdata.schema import DEPLOYMENTS, EVENTS, EXTRA, RUNS, SESSIONS, Schema
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Mapping
+    from collections.abc import Callable, Collection, Iterable, Mapping
 
     from narwhals.typing import IntoFrame, IntoFrameT
 
@@ -35,10 +35,31 @@ NAMES = {
     "environment_id": "environment_name",
 }
 _KINDS = "a frame (pandas, Polars, PyArrow, DuckDB, Dask, PySpark)"
+_SECRETS, _HIDDEN = "environment_variables", "(hidden)"
 _DTYPES: dict[pa.DataType, pd.api.extensions.ExtensionDtype] = {
     pa.large_string(): pd.StringDtype(na_value=float("nan")),
     pa.int64(): pd.Int64Dtype(),
 }
+
+
+class ExtraArray(pd.arrays.ArrowStringArray):
+    """The column ``extra``, of dtype ``str``; a frame or column that is shown hides environment variables."""
+
+    def _formatter(self, boxed: bool = False) -> Callable[[Any], str]:  # noqa: FBT001, FBT002 - pandas' signature
+        show = str if boxed else repr
+        return lambda value: show(_without_secrets(value))
+
+
+def _without_secrets(extra: object) -> object:
+    """Return a text of ``extra`` with the values of environment variables hidden."""
+    if not isinstance(extra, str) or _SECRETS not in extra:
+        return extra
+    try:
+        values = orjson.loads(extra)
+    except orjson.JSONDecodeError:
+        return _HIDDEN
+    hidden = {key: _HIDDEN if key.startswith(_SECRETS) and value else value for key, value in values.items()}
+    return orjson.dumps(hidden).decode()
 
 
 def to_pandas(table: pa.Table, schema: Schema) -> pd.DataFrame:
@@ -67,7 +88,10 @@ def to_pandas(table: pa.Table, schema: Schema) -> pd.DataFrame:
     """
     table = table.select(schema.names).cast(schema.arrow).replace_schema_metadata(None)
     with gc_paused:
-        return table.to_pandas(types_mapper=_DTYPES.get)
+        frame = table.to_pandas(types_mapper=_DTYPES.get)
+    make_array: Any = ExtraArray  # pandas-stubs do not know its second parameter
+    frame[EXTRA] = make_array(table[EXTRA], dtype=_DTYPES[pa.large_string()])
+    return frame
 
 
 def events_to_pandas(table: pa.Table, session_id: str) -> pd.DataFrame:

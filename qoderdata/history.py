@@ -362,6 +362,10 @@ def _difference(base: pa.Table, table: pa.Table) -> pa.Table:
     known = pc.is_valid(row)
     arrays, names = [row], [_BASE_ROW]
     for field in table.schema:
+        if base is table:
+            arrays += [pa.nulls(len(row), field.type), known]
+            names += [field.name, _SAME + field.name]
+            continue
         new = _array(table[field.name])
         same = pc.and_(_equal(_array(base[field.name]).take(row), new), known)
         arrays += [pc.if_else(same, pa.scalar(None, new.type), new), same]

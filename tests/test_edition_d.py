@@ -748,11 +748,13 @@ def test_a_secret_is_in_no_log_and_no_error(
 
 
 @pytest.mark.parametrize("name", ["deployments", "sessions", "runs", "events"])
-def test_a_secret_is_shown_in_the_column_extra_alone(shown: Shown, name: str) -> None:
-    """Only `extra` keeps what has no column; the README says to show frames without it."""
-    frame = shown._asdict()[name].drop(columns="extra")
+def test_a_secret_is_in_no_repr_of_a_frame(shown: Shown, name: str) -> None:
+    """Nor of a part of one; `extra` keeps it all the same."""
+    frame = shown._asdict()[name]
+    parts = [frame.head(2), pd.concat([frame, frame]), frame.sort_values("id"), frame["extra"], frame[["extra"]]]
+    assert_no_secret(*map(repr, parts), *(part.to_html() for part in parts if isinstance(part, pd.DataFrame)))
     html: Callable[[], object] = getattr(frame, "_repr_html_")  # noqa: B009 - pandas' types take it for a column
-    assert_no_secret(repr(frame), str(frame), str(html()), repr(frame.iloc[0]), repr(frame.attrs))
+    assert_no_secret(repr(frame), str(frame), str(html()), repr(frame.attrs))
 
 
 def listed(account: Account) -> list[dict[str, Any]]:

@@ -161,3 +161,20 @@ def test_the_official_sdk() -> None:
             assert found[name].map(json.loads).tolist() == truth[name].map(json.loads).tolist()
         pd.testing.assert_frame_equal(found.drop(columns=typed), truth.drop(columns=typed))
         pd.testing.assert_frame_equal(flatten_runs(runs), flatten_runs(sandbox.runs))
+
+
+def test_environment_variables_are_hidden_where_a_frame_is_shown() -> None:
+    """`extra` keeps them; a frame, a column, and what is made of them hide them."""
+    records = [
+        {"id": "a", "environment_variables": "KEY=s3cret"},
+        {"id": "b", "environment_variables": {"KEY": "s3cret", "EMPTY": ""}},
+        {"id": "c", "owner": "x"},
+    ]
+    df = flatten_deployments(records)
+    assert df["extra"].str.contains("s3cret").sum() == 2
+    for shown in (df, df["extra"], df.head(1), df[["extra"]], pd.concat([df, df]), df[::-1], df.set_index("id")):
+        assert "s3cret" not in repr(shown)
+    assert "s3cret" not in df.to_html()
+    assert "(hidden)" in repr(df["extra"])
+    assert "owner" in repr(df["extra"])
+    pd.testing.assert_frame_equal(df, df.assign(extra=df["extra"].astype("object").astype("str")))
