@@ -360,7 +360,8 @@ def _difference(base: pa.Table, table: pa.Table) -> pa.Table:
     """Return the rows with each value missing that the same deployment has in the base."""
     row = pc.index_in(_array(table["id"]), base["id"])
     known = pc.is_valid(row)
-    arrays, names = [row], [_BASE_ROW]
+    arrays: list[Any] = [row]
+    names = [_BASE_ROW]
     for field in table.schema:
         if base is table:
             arrays += [pa.nulls(len(row), field.type), known]
