@@ -165,7 +165,7 @@ def test_the_official_sdk() -> None:
 
 def test_environment_variables_are_hidden_where_a_frame_is_shown() -> None:
     """`extra` keeps them; a frame, a column, and what is made of them hide them."""
-    records = [
+    records: list[dict[str, Any]] = [
         {"id": "a", "environment_variables": "KEY=s3cret"},
         {"id": "b", "environment_variables": {"KEY": "s3cret", "EMPTY": ""}},
         {"id": "c", "owner": "x"},
