@@ -202,6 +202,17 @@ def format_interval(low: float | None, high: float | None) -> str:
     return f"{100 * low:.1f}–{100 * high:.1f} %"
 
 
+def format_credits(number: float | None) -> str:
+    """Format credits as the service does, with two decimals; a missing number is not 0.
+
+    Examples
+    --------
+    >>> format_credits(1234.5), format_credits(None)
+    ('1,234.50', '–')
+    """
+    return MISSING if _is_missing(number) or number is None else f"{number:,.2f}"
+
+
 def format_duration(length: timedelta | None) -> str:
     """Format a length of time with its two largest units.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from typing import TYPE_CHECKING, Any
 
@@ -277,6 +278,17 @@ def test_costs_add_up_to_what_the_service_says(sandbox: Sandbox, capsys: pytest.
     assert main(["costs", "--since", "all"]) == 0
     note = f"{sum(known):,.2f} credits in {len(known):,} sessions; the usage of {len(usage) - len(known)} more"
     assert note in capsys.readouterr().out
+
+
+def test_a_report_shows_what_the_sessions_of_90_days_cost(tmp_path: Path) -> None:
+    with Sandbox(deployments=20, seed=7, now=pd.Timestamp.now("UTC").floor("s").to_pydatetime()) as served:
+        assert main(["report", "r.html", "--costs", "--base-url", served.base_url]) == 0
+        since = pd.Timestamp.now("UTC") - pd.Timedelta("90D")
+        sessions = [one for one in served.sessions if pd.Timestamp(one["created_at"]) >= since]
+    known = [one["usage"]["total_credits"] for one in sessions if "total_credits" in one.get("usage", {})]
+    assert len(known) > 100
+    text = (tmp_path / "r.html").read_text(encoding="utf-8")
+    assert f"{len(known):,} sessions used <strong>{math.fsum(known):,.2f} credits.</strong>" in text
 
 
 def test_the_agent_of_a_session_is_its_agent_and_not_its_snapshot(

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 from qoderdata.errors import DataQualityWarning, FrameTypeError, MissingColumnError
-from qoderdata.frames import flatten_deployments, flatten_runs
+from qoderdata.frames import flatten_deployments, flatten_runs, flatten_sessions
 from qoderdata.report import write_report
 from qoderdata.report.data import ReportData
 from qoderdata.report.figures import round_scale
@@ -374,7 +374,13 @@ class TestOddData:
         records.append(deployment(9, "paused", status="paused", schedule=schedules[0]))
         start = pd.Timestamp(START)
         data = ReportData.read(
-            flatten_deployments(records), None, start=start, horizon=pd.Timedelta("1D"), tz="UTC", labels=None
+            flatten_deployments(records),
+            None,
+            None,
+            start=start,
+            horizon=pd.Timedelta("1D"),
+            tz="UTC",
+            labels=None,
         )
         assert data.triggers_a_day == 1440 + 1 + 4
 
@@ -425,3 +431,40 @@ class TestRefusals:
 @pytest.mark.parametrize(("highest", "scale"), [(0.0, 0.1), (0.04, 0.1), (0.31, 0.4), (0.4, 0.4), (1.0, 1.0)])
 def test_scale(highest: float, scale: float) -> None:
     assert round_scale(highest) == scale
+
+
+def session(number: int, deployment_id: str | None, total: float | None) -> dict[str, Any]:
+    usage = {} if total is None else {"usage": {"total_credits": total}}
+    return {"id": f"sess_{number:032x}", "deployment_id": deployment_id, "status": "idle", **usage}
+
+
+def test_costs(tmp_path: Path) -> None:
+    """The first deployment fires 720 times in 30 days, at 2 credits each; the other one is archived."""
+    ids = [f"dep_{number:032x}" for number in (1, 2)]
+    deployments = flatten_deployments([deployment(1, "dear"), deployment(2, "old", archived_at=START)])
+    records = [(ids[0], 1.0), (ids[0], 3.0), (ids[0], None), (ids[1], 0.5), (None, 0.25)]
+    sessions = flatten_sessions([session(number, *record) for number, record in enumerate(records)])
+    page = report(tmp_path, deployments, sessions=sessions)
+    words = " ".join(page.words)
+    assert (
+        "4 sessions used 4.75 credits. The usage of 1 more is not known. "
+        "720 triggers of the next 30 days are expected to use 1,440.00. Intervals do not add up."
+    ) in words
+    assert f"dear {ids[0]} 4.00 84.2 % 3 2.00 1,440.00 0.00–" in words
+    assert f"old {ids[1]} 0.50 10.5 % 1 0.50 – –" in words
+    assert "No deployment – 0.25 5.3 % 1 0.25 – –" in words
+    assert "Sessions 5 rows, not known whether complete, not known when fetched" in words
+
+
+def test_costs_that_nobody_knows(tmp_path: Path) -> None:
+    sessions = flatten_sessions([session(1, f"dep_{1:032x}", None)])
+    words = " ".join(report(tmp_path, flatten_deployments([deployment(1, "a")]), sessions=sessions).words)
+    assert "0 sessions used – credits. The usage of 1 more is not known." in words
+    assert "720 more are of deployments without a known session." in words
+
+
+def test_costs_without_sessions(tmp_path: Path) -> None:
+    page = report(tmp_path, flatten_deployments([deployment(1, "a")]), sessions=flatten_sessions([]))
+    assert "There are no sessions." in page.words
+    with pytest.raises(MissingColumnError, match="sessions"):
+        report(tmp_path, flatten_deployments([]), sessions=flatten_runs([]))

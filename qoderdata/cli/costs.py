@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -10,7 +9,7 @@ import click
 import qoderdata as qd
 from qoderdata.cli import grouping, options
 from qoderdata.cli.output import Column, count
-from qoderdata.formatting import MISSING, format_percent, format_time
+from qoderdata.formatting import format_credits, format_percent, format_time
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -49,11 +48,6 @@ def costs(
     columns = [*groups.columns(found), *_columns(found, None if freq is None else tz)]
     total = qd.session_costs(sessions, by=None)
     result.print_frame(found, columns, empty="there are no sessions", notes=_notes(total))
-
-
-def format_credits(value: float) -> str:
-    """Write credits as the service does, with two decimals; missing ones are not 0."""
-    return MISSING if math.isnan(value) else f"{value:,.2f}"
 
 
 def _notes(total: pd.DataFrame) -> list[str]:

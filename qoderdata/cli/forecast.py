@@ -8,9 +8,8 @@ import click
 
 import qoderdata as qd
 from qoderdata.cli import options
-from qoderdata.cli.costs import format_credits
 from qoderdata.cli.output import Column, count
-from qoderdata.formatting import MISSING, format_percent
+from qoderdata.formatting import MISSING, format_credits, format_percent
 
 if TYPE_CHECKING:
     import pandas as pd

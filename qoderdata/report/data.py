@@ -37,6 +37,7 @@ _DEPLOYMENT_COLUMNS = (
 _RUN_COLUMNS = (
     "id", "deployment_id", "status", "trigger_type", "triggered_at", "duration_ms", "error_type", "error_message",
 )  # fmt: skip
+_SESSION_COLUMNS = ("id", "deployment_id", "usage_total_credits")
 _NEWER_RUN_COLUMNS = ("status_from", "trigger_scheduled_at", "created_at", "attempt")
 
 
@@ -70,6 +71,8 @@ class ReportData:
         The deployments, archived ones too; `read` fills the counters from the runs where there are none.
     runs : pandas.DataFrame or None
         Their runs.
+    sessions : pandas.DataFrame or None
+        Their sessions.
     start : pandas.Timestamp
         The moment that the report is about, in UTC.
     horizon : datetime.timedelta
@@ -82,6 +85,7 @@ class ReportData:
 
     deployments: pd.DataFrame
     runs: pd.DataFrame | None
+    sessions: pd.DataFrame | None
     start: pd.Timestamp
     horizon: timedelta
     tz: str
@@ -92,6 +96,7 @@ class ReportData:
         cls,
         deployments: pd.DataFrame,
         runs: pd.DataFrame | None,
+        sessions: pd.DataFrame | None,
         *,
         start: pd.Timestamp,
         horizon: timedelta,
@@ -104,7 +109,15 @@ class ReportData:
             runs = require_frame(runs, _RUN_COLUMNS, what="runs", optional=_NEWER_RUN_COLUMNS)
             if not runs.empty:
                 deployments = summaries.fill_counters(deployments, runs)
-        return cls(deployments, runs, start, horizon, tz, labels or {})
+        if sessions is not None:
+            sessions = require_frame(sessions, _SESSION_COLUMNS, what="sessions")
+        return cls(deployments, runs, sessions, start, horizon, tz, labels or {})
+
+    @property
+    def frames(self) -> dict[str, pd.DataFrame]:
+        """The frames that there are, by name."""
+        frames = {"deployments": self.deployments, "runs": self.runs, "sessions": self.sessions}
+        return {name: frame for name, frame in frames.items() if frame is not None}
 
     @property
     def is_counted(self) -> bool:

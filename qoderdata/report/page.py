@@ -35,6 +35,7 @@ def write_report(
     path: str | Path,
     *,
     runs: pd.DataFrame | None = None,
+    sessions: pd.DataFrame | None = None,
     start: parsing.Instant | None = None,
     horizon: parsing.Span = "24h",
     tz: str = "UTC",
@@ -57,6 +58,9 @@ def write_report(
         The runs of these deployments, for trend, errors, missed triggers and what got slower. Give all of some
         stretch of time, such as ``load_runs(since="30D")``: what was left out counts as missed. ``None`` leaves
         these sections out.
+    sessions
+        Their sessions, for what they cost and what the next 30 days will cost, as `qoderdata.cost_forecast` says.
+        ``None`` leaves this section out.
     start
         The moment that the report is about, with its zone; ``None`` is now. The same frames and the same
         `start` give the same file, byte for byte, with the same version of matplotlib.
@@ -73,7 +77,7 @@ def write_report(
     FrameTypeError
         An argument is no frame, or a column has lost its dtype.
     MissingColumnError
-        A frame is not one of deployments, or of runs.
+        A frame is not one of deployments, of runs, or of sessions.
     ValueError
         `start`, `horizon` or `tz` is not one, or the file's name ends in another format.
     OSError
@@ -98,6 +102,7 @@ def write_report(
     data = ReportData.read(
         deployments,
         runs,
+        sessions,
         start=pd.Timestamp.now("UTC").floor("s") if start is None else parsing.parse_instant(start, name="start"),
         horizon=parsing.parse_span(horizon, name="horizon"),
         tz=parsing.parse_zone(tz).key,
@@ -189,9 +194,7 @@ def data_age(frame: pd.DataFrame, data: ReportData) -> str | None:
 def cautions(data: ReportData) -> list[str]:
     """Say what makes the numbers less than they seem."""
     found = []
-    for name, frame in (("deployments", data.deployments), ("runs", data.runs)):
-        if frame is None:
-            continue
+    for name, frame in data.frames.items():
         at = fetched_at(frame)
         if frame.attrs.get("complete") is False:
             found.append(f"The {name} are not complete: a pull was cut short. Numbers here are too small.")
@@ -213,9 +216,7 @@ def cautions(data: ReportData) -> list[str]:
 
 def about_data(data: ReportData, warnings: list[str]) -> Section:
     """Show where the data comes from, how old it is, whether it is complete, and what the numbers mean."""
-    sources = [("Deployments", _source(data.deployments, data))]
-    if data.runs is not None:
-        sources.append(("Runs", _source(data.runs, data)))
+    sources = [(name.capitalize(), _source(frame, data)) for name, frame in data.frames.items()]
     counters = "the service's own counters"
     if data.is_counted:
         counters += f", or counted in the runs given ({_counted_since(data)}) where the service has none"

@@ -7,18 +7,22 @@ from typing import Any
 import pandas as pd
 
 from qoderdata.cron import CronError, parse
+from qoderdata.forecast import cost_forecast
 from qoderdata.formatting import (
+    MISSING,
+    format_credits,
     format_duration,
     format_interval,
     format_milliseconds,
     format_percent,
 )
 from qoderdata.plots import plot_next_triggers, plot_run_failure_rates, plot_trigger_load
-from qoderdata.report.data import WEEK, ReportData, span_text
+from qoderdata.report.data import WEEK, DeploymentName, ReportData, span_text
 from qoderdata.report.figures import plot_figure, round_scale
 from qoderdata.report.layout import (
     MOST_ROWS,
     Badge,
+    BarText,
     Column,
     Schedule,
     Section,
@@ -35,10 +39,12 @@ from qoderdata.summaries import (
     error_breakdown,
     failure_streaks,
     run_failure_rates,
+    session_costs,
 )
 from qoderdata.timelines import schedule_lints, trigger_load
 
 _TREND_SPAN = pd.Timedelta("30D")
+_FORECAST_SPAN = "30D"
 _SHORT_SPAN = pd.Timedelta("3D")
 _TREND_INCHES, _LOAD_INCHES = 4.2, 3.4
 _ROW_INCHES, _MARGIN_INCHES, _FEWEST_ROWS = 0.25, 1.0, 3
@@ -52,6 +58,8 @@ def make_sections(data: ReportData) -> list[Section]:
     sections = [worst_offenders(data), streaks(data), paused_by_error(data)]
     if data.runs is not None:
         sections += [trend(data, data.runs), errors(data, data.runs), missed(data), slower(data, data.runs)]
+    if data.sessions is not None:
+        sections.append(costs(data, data.sessions))
     return [*sections, next_triggers(data), load(data), lints(data)]
 
 
@@ -287,6 +295,50 @@ def slower(data: ReportData, runs: pd.DataFrame) -> Section:
         table=make_table(found, columns, caption="What got slower, most first", rows="deployments"),
         count=f"{len(found):,}",
     )
+
+
+def costs(data: ReportData, sessions: pd.DataFrame) -> Section:
+    """Show what sessions cost, by deployment, and what the next 30 days will cost."""
+    title = "What sessions cost"
+    if sessions.empty:
+        return Section("costs", title, nothing="There are no sessions.")
+    forecast = cost_forecast(data.deployments, sessions, _FORECAST_SPAN, start=data.start)
+    found = session_costs(sessions).join(forecast[["triggers", "expected", "low", "high"]]).reset_index()
+    (total,) = rows_of(session_costs(sessions, by=None))
+    scale = round_scale(found["share"].fillna(0).max())
+    columns = [
+        Column("Deployment", "deployment", lambda row: _deployment_or_none(data, row.deployment_id)),
+        Column("Credits", "strong", lambda row: format_credits(row.credits), "number"),
+        Column("Share", "bar", lambda row: _share_or_none(row.share, scale), note=scale_note(scale)),
+        Column("Sessions", "text", lambda row: f"{row.sessions:,}", "number"),
+        Column("Median", "text", lambda row: format_credits(row.credits_p50), "number", note="a session"),
+        Column("Next 30 days", "text", lambda row: format_credits(row.expected), "number", note="expected"),
+        Column("95 % interval", "text", _credits_interval, "number"),
+    ]
+    unknown = f"The usage of {total.unknown:,} more is not known. " if total.unknown else ""
+    without = forecast.attrs["triggers_without_credits"]
+    unpriced = f" {without:,} more are of deployments without a known session." if without else ""
+    return Section(
+        "costs",
+        title,
+        f"{total.sessions - total.unknown:,} sessions used",
+        f"{format_credits(total.credits)} credits.",
+        f"{unknown}{forecast['triggers'].sum() - without:,} triggers of the next 30 days are expected to use "
+        f"{format_credits(forecast['expected'].sum(min_count=1))}.{unpriced} Intervals do not add up.",
+        table=make_table(found, columns, caption="Credits by deployment, the dearest first", rows="deployments"),
+    )
+
+
+def _deployment_or_none(data: ReportData, identifier: Any) -> DeploymentName:  # noqa: ANN401 - a text or missing
+    return DeploymentName("No deployment", MISSING) if pd.isna(identifier) else data.deployment(identifier)
+
+
+def _share_or_none(share: float, scale: float) -> BarText | None:
+    return None if pd.isna(share) else share_cell(share, scale)
+
+
+def _credits_interval(row: Any) -> str | None:  # noqa: ANN401 - a row as a named tuple
+    return None if pd.isna(row.low) else f"{format_credits(row.low)}–{format_credits(row.high)}"
 
 
 def next_triggers(data: ReportData) -> Section:
