@@ -450,9 +450,9 @@ def test_costs(tmp_path: Path) -> None:
         "4 sessions used 4.75 credits. The usage of 1 more is not known. "
         "720 triggers of the next 30 days are expected to use 1,440.00. Intervals do not add up."
     ) in words
-    assert f"dear {ids[0]} 4.00 84.2 % 3 2.00 1,440.00 0.00–" in words
-    assert f"old {ids[1]} 0.50 10.5 % 1 0.50 – –" in words
-    assert "No deployment – 0.25 5.3 % 1 0.25 – –" in words
+    assert f"dear {ids[0]} 4.00 84.2 % 3 1,440.00 0.00–" in words
+    assert f"old {ids[1]} 0.50 10.5 % 1 – –" in words
+    assert "No deployment – 0.25 5.3 % 1 – –" in words
     assert "Sessions 5 rows, not known whether complete, not known when fetched" in words
 
 

@@ -311,7 +311,6 @@ def costs(data: ReportData, sessions: pd.DataFrame) -> Section:
         Column("Credits", "strong", lambda row: format_credits(row.credits), "number"),
         Column("Share", "bar", lambda row: _share_or_none(row.share, scale), note=scale_note(scale)),
         Column("Sessions", "text", lambda row: f"{row.sessions:,}", "number"),
-        Column("Median", "text", lambda row: format_credits(row.credits_p50), "number", note="a session"),
         Column("Next 30 days", "text", lambda row: format_credits(row.expected), "number", note="expected"),
         Column("95 % interval", "text", _credits_interval, "number"),
     ]
