@@ -73,4 +73,4 @@ notebooks: $(VENV)/.dev ## Run the notebooks and write their outputs
 	$(BIN)/python notebooks/run.py --write
 
 clean: ## Remove what the other targets made
-	rm -rf $(VENV) $(BENCH_VENV) demo data/cache .coverage .mypy_cache .pytest_cache .ruff_cache .import_linter_cache
+	rm -rf $(VENV) $(BENCH_VENV) demo data/cache data/report.html .coverage .mypy_cache .pytest_cache .ruff_cache .import_linter_cache

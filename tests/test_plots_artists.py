@@ -20,6 +20,7 @@ from matplotlib.patches import Rectangle, StepPatch
 from matplotlib.text import Annotation
 
 from qoderdata import plots
+from qoderdata.frames import with_names
 from qoderdata.summaries import failure_rates, run_failure_rates
 
 if TYPE_CHECKING:
@@ -163,6 +164,15 @@ class TestNextTriggers:
         assert [handle.get_color() for handle in legend.get_lines()] == colours
         assert [text.get_text() for text in legend.get_texts()] == ["1  first", "2  agent_1", "3  agent_2"]
         assert [text.get_text() for text in ax.texts] == ["1", "2", "3"] * 3
+
+    def test_agents_have_names_where_they_were_added(self) -> None:
+        rows = [(f"2026-06-15T{number:02d}:00Z", f"d{number}", f"agent_{number % 3}") for number in range(9)]
+        named = {"agent_0": "Clerk", "agent_2": None}
+        agents = pd.DataFrame({"id": named.keys(), "name": pd.array(list(named.values()), dtype="str")})
+        ax = plots.plot_next_triggers(with_names(triggers_of(rows), agents=agents))
+        legend = ax.get_legend()
+        assert legend is not None
+        assert [text.get_text() for text in legend.get_texts()] == ["1  Clerk", "2  agent_1", "3  agent_2"]
 
     def test_no_agent_is_grey_and_has_no_number(self) -> None:
         rows = [("2026-06-15T01:00Z", "d0", None), ("2026-06-15T02:00Z", "d1", "agent_1")]

@@ -52,7 +52,8 @@ def plot_next_triggers(
     Parameters
     ----------
     triggers
-        What `qoderdata.next_triggers` gives; the time axis is in the zone of its ``trigger_at``.
+        What `qoderdata.next_triggers` gives; the time axis is in the zone of its ``trigger_at``. Agents are shown
+        by name where `qoderdata.with_names` has added ``agent_name``.
     ax
         What to draw on. ``None`` makes a new figure, about 9 inches wide and as high as the lanes need. Names
         and legend need room: give a figure with ``layout="constrained"``.
@@ -92,7 +93,8 @@ def plot_next_triggers(
     """
     if top < 1:
         raise ValueError(f"top={top} draws nothing; give 1 or more")
-    triggers = require_frame(triggers, ["trigger_at", "deployment_id", "name", "agent_id"], what="triggers")
+    wanted = ["trigger_at", "deployment_id", "name", "agent_id"]
+    triggers = require_frame(triggers, wanted, what="triggers", optional=["agent_name"])
     triggers = triggers[triggers["trigger_at"].notna()]
     known_times(triggers["trigger_at"])
     firsts = _first_of_each(triggers)
@@ -108,7 +110,7 @@ def plot_next_triggers(
     own = agents[: len(DISTINCT)]
     ids = [str(identifier) for identifier in first.index]
     names = [None if pd.isna(name) else str(name) for name in first["name"]]
-    texts, properties = make_labels([*ids, *own], [*names, *[None] * len(own)], labels)
+    texts, properties = make_labels([*ids, *own], [*names, *_agent_names(triggers, own)], labels)
     prepare_rows(ax, len(first))
     points = row_points(ax, len(first))
     ax.set_yticks(range(len(first)), texts[: len(first)], fontsize=points, **properties)
@@ -131,6 +133,14 @@ def plot_next_triggers(
         agent_texts.append("no agent")
     _agent_legend(ax, own, agent_texts, properties, offset=numbers_end + 12)
     return ax
+
+
+def _agent_names(triggers: pd.DataFrame, agents: list[str]) -> list[str | None]:
+    if "agent_name" not in triggers:
+        return [None] * len(agents)
+    named = triggers.dropna(subset=["agent_id", "agent_name"]).drop_duplicates("agent_id")
+    names = dict(zip(named["agent_id"].astype("str"), named["agent_name"].astype("str"), strict=True))
+    return [names.get(agent) for agent in agents]
 
 
 def _first_of_each(triggers: pd.DataFrame) -> pd.DataFrame:
