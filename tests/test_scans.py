@@ -211,7 +211,9 @@ def test_several_accounts_in_one_folder(sandbox: Sandbox, tmp_path: Path, monkey
                 scan_deployments(tmp_path, engine="polars", client=client).collect().height,
             )
 
-        with pytest.raises(CacheError, match=r"has 2 stores of runs; say whose with client=, or set QODER_PAT"):
+        with pytest.raises(
+            CacheError, match=r"has 2 stores of runs; say whose with client=, or set QODER_ACCESS_TOKEN"
+        ):
             scan_runs(tmp_path, engine="polars")
         with pytest.raises(CacheError, match=r"has 2 answers of load_deployments; say whose"):
             scan_deployments(tmp_path, engine="polars")
