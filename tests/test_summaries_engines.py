@@ -172,6 +172,19 @@ def test_summaries_of_an_accounts_runs(account: tuple[pa.Table, pa.Table], name:
     compare(SUMMARIES[name], account[1], schema.RUNS, engine)
 
 
+def test_shares_of_very_many_groups_in_pyarrow_are_those_of_their_own_group() -> None:
+    """PyArrow joins in chunks of 32,768 rows, in any order."""
+    rows = [(f"d{i}", "timeout" if j else "api") for i in range(80_000) for j in range(i % 5 + 1)]
+    table = pa.table(dict(zip(["deployment_id", "error_type"], zip(*rows, strict=True), strict=True)))
+    table = table.append_column("status", [["failed"] * len(rows)]).append_column(
+        "triggered_at", [[NOW] * len(rows)]
+    )
+    found = error_breakdown(table, "deployment_id").to_pandas()
+    failures = pd.Series([row[0] for row in rows]).value_counts()
+    assert len(found) == 144_000
+    assert (found["share"] == found["count"] / found["deployment_id"].map(failures)).all()
+
+
 @pytest.mark.parametrize("engine", ["polars", "pyarrow", "polars lazy", "duckdb"])
 @pytest.mark.parametrize(
     "name", ["streaks", "occurrences by day", "regressions", "periods", "messages", "unusual"]

@@ -219,9 +219,11 @@ class Source:
         if not self.eager:
             return complete(grouped).to_native()
         if self.engine.is_pyarrow():
-            return (
-                complete(open_frame(_in_utc(grouped.collect("pyarrow").to_native())).lazy()).collect().to_native()
-            )
+            table = _in_utc(grouped.collect("pyarrow").to_native())
+            if "window" not in keys:
+                return _in_utc(complete(_in_duckdb(table)).collect("pyarrow").to_native())
+            # narwhals joins for `over`, and PyArrow keeps the order of rows in a join of one chunk only.
+            return complete(open_frame(table.combine_chunks()).lazy()).collect().to_native()
         native = complete(grouped.collect().lazy()).collect().to_native()
         if not self.engine.is_pandas():
             return native
