@@ -185,6 +185,19 @@ def test_shares_of_very_many_groups_in_pyarrow_are_those_of_their_own_group() ->
     assert (found["share"] == found["count"] / found["deployment_id"].map(failures)).all()
 
 
+def test_windows_of_very_many_groups_in_pyarrow_have_the_names_of_their_own_group() -> None:
+    ids = [f"d{i}" for i in range(40_000)]
+    hour = timedelta(hours=1)
+    table = pa.table({
+        "deployment_id": ids, "deployment_name": [f"name of {one}" for one in ids],
+        "status": ["failed"] * len(ids), "duration_ms": pa.nulls(len(ids), pa.int64()),
+        "triggered_at": [NOW + hour * (i % 3) for i in range(len(ids))],
+    })  # fmt: skip
+    found = run_failure_rates(table, freq="1h").to_pandas()
+    assert len(found) == 3 * len(ids)
+    assert (found["name"] == "name of " + found["deployment_id"]).all()
+
+
 @pytest.mark.parametrize("engine", ["polars", "pyarrow", "polars lazy", "duckdb"])
 @pytest.mark.parametrize(
     "name", ["streaks", "occurrences by day", "regressions", "periods", "messages", "unusual"]

@@ -219,11 +219,11 @@ class Source:
         if not self.eager:
             return complete(grouped).to_native()
         if self.engine.is_pyarrow():
-            table = _in_utc(grouped.collect("pyarrow").to_native())
             if "window" not in keys:
-                return _in_utc(complete(_in_duckdb(table)).collect("pyarrow").to_native())
-            # narwhals joins for `over`, and PyArrow keeps the order of rows in a join of one chunk only.
-            return complete(open_frame(table.combine_chunks()).lazy()).collect().to_native()
+                return _in_utc(complete(grouped).collect("pyarrow").to_native())
+            # DuckDB does not keep the zone of windows; PyArrow does, but gives `over` within groups in any order.
+            table = _in_utc(grouped.collect("pyarrow").to_native())
+            return complete(open_frame(table).lazy()).collect().to_native()
         native = complete(grouped.collect().lazy()).collect().to_native()
         if not self.engine.is_pandas():
             return native

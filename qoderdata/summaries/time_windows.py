@@ -117,17 +117,18 @@ class Windows:
         """
         counted = frame.collect()
         keys = [key for key in grouping if key != "window"]
-        groups = counted.select(*keys).unique()
+        named = [nw.col(name).max() for name in names]
+        groups = counted.group_by(*keys).agg(*named) if named else counted.select(*keys).unique()
         require_few_windows(labels[0], labels[-1], self.step, column=column, groups=len(groups))
         all_windows = nw.from_dict({"window": list(labels)}, backend=counted.implementation)
         others = [name for name in counted.columns if name not in {*grouping, *sums}]
+        missing = [name for name in others if name not in names]
         empty = groups.join(all_windows, how="cross").with_columns(
             *(nw.lit(0, dtype=counted.schema[name]).alias(name) for name in sums),
-            *(nw.lit(None, dtype=counted.schema[name]).alias(name) for name in others),
+            *(nw.lit(None, dtype=counted.schema[name]).alias(name) for name in missing),
         )
         both = nw.concat([counted, empty.select(*counted.columns)])
-        filled = both.group_by(*grouping).agg(nw.col(*sums).sum(), *(nw.col(name).max() for name in others))
-        return filled.with_columns(nw.col(name).max().over(*keys) for name in names).lazy()
+        return both.group_by(*grouping).agg(nw.col(*sums).sum(), *(nw.col(name).max() for name in others)).lazy()
 
     def between(self, first: int, last: int, *, column: str = "triggered_at") -> list[int]:
         """Return all labels from one to another, both included; raise where they are too many."""
