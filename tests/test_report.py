@@ -312,7 +312,7 @@ class TestNewestEdition:
         assert page.tile("Never run") == ["1", "of 2 deployments"]
         assert page.tile("Failing now") == ["1", "longest streak 2"]
         text = " ".join(page.words)
-        assert "Failure rates, counted in the runs given, of the deployments" in text
+        assert "rates, counted in the runs given where the service has no counters, of the deployments" in text
         assert "counted in the runs given (since 2026-06-14 00:05 UTC) where the service has none" in text
 
     def test_existing_counters_stay(self, tmp_path: Path) -> None:

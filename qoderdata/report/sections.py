@@ -79,12 +79,12 @@ def worst_offenders(data: ReportData) -> Section:
         Column("Failed / runs", "text", lambda row: f"{row.total_failures:,} / {row.total_runs:,}", "number"),
         Column("In a row now", "streak", lambda row: row.consecutive_failures, "number"),
     ]
-    lifetime = "Failure rates, counted in the runs given," if data.is_counted else "Lifetime failure rates"
+    counted = ", counted in the runs given where the service has no counters," if data.is_counted else ""
     return Section(
         "offenders",
         "Worst offenders",
-        f"{lifetime} of the deployments that are not archived, in the order of the lower end of the interval: "
-        "whoever fails at least that often. So one failure in one run does not lead.",
+        f"Lifetime failure rates{counted} of the deployments that are not archived, in the order of the lower end "
+        "of the interval: whoever fails at least that often. So one failure in one run does not lead.",
         table=make_table(
             worst, columns, caption="Failure rates by deployment, worst first", rows="deployments that failed"
         ),
@@ -109,11 +109,11 @@ def streaks(data: ReportData) -> Section:
         ]
     else:
         columns.append(Column("Last run", "time", lambda row: data.time(row.stats_last_triggered_at)))
-    counted = "counted in the runs given" if data.is_counted else "as the service counts them"
+    counted = " or, where it does not, counted in the runs given" if data.is_counted else ""
     return Section(
         "streaks",
         "Failing now",
-        f"Failures since the last success, {counted}, longest first.",
+        f"Failures since the last success, as the service counts them{counted}, longest first.",
         table=make_table(failing, columns, caption="Current streaks of failures", rows="failing deployments"),
         count=f"{len(failing):,}",
     )
