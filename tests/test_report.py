@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 from qoderdata.errors import DataQualityWarning, FrameTypeError, MissingColumnError
-from qoderdata.frames import flatten_deployments, flatten_runs, flatten_sessions
+from qoderdata.frames import flatten_deployments, flatten_runs, flatten_sessions, with_names
 from qoderdata.report import write_report
 from qoderdata.report.data import ReportData
 from qoderdata.report.figures import round_scale
@@ -468,3 +468,15 @@ def test_costs_without_sessions(tmp_path: Path) -> None:
     assert "There are no sessions." in page.words
     with pytest.raises(MissingColumnError, match="sessions"):
         report(tmp_path, flatten_deployments([]), sessions=flatten_runs([]))
+
+
+def test_agents_have_names_where_the_deployments_have_them() -> None:
+    """What is drawn of them is looked at in ``test_plots_artists.py``."""
+    ids = [f"agent_{number:032x}" for number in (1, 2)]
+    agents = pd.DataFrame({"id": ids, "name": ["Ledger clerk", "Report writer"]}).astype("str")
+    deployments = with_names(flatten_deployments([deployment(n, "a") for n in (1, 2, 3)]), agents=agents)
+    data = ReportData.read(
+        deployments, None, None, start=pd.Timestamp(START), horizon=pd.Timedelta("1D"), tz="UTC",
+        labels={ids[1]: "Her own name"},
+    )  # fmt: skip
+    assert data.labels == {ids[0]: "Ledger clerk", ids[1]: "Her own name"}

@@ -50,11 +50,12 @@ def demo(*, account: dict[str, Any], edition: str, out: Path) -> None:
         kept: dict[str, Any] = {"client": client, "cache_dir": out / "cache"}
         deployments = qd.load_deployments(include_archived=True, refresh=True, **kept)
         runs = qd.load_runs(**kept, outcomes="events")
+        agents = qd.load_agents(**kept)
         now = sandbox.now
-    requests = deployments.attrs["requests"] + runs.attrs["requests"]
+    requests = sum(frame.attrs["requests"] for frame in (deployments, runs, agents))
     echo(
-        f"{len(deployments):,} deployments and {len(runs):,} runs pulled in {requests} requests "
-        f"and {time.monotonic() - began:.1f} s\n"
+        f"{len(deployments):,} deployments, {len(runs):,} runs and {len(agents):,} agents pulled in "
+        f"{requests} requests and {time.monotonic() - began:.1f} s\n"
     )
 
     has_counters = deployments["stats_total_runs"].notna().any()
@@ -68,12 +69,13 @@ def demo(*, account: dict[str, Any], edition: str, out: Path) -> None:
     qd.export_parquet(deployments, out / "deployments.parquet")
     qd.export_csv(deployments, out / "deployments.csv")
     qd.export_parquet(runs, out / "runs.parquet")
-    names = dict(zip(deployments["id"], deployments["name"], strict=True))
     _save(qd.plot_failure_rates(rates), out / "failure-rates.png")
-    _save(qd.plot_next_triggers(triggers, labels=names), out / "next-triggers.png")
+    _save(qd.plot_next_triggers(qd.with_names(triggers, agents=agents)), out / "next-triggers.png")
     _save(qd.plot_trigger_load(triggers), out / "trigger-load.png")
     _save(qd.plot_run_calendar(runs), out / "run-calendar.png")
-    qd.write_report(counted, out / "report.html", runs=runs, start=now, horizon=_HORIZON)
+    qd.write_report(
+        qd.with_names(counted, agents=agents), out / "report.html", runs=runs, start=now, horizon=_HORIZON
+    )
 
     echo("Written:")
     for path in sorted(out.iterdir()):

@@ -124,13 +124,13 @@ def resolve(by: Sequence[str], table: str, service: Service, *, deployments: pd.
         _require(metadata, deployments, columns)
     lists = {}
     if own in keys and own != "id":
-        lists["deployments"] = _optional(_deployments, service) if deployments is None else deployments
+        lists["deployments"] = optional(_deployments, service) if deployments is None else deployments
     elif metadata and table != "deployments":
         lists["deployments"] = deployments
     if "agent_id" in keys:
-        lists["agents"] = _optional(lambda service: service.load(qd.load_agents), service)
+        lists["agents"] = optional(lambda service: service.load(qd.load_agents), service)
     if "environment_id" in keys:
-        lists["environments"] = _optional(lambda service: service.load(qd.load_environments), service)
+        lists["environments"] = optional(lambda service: service.load(qd.load_environments), service)
     return Groups(
         words=list(by),
         keys=keys,
@@ -150,7 +150,7 @@ def _deployments(service: Service) -> pd.DataFrame:
     return service.deployments({"include_archived": True})
 
 
-def _optional(load: Callable[[Service], pd.DataFrame], service: Service) -> pd.DataFrame | None:
+def optional(load: Callable[[Service], pd.DataFrame], service: Service) -> pd.DataFrame | None:
     """Load a list for its names; where there is none, say so: ids are shown instead."""
     try:
         return load(service)

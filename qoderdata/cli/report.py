@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 import qoderdata as qd
-from qoderdata.cli import options
+from qoderdata.cli import grouping, options
 from qoderdata.cli.output import echo
 
 if TYPE_CHECKING:
@@ -42,6 +42,9 @@ def report(
         options.refuse_without_effect(["--since", "--until"], "without --runs")
     deployments = service.counted_deployments(filters, run_filters["outcomes"])
     runs = service.runs(run_filters) if with_runs else None
+    agents = grouping.optional(lambda service: service.load(qd.load_agents), service)
+    if agents is not None:
+        deployments = qd.with_names(deployments, agents=agents)
     sessions = service.load(qd.load_sessions, is_incremental=True, since="90D") if with_costs else None
     qd.write_report(deployments, path, runs=runs, sessions=sessions, start=start, horizon=horizon, tz=tz)
     echo(f"report written to {path}")

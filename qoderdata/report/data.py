@@ -61,6 +61,13 @@ def fetched_at(frame: pd.DataFrame) -> pd.Timestamp | None:
     return None if value is None else parse_instant(value, name="fetched_at")
 
 
+def _agent_names(deployments: pd.DataFrame) -> dict[str, str]:
+    if "agent_name" not in deployments:
+        return {}
+    named = deployments.dropna(subset=["agent_id", "agent_name"])
+    return dict(zip(named["agent_id"], named["agent_name"], strict=True))
+
+
 @dataclass(frozen=True)
 class ReportData:
     """What a report is about.
@@ -80,7 +87,7 @@ class ReportData:
     tz : str
         The zone that times are shown in.
     labels : mapping
-        Names by id, which win over the deployments' own.
+        Names by id, which win over the deployments' own; those of agents too, where the deployments have them.
     """
 
     deployments: pd.DataFrame
@@ -111,7 +118,9 @@ class ReportData:
                 deployments = summaries.fill_counters(deployments, runs)
         if sessions is not None:
             sessions = require_frame(sessions, _SESSION_COLUMNS, what="sessions")
-        return cls(deployments, runs, sessions, start, horizon, tz, labels or {})
+        return cls(
+            deployments, runs, sessions, start, horizon, tz, {**_agent_names(deployments), **(labels or {})}
+        )
 
     @property
     def frames(self) -> dict[str, pd.DataFrame]:

@@ -51,7 +51,8 @@ def write_report(
     ----------
     deployments
         A deployments frame; give the archived ones too, so that they can be counted. Where it has no counters, as
-        in the newest edition, they are counted in `runs`, as `qoderdata.fill_counters` does.
+        in the newest edition, they are counted in `runs`, as `qoderdata.fill_counters` does. Agents are shown by
+        name where `qoderdata.with_names` has added ``agent_name``.
     path
         The HTML file, ``.html`` or ``.htm``. One that is there stays until the new one is whole.
     runs
