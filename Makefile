@@ -3,6 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BENCH_VENV ?= .venv-bench
 DOCS_VENV ?= .venv-docs
+DOCS_BUILT := docs/_build docs/gallery docs/reference/api docs/reference/command docs/tutorial/*.ipynb
 BIN := $(VENV)/bin
 PIP_INSTALL := -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
@@ -62,7 +63,7 @@ test-spark: $(VENV)/.spark ## The summaries on Spark; needs Java 17
 	$(BIN)/python -m pytest -m "spark"
 
 docs: $(DOCS_VENV)/.made ## Build the documentation into docs/_build/html
-	@rm -rf docs/_build
+	@rm -rf $(DOCS_BUILT)
 	@$(DOCS_VENV)/bin/sphinx-build --fail-on-warning --keep-going --quiet --jobs auto docs docs/_build/html
 	@echo "Open docs/_build/html/index.html in a browser"
 
@@ -88,5 +89,4 @@ notebooks: $(VENV)/.dev ## Run the notebooks and write their outputs
 	$(BIN)/python notebooks/run.py --write
 
 clean: ## Remove what the other targets made
-	rm -rf $(DOCS_VENV) docs/_build docs/gallery docs/reference/api docs/reference/command docs/tutorial/*.ipynb
-	rm -rf $(VENV) $(BENCH_VENV) demo data/cache data/report.html .coverage .mypy_cache .pytest_cache .ruff_cache .import_linter_cache
+	rm -rf $(VENV) $(BENCH_VENV) $(DOCS_VENV) $(DOCS_BUILT) demo data/cache data/report.html .coverage .mypy_cache .pytest_cache .ruff_cache .import_linter_cache

@@ -35,7 +35,7 @@ extensions = [
     "sphinx_design",
     "sphinx_gallery.gen_gallery",
 ]
-exclude_patterns = ["_build", "examples", "gallery/*.ipynb"]
+exclude_patterns = ["_build", "examples", "gallery/**.ipynb"]
 nitpicky = False
 
 # -- Markdown and notebooks ----------------------------------------------------------------------------------------
@@ -49,7 +49,8 @@ copybutton_exclude = ".linenos, .gp, .go"
 # -- Docstrings ----------------------------------------------------------------------------------------------------
 default_role = "autolink"
 autosummary_generate = False
-autodoc_typehints = "none"  # the signature is shown as it is written, see `reference_pages`
+autodoc_typehints = "signature"
+autodoc_typehints_format = "short"
 autodoc_preserve_defaults = True
 python_maximum_signature_line_length = 88
 numpydoc_show_class_members = False
@@ -70,6 +71,8 @@ sphinx_gallery_conf = {
     "remove_config_comments": True,
     "image_srcset": ["2x"],
     "within_subsection_order": "FileNameSortKey",
+    "ignore_repr_types": r"matplotlib\.(axes|text|image|container)|list",
+    "thumbnail_size": (520, 320),
 }
 
 # -- Pages ---------------------------------------------------------------------------------------------------------
@@ -77,6 +80,9 @@ html_theme = "pydata_sphinx_theme"
 html_title = "qoderdata"
 html_static_path = ["_static"]
 html_css_files = ["site.css"]
+html_favicon = "_static/favicon.svg"
+html_extra_path = ["_build/extra"]  # `reference_pages` writes a report there
+(FOLDER / "_build" / "extra").mkdir(parents=True, exist_ok=True)
 html_copy_source = False
 html_show_sourcelink = False
 html_show_sphinx = False
@@ -86,6 +92,7 @@ html_theme_options = {
     "header_links_before_dropdown": 7,
     "navbar_end": ["theme-switcher"],
     "show_toc_level": 2,
+    "search_as_you_type": True,
     "navigation_with_keys": False,
     "search_bar_text": "Search, such as: cost by team",
     "footer_start": ["copyright"],

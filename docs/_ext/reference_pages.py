@@ -65,6 +65,17 @@ def write_pages(app: Sphinx) -> None:
     _replace(source / "reference" / "command", dict(_command_pages()))
     for notebook in (source.parent / "notebooks").glob("*.ipynb"):
         shutil.copy2(notebook, source / "tutorial")
+    _write_example_report(source / "_build" / "extra" / "example-report.html")
+
+
+def _write_example_report(path: Path) -> None:
+    """Write the report that the how-to links to."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    client, now = qd.connect(deployments=120, seed=7, edition="D")
+    df = qd.load_deployments(client=client, include_archived=True)
+    sessions = qd.load_sessions(client=client)
+    runs = qd.load_runs(client=client, outcomes="events")
+    qd.write_report(qd.with_names(df, agents=sessions), path, runs=runs, sessions=sessions, start=now)
 
 
 def _replace(folder: Path, pages: dict[str, str], keep: str | None = None) -> None:
@@ -145,14 +156,18 @@ def _command_pages() -> Iterator[tuple[str, str]]:
         f"   * - :doc:`qoderdata {name} <{name}>`\n     - {_escape(command.get_short_help_str(200))}\n"
         for name, command in main.commands.items()
     )
-    codes = "".join(f"   * - {code}\n     - {meaning}\n" for code, meaning in exit_codes())
     pages = "".join(f"   {name}\n" for name in main.commands)
     yield (
         "index.rst",
         f"{_heading('The command qoderdata')}\n{_escape(inspect.cleandoc(main.help or ''))}\n\n"
         f".. list-table::\n   :widths: 35 65\n\n{listed}\n"
-        f"{_heading('Exit codes', '-')}\n.. list-table::\n   :widths: 10 90\n\n{codes}\n"
         f".. toctree::\n   :hidden:\n\n{pages}",
+    )
+    codes = "".join(f"   * - ``{code}``\n     - {meaning}\n" for code, meaning in exit_codes())
+    yield (
+        "exit-codes.rst",
+        f"{_heading('Exit codes')}\nEvery ``qoderdata`` command ends with one of these.\n\n"
+        f".. list-table::\n   :widths: 10 90\n\n{codes}",
     )
 
 
