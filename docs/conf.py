@@ -36,9 +36,9 @@ extensions = [
     "sphinx_gallery.gen_gallery",
 ]
 exclude_patterns = ["_build", "examples", "gallery/**.ipynb"]
-nitpicky = False
+smartquotes = False  # two hyphens stay two: options are written with them
 
-# -- Markdown and notebooks ----------------------------------------------------------------------------------------
+# -- Markdown and notebooks ---------------------------------------------------------------------------------------
 myst_enable_extensions = ["attrs_inline", "colon_fence", "deflist"]
 myst_heading_anchors = 3
 nb_execution_mode = "off"  # the notebooks' committed outputs are checked by the tests
@@ -46,7 +46,7 @@ nb_ipywidgets_js: dict[str, dict[str, str]] = {}  # no script from elsewhere
 nb_merge_streams = True
 copybutton_exclude = ".linenos, .gp, .go"
 
-# -- Docstrings ----------------------------------------------------------------------------------------------------
+# -- Docstrings ---------------------------------------------------------------------------------------------------
 default_role = "autolink"
 autosummary_generate = False
 autodoc_typehints = "signature"
@@ -55,7 +55,7 @@ autodoc_preserve_defaults = True
 python_maximum_signature_line_length = 88
 numpydoc_show_class_members = False
 
-# -- Gallery -------------------------------------------------------------------------------------------------------
+# -- Gallery ------------------------------------------------------------------------------------------------------
 sphinx_gallery_conf = {
     "examples_dirs": ["examples"],
     "gallery_dirs": ["gallery"],
@@ -66,6 +66,7 @@ sphinx_gallery_conf = {
     "abort_on_example_error": True,
     "download_all_examples": False,
     "show_memory": False,
+    "min_reported_time": 3600,
     "show_signature": False,
     "write_computation_times": False,
     "remove_config_comments": True,
@@ -75,7 +76,7 @@ sphinx_gallery_conf = {
     "thumbnail_size": (520, 320),
 }
 
-# -- Pages ---------------------------------------------------------------------------------------------------------
+# -- Pages --------------------------------------------------------------------------------------------------------
 html_theme = "pydata_sphinx_theme"
 html_title = "qoderdata"
 html_static_path = ["_static"]
@@ -100,4 +101,5 @@ html_theme_options = {
     "pygments_light_style": "a11y-high-contrast-light",
     "pygments_dark_style": "a11y-high-contrast-dark",
 }
+html_context = {"default_mode": "auto"}
 html_sidebars = {"index": []}

@@ -18,7 +18,7 @@ import qoderdata as qd
 from qoderdata import cli
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterator
 
     from sphinx.application import Sphinx
 
@@ -94,7 +94,7 @@ def _heading(text: str, line: str = "=") -> str:
     return f"{text}\n{line * len(text)}\n"
 
 
-# -- names ---------------------------------------------------------------------------------------------------------
+# -- names --------------------------------------------------------------------------------------------------------
 
 
 def _api_pages() -> Iterator[tuple[str, str]]:
@@ -119,9 +119,9 @@ def _errors_page() -> str:
         f".. autoexception:: qoderdata.errors.{name}\n   :show-inheritance:\n" for name in exception_names()
     )
     return (
-        f"{_heading('Exceptions and warnings')}\nAll are in ``qd.errors``. Every exception derives from "
+        f"{_heading('Exceptions and warnings')}\n.. currentmodule:: qoderdata.errors\n\nAll are in ``qd.errors``. Every exception derives from "
         "`QoderdataError`, so that one ``except`` catches all of them. Facts are attributes; no text has to be "
-        f"parsed.\n\n.. currentmodule:: qoderdata.errors\n\n{described}"
+        f"parsed.\n\n{described}"
     )
 
 
@@ -137,37 +137,42 @@ def _api_index() -> str:
         for title, found in groups.items()
         if found
     )
-    pages = "".join(f"   {name}\n" for name in [*names, "Sandbox", "errors"])
+    pages = "".join(f"   {name}\n" for name in [*names, "Sandbox"])
     return (
         f"{_heading('Python: every public name')}\nAll names but ``Sandbox`` are in the package itself: "
-        f"``import qoderdata as qd``, then ``qd.failure_rates``. What can go wrong is in :doc:`errors`.\n\n{tables}\n"
-        f".. toctree::\n   :hidden:\n\n{pages}"
+        f"``import qoderdata as qd``, then ``qd.failure_rates``. What can go wrong is in :doc:`errors`."
+        f"\n\n{tables}\n.. toctree::\n   :hidden:\n\n{pages}"
     )
 
 
-# -- commands ------------------------------------------------------------------------------------------------------
+# -- commands -----------------------------------------------------------------------------------------------------
 
 
 def _command_pages() -> Iterator[tuple[str, str]]:
     main = cli.commands
     for name, command in main.commands.items():
         yield f"{name}.rst", "\n".join(_command_page(command, f"qoderdata {name}", "="))
+    yield "index.rst", _command_index(main)
+    yield "exit-codes.rst", _exit_codes_page()
+
+
+def _command_index(main: click.Group) -> str:
     listed = "".join(
         f"   * - :doc:`qoderdata {name} <{name}>`\n     - {_escape(command.get_short_help_str(200))}\n"
         for name, command in main.commands.items()
     )
     pages = "".join(f"   {name}\n" for name in main.commands)
-    yield (
-        "index.rst",
+    return (
         f"{_heading('The command qoderdata')}\n{_escape(inspect.cleandoc(main.help or ''))}\n\n"
-        f".. list-table::\n   :widths: 35 65\n\n{listed}\n"
-        f".. toctree::\n   :hidden:\n\n{pages}",
+        f".. list-table::\n   :widths: 35 65\n\n{listed}\n.. toctree::\n   :hidden:\n\n{pages}"
     )
+
+
+def _exit_codes_page() -> str:
     codes = "".join(f"   * - ``{code}``\n     - {meaning}\n" for code, meaning in exit_codes())
-    yield (
-        "exit-codes.rst",
+    return (
         f"{_heading('Exit codes')}\nEvery ``qoderdata`` command ends with one of these.\n\n"
-        f".. list-table::\n   :widths: 10 90\n\n{codes}",
+        f".. list-table::\n   :widths: 10 90\n\n{codes}"
     )
 
 

@@ -12,6 +12,8 @@ df = qd.load_deployments(client=client, include_archived=True)
 sessions = qd.load_sessions(client=client)
 sessions = qd.with_names(sessions, df, agents=sessions, metadata=["team"])
 
+# %%
+# The picture:
 costs = qd.session_costs(sessions, by="agent_id")
 qd.plot_costs(costs, top=12)
 

@@ -12,4 +12,6 @@ df = qd.load_deployments(client=client, include_archived=True)
 sessions = qd.load_sessions(client=client)
 sessions = qd.with_names(sessions, df, agents=sessions, metadata=["team"])
 
+# %%
+# The picture:
 qd.plot_costs(qd.session_costs(sessions, by=None, freq="1W", tz="Asia/Shanghai"))

@@ -8,10 +8,12 @@ Which deployments fail most, and how sure is that? A bar is the failure rate, th
 import qoderdata as qd
 
 client, now = qd.connect(deployments=250, seed=7)
-df = qd.load_deployments(client=client, include_archived=True)
+df = qd.load_deployments(client=client)
 
+# %%
+# The picture:
 rates = qd.failure_rates(df)
-qd.plot_failure_rates(rates, top=12)
+qd.plot_failure_rates(rates)
 
 # %%
 # The same as a table, the worst first:

@@ -10,6 +10,8 @@ import qoderdata as qd
 client, now = qd.connect(deployments=250, seed=7)
 df = qd.load_deployments(client=client, include_archived=True)
 
+# %%
+# The picture:
 triggers = qd.next_triggers(df, "24h", start=now, tz="Asia/Shanghai")
 named = qd.with_names(triggers, agents=qd.load_agents(client=client))
 qd.plot_next_triggers(named, top=15)

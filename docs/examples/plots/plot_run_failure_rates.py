@@ -13,6 +13,8 @@ client, now = qd.connect(deployments=250, seed=7)
 df = qd.load_deployments(client=client, include_archived=True)
 runs = qd.with_names(qd.load_runs(client=client), df)
 
+# %%
+# The picture:
 recent = runs[runs["triggered_at"] >= now - pd.Timedelta("21D")]
 daily = qd.run_failure_rates(recent, by=None, freq="1D", tz="Asia/Shanghai")
 qd.plot_run_failure_rates(daily)

@@ -10,6 +10,8 @@ import qoderdata as qd
 client, now = qd.connect(deployments=250, seed=7)
 df = qd.load_deployments(client=client, include_archived=True)
 
+# %%
+# The picture:
 triggers = qd.next_triggers(df, "28D", start=now, tz="Asia/Shanghai")
 qd.plot_trigger_load(triggers)
 

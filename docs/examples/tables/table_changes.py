@@ -10,6 +10,8 @@ import qoderdata as qd
 client, now = qd.connect(deployments=250, seed=7)
 df = qd.load_deployments(client=client, include_archived=True)
 
+# %%
+# The table:
 later = df.copy()
 later.loc[3, "status"] = "paused"
 later.loc[5, "schedule_expression"] = "0 6 * * *"

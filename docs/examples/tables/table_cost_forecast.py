@@ -12,5 +12,7 @@ df = qd.load_deployments(client=client, include_archived=True)
 sessions = qd.load_sessions(client=client)
 sessions = qd.with_names(sessions, df, agents=sessions, metadata=["team"])
 
+# %%
+# The table:
 forecast = qd.cost_forecast(df, sessions, "30D", start=now).set_index("name")
 forecast[["triggers", "sessions", "expected", "low", "high", "budget_use"]].head(8).round(2)

@@ -11,6 +11,8 @@ client, now = qd.connect(deployments=250, seed=7)
 df = qd.load_deployments(client=client, include_archived=True)
 runs = qd.with_names(qd.load_runs(client=client), df)
 
+# %%
+# The table:
 qd.duration_regressions(runs).set_index("name").head(5).round(2)
 
 # %%

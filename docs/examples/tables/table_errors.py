@@ -11,6 +11,8 @@ client, now = qd.connect(deployments=250, seed=7)
 df = qd.load_deployments(client=client, include_archived=True)
 runs = qd.with_names(qd.load_runs(client=client), df)
 
+# %%
+# The table:
 groups = qd.error_groups(runs).reset_index()
 groups[["error_type", "message", "count", "deployments", "is_new"]].head(8)
 

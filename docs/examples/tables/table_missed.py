@@ -13,6 +13,8 @@ client, now = qd.connect(deployments=250, seed=7, left_out=6)
 df = qd.load_deployments(client=client, include_archived=True)
 runs = qd.load_runs(client=client)
 
+# %%
+# The table:
 missed = qd.missed_triggers(df, runs, since=now - pd.Timedelta("30D"), until=now)
 missed[missed["certain"]]
 

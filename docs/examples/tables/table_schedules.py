@@ -10,6 +10,8 @@ import qoderdata as qd
 client, now = qd.connect(deployments=250, seed=7)
 df = qd.load_deployments(client=client, include_archived=True)
 
+# %%
+# The table:
 lints = qd.schedule_lints(df, start=now)
 lints.groupby("lint").head(1)[["name", "lint", "detail"]]
 
