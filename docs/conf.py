@@ -85,6 +85,7 @@ html_favicon = "_static/favicon.svg"
 html_extra_path = ["_build/extra"]  # `reference_pages` writes a report there
 (FOLDER / "_build" / "extra").mkdir(parents=True, exist_ok=True)
 html_copy_source = False
+html_use_index = False  # the reference lists all names
 html_show_sourcelink = False
 html_show_sphinx = False
 html_theme_options = {
@@ -102,4 +103,4 @@ html_theme_options = {
     "pygments_dark_style": "a11y-high-contrast-dark",
 }
 html_context = {"default_mode": "auto"}
-html_sidebars = {"index": []}
+html_sidebars = {"index": [], "glossary": []}

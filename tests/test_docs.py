@@ -347,6 +347,22 @@ def watch(page: Page, address: str) -> list[str]:
     return problems
 
 
+#: The texts of a page that go beyond the screen and cannot be scrolled to.
+CUT_OFF = """
+() => [...document.querySelectorAll("article p, article li, article dt, article td, article pre, article h1")]
+  .filter(one => one.getBoundingClientRect().right > window.innerWidth + 1)
+  .filter(one => {
+    for (let box = one; box && box.tagName !== "ARTICLE"; box = box.parentElement) {
+      if (["auto", "scroll"].includes(getComputedStyle(box).overflowX)) {
+        return box.getBoundingClientRect().right > window.innerWidth + 1;
+      }
+    }
+    return true;
+  })
+  .map(one => one.textContent.trim().slice(0, 40))
+"""
+
+
 def test_every_page_opens_without_an_error(page: Page, address: str, pages: dict[str, Reader]) -> None:
     """No error on the console, no request to another host, no file that is not there; the page fits the screen."""
     problems = watch(page, address)
@@ -354,6 +370,7 @@ def test_every_page_opens_without_an_error(page: Page, address: str, pages: dict
         page.goto(address + name, wait_until="load")
         if not page.evaluate("document.documentElement.scrollWidth <= window.innerWidth"):
             problems.append(f"{name} is wider than the screen")
+        problems += [f"{name}: cut off: {text}" for text in page.evaluate(CUT_OFF)]
         if not page.evaluate("[...document.images].every(one => !one.complete || one.naturalWidth > 0)"):
             problems.append(f"{name}: a picture is broken")
     assert problems == []

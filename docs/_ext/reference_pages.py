@@ -119,29 +119,29 @@ def _errors_page() -> str:
         f".. autoexception:: qoderdata.errors.{name}\n   :show-inheritance:\n" for name in exception_names()
     )
     return (
-        f"{_heading('Exceptions and warnings')}\n.. currentmodule:: qoderdata.errors\n\nAll are in ``qd.errors``. Every exception derives from "
-        "`QoderdataError`, so that one ``except`` catches all of them. Facts are attributes; no text has to be "
-        f"parsed.\n\n{described}"
+        f"{_heading('Exceptions and warnings')}\n.. currentmodule:: qoderdata.errors\n\n"
+        "All are in ``qd.errors``. Every exception derives from `QoderdataError`, so that one ``except`` catches "
+        f"all of them. Facts are attributes; no text has to be parsed.\n\n{described}"
     )
 
 
 def _api_index() -> str:
-    names = public_names()
     groups: dict[str, list[str]] = {title: [] for title in [*dict.fromkeys(GROUPS.values()), _OTHERS]}
-    for name in names:
-        groups[group_of(name)].append(f"qoderdata.{name}")
-    groups["Connect"].append("qoderdata.sandbox.Sandbox")
+    for name in public_names():
+        groups[group_of(name)].append(name)
+    groups["Connect"].append("sandbox.Sandbox")
     tables = "\n".join(
         f"{_heading(title, '-')}\n.. autosummary::\n   :nosignatures:\n\n"
-        + "".join(f"   ~{name}\n" for name in found)
-        for title, found in groups.items()
-        if found
+        + "".join(f"   ~{name}\n" for name in names)
+        for title, names in groups.items()
+        if names
     )
-    pages = "".join(f"   {name}\n" for name in [*names, "Sandbox"])
+    pages = "".join(f"   {name}\n" for name in [*public_names(), "Sandbox"])
     return (
-        f"{_heading('Python: every public name')}\nAll names but ``Sandbox`` are in the package itself: "
-        f"``import qoderdata as qd``, then ``qd.failure_rates``. What can go wrong is in :doc:`errors`."
-        f"\n\n{tables}\n.. toctree::\n   :hidden:\n\n{pages}"
+        f"{_heading('Python: every public name')}\n.. currentmodule:: qoderdata\n\n"
+        "All names but ``Sandbox`` are in the package itself: ``import qoderdata as qd``, then "
+        f"``qd.failure_rates``. What can go wrong is in :doc:`errors`.\n\n{tables}\n"
+        f".. toctree::\n   :hidden:\n\n{pages}"
     )
 
 
