@@ -54,7 +54,7 @@ test-long: $(VENV)/.dev ## The tests that take minutes: kills by the hundred, la
 test-spark: $(VENV)/.spark ## The summaries on Spark; needs Java 17
 	$(BIN)/python -m pytest -m "spark"
 
-format: $(VENV)/.dev ## Put the code into the house's format
+format: $(VENV)/.dev ## Format the code
 	$(BIN)/ruff check --fix-only .
 	$(BIN)/ruff format .
 

@@ -51,7 +51,7 @@ def load_runs(
     """Load the runs of an account; the service is asked only for what is not stored yet.
 
     The list of all runs is kept in a store on disk, and a call costs the requests for what is new, and one for
-    each run that was still open. A pull that was cut off, by whatever, goes on where it ended. A call with filters
+    each run that was still open. A pull that was cut off, for any reason, goes on where it ended. A call with filters
     is answered from the store where it reaches far enough back and is recent; else the service is asked for those
     runs alone, and their answer is cached by itself.
 
