@@ -148,7 +148,7 @@ def descend(value: Any, keys: Path_) -> object:  # noqa: ANN401 - any JSON value
 
 
 def cell_of(row: Record, path: Path_) -> tuple[str, object]:
-    """Return the column that a leaf belongs to, and what is there for it; `NOTHING` where the column is missing."""
+    """Return the column of a leaf, and what is there for it; `NOTHING` where the column is missing."""
     if path[:2] == ("metadata", "cas_config"):
         path = path[2:]
     elif path[0] in JSON_TEXTS:

@@ -46,7 +46,7 @@ FAULTS = [
 
 
 def guises(text: str) -> list[bytes]:
-    """Return the forms that a text can hide in: plain, either half of it, hexadecimal, and Base64 at each offset."""
+    """Return the forms that a text can hide in: plain, either half, hexadecimal, and Base64 at each offset."""
     raw = text.encode()
     half = len(raw) // 2
     forms = [raw[3:half], raw[half:], raw.hex().encode(), raw.hex().upper().encode(), raw[::-1]]
