@@ -188,7 +188,7 @@ def test_without_the_network_the_last_view_stays_and_says_so(sandbox: Sandbox) -
         running = int(re.search(r"Running: (\d+)", "\n".join(terminal.wait_for("q quits")))[1])  # type: ignore[index]
         sandbox.stop()
         try:
-            view = terminal.wait_for("not up to date: as of", f"Running: {running}")
+            view = terminal.wait_for("not up to date since", f"Running: {running}")
             assert any("the connection failed or broke" in line for line in view)
             terminal.wait_for("2 s ago; ", "not up to date")
         finally:
@@ -223,7 +223,7 @@ def test_it_begins_without_the_network_with_what_is_stored(
         assert main(["top", "--once", "--offline"]) == 0
         assert capsys.readouterr().out.splitlines()[1] == shown.splitlines()[1]
         with watch() as terminal:
-            terminal.wait_for("not up to date: as of", "active deployments")
+            terminal.wait_for("not up to date since", "active deployments")
             sandbox.start()
             terminal.wait_for("q quits", without="not up to date")
             terminal.press(b"Q")
@@ -445,7 +445,7 @@ def test_how_old_it_is_and_why(view: screen.View) -> None:
     assert "reading …" in drawn(view, (80, 24))[23]
     stale = drawn(replace(soon, error="the connection\x1b[2J broke"), (80, 24), seconds=130, tz="Asia/Shanghai")
     local = pd.Timestamp(NOW).tz_convert("Asia/Shanghai")
-    assert f"not up to date: as of {local:%H:%M:%S} +08:00, 2 min 10 s ago" in stale[23]
+    assert f"not up to date since {local:%H:%M:%S} +08:00, 2 min 10 s ago" in stale[23]
     assert stale[22].startswith("the connection�[2J broke")
 
 

@@ -246,13 +246,12 @@ def _footer(view: View, now: datetime, tz: str) -> list[RenderableType]:
     """Return how old the view is, below the reason where that is older than it should be."""
     from rich.text import Text  # noqa: PLC0415 - only a view needs it
 
-    age = _age(now, view.read_at)
+    age, end = _age(now, view.read_at), Text(" q quits", style="dim")
     then = "reading …" if view.next_at is None else f"next reading in {_age(view.next_at, now)}"
-    end = Text(" q quits", style="dim")
     if not view.error:
         what = f"read {age} ago, deployments {_age(now, view.deployments_at)} ago; {then}"
         return [_both_ends(Text(what, style="dim"), end)]
-    what = f"not up to date: as of {_local(view.read_at, tz)}, {age} ago; {then}"
+    what = f"not up to date since {_local(view.read_at, tz)}, {age} ago; {then}"
     return [
         Text(one_line(view.error), style="red", no_wrap=True, overflow="ellipsis"),
         _both_ends(Text(what, style="bold red"), end),

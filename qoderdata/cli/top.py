@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import signal
 import sys
 import time
@@ -37,6 +38,7 @@ _HISTORY, _SESSION_HISTORY = "30D", "31D"
 #: A failed request is tried again so often; the next reading comes soon.
 _RETRIES = 2
 _JUST_NOW = timedelta(minutes=10)
+_NUMBER = re.compile(r"\d[\d,.]*")
 #: Rows of a table of `--once`.
 _MOST_ONCE = 10
 
@@ -245,7 +247,10 @@ def _ended_by_signals() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep warnings until the view has ended, and drop logs, where both would be written into it."""
+    """Keep warnings until the view has ended, and drop logs, where both would be written into it.
+
+    Of warnings that differ in their numbers alone the last one is kept.
+    """
     if not sys.stderr.isatty():
         yield
         return
@@ -253,7 +258,7 @@ def _quiet() -> Iterator[None]:
     show = warnings.showwarning
 
     def keep(message: Warning | str, *others: Any, **more: Any) -> None:  # noqa: ANN401 - as warnings has it
-        said.setdefault(str(message), lambda: show(message, *others, **more))
+        said[_NUMBER.sub("0", str(message))] = lambda: show(message, *others, **more)
 
     try:
         with Path(os.devnull).open("w", encoding="utf-8") as nothing, contextlib.redirect_stderr(nothing):
