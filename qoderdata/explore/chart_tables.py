@@ -40,7 +40,7 @@ _WINDOWS = ("1h", "3h", "6h", "12h", "1D", "7D", "28D")
 _DAY_MS = 86_400_000
 #: Weeks begin on Monday, and 1970 on a Thursday.
 _FIRST_MONDAY_MS = 4 * _DAY_MS
-_NAME_COLUMNS, _FULL_NAME, _MESSAGE = 30, 120, 200
+_NAME_COLUMNS, _FULL_NAME, _MESSAGE = 28, 120, 200
 _NO_KEY = "(none)"
 
 

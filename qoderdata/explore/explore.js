@@ -6,13 +6,15 @@ let shown = null;
 
 /* On a phone the views stand below one another, as wide as the screen. */
 const NARROW = 700;
-const WIDE_VIEW = 560;
+const WIDE_VIEW = 520;
 function fold(view) {
   if (view.hconcat) {
     view.vconcat = view.hconcat;
     delete view.hconcat;
   }
   view.vconcat?.forEach(fold);
+  if (view.vconcat) view.align = "none";
+  if (view.name === "timeline") for (const channel of ["color", "shape"]) view.encoding[channel].legend.columns = 3;
   if (view.width === WIDE_VIEW) view.width = Math.max(200, window.innerWidth - 90);
 }
 if (window.innerWidth < NARROW) fold(spec);
@@ -32,7 +34,7 @@ async function show() {
     logLevel: 1,
     loader: { load: () => Promise.reject(new Error("this page asks for nothing")) },
   });
-  window.view = shown.view;
+  window.view = shown.view; // for the browser's console
 }
 
 dark.addEventListener("change", show);

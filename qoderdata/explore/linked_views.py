@@ -35,7 +35,7 @@ _DAY_MS, _HOUR_MS = 86_400_000, 3_600_000
 #: Up to so many days, the bars of the overview are hours; up to so many, days; beyond, weeks.
 _HOURLY_DAYS, _DAILY_DAYS = 4, 400
 _ROWS, _AGENT_ROWS, _ROW_HEIGHT = 30, 12, 17
-_LEFT, _RIGHT, _RATES_FROM = 350, 560, 205
+_LEFT, _RIGHT, _RATES_FROM = 320, 520, 190
 _OVERVIEW_HEIGHT, _CALENDAR_HEIGHT = 56, 118
 #: The room for the labels of an axis, the same in all views that stand below one another.
 _EXTENT = 36
@@ -105,7 +105,8 @@ def _with_theme_colors(vega: Any) -> Any:  # noqa: ANN401 - JSON
 
 def to_png(spec: dict[str, Any]) -> bytes:
     """Draw a chart on white, at one and a half times its size, with few colors: a seventh of the bytes."""
-    drawn = io.BytesIO(vl_convert.vegalite_to_png(spec | {"background": "white"}, scale=1.5))
+    title = spec["title"] | {"subtitle": [line for line in spec["title"]["subtitle"] if line != _HINT]}
+    drawn = io.BytesIO(vl_convert.vegalite_to_png(spec | {"background": "white", "title": title}, scale=1.5))
     picture = io.BytesIO()
     with Image.open(drawn) as image:
         image.convert("RGB").quantize(128).save(picture, "png", optimize=True)
@@ -165,7 +166,8 @@ class _Views:
         )
         self.zoom = alt.selection_interval(name="zoom", encodings=["x"], zoom=False)
         self.window_ms = 1 if tables.window is None else tables.window // pd.Timedelta("1ms")
-        self.times = (tables.first, max(tables.last, tables.first + _HOUR_MS))
+        room = max((tables.last - tables.first) // 60, _HOUR_MS)
+        self.times = (tables.first - room, tables.last + room)
 
     def agents(self) -> alt.LayerChart:
         """Draw a row an agent; those that do not run what is selected are pale."""
