@@ -12,6 +12,7 @@ import operator
 import re
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pyarrow.dataset as ds
@@ -29,7 +30,6 @@ from qoderdata.store import OUTCOMES_TABLE, RUNS_TABLE, SESSIONS_TABLE, StoredTa
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
-    from pathlib import Path
     from types import ModuleType
 
     import pandas as pd
@@ -266,7 +266,8 @@ def scan_deployments(
     check_engine(engine)
     folder = Folder(resolve_cache_dir(cache_dir)).folder(cache.FOLDER)
     client = _known_client(client)
-    kept = [entry.path for entry in cache.entries(folder)]
+    with folder.opened("cached answers"):
+        kept = [entry.path for entry in cache.entries(folder)]
     if client is None:
         paths = [path for path in kept if path.rsplit("/", 1)[-1].startswith(DEPLOYMENTS.name)]
     else:
@@ -316,7 +317,7 @@ def scan_runs(
     Raises
     ------
     CacheError
-        There is no such store, or it is not clear which.
+        There is no such store, it is not clear which, or some of its data files are gone.
     ImportError
         The engine is not installed; the message names the extra.
     ValueError
@@ -378,7 +379,7 @@ def scan_sessions(
     Raises
     ------
     CacheError
-        There is no such store, or it is not clear which.
+        There is no such store, it is not clear which, or some of its data files are gone.
     ImportError
         The engine is not installed; the message names the extra.
     ValueError
@@ -439,6 +440,13 @@ def _open(
     bounds = [(">=", since), ("<", until)]
     where = [Bound(column, operator, time.to_pydatetime()) for operator, time in bounds if time is not None]
     files = store.files(since=since, until=until)
+    gone = [path for path in files if store.folder.local and not Path(path).is_file()]
+    if gone:
+        loader = "load_sessions" if store.table is SESSIONS_TABLE else "load_runs"
+        raise CacheError(
+            f"{len(gone)} of {len(files)} data files of the store of {store.table.name} are gone (the first: "
+            f"{gone[0]}). Call {loader}, which reads them again"
+        )
     return open_files(engine, store.folder, files, store.table.schema, where=where, session=session)
 
 
