@@ -70,7 +70,7 @@ docs: $(DOCS_VENV)/.made ## Build the documentation into docs/_build/html
 test-docs: docs $(VENV)/.dev ## Build the documentation, and open every page of it in a browser
 	$(BIN)/python -m pytest -m "docs"
 
-format: $(VENV)/.dev ## Put the code into the house's format
+format: $(VENV)/.dev ## Format the code
 	$(BIN)/ruff check --fix-only .
 	$(BIN)/ruff format .
 
