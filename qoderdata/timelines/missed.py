@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from qoderdata.columns import require_frame
+from qoderdata.columns import TEXT, require_frame
 from qoderdata.cron import Schedule
 from qoderdata.parsing import Instant, Span, parse_bound, parse_span
 from qoderdata.timelines.distinct_schedules import (
@@ -149,8 +149,8 @@ def missed_triggers(
     reasons = periods.reasons(row, at)
     return pd.DataFrame({
         "scheduled_at": timestamps(at).tz_localize("UTC"),
-        "deployment_id": df["id"].iloc[row].astype("str").reset_index(drop=True),
-        "name": df["name"].iloc[row].astype("str").reset_index(drop=True),
+        "deployment_id": df["id"].iloc[row].astype(TEXT).reset_index(drop=True),
+        "name": df["name"].iloc[row].astype(TEXT).reset_index(drop=True),
         "certain": (reasons == "").to_numpy(dtype=bool),
         "reason": reasons,
     })  # fmt: skip

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from qoderdata.columns import require_frame
+from qoderdata.columns import TEXT, require_frame
 from qoderdata.cron import Schedule
 from qoderdata.parsing import parse_instant
 from qoderdata.timelines.distinct_schedules import DistinctSchedules, column_micros, to_micros
@@ -62,7 +62,7 @@ class Periods:
         both = np.stack([self.kind[index], self.at[index]])
         distinct, of_time = np.unique(both, axis=1, return_inverse=True)
         texts = np.array([_reason(kind, at) for kind, at in distinct.T.tolist()], dtype=object)
-        return pd.Series(texts[of_time.reshape(-1)], dtype="str")
+        return pd.Series(texts[of_time.reshape(-1)], dtype=TEXT)
 
     def merged(self) -> Periods:
         """Return the same in order, with periods that go on joined."""
