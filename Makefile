@@ -2,11 +2,20 @@
 PYTHON ?= python3
 VENV ?= .venv
 BENCH_VENV ?= .venv-bench
+OLDEST_PYTHON ?= python3.11
+OLDEST_VENV ?= .venv-oldest
+NEWEST_PYTHON ?= python3.13
+NEWEST_VENV ?= .venv-newest
 BIN := $(VENV)/bin
 PIP_INSTALL := -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
+# What the oldest and the newest versions are tested with: frames, summaries, loaders, exports.
+VERSION_TESTS = $(foreach name,frames columns outcomes summaries timelines forecast check golden load export, \
+	$(wildcard tests/test_$(name)*.py))
+VERSION_PYTEST = -m pytest -n 2 --dist loadgroup -m "not long and not spark" $(VERSION_TESTS)
+
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-long test-spark lint format bench bench-runs lab notebooks clean
+.PHONY: help demo test test-long test-spark test-oldest test-newest lint format bench bench-runs lab notebooks clean
 
 help: ## Show what there is to make
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -54,6 +63,25 @@ test-long: $(VENV)/.dev ## The tests that take minutes: kills by the hundred, la
 test-spark: $(VENV)/.spark ## The summaries on Spark; needs Java 17
 	$(BIN)/python -m pytest -m "spark"
 
+$(OLDEST_VENV)/.made: pyproject.toml constraints-oldest.txt
+	@echo "Setting up $(OLDEST_VENV) (once) ..."
+	@$(OLDEST_PYTHON) -m venv $(OLDEST_VENV)
+	@$(OLDEST_VENV)/bin/python -m pip install --quiet --disable-pip-version-check \
+		--requirement constraints-oldest.txt --editable .
+	@touch $@
+
+test-oldest: $(OLDEST_VENV)/.made ## Frames, summaries, loaders and exports on the oldest versions that work
+	$(OLDEST_VENV)/bin/python $(VERSION_PYTEST)
+
+$(NEWEST_VENV)/.made: pyproject.toml constraints.txt
+	@echo "Setting up $(NEWEST_VENV) (once) ..."
+	@$(NEWEST_PYTHON) -m venv $(NEWEST_VENV)
+	@$(NEWEST_VENV)/bin/python $(PIP_INSTALL) --editable '.[dev]'
+	@touch $@
+
+test-newest: $(NEWEST_VENV)/.made ## The same on the newest Python
+	$(NEWEST_VENV)/bin/python $(VERSION_PYTEST)
+
 format: $(VENV)/.dev ## Put the code into the house's format
 	$(BIN)/ruff check --fix-only .
 	$(BIN)/ruff format .
@@ -73,4 +101,4 @@ notebooks: $(VENV)/.dev ## Run the notebooks and write their outputs
 	$(BIN)/python notebooks/run.py --write
 
 clean: ## Remove what the other targets made
-	rm -rf $(VENV) $(BENCH_VENV) demo data/cache data/report.html .coverage .mypy_cache .pytest_cache .ruff_cache .import_linter_cache
+	rm -rf $(VENV) $(BENCH_VENV) $(OLDEST_VENV) $(NEWEST_VENV) demo data/cache data/report.html .coverage .mypy_cache .pytest_cache .ruff_cache .import_linter_cache

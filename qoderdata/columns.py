@@ -65,7 +65,7 @@ DTYPES: dict[str, Dtype] = {
 
 _INT64_END = 2.0**63
 _CONVERSIONS = {
-    Dtype.TEXT: "{column}.astype('str')",
+    Dtype.TEXT: "{column}.astype('string')",
     Dtype.INTEGER: "pd.to_numeric({column}).round().astype('Int64')",
     Dtype.NUMBER: "pd.to_numeric({column})",
     Dtype.FLAG: "{column}.astype('str').eq('True')",
