@@ -56,6 +56,17 @@ def bounds(requirements: list[str]) -> dict[NormalizedName, Version]:
     return found
 
 
+def pins(file: str) -> dict[NormalizedName, str]:
+    """Return the exact versions in a file of constraints."""
+    lines = (ROOT / file).read_text(encoding="utf-8").splitlines()
+    found = (line.split("==") for line in lines if not line.startswith("#"))
+    return {canonicalize_name(name): version for name, version in found}
+
+
+def stated_pythons() -> list[str]:
+    return [one.rsplit(" ", 1)[-1] for one in PROJECT["classifiers"] if "Python :: 3." in one]
+
+
 BOUNDS = bounds(PROJECT["dependencies"])
 
 
@@ -148,17 +159,24 @@ def test_the_version_is_the_newest_of_the_changes() -> None:
 
 
 def test_the_oldest_versions_are_those_that_are_tested() -> None:
-    lines = (ROOT / "constraints-oldest.txt").read_text(encoding="utf-8").splitlines()
-    pins = dict(line.split("==") for line in lines if not line.startswith("#"))
-    tested = {canonicalize_name(name): Version(version) for name, version in pins.items()}
-    assert {name: tested[name] for name in BOUNDS} == BOUNDS
+    tested = pins("constraints-oldest.txt")
+    assert {name: Version(tested[name]) for name in BOUNDS} == BOUNDS
+
+
+@pytest.mark.parametrize("readme", ["README.md", "README.zh-CN.md"])
+def test_the_readme_names_the_versions_that_are_tested(readme: str) -> None:
+    oldest, newest = pins("constraints-oldest.txt"), pins("constraints.txt")
+    text = (ROOT / readme).read_text(encoding="utf-8")
+    for name in ("pandas", "pyarrow", "NumPy"):
+        key = canonicalize_name(name)
+        assert f"| {name} | {oldest[key]} | {newest[key]} |" in text
+    assert f"| Python | {' | '.join(stated_pythons())} |" in text
 
 
 def test_python_versions_are_those_that_are_tested() -> None:
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
     tested = re.findall(r"^(?:OLDEST|NEWEST)_PYTHON \?= python(\S+)$", makefile, re.MULTILINE)
-    stated = [one.rsplit(" ", 1)[-1] for one in PROJECT["classifiers"] if "Python :: 3." in one]
-    assert stated == tested
+    assert stated_pythons() == tested
     assert PROJECT["requires-python"] == f">={tested[0]}"
 
 
