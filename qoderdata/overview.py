@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 from qoderdata.check import check
+from qoderdata.columns import TEXT
 from qoderdata.frames import with_names
 from qoderdata.summaries import failure_streaks, run_failure_rates, session_costs
 from qoderdata.timelines import next_triggers
@@ -150,7 +151,7 @@ def _upcoming(live: pd.DataFrame, now: pd.Timestamp) -> tuple[pd.DataFrame, str]
         triggers = next_triggers(live, horizon, start=now)
         if len(triggers) >= _ENOUGH:
             break
-    texts = dict.fromkeys(["deployment_id", "agent_id"], "str")
+    texts = dict.fromkeys(["deployment_id", "agent_id"], TEXT)
     return triggers[["trigger_at", *texts]].astype(texts), horizon
 
 
@@ -163,10 +164,10 @@ def _failing(runs: pd.DataFrame, active: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(
         {
             "deployment_id": streaks["deployment_id"],
-            "agent_id": agents.reindex(streaks["deployment_id"]).astype("str").array,
+            "agent_id": agents.reindex(streaks["deployment_id"]).astype(TEXT).array,
             "streak": streaks["current_streak"],
             "since": streaks["current_streak_since"],
-            "error_type": last_error.reindex(streaks["deployment_id"]).astype("str").array,
+            "error_type": last_error.reindex(streaks["deployment_id"]).astype(TEXT).array,
         }
     )
 

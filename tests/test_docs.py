@@ -130,6 +130,7 @@ def test_what_is_not_run_says_why() -> None:
         ("object-stores.md", "needs a bucket"),
         ("offline.md", "serves until it is interrupted"),
         ("proxy.md", "the proxy is an example"),
+        ("watch.md", "fills the terminal until it is ended"),
     ]
 
 

@@ -74,17 +74,20 @@ def write_pages(app: Sphinx) -> None:
     _replace(source / "reference" / "command", dict(_command_pages()))
     for notebook in (source.parent / "notebooks").glob("*.ipynb"):
         shutil.copy2(notebook, source / "tutorial")
-    _write_example_report(source / "_build" / "extra" / "example-report.html")
+    _write_examples(source / "_build" / "extra")
 
 
-def _write_example_report(path: Path) -> None:
-    """Write the report that the how-to links to."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    client, now = qd.connect(deployments=120, seed=7, edition="D")
+def _write_examples(folder: Path) -> None:
+    """Write the report and the interactive page that the how-to and the gallery link to."""
+    folder.mkdir(parents=True, exist_ok=True)
+    client, now = qd.connect(deployments=60, seed=7)
     df = qd.load_deployments(client=client, include_archived=True)
     sessions = qd.load_sessions(client=client)
-    runs = qd.load_runs(client=client, outcomes="events")
-    qd.write_report(qd.with_names(df, agents=sessions), path, runs=runs, sessions=sessions, start=now)
+    df = qd.with_names(df, agents=sessions)
+    runs = qd.load_runs(client=client)
+    qd.write_report(df, folder / "example-report.html", runs=runs, sessions=sessions, start=now)
+    chart = qd.explore(df, runs, folder / "example-explore.html", tz="Asia/Shanghai")
+    chart.save(folder / "example-explore.png", scale_factor=2)
 
 
 def _replace(folder: Path, pages: dict[str, str], keep: str | None = None) -> None:
