@@ -1,24 +1,16 @@
-"""The linked chart in a real browser: it tells, follows and zooms, as a page and in JupyterLab."""
+"""The linked chart in a real browser: it tells, follows and zooms, as a written page."""
 
 from __future__ import annotations
 
 import contextlib
 import os
 import re
-import secrets
 import shutil
-import socket
-import subprocess
-import sys
 import time
-import urllib.error
-import urllib.request
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-import nbformat
 import pandas as pd
 import pytest
-import vl_convert
 from playwright.sync_api import Page, Route, sync_playwright
 
 import qoderdata as qd
@@ -158,11 +150,11 @@ class Chart:
         wait_until(is_so, what)
 
 
-def tooltip(page: Page) -> dict[str, str]:
+def tooltip(page: Page, *, seconds: float = 10) -> dict[str, str]:
     element = page.locator("#vg-tooltip-element.visible")
-    element.wait_for(timeout=10_000)
+    element.wait_for(timeout=1000 * seconds)
     keys, values = element.locator("td.key").all_inner_texts(), element.locator("td.value").all_inner_texts()
-    return dict(zip(keys, values, strict=True))
+    return dict(zip((key.rstrip(":") for key in keys), values, strict=True))
 
 
 @pytest.fixture
@@ -383,139 +375,3 @@ def test_the_page_follows_the_reader_into_the_dark(path: Path, tmp_path: Path) -
         wait_until(lambda: ink() == "#e8e6e1", "light names")
         assert chart.page.locator("#controls input[type=search]").count() == 1
         assert chart.events == []
-
-
-class Lab:
-    """A JupyterLab of its own on this machine, which ends with the block."""
-
-    def __init__(self, folder: Path) -> None:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = probe.getsockname()[1]
-        self.token = secrets.token_hex(8)
-        self.address = f"http://127.0.0.1:{port}/"
-        places = {
-            name: str(folder / name.lower())
-            for name in (
-                "JUPYTER_CONFIG_DIR",
-                "JUPYTER_DATA_DIR",
-                "JUPYTER_RUNTIME_DIR",
-                "JUPYTERLAB_SETTINGS_DIR",
-            )
-        }
-        command = [sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root", "--ip=127.0.0.1"]
-        command += [f"--port={port}", "--ServerApp.port_retries=0", f"--IdentityProvider.token={self.token}"]
-        command += [
-            f"--ServerApp.root_dir={folder}",
-            "--LabApp.news_url=None",
-            "--LabApp.check_for_updates_class=",
-        ]
-        command[-1] += "jupyterlab.NeverCheckForUpdate"
-        environment = os.environ | places | {"PYTHONWARNINGS": "ignore"}
-        self.log = folder / "lab.log"
-        with self.log.open("wb") as log:
-            self.process = subprocess.Popen(command, cwd=folder, env=environment, stdout=log, stderr=log)
-
-    def __enter__(self) -> Lab:
-        wait_until(self._answers, "JupyterLab")
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.process.terminate()
-        self.process.wait(PATIENCE_SECONDS)
-
-    def _answers(self) -> bool:
-        assert self.process.poll() is None, self.log.read_text(encoding="utf-8")
-        with contextlib.suppress(urllib.error.URLError, OSError):
-            with urllib.request.urlopen(f"{self.address}api/status?token={self.token}", timeout=5) as answer:
-                return bool(answer.status == 200)
-        return False
-
-
-def drawn(vega: Any, name: str) -> list[Mark]:  # noqa: ANN401 - JSON
-    """Give the marks of one name where Vega draws them on the canvas, without their data."""
-    graph = vl_convert.vega_to_scenegraph(vega)
-    left, top = graph["origin"]
-    found = []
-
-    def walk(mark: dict[str, Any], x: float, y: float) -> None:
-        for item in mark.get("items", []):
-            at_x, at_y = x + (item.get("x") or 0), y + (item.get("y") or 0)
-            if mark.get("name") == name:
-                found.append(Mark({}, at_x + item.get("width", 0) / 2, at_y + item.get("height", 0) / 2))
-            for child in item.get("items", []) if mark["marktype"] == "group" else []:
-                walk(child, at_x, at_y)
-
-    walk(graph["scenegraph"], left, top)
-    return found
-
-
-NOTEBOOK = """
-import pandas as pd
-import qoderdata as qd
-
-qd.explore(pd.read_parquet("df.parquet"), pd.read_parquet("runs.parquet"), tz="Asia/Shanghai")
-"""
-
-
-def test_in_jupyterlab(frames: tuple[pd.DataFrame, pd.DataFrame], tmp_path: Path) -> None:
-    """A cell that runs there shows the chart without asking another host, and the chart follows the mouse."""
-    df, runs = frames
-    folder = tmp_path / "lab"
-    folder.mkdir()
-    for name, frame in {"df": df[["id", "name", "agent_id", "agent_name"]], "runs": runs}.items():
-        qd.export_parquet(frame, folder / f"{name}.parquet")
-    book = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(NOTEBOOK.strip())])
-    book.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3", "language": "python"}
-    nbformat.write(book, folder / "runs.ipynb")
-    vega = qd.explore(df, runs, tz=ZONE)._repr_mimebundle_()[0]["application/vnd.vega.v5+json"]
-    events: list[str] = []
-
-    def request(route: Route) -> None:
-        if route.request.url.startswith((lab.address, "data:", "blob:")):
-            route.continue_()
-        else:
-            events.append(f"request: {route.request.url}")
-            route.abort()
-
-    with (
-        Lab(folder) as lab,
-        sync_playwright() as playwright,
-        contextlib.closing(launch(playwright, tmp_path / "profile")) as context,
-    ):
-        page = context.pages[0]
-        page.on("pageerror", lambda error: events.append(f"error: {error}"))
-        context.route("**/*", request)
-        page.goto(f"{lab.address}lab/tree/runs.ipynb?token={lab.token}")
-        page.locator(".jp-Cell .cm-content").click(timeout=1000 * PATIENCE_SECONDS)
-        page.keyboard.press("Control+Enter")
-        canvas = page.locator(".jp-OutputArea-output canvas")
-        canvas.wait_for(timeout=1000 * PATIENCE_SECONDS)
-        canvas.scroll_into_view_if_needed()
-        page.evaluate("document.querySelector('.jp-OutputArea-output canvas').scrollIntoView()")
-        box = canvas.bounding_box()
-        assert box is not None
-
-        def at(mark: Mark) -> tuple[float, float]:
-            return box["x"] + 5 + mark.x, box["y"] + 5 + mark.y
-
-        def told(mark: Mark) -> dict[str, str]:
-            page.mouse.move(box["x"] + 2, box["y"] + 2)
-            page.locator("#vg-tooltip-element.visible").wait_for(state="detached", timeout=10_000)
-            page.mouse.move(*at(mark))
-            return tooltip(page)
-
-        rates = qd.run_failure_rates(qd.with_names(runs, df))
-        rows, agents = drawn(vega, "deployment_rows_0_marks"), drawn(vega, "agent_rows_0_marks")
-        assert told(rows[0])["name"] == rates["name"].iloc[0]
-
-        # The first row is then the worst deployment of that agent.
-        agent = qd.run_failure_rates(runs, by="agent_id").index[1]
-        mine = qd.with_names(runs[runs["agent_id"] == agent], df)
-        page.mouse.click(*at(agents[1]))
-        names = rates.loc[rates.index.isin(mine["deployment_id"]), "name"]
-        wait_until(lambda: told(rows[0])["name"] == names.iloc[0], "the deployments of an agent")
-
-        page.mouse.dblclick(*at(agents[1]))
-        wait_until(lambda: told(rows[0])["name"] == rates["name"].iloc[0], "all deployments again")
-        assert events == []
