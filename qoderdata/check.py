@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from qoderdata.columns import require_frame
+from qoderdata.columns import TEXT, require_frame
 from qoderdata.formatting import format_duration, format_milliseconds, format_percent, format_time, one_line
 from qoderdata.parsing import Instant, Span, parse_instant, parse_span
 from qoderdata.summaries import compare_periods, failure_streaks, session_costs, unusual_runs
@@ -178,9 +178,7 @@ def check(
         "detail": [one.detail for one in found],
     }
     times = pd.to_datetime(pd.Series([one.since for one in found], dtype="object"), utc=True).dt.as_unit("us")
-    return pd.DataFrame(
-        {name: pd.Series(texts, dtype="str") for name, texts in columns.items()} | {"since": times}
-    )
+    return pd.DataFrame({name: pd.Series(texts, dtype=TEXT) for name, texts in columns.items()} | {"since": times})
 
 
 def _rows(frame: pd.DataFrame) -> Iterator[Any]:
