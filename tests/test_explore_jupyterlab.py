@@ -25,8 +25,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 SCREEN = {"width": 1500, "height": 1200}
-#: What a Vega view leaves free around what it draws.
-PADDING = 5
 NOTEBOOK = f"""\
 import pandas as pd
 import qoderdata as qd
@@ -93,7 +91,7 @@ class LabChart:
                     walk(child, left, top)
 
         left, top = self.graph["origin"]
-        walk(self.graph["scenegraph"], self.x + PADDING + left, self.y + PADDING + top)
+        walk(self.graph["scenegraph"], self.x + left, self.y + top)
         return found
 
     def told(self, mark: Mark) -> dict[str, str]:
