@@ -235,9 +235,8 @@ def _summary(found: Overview, host: str) -> tuple[str, str]:
     said = [f"Today: {_counted(today.runs, 'run')}, {today.failed:,} failed ({share})"]
     if today.assumed:
         said.append(f"{today.assumed:,} assumed completed")
-    said.append(f"{format_credits(today.credits)} credits of {_counted(today.sessions, 'session')}")
-    if today.unknown:
-        said.append(f"{today.unknown:,} without a figure")
+    spent = f"{format_credits(today.credits)} credits of {_counted(today.sessions, 'session')}"
+    said.append(spent + (f", {today.unknown:,} unknown" if today.unknown else ""))
     counts = f"{_counted(found.active, 'active deployment')}, {found.paused:,} paused · {one_line(host)}"
     return counts, " · ".join(said)
 
