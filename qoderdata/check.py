@@ -218,10 +218,10 @@ def failing_now(runs: pd.DataFrame, active: pd.DataFrame) -> pd.DataFrame:
         counted = counted.where(~ids.isin(completed), 0)
     found = pd.DataFrame(
         {
-            "deployment_id": ids.astype("str"),
+            "deployment_id": ids.astype(TEXT),
             "streak": seen.combine(counted, max).array,
             "since": streaks["current_streak_since"].reindex(ids).where(counted <= seen).array,
-            "error_type": last_error.reindex(ids).astype("str").array,
+            "error_type": last_error.reindex(ids).astype(TEXT).array,
         }
     )
     return found[found["streak"] > 0].sort_values("streak", ascending=False, kind="stable", ignore_index=True)
