@@ -80,7 +80,7 @@ docs: $(DOCS_VENV)/.made ## Build the documentation into docs/_build/html
 	@echo "Open docs/_build/html/index.html in a browser"
 
 test-docs: docs $(VENV)/.dev ## Build the documentation, and open every page of it in a browser
-	$(BIN)/python -m pytest -m "docs"
+	$(BIN)/python -m pytest -n 2 -m "docs"
 
 $(OLDEST_VENV)/.made: pyproject.toml constraints-oldest.txt
 	@echo "Setting up $(OLDEST_VENV) (once) ..."

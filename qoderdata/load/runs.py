@@ -132,12 +132,12 @@ def load_runs(
 
     Examples
     --------
-    >>> from qoderdata import Client
+    >>> import qoderdata as qd
     >>> from qoderdata.sandbox import Sandbox
     >>> with Sandbox(deployments=30, seed=7) as sandbox:
-    ...     client = Client(pat=sandbox.pat, base_url=sandbox.base_url)
-    ...     runs = load_runs(client=client)
-    ...     failed = load_runs(client=client, status="failed")
+    ...     client = qd.Client(pat=sandbox.pat, base_url=sandbox.base_url)
+    ...     runs = qd.load_runs(client=client)
+    ...     failed = qd.load_runs(client=client, status="failed")
     >>> len(runs) == len(sandbox.runs), runs["id"].is_unique, set(failed["status"]), failed.attrs["requests"]
     (True, True, {'failed'}, 0)
     """
