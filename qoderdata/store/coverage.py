@@ -204,8 +204,8 @@ class Coverage:
     def contradicts(self, page: Listing) -> bool:
         """Return whether a page ends the list although records beyond that end are stored.
 
-        A last page that has one of the newest records of the lowest segment leaves no gap: it is believed, since the
-        service may have forgotten older ones.
+        A last page that has one of the newest records of the lowest segment leaves no gap: it is believed, since
+        the service may have forgotten older ones.
         """
         if page.cursor is not None:
             return False
