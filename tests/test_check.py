@@ -102,6 +102,28 @@ def test_failing(account: Account) -> None:
     assert qd.check(without, now=NOW)["detail"].tolist() == ["job 1 failed 3 times in a row."]
 
 
+def test_a_streak_may_be_older_than_the_runs(account: Account) -> None:
+    """A deployment that fires once a month has one run in the last 30 days; the service counts the others."""
+    monthly = account.deployments[1]
+    monthly["schedule"] = {"type": "cron", "expression": "0 8 1 * *", "timezone": "UTC"}
+    monthly["metadata"]["cas_config"] = {**monthly["metadata"]["cas_config"], "stats": {"consecutive_failures": 7}}
+    account.runs = [
+        run
+        for run in account.runs
+        if run["deployment_id"] != "dep_1" or run["triggered_at"] == "2026-06-01T08:00:00Z"
+    ]
+    (last,) = account.runs_of(1)
+    assert account.check().empty  # it completed: the counter is older than that
+    fail([last])
+    row = only(account.check())
+    assert (row.kind, row.name) == ("failing", "job 1")
+    assert row.detail == "job 1 failed 7 times in a row, the last one with timeout."
+    assert pd.isna(row.since)
+    assert account.check(streak=8).empty
+    account.runs.remove(last)
+    assert only(account.check(streak=7)).detail == "job 1 failed 7 times in a row."
+
+
 def test_who_is_paused_by_hand_or_archived_does_not_fail(account: Account) -> None:
     fail(account.runs_of(1)[:5] + account.runs_of(2)[:5])
     account.deployments[1].update(status="paused", paused_reason={"type": "manual"})
@@ -165,15 +187,24 @@ def test_over_budget(account: Account) -> None:
     assert account.check(budget_share=0.95).empty
 
 
-def test_schedules(account: Account) -> None:
-    account.deployments[0]["schedule"] = {"type": "cron", "expression": "0 9 30 2 *", "timezone": "UTC"}
+def test_unreadable_schedule(account: Account) -> None:
     account.deployments[1]["schedule"] = {"type": "cron", "expression": "30 2 31 3 *", "timezone": "Mars/Phobos"}
-    found = account.check()
-    assert set(zip(found["kind"], found["name"], strict=True)) <= {
-        ("unreadable_schedule", "job 0"), ("never_fires", "job 0"), ("unreadable_schedule", "job 1"),
-    }  # fmt: skip
-    assert ("unreadable_schedule", "job 1") in set(zip(found["kind"], found["name"], strict=True))
-    assert "job 0" in found["name"].tolist()
+    row = only(account.check())
+    assert (row.severity, row.kind, row.name) == ("error", "unreadable_schedule", "job 1")
+    assert row.detail.startswith("job 1 has a schedule that cannot be read: ")
+    assert "Mars/Phobos" in row.detail
+
+
+def test_never_fires(account: Account) -> None:
+    account.deployments[0]["schedule"] = {"type": "cron", "expression": "0 9 30 2 *", "timezone": "UTC"}
+    row = only(account.check())
+    assert (row.severity, row.kind, row.name) == ("warning", "never_fires", "job 0")
+    assert row.detail == "job 0 never fires: none of its months has such a day."
+    skipped = {"expression": "30 2 8-14 3 */7", "timezone": "America/New_York"}
+    account.deployments[0]["schedule"] = {"type": "cron", **skipped}
+    row = only(account.check())
+    assert (row.severity, row.kind, row.name) == ("warning", "never_fires", "job 0")
+    assert "clock changes in America/New_York skip every local time" in row.detail
 
 
 def test_incomplete_data(account: Account) -> None:

@@ -36,7 +36,7 @@ class List:
         self.today += days
 
     def ask(self, after: str | None) -> Listing | None:
-        """Give the page after a cursor; ``None`` where the cursor is refused."""
+        """Return the page after a cursor; ``None`` where the cursor is refused."""
         self.requests += 1
         ids = [run for run, _ in self.runs]
         if after is not None and after not in ids:

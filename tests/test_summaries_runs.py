@@ -34,7 +34,7 @@ def runs_frame(rows: Iterable[dict[str, Any]]) -> pd.DataFrame:
 
 
 def records(result: pd.DataFrame) -> list[dict[str, Any]]:
-    """Give the rows with their keys, missing values as `None`."""
+    """Return the rows with their keys, missing values as `None`."""
     rows = result.reset_index().to_dict("records")
     return [{str(name): None if pd.isna(value) else value for name, value in row.items()} for row in rows]
 
@@ -430,6 +430,12 @@ def test_a_frame_without_the_new_columns_goes_on_working() -> None:
     for per in ("attempt", "occurrence"):
         rates = run_failure_rates(old, per=per)
         assert rates[["runs", "completed", "assumed", "failed"]].to_numpy().tolist() == [[3, 1, 0, 1]]
+
+
+def test_windows_after_2037_begin_where_clocks_say() -> None:
+    runs = runs_frame([{"status": "failed", "triggered_at": datetime(2050, 7, 1, 22, 30, tzinfo=UTC)}])
+    ((_, window),) = run_failure_rates(runs, freq="1D", tz="Europe/Berlin").index
+    assert window.isoformat() == "2050-07-02T00:00:00+02:00"
 
 
 @pytest.mark.parametrize("tz", ["UTC", "Asia/Shanghai"])

@@ -101,7 +101,7 @@ def plot_figure(draw: Callable[[Axes], object], *, name: str, alt: str, height: 
     Parameters
     ----------
     draw
-        Called with the axes to draw on; their style is matplotlib's own, whatever the caller's is.
+        Called with the axes to draw on; their style is matplotlib's default, not the caller's.
     name
         The beginning of the ids in the SVG, unique on the page.
     alt
