@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from qoderdata.columns import require_frame
+from qoderdata.columns import TEXT, require_frame
 from qoderdata.formatting import format_duration, format_milliseconds, format_percent, format_time, one_line
 from qoderdata.parsing import Instant, Span, parse_instant, parse_span
 from qoderdata.summaries import compare_periods, failure_streaks, session_costs, unusual_runs
@@ -179,9 +179,7 @@ def check(
         "detail": [one.detail for one in found],
     }
     times = pd.to_datetime(pd.Series([one.since for one in found], dtype="object"), utc=True).dt.as_unit("us")
-    return pd.DataFrame(
-        {name: pd.Series(texts, dtype="str") for name, texts in columns.items()} | {"since": times}
-    )
+    return pd.DataFrame({name: pd.Series(texts, dtype=TEXT) for name, texts in columns.items()} | {"since": times})
 
 
 def _rows(frame: pd.DataFrame) -> Iterator[Any]:
@@ -220,10 +218,10 @@ def failing_now(runs: pd.DataFrame, active: pd.DataFrame) -> pd.DataFrame:
         counted = counted.where(~ids.isin(completed), 0)
     found = pd.DataFrame(
         {
-            "deployment_id": ids.astype("str"),
+            "deployment_id": ids.astype(TEXT),
             "streak": seen.combine(counted, max).array,
             "since": streaks["current_streak_since"].reindex(ids).where(counted <= seen).array,
-            "error_type": last_error.reindex(ids).astype("str").array,
+            "error_type": last_error.reindex(ids).astype(TEXT).array,
         }
     )
     return found[found["streak"] > 0].sort_values("streak", ascending=False, kind="stable", ignore_index=True)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 from qoderdata.check import check, failing_now
+from qoderdata.columns import TEXT
 from qoderdata.frames import with_names
 from qoderdata.summaries import run_failure_rates, session_costs
 from qoderdata.timelines import next_triggers
@@ -150,14 +151,14 @@ def _upcoming(live: pd.DataFrame, now: pd.Timestamp) -> tuple[pd.DataFrame, str]
         triggers = next_triggers(live, horizon, start=now)
         if len(triggers) >= _ENOUGH:
             break
-    texts = dict.fromkeys(["deployment_id", "agent_id"], "str")
+    texts = dict.fromkeys(["deployment_id", "agent_id"], TEXT)
     return triggers[["trigger_at", *texts]].astype(texts), horizon
 
 
 def _failing(runs: pd.DataFrame, active: pd.DataFrame) -> pd.DataFrame:
     failing = failing_now(runs, active)
     agents = active.set_index("id")["agent_id"].reindex(failing["deployment_id"])
-    return failing.assign(agent_id=agents.astype("str").array)
+    return failing.assign(agent_id=agents.astype(TEXT).array)
 
 
 def _today(runs: pd.DataFrame, sessions: pd.DataFrame, begin: pd.Timestamp) -> Today:

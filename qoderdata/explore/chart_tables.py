@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from qoderdata.columns import require_frame
+from qoderdata.columns import TEXT, require_frame
 from qoderdata.formatting import (
     format_duration,
     format_interval,
@@ -158,16 +158,16 @@ def make_tables(df: pd.DataFrame, runs: pd.DataFrame, zone: ZoneInfo) -> ChartTa
 
 def _with_agents(runs: pd.DataFrame, df: pd.DataFrame) -> pd.DataFrame:
     """Fill missing agents of runs from their deployments, and the agents' names from whichever frame has them."""
-    missing = pd.Series(pd.NA, index=runs.index, dtype="str")
+    missing = pd.Series(pd.NA, index=runs.index, dtype=TEXT)
     agent = runs.get("agent_id", missing)
     if "agent_id" in df:
         of_deployment = df.drop_duplicates("id").set_index("id")["agent_id"]
-        agent = agent.fillna(runs["deployment_id"].map(of_deployment).astype("str"))
+        agent = agent.fillna(runs["deployment_id"].map(of_deployment).astype(TEXT))
     runs = runs.assign(agent_id=agent)
     named = [frame[["agent_id", "agent_name"]] for frame in (df, runs) if {"agent_id", "agent_name"} <= set(frame)]
     if named:
         names = pd.concat(named).dropna().drop_duplicates("agent_id").set_index("agent_id")["agent_name"]
-        runs = runs.assign(agent_name=runs["agent_id"].map(names).astype("str"))
+        runs = runs.assign(agent_name=runs["agent_id"].map(names).astype(TEXT))
     return runs
 
 
@@ -219,7 +219,7 @@ def _errors(runs: pd.DataFrame) -> tuple[list[dict[str, Any]], pd.Series[int]]:
     """Return the different errors in words, the most frequent first, and the number of each run's; -1 is none."""
     nothing = pd.Series("", index=runs.index)
     kind, message = (
-        runs[name].astype("object").fillna("").astype("str") if name in runs else nothing
+        runs[name].astype("object").fillna("").astype(TEXT) if name in runs else nothing
         for name in ("error_type", "error_message")
     )
     # The first characters suffice: a tooltip shows no more, and a message may be as long as a book.

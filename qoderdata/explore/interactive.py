@@ -58,7 +58,8 @@ def explore(
     -------
     altair.VConcatChart
         The chart, which JupyterLab shows without asking another host, with a picture of it for what runs no
-        script. Its data are texts of JSON in ``chart.datasets``. Where there are no runs, it is a sentence that says so.
+        script. Its data are texts of JSON in ``chart.datasets``. Where there are no runs, it is a sentence that
+        says so.
 
     Raises
     ------

@@ -6,6 +6,7 @@ from typing import Any
 
 import pandas as pd
 
+from qoderdata.columns import TEXT
 from qoderdata.cron import CronError, parse
 from qoderdata.forecast import cost_forecast
 from qoderdata.formatting import (
@@ -441,9 +442,9 @@ def lints(data: ReportData) -> Section:
 
 def _first_triggers(triggers: pd.DataFrame) -> pd.DataFrame:
     """Return the first trigger of each deployment, soonest first, with the number of all of its."""
-    first = triggers.drop_duplicates("deployment_id").astype({"deployment_id": "str"})
+    first = triggers.drop_duplicates("deployment_id").astype({"deployment_id": TEXT})
     times = triggers["deployment_id"].value_counts()
-    times.index = times.index.astype("str")
+    times.index = times.index.astype(TEXT)
     return first.assign(times=first["deployment_id"].map(times))
 
 
