@@ -340,7 +340,7 @@ def test_windows_of_a_week_lie_from_monday_on(
         assert bars_of == expected
         cells = {pd.Timestamp(cell["day"], unit="ms"): cell for cell in chart.data("calendar_marks")}
         assert {week: cell["failed"] for week, cell in cells.items()} == failed
-        assert all(week.dayofweek == 0 for week in cells)
+        assert all(week.weekday() == 0 for week in cells)
         row = chart.hover(chart.marks("timeline_marks")[-1])
         assert int(row["runs"]) >= 1
         assert set(row) == {"name", "outcome", "from", "runs", "median duration", "most frequent error"}
