@@ -14,6 +14,7 @@ import pytest
 from playwright.sync_api import Page, Route, sync_playwright
 
 import qoderdata as qd
+from qoderdata.explore import chart_tables
 from qoderdata.sandbox import Sandbox
 from tests.test_report_page import ARGUMENTS, HOSTILE, hostile
 
@@ -317,6 +318,33 @@ class TestPage:
         assert {mark["d"] for mark in chart.data("timeline_marks")} == {
             row["d"] for row in chart.data("deployment_rows_0_marks")
         }
+
+
+def test_windows_of_a_week_lie_from_monday_on(
+    frames: tuple[pd.DataFrame, pd.DataFrame], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Bars and cells of the overview and the calendar hold the sums of whole weeks."""
+    runs, path = frames[1], tmp_path / "weeks.html"
+    monkeypatch.setattr(chart_tables, "MOST_ROWS", 300)
+    summed = qd.explore(*frames, path, tz=ZONE)
+    assert "within 7 d." in summed.to_dict()["title"]["subtitle"][1]
+    weeks = runs["triggered_at"].dt.tz_convert(ZONE).dt.tz_localize(None).dt.to_period("W-SUN").dt.start_time
+    expected = runs.groupby(weeks).size().to_dict()
+    failed = runs["status"].eq("failed").groupby(weeks).sum().to_dict()
+    with sync_playwright() as playwright, contextlib.closing(launch(playwright, tmp_path / "profile")) as context:
+        chart = Chart(context.pages[0], path)
+        bars_of: dict[pd.Timestamp, int] = {}
+        for bar in chart.data("overview_marks"):
+            begin = pd.Timestamp(bar["begin"], unit="ms")
+            bars_of[begin] = bars_of.get(begin, 0) + bar["runs"]
+        assert bars_of == expected
+        cells = {pd.Timestamp(cell["day"], unit="ms"): cell for cell in chart.data("calendar_marks")}
+        assert {week: cell["failed"] for week, cell in cells.items()} == failed
+        assert all(week.weekday() == 0 for week in cells)
+        row = chart.hover(chart.marks("timeline_marks")[-1])
+        assert int(row["runs"]) >= 1
+        assert set(row) == {"name", "outcome", "from", "runs", "median duration", "most frequent error"}
+        assert chart.events == []
 
 
 SCREENS: dict[str, dict[str, Any]] = {

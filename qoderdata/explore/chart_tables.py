@@ -39,7 +39,7 @@ MOST_ROWS = 50_000
 _WINDOWS = ("1h", "3h", "6h", "12h", "1D", "7D", "28D")
 _DAY_MS = 86_400_000
 #: Weeks begin on Monday, and 1970 on a Thursday.
-_FIRST_MONDAY_MS = 4 * _DAY_MS
+FIRST_MONDAY_MS = 4 * _DAY_MS
 _NAME_COLUMNS, _FULL_NAME, _MESSAGE = 28, 120, 200
 _NO_KEY = "(none)"
 
@@ -237,7 +237,7 @@ def _summed(rows: pd.DataFrame) -> tuple[pd.DataFrame, pd.Timedelta]:
     for text in _WINDOWS:
         window = pd.Timedelta(text)
         step = window // pd.Timedelta("1ms")
-        shift = _FIRST_MONDAY_MS if step > _DAY_MS else 0
+        shift = FIRST_MONDAY_MS if step > _DAY_MS else 0
         number = (rows["t"] - shift) // step
         if (number * (kinds.max() + 1) + kinds).nunique() <= MOST_ROWS:
             break

@@ -16,7 +16,7 @@ import pandas as pd
 import vl_convert
 from PIL import Image
 
-from qoderdata.explore.chart_tables import OUTCOMES
+from qoderdata.explore.chart_tables import FIRST_MONDAY_MS, OUTCOMES
 from qoderdata.formatting import MISSING
 from qoderdata.plots.axes import BLUE, GREY, ORANGE, PALE, PURPLE, SKY, VERMILLION
 
@@ -235,15 +235,13 @@ class _Views:
     def overview(self) -> alt.Chart:
         """Draw the number of runs over time, to drag over."""
         bar, words = self._bar()
-        base = self._runs().transform_calculate(
-            begin=f"floor(datum.t / {bar}) * {bar}", end=f"datum.begin + {bar}"
-        )
+        base = self._runs().transform_calculate(begin=_begin(bar), end=f"datum.begin + {bar}")
         base = base.transform_aggregate(runs="sum(n)", groupby=["begin", "end", "o", "outcome"])
         base = base.transform_stack(
             as_=["low", "high"], stack="runs", groupby=["begin"], sort=[alt.SortField("o")]
         )
-        first, last = (time // bar * bar for time in self.times)
-        scale = alt.Scale(type="utc", domain=_span(first, last + bar))
+        first, last = ((time - _shift(bar)) // bar * bar + _shift(bar) for time in self.times)
+        scale = alt.Scale(type="utc", domain=_span(first, last + bar), nice=False)
         axis = alt.Axis(tickCount=3, tickMinStep=1, format=",d", minExtent=_EXTENT, maxExtent=_EXTENT)
         chart: alt.Chart = base.mark_bar(binSpacing=0, clip=True).encode(
             x=alt.X("begin:T", scale=scale, title=None),
@@ -276,7 +274,7 @@ class _Views:
             self._runs()
             .transform_filter(_IN_ZOOM)
             .transform_calculate(
-                day=f"floor(datum.t / {wide}) * {wide}",
+                day=_begin(wide),
                 next_day=f"datum.day + {wide}",
                 hour=f"floor((datum.t - floor(datum.t / {_DAY_MS}) * {_DAY_MS}) / {tall}) * {tall // _HOUR_MS}",
                 next_hour=f"datum.hour + {tall // _HOUR_MS}",
@@ -308,8 +306,15 @@ class _Views:
                 *(alt.Tooltip(f"{count}:Q", format=",") for count in ("failed", "completed", "runs")),
             ],
         )
-        title = "Failed runs by day and hour (grey: runs, none failed)"
+        title = f"Failed runs by {self._cell_words(tall, wide)} (grey: runs, none failed)"
         return chart.properties(name="calendar", width=_RIGHT, height=_CALENDAR_HEIGHT, title=title)
+
+    @staticmethod
+    def _cell_words(tall: int, wide: int) -> str:
+        """Say what a cell of the calendar is."""
+        if tall == _DAY_MS:
+            return "day" if wide == _DAY_MS else f"{wide // _DAY_MS} days"
+        return "day and hour" if tall == _HOUR_MS else f"day and {tall // _HOUR_MS} hours"
 
     def timeline(self) -> alt.Chart:
         """Draw the runs of the deployments shown, in the same rows."""
@@ -371,6 +376,16 @@ class _Views:
     def _time_scale(self) -> alt.Scale:
         """Return the scale of time, from the first to the last run or over what is zoomed to."""
         return alt.Scale(type="utc", domain=_span(*self.times), domainRaw=alt.ExprRef("zoom.begin"), nice=False)
+
+
+def _begin(step: int) -> str:
+    """Return an expression of when the day, week or other window of a run begins."""
+    return f"floor((datum.t - {_shift(step)}) / {step}) * {step} + {_shift(step)}"
+
+
+def _shift(step: int) -> int:
+    """Return when the first window of a length began: weeks begin on Monday."""
+    return FIRST_MONDAY_MS if step > _DAY_MS else 0
 
 
 def _span(first: int, last: int) -> alt.ExprRef:
