@@ -35,8 +35,8 @@ _SHORTEST = timedelta(seconds=5)
 _PAUSE_A_REQUEST = timedelta(seconds=1)
 #: Runs are read this far back, as `check` does; their sessions may be a little older.
 _HISTORY, _SESSION_HISTORY = "30D", "31D"
-#: A failed request is tried again so often; the next reading comes soon.
-_RETRIES = 2
+#: A request fails sooner than elsewhere, since the next reading comes soon.
+_PATIENCE: dict[str, Any] = {"max_retries": 1, "timeout": (10, 20)}
 _JUST_NOW = timedelta(minutes=10)
 _NUMBER = re.compile(r"\d[\d,.]*")
 #: Rows of a table of `--once`.
@@ -88,7 +88,7 @@ class _Reader:
 
     def __init__(self, service: Service, every: timedelta, *, outcomes: str, tz: str, team: str) -> None:
         self._service = service
-        self._client = service.client(max_retries=_RETRIES)
+        self._client = service.client(**_PATIENCE)
         self._every = every
         self._outcomes = outcomes
         self._settings: dict[str, Any] = {"tz": tz, "team": team}
@@ -206,7 +206,6 @@ def _watch(reader: _Reader, tz: str) -> None:
                 while True:
                     shown.view = replace(view, next_at=datetime.now(UTC) + reader.pause)
                     time.sleep(reader.pause.total_seconds())
-                    shown.view = replace(view, next_at=None)
                     view = _next_view(reader, view)
         except KeyboardInterrupt:
             if shown.failure is not None:
