@@ -283,7 +283,9 @@ def test_ctrl_z_gives_the_terminal_back_until_it_is_continued() -> None:
         end = time.monotonic() + PATIENCE
         while b"stopped" not in terminal.output and time.monotonic() < end:
             time.sleep(0.05)
+        time.sleep(1)
         assert terminal.output.count(b"\x1b[?1049l") == 1
+        assert terminal.output.count(b"\x1b[?1049h") == 1
         terminal.press(b"\n")
         while terminal.output.count(b"\x1b[?1049h") < 2 and time.monotonic() < end:
             time.sleep(0.05)
@@ -380,17 +382,22 @@ def test_a_reading_asks_only_for_what_is_new(
         assert {one["deployment_id"] for one in created} <= set(view.overview.running["deployment_id"])
 
 
-def test_a_list_that_took_many_requests_is_left_alone(sandbox: Sandbox, tmp_path: Path) -> None:
+def test_a_list_that_took_many_requests_is_left_alone(
+    sandbox: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pause = timedelta(minutes=10)
+    monkeypatch.setattr(top, "_PAUSE_A_REQUEST", pause)
     service = Service(sandbox.base_url, None, cache_dir=str(tmp_path))
     reader = top._Reader(service, timedelta(seconds=5), outcomes="auto", tz="UTC", team="team")
     sandbox.requests.clear()
     reader.read()
     runs = [one for one in sandbox.requests if one.path.startswith("/deployment_runs")]
     sessions = [one for one in sandbox.requests if one.path.startswith("/sessions")]
-    assert reader.pause == timedelta(seconds=max(5, len(runs)))
-    assert reader._sessions_age == timedelta(seconds=max(5, len(sessions)))
+    assert reader.pause == len(runs) * pause
+    assert reader._sessions_age == len(sessions) * pause
     sandbox.requests.clear()
     reader.read()
+    assert {one.path for one in sandbox.requests} >= {"/deployment_runs"}
     assert not [one for one in sandbox.requests if one.path.startswith("/sessions")]
     reader.wait_as_told(qd.errors.RateLimitError("slow down"))
     assert reader.pause == timedelta(seconds=5)

@@ -52,6 +52,7 @@ _MOST = 500
 _STYLES = {"error": "red", "warning": "yellow"}
 #: The terminal's size, and whether something changed, is looked at so often, in seconds.
 _POLL = 0.2
+_UNTIL_STOPPED = 0.5
 _SECOND = timedelta(seconds=1)
 _QUIT = frozenset("qQ")
 _SUSPEND = "\x1a"
@@ -344,6 +345,8 @@ class Screen:
         try:
             while self._is_suspended():
                 os.kill(0, signal.SIGTSTP)  # the whole job, until the shell continues it
+                # Another thread may be the one that takes the signal: until it does, this one must not go on.
+                time.sleep(_UNTIL_STOPPED)
         except BaseException as error:  # noqa: BLE001 - raised in the main thread
             self.failure = error
         if not self._closing.is_set():
