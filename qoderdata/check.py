@@ -144,6 +144,8 @@ def check(
     df = require_frame(df, _COLUMNS, what="deployments", optional=["budget_max_credit_cost", "config_timeout_ms"])
     if runs is not None:
         runs = require_frame(runs, _RUN_COLUMNS, what="runs", optional=["status_from"])
+    if sessions is not None:
+        sessions = require_frame(sessions, ["id"], what="sessions")
     end = parse_instant(pd.Timestamp.now("UTC") if now is None else now, name="now")
     live = df[df["archived_at"].isna()]
     active = live[live["status"].ne("paused").fillna(value=True)]

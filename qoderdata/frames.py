@@ -292,6 +292,8 @@ def upcoming_runs(df: pd.DataFrame) -> pd.DataFrame:
     ------
     MissingColumnError
         ``df`` lacks one of the two columns.
+    FrameTypeError
+        ``df`` is no frame, or the lists have become something else, such as text from a CSV file.
 
     Examples
     --------
@@ -301,7 +303,7 @@ def upcoming_runs(df: pd.DataFrame) -> pd.DataFrame:
       deployment_id  position           upcoming_run_at
     0         dep_1         0 2026-06-15 01:00:00+00:00
     """
-    require_columns(df.columns, ["id", "schedule_upcoming_runs_at"], what="deployments")
+    df = require_frame(df, ["id", "schedule_upcoming_runs_at"], what="deployments")
     none = np.array([], dtype="datetime64[us]")
     lists = [
         np.asarray(listed, dtype="datetime64[us]") if isinstance(listed, np.ndarray | list) else none
@@ -340,6 +342,8 @@ def expand_metadata(df: pd.DataFrame, keys: Iterable[str] | None = None) -> pd.D
     ------
     MissingColumnError
         ``df`` has no column ``metadata``.
+    FrameTypeError
+        ``df`` is no frame.
     ValueError
         A text in ``metadata`` is not JSON.
 
@@ -352,7 +356,7 @@ def expand_metadata(df: pd.DataFrame, keys: Iterable[str] | None = None) -> pd.D
     0  dep_1          data
     1  dep_2           NaN
     """
-    require_columns(df.columns, ["metadata"], what="deployments")
+    require_frame(df, [], keys=["metadata"], what="deployments")
     rows = [_object(text) if isinstance(text, str) else {} for text in df["metadata"]]
     if keys is None:
         keys = sorted({key for row in rows for key in row})

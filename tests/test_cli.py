@@ -233,6 +233,34 @@ def test_fail_over_tells_by_its_exit_code(capsys: pytest.CaptureFixture[str]) ->
 
 
 @pytest.mark.usefixtures("empty_cache")
+def test_refresh_all_reads_the_whole_list_again(sandbox: Sandbox) -> None:
+    def lists() -> int:
+        return sum(request.path.endswith("/deployment_runs") for request in sandbox.requests)
+
+    costs = []
+    for option in ([], ["--refresh"], ["--refresh-all"], []):
+        before = lists()
+        assert main(["pull", "runs", "--out", "runs.csv", *option]) == 0
+        costs.append(lists() - before)
+    first, refreshed, again, last = costs
+    assert again >= first - 1 > refreshed >= 1
+    assert last == 0
+
+
+@NO_RUN_IN_TIME
+@pytest.mark.usefixtures("empty_cache")
+def test_a_run_of_2_to_the_62_milliseconds_ends_no_command(capsys: pytest.CaptureFixture[str]) -> None:
+    """An exit code of 1 would say that a rate is too high."""
+    with Sandbox(deployments=3, seed=7, runs=9) as small, pytest.MonkeyPatch.context() as patch:
+        small.rewrite(small.runs[4] | {"status": "completed", "duration_ms": 2**62})
+        patch.setenv(TOKEN_VARIABLE, small.pat)
+        patch.setenv(URL_VARIABLE, small.base_url)
+        for words in ("runs --fail-over 1", "report x.html --runs", "unusual", "compare"):
+            assert main(words.split()) == 0, words
+    assert "Traceback" not in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("empty_cache")
 def test_pull_writes_both_forms_and_says_so_for_machines(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

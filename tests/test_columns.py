@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import io
+import os
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any
 
 import duckdb
@@ -19,7 +21,27 @@ from qoderdata.check import check
 from qoderdata.columns import TEXT
 from qoderdata.errors import FRAME_SOURCES, FrameTypeError, MissingColumnError, QoderdataError
 from qoderdata.forecast import cost_forecast
-from qoderdata.frames import flatten_deployments, flatten_runs, flatten_sessions
+from qoderdata.frames import (
+    expand_metadata,
+    flatten_deployments,
+    flatten_events,
+    flatten_runs,
+    flatten_sessions,
+    upcoming_runs,
+    with_names,
+)
+from qoderdata.outcomes import resolve_outcomes
+from qoderdata.plots import (
+    plot_costs,
+    plot_durations,
+    plot_failure_rates,
+    plot_next_triggers,
+    plot_run_calendar,
+    plot_run_failure_rates,
+    plot_run_timeline,
+    plot_trigger_load,
+)
+from qoderdata.report import write_report
 from qoderdata.summaries import (
     changes,
     compare_periods,
@@ -30,6 +52,7 @@ from qoderdata.summaries import (
     error_groups,
     failure_rates,
     failure_streaks,
+    fill_counters,
     run_failure_rates,
     session_costs,
     start_delays,
@@ -90,6 +113,8 @@ SESSIONS = flatten_sessions(
 TRIGGERS = next_triggers(DEPLOYMENTS.assign(schedule_upcoming_runs_at=None), "2D", start=START)
 
 Function = Callable[[pd.DataFrame], pd.DataFrame]
+
+
 OF_DEPLOYMENTS: dict[str, Function] = {
     "failure_rates": failure_rates,
     "failure_rates by agent": lambda df: failure_rates(df, "agent_id"),
@@ -100,10 +125,14 @@ OF_DEPLOYMENTS: dict[str, Function] = {
     "unusual_runs": lambda df: unusual_runs(RUNS, df, now=START, min_runs=2),
     "cost_forecast": lambda df: cost_forecast(df, SESSIONS, start=START),
     "changes": lambda df: changes(df, DEPLOYMENTS.iloc[1:]),
+    "upcoming_runs": upcoming_runs,
+    "expand_metadata": lambda df: expand_metadata(df, ["team"])[["metadata_team"]].reset_index(drop=True),
+    "fill_counters": lambda df: failure_rates(fill_counters(df, RUNS)),
     "check": lambda df: check(df, RUNS, SESSIONS, now=START + timedelta(days=1), streak=1),
 }
 OF_RUNS: dict[str, Function] = {
     "run_failure_rates": run_failure_rates,
+    "fill_counters": lambda runs: fill_counters(DEPLOYMENTS, runs),
     "run_failure_rates by day": lambda runs: run_failure_rates(runs, freq="1D", tz="Asia/Shanghai"),
     "run_failure_rates by occurrence": lambda runs: run_failure_rates(runs, per="occurrence"),
     "failure_streaks": failure_streaks,
@@ -121,6 +150,7 @@ OF_SESSIONS: dict[str, Function] = {
     "session_costs": session_costs,
     "session_costs by day": lambda sessions: session_costs(sessions, "agent_id", freq="1D", tz="Asia/Shanghai"),
     "cost_forecast": lambda sessions: cost_forecast(DEPLOYMENTS, sessions, start=START),
+    "check": lambda sessions: check(DEPLOYMENTS, RUNS, sessions, now=START + timedelta(days=1), streak=1),
 }
 MISSED = missed_triggers(DEPLOYMENTS, RUNS, **BOUNDS)
 OF_MISSED: dict[str, Function] = {
@@ -207,8 +237,8 @@ def outcome(function: Function, given: Any) -> tuple[FrameTypeError | None, pd.D
 def test_what_is_lost_is_an_error_that_says_how_to_get_it_back(
     function: Function, frame: pd.DataFrame, what: str, how: str
 ) -> None:
-    if what == "missed" and how == "None":
-        pytest.skip("no missed triggers are known then")
+    if how == "None" and (what == "missed" or (what == "sessions" and function is OF_SESSIONS["check"])):
+        pytest.skip("nothing is known of them then")
     given = LOST[how](frame)
     error, result = outcome(function, given)
     if error is None:
@@ -224,6 +254,58 @@ def test_what_is_lost_is_an_error_that_says_how_to_get_it_back(
     else:
         assert error.column is None
         assert f"{what} must be a" in str(error)
+
+
+EVENTS = flatten_events(
+    [
+        {"id": "event_1", "type": "session.status_running", "processed_at": stamp(0)},
+        {"id": "event_2", "type": "session.status_idle", "stop_reason": {"type": "end_turn"}},
+    ],
+    "sess_0",
+)
+UNTOLD = RUNS.iloc[:3].assign(status=RUNS["status"].iloc[:0], session_id="sess_0")
+#: The other functions that take frames: they return pictures, files, or the argument with columns that it lacked.
+OTHERS: dict[str, tuple[Callable[[Any], object], pd.DataFrame]] = {
+    "plot_failure_rates": (plot_failure_rates, failure_rates(DEPLOYMENTS)),
+    "plot_run_failure_rates": (plot_run_failure_rates, run_failure_rates(RUNS, freq="1D")),
+    "plot_costs": (plot_costs, session_costs(SESSIONS)),
+    "plot_run_calendar": (plot_run_calendar, RUNS),
+    "plot_durations": (plot_durations, RUNS),
+    "plot_run_timeline": (plot_run_timeline, RUNS),
+    "plot_next_triggers": (plot_next_triggers, TRIGGERS),
+    "plot_trigger_load": (plot_trigger_load, TRIGGERS),
+    "write_report": (lambda df: write_report(df, io_path(), start=START), DEPLOYMENTS),
+    "write_report, runs": (lambda runs: write_report(DEPLOYMENTS, io_path(), runs=runs, start=START), RUNS),
+    "with_names": (lambda runs: with_names(runs, DEPLOYMENTS), RUNS),
+    "with_names, sessions": (lambda sessions: with_names(RUNS, DEPLOYMENTS, agents=sessions), SESSIONS),
+    "resolve_outcomes": (lambda runs: resolve_outcomes(runs, SESSIONS, EVENTS), UNTOLD),
+    "resolve_outcomes, sessions": (lambda sessions: resolve_outcomes(UNTOLD, sessions, EVENTS), SESSIONS),
+    "resolve_outcomes, events": (lambda events: resolve_outcomes(UNTOLD, SESSIONS, events), EVENTS),
+}
+
+
+def ignore_result(function: Callable[[Any], object], frame: Any) -> pd.DataFrame:  # noqa: ANN401 anything
+    function(frame)
+    return pd.DataFrame()
+
+
+def io_path() -> str:
+    """Return a file that takes anything."""
+    return os.devnull
+
+
+@pytest.mark.parametrize("name", OTHERS)
+@pytest.mark.parametrize("how", [*LOST, "convert_dtypes", "Parquet to Arrow", "objects of text", "floats"])
+def test_no_other_error_comes_of_a_frame_that_is_none(name: str, how: str) -> None:
+    function, frame = OTHERS[name]
+    given = {**LOST, **SAME}[how](frame)
+    if (name, how) == ("plot_run_failure_rates", "CSV"):
+        # The index with the times is lost.
+        with pytest.raises(ValueError, match="not over time"):
+            function(given)
+        return
+    error, _ = outcome(partial(ignore_result, function), given)
+    assert error is None or how in LOST
 
 
 @pytest.mark.parametrize("how", ["CSV", "no zones"])

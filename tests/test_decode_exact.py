@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import enum
 import json
 import warnings
 from datetime import UTC, datetime, timedelta, timezone
@@ -216,6 +217,27 @@ def test_what_has_no_json_form_is_an_error(key: str, value: object) -> None:
             value = {"team": value}
         with pytest.raises(APIResponseValidationError, match=r"no JSON form|JSON keys are strings"):
             flat({key: value})
+
+
+class Version(enum.IntEnum):
+    """A subclass of `int`: a search for one in a range looks at every number."""
+
+    NEWEST = 2**62
+
+
+def test_a_subclass_of_int_is_a_number() -> None:
+    row, found = flat({"agent": {"version": Version.NEWEST}, "owner": Version.NEWEST})
+    assert row["agent_version"] == 2**62
+    assert found == {"owner": 2**62}
+
+
+@pytest.mark.parametrize("value", [10**5000, -(10**5000), [10**5000]], ids=["large", "small", "in a list"])
+@pytest.mark.parametrize("key", ["owner", "metadata", "name"])
+def test_an_integer_that_python_does_not_write_is_our_error(key: str, value: object) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DataQualityWarning)
+        with pytest.raises(APIResponseValidationError, match="more than 4,300 digits"):
+            flat({key: {"team": value} if key == "metadata" else value})
 
 
 @pytest.mark.parametrize("key", ["owner", "metadata", "initial_events", "name"])

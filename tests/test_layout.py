@@ -14,6 +14,7 @@ FREE = {"__init__.py", "__main__.py", "_version.py"}
 #: Files of less than `LEAST` lines of code, each with its reason.
 SMALL: dict[str, str] = {
     "background.py": "shared by lists, outcomes, the decoder and frames",
+    "explore/interactive.py": "what users call; it needs no Altair, which is an extra, before that is there",
     "connect.py": "the only place where a client and a sandbox meet",
     "load/pull.py": "shared by whole lists, stored lists and event reads",
     "summaries/wilson.py": "the formulas of the intervals, and nothing else",

@@ -85,7 +85,8 @@ class Client:
 
     Examples
     --------
-    >>> Client("pt-secret", "http://127.0.0.1:8000/api/v1/cloud")
+    >>> import qoderdata as qd
+    >>> qd.Client("pt-secret", "http://127.0.0.1:8000/api/v1/cloud")
     Client(base_url='http://127.0.0.1:8000/api/v1/cloud', workspace_id=None, account='966ff12e4426a448')
     """
 

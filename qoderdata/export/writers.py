@@ -81,6 +81,7 @@ def export_csv(frame: Any, path: str | Path, *, spreadsheet_safe: bool = True) -
     --------
     >>> import pandas as pd, tempfile
     >>> from pathlib import Path
+    >>> import qoderdata as qd
     >>> frame = pd.DataFrame(
     ...     {
     ...         "name": ["=HYPERLINK(0)", None],
@@ -89,7 +90,7 @@ def export_csv(frame: Any, path: str | Path, *, spreadsheet_safe: bool = True) -
     ...     }
     ... )
     >>> with tempfile.TemporaryDirectory() as folder:
-    ...     export_csv(frame, f"{folder}/names.csv")
+    ...     qd.export_csv(frame, f"{folder}/names.csv")
     ...     print(Path(f"{folder}/names.csv").read_text())
     "name","delta","at"
     "'=HYPERLINK(0)",-5,"2026-06-15T09:00:00+08:00"
@@ -167,10 +168,11 @@ def export_parquet(frame: Any, path: str | Path) -> None:  # noqa: ANN401 - any 
     Examples
     --------
     >>> import pandas as pd, tempfile
+    >>> import qoderdata as qd
     >>> frame = pd.DataFrame({"id": ["dep_1"], "runs": pd.array([None], dtype="Int64")})
     >>> frame.attrs["complete"] = True
     >>> with tempfile.TemporaryDirectory() as folder:
-    ...     export_parquet(frame, f"{folder}/runs.parquet")
+    ...     qd.export_parquet(frame, f"{folder}/runs.parquet")
     ...     again = pd.read_parquet(f"{folder}/runs.parquet")
     >>> again.dtypes.equals(frame.dtypes), again.attrs
     (True, {'complete': True})

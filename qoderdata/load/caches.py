@@ -72,7 +72,8 @@ def cache_usage(cache_dir: str | Path | None = None) -> CacheUsage:
 
     Examples
     --------
-    >>> cache_usage("no-such-folder")["queries"]
+    >>> import qoderdata as qd
+    >>> qd.cache_usage("no-such-folder")["queries"]
     {'files': 0, 'bytes': 0}
     """
     folder = Folder(resolve_cache_dir(cache_dir))
@@ -119,7 +120,8 @@ def clear_cache(cache_dir: str | Path | None = None) -> int:
 
     Examples
     --------
-    >>> clear_cache("no-such-folder")
+    >>> import qoderdata as qd
+    >>> qd.clear_cache("no-such-folder")
     0
     """
     folder = Folder(resolve_cache_dir(cache_dir))

@@ -58,7 +58,7 @@ def load_runs(
     A refresh reads pages from the newest run until a page ends in a run that is stored, and stores each page
     whole; so a run that the service inserts late is found where it lies on these pages. A list cannot show that a
     run was inserted further down, that one of its cursors skipped runs, or that it ended too early where no older
-    runs are stored: ``refresh="all"`` finds those.
+    runs are stored: ``refresh="all"`` finds those. It believes the list where that ends.
 
     Parameters
     ----------
@@ -132,12 +132,12 @@ def load_runs(
 
     Examples
     --------
-    >>> from qoderdata import Client
+    >>> import qoderdata as qd
     >>> from qoderdata.sandbox import Sandbox
     >>> with Sandbox(deployments=30, seed=7) as sandbox:
-    ...     client = Client(pat=sandbox.pat, base_url=sandbox.base_url)
-    ...     runs = load_runs(client=client)
-    ...     failed = load_runs(client=client, status="failed")
+    ...     client = qd.Client(pat=sandbox.pat, base_url=sandbox.base_url)
+    ...     runs = qd.load_runs(client=client)
+    ...     failed = qd.load_runs(client=client, status="failed")
     >>> len(runs) == len(sandbox.runs), runs["id"].is_unique, set(failed["status"]), failed.attrs["requests"]
     (True, True, {'failed'}, 0)
     """

@@ -255,12 +255,12 @@ def scan_deployments(
     Examples
     --------
     >>> import tempfile
-    >>> from qoderdata import load_deployments
+    >>> import qoderdata as qd
     >>> from qoderdata.sandbox import Sandbox
     >>> with Sandbox(deployments=30, seed=7) as sandbox, tempfile.TemporaryDirectory() as folder:
-    ...     client = Client(pat=sandbox.pat, base_url=sandbox.base_url)
-    ...     df = load_deployments(client=client, cache_dir=folder)
-    ...     scan_deployments(folder, engine="polars", client=client).collect().height == len(df)
+    ...     client = qd.Client(pat=sandbox.pat, base_url=sandbox.base_url)
+    ...     df = qd.load_deployments(client=client, cache_dir=folder)
+    ...     qd.scan_deployments(folder, engine="polars", client=client).collect().height == len(df)
     True
     """
     check_engine(engine)
@@ -326,12 +326,12 @@ def scan_runs(
     Examples
     --------
     >>> import tempfile
-    >>> from qoderdata import load_runs, run_failure_rates
+    >>> import qoderdata as qd
     >>> from qoderdata.sandbox import Sandbox
     >>> with Sandbox(deployments=30, seed=7) as sandbox, tempfile.TemporaryDirectory() as folder:
-    ...     client = Client(pat=sandbox.pat, base_url=sandbox.base_url)
-    ...     runs = load_runs(client=client, cache_dir=folder)
-    ...     lazy = run_failure_rates(scan_runs(folder, engine="polars", client=client), by=None)
+    ...     client = qd.Client(pat=sandbox.pat, base_url=sandbox.base_url)
+    ...     runs = qd.load_runs(client=client, cache_dir=folder)
+    ...     lazy = qd.run_failure_rates(qd.scan_runs(folder, engine="polars", client=client), by=None)
     ...     lazy.collect()["runs"].item() == len(runs)
     True
     """
@@ -388,12 +388,12 @@ def scan_sessions(
     Examples
     --------
     >>> import tempfile
-    >>> from qoderdata import load_sessions
+    >>> import qoderdata as qd
     >>> from qoderdata.sandbox import Sandbox
     >>> with Sandbox(deployments=30, seed=7) as sandbox, tempfile.TemporaryDirectory() as folder:
-    ...     client = Client(pat=sandbox.pat, base_url=sandbox.base_url)
-    ...     sessions = load_sessions(client=client, cache_dir=folder)
-    ...     scan_sessions(folder, engine="polars", client=client).collect().height == len(sessions)
+    ...     client = qd.Client(pat=sandbox.pat, base_url=sandbox.base_url)
+    ...     sessions = qd.load_sessions(client=client, cache_dir=folder)
+    ...     qd.scan_sessions(folder, engine="polars", client=client).collect().height == len(sessions)
     True
     """
     check_engine(engine)

@@ -94,12 +94,13 @@ def plot_failure_rates(
 
     Examples
     --------
-    >>> from qoderdata.summaries import failure_rates
+    >>> import pandas as pd
+    >>> import qoderdata as qd
     >>> deployments = pd.DataFrame({
     ...     "id": ["dep_1", "dep_2"], "name": ["nightly", "hourly"], "stats_total_runs": [10, 40],
     ...     "stats_total_failures": [2, 12], "stats_consecutive_failures": [1, 0],
     ... })
-    >>> ax = plot_failure_rates(failure_rates(deployments), labels={"dep_2": "hourly (Asia)"})
+    >>> ax = qd.plot_failure_rates(qd.failure_rates(deployments), labels={"dep_2": "hourly (Asia)"})
     >>> [label.get_text() for label in ax.get_yticklabels()]
     ['hourly (Asia)', 'nightly']
     """

@@ -88,8 +88,10 @@ def plot_run_calendar(runs: pd.DataFrame, *, ax: Axes | None = None, tz: str = "
 
     Examples
     --------
+    >>> import pandas as pd
+    >>> import qoderdata as qd
     >>> times = pd.date_range("2026-06-15T20:00Z", periods=3, freq="1D")
-    >>> ax = plot_run_calendar(pd.DataFrame({"triggered_at": times, "status": "completed"}), tz="Asia/Shanghai")
+    >>> ax = qd.plot_run_calendar(pd.DataFrame({"triggered_at": times, "status": "completed"}), tz="Asia/Shanghai")
     >>> print(ax.get_xlabel())
     week from Monday, days in Asia/Shanghai
     2026-06-16 to 2026-06-18
@@ -223,7 +225,8 @@ def plot_durations(runs: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
     Examples
     --------
     >>> import pandas as pd
-    >>> ax = plot_durations(pd.DataFrame({"status": "completed", "duration_ms": [9_000, 12_000, 70_000]}))
+    >>> import qoderdata as qd
+    >>> ax = qd.plot_durations(pd.DataFrame({"status": "completed", "duration_ms": [9_000, 12_000, 70_000]}))
     >>> [label.get_text() for label in ax.get_xticklabels()]
     ['10 s', '20 s', '30 s', '1 min']
     """

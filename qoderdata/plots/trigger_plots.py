@@ -84,11 +84,13 @@ def plot_next_triggers(
 
     Examples
     --------
+    >>> import pandas as pd
+    >>> import qoderdata as qd
     >>> times = pd.date_range("2026-06-15T09:00", periods=3, freq="1h", tz="Asia/Shanghai")
     >>> triggers = pd.DataFrame(
     ...     {"trigger_at": times, "deployment_id": "dep_1", "name": "hourly", "agent_id": "agent_1"}
     ... )
-    >>> plot_next_triggers(triggers).get_xlabel()
+    >>> qd.plot_next_triggers(triggers).get_xlabel()
     'trigger time, Asia/Shanghai (UTC+08:00); 2026-06-15'
     """
     if top < 1:
@@ -210,8 +212,10 @@ def plot_trigger_load(triggers: pd.DataFrame, *, ax: Axes | None = None) -> Axes
 
     Examples
     --------
+    >>> import pandas as pd
+    >>> import qoderdata as qd
     >>> times = pd.date_range("2026-06-15T09:00", periods=3, freq="1h", tz="Asia/Shanghai")
-    >>> ax = plot_trigger_load(pd.DataFrame({"trigger_at": times}))
+    >>> ax = qd.plot_trigger_load(pd.DataFrame({"trigger_at": times}))
     >>> ax.get_xlabel()
     'hour of day, Asia/Shanghai (UTC+08:00); 2026-06-15; hatched: no data'
     """

@@ -108,11 +108,12 @@ def failure_rates(
     Examples
     --------
     >>> import pandas as pd
+    >>> import qoderdata as qd
     >>> df = pd.DataFrame({
     ...     "id": ["dep_1", "dep_2"], "name": ["nightly", "hourly"], "stats_total_runs": [10, 0],
     ...     "stats_total_failures": [2, 0], "stats_consecutive_failures": [1, 0],
     ... })
-    >>> failure_rates(df)[["name", "failure_rate", "ci_low", "ci_high"]].round(3)
+    >>> qd.failure_rates(df)[["name", "failure_rate", "ci_low", "ci_high"]].round(3)
               name  failure_rate  ci_low  ci_high
     id
     dep_1  nightly           0.2   0.057     0.51
@@ -336,6 +337,8 @@ def consistency(df: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
 
     Examples
     --------
+    >>> import pandas as pd
+    >>> import qoderdata as qd
     >>> df = pd.DataFrame({
     ...     "id": ["dep_1"], "name": ["nightly"], "stats_total_runs": [3],
     ...     "stats_total_failures": [1], "stats_consecutive_failures": [1],
@@ -344,7 +347,7 @@ def consistency(df: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
     ...     "id": ["r1", "r2"], "deployment_id": "dep_1", "status": ["completed", "failed"],
     ...     "triggered_at": pd.to_datetime(["2026-06-15T00:00Z", "2026-06-16T00:00Z"]), "duration_ms": [5, 5],
     ... })
-    >>> consistency(df, runs)[["deployment_id", "figure", "counter", "listed", "difference"]]
+    >>> qd.consistency(df, runs)[["deployment_id", "figure", "counter", "listed", "difference"]]
       deployment_id      figure  counter  listed  difference
     0         dep_1  total_runs        3       2           1
     """

@@ -79,12 +79,13 @@ def failure_streaks(runs: IntoFrameT, by: str | Sequence[str] | None = "deployme
     Examples
     --------
     >>> import pandas as pd
+    >>> import qoderdata as qd
     >>> runs = pd.DataFrame({
     ...     "id": ["r1", "r2", "r3", "r4"], "deployment_id": ["dep_1"] * 4,
     ...     "status": ["failed", "completed", "failed", "failed"],
     ...     "triggered_at": pd.to_datetime([f"2026-06-15T0{hour}:00Z" for hour in range(4)]),
     ... })
-    >>> failure_streaks(runs)[["current_streak", "incidents", "mttr_ms", "open_incidents"]]
+    >>> qd.failure_streaks(runs)[["current_streak", "incidents", "mttr_ms", "open_incidents"]]
                    current_streak  incidents    mttr_ms  open_incidents
     deployment_id
     dep_1                       2          1  3600000.0               1
@@ -185,12 +186,13 @@ def error_breakdown(runs: IntoFrameT, by: str | Sequence[str] | None = None) -> 
     Examples
     --------
     >>> import pandas as pd
+    >>> import qoderdata as qd
     >>> runs = pd.DataFrame({
     ...     "status": ["failed", "failed", "failed", "completed"],
     ...     "error_type": ["timeout", None, "timeout", None],
     ...     "triggered_at": pd.to_datetime(["2026-06-15T00:00Z"] * 4),
     ... })
-    >>> error_breakdown(runs)[["count", "share"]].round(3)
+    >>> qd.error_breakdown(runs)[["count", "share"]].round(3)
                 count  share
     error_type
     timeout         2  0.667

@@ -98,11 +98,12 @@ def duration_regressions(
     Examples
     --------
     >>> import pandas as pd
+    >>> import qoderdata as qd
     >>> runs = pd.DataFrame({
     ...     "deployment_id": "dep_1", "status": "completed", "duration_ms": [2000] * 10 + [5000] * 5,
     ...     "triggered_at": pd.date_range("2026-06-01", periods=15, freq="12h", tz="UTC"),
     ... })
-    >>> duration_regressions(runs, recent="2D")[["recent_p50_ms", "baseline_p50_ms", "change_ms", "ratio"]]
+    >>> qd.duration_regressions(runs, recent="2D")[["recent_p50_ms", "baseline_p50_ms", "change_ms", "ratio"]]
                    recent_p50_ms  baseline_p50_ms  change_ms  ratio
     deployment_id
     dep_1                 5000.0           2000.0     3000.0    2.5
@@ -187,11 +188,12 @@ def start_delays(runs: IntoFrameT) -> IntoFrameT:
     Examples
     --------
     >>> import pandas as pd
+    >>> import qoderdata as qd
     >>> runs = pd.DataFrame({
     ...     "deployment_id": "dep_1", "triggered_at": pd.to_datetime(["2026-06-15T00:00Z"] * 2),
     ...     "started_at": pd.to_datetime(["2026-06-15T00:00:02Z", None]),
     ... })
-    >>> start_delays(runs)
+    >>> qd.start_delays(runs)
                    runs  delay_p50_ms  delay_p95_ms  delay_max_ms
     deployment_id
     dep_1             1        2000.0        2000.0        2000.0

@@ -118,11 +118,12 @@ def run_failure_rates(
     Examples
     --------
     >>> import pandas as pd
+    >>> import qoderdata as qd
     >>> runs = pd.DataFrame({
     ...     "deployment_id": ["dep_1"] * 4, "status": ["completed", "failed", "completed", "skipped"],
     ...     "duration_ms": pd.array([1000, 9000, 3000, None], dtype="Int64"),
     ... })
-    >>> run_failure_rates(runs)[["runs", "failed", "failure_rate", "duration_p50_ms"]].round(3)
+    >>> qd.run_failure_rates(runs)[["runs", "failed", "failure_rate", "duration_p50_ms"]].round(3)
                    runs  failed  failure_rate  duration_p50_ms
     deployment_id
     dep_1             4       1         0.333           2000.0

@@ -68,7 +68,8 @@ def describe_schedule(expression: str, timezone: str) -> str:
 
     Examples
     --------
-    >>> describe_schedule("0 9 * * 1-5", "Asia/Shanghai")
+    >>> import qoderdata as qd
+    >>> qd.describe_schedule("0 9 * * 1-5", "Asia/Shanghai")
     'at 09:00, Monday to Friday, Asia/Shanghai'
     """
     return parse(expression, timezone).describe()
@@ -114,11 +115,11 @@ def schedule_lints(df: pd.DataFrame, *, start: Instant | None = None) -> pd.Data
 
     Examples
     --------
-    >>> from qoderdata.frames import flatten_deployments
-    >>> df = flatten_deployments([
+    >>> import qoderdata as qd
+    >>> df = qd.flatten_deployments([
     ...     {"id": "dep_1", "name": "report", "schedule": {"expression": "0 */7 * * *", "timezone": "Asia/Tokyo"}}
     ... ])
-    >>> schedule_lints(df, start="2026-06-15T00:00Z")[["deployment_id", "lint"]]
+    >>> qd.schedule_lints(df, start="2026-06-15T00:00Z")[["deployment_id", "lint"]]
       deployment_id         lint
     0         dep_1  uneven_step
     """

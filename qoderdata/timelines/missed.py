@@ -349,16 +349,16 @@ def missed_triggers(
 
     Examples
     --------
-    >>> from qoderdata.frames import flatten_deployments, flatten_runs
-    >>> df = flatten_deployments([{
+    >>> import qoderdata as qd
+    >>> df = qd.flatten_deployments([{
     ...     "id": "dep_1", "name": "report", "status": "active", "created_at": "2026-06-01T00:00:00Z",
     ...     "schedule": {"expression": "0 9 * * *", "timezone": "Asia/Shanghai"},
     ... }])
-    >>> runs = flatten_runs([{
+    >>> runs = qd.flatten_runs([{
     ...     "id": "drun_1", "deployment_id": "dep_1", "trigger_context": {"type": "schedule"},
     ...     "triggered_at": "2026-06-15T01:00:02Z",
     ... }])
-    >>> missed_triggers(df, runs, since="2026-06-15T00:00Z", until="2026-06-17T00:00Z")
+    >>> qd.missed_triggers(df, runs, since="2026-06-15T00:00Z", until="2026-06-17T00:00Z")
                    scheduled_at deployment_id    name  certain reason
     0 2026-06-16 01:00:00+00:00         dep_1  report     True
     """

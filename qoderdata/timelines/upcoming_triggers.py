@@ -117,13 +117,13 @@ def next_triggers(
 
     Examples
     --------
-    >>> from qoderdata.frames import flatten_deployments
-    >>> df = flatten_deployments([{
+    >>> import qoderdata as qd
+    >>> df = qd.flatten_deployments([{
     ...     "id": "dep_1", "name": "report", "status": "active",
     ...     "schedule": {"expression": "0 9 * * 1-5", "timezone": "Asia/Shanghai",
     ...                  "upcoming_runs_at": ["2026-06-15T01:00:00Z", "2026-06-16T01:00:00Z"]},
     ... }])
-    >>> triggers = next_triggers(df, "3D", start="2026-06-15T00:00Z")
+    >>> triggers = qd.next_triggers(df, "3D", start="2026-06-15T00:00Z")
     >>> triggers[["trigger_at", "deployment_id", "local_time", "source"]]
                      trigger_at deployment_id          local_time source
     0 2026-06-15 01:00:00+00:00         dep_1 2026-06-15 09:00:00    api
@@ -213,11 +213,13 @@ def trigger_load(triggers: pd.DataFrame, freq: str = "1h") -> pd.DataFrame:
 
     Examples
     --------
+    >>> import pandas as pd
+    >>> import qoderdata as qd
     >>> triggers = pd.DataFrame({
     ...     "trigger_at": pd.to_datetime(["2026-06-15T09:00Z", "2026-06-15T09:30Z", "2026-06-15T11:00Z"]),
     ...     "deployment_id": ["dep_1", "dep_2", "dep_1"],
     ... })
-    >>> trigger_load(triggers)
+    >>> qd.trigger_load(triggers)
                          window  triggers  deployments  at_minute_0
     0 2026-06-15 09:00:00+00:00         2            2            1
     1 2026-06-15 10:00:00+00:00         0            0            0
