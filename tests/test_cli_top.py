@@ -49,7 +49,8 @@ PATIENCE = 90.0
 QUICK = (
     "import sys; from datetime import timedelta; from qoderdata.cli import main\n"
     "top = sys.modules['qoderdata.cli.top']  # the package has the command by this name\n"
-    "top._SHORTEST, top._RETRIES, top._PAUSE_A_REQUEST = timedelta(0), 0, timedelta(0)\n"
+    "top._SHORTEST = top._PAUSE_A_REQUEST = timedelta(0)\n"
+    "top._PATIENCE = {'max_retries': 0, 'timeout': (5, 2)}\n"
     "sys.exit(main(sys.argv[1:]))\n"
 )
 
@@ -259,6 +260,21 @@ def test_other_errors_of_the_service_do_not_end_it(sandbox: Sandbox) -> None:
         assert terminal.end() == 0
 
 
+def test_a_service_that_hangs_is_waited_for_and_said(sandbox: Sandbox) -> None:
+    with watch() as terminal:
+        terminal.wait_for("q quits")
+        sandbox.misbehave("hang")
+        terminal.wait_for("reading for 1 s")
+        terminal.wait_for("no whole answer in time", "not up to date since")
+        terminal.wait_for("q quits", without="not up to date")
+        sandbox.misbehave("hang")
+        terminal.wait_for("reading for 1 s")
+        terminal.press(b"q")  # in the middle of it
+        began = time.monotonic()
+        assert terminal.end() == 0
+        assert time.monotonic() - began < 30
+
+
 def test_ctrl_z_gives_the_terminal_back_until_it_is_continued() -> None:
     job = f"set -m; '{sys.executable}' -c \"$0\" top --interval 500ms; echo stopped; read line; fg; echo ended $?"
     with Terminal(["/bin/bash", "-c", job, QUICK]) as terminal:
@@ -267,7 +283,9 @@ def test_ctrl_z_gives_the_terminal_back_until_it_is_continued() -> None:
         end = time.monotonic() + PATIENCE
         while b"stopped" not in terminal.output and time.monotonic() < end:
             time.sleep(0.05)
+        time.sleep(1)
         assert terminal.output.count(b"\x1b[?1049l") == 1
+        assert terminal.output.count(b"\x1b[?1049h") == 1
         terminal.press(b"\n")
         while terminal.output.count(b"\x1b[?1049h") < 2 and time.monotonic() < end:
             time.sleep(0.05)
@@ -364,17 +382,22 @@ def test_a_reading_asks_only_for_what_is_new(
         assert {one["deployment_id"] for one in created} <= set(view.overview.running["deployment_id"])
 
 
-def test_a_list_that_took_many_requests_is_left_alone(sandbox: Sandbox, tmp_path: Path) -> None:
+def test_a_list_that_took_many_requests_is_left_alone(
+    sandbox: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pause = timedelta(minutes=10)
+    monkeypatch.setattr(top, "_PAUSE_A_REQUEST", pause)
     service = Service(sandbox.base_url, None, cache_dir=str(tmp_path))
     reader = top._Reader(service, timedelta(seconds=5), outcomes="auto", tz="UTC", team="team")
     sandbox.requests.clear()
     reader.read()
     runs = [one for one in sandbox.requests if one.path.startswith("/deployment_runs")]
     sessions = [one for one in sandbox.requests if one.path.startswith("/sessions")]
-    assert reader.pause == timedelta(seconds=max(5, len(runs)))
-    assert reader._sessions_age == timedelta(seconds=max(5, len(sessions)))
+    assert reader.pause == len(runs) * pause
+    assert reader._sessions_age == len(sessions) * pause
     sandbox.requests.clear()
     reader.read()
+    assert {one.path for one in sandbox.requests} >= {"/deployment_runs"}
     assert not [one for one in sandbox.requests if one.path.startswith("/sessions")]
     reader.wait_as_told(qd.errors.RateLimitError("slow down"))
     assert reader.pause == timedelta(seconds=5)
@@ -442,7 +465,8 @@ def test_ages_and_countdowns_go_on(view: screen.View) -> None:
 def test_how_old_it_is_and_why(view: screen.View) -> None:
     soon = replace(view, next_at=NOW + timedelta(seconds=30))
     assert drawn(soon, (80, 24))[23].startswith("runs 7 s old, sessions 7 s, deployments –; next in 23 s")
-    assert "reading …" in drawn(view, (80, 24))[23]
+    line = drawn(soon, (80, 24), seconds=95)[23]
+    assert line.startswith("runs 1 min old, sessions 1 min, deployments –; reading for 1 min 5 s")
     stale = drawn(replace(soon, error="the connection\x1b[2J broke"), (80, 24), seconds=130, tz="Asia/Shanghai")
     local = pd.Timestamp(NOW).tz_convert("Asia/Shanghai")
     assert f"not up to date since {local:%H:%M:%S} +08:00, 2 min 10 s ago" in stale[23]

@@ -52,6 +52,7 @@ _MOST = 500
 _STYLES = {"error": "red", "warning": "yellow"}
 #: The terminal's size, and whether something changed, is looked at so often, in seconds.
 _POLL = 0.2
+_UNTIL_STOPPED = 0.5
 _SECOND = timedelta(seconds=1)
 _QUIT = frozenset("qQ")
 _SUSPEND = "\x1a"
@@ -68,7 +69,7 @@ class View:
     runs_at, sessions_at, deployments_at : datetime.datetime or None
         When each list was read; ``None``: not known.
     next_at : datetime.datetime, optional
-        When it is read again; ``None``: it is being read.
+        When the next reading begins, or began.
     error : str
         Why the last reading failed; empty where it did not.
     """
@@ -244,13 +245,18 @@ def _footer(view: View, now: datetime, tz: str) -> list[RenderableType]:
     """Return how old the view is, below the reason where that is older than it should be."""
     from rich.text import Text  # noqa: PLC0415 - only a view needs it
 
-    runs, sessions, deployments = (_age(now, at) for at in (view.runs_at, view.sessions_at, view.deployments_at))
-    then = "reading …" if view.next_at is None else f"next in {_age(view.next_at, now)}"
+    lists = (view.runs_at, view.sessions_at, view.deployments_at)
+    runs, sessions, deployments = (" ".join(_age(now, at).split()[:2]) for at in lists)
+    then = "reading …"
+    if view.next_at is not None and view.next_at > now:
+        then = f"next in {_age(view.next_at, now)}"
+    elif view.next_at is not None:
+        then = f"reading for {_age(now, view.next_at)}"
     end = Text(" q quits", style="dim")
     if not view.error:
         what = f"runs {runs} old, sessions {sessions}, deployments {deployments}; {then}"
         return [_both_ends(Text(what, style="dim"), end)]
-    what = f"not up to date since {_local(view.runs_at, tz)}, {runs} ago; {then}"
+    what = f"not up to date since {_local(view.runs_at, tz)}, {_age(now, view.runs_at)} ago; {then}"
     return [
         Text(one_line(view.error), style="red", no_wrap=True, overflow="ellipsis"),
         _both_ends(Text(what, style="bold red"), end),
@@ -339,6 +345,8 @@ class Screen:
         try:
             while self._is_suspended():
                 os.kill(0, signal.SIGTSTP)  # the whole job, until the shell continues it
+                # Another thread may be the one that takes the signal: until it does, this one must not go on.
+                time.sleep(_UNTIL_STOPPED)
         except BaseException as error:  # noqa: BLE001 - raised in the main thread
             self.failure = error
         if not self._closing.is_set():

@@ -35,8 +35,9 @@ _SHORTEST = timedelta(seconds=5)
 _PAUSE_A_REQUEST = timedelta(seconds=1)
 #: Runs are read this far back, as `check` does; their sessions may be a little older.
 _HISTORY, _SESSION_HISTORY = "30D", "31D"
-#: A failed request is tried again so often; the next reading comes soon.
-_RETRIES = 2
+#: How soon a request of the live view fails.
+_PATIENCE: dict[str, Any] = {"max_retries": 1, "timeout": (10, 20)}
+#: What was read a moment ago is not older than this.
 _JUST_NOW = timedelta(minutes=10)
 _NUMBER = re.compile(r"\d[\d,.]*")
 #: Rows of a table of `--once`.
@@ -88,7 +89,7 @@ class _Reader:
 
     def __init__(self, service: Service, every: timedelta, *, outcomes: str, tz: str, team: str) -> None:
         self._service = service
-        self._client = service.client(max_retries=_RETRIES)
+        self._client = service.client()
         self._every = every
         self._outcomes = outcomes
         self._settings: dict[str, Any] = {"tz": tz, "team": team}
@@ -126,6 +127,12 @@ class _Reader:
         self._keep_deployments(qd.load_deployments(include_archived=True, **account))
         self._load_stored(account)
         return self._view()
+
+    def give_up_sooner(self) -> None:
+        """Let requests fail sooner from now on: the next reading comes soon."""
+        known = self._client.page_limit
+        self._client = self._service.client(**_PATIENCE)
+        self._client.page_limit = known
 
     def wait_as_told(self, error: errors.QoderdataError) -> None:
         """Wait before the next reading as the service asks for in an error."""
@@ -200,13 +207,13 @@ def _watch(reader: _Reader, tz: str) -> None:
     """Show the view until `q` or Ctrl-C."""
     with _ended_by_signals():
         view = _first_view(reader)
+        reader.give_up_sooner()
         shown = screen.Screen(view, tz=tz, host=reader.host)
         try:
             with _quiet(), shown:
                 while True:
                     shown.view = replace(view, next_at=datetime.now(UTC) + reader.pause)
                     time.sleep(reader.pause.total_seconds())
-                    shown.view = replace(view, next_at=None)
                     view = _next_view(reader, view)
         except KeyboardInterrupt:
             if shown.failure is not None:
