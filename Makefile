@@ -65,8 +65,8 @@ lint: $(VENV)/.dev
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-test: lint ## Check everything: style, types, structure, tests, coverage
-	$(BIN)/python -m pytest -n 2 --dist loadgroup -m "not long and not spark and not docs" --cov --cov-report=term
+test: lint ## Check everything: style, types, structure, tests; COVERAGE=--cov measures coverage too
+	$(BIN)/python -m pytest -n 2 --dist loadgroup -m "not long and not spark and not docs" $(COVERAGE)
 
 test-long: $(VENV)/.dev ## The tests that take minutes: kills by the hundred, large sandboxes
 	$(BIN)/python -m pytest -n 2 --dist loadgroup -m "long"
