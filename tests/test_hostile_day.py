@@ -399,8 +399,9 @@ class LyingService(OddService):
         elif lie == "shuffled":
             self.chance.shuffle(data)
             page = {**page, "data": data}
-        elif lie == "repeated":
-            page = {**page, "data": [*data, *self.chance.sample(self.runs, min(3, len(self.runs)))]}
+        elif lie in {"repeated", "repeated at the end"} and data:
+            again = self.chance.sample(self.runs, min(3, len(self.runs)))
+            page = {**page, "data": [*again, *data] if lie == "repeated" else [*data, *again]}
         self.shown.update(run["id"] for run in page["data"])
         return page
 
@@ -412,6 +413,7 @@ LIES = {
     "empty page": True,
     "jump": True,
     "late": True,
+    "repeated at the end": True,
     "more at the end": False,
     "shuffled": False,
     "repeated": False,

@@ -212,6 +212,25 @@ def test_a_last_page_that_leaves_a_gap_is_not_believed(service: OddService, tmp_
     assert frame.attrs["complete"]
 
 
+@pytest.mark.parametrize("at", [1, 3])
+def test_a_last_page_within_a_time_that_leaves_a_gap_is_not_believed(
+    service: OddService, tmp_path: Path, at: int
+) -> None:
+    """The pages after the first are narrowed to the time, so they may well end; the stored runs are within it."""
+    service.create(1000)
+    service.load(tmp_path)
+    service.create(700)
+    since = START + timedelta(minutes=10)
+    service.odd = lambda number, page: {**page, "has_more": False} if number >= at else page
+    with pytest.warns(DataQualityWarning, match="ended the list of runs above older runs"):
+        frame = service.load(tmp_path, refresh=True, since=since)
+    assert frame.attrs["complete"] is False
+    service.odd = lambda _, page: page
+    frame = service.load(tmp_path, refresh=True, since=since)
+    assert len(frame) == 1691
+    assert frame.attrs["complete"]
+
+
 def test_where_the_service_forgot_all_that_is_stored_reading_all_says_so(
     service: OddService, tmp_path: Path
 ) -> None:

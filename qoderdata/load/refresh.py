@@ -33,6 +33,7 @@ from qoderdata.store import JournalEntry, Listing, StoredTable, TableStore, row_
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Set as AbstractSet
 
     import pyarrow as pa
 
@@ -175,7 +176,12 @@ class ListReader:
         self._bar = ProgressBar(remote.table.name, oldest, progress=progress)
 
     def pages_from(
-        self, params: Mapping[str, str], *, start: str | None = None, goes_on: Callable[[ListedPage], bool]
+        self,
+        params: Mapping[str, str],
+        *,
+        start: str | None = None,
+        below: AbstractSet[str] = frozenset(),
+        goes_on: Callable[[ListedPage], bool],
     ) -> Iterator[ListedPage]:
         """Walk the list, one page ahead of the caller.
 
@@ -185,6 +191,9 @@ class ListReader:
             Filters, as the service takes them.
         start
             The cursor to begin after; ``None``: the first page.
+        below
+            Ids of stored records that the list should come to; until it does, an end is asked for again without
+            a filter by time.
         goes_on
             Called with each page in the fetching thread; returns whether the next page is wanted.
 
@@ -201,6 +210,7 @@ class ListReader:
         times = _RecentTimes()
 
         def fetch(cursor: str | None, limit: int) -> ListedPage:
+            nonlocal below
             narrow = self._narrowed() if cursor is not None and self._may_narrow else {}
             try:
                 found = self._ask({**params, **narrow}, cursor, limit, times)
@@ -215,12 +225,13 @@ class ListReader:
                 self._may_narrow = found.count == limit and self._may_narrow is not False
                 if narrow and not self._may_narrow:
                     found = self._ask(params, cursor, limit, times)
-            elif narrow and not found.count and self._oldest is not None and not times.has_passed(self._oldest):
+            elif narrow and self._is_doubtful(found, times, below):
                 # The filter, or a list that breaks off: without the filter it shows.
                 found = self._ask(params, cursor, limit, times)
             elif narrow and found.listing is not None and not self._is_ignored(found):
                 # Perhaps the list goes on with older rows: the page shows how far it reaches, not where it ends.
                 found = replace(found, listing=replace(found.listing, cursor=cursor, reaches=self._oldest))
+            below = below if below.isdisjoint(row_ids(found.table)) else frozenset()
             times.add(found.table)
             return replace(found, has_more=goes_on(found) and found.has_more)
 
@@ -288,6 +299,12 @@ class ListReader:
         ids = tuple(row_ids(table))
         is_stored = bool(ids) and self._store.contains(ids[-1], table.slice(len(ids) - 1))
         return Listing(after, ids, cursor, reaches, is_stored)
+
+    def _is_doubtful(self, page: ListedPage, times: _RecentTimes, below: AbstractSet[str]) -> bool:
+        """Whether the list may go on although a page ends it, which was filtered by time."""
+        if not page.count and self._oldest is not None and not times.has_passed(self._oldest):
+            return True
+        return bool(below) and below.isdisjoint(row_ids(page.table))
 
     def _is_ignored(self, page: ListedPage) -> bool:
         """Whether the service ignores the filter by time: the page has older rows."""
@@ -397,6 +414,7 @@ class _Refresh:
         """
         plan = self.store.coverage
         start = cursor = plan.cursor if self._has_recent_head() and self.is_reread else None
+        below = plan.lowest_ids(after=start)
 
         def goes_on(page: ListedPage) -> bool:
             """Follow, in the fetching thread, what the store will know once it has this page."""
@@ -412,7 +430,7 @@ class _Refresh:
             return is_needed or not self._ends_reread(page.listing) or (bool(found) and bool(self.stale))
 
         try:
-            for page in self.reader.pages_from({}, start=start, goes_on=goes_on):
+            for page in self.reader.pages_from({}, start=start, below=below, goes_on=goes_on):
                 self._own_times.add(page.asked_at)
                 listing = page.listing
                 if listing is not None:

@@ -159,6 +159,11 @@ class Coverage:
         """
         return bool(self.segments) and self.segments[0].covers(since, is_recent=is_recent)
 
+    def lowest_ids(self, *, after: str | None) -> frozenset[str]:
+        """Return the newest ids of the lowest segment that a walk comes to, from the first page or the cursor."""
+        lower = self.segments if after is None else self.segments[1:]
+        return next((frozenset(segment.head_ids) for segment in reversed(lower) if segment.head_ids), frozenset())
+
     def add(self, page: Listing, *, read_at: datetime) -> Coverage:
         """Add a page.
 
