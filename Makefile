@@ -2,11 +2,13 @@
 PYTHON ?= python3
 VENV ?= .venv
 BENCH_VENV ?= .venv-bench
+DOCS_VENV ?= .venv-docs
+DOCS_BUILT := docs/_build docs/gallery docs/reference/api docs/reference/command docs/tutorial/*.ipynb
 BIN := $(VENV)/bin
 PIP_INSTALL := -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-long test-spark lint format bench bench-runs lab notebooks clean
+.PHONY: help demo docs test test-docs test-long test-spark lint format bench bench-runs lab notebooks clean
 
 help: ## Show what there is to make
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -36,6 +38,12 @@ $(VENV)/.spark: $(VENV)/.dev
 	@$(BIN)/python $(PIP_INSTALL) --editable '.[dev,spark]'
 	@touch $@
 
+$(DOCS_VENV)/.made: pyproject.toml constraints.txt
+	@echo "Setting up $(DOCS_VENV) (once) ..."
+	@$(PYTHON) -m venv $(DOCS_VENV)
+	@$(DOCS_VENV)/bin/python $(PIP_INSTALL) --editable '.[docs]'
+	@touch $@
+
 demo: $(VENV)/.core ## Pull a sandbox account and analyse it; no account needed
 	@$(BIN)/qoderdata demo --out demo
 
@@ -46,7 +54,7 @@ lint: $(VENV)/.dev
 	$(BIN)/lint-imports
 
 test: lint ## Check everything: style, types, structure, tests, coverage
-	$(BIN)/python -m pytest -n 2 --dist loadgroup -m "not long and not spark" --cov --cov-report=term
+	$(BIN)/python -m pytest -n 2 --dist loadgroup -m "not long and not spark and not docs" --cov --cov-report=term
 
 test-long: $(VENV)/.dev ## The tests that take minutes: kills by the hundred, large sandboxes
 	$(BIN)/python -m pytest -n 2 --dist loadgroup -m "long"
@@ -54,7 +62,15 @@ test-long: $(VENV)/.dev ## The tests that take minutes: kills by the hundred, la
 test-spark: $(VENV)/.spark ## The summaries on Spark; needs Java 17
 	$(BIN)/python -m pytest -m "spark"
 
-format: $(VENV)/.dev ## Put the code into the house's format
+docs: $(DOCS_VENV)/.made ## Build the documentation into docs/_build/html
+	@rm -rf $(DOCS_BUILT)
+	@$(DOCS_VENV)/bin/sphinx-build --fail-on-warning --keep-going --quiet --jobs auto docs docs/_build/html
+	@echo "Open docs/_build/html/index.html in a browser"
+
+test-docs: docs $(VENV)/.dev ## Build the documentation, and open every page of it in a browser
+	$(BIN)/python -m pytest -m "docs"
+
+format: $(VENV)/.dev ## Format the code
 	$(BIN)/ruff check --fix-only .
 	$(BIN)/ruff format .
 
@@ -73,4 +89,4 @@ notebooks: $(VENV)/.dev ## Run the notebooks and write their outputs
 	$(BIN)/python notebooks/run.py --write
 
 clean: ## Remove what the other targets made
-	rm -rf $(VENV) $(BENCH_VENV) demo data/cache data/report.html .coverage .mypy_cache .pytest_cache .ruff_cache .import_linter_cache
+	rm -rf $(VENV) $(BENCH_VENV) $(DOCS_VENV) $(DOCS_BUILT) demo data/cache data/report.html .coverage .mypy_cache .pytest_cache .ruff_cache .import_linter_cache

@@ -87,18 +87,18 @@ def served(*options: str) -> Iterator[str]:
 
 @contextmanager
 def scratch() -> Iterator[str]:
-    """Give a folder that is gone afterwards."""
+    """Return a folder that is gone afterwards."""
     with tempfile.TemporaryDirectory(prefix="qoderdata-bench-") as folder:
         yield folder
 
 
 def contender(name: str, url: str, folder: str) -> list[str]:
-    """Give the command of a contender."""
+    """Return the command of a contender."""
     return [sys.executable, str(HERE / "contenders" / f"{name}.py"), url, folder]
 
 
 def python(code: str) -> list[str]:
-    """Give the command that runs a line of Python."""
+    """Return the command that runs a line of Python."""
     return [sys.executable, "-c", code]
 
 

@@ -55,7 +55,7 @@ def growth(largest: int) -> str:
 
 
 def _held(url: str, folder: str) -> float:
-    """Give the MiB that the frame of a cached answer takes by itself, lists and all."""
+    """Return the MiB that the frame of a cached answer takes by itself, lists and all."""
     code = (
         "import qoderdata as qd\n"
         f"client = qd.Client(pat='pt-bench', base_url={url!r})\n"

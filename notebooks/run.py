@@ -50,7 +50,7 @@ def _is_passing(output: nbformat.NotebookNode) -> bool:
 
 
 def outputs(book: nbformat.NotebookNode) -> list[str]:
-    """Give what the cells printed and returned, without pictures and warnings."""
+    """Return what the cells printed and returned, without pictures and warnings."""
     texts = []
     for cell in book.cells:
         for output in cell.get("outputs", []):

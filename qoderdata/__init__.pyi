@@ -3,6 +3,7 @@ from ._version import __version__
 from .check import check
 from .client import Client
 from .connect import connect
+from .explore import explore
 from .export import export_csv, export_parquet
 from .forecast import cost_forecast
 from .frames import (
@@ -84,6 +85,7 @@ __all__ = [
     "error_groups",
     "errors",
     "expand_metadata",
+    "explore",
     "export_csv",
     "export_parquet",
     "failure_rates",

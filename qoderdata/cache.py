@@ -104,9 +104,16 @@ def write(folder: Folder, name: str, answer: CachedTable) -> bool:
     metadata = {_METADATA_KEY: json.dumps(facts).encode(), _SEAL_KEY: _SEAL + bytes(_SEAL_LENGTH)}
     try:
         content = pa.BufferOutputStream()
-        # Statistics help to skip row groups, and this file is read whole.
         table = answer.table.replace_schema_metadata(metadata)
-        pq.write_table(table, content, compression="lz4", write_statistics=False)
+        # The file is read whole, and most texts are distinct: no statistics, no dictionaries.
+        pq.write_table(
+            table,
+            content,
+            compression="zstd",
+            compression_level=1,
+            write_statistics=False,
+            use_dictionary=False,
+        )
         sealed = _sealed(memoryview(content.getvalue()))
         folder.replace(name, lambda sink: [sink.write(part) for part in sealed])
     except Exception as error:  # noqa: BLE001 - each object store fails in its own way; the answer is whole

@@ -247,8 +247,18 @@ class Folder:
                 upload.write(sink.getvalue())
 
     def read(self, name: str) -> pa.Buffer | None:
-        """Give a file's bytes, or ``None`` where there is no such file."""
+        """Give a file's bytes, or ``None`` where there is no such file.
+
+        Raises
+        ------
+        IsADirectoryError
+            A folder lies in its place.
+        OSError
+            It cannot be read now.
+        """
         path = self.full(name)
+        if self.local and Path(path).is_dir():
+            raise IsADirectoryError(errno.EISDIR, "a folder lies in the place of a file", path)
         try:
             with self.naming_failure():
                 if self._remote is not None:
@@ -273,6 +283,29 @@ class Folder:
         """Remove a file below this folder; one that is not there is no error."""
         with contextlib.suppress(FileNotFoundError), self.naming_failure():
             self.filesystem.delete_file(self.full(name))
+
+    def move(self, name: str, to: str) -> bool:
+        """Move a file below this folder, or what lies in its place, and return whether there was anything.
+
+        Raises
+        ------
+        OSError
+            The folder cannot be read or written.
+        """
+        if self.local:
+            target = Path(self.full(to))
+            _make_private(target.parent)
+            try:
+                Path(self.full(name)).rename(target)
+            except (FileNotFoundError, NotADirectoryError):
+                return False
+            return True
+        content = self.read(name)
+        if content is None:
+            return False
+        self.replace(to, lambda sink: sink.write(content))
+        self.remove(name)
+        return True
 
     def sweep(self) -> None:
         """Remove what killed writers left half-written below this folder; call it where nobody else writes."""
@@ -332,6 +365,17 @@ class Folder:
             yield renew
         finally:
             lock.release()
+
+    @contextlib.contextmanager
+    def opened(self, what: str) -> Iterator[None]:
+        """Turn an `OSError` into a `CacheError` that says what cannot be read now."""
+        try:
+            yield
+        except OSError as error:
+            raise CacheError(
+                f"the {what} in {self.location} cannot be read now ({error.strerror or error}). Try again later, "
+                "or use another cache_dir"
+            ) from error
 
     def _list(self, base: str) -> list[fs.FileInfo]:
         if self._remote is None:

@@ -12,6 +12,7 @@ Files are only added and removed, never changed, so that processes need no lock.
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import json
 import re
@@ -29,7 +30,7 @@ import pyarrow.parquet as pq
 from qoderdata.errors import CacheWarning, warn
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from numpy.typing import NDArray
 
@@ -52,7 +53,8 @@ _TIME_FORMAT = "%Y%m%dT%H%M%S%fZ"
 _DIGEST_LENGTH = 24
 _BASE_ROW = "_base_row"
 _SAME = "_same_"
-_COMPRESSION_LEVEL = 6
+_BASE_COMPRESSION = 1
+_COMPRESSION = 6
 
 Identity = dict[str, str | bool | None]
 
@@ -106,6 +108,15 @@ class Snapshot:
     file: SnapshotFile
 
 
+@dataclass(frozen=True, slots=True)
+class PreparedSnapshot:
+    """A snapshot that is encoded: its files by name, those that were there before, and the time for thinning."""
+
+    files: list[tuple[str, pa.Buffer]]
+    earlier: list[SnapshotFile]
+    fetched_at: datetime
+
+
 def series(cache_folder: Folder, identity: Mapping[str, str | None], *, include_archived: bool) -> Series:
     """Return an account's series; nothing is created.
 
@@ -128,32 +139,59 @@ def series(cache_folder: Folder, identity: Mapping[str, str | None], *, include_
     return Series(cache_folder.folder(f"{FOLDER}/{digest}"), whole)
 
 
-def write(to: Series, table: pa.Table, fetched_at: datetime) -> None:
+def prepare(to: Series, table: pa.Table, fetched_at: datetime) -> PreparedSnapshot:
+    """Encode a snapshot; nothing is written.
+
+    Parameters
+    ----------
+    to
+        The series; its newest base is read.
+    table
+        One row per deployment, in the service's order.
+    fetched_at
+        When the pull began.
+
+    Returns
+    -------
+    PreparedSnapshot
+        For `write`.
+    """
+    earlier = _list(to.folder)
+    files: list[tuple[str, pa.Buffer]] = []
+    base = _usable_base(to, earlier, table, fetched_at)
+    if base is None:
+        content = _encode(table, to.identity)
+        files.append((_file_name("base-", table, fetched_at, content), content))
+        difference = _difference(table, None)
+        base_name = files[0][0]
+    else:
+        difference = _difference(table, base[1])
+        base_name = base[0]
+    content = _encode(difference, to.identity, base=base_name)
+    files.append((_file_name("", table, fetched_at, content), content))
+    return PreparedSnapshot(files, earlier, fetched_at)
+
+
+def write(to: Series, prepared: Callable[[], PreparedSnapshot]) -> None:
     """Add a snapshot to its series, and remove those that are too old or too many.
 
     Parameters
     ----------
     to
         The series.
-    table
-        One row per deployment, in the service's order.
-    fetched_at
-        When the pull began; the present, for thinning.
+    prepared
+        Returns what `prepare` returned, or raises what it raised.
 
     Warns
     -----
     CacheWarning
-        The folder cannot be written, and the snapshot is not kept; those that are there stay.
+        The folder cannot be read or written, and the snapshot is not kept; those that are there stay.
     """
     try:
-        files = _list(to.folder)
-        base = _usable_base(to, files, table, fetched_at)
-        if base is None:
-            content = _encode(table, to.identity)
-            base = _add(to.folder, "base-", table.num_rows, fetched_at, content), table
-        content = _encode(_difference(base[1], table), to.identity, base=base[0])
-        _add(to.folder, "", table.num_rows, fetched_at, content)
-        _thin(to, files, now=fetched_at)
+        snapshot = prepared()
+        for name, content in snapshot.files:
+            to.folder.replace(name, functools.partial(_write_to, content))
+        _thin(to, snapshot.earlier, now=snapshot.fetched_at)
     except Exception as error:  # noqa: BLE001 - each object store fails in its own way; the answer is whole
         reason = (isinstance(error, OSError) and error.strerror) or error
         warn(f"no snapshot was kept: {to.folder.location} cannot be written ({reason})", CacheWarning)
@@ -249,11 +287,13 @@ def _list(folder: Folder) -> list[SnapshotFile]:
     return sorted(found, key=lambda file: (file.fetched_at, file.name))
 
 
-def _add(folder: Folder, prefix: str, rows: int, fetched_at: datetime, content: pa.Buffer) -> str:
+def _file_name(prefix: str, table: pa.Table, fetched_at: datetime, content: pa.Buffer) -> str:
     time = fetched_at.astimezone(UTC).strftime(_TIME_FORMAT)
-    name = f"{prefix}{time}-{rows}-{zlib.crc32(memoryview(content)):08x}.parquet"
-    folder.replace(name, lambda sink: sink.write(content))
-    return name
+    return f"{prefix}{time}-{table.num_rows}-{zlib.crc32(memoryview(content)):08x}.parquet"
+
+
+def _write_to(content: pa.Buffer, sink: pa.NativeFile) -> None:
+    sink.write(content)
 
 
 def _encode(table: pa.Table, identity: Identity, *, base: str | None = None) -> pa.Buffer:
@@ -267,14 +307,14 @@ def _encode(table: pa.Table, identity: Identity, *, base: str | None = None) -> 
     }
     numbers = {leaf for leaf, kind in leaves.items() if pa.types.is_timestamp(kind) or pa.types.is_integer(kind)}
     sink = pa.BufferOutputStream()
-    # Counters and times are what differs in every snapshot, and few of them are alike.
+    # A base has many long texts, and is written once; counters and times are what differs in every snapshot.
     pq.write_table(
         table,
         sink,
         compression="zstd",
-        compression_level=_COMPRESSION_LEVEL,
+        compression_level=_BASE_COMPRESSION if base is None else _COMPRESSION,
         write_statistics=False,
-        use_dictionary=sorted(leaves.keys() - numbers),  # type: ignore[arg-type]
+        use_dictionary=False,
         column_encoding=dict.fromkeys(numbers - {_BASE_ROW}, "BYTE_STREAM_SPLIT")
         | dict.fromkeys(numbers & {_BASE_ROW}, "DELTA_BINARY_PACKED"),
     )
@@ -317,18 +357,19 @@ def _read_one(of: Series, name: str, wanted: pa.Schema, bases: dict[str, pa.Tabl
 
 def _usable_base(
     to: Series, files: Sequence[SnapshotFile], table: pa.Table, fetched_at: datetime
-) -> tuple[str, pa.Table] | None:
+) -> tuple[str, pq.ParquetFile] | None:
     """Return the newest base that is young enough, can be read, and has half of the deployments."""
     for file in reversed(files):
         if not file.is_base or not timedelta(0) <= fetched_at - file.fetched_at <= BASE_AGE:
             continue
         try:
-            base = _open(to, file.name)[0].read()
+            base = _open(to, file.name)[0]
+            ids = base.read(columns=["id"])["id"]
         except Exception:  # noqa: BLE001, S112 - a new base is written in its place
             continue
-        if not base.schema.equals(table.schema):
+        if not base.schema_arrow.equals(table.schema):
             return None
-        common = pc.is_in(table["id"], base["id"]).to_numpy().sum()
+        common = pc.is_in(table["id"], ids).to_numpy().sum()
         return (file.name, base) if 2 * common >= table.num_rows else None
     return None
 
@@ -356,20 +397,23 @@ def _thin(of: Series, files: Sequence[SnapshotFile], *, now: datetime) -> None:
 # -- differences -------------------------------------------------------------------------------------------------
 
 
-def _difference(base: pa.Table, table: pa.Table) -> pa.Table:
-    """Return the rows with each value missing that the same deployment has in the base."""
-    row = pc.index_in(_array(table["id"]), base["id"])
+def _difference(table: pa.Table, base: pq.ParquetFile | None) -> pa.Table:
+    """Return the rows with each value missing that the same deployment has in the base; no base: in itself."""
+    count = table.num_rows
+    index = pa.array(np.arange(count, dtype=np.int32))
+    row: Any = index if base is None else pc.index_in(_array(table["id"]), base.read(columns=["id"])["id"])
+    arrays, names = [row], [_BASE_ROW]
     known = pc.is_valid(row)
-    arrays: list[Any] = [row]
-    names = [_BASE_ROW]
+    is_same_order = row.equals(index)
     for field in table.schema:
-        if base is table:
-            arrays += [pa.nulls(len(row), field.type), known]
-            names += [field.name, _SAME + field.name]
-            continue
-        new = _array(table[field.name])
-        same = pc.and_(_equal(_array(base[field.name]).take(row), new), known)
-        arrays += [pc.if_else(same, pa.scalar(None, new.type), new), same]
+        if base is None:
+            new, same = pa.nulls(count, field.type), known
+        else:
+            new = _array(table[field.name])
+            old = _array(base.read(columns=[field.name])[field.name])
+            same = pc.and_(_equal(old.slice(0, count) if is_same_order else old.take(row), new), known)
+            new = pc.if_else(same, pa.scalar(None, new.type), new)
+        arrays += [new, same]
         names += [field.name, _SAME + field.name]
     return pa.table(arrays, names=names)
 

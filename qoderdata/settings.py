@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 import re
+import stat
 from pathlib import Path
 from typing import NoReturn
 from urllib.parse import urlsplit, urlunsplit
 
 import platformdirs
 
-from qoderdata.errors import CredentialError
+from qoderdata.errors import CacheWarning, CredentialError, warn
 
 #: The international service; the one in China is ``https://api.qoder.com.cn/api/v1/cloud``.
 DEFAULT_BASE_URL = "https://api.qoder.com/api/v1/cloud"
@@ -22,6 +23,7 @@ BASE_URL_VARIABLE = "QODER_MANAGED_BASE_URL"
 OTHER_BASE_URL_VARIABLE = "QODER_BASE_URL"
 CACHE_DIR_VARIABLE = "QODERDATA_CACHE_DIR"
 
+_OTHERS_WRITE = stat.S_IWGRP | stat.S_IWOTH
 _LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
 _PRINTABLE = re.compile(r"[\x21-\x7e]+")
 
@@ -223,6 +225,11 @@ def resolve_cache_dir(cache_dir: str | Path | None = None) -> str:
     str
         The folder's absolute path, or the URL.
 
+    Warns
+    -----
+    CacheWarning
+        The folder belongs to another user, and others may write into it.
+
     Examples
     --------
     >>> resolve_cache_dir("s3://bucket/qoderdata")
@@ -231,4 +238,23 @@ def resolve_cache_dir(cache_dir: str | Path | None = None) -> str:
     text = str(
         cache_dir or os.environ.get(CACHE_DIR_VARIABLE, "").strip() or platformdirs.user_cache_dir("qoderdata")
     )
-    return text if "://" in text else str(Path(text).expanduser().absolute())
+    if "://" in text:
+        return text
+    folder = Path(text).expanduser().absolute()
+    if _is_open_to_others(folder):
+        warn(
+            f"the cache folder {folder} belongs to another user, and others may write into it: what is read from "
+            "it may be theirs. Set QODERDATA_CACHE_DIR or cache_dir to a folder of your own",
+            CacheWarning,
+        )
+    return str(folder)
+
+
+def _is_open_to_others(folder: Path) -> bool:
+    """Return whether a folder is another user's, and its group or everyone may write into it."""
+    try:
+        status = folder.stat()
+    except OSError:
+        return False
+    own = os.geteuid() if hasattr(os, "geteuid") else status.st_uid
+    return status.st_uid != own and bool(status.st_mode & _OTHERS_WRITE)

@@ -86,7 +86,7 @@ class FastClock:
 
 @pytest.fixture(autouse=True)
 def clock(monkeypatch: pytest.MonkeyPatch) -> FastClock:
-    """Give every `Client` that the test makes one fast clock."""
+    """Return every `Client` that the test makes one fast clock."""
     fast = FastClock()
     monkeypatch.setattr(retries, "SYSTEM", fast)
     return fast

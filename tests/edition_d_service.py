@@ -367,7 +367,7 @@ class Account:
         return run
 
     def _make_old(self, run: Record, kind: Kind, created: datetime, truth: Truth) -> None:
-        """Give a run the fields of edition C."""
+        """Return a run the fields of edition C."""
         started, ended = created + timedelta(seconds=1), created + timedelta(seconds=62, microseconds=7)
         truth.triggered_at, truth.started_at = created - timedelta(seconds=3), started
         truth.completed_at, truth.duration_ms = ended, 61_000

@@ -49,7 +49,7 @@ def answer() -> cache.CachedTable:
 
 @pytest.fixture(params=["local", "url"])
 def folder(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Folder]:
-    """Give a folder that is not there yet."""
+    """Return a folder that is not there yet."""
     yield Folder(tmp_path / "cache" / "queries" if request.param == "local" else "memory://cache/queries")
     MemoryFileSystem.store.clear()
     MemoryFileSystem.pseudo_dirs[:] = [""]

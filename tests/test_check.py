@@ -165,15 +165,24 @@ def test_over_budget(account: Account) -> None:
     assert account.check(budget_share=0.95).empty
 
 
-def test_schedules(account: Account) -> None:
-    account.deployments[0]["schedule"] = {"type": "cron", "expression": "0 9 30 2 *", "timezone": "UTC"}
+def test_unreadable_schedule(account: Account) -> None:
     account.deployments[1]["schedule"] = {"type": "cron", "expression": "30 2 31 3 *", "timezone": "Mars/Phobos"}
-    found = account.check()
-    assert set(zip(found["kind"], found["name"], strict=True)) <= {
-        ("unreadable_schedule", "job 0"), ("never_fires", "job 0"), ("unreadable_schedule", "job 1"),
-    }  # fmt: skip
-    assert ("unreadable_schedule", "job 1") in set(zip(found["kind"], found["name"], strict=True))
-    assert "job 0" in found["name"].tolist()
+    row = only(account.check())
+    assert (row.severity, row.kind, row.name) == ("error", "unreadable_schedule", "job 1")
+    assert row.detail.startswith("job 1 has a schedule that cannot be read: ")
+    assert "Mars/Phobos" in row.detail
+
+
+def test_never_fires(account: Account) -> None:
+    account.deployments[0]["schedule"] = {"type": "cron", "expression": "0 9 30 2 *", "timezone": "UTC"}
+    row = only(account.check())
+    assert (row.severity, row.kind, row.name) == ("warning", "never_fires", "job 0")
+    assert row.detail == "job 0 never fires: none of its months has such a day."
+    skipped = {"expression": "30 2 8-14 3 */7", "timezone": "America/New_York"}
+    account.deployments[0]["schedule"] = {"type": "cron", **skipped}
+    row = only(account.check())
+    assert (row.severity, row.kind, row.name) == ("warning", "never_fires", "job 0")
+    assert "clock changes in America/New_York skip every local time" in row.detail
 
 
 def test_incomplete_data(account: Account) -> None:

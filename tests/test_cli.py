@@ -82,7 +82,7 @@ def parse(words: list[str]) -> None:
 
 def test_the_command_has_what_is_promised() -> None:
     assert {words[0] for words in LEAVES} == {
-        "demo", "pull", "check", "changes", "failures", "runs", "compare", "errors", "unusual", "costs",
+        "demo", "pull", "check", "top", "changes", "failures", "runs", "compare", "errors", "unusual", "costs",
         "forecast",
         "triggers", "missed", "events", "report", "export", "sandbox", "cache",
     }  # fmt: skip
@@ -142,8 +142,8 @@ def test_outcomes_can_be_chosen_wherever_runs_are_read() -> None:
         words for words, leaf in LEAVES.items() if "outcomes" in {param.name for param in leaf.params}
     }
     assert with_outcomes == {
-        ("check",), ("failures",), ("runs",), ("compare",), ("errors",), ("unusual",), ("missed",), ("report",),
-        ("export",), ("pull", "runs"),
+        ("check",), ("top",), ("failures",), ("runs",), ("compare",), ("errors",), ("unusual",), ("missed",),
+        ("report",), ("export",), ("pull", "runs"),
     }  # fmt: skip
 
 

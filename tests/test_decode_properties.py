@@ -67,7 +67,7 @@ FITTING: dict[Kind, st.SearchStrategy[Any]] = {
 
 @st.composite
 def objects(draw: st.DrawFn, branch: Branch, *, odd: bool) -> Any:  # noqa: ANN401 - any JSON value
-    """Give an object that has what belongs to a branch; where `odd`, now and then something else."""
+    """Return an object that has what belongs to a branch; where `odd`, now and then something else."""
     if odd and draw(st.integers(0, 11)) == 0:
         return draw(JSON_VALUES)
     found: dict[str, Any] = {}
@@ -207,7 +207,7 @@ def exactly(value: Any) -> str:  # noqa: ANN401 - any JSON value
 
 
 def rows(table: pa.Table) -> list[dict[str, Any]]:
-    """Give a table as dicts, its times as microseconds: Python's own datetimes end where Arrow's do not."""
+    """Return a table as dicts, its times as microseconds: Python's own datetimes end where Arrow's do not."""
     arrays = []
     for column in table.columns:
         if pa.types.is_timestamp(column.type):
@@ -276,7 +276,7 @@ def page(found: list[dict[str, Any]], style: str) -> bytes:
 
 
 def outcome(read: Callable[[], pa.Table]) -> tuple[pa.Table | None, list[str]]:
-    """Give the table and the warnings, or no table where it is an error."""
+    """Return the table and the warnings, or no table where it is an error."""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         try:

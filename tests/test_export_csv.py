@@ -32,7 +32,7 @@ def lines(path: Path) -> list[list[str]]:
 
 
 def column(tmp_path: Path, values: object, **options: bool) -> list[str]:
-    """Give the cells that become of one column."""
+    """Return the cells that become of one column."""
     path = tmp_path / "one.csv"
     export_csv(pd.DataFrame({"id": "x", "column": values}), path, **options)
     return [row[1] for row in lines(path)[1:]]

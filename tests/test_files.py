@@ -260,7 +260,7 @@ class TestEnding:
 
 @pytest.fixture(params=["local", "url"])
 def folder(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Folder]:
-    """Give a folder that is not there yet."""
+    """Return a folder that is not there yet."""
     if request.param == "local":
         yield Folder(tmp_path / "cache" / "inner")
     else:

@@ -107,7 +107,7 @@ def client_of(sandbox: Sandbox) -> Client:
 
 
 def leaves(value: object, path: Path_ = ()) -> Iterator[tuple[Path_, object]]:
-    """Give every leaf of a JSON value with its path; an empty object or list is a leaf."""
+    """Return every leaf of a JSON value with its path; an empty object or list is a leaf."""
     if isinstance(value, dict) and value:
         for key, item in value.items():
             yield from leaves(item, (*path, key))
@@ -119,7 +119,7 @@ def leaves(value: object, path: Path_ = ()) -> Iterator[tuple[Path_, object]]:
 
 
 def rows(frame: pd.DataFrame) -> Iterator[Record]:
-    """Give each row as a dict of what is not missing, texts of JSON parsed."""
+    """Return each row as a dict of what is not missing, texts of JSON parsed."""
     for values in zip(*(frame[name].astype(object) for name in frame.columns), strict=True):
         row = {
             name: value
@@ -148,7 +148,7 @@ def descend(value: Any, keys: Path_) -> object:  # noqa: ANN401 - any JSON value
 
 
 def cell_of(row: Record, path: Path_) -> tuple[str, object]:
-    """Give the column that a leaf belongs to, and what is there for it; `NOTHING` where the column is missing."""
+    """Return the column of a leaf, and what is there for it; `NOTHING` where the column is missing."""
     if path[:2] == ("metadata", "cas_config"):
         path = path[2:]
     elif path[0] in JSON_TEXTS:
@@ -160,7 +160,7 @@ def cell_of(row: Record, path: Path_) -> tuple[str, object]:
 
 
 def size(cell: object) -> int:
-    """Give how many leaves a cell holds."""
+    """Return how many leaves a cell holds."""
     return sum(1 for _ in leaves(cell.tolist() if isinstance(cell, np.ndarray) else cell))
 
 

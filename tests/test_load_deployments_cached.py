@@ -54,7 +54,7 @@ def client(sandbox: Sandbox) -> Client:
 def where(
     request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Path | str | None]:
-    """Give what a caller may write for the cache's folder."""
+    """Return what a caller may write for the cache's folder."""
     folder = tmp_path / "cache"
     if request.param == "environment":
         monkeypatch.setenv("QODERDATA_CACHE_DIR", str(folder))

@@ -51,7 +51,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def environment(home: Path, **more: str) -> dict[str, str]:
-    """Give the variables of a machine that is nobody's."""
+    """Return the variables of a machine that is nobody's."""
     kept = {name: os.environ[name] for name in ("PATH", "PYTHONPATH", "LANG") if name in os.environ}
     return kept | {"HOME": str(home), "PYTHONDONTWRITEBYTECODE": "1"} | more
 

@@ -179,7 +179,7 @@ def test_an_empty_page_is_not_believed_where_older_runs_are_stored(
     stored = service.load(tmp_path)
     service.create(700)
     service.odd = lambda number, page: EMPTY if number == at else page
-    with pytest.warns(DataQualityWarning, match="ended the list of runs with an empty page"):
+    with pytest.warns(DataQualityWarning, match="ended the list of runs above older runs"):
         frame = service.load(tmp_path, refresh=True)
     assert frame.attrs["complete"] is False
     assert set(stored["id"]) <= set(frame["id"])
@@ -188,6 +188,43 @@ def test_an_empty_page_is_not_believed_where_older_runs_are_stored(
     frame = service.load(tmp_path, refresh=True)
     assert set(frame["id"]) == all_of(service)
     assert frame.attrs["complete"]
+
+
+@pytest.mark.parametrize("at", [0, 1, 3])
+def test_a_last_page_that_leaves_a_gap_is_not_believed(service: OddService, tmp_path: Path, at: int) -> None:
+    """It has records, and none of those below it that are stored: the ones in between must be somewhere."""
+    service.create(1000)
+    stored = service.load(tmp_path)
+    service.create(700)
+    service.odd = lambda number, page: {**page, "has_more": False} if number == at else page
+    with pytest.warns(DataQualityWarning, match="ended the list of runs above older runs"):
+        frame = service.load(tmp_path, refresh=True)
+    assert frame.attrs["complete"] is False
+    assert len(frame) == 1000 + 100 * (at + 1)
+    with pytest.warns(DataQualityWarning, match="not all runs that are asked for are kept"):
+        assert service.load(tmp_path, offline=True).attrs["complete"] is False
+    assert set(stored["id"]) <= set(frame["id"])
+    service.odd = lambda _, page: page
+    frame = service.load(tmp_path, refresh=True)
+    assert set(frame["id"]) == all_of(service)
+    assert frame.attrs["complete"]
+
+
+def test_where_the_service_forgot_all_that_is_stored_reading_all_says_so(
+    service: OddService, tmp_path: Path
+) -> None:
+    """The runs in between, if there were any, are lost; the list cannot show that there were none."""
+    service.create(300)
+    service.load(tmp_path)
+    service.runs.clear()
+    service.create(150)
+    with pytest.warns(DataQualityWarning, match="refresh='all' if the service has forgotten the older runs"):
+        frame = service.load(tmp_path, refresh=True)
+    assert len(frame) == 450
+    for mode in ("all", True, False):
+        frame = service.load(tmp_path, refresh=mode)
+        assert len(frame) == 450
+        assert frame.attrs["complete"]
 
 
 def test_an_empty_page_in_the_first_pull_is_asked_for_again(service: OddService, tmp_path: Path) -> None:
@@ -460,7 +497,7 @@ def test_a_service_that_fails_for_every_run_is_not_asked_for_all(service: OddSer
     service.single = single
     with pytest.warns(DataQualityWarning, match="40 open runs could not be read again"):
         service.load(tmp_path, refresh=True)
-    assert len(service.requests) == 1 + refresh._FAILURES
+    assert len(service.requests) == 1 + refresh.FAILURES
 
 
 @pytest.mark.parametrize("id_", ["", ".", ".."])
@@ -526,3 +563,113 @@ def test_a_refresh_of_many_runs_without_a_status_costs_one_request(service: OddS
     assert len(service.requests) == 1
     assert len(frame) == 20_003
     assert frame["triggered_at"].notna().all()
+
+
+NOT_A_PAGE: dict[str, Callable[[Callable[[bytes], Any]], Any]] = {
+    "500": lambda _: refuse(500),
+    "403": lambda _: refuse(403),
+    "another record": lambda read: read(b'{"id": "another"}'),
+    "no object": lambda read: read(b"[]"),
+    "a cursor that repeats": lambda read: read(b'{"data": [], "has_more": true, "last_id": "x"}'),
+    "more without a cursor": lambda read: read(b'{"data": [], "has_more": true}'),
+}
+
+
+def refuse(status: int) -> Any:  # noqa: ANN401
+    raise status_error(status)
+
+
+class OddSessions(OddService):
+    """The newest edition: each run has a session, which is idle, and whose events say that it was cancelled."""
+
+    def __init__(self, bad: Mapping[str, str], *, in_list: bool = True) -> None:
+        super().__init__()
+        self.bad = bad
+        for run in self.create(6):
+            del run["status"], run["triggered_at"]
+            run["session_id"] = f"sess_{run['id']}"
+        self.sessions = [self.session(run) for run in self.runs] if in_list else []
+
+    @staticmethod
+    def session(run: Run) -> Run:
+        at = run["created_at"]
+        return {"id": run["session_id"], "status": "idle", "created_at": at, "updated_at": at}
+
+    def get(self, path: str, params: Mapping[str, str], read: Callable[[bytes], Any]) -> Any:  # noqa: ANN401
+        if not path.startswith("/sessions"):
+            return super().get(path, params, read)
+        self.requests.append(path)
+        if path == "/sessions":
+            return read(json.dumps({"data": self.sessions, "has_more": False}).encode())
+        if path in self.bad:
+            return NOT_A_PAGE[self.bad[path]](read)
+        if path.endswith("/events"):
+            idle = {"id": "e", "type": "session.status_idle", "stop_reason": {"type": "cancelled"}}
+            return read(json.dumps({"data": [idle], "has_more": False}).encode())
+        run = next(run for run in self.runs if path == f"/sessions/{run['session_id']}")
+        return read(json.dumps(self.session(run)).encode())
+
+    def statuses(self, folder: Path, **options: Any) -> dict[str, str]:  # noqa: ANN401
+        frame = self.load(folder, outcomes="events", **options)
+        return dict(zip(frame["id"].str[-1], frame["status"].fillna("unknown"), strict=True))
+
+
+@pytest.mark.parametrize("how", sorted(set(NOT_A_PAGE) - {"another record"}))
+def test_a_session_whose_events_cannot_be_read_is_left_and_the_rest_loads(tmp_path: Path, how: str) -> None:
+    service = OddSessions({"/sessions/sess_drun_00004/events": how})
+    with pytest.warns(DataQualityWarning, match="1 sessions could not be read.*'sess_drun_00004'"):
+        found = service.statuses(tmp_path)
+    assert found == {**dict.fromkeys("12356", "cancelled"), "4": "completed"}
+    service.bad = {}
+    assert service.statuses(tmp_path)["4"] == "cancelled"
+
+
+@pytest.mark.parametrize("how", ["500", "403", "another record", "no object"])
+def test_a_session_that_cannot_be_read_alone_is_left_and_the_rest_loads(tmp_path: Path, how: str) -> None:
+    service = OddSessions({"/sessions/sess_drun_00004": how}, in_list=False)
+    with pytest.warns(DataQualityWarning, match="1 sessions could not be read.*'sess_drun_00004'"):
+        found = service.statuses(tmp_path)
+    assert found == {**dict.fromkeys("12356", "cancelled"), "4": "unknown"}
+    service.bad = {}
+    assert service.statuses(tmp_path)["4"] == "cancelled"
+
+
+def test_a_service_that_gives_no_events_at_all_is_not_asked_for_all(tmp_path: Path) -> None:
+    service = OddSessions({f"/sessions/sess_drun_{number:05}/events": "500" for number in range(1, 7)})
+    with pytest.warns(DataQualityWarning, match="6 sessions could not be read"):
+        assert set(service.statuses(tmp_path).values()) == {"completed"}
+    # One more may be under way already.
+    assert len([path for path in service.requests if path.endswith("/events")]) <= refresh.FAILURES + 1
+
+
+@pytest.mark.parametrize("id_", ["", ".", ".."])
+@pytest.mark.parametrize("in_list", [False, True])
+def test_a_session_whose_id_no_request_can_name_is_left(tmp_path: Path, id_: str, *, in_list: bool) -> None:
+    service = OddSessions({}, in_list=in_list)
+    service.runs[2]["session_id"] = id_
+    if in_list:
+        service.sessions[2]["id"] = id_
+    with pytest.warns(DataQualityWarning, match=r"1 sessions could not be read.*no request can name this id"):
+        found = service.statuses(tmp_path)
+    assert found == {**dict.fromkeys("12356", "cancelled"), "4": "completed" if in_list else "unknown"}
+    assert not [path for path in service.requests if path.split("/")[2:3] == [id_]]
+
+
+@pytest.mark.parametrize("how", ["another record", "no object"])
+def test_an_open_run_whose_answer_breaks_the_contract_stays_and_the_rest_loads(
+    service: OddService, tmp_path: Path, how: str
+) -> None:
+    service.create(1, status="running")
+    service.create(200)
+    service.load(tmp_path)
+    get = service.get
+
+    def get_odd(path: str, params: Mapping[str, str], read: Callable[[bytes], Any]) -> Any:  # noqa: ANN401
+        return get(path, params, read) if path == "/deployment_runs" else NOT_A_PAGE[how](read)
+
+    service.get = get_odd  # type: ignore[method-assign]
+    service.create(3)
+    with pytest.warns(DataQualityWarning, match="1 open runs could not be read again"):
+        frame = service.load(tmp_path, refresh=True)
+    assert set(frame["id"]) == all_of(service)
+    assert dict(zip(frame["id"], frame["status"], strict=True))["drun_00001"] == "running"

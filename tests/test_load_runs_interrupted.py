@@ -145,7 +145,7 @@ class Service:
             return load_runs(client=cast("Client", self), cache_dir=folder, progress=False, **options)
 
     def wanted(self, since: datetime | None, until: datetime | None) -> list[Run]:
-        """Give what the service has now of a time."""
+        """Return what the service has now of a time."""
         return [run for run in self.runs if is_within(run, since, until)]
 
 
@@ -205,7 +205,7 @@ def _mortal(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def rows(frame: pd.DataFrame) -> dict[str, Run]:
-    """Give what a frame says of each run, comparable."""
+    """Return what a frame says of each run, comparable."""
     told = frame[["id", "status", "triggered_at", "created_at", "duration_ms"]].astype(object)
     records = cast("list[Run]", told.where(told.notna(), None).to_dict("records"))
     return {row["id"]: row for row in records}

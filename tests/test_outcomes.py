@@ -124,7 +124,7 @@ def listed(*given: tuple[Any, ...]) -> list[Row]:
 
 
 def plain(frame: pd.DataFrame, names: list[str] | None = None) -> list[Row]:
-    """Give rows with missing values as `None`."""
+    """Return rows with missing values as `None`."""
     chosen = frame[names or list(FILLED)]
     return [
         {str(name): None if pd.isna(value) else value for name, value in row.items()}

@@ -412,7 +412,7 @@ def test_rates_without_any_time_are_a_sentence() -> None:
 
 
 def resolved_runs() -> pd.DataFrame:
-    """Give runs of the newest edition, with a status of each kind."""
+    """Return runs of the newest edition, with a status of each kind."""
     status = ["completed", "completed", "failed", "cancelled", "waiting", "running", None, "completed"]
     status_from = ["session", "session", "events", "events", "events", "session", None, "events"]
     return pd.DataFrame(

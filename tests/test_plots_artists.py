@@ -43,7 +43,7 @@ def counters(rows: list[tuple[int | None, int | None, int | None]]) -> pd.DataFr
 
 
 def error_bars(ax: _AxesBase, axis: int) -> list[list[float]]:
-    """Give the ends of the error bars along x (0) or y (1), in the order that they were drawn."""
+    """Return the ends of the error bars along x (0) or y (1), in the order that they were drawn."""
     drawn = [
         part for lines in ax.collections if isinstance(lines, LineCollection) for part in lines.get_segments()
     ]

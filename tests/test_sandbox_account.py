@@ -175,7 +175,7 @@ def test_nothing_lies_in_the_future_but_the_next_triggers(sandbox: Sandbox) -> N
 
 
 def leaves(value: Any, key: str = "") -> Iterable[tuple[str, Any]]:  # noqa: ANN401 - JSON
-    """Give every leaf but the next triggers, which lie in the future."""
+    """Return every leaf but the next triggers, which lie in the future."""
     if isinstance(value, dict):
         for name, inner in value.items():
             if name not in ("upcoming_runs_at", "next_trigger_at"):

@@ -85,7 +85,7 @@ def live(sandbox: Sandbox) -> list[Record]:
 
 
 def busiest(sandbox: Sandbox) -> tuple[str, list[Record]]:
-    """Give the deployment with the most runs, and them."""
+    """Return the deployment with the most runs, and them."""
     runs = sandbox.runs
     identity = Counter(run["deployment_id"] for run in runs).most_common(1)[0][0]
     return identity, [run for run in runs if run["deployment_id"] == identity]

@@ -75,7 +75,7 @@ def collected(scanned: Any, of: schema.Schema) -> pd.DataFrame:  # noqa: ANN401 
 
 
 def rows_of(table: pa.Table) -> list[dict[str, Any]]:
-    """Give the rows with times in UTC, so that only what was counted is compared."""
+    """Return the rows with times in UTC, so that only what was counted is compared."""
 
     def plain(value: Any) -> Any:  # noqa: ANN401 - one cell
         if isinstance(value, datetime):

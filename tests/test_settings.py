@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 from pathlib import Path
 
 import pytest
@@ -164,3 +166,18 @@ class TestCacheFolder:
         settings.resolve_cache_dir()
         assert not (tmp_path / "new").exists()
         assert not Path(settings.resolve_cache_dir()).exists()
+
+    @pytest.mark.parametrize(("mode", "warns"), [(0o700, False), (0o755, False), (0o775, True), (0o777, True)])
+    def test_another_users_folder_that_others_may_write_into(
+        self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, mode: int, *, warns: bool
+    ) -> None:
+        folder = tmp_path / "shared"
+        folder.mkdir()
+        folder.chmod(mode)
+        assert settings.resolve_cache_dir(folder) == str(folder), "one's own folder may have any mode"
+        monkeypatch.setattr(os, "geteuid", lambda: folder.stat().st_uid + 1)
+        expected = pytest.warns(
+            errors.CacheWarning, match=r"shared belongs to another user.*cache_dir to a folder of your own"
+        )
+        with expected if warns else contextlib.nullcontext():
+            assert settings.resolve_cache_dir(folder) == str(folder)

@@ -83,7 +83,7 @@ def stored(store: TableStore, column: str = "status", **bounds: Any) -> dict[str
 
 
 def lying(folder: Path) -> dict[str, list[str]]:
-    """Give what a reader of the bare folder sees: the runs of each partition."""
+    """Return what a reader of the bare folder sees: the runs of each partition."""
     found: dict[str, list[str]] = {}
     for file in sorted(folder.glob("runs/*/data/*/*.parquet")):
         found.setdefault(file.parent.name, []).extend(row_ids(pq.ParquetFile(file).read(["id"])))

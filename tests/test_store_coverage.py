@@ -36,7 +36,7 @@ class List:
         self.today += days
 
     def ask(self, after: str | None) -> Listing | None:
-        """Give the page after a cursor; ``None`` where the cursor is refused."""
+        """Return the page after a cursor; ``None`` where the cursor is refused."""
         self.requests += 1
         ids = [run for run, _ in self.runs]
         if after is not None and after not in ids:
@@ -72,8 +72,13 @@ class Reader:
             if page is None:
                 self.coverage = self.coverage.drop_last_cursor()
             elif self.coverage.contradicts(page):
-                # The list was forgotten altogether, or breaks off: which of both, nobody knows.
-                assert not page.ids
+                # All that is stored was forgotten, or the list breaks off: which of both, nobody knows.
+                assert page.cursor is None
+                assert not self.known_below & set(page.ids)
+                self.stored.update(page.ids)
+                if page.ids:
+                    self.coverage = self.coverage.add(replace(page, cursor=page.ids[-1]), read_at=began)
+                self.check()
                 return False
             else:
                 pages -= 1
@@ -81,6 +86,11 @@ class Reader:
                 self.coverage = self.coverage.add(page, read_at=began)
             self.check()
         return True
+
+    @property
+    def known_below(self) -> set[str]:
+        """What the segments are known by that a walk has not come to."""
+        return {id_ for segment in self.coverage.segments[1:] for id_ in segment.head_ids}
 
     def check(self) -> None:
         """Every claim holds: nothing that is in the list now and within a segment is missing."""
@@ -136,7 +146,7 @@ def test_whatever_happens_in_between_nothing_is_lost_and_no_claim_is_false(
     if not reader.pull(None):
         end = reader.list.ask(reader.coverage.cursor if reader.list.runs else None)
         assert end is not None
-        assert not end.ids
+        assert end.cursor is None
     assert not reader.missing(None)
 
 
@@ -209,11 +219,14 @@ def test_several_segments_within_one_page_become_one() -> None:
     assert [segment.head_ids for segment in coverage.segments] == [("f", "e", "d", "c"), ("a",)]
 
 
-def test_the_end_of_the_list_ends_every_gap() -> None:
-    """Also where retention took all that a lower segment was known by."""
-    lower = (Segment(NOW, ("gone",), "gone too"),)
-    coverage = Coverage(lower).add(Listing(None, ("f", "e"), None), read_at=NOW)
-    assert coverage.segments == (Segment(NOW, ("f", "e"), None),)
+def test_the_end_of_the_list_ends_every_gap_that_it_shows_to_be_none() -> None:
+    """Where nothing is left of what a lower segment was known by, the list may have broken off above it."""
+    lower = Coverage((Segment(NOW, ("d",), "c"), Segment(NOW, ("gone",), "gone too")))
+    end = Listing(None, ("f", "e", "d"), None)
+    assert lower.add(end, read_at=NOW).segments == (Segment(NOW, ("f", "e", "d"), None),)
+    end = Listing(None, ("f", "e"), None)
+    assert lower.contradicts(end)
+    assert lower.add(end, read_at=NOW) == lower
 
 
 @pytest.mark.parametrize(

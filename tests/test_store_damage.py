@@ -80,7 +80,7 @@ def recovered(folder: Path, table: StoredTable = RUNS_TABLE, *, account: str = "
 
 @pytest.fixture
 def filled(tmp_path: Path) -> Path:
-    """Give a folder with a store of three runs on two days, one of them open."""
+    """Return a folder with a store of three runs on two days, one of them open."""
     put(make(tmp_path), whole_list(run(3, status="running"), run(2), run(1, day=13)))
     return tmp_path
 
@@ -332,7 +332,7 @@ def test_a_store_on_an_object_store_is_rebuilt_and_a_foreign_one_set_aside(
 
 @pytest.fixture
 def old_store(tmp_path: Path) -> Path:
-    """Give a folder with a store that version 0.1 wrote: runs of all editions, and an answer in the inbox."""
+    """Return a folder with a store that version 0.1 wrote: runs of all editions, and an answer in the inbox."""
     shutil.copytree(OLD_STORE, tmp_path / "cache")
     return tmp_path / "cache"
 

@@ -102,9 +102,10 @@ def test_the_newest_edition_takes_no_settings_away() -> None:
     assert qd.changes(qd.flatten_deployments([RECORD]), qd.flatten_deployments([plain])).empty
 
 
-def test_a_fleet_that_changed_in_seven_ways_shows_these_seven() -> None:
+@pytest.mark.parametrize("edition", ["C", "D"])
+def test_a_fleet_that_changed_in_seven_ways_shows_these_seven(edition: str) -> None:
     """Runs, counters and time move on for all; the seven changes are all that is shown."""
-    with Sandbox(deployments=60, seed=7, runs=600) as sandbox:
+    with Sandbox(deployments=60, seed=7, runs=600, edition=edition) as sandbox:
         client = qd.Client(sandbox.pat, sandbox.base_url)
         before = qd.load_deployments(client=client, include_archived=True, refresh=True)
         fine = [

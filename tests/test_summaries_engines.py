@@ -54,7 +54,7 @@ def one_thread() -> Iterator[None]:
 
 
 def into(table: pa.Table, of: schema.Schema, engine: str) -> Any:  # noqa: ANN401 a frame of any engine
-    """Give the table as a frame of this engine."""
+    """Return the table as a frame of this engine."""
     match engine:
         case "pandas":
             return frames.to_pandas(table, of)

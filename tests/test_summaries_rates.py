@@ -32,7 +32,7 @@ def deployments(*rows: tuple[Any, ...]) -> pd.DataFrame:
 
 
 def records(result: pd.DataFrame) -> list[dict[str, Any]]:
-    """Give the rows with their keys, missing values as `None`."""
+    """Return the rows with their keys, missing values as `None`."""
     rows = result.reset_index().to_dict("records")
     return [{str(name): None if pd.isna(value) else value for name, value in row.items()} for row in rows]
 

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
+from itertools import takewhile
+from random import Random
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 import pytest
+from cronsim import CronSim
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -16,6 +19,7 @@ from qoderdata.load import lists
 from qoderdata.sandbox import Sandbox
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
 BEGIN = datetime(2026, 6, 15, tzinfo=UTC)
@@ -256,3 +260,85 @@ def test_a_sandbox_whose_deployments_are_paused_resumed_and_rescheduled(
     assert found["certain"].all()
     without = missed_triggers(df, runs, **window)
     assert not without["certain"][without["deployment_id"].isin({paused["id"], moved["id"]})].any()
+
+
+FLEET_CRONS = ["*/30 * * * *", "15 */2 * * *", "5 1-23/3 * * *"]
+FLEET_GRACE = timedelta(minutes=3)
+Histories = dict[str, list[tuple[datetime, tuple[str, bool]]]]
+
+
+def change_a_fleet(
+    sandbox: Sandbox, random: Random, since: datetime, pull: Callable[[datetime], object]
+) -> Histories:
+    """Pause, resume and reschedule deployments, and pull a second before and after each change."""
+    fleet = [one for one in sandbox.deployments if not one["archived_at"]][:10]
+    second, old = timedelta(seconds=1), since - timedelta(days=30)
+
+    def change(one: dict[str, Any], at: datetime) -> tuple[datetime, tuple[str, bool]]:
+        expression, paused = random.choice(FLEET_CRONS), random.random() < 0.4
+        facts = {
+            "created_at": stamp(old), "updated_at": stamp(at), "status": "paused" if paused else "active",
+            "paused_reason": {"type": "manual"} if paused else None,
+            "schedule": {"type": "cron", "expression": expression, "timezone": "UTC", "upcoming_runs_at": []},
+        }  # fmt: skip
+        sandbox.rewrite({**one, **facts})
+        return at, (expression, paused)
+
+    histories = {one["id"]: [change(one, old)] for one in fleet}
+    pull(since - second)
+    for minute in sorted(random.sample(range(22 * 60), 24)):
+        at = since.replace(second=30) + timedelta(minutes=minute)
+        one = random.choice(fleet)
+        pull(at - second)
+        histories[one["id"]].append(change(one, at))
+        pull(at + second)
+    return histories
+
+
+def due_times(
+    history: list[tuple[datetime, tuple[str, bool]]], since: datetime, until: datetime
+) -> list[datetime]:
+    """Return when a deployment had to fire, minute by minute, by what cronsim says of its state then."""
+    due = set()
+    for expression in FLEET_CRONS:
+        for at in takewhile(lambda at: at < until, CronSim(expression, since - timedelta(minutes=1))):
+            if at >= since and state_at(history, at)[1] == (expression, False):
+                due.add(at)
+    return sorted(due)
+
+
+def test_a_fleet_that_changes_all_day_has_no_doubt_and_equals_the_truth(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lists, "datetime", Clock)
+    random = Random(11)  # noqa: S311 - the same each time
+    with Sandbox(deployments=20, seed=7, runs=20) as sandbox:
+        loading: dict[str, Any] = {"client": Client(sandbox.pat, sandbox.base_url), "cache_dir": tmp_path}
+        loading["include_archived"] = True
+        until = sandbox.now
+        since = until - timedelta(hours=23)
+
+        def pull(at: datetime) -> pd.DataFrame:
+            monkeypatch.setattr(Clock, "moment", at)
+            return load_deployments(**loading, refresh=True)
+
+        histories = change_a_fleet(sandbox, random, since, pull)
+        df = pull(until)
+        kept = load_snapshots(**loading)
+    assert {paused for history in histories.values() for _, (_, paused) in history} == {True, False}
+    runs, truth = [], set()
+    for id_, history in histories.items():
+        for at in due_times(history, since, until):
+            if random.random() >= 0.1:
+                runs.append(run(id_, at + timedelta(seconds=random.randrange(90))))
+            elif at < until - FLEET_GRACE:
+                truth.add((id_, at))
+    assert len(truth) > 10
+    mine = df[df["id"].isin(histories)]
+    window: dict[str, Any] = {"since": since, "until": until, "grace": FLEET_GRACE}
+    found = missed_triggers(mine, flatten_runs(runs), **window, snapshots=kept)
+    pairs = list(zip(found["deployment_id"], found["scheduled_at"], strict=True))
+    assert len(pairs) == len(truth)
+    assert set(pairs) == truth
+    assert found["certain"].all()
+    assert not missed_triggers(mine, flatten_runs(runs), **window)["certain"].all()

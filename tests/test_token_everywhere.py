@@ -46,7 +46,7 @@ FAULTS = [
 
 
 def guises(text: str) -> list[bytes]:
-    """Give the forms that a text can hide in: plain, either half of it, hexadecimal, and Base64 at each offset."""
+    """Return the forms that a text can hide in: plain, either half, hexadecimal, and Base64 at each offset."""
     raw = text.encode()
     half = len(raw) // 2
     forms = [raw[3:half], raw[half:], raw.hex().encode(), raw.hex().upper().encode(), raw[::-1]]
@@ -227,7 +227,7 @@ def all_that_can_be_shown(error: BaseException) -> str:
 
 
 def in_files(folder: Path) -> Iterator[tuple[str, bytes]]:
-    """Give every file as it lies, its name, and what is packed in it."""
+    """Return every file as it lies, its name, and what is packed in it."""
     for path in folder.rglob("*"):
         yield f"the name {path}", str(path.relative_to(folder)).encode()
         if path.is_file():

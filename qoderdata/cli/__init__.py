@@ -5,6 +5,7 @@
 | which options do commands share, and what becomes of their values? | `options` |
 | what does `--by` mean, and how do ids get their names? | `grouping` |
 | how is a table, CSV, JSON or Markdown printed? | `output` |
+| how is the live view of `top` drawn, and how are its keys read? | `screen` |
 | how does an error become one line and an exit code? | this one |
 | what does the command *x* do? | the file named *x* |
 
@@ -41,6 +42,7 @@ from qoderdata.cli.pull import pull
 from qoderdata.cli.report import report
 from qoderdata.cli.runs import runs
 from qoderdata.cli.sandbox import sandbox
+from qoderdata.cli.top import top
 from qoderdata.cli.triggers import triggers
 from qoderdata.cli.unusual import unusual
 
@@ -90,7 +92,7 @@ def commands() -> None:
 
 
 for _command in (
-    demo, pull, check, changes, failures, runs, compare, errors, unusual, costs, forecast, triggers, missed,
+    demo, pull, check, top, changes, failures, runs, compare, errors, unusual, costs, forecast, triggers, missed,
     events, report, export, sandbox, cache,
 ):  # fmt: skip
     commands.add_command(_command)

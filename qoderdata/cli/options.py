@@ -136,9 +136,9 @@ class Service:
     refresh_all: bool = False
     offline: bool = False
 
-    def client(self) -> qd.Client:
+    def client(self, **settings: Any) -> qd.Client:  # noqa: ANN401 - those of the class
         """Make the client that the options describe."""
-        return qd.Client(base_url=self.base_url, workspace_id=self.workspace)
+        return qd.Client(base_url=self.base_url, workspace_id=self.workspace, **settings)
 
     def load(
         self,
@@ -207,6 +207,11 @@ _CACHE: _Options = (
 _TOKEN = "token: QODER_ACCESS_TOKEN, else QODER_PAT"  # noqa: S105 - the names of variables
 #: Adds the service and the cache, as `service`.
 service = gather("service", _service, *_CONNECTION, *_CACHE, group=f"Service and cache ({_TOKEN})")
+#: Adds them without what makes no sense where the service is asked again and again, as `service`.
+live_service = gather(
+    "service", _service, *_CONNECTION, *(one for one in _CACHE if "--refresh" not in one[0]),
+    group=f"Service and cache ({_TOKEN})",
+)  # fmt: skip
 #: Adds the service alone, as `service`.
 connection = gather("service", _service, *_CONNECTION, group=f"Service ({_TOKEN})")
 

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     import pandas as pd
+    from rich.console import RenderableType
 
 Style = Literal["text", "csv", "json", "markdown"]
 
@@ -313,11 +314,9 @@ def _on_two_lines(heading: str) -> str:
 def _text_table(rows: list[list[Cell]], columns: Sequence[Column], headings: Sequence[str]) -> str:
     """Draw a table with rich; text is never read as rich's markup."""
     from rich.box import Box  # noqa: PLC0415 - only tables need it
-    from rich.console import Console  # noqa: PLC0415 - as above
     from rich.table import Table  # noqa: PLC0415 - as above
     from rich.text import Text  # noqa: PLC0415 - as above
 
-    is_styled = sys.stdout.isatty() and not os.environ.get("NO_COLOR")
     rule_only = Box("    \n    \n ─  \n    \n    \n    \n    \n    \n")
     table = Table(box=rule_only, show_edge=False, padding=(0, _GAP - 1, 0, 0), pad_edge=False, header_style="bold")
     for column, heading in zip(columns, headings, strict=True):
@@ -334,13 +333,23 @@ def _text_table(rows: list[list[Cell]], columns: Sequence[Column], headings: Seq
                 for cell, column in zip(row, columns, strict=True)
             )
         )
+    return rendered(table)
+
+
+def rendered(*parts: RenderableType) -> str:
+    """Return what rich draws as lines that fit the terminal, and are of any width elsewhere."""
+    from rich.console import Console  # noqa: PLC0415 - only tables need it
+
+    is_styled = sys.stdout.isatty() and not os.environ.get("NO_COLOR")
     drawn = StringIO()
     width = _available_width()
-    Console(
+    console = Console(
         file=drawn,
         width=width if width is not None else 1 << 20,
         force_terminal=is_styled,
         color_system="standard" if is_styled else None,
         legacy_windows=False,
-    ).print(table)
+    )
+    for part in parts:
+        console.print(part)
     return "\n".join(line.rstrip() for line in drawn.getvalue().splitlines())

@@ -9,6 +9,6 @@ Knows nothing of frames and of the network. For many
 deployments, evaluate each distinct pair of text and zone once.
 """
 
-from qoderdata.cron.schedule import CronError, Schedule, parse
+from qoderdata.cron.schedule import CronError, NeverFiresError, Schedule, parse
 
-__all__ = ["CronError", "Schedule", "parse"]
+__all__ = ["CronError", "NeverFiresError", "Schedule", "parse"]

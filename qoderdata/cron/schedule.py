@@ -49,6 +49,20 @@ class CronError(ValueError):
     """A cron text that cannot be read or never fires, or a zone that does not exist."""
 
 
+class NeverFiresError(CronError):
+    """A cron text that can be read, and has no time to come.
+
+    Attributes
+    ----------
+    reason : str
+        Why.
+    """
+
+    def __init__(self, expression: str, reason: str) -> None:
+        super().__init__(f"{expression!r} never fires: {reason}")
+        self.reason = reason
+
+
 class CronField(NamedTuple):
     """What one of the five fields may hold: whole numbers, or names that count up from the least one."""
 
@@ -244,17 +258,17 @@ def parse(expression: str, timezone: str) -> Schedule:
     Schedule(expression='0 9 * * mon-fri', timezone='Asia/Shanghai')
     >>> parse("0 9 30 2 *", "UTC")
     Traceback (most recent call last):
-    qoderdata.cron.schedule.CronError: '0 9 30 2 *' never fires: none of its months has such a day
+    qoderdata.cron.schedule.NeverFiresError: '0 9 30 2 *' never fires: none of its months has such a day
     """
     texts = split_fields(expression)
     try:
         minutes, hours, days, months, weekdays = map(field_values, texts, FIELDS)
     except CronError as error:
         raise CronError(f"{expression!r} is not a cron text: {error}") from None
+    find_zone(timezone)
     either_day = not (texts[2].startswith("*") or texts[4].startswith("*"))
     if not either_day and min(days) > max(_LONGEST_MONTHS[month - 1] for month in months):
-        raise CronError(f"{expression!r} never fires: none of its months has such a day")
-    find_zone(timezone)
+        raise NeverFiresError(expression, "none of its months has such a day")
     weekdays = tuple(sorted({weekday % 7 for weekday in weekdays}))
     return Schedule(expression, timezone, minutes, hours, days, months, weekdays, either_day)
 

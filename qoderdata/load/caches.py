@@ -68,7 +68,7 @@ def cache_usage(cache_dir: str | Path | None = None) -> CacheUsage:
     Raises
     ------
     CacheError
-        A store cannot be read now.
+        A store, or the folder of answers or snapshots, cannot be read now.
 
     Examples
     --------
@@ -76,8 +76,10 @@ def cache_usage(cache_dir: str | Path | None = None) -> CacheUsage:
     {'files': 0, 'bytes': 0}
     """
     folder = Folder(resolve_cache_dir(cache_dir))
-    answers = cache.entries(folder.folder(cache.FOLDER))
-    dated = history.entries(folder)
+    with folder.folder(cache.FOLDER).opened("cached answers"):
+        answers = cache.entries(folder.folder(cache.FOLDER))
+    with folder.folder(history.FOLDER).opened("snapshots"):
+        dated = history.entries(folder)
 
     def kept(table: StoredTable) -> Kept:
         stores = store_usage(folder, table)
@@ -113,7 +115,7 @@ def clear_cache(cache_dir: str | Path | None = None) -> int:
     Raises
     ------
     CacheError
-        Another process is pulling into a store.
+        Another process is pulling into a store; or a folder cannot be read or emptied.
 
     Examples
     --------
@@ -121,7 +123,11 @@ def clear_cache(cache_dir: str | Path | None = None) -> int:
     0
     """
     folder = Folder(resolve_cache_dir(cache_dir))
-    return cache.clear(folder.folder(cache.FOLDER)) + clear_stores(folder) + history.clear(folder)
+    with folder.folder(cache.FOLDER).opened("cached answers"):
+        answers = cache.clear(folder.folder(cache.FOLDER))
+    stores = clear_stores(folder)
+    with folder.folder(history.FOLDER).opened("snapshots"):
+        return answers + stores + history.clear(folder)
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,9 +226,12 @@ def clear_stores(folder: Folder) -> int:
                     raise CacheError(
                         f"{store.location} is not cleared: a process is pulling {table.name} into it"
                     ) from error
+                except OSError as error:
+                    raise unreadable_error(store, table.name, error) from error
                 removed += len(store.files())
-                # The manifest first, so that none ever names a file that is gone.
-                store.remove(MANIFEST_NAME)
+                # The manifest first, so that none ever names a file that is gone; a folder names none.
+                with contextlib.suppress(IsADirectoryError):
+                    store.remove(MANIFEST_NAME)
                 with contextlib.suppress(FileNotFoundError):
                     store.filesystem.delete_dir(store.path)
     return removed

@@ -54,6 +54,8 @@ def snapshots(client: Client | None = None, cache_dir: str | Path | None = None)
     ------
     CredentialError
         There is no token, which tells one account's snapshots from another's.
+    CacheError
+        The folder of snapshots cannot be read now.
 
     Warns
     -----
@@ -77,7 +79,7 @@ def snapshots(client: Client | None = None, cache_dir: str | Path | None = None)
     rows = []
     for include_archived in (False, True):
         series = _series(client, cache_dir, include_archived=include_archived)
-        files = history.files_of(series)
+        files = _files_of(series)
         whole = {found.file.name for found in history.read(series, files, DEPLOYMENTS.arrow, ["id"])}
         rows += [(file.fetched_at, file.rows, include_archived, file.size) for file in files if file.name in whole]
     frame = pd.DataFrame(sorted(rows), columns=["fetched_at", "deployments", "include_archived", "bytes"])
@@ -129,6 +131,8 @@ def load_snapshots(
         A bound cannot be understood, or there is no such column.
     CredentialError
         There is no token, which tells one account's snapshots from another's.
+    CacheError
+        The folder of snapshots cannot be read now.
 
     Warns
     -----
@@ -154,7 +158,7 @@ def load_snapshots(
     series = _series(client, cache_dir, include_archived=include_archived)
     files = [
         file
-        for file in history.files_of(series)
+        for file in _files_of(series)
         if (first is None or file.fetched_at >= first) and (last is None or file.fetched_at < last)
     ]
     found = history.read(series, files, DEPLOYMENTS.arrow, columns)
@@ -172,7 +176,7 @@ def read_as_of(
         There is none; the message names the first one that there is.
     """
     series = _series(client, cache_dir, include_archived=include_archived)
-    files = history.files_of(series)
+    files = _files_of(series)
     for file in reversed([file for file in files if file.fetched_at <= time]):
         for found in history.read(series, [file], DEPLOYMENTS.arrow):
             return found.table, file.fetched_at
@@ -191,6 +195,11 @@ def read_as_of(
 def _series(client: Client, cache_dir: str | Path | None, *, include_archived: bool) -> history.Series:
     folder = Folder(resolve_cache_dir(cache_dir))
     return history.series(folder, client.identity, include_archived=include_archived)
+
+
+def _files_of(series: history.Series) -> list[history.SnapshotFile]:
+    with series.folder.opened("snapshots"):
+        return history.files_of(series)
 
 
 def to_frame(table: pa.Table, fetched_at: datetime, client: Client) -> pd.DataFrame:

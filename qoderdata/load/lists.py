@@ -482,12 +482,13 @@ def _load(
             age = format_duration(now - kept.fetched_at)
             error.add_note(f"An answer that is {age} old is cached: offline=True takes it.")
         raise
-    with ThreadPoolExecutor(1) as pool:
+    series = history.series(whole, client.identity, include_archived=filters.include_archived)
+    with ThreadPoolExecutor(2) as pool:
         frame = pool.submit(_to_frame, answer, listed, client, requests=requests)
-        is_kept = cache.write(folder, name, answer)
-        if is_kept and schema is DEPLOYMENTS and filters.is_whole:
-            series = history.series(whole, client.identity, include_archived=filters.include_archived)
-            history.write(series, answer.table, answer.fetched_at)
+        has_snapshot = schema is DEPLOYMENTS and filters.is_whole
+        snapshot = pool.submit(history.prepare, series, answer.table, answer.fetched_at) if has_snapshot else None
+        if cache.write(folder, name, answer) and snapshot is not None:
+            history.write(series, snapshot.result)
     return frame.result()
 
 

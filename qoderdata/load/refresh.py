@@ -14,6 +14,7 @@ import pyarrow.compute as pc
 
 from qoderdata.decode import Decoder, Page
 from qoderdata.errors import (
+    APIError,
     APIResponseValidationError,
     APIStatusError,
     AuthenticationError,
@@ -22,6 +23,7 @@ from qoderdata.errors import (
     DataQualityWarning,
     InternalServerError,
     NotFoundError,
+    PaginationError,
     RateLimitError,
     warn,
 )
@@ -43,7 +45,7 @@ _REFUSALS = 100
 #: How often a refresh starts again because a commit found a damaged file.
 _ATTEMPTS = 5
 #: How many single records in a row may fail with an error of the service before the others are left alone.
-_FAILURES = 3
+FAILURES = 3
 #: How many consecutive records must be older than a time, to show that the list has passed it: a single old record
 #: that is listed above new ones shows nothing.
 _EVIDENCE = 20
@@ -51,7 +53,12 @@ _EVIDENCE = 20
 #: more.
 _CLOCKS_DIFFER = timedelta(hours=1)
 _INSTANT = timedelta(microseconds=1)
-_NO_IDS = frozenset({"", ".", ".."})
+#: What no path can name.
+NO_IDS = frozenset({"", ".", ".."})
+NO_ID_REASON = "no request can name this id"
+#: Errors about one answer, which say nothing of the others; those of the account are raised.
+ONE_ANSWER = (APIStatusError, APIResponseValidationError, PaginationError)
+ACCOUNT = (AuthenticationError, RateLimitError)
 
 
 @dataclass(frozen=True)
@@ -358,8 +365,9 @@ class _Refresh:
         name = self.store.table.name
         if self.is_contradicted:
             warn(
-                f"the service ended the list of {name} with an empty page although older {name} are stored, so "
-                "that end is not believed. Call with refresh=True to read the rest",
+                f"the service ended the list of {name} above older {name} that are stored, so that end is not "
+                "believed. Call with refresh=True to read the rest, or with refresh='all' if the service has "
+                f"forgotten the older {name}",
                 DataQualityWarning,
             )
         if self._left:
@@ -406,11 +414,15 @@ class _Refresh:
         try:
             for page in self.reader.pages_from({}, start=start, goes_on=goes_on):
                 self._own_times.add(page.asked_at)
-                if page.listing is not None:
-                    self.is_contradicted = self.store.coverage.contradicts(page.listing)
-                    self.is_reread = self._ends_reread(page.listing)
-                    cursor = page.listing.cursor
-                self.store.add(JournalEntry(page.table, page.asked_at, page.listing))
+                listing = page.listing
+                if listing is not None:
+                    self.is_contradicted = self.store.coverage.contradicts(listing)
+                    self.is_reread = self._ends_reread(listing)
+                    if self.is_contradicted and listing.ids:
+                        # The list is taken to go on below this page.
+                        listing = replace(listing, cursor=listing.ids[-1])
+                    cursor = listing.cursor
+                self.store.add(JournalEntry(page.table, page.asked_at, listing))
         except (BadRequestError, NotFoundError) as error:
             is_about_cursor = cursor is not None and error.param != "limit"
             if not is_about_cursor or cursor in self._refused or len(self._refused) >= _REFUSALS:
@@ -437,19 +449,19 @@ class _Refresh:
         failures = 0
         while self.stale:
             id_ = self.stale.pop()
-            if id_ in _NO_IDS:
-                self._leave(id_, "no request can name this id")
+            if id_ in NO_IDS:
+                self._leave(id_, NO_ID_REASON)
                 continue
             try:
                 asked_at, table = self.reader.read_one(id_)
             except NotFoundError:
                 self.store.add(JournalEntry(self._no_rows(), datetime.now(UTC), gone=(id_,)))
-            except (AuthenticationError, RateLimitError):
+            except ACCOUNT:
                 raise
-            except APIStatusError as error:
+            except ONE_ANSWER as error:
                 self._leave(id_, str(error))
-                failures = failures + 1 if isinstance(error, InternalServerError) else 0
-                if failures == _FAILURES:
+                failures = failures + 1 if is_failure(error) else 0
+                if failures == FAILURES:
                     for other in self.stale:
                         self._leave(other, str(error))
                     self.stale.clear()
@@ -463,6 +475,11 @@ class _Refresh:
 
     def _no_rows(self) -> pa.Table:
         return self.store.table.schema.arrow.empty_table()
+
+
+def is_failure(error: APIError) -> bool:
+    """Return whether an error about one answer may be the service's, so that the next answers are no better."""
+    return isinstance(error, InternalServerError) or not isinstance(error, APIStatusError)
 
 
 def is_current(store: TableStore, *, since: datetime | None, until: datetime | None, not_before: datetime) -> bool:

@@ -17,20 +17,22 @@ import pyarrow.compute as pc
 
 from qoderdata.background import prefetch
 from qoderdata.decode import Decoder
-from qoderdata.errors import (
-    APIStatusError,
-    AuthenticationError,
-    DataQualityWarning,
-    InternalServerError,
-    NotFoundError,
-    RateLimitError,
-    warn,
-)
+from qoderdata.errors import APIError, DataQualityWarning, NotFoundError, warn
 from qoderdata.formatting import format_duration
 from qoderdata.frames import events_to_pandas, to_pandas
 from qoderdata.load.lists import OUTCOME_TYPES, events_path
 from qoderdata.load.pull import bar
-from qoderdata.load.refresh import ListReader, bring_up_to_date, is_current
+from qoderdata.load.refresh import (
+    ACCOUNT,
+    FAILURES,
+    NO_ID_REASON,
+    NO_IDS,
+    ONE_ANSWER,
+    ListReader,
+    bring_up_to_date,
+    is_current,
+    is_failure,
+)
 from qoderdata.load.sessions import RUNNING, SESSION_LIST, reread_bound
 from qoderdata.outcomes import ends_from_events
 from qoderdata.pages import SAFE_PAGE, PageSize, fetch_pages, list_query
@@ -59,8 +61,6 @@ _REQUIRES_ACTION, _IDLE, _TERMINATED, _WAITING = (
     pa.array([text], pa.large_string())
     for text in ("requires_action", "session.status_idle", "session.status_terminated", "waiting")
 )
-#: After so many errors of the service in a row, an event read is given up.
-_FAILURES = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -240,18 +240,21 @@ class RunOutcomes:
         ids = list(ids)
         if not ids:
             return
-        left = _Left("sessions")
+        left = _Left()
         with self._sessions.writer_lock(), self._ends.writer_lock():
-            for id_ in ids:
+            names = left.nameable(ids)
+            for number, id_ in enumerate(names, start=1):
                 try:
                     asked_at, table = reader.read_one(id_)
                 except NotFoundError:
                     if id_ in created_at:
                         self._add_end(id_, {"end": "gone", "created_at": created_at[id_]})
-                except (AuthenticationError, RateLimitError):
+                except ACCOUNT:
                     raise
-                except APIStatusError as error:
-                    left.add(id_, error)
+                except ONE_ANSWER as error:
+                    if left.is_over_after(id_, error):
+                        left.ids += names[number:]
+                        break
                 else:
                     left.failures = 0
                     self._sessions.add(JournalEntry(table, asked_at))
@@ -264,15 +267,18 @@ class RunOutcomes:
             # Another process may have read some while this one waited.
             undecided = self._undecided(*self._known(wanted, since))
             created_at = _times(needed)
-            left = _Left("sessions")
-            found = prefetch(self._events_of(list(undecided)), name="qoderdata-events")
+            left = _Left()
+            names = left.nameable(undecided)
+            found = prefetch(self._events_of(names), name="qoderdata-events")
             with closing(found) as results, bar("sessions", progress=self._progress) as shown:
-                shown.total = len(undecided)
-                for id_, result in results:
+                shown.total = len(names)
+                for number, (id_, result) in enumerate(results, start=1):
                     if isinstance(result, NotFoundError):
                         self._add_end(id_, {"end": "gone", "created_at": created_at[id_]})
-                    elif isinstance(result, APIStatusError):
-                        left.add(id_, result)
+                    elif isinstance(result, APIError):
+                        if left.is_over_after(id_, result):
+                            left.ids += names[number:]
+                            break
                     else:
                         left.failures = 0
                         facts = {"created_at": created_at[id_], "session_updated_at": undecided[id_]}
@@ -289,14 +295,14 @@ class RunOutcomes:
         sessions = sessions.filter(pc.invert(pc.or_(runs_on, told)))
         return dict(zip(row_ids(sessions), sessions["updated_at"].to_pylist(), strict=True))
 
-    def _events_of(self, ids: Sequence[str]) -> Iterator[tuple[str, dict[str, Any] | APIStatusError]]:
+    def _events_of(self, ids: Sequence[str]) -> Iterator[tuple[str, dict[str, Any] | APIError]]:
         """Yield the end of each session, or the error that the service gave for it alone."""
         for id_ in ids:
             try:
                 tables = self._event_pages(id_)
-            except (AuthenticationError, RateLimitError):
+            except ACCOUNT:
                 raise
-            except APIStatusError as error:
+            except ONE_ANSWER as error:
                 yield id_, error
             else:
                 events = pa.concat_tables([EVENTS.arrow.empty_table(), *tables])
@@ -348,28 +354,33 @@ def _has_final_end(events: pa.Table) -> bool:
 
 
 class _Left:
-    """Sessions that the service would not give, for one warning."""
+    """Sessions that could not be read, for one warning."""
 
-    def __init__(self, what: str) -> None:
+    def __init__(self) -> None:
+        self.ids: list[str] = []
         self.failures = 0
-        self._what = what
-        self._ids: list[str] = []
         self._reason = ""
 
-    def add(self, id_: str, error: APIStatusError) -> None:
-        """Count a session; raise the error where the service seems to be down."""
-        self.failures = self.failures + 1 if isinstance(error, InternalServerError) else 0
-        if self.failures == _FAILURES:
-            raise error
-        self._ids.append(id_)
+    def nameable(self, ids: Iterable[str]) -> list[str]:
+        """Return the ids that a request can name; the others are left."""
+        ids = list(ids)
+        self.ids += [id_ for id_ in ids if id_ in NO_IDS]
+        self._reason = NO_ID_REASON if self.ids else ""
+        return [id_ for id_ in ids if id_ not in NO_IDS]
+
+    def is_over_after(self, id_: str, error: APIError) -> bool:
+        """Leave a session, and return whether the others are left too: so many in a row could not be read."""
+        self.ids.append(id_)
         self._reason = self._reason or str(error)
+        self.failures = self.failures + 1 if is_failure(error) else 0
+        return self.failures == FAILURES
 
     def warn(self) -> None:
         """Warn, if there is any."""
-        if self._ids:
+        if self.ids:
             warn(
-                f"{len(self._ids)} {self._what} could not be read, and the outcomes of their runs are as they "
-                f"were known before (the first: {self._ids[0]!r}, {self._reason})",
+                f"{len(self.ids)} sessions could not be read, and the outcomes of their runs are as they were "
+                f"known before (the first: {self.ids[0]!r}, {self._reason})",
                 DataQualityWarning,
             )
 

@@ -51,13 +51,14 @@ def load_runs(
     """Load the runs of an account; the service is asked only for what is not stored yet.
 
     The list of all runs is kept in a store on disk, and a call costs the requests for what is new, and one for
-    each run that was still open. A pull that was cut off, by whatever, goes on where it ended. A call with filters
-    is answered from the store where it reaches far enough back and is recent; else the service is asked for those
-    runs alone, and their answer is cached by itself.
+    each run that was still open. A pull that was cut off, for any reason, goes on where it ended. A call with
+    filters is answered from the store where it reaches far enough back and is recent; else the service is asked
+    for those runs alone, and their answer is cached by itself.
 
     A refresh reads pages from the newest run until a page ends in a run that is stored, and stores each page
     whole; so a run that the service inserts late is found where it lies on these pages. A list cannot show that a
-    run was inserted further down, or that one of its cursors skipped runs: ``refresh="all"`` finds those.
+    run was inserted further down, that one of its cursors skipped runs, or that it ended too early where no older
+    runs are stored: ``refresh="all"`` finds those.
 
     Parameters
     ----------

@@ -54,7 +54,7 @@ def load_sessions(
 
     The list of all sessions is kept in a store on disk, and the latest reading of a session counts. Any session
     may be continued, so each refresh lists the sessions again that were created in the 7 days before the last
-    refresh, and back to the oldest one that still ran. A pull that was cut off, by whatever, goes on where it
+    refresh, and back to the oldest one that still ran. A pull that was cut off, for any reason, goes on where it
     ended. A call with filters is answered from the store where it reaches far enough back and is recent; else the
     service is asked for those sessions alone, and their answer is cached by itself.
 

@@ -6,7 +6,7 @@ import logging
 import time
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
     from qoderdata.client import Client
     from qoderdata.files import Folder
+
+T = TypeVar("T")
 
 _logger = logging.getLogger("qoderdata")
 
@@ -245,7 +247,7 @@ class StoredLoading:
 
     def _bring_up_to_date(self) -> bool:
         query, freshness = self.query, self.freshness
-        reread_since = self._reread_since(self.store)
+        reread_since = self._unless_damaged(lambda: self._reread_since(self.store))
         bounds = [query.since, reread_since] if reread_since is not None else [query.since]
         oldest = None if None in bounds else min(bound for bound in bounds if bound is not None)
         reader = self._reader(oldest)
@@ -276,7 +278,7 @@ class StoredLoading:
 
     def newest(self) -> str | None:
         """Return the time of the newest stored row, as ISO text; ``None`` where no row is stored."""
-        time = self.store.newest()
+        time = self._unless_damaged(self.store.newest)
         return None if time is None else time.isoformat()
 
     def _filtered(self) -> LoadedTable | None:
@@ -306,8 +308,8 @@ class StoredLoading:
 
     def _knows_no_status(self) -> bool:
         """Return whether the newest stored records have no status, so that filters by it mean something else."""
-        newest = self.store.newest_rows(["status_from"])
-        return newest.num_rows > 0 and not _is_service(newest)
+        newest = self._unless_damaged(lambda: self.store.newest_rows(["status_from"]))
+        return newest is not None and newest.num_rows > 0 and not _is_service(newest)
 
     def _has_status(self, table: pa.Table) -> bool:
         """Return whether the service's records have a status; where there is none, one page shows it."""
@@ -341,9 +343,12 @@ class StoredLoading:
         return newest_first([table if condition is None else table.filter(condition)], self.remote.table)
 
     def _read_unless_damaged(self) -> pa.Table | None:
+        return self._unless_damaged(self._read)
+
+    def _unless_damaged(self, read: Callable[[], T]) -> T | None:
         """Read the store; ``None`` where it is damaged, and claims nothing any more."""
         try:
-            return self._read()
+            return read()
         except DamagedStoreError:
             with self.store.writer_lock():
                 self.store.forget_damaged()

@@ -3,13 +3,15 @@
 Names come from whoever made the deployments: any script, any length, line breaks, ``$``, marks that turn the
 writing direction. What the caller's own font lacks is looked for among the installed fonts; what none has
 becomes a box, with one warning for the plot. Nothing is set in matplotlib's settings: the fonts go to the
-texts themselves.
+texts themselves. Where the reader's browser draws the texts, `text_as_text` leaves them as they are.
 """
 
 from __future__ import annotations
 
 import unicodedata
 from collections import Counter
+from contextlib import contextmanager
+from contextvars import ContextVar
 from functools import cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -52,6 +54,19 @@ _PREFERRED_FONTS = (
     "Noto Emoji",
     "Segoe UI Emoji",
 )
+
+
+_TEXT_AS_TEXT: ContextVar[bool] = ContextVar("text as text", default=False)
+
+
+@contextmanager
+def text_as_text() -> Iterator[None]:
+    """Leave labels as they are, without looking for fonts: whoever shows the SVG file draws its texts."""
+    token = _TEXT_AS_TEXT.set(True)
+    try:
+        yield
+    finally:
+        _TEXT_AS_TEXT.reset(token)
 
 
 class Labels(NamedTuple):
@@ -109,6 +124,8 @@ def make_labels(
         )
         for identifier, name in zip(ids, names, strict=True)
     ]
+    if _TEXT_AS_TEXT.get():
+        return Labels(_make_unique(texts, ids), {"parse_math": False, "usetex": False})
     families, lacking = _fonts_for(frozenset("".join(texts)))
     if lacking:
         box = _BOX if not _fonts_for(frozenset(_BOX))[1] else "?"

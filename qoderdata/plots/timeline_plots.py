@@ -211,7 +211,7 @@ def _spans(runs: pd.DataFrame) -> pd.DataFrame:
     for times in (started, completed):
         known_times(pd.concat([triggered, times.dropna()]).rename(str(times.name or triggered.name)))
     start = started.fillna(triggered)
-    outcome = _outcomes(runs)
+    outcome = drawn_outcomes(runs)
     length = pd.to_numeric(runs["duration_ms"]) if "duration_ms" in runs else pd.Series(pd.NA, index=runs.index)
     length = length.astype("Float64").astype("float64")
     length = length.where(length.between(0, _LONGEST / pd.Timedelta("1ms")))
@@ -228,7 +228,7 @@ def _spans(runs: pd.DataFrame) -> pd.DataFrame:
     )[start.notna()]
 
 
-def _outcomes(runs: pd.DataFrame) -> pd.Series[str]:
+def drawn_outcomes(runs: pd.DataFrame) -> pd.Series[str]:
     """Return what each run is drawn as."""
     status = runs["status"].astype("object")
     outcome = status.where(status.isin(list(_KNOWN)), "unknown").mask(

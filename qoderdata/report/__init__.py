@@ -4,7 +4,7 @@
 |---|---|
 | `page` | how is the page rendered and written? |
 | `figures` | what are the headline and the six figures? |
-| `overview` | what else is not folded: the picture, what to do first, changes, costs, groups? |
+| `summary` | what else is not folded: the picture, what to do first, changes, costs, groups? |
 | `details` | what do its folded parts say? |
 | `pictures` | how is the picture of the last 30 days drawn? |
 | `layout` | what are a section, a table and a cell? |

@@ -18,7 +18,7 @@ from qoderdata.formatting import format_duration, one_line
 from qoderdata.report.data import WEEK, ReportData, fetched_at, span_text
 from qoderdata.report.details import about_data, age_of, make_details
 from qoderdata.report.figures import headline, tiles
-from qoderdata.report.overview import make_overview
+from qoderdata.report.summary import make_summary
 from qoderdata.translation import gettext as _
 from qoderdata.translation import ngettext
 
@@ -146,7 +146,7 @@ def _render(data: ReportData, caught: list[warnings.WarningMessage]) -> str:
         "cautions": cautions(data),
         "headline": headline(data),
         "tiles": tiles(data),
-        "sections": make_overview(data),
+        "sections": make_summary(data),
     }
     found = [str(warning.message) for warning in caught if issubclass(warning.category, DataQualityWarning)]
     details.append(about_data(data, list(dict.fromkeys(found))))

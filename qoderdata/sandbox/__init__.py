@@ -11,9 +11,8 @@ Shares nothing with the code that it checks but the cron evaluator.
 | `account` | which deployments are there, and when do their schedules fire? |
 | `run_history` | which runs are there, and how long did they take? |
 | `stories` | what happened in each session? |
-| `session_events` | what do its events, and the record of its run, say of it? |
 | `json_records` | how are deployments and runs written as JSON? |
-| `session_records` | how are sessions, agents and environments written as JSON? |
+| `session_records` | how are sessions, their events, agents and environments written as JSON? |
 | `sample_values` | where do random numbers, ids, times and texts come from? |
 | `ledger` | where are the records kept? |
 | `changes` | how does an account change while somebody reads it? |

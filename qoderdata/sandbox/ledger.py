@@ -15,13 +15,14 @@ from qoderdata.sandbox.account import ARCHIVED, BROKEN, PAUSED, plan
 from qoderdata.sandbox.json_records import Deployments, RunRecords, deployment_of_d, refusal_error, run_of_d
 from qoderdata.sandbox.run_history import FAILED, STATUSES, TRIGGERS, RunHistory
 from qoderdata.sandbox.sample_values import Draws, nanoseconds, stamp, uuid7
-from qoderdata.sandbox.session_events import told_by_events, told_by_record
 from qoderdata.sandbox.session_records import (
     SessionRecords,
     agent_record,
     environment_record,
     leaders,
     numbered,
+    told_by_events,
+    told_by_record,
 )
 from qoderdata.sandbox.stories import End, decide
 

@@ -15,7 +15,8 @@ A list may be wrong, and a false claim loses records. So:
 stored.
   An old record that is listed again above new ones joins nothing.
 - An empty page is never stored as the end of the list: the next refresh asks again. Where records beyond that end
-  are stored, it is not believed at all (`Coverage.contradicts`).
+  are stored, it is not believed at all, and neither is a last page that leaves a gap above what is stored
+  (`Coverage.contradicts`).
 - How far back a segment reaches is a time: all later records of the list that were created then or later are in
 it.
   The pages show it, since the list is in that order; see `Listing.reaches`.
@@ -201,16 +202,23 @@ class Coverage:
         return Coverage((joined, *lower_still), self.has_unclaimed and joined.cursor is not None)
 
     def contradicts(self, page: Listing) -> bool:
-        """Return whether a page is an empty end of the list although records beyond it are stored."""
-        if not page.is_empty_end:
+        """Return whether a page ends the list although records beyond that end are stored.
+
+        A last page that has one of the newest stored records leaves no gap above them: it is believed, since the
+        service may have forgotten older ones.
+        """
+        if page.cursor is not None:
             return False
         if page.after is None:
             beyond = self.segments
         elif self.cursor == page.after:
             beyond = self.segments[1:]
         else:
-            return True
-        return self.has_unclaimed or any(segment.head_ids for segment in beyond)
+            return page.is_empty_end
+        is_stored_beyond = any(segment.head_ids for segment in beyond)
+        if page.is_empty_end:
+            return self.has_unclaimed or is_stored_beyond
+        return is_stored_beyond and _lowest_met(page, beyond) is None
 
     def drop_last_cursor(self) -> Coverage:
         """Shorten the top segment to the step before, after the service refused its cursor."""

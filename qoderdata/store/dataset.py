@@ -293,7 +293,7 @@ class Dataset:
         """
         found = []
         for name, file in files.items():
-            content = self._folder.read(f"{FOLDER}/{name}")
+            content = self._content(name)
             if (
                 content is None
                 or checksum(memoryview(content)) != file.checksum
@@ -343,7 +343,7 @@ class Dataset:
         files: dict[str, DataFile] = {}
         unusable = []
         for name in names:
-            content = self._folder.read(f"{FOLDER}/{name}")
+            content = self._content(name)
             found = None if content is None else self._adopt(name, content)
             if found is None:
                 unusable.append(name)
@@ -359,6 +359,13 @@ class Dataset:
             may_change = self._table.may_change(states).to_pylist()
             found |= {id_: _day(name) for id_, is_open in zip(row_ids(states), may_change, strict=True) if is_open}
         return found
+
+    def _content(self, name: str) -> pa.Buffer | None:
+        """Return the bytes of a data file; ``None`` where it is gone, or a folder lies in its place."""
+        try:
+            return self._folder.read(f"{FOLDER}/{name}")
+        except IsADirectoryError:
+            return None
 
     def _open(self, name: str, file: DataFile) -> ds.ParquetFileFragment:
         content = self._folder.read(f"{FOLDER}/{name}")

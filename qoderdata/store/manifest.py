@@ -35,10 +35,13 @@ class UnusableManifestError(CacheError):
         What it says, where it is of the format of version 0.1.
     is_foreign : bool
         Whether it is of another account.
+    is_folder : bool
+        Whether a folder lies in its place.
     """
 
     old: Manifest | None = None
     is_foreign: bool = False
+    is_folder: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,7 +159,12 @@ def read_manifest(folder: Folder, identity: Identity | None = None) -> Manifest 
     OSError
         It cannot be read now.
     """
-    content = folder.read(NAME)
+    try:
+        content = folder.read(NAME)
+    except IsADirectoryError as error:
+        in_the_way = UnusableManifestError("its manifest cannot be used (a folder lies in its place)")
+        in_the_way.is_folder = True
+        raise in_the_way from error
     if content is None:
         return None
     try:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 import hashlib
 import json
 import logging
@@ -446,7 +445,9 @@ class TableStore:
         names = self._dataset.names() if old is None else list(old.files)
         rebuilt = self._dataset.rebuild(names)
         # Aside first: a file that no manifest names may be removed.
-        place = self._set_aside(f"{data.FOLDER}/{name}" for name in rebuilt.unusable)
+        useless = [f"{data.FOLDER}/{name}" for name in rebuilt.unusable]
+        in_the_way = [manifests.NAME] if unusable is not None and unusable.is_folder else []
+        place = self._set_aside(useless + in_the_way)
         coverage = old.coverage if old and not rebuilt.unusable else Coverage(has_unclaimed=bool(rebuilt.files))
         manifest = Manifest(self._identity, old.sequence if old else 0, rebuilt.files, coverage)
         if self.table.is_read_singly:
@@ -500,13 +501,7 @@ class TableStore:
     def _set_aside(self, names: Iterable[str]) -> str:
         """Move files to a folder of their own, where they do not count; return where that is, for a message."""
         place = f"{_SET_ASIDE}{datetime.now(UTC):%Y%m%dT%H%M%SZ}"
-        moved = 0
-        for name in names:
-            content = self.folder.read(name)
-            if content is not None:
-                self.folder.replace(f"{place}/{name}", functools.partial(_write, content))
-                self.folder.remove(name)
-                moved += 1
+        moved = sum(self.folder.move(name, f"{place}/{name}") for name in names)
         return f"; {moved} files that cannot be used are in {self.folder.location}/{place}" if moved else ""
 
     def _count(self, entry: JournalEntry) -> None:
@@ -591,7 +586,3 @@ class TableStore:
             f"({error.strerror or error}). Set QODERDATA_CACHE_DIR or cache_dir to a folder that can",
             CacheWarning,
         )
-
-
-def _write(content: pa.Buffer, sink: pa.NativeFile) -> None:
-    sink.write(content)

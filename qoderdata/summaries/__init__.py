@@ -6,10 +6,9 @@
 `incidents`          which groups are failing now, since when, and with which errors?
 `comparison`         what changed from one period to another, and how much of what may fail has failed?
 `error_messages`     which errors are the same, and which are new?
-`unusual`            which runs took unusually long or short, or are stuck?
 `deployment_changes` what changed between two deployments frames?
 `costs`              what do sessions cost?
-`run_durations`      what got slower, and how late do runs start?
+`run_durations`      what got slower, how late do runs start, and which runs are unusual or stuck?
 `wilson`             how certain is a rate?
 `time_windows`       what is a day or an hour in a zone?
 `dataframe_engines`  what differs between pandas, Polars, PyArrow, DuckDB, Dask and Spark?
@@ -25,9 +24,8 @@ from qoderdata.summaries.counters import consistency, failure_rates, fill_counte
 from qoderdata.summaries.deployment_changes import changes
 from qoderdata.summaries.error_messages import error_groups
 from qoderdata.summaries.incidents import error_breakdown, failure_streaks
-from qoderdata.summaries.run_durations import duration_regressions, start_delays
+from qoderdata.summaries.run_durations import duration_regressions, start_delays, unusual_runs
 from qoderdata.summaries.run_rates import run_failure_rates
-from qoderdata.summaries.unusual import unusual_runs
 
 __all__ = [
     "changes",

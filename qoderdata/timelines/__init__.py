@@ -2,8 +2,7 @@
 
 ==================== ================================================================================
 `upcoming_triggers`  what fires next, and how much starts at the same time?
-`missed`             which scheduled times did no run serve?
-`schedule_history`   from when to when could a deployment fire, by which schedule, and is that certain?
+`missed`             which scheduled times did no run serve, and is that certain?
 `lints`              what does a schedule say in words, and what about it may surprise?
 `distinct_schedules` which schedules does a frame have, and which triggers does the service list?
 ==================== ================================================================================

@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 
 from qoderdata.columns import require_frame
-from qoderdata.cron import Schedule, descriptions, parse
+from qoderdata.cron import CronError, NeverFiresError, Schedule, descriptions, parse
 from qoderdata.cron.schedule import (
     DAY,
     EPOCH,
@@ -92,7 +92,7 @@ def schedule_lints(df: pd.DataFrame, *, start: Instant | None = None) -> pd.Data
 
         ==================== ===================================================================================
         ``unreadable``       the cron text or the zone cannot be read
-        ``never_fires``      its only local times are those that a clock change skips
+        ``never_fires``      none of its months has such a day, or clock changes skip its only local times
         ``dst_gap``          a clock change skips a time of it, which will not fire
         ``dst_repeat``       a clock change repeats a time of it, which will fire twice
         ``both_day_fields``  day of month and day of week are both set: either is enough, or both must match
@@ -130,7 +130,7 @@ def schedule_lints(df: pd.DataFrame, *, start: Instant | None = None) -> pd.Data
     findings = {
         number: list(_findings(schedule, whole_seconds(begin)))
         if isinstance(schedule := distinct.schedules[number], Schedule)
-        else [_Finding("unreadable", str(schedule))]
+        else [_error(schedule)]
         for number in np.unique(of_row).tolist()
     }
     found = [finding for number in of_row.tolist() for finding in findings[number]]
@@ -141,6 +141,12 @@ def schedule_lints(df: pd.DataFrame, *, start: Instant | None = None) -> pd.Data
         "lint": pd.Series([finding.lint for finding in found], dtype="str"),
         "detail": pd.Series([finding.detail for finding in found], dtype="str"),
     })  # fmt: skip
+
+
+def _error(error: CronError) -> _Finding:
+    if isinstance(error, NeverFiresError):
+        return _Finding("never_fires", error.reason)
+    return _Finding("unreadable", str(error))
 
 
 def _findings(schedule: Schedule, begin: int) -> Iterator[_Finding]:

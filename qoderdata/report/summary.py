@@ -41,7 +41,7 @@ _MOST_GROUPS = 6
 _MOST_FINDINGS = 50
 
 
-def make_overview(data: ReportData) -> list[Section]:
+def make_summary(data: ReportData) -> list[Section]:
     """Return the sections that are not folded, in their order."""
     sections = [trend(data, data.runs)] if data.runs is not None else []
     sections += [to_do(data), changed(data)]

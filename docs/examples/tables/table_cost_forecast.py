@@ -1,0 +1,18 @@
+"""
+What the next month will cost
+=============================
+
+The triggers of the next 30 days are known. What a run costs is taken from the sessions so far.
+"""
+
+import qoderdata as qd
+
+client, now = qd.connect(deployments=120, seed=7, edition="D")
+df = qd.load_deployments(client=client, include_archived=True)
+sessions = qd.load_sessions(client=client)
+sessions = qd.with_names(sessions, df, agents=sessions, metadata=["team"])
+
+# %%
+# The table:
+forecast = qd.cost_forecast(df, sessions, "30D", start=now).set_index("name")
+forecast[["triggers", "sessions", "expected", "low", "high", "budget_use"]].head(8).round(2)

@@ -1,0 +1,423 @@
+"""How is the live view drawn, and how does it share the terminal with the keyboard?
+
+The view is drawn anew each second, and when the terminal's size changes. Its thread owns the terminal: it takes
+the alternate screen and the keys, and gives them back whatever happens elsewhere.
+"""
+
+from __future__ import annotations
+
+import _thread
+import contextlib
+import os
+import select
+import signal
+import sys
+import threading
+import time
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+from qoderdata.formatting import (
+    MISSING,
+    display_width,
+    format_credits,
+    format_duration,
+    format_percent,
+    format_time,
+    one_line,
+)
+from qoderdata.parsing import parse_span
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+    from typing import Self
+
+    import pandas as pd
+    from rich.console import RenderableType
+    from rich.table import Table
+    from rich.text import Text
+
+    from qoderdata.overview import Overview
+
+#: Agents and teams are shown where so many columns are left beside the others of a table.
+_FOR_AGENT, _FOR_TEAM = 56, 80
+#: How wide a column may become, but for names.
+_WIDEST = 24
+_GAP = 2
+#: With fewer rows a table there are no empty lines between tables.
+_FEW = 3
+#: No terminal has more lines.
+_MOST = 500
+_STYLES = {"error": "red", "warning": "yellow"}
+#: The terminal's size, and whether something changed, is looked at so often, in seconds.
+_POLL = 0.2
+_SECOND = timedelta(seconds=1)
+_QUIT = frozenset("qQ")
+_SUSPEND = "\x1a"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class View:
+    """What is shown: an overview, how old it is, and why it is not newer.
+
+    Attributes
+    ----------
+    overview : Overview
+        The last one that could be made.
+    read_at : datetime.datetime
+        When the service was last read.
+    deployments_at : datetime.datetime
+        When the deployments were read.
+    next_at : datetime.datetime, optional
+        When it is read again; ``None``: it is being read.
+    error : str
+        Why the last reading failed; empty where it did not.
+    """
+
+    overview: Overview
+    read_at: datetime
+    deployments_at: datetime
+    next_at: datetime | None = None
+    error: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class _Section:
+    """One table: the headings of its columns, the first of which is its title, and its rows."""
+
+    headings: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    empty: str
+    #: Which column has names or sentences, and is cut where room is short.
+    wide: int = 0
+
+    def table(self, most: int, *, is_live: bool) -> Table:
+        """Draw the first rows; in the live view no other column than the wide one takes much room."""
+        from rich.table import Table  # noqa: PLC0415 - only a view needs it
+        from rich.text import Text  # noqa: PLC0415 - as above
+
+        table = Table(box=None, padding=(0, _GAP, 0, 0), pad_edge=False, header_style="bold")
+        for index, heading in enumerate(self.headings):
+            is_wide = index == self.wide
+            table.add_column(
+                Text(heading, no_wrap=True, overflow="ellipsis"),
+                no_wrap=not is_wide,
+                overflow="ellipsis",
+                max_width=_WIDEST if is_live and not is_wide else None,
+            )
+        if not self.rows and most:
+            table.add_row(Text(self.empty, style="dim"))
+        for row in self.rows[:most]:
+            style = _STYLES.get(row[0], "") if self.wide else ""
+            table.add_row(*(Text(cell, style=style, no_wrap=True, overflow="ellipsis") for cell in row))
+        return table
+
+
+# -- drawing -----------------------------------------------------------------------------------------------------
+
+
+def draw(view: View, *, now: datetime, tz: str, host: str, size: tuple[int, int]) -> RenderableType:
+    """Return what fills a terminal of a size, in columns and lines."""
+    from rich.console import Group  # noqa: PLC0415 - only a view needs it
+    from rich.layout import Layout  # noqa: PLC0415 - as above
+    from rich.text import Text  # noqa: PLC0415 - as above
+
+    width, height = size
+    counts, today = _summary(view.overview, host)
+    top = [
+        _both_ends(Text(counts, style="bold"), Text(_local(now, tz), style="bold")),
+        Text(today, no_wrap=True, overflow="ellipsis"),
+    ]
+    bottom = _footer(view, now, tz)
+    room = max(height - len(top) - len(bottom), 1)
+    body = _stack(_sections(view.overview, now, tz, width), room)
+    layout = Layout()
+    layout.split_column(
+        *(Layout(Group(*parts), size=lines) for parts, lines in ((top, len(top)), (body, room))),
+        Layout(Group(*bottom), size=len(bottom)),
+    )
+    return layout
+
+
+def draw_once(view: View, *, now: datetime, tz: str, host: str, most: int) -> list[RenderableType]:
+    """Return one snapshot, with so many rows a table at most."""
+    from rich.text import Text  # noqa: PLC0415 - only a view needs it
+
+    counts, today = _summary(view.overview, host)
+    parts: list[RenderableType] = [Text(f"{format_time(now, tz)}: {counts}"), Text(today)]
+    for section in _sections(view.overview, now, tz, None):
+        parts += ["", section.table(most, is_live=False)]
+        if len(section.rows) > most:
+            parts.append(f"… and {len(section.rows) - most:,} more")
+    return parts
+
+
+def _stack(sections: Sequence[_Section], room: int) -> list[RenderableType]:
+    """Return tables one below the other; each gets its share of the lines, and what others do not need."""
+    wanted = [max(len(section.rows), 1) for section in sections]
+    gaps = len(sections) - 1
+    left = room - len(sections) - gaps
+    if left < _FEW * len(sections):
+        left, gaps = left + gaps, 0
+    given = [0] * len(sections)
+    while left > 0 and given != wanted:
+        for index, most in enumerate(wanted):
+            if given[index] < most and left > 0:
+                given[index] += 1
+                left -= 1
+    parts: list[RenderableType] = []
+    for section, lines in zip(sections, given, strict=True):
+        if parts and gaps:
+            parts.append("")
+        parts.append(section.table(lines, is_live=True))
+    return parts
+
+
+def _sections(found: Overview, now: datetime, tz: str, width: int | None) -> list[_Section]:
+    """Return the tables of a view of some width, `None` for any."""
+    errors = int(found.findings["severity"].eq("error").sum())
+    counts = f"{_counted(errors, 'error')}, {_counted(len(found.findings) - errors, 'warning')}"
+    shown = found.findings if width is None else found.findings.head(_MOST)
+    findings = [[str(record.severity), one_line(str(record.detail))] for record in shown.itertuples()]
+    upcoming = found.upcoming[found.upcoming["trigger_at"] > now]
+    horizon = format_duration(parse_span(found.horizon, name="horizon"))
+    return [
+        _Section(["Wrong:", counts], findings, "nothing", wide=1),
+        _labelled(
+            [f"Running: {len(found.running):,}", "for", "status"],
+            found.running,
+            lambda record: [_age(now, record.since), one_line(record.status)],
+            empty="nothing runs",
+            width=width,
+        ),
+        _labelled(
+            [f"Failing: {_counted(len(found.failing), 'deployment')}", "in a row", "for", "last error"],
+            found.failing,
+            lambda record: [f"{record.streak:,}", _age(now, record.since), one_line(record.error_type)],
+            empty="nothing fails",
+            width=width,
+        ),
+        _labelled(
+            [f"Next: {len(upcoming):,} within {horizon}", "in", "at"],
+            upcoming,
+            lambda record: [_age(record.trigger_at, now), _clock(record.trigger_at, now, tz)],
+            empty="nothing fires",
+            width=width,
+        ),
+    ]
+
+
+def _labelled(
+    headings: list[str], frame: pd.DataFrame, cells: Callable[[Any], list[str]], *, empty: str, width: int | None
+) -> _Section:
+    """Return a table of deployments: name, agent and team where there is room, then the other cells."""
+    shown = frame if width is None else frame.head(_MOST)
+    others = [cells(record) for record in shown.itertuples()]
+    taken = sum(
+        min(max(map(display_width, texts)), _WIDEST) + _GAP for texts in zip(headings[1:], *others, strict=True)
+    )
+    labels = [
+        name
+        for name, least in (("agent", _FOR_AGENT), ("team", _FOR_TEAM))
+        if (width is None or width - taken >= least) and frame[name].notna().any()
+    ]
+    names = [[one_line(name) for name in row] for row in shown[["name", *labels]].itertuples(index=False)]
+    rows = [[*name, *other] for name, other in zip(names, others, strict=True)]
+    return _Section([headings[0], *labels, *headings[1:]], rows, empty)
+
+
+def _summary(found: Overview, host: str) -> tuple[str, str]:
+    """Return one line about the deployments and one about today."""
+    today = found.today
+    decided = today.completed + today.failed
+    share = format_percent(today.failed / decided) if decided else MISSING
+    said = [f"Today: {_counted(today.runs, 'run')}, {today.failed:,} failed ({share})"]
+    if today.assumed:
+        said.append(f"{today.assumed:,} assumed completed")
+    said.append(f"{format_credits(today.credits)} credits of {_counted(today.sessions, 'session')}")
+    if today.unknown:
+        said.append(f"{today.unknown:,} without a figure")
+    counts = f"{_counted(found.active, 'active deployment')}, {found.paused:,} paused · {one_line(host)}"
+    return counts, " · ".join(said)
+
+
+def _footer(view: View, now: datetime, tz: str) -> list[RenderableType]:
+    """Return how old the view is, below the reason where that is older than it should be."""
+    from rich.text import Text  # noqa: PLC0415 - only a view needs it
+
+    age, end = _age(now, view.read_at), Text(" q quits", style="dim")
+    then = "reading …" if view.next_at is None else f"next reading in {_age(view.next_at, now)}"
+    if not view.error:
+        what = f"read {age} ago, deployments {_age(now, view.deployments_at)} ago; {then}"
+        return [_both_ends(Text(what, style="dim"), end)]
+    what = f"not up to date since {_local(view.read_at, tz)}, {age} ago; {then}"
+    return [
+        Text(one_line(view.error), style="red", no_wrap=True, overflow="ellipsis"),
+        _both_ends(Text(what, style="bold red"), end),
+    ]
+
+
+def _both_ends(left: Text, right: Text) -> Table:
+    from rich.table import Table  # noqa: PLC0415 - only a view needs it
+
+    line = Table.grid(expand=True)
+    line.add_column(ratio=1, no_wrap=True, overflow="ellipsis")
+    line.add_column(justify="right", no_wrap=True)
+    line.add_row(left, right)
+    return line
+
+
+def _counted(number: int, noun: str) -> str:
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+def _age(later: datetime, earlier: datetime) -> str:
+    """Return the time between two instants in whole seconds; clocks differ, so never less than none."""
+    length = later - earlier
+    if length != length:  # noqa: PLR0124 - NaT
+        return MISSING
+    return format_duration(timedelta(seconds=max(int(length.total_seconds()), 0)))
+
+
+def _local(time: datetime, tz: str) -> str:
+    """Return the clock to the second, in a zone."""
+    whole = format_time(time, tz)
+    return f"{whole[11:16]}:{time.second:02}{whole[16:]}"
+
+
+def _clock(time: datetime, now: datetime, tz: str) -> str:
+    """Return the clock to the minute, with the day unless that is today."""
+    whole = format_time(time, tz)
+    return whole[11:16] if whole[:10] == format_time(now, tz)[:10] else whole[5:16]
+
+
+# -- the terminal ------------------------------------------------------------------------------------------------
+
+
+class Screen:
+    """The terminal while the view is shown.
+
+    A thread draws it and reads the keys, so that the main one can wait for the service. On `q` it interrupts the
+    main thread as Ctrl-C does: what is being read is kept, and goes on next time.
+
+    Parameters
+    ----------
+    view
+        What is shown first.
+    tz
+        The IANA zone of the times shown.
+    host
+        The service's name.
+
+    Attributes
+    ----------
+    has_quit : bool
+        Whether `q` was pressed.
+    failure : BaseException or None
+        Why the view cannot be shown any more.
+    """
+
+    def __init__(self, view: View, *, tz: str, host: str) -> None:
+        self.view = view
+        self.has_quit = False
+        self.failure: BaseException | None = None
+        self._tz = tz
+        self._host = host
+        self._closing = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="qoderdata-screen")
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._closing.set()
+        self._thread.join()
+
+    def _run(self) -> None:
+        try:
+            while self._is_suspended():
+                os.kill(0, signal.SIGTSTP)  # the whole job, until the shell continues it
+        except BaseException as error:  # noqa: BLE001 - raised in the main thread
+            self.failure = error
+        if not self._closing.is_set():
+            _interrupt_main_thread()
+
+    def _is_suspended(self) -> bool:
+        """Show the view until it is closed, `q` is pressed, or Ctrl-Z, which alone is true."""
+        from rich.console import Console, ConsoleDimensions  # noqa: PLC0415 - only a view needs it
+        from rich.live import Live  # noqa: PLC0415 - as above
+
+        console = Console(file=sys.stdout)
+        drawn: Any = None
+        with (
+            _keyboard() as next_key,
+            Live(
+                console=console, screen=True, auto_refresh=False, redirect_stdout=False, redirect_stderr=False
+            ) as live,
+        ):
+            while not self._closing.is_set():
+                now, size = datetime.now(UTC), _terminal_size()
+                if drawn != (id(self.view), size, now.replace(microsecond=0)):
+                    drawn = (id(self.view), size, now.replace(microsecond=0))
+                    console.size = ConsoleDimensions(*size)
+                    live.update(draw(self.view, now=now, tz=self._tz, host=self._host, size=size), refresh=True)
+                key = next_key(_POLL)
+                if key in _QUIT:
+                    self.has_quit = True
+                    return False
+                if key == _SUSPEND:
+                    return True
+        return False
+
+
+@contextlib.contextmanager
+def _keyboard() -> Iterator[Callable[[float], str]]:
+    """Return the next key within some seconds, `""` if there is none; keys are not echoed, and Ctrl-Z is one.
+
+    Afterwards the terminal is as it was. Where standard input is no terminal there are no keys.
+    """
+    if sys.stdin is None or not sys.stdin.isatty() or sys.platform == "win32":
+        yield _wait
+        return
+    import termios  # noqa: PLC0415 - there is none on Windows
+    import tty  # noqa: PLC0415 - as above
+
+    keyboard = sys.stdin.fileno()
+
+    def next_key(seconds: float) -> str:
+        if not select.select([keyboard], [], [], seconds)[0]:
+            return ""
+        typed = os.read(keyboard, 1024)
+        if not typed:
+            raise OSError("the terminal is gone")
+        return "" if typed.startswith(b"\x1b") else typed[:1].decode("ascii", "replace")
+
+    before = termios.tcgetattr(keyboard)
+    try:
+        tty.setcbreak(keyboard)
+        mode = termios.tcgetattr(keyboard)
+        mode[6][termios.VSUSP] = b"\0"
+        termios.tcsetattr(keyboard, termios.TCSANOW, mode)
+        yield next_key
+    finally:
+        termios.tcsetattr(keyboard, termios.TCSAFLUSH, before)
+
+
+def _terminal_size() -> tuple[int, int]:
+    """Return the terminal's size now; `COLUMNS` and `LINES`, which a shell sets, do not follow it."""
+    columns, lines = os.get_terminal_size(sys.stdout.fileno())
+    return columns or 80, lines or 24  # some terminals do not know theirs
+
+
+def _wait(seconds: float) -> str:
+    time.sleep(seconds)
+    return ""
+
+
+def _interrupt_main_thread() -> None:
+    if hasattr(signal, "pthread_kill"):
+        signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+    else:
+        _thread.interrupt_main()

@@ -1,0 +1,270 @@
+"""``qoderdata top``: a live view of what runs, fires next, fails, is wrong, and costs."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import signal
+import sys
+import time
+import warnings
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+import click
+
+import qoderdata as qd
+from qoderdata import errors
+from qoderdata.cli import options, output, screen
+from qoderdata.parsing import parse_span
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    import pandas as pd
+
+    from qoderdata.cli.options import Service
+
+#: No refresh comes sooner than this after the last one.
+_SHORTEST = timedelta(seconds=5)
+#: For each request that a list took it is left alone for so long: a tenth of what the service allows.
+_PAUSE_A_REQUEST = timedelta(seconds=1)
+#: Runs are read this far back, as `check` does; their sessions may be a little older.
+_HISTORY, _SESSION_HISTORY = "30D", "31D"
+#: A failed request is tried again so often; the next reading comes soon.
+_RETRIES = 2
+_JUST_NOW = timedelta(minutes=10)
+_NUMBER = re.compile(r"\d[\d,.]*")
+#: Rows of a table of `--once`.
+_MOST_ONCE = 10
+
+
+@options.command("top", example="qoderdata top --once")
+@click.option("--once", is_flag=True, help="Print one snapshot and end.")
+@click.option(
+    "--interval",
+    default="30s",
+    metavar="SPAN",
+    help="How long to wait between readings (default 30s, at least 5s).",
+)
+@click.option("--team", default="team", metavar="KEY", help="The key of metadata with the team (default team).")
+@options.tz_option("of the times shown, whose midnight begins today")
+@options.outcomes
+@options.live_service
+def top(*, once: bool, interval: str, team: str, tz: str, outcomes: str, service: Service) -> None:
+    """Show what runs, fires next, fails and is wrong now, and what today cost; q quits.
+
+    A reading costs one request for new runs, one for each run that has not ended (up to edition C), and one for
+    each 100 sessions of the last 7 days. A list that took N requests is left alone for N seconds. Deployments
+    are read when they are older than --max-age, with one request for each 100. Without the network the last view
+    stays, and says how old it is.
+    """
+    every = parse_span(interval, name="--interval")
+    if every < _SHORTEST:
+        raise click.UsageError(f"--interval {interval} is less than {_SHORTEST.total_seconds():.0f}s")
+    if not once and not (sys.stdout.isatty() and os.environ.get("TERM") not in {None, "", "dumb"}):
+        raise click.UsageError("a live view needs a terminal; --once prints one snapshot")
+    reader = _Reader(service, every, outcomes=outcomes, tz=tz, team=team)
+    if once:
+        _print_once(reader, tz)
+    else:
+        _watch(reader, tz)
+
+
+class _Reader:
+    """Reads what is new, each list no more often than its requests allow, and keeps what was read.
+
+    Attributes
+    ----------
+    host : str
+        The service's name.
+    pause : datetime.timedelta
+        How long to wait before the next reading.
+    """
+
+    def __init__(self, service: Service, every: timedelta, *, outcomes: str, tz: str, team: str) -> None:
+        self._service = service
+        self._client = service.client(max_retries=_RETRIES)
+        self._every = every
+        self._outcomes = outcomes
+        self._settings: dict[str, Any] = {"tz": tz, "team": team}
+        self.pause = self._sessions_age = every
+        self._frames: dict[str, pd.DataFrame] = {}
+        self._snapshots: list[pd.DataFrame] = []
+        self.host = urlsplit(self._client.base_url).netloc
+
+    def read(self, *, progress: bool | None = False) -> screen.View:
+        """Return what is going on after reading what is new.
+
+        Raises
+        ------
+        QoderdataError
+            Something could not be read; what was read is kept.
+        """
+        account = self._account(offline=self._service.offline, progress=progress)
+        max_age: dict[str, Any] = {} if self._service.max_age is None else {"max_age": self._service.max_age}
+        self._keep_deployments(qd.load_deployments(include_archived=True, **max_age, **account))
+        if self._service.offline:
+            self._load_stored(account)
+        else:
+            self._load_new(account)
+        return self._view()
+
+    def read_stored(self) -> screen.View:
+        """Return what was going on when the service was last read, perhaps by another process.
+
+        Raises
+        ------
+        CacheError
+            Not everything is stored.
+        """
+        account = self._account(offline=True, progress=False)
+        self._keep_deployments(qd.load_deployments(include_archived=True, **account))
+        self._load_stored(account)
+        return self._view()
+
+    def wait_as_told(self, error: errors.QoderdataError) -> None:
+        """Wait before the next reading as the service asks for in an error."""
+        asked = getattr(error, "retry_after", None) or 0.0
+        self.pause = max(self._every, timedelta(seconds=asked))
+
+    def _account(self, *, offline: bool, progress: bool | None) -> dict[str, Any]:
+        cache = {"cache_dir": self._service.cache_dir, "offline": offline, "progress": progress}
+        return {"client": self._client, **cache}
+
+    def _keep_deployments(self, deployments: pd.DataFrame) -> None:
+        known = self._frames.get("deployments")
+        if known is None or known.attrs["fetched_at"] != deployments.attrs["fetched_at"]:
+            self._snapshots = self._service.snapshots("1D")
+        self._frames["deployments"] = deployments
+
+    def _load_new(self, account: dict[str, Any]) -> None:
+        """Read new runs, and sessions unless they are young enough for what their last reading cost."""
+        runs = qd.load_runs(since=_HISTORY, outcomes="runs", refresh=True, **account)
+        self.pause = max(self._every, _pause(runs))
+        sessions = qd.load_sessions(since=_SESSION_HISTORY, max_age=self._sessions_age, **account)
+        if sessions.attrs["requests"]:
+            self._sessions_age = max(self._every, _pause(sessions))
+        if (runs["status_from"].isna() & runs["session_id"].notna()).any():
+            # Both lists were read just now, or are young enough: they are not read again.
+            settings: dict[str, Any] = {"outcomes": self._outcomes, "max_age": self._sessions_age + _JUST_NOW}
+            runs = qd.load_runs(since=_HISTORY, **settings, **account)
+        self._frames |= {"runs": runs, "sessions": sessions}
+
+    def _load_stored(self, account: dict[str, Any]) -> None:
+        self._frames["sessions"] = qd.load_sessions(since=_SESSION_HISTORY, **account)
+        outcomes: dict[str, Any] = {"outcomes": self._outcomes}
+        self._frames["runs"] = qd.load_runs(since=_HISTORY, **outcomes, **account)
+
+    def _view(self) -> screen.View:
+        import pandas as pd  # noqa: PLC0415 - slow to import
+
+        from qoderdata.overview import overview  # noqa: PLC0415 - as above
+
+        frames = self._frames
+        found = overview(
+            frames["deployments"],
+            frames["runs"],
+            frames["sessions"],
+            snapshots=self._snapshots,
+            now=pd.Timestamp.now("UTC"),
+            **self._settings,
+        )
+        return screen.View(found, _fetched_at(frames["runs"]), _fetched_at(frames["deployments"]))
+
+
+def _pause(frame: pd.DataFrame) -> timedelta:
+    """Return for how long a list is left alone after this reading."""
+    return int(frame.attrs["requests"]) * _PAUSE_A_REQUEST
+
+
+def _fetched_at(frame: pd.DataFrame) -> datetime:
+    return datetime.fromisoformat(frame.attrs["fetched_at"])
+
+
+def _print_once(reader: _Reader, tz: str) -> None:
+    view = reader.read(progress=None)
+    parts = screen.draw_once(view, now=datetime.now(UTC), tz=tz, host=reader.host, most=_MOST_ONCE)
+    output.echo(output.rendered(*parts))
+
+
+def _watch(reader: _Reader, tz: str) -> None:
+    """Show the view until `q` or Ctrl-C."""
+    with _ended_by_signals():
+        view = _first_view(reader)
+        shown = screen.Screen(view, tz=tz, host=reader.host)
+        try:
+            with _quiet(), shown:
+                while True:
+                    shown.view = replace(view, next_at=datetime.now(UTC) + reader.pause)
+                    time.sleep(reader.pause.total_seconds())
+                    shown.view = replace(view, next_at=None)
+                    view = _next_view(reader, view)
+        except KeyboardInterrupt:
+            if shown.failure is not None:
+                raise shown.failure from None
+            if not shown.has_quit:
+                raise
+
+
+def _first_view(reader: _Reader) -> screen.View:
+    """Return the first view; without the network that of what is stored, if there is any."""
+    try:
+        return reader.read(progress=None)
+    except errors.APIConnectionError as error:
+        try:
+            return replace(reader.read_stored(), error=str(error))
+        except errors.CacheError:
+            raise error from None
+
+
+def _next_view(reader: _Reader, last: screen.View) -> screen.View:
+    """Return a newer view, or the last one with the reason why there is none."""
+    try:
+        return reader.read()
+    except errors.AuthenticationError:
+        raise
+    except errors.QoderdataError as error:
+        reader.wait_as_told(error)
+        return replace(last, error=str(error))
+
+
+@contextlib.contextmanager
+def _ended_by_signals() -> Iterator[None]:
+    """Let SIGTERM end the view as Ctrl-C does, also in a background job, where a shell ignores the latter."""
+    ending = (signal.SIGINT, signal.SIGTERM)
+    before = [signal.signal(one, signal.default_int_handler) for one in ending]
+    try:
+        yield
+    finally:
+        for one, handler in zip(ending, before, strict=True):
+            signal.signal(one, handler or signal.SIG_DFL)
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep warnings until the view has ended, and drop logs, where both would be written into it.
+
+    Of warnings that differ in their numbers alone the last one is kept.
+    """
+    if not sys.stderr.isatty():
+        yield
+        return
+    said: dict[str, Any] = {}
+    show = warnings.showwarning
+
+    def keep(message: Warning | str, *others: Any, **more: Any) -> None:  # noqa: ANN401 - as warnings has it
+        said[_NUMBER.sub("0", str(message))] = lambda: show(message, *others, **more)
+
+    try:
+        with Path(os.devnull).open("w", encoding="utf-8") as nothing, contextlib.redirect_stderr(nothing):
+            warnings.showwarning = keep
+            yield
+    finally:
+        warnings.showwarning = show
+        for say in said.values():
+            say()

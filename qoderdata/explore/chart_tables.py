@@ -1,0 +1,294 @@
+"""Turn deployments and runs into the tables that an interactive chart draws.
+
+Text from the service is in small tables that the chart looks up; a run itself is six whole numbers, so that fifty
+thousand of them are a text of about two megabytes. Times are those of the wall clock in the caller's zone,
+written as if they were UTC, since Vega knows no zones but UTC and the browser's own.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from qoderdata.columns import require_frame
+from qoderdata.formatting import (
+    format_duration,
+    format_interval,
+    format_percent,
+    format_time,
+    one_line,
+    truncate,
+)
+from qoderdata.frames import with_names
+from qoderdata.plots.axes import describe_zone, known_times
+from qoderdata.plots.labels import format_key, make_labels, text_as_text
+from qoderdata.plots.timeline_plots import drawn_outcomes
+from qoderdata.summaries import run_failure_rates
+
+if TYPE_CHECKING:
+    from zoneinfo import ZoneInfo
+
+#: The outcomes that are drawn, from back to front; a run refers to them by number.
+OUTCOMES = ("completed", "assumed", "skipped", "cancelled", "unknown", "running", "waiting", "failed")
+_NUMBERS = {outcome: number for number, outcome in enumerate(OUTCOMES)}
+#: The most marks that a browser draws at once without delay.
+MOST_ROWS = 50_000
+_WINDOWS = ("1h", "3h", "6h", "12h", "1D", "7D", "28D")
+_DAY_MS = 86_400_000
+#: Weeks begin on Monday, and 1970 on a Thursday.
+_FIRST_MONDAY_MS = 4 * _DAY_MS
+_NAME_COLUMNS, _FULL_NAME, _MESSAGE = 28, 120, 200
+_NO_KEY = "(none)"
+
+
+@dataclass(frozen=True, slots=True)
+class ChartTables:
+    """What a chart draws.
+
+    Attributes
+    ----------
+    deployments, agents : list of dict
+        One row each, worst first; ``d`` and ``a`` count them.
+    errors : list of dict
+        One row a text; ``e`` counts them.
+    runs : list of dict
+        Deployment ``d``, agent ``a``, outcome ``o`` and error ``e`` by number, milliseconds ``t`` of the wall
+        clock, milliseconds ``ms`` that it took, and how many runs ``n`` a row stands for.
+    window : pandas.Timedelta or None
+        The window of time that a row sums up; ``None``: a row is a run.
+    first, last : int
+        The earliest and the latest time, in milliseconds of the wall clock.
+    outcomes : list of str
+        Those that there are, in the order of `OUTCOMES`.
+    notes : list of str
+        Sentences about what is shown and what is not.
+    zone : str
+        The zone of the times, for a label.
+    """
+
+    deployments: list[dict[str, Any]]
+    agents: list[dict[str, Any]]
+    errors: list[dict[str, Any]]
+    runs: list[dict[str, Any]]
+    window: pd.Timedelta | None
+    first: int
+    last: int
+    outcomes: list[str]
+    notes: list[str]
+    zone: str
+
+
+def make_tables(df: pd.DataFrame, runs: pd.DataFrame, zone: ZoneInfo) -> ChartTables:
+    """Make the tables of a chart.
+
+    Parameters
+    ----------
+    df
+        A deployments frame.
+    runs
+        A runs frame.
+    zone
+        The zone of the times.
+
+    Returns
+    -------
+    ChartTables
+        Without rows where there are no runs.
+
+    Raises
+    ------
+    FrameTypeError
+        An argument is no frame, or a column has lost its dtype.
+    MissingColumnError
+        A frame lacks a column.
+    ValueError
+        Times span more than 100 years.
+    """
+    df = require_frame(df, ["id", "name"], what="deployments", optional=["agent_id", "agent_name"])
+    wanted, optional = ["deployment_id", "status", "triggered_at", "duration_ms"], ["status_from", "agent_id"]
+    optional += ["agent_name", "error_type", "error_message"]
+    runs = require_frame(runs, wanted, what="runs", optional=optional)
+    known_times(runs["triggered_at"])
+    runs = _with_agents(with_names(runs, df), df)
+
+    by_deployment = run_failure_rates(runs, by="deployment_id")
+    by_agent = run_failure_rates(runs, by="agent_id")
+    times = pd.DatetimeIndex(runs["triggered_at"]).tz_convert(zone)
+    wall = pd.Series(times.tz_localize(None), index=runs.index)
+    rows = pd.DataFrame({
+        "t": wall.dt.as_unit("ms").astype("int64").astype("Int64").where(wall.notna()),
+        "d": _positions(runs["deployment_id"], by_deployment.index),
+        "a": _positions(runs["agent_id"], by_agent.index),
+        "o": drawn_outcomes(runs).map(_NUMBERS).astype("int64"),
+        "ms": runs["duration_ms"].astype("Int64"),
+        "e": -1,
+    })  # fmt: skip
+    errors, rows["e"] = _errors(runs)
+    pairs = rows[["d", "a"]].drop_duplicates()
+    agents_of = pairs.groupby("d")["a"].agg(list).to_dict()
+    deployments_of = pairs.groupby("a")["d"].agg(list).to_dict()
+    deployments = [row | {"agents": agents_of[row["d"]]} for row in _rate_rows(by_deployment, "d")]
+    agents = [row | {"deployments": deployments_of[row["a"]]} for row in _rate_rows(by_agent, "a")]
+    for row in deployments:
+        row["find"] = " ".join([row["find"], *(agents[agent]["find"] for agent in row["agents"])])
+    for row in agents:
+        own = (deployments[number]["full"].lower() for number in row["deployments"])
+        row["find"] = " ".join([row["find"], *own])
+
+    timed = rows[rows["t"].notna()].astype({"t": "int64"})
+    shown, window = _summed(timed) if len(timed) > MOST_ROWS else (timed.assign(n=1), None)
+    shown = shown.sort_values(["o", "t"], kind="stable")
+    first, last = (int(timed["t"].min()), int(timed["t"].max())) if len(timed) else (0, _DAY_MS)
+    return ChartTables(
+        deployments=deployments,
+        agents=agents,
+        errors=errors,
+        runs=_records(shown[["d", "a", "t", "o", "ms", "e", "n"]]),
+        window=window,
+        first=first,
+        last=last,
+        outcomes=[OUTCOMES[number] for number in sorted(rows["o"].unique())],
+        notes=_notes(df, runs, rows, window, zone),
+        zone=describe_zone(pd.DatetimeIndex(times.dropna())),
+    )
+
+
+def _with_agents(runs: pd.DataFrame, df: pd.DataFrame) -> pd.DataFrame:
+    """Fill missing agents of runs from their deployments, and the agents' names from whichever frame has them."""
+    missing = pd.Series(pd.NA, index=runs.index, dtype="str")
+    agent = runs.get("agent_id", missing)
+    if "agent_id" in df:
+        of_deployment = df.drop_duplicates("id").set_index("id")["agent_id"]
+        agent = agent.fillna(runs["deployment_id"].map(of_deployment).astype("str"))
+    runs = runs.assign(agent_id=agent)
+    named = [frame[["agent_id", "agent_name"]] for frame in (df, runs) if {"agent_id", "agent_name"} <= set(frame)]
+    if named:
+        names = pd.concat(named).dropna().drop_duplicates("agent_id").set_index("agent_id")["agent_name"]
+        runs = runs.assign(agent_name=runs["agent_id"].map(names).astype("str"))
+    return runs
+
+
+def _positions(keys: pd.Series[Any], index: pd.Index[Any]) -> pd.Series[Any]:
+    """Return the row of each key in a summary; a missing key is a row of its own there."""
+    wanted = pd.Index(keys.astype("object").where(keys.notna(), _NO_KEY))
+    known = pd.Index([_NO_KEY if pd.isna(key) else key for key in index])
+    return pd.Series(known.get_indexer(wanted), index=keys.index)
+
+
+def _rate_rows(rates: pd.DataFrame, number: str) -> list[dict[str, Any]]:
+    """Return a summary's rows as the chart needs them, with figures in words for the tooltips."""
+    keys = [format_key(key) for key in rates.index]
+    names = rates["name"].astype("object") if "name" in rates else pd.Series([None] * len(rates), dtype="object")
+    shown = [None if pd.isna(name) else str(name) for name in names]
+    with text_as_text():
+        labels = make_labels(keys, shown, None, columns=_NAME_COLUMNS).texts
+    rows = []
+    for position, (key, name, label, row) in enumerate(
+        zip(keys, shown, labels, rates.itertuples(index=False), strict=True)
+    ):
+        full = truncate(one_line((name or key)[: 4 * _FULL_NAME]), _FULL_NAME)
+        figures: Any = row
+        counts = {
+            what: int(getattr(figures, what))
+            for what in ("runs", "completed", "assumed", "failed", "skipped", "unfinished", "unknown")
+        }
+        rows.append({
+            number: position,
+            "id": truncate(one_line(key[: 4 * _FULL_NAME]), _FULL_NAME),
+            "label": label,
+            "full": full,
+            "find": full.lower(),
+            "rate": _number(figures.failure_rate),
+            "low": _number(figures.ci_low),
+            "high": _number(figures.ci_high),
+            "share": format_percent(figures.failure_rate),
+            "interval": format_interval(figures.ci_low, figures.ci_high),
+            **counts,
+        })  # fmt: skip
+    return rows
+
+
+def _number(value: float) -> float | None:
+    return None if math.isnan(value) else value
+
+
+def _errors(runs: pd.DataFrame) -> tuple[list[dict[str, Any]], pd.Series[int]]:
+    """Return the different errors in words, the most frequent first, and the number of each run's; -1 is none."""
+    nothing = pd.Series("", index=runs.index)
+    kind, message = (
+        runs[name].astype("object").fillna("").astype("str") if name in runs else nothing
+        for name in ("error_type", "error_message")
+    )
+    # The first characters suffice: a tooltip shows no more, and a message may be as long as a book.
+    text = (kind.str[: 4 * _MESSAGE] + ": " + message.str[: 4 * _MESSAGE]).str.strip(": ")
+    counts = text[text.ne("")].value_counts()
+    order = pd.Series(range(len(counts)), index=counts.index)
+    shown = (truncate(one_line(words), _MESSAGE) for words in counts.index)
+    rows = [{"e": number, "error": words} for number, words in enumerate(shown)]
+    return rows, text.map(order).fillna(-1).astype("int64")
+
+
+def _summed(rows: pd.DataFrame) -> tuple[pd.DataFrame, pd.Timedelta]:
+    """Sum runs of one deployment, agent and outcome in the shortest windows that leave few enough rows."""
+    keys = ["t", "d", "a", "o"]
+    for text in _WINDOWS:
+        window = pd.Timedelta(text)
+        step = window // pd.Timedelta("1ms")
+        shift = _FIRST_MONDAY_MS if step > _DAY_MS else 0
+        begun = rows.assign(t=(rows["t"] - shift) // step * step + shift)
+        if begun.groupby(keys, sort=False).ngroups <= MOST_ROWS:
+            break
+    groups = begun.groupby(keys, as_index=False)
+    summed = groups.agg(ms=("ms", "median"), n=("o", "size"))
+    # Errors are numbered by frequency, so that the least number is the most frequent one of all runs.
+    with_error = begun[begun["e"] >= 0].groupby(keys, as_index=False)["e"].min()
+    summed = summed.merge(with_error, on=keys, how="left")
+    return summed.assign(ms=summed["ms"].round().astype("Int64"), e=summed["e"].fillna(-1).astype("int64")), window
+
+
+def _records(rows: pd.DataFrame) -> list[dict[str, Any]]:
+    """Return rows of whole numbers as the chart reads them; a missing one is null."""
+    columns = [rows[name].astype("object").where(rows[name].notna(), None).tolist() for name in rows]
+    names = list(rows.columns)
+    return [dict(zip(names, row, strict=True)) for row in zip(*columns, strict=True)]
+
+
+def _notes(
+    df: pd.DataFrame, runs: pd.DataFrame, rows: pd.DataFrame, window: pd.Timedelta | None, zone: ZoneInfo
+) -> list[str]:
+    """Say what is shown, what each mark stands for, and what is not known."""
+    if runs.empty:
+        return ["There are no runs to show."]
+    first, last = runs["triggered_at"].min(), runs["triggered_at"].max()
+    span = f" from {format_time(first, zone.key)} to {format_time(last, zone.key)}" if pd.notna(first) else ""
+    shown = runs["deployment_id"].nunique()
+    notes = [f"{_count(len(runs), 'run')} of {_count(shown, 'deployment')}{span}."]
+    if window is not None:
+        notes.append(
+            f"These are more than {MOST_ROWS:,} runs: each mark stands for the runs of one deployment and outcome "
+            f"within {format_duration(window)}."
+        )
+    without = int((~df["id"].isin(runs["deployment_id"])).sum())
+    untimed = int(rows["t"].isna().sum())
+    assumed, unknown = (int(rows["o"].eq(OUTCOMES.index(what)).sum()) for what in ("assumed", "unknown"))
+    parts = [
+        f"{_count(without, 'deployment')} without a run {_is(without)} not shown" if without else "",
+        f"{_count(untimed, 'run')} without a time {_is(untimed)} in the rates only" if untimed else "",
+        f"{_count(assumed, 'run')} {_is(assumed)} assumed to have completed" if assumed else "",
+        f"the outcome of {_count(unknown, 'run')} is unknown" if unknown else "",
+    ]  # fmt: skip
+    if said := [part for part in parts if part]:
+        said[0] = said[0][0].upper() + said[0][1:]
+        notes.append(f"{'; '.join(said)}.")
+    return notes
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number:,} {what}{'' if number == 1 else 's'}"
+
+
+def _is(number: int) -> str:
+    return "is" if number == 1 else "are"

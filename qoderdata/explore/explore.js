@@ -1,0 +1,41 @@
+/* Starts the chart; vegaEmbed comes from the bundle that this is part of. Expressions are interpreted, not compiled,
+   since the page's policy lets no text become code. */
+const spec = JSON.parse(document.getElementById("spec").textContent);
+const dark = window.matchMedia("(prefers-color-scheme: dark)");
+let shown = null;
+
+/* On a phone the views stand below one another, as wide as the screen. */
+const NARROW = 700;
+const WIDE_VIEW = 520;
+function fold(view) {
+  if (view.hconcat) {
+    view.vconcat = view.hconcat;
+    delete view.hconcat;
+  }
+  view.vconcat?.forEach(fold);
+  if (view.vconcat) view.align = "none";
+  if (view.name === "timeline") for (const channel of ["color", "shape"]) view.encoding[channel].legend.columns = 3;
+  if (view.width === WIDE_VIEW) view.width = Math.max(200, window.innerWidth - 90);
+}
+if (window.innerWidth < NARROW) fold(spec);
+
+async function show() {
+  shown?.finalize();
+  shown = await vegaEmbed("#chart", spec, {
+    mode: "vega-lite",
+    ast: true,
+    renderer: "canvas",
+    theme: dark.matches ? "dark" : undefined,
+    config: { text: { color: dark.matches ? "#e8e6e1" : "#1d2226" } },
+    bind: "#controls",
+    actions: { export: true, source: false, compiled: false, editor: false },
+    defaultStyle: false,
+    tooltip: { disableDefaultStyle: true },
+    logLevel: 1,
+    loader: { load: () => Promise.reject(new Error("this page asks for nothing")) },
+  });
+  window.view = shown.view; // for the browser's console
+}
+
+dark.addEventListener("change", show);
+show();

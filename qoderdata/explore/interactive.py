@@ -1,0 +1,155 @@
+"""Return the linked chart of a fleet's runs, and write it as one HTML page."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import importlib
+import json
+from functools import cache
+from importlib import resources
+from typing import TYPE_CHECKING, Any
+
+from markupsafe import Markup
+
+from qoderdata import files
+from qoderdata.explore.chart_tables import make_tables
+from qoderdata.parsing import parse_zone
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import pandas as pd
+
+    from qoderdata.explore.linked_views import LinkedChart
+
+_LIBRARIES = {"altair": "Altair", "vl_convert": "vl-convert-python"}
+
+
+def explore(
+    df: pd.DataFrame, runs: pd.DataFrame, path: str | Path | None = None, *, tz: str = "UTC"
+) -> LinkedChart:
+    """Show runs in one linked chart: failure rates, a timeline and a calendar that follow the mouse.
+
+    A click on an agent shows its deployments and its runs, a click on a deployment its runs; a drag over the bars
+    at the top zooms in time, a double-click shows all again, and a mark that is pointed at tells name, outcome,
+    duration and error. With the chart come a field to find a name, and a slider that moves through the deployments
+    where there are more than the 30 that are shown at once.
+
+    Failure rates are those of `run_failure_rates` over all runs given, whatever is zoomed to, with 95 % intervals,
+    worst first. Agents are shown by name where `with_names` has added ``agent_name`` to either frame.
+
+    Parameters
+    ----------
+    df
+        A deployments frame: the names, and the agent of runs that name none.
+    runs
+        A runs frame of any edition. More than 50,000 runs are summed up: a mark then stands for the runs of one
+        deployment, agent and outcome in a window of time, the shortest of 1, 3, 6 or 12 hours and 1, 7 or 28 days
+        that leaves 50,000 marks at most; the chart says so.
+    path
+        An HTML file to write as well, ``.html`` or ``.htm``: one page with the chart and all that draws it, which
+        works offline. One that is there stays until the new one is whole. ``None`` writes nothing.
+    tz
+        The IANA zone that times are shown in: those of its wall clock, so that where clocks go back, an hour of
+        runs lies over the hour before.
+
+    Returns
+    -------
+    altair.VConcatChart
+        The chart, which JupyterLab shows without asking another host, with a picture of it for what runs no
+        script. Its data are texts of JSON in ``chart.datasets``. Where there are no runs, it is a sentence that says so.
+
+    Raises
+    ------
+    ImportError
+        Altair or vl-convert is not installed; the message names the extra.
+    FrameTypeError
+        An argument is no frame, or a column has lost its dtype.
+    MissingColumnError
+        A frame is not one of deployments, or of runs.
+    ValueError
+        `tz` is not a zone, the file's name ends in another format, or times span more than 100 years.
+    OSError
+        The folder is not there or cannot be written.
+
+    Notes
+    -----
+    Texts of the service are data of the chart, never part of its expressions, and the page's policy lets nothing
+    but its own script run. Frames' ``extra``, and so ``environment_variables``, is not in it.
+
+    Examples
+    --------
+    >>> import json
+    >>> import qoderdata as qd
+    >>> df = qd.flatten_deployments([{"id": "dep_1", "name": "nightly", "agent": {"id": "agent_1"}}])
+    >>> runs = qd.flatten_runs([
+    ...     {"id": "1", "deployment_id": "dep_1", "status": "failed", "triggered_at": "2026-06-15T01:00:00Z"},
+    ...     {"id": "2", "deployment_id": "dep_1", "status": "completed", "triggered_at": "2026-06-14T01:00:00Z"},
+    ... ])
+    >>> chart = qd.explore(df, runs, tz="Asia/Shanghai")
+    >>> [(row["label"], row["share"], row["runs"]) for row in json.loads(chart.datasets["deployments"])]
+    [('nightly', '50.0 %', 2)]
+    """
+    if path is not None:
+        files.check_ending(path, (".html", ".htm"), what="the interactive page is an HTML page")
+    tables = make_tables(df, runs, parse_zone(tz))
+    chart: LinkedChart = _linked_views().make_chart(tables)
+    if path is not None:
+        html = _render(chart.to_dict())
+        files.replace(path, lambda sink: sink.write(html.encode()))
+    return chart
+
+
+def _linked_views() -> Any:  # noqa: ANN401 - a module
+    """Import what draws; it needs the extra."""
+    for module, name in _LIBRARIES.items():
+        try:
+            importlib.import_module(module)
+        except ImportError as error:
+            raise ImportError(f"{name} is not installed: pip install 'qoderdata[interactive]'") from error
+    return importlib.import_module("qoderdata.explore.linked_views")
+
+
+def _render(spec: dict[str, Any]) -> str:
+    """Make the page; title and sentences are text of the page, not of the picture."""
+    from jinja2 import Environment, StrictUndefined  # noqa: PLC0415 - only for a page
+
+    title = spec.pop("title")
+    spec["datasets"] = {name: json.loads(rows) for name, rows in spec["datasets"].items()}
+    *notes, hint = title["subtitle"] or [""]
+    css, script = _resource("explore.css"), _script()
+    template = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    return template.from_string(_resource("explore.html.j2")).render(
+        title=title["text"],
+        notes=notes,
+        hint=hint,
+        label=spec["description"],
+        css=Markup(css),  # noqa: S704 - our own file
+        style_digest=_digest(css),
+        script=Markup(script),  # noqa: S704 - our own file and the libraries
+        script_digest=_digest(script),
+        spec=Markup(_json(spec)),  # noqa: S704 - escaped there
+    )
+
+
+def _json(value: object) -> str:
+    r"""Write JSON without ``<``, ``>`` and ``&``, so that no text in it ends the element or begins another."""
+    text = json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+    return text.replace("&", "\\u0026").replace("<", "\\u003c").replace(">", "\\u003e")
+
+
+@cache
+def _script() -> str:
+    """Return Vega, Vega-Lite, their embedding and what starts the page, as one script."""
+    import vl_convert  # noqa: PLC0415 - an extra
+
+    return vl_convert.javascript_bundle(_resource("explore.js")).strip()
+
+
+def _digest(text: str) -> str:
+    return base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
+
+
+def _resource(name: str) -> str:
+    return resources.files(__package__ or "").joinpath(name).read_text(encoding="utf-8")

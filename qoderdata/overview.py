@@ -1,0 +1,193 @@
+"""What is going on now: what runs, what fires next, what fails, what is wrong, and what today cost."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import pandas as pd
+
+from qoderdata.check import check
+from qoderdata.frames import with_names
+from qoderdata.summaries import failure_streaks, run_failure_rates, session_costs
+from qoderdata.timelines import next_triggers
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+UNFINISHED = ("pending", "running", "waiting")
+#: How far ahead triggers are looked for: as little as gives `_ENOUGH` of them.
+_HORIZONS = ("1h", "24h", "7D")
+_ENOUGH = 100
+_LABELS = ["deployment_id", "name", "agent", "team"]
+
+
+@dataclass(frozen=True, slots=True)
+class Today:
+    """The runs and sessions since midnight; credits are missing where no session tells them."""
+
+    begin: pd.Timestamp
+    runs: int
+    completed: int
+    failed: int
+    assumed: int
+    sessions: int
+    credits: float | None
+    unknown: int
+
+
+@dataclass(frozen=True, slots=True)
+class Overview:
+    """What is going on at one time. Each frame begins with ``deployment_id``, ``name``, ``agent`` and ``team``.
+
+    Attributes
+    ----------
+    at : pandas.Timestamp
+        The time.
+    active, paused : int
+        Deployments that are not archived.
+    running : pandas.DataFrame
+        Runs that have not ended, the longest first: ``status``, ``since``.
+    upcoming : pandas.DataFrame
+        Triggers within `horizon`, the next first: ``trigger_at``.
+    horizon : str
+        How far ahead triggers were looked for.
+    failing : pandas.DataFrame
+        Active deployments whose last run failed, the longest streak first: ``streak``, ``since``, ``error_type``.
+    findings : pandas.DataFrame
+        What `check` returns.
+    today : Today
+        Runs and credits since midnight.
+    """
+
+    at: pd.Timestamp
+    active: int
+    paused: int
+    running: pd.DataFrame
+    upcoming: pd.DataFrame
+    horizon: str
+    failing: pd.DataFrame
+    findings: pd.DataFrame
+    today: Today
+
+
+def overview(
+    df: pd.DataFrame,
+    runs: pd.DataFrame,
+    sessions: pd.DataFrame,
+    *,
+    snapshots: Sequence[pd.DataFrame] = (),
+    now: pd.Timestamp,
+    tz: str = "UTC",
+    team: str = "team",
+) -> Overview:
+    """Return what is going on now.
+
+    Parameters
+    ----------
+    df
+        A deployments frame, with or without archived ones.
+    runs, sessions
+        Their runs and sessions, as `check` takes them, those since midnight at least. Sessions also tell the
+        names of agents.
+    snapshots
+        Earlier deployments frames, for `check`.
+    now
+        The present.
+    tz
+        The IANA zone whose midnight begins today.
+    team
+        The key of the deployments' metadata that names the team.
+
+    Returns
+    -------
+    Overview
+        Nothing is read or changed.
+
+    Examples
+    --------
+    >>> import qoderdata as qd
+    >>> df = qd.flatten_deployments([{"id": "dep_1", "name": "nightly", "status": "active"}])
+    >>> runs = qd.flatten_runs([{
+    ...     "id": "drun_1", "deployment_id": "dep_1", "status": "running", "triggered_at": "2026-06-15T09:00:00Z",
+    ... }])
+    >>> now = pd.Timestamp("2026-06-15T09:05Z")
+    >>> found = overview(df, runs, qd.flatten_sessions([]), now=now)
+    >>> found.running[["name", "status"]].to_numpy().tolist(), found.today.runs, found.today.credits
+    ([['nightly', 'running']], 1, 0.0)
+    """
+    live = df[df["archived_at"].isna()]
+    is_paused = live["status"].eq("paused").fillna(value=False)
+
+    def named(frame: pd.DataFrame, columns: list[str]) -> pd.DataFrame:
+        labelled = with_names(frame, df, agents=sessions, metadata=[team])
+        labelled = labelled.rename(columns={"agent_name": "agent", f"metadata_{team}": "team"})
+        name = labelled["deployment_name"].fillna(labelled["deployment_id"])
+        return labelled.assign(name=name)[[*_LABELS, *columns]].reset_index(drop=True)
+
+    upcoming, horizon = _upcoming(live, now)
+    return Overview(
+        at=now,
+        active=int((~is_paused).sum()),
+        paused=int(is_paused.sum()),
+        running=named(_running(runs), ["status", "since"]),
+        upcoming=named(upcoming, ["trigger_at"]),
+        horizon=horizon,
+        failing=named(_failing(runs, live[~is_paused]), ["streak", "since", "error_type"]),
+        findings=check(df, runs, sessions, snapshots=snapshots or None, now=now),
+        today=_today(runs, sessions, now.tz_convert(tz).normalize()),
+    )
+
+
+def _running(runs: pd.DataFrame) -> pd.DataFrame:
+    running = runs[runs["status"].isin(UNFINISHED)]
+    running = running.assign(since=running["started_at"].fillna(running["triggered_at"]))
+    return running.sort_values(["since", "id"], kind="stable")
+
+
+def _upcoming(live: pd.DataFrame, now: pd.Timestamp) -> tuple[pd.DataFrame, str]:
+    for horizon in _HORIZONS:
+        triggers = next_triggers(live, horizon, start=now)
+        if len(triggers) >= _ENOUGH:
+            break
+    texts = dict.fromkeys(["deployment_id", "agent_id"], "str")
+    return triggers[["trigger_at", *texts]].astype(texts), horizon
+
+
+def _failing(runs: pd.DataFrame, active: pd.DataFrame) -> pd.DataFrame:
+    streaks = failure_streaks(runs[["id", "deployment_id", "status", "triggered_at", "created_at"]])
+    streaks = streaks[streaks["current_streak"].gt(0) & streaks.index.isin(active["id"])].reset_index()
+    failed = runs[runs["status"].eq("failed").fillna(value=False)].sort_values("triggered_at", kind="stable")
+    last_error = failed.drop_duplicates("deployment_id", keep="last").set_index("deployment_id")["error_type"]
+    agents = active.set_index("id")["agent_id"]
+    return pd.DataFrame(
+        {
+            "deployment_id": streaks["deployment_id"],
+            "agent_id": agents.reindex(streaks["deployment_id"]).astype("str").array,
+            "streak": streaks["current_streak"],
+            "since": streaks["current_streak_since"],
+            "error_type": last_error.reindex(streaks["deployment_id"]).astype("str").array,
+        }
+    )
+
+
+def _today(runs: pd.DataFrame, sessions: pd.DataFrame, begin: pd.Timestamp) -> Today:
+    since = runs[runs["triggered_at"] >= begin]
+    created = sessions[sessions["created_at"] >= begin]
+    rates = run_failure_rates(since, by=None)
+    costs = session_costs(created, by=None)
+    total = costs["credits"].iloc[0] if len(costs) else 0.0
+
+    def counted(frame: pd.DataFrame, name: str) -> int:
+        return int(frame[name].iloc[0]) if len(frame) else 0
+
+    return Today(
+        begin=begin,
+        runs=len(since),
+        completed=counted(rates, "completed"),
+        failed=counted(rates, "failed"),
+        assumed=counted(rates, "assumed"),
+        sessions=len(created),
+        credits=None if pd.isna(total) else float(total),
+        unknown=counted(costs, "unknown"),
+    )

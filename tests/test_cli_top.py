@@ -1,0 +1,457 @@
+"""The live view: in a terminal of its own, at any size, without the network, and with hostile names."""
+
+from __future__ import annotations
+
+import fcntl
+import importlib
+import json
+import os
+import pty
+import re
+import signal
+import struct
+import subprocess
+import sys
+import termios
+import threading
+import time
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
+from io import StringIO
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+import pytest
+from rich.cells import cell_len
+from rich.console import Console
+
+import qoderdata as qd
+from qoderdata.cli import main, screen
+from qoderdata.cli.options import Service
+from qoderdata.overview import overview
+from qoderdata.sandbox import Sandbox
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+    from typing import Self
+
+top = importlib.import_module("qoderdata.cli.top")  # the package has the command by this name
+
+pytestmark = pytest.mark.filterwarnings("default:no run is in the time asked for")
+
+NOW = datetime.now(UTC).replace(microsecond=0)
+HOSTILE = "evil\x1b]0;title\x07\x1b[2J\x1b[31m\r\nname \u202e[bold]x[/bold]"
+#: Long after which a loaded machine has drawn a view.
+PATIENCE = 90.0
+#: Reads again after half a second instead of five, and tries a request once.
+QUICK = (
+    "import sys; from datetime import timedelta; from qoderdata.cli import main\n"
+    "top = sys.modules['qoderdata.cli.top']  # the package has the command by this name\n"
+    "top._SHORTEST, top._RETRIES, top._PAUSE_A_REQUEST = timedelta(0), 0, timedelta(0)\n"
+    "sys.exit(main(sys.argv[1:]))\n"
+)
+
+
+@pytest.fixture(scope="module")
+def sandbox() -> Iterator[Sandbox]:
+    with Sandbox(deployments=30, seed=7, runs=200, now=NOW) as served:
+        yield served
+
+
+@pytest.fixture(autouse=True)
+def account(sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("QODER_PAT", sandbox.pat)
+    monkeypatch.setenv("QODER_BASE_URL", sandbox.base_url)
+    monkeypatch.setenv("QODERDATA_CACHE_DIR", str(tmp_path / "cache"))
+    monkeypatch.setenv("TERM", "xterm-256color")
+
+
+@dataclass
+class Terminal:
+    """A program in a terminal: what it wrote, and the last view that it drew."""
+
+    words: list[str]
+    size: tuple[int, int] = (80, 24)
+    output: bytes = b""
+    _read: list[bytes] = field(default_factory=list)
+
+    def __enter__(self) -> Self:
+        self.keyboard, terminal = pty.openpty()
+        self.resize(*self.size)
+        self.mode = termios.tcgetattr(terminal)
+        self.process = subprocess.Popen(
+            self.words, stdin=terminal, stdout=terminal, stderr=terminal, start_new_session=True,
+            preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),  # noqa: PLW1509 - no threads are at work yet
+        )  # fmt: skip
+        self.terminal = terminal
+        self.reader = threading.Thread(target=self._listen, daemon=True)
+        self.reader.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.process.kill()
+        self.process.wait()
+        os.close(self.terminal)
+        self.reader.join(PATIENCE)
+        os.close(self.keyboard)
+
+    def _listen(self) -> None:
+        with suppress(OSError):  # Linux's way to say that the other end is closed
+            while piece := os.read(self.keyboard, 1 << 16):
+                self.output += piece
+
+    def resize(self, columns: int, lines: int) -> None:
+        fcntl.ioctl(self.keyboard, termios.TIOCSWINSZ, struct.pack("HHHH", lines, columns, 0, 0))
+
+    def press(self, keys: bytes) -> None:
+        os.write(self.keyboard, keys)
+
+    @property
+    def view(self) -> list[str]:
+        """The lines of the last view that is whole."""
+        views = self.output.decode("utf-8", "replace").split("\x1b[H")
+        whole = [re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", view) for view in views[1:-1]]
+        return whole[-1].split("\r\n") if whole else []
+
+    def wait_for(self, *texts: str, without: str | None = None) -> list[str]:
+        """Wait until the view has these texts."""
+        end = time.monotonic() + PATIENCE
+        while time.monotonic() < end:
+            view = self.view
+            shown = "\n".join(view)
+            if view and all(text in shown for text in texts) and (without is None or without not in shown):
+                return view
+            if self.process.poll() is not None:
+                break
+            time.sleep(0.05)
+        raise AssertionError(f"{texts} not shown: {self.output[-4000:].decode('utf-8', 'replace')}")
+
+    def end(self) -> int:
+        """Wait for the program's end; the terminal is then as it was."""
+        code = self.process.wait(PATIENCE)
+        self.process.returncode = code
+        time.sleep(0.1)
+        assert termios.tcgetattr(self.terminal) == self.mode
+        assert self.output.count(b"\x1b[?1049h") == self.output.count(b"\x1b[?1049l")
+        assert self.output.rfind(b"\x1b[?25h") >= self.output.rfind(b"\x1b[?25l")
+        return code
+
+
+def watch(*words: str, interval: str = "500ms", size: tuple[int, int] = (80, 24)) -> Terminal:
+    return Terminal([sys.executable, "-c", QUICK, "top", "--interval", interval, *words], size)
+
+
+def test_q_quits_and_the_terminal_is_as_it_was(sandbox: Sandbox) -> None:
+    with watch() as terminal:
+        view = terminal.wait_for("q quits", "Running", "Failing", "Next", "Wrong")
+        assert len(view) == 24
+        assert max(map(cell_len, view)) <= 80
+        active = [one for one in sandbox.deployments if one["status"] == "active" and not one["archived_at"]]
+        assert view[0].startswith(f"{len(active)} active deployments")
+        terminal.press(b"\x1bOq")  # a key of the keypad is not q
+        terminal.press(b"x")
+        time.sleep(0.5)
+        assert terminal.process.poll() is None
+        terminal.press(b"q")
+        assert terminal.end() == 0
+
+
+@pytest.mark.parametrize("how", ["key", "SIGINT", "SIGTERM"])
+def test_ctrl_c_and_a_signal_end_it_as_they_end_other_commands(how: str) -> None:
+    with watch() as terminal:
+        terminal.wait_for("q quits")
+        if how == "key":
+            terminal.press(b"\x03")
+        else:
+            terminal.process.send_signal(getattr(signal, how))
+        assert terminal.end() == 130
+
+
+def test_it_follows_the_size_of_the_terminal() -> None:
+    with watch(interval="60s") as terminal:
+        terminal.wait_for("q quits")
+        for columns, lines in ((140, 45), (60, 12), (200, 60), (20, 5), (80, 24)):
+            terminal.resize(columns, lines)
+            end = time.monotonic() + PATIENCE
+            while len(terminal.view) != lines and time.monotonic() < end:
+                time.sleep(0.05)
+            assert len(terminal.view) == lines
+            assert max(map(cell_len, terminal.view)) <= columns
+        terminal.press(b"q")
+        assert terminal.end() == 0
+
+
+def test_without_the_network_the_last_view_stays_and_says_so(sandbox: Sandbox) -> None:
+    with watch() as terminal:
+        running = int(re.search(r"Running: (\d+)", "\n".join(terminal.wait_for("q quits")))[1])  # type: ignore[index]
+        sandbox.stop()
+        try:
+            view = terminal.wait_for("not up to date since", f"Running: {running}")
+            assert any("the connection failed or broke" in line for line in view)
+            terminal.wait_for("2 s ago; ", "not up to date")
+        finally:
+            sandbox.start()
+        created = sandbox.create_runs(2, status="running")
+        try:
+            view = terminal.wait_for(f"Running: {running + 2}", without="not up to date")
+        finally:
+            for run in created:
+                sandbox.finish_run(run["id"])
+        terminal.wait_for(f"Running: {running} ")
+        terminal.press(b"q")
+        assert terminal.end() == 0
+
+
+def test_it_begins_without_the_network_with_what_is_stored(
+    sandbox: Sandbox, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sandbox.stop()
+    try:
+        with watch() as terminal:
+            assert terminal.process.wait(PATIENCE) == 5
+            assert b"1049h" not in terminal.output
+        assert main(["top", "--once"]) == 5
+    finally:
+        sandbox.start()
+    assert main(["top", "--once"]) == 0
+    shown = capsys.readouterr().out
+    sandbox.stop()
+    try:
+        assert main(["top", "--once"]) == 5
+        assert main(["top", "--once", "--offline"]) == 0
+        assert capsys.readouterr().out.splitlines()[1] == shown.splitlines()[1]
+        with watch() as terminal:
+            terminal.wait_for("not up to date since", "active deployments")
+            sandbox.start()
+            terminal.wait_for("q quits", without="not up to date")
+            terminal.press(b"Q")
+            assert terminal.end() == 0
+    finally:
+        with suppress(RuntimeError):
+            sandbox.start()
+
+
+def test_a_wrong_token_is_an_error_at_once(sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
+    with watch() as terminal:
+        terminal.wait_for("q quits")
+        sandbox.misbehave("401")
+        assert terminal.end() == 3
+        assert b"qoderdata: " in terminal.output.split(b"\x1b[?1049l")[-1]
+    monkeypatch.setenv("QODER_PAT", "pt-wrong")
+    with watch() as terminal:
+        assert terminal.process.wait(PATIENCE) == 3
+        assert b"1049h" not in terminal.output
+    monkeypatch.delenv("QODER_PAT")
+    with watch() as terminal:
+        assert terminal.process.wait(PATIENCE) == 3
+
+
+def test_other_errors_of_the_service_do_not_end_it(sandbox: Sandbox) -> None:
+    with watch() as terminal:
+        terminal.wait_for("q quits")
+        for _ in range(3):
+            sandbox.misbehave("403")
+        terminal.wait_for("403", "not up to date")
+        terminal.wait_for("q quits", without="not up to date")
+        terminal.press(b"q")
+        assert terminal.end() == 0
+
+
+def test_ctrl_z_gives_the_terminal_back_until_it_is_continued() -> None:
+    job = f"set -m; '{sys.executable}' -c \"$0\" top --interval 500ms; echo stopped; read line; fg; echo ended $?"
+    with Terminal(["/bin/bash", "-c", job, QUICK]) as terminal:
+        terminal.wait_for("q quits")
+        terminal.press(b"\x1a")
+        end = time.monotonic() + PATIENCE
+        while b"stopped" not in terminal.output and time.monotonic() < end:
+            time.sleep(0.05)
+        assert terminal.output.count(b"\x1b[?1049l") == 1
+        terminal.press(b"\n")
+        while terminal.output.count(b"\x1b[?1049h") < 2 and time.monotonic() < end:
+            time.sleep(0.05)
+        assert terminal.output.count(b"\x1b[?1049h") == 2
+        terminal.press(b"q")
+        assert terminal.end() == 0
+        assert b"ended 0" in terminal.output
+
+
+def test_hostile_names_reach_no_terminal(sandbox: Sandbox) -> None:
+    victim = next(one for one in sandbox.deployments if one["status"] == "active" and not one["archived_at"])
+    sandbox.rewrite({**victim, "name": HOSTILE, "metadata": {**victim["metadata"], "team": HOSTILE}})
+    created = sandbox.create_runs(5, status="failed", deployment_id=victim["id"])
+    created += sandbox.create_runs(1, status="running", deployment_id=victim["id"])
+    sandbox.rewrite({**created[4], "error": {"type": HOSTILE, "message": HOSTILE}})
+    try:
+        with watch(size=(160, 60)) as terminal:
+            view = "\n".join(terminal.wait_for("q quits", "evil"))
+            terminal.press(b"q")
+            assert terminal.end() == 0
+            output = terminal.output
+    finally:
+        sandbox.rewrite(victim)
+        sandbox.finish_run(created[5]["id"])
+    assert "evil�]0;title��[2J�[31m name �[bold]x[/bold]" in view
+    for code in (b"\x1b]0;", b"\x07", b"\x1b[2J", "\u202e".encode()):
+        assert code not in output.split(b"\x1b[?1049h", 1)[1]
+
+
+# -- without a terminal ------------------------------------------------------------------------------------------
+
+
+def test_a_live_view_needs_a_terminal(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    assert main(["top"]) == 2
+    assert "a live view needs a terminal; --once prints one snapshot" in capsys.readouterr().err
+    monkeypatch.setenv("TERM", "dumb")
+    with watch() as terminal:
+        assert terminal.process.wait(PATIENCE) == 2
+        assert b"--once" in terminal.output
+
+
+def test_the_interval_has_a_unit_and_a_bound(capsys: pytest.CaptureFixture[str]) -> None:
+    for words, complaint in (
+        (["--interval", "30"], "no unit"),
+        (["--interval", "4s"], "--interval 4s is less than 5s"),
+        (["--interval", "-1min"], "interval"),
+        (["--max-age", "5"], "no unit"),
+        (["--tz", "Mars/Phobos"], "Mars/Phobos"),
+    ):
+        assert main(["top", "--once", *words]) == 2
+        assert complaint in capsys.readouterr().err
+
+
+def test_one_snapshot_for_a_pipe(sandbox: Sandbox, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["top", "--once"]) == 0
+    text = capsys.readouterr().out
+    assert "\x1b" not in text
+    assert main(["check", "--json", "--top", "1"]) == 1
+    worst = json.loads(capsys.readouterr().out)[0]
+    assert re.search(rf"^error +{re.escape(worst['detail'])}$", text, re.MULTILINE)
+    running = [one for one in sandbox.runs if one["status"] in {"running", "pending"}]
+    assert f"Running: {len(running)} " in text
+    command = f"'{sys.executable}' -m qoderdata top --once | head -1; exit ${{PIPESTATUS[0]}}"
+    done = subprocess.run(["/bin/bash", "-c", command], capture_output=True, text=True, check=False)
+    assert (done.returncode, len(done.stdout.splitlines())) == (0, 1), done.stderr
+
+
+# -- how much is asked -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("edition", ["A", "C", "D"])
+@pytest.mark.filterwarnings("default:.* completed runs are assumed")
+def test_a_reading_asks_only_for_what_is_new(
+    edition: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(top, "_PAUSE_A_REQUEST", timedelta(0))
+    every = timedelta(0)
+    with Sandbox(deployments=30, seed=7, runs=600, now=NOW, edition=edition) as served:
+        service = Service(served.base_url, None, cache_dir=str(tmp_path))
+        reader = top._Reader(service, every, outcomes="auto", tz="UTC", team="team")
+        reader.read()
+        before = [request.path for request in served.requests]
+        assert "/deployments" in before
+        reader.read()
+        served.requests.clear()
+        created = served.create_runs(3, status="running")
+        view = reader.read()
+        paths = [request.path for request in served.requests]
+        week = [one for one in served.sessions if one["created_at"] >= (NOW - timedelta(days=8)).isoformat()]
+        unfinished = [one for one in served.runs if one.get("status") in {"running", "pending"}]
+        assert "/deployments" not in paths
+        assert paths.count("/deployment_runs") == 1
+        assert len(paths) <= 1 + len(unfinished) + len(week) // 100 + 1 + len(created)
+        assert {one["deployment_id"] for one in created} <= set(view.overview.running["deployment_id"])
+
+
+def test_a_list_that_took_many_requests_is_left_alone(sandbox: Sandbox, tmp_path: Path) -> None:
+    service = Service(sandbox.base_url, None, cache_dir=str(tmp_path))
+    reader = top._Reader(service, timedelta(seconds=5), outcomes="auto", tz="UTC", team="team")
+    sandbox.requests.clear()
+    reader.read()
+    runs = [one for one in sandbox.requests if one.path.startswith("/deployment_runs")]
+    sessions = [one for one in sandbox.requests if one.path.startswith("/sessions")]
+    assert reader.pause == timedelta(seconds=max(5, len(runs)))
+    assert reader._sessions_age == timedelta(seconds=max(5, len(sessions)))
+    sandbox.requests.clear()
+    reader.read()
+    assert not [one for one in sandbox.requests if one.path.startswith("/sessions")]
+    reader.wait_as_told(qd.errors.RateLimitError("slow down"))
+    assert reader.pause == timedelta(seconds=5)
+    told = qd.errors.RateLimitError("slow down")
+    told.retry_after = 300.0
+    reader.wait_as_told(told)
+    assert reader.pause == timedelta(seconds=300)
+
+
+# -- drawing -----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def view(sandbox: Sandbox, tmp_path_factory: pytest.TempPathFactory) -> screen.View:
+    loading: dict[str, Any] = {
+        "client": qd.Client(sandbox.pat, sandbox.base_url, min_interval=0),
+        "cache_dir": tmp_path_factory.mktemp("cache"),
+    }
+    df, runs, sessions = qd.load_deployments(**loading), qd.load_runs(**loading), qd.load_sessions(**loading)
+    return screen.View(overview(df, runs, sessions, now=pd.Timestamp(NOW)), NOW, NOW)
+
+
+def drawn(view: screen.View, size: tuple[int, int], *, seconds: float = 7, tz: str = "UTC") -> list[str]:
+    now = NOW + timedelta(seconds=seconds)
+    written = StringIO()
+    console = Console(file=written, width=size[0], height=size[1], force_terminal=False, color_system=None)
+    console.print(screen.draw(view, now=now, tz=tz, host="example.com", size=size), end="")
+    return written.getvalue().split("\n")
+
+
+@pytest.mark.parametrize(
+    "size", [(10, 1), (20, 5), (40, 10), (80, 24), (81, 25), (120, 30), (140, 45), (300, 200)]
+)
+@pytest.mark.parametrize("error", ["", "no answer " * 40])
+def test_a_view_fits_any_terminal(view: screen.View, size: tuple[int, int], error: str) -> None:
+    lines = drawn(replace(view, error=error), size)
+    assert len([line for line in lines if line]) <= max(size[1], 4)
+    assert max(map(cell_len, lines)) <= size[0]
+
+
+def test_more_room_shows_more(view: screen.View) -> None:
+    small, tall = drawn(view, (80, 24)), drawn(view, (80, 60))
+    filled: Callable[[list[str]], int] = lambda lines: sum(bool(line.strip()) for line in lines)  # noqa: E731
+    assert filled(small) > 20
+    assert filled(tall) > filled(small)
+    wide = "\n".join(drawn(view, (160, 24)))
+    assert "team" in wide
+    assert " team" not in "\n".join(small)
+    assert not [line for line in small[2:-1] if "…" in line and line.startswith("Running")]
+
+
+def test_ages_and_countdowns_go_on(view: screen.View) -> None:
+    found = view.overview
+    first, run = found.upcoming.iloc[0], found.running.iloc[0]
+    later = first["trigger_at"] - pd.Timedelta("90s")
+    text = "\n".join(drawn(view, (160, 60), seconds=(later - NOW).total_seconds()))
+    assert "1 min 30 s" in text
+    assert str(first["name"]) in text
+    shown = screen._age(later, run["since"])
+    assert shown in text
+    after = "\n".join(drawn(view, (160, 60), seconds=(first["trigger_at"] - NOW).total_seconds() + 1))
+    assert f"Next: {len(found.upcoming[found.upcoming['trigger_at'] > first['trigger_at']])} within" in after
+
+
+def test_how_old_it_is_and_why(view: screen.View) -> None:
+    soon = replace(view, next_at=NOW + timedelta(seconds=30))
+    assert "read 7 s ago, deployments 7 s ago; next reading in 23 s" in drawn(soon, (80, 24))[23]
+    assert "reading …" in drawn(view, (80, 24))[23]
+    stale = drawn(replace(soon, error="the connection\x1b[2J broke"), (80, 24), seconds=130, tz="Asia/Shanghai")
+    local = pd.Timestamp(NOW).tz_convert("Asia/Shanghai")
+    assert f"not up to date since {local:%H:%M:%S} +08:00, 2 min 10 s ago" in stale[23]
+    assert stale[22].startswith("the connection�[2J broke")
+
+
+def test_nothing_is_said_where_there_is_nothing() -> None:
+    frames = qd.flatten_deployments([]), qd.flatten_runs([]), qd.flatten_sessions([])
+    empty = screen.View(overview(*frames, now=pd.Timestamp(NOW)), NOW, NOW)
+    text = "\n".join(drawn(empty, (80, 24)))
+    for words in ("0 errors, 0 warnings", "nothing runs", "nothing fails", "nothing fires", "0 failed (–)"):
+        assert words in text

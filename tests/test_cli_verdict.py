@@ -1,0 +1,286 @@
+"""The verdict on the command line: exit codes in a pipe too, thresholds, what snapshots add, and the recipes."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shlex
+import subprocess
+import sys
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+import pytest
+
+import qoderdata as qd
+from qoderdata.cli import main
+from qoderdata.load import lists
+from qoderdata.sandbox import Sandbox
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+pytestmark = pytest.mark.filterwarnings("default:no run is in the time asked for")
+
+NOW = datetime.now(UTC).replace(microsecond=0)
+ROOT = Path(__file__).parents[1]
+
+
+class Clock(datetime):
+    """The present of a pull."""
+
+    moment = NOW
+
+    @classmethod
+    def now(cls, tz: Any = None) -> datetime:  # type: ignore[override] # noqa: ANN401
+        return cls.moment.astimezone(tz)
+
+
+@pytest.fixture(autouse=True)
+def cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    monkeypatch.setenv("QODERDATA_CACHE_DIR", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+@pytest.fixture
+def sandbox(monkeypatch: pytest.MonkeyPatch) -> Iterator[Sandbox]:
+    """Serve an account of the present that missed some triggers."""
+    monkeypatch.setattr(lists, "datetime", Clock)
+    monkeypatch.setattr(Clock, "moment", NOW)
+    with Sandbox(deployments=40, seed=7, runs=4000, now=NOW, left_out=400) as served:
+        monkeypatch.setenv("QODER_PAT", served.pat)
+        monkeypatch.setenv("QODER_BASE_URL", served.base_url)
+        yield served
+
+
+def healthy(sandbox: Sandbox) -> None:
+    """Archive all, so that nothing is wrong."""
+    for one in sandbox.deployments:
+        if not one["archived_at"]:
+            sandbox.archive(one["id"])
+
+
+def in_shell(command: str) -> subprocess.CompletedProcess[str]:
+    """Run a shell's line in which `qoderdata` is this package's command."""
+    function = f'qoderdata() {{ {shlex.quote(sys.executable)} -m qoderdata "$@"; }}'
+    return subprocess.run(
+        ["/bin/bash", "-c", f"{function}\n{command}"],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=ROOT,
+        env=dict(os.environ),
+    )
+
+
+# -- exit codes --------------------------------------------------------------------------------------------------
+
+FINDERS = ["check", "missed --fail --since 7D", "runs --fail-over 0 --since 7D"]
+
+
+@pytest.mark.parametrize("words", FINDERS)
+@pytest.mark.parametrize("pipe", ["head -1", "true", "cat"])
+def test_a_pipe_changes_no_exit_code(words: str, pipe: str, sandbox: Sandbox) -> None:
+    """Found, nothing found, and could not look each keep their code, whoever reads the output."""
+
+    def code(*more: str) -> int:
+        done = in_shell(f"qoderdata {' '.join([words, *more])} | {pipe} >/dev/null; echo ${{PIPESTATUS[0]}}")
+        assert "Traceback" not in done.stderr
+        return int(done.stdout)
+
+    sandbox.create_runs(400, status="failed")
+    codes = []
+    for spoil in ("", "401", "403", "stop"):
+        if spoil == "stop":
+            sandbox.stop()
+        elif spoil:
+            sandbox.misbehave(spoil)
+        codes.append(code("--refresh"))
+    assert codes == [1, 3, 4, 5]
+    assert code("--since 7") == 2
+
+
+@pytest.mark.parametrize("words", ["check", "missed --fail --since 7D", "runs --fail-over 1 --since 7D"])
+def test_nothing_found_is_0_in_a_pipe_too(words: str, sandbox: Sandbox) -> None:
+    healthy(sandbox)
+    sandbox.forget_runs(NOW + timedelta(days=1))
+    if words.startswith("missed"):
+        for one in sandbox.deployments:  # as if they had been archived for long
+            sandbox.rewrite({**one, "archived_at": "2020-01-01T00:00:00Z"})
+    done = in_shell(f"qoderdata {words} | head -1; exit ${{PIPESTATUS[0]}}")
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_no_token_and_no_such_option(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("QODER_PAT", raising=False)
+    for words in (["check"], ["missed", "--fail"], ["runs", "--fail-over", "0.1"]):
+        assert main(words) == 3
+        assert main([*words, "--nonsense"]) == 2
+
+
+# -- thresholds --------------------------------------------------------------------------------------------------
+
+
+def kinds(capsys: pytest.CaptureFixture[str], *words: str) -> list[tuple[str, str]]:
+    main(["check", "--json", *words])
+    return [(one["kind"], one["deployment_id"]) for one in json.loads(capsys.readouterr().out)]
+
+
+def test_each_threshold_is_an_option(sandbox: Sandbox, capsys: pytest.CaptureFixture[str]) -> None:
+    healthy(sandbox)
+    (one,) = sandbox.create_deployments(1)
+    record = {
+        **one,
+        "status": "active",
+        "archived_at": None,
+        "schedule": None,
+        "budget": {"type": "limit", "max_credit_cost": "1000000"},
+    }
+    sandbox.rewrite(record)
+    sandbox.create_runs(20, status="completed", deployment_id=one["id"])
+    sandbox.create_runs(4, status="failed", deployment_id=one["id"])
+    mine = one["id"]
+    assert kinds(capsys, "--refresh") == [("failing", mine)]
+    assert kinds(capsys, "--streak", "5") == []
+    assert kinds(capsys, "--streak", "4") == [("failing", mine)]
+    share = qd.session_costs(qd.flatten_sessions(sandbox.sessions))["credits_p95"][mine] / 1_000_000
+    assert kinds(capsys, "--streak", "5", "--budget-share", str(share * 0.99)) == [("over_budget", mine)]
+    assert kinds(capsys, "--streak", "5", "--budget-share", str(share * 1.01)) == []
+
+
+def test_since_chooses_which_missed_triggers_count(sandbox: Sandbox, capsys: pytest.CaptureFixture[str]) -> None:
+    def missed(since: str) -> set[str]:
+        return {id_ for kind, id_ in kinds(capsys, "--since", since) if kind == "missed"}
+
+    for since, days in (("1D", 1), ("5D", 5)):
+        frame = qd.load_deployments(include_archived=True)
+        window: dict[str, Any] = {"since": since, "until": "0h"}
+        snapshots = qd.load_snapshots("6D", include_archived=True)
+        expected = qd.missed_triggers(frame, qd.load_runs(since="30D"), **window, snapshots=snapshots)
+        live = frame.loc[frame["archived_at"].isna(), "id"]
+        certain = expected[expected["certain"] & expected["deployment_id"].isin(live)]
+        assert missed(since) == set(certain["deployment_id"])
+        truth = {id_ for id_, at in sandbox.left_out if at >= NOW - timedelta(days=days)}
+        assert missed(since) <= truth
+    assert missed("1D") < missed("5D")
+
+
+@pytest.mark.filterwarnings("default:.* completed runs are assumed")
+def test_doubtful_outcomes_count_by_their_share(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with Sandbox(deployments=10, seed=7, runs=100, now=NOW, edition="D") as served:
+        monkeypatch.setenv("QODER_PAT", served.pat)
+        monkeypatch.setenv("QODER_BASE_URL", served.base_url)
+
+        def is_said(*words: str) -> bool:
+            return "incomplete_data" in {kind for kind, _ in kinds(capsys, *words)}
+
+        assert is_said()
+        assert not is_said("--doubtful", "1")
+        recent = (NOW - timedelta(days=30)).isoformat()
+        ends = [one for one in served.outcomes if one["triggered_at"] >= recent]
+        doubtful = sum(
+            one["status"] is None or (one["status"], one["status_from"]) == ("completed", "session")
+            for one in ends
+        )
+        share = doubtful / len(ends)
+        assert share > 0
+        assert is_said("--outcomes", "events", "--doubtful", str(share * 0.99))
+        assert not is_said("--outcomes", "events", "--doubtful", str(share * 1.01))
+
+
+def test_markdown_is_a_table_for_a_chat(sandbox: Sandbox, capsys: pytest.CaptureFixture[str]) -> None:
+    victim = next(one for one in sandbox.deployments if one["status"] == "active" and not one["archived_at"])
+    sandbox.rewrite({**victim, "name": "a|b *c* <d>\x1b[31m\nhttps://evil.example"})
+    sandbox.create_runs(9, status="failed", deployment_id=victim["id"])
+    assert main(["check", "--markdown", "--top", "1000"]) == 1
+    text = capsys.readouterr().out
+    rows = [line for line in text.splitlines() if line.startswith("|")]
+    assert rows[0] == "| severity | what | since | deployment |"
+    assert "\x1b" not in text
+    assert len({len(re.findall(r"(?<!\\)\|", row)) for row in rows}) == 1
+    assert main(["check", "--json"]) == 1
+    assert len(rows) - 2 == len(json.loads(capsys.readouterr().out))
+
+
+# -- snapshots ---------------------------------------------------------------------------------------------------
+
+
+def test_missed_and_check_use_snapshots_by_themselves(
+    sandbox: Sandbox, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """All were changed an hour ago, but not their schedules: only a snapshot from before can tell."""
+    monkeypatch.setattr(Clock, "moment", NOW - timedelta(days=3))
+    assert main(["pull", "deployments", "--include-archived", "--refresh"]) == 0
+    stamp = (NOW - timedelta(hours=1)).isoformat().replace("+00:00", "Z")
+    for one in sandbox.deployments:
+        sandbox.rewrite({**one, "updated_at": stamp, "description": "changed"})
+    monkeypatch.setattr(Clock, "moment", NOW)
+    capsys.readouterr()
+
+    def rows(*words: str) -> pd.DataFrame:
+        main([*words, "--json"])
+        return pd.DataFrame(json.loads(capsys.readouterr().out))
+
+    fires = {one["id"] for one in sandbox.deployments if one["status"] == "active" and not one["archived_at"]}
+    since, due = NOW - timedelta(days=2), NOW - timedelta(minutes=10)
+    truth = {(id_, at) for id_, at in sandbox.left_out if since <= at < due and id_ in fires}
+    assert truth
+    found = rows("missed", "--since", "2D")
+    known = found[found["deployment_id"].isin(fires)]
+    pairs = set(zip(known["deployment_id"], pd.to_datetime(known["scheduled_at"]), strict=True))
+    assert pairs == truth
+    assert known["certain"].all()
+    checked = rows("check", "--since", "2D")
+    assert set(checked.loc[checked["kind"] == "missed", "deployment_id"]) == {id_ for id_, _ in truth}
+    other = ("--cache-dir", str(tmp_path / "without"))
+    without = rows("missed", "--since", "2D", *other)
+    assert not without.loc[without["deployment_id"].isin(fires), "certain"].any()
+    checked = rows("check", "--since", "2D", *other)
+    assert "missed" not in set(checked["kind"])
+
+
+# -- recipes -----------------------------------------------------------------------------------------------------
+
+
+def recipes() -> list[str]:
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    section = text.split("### In cron and in CI")[1].split("\n## ")[0]
+    lines = re.findall(r"^(qoderdata .*?)\s*(?:#.*)?$", section, re.MULTILINE)
+    assert len(lines) >= 3
+    return lines
+
+
+@pytest.mark.parametrize("line", recipes())
+def test_the_recipes_run_as_they_stand(line: str, sandbox: Sandbox, tmp_path: Path) -> None:
+    """With the token from a private file, as a crontab has it: no terminal, and a minimal environment."""
+    token = tmp_path / "token"
+    token.write_text(f"export QODER_ACCESS_TOKEN={sandbox.pat}\n", encoding="utf-8")
+    token.chmod(0o600)
+    sandbox.create_runs(60, status="failed")
+    program = f'#!/bin/sh\nexec {shlex.quote(sys.executable)} -m qoderdata "$@"\n'
+    (tmp_path / "qoderdata").write_text(program, encoding="utf-8")
+    (tmp_path / "qoderdata").chmod(0o755)
+    environment = {
+        "PATH": f"{tmp_path}:/usr/bin:/bin",
+        "HOME": str(tmp_path),
+        "QODER_BASE_URL": sandbox.base_url,
+        "PYTHONPATH": str(ROOT),
+    }
+    done = subprocess.run(
+        ["/bin/sh", "-c", f". {token}; {line}"],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+        stdin=subprocess.DEVNULL,
+        cwd=tmp_path,
+    )
+    assert done.returncode == 1, done.stderr
+    assert done.stdout
+    assert "\x1b" not in done.stdout + done.stderr
+    assert sandbox.pat not in done.stdout + done.stderr

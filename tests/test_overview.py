@@ -1,0 +1,194 @@
+"""What is going on now: each figure against what the sandbox's own records say."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any
+from zoneinfo import ZoneInfo
+
+import pandas as pd
+import pytest
+
+import qoderdata as qd
+from qoderdata.overview import overview
+from qoderdata.sandbox import Sandbox
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from qoderdata.overview import Overview
+
+Frames = tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]
+ZONE = "Asia/Shanghai"
+
+
+def parsed(text: str) -> datetime:
+    return pd.Timestamp(text).floor("us").to_pydatetime()
+
+
+@pytest.fixture(scope="module", params=["C", "D"])
+def sandbox(request: pytest.FixtureRequest) -> Iterator[Sandbox]:
+    with Sandbox(deployments=40, seed=11, runs=300, edition=request.param) as served:
+        yield served
+
+
+@pytest.fixture(scope="module")
+def frames(sandbox: Sandbox, tmp_path_factory: pytest.TempPathFactory) -> Frames:
+    account: dict[str, Any] = {
+        "client": qd.Client(sandbox.pat, sandbox.base_url, min_interval=0),
+        "cache_dir": tmp_path_factory.mktemp("cache"),
+    }
+    df = qd.load_deployments(include_archived=True, **account)
+    runs = qd.load_runs(outcomes="events", **account)
+    return df, runs, qd.load_sessions(**account)
+
+
+@pytest.fixture(scope="module")
+def found(sandbox: Sandbox, frames: Frames) -> Overview:
+    copies = [frame.copy(deep=True) for frame in frames]
+    result = overview(*frames, now=pd.Timestamp(sandbox.now), tz=ZONE)
+    for frame, before in zip(frames, copies, strict=True):
+        pd.testing.assert_frame_equal(frame, before)
+    return result
+
+
+def live(sandbox: Sandbox) -> dict[str, dict[str, Any]]:
+    return {one["id"]: one for one in sandbox.deployments if not one["archived_at"]}
+
+
+def test_deployments_are_counted(sandbox: Sandbox, found: Overview) -> None:
+    statuses = [one["status"] for one in live(sandbox).values()]
+    assert (found.active, found.paused) == (statuses.count("active"), statuses.count("paused"))
+    assert found.paused > 0
+
+
+def test_what_runs(sandbox: Sandbox, found: Overview) -> None:
+    """A session that runs, or that a person let run again, counts as running in edition D."""
+    truth = [
+        one for one in sandbox.outcomes
+        if one["status"] in {"pending", "running", "waiting"}
+        or (sandbox.edition == "D" and one["session_status"] == "running" and not one["session_deleted"])
+    ]  # fmt: skip
+    assert truth
+    assert found.running["deployment_id"].value_counts().to_dict() == {
+        one["deployment_id"]: [other["deployment_id"] for other in truth].count(one["deployment_id"])
+        for one in truth
+    }
+    assert found.running["since"].dropna().is_monotonic_increasing
+    began = {parsed(one["started_at"] or one["triggered_at"]) for one in truth}
+    near = timedelta(seconds=90)  # a run begins a little after it is recorded, and not each edition says when
+    for since in found.running["since"]:
+        assert any(abs(since - one) < near for one in began)
+
+
+def test_what_fires_next(sandbox: Sandbox, found: Overview) -> None:
+    end = sandbox.now + pd.Timedelta(found.horizon)
+    listed = {
+        one["id"]: [parsed(text) for text in one["schedule"]["upcoming_runs_at"]]
+        for one in live(sandbox).values()
+        if one["status"] == "active" and one["schedule"] and one["schedule"]["upcoming_runs_at"]
+    }
+    due = {(id_, at) for id_, times in listed.items() for at in times if sandbox.now <= at < end}
+    assert due
+    shown = set(zip(found.upcoming["deployment_id"], found.upcoming["trigger_at"], strict=True))
+    assert due <= shown
+    assert {id_ for id_, _ in shown} == {id_ for id_, _ in due}
+    assert found.upcoming["trigger_at"].is_monotonic_increasing
+    # What the service does not list comes after what it lists.
+    assert all(at > max(listed[id_]) for id_, at in shown - due)
+
+
+def test_who_fails_now(sandbox: Sandbox, found: Overview) -> None:
+    expected = {}
+    for id_, one in live(sandbox).items():
+        mine = [run for run in sandbox.outcomes if run["deployment_id"] == id_]
+        decided = [run for run in mine if run["status"] in {"completed", "failed"}]
+        decided.sort(key=lambda run: (run["triggered_at"], run["id"]), reverse=True)
+        streak = next((n for n, run in enumerate(decided) if run["status"] != "failed"), len(decided))
+        if streak and one["status"] == "active":
+            expected[id_] = (streak, decided[0]["error_type"])
+    assert expected
+    rows = zip(found.failing["deployment_id"], found.failing["streak"], found.failing["error_type"], strict=True)
+    assert {id_: (streak, error) for id_, streak, error in rows} == expected
+    assert found.failing["streak"].is_monotonic_decreasing
+
+
+def test_today_begins_at_midnight_in_the_zone(sandbox: Sandbox, found: Overview) -> None:
+    local = sandbox.now.astimezone(ZoneInfo(ZONE))
+    midnight = local.replace(hour=0, minute=0, second=0, microsecond=0)
+    today = found.today
+    assert today.begin == midnight
+    runs = [one for one in sandbox.outcomes if parsed(one["triggered_at"]) >= midnight]
+    assert runs
+    statuses = [one["status"] for one in runs]
+    assert (today.runs, today.completed, today.failed) == (
+        len(runs), statuses.count("completed"), statuses.count("failed"),
+    )  # fmt: skip
+    sessions = [one for one in sandbox.sessions if parsed(one["created_at"]) >= midnight]
+    known = [one["usage"]["total_credits"] for one in sessions if "usage" in one]
+    assert (today.sessions, today.unknown) == (len(sessions), len(sessions) - len(known))
+    assert today.credits == pytest.approx(sum(known))
+
+
+def test_names_come_with_agents_and_teams(sandbox: Sandbox, found: Overview) -> None:
+    names = {one["id"]: one["name"] for one in sandbox.deployments}
+    teams = {one["id"]: one["metadata"].get("team") for one in sandbox.deployments}
+    agents = {one["id"]: one["name"] for one in sandbox.agents}
+    agent_of = {one["id"]: one["agent"]["id"] for one in sandbox.deployments}
+    for frame in (found.running, found.failing, found.upcoming):
+        for id_, name, team in frame[["deployment_id", "name", "team"]].to_numpy().tolist():
+            assert name == names[id_]
+            assert (team if isinstance(team, str) else None) == teams[id_]
+    for id_, agent in found.failing[["deployment_id", "agent"]].to_numpy().tolist():
+        assert not isinstance(agent, str) or agent == agents[agent_of[id_]]
+    assert found.failing["agent"].notna().any()
+
+
+def test_the_findings_are_those_of_check(sandbox: Sandbox, frames: Frames) -> None:
+    now = pd.Timestamp(sandbox.now)
+    pd.testing.assert_frame_equal(overview(*frames, now=now).findings, qd.check(*frames, now=now))
+
+
+def test_missing_is_not_zero() -> None:
+    now = pd.Timestamp("2026-06-15T12:00Z")
+    df, runs = qd.flatten_deployments([]), qd.flatten_runs([])
+    session: dict[str, Any] = {"id": "sess_1", "created_at": "2026-06-15T11:00:00Z", "status": "idle"}
+    nothing = overview(df, runs, qd.flatten_sessions([]), now=now)
+    assert (nothing.today.sessions, nothing.today.credits, nothing.today.unknown) == (0, 0.0, 0)
+    unknown = overview(df, runs, qd.flatten_sessions([session]), now=now).today
+    assert (unknown.sessions, unknown.credits, unknown.unknown) == (1, None, 1)
+    known = [{**session, "id": "sess_2", "usage": {"total_credits": 2.5}}, session]
+    both = overview(df, runs, qd.flatten_sessions(known), now=now).today
+    assert (both.sessions, both.credits, both.unknown) == (2, 2.5, 1)
+    for frame in (nothing.running, nothing.upcoming, nothing.failing):
+        assert frame.empty
+        assert list(frame.columns[:4]) == ["deployment_id", "name", "agent", "team"]
+
+
+def test_what_is_paused_or_archived_neither_fires_nor_fails_here() -> None:
+    now = datetime(2026, 6, 15, 12, 0, 30, tzinfo=UTC)
+    base = {
+        "created_at": "2026-01-01T00:00:00Z", "updated_at": "2026-01-01T00:00:00Z", "status": "active",
+        "schedule": {"type": "cron", "expression": "0 * * * *", "timezone": "UTC"},
+    }  # fmt: skip
+    df = qd.flatten_deployments(
+        [
+            {**base, "id": "dep_1", "name": "one"},
+            {**base, "id": "dep_2", "name": "two", "status": "paused", "paused_reason": {"type": "manual"}},
+            {**base, "id": "dep_3", "name": "three", "archived_at": "2026-06-14T00:00:00Z"},
+        ]
+    )
+    runs = qd.flatten_runs(
+        [
+            {
+                "id": f"drun_{number}", "deployment_id": f"dep_{number}", "status": "failed",
+                "triggered_at": "2026-06-13T00:00:00Z", "error": {"type": "timeout_error", "message": ""},
+            }
+            for number in (1, 2, 3)
+        ]
+    )  # fmt: skip
+    found = overview(df, runs, qd.flatten_sessions([]), now=pd.Timestamp(now))
+    assert (found.active, found.paused) == (1, 1)
+    assert found.failing[["name", "streak", "error_type"]].to_numpy().tolist() == [["one", 1, "timeout_error"]]
+    assert set(found.upcoming["name"]) == {"one"}
+    assert found.upcoming["trigger_at"].iloc[0] == pd.Timestamp("2026-06-15T13:00Z")
