@@ -87,7 +87,7 @@ def ngettext(singular: str, plural: str, number: int, /, **values: object) -> st
     >>> ngettext("{count} run", "{count} runs", 1), ngettext("{count} run", "{count} runs", 2500)
     ('1 run', '2,500 runs')
     """
-    return _translations.get().ngettext(singular, plural, number).format(count=f"{number:,}", **values)
+    return _translations.get().ngettext(singular, plural, int(number)).format(count=f"{number:,}", **values)
 
 
 def mark(message: str) -> str:

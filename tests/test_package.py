@@ -45,13 +45,18 @@ def test_the_wheel_works_outside_the_checkout(tmp_path: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         names = set(archive.namelist())
         archive.extractall(tmp_path / "site")
-    assert {"qoderdata/py.typed", "qoderdata/report/report.css", "qoderdata/report/report.html.j2"} <= names
+    assert {
+        "qoderdata/py.typed",
+        "qoderdata/report/report.css",
+        "qoderdata/report/report.html.j2",
+        "qoderdata/report/zh.po",
+    } <= names
     assert all(name.startswith(("qoderdata/", "qoderdata-")) for name in names)
     code = (
         "import qoderdata as qd; from qoderdata.sandbox import Sandbox; print(qd.__file__, qd.__version__)\n"
         "with Sandbox(deployments=20) as sandbox:\n"
         "    df = qd.load_deployments(client=qd.Client(pat=sandbox.pat, base_url=sandbox.base_url))\n"
-        "qd.write_report(df, 'report.html', start=sandbox.now)\n"
+        "qd.write_report(df, 'report.html', start=sandbox.now, lang='zh')\n"
     )
     environment = os.environ | {"PYTHONPATH": str(tmp_path / "site"), "PYTHONWARNINGS": "ignore"}
     done = subprocess.run(

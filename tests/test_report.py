@@ -715,7 +715,7 @@ class TestEachFigure:
         words = re.sub(r" ([:.,])", r"\1", account.page.part("to-do"))
         first = [words.index(" ".join(detail.split())) for detail in found["detail"].head(5)]
         assert first == sorted(first)
-        assert f"and {len(found) - 5} more" in account.page.words
+        assert f"and {len(found) - 5} more findings" in account.page.words
 
     def test_what_changed(self, account: Account) -> None:
         """The three planted changes, and no other."""

@@ -336,43 +336,63 @@ def test_in_a_browser(browser: Browser, request: pytest.FixtureRequest) -> None:
 
 
 @pytest.fixture(scope="module")
-def fleet(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Write the page of the sandbox's 250 deployments, with all that a page can have."""
+def fleets(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Write the page of the sandbox's 250 deployments in each language, with all that a page can have."""
     with Sandbox(deployments=250, seed=7) as sandbox:
         frames = flatten_deployments(sandbox.deployments), flatten_runs(sandbox.runs)
         sessions, now = flatten_sessions(sandbox.sessions), pd.Timestamp(sandbox.now)
     then = frames[0].drop(index=range(0, 250, 20)).reset_index(drop=True)
     then.loc[::15, "schedule_expression"] = "59 23 31 12 *"
     then.attrs = {"fetched_at": f"{now - pd.Timedelta('7D')}"}
-    path = tmp_path_factory.mktemp("fleet") / "report.html"
-    write_report(frames[0], path, runs=frames[1], sessions=sessions, snapshots=[then], start=now)
-    return path
+    folder = tmp_path_factory.mktemp("fleet")
+    for lang in ("en", "zh"):
+        path = folder / f"{lang}.html"
+        write_report(frames[0], path, runs=frames[1], sessions=sessions, snapshots=[then], start=now, lang=lang)
+    return {lang: folder / f"{lang}.html" for lang in ("en", "zh")}
 
 
-def test_one_page(fleet: Path, tmp_path: Path) -> None:
+@pytest.fixture
+def fleet(fleets: dict[str, Path]) -> Path:
+    return fleets["en"]
+
+
+@pytest.mark.parametrize("lang", ["en", "zh"])
+def test_one_page(fleets: dict[str, Path], tmp_path: Path, lang: str) -> None:
     """At most 2,600 pixels and two sheets, as long as nothing is unfolded; with numbers on the sheets."""
-    assert fleet.stat().st_size < 2**20
+    assert fleets[lang].stat().st_size < 2**20
     with sync_playwright() as playwright:
         context = open_browser(playwright, tmp_path, viewport={"width": 1280, "height": 900})
-        browser = Browser(context.pages[0], fleet)
+        browser = Browser(context.pages[0], fleets[lang])
         page = browser.page
+        assert page.evaluate("document.documentElement.lang") == {"en": "en", "zh": "zh-CN"}[lang]
         assert page.evaluate("document.documentElement.scrollHeight") <= 2600
-        sheets = PdfReader(io.BytesIO(page.pdf(prefer_css_page_size=True))).pages
-        assert [sheet.mediabox.width for sheet in sheets] == pytest.approx([595, 595], abs=1)
-        texts = [" ".join(sheet.extract_text().split()) for sheet in sheets]
-        assert [f"{number} / 2" in text for number, text in enumerate(texts, start=1)] == [True, True]
-        assert "Failure rates by deployment" not in "".join(texts)
-        assert "Failure rates by team" in texts[1]
+        titles = page.locator("main summary h3").all_inner_texts()
+        first = page.locator("main section h2").all_inner_texts()
+        assert len(titles) == 10
+        sheets = words_on_sheets(page)
+        assert [f"{number}/2" in text for number, text in enumerate(sheets, start=1)] == [True, True]
+        assert unspaced(first[0]) in sheets[0]
+        assert unspaced(first[4]) in sheets[1]
+        assert unspaced(titles[1]) not in "".join(sheets)
 
-        page.get_by_role("heading", name="Failure rates by deployment").click()
+        page.locator("main summary h3").nth(1).click()
         assert page.locator("#rates").is_visible()
-        texts = [
-            sheet.extract_text() for sheet in PdfReader(io.BytesIO(page.pdf(prefer_css_page_size=True))).pages
-        ]
-        assert "Failure rates by deployment" in " ".join("".join(texts).split())
-        assert "What fires in the next" not in "".join(texts)
+        sheets = words_on_sheets(page)
+        assert unspaced(titles[1]) in "".join(sheets)
+        assert unspaced(titles[6]) not in "".join(sheets)
         assert browser.events == []
         context.close()
+
+
+def words_on_sheets(page: Page) -> list[str]:
+    """Print the page on A4, and give the text of each sheet, without blanks."""
+    sheets = PdfReader(io.BytesIO(page.pdf(prefer_css_page_size=True))).pages
+    assert {round(float(sheet.mediabox.width)) for sheet in sheets} == {595}
+    return [unspaced(sheet.extract_text()) for sheet in sheets]
+
+
+def unspaced(text: str) -> str:
+    return "".join(text.split())
 
 
 def test_for_a_screen_reader(fleet: Path, tmp_path: Path) -> None:

@@ -27,6 +27,7 @@ _CHANGES, _MISSED = "7D", "14D"
 @click.option("--runs", "with_runs", is_flag=True, help="With runs: headline, changes, errors, missed triggers.")
 @click.option("--costs", "with_costs", is_flag=True, help="With what sessions of 90 days cost, and will cost.")
 @click.option("--by", metavar="WHAT", help="Failure rates by agent, environment or a metadata key (default team).")
+@click.option("--lang", default="en", metavar="LANG", help="The language: en (default) or zh.")
 @click.option("--horizon", default="24h", metavar="SPAN", help="How far to look for triggers (default 24h).")
 @click.option("--start", metavar="TIME", help="The moment it is about, with its zone (default: now).")
 @options.tz_option("of the times shown")
@@ -39,6 +40,7 @@ def report(
     with_runs: bool,
     with_costs: bool,
     by: str | None,
+    lang: str,
     horizon: str,
     start: str | None,
     tz: str,
@@ -72,6 +74,7 @@ def report(
         start=start,
         horizon=horizon,
         tz=tz,
+        lang=lang,
     )
     echo(f"report written to {path}")
 

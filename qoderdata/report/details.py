@@ -21,6 +21,8 @@ from qoderdata.report.layout import (
     deployment_column,
     error_cell,
     interval_cell,
+    join_facts,
+    join_sentences,
     make_table,
     names_of,
     round_scale,
@@ -144,7 +146,7 @@ def rates(data: ReportData) -> Section:
     ]
     caption = _("Failure rates by deployment, worst first")
     table = make_table(worst, columns, caption=caption, lists_all=command)
-    return Section("rates", title, f"{about} {order}", table=table, count=f"{len(worst):,}")
+    return Section("rates", title, join_sentences(about, order), table=table, count=f"{len(worst):,}")
 
 
 def paused(data: ReportData) -> Section:
@@ -185,7 +187,7 @@ def errors(data: ReportData, runs: pd.DataFrame) -> Section:
         Column(_("Deployments"), "text", lambda row: f"{row.deployments:,}", "number"),
         Column(_("Last seen"), "time", lambda row: data.time(row.last_seen)),
     ]
-    if found["is_new"].any():
+    if found["is_new"].head(MOST_ROWS).any():
         columns.append(Column(_("New"), "badge", lambda row: Badge(_("new"), is_bad=True) if row.is_new else None))
     caption = _("Failed runs by error, most frequent first")
     failed = int(found["failed_runs"].sum())
@@ -193,7 +195,7 @@ def errors(data: ReportData, runs: pd.DataFrame) -> Section:
         "Of {count} failed run of the last 30 days, as in the picture.",
         "Of {count} failed runs of the last 30 days, as in the picture.", failed,
     )  # fmt: skip
-    about += " " + _("Ids, numbers, addresses and quoted texts in messages are replaced.")
+    about = join_sentences(about, _("Ids, numbers, addresses and quoted texts in messages are replaced."))
     table = make_table(found, columns, caption=caption, lists_all="qoderdata errors")
     return Section("errors", title, about, table=table, count=f"{len(found):,}")
 
@@ -310,13 +312,18 @@ def load(data: ReportData) -> Section:
     peaks = hours[hours["triggers"] == most]["window"]
     first = [data.time_text(time) for time in peaks.head(3)]
     more = len(peaks) - len(first)
-    when = _(", ").join(first) + (" " + ngettext("and {count} more", "and {count} more", more) if more else "")
-    rest = ngettext(
-        "The busiest hour begins at {when}: {triggers}.",
-        "{count} hours are the busiest, from {when}: {triggers} each.",
-        len(peaks), when=when, triggers=ngettext("{count} trigger", "{count} triggers", most),
-    )  # fmt: skip
-    return Section("load", title, f"{about} {rest}", heat=_heat(data, hours))
+    when = _(", ").join(first) + (" " + _("and {count} more", count=f"{more:,}") if more else "")
+    triggers = ngettext("{count} trigger", "{count} triggers", most)
+    if len(peaks) == 1:
+        rest = _("The busiest hour begins at {when}: {triggers}.", when=when, triggers=triggers)
+    else:
+        rest = _(
+            "{count} hours are the busiest, from {when}: {triggers} each.",
+            count=len(peaks),
+            when=when,
+            triggers=triggers,
+        )
+    return Section("load", title, join_sentences(about, rest), heat=_heat(data, hours))
 
 
 def _heat(data: ReportData, hours: pd.DataFrame) -> Heat:
@@ -386,7 +393,7 @@ def about_data(data: ReportData, warnings: list[str]) -> Section:
             _("Where the service has no counters, they are counted in the runs given ({since}).", since=counted)
         )
     title = _("About the data")
-    return Section("about", title, " ".join(about), sources=sources, warnings=warnings)
+    return Section("about", title, join_sentences(*about), sources=sources, warnings=warnings)
 
 
 def _source(frame: pd.DataFrame, data: ReportData) -> str:
@@ -398,10 +405,11 @@ def _source(frame: pd.DataFrame, data: ReportData) -> str:
         age_of(frame, data) or _("not known when fetched"),
     ]
     if attrs.get("source"):
-        parts.append(_("from {source}", source=attrs["source"]))
+        source = _("records") if attrs["source"] == "records" else attrs["source"]
+        parts.append(_("from {source}", source=source))
     if attrs.get("from_cache"):
         parts.append(_("kept in the cache since"))
-    return _("{text}.", text=_(", ").join(parts))
+    return _("{text}.", text=join_facts(*parts))
 
 
 def age_of(frame: pd.DataFrame, data: ReportData) -> str | None:

@@ -9,7 +9,7 @@ import pandas as pd
 
 from qoderdata.formatting import MISSING, format_credits, format_interval, format_milliseconds, format_percent
 from qoderdata.report.data import LEAST_DECIDED, WEEK, span_text
-from qoderdata.report.layout import Tile, format_count, rows_of
+from qoderdata.report.layout import Tile, format_count, join_facts, join_sentences, rows_of
 from qoderdata.summaries import failure_rates, run_failure_rates, session_costs
 from qoderdata.translation import gettext as _
 from qoderdata.translation import ngettext
@@ -80,27 +80,23 @@ def _about_headline(data: ReportData) -> str:
         interval=format_interval(recent.ci_low, recent.ci_high),
     )
     if not data.reaches_back(runs["triggered_at"]):
-        return f"{words} " + _(
-            "The runs begin on {since}: the week before is not whole.",
-            since=data.time_text(runs["triggered_at"].min()),
-        )
-    words += " " + _(
+        first = data.time_text(runs["triggered_at"].min())
+        return join_sentences(words, _("The runs begin on {since}: the week before is not whole.", since=first))
+    before = _(
         "In the 7 days before: {failed} of {count}, {rate}.",
         failed=format_count(row.baseline_failed),
         count=format_count(row.baseline_decided),
         rate=format_percent(row.baseline_rate),
     )
     if data.is_comparable:
-        return f"{words} " + _(
+        change = _(
             "The 95 % interval of the change is {low} to {high} points.",
             low=_signed(row.change_low),
             high=_signed(row.change_high),
         )
-    return f"{words} " + ngettext(
-        "Less than {count} decided run in a week are not compared.",
-        "Less than {count} decided runs in a week are not compared.",
-        LEAST_DECIDED,
-    )
+    else:
+        change = _("Less than {count} decided runs in a week are not compared.", count=LEAST_DECIDED)
+    return join_sentences(words, before, change)
 
 
 def _headline_without_runs(data: ReportData) -> Headline:
@@ -164,10 +160,10 @@ def _tiles_of_runs(data: ReportData, runs: pd.DataFrame) -> list[Tile]:
     row = data.compared
     decided = 0 if row is None else int(row.recent_decided)
     others = [] if now is None else [
-        ngettext("{count} decided", "{count} decided", decided),
-        ngettext("{count} skipped or cancelled", "{count} skipped or cancelled", int(now.skipped)),
-        ngettext("{count} not ended", "{count} not ended", int(now.unfinished)),
-        *([ngettext("{count} unknown", "{count} unknown", int(now.unknown))] if now.unknown else []),
+        _("{count} decided", count=f"{decided:,}"),
+        _("{count} skipped or cancelled", count=f"{int(now.skipped):,}"),
+        _("{count} not ended", count=f"{int(now.unfinished):,}"),
+        *([_("{count} unknown", count=f"{int(now.unknown):,}")] if now.unknown else []),
     ]  # fmt: skip
     streaks, then_failing = data.streaks, data.streaks_before
     longest = int(streaks["current_streak"].max()) if len(streaks) else 0
@@ -184,7 +180,7 @@ def _tiles_of_runs(data: ReportData, runs: pd.DataFrame) -> list[Tile]:
             _("Runs"),
             f"{len(week):,}",
             _change(len(week), len(before) if has_before else None),
-            _(", ").join(others),
+            join_facts(*others) if others else "",
             anchor="trend",
         ),
         Tile(
@@ -210,7 +206,7 @@ def _missed_tile(data: ReportData) -> Tile:
     certain = int(data.missed["certain"].sum())
     before = None if data.missed_before is None else int(data.missed_before["certain"].sum())
     doubtful = len(data.missed) - certain
-    note = ngettext("{count} more in doubt", "{count} more in doubt", doubtful) if doubtful else _("none in doubt")
+    note = _("{count} more in doubt", count=f"{doubtful:,}") if doubtful else _("none in doubt")
     return Tile(_("Missed triggers"), f"{certain:,}", _change(certain, before), note, certain > 0, "missed")
 
 

@@ -216,7 +216,23 @@ def names_of(data: ReportData, identifiers: Iterable[str]) -> Names:
     all_ = [str(identifier) for identifier in identifiers]
     first = [data.name(identifier) for identifier in all_[:_FIRST_NAMES]]
     left = len(all_) - len(first)
-    return Names(first, ngettext("and {count} more", "and {count} more", left) if left else None)
+    return Names(first, _("and {count} more", count=f"{left:,}") if left else None)
+
+
+def join_sentences(*sentences: str) -> str:
+    """Return sentences as one text; a language without blanks has none between them."""
+    text, *rest = sentences
+    for sentence in rest:
+        text = _("{text} {sentence}", text=text, sentence=sentence)
+    return text
+
+
+def join_facts(*facts: str) -> str:
+    """Return facts as one text, with commas."""
+    text, *rest = facts
+    for fact in rest:
+        text = _("{what}, {change}", what=text, change=fact)
+    return text
 
 
 def round_scale(highest: float) -> float:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import io
 import warnings
 from functools import cache
+from gettext import GNUTranslations, NullTranslations
 from importlib import resources
 from typing import TYPE_CHECKING
 
@@ -20,7 +22,7 @@ from qoderdata.report.details import about_data, age_of, make_details
 from qoderdata.report.figures import headline, tiles
 from qoderdata.report.summary import make_summary
 from qoderdata.translation import gettext as _
-from qoderdata.translation import ngettext
+from qoderdata.translation import ngettext, translated
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -29,6 +31,7 @@ if TYPE_CHECKING:
     from jinja2 import Environment
 
 _OLD = pd.Timedelta("1D")
+_ENGLISH, _TAGS = "en", {"zh": "zh-CN"}
 
 
 def write_report(
@@ -43,6 +46,7 @@ def write_report(
     horizon: parsing.Span = "24h",
     tz: str = "UTC",
     labels: Mapping[str, str] | None = None,
+    lang: str = "en",
 ) -> None:
     """Write one self-contained HTML page about a fleet: whether it is worse than last week, and what to do.
 
@@ -87,6 +91,9 @@ def write_report(
         The IANA zone that times are shown in.
     labels
         Names to show by id of deployment or agent, instead of the deployments' own.
+    lang
+        The language of the page: ``"en"``, or ``"zh"`` for simplified Chinese. Names and error messages stay as
+        they are.
 
     Raises
     ------
@@ -95,7 +102,7 @@ def write_report(
     MissingColumnError
         A frame is not one of deployments, of runs, or of sessions.
     ValueError
-        `by`, `start`, `horizon` or `tz` is not one, or the file's name ends in another format.
+        `by`, `start`, `horizon`, `tz` or `lang` is not one, or the file's name ends in another format.
     OSError
         The folder is not there or cannot be written.
 
@@ -126,18 +133,36 @@ def write_report(
         tz=parsing.parse_zone(tz).key,
         labels=labels,
     )
-    with warnings.catch_warnings(record=True) as caught:
+    with warnings.catch_warnings(record=True) as caught, translated(_translations(lang)):
         warnings.simplefilter("always")
-        html = _render(data, caught)
+        html = _render(data, caught, lang)
     for message, category in dict.fromkeys((str(one.message), one.category) for one in caught):
         warn(message, category)
     files.replace(path, lambda sink: sink.write(html.encode()))
 
 
-def _render(data: ReportData, caught: list[warnings.WarningMessage]) -> str:
+@cache
+def _translations(lang: str) -> NullTranslations:
+    """Read the catalogue of a language; English needs none."""
+    if lang == _ENGLISH:
+        return NullTranslations()
+    catalogues = {file.name for file in resources.files(__package__ or "").iterdir() if file.name.endswith(".po")}
+    if f"{lang}.po" not in catalogues:
+        known = " and ".join(repr(name) for name in [_ENGLISH, *sorted(file[:-3] for file in catalogues)])
+        raise ValueError(f"lang={lang!r}: there is no such language; there are {known}")
+    from babel.messages import mofile, pofile  # noqa: PLC0415 - only for a page in another language
+
+    compiled = io.BytesIO()
+    mofile.write_mo(compiled, pofile.read_po(io.StringIO(_resource(f"{lang}.po")), locale=lang))
+    compiled.seek(0)
+    return GNUTranslations(compiled)
+
+
+def _render(data: ReportData, caught: list[warnings.WarningMessage], lang: str) -> str:
     css = _resource("report.css")
     details = make_details(data)
     values = {
+        "lang": _TAGS.get(lang, lang),
         "title": _("Scheduled agents, {day}", day=f"{data.start.tz_convert(data.tz):%Y-%m-%d}"),
         "css": Markup(css),  # noqa: S704 - our own file
         "css_digest": base64.b64encode(hashlib.sha256(css.encode()).digest()).decode(),

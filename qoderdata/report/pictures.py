@@ -13,7 +13,7 @@ import pandas as pd
 
 from qoderdata.formatting import format_percent
 from qoderdata.report.data import MONTH, WEEK
-from qoderdata.report.layout import round_scale, rows_of
+from qoderdata.report.layout import join_sentences, round_scale, rows_of
 from qoderdata.summaries import run_failure_rates
 from qoderdata.translation import gettext as _
 from qoderdata.translation import mark, ngettext
@@ -142,13 +142,14 @@ def _description(data: ReportData, days: pd.DataFrame, total: Any) -> str:  # no
     )  # fmt: skip
     known = days.dropna(subset=["failure_rate"]).sort_values(["failure_rate", "window"], ascending=[False, True])
     for row in rows_of(known.head(1)):
-        words += " " + _(
+        worst = _(
             "The worst day is {day} with {rate}; the newest one, {newest}, has {newest_rate}.",
             day=f"{row.window.tz_convert(data.tz):%Y-%m-%d}",
             rate=format_percent(row.failure_rate),
             newest=f"{days['window'].iloc[-1].tz_convert(data.tz):%Y-%m-%d}",
             newest_rate=format_percent(days["failure_rate"].iloc[-1]),
         )
+        words = join_sentences(words, worst)
     return words
 
 

@@ -20,6 +20,7 @@ from qoderdata.report.layout import (
     Sentence,
     format_count,
     interval_cell,
+    join_sentences,
     make_table,
     names_of,
     round_scale,
@@ -73,24 +74,28 @@ def trend(data: ReportData, runs: pd.DataFrame) -> Section:
         title,
         about,
         format_percent(total.failure_rate),
-        rest + _unproved(total),
+        join_sentences(rest, *_unproved(total)),
         picture=month_picture(data, recent, total),
     )
 
 
-def _unproved(total: Any) -> str:  # noqa: ANN401 - a row as a named tuple
+def _unproved(total: Any) -> list[str]:  # noqa: ANN401 - a row as a named tuple
     """Say how many outcomes are assumed or unknown."""
-    words = ""
+    words = []
     if total.unknown:
-        words += " " + ngettext(
-            "The outcome of {count} run is unknown.", "The outcome of {count} runs is unknown.", total.unknown
+        words.append(
+            ngettext(
+                "The outcome of {count} run is unknown.", "The outcome of {count} runs is unknown.", total.unknown
+            )
         )
     if total.assumed:
-        words += " " + ngettext(
-            "{assumed} of {count} completed run is assumed to be so.",
-            "{assumed} of {count} completed runs are assumed to be so.",
-            total.completed,
-            assumed=format_count(total.assumed),
+        words.append(
+            ngettext(
+                "{assumed} of {count} completed run is assumed to be so.",
+                "{assumed} of {count} completed runs are assumed to be so.",
+                total.completed,
+                assumed=format_count(total.assumed),
+            )
         )
     return words
 
@@ -127,7 +132,8 @@ def to_do(data: ReportData) -> Section:
             lists_all="qoderdata check",
             most=_MOST_FINDINGS,
         )
-        folded = Section("findings", ngettext("and {count} more", "and {count} more", left), table=table)
+        about = ngettext("and {count} more finding", "and {count} more findings", left)
+        folded = Section("findings", about, table=table)
     return Section("to-do", title, count=f"{len(found):,}", sentences=first, is_ordered=True, folded=folded)
 
 
@@ -152,7 +158,7 @@ def changed(data: ReportData) -> Section:
     at = fetched_at(data.before)
     since = _("Since the snapshot of {time}.", time=data.time_text(at if at is not None else data.start))
     if data.changes.empty:
-        return Section("changed", title, nothing=f"{since} {_('Nothing changed.')}")
+        return Section("changed", title, nothing=join_sentences(since, _("Nothing changed.")))
     groups: dict[str, list[str]] = {}
     for row in rows_of(data.changes):
         groups.setdefault(describe_change(row), []).append(row.deployment_id)
@@ -164,7 +170,7 @@ def changed(data: ReportData) -> Section:
             "{count} more line is not shown; qoderdata changes lists all.",
             "{count} more lines are not shown; qoderdata changes lists all.", left,
         ) if left > 0 else ""  # fmt: skip
-        text = ngettext("and {count} more", "and {count} more", len(rest))
+        text = ngettext("and {count} more line", "and {count} more lines", len(rest))
         folded = Section("changes", text, about, sentences=shown)
     return Section(
         "changed", title, since, count=f"{len(data.changes):,}", sentences=lines[:MOST_AT_FIRST], folded=folded
@@ -185,9 +191,7 @@ def costs(data: ReportData, sessions: pd.DataFrame) -> Section:
         _("They are from {first} to {last}.", first=data.time_text(first), last=data.time_text(last))
     ]  # fmt: skip
     if total.unknown:
-        rest.append(ngettext(
-            "The usage of {count} more is not known.", "The usage of {count} more is not known.", total.unknown
-        ))  # fmt: skip
+        rest.append(_("The usage of {count} more is not known.", count=format_count(total.unknown)))
     without = forecast.attrs["triggers_without_credits"]
     rest.append(ngettext(
         "{count} trigger of the next 30 days is expected to use {credits}.",
@@ -224,7 +228,7 @@ def costs(data: ReportData, sessions: pd.DataFrame) -> Section:
         title,
         about,
         _("{credits} credits.", credits=format_credits(total.credits)),
-        " ".join(rest),
+        join_sentences(*rest),
         table=make_table(found.head(MOST_AT_FIRST), [name, used, ahead], caption=caption, lists_all=""),
         folded=folded,
     )

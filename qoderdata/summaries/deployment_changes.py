@@ -132,7 +132,13 @@ def _state_in_words(text: str) -> str:
     """Return what `_state` says, in the language of the page."""
     if text.startswith("paused by error: "):
         return _("paused by error: {error}", error=text.removeprefix("paused by error: "))
-    return {"paused by error": _("paused by error"), "paused by hand": _("paused by hand")}.get(text, text)
+    words = {
+        "active": _("active"),
+        "paused": _("paused"),
+        "paused by error": _("paused by error"),
+        "paused by hand": _("paused by hand"),
+    }
+    return words.get(text, text)
 
 
 def _differences(old: pd.DataFrame, new: pd.DataFrame) -> Iterator[_Difference]:
