@@ -4,11 +4,21 @@ VENV ?= .venv
 BENCH_VENV ?= .venv-bench
 DOCS_VENV ?= .venv-docs
 DOCS_BUILT := docs/_build docs/gallery docs/reference/api docs/reference/command docs/tutorial/*.ipynb
+OLDEST_PYTHON ?= python3.11
+OLDEST_VENV ?= .venv-oldest
+NEWEST_PYTHON ?= python3.13
+NEWEST_VENV ?= .venv-newest
 BIN := $(VENV)/bin
 PIP_INSTALL := -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
+# What the oldest and the newest versions are tested with: frames, summaries, loaders, exports.
+VERSION_TESTS = $(foreach name,frames columns outcomes summaries timelines forecast check golden load export, \
+	$(wildcard tests/test_$(name)*.py))
+VERSION_PYTEST = -m pytest -n 2 --dist loadgroup -m "not long and not spark and not docs" $(VERSION_TESTS)
+
 .DEFAULT_GOAL := help
-.PHONY: help demo docs test test-docs test-long test-spark lint format bench bench-runs lab notebooks clean
+.PHONY: help demo docs test test-docs test-long test-spark test-oldest test-newest lint format bench bench-runs lab \
+	notebooks clean
 
 help: ## Show what there is to make
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -70,6 +80,25 @@ docs: $(DOCS_VENV)/.made ## Build the documentation into docs/_build/html
 test-docs: docs $(VENV)/.dev ## Build the documentation, and open every page of it in a browser
 	$(BIN)/python -m pytest -m "docs"
 
+$(OLDEST_VENV)/.made: pyproject.toml constraints-oldest.txt
+	@echo "Setting up $(OLDEST_VENV) (once) ..."
+	@$(OLDEST_PYTHON) -m venv $(OLDEST_VENV)
+	@$(OLDEST_VENV)/bin/python -m pip install --quiet --disable-pip-version-check \
+		--requirement constraints-oldest.txt --editable .
+	@touch $@
+
+test-oldest: $(OLDEST_VENV)/.made ## Frames, summaries, loaders and exports on the oldest versions that work
+	$(OLDEST_VENV)/bin/python $(VERSION_PYTEST)
+
+$(NEWEST_VENV)/.made: pyproject.toml constraints.txt
+	@echo "Setting up $(NEWEST_VENV) (once) ..."
+	@$(NEWEST_PYTHON) -m venv $(NEWEST_VENV)
+	@$(NEWEST_VENV)/bin/python $(PIP_INSTALL) --editable '.[dev]'
+	@touch $@
+
+test-newest: $(NEWEST_VENV)/.made ## The same on the newest Python
+	$(NEWEST_VENV)/bin/python $(VERSION_PYTEST)
+
 format: $(VENV)/.dev ## Format the code
 	$(BIN)/ruff check --fix-only .
 	$(BIN)/ruff format .
@@ -89,4 +118,5 @@ notebooks: $(VENV)/.dev ## Run the notebooks and write their outputs
 	$(BIN)/python notebooks/run.py --write
 
 clean: ## Remove what the other targets made
-	rm -rf $(VENV) $(BENCH_VENV) $(DOCS_VENV) $(DOCS_BUILT) demo data/cache data/report.html .coverage .mypy_cache .pytest_cache .ruff_cache .import_linter_cache
+	rm -rf $(VENV) $(BENCH_VENV) $(DOCS_VENV) $(OLDEST_VENV) $(NEWEST_VENV) $(DOCS_BUILT) demo data/cache data/report.html .coverage \
+		.mypy_cache .pytest_cache .ruff_cache .import_linter_cache

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from qoderdata.columns import require_frame
+from qoderdata.columns import TEXT, require_frame
 from qoderdata.formatting import format_duration, format_milliseconds, format_percent, format_time, one_line
 from qoderdata.parsing import Instant, Span, parse_instant, parse_span
 from qoderdata.summaries import compare_periods, failure_streaks, session_costs, unusual_runs
@@ -106,7 +106,8 @@ def check(
         ================= =================== ===============================================================
 
         ======================= ======= =====================================================================
-        ``failing``             error   its last runs failed, `streak` at least, and it is active
+        ``failing``             error   its last runs failed, `streak` at least, and it is active; where none of
+                                        `runs` completed, the service's counter counts too
         ``paused_by_error``     error   the service paused it
         ``missed``              error   scheduled times of the last `since` that certainly had no run
         ``stuck``               error   a run is unfinished for too long; see `unusual_runs`
@@ -180,9 +181,7 @@ def check(
         "detail": [one.detail for one in found],
     }
     times = pd.to_datetime(pd.Series([one.since for one in found], dtype="object"), utc=True).dt.as_unit("us")
-    return pd.DataFrame(
-        {name: pd.Series(texts, dtype="str") for name, texts in columns.items()} | {"since": times}
-    )
+    return pd.DataFrame({name: pd.Series(texts, dtype=TEXT) for name, texts in columns.items()} | {"since": times})
 
 
 def _rows(frame: pd.DataFrame) -> Iterator[Any]:
@@ -192,34 +191,86 @@ def _rows(frame: pd.DataFrame) -> Iterator[Any]:
 # -- errors ------------------------------------------------------------------------------------------------------
 
 
+def failing_now(runs: pd.DataFrame, active: pd.DataFrame) -> pd.DataFrame:
+    """Return the deployments whose last run failed, the longest streak first.
+
+    Parameters
+    ----------
+    runs
+        A runs frame.
+    active
+        A deployments frame. Where none of a deployment's runs completed, the streak may be longer than `runs`
+        reaches back: the service's counter tells, if it has one.
+
+    Returns
+    -------
+    pandas.DataFrame
+        ``deployment_id``, ``streak`` (``int64``), ``since`` (missing where the streak began before `runs`),
+        ``error_type`` (of the last failed run; missing where there is none).
+    """
+    streaks = failure_streaks(runs[["id", "deployment_id", "status", "triggered_at", *_there(runs, "created_at")]])
+    failed = runs[runs["status"].eq("failed").fillna(value=False)].sort_values("triggered_at", kind="stable")
+    last_error = failed.drop_duplicates("deployment_id", keep="last").set_index("deployment_id")["error_type"]
+    completed = runs.loc[runs["status"].eq("completed").fillna(value=False), "deployment_id"]
+    ids = pd.Index(active["id"])
+    seen = streaks["current_streak"].reindex(ids).fillna(0).astype("int64")
+    counted = pd.Series(0, index=ids)
+    if "stats_consecutive_failures" in active.columns:
+        counted = active.set_index("id")["stats_consecutive_failures"].fillna(0).astype("int64")
+        counted = counted.where(~ids.isin(completed), 0)
+    found = pd.DataFrame(
+        {
+            "deployment_id": ids.astype(TEXT),
+            "streak": seen.combine(counted, max).array,
+            "since": streaks["current_streak_since"].reindex(ids).where(counted <= seen).array,
+            "error_type": last_error.reindex(ids).astype(TEXT).array,
+        }
+    )
+    return found[found["streak"] > 0].sort_values("streak", ascending=False, kind="stable", ignore_index=True)
+
+
+def _there(frame: pd.DataFrame, name: str) -> list[str]:
+    return [name] if name in frame.columns else []
+
+
 def _failing(
     runs: pd.DataFrame, active: pd.DataFrame, names: dict[str, str], *, streak: int
 ) -> Iterator[_Finding]:
-    streaks = failure_streaks(runs)
-    streaks = streaks[(streaks["current_streak"] >= streak) & streaks.index.isin(active["id"])]
-    failed = runs[runs["status"].eq("failed").fillna(value=False)].sort_values("triggered_at", kind="stable")
-    last_error = failed.drop_duplicates("deployment_id", keep="last").set_index("deployment_id")["error_type"]
-    for id_, length, begin in zip(
-        streaks.index, streaks["current_streak"], streaks["current_streak_since"], strict=True
-    ):
-        error = last_error.get(id_)
-        facts = {"name": names[id_], "time": format_time(begin)}
-        if isinstance(error, str):
+    failing = failing_now(runs, active)
+    for row in _rows(failing[failing["streak"] >= streak]):
+        begin = None if pd.isna(row.since) else row.since
+        facts = {"name": names[row.deployment_id], "time": format_time(begin), "error": one_line(row.error_type)}
+        has_error, length = isinstance(row.error_type, str), int(row.streak)
+        if begin is None and not has_error:
+            detail = _failed(facts["name"], length)
+        elif begin is None:
             detail = ngettext(
-                "{name} failed {count} time in a row since {time}, the last one with {error}.",
-                "{name} failed {count} times in a row since {time}, the last one with {error}.",
-                int(length),
+                "{name} failed {count} time in a row, the last one with {error}.",
+                "{name} failed {count} times in a row, the last one with {error}.",
+                length,
                 **facts,
-                error=one_line(error),
             )
-        else:
+        elif not has_error:
             detail = ngettext(
                 "{name} failed {count} time in a row since {time}.",
                 "{name} failed {count} times in a row since {time}.",
-                int(length),
+                length,
                 **facts,
             )
-        yield _Finding("failing", id_, detail, begin, length)
+        else:
+            detail = ngettext(
+                "{name} failed {count} time in a row since {time}, the last one with {error}.",
+                "{name} failed {count} times in a row since {time}, the last one with {error}.",
+                length,
+                **facts,
+            )
+        yield _Finding("failing", row.deployment_id, detail, begin, row.streak)
+
+
+def _failed(name: str, length: int) -> str:
+    return ngettext(
+        "{name} failed {count} time in a row.", "{name} failed {count} times in a row.", length, name=name
+    )
 
 
 def _failing_by_counters(active: pd.DataFrame, names: dict[str, str], *, streak: int) -> Iterator[_Finding]:
@@ -228,11 +279,7 @@ def _failing_by_counters(active: pd.DataFrame, names: dict[str, str], *, streak:
         return
     failing = active[active[column].ge(streak).fillna(value=False)]
     for id_, length in zip(failing["id"], failing[column], strict=True):
-        detail = ngettext(
-            "{name} failed {count} time in a row.", "{name} failed {count} times in a row.", int(length),
-            name=names[id_],
-        )  # fmt: skip
-        yield _Finding("failing", id_, detail, None, length)
+        yield _Finding("failing", id_, _failed(names[id_], int(length)), None, length)
 
 
 def _paused(live: pd.DataFrame, names: dict[str, str]) -> Iterator[_Finding]:

@@ -22,13 +22,16 @@ if TYPE_CHECKING:
 class Dtype(enum.Enum):
     """What a column must hold; the value is the pandas dtype that missing values are given."""
 
-    TEXT = "str"
+    TEXT = pd.StringDtype(na_value=np.nan)
     INTEGER = "Int64"
     NUMBER = "float64"
     TIME = "datetime64[us, UTC]"
     TIMES = "object"
     FLAG = "bool"
 
+
+#: The dtype of text. pandas 3 also calls it ``"str"``, by which pandas 2 means ``object``.
+TEXT = Dtype.TEXT.value
 
 _TEXTS = (
     "id", "name", "status", "deployment_id", "agent_id", "environment_id", "schedule_expression",
@@ -62,7 +65,7 @@ DTYPES: dict[str, Dtype] = {
 
 _INT64_END = 2.0**63
 _CONVERSIONS = {
-    Dtype.TEXT: "{column}.astype('str')",
+    Dtype.TEXT: "{column}.astype('string')",
     Dtype.INTEGER: "pd.to_numeric({column}).round().astype('Int64')",
     Dtype.NUMBER: "pd.to_numeric({column})",
     Dtype.FLAG: "{column}.astype('str').eq('True')",
@@ -136,7 +139,7 @@ def require_frame(
         if name in checked and name in DTYPES:
             new = _convert(column, DTYPES[name], name, what)
         else:
-            new = column.astype("str") if not _is_right(column, Dtype.TEXT) and _is_text(column) else column
+            new = column.astype(TEXT) if not _is_right(column, Dtype.TEXT) and _is_text(column) else column
         if new is not column:
             converted[name] = new
     return frame.assign(**converted) if converted else frame
@@ -217,7 +220,7 @@ def _convert(column: pd.Series[Any], kind: Dtype, name: str, what: str) -> pd.Se
     if column.isna().all():
         return pd.Series(pd.array([None] * len(column), dtype=kind.value), index=column.index, name=name)
     if kind is Dtype.TEXT and _is_text(column):
-        return column.astype("str")
+        return column.astype(TEXT)
     if _is_arrow(column):
         return _convert(_from_arrow(column, kind), kind, name, what)
     raise _wrong_dtype(column, kind, name, what)
@@ -228,7 +231,7 @@ def _is_right(column: pd.Series[Any], kind: Dtype) -> bool:
     if kind is Dtype.TIME:
         return isinstance(dtype, pd.DatetimeTZDtype)
     if kind is Dtype.TEXT:
-        return dtype == pd.StringDtype(na_value=np.nan) or _is_text_category(dtype)
+        return dtype == TEXT or _is_text_category(dtype)
     if kind is Dtype.TIMES:
         return pd.api.types.is_object_dtype(dtype) and all(_is_list(value) for value in column)
     if kind is Dtype.FLAG:

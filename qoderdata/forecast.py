@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from qoderdata.columns import require_frame
+from qoderdata.columns import TEXT, require_frame
 from qoderdata.summaries.wilson import check_confidence
 from qoderdata.timelines.upcoming_triggers import trigger_counts
 
@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 
     from qoderdata.parsing import Instant, Span
 
-_FORECAST = {
-    "name": "str",
+_FORECAST: dict[str, Any] = {
+    "name": TEXT,
     "triggers": "Int64",
     "expected": "float64",
     "low": "float64",

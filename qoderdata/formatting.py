@@ -10,6 +10,7 @@ import math
 import unicodedata
 from datetime import MAXYEAR, MINYEAR, timedelta
 from typing import TYPE_CHECKING
+from zoneinfo import ZoneInfo
 
 from qoderdata.translation import gettext as _
 from qoderdata.translation import mark
@@ -306,7 +307,7 @@ def format_time(time: datetime | None, tz: str = "UTC") -> str:
     if time is None or pd.isna(time):
         return MISSING
     # pandas refuses a time without a zone; Python would take it for the machine's own.
-    local = pd.Timestamp(time).tz_convert(tz)
+    local = pd.Timestamp(time).tz_convert(ZoneInfo(tz))
     if not MINYEAR <= local.year <= MAXYEAR:
         local, tz = local.tz_convert("UTC"), "UTC"
     # `strftime` knows neither the years before 1000 nor an offset with a colon.

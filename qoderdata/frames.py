@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 from narwhals.dependencies import is_dask_dataframe
 
 from qoderdata.background import gc_paused
-from qoderdata.columns import not_a_frame, require_dtypes, require_frame
+from qoderdata.columns import TEXT, not_a_frame, require_dtypes, require_frame
 from qoderdata.decode import Records, from_records
 from qoderdata.decode.jsontext import is_utf8, parse, write
 from qoderdata.errors import FRAME_SOURCES, MissingColumnError, require_columns
@@ -37,12 +37,12 @@ NAMES = {
 _KINDS = "a frame (pandas, Polars, PyArrow, DuckDB, Dask, PySpark)"
 _SECRETS, _HIDDEN = "environment_variables", "(hidden)"
 _DTYPES: dict[pa.DataType, pd.api.extensions.ExtensionDtype] = {
-    pa.large_string(): pd.StringDtype(na_value=float("nan")),
+    pa.large_string(): TEXT,
     pa.int64(): pd.Int64Dtype(),
 }
 
 
-class ExtraArray(pd.arrays.ArrowStringArray):
+class ExtraArray(TEXT.construct_array_type()):  # type: ignore[misc] # its name differs between pandas 2 and 3
     """The column ``extra``, of dtype ``str``; a frame or column that is shown hides environment variables."""
 
     def _formatter(self, boxed: bool = False) -> Callable[[Any], str]:  # noqa: FBT001, FBT002 - pandas' signature
@@ -89,15 +89,14 @@ def to_pandas(table: pa.Table, schema: Schema) -> pd.DataFrame:
     table = table.select(schema.names).cast(schema.arrow).replace_schema_metadata(None)
     with gc_paused:
         frame = table.to_pandas(types_mapper=_DTYPES.get)
-    make_array: Any = ExtraArray  # pandas-stubs do not know its second parameter
-    frame[EXTRA] = make_array(table[EXTRA], dtype=_DTYPES[pa.large_string()])
+    frame[EXTRA] = ExtraArray._from_sequence(table[EXTRA], dtype=TEXT)  # noqa: SLF001 - for authors of arrays
     return frame
 
 
 def events_to_pandas(table: pa.Table, session_id: str) -> pd.DataFrame:
     """Return a table of one session's events, in the list's order, as an events frame."""
     frame = to_pandas(table, EVENTS)
-    frame.insert(0, "session_id", pd.Series([session_id] * len(frame), dtype="str"))
+    frame.insert(0, "session_id", pd.Series([session_id] * len(frame), dtype=TEXT))
     frame.insert(1, "position", np.arange(len(frame), dtype=np.int64))
     return frame
 
@@ -313,7 +312,7 @@ def upcoming_runs(df: pd.DataFrame) -> pd.DataFrame:
     times = pd.Series(np.concatenate([none, *lists])).dt.tz_localize("UTC")
     return pd.DataFrame(
         {
-            "deployment_id": df["id"].astype("str").repeat(lengths.tolist()).reset_index(drop=True),
+            "deployment_id": df["id"].astype(TEXT).repeat(lengths.tolist()).reset_index(drop=True),
             "position": np.arange(len(times)) - np.repeat(starts, lengths),
             "upcoming_run_at": times,
         }
@@ -360,7 +359,7 @@ def expand_metadata(df: pd.DataFrame, keys: Iterable[str] | None = None) -> pd.D
     elif isinstance(keys, str):
         keys = [keys]
     columns = {
-        f"metadata_{key}": pd.Series([_cell(row.get(key)) for row in rows], index=df.index, dtype="str")
+        f"metadata_{key}": pd.Series([_cell(row.get(key)) for row in rows], index=df.index, dtype=TEXT)
         for key in keys
     }
     return df.assign(**columns)
@@ -527,7 +526,7 @@ def _names_by_id(source: Any, key: str, metadata: Collection[str]) -> pd.DataFra
         table = table.rename(columns={"name": NAMES[key]})
         if extended:
             table = expand_metadata(table, metadata).drop(columns="metadata")
-    known = table[table["id"].notna()].drop_duplicates("id").astype("str")
+    known = table[table["id"].notna()].drop_duplicates("id").astype(TEXT)
     return known.set_index("id")
 
 
@@ -538,14 +537,14 @@ def _named_in_pandas(frame: pd.DataFrame, tables: Mapping[str, pd.DataFrame]) ->
     for key, table in tables.items():
         is_column = key in frame.columns
         ids = frame[key] if is_column else frame.index.get_level_values(key)
-        rows = table.index.get_indexer(pd.Index(ids).astype("str"))
+        rows = table.index.get_indexer(pd.Index(ids).astype(TEXT))
         for name in table.columns:
-            values = pd.Series(table[name].array.take(rows, allow_fill=True), index=result.index, dtype="str")
+            values = pd.Series(table[name].array.take(rows, allow_fill=True), index=result.index, dtype=TEXT)
             is_name = name in NAMES.values()
             if not is_name:
                 result[name] = values
             elif name in result.columns:
-                result[name] = values.fillna(result[name].astype("str"))
+                result[name] = values.fillna(result[name].astype(TEXT))
             else:
                 at = list(result.columns).index(key) + 1 if is_column else first
                 result.insert(at, name, values)

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from qoderdata.check import check
+from qoderdata.check import check, failing_now
+from qoderdata.columns import TEXT
 from qoderdata.frames import with_names
-from qoderdata.summaries import failure_streaks, run_failure_rates, session_costs
+from qoderdata.summaries import run_failure_rates, session_costs
 from qoderdata.timelines import next_triggers
 
 if TYPE_CHECKING:
@@ -150,25 +151,14 @@ def _upcoming(live: pd.DataFrame, now: pd.Timestamp) -> tuple[pd.DataFrame, str]
         triggers = next_triggers(live, horizon, start=now)
         if len(triggers) >= _ENOUGH:
             break
-    texts = dict.fromkeys(["deployment_id", "agent_id"], "str")
+    texts = dict.fromkeys(["deployment_id", "agent_id"], TEXT)
     return triggers[["trigger_at", *texts]].astype(texts), horizon
 
 
 def _failing(runs: pd.DataFrame, active: pd.DataFrame) -> pd.DataFrame:
-    streaks = failure_streaks(runs[["id", "deployment_id", "status", "triggered_at", "created_at"]])
-    streaks = streaks[streaks["current_streak"].gt(0) & streaks.index.isin(active["id"])].reset_index()
-    failed = runs[runs["status"].eq("failed").fillna(value=False)].sort_values("triggered_at", kind="stable")
-    last_error = failed.drop_duplicates("deployment_id", keep="last").set_index("deployment_id")["error_type"]
-    agents = active.set_index("id")["agent_id"]
-    return pd.DataFrame(
-        {
-            "deployment_id": streaks["deployment_id"],
-            "agent_id": agents.reindex(streaks["deployment_id"]).astype("str").array,
-            "streak": streaks["current_streak"],
-            "since": streaks["current_streak_since"],
-            "error_type": last_error.reindex(streaks["deployment_id"]).astype("str").array,
-        }
-    )
+    failing = failing_now(runs, active)
+    agents = active.set_index("id")["agent_id"].reindex(failing["deployment_id"])
+    return failing.assign(agent_id=agents.astype(TEXT).array)
 
 
 def _today(runs: pd.DataFrame, sessions: pd.DataFrame, begin: pd.Timestamp) -> Today:

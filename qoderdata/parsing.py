@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 if TYPE_CHECKING:
+    from datetime import tzinfo
+
     import pandas as pd
 
 #: An instant: ISO 8601 text with an offset, or a zone-aware datetime.
@@ -242,6 +244,19 @@ def parse_zone(key: str, *, name: str = "tz") -> ZoneInfo:
     except (ZoneInfoNotFoundError, ValueError, TypeError, AttributeError, OSError):
         message = f"{name}={key!r} is not an IANA time zone, like 'Asia/Shanghai' or 'UTC'"
     raise ValueError(message)
+
+
+def pandas_zone(key: str) -> tzinfo:
+    """Return a zone to give to pandas, which before version 3 takes a name for pytz's zone; that one ends in 2037.
+
+    Examples
+    --------
+    >>> pandas_zone("Asia/Shanghai")
+    zoneinfo.ZoneInfo(key='Asia/Shanghai')
+    >>> pandas_zone("UTC")
+    datetime.timezone.utc
+    """
+    return UTC if key == "UTC" else ZoneInfo(key)
 
 
 def parse_window(freq: str, *, name: str = "freq") -> timedelta:

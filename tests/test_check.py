@@ -102,6 +102,28 @@ def test_failing(account: Account) -> None:
     assert qd.check(without, now=NOW)["detail"].tolist() == ["job 1 failed 3 times in a row."]
 
 
+def test_a_streak_may_be_older_than_the_runs(account: Account) -> None:
+    """A deployment that fires once a month has one run in the last 30 days; the service counts the others."""
+    monthly = account.deployments[1]
+    monthly["schedule"] = {"type": "cron", "expression": "0 8 1 * *", "timezone": "UTC"}
+    monthly["metadata"]["cas_config"] = {**monthly["metadata"]["cas_config"], "stats": {"consecutive_failures": 7}}
+    account.runs = [
+        run
+        for run in account.runs
+        if run["deployment_id"] != "dep_1" or run["triggered_at"] == "2026-06-01T08:00:00Z"
+    ]
+    (last,) = account.runs_of(1)
+    assert account.check().empty  # it completed: the counter is older than that
+    fail([last])
+    row = only(account.check())
+    assert (row.kind, row.name) == ("failing", "job 1")
+    assert row.detail == "job 1 failed 7 times in a row, the last one with timeout."
+    assert pd.isna(row.since)
+    assert account.check(streak=8).empty
+    account.runs.remove(last)
+    assert only(account.check(streak=7)).detail == "job 1 failed 7 times in a row."
+
+
 def test_who_is_paused_by_hand_or_archived_does_not_fail(account: Account) -> None:
     fail(account.runs_of(1)[:5] + account.runs_of(2)[:5])
     account.deployments[1].update(status="paused", paused_reason={"type": "manual"})

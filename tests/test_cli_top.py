@@ -394,7 +394,7 @@ def view(sandbox: Sandbox, tmp_path_factory: pytest.TempPathFactory) -> screen.V
         "cache_dir": tmp_path_factory.mktemp("cache"),
     }
     df, runs, sessions = qd.load_deployments(**loading), qd.load_runs(**loading), qd.load_sessions(**loading)
-    return screen.View(overview(df, runs, sessions, now=pd.Timestamp(NOW)), NOW, NOW)
+    return screen.View(overview(df, runs, sessions, now=pd.Timestamp(NOW)), NOW, NOW, None)
 
 
 def drawn(view: screen.View, size: tuple[int, int], *, seconds: float = 7, tz: str = "UTC") -> list[str]:
@@ -441,7 +441,7 @@ def test_ages_and_countdowns_go_on(view: screen.View) -> None:
 
 def test_how_old_it_is_and_why(view: screen.View) -> None:
     soon = replace(view, next_at=NOW + timedelta(seconds=30))
-    assert "read 7 s ago, deployments 7 s ago; next reading in 23 s" in drawn(soon, (80, 24))[23]
+    assert drawn(soon, (80, 24))[23].startswith("runs 7 s old, sessions 7 s, deployments –; next in 23 s")
     assert "reading …" in drawn(view, (80, 24))[23]
     stale = drawn(replace(soon, error="the connection\x1b[2J broke"), (80, 24), seconds=130, tz="Asia/Shanghai")
     local = pd.Timestamp(NOW).tz_convert("Asia/Shanghai")
@@ -451,7 +451,7 @@ def test_how_old_it_is_and_why(view: screen.View) -> None:
 
 def test_nothing_is_said_where_there_is_nothing() -> None:
     frames = qd.flatten_deployments([]), qd.flatten_runs([]), qd.flatten_sessions([])
-    empty = screen.View(overview(*frames, now=pd.Timestamp(NOW)), NOW, NOW)
+    empty = screen.View(overview(*frames, now=pd.Timestamp(NOW)), NOW, NOW, None)
     text = "\n".join(drawn(empty, (80, 24)))
     for words in ("0 errors, 0 warnings", "nothing runs", "nothing fails", "nothing fires", "0 failed (–)"):
         assert words in text

@@ -16,6 +16,7 @@ import pytest
 
 from qoderdata import columns, schema
 from qoderdata.check import check
+from qoderdata.columns import TEXT
 from qoderdata.errors import FRAME_SOURCES, FrameTypeError, MissingColumnError, QoderdataError
 from qoderdata.forecast import cost_forecast
 from qoderdata.frames import flatten_deployments, flatten_runs, flatten_sessions
@@ -161,7 +162,7 @@ SAME: dict[str, Function] = {
     "nanoseconds": lambda frame: frame.astype(dict.fromkeys(times_of(frame), "datetime64[ns, UTC]")),
     "another zone": lambda frame: frame.astype(dict.fromkeys(times_of(frame), "datetime64[us, Asia/Tokyo]")),
     "floats": lambda frame: frame.astype(dict.fromkeys(frame.select_dtypes("Int64"), "float64")),
-    "objects of text": lambda frame: frame.astype(dict.fromkeys(frame.select_dtypes("str"), "object")),
+    "objects of text": lambda frame: frame.astype({name: "object" for name in frame if frame[name].dtype == TEXT}),
     "another index": lambda frame: frame.set_axis([7] * len(frame)),
     "Polars and back": lambda frame: pl.DataFrame(pa.Table.from_pandas(frame)).to_pandas(),
 }

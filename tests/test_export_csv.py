@@ -38,7 +38,7 @@ def column(tmp_path: Path, values: object, **options: bool) -> list[str]:
     return [row[1] for row in lines(path)[1:]]
 
 
-TIME = pd.Timestamp("2026-06-15T01:00:00.500000Z")
+STAMPS = pd.Series(["2026-06-15T01:00:00.500000Z", None], dtype="datetime64[us, UTC]")
 
 
 @pytest.mark.parametrize(
@@ -48,10 +48,10 @@ TIME = pd.Timestamp("2026-06-15T01:00:00.500000Z")
         (pd.Series([-5, None, 2**63 - 1], dtype="Int64"), ["-5", "", "9223372036854775807"]),
         (pd.Series([-0.1, float("nan"), 1e300]), ["-0.1", "", "1e+300"]),
         (pd.Series([True, None], dtype="boolean"), ["true", ""]),
-        (pd.Series([TIME, pd.NaT]), ["2026-06-15T01:00:00.500000+00:00", ""]),
-        (pd.Series([TIME.floor("s")]), ["2026-06-15T01:00:00+00:00"]),
-        (pd.Series([TIME]).dt.tz_convert("Asia/Kolkata"), ["2026-06-15T06:30:00.500000+05:30"]),
-        (pd.Series([TIME]).dt.tz_localize(None), ["2026-06-15T01:00:00.500000"]),
+        (STAMPS, ["2026-06-15T01:00:00.500000+00:00", ""]),
+        (STAMPS[:1].dt.floor("s"), ["2026-06-15T01:00:00+00:00"]),
+        (STAMPS[:1].dt.tz_convert("Asia/Kolkata"), ["2026-06-15T06:30:00.500000+05:30"]),
+        (STAMPS[:1].dt.tz_localize(None), ["2026-06-15T01:00:00.500000"]),
         (pd.Series([pd.Timestamp("0001-01-02", tz="UTC").as_unit("us")]), ["0001-01-02T00:00:00+00:00"]),
         (pd.Series([pd.Timedelta("90min"), pd.NaT]), ["P0DT1H30M0S", ""]),
         (pd.Series(["=x", "b", None], dtype="category"), ["'=x", "b", ""]),

@@ -10,6 +10,7 @@ import pyarrow as pa
 import pytest
 from qca.managed import Managed
 
+from qoderdata.columns import TEXT
 from qoderdata.decode import decoder, from_records
 from qoderdata.errors import APIResponseValidationError, DataQualityWarning
 from qoderdata.frames import flatten_deployments, flatten_runs
@@ -177,4 +178,4 @@ def test_environment_variables_are_hidden_where_a_frame_is_shown() -> None:
     assert "s3cret" not in df.to_html()
     assert "(hidden)" in repr(df["extra"])
     assert "owner" in repr(df["extra"])
-    pd.testing.assert_frame_equal(df, df.assign(extra=df["extra"].astype("object").astype("str")))
+    pd.testing.assert_frame_equal(df, df.assign(extra=df["extra"].astype("object").astype(TEXT)))

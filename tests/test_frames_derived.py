@@ -4,6 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from qoderdata.columns import TEXT
 from qoderdata.errors import MissingColumnError
 from qoderdata.frames import expand_metadata, flatten_deployments, upcoming_runs
 
@@ -29,7 +30,7 @@ class TestUpcomingRuns:
         before = df.copy(deep=True)
         expected = pd.DataFrame(
             {
-                "deployment_id": pd.Series(["dep_1", "dep_1", "dep_4"], dtype="str"),
+                "deployment_id": pd.Series(["dep_1", "dep_1", "dep_4"], dtype=TEXT),
                 "position": np.array([0, 1, 0], dtype=np.int64),
                 "upcoming_run_at": pd.to_datetime(
                     ["2026-06-15T01:00:00Z", "2026-06-16T01:00:00.5Z", "2026-06-15T00:00:00Z"], format="ISO8601"

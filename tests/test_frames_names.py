@@ -118,7 +118,7 @@ def out_of(frame: Any) -> pd.DataFrame:  # noqa: ANN401 likewise
     if isinstance(frame, pl.LazyFrame):
         frame = frame.collect()
     if isinstance(frame, pl.DataFrame):
-        frame = frame.to_arrow()
+        frame = frame.with_columns(pl.col(pl.Categorical).cast(pl.String)).to_arrow()
     return pd.DataFrame(frame if isinstance(frame, pd.DataFrame) else frame.to_pandas())
 
 

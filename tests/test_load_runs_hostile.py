@@ -197,10 +197,12 @@ def test_a_last_page_that_leaves_a_gap_is_not_believed(service: OddService, tmp_
     stored = service.load(tmp_path)
     service.create(700)
     service.odd = lambda number, page: {**page, "has_more": False} if number == at else page
-    with pytest.warns(DataQualityWarning, match="ended the list of runs above older runs"):
-        frame = service.load(tmp_path, refresh=True)
-    assert frame.attrs["complete"] is False
-    assert len(frame) == 1000 + 100 * (at + 1)
+    for _ in range(2):
+        with pytest.warns(DataQualityWarning, match="ended the list of runs above older runs"):
+            frame = service.load(tmp_path, refresh=True)
+        assert frame.attrs["complete"] is False
+        assert len(frame) >= 1000 + 100 * (at + 1)
+        service.odd = lambda count, page: {**page, "has_more": False} if count == min(at, 1) else page
     with pytest.warns(DataQualityWarning, match="not all runs that are asked for are kept"):
         assert service.load(tmp_path, offline=True).attrs["complete"] is False
     assert set(stored["id"]) <= set(frame["id"])

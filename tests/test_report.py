@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import re
+import time
 from collections import Counter, defaultdict
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -19,6 +20,7 @@ import pandas as pd
 import pytest
 
 import qoderdata as qd
+from qoderdata.cli import main
 from qoderdata.errors import DataQualityWarning, FrameTypeError, MissingColumnError
 from qoderdata.frames import flatten_deployments, flatten_runs, flatten_sessions, with_names
 from qoderdata.report import write_report
@@ -27,6 +29,7 @@ from qoderdata.report.layout import round_scale
 from qoderdata.sandbox import Sandbox
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
 START = "2026-06-15T01:30:00Z"
@@ -259,7 +262,7 @@ class TestRuns:
         page = report(tmp_path, deployments, runs=flatten_runs(runs))
         words = page.part("failing")
         assert re.search(r"whole .* active 2026-06-14 02:05 UTC 23 h 25 min ago timeout_error m{200}…", words)
-        assert re.search(r"cut .* active at least 2026-06-14 04:05 UTC", words)
+        assert re.search(r"cut .* active at least 2026-06-14 01:05 UTC", words)
 
     def test_trend_and_errors(self, tmp_path: Path) -> None:
         runs = [run(3, hour, "failed", error={"type": "api_error"}) for hour in range(2)]
@@ -832,3 +835,49 @@ class TestChanges:
         assert "(hidden) → (hidden)" in page.part("changed")
         assert SECRET not in page.text
         assert "old-s3cret" not in page.text
+
+
+class TestCommand:
+    """``qoderdata report`` loads what the page needs, the snapshots of earlier loads too."""
+
+    @pytest.fixture
+    def served(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Sandbox]:
+        with Sandbox(deployments=20, seed=7, now=pd.Timestamp.now("UTC").floor("s").to_pydatetime()) as served:
+            monkeypatch.setenv("QODER_PAT", served.pat)
+            monkeypatch.setenv("QODER_MANAGED_BASE_URL", served.base_url)
+            monkeypatch.setenv("QODERDATA_CACHE_DIR", str(tmp_path / "cache"))
+            yield served
+
+    def test_history_language_and_groups(self, served: Sandbox, tmp_path: Path) -> None:
+        path = tmp_path / "report.html"
+        assert main(["report", str(path), "--runs"]) == 0
+        assert "There is no history yet" in Reader(path.read_text(encoding="utf-8")).part("changed")
+        assert main(["report", str(path), "--runs", "--by", "environment", "--refresh"]) == 0
+        page = Reader(path.read_text(encoding="utf-8"))
+        assert page.part("changed").endswith("Nothing changed.")
+        assert page.part("groups").startswith("Failure rates by environment")
+        assert main(["report", str(path), "--lang", "zh", "--agent", served.deployments[0]["agent"]["id"]]) == 0
+        text = path.read_text(encoding="utf-8")
+        assert '<html lang="zh-CN">' in text
+        # Deployments that were not asked for are not gone.
+        assert "\N{CJK UNIFIED IDEOGRAPH-79FB}\N{CJK UNIFIED IDEOGRAPH-9664}" not in text
+
+    @pytest.mark.usefixtures("served")
+    @pytest.mark.parametrize("option", [["--lang", "de"], ["--by", "nothing"]])
+    def test_no_such_choice(self, tmp_path: Path, option: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+        assert main(["report", str(tmp_path / "x.html"), *option]) == 2
+        assert f"{option[0].removeprefix('--')}='{option[1]}'" in capsys.readouterr().err
+
+
+@pytest.mark.long
+def test_ten_thousand_deployments(tmp_path: Path) -> None:
+    """At most 2 MB, and 10 seconds of the processor."""
+    with Sandbox(deployments=10_000, seed=7) as sandbox:
+        df, runs = flatten_deployments(sandbox.deployments), flatten_runs(sandbox.runs)
+        sessions, now = flatten_sessions(sandbox.sessions), sandbox.now
+    then = df.drop(index=range(0, 10_000, 20)).reset_index(drop=True)
+    then.attrs = {"fetched_at": f"{pd.Timestamp(now) - pd.Timedelta('7D')}"}
+    began = time.process_time()
+    write_report(df, tmp_path / "x.html", runs=runs, sessions=sessions, snapshots=[then], start=now)
+    assert time.process_time() - began < 10
+    assert (tmp_path / "x.html").stat().st_size < 2 * 2**20

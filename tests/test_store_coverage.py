@@ -221,12 +221,13 @@ def test_several_segments_within_one_page_become_one() -> None:
 
 def test_the_end_of_the_list_ends_every_gap_that_it_shows_to_be_none() -> None:
     """Where nothing is left of what a lower segment was known by, the list may have broken off above it."""
-    lower = Coverage((Segment(NOW, ("d",), "c"), Segment(NOW, ("gone",), "gone too")))
-    end = Listing(None, ("f", "e", "d"), None)
-    assert lower.add(end, read_at=NOW).segments == (Segment(NOW, ("f", "e", "d"), None),)
-    end = Listing(None, ("f", "e"), None)
-    assert lower.contradicts(end)
-    assert lower.add(end, read_at=NOW) == lower
+    lower = Coverage((Segment(NOW, ("d",), "c"), Segment(NOW, ("a",), "gone")))
+    end = Listing(None, ("f", "d", "c", "a"), None)
+    assert lower.add(end, read_at=NOW).segments == (Segment(NOW, ("f", "d", "c", "a"), None),)
+    for ids in (("f", "e"), ("f", "d"), ("f", "d", "c")):
+        end = Listing(None, ids, None)
+        assert lower.contradicts(end)
+        assert lower.add(end, read_at=NOW) == lower
 
 
 @pytest.mark.parametrize(

@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 import qoderdata as qd
+from qoderdata.columns import TEXT
 from qoderdata.errors import FrameTypeError, MissingColumnError
 from qoderdata.summaries import wilson
 
@@ -31,7 +32,7 @@ def runs_at(rows: list[tuple[timedelta, str]], **columns: Any) -> pd.DataFrame: 
     frame = pd.DataFrame({
         "id": [f"r{number:04}" for number in range(len(rows))],
         "deployment_id": "dep_1",
-        "status": pd.Series([status for _, status in rows], dtype="str"),
+        "status": pd.Series([status for _, status in rows], dtype=TEXT),
         "triggered_at": pd.Series([END - ago for ago, _ in rows], dtype="datetime64[us, UTC]"),
         "duration_ms": pd.array([1000] * len(rows), dtype="Int64"),
     })  # fmt: skip
@@ -44,10 +45,10 @@ def random_runs(seed: int, count: int = 600) -> pd.DataFrame:
     statuses = ["completed", "failed", "skipped", "cancelled", "running", None]
     return pd.DataFrame({
         "id": [f"r{number:04}" for number in range(count)],
-        "deployment_id": pd.Series(draw.choice(np.array(["dep_1", "dep_2", "dep_3", None]), count), dtype="str"),
-        "agent_id": pd.Series(draw.choice(np.array(["a", "b"]), count), dtype="str"),
+        "deployment_id": pd.Series(draw.choice(np.array(["dep_1", "dep_2", "dep_3", None]), count), dtype=TEXT),
+        "agent_id": pd.Series(draw.choice(np.array(["a", "b"]), count), dtype=TEXT),
         "status": pd.Series(
-            draw.choice(np.array(statuses), count, p=[0.5, 0.25, 0.1, 0.05, 0.05, 0.05]), dtype="str"
+            draw.choice(np.array(statuses), count, p=[0.5, 0.25, 0.1, 0.05, 0.05, 0.05]), dtype=TEXT
         ),
         "triggered_at": pd.Series([END - one for one in ago], dtype="datetime64[us, UTC]"),
         "duration_ms": pd.array(draw.integers(0, 10**5, count), dtype="Int64"),
@@ -221,10 +222,10 @@ def test_empty_in_gives_empty_out() -> None:
 def missed_at(ago: list[timedelta], *, certain: Any = True, deployment_id: Any = "dep_1") -> pd.DataFrame:  # noqa: ANN401
     return pd.DataFrame({
         "scheduled_at": pd.Series([END - one for one in ago], dtype="datetime64[us, UTC]"),
-        "deployment_id": pd.Series(deployment_id, index=range(len(ago)), dtype="str"),
-        "name": pd.Series("report", index=range(len(ago)), dtype="str"),
+        "deployment_id": pd.Series(deployment_id, index=range(len(ago)), dtype=TEXT),
+        "name": pd.Series("report", index=range(len(ago)), dtype=TEXT),
         "certain": pd.Series(certain, index=range(len(ago)), dtype="bool"),
-        "reason": pd.Series("", index=range(len(ago)), dtype="str"),
+        "reason": pd.Series("", index=range(len(ago)), dtype=TEXT),
     })  # fmt: skip
 
 
@@ -241,7 +242,7 @@ DEPLOYMENTS = st.sampled_from(["dep_1", "dep_2", None])
 )
 @settings(max_examples=60, deadline=None)
 def test_a_budget_is_that_of_brute_force(runs: list[Any], missed: list[Any], target: float, engine: str) -> None:
-    frame = runs_at([row[:2] for row in runs], deployment_id=pd.Series([row[2] for row in runs], dtype="str"))
+    frame = runs_at([row[:2] for row in runs], deployment_id=pd.Series([row[2] for row in runs], dtype=TEXT))
     absent = missed_at(
         [row[0] for row in missed],
         certain=[row[1] for row in missed],

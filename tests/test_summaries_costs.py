@@ -20,6 +20,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import qoderdata as qd
+from qoderdata.columns import TEXT
 from qoderdata.errors import DataQualityWarning, FrameTypeError
 from qoderdata.sandbox import Sandbox
 
@@ -38,7 +39,7 @@ def one_thread() -> Iterator[None]:
 
 
 def sessions_of(rows: list[dict[str, Any]]) -> pd.DataFrame:
-    texts = {name: pd.Series([row.get(name) for row in rows], dtype="str") for name in ("id", "deployment_id")}
+    texts = {name: pd.Series([row.get(name) for row in rows], dtype=TEXT) for name in ("id", "deployment_id")}
     times = {
         name: pd.Series([row.get(name, START) for row in rows], dtype="datetime64[us, UTC]")
         for name in ("created_at", "updated_at")

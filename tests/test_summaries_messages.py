@@ -16,6 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import qoderdata as qd
+from qoderdata.columns import TEXT
 from qoderdata.summaries import error_messages
 
 END = datetime(2026, 6, 15, tzinfo=UTC)
@@ -77,7 +78,7 @@ def test_every_engine_replaces_the_same(messages: list[str | None]) -> None:
     with duckdb.connect() as connection:
         table = connection.from_arrow(pa.table({"message": pa.array(messages, pa.string())}))
         assert [row[0] for row in table.project(template.duckdb.format('"message"')).fetchall()] == expected
-    on_pandas = template.pandas(pd.Series(messages, dtype="str"))
+    on_pandas = template.pandas(pd.Series(messages, dtype=TEXT))
     assert [None if pd.isna(value) else value for value in on_pandas] == expected
 
 
@@ -85,11 +86,11 @@ def runs_of(rows: list[tuple[Any, ...]]) -> pd.DataFrame:
     """Make runs of (how long before the end, status, type, message, deployment)."""
     columns = list(zip(*rows, strict=True)) if rows else [()] * 5
     return pd.DataFrame({
-        "id": pd.Series([f"r{number:03}" for number in range(len(rows))], dtype="str"),
-        "deployment_id": pd.Series(columns[4], dtype="str"),
-        "status": pd.Series(columns[1], dtype="str"),
-        "error_type": pd.Series(columns[2], dtype="str"),
-        "error_message": pd.Series(columns[3], dtype="str"),
+        "id": pd.Series([f"r{number:03}" for number in range(len(rows))], dtype=TEXT),
+        "deployment_id": pd.Series(columns[4], dtype=TEXT),
+        "status": pd.Series(columns[1], dtype=TEXT),
+        "error_type": pd.Series(columns[2], dtype=TEXT),
+        "error_message": pd.Series(columns[3], dtype=TEXT),
         "triggered_at": pd.Series(
             [None if ago is None else END - ago for ago in columns[0]], dtype="datetime64[us, UTC]"
         ),

@@ -432,6 +432,12 @@ def test_a_frame_without_the_new_columns_goes_on_working() -> None:
         assert rates[["runs", "completed", "assumed", "failed"]].to_numpy().tolist() == [[3, 1, 0, 1]]
 
 
+def test_windows_after_2037_begin_where_clocks_say() -> None:
+    runs = runs_frame([{"status": "failed", "triggered_at": datetime(2050, 7, 1, 22, 30, tzinfo=UTC)}])
+    ((_, window),) = run_failure_rates(runs, freq="1D", tz="Europe/Berlin").index
+    assert window.isoformat() == "2050-07-02T00:00:00+02:00"
+
+
 @pytest.mark.parametrize("tz", ["UTC", "Asia/Shanghai"])
 @pytest.mark.parametrize("freq", ["1h", "15min"])
 def test_a_run_of_the_year_1_or_9999_is_named_and_costs_no_memory(freq: str, tz: str) -> None:

@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 import qoderdata as qd
+from qoderdata.columns import TEXT
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -35,9 +36,9 @@ def runs_of(rows: list[tuple[Any, ...]], **columns: Any) -> pd.DataFrame:  # noq
         return pd.Series([None if ago is None else NOW - ago * HOUR for ago in hours], dtype="datetime64[us, UTC]")
 
     frame = pd.DataFrame({
-        "id": pd.Series([f"r{number:03}" for number in range(len(rows))], dtype="str"),
-        "deployment_id": pd.Series(parts[0], dtype="str"),
-        "status": pd.Series(parts[1], dtype="str"),
+        "id": pd.Series([f"r{number:03}" for number in range(len(rows))], dtype=TEXT),
+        "deployment_id": pd.Series(parts[0], dtype=TEXT),
+        "status": pd.Series(parts[1], dtype=TEXT),
         "duration_ms": pd.array(list(parts[2]), dtype="Int64"),
         "triggered_at": times(parts[3]),
         "started_at": times(parts[4]),
@@ -52,7 +53,7 @@ def completed(durations: Sequence[int | None], deployment: str | None = "dep_1")
 def deployments_of(timeouts: dict[str, int | None]) -> pd.DataFrame:
     return pd.DataFrame(
         {
-            "id": pd.Series([*timeouts], dtype="str"),
+            "id": pd.Series([*timeouts], dtype=TEXT),
             "config_timeout_ms": pd.array([*timeouts.values()], dtype="Int64"),
         }
     )

@@ -116,6 +116,26 @@ def test_what_next_triggers_gives_goes_in_empty_or_not() -> None:
         assert load["window"].dtype == fired["trigger_at"].dtype
 
 
+def test_clocks_change_after_2037_too() -> None:
+    """The zones of pytz, which pandas before version 3 makes of names, end there."""
+    df = flatten_deployments(
+        [
+            {
+                "id": "dep_1",
+                "created_at": "2026-06-15T00:00:00Z",
+                "status": "active",
+                "schedule": {"type": "cron", "expression": "0 12 * * *", "timezone": "Europe/Berlin"},
+            }
+        ]
+    )
+    found = next_triggers(df, "1D", start="2050-07-01T00:00Z", tz="Europe/Berlin")
+    assert [time.isoformat() for time in found["trigger_at"]] == ["2050-07-01T12:00:00+02:00"]
+    assert found["trigger_at"].dtype == pd.DatetimeTZDtype("us", ZoneInfo("Europe/Berlin"))
+    assert [time.isoformat() for time in trigger_load(found, "1D")["window"]] == ["2050-07-01T00:00:00+02:00"]
+    by_name = found.assign(trigger_at=found["trigger_at"].dt.tz_convert("UTC").dt.tz_convert("Asia/Shanghai"))
+    assert [time.isoformat() for time in trigger_load(by_name)["window"]] == ["2050-07-01T18:00:00+08:00"]
+
+
 def test_missing_times_are_passed_over() -> None:
     frame = triggers("UTC", ("2026-06-15T09:00Z", "dep_1"), ("2026-06-15T09:30Z", "dep_2"))
     frame.loc[1, "trigger_at"] = pd.NaT

@@ -39,6 +39,15 @@ GROUPS = {
     "export": "Hand on",
 }
 _OTHERS = "More"
+#: The names of types in public signatures that are neither Python's nor of a page of their own.
+TYPES = {
+    "pd.DataFrame": "a pandas frame",
+    "IntoFrameT": "a frame of pandas, Polars, DuckDB, Dask or Spark; the result is one of the same kind",
+    "Span": 'a length of time with a unit: text such as ``"7D"``, ``"24h"`` or ``"15min"``, or a ``timedelta``',
+    "Instant": 'a time with its zone: ISO 8601 text such as ``"2026-06-15T00:00Z"``, or a ``datetime``',
+    "Axes": "matplotlib's; what a plot is drawn on",
+    "Records": "a list of JSON objects as dicts, or a whole page of the service",
+}
 
 
 def public_names() -> list[str]:
@@ -65,17 +74,20 @@ def write_pages(app: Sphinx) -> None:
     _replace(source / "reference" / "command", dict(_command_pages()))
     for notebook in (source.parent / "notebooks").glob("*.ipynb"):
         shutil.copy2(notebook, source / "tutorial")
-    _write_example_report(source / "_build" / "extra" / "example-report.html")
+    _write_examples(source / "_build" / "extra")
 
 
-def _write_example_report(path: Path) -> None:
-    """Write the report that the how-to links to."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    client, now = qd.connect(deployments=120, seed=7, edition="D")
+def _write_examples(folder: Path) -> None:
+    """Write the report and the interactive page that the how-to and the gallery link to."""
+    folder.mkdir(parents=True, exist_ok=True)
+    client, now = qd.connect(deployments=60, seed=7)
     df = qd.load_deployments(client=client, include_archived=True)
     sessions = qd.load_sessions(client=client)
-    runs = qd.load_runs(client=client, outcomes="events")
-    qd.write_report(qd.with_names(df, agents=sessions), path, runs=runs, sessions=sessions, start=now)
+    df = qd.with_names(df, agents=sessions)
+    runs = qd.load_runs(client=client)
+    qd.write_report(df, folder / "example-report.html", runs=runs, sessions=sessions, start=now)
+    chart = qd.explore(df, runs, folder / "example-explore.html", tz="Asia/Shanghai")
+    chart.save(folder / "example-explore.png", scale_factor=2)
 
 
 def _replace(folder: Path, pages: dict[str, str], keep: str | None = None) -> None:
@@ -136,11 +148,13 @@ def _api_index() -> str:
         for title, names in groups.items()
         if names
     )
+    types = "".join(f"   * - ``{name}``\n     - {meaning}\n" for name, meaning in TYPES.items())
     pages = "".join(f"   {name}\n" for name in [*public_names(), "Sandbox"])
     return (
         f"{_heading('Python: every public name')}\n.. currentmodule:: qoderdata\n\n"
         "All names but ``Sandbox`` are in the package itself: ``import qoderdata as qd``, then "
-        f"``qd.failure_rates``. What can go wrong is in :doc:`errors`.\n\n{tables}\n"
+        f"``qd.failure_rates``. What can go wrong is in :doc:`errors`.\n\n{tables}\n{_heading('Types', '-')}\n"
+        f"These words are used in signatures.\n\n.. list-table::\n   :widths: 20 80\n\n{types}\n"
         f".. toctree::\n   :hidden:\n\n{pages}"
     )
 

@@ -52,7 +52,7 @@ class Groups:
         """Return the frame with all columns of the groups and their names."""
         if self.environments_of is not None:
             environments = self.environments_of.drop_duplicates("id").set_index("id")["environment_id"]
-            found = environments.reindex(frame["deployment_id"]).astype("str").array
+            found = environments.reindex(frame["deployment_id"]).array
             frame = frame.assign(environment_id=found)
         if "deployment_id" in self.keys and "deployment_id" not in frame.columns:
             frame = frame.assign(deployment_id=frame["id"])

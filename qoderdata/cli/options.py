@@ -361,7 +361,7 @@ def in_zone(frame: pd.DataFrame, tz: str) -> pd.DataFrame:
     if tz == "UTC":
         return frame
     times = frame.select_dtypes("datetimetz").columns
-    return frame.assign(**{name: frame[name].dt.tz_convert(tz) for name in times})
+    return frame.assign(**{name: frame[name].dt.tz_convert(parsing.pandas_zone(tz)) for name in times})
 
 
 def counted(number: int, noun: str) -> str:

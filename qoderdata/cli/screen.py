@@ -65,10 +65,8 @@ class View:
     ----------
     overview : Overview
         The last one that could be made.
-    read_at : datetime.datetime
-        When the service was last read.
-    deployments_at : datetime.datetime
-        When the deployments were read.
+    runs_at, sessions_at, deployments_at : datetime.datetime or None
+        When each list was read; ``None``: not known.
     next_at : datetime.datetime, optional
         When it is read again; ``None``: it is being read.
     error : str
@@ -76,8 +74,9 @@ class View:
     """
 
     overview: Overview
-    read_at: datetime
-    deployments_at: datetime
+    runs_at: datetime | None
+    sessions_at: datetime | None
+    deployments_at: datetime | None
     next_at: datetime | None = None
     error: str = ""
 
@@ -235,9 +234,8 @@ def _summary(found: Overview, host: str) -> tuple[str, str]:
     said = [f"Today: {_counted(today.runs, 'run')}, {today.failed:,} failed ({share})"]
     if today.assumed:
         said.append(f"{today.assumed:,} assumed completed")
-    said.append(f"{format_credits(today.credits)} credits of {_counted(today.sessions, 'session')}")
-    if today.unknown:
-        said.append(f"{today.unknown:,} without a figure")
+    spent = f"{format_credits(today.credits)} credits of {_counted(today.sessions, 'session')}"
+    said.append(spent + (f", {today.unknown:,} unknown" if today.unknown else ""))
     counts = f"{_counted(found.active, 'active deployment')}, {found.paused:,} paused · {one_line(host)}"
     return counts, " · ".join(said)
 
@@ -246,12 +244,13 @@ def _footer(view: View, now: datetime, tz: str) -> list[RenderableType]:
     """Return how old the view is, below the reason where that is older than it should be."""
     from rich.text import Text  # noqa: PLC0415 - only a view needs it
 
-    age, end = _age(now, view.read_at), Text(" q quits", style="dim")
-    then = "reading …" if view.next_at is None else f"next reading in {_age(view.next_at, now)}"
+    runs, sessions, deployments = (_age(now, at) for at in (view.runs_at, view.sessions_at, view.deployments_at))
+    then = "reading …" if view.next_at is None else f"next in {_age(view.next_at, now)}"
+    end = Text(" q quits", style="dim")
     if not view.error:
-        what = f"read {age} ago, deployments {_age(now, view.deployments_at)} ago; {then}"
+        what = f"runs {runs} old, sessions {sessions}, deployments {deployments}; {then}"
         return [_both_ends(Text(what, style="dim"), end)]
-    what = f"not up to date since {_local(view.read_at, tz)}, {age} ago; {then}"
+    what = f"not up to date since {_local(view.runs_at, tz)}, {runs} ago; {then}"
     return [
         Text(one_line(view.error), style="red", no_wrap=True, overflow="ellipsis"),
         _both_ends(Text(what, style="bold red"), end),
@@ -272,16 +271,17 @@ def _counted(number: int, noun: str) -> str:
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
-def _age(later: datetime, earlier: datetime) -> str:
+def _age(later: datetime, earlier: datetime | None) -> str:
     """Return the time between two instants in whole seconds; clocks differ, so never less than none."""
-    length = later - earlier
-    if length != length:  # noqa: PLR0124 - NaT
+    if earlier is None or earlier != earlier:  # noqa: PLR0124 - NaT
         return MISSING
-    return format_duration(timedelta(seconds=max(int(length.total_seconds()), 0)))
+    return format_duration(timedelta(seconds=max(int((later - earlier).total_seconds()), 0)))
 
 
-def _local(time: datetime, tz: str) -> str:
+def _local(time: datetime | None, tz: str) -> str:
     """Return the clock to the second, in a zone."""
+    if time is None:
+        return MISSING
     whole = format_time(time, tz)
     return f"{whole[11:16]}:{time.second:02}{whole[16:]}"
 

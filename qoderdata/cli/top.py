@@ -174,7 +174,10 @@ class _Reader:
             now=pd.Timestamp.now("UTC"),
             **self._settings,
         )
-        return screen.View(found, _fetched_at(frames["runs"]), _fetched_at(frames["deployments"]))
+        runs_at, sessions_at, deployments_at = (
+            _fetched_at(frames[name]) for name in ("runs", "sessions", "deployments")
+        )
+        return screen.View(found, runs_at, sessions_at, deployments_at)
 
 
 def _pause(frame: pd.DataFrame) -> timedelta:
@@ -182,8 +185,9 @@ def _pause(frame: pd.DataFrame) -> timedelta:
     return int(frame.attrs["requests"]) * _PAUSE_A_REQUEST
 
 
-def _fetched_at(frame: pd.DataFrame) -> datetime:
-    return datetime.fromisoformat(frame.attrs["fetched_at"])
+def _fetched_at(frame: pd.DataFrame) -> datetime | None:
+    at = frame.attrs["fetched_at"]
+    return None if at is None else datetime.fromisoformat(at)
 
 
 def _print_once(reader: _Reader, tz: str) -> None:

@@ -156,7 +156,7 @@ def _parse_envelope(body: bytes) -> _Envelope:
     """Parse the error envelope; what is absent or not text is missing."""
     try:
         envelope = msgspec.json.decode(body)
-    except (ValueError, RecursionError):
+    except (ValueError, msgspec.MsgspecError, RecursionError):
         return _Envelope()
     if not isinstance(envelope, dict):
         return _Envelope()

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from qoderdata.columns import require_frame
+from qoderdata.columns import TEXT, require_frame
 from qoderdata.formatting import (
     format_duration,
     format_interval,
@@ -126,7 +126,7 @@ def make_tables(df: pd.DataFrame, runs: pd.DataFrame, zone: ZoneInfo) -> ChartTa
         "ms": runs["duration_ms"].astype("Int64"),
         "e": -1,
     })  # fmt: skip
-    errors, rows["e"] = _errors(runs)
+    texts, rows["e"] = _errors(runs)
     pairs = rows[["d", "a"]].drop_duplicates()
     agents_of = pairs.groupby("d")["a"].agg(list).to_dict()
     deployments_of = pairs.groupby("a")["d"].agg(list).to_dict()
@@ -141,11 +141,12 @@ def make_tables(df: pd.DataFrame, runs: pd.DataFrame, zone: ZoneInfo) -> ChartTa
     timed = rows[rows["t"].notna()].astype({"t": "int64"})
     shown, window = _summed(timed) if len(timed) > MOST_ROWS else (timed.assign(n=1), None)
     shown = shown.sort_values(["o", "t"], kind="stable")
+    used = [int(number) for number in sorted(shown["e"].unique()) if number >= 0]
     first, last = (int(timed["t"].min()), int(timed["t"].max())) if len(timed) else (0, _DAY_MS)
     return ChartTables(
         deployments=deployments,
         agents=agents,
-        errors=errors,
+        errors=[{"e": number, "error": truncate(one_line(texts[number]), _MESSAGE)} for number in used],
         runs=_records(shown[["d", "a", "t", "o", "ms", "e", "n"]]),
         window=window,
         first=first,
@@ -158,16 +159,16 @@ def make_tables(df: pd.DataFrame, runs: pd.DataFrame, zone: ZoneInfo) -> ChartTa
 
 def _with_agents(runs: pd.DataFrame, df: pd.DataFrame) -> pd.DataFrame:
     """Fill missing agents of runs from their deployments, and the agents' names from whichever frame has them."""
-    missing = pd.Series(pd.NA, index=runs.index, dtype="str")
+    missing = pd.Series(pd.NA, index=runs.index, dtype=TEXT)
     agent = runs.get("agent_id", missing)
     if "agent_id" in df:
         of_deployment = df.drop_duplicates("id").set_index("id")["agent_id"]
-        agent = agent.fillna(runs["deployment_id"].map(of_deployment).astype("str"))
+        agent = agent.fillna(runs["deployment_id"].map(of_deployment).astype(TEXT))
     runs = runs.assign(agent_id=agent)
     named = [frame[["agent_id", "agent_name"]] for frame in (df, runs) if {"agent_id", "agent_name"} <= set(frame)]
     if named:
         names = pd.concat(named).dropna().drop_duplicates("agent_id").set_index("agent_id")["agent_name"]
-        runs = runs.assign(agent_name=runs["agent_id"].map(names).astype("str"))
+        runs = runs.assign(agent_name=runs["agent_id"].map(names).astype(TEXT))
     return runs
 
 
@@ -215,32 +216,32 @@ def _number(value: float) -> float | None:
     return None if math.isnan(value) else value
 
 
-def _errors(runs: pd.DataFrame) -> tuple[list[dict[str, Any]], pd.Series[int]]:
-    """Return the different errors in words, the most frequent first, and the number of each run's; -1 is none."""
+def _errors(runs: pd.DataFrame) -> tuple[list[str], pd.Series[int]]:
+    """Return the different errors, the most frequent first, and the number of each run's; -1 is none."""
     nothing = pd.Series("", index=runs.index)
     kind, message = (
-        runs[name].astype("object").fillna("").astype("str") if name in runs else nothing
+        runs[name].astype("object").fillna("").astype(TEXT) if name in runs else nothing
         for name in ("error_type", "error_message")
     )
     # The first characters suffice: a tooltip shows no more, and a message may be as long as a book.
     text = (kind.str[: 4 * _MESSAGE] + ": " + message.str[: 4 * _MESSAGE]).str.strip(": ")
     counts = text[text.ne("")].value_counts()
     order = pd.Series(range(len(counts)), index=counts.index)
-    shown = (truncate(one_line(words), _MESSAGE) for words in counts.index)
-    rows = [{"e": number, "error": words} for number, words in enumerate(shown)]
-    return rows, text.map(order).fillna(-1).astype("int64")
+    return counts.index.tolist(), text.map(order).fillna(-1).astype("int64")
 
 
 def _summed(rows: pd.DataFrame) -> tuple[pd.DataFrame, pd.Timedelta]:
     """Sum runs of one deployment, agent and outcome in the shortest windows that leave few enough rows."""
     keys = ["t", "d", "a", "o"]
+    kinds, _ = pd.factorize((rows["d"] * (rows["a"].max() + 1) + rows["a"]) * len(OUTCOMES) + rows["o"])
     for text in _WINDOWS:
         window = pd.Timedelta(text)
         step = window // pd.Timedelta("1ms")
         shift = _FIRST_MONDAY_MS if step > _DAY_MS else 0
-        begun = rows.assign(t=(rows["t"] - shift) // step * step + shift)
-        if begun.groupby(keys, sort=False).ngroups <= MOST_ROWS:
+        number = (rows["t"] - shift) // step
+        if (number * (kinds.max() + 1) + kinds).nunique() <= MOST_ROWS:
             break
+    begun = rows.assign(t=number * step + shift)
     groups = begun.groupby(keys, as_index=False)
     summed = groups.agg(ms=("ms", "median"), n=("o", "size"))
     # Errors are numbered by frequency, so that the least number is the most frequent one of all runs.
@@ -271,7 +272,7 @@ def _notes(
             f"These are more than {MOST_ROWS:,} runs: each mark stands for the runs of one deployment and outcome "
             f"within {format_duration(window)}."
         )
-    without = int((~df["id"].isin(runs["deployment_id"])).sum())
+    without = int((~df["id"].isin(runs["deployment_id"].unique())).sum())
     untimed = int(rows["t"].isna().sum())
     assumed, unknown = (int(rows["o"].eq(OUTCOMES.index(what)).sum()) for what in ("assumed", "unknown"))
     parts = [

@@ -21,6 +21,7 @@ if (window.innerWidth < NARROW) fold(spec);
 
 async function show() {
   shown?.finalize();
+  document.getElementById("controls").replaceChildren();
   shown = await vegaEmbed("#chart", spec, {
     mode: "vega-lite",
     ast: true,

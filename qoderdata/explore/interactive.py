@@ -58,7 +58,8 @@ def explore(
     -------
     altair.VConcatChart
         The chart, which JupyterLab shows without asking another host, with a picture of it for what runs no
-        script. Its data are texts of JSON in ``chart.datasets``. Where there are no runs, it is a sentence that says so.
+        script. Its data are texts of JSON in ``chart.datasets``. Where there are no runs, it is a sentence that
+        says so.
 
     Raises
     ------
@@ -96,7 +97,7 @@ def explore(
     tables = make_tables(df, runs, parse_zone(tz))
     chart: LinkedChart = _linked_views().make_chart(tables)
     if path is not None:
-        html = _render(chart.to_dict())
+        html = _render(chart.to_dict(), tables.notes)
         files.replace(path, lambda sink: sink.write(html.encode()))
     return chart
 
@@ -111,19 +112,18 @@ def _linked_views() -> Any:  # noqa: ANN401 - a module
     return importlib.import_module("qoderdata.explore.linked_views")
 
 
-def _render(spec: dict[str, Any]) -> str:
+def _render(spec: dict[str, Any], notes: list[str]) -> str:
     """Make the page; title and sentences are text of the page, not of the picture."""
     from jinja2 import Environment, StrictUndefined  # noqa: PLC0415 - only for a page
 
     title = spec.pop("title")
     spec["datasets"] = {name: json.loads(rows) for name, rows in spec["datasets"].items()}
-    *notes, hint = title["subtitle"] or [""]
     css, script = _resource("explore.css"), _script()
     template = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     return template.from_string(_resource("explore.html.j2")).render(
         title=title["text"],
         notes=notes,
-        hint=hint,
+        hint=title["subtitle"][-1] if title["subtitle"] else "",
         label=spec["description"],
         css=Markup(css),  # noqa: S704 - our own file
         style_digest=_digest(css),

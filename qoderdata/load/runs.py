@@ -58,7 +58,7 @@ def load_runs(
     A refresh reads pages from the newest run until a page ends in a run that is stored, and stores each page
     whole; so a run that the service inserts late is found where it lies on these pages. A list cannot show that a
     run was inserted further down, that one of its cursors skipped runs, or that it ended too early where no older
-    runs are stored: ``refresh="all"`` finds those.
+    runs are stored: ``refresh="all"`` finds those. It believes the list where that ends.
 
     Parameters
     ----------

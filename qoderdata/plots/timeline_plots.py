@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from qoderdata.columns import require_frame
+from qoderdata.columns import TEXT, require_frame
 from qoderdata.formatting import format_duration
 from qoderdata.parsing import parse_zone
 from qoderdata.plots.axes import (
@@ -244,7 +244,7 @@ def _points(frame: pd.DataFrame | None, column: str, *, what: str, optional: Seq
     """Return lane, name, time and certainty of missed times or triggers; no rows where there is no frame."""
     if frame is None:
         frame = pd.DataFrame(
-            {"deployment_id": pd.Series(dtype="str"), column: pd.Series(dtype="datetime64[us, UTC]")}
+            {"deployment_id": pd.Series(dtype=TEXT), column: pd.Series(dtype="datetime64[us, UTC]")}
         )
     frame = require_frame(frame, ["deployment_id", column], what=what, optional=optional)
     times = frame[column]
@@ -276,7 +276,7 @@ def _lanes(spans: pd.DataFrame, gaps: pd.DataFrame, nexts: pd.DataFrame) -> pd.D
     rows = pd.concat([part[["lane", "name", "bad"]].astype({"bad": "int64"}) for part in parts])
     lanes = rows.groupby("lane").agg(name=("name", "first"), bad=("bad", "sum"))
     lanes["name"] = lanes["name"].astype("object").where(lanes["name"].notna(), None)
-    order = lanes.assign(text=lanes["name"].fillna(pd.Series(lanes.index, index=lanes.index)).astype("str"))
+    order = lanes.assign(text=lanes["name"].fillna(pd.Series(lanes.index, index=lanes.index)).astype(TEXT))
     return lanes.loc[order.sort_values(["bad", "text"], ascending=[False, True], kind="stable").index]
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from qoderdata.columns import require_frame
+from qoderdata.columns import TEXT, require_frame
 from qoderdata.formatting import truncate_middle
 from qoderdata.plots.axes import (
     DISTINCT,
@@ -139,7 +139,7 @@ def _agent_names(triggers: pd.DataFrame, agents: list[str]) -> list[str | None]:
     if "agent_name" not in triggers:
         return [None] * len(agents)
     named = triggers.dropna(subset=["agent_id", "agent_name"]).drop_duplicates("agent_id")
-    names = dict(zip(named["agent_id"].astype("str"), named["agent_name"].astype("str"), strict=True))
+    names = dict(zip(named["agent_id"].astype(TEXT), named["agent_name"].astype(TEXT), strict=True))
     return [names.get(agent) for agent in agents]
 
 

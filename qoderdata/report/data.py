@@ -11,8 +11,8 @@ import numpy as np
 import pandas as pd
 
 from qoderdata import summaries
-from qoderdata.check import check
-from qoderdata.columns import require_frame
+from qoderdata.check import check, failing_now
+from qoderdata.columns import TEXT, require_frame
 from qoderdata.cron import CronError, parse
 from qoderdata.forecast import cost_forecast
 from qoderdata.formatting import format_duration, format_time, one_line, truncate
@@ -129,7 +129,7 @@ class ReportData:
         """Check the frames, make names safe, and fill the counters from the runs where there are none."""
         given = require_frame(deployments, _DEPLOYMENT_COLUMNS, what="deployments")
         labels = labels or {}
-        named = given.assign(name=pd.Series(list(_names(given, labels)), given.index, dtype="str"))
+        named = given.assign(name=pd.Series(list(_names(given, labels)), given.index, dtype=TEXT))
         if runs is not None:
             runs = require_frame(runs, _RUN_COLUMNS, what="runs", optional=_NEWER_RUN_COLUMNS)
             if not runs.empty:
@@ -192,16 +192,20 @@ class ReportData:
 
     @cached_property
     def streaks(self) -> pd.DataFrame:
-        """The failing streaks of live deployments, as the runs say, the longest first."""
+        """The live deployments whose last decided run failed, as `failing_now` says, the longest streak first."""
         assert self.runs is not None  # noqa: S101 - for mypy
-        return _failing(self.runs, self.live)
+        return failing_now(self.runs, self.live)
 
     @cached_property
-    def streaks_before(self) -> pd.DataFrame | None:
-        """The failing streaks of a week ago; ``None`` where the runs do not reach back."""
+    def failing_before(self) -> int | None:
+        """How many deployments were failing a week ago; ``None`` where the runs do not reach back."""
         if self.runs is None or not self.reaches_back(self.runs["triggered_at"]):
             return None
-        return _failing(self.runs[self.runs["triggered_at"] < self.start - WEEK], self.live_before)
+        earlier = self.runs[self.runs["triggered_at"] < self.start - WEEK]
+        then = failing_now(earlier, self.live_before.drop(columns="stats_consecutive_failures"))["deployment_id"]
+        # A streak that is longer than the runs reach back was one then.
+        longer = self.streaks.loc[self.streaks["since"].isna(), "deployment_id"]
+        return len({*then, *longer[longer.isin(self.live_before["id"])]})
 
     # -- triggers ------------------------------------------------------------------------------------------------
 
@@ -343,11 +347,6 @@ def span_text(span: timedelta) -> str:
     return format_duration(span)
 
 
-def _failing(runs: pd.DataFrame, live: pd.DataFrame) -> pd.DataFrame:
-    streaks = summaries.failure_streaks(runs)
-    return streaks[(streaks["current_streak"] > 0) & streaks.index.isin(live["id"])]
-
-
 def _short(text: object) -> str:
     return truncate(one_line(str(text)), _NAME_COLUMNS)
 
@@ -373,7 +372,7 @@ def _groups(deployments: pd.DataFrame, by: str | None, labels: Mapping[str, str]
         known = ", ".join([*ids, *map(one_line, names)])
         raise ValueError(f"by={by!r} is neither an id nor a key of the deployments' metadata; there are {known}")
     texts = [None if pd.isna(value) else _short(value) for value in values]
-    return Groups(word, pd.Series(texts, deployments["id"], dtype="str"))
+    return Groups(word, pd.Series(texts, deployments["id"], dtype=TEXT))
 
 
 def _fires_a_day(expression: str) -> int:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
+from qoderdata.columns import TEXT
 from qoderdata.cron import CronError, descriptions, parse
 from qoderdata.formatting import format_duration, format_milliseconds, format_percent
 from qoderdata.report.data import MONTH, WEEK, fetched_at, span_text
@@ -72,8 +73,8 @@ def failing(data: ReportData) -> Section:
             Column(_("Last error"), "error", lambda row: error_cell(row.error_type, row.error_message), "wide"),
         ]
         about = _(
-            "Failures since the last success in the runs given; where the service counts more, its number. "
-            "Archived deployments are left out."
+            "Failures since the last success, in the runs given; where none of a deployment's runs completed, as "
+            "many as the service counts. Archived deployments are left out."
         )
     table = make_table(
         found,
@@ -93,21 +94,19 @@ def _failing_by_counters(data: ReportData) -> pd.DataFrame:
 def _failing_by_runs(data: ReportData, runs: pd.DataFrame) -> pd.DataFrame:
     failed = runs[runs["status"].eq("failed").fillna(value=False)].sort_values(["triggered_at", "id"])
     last = failed.drop_duplicates("deployment_id", keep="last").set_index("deployment_id")
-    by_id = data.live.drop_duplicates("id").set_index("id")
-    found = data.streaks[["current_streak", "current_streak_since"]]
-    found = found.join(by_id[["status", "paused_reason_type", "stats_consecutive_failures"]])
-    found = found.join(last[["error_type", "error_message"]])
-    counted = found["stats_consecutive_failures"].fillna(0).astype("Int64")
-    found["in_a_row"] = found["current_streak"].where(found["current_streak"] >= counted, counted)
-    found = found.rename_axis("deployment_id").reset_index()
+    states = data.live.drop_duplicates("id").set_index("id")[["status", "paused_reason_type"]]
+    found = data.streaks.join(states, on="deployment_id").join(last["error_message"], on="deployment_id")
+    found = found.rename(columns={"streak": "in_a_row"})
     return found.sort_values(["in_a_row", "deployment_id"], ascending=[False, True])
 
 
 def _since(data: ReportData, row: Any) -> Since | None:  # noqa: ANN401 - a row as a named tuple
-    since = row.current_streak_since
+    """Return when a streak began; one that is longer than the runs reach back is as old as they are, at least."""
+    is_older = pd.isna(row.since) and data.runs is not None
+    since = data.runs["triggered_at"].min() if is_older and data.runs is not None else row.since
     time = data.time(since)
     ago = _("{length} ago", length=format_duration(data.start - since)) if since <= data.start else None
-    return None if time is None else Since(time, row.current_streak != row.in_a_row, ago)
+    return None if time is None else Since(time, is_older, ago)
 
 
 def _state(row: Any) -> Badge | None:  # noqa: ANN401 - a row as a named tuple
@@ -264,9 +263,9 @@ def next_triggers(data: ReportData) -> Section:
     triggers = data.triggers
     if triggers.empty:
         return Section("next", title, nothing=_("Nothing fires in this time."))
-    first = triggers.drop_duplicates("deployment_id").astype({"deployment_id": "str"})
+    first = triggers.drop_duplicates("deployment_id").astype({"deployment_id": TEXT})
     times = triggers["deployment_id"].value_counts()
-    times.index = times.index.astype("str")
+    times.index = times.index.astype(TEXT)
     firing = first.assign(times=first["deployment_id"].map(times))
     columns = [
         deployment_column(data),

@@ -165,8 +165,8 @@ def _tiles_of_runs(data: ReportData, runs: pd.DataFrame) -> list[Tile]:
         _("{count} not ended", count=f"{int(now.unfinished):,}"),
         *([_("{count} unknown", count=f"{int(now.unknown):,}")] if now.unknown else []),
     ]  # fmt: skip
-    streaks, then_failing = data.streaks, data.streaks_before
-    longest = int(streaks["current_streak"].max()) if len(streaks) else 0
+    streaks = data.streaks
+    longest = int(streaks["streak"].max()) if len(streaks) else 0
     made = [
         Tile(
             _("Failure rate"),
@@ -186,7 +186,7 @@ def _tiles_of_runs(data: ReportData, runs: pd.DataFrame) -> list[Tile]:
         Tile(
             _("Failing now"),
             f"{len(streaks):,}",
-            _change(len(streaks), None if then_failing is None else len(then_failing)),
+            _change(len(streaks), data.failing_before),
             ngettext("longest streak: {count} run", "longest streak: {count} runs", longest)
             if longest else _("no deployment's last decided run failed"),
             len(streaks) > 0,

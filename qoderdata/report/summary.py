@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
+from qoderdata.columns import TEXT
 from qoderdata.formatting import MISSING, format_credits, format_interval, format_percent, truncate
 from qoderdata.report.data import MONTH, WEEK, Deployment, fetched_at
 from qoderdata.report.figures import points_text
@@ -281,7 +282,7 @@ def by_group(data: ReportData) -> Section:
 
 def _group_of(data: ReportData, ids: pd.Series[Any]) -> pd.Series[Any]:
     of = data.groups.of[~data.groups.of.index.duplicated()]
-    return pd.Series(of.reindex(ids).fillna("").to_numpy(), ids.index, dtype="str")
+    return pd.Series(of.reindex(ids).fillna("").to_numpy(), ids.index, dtype=TEXT)
 
 
 def _groups_of_runs(data: ReportData, runs: pd.DataFrame) -> pd.DataFrame:

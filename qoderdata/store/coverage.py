@@ -204,8 +204,8 @@ class Coverage:
     def contradicts(self, page: Listing) -> bool:
         """Return whether a page ends the list although records beyond that end are stored.
 
-        A last page that has one of the newest stored records leaves no gap above them: it is believed, since the
-        service may have forgotten older ones.
+        A last page that has one of the newest records of the lowest segment leaves no gap: it is believed, since
+        the service may have forgotten older ones.
         """
         if page.cursor is not None:
             return False
@@ -215,10 +215,10 @@ class Coverage:
             beyond = self.segments[1:]
         else:
             return page.is_empty_end
-        is_stored_beyond = any(segment.head_ids for segment in beyond)
+        lowest = max((index for index, segment in enumerate(beyond) if segment.head_ids), default=None)
         if page.is_empty_end:
-            return self.has_unclaimed or is_stored_beyond
-        return is_stored_beyond and _lowest_met(page, beyond) is None
+            return self.has_unclaimed or lowest is not None
+        return lowest is not None and _lowest_met(page, beyond) != lowest
 
     def drop_last_cursor(self) -> Coverage:
         """Shorten the top segment to the step before, after the service refused its cursor."""

@@ -192,7 +192,7 @@ class Journal:
             if facts.identity != self._identity:
                 return None
             table = table.cast(self._schema.arrow)
-        except (OSError, ValueError, pa.ArrowException):
+        except (OSError, ValueError, msgspec.MsgspecError, pa.ArrowException):
             return None
         return JournalEntry(table, facts.read_at, facts.listing, facts.gone, facts.unreadable, number)
 
@@ -203,7 +203,7 @@ class Journal:
                 return None
             table, metadata = _open(content)
             facts = msgspec.json.decode(metadata, type=_OldFacts)
-        except (OSError, ValueError, pa.ArrowException):
+        except (OSError, ValueError, msgspec.MsgspecError, pa.ArrowException):
             return None
         return JournalEntry(table, facts.read_at, facts.listing, facts.gone, number=number)
 

@@ -169,7 +169,7 @@ def read_manifest(folder: Folder, identity: Identity | None = None) -> Manifest 
         return None
     try:
         written = _decode(content.to_pybytes())
-    except ValueError as error:
+    except (ValueError, msgspec.MsgspecError) as error:
         raise UnusableManifestError(f"its manifest cannot be used ({error})") from error
     manifest = written if isinstance(written, Manifest) else written.upgraded()
     if identity is not None and manifest.identity != identity:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import narwhals as nw
 
+from qoderdata.columns import TEXT
 from qoderdata.summaries import wilson
 from qoderdata.summaries.dataframe_engines import (
     ALL,
@@ -28,14 +29,14 @@ if TYPE_CHECKING:
 
 _DAY = 24 * 3_600_000_000
 _PERIODS = ("recent", "baseline")
-_COMPARED = {
+_COMPARED: dict[str, Any] = {
     **{
         f"{period}_{name}": dtype
         for period in _PERIODS
         for name, dtype in (("decided", "Int64"), ("failed", "Int64"), ("rate", "float64"))
     },
     **dict.fromkeys(("change", "change_low", "change_high"), "float64"),
-    "verdict": "str",
+    "verdict": TEXT,
     **{f"{period}_p50_ms": "float64" for period in _PERIODS},
 }
 _EVENT = ["_at", "_decided", "_failed", "_missed"]

@@ -8,7 +8,7 @@ import narwhals as nw
 import pandas as pd
 
 from qoderdata import errors
-from qoderdata.columns import require_frame
+from qoderdata.columns import TEXT, require_frame
 from qoderdata.summaries import dataframe_engines as engines
 from qoderdata.summaries import wilson
 from qoderdata.summaries.incidents import failure_streaks
@@ -119,7 +119,7 @@ def failure_rates(
     dep_1  nightly           0.2   0.057     0.51
     dep_2   hourly           NaN     NaN      NaN
     """
-    columns = {"name": "str", **_LIFETIME} if by in ("id", ["id"]) else _LIFETIME
+    columns = {"name": TEXT, **_LIFETIME} if by in ("id", ["id"]) else _LIFETIME
     confidence = wilson.check_confidence(confidence)
     keys = engines.group_keys(by, results=columns)
     named = [*keys, "name"] if "name" in columns else keys
@@ -379,9 +379,7 @@ def consistency(df: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
                     "counter": df[f"stats_{figure}"].astype("Int64").to_numpy(),
                     "listed": listed[figure].to_numpy(),
                 }
-            ).astype(
-                {"deployment_id": "str", "name": "str", "figure": "str", "counter": "Int64", "listed": "Int64"}
-            )
+            ).astype({"deployment_id": TEXT, "name": TEXT, "figure": TEXT, "counter": "Int64", "listed": "Int64"})
             for figure in _FIGURES
         ]
     ).sort_index(kind="stable")

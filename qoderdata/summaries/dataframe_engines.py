@@ -12,6 +12,7 @@ import functools
 import warnings
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 import narwhals as nw
@@ -21,6 +22,7 @@ from narwhals.dependencies import is_dask_dataframe
 
 from qoderdata import columns, errors
 from qoderdata.frames import NAMES
+from qoderdata.parsing import pandas_zone
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
@@ -109,9 +111,9 @@ class Source:
         return self.keys or [ALL]
 
     @property
-    def name_dtypes(self) -> dict[str, str]:
+    def name_dtypes(self) -> dict[str, Any]:
         """The dtypes of the name columns, which come before the other columns of the result."""
-        return dict.fromkeys(self.names, "str")
+        return dict.fromkeys(self.names, columns.TEXT)
 
     def aggregated_names(self) -> list[nw.Expr]:
         """Return the expressions that give each group its names."""
@@ -185,7 +187,7 @@ class Source:
         finish: Callable[[nw.LazyFrame[Any]], nw.LazyFrame[Any]],
         *,
         keys: Sequence[str],
-        dtypes: Mapping[str, str],
+        dtypes: Mapping[str, Any],
         order: Mapping[str, bool],
     ) -> Any:  # noqa: ANN401 the caller's own kind
         """Return the groups in the caller's own kind of frame, sorted.
@@ -306,7 +308,7 @@ def _complete(
 def _complete_partition(
     part: Any,  # noqa: ANN401 a pandas frame
     complete: Callable[[nw.LazyFrame[Any]], nw.LazyFrame[Any]],
-    dtypes: Mapping[str, str],
+    dtypes: Mapping[str, Any],
 ) -> Any:  # noqa: ANN401 likewise
     return complete(open_frame(part).lazy()).to_native().astype(dtypes).reset_index(drop=True)
 
@@ -399,7 +401,9 @@ def wall_clock(zone: str) -> EngineExpr:
     """Return an expression for the wall-clock time in `zone`, as microseconds since 1970-01-01 on that clock."""
 
     def pandas(series: pd.Series[Any]) -> pd.Series[Any]:
-        return _integers(series.dt.tz_convert(zone).dt.tz_localize(None).to_numpy("datetime64[us]"), series.index)
+        return _integers(
+            series.dt.tz_convert(pandas_zone(zone)).dt.tz_localize(None).to_numpy("datetime64[us]"), series.index
+        )
 
     return EngineExpr(
         pandas=pandas,
@@ -422,9 +426,9 @@ def first_instant(zone: str) -> EngineExpr:
         naive = pd.DatetimeIndex(np.asarray(unique).astype("datetime64[us]"))
 
         def attach(when: pd.DatetimeIndex) -> pd.DatetimeIndex:
-            return when.tz_localize(zone, ambiguous=np.ones(len(when), dtype=bool), nonexistent="NaT")
+            return when.tz_localize(pandas_zone(zone), ambiguous=np.ones(len(when), dtype=bool), nonexistent="NaT")
 
-        reads, would = attach(naive), attach(naive - pd.Timedelta(days=1)) + pd.Timedelta(days=1)
+        reads, would = attach(naive), attach(naive - timedelta(days=1)) + timedelta(days=1)
         first = would.where((would.tz_localize(None) == naive) | reads.isna(), reads)
         values = first.tz_convert("UTC").tz_localize(None).to_numpy("datetime64[us]").astype("int64")[codes]
         return pd.Series(pd.arrays.IntegerArray(values, series.isna().to_numpy(bool)), index=series.index)
@@ -455,7 +459,8 @@ def instant(zone: str) -> EngineExpr:
 
     def pandas(series: pd.Series[Any]) -> pd.Series[Any]:
         stamps = series.to_numpy("int64", na_value=np.iinfo("int64").min).astype("datetime64[us]")
-        return pd.Series(pd.DatetimeIndex(stamps).tz_localize("UTC").tz_convert(zone), index=series.index)
+        times = pd.DatetimeIndex(stamps).tz_localize("UTC").tz_convert(pandas_zone(zone))
+        return pd.Series(times, index=series.index)
 
     def polars(column: Any) -> Any:  # noqa: ANN401
         import polars as pl  # noqa: PLC0415

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from qoderdata.columns import DTYPES, require_frame
+from qoderdata.columns import DTYPES, TEXT, require_frame
 from qoderdata.formatting import MISSING, one_line, truncate_middle
 from qoderdata.translation import gettext as _
 
@@ -106,7 +106,7 @@ def changes(before: pd.DataFrame, after: pd.DataFrame) -> pd.DataFrame:
     names = {**dict(zip(old.index, old["name"], strict=True)), **dict(zip(new.index, new["name"], strict=True))}
     rows = [(id_, names[id_], *difference) for id_, differences in found.items() for difference in differences]
     rows += [(id_, names[id_], "removed", "", None, None) for id_ in gone]
-    return pd.DataFrame(rows, columns=list(_RESULT)).astype("str")
+    return pd.DataFrame(rows, columns=list(_RESULT)).astype(TEXT)
 
 
 def describe_change(row: Any) -> str:  # noqa: ANN401 - a row as a named tuple
@@ -171,7 +171,7 @@ def _states(old: pd.DataFrame, new: pd.DataFrame) -> Iterator[_Difference]:
         yield id_, "archived" if before is None else "other", "archived_at", before, after
     names = ["status", "paused_reason_type", "paused_reason_error_type"]
     states = [
-        pd.Series(list(map(_state, *(one[name] for name in names))), one.index, dtype="str") for one in (old, new)
+        pd.Series(list(map(_state, *(one[name] for name in names))), one.index, dtype=TEXT) for one in (old, new)
     ]
     for id_, before, after in _differing(*map(_texts, states)):
         kind = "paused" if after is not None and after.startswith("paused") else "resumed"

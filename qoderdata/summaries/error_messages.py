@@ -9,6 +9,7 @@ import narwhals as nw
 import numpy as np
 import pandas as pd
 
+from qoderdata.columns import TEXT
 from qoderdata.summaries.dataframe_engines import (
     EPOCH,
     EngineExpr,
@@ -27,15 +28,15 @@ if TYPE_CHECKING:
 
 _DAY = 24 * 3_600_000_000
 _NEW, _REACH = 7 * _DAY, 14 * _DAY
-_GROUPS = {
+_GROUPS: dict[str, Any] = {
     "count": "Int64",
     "share": "float64",
     "deployments": "Int64",
     "first_seen": "datetime64[us, UTC]",
     "last_seen": "datetime64[us, UTC]",
     "is_new": "bool",
-    "example_run_id": "str",
-    "example_message": "str",
+    "example_run_id": TEXT,
+    "example_message": TEXT,
 }
 _HEX = "[0-9a-fA-F]"
 _NOT_IN_PATHS = r"""[^ \t\r\n"'`<>(),;:|{}\[\]]"""
@@ -184,7 +185,7 @@ def error_groups(runs: IntoFrameT, by: str | Sequence[str] | None = None) -> Int
 def _template_pandas(messages: pd.Series[Any]) -> pd.Series[Any]:
     codes, unique = pd.factorize(messages)
     templates = np.array([*(_template(str(message)) for message in unique), None], dtype=object)
-    return pd.Series(templates[codes], index=messages.index, dtype="str")
+    return pd.Series(templates[codes], index=messages.index, dtype=TEXT)
 
 
 def _template(message: str) -> str:

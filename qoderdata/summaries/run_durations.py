@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import narwhals as nw
 
+from qoderdata.columns import TEXT
 from qoderdata.frames import NAMES
 from qoderdata.parsing import Instant, parse_instant
 from qoderdata.summaries.dataframe_engines import ALL, EPOCH, Source, add_column, flag, group_keys, open_source
@@ -224,11 +225,11 @@ def start_delays(runs: IntoFrameT) -> IntoFrameT:
 
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_UNUSUAL = {
-    "run_id": "str",
-    "deployment_id": "str",
-    "kind": "str",
-    "status": "str",
+_UNUSUAL: dict[str, Any] = {
+    "run_id": TEXT,
+    "deployment_id": TEXT,
+    "kind": TEXT,
+    "status": TEXT,
     "triggered_at": "datetime64[us, UTC]",
     "duration_ms": "Int64",
     "median_ms": "float64",
@@ -348,7 +349,7 @@ def unusual_runs(
     took = nw.when(nw.col("kind") == "stuck").then(nw.col("_elapsed")).otherwise(duration)
     rows = rows.with_columns(took.alias("duration_ms"), nw.col("id").alias("run_id"))
 
-    dtypes = {"name": "str", **_UNUSUAL} if "name" in rows.collect_schema() else _UNUSUAL
+    dtypes = {"name": TEXT, **_UNUSUAL} if "name" in rows.collect_schema() else _UNUSUAL
     order = {"triggered_at": True, "run_id": False, "kind": False}
     unusual: IntoFrameT = source.finalize(rows, lambda frame: frame, keys=[], dtypes=dtypes, order=order)
     return unusual

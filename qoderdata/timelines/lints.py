@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 import pandas as pd
 
-from qoderdata.columns import require_frame
+from qoderdata.columns import TEXT, require_frame
 from qoderdata.cron import CronError, NeverFiresError, Schedule, descriptions, parse
 from qoderdata.cron.schedule import (
     DAY,
@@ -138,10 +138,10 @@ def schedule_lints(df: pd.DataFrame, *, start: Instant | None = None) -> pd.Data
     found = [finding for number in of_row.tolist() for finding in findings[number]]
     row = np.repeat(rows, [len(findings[number]) for number in of_row.tolist()])
     return pd.DataFrame({
-        "deployment_id": df["id"].iloc[row].astype("str").reset_index(drop=True),
-        "name": df["name"].iloc[row].astype("str").reset_index(drop=True),
-        "lint": pd.Series([finding.lint for finding in found], dtype="str"),
-        "detail": pd.Series([finding.detail for finding in found], dtype="str"),
+        "deployment_id": df["id"].iloc[row].astype(TEXT).reset_index(drop=True),
+        "name": df["name"].iloc[row].astype(TEXT).reset_index(drop=True),
+        "lint": pd.Series([finding.lint for finding in found], dtype=TEXT),
+        "detail": pd.Series([finding.detail for finding in found], dtype=TEXT),
     })  # fmt: skip
 
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from qoderdata.columns import require_frame
+from qoderdata.columns import TEXT, require_frame
 from qoderdata.cron import Schedule
 from qoderdata.parsing import Instant, Span, parse_bound, parse_instant, parse_span
 from qoderdata.timelines.distinct_schedules import (
@@ -73,7 +73,7 @@ class Periods:
         both = np.stack([self.kind[index], self.at[index]])
         distinct, of_time = np.unique(both, axis=1, return_inverse=True)
         texts = np.array([_reason(kind, at) for kind, at in distinct.T.tolist()], dtype=object)
-        return pd.Series(texts[of_time.reshape(-1)], dtype="str")
+        return pd.Series(texts[of_time.reshape(-1)], dtype=TEXT)
 
     def merged(self) -> Periods:
         """Return the same in order, with periods that go on joined."""
@@ -389,8 +389,8 @@ def missed_triggers(
     reasons = periods.reasons(row, at)
     return pd.DataFrame({
         "scheduled_at": timestamps(at).tz_localize("UTC"),
-        "deployment_id": df["id"].iloc[row].astype("str").reset_index(drop=True),
-        "name": df["name"].iloc[row].astype("str").reset_index(drop=True),
+        "deployment_id": df["id"].iloc[row].astype(TEXT).reset_index(drop=True),
+        "name": df["name"].iloc[row].astype(TEXT).reset_index(drop=True),
         "certain": (reasons == "").to_numpy(dtype=bool),
         "reason": reasons,
     })  # fmt: skip

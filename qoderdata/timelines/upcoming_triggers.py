@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from qoderdata.columns import require_frame
+from qoderdata.columns import TEXT, require_frame
 from qoderdata.cron.schedule import offset_segments
 from qoderdata.parsing import (
     Instant,
     Span,
+    pandas_zone,
     parse_instant,
     parse_span,
     parse_window,
@@ -46,7 +47,7 @@ _TEXTS = {
     "schedule_timezone": "schedule_timezone",
 }
 _FIRES = ("status", "archived_at", "schedule_upcoming_runs_at")
-_SOURCES = pd.CategoricalDtype(pd.Index(["api", "cron"], dtype="str"))
+_SOURCES = pd.CategoricalDtype(pd.Index(["api", "cron"], dtype=TEXT))
 _SECOND = 1_000_000
 _MINUTE = 60 * _SECOND
 _HOUR = 60 * _MINUTE
@@ -130,7 +131,7 @@ def next_triggers(
     2 2026-06-17 01:00:00+00:00         dep_1 2026-06-17 09:00:00   cron
     """
     df = require_frame(df, [*_TEXTS.values(), *_FIRES], what="deployments")
-    parse_zone(tz)
+    zone = pandas_zone(parse_zone(tz).key)
     rows, upcoming, upcoming_of, instants = _firing(df, horizon, start, include_paused=include_paused)
 
     # From here on only deployments that fire, in order of id: a deployment is its index in this order.
@@ -145,7 +146,7 @@ def next_triggers(
     moments, moment, deployment = _in_order(instants, upcoming_of)
     at = moments[moment]
 
-    columns: dict[str, object] = {"trigger_at": timestamps(at).tz_localize("UTC").tz_convert(tz)}
+    columns: dict[str, object] = {"trigger_at": timestamps(at).tz_localize("UTC").tz_convert(zone)}
     for name, source in _TEXTS.items():
         columns[name] = _category(df[source].iloc[rows], deployment)
     columns["local_time"] = timestamps(_local(at, moments, moment, df["schedule_timezone"].iloc[rows], deployment))
@@ -170,7 +171,7 @@ def trigger_counts(df: pd.DataFrame, horizon: Span, *, start: Instant | None = N
     rows, upcoming, upcoming_of, instants = _firing(df, horizon, start, include_paused=False)
     sizes = np.array([at.size for at in instants], dtype=np.int64)
     counts = sizes[upcoming_of] if upcoming else np.empty(0, np.int64)
-    ids = pd.Index(df["id"].iloc[rows[counts > 0]], dtype="str", name="deployment_id")
+    ids = pd.Index(df["id"].iloc[rows[counts > 0]], dtype=TEXT, name="deployment_id")
     return pd.Series(counts[counts > 0], index=ids, dtype="Int64").sort_index()
 
 
@@ -229,7 +230,8 @@ def trigger_load(triggers: pd.DataFrame, freq: str = "1h") -> pd.DataFrame:
     step = parse_window(freq) // MICROSECOND
     if wall.size:
         require_few_windows(int(wall.min()), int(wall.max()), step, column="trigger_at")
-    zone = at.tz or UTC
+    # pandas 2 gives pytz's zones, whose offsets are wrong without pytz's own functions.
+    zone = pandas_zone(at.tz.zone) if at.tz is not None and hasattr(at.tz, "zone") else at.tz or UTC
     begins, window = _days(wall, step, zone) if step >= _DAY else _parts_of_days(_micros(at), wall, step, zone)
     deployment, ids = pd.factorize(triggers["deployment_id"][known])
     pairs = pd.unique(window * max(len(ids), 1) + deployment)
@@ -305,7 +307,7 @@ def _in_order(
 def _category(values: pd.Series[str], deployment: NDArray[np.int32]) -> pd.Categorical:
     """Return a text of each deployment for each of its triggers."""
     codes, categories = pd.factorize(values, sort=True)
-    dtype = pd.CategoricalDtype(pd.Index(categories).astype("str"))
+    dtype = pd.CategoricalDtype(pd.Index(categories).astype(TEXT))
     narrow = codes.astype(np.min_scalar_type(-max(len(categories), 1)))
     return pd.Categorical.from_codes(narrow[deployment], dtype=dtype, validate=False)
 

@@ -1,0 +1,86 @@
+"""Measure how much disk the dated snapshots of a large fleet take in 400 days.
+
+A fleet is written day by day for as long as one base serves, and what a day takes is scaled to all days. Each
+day every active deployment has run, so that its counters, its last and its next five times are others; one in a
+hundred was edited, and one in a thousand is new. The last 24 hours, of which every pull is kept, are measured with
+a pull each 15 minutes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+from datetime import datetime, timedelta
+
+from benchmarks.serve import NEWEST, Record, Values, deployment, stamp
+from qoderdata import history
+from qoderdata.decode import from_records
+from qoderdata.files import Folder
+from qoderdata.schema import DEPLOYMENTS
+
+IDENTITY = {"base_url": "http://127.0.0.1", "workspace_id": None, "account": "a"}
+PULLS_A_DAY = 96
+MEGABYTE = 1e6
+
+
+def move_on(records: list[Record], values: Values, day: int, share: float) -> None:
+    """Let a share of the deployments run once more; some are edited, some are new."""
+    pick = values.random
+    for record in records:
+        if record["status"] == "paused" or pick.random() > share:
+            continue
+        minute = timedelta(minutes=pick.randrange(1440))
+        coming = [NEWEST + minute + timedelta(days=day + ahead) for ahead in range(1, 6)]
+        stats, schedule = record["metadata"]["cas_config"]["stats"], record["schedule"]
+        stats["total_runs"] += 1
+        stats["total_failures"] += pick.random() < 0.1
+        stats["last_triggered_at"] = stamp(
+            NEWEST + minute + timedelta(days=day, microseconds=pick.randrange(10**9))
+        )
+        schedule["last_run_at"] = stats["last_triggered_at"]
+        stats["next_trigger_at"] = stamp(coming[0])
+        schedule["upcoming_runs_at"] = [stamp(at) for at in coming]
+        if pick.random() < share / 100:
+            record["initial_events"][0]["content"][0]["text"] = values.text(100)
+            record["updated_at"] = stats["last_triggered_at"]
+    records[:0] = [deployment(values, 0, "plain") for _ in range(round(len(records) * share / 1000))]
+
+
+def write(series: history.Series, records: list[Record], at: datetime) -> None:
+    """Write a snapshot as a pull does."""
+    prepared = history.prepare(series, from_records(records, DEPLOYMENTS), at)
+    history.write(series, lambda: prepared)
+
+
+def main() -> None:
+    """Print what a base, a day and 400 days take."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--deployments", type=int, default=10_000)
+    count = parser.parse_args().deployments
+    values = Values(7)
+    records = [deployment(values, number, "plain") for number in range(count)]
+    base_days = history.BASE_AGE.days
+    with tempfile.TemporaryDirectory() as folder:
+        series = history.series(Folder(folder), IDENTITY, include_archived=True)
+        for day in range(base_days):
+            move_on(records, values, day, 1.0)
+            write(series, records, NEWEST + timedelta(days=day))
+        listed = history.entries(Folder(folder))
+        days = [file.size for file in history.files_of(series)]
+        base = sum(size for _, size in listed) - sum(days)
+        before = sum(size for _, size in listed)
+        for pull in range(4):
+            move_on(records, values, base_days, 1 / PULLS_A_DAY)
+            write(series, records, NEWEST + timedelta(days=base_days - 1, minutes=15 * (pull + 1)))
+        pulled = (sum(size for _, size in history.entries(Folder(folder))) - before) / 4
+    bases = history.KEEP_DAYS.days / base_days + 1
+    kept = history.KEEP_DAYS.days * sum(days) / len(days) + bases * base
+    print(
+        f"{count:,} deployments: a base {base / MEGABYTE:.2f} MB, a day {sum(days) / len(days) / MEGABYTE:.3f} MB"
+    )
+    print(f"{history.KEEP_DAYS.days} days: {kept / MEGABYTE:.0f} MB")
+    print(f"and {PULLS_A_DAY} pulls of the last day: {PULLS_A_DAY * pulled / MEGABYTE:.0f} MB")
+
+
+if __name__ == "__main__":
+    main()

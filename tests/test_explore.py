@@ -1,0 +1,473 @@
+"""What the linked chart shows is what the runs say, whatever their texts are, and however many there are."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import math
+import os
+import re
+import subprocess
+import sys
+from collections import Counter
+from statistics import median
+from typing import TYPE_CHECKING, Any
+from zoneinfo import ZoneInfo
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import qoderdata as qd
+from qoderdata import errors
+from qoderdata.explore import chart_tables
+from qoderdata.sandbox import Sandbox
+from tests.test_report_page import HOSTILE, SECRET, Reader, hostile
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+ZONE = "Asia/Shanghai"
+Record = dict[str, Any]
+Rows = list[dict[str, Any]]
+
+
+@pytest.fixture(scope="module")
+def account() -> tuple[Rows, Rows]:
+    """Give the records of deployments and runs of a sandbox."""
+    with Sandbox(deployments=60, seed=7) as sandbox:
+        return list(sandbox.deployments), list(sandbox.runs)
+
+
+@pytest.fixture(scope="module")
+def frames(account: tuple[Rows, Rows]) -> tuple[pd.DataFrame, pd.DataFrame]:
+    return qd.flatten_deployments(account[0]), qd.flatten_runs(account[1])
+
+
+def data(chart: Any) -> dict[str, Rows]:  # noqa: ANN401 - Altair's
+    return {name: json.loads(text) for name, text in chart.to_dict()["datasets"].items()}
+
+
+def wall_ms(text: str, zone: str = ZONE) -> int:
+    """Give the wall clock's time as milliseconds, as if it were UTC."""
+    return int(pd.Timestamp(text).tz_convert(ZoneInfo(zone)).tz_localize(None).timestamp() * 1000)
+
+
+def error_text(record: Record) -> str | None:
+    """Give a record's error in one line."""
+    error = record["error"]
+    return " ".join(f"{error['type']}: {error['message']}".split()) if error else None
+
+
+def wilson(failed: int, decided: int) -> tuple[float, float]:
+    z, p = 1.959963984540054, failed / decided
+    middle, half = p + z * z / (2 * decided), z * math.sqrt(p * (1 - p) / decided + z * z / (4 * decided**2))
+    return (middle - half) / (1 + z * z / decided), (middle + half) / (1 + z * z / decided)
+
+
+def runs_of(statuses: list[str | None], **columns: Any) -> pd.DataFrame:  # noqa: ANN401 - of any dtype
+    """Give runs of one deployment, an hour apart."""
+    count = len(statuses)
+    times = pd.date_range("2026-06-15T00:00Z", periods=count, freq="1h", unit="us")
+    frame = pd.DataFrame({"deployment_id": ["dep_1"] * count, "status": pd.Series(statuses, dtype="str")})
+    return frame.assign(triggered_at=times, duration_ms=pd.array([1000] * count, dtype="Int64"), **columns)
+
+
+class TestFigures:
+    """Recomputed from the records, run by run."""
+
+    def test_rates_and_intervals(
+        self, account: tuple[Rows, Rows], frames: tuple[pd.DataFrame, pd.DataFrame]
+    ) -> None:
+        names = {record["id"]: record["name"] for record in account[0]}
+        by_deployment: dict[str, Counter[str]] = {}
+        for record in account[1]:
+            by_deployment.setdefault(record["deployment_id"], Counter())[record["status"]] += 1
+        rows = data(qd.explore(*frames))["deployments"]
+        assert {row["id"] for row in rows} == set(by_deployment)
+        for row in rows:
+            counts = by_deployment[row["id"]]
+            decided = counts["failed"] + counts["completed"]
+            name = " ".join(names[row["id"]].split())
+            assert row["full"] == (name if len(name) <= 120 else f"{name[:119]}…")
+            assert row["runs"] == sum(counts.values())
+            assert (row["failed"], row["completed"]) == (counts["failed"], counts["completed"])
+            assert row["skipped"] == counts["skipped"]
+            assert row["unfinished"] == counts["pending"] + counts["running"]
+            if decided:
+                assert (row["low"], row["high"]) == pytest.approx(wilson(counts["failed"], decided), abs=1e-9)
+                assert row["rate"] == pytest.approx(counts["failed"] / decided)
+                assert row["share"] == f"{100 * counts['failed'] / decided:.1f} %"
+            else:
+                assert (row["rate"], row["share"]) == (None, "–")
+        rates = [-1.0 if row["rate"] is None else row["rate"] for row in rows]
+        assert rates == sorted(rates, reverse=True)
+        assert [row["d"] for row in rows] == list(range(len(rows)))
+
+    def test_agents_and_their_deployments(
+        self, account: tuple[Rows, Rows], frames: tuple[pd.DataFrame, pd.DataFrame]
+    ) -> None:
+        found = data(qd.explore(*frames))
+        agent_of = {record["id"]: record["agent"]["id"] for record in account[1]}
+        assert len(agent_of) == len(account[1])
+        pairs = {(record["deployment_id"], record["agent"]["id"]) for record in account[1]}
+        agents, deployments = found["agents"], found["deployments"]
+        assert {(deployments[d]["id"], row["id"]) for row in agents for d in row["deployments"]} == pairs
+        assert {(row["id"], agents[a]["id"]) for row in deployments for a in row["agents"]} == pairs
+        failed = Counter(record["agent"]["id"] for record in account[1] if record["status"] == "failed")
+        assert {row["id"]: row["failed"] for row in agents} == {row["id"]: failed[row["id"]] for row in agents}
+
+    def test_every_run_is_a_mark(
+        self, account: tuple[Rows, Rows], frames: tuple[pd.DataFrame, pd.DataFrame]
+    ) -> None:
+        found = data(qd.explore(*frames, tz=ZONE))
+        drawn = Counter(
+            (
+                found["deployments"][row["d"]]["id"],
+                found["agents"][row["a"]]["id"],
+                row["t"],
+                chart_tables.OUTCOMES[row["o"]],
+                row["ms"],
+                found["errors"][row["e"]]["error"] if row["e"] >= 0 else None,
+            )
+            for row in found["runs"]
+        )
+        outcomes = {"pending": "running"}
+        expected = Counter(
+            (
+                record["deployment_id"],
+                record["agent"]["id"],
+                wall_ms(record["triggered_at"]),
+                outcomes.get(record["status"], record["status"]),
+                record.get("duration_ms"),
+                error_text(record),
+            )
+            for record in account[1]
+        )
+        assert drawn == expected
+        assert {row["n"] for row in found["runs"]} == {1}
+
+    def test_sentences(self, account: tuple[Rows, Rows], frames: tuple[pd.DataFrame, pd.DataFrame]) -> None:
+        with_runs = {record["deployment_id"] for record in account[1]}
+        without = len(account[0]) - len(with_runs)
+        times = sorted(record["triggered_at"] for record in account[1])
+        first, last = (
+            pd.Timestamp(time).tz_convert(ZONE).strftime("%Y-%m-%d %H:%M +08:00") for time in (times[0], times[-1])
+        )
+        said = qd.explore(*frames, tz=ZONE).to_dict()["title"]["subtitle"]
+        assert said[0] == f"{len(account[1]):,} runs of {len(with_runs)} deployments from {first} to {last}."
+        assert without > 1
+        assert said[1] == f"{without} deployments without a run are not shown."
+
+    def test_the_arguments_are_not_changed(self, frames: tuple[pd.DataFrame, pd.DataFrame]) -> None:
+        before = [frame.copy(deep=True) for frame in frames]
+        qd.explore(*frames)
+        for frame, copy in zip(frames, before, strict=True):
+            pd.testing.assert_frame_equal(frame, copy)
+
+
+class TestManyRuns:
+    """Above the limit, a mark sums up runs, and the chart says so."""
+
+    @pytest.fixture(params=[580, 400, 200, 40])
+    def most(self, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> int:
+        limit: int = request.param
+        monkeypatch.setattr(chart_tables, "MOST_ROWS", limit)
+        return limit
+
+    def test_sums_medians_and_errors(
+        self, most: int, account: tuple[Rows, Rows], frames: tuple[pd.DataFrame, pd.DataFrame]
+    ) -> None:
+        chart = qd.explore(*frames, tz=ZONE)
+        found, said = data(chart), chart.to_dict()["title"]["subtitle"][1]
+        assert len(account[1]) > most
+        window = re.fullmatch(
+            rf"These are more than {most:,} runs: each mark stands for the runs of one deployment and outcome "
+            r"within (\d+) (h|d)\.",
+            said,
+        )
+        assert window is not None
+        step = int(window[1]) * (3_600_000 if window[2] == "h" else 86_400_000)
+        monday = wall_ms("2026-06-15T00:00+08:00")
+        groups: dict[tuple[str, int, str], Rows] = {}
+        for record in account[1]:
+            time = wall_ms(record["triggered_at"])
+            begin = monday + (time - monday) // step * step if step <= 7 * 86_400_000 else 4 * 86_400_000 + (
+                time - 4 * 86_400_000
+            ) // step * step  # fmt: skip
+            status = "running" if record["status"] == "pending" else record["status"]
+            groups.setdefault((record["deployment_id"], begin, status), []).append(record)
+        drawn = {
+            (found["deployments"][row["d"]]["id"], row["t"], chart_tables.OUTCOMES[row["o"]]): row
+            for row in found["runs"]
+        }
+        assert drawn.keys() == groups.keys()
+        assert len(drawn) <= most or step == 28 * 86_400_000
+        frequency = Counter(map(error_text, account[1]))
+        errors_by_number = {row["e"]: row["error"] for row in found["errors"]}
+        for key, row in drawn.items():
+            records = groups[key]
+            assert row["n"] == len(records)
+            known = [int(record["duration_ms"]) for record in records if record.get("duration_ms") is not None]
+            assert (row["ms"] is None) == (not known)
+            assert not known or abs(row["ms"] - median(known)) <= 0.5
+            texts = {error_text(record) for record in records} - {None}
+            if texts:
+                assert errors_by_number[row["e"]] in texts
+                assert frequency[errors_by_number[row["e"]]] == max(frequency[text] for text in texts)
+            else:
+                assert row["e"] == -1
+
+    def test_rates_are_those_of_all_runs(
+        self, frames: tuple[pd.DataFrame, pd.DataFrame], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        all_runs = data(qd.explore(*frames))["deployments"]
+        monkeypatch.setattr(chart_tables, "MOST_ROWS", 100)
+        assert data(qd.explore(*frames))["deployments"] == all_runs
+
+
+class TestEditions:
+    def test_assumed_and_unknown_outcomes_are_told_apart(self) -> None:
+        with Sandbox(deployments=40, seed=7, edition="D") as sandbox:
+            client = qd.Client(pat=sandbox.pat, base_url=sandbox.base_url, min_interval=0)
+            df = qd.load_deployments(client=client, include_archived=True, max_age="0s")
+            with pytest.warns(errors.DataQualityWarning, match="assumed"):
+                runs = qd.load_runs(client=client)
+        chart = qd.explore(df, runs)
+        outcomes = Counter(chart_tables.OUTCOMES[row["o"]] for row in data(chart)["runs"])
+        assumed = int((runs["status"].eq("completed") & runs["status_from"].eq("session")).sum())
+        assert outcomes["assumed"] == assumed > 0
+        assert outcomes["unknown"] == int(runs["status"].isna().sum()) > 0
+        said = chart.to_dict()["title"]["subtitle"][1]
+        assert f"{assumed:,} runs are assumed to have completed" in said
+        assert f"the outcome of {outcomes['unknown']} runs is unknown." in said
+
+    def test_statuses_of_all_kinds(self) -> None:
+        statuses = [
+            "completed",
+            "failed",
+            "skipped",
+            "cancelled",
+            "waiting",
+            "running",
+            "pending",
+            None,
+            "strange",
+        ]
+        chart = qd.explore(qd.flatten_deployments([]), runs_of(statuses))
+        found = data(chart)
+        drawn = [chart_tables.OUTCOMES[row["o"]] for row in sorted(found["runs"], key=lambda row: row["t"])]
+        assert drawn == [
+            "completed", "failed", "skipped", "cancelled", "waiting", "running", "running", "unknown", "unknown",
+        ]  # fmt: skip
+        (row,) = found["deployments"]
+        assert (row["label"], row["unknown"], row["unfinished"], row["skipped"]) == ("dep_1", 2, 3, 2)
+
+    def test_agents_come_from_the_deployment_where_the_run_names_none(self) -> None:
+        df = qd.with_names(
+            qd.flatten_deployments([{"id": "dep_1", "name": "nightly", "agent": {"id": "agent_1"}}]),
+            agents=pd.DataFrame({"id": ["agent_1"], "name": ["Triage"]}, dtype="str"),
+        )
+        for runs in (runs_of(["failed"]), runs_of(["failed"], agent_id=pd.Series([None], dtype="str"))):
+            assert [row["label"] for row in data(qd.explore(df, runs))["agents"]] == ["Triage"]
+        (row,) = data(qd.explore(qd.flatten_deployments([]), runs_of(["failed"])))["agents"]
+        assert row["label"] == "(none)"
+
+    def test_a_run_without_a_deployment_or_a_time(self) -> None:
+        runs = runs_of(["failed", "completed"])
+        runs.loc[0, ["deployment_id", "triggered_at"]] = None
+        chart = qd.explore(qd.flatten_deployments([]), runs)
+        found = data(chart)
+        assert {row["label"]: row["failed"] for row in found["deployments"]} == {"(none)": 1, "dep_1": 0}
+        assert len(found["runs"]) == 1
+        assert "1 run without a time is in the rates only." in chart.to_dict()["title"]["subtitle"]
+
+
+class TestArguments:
+    def test_nothing_to_show(self, tmp_path: Path) -> None:
+        df, runs = qd.flatten_deployments([]), qd.flatten_runs([])
+        chart = qd.explore(df, runs, tmp_path / "empty.html")
+        assert data(chart) == {"notes": [{"text": "There are no runs to show."}]}
+        assert type(chart) is type(qd.explore(df, runs_of(["failed"])))
+        page = Reader((tmp_path / "empty.html").read_text(encoding="utf-8"))
+        assert "There are no runs to show." in page.words
+
+    @pytest.mark.parametrize("position", [0, 1])
+    def test_no_frame(self, position: int, frames: tuple[pd.DataFrame, pd.DataFrame]) -> None:
+        arguments: list[Any] = list(frames)
+        arguments[position] = [1, 2]
+        with pytest.raises(errors.FrameTypeError, match="must be a pandas frame, not list"):
+            qd.explore(*arguments)
+        arguments[position] = frames[position].drop(columns=["id", "deployment_id"], errors="ignore")
+        with pytest.raises(errors.MissingColumnError, match="has no column"):
+            qd.explore(*arguments)
+
+    def test_a_column_that_lost_its_dtype(self, frames: tuple[pd.DataFrame, pd.DataFrame]) -> None:
+        runs = frames[1].astype({"triggered_at": "str"})
+        with pytest.raises(errors.FrameTypeError, match="'triggered_at' of the runs frame holds text"):
+            qd.explore(frames[0], runs)
+
+    def test_a_wrong_year(self, frames: tuple[pd.DataFrame, pd.DataFrame]) -> None:
+        runs = frames[1].copy()
+        runs.loc[0, "triggered_at"] = pd.Timestamp("1821-01-01T00:00Z")
+        with pytest.raises(ValueError, match="at most 100 years"):
+            qd.explore(frames[0], runs)
+
+    def test_zone_and_ending(self, frames: tuple[pd.DataFrame, pd.DataFrame], tmp_path: Path) -> None:
+        with pytest.raises(ValueError, match="Mars"):
+            qd.explore(*frames, tz="Mars/Olympus")
+        with pytest.raises(ValueError, match=r"HTML page; give a name that ends in \.html or \.htm"):
+            qd.explore(*frames, tmp_path / "runs.json")
+        with pytest.raises(FileNotFoundError):
+            qd.explore(*frames, tmp_path / "nowhere" / "runs.html")
+        assert list(tmp_path.glob("*.json")) == []
+
+    def test_an_old_page_stays_until_the_new_one_is_whole(
+        self, frames: tuple[pd.DataFrame, pd.DataFrame], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        path = tmp_path / "runs.html"
+        path.write_text("old", encoding="utf-8")
+
+        def full_disk(*_: object) -> None:
+            raise OSError(28, "No space left on device")
+
+        monkeypatch.setattr(os, "fsync", full_disk)
+        with pytest.raises(OSError, match="No space"):
+            qd.explore(*frames, path)
+        assert path.read_text(encoding="utf-8") == "old"
+        assert [entry.name for entry in tmp_path.iterdir() if entry.is_file()] == ["runs.html"]
+
+    def test_the_same_frames_give_the_same_page(
+        self, frames: tuple[pd.DataFrame, pd.DataFrame], tmp_path: Path
+    ) -> None:
+        texts = []
+        for _ in range(2):
+            qd.explore(*frames, tmp_path / "runs.html")
+            texts.append((tmp_path / "runs.html").read_bytes())
+        assert texts[0] == texts[1]
+
+    @pytest.mark.parametrize("module", ["altair", "vl_convert"])
+    def test_without_the_extra(self, module: str) -> None:
+        code = (
+            f"import sys; sys.modules[{module!r}] = None\n"
+            "import qoderdata as qd\n"
+            "from qoderdata import *\n"
+            "try:\n"
+            "    explore(flatten_deployments([]), flatten_runs([]))\n"
+            "except ImportError as error:\n"
+            "    print(error)\n"
+        )
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+        assert done.stdout.rstrip().endswith("is not installed: pip install 'qoderdata[interactive]'")
+
+
+def expressions(part: Any) -> Iterator[str]:  # noqa: ANN401 - JSON
+    """Give every text of a specification but those of its data."""
+    if isinstance(part, dict):
+        for key, value in part.items():
+            if key != "datasets":
+                yield from expressions(value)
+    elif isinstance(part, list):
+        yield from itertools.chain.from_iterable(map(expressions, part))
+    elif isinstance(part, str):
+        yield part
+
+
+@pytest.fixture(scope="module")
+def hostile_page(tmp_path_factory: pytest.TempPathFactory) -> str:
+    path = tmp_path_factory.mktemp("explore") / "hostile.html"
+    deployments, runs, _ = hostile()
+    qd.explore(deployments, runs, path)
+    return path.read_text(encoding="utf-8")
+
+
+class TestHostileTexts:
+    def test_they_are_data_and_nothing_else(self) -> None:
+        deployments, runs, _ = hostile()
+        texts = list(expressions(qd.explore(deployments, runs).to_dict()))
+        assert len(texts) > 100
+        assert not [text for text in texts for name in HOSTILE if name in text or name[:20] in text]
+
+    def test_they_are_cleaned_and_cut(self) -> None:
+        deployments, runs, _ = hostile()
+        found = data(qd.explore(deployments, runs))
+        texts = [text for rows in found.values() for row in rows for text in row.values() if isinstance(text, str)]
+        assert not [text for text in texts if re.search("[\x00-\x1f\u202a-\u202e\u2066-\u2069]", text)]
+        assert max(len(row["full"]) for row in found["deployments"]) <= 120
+        assert max(len(row["error"]) for row in found["errors"]) <= 200
+
+    def test_the_page_has_two_scripts_of_its_own(self, hostile_page: str) -> None:
+        reader = Reader(hostile_page)
+        assert [tag for tag, _ in reader.elements].count("script") == 2
+        assert hostile_page.count("</script") == 2
+        tags = {tag for tag, _ in reader.elements}
+        assert not tags & {"img", "iframe", "object", "embed", "base", "form", "svg", "a"}
+        assert [attributes["href"] for attributes in reader.all("link")] == ["data:,"]
+        assert not [
+            key
+            for _, attributes in reader.elements
+            for key in attributes
+            if key.startswith("on") or key == "style"
+        ]
+        start = hostile_page.index('id="spec">') + len('id="spec">')
+        spec = hostile_page[start : hostile_page.index("</script", start)]
+        assert not re.search("[<>&]", spec)
+        names = {row["full"] for row in json.loads(spec)["datasets"]["deployments"]}
+        assert len(names & set(HOSTILE)) > 5
+        assert HOSTILE[2].startswith("</title>")
+        assert HOSTILE[2] in names
+
+    def test_the_policy_lets_no_text_become_code(self, hostile_page: str) -> None:
+        (policy,) = [meta["content"] for meta in Reader(hostile_page).all("meta") if meta.get("http-equiv")]
+        assert re.fullmatch(
+            r"default-src 'none'; img-src data: blob:; script-src 'sha256-[\w+/=]+'; style-src 'sha256-[\w+/=]+'; "
+            r"base-uri 'none'; form-action 'none'",
+            str(policy),
+        )
+
+    def test_secrets_are_not_there(self, hostile_page: str) -> None:
+        assert SECRET not in hostile_page
+        deployments, runs, _ = hostile()
+        assert SECRET in str(deployments["extra"].tolist())
+        assert SECRET not in json.dumps(qd.explore(deployments, runs).to_dict())
+
+
+def many(deployments: int, runs: int, days: int) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Give a large account, the same each time."""
+    random = np.random.default_rng(1)
+    ids = np.array([f"dep_{number:032x}" for number in range(deployments)])
+    df = pd.DataFrame({"id": ids, "name": [f"Team {number % 40} job {number}" for number in range(deployments)]})
+    df = df.assign(agent_id=[f"agent_{number % 30}" for number in range(deployments)]).astype("str")
+    status = random.choice(["completed", "failed", "skipped"], runs, p=[0.88, 0.1, 0.02])
+    started = pd.Timestamp("2026-03-15T00:00Z") + pd.to_timedelta(
+        random.integers(0, days * 86_400, runs), unit="s"
+    )
+    messages = np.array([f"step {number % 9000} did not end in time" for number in range(runs)], dtype="object")
+    frame = pd.DataFrame({
+        "deployment_id": pd.Series(ids[random.integers(0, deployments, runs)], dtype="str"),
+        "status": pd.Series(status, dtype="str"),
+        "triggered_at": pd.Series(started).dt.as_unit("us"),
+        "duration_ms": pd.array(random.integers(500, 4_000_000, runs), dtype="Int64"),
+        "error_message": pd.Series(messages).where(status == "failed").astype("str"),
+    })  # fmt: skip
+    return df, frame
+
+
+def test_fifty_thousand_runs_are_drawn_one_by_one(tmp_path: Path) -> None:
+    df, runs = many(500, 50_000, 90)
+    chart = qd.explore(df, runs, tmp_path / "runs.html")
+    found = data(chart)
+    assert len(found["runs"]) == 50_000
+    assert len(found["deployments"]) == 500
+    assert (tmp_path / "runs.html").stat().st_size < 6_000_000
+
+
+def test_more_runs_are_summed_up() -> None:
+    df, runs = many(500, 200_000, 90)
+    chart = qd.explore(df, runs)
+    found = data(chart)
+    assert len(found["runs"]) <= 50_000
+    assert sum(row["n"] for row in found["runs"]) == 200_000
+    assert sum(row["runs"] for row in found["deployments"]) == 200_000
+    assert "more than 50,000 runs" in chart.to_dict()["title"]["subtitle"][1]

@@ -1,0 +1,377 @@
+"""The linked chart in a real browser: it tells, follows and zooms, as a written page."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import shutil
+import time
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import pandas as pd
+import pytest
+from playwright.sync_api import Page, Route, sync_playwright
+
+import qoderdata as qd
+from qoderdata.sandbox import Sandbox
+from tests.test_report_page import ARGUMENTS, HOSTILE, hostile
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from playwright.sync_api import BrowserContext, Playwright
+
+PATIENCE_SECONDS = 60
+ZONE = "Asia/Shanghai"
+Datum = dict[str, Any]
+
+#: Gives the data and the position on the screen of the marks of one name, from the page's own view.
+MARKS = """
+(name) => {
+  const found = [];
+  const walk = (mark, x, y) => {
+    for (const item of mark.items || []) {
+      if (mark.name === name) {
+        const { x1, x2, y1, y2 } = item.bounds;
+        found.push([item.datum, x + (x1 + x2) / 2, y + (y1 + y2) / 2, item.opacity]);
+      }
+      for (const child of mark.marktype === "group" ? item.items || [] : [])
+        walk(child, x + (item.x || 0), y + (item.y || 0));
+    }
+  };
+  walk(view.scenegraph().root, 0, 0);
+  const box = document.querySelector("#chart canvas").getBoundingClientRect();
+  const left = box.left + view.origin()[0] + view.padding().left;
+  const top = box.top + view.origin()[1] + view.padding().top;
+  return found.map(([datum, x, y, opacity]) => ({ datum: { ...datum }, x: left + x, y: top + y, opacity }));
+}
+"""
+
+
+class Mark(NamedTuple):
+    """What is drawn, and where on the screen."""
+
+    datum: Datum
+    x: float
+    y: float
+    opacity: float = 1.0
+
+
+@pytest.fixture(scope="module")
+def frames() -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Give the frames of a sandbox, with the agents' names."""
+    with Sandbox(deployments=60, seed=7) as sandbox:
+        df, runs = qd.flatten_deployments(sandbox.deployments), qd.flatten_runs(sandbox.runs)
+    ids = sorted(df["agent_id"].unique())
+    agents = pd.DataFrame({"id": ids, "name": [f"Agent {number}" for number in range(len(ids))]}, dtype="str")
+    return qd.with_names(df, agents=agents), runs
+
+
+@pytest.fixture(scope="module")
+def path(frames: tuple[pd.DataFrame, pd.DataFrame], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("explore") / "runs.html"
+    qd.explore(*frames, path, tz=ZONE)
+    return path
+
+
+def launch(playwright: Playwright, profile: Path, **screen: Any) -> BrowserContext:  # noqa: ANN401 - Playwright's
+    chromium = shutil.which("chromium")
+    if chromium is None:
+        reason = "there is no chromium on this machine; install it (Debian: apt-get install chromium)"
+        if os.environ.get("CI") == "true":
+            pytest.fail(reason)
+        pytest.skip(reason)
+    return playwright.chromium.launch_persistent_context(
+        profile,
+        executable_path=chromium,
+        args=ARGUMENTS,
+        **{"viewport": {"width": 1280, "height": 1200}, **screen},
+    )
+
+
+def wait_until(is_so: Callable[[], Any], what: str) -> None:
+    """Wait for a condition; the page's policy forbids Playwright's own way, which evaluates a text."""
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while not is_so():
+        assert time.monotonic() < deadline, f"waited in vain for {what}"
+        time.sleep(0.05)
+
+
+class Chart:
+    """The written page in a browser, and everything that it said or asked for.
+
+    Attributes
+    ----------
+    page : playwright.sync_api.Page
+        The page.
+    events : list of str
+        Dialogs, messages on the console, errors, and requests that left the page.
+    """
+
+    def __init__(self, page: Page, path: Path) -> None:
+        self.page = page
+        self.events: list[str] = []
+        page.on("dialog", self._dialog)
+        page.on("console", lambda message: self.events.append(f"console: {message.text}"))
+        page.on("pageerror", lambda error: self.events.append(f"error: {error}"))
+        page.context.route("**/*", lambda route: self._request(route, path.as_uri()))
+        page.goto(path.as_uri())
+        wait_until(lambda: page.evaluate("!!window.view"), "the chart")
+
+    def _dialog(self, dialog: Any) -> None:  # noqa: ANN401 - Playwright's
+        self.events.append(f"dialog: {dialog.message}")
+        dialog.dismiss()
+
+    def _request(self, route: Route, address: str) -> None:
+        if route.request.url == address:
+            route.continue_()
+        else:
+            self.events.append(f"request: {route.request.url}")
+            route.abort()
+
+    def marks(self, name: str) -> list[Mark]:
+        return [Mark(**mark) for mark in self.page.evaluate(MARKS, name)]
+
+    def data(self, name: str) -> list[Datum]:
+        return [mark.datum for mark in self.marks(name)]
+
+    def click(self, mark: Mark) -> None:
+        self.page.mouse.click(mark.x, mark.y)
+
+    def hover(self, mark: Mark) -> dict[str, str]:
+        """Point at a mark, and give the rows of its tooltip."""
+        self.page.mouse.move(mark.x - 3, mark.y)
+        self.page.mouse.move(mark.x, mark.y)
+        return tooltip(self.page)
+
+    def settled(self, is_so: Callable[[], Any], what: str) -> None:
+        wait_until(is_so, what)
+
+
+def tooltip(page: Page, *, seconds: float = 10) -> dict[str, str]:
+    element = page.locator("#vg-tooltip-element.visible")
+    element.wait_for(timeout=1000 * seconds)
+    keys, values = element.locator("td.key").all_inner_texts(), element.locator("td.value").all_inner_texts()
+    return dict(zip((key.rstrip(":") for key in keys), values, strict=True))
+
+
+@pytest.fixture
+def chart(path: Path, tmp_path: Path) -> Iterator[Chart]:
+    with sync_playwright() as playwright, contextlib.closing(launch(playwright, tmp_path / "profile")) as context:
+        shown = Chart(context.pages[0], path)
+        yield shown
+        assert shown.events == []
+
+
+def expected_cells(runs: pd.DataFrame) -> set[tuple[str, int, int, int]]:
+    """Recompute the calendar: day, hour, failed runs and all runs."""
+    wall = runs["triggered_at"].dt.tz_convert(ZONE)
+    cells: dict[tuple[str, int], list[int]] = {}
+    for moment, status in zip(wall, runs["status"], strict=True):
+        cell = cells.setdefault((f"{moment:%Y-%m-%d}", moment.hour), [0, 0])
+        cell[0] += status == "failed"
+        cell[1] += 1
+    return {(day, hour, failed, count) for (day, hour), (failed, count) in cells.items()}
+
+
+def drawn_cells(chart: Chart) -> set[tuple[str, int, int, int]]:
+    return {
+        (f"{pd.Timestamp(cell['day'], unit='ms'):%Y-%m-%d}", cell["hour"], cell["failed"], cell["runs"])
+        for cell in chart.data("calendar_marks")
+    }
+
+
+def bars(chart: Chart) -> dict[str, int]:
+    """Sum the overview's bars by outcome."""
+    sums: dict[str, int] = {}
+    for bar in chart.data("overview_marks"):
+        sums[bar["outcome"]] = sums.get(bar["outcome"], 0) + bar["runs"]
+    return sums
+
+
+def expected_bars(runs: pd.DataFrame) -> dict[str, int]:
+    words = {"pending": "running or pending", "running": "running or pending"}
+    return {str(key): int(count) for key, count in runs["status"].replace(words).value_counts().items()}
+
+
+class TestPage:
+    def test_all_runs_at_first(self, chart: Chart, frames: tuple[pd.DataFrame, pd.DataFrame]) -> None:
+        runs = frames[1]
+        assert drawn_cells(chart) == expected_cells(runs)
+        assert bars(chart) == expected_bars(runs)
+        rows = chart.data("deployment_rows_0_marks")
+        assert [row["d"] for row in rows] == list(range(30))
+        worst = runs["deployment_id"].isin([row["id"] for row in rows])
+        assert len(chart.data("timeline_marks")) == int(worst.sum())
+
+    def test_hover_tells_name_outcome_duration_and_error(
+        self, chart: Chart, frames: tuple[pd.DataFrame, pd.DataFrame]
+    ) -> None:
+        df, runs = frames
+        runs = qd.with_names(runs, df)
+        marks = chart.marks("timeline_marks")
+        mark = marks[-1]  # the last one drawn lies on top of all others
+        assert mark.datum["outcome"] == "failed"
+        wall = runs["triggered_at"].dt.tz_convert(ZONE).dt.tz_localize(None).dt.as_unit("ms").astype("int64")
+        (found,) = runs[(wall == mark.datum["t"]) & (runs["status"] == "failed")].to_dict("records")
+        rows = chart.hover(mark)
+        assert rows["name"] == found["deployment_name"]
+        assert rows["outcome"] == "failed"
+        assert rows["time"] == f"{found['triggered_at'].tz_convert(ZONE):%Y-%m-%d %H:%M:%S}"
+        assert rows["error"] == " ".join(f"{found['error_type']}: {found['error_message']}".split())
+        seconds = found["duration_ms"] / 1000
+        unit = re.fullmatch(r"(?:(\d+) min )?([\d.]+) (s|ms)", rows["duration"])
+        assert unit is not None
+        told = int(unit[1] or 0) * 60 + float(unit[2]) / (1000 if unit[3] == "ms" else 1)
+        assert told == pytest.approx(seconds, abs=1 if unit[1] else 0.051)
+
+    def test_hover_tells_rate_and_interval(self, chart: Chart, frames: tuple[pd.DataFrame, pd.DataFrame]) -> None:
+        rates = qd.run_failure_rates(qd.with_names(frames[1], frames[0]))
+        rows = chart.hover(chart.marks("deployment_rows_0_marks")[4])
+        rate = rates.iloc[4]
+        assert rows["name"] == rate["name"]
+        assert rows["failure rate"] == f"{100 * rate['failure_rate']:.1f} %"
+        assert rows["95 % interval"] == f"{100 * rate['ci_low']:.1f}–{100 * rate['ci_high']:.1f} %"
+        assert (rows["runs"], rows["failed"]) == (str(rate["runs"]), str(rate["failed"]))
+
+    def test_a_click_on_an_agent(self, chart: Chart, frames: tuple[pd.DataFrame, pd.DataFrame]) -> None:
+        runs = frames[1]
+        agent = chart.marks("agent_rows_0_marks")[1]
+        mine = runs[runs["agent_id"] == agent.datum["id"]]
+        chart.click(agent)
+        chart.settled(lambda: bars(chart) == expected_bars(mine), "the runs of one agent")
+        assert drawn_cells(chart) == expected_cells(mine)
+        assert {row["id"] for row in chart.data("deployment_rows_0_marks")} == set(mine["deployment_id"])
+        assert len(chart.data("timeline_marks")) == len(mine)
+        chart.page.mouse.dblclick(agent.x, agent.y)
+        chart.settled(lambda: bars(chart) == expected_bars(runs), "all runs again")
+
+    def test_a_click_on_a_deployment_and_then_on_another_agent(
+        self, chart: Chart, frames: tuple[pd.DataFrame, pd.DataFrame]
+    ) -> None:
+        runs = frames[1]
+        row = chart.marks("deployment_rows_0_marks")[3]
+        mine = runs[runs["deployment_id"] == row.datum["id"]]
+        chart.click(row)
+        chart.settled(lambda: bars(chart) == expected_bars(mine), "the runs of one deployment")
+        assert drawn_cells(chart) == expected_cells(mine)
+        assert {mark["d"] for mark in chart.data("timeline_marks")} == {row.datum["d"]}
+        assert len(chart.data("timeline_marks")) == len(mine)
+        rows = chart.marks("deployment_rows_0_marks")
+        assert len(rows) == 30
+        assert [mark.datum["d"] for mark in rows if mark.opacity > 0.1] == [row.datum["d"]]
+        dots = chart.marks("concat_0_concat_0_layer_3_marks")
+        own = set(mine["agent_id"])
+        assert {mark.datum["id"] for mark in dots if mark.opacity == 1} == own
+        other = next(mark for mark in chart.marks("agent_rows_0_marks") if mark.datum["id"] not in own)
+        chart.click(other)
+        theirs = runs[runs["agent_id"] == other.datum["id"]]
+        chart.settled(lambda: bars(chart) == expected_bars(theirs), "the runs of the other agent")
+
+    def test_a_drag_zooms_in_time(self, chart: Chart, frames: tuple[pd.DataFrame, pd.DataFrame]) -> None:
+        runs = frames[1]
+        last = max(chart.marks("overview_marks"), key=lambda mark: mark.x)
+        bottom = chart.marks("zoom_brush_bg")[0].y
+        chart.page.mouse.move(last.x - 60, bottom)
+        chart.page.mouse.down()
+        chart.page.mouse.move(last.x - 30, bottom, steps=3)
+        chart.page.mouse.move(last.x - 5, bottom, steps=3)
+        chart.page.mouse.up()
+        chart.settled(lambda: chart.page.evaluate("view.signal('zoom').begin"), "the zoom")
+        low, high = chart.page.evaluate("view.signal('zoom').begin")
+        wall = runs["triggered_at"].dt.tz_convert(ZONE).dt.tz_localize(None).dt.as_unit("ms").astype("int64")
+        mine = runs[wall.between(low, high)]
+        assert 0 < len(mine) < len(runs) / 2
+        chart.settled(lambda: drawn_cells(chart) == expected_cells(mine), "the calendar of that time")
+        shown = runs["deployment_id"].isin([row["id"] for row in chart.data("deployment_rows_0_marks")])
+        marks = chart.marks("timeline_marks")
+        assert len(marks) == int((wall.between(low, high) & shown).sum())
+        # A run lies where its time lies between the ends of what is zoomed to.
+        left, right = min(marks, key=lambda mark: mark.x), max(marks, key=lambda mark: mark.x)
+        wide = (right.x - left.x) / (right.datum["t"] - left.datum["t"]) * (high - low)
+        assert wide == pytest.approx(520, abs=8)
+        assert bars(chart) == expected_bars(runs)
+        chart.page.mouse.dblclick(last.x - 30, bottom)
+        chart.settled(lambda: drawn_cells(chart) == expected_cells(runs), "all times again")
+
+    def test_find_and_the_slider(self, chart: Chart, frames: tuple[pd.DataFrame, pd.DataFrame]) -> None:
+        slider = chart.page.locator("#controls input[type=range]")
+        slider.focus()
+        slider.press("End")
+        count = frames[1]["deployment_id"].nunique()
+        chart.settled(
+            lambda: [row["d"] for row in chart.data("deployment_rows_0_marks")] == list(range(count - 30, count)),
+            "the last rows",
+        )
+        slider.press("Home")
+        chart.page.locator("#controls input[type=search]").fill("aGENT 3")
+        ids = qd.with_names(frames[1], frames[0]).merge(
+            frames[0][["id", "agent_name"]], left_on="deployment_id", right_on="id"
+        )
+        mine = set(ids.loc[ids["agent_name"] == "Agent 3", "deployment_id"])
+        chart.settled(
+            lambda: {row["id"] for row in chart.data("deployment_rows_0_marks")} == mine, "what is found"
+        )
+        assert {mark["d"] for mark in chart.data("timeline_marks")} == {
+            row["d"] for row in chart.data("deployment_rows_0_marks")
+        }
+
+
+SCREENS: dict[str, dict[str, Any]] = {
+    "desk": {},
+    "dark": {"color_scheme": "dark"},
+    "phone": {"viewport": {"width": 390, "height": 844}},
+}
+
+
+@pytest.mark.parametrize("screen", SCREENS)
+def test_hostile_texts_are_shown_as_texts(screen: str, tmp_path: Path) -> None:
+    """No text runs, nothing is asked for, and it fits the screen."""
+    deployments, runs, _ = hostile()
+    path = tmp_path / "hostile.html"
+    qd.explore(deployments, runs, path)
+    with (
+        sync_playwright() as playwright,
+        contextlib.closing(launch(playwright, tmp_path / "profile", **SCREENS[screen])) as context,
+    ):
+        chart = Chart(context.pages[0], path)
+        page = chart.page
+        rows, points = chart.marks("deployment_rows_0_marks"), chart.marks("timeline_marks")
+        for mark in [*rows[:12], points[-1]]:
+            page.evaluate("y => window.scrollTo(0, y - window.innerHeight / 2)", mark.y)
+            page.mouse.move(2, 2)
+            told = chart.hover(mark._replace(y=mark.y - page.evaluate("window.scrollY")))
+            assert told["name"] == mark.datum["full"]
+        assert told["error"] == points[-1].datum["error"]
+        assert len({row.datum["full"] for row in rows[:12]} & set(HOSTILE)) > 3
+        assert any(name[:40] in told["error"] for name in HOSTILE)
+        assert page.locator("#vg-tooltip-element :is(img, script, iframe, svg, link, meta, b)").count() == 0
+        assert page.evaluate("window.hacked") is None
+        assert page.title() == "Runs of scheduled agents"
+        assert page.evaluate("document.documentElement.scrollWidth <= document.documentElement.clientWidth")
+        ground = page.evaluate("getComputedStyle(document.body).backgroundColor")
+        assert ground == ("rgb(21, 24, 27)" if screen == "dark" else "rgb(255, 255, 255)")
+        assert chart.events == []
+
+
+def test_the_page_follows_the_reader_into_the_dark(path: Path, tmp_path: Path) -> None:
+    with sync_playwright() as playwright, contextlib.closing(launch(playwright, tmp_path / "profile")) as context:
+        chart = Chart(context.pages[0], path)
+
+        def ink() -> str:
+            walk = (
+                "(m) => m.name === 'concat_1_concat_0_layer_1_marks' ? m.items[0].fill : (m.items || []).flatMap"
+            )
+            walk += "(i => i.items || []).map(walk).find(Boolean)"
+            text: str = chart.page.evaluate(
+                f"() => {{ const walk = {walk}; return walk(view.scenegraph().root); }}"
+            )
+            return text
+
+        assert ink() == "#1d2226"
+        chart.page.emulate_media(color_scheme="dark")
+        wait_until(lambda: ink() == "#e8e6e1", "light names")
+        assert chart.page.locator("#controls input[type=search]").count() == 1
+        assert chart.events == []

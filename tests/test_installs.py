@@ -1,0 +1,294 @@
+"""How it is installed: wheel, source distribution, conda recipe, oldest versions, marimo, a browser's Python."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+import sysconfig
+import tarfile
+import tomllib
+import venv
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml  # type: ignore[import-untyped] # comes with Dask, without types
+from packaging.requirements import Requirement
+from packaging.utils import NormalizedName, canonicalize_name
+from packaging.version import Version
+
+import qoderdata
+
+ROOT = Path(__file__).parents[1]
+PROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+#: What conda-forge calls a package of another name on PyPI.
+CONDA_NAMES = {"matplotlib": "matplotlib-base", "tzdata": "python-tzdata"}
+
+pytestmark = pytest.mark.xdist_group("installs")
+
+
+def run(*command: object, cwd: Path, **environment: str) -> str:
+    """Run a program outside the checkout, and return what it prints."""
+    done = subprocess.run(
+        [str(part) for part in command],
+        cwd=cwd,
+        env=os.environ | environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def bounds(requirements: list[str]) -> dict[NormalizedName, Version]:
+    """Return the lower bound of each requirement; there is no other kind."""
+    found = {}
+    for text in requirements:
+        requirement = Requirement(text)
+        (specifier,) = requirement.specifier
+        assert specifier.operator == ">=", text
+        found[canonicalize_name(requirement.name)] = Version(specifier.version)
+    return found
+
+
+def pins(file: str) -> dict[NormalizedName, str]:
+    """Return the exact versions in a file of constraints."""
+    lines = (ROOT / file).read_text(encoding="utf-8").splitlines()
+    found = (line.split("==") for line in lines if not line.startswith("#"))
+    return {canonicalize_name(name): version for name, version in found}
+
+
+def stated_pythons() -> list[str]:
+    return [one.rsplit(" ", 1)[-1] for one in PROJECT["classifiers"] if "Python :: 3." in one]
+
+
+BOUNDS = bounds(PROJECT["dependencies"])
+
+
+@pytest.fixture(scope="module")
+def distributions(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """Build a wheel and a source distribution."""
+    folder = tmp_path_factory.mktemp("dist")
+    run(sys.executable, "-m", "hatchling", "build", "-d", folder, cwd=ROOT)
+    (wheel,), (source,) = folder.glob("*.whl"), folder.glob("*.tar.gz")
+    return wheel, source
+
+
+@pytest.fixture(scope="module")
+def environment(distributions: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Install the wheel into a fresh environment, which sees the other packages of this one."""
+    folder = tmp_path_factory.mktemp("fresh")
+    venv.create(folder, with_pip=False)
+    python = folder / "bin" / "python"
+    (site,) = folder.glob("lib/python*/site-packages")
+    # A path in a .pth file is searched last; the .pth files there, such as that of this checkout, are not read.
+    (site / "others.pth").write_text(sysconfig.get_path("purelib"), encoding="utf-8")
+    install = [sys.executable, "-m", "pip", "--python", python, "install", "--quiet", "--no-index", "--no-deps"]
+    run(*install, "--ignore-installed", "--disable-pip-version-check", distributions[0], cwd=folder)
+    return folder
+
+
+def contents(wheel: Path) -> dict[str, bytes]:
+    with zipfile.ZipFile(wheel) as archive:
+        return {name: archive.read(name) for name in archive.namelist()}
+
+
+def test_the_wheel_has_every_file_of_the_package_and_nothing_else(distributions: tuple[Path, Path]) -> None:
+    files = {
+        path.relative_to(ROOT).as_posix(): path.read_bytes()
+        for path in (ROOT / "qoderdata").rglob("*")
+        if path.is_file() and "__pycache__" not in path.parts
+    }
+    packed = contents(distributions[0])
+    assert {name: data for name, data in packed.items() if ".dist-info/" not in name} == files
+    assert {Path(name).suffix for name in files} >= {".py", ".pyi", ".css", ".j2"}
+    assert {
+        "qoderdata/py.typed",
+        "qoderdata/__init__.pyi",
+        "qoderdata/report/report.html.j2",
+        "qoderdata/report/zh.po",
+    } <= set(packed)
+
+
+def test_the_source_distribution_builds_the_same_wheel(distributions: tuple[Path, Path], tmp_path: Path) -> None:
+    wheel, source = distributions
+    with tarfile.open(source) as archive:
+        archive.extractall(tmp_path / "source", filter="data")
+    (folder,) = (tmp_path / "source").iterdir()
+    run(sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", tmp_path, cwd=folder)
+    (again,) = tmp_path.glob("*.whl")
+    assert contents(again) == contents(wheel)
+    assert {"CHANGELOG.md", "LICENSE", "README.md", "tests", "packaging"} <= {one.name for one in folder.iterdir()}
+
+
+def test_the_package_index_would_take_both(distributions: tuple[Path, Path], tmp_path: Path) -> None:
+    checked = run(sys.executable, "-m", "twine", "--no-color", "check", "--strict", *distributions, cwd=tmp_path)
+    assert [line.rsplit(" ", 1)[-1] for line in checked.split("\n") if line] == ["PASSED", "PASSED"]
+
+
+def test_the_command_works_in_a_fresh_environment(environment: Path, tmp_path: Path) -> None:
+    """`pipx run` starts the command that is named after the distribution."""
+    (script,) = PROJECT["scripts"]
+    assert script == PROJECT["name"]
+    command = environment / "bin" / script
+    assert run(command, "--version", cwd=tmp_path).split() == ["qoderdata", qoderdata.__version__]
+    printed = run(command, "demo", "--out", tmp_path / "demo", cwd=tmp_path, QODERDATA_CACHE_DIR=str(tmp_path))
+    assert "report.html" in printed
+    assert (tmp_path / "demo" / "report.html").stat().st_size > 0
+
+
+def test_a_pull_and_a_report_work_in_a_fresh_environment(environment: Path, tmp_path: Path) -> None:
+    code = (
+        "import qoderdata as qd; from qoderdata.sandbox import Sandbox; print(qd.__file__, qd.__version__)\n"
+        "with Sandbox(deployments=20) as sandbox:\n"
+        "    client = qd.Client(pat=sandbox.pat, base_url=sandbox.base_url)\n"
+        "    df = qd.load_deployments(client=client, include_archived=True)\n"
+        "qd.write_report(df, 'report.html', start=sandbox.now, lang='zh')\n"
+        "print(len(df))\n"
+    )
+    python = environment / "bin" / "python"
+    printed = run(python, "-W", "ignore", "-c", code, cwd=tmp_path, QODERDATA_CACHE_DIR=str(tmp_path)).split()
+    assert Path(printed[0]).is_relative_to(environment)
+    assert printed[1:] == [qoderdata.__version__, "20"]
+    assert "</html>" in (tmp_path / "report.html").read_text(encoding="utf-8")
+
+
+def test_the_version_is_the_newest_of_the_changes() -> None:
+    changes = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+    assert re.findall(r"^## (\S+)", changes, re.MULTILINE)[0] == qoderdata.__version__
+
+
+def test_the_oldest_versions_are_those_that_are_tested() -> None:
+    tested = pins("constraints-oldest.txt")
+    assert {name: Version(tested[name]) for name in BOUNDS} == BOUNDS
+
+
+@pytest.mark.parametrize("readme", ["README.md", "README.zh-CN.md"])
+def test_the_readme_names_the_versions_that_are_tested(readme: str) -> None:
+    oldest, newest = pins("constraints-oldest.txt"), pins("constraints.txt")
+    text = (ROOT / readme).read_text(encoding="utf-8")
+    for name in ("pandas", "pyarrow", "NumPy"):
+        key = canonicalize_name(name)
+        assert f"| {name} | {oldest[key]} | {newest[key]} |" in text
+    assert f"| Python | {' | '.join(stated_pythons())} |" in text
+
+
+def test_python_versions_are_those_that_are_tested() -> None:
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    tested = re.findall(r"^(?:OLDEST|NEWEST)_PYTHON \?= python(\S+)$", makefile, re.MULTILINE)
+    assert stated_pythons() == tested
+    assert PROJECT["requires-python"] == f">={tested[0]}"
+
+
+def test_the_conda_recipe_needs_what_the_package_needs() -> None:
+    recipe = yaml.safe_load((ROOT / "packaging" / "recipe.yaml").read_text(encoding="utf-8"))
+    python, *needed = recipe["requirements"]["run"]
+    assert dict(line.split(" >=") for line in needed) == {
+        CONDA_NAMES.get(name, name): requirement.split(">=")[1]
+        for name, requirement in zip(BOUNDS, PROJECT["dependencies"], strict=True)
+    }
+    assert python == "python >=${{ python_min }}"
+    assert f">={recipe['context']['python_min']}" == PROJECT["requires-python"]
+    assert recipe["context"]["version"] == qoderdata.__version__
+    assert recipe["about"]["license"] == PROJECT["license"]
+    assert recipe["build"]["python"]["entry_points"] == [
+        f"{name} = {target}" for name, target in PROJECT["scripts"].items()
+    ]
+
+
+#: What Pyodide does not have: processes, threads, locks on files, TLS; and what is not installed for a network.
+BROWSER = """
+import sys, threading
+from importlib.abc import MetaPathFinder
+
+class Absent(MetaPathFinder):
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in {
+            "requests", "urllib3", "filelock", "ssl", "_ssl", "multiprocessing", "_multiprocessing",
+            "fcntl", "termios", "resource", "pwd", "grp",
+        }:
+            raise ModuleNotFoundError(f"a browser has no {name}", name=name)
+
+def refuse(self):
+    raise RuntimeError("can't start new thread")
+
+sys.meta_path.insert(0, Absent())
+threading.Thread.start = refuse
+"""
+ANALYSIS = """
+import json
+import qoderdata as qd
+
+now = "2026-06-13T00:00Z"
+page = json.load(open(sys.argv[1], encoding="utf-8"))
+df, runs = qd.flatten_deployments(page["deployments"]), qd.flatten_runs(page["runs"])
+sessions, events = qd.flatten_sessions([]), qd.flatten_events([], "sess_1")
+rates = qd.failure_rates(df)
+triggers = qd.next_triggers(df, "24h", start=now)
+frames = [
+    df, runs, sessions, events, rates, triggers,
+    qd.upcoming_runs(df), qd.expand_metadata(df), qd.with_names(runs, df),
+    qd.resolve_outcomes(runs), qd.fill_counters(df, runs), qd.run_failure_rates(runs, freq="1D"),
+    qd.compare_periods(runs), qd.failure_streaks(runs), qd.error_breakdown(runs), qd.error_groups(runs),
+    qd.duration_regressions(runs), qd.unusual_runs(runs, df), qd.start_delays(runs), qd.consistency(df, runs),
+    qd.error_budget(runs), qd.session_costs(sessions), qd.cost_forecast(df, sessions, start=now),
+    qd.trigger_load(triggers), qd.schedule_lints(df, start=now), qd.check(df, runs, now=now),
+    qd.missed_triggers(df, runs, since="2026-06-10T00:00Z", until=now), qd.changes(df, df),
+]
+qd.plot_failure_rates(rates).figure.savefig("rates.png")
+qd.plot_next_triggers(triggers)
+print(len(frames), rates["total_failures"].sum(), len(triggers))
+"""
+
+
+def test_analysis_and_plots_need_nothing_that_a_browser_has_not(tmp_path: Path) -> None:
+    """Records that came from elsewhere: a pull, the stores, reports and exports need more."""
+    deployment = {
+        "id": "dep_1", "name": "nightly", "status": "active", "created_at": "2026-06-01T00:00:00Z",
+        "schedule": {"type": "cron", "expression": "0 */6 * * *", "timezone": "Europe/Berlin"},
+        "metadata": {
+            "team": "data",
+            "cas_config": {"stats": {"total_runs": 9, "total_failures": 3, "consecutive_failures": 1}},
+        },
+    }  # fmt: skip
+    runs = [
+        {
+            "id": f"drun_{day}", "deployment_id": "dep_1", "status": status, "trigger_type": "schedule",
+            "triggered_at": f"2026-06-{day}T00:00:00Z", "created_at": f"2026-06-{day}T00:00:01Z",
+            "error": {"type": "timeout", "message": "gave up"} if status == "failed" else None,
+        }
+        for day, status in ((10, "completed"), (11, "failed"), (12, "completed"))
+    ]  # fmt: skip
+    records = tmp_path / "records.json"
+    records.write_text(json.dumps({"deployments": [deployment], "runs": runs}), encoding="utf-8")
+    program = tmp_path / "browser.py"
+    program.write_text(BROWSER + ANALYSIS, encoding="utf-8")
+    printed = run(sys.executable, "-W", "ignore", program, records, cwd=tmp_path, MPLBACKEND="agg")
+    assert printed.split() == ["28", "3", "4"]
+    assert (tmp_path / "rates.png").stat().st_size > 0
+
+
+def test_what_is_taken_away_is_needed_for_a_pull(tmp_path: Path) -> None:
+    """Else the test above shows nothing."""
+    program = tmp_path / "browser.py"
+    program.write_text(BROWSER + "import qoderdata as qd\nqd.load_deployments\n", encoding="utf-8")
+    done = subprocess.run([sys.executable, program], capture_output=True, text=True, check=False, cwd=tmp_path)
+    assert "a browser has no " in done.stderr
+
+
+def test_a_notebook_runs_in_marimo(tmp_path: Path) -> None:
+    """Marimo runs cells in the order of their names, and refuses a name that two cells define."""
+    own = {name: str(tmp_path / name) for name in ("HOME", "XDG_CONFIG_HOME", "XDG_CACHE_HOME", "XDG_STATE_HOME")}
+    book, page = tmp_path / "notebooks" / "book.py", tmp_path / "book.html"
+    book.parent.mkdir()
+    marimo = [sys.executable, "-m", "marimo", "--quiet", "--yes"]
+    run(*marimo, "convert", ROOT / "notebooks" / "02-failure-rates.ipynb", "--output", book, cwd=tmp_path, **own)
+    run(*marimo, "export", "html", book, "--output", page, "--no-include-code", cwd=book.parent, **own)
+    shown = page.read_text(encoding="utf-8")
+    assert "ci_low" in shown
+    assert "Traceback" not in shown
