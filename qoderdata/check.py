@@ -12,6 +12,8 @@ from qoderdata.formatting import format_duration, format_milliseconds, format_pe
 from qoderdata.parsing import Instant, Span, parse_instant, parse_span
 from qoderdata.summaries import compare_periods, failure_streaks, session_costs, unusual_runs
 from qoderdata.timelines import missed_triggers, schedule_lints
+from qoderdata.translation import gettext as _
+from qoderdata.translation import ngettext
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -239,10 +241,38 @@ def _failing(
     failing = failing_now(runs, active)
     for row in _rows(failing[failing["streak"] >= streak]):
         begin = None if pd.isna(row.since) else row.since
-        when = "" if begin is None else f" since {format_time(begin)}"
-        why = f", the last one with {one_line(row.error_type)}" if isinstance(row.error_type, str) else ""
-        detail = f"{names[row.deployment_id]} failed {row.streak} times in a row{when}{why}."
+        facts = {"name": names[row.deployment_id], "time": format_time(begin), "error": one_line(row.error_type)}
+        has_error, length = isinstance(row.error_type, str), int(row.streak)
+        if begin is None and not has_error:
+            detail = _failed(facts["name"], length)
+        elif begin is None:
+            detail = ngettext(
+                "{name} failed {count} time in a row, the last one with {error}.",
+                "{name} failed {count} times in a row, the last one with {error}.",
+                length,
+                **facts,
+            )
+        elif not has_error:
+            detail = ngettext(
+                "{name} failed {count} time in a row since {time}.",
+                "{name} failed {count} times in a row since {time}.",
+                length,
+                **facts,
+            )
+        else:
+            detail = ngettext(
+                "{name} failed {count} time in a row since {time}, the last one with {error}.",
+                "{name} failed {count} times in a row since {time}, the last one with {error}.",
+                length,
+                **facts,
+            )
         yield _Finding("failing", row.deployment_id, detail, begin, row.streak)
+
+
+def _failed(name: str, length: int) -> str:
+    return ngettext(
+        "{name} failed {count} time in a row.", "{name} failed {count} times in a row.", length, name=name
+    )
 
 
 def _failing_by_counters(active: pd.DataFrame, names: dict[str, str], *, streak: int) -> Iterator[_Finding]:
@@ -251,17 +281,26 @@ def _failing_by_counters(active: pd.DataFrame, names: dict[str, str], *, streak:
         return
     failing = active[active[column].ge(streak).fillna(value=False)]
     for id_, length in zip(failing["id"], failing[column], strict=True):
-        yield _Finding("failing", id_, f"{names[id_]} failed {length} times in a row.", None, length)
+        yield _Finding("failing", id_, _failed(names[id_], int(length)), None, length)
 
 
 def _paused(live: pd.DataFrame, names: dict[str, str]) -> Iterator[_Finding]:
     paused = live["status"].eq("paused") & live["paused_reason_type"].eq("error")
     for row in _rows(live[paused.fillna(value=False)]):
-        why = "" if pd.isna(row.paused_reason_error_type) else f": {one_line(row.paused_reason_error_type)}"
-        begin = "" if pd.isna(row.updated_at) else f" since {format_time(row.updated_at)}"
-        yield _Finding(
-            "paused_by_error", row.id, f"{names[row.id]} is paused by error{begin}{why}.", row.updated_at
-        )
+        facts = {
+            "name": names[row.id],
+            "time": format_time(row.updated_at),
+            "error": one_line(row.paused_reason_error_type),
+        }
+        if pd.isna(row.updated_at) and pd.isna(row.paused_reason_error_type):
+            detail = _("{name} is paused by error.", **facts)
+        elif pd.isna(row.updated_at):
+            detail = _("{name} is paused by error: {error}.", **facts)
+        elif pd.isna(row.paused_reason_error_type):
+            detail = _("{name} is paused by error since {time}.", **facts)
+        else:
+            detail = _("{name} is paused by error since {time}: {error}.", **facts)
+        yield _Finding("paused_by_error", row.id, detail, row.updated_at)
 
 
 def _missed(
@@ -276,11 +315,12 @@ def _missed(
     missed = missed[missed["certain"]]
     for id_, times in missed.groupby("deployment_id", sort=False)["scheduled_at"]:
         first, last = times.iloc[0], times.iloc[-1]
+        facts = {"name": names[str(id_)], "first": format_time(first), "last": format_time(last)}
         if len(times) == 1:
-            what = f"the trigger of {format_time(first)}"
+            detail = _("{name} missed the trigger of {first}.", **facts)
         else:
-            what = f"{len(times)} triggers from {format_time(first)} to {format_time(last)}"
-        yield _Finding("missed", str(id_), f"{names[str(id_)]} missed {what}.", first, len(times))
+            detail = _("{name} missed {count} triggers from {first} to {last}.", **facts, count=len(times))
+        yield _Finding("missed", str(id_), detail, first, len(times))
 
 
 def _stuck(runs: pd.DataFrame, live: pd.DataFrame, names: dict[str, str], *, now: datetime) -> Iterator[_Finding]:
@@ -290,18 +330,24 @@ def _stuck(runs: pd.DataFrame, live: pd.DataFrame, names: dict[str, str], *, now
     for id_, some in stuck.groupby("deployment_id", sort=False):
         longest = format_milliseconds(some["duration_ms"].astype("float64").max())
         first = some["triggered_at"].min()
-        many = f"{len(some)} runs have" if len(some) > 1 else "a run has"
-        what = f"{many} not ended, the longest after {longest}"
+        facts = {"name": names[str(id_)], "length": longest}
         if len(some) == 1:
-            what = f"{many} not ended after {longest}"
-        yield _Finding("stuck", str(id_), f"{names[str(id_)]}: {what}.", first, len(some))
+            detail = _("{name}: a run has not ended after {length}.", **facts)
+        else:
+            detail = _(
+                "{name}: {count} runs have not ended, the longest after {length}.", **facts, count=len(some)
+            )
+        yield _Finding("stuck", str(id_), detail, first, len(some))
 
 
 def _schedules(lints: pd.DataFrame, active: pd.DataFrame, names: dict[str, str]) -> Iterator[_Finding]:
     kinds = {"unreadable": "unreadable_schedule", "never_fires": "never_fires"}
-    says = {"unreadable": "has a schedule that cannot be read", "never_fires": "never fires"}
     for row in _rows(lints[lints["deployment_id"].isin(active["id"])]):
-        detail = f"{names[row.deployment_id]} {says[row.lint]}: {one_line(row.detail)}."
+        facts = {"name": names[row.deployment_id], "detail": one_line(row.detail)}
+        if row.lint == "unreadable":
+            detail = _("{name} has a schedule that cannot be read: {detail}.", **facts)
+        else:
+            detail = _("{name} never fires: {detail}.", **facts)
         yield _Finding(kinds[row.lint], row.deployment_id, detail)
 
 
@@ -316,10 +362,17 @@ def _worse(
     begin = pd.Timestamp(until) - parse_span(recent, name="recent")
     length = format_duration(parse_span(recent, name="recent"))
     for row in _rows(worse):
-        detail = (
-            f"{names[row.Index]} failed {row.recent_failed} of {row.recent_decided} runs in the last {length} "
-            f"({format_percent(row.recent_rate)}), and {row.baseline_failed} of {row.baseline_decided} before "
-            f"({format_percent(row.baseline_rate)})."
+        detail = _(
+            "{name} failed {failed} of {decided} runs in the last {length} ({rate}), and {failed_before} of "
+            "{decided_before} before ({rate_before}).",
+            name=names[row.Index],
+            failed=row.recent_failed,
+            decided=row.recent_decided,
+            length=length,
+            rate=format_percent(row.recent_rate),
+            failed_before=row.baseline_failed,
+            decided_before=row.baseline_decided,
+            rate_before=format_percent(row.baseline_rate),
         )
         yield _Finding("worse", row.Index, detail, begin, row.change_low)
 
@@ -335,9 +388,13 @@ def _over_budget(
     used = high / budgets[budgets > 0].reindex(high.index)
     for id_, part in used[used > share].items():
         name, budget, credit = names[str(id_)], budgets[str(id_)], high[str(id_)]
-        detail = (
-            f"{name} uses {format_percent(part)} of its budget of {budget:g} credits at the 95th percentile "
-            f"of its sessions ({credit:.2f})."
+        detail = _(
+            "{name} uses {share} of its budget of {budget} credits at the 95th percentile of its sessions "
+            "({credits}).",
+            name=name,
+            share=format_percent(part),
+            budget=f"{budget:g}",
+            credits=f"{credit:.2f}",
         )
         yield _Finding("over_budget", str(id_), detail, None, part)
 
@@ -349,12 +406,18 @@ def _incomplete(
         if frame is None:
             continue
         if frame.attrs.get("complete") is False:
-            yield _Finding("incomplete_data", None, f"The list of {what} is not complete; load it again.", None, 2)
+            detail = _("The list of {what} is not complete; load it again.", what=_list_name(what))
+            yield _Finding("incomplete_data", None, detail, None, 2)
         fetched_at = frame.attrs.get("fetched_at")
         if fetched_at is not None:
             at = parse_instant(fetched_at, name="fetched_at")
             if now - at > _STALE:
-                detail = f"The {what} are of {format_time(at)}, {format_duration(now - at)} ago; load them again."
+                detail = _(
+                    "The {what} are of {time}, {length} ago; load them again.",
+                    what=_list_name(what),
+                    time=format_time(at),
+                    length=format_duration(now - at),
+                )
                 yield _Finding("incomplete_data", None, detail, at, 1)
     runs = frames["runs"]
     if runs is None or runs.empty:
@@ -366,8 +429,16 @@ def _incomplete(
     assumed = 0 if is_assumed is None else int(is_assumed.fillna(value=False).sum())
     part = (assumed + unknown) / len(runs)
     if part > doubtful:
-        detail = (
-            f"Of {len(runs):,} runs, {assumed:,} completed by assumption and {unknown:,} have an unknown outcome "
-            f"({format_percent(part)}); load_runs(outcomes='events') reads how they ended."
+        detail = _(
+            "Of {runs} runs, {assumed} completed by assumption and {unknown} have an unknown outcome ({share}); "
+            "load_runs(outcomes='events') reads how they ended.",
+            runs=f"{len(runs):,}",
+            assumed=f"{assumed:,}",
+            unknown=f"{unknown:,}",
+            share=format_percent(part),
         )
         yield _Finding("incomplete_data", None, detail, None, part)
+
+
+def _list_name(what: str) -> str:
+    return {"deployments": _("deployments"), "runs": _("runs"), "sessions": _("sessions")}[what]

@@ -12,6 +12,9 @@ from datetime import MAXYEAR, MINYEAR, timedelta
 from typing import TYPE_CHECKING
 from zoneinfo import ZoneInfo
 
+from qoderdata.translation import gettext as _
+from qoderdata.translation import mark
+
 if TYPE_CHECKING:
     from collections.abc import Iterable
     from datetime import datetime
@@ -20,7 +23,8 @@ if TYPE_CHECKING:
 MISSING = "–"
 
 #: A unit and the next smaller one, in seconds.
-_UNITS = (("d", 86400, "h", 3600), ("h", 3600, "min", 60), ("min", 60, "s", 1))
+_DAY, _HOUR, _MINUTE, _SECOND = mark("d"), mark("h"), mark("min"), mark("s")
+_UNITS = ((_DAY, 86400, _HOUR, 3600), (_HOUR, 3600, _MINUTE, 60), (_MINUTE, 60, _SECOND, 1))
 _ELLIPSIS = "…"
 _REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
 _WIDE = frozenset("WF")
@@ -176,8 +180,8 @@ def format_percent(share: float | None) -> str:
         return MISSING
     text = f"{100 * share:.1f}"
     if text == "0.0" and share > 0:
-        return "<0.1 %"
-    return ">99.9 %" if text == "100.0" and share < 1 else f"{text} %"
+        text = "<0.1"
+    return _("{percent} %", percent=">99.9" if text == "100.0" and share < 1 else text)
 
 
 def format_interval(low: float | None, high: float | None) -> str:
@@ -200,7 +204,7 @@ def format_interval(low: float | None, high: float | None) -> str:
     """
     if low is None or high is None or _is_missing(low) or _is_missing(high):
         return MISSING
-    return f"{100 * low:.1f}–{100 * high:.1f} %"
+    return _("{low}–{high} %", low=f"{100 * low:.1f}", high=f"{100 * high:.1f}")
 
 
 def format_credits(number: float | None) -> str:
@@ -265,14 +269,15 @@ def _format_seconds(seconds: float) -> str:
         return "-" + _format_seconds(-seconds)
     thousandths, tenths, whole = round(1000 * seconds), round(10 * seconds), round(seconds)
     if 0 < thousandths < 1000:  # noqa: PLR2004 - a second
-        return f"{thousandths} ms"
+        return _("{count} ms", count=thousandths)
     if tenths < 100:  # noqa: PLR2004 - a digit below ten seconds
-        return f"{tenths / 10:g} s"
+        return f"{tenths / 10:g} {_(_SECOND)}"
     for unit, size, smaller, part in _UNITS:
         if whole >= size:
             rest = whole % size // part
-            return f"{whole // size} {unit} {rest} {smaller}" if rest else f"{whole // size} {unit}"
-    return f"{whole} s"
+            large = f"{whole // size} {_(unit)}"
+            return f"{large} {rest} {_(smaller)}" if rest else large
+    return f"{whole} {_(_SECOND)}"
 
 
 def format_time(time: datetime | None, tz: str = "UTC") -> str:

@@ -107,7 +107,12 @@ def test_the_wheel_has_every_file_of_the_package_and_nothing_else(distributions:
     packed = contents(distributions[0])
     assert {name: data for name, data in packed.items() if ".dist-info/" not in name} == files
     assert {Path(name).suffix for name in files} >= {".py", ".pyi", ".css", ".j2"}
-    assert {"qoderdata/py.typed", "qoderdata/__init__.pyi", "qoderdata/report/report.html.j2"} <= set(packed)
+    assert {
+        "qoderdata/py.typed",
+        "qoderdata/__init__.pyi",
+        "qoderdata/report/report.html.j2",
+        "qoderdata/report/zh.po",
+    } <= set(packed)
 
 
 def test_the_source_distribution_builds_the_same_wheel(distributions: tuple[Path, Path], tmp_path: Path) -> None:
@@ -143,7 +148,7 @@ def test_a_pull_and_a_report_work_in_a_fresh_environment(environment: Path, tmp_
         "with Sandbox(deployments=20) as sandbox:\n"
         "    client = qd.Client(pat=sandbox.pat, base_url=sandbox.base_url)\n"
         "    df = qd.load_deployments(client=client, include_archived=True)\n"
-        "qd.write_report(df, 'report.html', start=sandbox.now)\n"
+        "qd.write_report(df, 'report.html', start=sandbox.now, lang='zh')\n"
         "print(len(df))\n"
     )
     python = environment / "bin" / "python"

@@ -32,14 +32,28 @@ def table(schema: Schema) -> str:
     return "\n".join(["| column | dtype | meaning |", "|---|---|---|", *rows])
 
 
-@pytest.mark.parametrize(
-    "schema", [DEPLOYMENTS, RUNS, SESSIONS, EVENTS, AGENTS, ENVIRONMENTS], ids=lambda schema: schema.name
-)
-def test_the_table_of_columns_is_the_schema(schema: Schema) -> None:
-    text = READMES[0].read_text(encoding="utf-8")
+SCHEMAS = [DEPLOYMENTS, RUNS, SESSIONS, EVENTS, AGENTS, ENVIRONMENTS]
+
+
+def columns_in(text: str, schema: Schema) -> str:
     found = re.search(rf"<!-- columns of {schema.name} -->\n(.*?)\n<!-- end -->", text, re.DOTALL)
     assert found is not None
-    assert found[1] == table(schema)
+    return found[1]
+
+
+@pytest.mark.parametrize("schema", SCHEMAS, ids=lambda schema: schema.name)
+def test_the_table_of_columns_is_the_schema(schema: Schema) -> None:
+    text = READMES[0].read_text(encoding="utf-8")
+    assert columns_in(text, schema) == table(schema)
+
+
+@pytest.mark.parametrize("schema", SCHEMAS, ids=lambda schema: schema.name)
+def test_the_table_in_chinese_has_the_same_columns(schema: Schema) -> None:
+    rows = columns_in(READMES[1].read_text(encoding="utf-8"), schema).splitlines()[2:]
+    cells = [[cell.strip() for cell in row.strip("|").split(" | ")] for row in rows]
+    kinds = {column.name: DTYPES[column.kind].partition(":")[0] for column in schema.columns} | {"extra": "str"}
+    assert {cell[0].strip("`"): cell[1].partition("\N{FULLWIDTH COLON}")[0] for cell in cells} == kinds
+    assert all(len(cell) == 3 and re.search("[\u4e00-\u9fff]|`", cell[2]) for cell in cells)
 
 
 def code_blocks(path: Path) -> list[str]:

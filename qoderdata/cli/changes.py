@@ -10,17 +10,13 @@ import qoderdata as qd
 from qoderdata.cli import options
 from qoderdata.cli.output import Column
 from qoderdata.errors import CacheError
-from qoderdata.formatting import MISSING, format_time, one_line, truncate_middle
+from qoderdata.formatting import format_time
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from qoderdata.cli.options import Service
     from qoderdata.cli.output import Output
-
-#: A value is cut to so many columns; prompts are long.
-_VALUE = 60
-_FIELDS = {"schedule_expression": "schedule", "schedule_timezone": "time zone"}
 
 
 @options.command("changes", example="qoderdata changes --since 7D")
@@ -38,6 +34,8 @@ def changes(*, since: str, service: Service, result: Output) -> None:
     Each pull of the whole list leaves a snapshot; this compares one with the present. What happened and was undone
     in between is not seen.
     """
+    from qoderdata.summaries.deployment_changes import describe_change  # noqa: PLC0415 - imports pandas
+
     before, is_archived = _before(service, since)
     after = service.deployments({"include_archived": is_archived})
     if before is None:
@@ -52,7 +50,7 @@ def changes(*, since: str, service: Service, result: Output) -> None:
     columns = [
         Column("name", lambda row: row.name),
         Column("deployment", lambda row: row.deployment_id, "id", optional=9),
-        Column("change", _sentence, "prose"),
+        Column("change", describe_change, "prose"),
     ]
     result.print_frame(found, columns, empty=f"nothing changed since {at}", notes=[f"since the snapshot of {at}"])
 
@@ -77,16 +75,3 @@ def _fetched_at(frame: pd.DataFrame) -> pd.Timestamp:
     import pandas as pd  # noqa: PLC0415 - slow to import
 
     return pd.Timestamp(frame.attrs["fetched_at"])
-
-
-def _sentence(row: Any) -> str:  # noqa: ANN401 - a row
-    """Say a difference as a person would."""
-    if row.change in {"created", "removed", "archived"}:
-        return str(row.change)
-    if row.change == "paused":
-        return one_line(row.after)
-    before, after = (truncate_middle(one_line(value), _VALUE) for value in (row.before, row.after))
-    if row.change == "resumed":
-        return f"resumed (was {before})"
-    field = _FIELDS.get(row.field, row.field)
-    return f"{one_line(field)} {before.replace(MISSING, 'none')} → {after.replace(MISSING, 'none')}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,17 +11,25 @@ import click
 import qoderdata as qd
 from qoderdata.cli import grouping, options
 from qoderdata.cli.output import echo
+from qoderdata.errors import CacheError
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from qoderdata.cli.options import Service
 
+#: What changed is told of this time, and missed triggers of this one, as the week before counts too.
+_CHANGES, _MISSED = "7D", "14D"
 
-@options.command("report", example="qoderdata report report.html --tz Asia/Shanghai")
+
+@options.command("report", example="qoderdata report report.html --runs --by team --tz Asia/Shanghai")
 @click.argument("path", metavar="FILE", type=click.Path(path_type=Path))
-@click.option("--runs", "with_runs", is_flag=True, help="With trend, errors, streaks and missed triggers.")
+@click.option("--runs", "with_runs", is_flag=True, help="With runs: headline, changes, errors, missed triggers.")
 @click.option("--costs", "with_costs", is_flag=True, help="With what sessions of 90 days cost, and will cost.")
+@click.option("--by", metavar="WHAT", help="Failure rates by agent, environment or a metadata key (default team).")
+@click.option("--lang", default="en", metavar="LANG", help="The language: en (default) or zh.")
 @click.option("--horizon", default="24h", metavar="SPAN", help="How far to look for triggers (default 24h).")
-@click.option("--start", metavar="TIME", help="Triggers from when, with its zone (default: now).")
+@click.option("--start", metavar="TIME", help="The moment it is about, with its zone (default: now).")
 @options.tz_option("of the times shown")
 @options.run_filters()
 @options.deployment_filters(archived=False)
@@ -30,6 +39,8 @@ def report(
     *,
     with_runs: bool,
     with_costs: bool,
+    by: str | None,
+    lang: str,
     horizon: str,
     start: str | None,
     tz: str,
@@ -37,14 +48,47 @@ def report(
     filters: dict[str, Any],
     service: Service,
 ) -> None:
-    """Write one self-contained HTML page to FILE."""
+    """Write one self-contained HTML page to FILE.
+
+    Stored snapshots tell what changed, and pauses and former schedules; see `qoderdata changes`.
+    """
     if not with_runs:
         options.refuse_without_effect(["--since", "--until"], "without --runs")
+    snapshots = _snapshots(service)
     deployments = service.counted_deployments(filters, run_filters["outcomes"])
+    if any(value is not None for name, value in filters.items() if name != "include_archived"):
+        # What was not asked for is not gone.
+        snapshots = [frame[frame["id"].isin(deployments["id"])] for frame in snapshots]
     runs = service.runs(run_filters) if with_runs else None
     agents = grouping.optional(lambda service: service.load(qd.load_agents), service)
     if agents is not None:
         deployments = qd.with_names(deployments, agents=agents)
     sessions = service.load(qd.load_sessions, is_incremental=True, since="90D") if with_costs else None
-    qd.write_report(deployments, path, runs=runs, sessions=sessions, start=start, horizon=horizon, tz=tz)
+    qd.write_report(
+        deployments,
+        path,
+        runs=runs,
+        sessions=sessions,
+        snapshots=snapshots,
+        by=by,
+        start=start,
+        horizon=horizon,
+        tz=tz,
+        lang=lang,
+    )
     echo(f"report written to {path}")
+
+
+def _snapshots(service: Service) -> list[pd.DataFrame]:
+    """Return the whole snapshot of a week ago, else the first one, and of the others what tells schedules."""
+    account: dict[str, Any] = {
+        "client": service.client(),
+        "cache_dir": service.cache_dir,
+        "include_archived": True,
+    }
+    found = service.snapshots(_MISSED)
+    with contextlib.suppress(CacheError):
+        return [*found, qd.load_deployments(as_of=_CHANGES, **account)]
+    if found:
+        return [*found, qd.load_deployments(as_of=found[0].attrs["fetched_at"], **account)]
+    return found

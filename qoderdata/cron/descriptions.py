@@ -9,17 +9,23 @@ from calendar import monthrange
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
+from qoderdata.translation import gettext as _
+from qoderdata.translation import mark, ngettext
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from qoderdata.cron.schedule import Schedule
 
 MONTHS = (
-    "January", "February", "March", "April", "May", "June",
-    "July", "August", "September", "October", "November", "December",
+    mark("January"), mark("February"), mark("March"), mark("April"), mark("May"), mark("June"),
+    mark("July"), mark("August"), mark("September"), mark("October"), mark("November"), mark("December"),
 )  # fmt: skip
 #: From Monday, so that a weekend is in a row.
-WEEKDAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
+WEEKDAYS = (
+    mark("Monday"), mark("Tuesday"), mark("Wednesday"), mark("Thursday"), mark("Friday"), mark("Saturday"),
+    mark("Sunday"),
+)  # fmt: skip
 
 _MINUTES, _HOURS, _DAYS = 60, 24, 31
 #: So many times of day are listed one by one, and so many numbers of a regular row.
@@ -48,45 +54,56 @@ def describe(schedule: Schedule) -> str:
     >>> describe(parse("*/15 8-17 1,15 * MON", "UTC"))
     'every 15 minutes from 08:00 to 17:45, on days 1 and 15 of the month or any Monday, UTC'
     """
-    return ", ".join(part for part in (_times(schedule), days(schedule), schedule.timezone) if part)
+    times, on_days, zone = _times(schedule), days(schedule), schedule.timezone
+    if not on_days:
+        return _("{times}, {zone}", times=times, zone=zone)
+    return _("{times}, {days}, {zone}", times=times, days=on_days, zone=zone)
 
 
 def _times(schedule: Schedule) -> str:
     hours, minutes = schedule.hours, schedule.minutes
     if len(minutes) == 1 or len(hours) * len(minutes) <= _FEW_TIMES:
         return _at(hours, minutes)
-    every = _every(minutes, _MINUTES, "minute")
-    when = every or f"at minutes {numbers(minutes)}"
+    every = _every_few_minutes(minutes)
+    when = every or _("at minutes {minutes}", minutes=numbers(minutes))
     if len(hours) == _HOURS:
-        return every or f"{when} of every hour"
+        return every or _("{minutes} of every hour", minutes=when)
     if every and hours[-1] - hours[0] == len(hours) - 1:
-        return f"{every} from {hours[0]:02d}:00 to {hours[-1]:02d}:{minutes[-1]:02d}"
-    return f"{when} {'in' if every else 'of'} the hour{'s' if len(hours) > 1 else ''} {numbers(hours)}"
+        return _span(every, f"{hours[0]:02d}:00", f"{hours[-1]:02d}:{minutes[-1]:02d}")
+    facts = {"minutes": when, "hours": numbers(hours)}
+    if every:
+        return ngettext("{minutes} in the hour {hours}", "{minutes} in the hours {hours}", len(hours), **facts)
+    return ngettext("{minutes} of the hour {hours}", "{minutes} of the hours {hours}", len(hours), **facts)
+
+
+def _span(often: str, first: str, last: str) -> str:
+    return _("{often} from {first} to {last}", often=often, first=first, last=last)
 
 
 def _at(hours: Sequence[int], minutes: Sequence[int]) -> str:
     """Describe times of day, one by one or as a range of hours."""
     if len(hours) == _HOURS:
-        return f"every hour at minute {minutes[0]}"
-    often = "every hour" if hours[-1] - hours[0] == len(hours) - 1 else _every_from_any(hours)
+        return _("every hour at minute {minute}", minute=minutes[0])
+    is_each = hours[-1] - hours[0] == len(hours) - 1
+    often = ngettext("every hour", "every {count} hours", 1) if is_each else _every_from_any(hours)
     if often and len(hours) * len(minutes) > _FEW_TIMES:
-        return f"{often} from {hours[0]:02d}:{minutes[0]:02d} to {hours[-1]:02d}:{minutes[0]:02d}"
-    return "at " + listed([f"{hour:02d}:{minute:02d}" for hour in hours for minute in minutes])
+        return _span(often, f"{hours[0]:02d}:{minutes[0]:02d}", f"{hours[-1]:02d}:{minutes[0]:02d}")
+    return _("at {times}", times=listed([f"{hour:02d}:{minute:02d}" for hour in hours for minute in minutes]))
 
 
-def _every(values: Sequence[int], size: int, unit: str) -> str:
-    """Return "every n minutes" where the values are evenly spaced over the whole size, else an empty text."""
-    step = size // len(values)
-    if tuple(values) != tuple(range(0, size, step)) or size % step:
+def _every_few_minutes(values: Sequence[int]) -> str:
+    """Return "every n minutes" where the values are evenly spaced over the whole hour, else an empty text."""
+    step = _MINUTES // len(values)
+    if tuple(values) != tuple(range(0, _MINUTES, step)) or _MINUTES % step:
         return ""
-    return f"every {unit}" if step == 1 else f"every {step} {unit}s"
+    return ngettext("every minute", "every {count} minutes", step)
 
 
 def _every_from_any(hours: Sequence[int]) -> str:
     """Return "every n hours" where the hours are evenly spaced over the day, from any hour, else an empty text."""
     step = _HOURS // len(hours)
     even = _HOURS % len(hours) == 0 and all(later - earlier == step for earlier, later in pairwise(hours))
-    return f"every {step} hours" if even else ""
+    return ngettext("every hour", "every {count} hours", step) if even else ""
 
 
 def days(schedule: Schedule) -> str:
@@ -116,21 +133,25 @@ def days(schedule: Schedule) -> str:
     in_months = "" if len(schedule.months) == len(MONTHS) else months(schedule.months)
     week = sorted(day or len(WEEKDAYS) for day in schedule.weekdays)
     if on_days:
-        on = (
-            f"on day{'s' if len(schedule.days) > 1 else ''} {numbers(schedule.days)} of {in_months or 'the month'}"
-        )
+        on = ngettext(
+            "on day {days} of {months}", "on days {days} of {months}", len(schedule.days),
+            days=numbers(schedule.days), months=in_months or _("the month"),
+        )  # fmt: skip
         if not on_weekdays:
             sometimes = schedule.days[0] > min(map(days_in_month, schedule.months))
-            return f"{on}, where there is one" if sometimes else on
-        names = _names(week, WEEKDAYS, word="or")
-        if schedule.either_day:
-            return f"{on} or any {names}" + (f" in {in_months}" if in_months else "")
-        return f"{on} if that is a {names}"
+            return _("{days}, where there is one", days=on) if sometimes else on
+        facts = {"days": on, "weekdays": _names(week, WEEKDAYS, is_or=True), "months": in_months}
+        if not schedule.either_day:
+            return _("{days} if that is a {weekdays}", **facts)
+        if in_months:
+            return _("{days} or any {weekdays} in {months}", **facts)
+        return _("{days} or any {weekdays}", **facts)
     if on_weekdays:
-        names = ("every " if len(week) == 1 else "") + _names(week, WEEKDAYS)
+        names = _names(week, WEEKDAYS)
+        names = _("every {weekday}", weekday=names) if len(week) == 1 else names
     else:
-        names = "every day" if in_months or len(schedule.hours) < _HOURS else ""
-    return f"{names} in {in_months}" if in_months else names
+        names = _("every day") if in_months or len(schedule.hours) < _HOURS else ""
+    return _("{days} in {months}", days=names, months=in_months) if in_months else names
 
 
 def months(values: Sequence[int]) -> str:
@@ -196,11 +217,15 @@ def numbers(values: Sequence[int]) -> str:
     steps = {later - earlier for earlier, later in pairwise(values)}
     if len(values) > _FEW_NUMBERS and len(steps) == 1 and steps != {1}:
         return f"{values[0]}, {values[1]}, …, {values[-1]}"
-    return listed([" to ".join(map(str, run)) for run in _runs(values)])
+    return listed([_run(*map(str, run)) for run in _runs(values)])
 
 
-def _names(values: Sequence[int], names: Sequence[str], *, word: str = "and") -> str:
-    return listed([" to ".join(names[value - 1] for value in run) for run in _runs(values)], word=word)
+def _run(first: str, last: str | None = None) -> str:
+    return first if last is None else _("{first} to {last}", first=first, last=last)
+
+
+def _names(values: Sequence[int], names: Sequence[str], *, is_or: bool = False) -> str:
+    return listed([_run(*(_(names[value - 1]) for value in run)) for run in _runs(values)], is_or=is_or)
 
 
 def _runs(values: Sequence[int]) -> list[tuple[int, ...]]:
@@ -217,15 +242,15 @@ def _runs(values: Sequence[int]) -> list[tuple[int, ...]]:
     return found
 
 
-def listed(words: Sequence[str], *, word: str = "and") -> str:
+def listed(words: Sequence[str], *, is_or: bool = False) -> str:
     """Join words with commas, and a word before the last one.
 
     Parameters
     ----------
     words
         What to join; at least one.
-    word
-        What stands before the last one.
+    is_or
+        Whether "or" stands before the last one, instead of "and".
 
     Returns
     -------
@@ -237,4 +262,11 @@ def listed(words: Sequence[str], *, word: str = "and") -> str:
     >>> listed(["09:00", "12:00", "17:00"])
     '09:00, 12:00 and 17:00'
     """
-    return f" {word} ".join(filter(None, [", ".join(words[:-1]), words[-1]]))
+    if len(words) == 1:
+        return words[0]
+    first, last = _(", ").join(words[:-1]), words[-1]
+    return (
+        _("{first} or {last}", first=first, last=last)
+        if is_or
+        else _("{first} and {last}", first=first, last=last)
+    )

@@ -17,6 +17,8 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 import numpy as np
 
 from qoderdata.cron import descriptions
+from qoderdata.translation import gettext as _
+from qoderdata.translation import mark
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -59,7 +61,7 @@ class NeverFiresError(CronError):
     """
 
     def __init__(self, expression: str, reason: str) -> None:
-        super().__init__(f"{expression!r} never fires: {reason}")
+        super().__init__(_("{text} never fires: {reason}", text=repr(expression), reason=reason))
         self.reason = reason
 
 
@@ -81,13 +83,13 @@ class OffsetSegment(NamedTuple):
 
 
 FIELDS = (
-    CronField("minute", 0, 59),
-    CronField("hour", 0, 23),
-    CronField("day of month", 1, 31),
+    CronField(mark("minute"), 0, 59),
+    CronField(mark("hour"), 0, 23),
+    CronField(mark("day of month"), 1, 31),
     CronField(
-        "month", 1, 12, ("JAN", "FEB", "MAR", "APR", "MAY", "JUN", "JUL", "AUG", "SEP", "OCT", "NOV", "DEC")
+        mark("month"), 1, 12, ("JAN", "FEB", "MAR", "APR", "MAY", "JUN", "JUL", "AUG", "SEP", "OCT", "NOV", "DEC")
     ),
-    CronField("day of week", 0, 7, ("SUN", "MON", "TUE", "WED", "THU", "FRI", "SAT")),
+    CronField(mark("day of week"), 0, 7, ("SUN", "MON", "TUE", "WED", "THU", "FRI", "SAT")),
 )
 
 
@@ -264,11 +266,11 @@ def parse(expression: str, timezone: str) -> Schedule:
     try:
         minutes, hours, days, months, weekdays = map(field_values, texts, FIELDS)
     except CronError as error:
-        raise CronError(f"{expression!r} is not a cron text: {error}") from None
+        raise CronError(_("{text} is not a cron text: {error}", text=repr(expression), error=error)) from None
     find_zone(timezone)
     either_day = not (texts[2].startswith("*") or texts[4].startswith("*"))
     if not either_day and min(days) > max(_LONGEST_MONTHS[month - 1] for month in months):
-        raise NeverFiresError(expression, "none of its months has such a day")
+        raise NeverFiresError(expression, _("none of its months has such a day"))
     weekdays = tuple(sorted({weekday % 7 for weekday in weekdays}))
     return Schedule(expression, timezone, minutes, hours, days, months, weekdays, either_day)
 
@@ -303,12 +305,23 @@ def split_fields(expression: str) -> list[str]:
     ['0', '9', '*', '*', 'MON-FRI']
     """
     if not isinstance(expression, str):
-        raise CronError(f"{expression!r} is not a cron text")
+        raise CronError(_("{text} is not a cron text", text=repr(expression)))
     if not _ALLOWED_TEXT.fullmatch(expression):
-        raise CronError(f"{expression[:_SHOWN]!r} is not a cron text: write digits, names and * , / - only")
+        raise CronError(
+            _(
+                "{text} is not a cron text: write digits, names and * , / - only",
+                text=repr(expression[:_SHOWN]),
+            )
+        )
     texts = expression.upper().split()
     if len(texts) != len(FIELDS):
-        raise CronError(f"{expression[:_SHOWN]!r} is not a cron text: it has {len(texts)} fields, not five")
+        raise CronError(
+            _(
+                "{text} is not a cron text: it has {count} fields, not five",
+                text=repr(expression[:_SHOWN]),
+                count=len(texts),
+            )
+        )
     return texts
 
 
@@ -341,16 +354,24 @@ def field_values(text: str, field: CronField) -> tuple[int, ...]:
     for item in text.split(","):
         match = _ITEM.fullmatch(item)
         if match is None:
-            raise CronError(f"{item[:_SHOWN]!r} is no {field.name}, no range of them and no step")
+            raise CronError(
+                _(
+                    "{text} is no {field}, no range of them and no step",
+                    text=repr(item[:_SHOWN]),
+                    field=_(field.name),
+                )
+            )
         step = int(match["step"] or 1)
         if step == 0:
-            raise CronError(f"the {field.name} {item!r} has a step of 0")
+            raise CronError(_("the {field} {text} has a step of 0", field=_(field.name), text=repr(item)))
         first = field.least if match["star"] else _number(match["first"], field)
         # `*`, and a step without a range, run to the field's end.
         is_open = match["star"] or (match["step"] and not match["last"])
         last = field.largest if is_open else _number(match["last"] or match["first"], field)
         if first > last:
-            raise CronError(f"the range {item!r} of the {field.name} runs backwards")
+            raise CronError(
+                _("the range {text} of the {field} runs backwards", text=repr(item), field=_(field.name))
+            )
         found.update(range(first, last + 1, step))
     return tuple(sorted(found))
 
@@ -359,7 +380,15 @@ def _number(word: str, field: CronField) -> int:
     if word in field.names:
         return field.names.index(word) + field.least
     if not word.isdigit() or not field.least <= int(word) <= field.largest:
-        raise CronError(f"{word!r} is no {field.name} ({field.least} to {field.largest})")
+        raise CronError(
+            _(
+                "{text} is no {field} ({least} to {largest})",
+                text=repr(word),
+                field=_(field.name),
+                least=field.least,
+                largest=field.largest,
+            )
+        )
     return int(word)
 
 
@@ -392,7 +421,9 @@ def find_zone(timezone: str) -> ZoneInfo:
         reason = None
     except (ZoneInfoNotFoundError, ValueError, TypeError, AttributeError, OSError) as error:
         reason = error
-    raise CronError(f"{timezone!r:.80} is not an IANA time zone, like 'Asia/Shanghai' or 'UTC'") from reason
+    raise CronError(
+        _("{text} is not an IANA time zone, like 'Asia/Shanghai' or 'UTC'", text=f"{timezone!r:.80}")
+    ) from reason
 
 
 @lru_cache(maxsize=4096)

@@ -1,12 +1,14 @@
-"""Write a report: one self-contained HTML page out of summaries, timelines and plots.
+"""Write a report: one self-contained HTML page out of check, summaries and timelines.
 
 | file | question |
 |---|---|
-| `page` | how is the page rendered and written; what are its headline and its notes on the data? |
-| `sections` | what does each section say? |
+| `page` | how is the page rendered and written? |
+| `figures` | what are the headline and the six figures? |
+| `summary` | what else is not folded: the picture, what to do first, changes, costs, groups? |
+| `details` | what do its folded parts say? |
+| `pictures` | how is the picture of the last 30 days drawn? |
 | `layout` | what are a section, a table and a cell? |
-| `data` | which frames, window and names is it about? |
-| `figures` | how does a plot become a figure of the page? |
+| `data` | which frames, periods and names is it about? |
 | `report.html.j2`, `report.css` | how is it laid out? |
 """
 

@@ -1,32 +1,41 @@
-"""Hold what a report is about: the frames, the moment, the zone, and what several sections need of them."""
+"""Hold what a report is about: frames, moment, periods and zone, and compute what several parts need of them."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import cached_property
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 
 from qoderdata import summaries
-from qoderdata.columns import require_frame
+from qoderdata.check import check, failing_now
+from qoderdata.columns import TEXT, require_frame
 from qoderdata.cron import CronError, parse
+from qoderdata.forecast import cost_forecast
 from qoderdata.formatting import format_duration, format_time, one_line, truncate
+from qoderdata.frames import expand_metadata
 from qoderdata.parsing import parse_instant
 from qoderdata.timelines import missed_triggers, next_triggers
+from qoderdata.translation import ngettext
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
-#: How far the load looks ahead, and the missed triggers look back.
+#: The period that the headline and the figures are about, and the one before it.
 WEEK = timedelta(days=7)
+#: The period of the picture and of the folded tables of runs.
+MONTH = timedelta(days=30)
 #: The most triggers that are listed at once; ten thousand deployments make more in four hours, one a minute each.
 MOST_TRIGGERS = 2_000_000
-_HOUR = timedelta(hours=1)
+#: Runs of which less are decided in one of two periods are not compared.
+LEAST_DECIDED = 20
+_DAY, _HOUR = timedelta(days=1), timedelta(hours=1)
 _HOURS_IN_WORDS = range(2, 49)
 _NAME_COLUMNS = 80
+_FORECAST_SPAN = "30D"
 
 _DEPLOYMENT_COLUMNS = (
     "id", "name", "status", "agent_id", "created_at", "updated_at", "archived_at", "paused_reason_type",
@@ -37,11 +46,11 @@ _DEPLOYMENT_COLUMNS = (
 _RUN_COLUMNS = (
     "id", "deployment_id", "status", "trigger_type", "triggered_at", "duration_ms", "error_type", "error_message",
 )  # fmt: skip
-_SESSION_COLUMNS = ("id", "deployment_id", "usage_total_credits")
+_SESSION_COLUMNS = ("id", "deployment_id", "created_at", "usage_total_credits")
 _NEWER_RUN_COLUMNS = ("status_from", "trigger_scheduled_at", "created_at", "attempt")
 
 
-class DeploymentName(NamedTuple):
+class Deployment(NamedTuple):
     """What a deployment is called, and the id to find it by."""
 
     name: str
@@ -55,17 +64,17 @@ class Time(NamedTuple):
     iso: str
 
 
+class Groups(NamedTuple):
+    """What failure rates are shown by: a word, and the group of each deployment."""
+
+    word: str
+    of: pd.Series[Any]
+
+
 def fetched_at(frame: pd.DataFrame) -> pd.Timestamp | None:
     """Return when a frame was fetched, where that is known."""
     value = frame.attrs.get("fetched_at")
     return None if value is None else parse_instant(value, name="fetched_at")
-
-
-def _agent_names(deployments: pd.DataFrame) -> dict[str, str]:
-    if "agent_name" not in deployments:
-        return {}
-    named = deployments.dropna(subset=["agent_id", "agent_name"])
-    return dict(zip(named["agent_id"], named["agent_name"], strict=True))
 
 
 @dataclass(frozen=True)
@@ -75,28 +84,33 @@ class ReportData:
     Attributes
     ----------
     deployments : pandas.DataFrame
-        The deployments, archived ones too; `read` fills the counters from the runs where there are none.
-    runs : pandas.DataFrame or None
-        Their runs.
-    sessions : pandas.DataFrame or None
-        Their sessions.
+        The deployments, archived ones too; `read` fills the counters from the runs where there are none, and
+        makes names short and safe.
+    given : pandas.DataFrame
+        The deployments as they were given.
+    runs, sessions : pandas.DataFrame or None
+        Their runs and sessions.
+    snapshots : sequence of pandas.DataFrame
+        Earlier deployments frames, the oldest first.
+    groups : Groups
+        What failure rates are shown by.
     start : pandas.Timestamp
         The moment that the report is about, in UTC.
     horizon : datetime.timedelta
         How far it should look ahead.
     tz : str
         The zone that times are shown in.
-    labels : mapping
-        Names by id, which win over the deployments' own; those of agents too, where the deployments have them.
     """
 
     deployments: pd.DataFrame
+    given: pd.DataFrame
     runs: pd.DataFrame | None
     sessions: pd.DataFrame | None
+    snapshots: Sequence[pd.DataFrame]
+    groups: Groups
     start: pd.Timestamp
     horizon: timedelta
     tz: str
-    labels: Mapping[str, str]
 
     @classmethod
     def read(
@@ -104,23 +118,27 @@ class ReportData:
         deployments: pd.DataFrame,
         runs: pd.DataFrame | None,
         sessions: pd.DataFrame | None,
+        snapshots: Sequence[pd.DataFrame] | None = None,
         *,
+        by: str | None = None,
         start: pd.Timestamp,
         horizon: timedelta,
         tz: str,
         labels: Mapping[str, str] | None,
     ) -> ReportData:
-        """Check the frames, and fill the counters from the runs where the deployments have none."""
-        deployments = require_frame(deployments, _DEPLOYMENT_COLUMNS, what="deployments")
+        """Check the frames, make names safe, and fill the counters from the runs where there are none."""
+        given = require_frame(deployments, _DEPLOYMENT_COLUMNS, what="deployments")
+        labels = labels or {}
+        named = given.assign(name=pd.Series(list(_names(given, labels)), given.index, dtype=TEXT))
         if runs is not None:
             runs = require_frame(runs, _RUN_COLUMNS, what="runs", optional=_NEWER_RUN_COLUMNS)
             if not runs.empty:
-                deployments = summaries.fill_counters(deployments, runs)
+                named = summaries.fill_counters(named, runs)
         if sessions is not None:
             sessions = require_frame(sessions, _SESSION_COLUMNS, what="sessions")
-        return cls(
-            deployments, runs, sessions, start, horizon, tz, {**_agent_names(deployments), **(labels or {})}
-        )
+        dated = [(at, frame) for frame in snapshots or () if (at := fetched_at(frame)) is not None and at < start]
+        earlier = [frame for _, frame in sorted(dated, key=lambda one: one[0])]
+        return cls(named, given, runs, sessions, earlier, _groups(given, by, labels), start, horizon, tz)
 
     @property
     def frames(self) -> dict[str, pd.DataFrame]:
@@ -133,15 +151,63 @@ class ReportData:
         """Whether counters are made from runs, for some deployments at least."""
         return "counted_since" in self.deployments.attrs
 
+    # -- periods -------------------------------------------------------------------------------------------------
+
+    def within(self, frame: pd.DataFrame, column: str, length: timedelta, *, ago: timedelta | None = None) -> Any:  # noqa: ANN401 - a frame
+        """Return the rows of a period of a length that ends at the start, or a time before it."""
+        until = self.start - (ago or timedelta(0))
+        return frame[(frame[column] >= until - length) & (frame[column] < until)]
+
+    def reaches_back(self, times: pd.Series[Any]) -> bool:
+        """Return whether times reach back to the beginning of the week before the last one, give or take a day."""
+        return bool(times.min() < self.start - 2 * WEEK + _DAY)
+
     @cached_property
     def live(self) -> pd.DataFrame:
         """The deployments that are not archived."""
         return self.deployments[self.deployments["archived_at"].isna()]
 
     @cached_property
-    def rates(self) -> pd.DataFrame:
-        """Their failure rates, one row a deployment."""
-        return summaries.failure_rates(self.live)
+    def live_before(self) -> pd.DataFrame:
+        """The deployments that were there a week ago, and not archived."""
+        then = self.start - WEEK
+        all_ = self.deployments
+        is_there = ~(all_["created_at"] > then).fillna(value=False)
+        return all_[is_there & (all_["archived_at"].isna() | (all_["archived_at"] > then))]
+
+    @cached_property
+    def compared(self) -> Any:  # noqa: ANN401 - a row as a named tuple
+        """All runs of the last week against those of the week before; ``None`` without any."""
+        if self.runs is None:
+            return None
+        rows = summaries.compare_periods(self.runs, by=None, recent=WEEK, until=self.start)
+        return next(rows.itertuples(index=False), None)
+
+    @cached_property
+    def is_comparable(self) -> bool:
+        """Whether enough runs are decided in both weeks, and the runs reach back to the first one."""
+        if self.runs is None or self.compared is None or not self.reaches_back(self.runs["triggered_at"]):
+            return False
+        return bool(min(self.compared.recent_decided, self.compared.baseline_decided) >= LEAST_DECIDED)
+
+    @cached_property
+    def streaks(self) -> pd.DataFrame:
+        """The live deployments whose last decided run failed, as `failing_now` says, the longest streak first."""
+        assert self.runs is not None  # noqa: S101 - for mypy
+        return failing_now(self.runs, self.live)
+
+    @cached_property
+    def failing_before(self) -> int | None:
+        """How many deployments were failing a week ago; ``None`` where the runs do not reach back."""
+        if self.runs is None or not self.reaches_back(self.runs["triggered_at"]):
+            return None
+        earlier = self.runs[self.runs["triggered_at"] < self.start - WEEK]
+        then = failing_now(earlier, self.live_before.drop(columns="stats_consecutive_failures"))["deployment_id"]
+        # A streak that is longer than the runs reach back was one then.
+        longer = self.streaks.loc[self.streaks["since"].isna(), "deployment_id"]
+        return len({*then, *longer[longer.isin(self.live_before["id"])]})
+
+    # -- triggers ------------------------------------------------------------------------------------------------
 
     @cached_property
     def triggers_a_day(self) -> int:
@@ -176,20 +242,71 @@ class ReportData:
 
     @cached_property
     def missed_window(self) -> tuple[pd.Timestamp, pd.Timestamp] | None:
-        """The time in which missed triggers can be told: the last week, as far as the runs reach."""
+        """The time in which missed triggers can be told: the last two weeks, as far as the runs reach."""
         if self.runs is None or self.runs["triggered_at"].isna().all():
             return None
         until = min(self.start, fetched_at(self.runs) or self.runs["triggered_at"].max())
-        since = max(until - min(WEEK, self.longest_span), self.runs["triggered_at"].min())
+        since = max(until - min(2 * WEEK, self.longest_span), self.runs["triggered_at"].min())
         return (since, until) if since < until else None
 
     @cached_property
-    def missed(self) -> pd.DataFrame | None:
-        """What should have fired in `missed_window` but did not; ``None`` where nothing can be told."""
+    def _missed(self) -> pd.DataFrame | None:
         if self.runs is None or self.missed_window is None:
             return None
         since, until = self.missed_window
-        return missed_triggers(self.deployments, self.runs, since=since, until=until)
+        return missed_triggers(self.deployments, self.runs, since=since, until=until, snapshots=self.snapshots)
+
+    @cached_property
+    def missed(self) -> pd.DataFrame | None:
+        """What should have fired in the last week but did not; ``None`` where nothing can be told."""
+        found = self._missed
+        return None if found is None else found[found["scheduled_at"] >= self.start - WEEK]
+
+    @cached_property
+    def missed_before(self) -> pd.DataFrame | None:
+        """What should have fired in the week before but did not; ``None`` where the runs do not reach back."""
+        found = self._missed
+        if found is None or self.longest_span < 2 * WEEK or self.runs is None:
+            return None
+        if not self.reaches_back(self.runs["triggered_at"]):
+            return None
+        return self.within(found, "scheduled_at", WEEK, ago=WEEK)  # type: ignore[no-any-return]
+
+    # -- findings, changes, costs --------------------------------------------------------------------------------
+
+    @cached_property
+    def findings(self) -> pd.DataFrame:
+        """What `check` finds, the worst first."""
+        since = min(_DAY, self.longest_span)
+        return check(
+            self.deployments, self.runs, self.sessions, snapshots=self.snapshots, now=self.start, since=since
+        )
+
+    @cached_property
+    def before(self) -> pd.DataFrame | None:
+        """The last whole snapshot that is a week old at least, else the first one; ``None`` without any."""
+        whole = [frame for frame in self.snapshots if {"name", "archived_at"} <= set(frame.columns)]
+        old = [frame for frame in whole if (fetched_at(frame) or self.start) <= self.start - WEEK]
+        return old[-1] if old else whole[0] if whole else None
+
+    @cached_property
+    def changes(self) -> pd.DataFrame | None:
+        """What changed since `before`; ``None`` without it."""
+        if self.before is None:
+            return None
+        before, after = self.before, self.given
+        # One of them may be without archived deployments; these are then no changes.
+        if before["archived_at"].isna().all():
+            after = after[after["archived_at"].isna() | after["id"].isin(before["id"])]
+        if after["archived_at"].isna().all():
+            before = before[before["archived_at"].isna()]
+        return summaries.changes(before, after)
+
+    @cached_property
+    def forecast(self) -> pd.DataFrame:
+        """The credits of the next 30 days, by deployment."""
+        assert self.sessions is not None  # noqa: S101 - for mypy
+        return cost_forecast(self.deployments, self.sessions, _FORECAST_SPAN, start=self.start)
 
     @cached_property
     def assumed(self) -> int:
@@ -199,18 +316,19 @@ class ReportData:
         assumed = self.runs["status"].eq("completed") & self.runs["status_from"].eq("session")
         return int(assumed.fillna(value=False).sum())
 
+    # -- names and times -----------------------------------------------------------------------------------------
+
     @cached_property
-    def _names(self) -> dict[str, str]:
-        named = self.deployments.dropna(subset=["name"])
-        return {**dict(zip(named["id"], named["name"], strict=True)), **self.labels}
+    def _name_of(self) -> dict[str, str]:
+        return dict(zip(self.deployments["id"], self.deployments["name"], strict=True))
 
     def name(self, identifier: str) -> str:
         """Return a deployment's name, its id where it has none; the beginning of a very long one."""
-        return truncate(one_line(self._names.get(identifier) or str(identifier)), _NAME_COLUMNS)
+        return self._name_of.get(identifier) or _short(identifier)
 
-    def deployment(self, identifier: str) -> DeploymentName:
+    def deployment(self, identifier: str) -> Deployment:
         """Return what a deployment is called, with its id."""
-        return DeploymentName(self.name(identifier), str(identifier))
+        return Deployment(self.name(identifier), str(identifier))
 
     def time(self, time: pd.Timestamp) -> Time | None:
         """Return an instant as text and as ISO 8601; ``None`` where it is missing."""
@@ -224,7 +342,37 @@ class ReportData:
 def span_text(span: timedelta) -> str:
     """Return a span in words: up to two days in hours, as people say it."""
     hours = span / _HOUR
-    return f"{hours:.0f} hours" if hours in _HOURS_IN_WORDS else format_duration(span)
+    if hours in _HOURS_IN_WORDS:
+        return ngettext("{count} hour", "{count} hours", int(hours))
+    return format_duration(span)
+
+
+def _short(text: object) -> str:
+    return truncate(one_line(str(text)), _NAME_COLUMNS)
+
+
+def _names(deployments: pd.DataFrame, labels: Mapping[str, str]) -> Any:  # noqa: ANN401 - an iterator of texts
+    for identifier, name in zip(deployments["id"], deployments["name"], strict=True):
+        yield _short(labels.get(identifier) or (identifier if pd.isna(name) else name))
+
+
+def _groups(deployments: pd.DataFrame, by: str | None, labels: Mapping[str, str]) -> Groups:
+    """Return the group of each deployment; without a choice the key ``team`` of the metadata, else the agent."""
+    keys = expand_metadata(deployments[["id", "metadata"]]) if "metadata" in deployments else deployments[["id"]]
+    names = [str(name).removeprefix("metadata_") for name in keys.columns if str(name).startswith("metadata_")]
+    word = ("team" if "team" in names else "agent") if by is None else by
+    ids = {"agent": "agent_id", "environment": "environment_id"}
+    if word in ids and ids[word] in deployments:
+        values = deployments[ids[word]]
+        named = deployments.get(f"{word}_name", values).fillna(values)
+        values = values.map(labels).fillna(named) if labels else named
+    elif word in names:
+        values = keys[f"metadata_{word}"]
+    else:
+        known = ", ".join([*ids, *map(one_line, names)])
+        raise ValueError(f"by={by!r} is neither an id nor a key of the deployments' metadata; there are {known}")
+    texts = [None if pd.isna(value) else _short(value) for value in values]
+    return Groups(word, pd.Series(texts, deployments["id"], dtype=TEXT))
 
 
 def _fires_a_day(expression: str) -> int:

@@ -1,263 +1,298 @@
-"""Draw figures for the page: plots as inline SVG with real text in the page's own colors, and small bars.
-
-The reader's browser draws the texts in its own fonts, so no glyph is ever missing, and CSS variables give the
-colors, so dark mode is right. The page's policy forbids style attributes, so each becomes classes and plain
-attributes.
-"""
+"""Compute the headline and the six figures of a report, each with its change against the period before."""
 
 from __future__ import annotations
 
-import io
-import math
-import re
-from functools import cache
 from typing import TYPE_CHECKING, Any, NamedTuple
-from xml.etree import ElementTree as ET
 
-from markupsafe import Markup, escape
+import numpy as np
+import pandas as pd
 
-from qoderdata.formatting import display_width
-from qoderdata.plots import axes as palette
-from qoderdata.plots.labels import glyphs, text_as_text
+from qoderdata.formatting import MISSING, format_credits, format_interval, format_milliseconds, format_percent
+from qoderdata.report.data import LEAST_DECIDED, WEEK, span_text
+from qoderdata.report.layout import Tile, format_count, join_facts, join_sentences, rows_of
+from qoderdata.summaries import failure_rates, run_failure_rates, session_costs
+from qoderdata.translation import gettext as _
+from qoderdata.translation import ngettext
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
-
-    from matplotlib.axes import Axes
-
-_WIDTH_INCHES = 9.0
-_POINTS = 72
-_SVG, _LINK = "{http://www.w3.org/2000/svg}", "{http://www.w3.org/1999/xlink}href"
-
-#: Colors of the plots, and the CSS variables that stand for them on the page.
-_COLOR_NAMES = {
-    "#000000": "soft",
-    palette.ON_LIGHT: "on-light",
-    "#333333": "ink",
-    "#ffffff": "card",
-    "#b0b0b0": "line",
-    palette.HATCHED["edgecolor"].lower(): "soft",
-    palette.PALE.lower(): "pale",
-    palette.GREY.lower(): "grey",
-    palette.BLUE.lower(): "blue",
-    palette.ORANGE.lower(): "orange",
-    palette.GREEN.lower(): "green",
-    palette.VERMILLION.lower(): "vermillion",
-    palette.SKY.lower(): "sky",
-    palette.PURPLE.lower(): "purple",
-}
-_ELEMENTS = frozenset({"svg", "g", "path", "text", "use", "defs", "clipPath", "rect", "pattern"})
-_ATTRIBUTES = frozenset({"d", "x", "y", "width", "height", "transform", "clip-path", "fill", "patternUnits"})
-_STYLES = frozenset(
-    {
-        "fill", "stroke", "stroke-width", "stroke-dasharray", "stroke-dashoffset", "stroke-linecap",
-        "stroke-linejoin", "stroke-opacity", "fill-opacity", "opacity", "font-size", "font-weight", "text-anchor",
-    }
-)  # fmt: skip
-_REFERENCE = re.compile(r"url\(#([\w-]+)\)")
-_NUMBER = re.compile(r"-?\d+\.\d+")
-_UPRIGHT = re.compile(r"\s*M 0 (-?[\d.]+)\s+L 0 (-?[\d.]+)\s*")
-
-_BAR_WIDTH, _BAR_MARGIN = 128, 6
+    from qoderdata.report.data import ReportData
 
 
-class Figure(NamedTuple):
-    """A plot on the page, and what it shows in words."""
+class Headline(NamedTuple):
+    """The sentence that a reader takes along, and the figures that it rests on."""
 
-    svg: Markup
-    alt: str
-
-
-class Bar(NamedTuple):
-    """Where the parts of a small bar begin and end, in its own units; `dot` is ``None`` where there is none."""
-
-    track: tuple[float, float]
-    line: tuple[float, float]
-    dot: float | None
+    text: str
+    about: str
+    is_bad: bool
 
 
-def round_scale(highest: float) -> float:
-    """Return the end of a scale that holds the highest share: a whole tenth, at most 1."""
-    return min(1.0, max(0.1, math.ceil(10 * highest) / 10))
-
-
-def interval_bar(rate: float, low: float, high: float, *, scale: float) -> Bar:
-    """Return a bar with the interval of a rate as its line, and the rate as its dot."""
-    return Bar((_x(0, scale), _x(scale, scale)), (_x(low, scale), _x(high, scale)), _x(rate, scale))
-
-
-def share_bar(share: float, *, scale: float) -> Bar:
-    """Return a bar whose line begins at 0."""
-    return Bar((_x(0, scale), _x(scale, scale)), (_x(0, scale), _x(share, scale)), None)
-
-
-def _x(share: float, scale: float) -> float:
-    return round(_BAR_MARGIN + (_BAR_WIDTH - 2 * _BAR_MARGIN) * min(share / scale, 1.0), 1)
-
-
-def plot_figure(draw: Callable[[Axes], object], *, name: str, alt: str, height: float) -> Figure:
-    """Plot a figure for the page.
-
-    Parameters
-    ----------
-    draw
-        Called with the axes to draw on; their style is matplotlib's default, not the caller's.
-    name
-        The beginning of the ids in the SVG, unique on the page.
-    alt
-        What the figure shows, in words.
-    height
-        Inches; it is 9 wide.
-
-    Returns
-    -------
-    Figure
-        The figure.
-    """
-    return Figure(_page_svg(_plot_svg(draw, height), name=name, alt=alt), alt)
-
-
-def _plot_svg(draw: Callable[[Axes], object], height: float) -> str:
-    """Return a plot as matplotlib writes it: texts as texts, and the same bytes for the same input."""
-    # Heavy, and needed only when drawing; pyplot is left alone, which is the caller's.
-    from matplotlib import figure as mpl_figure  # noqa: PLC0415
-    from matplotlib import style  # noqa: PLC0415
-
-    renderer_class, canvas_class = _svg_backend()
-    sink = io.StringIO()
-    settings = {"svg.fonttype": "none", "svg.hashsalt": "qoderdata", "figure.dpi": _POINTS}
-    with style.context(["default", settings]), text_as_text():
-        figure = mpl_figure.Figure(figsize=(_WIDTH_INCHES, height), layout="constrained")
-        renderer = renderer_class(_WIDTH_INCHES * _POINTS, height * _POINTS, sink, _POINTS)
-        canvas_class(figure).renderer = renderer
-        axes = figure.add_subplot()
-        draw(axes)
-        axes.set_title("")  # the page's headings say it
-        figure.draw(renderer)
-        renderer.finalize()
-    return sink.getvalue()
-
-
-@cache
-def _svg_backend() -> tuple[Any, Any]:
-    """Return a renderer that measures what it has no glyph for, and a canvas whose layout uses it."""
-    from matplotlib.backends.backend_svg import FigureCanvasSVG, RendererSVG  # noqa: PLC0415 - heavy
-
-    class Renderer(RendererSVG):
-        def get_text_width_height_descent(self, s: str, prop: Any, ismath: Any) -> Any:  # noqa: ANN401 - matplotlib's
-            return super().get_text_width_height_descent(_measurable(s), prop, ismath)  # type: ignore[no-untyped-call]  # matplotlib's
-
-    class Canvas(FigureCanvasSVG):
-        renderer: Any = None
-
-        def get_renderer(self) -> Any:  # noqa: ANN401 - matplotlib's
-            return self.renderer
-
-    return Renderer, Canvas
-
-
-def _measurable(text: str) -> str:
-    """Replace each character that matplotlib's own font lacks by one that is about as wide."""
-    known = _known_characters()
-    return "".join(
-        character if character in known else ("", "n", "W")[min(display_width(character), 2)] for character in text
-    )
-
-
-@cache
-def _known_characters() -> frozenset[str]:
-    return frozenset(map(chr, glyphs("DejaVu Sans").tolist()))
-
-
-def _page_svg(source: str, *, name: str, alt: str) -> Markup:
-    """Rewrite matplotlib's SVG for the page: known elements and attributes only, classes for colors."""
-    root = ET.fromstring(source)  # noqa: S314 - written by matplotlib just now
-    paths = {path.get("id"): path for path in root.iter(f"{_SVG}path") if path.get("id")}
-    shapes = {identifier: path.get("d", "") for identifier, path in paths.items() if identifier}
-    used = {f"{use.get(_LINK, '')[1:]}" for use in root.iter(f"{_SVG}use")}
-    used.update(
-        found for element in root.iter() for found in _REFERENCE.findall(" ".join(element.attrib.values()))
-    )
-    writer = _Writer(name, frozenset(used), shapes)
-    body = "".join(writer.elements(root))
-    opening = Markup('<svg viewBox="{}" role="img" aria-label="{}">').format(root.get("viewBox", ""), alt)
-    return opening + Markup(body) + Markup("</svg>")  # noqa: S704 - `_Writer` has escaped it
-
-
-class _Writer:
-    """Write elements of matplotlib's SVG as elements of the page."""
-
-    def __init__(self, name: str, used: frozenset[str], shapes: Mapping[str, str]) -> None:
-        self._name = name
-        self._used = used
-        self._shapes = shapes
-
-    def elements(self, parent: ET.Element) -> Iterator[str]:
-        """Write the children of an element; marks that are upright lines become one path."""
-        marks: dict[tuple[str, str], dict[str, None]] = {}
-        for child in parent:
-            shape = _UPRIGHT.fullmatch(self._shapes.get(child.get(_LINK, "")[1:], ""))
-            if child.tag == f"{_SVG}use" and shape:
-                x, y = round(2 * float(child.get("x", 0))) / 2, float(child.get("y", 0))
-                ends = sorted(y + float(end) for end in shape.groups())
-                marks.setdefault((child.get("style", ""), ""), {})[f"M{x:g} {ends[0]:.1f}V{ends[1]:.1f}"] = None
-            else:
-                yield self._element(child)
-        for (style, _), parts in marks.items():
-            yield f'<path d="{"".join(parts)}"{self._attributes({"style": style})}/>'
-
-    def _element(self, element: ET.Element) -> str:
-        tag = element.tag.removeprefix(_SVG)
-        if tag not in _ELEMENTS:
-            return ""
-        inner = "".join(self.elements(element)) + (str(escape(element.text)) if tag == "text" else "")
-        if not inner and tag in {"g", "defs", "text"}:
-            return ""
-        attributes = self._attributes(element.attrib)
-        if tag == "g" and not attributes:
-            return inner
-        return f"<{tag}{attributes}>{inner}</{tag}>" if inner else f"<{tag}{attributes}/>"
-
-    def _attributes(self, given: Mapping[str, str]) -> str:
-        attributes: dict[str, str] = {}
-        classes: list[str] = []
-        for key, value in given.items():
-            if key == "style":
-                self._style(value, attributes, classes)
-            elif key == "id" and value in self._used:
-                attributes["id"] = f"{self._name}-{value}"
-            elif key == _LINK:
-                attributes["href"] = f"#{self._name}-{value[1:]}"
-            elif key in _ATTRIBUTES:
-                attributes[key] = self._value(value)
-        if classes:
-            attributes["class"] = " ".join(classes)
-        return "".join(f' {key}="{escape(value)}"' for key, value in attributes.items())
-
-    def _style(self, text: str, attributes: dict[str, str], classes: list[str]) -> None:
-        for declaration in text.split(";"):
-            key, _, value = (part.strip() for part in declaration.partition(":"))
-            level = _heat_levels().get(value)
-            if value in _COLOR_NAMES:
-                classes.append(f"{key}-{_COLOR_NAMES[value]}")
-            elif level is not None:
-                classes.append(f"{key}-heat")
-                attributes[f"{key}-opacity"] = level
-            elif key in _STYLES:
-                attributes[key] = self._value(value)
-
-    def _value(self, value: str) -> str:
-        value = _REFERENCE.sub(lambda found: f"url(#{self._name}-{found[1]})", value)
-        return _NUMBER.sub(
-            lambda number: f"{float(number[0]):.2f}".rstrip("0").rstrip("."), " ".join(value.split())
+def headline(data: ReportData) -> Headline:
+    """Return whether it got worse, from all runs of the last two weeks; without runs what the counters say."""
+    row = data.compared
+    if row is None or not row.recent_decided:
+        return _headline_without_runs(data)
+    assert data.runs is not None  # noqa: S101 - for mypy
+    if not row.recent_failed:
+        what = ngettext("none of {count} run failed", "none of {count} runs failed", row.recent_decided)
+    else:
+        what = ngettext(
+            "{rate} of {count} run failed", "{rate} of {count} runs failed", row.recent_decided,
+            rate=format_percent(row.recent_rate),
+        )  # fmt: skip
+    if data.is_comparable:
+        what = _("{what}, {change}", what=what, change=points_text(row.change))
+        if row.verdict == "unclear" and points_text(row.change) != _("unchanged"):
+            what = _("{what}, which may be chance", what=what)
+        lead = {"worse": _("Worse than last week"), "better": _("Better than last week")}.get(
+            row.verdict, _("About the same as last week")
         )
+    else:
+        lead = _("Not enough runs to compare with last week")
+    text = _("{lead}: {what}", lead=lead, what=what)
+    if row.recent_failed > 1:
+        half = _most_of_the_failures(data.within(data.runs, "triggered_at", WEEK))
+        who = ngettext(
+            "{count} deployment accounts for half of it", "{count} deployments account for half of it", half
+        )
+        text = _("{text}; {who}", text=text, who=who)
+    return Headline(_("{text}.", text=text), _about_headline(data), data.is_comparable and row.verdict == "worse")
 
 
-@cache
-def _heat_levels() -> dict[str, str]:
-    """Return how much of the heat color stands for each color of the load's color map."""
-    from matplotlib import colormaps  # noqa: PLC0415 - heavy, and needed only when drawing
-    from matplotlib.colors import to_hex  # noqa: PLC0415 - as above
+def _most_of_the_failures(runs: pd.DataFrame) -> int:
+    """Return how few deployments have half of the failed runs."""
+    failed = runs[runs["status"].eq("failed").fillna(value=False)]["deployment_id"].value_counts(dropna=False)
+    return int(np.searchsorted(failed.cumsum().to_numpy(), failed.sum() / 2)) + 1
 
-    colors = colormaps[palette.HEAT_COLORS]
-    return {to_hex(colors(step)): f"{step / 255:.2f}" for step in range(256) if to_hex(colors(step)) != "#ffffff"}
+
+def _about_headline(data: ReportData) -> str:
+    row, runs = data.compared, data.runs
+    assert runs is not None  # noqa: S101 - for mypy
+    (recent,) = rows_of(run_failure_rates(data.within(runs, "triggered_at", WEEK), by=None))
+    words = ngettext(
+        "Of the last 7 days, from {since} to {until}: {failed} of {count} decided run failed (95 % interval "
+        "{interval}). A run is decided when it completed or failed.",
+        "Of the last 7 days, from {since} to {until}: {failed} of {count} decided runs failed (95 % interval "
+        "{interval}). A run is decided when it completed or failed.",
+        row.recent_decided,
+        failed=format_count(row.recent_failed),
+        since=data.time_text(data.start - WEEK),
+        until=data.time_text(data.start),
+        interval=format_interval(recent.ci_low, recent.ci_high),
+    )
+    if not data.reaches_back(runs["triggered_at"]):
+        first = data.time_text(runs["triggered_at"].min())
+        return join_sentences(words, _("The runs begin on {since}: the week before is not whole.", since=first))
+    before = _(
+        "In the 7 days before: {failed} of {count}, {rate}.",
+        failed=format_count(row.baseline_failed),
+        count=format_count(row.baseline_decided),
+        rate=format_percent(row.baseline_rate),
+    )
+    if data.is_comparable:
+        change = _(
+            "The 95 % interval of the change is {low} to {high} points.",
+            low=_signed(row.change_low),
+            high=_signed(row.change_high),
+        )
+    else:
+        change = _("Less than {count} decided runs in a week are not compared.", count=LEAST_DECIDED)
+    return join_sentences(words, before, change)
+
+
+def _headline_without_runs(data: ReportData) -> Headline:
+    if data.runs is not None:
+        return Headline(_("No run of the last 7 days has ended."), _period(data), is_bad=False)
+    failing = int((data.live["stats_consecutive_failures"].fillna(0) > 0).sum())
+    paused = int((data.live["paused_reason_type"] == "error").sum())
+    text = _(
+        "{failing} and {paused}.",
+        failing=ngettext("{count} deployment is failing", "{count} deployments are failing", failing),
+        paused=ngettext("{count} is paused by error", "{count} are paused by error", paused),
+    )
+    about = _(
+        "From the service's counters of the whole life of the deployments that are not archived. With their runs, "
+        "this page compares the last 7 days with the 7 days before."
+    )
+    return Headline(text, about, is_bad=failing + paused > 0)
+
+
+def _period(data: ReportData) -> str:
+    return _(
+        "The last 7 days are from {since} to {until}.",
+        since=data.time_text(data.start - WEEK),
+        until=data.time_text(data.start),
+    )
+
+
+def _signed(change: float) -> str:
+    return f"{100 * change:+.1f}".replace("-", "−")
+
+
+def points_text(change: float) -> str:
+    """Say how a rate changed."""
+    if pd.isna(change):
+        return _no_week_before()
+    points = f"{100 * abs(change):.1f}"
+    if points == "0.0":
+        return _("unchanged")
+    if change > 0:
+        return _("up {points} points", points=points)
+    return _("down {points} points", points=points)
+
+
+# -- figures -----------------------------------------------------------------------------------------------------
+
+
+def tiles(data: ReportData) -> list[Tile]:
+    """Return six figures: of the last week with their changes, or, without runs, of the present."""
+    found = _tiles_of_runs(data, data.runs) if data.runs is not None else _tiles_of_counters(data)
+    if data.sessions is not None:
+        found.insert(5, _credits_tile(data, data.sessions))
+    return found[:6]
+
+
+def _tiles_of_runs(data: ReportData, runs: pd.DataFrame) -> list[Tile]:
+    week = data.within(runs, "triggered_at", WEEK)
+    before = data.within(runs, "triggered_at", WEEK, ago=WEEK)
+    now = next(iter(rows_of(run_failure_rates(week, by=None))), None)
+    then = next(iter(rows_of(run_failure_rates(before, by=None))), None)
+    has_before = data.reaches_back(runs["triggered_at"])
+    row = data.compared
+    decided = 0 if row is None else int(row.recent_decided)
+    others = [] if now is None else [
+        _("{count} decided", count=f"{decided:,}"),
+        _("{count} skipped or cancelled", count=f"{int(now.skipped):,}"),
+        _("{count} not ended", count=f"{int(now.unfinished):,}"),
+        *([_("{count} unknown", count=f"{int(now.unknown):,}")] if now.unknown else []),
+    ]  # fmt: skip
+    streaks = data.streaks
+    longest = int(streaks["streak"].max()) if len(streaks) else 0
+    made = [
+        Tile(
+            _("Failure rate"),
+            format_percent(None if row is None else row.recent_rate),
+            points_text(row.change) if has_before and row is not None else _no_week_before(),
+            ngettext("of {count} decided run", "of {count} decided runs", decided),
+            data.is_comparable and row.verdict == "worse",
+            "rates",
+        ),
+        Tile(
+            _("Runs"),
+            f"{len(week):,}",
+            _change(len(week), len(before) if has_before else None),
+            join_facts(*others) if others else "",
+            anchor="trend",
+        ),
+        Tile(
+            _("Failing now"),
+            f"{len(streaks):,}",
+            _change(len(streaks), data.failing_before),
+            ngettext("longest streak: {count} run", "longest streak: {count} runs", longest)
+            if longest else _("no deployment's last decided run failed"),
+            len(streaks) > 0,
+            "failing",
+        ),
+        _missed_tile(data),
+        _duration_tile(now, then if has_before else None),
+    ]  # fmt: skip
+    live = len(data.live)
+    note = ngettext("{count} more is archived", "{count} more are archived", len(data.deployments) - live)
+    return [*made, Tile(_("Deployments"), f"{live:,}", _change(live, len(data.live_before)), note)]
+
+
+def _missed_tile(data: ReportData) -> Tile:
+    if data.missed is None:
+        return Tile(_("Missed triggers"), MISSING, None, _("no runs to tell it from"), anchor="missed")
+    certain = int(data.missed["certain"].sum())
+    before = None if data.missed_before is None else int(data.missed_before["certain"].sum())
+    doubtful = len(data.missed) - certain
+    note = _("{count} more in doubt", count=f"{doubtful:,}") if doubtful else _("none in doubt")
+    return Tile(_("Missed triggers"), f"{certain:,}", _change(certain, before), note, certain > 0, "missed")
+
+
+def _duration_tile(now: Any, then: Any) -> Tile:  # noqa: ANN401 - named tuples or None
+    after = None if now is None else now.duration_p50_ms
+    before = None if then is None else then.duration_p50_ms
+    if after is None or before is None or pd.isna(after) or pd.isna(before):
+        change = _no_week_before()
+    else:
+        change = _changed(after - before, format_milliseconds(abs(after - before)), format_milliseconds(before))
+    completed = 0 if now is None else int(now.completed)
+    note = ngettext("median of {count} completed run", "median of {count} completed runs", completed)
+    return Tile(_("Time of a success"), format_milliseconds(after), change, note, anchor="slower")
+
+
+def _credits_tile(data: ReportData, sessions: pd.DataFrame) -> Tile:
+    week = data.within(sessions, "created_at", WEEK)
+    now = next(iter(rows_of(session_costs(week, by=None))), None)
+    total = 0.0 if now is None else now.credits
+    change = _no_week_before()
+    if data.reaches_back(sessions["created_at"]) and pd.notna(total):
+        before = session_costs(data.within(sessions, "created_at", WEEK, ago=WEEK), by=None)["credits"].sum()
+        change = _changed(total - before, format_credits(abs(total - before)), format_credits(before))
+    known = 0 if now is None else int(now.sessions - now.unknown)
+    note = ngettext("of {count} session", "of {count} sessions", known)
+    return Tile(_("Credits"), format_credits(total), change, note, anchor="costs")
+
+
+def _tiles_of_counters(data: ReportData) -> list[Tile]:
+    live = data.live
+    in_a_row = live["stats_consecutive_failures"].fillna(0)
+    failing, by_error = int((in_a_row > 0).sum()), int((live["paused_reason_type"] == "error").sum())
+    paused = int(live["status"].eq("paused").fillna(value=False).sum())
+    total = next(iter(rows_of(failure_rates(data.deployments, by=None))), None)
+    runs, rate, never = (
+        (None, None, 0) if total is None else (total.total_runs, total.failure_rate, total.never_run)
+    )
+    firing = data.triggers["deployment_id"].nunique()
+    archived = ngettext("{count} more is archived", "{count} more are archived", len(data.deployments) - len(live))
+    return [
+        Tile(_("Deployments"), f"{len(live):,}", _change(len(live), len(data.live_before)), archived),
+        Tile(
+            _("Failing now"),
+            f"{failing:,}",
+            None,
+            ngettext("longest streak: {count} run", "longest streak: {count} runs", int(in_a_row.max()))
+            if failing else _("no deployment's last run failed"),
+            failing > 0,
+            "failing",
+        ),
+        Tile(
+            _("Paused by error"),
+            f"{by_error:,}",
+            None,
+            ngettext("{count} more is paused", "{count} more are paused", paused - by_error),
+            by_error > 0,
+            "paused",
+        ),
+        Tile(_("Lifetime failure rate"), format_percent(rate), None,
+             _("of {runs} runs, archived deployments included", runs=format_count(runs)), anchor="rates"),
+        Tile(
+            _("Next {span}", span=span_text(data.shown_horizon)),
+            f"{len(data.triggers):,}",
+            None,
+            ngettext("triggers of {count} deployment", "triggers of {count} deployments", firing),
+            anchor="next",
+        ),
+        Tile(_("Never run"), format_count(never), None,
+             ngettext("of {count} deployment", "of {count} deployments", len(data.deployments))),
+    ]  # fmt: skip
+
+
+def _no_week_before() -> str:
+    return _("the week before is not known")
+
+
+def _change(now: int, before: int | None) -> str:
+    """Say how a number changed."""
+    if before is None:
+        return _no_week_before()
+    return _changed(now - before, f"{abs(now - before):,}", f"{before:,}")
+
+
+def _changed(difference: float, change: str, before: str) -> str:
+    if not difference:
+        return _("unchanged")
+    if difference > 0:
+        return _("up {change} from {before}", change=change, before=before)
+    return _("down {change} from {before}", change=change, before=before)

@@ -2,23 +2,36 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pandas as pd
 
 from qoderdata.formatting import MISSING, format_interval, format_percent
-from qoderdata.report.figures import interval_bar, share_bar
+from qoderdata.translation import gettext as _
+from qoderdata.translation import ngettext
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
-    from qoderdata.report.data import Time
-    from qoderdata.report.figures import Bar, Figure
+    from qoderdata.report.data import ReportData, Time
+    from qoderdata.report.pictures import Picture
 
-#: The most rows that a table shows.
-MOST_ROWS = 20
+#: The most rows that a folded table shows, and the most that an unfolded one shows.
+MOST_ROWS, MOST_AT_FIRST = 20, 5
+#: So many names stand for those of equal rows.
+_FIRST_NAMES = 3
 _MOST_CHARACTERS = 200
+_BAR_WIDTH, _BAR_MARGIN = 128, 6
+
+
+class Bar(NamedTuple):
+    """Where the parts of a small bar begin and end, in its own units; `dot` is ``None`` where there is none."""
+
+    track: tuple[float, float]
+    line: tuple[float, float]
+    dot: float | None
 
 
 class BarText(NamedTuple):
@@ -57,6 +70,23 @@ class Schedule(NamedTuple):
     expression: str
 
 
+class Names(NamedTuple):
+    """The first names of some deployments, and how many more there are."""
+
+    names: list[str]
+    more: str | None
+
+
+class Sentence(NamedTuple):
+    """A sentence that begins with names, and what to do about it; `is_listed` where it is said of each name."""
+
+    names: Names
+    text: str
+    hint: str | None = None
+    is_bad: bool = False
+    is_listed: bool = False
+
+
 class Column(NamedTuple):
     """A column of a table.
 
@@ -84,7 +114,7 @@ class Table:
     rows : list of list
         The cells; ``None`` is a missing value.
     more : str or None
-        How many rows are not shown.
+        How many rows are not shown, and what lists them.
     """
 
     caption: str
@@ -93,20 +123,32 @@ class Table:
     more: str | None
 
 
+class Heat(NamedTuple):
+    """How much there is by weekday and hour: a row is a name and 24 pairs of a shade (0 to 9) and a number."""
+
+    caption: str
+    corner: str
+    rows: list[tuple[str, list[tuple[int, str]]]]
+
+
 @dataclass(frozen=True)
 class Section:
-    """One section of the page.
+    """One section of the page, or one folded part.
 
     Attributes
     ----------
     anchor, title : str
         The end of its address, and its heading.
     about : str
-        What it is about; `strong` and `rest` go on, the first one emphasized.
+        What it is about, over which runs; `strong` and `rest` go on, the first one emphasized.
     nothing : str or None
         What stands there where there is nothing to show, which mostly is good news.
     count : str or None
-        How many findings there are, for the contents.
+        How many findings there are, beside the title.
+    sentences : list of Sentence
+        What it lists, in order; `is_ordered` where the order counts.
+    folded : Section or None
+        What is folded below it.
     """
 
     anchor: str
@@ -116,28 +158,43 @@ class Section:
     rest: str = ""
     nothing: str | None = None
     count: str | None = None
-    figure: Figure | None = None
+    picture: Picture | None = None
+    sentences: list[Sentence] = field(default_factory=list)
+    is_ordered: bool = False
+    heat: Heat | None = None
     table: Table | None = None
+    folded: Section | None = None
     sources: list[tuple[str, str]] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
 
 
 class Tile(NamedTuple):
-    """A headline number."""
+    """A figure, its change against the period before, what it is about, and the folded part that has more."""
 
     title: str
     figure: str
+    change: str | None
     note: str
     is_bad: bool = False
+    anchor: str | None = None
 
 
-def make_table(frame: pd.DataFrame, columns: Sequence[Column], *, caption: str, rows: str) -> Table:
-    """Return the first rows of a frame as a table."""
-    shown = frame.head(MOST_ROWS)
-    more = None if len(shown) == len(frame) else f"{len(shown)} of {len(frame):,} {rows} are shown."
-    return Table(
-        caption, columns, [[_or_none(column.cell(row)) for column in columns] for row in rows_of(shown)], more
-    )
+def make_table(
+    frame: pd.DataFrame, columns: Sequence[Column], *, caption: str, lists_all: str, most: int = MOST_ROWS
+) -> Table:
+    """Return the first rows of a frame as a table; `lists_all` is the command or call that lists all."""
+    shown = frame.head(most)
+    more = None
+    if len(shown) < len(frame):
+        more = ngettext(
+            "{shown} of {count} row is shown; {call} lists all.",
+            "{shown} of {count} rows are shown; {call} lists all.",
+            len(frame),
+            shown=len(shown),
+            call=lists_all,
+        )
+    cells = [[_or_none(column.cell(row)) for column in columns] for row in rows_of(shown)]
+    return Table(caption, columns, cells, more)
 
 
 def _or_none(cell: Any) -> object:  # noqa: ANN401 - any cell
@@ -149,20 +206,65 @@ def rows_of(frame: pd.DataFrame) -> list[Any]:
     return list(frame.itertuples(index=False))
 
 
-def interval_cell(row: Any, scale: float) -> BarText:  # noqa: ANN401 - a row as a named tuple
-    """Return the cell of a rate and its interval."""
-    bar = interval_bar(row.failure_rate, row.ci_low, row.ci_high, scale=scale)
+def deployment_column(data: ReportData) -> Column:
+    """Return the column that says which deployment a row is about."""
+    return Column(_("Deployment"), "deployment", lambda row: data.deployment(row.deployment_id))
+
+
+def names_of(data: ReportData, identifiers: Iterable[str]) -> Names:
+    """Return the first names of some deployments, and how many more there are."""
+    all_ = [str(identifier) for identifier in identifiers]
+    first = [data.name(identifier) for identifier in all_[:_FIRST_NAMES]]
+    left = len(all_) - len(first)
+    return Names(first, _("and {count} more", count=f"{left:,}") if left else None)
+
+
+def join_sentences(*sentences: str) -> str:
+    """Return sentences as one text; a language without blanks has none between them."""
+    text, *rest = sentences
+    for sentence in rest:
+        text = _("{text} {sentence}", text=text, sentence=sentence)
+    return text
+
+
+def join_facts(*facts: str) -> str:
+    """Return facts as one text, with commas."""
+    text, *rest = facts
+    for fact in rest:
+        text = _("{what}, {change}", what=text, change=fact)
+    return text
+
+
+def round_scale(highest: float) -> float:
+    """Return the end of a scale that holds the highest share: a whole tenth, at most 1."""
+    return min(1.0, max(0.1, math.ceil(10 * highest) / 10))
+
+
+def _x(share: float, scale: float) -> float:
+    return round(_BAR_MARGIN + (_BAR_WIDTH - 2 * _BAR_MARGIN) * min(share / scale, 1.0), 1)
+
+
+def interval_cell(row: Any, scale: float) -> BarText | None:  # noqa: ANN401 - a row as a named tuple
+    """Return the cell of a rate and its interval: a line with a dot."""
+    if pd.isna(row.failure_rate):
+        return None
+    line = (_x(row.ci_low, scale), _x(row.ci_high, scale))
+    bar = Bar((_x(0, scale), _x(scale, scale)), line, _x(row.failure_rate, scale))
     return BarText(bar, format_interval(row.ci_low, row.ci_high))
 
 
-def share_cell(share: float, scale: float) -> BarText:
-    """Return the cell of a share."""
-    return BarText(share_bar(share, scale=scale), format_percent(share))
+def share_cell(share: float, scale: float) -> BarText | None:
+    """Return the cell of a share: a line from 0."""
+    if pd.isna(share):
+        return None
+    return BarText(
+        Bar((_x(0, scale), _x(scale, scale)), (_x(0, scale), _x(share, scale)), None), format_percent(share)
+    )
 
 
 def scale_note(scale: float) -> str:
     """Return the text on the scale of a column of bars."""
-    return f"0 to {100 * scale:.0f} %"
+    return _("0 to {percent} %", percent=f"{100 * scale:.0f}")
 
 
 def error_cell(kind: Any, message: Any) -> Error | None:  # noqa: ANN401 - texts or pandas' missing values

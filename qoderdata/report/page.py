@@ -1,11 +1,13 @@
-"""Write a report: its headline, its sections and what is said about the data, as one HTML file."""
+"""Write a report as one HTML file: read the frames, make the parts, say what limits them, fill the template."""
 
 from __future__ import annotations
 
 import base64
 import hashlib
+import io
 import warnings
 from functools import cache
+from gettext import GNUTranslations, NullTranslations
 from importlib import resources
 from typing import TYPE_CHECKING
 
@@ -14,20 +16,22 @@ from markupsafe import Markup
 
 from qoderdata import files, parsing
 from qoderdata.errors import DataQualityWarning, warn
-from qoderdata.formatting import MISSING, format_duration, format_interval, format_percent, one_line
+from qoderdata.formatting import format_duration, one_line
 from qoderdata.report.data import WEEK, ReportData, fetched_at, span_text
-from qoderdata.report.layout import Section, Tile, format_count, rows_of
-from qoderdata.report.sections import make_sections
-from qoderdata.summaries import failure_rates
+from qoderdata.report.details import about_data, age_of, make_details
+from qoderdata.report.figures import headline, tiles
+from qoderdata.report.summary import make_summary
+from qoderdata.translation import gettext as _
+from qoderdata.translation import ngettext, translated
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     from jinja2 import Environment
 
 _OLD = pd.Timedelta("1D")
-_COMPLETE: dict[object, str] = {True: "complete", False: "not complete"}
+_ENGLISH, _TAGS = "en", {"zh": "zh-CN"}
 
 
 def write_report(
@@ -36,16 +40,24 @@ def write_report(
     *,
     runs: pd.DataFrame | None = None,
     sessions: pd.DataFrame | None = None,
+    snapshots: Sequence[pd.DataFrame] | None = None,
+    by: str | None = None,
     start: parsing.Instant | None = None,
     horizon: parsing.Span = "24h",
     tz: str = "UTC",
     labels: Mapping[str, str] | None = None,
+    lang: str = "en",
 ) -> None:
-    """Write one self-contained HTML page about a fleet: what is failing, and what will fire.
+    """Write one self-contained HTML page about a fleet: whether it is worse than last week, and what to do.
 
-    The page needs nothing but itself: figures are inside, and there is no script. It can be read on a phone,
-    on paper and in dark mode. Texts of the service are shown as texts, whatever is in them; ``extra``, and so
-    the values of ``environment_variables``, is not shown at all.
+    What a manager reads in a minute is at the top: a headline, six figures with their changes, a picture of the
+    last 30 days, the worst findings of `check`, what changed, what it costs, and failure rates by team or agent.
+    All else is folded. The last 7 days are compared with the 7 days before.
+
+    The page needs nothing but itself: pictures are inside, and there is no script. It can be read on a phone,
+    on paper (a folded part is printed where the reader has opened it) and in dark mode. Texts of the service are
+    shown as texts, whatever is in them; ``extra``, and so the values of ``environment_variables``, is not shown at
+    all, except that it changed.
 
     Parameters
     ----------
@@ -56,15 +68,22 @@ def write_report(
     path
         The HTML file, ``.html`` or ``.htm``. One that is there stays until the new one is whole.
     runs
-        The runs of these deployments, for trend, errors, missed triggers and what got slower. Give all of some
-        stretch of time, such as ``load_runs(since="30D")``: what was left out counts as missed. ``None`` leaves
-        these sections out.
+        The runs of these deployments. Give all of some stretch of time, such as ``load_runs(since="30D")``: what
+        was left out counts as missed. The changes need all of the last 14 days. ``None``: the page has the
+        service's counters instead, and no changes.
     sessions
         Their sessions, for what they cost and what the next 30 days will cost, as `qoderdata.cost_forecast` says.
-        ``None`` leaves this section out.
+        ``None`` leaves this out.
+    snapshots
+        Earlier deployments frames with ``attrs["fetched_at"]``, as `load_snapshots` gives them. They tell what
+        changed in the last week, and make missed triggers certain. ``None``: the page says that there is no
+        history.
+    by
+        What failure rates are shown by: ``"agent"``, ``"environment"``, or a key of the deployments' metadata.
+        ``None``: the key ``team`` where a deployment has it, else the agent.
     start
         The moment that the report is about, with its zone; ``None`` is now. The same frames and the same
-        `start` give the same file, byte for byte, with the same version of matplotlib.
+        `start` give the same file, byte for byte.
     horizon
         How far ahead to show what fires: anything `pandas.Timedelta` takes. Where more than two million triggers
         would have to be listed, the page looks less far ahead, and says so.
@@ -72,6 +91,9 @@ def write_report(
         The IANA zone that times are shown in.
     labels
         Names to show by id of deployment or agent, instead of the deployments' own.
+    lang
+        The language of the page: ``"en"``, or ``"zh"`` for simplified Chinese. Names and error messages stay as
+        they are.
 
     Raises
     ------
@@ -80,7 +102,7 @@ def write_report(
     MissingColumnError
         A frame is not one of deployments, of runs, or of sessions.
     ValueError
-        `start`, `horizon` or `tz` is not one, or the file's name ends in another format.
+        `by`, `start`, `horizon`, `tz` or `lang` is not one, or the file's name ends in another format.
     OSError
         The folder is not there or cannot be written.
 
@@ -93,9 +115,9 @@ def write_report(
     --------
     >>> import tempfile
     >>> from pathlib import Path
-    >>> from qoderdata.frames import flatten_deployments
+    >>> import qoderdata as qd
     >>> with tempfile.TemporaryDirectory() as folder:
-    ...     write_report(flatten_deployments([]), f"{folder}/report.html", start="2026-06-15T00:00Z")
+    ...     qd.write_report(qd.flatten_deployments([]), f"{folder}/report.html", start="2026-06-15T00:00Z")
     ...     print(Path(f"{folder}/report.html").read_text().splitlines()[0])
     <!DOCTYPE html>
     """
@@ -104,92 +126,64 @@ def write_report(
         deployments,
         runs,
         sessions,
+        snapshots,
+        by=by,
         start=pd.Timestamp.now("UTC").floor("s") if start is None else parsing.parse_instant(start, name="start"),
         horizon=parsing.parse_span(horizon, name="horizon"),
         tz=parsing.parse_zone(tz).key,
         labels=labels,
     )
-    with warnings.catch_warnings(record=True) as caught:
+    with warnings.catch_warnings(record=True) as caught, translated(_translations(lang)):
         warnings.simplefilter("always")
-        html = _render(data, caught)
-    for warning in caught:
-        warn(str(warning.message), warning.category)
+        html = _render(data, caught, lang)
+    for message, category in dict.fromkeys((str(one.message), one.category) for one in caught):
+        warn(message, category)
     files.replace(path, lambda sink: sink.write(html.encode()))
 
 
-def _render(data: ReportData, caught: list[warnings.WarningMessage]) -> str:
+@cache
+def _translations(lang: str) -> NullTranslations:
+    """Read the catalogue of a language; English needs none."""
+    if lang == _ENGLISH:
+        return NullTranslations()
+    catalogues = {file.name for file in resources.files(__package__ or "").iterdir() if file.name.endswith(".po")}
+    if f"{lang}.po" not in catalogues:
+        known = " and ".join(repr(name) for name in [_ENGLISH, *sorted(file[:-3] for file in catalogues)])
+        raise ValueError(f"lang={lang!r}: there is no such language; there are {known}")
+    from babel.messages import mofile, pofile  # noqa: PLC0415 - only for a page in another language
+
+    compiled = io.BytesIO()
+    mofile.write_mo(compiled, pofile.read_po(io.StringIO(_resource(f"{lang}.po")), locale=lang))
+    compiled.seek(0)
+    return GNUTranslations(compiled)
+
+
+def _render(data: ReportData, caught: list[warnings.WarningMessage], lang: str) -> str:
     css = _resource("report.css")
-    sections = make_sections(data)
+    details = make_details(data)
     values = {
-        "title": f"Scheduled agents, {data.start.tz_convert(data.tz):%Y-%m-%d}",
+        "lang": _TAGS.get(lang, lang),
+        "title": _("Scheduled agents, {day}", day=f"{data.start.tz_convert(data.tz):%Y-%m-%d}"),
         "css": Markup(css),  # noqa: S704 - our own file
         "css_digest": base64.b64encode(hashlib.sha256(css.encode()).digest()).decode(),
         "start": data.time(data.start),
-        "age": data_age(data.deployments, data),
+        "age": _age(data),
         "cautions": cautions(data),
+        "headline": headline(data),
         "tiles": tiles(data),
+        "sections": make_summary(data),
     }
     found = [str(warning.message) for warning in caught if issubclass(warning.category, DataQualityWarning)]
-    sections.append(about_data(data, list(dict.fromkeys(found))))
-    return environment().from_string(_resource("report.html.j2")).render(values, sections=sections).lstrip() + "\n"
+    details.append(about_data(data, list(dict.fromkeys(found))))
+    template = environment().from_string(_resource("report.html.j2"))
+    return template.render(values, details=details).lstrip() + "\n"
 
 
-def tiles(data: ReportData) -> list[Tile]:
-    """Return the headline numbers."""
-    live = data.live
-    paused = live["status"].eq("paused").fillna(value=False)
-    by_error = int((live["paused_reason_type"] == "error").sum())
-    in_a_row = live["stats_consecutive_failures"].fillna(0)
-    failing = int((in_a_row > 0).sum())
-    archived = len(data.deployments) - len(live)
-    states = f"{int((~paused).sum()):,} active, {int(paused.sum()):,} paused, {archived:,} archived"
-    longest = f"longest streak {int(in_a_row.max()):,}" if failing else "nobody"
-    firing = data.triggers["deployment_id"].nunique()
-    made = [
-        Tile("Deployments", f"{len(data.deployments):,}", states),
-        *_counter_tiles(failure_rates(data.deployments, by=None)),
-        Tile("Failing now", f"{failing:,}", longest, failing > 0),
-        Tile(
-            "Paused by error", f"{by_error:,}", f"{int(paused.sum()) - by_error:,} more are paused", by_error > 0
-        ),
-        Tile(
-            f"Next {span_text(data.shown_horizon)}",
-            f"{len(data.triggers):,}",
-            f"triggers of {firing:,} deployments",
-        ),
-    ]
-    if data.missed is not None:
-        certain = int(data.missed["certain"].sum())
-        doubtful = len(data.missed) - certain
-        note = f"{doubtful:,} more are in doubt" if doubtful else "none in doubt"
-        made.append(Tile("Missed", f"{certain:,}", note, certain > 0))
-    return made
-
-
-def _counter_tiles(total: pd.DataFrame) -> list[Tile]:
-    """Return the lifetime counters of all; an empty account has none."""
-    if total.empty:
-        return [Tile("Runs", "0", ""), Tile("Failure rate", MISSING, "no runs"), Tile("Never run", "0", "")]
-    (row,) = rows_of(total)
-    return [
-        Tile("Runs", format_count(row.total_runs), f"{format_count(row.total_failures)} failed"),
-        Tile(
-            "Failure rate",
-            format_percent(row.failure_rate),
-            f"95 % interval {format_interval(row.ci_low, row.ci_high)}",
-        ),
-        Tile("Never run", format_count(row.never_run), f"of {row.deployments:,} deployments"),
-    ]
-
-
-def data_age(frame: pd.DataFrame, data: ReportData) -> str | None:
-    """Say when a frame was fetched; ``None`` where that is not known."""
-    at = fetched_at(frame)
-    if at is None:
-        return None
-    if at > data.start:
-        return f"fetched on {data.time_text(at)}"
-    return f"fetched {format_duration(data.start - at)} before"
+def _age(data: ReportData) -> str:
+    age = age_of(data.deployments, data)
+    if age is None:
+        return _("When the data was fetched is not known.")
+    return _("The data was {age}.", age=age)
 
 
 def cautions(data: ReportData) -> list[str]:
@@ -198,55 +192,45 @@ def cautions(data: ReportData) -> list[str]:
     for name, frame in data.frames.items():
         at = fetched_at(frame)
         if frame.attrs.get("complete") is False:
-            found.append(f"The {name} are not complete: a pull was cut short. Numbers here are too small.")
+            found.append(_incomplete(name))
         if at is not None and data.start - at > _OLD:
-            found.append(f"The {name} are {format_duration(data.start - at)} old.")
+            found.append(_old(name, format_duration(data.start - at)))
     if data.longest_span < max(data.horizon, WEEK):
-        shown = span_text(data.longest_span)
         found.append(
-            f"The schedules fire up to {data.triggers_a_day:,} times a day, too often to list. This page looks "
-            f"{shown} ahead and, for missed triggers, as far back."
+            _(
+                "The schedules fire up to {count} times a day, too often to list. This page looks {span} ahead "
+                "and, for missed triggers, as far back.",
+                count=f"{data.triggers_a_day:,}",
+                span=span_text(data.longest_span),
+            )
         )
     if data.assumed:
         found.append(
-            f"{data.assumed:,} runs count as completed because their session came to rest. Failures inside "
-            'sessions may be among them; load_runs(outcomes="events") tells which.'
+            ngettext(
+                "{count} run counts as completed because its session came to rest. Failures inside sessions may "
+                'be among them; load_runs(outcomes="events") tells which.',
+                "{count} runs count as completed because their session came to rest. Failures inside sessions may "
+                'be among them; load_runs(outcomes="events") tells which.',
+                data.assumed,
+            )
         )
     return found
 
 
-def about_data(data: ReportData, warnings: list[str]) -> Section:
-    """Show where the data comes from, how old it is, whether it is complete, and what the numbers mean."""
-    sources = [(name.capitalize(), _source(frame, data)) for name, frame in data.frames.items()]
-    counters = "the service's own counters"
-    if data.is_counted:
-        counters += f", or counted in the runs given ({_counted_since(data)}) where the service has none"
-    return Section(
-        "about",
-        "About the data",
-        f"Lifetime numbers are {counters}, of archived deployments too where they are given. There a rate is "
-        "failed by all runs; where it is made from runs, failed by completed and failed ones. Intervals are "
-        "Wilson's: of 100 such intervals about 95 hold the true rate. A dash stands where there is no value, "
-        f"which is not zero. Times are in {data.tz} unless another zone stands beside them.",
-        sources=sources,
-        warnings=warnings,
-    )
+def _incomplete(name: str) -> str:
+    return {
+        "deployments": _("The deployments are not complete: a pull was cut short. Numbers here are too small."),
+        "runs": _("The runs are not complete: a pull was cut short. Numbers here are too small."),
+        "sessions": _("The sessions are not complete: a pull was cut short. Numbers here are too small."),
+    }[name]
 
 
-def _counted_since(data: ReportData) -> str:
-    since = data.deployments.attrs.get("counted_since")
-    return f"since {data.time_text(pd.Timestamp(since))}" if since else "of any age"
-
-
-def _source(frame: pd.DataFrame, data: ReportData) -> str:
-    attrs = frame.attrs
-    complete = _COMPLETE.get(attrs.get("complete"), "not known whether complete")
-    parts = [f"{len(frame):,} rows", complete, data_age(frame, data) or "not known when fetched"]
-    if attrs.get("source"):
-        parts.append(f"from {attrs['source']}")
-    if attrs.get("from_cache"):
-        parts.append("kept in the cache since")
-    return ", ".join(parts) + "."
+def _old(name: str, age: str) -> str:
+    return {
+        "deployments": _("The deployments are {age} old.", age=age),
+        "runs": _("The runs are {age} old.", age=age),
+        "sessions": _("The sessions are {age} old.", age=age),
+    }[name]
 
 
 def _resource(name: str) -> str:
@@ -258,9 +242,12 @@ def environment() -> Environment:
     """Return the template environment: each value is cleaned, then escaped; a name without a value is an error."""
     from jinja2 import Environment, StrictUndefined  # noqa: PLC0415 - only for a report
 
-    return Environment(
+    made = Environment(
         autoescape=True, undefined=StrictUndefined, finalize=_clean, trim_blocks=True, lstrip_blocks=True
     )
+    # The separators among the messages keep their blanks; they are our own, and have no fields.
+    made.globals["_"] = lambda message: Markup(_(message))  # noqa: S704
+    return made
 
 
 def _clean(value: object) -> object:

@@ -13,6 +13,7 @@ from qoderdata.summaries import dataframe_engines as engines
 from qoderdata.summaries import wilson
 from qoderdata.summaries.incidents import failure_streaks
 from qoderdata.summaries.run_rates import run_failure_rates
+from qoderdata.translation import gettext as _
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -177,8 +178,10 @@ def _warn_of_no_counters(rows: nw.LazyFrame[Any]) -> None:
     counts = rows.select(nw.len().alias("rows"), *(nw.col(name).count() for name in names)).collect()
     if counts["rows"].item() and not any(counts[name].item() for name in names):
         errors.warn(
-            "no deployment has counters, so there are no rates: the newest edition of the service gives none. "
-            "Count runs instead, with failure_rates(fill_counters(df, load_runs()))",
+            _(
+                "no deployment has counters, so there are no rates: the newest edition of the service gives none. "
+                "Count runs instead, with failure_rates(fill_counters(df, load_runs()))"
+            ),
             errors.DataQualityWarning,
         )
 
@@ -190,8 +193,12 @@ def _warn_of_impossible(rows: nw.LazyFrame[Any]) -> None:
     first = [str(id_) for id_ in found["id"].head(_SHOWN_IDS).to_list()] if "id" in found.columns else []
     more = ", ..." if len(found) > len(first) else ""
     errors.warn(
-        f"{len(found)} deployments have counters that cannot be (negative, or more failures than runs); "
-        f"they get no rate and are left out of sums: {', '.join(first)}{more}",
+        _(
+            "{count} deployments have counters that cannot be (negative, or more failures than runs); they get no "
+            "rate and are left out of sums: {ids}",
+            count=f"{len(found):,}",
+            ids=_(", ").join(first) + more,
+        ),
         errors.DataQualityWarning,
     )
 
@@ -220,8 +227,11 @@ def _warn_of_overflow(rows: nw.LazyFrame[Any], grouping: list[str]) -> None:
     too_large = totals.group_by(*grouping).agg(total.sum()).filter(total >= _INT64_END).collect()
     if not too_large.is_empty():
         errors.warn(
-            f"the counters of {len(too_large)} groups add up to more than 64 bits hold; their totals and rates "
-            "are missing. A counter is wrong: look for the largest stats_total_runs",
+            _(
+                "the counters of {count} groups add up to more than 64 bits hold; their totals and rates are "
+                "missing. A counter is wrong: look for the largest stats_total_runs",
+                count=f"{len(too_large):,}",
+            ),
             errors.DataQualityWarning,
         )
 

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from qoderdata.columns import DTYPES, TEXT, require_frame
+from qoderdata.formatting import MISSING, one_line, truncate_middle
+from qoderdata.translation import gettext as _
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -31,6 +33,8 @@ _OBJECTS = {"metadata": "metadata", "extra": "other"}
 _ARCHIVED_NAME = re.compile(r"_archived_\d+")
 _SECRET = "environment_variables"  # noqa: S105 - a field's name
 _Difference = tuple[str, str, str, str | None, str | None]
+#: A value is cut to so many columns; prompts are long.
+_VALUE = 60
 _RESULT = ("deployment_id", "name", "change", "field", "before", "after")
 
 
@@ -105,6 +109,38 @@ def changes(before: pd.DataFrame, after: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=list(_RESULT)).astype(TEXT)
 
 
+def describe_change(row: Any) -> str:  # noqa: ANN401 - a row as a named tuple
+    """Say a difference as a person would, without the name: one row of `changes`."""
+    words = {"created": _("created"), "removed": _("removed"), "archived": _("archived")}
+    if row.change in words:
+        return words[row.change]
+    before, after = (
+        truncate_middle(_state_in_words(one_line(value)), _VALUE) for value in (row.before, row.after)
+    )
+    if row.change == "paused":
+        return after
+    if row.change == "resumed":
+        return _("resumed (was {before})", before=before)
+    fields = {"schedule": _("schedule"), "schedule_expression": _("schedule"), "schedule_timezone": _("time zone")}
+    field = fields.get(row.field) or one_line(row.field)
+    none = _("none")
+    before, after = (none if value == MISSING else value for value in (before, after))
+    return f"{field} {before} → {after}"
+
+
+def _state_in_words(text: str) -> str:
+    """Return what `_state` says, in the language of the page."""
+    if text.startswith("paused by error: "):
+        return _("paused by error: {error}", error=text.removeprefix("paused by error: "))
+    words = {
+        "active": _("active"),
+        "paused": _("paused"),
+        "paused by error": _("paused by error"),
+        "paused by hand": _("paused by hand"),
+    }
+    return words.get(text, text)
+
+
 def _differences(old: pd.DataFrame, new: pd.DataFrame) -> Iterator[_Difference]:
     """Yield id, kind, field, before and after of each difference of deployments that are in both frames."""
     archived = set(new.index[old["archived_at"].isna() & new["archived_at"].notna()])
@@ -159,7 +195,7 @@ def _together(kind: str, columns: tuple[str, str], old: pd.DataFrame, new: pd.Da
     texts = {name: (_texts(old[name]), _texts(new[name])) for name in columns}
     found: dict[str, list[str]] = {}
     for name, pair in texts.items():
-        for id_, *_ in _differing(*pair):
+        for id_, _before, _after in _differing(*pair):
             found.setdefault(id_, []).append(name)
     first, second = columns
     for id_, names in found.items():

@@ -17,6 +17,7 @@ import pandas as pd
 from qoderdata.cron import CronError, Schedule, parse
 from qoderdata.errors import DataQualityWarning, warn
 from qoderdata.formatting import one_line, truncate
+from qoderdata.translation import gettext as _
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -67,8 +68,13 @@ class DistinctSchedules:
         if bad.size:
             reason = one_line(str(self.schedules[self.of_row[bad[0]]]))
             warn(
-                f"{bad.size} deployments have a cron text or zone that cannot be read, and give no rows "
-                f"(the first: {reason}): {few_ids(df['id'].iloc[bad])}",
+                _(
+                    "{count} deployments have a cron text or zone that cannot be read, and give no rows "
+                    "(the first: {reason}): {ids}",
+                    count=f"{int(bad.size):,}",
+                    reason=reason,
+                    ids=few_ids(df["id"].iloc[bad]),
+                ),
                 DataQualityWarning,
             )
         parsed: NDArray[np.int64] = rows[good[self.of_row[rows]]]
@@ -130,9 +136,12 @@ def upcoming_triggers(
     doubtful = rows[disagree[of_row]] if found else rows
     if doubtful.size:
         warn(
-            f"cron and the service's own list of triggers disagree for {doubtful.size} deployments; the list is"
-            " taken as far as it reaches. A schedule may have changed since the pull, so load them again:"
-            f" {few_ids(df['id'].iloc[doubtful])}",
+            _(
+                "cron and the service's own list of triggers disagree for {count} deployments; the list is taken "
+                "as far as it reaches. A schedule may have changed since the pull, so load them again: {ids}",
+                count=f"{int(doubtful.size):,}",
+                ids=few_ids(df["id"].iloc[doubtful]),
+            ),
             DataQualityWarning,
         )
     return found, of_row
@@ -145,8 +154,8 @@ def few_ids(ids: Iterable[str]) -> str:
     'dep_0, dep_1, ... dep_19 and 2 more'
     """
     names = [truncate(one_line(id_), _ID_COLUMNS) for id_ in ids]
-    more = f" and {len(names) - _NAMED_IDS} more" if len(names) > _NAMED_IDS else ""
-    return ", ".join(names[:_NAMED_IDS]) + more
+    shown, left = _(", ").join(names[:_NAMED_IDS]), len(names) - _NAMED_IDS
+    return _("{names} and {count} more", count=f"{left:,}", names=shown) if left > 0 else shown
 
 
 def _distinct(column: pd.Series[str]) -> tuple[list[str], NDArray[np.int64]]:
@@ -156,7 +165,7 @@ def _distinct(column: pd.Series[str]) -> tuple[list[str], NDArray[np.int64]]:
 
 def _parse(expression: str | None, timezone: str | None) -> Schedule | CronError:
     if expression is None or timezone is None:
-        return CronError(f"there is no {'cron text' if expression is None else 'zone'}")
+        return CronError(_("there is no cron text") if expression is None else _("there is no zone"))
     try:
         return parse(expression, timezone)
     except CronError as error:

@@ -26,6 +26,8 @@ from qoderdata.cron.schedule import (
 )
 from qoderdata.parsing import Instant, parse_instant
 from qoderdata.timelines.distinct_schedules import DistinctSchedules
+from qoderdata.translation import gettext as _
+from qoderdata.translation import ngettext
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -157,27 +159,35 @@ def _findings(schedule: Schedule, begin: int) -> Iterator[_Finding]:
     texts = split_fields(schedule.expression)
     day, weekday = texts[2], texts[4]
     if day != "*" and weekday != "*":
-        how = (
-            "both day fields are restricted, and either is enough"
-            if schedule.either_day
-            else "a day field that begins with * is not restricted, so both must match"
-        )
-        yield _Finding("both_day_fields", f"{how}: {descriptions.days(schedule) or 'every day'}")
+        days = descriptions.days(schedule) or _("every day")
+        if schedule.either_day:
+            detail = _("both day fields are restricted, and either is enough: {days}", days=days)
+        else:
+            detail = _("a day field that begins with * is not restricted, so both must match: {days}", days=days)
+        yield _Finding("both_day_fields", detail)
     numbers = (schedule.minutes, schedule.hours, schedule.days, schedule.months, schedule.weekdays)
     for text, values, field in zip(texts, numbers, FIELDS, strict=True):
         yield from _uneven_step(text, values, field)
     if not day.startswith("*"):
         yield from _skipped_months(schedule)
     if inverted := _INVERTED.fullmatch(schedule.timezone):
-        side = "behind" if inverted["sign"] == "+" else "ahead of"
-        hours = inverted["hours"]
-        yield _Finding("inverted_zone", f"{schedule.timezone} is {hours} hours {side} UTC: its sign is inverted")
+        zone, hours = schedule.timezone, int(inverted["hours"])
+        if inverted["sign"] == "+":
+            detail = _(
+                "{zone} is {count} hours behind UTC: its sign is inverted", count=f"{hours:,}", zone=zone,
+            )  # fmt: skip
+        else:
+            detail = _(
+                "{zone} is {count} hours ahead of UTC: its sign is inverted", count=f"{hours:,}", zone=zone,
+            )  # fmt: skip
+        yield _Finding("inverted_zone", detail)
 
 
 def _never_fires(schedule: Schedule, begin: int) -> Iterator[_Finding]:
     after = EPOCH + timedelta(seconds=begin)
     if next(schedule.following(after), None) is None:
-        yield _Finding("never_fires", f"clock changes in {schedule.timezone} skip every local time that it has")
+        detail = _("clock changes in {zone} skip every local time that it has", zone=schedule.timezone)
+        yield _Finding("never_fires", detail)
 
 
 def _clock_changes(schedule: Schedule, begin: int) -> Iterator[_Finding]:
@@ -193,16 +203,22 @@ def _clock_changes(schedule: Schedule, begin: int) -> Iterator[_Finding]:
             continue
         seen.add(lint)
         clock = [f"{second // _HOUR % 24:02d}:{second // _MINUTE % 60:02d}" for second in at.tolist()]
-        verb = (
-            ("does not exist" if shift > 0 else "occurs twice")
-            if len(clock) == 1
-            else ("do not exist" if shift > 0 else "occur twice")
-        )
+        times = descriptions.listed(clock)
         if len(clock) > _FEW:
-            clock = [f"{clock[0]} to {clock[-1]} ({len(clock)} times)"]
+            times = _("{first} to {last} ({count} times)", first=clock[0], last=clock[-1], count=len(clock))
         day = f"{EPOCH + timedelta(seconds=int(at[0])):%Y-%m-%d}"
-        then = "it will not fire then" if shift > 0 else "it will fire twice"
-        yield _Finding(lint, f"{descriptions.listed(clock)} {verb} on {day} in {schedule.timezone}: {then}")
+        facts = {"times": times, "day": day, "zone": schedule.timezone}
+        if shift > 0:
+            detail = ngettext(
+                "{times} does not exist on {day} in {zone}: it will not fire then",
+                "{times} do not exist on {day} in {zone}: it will not fire then", len(clock), **facts,
+            )  # fmt: skip
+        else:
+            detail = ngettext(
+                "{times} occurs twice on {day} in {zone}: it will fire twice",
+                "{times} occur twice on {day} in {zone}: it will fire twice", len(clock), **facts,
+            )  # fmt: skip
+        yield _Finding(lint, detail)
 
 
 def _keeps_its_rhythm(schedule: Schedule, shift: int) -> bool:
@@ -218,14 +234,27 @@ def _uneven_step(text: str, values: tuple[int, ...], field: CronField) -> Iterat
     if field.name not in _CYCLES:
         if len(values) > 1:
             days = descriptions.numbers(values)
-            detail = f"{text} is days {days}: it starts anew each month, so the last gap is another"
+            detail = _(
+                "{text} is days {days}: it starts anew each month, so the last gap is another",
+                text=text,
+                days=days,
+            )
             yield _Finding("uneven_step", detail)
         return
     cycle = (*values, values[0] + _CYCLES[field.name])
     for earlier, later in pairwise(cycle):
         if later - earlier != step:
-            gap = f"from {earlier} to {later % _CYCLES[field.name]} it is {later - earlier} and not {step}"
-            yield _Finding("uneven_step", f"{text} is {field.name} {descriptions.numbers(values)}: {gap}")
+            detail = _(
+                "{text} is {field} {numbers}: from {earlier} to {later} it is {gap} and not {step}",
+                text=text,
+                field=_(field.name),
+                numbers=descriptions.numbers(values),
+                earlier=earlier,
+                later=later % _CYCLES[field.name],
+                gap=later - earlier,
+                step=step,
+            )
+            yield _Finding("uneven_step", detail)
             return
 
 
@@ -234,10 +263,10 @@ def _skipped_months(schedule: Schedule) -> Iterator[_Finding]:
         return
     parts = []
     if _LEAP_DAY in schedule.days and _FEBRUARY in schedule.months:
-        parts.append("there is a day 29 in February in leap years only")
+        parts.append(_("there is a day 29 in February in leap years only"))
     for day in schedule.days:
         without = [month for month in schedule.months if descriptions.days_in_month(month) < day != _LEAP_DAY]
         if without:
-            parts.append(f"there is no day {day} in {descriptions.months(without)}")
+            parts.append(_("there is no day {day} in {months}", day=day, months=descriptions.months(without)))
     if parts:
-        yield _Finding("skips_months", "; ".join(parts))
+        yield _Finding("skips_months", _("; ").join(parts))

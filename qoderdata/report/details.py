@@ -1,0 +1,421 @@
+"""Make the folded parts of a report, for the engineer who looks into it; rows that repeat are one line."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from qoderdata.columns import TEXT
+from qoderdata.cron import CronError, descriptions, parse
+from qoderdata.formatting import format_duration, format_milliseconds, format_percent
+from qoderdata.report.data import MONTH, WEEK, fetched_at, span_text
+from qoderdata.report.layout import (
+    MOST_ROWS,
+    Badge,
+    Column,
+    Heat,
+    Schedule,
+    Section,
+    Sentence,
+    Since,
+    deployment_column,
+    error_cell,
+    interval_cell,
+    join_facts,
+    join_sentences,
+    make_table,
+    names_of,
+    round_scale,
+    scale_note,
+    share_cell,
+)
+from qoderdata.summaries import duration_regressions, error_groups, run_failure_rates
+from qoderdata.summaries import failure_rates as counter_rates
+from qoderdata.timelines import schedule_lints, trigger_load
+from qoderdata.translation import gettext as _
+from qoderdata.translation import ngettext
+
+if TYPE_CHECKING:
+    from qoderdata.report.data import ReportData
+
+_HOURS, _SHADES = 24, 9
+_MOST_LINES = 20
+#: What keeps a schedule from firing, then what makes it fire at other times than meant.
+_WORST_LINTS = ("unreadable", "never_fires", "dst_gap", "dst_repeat", "inverted_zone", "both_day_fields")
+
+
+def make_details(data: ReportData) -> list[Section]:
+    """Return all folded parts but the last, `about_data`, in their order."""
+    parts = [failing(data), rates(data), paused(data)]
+    if data.runs is not None:
+        parts += [errors(data, data.runs), missed(data), slower(data, data.runs)]
+    return [*parts, next_triggers(data), load(data), lints(data)]
+
+
+def failing(data: ReportData) -> Section:
+    """Show who fails in a row now; with runs, since when and with what error."""
+    title = _("Failing now")
+    found = _failing_by_counters(data) if data.runs is None else _failing_by_runs(data, data.runs)
+    if found.empty:
+        return Section("failing", title, nothing=_("No deployment has failed in its last run."))
+    columns = [
+        deployment_column(data),
+        Column(_("In a row"), "streak", lambda row: row.in_a_row, "number"),
+        Column(_("State"), "badge", _state),
+    ]
+    if data.runs is None:
+        columns.append(Column(_("Last run"), "time", lambda row: data.time(row.stats_last_triggered_at)))
+        about = _("Failures since the last success, as the service counts them, longest first.")
+    else:
+        columns += [
+            Column(_("Since"), "since", lambda row: _since(data, row)),
+            Column(_("Last error"), "error", lambda row: error_cell(row.error_type, row.error_message), "wide"),
+        ]
+        about = _(
+            "Failures since the last success, in the runs given; where none of a deployment's runs completed, as "
+            "many as the service counts. Archived deployments are left out."
+        )
+    table = make_table(
+        found,
+        columns,
+        caption=_("Current streaks of failures, longest first"),
+        lists_all="qoderdata check --streak 1",
+    )
+    return Section("failing", title, about, table=table, count=f"{len(found):,}")
+
+
+def _failing_by_counters(data: ReportData) -> pd.DataFrame:
+    found = data.live.assign(in_a_row=data.live["stats_consecutive_failures"], deployment_id=data.live["id"])
+    found = found[(found["in_a_row"] > 0).fillna(value=False)]
+    return found.sort_values(["in_a_row", "id"], ascending=[False, True])
+
+
+def _failing_by_runs(data: ReportData, runs: pd.DataFrame) -> pd.DataFrame:
+    failed = runs[runs["status"].eq("failed").fillna(value=False)].sort_values(["triggered_at", "id"])
+    last = failed.drop_duplicates("deployment_id", keep="last").set_index("deployment_id")
+    states = data.live.drop_duplicates("id").set_index("id")[["status", "paused_reason_type"]]
+    found = data.streaks.join(states, on="deployment_id").join(last["error_message"], on="deployment_id")
+    found = found.rename(columns={"streak": "in_a_row"})
+    return found.sort_values(["in_a_row", "deployment_id"], ascending=[False, True])
+
+
+def _since(data: ReportData, row: Any) -> Since | None:  # noqa: ANN401 - a row as a named tuple
+    """Return when a streak began; one that is longer than the runs reach back is as old as they are, at least."""
+    is_older = pd.isna(row.since) and data.runs is not None
+    since = data.runs["triggered_at"].min() if is_older and data.runs is not None else row.since
+    time = data.time(since)
+    ago = _("{length} ago", length=format_duration(data.start - since)) if since <= data.start else None
+    return None if time is None else Since(time, is_older, ago)
+
+
+def _state(row: Any) -> Badge | None:  # noqa: ANN401 - a row as a named tuple
+    if row.paused_reason_type == "error":
+        return Badge(_("paused by error"), is_bad=True)
+    if pd.isna(row.status):
+        return None
+    return Badge({"active": _("active"), "paused": _("paused")}.get(row.status, row.status))
+
+
+def rates(data: ReportData) -> Section:
+    """Show who fails most; a high rate of few runs does not lead, since chance may have made it."""
+    title = _("Failure rates by deployment")
+    order = _("The order is that of the lower end of the interval, so one failure in one run does not lead.")
+    if data.runs is None:
+        known = counter_rates(data.live).rename_axis("deployment_id").reset_index()
+        known = known.assign(failed=known["total_failures"], decided=known["total_runs"])
+        about = _("Over the whole life of the deployments that are not archived, by the service's counters.")
+        command = "qoderdata failures"
+    else:
+        known = run_failure_rates(data.within(data.runs, "triggered_at", MONTH)).reset_index()
+        known = known.assign(decided=known["failed"] + known["completed"])
+        about = _("Over the decided runs of the last 30 days, of archived deployments too, as in the picture.")
+        command = "qoderdata runs --since 30D"
+    worst = known[(known["failed"] > 0) & known["failure_rate"].notna()].sort_values(
+        ["ci_low", "failed", "deployment_id"], ascending=[False, False, True]
+    )
+    if worst.empty:
+        return Section("rates", title, nothing=_("No deployment has a failed run."))
+    scale = round_scale(worst["ci_high"].head(MOST_ROWS).max())
+    columns = [
+        deployment_column(data),
+        Column(_("Failure rate"), "strong", lambda row: format_percent(row.failure_rate), "number"),
+        Column(_("95 % interval"), "bar", lambda row: interval_cell(row, scale), note=scale_note(scale)),
+        Column(_("Failed / runs"), "text", lambda row: f"{row.failed:,} / {row.decided:,}", "number"),
+    ]
+    caption = _("Failure rates by deployment, worst first")
+    table = make_table(worst, columns, caption=caption, lists_all=command)
+    return Section("rates", title, join_sentences(about, order), table=table, count=f"{len(worst):,}")
+
+
+def paused(data: ReportData) -> Section:
+    """Show what the service itself has stopped."""
+    title = _("Paused by error")
+    found = data.live[(data.live["paused_reason_type"] == "error").fillna(value=False)]
+    found = found.sort_values(["stats_last_triggered_at", "id"], ascending=[False, True])
+    if found.empty:
+        return Section("paused", title, nothing=_("The service has paused no deployment because of an error."))
+    columns = [
+        deployment_column(data),
+        Column(_("Error"), "error", lambda row: error_cell(row.paused_reason_error_type, None)),
+        Column(_("Last run"), "time", lambda row: data.time(row.stats_last_triggered_at)),
+    ]
+    table = make_table(
+        found.assign(deployment_id=found["id"]),
+        columns,
+        caption=_("Deployments that the service has paused"),
+        lists_all="qoderdata pull deployments --status paused",
+    )
+    about = _("The service stopped these after errors. They will not fire again until someone resumes them.")
+    return Section("paused", title, about, table=table, count=f"{len(found):,}")
+
+
+def errors(data: ReportData, runs: pd.DataFrame) -> Section:
+    """Show what went wrong, by type of error and by message without its variable parts."""
+    title = _("Errors")
+    # `count` is a method of every named tuple.
+    recent = data.within(runs, "triggered_at", MONTH)
+    found = error_groups(recent).reset_index().rename(columns={"count": "failed_runs"})
+    if found.empty:
+        return Section("errors", title, nothing=_("No run of the last 30 days has failed."))
+    scale = round_scale(found["share"].max())
+    columns = [
+        Column(_("Error"), "error", lambda row: error_cell(row.error_type, row.message)),
+        Column(_("Failed runs"), "text", lambda row: f"{row.failed_runs:,}", "number"),
+        Column(_("Share"), "bar", lambda row: share_cell(row.share, scale), note=scale_note(scale)),
+        Column(_("Deployments"), "text", lambda row: f"{row.deployments:,}", "number"),
+        Column(_("Last seen"), "time", lambda row: data.time(row.last_seen)),
+    ]
+    if found["is_new"].head(MOST_ROWS).any():
+        columns.append(Column(_("New"), "badge", lambda row: Badge(_("new"), is_bad=True) if row.is_new else None))
+    caption = _("Failed runs by error, most frequent first")
+    failed = int(found["failed_runs"].sum())
+    about = ngettext(
+        "Of {count} failed run of the last 30 days, as in the picture.",
+        "Of {count} failed runs of the last 30 days, as in the picture.", failed,
+    )  # fmt: skip
+    about = join_sentences(about, _("Ids, numbers, addresses and quoted texts in messages are replaced."))
+    table = make_table(found, columns, caption=caption, lists_all="qoderdata errors")
+    return Section("errors", title, about, table=table, count=f"{len(found):,}")
+
+
+def missed(data: ReportData) -> Section:
+    """Show what should have fired but did not, by deployment; what is in doubt is one line."""
+    title = _("Missed triggers")
+    if data.missed is None or data.missed_window is None:
+        return Section("missed", title, nothing=_("There are no runs to tell it from."))
+    since, until = max(data.missed_window[0], data.start - WEEK), data.missed_window[1]
+    period = _("from {since} to {until}", since=data.time_text(since), until=data.time_text(until))
+    if data.missed.empty:
+        return Section("missed", title, nothing=_("Nothing was missed {period}.", period=period))
+    certain, doubtful = data.missed[data.missed["certain"]], data.missed[~data.missed["certain"]]
+    lines, table = [], None
+    if len(doubtful):
+        ids = doubtful["deployment_id"].value_counts().index
+        text = ngettext(
+            "{count} time is in doubt, as they are paused or were changed in that time, and no snapshot tells "
+            "more.",
+            "{count} times are in doubt, as they are paused or were changed in that time, and no snapshot tells "
+            "more.", len(doubtful),
+        )  # fmt: skip
+        lines.append(Sentence(names_of(data, ids), text, is_listed=True))
+    if len(certain):
+        by_deployment = certain.groupby("deployment_id")["scheduled_at"].agg(["size", "min", "max"]).reset_index()
+        by_deployment.columns = pd.Index(["deployment_id", "times", "first", "last"])
+        by_deployment = by_deployment.sort_values(["times", "deployment_id"], ascending=[False, True])
+        columns = [
+            deployment_column(data),
+            Column(_("Missed"), "strong", lambda row: f"{row.times:,}", "number"),
+            Column(_("First"), "time", lambda row: data.time(row.first)),
+            Column(_("Last"), "time", lambda row: data.time(row.last)),
+        ]
+        caption = _("Missed triggers by deployment")
+        table = make_table(by_deployment, columns, caption=caption, lists_all="qoderdata missed")
+    about = _("Scheduled times {period} for which no run was triggered.", period=period)
+    return Section("missed", title, about, sentences=lines, table=table, count=f"{len(certain):,}")
+
+
+def slower(data: ReportData, runs: pd.DataFrame) -> Section:
+    """Show what takes longer than it did."""
+    found = duration_regressions(runs).reset_index()
+    title = _("Slower than before")
+    if found.empty:
+        return Section("slower", title, nothing=_("No deployment takes longer than before."))
+    columns = [
+        deployment_column(data),
+        Column(_("Now"), "strong", lambda row: format_milliseconds(row.recent_p50_ms), "number"),
+        Column(_("Before"), "text", lambda row: format_milliseconds(row.baseline_p50_ms), "number"),
+        Column(_("Longer by"), "text", lambda row: format_milliseconds(row.change_ms), "number"),
+        Column(
+            _("Runs now / before"), "text", lambda row: f"{row.recent_runs:,} / {row.baseline_runs:,}", "number"
+        ),
+    ]
+    about = _("Median time of a success in the last 3 days of the runs, against the 14 days before.")
+    table = make_table(
+        found, columns, caption=_("What got slower, most first"), lists_all="duration_regressions(runs)"
+    )
+    return Section("slower", title, about, table=table, count=f"{len(found):,}")
+
+
+def next_triggers(data: ReportData) -> Section:
+    """Show what fires within the horizon: when each deployment fires first, and how often."""
+    title = _("What fires in the next {span}", span=span_text(data.shown_horizon))
+    triggers = data.triggers
+    if triggers.empty:
+        return Section("next", title, nothing=_("Nothing fires in this time."))
+    first = triggers.drop_duplicates("deployment_id").astype({"deployment_id": TEXT})
+    times = triggers["deployment_id"].value_counts()
+    times.index = times.index.astype(TEXT)
+    firing = first.assign(times=first["deployment_id"].map(times))
+    columns = [
+        deployment_column(data),
+        Column(_("First"), "time", lambda row: data.time(row.trigger_at)),
+        Column(_("Times"), "text", lambda row: f"{row.times:,}", "number"),
+        Column(_("Schedule"), "schedule", _schedule, "wide"),
+    ]
+    about = ngettext(
+        "{count} trigger of {deployments}, from {start} on. Paused and archived deployments do not fire.",
+        "{count} triggers of {deployments}, from {start} on. Paused and archived deployments do not fire.",
+        len(triggers),
+        deployments=ngettext("{count} deployment", "{count} deployments", len(firing)),
+        start=data.time_text(data.start),
+    )
+    table = make_table(
+        firing, columns, caption=_("What fires next, soonest first"), lists_all="qoderdata triggers"
+    )
+    return Section("next", title, about, table=table, count=f"{len(triggers):,}")
+
+
+def _schedule(row: Any) -> Schedule:  # noqa: ANN401 - a row as a named tuple
+    expression, zone = str(row.schedule_expression), str(row.schedule_timezone)
+    try:
+        words = parse(expression, zone).describe()
+    except CronError:  # the service may know more than we do
+        words = zone
+    return Schedule(words, expression)
+
+
+def load(data: ReportData) -> Section:
+    """Show how the triggers of the week spread over its hours; equal peak hours are one line."""
+    week = data.week[data.week["trigger_at"] < data.start + WEEK]
+    title = _("Load of the week")
+    if week.empty:
+        return Section("load", title, nothing=_("Nothing fires in the next seven days."))
+    hours = trigger_load(week, freq="1h")
+    about = ngettext(
+        "{count} trigger of the next {span} by weekday and hour, in {tz}.",
+        "{count} triggers of the next {span} by weekday and hour, in {tz}.",
+        len(week), span=span_text(min(WEEK, data.longest_span)), tz=data.tz,
+    )  # fmt: skip
+    most = int(hours["triggers"].max())
+    peaks = hours[hours["triggers"] == most]["window"]
+    first = [data.time_text(time) for time in peaks.head(3)]
+    more = len(peaks) - len(first)
+    when = _(", ").join(first) + (" " + _("and {count} more", count=f"{more:,}") if more else "")
+    triggers = ngettext("{count} trigger", "{count} triggers", most)
+    if len(peaks) == 1:
+        rest = _("The busiest hour begins at {when}: {triggers}.", when=when, triggers=triggers)
+    else:
+        rest = _(
+            "{count} hours are the busiest, from {when}: {triggers} each.",
+            count=len(peaks),
+            when=when,
+            triggers=triggers,
+        )
+    return Section("load", title, join_sentences(about, rest), heat=_heat(data, hours))
+
+
+def _heat(data: ReportData, hours: pd.DataFrame) -> Heat:
+    local = hours["window"].dt.tz_convert(data.tz)
+    counts = hours.groupby([local.dt.day_of_week, local.dt.hour])["triggers"].sum()
+    most = max(int(counts.max()), 1)
+    rows = []
+    for weekday, name in enumerate(descriptions.WEEKDAYS):
+        cells = [int(counts.get((weekday, hour), 0)) for hour in range(_HOURS)]
+        shades = [(0 if not count else 1 + (_SHADES - 1) * count // most, f"{count:,}") for count in cells]
+        rows.append((_(name), shades))
+    return Heat(_("Triggers by weekday and hour"), _("Weekday"), rows)
+
+
+def lints(data: ReportData) -> Section:
+    """Show what may surprise about schedules, the worst first; equal findings are one line."""
+    found = schedule_lints(data.live, start=data.start)
+    title = _("Schedules to look at")
+    if found.empty:
+        return Section("lints", title, nothing=_("No schedule has anything odd about it."))
+    rank = {lint: number for number, lint in enumerate(_WORST_LINTS)}
+    found = found.assign(rank=found["lint"].map(rank).fillna(len(rank)))
+    grouped = found.groupby(["rank", "lint", "detail"], sort=False)["deployment_id"].agg(list).reset_index()
+    grouped = grouped.assign(times=grouped["deployment_id"].map(len)).sort_values(
+        ["rank", "lint", "times", "detail"], ascending=[True, True, False, True]
+    )
+    words = {
+        "unreadable": _("cannot be read"),
+        "never_fires": _("never fires"),
+        "dst_gap": _("skipped by a clock change"),
+        "dst_repeat": _("repeated by a clock change"),
+        "both_day_fields": _("both day fields"),
+        "uneven_step": _("uneven step"),
+        "skips_months": _("skips months"),
+        "inverted_zone": _("inverted zone"),
+    }
+    columns = [
+        Column(_("Finding"), "badge", lambda row: Badge(words.get(row.lint, row.lint))),
+        Column(_("Deployments"), "text", lambda row: f"{row.times:,}", "number"),
+        Column(_("What it means"), "text", lambda row: row.detail, "wide"),
+        Column(_("Which"), "names", lambda row: names_of(data, row.deployment_id), "wide"),
+    ]
+    about = _("Schedules that may not do what was meant, equal findings in one line.")
+    table = make_table(
+        grouped, columns, caption=_("What may surprise about schedules"), lists_all="schedule_lints(df)"
+    )
+    return Section("lints", title, about, table=table, count=f"{len(found):,}")
+
+
+def about_data(data: ReportData, warnings: list[str]) -> Section:
+    """Show where the data comes from, how old it is, whether it is complete, and what the numbers mean."""
+    titles = {"deployments": _("Deployments"), "runs": _("Runs"), "sessions": _("Sessions")}
+    sources = [(titles[name], _source(frame, data)) for name, frame in data.frames.items()]
+    about = [
+        _("Decided runs are those that completed or failed; a failure rate is failed by decided runs."),
+        _("The last 7 and the last 30 days end at the time above; the week before ends where the last 7 begin."),
+        _("Intervals are Wilson's, those of changes Newcombe's: of 100 such about 95 hold the true number."),
+        _("A dash stands where there is no value, which is not zero."),
+        _("Times are in {tz} unless another zone stands beside them.", tz=data.tz),
+    ]  # fmt: skip
+    if data.runs is None:
+        about.append(_("Lifetime rates are failed by all runs, as the service counts them."))
+    elif data.is_counted:
+        since = data.deployments.attrs.get("counted_since")
+        counted = _("since {time}", time=data.time_text(pd.Timestamp(since))) if since else _("of any age")
+        about.append(
+            _("Where the service has no counters, they are counted in the runs given ({since}).", since=counted)
+        )
+    title = _("About the data")
+    return Section("about", title, join_sentences(*about), sources=sources, warnings=warnings)
+
+
+def _source(frame: pd.DataFrame, data: ReportData) -> str:
+    attrs = frame.attrs
+    complete: dict[object, str] = {True: _("complete"), False: _("not complete")}
+    parts = [
+        ngettext("{count} row", "{count} rows", len(frame)),
+        complete.get(attrs.get("complete"), _("not known whether complete")),
+        age_of(frame, data) or _("not known when fetched"),
+    ]
+    if attrs.get("source"):
+        source = _("records") if attrs["source"] == "records" else attrs["source"]
+        parts.append(_("from {source}", source=source))
+    if attrs.get("from_cache"):
+        parts.append(_("kept in the cache since"))
+    return _("{text}.", text=join_facts(*parts))
+
+
+def age_of(frame: pd.DataFrame, data: ReportData) -> str | None:
+    """Say when a frame was fetched; ``None`` where that is not known."""
+    at = fetched_at(frame)
+    if at is None:
+        return None
+    if at > data.start:
+        return _("fetched on {time}", time=data.time_text(at))
+    return _("fetched {length} before", length=format_duration(data.start - at))

@@ -1,0 +1,162 @@
+"""Draw the picture of the last 30 days: rates and runs by day, as shapes that the template writes as inline SVG.
+
+The reader's browser draws the texts in its own fonts, and CSS classes give the colors, so dark mode is right. The
+newest days, and all texts of the axes, are on the right, where a narrow screen begins.
+"""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import pandas as pd
+
+from qoderdata.formatting import format_percent
+from qoderdata.report.data import MONTH, WEEK
+from qoderdata.report.layout import join_sentences, round_scale, rows_of
+from qoderdata.summaries import run_failure_rates
+from qoderdata.translation import gettext as _
+from qoderdata.translation import mark, ngettext
+
+if TYPE_CHECKING:
+    from qoderdata.report.data import ReportData
+
+_WIDTH, _HEIGHT, _RIGHT, _LEFT = 960, 232, 60, 4
+_RATES, _RUNS = (22, 92), (120, 202)
+_DAY = timedelta(days=1)
+_LABEL_EACH = 5
+_GAP, _EDGE = 3, 30
+MONTHS = (
+    mark("Jan"), mark("Feb"), mark("Mar"), mark("Apr"), mark("May"), mark("Jun"),
+    mark("Jul"), mark("Aug"), mark("Sep"), mark("Oct"), mark("Nov"), mark("Dec"),
+)  # fmt: skip
+
+
+class Box(NamedTuple):
+    """A rectangle."""
+
+    x: float
+    y: float
+    width: float
+    height: float
+    look: str
+
+
+class Path(NamedTuple):
+    """A path of numbers."""
+
+    d: str
+    look: str
+
+
+class Label(NamedTuple):
+    """A text."""
+
+    x: float
+    y: float
+    text: str
+    anchor: str
+
+
+class Picture(NamedTuple):
+    """A picture, and what it shows in words."""
+
+    title: str
+    description: str
+    width: int
+    height: int
+    boxes: list[Box]
+    paths: list[Path]
+    labels: list[Label]
+
+
+def month_picture(data: ReportData, runs: pd.DataFrame, total: Any) -> Picture:  # noqa: ANN401 - a named tuple
+    """Draw the failure rate and the runs of each of the last 30 days; `runs` are those of these days."""
+    first = (data.start - MONTH).tz_convert(data.tz).normalize()
+    last = data.start.tz_convert(data.tz).normalize() + pd.DateOffset(days=1)
+    days = run_failure_rates(runs, by=None, freq="1D", tz=data.tz).reset_index()
+    count = round((last - first) / pd.Timedelta(_DAY))
+
+    def x(time: Any) -> float:  # noqa: ANN401 - a time
+        return _LEFT + float((_WIDTH - _RIGHT - _LEFT) * ((time - first) / (last - first)))
+
+    right, wide = x(last), (_WIDTH - _RIGHT - _LEFT) / count
+    scale = round_scale(days["failure_rate"].max() if days["failure_rate"].notna().any() else 0)
+    most = max(int(days["runs"].max()), 1)
+    boxes = [Box(_r(x(data.start - WEEK)), 2, _r(right - x(data.start - WEEK)), _RUNS[1] - 2, "recent")]
+    rates, dots, spans = [], [], []
+    was_known = False
+    for day in rows_of(days):
+        left = x(day.window.tz_convert(data.tz))
+        middle, parts = left + wide / 2, (day.failed, day.runs - day.failed)
+        base = float(_RUNS[1])
+        for part, look in zip(parts, ("failed", "other"), strict=True):
+            height = (_RUNS[1] - _RUNS[0]) * part / most
+            if part:
+                boxes.append(Box(_r(left + _GAP / 2), _r(base - height), _r(wide - _GAP), _r(height), look))
+            base -= height
+        if pd.notna(day.failure_rate):
+            rate, low, high = (_y(share, scale) for share in (day.failure_rate, day.ci_low, day.ci_high))
+            rates.append(f"{'L' if was_known else 'M'}{_r(middle)} {rate}")
+            dots.append(f"M{_r(middle)} {rate}h0")
+            spans.append(f"M{_r(middle)} {low}V{high}")
+        was_known = pd.notna(day.failure_rate)
+    axes = "".join(f"M{_LEFT} {y}H{_r(right)}" for y in (*_RATES, *_RUNS))
+    paths = [
+        Path(axes, "axis"),
+        Path("".join(spans), "span"),
+        Path("".join(rates), "rate"),
+        Path("".join(dots), "dot"),
+    ]
+    labels = [
+        Label(right, 14, _("Failure rate by day, with its 95 % interval"), "end"),
+        Label(right, _RUNS[0] - 8, _("Runs by day: failed ones below"), "end"),
+        Label(right + 6, _RATES[0] + 4, format_percent(scale).replace(".0", ""), "start"),
+        Label(right + 6, _RATES[1] + 4, "0", "start"),
+        Label(right + 6, _RUNS[0] + 4, f"{most:,}", "start"),
+        Label(right + 6, _RUNS[1] + 4, "0", "start"),
+    ]
+    newest = last - pd.DateOffset(days=1)
+    for number in range(0, count, _LABEL_EACH):
+        day = newest - pd.DateOffset(days=number)
+        text = _("{day} {month}", day=day.day, month=_(MONTHS[day.month - 1]))
+        middle = x(day) + wide / 2
+        is_first = middle < _EDGE
+        labels.append(Label(_LEFT if is_first else middle, _HEIGHT - 12, text, "start" if is_first else "middle"))
+    return Picture(
+        _("Failure rate and runs of the last 30 days"),
+        _description(data, days, total),
+        _WIDTH,
+        _HEIGHT,
+        boxes,
+        [path for path in paths if path.d],
+        [Label(_r(label.x), label.y, label.text, label.anchor) for label in labels],
+    )
+
+
+def _description(data: ReportData, days: pd.DataFrame, total: Any) -> str:  # noqa: ANN401 - a named tuple
+    words = ngettext(
+        "Over all {count} decided run {rate} failed.", "Over all {count} decided runs {rate} failed.",
+        total.completed + total.failed,
+        rate=format_percent(total.failure_rate),
+    )  # fmt: skip
+    known = days.dropna(subset=["failure_rate"]).sort_values(["failure_rate", "window"], ascending=[False, True])
+    for row in rows_of(known.head(1)):
+        worst = _(
+            "The worst day is {day} with {rate}; the newest one, {newest}, has {newest_rate}.",
+            day=f"{row.window.tz_convert(data.tz):%Y-%m-%d}",
+            rate=format_percent(row.failure_rate),
+            newest=f"{days['window'].iloc[-1].tz_convert(data.tz):%Y-%m-%d}",
+            newest_rate=format_percent(days["failure_rate"].iloc[-1]),
+        )
+        words = join_sentences(words, worst)
+    return words
+
+
+def _y(share: float, scale: float) -> float:
+    low, high = _RATES
+    return _r(high - (high - low) * min(share / scale, 1.0))
+
+
+def _r(number: float) -> float:
+    return round(float(number), 1)

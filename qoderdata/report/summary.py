@@ -1,0 +1,303 @@
+"""Make the parts of a report that are not folded: the picture, what to do first, what changed, costs, groups."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from qoderdata.columns import TEXT
+from qoderdata.formatting import MISSING, format_credits, format_interval, format_percent, truncate
+from qoderdata.report.data import MONTH, WEEK, Deployment, fetched_at
+from qoderdata.report.figures import points_text
+from qoderdata.report.layout import (
+    MOST_AT_FIRST,
+    MOST_ROWS,
+    Badge,
+    Column,
+    Names,
+    Section,
+    Sentence,
+    format_count,
+    interval_cell,
+    join_sentences,
+    make_table,
+    names_of,
+    round_scale,
+    rows_of,
+    scale_note,
+    share_cell,
+)
+from qoderdata.report.pictures import month_picture
+from qoderdata.summaries import compare_periods, failure_rates, run_failure_rates, session_costs
+from qoderdata.summaries.deployment_changes import describe_change
+from qoderdata.translation import gettext as _
+from qoderdata.translation import ngettext
+
+if TYPE_CHECKING:
+    from qoderdata.report.data import ReportData
+
+_MOST_CHARACTERS = 300
+_MOST_GROUPS = 6
+_MOST_FINDINGS = 50
+
+
+def make_summary(data: ReportData) -> list[Section]:
+    """Return the sections that are not folded, in their order."""
+    sections = [trend(data, data.runs)] if data.runs is not None else []
+    sections += [to_do(data), changed(data)]
+    if data.sessions is not None:
+        sections.append(costs(data, data.sessions))
+    return [*sections, by_group(data)]
+
+
+def trend(data: ReportData, runs: pd.DataFrame) -> Section:
+    """Show how the failure rate went, day by day."""
+    title = _("The last 30 days")
+    recent = data.within(runs, "triggered_at", MONTH)
+    if recent.empty:
+        return Section("trend", title, nothing=_("There are no runs of the last 30 days."))
+    (total,) = rows_of(run_failure_rates(recent, by=None))
+    about = ngettext(
+        "{failed} of {count} decided run failed:", "{failed} of {count} decided runs failed:",
+        total.completed + total.failed, failed=format_count(total.failed),
+    )  # fmt: skip
+    rest = _(
+        "(95 % interval {interval}). The last 7 days are shaded. Skipped or cancelled: "
+        "{skipped}; not ended: {unfinished}.",
+        interval=format_interval(total.ci_low, total.ci_high),
+        skipped=format_count(total.skipped),
+        unfinished=format_count(total.unfinished),
+    )
+    return Section(
+        "trend",
+        title,
+        about,
+        format_percent(total.failure_rate),
+        join_sentences(rest, *_unproved(total)),
+        picture=month_picture(data, recent, total),
+    )
+
+
+def _unproved(total: Any) -> list[str]:  # noqa: ANN401 - a row as a named tuple
+    """Say how many outcomes are assumed or unknown."""
+    words = []
+    if total.unknown:
+        words.append(
+            ngettext(
+                "The outcome of {count} run is unknown.", "The outcome of {count} runs is unknown.", total.unknown
+            )
+        )
+    if total.assumed:
+        words.append(
+            ngettext(
+                "{assumed} of {count} completed run is assumed to be so.",
+                "{assumed} of {count} completed runs are assumed to be so.",
+                total.completed,
+                assumed=format_count(total.assumed),
+            )
+        )
+    return words
+
+
+def to_do(data: ReportData) -> Section:
+    """Show what `check` finds: the worst five, and the others folded."""
+    found = data.findings
+    title = _("What to do first")
+    if found.empty:
+        return Section("to-do", title, nothing=_("Nothing is wrong."))
+    hints = {
+        "failing": _("Read its last failed session, then fix or pause it."),
+        "paused_by_error": _("Fix the cause, then resume it."),
+        "missed": _("Find out why no run started; start one by hand if it is still needed."),
+        "stuck": _("Cancel the run, or give it more time."),
+        "unreadable_schedule": _("Correct its schedule."),
+        "worse": _("Compare its failures with those of the week before."),
+        "over_budget": _("Raise its budget, or give it less to do."),
+        "never_fires": _("Correct its schedule."),
+    }
+    first = [_finding(data, row, hints.get(row.kind)) for row in rows_of(found.head(MOST_AT_FIRST))]
+    left = len(found) - len(first)
+    folded = None
+    if left:
+        columns = [
+            Column(_("Finding"), "sentence", lambda row: _finding(data, row, None), "wide"),
+            Column(_("Deployment"), "id", lambda row: row.deployment_id),
+            Column(_("Since"), "time", lambda row: data.time(row.since)),
+        ]
+        table = make_table(
+            found,
+            columns,
+            caption=_("All findings, the worst first"),
+            lists_all="qoderdata check",
+            most=_MOST_FINDINGS,
+        )
+        about = ngettext("and {count} more finding", "and {count} more findings", left)
+        folded = Section("findings", about, table=table)
+    return Section("to-do", title, count=f"{len(found):,}", sentences=first, is_ordered=True, folded=folded)
+
+
+def _finding(data: ReportData, row: Any, hint: str | None) -> Sentence:  # noqa: ANN401 - a named tuple
+    name = "" if pd.isna(row.deployment_id) else data.name(row.deployment_id)
+    rest = row.detail.removeprefix(name) if name else row.detail
+    names = Names([name], None) if name and rest != row.detail else Names([], None)
+    colon = _(": ").strip()
+    is_listed = rest.startswith(colon)
+    text = truncate(rest.removeprefix(colon).strip(), _MOST_CHARACTERS)
+    return Sentence(names, text, hint, row.severity == "error", is_listed)
+
+
+def changed(data: ReportData) -> Section:
+    """Show what changed in the deployments since the snapshot of a week ago; equal changes are one line."""
+    title = _("What changed")
+    if data.before is None or data.changes is None:
+        nothing = _(
+            "There is no history yet: each load of all deployments stores a snapshot to compare with later."
+        )
+        return Section("changed", title, nothing=nothing)
+    at = fetched_at(data.before)
+    since = _("Since the snapshot of {time}.", time=data.time_text(at if at is not None else data.start))
+    if data.changes.empty:
+        return Section("changed", title, nothing=join_sentences(since, _("Nothing changed.")))
+    groups: dict[str, list[str]] = {}
+    for row in rows_of(data.changes):
+        groups.setdefault(describe_change(row), []).append(row.deployment_id)
+    lines = [Sentence(names_of(data, ids), text, is_listed=True) for text, ids in groups.items()]
+    folded = None
+    if rest := lines[MOST_AT_FIRST:]:
+        shown, left = rest[:_MOST_FINDINGS], len(rest) - _MOST_FINDINGS
+        about = ngettext(
+            "{count} more line is not shown; qoderdata changes lists all.",
+            "{count} more lines are not shown; qoderdata changes lists all.", left,
+        ) if left > 0 else ""  # fmt: skip
+        text = ngettext("and {count} more line", "and {count} more lines", len(rest))
+        folded = Section("changes", text, about, sentences=shown)
+    return Section(
+        "changed", title, since, count=f"{len(data.changes):,}", sentences=lines[:MOST_AT_FIRST], folded=folded
+    )
+
+
+def costs(data: ReportData, sessions: pd.DataFrame) -> Section:
+    """Show what sessions cost, and what the next 30 days will cost; by deployment, the dearest first."""
+    title = _("Costs and forecast")
+    if sessions.empty:
+        return Section("costs", title, nothing=_("There are no sessions."))
+    forecast = data.forecast
+    found = session_costs(sessions).join(forecast[["triggers", "expected", "low", "high"]]).reset_index()
+    (total,) = rows_of(session_costs(sessions, by=None))
+    about = ngettext("{count} session used", "{count} sessions used", total.sessions - total.unknown)
+    first, last = sessions["created_at"].min(), sessions["created_at"].max()
+    rest = [] if pd.isna(first) else [
+        _("They are from {first} to {last}.", first=data.time_text(first), last=data.time_text(last))
+    ]  # fmt: skip
+    if total.unknown:
+        rest.append(_("The usage of {count} more is not known.", count=format_count(total.unknown)))
+    without = forecast.attrs["triggers_without_credits"]
+    rest.append(ngettext(
+        "{count} trigger of the next 30 days is expected to use {credits}.",
+        "{count} triggers of the next 30 days are expected to use {credits}.",
+        int(forecast["triggers"].sum()) - without,
+        credits=format_credits(forecast["expected"].sum(min_count=1)),
+    ))  # fmt: skip
+    if without:
+        rest.append(ngettext(
+            "{count} more is of deployments without a known session.",
+            "{count} more are of deployments without a known session.", without,
+        ))  # fmt: skip
+    name = Column(_("Deployment"), "name", lambda row: _deployment_or_none(data, row.deployment_id).name)
+    both = Column(_("Deployment"), "deployment", lambda row: _deployment_or_none(data, row.deployment_id))
+    used = Column(_("Credits"), "strong", lambda row: format_credits(row.credits), "number")
+    ahead = Column(_("Next 30 days"), "text", lambda row: format_credits(row.expected), "number", _("expected"))
+    scale = round_scale(found["share"].fillna(0).max())
+    all_columns = [
+        both,
+        used,
+        Column(_("Share"), "bar", lambda row: share_cell(row.share, scale), note=scale_note(scale)),
+        Column(_("Sessions"), "text", lambda row: f"{row.sessions:,}", "number"),
+        ahead,
+        Column(_("95 % interval"), "text", _credits_interval, "number", _("they do not add up")),
+    ]
+    caption = _("Credits by deployment, the dearest first")
+    folded = None
+    if len(found) > MOST_AT_FIRST:
+        table = make_table(found, all_columns, caption=caption, lists_all="qoderdata costs")
+        title_ = ngettext("all {count} deployment", "all {count} deployments", len(found))
+        folded = Section("all-costs", title_, table=table)
+    return Section(
+        "costs",
+        title,
+        about,
+        _("{credits} credits.", credits=format_credits(total.credits)),
+        join_sentences(*rest),
+        table=make_table(found.head(MOST_AT_FIRST), [name, used, ahead], caption=caption, lists_all=""),
+        folded=folded,
+    )
+
+
+def _deployment_or_none(data: ReportData, identifier: Any) -> Deployment:  # noqa: ANN401 - a text or missing
+    return Deployment(_("No deployment"), MISSING) if pd.isna(identifier) else data.deployment(identifier)
+
+
+def _credits_interval(row: Any) -> str | None:  # noqa: ANN401 - a row as a named tuple
+    return None if pd.isna(row.low) else f"{format_credits(row.low)}–{format_credits(row.high)}"
+
+
+def by_group(data: ReportData) -> Section:
+    """Show the failure rates of the last week by team, agent or another group, those that fail most first."""
+    words = {"team": _("team"), "agent": _("agent"), "environment": _("environment")}
+    word = words.get(data.groups.word, data.groups.word)
+    title = _("Failure rates by {group}", group=word)
+    if data.runs is None:
+        found = failure_rates(data.live.assign(group=_group_of(data, data.live["id"])), by="group").reset_index()
+        found = found.assign(
+            failed=found["total_failures"], decided=found["total_runs"], change=np.nan, verdict=""
+        )
+        about = _("Over the whole life of the deployments that are not archived, by the service's counters.")
+    else:
+        found = _groups_of_runs(data, data.runs)
+        about = _(
+            "Over the decided runs of the last 7 days, as in the headline; changes are against the week before."
+        )
+    found = found[found["decided"] > 0].sort_values(["ci_low", "group"], ascending=[False, True])
+    if found.empty:
+        return Section("groups", title, nothing=_("There are no runs to tell it from."))
+    scale = round_scale(found["ci_high"].head(MOST_ROWS).max())
+    name = Column(word, "name", lambda row: row.group or _("without one"))
+    rate = Column(_("Failure rate"), "strong", lambda row: format_percent(row.failure_rate), "number")
+    runs = Column(_("Failed / runs"), "text", lambda row: f"{row.failed:,} / {row.decided:,}", "number")
+    change = Column(_("Change"), "badge", _group_change, "number")
+    interval = Column(_("95 % interval"), "bar", lambda row: interval_cell(row, scale), note=scale_note(scale))
+    caption = _("Failure rates by group, those that surely fail most first")
+    folded = None
+    if len(found) > _MOST_GROUPS:
+        table = make_table(
+            found, [name, rate, interval, runs, change], caption=caption, lists_all="qoderdata compare --by"
+        )
+        folded = Section("all-groups", _("all {count}", count=f"{len(found):,}"), table=table)
+    columns = [name, rate, runs, *([] if data.runs is None else [change])]
+    table = make_table(found.head(_MOST_GROUPS), columns, caption=caption, lists_all="")
+    return Section("groups", title, about, table=table, folded=folded)
+
+
+def _group_of(data: ReportData, ids: pd.Series[Any]) -> pd.Series[Any]:
+    of = data.groups.of[~data.groups.of.index.duplicated()]
+    return pd.Series(of.reindex(ids).fillna("").to_numpy(), ids.index, dtype=TEXT)
+
+
+def _groups_of_runs(data: ReportData, runs: pd.DataFrame) -> pd.DataFrame:
+    runs = runs.assign(group=_group_of(data, runs["deployment_id"]))
+    compared = compare_periods(runs, by="group", recent=WEEK, until=data.start)
+    rates = run_failure_rates(data.within(runs, "triggered_at", WEEK), by="group")
+    found = rates[["failure_rate", "ci_low", "ci_high"]].join(compared[["change", "verdict"]])
+    if not data.reaches_back(runs["triggered_at"]):
+        found["change"] = np.nan
+    counts = {"failed": rates["failed"], "decided": rates["failed"] + rates["completed"]}
+    grouped: pd.DataFrame = found.assign(**counts).reset_index()
+    return grouped
+
+
+def _group_change(row: Any) -> Badge | None:  # noqa: ANN401 - a row as a named tuple
+    if pd.isna(row.change):
+        return None
+    return Badge(points_text(row.change), row.verdict == "worse")
