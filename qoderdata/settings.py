@@ -97,9 +97,9 @@ def resolve_token(pat: str | Secret | None = None) -> Secret:
     del pat  # do not show it in a traceback with local variables
     source, token = _find_token(given)
     if not token.reveal():
-        missing = f"{source} is empty" if source == "the argument pat" else f"{source} is not set"
+        missing = "is empty" if source == "the argument pat" else "is set"
         raise CredentialError(
-            f"no access token: {missing}. Set {ACCESS_TOKEN_VARIABLE} or {PAT_VARIABLE} to a personal access "
+            f"no access token: {source} {missing}. Set {ACCESS_TOKEN_VARIABLE} or {PAT_VARIABLE} to a personal access "
             "token (pt-…) or a service-account token of Qoder Cloud, or try the toolkit without an account on the "
             "sandbox: `qoderdata sandbox`, or `from qoderdata.sandbox import Sandbox`"
         )
