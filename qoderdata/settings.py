@@ -100,8 +100,8 @@ def resolve_token(pat: str | Secret | None = None) -> Secret:
         missing = "is empty" if source == "the argument pat" else "is set"
         raise CredentialError(
             f"no access token: {source} {missing}. Set {ACCESS_TOKEN_VARIABLE} or {PAT_VARIABLE} to a personal "
-            "access token (pt-…) or a service-account token of Qoder Cloud, or try the toolkit without an account on "
-            "the sandbox: `qoderdata sandbox`, or `from qoderdata.sandbox import Sandbox`"
+            "access token (pt-…) or a service-account token of Qoder Cloud, or try the toolkit without an account "
+            "on the sandbox: `qoderdata sandbox`, or `from qoderdata.sandbox import Sandbox`"
         )
     if not _PRINTABLE.fullmatch(token.reveal()):
         raise CredentialError(
