@@ -205,6 +205,7 @@ def test_without_the_network_the_last_view_stays_and_says_so(sandbox: Sandbox) -
         assert terminal.end() == 0
 
 
+@pytest.mark.long
 def test_it_begins_without_the_network_with_what_is_stored(
     sandbox: Sandbox, capsys: pytest.CaptureFixture[str]
 ) -> None:
