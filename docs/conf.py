@@ -44,6 +44,8 @@ myst_heading_anchors = 3
 nb_execution_mode = "off"  # the notebooks' committed outputs are checked by the tests
 nb_ipywidgets_js: dict[str, dict[str, str]] = {}  # no script from elsewhere
 nb_merge_streams = True
+# The interactive chart of notebook 4 has a picture beside it, which is shown here.
+suppress_warnings = ["mystnb.unknown_mime_type"]
 copybutton_exclude = ".linenos, .gp, .go"
 
 # -- Docstrings ---------------------------------------------------------------------------------------------------
