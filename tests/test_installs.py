@@ -127,7 +127,8 @@ def test_the_source_distribution_builds_the_same_wheel(distributions: tuple[Path
 
 
 def test_the_package_index_would_take_both(distributions: tuple[Path, Path], tmp_path: Path) -> None:
-    checked = run(sys.executable, "-m", "twine", "--no-color", "check", "--strict", *distributions, cwd=tmp_path)
+    words = [sys.executable, "-m", "twine", "--no-color", "check", "--strict", *distributions]
+    checked = run(*words, cwd=tmp_path, COLUMNS="1000")
     assert [line.rsplit(" ", 1)[-1] for line in checked.split("\n") if line] == ["PASSED", "PASSED"]
 
 
