@@ -210,11 +210,11 @@ class Folder:
         return f"Folder({self.location!r})"
 
     def folder(self, name: str) -> Folder:
-        """Give the folder below this one; nothing is created."""
+        """Return the folder below this one; nothing is created."""
         return Folder(f"{self.location.rstrip('/')}/{name}")
 
     def full(self, name: str) -> str:
-        """Give the path, in `filesystem`, of a file below this folder."""
+        """Return the path, in `filesystem`, of a file below this folder."""
         return f"{self.path.rstrip('/')}/{name}"
 
     def replace(self, name: str, write: Callable[[pa.NativeFile], object]) -> None:
@@ -247,7 +247,7 @@ class Folder:
                 upload.write(sink.getvalue())
 
     def read(self, name: str) -> pa.Buffer | None:
-        """Give a file's bytes, or ``None`` where there is no such file.
+        """Return a file's bytes, or ``None`` where there is no such file.
 
         Raises
         ------

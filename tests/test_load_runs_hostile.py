@@ -518,7 +518,7 @@ def test_a_service_that_fails_for_every_run_is_not_asked_for_all(service: OddSer
     service.single = single
     with pytest.warns(DataQualityWarning, match="40 open runs could not be read again"):
         service.load(tmp_path, refresh=True)
-    assert len(service.requests) == 1 + refresh.FAILURES
+    assert len(service.requests) == 1 + refresh.MAX_FAILURES
 
 
 @pytest.mark.parametrize("id_", ["", ".", ".."])
@@ -660,7 +660,7 @@ def test_a_service_that_gives_no_events_at_all_is_not_asked_for_all(tmp_path: Pa
     with pytest.warns(DataQualityWarning, match="6 sessions could not be read"):
         assert set(service.statuses(tmp_path).values()) == {"completed"}
     # One more may be under way already.
-    assert len([path for path in service.requests if path.endswith("/events")]) <= refresh.FAILURES + 1
+    assert len([path for path in service.requests if path.endswith("/events")]) <= refresh.MAX_FAILURES + 1
 
 
 @pytest.mark.parametrize("id_", ["", ".", ".."])

@@ -46,7 +46,7 @@ _REFUSALS = 100
 #: How often a refresh starts again because a commit found a damaged file.
 _ATTEMPTS = 5
 #: How many single records in a row may fail with an error of the service before the others are left alone.
-FAILURES = 3
+MAX_FAILURES = 3
 #: How many consecutive records must be older than a time, to show that the list has passed it: a single old record
 #: that is listed above new ones shows nothing.
 _EVIDENCE = 20
@@ -55,11 +55,11 @@ _EVIDENCE = 20
 _CLOCKS_DIFFER = timedelta(hours=1)
 _INSTANT = timedelta(microseconds=1)
 #: What no path can name.
-NO_IDS = frozenset({"", ".", ".."})
-NO_ID_REASON = "no request can name this id"
+UNUSABLE_IDS = frozenset({"", ".", ".."})
+UNUSABLE_ID_REASON = "no request can name this id"
 #: Errors about one answer, which say nothing of the others; those of the account are raised.
-ONE_ANSWER = (APIStatusError, APIResponseValidationError, PaginationError)
-ACCOUNT = (AuthenticationError, RateLimitError)
+RECORD_ERRORS = (APIStatusError, APIResponseValidationError, PaginationError)
+ACCOUNT_ERRORS = (AuthenticationError, RateLimitError)
 
 
 @dataclass(frozen=True)
@@ -467,19 +467,19 @@ class _Refresh:
         failures = 0
         while self.stale:
             id_ = self.stale.pop()
-            if id_ in NO_IDS:
-                self._leave(id_, NO_ID_REASON)
+            if id_ in UNUSABLE_IDS:
+                self._leave(id_, UNUSABLE_ID_REASON)
                 continue
             try:
                 asked_at, table = self.reader.read_one(id_)
             except NotFoundError:
                 self.store.add(JournalEntry(self._no_rows(), datetime.now(UTC), gone=(id_,)))
-            except ACCOUNT:
+            except ACCOUNT_ERRORS:
                 raise
-            except ONE_ANSWER as error:
+            except RECORD_ERRORS as error:
                 self._leave(id_, str(error))
                 failures = failures + 1 if is_failure(error) else 0
-                if failures == FAILURES:
+                if failures == MAX_FAILURES:
                     for other in self.stale:
                         self._leave(other, str(error))
                     self.stale.clear()

@@ -23,11 +23,11 @@ from qoderdata.frames import events_to_pandas, to_pandas
 from qoderdata.load.lists import OUTCOME_TYPES, events_path
 from qoderdata.load.pull import bar
 from qoderdata.load.refresh import (
-    ACCOUNT,
-    FAILURES,
-    NO_ID_REASON,
-    NO_IDS,
-    ONE_ANSWER,
+    ACCOUNT_ERRORS,
+    MAX_FAILURES,
+    RECORD_ERRORS,
+    UNUSABLE_ID_REASON,
+    UNUSABLE_IDS,
     ListReader,
     bring_up_to_date,
     is_current,
@@ -249,9 +249,9 @@ class RunOutcomes:
                 except NotFoundError:
                     if id_ in created_at:
                         self._add_end(id_, {"end": "gone", "created_at": created_at[id_]})
-                except ACCOUNT:
+                except ACCOUNT_ERRORS:
                     raise
-                except ONE_ANSWER as error:
+                except RECORD_ERRORS as error:
                     if left.is_over_after(id_, error):
                         left.ids += names[number:]
                         break
@@ -300,9 +300,9 @@ class RunOutcomes:
         for id_ in ids:
             try:
                 tables = self._event_pages(id_)
-            except ACCOUNT:
+            except ACCOUNT_ERRORS:
                 raise
-            except ONE_ANSWER as error:
+            except RECORD_ERRORS as error:
                 yield id_, error
             else:
                 events = pa.concat_tables([EVENTS.arrow.empty_table(), *tables])
@@ -364,16 +364,16 @@ class _Left:
     def nameable(self, ids: Iterable[str]) -> list[str]:
         """Return the ids that a request can name; the others are left."""
         ids = list(ids)
-        self.ids += [id_ for id_ in ids if id_ in NO_IDS]
-        self._reason = NO_ID_REASON if self.ids else ""
-        return [id_ for id_ in ids if id_ not in NO_IDS]
+        self.ids += [id_ for id_ in ids if id_ in UNUSABLE_IDS]
+        self._reason = UNUSABLE_ID_REASON if self.ids else ""
+        return [id_ for id_ in ids if id_ not in UNUSABLE_IDS]
 
     def is_over_after(self, id_: str, error: APIError) -> bool:
         """Leave a session, and return whether the others are left too: so many in a row could not be read."""
         self.ids.append(id_)
         self._reason = self._reason or str(error)
         self.failures = self.failures + 1 if is_failure(error) else 0
-        return self.failures == FAILURES
+        return self.failures == MAX_FAILURES
 
     def warn(self) -> None:
         """Warn, if there is any."""

@@ -62,7 +62,7 @@ class Bound:
     time: datetime
 
     def holds(self, column: Any) -> Any:  # noqa: ANN401 - a column of any engine that compares
-        """Give the condition on an engine's column."""
+        """Return the condition on an engine's column."""
         return column >= self.time if self.operator == ">=" else column < self.time
 
 

@@ -55,7 +55,7 @@ _SMALLEST_POINTS, _POINTS_PER_INCH = 3.5, 72.0
 
 @contextmanager
 def plot_style() -> Iterator[None]:
-    """Give figures that are made inside a ``with`` the fonts and the palette of this package's plots.
+    """Return figures that are made inside a ``with`` the fonts and the palette of this package's plots.
 
     Names in Chinese, Japanese, Korean, Arabic and other scripts are drawn with installed fonts that have their
     characters, not as empty boxes; what no installed font has stays a box. Lines and bars take colors that the

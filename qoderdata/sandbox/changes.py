@@ -258,7 +258,7 @@ def _change_session(ledger: Ledger, place: int, columns: Mapping[str, Any]) -> N
 
 
 def _start(ledger: Ledger, record: Record, session: int, now: int) -> None:
-    """Give a run its session."""
+    """Return a run its session."""
     record["cas_run_extras"] |= {"started_at": stamp(now), "turn_id": f"turn_{uuid7(now, 1)}"}
     record["session_id"] = ledger.sessions.ids[ledger.sessions.columns["leader"][session]]
 

@@ -12,14 +12,12 @@ segment, the two are joined, and reading continues below the lower one: a refres
 A list may be wrong, and a false claim loses records. So:
 
 - A page joins a lower segment only if it holds one of that segment's newest records *and* its last record is
-stored.
-  An old record that is listed again above new ones joins nothing.
+  stored. An old record that is listed again above new ones joins nothing.
 - An empty page is never stored as the end of the list: the next refresh asks again. Where records beyond that end
   are stored, it is not believed at all, and neither is a last page that leaves a gap above what is stored
   (`Coverage.contradicts`).
 - How far back a segment reaches is a time: all later records of the list that were created then or later are in
-it.
-  The pages show it, since the list is in that order; see `Listing.reaches`.
+  it. The pages show it, since the list is in that order; see `Listing.reaches`.
 - A page that fits nowhere claims nothing.
 
 A list cannot show that a record was inserted further down than a refresh reads, or that a cursor skipped records.
