@@ -74,7 +74,7 @@ class Reader:
             elif self.coverage.contradicts(page):
                 # All that is stored was forgotten, or the list breaks off: which of both, nobody knows.
                 assert page.cursor is None
-                assert not self.known_below & set(page.ids)
+                assert not self.lowest_known & set(page.ids)
                 self.stored.update(page.ids)
                 if page.ids:
                     self.coverage = self.coverage.add(replace(page, cursor=page.ids[-1]), read_at=began)
@@ -88,9 +88,10 @@ class Reader:
         return True
 
     @property
-    def known_below(self) -> set[str]:
-        """What the segments are known by that a walk has not come to."""
-        return {id_ for segment in self.coverage.segments[1:] for id_ in segment.head_ids}
+    def lowest_known(self) -> set[str]:
+        """The ids by which the lowest segment is known; a last page with one of them leaves no gap."""
+        known = [set(segment.head_ids) for segment in self.coverage.segments if segment.head_ids]
+        return known[-1] if known else set()
 
     def check(self) -> None:
         """Every claim holds: nothing that is in the list now and within a segment is missing."""
@@ -145,8 +146,8 @@ def test_whatever_happens_in_between_nothing_is_lost_and_no_claim_is_false(
         reader.check()
     if not reader.pull(None):
         end = reader.list.ask(reader.coverage.cursor if reader.list.runs else None)
-        assert end is not None
-        assert end.cursor is None
+        # The cursor may be of a run that was forgotten since; the next pull drops it.
+        assert end is None or end.cursor is None
     assert not reader.missing(None)
 
 
