@@ -80,3 +80,13 @@ def test_constraints_are_exact_and_carry_no_address() -> None:
     assert [line for line in pins if not re.fullmatch(r"[A-Za-z0-9._-]+==[A-Za-z0-9.+!]+", line)] == []
     names = {line.split("==")[0].lower().replace("_", "-") for line in pins}
     assert {"pandas", "pyarrow", "requests", "matplotlib", "jupyterlab", "pytest", "narwhals", "ruff"} <= names
+
+
+def test_a_function_is_not_hidden_by_the_module_of_its_name() -> None:
+    """Importing `qoderdata.check` makes an attribute of the package, which must stay the function."""
+    code = (
+        "import qoderdata, qoderdata.check, qoderdata.connect, qoderdata.explore\n"
+        "print([type(getattr(qoderdata, name)).__name__ for name in ('check', 'connect', 'explore')])"
+    )
+    printed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert printed.strip() == str(["function"] * 3)
