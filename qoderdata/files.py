@@ -110,14 +110,15 @@ def replace(path: str | Path, write: Callable[[pa.NativeFile], object], *, priva
         descriptor = os.open(beside, os.O_CREAT | os.O_EXCL | os.O_WRONLY, mode)
     except FileNotFoundError:
         raise FileNotFoundError(errno.ENOENT, "there is no such folder", str(target.parent)) from None
-    os.close(descriptor)
     try:
-        if old is not None:
-            _keep_owner_and_mode(beside, old)
-        with pa.OSFile(str(beside), "wb") as sink:
-            write(sink)
-        with beside.open("rb+") as handle:
-            os.fsync(handle.fileno())
+        try:
+            if old is not None:
+                _keep_owner_and_mode(beside, old)
+            with pa.OSFile(str(beside), "wb") as sink:
+                write(sink)
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
         beside.replace(target)
     except BaseException:
         beside.unlink(missing_ok=True)

@@ -13,7 +13,6 @@ import inspect
 import io
 import os
 import re
-import shutil
 import subprocess
 import sys
 import threading
@@ -30,6 +29,7 @@ from playwright.sync_api import ConsoleMessage, Page, Request, Response, sync_pl
 import qoderdata
 from qoderdata import cli, schema
 from qoderdata.sandbox import Sandbox
+from tests.browser import open_browser
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -307,21 +307,10 @@ def address(pages: dict[str, Reader]) -> Iterator[str]:
 
 @pytest.fixture(params=[("light", 1280), ("dark", 390)], ids=["desktop light", "phone dark"])
 def page(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Page]:
-    chromium = shutil.which("chromium")
-    if chromium is None:
-        reason = "there is no chromium on this machine; install it (Debian: apt-get install chromium)"
-        if os.environ.get("CI") == "true":
-            pytest.fail(reason)
-        pytest.skip(reason)
     scheme, width = request.param
     with sync_playwright() as playwright:
-        context = playwright.chromium.launch_persistent_context(
-            tmp_path / "profile",
-            executable_path=chromium,
-            args=["--no-sandbox", "--disable-gpu", "--disable-background-networking"],
-            viewport={"width": width, "height": 800},
-            color_scheme=scheme,
-        )
+        viewport = {"width": width, "height": 800}
+        context = open_browser(playwright, tmp_path, viewport=viewport, color_scheme=scheme)
         yield context.pages[0]
         context.close()
 

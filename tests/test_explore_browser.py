@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import re
-import shutil
 import time
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pandas as pd
 import pytest
-from playwright.sync_api import Page, Route, sync_playwright
+from playwright.sync_api import Page, sync_playwright
 
 import qoderdata as qd
 from qoderdata.explore import chart_tables
 from qoderdata.sandbox import Sandbox
-from tests.test_report_page import ARGUMENTS, HOSTILE, hostile
+from tests.browser import WatchedPage, open_browser
+from tests.test_report_page import HOSTILE, hostile
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -77,19 +76,8 @@ def path(frames: tuple[pd.DataFrame, pd.DataFrame], tmp_path_factory: pytest.Tem
     return path
 
 
-def launch(playwright: Playwright, profile: Path, **screen: Any) -> BrowserContext:  # noqa: ANN401 - Playwright's
-    chromium = shutil.which("chromium")
-    if chromium is None:
-        reason = "there is no chromium on this machine; install it (Debian: apt-get install chromium)"
-        if os.environ.get("CI") == "true":
-            pytest.fail(reason)
-        pytest.skip(reason)
-    return playwright.chromium.launch_persistent_context(
-        profile,
-        executable_path=chromium,
-        args=ARGUMENTS,
-        **{"viewport": {"width": 1280, "height": 1200}, **screen},
-    )
+def launch(playwright: Playwright, folder: Path, **screen: Any) -> BrowserContext:  # noqa: ANN401 - Playwright's
+    return open_browser(playwright, folder, **{"viewport": {"width": 1280, "height": 1200}, **screen})
 
 
 def wait_until(is_so: Callable[[], Any], what: str) -> None:
@@ -100,37 +88,12 @@ def wait_until(is_so: Callable[[], Any], what: str) -> None:
         time.sleep(0.05)
 
 
-class Chart:
-    """The written page in a browser, and everything that it said or asked for.
-
-    Attributes
-    ----------
-    page : playwright.sync_api.Page
-        The page.
-    events : list of str
-        Dialogs, messages on the console, errors, and requests that left the page.
-    """
+class Chart(WatchedPage):
+    """The written page in a browser, and what is drawn there."""
 
     def __init__(self, page: Page, path: Path) -> None:
-        self.page = page
-        self.events: list[str] = []
-        page.on("dialog", self._dialog)
-        page.on("console", lambda message: self.events.append(f"console: {message.text}"))
-        page.on("pageerror", lambda error: self.events.append(f"error: {error}"))
-        page.context.route("**/*", lambda route: self._request(route, path.as_uri()))
-        page.goto(path.as_uri())
+        super().__init__(page, path)
         wait_until(lambda: page.evaluate("!!window.view"), "the chart")
-
-    def _dialog(self, dialog: Any) -> None:  # noqa: ANN401 - Playwright's
-        self.events.append(f"dialog: {dialog.message}")
-        dialog.dismiss()
-
-    def _request(self, route: Route, address: str) -> None:
-        if route.request.url == address:
-            route.continue_()
-        else:
-            self.events.append(f"request: {route.request.url}")
-            route.abort()
 
     def marks(self, name: str) -> list[Mark]:
         return [Mark(**mark) for mark in self.page.evaluate(MARKS, name)]
@@ -160,7 +123,7 @@ def tooltip(page: Page, *, seconds: float = 10) -> dict[str, str]:
 
 @pytest.fixture
 def chart(path: Path, tmp_path: Path) -> Iterator[Chart]:
-    with sync_playwright() as playwright, contextlib.closing(launch(playwright, tmp_path / "profile")) as context:
+    with sync_playwright() as playwright, contextlib.closing(launch(playwright, tmp_path)) as context:
         shown = Chart(context.pages[0], path)
         yield shown
         assert shown.events == []
@@ -331,7 +294,7 @@ def test_windows_of_a_week_lie_from_monday_on(
     weeks = runs["triggered_at"].dt.tz_convert(ZONE).dt.tz_localize(None).dt.to_period("W-SUN").dt.start_time
     expected = runs.groupby(weeks).size().to_dict()
     failed = runs["status"].eq("failed").groupby(weeks).sum().to_dict()
-    with sync_playwright() as playwright, contextlib.closing(launch(playwright, tmp_path / "profile")) as context:
+    with sync_playwright() as playwright, contextlib.closing(launch(playwright, tmp_path)) as context:
         chart = Chart(context.pages[0], path)
         bars_of: dict[pd.Timestamp, int] = {}
         for bar in chart.data("overview_marks"):
@@ -362,7 +325,7 @@ def test_hostile_texts_are_shown_as_texts(screen: str, tmp_path: Path) -> None:
     qd.explore(deployments, runs, path)
     with (
         sync_playwright() as playwright,
-        contextlib.closing(launch(playwright, tmp_path / "profile", **SCREENS[screen])) as context,
+        contextlib.closing(launch(playwright, tmp_path, **SCREENS[screen])) as context,
     ):
         chart = Chart(context.pages[0], path)
         page = chart.page
@@ -385,7 +348,7 @@ def test_hostile_texts_are_shown_as_texts(screen: str, tmp_path: Path) -> None:
 
 
 def test_the_page_follows_the_reader_into_the_dark(path: Path, tmp_path: Path) -> None:
-    with sync_playwright() as playwright, contextlib.closing(launch(playwright, tmp_path / "profile")) as context:
+    with sync_playwright() as playwright, contextlib.closing(launch(playwright, tmp_path)) as context:
         chart = Chart(context.pages[0], path)
 
         def ink() -> str:

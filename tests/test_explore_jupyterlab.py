@@ -146,7 +146,7 @@ def test_a_cell_that_runs_shows_a_chart_that_follows(
     with (
         Lab(folder) as lab,
         sync_playwright() as playwright,
-        contextlib.closing(launch(playwright, tmp_path / "profile", viewport=SCREEN)) as context,
+        contextlib.closing(launch(playwright, tmp_path, viewport=SCREEN)) as context,
     ):
         page = context.pages[0]
         page.on("pageerror", lambda error: events.append(f"error: {error}"))

@@ -52,6 +52,7 @@ from qoderdata.store import RUNS_TABLE, TableStore
 from tests import hostile_pages
 from tests.edition_d_service import KINDS, TOKEN, Account, EditionD
 from tests.test_client_limits import DRIPS, FLOODS, chunk, server
+from tests.test_decode_properties import rows
 from tests.test_load_runs_hostile import EMPTY, OddService
 
 if TYPE_CHECKING:
@@ -83,19 +84,6 @@ SIZE = FULL if os.environ.get("QODERDATA_HOSTILE_DAY") == "full" else SMALL
 
 SCHEMAS = {schema.name: schema for schema in (DEPLOYMENTS, RUNS, SESSIONS, EVENTS, AGENTS, ENVIRONMENTS)}
 PAGE = 8
-
-
-def rows(table: pa.Table) -> list[dict[str, Any]]:
-    """Return a table as dicts, its times as microseconds since 1970."""
-    arrays = []
-    for column in table.columns:
-        if pa.types.is_timestamp(column.type):
-            arrays.append(column.cast(pa.int64()))
-        elif pa.types.is_list(column.type) and pa.types.is_timestamp(column.type.value_type):
-            arrays.append(column.cast(pa.list_(pa.int64())))  # type: ignore[arg-type] # the stubs know no lists
-        else:
-            arrays.append(column)
-    return pa.table(arrays, names=table.column_names).to_pylist()
 
 
 def table_or_error(read: Callable[[], pa.Table]) -> pa.Table | type[Exception]:

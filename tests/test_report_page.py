@@ -6,21 +6,20 @@ import base64
 import hashlib
 import io
 import itertools
-import os
 import re
-import shutil
 from html.parser import HTMLParser
 from importlib import resources
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 import pytest
-from playwright.sync_api import BrowserContext, Page, Playwright, Route, sync_playwright
+from playwright.sync_api import Page, sync_playwright
 from pypdf import PdfReader
 
 from qoderdata.frames import flatten_deployments, flatten_runs, flatten_sessions
 from qoderdata.report import write_report
 from qoderdata.sandbox import Sandbox
+from tests.browser import WatchedPage, open_browser
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -231,49 +230,6 @@ def test_contrast(mode: int, ink: str, ground: str) -> None:
     assert (lighter + 0.05) / (darker + 0.05) >= 4.5
 
 
-ARGUMENTS = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
-
-
-class Browser:
-    """A real Chromium with a profile of its own, and everything that it said or asked for.
-
-    Attributes
-    ----------
-    page : playwright.sync_api.Page
-        The report.
-    events : list of str
-        Dialogs, messages on the console, errors, and requests that left the page.
-    """
-
-    def __init__(self, page: Page, path: Path) -> None:
-        self.page = page
-        self.events: list[str] = []
-        page.on("dialog", self._dialog)
-        page.on("console", lambda message: self.events.append(f"console: {message.text}"))
-        page.on("pageerror", lambda error: self.events.append(f"error: {error}"))
-        page.context.route("**/*", lambda route: self._request(route, path.as_uri()))
-        page.goto(path.as_uri())
-
-    def _dialog(self, dialog: Any) -> None:  # noqa: ANN401 - Playwright's
-        self.events.append(f"dialog: {dialog.message}")
-        dialog.dismiss()
-
-    def _request(self, route: Route, address: str) -> None:
-        if route.request.url == address:
-            route.continue_()
-        else:
-            self.events.append(f"request: {route.request.url}")
-            route.abort()
-
-
 SCREENS: dict[str, dict[str, Any]] = {
     "desk": {"viewport": {"width": 1200, "height": 900}},
     "phone": {"viewport": {"width": 390, "height": 844}},
@@ -281,23 +237,11 @@ SCREENS: dict[str, dict[str, Any]] = {
 }
 
 
-def open_browser(playwright: Playwright, folder: Path, **options: Any) -> BrowserContext:  # noqa: ANN401 - Playwright's
-    chromium = shutil.which("chromium")
-    if chromium is None:
-        reason = "there is no chromium on this machine; install it (Debian: apt-get install chromium)"
-        if os.environ.get("CI") == "true":
-            pytest.fail(reason)
-        pytest.skip(reason)
-    return playwright.chromium.launch_persistent_context(
-        folder / "profile", executable_path=chromium, args=ARGUMENTS, **options
-    )
-
-
 @pytest.fixture(params=SCREENS)
-def browser(request: pytest.FixtureRequest, path: Path, tmp_path: Path) -> Iterator[Browser]:
+def browser(request: pytest.FixtureRequest, path: Path, tmp_path: Path) -> Iterator[WatchedPage]:
     with sync_playwright() as playwright:
         context = open_browser(playwright, tmp_path, **SCREENS[request.param])
-        yield Browser(context.pages[0], path)
+        yield WatchedPage(context.pages[0], path)
         context.close()
 
 
@@ -305,7 +249,7 @@ OPEN_ALL = "for (const part of document.querySelectorAll('details')) part.open =
 FITS = "document.documentElement.scrollWidth <= document.documentElement.clientWidth"
 
 
-def test_in_a_browser(browser: Browser, request: pytest.FixtureRequest) -> None:
+def test_in_a_browser(browser: WatchedPage, request: pytest.FixtureRequest) -> None:
     """No text runs, nothing is asked for; it fits screen and paper, and is a table where it looks like cards."""
     page, screen = browser.page, request.node.callspec.params["browser"]
     assert page.title().startswith("Scheduled agents")
@@ -362,7 +306,7 @@ def test_one_page(fleets: dict[str, Path], tmp_path: Path, lang: str) -> None:
     assert fleets[lang].stat().st_size < 2**20
     with sync_playwright() as playwright:
         context = open_browser(playwright, tmp_path, viewport={"width": 1280, "height": 900})
-        browser = Browser(context.pages[0], fleets[lang])
+        browser = WatchedPage(context.pages[0], fleets[lang])
         page = browser.page
         assert page.evaluate("document.documentElement.lang") == {"en": "en", "zh": "zh-CN"}[lang]
         assert page.evaluate("document.documentElement.scrollHeight") <= 2600
@@ -399,7 +343,7 @@ def test_for_a_screen_reader(fleet: Path, tmp_path: Path) -> None:
     """Landmarks, headings in order, names of sections and tables; a figure's link opens its folded part."""
     with sync_playwright() as playwright:
         context = open_browser(playwright, tmp_path)
-        page = Browser(context.pages[0], fleet).page
+        page = WatchedPage(context.pages[0], fleet).page
         assert [page.get_by_role(role).count() for role in ("banner", "main", "contentinfo")] == [1, 1, 1]
         levels = page.locator("h1, h2, h3").evaluate_all("all => all.map(one => Number(one.tagName[1]))")
         assert levels == [1, *[2] * 6, *[3] * 10]
@@ -418,7 +362,7 @@ def test_for_a_screen_reader(fleet: Path, tmp_path: Path) -> None:
 def test_a_phone_shows_the_newest_days(fleet: Path, tmp_path: Path) -> None:
     with sync_playwright() as playwright:
         context = open_browser(playwright, tmp_path, viewport={"width": 390, "height": 844})
-        page = Browser(context.pages[0], fleet).page
+        page = WatchedPage(context.pages[0], fleet).page
         frame = page.locator(".newest-first").bounding_box()
         assert frame is not None
         inside = []

@@ -1,0 +1,69 @@
+"""A real Chromium for the tests of pages, and a page that records what it says and asks for."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from playwright.sync_api import BrowserContext, Page, Playwright, Route
+
+ARGUMENTS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+
+
+def open_browser(playwright: Playwright, folder: Path, **options: Any) -> BrowserContext:  # noqa: ANN401 - Playwright's
+    """Start Chromium with a profile of its own; skip the test on a machine without one that is not CI."""
+    chromium = shutil.which("chromium")
+    if chromium is None:
+        reason = "there is no chromium on this machine; install it (Debian: apt-get install chromium)"
+        if os.environ.get("CI") == "true":
+            pytest.fail(reason)
+        pytest.skip(reason)
+    return playwright.chromium.launch_persistent_context(
+        folder / "profile", executable_path=chromium, args=ARGUMENTS, **options
+    )
+
+
+class WatchedPage:
+    """A local page in a browser, and everything that it said or asked for.
+
+    Attributes
+    ----------
+    page : playwright.sync_api.Page
+        The page.
+    events : list of str
+        Dialogs, messages on the console, errors, and requests that left the page, which are refused.
+    """
+
+    def __init__(self, page: Page, path: Path) -> None:
+        self.page = page
+        self.events: list[str] = []
+        page.on("dialog", self._dialog)
+        page.on("console", lambda message: self.events.append(f"console: {message.text}"))
+        page.on("pageerror", lambda error: self.events.append(f"error: {error}"))
+        page.context.route("**/*", lambda route: self._request(route, path.as_uri()))
+        page.goto(path.as_uri())
+
+    def _dialog(self, dialog: Any) -> None:  # noqa: ANN401 - Playwright's
+        self.events.append(f"dialog: {dialog.message}")
+        dialog.dismiss()
+
+    def _request(self, route: Route, address: str) -> None:
+        if route.request.url == address:
+            route.continue_()
+        else:
+            self.events.append(f"request: {route.request.url}")
+            route.abort()
