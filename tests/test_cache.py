@@ -314,7 +314,6 @@ STEPS = [
     (os, "open"),
     (os, "fsync"),
     (Path, "replace"),
-    (Path, "open"),
     (pa, "OSFile"),
     (pq, "write_table"),
 ]

@@ -184,6 +184,7 @@ def test_it_follows_the_size_of_the_terminal() -> None:
         assert terminal.end() == 0
 
 
+@pytest.mark.long
 def test_without_the_network_the_last_view_stays_and_says_so(sandbox: Sandbox) -> None:
     with watch() as terminal:
         running = int(re.search(r"Running: (\d+)", "\n".join(terminal.wait_for("q quits")))[1])  # type: ignore[index]
@@ -261,6 +262,7 @@ def test_other_errors_of_the_service_do_not_end_it(sandbox: Sandbox) -> None:
         assert terminal.end() == 0
 
 
+@pytest.mark.long
 def test_a_service_that_hangs_is_waited_for_and_said(sandbox: Sandbox) -> None:
     with watch() as terminal:
         terminal.wait_for("q quits")

@@ -81,10 +81,9 @@ def in_shell(command: str) -> subprocess.CompletedProcess[str]:
 FINDERS = ["check", "missed --fail --since 7D", "runs --fail-over 0 --since 7D"]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("words", FINDERS)
-@pytest.mark.parametrize(
-    "pipe", ["head -1", pytest.param("true", marks=pytest.mark.long), pytest.param("cat", marks=pytest.mark.long)]
-)
+@pytest.mark.parametrize("pipe", ["head -1", "true", "cat"])
 def test_a_pipe_changes_no_exit_code(words: str, pipe: str, sandbox: Sandbox) -> None:
     """Found, nothing found, and could not look each keep their code, whoever reads the output."""
 

@@ -32,7 +32,15 @@ def test_they_are_numbered_in_reading_order() -> None:
     assert runner.notebooks() == NOTEBOOKS
 
 
-@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+#: It starts a cluster of processes.
+SLOW = "05-beyond-one-machine"
+
+
+@pytest.mark.parametrize(
+    "path",
+    [pytest.param(path, marks=pytest.mark.long) if path.stem == SLOW else path for path in NOTEBOOKS],
+    ids=lambda path: path.stem,
+)
 def test_numbers_and_tables_are_what_the_code_gives(path: Path) -> None:
     assert runner.outputs(runner.run(path)) == runner.outputs(runner.read(path))
 

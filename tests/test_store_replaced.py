@@ -177,7 +177,9 @@ def test_each_kind_of_place_is_tried(kept: Path) -> None:
     assert found == set(KINDS)
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    "kind", [kind if kind.startswith("runs") else pytest.param(kind, marks=pytest.mark.long) for kind in KINDS]
+)
 def test_something_else_in_its_place(kept: Path, client: qd.Client, tmp_path: Path, kind: str) -> None:
     place = places(kept)[kind]
     for name, mode in calls_for(kind.partition("/")[0]):
