@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import argparse
 import tempfile
-from datetime import datetime, timedelta
+from datetime import timedelta
 
 from benchmarks.serve import NEWEST, Record, Values, deployment, stamp
 from qoderdata import history
@@ -46,12 +46,6 @@ def move_on(records: list[Record], values: Values, day: int, share: float) -> No
     records[:0] = [deployment(values, 0, "plain") for _ in range(round(len(records) * share / 1000))]
 
 
-def write(series: history.Series, records: list[Record], at: datetime) -> None:
-    """Write a snapshot as a pull does."""
-    prepared = history.prepare(series, from_records(records, DEPLOYMENTS), at)
-    history.write(series, lambda: prepared)
-
-
 def main() -> None:
     """Print what a base, a day and 400 days take."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -64,14 +58,18 @@ def main() -> None:
         series = history.series(Folder(folder), IDENTITY, include_archived=True)
         for day in range(base_days):
             move_on(records, values, day, 1.0)
-            write(series, records, NEWEST + timedelta(days=day))
+            history.write(series, from_records(records, DEPLOYMENTS), NEWEST + timedelta(days=day))
         listed = history.entries(Folder(folder))
         days = [file.size for file in history.files_of(series)]
         base = sum(size for _, size in listed) - sum(days)
         before = sum(size for _, size in listed)
         for pull in range(4):
             move_on(records, values, base_days, 1 / PULLS_A_DAY)
-            write(series, records, NEWEST + timedelta(days=base_days - 1, minutes=15 * (pull + 1)))
+            history.write(
+                series,
+                from_records(records, DEPLOYMENTS),
+                NEWEST + timedelta(days=base_days - 1, minutes=15 * (pull + 1)),
+            )
         pulled = (sum(size for _, size in history.entries(Folder(folder))) - before) / 4
     bases = history.KEEP_DAYS.days / base_days + 1
     kept = history.KEEP_DAYS.days * sum(days) / len(days) + bases * base

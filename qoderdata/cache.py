@@ -109,8 +109,7 @@ def write(folder: Folder, name: str, answer: CachedTable) -> bool:
         pq.write_table(
             table,
             content,
-            compression="zstd",
-            compression_level=1,
+            compression="lz4",
             write_statistics=False,
             use_dictionary=False,
         )

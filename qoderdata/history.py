@@ -12,7 +12,6 @@ Files are only added and removed, never changed, so that processes need no lock.
 from __future__ import annotations
 
 import contextlib
-import functools
 import hashlib
 import json
 import re
@@ -30,7 +29,7 @@ import pyarrow.parquet as pq
 from qoderdata.errors import CacheWarning, warn
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from numpy.typing import NDArray
 
@@ -108,15 +107,6 @@ class Snapshot:
     file: SnapshotFile
 
 
-@dataclass(frozen=True, slots=True)
-class PreparedSnapshot:
-    """A snapshot that is encoded: its files by name, those that were there before, and the time for thinning."""
-
-    files: list[tuple[str, pa.Buffer]]
-    earlier: list[SnapshotFile]
-    fetched_at: datetime
-
-
 def series(cache_folder: Folder, identity: Mapping[str, str | None], *, include_archived: bool) -> Series:
     """Return an account's series; nothing is created.
 
@@ -139,48 +129,17 @@ def series(cache_folder: Folder, identity: Mapping[str, str | None], *, include_
     return Series(cache_folder.folder(f"{FOLDER}/{digest}"), whole)
 
 
-def prepare(to: Series, table: pa.Table, fetched_at: datetime) -> PreparedSnapshot:
-    """Encode a snapshot; nothing is written.
-
-    Parameters
-    ----------
-    to
-        The series; its newest base is read.
-    table
-        One row per deployment, in the service's order.
-    fetched_at
-        When the pull began.
-
-    Returns
-    -------
-    PreparedSnapshot
-        For `write`.
-    """
-    earlier = _list(to.folder)
-    files: list[tuple[str, pa.Buffer]] = []
-    base = _usable_base(to, earlier, table, fetched_at)
-    if base is None:
-        content = _encode(table, to.identity)
-        files.append((_file_name("base-", table, fetched_at, content), content))
-        difference = _difference(table, None)
-        base_name = files[0][0]
-    else:
-        difference = _difference(table, base[1])
-        base_name = base[0]
-    content = _encode(difference, to.identity, base=base_name)
-    files.append((_file_name("", table, fetched_at, content), content))
-    return PreparedSnapshot(files, earlier, fetched_at)
-
-
-def write(to: Series, prepared: Callable[[], PreparedSnapshot]) -> None:
+def write(to: Series, table: pa.Table, fetched_at: datetime) -> None:
     """Add a snapshot to its series, and remove those that are too old or too many.
 
     Parameters
     ----------
     to
         The series.
-    prepared
-        Returns what `prepare` returned, or raises what it raised.
+    table
+        One row per deployment, in the service's order.
+    fetched_at
+        When the pull began.
 
     Warns
     -----
@@ -188,10 +147,16 @@ def write(to: Series, prepared: Callable[[], PreparedSnapshot]) -> None:
         The folder cannot be read or written, and the snapshot is not kept; those that are there stay.
     """
     try:
-        snapshot = prepared()
-        for name, content in snapshot.files:
-            to.folder.replace(name, functools.partial(_write_to, content))
-        _thin(to, snapshot.earlier, now=snapshot.fetched_at)
+        earlier = _list(to.folder)
+        base = _usable_base(to, earlier, table, fetched_at)
+        if base is None:
+            base_name = _write_file(to, "base-", table, fetched_at, _encode(table, to.identity))
+            difference = _difference(table, None)
+        else:
+            base_name = base[0]
+            difference = _difference(table, base[1])
+        _write_file(to, "", table, fetched_at, _encode(difference, to.identity, base=base_name))
+        _thin(to, earlier, now=fetched_at)
     except Exception as error:  # noqa: BLE001 - each object store fails in its own way; the answer is whole
         reason = (isinstance(error, OSError) and error.strerror) or error
         warn(f"no snapshot was kept: {to.folder.location} cannot be written ({reason})", CacheWarning)
@@ -287,13 +252,12 @@ def _list(folder: Folder) -> list[SnapshotFile]:
     return sorted(found, key=lambda file: (file.fetched_at, file.name))
 
 
-def _file_name(prefix: str, table: pa.Table, fetched_at: datetime, content: pa.Buffer) -> str:
+def _write_file(to: Series, prefix: str, table: pa.Table, fetched_at: datetime, content: pa.Buffer) -> str:
+    """Write a snapshot or a base, and return its name."""
     time = fetched_at.astimezone(UTC).strftime(_TIME_FORMAT)
-    return f"{prefix}{time}-{table.num_rows}-{zlib.crc32(memoryview(content)):08x}.parquet"
-
-
-def _write_to(content: pa.Buffer, sink: pa.NativeFile) -> None:
-    sink.write(content)
+    name = f"{prefix}{time}-{table.num_rows}-{zlib.crc32(memoryview(content)):08x}.parquet"
+    to.folder.replace(name, lambda sink: sink.write(content))
+    return name
 
 
 def _encode(table: pa.Table, identity: Identity, *, base: str | None = None) -> pa.Buffer:
@@ -307,7 +271,7 @@ def _encode(table: pa.Table, identity: Identity, *, base: str | None = None) -> 
     }
     numbers = {leaf for leaf, kind in leaves.items() if pa.types.is_timestamp(kind) or pa.types.is_integer(kind)}
     sink = pa.BufferOutputStream()
-    # A base has many long texts, and is written once; counters and times are what differs in every snapshot.
+    # A base has many long texts, and is read with every pull; counters and times are what differs in a snapshot.
     pq.write_table(
         table,
         sink,

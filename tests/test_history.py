@@ -76,10 +76,6 @@ def table(rows: int, **facts: Any) -> pa.Table:  # noqa: ANN401
     )
 
 
-def write(to: history.Series, table: pa.Table, at: datetime) -> None:
-    history.write(to, lambda: history.prepare(to, table, at))
-
-
 def pull(client: qd.Client, folder: Path | str, at: datetime = START, **filters: Any) -> pd.DataFrame:  # noqa: ANN401
     Clock.moment = at
     return qd.load_deployments(client=client, cache_dir=folder, refresh=True, **filters)
@@ -181,7 +177,7 @@ def test_thinning(quarters: list[int], seed: int) -> None:
     history.clear(Folder(f"memory://thin-{seed}"))
     times = [START + timedelta(minutes=15 * number) for number in sorted(quarters)]
     for number, at in enumerate(times):
-        write(to, table(5, description=str(number)), at)
+        history.write(to, table(5, description=str(number)), at)
     last = {at.date(): at for at in times}
     now = times[-1]
     expected = [
@@ -199,7 +195,7 @@ def test_thinning(quarters: list[int], seed: int) -> None:
 def test_the_space_of_a_base_is_given_back(tmp_path: Path) -> None:
     to = series(tmp_path)
     for day in range(0, 900, 10):
-        write(to, table(5), START + timedelta(days=day))
+        history.write(to, table(5), START + timedelta(days=day))
     bases = len(history.entries(Folder(tmp_path))) - len(history.files_of(to))
     assert len(history.files_of(to)) == 41
     assert bases <= 420 / 14 + 1
@@ -223,8 +219,8 @@ def test_values_survive_every_kind_of_change(tmp_path: Path) -> None:
         ]
         records.sort(key=lambda record: hash((record["id"], number)))
         written.append(from_records(records, DEPLOYMENTS))
-        write(to, written[-1], START + timedelta(hours=number))
-    write(to, DEPLOYMENTS.arrow.empty_table(), START + timedelta(hours=12))
+        history.write(to, written[-1], START + timedelta(hours=number))
+    history.write(to, DEPLOYMENTS.arrow.empty_table(), START + timedelta(hours=12))
     found = history.read(to, history.files_of(to), DEPLOYMENTS.arrow)
     assert found[-1].table.num_rows == 0
     assert [one.table.to_pylist() for one in found[:-1]] == [one.to_pylist() for one in written]
@@ -232,8 +228,8 @@ def test_values_survive_every_kind_of_change(tmp_path: Path) -> None:
 
 def test_a_snapshot_of_another_version_has_the_columns_of_today(tmp_path: Path) -> None:
     to = series(tmp_path)
-    write(to, table(3).drop_columns(["budget_max_credit_cost"]), START)
-    write(to, table(3, budget={"max_credit_cost": "1"}), START + timedelta(hours=1))
+    history.write(to, table(3).drop_columns(["budget_max_credit_cost"]), START)
+    history.write(to, table(3, budget={"max_credit_cost": "1"}), START + timedelta(hours=1))
     found = history.read(to, history.files_of(to), DEPLOYMENTS.arrow)
     assert [one.table["budget_max_credit_cost"].to_pylist() for one in found] == [[None] * 3, [1.0] * 3]
 
@@ -277,14 +273,14 @@ def test_what_is_kept_is_private(client: qd.Client, tmp_path: Path) -> None:
 
 def test_a_full_disk_costs_a_warning_and_no_snapshot(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     to = series(tmp_path)
-    write(to, table(5), START)
+    history.write(to, table(5), START)
 
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", full)
     with pytest.warns(CacheWarning, match=r"no snapshot was kept.*No space left"):
-        write(to, table(6), START + timedelta(days=2))
+        history.write(to, table(6), START + timedelta(days=2))
     monkeypatch.undo()
     assert [file.rows for file in history.files_of(to)] == [5]
     assert history.read(to, history.files_of(to), DEPLOYMENTS.arrow)[0].table.num_rows == 5
@@ -296,7 +292,7 @@ import os, signal, sys
 from datetime import datetime, timedelta
 from qoderdata import history
 from qoderdata.files import Folder
-from tests.test_history import START, series, table, write
+from tests.test_history import START, series, table
 to = series(sys.argv[1])
 replace, left = Folder.replace, int(sys.argv[2])
 def dying(self, name, fill):
@@ -309,7 +305,7 @@ def dying(self, name, fill):
     replace(self, name, half)
 Folder.replace = dying
 for day in range(40):
-    write(to, table(5, description=str(day)), START + timedelta(days=day))
+    history.write(to, table(5, description=str(day)), START + timedelta(days=day))
 """
 
 
@@ -328,7 +324,7 @@ def test_a_killed_writer_loses_only_what_it_wrote(after: int, tmp_path: Path) ->
     texts = [one.table["description"][0].as_py() for one in found]
     assert texts == [str(day) for day in range(len(texts))]
     assert after - 4 <= len(texts) <= after
-    write(to, table(7), START + timedelta(days=60))
+    history.write(to, table(7), START + timedelta(days=60))
     assert history.read(to, history.files_of(to), DEPLOYMENTS.arrow)[-1].table.num_rows == 7
 
 
@@ -336,7 +332,7 @@ def _write_some(folder: str, number: int) -> None:
     to = series(folder)
     for day in range(12):
         at = START + timedelta(days=day, seconds=number)
-        write(to, table(50, description=f"{number}-{day}"), at)
+        history.write(to, table(50, description=f"{number}-{day}"), at)
 
 
 def test_two_processes_at_once_lose_nothing(tmp_path: Path) -> None:
@@ -366,7 +362,7 @@ def test_four_hundred_days_are_small(tmp_path: Path) -> None:
             for one in range(300)
         ]  # fmt: skip
         one = from_records(records, DEPLOYMENTS)
-        write(to, one, START + timedelta(days=day))
+        history.write(to, one, START + timedelta(days=day))
         pq.write_table(one, tmp_path / "whole.parquet", compression="zstd")
         whole += (tmp_path / "whole.parquet").stat().st_size
     assert sum(size for _, size in history.entries(Folder(tmp_path))) < whole / 5

@@ -483,12 +483,10 @@ def _load(
             error.add_note(f"An answer that is {age} old is cached: offline=True takes it.")
         raise
     series = history.series(whole, client.identity, include_archived=filters.include_archived)
-    with ThreadPoolExecutor(2) as pool:
+    with ThreadPoolExecutor(1) as pool:
         frame = pool.submit(_to_frame, answer, listed, client, requests=requests)
-        has_snapshot = schema is DEPLOYMENTS and filters.is_whole
-        snapshot = pool.submit(history.prepare, series, answer.table, answer.fetched_at) if has_snapshot else None
-        if cache.write(folder, name, answer) and snapshot is not None:
-            history.write(series, snapshot.result)
+        if cache.write(folder, name, answer) and schema is DEPLOYMENTS and filters.is_whole:
+            history.write(series, answer.table, answer.fetched_at)
     return frame.result()
 
 
