@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import itertools
 import os
 import re
 import secrets
@@ -437,8 +438,8 @@ def _written_at(facts: Mapping[str, Any]) -> datetime | None:
 
 
 def _make_private(folder: Path) -> None:
-    missing = [path for path in (folder, *folder.parents) if not path.exists()]
-    for path in reversed(missing):  # `mkdir` itself makes private only the last one
+    missing = itertools.takewhile(lambda path: not path.exists(), (folder, *folder.parents))
+    for path in reversed(list(missing)):  # `mkdir` itself makes private only the last one
         path.mkdir(mode=_PRIVATE_FOLDER, exist_ok=True)
 
 
