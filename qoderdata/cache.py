@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import io
 import json
 import zlib
 from dataclasses import dataclass
@@ -103,7 +104,7 @@ def write(folder: Folder, name: str, answer: CachedTable) -> bool:
     facts = {"format": FORMAT, "name": name, "fetched_at": answer.fetched_at.isoformat()}
     metadata = {_METADATA_KEY: json.dumps(facts).encode(), _SEAL_KEY: _SEAL + bytes(_SEAL_LENGTH)}
     try:
-        content = pa.BufferOutputStream()
+        content = io.BytesIO()
         table = answer.table.replace_schema_metadata(metadata)
         # The file is read whole, and most texts are distinct: no statistics, no dictionaries.
         pq.write_table(
@@ -113,7 +114,7 @@ def write(folder: Folder, name: str, answer: CachedTable) -> bool:
             write_statistics=False,
             use_dictionary=False,
         )
-        sealed = _sealed(memoryview(content.getvalue()))
+        sealed = _sealed(content.getbuffer())
         folder.replace(name, lambda sink: [sink.write(part) for part in sealed])
     except Exception as error:  # noqa: BLE001 - each object store fails in its own way; the answer is whole
         reason = (isinstance(error, OSError) and error.strerror) or error

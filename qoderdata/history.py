@@ -35,6 +35,8 @@ if TYPE_CHECKING:
 
     from qoderdata.files import Folder
 
+    _Values = pa.Array[Any] | pa.ChunkedArray[Any]
+
 #: The folder of all series, below the cache folder.
 FOLDER = "history"
 #: Goes up when older files can no longer be read.
@@ -373,8 +375,8 @@ def _difference(table: pa.Table, base: pq.ParquetFile | None) -> pa.Table:
         if base is None:
             new, same = pa.nulls(count, field.type), known
         else:
-            new = _array(table[field.name])
-            old = _array(base.read(columns=[field.name])[field.name])
+            new = table[field.name]
+            old = base.read(columns=[field.name])[field.name]
             same = pc.and_(_equal(old.slice(0, count) if is_same_order else old.take(row), new), known)
             new = pc.if_else(same, pa.scalar(None, new.type), new)
         arrays += [new, same]
@@ -395,18 +397,19 @@ def _restored(base: pa.Table, difference: pa.Table, wanted: pa.Schema) -> pa.Tab
     return pa.Table.from_arrays(arrays, schema=wanted.remove_metadata())
 
 
-def _equal(old: pa.Array[Any], new: pa.Array[Any]) -> pa.Array[Any]:
+def _equal(old: _Values, new: _Values) -> _Values:
     """Return where two columns hold the same; two missing values are the same."""
     neither = pc.and_(pc.is_null(old), pc.is_null(new))
     equal: Any = _equal_lists(old, new) if pa.types.is_list(new.type) else pc.equal(old, new)
-    same: pa.Array[Any] = pc.or_(pc.fill_null(equal, False), neither)  # noqa: FBT003 - Arrow's signature
+    same: _Values = pc.or_(pc.fill_null(equal, False), neither)  # noqa: FBT003 - Arrow's signature
     return same
 
 
-def _equal_lists(old: pa.Array[Any], new: pa.Array[Any]) -> pa.Array[Any]:
+def _equal_lists(old: _Values, new: _Values) -> pa.Array[Any]:
     """Return where two columns of lists hold the same items in the same order; Arrow cannot compare lists."""
-    lengths = pc.list_value_length(new)
-    alike = pc.fill_null(pc.equal(pc.list_value_length(old), lengths), False)  # noqa: FBT003 - as above
+    old_lengths: Any = pc.list_value_length(old)
+    lengths: Any = pc.list_value_length(new)
+    alike: Any = pc.fill_null(pc.equal(old_lengths, lengths), False)  # noqa: FBT003 - as above
     items = _equal(pc.list_flatten(old.filter(alike)), pc.list_flatten(new.filter(alike)))
     differing = np.cumsum(~np.asarray(items.to_numpy(zero_copy_only=False), dtype=bool), dtype=np.int64)
     ends = np.cumsum(lengths.filter(alike).to_numpy(zero_copy_only=False).astype(np.int64))
