@@ -25,6 +25,8 @@ NAMES = {
     "polars_pages": "requests, Polars `read_json` a page",
     "floor": "the floor: requests, `orjson.loads`, nothing kept",
     "sdk": "the official SDK, `json_normalize`",
+    "runs_qoderdata": "**qoderdata** `load_runs`, `run_failure_rates`",
+    "runs_naive": "requests, `json_normalize`, `to_datetime`, `to_parquet`, `groupby`",
 }
 
 
@@ -40,6 +42,15 @@ def variant(name: str, records: int, rounds: int) -> str:
     with served("--records", str(records), "--variant", name) as url, scratch() as folder:
         costs = in_turn({one: contender(one, url, folder) for one in (OURS, "naive")}, rounds=rounds)
     return _table(costs, {one: NAMES[one] for one in costs})
+
+
+def load_runs(records: int, rounds: int) -> str:
+    """Compare the pull of runs into a new store, and their daily rates by deployment."""
+    with served("--records", str(records), "--variant", "runs") as url, scratch() as folder:
+        costs = in_turn(
+            {one: contender(one, url, folder) for one in ("runs_qoderdata", "runs_naive")}, rounds=rounds
+        )
+    return _table(costs, NAMES)
 
 
 def growth(largest: int) -> str:
@@ -173,6 +184,7 @@ SECTIONS: dict[str, Callable[[int, int], str]] = {
     "pull": pull,
     "unknown": lambda records, rounds: variant("unknown", records, rounds),
     "misfit": lambda records, rounds: variant("misfit", records, rounds),
+    "load_runs": lambda records, rounds: load_runs(2 * records, rounds),
     "growth": lambda records, _: growth(10 * records),
     "cached": cached,
     "imports": lambda _, rounds: imports(3 * rounds),

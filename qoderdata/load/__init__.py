@@ -1,4 +1,4 @@
-"""The front door: `load_deployments` and `load_runs`, and what they keep on disk.
+"""Load deployments, runs and sessions from the service, and keep them on disk.
 
 This layer alone joins the client, the cursor walk, the decoder, the cache and the store of runs.
 """

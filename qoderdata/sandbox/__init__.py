@@ -7,20 +7,20 @@ Shares nothing with the code that it checks but the cron evaluator.
 
 | file | question |
 |---|---|
-| `standin` | how does a test use the sandbox? |
+| `sandbox` | how does a test use the sandbox? |
 | `account` | which deployments are there, and when do their schedules fire? |
 | `run_history` | which runs are there, and how long did they take? |
-| `stories` | what happened in each session? |
+| `scenarios` | what happened in each session? |
 | `json_records` | how are deployments and runs written as JSON? |
 | `session_records` | how are sessions, their events, agents and environments written as JSON? |
 | `sample_values` | where do random numbers, ids, times and texts come from? |
-| `ledger` | where are the records kept? |
+| `database` | where are the records kept? |
 | `changes` | how does an account change while somebody reads it? |
 | `endpoints` | which path returns what, and which records does a query string ask for? |
 | `server` | what do responses and faults look like, and how do they go over HTTP? |
 """
 
+from qoderdata.sandbox.sandbox import NOW, Sandbox
 from qoderdata.sandbox.server import Request
-from qoderdata.sandbox.standin import NOW, Sandbox
 
 __all__ = ["NOW", "Request", "Sandbox"]

@@ -12,20 +12,20 @@ from typing import TYPE_CHECKING, Literal, Protocol
 
 import numpy as np
 
-from qoderdata.sandbox.ledger import DEPLOYMENT_STATUSES, encode
+from qoderdata.sandbox.database import DEPLOYMENT_STATUSES, encode
 from qoderdata.sandbox.run_history import MANUAL, STATUSES, TRIGGERS
 from qoderdata.sandbox.sample_values import nanoseconds
+from qoderdata.sandbox.scenarios import STATUSES as SESSION_STATUSES
 from qoderdata.sandbox.server import Page, RefusedError, WireResponse
 from qoderdata.sandbox.session_records import OLD_STATUSES
-from qoderdata.sandbox.stories import STATUSES as SESSION_STATUSES
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from numpy.typing import NDArray
 
+    from qoderdata.sandbox.database import Database, Table
     from qoderdata.sandbox.json_records import Record
-    from qoderdata.sandbox.ledger import Ledger, Table
     from qoderdata.sandbox.server import Fault, Request
 
     Mask = NDArray[np.bool_]
@@ -83,10 +83,10 @@ class Listed(Protocol):
 
     ids: list[str]
 
-    def place(self, identity: str) -> int | None:
+    def index(self, identity: str) -> int | None:
         """Find a record."""
 
-    def body(self, place: int, edition: str = "C") -> bytes:
+    def body(self, index: int, edition: str = "C") -> bytes:
         """Return a record as it goes over the wire."""
 
 
@@ -97,18 +97,18 @@ class _Events:
         self._bodies = [encode(event) for event in events]
         self.ids: list[str] = [event["id"] for event in events]
 
-    def place(self, identity: str) -> int | None:
+    def index(self, identity: str) -> int | None:
         """Find an event."""
         return self.ids.index(identity) if identity in self.ids else None
 
-    def body(self, place: int, edition: str = "C") -> bytes:
+    def body(self, index: int, edition: str = "C") -> bytes:
         """Return an event as it goes over the wire; all editions tell the same."""
         del edition
-        return self._bodies[place]
+        return self._bodies[index]
 
 
 def respond(
-    ledger: Ledger,
+    database: Database,
     request: Request,
     *,
     pat: str,
@@ -121,7 +121,7 @@ def respond(
 
     Parameters
     ----------
-    ledger
+    database
         The account.
     request
         What is asked.
@@ -144,7 +144,7 @@ def respond(
     overlap = fault is not None and fault.name == "overlap"
     try:
         _check(request, pat)
-        found = _Router(ledger, request, edition, short=short_pages, overlap=overlap).route()
+        found = _Router(database, request, edition, short=short_pages, overlap=overlap).route()
     except RefusedError as refusal:
         return refusal.response()
     if isinstance(found, bytes):
@@ -165,10 +165,12 @@ def _check(request: Request, pat: str) -> None:
 class _Router:
     """Route one authorised request to the records that it asks for."""
 
-    def __init__(self, ledger: Ledger, request: Request, edition: Edition, *, short: bool, overlap: bool) -> None:
-        self._ledger, self._request, self._edition = ledger, request, edition
+    def __init__(
+        self, database: Database, request: Request, edition: Edition, *, short: bool, overlap: bool
+    ) -> None:
+        self._database, self._request, self._edition = database, request, edition
         self._short, self._overlap = short, overlap
-        self._tables = dict(zip(_ROOTS, ledger.tables, strict=True))
+        self._tables = dict(zip(_ROOTS, database.tables, strict=True))
 
     def route(self) -> Page | bytes:
         """Return the page of a list, or an object."""
@@ -184,10 +186,10 @@ class _Router:
                 return self._list("runs", of_one=identity)
             case ["deployments", identity, "runs", run]:
                 self._check_names("")
-                place = self._find("deployment_runs", run)
-                if self._ledger.runs.columns["deployment"][place] != self._find("deployments", identity):
+                index = self._find("deployment_runs", run)
+                if self._database.runs.columns["deployment"][index] != self._find("deployments", identity):
                     raise RefusedError(404, f"deployment run {run} was not found.")
-                return self._ledger.runs.body(place, self._edition.name)
+                return self._database.runs.body(index, self._edition.name)
             case ["sessions", identity, "events"]:
                 self._check_names("events")
                 return self._events(self._find("sessions", identity))
@@ -196,17 +198,17 @@ class _Router:
 
     def _list(self, what: str, *, of_one: str | None = None) -> Page:
         """Return a page of records."""
-        ledger, query, edition = self._ledger, self._request.query, self._edition
+        database, query, edition = self._database, self._request.query, self._edition
         self._check_names(what)
         table = self._tables["deployment_runs" if what == "runs" else what]
         ascending = False
         if what == "deployments":
-            found = list_deployments(table, query, edition, agents=ledger.agents)
+            found = list_deployments(table, query, edition, agents=database.agents)
         elif what == "sessions":
-            found = list_sessions(ledger, query, self._request.lists, edition)
+            found = list_sessions(database, query, self._request.lists, edition)
             ascending = is_ascending(query, default="desc")
-        elif table is ledger.runs:
-            found = list_runs(table, query, edition, deployments=ledger.deployments, of_one=of_one)
+        elif table is database.runs:
+            found = list_runs(table, query, edition, deployments=database.deployments, of_one=of_one)
         else:
             found = list_named(table, query, edition)
         scanned = table.select("all", lambda: np.ones(len(table), dtype=np.bool_)) if self._short else None
@@ -214,10 +216,10 @@ class _Router:
             table, found, query, edition, what=what, ascending=ascending, scanned=scanned, overlap=self._overlap
         )
 
-    def _events(self, place: int) -> Page:
+    def _events(self, index: int) -> Page:
         """Return a page of the events of a session."""
         query, types = self._request.query, [kind for kind in self._request.lists.get("types[]", ()) if kind]
-        events = self._ledger.events(place, self._edition.name)
+        events = self._database.events(index, self._edition.name)
         chosen = [index for index, event in enumerate(events) if not types or event["type"] in types]
         return page_of(
             _Events(events),
@@ -237,13 +239,13 @@ class _Router:
     def _find(self, root: str, identity: str) -> int:
         """Find a record, or refuse."""
         table = self._tables[root]
-        place = table.place(identity)
-        known = place is not None and table.columns["kept"][place]
-        if known and table is self._ledger.sessions:
-            known = self._ledger.visible_sessions(self._edition.name)[place]
-        if place is None or not known:
+        index = table.index(identity)
+        known = index is not None and table.columns["kept"][index]
+        if known and table is self._database.sessions:
+            known = self._database.visible_sessions(self._edition.name)[index]
+        if index is None or not known:
             raise RefusedError(404, f"{root.removesuffix('s').replace('_', ' ')} {identity} was not found.")
-        return place
+        return index
 
 
 def check_names(params: Mapping[str, str], what: str, edition: Edition) -> None:
@@ -256,7 +258,7 @@ def check_names(params: Mapping[str, str], what: str, edition: Edition) -> None:
 def list_deployments(
     table: Table, params: Mapping[str, str], edition: Edition, *, agents: Mapping[str, int]
 ) -> NDArray[np.int64]:
-    """Return the places of the deployments that a query asks for, ascending.
+    """Return the indices of the deployments that a query asks for, ascending.
 
     Parameters
     ----------
@@ -291,7 +293,7 @@ def list_deployments(
 def list_runs(
     table: Table, params: Mapping[str, str], edition: Edition, *, deployments: Table, of_one: str | None = None
 ) -> NDArray[np.int64]:
-    """Return the places of the runs that a query asks for, ascending.
+    """Return the indices of the runs that a query asks for, ascending.
 
     Parameters
     ----------
@@ -318,8 +320,8 @@ def list_runs(
         masks.append(lambda: columns["status"] == status)
     deployment = of_one or params.get("deployment_id")
     if deployment:
-        place = deployments.place(deployment)
-        masks.append(lambda: columns["deployment"] == (-1 if place is None else place))
+        index = deployments.index(deployment)
+        masks.append(lambda: columns["deployment"] == (-1 if index is None else index))
     trigger = error = None
     times: tuple[tuple[str, int], ...] = ()
     if of_one is not None:
@@ -346,13 +348,13 @@ def list_runs(
 
 
 def list_sessions(
-    ledger: Ledger, params: Mapping[str, str], lists: Mapping[str, Sequence[str]], edition: Edition
+    database: Database, params: Mapping[str, str], lists: Mapping[str, Sequence[str]], edition: Edition
 ) -> NDArray[np.int64]:
-    """Return the places of the sessions that a query asks for, ascending.
+    """Return the indices of the sessions that a query asks for, ascending.
 
     Parameters
     ----------
-    ledger
+    database
         The account.
     params, lists
         The query: the first value of each parameter, and all of them.
@@ -364,9 +366,9 @@ def list_sessions(
     numpy.ndarray
         Places in the table of sessions.
     """
-    table = ledger.sessions
+    table = database.sessions
     columns = table.columns
-    masks: list[Callable[[], Mask]] = [lambda: ledger.visible_sessions(edition.name)]
+    masks: list[Callable[[], Mask]] = [lambda: database.visible_sessions(edition.name)]
     archived, times = _archived_and_times(params, edition)
     if not archived:
         masks.append(lambda: columns["archived"] == 0)
@@ -377,13 +379,13 @@ def list_sessions(
         if (code := _choice({"statuses[]": word}, "statuses[]", words)) is not None
     )
     if statuses:
-        masks.append(lambda: np.isin(ledger.session_status(edition.name), list(statuses)))
+        masks.append(lambda: np.isin(database.session_status(edition.name), list(statuses)))
     deployment, agent, version = (params.get(name) for name in ("deployment_id", "agent_id", "agent_version"))
     if deployment:
-        place = ledger.deployments.place(deployment)
-        masks.append(lambda: columns["deployment"] == (-2 if place is None else place))
+        index = database.deployments.index(deployment)
+        masks.append(lambda: columns["deployment"] == (-2 if index is None else index))
     if agent:
-        masks.append(lambda: columns["agent"] == ledger.agents.get(agent, -2))
+        masks.append(lambda: columns["agent"] == database.agents.get(agent, -2))
     if version:
         if not (version.isascii() and version.isdigit()):
             raise RefusedError(400, "agent_version must be an integer", "agent_version")
@@ -394,7 +396,7 @@ def list_sessions(
 
 
 def list_named(table: Table, params: Mapping[str, str], edition: Edition) -> NDArray[np.int64]:
-    """Return the places of the agents or environments that a query asks for, ascending."""
+    """Return the indices of the agents or environments that a query asks for, ascending."""
     archived, times = _archived_and_times(params, edition)
     masks = [_compare(table.columns["created"], operator, at) for operator, at in times]
     if not archived:
@@ -415,7 +417,7 @@ def _archived_and_times(params: Mapping[str, str], edition: Edition) -> tuple[bo
 
 def page_of(
     table: Listed,
-    places: NDArray[np.int64],
+    indices: NDArray[np.int64],
     params: Mapping[str, str],
     edition: Edition,
     *,
@@ -430,7 +432,7 @@ def page_of(
     ----------
     table
         Holds the records.
-    places
+    indices
         What the list shows, ascending.
     params
         The query.
@@ -452,23 +454,23 @@ def page_of(
         In the order asked for.
     """
     limit = _limit(params, edition, what)
-    cursor, place = _cursor(table, params, ("page",) if what in _PAGE_ONLY else _CURSORS)
-    read = places if scanned is None else scanned
+    cursor, index = _cursor(table, params, ("page",) if what in _PAGE_ONLY else _CURSORS)
+    read = indices if scanned is None else scanned
     # Whether the page reaches from the cursor towards newer records.
     if (cursor == "before_id") != ascending:
         side: Literal["left", "right"] = "left" if overlap else "right"
-        low = 0 if cursor is None else int(np.searchsorted(read, place, side=side))
+        low = 0 if cursor is None else int(np.searchsorted(read, index, side=side))
         high = min(len(read), low + limit)
         more = high < len(read)
     else:
         side = "right" if overlap else "left"
-        high = len(read) if cursor is None else int(np.searchsorted(read, place, side=side))
+        high = len(read) if cursor is None else int(np.searchsorted(read, index, side=side))
         low = max(0, high - limit)
         more = low > 0
     taken = read[low:high] if ascending else read[low:high][::-1]
-    shown = taken if scanned is None else taken[np.isin(taken, places)]
+    shown = taken if scanned is None else taken[np.isin(taken, indices)]
     ends = (table.ids[taken[0]], table.ids[taken[-1]]) if len(taken) else (None, None)
-    bodies = [table.body(place, edition.name) for place in shown.tolist()]
+    bodies = [table.body(index, edition.name) for index in shown.tolist()]
     return Page(bodies, ends[0], ends[1], has_more=more)
 
 
@@ -486,16 +488,16 @@ def _limit(params: Mapping[str, str], edition: Edition, what: str) -> int:
 
 
 def _cursor(table: Listed, params: Mapping[str, str], names: Sequence[str]) -> tuple[str | None, int]:
-    """Read the cursor, and find its place."""
+    """Read the cursor, and find its index."""
     given = [name for name in names if params.get(name)]
     if len(given) > 1:
         raise RefusedError(400, f"{given[0]} and {given[1]} are mutually exclusive", given[1])
     if not given:
         return None, -1
-    place = table.place(params[given[0]])
-    if place is None:
+    index = table.index(params[given[0]])
+    if index is None:
         raise RefusedError(400, f"{given[0]} is not a valid cursor", given[0])
-    return given[0], place
+    return given[0], index
 
 
 def _choice(params: Mapping[str, str], name: str, values: Sequence[str]) -> int | None:

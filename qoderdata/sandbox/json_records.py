@@ -14,7 +14,7 @@ from qoderdata.sandbox import sample_values
 from qoderdata.sandbox.account import ARCHIVED, BROKEN, PAUSED
 from qoderdata.sandbox.run_history import COMPLETED, FAILED, RUNNING, STATUSES, TRIGGERS, streaks
 from qoderdata.sandbox.sample_values import DAY, SECOND, Dice, stamp, uuid7
-from qoderdata.sandbox.stories import Refusal
+from qoderdata.sandbox.scenarios import Refusal
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -62,42 +62,42 @@ class Deployments:
         """Return how many deployments there are."""
         return len(self._fleet)
 
-    def updated(self, place: int) -> int:
+    def updated(self, index: int) -> int:
         """Return when a deployment was updated, in nanoseconds since 1970."""
         fleet = self._fleet
-        created, end = int(fleet.created[place]), int(fleet.ends[place])
+        created, end = int(fleet.created[index]), int(fleet.ends[index])
         if end != fleet.now:
             return max(end, created)
-        if not fleet.edited[place]:
+        if not fleet.edited[index]:
             return created
-        share = 1 + Dice(f"{self._ids[place]}/updated").below(99)
+        share = 1 + Dice(f"{self._ids[index]}/updated").below(99)
         return created + (end - created) // 1_000 * share // 100 * 1_000
 
-    def write(self, place: int) -> Record:
+    def write(self, index: int) -> Record:
         """Write one deployment."""
-        fleet, identity = self._fleet, self._ids[place]
+        fleet, identity = self._fleet, self._ids[index]
         dice = Dice(identity)
-        number, role = int(fleet.number[place]), int(fleet.role[place])
-        created, updated = stamp(int(fleet.created[place])), self.updated(place)
+        number, role = int(fleet.number[index]), int(fleet.role[index])
+        created, updated = stamp(int(fleet.created[index])), self.updated(index)
         archived = role == ARCHIVED
         name, description = _named(number, dice)
         record: Record = {
             "agent": {
-                "id": fleet.agents[fleet.agent[place]],
+                "id": fleet.agents[fleet.agent[index]],
                 "type": "agent",
-                "version": int(fleet.agent[place]) % 7 + 1 + dice.below(2),
+                "version": int(fleet.agent[index]) % 7 + 1 + dice.below(2),
             },
             "archived_at": stamp(updated) if archived else None,
             "created_at": created,
             "description": description,
-            "environment_id": fleet.environments[fleet.environment[place]],
+            "environment_id": fleet.environments[fleet.environment[index]],
             "id": identity,
             "initial_events": _events(dice),
-            "metadata": self._metadata(place, dice),
+            "metadata": self._metadata(index, dice),
             "name": f"{name}_archived_{updated // SECOND}" if archived else name,
             "paused_reason": _pause(role, identity),
             "resources": _resources(dice),
-            "schedule": self._schedule(place),
+            "schedule": self._schedule(index),
             "status": "paused" if role in (PAUSED, BROKEN) else "active",
             "type": "deployment",
             "updated_at": stamp(updated),
@@ -107,14 +107,14 @@ class Deployments:
             ],
         }
         if self._new_fields:
-            record |= self.newer(place)
+            record |= self.newer(index)
         return record
 
-    def newer(self, place: int) -> Record:
+    def newer(self, index: int) -> Record:
         """Return the fields of one deployment that newer editions added."""
-        if place >= len(self._fleet):
+        if index >= len(self._fleet):
             return {}
-        identity, number = self._ids[place], int(self._fleet.number[place])
+        identity, number = self._ids[index], int(self._fleet.number[index])
         fields: Record = {}
         if number % 16 == 5:  # noqa: PLR2004 - some do
             fields["budget"] = {"max_credit_cost": Dice(f"{identity}/budget").pick(BUDGETS), "type": "limit"}
@@ -123,33 +123,33 @@ class Deployments:
             fields["environment_variables"] = f"REPORT_TOKEN=sandbox-secret-{identity[-8:]}{separator}MODE=nightly"
         return fields
 
-    def _upcoming(self, place: int) -> list[str]:
+    def _upcoming(self, index: int) -> list[str]:
         """Write the next triggers from a deployment's end on, which for most is the same now."""
-        key = (int(self._fleet.pair[place]), int(self._fleet.ends[place]))
+        key = (int(self._fleet.pair[index]), int(self._fleet.ends[index]))
         if key not in self._known:
-            self._known[key] = [stamp(at) for at in self._history.upcoming(place, UPCOMING)]
+            self._known[key] = [stamp(at) for at in self._history.upcoming(index, UPCOMING)]
         return self._known[key]
 
-    def _schedule(self, place: int) -> Record | None:
+    def _schedule(self, index: int) -> Record | None:
         """Write the schedule."""
         fleet = self._fleet
-        if fleet.pair[place] < 0:
+        if fleet.pair[index] < 0:
             return None
-        pair = fleet.pairs[fleet.pair[place]]
+        pair = fleet.pairs[fleet.pair[index]]
         schedule: Record = {"expression": pair.expression}
-        if self._last[place]:
-            schedule["last_run_at"] = stamp(int(self._last[place]))
+        if self._last[index]:
+            schedule["last_run_at"] = stamp(int(self._last[index]))
         schedule["timezone"] = pair.timezone
         schedule["type"] = "cron"
-        schedule["upcoming_runs_at"] = [] if fleet.role[place] == ARCHIVED else self._upcoming(place)
+        schedule["upcoming_runs_at"] = [] if fleet.role[index] == ARCHIVED else self._upcoming(index)
         return schedule
 
-    def _metadata(self, place: int, dice: Dice) -> Record:
+    def _metadata(self, index: int, dice: Dice) -> Record:
         """Write the callers' own keys, and the service's reserved one."""
         metadata: Record = {}
-        number = int(self._fleet.number[place])
+        number = int(self._fleet.number[index])
         if number % 40 != 29:  # noqa: PLR2004 - one in forty has none
-            metadata["cas_config"] = self._cas_config(place, leave_out=number % 40)
+            metadata["cas_config"] = self._cas_config(index, leave_out=number % 40)
         for key, values, share in (
             ("cost_center", ("1000", "2040", "=3+4", "007"), 25),
             ("owner", sample_values.OWNERS, 70),
@@ -161,22 +161,22 @@ class Deployments:
                 metadata[key] = dice.pick(values)
         return metadata
 
-    def _cas_config(self, place: int, *, leave_out: int) -> Record:
+    def _cas_config(self, index: int, *, leave_out: int) -> Record:
         """Write the service's settings and counters; any part of them may be absent."""
         fleet = self._fleet
-        stats: Record = {"consecutive_failures": int(self.streaks[place])}
-        if self._last[place]:
-            stats["last_triggered_at"] = stamp(int(self._last[place]))
-        if fleet.pair[place] >= 0:
-            stats["next_trigger_at"] = self._upcoming(place)[0]
+        stats: Record = {"consecutive_failures": int(self.streaks[index])}
+        if self._last[index]:
+            stats["last_triggered_at"] = stamp(int(self._last[index]))
+        if fleet.pair[index] >= 0:
+            stats["next_trigger_at"] = self._upcoming(index)[0]
         elif leave_out % 3:
             stats["next_trigger_at"] = _ZERO_TIME if leave_out % 3 == 1 else None
-        stats["total_failures"] = int(self.failures[place])
-        stats["total_runs"] = int(self.total[place])
+        stats["total_failures"] = int(self.failures[index])
+        stats["total_runs"] = int(self.total[index])
         config = {
-            "max_concurrent": 1 + int(fleet.number[place]) % 9 // 7,
-            "max_retries": int(fleet.retries[place]),
-            "timeout_ms": int(fleet.timeout[place]),
+            "max_concurrent": 1 + int(fleet.number[index]) % 9 // 7,
+            "max_retries": int(fleet.retries[index]),
+            "timeout_ms": int(fleet.timeout[index]),
         }
         parts = {
             "config": config,
@@ -215,38 +215,38 @@ class RunRecords:
         self._fleet, self._runs, self._ids, self._deployment_ids = fleet, history.runs, ids, deployment_ids
         self._refusal, self._session = refusal, session
 
-    def write(self, place: int) -> Record:
+    def write(self, index: int) -> Record:
         """Write one run."""
-        fleet, runs, identity = self._fleet, self._runs, self._ids[place]
+        fleet, runs, identity = self._fleet, self._runs, self._ids[index]
         dice = Dice(identity)
-        deployment, status = int(runs.deployment[place]), int(runs.status[place])
-        started, completed = int(runs.started[place]), int(runs.completed[place])
+        deployment, status = int(runs.deployment[index]), int(runs.status[index])
+        started, completed = int(runs.started[index]), int(runs.completed[index])
         agent = int(fleet.agent[deployment])
         record: Record = {"agent": {"id": fleet.agents[agent], "type": "agent", "version": agent % 7 + 1}}
         begun = status in (RUNNING, COMPLETED, FAILED)
-        extras: Record = {"attempt": int(runs.attempt[place])}
+        extras: Record = {"attempt": int(runs.attempt[index])}
         if begun:
             extras["started_at"] = stamp(started)
             extras["turn_id"] = f"turn_{uuid7(started, dice.below(1 << 54))}"
-        if not dice.percent(4) or runs.attempt[place] > 1:
+        if not dice.percent(4) or runs.attempt[index] > 1:
             record["cas_run_extras"] = extras
         if status in (COMPLETED, FAILED):
             record["completed_at"] = stamp(completed)
-        record["created_at"] = stamp(int(runs.created[place]))
+        record["created_at"] = stamp(int(runs.created[index]))
         record["deployment_id"] = self._deployment_ids[deployment]
         if status in (COMPLETED, FAILED):
             record["duration_ms"] = (completed - started) // 1_000_000
-        refusal = int(self._refusal[place])
+        refusal = int(self._refusal[index])
         session, error = (
-            (None, refusal_error(refusal, record["deployment_id"])) if refusal else self._session(place)
+            (None, refusal_error(refusal, record["deployment_id"])) if refusal else self._session(index)
         )
         record["error"] = error if status == FAILED else None
         record["id"] = identity
         if begun and session is not None:
             record["session_id"] = session
         record["status"] = STATUSES[status]
-        record["trigger_context"] = {"type": TRIGGERS[runs.trigger[place]]}
-        record["triggered_at"] = stamp(int(runs.triggered[place]))
+        record["trigger_context"] = {"type": TRIGGERS[runs.trigger[index]]}
+        record["triggered_at"] = stamp(int(runs.triggered[index]))
         record["type"] = "deployment_run"
         return record
 
@@ -287,7 +287,7 @@ def deployment_of_d(record: Record, newer: Record) -> Record:
     Parameters
     ----------
     record
-        The deployment; changed in place.
+        The deployment; changed in index.
     newer
         Its budget and environment variables, as far as it has them.
 

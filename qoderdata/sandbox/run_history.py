@@ -217,11 +217,11 @@ def streaks(runs: Runs, deployments: int) -> NDArray[np.int64]:
     numpy.ndarray
         One count a deployment.
     """
-    place = np.arange(len(runs))
+    position = np.arange(len(runs))
     succeeded = np.full(deployments, -1)
     good = runs.status == COMPLETED
-    np.maximum.at(succeeded, runs.deployment[good], place[good])
-    since = (runs.status == FAILED) & (place > succeeded[runs.deployment])
+    np.maximum.at(succeeded, runs.deployment[good], position[good])
+    since = (runs.status == FAILED) & (position > succeeded[runs.deployment])
     return np.bincount(runs.deployment[since], minlength=deployments)
 
 
@@ -303,10 +303,10 @@ class RunHistory:
     def sort(self, order: NDArray[np.int64]) -> None:
         """Put the deployments in another order, and number them anew in the runs."""
         self._fleet.sort(order)
-        places = np.empty(len(order), dtype=np.int64)
-        places[order] = np.arange(len(order))
-        self.runs.deployment = places[self.runs.deployment]
-        self.left_out = [(int(places[deployment]), at) for deployment, at in self.left_out]
+        positions = np.empty(len(order), dtype=np.int64)
+        positions[order] = np.arange(len(order))
+        self.runs.deployment = positions[self.runs.deployment]
+        self.left_out = [(int(positions[deployment]), at) for deployment, at in self.left_out]
 
     def upcoming(self, deployment: int, count: int) -> list[int]:
         """Return a deployment's next occurrences from its end on."""
@@ -325,10 +325,10 @@ class RunHistory:
         spacing = 6 * HOUR + fleet.draws.below("spacing", fleet.number, 30 * 3600) * SECOND
         fleet.created = np.where(fleet.has_role(UNSCHEDULED), fleet.now - (counts + 1) * spacing, fleet.created)
         deployment = np.repeat(np.arange(len(fleet)), counts)
-        place = np.arange(len(deployment)) - np.repeat(np.cumsum(counts) - counts, counts)
-        key = _key(fleet, deployment, place)
+        position = np.arange(len(deployment)) - np.repeat(np.cumsum(counts) - counts, counts)
+        key = _key(fleet, deployment, position)
         shift = (fleet.draws.uniform("shift", key) * 0.6 * spacing[deployment]).astype(np.int64)
-        at = fleet.created[deployment] + (place * spacing[deployment] + shift) // 1_000 * 1_000
+        at = fleet.created[deployment] + (position * spacing[deployment] + shift) // 1_000 * 1_000
         return begin(fleet, deployment, at, key=key, trigger=MANUAL)
 
     def _share_out(self, total: int) -> NDArray[np.int64]:
@@ -379,14 +379,14 @@ class RunHistory:
             fleet.ends[members] = end
             fleet.created[members] = _between(at[start - 1], np.where(taken > 0, at[start], end), chance[members])
             row = np.repeat(np.arange(len(members)), taken)
-            place = np.arange(len(row)) - np.repeat(np.cumsum(taken) - taken, taken)
-            index = start[row] + place
+            position = np.arange(len(row)) - np.repeat(np.cumsum(taken) - taken, taken)
+            index = start[row] + position
             until = np.minimum(at[index + 1], end[row])
-            parts.append((members[row], at[index], until, place, taken[row] - 1 - place))
+            parts.append((members[row], at[index], until, position, taken[row] - 1 - position))
         columns = zip(*parts, strict=True) if parts else [()] * 5
         empty = np.zeros(0, dtype=np.int64)
-        deployment, occurrence, until, place, rest = (np.concatenate([empty, *column]) for column in columns)
-        return Planned(deployment, occurrence, until, place, rest)
+        deployment, occurrence, until, position, rest = (np.concatenate([empty, *column]) for column in columns)
+        return Planned(deployment, occurrence, until, position, rest)
 
     def _reach(self, pair: int, taken: NDArray[np.int64], ends: NDArray[np.int64]) -> NDArray[np.int64]:
         """Return a pair's occurrences, from at least one before the first that any of these deployments ran."""
@@ -465,9 +465,9 @@ class RunHistory:
         return begin(fleet, deployment[chosen], at, key=key[chosen], trigger=MANUAL, doomed=doomed)
 
 
-def _key(fleet: Fleet, deployment: NDArray[np.int64], place: NDArray[np.int64]) -> NDArray[np.int64]:
+def _key(fleet: Fleet, deployment: NDArray[np.int64], position: NDArray[np.int64]) -> NDArray[np.int64]:
     """Return a number for each run, on which its random draws depend."""
-    return (fleet.number[deployment] << 24) + place
+    return (fleet.number[deployment] << 24) + position
 
 
 def _between(

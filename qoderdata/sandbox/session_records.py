@@ -11,7 +11,7 @@ import numpy as np
 from qoderdata.sandbox import sample_values
 from qoderdata.sandbox.run_history import ERRORS
 from qoderdata.sandbox.sample_values import DAY, MINUTE, SECOND, Dice, stamp, uuid7
-from qoderdata.sandbox.stories import FINAL, STATUSES, TERMINATED, Before, End, Later, Stories, reuses
+from qoderdata.sandbox.scenarios import FINAL, STATUSES, TERMINATED, Before, End, Later, Scenarios, reuses
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -48,7 +48,7 @@ _NAMED = {
 
 @dataclass(frozen=True)
 class Session:
-    """One row of `stories.Stories`, with its id and what its deployment gives to it."""
+    """One row of `scenarios.Scenarios`, with its id and what its deployment gives to it."""
 
     id: str
     deployment: int
@@ -292,7 +292,7 @@ def _continue(writer: _Writer, session: Session, later: Later, dice: Dice) -> No
         writer.idle(over, "requires_action", event_ids=[writer.events[-1]["id"]])
 
 
-#: The words of `stories.STATUSES` up to edition B.
+#: The words of `scenarios.STATUSES` up to edition B.
 OLD_STATUSES = ("processing", *STATUSES[1:])
 #: Since when sessions tell the parts of their credits, in days before the clock.
 _PARTS_SINCE = 45 * DAY
@@ -305,7 +305,7 @@ class SessionRecords:
     ----------
     fleet
         The deployments.
-    stories
+    scenarios
         The sessions, which the caller may extend and change.
     ids
         Their ids.
@@ -314,29 +314,29 @@ class SessionRecords:
     """
 
     def __init__(
-        self, fleet: Fleet, stories: dict[str, Any], ids: list[str], template: Callable[[int], Record]
+        self, fleet: Fleet, scenarios: dict[str, Any], ids: list[str], template: Callable[[int], Record]
     ) -> None:
-        self._fleet, self._columns, self._ids = fleet, stories, ids
+        self._fleet, self._columns, self._ids = fleet, scenarios, ids
         self._template, self._snapshots = cache(template), cache(self._snapshot)
 
-    def session(self, place: int) -> Session:
+    def session(self, index: int) -> Session:
         """Return one row."""
-        row = {name: self._columns[name][place].item() for name in _COLUMNS}
+        row = {name: self._columns[name][index].item() for name in _COLUMNS}
         deployment = row["deployment"]
         known = 0 <= deployment < len(self._fleet)
         return Session(
-            id=self._ids[place],
+            id=self._ids[index],
             **row,
             timeout=int(self._fleet.timeout[deployment]) if known else 300_000,
             duration=float(self._fleet.duration[deployment]) if known else 20_000.0,
         )
 
-    def write(self, places: list[int], form: str) -> Record:
+    def write(self, indices: list[int], form: str) -> Record:
         """Write a session.
 
         Parameters
         ----------
-        places
+        indices
             The session, and those that it stands for in editions in which one session served several runs.
         form
             The first edition with this form: ``"A"``, ``"C"`` or ``"D"``.
@@ -346,7 +346,7 @@ class SessionRecords:
         dict
             The record.
         """
-        sessions = [self.session(place) for place in places]
+        sessions = [self.session(index) for index in indices]
         session, last = sessions[0], sessions[-1]
         dice = Dice(session.id)
         deployment = self._template(session.deployment) if session.deployment >= 0 else {}
@@ -379,11 +379,11 @@ class SessionRecords:
             record["usage"] = usage
         return record
 
-    def events(self, places: list[int], now: int) -> list[Record]:
+    def events(self, indices: list[int], now: int) -> list[Record]:
         """Write the events of a session, and of those that it stands for."""
         events: list[Record] = []
-        for place in places:
-            session = self.session(place)
+        for index in indices:
+            session = self.session(index)
             deployment = self._template(session.deployment) if session.deployment >= 0 else {}
             texts = [
                 event["content"][0]["text"]
@@ -432,17 +432,17 @@ class SessionRecords:
 _COLUMNS = tuple(name for name in Session.__dataclass_fields__ if name not in ("id", "timeout", "duration"))
 
 
-def leaders(fleet: Fleet, stories: Stories) -> NDArray[np.int64]:
+def leaders(fleet: Fleet, scenarios: Scenarios) -> NDArray[np.int64]:
     """Return which session stood for each one up to edition C: where it was reused, three runs shared one."""
-    place = np.arange(len(stories))
-    result = place.copy()
+    index = np.arange(len(scenarios))
+    result = index.copy()
     if not len(fleet):
         return result
     which = np.flatnonzero(
-        (stories.deployment >= 0) & reuses(fleet)[stories.deployment] & (stories.end != End.FRESH)
+        (scenarios.deployment >= 0) & reuses(fleet)[scenarios.deployment] & (scenarios.end != End.FRESH)
     )
-    order = which[np.argsort(stories.deployment[which], kind="stable")]
-    deployments = stories.deployment[order]
+    order = which[np.argsort(scenarios.deployment[which], kind="stable")]
+    deployments = scenarios.deployment[order]
     first = np.searchsorted(deployments, deployments)
     index = np.arange(len(order))
     result[order] = order[index - (index - first) % 3]

@@ -93,11 +93,11 @@ _, RESCHEDULING, CANCELING, IDLE, TERMINATED = range(5)
 
 
 @dataclass
-class Stories:
+class Scenarios:
     """The columns of the sessions of an account; times in nanoseconds since 1970, 0 for never."""
 
     run: NDArray[np.int64]
-    """The place of the run that created it; -1 for a session that a person started."""
+    """The index of the run that created it; -1 for a session that a person started."""
     deployment: NDArray[np.int64]
     agent: NDArray[np.int64]
     tail: NDArray[np.int64]
@@ -127,12 +127,12 @@ class Stories:
         """Return how many sessions there are."""
         return len(self.run)
 
-    def take(self, which: NDArray[np.int64]) -> Stories:
+    def take(self, which: NDArray[np.int64]) -> Scenarios:
         """Return some of the sessions."""
-        return Stories(*(getattr(self, field.name)[which] for field in fields(self)))
+        return Scenarios(*(getattr(self, field.name)[which] for field in fields(self)))
 
 
-def decide(fleet: Fleet, runs: Runs) -> tuple[Stories, NDArray[np.int64]]:
+def decide(fleet: Fleet, runs: Runs) -> tuple[Scenarios, NDArray[np.int64]]:
     """Decide what happened in the sessions of an account.
 
     Parameters
@@ -155,8 +155,8 @@ def decide(fleet: Fleet, runs: Runs) -> tuple[Stories, NDArray[np.int64]]:
     short = runs.started + draws.below("refused", runs.tail, 800) * 1_000_000
     runs.completed = np.where(failed, np.minimum(runs.completed, short), runs.completed)
     runs.error = np.where(failed, -1, runs.error)
-    place = np.flatnonzero(refusal == Refusal.NONE)
-    some = runs.take(place)
+    index = np.flatnonzero(refusal == Refusal.NONE)
+    some = runs.take(index)
     chance = draws.uniform("story", some.tail)
 
     good = some.status == COMPLETED
@@ -174,7 +174,7 @@ def decide(fleet: Fleet, runs: Runs) -> tuple[Stories, NDArray[np.int64]]:
     end = np.select([which for which, _ in cases], [int(code) for _, code in cases], int(End.DONE))
     end = _fail(fleet, runs, some, chance, end)
     waiting = end == End.WAITING
-    runs.status[place[waiting]] = RUNNING
+    runs.status[index[waiting]] = RUNNING
 
     mood = draws.uniform("before", some.tail)
     after_errors = (mood < 0.06) & np.isin(  # noqa: PLR2004 - the shares of what happens before the end
@@ -190,8 +190,8 @@ def decide(fleet: Fleet, runs: Runs) -> tuple[Stories, NDArray[np.int64]]:
     asked = np.where(answered, some.started + (some.completed - some.started) // 2, asked)
     open_ = np.isin(end, (End.FRESH, End.RUNNING, End.WAITING))
 
-    stories = Stories(
-        run=place,
+    scenarios = Scenarios(
+        run=index,
         deployment=some.deployment,
         agent=fleet.agent[some.deployment],
         tail=draws.tails("session", some.tail),
@@ -214,9 +214,9 @@ def decide(fleet: Fleet, runs: Runs) -> tuple[Stories, NDArray[np.int64]]:
         has_start=draws.uniform("start", some.tail) >= 0.03,  # noqa: PLR2004 - the share without a time
         has_end=draws.uniform("end event", some.tail) >= 0.03,  # noqa: PLR2004
     )
-    stories = _join(stories, _without_deployment(fleet, (len(runs) + 49) // 50))
-    _live_on(fleet, stories)
-    return stories.take(np.lexsort((stories.tail, stories.created))), refusal
+    scenarios = _join(scenarios, _without_deployment(fleet, (len(runs) + 49) // 50))
+    _live_on(fleet, scenarios)
+    return scenarios.take(np.lexsort((scenarios.tail, scenarios.created))), refusal
 
 
 def _refuse(fleet: Fleet, runs: Runs) -> NDArray[np.int64]:
@@ -260,7 +260,7 @@ def _fail(
     return np.where(budgeted, int(End.BUDGET), end)
 
 
-def _without_deployment(fleet: Fleet, count: int) -> Stories:
+def _without_deployment(fleet: Fleet, count: int) -> Scenarios:
     """Generate sessions that people started, in the last 40 days."""
     draws, now = fleet.draws, fleet.now
     index = np.arange(count if len(fleet) else 0)
@@ -280,7 +280,7 @@ def _without_deployment(fleet: Fleet, count: int) -> Stories:
     ended = np.minimum(started + draws.below("person length", index, 900) * SECOND, now)
     failed = np.isin(end, (End.TERMINAL, End.EXHAUSTED))
     zeros = np.zeros(len(index), dtype=np.int64)
-    return Stories(
+    return Scenarios(
         run=zeros - 1,
         deployment=zeros - 1,
         agent=draws.below("person agent", index, len(fleet.agents)),
@@ -304,10 +304,10 @@ def _without_deployment(fleet: Fleet, count: int) -> Stories:
     )
 
 
-def _join(first: Stories, second: Stories) -> Stories:
+def _join(first: Scenarios, second: Scenarios) -> Scenarios:
     """Put sessions one after the other."""
-    pairs = ((getattr(first, field.name), getattr(second, field.name)) for field in fields(Stories))
-    return Stories(*(np.concatenate(pair) for pair in pairs))
+    pairs = ((getattr(first, field.name), getattr(second, field.name)) for field in fields(Scenarios))
+    return Scenarios(*(np.concatenate(pair) for pair in pairs))
 
 
 def reuses(fleet: Fleet) -> NDArray[np.bool_]:
@@ -316,38 +316,42 @@ def reuses(fleet: Fleet) -> NDArray[np.bool_]:
     return result
 
 
-def _live_on(fleet: Fleet, stories: Stories) -> None:
+def _live_on(fleet: Fleet, scenarios: Scenarios) -> None:
     """Let people continue, archive and delete some sessions, and say what status each has."""
-    draws, now, index = fleet.draws, fleet.now, stories.tail
-    own = (stories.deployment < 0) | ~reuses(fleet)[stories.deployment] if len(fleet) else stories.deployment < 0
+    draws, now, index = fleet.draws, fleet.now, scenarios.tail
+    own = (
+        (scenarios.deployment < 0) | ~reuses(fleet)[scenarios.deployment]
+        if len(fleet)
+        else scenarios.deployment < 0
+    )
     chance = draws.uniform("later", index)
-    continued = stories.ended + 20 * HOUR + draws.below("continued", index, 8 * 3600) * SECOND
-    which = own & np.isin(stories.end, (End.DONE, End.QUIET, End.UNKNOWN, End.EXHAUSTED, End.CANCELLED))
+    continued = scenarios.ended + 20 * HOUR + draws.below("continued", index, 8 * 3600) * SECOND
+    which = own & np.isin(scenarios.end, (End.DONE, End.QUIET, End.UNKNOWN, End.EXHAUSTED, End.CANCELLED))
     which &= (chance < 0.04) & (continued < now - HOUR)  # noqa: PLR2004 - the share that somebody continued
     kinds = np.array(
         [Later.DONE, Later.DONE, Later.TERMINATED, Later.CANCELLED, Later.EXHAUSTED, Later.WAITING, Later.RUNNING]
     )
-    stories.later = np.where(which, kinds[draws.below("later end", index, len(kinds))], int(Later.NEVER))
-    stories.continued = np.where(which, continued, 0)
-    stories.continued_end = np.where(which, continued + 5 * MINUTE, 0)
-    over = np.isin(stories.end, (*FINAL, End.SILENT, End.FATAL)) & own
-    over &= ~np.isin(stories.later, (Later.WAITING, Later.RUNNING))
-    last = np.maximum(np.maximum(stories.ended, stories.started), stories.continued_end)
+    scenarios.later = np.where(which, kinds[draws.below("later end", index, len(kinds))], int(Later.NEVER))
+    scenarios.continued = np.where(which, continued, 0)
+    scenarios.continued_end = np.where(which, continued + 5 * MINUTE, 0)
+    over = np.isin(scenarios.end, (*FINAL, End.SILENT, End.FATAL)) & own
+    over &= ~np.isin(scenarios.later, (Later.WAITING, Later.RUNNING))
+    last = np.maximum(np.maximum(scenarios.ended, scenarios.started), scenarios.continued_end)
     archived = last + HOUR + draws.below("archive time", index, 72 * 3600) * SECOND
     fate = draws.uniform("fate", index)
     which = over & (fate < 0.05) & (archived < now)  # noqa: PLR2004 - the share that somebody archived
-    stories.archived = np.where(which, archived, 0)
-    stories.kept = ~(over & (fate > 0.98) & (last < now - DAY))  # noqa: PLR2004 - the share that somebody deleted
+    scenarios.archived = np.where(which, archived, 0)
+    scenarios.kept = ~(over & (fate > 0.98) & (last < now - DAY))  # noqa: PLR2004 - the share that somebody deleted
 
     mood = draws.uniform("status", index)
     running = np.where(mood < 0.3, CANCELING, 0)  # noqa: PLR2004
-    running = np.where(stories.before == Before.RESCHEDULED, RESCHEDULING, running)
-    running = np.where(stories.end == End.FRESH, 0, running)
-    status = np.where(np.isin(stories.end, (End.FRESH, End.RUNNING)), running, IDLE)
-    ended = np.isin(stories.end, (End.TERMINAL, End.TERMINATED, End.SILENT_TERMINATED))
-    status = np.where(ended | (stories.later == Later.TERMINATED), TERMINATED, status)
-    status = np.where(stories.later == Later.RUNNING, 0, status)
-    stories.status = np.where((stories.archived > 0) & (mood < 0.7), TERMINATED, status)  # noqa: PLR2004
-    begun = np.where(stories.end == End.FRESH, stories.created, np.minimum(stories.started, now))
-    latest = np.maximum(np.maximum(stories.ended, stories.asked), begun)
-    stories.updated = np.maximum(np.maximum(latest, stories.continued_end), stories.archived)
+    running = np.where(scenarios.before == Before.RESCHEDULED, RESCHEDULING, running)
+    running = np.where(scenarios.end == End.FRESH, 0, running)
+    status = np.where(np.isin(scenarios.end, (End.FRESH, End.RUNNING)), running, IDLE)
+    ended = np.isin(scenarios.end, (End.TERMINAL, End.TERMINATED, End.SILENT_TERMINATED))
+    status = np.where(ended | (scenarios.later == Later.TERMINATED), TERMINATED, status)
+    status = np.where(scenarios.later == Later.RUNNING, 0, status)
+    scenarios.status = np.where((scenarios.archived > 0) & (mood < 0.7), TERMINATED, status)  # noqa: PLR2004
+    begun = np.where(scenarios.end == End.FRESH, scenarios.created, np.minimum(scenarios.started, now))
+    latest = np.maximum(np.maximum(scenarios.ended, scenarios.asked), begun)
+    scenarios.updated = np.maximum(np.maximum(latest, scenarios.continued_end), scenarios.archived)

@@ -1,7 +1,7 @@
 """Keep the records of one account: what filters look at, the bytes that go over the wire, and the clock.
 
 A `Table` holds one kind of record, oldest first. A record is written when somebody first asks for it in an
-edition, and kept as bytes. `Ledger` joins the tables of an account.
+edition, and kept as bytes. `Database` joins the tables of an account.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from qoderdata.sandbox.account import ARCHIVED, BROKEN, PAUSED, plan
 from qoderdata.sandbox.json_records import Deployments, RunRecords, deployment_of_d, refusal_error, run_of_d
 from qoderdata.sandbox.run_history import FAILED, STATUSES, TRIGGERS, RunHistory
 from qoderdata.sandbox.sample_values import Draws, nanoseconds, stamp, uuid7
+from qoderdata.sandbox.scenarios import End, decide
 from qoderdata.sandbox.session_records import (
     SessionRecords,
     agent_record,
@@ -24,7 +25,6 @@ from qoderdata.sandbox.session_records import (
     told_by_events,
     told_by_record,
 )
-from qoderdata.sandbox.stories import End, decide
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Mapping, Sequence
@@ -57,7 +57,7 @@ class Table:
     columns
         Arrays by name, one value a record, for filters.
     write
-        Returns the record at a place in a form. The third argument is the record of edition C, if it was changed.
+        Returns the record at a index in a form. The third argument is the record of edition C, if it was changed.
     forms
         The form that each edition, A to D, has.
     """
@@ -76,7 +76,7 @@ class Table:
         #: Records of edition C that were changed, and bytes that are served in every edition.
         self._changed: dict[int, bytes] = {}
         self._raw: dict[int, bytes] = {}
-        self._places = {identity: place for place, identity in enumerate(ids)}
+        self._indices = {identity: index for index, identity in enumerate(ids)}
         self._selected: dict[Hashable, NDArray[np.int64]] = {}
         self.columns.setdefault("kept", np.ones(len(ids), dtype=np.bool_))
 
@@ -84,32 +84,32 @@ class Table:
         """Return how many records there are, forgotten ones among them."""
         return len(self.ids)
 
-    def place(self, identity: str) -> int | None:
-        """Find a record; its place stays when it is forgotten, so that cursors hold."""
-        return self._places.get(identity)
+    def index(self, identity: str) -> int | None:
+        """Find a record; its index stays when it is forgotten, so that cursors hold."""
+        return self._indices.get(identity)
 
-    def body(self, place: int, edition: str = "C") -> bytes:
+    def body(self, index: int, edition: str = "C") -> bytes:
         """Return a record as it goes over the wire."""
         form = self._forms[edition]
-        body = self._raw.get(place) or self._bodies[form][place]
+        body = self._raw.get(index) or self._bodies[form][index]
         if body is None:
-            changed = self._changed.get(place)
-            body = encode(self._write(place, form, None if changed is None else orjson.loads(changed)))
-            self._bodies[form][place] = body
+            changed = self._changed.get(index)
+            body = encode(self._write(index, form, None if changed is None else orjson.loads(changed)))
+            self._bodies[form][index] = body
         return body
 
-    def record(self, place: int, edition: str = "C") -> Record:
+    def record(self, index: int, edition: str = "C") -> Record:
         """Return a record; a fresh dictionary every time."""
-        record: Record = orjson.loads(self.body(place, edition))
+        record: Record = orjson.loads(self.body(index, edition))
         return record
 
     def records(self, edition: str, which: NDArray[np.bool_] | None = None) -> list[Record]:
         """Return all that are not forgotten, or those of them that are chosen, newest first."""
         kept = self.columns["kept"] if which is None else self.columns["kept"] & which
-        return [self.record(place, edition) for place in np.flatnonzero(kept)[::-1].tolist()]
+        return [self.record(index, edition) for index in np.flatnonzero(kept)[::-1].tolist()]
 
     def select(self, key: Hashable, choose: Callable[[], NDArray[np.bool_]]) -> NDArray[np.int64]:
-        """Return the places that a filter leaves, ascending; evaluated once for each key between two changes."""
+        """Return the indices that a filter leaves, ascending; evaluated once for each key between two changes."""
         found = self._selected.get(key)
         if found is None:
             while len(self._selected) >= _REMEMBERED:
@@ -117,30 +117,30 @@ class Table:
             found = self._selected[key] = np.flatnonzero(choose() & self.columns["kept"])
         return found
 
-    def change(self, place: int, record: Mapping[str, Any] | None, columns: Mapping[str, Any]) -> None:
+    def change(self, index: int, record: Mapping[str, Any] | None, columns: Mapping[str, Any]) -> None:
         """Replace the record of edition C, if there is a new one, and values in the columns."""
         if record is not None:
-            (self._raw if place in self._raw else self._changed)[place] = encode(record)
+            (self._raw if index in self._raw else self._changed)[index] = encode(record)
         for bodies in self._bodies.values():
-            bodies[place] = None
+            bodies[index] = None
         for name, value in columns.items():
-            self.columns[name][place] = value
+            self.columns[name][index] = value
         self._selected.clear()
 
-    def replace(self, place: int, record: Mapping[str, Any], columns: Mapping[str, Any]) -> None:
+    def replace(self, index: int, record: Mapping[str, Any], columns: Mapping[str, Any]) -> None:
         """Serve this record in every edition."""
-        self._raw[place] = encode(record)
-        self.change(place, None, columns)
+        self._raw[index] = encode(record)
+        self.change(index, None, columns)
 
     def append(
         self, ids: Sequence[str], records: Sequence[Mapping[str, Any]], columns: Sequence[Mapping[str, Any]]
     ) -> None:
         """Add records, each newer than all before it; without `records` they are written from the columns."""
-        for index, identity in enumerate(ids):
-            place = self._places[identity] = len(self.ids)
+        for number, identity in enumerate(ids):
+            index = self._indices[identity] = len(self.ids)
             self.ids.append(identity)
             if records:
-                self._changed[place] = encode(records[index])
+                self._changed[index] = encode(records[number])
         for bodies in self._bodies.values():
             bodies.extend([None] * len(ids))
         for name, values in self.columns.items():
@@ -154,7 +154,7 @@ class Table:
         self._selected.clear()
 
 
-class Ledger:
+class Database:
     """The records of one account.
 
     Parameters
@@ -177,7 +177,7 @@ class Ledger:
         history.sort(order)
         ids = _ids("dep", fleet.created, tails[order])
         table = history.runs
-        stories, refusal = decide(fleet, table)
+        scenarios, refusal = decide(fleet, table)
         self._deployment_writer = Deployments(fleet, history, ids, new_fields=new_fields)
         self.deployments = Table(
             ids,
@@ -190,13 +190,13 @@ class Ledger:
             self._deployment,
             forms="CCCD",
         )
-        session_ids = _ids("sess", stories.created, stories.tail)
-        columns = {name: getattr(stories, name) for name in stories.__dataclass_fields__}
-        columns["leader"] = leaders(fleet, stories)
+        session_ids = _ids("sess", scenarios.created, scenarios.tail)
+        columns = {name: getattr(scenarios, name) for name in scenarios.__dataclass_fields__}
+        columns["leader"] = leaders(fleet, scenarios)
         self.sessions = Table(session_ids, columns, self._session, forms="AACD")
         self.session_writer = SessionRecords(fleet, columns, session_ids, self._template)
         of_run = np.full(len(table), -1)
-        of_run[stories.run[stories.run >= 0]] = np.flatnonzero(stories.run >= 0)
+        of_run[scenarios.run[scenarios.run >= 0]] = np.flatnonzero(scenarios.run >= 0)
         run_ids = _ids("drun", table.created, table.tail)
         self.runs = Table(
             run_ids,
@@ -227,7 +227,7 @@ class Ledger:
             environments, lambda identity, number: environment_record(identity, number, now)
         )
         #: Deployment's id and nanoseconds since 1970, by time.
-        self.left_out = sorted(((ids[place], at) for place, at in history.left_out), key=lambda pair: pair[::-1])
+        self.left_out = sorted(((ids[index], at) for index, at in history.left_out), key=lambda pair: pair[::-1])
         self.own_events: dict[str, list[Record]] = {}
         self._tails = Draws(seed)
 
@@ -255,40 +255,40 @@ class Ledger:
     def run_columns(self, record: Mapping[str, Any]) -> dict[str, Any]:
         """Return what filters look at; what does not fit counts as no value."""
         context = record.get("trigger_context")
-        place = self.deployments.place(str(record.get("deployment_id")))
+        index = self.deployments.index(str(record.get("deployment_id")))
         return {
             "created": _time(record.get("created_at")),
-            "deployment": -1 if place is None else place,
+            "deployment": -1 if index is None else index,
             "error": record.get("error") is not None,
             "status": _code(STATUSES, record.get("status")),
             "trigger": _code(TRIGGERS, context.get("type")) if isinstance(context, dict) else -1,
             "triggered": _time(record.get("triggered_at")),
         }
 
-    def streak(self, place: int) -> int:
+    def streak(self, index: int) -> int:
         """Count the failures of a deployment since its last success."""
-        status = self.runs.columns["status"][self.runs.columns["deployment"] == place]
+        status = self.runs.columns["status"][self.runs.columns["deployment"] == index]
         good = np.flatnonzero(status == STATUSES.index("completed"))
         return int((status[good[-1] + 1 if len(good) else 0 :] == FAILED).sum())
 
     def told_by_record(self, run: int) -> tuple[str, Record | None]:
         """Return the session that served a run up to edition C, and the error of the run if it failed."""
-        place = int(self.runs.columns["session"][run])
-        session = self.session_writer.session(place)
+        index = int(self.runs.columns["session"][run])
+        session = self.session_writer.session(index)
         failed = session.end >= End.CANCELLED or session.end in (End.FATAL, End.SILENT_TERMINATED)
-        leader = int(self.sessions.columns["leader"][place])
-        return self.sessions.ids[leader], self.session_error(place) if failed else None
+        leader = int(self.sessions.columns["leader"][index])
+        return self.sessions.ids[leader], self.session_error(index) if failed else None
 
-    def session_error(self, place: int) -> Record:
+    def session_error(self, index: int) -> Record:
         """Return the error of a failed run with this session, up to edition C."""
-        kind, message = told_by_record(self.session_writer.session(place))
+        kind, message = told_by_record(self.session_writer.session(index))
         return {"message": message, "type": kind}
 
-    def members(self, place: int, edition: str) -> list[int]:
+    def members(self, index: int, edition: str) -> list[int]:
         """Return the sessions that one stands for in an edition."""
         if edition == "D":
-            return [place]
-        found: list[int] = np.flatnonzero(self.sessions.columns["leader"] == place).tolist()
+            return [index]
+        found: list[int] = np.flatnonzero(self.sessions.columns["leader"] == index).tolist()
         return found
 
     def visible_sessions(self, edition: str) -> NDArray[np.bool_]:
@@ -308,21 +308,21 @@ class Ledger:
             status[columns["leader"]] = columns["status"]
         return status
 
-    def events(self, place: int, edition: str) -> list[Record]:
+    def events(self, index: int, edition: str) -> list[Record]:
         """Return the events of a session, oldest first."""
-        own = self.own_events.get(self.sessions.ids[place])
+        own = self.own_events.get(self.sessions.ids[index])
         if own is not None:
             return own
-        return self.session_writer.events(self.members(place, edition), self.now)
+        return self.session_writer.events(self.members(index, edition), self.now)
 
-    def outcome(self, place: int) -> Record:
+    def outcome(self, index: int) -> Record:
         """Return what edition D can tell of a run."""
         columns = self.runs.columns
-        refusal, of_run = int(columns["refusal"][place]), int(columns["session"][place])
-        deployment = self.deployments.ids[columns["deployment"][place]]
-        created, scheduled = int(columns["created"][place]), int(columns["scheduled"][place])
+        refusal, of_run = int(columns["refusal"][index]), int(columns["session"][index])
+        deployment = self.deployments.ids[columns["deployment"][index]]
+        created, scheduled = int(columns["created"][index]), int(columns["scheduled"][index])
         told: Record = {
-            "id": self.runs.ids[place], "deployment_id": deployment, "session_id": None,
+            "id": self.runs.ids[index], "deployment_id": deployment, "session_id": None,
             "triggered_at": stamp(scheduled or created),
             "status": None, "status_from": None, "error_type": None, "error_message": None, "started_at": None,
             "completed_at": None, "session_status": None, "session_archived": False, "session_deleted": False,
@@ -338,37 +338,37 @@ class Ledger:
         told["session_status"], told["session_archived"] = record["status"], record["archived_at"] is not None
         return told | told_by_events(self.session_writer.session(of_run))
 
-    def _deployment(self, place: int, form: str, changed: Record | None) -> Record:
+    def _deployment(self, index: int, form: str, changed: Record | None) -> Record:
         """Write a deployment."""
-        record = changed or self._deployment_writer.write(place)
-        return record if form == "C" else deployment_of_d(record, self._deployment_writer.newer(place))
+        record = changed or self._deployment_writer.write(index)
+        return record if form == "C" else deployment_of_d(record, self._deployment_writer.newer(index))
 
-    def _template(self, place: int) -> Record:
+    def _template(self, index: int) -> Record:
         """Write a deployment of edition D as it was created."""
-        known = place < len(self._deployment_writer)
-        record = self._deployment_writer.write(place) if known else self.deployments.record(place)
-        record["id"] = self.deployments.ids[place]
+        known = index < len(self._deployment_writer)
+        record = self._deployment_writer.write(index) if known else self.deployments.record(index)
+        record["id"] = self.deployments.ids[index]
         if record["archived_at"] is not None and "_archived_" in record["name"]:
             record["name"] = record["name"].rpartition("_archived_")[0]
-        return deployment_of_d(record, self._deployment_writer.newer(place))
+        return deployment_of_d(record, self._deployment_writer.newer(index))
 
-    def _run(self, place: int, form: str, changed: Record | None) -> Record:
+    def _run(self, index: int, form: str, changed: Record | None) -> Record:
         """Write a run."""
-        record = changed or self._run_writer.write(place)
+        record = changed or self._run_writer.write(index)
         if form == "C":
             return record
         columns = self.runs.columns
-        refusal, of_run = int(columns["refusal"][place]), int(columns["session"][place])
+        refusal, of_run = int(columns["refusal"][index]), int(columns["session"][index])
         return run_of_d(
             record,
             session_id=None if refusal else self.sessions.ids[of_run],
             error=refusal_error(refusal, record["deployment_id"]) if refusal else None,
-            scheduled=int(columns["scheduled"][place]),
+            scheduled=int(columns["scheduled"][index]),
         )
 
-    def _session(self, place: int, form: str, _: Record | None) -> Record:
+    def _session(self, index: int, form: str, _: Record | None) -> Record:
         """Write a session."""
-        return self.session_writer.write(self.members(place, form), form)
+        return self.session_writer.write(self.members(index, form), form)
 
 
 def _named_table(numbers: Mapping[str, int], write: Callable[[str, int], Record]) -> Table:
@@ -380,7 +380,7 @@ def _named_table(numbers: Mapping[str, int], write: Callable[[str, int], Record]
             [int(identity.split("_")[1][:12], 16) * 1_000_000 for identity in ids], dtype=np.int64
         ),
     }
-    return Table(ids, columns, lambda place, *_: write(ids[place], numbers[ids[place]]))
+    return Table(ids, columns, lambda index, *_: write(ids[index], numbers[ids[index]]))
 
 
 def _ids(prefix: str, created: NDArray[np.int64], tails: NDArray[np.int64]) -> list[str]:

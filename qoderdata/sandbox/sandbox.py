@@ -7,8 +7,8 @@ from threading import RLock
 from typing import TYPE_CHECKING, Any
 
 from qoderdata.sandbox import changes
+from qoderdata.sandbox.database import Database
 from qoderdata.sandbox.endpoints import EDITIONS, respond
-from qoderdata.sandbox.ledger import Ledger
 from qoderdata.sandbox.sample_values import uuid7
 from qoderdata.sandbox.server import FAULT_NAMES, Fault, Faults, Request, Server
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from typing import Self
 
-    from qoderdata.sandbox.ledger import Table
+    from qoderdata.sandbox.database import Table
     from qoderdata.sandbox.server import WireResponse
 
 #: The clock of an account that is given none: a Monday morning in Shanghai.
@@ -98,7 +98,7 @@ class Sandbox:
             if value < 0:
                 raise ValueError(f"{name}={value} is negative")
         self.edition = edition
-        self._ledger = Ledger(
+        self._database = Database(
             deployments,
             seed=seed,
             runs=runs,
@@ -129,7 +129,7 @@ class Sandbox:
     @property
     def now(self) -> datetime:
         """The account's clock, in UTC."""
-        return _EPOCH + timedelta(microseconds=self._ledger.now // 1_000)
+        return _EPOCH + timedelta(microseconds=self._database.now // 1_000)
 
     @property
     def base_url(self) -> str:
@@ -142,40 +142,40 @@ class Sandbox:
     def deployments(self) -> list[dict[str, Any]]:
         """Every deployment exactly as the edition serves it, newest first, archived ones included."""
         with self._lock:
-            return self._ledger.deployments.records(self.edition)
+            return self._database.deployments.records(self.edition)
 
     @property
     def runs(self) -> list[dict[str, Any]]:
         """Every run exactly as the edition serves it, newest first."""
         with self._lock:
-            return self._ledger.runs.records(self.edition)
+            return self._database.runs.records(self.edition)
 
     @property
     def sessions(self) -> list[dict[str, Any]]:
         """Every session exactly as the edition serves it, newest first; archived ones too, deleted ones not."""
         with self._lock:
-            visible = self._ledger.visible_sessions(self.edition)
-            return self._ledger.sessions.records(self.edition, visible)
+            visible = self._database.visible_sessions(self.edition)
+            return self._database.sessions.records(self.edition, visible)
 
     @property
     def agents(self) -> list[dict[str, Any]]:
         """Every agent exactly as it is served, newest first, archived ones included."""
         with self._lock:
-            return self._ledger.agent_table.records(self.edition)
+            return self._database.agent_table.records(self.edition)
 
     @property
     def environments(self) -> list[dict[str, Any]]:
         """Every environment exactly as it is served, newest first, archived ones included."""
         with self._lock:
-            return self._ledger.environment_table.records(self.edition)
+            return self._database.environment_table.records(self.edition)
 
     def events(self, session_id: str) -> list[dict[str, Any]]:
         """Return all events of a session exactly as the edition serves them, oldest first."""
         with self._lock:
-            place = self._ledger.sessions.place(session_id)
-            if place is None:
+            index = self._database.sessions.index(session_id)
+            if index is None:
                 raise KeyError(f"nothing has the id {session_id!r}")
-            return self._ledger.events(place, self.edition)
+            return self._database.events(index, self.edition)
 
     @property
     def outcomes(self) -> list[dict[str, Any]]:
@@ -188,13 +188,15 @@ class Sandbox:
         None. Rewritten events and runs are not looked at.
         """
         with self._lock:
-            kept = self._ledger.runs.columns["kept"].nonzero()[0]
-            return [self._ledger.outcome(place) for place in kept[::-1].tolist()]
+            kept = self._database.runs.columns["kept"].nonzero()[0]
+            return [self._database.outcome(index) for index in kept[::-1].tolist()]
 
     @property
     def left_out(self) -> list[tuple[str, datetime]]:
         """Deployment and time of each scheduled occurrence that was not run, by time."""
-        return [(identity, _EPOCH + timedelta(microseconds=at // 1_000)) for identity, at in self._ledger.left_out]
+        return [
+            (identity, _EPOCH + timedelta(microseconds=at // 1_000)) for identity, at in self._database.left_out
+        ]
 
     def start(self) -> Self:
         """Start serving."""
@@ -229,12 +231,14 @@ class Sandbox:
         runs
             Whether to write the runs and sessions too.
         """
-        ledger = self._ledger
-        tables = (ledger.deployments, ledger.runs, ledger.sessions) if runs else (ledger.deployments,)
+        database = self._database
+        tables = (database.deployments, database.runs, database.sessions) if runs else (database.deployments,)
         for table in tables:
-            visible = ledger.visible_sessions(self.edition) if table is ledger.sessions else table.columns["kept"]
-            for place in visible.nonzero()[0].tolist():
-                table.body(place, self.edition)
+            visible = (
+                database.visible_sessions(self.edition) if table is database.sessions else table.columns["kept"]
+            )
+            for index in visible.nonzero()[0].tolist():
+                table.body(index, self.edition)
 
     def misbehave(
         self,
@@ -281,12 +285,12 @@ class Sandbox:
     def create_deployments(self, count: int) -> list[dict[str, Any]]:
         """Create deployments that never ran; they come first in the list."""
         with self._lock:
-            return self._records(self._ledger.deployments, changes.create_deployments(self._ledger, count))
+            return self._records(self._database.deployments, changes.create_deployments(self._database, count))
 
     def archive(self, deployment_id: str) -> dict[str, Any]:
         """Archive a deployment."""
         with self._lock:
-            return self._ledger.deployments.record(changes.archive(self._ledger, deployment_id), self.edition)
+            return self._database.deployments.record(changes.archive(self._database, deployment_id), self.edition)
 
     def create_runs(
         self, count: int, *, status: str = "completed", deployment_id: str | None = None
@@ -296,47 +300,53 @@ class Sandbox:
         `status` is one of those that runs have up to edition C, ``"cancelled"`` or ``"waiting"``.
         """
         with self._lock:
-            places = changes.create_runs(self._ledger, count, status=status, deployment_id=deployment_id)
-            return self._records(self._ledger.runs, places)
+            indices = changes.create_runs(self._database, count, status=status, deployment_id=deployment_id)
+            return self._records(self._database.runs, indices)
 
     def finish_run(self, run_id: str, *, status: str = "completed") -> dict[str, Any]:
         """Let an unfinished run end: ``"completed"``, ``"failed"`` or ``"cancelled"``; the counters follow."""
         with self._lock:
-            return self._ledger.runs.record(changes.finish_run(self._ledger, run_id, status=status), self.edition)
+            return self._database.runs.record(
+                changes.finish_run(self._database, run_id, status=status), self.edition
+            )
 
     def archive_session(self, session_id: str) -> dict[str, Any]:
         """Archive a session that has ended."""
         with self._lock:
-            return self._ledger.sessions.record(changes.archive_session(self._ledger, session_id), self.edition)
+            return self._database.sessions.record(
+                changes.archive_session(self._database, session_id), self.edition
+            )
 
     def continue_session(self, session_id: str) -> dict[str, Any]:
         """Let a person continue a session that has ended; the outcome of its run stays."""
         with self._lock:
-            return self._ledger.sessions.record(changes.continue_session(self._ledger, session_id), self.edition)
+            return self._database.sessions.record(
+                changes.continue_session(self._database, session_id), self.edition
+            )
 
     def delete_session(self, session_id: str) -> None:
         """Delete a session: it is neither listed nor found any more."""
         with self._lock:
-            changes.delete_session(self._ledger, session_id)
+            changes.delete_session(self._database, session_id)
 
     def forget_runs(self, before: datetime) -> int:
         """Let retention take the runs created before a time, and say how many; the lifetime counters stay."""
         with self._lock:
-            return changes.forget_runs(self._ledger, _nanoseconds(before, name="before"))
+            return changes.forget_runs(self._database, _nanoseconds(before, name="before"))
 
     def rewrite(self, record: Mapping[str, Any]) -> None:
         """Serve this record from now on instead of the one with its id, whatever it holds, in every edition."""
         with self._lock:
-            changes.rewrite(self._ledger, record)
+            changes.rewrite(self._database, record)
 
     def rewrite_events(self, session_id: str, events: Sequence[Mapping[str, Any]]) -> None:
         """Serve these as the events of a session from now on, oldest first, whatever they hold besides ids."""
         with self._lock:
-            self._ledger.own_events[session_id] = [dict(event) for event in events]
+            self._database.own_events[session_id] = [dict(event) for event in events]
 
-    def _records(self, table: Table, places: list[int]) -> list[dict[str, Any]]:
+    def _records(self, table: Table, indices: list[int]) -> list[dict[str, Any]]:
         """Return records as the edition serves them."""
-        return [table.record(place, self.edition) for place in places]
+        return [table.record(index, self.edition) for index in indices]
 
     def _respond(self, request: Request) -> tuple[WireResponse, Fault | None]:
         """Answer one request, and note it."""
@@ -346,7 +356,7 @@ class Sandbox:
         with self._lock:
             if response is None:
                 response = respond(
-                    self._ledger,
+                    self._database,
                     request,
                     pat=self.pat,
                     edition=edition,
@@ -355,7 +365,7 @@ class Sandbox:
                     short_pages=self.short_pages,
                 )
             if not response.from_gateway:
-                request.request_id = f"req_{uuid7(self._ledger.now, len(self.requests))}"
+                request.request_id = f"req_{uuid7(self._database.now, len(self.requests))}"
                 if response.is_error and edition.is_newest:
                     response = response.with_request_id(request.request_id)
                 response.headers["x-request-id"] = request.request_id
