@@ -72,11 +72,11 @@ def _day(day: datetime, rows: int, deployments: pa.LargeStringArray, chance: np.
     nothing = pa.nulls(rows, pa.large_string())
     columns = {
         "id": _ids("drun_", chance, rows),
-        "deployment_id": deployments.take(_places(of_deployment)),
-        "status": statuses.take(_places(status)),
-        "status_from": pa.array(["service"], pa.large_string()).take(_places(np.zeros(rows, dtype="int64"))),
-        "trigger_type": pa.array(["schedule"], pa.large_string()).take(_places(np.zeros(rows, dtype="int64"))),
-        "agent_id": deployments.take(_places(of_deployment % 40)),
+        "deployment_id": deployments.take(_indices(of_deployment)),
+        "status": statuses.take(_indices(status)),
+        "status_from": pa.array(["service"], pa.large_string()).take(_indices(np.zeros(rows, dtype="int64"))),
+        "trigger_type": pa.array(["schedule"], pa.large_string()).take(_indices(np.zeros(rows, dtype="int64"))),
+        "agent_id": deployments.take(_indices(of_deployment % 40)),
         "agent_version": pa.array(of_deployment % 7),
         "session_id": _ids("sess_", chance, rows),
         "attempt": pa.array(np.ones(rows, dtype="int64")),
@@ -86,7 +86,7 @@ def _day(day: datetime, rows: int, deployments: pa.LargeStringArray, chance: np.
         "started_at": _times(started),
         "completed_at": _times(started + (took * 1_000).astype("timedelta64[us]"), missing=~ended),
         "duration_ms": pa.array(took, mask=~ended),
-        "error_type": errors.take(_places(chance.integers(0, 3, rows), missing=~failed)),
+        "error_type": errors.take(_indices(chance.integers(0, 3, rows), missing=~failed)),
         "error_message": nothing,
     }
     absent = {field.name: pa.nulls(rows, field.type) for field in RUNS.arrow if field.name not in columns}
@@ -104,7 +104,7 @@ def _ids(prefix: str, chance: np.random.Generator, count: int) -> Any:  # noqa: 
     return pa.Array.from_buffers(pa.large_string(), count, pieces)
 
 
-def _places(values: Any, *, missing: Any = None) -> pa.Int64Array:  # noqa: ANN401 - numbers of NumPy's
+def _indices(values: Any, *, missing: Any = None) -> pa.Int64Array:  # noqa: ANN401 - numbers of NumPy's
     return pa.array(values.astype("int64"), pa.int64(), mask=missing)
 
 

@@ -388,7 +388,7 @@ def test_fields_of_newer_editions_can_be_left_out() -> None:
 
 def test_big_accounts_share_few_schedules_and_have_records_of_a_usual_size() -> None:
     sandbox = Sandbox(deployments=20_000, runs=0)
-    table = sandbox._ledger.deployments
+    table = sandbox._database.deployments
     sizes = [len(table.body(place)) for place in range(0, 20_000, 20)]
     pairs = {
         (record["schedule"]["expression"], record["schedule"]["timezone"])

@@ -100,7 +100,7 @@ def test_archiving(sandbox: Sandbox) -> None:
     after = sandbox.archive(before["id"])
     assert get(sandbox, f"/deployments/{before['id']}") == after
     assert before["id"] not in [record["id"] for record in get(sandbox, "/deployments", limit="100")["data"]]
-    assert nanoseconds(after["archived_at"]) == sandbox._ledger.now
+    assert nanoseconds(after["archived_at"]) == sandbox._database.now
     assert after["updated_at"] == after["archived_at"]
     assert after["status"] == before["status"]
     assert re.fullmatch(re.escape(before["name"]) + rf"_archived_{int(sandbox.now.timestamp())}", after["name"])

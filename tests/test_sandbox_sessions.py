@@ -495,13 +495,13 @@ def test_created_and_archived_deployments_have_the_documented_shape(sandbox: San
 def test_a_shared_session_goes_on_when_its_last_run_ends() -> None:
     """Whatever run of the session it is, the session that editions A to C show follows it."""
     sandbox = Sandbox(60, 2, runs=2_000)
-    columns = sandbox._ledger.sessions.columns
+    columns = sandbox._database.sessions.columns
     place = next(place for place, leader in enumerate(columns["leader"].tolist()) if leader != place)
     run = int(columns["run"][place])
-    sandbox._ledger.sessions.change(place, None, {"end": 1, "ended": 0, "status": 0})
-    record = sandbox._ledger.runs.record(run) | {"status": "running", "error": None}
-    sandbox._ledger.runs.change(run, record, {"status": 1})
-    leader = sandbox._ledger.sessions.ids[columns["leader"][place]]
+    sandbox._database.sessions.change(place, None, {"end": 1, "ended": 0, "status": 0})
+    record = sandbox._database.runs.record(run) | {"status": "running", "error": None}
+    sandbox._database.runs.change(run, record, {"status": 1})
+    leader = sandbox._database.sessions.ids[columns["leader"][place]]
     before = next(one for one in sandbox.sessions if one["id"] == leader)
     finished = sandbox.finish_run(record["id"])
     after = next(one for one in sandbox.sessions if one["id"] == leader)
