@@ -306,7 +306,7 @@ class _Views:
                 *(alt.Tooltip(f"{count}:Q", format=",") for count in ("failed", "completed", "runs")),
             ],
         )
-        title = f"Failed runs by {self._cell_words(tall, wide)} (grey: runs, none failed)"
+        title = f"Failed runs by {self._cell_words(tall, wide)} (grey: none)"
         return chart.properties(name="calendar", width=_RIGHT, height=_CALENDAR_HEIGHT, title=title)
 
     @staticmethod
