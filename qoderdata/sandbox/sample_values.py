@@ -72,7 +72,7 @@ NAMES = tuple(
 
 AGENTS = (
     ("Report writer", "Collects figures and writes reports."),
-    ("Database clerk", "Compares invoices with orders."),
+    ("Ledger clerk", "Compares invoices with orders."),
     ("Code reviewer", "Reads pull requests and comments on them."),
     ("Release manager", "Drafts release notes and checks versions."),
     ("数据分析师", "读取报表，解释异常。"),
