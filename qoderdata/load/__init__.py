@@ -1,6 +1,6 @@
-"""Load deployments, runs and sessions from the service, and keep them on disk.
+"""Load what the service lists, and keep it on disk.
 
-This layer alone joins the client, the cursor walk, the decoder, the cache and the store of runs.
+This layer alone joins the client, the cursor walk, the decoder, the cache, the stores and the snapshots.
 """
 
 import lazy_loader
