@@ -104,18 +104,8 @@ def write(folder: Folder, name: str, answer: CachedTable) -> bool:
     facts = {"format": FORMAT, "name": name, "fetched_at": answer.fetched_at.isoformat()}
     metadata = {_METADATA_KEY: json.dumps(facts).encode(), _SEAL_KEY: _SEAL + bytes(_SEAL_LENGTH)}
     try:
-        content = io.BytesIO()
         table = answer.table.replace_schema_metadata(metadata)
-        # The file is read whole, and most texts are distinct: no statistics, no dictionaries.
-        pq.write_table(
-            table,
-            content,
-            compression="lz4",
-            write_statistics=False,
-            use_dictionary=False,
-        )
-        sealed = _sealed(content.getbuffer())
-        folder.replace(name, lambda sink: [sink.write(part) for part in sealed])
+        folder.replace(name, lambda sink: _write_sealed(table, sink))
     except Exception as error:  # noqa: BLE001 - each object store fails in its own way; the answer is whole
         reason = (isinstance(error, OSError) and error.strerror) or error
         warn(
@@ -174,13 +164,36 @@ def _facts(schema: pa.Schema, *, name: str, expected: pa.Schema) -> dict[str, An
     return facts
 
 
-def _sealed(content: memoryview) -> tuple[memoryview, bytes, memoryview]:
-    """Return a file in parts, with the checksum of all the rest at its place in the footer.
+class _Checksummed(io.BytesIO):
+    """Pass on what is written, and keep the checksum of it."""
+
+    def __init__(self, sink: pa.NativeFile | io.BytesIO) -> None:
+        super().__init__()
+        self.sink = sink
+        self.checksum = 0
+
+    def write(self, content: Any) -> int:  # noqa: ANN401 - bytes or a buffer
+        self.checksum = zlib.crc32(content, self.checksum)
+        return self.sink.write(content)
+
+
+def _write_sealed(table: pa.Table, sink: pa.NativeFile) -> None:
+    """Write a table with the checksum of all the rest of the file in the file's footer.
 
     Parquet's own checksums cover the pages alone, so that a changed bit in the footer can give other values.
     """
+    target, footer = _Checksummed(sink), io.BytesIO()
+    # The file is read whole, and most texts are distinct: no statistics, no dictionaries.
+    with pq.ParquetWriter(
+        target, table.schema, compression="lz4", write_statistics=False, use_dictionary=False
+    ) as writer:
+        writer.write_table(table)
+        checksum, target.sink = target.checksum, footer
+    content = footer.getbuffer()
     start, end = _seal(content)
-    return content[:start], _checksum(content[:start], content[end:]), content[end:]
+    sink.write(content[:start])
+    sink.write(_checksum(content[:start], content[end:], after=checksum))
+    sink.write(content[end:])
 
 
 def _check_whole(content: memoryview) -> None:
@@ -201,8 +214,8 @@ def _seal(content: memoryview) -> tuple[int, int]:
     return start, start + _SEAL_LENGTH
 
 
-def _checksum(*parts: memoryview) -> bytes:
-    checksum = 0
+def _checksum(*parts: memoryview, after: int = 0) -> bytes:
+    checksum = after
     for part in parts:
         checksum = zlib.crc32(part, checksum)
     return f"{checksum:08x}".encode()

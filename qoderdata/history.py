@@ -54,6 +54,8 @@ _TIME_FORMAT = "%Y%m%dT%H%M%S%fZ"
 _DIGEST_LENGTH = 24
 _BASE_ROW = "_base_row"
 _SAME = "_same_"
+_ROW_GROUP = 2_500
+_PIECE = 2**20
 _BASE_COMPRESSION = 1
 _COMPRESSION = 6
 
@@ -109,6 +111,15 @@ class Snapshot:
     file: SnapshotFile
 
 
+@dataclass(frozen=True, slots=True)
+class _Base:
+    """A base, and for each deployment of a new snapshot its row in the base; missing where it has none."""
+
+    name: str
+    file: pq.ParquetFile
+    rows: pa.Array[Any]
+
+
 def series(cache_folder: Folder, identity: Mapping[str, str | None], *, include_archived: bool) -> Series:
     """Return an account's series; nothing is created.
 
@@ -143,25 +154,16 @@ def write(to: Series, table: pa.Table, fetched_at: datetime) -> None:
     fetched_at
         When the pull began.
 
-    Warns
-    -----
-    CacheWarning
-        The folder cannot be read or written, and the snapshot is not kept; those that are there stay.
+    Raises
+    ------
+    Exception
+        The folder cannot be read or written, each object store in its own way. Snapshots that are there stay.
     """
-    try:
-        earlier = _list(to.folder)
-        base = _usable_base(to, earlier, table, fetched_at)
-        if base is None:
-            base_name = _write_file(to, "base-", table, fetched_at, _encode(table, to.identity))
-            difference = _difference(table, None)
-        else:
-            base_name = base[0]
-            difference = _difference(table, base[1])
-        _write_file(to, "", table, fetched_at, _encode(difference, to.identity, base=base_name))
-        _thin(to, earlier, now=fetched_at)
-    except Exception as error:  # noqa: BLE001 - each object store fails in its own way; the answer is whole
-        reason = (isinstance(error, OSError) and error.strerror) or error
-        warn(f"no snapshot was kept: {to.folder.location} cannot be written ({reason})", CacheWarning)
+    earlier = _list(to.folder)
+    base = _usable_base(to, earlier, table, fetched_at) or _new_base(to, table, fetched_at)
+    difference = _encode(_difference(table, base), to.identity, base=base.name)
+    _write_file(to, "", table, fetched_at, difference)
+    _thin(to, earlier, now=fetched_at)
 
 
 def files_of(of: Series) -> list[SnapshotFile]:
@@ -279,6 +281,7 @@ def _encode(table: pa.Table, identity: Identity, *, base: str | None = None) -> 
         sink,
         compression="zstd",
         compression_level=_BASE_COMPRESSION if base is None else _COMPRESSION,
+        row_group_size=_ROW_GROUP if base is None else None,
         write_statistics=False,
         use_dictionary=False,
         column_encoding=dict.fromkeys(numbers - {_BASE_ROW}, "BYTE_STREAM_SPLIT")
@@ -289,13 +292,17 @@ def _encode(table: pa.Table, identity: Identity, *, base: str | None = None) -> 
 
 def _open(of: Series, name: str) -> tuple[pq.ParquetFile, dict[str, Any]]:
     """Return a file whose checksum and account are right, and the facts in its metadata."""
-    content = of.folder.read(name)
-    if content is None:
+    source = of.folder.open(name)
+    if source is None:
         raise FileNotFoundError(f"{of.folder.full(name)} is not there")
+    checksum = 0
+    while piece := source.read(_PIECE):
+        checksum = zlib.crc32(piece, checksum)
     match = _NAME.fullmatch(name)
-    if match is None or f"{zlib.crc32(memoryview(content)):08x}" != match["checksum"]:
+    if match is None or f"{checksum:08x}" != match["checksum"]:
         raise ValueError(f"{name} is damaged")
-    file = pq.ParquetFile(pa.BufferReader(content))
+    source.seek(0)
+    file = pq.ParquetFile(source)
     facts = json.loads((file.schema_arrow.metadata or {}).get(_METADATA_KEY, b"{}"))
     if facts.get("format") != FORMAT:
         raise ValueError(f"{name} is of another format")
@@ -321,23 +328,27 @@ def _read_one(of: Series, name: str, wanted: pa.Schema, bases: dict[str, pa.Tabl
     return _restored(known, file.read(columns=names), wanted)
 
 
-def _usable_base(
-    to: Series, files: Sequence[SnapshotFile], table: pa.Table, fetched_at: datetime
-) -> tuple[str, pq.ParquetFile] | None:
+def _usable_base(to: Series, files: Sequence[SnapshotFile], table: pa.Table, fetched_at: datetime) -> _Base | None:
     """Return the newest base that is young enough, can be read, and has half of the deployments."""
     for file in reversed(files):
         if not file.is_base or not timedelta(0) <= fetched_at - file.fetched_at <= BASE_AGE:
             continue
         try:
-            base = _open(to, file.name)[0]
-            ids = base.read(columns=["id"])["id"]
+            opened = _open(to, file.name)[0]
+            ids = opened.read(columns=["id"], use_threads=False)["id"]
+            rows = _array(pc.index_in(table["id"], ids))
         except Exception:  # noqa: BLE001, S112 - a new base is written in its place
             continue
-        if not base.schema_arrow.equals(table.schema):
-            return None
-        common = pc.is_in(table["id"], ids).to_numpy().sum()
-        return (file.name, base) if 2 * common >= table.num_rows else None
+        is_usable = opened.schema_arrow.equals(table.schema) and 2 * rows.null_count <= len(table)
+        return _Base(file.name, opened, rows) if is_usable else None
     return None
+
+
+def _new_base(to: Series, table: pa.Table, fetched_at: datetime) -> _Base:
+    content = _encode(table, to.identity)
+    name = _write_file(to, "base-", table, fetched_at, content)
+    rows = pa.array(np.arange(len(table), dtype=np.int32))
+    return _Base(name, pq.ParquetFile(pa.BufferReader(content)), rows)
 
 
 def _thin(of: Series, files: Sequence[SnapshotFile], *, now: datetime) -> None:
@@ -363,25 +374,34 @@ def _thin(of: Series, files: Sequence[SnapshotFile], *, now: datetime) -> None:
 # -- differences -------------------------------------------------------------------------------------------------
 
 
-def _difference(table: pa.Table, base: pq.ParquetFile | None) -> pa.Table:
-    """Return the rows with each value missing that the same deployment has in the base; no base: in itself."""
-    count = table.num_rows
-    index = pa.array(np.arange(count, dtype=np.int32))
-    row: Any = index if base is None else pc.index_in(_array(table["id"]), base.read(columns=["id"])["id"])
-    arrays, names = [row], [_BASE_ROW]
-    known = pc.is_valid(row)
-    is_same_order = row.equals(index)
-    for field in table.schema:
-        if base is None:
-            new, same = pa.nulls(count, field.type), known
-        else:
-            new = table[field.name]
-            old = base.read(columns=[field.name])[field.name]
-            same = pc.and_(_equal(old.slice(0, count) if is_same_order else old.take(row), new), known)
-            new = pc.if_else(same, pa.scalar(None, new.type), new)
-        arrays += [new, same]
-        names += [field.name, _SAME + field.name]
-    return pa.table(arrays, names=names)
+def _difference(table: pa.Table, base: _Base) -> pa.Table:
+    """Return the rows with each value missing that the same deployment has in the base.
+
+    Some row groups of the base are read at a time: all its texts at once would double the memory of a pull.
+    """
+    file = base.file
+    ends = np.cumsum([file.metadata.row_group(group).num_rows for group in range(file.num_row_groups)])
+    parts = [_differing(table.slice(0, 0), table.slice(0, 0))]
+    for start in range(0, len(table), _ROW_GROUP):
+        new, rows = table.slice(start, _ROW_GROUP), base.rows.slice(start, _ROW_GROUP).drop_null().to_numpy()
+        groups = np.unique(np.searchsorted(ends, rows, side="right")).tolist()
+        old = file.read_row_groups(groups, use_threads=False)
+        parts.append(_differing(old.take(pc.index_in(new["id"], old["id"])), new))
+    return pa.concat_tables(parts, promote_options="default").append_column(_BASE_ROW, base.rows)
+
+
+def _differing(old: pa.Table, new: pa.Table) -> pa.Table:
+    """Return for each column where it is the same, and the other values; no column where there are none."""
+    columns: dict[str, Any] = {}
+    for name in new.schema.names:
+        if old[name].equals(new[name]):
+            columns[_SAME + name] = np.ones(len(new), dtype=bool)
+            continue
+        same = _equal(old[name], new[name])
+        columns[_SAME + name] = same
+        differing: Any = pa.array(np.arange(len(new)), mask=same.to_numpy())
+        columns[name] = new[name].take(differing)
+    return pa.table(columns)
 
 
 def _restored(base: pa.Table, difference: pa.Table, wanted: pa.Schema) -> pa.Table:
@@ -389,20 +409,22 @@ def _restored(base: pa.Table, difference: pa.Table, wanted: pa.Schema) -> pa.Tab
     row = _array(difference[_BASE_ROW])
     arrays: list[pa.Array[Any]] = []
     for field in wanted:
-        if field.name not in difference.schema.names:
+        if _SAME + field.name not in difference.schema.names:
             arrays.append(pa.nulls(difference.num_rows, field.type))
             continue
-        old, new = _array(base[field.name]).take(row), _array(difference[field.name])
-        arrays.append(pc.if_else(_array(difference[_SAME + field.name]), old, new))
+        value: Any = _array(base[field.name]).take(row)
+        if field.name in difference.schema.names:
+            same = _array(difference[_SAME + field.name])
+            value = pc.if_else(same, value, _array(difference[field.name]))
+        arrays.append(value)
     return pa.Table.from_arrays(arrays, schema=wanted.remove_metadata())
 
 
-def _equal(old: _Values, new: _Values) -> _Values:
+def _equal(old: _Values, new: _Values) -> Any:  # noqa: ANN401 - an Arrow array or a chunked one
     """Return where two columns hold the same; two missing values are the same."""
     neither = pc.and_(pc.is_null(old), pc.is_null(new))
     equal: Any = _equal_lists(old, new) if pa.types.is_list(new.type) else pc.equal(old, new)
-    same: _Values = pc.or_(pc.fill_null(equal, False), neither)  # noqa: FBT003 - Arrow's signature
-    return same
+    return pc.or_(pc.fill_null(equal, False), neither)  # noqa: FBT003 - Arrow's signature
 
 
 def _equal_lists(old: _Values, new: _Values) -> pa.Array[Any]:
@@ -418,7 +440,7 @@ def _equal_lists(old: _Values, new: _Values) -> pa.Array[Any]:
     return pa.array(result)
 
 
-def _array(column: pa.ChunkedArray[Any]) -> pa.Array[Any]:
+def _array(column: Any) -> pa.Array[Any]:  # noqa: ANN401 - a chunked array
     found: Any = column.combine_chunks()
     # A column without a chunk stays one.
     array: pa.Array[Any] = found if isinstance(found, pa.Array) else pa.nulls(0, column.type)

@@ -315,7 +315,7 @@ STEPS = [
     (os, "fsync"),
     (Path, "replace"),
     (pa, "OSFile"),
-    (pq, "write_table"),
+    (pq, "ParquetWriter"),
 ]
 
 

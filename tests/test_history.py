@@ -201,8 +201,12 @@ def test_the_space_of_a_base_is_given_back(tmp_path: Path) -> None:
     assert bases <= 420 / 14 + 1
 
 
-def test_values_survive_every_kind_of_change(tmp_path: Path) -> None:
+@pytest.mark.parametrize("row_group", [1, 3, 2_500])
+def test_values_survive_every_kind_of_change(
+    row_group: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A value that goes missing, an empty list, items in another order, a deployment that moves in the list."""
+    monkeypatch.setattr(history, "_ROW_GROUP", row_group)
     to = series(tmp_path)
     changes: list[dict[str, Any]] = [
         {"vault_ids": ["a", "b"], "schedule": {"upcoming_runs_at": ["2026-06-15T00:00:00Z"]}, "budget": {}},
@@ -271,7 +275,7 @@ def test_what_is_kept_is_private(client: qd.Client, tmp_path: Path) -> None:
     assert set(modes.values()) == {0}
 
 
-def test_a_full_disk_costs_a_warning_and_no_snapshot(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_costs_the_snapshot_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     to = series(tmp_path)
     history.write(to, table(5), START)
 
@@ -279,12 +283,27 @@ def test_a_full_disk_costs_a_warning_and_no_snapshot(tmp_path: Path, monkeypatch
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", full)
-    with pytest.warns(CacheWarning, match=r"no snapshot was kept.*No space left"):
+    with pytest.raises(OSError, match="No space left"):
         history.write(to, table(6), START + timedelta(days=2))
     monkeypatch.undo()
     assert [file.rows for file in history.files_of(to)] == [5]
     assert history.read(to, history.files_of(to), DEPLOYMENTS.arrow)[0].table.num_rows == 5
     assert not list(tmp_path.rglob("*.tmp"))
+
+
+def test_a_snapshot_that_cannot_be_written_costs_a_warning(client: qd.Client, tmp_path: Path) -> None:
+    (tmp_path / history.FOLDER).write_text("in the way")
+    with pytest.warns(CacheWarning, match=r"no snapshot was kept.*cannot be written") as caught:
+        frame = pull(client, tmp_path)
+    assert [str(warning.filename) for warning in caught] == [__file__]
+    assert len(frame) == len(qd.load_deployments(client=client, cache_dir=tmp_path, offline=True)) > 0
+
+
+def test_a_folder_that_cannot_be_written_costs_one_warning(client: qd.Client, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    with pytest.warns(CacheWarning, match="the answer was not cached") as caught:
+        assert len(pull(client, tmp_path / "file")) > 0
+    assert len(caught) == 1
 
 
 WRITER = """

@@ -276,8 +276,8 @@ def _times(texts: Mapping[str, Sequence[str | None]]) -> dict[str, Any]:
     joined = pa.array([text for values in texts.values() for text in values], pa.large_string())
     if not pc.all(pc.match_substring_regex(joined, _TIME_PATTERN), min_count=0).as_py():
         raise NeedsExactPath("a time is not as the service writes it")
-    cut = pc.utf8_slice_codeunits(pc.utf8_rtrim(joined, "Z"), 0, _MICROSECOND)
-    times = cut.cast(pa.timestamp("us")).view(_UTC)
+    cut = pc.binary_slice(pc.ascii_rtrim(joined, "Z").view(pa.large_binary()), 0, _MICROSECOND)
+    times = cut.view(pa.large_string()).cast(pa.timestamp("us")).view(_UTC)
     micros = times.view(pa.int64())
     earliest = pc.min(micros).as_py()
     if earliest is not None and earliest < ZERO_TIME:

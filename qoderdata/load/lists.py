@@ -19,7 +19,7 @@ import pyarrow.compute as pc
 from qoderdata import cache, history
 from qoderdata.background import gc_paused
 from qoderdata.client import Client
-from qoderdata.errors import APIError, CacheError
+from qoderdata.errors import APIError, CacheError, CacheWarning, warn
 from qoderdata.files import Folder
 from qoderdata.formatting import format_duration
 from qoderdata.load.deployment_history import read_as_of, to_frame
@@ -484,10 +484,15 @@ def _load(
         raise
     series = history.series(whole, client.identity, include_archived=filters.include_archived)
     with ThreadPoolExecutor(1) as pool:
-        frame = pool.submit(_to_frame, answer, listed, client, requests=requests)
-        if cache.write(folder, name, answer) and schema is DEPLOYMENTS and filters.is_whole:
-            history.write(series, answer.table, answer.fetched_at)
-    return frame.result()
+        is_snapshot = schema is DEPLOYMENTS and filters.is_whole
+        written = pool.submit(history.write, series, answer.table, answer.fetched_at) if is_snapshot else None
+        is_cached = cache.write(folder, name, answer)
+        frame = _to_frame(answer, listed, client, requests=requests)
+    failure = written.exception() if written is not None else None
+    if is_cached and failure is not None:
+        reason = (isinstance(failure, OSError) and failure.strerror) or failure
+        warn(f"no snapshot was kept: {series.folder.location} cannot be written ({reason})", CacheWarning)
+    return frame
 
 
 def _pull(
