@@ -20,6 +20,7 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, cast
 
 import msgspec
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset as ds
@@ -139,6 +140,8 @@ def newest_first(tables: list[pa.Table], table: StoredTable) -> pa.Table:
     joined = pa.concat_tables([table.schema.arrow.empty_table(), *tables]).unify_dictionaries()
     tables.clear()
     order = pc.sort_indices(joined, sort_keys=[("created_at", "descending"), ("id", "descending")])
+    if np.array_equal(order, np.arange(len(order))):
+        return joined.replace_schema_metadata(table.schema.arrow.metadata)
     columns = joined.columns
     del joined
     for index in range(len(columns)):
@@ -157,7 +160,8 @@ def merge_entries(entries: list[JournalEntry], table: StoredTable) -> tuple[pa.T
     for index, id_ in enumerate(row_ids(rows)):
         if id_ not in last or may_change[last[id_]] or not may_change[index]:
             last[id_] = index
-    return _take(rows.unify_dictionaries(), sorted(last.values())), {id_: times[at] for id_, at in last.items()}
+    joined = rows.unify_dictionaries().combine_chunks()
+    return _take(joined, sorted(last.values())), {id_: times[at] for id_, at in last.items()}
 
 
 class Dataset:
@@ -473,7 +477,10 @@ class Dataset:
         """Write one data file, the new rows before the old; without rows, none."""
         arrow = self._table.schema.arrow.with_metadata(self._metadata)
         sink, rows = pa.BufferOutputStream(), 0
-        with pq.ParquetWriter(sink, arrow, compression="zstd", write_page_checksum=True) as writer:
+        # Most texts are distinct, and zstd finds the others: dictionaries would take more time and more space.
+        with pq.ParquetWriter(
+            sink, arrow, compression="zstd", use_dictionary=False, write_page_checksum=True
+        ) as writer:
             for group in self._groups(table, batches):
                 writer.write_table(group)
                 rows += group.num_rows
@@ -564,6 +571,9 @@ class Dataset:
 
 
 def _take(table: pa.Table, indices: list[int]) -> pa.Table:
+    """Return rows, given in ascending order; those that follow one another are not copied."""
+    if indices and indices[-1] - indices[0] + 1 == len(indices):
+        return table.slice(indices[0], len(indices))
     return table.take(pa.array(indices, pa.int64()))
 
 
