@@ -8,7 +8,7 @@ from pathlib import Path
 
 PACKAGE = Path(__file__).parents[1] / "qoderdata"
 #: The most files of the package; a new file raises it, with the reason in the commit.
-FILES = 128
+FILES = 126
 MOST, LEAST = 400, 80
 FREE = {"__init__.py", "__main__.py", "_version.py"}
 #: Files of less than `LEAST` lines of code, each with its reason.

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from qoderdata.columns import TEXT
-from qoderdata.cron import CronError, descriptions, parse
+from qoderdata.cron import WEEKDAYS, CronError, parse
 from qoderdata.formatting import format_duration, format_milliseconds, format_percent
 from qoderdata.report.data import MONTH, WEEK, fetched_at, span_text
 from qoderdata.report.layout import (
@@ -330,7 +330,7 @@ def _heat(data: ReportData, hours: pd.DataFrame) -> Heat:
     counts = hours.groupby([local.dt.day_of_week, local.dt.hour])["triggers"].sum()
     most = max(int(counts.max()), 1)
     rows = []
-    for weekday, name in enumerate(descriptions.WEEKDAYS):
+    for weekday, name in enumerate(WEEKDAYS):
         cells = [int(counts.get((weekday, hour), 0)) for hour in range(_HOURS)]
         shades = [(0 if not count else 1 + (_SHADES - 1) * count // most, f"{count:,}") for count in cells]
         rows.append((_(name), shades))

@@ -14,13 +14,21 @@ import numpy as np
 import pandas as pd
 
 from qoderdata.columns import TEXT, require_frame
-from qoderdata.cron import CronError, NeverFiresError, Schedule, descriptions, parse
-from qoderdata.cron.schedule import (
+from qoderdata.cron import (
     DAY,
     EPOCH,
     FIELDS,
+    CronError,
     CronField,
+    NeverFiresError,
+    Schedule,
+    days_in_month,
+    describe_days,
+    describe_months,
+    describe_numbers,
+    join_words,
     offset_segments,
+    parse,
     split_fields,
     whole_seconds,
 )
@@ -159,7 +167,7 @@ def _findings(schedule: Schedule, begin: int) -> Iterator[_Finding]:
     texts = split_fields(schedule.expression)
     day, weekday = texts[2], texts[4]
     if day != "*" and weekday != "*":
-        days = descriptions.days(schedule) or _("every day")
+        days = describe_days(schedule) or _("every day")
         if schedule.either_day:
             detail = _("both day fields are restricted, and either is enough: {days}", days=days)
         else:
@@ -203,7 +211,7 @@ def _clock_changes(schedule: Schedule, begin: int) -> Iterator[_Finding]:
             continue
         seen.add(lint)
         clock = [f"{second // _HOUR % 24:02d}:{second // _MINUTE % 60:02d}" for second in at.tolist()]
-        times = descriptions.listed(clock)
+        times = join_words(clock)
         if len(clock) > _FEW:
             times = _("{first} to {last} ({count} times)", first=clock[0], last=clock[-1], count=len(clock))
         day = f"{EPOCH + timedelta(seconds=int(at[0])):%Y-%m-%d}"
@@ -233,7 +241,7 @@ def _uneven_step(text: str, values: tuple[int, ...], field: CronField) -> Iterat
         return
     if field.name not in _CYCLES:
         if len(values) > 1:
-            days = descriptions.numbers(values)
+            days = describe_numbers(values)
             detail = _(
                 "{text} is days {days}: it starts anew each month, so the last gap is another",
                 text=text,
@@ -248,7 +256,7 @@ def _uneven_step(text: str, values: tuple[int, ...], field: CronField) -> Iterat
                 "{text} is {field} {numbers}: from {earlier} to {later} it is {gap} and not {step}",
                 text=text,
                 field=_(field.name),
-                numbers=descriptions.numbers(values),
+                numbers=describe_numbers(values),
                 earlier=earlier,
                 later=later % _CYCLES[field.name],
                 gap=later - earlier,
@@ -265,8 +273,8 @@ def _skipped_months(schedule: Schedule) -> Iterator[_Finding]:
     if _LEAP_DAY in schedule.days and _FEBRUARY in schedule.months:
         parts.append(_("there is a day 29 in February in leap years only"))
     for day in schedule.days:
-        without = [month for month in schedule.months if descriptions.days_in_month(month) < day != _LEAP_DAY]
+        without = [month for month in schedule.months if days_in_month(month) < day != _LEAP_DAY]
         if without:
-            parts.append(_("there is no day {day} in {months}", day=day, months=descriptions.months(without)))
+            parts.append(_("there is no day {day} in {months}", day=day, months=describe_months(without)))
     if parts:
         yield _Finding("skips_months", _("; ").join(parts))

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from qoderdata.columns import TEXT, require_frame
-from qoderdata.cron.schedule import offset_segments
+from qoderdata.cron import offset_segments
 from qoderdata.parsing import (
     Instant,
     Span,
