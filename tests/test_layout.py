@@ -6,6 +6,8 @@ import ast
 from collections import Counter
 from pathlib import Path
 
+import grimp
+
 PACKAGE = Path(__file__).parents[1] / "qoderdata"
 #: The most files of the package; a new file raises it, with the reason in the commit.
 FILES = 126
@@ -54,3 +56,13 @@ def test_a_file_is_neither_too_long_nor_a_fragment() -> None:
     small = {name for name, size in sizes.items() if size < LEAST}
     small = {name for name in small if Path(name).name not in FREE and not name.startswith("cli/")}
     assert small == set(SMALL), "give a reason in SMALL, or merge"
+
+
+def test_no_modules_import_one_another_in_a_circle() -> None:
+    """Take away what imports nothing that is left, again and again; also imports for type checkers count."""
+    graph = grimp.build_graph("qoderdata", exclude_type_checking_imports=False)
+    left = {module: graph.find_modules_directly_imported_by(module) for module in graph.modules}
+    assert sum(map(len, left.values())) > 400
+    while free := {module for module, imported in left.items() if imported.isdisjoint(left)}:
+        left = {module: imported for module, imported in left.items() if module not in free}
+    assert left == {}

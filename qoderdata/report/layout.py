@@ -1,4 +1,4 @@
-"""Define what the template lays out: sections, tables, columns, and the kinds of cells."""
+"""Define what the template lays out: sections, tables, the kinds of cells, and the shapes of a picture."""
 
 from __future__ import annotations
 
@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
     from qoderdata.report.data import ReportData, Time
-    from qoderdata.report.pictures import Picture
 
 #: The most rows that a folded table shows, and the most that an unfolded one shows.
 MOST_ROWS, MOST_AT_FIRST = 20, 5
@@ -129,6 +128,44 @@ class Heat(NamedTuple):
     caption: str
     corner: str
     rows: list[tuple[str, list[tuple[int, str]]]]
+
+
+class Box(NamedTuple):
+    """A rectangle."""
+
+    x: float
+    y: float
+    width: float
+    height: float
+    look: str
+
+
+class Path(NamedTuple):
+    """A path of numbers."""
+
+    d: str
+    look: str
+
+
+class Label(NamedTuple):
+    """A text."""
+
+    x: float
+    y: float
+    text: str
+    anchor: str
+
+
+class Picture(NamedTuple):
+    """A picture, and what it shows in words."""
+
+    title: str
+    description: str
+    width: int
+    height: int
+    boxes: list[Box]
+    paths: list[Path]
+    labels: list[Label]
 
 
 @dataclass(frozen=True)

@@ -7,13 +7,13 @@ newest days, and all texts of the axes, are on the right, where a narrow screen 
 from __future__ import annotations
 
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
 from qoderdata.formatting import format_percent
 from qoderdata.report.data import MONTH, WEEK
-from qoderdata.report.layout import join_sentences, round_scale, rows_of
+from qoderdata.report.layout import Box, Label, Path, Picture, join_sentences, round_scale, rows_of
 from qoderdata.summaries import run_failure_rates
 from qoderdata.translation import gettext as _
 from qoderdata.translation import mark, ngettext
@@ -30,44 +30,6 @@ MONTHS = (
     mark("Jan"), mark("Feb"), mark("Mar"), mark("Apr"), mark("May"), mark("Jun"),
     mark("Jul"), mark("Aug"), mark("Sep"), mark("Oct"), mark("Nov"), mark("Dec"),
 )  # fmt: skip
-
-
-class Box(NamedTuple):
-    """A rectangle."""
-
-    x: float
-    y: float
-    width: float
-    height: float
-    look: str
-
-
-class Path(NamedTuple):
-    """A path of numbers."""
-
-    d: str
-    look: str
-
-
-class Label(NamedTuple):
-    """A text."""
-
-    x: float
-    y: float
-    text: str
-    anchor: str
-
-
-class Picture(NamedTuple):
-    """A picture, and what it shows in words."""
-
-    title: str
-    description: str
-    width: int
-    height: int
-    boxes: list[Box]
-    paths: list[Path]
-    labels: list[Label]
 
 
 def month_picture(data: ReportData, runs: pd.DataFrame, total: Any) -> Picture:  # noqa: ANN401 - a named tuple
