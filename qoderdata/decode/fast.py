@@ -17,11 +17,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from qoderdata.decode.exact import MISFIT, ZERO_TIME, Path, Row, dotted, fit, keep, to_array
-from qoderdata.decode.jsontext import parse, write
+from qoderdata.decode.jsontext import canonical, is_canonical, parse, write
 from qoderdata.schema import EXTRA, Branch, Column, Kind, Schema
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
 NULL = msgspec.Raw(b"null")
 #: The most unknown fields that a reader learns, so that no answer makes it grow without end.
@@ -35,7 +35,7 @@ _TIME_PATTERN = r"^\d{4}-\d\d-\d\dT([01]\d|2[0-3]):[0-5]\d:[0-5]\d(\.\d+)?Z$"
 #: The type that msgspec reads for each kind; JSON text stays as it is.
 _TYPES: dict[Kind, Any] = {
     Kind.TEXT: str | None,
-    Kind.TEXT_OR_ID: msgspec.Raw,
+    Kind.TEXT_OR_ID: str | None,
     Kind.INTEGER: int | None,
     Kind.NUMBER: float | str | None,
     Kind.TIME: str | None,
@@ -61,11 +61,12 @@ class _Level:
 
 @dataclass
 class _Found:
-    """The values of many records: by column, the texts of times, and the JSON texts of learned fields by path."""
+    """The values of many records by column, the texts of times, and the JSON texts of learned fields by path."""
 
     count: int
     columns: dict[str, Any] = field(default_factory=dict)
     times: dict[str, Sequence[str | None]] = field(default_factory=dict)
+    time_lists: dict[str, Sequence[list[str] | None]] = field(default_factory=dict)
     learned: dict[Path, Sequence[msgspec.Raw]] = field(default_factory=dict)
 
 
@@ -129,6 +130,8 @@ class FastReader:
         try:
             self._read(records, self._root, found)
             found.columns |= _times(found.times)
+            for name, lists in found.time_lists.items():
+                found.columns[name] = _time_lists(lists, found.columns[name])
             found.columns[EXTRA] = _extra(found)
             columns = [
                 found.columns[part.name] if part.name in found.columns else pa.nulls(found.count, part.type)
@@ -185,12 +188,10 @@ class FastReader:
         if column.kind is Kind.TIME:
             found.times[column.name] = values
         elif column.kind is Kind.TIMES:
-            found.columns[column.name] = _time_lists(values)
+            found.time_lists[column.name] = values
+            found.times[column.name] = [text for texts in values if texts for text in texts]
         elif column.kind is Kind.JSON_LIST:
             found.columns[column.name] = _json_column(values, first=b"[")
-        elif column.kind is Kind.TEXT_OR_ID:
-            texts = msgspec.json.decode(_joined(values), type=list[str | None])
-            found.columns[column.name] = pa.array(texts, pa.large_string())
         elif column.kind is Kind.NUMBER:
             fitted = [None if value is None else fit(value, Kind.NUMBER) for value in values]
             if MISFIT in fitted:
@@ -245,8 +246,8 @@ def _joined(texts: Iterable[bytes | msgspec.Raw]) -> bytes:
 
 def _json_column(texts: Sequence[bytes | msgspec.Raw], *, first: bytes) -> Any:  # noqa: ANN401 - an Arrow array
     """Return JSON texts in canonical form; ``null`` is missing, and all others begin with `first`."""
-    if not _is_canonical(_joined(texts)):
-        texts = [_canonical(bytes(text)) for text in texts]
+    if not is_canonical(_joined(texts)):
+        texts = [canonical(bytes(text)) for text in texts]
     data = b"".join(texts)
     offsets = np.zeros(len(texts) + 1, np.int64)
     np.cumsum(np.fromiter(map(len, texts), np.int64, len(texts)), out=offsets[1:])
@@ -259,24 +260,12 @@ def _json_column(texts: Sequence[bytes | msgspec.Raw], *, first: bytes) -> Any: 
     return pa.Array.from_buffers(pa.large_string(), len(texts), buffers)
 
 
-def _is_canonical(text: bytes) -> bool:
-    """Return whether JSON text is exactly as this package writes it."""
-    try:
-        return orjson.dumps(orjson.loads(text)) == text
-    except (orjson.JSONDecodeError, TypeError):  # orjson raises the latter for text that is nested too deeply
-        return False
-
-
-def _canonical(text: bytes) -> bytes:
-    return text if _is_canonical(text) else write(parse(text)).encode()
-
-
-def _times(texts: Mapping[str, Sequence[str | None]]) -> dict[str, Any]:
-    """Return time columns: digits after the microsecond are cut, the zero time is missing."""
-    joined = pa.array([text for values in texts.values() for text in values], pa.large_string())
-    if not pc.all(pc.match_substring_regex(joined, _TIME_PATTERN), min_count=0).as_py():
+def _times(columns: Mapping[str, Sequence[str | None]]) -> dict[str, Any]:
+    """Return times: digits after the microsecond are cut, the zero time is missing."""
+    texts = pa.array([text for values in columns.values() for text in values], pa.large_string())
+    if not pc.all(pc.match_substring_regex(texts, _TIME_PATTERN), min_count=0).as_py():
         raise NeedsExactPath("a time is not as the service writes it")
-    cut = pc.binary_slice(pc.ascii_rtrim(joined, "Z").view(pa.large_binary()), 0, _MICROSECOND)
+    cut = pc.binary_slice(pc.ascii_rtrim(texts, "Z").view(pa.large_binary()), 0, _MICROSECOND)
     times = cut.view(pa.large_string()).cast(pa.timestamp("us")).view(_UTC)
     micros = times.view(pa.int64())
     earliest = pc.min(micros).as_py()
@@ -285,18 +274,18 @@ def _times(texts: Mapping[str, Sequence[str | None]]) -> dict[str, Any]:
     if earliest == ZERO_TIME:
         times = pc.if_else(pc.equal(micros, pa.scalar(ZERO_TIME)), pa.scalar(None, _UTC), times)
     found, start = {}, 0
-    for name, values in texts.items():
+    for name, values in columns.items():
         found[name] = times.slice(start, len(values))
         start += len(values)
     return found
 
 
-def _time_lists(lists: Sequence[list[str] | None]) -> Any:  # noqa: ANN401 - an Arrow array
-    texts: Any = pa.array(lists, pa.list_(pa.large_string()))
-    times = _times({"": [text for items in lists if items is not None for text in items]})[""]
+def _time_lists(lists: Sequence[list[str] | None], times: Any) -> Any:  # noqa: ANN401 - Arrow arrays
+    """Return lists of times, whose items follow one another in one array."""
     if times.null_count:
         raise NeedsExactPath("a list holds the zero time")
-    return pa.ListArray.from_arrays(texts.offsets, times, mask=texts.is_null())
+    offsets: Any = pa.array(np.cumsum([0, *(len(texts or ()) for texts in lists)], dtype=np.int32))
+    return pa.ListArray.from_arrays(offsets, times, mask=pa.array([texts is None for texts in lists]))
 
 
 def _extra(found: _Found) -> Any:  # noqa: ANN401 - an Arrow array
@@ -304,20 +293,15 @@ def _extra(found: _Found) -> Any:  # noqa: ANN401 - an Arrow array
     if not found.learned or not found.count:
         return pa.nulls(found.count, pa.large_string())
     paths = sorted(found.learned)
-    raws = [raw for path in paths for raw in found.learned[path]]
-    text = _joined(raws)
-    is_canonical = _is_canonical(text)
-    values = orjson.loads(text) if is_canonical else [parse(bytes(raw)) for raw in raws]
-    encode: Callable[[Any], bytes] = orjson.dumps if is_canonical else lambda extra: write(extra).encode()
     names = [dotted(path) for path in paths]
+    text = _joined(raw for path in paths for raw in found.learned[path])
+    load, dump = (orjson.loads, orjson.dumps) if is_canonical(text) else (parse, write)
+    values = load(text)
     columns = [values[start : start + found.count] for start in range(0, len(values), found.count)]
-    texts: list[bytes | None] = []
+    texts = []
     for row in zip(*columns, strict=True):
         extra: dict[str, object] = {}
         for name, value in zip(names, row, strict=True):
-            if isinstance(value, dict):
-                keep(value, name, extra)
-            elif value is not None:
-                extra[name] = value
-        texts.append(encode(dict(sorted(extra.items()))) if extra else None)
+            keep(value, name, extra)
+        texts.append(dump(dict(sorted(extra.items()))) if extra else None)
     return pa.array(texts, pa.large_string())

@@ -16,6 +16,8 @@ from decimal import Decimal
 from json.encoder import encode_basestring
 from typing import Any
 
+import orjson
+
 from qoderdata.errors import APIResponseValidationError
 
 #: How deep lists and objects may stand in one another. The contract has six levels.
@@ -152,6 +154,19 @@ def _integer_text(value: int) -> str:
         raise APIResponseValidationError(
             "a record holds an integer of more than 4,300 digits, which Python does not write. Give it as text"
         ) from error
+
+
+def is_canonical(text: bytes) -> bool:
+    """Return whether JSON text is exactly as `write` writes it."""
+    try:
+        return orjson.dumps(orjson.loads(text)) == text
+    except (orjson.JSONDecodeError, TypeError):  # orjson raises the latter for text that is nested too deeply
+        return False
+
+
+def canonical(text: bytes) -> bytes:
+    """Return JSON text in its canonical form."""
+    return text if is_canonical(text) else write(parse(text)).encode()
 
 
 def stamp(value: datetime) -> str:
