@@ -17,7 +17,7 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from qoderdata.export import csv_cells, csv_text, export_csv
+from qoderdata.export import csv_text, export_csv, unescape
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -238,7 +238,7 @@ def test_read_back(
     """Python's csv and DuckDB both find every value, and the escape can be undone."""
     path = tmp_path_factory.mktemp("csv") / "x.csv"
     export_csv(make(rows, names), path, spreadsheet_safe=safe)
-    plain = csv_cells.unescape if safe else str
+    plain = unescape if safe else str
 
     header, *body = lines(path)
     assert [plain(name) for name in header] == names

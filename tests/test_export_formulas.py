@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from qoderdata.export import csv_cells
+from qoderdata.export import escape, escape_array, unescape
 
 #: What some program or other takes for the start of a formula.
 STARTS = "=+-@\uff1d\uff0b\uff0d\uff20\ufe66\ufe62\ufe63\ufe6b\x00"
@@ -56,19 +56,19 @@ texts = st.one_of(
     ],
 )
 def test_escape(text: str, escaped: str) -> None:
-    assert csv_cells.escape(text) == escaped
-    assert csv_cells.unescape(escaped) == text
+    assert escape(text) == escaped
+    assert unescape(escaped) == text
 
 
 @given(texts)
 def test_nothing_is_lost(text: str) -> None:
-    assert csv_cells.unescape(csv_cells.escape(text)) == text
+    assert unescape(escape(text)) == text
 
 
 @given(texts)
 def test_no_cell_starts_a_formula(text: str) -> None:
     """Also where the program splits at a semicolon or a tab, and whatever it skips: but for the apostrophe."""
-    escaped = csv_cells.escape(text)
+    escaped = escape(text)
     assert not escaped.startswith(("\t", "\r", "\n", "\0"))
     for cell in escaped.translate(str.maketrans(SEPARATORS, "\n" * len(SEPARATORS))).split("\n"):
         bare = cell.lstrip(SKIPPED.replace("'", ""))
@@ -79,5 +79,5 @@ def test_no_cell_starts_a_formula(text: str) -> None:
 def test_array(column: list[str | None]) -> None:
     """Arrow's expression finds the same texts as Python's."""
     array = pa.array(column, pa.large_string())
-    expected = [None if text is None else csv_cells.escape(text) for text in column]
-    assert csv_cells.escape_array(array).to_pylist() == expected
+    expected = [None if text is None else escape(text) for text in column]
+    assert escape_array(array).to_pylist() == expected

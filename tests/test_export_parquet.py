@@ -15,8 +15,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from qoderdata import export
 from qoderdata.columns import TEXT
-from qoderdata.export import export_csv, export_parquet, writers
+from qoderdata.export import export_csv, export_parquet
 from qoderdata.frames import flatten_deployments, flatten_events, flatten_runs, flatten_sessions, to_pandas
 from qoderdata.schema import AGENTS, DEPLOYMENTS, ENVIRONMENTS, RUNS
 
@@ -195,7 +196,7 @@ def test_spark(tmp_path: Path) -> None:
 
 
 def test_a_frame_of_several_batches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(writers, "BATCH_ROWS", 2)
+    monkeypatch.setattr(export, "BATCH_ROWS", 2)
     parts = [pd.DataFrame({"id": [f"dep_{number}"], "runs": [number]}) for number in range(5)]
     frame = pd.concat(parts, ignore_index=True)
     export_parquet(frame, tmp_path / "x.parquet")

@@ -219,7 +219,7 @@ def _is_unsafe(character: str) -> bool:
 
 def _json_text(frame: pd.DataFrame) -> str:
     """Write a JSON list of objects, one a row; times in ISO 8601, missing values as ``null``, secrets masked."""
-    from qoderdata.export.csv_cells import is_secret, mask_text, mask_value  # noqa: PLC0415 - slow to import
+    from qoderdata.export import is_secret, mask_text, mask_value  # noqa: PLC0415 - slow to import
 
     text = _with_index_as_columns(frame).to_json(
         orient="records", date_format="iso", date_unit="us", double_precision=15
