@@ -12,7 +12,7 @@ from qoderdata.background import GCPaused
 from qoderdata.decode import Decoder, NotJSONError, from_records
 from qoderdata.decode.fast import MAX_LEARNED
 from qoderdata.errors import APIResponseValidationError, DataQualityWarning
-from qoderdata.schema import DEPLOYMENTS, RUNS
+from qoderdata.schema import AGENTS, DEPLOYMENTS, ENVIRONMENTS, EVENTS, RUNS, SESSIONS, Schema
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -75,6 +75,14 @@ class TestScan:
         page = Decoder(DEPLOYMENTS).read_page(body([], **cursors))
         assert not page.has_more
         assert (page.first_id, page.last_id, page.next_page) == (None, None, None)
+
+    @pytest.mark.parametrize(
+        "schema", [DEPLOYMENTS, RUNS, SESSIONS, EVENTS, AGENTS, ENVIRONMENTS], ids=lambda of: of.name
+    )
+    def test_a_page_without_records(self, schema: Schema) -> None:
+        decoder = Watched(schema)
+        assert decoder.to_table(decoder.read_page(body([]))).equals(schema.arrow.empty_table())
+        assert decoder.exact == 0
 
     @pytest.mark.parametrize("cut", range(1, 60, 7))
     def test_a_body_cut_short(self, cut: int) -> None:

@@ -285,7 +285,7 @@ def _time_lists(lists: Sequence[list[str] | None], times: Any) -> Any:  # noqa: 
     if times.null_count:
         raise NeedsExactPath("a list holds the zero time")
     offsets: Any = pa.array(np.cumsum([0, *(len(texts or ()) for texts in lists)], dtype=np.int32))
-    return pa.ListArray.from_arrays(offsets, times, mask=pa.array([texts is None for texts in lists]))
+    return pa.ListArray.from_arrays(offsets, times, mask=pa.array([texts is None for texts in lists], pa.bool_()))
 
 
 def _extra(found: _Found) -> Any:  # noqa: ANN401 - an Arrow array

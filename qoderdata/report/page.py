@@ -128,7 +128,7 @@ def write_report(
         sessions,
         snapshots,
         by=by,
-        start=pd.Timestamp.now("UTC").floor("s") if start is None else parsing.parse_instant(start, name="start"),
+        start=pd.Timestamp.now("UTC").ceil("s") if start is None else parsing.parse_instant(start, name="start"),
         horizon=parsing.parse_span(horizon, name="horizon"),
         tz=parsing.parse_zone(tz).key,
         labels=labels,
