@@ -18,9 +18,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from qoderdata.background import gc_paused
+from qoderdata.decode.arrays import NeedsExactPath
 from qoderdata.decode.exact import Misfit, flatten
-from qoderdata.decode.fast import FastReader, NeedsExactPath
-from qoderdata.decode.jsontext import NotJSONError, is_utf8, parse
+from qoderdata.decode.fast import FastReader
+from qoderdata.decode.jsontext import NotJSONError, is_utf8, join_list, parse
 from qoderdata.errors import APIResponseValidationError, DataQualityWarning, warn
 
 if TYPE_CHECKING:
@@ -175,7 +176,7 @@ class Decoder:
 
     def _split(self, raws: Sequence[msgspec.Raw], first: int) -> Iterable[pa.Table]:
         """Halve records until few are left that only the exact reader can read."""
-        text = b"[%b]" % b",".join(raws)
+        text = join_list(raws)
         try:
             yield self._reader.table(self._reader.records.decode(text))
         except (NeedsExactPath, msgspec.MsgspecError, RecursionError):

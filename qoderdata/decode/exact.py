@@ -16,14 +16,13 @@ from typing import Any
 
 import pyarrow as pa
 
+from qoderdata.decode.arrays import ZERO_TIME, to_array
 from qoderdata.decode.jsontext import DEEPEST, Number, is_utf8, too_deep, write
 from qoderdata.errors import APIResponseValidationError
 from qoderdata.schema import EXTRA, Branch, Column, Kind, Schema
 
 #: Returned for a value that does not fit; ``None`` means missing, which fits.
 MISFIT = object()
-#: The service's zero time, in microseconds since 1970; it means that nothing happened yet.
-ZERO_TIME = -62135596800000000
 _INT64_MIN, _INT64_MAX = -(2**63), 2**63 - 1
 _TIME = re.compile(r"(\d{4})-(\d\d)-(\d\d)T(\d\d):(\d\d):(\d\d)(?:\.(\d+))?(?:Z|([+-])(\d\d):(\d\d))", re.ASCII)
 _DECIMAL = re.compile(r"-?[0-9]{1,15}(\.[0-9]{1,15})?")
@@ -91,13 +90,6 @@ def flatten(records: Sequence[object], schema: Schema, *, first: int = 0) -> Exa
         misfits += [Misfit(row.columns["id"], path) for path in row.misfits]
     arrays = [to_array(rows[part.name], part.type) for part in schema.arrow]
     return ExactResult(pa.Table.from_arrays(arrays, schema=schema.arrow), misfits, unknown)
-
-
-def to_array(values: Sequence[object], kind: pa.DataType) -> Any:  # noqa: ANN401 - an Arrow array
-    """Return values as an Arrow array, dictionary-encoded where its type is."""
-    if pa.types.is_dictionary(kind):
-        return pa.array(values, pa.large_string()).dictionary_encode()
-    return pa.array(values, kind)
 
 
 class Row:

@@ -9,16 +9,19 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import Decimal
 from json.encoder import encode_basestring
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import orjson
 
 from qoderdata.errors import APIResponseValidationError
+
+if TYPE_CHECKING:
+    import msgspec
 
 #: How deep lists and objects may stand in one another. The contract has six levels.
 DEEPEST = 256
@@ -154,6 +157,11 @@ def _integer_text(value: int) -> str:
         raise APIResponseValidationError(
             "a record holds an integer of more than 4,300 digits, which Python does not write. Give it as text"
         ) from error
+
+
+def join_list(texts: Iterable[bytes | msgspec.Raw]) -> bytes:
+    """Return JSON texts as the text of one JSON list."""
+    return b"[%b]" % b",".join(texts)
 
 
 def is_canonical(text: bytes) -> bool:
