@@ -164,13 +164,16 @@ def _facts(schema: pa.Schema, *, name: str, expected: pa.Schema) -> dict[str, An
     return facts
 
 
-class _Checksummed(io.BytesIO):
+class _Checksummed(io.RawIOBase):
     """Pass on what is written, and keep the checksum of it."""
 
     def __init__(self, sink: pa.NativeFile | io.BytesIO) -> None:
         super().__init__()
         self.sink = sink
         self.checksum = 0
+
+    def writable(self) -> bool:
+        return True
 
     def write(self, content: Any) -> int:  # noqa: ANN401 - bytes or a buffer
         self.checksum = zlib.crc32(content, self.checksum)
@@ -185,7 +188,11 @@ def _write_sealed(table: pa.Table, sink: pa.NativeFile) -> None:
     target, footer = _Checksummed(sink), io.BytesIO()
     # The file is read whole, and most texts are distinct: no statistics, no dictionaries.
     with pq.ParquetWriter(
-        target, table.schema, compression="lz4", write_statistics=False, use_dictionary=False
+        pa.PythonFile(target, mode="w"),
+        table.schema,
+        compression="lz4",
+        write_statistics=False,
+        use_dictionary=False,
     ) as writer:
         writer.write_table(table)
         checksum, target.sink = target.checksum, footer

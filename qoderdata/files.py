@@ -270,7 +270,7 @@ class Folder:
         except (FileNotFoundError, NotADirectoryError):
             return None
 
-    def open(self, name: str) -> pa.NativeFile | None:
+    def open_file(self, name: str) -> pa.NativeFile | None:
         """Return an open file, or ``None`` where there is no such file; of an object store it is read whole.
 
         Raises

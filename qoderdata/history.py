@@ -292,7 +292,7 @@ def _encode(table: pa.Table, identity: Identity, *, base: str | None = None) -> 
 
 def _open(of: Series, name: str) -> tuple[pq.ParquetFile, dict[str, Any]]:
     """Return a file whose checksum and account are right, and the facts in its metadata."""
-    source = of.folder.open(name)
+    source = of.folder.open_file(name)
     if source is None:
         raise FileNotFoundError(f"{of.folder.full(name)} is not there")
     checksum = 0

@@ -141,7 +141,7 @@ def newest_first(tables: list[pa.Table], table: StoredTable) -> pa.Table:
     tables.clear()
     order = pc.sort_indices(joined, sort_keys=[("created_at", "descending"), ("id", "descending")])
     if np.array_equal(order, np.arange(len(order))):
-        return joined.replace_schema_metadata(table.schema.arrow.metadata)
+        return joined
     columns = joined.columns
     del joined
     for index in range(len(columns)):
