@@ -386,8 +386,15 @@ def _difference(table: pa.Table, base: _Base) -> pa.Table:
         new, rows = table.slice(start, _ROW_GROUP), base.rows.slice(start, _ROW_GROUP).drop_null().to_numpy()
         groups = np.unique(np.searchsorted(ends, rows, side="right")).tolist()
         old = file.read_row_groups(groups, use_threads=False)
-        parts.append(_differing(old.take(pc.index_in(new["id"], old["id"])), new))
+        parts.append(_differing(_take(old, pc.index_in(new["id"], old["id"])), new))
     return pa.concat_tables(parts, promote_options="default").append_column(_BASE_ROW, base.rows)
+
+
+def _take(table: pa.Table, index: Any) -> pa.Table:  # noqa: ANN401 - an Arrow array
+    """Return rows; those that follow one another already are not copied."""
+    rows = index.to_numpy()
+    is_run = len(rows) > 0 and not index.null_count and (np.diff(rows) == 1).all()
+    return table.slice(int(rows[0]), len(rows)) if is_run else table.take(index)
 
 
 def _differing(old: pa.Table, new: pa.Table) -> pa.Table:

@@ -35,7 +35,9 @@ if TYPE_CHECKING:
 _MASK = "***"
 _SALT = b"qoderdata account digest v1\0"
 _DIGEST_LENGTH = 16
-_PIECE = 1 << 20
+#: How much of a body is read at once: of a compressed one less, since it may become a thousand times as long.
+_PIECE = 1 << 23
+_COMPRESSED_PIECE = 1 << 20
 #: A whole response may take so many times as long as the wait for its next bytes.
 _WHOLE_RESPONSE = 5
 #: Bytes beyond the body that a response may have: status line, headers, chunk sizes, trailers.
@@ -171,7 +173,7 @@ class Transport:
         pieces = []
         size = 0
         is_encoded = "Content-Encoding" in raw.headers
-        while piece := raw.read1(_PIECE, decode_content=is_encoded):
+        while piece := raw.read1(_COMPRESSED_PIECE, decode_content=True) if is_encoded else raw.read(_PIECE):
             size += len(piece)
             if size > self._max_response_bytes:
                 raise _ResponseTooLargeError

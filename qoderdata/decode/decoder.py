@@ -124,7 +124,8 @@ class Decoder:
         with gc_paused:
             try:
                 # `bytes.decode` would make a text of the whole body, which takes ten times as long.
-                pa.array([body], pa.large_binary()).cast(pa.large_string())
+                ends = pa.py_buffer(np.array([0, len(body)], np.int64).tobytes())
+                pa.Array.from_buffers(pa.large_string(), 1, [None, ends, pa.py_buffer(body)]).validate(full=True)
             except pa.ArrowInvalid as error:
                 raise NotJSONError("the answer is not valid JSON: it is not UTF-8") from error
             reader = self._reader

@@ -486,9 +486,9 @@ def _load(
     with ThreadPoolExecutor(1) as pool:
         is_snapshot = schema is DEPLOYMENTS and filters.is_whole
         written = pool.submit(history.write, series, answer.table, answer.fetched_at) if is_snapshot else None
+        framed = pool.submit(_to_frame, answer, listed, client, requests=requests)
         is_cached = cache.write(folder, name, answer)
-        frame = _to_frame(answer, listed, client, requests=requests)
-    failure = written.exception() if written is not None else None
+    frame, failure = framed.result(), None if written is None else written.exception()
     if is_cached and failure is not None:
         reason = (isinstance(failure, OSError) and failure.strerror) or failure
         warn(f"no snapshot was kept: {series.folder.location} cannot be written ({reason})", CacheWarning)

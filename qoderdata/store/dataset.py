@@ -30,8 +30,10 @@ from qoderdata.errors import CacheError
 from qoderdata.store.manifest import DataFile, Identity, checksum
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
     from collections.abc import Set as AbstractSet
+
+    from numpy.typing import NDArray
 
     from qoderdata.files import Folder
     from qoderdata.store.journal import JournalEntry
@@ -54,7 +56,7 @@ _GROUP_ROWS = 262_144
 #: time would cost more than they do.
 _SMALL = 500_000
 _FEW = 8
-_READERS = min(4, os.cpu_count() or 1)
+_THREADS = min(4, os.cpu_count() or 1)
 #: How many files' ids are remembered.
 _REMEMBERED = 16
 
@@ -84,6 +86,11 @@ class Rebuilt:
 def row_ids(table: pa.Table) -> list[str]:
     """Return each row's id."""
     return cast("list[str]", table["id"].to_pylist())
+
+
+def with_ids(table: pa.Table, ids: Iterable[str]) -> pa.Table:
+    """Return the rows with one of some ids."""
+    return table.filter(pc.is_in(table["id"], value_set=pa.array(ids, pa.large_string())))
 
 
 def row_days(table: pa.Table, time_column: str) -> list[str]:
@@ -151,17 +158,16 @@ def newest_first(tables: list[pa.Table], table: StoredTable) -> pa.Table:
     return pa.Table.from_arrays(columns, schema=table.schema.arrow)
 
 
-def merge_entries(entries: list[JournalEntry], table: StoredTable) -> tuple[pa.Table, dict[str, datetime]]:
-    """Return the rows of entries, each as it was read last, and when; a row that cannot change stays."""
+def merge_entries(entries: list[JournalEntry], table: StoredTable) -> pa.Table:
+    """Return the rows of entries, each as it was read last; a row that cannot change stays."""
     rows = pa.concat_tables([table.schema.arrow.empty_table(), *(entry.table for entry in entries)])
-    times = [entry.read_at for entry in entries for _ in range(entry.table.num_rows)]
-    may_change = table.may_change(rows).to_pylist()
-    last: dict[str, int] = {}
-    for index, id_ in enumerate(row_ids(rows)):
-        if id_ not in last or may_change[last[id_]] or not may_change[index]:
-            last[id_] = index
-    joined = rows.unify_dictionaries().combine_chunks()
-    return _take(joined, sorted(last.values())), {id_: times[at] for id_, at in last.items()}
+    rows = rows.unify_dictionaries().combine_chunks()
+    ids = pc.unique(rows["id"])
+    # The last row that cannot change, else the last one.
+    rank = np.arange(len(rows)) + len(rows) * ~np.asarray(table.may_change(rows), bool)
+    best = np.zeros(len(ids), np.int64)
+    np.maximum.at(best, pc.index_in(rows["id"], value_set=ids).to_numpy(), rank)
+    return _take(rows, np.sort(best % max(len(rows), 1)))
 
 
 class Dataset:
@@ -203,7 +209,7 @@ class Dataset:
         """
         if len(files) < 2:  # noqa: PLR2004 - no threads for one file
             return [self._columns(name, file, columns, where=where) for name, file in files.items()]
-        with ThreadPoolExecutor(_READERS, thread_name_prefix="qoderdata-read") as pool:
+        with ThreadPoolExecutor(_THREADS, thread_name_prefix="qoderdata-read") as pool:
             return list(pool.map(lambda name: self._columns(name, files[name], columns, where=where), files))
 
     def contains(self, files: Mapping[str, DataFile], day: str, id_: str) -> bool:
@@ -246,33 +252,30 @@ class Dataset:
             The folder cannot be written.
         """
         before = _by_day(files)
-        ids, days = row_ids(rows), row_days(rows, self._table.time_column)
-        moved = {id_: open_days[id_] for id_ in ids if id_ in open_days}
-        stored = self._stored(files, [*self._days_searched(days), *moved.values()], ids)
+        days = self._days_searched(set(row_days(rows, self._table.time_column)))
+        days |= {open_days[id_] for id_ in row_ids(with_ids(rows.select(["id"]), open_days))}
+        stored = self._stored(files, days, rows["id"])
         changing = {id_: set(places) for id_, places in stored.items() if all(places.values())}
         unchanged = self._unchanged(files, rows, changing)
-        new: dict[str, list[int]] = defaultdict(list)
+        counted = _without_ids(rows, stored.keys() - changing.keys())
+        new = _without_ids(counted, unchanged)
+        indices = self._indices_by_day(new)
         replaced: dict[str, set[str]] = defaultdict(set)
-        counted = []
-        for index, (id_, day) in enumerate(zip(ids, days, strict=True)):
-            places = stored.get(id_, {})
-            if not all(places.values()):
-                continue
-            counted.append(index)
-            if id_ in unchanged:
-                continue
-            for place in places:
+        for id_ in changing.keys() - unchanged:
+            for place in changing[id_]:
                 replaced[place].add(id_)
-            new[day].append(index)
-        after = dict(files)
-        for day in sorted({*new, *replaced}):
-            old = before.get(day, []) if day in replaced else []
-            batches = self._batches({name: files[name] for name in old}, without=replaced[day])
-            written = self._write(day, batches, _take(rows, new[day]))
-            for superseded in old:
-                del after[superseded]
-            after |= written
-        return after, _take(rows, counted)
+        superseded = {name for day in replaced for name in before.get(day, [])}
+
+        def write(day: str) -> dict[str, DataFile]:
+            old = {name: files[name] for name in before.get(day, []) if name in superseded}
+            batches = self._batches(old, without=replaced.get(day, set()))
+            return self._write(day, batches, _take(new, indices.get(day, [])))
+
+        after = {name: file for name, file in files.items() if name not in superseded}
+        with ThreadPoolExecutor(_THREADS, thread_name_prefix="qoderdata-write") as pool:
+            for written in pool.map(write, sorted({*indices, *replaced})):
+                after |= written
+        return after, counted
 
     def compact(self, files: Mapping[str, DataFile]) -> dict[str, DataFile]:
         """Write one file for all those of a day, where that is worth it, and return the files that count."""
@@ -430,25 +433,32 @@ class Dataset:
         return found
 
     def _stored(
-        self, files: Mapping[str, DataFile], days: Iterable[str], ids: list[str]
+        self, files: Mapping[str, DataFile], days: AbstractSet[str], ids: pa.ChunkedArray[Any]
     ) -> dict[str, dict[str, bool]]:
         """Return the rows that some days have, each with its partitions, and whether it may change."""
-        wanted = ds.field("id").isin(pa.array(ids, pa.large_string()))
-        by_day = _by_day(files)
         found: dict[str, dict[str, bool]] = defaultdict(dict)
-        for day in dict.fromkeys(days):
-            for name in by_day.get(day, []):
-                states = self._states(name, files[name], where=wanted)
-                for id_, is_open in zip(row_ids(states), self._table.may_change(states).to_pylist(), strict=True):
-                    found[id_][day] = is_open
+        for name, file in files.items():
+            if _day(name) not in days:
+                continue
+            states = self._states(name, file)
+            states = states.filter(pc.is_in(states["id"], value_set=ids))
+            for id_, is_open in zip(row_ids(states), self._table.may_change(states).to_pylist(), strict=True):
+                found[id_][_day(name)] = is_open
         return found
+
+    def _indices_by_day(self, table: pa.Table) -> dict[str, list[int]]:
+        indices: dict[str, list[int]] = defaultdict(list)
+        for index, day in enumerate(row_days(table, self._table.time_column)):
+            indices[day].append(index)
+        return indices
 
     def _unchanged(
         self, files: Mapping[str, DataFile], rows: pa.Table, places: Mapping[str, AbstractSet[str]]
     ) -> set[str]:
         """Return the rows that are stored in their own partition exactly as they are."""
+        rows = with_ids(rows, places)
         days = row_days(rows, self._table.time_column)
-        again = [index for index, id_ in enumerate(row_ids(rows)) if places.get(id_) == {days[index]}]
+        again = [index for index, id_ in enumerate(row_ids(rows)) if places[id_] == {days[index]}]
         if not again:
             return set()
         found = _take(rows, again)
@@ -533,11 +543,8 @@ class Dataset:
             return None
         if table is None:
             return None
-        indices: dict[str, list[int]] = defaultdict(list)
-        for index, day in enumerate(row_days(table, self._table.time_column)):
-            indices[day].append(index)
         files: dict[str, DataFile] = {}
-        for day, some in indices.items():
+        for day, some in self._indices_by_day(table).items():
             files |= self._write(day, iter(()), _take(table, some))
         return files
 
@@ -570,11 +577,17 @@ class Dataset:
         return after
 
 
-def _take(table: pa.Table, indices: list[int]) -> pa.Table:
+def _take(table: pa.Table, indices: Sequence[int] | NDArray[np.int64]) -> pa.Table:
     """Return rows, given in ascending order; those that follow one another are not copied."""
-    if indices and indices[-1] - indices[0] + 1 == len(indices):
-        return table.slice(indices[0], len(indices))
+    if len(indices) and indices[-1] - indices[0] + 1 == len(indices):
+        return table.slice(int(indices[0]), len(indices))
     return table.take(pa.array(indices, pa.int64()))
+
+
+def _without_ids(table: pa.Table, ids: AbstractSet[str]) -> pa.Table:
+    if not ids:
+        return table
+    return table.filter(pc.invert(pc.is_in(table["id"], value_set=pa.array(ids, pa.large_string()))))
 
 
 def _are_equal(one: Any, other: Any) -> Any:  # noqa: ANN401 - Arrow columns

@@ -545,18 +545,20 @@ class TableStore:
     def _merged(self, before: Manifest) -> Manifest:
         """Write the journal's rows beside the data set, and return the manifest that counts them."""
         entries = self._journal.entries
-        rows, read_at = data.merge_entries(entries, self.table)
+        rows = data.merge_entries(entries, self.table)
         days = {id_: known.day for id_, known in before.open_rows.items()}
         files, changed = self._dataset.add(before.files, rows, open_days=days)
         open_rows = dict(before.open_rows)
         if self.table.is_read_singly:
-            changed_days = data.row_days(changed, self.table.time_column)
-            may_change = self.table.may_change(changed).to_pylist()
-            for id_, day, is_open in zip(data.row_ids(changed), changed_days, may_change, strict=True):
-                if is_open:
-                    open_rows[id_] = OpenRow(day, read_at[id_])
-                else:
-                    open_rows.pop(id_, None)
+            for id_ in data.row_ids(data.with_ids(changed, open_rows)):
+                del open_rows[id_]
+            opened = changed.filter(self.table.may_change(changed))
+            ids = data.row_ids(opened)
+            read_at = {
+                id_: entry.read_at for entry in entries for id_ in data.row_ids(data.with_ids(entry.table, ids))
+            }
+            for id_, day in zip(ids, data.row_days(opened, self.table.time_column), strict=True):
+                open_rows[id_] = OpenRow(day, read_at[id_])
         coverage = before.coverage
         for entry in entries:
             for id_ in entry.gone:
@@ -571,7 +573,7 @@ class TableStore:
 
     def _with_entries(self, tables: list[pa.Table], condition: pc.Expression | None) -> list[pa.Table]:
         """Add what is only in memory, and replaces stored rows that may change."""
-        rows, _ = data.merge_entries(self._journal.entries, self.table)
+        rows = data.merge_entries(self._journal.entries, self.table)
         stored = pa.concat_tables([self.table.schema.arrow.empty_table(), *tables]).unify_dictionaries()
         again = stored.filter(pc.is_in(stored["id"], value_set=rows["id"]))
         final = again.filter(pc.invert(self.table.may_change(again)))
