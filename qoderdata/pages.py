@@ -1,4 +1,4 @@
-"""Walk a list along its cursors: page size, prefetch of the next page, progress, and the end.
+"""How is a list walked along its cursors: page size, prefetch of the next page, progress bar, end?
 
 The walk gets a function that fetches one page; it knows nothing of HTTP. It ends where the service says that there
 is no more, or in an exception: never early, and never in a cycle.
@@ -7,8 +7,9 @@ is no more, or in an exception: never early, and never in a cycle.
 from __future__ import annotations
 
 import re
+import sys
 from contextlib import closing
-from typing import TYPE_CHECKING, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from qoderdata import errors
 from qoderdata.background import prefetch
@@ -22,6 +23,9 @@ LARGEST_PAGE = 1000
 SAFE_PAGE = 100
 #: The most pages of one list, unless `Client` has another bound.
 MAX_PAGES = 1_000_000
+
+#: Pulls shorter than this show no bar.
+BAR_DELAY = 1.0
 
 _SHOWN = 80
 #: How many times one page is asked for again with a smaller size.
@@ -382,3 +386,42 @@ def _lost(reason: str) -> errors.PaginationError:
     return errors.PaginationError(
         f"the service {reason}: the rest of the list cannot be reached. Try again, else report it to the service"
     )
+
+
+def progress_bar(unit: str, *, progress: bool | None) -> Any:  # noqa: ANN401 - tqdm is loaded when it is needed
+    """Return a progress bar.
+
+    Parameters
+    ----------
+    unit
+        What is counted, such as ``"runs"``.
+    progress
+        Whether there is one; ``None``: on a terminal or in a notebook, after `BAR_DELAY`.
+
+    Returns
+    -------
+    tqdm.tqdm
+        A bar on standard error. When it is closed, it is gone from a terminal; in a notebook its last line stays,
+        since a notebook would leave an empty strip.
+    """
+    from tqdm import tqdm  # noqa: PLC0415 - as above
+
+    return tqdm(
+        disable=not (_is_watched() if progress is None else progress),
+        delay=BAR_DELAY if progress is None else 0,
+        unit=f" {unit}",
+        unit_scale=True,
+        desc=f"Pulling {unit}",
+        file=sys.stderr,
+        leave=_is_notebook(),
+    )
+
+
+def _is_notebook() -> bool:
+    return "ipykernel" in sys.modules
+
+
+def _is_watched() -> bool:
+    if _is_notebook():
+        return True
+    return sys.stderr is not None and sys.stderr.isatty()

@@ -8,7 +8,7 @@ import types
 
 import pytest
 
-from qoderdata.load.pull import bar
+from qoderdata.pages import progress_bar
 
 
 @pytest.mark.parametrize("place", ["terminal", "notebook"])
@@ -19,7 +19,7 @@ def test_what_is_left_when_it_is_closed(monkeypatch: pytest.MonkeyPatch, place: 
         monkeypatch.setitem(sys.modules, "ipykernel", types.ModuleType("ipykernel"))
     stream = io.StringIO()
     monkeypatch.setattr(sys, "stderr", stream)
-    with bar("runs", progress=True) as shown:
+    with progress_bar("runs", progress=True) as shown:
         shown.update(1200)
     last = stream.getvalue().rstrip("\n").rpartition("\r")[2] or stream.getvalue().split("\r")[-2]
     assert ("1.20k runs" in last) == (place == "notebook")
@@ -32,6 +32,6 @@ def test_a_short_pull_shows_nothing(monkeypatch: pytest.MonkeyPatch, *, watched:
         monkeypatch.setitem(sys.modules, "ipykernel", types.ModuleType("ipykernel"))
     stream = io.StringIO()
     monkeypatch.setattr(sys, "stderr", stream)
-    with bar("runs", progress=None) as shown:
+    with progress_bar("runs", progress=None) as shown:
         shown.update(1200)
     assert stream.getvalue() == ""

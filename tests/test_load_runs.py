@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 import pytest
 
+from qoderdata import pages
 from qoderdata.client import Client
 from qoderdata.decode import Decoder
 from qoderdata.errors import (
@@ -20,7 +21,6 @@ from qoderdata.errors import (
     DataQualityWarning,
 )
 from qoderdata.frames import flatten_runs
-from qoderdata.load import pull
 from qoderdata.load.refresh import ListedPage, ProgressBar
 from qoderdata.load.runs import load_runs
 from qoderdata.sandbox import Sandbox
@@ -292,7 +292,7 @@ def test_the_bar_says_how_far_back_the_pull_is_and_what_is_left(capsys: pytest.C
 def test_no_bar_where_nobody_watches(
     newest: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(pull, "AFTER_SECONDS", 0)
+    monkeypatch.setattr(pages, "BAR_DELAY", 0)
     load(newest, tmp_path, progress=False)
     load(newest, tmp_path, refresh=True)
     assert capsys.readouterr() == ("", "")

@@ -8,6 +8,7 @@ import logging
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
@@ -19,17 +20,18 @@ import pyarrow.compute as pc
 from qoderdata import cache, history
 from qoderdata.background import gc_paused
 from qoderdata.client import Client
+from qoderdata.decode import Decoder
 from qoderdata.errors import APIError, CacheError, CacheWarning, warn
 from qoderdata.files import Folder
 from qoderdata.formatting import format_duration
 from qoderdata.load.deployment_history import read_as_of, to_frame
-from qoderdata.load.pull import Pull
+from qoderdata.pages import SAFE_PAGE, Progress, progress_bar, walk_list
 from qoderdata.parsing import Instant, Span, parse_bound, parse_instant, parse_span
 from qoderdata.schema import AGENTS, DEPLOYMENTS, ENVIRONMENTS, EVENTS, Schema
 from qoderdata.settings import resolve_cache_dir
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
 
     import pandas as pd
@@ -106,6 +108,76 @@ class _Filters:
             return False
         newest = pc.max(table["created_at"]).as_py()
         return newest is not None and newest < self.created_since
+
+
+class Pull:
+    """Fetch and decode the pages of a list.
+
+    Parameters
+    ----------
+    client
+        Sends the requests. It remembers the page size that the service grants for deployments and runs.
+    schema
+        The columns of the records.
+    cursor_param
+        The query parameter that takes the cursor: ``"after_id"``, or ``"page"`` for lists that know no other. The
+        latter have at most 100 records a page.
+    progress
+        Whether to draw a progress bar on standard error; ``None``: on a terminal or in a notebook, once the pull
+        takes more than a second.
+
+    Attributes
+    ----------
+    decoder : Decoder
+        Decodes the pages; its `finish` joins their tables.
+    done : Progress
+        Requests, pages and records so far.
+    """
+
+    def __init__(
+        self, client: Client, schema: Schema, *, cursor_param: str = "after_id", progress: bool | None = None
+    ) -> None:
+        self.client = client
+        self.decoder = Decoder(schema)
+        self.done = Progress()
+        self._unit = schema.name
+        self._cursor_param = cursor_param
+        self._progress = progress
+
+    def tables(self, path: str, params: Mapping[str, str | Sequence[str]]) -> Iterator[pa.Table]:
+        """Yield the table of each page, in the list's order.
+
+        Parameters
+        ----------
+        path
+            The list's path below the base URL.
+        params
+            Its filters, as the service takes them.
+
+        Yields
+        ------
+        pyarrow.Table
+            One row per record of the page.
+
+        Raises
+        ------
+        APIError
+            The list could not be read to its end; the pages before were yielded.
+        """
+        walked = walk_list(
+            self.client,
+            path,
+            params,
+            self.decoder.read_page,
+            cursor_param=self._cursor_param,
+            most=SAFE_PAGE if self._cursor_param == "page" else None,
+            progress=self.done,
+        )
+        with closing(walked) as pages, progress_bar(self._unit, progress=self._progress) as shown:
+            for page in pages:
+                table = self.decoder.to_table(page)
+                shown.update(page.count)
+                yield table
 
 
 def load_deployments(

@@ -27,8 +27,7 @@ from qoderdata.errors import (
     RateLimitError,
     warn,
 )
-from qoderdata.load.pull import bar
-from qoderdata.pages import LARGEST_PAGE, PageSize, walk
+from qoderdata.pages import LARGEST_PAGE, PageSize, progress_bar, walk
 from qoderdata.store import JournalEntry, Listing, StoredTable, TableStore, row_ids
 
 if TYPE_CHECKING:
@@ -599,7 +598,7 @@ class ProgressBar:
     def __init__(self, name: str, since: datetime | None, *, progress: bool | None) -> None:
         self._since = since
         self._walked = 0.0
-        self._bar = bar(name, progress=progress)
+        self._bar = progress_bar(name, progress=progress)
 
     def advance(self, page: ListedPage) -> None:
         """Count a page."""

@@ -21,7 +21,6 @@ from qoderdata.errors import APIError, DataQualityWarning, NotFoundError, warn
 from qoderdata.formatting import format_duration
 from qoderdata.frames import events_to_pandas, to_pandas
 from qoderdata.load.lists import OUTCOME_TYPES, events_path
-from qoderdata.load.pull import bar
 from qoderdata.load.refresh import (
     ACCOUNT_ERRORS,
     MAX_FAILURES,
@@ -35,7 +34,7 @@ from qoderdata.load.refresh import (
 )
 from qoderdata.load.sessions import RUNNING, SESSION_LIST, reread_bound
 from qoderdata.outcomes import ends_from_events
-from qoderdata.pages import SAFE_PAGE, PageSize, fetch_pages, list_query
+from qoderdata.pages import SAFE_PAGE, PageSize, fetch_pages, list_query, progress_bar
 from qoderdata.schema import EVENTS, OUTCOMES, SESSIONS
 from qoderdata.store import OUTCOMES_TABLE, SESSIONS_TABLE, DamagedStoreError, JournalEntry, TableStore, row_ids
 
@@ -270,7 +269,7 @@ class RunOutcomes:
             left = _Left()
             names = left.nameable(undecided)
             found = prefetch(self._events_of(names), name="qoderdata-events")
-            with closing(found) as results, bar("sessions", progress=self._progress) as shown:
+            with closing(found) as results, progress_bar("sessions", progress=self._progress) as shown:
                 shown.total = len(names)
                 for number, (id_, result) in enumerate(results, start=1):
                     if isinstance(result, NotFoundError):
