@@ -360,7 +360,7 @@ def test_one_snapshot_for_a_pipe(sandbox: Sandbox, capsys: pytest.CaptureFixture
 
 
 @pytest.mark.parametrize("edition", ["A", "C", "D"])
-@pytest.mark.filterwarnings("default:.* completed runs are assumed")
+@pytest.mark.filterwarnings("ignore:.* completed runs are assumed")
 def test_a_reading_asks_only_for_what_is_new(
     edition: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -251,7 +251,6 @@ class Dataset:
         OSError
             The folder cannot be written.
         """
-        before = _by_day(files)
         days = self._days_searched(set(row_days(rows, self._table.time_column)))
         days |= {open_days[id_] for id_ in row_ids(with_ids(rows.select(["id"]), open_days))}
         stored = self._stored(files, days, rows["id"])
@@ -264,13 +263,14 @@ class Dataset:
         for id_ in changing.keys() - unchanged:
             for place in changing[id_]:
                 replaced[place].add(id_)
-        superseded = {name for day in replaced for name in before.get(day, [])}
+        before = {day: names for day, names in _by_day(files).items() if day in replaced}
 
         def write(day: str) -> dict[str, DataFile]:
-            old = {name: files[name] for name in before.get(day, []) if name in superseded}
+            old = {name: files[name] for name in before.get(day, [])}
             batches = self._batches(old, without=replaced.get(day, set()))
             return self._write(day, batches, _take(new, indices.get(day, [])))
 
+        superseded = {name for names in before.values() for name in names}
         after = {name: file for name, file in files.items() if name not in superseded}
         with ThreadPoolExecutor(_THREADS, thread_name_prefix="qoderdata-write") as pool:
             for written in pool.map(write, sorted({*indices, *replaced})):
