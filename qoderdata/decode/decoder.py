@@ -17,7 +17,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from qoderdata.background import gc_paused
 from qoderdata.decode.arrays import NeedsExactPath
 from qoderdata.decode.exact import Misfit, flatten
 from qoderdata.decode.fast import FastReader
@@ -121,25 +120,24 @@ class Decoder:
         APIResponseValidationError
             The body is JSON, but not the envelope of the contract.
         """
-        with gc_paused:
+        try:
+            # `bytes.decode` would make a text of the whole body, which takes ten times as long.
+            ends = pa.py_buffer(np.array([0, len(body)], np.int64).tobytes())
+            pa.Array.from_buffers(pa.large_string(), 1, [None, ends, pa.py_buffer(body)]).validate(full=True)
+        except pa.ArrowInvalid as error:
+            raise NotJSONError("the answer is not valid JSON: it is not UTF-8") from error
+        reader = self._reader
+        try:
+            found = reader.page.decode(body)
+            content: Any = (reader, found.data)
+        except (msgspec.MsgspecError, RecursionError):
             try:
-                # `bytes.decode` would make a text of the whole body, which takes ten times as long.
-                ends = pa.py_buffer(np.array([0, len(body)], np.int64).tobytes())
-                pa.Array.from_buffers(pa.large_string(), 1, [None, ends, pa.py_buffer(body)]).validate(full=True)
-            except pa.ArrowInvalid as error:
-                raise NotJSONError("the answer is not valid JSON: it is not UTF-8") from error
-            reader = self._reader
-            try:
-                found = reader.page.decode(body)
-                content: Any = (reader, found.data)
+                found = _RAW_PAGE.decode(body)
+                content = found.data
             except (msgspec.MsgspecError, RecursionError):
-                try:
-                    found = _RAW_PAGE.decode(body)
-                    content = found.data
-                except (msgspec.MsgspecError, RecursionError):
-                    return _exact_page(body)
-            count = len(found.data)
-            return Page(found.has_more, found.first_id, found.last_id, found.next_page, count, content, body)
+                return _exact_page(body)
+        count = len(found.data)
+        return Page(found.has_more, found.first_id, found.last_id, found.next_page, count, content, body)
 
     def to_table(self, page: Page) -> pa.Table:
         """Return the table of a page.
@@ -159,21 +157,20 @@ class Decoder:
         APIResponseValidationError
             A record is not an object or has no id.
         """
-        with gc_paused:
-            content: Any = page.content
-            if isinstance(content, tuple):
-                reader, records = content
-                try:
-                    table: pa.Table = reader.table(records)
-                except NeedsExactPath:
-                    content = _RAW_PAGE.decode(page.body).data
-                else:
-                    return table
-            if content and isinstance(content[0], msgspec.Raw):
-                tables = list(self._split(content, 0))
+        content: Any = page.content
+        if isinstance(content, tuple):
+            reader, records = content
+            try:
+                table: pa.Table = reader.table(records)
+            except NeedsExactPath:
+                content = _RAW_PAGE.decode(page.body).data
             else:
-                tables = [self._exact(content, 0)]
-            return pa.concat_tables(tables).unify_dictionaries()
+                return table
+        if content and isinstance(content[0], msgspec.Raw):
+            tables = list(self._split(content, 0))
+        else:
+            tables = [self._exact(content, 0)]
+        return pa.concat_tables(tables).unify_dictionaries()
 
     def _split(self, raws: Sequence[msgspec.Raw], first: int) -> Iterable[pa.Table]:
         """Halve records until few are left that only the exact reader can read."""

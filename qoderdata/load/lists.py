@@ -575,10 +575,11 @@ def _pull(
     threading.Thread(target=_import_pandas, daemon=True).start()
     pull = Pull(client, listed.schema, cursor_param=listed.cursor_param, progress=progress)
     tables = []
-    for table in pull.tables(listed.path, filters.params()):
-        tables.append(table)
-        if filters.is_past(table):
-            break
+    with gc_paused:
+        for table in pull.tables(listed.path, filters.params()):
+            tables.append(table)
+            if filters.is_past(table):
+                break
     table = filters.apply(pull.decoder.finish(tables))
     _logger.info(
         "%s: %d pages, %d rows in %.1f s from the network",

@@ -12,6 +12,7 @@ from urllib.parse import quote
 
 import pyarrow.compute as pc
 
+from qoderdata.background import gc_paused
 from qoderdata.decode import Decoder, Page
 from qoderdata.errors import (
     APIError,
@@ -577,7 +578,8 @@ def bring_up_to_date(
         refresh = _Refresh(
             store, reader, since=since, until=until, not_before=not_before, reread_since=reread_since
         )
-        refresh.run()
+        with gc_paused:
+            refresh.run()
     refresh.warn()
     return not refresh.is_contradicted
 
