@@ -15,7 +15,7 @@ MOST, LEAST = 400, 80
 FREE = {"__init__.py", "__main__.py", "_version.py"}
 #: Files of less than `LEAST` lines of code, each with its reason.
 SMALL: dict[str, str] = {
-    "background.py": "shared by lists, outcomes, the decoder and frames",
+    "background.py": "shared by the page walk, the loaders and frames",
     "explore/interactive.py": "what users call; it needs no Altair, which is an extra, before that is there",
     "decode/arrays.py": "what the exact and the fast reader share",
     "connect.py": "the only place where a client and a sandbox meet",

@@ -173,7 +173,10 @@ class Transport:
         pieces = []
         size = 0
         is_encoded = "Content-Encoding" in raw.headers
-        while piece := raw.read1(_COMPRESSED_PIECE, decode_content=True) if is_encoded else raw.read(_PIECE):
+        # A body without chunks is read in one piece, without a copy.
+        read = raw.read1 if is_encoded or raw.chunked else raw.read
+        amount = _COMPRESSED_PIECE if is_encoded else _PIECE
+        while piece := read(amount, decode_content=is_encoded):
             size += len(piece)
             if size > self._max_response_bytes:
                 raise _ResponseTooLargeError
