@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -159,6 +160,41 @@ def test_of_several_readings_that_wait_together_the_last_counts_but_no_run_opens
 ) -> None:
     put(store, *(single(run(1, status=status)) for status in readings))
     assert stored(store) == {"drun_001": counts}
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    commits=st.lists(
+        st.lists(
+            st.lists(st.tuples(st.integers(1, 4), st.sampled_from(["running", "completed", "failed"])), max_size=4)
+        ),
+        max_size=4,
+    )
+)
+def test_whatever_is_read_again_counts_as_a_walk_over_the_readings_says(
+    commits: list[list[list[tuple[int, str]]]], tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """Reading by reading: one of a run that ended replaces an open one; within a commit the last end counts."""
+    store = make(Folder(tmp_path_factory.mktemp("store")))
+    statuses: dict[str, str] = {}
+    read_at: dict[str, datetime] = {}
+    for commit in commits:
+        together = dict(statuses)
+        ended_before = {id_ for id_, status in statuses.items() if status != "running"}
+        entries: list[JournalEntry] = []
+        for read in commit:
+            entry = replace(single(), read_at=NOW + timedelta(minutes=len(entries) + len(read_at)))
+            rows = {f"drun_{number:03}": status for number, status in read}
+            entries.append(replace(entry, table=table(*(run(int(id_[-3:]), status=rows[id_]) for id_ in rows))))
+            for id_, status in rows.items():
+                if id_ not in ended_before and (status != "running" or together.get(id_, "running") == "running"):
+                    together[id_] = status
+                    read_at[id_] = entry.read_at
+        put(store, *entries)
+        statuses = together
+    assert stored(store) == statuses
+    known = {id_: one.read_at for id_, one in store.open_rows.items()}
+    assert known == {id_: read_at[id_] for id_, status in statuses.items() if status == "running"}
 
 
 @pytest.mark.parametrize(

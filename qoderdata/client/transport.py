@@ -173,7 +173,7 @@ class Transport:
         pieces = []
         size = 0
         is_encoded = "Content-Encoding" in raw.headers
-        # A body without chunks is read in one piece, without a copy.
+        # One piece needs no joining, but `read` has no error of its own for chunks of a negative size.
         read = raw.read1 if is_encoded or raw.chunked else raw.read
         amount = _COMPRESSED_PIECE if is_encoded else _PIECE
         while piece := read(amount, decode_content=is_encoded):
