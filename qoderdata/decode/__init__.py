@@ -4,7 +4,6 @@
 file          question
 ============  ========================================================================
 `jsontext`    How is one JSON value read and written exactly?
-`arrays`      How do the values of many records become Arrow arrays?
 `exact`       Which value fits a column, and where does every other value go?
 `fast`        How is a page that keeps to the contract read many records at a time?
 `decoder`     Which way does a page go, and how do the tables of all pages become one?

@@ -17,9 +17,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from qoderdata.decode.arrays import NeedsExactPath
 from qoderdata.decode.exact import Misfit, flatten
-from qoderdata.decode.fast import FastReader
+from qoderdata.decode.fast import FastReader, NeedsExactPath
 from qoderdata.decode.jsontext import NotJSONError, is_utf8, join_list, parse
 from qoderdata.errors import APIResponseValidationError, DataQualityWarning, warn
 

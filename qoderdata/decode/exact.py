@@ -12,15 +12,30 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import orjson
 import pyarrow as pa
 
-from qoderdata.decode.arrays import ZERO_TIME, to_array
-from qoderdata.decode.jsontext import DEEPEST, Number, is_utf8, too_deep, write
+from qoderdata.decode.jsontext import (
+    DEEPEST,
+    Number,
+    is_canonical,
+    is_utf8,
+    join_list,
+    parse,
+    too_deep,
+    write,
+    write_bytes,
+)
 from qoderdata.errors import APIResponseValidationError
 from qoderdata.schema import EXTRA, Branch, Column, Kind, Schema
 
+if TYPE_CHECKING:
+    import msgspec
+
+#: The service's zero time, in microseconds since 1970; it means that nothing happened yet.
+ZERO_TIME = -62135596800000000
 #: Returned for a value that does not fit; ``None`` means missing, which fits.
 MISFIT = object()
 _INT64_MIN, _INT64_MAX = -(2**63), 2**63 - 1
@@ -90,6 +105,13 @@ def flatten(records: Sequence[object], schema: Schema, *, first: int = 0) -> Exa
         misfits += [Misfit(row.columns["id"], path) for path in row.misfits]
     arrays = [to_array(rows[part.name], part.type) for part in schema.arrow]
     return ExactResult(pa.Table.from_arrays(arrays, schema=schema.arrow), misfits, unknown)
+
+
+def to_array(values: Sequence[object], kind: pa.DataType) -> Any:  # noqa: ANN401 - an Arrow array
+    """Return values as an Arrow array, dictionary-encoded where its type is."""
+    if pa.types.is_dictionary(kind):
+        return pa.array(values, pa.large_string()).dictionary_encode()
+    return pa.array(values, kind)
 
 
 class Row:
@@ -173,6 +195,35 @@ def _escaped(key: object) -> str:
     if not isinstance(key, str):
         raise APIResponseValidationError(f"a record has a key of type {type(key).__name__}; JSON keys are strings")
     return key.replace("\\", "\\\\").replace(".", "\\.") if "." in key or "\\" in key else key
+
+
+def extra_column(fields: Mapping[Path, Sequence[msgspec.Raw]], count: int) -> Any:  # noqa: ANN401 - an Arrow array
+    """Return the fields of many records that have no column, given by path, as ``extra``."""
+    if not fields or not count:
+        return pa.nulls(count, pa.large_string())
+    members = [_members(dotted(path), texts) for path, texts in sorted(fields.items())]
+    objects = [b",".join(filter(None, row)) for row in zip(*members, strict=True)]
+    return pa.array([b"{%b}" % text if text else None for text in objects], pa.large_string())
+
+
+def _members(name: str, texts: Sequence[bytes | msgspec.Raw]) -> list[bytes]:
+    """Return what a field adds to ``extra`` of each record: itself, or its leaves where it is an object."""
+    dump: Callable[[object], bytes] = orjson.dumps
+    joined = join_list(texts)
+    if is_canonical(joined):
+        values = orjson.loads(joined)
+    else:
+        values, dump = parse(joined), write_bytes
+        texts = list(map(dump, values))
+    members = []
+    for value, text in zip(values, texts, strict=True):
+        if isinstance(value, dict) and value:
+            leaves: dict[str, object] = {}
+            keep(value, name, leaves)
+            members.append(dump(dict(sorted(leaves.items())))[1:-1])
+        else:
+            members.append(b"" if value is None else b'"%b":%b' % (name.encode(), text))
+    return members
 
 
 def fit(value: object, kind: Kind) -> object:

@@ -11,21 +11,24 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
-import orjson
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
-from qoderdata.decode.arrays import NeedsExactPath, json_column, time_columns, time_list_column, to_array
-from qoderdata.decode.exact import MISFIT, Path, Row, dotted, fit, keep
-from qoderdata.decode.jsontext import is_canonical, join_list, parse, write
+from qoderdata.decode.exact import MISFIT, ZERO_TIME, Path, Row, extra_column, fit, to_array
+from qoderdata.decode.jsontext import canonical, is_canonical, join_list, parse
 from qoderdata.schema import EXTRA, Branch, Column, Kind, Schema
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
 NULL = msgspec.Raw(b"null")
 #: The most unknown fields that a reader learns, so that no answer makes it grow without end.
 MAX_LEARNED = 64
 
+_UTC = pa.timestamp("us", tz="UTC")
+_MICROSECOND = 26
+_TIME_PATTERN = r"^\d{4}-\d\d-\d\dT([01]\d|2[0-3]):[0-5]\d:[0-5]\d(\.\d+)?Z$"
 _PLAIN_NAME = re.compile(r"[A-Za-z0-9_]+")
 _ENCODER = msgspec.json.Encoder()
 #: The type that msgspec reads for each kind; JSON text stays as it is.
@@ -39,6 +42,10 @@ _TYPES: dict[Kind, Any] = {
     Kind.TIMES: list[str] | None,
     Kind.JSON_LIST: msgspec.Raw,
 }
+
+
+class NeedsExactPath(Exception):  # noqa: N818 - not an error: the exact reader takes over
+    """The records may hold a value that only the exact reader can judge."""
 
 
 @dataclass(frozen=True)
@@ -57,8 +64,7 @@ class _Found:
 
     count: int
     columns: dict[str, Any] = field(default_factory=dict)
-    times: dict[str, Sequence[str | None]] = field(default_factory=dict)
-    time_lists: dict[str, Sequence[list[str] | None]] = field(default_factory=dict)
+    times: dict[Column, Sequence[Any]] = field(default_factory=dict)
     learned: dict[Path, Sequence[msgspec.Raw]] = field(default_factory=dict)
 
 
@@ -121,10 +127,8 @@ class FastReader:
         found = _Found(len(records))
         try:
             self._read(records, self._root, found)
-            found.columns |= time_columns(found.times)
-            for name, lists in found.time_lists.items():
-                found.columns[name] = time_list_column(lists, found.columns[name])
-            found.columns[EXTRA] = _extra(found)
+            found.columns |= _time_columns(found.times)
+            found.columns[EXTRA] = extra_column(found.learned, found.count)
             columns = [
                 found.columns[part.name] if part.name in found.columns else pa.nulls(found.count, part.type)
                 for part in self.schema.arrow
@@ -177,13 +181,10 @@ class FastReader:
                     self._read_open(values, known.rest, level.nested[path], found)
 
     def _read_column(self, column: Column, values: Sequence[Any], found: _Found) -> None:
-        if column.kind is Kind.TIME:
-            found.times[column.name] = values
-        elif column.kind is Kind.TIMES:
-            found.time_lists[column.name] = values
-            found.times[column.name] = [text for texts in values if texts for text in texts]
+        if column.kind in {Kind.TIME, Kind.TIMES}:
+            found.times[column] = values
         elif column.kind is Kind.JSON_LIST:
-            found.columns[column.name] = json_column(values, first=b"[")
+            found.columns[column.name] = _json_column(values, first=b"[")
         elif column.kind is Kind.NUMBER:
             fitted = [None if value is None else fit(value, Kind.NUMBER) for value in values]
             if MISFIT in fitted:
@@ -201,7 +202,7 @@ class FastReader:
             raws = [NULL if value is None else value.pop(path[-1], NULL) for value in own]
             objects = msgspec.json.decode(join_list(raws), type=list[level.struct | None])  # type: ignore[name-defined]
             self._read(_present(objects, level), level, found)
-        found.columns[rest.name] = json_column(list(map(_ENCODER.encode, own)), first=b"{")
+        found.columns[rest.name] = _json_column(list(map(_ENCODER.encode, own)), first=b"{")
 
     def _read_shared(self, raws: Sequence[msgspec.Raw], branch: Branch, path: Path) -> dict[str, Any]:
         """Read an object that many records share: each distinct text once."""
@@ -232,20 +233,50 @@ def _present(values: Sequence[Any], level: _Level) -> list[Any]:
     return [level.empty if value is None else value for value in values]
 
 
-def _extra(found: _Found) -> Any:  # noqa: ANN401 - an Arrow array
-    """Return the learned fields of each record as JSON text."""
-    if not found.learned or not found.count:
-        return pa.nulls(found.count, pa.large_string())
-    paths = sorted(found.learned)
-    names = [dotted(path) for path in paths]
-    text = join_list(raw for path in paths for raw in found.learned[path])
-    load, dump = (orjson.loads, orjson.dumps) if is_canonical(text) else (parse, write)
-    values = load(text)
-    columns = [values[start : start + found.count] for start in range(0, len(values), found.count)]
-    texts = []
-    for row in zip(*columns, strict=True):
-        extra: dict[str, object] = {}
-        for name, value in zip(names, row, strict=True):
-            keep(value, name, extra)
-        texts.append(dump(dict(sorted(extra.items()))) if extra else None)
-    return pa.array(texts, pa.large_string())
+def _json_column(texts: Sequence[bytes | msgspec.Raw], *, first: bytes) -> Any:  # noqa: ANN401 - an Arrow array
+    """Return JSON texts in canonical form; ``null`` is missing, and all others begin with `first`."""
+    if not is_canonical(join_list(texts)):
+        texts = [canonical(bytes(text)) for text in texts]
+    data = b"".join(texts)
+    offsets = np.zeros(len(texts) + 1, np.int64)
+    np.cumsum(np.fromiter(map(len, texts), np.int64, len(texts)), out=offsets[1:])
+    starts = np.frombuffer(data, np.uint8)[offsets[:-1]]
+    valid = starts != ord("n")
+    if not (starts[valid] == ord(first)).all():
+        raise NeedsExactPath("JSON text is of another type")
+    validity = pa.py_buffer(np.packbits(valid, bitorder="little").tobytes())
+    buffers: list[pa.Buffer | None] = [validity, pa.py_buffer(offsets.tobytes()), pa.py_buffer(data)]
+    return pa.Array.from_buffers(pa.large_string(), len(texts), buffers)
+
+
+def _time_columns(columns: Mapping[Column, Sequence[Any]]) -> dict[str, Any]:
+    """Return times and lists of times: digits after the microsecond are cut, the zero time is missing."""
+    flat = {
+        column: [text for texts in values if texts for text in texts] if column.kind is Kind.TIMES else values
+        for column, values in columns.items()
+    }
+    texts = pa.array([text for values in flat.values() for text in values], pa.large_string())
+    if not pc.all(pc.match_substring_regex(texts, _TIME_PATTERN), min_count=0).as_py():
+        raise NeedsExactPath("a time is not as the service writes it")
+    cut = pc.binary_slice(pc.ascii_rtrim(texts, "Z").view(pa.large_binary()), 0, _MICROSECOND)
+    times = cut.view(pa.large_string()).cast(pa.timestamp("us")).view(_UTC)
+    micros = times.view(pa.int64())
+    earliest = pc.min(micros).as_py()
+    if earliest is not None and earliest < ZERO_TIME:
+        raise NeedsExactPath("a time is before the year 1")
+    if earliest == ZERO_TIME:
+        times = pc.if_else(pc.equal(micros, pa.scalar(ZERO_TIME)), pa.scalar(None, _UTC), times)
+    found, start = {}, 0
+    for column, values in flat.items():
+        part = times.slice(start, len(values))
+        found[column.name] = _lists(columns[column], part) if column.kind is Kind.TIMES else part
+        start += len(values)
+    return found
+
+
+def _lists(lists: Sequence[list[str] | None], times: Any) -> Any:  # noqa: ANN401 - Arrow arrays
+    """Return lists of times, whose items follow one another in one array."""
+    if times.null_count:
+        raise NeedsExactPath("a list holds the zero time")
+    offsets: Any = pa.array(np.cumsum([0, *(len(texts or ()) for texts in lists)], dtype=np.int32))
+    return pa.ListArray.from_arrays(offsets, times, mask=pa.array([texts is None for texts in lists], pa.bool_()))
