@@ -306,6 +306,7 @@ def test_values_that_do_not_fit_are_kept_and_told_once(newest: Sandbox, tmp_path
         ({"since": "2026-06-01"}, "has no time zone"),
         ({"until": "soon"}, "or an age, like '30D'"),
         ({"since": "2026-06-02T00:00Z", "until": "2026-06-01T00:00Z"}, "no run can be in between"),
+        ({"outcomes": "event"}, "allowed are 'auto', 'runs', 'sessions', 'events'"),
         ({"max_age": "old"}, "max_age='old' is not a length of time"),
         ({"refresh": True, "offline": True}, "give one of them"),
     ],

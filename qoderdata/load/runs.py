@@ -144,6 +144,7 @@ def load_runs(
     """
     now = datetime.now(UTC)
     start, end = parse_period(since, until, now=now, what="run")
+    level = _level(outcomes)
     if deployment_id is not None and not deployment_id.strip():
         raise ValueError("deployment_id is empty; ids look like dep_0197…, and None asks for all deployments")
     asked = {
@@ -171,7 +172,7 @@ def load_runs(
     loading = StoredLoading(RUN_LIST, query, client, folder, freshness=freshness, progress=progress)
     answer = loading.offline() if offline else loading.online()
     reader = RunOutcomes(client, folder, freshness=freshness, progress=progress)
-    known = reader.read(answer.table, _level(outcomes), offline=offline)
+    known = reader.read(answer.table, level, offline=offline)
     loading.count(requests=reader.requests)
     runs = loading.frame(answer)
     runs.attrs["outcomes"] = reader.level
