@@ -79,7 +79,13 @@ def check_ending(path: str | Path, endings: Sequence[str], *, what: str) -> None
         raise ValueError(f"{str(path)!r}: {what}; give a name that ends in {' or '.join(endings)}")
 
 
-def replace(path: str | Path, write: Callable[[pa.NativeFile], object], *, private: bool = False) -> None:
+def replace(
+    path: str | Path,
+    write: Callable[[pa.NativeFile], object],
+    *,
+    private: bool = False,
+    durable: bool = True,
+) -> None:
     """Write a local file so that it is there whole or not at all.
 
     Parameters
@@ -93,6 +99,8 @@ def replace(path: str | Path, write: Callable[[pa.NativeFile], object], *, priva
     private
         Replace whatever is there by a file that only the user can read, links too. Otherwise the umask decides
         about a new file's mode.
+    durable
+        Wait until the disk has the content, so that no power cut leaves an empty file.
 
     Raises
     ------
@@ -117,7 +125,8 @@ def replace(path: str | Path, write: Callable[[pa.NativeFile], object], *, priva
                 _keep_owner_and_mode(beside, old)
             with pa.OSFile(str(beside), "wb") as sink:
                 write(sink)
-            os.fsync(descriptor)
+            if durable:
+                os.fsync(descriptor)
         finally:
             os.close(descriptor)
         beside.replace(target)
@@ -219,7 +228,7 @@ class Folder:
         """Return the path, in `filesystem`, of a file below this folder."""
         return f"{self.path.rstrip('/')}/{name}"
 
-    def replace(self, name: str, write: Callable[[pa.NativeFile], object]) -> None:
+    def replace(self, name: str, write: Callable[[pa.NativeFile], object], *, durable: bool = True) -> None:
         """Write a file below this folder, whole or not at all, private to the user.
 
         Parameters
@@ -228,6 +237,8 @@ class Folder:
             Its path below the folder; folders on the way are created.
         write
             Called with an open binary file. What it raises is raised on, and an old file stays.
+        durable
+            As `replace` takes it; an object store is always waited for.
 
         Raises
         ------
@@ -237,7 +248,7 @@ class Folder:
         path = self.full(name)
         if self.local:
             _make_private(Path(path).parent)
-            replace(path, write, private=True)
+            replace(path, write, private=True, durable=durable)
             return
         sink = pa.BufferOutputStream()
         write(sink)

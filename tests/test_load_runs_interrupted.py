@@ -26,6 +26,7 @@ from qoderdata.store import journal
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
+    from collections.abc import Set as AbstractSet
 
     import pandas as pd
 
@@ -54,6 +55,8 @@ class Fate:
 
 
 FATE = Fate()
+#: Files that the disk was not waited for: a power cut may leave them empty.
+UNFLUSHED: list[Path] = []
 
 
 @dataclass
@@ -186,10 +189,12 @@ def _mortal(monkeypatch: pytest.MonkeyPatch) -> None:
 
     replace, remove = Folder.replace, Folder.remove
 
-    def mortal_replace(self: Folder, name: str, write: Callable[[Any], object]) -> None:
+    def mortal_replace(self: Folder, name: str, write: Callable[[Any], object], *, durable: bool = True) -> None:
         FATE.moves()
-        replace(self, name, write)
+        replace(self, name, write, durable=durable)
         FATE.moves()
+        if not durable:
+            UNFLUSHED.append(Path(self.full(name)))
 
     def mortal_remove(self: Folder, name: str) -> None:
         FATE.moves()
@@ -237,7 +242,7 @@ operations = st.one_of(
     st.tuples(st.just("finish"), st.integers(0, 9)),
     st.tuples(st.just("forget"), st.integers(1, 6)),
     st.tuples(st.just("load"), ages, ages),
-    st.tuples(st.just("killed"), ages, st.integers(0, 40)),
+    st.tuples(st.just("killed"), ages, st.integers(0, 40), st.sets(st.integers(0, 5), max_size=3)),
 )
 
 
@@ -247,6 +252,13 @@ def bound(service: Service, hours: int | None) -> datetime | None:
         if hours is None or not service.runs
         else _time(service.runs[0]["created_at"]) - timedelta(hours=hours)
     )
+
+
+def empty_files(lost: AbstractSet[int]) -> None:
+    """Leave some of the newest files that the disk was not waited for as a power cut leaves them."""
+    for index, path in enumerate(path for path in reversed(UNFLUSHED) if path.exists()):
+        if index in lost:
+            path.write_bytes(b"")
 
 
 def live_through(page: int, edition: str, operations: list[tuple[object, ...]]) -> None:
@@ -266,11 +278,13 @@ def live_through(page: int, edition: str, operations: list[tuple[object, ...]]) 
                     if start is None or end is None or start < end:
                         frame = service.load(folder, since=start, until=end, refresh=True)
                         check(service, folder, frame, start, end)
-                case ("killed", int() | None as since, int(moves)):
+                case ("killed", int() | None as since, int(moves), set(lost)):
+                    UNFLUSHED.clear()
                     FATE.left = moves
                     with contextlib.suppress(Killed):
                         service.load(folder, since=bound(service, since), refresh=True)
                     FATE.left = None
+                    empty_files(lost)
         check(service, folder, service.load(folder, refresh=True), None, None)
 
 

@@ -166,11 +166,11 @@ def test_a_disk_that_becomes_full_is_a_warning(
 ) -> None:
     replace, left = Folder.replace, [4]
 
-    def full(self: Folder, name: str, write: Any) -> None:  # noqa: ANN401
+    def full(self: Folder, name: str, write: Any, **options: Any) -> None:  # noqa: ANN401
         left[0] -= 1
         if left[0] < 0:
             raise OSError(28, "No space left on device")
-        replace(self, name, write)
+        replace(self, name, write, **options)
 
     monkeypatch.setattr(Folder, "replace", full)
     with pytest.warns(CacheWarning, match="No space left on device"):

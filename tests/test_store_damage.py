@@ -391,11 +391,11 @@ def test_an_upgrade_that_is_killed_anywhere_is_done_again(
     def mortal(method: str) -> None:
         inner = getattr(Folder, method)
 
-        def wrapped(*arguments: Any) -> Any:  # noqa: ANN401
+        def wrapped(*arguments: Any, **options: Any) -> Any:  # noqa: ANN401
             left[0] -= 1
             if left[0] < 0:
                 raise Killed
-            return inner(*arguments)
+            return inner(*arguments, **options)
 
         patch.setattr(Folder, method, wrapped)
 

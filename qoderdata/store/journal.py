@@ -1,8 +1,9 @@
 """Which responses of the service are on disk, but not in the data set yet?
 
 One Arrow file a response, numbered in the order in which they came. Each file is there whole or not at all, and
-its name holds a checksum of its bytes. While a commit is under way, a marker lies there too, so that an empty
-journal says that everything is in order.
+its name holds a checksum of its bytes. A kill loses none. The disk is not waited for: an entry that a power cut
+leaves empty counts as one that never came, and its response is asked for again. While a commit is under way, a
+marker lies there too, so that an empty journal says that everything is in order.
 """
 
 from __future__ import annotations
@@ -151,7 +152,7 @@ class Journal:
             content = self._encode(entry)
             # The random part: on an object store, two writers may take the same number.
             name = f"{entry.number:012d}-{secrets.token_hex(4)}-{checksum(memoryview(content))}{_SUFFIX}"
-            self._folder.replace(f"{FOLDER}/{name}", lambda sink: sink.write(content))
+            self._folder.replace(f"{FOLDER}/{name}", lambda sink: sink.write(content), durable=False)
         self.number = entry.number
         self.entries.append(entry)
 
