@@ -13,6 +13,7 @@ from statistics import median
 from typing import TYPE_CHECKING
 
 from benchmarks.measure import HERE, Cost, contender, in_turn, machine, once, printed, python, scratch, served
+from qoderdata import cache
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -84,7 +85,7 @@ def cached(records: int, rounds: int) -> str:
     """Compare a call that the cache answers with `pandas.read_parquet` of the same file."""
     with served("--records", str(records)) as url, scratch() as folder:
         once(contender(OURS, url, folder))
-        file = _files(folder)[0]
+        (file,) = _files(f"{folder}/{cache.FOLDER}")
         call = (
             f"client = qd.Client(pat='pt-bench', base_url={url!r})\n"
             f"qd.load_deployments(client=client, cache_dir={folder!r}, include_archived=True, offline=True)"

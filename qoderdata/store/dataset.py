@@ -251,7 +251,7 @@ class Dataset:
         OSError
             The folder cannot be written.
         """
-        days = self._days_searched(set(row_days(rows, self._table.time_column)))
+        days = self._days_searched(self._indices_by_day(rows))
         days |= {open_days[id_] for id_ in row_ids(with_ids(rows.select(["id"]), open_days))}
         stored = self._stored(files, days, rows["id"])
         changing = {id_: set(places) for id_, places in stored.items() if all(places.values())}
@@ -446,11 +446,13 @@ class Dataset:
                 found[id_][_day(name)] = is_open
         return found
 
-    def _indices_by_day(self, table: pa.Table) -> dict[str, list[int]]:
-        indices: dict[str, list[int]] = defaultdict(list)
-        for index, day in enumerate(row_days(table, self._table.time_column)):
-            indices[day].append(index)
-        return indices
+    def _indices_by_day(self, table: pa.Table) -> dict[str, NDArray[np.int64]]:
+        """Return the rows of each partition, in their order."""
+        dates = table[self._table.time_column].cast(pa.timestamp("us")).cast(pa.date32())
+        days = dates.combine_chunks().dictionary_encode(null_encoding="encode")
+        codes = days.indices.to_numpy()
+        names = days.dictionary.cast(pa.string()).to_pylist()
+        return {NO_DAY if day is None else day: np.flatnonzero(codes == code) for code, day in enumerate(names)}
 
     def _unchanged(
         self, files: Mapping[str, DataFile], rows: pa.Table, places: Mapping[str, AbstractSet[str]]
