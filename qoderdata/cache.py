@@ -20,6 +20,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from qoderdata.errors import CacheWarning, warn
+from qoderdata.schema import has_columns
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -146,7 +147,7 @@ def read(folder: Folder, name: str, schema: pa.Schema) -> CachedTable | None:
         _check_whole(memoryview(content))
         with pq.ParquetFile(pa.BufferReader(content)) as file:
             facts = _facts(file.schema_arrow, name=name, expected=schema)
-            return CachedTable(file.read(), datetime.fromisoformat(facts["fetched_at"]))
+            return CachedTable(file.read().cast(schema), datetime.fromisoformat(facts["fetched_at"]))
     except Exception as error:  # noqa: BLE001 - a damaged file can fail in any way, an object store in its own
         warn(
             f"the cached file {folder.full(name)} counts as absent: {error}",
@@ -157,7 +158,7 @@ def read(folder: Folder, name: str, schema: pa.Schema) -> CachedTable | None:
 
 def _facts(schema: pa.Schema, *, name: str, expected: pa.Schema) -> dict[str, Any]:
     facts = json.loads((schema.metadata or {}).get(_METADATA_KEY, b"{}"))
-    if not isinstance(facts, dict) or facts.get("format") != FORMAT or not schema.equals(expected):
+    if not isinstance(facts, dict) or facts.get("format") != FORMAT or not has_columns(schema, expected):
         raise ValueError("it is of another format")
     if facts.get("name") != name:
         raise ValueError("it was written for another query or account")

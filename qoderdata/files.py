@@ -19,6 +19,7 @@ import shutil
 import stat
 import sys
 import tempfile
+import threading
 import time
 from datetime import datetime
 from pathlib import Path
@@ -41,9 +42,11 @@ _PRIVATE_FOLDER = 0o700
 _TEMPORARY = ".tmp"
 _LOCK = ".lock"
 #: Seconds after which a process says that it waits for a lock, and those after which it gives up on a holder that
-#: does nothing.
+#: does not renew it.
 LOCK_NOTICE = 1.0
 LOCK_PATIENCE = 120.0
+#: Seconds between two renewals of a lock.
+LOCK_RENEWAL = 15.0
 #: Paths that name an open file of this process.
 _OWN_DESCRIPTOR = re.compile(r"/dev/(stdout|stderr)|/(?:dev|proc/self)/fd/(\d+)")
 #: Of a file's name, what the name of the temporary file beside it repeats; together they fit into 255 bytes.
@@ -343,21 +346,18 @@ class Folder:
                 beside.unlink(missing_ok=True)
 
     @contextlib.contextmanager
-    def lock(self, name: str, *, timeout: float | None = None) -> Iterator[Callable[[], None]]:
+    def lock(self, name: str, *, timeout: float | None = None) -> Iterator[None]:
         """Hold a lock that other processes on this machine respect; an object store has none.
+
+        A thread renews it, also while this process waits for the service, but not while the process is stopped.
 
         Parameters
         ----------
         name
             The lock's name; its file lies in this folder.
         timeout
-            Seconds to wait for another holder. ``None`` waits while the holder moves, and gives up after
+            Seconds to wait for another holder. ``None`` waits while the holder renews it, and gives up after
             `LOCK_PATIENCE` seconds without.
-
-        Yields
-        ------
-        Callable
-            Call it now and then to show those who wait that this process moves.
 
         Raises
         ------
@@ -374,7 +374,7 @@ class Folder:
         import filelock  # noqa: PLC0415 - slow to import, and only stores need it
 
         if not self.local:
-            yield lambda: None
+            yield
             return
         _make_private(Path(self.path))
         path = Path(self.full(name + _LOCK))
@@ -386,13 +386,18 @@ class Folder:
                 raise CacheError(f"another process holds {path}; try again when it has finished") from error
             _wait_for(lock, path)
 
-        def renew() -> None:
-            with contextlib.suppress(OSError):
-                os.utime(path)
+        is_released = threading.Event()
 
+        def renew() -> None:
+            while not is_released.wait(LOCK_RENEWAL):
+                with contextlib.suppress(OSError):
+                    os.utime(path)
+
+        threading.Thread(target=renew, name="qoderdata-lock", daemon=True).start()
         try:
-            yield renew
+            yield
         finally:
+            is_released.set()
             lock.release()
 
     @contextlib.contextmanager
@@ -432,7 +437,7 @@ class Folder:
 
 
 def _wait_for(lock: filelock.BaseFileLock, path: Path) -> None:
-    """Wait for a lock while its holder moves, and say so."""
+    """Wait for a lock while its holder renews it, and say so."""
     from filelock import Timeout  # noqa: PLC0415 - as in `Folder.lock`
 
     warn(f"waiting for another process, which holds {path}", CacheWarning)
@@ -446,8 +451,8 @@ def _wait_for(lock: filelock.BaseFileLock, path: Path) -> None:
         else:
             return
     raise CacheError(
-        f"another process holds {path} and has done nothing for {LOCK_PATIENCE:.0f} s: end it if it is stopped, "
-        "or try again when it has finished"
+        f"another process holds {path} and has done nothing for {LOCK_PATIENCE:.0f} s. It seems to be stopped: "
+        "continue or end it, then try again"
     )
 
 

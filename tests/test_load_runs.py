@@ -16,13 +16,11 @@ import pytest
 from qoderdata import pages
 from qoderdata.client import Client
 from qoderdata.decode import Decoder
-from qoderdata.errors import (
-    CacheError,
-    DataQualityWarning,
-)
+from qoderdata.errors import CacheError, CacheWarning, DataQualityWarning
 from qoderdata.frames import flatten_runs
 from qoderdata.load.refresh import ListedPage, ProgressBar
 from qoderdata.load.runs import load_runs
+from qoderdata.load.sessions import load_sessions
 from qoderdata.sandbox import Sandbox
 from qoderdata.schema import RUNS
 
@@ -233,6 +231,45 @@ def test_an_answer_to_a_filter_is_cached_and_claims_nothing_about_the_whole_list
     offline = load(newest, tmp_path, offline=True, status="failed", since="2026-01-01T00:00Z")
     pd.testing.assert_frame_equal(offline, first)
     pd.testing.assert_frame_equal(load(newest, tmp_path), truth(newest))
+
+
+def test_a_filtered_answer_that_is_newer_than_the_store_counts(newest: Sandbox, tmp_path: Path) -> None:
+    everything = load(newest, tmp_path)
+    deployment = everything["deployment_id"].iloc[0]
+    before = int((everything["deployment_id"] == deployment).sum())
+    newest.create_runs(1, deployment_id=deployment)
+    assert len(load(newest, tmp_path, deployment_id=deployment, refresh=True)) == before + 1
+    for options in ({}, {"offline": True}):
+        again = load(newest, tmp_path, deployment_id=deployment, **options)
+        assert (len(again), again.attrs["requests"]) == (before + 1, 0)
+    load(newest, tmp_path, refresh=True)
+    newest.create_runs(1, deployment_id=deployment)
+    load(newest, tmp_path, refresh=True)
+    assert len(load(newest, tmp_path, deployment_id=deployment)) == before + 2
+
+
+def test_a_filtered_answer_of_sessions_is_cached(tmp_path: Path) -> None:
+    with Sandbox(deployments=20, seed=7, runs=200, edition="D") as sandbox:
+        client = Client(pat=sandbox.pat, base_url=sandbox.base_url)
+        options: dict[str, Any] = {"agent_id": sandbox.sessions[0]["agent"]["id"], "cache_dir": tmp_path}
+        first = load_sessions(client=client, **options)
+        again = load_sessions(client=client, **options)
+        assert (first.attrs["requests"] > 0, again.attrs["requests"]) == (True, 0)
+        pd.testing.assert_frame_equal(again, first)
+        pd.testing.assert_frame_equal(load_sessions(client=client, offline=True, **options), first)
+
+
+@pytest.mark.parametrize("outcomes", ["sessions", "events"])
+def test_outcomes_are_known_where_nothing_can_be_stored(tmp_path: Path, outcomes: str) -> None:
+    (tmp_path / "file").touch()
+    with Sandbox(deployments=20, seed=7, runs=200, edition="D") as sandbox:
+        sandbox.delete_session(next(run["session_id"] for run in sandbox.runs if run["session_id"]))
+        expected = load(sandbox, tmp_path / "folder", outcomes=outcomes)
+        with pytest.warns(CacheWarning) as warned:
+            frame = load(sandbox, tmp_path / "file" / "folder", outcomes=outcomes)
+        pd.testing.assert_frame_equal(frame, expected)
+        kinds = [str(warning.message).split(" are not kept")[0] for warning in warned]
+        assert sorted(kinds) == sorted(set(kinds))
 
 
 def test_an_empty_account(tmp_path: Path) -> None:

@@ -546,18 +546,17 @@ def test_who_waits_for_a_stopped_holder_says_so_and_gives_up(
         pass
 
 
-def test_a_holder_that_moves_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Longer than one that does nothing."""
+def test_a_holder_that_is_not_stopped_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Longer than one that is stopped, however long it waits for the service."""
     monkeypatch.setattr(files, "LOCK_NOTICE", 0.02)
-    monkeypatch.setattr(files, "LOCK_PATIENCE", 0.3)
+    monkeypatch.setattr(files, "LOCK_PATIENCE", 0.5)
+    monkeypatch.setattr(files, "LOCK_RENEWAL", 0.05)
     held, order = threading.Event(), []
 
     def hold() -> None:
-        with Folder(tmp_path).lock("name") as renew:
+        with Folder(tmp_path).lock("name"):
             held.set()
-            for _ in range(10):
-                time.sleep(0.06)
-                renew()
+            time.sleep(1.2)
             order.append("held")
 
     thread = threading.Thread(target=hold)

@@ -117,8 +117,6 @@ class StoredLoading:
     ----------
     store : TableStore
         The store.
-    reader : ListReader
-        Reads the list, and counts requests.
     """
 
     def __init__(
@@ -165,6 +163,9 @@ class StoredLoading:
         if not freshness.everything and is_current(
             self.store, since=query.since, until=query.until, not_before=freshness.not_before
         ):
+            kept = self._newer_answer()
+            if kept is not None:
+                return self._from_kept(kept)
             table = self._read_unless_damaged()
             if table is not None:
                 return LoadedTable(table, self.store.coverage.read_at)
@@ -196,10 +197,9 @@ class StoredLoading:
         name = self.remote.table.name
         self.store.recover()
         complete = self.store.coverage.covers(self.query.since)
-        if self.query.params and not complete:
-            kept = cache.read(self._answers, self._answer_name, self.remote.table.schema.arrow)
-            if kept is not None:
-                return LoadedTable(self._wanted(kept.table, until=self.query.until), kept.fetched_at)
+        kept = self._newer_answer(store_answers=complete)
+        if kept is not None:
+            return self._from_kept(kept)
         if not self.store.exists:
             raise CacheError(
                 f"offline=True, and {self.store.folder.location} has no {name}. Call once without offline, while "
@@ -212,6 +212,21 @@ class StoredLoading:
                 DataQualityWarning,
             )
         return LoadedTable(self._read(), self.store.coverage.read_at, complete=complete)
+
+    def _newer_answer(self, *, store_answers: bool = True) -> cache.CachedTable | None:
+        """Return the cached answer to this query, unless the store has one that is as recent."""
+        kept = None
+        if self.query.params:
+            kept = cache.read(self._answers, self._answer_name, self.remote.table.schema.arrow)
+        if kept is None or not store_answers:
+            return kept
+        read_at = self.store.coverage.read_at
+        is_newer = (read_at is None or read_at < kept.fetched_at) and kept.fetched_at <= datetime.now(UTC)
+        return kept if is_newer else None
+
+    def _from_kept(self, kept: cache.CachedTable) -> LoadedTable:
+        """Return the rows of a cached answer that are asked for now."""
+        return LoadedTable(self._wanted(kept.table, until=self.query.until), kept.fetched_at)
 
     def frame(self, answer: LoadedTable) -> pd.DataFrame:
         """Return an answer as a frame, and log one line."""
@@ -304,7 +319,7 @@ class StoredLoading:
                 return None
             kept = cache.CachedTable(self._wanted(table, until=None), fetched_at)
             cache.write(self._answers, self._answer_name, kept)
-        return LoadedTable(self._wanted(kept.table, until=self.query.until), kept.fetched_at)
+        return self._from_kept(kept)
 
     def _knows_no_status(self) -> bool:
         """Return whether the newest stored records have no status, so that filters by it mean something else."""

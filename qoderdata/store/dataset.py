@@ -27,6 +27,7 @@ import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 
 from qoderdata.errors import CacheError
+from qoderdata.schema import has_columns
 from qoderdata.store.manifest import DataFile, Identity, checksum
 
 if TYPE_CHECKING:
@@ -388,7 +389,10 @@ class Dataset:
     def _fragment(self, content: pa.Buffer, file: DataFile) -> ds.ParquetFileFragment | None:
         """Return what reads a data file; ``None`` where it has other columns or rows."""
         fragment: ds.ParquetFileFragment = _FORMAT.make_fragment(content)  # type: ignore[arg-type, assignment]
-        fits = self._matches(fragment.physical_schema) and fragment.metadata.num_rows == file.rows
+        fits = (
+            has_columns(fragment.physical_schema, self._table.schema.arrow)
+            and fragment.metadata.num_rows == file.rows
+        )
         return fragment if fits else None
 
     def _damaged(self, error: Exception) -> DamagedStoreError:
@@ -517,14 +521,6 @@ class Dataset:
         if rows:
             yield pa.Table.from_batches(waiting, schema=self._table.schema.arrow)
 
-    def _matches(self, physical: pa.Schema) -> bool:
-        """Return whether a file has the table's columns; Parquet does not keep the size of dictionary offsets."""
-        expected = self._table.schema.arrow
-        return physical.names == expected.names and all(
-            found.equals(wanted) or (pa.types.is_dictionary(found) and pa.types.is_dictionary(wanted))
-            for found, wanted in zip(physical.types, expected.types, strict=True)
-        )
-
     def _is_read(self, content: pa.Buffer, file: DataFile) -> bool:
         try:
             return self._fragment(content, file) is not None
@@ -537,7 +533,7 @@ class Dataset:
         try:
             with pq.ParquetFile(pa.BufferReader(content), page_checksum_verification=True) as file:
                 schema, rows = file.schema_arrow, file.metadata.num_rows
-                if name.endswith(f"-{found}{_SUFFIX}") and self._matches(schema):
+                if name.endswith(f"-{found}{_SUFFIX}") and has_columns(schema, self._table.schema.arrow):
                     is_ours = (schema.metadata or {}).get(_METADATA_KEY) == self._metadata[_METADATA_KEY]
                     return {name: DataFile(rows, found)} if is_ours else None
                 table = self._table.upgrade(file.read().replace_schema_metadata(None))

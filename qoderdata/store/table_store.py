@@ -22,7 +22,7 @@ from qoderdata.store.journal import OLD_FOLDER, Journal, JournalEntry
 from qoderdata.store.manifest import Identity, Manifest, OpenRow, UnusableManifestError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Iterable, Iterator
 
     from qoderdata.files import Folder
     from qoderdata.store.tables import StoredTable
@@ -77,7 +77,6 @@ class TableStore:
         self._unusable: UnusableManifestError | None = None
         self._has_manifest = False
         self._writable = True
-        self._renew_lock: Callable[[], None] = lambda: None
         self.coverage: Coverage = self._manifest.coverage
         self.open_rows: dict[str, OpenRow] = {}
 
@@ -193,11 +192,13 @@ class TableStore:
         """
         with contextlib.ExitStack() as stack:
             try:
-                self._renew_lock = stack.enter_context(self._parent.lock(self._key))
+                stack.enter_context(self._parent.lock(self._key))
             except OSError as error:
                 self._keep_in_memory(error)
-            self._load_or_ignore()
-            self._repair()
+            is_in_memory_alone = not self._writable and self._journal.entries
+            if not is_in_memory_alone:
+                self._load_or_ignore()
+                self._repair()
             yield
 
     def add(self, entry: JournalEntry) -> None:
@@ -210,7 +211,6 @@ class TableStore:
         """
         if self._writable:
             try:
-                self._renew_lock()
                 self._journal.append(entry)
             except OSError as error:
                 self._keep_in_memory(error)
@@ -582,6 +582,8 @@ class TableStore:
         return [stored, rows if condition is None else rows.filter(condition)]
 
     def _keep_in_memory(self, error: OSError) -> None:
+        if not self._writable:
+            return
         self._writable = False
         warn(
             f"the {self.table.name} are not kept: {self.folder.location} cannot be written "
