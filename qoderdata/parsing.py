@@ -1,4 +1,4 @@
-"""How times, ages, spans, windows and time zones are read.
+"""How times, ages, spans, windows and time zones are read; and how ids and flags are checked.
 
 A time without a zone and a number without a unit are errors, never a guess. Every time is returned in UTC.
 """
@@ -33,7 +33,11 @@ _UNITS = {
     "D": timedelta(days=1),
     "W": timedelta(weeks=1),
 }
-_BARE_NUMBER = re.compile(r"\s*[+-]?[0-9][0-9_]*(\.[0-9]*)?\s*")
+_BARE_NUMBER = re.compile(r"\s*[+-]?\s*[0-9][0-9_,\s]*(\.[0-9]*)?\s*")
+#: Digits that pandas would join, as in "1 2h" and "1,5h", and a last number that it would drop, as in "PT1H5".
+_PART_WITHOUT_UNIT = re.compile(r"[0-9.][\s,+-]+[0-9]|P.*[0-9]\s*$")
+#: Other orders of a date are a guess, and a time of day alone would be of today.
+_YEAR_MONTH_DAY = re.compile(r"\s*[0-9]{4}(-[0-9]{2}-|[0-9]{2})[0-9]{2}")
 #: Units that pandas deprecates, with the form that it keeps.
 _DEPRECATED_UNIT = re.compile(r"(?<=[0-9.\s])(w|d|H|S)(?![A-Za-z])")
 _KEPT_UNITS = {"w": "W", "d": "D", "H": "h", "S": "s"}
@@ -47,7 +51,8 @@ def parse_instant(value: Instant, *, name: str) -> pd.Timestamp:
     Parameters
     ----------
     value
-        ISO 8601 text with an offset (``"2026-06-15T00:00Z"``), or a zone-aware datetime.
+        ISO 8601 text with an offset (``"2026-06-15T00:00Z"``), or a zone-aware datetime. Text begins with a year,
+        month and day.
     name
         The parameter's name, for the message.
 
@@ -68,12 +73,15 @@ def parse_instant(value: Instant, *, name: str) -> pd.Timestamp:
     """
     import pandas as pd  # noqa: PLC0415 - slow to import, and most pulls are given no time
 
+    is_other_text = isinstance(value, str) and _YEAR_MONTH_DAY.match(value) is None
     try:
-        stamp = pd.Timestamp(value)
+        stamp = pd.Timestamp("NaT" if is_other_text else value)
     except (ValueError, TypeError):
         stamp = pd.Timestamp("NaT")
     if pd.isna(stamp):
-        raise ValueError(f"{name}={value!r} is not a time; write one like '2026-06-15T00:00Z'")
+        raise ValueError(
+            f"{name}={value!r} is not a time; write year, month and day first, like '2026-06-15T00:00Z'"
+        )
     if stamp.tzinfo is None:
         raise ValueError(f"{name}={value!r} has no time zone; write one, like '2026-06-15T00:00Z' for UTC")
     stamp = stamp.tz_convert("UTC").as_unit("us")
@@ -114,7 +122,7 @@ def parse_span(value: Span, *, name: str) -> timedelta:
     usual = _WINDOW.fullmatch(value) if isinstance(value, str) else None
     if usual is not None and usual[1] is not None and int(usual[1]) * _UNITS[usual[2]] <= _LONGEST:
         return int(usual[1]) * _UNITS[usual[2]]
-    if _is_bare_number(value):
+    if _is_bare_number(value) or (isinstance(value, str) and _PART_WITHOUT_UNIT.search(value)):
         raise ValueError(
             f"{name}={value!r} is not a length of time, as it has no unit ({_ALLOWED_UNITS}); write one like '24h'"
         )
@@ -176,8 +184,18 @@ def parse_bound(value: Instant | Span, *, now: datetime, name: str) -> pd.Timest
     raise ValueError(message)
 
 
+def bound_text(bound: Instant | Span | None) -> str | None:
+    """Return a bound so that the same question is the same text: an instant in UTC, an age as it is."""
+    if bound is None:
+        return None
+    try:
+        return parse_instant(bound, name="bound").isoformat()  # type: ignore[arg-type] # an age: ValueError
+    except ValueError:
+        return str(bound)
+
+
 def parse_period(
-    since: Instant | Span | None, until: Instant | Span | None, *, now: datetime, what: str
+    since: Instant | Span | None, until: Instant | Span | None, *, now: datetime, what: str, prefix: str = ""
 ) -> tuple[pd.Timestamp | None, pd.Timestamp | None]:
     """Parse the bounds of a half-open period, ``since <= t < until``.
 
@@ -189,6 +207,8 @@ def parse_period(
         The zone-aware time that an age is subtracted from.
     what
         The thing that the period is to contain, such as ``"run"``, for the message.
+    prefix
+        What the parameters' names begin with, such as ``"created_"``, for the message.
 
     Returns
     -------
@@ -207,10 +227,12 @@ def parse_period(
     >>> since.isoformat(), until
     ('2026-06-14T09:00:00+00:00', None)
     """
-    start = None if since is None else parse_bound(since, now=now, name="since")
-    end = None if until is None else parse_bound(until, now=now, name="until")
+    start = None if since is None else parse_bound(since, now=now, name=f"{prefix}since")
+    end = None if until is None else parse_bound(until, now=now, name=f"{prefix}until")
     if start is not None and end is not None and start >= end:
-        raise ValueError(f"since={since!r} is not before until={until!r}: no {what} can be in between")
+        raise ValueError(
+            f"{prefix}since={since!r} is not before {prefix}until={until!r}: no {what} can be in between"
+        )
     return start, end
 
 
@@ -333,6 +355,54 @@ def require_few_windows(first: int, last: int, length: int, *, column: str, grou
     )
 
 
+def check_id(value: object, *, name: str) -> str:
+    """Return the id of one object, unless no request can name it.
+
+    Parameters
+    ----------
+    value
+        The id.
+    name
+        The parameter's name, for the message.
+
+    Returns
+    -------
+    str
+        The id.
+
+    Raises
+    ------
+    ValueError
+        The value is not text, or is blank, ``"."`` or ``".."``, which a path cannot carry.
+
+    Examples
+    --------
+    >>> check_id("sess_1", name="session_id")
+    'sess_1'
+    >>> check_id(None, name="session_id")
+    Traceback (most recent call last):
+    ValueError: session_id=None is a missing value: this run has no session
+    """
+    if isinstance(value, str) and value.strip() not in {"", ".", ".."}:
+        return value
+    if name == "session_id" and str(value) in {"None", "nan", "<NA>"}:
+        raise ValueError(f"session_id={value!r} is a missing value: this run has no session")
+    raise ValueError(f"{name}={value!r} is not the id of anything; ids look like dep_0197…")
+
+
+def check_flag(value: object, *, name: str) -> None:
+    """Raise `ValueError` unless a value is True or False, of Python or of numpy.
+
+    Examples
+    --------
+    >>> check_flag("false", name="has_error")
+    Traceback (most recent call last):
+    ValueError: has_error='false' is neither True nor False
+    """
+    if type(value).__name__ not in {"bool", "bool_"}:  # numpy calls its own by the one name or the other
+        raise ValueError(f"{name}={value!r} is neither True nor False")
+
+
 def _with_kept_units(value: Span) -> Span:
     if not isinstance(value, str) or "P" in value:  # ISO 8601, as in "PT2H"
         return value
@@ -342,8 +412,8 @@ def _with_kept_units(value: Span) -> Span:
 def _is_bare_number(value: object) -> bool:
     if isinstance(value, str):
         return _BARE_NUMBER.fullmatch(value) is not None
-    # numpy.timedelta64 counts as an integer too, but has a unit.
-    return isinstance(value, numbers.Number) and type(value).__name__ != "timedelta64"
+    # numpy.timedelta64 counts as an integer too, but may have a unit.
+    return isinstance(value, numbers.Number) and not str(getattr(value, "dtype", "")).startswith("timedelta64[")
 
 
 def _format_instant(micros: int) -> str:

@@ -26,6 +26,8 @@ CACHE_DIR_VARIABLE = "QODERDATA_CACHE_DIR"
 _OTHERS_WRITE = stat.S_IWGRP | stat.S_IWOTH
 _LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
 _PRINTABLE = re.compile(r"[\x21-\x7e]+")
+#: What `pathlib` makes of the URL of an object store.
+_BROKEN_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:[/\\]")
 
 
 class Secret:
@@ -148,14 +150,15 @@ def resolve_base_url(base_url: str | None = None) -> str:
     Raises
     ------
     ValueError
-        It is not an absolute http(s) URL, carries a user, query or fragment, or is plain ``http`` to a host
-        that is not this machine: the token would cross the network unencrypted.
+        It is not text, not an absolute http(s) URL, carries a user, query or fragment, or is plain ``http`` to a
+        host that is not this machine: the token would cross the network unencrypted.
 
     Examples
     --------
     >>> resolve_base_url("http://127.0.0.1:8000/api/v1/cloud/")
     'http://127.0.0.1:8000/api/v1/cloud'
     """
+    _check_text(base_url, name="base_url")
     text = (
         base_url
         or os.environ.get(BASE_URL_VARIABLE, "").strip()
@@ -198,13 +201,14 @@ def resolve_workspace_id(workspace_id: str | None = None) -> str | None:
     Raises
     ------
     ValueError
-        It has characters that no header can carry.
+        It is not text, or has characters that no header can carry.
 
     Examples
     --------
     >>> resolve_workspace_id(" ws_1 "), resolve_workspace_id("")
     ('ws_1', None)
     """
+    _check_text(workspace_id, name="workspace_id")
     text = (workspace_id or "").strip()
     if text and not _PRINTABLE.fullmatch(text):
         raise ValueError(f"workspace_id={workspace_id!r} has characters that a header cannot carry; copy it again")
@@ -225,6 +229,11 @@ def resolve_cache_dir(cache_dir: str | Path | None = None) -> str:
     str
         The folder's absolute path, or the URL.
 
+    Raises
+    ------
+    ValueError
+        It is a URL that a `pathlib.Path` has changed.
+
     Warns
     -----
     CacheWarning
@@ -240,6 +249,8 @@ def resolve_cache_dir(cache_dir: str | Path | None = None) -> str:
     )
     if "://" in text:
         return text
+    if _BROKEN_URL.match(text):
+        raise ValueError(f"cache_dir={text!r} was a URL before a Path changed it; give a URL as text")
     folder = Path(text).expanduser().absolute()
     if _is_open_to_others(folder):
         warn(
@@ -248,6 +259,11 @@ def resolve_cache_dir(cache_dir: str | Path | None = None) -> str:
             CacheWarning,
         )
     return str(folder)
+
+
+def _check_text(value: object, *, name: str) -> None:
+    if not isinstance(value, str | None):
+        raise ValueError(f"{name} must be a str or None, not {type(value).__name__}")  # noqa: TRY004 - as any other
 
 
 def _is_open_to_others(folder: Path) -> bool:

@@ -11,7 +11,7 @@ import threading
 import warnings
 from decimal import Decimal
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -170,11 +170,13 @@ class TestOneObject:
         Client("pt-secret", service.base_url).get_deployment(id_)
         assert service.requests[0].raw_path == f"/api/v1/cloud/deployments/{segment}"
 
-    @pytest.mark.parametrize("id_", ["", ".", "..", "\ud800"])
-    def test_what_cannot_be_an_id_is_not_asked_for(self, service: ScriptedService, id_: str) -> None:
+    @pytest.mark.parametrize("id_", ["", "  ", ".", "..", "\ud800", None, float("nan"), 5])
+    def test_what_cannot_be_an_id_is_not_asked_for(self, service: ScriptedService, id_: Any) -> None:  # noqa: ANN401
         client = Client("pt-secret", service.base_url)
         for get in (client.get_deployment, client.get_run, client.get_session):
-            with pytest.raises(ValueError, match=r"is not the id of anything|surrogates not allowed"):
+            with pytest.raises(
+                ValueError, match=r"is not the id of anything|this run has no session|surrogates not allowed"
+            ):
                 get(id_)
         assert service.requests == []
 
@@ -231,6 +233,8 @@ class TestSettings:
             ({"max_response_bytes": 0}, "max_response_bytes=0"),
             ({"max_response_bytes": None}, "max_response_bytes=None"),
             ({"workspace_id": "a\nb"}, "workspace_id"),
+            ({"workspace_id": 123}, "workspace_id must be a str or None, not int"),
+            ({"base_url": 123}, "base_url must be a str or None, not int"),
             ({"base_url": "http://api.qoder.com"}, "unencrypted"),
         ],
     )

@@ -23,7 +23,14 @@ import pandas as pd
 import pytest
 
 import qoderdata as qd
-from qoderdata.errors import APIConnectionError, AuthenticationError, CacheError, DataQualityWarning, NotFoundError
+from qoderdata.errors import (
+    APIConnectionError,
+    AuthenticationError,
+    CacheError,
+    DataQualityWarning,
+    NotFoundError,
+    PermissionDeniedError,
+)
 from tests.edition_d_service import (
     KINDS,
     SECRET,
@@ -887,6 +894,68 @@ def test_events_have_the_values_of_their_records(service: EditionD, kind: str) -
     idle = qd.load_events(session, types=["session.status_idle"], client=client_of(service))
     assert len(idle) == sum(record["type"] == "session.status_idle" for record in records)
     assert list(idle.dtypes) == list(frame.dtypes)
+    assert list(idle["position"]) == list(range(len(idle)))
+    one = qd.load_events(session, types="session.status_idle", client=client_of(service))
+    pd.testing.assert_frame_equal(one, idle)
+
+
+def test_types_of_events_are_filtered_here_too(service: EditionD, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An edition may ignore the parameter."""
+    session, client = sessions_of(service.account, "talkative")[0], client_of(service)
+    idle = qd.load_events(session, types={"session.status_idle"}, client=client)
+    get = qd.Client.get
+    monkeypatch.setattr(
+        qd.Client,
+        "get",
+        lambda self, path, params, read: get(
+            self, path, {name: value for name, value in params.items() if name != "types[]"}, read
+        ),
+    )
+    every = qd.load_events(session, client=client)
+    assert 0 < len(idle) < len(every)
+    pd.testing.assert_frame_equal(
+        qd.load_events(session, types="session.status_idle", client=client), idle, check_flags=False
+    )
+    assert qd.load_events(session, types="no.such_type", client=client).empty
+
+
+@pytest.mark.parametrize(
+    ("session", "types", "message"),
+    [
+        ("sess_1", [], r"types=\[\] names no type of events; .* None for all"),
+        ("sess_1", "", "types='' names no type"),
+        ("sess_1", ["session.error", 5], "names no type"),
+        (float("nan"), None, "session_id=nan is a missing value: this run has no session"),
+        (None, None, "this run has no session"),
+        (" ", None, "session_id=' ' is not the id of anything"),
+    ],
+)
+def test_events_that_cannot_be_meant(session: Any, types: Any, message: str) -> None:  # noqa: ANN401
+    with pytest.raises(ValueError, match=message):
+        qd.load_events(session, types=types)
+
+
+@pytest.mark.parametrize("outcomes", ["auto", "sessions", "events"])
+def test_where_sessions_are_refused_the_error_says_that_the_runs_are_stored(
+    few: EditionD,
+    tmp_path: Path,
+    outcomes: Any,  # noqa: ANN401
+) -> None:
+    def refuse(request: Request) -> None:
+        if request.list == "sessions":
+            raise Refusal(403, "permission_error", "not yours")
+
+    few.before = refuse
+    try:
+        with pytest.raises(PermissionDeniedError) as caught:
+            qd.load_runs(client=client_of(few), cache_dir=tmp_path, outcomes=outcomes)
+        assert caught.value.__notes__ == [
+            "The runs are stored; load_runs(outcomes='runs') reads run records only."
+        ]
+        runs = qd.load_runs(client=client_of(few), cache_dir=tmp_path, outcomes="runs")
+    finally:
+        few.before = None
+    assert (len(runs), runs.attrs["requests"]) == (len(few.account.runs), 0)
 
 
 # The same figures, counted by hand.

@@ -179,6 +179,29 @@ class TestWhoAnswers:
         again = load_deployments(client=client, cache_dir=folder, created_since="2026-06-01T01:00:00.000Z")
         assert again.attrs["from_cache"]
 
+    def test_the_same_age_asked_for_later_is_the_same_question(
+        self, sandbox: Sandbox, client: Client, folder: Path
+    ) -> None:
+        first = load_deployments(client=client, cache_dir=folder, created_since="9999D", created_until="1h")
+        again = load_deployments(client=client, cache_dir=folder, created_since="9999D", created_until="1h")
+        assert again.attrs["from_cache"]
+        pd.testing.assert_frame_equal(again, first)
+        assert not load_deployments(client=client, cache_dir=folder, created_since="9998D").attrs["from_cache"]
+        assert len(sandbox.requests) == 2
+
+    def test_of_a_cached_answer_what_has_passed_the_age_since_is_left_out(
+        self, client: Client, folder: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        created_at = load_deployments(client=client, cache_dir=folder)["created_at"]
+        age = datetime.now(UTC) - created_at.iloc[10] + timedelta(minutes=1)
+        first = load_deployments(client=client, cache_dir=folder, created_since=age)
+        assert list(first["created_at"]) == list(created_at[:11])
+        passed = created_at.iloc[5] - created_at.iloc[10]
+        later = type("Later", (datetime,), {"now": classmethod(lambda _, tz: datetime.now(tz) + passed)})
+        monkeypatch.setattr("qoderdata.load.lists.datetime", later)
+        again = load_deployments(client=client, cache_dir=folder, created_since=age, offline=True)
+        assert list(again["created_at"]) == list(created_at[:6])
+
     def test_without_a_client_that_of_the_environment(
         self, sandbox: Sandbox, folder: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:

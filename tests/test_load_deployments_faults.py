@@ -528,3 +528,14 @@ def test_whatever_is_done_meanwhile_nothing_comes_twice_and_nothing_untouched_is
         )
         if include_archived:
             assert len(frame) == len(before)
+
+
+def test_where_all_snapshots_of_the_time_are_damaged_the_error_says_so(account: Sandbox, tmp_path: Path) -> None:
+    load_deployments(client=client_of(account), cache_dir=tmp_path)
+    for file in (tmp_path / "history").rglob("*.parquet"):
+        file.write_bytes(b"PAR1")
+    with (
+        pytest.warns(errors.CacheWarning, match="was left out"),
+        pytest.raises(errors.CacheError, match=r"no snapshot at or before .* can be used: 1 are damaged"),
+    ):
+        load_deployments(client=client_of(account), cache_dir=tmp_path, as_of="0s")

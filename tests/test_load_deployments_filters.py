@@ -57,7 +57,7 @@ def wanted(record: Record, filters: dict[str, Any]) -> bool:
 
 def load(sandbox: Sandbox, **filters: Any) -> pd.DataFrame:  # noqa: ANN401 - whatever the filters take
     client = Client(sandbox.pat, sandbox.base_url)
-    return load_deployments(client=client, cache_dir="memory://filters", refresh=True, **filters)
+    return load_deployments(**{"client": client, "cache_dir": "memory://filters", "refresh": True, **filters})
 
 
 def check(sandbox: Sandbox, truth: list[Record], filters: dict[str, Any]) -> int:
@@ -93,8 +93,7 @@ MICROSECOND = timedelta(microseconds=1)
         ({"created_until": AT}, True, True),
         ({"created_since": AT, "created_until": AT + MICROSECOND, "include_archived": True}, True, True),
         ({"created_since": AT + MICROSECOND, "created_until": AT + 2 * MICROSECOND}, True, True),
-        ({"created_since": AT, "created_until": AT}, False, True),
-        ({"created_since": AT, "created_until": AT - timedelta(days=9)}, False, True),
+        ({"created_since": AT + MICROSECOND * 2, "created_until": AT + MICROSECOND * 3}, False, True),
         ({"created_since": datetime(2099, 1, 1, tzinfo=UTC)}, False, True),
         ({"created_until": datetime(1999, 1, 1, tzinfo=UTC)}, False, True),
         ({"created_since": datetime(1999, 1, 1, tzinfo=UTC), "include_archived": True}, True, False),
@@ -134,6 +133,8 @@ def test_all_filters_at_once(sandbox: Sandbox, truth: list[Record], data: st.Dat
             },
         )
     )
+    if {"created_since", "created_until"} <= filters.keys():
+        filters["created_until"] = max(filters["created_until"], filters["created_since"] + MICROSECOND)
     check(sandbox, truth, filters)
 
 
@@ -183,6 +184,16 @@ def test_the_service_is_asked_for_what_it_can_do(sandbox: Sandbox, truth: list[R
     }
 
 
+def test_an_age_is_a_bound_too(sandbox: Sandbox, truth: list[Record]) -> None:
+    sandbox.requests.clear()
+    age = datetime.now(UTC) - AT + timedelta(days=1)
+    load(sandbox, created_since=age, created_until="0s")
+    sent = datetime.fromisoformat(sandbox.requests[-1].query["created_at[gte]"])
+    assert abs(sent - (AT - timedelta(days=1))) < timedelta(minutes=1)
+    expected = [record["id"] for record in truth if wanted(record, {"created_since": sent})]
+    assert list(load(sandbox, created_since=age)["id"]) == expected != []
+
+
 def test_what_lies_before_the_bound_is_not_walked() -> None:
     """An edition that ignores the bound sends the newest first: behind a page that is past it there is nothing."""
     with Sandbox(deployments=1_500, seed=5, runs=0, edition="B") as large:
@@ -203,7 +214,17 @@ def test_what_lies_before_the_bound_is_not_walked() -> None:
         ({"created_since": "last week"}, "created_since='last week' is not a time"),
         ({"max_age": "a while"}, "max_age='a while' is not a length of time"),
         ({"max_age": "-1h"}, "max_age='-1h'"),
+        ({"max_age": 5}, "max_age=5 is not a length of time, as it has no unit"),
+        ({"max_age": 5, "as_of": "0s", "refresh": False}, "max_age=5 is not a length of time, as it has no unit"),
         ({"offline": True}, "give one of them"),
+        ({"refresh": "nope"}, "refresh='nope' is neither True nor False"),
+        ({"include_archived": "false"}, "include_archived='false' is neither True nor False"),
+        ({"agent_id": ""}, "agent_id='' is not the id of anything"),
+        ({"agent_id": float("nan")}, "agent_id=nan is not the id of anything"),
+        ({"created_since": 7}, "created_since=7 has no unit"),
+        ({"created_since": "10:00Z"}, "created_since='10:00Z' is not a time"),
+        ({"created_since": AT, "created_until": AT}, "created_since=.* is not before created_until="),
+        ({"created_since": "1D", "created_until": "2D"}, "created_since='1D' is not before created_until='2D'"),
     ],
 )
 def test_what_cannot_be_meant_is_refused_without_a_request(

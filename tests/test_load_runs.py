@@ -239,8 +239,8 @@ def test_a_filtered_answer_that_is_newer_than_the_store_counts(newest: Sandbox, 
     before = int((everything["deployment_id"] == deployment).sum())
     newest.create_runs(1, deployment_id=deployment)
     assert len(load(newest, tmp_path, deployment_id=deployment, refresh=True)) == before + 1
-    for options in ({}, {"offline": True}):
-        again = load(newest, tmp_path, deployment_id=deployment, **options)
+    for offline in (False, True):
+        again = load(newest, tmp_path, deployment_id=deployment, offline=offline)
         assert (len(again), again.attrs["requests"]) == (before + 1, 0)
     load(newest, tmp_path, refresh=True)
     newest.create_runs(1, deployment_id=deployment)

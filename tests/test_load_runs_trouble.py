@@ -302,7 +302,9 @@ def test_values_that_do_not_fit_are_kept_and_told_once(newest: Sandbox, tmp_path
     [
         ({"status": "done"}, "'waiting', 'completed', 'failed', 'cancelled', 'skipped', None"),
         ({"trigger_type": "cron"}, "allowed are 'manual', 'schedule', 'retry', None"),
-        ({"deployment_id": " "}, "deployment_id is empty"),
+        ({"deployment_id": " "}, "deployment_id=' ' is not the id of anything"),
+        ({"deployment_id": float("nan")}, "deployment_id=nan is not the id of anything"),
+        ({"has_error": "false"}, "has_error='false' is neither True nor False"),
         ({"since": "2026-06-01"}, "has no time zone"),
         ({"until": "soon"}, "or an age, like '30D'"),
         ({"since": "2026-06-02T00:00Z", "until": "2026-06-01T00:00Z"}, "no run can be in between"),

@@ -172,8 +172,8 @@ def test_usage_and_clear_know_sessions(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"deployment_id": " "}, "deployment_id is empty"),
-        ({"agent_id": ""}, "agent_id is empty"),
+        ({"deployment_id": " "}, "deployment_id=' ' is not the id of anything"),
+        ({"agent_id": 5}, "agent_id=5 is not the id of anything"),
         ({"since": "2026-06-01"}, "has no time zone"),
         ({"refresh": "all", "offline": True}, "give one of them"),
     ],

@@ -24,6 +24,7 @@ class TestInstant:
             ("2026-06-15T00:00Z", "2026-06-15T00:00:00"),
             ("2026-06-15T09:00+08:00", "2026-06-15T01:00:00"),
             ("2026-06-15 00:00:00.123456+00:00", "2026-06-15T00:00:00.123456"),
+            ("20260615T0000Z", "2026-06-15T00:00:00"),
             ("2026-06-15T00:00:00.123456789Z", "2026-06-15T00:00:00.123456"),
             (datetime(2026, 6, 15, tzinfo=timezone(timedelta(hours=-3))), "2026-06-15T03:00:00"),
             (datetime(2026, 10, 25, 2, 30, tzinfo=ZoneInfo("Europe/Berlin")), "2026-10-25T00:30:00"),
@@ -56,6 +57,16 @@ class TestInstant:
     @pytest.mark.parametrize("value", ["", "soon", "NaT", None, pd.NaT, "2026-02-30T00:00Z", [], object()])
     def test_what_is_no_time(self, value: parsing.Instant) -> None:
         with pytest.raises(ValueError, match=r"since=.* is not a time"):
+            parsing.parse_instant(value, name="since")
+
+    @pytest.mark.parametrize(
+        "value",
+        ["01/06/2026 00:00Z", "10:00Z", "15.06.2026 00:00Z", "June 2026 Z", "2026-06Z", "2026-0615T00:00Z"],
+    )
+    def test_text_that_would_be_a_guess_is_refused(self, value: str) -> None:
+        with pytest.raises(
+            ValueError, match=r"since=.* is not a time; write year, month and day first, like '2026-"
+        ):
             parsing.parse_instant(value, name="since")
 
     @given(st.datetimes(datetime(1700, 1, 1), datetime(2250, 1, 1), timezones=st.timezones()))  # noqa: DTZ001
@@ -98,8 +109,9 @@ class TestSpan:
 
     @pytest.mark.parametrize(
         "value",
-        [24, 0, -1, 1.5, True, np.int64(24), np.float64(2), Decimal(3), "24", "30", "1.5", " 7 ", "-1", "1_0"],
-    )
+        [24, 0, -1, 1.5, True, np.int64(24), np.float64(2), np.timedelta64(5), Decimal(3),
+         "24", "30", "1.5", " 7 ", "-1", "1_0", "1 2", "1,5", "+ 5", "5-3", "1 2h", "1,5h", "P5", "PT1H5"],
+    )  # fmt: skip
     def test_a_bare_number_is_refused_and_the_units_are_named(self, value: parsing.Span) -> None:
         """Nanoseconds would be a guess."""
         with pytest.raises(
@@ -147,7 +159,9 @@ class TestMoment:
         with pytest.raises(ValueError, match=r"since="):
             parsing.parse_bound(value, now=NOW, name="since")
 
-    @pytest.mark.parametrize("value", [7, 1.5, True, np.int64(7), "7", "30", "2026", "20260615"])
+    @pytest.mark.parametrize(
+        "value", [7, 1.5, True, np.int64(7), np.timedelta64(7), "7", "1 2", "30", "2026", "20260615"]
+    )
     def test_a_bare_number_is_refused_and_both_forms_are_named(self, value: parsing.Span) -> None:
         with pytest.raises(
             ValueError, match=r"since=.* has no unit; .*\(s, min, h, D or W\), like '7D', or a time"
@@ -177,6 +191,44 @@ class TestPeriod:
     def test_an_empty_period_is_refused(self, since: parsing.Instant, until: parsing.Instant) -> None:
         with pytest.raises(ValueError, match=r"is not before until=.*: no run can be in between"):
             parsing.parse_period(since, until, now=NOW, what="run")
+
+    def test_the_message_has_the_names_of_the_parameters(self) -> None:
+        with pytest.raises(
+            ValueError, match=r"^created_since='1D' is not before created_until='2D': no deployment"
+        ):
+            parsing.parse_period("1D", "2D", now=NOW, what="deployment", prefix="created_")
+
+
+MISSING = [None, float("nan"), np.float32("nan"), pd.NA]
+
+
+class TestId:
+    @pytest.mark.parametrize(
+        "value", [*MISSING, "", "  ", ".", "..", " .. ", 5, b"dep_1", [], np.array([1.0, 2.0])]
+    )
+    def test_what_no_request_can_name(self, value: object) -> None:
+        with pytest.raises(ValueError, match=r"deployment_id=.* is not the id of anything; ids look like"):
+            parsing.check_id(value, name="deployment_id")
+
+    @pytest.mark.parametrize("value", MISSING)
+    def test_a_run_without_a_session(self, value: object) -> None:
+        with pytest.raises(ValueError, match=r"session_id=.* is a missing value: this run has no session"):
+            parsing.check_id(value, name="session_id")
+
+    @pytest.mark.parametrize("value", ["dep_1", " a/b ", "nan", "...", "会话"])
+    def test_any_other_text(self, value: str) -> None:
+        assert parsing.check_id(value, name="session_id") == value
+
+
+class TestFlag:
+    @pytest.mark.parametrize("value", [True, False, np.True_, np.False_])
+    def test_both(self, value: object) -> None:
+        parsing.check_flag(value, name="refresh")
+
+    @pytest.mark.parametrize("value", ["false", "nope", None, 0, 1, pd.NA, []])
+    def test_neither(self, value: object) -> None:
+        with pytest.raises(ValueError, match=r"refresh=.* is neither True nor False"):
+            parsing.check_flag(value, name="refresh")
 
 
 class TestWindow:

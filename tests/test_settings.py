@@ -161,6 +161,15 @@ class TestCacheFolder:
     def test_a_url_stays_as_it_is(self, url: str) -> None:
         assert settings.resolve_cache_dir(url) == url
 
+    def test_a_url_that_a_path_has_changed_is_refused(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """It would become a folder of this machine."""
+        for changed in (Path("s3://bucket/x"), str(Path("abfs://bucket/x"))):
+            with pytest.raises(ValueError, match="give a URL as text"):
+                settings.resolve_cache_dir(changed)
+        monkeypatch.setenv("QODERDATA_CACHE_DIR", "s3:/bucket")
+        with pytest.raises(ValueError, match="give a URL as text"):
+            settings.resolve_cache_dir()
+
     def test_nothing_is_created(self, tmp_path: Path) -> None:
         settings.resolve_cache_dir(tmp_path / "new")
         settings.resolve_cache_dir()

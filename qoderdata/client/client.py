@@ -12,6 +12,7 @@ from qoderdata import errors, settings
 from qoderdata._version import __version__
 from qoderdata.client import retries
 from qoderdata.client.responses import ErrorMapper, Failure, TransportFailure
+from qoderdata.parsing import check_id
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -21,7 +22,6 @@ T = TypeVar("T")
 #: Logs a line before each retry, at INFO, and nothing else.
 _log = logging.getLogger("qoderdata.client")
 _SUCCESSES = range(200, 300)
-_DOT_SEGMENTS = frozenset({".", ".."})
 #: Python refuses to make an `int` of more digits.
 _LONGEST_INT = 4300
 
@@ -222,7 +222,7 @@ class Client:
         ValueError
             `id` cannot be an id.
         """
-        return _to_python(self.get_record("/deployments", id))
+        return _to_python(self.get_record("/deployments", check_id(id, name="deployment_id")))
 
     def get_run(self, id: str) -> dict[str, Any]:  # noqa: A002 - the service's word for it
         """Return one run as the service gives it.
@@ -244,7 +244,7 @@ class Client:
         ValueError
             `id` cannot be an id.
         """
-        return _to_python(self.get_record("/deployment_runs", id))
+        return _to_python(self.get_record("/deployment_runs", check_id(id, name="run_id")))
 
     def get_session(self, id: str) -> dict[str, Any]:  # noqa: A002 - the service's word for it
         """Return one session as the service gives it.
@@ -266,7 +266,7 @@ class Client:
         ValueError
             `id` cannot be an id.
         """
-        return _to_python(self.get_record("/sessions", id))
+        return _to_python(self.get_record("/sessions", check_id(id, name="session_id")))
 
     def get_record(self, collection: str, id: str) -> dict[str, Any]:  # noqa: A002 - the service's word for it
         """Return one object as the parser of pages reads it, for the code that flattens records.
@@ -276,7 +276,7 @@ class Client:
         collection
             The path of the list that the object belongs to, such as ``"/deployment_runs"``.
         id
-            The object's id.
+            The object's id: a text that is not empty, ``"."`` or ``".."``.
 
         Returns
         -------
@@ -287,10 +287,8 @@ class Client:
         ------
         NotFoundError
             There is no such object; and the other exceptions of `get`.
-        ValueError
-            `id` cannot be an id.
         """
-        return self.get(f"{collection}/{quote_id(id)}", {}, _read_object)
+        return self.get(f"{collection}/{quote(id, safe='')}", {}, _read_object)
 
     def mask(self, text: str) -> str:
         """Return a text from the service with the access token masked.
@@ -321,35 +319,6 @@ class Client:
             return self._errors.from_contract(response, error)
         except ValueError:
             return self._errors.from_unreadable(path, response)
-
-
-def quote_id(id: str) -> str:  # noqa: A002 - the service's word for it
-    """Return an id as one segment of a path.
-
-    Parameters
-    ----------
-    id
-        Any text.
-
-    Returns
-    -------
-    str
-        The quoted id.
-
-    Raises
-    ------
-    ValueError
-        The id is empty, ``"."`` or ``".."``, which a path cannot carry.
-
-    Examples
-    --------
-    >>> quote_id("a/b")
-    'a%2Fb'
-    """
-    quoted = quote(id, safe="")
-    if not quoted or quoted in _DOT_SEGMENTS:
-        raise ValueError(f"id={id!r} is not the id of anything; ids look like dep_0197…")
-    return quoted
 
 
 def _read_object(body: bytes) -> dict[str, Any]:

@@ -25,7 +25,6 @@ from qoderdata.store import (
 )
 
 if TYPE_CHECKING:
-    from datetime import datetime
     from pathlib import Path
 
 
@@ -138,30 +137,17 @@ class StoreUsage:
 
     Parameters
     ----------
-    location
-        Its folder.
     base_url, workspace_id, account
         Whose rows these are; the account is a digest.
-    rows, open_rows
-        How many rows it has, and how many of them are read again one by one.
     files, size
         How many files, of how many bytes together.
-    read_at
-        When the first page of the list was last read; ``None``: never.
-    whole
-        Whether everything back to the end of the list is there, as of `read_at`.
     """
 
-    location: str
     base_url: str
     workspace_id: str | None
     account: str
-    rows: int
-    open_rows: int
     files: int
     size: int
-    read_at: datetime | None
-    whole: bool
 
 
 def store_usage(folder: Folder, table: StoredTable) -> list[StoreUsage]:
@@ -193,16 +179,11 @@ def store_usage(folder: Folder, table: StoredTable) -> list[StoreUsage]:
         infos = store.files()
         found.append(
             StoreUsage(
-                location=store.location,
                 base_url=known.identity.base_url,
                 workspace_id=known.identity.workspace_id,
                 account=known.identity.account,
-                rows=known.rows,
-                open_rows=len(known.open_rows),
                 files=len(infos),
                 size=sum(info.size or 0 for info in infos),
-                read_at=known.coverage.read_at,
-                whole=known.coverage.covers(None),
             )
         )
     return sorted(found, key=lambda one: one.size, reverse=True)

@@ -173,13 +173,18 @@ def read_as_of(
     Raises
     ------
     CacheError
-        There is none; the message names the first one that there is.
+        There is none, or all of them are damaged.
     """
     series = _series(client, cache_dir, include_archived=include_archived)
     files = _files_of(series)
-    for file in reversed([file for file in files if file.fetched_at <= time]):
+    candidates = [file for file in files if file.fetched_at <= time]
+    for file in reversed(candidates):
         for found in history.read(series, [file], DEPLOYMENTS.arrow):
             return found.table, file.fetched_at
+    if candidates:
+        raise CacheError(
+            f"no snapshot at or before {format_time(time)} can be used: {len(candidates)} are damaged"
+        )
     if files:
         raise CacheError(
             f"there is no snapshot at or before {format_time(time)}: the first one is of "

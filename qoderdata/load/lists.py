@@ -9,7 +9,7 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 from urllib.parse import quote
@@ -26,7 +26,16 @@ from qoderdata.files import Folder
 from qoderdata.formatting import format_duration
 from qoderdata.load.deployment_history import read_as_of, to_frame
 from qoderdata.pages import SAFE_PAGE, Progress, progress_bar, walk_list
-from qoderdata.parsing import Instant, Span, parse_bound, parse_instant, parse_span
+from qoderdata.parsing import (
+    Instant,
+    Span,
+    bound_text,
+    check_flag,
+    check_id,
+    parse_bound,
+    parse_period,
+    parse_span,
+)
 from qoderdata.schema import AGENTS, DEPLOYMENTS, ENVIRONMENTS, EVENTS, Schema
 from qoderdata.settings import resolve_cache_dir
 
@@ -67,6 +76,8 @@ class _Filters:
     include_archived: bool = False
     created_since: pd.Timestamp | None = None
     created_until: pd.Timestamp | None = None
+    #: The bounds as they were written: the cache takes the same age asked for later for the same question.
+    written: Mapping[str, str] = field(default_factory=dict)
 
     def params(self) -> dict[str, str]:
         asked = {
@@ -185,8 +196,8 @@ def load_deployments(
     status: str | None = None,
     agent_id: str | None = None,
     include_archived: bool = False,
-    created_since: Instant | None = None,
-    created_until: Instant | None = None,
+    created_since: Instant | Span | None = None,
+    created_until: Instant | Span | None = None,
     as_of: Instant | Span | None = None,
     client: Client | None = None,
     cache_dir: str | Path | None = None,
@@ -208,9 +219,10 @@ def load_deployments(
     include_archived
         Archived ones too. Their status stays ``"active"``; they never fire.
     created_since
-        Only those created at this time or later: ISO 8601 text with an offset, or a zone-aware datetime.
+        Only those created at this time or later: ISO 8601 text with an offset, a zone-aware datetime, or an age
+        such as ``"30D"``.
     created_until
-        Only those created before this time.
+        Only those created before this time, or this long ago.
     as_of
         What was pulled at an earlier time: the last snapshot at or before it, an instant or an age such as
         ``"7D"``. Filters are applied to it here, and the service is not asked.
@@ -238,7 +250,8 @@ def load_deployments(
     Raises
     ------
     ValueError
-        A parameter cannot be understood, such as a time without a zone; or `refresh` is given with `as_of`.
+        A parameter cannot be understood, such as a time without a zone; `created_since` is not before
+        `created_until`; or `refresh` is given with `as_of`.
     CredentialError
         There is no token.
     APIError
@@ -264,15 +277,21 @@ def load_deployments(
     >>> len(df), df["id"].is_unique, str(df["created_at"].dtype)
     (30, True, 'datetime64[us, UTC]')
     """
+    now = datetime.now(UTC)
+    written = {"created_at[gte]": bound_text(created_since), "created_at[lte]": bound_text(created_until)}
+    since, until = parse_period(created_since, created_until, now=now, what="deployment", prefix="created_")
+    check_flag(include_archived, name="include_archived")
     filters = _Filters(
         status=_known_status(status),
-        agent_id=agent_id,
+        agent_id=None if agent_id is None else check_id(agent_id, name="agent_id"),
         include_archived=include_archived,
-        created_since=None if created_since is None else parse_instant(created_since, name="created_since"),
-        created_until=None if created_until is None else parse_instant(created_until, name="created_until"),
+        created_since=since,
+        created_until=until,
+        written={name: bound for name, bound in written.items() if bound is not None},
     )
+    limit = parse_span(max_age, name="max_age")
     if as_of is not None:
-        time = parse_bound(as_of, now=datetime.now(UTC), name="as_of")
+        time = parse_bound(as_of, now=now, name="as_of")
         if refresh:
             raise ValueError("refresh=True asks the service, which does not know as_of; give one of them")
         client = Client() if client is None else client
@@ -283,7 +302,7 @@ def load_deployments(
         filters,
         client=client,
         cache_dir=cache_dir,
-        max_age=max_age,
+        max_age=limit,
         refresh=refresh,
         offline=offline,
         progress=progress,
@@ -355,7 +374,7 @@ def load_agents(
         _Filters(include_archived=True),
         client=client,
         cache_dir=cache_dir,
-        max_age=max_age,
+        max_age=parse_span(max_age, name="max_age"),
         refresh=refresh,
         offline=offline,
     )
@@ -425,14 +444,14 @@ def load_environments(
         _Filters(include_archived=True),
         client=client,
         cache_dir=cache_dir,
-        max_age=max_age,
+        max_age=parse_span(max_age, name="max_age"),
         refresh=refresh,
         offline=offline,
     )
 
 
 def load_events(
-    session_id: str, *, types: Iterable[str] | None = None, client: Client | None = None
+    session_id: str, *, types: str | Iterable[str] | None = None, client: Client | None = None
 ) -> pd.DataFrame:
     """Return the events of one session, in the order in which they happened; they are not cached.
 
@@ -441,7 +460,7 @@ def load_events(
     session_id
         The session's id (``sess_…``), as in the column ``session_id`` of a runs frame.
     types
-        Only events of these types, such as ``["session.error"]``; ``None``: all.
+        Only events of this type, such as ``"session.error"``, or of these types; ``None``: all.
     client
         The account; ``None`` makes a `Client` from the environment.
 
@@ -457,7 +476,7 @@ def load_events(
     Raises
     ------
     ValueError
-        ``session_id`` cannot be an id.
+        `session_id` cannot be an id, or `types` names no type.
     CredentialError
         There is no token.
     NotFoundError
@@ -482,31 +501,36 @@ def load_events(
     """
     from qoderdata.frames import events_to_pandas  # noqa: PLC0415 - imports pandas
 
+    path, wanted = events_path(session_id), _event_types(types)
     client = Client() if client is None else client
     pull = Pull(client, EVENTS, cursor_param="page")
-    tables = list(event_tables(pull, session_id, types))
-    frame = events_to_pandas(pull.decoder.finish(tables), session_id)
+    params = {"order": "asc"} if wanted is None else {"order": "asc", "types[]": wanted}
+    table = pull.decoder.finish(list(pull.tables(path, params)))
+    if wanted is not None:  # an edition may ignore the parameter
+        table = table.filter(pc.is_in(table["type"], value_set=pa.array(wanted, pa.large_string())))
+    frame = events_to_pandas(table, session_id)
     frame.attrs = {
-        "source": f"{client.base_url}{events_path(session_id)}",
+        "source": f"{client.base_url}{path}",
         "complete": True,
         "requests": pull.done.requests,
     }
     return frame
 
 
-def event_tables(pull: Pull, session_id: str, types: Iterable[str] | None) -> Iterator[pa.Table]:
-    """Yield the pages of a session's events, oldest first; the next page is fetched meanwhile."""
-    params: dict[str, str | list[str]] = {"order": "asc"}
-    if types is not None:
-        params["types[]"] = list(types)
-    return pull.tables(events_path(session_id), params)
-
-
 def events_path(session_id: str) -> str:
     """Return the path of a session's events."""
-    if session_id.strip() in {"", ".", ".."}:
-        raise ValueError(f"session_id={session_id!r} is not the id of anything; ids look like sess_0197…")
-    return f"/sessions/{quote(session_id, safe='')}/events"
+    return f"/sessions/{quote(check_id(session_id, name='session_id'), safe='')}/events"
+
+
+def _event_types(types: str | Iterable[str] | None) -> list[str] | None:
+    if types is None:
+        return None
+    names = [types] if isinstance(types, str) else list(types)
+    if not names or not all(isinstance(name, str) and name for name in names):
+        raise ValueError(
+            f"types={types!r} names no type of events; give some like 'session.error', or None for all"
+        )
+    return names
 
 
 def _load(
@@ -515,23 +539,23 @@ def _load(
     *,
     client: Client | None,
     cache_dir: str | Path | None,
-    max_age: Span,
+    max_age: timedelta,
     refresh: bool,
     offline: bool,
     progress: bool | None = None,
 ) -> pd.DataFrame:
-    limit = parse_span(max_age, name="max_age")
+    check_flag(refresh, name="refresh")
     if refresh and offline:
         raise ValueError("refresh=True asks the network and offline=True never does; give one of them")
     client = Client() if client is None else client
     whole = Folder(resolve_cache_dir(cache_dir))
     folder = whole.folder(cache.FOLDER)
     schema = listed.schema
-    name = cache.file_name(schema.name, {**client.identity, **filters.params()})
+    name = cache.file_name(schema.name, {**client.identity, **filters.params(), **filters.written})
 
     began, now = time.monotonic(), datetime.now(UTC)
     kept = None if refresh else cache.read(folder, name, schema.arrow)
-    if kept is not None and (offline or timedelta(0) <= now - kept.fetched_at <= limit):
+    if kept is not None and (offline or timedelta(0) <= now - kept.fetched_at <= max_age):
         seconds = time.monotonic() - began
         _logger.info(
             "%s: %d rows in %.1f s from the cache, fetched at %s",
@@ -540,7 +564,7 @@ def _load(
             seconds,
             kept.fetched_at,
         )
-        return _to_frame(kept, listed, client, requests=0)
+        return _to_frame(replace(kept, table=filters.apply(kept.table)), listed, client, requests=0)
     if offline:
         raise CacheError(
             f"offline=True, and {folder.location} has no answer to this call. Call once without offline, "

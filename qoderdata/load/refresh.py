@@ -467,7 +467,7 @@ class _Refresh:
         failures = 0
         while self.stale:
             id_ = self.stale.pop()
-            if id_ in UNUSABLE_IDS:
+            if id_.strip() in UNUSABLE_IDS:
                 self._leave(id_, UNUSABLE_ID_REASON)
                 continue
             try:

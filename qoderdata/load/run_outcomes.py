@@ -55,7 +55,7 @@ LEVELS: tuple[Level, ...] = ("auto", "runs", "sessions", "events")
 #: A session may be created a little before its run is recorded, or by another clock.
 _CLOCKS_DIFFER = timedelta(hours=1)
 _KEPT_ENDS = pa.array(["final", "gone"], pa.large_string())
-_SECONDS_A_REQUEST = timedelta(milliseconds=100)
+_REQUEST_INTERVAL = timedelta(milliseconds=100)
 _REQUIRES_ACTION, _IDLE, _TERMINATED, _WAITING = (
     pa.array([text], pa.large_string())
     for text in ("requires_action", "session.status_idle", "session.status_terminated", "waiting")
@@ -239,9 +239,9 @@ class RunOutcomes:
         ids = list(ids)
         if not ids:
             return
-        left = _Left()
+        unread = _UnreadSessions()
         with self._sessions.writer_lock(), self._ends.writer_lock():
-            names = left.nameable(ids)
+            names = unread.usable(ids)
             for number, id_ in enumerate(names, start=1):
                 try:
                     asked_at, table = reader.read_one(id_)
@@ -251,23 +251,23 @@ class RunOutcomes:
                 except ACCOUNT_ERRORS:
                     raise
                 except RECORD_ERRORS as error:
-                    if left.is_over_after(id_, error):
-                        left.ids += names[number:]
+                    if unread.add_and_should_stop(id_, error):
+                        unread.ids += names[number:]
                         break
                 else:
-                    left.failures = 0
+                    unread.failures = 0
                     self._sessions.add(JournalEntry(table, asked_at))
             self._sessions.commit(compact=True)
             self._ends.commit(compact=True)
-        left.warn()
+        unread.warn()
 
     def _read_events(self, needed: pa.Table, wanted: Any, since: datetime | None) -> None:  # noqa: ANN401
         with self._ends.writer_lock():
             # Another process may have read some while this one waited.
             undecided = self._undecided(*self._known(wanted, since))
             created_at = _times(needed)
-            left = _Left()
-            names = left.nameable(undecided)
+            unread = _UnreadSessions()
+            names = unread.usable(undecided)
             found = prefetch(self._events_of(names), name="qoderdata-events")
             with closing(found) as results, progress_bar("sessions", progress=self._progress) as shown:
                 shown.total = len(names)
@@ -275,17 +275,17 @@ class RunOutcomes:
                     if isinstance(result, NotFoundError):
                         self._add_end(id_, {"end": "gone", "created_at": created_at[id_]})
                     elif isinstance(result, APIError):
-                        if left.is_over_after(id_, result):
-                            left.ids += names[number:]
+                        if unread.add_and_should_stop(id_, result):
+                            unread.ids += names[number:]
                             break
                     else:
-                        left.failures = 0
+                        unread.failures = 0
                         facts = {"created_at": created_at[id_], "session_updated_at": undecided[id_]}
                         self._add_end(id_, {**result, **facts})
                     shown.update()
             self._ends.commit(compact=True)
         self._decoder.finish([])
-        left.warn()
+        unread.warn()
 
     def _undecided(self, sessions: pa.Table, ends: pa.Table) -> dict[str, datetime | None]:
         """Return the sessions whose events are to be read, newest first, each with its `updated_at`."""
@@ -352,7 +352,7 @@ def _has_final_end(events: pa.Table) -> bool:
     return bool(pc.any(pc.or_(pc.and_not(idle, waits), terminated)).as_py())
 
 
-class _Left:
+class _UnreadSessions:
     """Sessions that could not be read, for one warning."""
 
     def __init__(self) -> None:
@@ -360,15 +360,15 @@ class _Left:
         self.failures = 0
         self._reason = ""
 
-    def nameable(self, ids: Iterable[str]) -> list[str]:
-        """Return the ids that a request can name; the others are left."""
+    def usable(self, ids: Iterable[str]) -> list[str]:
+        """Return the ids that a request can name, and add the others."""
         ids = list(ids)
-        self.ids += [id_ for id_ in ids if id_ in UNUSABLE_IDS]
+        self.ids += [id_ for id_ in ids if id_.strip() in UNUSABLE_IDS]
         self._reason = UNUSABLE_ID_REASON if self.ids else ""
-        return [id_ for id_ in ids if id_ not in UNUSABLE_IDS]
+        return [id_ for id_ in ids if id_.strip() not in UNUSABLE_IDS]
 
-    def is_over_after(self, id_: str, error: APIError) -> bool:
-        """Leave a session, and return whether the others are left too: so many in a row could not be read."""
+    def add_and_should_stop(self, id_: str, error: APIError) -> bool:
+        """Add a session, and return whether no more should be tried: so many in a row could not be read."""
         self.ids.append(id_)
         self._reason = self._reason or str(error)
         self.failures = self.failures + 1 if is_failure(error) else 0
@@ -389,5 +389,5 @@ def assumption_text(assumed: int, completed: int, sessions: int) -> str:
     return (
         f"{assumed:,} of {completed:,} completed runs are assumed: their sessions are idle or archived, and "
         "failures inside these sessions are not seen. load_runs(outcomes='events') reads their events: about "
-        f"{sessions:,} requests, {format_duration(sessions * _SECONDS_A_REQUEST)}"
+        f"{sessions:,} requests, {format_duration(sessions * _REQUEST_INTERVAL)}"
     )

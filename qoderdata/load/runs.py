@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Literal
 import pyarrow.compute as pc
 
 from qoderdata.client import Client
-from qoderdata.errors import DataQualityWarning, warn
+from qoderdata.errors import APIError, DataQualityWarning, warn
 from qoderdata.files import Folder
 from qoderdata.load.refresh import RemoteList
 from qoderdata.load.run_outcomes import LEVELS, Known, Level, RunOutcomes, assumption_text
-from qoderdata.load.stored import Freshness, Query, StoredLoading, as_written, check_refresh
+from qoderdata.load.stored import Freshness, Query, StoredLoading, check_refresh
 from qoderdata.outcomes import apply_ends
-from qoderdata.parsing import Instant, Span, parse_period, parse_span
+from qoderdata.parsing import Instant, Span, bound_text, check_flag, check_id, parse_period, parse_span
 from qoderdata.settings import resolve_cache_dir
 from qoderdata.store import RUNS_TABLE
 
@@ -145,10 +145,10 @@ def load_runs(
     now = datetime.now(UTC)
     start, end = parse_period(since, until, now=now, what="run")
     level = _level(outcomes)
-    if deployment_id is not None and not deployment_id.strip():
-        raise ValueError("deployment_id is empty; ids look like dep_0197…, and None asks for all deployments")
+    if has_error is not None:
+        check_flag(has_error, name="has_error")
     asked = {
-        "deployment_id": deployment_id,
+        "deployment_id": None if deployment_id is None else check_id(deployment_id, name="deployment_id"),
         "status": _known("status", status, _STATUSES),
         "trigger_type": _known("trigger_type", trigger_type, _TRIGGERS),
         "has_error": None if has_error is None else str(has_error).lower(),
@@ -156,7 +156,7 @@ def load_runs(
     query = Query(
         since=None if start is None else start.to_pydatetime(),
         until=None if end is None else end.to_pydatetime(),
-        window=as_written(since),
+        window=bound_text(since),
         params={name: value for name, value in asked.items() if value is not None},
         where=_all(
             None if value is None else pc.field(name) == value
@@ -172,7 +172,11 @@ def load_runs(
     loading = StoredLoading(RUN_LIST, query, client, folder, freshness=freshness, progress=progress)
     answer = loading.offline() if offline else loading.online()
     reader = RunOutcomes(client, folder, freshness=freshness, progress=progress)
-    known = reader.read(answer.table, level, offline=offline)
+    try:
+        known = reader.read(answer.table, level, offline=offline)
+    except APIError as error:
+        error.add_note("The runs are stored; load_runs(outcomes='runs') reads run records only.")
+        raise
     loading.count(requests=reader.requests)
     runs = loading.frame(answer)
     runs.attrs["outcomes"] = reader.level

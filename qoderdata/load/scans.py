@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow.dataset as ds
 
-from qoderdata import cache
+from qoderdata import cache, history
 from qoderdata.client import Client
 from qoderdata.errors import CacheError
 from qoderdata.files import Folder
@@ -72,7 +72,7 @@ def check_engine(engine: str) -> None:
         raise ValueError(f"engine={engine!r} is not known; allowed are {', '.join(map(repr, ENGINES))}")
 
 
-def open_session(engine: str) -> Any:  # noqa: ANN401 - a DuckDB connection, or nothing
+def _connect(engine: str) -> Any:  # noqa: ANN401 - a DuckDB connection, or nothing
     """Return what frames share that are to be joined: DuckDB joins relations of one connection only."""
     if engine != "duckdb":
         return None
@@ -88,7 +88,7 @@ def open_files(
     schema: Schema,
     *,
     where: Sequence[Bound] = (),
-    session: Any = None,  # noqa: ANN401 - see `open_session`
+    connection: Any = None,  # noqa: ANN401 - see `_connect`
 ) -> Any:  # noqa: ANN401 - whatever the engine's lazy frame is
     """Open Parquet files in an engine.
 
@@ -104,8 +104,8 @@ def open_files(
         The columns.
     where
         Which rows.
-    session
-        What `open_session` returned, for frames that are to be joined.
+    connection
+        What `_connect` returned, for frames that are to be joined.
 
     Returns
     -------
@@ -118,7 +118,7 @@ def open_files(
         The engine is not installed; the message names the extra.
     """
     if engine == "duckdb":
-        return _duckdb(session or open_session(engine), folder, paths, schema, where)
+        return _duckdb(connection or _connect(engine), folder, paths, schema, where)
     return _OPENERS[engine](folder, paths, schema, where)
 
 
@@ -194,12 +194,12 @@ def _arrow_frame(table: pa.Table) -> pd.DataFrame:
 
 def _spark(folder: Folder, paths: list[str], schema: Schema, where: Sequence[Bound]) -> Any:  # noqa: ANN401
     sql = _need("pyspark.sql", "spark")
-    session = sql.SparkSession.getActiveSession() or sql.SparkSession.builder.getOrCreate()
+    spark = sql.SparkSession.getActiveSession() or sql.SparkSession.builder.getOrCreate()
     if not paths:
         types = _need("pyspark.sql.pandas.types", "spark")
-        return session.createDataFrame([], types.from_arrow_schema(schema.arrow))
+        return spark.createDataFrame([], types.from_arrow_schema(schema.arrow))
     prefix = "file://" if folder.local else f"{folder.location.split('://', 1)[0]}://"
-    frame = session.read.parquet(*(prefix + path for path in paths)).select(*schema.names)
+    frame = spark.read.parquet(*(prefix + path for path in paths)).select(*schema.names)
     for bound in where:
         frame = frame.where(bound.holds(frame[bound.column]))
     return frame
@@ -235,13 +235,14 @@ def scan_deployments(
         Which of the two answers: as given to `load_deployments`.
     client
         Whose deployments; ``None``: those of the environment's token, and without one, of the only account
-        that the cache has.
+        that the cache has such an answer of, as its snapshots tell.
 
     Returns
     -------
     frame
         A DuckDB relation, a Polars LazyFrame, or a Dask or PySpark DataFrame: one row a deployment, with the
-        columns of `qoderdata.schema.DEPLOYMENTS`. It is as old as the cached answer.
+        columns of `qoderdata.schema.DEPLOYMENTS`. It is as old as the cached answer, and always the whole list:
+        answers to calls with another filter are not taken.
 
     Raises
     ------
@@ -264,16 +265,14 @@ def scan_deployments(
     True
     """
     check_engine(engine)
-    folder = Folder(resolve_cache_dir(cache_dir)).folder(cache.FOLDER)
+    root = Folder(resolve_cache_dir(cache_dir))
+    folder = root.folder(cache.FOLDER)
     client = _known_client(client)
+    filters = {"include_archived": "true"} if include_archived else {}
+    accounts = history.accounts(root) if client is None else [client.identity]
+    wanted = {folder.full(cache.file_name(DEPLOYMENTS.name, {**account, **filters})) for account in accounts}
     with folder.opened("cached answers"):
-        kept = [entry.path for entry in cache.entries(folder)]
-    if client is None:
-        paths = [path for path in kept if path.rsplit("/", 1)[-1].startswith(DEPLOYMENTS.name)]
-    else:
-        filters = {"include_archived": "true"} if include_archived else {}
-        wanted = folder.full(cache.file_name(DEPLOYMENTS.name, {**client.identity, **filters}))
-        paths = [path for path in kept if path == wanted]
+        paths = [entry.path for entry in cache.entries(folder) if entry.path in wanted]
     if len(paths) != 1:
         raise CacheError(_which("answers of load_deployments", len(paths), folder))
     return open_files(engine, folder, paths, DEPLOYMENTS)
@@ -415,8 +414,8 @@ def _scan(
     store.load()
     if not store.exists:
         raise CacheError(_which(f"stores of {table.name}", 0, folder))
-    session = open_session(engine)
-    frame = _open(store, engine, session, since=since, until=until)
+    connection = _connect(engine)
+    frame = _open(store, engine, connection, since=since, until=until)
     if table is not RUNS_TABLE:
         return frame
     sessions, outcomes = (_sibling(store, other, folder) for other in (SESSIONS_TABLE, OUTCOMES_TABLE))
@@ -424,14 +423,14 @@ def _scan(
         return frame
     # A session is created when its run is, or a little later.
     earliest = None if since is None else since - _CLOCKS_DIFFER
-    opened = [_open(other, engine, session, since=earliest) for other in (sessions, outcomes)]
+    opened = [_open(other, engine, connection, since=earliest) for other in (sessions, outcomes)]
     return apply_ends_lazy(frame, opened[0], current_ends_lazy(*opened))
 
 
 def _open(
     store: TableStore,
     engine: str,
-    session: Any,  # noqa: ANN401 - see `open_session`
+    connection: Any,  # noqa: ANN401 - see `_connect`
     *,
     since: pd.Timestamp | None = None,
     until: pd.Timestamp | None = None,
@@ -447,7 +446,7 @@ def _open(
             f"{len(gone)} of {len(files)} data files of the store of {store.table.name} are gone (the first: "
             f"{gone[0]}). Call {loader}, which reads them again"
         )
-    return open_files(engine, store.folder, files, store.table.schema, where=where, session=session)
+    return open_files(engine, store.folder, files, store.table.schema, where=where, connection=connection)
 
 
 def _sibling(store: TableStore, table: StoredTable, folder: Folder) -> TableStore:

@@ -13,9 +13,9 @@ import pyarrow.compute as pc
 from qoderdata.client import Client
 from qoderdata.files import Folder
 from qoderdata.load.refresh import RemoteList
-from qoderdata.load.stored import Freshness, Query, StoredLoading, as_written, check_refresh
+from qoderdata.load.stored import Freshness, Query, StoredLoading, check_refresh
 from qoderdata.pages import SAFE_PAGE
-from qoderdata.parsing import Instant, Span, parse_period, parse_span
+from qoderdata.parsing import Instant, Span, bound_text, check_id, parse_period, parse_span
 from qoderdata.settings import resolve_cache_dir
 from qoderdata.store import SESSIONS_TABLE, TableStore
 
@@ -125,7 +125,8 @@ def load_sessions(
     """
     now = datetime.now(UTC)
     start, end = parse_period(since, until, now=now, what="session")
-    asked = {name: _checked(name, value) for name, value in _given(deployment_id=deployment_id, agent_id=agent_id)}
+    ids = {"deployment_id": deployment_id, "agent_id": agent_id}
+    asked = {name: check_id(value, name=name) for name, value in ids.items() if value is not None}
     age = parse_span(max_age, name="max_age")
     check_refresh(refresh=refresh, offline=offline)
     conditions = [pc.field(name) == value for name, value in asked.items()]
@@ -134,7 +135,7 @@ def load_sessions(
         Query(
             since=None if start is None else start.to_pydatetime(),
             until=None if end is None else end.to_pydatetime(),
-            window=as_written(since),
+            window=bound_text(since),
             params=asked,
             where=functools.reduce(operator.and_, conditions) if conditions else None,
         ),
@@ -166,13 +167,3 @@ def reread_bound(store: TableStore) -> datetime | None:
     if read_at is None or newest is None:
         return None
     return min(read_at, newest, datetime.now(UTC)) - REREAD
-
-
-def _given(**filters: str | None) -> list[tuple[str, str]]:
-    return [(name, value) for name, value in filters.items() if value is not None]
-
-
-def _checked(name: str, value: str) -> str:
-    if not value.strip():
-        raise ValueError(f"{name} is empty; None asks for all")
-    return value

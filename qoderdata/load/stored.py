@@ -16,7 +16,6 @@ from qoderdata.errors import APIConnectionError, APIError, BadRequestError, Cach
 from qoderdata.formatting import format_duration
 from qoderdata.frames import to_pandas
 from qoderdata.load.refresh import ListedPage, ListReader, RemoteList, bring_up_to_date, is_current
-from qoderdata.parsing import Instant, Span, parse_instant
 from qoderdata.store import DamagedStoreError, TableStore, newest_first, time_filter
 
 if TYPE_CHECKING:
@@ -385,16 +384,6 @@ def check_refresh(*, refresh: bool | str, offline: bool) -> None:
         raise ValueError(f"refresh={refresh!r} is not known; allowed are True, False and 'all'")
     if refresh and offline:
         raise ValueError(f"refresh={refresh!r} asks the network and offline=True never does; give one of them")
-
-
-def as_written(since: Instant | Span | None) -> str | None:
-    """Return a bound so that the same question is the same text: an instant in UTC, an age as it is."""
-    if since is None:
-        return None
-    try:
-        return parse_instant(since, name="since").isoformat()  # type: ignore[arg-type] # an age: ValueError
-    except ValueError:
-        return str(since)
 
 
 def _offline_note(read_at: datetime) -> str:
