@@ -42,33 +42,33 @@ def prefetch(items: Iterable[T], *, name: str) -> Generator[T, None, None]:
     >>> list(prefetch((number**2 for number in range(4)), name="squares"))
     [0, 1, 4, 9]
     """
-    made: SimpleQueue[Any] = SimpleQueue()
+    queue: SimpleQueue[Any] = SimpleQueue()
     end: Future[None] = Future()
-    room = threading.Semaphore(1)
-    left = threading.Event()
+    free_slot = threading.Semaphore(1)
+    is_closed = threading.Event()
 
     def run() -> None:
         try:
             for item in items:
-                made.put(item)
+                queue.put(item)
                 del item
-                room.acquire()
-                if left.is_set():
+                free_slot.acquire()
+                if is_closed.is_set():
                     break
             end.set_result(None)
         except BaseException as error:  # noqa: BLE001 - raised where the item is waited for
             end.set_exception(error)
-        made.put(end)
+        queue.put(end)
 
     threading.Thread(target=run, name=name, daemon=True).start()
     try:
-        for item in iter(made.get, end):
+        for item in iter(queue.get, end):
             yield item
-            room.release()
+            free_slot.release()
         end.result()
     finally:
-        left.set()
-        room.release()
+        is_closed.set()
+        free_slot.release()
 
 
 class GCPaused:

@@ -10,10 +10,7 @@ for the separator sees further cells inside a text. So an apostrophe goes before
 start of a text, after ``;``, after a tab or after a line break. A text that looks escaped already is escaped once
 more, so `unescape` returns every text.
 
-The values of ``environment_variables`` may be secrets. Deployments have one text there (``KEY=VALUE`` lines),
-sessions an object. Both are masked wherever they can stand: under that key in JSON text (``extra``, as a whole or
-as a dotted path), at any depth of a list or object, and in a column of that name. The keys of an object stay; a
-text becomes `MASK` as a whole, since a value may hold what looks like the next line.
+The values of ``environment_variables`` may be secrets; they are masked as `qoderdata.frames` says.
 """
 
 from __future__ import annotations
@@ -39,7 +36,7 @@ from pyarrow import csv
 from qoderdata import files
 from qoderdata.columns import not_a_frame
 from qoderdata.decode import jsontext
-from qoderdata.errors import APIResponseValidationError
+from qoderdata.frames import SECRET_PATTERN, is_secret, mask_text, mask_value
 from qoderdata.schema import AGENTS, DEPLOYMENTS, ENVIRONMENTS, EVENTS, RUNS, SESSIONS
 
 if TYPE_CHECKING:
@@ -84,13 +81,6 @@ _UNESCAPE = re.compile(rf"\A'(?={_SKIPPED}{_BREAKS})|(?:\A|(?<={_SEPARATORS}))'(
 _NEEDS = rf"\A{_SKIPPED}{_BREAKS}|(?:\A|{_SEPARATORS}){_SKIPPED}{_STARTS}"
 _OFFSET = r"([+-]\d\d)(\d\d)$"
 _IDLE_ZEROS = r"\.0+($|[+-])"
-
-#: Stands where a value was.
-MASK = "***"
-SECRET = "environment_variables"  # noqa: S105 - the name of the field, not a secret
-#: Texts that may hold the key; an escape such as ``\\u0065`` could spell it.
-_MAY_BE_SECRET = rf"{SECRET}|\\u"
-_SECRET_PATTERN = re.compile(_MAY_BE_SECRET)
 
 
 def export_csv(frame: Any, path: str | Path, *, spreadsheet_safe: bool = True) -> None:  # noqa: ANN401 - any frame that narwhals knows
@@ -295,10 +285,12 @@ def _column(series: pd.Series[Any], name: str) -> pa.Array[Any] | list[object]:
     """Return a column as Arrow where Arrow has its type; objects stay as they are."""
     if series.dtype == object:
         known = _LIST_TYPES.get(name)
-        return series.tolist() if known is None else pa.array(series, known, from_pandas=True)
+        if known is None or not all(isinstance(value, list | tuple | np.ndarray) for value in series.dropna()):
+            return series.tolist()
+        return pa.array(series, known, from_pandas=True)
     try:
         array = pa.array(series, from_pandas=True)
-    except pa.ArrowNotImplementedError:
+    except (pa.ArrowNotImplementedError, pa.ArrowTypeError):  # a sparse column is the latter
         return series.tolist()
     if isinstance(array, pa.ChunkedArray):
         array = array.combine_chunks()
@@ -447,7 +439,7 @@ def cells(column: pa.Array[Any] | list[object], *, name: str, safe: bool) -> pa.
         kind = column.type
         if pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind):
             texts = column.cast(pa.large_string())
-            texts = replace_some(texts, _MAY_BE_SECRET, mask_text)
+            texts = replace_some(texts, SECRET_PATTERN, mask_text)
             return escape_array(texts) if safe else texts
         if pa.types.is_integer(kind) or pa.types.is_boolean(kind):
             return column
@@ -597,85 +589,3 @@ def replace_some(texts: pa.Array[Any], pattern: str, change: Callable[[str], str
     changed = pa.array([change(str(text)) for text in found], texts.type)
     replaced: pa.Array[Any] = pc.replace_with_mask(texts, matches, changed)
     return replaced
-
-
-def is_secret(name: object) -> bool:
-    """Tell whether a column or key names such values, also as a part of a path.
-
-    Parameters
-    ----------
-    name
-        The name of a column, or the key of an object.
-
-    Returns
-    -------
-    bool
-        Whether all that it holds is to be masked.
-
-    Examples
-    --------
-    >>> is_secret("environment_variables"), is_secret("environment_variables_API_KEY"), is_secret("environment_id")
-    (True, True, False)
-    """
-    return SECRET in str(name)
-
-
-def mask_value(value: object, *, hide: bool = False) -> object:
-    """Mask the secret values inside a list or object.
-
-    Parameters
-    ----------
-    value
-        What JSON, or a nested column, holds.
-    hide
-        Whether it is such a value already; then everything in it but keys and gaps is masked.
-
-    Returns
-    -------
-    object
-        The value, with new lists and objects.
-
-    Examples
-    --------
-    >>> mask_value({"environment_variables": {"KEY": "s3cret", "OFF": None}, "environment_variables.A": 1, "b": 2})
-    {'environment_variables': {'KEY': '***', 'OFF': None}, 'environment_variables.A': '***', 'b': 2}
-    """
-    if isinstance(value, Mapping):
-        return {key: mask_value(item, hide=hide or is_secret(key)) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [mask_value(item, hide=hide) for item in value]
-    return MASK if hide and value is not None else value
-
-
-def mask_text(text: str, *, hide: bool = False) -> str:
-    """Mask the secret values in JSON text; any other text is left alone.
-
-    Parameters
-    ----------
-    text
-        JSON, or not.
-    hide
-        Whether the whole text is such a value; then text that is not a JSON list or object becomes `MASK`.
-
-    Returns
-    -------
-    str
-        The text; canonical JSON where something was masked.
-
-    Examples
-    --------
-    >>> mask_text('{"environment_variables":{"KEY":"s3cret"}}')
-    '{"environment_variables":{"KEY":"***"}}'
-    >>> mask_text('{"environment_variables":"KEY=s3cret"}')
-    '{"environment_variables":"***"}'
-    >>> mask_text("about environment_variables")
-    'about environment_variables'
-    """
-    if not hide and not _SECRET_PATTERN.search(text):
-        return text
-    try:
-        value = jsontext.parse(text.encode())
-    except (jsontext.NotJSONError, APIResponseValidationError):
-        return MASK if hide else text
-    masked = mask_value(value, hide=hide)
-    return text if masked == value else jsontext.write(masked)

@@ -1,10 +1,18 @@
 """Arrow to pandas: tables to frames, records from elsewhere to rows, and names to ids.
 
 The dtypes follow from the schema alone, never from the data.
+
+The values of ``environment_variables`` may be secrets. Deployments have one text there (``KEY=VALUE`` lines),
+sessions an object. Where a frame is shown or exported as text, both are masked wherever they can stand: under that
+key in JSON text (``extra``, as a whole or as a dotted path), at any depth of a list or object, and in a column of
+that name. The keys of an object stay; a text becomes `MASK` as a whole, since a value may hold what looks like the
+next line.
 """
 
 from __future__ import annotations
 
+import re
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import narwhals as nw
@@ -18,13 +26,13 @@ from narwhals.dependencies import is_dask_dataframe
 from qoderdata.background import gc_paused
 from qoderdata.columns import TEXT, not_a_frame, require_dtypes, require_frame
 from qoderdata.decode import Records, from_records
-from qoderdata.decode.jsontext import is_utf8, parse, write
-from qoderdata.errors import FRAME_SOURCES, MissingColumnError, require_columns
+from qoderdata.decode.jsontext import NotJSONError, is_utf8, parse, write
+from qoderdata.errors import FRAME_SOURCES, APIResponseValidationError, MissingColumnError, require_columns
 from qoderdata.outcomes import resolve_outcomes
 from qoderdata.schema import DEPLOYMENTS, EVENTS, EXTRA, RUNS, SESSIONS, Schema
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable, Mapping
+    from collections.abc import Callable, Collection, Iterable
 
     from narwhals.typing import IntoFrame, IntoFrameT
 
@@ -35,7 +43,11 @@ NAMES = {
     "environment_id": "environment_name",
 }
 _KINDS = "a frame (pandas, Polars, PyArrow, DuckDB, Dask, PySpark)"
-_SECRETS, _HIDDEN = "environment_variables", "(hidden)"
+#: Stands where a secret value was.
+MASK = "***"
+SECRET = "environment_variables"  # noqa: S105 - the name of the field, not a secret
+#: Texts that may hold the key; an escape such as ``\\u0065`` could spell it.
+SECRET_PATTERN = rf"{SECRET}|\\u"
 _DTYPES: dict[pa.DataType, pd.api.extensions.ExtensionDtype] = {
     pa.large_string(): TEXT,
     pa.int64(): pd.Int64Dtype(),
@@ -43,23 +55,97 @@ _DTYPES: dict[pa.DataType, pd.api.extensions.ExtensionDtype] = {
 
 
 class ExtraArray(TEXT.construct_array_type()):  # type: ignore[misc] # its name differs between pandas 2 and 3
-    """The column ``extra``, of dtype ``str``; a frame or column that is shown hides environment variables."""
+    """The column ``extra``, of dtype ``str``; a frame or column that is shown masks environment variables.
+
+    A row of a frame, such as ``df.iloc[0]``, is a `Series` of plain objects, which this class cannot reach: it
+    shows them.
+    """
 
     def _formatter(self, boxed: bool = False) -> Callable[[Any], str]:  # noqa: FBT001, FBT002 - pandas' signature
         show = str if boxed else repr
-        return lambda value: show(_without_secrets(value))
+        return lambda value: show(mask_text(value) if isinstance(value, str) else value)
 
 
-def _without_secrets(extra: object) -> object:
-    """Return a text of ``extra`` with the values of environment variables hidden."""
-    if not isinstance(extra, str) or _SECRETS not in extra:
-        return extra
+def is_secret(name: object) -> bool:
+    """Tell whether a column or key names such values, also as a part of a path.
+
+    Parameters
+    ----------
+    name
+        The name of a column, or the key of an object.
+
+    Returns
+    -------
+    bool
+        Whether all that it holds is to be masked.
+
+    Examples
+    --------
+    >>> is_secret("environment_variables"), is_secret("environment_variables_API_KEY"), is_secret("environment_id")
+    (True, True, False)
+    """
+    return SECRET in str(name)
+
+
+def mask_value(value: object, *, hide: bool = False) -> object:
+    """Mask the secret values inside a list or object.
+
+    Parameters
+    ----------
+    value
+        What JSON, or a nested column, holds.
+    hide
+        Whether it is such a value already; then everything in it but keys and gaps is masked.
+
+    Returns
+    -------
+    object
+        The value, with new lists and objects.
+
+    Examples
+    --------
+    >>> mask_value({"environment_variables": {"KEY": "s3cret", "OFF": None}, "environment_variables.A": 1, "b": 2})
+    {'environment_variables': {'KEY': '***', 'OFF': None}, 'environment_variables.A': '***', 'b': 2}
+    """
+    if isinstance(value, Mapping):
+        return {key: mask_value(item, hide=hide or is_secret(key)) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [mask_value(item, hide=hide) for item in value]
+    return MASK if hide and value is not None else value
+
+
+def mask_text(text: str, *, hide: bool = False) -> str:
+    """Mask the secret values in JSON text; other text is left alone, unless it looks like an object cut short.
+
+    Parameters
+    ----------
+    text
+        JSON, or not.
+    hide
+        Whether the whole text is such a value; then text that is not a JSON list or object becomes `MASK`.
+
+    Returns
+    -------
+    str
+        The text; canonical JSON where something was masked.
+
+    Examples
+    --------
+    >>> mask_text('{"environment_variables":{"KEY":"s3cret"}}')
+    '{"environment_variables":{"KEY":"***"}}'
+    >>> mask_text('{"environment_variables":"KEY=s3cret"}')
+    '{"environment_variables":"***"}'
+    >>> mask_text('{"environment_variables":"KEY=s3'), mask_text("about environment_variables")
+    ('***', 'about environment_variables')
+    """
+    if not hide and not re.search(SECRET_PATTERN, text):
+        return text
     try:
-        values = orjson.loads(extra)
-    except orjson.JSONDecodeError:
-        return _HIDDEN
-    hidden = {key: _HIDDEN if key.startswith(_SECRETS) and value else value for key, value in values.items()}
-    return orjson.dumps(hidden).decode()
+        value = parse(text.encode())
+    except (NotJSONError, APIResponseValidationError):
+        return MASK if hide or text.lstrip().startswith("{") else text
+    masked = mask_value(value, hide=hide)
+    return text if masked == value else write(masked)
 
 
 def to_pandas(table: pa.Table, schema: Schema) -> pd.DataFrame:
@@ -327,7 +413,7 @@ def expand_metadata(df: pd.DataFrame, keys: Iterable[str] | None = None) -> pd.D
     Parameters
     ----------
     df
-        A deployments frame: its column ``metadata``.
+        A deployments frame: its column ``metadata``, of JSON text or of dicts.
     keys
         The keys to expand; ``None`` takes every key there is, in alphabetical order.
 
@@ -357,7 +443,7 @@ def expand_metadata(df: pd.DataFrame, keys: Iterable[str] | None = None) -> pd.D
     1  dep_2           NaN
     """
     require_frame(df, [], keys=["metadata"], what="deployments")
-    rows = [_object(text) if isinstance(text, str) else {} for text in df["metadata"]]
+    rows = [_object(value) for value in df["metadata"]]
     if keys is None:
         keys = sorted({key for row in rows for key in row})
     elif isinstance(keys, str):
@@ -369,8 +455,10 @@ def expand_metadata(df: pd.DataFrame, keys: Iterable[str] | None = None) -> pd.D
     return df.assign(**columns)
 
 
-def _object(text: str) -> dict[str, Any]:
+def _object(text: object) -> Mapping[str, Any]:
     """Parse a JSON object; orjson is exact only where all values are strings."""
+    if not isinstance(text, str):
+        return text if isinstance(text, Mapping) else {}
     try:
         found = orjson.loads(text)
         exact = isinstance(found, dict) and all(isinstance(value, str) for value in found.values())

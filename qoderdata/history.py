@@ -224,6 +224,27 @@ def entries(cache_folder: Folder) -> list[tuple[str, int]]:
     return [(info.path, info.size or 0) for info in infos if info.extension == "parquet"]
 
 
+def accounts(cache_folder: Folder) -> list[dict[str, str | None]]:
+    """Return the base URL, workspace and account digest of each series below a cache folder, not checked.
+
+    The newest base of a series tells it; a series without one that can be read is left out.
+
+    Raises
+    ------
+    CacheError
+        The folder cannot be read now.
+    """
+    with cache_folder.folder(FOLDER).opened("snapshots"):
+        newest = {path.rpartition("/")[0]: path for path, _ in sorted(entries(cache_folder))}
+    found = []
+    for path in newest.values():
+        with contextlib.suppress(Exception):  # a damaged file fails in any way
+            schema = pq.read_schema(path, filesystem=cache_folder.filesystem)
+            facts = json.loads(schema.metadata[_METADATA_KEY])
+            found.append({name: facts["identity"][name] for name in ("base_url", "workspace_id", "account")})
+    return found
+
+
 def clear(cache_folder: Folder) -> int:
     """Remove all series of all accounts, and return how many files there were."""
     found = entries(cache_folder)
@@ -248,7 +269,9 @@ def _list(folder: Folder) -> list[SnapshotFile]:
     found = []
     for info in folder.files():
         match = _NAME.fullmatch(info.base_name)
-        if match is not None:
+        if match is None:
+            continue
+        with contextlib.suppress(ValueError):  # no time, such as one of month 13
             time = datetime.strptime(match["time"], _TIME_FORMAT).replace(tzinfo=UTC)
             found.append(
                 SnapshotFile(info.base_name, time, int(match["rows"]), info.size or 0, match["base"] is not None)

@@ -1,7 +1,7 @@
 """How is a list walked along its cursors: page size, prefetch of the next page, progress bar, end?
 
 The walk gets a function that fetches one page; it knows nothing of HTTP. It ends where the service says that there
-is no more, or in an exception: never early, and never in a cycle.
+is no more, or in an exception. It does not stop early, and a repeated cursor is an error.
 """
 
 from __future__ import annotations
@@ -278,7 +278,7 @@ def walk(
     start: str | None = None,
     limit: PageSize | None = None,
     max_pages: int = MAX_PAGES,
-    mask: Callable[[str], str] | None = None,
+    mask: Callable[[str], str] = str,
     progress: Progress | None = None,
 ) -> Generator[E, None, None]:
     """Walk a list from page to page, one page ahead of the caller.
@@ -332,8 +332,8 @@ def fetch_pages(
     *,
     start: str | None = None,
     limit: PageSize,
-    max_pages: int = MAX_PAGES,
-    mask: Callable[[str], str] | None = None,
+    max_pages: int,
+    mask: Callable[[str], str],
 ) -> Iterator[E]:
     """Fetch page after page along the cursors, each when it is asked for; `walk` is one page ahead.
 
@@ -363,7 +363,7 @@ def fetch_pages(
         if not cursor:
             raise _lost("said that there is more, but gave no cursor")
         if cursor in seen:
-            raise _lost(f"sent the cursor {(mask(cursor) if mask else cursor)[:_SHOWN]!r} again")
+            raise _lost(f"sent the cursor {mask(cursor)[:_SHOWN]!r} again")
         seen.add(cursor)
     raise errors.PaginationError(
         f"the list goes on after {max_pages} pages, the most that may be read. Ask for less, such as a "

@@ -57,7 +57,13 @@ class TestScan:
             body([deployment(1)], has_more=True, first_id="a", last_id="b", next_page="c", total=[7])
         )
         assert page.has_more
-        assert (page.first_id, page.last_id, page.next_page) == ("a", "b", "c")
+        assert (page.last_id, page.next_page) == ("b", "c")
+
+    @pytest.mark.parametrize("first_id", ["dep_1", 5, {}])
+    def test_the_first_id_is_not_read(self, first_id: object) -> None:
+        decoder = Watched(DEPLOYMENTS)
+        decoder.to_table(decoder.read_page(body([deployment(1)], first_id=first_id)))
+        assert decoder.exact == 0
 
     @pytest.mark.parametrize(
         "text",
@@ -68,13 +74,13 @@ class TestScan:
     )
     def test_an_envelope_on_both_sides_of_another_list(self, text: bytes) -> None:
         page = Decoder(DEPLOYMENTS).read_page(text)
-        assert (page.first_id, page.last_id, page.next_page) == ("a", "b", "c")
+        assert (page.last_id, page.next_page) == ("b", "c")
 
     @pytest.mark.parametrize("cursors", [{}, {"first_id": None, "last_id": None, "next_page": None}])
     def test_absent_and_null_cursors(self, cursors: Record) -> None:
         page = Decoder(DEPLOYMENTS).read_page(body([], **cursors))
         assert not page.has_more
-        assert (page.first_id, page.last_id, page.next_page) == (None, None, None)
+        assert (page.last_id, page.next_page) == (None, None)
 
     @pytest.mark.parametrize(
         "schema", [DEPLOYMENTS, RUNS, SESSIONS, EVENTS, AGENTS, ENVIRONMENTS], ids=lambda of: of.name

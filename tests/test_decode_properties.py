@@ -299,7 +299,7 @@ def assert_both_ways_agree(body: bytes, schema: Schema) -> None:
         table = again.to_table(page)
         assert table.equals(first)
         envelope = jsontext.parse(body)
-        for name in ("has_more", "first_id", "last_id", "next_page"):
+        for name in ("has_more", "last_id", "next_page"):
             assert getattr(page, name) == envelope.get(name), "the end of a body may be all that is read for this"
         return again.finish([table])
 
@@ -307,7 +307,7 @@ def assert_both_ways_agree(body: bytes, schema: Schema) -> None:
         envelope = jsontext.parse(body)
         if not isinstance(envelope, dict) or envelope.get("has_more") not in (True, False):
             raise APIResponseValidationError("not an envelope")
-        if not all(isinstance(envelope.get(key), str | None) for key in ("first_id", "last_id", "next_page")):
+        if not all(isinstance(envelope.get(key), str | None) for key in ("last_id", "next_page")):
             raise APIResponseValidationError("not an envelope")
         return from_records({"data": envelope.get("data")}, schema)
 
@@ -335,7 +335,7 @@ def test_both_ways_agree_wherever_the_envelope_stands(data: st.DataObject) -> No
     envelope: dict[str, Any] = {
         "data": found,
         "has_more": data.draw(st.booleans()),
-        "first_id": data.draw(st.sampled_from([None, "a", "a]", ']"'])),
+        "first_id": data.draw(st.sampled_from([None, "a", "a]", ']"', 5])),
         "last_id": data.draw(st.sampled_from([None, "b", '],"has_more":false}'])),
         "next_page": data.draw(st.sampled_from([None, "c"])),
         "tags": data.draw(st.sampled_from([[], [1], [{"has_more": True, "last_id": "x"}]])),

@@ -58,6 +58,7 @@ STAMPS = pd.Series(["2026-06-15T01:00:00.500000Z", None], dtype="datetime64[us, 
         (pd.Series(pd.cut([1], [0, 2])), ["(0, 2]"]),
         (pd.Series(pd.period_range("2026-06", periods=1, freq="M")), ["2026-06"]),
         (pd.Series([1 + 2j]), ["(1+2j)"]),
+        (pd.Series(pd.arrays.SparseArray([0, 1])), ["0", "1"]),
         ([["a", "=b"], None, []], ['["a","=b"]', "", "[]"]),
         ([np.array(["v1"], dtype=object), None], ['["v1"]', ""]),
         ([np.array(["2026-06-15T01:00"], dtype="M8[s]")], ['["2026-06-15T01:00:00"]']),
@@ -83,6 +84,13 @@ def test_upcoming_runs_have_an_offset(tmp_path: Path) -> None:
     frame = pd.DataFrame({"id": list("abc"), "schedule_upcoming_runs_at": [moments, moments[:0], None]})
     export_csv(frame, tmp_path / "x.csv")
     assert [row[1] for row in lines(tmp_path / "x.csv")[1:]] == ['["2026-06-15T01:00:00+00:00"]', "[]", ""]
+
+
+@pytest.mark.parametrize("name", ["vault_ids", "schedule_upcoming_runs_at"])
+def test_text_in_a_column_of_lists_stays_text(tmp_path: Path, name: str) -> None:
+    frame = pd.DataFrame({"id": list("abc"), name: pd.Series([None, "vlt_1", ["vlt_2"]], dtype=object)})
+    export_csv(frame, tmp_path / "x.csv")
+    assert [row[1] for row in lines(tmp_path / "x.csv")[1:]] == ["", "vlt_1", '["vlt_2"]']
 
 
 def test_text_is_what_a_file_holds(tmp_path: Path) -> None:

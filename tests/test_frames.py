@@ -41,7 +41,7 @@ def test_what_records_may_be(given: Any) -> None:  # noqa: ANN401 - what callers
     assert df.attrs == {"source": "records"}
 
 
-@pytest.mark.parametrize("given", [None, 5, "[]", b"{}", {"id": "a"}, {}])
+@pytest.mark.parametrize("given", [None, 5, "[]", b"{}", {"id": "a"}, {}, pd.DataFrame({"id": ["a"]})])
 def test_what_records_may_not_be(given: Any) -> None:  # noqa: ANN401 - what callers write
     with pytest.raises(TypeError, match="records is a"):
         flatten_deployments(given)
@@ -52,12 +52,12 @@ def test_what_records_may_not_be(given: Any) -> None:  # noqa: ANN401 - what cal
     [
         ({"data": None}, "data is not a list"),
         ({"data": {"id": "a"}}, "data is not a list"),
-        ([{"id": "a"}, None], "record 1 of the answer is not an object"),
-        ([[]], "record 0 of the answer is not an object"),
-        ([{"id": "a"}, {"name": "x"}], "record 1 of the answer has no id"),
-        ([{"id": None}], "record 0 of the answer has no id"),
-        ([{"id": 5}], "record 0 of the answer has no id"),
-        ([{"id": "\ud800"}], "record 0 of the answer has no id"),
+        ([{"id": "a"}, None], "record 1 is not a dict with an 'id'"),
+        ([[]], "record 0 is not a dict"),
+        ([{"id": "a"}, {"name": "x"}], "record 1 is not a dict with an 'id' that is text"),
+        ([{"id": None}], "record 0 is not a dict with"),
+        ([{"id": 5}], "record 0 is not a dict with"),
+        ([{"id": "\ud800"}], "record 0 is not a dict with"),
     ],
 )
 def test_half_the_rows_are_never_given(given: Any, message: str) -> None:  # noqa: ANN401 - what callers write
@@ -132,7 +132,7 @@ def test_many_records_are_read_piece_by_piece(monkeypatch: pytest.MonkeyPatch) -
         table = from_records(iter(given), DEPLOYMENTS)
     assert table.schema.equals(DEPLOYMENTS.arrow)
     assert table["id"].to_pylist() == [record["id"] for record in given]
-    with pytest.raises(APIResponseValidationError, match="record 7 of"):
+    with pytest.raises(APIResponseValidationError, match="record 7 is"):
         from_records([*({"id": str(number)} for number in range(7)), {}], DEPLOYMENTS)
 
 
@@ -164,18 +164,20 @@ def test_the_official_sdk() -> None:
         pd.testing.assert_frame_equal(flatten_runs(runs), flatten_runs(sandbox.runs))
 
 
-def test_environment_variables_are_hidden_where_a_frame_is_shown() -> None:
-    """`extra` keeps them; a frame, a column, and what is made of them hide them."""
+def test_environment_variables_are_masked_where_a_frame_is_shown() -> None:
+    """`extra` keeps them; a frame, a column, and what is made of them mask them."""
     records: list[dict[str, Any]] = [
         {"id": "a", "environment_variables": "KEY=s3cret"},
         {"id": "b", "environment_variables": {"KEY": "s3cret", "EMPTY": ""}},
-        {"id": "c", "owner": "x"},
+        {"id": "c", "owner": "x", "runtime": {"environment_variables": "KEY=s3cret"}},
+        {"id": "d", "owners": [{"environment_variables": {"KEY": "s3cret"}}]},
     ]
     df = flatten_deployments(records)
-    assert df["extra"].str.contains("s3cret").sum() == 2
+    assert df["extra"].str.contains("s3cret").sum() == 4
     for shown in (df, df["extra"], df.head(1), df[["extra"]], pd.concat([df, df]), df[::-1], df.set_index("id")):
         assert "s3cret" not in repr(shown)
+    assert "s3cret" not in repr(df["extra"].array) + repr(df["extra"].str[:35].array)
     assert "s3cret" not in df.to_html()
-    assert "(hidden)" in repr(df["extra"])
+    assert "***" in repr(df["extra"])
     assert "owner" in repr(df["extra"])
     pd.testing.assert_frame_equal(df, df.assign(extra=df["extra"].astype("object").astype(TEXT)))

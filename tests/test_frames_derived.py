@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -89,6 +91,11 @@ class TestExpandMetadata:
         found = expand_metadata(df, keys)
         assert list(found.columns) == [*df.columns, *(f"metadata_{key}" for key in chosen)]
         assert found.dtypes[len(df.columns) :].map(str).eq("str").all()
+
+    def test_dicts_are_as_good_as_their_text(self, df: pd.DataFrame) -> None:
+        dicts = df["metadata"].map(json.loads, na_action="ignore").astype(object)
+        found = expand_metadata(df.assign(metadata=dicts))
+        pd.testing.assert_frame_equal(found.drop(columns="metadata"), expand_metadata(df).drop(columns="metadata"))
 
     def test_an_empty_frame(self, df: pd.DataFrame) -> None:
         found = expand_metadata(df[:0], ["team"])

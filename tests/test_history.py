@@ -255,6 +255,13 @@ def test_a_damaged_snapshot_is_left_out(how: str, client: qd.Client, tmp_path: P
     pd.testing.assert_frame_equal(past, first)
 
 
+def test_a_file_whose_name_is_no_time_is_no_snapshot(client: qd.Client, tmp_path: Path) -> None:
+    pull(client, tmp_path)
+    (file,) = (path for path in tmp_path.glob("history/*/*.parquet") if not path.name.startswith("base-"))
+    file.with_name(file.name.replace("20260615T", "20261315T")).write_bytes(file.read_bytes())
+    assert len(qd.snapshots(client, tmp_path)) == 1
+
+
 def test_after_a_damaged_base_the_next_pull_begins_anew(client: qd.Client, tmp_path: Path) -> None:
     pull(client, tmp_path)
     (base,) = (tmp_path / "history").rglob("base-*.parquet")

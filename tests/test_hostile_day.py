@@ -103,7 +103,7 @@ def exact(body: bytes, schema: Schema) -> pa.Table:
         raise APIResponseValidationError("no envelope")
     if not all(
         isinstance(text := envelope.get(name), str | None) and (text is None or jsontext.is_utf8(text))
-        for name in ("first_id", "last_id", "next_page")
+        for name in ("last_id", "next_page")
     ):
         raise APIResponseValidationError("no envelope")
     with warnings.catch_warnings():

@@ -227,6 +227,26 @@ def test_several_accounts_in_one_folder(sandbox: Sandbox, tmp_path: Path, monkey
             monkeypatch.delenv("QODER_PAT")
 
 
+def test_deployments_without_a_client_are_never_a_filtered_answer(sandbox: Sandbox, tmp_path: Path) -> None:
+    """The snapshots tell whose the answers are, and so which of the files is the one."""
+    client = client_of(sandbox)
+    load_deployments(client=client, cache_dir=tmp_path, status="paused")
+    with pytest.raises(CacheError, match="has none of the answers of load_deployments"):
+        scan_deployments(tmp_path, engine="polars")
+    for archived in (True, False):
+        wanted = load_deployments(client=client, cache_dir=tmp_path, include_archived=archived)
+        scanned = scan_deployments(tmp_path, engine="polars", include_archived=archived)
+        assert scanned.collect()["id"].to_list() == wanted["id"].to_list()
+    load_deployments(client=Client(sandbox.pat, sandbox.base_url, workspace_id="ws_2"), cache_dir=tmp_path)
+    assert scan_deployments(tmp_path, engine="polars", include_archived=True).collect().height
+    with pytest.raises(CacheError, match="has 2 answers of load_deployments; say whose with client="):
+        scan_deployments(tmp_path, engine="polars")
+    for file in tmp_path.glob("history/*/*"):
+        file.write_bytes(b"damaged")
+    with pytest.raises(CacheError, match="has none of the answers"):
+        scan_deployments(tmp_path, engine="polars")
+
+
 def test_a_token_that_cannot_be_one_is_not_passed_over(
     sandbox: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -23,7 +23,7 @@ from qoderdata.decode.jsontext import NotJSONError, is_utf8, join_list, parse
 from qoderdata.errors import APIResponseValidationError, DataQualityWarning, warn
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from qoderdata.schema import Schema
 
@@ -45,7 +45,7 @@ class Page:
     ----------
     has_more
         Whether more pages follow.
-    first_id, last_id, next_page
+    last_id, next_page
         The cursors of the envelope, ``None`` where it has none.
     count
         How many records the page has.
@@ -56,7 +56,6 @@ class Page:
     """
 
     has_more: bool
-    first_id: str | None
     last_id: str | None
     next_page: str | None
     count: int
@@ -67,7 +66,6 @@ class Page:
 class _RawPage(msgspec.Struct, gc=False):
     data: list[msgspec.Raw]
     has_more: bool
-    first_id: str | None = None
     last_id: str | None = None
     next_page: str | None = None
 
@@ -136,7 +134,7 @@ class Decoder:
             except (msgspec.MsgspecError, RecursionError):
                 return _exact_page(body)
         count = len(found.data)
-        return Page(found.has_more, found.first_id, found.last_id, found.next_page, count, content, body)
+        return Page(found.has_more, found.last_id, found.next_page, count, content, body)
 
     def to_table(self, page: Page) -> pa.Table:
         """Return the table of a page.
@@ -229,18 +227,15 @@ def from_records(records: Records, schema: Schema) -> pa.Table:
     Raises
     ------
     APIResponseValidationError
-        A record is not an object or has no id, or an envelope's ``data`` is not a list.
+        A record is not a dict with an id, or an envelope's ``data`` is not a list.
     TypeError
-        ``records`` is neither.
+        ``records`` is neither, such as a frame.
     """
     tables: list[pa.Table] = []
     misfits: list[Misfit] = []
-    remaining = iter(_record_list(records))
-    for first in itertools.count(step=_BATCH):
-        batch = list(itertools.islice(remaining, _BATCH))
-        if not batch:
-            break
-        result = flatten(batch, schema, first=first)
+    remaining = _checked(_record_list(records))
+    while batch := list(itertools.islice(remaining, _BATCH)):
+        result = flatten(batch, schema)
         tables.append(result.table)
         misfits += result.misfits
     return join_tables(tables, misfits, schema)
@@ -286,11 +281,22 @@ def _record_list(records: Records) -> Iterable[object]:
         if not isinstance(records["data"], list | tuple):
             raise APIResponseValidationError("the envelope's data is not a list of records; nothing was flattened")
         return list(records["data"])
-    if isinstance(records, str | bytes) or not isinstance(records, Iterable):
+    if isinstance(records, str | bytes) or hasattr(records, "columns") or not isinstance(records, Iterable):
         raise TypeError(
             f"records is a {type(records).__name__}; give an iterable of dicts, or an envelope (with 'data')"
         )
     return records
+
+
+def _checked(records: Iterable[object]) -> Iterator[object]:
+    """Check what a caller gave; the messages of `flatten` are about what the service sent."""
+    for index, record in enumerate(records):
+        name = record.get("id") if isinstance(record, Mapping) else None
+        if not isinstance(name, str) or not is_utf8(name):
+            raise APIResponseValidationError(
+                f"record {index} is not a dict with an 'id' that is text; nothing was flattened"
+            )
+        yield record
 
 
 def _exact_page(body: bytes) -> Page:
@@ -302,12 +308,12 @@ def _exact_page(body: bytes) -> Page:
         raise _not_a_page("has no list data")
     if not isinstance(envelope.get("has_more"), bool):
         raise _not_a_page("has no has_more that is true or false")
-    first_id, last_id, next_page = (envelope.get(name) for name in ("first_id", "last_id", "next_page"))
-    for cursor in (first_id, last_id, next_page):
+    last_id, next_page = (envelope.get(name) for name in ("last_id", "next_page"))
+    for cursor in (last_id, next_page):
         if cursor is not None and not (isinstance(cursor, str) and is_utf8(cursor)):
             raise _not_a_page("has a cursor that is not text")
     records = envelope["data"]
-    return Page(envelope["has_more"], first_id, last_id, next_page, len(records), records, body)
+    return Page(envelope["has_more"], last_id, next_page, len(records), records, body)
 
 
 def _not_a_page(what: str) -> APIResponseValidationError:

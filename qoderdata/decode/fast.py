@@ -94,7 +94,7 @@ class FastReader:
         envelope: list[tuple[str, Any] | tuple[str, Any, Any]] = [
             ("data", list[self._root.struct]),  # type: ignore[name-defined]
             ("has_more", bool),
-            *((name, str | None, None) for name in ("first_id", "last_id", "next_page")),
+            *((name, str | None, None) for name in ("last_id", "next_page")),
         ]
         self.page: msgspec.json.Decoder[Any] = msgspec.json.Decoder(
             msgspec.defstruct("Envelope", envelope, gc=False)
