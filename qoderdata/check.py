@@ -9,8 +9,9 @@ import pandas as pd
 
 from qoderdata.columns import TEXT, require_frame
 from qoderdata.formatting import format_duration, format_milliseconds, format_percent, format_time, one_line
-from qoderdata.parsing import Instant, Span, parse_instant, parse_span
+from qoderdata.parsing import Instant, Span, pandas_zone, parse_instant, parse_span
 from qoderdata.summaries import compare_periods, failure_streaks, session_costs, unusual_runs
+from qoderdata.summaries.dataframe_engines import first_instant, wall_clock
 from qoderdata.timelines import missed_triggers, schedule_lints
 from qoderdata.translation import gettext as _
 from qoderdata.translation import ngettext
@@ -37,6 +38,7 @@ _COLUMNS = (
 )  # fmt: skip
 _RUN_COLUMNS = ("id", "deployment_id", "status", "triggered_at", "error_type")
 _STALE = pd.Timedelta("1D")
+_DAY = 86_400_000_000  # in microseconds
 
 
 @dataclass(frozen=True)
@@ -73,7 +75,9 @@ def check(
     df
         A deployments frame.
     runs
-        Their runs: all of the last two `recent` at least.
+        Their runs: all of the last two `recent` at least. What happened after they were read
+        (``attrs["fetched_at"]``, where it is there and before `now`) is not known: later triggers are not
+        ``missed``, and a run is ``stuck`` by how long it had been running then.
     sessions
         Their sessions.
     snapshots
@@ -165,8 +169,10 @@ def check(
         cut = parse_span(since, name="since")
         found += _failing(runs, active, names, streak=streak)
         readable = live[~live["id"].isin(unreadable["deployment_id"])]
-        found += _missed(readable, runs, names, snapshots=snapshots, window=(end - cut, end))
-        found += _stuck(runs, live, names, now=end)
+        read_at = min(end, fetched_at(runs) or end)
+        if end - cut < read_at:
+            found += _missed(readable, runs, names, snapshots=snapshots, window=(end - cut, read_at))
+        found += _stuck(runs, live, names, now=read_at)
         found += _worse(runs, active, names, recent=recent, until=end)
     if sessions is not None:
         found += _over_budget(sessions, live, names, share=budget_share)
@@ -184,6 +190,25 @@ def check(
     }
     times = pd.to_datetime(pd.Series([one.since for one in found], dtype="object"), utc=True).dt.as_unit("us")
     return pd.DataFrame({name: pd.Series(texts, dtype=TEXT) for name, texts in columns.items()} | {"since": times})
+
+
+def fetched_at(frame: pd.DataFrame) -> pd.Timestamp | None:
+    """Return when a frame was fetched, where that is known."""
+    value = frame.attrs.get("fetched_at")
+    return None if value is None else parse_instant(value, name="fetched_at")
+
+
+def local_midnight(time: pd.Timestamp, tz: str, *, days: int = 0) -> pd.Timestamp:
+    """Return the first instant of the local day of a time, or of the day so many days later.
+
+    Examples
+    --------
+    >>> local_midnight(pd.Timestamp("2026-04-24T10:00Z"), "Africa/Cairo").isoformat()  # clocks skip midnight
+    '2026-04-24T01:00:00+03:00'
+    """
+    wall = wall_clock(tz).pandas(pd.Series([time]))
+    midnight = first_instant(tz).pandas(wall - wall % _DAY + days * _DAY)
+    return pd.Timestamp(midnight.item(), unit="us", tz=pandas_zone(tz))
 
 
 def _rows(frame: pd.DataFrame) -> Iterator[Any]:
@@ -211,7 +236,8 @@ def failing_now(runs: pd.DataFrame, active: pd.DataFrame) -> pd.DataFrame:
         ``error_type`` (of the last failed run; missing where there is none).
     """
     streaks = failure_streaks(runs[["id", "deployment_id", "status", "triggered_at", *_there(runs, "created_at")]])
-    failed = runs[runs["status"].eq("failed").fillna(value=False)].sort_values("triggered_at", kind="stable")
+    failed = runs[runs["status"].eq("failed").fillna(value=False) & runs["triggered_at"].notna()]
+    failed = failed.sort_values(["triggered_at", *_there(runs, "created_at"), "id"], na_position="first")
     last_error = failed.drop_duplicates("deployment_id", keep="last").set_index("deployment_id")["error_type"]
     completed = runs.loc[runs["status"].eq("completed").fillna(value=False), "deployment_id"]
     ids = pd.Index(active["id"])
@@ -408,17 +434,15 @@ def _incomplete(
         if frame.attrs.get("complete") is False:
             detail = _("The list of {what} is not complete; load it again.", what=_list_name(what))
             yield _Finding("incomplete_data", None, detail, None, 2)
-        fetched_at = frame.attrs.get("fetched_at")
-        if fetched_at is not None:
-            at = parse_instant(fetched_at, name="fetched_at")
-            if now - at > _STALE:
-                detail = _(
-                    "The {what} are of {time}, {length} ago; load them again.",
-                    what=_list_name(what),
-                    time=format_time(at),
-                    length=format_duration(now - at),
-                )
-                yield _Finding("incomplete_data", None, detail, at, 1)
+        at = fetched_at(frame)
+        if at is not None and now - at > _STALE:
+            detail = _(
+                "The {what} are of {time}, {length} ago; load them again.",
+                what=_list_name(what),
+                time=format_time(at),
+                length=format_duration(now - at),
+            )
+            yield _Finding("incomplete_data", None, detail, at, 1)
     runs = frames["runs"]
     if runs is None or runs.empty:
         return
@@ -429,14 +453,24 @@ def _incomplete(
     assumed = 0 if is_assumed is None else int(is_assumed.fillna(value=False).sum())
     part = (assumed + unknown) / len(runs)
     if part > doubtful:
-        detail = _(
-            "Of {runs} runs, {assumed} completed by assumption and {unknown} have an unknown outcome ({share}); "
-            "load_runs(outcomes='events') reads how they ended.",
-            runs=f"{len(runs):,}",
-            assumed=f"{assumed:,}",
-            unknown=f"{unknown:,}",
-            share=format_percent(part),
-        )
+        facts = {
+            "runs": f"{len(runs):,}",
+            "assumed": f"{assumed:,}",
+            "unknown": f"{unknown:,}",
+            "share": format_percent(part),
+        }
+        if runs.attrs.get("outcomes") == "events":
+            detail = _(
+                "Of {runs} runs, {assumed} completed by assumption and {unknown} have an unknown outcome "
+                "({share}); the service gave no session or no end for them.",
+                **facts,
+            )
+        else:
+            detail = _(
+                "Of {runs} runs, {assumed} completed by assumption and {unknown} have an unknown outcome "
+                "({share}); load_runs(outcomes='events') reads how they ended.",
+                **facts,
+            )
         yield _Finding("incomplete_data", None, detail, None, part)
 
 

@@ -71,6 +71,11 @@ _CONVERSIONS = {
     Dtype.FLAG: "{column}.astype('str').eq('True')",
     Dtype.TIME: "pd.to_datetime({column}, utc=True, format='ISO8601').dt.as_unit('us')",
 }
+#: Of times as milliseconds since 1970.
+_FROM_COUNT = "pd.to_datetime({column}, unit='ms', utc=True).dt.as_unit('us')"
+_ATTACH = "attach the one that its times are in"
+#: Text that tells a time without its offset.
+_LOCAL_TIME = r"\d{4}-\d\d-\d\d(?:[T ]\d\d:\d\d(?::\d\d(?:[.]\d+)?)?)?"
 _WANTED = {
     Dtype.TEXT: "text",
     Dtype.INTEGER: "whole numbers",
@@ -92,8 +97,8 @@ def require_frame(
     """Return a pandas frame whose columns have the dtypes that the loaders give.
 
     A column that is unambiguous is converted: one that is missing everywhere, one of another string, integer or
-    time dtype (such as ``convert_dtypes`` or ``dtype_backend="pyarrow"`` give), and floats that are whole
-    numbers. All other columns are left alone, also those that are not asked for.
+    time dtype (such as ``convert_dtypes`` or ``dtype_backend="pyarrow"`` give), categories of text, and floats
+    that are whole numbers. All other columns are left alone, also those that are not asked for.
 
     Parameters
     ----------
@@ -106,7 +111,7 @@ def require_frame(
     optional
         Columns that are checked only where the frame has them.
     keys
-        Further columns that the caller needs, of any dtype; text is converted.
+        Further columns that the caller needs, of any dtype; text is converted, but for ordered categories.
 
     Returns
     -------
@@ -139,7 +144,9 @@ def require_frame(
         if name in checked and name in DTYPES:
             new = _convert(column, DTYPES[name], name, what)
         else:
-            new = column.astype(TEXT) if not _is_right(column, Dtype.TEXT) and _is_text(column) else column
+            is_ordered = isinstance(column.dtype, pd.CategoricalDtype) and column.dtype.ordered
+            is_text = column.dtype != TEXT and not is_ordered and _is_text(column)
+            new = column.astype(TEXT) if is_text else column
         if new is not column:
             converted[name] = new
     return frame.assign(**converted) if converted else frame
@@ -231,7 +238,7 @@ def _is_right(column: pd.Series[Any], kind: Dtype) -> bool:
     if kind is Dtype.TIME:
         return isinstance(dtype, pd.DatetimeTZDtype)
     if kind is Dtype.TEXT:
-        return dtype == TEXT or _is_text_category(dtype)
+        return dtype == TEXT
     if kind is Dtype.TIMES:
         return pd.api.types.is_object_dtype(dtype) and all(_is_list(value) for value in column)
     if kind is Dtype.FLAG:
@@ -258,15 +265,21 @@ def _from_arrow(column: pd.Series[Any], kind: Dtype) -> pd.Series[Any]:
 
 
 def _wrong_dtype(column: pd.Series[Any], kind: Dtype, name: str, what: str) -> FrameTypeError:
-    holds, own = _holds(name, what), f"{what}[{name!r}]"
-    if kind is Dtype.TIME and pd.api.types.is_datetime64_dtype(column.dtype):
-        how = f"{own} = {own}.dt.tz_localize('UTC')"
-        return _error(f"{_no_zone(name, what)}, such as {how}", name, what)
-    is_text = pd.api.types.is_string_dtype(column.dtype)
-    found = "text" if is_text else f"values of dtype {column.dtype}"
+    holds, own, dtype = _holds(name, what), f"{what}[{name!r}]", column.dtype
+    is_object = pd.api.types.is_object_dtype(dtype)
+    inferred = pd.api.types.infer_dtype(column, skipna=True)
+    is_text = inferred == "string"
+    if kind is Dtype.TIME and (inferred in {"datetime64", "datetime"} or (is_text and _is_local(column))):
+        times = f"pd.to_datetime({own}, format='ISO8601')" if is_object or is_text else own
+        how = f"{own} = {times}.dt.tz_localize('UTC').dt.as_unit('us')"
+        lacks = f"{holds} text without a time zone; {_ATTACH}" if is_text else _no_zone(name, what)
+        return _error(f"{lacks}, such as {how}", name, what)
+    found = "text" if is_text else f"{inferred} values" if is_object else f"values of dtype {dtype}"
     if kind is Dtype.TIMES:
         return _error(f"{holds} {found}, not lists of times, which CSV cannot hold; use Parquet", name, what)
-    how = f"{own} = {_CONVERSIONS[kind].format(column=own)}"
+    is_count = kind is Dtype.TIME and _is_number(column)
+    conversion = _CONVERSIONS[kind] if not is_count else _FROM_COUNT
+    how = f"{own} = {conversion.format(column=own)}"
     return _error(f"{holds} {found}, not {_WANTED[kind]}; convert it with {how}", name, what)
 
 
@@ -285,7 +298,7 @@ def _holds(name: str, what: str) -> str:
 
 
 def _no_zone(name: str, what: str) -> str:
-    return f"column {name!r} of the {what} frame has no time zone; attach the one that its times are in"
+    return f"column {name!r} of the {what} frame has no time zone; {_ATTACH}"
 
 
 def _is_number(column: pd.Series[Any]) -> bool:
@@ -295,11 +308,15 @@ def _is_number(column: pd.Series[Any]) -> bool:
 
 
 def _is_text(column: pd.Series[Any]) -> bool:
-    if isinstance(column.dtype, pd.StringDtype):
+    if isinstance(column.dtype, pd.StringDtype) or _is_text_category(column.dtype):
         return True
     if isinstance(column.dtype, pd.ArrowDtype):
         return pd.api.types.is_string_dtype(column.dtype)
     return column.dtype.kind == "O" and pd.api.types.infer_dtype(column, skipna=True) == "string"
+
+
+def _is_local(column: pd.Series[Any]) -> bool:
+    return bool(column.dropna().astype(str).str.fullmatch(_LOCAL_TIME).any())
 
 
 def _is_arrow(column: pd.Series[Any]) -> bool:

@@ -178,7 +178,7 @@ def _open_in_place(path: Path) -> IO[bytes]:
 
 
 def _keep_owner_and_mode(path: Path, old: os.stat_result) -> None:
-    if (old.st_uid, old.st_gid) != (os.geteuid(), os.getegid()):
+    if hasattr(os, "geteuid") and (old.st_uid, old.st_gid) != (os.geteuid(), os.getegid()):
         with contextlib.suppress(OSError):  # only root may give a file away
             os.chown(path, old.st_uid, old.st_gid)
     path.chmod(stat.S_IMODE(old.st_mode))
@@ -187,7 +187,7 @@ def _keep_owner_and_mode(path: Path, old: os.stat_result) -> None:
 class Folder:
     """A folder of files, on this machine or at a URL that pyarrow or fsspec opens.
 
-    Making one touches nothing; a folder comes to be with its first file, private to the user.
+    Making one touches nothing; the folder is created with its first file, private to the user.
 
     Parameters
     ----------

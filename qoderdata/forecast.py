@@ -122,13 +122,13 @@ def cost_forecast(
     """
     confidence = check_confidence(confidence)
     wanted = ["id", "name"]
-    df = require_frame(df, wanted, what="deployments", optional=["budget_max_credit_cost"])
+    df = require_frame(df, wanted, what="deployments", optional=["budget_max_credit_cost"]).reset_index(drop=True)
     sessions = require_frame(sessions, ["id", "deployment_id", "usage_total_credits"], what="sessions")
     if not df["id"].is_unique:
         raise ValueError("an id is in the deployments frame twice; drop one of its rows")
     triggers = trigger_counts(df, horizon, start=start)
 
-    last = sessions.drop_duplicates("id", keep="last")
+    last = sessions.drop_duplicates("id", keep="last").reset_index(drop=True)
     usage = last.groupby("deployment_id", observed=True)["usage_total_credits"]
     known = pd.DataFrame({
         "sessions": usage.count(), "mean": usage.mean(), "std": usage.std(), "p95": usage.quantile(0.95),

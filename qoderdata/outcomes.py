@@ -109,6 +109,8 @@ _STATUS_BY_STOP_REASON = {
     "budget_reached": "failed",
 }
 _SESSION_TERMINATED = "session_terminated"
+#: How text ends that tells a time and its offset.
+_OFFSET = r":\d\d.*(?:Z|UTC|[+-]\d\d(?::?\d\d)?)$"
 #: A longer duration is garbage, and its milliseconds might not fit 64 bits.
 _MAX_SECONDS = 1e12
 
@@ -154,8 +156,9 @@ def resolve_outcomes(
                                                              session's ``created_at``
         ``completed_at``                 datetime64[us, UTC] time of the end of a completed, failed or
                                                              cancelled run, from events
-        ``duration_ms``                  Int64               between these two where events have both, else
-                                                             the session's ``stats_duration_seconds``
+        ``duration_ms``                  Int64               between these two where events have both, in
+                                                             this order, else the session's
+                                                             ``stats_duration_seconds``
         ``error_type``                   str                 of a failed run
         ``error_message``                str                 likewise
         ================================ =================== ==================================================
@@ -166,7 +169,7 @@ def resolve_outcomes(
     Raises
     ------
     FrameTypeError
-        Not a pandas frame, or a column that has lost its dtype.
+        Not a pandas frame, or a column that has lost its dtype, such as times without a zone, also as text.
     MissingColumnError
         A frame lacks a column; the message lists those that it has.
 
@@ -437,6 +440,7 @@ def _fill(frame: Any) -> Any:  # noqa: ANN401 a narwhals frame of any engine
     seconds = col("_sessions_stats_duration_seconds")
     measured = nw.when(_flag((seconds > 0) & (seconds < _MAX_SECONDS)) & ~col("_running")).then(seconds)
     reads, told = col("_reads"), col("_told")
+    in_order = _flag(col("_ends_completed_at") >= col("_ends_started_at"))
     sources = {
         "started_at": (
             nw.when(told).then(col("_ends_started_at")),
@@ -444,7 +448,7 @@ def _fill(frame: Any) -> Any:  # noqa: ANN401 a narwhals frame of any engine
         ),
         "completed_at": (nw.when(told).then(col("_ends_completed_at")),),
         "duration_ms": (
-            nw.when(told).then(col("_ends_ms")),
+            nw.when(told & in_order).then(col("_ends_ms")),
             nw.when(reads).then((measured * 1000 + 0.5).floor().cast(nw.Int64)),
         ),
         "error_type": (
@@ -533,7 +537,7 @@ def _extension(column: Any, dtype: Any) -> Any:  # noqa: ANN401 Arrow in, a pand
 def _arrow(series: pd.Series[Any], kind: Any) -> Any:  # noqa: ANN401 a chunked Arrow array
     dtype = _DTYPES[kind]
     try:
-        series = series.astype(dtype)
+        series = _zoned(series).astype(dtype) if kind == _TIME else series.astype(dtype)
     except (TypeError, ValueError) as error:
         if not series.isna().all():
             name = str(series.name)
@@ -543,6 +547,14 @@ def _arrow(series: pd.Series[Any], kind: Any) -> Any:  # noqa: ANN401 a chunked 
         return pa.nulls(len(series), kind)
     array = pa.Array.from_pandas(series, type=kind)
     return array.combine_chunks() if isinstance(array, pa.ChunkedArray) else array
+
+
+def _zoned(times: pd.Series[Any]) -> pd.Series[Any]:
+    """Return a column of times; raise where one has no zone, which pandas would take as one in UTC."""
+    dtype = times.dtype.pyarrow_dtype if isinstance(times.dtype, pd.ArrowDtype) else times.dtype
+    if not getattr(dtype, "tz", None) and not times.dropna().astype(str).str.contains(_OFFSET).all():
+        raise ValueError("a time has no zone")
+    return times
 
 
 def _last_rows(values: Any, wanted: Any) -> NDArray[np.int64]:  # noqa: ANN401 Arrow arrays

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from qoderdata.check import check, failing_now
+from qoderdata.check import check, failing_now, local_midnight
 from qoderdata.columns import TEXT
 from qoderdata.frames import with_names
 from qoderdata.summaries import run_failure_rates, session_costs
@@ -136,7 +136,7 @@ def overview(
         horizon=horizon,
         failing=named(_failing(runs, live[~is_paused]), ["streak", "since", "error_type"]),
         findings=check(df, runs, sessions, snapshots=snapshots or None, now=now),
-        today=_today(runs, sessions, now.tz_convert(tz).normalize()),
+        today=_today(runs, sessions, local_midnight(now, tz)),
     )
 
 

@@ -126,7 +126,7 @@ def _started_by_events(events: list[Row]) -> datetime | None:
 
 def _duration(told: Row, started: datetime | None, session: Row | None) -> int | None:
     completed = told.get("completed_at")
-    if completed and started:
+    if completed and started and completed >= started:
         return int((completed - started) / _MILLISECOND)
     if session is None or session["status"] in {"running", "rescheduling", "canceling", "processing"}:
         return None

@@ -102,6 +102,23 @@ def test_failing(account: Account) -> None:
     assert qd.check(without, now=NOW)["detail"].tolist() == ["job 1 failed 3 times in a row."]
 
 
+@pytest.mark.parametrize("tie_breaker", ["created_at", "id"])
+def test_the_last_error_is_that_of_the_last_retry(account: Account, tie_breaker: str) -> None:
+    """Retries have the time of the first try (edition D); a run without a time was not the last one."""
+    runs = account.runs_of(1)
+    fail(runs[:5], "second_retry")
+    errors = ["second_retry", "first_retry", "first_try"]
+    for number, (run, error) in enumerate(zip(runs[:3], errors, strict=True)):
+        run.update(triggered_at=runs[2]["triggered_at"], error={"type": error, "message": "x"})
+        if tie_breaker == "created_at":
+            run["id"] = f"drun_1_x{number}"
+        else:
+            run.update(id=f"drun_1_x{9 - number}", created_at=runs[2]["created_at"])
+    runs[4].update(triggered_at=None, error={"type": "without_time", "message": "x"})
+    detail = account.check().query("kind == 'failing'")["detail"].item()
+    assert detail.endswith("the last one with second_retry.")
+
+
 def test_a_streak_may_be_older_than_the_runs(account: Account) -> None:
     """A deployment that fires once a month has one run in the last 30 days; the service counts the others."""
     monthly = account.deployments[1]
@@ -166,6 +183,28 @@ def test_stuck(account: Account) -> None:
     assert row.detail == "job 4: a run has not ended after 1 h."
 
 
+def test_what_happened_after_the_runs_were_read_is_not_known(account: Account) -> None:
+    """Runs read six hours ago have no later triggers, and one that had just begun then is not stuck."""
+    read_at = NOW - timedelta(hours=6)
+    account.runs = [run for run in account.runs if run["triggered_at"] <= stamp(read_at)]
+    account.runs_of(4)[0].update(status="running", duration_ms=None)  # 30 s ago
+    df, runs = qd.flatten_deployments(account.deployments), qd.flatten_runs(account.runs)
+    assert sorted(qd.check(df, runs, now=NOW)["kind"]) == ["missed"] * 5 + ["stuck"]
+    runs.attrs["fetched_at"] = read_at.isoformat()
+    assert qd.check(df, runs, now=NOW).empty
+    assert qd.check(df, runs, now=NOW, since="1h").empty
+    lost = runs[~runs["id"].isin({"drun_3_8", "drun_3_23", "drun_3_24"})]  # the last one is before `since`
+    assert only(qd.check(df, lost, now=NOW)).detail == (
+        "job 3 missed 2 triggers from 2026-06-14 13:00 UTC to 2026-06-15 04:00 UTC."
+    )
+    late = runs.copy()
+    late.loc[late["id"].eq("drun_4_7"), ["status", "duration_ms"]] = ["running", None]
+    assert only(qd.check(df, late, now=NOW)).detail == "job 4: a run has not ended after 1 h."
+    # A time in the future, of a clock that goes wrong, changes nothing.
+    runs.attrs["fetched_at"] = (NOW + timedelta(hours=1)).isoformat()
+    assert sorted(qd.check(df, runs, now=NOW)["kind"]) == ["missed"] * 5 + ["stuck"]
+
+
 def test_worse(account: Account) -> None:
     fail(account.runs_of(0)[5:100:4])
     row = only(account.check())
@@ -226,7 +265,12 @@ def test_incomplete_data(account: Account) -> None:
     assert detail.startswith(
         f"Of {len(runs):,} runs, {len(runs) // 10 + 1 - 10:,} completed by assumption and 10 have"
     )
+    assert detail.endswith("; load_runs(outcomes='events') reads how they ended.")
     assert qd.check(df, doubtful, now=NOW, doubtful=0.2).empty
+    doubtful.attrs["outcomes"] = "events"
+    detail = only(qd.check(df, doubtful, now=NOW)).detail
+    assert "load_runs" not in detail
+    assert detail.endswith("; the service gave no session or no end for them.")
 
 
 def test_the_worst_come_first(account: Account) -> None:

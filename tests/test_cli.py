@@ -34,7 +34,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:no installed font")
 
 #: The sandbox's clock stands in June 2026, so that `--since 30D` finds no run.
 NO_RUN_IN_TIME = pytest.mark.filterwarnings("default:no run is in the time asked for")
-TOKEN_VARIABLE, URL_VARIABLE = "QODER_PAT", "QODER_MANAGED_BASE_URL"
+TOKEN_VARIABLE, URL_VARIABLE = "QODER_ACCESS_TOKEN", "QODER_MANAGED_BASE_URL"
 
 
 @pytest.fixture(scope="module")
@@ -180,15 +180,18 @@ def test_the_sandbox_serves_until_it_is_interrupted(ending: signal.Signals, sand
         assert process.stdout is not None
         lines = [process.stdout.readline().removeprefix("export ").strip() for _ in range(2)]
         exports = dict(line.split("=", 1) for line in lines)
-        client = qd.Client(pat=exports[TOKEN_VARIABLE], base_url=exports[URL_VARIABLE])
-        frame = qd.load_deployments(client=client, include_archived=True)
-        process.send_signal(ending)
         try:
+            client = qd.Client(pat=exports[TOKEN_VARIABLE], base_url=exports[URL_VARIABLE])
+            frame = qd.load_deployments(client=client, include_archived=True)
+            process.send_signal(ending)
             assert process.wait(timeout=20) == 130
+            comments = process.stdout.readlines()
         finally:
             process.kill()
     assert len(frame) == 250
-    assert exports[TOKEN_VARIABLE] == sandbox.pat
+    assert exports[TOKEN_VARIABLE] == sandbox.pat  # the variable that is read first
+    assert "Time does not go on in it" in "".join(comments)
+    assert all(re.fullmatch(r"# [^'\"`$]+\n", comment) for comment in comments)  # zsh runs what is pasted
 
 
 def test_failures_for_machines_are_the_library_s(capsys: pytest.CaptureFixture[str]) -> None:
@@ -494,6 +497,52 @@ def test_counters_that_the_service_does_not_give_are_counted(
     assert "the service gives no counters" in capsys.readouterr().out
 
 
+def test_an_agent_is_chosen_by_its_name_too(capsys: pytest.CaptureFixture[str]) -> None:
+    agents, deployments = qd.load_agents(), qd.load_deployments()
+    name = agents["name"].value_counts().index[0]
+    named = agents["id"][agents["name"] == name]
+    assert main(["failures", "--agent", name, "--json", "--min-runs", "0"]) == 0
+    found = {row["id"] for row in json.loads(capsys.readouterr().out)}
+    counted = deployments[deployments["stats_total_runs"].notna()]
+    assert found == set(counted["id"][counted["agent_id"].isin(named)])
+    assert len(found) > 1
+
+
+@pytest.mark.parametrize("words", ["failures", "triggers", "report r.html"])
+def test_filters_that_nothing_passes_are_said(words: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([*words.split(), "--agent", "nobody", "--status", "paused"]) == 0
+    assert "no deployment passes the filters: --agent nobody --status paused" in capsys.readouterr().err.replace(
+        "--status paused --agent nobody", "--agent nobody --status paused"
+    )
+
+
+def test_deployments_without_counters_are_said_to_be_left_out(capsys: pytest.CaptureFixture[str]) -> None:
+    without = int(qd.load_deployments()["stats_total_runs"].isna().sum())
+    assert main(["failures"]) == 0
+    assert f"{without} deployments without counters left out" in capsys.readouterr().out
+
+
+def test_a_filtered_report_is_about_the_runs_and_sessions_of_these_deployments(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    told: dict[str, pd.DataFrame] = {}
+    monkeypatch.setattr(
+        qd, "write_report", lambda frame, _path, **options: told.update(options, deployments=frame)
+    )
+    agent = qd.load_deployments()["agent_id"].iloc[0]
+    assert main(["report", "r.html", "--runs", "--costs", "--since", "all", "--agent", agent]) == 0
+    ids, runs = set(told["deployments"]["id"]), qd.load_runs()
+    assert set(told["runs"]["id"]) == set(runs["id"][runs["deployment_id"].isin(ids)])
+    assert set(told["sessions"]["deployment_id"]) <= ids
+    assert 0 < len(told["runs"]) < len(runs)
+
+
+def test_streaks_of_a_period_are_said_to_be_so(capsys: pytest.CaptureFixture[str]) -> None:
+    for since, is_said in (("2026-05-01T00:00Z", True), ("all", False)):
+        assert main(["runs", "--streaks", "--since", since]) == 0
+        assert ("--since all counts them" in capsys.readouterr().out) is is_said
+
+
 def test_events_of_a_run_and_of_its_session_are_the_same(capsys: pytest.CaptureFixture[str]) -> None:
     runs = qd.load_runs()
     run = runs[(runs["status"] == "failed") & runs["session_id"].notna()].iloc[0]
@@ -523,9 +572,13 @@ def test_secrets_in_events_are_masked(service: ScriptedService, capsys: pytest.C
 
 def test_a_run_without_a_session_says_why(service: ScriptedService, capsys: pytest.CaptureFixture[str]) -> None:
     run = {"id": "drun_1", "session_id": None, "error": {"type": "agent_archived_error", "message": "gone\x1b[2J"}}
-    service.play(service.answer(body=json.dumps(run).encode()))
-    assert main(["events", "drun_1", "--base-url", service.base_url]) == 0
-    assert capsys.readouterr().out == "run drun_1 has no session: agent_archived_error: gone�[2J\n"
+    service.play(*[service.answer(body=json.dumps(run).encode())] * 3)
+    header = ",".join(f'"{name}"' for name in qd.flatten_events([], "sess_1").columns)
+    for form, nothing in (([], ""), (["--json"], "[]\n"), (["--csv"], f"{header}\n")):
+        assert main(["events", "drun_1", "--base-url", service.base_url, *form]) == 0
+        captured = capsys.readouterr()
+        assert captured.err == "qoderdata: run drun_1 has no session: agent_archived_error: gone�[2J\n"
+        assert captured.out.replace("\r\n", "\n").lstrip("\ufeff") == nothing
 
 
 @pytest.mark.usefixtures("empty_cache")
@@ -595,3 +648,11 @@ def test_the_demo_writes_what_it_says(edition: str, tmp_path: Path, capsys: pyte
     assert len(runs) == 200
     assert ("events" in set(runs["status_from"])) is (edition == "D")
     assert re.search(r"^name +id +runs +failed +rate", text, re.MULTILINE)
+
+
+def test_h_shows_the_help() -> None:
+    """In a process of its own: click remembers the first help option of a command, whatever its context was."""
+    commands_ = [[*words, "-h"] for words in ((), ("pull",), *LEAVES)]
+    program = f"from qoderdata.cli import main\nfor words in {commands_}: main(words) and print(words)"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert (done.stdout.count("-h, --help"), done.stderr) == (len(commands_), "")

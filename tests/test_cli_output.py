@@ -10,6 +10,7 @@ import re
 import shlex
 import subprocess
 import sys
+import warnings
 from html.parser import HTMLParser
 from typing import TYPE_CHECKING
 
@@ -28,6 +29,8 @@ from qoderdata.sandbox import Sandbox
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
+
+    from tests.conftest import ScriptedService
 
 HOSTILE = "evil\n\x1b[31m| [red]name[/red] \x07\x9b2J\u202egnp.exe http://evil.example/?a|b www.evil.example"
 NOW = "2026-06-15T01:30:20Z"
@@ -152,7 +155,7 @@ def test_hostile_names_cannot_steer_the_terminal_or_break_a_table(
     text = capsys.readouterr().out
     assert "[red]name[/red]" in text
     assert not re.search("[\x00-\x09\x0b-\x1f\x7f-\x9f\u202a-\u202e]", text)
-    rows = [line for line in text.splitlines() if line]
+    rows = [line for line in text.splitlines() if line and "without counters" not in line]
     known = qd.failure_rates(qd.load_deployments()).query("total_runs >= 0")
     assert len(rows) == 2 + len(known)
     if form == "markdown":
@@ -282,6 +285,58 @@ def test_an_error_cannot_steer_the_terminal(capsys: pytest.CaptureFixture[str]) 
     err = capsys.readouterr().err
     assert "\x1b" not in err
     assert "\u202e" not in err
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        ("failures --offline --cache-dir empty", "--offline, and .* Call once without --offline"),
+        ("runs --offline --cache-dir empty", "--offline, and .* Call once without --offline"),
+        ("runs --since 30", "--since '30' has no unit"),
+        ("check --recent 7", "--recent '7' .* has no unit"),
+        ("triggers --horizon 24", "--horizon '24' .* has no unit"),
+        ("pull deployments --created-since 2026-01-01", "--created-since '2026-01-01' has no time zone"),
+    ],
+)
+def test_messages_name_options_not_parameters(words: str, told: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(words.split()) == 2
+    message = capsys.readouterr().err
+    assert re.match(f"qoderdata: {told}", message)
+    assert "=" not in message
+
+
+@pytest.mark.filterwarnings("default")
+def test_warnings_name_options_too(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    text = "Call with refresh=True, or refresh='all', or load_runs(outcomes='events'); 'since=1' and team= stay"
+    monkeypatch.setattr(qd, "load_agents", lambda **_: warnings.warn(text, stacklevel=1) or pd.DataFrame())
+    monkeypatch.setattr(sys.modules["qoderdata.cli.pull"].Destination, "take", lambda *_: None)
+    assert main(["pull", "agents"]) == 0
+    said = "Call with --refresh, or --refresh-all, or --outcomes events; 'since=1' and team= stay"
+    assert capsys.readouterr().err == f"qoderdata: warning: {said}\n"
+
+
+def test_what_the_service_says_stays_as_it_is(
+    service: ScriptedService, capsys: pytest.CaptureFixture[str]
+) -> None:
+    error = {"type": "x", "message": "since=3 with offline=True. Call once without offline and make a new Client"}
+    for status in (400, 401):
+        service.play(service.answer(status, body=json.dumps({"type": "error", "error": error}).encode()))
+        assert main(["pull", "runs", "--refresh", "--base-url", service.base_url]) in {3, 4}
+        message = capsys.readouterr().err
+        assert f": {error['message']}. " in message
+    assert message.count("make a new Client") == 1
+    assert re.search(r"token in Qoder Cloud and set QODER_ACCESS_TOKEN or QODER_PAT to it\. \[", message)
+
+
+def test_the_help_says_what_cannot_be_had_again(capsys: pytest.CaptureFixture[str]) -> None:
+    told = {
+        "cache": "`clear` removes them all and asks nothing. Snapshots cannot be had again",
+        "sandbox": "Time does not go on in it: after some minutes `check` and `missed` report triggers as missed.",
+        "events": "qoderdata events RUN_ID",
+    }
+    for command, text in told.items():
+        assert main([command, "--help"]) == 0
+        assert text in " ".join(capsys.readouterr().out.split())
 
 
 def test_prose_wraps_and_is_whole(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import importlib
+import itertools
 import json
 import os
 import pty
@@ -362,6 +363,29 @@ def test_one_snapshot_for_a_pipe(sandbox: Sandbox, capsys: pytest.CaptureFixture
     command = f"'{sys.executable}' -m qoderdata top --once | head -1; exit ${{PIPESTATUS[0]}}"
     done = subprocess.run(["/bin/bash", "-c", command], capture_output=True, text=True, check=False)
     assert (done.returncode, len(done.stdout.splitlines())) == (0, 1), done.stderr
+
+
+@pytest.mark.parametrize("columns", [80, 40])
+def test_one_snapshot_has_headings_and_names_that_can_be_read(
+    columns: int, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["top", "--once"]) == 0
+    piped = capsys.readouterr().out
+    titles = re.findall(r"^(?:Running|Failing|Next): .*?(?=  )", piped, re.MULTILINE)
+    assert len(re.findall("  agent +team  ", piped)) == len(titles) == 3
+    monkeypatch.setenv("COLUMNS", str(columns))
+    assert main(["top", "--once"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert max(map(cell_len, lines)) <= columns
+    beginnings = {one["name"][:8].rstrip() for one in sandbox.deployments}
+    for title in titles:
+        index = next(index for index, line in enumerate(lines) if line.startswith(f"{title}  "))
+        assert "team" not in lines[index]
+        rows = list(itertools.takewhile(lambda line: line and not line.startswith("…"), lines[index + 1 :]))
+        assert rows
+        assert all(line[:8].split("  ")[0].rstrip() in beginnings for line in rows)
+    more = [line for line in piped.splitlines() if line.startswith("… and")]
+    assert [line for line in lines if line.startswith("… and")] == more
 
 
 # -- how much is asked -------------------------------------------------------------------------------------------

@@ -266,6 +266,26 @@ def test_missed_and_check_use_snapshots_by_themselves(
     assert "missed" not in set(checked["kind"])
 
 
+def test_missed_knows_nothing_after_the_runs_were_read(
+    sandbox: Sandbox, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def rows(*words: str) -> set[tuple[str, pd.Timestamp]]:
+        assert main(["missed", "--since", since, "--json", *words]) == 0
+        listed = json.loads(capsys.readouterr().out)
+        return {(one["deployment_id"], pd.Timestamp(one["scheduled_at"])) for one in listed if one["certain"]}
+
+    since = (NOW - timedelta(days=2)).isoformat()
+    found = rows("--refresh")
+    assert found
+    assert found <= set(sandbox.left_out)
+    monkeypatch.setattr(sys.modules["qoderdata.cli.missed"], "datetime", Clock)
+    monkeypatch.setattr(Clock, "moment", NOW + timedelta(hours=6))
+    assert rows("--offline") == found
+    capsys.readouterr()
+    assert main(["missed", "--since", (NOW + timedelta(hours=1)).isoformat(), "--offline", "--fail"]) == 2
+    assert "not after --since; --refresh reads newer ones" in capsys.readouterr().err
+
+
 # -- recipes -----------------------------------------------------------------------------------------------------
 
 

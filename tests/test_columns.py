@@ -19,7 +19,7 @@ import pytest
 from qoderdata import columns, schema
 from qoderdata.check import check
 from qoderdata.columns import TEXT
-from qoderdata.errors import FRAME_SOURCES, FrameTypeError, MissingColumnError, QoderdataError
+from qoderdata.errors import FRAME_SOURCES, DataQualityWarning, FrameTypeError, MissingColumnError, QoderdataError
 from qoderdata.forecast import cost_forecast
 from qoderdata.frames import (
     expand_metadata,
@@ -194,6 +194,10 @@ SAME: dict[str, Function] = {
     "floats": lambda frame: frame.astype(dict.fromkeys(frame.select_dtypes("Int64"), "float64")),
     "objects of text": lambda frame: frame.astype({name: "object" for name in frame if frame[name].dtype == TEXT}),
     "another index": lambda frame: frame.set_axis([7] * len(frame)),
+    "an index of a column": lambda frame: frame.set_index(frame.columns[0], drop=False),
+    "an index of columns": lambda frame: frame.set_index(list(frame.columns[:4]), drop=False),
+    "an index of times": lambda frame: frame.set_index(times_of(frame)[:1] or [frame.columns[1]], drop=False),
+    "categories": lambda frame: frame.astype({name: "category" for name in frame if frame[name].dtype == TEXT}),
     "Polars and back": lambda frame: pl.DataFrame(pa.Table.from_pandas(frame)).to_pandas(),
 }
 #: Times are text or have no zone, or there is no frame.
@@ -330,13 +334,62 @@ def test_the_conversion_that_the_error_names_brings_the_times_back(how: str) -> 
         ("duration_ms", [1e19, 1.0], "holds numbers that are not whole"),
         ("duration_ms", [True, False], "holds values of dtype bool"),
         ("status", [1, 2], "holds values of dtype int64, not text"),
-        ("status", [b"failed", b"failed"], "not text"),
+        ("status", [b"failed", b"failed"], "holds bytes values, not text"),
+        ("status", [{"type": "failed"}, "failed"], "holds mixed values, not text"),
+        ("status_from", [datetime(2026, 6, 15, tzinfo=UTC)] * 2, "holds values of dtype datetime64"),
     ],
 )
 def test_a_column_of_the_wrong_kind(column: str, values: list[Any], message: str) -> None:
     with pytest.raises(FrameTypeError, match=message) as caught:
         run_failure_rates(RUNS.iloc[:2].assign(**{column: values}))
     assert caught.value.column == column
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        (pd.Series([pd.Timestamp("2026-06-15T08:00")] * 2, dtype=object), "frame has no time zone; attach"),
+        (pd.Series([datetime(2026, 6, 15, 8)] * 2, dtype=object), "frame has no time zone; attach"),  # noqa: DTZ001 tested
+        (["2026-06-15 08:00:00", "2026-06-15T08:00"], "holds text without a time zone; attach"),
+        ([1781510400000] * 2, "holds values of dtype int64, not times with a zone"),
+        (pd.Series([1781510400000] * 2, dtype="float64"), "holds values of dtype float64, not times"),
+    ],
+)
+def test_the_error_says_how_times_come_back(values: Any, message: str) -> None:  # noqa: ANN401 what is no time
+    runs = RUNS.iloc[:2].assign(triggered_at=values)
+    with pytest.raises(FrameTypeError, match=message) as caught:
+        failure_streaks(runs)
+    assert ("tz_localize('UTC')" if "zone; attach" in message else "unit='ms'") in str(caught.value)
+    assert "utc=True, format" not in str(caught.value)
+    scope = {"pd": pd, "runs": runs}
+    exec(str(caught.value)[str(caught.value).index("runs[") :].partition(" (or")[0], scope)  # noqa: S102 as told
+    assert failure_streaks(runs).equals(failure_streaks(RUNS.iloc[:2].assign(triggered_at=runs["triggered_at"])))
+    assert str(runs["triggered_at"].iloc[0]) == "2026-06-15 08:00:00+00:00"
+
+
+@pytest.mark.parametrize("function", OF_RUNS.values(), ids=OF_RUNS)
+def test_names_and_messages_may_be_categories(function: Function) -> None:
+    """An ordered category that is a key keeps its order."""
+    named = with_names(RUNS, DEPLOYMENTS).assign(agent_name="helper")
+    texts = dict.fromkeys(["deployment_name", "agent_name", "error_message"], "category")
+    pd.testing.assert_frame_equal(function(named.astype(texts)), function(named))
+    sizes = pd.CategoricalDtype(["small", "large"], ordered=True)
+    sized = RUNS.assign(size=pd.Series(["small", "large"] * 12, dtype=sizes))
+    assert run_failure_rates(sized, "size").loc[["small", "large"], "runs"].tolist() == [12, 12]
+    assert run_failure_rates(sized, "size", freq="1D").index.get_level_values(0).dtype == sizes
+
+
+def test_an_id_that_occurs_more_than_once_is_told() -> None:
+    overlapping = pd.concat([RUNS.iloc[:20], RUNS.iloc[18:]])
+    functions: list[Function] = [run_failure_rates, error_breakdown, lambda runs: error_budget(runs, MISSED)]
+    for function in functions:
+        with pytest.warns(
+            DataQualityWarning, match="^2 rows of the runs frame have an id that an earlier row has"
+        ):
+            function(overlapping)
+    run_failure_rates(overlapping.drop(columns="id"))
+    run_failure_rates(RUNS.assign(id=None))
+    session_costs(pd.concat([SESSIONS, SESSIONS]))
 
 
 def test_a_column_that_is_missing_everywhere_has_the_dtype_that_is_wanted() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import time
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 import dask
@@ -332,6 +333,13 @@ def test_times_and_durations() -> None:
     assert (row["started_at"], row["completed_at"], row["duration_ms"]) == (at(1), None, 12_500)
 
 
+def test_times_out_of_order_give_no_duration() -> None:
+    events = listed(RUNNING, ("idle", 1, "end_turn"))
+    row = resolved(run(), [session(stats_duration_seconds=12.5)], events)
+    assert (row["started_at"], row["completed_at"], row["duration_ms"]) == (at(2), at(1), 12_500)
+    assert resolved(run(), [session()], events)["duration_ms"] is None
+
+
 def test_digits_past_the_millisecond_are_cut() -> None:
     events = listed(RUNNING, ("idle", 9, "end_turn"))
     events[0]["processed_at"] += pd.Timedelta(microseconds=1)
@@ -465,6 +473,34 @@ def test_what_is_refused() -> None:
         resolve_outcomes([run()])  # type: ignore[arg-type] # what is tested
     with pytest.raises(FrameTypeError, match="'created_at' holds values of dtype datetime64"):
         resolve_outcomes(runs.assign(created_at=runs["created_at"].dt.tz_localize(None)))
+
+
+@pytest.mark.parametrize("dtype", ["str", "object", pd.ArrowDtype(pa.string())])
+def test_times_without_an_offset_are_refused_as_text_too(dtype: Any) -> None:  # noqa: ANN401 a dtype
+    runs, sessions, events = pandas([run()], OF_RUNS), pandas([session()], OF_SESSIONS), pandas([], OF_EVENTS)
+    expected = resolve_outcomes(runs, sessions)
+    for text in ("2026-06-15T00:00:00Z", "2026-06-15 08:00:00+08:00"):
+        given = runs.assign(created_at=pd.Series([text], dtype=dtype))
+        assert plain(resolve_outcomes(given, sessions)) == plain(expected)
+    for text in ("2026-06-15 08:00:00", "2026-06-15", "2026-06-15T08:00"):
+        local = pd.Series([text], dtype=dtype)
+        with pytest.raises(FrameTypeError, match="'created_at' holds values of dtype") as caught:
+            resolve_outcomes(runs.assign(created_at=local), sessions)
+        assert caught.value.column == "created_at"
+        with pytest.raises(FrameTypeError, match="'archived_at' holds"):
+            resolve_outcomes(runs, sessions.assign(archived_at=local))
+        with pytest.raises(FrameTypeError, match="'processed_at' holds"):
+            resolve_outcomes(
+                runs, sessions, events.reindex([0]).assign(session_id="s", processed_at=local, position=0)
+            )
+
+
+@pytest.mark.parametrize("value", [pd.Timestamp("2026-06-15"), datetime(2026, 6, 15), 1_781_481_600_000])  # noqa: DTZ001 what is tested
+def test_objects_without_a_zone_and_numbers_are_no_times(value: Any) -> None:  # noqa: ANN401 what is no time
+    runs = pandas([run()], OF_RUNS)
+    for dtype in ("object", None):
+        with pytest.raises(FrameTypeError, match="'created_at' holds values of dtype"):
+            resolve_outcomes(runs.assign(created_at=pd.Series([value], dtype=dtype)))
 
 
 IDS = st.sampled_from([None, "sess_1", "sess_2", "sess_3", "sess_4"])

@@ -130,6 +130,27 @@ def test_today_begins_at_midnight_in_the_zone(sandbox: Sandbox, found: Overview)
     assert today.credits == pytest.approx(sum(known))
 
 
+@pytest.mark.parametrize(
+    ("now", "zone", "begin"),
+    [
+        ("2026-04-24T10:00Z", "Africa/Cairo", "2026-04-23T22:00Z"),  # midnight is skipped
+        ("2026-09-06T10:00Z", "America/Santiago", "2026-09-06T04:00Z"),
+        ("2026-03-29T10:00Z", "Asia/Beirut", "2026-03-28T22:00Z"),
+        ("2026-11-01T10:00Z", "America/Havana", "2026-11-01T04:00Z"),  # and occurs twice
+        ("2026-11-01T10:00Z", "UTC", "2026-11-01T00:00Z"),
+    ],
+)
+def test_today_begins_where_clocks_change_at_midnight(now: str, zone: str, begin: str) -> None:
+    times = [pd.Timestamp(begin) + pd.Timedelta(minutes=minutes) for minutes in (-1, 0, 59)]
+    runs = qd.flatten_runs([
+        {"id": f"drun_{at}", "deployment_id": "dep_1", "status": "completed", "triggered_at": at.isoformat()}
+        for at in times
+    ])  # fmt: skip
+    frames = qd.flatten_deployments([]), runs, qd.flatten_sessions([])
+    today = overview(*frames, now=pd.Timestamp(now), tz=zone).today
+    assert (today.begin, today.runs) == (pd.Timestamp(begin), 2)
+
+
 def test_names_come_with_agents_and_teams(sandbox: Sandbox, found: Overview) -> None:
     names = {one["id"]: one["name"] for one in sandbox.deployments}
     teams = {one["id"]: one["metadata"].get("team") for one in sandbox.deployments}

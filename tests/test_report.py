@@ -244,6 +244,19 @@ def test_about_the_data(tmp_path: Path, attrs: dict[Any, Any], words: str) -> No
     assert any(words in found for found in report(tmp_path, deployments).words)
 
 
+def test_assumed_outcomes(tmp_path: Path) -> None:
+    """Who read the events is not advised to read them."""
+    deployments, runs = flatten_deployments([deployment(0, "a")]), flatten_runs([run(0, 1, "completed")])
+    runs = runs.assign(status_from=pd.Series(["session"], dtype="str"))
+    text = report(tmp_path, deployments, runs=runs).text
+    assert 'load_runs(outcomes="events") tells which.' in text
+    assert "load_runs(outcomes='events') reads how they ended." in text
+    runs.attrs["outcomes"] = "events"
+    text = report(tmp_path, deployments, runs=runs).text
+    assert "load_runs" not in text
+    assert "1 run counts as completed because its session came to rest; its events tell no end." in text
+
+
 def test_what_could_not_be_used_is_on_the_page(tmp_path: Path) -> None:
     broken = deployment(3, "a", schedule={"type": "cron", "expression": "61 * * * *", "timezone": "UTC"})
     with pytest.warns(DataQualityWarning) as caught:
@@ -462,6 +475,50 @@ class TestRefusals:
 @pytest.mark.parametrize(("highest", "scale"), [(0.0, 0.1), (0.04, 0.1), (0.31, 0.4), (0.4, 0.4), (1.0, 1.0)])
 def test_scale(highest: float, scale: float) -> None:
     assert round_scale(highest) == scale
+
+
+@pytest.mark.parametrize(
+    ("start", "zone", "days"),
+    [
+        (
+            "2026-04-24T10:00Z",
+            "Africa/Cairo",
+            ["25 Mar", "30 Mar", "4 Apr", "9 Apr", "14 Apr", "19 Apr", "24 Apr"],
+        ),
+        (
+            "2026-05-24T10:00Z",
+            "Africa/Cairo",
+            ["24 Apr", "29 Apr", "4 May", "9 May", "14 May", "19 May", "24 May"],
+        ),
+        (
+            "2026-09-06T10:00Z",
+            "America/Santiago",
+            ["7 Aug", "12 Aug", "17 Aug", "22 Aug", "27 Aug", "1 Sep", "6 Sep"],
+        ),
+        ("2026-03-29T10:00Z", "Asia/Beirut", ["27 Feb", "4 Mar", "9 Mar", "14 Mar", "19 Mar", "24 Mar", "29 Mar"]),
+        (
+            "2026-11-01T10:00Z",
+            "America/Havana",
+            ["2 Oct", "7 Oct", "12 Oct", "17 Oct", "22 Oct", "27 Oct", "1 Nov"],
+        ),
+    ],
+)
+def test_days_of_the_picture_where_clocks_change_at_midnight(
+    tmp_path: Path, start: str, zone: str, days: list[str]
+) -> None:
+    times = [pd.Timestamp(start) - pd.Timedelta(days=number) for number in range(1, 30)]
+    runs = flatten_runs(
+        [
+            run(0, number, "completed", triggered_at=at.isoformat(), created_at=at.isoformat())
+            for number, at in enumerate(times)
+        ]
+    )
+    page = report(tmp_path, flatten_deployments([deployment(0, "a")]), runs=runs, start=start, tz=zone)
+    bars = [box for box in page.all("rect") if box["class"] == "other"]
+    assert len(bars) == len(times)
+    assert all(4 <= float(str(bar["x"])) <= 900 for bar in bars)
+    found = re.findall(r"\b\d+ (?:Feb|Mar|Apr|May|Aug|Sep|Oct|Nov)\b", page.part("trend"))
+    assert found == days[::-1]
 
 
 def session(number: int, deployment_id: str | None, total: float | None) -> dict[str, Any]:
@@ -866,7 +923,7 @@ class TestCommand:
     @pytest.mark.parametrize("option", [["--lang", "de"], ["--by", "nothing"]])
     def test_no_such_choice(self, tmp_path: Path, option: list[str], capsys: pytest.CaptureFixture[str]) -> None:
         assert main(["report", str(tmp_path / "x.html"), *option]) == 2
-        assert f"{option[0].removeprefix('--')}='{option[1]}'" in capsys.readouterr().err
+        assert f"{option[0]} '{option[1]}'" in capsys.readouterr().err
 
 
 @pytest.mark.long

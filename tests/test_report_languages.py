@@ -219,6 +219,8 @@ def test_odd_schedules_and_data(tmp_path: Path) -> None:
     every: list[dict[str, Any]] = [{}, {"runs": runs}, {"runs": runs, "sessions": sessions, "by": "environment"}]
     for frames in every:
         assert english(written(tmp_path, df, **frames)) == []
+    runs.attrs["outcomes"] = "events"
+    assert english(written(tmp_path, df, runs=runs)) == []
 
 
 def test_warnings_too(tmp_path: Path) -> None:

@@ -87,6 +87,34 @@ def test_one_change(facts: dict[str, Any], expected: list[tuple[str, ...]]) -> N
     assert change(**facts) == expected
 
 
+@pytest.mark.parametrize(
+    ("before", "after", "shown"),
+    [
+        (1, True, ("1", "true")), (0, False, ("0", "false")), (1, "1", ("1", "1")), (None, 0, ("–", "0")),
+        (None, False, ("–", "false")), (False, None, ("false", "–")), ([1], [True], ("[1]", "[true]")),
+        (None, "", None), ({}, None, None), (None, [], None),
+    ],
+)  # fmt: skip
+def test_values_are_compared_as_json(before: Any, after: Any, shown: tuple[str, str] | None) -> None:  # noqa: ANN401 JSON
+    frames = [
+        qd.flatten_deployments([{**RECORD, "labels": {} if value is None else {"a": value}}])
+        for value in (before, after)
+    ]
+    given = [{**RECORD, "metadata": {} if value is None else {"a": value}} for value in (before, after)]
+    for name, pair in (
+        ("extra.labels.a", frames),
+        ("metadata.a", [qd.flatten_deployments([one]) for one in given]),
+    ):
+        found = qd.changes(*pair)
+        rows = found.loc[found["field"] == name, ["before", "after"]].fillna("–").itertuples(index=False)
+        assert [tuple(row) for row in rows] == ([shown] if shown else [])
+
+
+def test_the_order_of_keys_is_no_change() -> None:
+    one, other = ({**RECORD, "labels": [dict(pairs)]} for pairs in ([("a", 1), ("b", 2)], [("b", 2), ("a", 1)]))
+    assert qd.changes(qd.flatten_deployments([one]), qd.flatten_deployments([other])).empty
+
+
 def test_resumed_created_and_removed() -> None:
     paused = {**RECORD, "status": "paused", "paused_reason": {"type": "manual"}}
     gone, new = {**RECORD, "id": "dep_3", "name": "old"}, {**RECORD, "id": "dep_4", "name": "new"}

@@ -152,7 +152,8 @@ def test_verdicts_and_order() -> None:
         runs_at([(DAY, "skipped"), (9 * DAY, "running")], deployment_id="nothing decided"),
         runs_at([(90 * DAY, "failed")], deployment_id="long ago"),
     ]  # fmt: skip
-    compared = qd.compare_periods(pd.concat(frames), until=END)
+    runs = pd.concat(frames).assign(id=lambda rows: [f"r{number}" for number in range(len(rows))])
+    compared = qd.compare_periods(runs, until=END)
     expected = {
         "much worse": "worse", "worse": "worse", "unclear": "unclear", "better": "better",
         "gone": "gone", "new": "new", "nothing decided": "unclear",

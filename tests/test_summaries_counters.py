@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from typing import Any
 
 import duckdb
@@ -11,8 +12,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from qoderdata import failure_rates, fill_counters, flatten_deployments, flatten_runs
+from qoderdata import (
+    Client,
+    failure_rates,
+    failure_streaks,
+    fill_counters,
+    flatten_deployments,
+    flatten_runs,
+    load_deployments,
+    load_runs,
+)
 from qoderdata.errors import DataQualityWarning, FrameTypeError, MissingColumnError
+from qoderdata.sandbox import Sandbox
 
 COUNTERS = ["stats_total_runs", "stats_total_failures", "stats_consecutive_failures"]
 LAST = "stats_last_triggered_at"
@@ -82,6 +93,63 @@ def test_nothing_to_fill() -> None:
     assert "counted_since" not in counted.attrs
 
 
+def test_runs_of_unknown_outcome_are_no_successes() -> None:
+    df = deployments("dep_1", "dep_2", "dep_3")
+    listed = runs(
+        ("dep_1", None, 1), ("dep_1", None, 2), ("dep_2", None, 3), ("dep_2", "failed", 4),
+        ("dep_2", "completed", 5), ("dep_9", None, 6),
+    ).assign(status_from=["run", "run", "run", "events", "session", "run"])  # fmt: skip
+    with pytest.warns(
+        DataQualityWarning, match=r"the outcome of 3 of 5 counted runs is not known, and 1 are assumed"
+    ):
+        counted = fill_counters(df, listed)
+    assert plain(counted) == [
+        ["dep_1", 2, None, None, minute(2)], ["dep_2", 3, 1, 0, minute(5)], ["dep_3", 0, 0, 0, None],
+    ]  # fmt: skip
+    rates = failure_rates(counted)
+    assert rates.loc["dep_1", ["total_runs", "total_failures", "failure_rate"]].isna().all()
+    assert rates.loc["dep_2", "failure_rate"] == pytest.approx(1 / 3)
+    assert failure_rates(counted, None)["failure_rate"].tolist() == pytest.approx([1 / 3])
+
+
+def test_few_runs_of_unknown_outcome_are_not_told_of() -> None:
+    """As in an account some of whose sessions are deleted; up to 5 %."""
+    listed = runs(*[("dep_1", "completed", 1)] * 19, ("dep_1", None, 2))
+    assert plain(fill_counters(deployments("dep_1"), listed))[0][1:4] == [20, 0, 0]
+    with pytest.warns(DataQualityWarning, match="the outcome of 1 of 19 counted runs"):
+        fill_counters(deployments("dep_1"), listed.iloc[1:])
+
+
+def test_a_service_that_tells_no_outcome_has_no_rate_of_zero() -> None:
+    """In the newest edition, records alone tell of runs that could not start, and of no other."""
+    with Sandbox(deployments=30, seed=7, runs=600, edition="D") as sandbox:
+        client = Client(sandbox.pat, sandbox.base_url)
+        df = load_deployments(client=client, include_archived=True)
+        blind, told = (load_runs(client=client, outcomes=outcomes) for outcomes in ("runs", "events"))
+    with pytest.warns(DataQualityWarning, match="the outcome of"):
+        counted = fill_counters(df, blind)
+    known = blind.groupby("deployment_id")["status"].count()
+    missing = counted.set_index("id")["stats_total_failures"].isna()
+    assert set(missing.index[missing]) == set(known.index[known == 0]) & set(df["id"]) != set()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DataQualityWarning)
+        assert fill_counters(df, told)["stats_total_failures"].sum() > counted["stats_total_failures"].sum()
+
+
+def test_any_index_of_runs_will_do() -> None:
+    df, listed = deployments("dep_1"), runs(("dep_1", "failed", 1), ("dep_1", "failed", 2))
+    expected = fill_counters(df, listed)
+    for keys in (["id"], ["deployment_id", "triggered_at"]):
+        pd.testing.assert_frame_equal(fill_counters(df, listed.set_index(keys, drop=False)), expected)
+
+
+def test_streaks_are_those_of_failure_streaks_where_retries_share_a_time() -> None:
+    listed = runs(("dep_1", "completed", 1), ("dep_1", "failed", 1))
+    listed = listed.assign(created_at=[minute(9), minute(2)]).astype({"created_at": "datetime64[us, UTC]"})
+    assert failure_streaks(listed)["current_streak"].tolist() == [0]
+    assert fill_counters(deployments("dep_1"), listed)["stats_consecutive_failures"].tolist() == [0]
+
+
 def test_the_arguments_stay() -> None:
     df, listed = deployments("dep_1", "dep_2"), runs(("dep_1", "failed", 1))
     df = df.set_axis(pd.Index([5, 5], name="row"))
@@ -137,14 +205,17 @@ WITH ordered AS (
     WHERE status = 'failed' AND place > coalesce(last, 0) GROUP BY ALL
 ), totals AS (
     SELECT deployment_id, count(*) AS runs, count(*) FILTER (status = 'failed') AS failed,
-        max(triggered_at) AS triggered_at FROM listed GROUP BY ALL
+        count(*) FILTER (status <> 'unknown') = 0 AS untold, max(triggered_at) AS triggered_at
+    FROM listed GROUP BY ALL
 )
-SELECT id, coalesce(runs, 0), coalesce(failed, 0), coalesce(streak, 0), epoch_us(totals.triggered_at)
+SELECT id, coalesce(runs, 0), CASE WHEN untold THEN NULL ELSE coalesce(failed, 0) END,
+    CASE WHEN untold THEN NULL ELSE coalesce(streak, 0) END, epoch_us(totals.triggered_at)
 FROM deployed LEFT JOIN totals ON id = totals.deployment_id LEFT JOIN streaks ON id = streaks.deployment_id
 ORDER BY id
 """
 
 
+@pytest.mark.filterwarnings("ignore:the outcome of:qoderdata.errors.DataQualityWarning")
 @settings(deadline=None, max_examples=25)
 @given(st.lists(ROWS, max_size=25))
 def test_counts_equal_those_of_sql(rows: list[tuple[str, str | None, int | None]]) -> None:

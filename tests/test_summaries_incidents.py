@@ -120,6 +120,7 @@ def test_a_run_without_a_time_takes_no_place() -> None:
 def test_streaks_are_sorted_by_what_burns() -> None:
     stories = {"d1": "c", "d2": "ff", "d3": "fffc", "d4": "ff", None: "f"}
     runs = pd.concat([story(letters).assign(deployment_id=key) for key, letters in stories.items()])
+    runs["id"] = [f"drun_{number}" for number in range(len(runs))]
     assert [row["deployment_id"] for row in records(failure_streaks(runs))] == ["d2", "d4", None, "d3", "d1"]
 
 
@@ -130,7 +131,7 @@ RUN = st.fixed_dictionaries(
             ["completed", "completed", "failed", "failed", "skipped", "running", "cancelled", "waiting", None]
         ),
         "created_at": st.one_of(st.none(), st.integers(0, 3).map(at)),
-        "trigger_scheduled_at": st.one_of(st.none(), st.integers(0, 60).map(at)),
+        "trigger_scheduled_at": st.one_of(st.none(), st.integers(0, 8).map(at)),
         "triggered_at": st.one_of(st.none(), st.integers(0, 60).map(at)),
         "started_at": st.one_of(st.none(), st.integers(0, 80).map(at)),
         "duration_ms": st.one_of(st.none(), st.integers(0, 20)),
@@ -338,20 +339,36 @@ def test_regressions_refuse_what_makes_no_sense(options: dict[str, Any], message
 @given(rows=st.lists(RUN, max_size=25))
 @settings(max_examples=40, deadline=None)
 def test_start_delays_equal_a_walk_over_the_runs(rows: list[dict[str, Any]]) -> None:
-    """A run that did not say when it started has no delay; it is not one of zero."""
+    """A run that did not say when it started has no delay, nor has a later one of the same scheduled time."""
     delays = records(start_delays(runs_frame(rows)))
     groups = grouped(rows, "deployment_id")
     assert len(delays) == len(groups)
     for row in delays:
+        firsts: dict[Any, dict[str, Any]] = {}
+        for run in sorted(groups[row["deployment_id"]], key=lambda run: (run["created_at"] or EVER, run["place"])):
+            firsts.setdefault(run["trigger_scheduled_at"] or run["place"], run)
         waited = [
             (run["started_at"] - due) / timedelta(milliseconds=1)
-            for run in groups[row["deployment_id"]]
+            for run in firsts.values()
             if run["started_at"] and (due := run["trigger_scheduled_at"] or run["triggered_at"])
         ]
         expected = [*np.quantile(waited, [0.5, 0.95]), max(waited)] if waited else [None] * 3
         got = [row["delay_p50_ms"], row["delay_p95_ms"], row["delay_max_ms"]]
         assert row["runs"] == len(waited)
         assert got == (pytest.approx(expected) if waited else expected)
+
+
+def test_a_retry_is_not_late_by_the_first_attempt() -> None:
+    """Also in a frame that does not tell which run came first but by its start."""
+    due = {"trigger_scheduled_at": at(0), "triggered_at": at(0)}
+    runs = runs_frame([
+        {**due, "created_at": at(5), "started_at": at(6)}, {**due, "created_at": at(0), "started_at": at(1)},
+        {"triggered_at": at(9), "started_at": at(10)}, {"triggered_at": at(9), "started_at": at(10)},
+    ])  # fmt: skip
+    for frame in (runs, runs.drop(columns="created_at"), runs.drop(columns=["created_at", "id"])):
+        row = start_delays(frame).loc["dep_1"]
+        by_id = "id" in frame and "created_at" not in frame
+        assert (row["runs"], row["delay_max_ms"]) == (3, 6 * HOUR_MS if by_id else HOUR_MS)
 
 
 def test_start_delays_recomputed_by_sql(account: tuple[pa.Table, pa.Table]) -> None:
@@ -420,6 +437,7 @@ def test_an_empty_frame_gives_no_rows_of_the_same_types(summarise: Callable[[pd.
     runs = pd.concat(
         [runs, runs.assign(id="x", status="failed", error_type="timeout", started_at=runs["triggered_at"])]
     )
+    runs["id"] = [f"drun_{number}" for number in range(len(runs))]
     runs = runs.astype(story("").dtypes.to_dict())
     before = runs.copy(deep=True)
     full, empty = summarise(runs), summarise(story(""))

@@ -155,6 +155,13 @@ def test_groups_are_those_of_brute_force(rows: list[tuple[Any, ...]], engine: st
     assert order == sorted(order)
 
 
+def test_categories_of_polars_are_text() -> None:
+    runs = runs_of([(timedelta(0), "failed", "api", message, "dep_1") for message in ("no 1", "no 2", None)])
+    frame = pl.DataFrame(pa.Table.from_pandas(runs)).with_columns(pl.col("error_type").cast(pl.Categorical))
+    words = frame.with_columns(pl.col("error_message").cast(pl.Enum(["no 2", "no 1"])))
+    assert records(qd.error_groups(words)) == records(qd.error_groups(runs))
+
+
 def test_counts_add_up_to_those_of_the_breakdown() -> None:
     rows = [(timedelta(hours=n), "failed", ["a", "b", None][n % 3], f"run {n}", "dep_1") for n in range(20)]
     runs = runs_of(rows)

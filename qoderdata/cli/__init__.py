@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import re
 import sys
 import warnings
 from typing import TYPE_CHECKING
@@ -47,7 +48,7 @@ from qoderdata.cli.triggers import triggers
 from qoderdata.cli.unusual import unusual
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
 _INTERRUPTED = 130
 _USAGE = 2
@@ -59,6 +60,22 @@ _EXIT_CODES: tuple[tuple[type[Exception], int], ...] = (
     (exceptions.QoderdataError, 2),
     (ValueError, 2),
     (OSError, 2),
+)
+#: What messages of the library say to callers in Python, and what they say here.
+_SPELLINGS = {
+    "load_runs(outcomes='events')": "--outcomes events",
+    "refresh='all'": "--refresh-all",
+    "refresh=True": "--refresh",
+    "offline=True": "--offline",
+    "without offline": "without --offline",
+    ", set QODER_ACCESS_TOKEN": " and set QODER_ACCESS_TOKEN",
+    " and make a new Client": "",
+    ", or give Client a larger min_interval": "",
+    "check workspace_id": "check --workspace",
+}
+#: Quoted text, which stays as it is; what is in the table; and the name of a parameter.
+_PYTHON = re.compile(
+    "|".join([r"""(?<!\w)(?:'[^']*'|"[^"]*")""", *map(re.escape, _SPELLINGS), r"(?<![\w/?&-])(?:--)?([a-z_]+)="])
 )
 _EPILOG = """
 Example:
@@ -85,7 +102,7 @@ class _Main(Group):
         formatter.write(_EPILOG)
 
 
-@click.group("qoderdata", cls=_Main)
+@click.group("qoderdata", cls=_Main, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, message="qoderdata %(version)s")
 def commands() -> None:
     """Scheduled agents on Qoder Cloud: what fails, what fires next, what never started."""
@@ -111,7 +128,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     int
         The exit code.
     """
-    with _messages():
+    options = _options(sys.argv[1:] if argv is None else argv)
+    with _messages(options):
         try:
             code: int | None = commands.main(argv, prog_name="qoderdata", standalone_mode=False)
             output.flush()
@@ -125,13 +143,17 @@ def main(argv: Sequence[str] | None = None) -> int:
             output.note(f"{error.format_message().rstrip('.')}; see `{path} --help`")
             return _USAGE
         except tuple(kind for kind, _ in _EXIT_CODES) as error:
-            output.note(" ".join([str(error), *getattr(error, "__notes__", [])]))
+            # The service's own words come before the advice, which is the last sentence before the facts.
+            text = " ".join([str(error), *getattr(error, "__notes__", [])])
+            said = re.match(r"(?s).*\. (?!\[)", str(error)) if isinstance(error, exceptions.APIError) else None
+            ours = said.end() if said else 0
+            output.note(text[:ours] + _with_options(text[ours:], options))
             return next(code for kind, code in _EXIT_CODES if isinstance(error, kind))
         return code or 0
 
 
 @contextlib.contextmanager
-def _messages() -> Iterator[None]:
+def _messages(options: Mapping[str, str]) -> Iterator[None]:
     """Show warnings, logs and retries as lines on standard error while a command runs."""
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):  # a name that the terminal's encoding lacks is no error
@@ -144,7 +166,9 @@ def _messages() -> Iterator[None]:
         client.setLevel(logging.INFO)
     try:
         with warnings.catch_warnings():
-            warnings.showwarning = _show_warning  # type: ignore[assignment]
+            warnings.showwarning = lambda text, *_, **__: output.note(
+                f"warning: {_with_options(str(text), options)}"
+            )
             yield
     finally:
         package.removeHandler(handler)
@@ -170,6 +194,20 @@ class _Lines(logging.Handler):
         print(erase + output.escape_controls(" ".join(record.getMessage().split())), file=sys.stderr)
 
 
-def _show_warning(message: Warning | str, *_: object) -> None:
-    text = str(message).replace("load_runs(outcomes='events')", "--outcomes events")
-    output.note(f"warning: {text}")
+def _options(words: Sequence[str]) -> dict[str, str]:
+    """Return the options of the command that a command line names, by the names of their parameters."""
+    command: click.Command = commands
+    for word in words:
+        if isinstance(command, click.Group):
+            command = command.commands.get(word, command)
+    return {param.name or "": param.opts[0] for param in command.params if isinstance(param, click.Option)}
+
+
+def _with_options(text: str, options: Mapping[str, str]) -> str:
+    """Write a message of the library as the command spells it."""
+
+    def spell(match: re.Match[str]) -> str:
+        found = match[0]
+        return f"{options[match[1]]} " if match[1] in options else _SPELLINGS.get(found, found)
+
+    return _PYTHON.sub(spell, text)

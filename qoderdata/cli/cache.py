@@ -16,13 +16,14 @@ _KIBI = 1024
 
 @options.command("cache", example="qoderdata cache --json")
 @click.argument("action", metavar="[show|clear]", type=click.Choice(["show", "clear"]), default="show")
-@click.option("--cache-dir", metavar="DIR", help="Which cache; else QODERDATA_CACHE_DIR.")
-@click.option("--json", "as_json", is_flag=True, help="As JSON.")
+@click.option("--cache-dir", metavar="DIR", help="Folder of the cache; else QODERDATA_CACHE_DIR.")
+@click.option("--json", "as_json", is_flag=True, help="Print as JSON.")
 def cache(action: str, *, cache_dir: str | None, as_json: bool) -> None:
     """Show where answers are stored and how big they are; or clear.
 
     The cache has answers of lists, runs, sessions, the outcomes of sessions, and snapshots of the
-    deployments, which `qoderdata changes` compares; clearing removes them all.
+    deployments, which `qoderdata changes` compares. `clear` removes them all and asks nothing. Snapshots cannot be
+    had again: the service tells only the present.
     """
     if action == "clear":
         removed = qd.clear_cache(cache_dir)

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from qoderdata.cli.options import Service
     from qoderdata.cli.output import Output
 
-#: The exit code where something was found.
+#: The exit code where an error, or what --fail-on names, was found.
 _FOUND = 1
 #: Runs are read this far back at least, so that streaks and typical durations are known.
 _LEAST = "30D"
@@ -31,24 +31,24 @@ _LEAST = "30D"
     default="error",
     help="Exit with 1 if there is an error (default), or also if there is a warning.",
 )
-@click.option("--since", default="1D", metavar="SPAN", help="Missed triggers of this time count (default 1D).")
+@click.option("--since", default="1D", metavar="SPAN", help="Time in which missed triggers count (default 1D).")
 @click.option(
-    "--streak", type=click.IntRange(min=1), default=3, help="Failures in a row (default 3).", metavar="N"
+    "--streak", type=click.IntRange(min=1), default=3, help="Failures in a row to report (default 3).", metavar="N"
 )
-@click.option("--recent", default="7D", metavar="SPAN", help="Compared with the time before (default 7D).")
+@click.option("--recent", default="7D", metavar="SPAN", help="Time compared with as long before (default 7D).")
 @click.option(
     "--budget-share",
     type=click.FloatRange(min=0),
     default=0.9,
     metavar="SHARE",
-    help="How much of a budget sessions may use (default 0.9).",
+    help="Share of a budget that sessions may use (default 0.9).",
 )
 @click.option(
     "--doubtful",
     type=click.FloatRange(0, 1),
     default=0.05,
     metavar="SHARE",
-    help="How many outcomes may be assumed or unknown (default 0.05).",
+    help="Share of outcomes that may be assumed or unknown (default 0.05).",
 )
 @options.outcomes
 @options.service
@@ -65,9 +65,9 @@ def check(
     service: Service,
     result: Output,
 ) -> int:
-    """Show what is wrong, the worst first; exit with 1 if something is.
+    """Show what is wrong, the worst first; exit with 1 if an error is found.
 
-    The exit codes 2 to 5 mean that nobody could look.
+    The exit codes 2 to 5 mean that the check could not be made.
     """
     history = max(parse_span(_LEAST, name="since"), 2 * parse_span(recent, name="--recent"))
     history = max(history, parse_span(since, name="--since"))

@@ -45,6 +45,8 @@ def compare(
     """
     now = datetime.now(UTC)
     end = parsing.parse_bound(until or now, now=now, name="until")
+    if not parsing.parse_span(recent, name="recent"):
+        raise click.UsageError(f"--recent {recent} has no length")
     length = parsing.parse_span(recent, name="recent") + parsing.parse_span(baseline or recent, name="baseline")
     groups = grouping.resolve(by or ["deployment"], "runs", service)
     runs = service.runs({"since": end - length, "until": end, "outcomes": outcomes})

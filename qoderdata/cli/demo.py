@@ -33,7 +33,7 @@ _NAME_AND_ID = [Column("name", lambda row: row.name), Column("id", lambda row: r
     type=click.Path(path_type=Path),
     default=Path("demo"),
     metavar="DIR",
-    help="Where to write (default demo).",
+    help="Folder to write to (default demo).",
 )
 def demo(*, account: dict[str, Any], edition: str, out: Path) -> None:
     """Pull and analyse a generated account; no account is needed.

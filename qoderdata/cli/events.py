@@ -10,7 +10,7 @@ import click
 
 import qoderdata as qd
 from qoderdata.cli import options
-from qoderdata.cli.output import Column, echo
+from qoderdata.cli.output import Column, note
 from qoderdata.formatting import MISSING, format_time, one_line, truncate
 
 if TYPE_CHECKING:
@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 _LONGEST = 400
 
 
-@options.command("events", example="qoderdata events sess_019ec55a68b37e1e8d660691af161ab4")
-@click.argument("id", metavar="RUN-OR-SESSION-ID")
+@options.command("events", example="qoderdata events RUN_ID")
+@click.argument("id", metavar="RUN_ID|SESSION_ID")
 @click.option(
     "--type", "types", multiple=True, metavar="TYPE", help="Only events of this type, such as session.error."
 )
@@ -30,10 +30,15 @@ _LONGEST = 400
 @options.connection
 @options.output_form
 def events(id: str, *, types: tuple[str, ...], tz: str, service: Service, result: Output) -> None:  # noqa: A002 - click's name
-    """Show what happened in a run's session, or in a session."""
+    """Show what happened in a run's session, or in a session.
+
+    `qoderdata errors --json` and `qoderdata unusual --json` tell ids of runs.
+    """
     client = service.client()
     session_id = _session_of(client, id)
     if session_id is None:
+        if result.style in {"csv", "json"}:
+            result.print_frame(qd.flatten_events([], id), [], empty="")
         return
     frame = qd.load_events(session_id, types=list(types) or None, client=client)
     columns = [
@@ -48,7 +53,7 @@ def events(id: str, *, types: tuple[str, ...], tz: str, service: Service, result
 
 
 def _session_of(client: qd.Client, id: str) -> str | None:  # noqa: A002 - as above
-    """Return the session of a run or session; print why a run has none."""
+    """Return the session of a run or session; say why a run has none."""
     if id.startswith("sess_"):
         return id
     try:
@@ -62,9 +67,9 @@ def _session_of(client: qd.Client, id: str) -> str | None:  # noqa: A002 - as ab
         return session_id
     error = run.get("error")
     if isinstance(error, dict):
-        echo(one_line(f"run {id} has no session: {_joined(error.get('type'), error.get('message'))}"))
+        note(one_line(f"run {id} has no session: {_joined(error.get('type'), error.get('message'))}"))
     else:
-        echo(one_line(f"run {id} has no session yet"))
+        note(one_line(f"run {id} has no session yet"))
     return None
 
 

@@ -27,8 +27,12 @@ _TABLES = {
 @options.command("export", example="qoderdata export failures failures.csv")
 @click.argument("what", metavar="TABLE", type=click.Choice(list(_TABLES)))
 @click.argument("path", metavar="FILE", callback=options.output_path)
-@click.option("--horizon", default="7D", metavar="SPAN", help="triggers: how far to look (default 7D).")
-@click.option("--start", metavar="TIME", help="triggers, lints: from when, with its zone (default: now).")
+@click.option(
+    "--horizon", default="7D", metavar="SPAN", help="Length of time to look ahead, for triggers (default 7D)."
+)
+@click.option(
+    "--start", metavar="TIME", help="Begin of that time, for triggers and lints, with its zone (default: now)."
+)
 @options.deployment_filters()
 @options.outcomes
 @options.service

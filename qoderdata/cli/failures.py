@@ -28,7 +28,7 @@ _RATE_IS_ABOVE = 1
     "--fail-over",
     type=click.FloatRange(0, 1),
     metavar="RATE",
-    help="Exit with 1 if a rate is above: a share from 0 to 1, such as 0.2.",
+    help="Exit with 1 if the rate of a group is above RATE, a share from 0 to 1, such as 0.2.",
 )
 @click.option(
     "--min-runs",
@@ -53,33 +53,38 @@ def failures(
 ) -> int:
     """Show which deployments, agents or teams fail most.
 
-    By the service's lifetime counters; where it gives none, runs are counted instead.
+    By the service's lifetime counters of all runs; where it gives none at all, runs are counted instead.
+    Deployments that alone have none are left out.
     """
     deployments = service.counted_deployments(filters, outcomes)
     groups = grouping.resolve(by or ["deployment"], "deployments", service, deployments=deployments)
+    uncounted = int(deployments["stats_total_runs"].isna().sum())
     rates = qd.failure_rates(groups.add_names(deployments), by=groups.keys)
     rates = rates[(rates["total_runs"] >= min_runs).fillna(value=False)]
     since = deployments.attrs.get("counted_since")
+    notes = []
+    if since:
+        time = format_time(datetime.fromisoformat(since))
+        notes.append(f"the service gives no counters; runs since {time} are counted")
+    if uncounted:
+        notes.append(f"{options.counted(uncounted, 'deployment')} without counters left out; see `qoderdata runs`")
     result.print_frame(
         rates,
-        [*groups.columns(rates), *rate_columns()],
-        empty="no deployment has run so often",
-        notes=[
-            f"the service gives no counters; runs since {format_time(datetime.fromisoformat(since))} are counted"
-        ]
-        if since
-        else [],
+        [*groups.columns(rates), *rate_columns(is_grouped=groups.keys != ["id"])],
+        empty="no deployment has run so often" if len(deployments) else "there are no deployments",
+        notes=notes,
     )
     is_above = fail_over is not None and bool((rates["failure_rate"] > fail_over).any())
     return _RATE_IS_ABOVE if is_above else 0
 
 
-def rate_columns() -> list[Column]:
-    """Return the figures of `failure_rates` for people."""
+def rate_columns(*, is_grouped: bool = False) -> list[Column]:
+    """Return the figures of `failure_rates` for people; of a group, the most failures in a row of a deployment."""
+    in_a_row = "most in a row" if is_grouped else "failing in a row"
     return [
         Column("runs", lambda row: count(row.total_runs), "number"),
         Column("failed", lambda row: count(row.total_failures), "number"),
         Column("rate", lambda row: format_percent(row.failure_rate), "number"),
         Column("95 % interval", lambda row: format_interval(row.ci_low, row.ci_high), "number"),
-        Column("failing in a row", lambda row: count(row.consecutive_failures), "number", optional=1),
+        Column(in_a_row, lambda row: count(row.consecutive_failures), "number", optional=1),
     ]

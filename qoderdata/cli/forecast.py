@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 
 
 @options.command("forecast", example="qoderdata forecast --horizon 30D --since 90D")
-@click.option("--horizon", default="30D", metavar="SPAN", help="How far to look (default 30D).")
-@click.option("--start", metavar="TIME", help="From when, with its zone (default: now).")
+@click.option("--horizon", default="30D", metavar="SPAN", help="Length of time to look ahead (default 30D).")
+@click.option("--start", metavar="TIME", help="Begin of that time, with its zone (default: now).")
 @options.window(since="90D", what="Sessions created")
 @options.deployment_filters(archived=False)
 @options.service

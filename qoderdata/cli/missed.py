@@ -11,6 +11,7 @@ import qoderdata as qd
 from qoderdata.cli import options
 from qoderdata.cli.output import Column
 from qoderdata.formatting import format_time
+from qoderdata.parsing import parse_bound, parse_instant
 
 if TYPE_CHECKING:
     from qoderdata.cli.options import Service
@@ -24,7 +25,7 @@ _FOUND = 1
 @click.option("--grace", default="10min", metavar="SPAN", help="How late a run may start (default 10min).")
 @click.option("--fail", is_flag=True, help="Exit with 1 if a trigger was certainly missed.")
 @options.tz_option("of the times shown")
-@options.run_filters(since="7D")
+@options.run_filters(since="7D", may_be_all=False)
 @options.deployment_filters(archived=False)
 @options.service
 @options.output_form
@@ -42,12 +43,19 @@ def missed(
 
     Stored snapshots tell pauses and former schedules; see `qoderdata changes`.
     """
-    since, until = run_filters["since"], run_filters["until"] or datetime.now(UTC)
+    since, now = run_filters["since"], datetime.now(UTC)
     if since is None:
         raise click.UsageError("--since needs a time or an age here, such as 30D")
     snapshots = service.snapshots(since)
     deployments = service.deployments(filters)
     runs = service.runs(run_filters)
+    until = parse_bound(run_filters["until"] or now, now=now, name="until")
+    if (read_at := runs.attrs["fetched_at"]) is not None:
+        until = min(until, parse_instant(read_at, name="fetched_at"))
+    if parse_bound(since, now=now, name="since") >= until:
+        raise click.UsageError(
+            f"the runs were read at {format_time(until)}, not after --since; --refresh reads newer ones"
+        )
     found = qd.missed_triggers(deployments, runs, since=since, until=until, grace=grace, snapshots=snapshots)
     columns = [
         Column("should have fired", lambda row: format_time(row.scheduled_at, tz), "fixed"),

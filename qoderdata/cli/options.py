@@ -161,8 +161,20 @@ class Service:
         )
 
     def deployments(self, filters: dict[str, Any]) -> pd.DataFrame:
-        """Load deployments."""
-        return self.load(qd.load_deployments, **filters)
+        """Load deployments; an agent may be given by its name. Where nothing passes the filters, say so."""
+        found = self.load(qd.load_deployments, **filters)
+        if len(found) or not is_filtered(filters):
+            return found
+        with contextlib.suppress(CacheError):
+            agents = self.load(qd.load_agents)
+            named = agents["id"][agents["name"] == filters["agent_id"]]
+            if len(named):
+                found = self.load(qd.load_deployments, **filters | {"agent_id": None})
+                return found[found["agent_id"].isin(named)].reset_index(drop=True)
+        names = {name: name.removesuffix("_id").replace("_", "-") for name in _filters_of(filters)}
+        given = " ".join(f"--{option} {filters[name]}" for name, option in names.items())
+        output.note(f"no deployment passes the filters: {given}")
+        return found
 
     def runs(self, filters: dict[str, Any], *, deployment_id: str | None = None) -> pd.DataFrame:
         """Load runs; where the time asked for has none, a warning says when the newest was."""
@@ -187,19 +199,26 @@ class Service:
 def _service(**values: Any) -> Service:  # noqa: ANN401 - one for each option
     service = Service(**values)
     if service.offline and (service.refresh or service.refresh_all):
-        raise click.UsageError("--refresh asks the service and --offline never does; give one of them")
+        given = "--refresh" if service.refresh else "--refresh-all"
+        raise click.UsageError(f"{given} asks the service and --offline never does; give one of them")
     if service.max_age is not None and (service.offline or service.refresh or service.refresh_all):
         raise click.UsageError("--max-age has no effect with --refresh, --refresh-all and --offline")
     return service
 
 
 _CONNECTION: _Options = (
-    ("--base-url", {"metavar": "URL", "help": "The service; else QODER_MANAGED_BASE_URL, QODER_BASE_URL."}),
+    (
+        "--base-url",
+        {"metavar": "URL", "help": "Its base URL; else QODER_MANAGED_BASE_URL, QODER_BASE_URL."},
+    ),
     ("--workspace", {"metavar": "ID", "help": "The workspace to read."}),
 )
 _CACHE: _Options = (
-    ("--cache-dir", {"metavar": "DIR", "help": "Where answers are stored; else QODERDATA_CACHE_DIR."}),
-    ("--max-age", {"metavar": "AGE", "help": "How old a stored answer may be (default 15min; names 1D)."}),
+    ("--cache-dir", {"metavar": "DIR", "help": "Folder where answers are stored; else QODERDATA_CACHE_DIR."}),
+    (
+        "--max-age",
+        {"metavar": "AGE", "help": "Greatest age of a stored answer (default 15min; names 1D)."},
+    ),
     ("--refresh", {"is_flag": True, "help": "Ask the service for what is new, whatever is stored."}),
     ("--refresh-all", {"is_flag": True, "help": "Read the whole list again, whatever is stored."}),
     ("--offline", {"is_flag": True, "help": "Never ask the service: use what is stored, of any age."}),
@@ -222,16 +241,16 @@ connection = gather("service", _service, *_CONNECTION, group=f"Service ({_TOKEN}
 def deployment_filters(*, archived: bool = True) -> Decorator:
     """Add the filters of deployments, as `filters`; `archived`: with `--include-archived`."""
     options: list[tuple[str, dict[str, Any]]] = [
-        ("--status", {"type": click.Choice(["active", "paused"]), "help": "Only these."}),
-        ("--agent", {"metavar": "ID", "help": "Only those that start this agent."}),
+        ("--status", {"type": click.Choice(["active", "paused"]), "help": "Only deployments with this status."}),
+        ("--agent", {"metavar": "ID|NAME", "help": "Only deployments that start this agent."}),
         (
             "--created-since",
-            {"metavar": "TIME", "help": "Created then or later, such as 2026-06-01T00:00Z."},
+            {"metavar": "TIME|AGE", "help": "Only those created then or later, such as 2026-06-01T00:00Z."},
         ),
-        ("--created-until", {"metavar": "TIME", "help": "Created before then."}),
+        ("--created-until", {"metavar": "TIME|AGE", "help": "Only those created before then."}),
     ]
     if archived:
-        options.append(("--include-archived", {"is_flag": True, "help": "Archived ones too."}))
+        options.append(("--include-archived", {"is_flag": True, "help": "Include archived deployments."}))
 
     def filters(agent: str | None, *, include_archived: bool = True, **values: str | None) -> dict[str, Any]:
         return {"agent_id": agent, "include_archived": include_archived, **values}
@@ -239,24 +258,33 @@ def deployment_filters(*, archived: bool = True) -> Decorator:
     return gather("filters", filters, *options, group="Which deployments")
 
 
+def is_filtered(filters: dict[str, Any]) -> bool:
+    """Return whether filters of deployments leave out more than archived ones."""
+    return bool(_filters_of(filters))
+
+
+def _filters_of(filters: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in filters.items() if name != "include_archived" and value is not None}
+
+
 def window(*, since: str | None = None, what: str = "Triggered") -> Decorator:
     """Add `--since` and `--until`, as `window`."""
     return gather("window", _window, *_window_options(since, what), group="Which time")
 
 
-def run_filters(*, since: str | None = "30D") -> Decorator:
+def run_filters(*, since: str | None = "30D", may_be_all: bool = True) -> Decorator:
     """Add the filters of runs, as `run_filters`."""
-    return gather(
-        "run_filters", _window, *_window_options(since, "Triggered"), _OUTCOMES_OPTION, group="Which runs"
-    )
+    times = _window_options(since, "Triggered", may_be_all=may_be_all)
+    return gather("run_filters", _window, *times, _OUTCOMES_OPTION, group="Which runs")
 
 
 def _window(since: str | None, **others: str | None) -> dict[str, Any]:
     return {"since": None if since == "all" else since, **others}
 
 
-def _window_options(since: str | None, what: str) -> _Options:
-    meaning = f"{what} then or later: a time with its zone, an age, or all (default {since or 'all'})."
+def _window_options(since: str | None, what: str, *, may_be_all: bool = True) -> _Options:
+    kinds = "a time with its zone, an age, or all" if may_be_all else "a time with its zone, or an age"
+    meaning = f"{what} then or later: {kinds} (default {since or 'all'})."
     return (
         ("--since", {"default": since, "metavar": "TIME|AGE", "help": meaning}),
         ("--until", {"metavar": "TIME|AGE", "help": f"{what} before then (default: now)."}),
@@ -294,12 +322,12 @@ output_form = gather(
         {
             "type": click.IntRange(min=1),
             "metavar": "N",
-            "help": f"The first N rows (default {output.DEFAULT_TOP}; --csv and --json: all).",
+            "help": f"Print the first N rows (default {output.DEFAULT_TOP}; --csv and --json: all).",
         },
     ),
-    ("--csv", {"is_flag": True, "help": "As CSV."}),
-    ("--json", {"is_flag": True, "help": "As JSON."}),
-    ("--markdown", {"is_flag": True, "help": "As a Markdown table."}),
+    ("--csv", {"is_flag": True, "help": "Print as CSV."}),
+    ("--json", {"is_flag": True, "help": "Print as JSON."}),
+    ("--markdown", {"is_flag": True, "help": "Print as a Markdown table."}),
     group="Output",
 )
 

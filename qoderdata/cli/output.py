@@ -116,7 +116,7 @@ class Output:
             if below:
                 echo()
             for line in below:
-                echo(textwrap.fill(line, _available_width() or len(line), subsequent_indent="  "))
+                echo(textwrap.fill(line, available_width() or len(line), subsequent_indent="  "))
 
 
 def count(value: Any) -> str:  # noqa: ANN401 - an integer or one of pandas' missing values
@@ -152,7 +152,7 @@ def print_table(frame: pd.DataFrame, columns: Sequence[Column], *, markdown: boo
     if markdown:
         echo(_markdown_table(rows, columns))
         return []
-    kept, headings = _fit(rows, columns, _available_width())
+    kept, headings = _fit(rows, columns, available_width())
     shown = [columns[index] for index in kept]
     echo(_text_table([[row[index] for index in kept] for row in rows], shown, headings))
     return [column.heading for column in columns if column not in shown and column.kind != "id"]
@@ -219,7 +219,7 @@ def _is_unsafe(character: str) -> bool:
 
 def _json_text(frame: pd.DataFrame) -> str:
     """Write a JSON list of objects, one a row; times in ISO 8601, missing values as ``null``, secrets masked."""
-    from qoderdata.export import is_secret, mask_text, mask_value  # noqa: PLC0415 - slow to import
+    from qoderdata.frames import is_secret, mask_text, mask_value  # noqa: PLC0415 - slow to import
 
     text = _with_index_as_columns(frame).to_json(
         orient="records", date_format="iso", date_unit="us", double_precision=15
@@ -268,7 +268,7 @@ def _markdown_code(text: str) -> str:
     return f"{fence}{room}{text}{room}{fence}"
 
 
-def _available_width() -> int | None:
+def available_width() -> int | None:
     """Return the width that a table must fit, ``None`` for any: `COLUMNS`, else the terminal's."""
     if os.environ.get("COLUMNS", "").isdecimal():
         return int(os.environ["COLUMNS"])
@@ -342,7 +342,7 @@ def rendered(*parts: RenderableType) -> str:
 
     is_styled = sys.stdout.isatty() and not os.environ.get("NO_COLOR")
     drawn = StringIO()
-    width = _available_width()
+    width = available_width()
     console = Console(
         file=drawn,
         width=width if width is not None else 1 << 20,

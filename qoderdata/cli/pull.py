@@ -53,7 +53,7 @@ _destination = options.gather(
     ("--json", {"is_flag": True, "help": "Say what was done as JSON."}),
     group="Output",
 )
-_deployment = click.option("--deployment", metavar="ID", help="Only this deployment's.")
+_deployment = click.option("--deployment", metavar="ID", help="Only runs or sessions of this deployment.")
 
 
 @click.group("pull", cls=options.Group)
@@ -86,7 +86,7 @@ def _runs(
     "sessions", cls=options.Command, example="qoderdata pull sessions --since 30D --out sessions.parquet"
 )
 @_deployment
-@click.option("--agent", metavar="ID", help="Only this agent's.")
+@click.option("--agent", metavar="ID", help="Only sessions of this agent.")
 @options.window(since=None, what="Created")
 @options.service
 @_destination

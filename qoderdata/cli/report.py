@@ -24,12 +24,12 @@ _CHANGES, _MISSED = "7D", "14D"
 
 @options.command("report", example="qoderdata report report.html --runs --by team --tz Asia/Shanghai")
 @click.argument("path", metavar="FILE", type=click.Path(path_type=Path))
-@click.option("--runs", "with_runs", is_flag=True, help="With runs: headline, changes, errors, missed triggers.")
-@click.option("--costs", "with_costs", is_flag=True, help="With what sessions of 90 days cost, and will cost.")
+@click.option("--runs", "with_runs", is_flag=True, help="Add runs: headline, changes, errors, missed triggers.")
+@click.option("--costs", "with_costs", is_flag=True, help="Add what sessions of 90 days cost, and will cost.")
 @click.option("--by", metavar="WHAT", help="Failure rates by agent, environment or a metadata key (default team).")
 @click.option("--lang", default="en", metavar="LANG", help="The language: en (default) or zh.")
-@click.option("--horizon", default="24h", metavar="SPAN", help="How far to look for triggers (default 24h).")
-@click.option("--start", metavar="TIME", help="The moment it is about, with its zone (default: now).")
+@click.option("--horizon", default="24h", metavar="SPAN", help="Time ahead to look for triggers (default 24h).")
+@click.option("--start", metavar="TIME", help="Time that the report is about, with its zone (default: now).")
 @options.tz_option("of the times shown")
 @options.run_filters()
 @options.deployment_filters(archived=False)
@@ -56,14 +56,17 @@ def report(
         options.refuse_without_effect(["--since", "--until"], "without --runs")
     snapshots = _snapshots(service)
     deployments = service.counted_deployments(filters, run_filters["outcomes"])
-    if any(value is not None for name, value in filters.items() if name != "include_archived"):
-        # What was not asked for is not gone.
-        snapshots = [frame[frame["id"].isin(deployments["id"])] for frame in snapshots]
     runs = service.runs(run_filters) if with_runs else None
+    sessions = service.load(qd.load_sessions, is_incremental=True, since="90D") if with_costs else None
+    if options.is_filtered(filters):
+        ids = deployments["id"]
+        snapshots = [frame[frame["id"].isin(ids)] for frame in snapshots]
+        runs, sessions = (
+            None if frame is None else frame[frame["deployment_id"].isin(ids)] for frame in (runs, sessions)
+        )
     agents = grouping.optional(lambda service: service.load(qd.load_agents), service)
     if agents is not None:
         deployments = qd.with_names(deployments, agents=agents)
-    sessions = service.load(qd.load_sessions, is_incremental=True, since="90D") if with_costs else None
     qd.write_report(
         deployments,
         path,

@@ -20,27 +20,28 @@ if TYPE_CHECKING:
     from qoderdata.cli.output import Output
 
 _EMPTY = "there are no runs"
+_STREAKS_OF_A_PERIOD = "failures before the time asked for are not counted; --since all counts them"
 #: The exit code of `--fail-over`.
 _RATE_IS_ABOVE = 1
 
 
 @options.command("runs", example="qoderdata runs --since 30D --freq 1D")
 @options.by_option("RUNS", help="Group by (default: all together)")
-@click.option("--freq", metavar="SPAN", help="One row a window of time, such as 1D or 1h.")
-@click.option("--errors", is_flag=True, help="What went wrong, by error type.")
-@click.option("--streaks", is_flag=True, help="Who fails now, and since when.")
+@click.option("--freq", metavar="SPAN", help="Print one row for each window of time, such as 1D or 1h.")
+@click.option("--errors", is_flag=True, help="Show what went wrong, by error type.")
+@click.option("--streaks", is_flag=True, help="Show who fails now and since when, also if paused or archived.")
 @click.option(
     "--fail-over",
     type=click.FloatRange(0, 1),
     metavar="RATE",
-    help="Exit with 1 if a rate is above for certain: a share from 0 to 1 below its 95 % interval.",
+    help="Exit with 1 if the lower end of a group's 95 % interval is above RATE, a share from 0 to 1.",
 )
 @click.option(
     "--min-runs",
     type=click.IntRange(min=0),
     default=1,
     metavar="N",
-    help="Of groups that completed or failed so often (default 1).",
+    help="With --fail-over, ignore groups with fewer decided runs: completed or failed (default 1).",
 )
 @options.tz_option("of windows and times")
 @options.run_filters()
@@ -79,7 +80,8 @@ def runs(
         result.print_frame(found, columns, empty="no run failed" if len(frame) else _EMPTY)
     elif streaks:
         found = options.in_zone(qd.failure_streaks(frame, by=keys), tz)
-        result.print_frame(found, [*groups.columns(found), *_streak_columns(tz)], empty=_EMPTY)
+        notes = [] if run_filters["since"] is None else [_STREAKS_OF_A_PERIOD]
+        result.print_frame(found, [*groups.columns(found), *_streak_columns(tz)], empty=_EMPTY, notes=notes)
     else:
         rates = qd.run_failure_rates(frame, by=keys, freq=freq, tz=tz)
         columns = [*groups.columns(rates), *_rate_columns(rates, None if freq is None else tz)]

@@ -22,7 +22,7 @@ edition = click.option(
     "--edition",
     type=click.Choice(["A", "B", "C", "D"]),
     default="C",
-    help="Of the service (default C; D is the newest).",
+    help="Edition of the service to imitate (default C; D is the newest).",
 )
 
 
@@ -33,12 +33,29 @@ def account(function: Callable[..., Any]) -> Callable[..., Any]:
         dict,
         (
             "--deployments",
-            {"type": _AT_LEAST_0, "default": 250, "metavar": "N", "help": "How many (default 250)."},
+            {
+                "type": _AT_LEAST_0,
+                "default": 250,
+                "metavar": "N",
+                "help": "Number of deployments to generate (default 250).",
+            },
         ),
-        ("--runs", {"type": _AT_LEAST_0, "metavar": "N", "help": "How many (default 10 a deployment)."}),
+        (
+            "--runs",
+            {
+                "type": _AT_LEAST_0,
+                "metavar": "N",
+                "help": "Number of runs to generate (default 10 a deployment).",
+            },
+        ),
         (
             "--seed",
-            {"type": int, "default": 7, "metavar": "N", "help": "Another seed, another account (default 7)."},
+            {
+                "type": int,
+                "default": 7,
+                "metavar": "N",
+                "help": "Seed of the account; another one makes another account (default 7).",
+            },
         ),
         group="Account",
     )(edition(function))
@@ -48,14 +65,22 @@ def account(function: Callable[..., Any]) -> Callable[..., Any]:
 @account
 @click.option("--fixed", is_flag=True, help="Let the account end at the fixed time of the demo, not now.")
 @click.option(
-    "--port", type=click.IntRange(0, 65535), default=0, metavar="N", help="Where to listen (default: a free port)."
+    "--port",
+    type=click.IntRange(0, 65535),
+    default=0,
+    metavar="N",
+    help="Port to listen on (default: a free one).",
 )
 @click.option("--no-gzip", is_flag=True, help="Never compress a response.")
 @click.option("--json", "as_json", is_flag=True, help="Print base URL, token and clock as JSON.")
 def sandbox(
     *, account: dict[str, Any], edition: str, fixed: bool, port: int, no_gzip: bool, as_json: bool
 ) -> None:
-    """Serve a generated account on this machine until Ctrl-C."""
+    """Serve a generated account on this machine until Ctrl-C.
+
+    Time does not go on in it: after some minutes `check` and `missed` report triggers as missed. Start it again
+    then.
+    """
     from qoderdata.sandbox import Sandbox  # noqa: PLC0415 - `--help` needs none
 
     clock: dict[str, Any] = {} if fixed else {"now": datetime.now(UTC)}
@@ -65,9 +90,14 @@ def sandbox(
             echo(json.dumps({"base_url": served.base_url, "pat": served.pat, "now": now}))
         else:
             echo(f"export {settings.BASE_URL_VARIABLE}={served.base_url}")
-            echo(f"export {settings.PAT_VARIABLE}={served.pat}")
-            start = f", so `qoderdata triggers` needs --start {now}" if fixed else ""
-            echo(f"# The account's clock stands at {now}{start}. Ctrl-C ends it.")
+            echo(f"export {settings.ACCESS_TOKEN_VARIABLE}={served.pat}")  # the first one that is read
+            # Some shells run what is pasted after a #: no quotes and backticks here.
+            echo(f"# The clock of the account stands at {now}. Ctrl-C ends it.")
+            if fixed:
+                echo(f"# So qoderdata triggers needs --start {now}")
+            else:
+                echo("# Time does not go on in it: after some minutes check and missed report triggers as missed.")
+                echo("# Start it again then.")
         flush()
         # A shell's background job ignores the one, and Python knows nothing of the other.
         for ending in (signal.SIGINT, signal.SIGTERM):

@@ -42,8 +42,8 @@ if TYPE_CHECKING:
 
 #: Agents and teams are shown where so many columns are left beside the others of a table.
 _FOR_AGENT, _FOR_TEAM = 56, 80
-#: How wide a column may become, but for names.
-_WIDEST = 24
+#: How wide a column may become, but for names; and how narrow the column of names.
+_WIDEST, _NARROWEST = 24, 16
 _GAP = 2
 #: With fewer rows a table there are no empty lines between tables.
 _FEW = 3
@@ -84,34 +84,48 @@ class View:
 
 @dataclass(frozen=True, slots=True)
 class _Section:
-    """One table: the headings of its columns, the first of which is its title, and its rows."""
+    """One table: the headings of its columns, the first of which is its title, and its first rows of `total`."""
 
     headings: Sequence[str]
     rows: Sequence[Sequence[str]]
+    total: int
     empty: str
     #: Which column has names or sentences, and is cut where room is short.
     wide: int = 0
 
-    def table(self, most: int, *, is_live: bool) -> Table:
-        """Draw the first rows; in the live view no other column than the wide one takes much room."""
+    def table(self, most: int, width: int | None) -> Table:
+        """Draw the first rows; where the width is limited, no other column than the wide one takes much room."""
         from rich.table import Table  # noqa: PLC0415 - only a view needs it
         from rich.text import Text  # noqa: PLC0415 - as above
 
         table = Table(box=None, padding=(0, _GAP, 0, 0), pad_edge=False, header_style="bold")
-        for index, heading in enumerate(self.headings):
+        columns = len(self.headings) if width is None else self._columns_with_room(most, width)
+        for index, heading in enumerate(self.headings[:columns]):
             is_wide = index == self.wide
             table.add_column(
                 Text(heading, no_wrap=True, overflow="ellipsis"),
                 no_wrap=not is_wide,
                 overflow="ellipsis",
-                max_width=_WIDEST if is_live and not is_wide else None,
+                max_width=None if width is None or is_wide else _WIDEST,
             )
         if not self.rows and most:
             table.add_row(Text(self.empty, style="dim"))
         for row in self.rows[:most]:
             style = _STYLES.get(row[0], "") if self.wide else ""
-            table.add_row(*(Text(cell, style=style, no_wrap=True, overflow="ellipsis") for cell in row))
+            cells = (Text(cell, style=style, no_wrap=True, overflow="ellipsis") for cell in row[:columns])
+            table.add_row(*cells)
         return table
+
+    def _columns_with_room(self, most: int, width: int) -> int:
+        """Return how many columns there are room for beside the title and the beginnings of names."""
+        taken = -_GAP
+        for index, texts in enumerate(zip(self.headings, *self.rows[:most], strict=True)):
+            widest = max(map(display_width, texts))
+            least = max(display_width(texts[0]), _NARROWEST) if index == self.wide else _WIDEST
+            taken += min(widest, least) + _GAP
+            if taken > width:
+                return max(index, self.wide + 1)
+        return len(self.headings)
 
 
 # -- drawing -----------------------------------------------------------------------------------------------------
@@ -131,7 +145,7 @@ def draw(view: View, *, now: datetime, tz: str, host: str, size: tuple[int, int]
     ]
     bottom = _footer(view, now, tz)
     room = max(height - len(top) - len(bottom), 1)
-    body = _stack(_sections(view.overview, now, tz, width), room)
+    body = _stack(_sections(view.overview, now, tz, width, _MOST), room, width)
     layout = Layout()
     layout.split_column(
         *(Layout(Group(*parts), size=lines) for parts, lines in ((top, len(top)), (body, room))),
@@ -140,20 +154,22 @@ def draw(view: View, *, now: datetime, tz: str, host: str, size: tuple[int, int]
     return layout
 
 
-def draw_once(view: View, *, now: datetime, tz: str, host: str, most: int) -> list[RenderableType]:
-    """Return one snapshot, with so many rows a table at most."""
+def draw_once(
+    view: View, *, now: datetime, tz: str, host: str, most: int, width: int | None
+) -> list[RenderableType]:
+    """Return one snapshot, with so many rows a table at most, for some width, `None` for any."""
     from rich.text import Text  # noqa: PLC0415 - only a view needs it
 
     counts, today = _summary(view.overview, host)
     parts: list[RenderableType] = [Text(f"{format_time(now, tz)}: {counts}"), Text(today)]
-    for section in _sections(view.overview, now, tz, None):
-        parts += ["", section.table(most, is_live=False)]
-        if len(section.rows) > most:
-            parts.append(f"… and {len(section.rows) - most:,} more")
+    for section in _sections(view.overview, now, tz, width, most):
+        parts += ["", section.table(most, width)]
+        if section.total > most:
+            parts.append(f"… and {section.total - most:,} more")
     return parts
 
 
-def _stack(sections: Sequence[_Section], room: int) -> list[RenderableType]:
+def _stack(sections: Sequence[_Section], room: int, width: int) -> list[RenderableType]:
     """Return tables one below the other; each gets its share of the lines, and what others do not need."""
     wanted = [max(len(section.rows), 1) for section in sections]
     gaps = len(sections) - 1
@@ -170,26 +186,27 @@ def _stack(sections: Sequence[_Section], room: int) -> list[RenderableType]:
     for section, lines in zip(sections, given, strict=True):
         if parts and gaps:
             parts.append("")
-        parts.append(section.table(lines, is_live=True))
+        parts.append(section.table(lines, width))
     return parts
 
 
-def _sections(found: Overview, now: datetime, tz: str, width: int | None) -> list[_Section]:
-    """Return the tables of a view of some width, `None` for any."""
+def _sections(found: Overview, now: datetime, tz: str, width: int | None, most: int) -> list[_Section]:
+    """Return the tables of a view of some width, `None` for any, with so many rows at most."""
     errors = int(found.findings["severity"].eq("error").sum())
     counts = f"{_counted(errors, 'error')}, {_counted(len(found.findings) - errors, 'warning')}"
-    shown = found.findings if width is None else found.findings.head(_MOST)
+    shown = found.findings.head(most)
     findings = [[str(record.severity), one_line(str(record.detail))] for record in shown.itertuples()]
     upcoming = found.upcoming[found.upcoming["trigger_at"] > now]
     horizon = format_duration(parse_span(found.horizon, name="horizon"))
     return [
-        _Section(["Wrong:", counts], findings, "nothing", wide=1),
+        _Section(["Wrong:", counts], findings, len(found.findings), "nothing", wide=1),
         _labelled(
             [f"Running: {len(found.running):,}", "for", "status"],
             found.running,
             lambda record: [_age(now, record.since), one_line(record.status)],
             empty="nothing runs",
             width=width,
+            most=most,
         ),
         _labelled(
             [f"Failing: {_counted(len(found.failing), 'deployment')}", "in a row", "for", "last error"],
@@ -197,6 +214,7 @@ def _sections(found: Overview, now: datetime, tz: str, width: int | None) -> lis
             lambda record: [f"{record.streak:,}", _age(now, record.since), one_line(record.error_type)],
             empty="nothing fails",
             width=width,
+            most=most,
         ),
         _labelled(
             [f"Next: {len(upcoming):,} within {horizon}", "in", "at"],
@@ -204,15 +222,22 @@ def _sections(found: Overview, now: datetime, tz: str, width: int | None) -> lis
             lambda record: [_age(record.trigger_at, now), _clock(record.trigger_at, now, tz)],
             empty="nothing fires",
             width=width,
+            most=most,
         ),
     ]
 
 
 def _labelled(
-    headings: list[str], frame: pd.DataFrame, cells: Callable[[Any], list[str]], *, empty: str, width: int | None
+    headings: list[str],
+    frame: pd.DataFrame,
+    cells: Callable[[Any], list[str]],
+    *,
+    empty: str,
+    width: int | None,
+    most: int,
 ) -> _Section:
     """Return a table of deployments: name, agent and team where there is room, then the other cells."""
-    shown = frame if width is None else frame.head(_MOST)
+    shown = frame.head(most)
     others = [cells(record) for record in shown.itertuples()]
     taken = sum(
         min(max(map(display_width, texts)), _WIDEST) + _GAP for texts in zip(headings[1:], *others, strict=True)
@@ -224,7 +249,7 @@ def _labelled(
     ]
     names = [[one_line(name) for name in row] for row in shown[["name", *labels]].itertuples(index=False)]
     rows = [[*name, *other] for name, other in zip(names, others, strict=True)]
-    return _Section([headings[0], *labels, *headings[1:]], rows, empty)
+    return _Section([headings[0], *labels, *headings[1:]], rows, len(frame), empty)
 
 
 def _summary(found: Overview, host: str) -> tuple[str, str]:

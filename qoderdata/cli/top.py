@@ -50,7 +50,7 @@ _MOST_ONCE = 10
     "--interval",
     default="30s",
     metavar="SPAN",
-    help="How long to wait between readings (default 30s, at least 5s).",
+    help="Time between readings (default 30s, at least 5s).",
 )
 @click.option("--team", default="team", metavar="KEY", help="The key of metadata with the team (default team).")
 @options.tz_option("of the times shown, whose midnight begins today")
@@ -199,7 +199,8 @@ def _fetched_at(frame: pd.DataFrame) -> datetime | None:
 
 def _print_once(reader: _Reader, tz: str) -> None:
     view = reader.read(progress=None)
-    parts = screen.draw_once(view, now=datetime.now(UTC), tz=tz, host=reader.host, most=_MOST_ONCE)
+    width = output.available_width()
+    parts = screen.draw_once(view, now=datetime.now(UTC), tz=tz, host=reader.host, most=_MOST_ONCE, width=width)
     output.echo(output.rendered(*parts))
 
 

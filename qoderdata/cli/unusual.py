@@ -24,16 +24,16 @@ if TYPE_CHECKING:
     type=click.FloatRange(min=0, min_open=True),
     default=3.5,
     metavar="Z",
-    help="How far from the median, as a modified z score (default 3.5).",
+    help="Least distance from the median, as a modified z score (default 3.5).",
 )
 @click.option(
     "--min-runs",
     type=click.IntRange(min=1),
     default=10,
     metavar="N",
-    help="Completed runs that a deployment needs for a median (default 10).",
+    help="Number of completed runs that a deployment needs for a median (default 10).",
 )
-@click.option("--now", metavar="TIME", help="Up to when unfinished runs have been running (default: now).")
+@click.option("--now", metavar="TIME", help="Time up to which unfinished runs have been running (default: now).")
 @options.tz_option("of the times shown")
 @options.run_filters()
 @options.service

@@ -11,13 +11,12 @@ import numpy as np
 import pandas as pd
 
 from qoderdata import summaries
-from qoderdata.check import check, failing_now
+from qoderdata.check import check, failing_now, fetched_at
 from qoderdata.columns import TEXT, require_frame
 from qoderdata.cron import CronError, parse
 from qoderdata.forecast import cost_forecast
 from qoderdata.formatting import format_duration, format_time, one_line, truncate
 from qoderdata.frames import expand_metadata
-from qoderdata.parsing import parse_instant
 from qoderdata.timelines import missed_triggers, next_triggers
 from qoderdata.translation import ngettext
 
@@ -69,12 +68,6 @@ class Groups(NamedTuple):
 
     word: str
     of: pd.Series[Any]
-
-
-def fetched_at(frame: pd.DataFrame) -> pd.Timestamp | None:
-    """Return when a frame was fetched, where that is known."""
-    value = frame.attrs.get("fetched_at")
-    return None if value is None else parse_instant(value, name="fetched_at")
 
 
 @dataclass(frozen=True)

@@ -6,10 +6,11 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
+from qoderdata.check import fetched_at
 from qoderdata.columns import TEXT
 from qoderdata.cron import WEEKDAYS, CronError, parse
 from qoderdata.formatting import format_duration, format_milliseconds, format_percent
-from qoderdata.report.data import MONTH, WEEK, fetched_at, span_text
+from qoderdata.report.data import MONTH, WEEK, span_text
 from qoderdata.report.layout import (
     MOST_ROWS,
     Badge,

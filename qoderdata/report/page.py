@@ -15,9 +15,10 @@ import pandas as pd
 from markupsafe import Markup
 
 from qoderdata import files, parsing
+from qoderdata.check import fetched_at
 from qoderdata.errors import DataQualityWarning, warn
 from qoderdata.formatting import format_duration, one_line
-from qoderdata.report.data import WEEK, ReportData, fetched_at, span_text
+from qoderdata.report.data import WEEK, ReportData, span_text
 from qoderdata.report.details import about_data, age_of, make_details
 from qoderdata.report.figures import headline, tiles
 from qoderdata.report.summary import make_summary
@@ -204,7 +205,15 @@ def cautions(data: ReportData) -> list[str]:
                 span=span_text(data.longest_span),
             )
         )
-    if data.assumed:
+    if data.assumed and data.runs is not None and data.runs.attrs.get("outcomes") == "events":
+        found.append(
+            ngettext(
+                "{count} run counts as completed because its session came to rest; its events tell no end.",
+                "{count} runs count as completed because their session came to rest; their events tell no end.",
+                data.assumed,
+            )
+        )
+    elif data.assumed:
         found.append(
             ngettext(
                 "{count} run counts as completed because its session came to rest. Failures inside sessions may "

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
+from qoderdata.check import local_midnight
 from qoderdata.formatting import format_percent
 from qoderdata.report.data import MONTH, WEEK
 from qoderdata.report.layout import Box, Label, Path, Picture, join_sentences, round_scale, rows_of
@@ -34,8 +35,7 @@ MONTHS = (
 
 def month_picture(data: ReportData, runs: pd.DataFrame, total: Any) -> Picture:  # noqa: ANN401 - a named tuple
     """Draw the failure rate and the runs of each of the last 30 days; `runs` are those of these days."""
-    first = (data.start - MONTH).tz_convert(data.tz).normalize()
-    last = data.start.tz_convert(data.tz).normalize() + pd.DateOffset(days=1)
+    first, last = local_midnight(data.start - MONTH, data.tz), local_midnight(data.start, data.tz, days=1)
     days = run_failure_rates(runs, by=None, freq="1D", tz=data.tz).reset_index()
     count = round((last - first) / pd.Timedelta(_DAY))
 
@@ -78,9 +78,8 @@ def month_picture(data: ReportData, runs: pd.DataFrame, total: Any) -> Picture: 
         Label(right + 6, _RUNS[0] + 4, f"{most:,}", "start"),
         Label(right + 6, _RUNS[1] + 4, "0", "start"),
     ]
-    newest = last - pd.DateOffset(days=1)
     for number in range(0, count, _LABEL_EACH):
-        day = newest - pd.DateOffset(days=number)
+        day = local_midnight(data.start, data.tz, days=-number)
         text = _("{day} {month}", day=day.day, month=_(MONTHS[day.month - 1]))
         middle = x(day) + wide / 2
         is_first = middle < _EDGE

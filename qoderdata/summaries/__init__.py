@@ -15,7 +15,8 @@
 ==================== ======================================================================================
 
 Every function is pure. A pandas frame in gives a pandas frame out; Polars, PyArrow, DuckDB, Dask and PySpark give
-their own, and stay lazy where they are lazy.
+their own, and stay lazy where they are lazy. Every row of a runs frame is counted: a pandas frame in which a run's
+``id`` occurs more than once gives a `DataQualityWarning`. `session_costs` counts each session once.
 """
 
 from qoderdata.summaries.comparison import compare_periods, error_budget

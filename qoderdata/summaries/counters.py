@@ -45,6 +45,8 @@ _COUNTERS = {
     "stats_consecutive_failures": "current_streak",
 }
 _LAST = "stats_last_triggered_at"
+#: The share of runs of unknown outcome above which it is told, as `qoderdata.check` does.
+_DOUBTFUL = 0.05
 _FIGURES = ["total_runs", "total_failures", "consecutive_failures"]
 
 
@@ -240,7 +242,9 @@ def fill_counters(df: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
     """Return the deployments with the counters that the service does not give, counted in their runs.
 
     The newest edition of the service has no lifetime counters. They are counted in `runs`, so they reach back no
-    further than `runs` does, and say what its ``status`` says: resolve the runs first, as `load_runs` does.
+    further than `runs` does, and say what its ``status`` says: resolve the runs first, as `load_runs` does. The
+    rate that `failure_rates` makes of them is the failed runs by all runs, also skipped and unfinished ones and
+    those whose outcome is not known. That of `run_failure_rates` is higher, as it divides by decided runs.
 
     Parameters
     ----------
@@ -249,7 +253,7 @@ def fill_counters(df: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
         ``stats_total_failures``, ``stats_consecutive_failures`` and ``stats_last_triggered_at``.
     runs
         A runs frame, as `load_runs` returns it: its columns ``id``, ``deployment_id``, ``status``,
-        ``triggered_at`` and ``duration_ms``.
+        ``triggered_at`` and ``duration_ms``; ``created_at`` and ``status_from`` where it has them.
 
     Returns
     -------
@@ -258,9 +262,12 @@ def fill_counters(df: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
         of its counters as they are. For the others these are filled:
 
         ============================== =================== ====================================================
-        ``stats_total_runs``           Int64               its runs, of any status; 0 where there is none
-        ``stats_total_failures``       Int64               its failed runs
-        ``stats_consecutive_failures`` Int64               its current streak, as `failure_streaks` counts it
+        ``stats_total_runs``           Int64               its runs, of any status; 0 where there is none in
+                                                           `runs`, also where it ran before they begin
+        ``stats_total_failures``       Int64               its failed runs; missing where it has runs, and the
+                                                           outcome of none of them is known
+        ``stats_consecutive_failures`` Int64               its current streak, as `failure_streaks` counts it;
+                                                           missing likewise
         ``stats_last_triggered_at``    datetime64[us, UTC] the last ``triggered_at``; missing where there is none
         ============================== =================== ====================================================
 
@@ -273,6 +280,12 @@ def fill_counters(df: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
         Not a pandas frame, or a column that has lost its dtype; the message says how to convert it.
     MissingColumnError
         A column is not there; the message lists those that are.
+
+    Warns
+    -----
+    DataQualityWarning
+        The outcome of more than 5 % of the counted runs is not known: says of how many, and how many are assumed
+        to have completed.
 
     Examples
     --------
@@ -294,15 +307,20 @@ def fill_counters(df: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
     """
     deployments = require_frame(df, ["id", *_COUNTERS, _LAST], what="deployments")
     wanted = ["id", "deployment_id", "status", "triggered_at", "duration_ms"]
-    runs = require_frame(runs, wanted, what="runs")[wanted]
+    optional = ["created_at", "status_from"]
+    runs = require_frame(runs, wanted, what="runs", optional=optional)
+    runs = runs[wanted + [name for name in optional if name in runs.columns]].reset_index(drop=True)
     result = deployments.copy()
     uncounted = deployments[list(_COUNTERS)].isna().all(axis=1)
     if not uncounted.any():
         return result
     counts = run_failure_rates(runs).join(failure_streaks(runs))
     ids = deployments.loc[uncounted, "id"].to_numpy()
+    counts = counts[counts.index.isin(ids)]
+    _warn_of_unknown(counts)
+    counts.loc[counts["unknown"] == counts["runs"], ["failed", "current_streak"]] = pd.NA
     for column, figure in _COUNTERS.items():
-        filled = counts[figure].reindex(ids).fillna(0).astype("Int64").array
+        filled = counts[figure].reindex(ids, fill_value=0).array
         result[column] = result[column].astype("Int64")
         result.loc[uncounted, column] = filled
     last = runs.groupby("deployment_id")["triggered_at"].max().reindex(ids)
@@ -312,6 +330,17 @@ def fill_counters(df: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
     first = runs["triggered_at"].min()
     result.attrs["counted_since"] = None if pd.isna(first) else first.isoformat()
     return result
+
+
+def _warn_of_unknown(counts: pd.DataFrame) -> None:
+    runs, unknown, assumed = (int(counts[name].sum()) for name in ("runs", "unknown", "assumed"))
+    if unknown > _DOUBTFUL * runs:
+        errors.warn(
+            f"the outcome of {unknown:,} of {runs:,} counted runs is not known, and {assumed:,} are assumed to "
+            "have completed; failures among these are not counted, so rates are too low. "
+            "load_runs(outcomes='events') reads what became of them, where the service still has their sessions",
+            errors.DataQualityWarning,
+        )
 
 
 def consistency(df: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:

@@ -254,7 +254,7 @@ def open_source(
     Returns
     -------
     Source
-        The frame, cut down to these columns.
+        The frame, cut down to these columns; without its index, which may have the name of a column.
 
     Raises
     ------
@@ -264,9 +264,15 @@ def open_source(
         Not a frame, or a column of the wrong dtype.
     ImportError
         A PyArrow table, and DuckDB is not installed.
+
+    Warns
+    -----
+    DataQualityWarning
+        A pandas frame of runs has an ``id`` more than once.
     """
     if isinstance(frame, pd.DataFrame):
-        frame = columns.require_frame(frame, wanted, what=what, optional=optional, keys=keys)
+        texts = [*keys, *_name_columns(keys, frame.columns).values()]
+        frame = columns.require_frame(frame, wanted, what=what, optional=optional, keys=texts)
     try:
         opened = open_frame(frame)
     except TypeError:
@@ -279,9 +285,30 @@ def open_source(
         columns.require_dtypes(schema, taken, what=what)
     names = _name_columns(keys, schema.names())
     cut = opened.select(*dict.fromkeys([*keys, *names.values(), *taken]), nw.lit(1).alias(ALL))
+    texts = [name for name in (*names.values(), *taken) if name not in keys and _is_category(schema[name])]
+    if opened.implementation.is_polars() and texts:
+        cut = cut.with_columns(nw.col(*texts).cast(nw.String))
+    if opened.implementation.is_pandas():
+        cut = open_frame(cut.to_native().reset_index(drop=True))
+        if what == "runs" and "id" in schema:
+            _warn_of_repeats(opened["id"].to_native())
     eager = isinstance(cut, nw.DataFrame)
     lazy = _in_duckdb(cut.to_native()) if opened.implementation.is_pyarrow() else cut.lazy()
     return Source(frame=lazy, engine=opened.implementation, eager=eager, keys=keys, names=names)
+
+
+def _is_category(dtype: nw.dtypes.DType) -> bool:
+    return isinstance(dtype, nw.Categorical | nw.Enum)
+
+
+def _warn_of_repeats(ids: pd.Series[Any]) -> None:
+    count = 0 if ids.is_unique else int(ids.dropna().duplicated().sum())
+    if count:
+        errors.warn(
+            f"{count:,} rows of the runs frame have an id that an earlier row has, as in overlapping frames that "
+            "were put together; each row is counted. Keep one of each: runs.drop_duplicates('id', keep='last')",
+            errors.DataQualityWarning,
+        )
 
 
 def _name_columns(keys: Sequence[str], columns_: Collection[str]) -> dict[str, str]:

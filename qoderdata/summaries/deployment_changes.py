@@ -42,7 +42,8 @@ def changes(before: pd.DataFrame, after: pd.DataFrame) -> pd.DataFrame:
     """Return what changed between two deployments frames, such as two snapshots.
 
     Counters, next triggers and ``updated_at`` are no changes. What happened and was undone between the two is not
-    seen.
+    seen. In JSON objects (``metadata``, ``extra``), a key with ``null``, ``""``, ``{}`` or ``[]`` that is in one
+    frame only is no change; ``false`` and ``0`` are values, and ``1`` is not ``true``.
 
     Parameters
     ----------
@@ -234,17 +235,23 @@ def _differing(
 
 
 def _parts(name: str, before: str | None, after: str | None) -> Iterator[tuple[str, str | None, str | None]]:
-    """Yield the keys of two JSON objects whose values differ; an empty value is as none."""
+    """Yield the keys of two JSON objects whose values differ as JSON; ``""``, ``{}`` and ``[]`` are as none."""
     old, new = (json.loads(text) if text else {} for text in (before, after))
     for key in [*old, *(key for key in new if key not in old)]:
         one, other = old.get(key), new.get(key)
-        is_given = bool(one or other) or (key in old and key in new)
-        if one == other or not is_given:
+        texts = [json.dumps(value, sort_keys=True) for value in (one, other)]
+        is_given = not (_is_none(one) and _is_none(other)) or (key in old and key in new)
+        if texts[0] == texts[1] or not is_given:
             continue
         if _SECRET in key:
-            yield f"{name}.{key}", "(hidden)" if one else None, "(hidden)" if other else None
+            before, after = (None if _is_none(value) else "(hidden)" for value in (one, other))
+            yield f"{name}.{key}", before, after
         else:
             yield f"{name}.{key}", _json(one), _json(other)
+
+
+def _is_none(value: Any) -> bool:  # noqa: ANN401 - any JSON value
+    return value is None or value in ("", {}, [])
 
 
 def _json(value: Any) -> str | None:  # noqa: ANN401 - any JSON value

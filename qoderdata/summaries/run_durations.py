@@ -154,7 +154,9 @@ def start_delays(runs: IntoFrameT) -> IntoFrameT:
     """Compute how late runs start, per deployment.
 
     The delay reaches from ``trigger_scheduled_at`` where a run has it, else from ``triggered_at``, to
-    ``started_at``. A run without ``started_at`` has no delay: it is left out, not counted as 0.
+    ``started_at``. A run without ``started_at`` has no delay: it is left out, not counted as 0. Of the runs of one
+    deployment with the same ``trigger_scheduled_at`` only the first has one (by ``created_at``, then ``id``, where
+    `runs` has them, then ``started_at``): a retry is due when the attempt before it has failed.
 
     Parameters
     ----------
@@ -199,15 +201,19 @@ def start_delays(runs: IntoFrameT) -> IntoFrameT:
     dep_1             1        2000.0        2000.0        2000.0
     """
     keys = ["deployment_id"]
-    wanted = ["triggered_at", "started_at"]
-    source = open_source(runs, keys=keys, wanted=wanted, what="runs", optional=["trigger_scheduled_at"])
+    wanted, order_by = ["triggered_at", "started_at"], ["created_at", "id"]
+    source = open_source(runs, keys=keys, wanted=wanted, what="runs", optional=["trigger_scheduled_at", *order_by])
     source.refuse_dask("start_delays", "a percentile within a group")
     rows = add_column(source.frame, "_triggered", EPOCH, "triggered_at")
     rows = add_column(rows, "_started", EPOCH, "started_at")
-    due = nw.col("_triggered")
-    if "trigger_scheduled_at" in rows.collect_schema():
+    columns, due = rows.collect_schema().names(), nw.col("_triggered")
+    if "trigger_scheduled_at" in columns:
         rows = add_column(rows, "_scheduled", EPOCH, "trigger_scheduled_at")
-        due = nw.coalesce("_scheduled", "_triggered")
+        order_by = [name for name in (*order_by, "started_at") if name in columns]
+        earlier = nw.col(ALL).shift(1).over("deployment_id", "_scheduled", order_by=order_by)
+        rows = rows.with_columns(earlier.alias("_earlier"))
+        is_first = nw.col("_scheduled").is_null() | nw.col("_earlier").is_null()
+        due = nw.when(is_first).then(nw.coalesce("_scheduled", "_triggered"))
     delay = (nw.col("_started") - due).cast(nw.Float64) / 1000
     rows = rows.with_columns(delay.alias("_delay"))
     rows = rows.with_columns(flag(~nw.col("_delay").is_null()).alias("runs"))

@@ -16,7 +16,7 @@ import pandas as pd
 
 from qoderdata.columns import TEXT, require_frame
 from qoderdata.cron import Schedule
-from qoderdata.parsing import Instant, Span, parse_bound, parse_instant, parse_span
+from qoderdata.parsing import Instant, Span, parse_bound, parse_instant, parse_period, parse_span
 from qoderdata.timelines.distinct_schedules import (
     MICROSECOND,
     DistinctSchedules,
@@ -336,7 +336,7 @@ def missed_triggers(
     Raises
     ------
     ValueError
-        A parameter makes no sense, or an id is in a frame twice.
+        A parameter makes no sense, `since` is not before `until`, or an id is in a frame twice.
     FrameTypeError
         Not a pandas frame, or a column that has lost its dtype; the message says how to convert it.
     MissingColumnError
@@ -407,6 +407,7 @@ class _Window:
     @classmethod
     def parse(cls, since: Instant | Span, until: Instant | Span, grace: Span) -> _Window:
         now = datetime.now(UTC)
+        parse_period(since, until, now=now, what="scheduled time")
         return cls(
             parse_bound(since, now=now, name="since").to_pydatetime(),
             parse_bound(until, now=now, name="until").to_pydatetime(),
