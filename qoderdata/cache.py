@@ -33,9 +33,9 @@ FOLDER = "queries"
 FORMAT = 2
 
 _METADATA_KEY = b"qoderdata"
-_SEAL_KEY = b"qoderdata.seal"
-_SEAL = b"crc32:"
-_SEAL_LENGTH = 8
+_CHECKSUM_KEY = b"qoderdata.seal"
+_CHECKSUM_MARK = b"crc32:"
+_CHECKSUM_LENGTH = 8
 _DIGEST_LENGTH = 24
 _SUFFIX = ".parquet"
 
@@ -103,10 +103,10 @@ def write(folder: Folder, name: str, answer: CachedTable) -> bool:
         The folder cannot be written; nothing is kept.
     """
     facts = {"format": FORMAT, "name": name, "fetched_at": answer.fetched_at.isoformat()}
-    metadata = {_METADATA_KEY: json.dumps(facts).encode(), _SEAL_KEY: _SEAL + bytes(_SEAL_LENGTH)}
+    metadata = {_METADATA_KEY: json.dumps(facts).encode(), _CHECKSUM_KEY: _CHECKSUM_MARK + bytes(_CHECKSUM_LENGTH)}
     try:
         table = answer.table.replace_schema_metadata(metadata)
-        folder.replace(name, lambda sink: _write_sealed(table, sink))
+        folder.replace(name, lambda sink: _write_with_checksum(table, sink))
     except Exception as error:  # noqa: BLE001 - each object store fails in its own way; the answer is whole
         reason = (isinstance(error, OSError) and error.strerror) or error
         warn(
@@ -144,7 +144,7 @@ def read(folder: Folder, name: str, schema: pa.Schema) -> CachedTable | None:
         content = folder.read(name)
         if content is None:
             return None
-        _check_whole(memoryview(content))
+        _verify_checksum(memoryview(content))
         with pq.ParquetFile(pa.BufferReader(content)) as file:
             facts = _facts(file.schema_arrow, name=name, expected=schema)
             return CachedTable(file.read().cast(schema), datetime.fromisoformat(facts["fetched_at"]))
@@ -181,7 +181,7 @@ class _Checksummed(io.RawIOBase):
         return self.sink.write(content)
 
 
-def _write_sealed(table: pa.Table, sink: pa.NativeFile) -> None:
+def _write_with_checksum(table: pa.Table, sink: pa.NativeFile) -> None:
     """Write a table with the checksum of all the rest of the file in the file's footer.
 
     Parquet's own checksums cover the pages alone, so that a changed bit in the footer can give other values.
@@ -198,28 +198,28 @@ def _write_sealed(table: pa.Table, sink: pa.NativeFile) -> None:
         writer.write_table(table)
         checksum, target.sink = target.checksum, footer
     content = footer.getbuffer()
-    start, end = _seal(content)
+    start, end = _checksum_position(content)
     sink.write(content[:start])
     sink.write(_checksum(content[:start], content[end:], after=checksum))
     sink.write(content[end:])
 
 
-def _check_whole(content: memoryview) -> None:
+def _verify_checksum(content: memoryview) -> None:
     """Raise `ValueError` unless a file is as it was written."""
     try:
-        start, end = _seal(content)
+        start, end = _checksum_position(content)
     except ValueError:
         start = end = 0
     if content[start:end] != _checksum(content[:start], content[end:]):
         raise ValueError("it is damaged or of another format")
 
 
-def _seal(content: memoryview) -> tuple[int, int]:
+def _checksum_position(content: memoryview) -> tuple[int, int]:
     """Return where the checksum lies; a Parquet file ends in its footer, the footer's length and four letters."""
     length = int.from_bytes(content[-8:-4], "little")
     footer = bytes(content[-8 - length : -8])
-    start = len(content) - 8 - len(footer) + footer.rindex(_SEAL) + len(_SEAL)
-    return start, start + _SEAL_LENGTH
+    start = len(content) - 8 - len(footer) + footer.rindex(_CHECKSUM_MARK) + len(_CHECKSUM_MARK)
+    return start, start + _CHECKSUM_LENGTH
 
 
 def _checksum(*parts: memoryview, after: int = 0) -> bytes:

@@ -156,7 +156,7 @@ def load_runs(
     query = Query(
         since=None if start is None else start.to_pydatetime(),
         until=None if end is None else end.to_pydatetime(),
-        window=bound_text(since),
+        since_text=bound_text(since),
         params={name: value for name, value in asked.items() if value is not None},
         where=_all(
             None if value is None else pc.field(name) == value

@@ -135,7 +135,7 @@ def load_sessions(
         Query(
             since=None if start is None else start.to_pydatetime(),
             until=None if end is None else end.to_pydatetime(),
-            window=bound_text(since),
+            since_text=bound_text(since),
             params=asked,
             where=functools.reduce(operator.and_, conditions) if conditions else None,
         ),

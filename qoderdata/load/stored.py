@@ -39,8 +39,8 @@ class Query:
     ----------
     since, until
         ``since <= time < until``, in UTC; ``None``: no bound.
-    window
-        `since` as it was written, so that the same age asked for later is the same question.
+    since_text
+        `since` as the caller wrote it; part of the name of the cached answer.
     params
         The filters as the service takes them; empty where all rows of the time are asked for.
     where
@@ -51,7 +51,7 @@ class Query:
 
     since: datetime | None = None
     until: datetime | None = None
-    window: str | None = None
+    since_text: str | None = None
     params: Mapping[str, str] = field(default_factory=dict)
     where: pc.Expression | None = None
     needs_status: bool = False
@@ -143,7 +143,7 @@ class StoredLoading:
         self._began = time.monotonic()
         self._answers = folder.folder(cache.FOLDER)
         self._answer_name = cache.file_name(
-            remote.table.name, {**client.identity, **query.params, "since": query.window}
+            remote.table.name, {**client.identity, **query.params, "since": query.since_text}
         )
         self._reread_since = reread_since
         self._progress = progress

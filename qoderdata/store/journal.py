@@ -1,8 +1,8 @@
 """Which responses of the service are on disk, but not in the data set yet?
 
 One Arrow file a response, numbered in the order in which they came. Each file is there whole or not at all, and
-its name holds a checksum of its bytes. A kill loses none. The disk is not waited for: an entry that a power cut
-leaves empty counts as one that never came, and its response is asked for again. While a commit is under way, a
+its name holds a checksum of its bytes. A process that is killed loses none. Writes are not flushed to the disk:
+an entry that a power cut damaged is ignored, and its response is requested again. While a commit is under way, a
 marker lies there too, so that an empty journal says that everything is in order.
 """
 

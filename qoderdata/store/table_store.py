@@ -39,7 +39,8 @@ _SET_ASIDE = "set-aside-"
 class TableStore:
     """The rows of one table of one account, on disk.
 
-    Making one touches nothing. `coverage`, `open_rows` and `rows` are as of `load`, with what this object added.
+    Making one touches nothing. `load` reads `coverage`, `open_rows` and `rows`; `add` changes `coverage`, and a
+    commit the others.
 
     Parameters
     ----------
