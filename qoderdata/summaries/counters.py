@@ -317,7 +317,7 @@ def fill_counters(df: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
     counts = run_failure_rates(runs).join(failure_streaks(runs))
     ids = deployments.loc[uncounted, "id"].to_numpy()
     counts = counts[counts.index.isin(ids)]
-    _warn_of_unknown(counts)
+    _warn_of_unknown(counts, outcomes=runs.attrs.get("outcomes"))
     counts.loc[counts["unknown"] == counts["runs"], ["failed", "current_streak"]] = pd.NA
     for column, figure in _COUNTERS.items():
         filled = counts[figure].reindex(ids, fill_value=0).array
@@ -332,13 +332,17 @@ def fill_counters(df: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
     return result
 
 
-def _warn_of_unknown(counts: pd.DataFrame) -> None:
+def _warn_of_unknown(counts: pd.DataFrame, *, outcomes: str | None) -> None:
     runs, unknown, assumed = (int(counts[name].sum()) for name in ("runs", "unknown", "assumed"))
     if unknown > _DOUBTFUL * runs:
+        advice = (
+            "The service gave no session or no end for them"
+            if outcomes == "events"
+            else "load_runs(outcomes='events') reads how they ended, where the service still has their sessions"
+        )
         errors.warn(
             f"the outcome of {unknown:,} of {runs:,} counted runs is not known, and {assumed:,} are assumed to "
-            "have completed; failures among these are not counted, so rates are too low. "
-            "load_runs(outcomes='events') reads what became of them, where the service still has their sessions",
+            f"have completed; failures among these are not counted, so rates are too low. {advice}",
             errors.DataQualityWarning,
         )
 
