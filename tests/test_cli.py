@@ -12,7 +12,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 import pandas as pd
@@ -541,6 +541,21 @@ def test_streaks_of_a_period_are_said_to_be_so(capsys: pytest.CaptureFixture[str
     for since, is_said in (("2026-05-01T00:00Z", True), ("all", False)):
         assert main(["runs", "--streaks", "--since", since]) == 0
         assert ("--since all counts them" in capsys.readouterr().out) is is_said
+
+
+def test_unusual_runs_are_judged_by_when_they_were_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    runs, judge, asked = qd.load_runs(), qd.unusual_runs, {}
+    runs.attrs["fetched_at"] = "2026-06-15T01:30:00+00:00"
+
+    def noted(*frames: Any, **options: Any) -> pd.DataFrame:  # noqa: ANN401
+        asked.update(options)
+        return judge(*frames, **options)
+
+    monkeypatch.setattr(qd, "load_runs", lambda **_: runs)
+    monkeypatch.setattr(qd, "unusual_runs", noted)
+    for words, expected in (([], "2026-06-15T01:30Z"), (["--now", "2026-06-16T00:00Z"], "2026-06-16T00:00Z")):
+        assert main(["unusual", *words]) == 0
+        assert asked["now"] == pd.Timestamp(expected)
 
 
 def test_events_of_a_run_and_of_its_session_are_the_same(capsys: pytest.CaptureFixture[str]) -> None:

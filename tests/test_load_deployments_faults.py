@@ -536,6 +536,6 @@ def test_where_all_snapshots_of_the_time_are_damaged_the_error_says_so(account: 
         file.write_bytes(b"PAR1")
     with (
         pytest.warns(errors.CacheWarning, match="was left out"),
-        pytest.raises(errors.CacheError, match=r"no snapshot at or before .* can be used: 1 are damaged"),
+        pytest.raises(errors.CacheError, match=r"no snapshot at or before .* can be used; damaged: 1"),
     ):
         load_deployments(client=client_of(account), cache_dir=tmp_path, as_of="0s")

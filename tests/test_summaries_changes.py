@@ -75,7 +75,7 @@ def change(**facts: Any) -> list[tuple[str, ...]]:  # noqa: ANN401
         ({"archived_at": "2026-06-15T00:00:00Z", "name": "nightly_archived_1781481600"},
          [("archived", "archived_at", "–", "2026-06-15T00:00:00+00:00")]),
         ({"environment_variables": "TOKEN=def"},
-         [("other", "extra.environment_variables", "(hidden)", "(hidden)")]),
+         [("other", "extra.environment_variables", "***", "***")]),
         ({"region": {"zone": 1}}, [("other", "extra.region.zone", "–", "1")]),
         ({"region": "", "labels": []}, []),
         ({"updated_at": "2026-06-15T00:00:00Z", "metadata__cas_config__stats": {"total_runs": 9},

@@ -116,8 +116,11 @@ def test_few_runs_of_unknown_outcome_are_not_told_of() -> None:
     """As in an account some of whose sessions are deleted; up to 5 %."""
     listed = runs(*[("dep_1", "completed", 1)] * 19, ("dep_1", None, 2))
     assert plain(fill_counters(deployments("dep_1"), listed))[0][1:4] == [20, 0, 0]
-    with pytest.warns(DataQualityWarning, match="the outcome of 1 of 19 counted runs"):
-        fill_counters(deployments("dep_1"), listed.iloc[1:])
+    few = listed.iloc[1:].copy()
+    for outcomes, advice in (("sessions", "outcomes='events'"), ("events", "The service gave no session")):
+        few.attrs["outcomes"] = outcomes
+        with pytest.warns(DataQualityWarning, match=f"the outcome of 1 of 19 counted runs .*{advice}"):
+            fill_counters(deployments("dep_1"), few)
 
 
 def test_a_service_that_tells_no_outcome_has_no_rate_of_zero() -> None:

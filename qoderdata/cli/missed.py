@@ -11,7 +11,7 @@ import qoderdata as qd
 from qoderdata.cli import options
 from qoderdata.cli.output import Column
 from qoderdata.formatting import format_time
-from qoderdata.parsing import parse_bound, parse_instant
+from qoderdata.parsing import parse_bound
 
 if TYPE_CHECKING:
     from qoderdata.cli.options import Service
@@ -50,8 +50,9 @@ def missed(
     deployments = service.deployments(filters)
     runs = service.runs(run_filters)
     until = parse_bound(run_filters["until"] or now, now=now, name="until")
-    if (read_at := runs.attrs["fetched_at"]) is not None:
-        until = min(until, parse_instant(read_at, name="fetched_at"))
+    from qoderdata.check import fetched_at  # noqa: PLC0415 - imports pandas
+
+    until = min(until, fetched_at(runs) or until)
     if parse_bound(since, now=now, name="since") >= until:
         raise click.UsageError(
             f"the runs were read at {format_time(until)}, not after --since; --refresh reads newer ones"

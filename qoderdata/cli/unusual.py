@@ -33,7 +33,11 @@ if TYPE_CHECKING:
     metavar="N",
     help="Number of completed runs that a deployment needs for a median (default 10).",
 )
-@click.option("--now", metavar="TIME", help="Time up to which unfinished runs have been running (default: now).")
+@click.option(
+    "--now",
+    metavar="TIME",
+    help="Time up to which unfinished runs have been running (default: when they were read).",
+)
 @options.tz_option("of the times shown")
 @options.run_filters()
 @options.service
@@ -52,9 +56,13 @@ def unusual(
 
     A run is compared with the completed runs of its deployment in the time asked for, and with its timeout.
     """
-    present = None if now is None else parsing.parse_instant(now, name="now")
+    from qoderdata.check import fetched_at  # noqa: PLC0415 - imports pandas
+
+    given = None if now is None else parsing.parse_instant(now, name="now")
     groups = grouping.resolve(["deployment"], "runs", service)
-    runs = groups.add_names(service.runs(run_filters))
+    runs = service.runs(run_filters)
+    present = given or fetched_at(runs)
+    runs = groups.add_names(runs)
     found = qd.unusual_runs(
         runs, groups.lists.get("deployments"), now=present, threshold=threshold, min_runs=min_runs
     )

@@ -182,9 +182,7 @@ def read_as_of(
         for found in history.read(series, [file], DEPLOYMENTS.arrow):
             return found.table, file.fetched_at
     if candidates:
-        raise CacheError(
-            f"no snapshot at or before {format_time(time)} can be used: {len(candidates)} are damaged"
-        )
+        raise CacheError(f"no snapshot at or before {format_time(time)} can be used; damaged: {len(candidates)}")
     if files:
         raise CacheError(
             f"there is no snapshot at or before {format_time(time)}: the first one is of "

@@ -10,6 +10,7 @@ import pandas as pd
 
 from qoderdata.columns import DTYPES, TEXT, require_frame
 from qoderdata.formatting import MISSING, one_line, truncate_middle
+from qoderdata.frames import MASK, is_secret
 from qoderdata.translation import gettext as _
 
 if TYPE_CHECKING:
@@ -31,7 +32,6 @@ _CONFIG = ("session_strategy", "config_max_concurrent", "config_max_retries", "c
 _KINDS = {"environment_id": "environment", "budget_max_credit_cost": "config", **dict.fromkeys(_CONFIG, "config")}
 _OBJECTS = {"metadata": "metadata", "extra": "other"}
 _ARCHIVED_NAME = re.compile(r"_archived_\d+")
-_SECRET = "environment_variables"  # noqa: S105 - a field's name
 _Difference = tuple[str, str, str, str | None, str | None]
 #: A value is cut to so many columns; prompts are long.
 _VALUE = 60
@@ -243,8 +243,8 @@ def _parts(name: str, before: str | None, after: str | None) -> Iterator[tuple[s
         is_given = not (_is_none(one) and _is_none(other)) or (key in old and key in new)
         if texts[0] == texts[1] or not is_given:
             continue
-        if _SECRET in key:
-            before, after = (None if _is_none(value) else "(hidden)" for value in (one, other))
+        if is_secret(key):
+            before, after = (None if _is_none(value) else MASK for value in (one, other))
             yield f"{name}.{key}", before, after
         else:
             yield f"{name}.{key}", _json(one), _json(other)

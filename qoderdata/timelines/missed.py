@@ -16,7 +16,7 @@ import pandas as pd
 
 from qoderdata.columns import TEXT, require_frame
 from qoderdata.cron import Schedule
-from qoderdata.parsing import Instant, Span, parse_bound, parse_instant, parse_period, parse_span
+from qoderdata.parsing import Instant, Span, parse_instant, parse_period, parse_span
 from qoderdata.timelines.distinct_schedules import (
     MICROSECOND,
     DistinctSchedules,
@@ -407,12 +407,10 @@ class _Window:
     @classmethod
     def parse(cls, since: Instant | Span, until: Instant | Span, grace: Span) -> _Window:
         now = datetime.now(UTC)
-        parse_period(since, until, now=now, what="scheduled time")
-        return cls(
-            parse_bound(since, now=now, name="since").to_pydatetime(),
-            parse_bound(until, now=now, name="until").to_pydatetime(),
-            parse_span(grace, name="grace") // MICROSECOND,
-        )
+        start, end = parse_period(since, until, now=now, what="scheduled time")
+        assert start is not None  # noqa: S101 - for mypy
+        assert end is not None  # noqa: S101 - as above
+        return cls(start.to_pydatetime(), end.to_pydatetime(), parse_span(grace, name="grace") // MICROSECOND)
 
     @property
     def begin(self) -> int:
