@@ -547,7 +547,7 @@ def test_unusual_runs_are_judged_by_when_they_were_read(monkeypatch: pytest.Monk
     runs, judge, asked = qd.load_runs(), qd.unusual_runs, {}
     runs.attrs["fetched_at"] = "2026-06-15T01:30:00+00:00"
 
-    def noted(*frames: Any, **options: Any) -> pd.DataFrame:  # noqa: ANN401
+    def noted(*frames: Any, **options: Any) -> Any:  # noqa: ANN401
         asked.update(options)
         return judge(*frames, **options)
 

@@ -889,7 +889,7 @@ class TestChanges:
         then = flatten_deployments([deployment(1, "a", environment_variables={"KEY": "old-s3cret"})])
         then.attrs = {"fetched_at": "2026-06-01T00:00:00+00:00"}
         page = report(tmp_path, flatten_deployments([deployment(1, "a")]), snapshots=[then])
-        assert "(hidden) → (hidden)" in page.part("changed")
+        assert "*** → ***" in page.part("changed")
         assert SECRET not in page.text
         assert "old-s3cret" not in page.text
 
