@@ -13,7 +13,7 @@ from qoderdata.sandbox.account import Occurrences, Pair
 from qoderdata.sandbox.json_records import UPCOMING
 from qoderdata.sandbox.run_history import ERRORS
 from qoderdata.sandbox.sample_values import SECOND, nanoseconds, stamp, uuid7
-from qoderdata.sandbox.scenarios import FINAL, IDLE, TERMINATED, End, Later, Refusal
+from qoderdata.sandbox.scenarios import FINAL, IDLE, SESSION_RUNNING, TERMINATED, End, Later, Refusal
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -245,7 +245,7 @@ def _create_session(database: Database, deployment: int, end: End, now: int, *, 
         "created": now, "started": now, "ended": now if over else 0, "asked": now if end == End.WAITING else 0,
         "continued": 0, "continued_end": 0, "archived": 0, "updated": now, "end": int(end),
         "error": _API_ERROR if end == End.EXHAUSTED else -1,
-        "status": 0 if end in (End.FRESH, End.RUNNING) else IDLE, "leader": index,
+        "status": SESSION_RUNNING if end in (End.FRESH, End.RUNNING) else IDLE, "leader": index,
     }  # fmt: skip
     database.sessions.append([identity], [], [columns])
     return index
@@ -260,7 +260,7 @@ def _change_session(database: Database, index: int, columns: Mapping[str, Any]) 
 
 
 def _start(database: Database, record: Record, session: int, now: int) -> None:
-    """Return a run its session."""
+    """Write the start and the session into a run."""
     record["cas_run_extras"] |= {"started_at": stamp(now), "turn_id": f"turn_{uuid7(now, 1)}"}
     record["session_id"] = database.sessions.ids[database.sessions.columns["leader"][session]]
 

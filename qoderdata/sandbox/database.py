@@ -14,7 +14,7 @@ import orjson
 from qoderdata.sandbox.account import ARCHIVED, BROKEN, PAUSED, plan
 from qoderdata.sandbox.json_records import Deployments, RunRecords, deployment_of_d, refusal_error, run_of_d
 from qoderdata.sandbox.run_history import FAILED, STATUSES, TRIGGERS, RunHistory
-from qoderdata.sandbox.sample_values import Draws, nanoseconds, stamp, uuid7
+from qoderdata.sandbox.sample_values import Draws, nanoseconds, stamp, uuid7, uuid7_time
 from qoderdata.sandbox.scenarios import End, decide
 from qoderdata.sandbox.session_records import (
     SessionRecords,
@@ -57,7 +57,7 @@ class Table:
     columns
         Arrays by name, one value a record, for filters.
     write
-        Returns the record at a index in a form. The third argument is the record of edition C, if it was changed.
+        Returns the record at an index in a form. The third argument is the record of edition C, if it was changed.
     forms
         The form that each edition, A to D, has.
     """
@@ -214,7 +214,9 @@ class Database:
             self._run,
             forms="CCCD",
         )
-        self._run_writer = RunRecords(fleet, history, run_ids, ids, refusal=refusal, session=self.told_by_record)
+        self._run_writer = RunRecords(
+            fleet, history, run_ids, ids, refusal=refusal, session=self.session_and_error
+        )
         self.now = now
         self.agents = {identity: number for number, identity in enumerate(fleet.agents)}
         self.environment = fleet.environments[0]
@@ -271,7 +273,7 @@ class Database:
         good = np.flatnonzero(status == STATUSES.index("completed"))
         return int((status[good[-1] + 1 if len(good) else 0 :] == FAILED).sum())
 
-    def told_by_record(self, run: int) -> tuple[str, Record | None]:
+    def session_and_error(self, run: int) -> tuple[str, Record | None]:
         """Return the session that served a run up to edition C, and the error of the run if it failed."""
         index = int(self.runs.columns["session"][run])
         session = self.session_writer.session(index)
@@ -376,9 +378,7 @@ def _named_table(numbers: Mapping[str, int], write: Callable[[str, int], Record]
     ids = list(numbers)
     columns = {
         "archived": np.array([number == -1 for number in numbers.values()], dtype=np.bool_),
-        "created": np.array(
-            [int(identity.split("_")[1][:12], 16) * 1_000_000 for identity in ids], dtype=np.int64
-        ),
+        "created": np.array([uuid7_time(identity) for identity in ids], dtype=np.int64),
     }
     return Table(ids, columns, lambda index, *_: write(ids[index], numbers[ids[index]]))
 

@@ -15,7 +15,7 @@ import numpy as np
 from qoderdata.sandbox.database import DEPLOYMENT_STATUSES, encode
 from qoderdata.sandbox.run_history import MANUAL, STATUSES, TRIGGERS
 from qoderdata.sandbox.sample_values import nanoseconds
-from qoderdata.sandbox.scenarios import STATUSES as SESSION_STATUSES
+from qoderdata.sandbox.scenarios import SESSION_STATUSES
 from qoderdata.sandbox.server import Page, RefusedError, WireResponse
 from qoderdata.sandbox.session_records import OLD_STATUSES
 
@@ -113,9 +113,9 @@ def respond(
     *,
     pat: str,
     edition: Edition,
-    fault: Fault | None = None,
-    next_page: bool = True,
-    short_pages: bool = False,
+    fault: Fault | None,
+    next_page: bool,
+    short_pages: bool,
 ) -> WireResponse:
     """Return the response of the service to a request.
 
@@ -234,7 +234,9 @@ class _Router:
 
     def _check_names(self, what: str) -> None:
         """Refuse parameters that the edition does not know."""
-        check_names(self._request.query, what, self._edition)
+        unknown = [name for name in self._request.query if name not in _KNOWN.get(what, ())]
+        if self._edition.is_newest and unknown:
+            raise RefusedError(400, f"{unknown[0]} is not a known parameter", unknown[0])
 
     def _find(self, root: str, identity: str) -> int:
         """Find a record, or refuse."""
@@ -246,13 +248,6 @@ class _Router:
         if index is None or not known:
             raise RefusedError(404, f"{root.removesuffix('s').replace('_', ' ')} {identity} was not found.")
         return index
-
-
-def check_names(params: Mapping[str, str], what: str, edition: Edition) -> None:
-    """Refuse parameters that edition D does not know."""
-    unknown = [name for name in params if edition.is_newest and name not in _KNOWN.get(what, ())]
-    if unknown:
-        raise RefusedError(400, f"{unknown[0]} is not a known parameter", unknown[0])
 
 
 def list_deployments(
@@ -274,7 +269,7 @@ def list_deployments(
     Returns
     -------
     numpy.ndarray
-        Places in the table.
+        Indices into the table.
     """
     columns = table.columns
     masks: list[Callable[[], Mask]] = []
@@ -311,7 +306,7 @@ def list_runs(
     Returns
     -------
     numpy.ndarray
-        Places in the table.
+        Indices into the table.
     """
     columns = table.columns
     masks: list[Callable[[], Mask]] = []
@@ -364,7 +359,7 @@ def list_sessions(
     Returns
     -------
     numpy.ndarray
-        Places in the table of sessions.
+        Indices into the table of sessions.
     """
     table = database.sessions
     columns = table.columns
@@ -421,10 +416,10 @@ def page_of(
     params: Mapping[str, str],
     edition: Edition,
     *,
-    what: str = "",
-    ascending: bool = False,
-    scanned: NDArray[np.int64] | None = None,
-    overlap: bool = False,
+    what: str,
+    ascending: bool,
+    scanned: NDArray[np.int64] | None,
+    overlap: bool,
 ) -> Page:
     """Cut a page out of a list.
 

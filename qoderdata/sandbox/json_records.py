@@ -287,7 +287,7 @@ def deployment_of_d(record: Record, newer: Record) -> Record:
     Parameters
     ----------
     record
-        The deployment; changed in index.
+        The deployment; changed in place.
     newer
         Its budget and environment variables, as far as it has them.
 

@@ -443,7 +443,7 @@ class RunHistory:
         age[::3] //= 1_000
         runs = begin(fleet, chosen, fleet.now - age, key=key, trigger=MANUAL)
         runs.completed = np.maximum(runs.completed, fleet.now + SECOND)
-        runs.status = np.where(runs.started > fleet.now, 0, 1)
+        runs.status = np.where(runs.started > fleet.now, PENDING, RUNNING)
         runs.error[:] = -1
         return runs
 

@@ -281,6 +281,11 @@ def uuid7(nanoseconds: int, tail: int) -> str:
     return f"{value:032x}"
 
 
+def uuid7_time(identity: str) -> int:
+    """Return the time in an id with a prefix such as ``agent_``, in nanoseconds since 1970, to the millisecond."""
+    return int(identity.split("_")[1][:12], 16) * 1_000_000
+
+
 def stamp(nanoseconds: int) -> str:
     """Write a time as Go does: RFC 3339 in UTC, trailing zeros of the fraction cut.
 

@@ -88,8 +88,8 @@ class Refusal(IntEnum):
 _WAITING = 0.03
 #: Ends that an event proves, so that nothing which follows changes them.
 FINAL = tuple(end for end in End if end >= End.DONE)
-STATUSES = ("running", "rescheduling", "canceling", "idle", "terminated")
-_, RESCHEDULING, CANCELING, IDLE, TERMINATED = range(5)
+SESSION_STATUSES = ("running", "rescheduling", "canceling", "idle", "terminated")
+SESSION_RUNNING, RESCHEDULING, CANCELING, IDLE, TERMINATED = range(5)
 
 
 @dataclass
@@ -344,13 +344,13 @@ def _live_on(fleet: Fleet, scenarios: Scenarios) -> None:
     scenarios.kept = ~(over & (fate > 0.98) & (last < now - DAY))  # noqa: PLR2004 - the share that somebody deleted
 
     mood = draws.uniform("status", index)
-    running = np.where(mood < 0.3, CANCELING, 0)  # noqa: PLR2004
+    running = np.where(mood < 0.3, CANCELING, SESSION_RUNNING)  # noqa: PLR2004
     running = np.where(scenarios.before == Before.RESCHEDULED, RESCHEDULING, running)
-    running = np.where(scenarios.end == End.FRESH, 0, running)
+    running = np.where(scenarios.end == End.FRESH, SESSION_RUNNING, running)
     status = np.where(np.isin(scenarios.end, (End.FRESH, End.RUNNING)), running, IDLE)
     ended = np.isin(scenarios.end, (End.TERMINAL, End.TERMINATED, End.SILENT_TERMINATED))
     status = np.where(ended | (scenarios.later == Later.TERMINATED), TERMINATED, status)
-    status = np.where(scenarios.later == Later.RUNNING, 0, status)
+    status = np.where(scenarios.later == Later.RUNNING, SESSION_RUNNING, status)
     scenarios.status = np.where((scenarios.archived > 0) & (mood < 0.7), TERMINATED, status)  # noqa: PLR2004
     begun = np.where(scenarios.end == End.FRESH, scenarios.created, np.minimum(scenarios.started, now))
     latest = np.maximum(np.maximum(scenarios.ended, scenarios.asked), begun)

@@ -213,7 +213,7 @@ class Faults:
     _lock: Lock = field(default_factory=Lock)
 
     def add(self, fault: Fault, at: int | None) -> None:
-        """Return the ``at``-th request from now a fault; by default the next one that has none yet."""
+        """Assign a fault to the ``at``-th request from now; by default to the next one that has none yet."""
         with self._lock:
             self._at[self._free() if at is None else self._next + at] = fault
 

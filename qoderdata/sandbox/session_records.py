@@ -10,8 +10,17 @@ import numpy as np
 
 from qoderdata.sandbox import sample_values
 from qoderdata.sandbox.run_history import ERRORS
-from qoderdata.sandbox.sample_values import DAY, MINUTE, SECOND, Dice, stamp, uuid7
-from qoderdata.sandbox.scenarios import FINAL, STATUSES, TERMINATED, Before, End, Later, Scenarios, reuses
+from qoderdata.sandbox.sample_values import DAY, MINUTE, SECOND, Dice, stamp, uuid7, uuid7_time
+from qoderdata.sandbox.scenarios import (
+    FINAL,
+    SESSION_STATUSES,
+    TERMINATED,
+    Before,
+    End,
+    Later,
+    Scenarios,
+    reuses,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -21,6 +30,10 @@ if TYPE_CHECKING:
     from qoderdata.sandbox.account import Fleet
     from qoderdata.sandbox.json_records import Record
 
+#: The words of `scenarios.SESSION_STATUSES` up to edition B.
+OLD_STATUSES = ("processing", *SESSION_STATUSES[1:])
+#: The age of the oldest sessions that tell the parts of their credits.
+_PARTS_SINCE = 45 * DAY
 _STOP_REASONS = {
     End.DONE: "end_turn",
     End.UNKNOWN: "max_iterations_reached",
@@ -77,6 +90,10 @@ class Session:
         """The type and message of the session's error."""
         message = Dice(f"{self.id}/error").pick(sample_values.MESSAGES[self.error])
         return ERRORS[self.error], message.replace("{timeout}", str(self.timeout))
+
+
+#: The columns of `scenarios.Scenarios` that a session has.
+_COLUMNS = tuple(name for name in Session.__dataclass_fields__ if name not in ("id", "timeout", "duration"))
 
 
 def told_by_record(session: Session) -> tuple[str, str]:
@@ -292,12 +309,6 @@ def _continue(writer: _Writer, session: Session, later: Later, dice: Dice) -> No
         writer.idle(over, "requires_action", event_ids=[writer.events[-1]["id"]])
 
 
-#: The words of `scenarios.STATUSES` up to edition B.
-OLD_STATUSES = ("processing", *STATUSES[1:])
-#: Since when sessions tell the parts of their credits, in days before the clock.
-_PARTS_SINCE = 45 * DAY
-
-
 class SessionRecords:
     """Write the sessions of an account, and their events.
 
@@ -366,7 +377,7 @@ class SessionRecords:
                 for number, resource in enumerate(deployment.get("resources", ()))
             ],
             "stats": {"active_seconds": 0, "duration_seconds": 0},
-            "status": (OLD_STATUSES if form == "A" else STATUSES)[last.status],
+            "status": (OLD_STATUSES if form == "A" else SESSION_STATUSES)[last.status],
             "title": deployment.get("name") or dice.pick(sample_values.TITLES),
             "type": "session",
             "updated_at": stamp(max(one.updated for one in sessions)),
@@ -429,9 +440,6 @@ class SessionRecords:
         return {name: record[name] for name in kept} | {"version": agent % 7 + 1}
 
 
-_COLUMNS = tuple(name for name in Session.__dataclass_fields__ if name not in ("id", "timeout", "duration"))
-
-
 def leaders(fleet: Fleet, scenarios: Scenarios) -> NDArray[np.int64]:
     """Return which session stood for each one up to edition C: where it was reused, three runs shared one."""
     index = np.arange(len(scenarios))
@@ -475,7 +483,7 @@ def agent_record(identity: str, number: int, now: int) -> Record:
         "enabled_tools": ["Bash", "Read", "Write", "Edit", "Glob", "Grep"],
         "type": "agent_toolset_20260401",
     }
-    created = int(identity.split("_")[1][:12], 16) * 1_000_000
+    created = uuid7_time(identity)
     archived = stamp(created + (now - created) // 2) if number == -1 else None
     return {
         "archived_at": archived,
@@ -501,7 +509,7 @@ def environment_record(identity: str, number: int, now: int) -> Record:
     name, description, packages = sample_values.ENVIRONMENTS[number % len(sample_values.ENVIRONMENTS)]
     if number >= len(sample_values.ENVIRONMENTS):
         name = f"{name} {number // len(sample_values.ENVIRONMENTS) + 1}"
-    created = int(identity.split("_")[1][:12], 16) * 1_000_000
+    created = uuid7_time(identity)
     archived = stamp(created + (now - created) // 2) if number == -1 else None
     kinds = ("apt", "cargo", "gem", "go", "npm", "pip")
     listed = {kind: list(packages) if kind == "apt" else [] for kind in kinds}
