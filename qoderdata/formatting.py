@@ -207,6 +207,17 @@ def format_interval(low: float | None, high: float | None) -> str:
     return _("{low}–{high} %", low=f"{100 * low:.1f}", high=f"{100 * high:.1f}")
 
 
+def counted(number: int, noun: str) -> str:
+    """Return a number with its noun in English, in the plural unless it is 1.
+
+    Examples
+    --------
+    >>> counted(1, "run"), counted(1200, "run")
+    ('1 run', '1,200 runs')
+    """
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
 def format_credits(number: float | None) -> str:
     """Format credits as the service does, with two decimals; a missing number is not 0.
 

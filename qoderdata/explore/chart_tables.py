@@ -15,6 +15,7 @@ import pandas as pd
 
 from qoderdata.columns import TEXT, require_frame
 from qoderdata.formatting import (
+    counted,
     format_duration,
     format_interval,
     format_percent,
@@ -39,7 +40,7 @@ MOST_ROWS = 50_000
 _WINDOWS = ("1h", "3h", "6h", "12h", "1D", "7D", "28D")
 _DAY_MS = 86_400_000
 #: Weeks begin on Monday, and 1970 on a Thursday.
-FIRST_MONDAY_MS = 4 * _DAY_MS
+_FIRST_MONDAY_MS = 4 * _DAY_MS
 _NAME_COLUMNS, _FULL_NAME, _MESSAGE = 28, 120, 200
 _NO_KEY = "(none)"
 
@@ -237,7 +238,7 @@ def _summed(rows: pd.DataFrame) -> tuple[pd.DataFrame, pd.Timedelta]:
     for text in _WINDOWS:
         window = pd.Timedelta(text)
         step = window // pd.Timedelta("1ms")
-        shift = FIRST_MONDAY_MS if step > _DAY_MS else 0
+        shift = first_window(step)
         number = (rows["t"] - shift) // step
         if (number * (kinds.max() + 1) + kinds).nunique() <= MOST_ROWS:
             break
@@ -248,6 +249,11 @@ def _summed(rows: pd.DataFrame) -> tuple[pd.DataFrame, pd.Timedelta]:
     with_error = begun[begun["e"] >= 0].groupby(keys, as_index=False)["e"].min()
     summed = summed.merge(with_error, on=keys, how="left")
     return summed.assign(ms=summed["ms"].round().astype("Int64"), e=summed["e"].fillna(-1).astype("int64")), window
+
+
+def first_window(step: int) -> int:
+    """Return when the first window of a length began after 1970, both in milliseconds; weeks begin on Monday."""
+    return _FIRST_MONDAY_MS if step > _DAY_MS else 0
 
 
 def _records(rows: pd.DataFrame) -> list[dict[str, Any]]:
@@ -266,7 +272,7 @@ def _notes(
     first, last = runs["triggered_at"].min(), runs["triggered_at"].max()
     span = f" from {format_time(first, zone.key)} to {format_time(last, zone.key)}" if pd.notna(first) else ""
     shown = runs["deployment_id"].nunique()
-    notes = [f"{_count(len(runs), 'run')} of {_count(shown, 'deployment')}{span}."]
+    notes = [f"{counted(len(runs), 'run')} of {counted(shown, 'deployment')}{span}."]
     if window is not None:
         notes.append(
             f"These are more than {MOST_ROWS:,} runs: each mark stands for the runs of one deployment and outcome "
@@ -276,19 +282,15 @@ def _notes(
     untimed = int(rows["t"].isna().sum())
     assumed, unknown = (int(rows["o"].eq(OUTCOMES.index(what)).sum()) for what in ("assumed", "unknown"))
     parts = [
-        f"{_count(without, 'deployment')} without a run {_is(without)} not shown" if without else "",
-        f"{_count(untimed, 'run')} without a time {_is(untimed)} in the rates only" if untimed else "",
-        f"{_count(assumed, 'run')} {_is(assumed)} assumed to have completed" if assumed else "",
-        f"the outcome of {_count(unknown, 'run')} is unknown" if unknown else "",
+        f"{counted(without, 'deployment')} without a run {_is(without)} not shown" if without else "",
+        f"{counted(untimed, 'run')} without a time {_is(untimed)} in the rates only" if untimed else "",
+        f"{counted(assumed, 'run')} {_is(assumed)} assumed to have completed" if assumed else "",
+        f"the outcome of {counted(unknown, 'run')} is unknown" if unknown else "",
     ]  # fmt: skip
     if said := [part for part in parts if part]:
         said[0] = said[0][0].upper() + said[0][1:]
         notes.append(f"{'; '.join(said)}.")
     return notes
-
-
-def _count(number: int, what: str) -> str:
-    return f"{number:,} {what}{'' if number == 1 else 's'}"
 
 
 def _is(number: int) -> str:

@@ -31,10 +31,10 @@ def explore(
 ) -> LinkedChart:
     """Show runs in one linked chart: failure rates, a timeline and a calendar that follow the mouse.
 
-    A click on an agent shows its deployments and its runs, a click on a deployment its runs; a drag over the bars
-    at the top zooms in time, a double-click shows all again, and a mark that is pointed at tells name, outcome,
-    duration and error. With the chart come a field to find a name, and a slider that moves through the deployments
-    where there are more than the 30 that are shown at once.
+    A click on an agent shows its deployments and its runs; a click on a deployment shows its runs. A drag over the
+    bars at the top zooms in time, and a double-click shows all again. Pointing at a mark shows its name, outcome,
+    duration and error. A field finds a name. Where there are more than the 30 deployments that are shown at once,
+    a slider moves through them.
 
     Failure rates are those of `run_failure_rates` over all runs given, whatever is zoomed to, with 95 % intervals,
     worst first. Agents are shown by name where `with_names` has added ``agent_name`` to either frame.
@@ -103,7 +103,7 @@ def explore(
 
 
 def _linked_views() -> Any:  # noqa: ANN401 - a module
-    """Import what draws; it needs the extra."""
+    """Import the module that draws, which needs the extra."""
     for module, name in _LIBRARIES.items():
         try:
             importlib.import_module(module)

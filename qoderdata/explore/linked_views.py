@@ -16,7 +16,7 @@ import pandas as pd
 import vl_convert
 from PIL import Image
 
-from qoderdata.explore.chart_tables import FIRST_MONDAY_MS, OUTCOMES
+from qoderdata.explore.chart_tables import OUTCOMES, first_window
 from qoderdata.formatting import MISSING
 from qoderdata.plots.axes import BLUE, GREY, ORANGE, PALE, PURPLE, SKY, VERMILLION
 
@@ -32,7 +32,7 @@ _EMBED_OPTIONS = {"actions": {"export": True, "source": False, "compiled": False
 _NAME_STYLE = "guide-label"
 
 _DAY_MS, _HOUR_MS = 86_400_000, 3_600_000
-#: Up to so many days, the bars of the overview are hours; up to so many, days; beyond, weeks.
+#: The most days for which a bar of the overview is an hour, and for which it is a day; beyond, it is a week.
 _HOURLY_DAYS, _DAILY_DAYS = 4, 400
 _ROWS, _AGENT_ROWS, _ROW_HEIGHT = 30, 12, 17
 _LEFT, _RIGHT, _RATES_FROM = 320, 520, 190
@@ -93,7 +93,7 @@ class LinkedChart(alt.VConcatChart):  # type: ignore[misc,unused-ignore]
 
 
 def _with_theme_colors(vega: Any) -> Any:  # noqa: ANN401 - JSON
-    """Take the color from names, so that they get that of axis labels: light where JupyterLab is dark."""
+    """Remove the color of names, so that they get that of axis labels: light where JupyterLab is dark."""
     if isinstance(vega, list):
         return [_with_theme_colors(part) for part in vega]
     if not isinstance(vega, dict):
@@ -104,7 +104,7 @@ def _with_theme_colors(vega: Any) -> Any:  # noqa: ANN401 - JSON
 
 
 def to_png(spec: dict[str, Any]) -> bytes:
-    """Draw a chart on white, at one and a half times its size, with few colors: a seventh of the bytes."""
+    """Return a chart as PNG on white, at one and a half times its size; few colors save six bytes of seven."""
     title = spec["title"] | {"subtitle": [line for line in spec["title"]["subtitle"] if line != _HINT]}
     drawn = io.BytesIO(vl_convert.vegalite_to_png(spec | {"background": "white", "title": title}, scale=1.5))
     picture = io.BytesIO()
@@ -171,7 +171,7 @@ class _Views:
 
     def agents(self) -> alt.LayerChart:
         """Draw a row an agent; those that do not run what is selected are pale."""
-        base = alt.Chart(_data("agents")).transform_filter("!search || indexof(datum.find, lower(search)) >= 0")
+        base = alt.Chart(_data("agents")).transform_filter(_MATCHES_SEARCH)
         base = base.transform_window(row="row_number()", sort=[alt.SortField("a")])
         base = base.transform_filter(f"datum.row <= {_AGENT_ROWS}")
         count = len(self.tables.agents)
@@ -240,7 +240,8 @@ class _Views:
         base = base.transform_stack(
             as_=["low", "high"], stack="runs", groupby=["begin"], sort=[alt.SortField("o")]
         )
-        first, last = ((time - _shift(bar)) // bar * bar + _shift(bar) for time in self.times)
+        shift = first_window(bar)
+        first, last = ((time - shift) // bar * bar + shift for time in self.times)
         scale = alt.Scale(type="utc", domain=_span(first, last + bar), nice=False)
         axis = alt.Axis(tickCount=3, tickMinStep=1, format=",d", minExtent=_EXTENT, maxExtent=_EXTENT)
         chart: alt.Chart = base.mark_bar(binSpacing=0, clip=True).encode(
@@ -380,12 +381,7 @@ class _Views:
 
 def _begin(step: int) -> str:
     """Return an expression of when the day, week or other window of a run begins."""
-    return f"floor((datum.t - {_shift(step)}) / {step}) * {step} + {_shift(step)}"
-
-
-def _shift(step: int) -> int:
-    """Return when the first window of a length began: weeks begin on Monday."""
-    return FIRST_MONDAY_MS if step > _DAY_MS else 0
+    return f"floor((datum.t - {first_window(step)}) / {step}) * {step} + {first_window(step)}"
 
 
 def _span(first: int, last: int) -> alt.ExprRef:
