@@ -97,7 +97,7 @@ def archive(database: Database, identity: str) -> int:
 
 
 def create_runs(database: Database, count: int, *, status: str, deployment_id: str | None) -> list[int]:
-    """Start runs by hand, which are over at once or go on."""
+    """Create manual runs, which end at once or stay unfinished."""
     if status not in _CREATED:
         raise ValueError(f"status={status!r} is none of {', '.join(_CREATED)}")
     told, end = _CREATED[status]
@@ -209,7 +209,7 @@ def forget_runs(database: Database, before: int) -> int:
 
 
 def rewrite(database: Database, record: Mapping[str, Any]) -> None:
-    """Serve a record as it is given, whatever it holds, in the place of the one that has its id."""
+    """Serve a record as it is given, whatever it holds, instead of the one with its id."""
     identity = record["id"]
     table = next((table for table in database.tables if table.index(identity) is not None), database.deployments)
     columns: dict[str, Any] = {}

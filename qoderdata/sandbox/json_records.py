@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 #: One JSON object.
 Record = dict[str, Any]
 
-#: Go's zero time, which can stand where nothing happens.
+#: Go's zero time, which the service may send where there is no time.
 _ZERO_TIME = "0001-01-01T00:00:00Z"
 #: How many of the next triggers the service lists.
 UPCOMING = 5

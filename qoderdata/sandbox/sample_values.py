@@ -65,7 +65,7 @@ _PARTS = (
     (" ", ("Synthèse quotidienne", "Synthèse hebdomadaire"), ("des ventes", "des incidents", "du support")),
     (" ", ("تدقيق", "ملخص"), ("الفواتير", "المبيعات")),
 )  # fmt: skip
-#: Names for the many, each in one language; a number is put behind when they repeat.
+#: Names for the many, each in one language; a number follows where they repeat.
 NAMES = tuple(
     f"{first}{space}{second}" for space, firsts, seconds in _PARTS for first in firsts for second in seconds
 )
@@ -250,7 +250,7 @@ class Dice:
         return values[self.below(len(values))]
 
     def percent(self, share: int) -> bool:
-        """Return whether something happens that happens to this share."""
+        """Return whether a draw falls into a share, in percent."""
         return self.below(100) < share
 
 

@@ -64,7 +64,7 @@ class End(IntEnum):
 
 
 class Later(IntEnum):
-    """How the turn ended that a person started a day later."""
+    """How the second turn, which a person started a day later, ended."""
 
     NEVER = 0  # nobody continued the session
     DONE = 1
@@ -317,7 +317,7 @@ def reuses(fleet: Fleet) -> NDArray[np.bool_]:
 
 
 def _live_on(fleet: Fleet, scenarios: Scenarios) -> None:
-    """Let people continue, archive and delete some sessions, and say what status each has."""
+    """Let people continue, archive and delete some sessions, and set the status of each."""
     draws, now, index = fleet.draws, fleet.now, scenarios.tail
     own = (
         (scenarios.deployment < 0) | ~reuses(fleet)[scenarios.deployment]

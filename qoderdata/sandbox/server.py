@@ -170,7 +170,7 @@ class Fault:
     headers: tuple[tuple[str, str], ...] = ()
 
     def response(self, *, json_rate_limit: bool = False) -> WireResponse | None:
-        """Return what is answered instead, where the fault is of that kind."""
+        """Return the response of a fault that answers in place of the service; ``None`` for other faults."""
         headers = dict(self.headers)
         if self.retry_after is not None:
             headers["Retry-After"] = self.retry_after
@@ -196,7 +196,7 @@ class Fault:
         return self.name in ("repeat-cursor", "overlap")
 
     def spoil(self, page: Page, params: Mapping[str, str]) -> Page:
-        """Return the page as the fault makes it."""
+        """Return the page with the fault applied."""
         if self.name == "repeat-cursor":
             return replace(page, last_id=params.get("page") or params.get("after_id"), has_more=True)
         if self.name == "no-cursor":
@@ -250,7 +250,7 @@ class _Server(ThreadingHTTPServer):
         self.lock = Lock()
 
     def handle_error(self, request: Any, client_address: Any) -> None:  # noqa: ANN401 - as the base class has it
-        # Clients hang up, above all in tests; that is no news.
+        # Clients hang up, above all in tests: nothing to report.
         if not isinstance(sys.exception(), OSError):
             super().handle_error(request, client_address)
 

@@ -244,7 +244,7 @@ def _ask(writer: _Writer, session: Session) -> None:
 
 
 def _work(writer: _Writer, session: Session, dice: Dice, credits_used: float, now: int) -> None:
-    """Write model calls and tool calls; those of a turn that still runs as far as the clock."""
+    """Write model calls and tool calls; for a turn that still runs, those up to the clock."""
     calls = 40 + dice.below(41) if dice.percent(3) else dice.pick((1, 2, 2, 3, 5, 8))
     pace = int(session.duration * 1_000_000 / (calls + 1))
     for number in range(calls):
