@@ -180,8 +180,8 @@ def test_labels_win_over_names(tmp_path: Path) -> None:
 
 def test_long_tables_are_cut_and_say_so(tmp_path: Path) -> None:
     page = report(tmp_path, flatten_deployments([deployment(number, f"n{number}") for number in range(1, 30)]))
-    assert "20 of 29 rows are shown; qoderdata failures lists all." in page.words
-    assert "20 of 29 rows are shown; qoderdata triggers lists all." in page.words
+    assert "20 of 29 rows are shown; qoderdata failures shows more." in page.words
+    assert "20 of 29 rows are shown; qoderdata triggers shows more." in page.words
 
 
 @pytest.mark.parametrize("runs", [None, flatten_runs([])])
@@ -553,6 +553,39 @@ def test_costs_without_sessions(tmp_path: Path) -> None:
     assert "There are no sessions." in page.words
     with pytest.raises(MissingColumnError, match="sessions"):
         report(tmp_path, flatten_deployments([]), sessions=flatten_runs([]))
+
+
+def test_costs_of_a_week_before_that_nobody_knows(tmp_path: Path) -> None:
+    identifier = f"dep_{1:032x}"
+    sessions = flatten_sessions(
+        [
+            {**session(1, identifier, 2.0), "created_at": "2026-06-14T00:00:00Z"},
+            {**session(2, identifier, None), "created_at": "2026-06-02T00:00:00Z"},
+        ]
+    )
+    page = report(tmp_path, flatten_deployments([deployment(1, "a")]), sessions=sessions)
+    assert page.tile("Credits") == ["2.00", "the week before is not known", "of 1 session"]
+
+
+@pytest.mark.parametrize("status", ["skipped", "cancelled"])
+def test_a_week_in_which_no_run_was_decided(tmp_path: Path, status: str) -> None:
+    runs = flatten_runs([run(1, hour, status) for hour in range(3)])
+    page = report(tmp_path, flatten_deployments([deployment(1, "a")]), runs=runs)
+    assert page.headline == "No run of the last 7 days completed or failed."
+
+
+@pytest.mark.parametrize(("has_runs", "command"), [(True, "compare"), (False, "failures")])
+def test_the_commands_for_more_rows_show_these_rows(tmp_path: Path, *, has_runs: bool, command: str) -> None:
+    error = {"type": "error", "error": {"type": "vault_not_found_error"}}
+    deployments = [deployment(number, "a", status="paused", paused_reason=error) for number in range(1, 31)]
+    for number, one in enumerate(deployments):
+        one["metadata"]["cost center"] = f"center {number}"
+    runs = flatten_runs([run(number, 1, "failed") for number in range(1, 31)]) if has_runs else None
+    page = report(tmp_path, flatten_deployments(deployments), runs=runs, by="cost center")
+    assert "20 of 30 rows are shown; qoderdata check shows more." in page.part("paused")
+    assert f"20 of 30 rows are shown; qoderdata {command} --by 'cost center' shows more." in page.text
+    if has_runs:
+        assert "qoderdata runs --since 30D --by deployment shows more." in page.part("rates")
 
 
 def test_agents_have_names_where_the_deployments_have_them() -> None:

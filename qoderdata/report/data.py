@@ -18,6 +18,7 @@ from qoderdata.forecast import cost_forecast
 from qoderdata.formatting import format_duration, format_time, one_line, truncate
 from qoderdata.frames import expand_metadata
 from qoderdata.timelines import missed_triggers, next_triggers
+from qoderdata.translation import gettext as _
 from qoderdata.translation import ngettext
 
 if TYPE_CHECKING:
@@ -27,9 +28,9 @@ if TYPE_CHECKING:
 WEEK = timedelta(days=7)
 #: The period of the picture and of the folded tables of runs.
 MONTH = timedelta(days=30)
-#: The most triggers that are listed at once; ten thousand deployments make more in four hours, one a minute each.
+#: The most triggers that are listed at once: ten thousand deployments that fire each minute have more in 4 hours.
 MOST_TRIGGERS = 2_000_000
-#: Runs of which less are decided in one of two periods are not compared.
+#: The fewest decided runs that each of two periods needs to be compared.
 LEAST_DECIDED = 20
 _DAY, _HOUR = timedelta(days=1), timedelta(hours=1)
 _HOURS_IN_WORDS = range(2, 49)
@@ -235,7 +236,7 @@ class ReportData:
 
     @cached_property
     def missed_window(self) -> tuple[pd.Timestamp, pd.Timestamp] | None:
-        """The time in which missed triggers can be told: the last two weeks, as far as the runs reach."""
+        """The period whose missed triggers can be known: the last two weeks, as far as the runs reach."""
         if self.runs is None or self.runs["triggered_at"].isna().all():
             return None
         until = min(self.start, fetched_at(self.runs) or self.runs["triggered_at"].max())
@@ -251,7 +252,7 @@ class ReportData:
 
     @cached_property
     def missed(self) -> pd.DataFrame | None:
-        """What should have fired in the last week but did not; ``None`` where nothing can be told."""
+        """What should have fired in the last week but did not; ``None`` where that is not known."""
         found = self._missed
         return None if found is None else found[found["scheduled_at"] >= self.start - WEEK]
 
@@ -330,6 +331,15 @@ class ReportData:
     def time_text(self, time: pd.Timestamp) -> str:
         """Return an instant as text in the report's zone."""
         return format_time(time, self.tz)
+
+    def age_of(self, frame: pd.DataFrame) -> str | None:
+        """Return when a frame was fetched, in words; ``None`` where that is not known."""
+        at = fetched_at(frame)
+        if at is None:
+            return None
+        if at > self.start:
+            return _("fetched on {time}", time=self.time_text(at))
+        return _("fetched {length} before", length=format_duration(self.start - at))
 
 
 def span_text(span: timedelta) -> str:

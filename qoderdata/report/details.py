@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from qoderdata.check import fetched_at
 from qoderdata.columns import TEXT
 from qoderdata.cron import WEEKDAYS, CronError, parse
 from qoderdata.formatting import format_duration, format_milliseconds, format_percent
@@ -57,7 +56,8 @@ def make_details(data: ReportData) -> list[Section]:
 def failing(data: ReportData) -> Section:
     """Show who fails in a row now; with runs, since when and with what error."""
     title = _("Failing now")
-    found = _failing_by_counters(data) if data.runs is None else _failing_by_runs(data, data.runs)
+    runs = data.runs
+    found = _failing_by_counters(data) if runs is None else _failing_by_runs(data, runs)
     if found.empty:
         return Section("failing", title, nothing=_("No deployment has failed in its last run."))
     columns = [
@@ -65,12 +65,12 @@ def failing(data: ReportData) -> Section:
         Column(_("In a row"), "streak", lambda row: row.in_a_row, "number"),
         Column(_("State"), "badge", _state),
     ]
-    if data.runs is None:
+    if runs is None:
         columns.append(Column(_("Last run"), "time", lambda row: data.time(row.stats_last_triggered_at)))
         about = _("Failures since the last success, as the service counts them, longest first.")
     else:
         columns += [
-            Column(_("Since"), "since", lambda row: _since(data, row)),
+            Column(_("Since"), "since", lambda row: _since(data, runs, row)),
             Column(_("Last error"), "error", lambda row: error_cell(row.error_type, row.error_message), "wide"),
         ]
         about = _(
@@ -81,7 +81,7 @@ def failing(data: ReportData) -> Section:
         found,
         columns,
         caption=_("Current streaks of failures, longest first"),
-        lists_all="qoderdata check --streak 1",
+        shows_more="qoderdata check --streak 1",
     )
     return Section("failing", title, about, table=table, count=f"{len(found):,}")
 
@@ -101,10 +101,10 @@ def _failing_by_runs(data: ReportData, runs: pd.DataFrame) -> pd.DataFrame:
     return found.sort_values(["in_a_row", "deployment_id"], ascending=[False, True])
 
 
-def _since(data: ReportData, row: Any) -> Since | None:  # noqa: ANN401 - a row as a named tuple
+def _since(data: ReportData, runs: pd.DataFrame, row: Any) -> Since | None:  # noqa: ANN401 - a named tuple
     """Return when a streak began; one that is longer than the runs reach back is as old as they are, at least."""
-    is_older = pd.isna(row.since) and data.runs is not None
-    since = data.runs["triggered_at"].min() if is_older and data.runs is not None else row.since
+    is_older = pd.isna(row.since)
+    since = runs["triggered_at"].min() if is_older else row.since
     time = data.time(since)
     ago = _("{length} ago", length=format_duration(data.start - since)) if since <= data.start else None
     return None if time is None else Since(time, is_older, ago)
@@ -121,7 +121,7 @@ def _state(row: Any) -> Badge | None:  # noqa: ANN401 - a row as a named tuple
 def rates(data: ReportData) -> Section:
     """Show who fails most; a high rate of few runs does not lead, since chance may have made it."""
     title = _("Failure rates by deployment")
-    order = _("The order is that of the lower end of the interval, so one failure in one run does not lead.")
+    order = _("The order is by the lower end of the interval, so one failure in one run does not come first.")
     if data.runs is None:
         known = counter_rates(data.live).rename_axis("deployment_id").reset_index()
         known = known.assign(failed=known["total_failures"], decided=known["total_runs"])
@@ -131,7 +131,7 @@ def rates(data: ReportData) -> Section:
         known = run_failure_rates(data.within(data.runs, "triggered_at", MONTH)).reset_index()
         known = known.assign(decided=known["failed"] + known["completed"])
         about = _("Over the decided runs of the last 30 days, of archived deployments too, as in the picture.")
-        command = "qoderdata runs --since 30D"
+        command = "qoderdata runs --since 30D --by deployment"
     worst = known[(known["failed"] > 0) & known["failure_rate"].notna()].sort_values(
         ["ci_low", "failed", "deployment_id"], ascending=[False, False, True]
     )
@@ -145,7 +145,7 @@ def rates(data: ReportData) -> Section:
         Column(_("Failed / runs"), "text", lambda row: f"{row.failed:,} / {row.decided:,}", "number"),
     ]
     caption = _("Failure rates by deployment, worst first")
-    table = make_table(worst, columns, caption=caption, lists_all=command)
+    table = make_table(worst, columns, caption=caption, shows_more=command)
     return Section("rates", title, join_sentences(about, order), table=table, count=f"{len(worst):,}")
 
 
@@ -165,7 +165,7 @@ def paused(data: ReportData) -> Section:
         found.assign(deployment_id=found["id"]),
         columns,
         caption=_("Deployments that the service has paused"),
-        lists_all="qoderdata pull deployments --status paused",
+        shows_more="qoderdata check",
     )
     about = _("The service stopped these after errors. They will not fire again until someone resumes them.")
     return Section("paused", title, about, table=table, count=f"{len(found):,}")
@@ -174,15 +174,13 @@ def paused(data: ReportData) -> Section:
 def errors(data: ReportData, runs: pd.DataFrame) -> Section:
     """Show what went wrong, by type of error and by message without its variable parts."""
     title = _("Errors")
-    # `count` is a method of every named tuple.
-    recent = data.within(runs, "triggered_at", MONTH)
-    found = error_groups(recent).reset_index().rename(columns={"count": "failed_runs"})
+    found = error_groups(data.within(runs, "triggered_at", MONTH)).reset_index()
     if found.empty:
         return Section("errors", title, nothing=_("No run of the last 30 days has failed."))
     scale = round_scale(found["share"].max())
     columns = [
         Column(_("Error"), "error", lambda row: error_cell(row.error_type, row.message)),
-        Column(_("Failed runs"), "text", lambda row: f"{row.failed_runs:,}", "number"),
+        Column(_("Failed runs"), "text", lambda row: f"{row.count:,}", "number"),
         Column(_("Share"), "bar", lambda row: share_cell(row.share, scale), note=scale_note(scale)),
         Column(_("Deployments"), "text", lambda row: f"{row.deployments:,}", "number"),
         Column(_("Last seen"), "time", lambda row: data.time(row.last_seen)),
@@ -190,13 +188,13 @@ def errors(data: ReportData, runs: pd.DataFrame) -> Section:
     if found["is_new"].head(MOST_ROWS).any():
         columns.append(Column(_("New"), "badge", lambda row: Badge(_("new"), is_bad=True) if row.is_new else None))
     caption = _("Failed runs by error, most frequent first")
-    failed = int(found["failed_runs"].sum())
+    failed = int(found["count"].sum())
     about = ngettext(
         "Of {count} failed run of the last 30 days, as in the picture.",
         "Of {count} failed runs of the last 30 days, as in the picture.", failed,
     )  # fmt: skip
     about = join_sentences(about, _("Ids, numbers, addresses and quoted texts in messages are replaced."))
-    table = make_table(found, columns, caption=caption, lists_all="qoderdata errors")
+    table = make_table(found, columns, caption=caption, shows_more="qoderdata errors")
     return Section("errors", title, about, table=table, count=f"{len(found):,}")
 
 
@@ -204,7 +202,7 @@ def missed(data: ReportData) -> Section:
     """Show what should have fired but did not, by deployment; what is in doubt is one line."""
     title = _("Missed triggers")
     if data.missed is None or data.missed_window is None:
-        return Section("missed", title, nothing=_("There are no runs to tell it from."))
+        return Section("missed", title, nothing=_("Without runs this is not known."))
     since, until = max(data.missed_window[0], data.start - WEEK), data.missed_window[1]
     period = _("from {since} to {until}", since=data.time_text(since), until=data.time_text(until))
     if data.missed.empty:
@@ -231,7 +229,7 @@ def missed(data: ReportData) -> Section:
             Column(_("Last"), "time", lambda row: data.time(row.last)),
         ]
         caption = _("Missed triggers by deployment")
-        table = make_table(by_deployment, columns, caption=caption, lists_all="qoderdata missed")
+        table = make_table(by_deployment, columns, caption=caption, shows_more="qoderdata missed")
     about = _("Scheduled times {period} for which no run was triggered.", period=period)
     return Section("missed", title, about, sentences=lines, table=table, count=f"{len(certain):,}")
 
@@ -253,7 +251,7 @@ def slower(data: ReportData, runs: pd.DataFrame) -> Section:
     ]
     about = _("Median time of a success in the last 3 days of the runs, against the 14 days before.")
     table = make_table(
-        found, columns, caption=_("What got slower, most first"), lists_all="duration_regressions(runs)"
+        found, columns, caption=_("What got slower, most first"), shows_more="duration_regressions(runs)"
     )
     return Section("slower", title, about, table=table, count=f"{len(found):,}")
 
@@ -282,7 +280,7 @@ def next_triggers(data: ReportData) -> Section:
         start=data.time_text(data.start),
     )
     table = make_table(
-        firing, columns, caption=_("What fires next, soonest first"), lists_all="qoderdata triggers"
+        firing, columns, caption=_("What fires next, soonest first"), shows_more="qoderdata triggers"
     )
     return Section("next", title, about, table=table, count=f"{len(triggers):,}")
 
@@ -368,7 +366,7 @@ def lints(data: ReportData) -> Section:
     ]
     about = _("Schedules that may not do what was meant, equal findings in one line.")
     table = make_table(
-        grouped, columns, caption=_("What may surprise about schedules"), lists_all="schedule_lints(df)"
+        grouped, columns, caption=_("What may surprise about schedules"), shows_more="schedule_lints(df)"
     )
     return Section("lints", title, about, table=table, count=f"{len(found):,}")
 
@@ -380,7 +378,7 @@ def about_data(data: ReportData, warnings: list[str]) -> Section:
     about = [
         _("Decided runs are those that completed or failed; a failure rate is failed by decided runs."),
         _("The last 7 and the last 30 days end at the time above; the week before ends where the last 7 begin."),
-        _("Intervals are Wilson's, those of changes Newcombe's: of 100 such about 95 hold the true number."),
+        _("Intervals are Wilson's, those of changes Newcombe's: about 95 of 100 contain the true number."),
         _("A dash stands where there is no value, which is not zero."),
         _("Times are in {tz} unless another zone stands beside them.", tz=data.tz),
     ]  # fmt: skip
@@ -402,7 +400,7 @@ def _source(frame: pd.DataFrame, data: ReportData) -> str:
     parts = [
         ngettext("{count} row", "{count} rows", len(frame)),
         complete.get(attrs.get("complete"), _("not known whether complete")),
-        age_of(frame, data) or _("not known when fetched"),
+        data.age_of(frame) or _("not known when fetched"),
     ]
     if attrs.get("source"):
         source = _("records") if attrs["source"] == "records" else attrs["source"]
@@ -410,13 +408,3 @@ def _source(frame: pd.DataFrame, data: ReportData) -> str:
     if attrs.get("from_cache"):
         parts.append(_("kept in the cache since"))
     return _("{text}.", text=join_facts(*parts))
-
-
-def age_of(frame: pd.DataFrame, data: ReportData) -> str | None:
-    """Say when a frame was fetched; ``None`` where that is not known."""
-    at = fetched_at(frame)
-    if at is None:
-        return None
-    if at > data.start:
-        return _("fetched on {time}", time=data.time_text(at))
-    return _("fetched {length} before", length=format_duration(data.start - at))

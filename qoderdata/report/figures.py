@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 class Headline(NamedTuple):
-    """The sentence that a reader takes along, and the figures that it rests on."""
+    """The headline, and the figures behind it."""
 
     text: str
     about: str
@@ -59,7 +59,7 @@ def headline(data: ReportData) -> Headline:
 
 
 def _most_of_the_failures(runs: pd.DataFrame) -> int:
-    """Return how few deployments have half of the failed runs."""
+    """Return the smallest number of deployments that have half of the failed runs."""
     failed = runs[runs["status"].eq("failed").fillna(value=False)]["deployment_id"].value_counts(dropna=False)
     return int(np.searchsorted(failed.cumsum().to_numpy(), failed.sum() / 2)) + 1
 
@@ -95,13 +95,13 @@ def _about_headline(data: ReportData) -> str:
             high=_signed(row.change_high),
         )
     else:
-        change = _("Less than {count} decided runs in a week are not compared.", count=LEAST_DECIDED)
+        change = _("Fewer than {count} decided runs in a week are not compared.", count=LEAST_DECIDED)
     return join_sentences(words, before, change)
 
 
 def _headline_without_runs(data: ReportData) -> Headline:
     if data.runs is not None:
-        return Headline(_("No run of the last 7 days has ended."), _period(data), is_bad=False)
+        return Headline(_("No run of the last 7 days completed or failed."), _period(data), is_bad=False)
     failing = int((data.live["stats_consecutive_failures"].fillna(0) > 0).sum())
     paused = int((data.live["paused_reason_type"] == "error").sum())
     text = _(
@@ -129,7 +129,7 @@ def _signed(change: float) -> str:
 
 
 def points_text(change: float) -> str:
-    """Say how a rate changed."""
+    """Return how a rate changed, in words."""
     if pd.isna(change):
         return _no_week_before()
     points = f"{100 * abs(change):.1f}"
@@ -147,8 +147,8 @@ def tiles(data: ReportData) -> list[Tile]:
     """Return six figures: of the last week with their changes, or, without runs, of the present."""
     found = _tiles_of_runs(data, data.runs) if data.runs is not None else _tiles_of_counters(data)
     if data.sessions is not None:
-        found.insert(5, _credits_tile(data, data.sessions))
-    return found[:6]
+        found[-1] = _credits_tile(data, data.sessions)
+    return found
 
 
 def _tiles_of_runs(data: ReportData, runs: pd.DataFrame) -> list[Tile]:
@@ -202,7 +202,7 @@ def _tiles_of_runs(data: ReportData, runs: pd.DataFrame) -> list[Tile]:
 
 def _missed_tile(data: ReportData) -> Tile:
     if data.missed is None:
-        return Tile(_("Missed triggers"), MISSING, None, _("no runs to tell it from"), anchor="missed")
+        return Tile(_("Missed triggers"), MISSING, None, _("not known without runs"), anchor="missed")
     certain = int(data.missed["certain"].sum())
     before = None if data.missed_before is None else int(data.missed_before["certain"].sum())
     doubtful = len(data.missed) - certain
@@ -223,16 +223,21 @@ def _duration_tile(now: Any, then: Any) -> Tile:  # noqa: ANN401 - named tuples 
 
 
 def _credits_tile(data: ReportData, sessions: pd.DataFrame) -> Tile:
-    week = data.within(sessions, "created_at", WEEK)
-    now = next(iter(rows_of(session_costs(week, by=None))), None)
-    total = 0.0 if now is None else now.credits
-    change = _no_week_before()
-    if data.reaches_back(sessions["created_at"]) and pd.notna(total):
-        before = session_costs(data.within(sessions, "created_at", WEEK, ago=WEEK), by=None)["credits"].sum()
+    now = _all_costs(data.within(sessions, "created_at", WEEK))
+    then = _all_costs(data.within(sessions, "created_at", WEEK, ago=WEEK))
+    total, before = (0.0 if costs is None else costs.credits for costs in (now, then))
+    if data.reaches_back(sessions["created_at"]) and pd.notna(total) and pd.notna(before):
         change = _changed(total - before, format_credits(abs(total - before)), format_credits(before))
+    else:
+        change = _no_week_before()
     known = 0 if now is None else int(now.sessions - now.unknown)
     note = ngettext("of {count} session", "of {count} sessions", known)
     return Tile(_("Credits"), format_credits(total), change, note, anchor="costs")
+
+
+def _all_costs(sessions: pd.DataFrame) -> Any:  # noqa: ANN401 - a row as a named tuple
+    """Return the costs of all sessions together; ``None`` without sessions."""
+    return next(iter(rows_of(session_costs(sessions, by=None))), None)
 
 
 def _tiles_of_counters(data: ReportData) -> list[Tile]:
@@ -284,7 +289,7 @@ def _no_week_before() -> str:
 
 
 def _change(now: int, before: int | None) -> str:
-    """Say how a number changed."""
+    """Return how a number changed, in words."""
     if before is None:
         return _no_week_before()
     return _changed(now - before, f"{abs(now - before):,}", f"{before:,}")

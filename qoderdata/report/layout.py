@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 #: The most rows that a folded table shows, and the most that an unfolded one shows.
 MOST_ROWS, MOST_AT_FIRST = 20, 5
-#: So many names stand for those of equal rows.
+#: How many names are shown for equal rows.
 _FIRST_NAMES = 3
 _MOST_CHARACTERS = 200
 _BAR_WIDTH, _BAR_MARGIN = 128, 6
@@ -41,7 +41,7 @@ class BarText(NamedTuple):
 
 
 class Badge(NamedTuple):
-    """A word on a ground of its own."""
+    """A word with its own background color."""
 
     text: str
     is_bad: bool = False
@@ -113,7 +113,7 @@ class Table:
     rows : list of list
         The cells; ``None`` is a missing value.
     more : str or None
-        How many rows are not shown, and what lists them.
+        How many rows are shown, and what shows more.
     """
 
     caption: str
@@ -179,7 +179,7 @@ class Section:
     about : str
         What it is about, over which runs; `strong` and `rest` go on, the first one emphasized.
     nothing : str or None
-        What stands there where there is nothing to show, which mostly is good news.
+        The sentence shown where there is nothing to list.
     count : str or None
         How many findings there are, beside the title.
     sentences : list of Sentence
@@ -217,18 +217,18 @@ class Tile(NamedTuple):
 
 
 def make_table(
-    frame: pd.DataFrame, columns: Sequence[Column], *, caption: str, lists_all: str, most: int = MOST_ROWS
+    frame: pd.DataFrame, columns: Sequence[Column], *, caption: str, shows_more: str = "", most: int = MOST_ROWS
 ) -> Table:
-    """Return the first rows of a frame as a table; `lists_all` is the command or call that lists all."""
+    """Return the first rows of a frame as a table; `shows_more` is the command or call that has the others."""
     shown = frame.head(most)
     more = None
     if len(shown) < len(frame):
         more = ngettext(
-            "{shown} of {count} row is shown; {call} lists all.",
-            "{shown} of {count} rows are shown; {call} lists all.",
+            "{shown} of {count} row is shown; {call} shows more.",
+            "{shown} of {count} rows are shown; {call} shows more.",
             len(frame),
             shown=len(shown),
-            call=lists_all,
+            call=shows_more,
         )
     cells = [[_or_none(column.cell(row)) for column in columns] for row in rows_of(shown)]
     return Table(caption, columns, cells, more)

@@ -19,7 +19,7 @@ from qoderdata.check import fetched_at
 from qoderdata.errors import DataQualityWarning, warn
 from qoderdata.formatting import format_duration, one_line
 from qoderdata.report.data import WEEK, ReportData, span_text
-from qoderdata.report.details import about_data, age_of, make_details
+from qoderdata.report.details import about_data, make_details
 from qoderdata.report.figures import headline, tiles
 from qoderdata.report.summary import make_summary
 from qoderdata.translation import gettext as _
@@ -181,14 +181,14 @@ def _render(data: ReportData, caught: list[warnings.WarningMessage], lang: str) 
 
 
 def _age(data: ReportData) -> str:
-    age = age_of(data.deployments, data)
+    age = data.age_of(data.deployments)
     if age is None:
         return _("When the data was fetched is not known.")
     return _("The data was {age}.", age=age)
 
 
 def cautions(data: ReportData) -> list[str]:
-    """Say what makes the numbers less than they seem."""
+    """Return warnings about old, incomplete or assumed data."""
     found = []
     for name, frame in data.frames.items():
         at = fetched_at(frame)

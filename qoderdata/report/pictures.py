@@ -27,7 +27,7 @@ _RATES, _RUNS = (22, 92), (120, 202)
 _DAY = timedelta(days=1)
 _LABEL_EACH = 5
 _GAP, _EDGE = 3, 30
-MONTHS = (
+_MONTHS = (
     mark("Jan"), mark("Feb"), mark("Mar"), mark("Apr"), mark("May"), mark("Jun"),
     mark("Jul"), mark("Aug"), mark("Sep"), mark("Oct"), mark("Nov"), mark("Dec"),
 )  # fmt: skip
@@ -80,7 +80,7 @@ def month_picture(data: ReportData, runs: pd.DataFrame, total: Any) -> Picture: 
     ]
     for number in range(0, count, _LABEL_EACH):
         day = local_midnight(data.start, data.tz, days=-number)
-        text = _("{day} {month}", day=day.day, month=_(MONTHS[day.month - 1]))
+        text = _("{day} {month}", day=day.day, month=_(_MONTHS[day.month - 1]))
         middle = x(day) + wide / 2
         is_first = middle < _EDGE
         labels.append(Label(_LEFT if is_first else middle, _HEIGHT - 12, text, "start" if is_first else "middle"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -54,7 +55,7 @@ def make_summary(data: ReportData) -> list[Section]:
 
 
 def trend(data: ReportData, runs: pd.DataFrame) -> Section:
-    """Show how the failure rate went, day by day."""
+    """Show the failure rate day by day."""
     title = _("The last 30 days")
     recent = data.within(runs, "triggered_at", MONTH)
     if recent.empty:
@@ -82,7 +83,7 @@ def trend(data: ReportData, runs: pd.DataFrame) -> Section:
 
 
 def _unproved(total: Any) -> list[str]:  # noqa: ANN401 - a row as a named tuple
-    """Say how many outcomes are assumed or unknown."""
+    """Return sentences about assumed and unknown outcomes."""
     words = []
     if total.unknown:
         words.append(
@@ -131,7 +132,7 @@ def to_do(data: ReportData) -> Section:
             found,
             columns,
             caption=_("All findings, the worst first"),
-            lists_all="qoderdata check",
+            shows_more="qoderdata check",
             most=_MOST_FINDINGS,
         )
         about = ngettext("and {count} more finding", "and {count} more findings", left)
@@ -169,8 +170,8 @@ def changed(data: ReportData) -> Section:
     if rest := lines[MOST_AT_FIRST:]:
         shown, left = rest[:_MOST_FINDINGS], len(rest) - _MOST_FINDINGS
         about = ngettext(
-            "{count} more line is not shown; qoderdata changes lists all.",
-            "{count} more lines are not shown; qoderdata changes lists all.", left,
+            "{count} more line is not shown; qoderdata changes shows more.",
+            "{count} more lines are not shown; qoderdata changes shows more.", left,
         ) if left > 0 else ""  # fmt: skip
         text = ngettext("and {count} more line", "and {count} more lines", len(rest))
         folded = Section("changes", text, about, sentences=shown)
@@ -222,7 +223,7 @@ def costs(data: ReportData, sessions: pd.DataFrame) -> Section:
     caption = _("Credits by deployment, the dearest first")
     folded = None
     if len(found) > MOST_AT_FIRST:
-        table = make_table(found, all_columns, caption=caption, lists_all="qoderdata costs")
+        table = make_table(found, all_columns, caption=caption, shows_more="qoderdata costs")
         title_ = ngettext("all {count} deployment", "all {count} deployments", len(found))
         folded = Section("all-costs", title_, table=table)
     return Section(
@@ -231,7 +232,7 @@ def costs(data: ReportData, sessions: pd.DataFrame) -> Section:
         about,
         _("{credits} credits.", credits=format_credits(total.credits)),
         join_sentences(*rest),
-        table=make_table(found.head(MOST_AT_FIRST), [name, used, ahead], caption=caption, lists_all=""),
+        table=make_table(found.head(MOST_AT_FIRST), [name, used, ahead], caption=caption),
         folded=folded,
     )
 
@@ -262,7 +263,7 @@ def by_group(data: ReportData) -> Section:
         )
     found = found[found["decided"] > 0].sort_values(["ci_low", "group"], ascending=[False, True])
     if found.empty:
-        return Section("groups", title, nothing=_("There are no runs to tell it from."))
+        return Section("groups", title, nothing=_("Without runs this is not known."))
     scale = round_scale(found["ci_high"].head(MOST_ROWS).max())
     name = Column(word, "name", lambda row: row.group or _("without one"))
     rate = Column(_("Failure rate"), "strong", lambda row: format_percent(row.failure_rate), "number")
@@ -272,12 +273,16 @@ def by_group(data: ReportData) -> Section:
     caption = _("Failure rates by group, those that surely fail most first")
     folded = None
     if len(found) > _MOST_GROUPS:
+        command = "failures" if data.runs is None else "compare"
         table = make_table(
-            found, [name, rate, interval, runs, change], caption=caption, lists_all="qoderdata compare --by"
+            found,
+            [name, rate, interval, runs, change],
+            caption=caption,
+            shows_more=f"qoderdata {command} --by {shlex.quote(data.groups.word)}",
         )
         folded = Section("all-groups", _("all {count}", count=f"{len(found):,}"), table=table)
     columns = [name, rate, runs, *([] if data.runs is None else [change])]
-    table = make_table(found.head(_MOST_GROUPS), columns, caption=caption, lists_all="")
+    table = make_table(found.head(_MOST_GROUPS), columns, caption=caption)
     return Section("groups", title, about, table=table, folded=folded)
 
 
