@@ -516,6 +516,33 @@ def test_filters_that_nothing_passes_are_said(words: str, capsys: pytest.Capture
     )
 
 
+def test_agents_are_asked_for_only_where_one_is_chosen(
+    sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("QODERDATA_CACHE_DIR", str(tmp_path / "cache"))
+    sandbox.requests.clear()
+    assert main(["pull", "deployments", "--created-since", "2036-01-01T00:00Z"]) == 0
+    assert {request.path for request in sandbox.requests} == {"/deployments"}
+    assert "no deployment passes the filters: --created-since 2036" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("fault", ["403", "404"])
+def test_an_agent_that_nothing_starts_is_said_without_the_names_too(
+    sandbox: Sandbox,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    fault: str,
+) -> None:
+    monkeypatch.setenv("QODERDATA_CACHE_DIR", str(tmp_path / "cache"))
+    sandbox.requests.clear()
+    sandbox.misbehave(fault, at=2)  # the first request finds out the greatest page size
+    assert main(["pull", "deployments", "--agent", "nobody"]) == 0
+    asked = [(request.path, request.status) for request in sandbox.requests]
+    assert asked == [("/deployments", 400), ("/deployments", 200), ("/agents", int(fault))]
+    assert "no deployment passes the filters: --agent nobody" in capsys.readouterr().err
+
+
 def test_deployments_without_counters_are_said_to_be_left_out(capsys: pytest.CaptureFixture[str]) -> None:
     without = int(qd.load_deployments()["stats_total_runs"].isna().sum())
     assert main(["failures"]) == 0
@@ -663,6 +690,7 @@ def test_the_demo_writes_what_it_says(edition: str, tmp_path: Path, capsys: pyte
     assert len(runs) == 200
     assert ("events" in set(runs["status_from"])) is (edition == "D")
     assert re.search(r"^name +id +runs +failed +rate", text, re.MULTILINE)
+    assert text.endswith(f"\nOpen {Path('out') / 'report.html'} in a browser.\n")
 
 
 def test_h_shows_the_help() -> None:

@@ -17,6 +17,7 @@ from qoderdata.sandbox import Sandbox
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
 pytestmark = pytest.mark.filterwarnings("default:no run is in the time asked for")
 
@@ -95,6 +96,21 @@ def test_changes_says_what_a_person_would_say(
     assert len(json.loads(capsys.readouterr().out)) == 3
     assert run("cache") == 0
     assert "snapshots" in capsys.readouterr().out
+
+
+def test_a_report_of_an_earlier_time_compares_with_a_week_before_it(
+    sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    for days in (30, 18, 12, 1):
+        monkeypatch.setattr(Clock, "moment", NOW - timedelta(days=days))
+        assert run("pull", "deployments", "--refresh", "--include-archived") == 0
+        rewrite(sandbox, active(sandbox)[0], name=f"named {days} days ago")
+    monkeypatch.setattr(Clock, "moment", NOW)
+    path = tmp_path / "report.html"
+    assert run("report", str(path), "--start", f"{NOW - timedelta(days=10):%Y-%m-%dT%H:%M:%SZ}") == 0
+    assert f"Since the snapshot of {NOW - timedelta(days=18):%Y-%m-%d %H:%M} UTC" in path.read_text(
+        encoding="utf-8"
+    )
 
 
 def test_check_finds_exits_and_never_mixes_up(sandbox: Sandbox, capsys: pytest.CaptureFixture[str]) -> None:

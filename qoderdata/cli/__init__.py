@@ -177,7 +177,7 @@ def _messages(options: Mapping[str, str]) -> Iterator[None]:
 
 
 class _Lines(logging.Handler):
-    """Prints log records; without `--verbose` only the retries after the first, for who waits at a terminal."""
+    """Prints log records; without `--verbose` only the retries after the first, for a user who waits."""
 
     def __init__(self, package: logging.Logger) -> None:
         super().__init__()

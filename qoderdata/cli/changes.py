@@ -31,8 +31,8 @@ if TYPE_CHECKING:
 def changes(*, since: str, service: Service, result: Output) -> None:
     """Show what changed in the deployments since an earlier time.
 
-    Each pull of the whole list leaves a snapshot; this compares one with the present. What happened and was undone
-    in between is not seen.
+    Each pull of the whole list stores a snapshot; this compares one with the present. A change that was undone in
+    between is not shown.
     """
     from qoderdata.summaries.deployment_changes import describe_change  # noqa: PLC0415 - imports pandas
 

@@ -18,8 +18,6 @@ if TYPE_CHECKING:
     from qoderdata.cli.options import Service
     from qoderdata.cli.output import Output
 
-#: The exit code where an error, or what --fail-on names, was found.
-_FOUND = 1
 #: Runs are read this far back at least, so that streaks and typical durations are known.
 _LEAST = "30D"
 
@@ -96,4 +94,4 @@ def check(
     ]
     result.print_frame(found, columns, empty="nothing is wrong")
     is_failure = found["severity"].eq("error") if fail_on == "error" else found["severity"].notna()
-    return _FOUND if is_failure.any() else 0
+    return options.FOUND if is_failure.any() else 0

@@ -9,7 +9,7 @@ import click
 import qoderdata as qd
 from qoderdata.cli import grouping, options
 from qoderdata.cli.output import Column, count
-from qoderdata.formatting import format_credits, format_percent, format_time
+from qoderdata.formatting import counted, format_credits, format_percent, format_time
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -55,7 +55,7 @@ def _notes(total: pd.DataFrame) -> list[str]:
         return []
     row = total.iloc[0]
     unknown = int(row["unknown"])
-    known = options.counted(int(row["sessions"]) - unknown, "session")
+    known = counted(int(row["sessions"]) - unknown, "session")
     more = f"; the usage of {unknown:,} more is not known" if unknown else ""
     return [f"{format_credits(row['credits'])} credits in {known}{more}"]
 

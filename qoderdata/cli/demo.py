@@ -35,7 +35,7 @@ _NAME_AND_ID = [Column("name", lambda row: row.name), Column("id", lambda row: r
     metavar="DIR",
     help="Folder to write to (default demo).",
 )
-def demo(*, account: dict[str, Any], edition: str, out: Path) -> None:
+def demo(*, account: dict[str, Any], out: Path) -> None:
     """Pull and analyse a generated account; no account is needed.
 
     The account is served by the bundled sandbox over HTTP. Tables, pictures and a report are written to a folder.
@@ -43,8 +43,8 @@ def demo(*, account: dict[str, Any], edition: str, out: Path) -> None:
     from qoderdata.sandbox import Sandbox  # noqa: PLC0415 - `--help` needs none
 
     out.mkdir(parents=True, exist_ok=True)
-    with Sandbox(**account, edition=edition) as sandbox:
-        echo(f"A sandbox of the service, edition {edition}, runs at {sandbox.base_url}\n")
+    with Sandbox(**account) as sandbox:
+        echo(f"A sandbox of the service, edition {account['edition']}, runs at {sandbox.base_url}\n")
         client = qd.Client(pat=sandbox.pat, base_url=sandbox.base_url, min_interval=0)
         began = time.monotonic()
         kept: dict[str, Any] = {"client": client, "cache_dir": out / "cache"}
@@ -81,7 +81,7 @@ def demo(*, account: dict[str, Any], edition: str, out: Path) -> None:
     for path in sorted(out.iterdir()):
         if path.is_file():
             echo(f"  {path}")
-    echo(f"\nOpen {out / 'report.html'} in a browser; `make lab` opens the notebooks.")
+    echo(f"\nOpen {out / 'report.html'} in a browser.")
 
 
 def _print_section(title: str, frame: pd.DataFrame, columns: Sequence[Column]) -> None:

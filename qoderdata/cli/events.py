@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from qoderdata.cli.options import Service
     from qoderdata.cli.output import Output
 
-#: The most of one event's text that a table shows, in columns of the terminal.
+#: How much of one event's text a table shows, in columns of the terminal.
 _LONGEST = 400
 
 

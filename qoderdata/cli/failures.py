@@ -10,16 +10,13 @@ import click
 import qoderdata as qd
 from qoderdata.cli import grouping, options
 from qoderdata.cli.output import Column, count
-from qoderdata.formatting import format_interval, format_percent, format_time
+from qoderdata.formatting import counted, format_interval, format_percent, format_time
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from qoderdata.cli.options import Service
     from qoderdata.cli.output import Output
-
-#: The exit code of `--fail-over`.
-_RATE_IS_ABOVE = 1
 
 
 @options.command("failures", example="qoderdata failures --by agent --top 10")
@@ -53,8 +50,8 @@ def failures(
 ) -> int:
     """Show which deployments, agents or teams fail most.
 
-    By the service's lifetime counters of all runs; where it gives none at all, runs are counted instead.
-    Deployments that alone have none are left out.
+    Rates come from the service's lifetime counters. Where it gives none at all, runs are counted instead; where
+    only some deployments have none, these are left out.
     """
     deployments = service.counted_deployments(filters, outcomes)
     groups = grouping.resolve(by or ["deployment"], "deployments", service, deployments=deployments)
@@ -67,7 +64,7 @@ def failures(
         time = format_time(datetime.fromisoformat(since))
         notes.append(f"the service gives no counters; runs since {time} are counted")
     if uncounted:
-        notes.append(f"{options.counted(uncounted, 'deployment')} without counters left out; see `qoderdata runs`")
+        notes.append(f"{counted(uncounted, 'deployment')} without counters left out; see `qoderdata runs`")
     result.print_frame(
         rates,
         [*groups.columns(rates), *rate_columns(is_grouped=groups.keys != ["id"])],
@@ -75,7 +72,7 @@ def failures(
         notes=notes,
     )
     is_above = fail_over is not None and bool((rates["failure_rate"] > fail_over).any())
-    return _RATE_IS_ABOVE if is_above else 0
+    return options.FOUND if is_above else 0
 
 
 def rate_columns(*, is_grouped: bool = False) -> list[Column]:

@@ -9,7 +9,7 @@ import click
 import qoderdata as qd
 from qoderdata.cli import options
 from qoderdata.cli.output import Column, count
-from qoderdata.formatting import MISSING, format_credits, format_percent
+from qoderdata.formatting import MISSING, counted, format_credits, format_percent
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -48,7 +48,7 @@ def _notes(found: pd.DataFrame) -> list[str]:
     notes = [f"{format_credits(found['expected'].sum(min_count=1))} credits in all; intervals do not add up"]
     without = found.attrs["triggers_without_credits"]
     if without:
-        notes.append(f"{options.counted(without, 'trigger')} more without a known session, so without a price")
+        notes.append(f"{counted(without, 'trigger')} more without a known session, so without a price")
     return notes
 
 

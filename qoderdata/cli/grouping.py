@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 import qoderdata as qd
+from qoderdata.cli.options import NO_NAMES
 from qoderdata.cli.output import Column, note
 
 if TYPE_CHECKING:
@@ -115,22 +116,21 @@ def resolve(by: Sequence[str], table: str, service: Service, *, deployments: pd.
     columns = getattr(schema, table.upper()).names
     known = [*columns, *WORDS]
     own = "id" if table == "deployments" and len(by) == 1 else "deployment_id"
-    has_metadata = any(word not in known for word in by)
-    keys = [_key(word, columns, own) for word in by]
-    if table != "deployments" and (has_metadata or ("environment_id" in keys and "environment_id" not in columns)):
-        deployments = _deployments(service)
     metadata = [word for word in by if word not in known]
+    keys = [_key(word, columns, own) for word in by]
+    if table != "deployments" and (metadata or ("environment_id" in keys and "environment_id" not in columns)):
+        deployments = _deployments(service)
     if deployments is not None and metadata:
         _require(metadata, deployments, columns)
     lists = {}
     if own in keys and own != "id":
-        lists["deployments"] = optional(_deployments, service) if deployments is None else deployments
+        lists["deployments"] = optional(lambda: _deployments(service)) if deployments is None else deployments
     elif metadata and table != "deployments":
         lists["deployments"] = deployments
     if "agent_id" in keys:
-        lists["agents"] = optional(lambda service: service.load(qd.load_agents), service)
+        lists["agents"] = optional(lambda: service.load(qd.load_agents))
     if "environment_id" in keys:
-        lists["environments"] = optional(lambda service: service.load(qd.load_environments), service)
+        lists["environments"] = optional(lambda: service.load(qd.load_environments))
     return Groups(
         words=list(by),
         keys=keys,
@@ -150,11 +150,11 @@ def _deployments(service: Service) -> pd.DataFrame:
     return service.deployments({"include_archived": True})
 
 
-def optional(load: Callable[[Service], pd.DataFrame], service: Service) -> pd.DataFrame | None:
+def optional(load: Callable[[], pd.DataFrame]) -> pd.DataFrame | None:
     """Load a list for its names; where there is none, say so: ids are shown instead."""
     try:
-        return load(service)
-    except (qd.errors.CacheError, qd.errors.NotFoundError, qd.errors.PermissionDeniedError) as error:
+        return load()
+    except NO_NAMES as error:
         note(f"warning: ids are shown, as names could not be loaded: {error}")
         return None
 

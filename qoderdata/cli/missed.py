@@ -17,9 +17,6 @@ if TYPE_CHECKING:
     from qoderdata.cli.options import Service
     from qoderdata.cli.output import Output
 
-#: The exit code of `--fail`.
-_FOUND = 1
-
 
 @options.command("missed", example="qoderdata missed --since 7D")
 @click.option("--grace", default="10min", metavar="SPAN", help="How late a run may start (default 10min).")
@@ -66,4 +63,4 @@ def missed(
         Column("reason", lambda row: row.reason, "prose"),
     ]
     result.print_frame(options.in_zone(found, tz), columns, empty="nothing was missed")
-    return _FOUND if fail and found["certain"].any() else 0
+    return options.FOUND if fail and found["certain"].any() else 0

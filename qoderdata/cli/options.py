@@ -19,10 +19,11 @@ import qoderdata as qd
 from qoderdata import parsing
 from qoderdata.cli import output
 from qoderdata.cli.output import Output, Style
-from qoderdata.errors import CacheError
+from qoderdata.errors import CacheError, NotFoundError, PermissionDeniedError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
+    from datetime import datetime
 
     import pandas as pd
 
@@ -31,6 +32,10 @@ if TYPE_CHECKING:
 
 _OUTCOMES = ("auto", "runs", "sessions", "events")
 _WRITERS = (".csv", ".parquet")
+#: The exit code of a command that found what it was asked to look for.
+FOUND = 1
+#: What loading a list of names may raise where a command can go on without the names.
+NO_NAMES = (CacheError, NotFoundError, PermissionDeniedError)
 #: The columns that `missed_triggers` takes from snapshots.
 _SCHEDULES = ["id", "status", "updated_at", "schedule_expression", "schedule_timezone"]
 
@@ -61,7 +66,7 @@ class Command(click.Command):
                 formatter.write_dl(records)
 
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Write the example; a line that is pasted may not be wrapped."""
+        """Write the example, unwrapped, so that it can be pasted."""
         del ctx
         formatter.write(f"\nExample:\n  {self.example}\n")
 
@@ -105,7 +110,7 @@ def command(name: str, *, example: str) -> Callable[[Callable[..., Any]], Comman
 
 
 def gather(argument: str, make: Callable[..., Any], *options: tuple[str, dict[str, Any]], group: str) -> Decorator:
-    """Add options to a command, which gets what is made of their values as one argument."""
+    """Add options to a command, and pass `make` of their values to it as one argument."""
 
     def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
         @functools.wraps(function)
@@ -165,12 +170,13 @@ class Service:
         found = self.load(qd.load_deployments, **filters)
         if len(found) or not is_filtered(filters):
             return found
-        with contextlib.suppress(CacheError):
-            agents = self.load(qd.load_agents)
-            named = agents["id"][agents["name"] == filters["agent_id"]]
-            if len(named):
-                found = self.load(qd.load_deployments, **filters | {"agent_id": None})
-                return found[found["agent_id"].isin(named)].reset_index(drop=True)
+        if filters["agent_id"] is not None:
+            with contextlib.suppress(*NO_NAMES):
+                agents = self.load(qd.load_agents)
+                named = agents["id"][agents["name"] == filters["agent_id"]]
+                if len(named):
+                    found = self.load(qd.load_deployments, **filters | {"agent_id": None})
+                    return found[found["agent_id"].isin(named)].reset_index(drop=True)
         names = {name: name.removesuffix("_id").replace("_", "-") for name in _filters_of(filters)}
         given = " ".join(f"--{option} {filters[name]}" for name, option in names.items())
         output.note(f"no deployment passes the filters: {given}")
@@ -180,8 +186,8 @@ class Service:
         """Load runs; where the time asked for has none, a warning says when the newest was."""
         return self.load(qd.load_runs, is_incremental=True, deployment_id=deployment_id, **filters)
 
-    def snapshots(self, since: str) -> list[pd.DataFrame]:
-        """Return what is stored of pauses and schedules, from the last snapshot before a time on."""
+    def snapshots(self, since: str | datetime) -> list[pd.DataFrame]:
+        """Return the stored pauses and schedules, from the last snapshot before a time on."""
         account: dict[str, Any] = {"client": self.client(), "cache_dir": self.cache_dir, "include_archived": True}
         found = []
         with contextlib.suppress(CacheError):
@@ -226,7 +232,7 @@ _CACHE: _Options = (
 _TOKEN = "token: QODER_ACCESS_TOKEN, else QODER_PAT"  # noqa: S105 - the names of variables
 #: Adds the service and the cache, as `service`.
 service = gather("service", _service, *_CONNECTION, *_CACHE, group=f"Service and cache ({_TOKEN})")
-#: Adds them without what makes no sense where the service is asked again and again, as `service`.
+#: Adds them without `--refresh`, for a command that asks the service again and again, as `service`.
 live_service = gather(
     "service", _service, *_CONNECTION, *(one for one in _CACHE if "--refresh" not in one[0]),
     group=f"Service and cache ({_TOKEN})",
@@ -267,7 +273,7 @@ def _filters_of(filters: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in filters.items() if name != "include_archived" and value is not None}
 
 
-def window(*, since: str | None = None, what: str = "Triggered") -> Decorator:
+def window(*, since: str | None, what: str) -> Decorator:
     """Add `--since` and `--until`, as `window`."""
     return gather("window", _window, *_window_options(since, what), group="Which time")
 
@@ -390,8 +396,3 @@ def in_zone(frame: pd.DataFrame, tz: str) -> pd.DataFrame:
         return frame
     times = frame.select_dtypes("datetimetz").columns
     return frame.assign(**{name: frame[name].dt.tz_convert(parsing.pandas_zone(tz)) for name in times})
-
-
-def counted(number: int, noun: str) -> str:
-    """Write a number of things."""
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"

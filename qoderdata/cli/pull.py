@@ -11,6 +11,7 @@ import click
 import qoderdata as qd
 from qoderdata.cli import options
 from qoderdata.cli.output import echo
+from qoderdata.formatting import counted
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -36,9 +37,7 @@ class Destination:
             echo(json.dumps({"rows": len(frame), **frame.attrs, "out": out}))
             return
         requests = frame.attrs["requests"]
-        source = (
-            "the cache" if frame.attrs["from_cache"] else f"the service in {options.counted(requests, 'request')}"
-        )
+        source = "the cache" if frame.attrs["from_cache"] else f"the service in {counted(requests, 'request')}"
         written = f", written to {self.out}" if self.out is not None else ""
         echo(f"{len(frame):,} {what} from {source}{written}")
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 import qoderdata as qd
+from qoderdata import parsing
 from qoderdata.cli import grouping, options
 from qoderdata.cli.output import echo
 from qoderdata.errors import CacheError
@@ -18,8 +20,8 @@ if TYPE_CHECKING:
 
     from qoderdata.cli.options import Service
 
-#: What changed is told of this time, and missed triggers of this one, as the week before counts too.
-_CHANGES, _MISSED = "7D", "14D"
+#: How far back changes are shown, and missed triggers computed (two weeks, for the comparison).
+_CHANGES, _MISSED = timedelta(days=7), timedelta(days=14)
 
 
 @options.command("report", example="qoderdata report report.html --runs --by team --tz Asia/Shanghai")
@@ -54,7 +56,8 @@ def report(
     """
     if not with_runs:
         options.refuse_without_effect(["--since", "--until"], "without --runs")
-    snapshots = _snapshots(service)
+    at = datetime.now(UTC) if start is None else parsing.parse_instant(start, name="start")
+    snapshots = _snapshots(service, at)
     deployments = service.counted_deployments(filters, run_filters["outcomes"])
     runs = service.runs(run_filters) if with_runs else None
     sessions = service.load(qd.load_sessions, is_incremental=True, since="90D") if with_costs else None
@@ -64,7 +67,7 @@ def report(
         runs, sessions = (
             None if frame is None else frame[frame["deployment_id"].isin(ids)] for frame in (runs, sessions)
         )
-    agents = grouping.optional(lambda service: service.load(qd.load_agents), service)
+    agents = grouping.optional(lambda: service.load(qd.load_agents))
     if agents is not None:
         deployments = qd.with_names(deployments, agents=agents)
     qd.write_report(
@@ -82,16 +85,16 @@ def report(
     echo(f"report written to {path}")
 
 
-def _snapshots(service: Service) -> list[pd.DataFrame]:
-    """Return the whole snapshot of a week ago, else the first one, and of the others what tells schedules."""
+def _snapshots(service: Service, start: datetime) -> list[pd.DataFrame]:
+    """Return the stored schedules, and the whole snapshot of a week before the start, else the first one."""
     account: dict[str, Any] = {
         "client": service.client(),
         "cache_dir": service.cache_dir,
         "include_archived": True,
     }
-    found = service.snapshots(_MISSED)
+    found = service.snapshots(start - _MISSED)
     with contextlib.suppress(CacheError):
-        return [*found, qd.load_deployments(as_of=_CHANGES, **account)]
+        return [*found, qd.load_deployments(as_of=start - _CHANGES, **account)]
     if found:
         return [*found, qd.load_deployments(as_of=found[0].attrs["fetched_at"], **account)]
     return found

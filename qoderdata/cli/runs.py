@@ -21,8 +21,6 @@ if TYPE_CHECKING:
 
 _EMPTY = "there are no runs"
 _STREAKS_OF_A_PERIOD = "failures before the time asked for are not counted; --since all counts them"
-#: The exit code of `--fail-over`.
-_RATE_IS_ABOVE = 1
 
 
 @options.command("runs", example="qoderdata runs --since 30D --freq 1D")
@@ -88,7 +86,7 @@ def runs(
         result.print_frame(rates, columns, empty=_EMPTY)
         enough = rates["completed"] + rates["failed"] >= min_runs
         if fail_over is not None and (enough & (rates["ci_low"] > fail_over)).any():
-            return _RATE_IS_ABOVE
+            return options.FOUND
     return 0
 
 
@@ -114,9 +112,7 @@ def _rate_columns(rates: pd.DataFrame, tz: str | None) -> list[Column]:
 
 
 def _where_any(rates: pd.DataFrame, name: str, heading: str) -> list[Column]:
-    if name not in rates.columns or not rates[name].gt(0).any():
-        return []
-    return [Column(heading, lambda row: count(getattr(row, name)), "number")]
+    return [Column(heading, lambda row: count(getattr(row, name)), "number")] if rates[name].gt(0).any() else []
 
 
 def _error_columns(tz: str, *, is_whole: bool) -> list[Column]:

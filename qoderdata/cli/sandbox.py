@@ -18,12 +18,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 _AT_LEAST_0 = click.IntRange(min=0)
-edition = click.option(
-    "--edition",
-    type=click.Choice(["A", "B", "C", "D"]),
-    default="C",
-    help="Edition of the service to imitate (default C; D is the newest).",
-)
 
 
 def account(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -57,8 +51,16 @@ def account(function: Callable[..., Any]) -> Callable[..., Any]:
                 "help": "Seed of the account; another one makes another account (default 7).",
             },
         ),
+        (
+            "--edition",
+            {
+                "type": click.Choice(["A", "B", "C", "D"]),
+                "default": "C",
+                "help": "Edition of the service to imitate (default C; D is the newest).",
+            },
+        ),
         group="Account",
-    )(edition(function))
+    )(function)
 
 
 @options.command("sandbox", example="qoderdata sandbox --deployments 250 --edition C")
@@ -73,9 +75,7 @@ def account(function: Callable[..., Any]) -> Callable[..., Any]:
 )
 @click.option("--no-gzip", is_flag=True, help="Never compress a response.")
 @click.option("--json", "as_json", is_flag=True, help="Print base URL, token and clock as JSON.")
-def sandbox(
-    *, account: dict[str, Any], edition: str, fixed: bool, port: int, no_gzip: bool, as_json: bool
-) -> None:
+def sandbox(*, account: dict[str, Any], fixed: bool, port: int, no_gzip: bool, as_json: bool) -> None:
     """Serve a generated account on this machine until Ctrl-C.
 
     Time does not go on in it: after some minutes `check` and `missed` report triggers as missed. Start it again
@@ -84,7 +84,7 @@ def sandbox(
     from qoderdata.sandbox import Sandbox  # noqa: PLC0415 - `--help` needs none
 
     clock: dict[str, Any] = {} if fixed else {"now": datetime.now(UTC)}
-    with Sandbox(**account, edition=edition, gzip=not no_gzip, port=port, **clock) as served:
+    with Sandbox(**account, gzip=not no_gzip, port=port, **clock) as served:
         now = served.now.isoformat()
         if as_json:
             echo(json.dumps({"base_url": served.base_url, "pat": served.pat, "now": now}))

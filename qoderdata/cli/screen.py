@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from qoderdata.formatting import (
     MISSING,
+    counted,
     display_width,
     format_credits,
     format_duration,
@@ -40,17 +41,17 @@ if TYPE_CHECKING:
 
     from qoderdata.overview import Overview
 
-#: Agents and teams are shown where so many columns are left beside the others of a table.
+#: How many columns of the terminal must be free beside the other cells, so that agents and teams are shown.
 _FOR_AGENT, _FOR_TEAM = 56, 80
-#: How wide a column may become, but for names; and how narrow the column of names.
+#: The greatest width of a column other than names, and the least width of the column of names.
 _WIDEST, _NARROWEST = 24, 16
 _GAP = 2
-#: With fewer rows a table there are no empty lines between tables.
+#: Below this many rows a table, there are no empty lines between tables.
 _FEW = 3
-#: No terminal has more lines.
+#: More lines than any terminal has.
 _MOST = 500
 _STYLES = {"error": "red", "warning": "yellow"}
-#: The terminal's size, and whether something changed, is looked at so often, in seconds.
+#: How often, in seconds, the terminal's size and the view are checked for changes.
 _POLL = 0.2
 _UNTIL_STOPPED = 0.5
 _SECOND = timedelta(seconds=1)
@@ -157,7 +158,7 @@ def draw(view: View, *, now: datetime, tz: str, host: str, size: tuple[int, int]
 def draw_once(
     view: View, *, now: datetime, tz: str, host: str, most: int, width: int | None
 ) -> list[RenderableType]:
-    """Return one snapshot, with so many rows a table at most, for some width, `None` for any."""
+    """Return one snapshot that fits a width (`None`: any), with at most `most` rows a table."""
     from rich.text import Text  # noqa: PLC0415 - only a view needs it
 
     counts, today = _summary(view.overview, host)
@@ -170,7 +171,7 @@ def draw_once(
 
 
 def _stack(sections: Sequence[_Section], room: int, width: int) -> list[RenderableType]:
-    """Return tables one below the other; each gets its share of the lines, and what others do not need."""
+    """Return tables one below the other; each gets its share of the lines, and lines that others do not need."""
     wanted = [max(len(section.rows), 1) for section in sections]
     gaps = len(sections) - 1
     left = room - len(sections) - gaps
@@ -191,9 +192,9 @@ def _stack(sections: Sequence[_Section], room: int, width: int) -> list[Renderab
 
 
 def _sections(found: Overview, now: datetime, tz: str, width: int | None, most: int) -> list[_Section]:
-    """Return the tables of a view of some width, `None` for any, with so many rows at most."""
+    """Return the tables of a view that fits a width (`None`: any), with at most `most` rows each."""
     errors = int(found.findings["severity"].eq("error").sum())
-    counts = f"{_counted(errors, 'error')}, {_counted(len(found.findings) - errors, 'warning')}"
+    counts = f"{counted(errors, 'error')}, {counted(len(found.findings) - errors, 'warning')}"
     shown = found.findings.head(most)
     findings = [[str(record.severity), one_line(str(record.detail))] for record in shown.itertuples()]
     upcoming = found.upcoming[found.upcoming["trigger_at"] > now]
@@ -209,7 +210,7 @@ def _sections(found: Overview, now: datetime, tz: str, width: int | None, most: 
             most=most,
         ),
         _labelled(
-            [f"Failing: {_counted(len(found.failing), 'deployment')}", "in a row", "for", "last error"],
+            [f"Failing: {counted(len(found.failing), 'deployment')}", "in a row", "for", "last error"],
             found.failing,
             lambda record: [f"{record.streak:,}", _age(now, record.since), one_line(record.error_type)],
             empty="nothing fails",
@@ -257,12 +258,12 @@ def _summary(found: Overview, host: str) -> tuple[str, str]:
     today = found.today
     decided = today.completed + today.failed
     share = format_percent(today.failed / decided) if decided else MISSING
-    said = [f"Today: {_counted(today.runs, 'run')}, {today.failed:,} failed ({share})"]
+    said = [f"Today: {counted(today.runs, 'run')}, {today.failed:,} failed ({share})"]
     if today.assumed:
         said.append(f"{today.assumed:,} assumed completed")
-    spent = f"{format_credits(today.credits)} credits of {_counted(today.sessions, 'session')}"
+    spent = f"{format_credits(today.credits)} credits of {counted(today.sessions, 'session')}"
     said.append(spent + (f", {today.unknown:,} unknown" if today.unknown else ""))
-    counts = f"{_counted(found.active, 'active deployment')}, {found.paused:,} paused · {one_line(host)}"
+    counts = f"{counted(found.active, 'active deployment')}, {found.paused:,} paused · {one_line(host)}"
     return counts, " · ".join(said)
 
 
@@ -298,12 +299,8 @@ def _both_ends(left: Text, right: Text) -> Table:
     return line
 
 
-def _counted(number: int, noun: str) -> str:
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"
-
-
 def _age(later: datetime, earlier: datetime | None) -> str:
-    """Return the time between two instants in whole seconds; clocks differ, so never less than none."""
+    """Return the time between two instants in whole seconds; never below 0, as clocks differ."""
     if earlier is None or earlier != earlier:  # noqa: PLR0124 - NaT
         return MISSING
     return format_duration(timedelta(seconds=max(int((later - earlier).total_seconds()), 0)))
@@ -368,17 +365,17 @@ class Screen:
 
     def _run(self) -> None:
         try:
-            while self._is_suspended():
+            while self._show():
                 os.kill(0, signal.SIGTSTP)  # the whole job, until the shell continues it
-                # Another thread may be the one that takes the signal: until it does, this one must not go on.
+                # Another thread may take the signal: until it does, this one must not go on.
                 time.sleep(_UNTIL_STOPPED)
         except BaseException as error:  # noqa: BLE001 - raised in the main thread
             self.failure = error
         if not self._closing.is_set():
             _interrupt_main_thread()
 
-    def _is_suspended(self) -> bool:
-        """Show the view until it is closed, `q` is pressed, or Ctrl-Z, which alone is true."""
+    def _show(self) -> bool:
+        """Show the view until it is closed, or `q` or Ctrl-Z is pressed; return whether it was Ctrl-Z."""
         from rich.console import Console, ConsoleDimensions  # noqa: PLC0415 - only a view needs it
         from rich.live import Live  # noqa: PLC0415 - as above
 
@@ -407,9 +404,10 @@ class Screen:
 
 @contextlib.contextmanager
 def _keyboard() -> Iterator[Callable[[float], str]]:
-    """Return the next key within some seconds, `""` if there is none; keys are not echoed, and Ctrl-Z is one.
+    """Yield a function that returns the next key, or `""` after some seconds.
 
-    Afterwards the terminal is as it was. Where standard input is no terminal there are no keys.
+    Keys are not echoed, and Ctrl-Z is one. Afterwards the terminal is as it was. Where standard input is no
+    terminal there are no keys.
     """
     if sys.stdin is None or not sys.stdin.isatty() or sys.platform == "win32":
         yield _wait

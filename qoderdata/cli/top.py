@@ -31,13 +31,13 @@ if TYPE_CHECKING:
 
 #: No refresh comes sooner than this after the last one.
 _SHORTEST = timedelta(seconds=5)
-#: For each request that a list took it is left alone for so long: a tenth of what the service allows.
+#: How long a list is not read again, for each request that it took: a tenth of what the service allows.
 _PAUSE_A_REQUEST = timedelta(seconds=1)
 #: Runs are read this far back, as `check` does; their sessions may be a little older.
 _HISTORY, _SESSION_HISTORY = "30D", "31D"
 #: How soon a request of the live view fails.
 _PATIENCE: dict[str, Any] = {"max_retries": 1, "timeout": (10, 20)}
-#: What was read a moment ago is not older than this.
+#: The greatest age of what was read a moment ago.
 _JUST_NOW = timedelta(minutes=10)
 _NUMBER = re.compile(r"\d[\d,.]*")
 #: Rows of a table of `--once`.
@@ -91,7 +91,7 @@ class _Reader:
         self._service = service
         self._client = service.client()
         self._every = every
-        self._outcomes = outcomes
+        self._outcomes: Any = outcomes
         self._settings: dict[str, Any] = {"tz": tz, "team": team}
         self.pause = self._sessions_age = every
         self._frames: dict[str, pd.DataFrame] = {}
@@ -128,7 +128,7 @@ class _Reader:
         self._load_stored(account)
         return self._view()
 
-    def give_up_sooner(self) -> None:
+    def use_short_timeouts(self) -> None:
         """Let requests fail sooner from now on: the next reading comes soon."""
         known = self._client.page_limit
         self._client = self._service.client(**_PATIENCE)
@@ -158,14 +158,13 @@ class _Reader:
             self._sessions_age = max(self._every, _pause(sessions))
         if (runs["status_from"].isna() & runs["session_id"].notna()).any():
             # Both lists were read just now, or are young enough: they are not read again.
-            settings: dict[str, Any] = {"outcomes": self._outcomes, "max_age": self._sessions_age + _JUST_NOW}
-            runs = qd.load_runs(since=_HISTORY, **settings, **account)
+            max_age = self._sessions_age + _JUST_NOW
+            runs = qd.load_runs(since=_HISTORY, outcomes=self._outcomes, max_age=max_age, **account)
         self._frames |= {"runs": runs, "sessions": sessions}
 
     def _load_stored(self, account: dict[str, Any]) -> None:
         self._frames["sessions"] = qd.load_sessions(since=_SESSION_HISTORY, **account)
-        outcomes: dict[str, Any] = {"outcomes": self._outcomes}
-        self._frames["runs"] = qd.load_runs(since=_HISTORY, **outcomes, **account)
+        self._frames["runs"] = qd.load_runs(since=_HISTORY, outcomes=self._outcomes, **account)
 
     def _view(self) -> screen.View:
         import pandas as pd  # noqa: PLC0415 - slow to import
@@ -188,7 +187,7 @@ class _Reader:
 
 
 def _pause(frame: pd.DataFrame) -> timedelta:
-    """Return for how long a list is left alone after this reading."""
+    """Return how long a list is not read again after this reading."""
     return int(frame.attrs["requests"]) * _PAUSE_A_REQUEST
 
 
@@ -208,7 +207,7 @@ def _watch(reader: _Reader, tz: str) -> None:
     """Show the view until `q` or Ctrl-C."""
     with _ended_by_signals():
         view = _first_view(reader)
-        reader.give_up_sooner()
+        reader.use_short_timeouts()
         shown = screen.Screen(view, tz=tz, host=reader.host)
         try:
             with _quiet(), shown:
@@ -224,7 +223,7 @@ def _watch(reader: _Reader, tz: str) -> None:
 
 
 def _first_view(reader: _Reader) -> screen.View:
-    """Return the first view; without the network that of what is stored, if there is any."""
+    """Return the first view; without the network, the view of what is stored, if there is any."""
     try:
         return reader.read(progress=None)
     except errors.APIConnectionError as error:
@@ -261,7 +260,7 @@ def _ended_by_signals() -> Iterator[None]:
 def _quiet() -> Iterator[None]:
     """Keep warnings until the view has ended, and drop logs, where both would be written into it.
 
-    Of warnings that differ in their numbers alone the last one is kept.
+    Where warnings differ in their numbers alone, keep the last one.
     """
     if not sys.stderr.isatty():
         yield
