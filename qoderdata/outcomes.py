@@ -417,7 +417,7 @@ def _fill(frame: Any) -> Any:  # noqa: ANN401 a narwhals frame of any engine
         .then(nw.lit("pending"))
         .when(ended)
         .then(col("_ends_status"))
-        .when(col("_running"))
+        .when(col("_running") & ~col("_gone"))
         .then(nw.lit("running"))
         .when(_flag(col("_sessions_status") == "terminated") & ~archived)
         .then(nw.lit("failed"))

@@ -503,6 +503,18 @@ def test_a_session_deleted_meanwhile_is_asked_for_once(moving: Moving, tmp_path:
         assert not any(run["session_id"] in request.path for request in loaded.requests)
 
 
+def test_an_old_session_that_ran_and_is_deleted_is_asked_for_once(moving: Moving, tmp_path: Path) -> None:
+    """Its run no longer runs, and nothing tells how it ended."""
+    service, client, _ = moving
+    session = sessions_of(service.account, "runs")[-1]
+    (run,) = (run for run in service.account.runs if run["session_id"] == session)
+    service.account.sessions.remove(service.account.session(session))
+    for outcomes, times in (("sessions", 1), ("sessions", 0), ("events", 0)):
+        loaded = load(service, tmp_path, client, outcomes=outcomes, refresh=True)
+        assert sum(session in request.path for request in loaded.requests) == times
+        assert loaded.frame.set_index("id").loc[run["id"], ["status", "completed_at", "duration_ms"]].isna().all()
+
+
 # Which runs.
 
 

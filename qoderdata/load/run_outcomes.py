@@ -192,30 +192,32 @@ class RunOutcomes:
                 reread_since=reread_since,
                 everything=freshness.everything,
             )
-            self._read_sessions(reader, single, {})
+            self._read_sessions(reader, single)
         finally:
             reader.close()
             self.requests += reader.requests
         reader.finish([])
 
-    def _open_sessions(self) -> tuple[datetime | None, list[str]]:
-        """Return from when on sessions are listed again, and which older open ones are read by id instead."""
+    def _open_sessions(self) -> tuple[datetime | None, dict[str, datetime | None]]:
+        """Return from when on sessions are listed again, and which older open ones are read by id instead.
+
+        Each of the latter comes with the time when it was created.
+        """
         bound = reread_bound(self._sessions)
         if bound is None:
-            return None, []
+            return None, {}
         ends = self._ends.read(until=bound)
         undecided = ends["id"].filter(pc.or_(ends["end"].is_null(), pc.is_in(ends["end"], value_set=_WAITING)))
-        open_ = self._sessions.read(
-            until=bound,
-            where=pc.field("status").isin(RUNNING) | pc.field("id").isin(undecided.combine_chunks()),
-        )
+        gone = ends["id"].filter(pc.equal(ends["end"], "gone"))
+        is_open = pc.field("status").isin(RUNNING) | pc.field("id").isin(undecided.combine_chunks())
+        open_ = self._sessions.read(until=bound, where=is_open & ~pc.field("id").isin(gone.combine_chunks()))
         if not open_.num_rows:
-            return bound, []
+            return bound, {}
         oldest = pc.min(open_["created_at"]).as_py()
         pages = math.ceil(self._sessions.read(since=oldest, until=bound).num_rows / SAFE_PAGE)
         if open_.num_rows <= pages:
-            return bound, row_ids(open_)
-        return oldest, []
+            return bound, dict(zip(row_ids(open_), open_["created_at"].to_pylist(), strict=True))
+        return oldest, {}
 
     def _read_missing(self, needed: pa.Table, wanted: Any, sessions: pa.Table, ends: pa.Table) -> bool:  # noqa: ANN401
         """Read sessions that the list did not bring by id, each once; return whether there were any."""
@@ -225,29 +227,26 @@ class RunOutcomes:
             return False
         reader = ListReader(self._client, SESSION_LIST, self._sessions, oldest=None, progress=self._progress)
         try:
-            self._read_sessions(reader, missing, _times(needed))
+            created_at = _times(needed)
+            self._read_sessions(reader, {id_: created_at[id_] for id_ in missing})
         finally:
             reader.close()
             self.requests += reader.requests
         reader.finish([])
         return True
 
-    def _read_sessions(
-        self, reader: ListReader, ids: Iterable[str], created_at: dict[str, datetime | None]
-    ) -> None:
-        """Read sessions by id; those of which `created_at` is given are remembered where they are gone."""
-        ids = list(ids)
-        if not ids:
+    def _read_sessions(self, reader: ListReader, created_at: dict[str, datetime | None]) -> None:
+        """Read sessions by id, given with the times when they were created; gone ones are remembered."""
+        if not created_at:
             return
         unread = _UnreadSessions()
         with self._sessions.writer_lock(), self._ends.writer_lock():
-            names = unread.usable(ids)
+            names = unread.usable(created_at)
             for number, id_ in enumerate(names, start=1):
                 try:
                     asked_at, table = reader.read_one(id_)
                 except NotFoundError:
-                    if id_ in created_at:
-                        self._add_end(id_, {"end": "gone", "created_at": created_at[id_]})
+                    self._add_end(id_, {"end": "gone", "created_at": created_at[id_]})
                 except ACCOUNT_ERRORS:
                     raise
                 except RECORD_ERRORS as error:
