@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import tempfile
 from datetime import timedelta
+from typing import TYPE_CHECKING
 
 from benchmarks.serve import NEWEST, Record, Values, deployment, stamp
 from qoderdata import history
@@ -18,7 +19,10 @@ from qoderdata.decode import from_records
 from qoderdata.files import Folder
 from qoderdata.schema import DEPLOYMENTS
 
-IDENTITY = {"base_url": "http://127.0.0.1", "workspace_id": None, "account": "a"}
+if TYPE_CHECKING:
+    from qoderdata.settings import Account
+
+IDENTITY: Account = {"base_url": "http://127.0.0.1", "workspace_id": None, "account": "a"}
 PULLS_A_DAY = 96
 MEGABYTE = 1e6
 

@@ -7,7 +7,6 @@ format, counts as absent, and one that cannot be written is not kept: a broken c
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import io
 import json
@@ -56,7 +55,7 @@ class CachedTable:
     fetched_at: datetime
 
 
-def file_name(kind: str, query: Mapping[str, str | None]) -> str:
+def file_name(kind: str, query: Mapping[str, object]) -> str:
     """Return the name of a query's file.
 
     Parameters
@@ -255,7 +254,5 @@ def clear(folder: Folder) -> int:
     """
     found = entries(folder)
     folder.sweep()
-    for entry in found:
-        with contextlib.suppress(FileNotFoundError):
-            folder.filesystem.delete_file(entry.path)
+    folder.delete(entry.path for entry in found)
     return len(found)

@@ -32,7 +32,7 @@ from pyarrow import fs
 from qoderdata.errors import CacheError, CacheWarning, warn
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     import filelock
 
@@ -255,7 +255,7 @@ class Folder:
             return
         sink = pa.BufferOutputStream()
         write(sink)
-        with self.naming_failure():
+        with self._naming_failure():
             if self._remote is not None:
                 self._remote.pipe_file(path, sink.getvalue().to_pybytes())
                 return
@@ -276,7 +276,7 @@ class Folder:
         if self.local and Path(path).is_dir():
             raise IsADirectoryError(errno.EISDIR, "a folder lies in the place of a file", path)
         try:
-            with self.naming_failure():
+            with self._naming_failure():
                 if self._remote is not None:
                     return pa.py_buffer(self._remote.cat_file(path))
                 with self.filesystem.open_input_file(path) as source:
@@ -284,26 +284,10 @@ class Folder:
         except (FileNotFoundError, NotADirectoryError):
             return None
 
-    def open_file(self, name: str) -> pa.NativeFile | None:
-        """Return an open file, or ``None`` where there is no such file; of an object store it is read whole.
-
-        Raises
-        ------
-        OSError
-            It cannot be read now.
-        """
-        if not self.local:
-            content = self.read(name)
-            return None if content is None else pa.BufferReader(content)
-        try:
-            return self.filesystem.open_input_file(self.full(name))
-        except (FileNotFoundError, NotADirectoryError):
-            return None
-
     def files(self, below: str = "") -> list[fs.FileInfo]:
         """List the files under a folder below this one, at any depth; temporary ones and locks left out."""
         base = self.full(below) if below else self.path
-        with self.naming_failure():
+        with self._naming_failure():
             infos = self._list(base)
         return [
             info
@@ -313,8 +297,13 @@ class Folder:
 
     def remove(self, name: str) -> None:
         """Remove a file below this folder; one that is not there is no error."""
-        with contextlib.suppress(FileNotFoundError), self.naming_failure():
-            self.filesystem.delete_file(self.full(name))
+        self.delete([self.full(name)])
+
+    def delete(self, paths: Iterable[str]) -> None:
+        """Remove files, given by their paths in `filesystem`; one that is not there is no error."""
+        for path in paths:
+            with contextlib.suppress(FileNotFoundError), self._naming_failure():
+                self.filesystem.delete_file(path)
 
     def move(self, name: str, to: str) -> bool:
         """Move a file below this folder, or what lies in its place, and return whether there was anything.
@@ -426,7 +415,7 @@ class Folder:
         ]
 
     @contextlib.contextmanager
-    def naming_failure(self) -> Iterator[None]:
+    def _naming_failure(self) -> Iterator[None]:
         """Turn what an object store's client raises into an `OSError`, as a disk does."""
         try:
             yield

@@ -27,9 +27,10 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from qoderdata.errors import CacheWarning, warn
+from qoderdata.settings import Account
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Sequence
 
     from numpy.typing import NDArray
 
@@ -55,11 +56,14 @@ _DIGEST_LENGTH = 24
 _BASE_ROW = "_base_row"
 _SAME = "_same_"
 _ROW_GROUP = 2_500
-_PIECE = 2**20
 _BASE_COMPRESSION = 1
 _COMPRESSION = 6
 
-Identity = dict[str, str | bool | None]
+
+class SeriesIdentity(Account):
+    """What tells one series from another; each of its files repeats it."""
+
+    include_archived: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,12 +74,12 @@ class Series:
     ----------
     folder : Folder
         The series' own folder.
-    identity : dict
-        Base URL, workspace, account digest, and ``include_archived``; each file repeats it.
+    identity : SeriesIdentity
+        What tells it from others.
     """
 
     folder: Folder
-    identity: Identity
+    identity: SeriesIdentity
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,15 +124,15 @@ class _Base:
     rows: pa.Array[Any]
 
 
-def series(cache_folder: Folder, identity: Mapping[str, str | None], *, include_archived: bool) -> Series:
+def series(cache_folder: Folder, account: Account, *, include_archived: bool) -> Series:
     """Return an account's series; nothing is created.
 
     Parameters
     ----------
     cache_folder
         The cache's folder.
-    identity
-        Base URL, workspace and account digest.
+    account
+        Whose it is.
     include_archived
         Whether its snapshots have archived deployments.
 
@@ -137,7 +141,7 @@ def series(cache_folder: Folder, identity: Mapping[str, str | None], *, include_
     Series
         Its folder's name is a digest of the identity.
     """
-    whole: Identity = {**identity, "include_archived": include_archived}
+    whole: SeriesIdentity = {**account, "include_archived": include_archived}
     digest = hashlib.sha256(json.dumps(whole, sort_keys=True).encode()).hexdigest()[:_DIGEST_LENGTH]
     return Series(cache_folder.folder(f"{FOLDER}/{digest}"), whole)
 
@@ -224,8 +228,8 @@ def entries(cache_folder: Folder) -> list[tuple[str, int]]:
     return [(info.path, info.size or 0) for info in infos if info.extension == "parquet"]
 
 
-def accounts(cache_folder: Folder) -> list[dict[str, str | None]]:
-    """Return the base URL, workspace and account digest of each series below a cache folder, not checked.
+def accounts(cache_folder: Folder) -> list[Account]:
+    """Return the account of each series below a cache folder, not checked.
 
     The newest base of a series tells it; a series without one that can be read is left out.
 
@@ -240,8 +244,14 @@ def accounts(cache_folder: Folder) -> list[dict[str, str | None]]:
     for path in newest.values():
         with contextlib.suppress(Exception):  # a damaged file fails in any way
             schema = pq.read_schema(path, filesystem=cache_folder.filesystem)
-            facts = json.loads(schema.metadata[_METADATA_KEY])
-            found.append({name: facts["identity"][name] for name in ("base_url", "workspace_id", "account")})
+            identity = json.loads(schema.metadata[_METADATA_KEY])["identity"]
+            found.append(
+                Account(
+                    base_url=identity["base_url"],
+                    workspace_id=identity["workspace_id"],
+                    account=identity["account"],
+                )
+            )
     return found
 
 
@@ -250,9 +260,7 @@ def clear(cache_folder: Folder) -> int:
     found = entries(cache_folder)
     folder = cache_folder.folder(FOLDER)
     folder.sweep()
-    for path, _ in found:
-        with contextlib.suppress(FileNotFoundError):
-            folder.filesystem.delete_file(path)
+    folder.delete(path for path, _ in found)
     if folder.local:
         root = Path(folder.path)
         for emptied in (*{Path(path).parent for path, _ in found}, root):
@@ -287,7 +295,7 @@ def _write_file(to: Series, prefix: str, table: pa.Table, fetched_at: datetime, 
     return name
 
 
-def _encode(table: pa.Table, identity: Identity, *, base: str | None = None) -> pa.Buffer:
+def _encode(table: pa.Table, identity: SeriesIdentity, *, base: str | None = None) -> pa.Buffer:
     facts = {"format": FORMAT, "identity": identity, "base": base}
     table = table.replace_schema_metadata({_METADATA_KEY: json.dumps(facts).encode()})
     leaves = {
@@ -315,17 +323,13 @@ def _encode(table: pa.Table, identity: Identity, *, base: str | None = None) -> 
 
 def _open(of: Series, name: str) -> tuple[pq.ParquetFile, dict[str, Any]]:
     """Return a file whose checksum and account are right, and the facts in its metadata."""
-    source = of.folder.open_file(name)
-    if source is None:
+    content = of.folder.read(name)
+    if content is None:
         raise FileNotFoundError(f"{of.folder.full(name)} is not there")
-    checksum = 0
-    while piece := source.read(_PIECE):
-        checksum = zlib.crc32(piece, checksum)
     match = _NAME.fullmatch(name)
-    if match is None or f"{checksum:08x}" != match["checksum"]:
+    if match is None or f"{zlib.crc32(memoryview(content)):08x}" != match["checksum"]:
         raise ValueError(f"{name} is damaged")
-    source.seek(0)
-    file = pq.ParquetFile(source)
+    file = pq.ParquetFile(pa.BufferReader(content))
     facts = json.loads((file.schema_arrow.metadata or {}).get(_METADATA_KEY, b"{}"))
     if facts.get("format") != FORMAT:
         raise ValueError(f"{name} is of another format")

@@ -6,7 +6,7 @@ import os
 import re
 import stat
 from pathlib import Path
-from typing import NoReturn
+from typing import NoReturn, TypedDict
 from urllib.parse import urlsplit, urlunsplit
 
 import platformdirs
@@ -28,6 +28,14 @@ _LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
 _PRINTABLE = re.compile(r"[\x21-\x7e]+")
 #: What `pathlib` makes of the URL of an object store.
 _BROKEN_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:[/\\]")
+
+
+class Account(TypedDict):
+    """What tells one account's data from another's: where the service is, the workspace, a digest of the token."""
+
+    base_url: str
+    workspace_id: str | None
+    account: str
 
 
 class Secret:

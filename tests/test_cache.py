@@ -75,7 +75,12 @@ def same(one: cache.CachedTable | None, other: cache.CachedTable) -> bool:
 # -- the name ------------------------------------------------------------------------------------------------
 
 
-QUERY = {"base_url": "https://api.qoder.com", "workspace": None, "account": "a1", "status": "active"}
+QUERY: dict[str, object] = {
+    "base_url": "https://api.qoder.com",
+    "workspace": None,
+    "account": "a1",
+    "status": "active",
+}
 
 
 def test_the_same_call_has_the_same_file() -> None:

@@ -32,8 +32,10 @@ if TYPE_CHECKING:
 
     import pyarrow as pa
 
+    from qoderdata.settings import Account
+
 START = datetime(2026, 6, 15, 6, tzinfo=UTC)
-IDENTITY = {"base_url": "http://127.0.0.1/x", "workspace_id": None, "account": "a"}
+IDENTITY: Account = {"base_url": "http://127.0.0.1/x", "workspace_id": None, "account": "a"}
 
 
 class Clock(datetime):

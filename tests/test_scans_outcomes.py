@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 import pytest
 
-from qoderdata import Client, load_runs, run_failure_rates, scan_runs, scan_sessions
+from qoderdata import Client, load_runs, load_sessions, run_failure_rates, scan_runs, scan_sessions
+from qoderdata.errors import DataQualityWarning
 from qoderdata.sandbox import Sandbox
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
 COLUMNS = ["status", "status_from", "error_type", "error_message", "duration_ms"]
@@ -105,9 +106,25 @@ def test_an_end_that_is_not_final_counts_while_its_session_is_unchanged(tmp_path
 
 @EACH_ENGINE
 def test_sessions(account: tuple[Sandbox, Client], folder: Path, engine: str) -> None:
+    load_sessions(client=account[1], cache_dir=folder)
     found = computed(scan_sessions(folder, engine=engine, client=account[1]))
     listed = {session["id"] for session in account[0].sessions}
     assert set(found["id"]) == listed
     credits_ = found["usage_total_credits"].sum()
     told = [session["usage"]["total_credits"] for session in account[0].sessions if "usage" in session]
     assert credits_ == pytest.approx(sum(told))
+
+
+@pytest.mark.parametrize("scan", [scan_runs, scan_sessions])
+def test_what_is_not_stored_is_said(tmp_path: Path, scan: Callable[..., Any]) -> None:
+    """Runs since a time are in the store, with the sessions since then."""
+    with Sandbox(deployments=6, seed=7, edition="D", runs=500) as sandbox:
+        client = Client(sandbox.pat, sandbox.base_url, min_interval=0)
+        since = pd.Timestamp(sandbox.now) - pd.Timedelta("3D")
+        load_runs(client=client, cache_dir=tmp_path, outcomes="sessions", since=since)
+        scan(tmp_path, engine="polars", since=since + pd.Timedelta("1D"), client=client)
+        with pytest.warns(DataQualityWarning, match="not all .* asked for are stored"):
+            scan(tmp_path, engine="polars", since=since - pd.Timedelta("90D"), client=client)
+        load_runs(client=client, cache_dir=tmp_path, outcomes="sessions")
+        load_sessions(client=client, cache_dir=tmp_path)
+        scan(tmp_path, engine="polars", client=client)

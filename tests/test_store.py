@@ -433,7 +433,7 @@ def test_usage_and_clear(store: TableStore, tmp_path: Path, monkeypatch: pytest.
     (known,) = store_usage(Folder(tmp_path), RUNS_TABLE)
     assert known.files == 3
     assert known.size == sum(file.stat().st_size for file in tmp_path.glob("runs/*/**/*.*") if file.is_file())
-    assert (known.base_url, known.workspace_id, known.account) == WHO
+    assert tuple(known.account.values()) == WHO
     monkeypatch.setattr(caches, "_CLEAR_SECONDS", 0)
     with store.writer_lock(), pytest.raises(CacheError, match="a process is pulling runs into it"):
         clear_stores(Folder(tmp_path))

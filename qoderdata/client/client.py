@@ -146,7 +146,7 @@ class Client:
         self.close()
 
     @property
-    def identity(self) -> dict[str, str | None]:
+    def identity(self) -> settings.Account:
         """What tells the account apart on disk: ``base_url``, ``workspace_id`` and ``account``."""
         return {"base_url": self.base_url, "workspace_id": self.workspace_id, "account": self.account}
 

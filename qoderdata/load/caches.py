@@ -11,7 +11,7 @@ from pyarrow import fs
 from qoderdata import cache, history
 from qoderdata.errors import CacheError, CacheWarning, warn
 from qoderdata.files import Folder
-from qoderdata.settings import resolve_cache_dir
+from qoderdata.settings import Account, resolve_cache_dir
 from qoderdata.store import (
     MANIFEST_NAME,
     OUTCOMES_TABLE,
@@ -21,7 +21,6 @@ from qoderdata.store import (
     StoredTable,
     UnusableManifestError,
     read_manifest,
-    unreadable_error,
 )
 
 if TYPE_CHECKING:
@@ -137,21 +136,19 @@ class StoreUsage:
 
     Parameters
     ----------
-    base_url, workspace_id, account
-        Whose rows these are; the account is a digest.
+    account
+        Whose rows these are.
     files, size
         How many files, of how many bytes together.
     """
 
-    base_url: str
-    workspace_id: str | None
-    account: str
+    account: Account
     files: int
     size: int
 
 
 def store_usage(folder: Folder, table: StoredTable) -> list[StoreUsage]:
-    """Return the size of each store of a table below a cache folder, largest first.
+    """Return the size of each store of a table below a cache folder.
 
     Raises
     ------
@@ -166,27 +163,18 @@ def store_usage(folder: Folder, table: StoredTable) -> list[StoreUsage]:
     found = []
     for key in _keys(folder, table):
         store = folder.folder(table.name).folder(key)
-        try:
-            known = read_manifest(store)
-        except UnusableManifestError as error:
-            known = error.old
-            if known is None:
-                warn(f"the store of {table.name} in {store.location} was ignored: {error}", CacheWarning)
-        except OSError as error:
-            raise unreadable_error(store, table.name, error) from error
-        if known is None:
-            continue
-        infos = store.files()
-        found.append(
-            StoreUsage(
-                base_url=known.identity.base_url,
-                workspace_id=known.identity.workspace_id,
-                account=known.identity.account,
-                files=len(infos),
-                size=sum(info.size or 0 for info in infos),
-            )
-        )
-    return sorted(found, key=lambda one: one.size, reverse=True)
+        with store.opened(f"store of {table.name}"):
+            try:
+                known = read_manifest(store)
+            except UnusableManifestError as error:
+                known = error.old
+                if known is None:
+                    warn(f"the store of {table.name} in {store.location} was ignored: {error}", CacheWarning)
+            if known is not None:
+                infos = store.files()
+                size = sum(info.size or 0 for info in infos)
+                found.append(StoreUsage(known.identity.owner, len(infos), size))
+    return found
 
 
 def clear_stores(folder: Folder) -> int:
@@ -195,22 +183,20 @@ def clear_stores(folder: Folder) -> int:
     Raises
     ------
     CacheError
-        A process is writing into one of them.
+        A process is writing into one of them, or one cannot be read or emptied now.
     """
     removed = 0
     for table in TABLES:
         parent = folder.folder(table.name)
         for key in _keys(folder, table):
             store = parent.folder(key)
-            with contextlib.ExitStack() as stack:
+            with store.opened(f"store of {table.name}"), contextlib.ExitStack() as stack:
                 try:
                     stack.enter_context(parent.lock(key, timeout=_CLEAR_SECONDS))
                 except CacheError as error:
                     raise CacheError(
                         f"{store.location} is not cleared: a process is pulling {table.name} into it"
                     ) from error
-                except OSError as error:
-                    raise unreadable_error(store, table.name, error) from error
                 removed += len(store.files())
                 # The manifest first, so that none ever names a file that is gone; a folder names none.
                 with contextlib.suppress(IsADirectoryError):
@@ -222,8 +208,6 @@ def clear_stores(folder: Folder) -> int:
 
 def _keys(folder: Folder, table: StoredTable) -> list[str]:
     parent = folder.folder(table.name)
-    try:
+    with parent.opened(f"stores of {table.name}"):
         infos = parent.filesystem.get_file_info(fs.FileSelector(parent.path, allow_not_found=True))
-    except OSError as error:
-        raise unreadable_error(parent, table.name, error) from error
     return sorted(info.base_name for info in infos if info.type == fs.FileType.Directory)

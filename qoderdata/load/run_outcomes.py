@@ -56,9 +56,9 @@ LEVELS: tuple[Level, ...] = ("auto", "runs", "sessions", "events")
 _CLOCKS_DIFFER = timedelta(hours=1)
 _KEPT_ENDS = pa.array(["final", "gone"], pa.large_string())
 _REQUEST_INTERVAL = timedelta(milliseconds=100)
-_REQUIRES_ACTION, _IDLE, _TERMINATED, _WAITING = (
+_REQUIRES_ACTION, _IDLE, _TERMINATED, _WAITING, _GONE = (
     pa.array([text], pa.large_string())
-    for text in ("requires_action", "session.status_idle", "session.status_terminated", "waiting")
+    for text in ("requires_action", "session.status_idle", "session.status_terminated", "waiting", "gone")
 )
 
 
@@ -93,14 +93,13 @@ class RunOutcomes:
     """
 
     def __init__(self, client: Client, folder: Folder, *, freshness: Freshness, progress: bool | None) -> None:
-        whose = {"base_url": client.base_url, "workspace_id": client.workspace_id, "account": client.account}
         self.level: Level = "runs"
         self.requests = 0
         self._client = client
         self._freshness = freshness
         self._progress = progress
-        self._sessions = TableStore(folder, SESSIONS_TABLE, **whose)  # type: ignore[arg-type]
-        self._ends = TableStore(folder, OUTCOMES_TABLE, **whose)  # type: ignore[arg-type]
+        self._sessions = TableStore(folder, SESSIONS_TABLE, **client.identity)
+        self._ends = TableStore(folder, OUTCOMES_TABLE, **client.identity)
         self._decoder = Decoder(EVENTS)
 
     def read(self, runs: pa.Table, level: Level, *, offline: bool) -> Known | None:
@@ -208,7 +207,7 @@ class RunOutcomes:
             return None, {}
         ends = self._ends.read(until=bound)
         undecided = ends["id"].filter(pc.or_(ends["end"].is_null(), pc.is_in(ends["end"], value_set=_WAITING)))
-        gone = ends["id"].filter(pc.equal(ends["end"], "gone"))
+        gone = ends["id"].filter(pc.is_in(ends["end"], value_set=_GONE))
         is_open = pc.field("status").isin(RUNNING) | pc.field("id").isin(undecided.combine_chunks())
         open_ = self._sessions.read(until=bound, where=is_open & ~pc.field("id").isin(gone.combine_chunks()))
         if not open_.num_rows:

@@ -19,9 +19,9 @@ import pyarrow.dataset as ds
 
 from qoderdata import cache, history
 from qoderdata.client import Client
-from qoderdata.errors import CacheError
+from qoderdata.errors import CacheError, DataQualityWarning, warn
 from qoderdata.files import Folder
-from qoderdata.load.caches import StoreUsage, store_usage
+from qoderdata.load.caches import store_usage
 from qoderdata.outcomes import apply_ends_lazy, current_ends_lazy
 from qoderdata.parsing import Instant, Span, parse_period
 from qoderdata.schema import DEPLOYMENTS
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from pyarrow import fs
 
     from qoderdata.schema import Schema
+    from qoderdata.settings import Account
 
 ENGINES = ("duckdb", "polars", "dask", "pyspark")
 #: What DuckDB does not take as it is in a path.
@@ -322,6 +323,11 @@ def scan_runs(
     ValueError
         A time without a zone, bounds with nothing in between, or an engine that is not known.
 
+    Warns
+    -----
+    DataQualityWarning
+        Not all runs that are asked for are stored: `load_runs` was not asked for them, or was cut off.
+
     Examples
     --------
     >>> import tempfile
@@ -384,6 +390,11 @@ def scan_sessions(
     ValueError
         A time without a zone, bounds with nothing in between, or an unknown engine.
 
+    Warns
+    -----
+    DataQualityWarning
+        Not all sessions that are asked for are stored: `load_sessions` was not asked for them, or was cut off.
+
     Examples
     --------
     >>> import tempfile
@@ -410,15 +421,24 @@ def _scan(
     since: pd.Timestamp | None,
     until: pd.Timestamp | None,
 ) -> Any:  # noqa: ANN401 - whatever the engine's lazy frame is
-    store = _store(table, folder, client)
+    account = _only_account(table, folder) if client is None else client.identity
+    store = TableStore(folder, table, **account)
     store.load()
     if not store.exists:
         raise CacheError(_which(f"stores of {table.name}", 0, folder))
+    if not store.coverage.covers(since):
+        warn(
+            f"not all {table.name} that are asked for are stored: the last load was cut off, or did not go back "
+            f"as far. Call load_{table.name} with an earlier since, or without one, to get the others",
+            DataQualityWarning,
+        )
     connection = _connect(engine)
     frame = _open(store, engine, connection, since=since, until=until)
     if table is not RUNS_TABLE:
         return frame
-    sessions, outcomes = (_sibling(store, other, folder) for other in (SESSIONS_TABLE, OUTCOMES_TABLE))
+    sessions, outcomes = (TableStore(folder, other, **account) for other in (SESSIONS_TABLE, OUTCOMES_TABLE))
+    sessions.load()
+    outcomes.load()
     if not sessions.exists:
         return frame
     # A session is created when its run is, or a little later.
@@ -449,27 +469,11 @@ def _open(
     return open_files(engine, store.folder, files, store.table.schema, where=where, connection=connection)
 
 
-def _sibling(store: TableStore, table: StoredTable, folder: Folder) -> TableStore:
-    """Return the store of another table of the same account."""
-    whose = store.identity
-    other = TableStore(
-        folder, table, base_url=whose.base_url, workspace_id=whose.workspace_id, account=whose.account
-    )
-    other.load()
-    return other
-
-
-def _store(table: StoredTable, folder: Folder, client: Client | None) -> TableStore:
-    if client is None:
-        stores = store_usage(folder, table)
-        if len(stores) != 1:
-            raise CacheError(_which(f"stores of {table.name}", len(stores), folder))
-        whose: Client | StoreUsage = stores[0]
-    else:
-        whose = client
-    return TableStore(
-        folder, table, base_url=whose.base_url, workspace_id=whose.workspace_id, account=whose.account
-    )
+def _only_account(table: StoredTable, folder: Folder) -> Account:
+    stores = store_usage(folder, table)
+    if len(stores) != 1:
+        raise CacheError(_which(f"stores of {table.name}", len(stores), folder))
+    return stores[0].account
 
 
 def _known_client(client: Client | None) -> Client | None:

@@ -133,13 +133,7 @@ class StoredLoading:
         self.query = query
         self.client = client
         self.freshness = freshness
-        self.store = TableStore(
-            folder,
-            remote.table,
-            base_url=client.base_url,
-            workspace_id=client.workspace_id,
-            account=client.account,
-        )
+        self.store = TableStore(folder, remote.table, **client.identity)
         self._began = time.monotonic()
         self._answers = folder.folder(cache.FOLDER)
         self._answer_name = cache.file_name(

@@ -50,7 +50,7 @@ from qoderdata.store.coverage import Coverage, Listing, Segment
 from qoderdata.store.dataset import DamagedStoreError, newest_first, row_ids, time_filter
 from qoderdata.store.journal import JournalEntry
 from qoderdata.store.manifest import NAME as MANIFEST_NAME
-from qoderdata.store.manifest import OpenRow, UnusableManifestError, read_manifest, unreadable_error
+from qoderdata.store.manifest import OpenRow, UnusableManifestError, read_manifest
 from qoderdata.store.table_store import TableStore
 from qoderdata.store.tables import OUTCOMES_TABLE, RUNS_TABLE, SESSIONS_TABLE, TABLES, StoredTable
 
@@ -73,5 +73,4 @@ __all__ = [
     "read_manifest",
     "row_ids",
     "time_filter",
-    "unreadable_error",
 ]

@@ -323,9 +323,11 @@ class Dataset:
     def sweep(self, files: Iterable[str]) -> None:
         """Remove the files that do not count: superseded ones, and those of a commit that was cut off."""
         current = {self.path(name) for name in files}
-        for info in self._folder.files(FOLDER):
-            if info.path not in current and (self._folder.local or _is_old(info.base_name)):
-                self._folder.filesystem.delete_file(info.path)
+        self._folder.delete(
+            info.path
+            for info in self._folder.files(FOLDER)
+            if info.path not in current and (self._folder.local or _is_old(info.base_name))
+        )
 
     def rebuild(self, names: Iterable[str]) -> Rebuilt:
         """Find out which data files can be used, without a manifest that says so.

@@ -18,6 +18,7 @@ from qoderdata.store.coverage import Coverage, Segment
 
 if TYPE_CHECKING:
     from qoderdata.files import Folder
+    from qoderdata.settings import Account
 
 #: Increases whenever the stored data changes its meaning.
 FORMAT = 2
@@ -60,6 +61,11 @@ class Identity:
     base_url: str
     workspace_id: str | None
     account: str
+
+    @property
+    def owner(self) -> Account:
+        """The account."""
+        return {"base_url": self.base_url, "workspace_id": self.workspace_id, "account": self.account}
 
 
 @dataclass(frozen=True, slots=True)

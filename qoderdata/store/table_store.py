@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from qoderdata.files import Folder
+    from qoderdata.settings import Account
     from qoderdata.store.tables import StoredTable
 
 _logger = logging.getLogger("qoderdata")
@@ -67,7 +68,8 @@ class TableStore:
         self, folder: Folder, table: StoredTable, *, base_url: str, workspace_id: str | None, account: str
     ) -> None:
         self.table = table
-        self._identity = Identity(table.name, base_url, workspace_id, account)
+        self.account: Account = {"base_url": base_url, "workspace_id": workspace_id, "account": account}
+        self._identity = Identity(table.name, **self.account)
         canonical = json.dumps([base_url, workspace_id, account])
         self._key = hashlib.sha256(canonical.encode()).hexdigest()[:_DIGEST_LENGTH]
         self._parent = folder.folder(table.name)
@@ -80,11 +82,6 @@ class TableStore:
         self._writable = True
         self.coverage: Coverage = self._manifest.coverage
         self.open_rows: dict[str, OpenRow] = {}
-
-    @property
-    def identity(self) -> Identity:
-        """The table and the account."""
-        return self._identity
 
     @property
     def exists(self) -> bool:
@@ -170,8 +167,8 @@ class TableStore:
                 stack.enter_context(self._parent.lock(self._key, timeout=0))
             except CacheError:
                 return
-            except OSError:
-                self._writable = False
+            except OSError as error:
+                self._keep_in_memory(error)
             self._load_or_ignore()
             self._repair()
 
@@ -473,8 +470,7 @@ class TableStore:
     def _sweep_rebuilt(self) -> None:
         with contextlib.suppress(OSError):
             self._dataset.sweep(self._manifest.files)
-            for info in self.folder.files(OLD_FOLDER):
-                self.folder.filesystem.delete_file(info.path)
+            self.folder.delete(info.path for info in self.folder.files(OLD_FOLDER))
 
     def _keep_old_entries(self, old: Manifest) -> None:
         """Move entries of version 0.1 into the journal."""
