@@ -146,7 +146,7 @@ def _status(path: Path) -> os.stat_result | None:
 
 
 def _is_special(path: Path) -> bool:
-    """Tell whether a path names something that is there and that no file may take the place of."""
+    """Return whether a path is an existing folder, pipe, socket or device, or an open descriptor."""
     if _OWN_DESCRIPTOR.fullmatch(str(path)):
         return True
     status = _status(path)

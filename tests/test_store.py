@@ -373,7 +373,7 @@ def test_who_wants_to_pull_waits_for_who_pulls(store: TableStore, tmp_path: Path
 
     def pull() -> None:
         with other.writer_lock():
-            order.append(f"second finds {other.rows}")
+            order.append(f"second finds {len(other.read())}")
 
     with store.writer_lock():
         thread = threading.Thread(target=pull)

@@ -19,7 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from qoderdata import files
+from qoderdata import cache_usage, clear_cache, files
 from qoderdata.decode import from_records
 from qoderdata.errors import CacheError, CacheWarning
 from qoderdata.files import Folder
@@ -287,6 +287,37 @@ def test_a_file_in_the_place_of_a_folder_is_a_warning(tmp_path: Path, name: str)
     with pytest.warns(CacheWarning, match="the runs are not kept"):
         put(store, whole_list(run(1)))
     assert stored(store) == {"drun_001": "completed"}
+
+
+def test_a_lock_that_cannot_be_taken_is_a_warning(tmp_path: Path) -> None:
+    """An earlier pull left an entry, so the store is not in order: recovering it needs the lock."""
+    store = make(tmp_path)
+    with store.writer_lock():
+        store.add(JournalEntry(from_records([run(2)], RUNS), NOW, Listing(None, ("drun_002",), "drun_002")))
+    (lock,) = tmp_path.glob("runs/*.lock")
+    lock.unlink()
+    lock.mkdir()
+    later = make(tmp_path)
+    with pytest.warns(CacheWarning, match="the runs are not kept"):
+        later.recover()
+    put(later, whole_list(run(1)))
+    assert stored(later) == {"drun_001": "completed", "drun_002": "completed"}
+
+
+@pytest.mark.parametrize("use", [cache_usage, clear_cache])
+def test_files_that_cannot_be_listed_are_our_own_error(
+    filled: Path, use: Callable[[Path], object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files_of = Folder.files
+
+    def refuse(folder: Folder, below: str = "") -> list[Any]:
+        if "runs" in folder.path:
+            raise PermissionError(13, "permission denied")
+        return files_of(folder, below)
+
+    monkeypatch.setattr(Folder, "files", refuse)
+    with pytest.raises(CacheError, match=r"store of runs .* cannot be read now"):
+        use(filled)
 
 
 @pytest.mark.parametrize("name", ["x" * 300, "file"])

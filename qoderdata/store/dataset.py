@@ -426,7 +426,7 @@ class Dataset:
     def _days_searched(self, days: Iterable[str]) -> set[str]:
         """Return where rows of some days may be stored already.
 
-        Another edition of the service tells a run's time of recording for the time of its trigger.
+        Where an edition gives no trigger time, `created_at` stands for it, which may lie on the next day.
         """
         if self._table.time_column == "created_at":
             return set(days)

@@ -110,7 +110,7 @@ class Journal:
 
     @property
     def is_full(self) -> bool:
-        """Whether it is time to commit: more entries would cost memory, and time after a kill."""
+        """Whether to commit now: more entries would use more memory and slow down recovery."""
         rows = sum(entry.table.num_rows for entry in self.entries)
         return len(self.entries) >= _FULL_ENTRIES or rows >= _FULL_ROWS
 

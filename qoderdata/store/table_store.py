@@ -40,8 +40,8 @@ _SET_ASIDE = "set-aside-"
 class TableStore:
     """The rows of one table of one account, on disk.
 
-    Making one touches nothing. `load` reads `coverage`, `open_rows` and `rows`; `add` changes `coverage`, and a
-    commit the others.
+    Making one touches nothing. `load` reads `coverage` and `open_rows`; `add` changes `coverage`, and a commit
+    both.
 
     Parameters
     ----------
@@ -87,11 +87,6 @@ class TableStore:
     def exists(self) -> bool:
         """Whether anything is stored."""
         return bool(self.coverage.segments or self._manifest.files or self._journal.entries)
-
-    @property
-    def rows(self) -> int:
-        """The number of rows in the data set."""
-        return self._manifest.rows
 
     def open_before(
         self, time: datetime, *, since: datetime | None = None, until: datetime | None = None
@@ -390,18 +385,18 @@ class TableStore:
     def _is_in_order(self) -> bool:
         """Whether nothing is left to commit or repair; what cannot be listed is left to the writer."""
         try:
-            return self._journal.is_empty_on_disk and (self._has_manifest or not self._lies_there())
+            return self._journal.is_empty_on_disk and not self._needs_rebuild()
         except OSError:
             return False
 
-    def _lies_there(self) -> bool:
-        """Whether there is anything although there is no usable manifest."""
-        return self._unusable is not None or bool(self._dataset.names())
+    def _needs_rebuild(self) -> bool:
+        """Whether there are files, but no usable manifest."""
+        return not self._has_manifest and (self._unusable is not None or bool(self._dataset.names()))
 
     def _repair(self) -> None:
         """Commit what an earlier pull left, rebuild a store without manifest, and remove what does not count."""
         try:
-            if not self._has_manifest and self._lies_there():
+            if self._needs_rebuild():
                 self._rebuild()
             is_clean = self._journal.is_empty_on_disk
             self._journal.load(after=self._manifest.sequence)
