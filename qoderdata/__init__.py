@@ -4,11 +4,13 @@ What do I have, what is failing and how badly, what will fire next, and what sho
 
     import qoderdata as qd
 
-    df = qd.load_deployments()                        # every page, typed, cached
-    qd.plot_failure_rates(qd.failure_rates(df))       # who fails most, and can I trust that number
+    df = qd.load_deployments(include_archived=True)   # every page, typed, cached
+    runs = qd.load_runs(since="30D")                  # only what is new, the next time
+    rates = qd.run_failure_rates(qd.with_names(runs, df))
+    qd.plot_failure_rates(rates)                      # who fails most, and can I trust that number
     qd.plot_next_triggers(qd.next_triggers(df))       # what fires next
-    qd.missed_triggers(df, qd.load_runs(since="7D"), since="2026-06-08T00:00Z", until="2026-06-15T00:00Z")
-    qd.write_report(df, "report.html")                # one page for a colleague
+    qd.missed_triggers(df, runs, since="7D")          # what never started
+    qd.write_report(df, "report.html", runs=runs)     # one page for a colleague
 
 The access token comes from ``QODER_ACCESS_TOKEN`` or ``QODER_PAT``; without one, `connect` starts a sandbox.
 

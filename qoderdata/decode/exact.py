@@ -201,29 +201,14 @@ def extra_column(fields: Mapping[Path, Sequence[msgspec.Raw]], count: int) -> An
     """Return the fields of many records that have no column, given by path, as ``extra``."""
     if not fields or not count:
         return pa.nulls(count, pa.large_string())
-    members = [_members(dotted(path), texts) for path, texts in sorted(fields.items())]
-    objects = [b",".join(filter(None, row)) for row in zip(*members, strict=True)]
-    return pa.array([b"{%b}" % text if text else None for text in objects], pa.large_string())
-
-
-def _members(name: str, texts: Sequence[bytes | msgspec.Raw]) -> list[bytes]:
-    """Return what a field adds to ``extra`` of each record: itself, or its leaves where it is an object."""
-    dump: Callable[[object], bytes] = orjson.dumps
-    joined = join_list(texts)
-    if is_canonical(joined):
-        values = orjson.loads(joined)
-    else:
-        values, dump = parse(joined), write_bytes
-        texts = list(map(dump, values))
-    members = []
-    for value, text in zip(values, texts, strict=True):
-        if isinstance(value, dict) and value:
-            leaves: dict[str, object] = {}
-            keep(value, name, leaves)
-            members.append(dump(dict(sorted(leaves.items())))[1:-1])
-        else:
-            members.append(b"" if value is None else b'"%b":%b' % (name.encode(), text))
-    return members
+    joined = [join_list(texts) for texts in fields.values()]
+    load, dump = (orjson.loads, orjson.dumps) if all(map(is_canonical, joined)) else (parse, write_bytes)
+    rows: list[dict[str, object]] = [{} for _ in range(count)]
+    for path, text in zip(fields, joined, strict=True):
+        name = dotted(path)
+        for row, value in zip(rows, load(text), strict=True):
+            keep(value, name, row)
+    return pa.array([dump(dict(sorted(row.items()))) if row else None for row in rows], pa.large_string())
 
 
 def fit(value: object, kind: Kind) -> object:
