@@ -187,7 +187,7 @@ def test_long_tables_are_cut_and_say_so(tmp_path: Path) -> None:
 @pytest.mark.parametrize("runs", [None, flatten_runs([])])
 def test_an_empty_account(tmp_path: Path, runs: pd.DataFrame | None) -> None:
     page = report(tmp_path, flatten_deployments([]), runs=runs)
-    assert page.tile("Deployments") == ["0", "unchanged", "0 more are archived"]
+    assert page.tile("Deployments")[:2] == ["0", "archived ones are not counted"]
     assert page.tile("Lifetime failure rate" if runs is None else "Failure rate")[0] == "–"
     assert not page.all("table")
     assert "Nothing fires in this time." in page.words
@@ -572,6 +572,61 @@ def test_a_week_in_which_no_run_was_decided(tmp_path: Path, status: str) -> None
     runs = flatten_runs([run(1, hour, status) for hour in range(3)])
     page = report(tmp_path, flatten_deployments([deployment(1, "a")]), runs=runs)
     assert page.headline == "No run of the last 7 days completed or failed."
+
+
+def test_without_runs_and_counters_nothing_is_known(tmp_path: Path) -> None:
+    """The newest edition gives no counters: missing is not 0."""
+    with pytest.warns(DataQualityWarning, match="no deployment has counters"):
+        page = report(tmp_path, flatten_deployments([deployment(n, f"d{n}", metadata={}) for n in (1, 2)]))
+    assert page.headline == (
+        "Without runs it is not known how many deployments are failing and 0 are paused by error."
+    )
+    for title, note in (("Failing now", "not known without runs"), ("Lifetime failure rate", "of – runs")):
+        figure, words = page.tile(title)[:2]
+        assert figure == "–"
+        assert words.startswith(note)
+    assert page.tile("Never run")[0] == "–"
+    for part in ("failing", "rates", "groups"):
+        assert "Without runs this is not known." in page.part(part)
+
+
+def test_a_duration_that_this_week_does_not_tell(tmp_path: Path) -> None:
+    first = run(1, 0, "completed", id="drun_first", triggered_at="2026-05-20T00:00:00Z")
+    before = run(1, 1, "completed", id="drun_before", triggered_at="2026-06-05T00:00:00Z")
+    runs = flatten_runs([first, before, run(1, 2, "completed", duration_ms=None)])
+    page = report(tmp_path, flatten_deployments([deployment(1, "a")]), runs=runs)
+    assert page.tile("Time of a success")[:2] == ["–", "median of 0 completed runs"]
+
+
+def test_what_comes_after_the_start_does_not_count(tmp_path: Path) -> None:
+    runs = [run(1, hour, "failed") for hour in range(3)]
+    later = [run(1, 5, "completed", id="drun_later", triggered_at="2026-06-16T00:00:00Z")]
+    df = flatten_deployments([deployment(1, "a")])
+    pages = [report(tmp_path, df, runs=flatten_runs(some)).text for some in (runs, runs + later)]
+    assert pages[0] == pages[1].replace("4 rows", "3 rows")
+
+
+def test_weeks_of_which_one_is_assumed_are_not_compared(tmp_path: Path) -> None:
+    runs = [run(1, 0, "completed", id="drun_first", triggered_at="2026-05-20T00:00:00Z")]
+    for day in (5, 13):
+        for number in range(60):
+            at = f"2026-06-{day:02}T{number % 24:02}:{number // 24:02}:00Z"
+            status = "failed" if number < (30 if day == 5 else 3) else "completed"
+            runs.append(run(1, 0, status, id=f"drun_{day}_{number}", triggered_at=at))
+    frame = flatten_runs(runs)
+    is_assumed = frame["triggered_at"].ge("2026-06-10T00:00Z") & frame["status"].eq("completed")
+    frame["status_from"] = frame["status_from"].mask(is_assumed, "session")
+    page = report(tmp_path, flatten_deployments([deployment(1, "a")]), runs=frame)
+    assert page.headline.startswith("Not comparable with last week: 5.0 % of 60 runs failed")
+    assert "In one of the weeks more runs count as completed because their session came to rest" in page.text
+
+
+def test_runs_of_deployments_that_are_not_in_the_frame_are_a_group_of_their_own(tmp_path: Path) -> None:
+    runs = flatten_runs([run(1, 1, "failed"), run(2, 2, "completed"), run(3, 3, "failed")])
+    df = flatten_deployments([deployment(1, "a", metadata={"team": "data"}), deployment(2, "b", metadata={})])
+    words = report(tmp_path, df, runs=runs).part("groups")
+    for group in ("data 100.0 % 1 / 1", "without one 0.0 % 0 / 1", "deployments not listed 100.0 % 1 / 1"):
+        assert group in words
 
 
 @pytest.mark.parametrize(("has_runs", "command"), [(True, "compare"), (False, "failures")])

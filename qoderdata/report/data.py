@@ -32,6 +32,8 @@ MONTH = timedelta(days=30)
 MOST_TRIGGERS = 2_000_000
 #: The fewest decided runs that each of two periods needs to be compared.
 LEAST_DECIDED = 20
+#: How much the shares of assumed runs in two periods that are compared may differ.
+_ALIKE = 0.05
 _DAY, _HOUR = timedelta(days=1), timedelta(hours=1)
 _HOURS_IN_WORDS = range(2, 49)
 _NAME_COLUMNS = 80
@@ -126,10 +128,11 @@ class ReportData:
         named = given.assign(name=pd.Series(list(_names(given, labels)), given.index, dtype=TEXT))
         if runs is not None:
             runs = require_frame(runs, _RUN_COLUMNS, what="runs", optional=_NEWER_RUN_COLUMNS)
+            runs = _until(runs, "triggered_at", start)
             if not runs.empty:
                 named = summaries.fill_counters(named, runs)
         if sessions is not None:
-            sessions = require_frame(sessions, _SESSION_COLUMNS, what="sessions")
+            sessions = _until(require_frame(sessions, _SESSION_COLUMNS, what="sessions"), "created_at", start)
         dated = [(at, frame) for frame in snapshots or () if (at := fetched_at(frame)) is not None and at < start]
         earlier = [frame for _, frame in sorted(dated, key=lambda one: one[0])]
         return cls(named, given, runs, sessions, earlier, _groups(given, by, labels), start, horizon, tz)
@@ -178,11 +181,39 @@ class ReportData:
         return next(rows.itertuples(index=False), None)
 
     @cached_property
-    def is_comparable(self) -> bool:
+    def rates(self) -> Any:  # noqa: ANN401 - a row as a named tuple
+        """The failure rate of all runs of the last week; ``None`` without any."""
+        return self._rates_of_week(ago=timedelta(0))
+
+    @cached_property
+    def rates_before(self) -> Any:  # noqa: ANN401 - a row as a named tuple
+        """The failure rate of all runs of the week before; ``None`` without any."""
+        return self._rates_of_week(ago=WEEK)
+
+    def _rates_of_week(self, *, ago: timedelta) -> Any:  # noqa: ANN401 - a row as a named tuple
+        assert self.runs is not None  # noqa: S101 - for mypy
+        week = self.within(self.runs, "triggered_at", WEEK, ago=ago)
+        return next(summaries.run_failure_rates(week, by=None).itertuples(index=False), None)
+
+    @cached_property
+    def has_enough_runs(self) -> bool:
         """Whether enough runs are decided in both weeks, and the runs reach back to the first one."""
         if self.runs is None or self.compared is None or not self.reaches_back(self.runs["triggered_at"]):
             return False
         return bool(min(self.compared.recent_decided, self.compared.baseline_decided) >= LEAST_DECIDED)
+
+    @cached_property
+    def is_comparable(self) -> bool:
+        """Whether there are enough runs, of which as large a share is assumed in both weeks."""
+        if not self.has_enough_runs:
+            return False
+        return abs(_assumed_share(self.rates) - _assumed_share(self.rates_before)) <= _ALIKE
+
+    @cached_property
+    def failing_by_counters(self) -> int | None:
+        """How many live deployments fail by the service's counters; ``None`` where it gives none."""
+        in_a_row = self.live["stats_consecutive_failures"]
+        return None if len(in_a_row) and in_a_row.isna().all() else int((in_a_row > 0).sum())
 
     @cached_property
     def streaks(self) -> pd.DataFrame:
@@ -376,6 +407,16 @@ def _groups(deployments: pd.DataFrame, by: str | None, labels: Mapping[str, str]
         raise ValueError(f"by={by!r} is neither an id nor a key of the deployments' metadata; there are {known}")
     texts = [None if pd.isna(value) else _short(value) for value in values]
     return Groups(word, pd.Series(texts, deployments["id"], dtype=TEXT))
+
+
+def _until(frame: pd.DataFrame, column: str, moment: pd.Timestamp) -> pd.DataFrame:
+    """Return the rows before a moment, and those without a time."""
+    return frame[~(frame[column] >= moment).fillna(value=False)]
+
+
+def _assumed_share(rates: Any) -> float:  # noqa: ANN401 - a row as a named tuple
+    """Return which share of the completed runs is assumed to be so."""
+    return float(rates.assumed / rates.completed) if rates.completed else 0.0
 
 
 def _fires_a_day(expression: str) -> int:

@@ -58,6 +58,8 @@ def failing(data: ReportData) -> Section:
     title = _("Failing now")
     runs = data.runs
     found = _failing_by_counters(data) if runs is None else _failing_by_runs(data, runs)
+    if runs is None and data.failing_by_counters is None:
+        return Section("failing", title, nothing=_("Without runs this is not known."))
     if found.empty:
         return Section("failing", title, nothing=_("No deployment has failed in its last run."))
     columns = [
@@ -135,6 +137,8 @@ def rates(data: ReportData) -> Section:
     worst = known[(known["failed"] > 0) & known["failure_rate"].notna()].sort_values(
         ["ci_low", "failed", "deployment_id"], ascending=[False, False, True]
     )
+    if data.runs is None and data.failing_by_counters is None:
+        return Section("rates", title, nothing=_("Without runs this is not known."))
     if worst.empty:
         return Section("rates", title, nothing=_("No deployment has a failed run."))
     scale = round_scale(worst["ci_high"].head(MOST_ROWS).max())

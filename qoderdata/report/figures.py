@@ -10,7 +10,7 @@ import pandas as pd
 from qoderdata.formatting import MISSING, format_credits, format_interval, format_milliseconds, format_percent
 from qoderdata.report.data import LEAST_DECIDED, WEEK, span_text
 from qoderdata.report.layout import Tile, format_count, join_facts, join_sentences, rows_of
-from qoderdata.summaries import failure_rates, run_failure_rates, session_costs
+from qoderdata.summaries import failure_rates, session_costs
 from qoderdata.translation import gettext as _
 from qoderdata.translation import ngettext
 
@@ -46,6 +46,8 @@ def headline(data: ReportData) -> Headline:
         lead = {"worse": _("Worse than last week"), "better": _("Better than last week")}.get(
             row.verdict, _("About the same as last week")
         )
+    elif data.has_enough_runs:
+        lead = _("Not comparable with last week")
     else:
         lead = _("Not enough runs to compare with last week")
     text = _("{lead}: {what}", lead=lead, what=what)
@@ -67,7 +69,6 @@ def _most_of_the_failures(runs: pd.DataFrame) -> int:
 def _about_headline(data: ReportData) -> str:
     row, runs = data.compared, data.runs
     assert runs is not None  # noqa: S101 - for mypy
-    (recent,) = rows_of(run_failure_rates(data.within(runs, "triggered_at", WEEK), by=None))
     words = ngettext(
         "Of the last 7 days, from {since} to {until}: {failed} of {count} decided run failed (95 % interval "
         "{interval}). A run is decided when it completed or failed.",
@@ -77,7 +78,7 @@ def _about_headline(data: ReportData) -> str:
         failed=format_count(row.recent_failed),
         since=data.time_text(data.start - WEEK),
         until=data.time_text(data.start),
-        interval=format_interval(recent.ci_low, recent.ci_high),
+        interval=format_interval(data.rates.ci_low, data.rates.ci_high),
     )
     if not data.reaches_back(runs["triggered_at"]):
         first = data.time_text(runs["triggered_at"].min())
@@ -94,6 +95,11 @@ def _about_headline(data: ReportData) -> str:
             low=_signed(row.change_low),
             high=_signed(row.change_high),
         )
+    elif data.has_enough_runs:
+        change = _(
+            "In one of the weeks more runs count as completed because their session came to rest, and failures "
+            "inside sessions are not seen: the weeks are not compared."
+        )
     else:
         change = _("Fewer than {count} decided runs in a week are not compared.", count=LEAST_DECIDED)
     return join_sentences(words, before, change)
@@ -102,18 +108,20 @@ def _about_headline(data: ReportData) -> str:
 def _headline_without_runs(data: ReportData) -> Headline:
     if data.runs is not None:
         return Headline(_("No run of the last 7 days completed or failed."), _period(data), is_bad=False)
-    failing = int((data.live["stats_consecutive_failures"].fillna(0) > 0).sum())
+    failing = data.failing_by_counters
     paused = int((data.live["paused_reason_type"] == "error").sum())
     text = _(
         "{failing} and {paused}.",
-        failing=ngettext("{count} deployment is failing", "{count} deployments are failing", failing),
+        failing=_("Without runs it is not known how many deployments are failing")
+        if failing is None
+        else ngettext("{count} deployment is failing", "{count} deployments are failing", failing),
         paused=ngettext("{count} is paused by error", "{count} are paused by error", paused),
     )
-    about = _(
-        "From the service's counters of the whole life of the deployments that are not archived. With their runs, "
-        "this page compares the last 7 days with the 7 days before."
-    )
-    return Headline(text, about, is_bad=failing + paused > 0)
+    about = _("With their runs, this page compares the last 7 days with the 7 days before.")
+    if failing is not None:
+        counters = _("From the service's counters of the whole life of the deployments that are not archived.")
+        about = join_sentences(counters, about)
+    return Headline(text, about, is_bad=bool(failing) or paused > 0)
 
 
 def _period(data: ReportData) -> str:
@@ -154,8 +162,7 @@ def tiles(data: ReportData) -> list[Tile]:
 def _tiles_of_runs(data: ReportData, runs: pd.DataFrame) -> list[Tile]:
     week = data.within(runs, "triggered_at", WEEK)
     before = data.within(runs, "triggered_at", WEEK, ago=WEEK)
-    now = next(iter(rows_of(run_failure_rates(week, by=None))), None)
-    then = next(iter(rows_of(run_failure_rates(before, by=None))), None)
+    now = data.rates
     has_before = data.reaches_back(runs["triggered_at"])
     row = data.compared
     decided = 0 if row is None else int(row.recent_decided)
@@ -167,7 +174,7 @@ def _tiles_of_runs(data: ReportData, runs: pd.DataFrame) -> list[Tile]:
     ]  # fmt: skip
     streaks = data.streaks
     longest = int(streaks["streak"].max()) if len(streaks) else 0
-    made = [
+    return [
         Tile(
             _("Failure rate"),
             format_percent(None if row is None else row.recent_rate),
@@ -193,11 +200,19 @@ def _tiles_of_runs(data: ReportData, runs: pd.DataFrame) -> list[Tile]:
             "failing",
         ),
         _missed_tile(data),
-        _duration_tile(now, then if has_before else None),
+        _duration_tile(week, before if has_before else None),
+        _deployments_tile(data),
     ]  # fmt: skip
+
+
+def _deployments_tile(data: ReportData) -> Tile:
     live = len(data.live)
-    note = ngettext("{count} more is archived", "{count} more are archived", len(data.deployments) - live)
-    return [*made, Tile(_("Deployments"), f"{live:,}", _change(live, len(data.live_before)), note)]
+    archived = len(data.deployments) - live
+    if not archived:
+        # Perhaps they were left out: then those that were archived this week are missing in the week before.
+        return Tile(_("Deployments"), f"{live:,}", None, _("archived ones are not counted"))
+    note = ngettext("{count} more is archived", "{count} more are archived", archived)
+    return Tile(_("Deployments"), f"{live:,}", _change(live, len(data.live_before)), note)
 
 
 def _missed_tile(data: ReportData) -> Tile:
@@ -210,16 +225,23 @@ def _missed_tile(data: ReportData) -> Tile:
     return Tile(_("Missed triggers"), f"{certain:,}", _change(certain, before), note, certain > 0, "missed")
 
 
-def _duration_tile(now: Any, then: Any) -> Tile:  # noqa: ANN401 - named tuples or None
-    after = None if now is None else now.duration_p50_ms
-    before = None if then is None else then.duration_p50_ms
-    if after is None or before is None or pd.isna(after) or pd.isna(before):
+def _duration_tile(week: pd.DataFrame, week_before: pd.DataFrame | None) -> Tile:
+    now = _durations(week)
+    after = now.median()
+    before = np.nan if week_before is None else _durations(week_before).median()
+    change = None
+    if pd.isna(before):
         change = _no_week_before()
-    else:
+    elif pd.notna(after):
         change = _changed(after - before, format_milliseconds(abs(after - before)), format_milliseconds(before))
-    completed = 0 if now is None else int(now.completed)
-    note = ngettext("median of {count} completed run", "median of {count} completed runs", completed)
+    note = ngettext("median of {count} completed run", "median of {count} completed runs", len(now))
     return Tile(_("Time of a success"), format_milliseconds(after), change, note, anchor="slower")
+
+
+def _durations(runs: pd.DataFrame) -> pd.Series[Any]:
+    """Return how long completed runs took, in milliseconds; as `run_failure_rates` takes them."""
+    completed = runs["status"].eq("completed").fillna(value=False)
+    return runs.loc[completed, "duration_ms"].astype("Float64").dropna()
 
 
 def _credits_tile(data: ReportData, sessions: pd.DataFrame) -> Tile:
@@ -242,22 +264,25 @@ def _all_costs(sessions: pd.DataFrame) -> Any:  # noqa: ANN401 - a row as a name
 
 def _tiles_of_counters(data: ReportData) -> list[Tile]:
     live = data.live
-    in_a_row = live["stats_consecutive_failures"].fillna(0)
-    failing, by_error = int((in_a_row > 0).sum()), int((live["paused_reason_type"] == "error").sum())
+    failing, by_error = data.failing_by_counters, int((live["paused_reason_type"] == "error").sum())
+    longest = live["stats_consecutive_failures"].max()
     paused = int(live["status"].eq("paused").fillna(value=False).sum())
     total = next(iter(rows_of(failure_rates(data.deployments, by=None))), None)
     runs, rate, never = (
         (None, None, 0) if total is None else (total.total_runs, total.failure_rate, total.never_run)
     )
+    if failing is None:
+        runs, rate, never = None, None, None
     firing = data.triggers["deployment_id"].nunique()
-    archived = ngettext("{count} more is archived", "{count} more are archived", len(data.deployments) - len(live))
     return [
-        Tile(_("Deployments"), f"{len(live):,}", _change(len(live), len(data.live_before)), archived),
-        Tile(
+        _deployments_tile(data),
+        Tile(_("Failing now"), MISSING, None, _("not known without runs"), anchor="failing")
+        if failing is None
+        else Tile(
             _("Failing now"),
             f"{failing:,}",
             None,
-            ngettext("longest streak: {count} run", "longest streak: {count} runs", int(in_a_row.max()))
+            ngettext("longest streak: {count} run", "longest streak: {count} runs", int(longest))
             if failing else _("no deployment's last run failed"),
             failing > 0,
             "failing",

@@ -287,8 +287,9 @@ def by_group(data: ReportData) -> Section:
 
 
 def _group_of(data: ReportData, ids: pd.Series[Any]) -> pd.Series[Any]:
-    of = data.groups.of[~data.groups.of.index.duplicated()]
-    return pd.Series(of.reindex(ids).fillna("").to_numpy(), ids.index, dtype=TEXT)
+    of = data.groups.of[~data.groups.of.index.duplicated()].fillna("")
+    groups = of.reindex(ids, fill_value=_("deployments not listed"))
+    return pd.Series(groups.to_numpy(), ids.index, dtype=TEXT)
 
 
 def _groups_of_runs(data: ReportData, runs: pd.DataFrame) -> pd.DataFrame:
