@@ -42,7 +42,18 @@ _YEAR_MONTH_DAY = re.compile(r"\s*[0-9]{4}(-[0-9]{2}-|[0-9]{2})[0-9]{2}")
 _DEPRECATED_UNIT = re.compile(r"(?<=[0-9.\s])(w|d|H|S)(?![A-Za-z])")
 _KEPT_UNITS = {"w": "W", "d": "D", "H": "h", "S": "s"}
 _ALLOWED_UNITS = "s, min, h, D or W"
+MICROSECOND = timedelta(microseconds=1)
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+def to_micros(time: datetime) -> int:
+    """Return a zone-aware time in microseconds since 1970 in UTC."""
+    return (time - _EPOCH) // MICROSECOND
+
+
+def from_micros(microseconds: int) -> datetime:
+    """Return microseconds since 1970 as a time in UTC."""
+    return _EPOCH + microseconds * MICROSECOND
 
 
 def parse_instant(value: Instant, *, name: str) -> pd.Timestamp:
@@ -418,6 +429,6 @@ def _is_bare_number(value: object) -> bool:
 
 def _format_instant(micros: int) -> str:
     try:
-        return (_EPOCH + timedelta(microseconds=micros)).isoformat(timespec="minutes").replace("+00:00", "Z")
+        return from_micros(micros).isoformat(timespec="minutes").replace("+00:00", "Z")
     except OverflowError:
         return f"{micros} µs after 1970"

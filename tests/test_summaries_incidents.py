@@ -328,6 +328,9 @@ def test_regressions_equal_a_walk_over_the_runs(rows: list[dict[str, Any]], by: 
         ({"min_runs": True}, "min_runs=True"),
         ({"min_change_ms": -1}, "min_change_ms=-1 must be milliseconds, 0 or more"),
         ({"min_change_ms": float("nan")}, "min_change_ms=nan"),
+        ({"min_change_ms": "1s"}, "min_change_ms='1s' must be milliseconds, 0 or more"),
+        ({"min_change_ms": timedelta(seconds=1)}, "min_change_ms=datetime.timedelta"),
+        ({"min_change_ms": True}, "min_change_ms=True"),
         ({"by": "ratio"}, "'ratio' is a column of the result"),
     ],
 )

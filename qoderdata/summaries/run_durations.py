@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
+from numbers import Real
 from typing import TYPE_CHECKING, Any
 
 import narwhals as nw
 
 from qoderdata.columns import TEXT
 from qoderdata.frames import NAMES
-from qoderdata.parsing import Instant, parse_instant
+from qoderdata.parsing import Instant, parse_instant, to_micros
 from qoderdata.summaries.dataframe_engines import ALL, EPOCH, Source, add_column, flag, group_keys, open_source
 from qoderdata.summaries.time_windows import parse_micros
 
@@ -35,10 +36,31 @@ _DELAYS = {
     "delay_p95_ms": "float64",
     "delay_max_ms": "float64",
 }
+_UNUSUAL: dict[str, Any] = {
+    "run_id": TEXT,
+    "deployment_id": TEXT,
+    "kind": TEXT,
+    "status": TEXT,
+    "triggered_at": "datetime64[us, UTC]",
+    "duration_ms": "Int64",
+    "median_ms": "float64",
+    "z_score": "float64",
+    "timeout_ms": "Int64",
+}
+_ENDED = ["completed", "failed", "cancelled"]
+_UNFINISHED = ["pending", "running", "waiting"]
+#: The constants of Iglewicz and Hoaglin, with which both deviations estimate the standard one of normal data.
+_OF_MEDIAN_DEVIATION, _OF_MEAN_DEVIATION = 0.6745, 1.253314
+_STUCK_MEDIANS = 10
 
 
 def _median(name: str) -> nw.Expr:
     return nw.col(name).quantile(0.5, interpolation="linear")
+
+
+def _check_min_runs(min_runs: int) -> None:
+    if isinstance(min_runs, bool) or not isinstance(min_runs, int) or min_runs < 1:
+        raise ValueError(f"min_runs={min_runs!r} must be a whole number, 1 or more")
 
 
 def duration_regressions(
@@ -109,9 +131,8 @@ def duration_regressions(
     dep_1                 5000.0           2000.0     3000.0    2.5
     """
     recent_us, baseline_us = parse_micros(recent, name="recent"), parse_micros(baseline, name="baseline")
-    if isinstance(min_runs, bool) or not isinstance(min_runs, int) or min_runs < 1:
-        raise ValueError(f"min_runs={min_runs!r} must be a whole number, 1 or more")
-    if not min_change_ms >= 0:
+    _check_min_runs(min_runs)
+    if isinstance(min_change_ms, bool) or not isinstance(min_change_ms, Real) or not min_change_ms >= 0:
         raise ValueError(f"min_change_ms={min_change_ms!r} must be milliseconds, 0 or more")
     keys = group_keys(by, results=_SLOWER)
     source = open_source(runs, keys=keys, wanted=["status", "triggered_at", "duration_ms"], what="runs")
@@ -232,25 +253,6 @@ def start_delays(runs: IntoFrameT) -> IntoFrameT:
     return delays
 
 
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_UNUSUAL: dict[str, Any] = {
-    "run_id": TEXT,
-    "deployment_id": TEXT,
-    "kind": TEXT,
-    "status": TEXT,
-    "triggered_at": "datetime64[us, UTC]",
-    "duration_ms": "Int64",
-    "median_ms": "float64",
-    "z_score": "float64",
-    "timeout_ms": "Int64",
-}
-_ENDED = ["completed", "failed", "cancelled"]
-_UNFINISHED = ["pending", "running", "waiting"]
-#: The constants of Iglewicz and Hoaglin, with which both deviations estimate the standard one of normal data.
-_OF_MEDIAN_DEVIATION, _OF_MEAN_DEVIATION = 0.6745, 1.253314
-_STUCK_MEDIANS = 10
-
-
 def unusual_runs(
     runs: IntoFrameT,
     df: pd.DataFrame | IntoFrameT | None = None,
@@ -332,8 +334,7 @@ def unusual_runs(
     """
     if isinstance(threshold, bool) or not isinstance(threshold, int | float) or not threshold > 0:
         raise ValueError(f"threshold={threshold!r} must be a number above 0, such as 3.5")
-    if isinstance(min_runs, bool) or not isinstance(min_runs, int) or min_runs < 1:
-        raise ValueError(f"min_runs={min_runs!r} must be a whole number, 1 or more")
+    _check_min_runs(min_runs)
     present = parse_instant(datetime.now(UTC) if now is None else now, name="now").to_pydatetime()
     wanted = ["id", "deployment_id", "status", "triggered_at", "duration_ms"]
     optional = ["started_at", NAMES["deployment_id"]]
@@ -341,7 +342,7 @@ def unusual_runs(
     source.refuse_dask("unusual_runs", "a median within a group")
 
     rows = _with_limits(source, df, min_runs=min_runs)
-    rows = _with_elapsed(rows, (present - _EPOCH) // timedelta(microseconds=1))
+    rows = _with_elapsed(rows, to_micros(present))
     z, timeout, duration = nw.col("z_score"), nw.col("timeout_ms"), nw.col("duration_ms")
     limit = nw.coalesce(timeout.cast(nw.Float64), nw.col("median_ms") * _STUCK_MEDIANS)
     kinds = {

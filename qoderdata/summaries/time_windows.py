@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 
 from qoderdata.parsing import (
+    MICROSECOND,
     Instant,
     Span,
     parse_bound,
@@ -19,6 +20,7 @@ from qoderdata.parsing import (
     parse_window,
     parse_zone,
     require_few_windows,
+    to_micros,
 )
 from qoderdata.summaries.dataframe_engines import EPOCH, add_column, first_instant, instant, wall_clock
 
@@ -26,9 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
 
 MINUTE = 60_000_000
-_MICROSECOND = timedelta(microseconds=1)
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_DAY = timedelta(days=1) // _MICROSECOND
+_DAY = timedelta(days=1) // MICROSECOND
 _FIRST_MONDAY = 4 * _DAY  # 1970-01-05
 
 
@@ -55,7 +55,7 @@ class Windows:
     def parse(cls, freq: str, tz: str) -> Windows:
         """Parse the parameters `freq` and `tz` of a summary."""
         zone = parse_zone(tz).key
-        return cls(step=parse_window(freq) // _MICROSECOND, zone=zone)
+        return cls(step=parse_window(freq) // MICROSECOND, zone=zone)
 
     @property
     def _origin(self) -> int:
@@ -161,7 +161,7 @@ def parse_micros(value: Span, *, name: str) -> int:
     length = parse_span(value, name=name)
     if length <= timedelta(0):
         raise ValueError(f"{name}={value!r} must be longer than nothing, such as '3D'")
-    return length // _MICROSECOND
+    return length // MICROSECOND
 
 
 def with_age(
@@ -174,6 +174,6 @@ def with_age(
     at = nw.col(column)
     if until is not None:
         bound = parse_bound(until, now=datetime.now(UTC), name="until").to_pydatetime()
-        return rows.with_columns(((bound - _EPOCH) // _MICROSECOND - at).alias(name))
+        return rows.with_columns((to_micros(bound) - at).alias(name))
     newest = at.max()
     return rows.with_columns((newest - newest % MINUTE + MINUTE - at).alias(name))

@@ -7,7 +7,7 @@ A fleet shares few schedules, so each distinct one is parsed and projected once.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from itertools import islice
 from typing import TYPE_CHECKING
 
@@ -17,15 +17,15 @@ import pandas as pd
 from qoderdata.cron import CronError, Schedule, parse
 from qoderdata.errors import DataQualityWarning, warn
 from qoderdata.formatting import one_line, truncate
+from qoderdata.parsing import MICROSECOND, from_micros, to_micros
 from qoderdata.translation import gettext as _
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+    from datetime import datetime
 
     from numpy.typing import NDArray
 
-MICROSECOND = timedelta(microseconds=1)
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _NAMED_IDS = 20
 _ID_COLUMNS = 80
 #: A list that spans longer is compared trigger by trigger: cron may have millions in between.
@@ -170,16 +170,6 @@ def _parse(expression: str | None, timezone: str | None) -> Schedule | CronError
         return parse(expression, timezone)
     except CronError as error:
         return error
-
-
-def to_micros(time: datetime) -> int:
-    """Return a zone-aware time in microseconds since 1970 in UTC."""
-    return (time - _EPOCH) // MICROSECOND
-
-
-def from_micros(microseconds: int) -> datetime:
-    """Return microseconds since 1970 as a time in UTC."""
-    return _EPOCH + microseconds * MICROSECOND
 
 
 def trigger_micros(schedule: Schedule, start: datetime, end: datetime) -> NDArray[np.int64]:

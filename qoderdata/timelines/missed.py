@@ -16,22 +16,22 @@ import pandas as pd
 
 from qoderdata.columns import TEXT, require_frame
 from qoderdata.cron import Schedule
-from qoderdata.parsing import Instant, Span, parse_instant, parse_period, parse_span
-from qoderdata.timelines.distinct_schedules import (
+from qoderdata.parsing import (
     MICROSECOND,
-    DistinctSchedules,
-    column_micros,
+    Instant,
+    Span,
     from_micros,
-    timestamps,
+    parse_instant,
+    parse_period,
+    parse_span,
     to_micros,
-    trigger_micros,
 )
+from qoderdata.timelines.distinct_schedules import DistinctSchedules, column_micros, timestamps, trigger_micros
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from numpy.typing import NDArray
-
 
 #: Before all times, and after them.
 FAR = 1 << 62
@@ -40,6 +40,13 @@ _SCHEDULE_COLUMNS = ("schedule_expression", "schedule_timezone")
 _STATE_COLUMNS = ("id", "status", "updated_at", *_SCHEDULE_COLUMNS)
 _CERTAIN, _PAUSED, _CHANGED, _CREATED = range(4)
 _NO_SCHEDULE = -1
+_DEPLOYMENT_COLUMNS = (
+    "id", "name", "status", "created_at", "updated_at", "archived_at", "schedule_expression", "schedule_timezone",
+)  # fmt: skip
+_RUN_COLUMNS = ("deployment_id", "trigger_type", "triggered_at")
+#: The most cells (deployments by scheduled times) of the matrix that is filled at once, at one byte each.
+_MAX_CELLS = 1 << 24
+_MINUTE = 60_000_000
 
 
 @dataclass(frozen=True)
@@ -267,15 +274,6 @@ def _fetched_at(frame: pd.DataFrame, *, default: int | None = None) -> int:
     if text is None:
         raise ValueError("a snapshot has no attrs['fetched_at']; pass the frames that load_snapshots gives")
     return to_micros(parse_instant(text, name="fetched_at").to_pydatetime())
-
-
-_DEPLOYMENT_COLUMNS = (
-    "id", "name", "status", "created_at", "updated_at", "archived_at", "schedule_expression", "schedule_timezone",
-)  # fmt: skip
-_RUN_COLUMNS = ("deployment_id", "trigger_type", "triggered_at")
-#: The most cells (deployments by scheduled times) of the matrix that is filled at once, at one byte each.
-_MAX_CELLS = 1 << 24
-_MINUTE = 60_000_000
 
 
 def missed_triggers(

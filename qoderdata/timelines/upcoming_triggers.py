@@ -12,22 +12,22 @@ import pandas as pd
 from qoderdata.columns import TEXT, require_frame
 from qoderdata.cron import offset_segments
 from qoderdata.parsing import (
+    MICROSECOND,
     Instant,
     Span,
+    from_micros,
     pandas_zone,
     parse_instant,
     parse_span,
     parse_window,
     parse_zone,
     require_few_windows,
+    to_micros,
 )
 from qoderdata.timelines.distinct_schedules import (
-    MICROSECOND,
     DistinctSchedules,
     UpcomingTriggers,
-    from_micros,
     timestamps,
-    to_micros,
     trigger_micros,
     upcoming_triggers,
 )
