@@ -15,6 +15,7 @@ from qoderdata.summaries.dataframe_engines import (
     add_column,
     flag,
     group_keys,
+    median,
     open_source,
 )
 from qoderdata.summaries.time_windows import parse_micros, with_age
@@ -149,7 +150,7 @@ def compare_periods(
         ),
     )
     counts = [f"{period}_{name}" for period in _PERIODS for name in ("decided", "failed")]
-    medians = (nw.col(f"{one}_p50_ms").quantile(0.5, interpolation="linear") for one in _PERIODS)
+    medians = (median(f"{one}_p50_ms") for one in _PERIODS)
     grouped = rows.group_by(*source.grouping).agg(nw.col(*counts).sum(), *medians, *source.aggregated_names())
     grouped = grouped.with_columns(nw.col(*counts).cast(nw.Int64))
 
@@ -162,8 +163,9 @@ def compare_periods(
         frame = wilson.add_change(frame, names["recent"], names["baseline"])
         return frame.with_columns(_verdict().alias("verdict"))
 
-    dtypes = {**source.name_dtypes, **_COMPARED}
-    compared: IntoFrameT = source.finalize(grouped, finish, keys=keys, dtypes=dtypes, order={"change_low": True})
+    compared: IntoFrameT = source.finalize(
+        grouped, finish, keys=keys, dtypes=_COMPARED, order={"change_low": True}
+    )
     return compared
 
 
@@ -289,10 +291,10 @@ def error_budget(
     def finish(frame: nw.LazyFrame[Any]) -> nw.LazyFrame[Any]:
         frame = frame.with_columns(
             (nw.col("failed") + nw.col("missed")).cast(nw.Float64).alias("_bad"),
-            _positive(nw.col("decided") + nw.col("missed")).alias("_of"),
+            _divisor(nw.col("decided") + nw.col("missed")).alias("_of"),
         )
         share = nw.col("_bad") / nw.col("_of")
-        day = nw.col("_day_bad").cast(nw.Float64) / _positive(nw.col("_day_all"))
+        day = nw.col("_day_bad").cast(nw.Float64) / _divisor(nw.col("_day_all"))
         frame = frame.with_columns(
             (1 - share).alias("success_rate"),
             (nw.col("_of") * allowed).alias("budget"),
@@ -301,8 +303,7 @@ def error_budget(
         )
         return frame.with_columns(nw.when(nw.col("missed") < 0).then(nw.col("missed"))) if unknown else frame
 
-    dtypes = {**source.name_dtypes, **_BUDGET}
-    budget: IntoFrameT = source.finalize(grouped, finish, keys=keys, dtypes=dtypes, order={"used": True})
+    budget: IntoFrameT = source.finalize(grouped, finish, keys=keys, dtypes=_BUDGET, order={"used": True})
     return budget
 
 
@@ -325,6 +326,6 @@ def _missed_rows(missed: Any, source: Source, schema: nw.Schema) -> nw.LazyFrame
     return rows.select(*(nw.col(name).cast(dtype) for name, dtype in schema.items()))
 
 
-def _positive(count: nw.Expr) -> nw.Expr:
+def _divisor(count: nw.Expr) -> nw.Expr:
     """Return a count as a number, missing where it is 0, as engines differ in the result of a division by 0."""
     return nw.when(count > 0).then(count.cast(nw.Float64))

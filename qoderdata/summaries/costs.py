@@ -7,8 +7,15 @@ from typing import TYPE_CHECKING, Any
 import narwhals as nw
 import numpy as np
 
-from qoderdata import errors
-from qoderdata.summaries.dataframe_engines import ALL, Source, flag, group_keys, open_frame, open_source
+from qoderdata.summaries.dataframe_engines import (
+    ALL,
+    Source,
+    flag,
+    group_keys,
+    open_frame,
+    open_source,
+    with_missing,
+)
 from qoderdata.summaries.time_windows import Windows
 
 if TYPE_CHECKING:
@@ -28,7 +35,6 @@ _COSTS = {
     "unknown": "Int64",
 }
 _COUNTS = ["sessions", "unknown", *(f"_known_{name}" for name in _SUMS)]
-_MISSING = nw.lit(None, dtype=nw.Float64)
 
 
 def session_costs(
@@ -129,16 +135,16 @@ def session_costs(
         *(nw.col(column).fill_null(0.0).alias(name) for name, column in _SUMS.items()),
     )
     grouping = [*source.grouping, "window"] if windows else source.grouping
+    quantiles = source.quantiles("usage_total_credits", _QUANTILES, scan="scan_sessions")
     dearest = nw.col("usage_total_credits").max().alias("credits_max")
     grouped = rows.group_by(*grouping).agg(
-        nw.col(*_COUNTS, *_SUMS).sum(), dearest, *_quantiles(source), *source.aggregated_names()
+        nw.col(*_COUNTS, *_SUMS).sum(), dearest, *quantiles, *source.aggregated_names()
     )
     grouped = grouped.with_columns(nw.col(*_COUNTS).cast(nw.Int64))
-    without_quantiles, names = source.engine.is_dask(), list(source.names)
+    names = list(source.names)
 
     def finish(frame: nw.LazyFrame[Any]) -> nw.LazyFrame[Any]:
-        if without_quantiles:
-            frame = frame.with_columns(*(_MISSING.alias(name) for name in _QUANTILES))
+        frame = with_missing(frame, _QUANTILES)
         if windows and labels:
             sums = [*_COUNTS, *_SUMS]
             frame = windows.with_empty(frame, grouping, labels, sums=sums, names=names, column="created_at")
@@ -157,7 +163,7 @@ def session_costs(
         grouped,
         finish,
         keys=[*keys, "window"] if windows else keys,
-        dtypes={**source.name_dtypes, **_COSTS},
+        dtypes=_COSTS,
         order={} if windows else {"credits": True},
     )
     return costs
@@ -185,18 +191,3 @@ def _each_once(source: Source) -> nw.LazyFrame[Any]:
     order_by = [name for name in (_ROW, "updated_at", "usage_total_credits") if name in columns]
     later = nw.col(ALL).shift(-1).over("id", order_by=order_by)
     return source.frame.with_columns(later.alias("_later")).filter(nw.col("_later").is_null())
-
-
-def _quantiles(source: Source) -> list[nw.Expr]:
-    """Return the percentiles of credits; warn where the engine has none."""
-    if source.engine.is_dask():
-        errors.warn(
-            f"Dask has no percentiles within groups: {' and '.join(_QUANTILES)} are missing; "
-            "DuckDB and Spark have them on the same files, with scan_sessions(engine='duckdb') or 'pyspark'",
-            errors.DataQualityWarning,
-        )
-        return []
-    return [
-        nw.col("usage_total_credits").quantile(share, interpolation="linear").alias(name)
-        for name, share in _QUANTILES.items()
-    ]

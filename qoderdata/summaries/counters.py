@@ -39,21 +39,17 @@ _LIFETIME = {
     "never_run": "Int64",
 }
 
-_COUNTERS = {
-    "stats_total_runs": "runs",
-    "stats_total_failures": "failed",
-    "stats_consecutive_failures": "current_streak",
-}
+#: Each counter, with the figure of the runs that it should equal.
+_COUNTERS = {_RUNS: "runs", _FAILURES: "failed", _STREAK: "current_streak"}
 _LAST = "stats_last_triggered_at"
 #: The share of runs of unknown outcome above which it is told, as `qoderdata.check` does.
 _DOUBTFUL = 0.05
-_FIGURES = ["total_runs", "total_failures", "consecutive_failures"]
 
 
 def failure_rates(
     df: IntoFrameT, by: str | Sequence[str] | None = "id", *, confidence: float = 0.95
 ) -> IntoFrameT:
-    """Tell how often deployments failed in their lifetime, by the service's own counters.
+    """Compute how often deployments failed, from the service's lifetime counters.
 
     ``total_failures / total_runs``: no run, no rate. A deployment without counters counts in ``deployments``
     only. Counters that cannot be (negative, or more failures than runs) give no rate and are left out of sums. A
@@ -170,8 +166,7 @@ def failure_rates(
         return wilson.add_rate(frame, "total_failures", "total_runs", confidence=confidence)
 
     worst_first = {"failure_rate": True, "total_failures": True}
-    dtypes = {**source.name_dtypes, **columns}
-    rates: IntoFrameT = source.finalize(grouped, finish, keys=keys, dtypes=dtypes, order=worst_first)
+    rates: IntoFrameT = source.finalize(grouped, finish, keys=keys, dtypes=columns, order=worst_first)
     return rates
 
 
@@ -314,7 +309,7 @@ def fill_counters(df: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
     uncounted = deployments[list(_COUNTERS)].isna().all(axis=1)
     if not uncounted.any():
         return result
-    counts = run_failure_rates(runs).join(failure_streaks(runs))
+    counts = _counts(runs)
     ids = deployments.loc[uncounted, "id"].to_numpy()
     counts = counts[counts.index.isin(ids)]
     _warn_of_unknown(counts, outcomes=runs.attrs.get("outcomes"))
@@ -330,6 +325,11 @@ def fill_counters(df: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
     first = runs["triggered_at"].min()
     result.attrs["counted_since"] = None if pd.isna(first) else first.isoformat()
     return result
+
+
+def _counts(runs: pd.DataFrame) -> pd.DataFrame:
+    """Return what `run_failure_rates` counts of each deployment, and its current streak."""
+    return run_failure_rates(runs).join(failure_streaks(runs)["current_streak"])
 
 
 def _warn_of_unknown(counts: pd.DataFrame, *, outcomes: str | None) -> None:
@@ -394,29 +394,21 @@ def consistency(df: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
       deployment_id      figure  counter  listed  difference
     0         dep_1  total_runs        3       2           1
     """
-    df = require_frame(df, ["id", "name", *(f"stats_{figure}" for figure in _FIGURES)], what="deployments")
+    df = require_frame(df, ["id", "name", *_COUNTERS], what="deployments")
     runs = require_frame(runs, ["id", "deployment_id"], what="runs")
-    rates = run_failure_rates(runs)
-    listed = pd.DataFrame(
-        {
-            "total_runs": rates["runs"],
-            "total_failures": rates["failed"],
-            "consecutive_failures": failure_streaks(runs)["current_streak"],
-        },
-        dtype="Int64",
-    ).reindex(df["id"], fill_value=0)
+    listed = _counts(runs)[list(_COUNTERS.values())].reindex(df["id"], fill_value=0)
     compared = pd.concat(
         [
             pd.DataFrame(
                 {
                     "deployment_id": df["id"].to_numpy(),
                     "name": df["name"].to_numpy(),
-                    "figure": figure,
-                    "counter": df[f"stats_{figure}"].astype("Int64").to_numpy(),
+                    "figure": counter.removeprefix("stats_"),
+                    "counter": df[counter].astype("Int64").to_numpy(),
                     "listed": listed[figure].to_numpy(),
                 }
             ).astype({"deployment_id": TEXT, "name": TEXT, "figure": TEXT, "counter": "Int64", "listed": "Int64"})
-            for figure in _FIGURES
+            for counter, figure in _COUNTERS.items()
         ]
     ).sort_index(kind="stable")
     compared["difference"] = compared["counter"] - compared["listed"]

@@ -80,6 +80,22 @@ def flag(condition: nw.Expr) -> nw.Expr:
     return condition.fill_null(value=False).cast(nw.Int64)
 
 
+def median(column: str) -> nw.Expr:
+    """Return the median of a column, the mean of the two middle values of an even number of rows."""
+    return _quantile(column, 0.5)
+
+
+def _quantile(column: str, share: float) -> nw.Expr:
+    return nw.col(column).quantile(share, interpolation="linear")
+
+
+def with_missing(frame: nw.LazyFrame[Any], names: Iterable[str]) -> nw.LazyFrame[Any]:
+    """Add the columns that a frame lacks, as numbers that are missing in every row."""
+    known = frame.collect_schema()
+    missing = [nw.lit(None, dtype=nw.Float64).alias(name) for name in names if name not in known]
+    return frame.with_columns(*missing) if missing else frame
+
+
 @dataclass(frozen=True)
 class Source:
     """A caller's frame, cut down to the columns that are needed.
@@ -110,14 +126,20 @@ class Source:
         """The columns to group by; never none, so that an empty frame gives an empty result."""
         return self.keys or [ALL]
 
-    @property
-    def name_dtypes(self) -> dict[str, Any]:
-        """The dtypes of the name columns, which come before the other columns of the result."""
-        return dict.fromkeys(self.names, columns.TEXT)
-
     def aggregated_names(self) -> list[nw.Expr]:
         """Return the expressions that give each group its names."""
         return [nw.col(column).max().alias(name) for name, column in self.names.items()]
+
+    def quantiles(self, column: str, shares: Mapping[str, float], *, scan: str) -> list[nw.Expr]:
+        """Return the expressions for quantiles within groups; none on Dask, with a warning that names `scan`."""
+        if self.engine.is_dask():
+            errors.warn(
+                f"Dask has no percentiles within groups: {' and '.join(shares)} are missing; "
+                f"DuckDB and Spark have them on the same files, with {scan}(engine='duckdb') or 'pyspark'",
+                errors.DataQualityWarning,
+            )
+            return []
+        return [_quantile(column, share).alias(name) for name, share in shares.items()]
 
     def adopt(
         self,
@@ -202,7 +224,7 @@ class Source:
         keys
             The key columns of the result.
         dtypes
-            Its other columns, in order, with their dtypes on pandas.
+            Its columns after the keys and the names, in order, with their dtypes on pandas.
         order
             Columns to sort by and whether descending, missing last; ties are in order of the keys.
 
@@ -211,13 +233,14 @@ class Source:
         frame
             With the keys as index on pandas, as the first columns elsewhere.
         """
+        dtypes = {**dict.fromkeys(self.names, columns.TEXT), **dtypes}
         complete = functools.partial(
             _complete, finish=finish, keys=list(keys), names=list(dtypes), order=dict(order)
         )
         if self.engine.is_dask():
             # Dask sorts by one column only, and computes at once to do so; pandas sorts the one partition lazily.
             one = grouped.to_native().repartition(npartitions=1)
-            return one.map_partitions(_complete_partition, complete, dict(dtypes))
+            return one.map_partitions(_complete_partition, complete, dtypes)
         if not self.eager:
             return complete(grouped).to_native()
         if self.engine.is_pyarrow():
@@ -367,7 +390,7 @@ def _in_utc(table: Any) -> Any:  # noqa: ANN401 a pyarrow.Table
 
 @dataclass(frozen=True)
 class EngineExpr:
-    """One new column made of one column, as each engine writes it (SQL with ``{}`` for the column)."""
+    """One new column computed from one column, as each engine writes it (SQL with ``{}`` for the column)."""
 
     pandas: Callable[[Any], Any]
     polars: Callable[[Any], Any]
@@ -376,7 +399,7 @@ class EngineExpr:
 
 
 def add_column(frame: nw.LazyFrame[Any], name: str, expr: EngineExpr, source: str) -> nw.LazyFrame[Any]:
-    """Add column `name`, made by `step` out of column `source`, in the frame's own engine."""
+    """Add column `name`, computed by `expr` from column `source`, in the frame's own engine."""
     native = frame.to_native()
     engine = frame.implementation
     if engine.is_polars():

@@ -11,6 +11,7 @@ import pandas as pd
 
 from qoderdata.columns import TEXT
 from qoderdata.summaries.dataframe_engines import (
+    ALL,
     EPOCH,
     EngineExpr,
     add_column,
@@ -135,10 +136,8 @@ def error_groups(runs: IntoFrameT, by: str | Sequence[str] | None = None) -> Int
     rows = rows.with_columns(nw.col("_age").max().alias("_reach")).filter(nw.col("status") == "failed")
     rows = add_column(rows, "message", _TEMPLATE, "error_message")
     grouping = [*source.grouping, *shown]
-    later = nw.lit(1).alias("_one")
-    rows = rows.with_columns(later).with_columns(
-        nw.col("_one").shift(-1).over(*grouping, order_by=["_at", "id"]).alias("_later")
-    )
+    later = nw.col(ALL).shift(-1).over(*grouping, order_by=["_at", "id"])
+    rows = rows.with_columns(later.alias("_later"))
     latest = nw.col("_later").is_null()
     rows = rows.with_columns(
         nw.when(latest).then(nw.col("id")).alias("example_run_id"),
@@ -176,7 +175,7 @@ def error_groups(runs: IntoFrameT, by: str | Sequence[str] | None = None) -> Int
         grouped,
         finish,
         keys=[*keys, *shown],
-        dtypes={**source.name_dtypes, **_GROUPS},
+        dtypes=_GROUPS,
         order={**dict.fromkeys(keys, False), "count": True},
     )
     return groups

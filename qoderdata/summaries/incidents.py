@@ -140,8 +140,7 @@ def failure_streaks(runs: IntoFrameT, by: str | Sequence[str] | None = "deployme
         return add_column(frame, "current_streak_since", instant("UTC"), "_since")
 
     order = {"current_streak": True, "longest_streak": True}
-    dtypes = {**source.name_dtypes, **_STREAKS}
-    streaks: IntoFrameT = source.finalize(grouped, finish, keys=keys, dtypes=dtypes, order=order)
+    streaks: IntoFrameT = source.finalize(grouped, finish, keys=keys, dtypes=_STREAKS, order=order)
     return streaks
 
 
@@ -218,6 +217,5 @@ def error_breakdown(runs: IntoFrameT, by: str | Sequence[str] | None = None) -> 
 
     shown = [*keys, "error_type"]
     order = {**dict.fromkeys(keys, False), "count": True}
-    dtypes = {**source.name_dtypes, **_ERRORS}
-    breakdown: IntoFrameT = source.finalize(grouped, finish, keys=shown, dtypes=dtypes, order=order)
+    breakdown: IntoFrameT = source.finalize(grouped, finish, keys=shown, dtypes=_ERRORS, order=order)
     return breakdown

@@ -11,7 +11,16 @@ import narwhals as nw
 from qoderdata.columns import TEXT
 from qoderdata.frames import NAMES
 from qoderdata.parsing import Instant, parse_instant, to_micros
-from qoderdata.summaries.dataframe_engines import ALL, EPOCH, Source, add_column, flag, group_keys, open_source
+from qoderdata.summaries.dataframe_engines import (
+    ALL,
+    EPOCH,
+    Source,
+    add_column,
+    flag,
+    group_keys,
+    median,
+    open_source,
+)
 from qoderdata.summaries.time_windows import parse_micros
 
 if TYPE_CHECKING:
@@ -52,10 +61,6 @@ _UNFINISHED = ["pending", "running", "waiting"]
 #: The constants of Iglewicz and Hoaglin, with which both deviations estimate the standard one of normal data.
 _OF_MEDIAN_DEVIATION, _OF_MEAN_DEVIATION = 0.6745, 1.253314
 _STUCK_MEDIANS = 10
-
-
-def _median(name: str) -> nw.Expr:
-    return nw.col(name).quantile(0.5, interpolation="linear")
 
 
 def _check_min_runs(min_runs: int) -> None:
@@ -152,8 +157,8 @@ def duration_regressions(
     )
     grouped = rows.group_by(*source.grouping).agg(
         nw.col("recent_runs", "baseline_runs").sum(),
-        _median("recent_p50_ms"),
-        _median("baseline_p50_ms"),
+        median("recent_p50_ms"),
+        median("baseline_p50_ms"),
         *source.aggregated_names(),
     )
     grouped = grouped.with_columns(nw.col("recent_runs", "baseline_runs").cast(nw.Int64))
@@ -166,8 +171,7 @@ def duration_regressions(
         slower = (nw.col("change_ms") > 0) & (nw.col("change_ms") >= min_change_ms)
         return frame.filter(enough & slower)
 
-    dtypes = {**source.name_dtypes, **_SLOWER}
-    slower: IntoFrameT = source.finalize(grouped, finish, keys=keys, dtypes=dtypes, order={"change_ms": True})
+    slower: IntoFrameT = source.finalize(grouped, finish, keys=keys, dtypes=_SLOWER, order={"change_ms": True})
     return slower
 
 
@@ -240,15 +244,14 @@ def start_delays(runs: IntoFrameT) -> IntoFrameT:
     rows = rows.with_columns(flag(~nw.col("_delay").is_null()).alias("runs"))
     grouped = rows.group_by(*keys).agg(
         nw.col("runs").sum(),
-        _median("_delay").alias("delay_p50_ms"),
+        median("_delay").alias("delay_p50_ms"),
         nw.col("_delay").quantile(0.95, interpolation="linear").alias("delay_p95_ms"),
         nw.col("_delay").max().alias("delay_max_ms"),
         *source.aggregated_names(),
     )
     grouped = grouped.with_columns(nw.col("runs").cast(nw.Int64))
-    dtypes = {**source.name_dtypes, **_DELAYS}
     delays: IntoFrameT = source.finalize(
-        grouped, lambda frame: frame, keys=keys, dtypes=dtypes, order={"delay_p95_ms": True}
+        grouped, lambda frame: frame, keys=keys, dtypes=_DELAYS, order={"delay_p95_ms": True}
     )
     return delays
 
@@ -380,7 +383,7 @@ def _with_limits(source: Source, df: Any, *, min_runs: int) -> nw.LazyFrame[Any]
     medians = (
         measured.with_columns(duration.alias("_ms"))
         .group_by(key)
-        .agg(nw.len().alias("_n"), _median("_ms").alias("median_ms"), _median("_ln").alias("_middle"))
+        .agg(nw.len().alias("_n"), median("_ms").alias("median_ms"), median("_ln").alias("_middle"))
         .filter(nw.col("_n") >= min_runs)
         .select(nw.col(key).alias("_of"), "median_ms", "_middle")
     )
@@ -390,7 +393,7 @@ def _with_limits(source: Source, df: Any, *, min_runs: int) -> nw.LazyFrame[Any]
         .join(medians, how="inner", left_on=key, right_on="_of")
         .with_columns(deviation.alias("_deviation"))
         .group_by(key)
-        .agg(_median("_deviation").alias("_mad"), nw.col("_deviation").mean().alias("_mean"))
+        .agg(median("_deviation").alias("_mad"), nw.col("_deviation").mean().alias("_mean"))
         .select(nw.col(key).alias("_of"), "_mad", "_mean")
     )
     scale = (

@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Any
 
 import narwhals as nw
 
-from qoderdata import errors
 from qoderdata.summaries import dataframe_engines, wilson
 from qoderdata.summaries.time_windows import Windows
 
@@ -16,7 +15,7 @@ if TYPE_CHECKING:
     from narwhals.typing import IntoFrameT
 
 _COUNTS = ["runs", "completed", "assumed", "failed", "skipped", "unfinished", "unknown"]
-_DURATIONS = ["duration_p50_ms", "duration_p95_ms"]
+_DURATIONS = {"duration_p50_ms": 0.5, "duration_p95_ms": 0.95}
 _RATES = {
     **dict.fromkeys(_COUNTS, "Int64"),
     **dict.fromkeys(("failure_rate", "ci_low", "ci_high", *_DURATIONS), "float64"),
@@ -27,7 +26,6 @@ _STATUSES = {
     "skipped": ["skipped", "cancelled"],
     "unfinished": ["pending", "running", "waiting"],
 }
-_MISSING = nw.lit(None, dtype=nw.Float64)
 #: The columns that tell which attempt of an occurrence is the last one.
 _ATTEMPT_COLUMNS = ["id", "deployment_id", "status", "trigger_type", "attempt", "triggered_at"]
 
@@ -147,16 +145,15 @@ def run_failure_rates(
     rows = _with_flags(rows)
     shown = [*keys, "window"] if windows else keys
     grouping = [*source.grouping, "window"] if windows else source.grouping
+    quantiles = source.quantiles("_ms", _DURATIONS, scan="scan_runs")
     grouped = rows.group_by(*grouping).agg(
-        nw.len().alias("runs"), nw.col(*_COUNTS[1:]).sum(), *_quantiles(source), *source.aggregated_names()
+        nw.len().alias("runs"), nw.col(*_COUNTS[1:]).sum(), *quantiles, *source.aggregated_names()
     )
     grouped = grouped.with_columns(nw.col(*_COUNTS).cast(nw.Int64))
-    without_durations = source.engine.is_dask()
     names = list(source.names)
 
     def finish(frame: nw.LazyFrame[Any]) -> nw.LazyFrame[Any]:
-        if without_durations:
-            frame = frame.with_columns(*(_MISSING.alias(name) for name in _DURATIONS))
+        frame = dataframe_engines.with_missing(frame, _DURATIONS)
         if windows and labels:
             frame = windows.with_empty(frame, grouping, labels, sums=_COUNTS, names=names, column="triggered_at")
         frame = frame.with_columns((nw.col("completed") + nw.col("failed")).alias("_decided"))
@@ -164,8 +161,7 @@ def run_failure_rates(
         return windows.begin(frame) if windows else frame
 
     order = {} if windows else {"failure_rate": True, "failed": True}
-    dtypes = {**source.name_dtypes, **_RATES}
-    rates: IntoFrameT = source.finalize(grouped, finish, keys=shown, dtypes=dtypes, order=order)
+    rates: IntoFrameT = source.finalize(grouped, finish, keys=shown, dtypes=_RATES, order=order)
     return rates
 
 
@@ -194,9 +190,8 @@ def _last_runs(runs: nw.LazyFrame[Any]) -> nw.LazyFrame[Any]:
         return _last_attempts(runs)
     unscheduled = nw.col("trigger_scheduled_at").is_null()
     order = [*(["created_at"] if "created_at" in columns else []), "triggered_at", "id"]
-    later = nw.col("_one").shift(-1).over("deployment_id", "trigger_scheduled_at", order_by=order)
-    scheduled = runs.filter(~unscheduled).with_columns(nw.lit(1).alias("_one"))
-    last = scheduled.with_columns(later.alias("_later")).filter(nw.col("_later").is_null())
+    later = nw.col(dataframe_engines.ALL).shift(-1).over("deployment_id", "trigger_scheduled_at", order_by=order)
+    last = runs.filter(~unscheduled).with_columns(later.alias("_later")).filter(nw.col("_later").is_null())
     return nw.concat([_last_attempts(runs.filter(unscheduled)), last.select(*columns)])
 
 
@@ -232,18 +227,3 @@ def _last_attempts(runs: nw.LazyFrame[Any]) -> nw.LazyFrame[Any]:
     )
     last = chains.filter(nw.col("_continues") == 0, nw.col("_next").fill_null(0) == 0)
     return nw.concat([runs.filter(nw.col("_failed") == 0).select(*columns), last.select(*columns)])
-
-
-def _quantiles(source: dataframe_engines.Source) -> list[nw.Expr]:
-    """Return the percentiles of duration; warn where the engine has none."""
-    if source.engine.is_dask():
-        errors.warn(
-            f"Dask has no percentiles within groups: {' and '.join(_DURATIONS)} are missing; "
-            "DuckDB and Spark have them on the same files, with scan_runs(engine='duckdb') or 'pyspark'",
-            errors.DataQualityWarning,
-        )
-        return []
-    return [
-        nw.col("_ms").quantile(share, interpolation="linear").alias(name)
-        for name, share in zip(_DURATIONS, (0.5, 0.95), strict=True)
-    ]
