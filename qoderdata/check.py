@@ -9,9 +9,10 @@ import pandas as pd
 
 from qoderdata.columns import TEXT, require_frame
 from qoderdata.formatting import format_duration, format_milliseconds, format_percent, format_time, one_line
-from qoderdata.parsing import Instant, Span, pandas_zone, parse_instant, parse_span
+from qoderdata.frames import fetched_at
+from qoderdata.outcomes import is_assumed
+from qoderdata.parsing import Instant, Span, parse_instant, parse_span
 from qoderdata.summaries import compare_periods, failure_streaks, session_costs, unusual_runs
-from qoderdata.summaries.dataframe_engines import first_instant, wall_clock
 from qoderdata.timelines import missed_triggers, schedule_lints
 from qoderdata.translation import gettext as _
 from qoderdata.translation import ngettext
@@ -38,7 +39,6 @@ _COLUMNS = (
 )  # fmt: skip
 _RUN_COLUMNS = ("id", "deployment_id", "status", "triggered_at", "error_type")
 _STALE = pd.Timedelta("1D")
-_DAY = 86_400_000_000  # in microseconds
 
 
 @dataclass(frozen=True)
@@ -190,25 +190,6 @@ def check(
     }
     times = pd.to_datetime(pd.Series([one.since for one in found], dtype="object"), utc=True).dt.as_unit("us")
     return pd.DataFrame({name: pd.Series(texts, dtype=TEXT) for name, texts in columns.items()} | {"since": times})
-
-
-def fetched_at(frame: pd.DataFrame) -> pd.Timestamp | None:
-    """Return when a frame was fetched, where that is known."""
-    value = frame.attrs.get("fetched_at")
-    return None if value is None else parse_instant(value, name="fetched_at")
-
-
-def local_midnight(time: pd.Timestamp, tz: str, *, days: int = 0) -> pd.Timestamp:
-    """Return the first instant of the local day of a time, or of the day so many days later.
-
-    Examples
-    --------
-    >>> local_midnight(pd.Timestamp("2026-04-24T10:00Z"), "Africa/Cairo").isoformat()  # clocks skip midnight
-    '2026-04-24T01:00:00+03:00'
-    """
-    wall = wall_clock(tz).pandas(pd.Series([time]))
-    midnight = first_instant(tz).pandas(wall - wall % _DAY + days * _DAY)
-    return pd.Timestamp(midnight.item(), unit="us", tz=pandas_zone(tz))
 
 
 def _rows(frame: pd.DataFrame) -> Iterator[Any]:
@@ -447,10 +428,7 @@ def _incomplete(
     if runs is None or runs.empty:
         return
     unknown = int(runs["status"].isna().sum())
-    is_assumed = (
-        runs["status"].eq("completed") & runs["status_from"].eq("session") if "status_from" in runs else None
-    )
-    assumed = 0 if is_assumed is None else int(is_assumed.fillna(value=False).sum())
+    assumed = int(is_assumed(runs).sum())
     part = (assumed + unknown) / len(runs)
     if part > doubtful:
         facts = {

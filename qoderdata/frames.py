@@ -29,6 +29,7 @@ from qoderdata.decode import Records, from_records
 from qoderdata.decode.jsontext import NotJSONError, is_utf8, parse, write
 from qoderdata.errors import FRAME_SOURCES, APIResponseValidationError, MissingColumnError, require_columns
 from qoderdata.outcomes import resolve_outcomes
+from qoderdata.parsing import parse_instant
 from qoderdata.schema import DEPLOYMENTS, EVENTS, EXTRA, RUNS, SESSIONS, Schema
 
 if TYPE_CHECKING:
@@ -354,6 +355,12 @@ def _flatten(records: Records, schema: Schema) -> pd.DataFrame:
     frame = to_pandas(from_records(records, schema), schema)
     frame.attrs["source"] = "records"
     return frame
+
+
+def fetched_at(frame: pd.DataFrame) -> pd.Timestamp | None:
+    """Return when a frame was fetched, where that is known."""
+    value = frame.attrs.get("fetched_at")
+    return None if value is None else parse_instant(value, name="fetched_at")
 
 
 def upcoming_runs(df: pd.DataFrame) -> pd.DataFrame:

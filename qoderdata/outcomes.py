@@ -53,15 +53,9 @@ _RUNS: dict[str, Any] = {
 _ADDED = {"trigger_scheduled_at": "created_at", "status_from": "status"}
 _REQUIRED = [name for name in _RUNS if name not in _ADDED]
 _FILLED = (
-    "status",
-    "status_from",
-    "triggered_at",
-    "started_at",
-    "completed_at",
-    "duration_ms",
-    "error_type",
+    "status", "status_from", "triggered_at", "started_at", "completed_at", "duration_ms", "error_type",
     "error_message",
-)
+)  # fmt: skip
 _EVENTS = ("session_id", "type", "processed_at", "stop_reason", "error_type", "error_message", "retry_status")
 
 
@@ -113,6 +107,14 @@ _SESSION_TERMINATED = "session_terminated"
 _OFFSET = r":\d\d.*(?:Z|UTC|[+-]\d\d(?::?\d\d)?)$"
 #: A longer duration is garbage, and its milliseconds might not fit 64 bits.
 _MAX_SECONDS = 1e12
+
+
+def is_assumed(runs: pd.DataFrame) -> pd.Series[bool]:
+    """Return which runs count as completed because of their session's state alone."""
+    if "status_from" not in runs:
+        return pd.Series(data=False, index=runs.index)
+    assumed = runs["status"].eq("completed") & runs["status_from"].eq("session")
+    return assumed.fillna(value=False).astype(bool)
 
 
 def resolve_outcomes(

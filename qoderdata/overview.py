@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from qoderdata.check import check, failing_now, local_midnight
+from qoderdata.check import check, failing_now
 from qoderdata.columns import TEXT
 from qoderdata.frames import with_names
 from qoderdata.summaries import run_failure_rates, session_costs
+from qoderdata.summaries.time_windows import local_midnight
 from qoderdata.timelines import next_triggers
 
 if TYPE_CHECKING:

@@ -34,7 +34,8 @@ def changes(*, since: str, service: Service, result: Output) -> None:
     Each pull of the whole list stores a snapshot; this compares one with the present. A change that was undone in
     between is not shown.
     """
-    from qoderdata.summaries.deployment_changes import describe_change  # noqa: PLC0415 - imports pandas
+    from qoderdata.frames import fetched_at  # noqa: PLC0415 - imports pandas
+    from qoderdata.summaries.deployment_changes import describe_change  # noqa: PLC0415 - as above
 
     before, is_archived = _before(service, since)
     after = service.deployments({"include_archived": is_archived})
@@ -45,7 +46,7 @@ def changes(*, since: str, service: Service, result: Output) -> None:
             empty="there was no snapshot to compare with; the first one is stored now",
         )
         return
-    at = format_time(_fetched_at(before))
+    at = format_time(fetched_at(before))
     found = qd.changes(before, after)
     columns = [
         Column("name", lambda row: row.name),
@@ -69,9 +70,3 @@ def _before(service: Service, since: str) -> tuple[pd.DataFrame | None, bool]:
     first = listed.iloc[0]
     is_archived = bool(first["include_archived"])
     return qd.load_deployments(as_of=first["fetched_at"], include_archived=is_archived, **account), is_archived
-
-
-def _fetched_at(frame: pd.DataFrame) -> pd.Timestamp:
-    import pandas as pd  # noqa: PLC0415 - slow to import
-
-    return pd.Timestamp(frame.attrs["fetched_at"])

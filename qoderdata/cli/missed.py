@@ -47,7 +47,7 @@ def missed(
     deployments = service.deployments(filters)
     runs = service.runs(run_filters)
     until = parse_bound(run_filters["until"] or now, now=now, name="until")
-    from qoderdata.check import fetched_at  # noqa: PLC0415 - imports pandas
+    from qoderdata.frames import fetched_at  # noqa: PLC0415 - imports pandas
 
     until = min(until, fetched_at(runs) or until)
     if parse_bound(since, now=now, name="since") >= until:

@@ -169,6 +169,7 @@ class _Reader:
     def _view(self) -> screen.View:
         import pandas as pd  # noqa: PLC0415 - slow to import
 
+        from qoderdata.frames import fetched_at  # noqa: PLC0415 - as above
         from qoderdata.overview import overview  # noqa: PLC0415 - as above
 
         frames = self._frames
@@ -181,7 +182,7 @@ class _Reader:
             **self._settings,
         )
         runs_at, sessions_at, deployments_at = (
-            _fetched_at(frames[name]) for name in ("runs", "sessions", "deployments")
+            fetched_at(frames[name]) for name in ("runs", "sessions", "deployments")
         )
         return screen.View(found, runs_at, sessions_at, deployments_at)
 
@@ -189,11 +190,6 @@ class _Reader:
 def _pause(frame: pd.DataFrame) -> timedelta:
     """Return how long a list is not read again after this reading."""
     return int(frame.attrs["requests"]) * _PAUSE_A_REQUEST
-
-
-def _fetched_at(frame: pd.DataFrame) -> datetime | None:
-    at = frame.attrs["fetched_at"]
-    return None if at is None else datetime.fromisoformat(at)
 
 
 def _print_once(reader: _Reader, tz: str) -> None:

@@ -56,7 +56,7 @@ def unusual(
 
     A run is compared with the completed runs of its deployment in the time asked for, and with its timeout.
     """
-    from qoderdata.check import fetched_at  # noqa: PLC0415 - imports pandas
+    from qoderdata.frames import fetched_at  # noqa: PLC0415 - imports pandas
 
     given = None if now is None else parsing.parse_instant(now, name="now")
     groups = grouping.resolve(["deployment"], "runs", service)

@@ -10,6 +10,7 @@ import pandas as pd
 
 from qoderdata.columns import require_frame
 from qoderdata.formatting import format_milliseconds
+from qoderdata.outcomes import is_assumed
 from qoderdata.parsing import parse_zone
 from qoderdata.plots.axes import (
     HATCHED,
@@ -142,21 +143,13 @@ def _by_day(runs: pd.DataFrame, local_zone: ZoneInfo) -> pd.DataFrame:
     days = known_times(known["triggered_at"]).tz_convert(local_zone).tz_localize(None).normalize()
     status = known["status"].set_axis(days)
     flags = pd.DataFrame({"runs": 1, "completed": status.eq("completed"), "failed": status.eq("failed")})
-    flags["assumed"] = _is_assumed(known).to_numpy()
+    flags["assumed"] = is_assumed(known).to_numpy()
     counts = flags.fillna(value=False).astype("int64").groupby(level=0).sum()
     return counts.reindex(pd.date_range(days.min(), days.max()), fill_value=0) if len(days) else counts
 
 
-def _is_assumed(runs: pd.DataFrame) -> pd.Series[bool]:
-    """Tell which runs count as completed because of their session's state alone."""
-    if "status_from" not in runs:
-        return pd.Series(data=False, index=runs.index)
-    assumed = runs["status"].eq("completed") & runs["status_from"].eq("session")
-    return assumed.fillna(value=False).astype(bool)
-
-
 def _severity(counts: pd.DataFrame) -> pd.Series[float]:
-    """Show which color a day has; NaN where no run was decided."""
+    """Return the index of each day's color; NaN where no run was decided."""
     decided = counts["completed"] + counts["failed"]
     share = counts["failed"] / decided.where(decided > 0)
     level = np.searchsorted(_BOUNDS, share) + 1.0
@@ -168,7 +161,7 @@ def _monday(day: pd.Timestamp) -> pd.Timestamp:
 
 
 def _week(days: pd.DatetimeIndex) -> NDArray[np.int64]:
-    """Return each day the number of its week, counted from that of the first day."""
+    """Return the week number of each day, counted from that of the first day."""
     return np.asarray((days - _monday(days[0])).days // len(WEEKDAYS), dtype=np.int64)
 
 
@@ -246,7 +239,7 @@ def plot_durations(runs: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
     if completed.size:
         handles.append(ax.stairs(np.histogram(completed, edges)[0], edges, fill=True, color=PALE))
         with_duration = runs["duration_ms"].ge(0).fillna(value=False)
-        assumed = int(_is_assumed(runs[with_duration]).sum())
+        assumed = int(is_assumed(runs[with_duration]).sum())
         texts.append(f"completed ({completed.size:,} runs{f', {assumed:,} assumed' if assumed else ''})")
         for share, words, style in ((0.5, "median", "solid"), (0.95, "95th percentile", "dashed")):
             length = float(np.quantile(completed, share))

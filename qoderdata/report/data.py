@@ -11,12 +11,13 @@ import numpy as np
 import pandas as pd
 
 from qoderdata import summaries
-from qoderdata.check import check, failing_now, fetched_at
+from qoderdata.check import check, failing_now
 from qoderdata.columns import TEXT, require_frame
 from qoderdata.cron import CronError, parse
 from qoderdata.forecast import cost_forecast
 from qoderdata.formatting import format_duration, format_time, one_line, truncate
-from qoderdata.frames import expand_metadata
+from qoderdata.frames import expand_metadata, fetched_at
+from qoderdata.outcomes import is_assumed
 from qoderdata.timelines import missed_triggers, next_triggers
 from qoderdata.translation import gettext as _
 from qoderdata.translation import ngettext
@@ -336,10 +337,7 @@ class ReportData:
     @cached_property
     def assumed(self) -> int:
         """How many runs count as completed because of their session's state alone."""
-        if self.runs is None or "status_from" not in self.runs:
-            return 0
-        assumed = self.runs["status"].eq("completed") & self.runs["status_from"].eq("session")
-        return int(assumed.fillna(value=False).sum())
+        return 0 if self.runs is None else int(is_assumed(self.runs).sum())
 
     # -- names and times -----------------------------------------------------------------------------------------
 

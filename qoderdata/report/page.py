@@ -15,9 +15,9 @@ import pandas as pd
 from markupsafe import Markup
 
 from qoderdata import files, parsing
-from qoderdata.check import fetched_at
 from qoderdata.errors import DataQualityWarning, warn
 from qoderdata.formatting import format_duration, one_line
+from qoderdata.frames import fetched_at
 from qoderdata.report.data import WEEK, ReportData, span_text
 from qoderdata.report.details import about_data, make_details
 from qoderdata.report.figures import headline, tiles

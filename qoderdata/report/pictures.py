@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from qoderdata.check import local_midnight
 from qoderdata.formatting import format_percent
 from qoderdata.report.data import MONTH, WEEK
 from qoderdata.report.layout import Box, Label, Path, Picture, join_sentences, round_scale, rows_of
 from qoderdata.summaries import run_failure_rates
+from qoderdata.summaries.time_windows import local_midnight
 from qoderdata.translation import gettext as _
 from qoderdata.translation import mark, ngettext
 

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from qoderdata.check import fetched_at
 from qoderdata.columns import TEXT
 from qoderdata.formatting import MISSING, format_credits, format_interval, format_percent, truncate
+from qoderdata.frames import fetched_at
 from qoderdata.report.data import MONTH, WEEK, Deployment
 from qoderdata.report.figures import points_text
 from qoderdata.report.layout import (

@@ -15,6 +15,7 @@ from qoderdata.parsing import (
     MICROSECOND,
     Instant,
     Span,
+    pandas_zone,
     parse_bound,
     parse_span,
     parse_window,
@@ -177,3 +178,16 @@ def with_age(
         return rows.with_columns((to_micros(bound) - at).alias(name))
     newest = at.max()
     return rows.with_columns((newest - newest % MINUTE + MINUTE - at).alias(name))
+
+
+def local_midnight(time: pd.Timestamp, tz: str, *, days: int = 0) -> pd.Timestamp:
+    """Return the first instant of the local day of a time, or of the day so many days later.
+
+    Examples
+    --------
+    >>> local_midnight(pd.Timestamp("2026-04-24T10:00Z"), "Africa/Cairo").isoformat()  # clocks skip midnight
+    '2026-04-24T01:00:00+03:00'
+    """
+    wall = wall_clock(tz).pandas(pd.Series([time]))
+    midnight = first_instant(tz).pandas(wall - wall % _DAY + days * _DAY)
+    return pd.Timestamp(midnight.item(), unit="us", tz=pandas_zone(tz))

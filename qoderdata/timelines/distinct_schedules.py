@@ -63,8 +63,13 @@ class DistinctSchedules:
 
     def parsed_rows(self, df: pd.DataFrame, rows: NDArray[np.int64]) -> NDArray[np.int64]:
         """Return those of some rows whose schedule could be parsed; warn of those whose schedule could not."""
-        good = np.array([isinstance(schedule, Schedule) for schedule in self.schedules] + [False])
-        bad = rows[~good[self.of_row[rows]] & (self.of_row[rows] >= 0)]
+        self.warn_of_unreadable(df, rows)
+        parsed: NDArray[np.int64] = rows[self._is_parsed[self.of_row[rows]]]
+        return parsed
+
+    def warn_of_unreadable(self, df: pd.DataFrame, rows: NDArray[np.int64]) -> None:
+        """Warn of those of some rows that have a schedule which could not be parsed."""
+        bad = rows[~self._is_parsed[self.of_row[rows]] & (self.of_row[rows] >= 0)]
         if bad.size:
             reason = one_line(str(self.schedules[self.of_row[bad[0]]]))
             warn(
@@ -77,8 +82,11 @@ class DistinctSchedules:
                 ),
                 DataQualityWarning,
             )
-        parsed: NDArray[np.int64] = rows[good[self.of_row[rows]]]
-        return parsed
+
+    @property
+    def _is_parsed(self) -> NDArray[np.bool_]:
+        """Whether each schedule could be parsed; False last, for the index -1 of none."""
+        return np.array([*(isinstance(schedule, Schedule) for schedule in self.schedules), False])
 
 
 @dataclass(frozen=True)

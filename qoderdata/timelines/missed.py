@@ -16,12 +16,12 @@ import pandas as pd
 
 from qoderdata.columns import TEXT, require_frame
 from qoderdata.cron import Schedule
+from qoderdata.frames import fetched_at
 from qoderdata.parsing import (
     MICROSECOND,
     Instant,
     Span,
     from_micros,
-    parse_instant,
     parse_period,
     parse_span,
     to_micros,
@@ -60,7 +60,8 @@ class Periods:
     begin, end : numpy.ndarray
         From when to when, half-open.
     schedule : numpy.ndarray
-        The index of its schedule among the distinct ones. Where two could hold, each has a stretch.
+        The index of its schedule among the distinct ones. Where either of two may have been active, each has a
+        period.
     kind, at : numpy.ndarray
         Why it is not certain, and the time that belongs to that.
     """
@@ -146,6 +147,11 @@ class _State:
         """The schedule by which each deployment fires; -1 for none."""
         return np.where(self.is_paused, _NO_SCHEDULE, self.schedule)
 
+    def paused_since_before(self, time: int) -> NDArray[np.bool_]:
+        """Return which deployments are paused and were last changed before a time: they did not fire since."""
+        is_known: NDArray[np.bool_] = (self.updated != -FAR) & (self.updated < time)
+        return self.is_paused & is_known
+
     def over(self, older: _State) -> _State:
         """Return this state, and the older one of deployments that are not in this."""
         names = ("is_paused", "schedule", "updated")
@@ -182,18 +188,20 @@ def schedule_history(
     frames = [require_frame(one, _STATE_COLUMNS, what="deployments") for one in (df, *snapshots)]
     if not all(one["id"].is_unique for one in frames):
         raise ValueError("an id is in a deployments frame twice; drop one of its rows")
-    times = [_fetched_at(df, default=FAR), *(_fetched_at(one) for one in snapshots)]
+    fetched = fetched_at(df)
+    times = [FAR if fetched is None else _micros(fetched), *map(_snapshot_time, snapshots)]
     all_rows = DistinctSchedules.parse(pd.concat([one[list(_SCHEDULE_COLUMNS)] for one in frames]))
     of_rows = np.split(all_rows.of_row, np.cumsum([len(one) for one in frames])[:-1])
     ids = pd.Index(df["id"])
-    states = [_State.of(*facts) for facts in zip(frames, of_rows, [ids] * len(frames), times, strict=True)]
+    states = [
+        _State.of(frame, schedule, ids, time) for frame, schedule, time in zip(frames, of_rows, times, strict=True)
+    ]
     distinct = DistinctSchedules(all_rows.schedules, of_rows[0])
 
     newest = states[0]
     created = column_micros(df["created_at"], missing=-FAR)
     archived = column_micros(df["archived_at"], missing=FAR)
-    always_paused = newest.is_paused & (newest.updated != -FAR) & (newest.updated < since)
-    distinct.parsed_rows(df, np.flatnonzero((distinct.of_row >= 0) & ~always_paused))  # warns
+    distinct.warn_of_unreadable(df, np.flatnonzero(~newest.paused_since_before(since)))
     if len(states) == 1:
         found = [_from_one_record(newest, created, since=since)]
     else:
@@ -210,8 +218,7 @@ def _from_one_record(state: _State, created: NDArray[np.int64], *, since: int) -
     kind = np.where(created == -FAR, _CREATED, _CERTAIN)
     kind = np.where(is_changed, _CHANGED, kind)
     kind = np.where(state.is_paused, _PAUSED, kind)
-    always_paused = state.is_paused & (state.updated != -FAR) & (state.updated < since)
-    row = np.flatnonzero(~always_paused)
+    row = np.flatnonzero(~state.paused_since_before(since))
     begin, end = np.full(row.size, -FAR), np.full(row.size, FAR)
     return Periods(row, begin, end, state.schedule[row], kind[row], state.updated[row])
 
@@ -267,13 +274,15 @@ def _periods(row: NDArray[np.int64], *columns: NDArray[np.int64] | int) -> Perio
     return Periods(row[wanted], *(value[wanted] for value in values))
 
 
-def _fetched_at(frame: pd.DataFrame, *, default: int | None = None) -> int:
-    text = frame.attrs.get("fetched_at")
-    if text is None and default is not None:
-        return default
-    if text is None:
+def _snapshot_time(snapshot: pd.DataFrame) -> int:
+    fetched = fetched_at(snapshot)
+    if fetched is None:
         raise ValueError("a snapshot has no attrs['fetched_at']; pass the frames that load_snapshots gives")
-    return to_micros(parse_instant(text, name="fetched_at").to_pydatetime())
+    return _micros(fetched)
+
+
+def _micros(time: pd.Timestamp) -> int:
+    return to_micros(time.to_pydatetime())
 
 
 def missed_triggers(
