@@ -24,8 +24,8 @@ from qoderdata.formatting import (
     truncate,
 )
 from qoderdata.frames import with_names
-from qoderdata.plots.axes import describe_zone, known_times
-from qoderdata.plots.labels import format_key, make_labels, text_as_text
+from qoderdata.plots.axes import check_times, describe_zone
+from qoderdata.plots.labels import format_key, label_texts
 from qoderdata.plots.timeline_plots import drawn_outcomes
 from qoderdata.summaries import run_failure_rates
 
@@ -112,7 +112,7 @@ def make_tables(df: pd.DataFrame, runs: pd.DataFrame, zone: ZoneInfo) -> ChartTa
     wanted, optional = ["deployment_id", "status", "triggered_at", "duration_ms"], ["status_from", "agent_id"]
     optional += ["agent_name", "error_type", "error_message"]
     runs = require_frame(runs, wanted, what="runs", optional=optional)
-    known_times(runs["triggered_at"])
+    check_times(runs["triggered_at"])
     runs = _with_agents(with_names(runs, df), df)
 
     by_deployment = run_failure_rates(runs, by="deployment_id")
@@ -185,8 +185,7 @@ def _rate_rows(rates: pd.DataFrame, number: str) -> list[dict[str, Any]]:
     keys = [format_key(key) for key in rates.index]
     names = rates["name"].astype("object") if "name" in rates else pd.Series([None] * len(rates), dtype="object")
     shown = [None if pd.isna(name) else str(name) for name in names]
-    with text_as_text():
-        labels = make_labels(keys, shown, None, columns=_NAME_COLUMNS).texts
+    labels = label_texts(keys, shown, columns=_NAME_COLUMNS)
     rows = []
     for position, (key, name, label, row) in enumerate(
         zip(keys, shown, labels, rates.itertuples(index=False), strict=True)

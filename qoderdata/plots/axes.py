@@ -15,7 +15,7 @@ import pandas as pd
 
 from qoderdata.errors import FrameTypeError
 from qoderdata.formatting import format_time
-from qoderdata.plots.labels import font_families
+from qoderdata.plots.labels import Labels, font_families, make_labels
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from matplotlib.colors import Colormap, Normalize
     from numpy.typing import NDArray
 
-    from qoderdata.plots.labels import Labels
+    from qoderdata.plots.labels import Group
 
 # Okabe and Ito, "Color Universal Design" (2008): told apart by the color-blind. Their yellow is left out,
 # since thin marks in it vanish on white.
@@ -49,20 +49,20 @@ FEWEST_ROWS = 3
 _MOST_INCHES = 200.0
 _HALF = 0.5
 _PANEL_COLUMNS, _PANEL_INCHES, _PANEL_TITLE_INCHES, _PANEL_GAP = 3, 1.05, 0.36, 0.025
-_PANEL_MARGIN_INCHES = 1.1
+_PANEL_MARGIN_INCHES, _PANEL_TITLE_COLUMNS = 1.1, 22
 _SMALLEST_POINTS, _POINTS_PER_INCH = 3.5, 72.0
 
 
 @contextmanager
 def plot_style() -> Iterator[None]:
-    """Return figures that are made inside a ``with`` the fonts and the palette of this package's plots.
+    """Draw figures made inside a ``with`` block in the fonts and palette of this package's plots.
 
     Names in Chinese, Japanese, Korean, Arabic and other scripts are drawn with installed fonts that have their
     characters, not as empty boxes; what no installed font has stays a box. Lines and bars take colors that the
     color-blind tell apart (Okabe and Ito 2008); there is no frame at the top and on the right, and no box around
     a legend. Colors of text and background, and font sizes, stay the caller's, so that a dark style stays dark.
 
-    Make the figure, its axes and its texts inside the ``with``; it may be drawn and saved later.
+    Make the figure, its axes and its texts inside the block; it may be drawn and saved later.
 
     Yields
     ------
@@ -110,6 +110,12 @@ def plot_style() -> Iterator[None]:
             plt.figure(current)
 
 
+def check_top(top: int) -> None:
+    """Raise where `top` leaves nothing to draw."""
+    if top < 1:
+        raise ValueError(f"top={top} draws nothing; give 1 or more")
+
+
 def axes_or_new(ax: Axes | None, *, height: float, width: float = WIDTH_INCHES) -> Axes:
     """Return the caller's axes, or one in a new figure.
 
@@ -136,7 +142,7 @@ def axes_or_new(ax: Axes | None, *, height: float, width: float = WIDTH_INCHES) 
 
 
 def row_points(ax: Axes, rows: int) -> float:
-    """Show how large the text of one of so many rows may be, in points."""
+    """Return the font size in points that fits one of so many rows."""
     import matplotlib as mpl  # noqa: PLC0415 - heavy, and needed only when drawing
 
     points = ax.bbox.height / ax.figure.dpi * _POINTS_PER_INCH / max(rows, 1)
@@ -154,7 +160,7 @@ def series_color() -> str:
 
 
 def _is_dark() -> bool:
-    """Tell a dark style by its light text."""
+    """Return whether the style is dark, that is, its text is light."""
     import matplotlib as mpl  # noqa: PLC0415 - heavy, and needed only when drawing
     from matplotlib.colors import to_rgb  # noqa: PLC0415 - as above
 
@@ -184,6 +190,12 @@ def prepare_rows(ax: Axes, count: int) -> None:
     ax.set_axisbelow(True)
 
 
+def style_values(ax: Axes) -> None:
+    """Draw no frame at the top and on the right, and a pale line at each mark of the y axis."""
+    ax.spines[["top", "right"]].set_visible(False)
+    ax.grid(visible=True, axis="y", alpha=0.35, linewidth=0.6)
+
+
 def panels_height(count: int) -> float:
     """Return the inches of a new figure with so many panels."""
     return _PANEL_MARGIN_INCHES + _panel_grid(count)[0] * (_PANEL_INCHES + _PANEL_TITLE_INCHES)
@@ -195,7 +207,17 @@ def _panel_grid(count: int) -> tuple[int, int]:
     return ceil(count / columns), columns
 
 
-def divide_axes(ax: Axes, titles: Labels) -> list[Axes]:
+def group_panels(
+    ax: Axes, groups: Sequence[Group], labels: Mapping[str, str] | None, figures: Sequence[str]
+) -> list[Axes]:
+    """Divide the axes into a panel a group, titled with its name and its figure; all with the same scales."""
+    keys, names = [group.key for group in groups], [group.name for group in groups]
+    named = make_labels(keys, names, labels, columns=_PANEL_TITLE_COLUMNS)
+    titles = [f"{text}: {figure}" for text, figure in zip(named.texts, figures, strict=True)]
+    return _divide_axes(ax, Labels(titles, named.properties))
+
+
+def _divide_axes(ax: Axes, titles: Labels) -> list[Axes]:
     """Divide the axes into panels with the same scales, each under its title.
 
     Parameters
@@ -405,8 +427,8 @@ def write_column(
     return end
 
 
-def known_times(times: pd.Series[pd.Timestamp] | pd.Index[Any], *, years: int = 100) -> pd.DatetimeIndex:
-    """Return the times that are not missing.
+def check_times(times: pd.Series[pd.Timestamp] | pd.Index[Any], *, years: int = 100) -> None:
+    """Raise where times have no zone, or span more years than the plot can show.
 
     Parameters
     ----------
@@ -414,11 +436,6 @@ def known_times(times: pd.Series[pd.Timestamp] | pd.Index[Any], *, years: int = 
         Zone-aware, with a name.
     years
         The longest span that the plot can show.
-
-    Returns
-    -------
-    pandas.DatetimeIndex
-        Without the missing ones.
 
     Raises
     ------
@@ -436,7 +453,12 @@ def known_times(times: pd.Series[pd.Timestamp] | pd.Index[Any], *, years: int = 
             f"{times.name} reaches from {first} to {last}, and the plot shows at most {years} years; leave out "
             f"the rows with a wrong time, such as with frame[frame[{str(times.name)!r}] > '2020-01-01T00:00Z']"
         )
-    return known
+
+
+def known_times(times: pd.Series[pd.Timestamp], *, years: int = 100) -> pd.DatetimeIndex:
+    """Return the times that are not missing; raise as `check_times` does."""
+    check_times(times, years=years)
+    return pd.DatetimeIndex(times.dropna())
 
 
 def assumed_note(assumed: float, completed: float) -> str:
@@ -449,7 +471,7 @@ def day_numbers(times: pd.Series[pd.Timestamp] | pd.DatetimeIndex) -> NDArray[np
     from matplotlib.dates import date2num  # noqa: PLC0415 - heavy, and needed only when drawing
 
     utc = pd.DatetimeIndex(times).tz_convert("UTC").tz_localize(None)
-    numbers: NDArray[np.float64] = date2num(utc.to_numpy())  # type: ignore[no-untyped-call]  # matplotlib types it not
+    numbers: NDArray[np.float64] = date2num(utc.to_numpy())  # type: ignore[no-untyped-call]  # matplotlib has no types for it
     return numbers
 
 
@@ -469,7 +491,7 @@ def time_axis(ax: Axes, times: pd.DatetimeIndex, *, what: str, most_ticks: int =
     """
     from matplotlib.dates import AutoDateLocator, ConciseDateFormatter  # noqa: PLC0415 - as above
 
-    locator = AutoDateLocator(tz=times.tz, minticks=min(4, most_ticks - 1), maxticks=most_ticks)  # type: ignore[no-untyped-call]  # matplotlib types it not
+    locator = AutoDateLocator(tz=times.tz, minticks=min(4, most_ticks - 1), maxticks=most_ticks)  # type: ignore[no-untyped-call]  # matplotlib has no types for it
     ax.xaxis_date(times.tz)
     ax.xaxis.set_major_locator(locator)
     # Its own remark of the date would stand where the axis label is; the label says it instead.

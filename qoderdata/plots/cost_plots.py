@@ -14,9 +14,10 @@ from qoderdata.plots.axes import (
     ORANGE,
     PALE,
     axes_or_new,
+    check_times,
+    check_top,
     day_numbers,
-    divide_axes,
-    known_times,
+    group_panels,
     legend_beside,
     line_color,
     panels_height,
@@ -24,11 +25,12 @@ from qoderdata.plots.axes import (
     row_points,
     series_color,
     show_message,
+    style_values,
     ticks_up_to,
     time_axis,
     write_column,
 )
-from qoderdata.plots.labels import Labels, keys_and_names, make_labels, split_windows
+from qoderdata.plots.labels import keys_and_names, make_labels, split_windows
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -39,7 +41,7 @@ if TYPE_CHECKING:
 
 _TITLE, _TITLE_OVER_TIME = "Credits of sessions, dearest first", "Credits of sessions over time"
 _ROW_INCHES, _MARGIN_INCHES, _HEIGHT_INCHES = 0.27, 1.3, 3.6
-_GROUP_COLUMNS, _PANEL_TICKS, _TICKS = 22, 5, 9
+_PANEL_TICKS, _TICKS = 5, 9
 _FEWEST_WINDOWS, _THINNEST_POINTS = 7, 1.5
 #: The title stands above the headers of the columns; the legend below the ticks.
 _TITLE_PAD_POINTS, _TICK_POINTS = 20.0, 20.0
@@ -113,8 +115,7 @@ def plot_costs(
     >>> [float(bar.get_width()) for bar in ax.patches]
     [1.0, 0.5, 0.5, 0.0]
     """
-    if top < 1:
-        raise ValueError(f"top={top} draws nothing; give 1 or more")
+    check_top(top)
     costs = require_frame(costs, _COLUMNS, what="costs")
     if "window" in costs.index.names:
         return _plot_over_time(costs, ax, top, labels)
@@ -147,7 +148,7 @@ def _plot_over_time(costs: pd.DataFrame, ax: Axes | None, top: int, labels: Mapp
     """Plot a bar a window, in a panel a group where there are several."""
     windows = costs.index.get_level_values("window")
     if len(costs):
-        known_times(windows)
+        check_times(windows)
     groups = split_windows(costs[windows.notna()])
     shown = sorted(groups, key=lambda group: -float(group.rows["credits"].sum()))[:top]
     one = len(groups) <= 1
@@ -160,12 +161,8 @@ def _plot_over_time(costs: pd.DataFrame, ax: Axes | None, top: int, labels: Mapp
 
     panels = [ax]
     if not one:
-        named = make_labels(
-            [group.key for group in shown], [group.name for group in shown], labels, columns=_GROUP_COLUMNS
-        )
-        totals = [group.rows["credits"].sum(min_count=1) for group in shown]
-        titles = [f"{text}: {_credits(total)}" for text, total in zip(named.texts, totals, strict=True)]
-        panels = divide_axes(ax, Labels(titles, named.properties))
+        totals = [_credits(group.rows["credits"].sum(min_count=1)) for group in shown]
+        panels = group_panels(ax, shown, labels, totals)
     drawn = pd.concat(group.rows for group in shown)
     numbers = np.unique(day_numbers(pd.DatetimeIndex(drawn.index)))
     step = float(np.diff(numbers).min()) if len(numbers) > 1 else 1.0
@@ -176,8 +173,7 @@ def _plot_over_time(costs: pd.DataFrame, ax: Axes | None, top: int, labels: Mapp
     for panel, group in zip(panels, shown, strict=True):
         samples |= _stack(panel, group.rows, day_numbers(pd.DatetimeIndex(group.rows.index)), thickness=width)
         _mark_unknown(panel, group.rows, points=4.0 + 2.0 * one)
-        panel.spines[["top", "right"]].set_visible(False)
-        panel.grid(visible=True, axis="y", alpha=0.35, linewidth=0.6)
+        style_values(panel)
         panel.set_axisbelow(True)
     room = width * max(1.0, (_FEWEST_WINDOWS - len(numbers)) / 2)
     highest = float(drawn["credits"].max())

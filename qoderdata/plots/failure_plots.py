@@ -15,9 +15,10 @@ from qoderdata.plots.axes import (
     VERMILLION,
     assumed_note,
     axes_or_new,
+    check_times,
+    check_top,
     day_numbers,
-    divide_axes,
-    known_times,
+    group_panels,
     legend_beside,
     line_color,
     panels_height,
@@ -26,11 +27,12 @@ from qoderdata.plots.axes import (
     row_points,
     series_color,
     show_message,
+    style_values,
     ticks_up_to,
     time_axis,
     write_column,
 )
-from qoderdata.plots.labels import Group, Labels, keys_and_names, make_labels, split_windows
+from qoderdata.plots.labels import Group, keys_and_names, make_labels, split_windows
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -42,7 +44,6 @@ _TITLE = "Failure rate, worst first"
 _ROW_INCHES, _MARGIN_INCHES = 0.27, 1.2
 _NARROWEST_SCALE = 0.05
 _HEIGHT_INCHES = 4.6
-_GROUP_COLUMNS = 22
 _COUNTS = ["runs", "completed", "failed", "skipped", "unfinished"]
 _FEWEST_WINDOWS = 7
 _FEWEST_DECIDED, _FAINT = 5, 0.5
@@ -104,8 +105,7 @@ def plot_failure_rates(
     >>> [label.get_text() for label in ax.get_yticklabels()]
     ['hourly (Asia)', 'nightly']
     """
-    if top < 1:
-        raise ValueError(f"top={top} draws nothing; give 1 or more")
+    check_top(top)
     by_runs = "completed" in getattr(rates, "columns", ())
     counts = ["completed", "failed"] if by_runs else ["total_runs", "total_failures"]
     rates = require_frame(
@@ -239,8 +239,7 @@ def plot_run_failure_rates(
     >>> [panel.texts[0].get_text() for panel in ax.child_axes]
     ['nightly: 1 / 1', 'dep_1: 0 / 1']
     """
-    if top < 1:
-        raise ValueError(f"top={top} draws nothing; give 1 or more")
+    check_top(top)
     rates = require_frame(
         rates, ["failure_rate", "ci_low", "ci_high", *_COUNTS], what="rates", optional=["assumed", "unknown"]
     )
@@ -251,7 +250,7 @@ def plot_run_failure_rates(
         )
     windows = rates.index.get_level_values("window")
     if len(rates):
-        known_times(windows)
+        check_times(windows)
     rates = rates[windows.notna()]
     groups = split_windows(rates)
     shown = sorted(groups, key=lambda group: -int(group.rows["failed"].sum()))[:top]
@@ -283,21 +282,14 @@ def _rate_panels(
     ax: Axes, groups: list[Group], times: pd.DatetimeIndex, *, highest: float, labels: Mapping[str, str] | None
 ) -> None:
     """Draw a panel a group, all with the same scales."""
-    named = make_labels(
-        [group.key for group in groups], [group.name for group in groups], labels, columns=_GROUP_COLUMNS
-    )
-    titles = []
-    for text, group in zip(named.texts, groups, strict=True):
-        failed, decided = int(group.rows["failed"].sum()), int(_decided(group.rows).sum())
-        titles.append(f"{text}: {failed:,} / {decided:,}")
-    panels = divide_axes(ax, Labels(titles, named.properties))
+    figures = [f"{int(group.rows['failed'].sum()):,} / {int(_decided(group.rows).sum()):,}" for group in groups]
+    panels = group_panels(ax, groups, labels, figures)
     few = False
     for panel, group in zip(panels, groups, strict=True):
         few |= _FEW in _rate_lines(panel, group.rows, shade=False)
     _rate_axis(panels[0], highest, below=_PANEL_BELOW)
     for panel in panels:
-        panel.spines[["top", "right"]].set_visible(False)
-        panel.grid(visible=True, axis="y", alpha=0.35, linewidth=0.6)
+        style_values(panel)
     numbers = day_numbers(times)
     room = max(0.03 * float(np.ptp(numbers)), 0.5 / 24)
     panels[0].set_xlim(numbers.min() - room, numbers.max() + room)
@@ -349,9 +341,8 @@ def _rate_axis(ax: Axes, highest: float, *, below: float) -> None:
     ax.set_yticks(ticks_up_to(top, 6 if below > _PANEL_BELOW else 4))
     percent_axis(ax.yaxis)
     ax.set_ylabel("failure rate", y=(1 + below) / 2)
-    ax.spines[["top", "right"]].set_visible(False)
+    style_values(ax)
     ax.spines["left"].set_bounds(0, top)
-    ax.grid(visible=True, axis="y", alpha=0.35, linewidth=0.6)
 
 
 def _count_bars(ax: Axes, counts: pd.DataFrame) -> dict[str, Artist]:

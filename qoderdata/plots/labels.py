@@ -3,15 +3,13 @@
 Names come from whoever made the deployments: any script, any length, line breaks, ``$``, marks that turn the
 writing direction. What the caller's own font lacks is looked for among the installed fonts; what none has
 becomes a box, with one warning for the plot. Nothing is set in matplotlib's settings: the fonts go to the
-texts themselves. Where the reader's browser draws the texts, `text_as_text` leaves them as they are.
+texts themselves. Where the reader's browser draws the texts, `label_texts` makes them without looking for fonts.
 """
 
 from __future__ import annotations
 
 import unicodedata
 from collections import Counter
-from contextlib import contextmanager
-from contextvars import ContextVar
 from functools import cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -20,6 +18,7 @@ import pandas as pd
 
 from qoderdata.errors import warn
 from qoderdata.formatting import one_line, truncate_middle
+from qoderdata.frames import NAMES
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Iterator, Mapping, Sequence
@@ -31,12 +30,7 @@ _ID_TAIL = 4
 _BOX = "\N{WHITE SQUARE}"
 _NAMED_IN_WARNING = 6
 #: The column that names the ids of an index level.
-_NAME_COLUMNS = {
-    "id": "name",
-    "deployment_id": "deployment_name",
-    "agent_id": "agent_name",
-    "environment_id": "environment_name",
-}
+_NAME_COLUMNS = {"id": "name", **NAMES}
 #: One character or two of the scripts that names are written in: a family is looked for that has each.
 _SCRIPTS = "aЖΩ报報かカ한عשกदॐ☀✓→"
 _NORMAL_WEIGHTS = frozenset({400, "normal", "regular", "book"})
@@ -54,19 +48,6 @@ _PREFERRED_FONTS = (
     "Noto Emoji",
     "Segoe UI Emoji",
 )
-
-
-_TEXT_AS_TEXT: ContextVar[bool] = ContextVar("text as text", default=False)
-
-
-@contextmanager
-def text_as_text() -> Iterator[None]:
-    """Leave labels as they are, without looking for fonts: whoever shows the SVG file draws its texts."""
-    token = _TEXT_AS_TEXT.set(True)
-    try:
-        yield
-    finally:
-        _TEXT_AS_TEXT.reset(token)
 
 
 class Labels(NamedTuple):
@@ -117,15 +98,7 @@ def make_labels(
     UserWarning
         Once, when no installed font has some of the characters.
     """
-    given = labels or {}
-    texts = [
-        truncate_middle(
-            _drop_stacked_marks(one_line(given.get(identifier) or name or "") or one_line(identifier)), columns
-        )
-        for identifier, name in zip(ids, names, strict=True)
-    ]
-    if _TEXT_AS_TEXT.get():
-        return Labels(_make_unique(texts, ids), {"parse_math": False, "usetex": False})
+    texts = _short_texts(ids, names, labels or {}, columns)
     families, lacking = _fonts_for(frozenset("".join(texts)))
     if lacking:
         box = _BOX if not _fonts_for(frozenset(_BOX))[1] else "?"
@@ -139,6 +112,22 @@ def make_labels(
             UserWarning,
         )
     return Labels(_make_unique(texts, ids), {"fontfamily": list(families), "parse_math": False, "usetex": False})
+
+
+def label_texts(ids: Sequence[str], names: Sequence[str | None], *, columns: int) -> list[str]:
+    """Return the texts of labels that someone else draws, in whatever fonts; parameters as of `make_labels`."""
+    return _make_unique(_short_texts(ids, names, {}, columns), ids)
+
+
+def _short_texts(
+    ids: Sequence[str], names: Sequence[str | None], labels: Mapping[str, str], columns: int
+) -> list[str]:
+    return [
+        truncate_middle(
+            _drop_stacked_marks(one_line(labels.get(identifier) or name or "") or one_line(identifier)), columns
+        )
+        for identifier, name in zip(ids, names, strict=True)
+    ]
 
 
 def _describe_character(character: str) -> str:

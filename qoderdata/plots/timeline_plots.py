@@ -9,6 +9,7 @@ import pandas as pd
 
 from qoderdata.columns import TEXT, require_frame
 from qoderdata.formatting import format_duration
+from qoderdata.outcomes import is_assumed
 from qoderdata.parsing import parse_zone
 from qoderdata.plots.axes import (
     FEWEST_ROWS,
@@ -17,6 +18,8 @@ from qoderdata.plots.axes import (
     PALE,
     VERMILLION,
     axes_or_new,
+    check_times,
+    check_top,
     day_numbers,
     known_times,
     legend_beside,
@@ -155,18 +158,17 @@ def plot_run_timeline(
     >>> ax.get_xlabel()
     'time, Asia/Shanghai (UTC+08:00); 2026-06-15'
     """
-    if top < 1:
-        raise ValueError(f"top={top} draws nothing; give 1 or more")
+    check_top(top)
     zone = parse_zone(tz)
     spans = _spans(runs)
-    gaps = _points(missed, "scheduled_at", what="missed", optional=["certain"])
-    nexts = _points(triggers, "trigger_at", what="triggers")
-    past = known_times(pd.concat([spans["start"], spans["end"], gaps["time"]]).rename("scheduled_at"))
-    until = past.max() + max(past.max() - past.min(), _LEAST_FUTURE) if len(past) else nexts["time"].max()
-    is_cut = bool((nexts["time"] > until).any())
-    nexts = nexts[nexts["time"] <= until]
+    missed_times = _points(missed, "scheduled_at", what="missed", optional=["certain"])
+    next_times = _points(triggers, "trigger_at", what="triggers")
+    past = known_times(pd.concat([spans["start"], spans["end"], missed_times["time"]]).rename("scheduled_at"))
+    until = past.max() + max(past.max() - past.min(), _LEAST_FUTURE) if len(past) else next_times["time"].max()
+    is_cut = bool((next_times["time"] > until).any())
+    next_times = next_times[next_times["time"] <= until]
 
-    lanes = _lanes(spans, gaps, nexts)
+    lanes = _lanes(spans, missed_times, next_times)
     shown = lanes.head(top)
     ax = axes_or_new(ax, height=_MARGIN_INCHES + _ROW_INCHES * max(len(shown), FEWEST_ROWS + 3))
     some = f" ({len(shown)} of {len(lanes):,} deployments shown)" if len(shown) < len(lanes) else ""
@@ -180,8 +182,8 @@ def plot_run_timeline(
     ax.grid(visible=True, axis="y", alpha=0.25, linewidth=0.6)
     points = row_points(ax, len(shown))
     ax.set_yticks(range(len(shown)), named.texts, fontsize=points, **named.properties)
-    spans, gaps, nexts = (_in_lanes(frame, shown) for frame in (spans, gaps, nexts))
-    parts = [spans["start"], spans["end"], gaps["time"], nexts["time"], pd.Series(past).nlargest(1)]
+    spans, missed_times, next_times = (_in_lanes(frame, shown) for frame in (spans, missed_times, next_times))
+    parts = [spans["start"], spans["end"], missed_times["time"], next_times["time"], pd.Series(past).nlargest(1)]
     times = pd.DatetimeIndex(pd.concat([pd.to_datetime(part, utc=True) for part in parts]).dropna()).tz_convert(
         zone
     )
@@ -189,7 +191,7 @@ def plot_run_timeline(
     time_axis(ax, times, what="time")
 
     legend = _bars(ax, spans, narrowest) | _open_runs(ax, spans, past.max(), points)
-    legend |= _marks(ax, spans, gaps, nexts, points) | _narrow_note(spans, narrowest)
+    legend |= _marks(ax, spans, missed_times, next_times, points) | _narrow_note(spans, narrowest)
     if is_cut and "next" in legend:
         sample, words = legend["next"]
         legend["next"] = sample, f"{words},\nup to {until.astimezone(zone):%Y-%m-%d %H:%M}"
@@ -207,9 +209,9 @@ def _spans(runs: pd.DataFrame) -> pd.DataFrame:
     triggered = runs["triggered_at"]
     missing = pd.Series(pd.NaT, index=runs.index, dtype="datetime64[us, UTC]")
     started, completed = (runs.get(name, missing) for name in ("started_at", "completed_at"))
-    known_times(triggered)
+    check_times(triggered)
     for times in (started, completed):
-        known_times(pd.concat([triggered, times.dropna()]).rename(str(times.name or triggered.name)))
+        check_times(pd.concat([triggered, times.dropna()]).rename(str(times.name or triggered.name)))
     start = started.fillna(triggered)
     outcome = drawn_outcomes(runs)
     length = pd.to_numeric(runs["duration_ms"]) if "duration_ms" in runs else pd.Series(pd.NA, index=runs.index)
@@ -234,10 +236,7 @@ def drawn_outcomes(runs: pd.DataFrame) -> pd.Series[str]:
     outcome = status.where(status.isin(list(_KNOWN)), "unknown").mask(
         status.isin(["running", "pending"]), "running"
     )
-    if "status_from" in runs:
-        by_session = runs["status_from"].astype("object").eq("session").astype(bool)
-        outcome = outcome.mask(outcome.eq("completed") & by_session, "assumed")
-    return outcome
+    return outcome.mask(is_assumed(runs), "assumed")
 
 
 def _points(frame: pd.DataFrame | None, column: str, *, what: str, optional: Sequence[str] = ()) -> pd.DataFrame:
@@ -248,7 +247,7 @@ def _points(frame: pd.DataFrame | None, column: str, *, what: str, optional: Seq
         )
     frame = require_frame(frame, ["deployment_id", column], what=what, optional=optional)
     times = frame[column]
-    known_times(times)
+    check_times(times)
     certain = frame["certain"].fillna(value=False).astype(bool) if "certain" in frame else True
     points = {"lane": _keys(frame), "name": _names(frame, "name"), "time": times, "certain": certain}
     return pd.DataFrame(points, index=frame.index)[times.notna()]
@@ -266,12 +265,12 @@ def _names(frame: pd.DataFrame, column: str) -> pd.Series[str]:
     return names.where(names.notna(), None)
 
 
-def _lanes(spans: pd.DataFrame, gaps: pd.DataFrame, nexts: pd.DataFrame) -> pd.DataFrame:
+def _lanes(spans: pd.DataFrame, missed_times: pd.DataFrame, next_times: pd.DataFrame) -> pd.DataFrame:
     """Return a name and a number of failed and missed ones a lane, most first, then by name."""
     parts = [
         spans.assign(bad=spans["outcome"].eq("failed")),
-        gaps.assign(bad=gaps["certain"]),
-        nexts.assign(bad=False),
+        missed_times.assign(bad=missed_times["certain"]),
+        next_times.assign(bad=False),
     ]
     rows = pd.concat([part[["lane", "name", "bad"]].astype({"bad": "int64"}) for part in parts])
     lanes = rows.groupby("lane").agg(name=("name", "first"), bad=("bad", "sum"))
@@ -307,7 +306,9 @@ def _bars(ax: Axes, spans: pd.DataFrame, narrowest: float) -> _Legend:
         if mine.empty:
             continue
         left, rows = day_numbers(mine["start"]), mine["row"].to_numpy(dtype=np.float64)
-        right = np.fmax(day_numbers(mine["end"]), left + narrowest)  # of a missing end, the other is the greater
+        right = np.fmax(
+            day_numbers(mine["end"]), left + narrowest
+        )  # fmax ignores NaN, so a missing end gives the narrowest bar
         low, high = rows - look.height / 2, rows + look.height / 2
         corners = np.stack([np.stack(x, 1) for x in ([left, left, right, right], [low, high, high, low])], 2)
         style: dict[str, Any] = {
@@ -371,15 +372,17 @@ def _open_runs(ax: Axes, spans: pd.DataFrame, newest: pd.Timestamp, size: float)
     return legend
 
 
-def _marks(ax: Axes, spans: pd.DataFrame, gaps: pd.DataFrame, nexts: pd.DataFrame, size: float) -> _Legend:
+def _marks(
+    ax: Axes, spans: pd.DataFrame, missed_times: pd.DataFrame, next_times: pd.DataFrame, size: float
+) -> _Legend:
     """Draw what has no length: skipped runs, those of an unknown outcome, missed times, next triggers."""
-    certain = gaps["certain"].astype(bool)
+    certain = missed_times["certain"].astype(bool)
     by_kind = {
         "skipped": ("skipped", spans.loc[spans["outcome"].eq("skipped")], "x", GREY),
         "unknown": ("outcome unknown", spans.loc[spans["outcome"].eq("unknown")], "$?$", line_color()),
-        "uncertain": ("perhaps missed", gaps.loc[~certain], "o", line_color()),
-        "missed": ("missed", gaps.loc[certain], "D", VERMILLION),
-        "next": ("next triggers", nexts, "|", series_color()),
+        "uncertain": ("perhaps missed", missed_times.loc[~certain], "o", line_color()),
+        "missed": ("missed", missed_times.loc[certain], "D", VERMILLION),
+        "next": ("next triggers", next_times, "|", series_color()),
     }
     legend: _Legend = {}
     for kind, (words, frame, marker, color) in by_kind.items():

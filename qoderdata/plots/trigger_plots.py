@@ -16,6 +16,8 @@ from qoderdata.plots.axes import (
     HEAT_COLORS,
     WEEKDAYS,
     axes_or_new,
+    check_times,
+    check_top,
     day_numbers,
     describe_days,
     describe_zone,
@@ -93,12 +95,11 @@ def plot_next_triggers(
     >>> qd.plot_next_triggers(triggers).get_xlabel()
     'trigger time, Asia/Shanghai (UTC+08:00); 2026-06-15'
     """
-    if top < 1:
-        raise ValueError(f"top={top} draws nothing; give 1 or more")
+    check_top(top)
     wanted = ["trigger_at", "deployment_id", "name", "agent_id"]
     triggers = require_frame(triggers, wanted, what="triggers", optional=["agent_name"])
     triggers = triggers[triggers["trigger_at"].notna()]
-    known_times(triggers["trigger_at"])
+    check_times(triggers["trigger_at"])
     firsts = _first_of_each(triggers)
     first = firsts.head(top)
     ax = axes_or_new(ax, height=_MARGIN_INCHES + _ROW_INCHES * max(len(first), FEWEST_ROWS))
