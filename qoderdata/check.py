@@ -68,7 +68,7 @@ def check(
     """Return what is wrong with the deployments, the worst first.
 
     Archived deployments are left out. What needs runs or sessions is left out where they are not given; without
-    runs, ``failing`` goes by the service's counters.
+    runs, ``failing`` is based on the service's counters.
 
     Parameters
     ----------
@@ -87,7 +87,7 @@ def check(
     since
         Triggers missed in this time before `now` count.
     streak
-        So many failures in a row are ``failing``.
+        This many failures in a row are ``failing``.
     recent
         The period that ``worse`` compares with the one before.
     budget_share
@@ -208,7 +208,7 @@ def failing_now(runs: pd.DataFrame, active: pd.DataFrame) -> pd.DataFrame:
         A runs frame.
     active
         A deployments frame. Where none of a deployment's runs completed, the streak may be longer than `runs`
-        reaches back: the service's counter tells, if it has one.
+        reaches back: the service's counter counts then, if there is one.
 
     Returns
     -------

@@ -71,10 +71,10 @@ _CONVERSIONS = {
     Dtype.FLAG: "{column}.astype('str').eq('True')",
     Dtype.TIME: "pd.to_datetime({column}, utc=True, format='ISO8601').dt.as_unit('us')",
 }
-#: Of times as milliseconds since 1970.
+#: The conversion of times given as milliseconds since 1970.
 _FROM_COUNT = "pd.to_datetime({column}, unit='ms', utc=True).dt.as_unit('us')"
 _ATTACH = "attach the one that its times are in"
-#: Text that tells a time without its offset.
+#: A time as text without its offset.
 _LOCAL_TIME = r"\d{4}-\d\d-\d\d(?:[T ]\d\d:\d\d(?::\d\d(?:[.]\d+)?)?)?"
 _WANTED = {
     Dtype.TEXT: "text",
@@ -184,7 +184,7 @@ def require_dtypes(schema: Mapping[str, nw.dtypes.DType], wanted: Collection[str
 
 
 def not_a_frame(value: object, *, what: str, kinds: str) -> FrameTypeError:
-    """Make the error for an argument that is no frame.
+    """Return the error for an argument that is no frame.
 
     Parameters
     ----------

@@ -28,7 +28,7 @@ _FORECAST: dict[str, Any] = {
     "sessions": "Int64",
     "budget_use": "float64",
 }
-#: From so many degrees of freedom on, four terms are exact to about ten digits.
+#: With more degrees of freedom than this, four terms are exact to about ten digits.
 _MANY_DEGREES = 500
 
 
@@ -155,7 +155,7 @@ def cost_forecast(
 
 @functools.lru_cache(maxsize=4096)
 def _t_quantile(degrees: int, confidence: float) -> float:
-    """Return the value within which, around 0, Student's t lies with a probability.
+    """Return the bound below which the absolute value of Student's t lies with a probability.
 
     For few degrees the distribution function is a finite sum, which is inverted by bisection (Abramowitz and
     Stegun 1964, 26.7.3 and 26.7.4); for many, the quantile is a series around the normal one (26.7.5).

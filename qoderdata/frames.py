@@ -44,7 +44,7 @@ NAMES = {
     "environment_id": "environment_name",
 }
 _KINDS = "a frame (pandas, Polars, PyArrow, DuckDB, Dask, PySpark)"
-#: Stands where a secret value was.
+#: Replaces a secret value.
 MASK = "***"
 SECRET = "environment_variables"  # noqa: S105 - the name of the field, not a secret
 #: Texts that may hold the key; an escape such as ``\\u0065`` could spell it.
@@ -68,7 +68,7 @@ class ExtraArray(TEXT.construct_array_type()):  # type: ignore[misc] # its name 
 
 
 def is_secret(name: object) -> bool:
-    """Tell whether a column or key names such values, also as a part of a path.
+    """Return whether a column or key names such values, also as a part of a path.
 
     Parameters
     ----------

@@ -103,9 +103,9 @@ _STATUS_BY_STOP_REASON = {
     "budget_reached": "failed",
 }
 _SESSION_TERMINATED = "session_terminated"
-#: How text ends that tells a time and its offset.
+#: The end of a text that holds a time and its offset.
 _OFFSET = r":\d\d.*(?:Z|UTC|[+-]\d\d(?::?\d\d)?)$"
-#: A longer duration is garbage, and its milliseconds might not fit 64 bits.
+#: A longer duration is wrong, and its milliseconds might not fit 64 bits.
 _MAX_SECONDS = 1e12
 
 
@@ -223,7 +223,7 @@ def ends_from_events(events: pd.DataFrame) -> pd.DataFrame:
 
         ================== =================== =============================================================
         ``end``            str                 ``final``; ``error`` (a fatal error, and no final end);
-                                               ``waiting`` (for a person); missing where events tell nothing
+                                               ``waiting`` (for a person); missing where events do not say
         ``status``         str                 ``completed``, ``failed``, ``cancelled``, ``waiting``;
                                                missing without an end and for an unknown stop reason
         ``started_at``     datetime64[us, UTC] ``processed_at`` of the first ``session.status_running``
@@ -292,7 +292,7 @@ def apply_ends(
         As `resolve_outcomes` takes them.
     ends
         Ends of sessions, as `ends_from_events` returns them. A row whose ``end`` is ``gone`` (the service does not
-        have the session any more) tells nothing. The last row of a session counts.
+        have the session any more) says nothing. The last row of a session counts.
 
     Returns
     -------
@@ -663,7 +663,7 @@ class _Events:
 
     @staticmethod
     def at(mask: NDArray[np.bool_], rows: NDArray[np.int64]) -> NDArray[np.bool_]:
-        """Tell whether each of these rows is in `mask`; -1 is in none."""
+        """Return whether each of these rows is in `mask`; False for -1."""
         return np.append(mask, False)[rows]
 
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 UNFINISHED = ("pending", "running", "waiting")
-#: How far ahead triggers are looked for: as little as gives `_ENOUGH` of them.
+#: How far ahead triggers are looked for: the shortest time in which there are `_ENOUGH` of them.
 _HORIZONS = ("1h", "24h", "7D")
 _ENOUGH = 100
 _LABELS = ["deployment_id", "name", "agent", "team"]
@@ -26,7 +26,7 @@ _LABELS = ["deployment_id", "name", "agent", "team"]
 
 @dataclass(frozen=True, slots=True)
 class Today:
-    """The runs and sessions since midnight; credits are missing where no session tells them."""
+    """The runs and sessions since midnight; credits are missing where no session has them."""
 
     begin: pd.Timestamp
     runs: int
@@ -90,7 +90,7 @@ def overview(
     df
         A deployments frame, with or without archived ones.
     runs, sessions
-        Their runs and sessions, as `check` takes them, those since midnight at least. Sessions also tell the
+        Their runs and sessions, as `check` takes them, those since midnight at least. Sessions also hold the
         names of agents.
     snapshots
         Earlier deployments frames, for `check`.

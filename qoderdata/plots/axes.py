@@ -28,17 +28,17 @@ if TYPE_CHECKING:
 
     from qoderdata.plots.labels import Group
 
-# Okabe and Ito, "Color Universal Design" (2008): told apart by the color-blind. Their yellow is left out,
+# Okabe and Ito, "Color Universal Design" (2008): the color-blind can distinguish them. Their yellow is left out,
 # since thin marks in it vanish on white.
 BLUE, ORANGE, GREEN, VERMILLION, SKY, PURPLE = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#56B4E9", "#CC79A7"
 DISTINCT = (BLUE, ORANGE, GREEN, VERMILLION, SKY, PURPLE)
 #: The color map of the load, and the texts on its dark and its light cells.
 HEAT_COLORS, ON_DARK, ON_LIGHT = "Blues", "#FFFFFF", "#010101"
-#: For what is only there as a background to the rest.
+#: For what is only a background.
 PALE = "#A9BCCB"
 GREY = "#8C8C8C"
 
-#: How a square without a value looks, in the grid and in its legend.
+#: The look of a square without a value, in the grid and in its legend.
 HATCHED: dict[str, Any] = {"facecolor": "none", "edgecolor": "#BBBBBB", "linewidth": 0.0}
 WEEKDAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
 
@@ -119,8 +119,7 @@ def check_top(top: int) -> None:
 def axes_or_new(ax: Axes | None, *, height: float, width: float = WIDTH_INCHES) -> Axes:
     """Return the caller's axes, or one in a new figure.
 
-    A new figure is pyplot's, since that is what makes a notebook show it; the axes that pyplot holds for
-    current is never drawn on.
+    A new figure is made with pyplot, so that a notebook shows it. Pyplot's current axes are never drawn on.
 
     Parameters
     ----------
@@ -168,7 +167,7 @@ def _is_dark() -> bool:
 
 
 def _brightness(color: Sequence[float]) -> float:
-    """Weigh red, green and blue as the eye does (ITU-R BT.601): 0 is black, 1 white."""
+    """Return the brightness of a color, from 0 for black to 1 for white (ITU-R BT.601)."""
     return 0.299 * color[0] + 0.587 * color[1] + 0.114 * color[2]
 
 
@@ -253,7 +252,7 @@ def _divide_axes(ax: Axes, titles: Labels) -> list[Axes]:
             va="bottom", fontsize=points, **titles.properties,
         )  # fmt: skip
         panels.append(panel)
-    # The labels of these axes stand beyond the ticks of the panels, of which they know nothing.
+    # matplotlib does not see the ticks of the panels when it places the labels of these axes.
     ax.xaxis.labelpad, ax.yaxis.labelpad = 2.2 * points + 4, 4.2 * points + 6
     return panels
 
@@ -381,7 +380,7 @@ def ticks_up_to(top: float, count: int) -> list[float]:
 
 
 def percent_axis(axis: Axis) -> None:
-    """Label an axis of shares in per cent, with no more digits than its marks need."""
+    """Format an axis of shares in per cent, with no more digits than its marks need."""
     from matplotlib.ticker import FuncFormatter  # noqa: PLC0415 - heavy, and needed only when drawing
 
     axis.set_major_formatter(FuncFormatter(lambda share, _: f"{100 * share:g} %"))
@@ -440,9 +439,9 @@ def check_times(times: pd.Series[pd.Timestamp] | pd.Index[Any], *, years: int = 
     Raises
     ------
     FrameTypeError
-        The times have no zone, so that nobody can say whose weekday they are.
+        The times have no zone.
     ValueError
-        The times span more years, so that a wrong one is among them.
+        The times span more years: one of them must be wrong.
     """
     known = pd.DatetimeIndex(times.dropna())
     if known.tz is None:
@@ -462,12 +461,12 @@ def known_times(times: pd.Series[pd.Timestamp], *, years: int = 100) -> pd.Datet
 
 
 def assumed_note(assumed: float, completed: float) -> str:
-    """Return a further line of a label: how many completed runs are assumed; an empty text where none is."""
+    """Return a line to add to a label: how many completed runs are assumed; an empty text where none is."""
     return f"\n{assumed:,.0f} of {completed:,.0f} completed runs are assumed, not proved" if assumed else ""
 
 
 def day_numbers(times: pd.Series[pd.Timestamp] | pd.DatetimeIndex) -> NDArray[np.float64]:
-    """Turn zone-aware times into matplotlib's days since 1970 in UTC."""
+    """Convert zone-aware times to matplotlib's days since 1970 in UTC."""
     from matplotlib.dates import date2num  # noqa: PLC0415 - heavy, and needed only when drawing
 
     utc = pd.DatetimeIndex(times).tz_convert("UTC").tz_localize(None)
@@ -476,7 +475,7 @@ def day_numbers(times: pd.Series[pd.Timestamp] | pd.DatetimeIndex) -> NDArray[np
 
 
 def time_axis(ax: Axes, times: pd.DatetimeIndex, *, what: str, most_ticks: int = 9) -> None:
-    """Mark the x axis in the zone of the data, and say which that is.
+    """Set the ticks of the x axis in the zone of the data, and name that zone in its label.
 
     Parameters
     ----------
@@ -494,14 +493,14 @@ def time_axis(ax: Axes, times: pd.DatetimeIndex, *, what: str, most_ticks: int =
     locator = AutoDateLocator(tz=times.tz, minticks=min(4, most_ticks - 1), maxticks=most_ticks)  # type: ignore[no-untyped-call]  # matplotlib has no types for it
     ax.xaxis_date(times.tz)
     ax.xaxis.set_major_locator(locator)
-    # Its own remark of the date would stand where the axis label is; the label says it instead.
+    # The formatter would write the date where the axis label is; the label has the date instead.
     formatter = ConciseDateFormatter(locator, tz=times.tz, show_offset=False)  # type: ignore[no-untyped-call]  # ditto
     ax.xaxis.set_major_formatter(formatter)
     ax.set_xlabel(f"{what}, {describe_zone(times)}; {describe_days(times)}")
 
 
 def describe_zone(times: pd.DatetimeIndex) -> str:
-    """Name the zone of times with the offsets that it has at the first and the last.
+    """Return the name of the times' zone, with its offsets at the first and the last.
 
     Examples
     --------
@@ -518,7 +517,7 @@ def describe_zone(times: pd.DatetimeIndex) -> str:
 
 
 def describe_days(times: pd.DatetimeIndex) -> str:
-    """Name the first and the last day of times.
+    """Return the first and the last day of times as text.
 
     Examples
     --------

@@ -46,7 +46,7 @@ _FEWEST_WINDOWS, _THINNEST_POINTS = 7, 1.5
 #: The title stands above the headers of the columns; the legend below the ticks.
 _TITLE_PAD_POINTS, _TICK_POINTS = 20.0, 20.0
 _COLUMNS = ["sessions", "credits", "model_credits", "sandbox_runtime_credits", "share", "unknown"]
-#: Less than this part of all credits is the error of rounding to two decimals, not a part without a name.
+#: A smaller share of all credits is an error of rounding to two decimals, not credits without a name.
 _ROUNDING = 0.005
 _LOOKS: dict[str, dict[str, Any]] = {
     "model": {},
@@ -63,7 +63,7 @@ def plot_costs(
     Without windows there is a horizontal bar a group, with the credits, their share and the number of sessions
     beside it. With windows (``freq``) there is an upright bar a window, and a
     panel a group where there are several, all with the same scales, those with the most credits first. Where the
-    service does not tell what the credits were for, the bar is pale.
+    service does not say what the credits were for, the bar is pale.
 
     Sessions without usage are unknown, not free: how many there are is written beside the bars or below them. A
     group whose sessions are all unknown has no bar, and such a window has a question mark.
@@ -193,7 +193,7 @@ def _plot_over_time(costs: pd.DataFrame, ax: Axes | None, top: int, labels: Mapp
 
 
 def _below(ax: Axes, ticks: float) -> float:
-    """Return the points from the axes down to below its label, `ticks` being those of what is above the label."""
+    """Return the points from the axes to below their label; `ticks` is the height of what is above the label."""
     label = ax.xaxis.label
     return ticks + 6 + 1.25 * float(label.get_fontsize()) * (1 + label.get_text().count("\n"))
 
@@ -212,7 +212,7 @@ def _parts(costs: pd.DataFrame) -> dict[str, NDArray[np.float64]]:
 def _stack(
     ax: Axes, costs: pd.DataFrame, positions: NDArray[np.float64], *, thickness: float, horizontal: bool = False
 ) -> dict[str, Artist]:
-    """Draw the parts of the credits on one another, and give a sample of each by what it means."""
+    """Draw the parts of the credits as a stack, and return legend samples by meaning."""
     from matplotlib.patches import Patch  # noqa: PLC0415 - heavy, and needed only when drawing
 
     floor = np.zeros(len(costs))
@@ -243,7 +243,7 @@ def _credits(amount: float) -> str:
 
 
 def _texts(shown: pd.DataFrame) -> dict[str, list[str]]:
-    """Write the columns beside the bars."""
+    """Return the texts of the columns beside the bars, by header."""
     texts = {
         "credits": [_credits(amount) for amount in shown["credits"]],
         "share": [format_percent(share) if pd.notna(share) else "" for share in shown["share"]],
@@ -255,6 +255,6 @@ def _texts(shown: pd.DataFrame) -> dict[str, list[str]]:
 
 
 def _unknown_note(costs: pd.DataFrame) -> str:
-    """Return a further line of a label: of how many sessions the credits are not known."""
+    """Return a line to add to a label: how many sessions have unknown credits."""
     unknown, sessions = int(costs["unknown"].sum()), int(costs["sessions"].sum())
     return f"\ncredits of {unknown:,} of {sessions:,} sessions are unknown, and not counted" if unknown else ""

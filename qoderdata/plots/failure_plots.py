@@ -156,7 +156,7 @@ def _rate_bars(ax: Axes, shown: pd.DataFrame, failing: pd.Series[bool]) -> None:
 
 
 def _counts(shown: pd.DataFrame, *, by_runs: bool) -> list[str]:
-    """Write the counts that each rate is made of."""
+    """Return the counts of each rate as text."""
     failures = shown["failed"] if by_runs else shown["total_failures"]
     runs = shown["completed"] + shown["failed"] if by_runs else shown["total_runs"]
     texts = []
@@ -171,7 +171,7 @@ def _counts(shown: pd.DataFrame, *, by_runs: bool) -> list[str]:
 
 
 def _streaks(shown: pd.DataFrame) -> list[str]:
-    """Write who is failing now."""
+    """Return as text what is failing now in each row."""
     texts = []
     for failing, deployments, longest in zip(
         shown["failing"], shown["deployments"], shown["consecutive_failures"], strict=True
@@ -305,7 +305,7 @@ def _decided(rates: pd.DataFrame) -> pd.Series[int]:
 
 
 def _rate_lines(ax: Axes, rates: pd.DataFrame, *, shade: bool) -> dict[str, Artist]:
-    """Draw rates and intervals, those of few decided runs faintly, and give a sample of each by what it means."""
+    """Draw rates and intervals, those of few decided runs faintly; return legend samples by meaning."""
     numbers = rates[["failure_rate", "ci_low", "ci_high"]].astype("float64")
     times = day_numbers(pd.DatetimeIndex(rates.index))
     rate, low, high = (numbers[name].to_numpy() for name in numbers)
@@ -346,7 +346,7 @@ def _rate_axis(ax: Axes, highest: float, *, below: float) -> None:
 
 
 def _count_bars(ax: Axes, counts: pd.DataFrame) -> dict[str, Artist]:
-    """Draw the numbers of runs below the rates, and give a sample of each color by what it means."""
+    """Draw the numbers of runs below the rates; return legend samples by meaning."""
     from matplotlib.patches import Patch  # noqa: PLC0415 - heavy, and needed only when drawing
     from matplotlib.ticker import MaxNLocator  # noqa: PLC0415 - as above
 

@@ -31,7 +31,7 @@ _BOX = "\N{WHITE SQUARE}"
 _NAMED_IN_WARNING = 6
 #: The column that names the ids of an index level.
 _NAME_COLUMNS = {"id": "name", **NAMES}
-#: One character or two of the scripts that names are written in: a family is looked for that has each.
+#: One or two characters of each script that names are written in; the font families must have all of them.
 _SCRIPTS = "aЖΩ报報かカ한عשกदॐ☀✓→"
 _NORMAL_WEIGHTS = frozenset({400, "normal", "regular", "book"})
 
@@ -58,7 +58,7 @@ class Labels(NamedTuple):
 
 
 def _drop_stacked_marks(text: str) -> str:
-    """Drop what is stacked on a character higher than any language does; it would run over the rows above."""
+    """Drop combining marks beyond those of any language; they would overlap the rows above."""
     kept = []
     marks = 0
     for character in text:
@@ -115,7 +115,7 @@ def make_labels(
 
 
 def label_texts(ids: Sequence[str], names: Sequence[str | None], *, columns: int) -> list[str]:
-    """Return the texts of labels that someone else draws, in whatever fonts; parameters as of `make_labels`."""
+    """Return the texts of labels that a browser draws in its own fonts; parameters as in `make_labels`."""
     return _make_unique(_short_texts(ids, names, {}, columns), ids)
 
 
@@ -131,12 +131,12 @@ def _short_texts(
 
 
 def _describe_character(character: str) -> str:
-    """Write a character so that it can be read without its glyph."""
+    """Return the code point and the name of a character."""
     return f"U+{ord(character):04X} {unicodedata.name(character, '')}".strip()
 
 
 def format_key(key: Hashable) -> str:
-    """Write a key of a grouped frame: one value, or several in a tuple, any of them missing.
+    """Format a key of a grouped frame: one value, or several in a tuple, any of them missing.
 
     Examples
     --------
@@ -255,7 +255,7 @@ def _fonts_for(characters: frozenset[str]) -> tuple[tuple[str, ...], frozenset[s
 
 
 def _other_fonts() -> Iterator[str]:
-    """Name the installed fonts, those known to be good first; those installed lately last."""
+    """Yield the names of the installed fonts, the preferred ones first."""
     known = _upright_families()
     yield from (name for name in _PREFERRED_FONTS if name in known)
     _add_new_fonts()
@@ -263,10 +263,10 @@ def _other_fonts() -> Iterator[str]:
 
 
 def _upright_families() -> set[str]:
-    """Name the families that have an upright face of normal weight; for others matplotlib logs a complaint."""
+    """Return the families that have an upright face of normal weight; for others matplotlib logs a complaint."""
     from matplotlib.font_manager import fontManager  # noqa: PLC0415 - as above
 
-    # The Last Resort font has a box for every character there is, which helps nobody to read one.
+    # The Last Resort font has only a box for every character.
     return {
         entry.name
         for entry in fontManager.ttflist
@@ -276,7 +276,7 @@ def _upright_families() -> set[str]:
 
 @cache
 def _add_new_fonts() -> None:
-    """Tell matplotlib of fonts that were installed after it had made its list, once a process."""
+    """Add to matplotlib's list the fonts that were installed after it was made, once a process."""
     from matplotlib.font_manager import findSystemFonts, fontManager  # noqa: PLC0415 - as above
 
     listed = {entry.fname for entry in fontManager.ttflist}
@@ -289,7 +289,7 @@ def _add_new_fonts() -> None:
 
 @cache
 def glyphs(family: str) -> NDArray[np.uint32]:
-    """List the code points that a font family has."""
+    """Return the code points that a font family has."""
     from matplotlib.font_manager import FontProperties, findfont, get_font  # noqa: PLC0415 - as above
 
     try:

@@ -47,7 +47,7 @@ _HEIGHT_INCHES = 3.8
 _BINS = 40
 _MOST_TICKS = 8
 _SECOND, _MINUTE, _HOUR, _DAY = 1000, 60_000, 3_600_000, 86_400_000
-# Lengths that people say, in milliseconds: what may be marked on the axis.
+# Round lengths of time in milliseconds, for the ticks of the axis.
 _ROUND = (
     *(1, 2, 5, 10, 20, 50, 100, 200, 500),
     *(number * _SECOND for number in (1, 2, 5, 10, 20, 30)),
@@ -60,9 +60,9 @@ _ROUND = (
 def plot_run_calendar(runs: pd.DataFrame, *, ax: Axes | None = None, tz: str = "UTC") -> Axes:
     """Plot one square a day, colored by the share of its decided runs that failed.
 
-    A day belongs to the run by ``triggered_at``. A day between the first and the last without any run is
-    hatched, and so, with dots, is one whose runs were all skipped or have not ended: no failures is one
-    thing, not knowing another. Where the squares are large enough they hold the number of failed runs.
+    A run belongs to the day of its ``triggered_at``. Days without any run, between the first and the last, are
+    hatched. Days whose runs were all skipped or have not ended are dotted: they have no rate. Squares that are
+    large enough hold the number of failed runs.
 
     Parameters
     ----------
@@ -166,7 +166,7 @@ def _week(days: pd.DatetimeIndex) -> NDArray[np.int64]:
 
 
 def _on_grid(values: pd.Series[Any], fill: object) -> NDArray[Any]:
-    """Lay a value a day out as weekdays by weeks."""
+    """Return values by day as a matrix of weekdays by weeks."""
     days = pd.DatetimeIndex(values.index)
     week = _week(days)
     grid = np.full((len(WEEKDAYS), int(week[-1]) + 1), fill, dtype=values.to_numpy().dtype)
@@ -175,7 +175,7 @@ def _on_grid(values: pd.Series[Any], fill: object) -> NDArray[Any]:
 
 
 def _severity_legend(ax: Axes, *, silent: bool, undecided: bool) -> None:
-    """Show which color is how bad, and what the hatched days are, where there are some."""
+    """Draw a legend of the colors, and of the hatched days where there are some."""
     from matplotlib.patches import Patch  # noqa: PLC0415 - heavy, and needed only when drawing
 
     handles, texts = [Patch(facecolor=color) for color in _SEVERITY_COLORS], list(_SEVERITY_LABELS)
@@ -274,7 +274,7 @@ def _edges(lengths: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def _duration_label(length: float) -> str:
-    """Write a duration so that two round ones never read alike."""
+    """Format a duration; two different round ones never have the same text."""
     return f"{length:.0f} ms" if length < _SECOND else format_milliseconds(length)
 
 

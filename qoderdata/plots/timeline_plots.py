@@ -52,7 +52,7 @@ _KNOWN = frozenset({"failed", "completed", "waiting", "cancelled", "skipped"})
 
 
 class _Bar(NamedTuple):
-    """How a run that has ended looks: the height, a share of the lane, tells outcomes apart without color."""
+    """The look of a run that has ended; also the height, a share of the lane, differs by outcome."""
 
     words: str
     height: float
@@ -90,7 +90,7 @@ def plot_run_timeline(
 ) -> Axes:
     """Plot runs as bars from start to end, one lane a deployment, with what was missed and what fires next.
 
-    The outcome of a run is told by color and by shape: tall bars failed, those of half the height completed, flat
+    The outcome of a run is shown by color and by shape: tall bars failed, those of half the height completed, flat
     ones were cancelled, hollow ones only count as completed because of their session's state (``status_from`` is
     ``"session"``). A run that has not ended is a line with an arrow up to the newest time in `runs` and `missed`,
     dotted where it waits for a person. A cross is a skipped run, a question mark one whose outcome is not known.
@@ -231,7 +231,7 @@ def _spans(runs: pd.DataFrame) -> pd.DataFrame:
 
 
 def drawn_outcomes(runs: pd.DataFrame) -> pd.Series[str]:
-    """Return what each run is drawn as."""
+    """Return the outcome that each run is drawn as."""
     status = runs["status"].astype("object")
     outcome = status.where(status.isin(list(_KNOWN)), "unknown").mask(
         status.isin(["running", "pending"]), "running"
@@ -266,7 +266,7 @@ def _names(frame: pd.DataFrame, column: str) -> pd.Series[str]:
 
 
 def _lanes(spans: pd.DataFrame, missed_times: pd.DataFrame, next_times: pd.DataFrame) -> pd.DataFrame:
-    """Return a name and a number of failed and missed ones a lane, most first, then by name."""
+    """Return the name and the number of failed runs and missed times of each lane, most first, then by name."""
     parts = [
         spans.assign(bad=spans["outcome"].eq("failed")),
         missed_times.assign(bad=missed_times["certain"]),
@@ -306,9 +306,8 @@ def _bars(ax: Axes, spans: pd.DataFrame, narrowest: float) -> _Legend:
         if mine.empty:
             continue
         left, rows = day_numbers(mine["start"]), mine["row"].to_numpy(dtype=np.float64)
-        right = np.fmax(
-            day_numbers(mine["end"]), left + narrowest
-        )  # fmax ignores NaN, so a missing end gives the narrowest bar
+        # fmax ignores NaN, so a missing end gives the narrowest bar.
+        right = np.fmax(day_numbers(mine["end"]), left + narrowest)
         low, high = rows - look.height / 2, rows + look.height / 2
         corners = np.stack([np.stack(x, 1) for x in ([left, left, right, right], [low, high, high, low])], 2)
         style: dict[str, Any] = {
@@ -338,7 +337,7 @@ def _sample(marker: Any, color: str, *, filled: bool = True, size: float = 12, *
 
 
 def _narrow_note(spans: pd.DataFrame, narrowest: float) -> _Legend:
-    """Say how long the narrowest bar is, how many runs are shorter, and of how many the end is not known."""
+    """Return a legend entry: how long the narrowest bar is, how many runs are shorter or have no known end."""
     ended = spans[spans["outcome"].isin(list(_BARS))]
     length = pd.Timedelta(days=narrowest)
     unknown = int(ended["end"].isna().sum())

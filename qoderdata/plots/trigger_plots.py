@@ -121,7 +121,7 @@ def plot_next_triggers(
     shown = triggers[triggers["deployment_id"].isin(first.index)]
     time_axis(ax, pd.DatetimeIndex(shown["trigger_at"]), what="trigger time")
     _marks(ax, shown, pd.Series(range(len(first)), index=first.index), own=own, points=points)
-    # Beside its color an agent has a number, for whoever sees no colors.
+    # An agent has a number too, for readers who do not see colors.
     numbers = {agent: f"{number}" for number, agent in enumerate(own, start=1)}
     numbers_end = write_column(
         ax, "", [numbers.get(agent, "") for agent in first["agent_id"]], offset=2, points=0.9 * points
@@ -174,7 +174,7 @@ def _marks(ax: Axes, shown: pd.DataFrame, lane: pd.Series[int], *, own: list[str
 def _agent_legend(
     ax: Axes, own: list[str], texts: list[str], properties: dict[str, Any], *, offset: float
 ) -> None:
-    """Show which color and number is which agent, to the right of the lanes."""
+    """Draw a legend of the colors and numbers of agents, to the right of the lanes."""
     from matplotlib.lines import Line2D  # noqa: PLC0415 - heavy, and needed only when drawing
 
     colors = [*DISTINCT[: len(own)], GREY][: len(texts)]
@@ -265,7 +265,7 @@ def _by_hour(times: pd.DatetimeIndex) -> NDArray[np.int64]:
 
 
 def _number(value: float, *, whole: bool) -> str:
-    """Write what fits into a square."""
+    """Format a number so that it fits into a square."""
     if not np.isfinite(value):
         return ""
     if value >= 1000:  # noqa: PLR2004 - four digits are too wide for a square

@@ -42,7 +42,7 @@ _LIFETIME = {
 #: Each counter, with the figure of the runs that it should equal.
 _COUNTERS = {_RUNS: "runs", _FAILURES: "failed", _STREAK: "current_streak"}
 _LAST = "stats_last_triggered_at"
-#: The share of runs of unknown outcome above which it is told, as `qoderdata.check` does.
+#: Warn where a larger share of the runs has an unknown outcome, as `qoderdata.check` does.
 _DOUBTFUL = 0.05
 
 
@@ -353,8 +353,8 @@ def consistency(df: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
     ``total_runs`` is compared with the number of listed runs of the deployment, whatever their status,
     ``total_failures`` with the failed ones, ``consecutive_failures`` with the current streak of
     `failure_streaks`. A counter that is missing is not compared; runs of deployments that are not in `df` (such
-    as archived ones) are not looked at. Runs of a part of the time only, or ones that the service has forgotten
-    since, show as differences: they are.
+    as archived ones) are not looked at. Where `runs` covers only a part of the time, or the service has deleted
+    runs since, the result has differences.
 
     Parameters
     ----------

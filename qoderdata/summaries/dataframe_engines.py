@@ -1,7 +1,7 @@
 """What differs from one dataframe engine to another, so that each summary is written once.
 
 How a frame of any engine that narwhals knows is opened and in what form the result is returned, and the
-expressions that narwhals has no word for: instants as integers and wall clocks in a zone. A pandas frame gives a
+expressions that narwhals does not have: instants as integers and wall clocks in a zone. A pandas frame gives a
 pandas frame with the group keys as its index; other engines give their own frame with the keys as first columns,
 and stay lazy where they are lazy. PyArrow goes through DuckDB, since it has no grouped quantile.
 """
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from narwhals.typing import IntoFrame
 
 _DAY = 24 * 3_600_000_000
-#: A column that is 1 in every row: one group of all, where that is wanted.
+#: A column that is 1 in every row, to group all rows together.
 ALL = "_all"
 
 
@@ -492,7 +492,7 @@ def first_instant(zone: str) -> EngineExpr:
         naive = column.cast(pl.Datetime("us"))
         return attach(naive).fill_null(attach(naive - pl.duration(days=1)) + _DAY)
 
-    # ICU takes the later of two readings, and past a gap the offset before it; Java the earlier one, and likewise.
+    # Of two readings, ICU takes the later one and Java the earlier one; past a gap, both use the offset before it.
     reads = f"timezone('{zone}', make_timestamp({{0}}))"
     would = f"timezone('{zone}', make_timestamp({{0}} - {_DAY})) + INTERVAL 24 HOUR"
     first = f"CASE WHEN timezone('{zone}', {would}) = make_timestamp({{0}}) THEN {would} ELSE {reads} END"

@@ -20,12 +20,12 @@ _COLUMNS = (
     "id", "name", "status", "archived_at", "paused_reason_type", "paused_reason_error_type", "schedule_expression",
     "schedule_timezone",
 )  # fmt: skip
-#: What moves by itself, and what follows from another column.
+#: Columns that change by themselves, and columns that follow from another one.
 _NO_CHANGE = frozenset({
     "id", "updated_at", "schedule_type", "schedule_last_run_at", "schedule_upcoming_runs_at", "stats_total_runs",
     "stats_total_failures", "stats_consecutive_failures", "stats_next_trigger_at", "stats_last_triggered_at",
 })  # fmt: skip
-#: Columns that one row tells of together, by the kind of change.
+#: Columns whose changes make one row, by the kind of change.
 _TOGETHER = {"schedule": ("schedule_expression", "schedule_timezone"), "agent": ("agent_id", "agent_version")}
 _STATE = ("status", "archived_at", "paused_reason_type", "paused_reason_error_type")
 _CONFIG = ("session_strategy", "config_max_concurrent", "config_max_retries", "config_timeout_ms")
@@ -33,7 +33,7 @@ _KINDS = {"environment_id": "environment", "budget_max_credit_cost": "config", *
 _OBJECTS = {"metadata": "metadata", "extra": "other"}
 _ARCHIVED_NAME = re.compile(r"_archived_\d+")
 _Difference = tuple[str, str, str, str | None, str | None]
-#: A value is cut to so many columns; prompts are long.
+#: The most columns of a value; longer ones, such as prompts, are shortened.
 _VALUE = 60
 _RESULT = ("deployment_id", "name", "change", "field", "before", "after")
 
@@ -70,7 +70,7 @@ def changes(before: pd.DataFrame, after: pd.DataFrame) -> pd.DataFrame:
                           ``"paused by error: vault_not_found_error"``
         ================= ======================================================================================
 
-        Environment variables may hold secrets: of these it is told that they changed, not how. Settings that the
+        Environment variables may hold secrets: the result shows that they changed, not how. Settings that the
         service gave for no deployment in one of the frames, as the newest edition does, are not compared.
 
     Raises
@@ -111,7 +111,7 @@ def changes(before: pd.DataFrame, after: pd.DataFrame) -> pd.DataFrame:
 
 
 def describe_change(row: Any) -> str:  # noqa: ANN401 - a row as a named tuple
-    """Say a difference as a person would, without the name: one row of `changes`."""
+    """Format one row of `changes` as text, without the deployment's name."""
     words = {"created": _("created"), "removed": _("removed"), "archived": _("archived")}
     if row.change in words:
         return words[row.change]
@@ -130,7 +130,7 @@ def describe_change(row: Any) -> str:  # noqa: ANN401 - a row as a named tuple
 
 
 def _state_in_words(text: str) -> str:
-    """Return what `_state` says, in the language of the page."""
+    """Translate a text of `_state` into the language of the page."""
     if text.startswith("paused by error: "):
         return _("paused by error: {error}", error=text.removeprefix("paused by error: "))
     words = {
@@ -166,7 +166,7 @@ def _differences(old: pd.DataFrame, new: pd.DataFrame) -> Iterator[_Difference]:
 
 
 def _states(old: pd.DataFrame, new: pd.DataFrame) -> Iterator[_Difference]:
-    """Yield what was archived, paused and resumed."""
+    """Yield the differences of deployments that were archived, paused or resumed."""
     times = _texts(old["archived_at"]), _texts(new["archived_at"])
     for id_, before, after in _differing(*times):
         yield id_, "archived" if before is None else "other", "archived_at", before, after
@@ -235,7 +235,7 @@ def _differing(
 
 
 def _parts(name: str, before: str | None, after: str | None) -> Iterator[tuple[str, str | None, str | None]]:
-    """Yield the keys of two JSON objects whose values differ as JSON; ``""``, ``{}`` and ``[]`` are as none."""
+    """Yield the keys of two JSON objects whose values differ as JSON; ``""``, ``{}``, ``[]`` count as missing."""
     old, new = (json.loads(text) if text else {} for text in (before, after))
     for key in [*old, *(key for key in new if key not in old)]:
         one, other = old.get(key), new.get(key)

@@ -42,8 +42,8 @@ _GROUPS: dict[str, Any] = {
 _HEX = "[0-9a-fA-F]"
 _NOT_IN_PATHS = r"""[^ \t\r\n"'`<>(),;:|{}\[\]]"""
 _UNIT = "(ns|us|ms|s|m|h|d)"
-#: What varies, in the order in which it is replaced. Only what Python, Rust, RE2 and Java read alike: ASCII
-#: classes, no look-around, no references; ``\b`` and ``\B`` are those of ASCII.
+#: The variable parts of messages, in the order in which they are replaced. Python, Rust, RE2 and Java must read
+#: the patterns alike: ASCII classes, no look-around, no references; ``\b`` and ``\B`` are those of ASCII.
 _VARIABLE_PARTS = (
     (r'"[^"\n]*"', "<text>"),
     (r"`[^`\n]*`", "<text>"),

@@ -26,7 +26,7 @@ _STATUSES = {
     "skipped": ["skipped", "cancelled"],
     "unfinished": ["pending", "running", "waiting"],
 }
-#: The columns that tell which attempt of an occurrence is the last one.
+#: The columns that determine which attempt of an occurrence is the last one.
 _ATTEMPT_COLUMNS = ["id", "deployment_id", "status", "trigger_type", "attempt", "triggered_at"]
 
 

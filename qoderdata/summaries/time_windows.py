@@ -165,19 +165,17 @@ def parse_micros(value: Span, *, name: str) -> int:
     return length // MICROSECOND
 
 
-def with_age(
-    rows: nw.LazyFrame[Any], until: Instant | Span | None, *, column: str = "_at", name: str = "_age"
-) -> nw.LazyFrame[Any]:
-    """Add how long before `until` a time lies: above 0 before it; both in microseconds.
+def with_age(rows: nw.LazyFrame[Any], until: Instant | Span | None) -> nw.LazyFrame[Any]:
+    """Add the time from ``_at`` to `until` as ``_age``, both in microseconds; it is above 0 before `until`.
 
     Without `until` the end is that of the minute of the newest time in the whole frame.
     """
-    at = nw.col(column)
+    at = nw.col("_at")
     if until is not None:
         bound = parse_bound(until, now=datetime.now(UTC), name="until").to_pydatetime()
-        return rows.with_columns((to_micros(bound) - at).alias(name))
+        return rows.with_columns((to_micros(bound) - at).alias("_age"))
     newest = at.max()
-    return rows.with_columns((newest - newest % MINUTE + MINUTE - at).alias(name))
+    return rows.with_columns((newest - newest % MINUTE + MINUTE - at).alias("_age"))
 
 
 def local_midnight(time: pd.Timestamp, tz: str, *, days: int = 0) -> pd.Timestamp:

@@ -9,7 +9,7 @@ import narwhals as nw
 
 
 def check_confidence(confidence: float) -> float:
-    """Return a confidence level, or raise where it is none.
+    """Return a confidence level as a float; raise where it is not between 0 and 1.
 
     Parameters
     ----------

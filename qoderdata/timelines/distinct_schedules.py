@@ -62,13 +62,13 @@ class DistinctSchedules:
         return cls(schedules, np.where(both == 0, -1, of_row))
 
     def parsed_rows(self, df: pd.DataFrame, rows: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Return those of some rows whose schedule could be parsed; warn of those whose schedule could not."""
+        """Return the rows whose schedule could be parsed; warn as `warn_of_unreadable` does."""
         self.warn_of_unreadable(df, rows)
         parsed: NDArray[np.int64] = rows[self._is_parsed[self.of_row[rows]]]
         return parsed
 
     def warn_of_unreadable(self, df: pd.DataFrame, rows: NDArray[np.int64]) -> None:
-        """Warn of those of some rows that have a schedule which could not be parsed."""
+        """Warn where rows have a schedule that could not be parsed."""
         bad = rows[~self._is_parsed[self.of_row[rows]] & (self.of_row[rows] >= 0)]
         if bad.size:
             reason = one_line(str(self.schedules[self.of_row[bad[0]]]))

@@ -45,7 +45,7 @@ _YEAR = 366 * DAY
 _HOUR, _MINUTE = 3600, 60
 _FEW = 4
 _OPEN_STEP = re.compile(r"(?:\*|[0-9A-Z]+)/(?P<step>[0-9]+)")
-#: How many values each field has before it starts anew; the days of a month have no fixed number.
+#: The number of values of each field, after which it starts again; the days of a month have no fixed number.
 _CYCLES = {"minute": 60, "hour": 24, "month": 12, "day of week": 7}
 _INVERTED = re.compile(r"Etc/GMT(?P<sign>[+-])(?P<hours>[1-9][0-9]?)")
 _EVERY_DAY, _LEAP_DAY, _FEBRUARY = 31, 29, 2

@@ -1,7 +1,7 @@
 """Which scheduled times did no run serve, from when to when could a deployment fire, and is that certain?
 
-One record tells what holds since it was last changed; snapshots tell more. Times are whole microseconds since 1970
-in UTC.
+One record shows the state since it was last changed; snapshots show earlier states. Times are whole microseconds
+since 1970 in UTC.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ class Periods:
         The index of its schedule among the distinct ones. Where either of two may have been active, each has a
         period.
     kind, at : numpy.ndarray
-        Why it is not certain, and the time that belongs to that.
+        Why it is not certain, and the time of that reason.
     """
 
     row: NDArray[np.int64]
@@ -74,7 +74,7 @@ class Periods:
     at: NDArray[np.int64]
 
     def reasons(self, row: NDArray[np.int64], time: NDArray[np.int64]) -> pd.Series[str]:
-        """Return for each of some scheduled times why it is not certain, or an empty text."""
+        """Return why each scheduled time is not certain; an empty text where it is certain."""
         times = np.unique(np.concatenate([self.begin, time]))
         begins = self.row * times.size + np.searchsorted(times, self.begin)
         index = np.searchsorted(begins, row * times.size + np.searchsorted(times, time), side="right") - 1
@@ -84,7 +84,7 @@ class Periods:
         return pd.Series(texts[of_time.reshape(-1)], dtype=TEXT)
 
     def merged(self) -> Periods:
-        """Return the same in order, with periods that go on joined."""
+        """Return the same periods in order, with adjacent equal ones joined."""
         one = self.take(np.lexsort((self.begin, self.schedule, self.row)))
         starts = np.ones(one.row.size, dtype=bool)
         starts[1:] = one.begin[1:] != one.end[:-1]
@@ -96,12 +96,12 @@ class Periods:
         return joined.take(np.lexsort((joined.schedule, joined.begin, joined.row)))
 
     def within(self, begin: NDArray[np.int64], end: NDArray[np.int64]) -> Periods:
-        """Return what lies in the life of each deployment."""
+        """Return the periods, cut to the lifetime of each deployment."""
         cut = replace(self, begin=np.maximum(self.begin, begin[self.row]), end=np.minimum(self.end, end[self.row]))
         return cut.take(np.flatnonzero(cut.begin < cut.end))
 
     def take(self, index: NDArray[np.int64]) -> Periods:
-        """Return some of them, in this order."""
+        """Return the periods at these indices, in this order."""
         return Periods(*(getattr(self, field.name)[index] for field in fields(self)))
 
 
@@ -121,7 +121,7 @@ def _format(micros: int) -> str:
 
 @dataclass(frozen=True)
 class _State:
-    """What one frame says of each deployment of the newest frame, in the order of its rows."""
+    """What one frame says about each deployment of the newest frame, in the order of its rows."""
 
     fetched_at: int
     is_there: NDArray[np.bool_]
@@ -153,7 +153,7 @@ class _State:
         return self.is_paused & is_known
 
     def over(self, older: _State) -> _State:
-        """Return this state, and the older one of deployments that are not in this."""
+        """Return this state, with the older one for deployments that this one lacks."""
         names = ("is_paused", "schedule", "updated")
         values = (np.where(self.is_there, getattr(self, name), getattr(older, name)) for name in names)
         return _State(self.fetched_at, self.is_there | older.is_there, *values)
@@ -162,7 +162,7 @@ class _State:
 def schedule_history(
     df: pd.DataFrame, snapshots: Sequence[pd.DataFrame], *, since: int
 ) -> tuple[DistinctSchedules, Periods]:
-    """Return the distinct schedules of some frames, and from when to when each deployment could fire by which.
+    """Return the distinct schedules of some frames, and the periods in which each deployment could fire by each.
 
     Parameters
     ----------
@@ -171,7 +171,7 @@ def schedule_history(
     snapshots
         Earlier frames, with ``attrs["fetched_at"]``, in any order.
     since
-        The time from which on the periods matter.
+        Periods before this time do not matter.
 
     Returns
     -------
@@ -213,7 +213,7 @@ def schedule_history(
 
 
 def _from_one_record(state: _State, created: NDArray[np.int64], *, since: int) -> Periods:
-    """Return what a record tells alone: a change after `since` makes all times doubtful."""
+    """Return the periods that one record shows: a change after `since` makes all times doubtful."""
     is_changed = (state.updated > created) & (state.updated >= since)
     kind = np.where(created == -FAR, _CREATED, _CERTAIN)
     kind = np.where(is_changed, _CHANGED, kind)
@@ -224,7 +224,7 @@ def _from_one_record(state: _State, created: NDArray[np.int64], *, since: int) -
 
 
 def _from_snapshots(states: Sequence[_State], created: NDArray[np.int64]) -> Iterator[Periods]:
-    """Yield what is known before the first state, between each two, and after the last."""
+    """Yield the periods before the first state, between each two, and after the last."""
     nothing = np.zeros(created.size, dtype=bool)
     none = np.full(created.size, _NO_SCHEDULE)
     before = _State(-FAR, nothing, nothing, none, none)
@@ -240,7 +240,7 @@ def _from_snapshots(states: Sequence[_State], created: NDArray[np.int64]) -> Ite
 
 
 def _before_first(state: _State, row: NDArray[np.int64], created: NDArray[np.int64]) -> Iterator[Periods]:
-    """Yield what holds before the first snapshot: since the record was last changed, it is as it shows."""
+    """Yield the periods before the first snapshot, which shows the state since the record was last changed."""
     updated, paused = state.updated[row], state.is_paused[row]
     as_created = ~paused & (updated <= created[row])
     known_since = np.where(as_created, -FAR, np.where(updated == -FAR, state.fetched_at, updated))
@@ -255,7 +255,7 @@ def _before_first(state: _State, row: NDArray[np.int64], created: NDArray[np.int
 def _between(
     before: _State, after: _State, row: NDArray[np.int64], seen_at: NDArray[np.int64]
 ) -> Iterator[Periods]:
-    """Yield what holds between two snapshots; where they differ, since the change that the later one dates."""
+    """Yield the periods between two snapshots; where these differ, the later one may date the change."""
     old, new, begin, updated = before.firing[row], after.firing[row], seen_at[row], after.updated[row]
     is_dated = (updated > begin) & (updated <= after.fetched_at)
     known_since = np.where(old == new, begin, np.where(is_dated, updated, after.fetched_at))
@@ -267,7 +267,7 @@ def _between(
 
 
 def _periods(row: NDArray[np.int64], *columns: NDArray[np.int64] | int) -> Periods:
-    """Return those that are not empty."""
+    """Return the periods that are not empty and have a schedule."""
     values = [np.broadcast_to(np.asarray(column, dtype=np.int64), row.shape) for column in columns]
     begin, end, schedule = values[:3]
     wanted = (begin < end) & (schedule != _NO_SCHEDULE)
@@ -316,7 +316,7 @@ def missed_triggers(
         How late a run may be due: a length of time with a unit.
     snapshots
         Earlier deployments frames with ``attrs["fetched_at"]``, as `load_snapshots` gives them, of this account;
-        ``df`` is one more. They tell pauses and former schedules: where the snapshot before a time and the one
+        ``df`` is one more. They show pauses and former schedules: where the snapshot before a time and the one
         after it show the same schedule and an active deployment, the times of that schedule are certain. Where
         both show it paused, nothing was due. Where they differ, the times of both schedules are listed, certain
         only after the change that the later one dates. What changed and was undone between two snapshots is not
@@ -333,7 +333,7 @@ def missed_triggers(
         ``scheduled_at``  datetime64[us, UTC] when it should have fired
         ``deployment_id`` str                 as in ``df``
         ``name``          str                 as in ``df``
-        ``certain``       bool                False where neither the records nor snapshots tell whether it
+        ``certain``       bool                False where neither the records nor snapshots show whether it
                                               was due
         ``reason``        str                 why not: ``"paused since <time>"`` (it is paused now),
                                               ``"changed at <time>"`` (after `since`; its creation is no
@@ -443,7 +443,7 @@ class _Group:
 
 
 def _groups(distinct: DistinctSchedules, periods: Periods, window: _Window) -> Iterator[_Group]:
-    """Yield the deployments that had one schedule without a break by schedule, then the others one by one."""
+    """Yield the deployments with one uninterrupted schedule by schedule, then the others one by one."""
     row, starts, counts = np.unique(periods.row, return_index=True, return_counts=True)
     ends = starts + counts
     goes_on = np.ones(periods.row.size, dtype=bool)
@@ -508,7 +508,7 @@ class _ScheduledRuns:
         return cls(deployment[wanted], due[wanted], names_its_time[wanted])
 
     def between(self, first: int, last: int) -> _ScheduledRuns:
-        """Return the runs of some deployments, whose indices then begin at 0."""
+        """Return the runs of the deployments from `first` to before `last`, whose indices then begin at 0."""
         low, high = np.searchsorted(self.deployment, (first, last))
         return _ScheduledRuns(self.deployment[low:high] - first, self.due[low:high], self.names_its_time[low:high])
 
@@ -523,7 +523,7 @@ def _unserved(
     runs: _ScheduledRuns,
     grace: int,
 ) -> NDArray[np.bool_]:
-    """Return which times of some deployments with one schedule no run serves: one row a deployment.
+    """Return a matrix, deployments by scheduled times: True where no run serves the time.
 
     `lives` has for each deployment the index of its first scheduled time and of the one after its last.
     """

@@ -307,7 +307,7 @@ def _in_order(
 
 
 def _category(values: pd.Series[str], deployment: NDArray[np.int32]) -> pd.Categorical:
-    """Return a text of each deployment for each of its triggers."""
+    """Return its deployment's text for each trigger."""
     codes, categories = pd.factorize(values, sort=True)
     dtype = pd.CategoricalDtype(pd.Index(categories).astype(TEXT))
     narrow = codes.astype(np.min_scalar_type(-max(len(categories), 1)))
@@ -346,7 +346,7 @@ def _source(
     upcoming_of: NDArray[np.int64],
     deployment: NDArray[np.int32],
 ) -> pd.Categorical:
-    """Return for each trigger whether the service's list or cron gives it."""
+    """Return the source of each trigger: the service's list or cron."""
     first = np.array([triggers.listed.min(initial=_NEVER) for triggers in upcoming], dtype=np.int64)
     last = np.array([triggers.listed.max(initial=-_NEVER) for triggers in upcoming], dtype=np.int64)
     by_cron = at < first[upcoming_of][deployment]
