@@ -9,7 +9,6 @@ import pandas as pd
 from qoderdata.columns import TEXT
 from qoderdata.cron import WEEKDAYS, CronError, parse
 from qoderdata.formatting import format_duration, format_milliseconds, format_percent
-from qoderdata.frames import fetched_at
 from qoderdata.report.data import MONTH, WEEK, span_text
 from qoderdata.report.layout import (
     MOST_ROWS,
