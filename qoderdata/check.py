@@ -9,7 +9,7 @@ import pandas as pd
 
 from qoderdata.columns import TEXT, require_frame
 from qoderdata.formatting import format_duration, format_milliseconds, format_percent, format_time, one_line
-from qoderdata.frames import fetched_at
+from qoderdata.frames import fetched_at, rows_before
 from qoderdata.outcomes import is_assumed
 from qoderdata.parsing import Instant, Span, parse_instant, parse_span
 from qoderdata.summaries import compare_periods, failure_streaks, session_costs, unusual_runs
@@ -83,7 +83,7 @@ def check(
     snapshots
         Earlier deployments frames, for `missed_triggers`.
     now
-        The zone-aware present; ``None`` is the time of the call.
+        The zone-aware present; ``None`` is the time of the call. Later runs and sessions do not count.
     since
         Triggers missed in this time before `now` count.
     streak
@@ -111,7 +111,8 @@ def check(
 
         ======================= ======= =====================================================================
         ``failing``             error   its last runs failed, `streak` at least, and it is active; where none of
-                                        `runs` completed, the service's counter counts too
+                                        `runs` completed, the service's counter counts too. A run of unknown
+                                        outcome ends a streak
         ``paused_by_error``     error   the service paused it
         ``missed``              error   scheduled times of the last `since` that certainly had no run
         ``stuck``               error   a run is unfinished for too long; see `unusual_runs`
@@ -119,8 +120,8 @@ def check(
         ``worse``               warning it fails more than in the period before; see `compare_periods`
         ``over_budget``         warning the 95th percentile of its credits is above `budget_share` of its budget
         ``never_fires``         warning its schedule has no time to come
-        ``incomplete_data``     warning a frame is not complete or older than a day, or too many outcomes are
-                                        doubtful
+        ``incomplete_data``     warning a frame is not complete or older than a day, too many outcomes are
+                                        doubtful, or there are neither runs nor counters
         ======================= ======= =====================================================================
 
     Raises
@@ -148,11 +149,13 @@ def check(
         if not share >= 0:
             raise ValueError(f"{name}={share!r} must be a share, 0 or more")
     df = require_frame(df, _COLUMNS, what="deployments", optional=["budget_max_credit_cost", "config_timeout_ms"])
+    end = parse_instant(pd.Timestamp.now("UTC") if now is None else now, name="now")
     if runs is not None:
         runs = require_frame(runs, _RUN_COLUMNS, what="runs", optional=["status_from"])
+        runs = rows_before(runs, "triggered_at", end)
     if sessions is not None:
-        sessions = require_frame(sessions, ["id"], what="sessions")
-    end = parse_instant(pd.Timestamp.now("UTC") if now is None else now, name="now")
+        sessions = require_frame(sessions, ["id", "created_at"], what="sessions")
+        sessions = rows_before(sessions, "created_at", end)
     live = df[df["archived_at"].isna()]
     active = live[live["status"].ne("paused").fillna(value=True)]
     names = {id_: one_line(id_ if pd.isna(name) else name) for id_, name in zip(df["id"], df["name"], strict=True)}
@@ -216,7 +219,9 @@ def failing_now(runs: pd.DataFrame, active: pd.DataFrame) -> pd.DataFrame:
         ``deployment_id``, ``streak`` (``int64``), ``since`` (missing where the streak began before `runs`),
         ``error_type`` (of the last failed run; missing where there is none).
     """
-    streaks = failure_streaks(runs[["id", "deployment_id", "status", "triggered_at", *_there(runs, "created_at")]])
+    columns = ["id", "deployment_id", "triggered_at", *_there(runs, "created_at")]
+    # A run of unknown outcome may have completed.
+    streaks = failure_streaks(runs[columns].assign(status=runs["status"].astype(TEXT).fillna("completed")))
     failed = runs[runs["status"].eq("failed").fillna(value=False) & runs["triggered_at"].notna()]
     failed = failed.sort_values(["triggered_at", *_there(runs, "created_at"), "id"], na_position="first")
     last_error = failed.drop_duplicates("deployment_id", keep="last").set_index("deployment_id")["error_type"]
@@ -284,7 +289,11 @@ def _failed(name: str, length: int) -> str:
 
 def _failing_by_counters(active: pd.DataFrame, names: dict[str, str], *, streak: int) -> Iterator[_Finding]:
     column = "stats_consecutive_failures"
-    if column not in active.columns:
+    if column not in active.columns or active[column].isna().all():
+        if len(active):
+            yield _Finding(
+                "incomplete_data", None, _("Without runs it is not known which deployments are failing."), None, 3
+            )
         return
     failing = active[active[column].ge(streak).fillna(value=False)]
     for id_, length in zip(failing["id"], failing[column], strict=True):

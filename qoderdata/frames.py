@@ -363,6 +363,11 @@ def fetched_at(frame: pd.DataFrame) -> pd.Timestamp | None:
     return None if value is None else parse_instant(value, name="fetched_at")
 
 
+def rows_before(frame: pd.DataFrame, column: str, moment: pd.Timestamp) -> pd.DataFrame:
+    """Return the rows whose time is before a moment, and those without a time."""
+    return frame[~(frame[column] >= moment).fillna(value=False)]
+
+
 def upcoming_runs(df: pd.DataFrame) -> pd.DataFrame:
     """Return the next triggers that the service lists, one per row.
 

@@ -102,6 +102,34 @@ def test_failing(account: Account) -> None:
     assert qd.check(without, now=NOW)["detail"].tolist() == ["job 1 failed 3 times in a row."]
 
 
+def test_a_run_of_unknown_outcome_ends_a_streak(account: Account) -> None:
+    runs = account.runs_of(1)
+    fail(runs[:4])
+    frame = qd.flatten_runs(account.runs)
+    frame["status"] = frame["status"].mask(frame["id"].eq(runs[1]["id"]))
+    found = qd.check(qd.flatten_deployments(account.deployments), frame, now=NOW)
+    assert "failing" not in set(found["kind"])
+
+
+def test_what_comes_after_the_present_does_not_count(account: Account) -> None:
+    fail(account.runs_of(1)[:3])
+    expected = account.check()
+    later = {**account.runs_of(1)[0], "id": "drun_later", "status": "completed", "triggered_at": stamp(NOW)}
+    account.runs.append(later)
+    account.sessions.append({**account.sessions[0], "id": "sess_later", "usage": {"total_credits": 10**6}})
+    account.sessions[-1]["created_at"] = stamp(NOW)
+    pd.testing.assert_frame_equal(account.check(), expected)
+
+
+def test_without_runs_and_counters_nobody_knows_who_fails(account: Account) -> None:
+    """The newest edition gives no counters."""
+    df = qd.flatten_deployments(account.deployments)
+    row = only(qd.check(df.assign(stats_consecutive_failures=pd.Series(pd.NA, df.index, dtype="Int64")), now=NOW))
+    assert (row.kind, row.detail) == (
+        "incomplete_data", "Without runs it is not known which deployments are failing.",
+    )  # fmt: skip
+
+
 @pytest.mark.parametrize("tie_breaker", ["created_at", "id"])
 def test_the_last_error_is_that_of_the_last_retry(account: Account, tie_breaker: str) -> None:
     """Retries have the time of the first try (edition D); a run without a time was not the last one."""

@@ -16,7 +16,7 @@ from qoderdata.columns import TEXT, require_frame
 from qoderdata.cron import CronError, parse
 from qoderdata.forecast import cost_forecast
 from qoderdata.formatting import format_duration, format_time, one_line, truncate
-from qoderdata.frames import expand_metadata, fetched_at
+from qoderdata.frames import expand_metadata, fetched_at, rows_before
 from qoderdata.outcomes import is_assumed
 from qoderdata.timelines import missed_triggers, next_triggers
 from qoderdata.translation import gettext as _
@@ -129,11 +129,12 @@ class ReportData:
         named = given.assign(name=pd.Series(list(_names(given, labels)), given.index, dtype=TEXT))
         if runs is not None:
             runs = require_frame(runs, _RUN_COLUMNS, what="runs", optional=_NEWER_RUN_COLUMNS)
-            runs = _until(runs, "triggered_at", start)
+            runs = rows_before(runs, "triggered_at", start)
             if not runs.empty:
                 named = summaries.fill_counters(named, runs)
         if sessions is not None:
-            sessions = _until(require_frame(sessions, _SESSION_COLUMNS, what="sessions"), "created_at", start)
+            sessions = require_frame(sessions, _SESSION_COLUMNS, what="sessions")
+            sessions = rows_before(sessions, "created_at", start)
         dated = [(at, frame) for frame in snapshots or () if (at := fetched_at(frame)) is not None and at < start]
         earlier = [frame for _, frame in sorted(dated, key=lambda one: one[0])]
         return cls(named, given, runs, sessions, earlier, _groups(given, by, labels), start, horizon, tz)
@@ -405,11 +406,6 @@ def _groups(deployments: pd.DataFrame, by: str | None, labels: Mapping[str, str]
         raise ValueError(f"by={by!r} is neither an id nor a key of the deployments' metadata; there are {known}")
     texts = [None if pd.isna(value) else _short(value) for value in values]
     return Groups(word, pd.Series(texts, deployments["id"], dtype=TEXT))
-
-
-def _until(frame: pd.DataFrame, column: str, moment: pd.Timestamp) -> pd.DataFrame:
-    """Return the rows before a moment, and those without a time."""
-    return frame[~(frame[column] >= moment).fillna(value=False)]
 
 
 def _assumed_share(rates: Any) -> float:  # noqa: ANN401 - a row as a named tuple
