@@ -16,6 +16,7 @@ from qoderdata.background import prefetch
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+    from datetime import datetime
 
 #: The page size to ask for first; edition A grants it.
 LARGEST_PAGE = 1000
@@ -213,6 +214,18 @@ def list_query(
     if cursor is not None:
         query[cursor_param] = cursor
     return query
+
+
+def format_bound(time: datetime) -> str:
+    """Return a time in UTC as the filters of a list take it.
+
+    Examples
+    --------
+    >>> from datetime import datetime
+    >>> format_bound(datetime.fromisoformat("0900-01-01T00:00+00:00"))
+    '0900-01-01T00:00:00.000000Z'
+    """
+    return time.isoformat(timespec="microseconds").replace("+00:00", "Z")
 
 
 def walk_list(

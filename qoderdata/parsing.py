@@ -247,6 +247,20 @@ def parse_period(
     return start, end
 
 
+def earlier(time: datetime, span: timedelta) -> datetime:
+    """Return a time minus a span, or the first instant of year 1 if the difference is before that.
+
+    Examples
+    --------
+    >>> earlier(datetime.fromisoformat("0001-01-01T00:30+00:00"), timedelta(hours=1)).isoformat()
+    '0001-01-01T00:00:00+00:00'
+    """
+    try:
+        return time - span
+    except OverflowError:
+        return datetime.min.replace(tzinfo=UTC)
+
+
 def parse_zone(key: str, *, name: str = "tz") -> ZoneInfo:
     """Parse an IANA time zone.
 

@@ -97,6 +97,8 @@ MICROSECOND = timedelta(microseconds=1)
         ({"created_since": datetime(2099, 1, 1, tzinfo=UTC)}, False, True),
         ({"created_until": datetime(1999, 1, 1, tzinfo=UTC)}, False, True),
         ({"created_since": datetime(1999, 1, 1, tzinfo=UTC), "include_archived": True}, True, False),
+        ({"created_since": datetime(900, 1, 1, tzinfo=UTC), "include_archived": True}, True, False),
+        ({"created_until": datetime(900, 1, 1, tzinfo=UTC)}, False, True),
     ],
     ids=str,
 )

@@ -182,6 +182,12 @@ def test_the_newest_edition_is_asked_only_for_the_time_that_is_wanted(newest: Sa
     assert len(asked) == 3
 
 
+def test_a_bound_before_the_year_1000(newest: Sandbox, tmp_path: Path) -> None:
+    pd.testing.assert_frame_equal(load(newest, tmp_path, since="0900-01-01T00:00Z"), truth(newest))
+    narrowed = {request.query.get("created_at[gte]") for request in newest.requests if request.status == 200}
+    assert narrowed - {None} == {"0899-12-31T23:00:00.000000Z"}
+
+
 FILTERS: list[tuple[dict[str, Any], Callable[[dict[str, Any]], bool]]] = [
     ({"status": "failed"}, lambda run: run["status"] == "failed"),
     ({"trigger_type": "retry"}, lambda run: run["trigger_context"]["type"] == "retry"),

@@ -20,6 +20,7 @@ from qoderdata import errors
 from qoderdata.errors import CacheWarning, DataQualityWarning
 from qoderdata.load import refresh
 from qoderdata.load.runs import load_runs
+from qoderdata.load.sessions import load_sessions
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -694,3 +695,32 @@ def test_an_open_run_whose_answer_breaks_the_contract_stays_and_the_rest_loads(
         frame = service.load(tmp_path, refresh=True)
     assert set(frame["id"]) == all_of(service)
     assert dict(zip(frame["id"], frame["status"], strict=True))["drun_00001"] == "running"
+
+
+@pytest.mark.parametrize("count", [20, 250])
+def test_a_run_of_the_last_microsecond_of_all_loads(service: OddService, tmp_path: Path, count: int) -> None:
+    service.create(count)
+    service.runs[3]["created_at"] = "9999-12-31T23:59:59.999999999Z"
+    frame = service.load(tmp_path)
+    assert set(frame["id"]) == all_of(service)
+    assert frame.attrs["complete"]
+    assert len(service.load(tmp_path, since="2026-06-01T00:00Z", refresh=True)) == count
+    assert service.load(tmp_path).attrs["requests"] == 0
+
+
+@pytest.mark.parametrize("refresh", [False, True])
+def test_bounds_in_the_first_hour_of_all(service: OddService, tmp_path: Path, *, refresh: bool) -> None:
+    service.create(250)
+    assert len(service.load(tmp_path, since="0001-01-01T00:30Z", refresh=refresh)) == 250
+    with pytest.warns(DataQualityWarning, match="no run is in the time asked for"):
+        assert service.load(tmp_path, until="0001-01-01T00:00Z", refresh=refresh).empty
+
+
+def test_runs_and_sessions_of_the_first_hour_of_all(tmp_path: Path) -> None:
+    service = OddSessions({})
+    for record in service.runs + service.sessions:
+        record["created_at"] = record["updated_at"] = "0001-01-01T00:30:00Z"
+    for _ in range(2):
+        assert set(service.statuses(tmp_path, refresh=True).values()) == {"cancelled"}
+        sessions = load_sessions(client=cast("Client", service), cache_dir=tmp_path, progress=False, refresh=True)
+        assert len(sessions) == 6

@@ -269,6 +269,16 @@ def test_bounds_with_nothing_in_between(tmp_path: Path) -> None:
         scan_runs(tmp_path, engine="polars", since="1D", until="1D")
 
 
+@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize(("bound", "text"), [("since", "0001-01-01T00:30Z"), ("until", "0001-01-01T00:00Z")])
+def test_bounds_in_the_first_hour_of_all(tmp_path: Path, engine: str, bound: str, text: str) -> None:
+    with Sandbox(deployments=5, seed=7, runs=40, edition="D") as sandbox:
+        client = client_of(sandbox)
+        runs = load_runs(client=client, cache_dir=tmp_path, outcomes="sessions")
+    lazy = scan_runs(tmp_path, engine=engine, client=client, **{bound: text})  # type: ignore[arg-type] # a bound
+    assert len(collected(lazy, schema.RUNS)) == (len(runs) if bound == "since" else 0)
+
+
 @pytest.mark.parametrize("bound", ["since", "until"])
 def test_a_time_without_a_zone_is_no_guess(tmp_path: Path, bound: str) -> None:
     with pytest.raises(ValueError, match=bound):

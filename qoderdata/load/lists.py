@@ -25,7 +25,7 @@ from qoderdata.errors import APIError, CacheError, CacheWarning, warn
 from qoderdata.files import Folder
 from qoderdata.formatting import format_duration
 from qoderdata.load.deployment_history import read_as_of, to_frame
-from qoderdata.pages import SAFE_PAGE, Progress, progress_bar, walk_list
+from qoderdata.pages import SAFE_PAGE, Progress, format_bound, progress_bar, walk_list
 from qoderdata.parsing import (
     Instant,
     Span,
@@ -641,4 +641,4 @@ def _known_status(status: str | None) -> str | None:
 
 
 def _wire_time(time: pd.Timestamp | None) -> str | None:
-    return None if time is None else time.strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+    return None if time is None else format_bound(time)

@@ -28,7 +28,8 @@ from qoderdata.errors import (
     RateLimitError,
     warn,
 )
-from qoderdata.pages import LARGEST_PAGE, PageSize, progress_bar, walk
+from qoderdata.pages import LARGEST_PAGE, PageSize, format_bound, progress_bar, walk
+from qoderdata.parsing import earlier
 from qoderdata.store import JournalEntry, Listing, StoredTable, TableStore, row_ids
 
 if TYPE_CHECKING:
@@ -54,6 +55,7 @@ _EVIDENCE = 20
 #: more.
 _CLOCKS_DIFFER = timedelta(hours=1)
 _INSTANT = timedelta(microseconds=1)
+_LAST_INSTANT = datetime.max.replace(tzinfo=UTC)
 #: What no path can name.
 UNUSABLE_IDS = frozenset({"", ".", ".."})
 UNUSABLE_ID_REASON = "no request can name this id"
@@ -276,7 +278,7 @@ class ListReader:
         """Return a filter that newer editions know and older ones ignore: it only saves requests."""
         if self._oldest is None:
             return {}
-        return {"created_at[gte]": (self._oldest - _CLOCKS_DIFFER).strftime("%Y-%m-%dT%H:%M:%S.%fZ")}
+        return {"created_at[gte]": format_bound(earlier(self._oldest, _CLOCKS_DIFFER))}
 
     def _ask(self, params: Mapping[str, str], cursor: str | None, limit: int, times: _RecentTimes) -> ListedPage:
         self.requests += 1
@@ -309,7 +311,7 @@ class ListReader:
     def _is_ignored(self, page: ListedPage) -> bool:
         """Whether the service ignores the filter by time: the page has older rows."""
         oldest = _earliest(page.table)
-        return oldest is not None and self._oldest is not None and oldest < self._oldest - _CLOCKS_DIFFER
+        return oldest is not None and self._oldest is not None and oldest < earlier(self._oldest, _CLOCKS_DIFFER)
 
 
 class _RecentTimes:
@@ -332,8 +334,8 @@ class _RecentTimes:
         before = list(self._times)[-missing:] if missing else []
         if len(before) < missing or None in before or table["created_at"].null_count:
             return None
-        newest = _latest(table)
-        return max(time for time in (newest, *before) if time is not None) + _INSTANT
+        newest = max(time for time in (_latest(table), *before) if time is not None)
+        return None if newest == _LAST_INSTANT else newest + _INSTANT
 
 
 class _Refresh:

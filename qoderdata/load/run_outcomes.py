@@ -35,6 +35,7 @@ from qoderdata.load.refresh import (
 from qoderdata.load.sessions import RUNNING, SESSION_LIST, reread_bound
 from qoderdata.outcomes import ends_from_events
 from qoderdata.pages import SAFE_PAGE, PageSize, fetch_pages, list_query, progress_bar
+from qoderdata.parsing import earlier
 from qoderdata.schema import EVENTS, OUTCOMES, SESSIONS
 from qoderdata.store import OUTCOMES_TABLE, SESSIONS_TABLE, DamagedStoreError, JournalEntry, TableStore, row_ids
 
@@ -141,7 +142,7 @@ class RunOutcomes:
 
     def _read(self, needed: pa.Table, *, offline: bool) -> tuple[pa.Table, pa.Table]:
         oldest = pc.min(needed["created_at"]).as_py()
-        since = None if oldest is None or needed["created_at"].null_count else oldest - _CLOCKS_DIFFER
+        since = None if oldest is None or needed["created_at"].null_count else earlier(oldest, _CLOCKS_DIFFER)
         if not offline:
             self._list_sessions(since)
         wanted = pc.unique(needed["session_id"])

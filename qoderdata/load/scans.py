@@ -23,7 +23,7 @@ from qoderdata.errors import CacheError, DataQualityWarning, warn
 from qoderdata.files import Folder
 from qoderdata.load.caches import store_usage
 from qoderdata.outcomes import apply_ends_lazy, current_ends_lazy
-from qoderdata.parsing import Instant, Span, parse_period
+from qoderdata.parsing import Instant, Span, earlier, parse_period
 from qoderdata.schema import DEPLOYMENTS
 from qoderdata.settings import has_token, resolve_cache_dir
 from qoderdata.store import OUTCOMES_TABLE, RUNS_TABLE, SESSIONS_TABLE, StoredTable, TableStore
@@ -433,7 +433,8 @@ def _scan(
             DataQualityWarning,
         )
     connection = _connect(engine)
-    frame = _open(store, engine, connection, since=since, until=until)
+    first, last = (None if bound is None else bound.to_pydatetime() for bound in (since, until))
+    frame = _open(store, engine, connection, since=first, until=last)
     if table is not RUNS_TABLE:
         return frame
     sessions, outcomes = (TableStore(folder, other, **account) for other in (SESSIONS_TABLE, OUTCOMES_TABLE))
@@ -442,7 +443,7 @@ def _scan(
     if not sessions.exists:
         return frame
     # A session is created when its run is, or a little later.
-    earliest = None if since is None else since - _CLOCKS_DIFFER
+    earliest = None if first is None else earlier(first, _CLOCKS_DIFFER)
     opened = [_open(other, engine, connection, since=earliest) for other in (sessions, outcomes)]
     return apply_ends_lazy(frame, opened[0], current_ends_lazy(*opened))
 
@@ -452,12 +453,12 @@ def _open(
     engine: str,
     connection: Any,  # noqa: ANN401 - see `_connect`
     *,
-    since: pd.Timestamp | None = None,
-    until: pd.Timestamp | None = None,
+    since: datetime | None = None,
+    until: datetime | None = None,
 ) -> Any:  # noqa: ANN401 - whatever the engine's lazy frame is
     column = store.table.time_column
     bounds = [(">=", since), ("<", until)]
-    where = [Bound(column, operator, time.to_pydatetime()) for operator, time in bounds if time is not None]
+    where = [Bound(column, operator, time) for operator, time in bounds if time is not None]
     files = store.files(since=since, until=until)
     gone = [path for path in files if store.folder.local and not Path(path).is_file()]
     if gone:

@@ -15,7 +15,7 @@ from qoderdata.files import Folder
 from qoderdata.load.refresh import RemoteList
 from qoderdata.load.stored import Freshness, Query, StoredLoading, check_refresh
 from qoderdata.pages import SAFE_PAGE
-from qoderdata.parsing import Instant, Span, bound_text, check_id, parse_period, parse_span
+from qoderdata.parsing import Instant, Span, bound_text, check_id, earlier, parse_period, parse_span
 from qoderdata.settings import resolve_cache_dir
 from qoderdata.store import SESSIONS_TABLE, TableStore
 
@@ -166,4 +166,4 @@ def reread_bound(store: TableStore) -> datetime | None:
     read_at, newest = store.coverage.read_at, store.newest()
     if read_at is None or newest is None:
         return None
-    return min(read_at, newest, datetime.now(UTC)) - REREAD
+    return earlier(min(read_at, newest, datetime.now(UTC)), REREAD)

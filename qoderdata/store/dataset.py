@@ -27,6 +27,7 @@ import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 
 from qoderdata.errors import CacheError
+from qoderdata.parsing import earlier
 from qoderdata.schema import has_columns
 from qoderdata.store.manifest import DataFile, Identity, checksum
 
@@ -122,7 +123,7 @@ def is_day_within(day: str, *, since: datetime | None, until: datetime | None, u
     if day == NO_DAY:
         return undated
     first = "" if since is None else since.date().isoformat()
-    last = "9999-12-31" if until is None else (until - timedelta(microseconds=1)).date().isoformat()
+    last = "9999-12-31" if until is None else earlier(until, timedelta(microseconds=1)).date().isoformat()
     return first <= day <= last
 
 
