@@ -415,6 +415,11 @@ def check_id(value: object, *, name: str) -> str:
     raise ValueError(f"{name}={value!r} is not the id of anything; ids look like dep_0197…")
 
 
+def is_flag(value: object) -> bool:
+    """Return whether a value is True or False, of Python or of numpy."""
+    return type(value).__name__ in {"bool", "bool_"}  # numpy calls its own by the one name or the other
+
+
 def check_flag(value: object, *, name: str) -> None:
     """Raise `ValueError` unless a value is True or False, of Python or of numpy.
 
@@ -424,7 +429,7 @@ def check_flag(value: object, *, name: str) -> None:
     Traceback (most recent call last):
     ValueError: has_error='false' is neither True nor False
     """
-    if type(value).__name__ not in {"bool", "bool_"}:  # numpy calls its own by the one name or the other
+    if not is_flag(value):
         raise ValueError(f"{name}={value!r} is neither True nor False")
 
 

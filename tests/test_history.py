@@ -156,6 +156,8 @@ def test_a_time_before_the_first_snapshot(client: qd.Client, tmp_path: Path) -> 
         qd.load_deployments(as_of="7", client=client, cache_dir=tmp_path)
     with pytest.raises(ValueError, match="columns"):
         qd.load_snapshots(columns=["colour"], client=client, cache_dir=tmp_path)
+    with pytest.raises(ValueError, match="include_archived='false' is neither True nor False"):
+        qd.load_snapshots(include_archived="false", client=client, cache_dir=tmp_path)  # type: ignore[arg-type]
 
 
 def test_an_account_does_not_see_anothers_snapshots(sandbox: Sandbox, client: qd.Client, tmp_path: Path) -> None:

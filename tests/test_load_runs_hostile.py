@@ -415,10 +415,16 @@ def cut_at(at: int) -> Callable[[int, dict[str, Any]], dict[str, Any]]:
     return cut
 
 
-@pytest.mark.parametrize("word", ["some", 2, "ALL"])
+@pytest.mark.parametrize("word", ["some", 2, 1, 0, "ALL"])
 def test_what_refresh_takes(service: OddService, tmp_path: Path, word: Any) -> None:  # noqa: ANN401
     with pytest.raises(ValueError, match="allowed are True, False and 'all'"):
         service.load(tmp_path, refresh=word)
+
+
+@pytest.mark.parametrize("word", ["false", 0, None])
+def test_what_offline_takes(service: OddService, tmp_path: Path, word: Any) -> None:  # noqa: ANN401
+    with pytest.raises(ValueError, match=f"offline={word!r} is neither True nor False"):
+        service.load(tmp_path, offline=word)
 
 
 class Clock:

@@ -176,6 +176,8 @@ def test_usage_and_clear_know_sessions(tmp_path: Path) -> None:
         ({"agent_id": 5}, "agent_id=5 is not the id of anything"),
         ({"since": "2026-06-01"}, "has no time zone"),
         ({"refresh": "all", "offline": True}, "give one of them"),
+        ({"refresh": 1}, "refresh=1 is not known; allowed are True, False and 'all'"),
+        ({"offline": "false"}, "offline='false' is neither True nor False"),
     ],
 )
 def test_what_cannot_be_meant(options: dict[str, Any], message: str) -> None:

@@ -264,6 +264,11 @@ def test_an_engine_that_is_not_known(tmp_path: Path, scan: Any) -> None:  # noqa
         scan(tmp_path, engine="pandas")
 
 
+def test_a_flag_that_is_none(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="include_archived='false' is neither True nor False"):
+        scan_deployments(tmp_path, engine="polars", include_archived="false")  # type: ignore[arg-type]
+
+
 def test_bounds_with_nothing_in_between(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="no run can be in between"):
         scan_runs(tmp_path, engine="polars", since="1D", until="1D")
@@ -275,7 +280,7 @@ def test_bounds_in_the_first_hour_of_all(tmp_path: Path, engine: str, bound: str
     with Sandbox(deployments=5, seed=7, runs=40, edition="D") as sandbox:
         client = client_of(sandbox)
         runs = load_runs(client=client, cache_dir=tmp_path, outcomes="sessions")
-    lazy = scan_runs(tmp_path, engine=engine, client=client, **{bound: text})  # type: ignore[arg-type] # a bound
+    lazy = scan_runs(tmp_path, engine=engine, client=client, **{bound: text})
     assert len(collected(lazy, schema.RUNS)) == (len(runs) if bound == "since" else 0)
 
 

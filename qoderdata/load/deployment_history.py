@@ -12,7 +12,7 @@ from qoderdata.client import Client
 from qoderdata.errors import CacheError
 from qoderdata.files import Folder
 from qoderdata.formatting import format_time
-from qoderdata.parsing import Instant, Span, parse_period
+from qoderdata.parsing import Instant, Span, check_flag, parse_period
 from qoderdata.schema import DEPLOYMENTS
 from qoderdata.settings import resolve_cache_dir
 
@@ -151,6 +151,7 @@ def load_snapshots(
     True
     """
     first, last = parse_period(since, until, now=datetime.now(UTC), what="snapshot")
+    check_flag(include_archived, name="include_archived")
     unknown = sorted(set(columns or ()) - set(DEPLOYMENTS.names))
     if unknown:
         raise ValueError(f"columns={unknown!r}: a deployments frame has no such column")

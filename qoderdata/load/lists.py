@@ -292,6 +292,7 @@ def load_deployments(
     limit = parse_span(max_age, name="max_age")
     if as_of is not None:
         time = parse_bound(as_of, now=now, name="as_of")
+        _check_flags(refresh=refresh, offline=offline)
         if refresh:
             raise ValueError("refresh=True asks the service, which does not know as_of; give one of them")
         client = Client() if client is None else client
@@ -544,9 +545,7 @@ def _load(
     offline: bool,
     progress: bool | None = None,
 ) -> pd.DataFrame:
-    check_flag(refresh, name="refresh")
-    if refresh and offline:
-        raise ValueError("refresh=True asks the network and offline=True never does; give one of them")
+    _check_flags(refresh=refresh, offline=offline)
     client = Client() if client is None else client
     whole = Folder(resolve_cache_dir(cache_dir))
     folder = whole.folder(cache.FOLDER)
@@ -589,6 +588,13 @@ def _load(
         reason = (isinstance(failure, OSError) and failure.strerror) or failure
         warn(f"no snapshot was kept: {series.folder.location} cannot be written ({reason})", CacheWarning)
     return frame
+
+
+def _check_flags(*, refresh: bool, offline: bool) -> None:
+    check_flag(refresh, name="refresh")
+    check_flag(offline, name="offline")
+    if refresh and offline:
+        raise ValueError("refresh=True asks the network and offline=True never does; give one of them")
 
 
 def _pull(

@@ -23,7 +23,7 @@ from qoderdata.errors import CacheError, DataQualityWarning, warn
 from qoderdata.files import Folder
 from qoderdata.load.caches import store_usage
 from qoderdata.outcomes import apply_ends_lazy, current_ends_lazy
-from qoderdata.parsing import Instant, Span, earlier, parse_period
+from qoderdata.parsing import Instant, Span, check_flag, earlier, parse_period
 from qoderdata.schema import DEPLOYMENTS
 from qoderdata.settings import has_token, resolve_cache_dir
 from qoderdata.store import OUTCOMES_TABLE, RUNS_TABLE, SESSIONS_TABLE, StoredTable, TableStore
@@ -266,6 +266,7 @@ def scan_deployments(
     True
     """
     check_engine(engine)
+    check_flag(include_archived, name="include_archived")
     root = Folder(resolve_cache_dir(cache_dir))
     folder = root.folder(cache.FOLDER)
     client = _known_client(client)

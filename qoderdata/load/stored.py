@@ -16,6 +16,7 @@ from qoderdata.errors import APIConnectionError, APIError, BadRequestError, Cach
 from qoderdata.formatting import format_duration
 from qoderdata.frames import to_pandas
 from qoderdata.load.refresh import ListedPage, ListReader, RemoteList, bring_up_to_date, is_current
+from qoderdata.parsing import check_flag, is_flag
 from qoderdata.store import DamagedStoreError, TableStore, newest_first, time_filter
 
 if TYPE_CHECKING:
@@ -373,8 +374,9 @@ def _is_service(table: pa.Table) -> bool:
 
 
 def check_refresh(*, refresh: bool | str, offline: bool) -> None:
-    """Raise `ValueError` where `refresh` is not known, or contradicts `offline`."""
-    if refresh not in (True, False, "all"):
+    """Raise `ValueError` where one of the two is not known, or they contradict one another."""
+    check_flag(offline, name="offline")
+    if refresh != "all" and not is_flag(refresh):
         raise ValueError(f"refresh={refresh!r} is not known; allowed are True, False and 'all'")
     if refresh and offline:
         raise ValueError(f"refresh={refresh!r} asks the network and offline=True never does; give one of them")
