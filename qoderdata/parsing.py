@@ -1,4 +1,4 @@
-"""How times, ages, spans, windows and time zones are read; and how ids and flags are checked.
+"""How times, ages, spans, windows and time zones are read; and how ids, choices and flags are checked.
 
 A time without a zone and a number without a unit are errors, never a guess. Every time is returned in UTC.
 """
@@ -8,13 +8,16 @@ from __future__ import annotations
 import numbers
 import re
 from datetime import MAXYEAR, MINYEAR, UTC, datetime, timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
     from datetime import tzinfo
 
     import pandas as pd
+
+T = TypeVar("T")
 
 #: An instant: ISO 8601 text with an offset, or a zone-aware datetime.
 Instant = str | datetime
@@ -413,6 +416,20 @@ def check_id(value: object, *, name: str) -> str:
     if name == "session_id" and str(value) in {"None", "nan", "<NA>"}:
         raise ValueError(f"session_id={value!r} is a missing value: this run has no session")
     raise ValueError(f"{name}={value!r} is not the id of anything; ids look like dep_0197…")
+
+
+def check_choice(value: T, allowed: Collection[T], *, name: str) -> T:
+    """Return a value, or raise `ValueError` unless it is one of those that are allowed.
+
+    Examples
+    --------
+    >>> check_choice("gone", ("active", "paused", None), name="status")
+    Traceback (most recent call last):
+    ValueError: status='gone' is not known; allowed are 'active', 'paused', None
+    """
+    if value not in allowed:
+        raise ValueError(f"{name}={value!r} is not known; allowed are {', '.join(map(repr, allowed))}")
+    return value
 
 
 def is_flag(value: object) -> bool:

@@ -30,6 +30,7 @@ from qoderdata.parsing import (
     Instant,
     Span,
     bound_text,
+    check_choice,
     check_flag,
     check_id,
     parse_bound,
@@ -47,7 +48,7 @@ if TYPE_CHECKING:
 
 _logger = logging.getLogger("qoderdata")
 
-_STATUSES = ("active", "paused")
+_STATUSES = ("active", "paused", None)
 #: The types of events that tell what became of a run.
 OUTCOME_TYPES = (
     "session.status_running",
@@ -282,7 +283,7 @@ def load_deployments(
     since, until = parse_period(created_since, created_until, now=now, what="deployment", prefix="created_")
     check_flag(include_archived, name="include_archived")
     filters = _Filters(
-        status=_known_status(status),
+        status=check_choice(status, _STATUSES, name="status"),
         agent_id=None if agent_id is None else check_id(agent_id, name="agent_id"),
         include_archived=include_archived,
         created_since=since,
@@ -638,12 +639,6 @@ def _to_frame(answer: cache.CachedTable, listed: _List, client: Client, *, reque
         "requests": requests,
     }
     return frame
-
-
-def _known_status(status: str | None) -> str | None:
-    if status is not None and status not in _STATUSES:
-        raise ValueError(f"status={status!r} is not known; allowed are {', '.join(map(repr, _STATUSES))}, None")
-    return status
 
 
 def _wire_time(time: pd.Timestamp | None) -> str | None:

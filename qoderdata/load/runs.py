@@ -16,7 +16,16 @@ from qoderdata.load.refresh import RemoteList
 from qoderdata.load.run_outcomes import LEVELS, Known, Level, RunOutcomes, assumption_text
 from qoderdata.load.stored import Freshness, Query, StoredLoading, check_refresh
 from qoderdata.outcomes import apply_ends
-from qoderdata.parsing import Instant, Span, bound_text, check_flag, check_id, parse_period, parse_span
+from qoderdata.parsing import (
+    Instant,
+    Span,
+    bound_text,
+    check_choice,
+    check_flag,
+    check_id,
+    parse_period,
+    parse_span,
+)
 from qoderdata.settings import resolve_cache_dir
 from qoderdata.store import RUNS_TABLE
 
@@ -28,8 +37,8 @@ if TYPE_CHECKING:
 
 RUN_LIST = RemoteList("/deployment_runs", RUNS_TABLE)
 
-_STATUSES = ("pending", "running", "waiting", "completed", "failed", "cancelled", "skipped")
-_TRIGGERS = ("manual", "schedule", "retry")
+_STATUSES = ("pending", "running", "waiting", "completed", "failed", "cancelled", "skipped", None)
+_TRIGGERS = ("manual", "schedule", "retry", None)
 
 
 def load_runs(
@@ -144,13 +153,13 @@ def load_runs(
     """
     now = datetime.now(UTC)
     start, end = parse_period(since, until, now=now, what="run")
-    level = _level(outcomes)
+    level = check_choice(outcomes, LEVELS, name="outcomes")
     if has_error is not None:
         check_flag(has_error, name="has_error")
     asked = {
         "deployment_id": None if deployment_id is None else check_id(deployment_id, name="deployment_id"),
-        "status": _known("status", status, _STATUSES),
-        "trigger_type": _known("trigger_type", trigger_type, _TRIGGERS),
+        "status": check_choice(status, _STATUSES, name="status"),
+        "trigger_type": check_choice(trigger_type, _TRIGGERS, name="trigger_type"),
         "has_error": None if has_error is None else str(has_error).lower(),
     }
     query = Query(
@@ -210,18 +219,6 @@ def _warn_assumed(runs: pd.DataFrame, known: Known) -> None:
         warn(assumption_text(len(assumed), len(completed), len(unread)), DataQualityWarning)
 
 
-def _level(outcomes: Level) -> Level:
-    if outcomes not in LEVELS:
-        raise ValueError(f"outcomes={outcomes!r} is not known; allowed are {', '.join(map(repr, LEVELS))}")
-    return outcomes
-
-
 def _all(conditions: Iterable[pc.Expression | None]) -> pc.Expression | None:
     parts = [condition for condition in conditions if condition is not None]
     return functools.reduce(operator.and_, parts) if parts else None
-
-
-def _known(name: str, value: str | None, allowed: tuple[str, ...]) -> str | None:
-    if value is not None and value not in allowed:
-        raise ValueError(f"{name}={value!r} is not known; allowed are {', '.join(map(repr, allowed))}, None")
-    return value

@@ -23,7 +23,7 @@ from qoderdata.errors import CacheError, DataQualityWarning, warn
 from qoderdata.files import Folder
 from qoderdata.load.caches import store_usage
 from qoderdata.outcomes import apply_ends_lazy, current_ends_lazy
-from qoderdata.parsing import Instant, Span, check_flag, earlier, parse_period
+from qoderdata.parsing import Instant, Span, check_choice, check_flag, earlier, parse_period
 from qoderdata.schema import DEPLOYMENTS
 from qoderdata.settings import has_token, resolve_cache_dir
 from qoderdata.store import OUTCOMES_TABLE, RUNS_TABLE, SESSIONS_TABLE, StoredTable, TableStore
@@ -67,12 +67,6 @@ class Bound:
         return column >= self.time if self.operator == ">=" else column < self.time
 
 
-def check_engine(engine: str) -> None:
-    """Raise `ValueError` for an engine that is not known."""
-    if engine not in ENGINES:
-        raise ValueError(f"engine={engine!r} is not known; allowed are {', '.join(map(repr, ENGINES))}")
-
-
 def _connect(engine: str) -> Any:  # noqa: ANN401 - a DuckDB connection, or nothing
     """Return what frames share that are to be joined: DuckDB joins relations of one connection only."""
     if engine != "duckdb":
@@ -96,7 +90,7 @@ def open_files(
     Parameters
     ----------
     engine
-        One that `check_engine` lets pass.
+        One of `ENGINES`.
     folder
         Whose file system the paths are in.
     paths
@@ -265,7 +259,7 @@ def scan_deployments(
     ...     qd.scan_deployments(folder, engine="polars", client=client).collect().height == len(df)
     True
     """
-    check_engine(engine)
+    check_choice(engine, ENGINES, name="engine")
     check_flag(include_archived, name="include_archived")
     root = Folder(resolve_cache_dir(cache_dir))
     folder = root.folder(cache.FOLDER)
@@ -341,7 +335,7 @@ def scan_runs(
     ...     lazy.collect()["runs"].item() == len(runs)
     True
     """
-    check_engine(engine)
+    check_choice(engine, ENGINES, name="engine")
     now = datetime.now(UTC)
     first, last = parse_period(since, until, now=now, what="run")
     folder = Folder(resolve_cache_dir(cache_dir))
@@ -407,7 +401,7 @@ def scan_sessions(
     ...     qd.scan_sessions(folder, engine="polars", client=client).collect().height == len(sessions)
     True
     """
-    check_engine(engine)
+    check_choice(engine, ENGINES, name="engine")
     first, last = parse_period(since, until, now=datetime.now(UTC), what="session")
     folder = Folder(resolve_cache_dir(cache_dir))
     return _scan(SESSIONS_TABLE, folder, _known_client(client), engine=engine, since=first, until=last)
