@@ -87,8 +87,6 @@ class PageSize:
     ----------
     value
         What is known already, such as `Client.page_limit`; ``None`` starts with the largest page of any edition.
-    most
-        The largest page that the list grants in any edition; ``None`` where there is no such bound.
 
     Attributes
     ----------
@@ -97,14 +95,12 @@ class PageSize:
 
     Examples
     --------
-    >>> PageSize(), PageSize(200, most=100)
+    >>> PageSize(), PageSize(100)
     (PageSize(1000), PageSize(100))
     """
 
-    def __init__(self, value: int | None = None, *, most: int | None = None) -> None:
+    def __init__(self, value: int | None = None) -> None:
         self.value = LARGEST_PAGE if value is None else value
-        if most is not None:
-            self.value = min(self.value, most)
 
     def __repr__(self) -> str:
         return f"PageSize({self.value})"
@@ -183,6 +179,14 @@ class Progress:
         error.pages, error.records = self.pages, self.records
 
 
+def has_small_pages(cursor_param: str) -> bool:
+    """Return whether a list grants no more than `SAFE_PAGE` records a page, which its cursor parameter tells.
+
+    These lists are sessions, events, agents and environments; their page size says nothing of the other lists'.
+    """
+    return cursor_param == "page"
+
+
 def list_query(
     params: Mapping[str, str | Sequence[str]], cursor: str | None, limit: int, *, cursor_param: str = "after_id"
 ) -> Query:
@@ -235,8 +239,6 @@ def walk_list(
     read: Callable[[bytes], E],
     *,
     cursor_param: str = "after_id",
-    start: str | None = None,
-    most: int | None = None,
     progress: Progress | None = None,
 ) -> Generator[E, None, None]:
     """Walk a list of the service from page to page, one page ahead of the caller.
@@ -244,8 +246,8 @@ def walk_list(
     Parameters
     ----------
     client
-        Sends the requests; it remembers the page size that the service grants, except for a list with its own
-        `most`.
+        Sends the requests; it remembers the page size that the service grants, unless the list
+        `has_small_pages`.
     path
         The list's path below the base URL.
     params
@@ -255,10 +257,6 @@ def walk_list(
     cursor_param
         The parameter that carries the cursor: ``"after_id"`` (deployments, runs) or ``"page"`` (sessions, agents,
         environments).
-    start
-        The cursor to start from.
-    most
-        The largest page that the list grants in any edition: 100 for sessions, events, agents and environments.
     progress
         Counts the pages; give one to read it.
 
@@ -272,17 +270,18 @@ def walk_list(
     PaginationError, APIError
         As `walk`.
     """
-    size = PageSize(client.page_limit, most=most)
+    is_small = has_small_pages(cursor_param)
+    size = PageSize(SAFE_PAGE if is_small else client.page_limit)
     counted = Progress() if progress is None else progress
 
     def fetch(cursor: str | None, limit: int) -> E:
         counted.requests += 1
         page = client.get(path, list_query(params, cursor, limit, cursor_param=cursor_param), read)
-        if most is None:
+        if not is_small:
             client.page_limit = limit
         return page
 
-    return walk(fetch, start=start, limit=size, max_pages=client.max_pages, mask=client.mask, progress=counted)
+    return walk(fetch, limit=size, max_pages=client.max_pages, mask=client.mask, progress=counted)
 
 
 def walk(

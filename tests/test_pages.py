@@ -325,11 +325,9 @@ class TestPageSize:
         assert asked.reduce(refusal(message, param)) is (size != 1000)
         assert asked.value == size
 
-    @pytest.mark.parametrize(
-        ("known", "most", "value"), [(None, None, 1000), (None, 100, 100), (50, 100, 50), (1000, 100, 100)]
-    )
-    def test_where_it_starts(self, known: int | None, most: int | None, value: int) -> None:
-        assert PageSize(known, most=most).value == value
+    @pytest.mark.parametrize(("known", "value"), [(None, 1000), (50, 50), (1000, 1000)])
+    def test_where_it_starts(self, known: int | None, value: int) -> None:
+        assert PageSize(known).value == value
 
     def test_it_shows_its_size(self) -> None:
         assert repr(PageSize(7)) == "PageSize(7)"
@@ -358,14 +356,21 @@ class TestLists:
     @pytest.mark.parametrize("cursor_param", ["after_id", "page"])
     def test_the_cursor_goes_into_the_parameter_of_the_list(self, cursor_param: str) -> None:
         client = FakeClient()
+        client.page_limit = 100
         pages = iter([more("a", "A"), more("b"), last()])
-        walked = walk_list(
-            client, "/things", {"order": "asc"}, lambda _: next(pages), cursor_param=cursor_param, most=100
-        )
+        walked = walk_list(client, "/things", {"order": "asc"}, lambda _: next(pages), cursor_param=cursor_param)
         assert [page.last_id for page in walked] == ["a", "b", None]
         same = {"order": "asc", "limit": "100"}
         assert client.asked == [same, same | {cursor_param: "A"}, same | {cursor_param: "b"}]
-        assert client.page_limit is None, "what this list grants says nothing of the others"
+
+    @pytest.mark.parametrize("known", [None, 50, 1000])
+    def test_what_a_list_of_small_pages_grants_says_nothing_of_the_others(self, known: int | None) -> None:
+        client = FakeClient()
+        client.page_limit = known
+        pages = iter([more("a"), last()])
+        assert len(list(walk_list(client, "/things", {}, lambda _: next(pages), cursor_param="page"))) == 2
+        assert [query["limit"] for query in client.asked] == ["100", "100"]
+        assert client.page_limit == known
 
     def test_the_client_remembers_what_the_service_grants(self) -> None:
         client = FakeClient()

@@ -25,7 +25,7 @@ from qoderdata.errors import APIError, CacheError, CacheWarning, warn
 from qoderdata.files import Folder
 from qoderdata.formatting import format_duration
 from qoderdata.load.deployment_history import read_as_of, to_frame
-from qoderdata.pages import SAFE_PAGE, Progress, format_bound, progress_bar, walk_list
+from qoderdata.pages import Progress, format_bound, progress_bar, walk_list
 from qoderdata.parsing import (
     Instant,
     Span,
@@ -182,7 +182,6 @@ class Pull:
             params,
             self.decoder.read_page,
             cursor_param=self._cursor_param,
-            most=SAFE_PAGE if self._cursor_param == "page" else None,
             progress=self.done,
         )
         with closing(walked) as pages, progress_bar(self._unit, progress=self._progress) as shown:

@@ -28,7 +28,7 @@ from qoderdata.errors import (
     RateLimitError,
     warn,
 )
-from qoderdata.pages import LARGEST_PAGE, PageSize, format_bound, progress_bar, walk
+from qoderdata.pages import SAFE_PAGE, PageSize, format_bound, has_small_pages, list_query, progress_bar, walk
 from qoderdata.parsing import earlier
 from qoderdata.store import JournalEntry, Listing, StoredTable, TableStore, row_ids
 
@@ -76,8 +76,6 @@ class RemoteList:
         The table that it becomes.
     cursor_param
         The query parameter that takes the cursor.
-    page_limit
-        The largest page of any edition.
     params
         Parameters of every request.
     """
@@ -85,7 +83,6 @@ class RemoteList:
     path: str
     table: StoredTable
     cursor_param: str = "after_id"
-    page_limit: int = LARGEST_PAGE
     params: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -173,8 +170,8 @@ class ListReader:
         self._decoder = Decoder(remote.table.schema)
         self._may_narrow: bool | None = None
         # Lists of small pages are no reason to ask the others for small pages too.
-        self._remembers_size = remote.page_limit == LARGEST_PAGE
-        self._size = PageSize(client.page_limit if self._remembers_size else remote.page_limit)
+        self._remembers_size = not has_small_pages(remote.cursor_param)
+        self._size = PageSize(client.page_limit if self._remembers_size else SAFE_PAGE)
         self._bar = ProgressBar(remote.table.name, oldest, progress=progress)
 
     def pages_from(
@@ -283,10 +280,8 @@ class ListReader:
     def _ask(self, params: Mapping[str, str], cursor: str | None, limit: int, times: _RecentTimes) -> ListedPage:
         self.requests += 1
         asked_at = datetime.now(UTC)
-        asked = {**self.remote.params, **params, "limit": str(limit)}
-        if cursor is not None:
-            asked[self.remote.cursor_param] = cursor
-        page, table = self.client.get(self.remote.path, asked, self._read)
+        query = list_query({**self.remote.params, **params}, cursor, limit, cursor_param=self.remote.cursor_param)
+        page, table = self.client.get(self.remote.path, query, self._read)
         listing = self._listing(page, table, cursor, times.reached(table))
         return ListedPage(page, table, listing, asked_at, page.has_more)
 

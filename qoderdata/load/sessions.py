@@ -14,7 +14,6 @@ from qoderdata.client import Client
 from qoderdata.files import Folder
 from qoderdata.load.refresh import RemoteList
 from qoderdata.load.stored import Freshness, Query, StoredLoading, check_refresh
-from qoderdata.pages import SAFE_PAGE
 from qoderdata.parsing import Instant, Span, bound_text, check_id, earlier, parse_period, parse_span
 from qoderdata.settings import resolve_cache_dir
 from qoderdata.store import SESSIONS_TABLE, TableStore
@@ -28,7 +27,6 @@ SESSION_LIST = RemoteList(
     "/sessions",
     SESSIONS_TABLE,
     cursor_param="page",
-    page_limit=SAFE_PAGE,
     params={"include_archived": "true"},
 )
 #: Each refresh lists the sessions of so long before the last one again.
