@@ -95,7 +95,8 @@ _ENDS = _Side(
     },
 )
 
-_RUNNING_SESSIONS = ["running", "rescheduling", "canceling", "processing"]
+#: The statuses of sessions that still run.
+RUNNING_SESSIONS = ["running", "rescheduling", "canceling", "processing"]
 _STATUS_BY_STOP_REASON = {
     "end_turn": "completed",
     "cancelled": "cancelled",
@@ -397,7 +398,7 @@ def _fill(frame: Any) -> Any:  # noqa: ANN401 a narwhals frame of any engine
         _flag(col("status_from").is_in(["session", "events"])).alias("_clear"),
         _flag(col("_ends_end") == "gone").alias("_gone"),
         _flag(col("_ends_end").is_in(["final", "error", "waiting"])).alias("_ended"),
-        _flag(col("_sessions_status").is_in(_RUNNING_SESSIONS)).alias("_running"),
+        _flag(col("_sessions_status").is_in(RUNNING_SESSIONS)).alias("_running"),
     )
     clear, own, refused = col("_clear"), col("_own"), col("_refused")
     has_error = ~(col("error_type").is_null() & col("error_message").is_null())

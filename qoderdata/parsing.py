@@ -383,6 +383,11 @@ def require_few_windows(first: int, last: int, length: int, *, column: str, grou
     )
 
 
+def is_usable_id(value: str) -> bool:
+    """Return whether a request can name an id; a URL's path cannot carry the others."""
+    return value.strip() not in {"", ".", ".."}
+
+
 def check_id(value: object, *, name: str) -> str:
     """Return the id of one object, unless no request can name it.
 
@@ -411,7 +416,7 @@ def check_id(value: object, *, name: str) -> str:
     Traceback (most recent call last):
     ValueError: session_id=None is a missing value: this run has no session
     """
-    if isinstance(value, str) and value.strip() not in {"", ".", ".."}:
+    if isinstance(value, str) and is_usable_id(value):
         return value
     if name == "session_id" and str(value) in {"None", "nan", "<NA>"}:
         raise ValueError(f"session_id={value!r} is a missing value: this run has no session")

@@ -29,7 +29,7 @@ from qoderdata.errors import (
     warn,
 )
 from qoderdata.pages import SAFE_PAGE, PageSize, format_bound, has_small_pages, list_query, progress_bar, walk
-from qoderdata.parsing import earlier
+from qoderdata.parsing import earlier, is_usable_id
 from qoderdata.store import JournalEntry, Listing, StoredTable, TableStore, row_ids
 
 if TYPE_CHECKING:
@@ -51,13 +51,11 @@ MAX_FAILURES = 3
 #: How many consecutive records must be older than a time, to show that the list has passed it: a single old record
 #: that is listed above new ones shows nothing.
 _EVIDENCE = 20
-#: `created_at` never lies before a run's `triggered_at`, but clocks differ: the service is asked for a little
-#: more.
-_CLOCKS_DIFFER = timedelta(hours=1)
+#: How far the clocks may differ that tell when a run was triggered, and when it and its session were created. So
+#: much more is asked for.
+CLOCKS_DIFFER = timedelta(hours=1)
 _INSTANT = timedelta(microseconds=1)
 _LAST_INSTANT = datetime.max.replace(tzinfo=UTC)
-#: What no path can name.
-UNUSABLE_IDS = frozenset({"", ".", ".."})
 UNUSABLE_ID_REASON = "no request can name this id"
 #: Errors about one answer, which say nothing of the others; those of the account are raised.
 RECORD_ERRORS = (APIStatusError, APIResponseValidationError, PaginationError)
@@ -275,7 +273,7 @@ class ListReader:
         """Return a filter that newer editions know and older ones ignore: it only saves requests."""
         if self._oldest is None:
             return {}
-        return {"created_at[gte]": format_bound(earlier(self._oldest, _CLOCKS_DIFFER))}
+        return {"created_at[gte]": format_bound(earlier(self._oldest, CLOCKS_DIFFER))}
 
     def _ask(self, params: Mapping[str, str], cursor: str | None, limit: int, times: _RecentTimes) -> ListedPage:
         self.requests += 1
@@ -306,7 +304,7 @@ class ListReader:
     def _is_ignored(self, page: ListedPage) -> bool:
         """Whether the service ignores the filter by time: the page has older rows."""
         oldest = _earliest(page.table)
-        return oldest is not None and self._oldest is not None and oldest < earlier(self._oldest, _CLOCKS_DIFFER)
+        return oldest is not None and self._oldest is not None and oldest < earlier(self._oldest, CLOCKS_DIFFER)
 
 
 class _RecentTimes:
@@ -464,7 +462,7 @@ class _Refresh:
         failures = 0
         while self.stale:
             id_ = self.stale.pop()
-            if id_.strip() in UNUSABLE_IDS:
+            if not is_usable_id(id_):
                 self._leave(id_, UNUSABLE_ID_REASON)
                 continue
             try:

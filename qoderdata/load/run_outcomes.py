@@ -23,10 +23,10 @@ from qoderdata.frames import events_to_pandas, to_pandas
 from qoderdata.load.lists import OUTCOME_TYPES, events_path
 from qoderdata.load.refresh import (
     ACCOUNT_ERRORS,
+    CLOCKS_DIFFER,
     MAX_FAILURES,
     RECORD_ERRORS,
     UNUSABLE_ID_REASON,
-    UNUSABLE_IDS,
     ListReader,
     bring_up_to_date,
     is_current,
@@ -35,7 +35,7 @@ from qoderdata.load.refresh import (
 from qoderdata.load.sessions import RUNNING, SESSION_LIST, reread_bound
 from qoderdata.outcomes import ends_from_events
 from qoderdata.pages import SAFE_PAGE, PageSize, fetch_pages, list_query, progress_bar
-from qoderdata.parsing import earlier
+from qoderdata.parsing import earlier, is_usable_id
 from qoderdata.schema import EVENTS, OUTCOMES, SESSIONS
 from qoderdata.store import OUTCOMES_TABLE, SESSIONS_TABLE, DamagedStoreError, JournalEntry, TableStore, row_ids
 
@@ -53,9 +53,6 @@ if TYPE_CHECKING:
 Level = Literal["auto", "runs", "sessions", "events"]
 LEVELS: tuple[Level, ...] = ("auto", "runs", "sessions", "events")
 
-#: A session may be created a little before its run is recorded, or by another clock.
-_CLOCKS_DIFFER = timedelta(hours=1)
-_KEPT_ENDS = pa.array(["final", "gone"], pa.large_string())
 _REQUEST_INTERVAL = timedelta(milliseconds=100)
 _REQUIRES_ACTION, _IDLE, _TERMINATED, _WAITING, _GONE = (
     pa.array([text], pa.large_string())
@@ -142,7 +139,7 @@ class RunOutcomes:
 
     def _read(self, needed: pa.Table, *, offline: bool) -> tuple[pa.Table, pa.Table]:
         oldest = pc.min(needed["created_at"]).as_py()
-        since = None if oldest is None or needed["created_at"].null_count else earlier(oldest, _CLOCKS_DIFFER)
+        since = None if oldest is None or needed["created_at"].null_count else earlier(oldest, CLOCKS_DIFFER)
         if not offline:
             self._list_sessions(since)
         wanted = pc.unique(needed["session_id"])
@@ -158,7 +155,7 @@ class RunOutcomes:
         """Return the stored sessions and ends; an end that is not final counts while its session is unchanged."""
         sessions = self._stored(self._sessions, wanted, since)
         ends = self._stored(self._ends, wanted, since)
-        is_kept = pc.is_in(ends["end"], value_set=_KEPT_ENDS)
+        is_kept = pc.invert(OUTCOMES_TABLE.may_change(ends))
         index = pc.index_in(ends["id"], value_set=sessions["id"].combine_chunks())
         updated_at = sessions["updated_at"].take(index)
         return sessions, ends.filter(pc.or_kleene(is_kept, pc.equal(ends["session_updated_at"], updated_at)))
@@ -362,9 +359,9 @@ class _UnreadSessions:
     def usable(self, ids: Iterable[str]) -> list[str]:
         """Return the ids that a request can name, and add the others."""
         ids = list(ids)
-        self.ids += [id_ for id_ in ids if id_.strip() in UNUSABLE_IDS]
+        self.ids += [id_ for id_ in ids if not is_usable_id(id_)]
         self._reason = UNUSABLE_ID_REASON if self.ids else ""
-        return [id_ for id_ in ids if id_.strip() not in UNUSABLE_IDS]
+        return [id_ for id_ in ids if is_usable_id(id_)]
 
     def add_and_should_stop(self, id_: str, error: APIError) -> bool:
         """Add a session, and return whether no more should be tried: so many in a row could not be read."""

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import functools
-import operator
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Literal
 
@@ -27,10 +25,9 @@ from qoderdata.parsing import (
     parse_span,
 )
 from qoderdata.settings import resolve_cache_dir
-from qoderdata.store import RUNS_TABLE
+from qoderdata.store import RUNS_TABLE, all_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
     from pathlib import Path
 
     import pandas as pd
@@ -167,7 +164,7 @@ def load_runs(
         until=None if end is None else end.to_pydatetime(),
         since_text=bound_text(since),
         params={name: value for name, value in asked.items() if value is not None},
-        where=_all(
+        where=all_of(
             None if value is None else pc.field(name) == value
             for name, value in (("deployment_id", deployment_id), ("trigger_type", trigger_type))
         ),
@@ -217,8 +214,3 @@ def _warn_assumed(runs: pd.DataFrame, known: Known) -> None:
     unread = set(assumed["session_id"]) - set(known.ends["session_id"])
     if unread:
         warn(assumption_text(len(assumed), len(completed), len(unread)), DataQualityWarning)
-
-
-def _all(conditions: Iterable[pc.Expression | None]) -> pc.Expression | None:
-    parts = [condition for condition in conditions if condition is not None]
-    return functools.reduce(operator.and_, parts) if parts else None

@@ -6,12 +6,10 @@ that none needs an extension of its own; Spark alone reads URLs by its own means
 
 from __future__ import annotations
 
-import functools
 import importlib
-import operator
 import re
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,11 +20,12 @@ from qoderdata.client import Client
 from qoderdata.errors import CacheError, DataQualityWarning, warn
 from qoderdata.files import Folder
 from qoderdata.load.caches import store_usage
+from qoderdata.load.refresh import CLOCKS_DIFFER
 from qoderdata.outcomes import apply_ends_lazy, current_ends_lazy
 from qoderdata.parsing import Instant, Span, check_choice, check_flag, earlier, parse_period
 from qoderdata.schema import DEPLOYMENTS
 from qoderdata.settings import has_token, resolve_cache_dir
-from qoderdata.store import OUTCOMES_TABLE, RUNS_TABLE, SESSIONS_TABLE, StoredTable, TableStore
+from qoderdata.store import OUTCOMES_TABLE, RUNS_TABLE, SESSIONS_TABLE, StoredTable, TableStore, all_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -177,8 +176,7 @@ def _read_part(
     """Read a file as one partition; Dask says by `columns` which ones it needs."""
     dataset = ds.dataset([path], schema=schema, format="parquet", filesystem=filesystem)
     conditions = [bound.holds(ds.field(bound.column)) for bound in where]
-    wanted = functools.reduce(operator.and_, conditions) if conditions else None
-    return _arrow_frame(dataset.to_table(columns=columns or schema.names, filter=wanted))
+    return _arrow_frame(dataset.to_table(columns=columns or schema.names, filter=all_of(conditions)))
 
 
 def _arrow_frame(table: pa.Table) -> pd.DataFrame:
@@ -205,9 +203,6 @@ _OPENERS: dict[str, Callable[[Folder, list[str], Schema, Sequence[Bound]], Any]]
     "dask": _dask,
     "pyspark": _spark,
 }
-
-
-_CLOCKS_DIFFER = timedelta(hours=1)
 
 
 def scan_deployments(
@@ -438,7 +433,7 @@ def _scan(
     if not sessions.exists:
         return frame
     # A session is created when its run is, or a little later.
-    earliest = None if first is None else earlier(first, _CLOCKS_DIFFER)
+    earliest = None if first is None else earlier(first, CLOCKS_DIFFER)
     opened = [_open(other, engine, connection, since=earliest) for other in (sessions, outcomes)]
     return apply_ends_lazy(frame, opened[0], current_ends_lazy(*opened))
 

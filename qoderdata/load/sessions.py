@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import functools
-import operator
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Literal
 
@@ -14,9 +12,10 @@ from qoderdata.client import Client
 from qoderdata.files import Folder
 from qoderdata.load.refresh import RemoteList
 from qoderdata.load.stored import Freshness, Query, StoredLoading, check_refresh
+from qoderdata.outcomes import RUNNING_SESSIONS
 from qoderdata.parsing import Instant, Span, bound_text, check_id, earlier, parse_period, parse_span
 from qoderdata.settings import resolve_cache_dir
-from qoderdata.store import SESSIONS_TABLE, TableStore
+from qoderdata.store import SESSIONS_TABLE, TableStore, all_of
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -32,7 +31,7 @@ SESSION_LIST = RemoteList(
 #: Each refresh lists the sessions of so long before the last one again.
 REREAD = timedelta(days=7)
 
-RUNNING = pa.array(["running", "rescheduling", "canceling", "processing"], pa.large_string())
+RUNNING = pa.array(RUNNING_SESSIONS, pa.large_string())
 
 
 def load_sessions(
@@ -127,7 +126,6 @@ def load_sessions(
     asked = {name: check_id(value, name=name) for name, value in ids.items() if value is not None}
     age = parse_span(max_age, name="max_age")
     check_refresh(refresh=refresh, offline=offline)
-    conditions = [pc.field(name) == value for name, value in asked.items()]
     loading = StoredLoading(
         SESSION_LIST,
         Query(
@@ -135,7 +133,7 @@ def load_sessions(
             until=None if end is None else end.to_pydatetime(),
             since_text=bound_text(since),
             params=asked,
-            where=functools.reduce(operator.and_, conditions) if conditions else None,
+            where=all_of(pc.field(name) == value for name, value in asked.items()),
         ),
         Client() if client is None else client,
         Folder(resolve_cache_dir(cache_dir)),

@@ -47,7 +47,7 @@ other one claimed is read again.
 """
 
 from qoderdata.store.coverage import Coverage, Listing, Segment
-from qoderdata.store.dataset import DamagedStoreError, newest_first, row_ids, time_filter
+from qoderdata.store.dataset import DamagedStoreError, all_of, newest_first, row_ids, time_filter
 from qoderdata.store.journal import JournalEntry
 from qoderdata.store.manifest import NAME as MANIFEST_NAME
 from qoderdata.store.manifest import OpenRow, UnusableManifestError, read_manifest
@@ -69,6 +69,7 @@ __all__ = [
     "StoredTable",
     "TableStore",
     "UnusableManifestError",
+    "all_of",
     "newest_first",
     "read_manifest",
     "row_ids",

@@ -37,7 +37,8 @@ HEAD_IDS = 100
 #: How many cursors a segment keeps, evenly spaced, to go back to when the service refuses the last one.
 STEPS = 32
 
-_LONG_AGO = datetime.fromtimestamp(0, UTC)
+#: A time of reading that is too old for any call.
+LONG_AGO = datetime.fromtimestamp(0, UTC)
 
 
 @dataclass(frozen=True, slots=True)
@@ -229,7 +230,7 @@ class Coverage:
         steps = [step for step in top.steps if step[0] != top.cursor]
         if not steps:
             # The segment that is now on top is not the head of the list: newer records were seen.
-            lower[:1] = [replace(segment, read_at=_LONG_AGO) for segment in lower[:1]]
+            lower[:1] = [replace(segment, read_at=LONG_AGO) for segment in lower[:1]]
             return Coverage(tuple(lower), has_unclaimed=True)
         cursor, reaches = steps.pop()
         shorter = replace(top, cursor=cursor, reaches=reaches, steps=tuple(steps), ended_at=None)

@@ -127,17 +127,20 @@ def is_day_within(day: str, *, since: datetime | None, until: datetime | None, u
     return first <= day <= last
 
 
+def all_of(conditions: Iterable[pc.Expression | None]) -> pc.Expression | None:
+    """Return several conditions on rows as one; ``None`` where there is none."""
+    parts = [condition for condition in conditions if condition is not None]
+    return functools.reduce(operator.and_, parts) if parts else None
+
+
 def time_filter(
     table: StoredTable, since: datetime | None, until: datetime | None, where: pc.Expression | None
 ) -> pc.Expression | None:
     """Return ``since <= time < until``, and a further condition, as one; ``None`` where there is none."""
     time, kind = pc.field(table.time_column), table.schema.arrow.field(table.time_column).type
-    parts = [] if where is None else [where]
-    if since is not None:
-        parts.append(time >= pa.scalar(since, kind))
-    if until is not None:
-        parts.append(time < pa.scalar(until, kind))
-    return functools.reduce(operator.and_, parts) if parts else None
+    first = None if since is None else time >= pa.scalar(since, kind)
+    last = None if until is None else time < pa.scalar(until, kind)
+    return all_of([where, first, last])
 
 
 def newest_first(tables: list[pa.Table], table: StoredTable) -> pa.Table:

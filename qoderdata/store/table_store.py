@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 from qoderdata.errors import CacheError, CacheWarning, warn
 from qoderdata.store import dataset as data
 from qoderdata.store import manifest as manifests
-from qoderdata.store.coverage import Coverage
+from qoderdata.store.coverage import LONG_AGO, Coverage
 from qoderdata.store.dataset import DamagedStoreError, Dataset
 from qoderdata.store.journal import OLD_FOLDER, Journal, JournalEntry
 from qoderdata.store.manifest import Identity, Manifest, OpenRow, UnusableManifestError
@@ -33,7 +33,6 @@ _logger = logging.getLogger("qoderdata")
 _DIGEST_LENGTH = 24
 #: How often a read starts again because another process's commit replaced a file.
 _READS = 5
-_LONG_AGO = datetime.fromtimestamp(0, UTC)
 _SET_ASIDE = "set-aside-"
 
 
@@ -448,7 +447,7 @@ class TableStore:
             manifest = replace(
                 manifest,
                 open_rows={
-                    id_: OpenRow(day, known[id_].read_at if id_ in known else _LONG_AGO)
+                    id_: OpenRow(day, known[id_].read_at if id_ in known else LONG_AGO)
                     for id_, day in self._dataset.open_rows(rebuilt.files).items()
                 },
             )
