@@ -12,7 +12,7 @@ import io
 import json
 import zlib
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
@@ -228,23 +228,9 @@ def _checksum(*parts: memoryview, after: int = 0) -> bytes:
     return f"{checksum:08x}".encode()
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
-    """A file of the cache: its path, its size in bytes, and when it was written (UTC)."""
-
-    path: str
-    size: int
-    written_at: datetime | None
-
-
-def entries(folder: Folder) -> list[Entry]:
-    """List the cache's files, newest first."""
-    found = [
-        Entry(info.path, info.size, info.mtime.astimezone(UTC) if info.mtime else None)
-        for info in folder.files()
-        if info.extension == "parquet"
-    ]
-    return sorted(found, key=lambda entry: entry.written_at or datetime.min.replace(tzinfo=UTC), reverse=True)
+def entries(folder: Folder) -> list[tuple[str, int]]:
+    """Return the path and the size in bytes of each of the cache's files."""
+    return [(info.path, info.size) for info in folder.files() if info.extension == "parquet"]
 
 
 def clear(folder: Folder) -> int:
@@ -254,5 +240,5 @@ def clear(folder: Folder) -> int:
     """
     found = entries(folder)
     folder.sweep()
-    folder.delete(entry.path for entry in found)
+    folder.delete(path for path, _ in found)
     return len(found)

@@ -8,7 +8,7 @@ look (spaces, quotes, an apostrophe, invisible characters), and East Asian versi
 Some skip a tab or a line break at the start, in others it starts a new cell. A program that takes ``;`` or a tab
 for the separator sees further cells inside a text. So an apostrophe goes before whatever looks dangerous at the
 start of a text, after ``;``, after a tab or after a line break. A text that looks escaped already is escaped once
-more, so `unescape` returns every text.
+more, so that removing one apostrophe before each dangerous start gives every text back.
 
 The values of ``environment_variables`` may be secrets; they are masked as `qoderdata.frames` says.
 """
@@ -76,7 +76,6 @@ _BREAKS = r"[\t\r\n]"
 _AT_START = rf"\A(?={_SKIPPED}{_BREAKS})"
 _IN_EACH_CELL = rf"(?:\A|(?<={_SEPARATORS}))(?={_SKIPPED}{_STARTS})"
 _ESCAPE = re.compile(f"{_AT_START}|{_IN_EACH_CELL}")
-_UNESCAPE = re.compile(rf"\A'(?={_SKIPPED}{_BREAKS})|(?:\A|(?<={_SEPARATORS}))'(?={_SKIPPED}{_STARTS})")
 #: The same as `_ESCAPE` for Arrow's regular expressions, which cannot look around; `\x00` is spelt for RE2.
 _NEEDS = rf"\A{_SKIPPED}{_BREAKS}|(?:\A|{_SEPARATORS}){_SKIPPED}{_STARTS}"
 _OFFSET = r"([+-]\d\d)(\d\d)$"
@@ -526,27 +525,6 @@ def escape(text: str) -> str:
     ("'=1+1", 'Nightly - report', "a;'  =1+1")
     """
     return _ESCAPE.sub(_MARK, text)
-
-
-def unescape(text: str) -> str:
-    """Return the text that `escape` was given.
-
-    Parameters
-    ----------
-    text
-        What `escape` returned.
-
-    Returns
-    -------
-    str
-        The text before.
-
-    Examples
-    --------
-    >>> unescape("'=1+1"), unescape(escape("'=1+1")), unescape("'tis")
-    ('=1+1', "'=1+1", "'tis")
-    """
-    return _UNESCAPE.sub("", text)
 
 
 def escape_array(texts: pa.Array[Any]) -> pa.Array[Any]:

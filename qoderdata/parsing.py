@@ -264,15 +264,13 @@ def earlier(time: datetime, span: timedelta) -> datetime:
         return datetime.min.replace(tzinfo=UTC)
 
 
-def parse_zone(key: str, *, name: str = "tz") -> ZoneInfo:
+def parse_zone(key: str) -> ZoneInfo:
     """Parse an IANA time zone.
 
     Parameters
     ----------
     key
         An IANA name, such as ``"Asia/Shanghai"`` or ``"UTC"``.
-    name
-        The parameter's name, for the message.
 
     Returns
     -------
@@ -292,7 +290,7 @@ def parse_zone(key: str, *, name: str = "tz") -> ZoneInfo:
     try:
         return ZoneInfo(key)
     except (ZoneInfoNotFoundError, ValueError, TypeError, AttributeError, OSError):
-        message = f"{name}={key!r} is not an IANA time zone, like 'Asia/Shanghai' or 'UTC'"
+        message = f"tz={key!r} is not an IANA time zone, like 'Asia/Shanghai' or 'UTC'"
     raise ValueError(message)
 
 
@@ -309,7 +307,7 @@ def pandas_zone(key: str) -> tzinfo:
     return UTC if key == "UTC" else ZoneInfo(key)
 
 
-def parse_window(freq: str, *, name: str = "freq") -> timedelta:
+def parse_window(freq: str) -> timedelta:
     """Parse the length of windows of time.
 
     Parameters
@@ -317,8 +315,6 @@ def parse_window(freq: str, *, name: str = "freq") -> timedelta:
     freq
         A count (1 where left out) and ``min``, ``h``, ``D`` or ``W``. A length of less than a day must divide a
         day evenly.
-    name
-        The parameter's name, for the message.
 
     Returns
     -------
@@ -337,13 +333,11 @@ def parse_window(freq: str, *, name: str = "freq") -> timedelta:
     """
     match = _WINDOW.fullmatch(freq) if isinstance(freq, str) else None
     if match is None:
-        raise ValueError(
-            f"{name}={freq!r} must be a count with min, h, D or W, such as '15min', '1h', '1D' or '1W'"
-        )
+        raise ValueError(f"freq={freq!r} must be a count with min, h, D or W, such as '15min', '1h', '1D' or '1W'")
     length = int(match[1] or 1) * _UNITS[match[2]]
     if match[2] in {"min", "h"} and (length >= _UNITS["D"] or _UNITS["D"] % length):
         raise ValueError(
-            f"{name}={freq!r} must fill a day evenly, such as '30min' or '6h'; whole days are written '1D'"
+            f"freq={freq!r} must fill a day evenly, such as '30min' or '6h'; whole days are written '1D'"
         )
     return length
 

@@ -17,6 +17,7 @@ import pytest
 
 from qoderdata import __version__, errors
 from qoderdata.client import Client
+from qoderdata.client.client import _read_object
 from qoderdata.decode import from_records, jsontext
 from qoderdata.schema import SESSIONS
 
@@ -145,7 +146,7 @@ class TestOneObject:
     )
     def test_one_object_is_parsed_as_one_in_a_page(self, service: ScriptedService, body: bytes) -> None:
         service.play(service.answer(body=body))
-        record = Client("pt-secret", service.base_url).get_record("/deployment_runs", "run_1")
+        record = Client("pt-secret", service.base_url).get("/deployment_runs/run_1", {}, _read_object)
         assert [record] == jsontext.parse(b'{"data": [%b]}' % body)["data"]
         assert service.requests[0].path == "/api/v1/cloud/deployment_runs/run_1"
 

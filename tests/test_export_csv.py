@@ -17,7 +17,8 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from qoderdata.export import csv_text, export_csv, unescape
+from qoderdata.export import csv_text, export_csv
+from tests.test_export_formulas import unescape
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
+
 import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from qoderdata.export import escape, escape_array, unescape
+from qoderdata.export import _BREAKS, _SEPARATORS, _SKIPPED, _STARTS, escape, escape_array
 
 #: What some program or other takes for the start of a formula.
 STARTS = "=+-@\uff1d\uff0b\uff0d\uff20\ufe66\ufe62\ufe63\ufe6b\x00"
@@ -19,6 +21,13 @@ texts = st.one_of(
     st.text(st.sampled_from(STARTS + SEPARATORS + SKIPPED + "a1(,")),
     st.text(st.characters(codec="utf-8")),
 )
+
+_ESCAPED = re.compile(rf"\A'(?={_SKIPPED}{_BREAKS})|(?:\A|(?<={_SEPARATORS}))'(?={_SKIPPED}{_STARTS})")
+
+
+def unescape(text: str) -> str:
+    """Return the text that `escape` was given."""
+    return _ESCAPED.sub("", text)
 
 
 @pytest.mark.parametrize(

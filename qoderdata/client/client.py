@@ -222,7 +222,7 @@ class Client:
         ValueError
             `id` cannot be an id.
         """
-        return _to_python(self.get_record("/deployments", check_id(id, name="deployment_id")))
+        return self._get_object("/deployments", id, name="deployment_id")
 
     def get_run(self, id: str) -> dict[str, Any]:  # noqa: A002 - the service's word for it
         """Return one run as the service gives it.
@@ -244,7 +244,7 @@ class Client:
         ValueError
             `id` cannot be an id.
         """
-        return _to_python(self.get_record("/deployment_runs", check_id(id, name="run_id")))
+        return self._get_object("/deployment_runs", id, name="run_id")
 
     def get_session(self, id: str) -> dict[str, Any]:  # noqa: A002 - the service's word for it
         """Return one session as the service gives it.
@@ -266,29 +266,7 @@ class Client:
         ValueError
             `id` cannot be an id.
         """
-        return _to_python(self.get_record("/sessions", check_id(id, name="session_id")))
-
-    def get_record(self, collection: str, id: str) -> dict[str, Any]:  # noqa: A002 - the service's word for it
-        """Return one object as the parser of pages reads it, for the code that flattens records.
-
-        Parameters
-        ----------
-        collection
-            The path of the list that the object belongs to, such as ``"/deployment_runs"``.
-        id
-            The object's id: a text that is not empty, ``"."`` or ``".."``.
-
-        Returns
-        -------
-        dict
-            What `qoderdata.decode.jsontext.parse` gives.
-
-        Raises
-        ------
-        NotFoundError
-            There is no such object; and the other exceptions of `get`.
-        """
-        return self.get(f"{collection}/{quote(id, safe='')}", {}, _read_object)
+        return self._get_object("/sessions", id, name="session_id")
 
     def mask(self, text: str) -> str:
         """Return a text from the service with the access token masked.
@@ -304,6 +282,10 @@ class Client:
             The text.
         """
         return self._token.mask(text)
+
+    def _get_object(self, collection: str, id_: str, *, name: str) -> dict[str, Any]:
+        path = f"{collection}/{quote(check_id(id_, name=name), safe='')}"
+        return _to_python(self.get(path, {}, _read_object))
 
     def _attempt(
         self, path: str, params: Mapping[str, str | Sequence[str]], read: Callable[[bytes], T]

@@ -86,7 +86,7 @@ def cache_usage(cache_dir: str | Path | None = None) -> CacheUsage:
 
     return {
         "location": folder.location,
-        "queries": {"files": len(answers), "bytes": sum(entry.size for entry in answers)},
+        "queries": {"files": len(answers), "bytes": sum(size for _, size in answers)},
         "runs": kept(RUNS_TABLE),
         "sessions": kept(SESSIONS_TABLE),
         "outcomes": kept(OUTCOMES_TABLE),

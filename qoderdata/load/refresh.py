@@ -528,8 +528,8 @@ def bring_up_to_date(
     since: datetime | None,
     until: datetime | None,
     not_before: datetime,
-    reread_since: datetime | None = None,
-    everything: bool = False,
+    reread_since: datetime | None,
+    everything: bool,
 ) -> bool:
     """Read from the service until the store can answer.
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from contextlib import closing
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 import pyarrow as pa
@@ -18,7 +18,6 @@ import pyarrow.compute as pc
 from qoderdata.background import prefetch
 from qoderdata.decode import Decoder
 from qoderdata.errors import APIError, DataQualityWarning, NotFoundError, warn
-from qoderdata.formatting import format_duration
 from qoderdata.frames import events_to_pandas, to_pandas
 from qoderdata.load.lists import OUTCOME_TYPES, events_path
 from qoderdata.load.refresh import (
@@ -53,7 +52,6 @@ if TYPE_CHECKING:
 Level = Literal["auto", "runs", "sessions", "events"]
 LEVELS: tuple[Level, ...] = ("auto", "runs", "sessions", "events")
 
-_REQUEST_INTERVAL = timedelta(milliseconds=100)
 _REQUIRES_ACTION, _IDLE, _TERMINATED, _WAITING, _GONE = (
     pa.array([text], pa.large_string())
     for text in ("requires_action", "session.status_idle", "session.status_terminated", "waiting", "gone")
@@ -378,12 +376,3 @@ class _UnreadSessions:
                 f"known before (the first: {self.ids[0]!r}, {self._reason})",
                 DataQualityWarning,
             )
-
-
-def assumption_text(assumed: int, completed: int, sessions: int) -> str:
-    """Return the text that says how sure the outcomes are, and what more certainty costs."""
-    return (
-        f"{assumed:,} of {completed:,} completed runs are assumed: their sessions are idle or archived, and "
-        "failures inside these sessions are not seen. load_runs(outcomes='events') reads their events: about "
-        f"{sessions:,} requests, {format_duration(sessions * _REQUEST_INTERVAL)}"
-    )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Literal
 
 import pyarrow.compute as pc
@@ -10,8 +10,9 @@ import pyarrow.compute as pc
 from qoderdata.client import Client
 from qoderdata.errors import APIError, DataQualityWarning, warn
 from qoderdata.files import Folder
+from qoderdata.formatting import format_duration
 from qoderdata.load.refresh import RemoteList
-from qoderdata.load.run_outcomes import LEVELS, Known, Level, RunOutcomes, assumption_text
+from qoderdata.load.run_outcomes import LEVELS, Known, Level, RunOutcomes
 from qoderdata.load.stored import Freshness, Query, StoredLoading, check_refresh
 from qoderdata.outcomes import apply_ends
 from qoderdata.parsing import (
@@ -213,4 +214,10 @@ def _warn_assumed(runs: pd.DataFrame, known: Known) -> None:
     assumed = completed[completed["status_from"] == "session"]
     unread = set(assumed["session_id"]) - set(known.ends["session_id"])
     if unread:
-        warn(assumption_text(len(assumed), len(completed), len(unread)), DataQualityWarning)
+        length = format_duration(len(unread) * timedelta(milliseconds=100))  # the client's `min_interval`
+        warn(
+            f"{len(assumed):,} of {len(completed):,} completed runs are assumed: their sessions are idle or "
+            "archived, and failures inside these sessions are not seen. load_runs(outcomes='events') reads their "
+            f"events: about {len(unread):,} requests, {length}",
+            DataQualityWarning,
+        )

@@ -75,7 +75,7 @@ def _connect(engine: str) -> Any:  # noqa: ANN401 - a DuckDB connection, or noth
     return connection
 
 
-def open_files(
+def _open_files(
     engine: str,
     folder: Folder,
     paths: list[str],
@@ -84,33 +84,7 @@ def open_files(
     where: Sequence[Bound] = (),
     connection: Any = None,  # noqa: ANN401 - see `_connect`
 ) -> Any:  # noqa: ANN401 - whatever the engine's lazy frame is
-    """Open Parquet files in an engine.
-
-    Parameters
-    ----------
-    engine
-        One of `ENGINES`.
-    folder
-        Whose file system the paths are in.
-    paths
-        The files; none gives a frame without rows.
-    schema
-        The columns.
-    where
-        Which rows.
-    connection
-        What `_connect` returned, for frames that are to be joined.
-
-    Returns
-    -------
-    frame
-        The engine's lazy frame, with the schema's columns.
-
-    Raises
-    ------
-    ImportError
-        The engine is not installed; the message names the extra.
-    """
+    """Open Parquet files in an engine as one lazy frame with a schema's columns; without files it has no rows."""
     if engine == "duckdb":
         return _duckdb(connection or _connect(engine), folder, paths, schema, where)
     return _OPENERS[engine](folder, paths, schema, where)
@@ -263,10 +237,10 @@ def scan_deployments(
     accounts = history.accounts(root) if client is None else [client.identity]
     wanted = {folder.full(cache.file_name(DEPLOYMENTS.name, {**account, **filters})) for account in accounts}
     with folder.opened("cached answers"):
-        paths = [entry.path for entry in cache.entries(folder) if entry.path in wanted]
+        paths = [path for path, _ in cache.entries(folder) if path in wanted]
     if len(paths) != 1:
         raise CacheError(_which("answers of load_deployments", len(paths), folder))
-    return open_files(engine, folder, paths, DEPLOYMENTS)
+    return _open_files(engine, folder, paths, DEPLOYMENTS)
 
 
 def scan_runs(
@@ -457,7 +431,7 @@ def _open(
             f"{len(gone)} of {len(files)} data files of the store of {store.table.name} are gone (the first: "
             f"{gone[0]}). Call {loader}, which reads them again"
         )
-    return open_files(engine, store.folder, files, store.table.schema, where=where, connection=connection)
+    return _open_files(engine, store.folder, files, store.table.schema, where=where, connection=connection)
 
 
 def _only_account(table: StoredTable, folder: Folder) -> Account:
