@@ -206,7 +206,12 @@ class Decoder:
         DataQualityWarning
             Once for all values that did not fit their columns, once for all ids that came more than once.
         """
-        return join_tables(tables, self._misfits, self.schema)
+        self.warn_misfits()
+        return join_tables(tables, self.schema)
+
+    def warn_misfits(self) -> None:
+        """Warn once of all values so far that did not fit their columns; `finish` does it too."""
+        _warn_misfits(self._misfits, self.schema)
 
 
 def from_records(records: Records, schema: Schema) -> pa.Table:
@@ -238,12 +243,11 @@ def from_records(records: Records, schema: Schema) -> pa.Table:
         result = flatten(batch, schema)
         tables.append(result.table)
         misfits += result.misfits
-    return join_tables(tables, misfits, schema)
+    _warn_misfits(misfits, schema)
+    return join_tables(tables, schema)
 
 
-def join_tables(tables: Sequence[pa.Table], misfits: Sequence[Misfit], schema: Schema) -> pa.Table:
-    """Join tables, keep the last record of each id, and warn of misfits and repeated ids."""
-    table = pa.concat_tables([schema.arrow.empty_table(), *tables]).unify_dictionaries()
+def _warn_misfits(misfits: Sequence[Misfit], schema: Schema) -> None:
     if misfits:
         named = list(dict.fromkeys(misfit.id for misfit in misfits))
         paths = [f"{path}: {count}" for path, count in Counter(misfit.path for misfit in misfits).most_common()]
@@ -253,6 +257,11 @@ def join_tables(tables: Sequence[pa.Table], misfits: Sequence[Misfit], schema: S
             f"First ids: {_few(named)}",
             DataQualityWarning,
         )
+
+
+def join_tables(tables: Sequence[pa.Table], schema: Schema) -> pa.Table:
+    """Join tables, keep the last record of each id, and warn of repeated ids."""
+    table = pa.concat_tables([schema.arrow.empty_table(), *tables]).unify_dictionaries()
     ids = table["id"]
     if len(pc.unique(ids)) == len(ids):
         return table

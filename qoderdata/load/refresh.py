@@ -269,6 +269,10 @@ class ListReader:
         """Join the tables of pages, and warn once of what was odd in all of them."""
         return self._decoder.finish(tables)
 
+    def warn_misfits(self) -> None:
+        """Warn once of the values in all pages and records so far that did not fit their columns."""
+        self._decoder.warn_misfits()
+
     def _narrowed(self) -> dict[str, str]:
         """Return a filter that newer editions know and older ones ignore: it only saves requests."""
         if self._oldest is None:

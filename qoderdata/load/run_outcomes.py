@@ -191,7 +191,7 @@ class RunOutcomes:
         finally:
             reader.close()
             self.requests += reader.requests
-        reader.finish([])
+        reader.warn_misfits()
 
     def _open_sessions(self) -> tuple[datetime | None, dict[str, datetime | None]]:
         """Return from when on sessions are listed again, and which older open ones are read by id instead.
@@ -227,7 +227,7 @@ class RunOutcomes:
         finally:
             reader.close()
             self.requests += reader.requests
-        reader.finish([])
+        reader.warn_misfits()
         return True
 
     def _read_sessions(self, reader: ListReader, created_at: dict[str, datetime | None]) -> None:
@@ -278,7 +278,7 @@ class RunOutcomes:
                         self._add_end(id_, {**result, **facts})
                     shown.update()
             self._ends.commit(compact=True)
-        self._decoder.finish([])
+        self._decoder.warn_misfits()
         unread.warn()
 
     def _undecided(self, sessions: pa.Table, ends: pa.Table) -> dict[str, datetime | None]:

@@ -278,7 +278,7 @@ class StoredLoading:
             raise
         finally:
             self._close(reader)
-        reader.finish([])
+        reader.warn_misfits()
         return complete
 
     def count(self, *, requests: int) -> None:
