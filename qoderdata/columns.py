@@ -13,7 +13,7 @@ import narwhals as nw
 import numpy as np
 import pandas as pd
 
-from qoderdata.errors import FRAME_SOURCES, FrameTypeError, require_columns
+from qoderdata.errors import FRAME_SOURCES, FrameTypeError, frame_hint, require_columns
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
@@ -205,7 +205,7 @@ def not_a_frame(value: object, *, what: str, kinds: str) -> FrameTypeError:
     >>> print(not_a_frame([], what="runs", kinds="a pandas frame"))
     runs must be a pandas frame, not list; pass the frame that load_runs gives
     """
-    return FrameTypeError(f"{what} must be {kinds}, not {type(value).__name__}{_hint(what)}")
+    return FrameTypeError(f"{what} must be {kinds}, not {type(value).__name__}{frame_hint(what)}")
 
 
 def _fits(dtype: nw.dtypes.DType, kind: Dtype) -> bool:
@@ -284,13 +284,9 @@ def _wrong_dtype(column: pd.Series[Any], kind: Dtype, name: str, what: str) -> F
 
 
 def _error(message: str, name: str, what: str) -> FrameTypeError:
-    error = FrameTypeError(f"{message}{_hint(what, ' (or')}{')' if what in FRAME_SOURCES else ''}")
+    error = FrameTypeError(f"{message}{frame_hint(what, ' (or')}{')' if what in FRAME_SOURCES else ''}")
     error.column = name
     return error
-
-
-def _hint(what: str, start: str = ";") -> str:
-    return f"{start} pass the frame that {FRAME_SOURCES[what]} gives" if what in FRAME_SOURCES else ""
 
 
 def _holds(name: str, what: str) -> str:

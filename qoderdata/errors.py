@@ -212,6 +212,17 @@ def status_error_class(status_code: int) -> type[APIStatusError]:
     return _BY_STATUS.get(status_code, APIStatusError)
 
 
+def frame_hint(what: str, start: str = ";") -> str:
+    """Return the end of a message, which says where a frame comes from; nothing for an unknown name of a frame.
+
+    Examples
+    --------
+    >>> frame_hint("runs")
+    '; pass the frame that load_runs gives'
+    """
+    return f"{start} pass the frame that {FRAME_SOURCES[what]} gives" if what in FRAME_SOURCES else ""
+
+
 def require_columns(present: Iterable[object], wanted: Iterable[str], *, what: str) -> None:
     """Raise unless every wanted column is there.
 
@@ -232,10 +243,9 @@ def require_columns(present: Iterable[object], wanted: Iterable[str], *, what: s
     have = [str(name) for name in present]
     missing = [name for name in wanted if name not in have]
     if missing:
-        source = f"; pass the frame that {FRAME_SOURCES[what]} gives" if what in FRAME_SOURCES else ""
         raise MissingColumnError(
             f"the {what} frame has no column {', '.join(map(repr, missing))}; it has: {', '.join(have) or 'none'}"
-            f"{source}"
+            f"{frame_hint(what)}"
         )
 
 

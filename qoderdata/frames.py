@@ -27,7 +27,7 @@ from qoderdata.background import gc_paused
 from qoderdata.columns import TEXT, not_a_frame, require_dtypes, require_frame
 from qoderdata.decode import Records, from_records
 from qoderdata.decode.jsontext import NotJSONError, is_utf8, parse, write
-from qoderdata.errors import FRAME_SOURCES, APIResponseValidationError, MissingColumnError, require_columns
+from qoderdata.errors import APIResponseValidationError, MissingColumnError, frame_hint, require_columns
 from qoderdata.outcomes import resolve_outcomes
 from qoderdata.parsing import parse_instant
 from qoderdata.schema import DEPLOYMENTS, EVENTS, EXTRA, RUNS, SESSIONS, Schema
@@ -584,8 +584,8 @@ def with_names(
     if not tables:
         ids = " or ".join(repr(key) for key, source in given.items() if source is not None)
         raise MissingColumnError(
-            f"the frame has no column {ids} to name; it has: {', '.join(map(str, present)) or 'none'}; pass the "
-            f"frame that {FRAME_SOURCES['frame']} gives"
+            f"the frame has no column {ids} to name; it has: {', '.join(map(str, present)) or 'none'}"
+            f"{frame_hint('frame')}"
         )
     named: Any = _named_in_pandas if isinstance(frame, pd.DataFrame) else _named_elsewhere
     result: IntoFrameT = named(frame, tables)

@@ -503,7 +503,9 @@ def _open(native: Any) -> Any:  # noqa: ANN401 a frame of any engine
 
 def _require_frame(frame: object, wanted: Iterable[str], *, what: str) -> None:
     if not isinstance(frame, pd.DataFrame):
-        raise errors.FrameTypeError(f"{what} must be a pandas frame, not {type(frame).__name__}")
+        raise errors.FrameTypeError(
+            f"{what} must be a pandas frame, not {type(frame).__name__}{errors.frame_hint(what)}"
+        )
     errors.require_columns(frame.columns, wanted, what=what)
 
 
