@@ -252,8 +252,8 @@ def require_columns(present: Iterable[object], wanted: Iterable[str], *, what: s
 def warn(message: str, category: type[Warning]) -> None:
     """Warn, and point at the line outside of this package that led here.
 
-    Python shows a warning once for each line that it points at: one that pointed into the package would be
-    shown for the first call alone, whoever makes the second.
+    Python shows a warning once per line that it points at. If it pointed into this package, only the first caller
+    would see it.
 
     Parameters
     ----------

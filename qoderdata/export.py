@@ -79,7 +79,7 @@ _ESCAPE = re.compile(f"{_AT_START}|{_IN_EACH_CELL}")
 #: The same as `_ESCAPE` for Arrow's regular expressions, which cannot look around; `\x00` is spelt for RE2.
 _NEEDS = rf"\A{_SKIPPED}{_BREAKS}|(?:\A|{_SEPARATORS}){_SKIPPED}{_STARTS}"
 _OFFSET = r"([+-]\d\d)(\d\d)$"
-_IDLE_ZEROS = r"\.0+($|[+-])"
+_ZERO_FRACTION = r"\.0+($|[+-])"
 
 
 def export_csv(frame: Any, path: str | Path, *, spreadsheet_safe: bool = True) -> None:  # noqa: ANN401 - any frame that narwhals knows
@@ -455,7 +455,7 @@ def _times(times: pa.Array[Any]) -> pa.Array[Any]:
     zoned = times.type.tz is not None
     texts = pc.strftime(times, "%Y-%m-%dT%H:%M:%S%z" if zoned else "%Y-%m-%dT%H:%M:%S")
     texts = pc.replace_substring_regex(texts, _OFFSET, r"\1:\2") if zoned else texts
-    whole: pa.Array[Any] = pc.replace_substring_regex(texts, _IDLE_ZEROS, r"\1").cast(pa.large_string())
+    whole: pa.Array[Any] = pc.replace_substring_regex(texts, _ZERO_FRACTION, r"\1").cast(pa.large_string())
     return whole
 
 

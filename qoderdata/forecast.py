@@ -72,7 +72,7 @@ def cost_forecast(
     -------
     pandas.DataFrame
         One row a deployment that fires in that time, the dearest first, those without a known session last, then
-        by ``deployment_id``, which is the index. There is no row of all, as intervals do not add up.
+        by ``deployment_id``, which is the index. There is no total row: intervals cannot be added.
         ``attrs["triggers_without_credits"]`` is the number of triggers of deployments without a known session,
         whose cost is in no row. Nothing fires: no rows.
 

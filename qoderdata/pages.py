@@ -34,7 +34,7 @@ _MAX_RESIZES = 3
 _ABOUT_LIMIT = re.compile(r"\blimit\b")
 _GRANTED = re.compile(r"between\s+\d+\s+and\s+(\d{1,9})\b")
 
-Query = dict[str, "str | Sequence[str]"]
+QueryParams = dict[str, "str | Sequence[str]"]
 
 
 class Envelope(Protocol):
@@ -189,7 +189,7 @@ def has_small_pages(cursor_param: str) -> bool:
 
 def list_query(
     params: Mapping[str, str | Sequence[str]], cursor: str | None, limit: int, *, cursor_param: str = "after_id"
-) -> Query:
+) -> QueryParams:
     """Return the query of one page.
 
     Parameters
@@ -214,7 +214,7 @@ def list_query(
     >>> list_query({"order": "asc"}, "c1", 100, cursor_param="page")
     {'order': 'asc', 'limit': '100', 'page': 'c1'}
     """
-    query: Query = {**params, "limit": str(limit)}
+    query: QueryParams = {**params, "limit": str(limit)}
     if cursor is not None:
         query[cursor_param] = cursor
     return query
@@ -373,9 +373,9 @@ def fetch_pages(
             return
         cursor = page.next_page or page.last_id
         if not cursor:
-            raise _lost("said that there is more, but gave no cursor")
+            raise _broken_list_error("said that there is more, but gave no cursor")
         if cursor in seen:
-            raise _lost(f"sent the cursor {mask(cursor)[:_SHOWN]!r} again")
+            raise _broken_list_error(f"sent the cursor {mask(cursor)[:_SHOWN]!r} again")
         seen.add(cursor)
     raise errors.PaginationError(
         f"the list goes on after {max_pages} pages, the most that may be read. Ask for less, such as a "
@@ -394,7 +394,7 @@ def _fetch_granted(fetch: Callable[[str | None, int], E], cursor: str | None, si
     return fetch(cursor, size.value)
 
 
-def _lost(reason: str) -> errors.PaginationError:
+def _broken_list_error(reason: str) -> errors.PaginationError:
     return errors.PaginationError(
         f"the service {reason}: the rest of the list cannot be reached. Try again, else report it to the service"
     )
@@ -427,6 +427,41 @@ def progress_bar(unit: str, *, progress: bool | None) -> Any:  # noqa: ANN401 - 
         file=sys.stderr,
         leave=_is_notebook(),
     )
+
+
+class ProgressBar:
+    """A progress bar: rows, their rate, how far back the walk is, and what is left as far as that is known.
+
+    Parameters
+    ----------
+    name
+        What is counted.
+    since
+        How far back the walk goes; ``None``: not known.
+    progress
+        Whether there is a bar; ``None``: on a terminal or in a notebook, after a second.
+    """
+
+    def __init__(self, name: str, since: datetime | None, *, progress: bool | None) -> None:
+        self._since = since
+        self._walked = 0.0
+        self._bar = progress_bar(name, progress=progress)
+
+    def advance(self, count: int, *, newest: datetime | None, oldest: datetime | None) -> None:
+        """Count the records of a page, and how far back they reach."""
+        if self._bar.disable:
+            return
+        if newest is not None and oldest is not None:
+            self._walked += (newest - oldest).total_seconds()
+            if self._since is not None and self._walked > 0:
+                left = max((oldest - self._since).total_seconds(), 0.0)
+                self._bar.total = round((self._bar.n + count) * (1 + left / self._walked))
+            self._bar.set_postfix_str(f"back to {oldest:%Y-%m-%d %H:%M}", refresh=False)
+        self._bar.update(count)
+
+    def close(self) -> None:
+        """Remove the bar."""
+        self._bar.close()
 
 
 def _is_notebook() -> bool:

@@ -26,7 +26,7 @@ CACHE_DIR_VARIABLE = "QODERDATA_CACHE_DIR"
 _OTHERS_WRITE = stat.S_IWGRP | stat.S_IWOTH
 _LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
 _PRINTABLE = re.compile(r"[\x21-\x7e]+")
-#: What `pathlib` makes of the URL of an object store.
+#: A URL whose ``//`` `pathlib.Path` has collapsed.
 _BROKEN_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:[/\\]")
 
 

@@ -298,7 +298,9 @@ class TestAServiceThatCannotBeReached:
         sandbox.misbehave(fault)
         with pytest.raises(APIError) as raised:
             load_deployments(client=client, cache_dir=folder, refresh=refresh)
-        assert raised.value.__notes__ == ["An answer that is 3 h 20 min old is cached: offline=True takes it."]
+        assert raised.value.__notes__ == [
+            "An answer that is 3 h 20 min old is cached: pass offline=True to use it."
+        ]
         taken = load_deployments(client=client, cache_dir=folder, offline=True)
         pd.testing.assert_frame_equal(taken, kept)
 
@@ -317,7 +319,7 @@ class TestAServiceThatCannotBeReached:
             kept = load_deployments(client=client, cache_dir=folder)
         with pytest.raises(APIConnectionError, match=r"\[2 attempts in .*; after 0 pages, 0 records\]") as raised:
             load_deployments(client=client, cache_dir=folder, refresh=True)
-        assert "offline=True takes it" in raised.value.__notes__[0]
+        assert "pass offline=True to use it" in raised.value.__notes__[0]
         taken = load_deployments(client=client, cache_dir=folder, offline=True)
         pd.testing.assert_frame_equal(taken, kept)
         assert load_deployments(client=client, cache_dir=folder).attrs["from_cache"]

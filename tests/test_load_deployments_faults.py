@@ -217,7 +217,7 @@ def test_more_faults_than_retries_are_raised_with_how_far_it_got(
     assert type(error) is PASSING[fault]
     assert (error.pages, error.records, error.attempts) == (page, SIZE * page, RETRIES + 1)
     assert f"after {page} pages, {SIZE * page} records" in str(error)
-    assert "offline=True takes it" in error.__notes__[0]
+    assert "pass offline=True to use it" in error.__notes__[0]
     assert len(bench.sandbox.requests) == page + RETRIES + 1
     bench.check_kept(truth)
     pd.testing.assert_frame_equal(bench.load(refresh=True), truth)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import shutil
 import subprocess
@@ -15,14 +14,12 @@ import pytest
 
 from qoderdata import pages
 from qoderdata.client import Client
-from qoderdata.decode import Decoder
 from qoderdata.errors import CacheError, CacheWarning, DataQualityWarning
 from qoderdata.frames import flatten_runs
-from qoderdata.load.refresh import ListedPage, ProgressBar
 from qoderdata.load.runs import load_runs
 from qoderdata.load.sessions import load_sessions
+from qoderdata.pages import ProgressBar
 from qoderdata.sandbox import Sandbox
-from qoderdata.schema import RUNS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -319,13 +316,10 @@ def test_accounts_and_workspaces_have_stores_of_their_own(newest: Sandbox, tmp_p
 
 def test_the_bar_says_how_far_back_the_pull_is_and_what_is_left(capsys: pytest.CaptureFixture[str]) -> None:
     """Half of the time that is asked for is walked with two runs, so that two are left."""
-    days = [{"id": f"drun_{day}", "created_at": f"2026-06-{day}T00:00:00Z"} for day in (15, 14)]
-    decoder = Decoder(RUNS)
-    page = decoder.read_page(json.dumps({"data": days, "has_more": True, "last_id": "drun_14"}).encode())
-    listed = ListedPage(page, decoder.to_table(page), None, datetime.now(UTC), has_more=True)
-    bar = ProgressBar("runs", datetime(2026, 6, 13, tzinfo=UTC), progress=True)
+    newest, oldest, since = (datetime(2026, 6, day, tzinfo=UTC) for day in (15, 14, 13))
+    bar = ProgressBar("runs", since, progress=True)
     bar._bar.mininterval = bar._bar.delay = 0
-    bar.advance(listed)
+    bar.advance(2, newest=newest, oldest=oldest)
     bar.close()
     shown = capsys.readouterr().err
     assert "back to 2026-06-14 00:00" in shown

@@ -102,7 +102,7 @@ def test_when_the_service_cannot_be_reached_the_error_says_what_is_kept(newest: 
         newest.misbehave("reset")
         with pytest.raises(APIConnectionError) as caught:
             load(newest, tmp_path, client=client, refresh=True, **options)
-        assert "offline=True takes it" in "".join(caught.value.__notes__)
+        assert "pass offline=True to use it" in "".join(caught.value.__notes__)
 
 
 @pytest.mark.parametrize("refusal", ["400", "404"])

@@ -472,7 +472,9 @@ def test_what_is_refused() -> None:
     for name in set(OF_EVENTS) - {"position"}:
         with pytest.raises(MissingColumnError, match=f"the events frame has no column '{name}'"):
             resolve_outcomes(runs, sessions, events.drop(columns=name))
-    with pytest.raises(FrameTypeError, match="runs must be a pandas frame, not list"):
+    with pytest.raises(
+        FrameTypeError, match="runs must be a pandas frame, not list; pass the frame that load_runs gives"
+    ):
         resolve_outcomes([run()])  # type: ignore[arg-type] # what is tested
     with pytest.raises(FrameTypeError, match="'created_at' holds values of dtype datetime64"):
         resolve_outcomes(runs.assign(created_at=runs["created_at"].dt.tz_localize(None)))

@@ -86,7 +86,7 @@ class RateLimiter:
             self._clock.sleep(start - now)
 
     def pause(self, seconds: float) -> None:
-        """Let no thread start a request for some seconds."""
+        """Delay requests not yet scheduled; threads already waiting go on."""
         with self._lock:
             self._next = max(self._next, self._clock.monotonic() + seconds)
 

@@ -42,7 +42,7 @@ _INT64_MIN, _INT64_MAX = -(2**63), 2**63 - 1
 _TIME = re.compile(r"(\d{4})-(\d\d)-(\d\d)T(\d\d):(\d\d):(\d\d)(?:\.(\d+))?(?:Z|([+-])(\d\d):(\d\d))", re.ASCII)
 _DECIMAL = re.compile(r"-?[0-9]{1,15}(\.[0-9]{1,15})?")
 
-Path = tuple[str, ...]
+FieldPath = tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +59,7 @@ class ExactResult:
 
     table: pa.Table
     misfits: list[Misfit]
-    unknown: set[Path]
+    unknown: set[FieldPath]
 
 
 def flatten(records: Sequence[object], schema: Schema, *, first: int = 0) -> ExactResult:
@@ -86,7 +86,7 @@ def flatten(records: Sequence[object], schema: Schema, *, first: int = 0) -> Exa
     """
     rows: dict[str, list[object]] = {name: [] for name in schema.names}
     misfits: list[Misfit] = []
-    unknown: set[Path] = set()
+    unknown: set[FieldPath] = set()
     for index, record in enumerate(records, start=first):
         if not isinstance(record, Mapping):
             raise APIResponseValidationError(
@@ -119,13 +119,13 @@ class Row:
 
     __slots__ = ("columns", "extra", "misfits", "unknown")
 
-    def __init__(self, unknown: set[Path]) -> None:
+    def __init__(self, unknown: set[FieldPath]) -> None:
         self.columns: dict[str, Any] = {}
         self.extra: dict[str, object] = {}
         self.misfits: list[str] = []
         self.unknown = unknown
 
-    def walk(self, value: Mapping[str, object], branch: Branch, above: Path = ()) -> None:
+    def walk(self, value: Mapping[str, object], branch: Branch, above: FieldPath = ()) -> None:
         """Take all keys of an object."""
         own: dict[str, object] = {}
         for key, item in value.items():
@@ -143,7 +143,7 @@ class Row:
         if branch.rest is not None:
             self.columns[branch.rest.name] = write(own)
 
-    def _take(self, item: object, known: Branch | Column | str | None, path: Path) -> object:
+    def _take(self, item: object, known: Branch | Column | str | None, path: FieldPath) -> object:
         """Take one value; return the part of an object that its column does not hold."""
         if isinstance(known, Column):
             rest = None
@@ -197,7 +197,7 @@ def _escaped(key: object) -> str:
     return key.replace("\\", "\\\\").replace(".", "\\.") if "." in key or "\\" in key else key
 
 
-def extra_column(fields: Mapping[Path, Sequence[msgspec.Raw]], count: int) -> Any:  # noqa: ANN401 - an Arrow array
+def extra_column(fields: Mapping[FieldPath, Sequence[msgspec.Raw]], count: int) -> Any:  # noqa: ANN401 - an Arrow array
     """Return the fields of many records that have no column, given by path, as ``extra``."""
     if not fields or not count:
         return pa.nulls(count, pa.large_string())

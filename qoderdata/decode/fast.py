@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from qoderdata.decode.exact import MISFIT, ZERO_TIME, Path, Row, extra_column, fit, to_array
+from qoderdata.decode.exact import MISFIT, ZERO_TIME, FieldPath, Row, extra_column, fit, to_array
 from qoderdata.decode.jsontext import canonical, is_canonical, join_list, parse
 from qoderdata.schema import EXTRA, Branch, Column, Kind, Schema
 
@@ -53,8 +53,8 @@ class _Level:
     """One JSON object: its struct, and for each field of the struct its path and what is known of it."""
 
     struct: type[msgspec.Struct]
-    fields: list[tuple[Path, Branch | Column | str | None]]
-    nested: dict[Path, _Level]
+    fields: list[tuple[FieldPath, Branch | Column | str | None]]
+    nested: dict[FieldPath, _Level]
     empty: msgspec.Struct
 
 
@@ -65,7 +65,7 @@ class _Found:
     count: int
     columns: dict[str, Any] = field(default_factory=dict)
     times: dict[Column, Sequence[Any]] = field(default_factory=dict)
-    learned: dict[Path, Sequence[msgspec.Raw]] = field(default_factory=dict)
+    learned: dict[FieldPath, Sequence[msgspec.Raw]] = field(default_factory=dict)
 
 
 class FastReader:
@@ -86,7 +86,7 @@ class FastReader:
         Decodes a page with its envelope.
     """
 
-    def __init__(self, schema: Schema, learned: Iterable[Path] = ()) -> None:
+    def __init__(self, schema: Schema, learned: Iterable[FieldPath] = ()) -> None:
         self.schema = schema
         self.learned = frozenset(learned)
         self._root = self._level(schema.tree, ())
@@ -100,7 +100,7 @@ class FastReader:
             msgspec.defstruct("Envelope", envelope, gc=False)
         )
 
-    def learn(self, unknown: Iterable[Path]) -> FastReader:
+    def learn(self, unknown: Iterable[FieldPath]) -> FastReader:
         """Return a reader that also expects these fields, as far as there is room for them."""
         new = sorted(path for path in set(unknown) - self.learned if all(map(_PLAIN_NAME.fullmatch, path)))
         new = new[: MAX_LEARNED - len(self.learned)]
@@ -137,10 +137,10 @@ class FastReader:
         except (pa.ArrowInvalid, OverflowError, msgspec.MsgspecError, RecursionError) as error:
             raise NeedsExactPath(str(error)) from error
 
-    def _level(self, branch: Branch, above: Path) -> _Level:
+    def _level(self, branch: Branch, above: FieldPath) -> _Level:
         parts: list[tuple[str, Any, Any]] = []
-        fields: list[tuple[Path, Branch | Column | str | None]] = []
-        nested: dict[Path, _Level] = {}
+        fields: list[tuple[FieldPath, Branch | Column | str | None]] = []
+        nested: dict[FieldPath, _Level] = {}
         learned = {path[-1]: None for path in sorted(self.learned) if path[:-1] == above}
         for key, known in {**branch.keys, **learned}.items():
             path, default = (*above, key), None
@@ -204,7 +204,7 @@ class FastReader:
             self._read(_present(objects, level), level, found)
         found.columns[rest.name] = _json_column(list(map(_ENCODER.encode, own)), first=b"{")
 
-    def _read_shared(self, raws: Sequence[msgspec.Raw], branch: Branch, path: Path) -> dict[str, Any]:
+    def _read_shared(self, raws: Sequence[msgspec.Raw], branch: Branch, path: FieldPath) -> dict[str, Any]:
         """Read an object that many records share: each distinct text once."""
         texts = list(map(bytes, raws))
         distinct = {text: index for index, text in enumerate(dict.fromkeys(texts))}

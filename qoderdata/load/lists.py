@@ -49,14 +49,6 @@ if TYPE_CHECKING:
 _logger = logging.getLogger("qoderdata")
 
 _STATUSES = ("active", "paused", None)
-#: The types of events that tell what became of a run.
-OUTCOME_TYPES = (
-    "session.status_running",
-    "session.status_idle",
-    "session.status_rescheduled",
-    "session.status_terminated",
-    "session.error",
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +84,7 @@ class _Filters:
 
     @property
     def is_whole(self) -> bool:
-        """Whether nothing is left out but archived ones."""
+        """Whether no filter but `include_archived` is set."""
         return self == _Filters(include_archived=self.include_archived)
 
     def apply(self, table: pa.Table) -> pa.Table:
@@ -575,7 +567,7 @@ def _load(
         kept = cache.read(folder, name, schema.arrow) if refresh else kept
         if kept is not None:
             age = format_duration(now - kept.fetched_at)
-            error.add_note(f"An answer that is {age} old is cached: offline=True takes it.")
+            error.add_note(f"An answer that is {age} old is cached: pass offline=True to use it.")
         raise
     series = history.series(whole, client.identity, include_archived=filters.include_archived)
     with ThreadPoolExecutor(1) as pool:

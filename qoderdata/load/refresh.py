@@ -28,7 +28,7 @@ from qoderdata.errors import (
     RateLimitError,
     warn,
 )
-from qoderdata.pages import SAFE_PAGE, PageSize, format_bound, has_small_pages, list_query, progress_bar, walk
+from qoderdata.pages import SAFE_PAGE, PageSize, ProgressBar, format_bound, has_small_pages, list_query, walk
 from qoderdata.parsing import earlier, is_usable_id
 from qoderdata.store import JournalEntry, Listing, StoredTable, TableStore, row_ids
 
@@ -239,7 +239,7 @@ class ListReader:
                     self.client.page_limit = self._size.value
                 self.pages += 1
                 self.rows += page.count
-                self._bar.advance(page)
+                self._bar.advance(page.count, newest=_latest(page.table), oldest=_earliest(page.table))
                 yield page
 
     def read_one(self, id_: str) -> tuple[datetime, pa.Table]:
@@ -357,7 +357,7 @@ class _Refresh:
         self.since = since
         self.not_before = not_before
         self.reread_since = reread_since
-        self.is_reread = reread_since is None
+        self.is_reread_complete = reread_since is None
         self.is_contradicted = False
         self.stale = store.open_before(not_before, since=since, until=until)
         self._own_times: set[datetime] = set()
@@ -396,7 +396,7 @@ class _Refresh:
 
     def _is_done(self) -> bool:
         is_covered = self._has_recent_head() and self.store.coverage.covers(self.since, is_recent=self._is_recent)
-        return self.is_contradicted or (is_covered and self.is_reread)
+        return self.is_contradicted or (is_covered and self.is_reread_complete)
 
     def _has_recent_head(self) -> bool:
         read_at = self.store.coverage.read_at
@@ -411,21 +411,22 @@ class _Refresh:
         Open rows mostly lie together, near the top of the list: the walk goes on into the segment that it joined
         while each page has at least one of them, which saves more requests than it costs.
         """
-        plan = self.store.coverage
-        start = cursor = plan.cursor if self._has_recent_head() and self.is_reread else None
-        below = plan.lowest_ids(after=start)
+        expected_coverage = self.store.coverage
+        start = cursor = expected_coverage.cursor if self._has_recent_head() and self.is_reread_complete else None
+        below = expected_coverage.lowest_ids(after=start)
 
         def goes_on(page: ListedPage) -> bool:
             """Follow, in the fetching thread, what the store will know once it has this page."""
-            nonlocal plan
+            nonlocal expected_coverage
             if page.listing is None:
                 return True
-            if plan.contradicts(page.listing):
+            if expected_coverage.contradicts(page.listing):
                 return False
-            plan = plan.add(page.listing, read_at=page.asked_at)
+            expected_coverage = expected_coverage.add(page.listing, read_at=page.asked_at)
             found = self.stale.intersection(page.listing.ids)
             self.stale.difference_update(found)
-            is_needed = plan.cursor == page.listing.cursor and not plan.covers(self.since)
+            is_covered = expected_coverage.covers(self.since)
+            is_needed = expected_coverage.cursor == page.listing.cursor and not is_covered
             return is_needed or not self._ends_reread(page.listing) or (bool(found) and bool(self.stale))
 
         try:
@@ -434,7 +435,7 @@ class _Refresh:
                 listing = page.listing
                 if listing is not None:
                     self.is_contradicted = self.store.coverage.contradicts(listing)
-                    self.is_reread = self._ends_reread(listing)
+                    self.is_reread_complete = self._ends_reread(listing)
                     if self.is_contradicted and listing.ids:
                         # The list is taken to go on below this page.
                         listing = replace(listing, cursor=listing.ids[-1])
@@ -454,9 +455,9 @@ class _Refresh:
                 self.store.drop_last_cursor()
 
     def _ends_reread(self, page: Listing) -> bool:
-        """Whether all rows that are read again although they are stored lie above the end of a page."""
+        """Return whether the list has been reread back to `reread_since` at the end of this page."""
         return (
-            self.is_reread
+            self.is_reread_complete
             or page.cursor is None
             or (page.reaches is not None and self.reread_since is not None and page.reaches <= self.reread_since)
         )
@@ -581,42 +582,6 @@ def bring_up_to_date(
             refresh.run()
     refresh.warn()
     return not refresh.is_contradicted
-
-
-class ProgressBar:
-    """A progress bar: rows, their rate, how far back the walk is, and what is left as far as that is known.
-
-    Parameters
-    ----------
-    name
-        What is counted.
-    since
-        How far back the walk goes; ``None``: not known.
-    progress
-        Whether there is a bar; ``None``: on a terminal or in a notebook, after a second.
-    """
-
-    def __init__(self, name: str, since: datetime | None, *, progress: bool | None) -> None:
-        self._since = since
-        self._walked = 0.0
-        self._bar = progress_bar(name, progress=progress)
-
-    def advance(self, page: ListedPage) -> None:
-        """Count a page."""
-        if self._bar.disable:
-            return
-        newest, oldest = _latest(page.table), _earliest(page.table)
-        if newest is not None and oldest is not None:
-            self._walked += (newest - oldest).total_seconds()
-            if self._since is not None and self._walked > 0:
-                left = max((oldest - self._since).total_seconds(), 0.0)
-                self._bar.total = round((self._bar.n + page.count) * (1 + left / self._walked))
-            self._bar.set_postfix_str(f"back to {oldest:%Y-%m-%d %H:%M}", refresh=False)
-        self._bar.update(page.count)
-
-    def close(self) -> None:
-        """Remove the bar."""
-        self._bar.close()
 
 
 def _latest(table: pa.Table) -> datetime | None:

@@ -19,7 +19,7 @@ from qoderdata.background import prefetch
 from qoderdata.decode import Decoder
 from qoderdata.errors import APIError, DataQualityWarning, NotFoundError, warn
 from qoderdata.frames import events_to_pandas, to_pandas
-from qoderdata.load.lists import OUTCOME_TYPES, events_path
+from qoderdata.load.lists import events_path
 from qoderdata.load.refresh import (
     ACCOUNT_ERRORS,
     CLOCKS_DIFFER,
@@ -52,6 +52,14 @@ if TYPE_CHECKING:
 Level = Literal["auto", "runs", "sessions", "events"]
 LEVELS: tuple[Level, ...] = ("auto", "runs", "sessions", "events")
 
+#: The types of events that tell what became of a run.
+_OUTCOME_TYPES = [
+    "session.status_running",
+    "session.status_idle",
+    "session.status_rescheduled",
+    "session.status_terminated",
+    "session.error",
+]
 _REQUIRES_ACTION, _IDLE, _TERMINATED, _WAITING, _GONE = (
     pa.array([text], pa.large_string())
     for text in ("requires_action", "session.status_idle", "session.status_terminated", "waiting", "gone")
@@ -59,7 +67,7 @@ _REQUIRES_ACTION, _IDLE, _TERMINATED, _WAITING, _GONE = (
 
 
 @dataclass(frozen=True, slots=True)
-class Known:
+class SessionsAndEnds:
     """The sessions of some runs, and the ends of these sessions, as `apply_ends` takes them."""
 
     sessions: pd.DataFrame
@@ -98,7 +106,7 @@ class RunOutcomes:
         self._ends = TableStore(folder, OUTCOMES_TABLE, **client.identity)
         self._decoder = Decoder(EVENTS)
 
-    def read(self, runs: pa.Table, level: Level, *, offline: bool) -> Known | None:
+    def read(self, runs: pa.Table, level: Level, *, offline: bool) -> SessionsAndEnds | None:
         """Return what is known of the sessions of runs, after reading what is missing.
 
         Parameters
@@ -112,7 +120,7 @@ class RunOutcomes:
 
         Returns
         -------
-        Known or None
+        SessionsAndEnds or None
             ``None`` where the records tell everything, or nothing else is to be read.
 
         Raises
@@ -133,7 +141,9 @@ class RunOutcomes:
                 with store.writer_lock():
                     store.forget_damaged()
             sessions, ends = self._read(needed, offline=offline)
-        return Known(to_pandas(sessions, SESSIONS), to_pandas(ends, OUTCOMES).rename(columns={"id": "session_id"}))
+        return SessionsAndEnds(
+            to_pandas(sessions, SESSIONS), to_pandas(ends, OUTCOMES).rename(columns={"id": "session_id"})
+        )
 
     def _read(self, needed: pa.Table, *, offline: bool) -> tuple[pa.Table, pa.Table]:
         oldest = pc.min(needed["created_at"]).as_py()
@@ -303,7 +313,7 @@ class RunOutcomes:
 
     def _event_pages(self, id_: str) -> list[pa.Table]:
         """Read a session's events that tell its end, oldest first, until they do."""
-        path, params = events_path(id_), {"types[]": list(OUTCOME_TYPES), "order": "asc"}
+        path, params = events_path(id_), {"types[]": _OUTCOME_TYPES, "order": "asc"}
         client = self._client
 
         def fetch(cursor: str | None, limit: int) -> Page:

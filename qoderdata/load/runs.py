@@ -12,7 +12,7 @@ from qoderdata.errors import APIError, DataQualityWarning, warn
 from qoderdata.files import Folder
 from qoderdata.formatting import format_duration
 from qoderdata.load.refresh import RemoteList
-from qoderdata.load.run_outcomes import LEVELS, Known, Level, RunOutcomes
+from qoderdata.load.run_outcomes import LEVELS, Level, RunOutcomes, SessionsAndEnds
 from qoderdata.load.stored import Freshness, Query, StoredLoading, check_refresh
 from qoderdata.outcomes import apply_ends
 from qoderdata.parsing import (
@@ -208,7 +208,7 @@ def _with_outcome(runs: pd.DataFrame, *, status: str | None, has_error: bool | N
     return runs.reset_index(drop=True)
 
 
-def _warn_assumed(runs: pd.DataFrame, known: Known) -> None:
+def _warn_assumed(runs: pd.DataFrame, known: SessionsAndEnds) -> None:
     """Say how many outcomes are assumed, where reading events would tell more."""
     completed = runs[runs["status"] == "completed"]
     assumed = completed[completed["status_from"] == "session"]

@@ -198,8 +198,8 @@ def scan_deployments(
     include_archived
         Which of the two answers: as given to `load_deployments`.
     client
-        Whose deployments; ``None``: those of the environment's token, and without one, of the only account
-        that the cache has such an answer of, as its snapshots tell.
+        The account; ``None``: the environment's token; without one, the only account in the cache that has such
+        an answer.
 
     Returns
     -------
@@ -269,8 +269,7 @@ def scan_runs(
     until
         Only runs triggered before this time, or this long ago.
     client
-        Whose runs; ``None``: those of the environment's token, and without one, of the only account that
-        the cache has.
+        The account; ``None``: the environment's token; without one, the only account in the cache.
 
     Returns
     -------
@@ -336,8 +335,7 @@ def scan_sessions(
     until
         Only sessions created before this time, or this long ago.
     client
-        The account; ``None``: that of the token in the environment, and without one, the only account that the
-        cache has.
+        The account; ``None``: the environment's token; without one, the only account in the cache.
 
     Returns
     -------

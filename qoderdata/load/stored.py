@@ -157,9 +157,9 @@ class StoredLoading:
         if not freshness.everything and is_current(
             self.store, since=query.since, until=query.until, not_before=freshness.not_before
         ):
-            kept = self._newer_answer()
+            kept = self._cached_answer()
             if kept is not None:
-                return self._from_kept(kept)
+                return self._requested_rows(kept)
             table = self._read_unless_damaged()
             if table is not None:
                 return LoadedTable(table, self.store.coverage.read_at)
@@ -191,9 +191,9 @@ class StoredLoading:
         name = self.remote.table.name
         self.store.recover()
         complete = self.store.coverage.covers(self.query.since)
-        kept = self._newer_answer(store_answers=complete)
+        kept = self._cached_answer(unless_store_is_newer=complete)
         if kept is not None:
-            return self._from_kept(kept)
+            return self._requested_rows(kept)
         if not self.store.exists:
             raise CacheError(
                 f"offline=True, and {self.store.folder.location} has no {name}. Call once without offline, while "
@@ -207,18 +207,18 @@ class StoredLoading:
             )
         return LoadedTable(self._read(), self.store.coverage.read_at, complete=complete)
 
-    def _newer_answer(self, *, store_answers: bool = True) -> cache.CachedTable | None:
+    def _cached_answer(self, *, unless_store_is_newer: bool = True) -> cache.CachedTable | None:
         """Return the cached answer to this query, unless the store has one that is as recent."""
         kept = None
         if self.query.params:
             kept = cache.read(self._answers, self._answer_name, self.remote.table.schema.arrow)
-        if kept is None or not store_answers:
+        if kept is None or not unless_store_is_newer:
             return kept
         read_at = self.store.coverage.read_at
         is_newer = (read_at is None or read_at < kept.fetched_at) and kept.fetched_at <= datetime.now(UTC)
         return kept if is_newer else None
 
-    def _from_kept(self, kept: cache.CachedTable) -> LoadedTable:
+    def _requested_rows(self, kept: cache.CachedTable) -> LoadedTable:
         """Return the rows of a cached answer that are asked for now."""
         return LoadedTable(self._wanted(kept.table, until=self.query.until), kept.fetched_at)
 
@@ -313,7 +313,7 @@ class StoredLoading:
                 return None
             kept = cache.CachedTable(self._wanted(table, until=None), fetched_at)
             cache.write(self._answers, self._answer_name, kept)
-        return self._from_kept(kept)
+        return self._requested_rows(kept)
 
     def _knows_no_status(self) -> bool:
         """Return whether the newest stored records have no status, so that filters by it mean something else."""
@@ -383,4 +383,6 @@ def check_refresh(*, refresh: bool | str, offline: bool) -> None:
 
 
 def _offline_note(read_at: datetime) -> str:
-    return f"What is kept was read {format_duration(datetime.now(UTC) - read_at)} ago: offline=True takes it."
+    return (
+        f"What is kept was read {format_duration(datetime.now(UTC) - read_at)} ago: pass offline=True to use it."
+    )
