@@ -26,6 +26,7 @@ from qoderdata.report.layout import (
     join_sentences,
     make_table,
     names_of,
+    order_note,
     round_scale,
     scale_note,
     share_cell,
@@ -123,7 +124,6 @@ def _state(row: Any) -> Badge | None:  # noqa: ANN401 - a row as a named tuple
 def rates(data: ReportData) -> Section:
     """Show who fails most; a high rate of few runs does not lead, since chance may have made it."""
     title = _("Failure rates by deployment")
-    order = _("The order is by the lower end of the interval, so one failure in one run does not come first.")
     if data.runs is None:
         known = counter_rates(data.live).rename_axis("deployment_id").reset_index()
         known = known.assign(failed=known["total_failures"], decided=known["total_runs"])
@@ -150,7 +150,7 @@ def rates(data: ReportData) -> Section:
     ]
     caption = _("Failure rates by deployment, worst first")
     table = make_table(worst, columns, caption=caption, shows_more=command)
-    return Section("rates", title, join_sentences(about, order), table=table, count=f"{len(worst):,}")
+    return Section("rates", title, join_sentences(about, order_note()), table=table, count=f"{len(worst):,}")
 
 
 def paused(data: ReportData) -> Section:

@@ -299,6 +299,11 @@ def share_cell(share: float, scale: float) -> BarText | None:
     )
 
 
+def order_note() -> str:
+    """Say in which order failure rates are shown."""
+    return _("The order is by the lower end of the interval, so one failure in one run does not come first.")
+
+
 def scale_note(scale: float) -> str:
     """Return the text on the scale of a column of bars."""
     return _("0 to {percent} %", percent=f"{100 * scale:.0f}")

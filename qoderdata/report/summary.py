@@ -26,6 +26,7 @@ from qoderdata.report.layout import (
     join_sentences,
     make_table,
     names_of,
+    order_note,
     round_scale,
     rows_of,
     scale_note,
@@ -283,7 +284,7 @@ def by_group(data: ReportData) -> Section:
         folded = Section("all-groups", _("all {count}", count=f"{len(found):,}"), table=table)
     columns = [name, rate, runs, *([] if data.runs is None else [change])]
     table = make_table(found.head(_MOST_GROUPS), columns, caption=caption)
-    return Section("groups", title, about, table=table, folded=folded)
+    return Section("groups", title, join_sentences(about, order_note()), table=table, folded=folded)
 
 
 def _group_of(data: ReportData, ids: pd.Series[Any]) -> pd.Series[Any]:
