@@ -142,8 +142,8 @@ def test_outcomes_can_be_chosen_wherever_runs_are_read() -> None:
         words for words, leaf in LEAVES.items() if "outcomes" in {param.name for param in leaf.params}
     }
     assert with_outcomes == {
-        ("check",), ("top",), ("failures",), ("runs",), ("compare",), ("errors",), ("unusual",), ("missed",),
-        ("report",), ("export",), ("pull", "runs"),
+        ("check",), ("top",), ("failures",), ("runs",), ("compare",), ("errors",), ("unusual",), ("report",),
+        ("export",), ("pull", "runs"),
     }  # fmt: skip
 
 
@@ -699,3 +699,56 @@ def test_h_shows_the_help() -> None:
     program = f"from qoderdata.cli import main\nfor words in {commands_}: main(words) and print(words)"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert (done.stdout.count("-h, --help"), done.stderr) == (len(commands_), "")
+
+
+@pytest.mark.filterwarnings("default:the outcome of")
+@pytest.mark.usefixtures("empty_cache")
+def test_deployments_without_a_known_outcome_are_said_to_be_left_out(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with Sandbox(deployments=30, seed=7, edition="D") as newest:
+        monkeypatch.setenv(TOKEN_VARIABLE, newest.pat)
+        monkeypatch.setenv(URL_VARIABLE, newest.base_url)
+        assert main(["failures", "--outcomes", "runs", "--min-runs", "0"]) == 0
+        text = capsys.readouterr().out
+        with_error = {one["deployment_id"] for one in newest.runs if one.get("error")}
+        with_runs = {one["deployment_id"] for one in newest.runs}
+        left_out = sum(
+            one["id"] in with_runs - with_error for one in newest.deployments if one["archived_at"] is None
+        )
+    assert left_out > 1
+    assert f"{left_out} deployments without a known outcome left out" in text
+
+
+@pytest.mark.usefixtures("empty_cache")
+def test_missed_triggers_need_no_outcomes(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Reading sessions would cost time, and a warning about assumed outcomes would be mailed by cron."""
+    with Sandbox(deployments=30, seed=7, edition="D", left_out=6) as newest:
+        monkeypatch.setenv(TOKEN_VARIABLE, newest.pat)
+        monkeypatch.setenv(URL_VARIABLE, newest.base_url)
+        window = {"since": "2026-05-15T00:00Z", "until": "2026-06-15T00:00Z"}
+        words = [word for name, bound in window.items() for word in (f"--{name}", bound)]
+        assert main(["missed", *words, "--json"]) == 0
+        captured = capsys.readouterr()
+        assert {request.path for request in newest.requests} == {"/deployments", "/deployment_runs"}
+        deployments = qd.load_deployments(include_archived=True)
+        runs = qd.load_runs(**window, outcomes="sessions")
+    expected = qd.missed_triggers(deployments, runs, **window)
+    assert captured.err == ""
+    found = [(row["deployment_id"], pd.Timestamp(row["scheduled_at"])) for row in json.loads(captured.out)]
+    assert found == list(zip(expected["deployment_id"], expected["scheduled_at"], strict=True))
+    assert found
+
+
+def test_an_account_without_deployments_is_no_error(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["failures", "--by", "team", "--created-since", "2036-01-01T00:00Z"]) == 0
+    assert capsys.readouterr().out == "there are no deployments\n"
+    with Sandbox(deployments=0, runs=0) as empty:
+        monkeypatch.setenv(URL_VARIABLE, empty.base_url)
+        monkeypatch.setenv("QODERDATA_CACHE_DIR", str(tmp_path / "cache"))
+        for words in ("failures --by team", "runs --by team", "costs --by team", "errors --by team"):
+            assert main(words.split()) == 0, capsys.readouterr().err

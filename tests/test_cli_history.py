@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+import qoderdata as qd
 from qoderdata.cli import main
 from qoderdata.load import lists
 from qoderdata.sandbox import Sandbox
@@ -111,6 +112,24 @@ def test_a_report_of_an_earlier_time_compares_with_a_week_before_it(
     assert f"Since the snapshot of {NOW - timedelta(days=18):%Y-%m-%d %H:%M} UTC" in path.read_text(
         encoding="utf-8"
     )
+
+
+def test_ages_of_a_report_are_counted_from_its_time(sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
+    told: dict[str, Any] = {}
+    monkeypatch.setattr(qd, "write_report", lambda *_, **options: told.update(options))
+    start = NOW - timedelta(days=20)
+    words = ("report", "r.html", "--runs", "--costs", "--start", start.isoformat())
+    for more, days, ended in (((), 30, NOW), (("--since", "9D", "--until", "2D"), 9, start - timedelta(days=2))):
+        assert run(*words, *more) == 0
+        since = start - timedelta(days=days)
+        ids = {one["id"] for one in sandbox.runs if since <= datetime.fromisoformat(one["triggered_at"]) < ended}
+        assert set(told["runs"]["id"]) == ids
+    paid = {
+        one["id"]
+        for one in sandbox.sessions
+        if datetime.fromisoformat(one["created_at"]) >= start - timedelta(days=90)
+    }
+    assert set(told["sessions"]["id"]) == paid
 
 
 def test_check_finds_exits_and_never_mixes_up(sandbox: Sandbox, capsys: pytest.CaptureFixture[str]) -> None:

@@ -7,12 +7,13 @@ import math
 import re
 from typing import TYPE_CHECKING, Any
 
+import click
 import pandas as pd
 import pytest
 from rich.cells import cell_len
 
 import qoderdata as qd
-from qoderdata.cli import main
+from qoderdata.cli import commands, main
 from qoderdata.sandbox import NOW, Sandbox
 
 if TYPE_CHECKING:
@@ -332,3 +333,19 @@ def test_what_makes_no_sense_is_one_line(
     captured = capsys.readouterr()
     assert re.fullmatch(r"qoderdata: .+\n", captured.err)
     assert told in captured.err
+
+
+@pytest.mark.parametrize(
+    "words",
+    ["failures --by vault_ids", "failures --by schedule_upcoming_runs_at", "costs --since all --by vault_ids"],
+)
+def test_a_column_of_lists_is_no_group(words: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(words.split()) == 2
+    message = capsys.readouterr().err
+    column = words.rsplit(maxsplit=1)[-1]
+    assert message.startswith(f"qoderdata: --by {column}: no such column")
+    assert column not in message.partition("Columns:")[2]
+    option = next(one for one in commands.commands[words.split(maxsplit=1)[0]].params if one.name == "by")
+    context = click.Context(commands)
+    assert [one.value for one in option.shell_complete(context, column[:-2])] == []
+    assert [one.value for one in option.shell_complete(context, "agent_i")] == ["agent_id"]

@@ -266,6 +266,29 @@ def test_a_full_disk_is_one_line_and_code_2() -> None:
     assert re.fullmatch(r"qoderdata: .*No space left.*\n", done.stderr)
 
 
+@pytest.mark.parametrize("words", ["failures", "failures --json", "cache --json", "report r.html"])
+@pytest.mark.parametrize("closed", [">&-", ">&- 2>&-"])
+def test_no_standard_output_is_no_error(words: str, closed: str) -> None:
+    done = subprocess.run(
+        ["/bin/bash", "-c", f"{shlex.quote(sys.executable)} -m qoderdata {words} {closed}"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_a_bug_does_not_look_like_a_finding(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(qd, "failure_rates", lambda *_, **__: {}[0])
+    assert main(["failures", "--fail-over", "0.9"]) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.startswith("Traceback")
+    assert captured.err.endswith("KeyError: 0\n")
+
+
 def test_an_unreachable_service_says_what_the_command_is_doing(
     terminal: Callable[[], None], capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -16,9 +16,12 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import re
 import sys
+import traceback
 import warnings
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -84,7 +87,7 @@ Example:
 Exit codes:
   0    done
   1    something was found (check, missed --fail), or a rate is above --fail-over
-  2    the command line is wrong, or a file cannot be read or written
+  2    the command line is wrong, a file cannot be read or written, or a bug
   3    the token is missing or refused
   4    any other error that the service answers
   5    the service cannot be reached
@@ -149,13 +152,19 @@ def main(argv: Sequence[str] | None = None) -> int:
             ours = said.end() if said else 0
             output.note(text[:ours] + _with_options(text[ours:], options))
             return next(code for kind, code in _EXIT_CODES if isinstance(error, kind))
+        except Exception:  # noqa: BLE001 - Python's exit code 1 would say that something was found
+            traceback.print_exc()
+            return _USAGE
         return code or 0
 
 
 @contextlib.contextmanager
 def _messages(options: Mapping[str, str]) -> Iterator[None]:
     """Show warnings, logs and retries as lines on standard error while a command runs."""
-    for stream in (sys.stdout, sys.stderr):
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:  # closed, as `>&-` does
+            setattr(sys, name, Path(os.devnull).open("w", encoding="utf-8"))  # noqa: SIM115 - for good
+        stream = getattr(sys, name)
         if hasattr(stream, "reconfigure"):  # a name that the terminal's encoding lacks is no error
             stream.reconfigure(errors="replace")
     package, client = logging.getLogger("qoderdata"), logging.getLogger("qoderdata.client")

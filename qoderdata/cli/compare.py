@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 @options.command("compare", example="qoderdata compare --recent 7D --by team")
-@options.by_option("RUNS", help="Group by (default deployment)")
+@options.by_option("runs", help="Group by (default deployment)")
 @click.option("--recent", default="7D", metavar="SPAN", help="The recent period (default 7D).")
 @click.option("--baseline", metavar="SPAN", help="The period before it (default: as long).")
 @click.option("--until", metavar="TIME|AGE", help="The end of the recent period (default: now).")

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 @options.command("costs", example="qoderdata costs --since 30D --by agent")
-@options.by_option("SESSIONS", help="Group by (default deployment)")
+@options.by_option("sessions", help="Group by (default deployment)")
 @click.option("--freq", metavar="SPAN", help="Print one row for each window of time, such as 1D or 1W.")
 @options.tz_option("of windows")
 @options.window(since="30D", what="Created")

@@ -23,7 +23,7 @@ _SHORT = "less than 14 days of runs cannot tell which errors are new"
 
 
 @options.command("errors", example="qoderdata errors --since 30D --by agent")
-@options.by_option("RUNS", help="Group by (default: all together)")
+@options.by_option("runs", help="Group by (default: all together)")
 @click.option("--new", "only_new", is_flag=True, help="Only errors first seen in the last 7 days.")
 @options.tz_option("of the times shown")
 @options.run_filters()

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 @options.command("failures", example="qoderdata failures --by agent --top 10")
-@options.by_option("DEPLOYMENTS", help="Group by (default deployment)")
+@options.by_option("deployments", help="Group by (default deployment)")
 @click.option(
     "--fail-over",
     type=click.FloatRange(0, 1),
@@ -55,7 +55,7 @@ def failures(
     """
     deployments = service.counted_deployments(filters, outcomes)
     groups = grouping.resolve(by or ["deployment"], "deployments", service, deployments=deployments)
-    uncounted = int(deployments["stats_total_runs"].isna().sum())
+    uncounted = int(deployments[["stats_total_runs", "stats_total_failures"]].isna().any(axis=1).sum())
     rates = qd.failure_rates(groups.add_names(deployments), by=groups.keys)
     rates = rates[(rates["total_runs"] >= min_runs).fillna(value=False)]
     since = deployments.attrs.get("counted_since")
@@ -64,7 +64,8 @@ def failures(
         time = format_time(datetime.fromisoformat(since))
         notes.append(f"the service gives no counters; runs since {time} are counted")
     if uncounted:
-        notes.append(f"{counted(uncounted, 'deployment')} without counters left out; see `qoderdata runs`")
+        what = "a known outcome" if since else "counters"
+        notes.append(f"{counted(uncounted, 'deployment')} without {what} left out; see `qoderdata runs`")
     result.print_frame(
         rates,
         [*groups.columns(rates), *rate_columns(is_grouped=groups.keys != ["id"])],

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 import qoderdata as qd
-from qoderdata.cli.options import NO_NAMES
+from qoderdata.cli.options import NO_NAMES, schema_columns
 from qoderdata.cli.output import Column, note
 
 if TYPE_CHECKING:
@@ -111,9 +111,7 @@ def resolve(by: Sequence[str], table: str, service: Service, *, deployments: pd.
     click.UsageError
         A word means nothing; the message lists what there is.
     """
-    from qoderdata import schema  # noqa: PLC0415 - `--help` needs none
-
-    columns = getattr(schema, table.upper()).names
+    columns = schema_columns(table)
     known = [*columns, *WORDS]
     own = "id" if table == "deployments" and len(by) == 1 else "deployment_id"
     metadata = [word for word in by if word not in known]
@@ -160,7 +158,9 @@ def optional(load: Callable[[], pd.DataFrame]) -> pd.DataFrame | None:
 
 
 def _require(words: Sequence[str], deployments: pd.DataFrame, columns: Sequence[str]) -> None:
-    """Raise where a word is no key of any deployment's metadata."""
+    """Raise where a word is no key of any deployment's metadata; without deployments, no key is known."""
+    if deployments.empty:
+        return
     expanded = qd.expand_metadata(deployments[["metadata"]])
     there = [str(name).removeprefix("metadata_") for name in expanded.columns if name != "metadata"]
     for word in words:

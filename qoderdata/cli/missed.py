@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 @click.option("--grace", default="10min", metavar="SPAN", help="How late a run may start (default 10min).")
 @click.option("--fail", is_flag=True, help="Exit with 1 if a trigger was certainly missed.")
 @options.tz_option("of the times shown")
-@options.run_filters(since="7D", may_be_all=False)
+@options.window(since="7D", what="Triggered", may_be_all=False)
 @options.deployment_filters(archived=False)
 @options.service
 @options.output_form
@@ -31,7 +31,7 @@ def missed(
     grace: str,
     fail: bool,
     tz: str,
-    run_filters: dict[str, Any],
+    window: dict[str, Any],
     filters: dict[str, Any],
     service: Service,
     result: Output,
@@ -40,13 +40,13 @@ def missed(
 
     Stored snapshots tell pauses and former schedules; see `qoderdata changes`.
     """
-    since, now = run_filters["since"], datetime.now(UTC)
+    since, now = window["since"], datetime.now(UTC)
     if since is None:
         raise click.UsageError("--since needs a time or an age here, such as 30D")
     snapshots = service.snapshots(since)
     deployments = service.deployments(filters)
-    runs = service.runs(run_filters)
-    until = parse_bound(run_filters["until"] or now, now=now, name="until")
+    runs = service.runs({**window, "outcomes": "runs"})  # whatever became of a run, it serves its trigger
+    until = parse_bound(window["until"] or now, now=now, name="until")
     from qoderdata.frames import fetched_at  # noqa: PLC0415 - imports pandas
 
     until = min(until, fetched_at(runs) or until)

@@ -273,15 +273,16 @@ def _filters_of(filters: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in filters.items() if name != "include_archived" and value is not None}
 
 
-def window(*, since: str | None, what: str) -> Decorator:
+def window(*, since: str | None, what: str, may_be_all: bool = True) -> Decorator:
     """Add `--since` and `--until`, as `window`."""
-    return gather("window", _window, *_window_options(since, what), group="Which time")
+    times = _window_options(since, what, may_be_all=may_be_all)
+    return gather("window", _window, *times, group="Which time")
 
 
-def run_filters(*, since: str | None = "30D", may_be_all: bool = True) -> Decorator:
+def run_filters(*, since: str | None = "30D") -> Decorator:
     """Add the filters of runs, as `run_filters`."""
-    times = _window_options(since, "Triggered", may_be_all=may_be_all)
-    return gather("run_filters", _window, *times, _OUTCOMES_OPTION, group="Which runs")
+    times = (*_window_options(since, "Triggered"), _OUTCOMES_OPTION)
+    return gather("run_filters", _window, *times, group="Which runs")
 
 
 def _window(since: str | None, **others: str | None) -> dict[str, Any]:
@@ -365,14 +366,21 @@ def tz_option(meaning: str) -> Decorator:
     )
 
 
+def schema_columns(table: str) -> list[str]:
+    """Return the columns of a table, such as `"runs"`, that `--by` takes: all but those of lists."""
+    from qoderdata import schema  # noqa: PLC0415 - `--help` needs none
+
+    described = getattr(schema, table.upper())
+    lists = {one.name for one in described.columns if one.kind in {schema.Kind.TEXTS, schema.Kind.TIMES}}
+    return [name for name in described.names if name not in lists]
+
+
 def by_option(table: str, *, help: str) -> Decorator:  # noqa: A002 - click's word for it
     """Return the decorator that adds `--by`, which may be given several times; `table` names the columns."""
 
     def complete(_ctx: click.Context, _param: click.Parameter, start: str) -> list[str]:
-        from qoderdata import schema  # noqa: PLC0415 - only a shell asks
-
-        columns = [one.name for one in getattr(schema, table).columns]
-        return [name for name in ("deployment", "agent", "environment", *columns) if name.startswith(start)]
+        words = ("deployment", "agent", "environment", *schema_columns(table))
+        return [word for word in words if word.startswith(start)]
 
     words = "deployment, agent, environment, a key of metadata such as team, or a column"
     return click.option(

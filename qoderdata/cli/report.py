@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 
     from qoderdata.cli.options import Service
 
-#: How far back changes are shown, and missed triggers computed (two weeks, for the comparison).
-_CHANGES, _MISSED = timedelta(days=7), timedelta(days=14)
+#: How far back changes are shown, missed triggers computed (two weeks, for the comparison), and costs added up.
+_CHANGES, _MISSED, _COSTS = timedelta(days=7), timedelta(days=14), timedelta(days=90)
 
 
 @options.command("report", example="qoderdata report report.html --runs --by team --tz Asia/Shanghai")
@@ -57,10 +57,14 @@ def report(
     if not with_runs:
         options.refuse_without_effect(["--since", "--until"], "without --runs")
     at = datetime.now(UTC) if start is None else parsing.parse_instant(start, name="start")
+    if start is not None:  # ages are counted from the time that the report is about
+        bounds = {name: run_filters[name] for name in ("since", "until") if run_filters[name] is not None}
+        for name, bound in bounds.items():
+            run_filters[name] = parsing.parse_bound(bound, now=at, name=name).isoformat()
     snapshots = _snapshots(service, at)
     deployments = service.counted_deployments(filters, run_filters["outcomes"])
     runs = service.runs(run_filters) if with_runs else None
-    sessions = service.load(qd.load_sessions, is_incremental=True, since="90D") if with_costs else None
+    sessions = service.load(qd.load_sessions, is_incremental=True, since=at - _COSTS) if with_costs else None
     if options.is_filtered(filters):
         ids = deployments["id"]
         snapshots = [frame[frame["id"].isin(ids)] for frame in snapshots]
