@@ -371,6 +371,14 @@ def test_what_goes_wrong_here_is_one_line_and_its_code(
         ("export lints l.csv --outcomes runs", "--outcomes has no effect on lints"),
         ("report r.html --since 7D", "--since has no effect without --runs"),
         ("missed --since all", "--since needs a time or an age"),
+        ("missed --outcomes runs", "No such option '--outcomes'"),
+        ("triggers --include-archived", "No such option '--include-archived'"),
+        ("export triggers t.csv --include-archived", "--include-archived has no effect on triggers"),
+        ("export lints l.csv --include-archived", "--include-archived has no effect on lints"),
+        ("top --once --interval 10s", "--interval has no effect with --once"),
+        ("top --once --team nope", "--team nope: no such key of metadata. Metadata: cost_center, owner"),
+        ("report r.html --by team --by agent", "give --by once"),
+        ("failures --by agent --by agent_id", "--by agent --by agent_id: two of them are the same"),
     ],
 )
 def test_a_command_line_that_makes_no_sense_is_one_line_and_code_2(
@@ -426,6 +434,9 @@ def test_times_are_in_the_zone_asked_for_in_every_form(capsys: pytest.CaptureFix
     assert pd.Timestamp(line["first_seen"]).isoformat() == expected.isoformat()
     assert f"{expected:%Y-%m-%d %H:%M} +08:00" in text
     assert "CST" not in text
+    assert main([*arguments, "--json", "--top", "1"]) == 0
+    row = json.loads(capsys.readouterr().out)[0]
+    assert row["first_seen"] == expected.isoformat(timespec="microseconds")
 
 
 def test_first_seen_says_that_it_means_the_window(capsys: pytest.CaptureFixture[str]) -> None:
@@ -452,7 +463,7 @@ def test_verbose_works_before_and_after_the_command(words: list[str], capsys: py
 def test_a_time_without_runs_says_when_the_newest_was(words: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(words.split()) == 0
     newest = qd.load_runs()["triggered_at"].max()
-    assert f"the newest was triggered at {newest.isoformat()}" in capsys.readouterr().err
+    assert f"the newest was triggered at {newest:%Y-%m-%d %H:%M} UTC\n" in capsys.readouterr().err
 
 
 def test_assumed_and_unknown_runs_are_shown_where_there_are_any(
@@ -514,6 +525,87 @@ def test_filters_that_nothing_passes_are_said(words: str, capsys: pytest.Capture
     assert "no deployment passes the filters: --agent nobody --status paused" in capsys.readouterr().err.replace(
         "--status paused --agent nobody", "--agent nobody --status paused"
     )
+
+
+def test_filters_that_nothing_passes_are_said_of_an_agent_by_name_too(capsys: pytest.CaptureFixture[str]) -> None:
+    agents, deployments = qd.load_agents(), qd.load_deployments()
+    name = agents["name"][agents["id"].isin(deployments["agent_id"])].iloc[0]
+    since = "2036-01-01T00:00Z"
+    assert main(["pull", "deployments", "--agent", name, "--created-since", since]) == 0
+    message = capsys.readouterr().err
+    assert message.startswith("qoderdata: no deployment passes the filters: ")
+    assert f"--agent {name}" in message
+    assert f"--created-since {since}" in message
+
+
+def test_sessions_of_an_agent_are_pulled_by_its_name(capsys: pytest.CaptureFixture[str]) -> None:
+    agents, sessions = qd.load_agents(), qd.load_sessions()
+    name = agents["name"].value_counts().index[0]
+    expected = sessions["agent_id"].isin(agents["id"][agents["name"] == name]).sum()
+    assert main(["pull", "sessions", "--agent", name, "--json"]) == 0
+    captured = capsys.readouterr()
+    assert (json.loads(captured.out)["rows"], captured.err) == (expected, "")
+    assert expected > 0
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("pull sessions --agent nobody", "no session passes the filters: --agent nobody"),
+        ("pull sessions --deployment none", "no session passes the filters: --deployment none"),
+        ("pull runs --deployment none", "no run passes the filters: --deployment none"),
+    ],
+)
+def test_a_pull_that_finds_nothing_names_its_filters(
+    words: str, said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(words.split()) == 0
+    assert capsys.readouterr().err == f"qoderdata: {said}\n"
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("triggers --status paused", "paused deployments do not fire; --include-paused treats them as active\n"),
+        ("triggers --status paused --load 1h", "paused deployments do not fire; --include-paused"),
+        ("forecast --status paused", "paused deployments do not fire\n"),
+    ],
+)
+def test_paused_deployments_are_said_not_to_fire(
+    words: str, said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(words.split()) == 0
+    assert capsys.readouterr().out.startswith(said)
+
+
+def test_windows_take_the_units_that_spans_take(capsys: pytest.CaptureFixture[str]) -> None:
+    start = ["--start", "2026-06-15T01:30:20Z"]
+    for words in (["triggers", *start, "--load"], ["runs", "--since", "all", "--freq"]):
+        texts = []
+        for unit in ("D", "d"):
+            assert main([*words, f"1{unit}"]) == 0
+            texts.append(capsys.readouterr().out)
+        assert texts[0] == texts[1]
+
+
+@pytest.mark.usefixtures("empty_cache")
+@pytest.mark.parametrize("words", ["check", "top --once", "forecast", "runs --by team", "report r.html"])
+def test_offline_says_how_to_store_archived_deployments(words: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["pull", "deployments"]) == 0
+    capsys.readouterr()
+    assert main([*words.split(), "--offline"]) == 2
+    message = capsys.readouterr().err
+    found = re.search(r"\(with archived deployments: `qoderdata (.*)`\)\n$", message)
+    assert found is not None, message
+    assert main(found[1].split()) == 0
+    main([*words.split(), "--offline"])
+    assert "archived" not in capsys.readouterr().err
+
+
+def test_helps_of_pulls_are_about_their_own_list(capsys: pytest.CaptureFixture[str]) -> None:
+    for table in ("runs", "sessions"):
+        assert main(["pull", table, "--help"]) == 0
+        assert f"Only {table} of this deployment." in capsys.readouterr().out
 
 
 def test_agents_are_asked_for_only_where_one_is_chosen(
@@ -728,7 +820,7 @@ def test_missed_triggers_need_no_outcomes(
     with Sandbox(deployments=30, seed=7, edition="D", left_out=6) as newest:
         monkeypatch.setenv(TOKEN_VARIABLE, newest.pat)
         monkeypatch.setenv(URL_VARIABLE, newest.base_url)
-        window = {"since": "2026-05-15T00:00Z", "until": "2026-06-15T00:00Z"}
+        window: dict[str, Any] = {"since": "2026-05-15T00:00Z", "until": "2026-06-15T00:00Z"}
         words = [word for name, bound in window.items() for word in (f"--{name}", bound)]
         assert main(["missed", *words, "--json"]) == 0
         captured = capsys.readouterr()

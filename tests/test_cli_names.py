@@ -349,3 +349,17 @@ def test_a_column_of_lists_is_no_group(words: str, capsys: pytest.CaptureFixture
     context = click.Context(commands)
     assert [one.value for one in option.shell_complete(context, column[:-2])] == []
     assert [one.value for one in option.shell_complete(context, "agent_i")] == ["agent_id"]
+
+
+@pytest.mark.parametrize("command", ["failures", "runs --since all", "costs --since all"])
+@pytest.mark.parametrize("word", ["deployment", "environment", "agent"])
+def test_an_id_groups_as_its_word_does(command: str, word: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert rows(f"{command} --by {word}_id", capsys) == rows(f"{command} --by {word}", capsys)
+
+
+def test_a_report_takes_ids_as_groups_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[Any] = []
+    monkeypatch.setattr(qd, "write_report", lambda *_, by, **__: told.append(by))
+    for words in ([], ["--by", "agent_id"], ["--by", "environment_id"], ["--by", "owner"]):
+        assert main(["report", "r.html", *words]) == 0
+    assert told == [None, "agent", "environment", "owner"]

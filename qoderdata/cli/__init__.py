@@ -41,7 +41,7 @@ from qoderdata.cli.export import export
 from qoderdata.cli.failures import failures
 from qoderdata.cli.forecast import forecast
 from qoderdata.cli.missed import missed
-from qoderdata.cli.options import Group
+from qoderdata.cli.options import Group, spelled
 from qoderdata.cli.pull import pull
 from qoderdata.cli.report import report
 from qoderdata.cli.runs import runs
@@ -51,7 +51,7 @@ from qoderdata.cli.triggers import triggers
 from qoderdata.cli.unusual import unusual
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterator, Sequence
 
 _INTERRUPTED = 130
 _USAGE = 2
@@ -63,22 +63,6 @@ _EXIT_CODES: tuple[tuple[type[Exception], int], ...] = (
     (exceptions.QoderdataError, 2),
     (ValueError, 2),
     (OSError, 2),
-)
-#: What messages of the library say to callers in Python, and what they say here.
-_SPELLINGS = {
-    "load_runs(outcomes='events')": "--outcomes events",
-    "refresh='all'": "--refresh-all",
-    "refresh=True": "--refresh",
-    "offline=True": "--offline",
-    "without offline": "without --offline",
-    ", set QODER_ACCESS_TOKEN": " and set QODER_ACCESS_TOKEN",
-    " and make a new Client": "",
-    ", or give Client a larger min_interval": "",
-    "check workspace_id": "check --workspace",
-}
-#: Quoted text, which stays as it is; what is in the table; and the name of a parameter.
-_PYTHON = re.compile(
-    "|".join([r"""(?<!\w)(?:'[^']*'|"[^"]*")""", *map(re.escape, _SPELLINGS), r"(?<![\w/?&-])(?:--)?([a-z_]+)="])
 )
 _EPILOG = """
 Example:
@@ -131,8 +115,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     int
         The exit code.
     """
-    options = _options(sys.argv[1:] if argv is None else argv)
-    with _messages(options):
+    words = sys.argv[1:] if argv is None else argv
+    command = _named_command(words)
+    with _messages(command):
         try:
             code: int | None = commands.main(argv, prog_name="qoderdata", standalone_mode=False)
             output.flush()
@@ -146,11 +131,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             output.note(f"{error.format_message().rstrip('.')}; see `{path} --help`")
             return _USAGE
         except tuple(kind for kind, _ in _EXIT_CODES) as error:
-            # The service's own words come before the advice, which is the last sentence before the facts.
-            text = " ".join([str(error), *getattr(error, "__notes__", [])])
-            said = re.match(r"(?s).*\. (?!\[)", str(error)) if isinstance(error, exceptions.APIError) else None
-            ours = said.end() if said else 0
-            output.note(text[:ours] + _with_options(text[ours:], options))
+            output.note(_error_text(error, command, words))
             return next(code for kind, code in _EXIT_CODES if isinstance(error, kind))
         except Exception:  # noqa: BLE001 - Python's exit code 1 would say that something was found
             traceback.print_exc()
@@ -158,8 +139,17 @@ def main(argv: Sequence[str] | None = None) -> int:
         return code or 0
 
 
+def _error_text(error: Exception, command: click.Command, words: Sequence[str] | None = None) -> str:
+    """Return what an error says, its advice as the command spells it."""
+    # The service's own words come before the advice, which is the last sentence before the facts.
+    text = " ".join([str(error), *getattr(error, "__notes__", [])])
+    said = re.match(r"(?s).*\. (?!\[)", str(error)) if isinstance(error, exceptions.APIError) else None
+    ours = said.end() if said else 0
+    return text[:ours] + spelled(text[ours:], command, words)
+
+
 @contextlib.contextmanager
-def _messages(options: Mapping[str, str]) -> Iterator[None]:
+def _messages(command: click.Command) -> Iterator[None]:
     """Show warnings, logs and retries as lines on standard error while a command runs."""
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:  # closed, as `>&-` does
@@ -169,15 +159,13 @@ def _messages(options: Mapping[str, str]) -> Iterator[None]:
             stream.reconfigure(errors="replace")
     package, client = logging.getLogger("qoderdata"), logging.getLogger("qoderdata.client")
     levels = package.level, client.level
-    handler = _Lines(package)
+    handler = _Lines(package, command)
     package.addHandler(handler)
     if sys.stderr.isatty():
         client.setLevel(logging.INFO)
     try:
         with warnings.catch_warnings():
-            warnings.showwarning = lambda text, *_, **__: output.note(
-                f"warning: {_with_options(str(text), options)}"
-            )
+            warnings.showwarning = lambda text, *_, **__: output.note(f"warning: {spelled(str(text), command)}")
             yield
     finally:
         package.removeHandler(handler)
@@ -188,9 +176,10 @@ def _messages(options: Mapping[str, str]) -> Iterator[None]:
 class _Lines(logging.Handler):
     """Prints log records; without `--verbose` only the retries after the first, for a user who waits."""
 
-    def __init__(self, package: logging.Logger) -> None:
+    def __init__(self, package: logging.Logger, command: click.Command) -> None:
         super().__init__()
         self._package = package
+        self._command = command
         self._retries = 0
 
     def emit(self, record: logging.LogRecord) -> None:
@@ -199,24 +188,18 @@ class _Lines(logging.Handler):
             self._retries += 1
             if self._retries == 1:
                 return
+        text = record.getMessage()
+        for error in record.args or ():
+            if isinstance(error, Exception):
+                text = text.replace(str(error), _error_text(error, self._command))
         erase = "\r\x1b[K" if sys.stderr.isatty() else ""  # a progress bar draws itself again
-        print(erase + output.escape_controls(" ".join(record.getMessage().split())), file=sys.stderr)
+        print(erase + output.escape_controls(" ".join(text.split())), file=sys.stderr)
 
 
-def _options(words: Sequence[str]) -> dict[str, str]:
-    """Return the options of the command that a command line names, by the names of their parameters."""
+def _named_command(words: Sequence[str]) -> click.Command:
+    """Return the command that a command line names."""
     command: click.Command = commands
     for word in words:
         if isinstance(command, click.Group):
             command = command.commands.get(word, command)
-    return {param.name or "": param.opts[0] for param in command.params if isinstance(param, click.Option)}
-
-
-def _with_options(text: str, options: Mapping[str, str]) -> str:
-    """Write a message of the library as the command spells it."""
-
-    def spell(match: re.Match[str]) -> str:
-        found = match[0]
-        return f"{options[match[1]]} " if match[1] in options else _SPELLINGS.get(found, found)
-
-    return _PYTHON.sub(spell, text)
+    return command

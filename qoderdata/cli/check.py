@@ -86,6 +86,7 @@ def check(
         budget_share=budget_share,
         doubtful=doubtful,
     )
+    found = options.spell_findings(found)
     columns = [
         Column("severity", lambda row: row.severity, "fixed", is_alert=lambda row: row.severity == "error"),
         Column("what", lambda row: row.detail, "prose"),

@@ -60,7 +60,7 @@ def _columns(tz: str) -> list[Column]:
     return [
         Column("new", lambda row: "new" if row.is_new else "", "fixed", is_alert=lambda row: row.is_new),
         Column("failed", lambda row: count(row.count), "number"),
-        Column("error", lambda row: row.error_type, optional=1),
+        Column("error", lambda row: row.error_type),
         Column("message", lambda row: row.message, "prose"),
         Column("share", lambda row: format_percent(row.share), "number", optional=3),
         Column("deployments", lambda row: count(row.deployments), "number", optional=4),

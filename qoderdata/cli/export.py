@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 
 #: The tables, and which options have an effect on each.
 _TABLES = {
-    "deployments": (),
-    "failures": ("--outcomes",),
+    "deployments": ("--include-archived",),
+    "failures": ("--outcomes", "--include-archived"),
     "triggers": ("--horizon", "--start"),
     "lints": ("--start",),
 }
@@ -50,7 +50,7 @@ def export(
 
     TABLE is deployments, failures, triggers or lints.
     """
-    others = {"--horizon", "--start", "--outcomes"} - set(_TABLES[what])
+    others = {option for those in _TABLES.values() for option in those} - set(_TABLES[what])
     options.refuse_without_effect(sorted(others), f"on {what}")
     if what == "failures":
         table = qd.failure_rates(service.counted_deployments(filters, outcomes))

@@ -41,7 +41,8 @@ def forecast(
     deployments = service.deployments(filters)
     sessions = service.load(qd.load_sessions, is_incremental=True, **window)
     found = qd.cost_forecast(deployments, sessions, horizon, start=start)
-    result.print_frame(found, _COLUMNS, empty="nothing fires", notes=_notes(found))
+    empty = "paused deployments do not fire" if filters["status"] == "paused" else "nothing fires"
+    result.print_frame(found, _COLUMNS, empty=empty, notes=_notes(found))
 
 
 def _notes(found: pd.DataFrame) -> list[str]:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 import qoderdata as qd
-from qoderdata.cli.options import NO_NAMES, schema_columns
+from qoderdata.cli.options import NO_NAMES, schema_columns, spelled
 from qoderdata.cli.output import Column, note
 
 if TYPE_CHECKING:
@@ -112,10 +112,12 @@ def resolve(by: Sequence[str], table: str, service: Service, *, deployments: pd.
         A word means nothing; the message lists what there is.
     """
     columns = schema_columns(table)
-    known = [*columns, *WORDS]
+    known = [*columns, *WORDS, *_NAMES]
     own = "id" if table == "deployments" and len(by) == 1 else "deployment_id"
     metadata = [word for word in by if word not in known]
     keys = [_key(word, columns, own) for word in by]
+    if len(set(keys)) < len(keys):
+        raise click.UsageError(f"--by {' --by '.join(by)}: two of them are the same")
     if table != "deployments" and (metadata or ("environment_id" in keys and "environment_id" not in columns)):
         deployments = _deployments(service)
     if deployments is not None and metadata:
@@ -139,9 +141,10 @@ def resolve(by: Sequence[str], table: str, service: Service, *, deployments: pd.
 
 
 def _key(word: str, columns: Sequence[str], own: str) -> str:
-    if word == "deployment":
+    key = WORDS.get(word, word)
+    if key == "deployment_id":
         return own
-    return WORDS.get(word) or (word if word in columns else f"metadata_{word}")
+    return key if key in columns or key in _NAMES else f"metadata_{key}"
 
 
 def _deployments(service: Service) -> pd.DataFrame:
@@ -153,16 +156,21 @@ def optional(load: Callable[[], pd.DataFrame]) -> pd.DataFrame | None:
     try:
         return load()
     except NO_NAMES as error:
-        note(f"warning: ids are shown, as names could not be loaded: {error}")
+        note(f"warning: ids are shown, as names could not be loaded: {spelled(str(error))}")
         return None
+
+
+def metadata_keys(deployments: pd.DataFrame) -> list[str]:
+    """Return the keys of deployments' metadata."""
+    expanded = qd.expand_metadata(deployments[["metadata"]])
+    return [str(name).removeprefix("metadata_") for name in expanded.columns if name != "metadata"]
 
 
 def _require(words: Sequence[str], deployments: pd.DataFrame, columns: Sequence[str]) -> None:
     """Raise where a word is no key of any deployment's metadata; without deployments, no key is known."""
     if deployments.empty:
         return
-    expanded = qd.expand_metadata(deployments[["metadata"]])
-    there = [str(name).removeprefix("metadata_") for name in expanded.columns if name != "metadata"]
+    there = metadata_keys(deployments)
     for word in words:
         if word not in there:
             near = difflib.get_close_matches(word, [*WORDS, *there, *columns], n=1)

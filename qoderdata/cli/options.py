@@ -8,8 +8,10 @@ from __future__ import annotations
 import contextlib
 import functools
 import logging
+import re
 import zoneinfo
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -20,10 +22,10 @@ from qoderdata import parsing
 from qoderdata.cli import output
 from qoderdata.cli.output import Output, Style
 from qoderdata.errors import CacheError, NotFoundError, PermissionDeniedError
+from qoderdata.formatting import format_time
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
-    from datetime import datetime
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     import pandas as pd
 
@@ -38,6 +40,34 @@ FOUND = 1
 NO_NAMES = (CacheError, NotFoundError, PermissionDeniedError)
 #: The columns that `missed_triggers` takes from snapshots.
 _SCHEDULES = ["id", "status", "updated_at", "schedule_expression", "schedule_timezone"]
+#: What messages of the library say to callers in Python, and what they say here.
+_SPELLINGS = {
+    "load_runs(outcomes='events')": "--outcomes events",
+    "refresh='all'": "--refresh-all",
+    "refresh=True": "--refresh",
+    "offline=True": "--offline",
+    "without offline": "without --offline",
+    ", set QODER_ACCESS_TOKEN": " and set QODER_ACCESS_TOKEN",
+    " and make a new Client": "",
+    ", or give Client a larger min_interval": "",
+    "check workspace_id": "check --workspace",
+    "or cache_dir to": "or --cache-dir to",
+    "another cache_dir": "another --cache-dir",
+    "; rename the column to group by it": " and cannot be a group",
+}
+#: Quoted text, which stays as it is; what is in the table; an exact time; and the name of a parameter.
+_PYTHON = re.compile(
+    "|".join(
+        [
+            r"""(?<!\w)(?:'[^']*'|"[^"]*")""",
+            *map(re.escape, _SPELLINGS),
+            r"(?<=was triggered at )\S+",
+            r"(?<![\w/?&-])(?:--)?([a-z_]+)=",
+        ]
+    )
+)
+#: What the library calls the values of some parameters of commands.
+_ALIASES = {"load": "freq", "since": "as_of", "workspace": "workspace_id", "id": "run_id"}
 
 
 class Command(click.Command):
@@ -126,6 +156,44 @@ def gather(argument: str, make: Callable[..., Any], *options: tuple[str, dict[st
     return decorate
 
 
+def spelled(text: str, command: click.Command | None = None, words: Sequence[str] | None = None) -> str:
+    """Write a message of the library as a command spells it.
+
+    Parameters
+    ----------
+    text
+        The message.
+    command
+        The command; ``None``: the one that runs.
+    words
+        The command line, where the message is to say which values are defaults.
+    """
+    command = command or click.get_current_context().command
+    params = {param.name or "": param for param in command.params}
+    params = {_ALIASES[name]: param for name, param in params.items() if name in _ALIASES} | params
+
+    def spell(match: re.Match[str]) -> str:
+        found = match[0]
+        if match[1] in params:
+            param = params[match[1]]
+            option = param.opts[0] if isinstance(param, click.Option) else str(param.metavar)
+            is_default = words is not None and not any(word.partition("=")[0] == option for word in words)
+            is_default = is_default and text.startswith(repr(param.default), match.end())
+            return f"the default {option} " if is_default else f"{option} "
+        if found[0].isdigit():
+            return format_time(datetime.fromisoformat(found))
+        return _SPELLINGS.get(found, found)
+
+    return _PYTHON.sub(spell, text)
+
+
+def spell_findings(findings: pd.DataFrame) -> pd.DataFrame:
+    """Return what `check` finds with the advice of the library as the command spells it."""
+    details = findings["detail"]
+    has_advice = findings["kind"] == "incomplete_data"  # the others have names, which stay as they are
+    return findings.assign(detail=details.where(~has_advice, details.map(spelled)))
+
+
 # -- the service and the cache -----------------------------------------------------------------------------------
 
 
@@ -165,26 +233,42 @@ class Service:
             **({} if self.max_age is None else {"max_age": self.max_age}),
         )
 
-    def deployments(self, filters: dict[str, Any]) -> pd.DataFrame:
-        """Load deployments; an agent may be given by its name. Where nothing passes the filters, say so."""
-        found = self.load(qd.load_deployments, **filters)
+    def load_filtered(
+        self,
+        load: Callable[..., pd.DataFrame],
+        filters: dict[str, Any],
+        *,
+        what: str,
+        is_incremental: bool = False,
+    ) -> pd.DataFrame:
+        """Load a list; an agent may be given by its name. Where nothing passes the filters, say so."""
+        found = self.load(load, is_incremental=is_incremental, **filters)
         if len(found) or not is_filtered(filters):
             return found
-        if filters["agent_id"] is not None:
+        if filters.get("agent_id") is not None:
             with contextlib.suppress(*NO_NAMES):
                 agents = self.load(qd.load_agents)
                 named = agents["id"][agents["name"] == filters["agent_id"]]
                 if len(named):
-                    found = self.load(qd.load_deployments, **filters | {"agent_id": None})
-                    return found[found["agent_id"].isin(named)].reset_index(drop=True)
-        names = {name: name.removesuffix("_id").replace("_", "-") for name in _filters_of(filters)}
-        given = " ".join(f"--{option} {filters[name]}" for name, option in names.items())
-        output.note(f"no deployment passes the filters: {given}")
+                    found = self.load(load, is_incremental=is_incremental, **filters | {"agent_id": None})
+                    found = found[found["agent_id"].isin(named)].reset_index(drop=True)
+        if found.empty:
+            names = {name: name.removesuffix("_id").replace("_", "-") for name in _filters_of(filters)}
+            given = " ".join(f"--{option} {filters[name]}" for name, option in names.items())
+            output.note(f"no {what} passes the filters: {given}")
         return found
+
+    def deployments(self, filters: dict[str, Any]) -> pd.DataFrame:
+        """Load deployments that pass filters."""
+        with advice_on_archived(filters):
+            return self.load_filtered(qd.load_deployments, filters, what="deployment")
 
     def runs(self, filters: dict[str, Any], *, deployment_id: str | None = None) -> pd.DataFrame:
         """Load runs; where the time asked for has none, a warning says when the newest was."""
-        return self.load(qd.load_runs, is_incremental=True, deployment_id=deployment_id, **filters)
+        if deployment_id is None:
+            return self.load(qd.load_runs, is_incremental=True, **filters)
+        filters = {"deployment_id": deployment_id, **filters}
+        return self.load_filtered(qd.load_runs, filters, what="run", is_incremental=True)
 
     def snapshots(self, since: str | datetime) -> list[pd.DataFrame]:
         """Return the stored pauses and schedules, from the last snapshot before a time on."""
@@ -200,6 +284,17 @@ class Service:
         if deployments.empty or deployments["stats_total_runs"].notna().any():
             return deployments
         return qd.fill_counters(deployments, self.runs({"outcomes": outcomes}))
+
+
+@contextlib.contextmanager
+def advice_on_archived(filters: dict[str, Any]) -> Iterator[None]:
+    """Say how to store the list with archived deployments where it is asked for and not stored."""
+    try:
+        yield
+    except CacheError as error:
+        if filters["include_archived"] and not is_filtered(filters):
+            error.add_note("(with archived deployments: `qoderdata pull deployments --include-archived`)")
+        raise
 
 
 def _service(**values: Any) -> Service:  # noqa: ANN401 - one for each option
@@ -270,7 +365,8 @@ def is_filtered(filters: dict[str, Any]) -> bool:
 
 
 def _filters_of(filters: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in filters.items() if name != "include_archived" and value is not None}
+    others = {"include_archived", "outcomes"}
+    return {name: value for name, value in filters.items() if name not in others and value is not None}
 
 
 def window(*, since: str | None, what: str, may_be_all: bool = True) -> Decorator:
@@ -386,6 +482,15 @@ def by_option(table: str, *, help: str) -> Decorator:  # noqa: A002 - click's wo
     return click.option(
         "--by", multiple=True, metavar="WHAT", help=f"{help}: {words}; several times for several.",
         shell_complete=complete,
+    )  # fmt: skip
+
+
+def freq_option(name: str, *, help: str) -> Decorator:  # noqa: A002 - as above
+    """Return the decorator that adds an option for the length of windows; units are read as those of spans are."""
+    kept = {"d": "D", "w": "W", "H": "h"}
+    return click.option(
+        name, metavar="SPAN", help=help,
+        callback=lambda _ctx, _param, value: value and value[:-1] + kept.get(value[-1], value[-1]),
     )  # fmt: skip
 
 

@@ -30,7 +30,7 @@ Style = Literal["text", "csv", "json", "markdown"]
 #: Rows of a table for people, unless `--top` says otherwise.
 DEFAULT_TOP = 40
 #: How narrow a column may become, in columns of the terminal; other kinds keep their width.
-_NARROWEST = {"text": 12, "id": 20, "prose": 20}
+_NARROWEST = {"text": 12, "id": 20, "prose": 18}
 _GAP = 2
 #: Categories of characters that can steer a terminal or change the direction of what follows.
 _UNSAFE = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
@@ -219,11 +219,16 @@ def _is_unsafe(character: str) -> bool:
 
 def _json_text(frame: pd.DataFrame) -> str:
     """Write a JSON list of objects, one a row; times in ISO 8601, missing values as ``null``, secrets masked."""
-    from qoderdata.frames import is_secret, mask_text, mask_value  # noqa: PLC0415 - slow to import
+    import pandas as pd  # noqa: PLC0415 - slow to import
 
-    text = _with_index_as_columns(frame).to_json(
-        orient="records", date_format="iso", date_unit="us", double_precision=15
-    )
+    from qoderdata.frames import is_secret, mask_text, mask_value  # noqa: PLC0415 - as above
+
+    frame = _with_index_as_columns(frame)
+    for name, times in frame.select_dtypes("datetimetz").items():
+        if str(times.dt.tz) != "UTC":  # pandas would write it in UTC
+            texts: Any = [None if at is pd.NaT else at.isoformat(timespec="microseconds") for at in times]
+            frame = frame.assign(**{str(name): texts})
+    text = frame.to_json(orient="records", date_format="iso", date_unit="us", double_precision=15)
     rows = [
         {
             name: mask_text(value, hide=is_secret(name))
@@ -314,14 +319,20 @@ def _on_two_lines(heading: str) -> str:
 def _text_table(rows: list[list[Cell]], columns: Sequence[Column], headings: Sequence[str]) -> str:
     """Draw a table with rich; text is never read as rich's markup."""
     from rich.box import Box  # noqa: PLC0415 - only tables need it
+    from rich.cells import cell_len  # noqa: PLC0415 - as above
     from rich.table import Table  # noqa: PLC0415 - as above
     from rich.text import Text  # noqa: PLC0415 - as above
 
     rule_only = Box("    \n    \n ─  \n    \n    \n    \n    \n    \n")
     table = Table(box=rule_only, show_edge=False, padding=(0, _GAP - 1, 0, 0), pad_edge=False, header_style="bold")
-    for column, heading in zip(columns, headings, strict=True):
+    least = -_GAP
+    for index, (column, heading) in enumerate(zip(columns, headings, strict=True)):
+        natural = max(map(cell_len, [*heading.splitlines(), *(row[index].text for row in rows)]))
+        narrowest = min(natural, _NARROWEST.get(column.kind, natural))
+        least += narrowest + _GAP
         table.add_column(
             Text(heading),
+            min_width=narrowest if column.kind == "text" else None,
             justify="right" if column.kind == "number" else "left",
             no_wrap=column.kind in {"fixed", "number"},
             overflow="fold" if column.kind == "prose" else "ellipsis",
@@ -333,11 +344,11 @@ def _text_table(rows: list[list[Cell]], columns: Sequence[Column], headings: Seq
                 for cell, column in zip(row, columns, strict=True)
             )
         )
-    return rendered(table)
+    return rendered(table, least=least)
 
 
-def rendered(*parts: RenderableType) -> str:
-    """Return what rich draws as lines that fit the terminal, and are of any width elsewhere."""
+def rendered(*parts: RenderableType, least: int = 0) -> str:
+    """Return what rich draws as lines that fit the terminal, `least` wide, and are of any width elsewhere."""
     from rich.console import Console  # noqa: PLC0415 - only tables need it
 
     is_styled = sys.stdout.isatty() and not os.environ.get("NO_COLOR")
@@ -345,7 +356,7 @@ def rendered(*parts: RenderableType) -> str:
     width = available_width()
     console = Console(
         file=drawn,
-        width=width if width is not None else 1 << 20,
+        width=max(width, least) if width is not None else 1 << 20,
         force_terminal=is_styled,
         color_system="standard" if is_styled else None,
         legacy_windows=False,

@@ -52,7 +52,10 @@ _destination = options.gather(
     ("--json", {"is_flag": True, "help": "Say what was done as JSON."}),
     group="Output",
 )
-_deployment = click.option("--deployment", metavar="ID", help="Only runs or sessions of this deployment.")
+
+
+def _deployment(what: str) -> options.Decorator:
+    return click.option("--deployment", metavar="ID", help=f"Only {what} of this deployment.")
 
 
 @click.group("pull", cls=options.Group)
@@ -65,12 +68,15 @@ def pull() -> None:
 @options.service
 @_destination
 def _deployments(*, filters: dict[str, Any], service: Service, destination: Destination) -> None:
-    """Pull all deployments."""
+    """Pull all deployments.
+
+    Most commands need archived ones too: pull with --include-archived before you use them with --offline.
+    """
     destination.take(service.deployments(filters), "deployments")
 
 
 @pull.command("runs", cls=options.Command, example="qoderdata pull runs --since 30D --out runs.parquet")
-@_deployment
+@_deployment("runs")
 @options.run_filters(since=None)
 @options.service
 @_destination
@@ -84,8 +90,8 @@ def _runs(
 @pull.command(
     "sessions", cls=options.Command, example="qoderdata pull sessions --since 30D --out sessions.parquet"
 )
-@_deployment
-@click.option("--agent", metavar="ID", help="Only sessions of this agent.")
+@_deployment("sessions")
+@click.option("--agent", metavar="ID|NAME", help="Only sessions of this agent.")
 @options.window(since=None, what="Created")
 @options.service
 @_destination
@@ -98,7 +104,8 @@ def _sessions(
     destination: Destination,
 ) -> None:
     """Pull all sessions with their cost, or what is new of them."""
-    frame = service.load(qd.load_sessions, is_incremental=True, deployment_id=deployment, agent_id=agent, **window)
+    filters = {"deployment_id": deployment, "agent_id": agent, **window}
+    frame = service.load_filtered(qd.load_sessions, filters, what="session", is_incremental=True)
     destination.take(frame, "sessions")
 
 

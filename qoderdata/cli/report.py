@@ -16,6 +16,8 @@ from qoderdata.cli.output import echo
 from qoderdata.errors import CacheError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     import pandas as pd
 
     from qoderdata.cli.options import Service
@@ -23,12 +25,19 @@ if TYPE_CHECKING:
 #: How far back changes are shown, missed triggers computed (two weeks, for the comparison), and costs added up.
 _CHANGES, _MISSED, _COSTS = timedelta(days=7), timedelta(days=14), timedelta(days=90)
 
+_WORDS = {key: word for word, key in grouping.WORDS.items()}
+
 
 @options.command("report", example="qoderdata report report.html --runs --by team --tz Asia/Shanghai")
 @click.argument("path", metavar="FILE", type=click.Path(path_type=Path))
 @click.option("--runs", "with_runs", is_flag=True, help="Add runs: headline, changes, errors, missed triggers.")
 @click.option("--costs", "with_costs", is_flag=True, help="Add what sessions of 90 days cost, and will cost.")
-@click.option("--by", metavar="WHAT", help="Failure rates by agent, environment or a metadata key (default team).")
+@click.option(
+    "--by",
+    metavar="WHAT",
+    multiple=True,
+    help="Failure rates by agent, environment or a metadata key (default team).",
+)
 @click.option("--lang", default="en", metavar="LANG", help="The language: en (default) or zh.")
 @click.option("--horizon", default="24h", metavar="SPAN", help="Time ahead to look for triggers (default 24h).")
 @click.option("--start", metavar="TIME", help="Time that the report is about, with its zone (default: now).")
@@ -41,7 +50,7 @@ def report(
     *,
     with_runs: bool,
     with_costs: bool,
-    by: str | None,
+    by: Sequence[str],
     lang: str,
     horizon: str,
     start: str | None,
@@ -54,6 +63,8 @@ def report(
 
     Stored snapshots tell what changed, and pauses and former schedules; see `qoderdata changes`.
     """
+    if len(by) > 1:
+        raise click.UsageError("give --by once: a report has rates by one thing")
     if not with_runs:
         options.refuse_without_effect(["--since", "--until"], "without --runs")
     at = datetime.now(UTC) if start is None else parsing.parse_instant(start, name="start")
@@ -80,7 +91,7 @@ def report(
         runs=runs,
         sessions=sessions,
         snapshots=snapshots,
-        by=by,
+        by=next((_WORDS.get(word, word) for word in by), None),
         start=start,
         horizon=horizon,
         tz=tz,

@@ -25,7 +25,7 @@ _STREAKS_OF_A_PERIOD = "failures before the time asked for are not counted; --si
 
 @options.command("runs", example="qoderdata runs --since 30D --freq 1D")
 @options.by_option("runs", help="Group by (default: all together)")
-@click.option("--freq", metavar="SPAN", help="Print one row for each window of time, such as 1D or 1h.")
+@options.freq_option("--freq", help="Print one row for each window of time, such as 1D or 1h.")
 @click.option("--errors", is_flag=True, help="Show what went wrong, by error type.")
 @click.option("--streaks", is_flag=True, help="Show who fails now and since when, also if paused or archived.")
 @click.option(
@@ -112,7 +112,8 @@ def _rate_columns(rates: pd.DataFrame, tz: str | None) -> list[Column]:
 
 
 def _where_any(rates: pd.DataFrame, name: str, heading: str) -> list[Column]:
-    return [Column(heading, lambda row: count(getattr(row, name)), "number")] if rates[name].gt(0).any() else []
+    column = Column(heading, lambda row: count(getattr(row, name)), "number", optional=1)
+    return [column] if rates[name].gt(0).any() else []
 
 
 def _error_columns(tz: str, *, is_whole: bool) -> list[Column]:

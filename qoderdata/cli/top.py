@@ -19,7 +19,7 @@ import click
 
 import qoderdata as qd
 from qoderdata import errors
-from qoderdata.cli import options, output, screen
+from qoderdata.cli import grouping, options, output, screen
 from qoderdata.parsing import parse_span
 
 if TYPE_CHECKING:
@@ -40,6 +40,8 @@ _PATIENCE: dict[str, Any] = {"max_retries": 1, "timeout": (10, 20)}
 #: The greatest age of what was read a moment ago.
 _JUST_NOW = timedelta(minutes=10)
 _NUMBER = re.compile(r"\d[\d,.]*")
+#: The key of metadata with the team.
+_TEAM = "team"
 #: Rows of a table of `--once`.
 _MOST_ONCE = 10
 
@@ -52,7 +54,7 @@ _MOST_ONCE = 10
     metavar="SPAN",
     help="Time between readings (default 30s, at least 5s).",
 )
-@click.option("--team", default="team", metavar="KEY", help="The key of metadata with the team (default team).")
+@click.option("--team", default=_TEAM, metavar="KEY", help="The key of metadata with the team (default team).")
 @options.tz_option("of the times shown, whose midnight begins today")
 @options.outcomes
 @options.live_service
@@ -64,6 +66,8 @@ def top(*, once: bool, interval: str, team: str, tz: str, outcomes: str, service
     are read when they are older than --max-age, with one request for each 100. Without the network the last view
     stays, and says how old it is.
     """
+    if once:
+        options.refuse_without_effect(["--interval"], "with --once")
     every = parse_span(interval, name="--interval")
     if every < _SHORTEST:
         raise click.UsageError(f"--interval {interval} is less than {_SHORTEST.total_seconds():.0f}s")
@@ -108,7 +112,9 @@ class _Reader:
         """
         account = self._account(offline=self._service.offline, progress=progress)
         max_age: dict[str, Any] = {} if self._service.max_age is None else {"max_age": self._service.max_age}
-        self._keep_deployments(qd.load_deployments(include_archived=True, **max_age, **account))
+        whole: dict[str, Any] = {"include_archived": True}
+        with options.advice_on_archived(whole):
+            self._keep_deployments(qd.load_deployments(**whole, **max_age, **account))
         if self._service.offline:
             self._load_stored(account)
         else:
@@ -145,6 +151,11 @@ class _Reader:
 
     def _keep_deployments(self, deployments: pd.DataFrame) -> None:
         known = self._frames.get("deployments")
+        team, keys = self._settings["team"], grouping.metadata_keys(deployments)
+        if len(deployments) and team not in {_TEAM, *keys}:
+            raise click.UsageError(
+                f"--team {team}: no such key of metadata. Metadata: {', '.join(keys) or 'none'}"
+            )
         if known is None or known.attrs["fetched_at"] != deployments.attrs["fetched_at"]:
             self._snapshots = self._service.snapshots("1D")
         self._frames["deployments"] = deployments
@@ -181,6 +192,7 @@ class _Reader:
             now=pd.Timestamp.now("UTC"),
             **self._settings,
         )
+        found = replace(found, findings=options.spell_findings(found.findings))
         runs_at, sessions_at, deployments_at = (
             fetched_at(frames[name]) for name in ("runs", "sessions", "deployments")
         )

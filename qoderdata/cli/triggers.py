@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 @click.option("--start", metavar="TIME", help="Begin of that time, with its zone (default: now).")
 @options.tz_option("of the times shown")
 @click.option("--include-paused", is_flag=True, help="Treat paused deployments as active.")
-@click.option("--load", metavar="SPAN", help="Count how many fire in each window of time, such as 1h.")
-@options.deployment_filters()
+@options.freq_option("--load", help="Count how many fire in each window of time, such as 1h.")
+@options.deployment_filters(archived=False)
 @options.service
 @options.output_form
 def triggers(
@@ -37,13 +37,16 @@ def triggers(
     result: Output,
 ) -> None:
     """Show what fires next."""
-    upcoming = qd.next_triggers(
-        service.deployments(filters), horizon, start=start, tz=tz, include_paused=include_paused
+    deployments = service.deployments({**filters, "include_archived": False})
+    upcoming = qd.next_triggers(deployments, horizon, start=start, tz=tz, include_paused=include_paused)
+    is_paused = filters["status"] == "paused" and not include_paused
+    empty = (
+        "paused deployments do not fire; --include-paused treats them as active" if is_paused else "nothing fires"
     )
     if load is not None:
-        result.print_frame(qd.trigger_load(upcoming, freq=load), _load_columns(tz), empty="nothing fires")
+        result.print_frame(qd.trigger_load(upcoming, freq=load), _load_columns(tz), empty=empty)
     else:
-        result.print_frame(upcoming, trigger_columns(tz), empty="nothing fires")
+        result.print_frame(upcoming, trigger_columns(tz), empty=empty)
 
 
 def trigger_columns(tz: str) -> list[Column]:
