@@ -69,7 +69,7 @@ _COLUMNS = [
     Column("recent", lambda row: _share(row.recent_failed, row.recent_decided), "number", optional=3),
     Column("rate", lambda row: format_percent(row.recent_rate), "number"),
     Column("before", lambda row: _share(row.baseline_failed, row.baseline_decided), "number", optional=4),
-    Column("rate before", lambda row: format_percent(row.baseline_rate), "number"),
+    Column("rate before", lambda row: format_percent(row.baseline_rate), "number", optional=1),
     Column("change in points", lambda row: _points(row.change), "number"),
     Column("95 % interval", lambda row: _points(row.change_low, row.change_high), "number", optional=1),
     Column("verdict", lambda row: row.verdict, "fixed", is_alert=lambda row: row.verdict == "worse"),

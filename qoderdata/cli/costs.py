@@ -59,14 +59,14 @@ def _notes(total: pd.DataFrame) -> list[str]:
 
 
 def _columns(costs: pd.DataFrame, tz: str | None) -> list[Column]:
-    unknown = Column("usage unknown", lambda row: count(row.unknown), "number")
+    unknown = Column("usage unknown", lambda row: count(row.unknown), "number", optional=1)
     return [
         *([] if tz is None else [Column("from", lambda row: format_time(row.window, tz), "fixed")]),
         Column("sessions", lambda row: count(row.sessions), "number"),
         Column("credits", lambda row: format_credits(row.credits), "number"),
-        Column("share", lambda row: format_percent(row.share), "number"),
+        Column("share", lambda row: format_percent(row.share), "number", optional=1),
         Column("median a session", lambda row: format_credits(row.credits_p50), "number", optional=2),
         Column("95th percentile", lambda row: format_credits(row.credits_p95), "number", optional=3),
-        Column("dearest", lambda row: format_credits(row.credits_max), "number", optional=1),
+        Column("dearest", lambda row: format_credits(row.credits_max), "number", optional=2),
         *([unknown] if costs["unknown"].gt(0).any() else []),
     ]

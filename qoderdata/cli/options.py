@@ -187,11 +187,11 @@ def spelled(text: str, command: click.Command | None = None, words: Sequence[str
     return _PYTHON.sub(spell, text)
 
 
-def spell_findings(findings: pd.DataFrame) -> pd.DataFrame:
-    """Return what `check` finds with the advice of the library as the command spells it."""
+def spell_findings(findings: pd.DataFrame, command: click.Command | None = None) -> pd.DataFrame:
+    """Return what `check` finds with its advice as `spelled` spells it."""
     details = findings["detail"]
     has_advice = findings["kind"] == "incomplete_data"  # the others have names, which stay as they are
-    return findings.assign(detail=details.where(~has_advice, details.map(spelled)))
+    return findings.assign(detail=details.where(~has_advice, details.map(lambda text: spelled(text, command))))
 
 
 # -- the service and the cache -----------------------------------------------------------------------------------

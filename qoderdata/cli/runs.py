@@ -122,8 +122,8 @@ def _error_columns(tz: str, *, is_whole: bool) -> list[Column]:
     return [
         Column("error", lambda row: row.error_type),
         Column("failed", lambda row: count(row.count), "number"),
-        Column("share", lambda row: format_percent(row.share), "number"),
-        Column(first_seen, lambda row: format_time(row.first_seen, tz), "fixed", optional=1),
+        Column("share", lambda row: format_percent(row.share), "number", optional=1),
+        Column(first_seen, lambda row: format_time(row.first_seen, tz), "fixed", optional=2),
         Column("last seen", lambda row: format_time(row.last_seen, tz), "fixed"),
     ]
 

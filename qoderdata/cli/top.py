@@ -66,12 +66,12 @@ def top(*, once: bool, interval: str, team: str, tz: str, outcomes: str, service
     are read when they are older than --max-age, with one request for each 100. Without the network the last view
     stays, and says how old it is.
     """
-    if once:
-        options.refuse_without_effect(["--interval"], "with --once")
     every = parse_span(interval, name="--interval")
     if every < _SHORTEST:
         raise click.UsageError(f"--interval {interval} is less than {_SHORTEST.total_seconds():.0f}s")
-    if not once and not (sys.stdout.isatty() and os.environ.get("TERM") not in {None, "", "dumb"}):
+    if once:
+        options.refuse_without_effect(["--interval"], "with --once")
+    elif not (sys.stdout.isatty() and os.environ.get("TERM") not in {None, "", "dumb"}):
         raise click.UsageError("a live view needs a terminal; --once prints one snapshot")
     reader = _Reader(service, every, outcomes=outcomes, tz=tz, team=team)
     if once:
@@ -192,7 +192,7 @@ class _Reader:
             now=pd.Timestamp.now("UTC"),
             **self._settings,
         )
-        found = replace(found, findings=options.spell_findings(found.findings))
+        found = replace(found, findings=options.spell_findings(found.findings, top))
         runs_at, sessions_at, deployments_at = (
             fetched_at(frames[name]) for name in ("runs", "sessions", "deployments")
         )
