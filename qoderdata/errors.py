@@ -249,6 +249,23 @@ def require_columns(present: Iterable[object], wanted: Iterable[str], *, what: s
         )
 
 
+def is_called_by_user() -> bool:
+    """Return whether a user or the command called the public function that asks this.
+
+    The other parts of the package say in their own words what is wrong with their data, and only once.
+
+    Returns
+    -------
+    bool
+        False where a part of the package other than the command called it.
+    """
+    frame = inspect.currentframe()
+    for _ in range(2):  # the function that asks, and its caller
+        frame = None if frame is None else frame.f_back
+    name = "" if frame is None else frame.f_globals.get("__name__", "")
+    return not name.startswith(f"{_PACKAGE}.") or name.startswith(f"{_PACKAGE}.cli")
+
+
 def warn(message: str, category: type[Warning]) -> None:
     """Warn, and point at the line outside of this package that led here.
 

@@ -20,7 +20,7 @@ from scipy import stats
 
 import qoderdata as qd
 from qoderdata.columns import TEXT
-from qoderdata.errors import FrameTypeError, MissingColumnError
+from qoderdata.errors import DataQualityWarning, FrameTypeError, MissingColumnError
 from qoderdata.summaries import wilson
 
 END = datetime(2026, 6, 15, tzinfo=UTC)
@@ -86,6 +86,7 @@ def test_the_interval_is_the_published_one(
     assert row["change_high"] == pytest.approx(rate - other + math.hypot(one.high - rate, other - two.low))
 
 
+@pytest.mark.filterwarnings("ignore:the outcome of:qoderdata.errors.DataQualityWarning")
 @pytest.mark.parametrize("by", [None, "deployment_id", ["agent_id", "deployment_id"]])
 @pytest.mark.parametrize(("recent", "baseline"), [("7D", None), ("36h", "10D")])
 def test_counts_and_medians_are_those_of_sql(by: Any, recent: str, baseline: str | None) -> None:  # noqa: ANN401
@@ -166,6 +167,7 @@ def test_verdicts_and_order() -> None:
     assert compared.loc[["new"], "recent_rate"].tolist() == [0.5]
 
 
+@pytest.mark.filterwarnings("ignore:the outcome of:qoderdata.errors.DataQualityWarning")
 def test_names_come_first() -> None:
     runs = random_runs(2).assign(deployment_name="report", agent_name="helper")
     assert qd.compare_periods(runs).columns[0] == "name"
@@ -174,6 +176,41 @@ def test_names_come_first() -> None:
     assert both.columns[:2].tolist() == ["deployment_name", "agent_name"]
     assert qd.compare_periods(runs, None).columns[0] == "recent_decided"
     assert qd.error_budget(runs, by="agent_id")["name"].tolist() == ["helper", "helper"]
+
+
+def half_assumed(assumed: int = 1) -> pd.DataFrame:
+    """Return 40 completed runs a week; so many of the recent ones are assumed."""
+    rows = [(timedelta(days=days, minutes=n), "completed") for days in (1, 8) for n in range(40)]
+    return runs_at(rows, status_from=["session"] * assumed + ["events"] * (80 - assumed))
+
+
+@pytest.mark.parametrize("engine", [pd.DataFrame, pl.from_pandas, pa.Table.from_pandas])
+def test_periods_whose_outcomes_are_known_unequally_are_told_of(engine: Any) -> None:  # noqa: ANN401
+    """More failures are seen in one of the periods than in the other, which makes it look worse."""
+    told = r"^3 of 40 completed runs of the recent period are assumed .* 0 of 40 of the baseline: .*'events'\)"
+    with pytest.warns(DataQualityWarning, match=told) as caught:
+        qd.compare_periods(engine(half_assumed(3)), until=END)
+    assert [warning.filename for warning in caught] == [__file__]
+
+
+def test_periods_whose_outcomes_are_known_alike_are_not_told_of() -> None:
+    qd.compare_periods(half_assumed(2), until=END)  # 5 points, not more
+    qd.compare_periods(half_assumed(80), until=END)
+    qd.compare_periods(half_assumed(3).query("status_from == 'session'"), until=END)  # nothing to compare with
+    qd.compare_periods(pl.from_pandas(half_assumed(3)).lazy(), until=END)  # not read here
+
+
+def test_compared_runs_of_unknown_outcome_are_told_of_once() -> None:
+    runs = half_assumed(0)
+    runs.loc[:9, "status"] = None
+    runs.attrs["outcomes"] = "events"
+    with pytest.warns(DataQualityWarning) as caught:
+        qd.compare_periods(runs, until=END)
+    (text,) = (str(warning.message) for warning in caught)
+    assert text.startswith("the outcome of 10 of 80 counted runs is not known, and 0 are assumed")
+    assert text.endswith(
+        "so rates are those of the other runs alone. The service gave no session or no end for them"
+    )
 
 
 @pytest.mark.parametrize("wrong", [7, "7", 7.0, "0D", "soon", timedelta(0)])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import warnings
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import duckdb
 import pandas as pd
@@ -14,6 +14,8 @@ from hypothesis import strategies as st
 
 from qoderdata import (
     Client,
+    check,
+    compare_periods,
     failure_rates,
     failure_streaks,
     fill_counters,
@@ -21,9 +23,13 @@ from qoderdata import (
     flatten_runs,
     load_deployments,
     load_runs,
+    write_report,
 )
 from qoderdata.errors import DataQualityWarning, FrameTypeError, MissingColumnError
 from qoderdata.sandbox import Sandbox
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 COUNTERS = ["stats_total_runs", "stats_total_failures", "stats_consecutive_failures"]
 LAST = "stats_last_triggered_at"
@@ -137,6 +143,23 @@ def test_a_service_that_tells_no_outcome_has_no_rate_of_zero() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DataQualityWarning)
         assert fill_counters(df, told)["stats_total_failures"].sum() > counted["stats_total_failures"].sum()
+
+
+def test_unknown_and_unlike_outcomes_are_told_of_once(tmp_path: Path) -> None:
+    """`check` has a finding for them, a report a line, so the summaries that both use do not warn too."""
+    listed = runs(*[("dep_1", "completed", 0)] * 50)
+    now = minute(0) + pd.Timedelta("14D")
+    listed["triggered_at"] = pd.date_range(end=now - pd.Timedelta("1h"), periods=50, freq="6h", unit="us")
+    listed["status_from"] = pd.array(["events"] * 20 + ["session"] * 20 + ["events"] * 10, dtype="str")
+    listed.loc[40:, "status"] = None
+    df = deployments("dep_1")
+    assert set(check(df, listed, now=now)["kind"]) == {"incomplete_data"}
+    with pytest.warns(DataQualityWarning) as caught:
+        write_report(df, tmp_path / "report.html", runs=listed, start=now)
+    assert [str(warning.message).partition(" counted")[0] for warning in caught] == ["the outcome of 10 of 50"]
+    with pytest.warns(DataQualityWarning) as caught:
+        compare_periods(listed, None, until=now)
+    assert len(caught) == 2
 
 
 def test_any_index_of_runs_will_do() -> None:

@@ -10,6 +10,7 @@ from zoneinfo import ZoneInfo
 import duckdb
 import numpy as np
 import pandas as pd
+import polars as pl
 import pyarrow as pa
 import pytest
 from hypothesis import given, settings
@@ -17,7 +18,7 @@ from hypothesis import strategies as st
 from scipy.stats import binomtest
 
 from qoderdata import decode, frames, schema
-from qoderdata.errors import MissingColumnError
+from qoderdata.errors import DataQualityWarning, MissingColumnError
 from qoderdata.sandbox import Sandbox
 from qoderdata.summaries import run_failure_rates
 
@@ -43,14 +44,15 @@ def at(hours: float) -> datetime:
     return START + timedelta(hours=hours)
 
 
-def run(status: str, hours: float = 0, **more: Any) -> dict[str, Any]:  # noqa: ANN401 any column
+def run(status: str | None, hours: float = 0, **more: Any) -> dict[str, Any]:  # noqa: ANN401 any column
     return {"status": status, "triggered_at": at(hours), **more}
 
 
 def test_only_what_was_decided_decides() -> None:
     """Skipped is not failed, and not yet is not never; what is not known is `unknown`."""
     statuses = ["completed"] * 3 + ["failed", "skipped", "pending", "running", "waiting", "cancelled", "odd", None]
-    rates = run_failure_rates(runs_frame({"status": status} for status in statuses))
+    with pytest.warns(DataQualityWarning, match="the outcome of 2 of 11 counted runs is not known"):
+        rates = run_failure_rates(runs_frame({"status": status} for status in statuses))
     assert records(rates)[0] == {
         "deployment_id": "dep_1", "runs": 11, "completed": 3, "assumed": 0, "failed": 1, "skipped": 2,
         "unfinished": 3, "unknown": 2,
@@ -58,6 +60,26 @@ def test_only_what_was_decided_decides() -> None:
         "ci_high": pytest.approx(0.699358, abs=1e-6),
         "duration_p50_ms": None, "duration_p95_ms": None,
     }  # fmt: skip
+
+
+@pytest.mark.parametrize("engine", [pd.DataFrame, pl.from_pandas, pa.Table.from_pandas])
+@pytest.mark.parametrize("options", [{}, {"by": None, "freq": "1D"}, {"per": "occurrence"}])
+def test_rates_of_few_of_the_runs_are_told_of(engine: Any, options: dict[str, Any]) -> None:  # noqa: ANN401
+    """As of run records alone, which in the newest edition say only that no session could be created."""
+    few = runs_frame([run("failed", 0), *(run(None, hours) for hours in range(1, 19)), run("completed", 30)])
+    with pytest.warns(DataQualityWarning) as caught:
+        run_failure_rates(engine(few), **options)
+    (text,) = (str(warning.message) for warning in caught)
+    assert text.startswith("the outcome of 18 of 20 counted runs is not known")
+    assert "so rates are those of the other runs alone" in text
+    assert caught[0].filename == __file__
+
+
+def test_rates_of_almost_all_runs_are_not_told_of() -> None:
+    """Up to 5 %; and lazy frames are not read."""
+    frame = runs_frame([run(None, 0), *(run("completed", hours) for hours in range(1, 20))])
+    run_failure_rates(frame)
+    run_failure_rates(pl.from_pandas(frame[:2]).lazy())
 
 
 def test_without_a_decision_there_is_no_rate() -> None:
@@ -332,6 +354,7 @@ COUNTED_AS: dict[str, set[str | None]] = {
 }
 
 
+@pytest.mark.filterwarnings("ignore:the outcome of:qoderdata.errors.DataQualityWarning")
 @given(
     rows=st.lists(ROW, max_size=25),
     by=st.sampled_from([None, "deployment_id"]),

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import narwhals as nw
 
+from qoderdata import errors
 from qoderdata.columns import TEXT
 from qoderdata.summaries import wilson
 from qoderdata.summaries.dataframe_engines import (
@@ -18,6 +19,7 @@ from qoderdata.summaries.dataframe_engines import (
     median,
     open_source,
 )
+from qoderdata.summaries.run_rates import DOUBTFUL, advice, count_outcomes, outcomes_of, warn_of_unknown
 from qoderdata.summaries.time_windows import parse_micros, with_age
 
 if TYPE_CHECKING:
@@ -116,6 +118,13 @@ def compare_periods(
     MissingColumnError
         A column is not there; the message lists those that are.
 
+    Warns
+    -----
+    DataQualityWarning
+        The outcome of more than 5 % of the runs is not known. Or, of all completed runs, the share that is assumed
+        (``status_from`` is ``"session"``) differs by more than 5 points between the periods: a verdict may then
+        come from failures that are seen in one period only. Frames that are lazy are not read for this.
+
     Examples
     --------
     >>> import pandas as pd
@@ -134,13 +143,18 @@ def compare_periods(
     recent_us = parse_micros(recent, name="recent")
     baseline_us = recent_us if baseline is None else parse_micros(baseline, name="baseline")
     keys = group_keys(by, results=[*_COMPARED, "name"])
-    source = open_source(runs, keys=keys, wanted=["status", "triggered_at", "duration_ms"], what="runs")
+    wanted = ["status", "triggered_at", "duration_ms"]
+    source = open_source(runs, keys=keys, wanted=wanted, what="runs", optional=["status_from"])
     source.refuse_dask("compare_periods", "a median within a group")
 
     rows = with_age(add_column(source.frame, "_at", EPOCH, "triggered_at"), until)
     age, status, duration = nw.col("_age"), nw.col("status"), nw.col("duration_ms").cast(nw.Float64)
     rows = rows.filter((age > 0) & (age <= recent_us + baseline_us))
     inside = {"recent": age <= recent_us, "baseline": age > recent_us}
+    if source.eager and errors.is_called_by_user():
+        warn_of_unknown(count_outcomes(rows), outcomes_of(runs))
+        counted = (count_outcomes(rows.filter(inside[one])) for one in _PERIODS)
+        _warn_of_unlike(*counted, outcomes=outcomes_of(runs))
     rows = rows.with_columns(
         *(flag(status.is_in(["completed", "failed"]) & inside[one]).alias(f"{one}_decided") for one in _PERIODS),
         *(flag((status == "failed") & inside[one]).alias(f"{one}_failed") for one in _PERIODS),
@@ -167,6 +181,21 @@ def compare_periods(
         grouped, finish, keys=keys, dtypes=_COMPARED, order={"change_low": True}
     )
     return compared
+
+
+def _warn_of_unlike(recent: dict[str, int], baseline: dict[str, int], *, outcomes: str | None) -> None:
+    """Warn where the shares of completed runs that are assumed differ too much between the periods."""
+    if not recent["completed"] or not baseline["completed"]:
+        return
+    shares = [one["assumed"] / one["completed"] for one in (recent, baseline)]
+    if abs(shares[0] - shares[1]) > DOUBTFUL:
+        errors.warn(
+            f"{recent['assumed']:,} of {recent['completed']:,} completed runs of the recent period are assumed to "
+            f"have completed, and {baseline['assumed']:,} of {baseline['completed']:,} of the baseline: failures "
+            "inside these sessions are not seen, so the rates of the periods are not comparable. "
+            f"{advice(outcomes)}",
+            errors.DataQualityWarning,
+        )
 
 
 def _verdict() -> nw.Expr:

@@ -12,7 +12,7 @@ from qoderdata.columns import TEXT, require_frame
 from qoderdata.summaries import dataframe_engines as engines
 from qoderdata.summaries import wilson
 from qoderdata.summaries.incidents import failure_streaks
-from qoderdata.summaries.run_rates import run_failure_rates
+from qoderdata.summaries.run_rates import outcomes_of, run_failure_rates, warn_of_unknown
 from qoderdata.translation import gettext as _
 
 if TYPE_CHECKING:
@@ -42,8 +42,6 @@ _LIFETIME = {
 #: Each counter, with the figure of the runs that it should equal.
 _COUNTERS = {_RUNS: "runs", _FAILURES: "failed", _STREAK: "current_streak"}
 _LAST = "stats_last_triggered_at"
-#: Warn where a larger share of the runs has an unknown outcome, as `qoderdata.check` does.
-_DOUBTFUL = 0.05
 
 
 def failure_rates(
@@ -312,7 +310,8 @@ def fill_counters(df: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
     counts = _counts(runs)
     ids = deployments.loc[uncounted, "id"].to_numpy()
     counts = counts[counts.index.isin(ids)]
-    _warn_of_unknown(counts, outcomes=runs.attrs.get("outcomes"))
+    sums = {name: int(counts[name].sum()) for name in ("runs", "unknown", "assumed")}
+    warn_of_unknown(sums, outcomes_of(runs), so="rates are too low")
     counts.loc[counts["unknown"] == counts["runs"], ["failed", "current_streak"]] = pd.NA
     for column, figure in _COUNTERS.items():
         filled = counts[figure].reindex(ids, fill_value=0).array
@@ -330,21 +329,6 @@ def fill_counters(df: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
 def _counts(runs: pd.DataFrame) -> pd.DataFrame:
     """Return what `run_failure_rates` counts of each deployment, and its current streak."""
     return run_failure_rates(runs).join(failure_streaks(runs)["current_streak"])
-
-
-def _warn_of_unknown(counts: pd.DataFrame, *, outcomes: str | None) -> None:
-    runs, unknown, assumed = (int(counts[name].sum()) for name in ("runs", "unknown", "assumed"))
-    if unknown > _DOUBTFUL * runs:
-        advice = (
-            "The service gave no session or no end for them"
-            if outcomes == "events"
-            else "load_runs(outcomes='events') reads how they ended, where the service still has their sessions"
-        )
-        errors.warn(
-            f"the outcome of {unknown:,} of {runs:,} counted runs is not known, and {assumed:,} are assumed to "
-            f"have completed; failures among these are not counted, so rates are too low. {advice}",
-            errors.DataQualityWarning,
-        )
 
 
 def consistency(df: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import narwhals as nw
 
+from qoderdata import errors
 from qoderdata.summaries import dataframe_engines, wilson
 from qoderdata.summaries.time_windows import Windows
 
@@ -28,6 +29,8 @@ _STATUSES = {
 }
 #: The columns that determine which attempt of an occurrence is the last one.
 _ATTEMPT_COLUMNS = ["id", "deployment_id", "status", "trigger_type", "attempt", "triggered_at"]
+#: Warn where a larger share of the runs has an unknown outcome, as `qoderdata.check` does.
+DOUBTFUL = 0.05
 
 
 def run_failure_rates(
@@ -111,7 +114,8 @@ def run_failure_rates(
     Warns
     -----
     DataQualityWarning
-        A Dask frame, which has no percentiles: both durations are missing.
+        A Dask frame, which has no percentiles: both durations are missing. Or the outcome of more than 5 % of the
+        runs is not known; frames that are lazy are not read for this.
 
     Examples
     --------
@@ -142,6 +146,8 @@ def run_failure_rates(
     if per == "occurrence":
         source.refuse_dask("per='occurrence'", "runs in order of time within a deployment")
         rows = _last_runs(rows)
+    if source.eager and errors.is_called_by_user():
+        warn_of_unknown(count_outcomes(rows), outcomes_of(runs))
     rows = _with_flags(rows)
     shown = [*keys, "window"] if windows else keys
     grouping = [*source.grouping, "window"] if windows else source.grouping
@@ -163,6 +169,37 @@ def run_failure_rates(
     order = {} if windows else {"failure_rate": True, "failed": True}
     rates: IntoFrameT = source.finalize(grouped, finish, keys=shown, dtypes=_RATES, order=order)
     return rates
+
+
+def count_outcomes(runs: nw.LazyFrame[Any]) -> dict[str, int]:
+    """Return the counts of all rows together, by the names that they have in `run_failure_rates`."""
+    sums = _with_flags(runs).select(nw.len().alias("runs"), nw.col(*_COUNTS[1:]).sum()).collect()
+    return {name: int(sums[name].item() or 0) for name in _COUNTS}
+
+
+def outcomes_of(runs: Any) -> str | None:  # noqa: ANN401 a frame of any engine
+    """Return the `outcomes` that `load_runs` read the runs with; ``None`` where that is not known."""
+    return getattr(runs, "attrs", {}).get("outcomes")
+
+
+def warn_of_unknown(
+    counts: dict[str, int], outcomes: str | None, so: str = "rates are those of the other runs alone"
+) -> None:
+    """Warn where the outcome of too many runs is not known; `so` says what follows from that."""
+    runs, unknown, assumed = counts["runs"], counts["unknown"], counts["assumed"]
+    if unknown > DOUBTFUL * runs:
+        errors.warn(
+            f"the outcome of {unknown:,} of {runs:,} counted runs is not known, and {assumed:,} are assumed to "
+            f"have completed; failures among these are not counted, so {so}. {advice(outcomes)}",
+            errors.DataQualityWarning,
+        )
+
+
+def advice(outcomes: str | None) -> str:
+    """Return how the outcomes of runs get known, as a sentence."""
+    if outcomes == "events":
+        return "The service gave no session or no end for them"
+    return "load_runs(outcomes='events') reads how they ended, where the service still has their sessions"
 
 
 def _with_flags(runs: nw.LazyFrame[Any]) -> nw.LazyFrame[Any]:
