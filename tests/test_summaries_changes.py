@@ -130,6 +130,26 @@ def test_the_newest_edition_takes_no_settings_away() -> None:
     assert qd.changes(qd.flatten_deployments([RECORD]), qd.flatten_deployments([plain])).empty
 
 
+def test_the_newest_edition_writes_the_same_initial_events_in_blocks() -> None:
+    def told(content: Any) -> pd.DataFrame:  # noqa: ANN401 JSON
+        return qd.flatten_deployments(
+            [{**RECORD, "initial_events": [{"type": "user.message", "content": content}]}]
+        )
+
+    old = told("count 日报")
+    assert qd.changes(old, told([{"type": "text", "text": "count 日报"}])).empty
+    assert qd.changes(told([{"text": "count 日报", "type": "text"}]), old).empty
+    for other in (
+        "count",
+        [{"type": "text", "text": "count"}],
+        [],
+        None,
+        [{"type": "image", "text": "count 日报"}],
+    ):
+        assert qd.changes(old, told(other))["field"].tolist() == ["initial_events"]
+    assert qd.changes(old, qd.flatten_deployments([RECORD]))["field"].tolist() == ["initial_events"]
+
+
 @pytest.mark.parametrize("edition", ["C", "D"])
 def test_a_fleet_that_changed_in_seven_ways_shows_these_seven(edition: str) -> None:
     """Runs, counters and time move on for all; the seven changes are all that is shown."""

@@ -70,8 +70,10 @@ def changes(before: pd.DataFrame, after: pd.DataFrame) -> pd.DataFrame:
                           ``"paused by error: vault_not_found_error"``
         ================= ======================================================================================
 
-        Environment variables may hold secrets: the result shows that they changed, not how. Settings that the
-        service gave for no deployment in one of the frames, as the newest edition does, are not compared.
+        Environment variables may hold secrets: the result shows that they changed, not how. The settings of runs
+        (``session_strategy`` and ``config_…``) are not compared where no deployment in one of the frames has
+        them, as in the newest edition. The content of an initial event is compared as a list of blocks, whether
+        the service gives it as that or as a text.
 
     Raises
     ------
@@ -155,9 +157,9 @@ def _differences(old: pd.DataFrame, new: pd.DataFrame) -> Iterator[_Difference]:
         texts = _texts(old[name]), _texts(new[name])
         for id_, before, after in _differing(*texts):
             suffix = (after or "").removeprefix(before or "")
-            if name == "name" and id_ in archived and _ARCHIVED_NAME.fullmatch(suffix):
-                continue
-            yield id_, _KINDS.get(name, "other"), name, before, after
+            is_archived = name == "name" and id_ in archived and _ARCHIVED_NAME.fullmatch(suffix)
+            if not is_archived and not (name == "initial_events" and _events(before) == _events(after)):
+                yield id_, _KINDS.get(name, "other"), name, before, after
     for name, kind in _OBJECTS.items():
         if name in old.columns and name in new.columns:
             for id_, before, after in _differing(_texts(old[name]), _texts(new[name])):
@@ -224,6 +226,15 @@ def _text(value: Any) -> str | None:  # noqa: ANN401 - any cell
     if isinstance(value, pd.Timestamp):
         return value.tz_convert("UTC").isoformat() if value.tzinfo else value.isoformat()
     return f"{value:.15g}" if isinstance(value, float) else str(value)
+
+
+def _events(text: str | None) -> list[str]:
+    """Return events as comparable texts; a text as content is one block of text, as the newest edition has it."""
+    events = json.loads(text) if text else []
+    for event in events:
+        if isinstance(event, dict) and isinstance(content := event.get("content"), str):
+            event["content"] = [{"type": "text", "text": content}]
+    return [json.dumps(event, sort_keys=True) for event in events]
 
 
 def _differing(
