@@ -223,7 +223,9 @@ def frame_hint(what: str, start: str = ";") -> str:
     return f"{start} pass the frame that {FRAME_SOURCES[what]} gives" if what in FRAME_SOURCES else ""
 
 
-def require_columns(present: Iterable[object], wanted: Iterable[str], *, what: str) -> None:
+def require_columns(
+    present: Iterable[object], wanted: Iterable[str], *, what: str, advice: str | None = None
+) -> None:
     """Raise unless every wanted column is there.
 
     Parameters
@@ -234,6 +236,8 @@ def require_columns(present: Iterable[object], wanted: Iterable[str], *, what: s
         The names that the caller needs.
     what
         The caller's words for the frame, such as ``"deployments"``, for the message.
+    advice
+        What to do; ``None``: pass the frame that the right function gives, where one is known for `what`.
 
     Raises
     ------
@@ -245,7 +249,7 @@ def require_columns(present: Iterable[object], wanted: Iterable[str], *, what: s
     if missing:
         raise MissingColumnError(
             f"the {what} frame has no column {', '.join(map(repr, missing))}; it has: {', '.join(have) or 'none'}"
-            f"{frame_hint(what)}"
+            f"{frame_hint(what) if advice is None else f'; {advice}'}"
         )
 
 

@@ -43,6 +43,8 @@ NAMES = {
     "agent_id": "agent_name",
     "environment_id": "environment_name",
 }
+#: Columns that agents, environments and events have, whose ``id`` is not a deployment's.
+_OTHER_IDS = {"model", "config_type", "session_id"}
 _KINDS = "a frame (pandas, Polars, PyArrow, DuckDB, Dask, PySpark)"
 #: Replaces a secret value.
 MASK = "***"
@@ -507,7 +509,8 @@ def with_names(
     frame
         A frame with ids, of pandas or any engine that narwhals knows: runs, sessions, triggers, missed triggers,
         deployments, or a summary of them, with the ids as columns or as index levels. Where it has no
-        ``deployment_id``, a column or level ``id`` is taken for it.
+        ``deployment_id``, a column or level ``id`` is taken for it, but in a frame of agents, environments or
+        events, whose ids are others.
     deployments
         A deployments frame: its columns ``id`` and ``name``, and ``metadata`` where keys of it are asked for.
     agents
@@ -575,9 +578,10 @@ def with_names(
     given = {"deployment_id": deployments, "agent_id": agents, "environment_id": environments}
     if all(source is None for source in given.values()):
         raise ValueError("give deployments, agents or environments, or keys of metadata")
+    is_other = deployments is not frame and "agent_id" not in present and not _OTHER_IDS.isdisjoint(present)
     tables = {}
     for key, source in given.items():
-        at = "id" if key == "deployment_id" and key not in present else key
+        at = "id" if key == "deployment_id" and key not in present and not is_other else key
         if source is not None and at in present:
             table = _names_by_id(source, key, keys)
             tables[at] = table.drop(columns=NAMES[key]) if at == "id" and "name" in present else table

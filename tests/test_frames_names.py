@@ -378,6 +378,22 @@ class TestSummaries:
         assert listed(daily["name"]) == by_hand(daily.index.get_level_values("deployment_id"), NAME_OF)
 
 
+@pytest.mark.parametrize("engine", ["pandas", "polars", "pyarrow"])
+def test_the_ids_of_other_tables_are_no_deployments(engine: str) -> None:
+    deployments = qd.flatten_deployments([{"id": "dep_1", "name": "nightly", "metadata": {"team": "data"}}])
+    others = {
+        "agents": pd.DataFrame({"id": ["agent_1"], "name": "Triage", "model": "m", "metadata": '{"team":"ai"}'}),
+        "environments": pd.DataFrame({"id": ["env_1"], "name": "small", "config_type": "cloud"}),
+        "events": qd.flatten_events([{"id": "evt_1", "type": "session.error"}], "sess_1"),
+    }
+    for other in others.values():
+        with pytest.raises(MissingColumnError, match=r"no column 'deployment_id' to name; it has: .*id"):
+            with_names(into(other, engine), deployments, metadata="team")
+    own = out_of(with_names(into(others["agents"], engine), metadata="team"))
+    assert listed(own["metadata_team"]) == ["ai"]
+    assert listed(with_names(deployments[["id"]], deployments)["deployment_name"]) == ["nightly"]
+
+
 def test_an_account_has_names_for_all_that_runs(tmp_path: Any) -> None:  # noqa: ANN401 a path
     with Sandbox(deployments=40, seed=7) as sandbox:
         account: dict[str, Any] = {

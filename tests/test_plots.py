@@ -411,6 +411,26 @@ def test_rates_without_any_time_are_a_sentence() -> None:
     assert [text.get_text() for text in ax.texts] == ["There are no runs to show."]
 
 
+def lanes(ax: Axes) -> list[str]:
+    return [label.get_text() for label in ax.get_yticklabels()]
+
+
+def test_rates_over_time_are_not_drawn_as_bars() -> None:
+    by_day = run_failure_rates(resolved_runs().dropna(subset="status"), freq="1D")
+    with pytest.raises(ValueError, match="these rates are over time; draw them with plot_run_failure_rates"):
+        plots.plot_failure_rates(by_day)
+
+
+def test_rows_without_their_keys_are_not_drawn() -> None:
+    """Each would have the same name, as after ``reset_index()``."""
+    rates, spent = failure_rates(deployments(3)).reset_index(), costs().reset_index()
+    for plot, frame in ((plots.plot_failure_rates, rates), (plots.plot_costs, spent)):
+        with pytest.raises(ValueError, match=r"no keys to be named by.*set_index"):
+            plot(frame)
+        assert lanes(plot(frame[:1])) == ["all"]
+        assert len(set(lanes(plot(frame.set_index(frame.columns[0]))))) == len(frame)
+
+
 def resolved_runs() -> pd.DataFrame:
     """Return runs of the newest edition, with a status of each kind."""
     status = ["completed", "completed", "failed", "cancelled", "waiting", "running", None, "completed"]

@@ -16,6 +16,7 @@ from qoderdata import (
     Client,
     check,
     compare_periods,
+    consistency,
     failure_rates,
     failure_streaks,
     fill_counters,
@@ -206,6 +207,14 @@ def test_what_is_refused() -> None:
         fill_counters(df, listed.drop(columns="status"))
     with pytest.raises(FrameTypeError, match="runs must be a pandas frame"):
         fill_counters(df, [])  # type: ignore[arg-type] # what is tested
+
+
+def test_nothing_to_compare_is_not_the_same_as_no_difference() -> None:
+    listed = runs(("dep_1", "failed", 1))
+    with pytest.warns(DataQualityWarning, match="no deployment has counters, so there is nothing to compare"):
+        assert consistency(deployments("dep_1"), listed).empty
+    assert consistency(deployments(), listed).empty
+    assert len(consistency(deployments("dep_1", "dep_2", total_runs=2), listed)) == 1
 
 
 def test_rates_without_any_counter_warn() -> None:

@@ -185,6 +185,16 @@ def test_the_argument_is_not_changed_and_its_index_plays_no_part() -> None:
     ("options", "error", "message"),
     [
         ({"by": "team"}, MissingColumnError, "deployments frame has no column 'team'; it has: id, name"),
+        (
+            {"by": "team"},
+            MissingColumnError,
+            r"with_names adds .* metadata=\['team'\] gives the column 'metadata_team'",
+        ),
+        (
+            {"by": "environment_id"},
+            MissingColumnError,
+            "'environment_id'.*; pass the frame that load_deployments gives",
+        ),
         ({"by": []}, ValueError, r"by=\[\] must be a column"),
         ({"by": ["id", "id"]}, ValueError, "different columns"),
         ({"by": 3}, ValueError, "by=3 must be a column"),

@@ -192,6 +192,7 @@ def test_types_are_exact_and_the_argument_unchanged() -> None:
     ("options", "error", "message"),
     [
         ({"by": "team"}, MissingColumnError, "runs frame has no column 'team'; it has: id, deployment_id"),
+        ({"by": "agent_name"}, MissingColumnError, "with_names adds the names of ids, and the keys"),
         ({"by": "window"}, ValueError, "'window' is a column of the result"),
         ({"freq": "1M"}, ValueError, "freq='1M' must be a count with min, h, D or W"),
         ({"freq": "0h"}, ValueError, "freq='0h'"),

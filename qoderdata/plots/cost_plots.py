@@ -93,7 +93,7 @@ def plot_costs(
     MissingColumnError
         The frame is not one of costs.
     ValueError
-        `top` is less than 1, or the windows span more than 100 years.
+        The costs have no keys as their index, `top` is less than 1, or the windows span more than 100 years.
 
     Warns
     -----

@@ -86,7 +86,7 @@ def plot_failure_rates(
     MissingColumnError
         The frame is not one of failure rates.
     ValueError
-        `top` is less than 1.
+        The rates are over time, have no keys as their index, or `top` is less than 1.
 
     Warns
     -----
@@ -111,6 +111,8 @@ def plot_failure_rates(
     rates = require_frame(
         rates, ["failure_rate", "ci_low", "ci_high", *counts], what="rates", optional=["assumed"]
     )
+    if "window" in rates.index.names:
+        raise ValueError("these rates are over time; draw them with plot_run_failure_rates, or leave out freq")
     shown = rates.head(top)
     ax = axes_or_new(ax, height=_MARGIN_INCHES + _ROW_INCHES * max(len(shown), FEWEST_ROWS))
     ax.set_title(_TITLE if len(shown) == len(rates) else f"{_TITLE} ({len(shown)} of {len(rates):,} shown)")

@@ -189,7 +189,12 @@ def keys_and_names(summary: pd.DataFrame) -> tuple[list[str], list[str | None]]:
     Returns
     -------
     tuple
-        A key and a name a row; ``None`` where the key has no other name.
+        A key and a name a row; ``None`` where the key has no other name. A single row without keys is ``all``.
+
+    Raises
+    ------
+    ValueError
+        Several rows, and an index without names, as after ``reset_index()``.
 
     Examples
     --------
@@ -200,6 +205,11 @@ def keys_and_names(summary: pd.DataFrame) -> tuple[list[str], list[str | None]]:
     index = summary.index
     levels = [number for number, name in enumerate(index.names) if name != "window"]
     if all(index.names[level] is None for level in levels):
+        if levels and len(summary) > 1:
+            raise ValueError(
+                "the rows have no keys to be named by: the keys of a summary are its index; put them there, as in "
+                "set_index('deployment_id')"
+            )
         return ["all"] * len(summary), [None] * len(summary)
     parts = [index.get_level_values(level).astype("object") for level in levels]
     ids = [level for level in levels if index.names[level] in _NAME_COLUMNS]

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import narwhals as nw
 import numpy as np
 
+from qoderdata.frames import with_names
 from qoderdata.summaries.dataframe_engines import (
     ALL,
     Source,
@@ -67,12 +69,13 @@ def session_costs(
     Returns
     -------
     frame
-        One row a group, the dearest first (by ``credits``, descending, missing last, then by key); with `freq` one
-        row a group and window, in order of key and time. On pandas the keys are the index, with ``window`` its
-        last level; on other engines they are the first columns, and what is lazy stays lazy. A group by an id
-        whose name column the frame has begins with ``name``. With `freq` every group has every window from the
-        first to the last session of the whole frame; lazy frames, which are not read here, have only windows with
-        sessions. An empty frame gives no rows.
+        One row a group, the dearest first (by ``credits``, descending, missing last, then by key); with `freq`
+        one row a group and window, in order of key and time. On pandas the keys are the index, with ``window``
+        its last level; on other engines they are the first columns, and what is lazy stays lazy. A group by an id
+        whose name column the frame has begins with ``name``: of an agent that was renamed, the name in its newest
+        session; lazy frames, which are not read here, give the last one in alphabetical order. With `freq` every
+        group has every window from the first to the last session of the whole frame; lazy frames have only
+        windows with sessions. An empty frame gives no rows.
 
         ============================= ======= ==============================================================
         ``sessions``                  Int64   all, each once
@@ -120,9 +123,12 @@ def session_costs(
     windows = None if freq is None else Windows.parse(freq, tz)
     keys = group_keys(by, results=[*_COSTS, "window", "name"])
     wanted = ["id", *_SUMS.values(), *(["created_at"] if windows else [])]
-    source = open_source(
-        _numbered(sessions), keys=keys, wanted=wanted, what="sessions", optional=["updated_at", _ROW]
-    )
+    optional = ["updated_at", _ROW, *(["created_at"] if "agent_id" in keys else [])]
+    source = open_source(_numbered(sessions), keys=keys, wanted=wanted, what="sessions", optional=optional)
+    is_named = "agent_name" in source.names.values() and "created_at" in source.frame.collect_schema()
+    if source.eager and is_named:
+        native = source.frame.to_native()
+        source = replace(source, frame=open_frame(with_names(native, agents=native)).lazy())
 
     rows = _each_once(source)
     rows = windows.label(rows, "created_at") if windows else rows

@@ -362,6 +362,11 @@ def consistency(df: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
     MissingColumnError
         A column is not there; the message lists those that are.
 
+    Warns
+    -----
+    DataQualityWarning
+        No deployment has any counter, as in the newest edition of the service, so nothing is compared.
+
     Examples
     --------
     >>> import pandas as pd
@@ -380,6 +385,12 @@ def consistency(df: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
     """
     df = require_frame(df, ["id", "name", *_COUNTERS], what="deployments")
     runs = require_frame(runs, ["id", "deployment_id"], what="runs")
+    if len(df) and df[list(_COUNTERS)].isna().all(axis=None):
+        errors.warn(
+            "no deployment has counters, so there is nothing to compare: the newest edition of the service gives "
+            "none",
+            errors.DataQualityWarning,
+        )
     listed = _counts(runs)[list(_COUNTERS.values())].reindex(df["id"], fill_value=0)
     compared = pd.concat(
         [

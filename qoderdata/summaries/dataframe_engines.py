@@ -294,6 +294,7 @@ def open_source(
         A pandas frame of runs has an ``id`` more than once.
     """
     if isinstance(frame, pd.DataFrame):
+        _require_keys(frame.columns, keys, what=what)
         texts = [*keys, *_name_columns(keys, frame.columns).values()]
         frame = columns.require_frame(frame, wanted, what=what, optional=optional, keys=texts)
     try:
@@ -302,6 +303,7 @@ def open_source(
         kinds = "a frame (pandas, Polars, PyArrow, DuckDB, Dask, PySpark)"
         raise columns.not_a_frame(frame, what=what, kinds=kinds) from None
     schema = opened.collect_schema()
+    _require_keys(schema.names(), keys, what=what)
     errors.require_columns(schema.names(), [*keys, *wanted], what=what)
     taken = [*wanted, *(name for name in optional if name in schema)]
     if not opened.implementation.is_pandas():
@@ -318,6 +320,16 @@ def open_source(
     eager = isinstance(cut, nw.DataFrame)
     lazy = _in_duckdb(cut.to_native()) if opened.implementation.is_pyarrow() else cut.lazy()
     return Source(frame=lazy, engine=opened.implementation, eager=eager, keys=keys, names=names)
+
+
+def _require_keys(present: Iterable[str], keys: Sequence[str], *, what: str) -> None:
+    """Raise where a key that no table has is not there, and say how names and keys of metadata get there."""
+    advice = (
+        "with_names adds the names of ids, and the keys of the deployments' metadata: metadata=['team'] gives the "
+        "column 'metadata_team'"
+    )
+    added = [key for key in keys if key not in columns.DTYPES or key in NAMES.values()]
+    errors.require_columns(present, added, what=what, advice=advice)
 
 
 def _is_category(dtype: nw.dtypes.DType) -> bool:
