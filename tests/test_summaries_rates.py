@@ -191,9 +191,9 @@ def test_the_argument_is_not_changed_and_its_index_plays_no_part() -> None:
             r"with_names adds .* metadata=\['team'\] gives the column 'metadata_team'",
         ),
         (
-            {"by": "environment_id"},
+            {"by": "deployment_id"},
             MissingColumnError,
-            "'environment_id'.*; pass the frame that load_deployments gives",
+            "'deployment_id'.*; pass the frame that load_deployments gives",
         ),
         ({"by": []}, ValueError, r"by=\[\] must be a column"),
         ({"by": ["id", "id"]}, ValueError, "different columns"),
