@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
 from qoderdata.columns import TEXT, require_frame
+from qoderdata.errors import UnknownOutcomesWarning
 from qoderdata.formatting import format_duration, format_milliseconds, format_percent, format_time, one_line
 from qoderdata.frames import fetched_at, rows_before
 from qoderdata.outcomes import is_assumed
@@ -373,7 +375,8 @@ def _schedules(lints: pd.DataFrame, active: pd.DataFrame, names: dict[str, str])
 def _worse(
     runs: pd.DataFrame, active: pd.DataFrame, names: dict[str, str], *, recent: Span, until: datetime
 ) -> Iterator[_Finding]:
-    compared = compare_periods(runs, recent=recent, until=until)
+    with warnings.catch_warnings(action="ignore", category=UnknownOutcomesWarning):  # `_incomplete` says it
+        compared = compare_periods(runs, recent=recent, until=until)
     worse = compared[compared["verdict"].eq("worse") & compared.index.isin(active["id"])]
     begin = pd.Timestamp(until) - parse_span(recent, name="recent")
     length = format_duration(parse_span(recent, name="recent"))

@@ -173,6 +173,10 @@ class DataQualityWarning(UserWarning):
     """The data was loaded whole, but some of it is not what it should be."""
 
 
+class UnknownOutcomesWarning(DataQualityWarning):
+    """The outcomes of many runs are unknown or assumed, so that failures among them are not counted."""
+
+
 class CacheWarning(UserWarning):
     """The cache could not be read or written; the answer is whole all the same."""
 
@@ -251,23 +255,6 @@ def require_columns(
             f"the {what} frame has no column {', '.join(map(repr, missing))}; it has: {', '.join(have) or 'none'}"
             f"{frame_hint(what) if advice is None else f'; {advice}'}"
         )
-
-
-def is_called_by_user() -> bool:
-    """Return whether a user or the command called the public function that asks this.
-
-    The other parts of the package say in their own words what is wrong with their data, and only once.
-
-    Returns
-    -------
-    bool
-        False where a part of the package other than the command called it.
-    """
-    frame = inspect.currentframe()
-    for _ in range(2):  # the function that asks, and its caller
-        frame = None if frame is None else frame.f_back
-    name = "" if frame is None else frame.f_globals.get("__name__", "")
-    return not name.startswith(f"{_PACKAGE}.") or name.startswith(f"{_PACKAGE}.cli")
 
 
 def warn(message: str, category: type[Warning]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -9,6 +10,7 @@ import pandas as pd
 
 from qoderdata.check import check, failing_now
 from qoderdata.columns import TEXT
+from qoderdata.errors import UnknownOutcomesWarning
 from qoderdata.frames import with_names
 from qoderdata.summaries import run_failure_rates, session_costs
 from qoderdata.summaries.time_windows import local_midnight
@@ -165,7 +167,8 @@ def _failing(runs: pd.DataFrame, active: pd.DataFrame) -> pd.DataFrame:
 def _today(runs: pd.DataFrame, sessions: pd.DataFrame, begin: pd.Timestamp) -> Today:
     since = runs[runs["triggered_at"] >= begin]
     created = sessions[sessions["created_at"] >= begin]
-    rates = run_failure_rates(since, by=None)
+    with warnings.catch_warnings(action="ignore", category=UnknownOutcomesWarning):  # `check` says it
+        rates = run_failure_rates(since, by=None)
     costs = session_costs(created, by=None)
     total = costs["credits"].iloc[0] if len(costs) else 0.0
 

@@ -8,12 +8,14 @@ written as if they were UTC, since Vega knows no zones but UTC and the browser's
 from __future__ import annotations
 
 import math
+import warnings
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
 from qoderdata.columns import TEXT, require_frame
+from qoderdata.errors import UnknownOutcomesWarning
 from qoderdata.formatting import (
     counted,
     format_duration,
@@ -115,8 +117,8 @@ def make_tables(df: pd.DataFrame, runs: pd.DataFrame, zone: ZoneInfo) -> ChartTa
     check_times(runs["triggered_at"])
     runs = _with_agents(with_names(runs, df), df)
 
-    by_deployment = run_failure_rates(runs, by="deployment_id")
-    by_agent = run_failure_rates(runs, by="agent_id")
+    with warnings.catch_warnings(action="ignore", category=UnknownOutcomesWarning):  # the page says it
+        by_deployment, by_agent = (run_failure_rates(runs, by=key) for key in ("deployment_id", "agent_id"))
     times = pd.DatetimeIndex(runs["triggered_at"]).tz_convert(zone)
     wall = pd.Series(times.tz_localize(None), index=runs.index)
     rows = pd.DataFrame({

@@ -15,7 +15,7 @@ import pandas as pd
 from markupsafe import Markup
 
 from qoderdata import files, parsing
-from qoderdata.errors import DataQualityWarning, warn
+from qoderdata.errors import DataQualityWarning, UnknownOutcomesWarning, warn
 from qoderdata.formatting import format_duration, one_line
 from qoderdata.frames import fetched_at
 from qoderdata.report.data import WEEK, ReportData, span_text
@@ -136,6 +136,7 @@ def write_report(
     )
     with warnings.catch_warnings(record=True) as caught, translated(_translations(lang)):
         warnings.simplefilter("always")
+        warnings.simplefilter("ignore", UnknownOutcomesWarning)  # `check` says it
         html = _render(data, caught, lang)
     for message, category in dict.fromkeys((str(one.message), one.category) for one in caught):
         warn(message, category)

@@ -151,7 +151,7 @@ def compare_periods(
     age, status, duration = nw.col("_age"), nw.col("status"), nw.col("duration_ms").cast(nw.Float64)
     rows = rows.filter((age > 0) & (age <= recent_us + baseline_us))
     inside = {"recent": age <= recent_us, "baseline": age > recent_us}
-    if source.eager and errors.is_called_by_user():
+    if source.eager:
         warn_of_unknown(count_outcomes(rows), outcomes_of(runs))
         counted = (count_outcomes(rows.filter(inside[one])) for one in _PERIODS)
         _warn_of_unlike(*counted, outcomes=outcomes_of(runs))
@@ -194,7 +194,7 @@ def _warn_of_unlike(recent: dict[str, int], baseline: dict[str, int], *, outcome
             f"have completed, and {baseline['assumed']:,} of {baseline['completed']:,} of the baseline: failures "
             "inside these sessions are not seen, so the rates of the periods are not comparable. "
             f"{advice(outcomes)}",
-            errors.DataQualityWarning,
+            errors.UnknownOutcomesWarning,
         )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import TYPE_CHECKING, Any
 
 import narwhals as nw
@@ -328,7 +329,8 @@ def fill_counters(df: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
 
 def _counts(runs: pd.DataFrame) -> pd.DataFrame:
     """Return what `run_failure_rates` counts of each deployment, and its current streak."""
-    return run_failure_rates(runs).join(failure_streaks(runs)["current_streak"])
+    with warnings.catch_warnings(action="ignore", category=errors.UnknownOutcomesWarning):
+        return run_failure_rates(runs).join(failure_streaks(runs)["current_streak"])
 
 
 def consistency(df: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:

@@ -146,7 +146,7 @@ def run_failure_rates(
     if per == "occurrence":
         source.refuse_dask("per='occurrence'", "runs in order of time within a deployment")
         rows = _last_runs(rows)
-    if source.eager and errors.is_called_by_user():
+    if source.eager:
         warn_of_unknown(count_outcomes(rows), outcomes_of(runs))
     rows = _with_flags(rows)
     shown = [*keys, "window"] if windows else keys
@@ -191,7 +191,7 @@ def warn_of_unknown(
         errors.warn(
             f"the outcome of {unknown:,} of {runs:,} counted runs is not known, and {assumed:,} are assumed to "
             f"have completed; failures among these are not counted, so {so}. {advice(outcomes)}",
-            errors.DataQualityWarning,
+            errors.UnknownOutcomesWarning,
         )
 
 
