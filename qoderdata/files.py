@@ -284,6 +284,22 @@ class Folder:
         except (FileNotFoundError, NotADirectoryError):
             return None
 
+    def open_file(self, name: str) -> pa.NativeFile | None:
+        """Return an open file, or ``None`` where there is no such file; of an object store it is read whole.
+
+        Raises
+        ------
+        OSError
+            It cannot be read now.
+        """
+        if not self.local:
+            content = self.read(name)
+            return None if content is None else pa.BufferReader(content)
+        try:
+            return self.filesystem.open_input_file(self.full(name))
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+
     def files(self, below: str = "") -> list[fs.FileInfo]:
         """List the files under a folder below this one, at any depth; temporary ones and locks left out."""
         base = self.full(below) if below else self.path

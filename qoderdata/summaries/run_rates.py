@@ -146,8 +146,6 @@ def run_failure_rates(
     if per == "occurrence":
         source.refuse_dask("per='occurrence'", "runs in order of time within a deployment")
         rows = _last_runs(rows)
-    if source.eager:
-        warn_of_unknown(count_outcomes(rows), outcomes_of(runs))
     rows = _with_flags(rows)
     shown = [*keys, "window"] if windows else keys
     grouping = [*source.grouping, "window"] if windows else source.grouping
@@ -168,6 +166,9 @@ def run_failure_rates(
 
     order = {} if windows else {"failure_rate": True, "failed": True}
     rates: IntoFrameT = source.finalize(grouped, finish, keys=shown, dtypes=_RATES, order=order)
+    if source.eager:
+        counts = nw.from_native(rates, eager_only=True)
+        warn_of_unknown({name: int(counts[name].sum()) for name in _COUNTS}, outcomes_of(runs))
     return rates
 
 
