@@ -167,7 +167,7 @@ def run_failure_rates(
     order = {} if windows else {"failure_rate": True, "failed": True}
     rates: IntoFrameT = source.finalize(grouped, finish, keys=shown, dtypes=_RATES, order=order)
     if source.eager:
-        counts = nw.from_native(rates, eager_only=True)
+        counts: Any = nw.from_native(rates)
         warn_of_unknown({name: int(counts[name].sum()) for name in _COUNTS}, outcomes_of(runs))
     return rates
 
