@@ -156,8 +156,8 @@ def check(
         runs = require_frame(runs, _RUN_COLUMNS, what="runs", optional=["status_from"])
         runs = rows_before(runs, "triggered_at", end)
     if sessions is not None:
-        sessions = require_frame(sessions, ["id", "created_at"], what="sessions")
-        sessions = rows_before(sessions, "created_at", end)
+        sessions = require_frame(sessions, ["id"], what="sessions", optional=["created_at"])
+        sessions = rows_before(sessions, "created_at", end) if "created_at" in sessions else sessions
     live = df[df["archived_at"].isna()]
     active = live[live["status"].ne("paused").fillna(value=True)]
     names = {id_: one_line(id_ if pd.isna(name) else name) for id_, name in zip(df["id"], df["name"], strict=True)}

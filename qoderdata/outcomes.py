@@ -434,7 +434,7 @@ def _fill(frame: Any) -> Any:  # noqa: ANN401 a narwhals frame of any engine
         .then(nw.lit("run"))
         .when(ended)
         .then(nw.lit("events"))
-        .when(~col("_sessions_id").is_null())
+        .when(~col("_sessions_id").is_null() & ~(col("_running") & col("_gone")))
         .then(nw.lit("session"))
     )
     frame = frame.with_columns(status.alias("_new_status"), status_from.alias("_new_status_from"))

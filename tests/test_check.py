@@ -102,6 +102,12 @@ def test_failing(account: Account) -> None:
     assert qd.check(without, now=NOW)["detail"].tolist() == ["job 1 failed 3 times in a row."]
 
 
+def test_sessions_may_be_without_times(account: Account) -> None:
+    df, runs = qd.flatten_deployments(account.deployments), qd.flatten_runs(account.runs)
+    sessions = qd.flatten_sessions(account.sessions).drop(columns="created_at")
+    assert qd.check(df, runs, sessions, now=NOW).empty
+
+
 def test_a_run_of_unknown_outcome_ends_a_streak(account: Account) -> None:
     runs = account.runs_of(1)
     fail(runs[:4])

@@ -405,8 +405,8 @@ def moving(tmp_path: Path) -> Iterator[tuple[EditionD, qd.Client, Callable[..., 
         yield service, client, again
 
 
-#: The list of runs, that of sessions, and the open sessions older than 7 days.
-_REFRESH = {"deployment_runs", "sessions", "sessions/*"}
+#: The list of runs and that of sessions, whose one page has the open sessions older than 7 days too.
+_REFRESH = {"deployment_runs", "sessions"}
 Moving = tuple[EditionD, qd.Client, Callable[..., Loaded]]
 
 
@@ -513,6 +513,30 @@ def test_an_old_session_that_ran_and_is_deleted_is_asked_for_once(moving: Moving
         loaded = load(service, tmp_path, client, outcomes=outcomes, refresh=True)
         assert sum(session in request.path for request in loaded.requests) == times
         assert loaded.frame.set_index("id").loc[run["id"], ["status", "completed_at", "duration_ms"]].isna().all()
+
+
+def test_a_session_that_waited_and_is_deleted_waits_for_ever(moving: Moving, tmp_path: Path) -> None:
+    service, client, _ = moving
+    session = sessions_of(service.account, "waits")[0]
+    service.account.sessions.remove(service.account.session(session))
+    (run,) = (run for run in service.account.runs if run["session_id"] == session)
+    for times in (1, 0):
+        loaded = load(service, tmp_path, client, outcomes="events", refresh=True)
+        assert sum(session in request.path for request in loaded.requests) == times
+        row = loaded.frame.set_index("id").loc[run["id"], ["status", "status_from"]]
+        assert row.tolist() == ["waiting", "events"]
+
+
+def test_a_recent_session_that_ran_and_is_deleted_is_asked_for_once(moving: Moving, tmp_path: Path) -> None:
+    service, client, again = moving
+    kind = next(kind for kind in KINDS if kind.name == "runs")
+    run = service.account.add_run(kind, service.account.now)
+    again()
+    service.account.sessions.remove(service.account.session(run["session_id"]))
+    for times in (1, 0):
+        loaded = load(service, tmp_path, client, outcomes="sessions", refresh=True)
+        assert sum(run["session_id"] in request.path for request in loaded.requests) == times
+        assert pd.isna(loaded.frame.set_index("id").loc[run["id"], "status"])
 
 
 # Which runs.

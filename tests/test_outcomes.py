@@ -402,7 +402,7 @@ def test_a_session_that_is_gone_tells_nothing() -> None:
     assert plain(apply_ends(runs, sessions, ends)) == plain(apply_ends(runs, sessions))
     ran = pandas([session("running")], OF_SESSIONS)
     assert apply_ends(runs, ran)["status"].tolist() == ["running"]
-    assert apply_ends(runs, ran, ends)["status"].isna().all()
+    assert apply_ends(runs, ran, ends)[["status", "status_from"]].isna().all(axis=None)
 
 
 def test_positions_are_the_order_of_the_list() -> None:

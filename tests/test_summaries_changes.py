@@ -148,6 +148,8 @@ def test_the_newest_edition_writes_the_same_initial_events_in_blocks() -> None:
     ):
         assert qd.changes(old, told(other))["field"].tolist() == ["initial_events"]
     assert qd.changes(old, qd.flatten_deployments([RECORD]))["field"].tolist() == ["initial_events"]
+    for odd in ("7", "null", "no JSON"):
+        assert qd.changes(old, old.assign(initial_events=odd))["field"].tolist() == ["initial_events"]
 
 
 @pytest.mark.parametrize("edition", ["C", "D"])

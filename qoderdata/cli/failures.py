@@ -83,6 +83,6 @@ def rate_columns(*, is_grouped: bool = False) -> list[Column]:
         Column("runs", lambda row: count(row.total_runs), "number"),
         Column("failed", lambda row: count(row.total_failures), "number"),
         Column("rate", lambda row: format_percent(row.failure_rate), "number"),
-        Column("95 % interval", lambda row: format_interval(row.ci_low, row.ci_high), "number"),
-        Column(in_a_row, lambda row: count(row.consecutive_failures), "number", optional=1),
+        Column("95 % interval", lambda row: format_interval(row.ci_low, row.ci_high), "number", optional=1),
+        Column(in_a_row, lambda row: count(row.consecutive_failures), "number", optional=2),
     ]

@@ -6,6 +6,7 @@ In a pipe or a file nothing is cut. Text from the service never reaches a termin
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -104,7 +105,7 @@ class Output:
         elif self.style == "json":
             print_exact(_json_text(frame if self.top is None else frame.head(self.top)) + "\n")
         elif frame.empty:
-            echo(empty)
+            echo(textwrap.fill(empty, available_width() or max(len(empty), 1)))
         else:
             top = self.top or DEFAULT_TOP
             left_out = print_table(frame.head(top), columns, markdown=self.style == "markdown")
@@ -171,7 +172,8 @@ def echo(text: str = "", *, end: str = "\n") -> None:
 
 def note(text: str) -> None:
     """Say something about the result on standard error, in one line that cannot steer a terminal."""
-    print(f"qoderdata: {escape_controls(' '.join(text.split()))}", file=sys.stderr)
+    with contextlib.suppress(OSError):  # a full or closed standard error changes no exit code
+        print(f"qoderdata: {escape_controls(' '.join(text.split()))}", file=sys.stderr)
 
 
 def print_exact(text: str) -> None:

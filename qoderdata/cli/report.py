@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 #: How far back changes are shown, missed triggers computed (two weeks, for the comparison), and costs added up.
 _CHANGES, _MISSED, _COSTS = timedelta(days=7), timedelta(days=14), timedelta(days=90)
 
-_WORDS = {key: word for word, key in grouping.WORDS.items()}
+_WORDS = {key: word for word, key in grouping.WORDS.items() if word != "deployment"}
 
 
 @options.command("report", example="qoderdata report report.html --runs --by team --tz Asia/Shanghai")
@@ -75,7 +75,11 @@ def report(
     snapshots = _snapshots(service, at)
     deployments = service.counted_deployments(filters, run_filters["outcomes"])
     runs = service.runs(run_filters) if with_runs else None
-    sessions = service.load(qd.load_sessions, is_incremental=True, since=at - _COSTS) if with_costs else None
+    sessions = (
+        service.load(qd.load_sessions, is_incremental=True, since=parsing.earlier(at, _COSTS))
+        if with_costs
+        else None
+    )
     if options.is_filtered(filters):
         ids = deployments["id"]
         snapshots = [frame[frame["id"].isin(ids)] for frame in snapshots]
@@ -107,9 +111,9 @@ def _snapshots(service: Service, start: datetime) -> list[pd.DataFrame]:
         "cache_dir": service.cache_dir,
         "include_archived": True,
     }
-    found = service.snapshots(start - _MISSED)
+    found = service.snapshots(parsing.earlier(start, _MISSED))
     with contextlib.suppress(CacheError):
-        return [*found, qd.load_deployments(as_of=start - _CHANGES, **account)]
+        return [*found, qd.load_deployments(as_of=parsing.earlier(start, _CHANGES), **account)]
     if found:
         return [*found, qd.load_deployments(as_of=found[0].attrs["fetched_at"], **account)]
     return found

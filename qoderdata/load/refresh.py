@@ -147,6 +147,8 @@ class ListReader:
     ----------
     requests, pages, rows : int
         Requests (a retried one counts once), pages and rows so far.
+    unlisted : set of str
+        Ids that a caller looks for in the list; those that it brought are taken out.
     """
 
     def __init__(
@@ -163,6 +165,7 @@ class ListReader:
         self.requests = 0
         self.pages = 0
         self.rows = 0
+        self.unlisted: set[str] = set()
         self._store = store
         self._oldest = oldest
         self._decoder = Decoder(remote.table.schema)
@@ -284,6 +287,7 @@ class ListReader:
         asked_at = datetime.now(UTC)
         query = list_query({**self.remote.params, **params}, cursor, limit, cursor_param=self.remote.cursor_param)
         page, table = self.client.get(self.remote.path, query, self._read)
+        self.unlisted.difference_update(row_ids(table) if self.unlisted else ())
         listing = self._listing(page, table, cursor, times.reached(table))
         return ListedPage(page, table, listing, asked_at, page.has_more)
 

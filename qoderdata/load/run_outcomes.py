@@ -184,9 +184,10 @@ class RunOutcomes:
             store, since=since, until=None, not_before=freshness.not_before
         ):
             return
-        reread_since, single = self._open_sessions()
+        reread_since, open_sessions = self._open_sessions()
         oldest = since if since is None or reread_since is None else min(since, reread_since)
         reader = ListReader(self._client, SESSION_LIST, store, oldest=oldest, progress=self._progress)
+        reader.unlisted = set(open_sessions)
         try:
             bring_up_to_date(
                 store,
@@ -197,32 +198,30 @@ class RunOutcomes:
                 reread_since=reread_since,
                 everything=freshness.everything,
             )
-            self._read_sessions(reader, single)
+            self._read_sessions(reader, {id_: open_sessions[id_] for id_ in reader.unlisted})
         finally:
             reader.close()
             self.requests += reader.requests
         reader.warn_misfits()
 
     def _open_sessions(self) -> tuple[datetime | None, dict[str, datetime | None]]:
-        """Return from when on sessions are listed again, and which older open ones are read by id instead.
+        """Return from when on sessions are listed again, and the open sessions with the times of their creation.
 
-        Each of the latter comes with the time when it was created.
+        A few old open sessions are read by id, as those are that the list no longer has; many are listed again.
         """
         bound = reread_bound(self._sessions)
         if bound is None:
             return None, {}
-        ends = self._ends.read(until=bound)
+        ends = self._ends.read()
         undecided = ends["id"].filter(pc.or_(ends["end"].is_null(), pc.is_in(ends["end"], value_set=_WAITING)))
         gone = ends["id"].filter(pc.is_in(ends["end"], value_set=_GONE))
         is_open = pc.field("status").isin(RUNNING) | pc.field("id").isin(undecided.combine_chunks())
-        open_ = self._sessions.read(until=bound, where=is_open & ~pc.field("id").isin(gone.combine_chunks()))
-        if not open_.num_rows:
-            return bound, {}
-        oldest = pc.min(open_["created_at"]).as_py()
-        pages = math.ceil(self._sessions.read(since=oldest, until=bound).num_rows / SAFE_PAGE)
-        if open_.num_rows <= pages:
-            return bound, dict(zip(row_ids(open_), open_["created_at"].to_pylist(), strict=True))
-        return oldest, {}
+        open_ = self._sessions.read(where=is_open & ~pc.field("id").isin(gone.combine_chunks()))
+        created_at = dict(zip(row_ids(open_), open_["created_at"].to_pylist(), strict=True))
+        old = [time for time in created_at.values() if time is not None and time < bound]
+        oldest = min(old, default=bound)
+        pages = math.ceil(self._sessions.read(since=oldest, until=bound).num_rows / SAFE_PAGE) if old else 0
+        return (bound if len(old) <= pages else oldest), created_at
 
     def _read_missing(self, needed: pa.Table, wanted: Any, sessions: pa.Table, ends: pa.Table) -> bool:  # noqa: ANN401
         """Read sessions that the list did not bring by id, each once; return whether there were any."""
@@ -251,7 +250,7 @@ class RunOutcomes:
                 try:
                     asked_at, table = reader.read_one(id_)
                 except NotFoundError:
-                    self._add_end(id_, {"end": "gone", "created_at": created_at[id_]})
+                    self._add_end(id_, {"end": "gone", "created_at": created_at[id_]} | self._last_wait(id_))
                 except ACCOUNT_ERRORS:
                     raise
                 except RECORD_ERRORS as error:
@@ -327,6 +326,11 @@ class RunOutcomes:
             if _has_final_end(tables[-1]):
                 break
         return tables
+
+    def _last_wait(self, id_: str) -> dict[str, Any]:
+        """Return the stored end of a session that waited, as its last one; nothing for any other session."""
+        ends = self._ends.read(where=(pc.field("id") == id_) & (pc.field("end") == "waiting")).to_pylist()
+        return {**ends[0], "end": "final"} if ends else {}
 
     def _add_end(self, id_: str, facts: dict[str, Any]) -> None:
         now = datetime.now(UTC)

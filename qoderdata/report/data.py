@@ -401,6 +401,8 @@ def _groups(deployments: pd.DataFrame, by: str | None, labels: Mapping[str, str]
         values = values.map(labels).fillna(named) if labels else named
     elif word in names:
         values = keys[f"metadata_{word}"]
+    elif deployments.empty:
+        values = deployments["id"]
     else:
         known = ", ".join([*ids, *map(one_line, names)])
         raise ValueError(f"by={by!r} is neither an id nor a key of the deployments' metadata; there are {known}")

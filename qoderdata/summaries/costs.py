@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import narwhals as nw
 import numpy as np
+import pandas as pd
 
+from qoderdata import errors
 from qoderdata.frames import with_names
 from qoderdata.summaries.dataframe_engines import (
     ALL,
@@ -73,7 +74,7 @@ def session_costs(
         one row a group and window, in order of key and time. On pandas the keys are the index, with ``window``
         its last level; on other engines they are the first columns, and what is lazy stays lazy. A group by an id
         whose name column the frame has begins with ``name``: of an agent that was renamed, the name in its newest
-        session; lazy frames, which are not read here, give the last one in alphabetical order. With `freq` every
+        session; other engines than pandas give the last one in alphabetical order. With `freq` every
         group has every window from the first to the last session of the whole frame; lazy frames have only
         windows with sessions. An empty frame gives no rows.
 
@@ -123,13 +124,11 @@ def session_costs(
     windows = None if freq is None else Windows.parse(freq, tz)
     keys = group_keys(by, results=[*_COSTS, "window", "name"])
     wanted = ["id", *_SUMS.values(), *(["created_at"] if windows else [])]
-    optional = ["updated_at", _ROW, *(["created_at"] if "agent_id" in keys else [])]
-    source = open_source(_numbered(sessions), keys=keys, wanted=wanted, what="sessions", optional=optional)
-    is_named = "agent_name" in source.names.values() and "created_at" in source.frame.collect_schema()
-    if source.eager and is_named:
-        native = source.frame.to_native()
-        source = replace(source, frame=open_frame(with_names(native, agents=native)).lazy())
-
+    if "agent_id" in keys and "agent_name" not in keys:
+        sessions = _with_newest_names(sessions)
+    source = open_source(
+        _numbered(sessions), keys=keys, wanted=wanted, what="sessions", optional=["updated_at", _ROW]
+    )
     rows = _each_once(source)
     rows = windows.label(rows, "created_at") if windows else rows
     labels = windows.labels(rows, "created_at") if windows and source.eager else []
@@ -184,6 +183,16 @@ def _numbered(sessions: Any) -> Any:  # noqa: ANN401 a frame of any engine
     if not isinstance(opened, nw.DataFrame) or not opened.implementation.is_pyarrow():
         return sessions
     return sessions.append_column(_ROW, [np.arange(len(sessions))])
+
+
+def _with_newest_names(sessions: Any) -> Any:  # noqa: ANN401 a frame of any engine
+    """Give all sessions of a renamed agent its newest name; without names and times, a frame stays as it is."""
+    if not isinstance(sessions, pd.DataFrame) or not {"agent_id", "agent_name", "created_at"} <= {*sessions}:
+        return sessions
+    try:
+        return with_names(sessions, agents=sessions)
+    except errors.FrameTypeError:
+        return sessions
 
 
 def _each_once(source: Source) -> nw.LazyFrame[Any]:

@@ -230,7 +230,12 @@ def _text(value: Any) -> str | None:  # noqa: ANN401 - any cell
 
 def _events(text: str | None) -> list[str]:
     """Return events as comparable texts; a text as content is one block of text, as the newest edition has it."""
-    events = json.loads(text) if text else []
+    try:
+        events = json.loads(text or "[]")
+    except json.JSONDecodeError:
+        return [str(text)]
+    if not isinstance(events, list):
+        return [str(text)]
     for event in events:
         if isinstance(event, dict) and isinstance(content := event.get("content"), str):
             event["content"] = [{"type": "text", "text": content}]
