@@ -523,8 +523,8 @@ def test_a_session_that_waited_and_is_deleted_waits_for_ever(moving: Moving, tmp
     for times in (1, 0):
         loaded = load(service, tmp_path, client, outcomes="events", refresh=True)
         assert sum(session in request.path for request in loaded.requests) == times
-        row = loaded.frame.set_index("id").loc[run["id"], ["status", "status_from"]]
-        assert row.tolist() == ["waiting", "events"]
+        (row,) = loaded.frame[loaded.frame["id"] == run["id"]].itertuples()
+        assert (row.status, row.status_from) == ("waiting", "events")
 
 
 def test_a_recent_session_that_ran_and_is_deleted_is_asked_for_once(moving: Moving, tmp_path: Path) -> None:
