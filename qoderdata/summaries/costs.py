@@ -189,6 +189,7 @@ def _with_newest_names(sessions: Any) -> Any:  # noqa: ANN401 a frame of any eng
     """Give all sessions of a renamed agent its newest name; without names and times, a frame stays as it is."""
     if not isinstance(sessions, pd.DataFrame) or not {"agent_id", "agent_name", "created_at"} <= {*sessions}:
         return sessions
+    sessions = sessions.reset_index(drop=True)
     try:
         return with_names(sessions, agents=sessions)
     except errors.FrameTypeError:
