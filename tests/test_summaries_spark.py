@@ -184,7 +184,7 @@ def test_deployments_of_an_account(spark: Any, account: tuple[pa.Table, pa.Table
     compare(spark, OF_DEPLOYMENTS[name], account[0], schema.DEPLOYMENTS)
 
 
-@pytest.mark.filterwarnings("ignore:the outcome of:qoderdata.errors.UnknownOutcomesWarning")  # random statuses
+@pytest.mark.filterwarnings("ignore::qoderdata.errors.UnknownOutcomesWarning")  # statuses are random
 @pytest.mark.parametrize("name", OF_RUNS)
 @pytest.mark.parametrize("seed", range(3))
 def test_random_runs(spark: Any, name: str, seed: int) -> None:  # noqa: ANN401
