@@ -83,8 +83,8 @@ def write_report(
         What failure rates are shown by: ``"agent"``, ``"environment"``, or a key of the deployments' metadata.
         ``None``: the key ``team`` where a deployment has it, else the agent.
     start
-        The moment that the report is about, with its zone; ``None`` is now. The same frames and the same
-        `start` give the same file, byte for byte.
+        The moment that the report is about, with its zone; ``None`` is now. Runs and sessions from then on do not
+        count. The same frames and the same `start` give the same file, byte for byte.
     horizon
         How far ahead to show what fires: anything `pandas.Timedelta` takes. Where more than two million triggers
         would have to be listed, the page looks less far ahead, and says so.

@@ -120,7 +120,7 @@ def compare_periods(
 
     Warns
     -----
-    DataQualityWarning
+    UnknownOutcomesWarning
         The outcome of more than 5 % of the runs is not known. Or, of all completed runs, the share that is assumed
         (``status_from`` is ``"session"``) differs by more than 5 points between the periods: a verdict may then
         come from failures that are seen in one period only. Frames that are lazy are not read for this.

@@ -114,8 +114,9 @@ def run_failure_rates(
     Warns
     -----
     DataQualityWarning
-        A Dask frame, which has no percentiles: both durations are missing. Or the outcome of more than 5 % of the
-        runs is not known; frames that are lazy are not read for this.
+        A Dask frame, which has no percentiles: both durations are missing.
+    UnknownOutcomesWarning
+        The outcome of more than 5 % of the runs is not known; frames that are lazy are not read for this.
 
     Examples
     --------
