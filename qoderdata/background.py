@@ -60,8 +60,9 @@ def prefetch(items: Iterable[T], *, name: str) -> Generator[T, None, None]:
             end.set_exception(error)
         queue.put(end)
 
-    threading.Thread(target=run, name=name, daemon=True).start()
+    thread = threading.Thread(target=run, name=name, daemon=True)
     try:
+        thread.start()
         for item in iter(queue.get, end):
             yield item
             free_slot.release()

@@ -72,6 +72,22 @@ class TestOneAhead:
         thread.join(LONG)
         assert begun == [0, 1]
 
+    def test_no_thread_is_left_after_ctrl_c_at_its_start(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        start = threading.Thread.start
+
+        def start_and_interrupt(thread: threading.Thread) -> None:
+            start(thread)
+            if thread.name == "t-start":
+                raise KeyboardInterrupt
+
+        monkeypatch.setattr(threading.Thread, "start", start_and_interrupt)
+        ahead = prefetch(range(5), name="t-start")
+        with pytest.raises(KeyboardInterrupt):
+            next(ahead)
+        for thread in threads("t-start"):
+            thread.join(LONG)
+        assert threads("t-start") == []
+
     def test_no_thread_is_left_after_the_last_item(self) -> None:
         assert list(prefetch(range(3), name="t-end")) == [0, 1, 2]
         for thread in threads("t-end"):

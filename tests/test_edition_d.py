@@ -5,11 +5,13 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import logging
 import os
 import re
 import signal
+import threading
 import urllib.error
 import urllib.parse
 import urllib.request
@@ -681,26 +683,34 @@ def test_an_age_and_a_time_without_runs(service: EditionD, loads: dict[str, Load
 # What may interrupt.
 
 
-def interrupted(
-    service: EditionD, folder: Path, after: int, trouble: Callable[[], None], error: type[BaseException]
-) -> None:
-    """Load with trouble from some event read on."""
-    left = [after]
+class Trouble(NamedTuple):
+    """What happens to some requests in turn, and what a load with one retry raises then."""
+
+    strike: Callable[[], None]
+    requests: int
+    error: type[BaseException]
+
+
+def interrupted(service: EditionD, folder: Path, after: int, trouble: Trouble) -> None:
+    """Load with trouble from some event read on, and wait for the request that may be under way."""
+    reads = itertools.count()
 
     def strike(request: Request) -> None:
-        if request.list == "sessions/*/events":
-            left[0] -= 1
-            if left[0] < 0:
-                trouble()
+        if request.list == "sessions/*/events" and after <= next(reads) < after + trouble.requests:
+            trouble.strike()
 
     service.before = strike
-    with pytest.raises(error):
+    with pytest.raises(trouble.error):
         load(service, folder, client_of(service, max_retries=1), outcomes="events")
+    for thread in threading.enumerate():
+        if thread.name.startswith("qoderdata-"):
+            thread.join(timeout=60)
+            assert not thread.is_alive()
     service.before = None
 
 
 def ctrl_c() -> None:
-    os.kill(os.getpid(), signal.SIGINT)
+    signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
 
 
 def unauthorized() -> None:
@@ -712,15 +722,19 @@ def broken_network() -> None:
 
 
 @pytest.mark.parametrize(
-    ("trouble", "error"),
-    [(ctrl_c, KeyboardInterrupt), (unauthorized, AuthenticationError), (broken_network, APIConnectionError)],
+    "trouble",
+    [
+        pytest.param(Trouble(ctrl_c, 1, KeyboardInterrupt), id="Ctrl-C"),
+        pytest.param(Trouble(unauthorized, 1, AuthenticationError), id="unauthorized"),
+        pytest.param(Trouble(broken_network, 2, APIConnectionError), id="broken network"),
+    ],
 )
-def test_what_was_read_is_kept(tmp_path: Path, trouble: Callable[[], None], error: type[BaseException]) -> None:
+def test_what_was_read_is_kept(tmp_path: Path, trouble: Trouble) -> None:
     kinds = tuple(kind._replace(runs=min(kind.runs, 1)) for kind in KINDS)
     with EditionD(Account(kinds), most=1_000) as service:
         account = service.account
         for after in (0, 17, 30):
-            interrupted(service, tmp_path, after, trouble, error)
+            interrupted(service, tmp_path, after, trouble)
         loaded = load(service, tmp_path, outcomes="events")
         assert_truth(loaded.frame, account.truth)
         assert load(service, tmp_path, outcomes="events").requests == []
