@@ -27,7 +27,7 @@ from qoderdata.sandbox import Sandbox
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from tests.conftest import ScriptedService
+    from conftest import ScriptedService
 
 # Which fonts a machine has is not what is shown here.
 pytestmark = pytest.mark.filterwarnings("ignore:no installed font")

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from tests.conftest import ScriptedService
+    from conftest import ScriptedService
 
 HOSTILE = "evil\n\x1b[31m| [red]name[/red] \x07\x9b2J\u202egnp.exe http://evil.example/?a|b www.evil.example"
 NOW = "2026-06-15T01:30:20Z"

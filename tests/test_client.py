@@ -24,7 +24,7 @@ from qoderdata.schema import SESSIONS
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from tests.conftest import FastClock, ScriptedService
+    from conftest import FastClock, ScriptedService
 
 _TLS = Path(__file__).with_name("test_client_tls.pem")
 

@@ -14,7 +14,7 @@ from qoderdata import errors
 from qoderdata.client import Client
 
 if TYPE_CHECKING:
-    from tests.conftest import ScriptedService
+    from conftest import ScriptedService
 
 
 def envelope(kind: object, message: object, param: object = None) -> bytes:

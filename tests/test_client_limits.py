@@ -21,7 +21,7 @@ from qoderdata.client import Client, retries
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
-    from tests.conftest import ScriptedService
+    from conftest import ScriptedService
 
 _TLS = Path(__file__).with_name("test_client_tls.pem")
 _LIMIT = 2**20

@@ -15,7 +15,7 @@ from qoderdata import errors
 from qoderdata.client import Client, retries
 
 if TYPE_CHECKING:
-    from tests.conftest import FastClock, ScriptedService
+    from conftest import FastClock, ScriptedService
 
 
 class TestWaits:

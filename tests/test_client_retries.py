@@ -23,7 +23,7 @@ from qoderdata.pages import walk
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from tests.conftest import FastClock, ScriptedService
+    from conftest import FastClock, ScriptedService
 
     Answer = bytes | Callable[[socket.socket], None]
 

@@ -15,7 +15,7 @@ from qoderdata.sandbox import Sandbox
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from tests.conftest import FastClock
+    from conftest import FastClock
 
 
 class Page(msgspec.Struct):

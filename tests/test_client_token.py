@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from tests.conftest import ScriptedService
+    from conftest import ScriptedService
 
 #: Long and odd enough to be found wherever it is.
 TOKEN = "pt-Zq7_token-that-nobody-may-see.0123456789"  # noqa: S105 - made up, and what the search is for

@@ -703,7 +703,7 @@ def interrupted(service: EditionD, folder: Path, after: int, trouble: Trouble) -
     with pytest.raises(trouble.error):
         load(service, folder, client_of(service, max_retries=1), outcomes="events")
     for thread in threading.enumerate():
-        if thread.name.startswith("qoderdata-"):
+        if thread.name in {"qoderdata-events", "qoderdata-fetch"}:
             thread.join(timeout=60)
             assert not thread.is_alive()
     service.before = None

@@ -24,7 +24,7 @@ from qoderdata.sandbox import Sandbox
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from tests.conftest import FastClock
+    from conftest import FastClock
 
 Record = dict[str, Any]
 

@@ -1,4 +1,4 @@
-"""What every test stands on: a machine that is nobody's, a clock that nobody waits for, and no internet.
+"""What tests and doctests run on: a machine without settings, a clock that nobody waits for, and no internet.
 
 The developer's own token, proxies, certificates, cache, ``~/.netrc`` and Matplotlib settings cannot leak into
 a test, and what a test leaves behind cannot leak into the next.
@@ -53,7 +53,7 @@ _LEAKS = (
 # Set before Matplotlib is imported: no window, no settings of the developer's, and a font list that is made once.
 os.environ["MPLBACKEND"] = "Agg"
 os.environ["MATPLOTLIBRC"] = os.devnull
-os.environ["MPLCONFIGDIR"] = str(Path(__file__).resolve().parent.parent / ".pytest_cache" / "matplotlib")
+os.environ["MPLCONFIGDIR"] = str(Path(__file__).resolve().parent / ".pytest_cache" / "matplotlib")
 
 
 class FastClock:
