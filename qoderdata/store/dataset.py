@@ -168,6 +168,8 @@ def merge_entries(entries: list[JournalEntry], table: StoredTable) -> pa.Table:
     rows = pa.concat_tables([table.schema.arrow.empty_table(), *(entry.table for entry in entries)])
     rows = rows.unify_dictionaries().combine_chunks()
     ids = pc.unique(rows["id"])
+    if len(ids) == len(rows):
+        return rows
     # The last row that cannot change, else the last one.
     rank = np.arange(len(rows)) + len(rows) * ~np.asarray(table.may_change(rows), bool)
     best = np.zeros(len(ids), np.int64)
