@@ -7,7 +7,7 @@ outcomes: a final end never changes; any other is read again when its session ha
 from __future__ import annotations
 
 import math
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Literal, cast
@@ -186,9 +186,8 @@ class RunOutcomes:
             return
         reread_since, open_sessions = self._open_sessions()
         oldest = since if since is None or reread_since is None else min(since, reread_since)
-        reader = ListReader(self._client, SESSION_LIST, store, oldest=oldest, progress=self._progress)
-        reader.unlisted = set(open_sessions)
-        try:
+        with self._reader(oldest) as reader:
+            reader.unlisted = set(open_sessions)
             bring_up_to_date(
                 store,
                 reader,
@@ -199,9 +198,6 @@ class RunOutcomes:
                 everything=freshness.everything,
             )
             self._read_sessions(reader, {id_: open_sessions[id_] for id_ in reader.unlisted})
-        finally:
-            reader.close()
-            self.requests += reader.requests
         reader.warn_misfits()
 
     def _open_sessions(self) -> tuple[datetime | None, dict[str, datetime | None]]:
@@ -229,15 +225,21 @@ class RunOutcomes:
         missing = wanted.filter(pc.invert(pc.is_in(wanted, value_set=known))).to_pylist()
         if not missing:
             return False
-        reader = ListReader(self._client, SESSION_LIST, self._sessions, oldest=None, progress=self._progress)
-        try:
-            created_at = _times(needed)
+        created_at = _times(needed)
+        with self._reader(None) as reader:
             self._read_sessions(reader, {id_: created_at[id_] for id_ in missing})
+        reader.warn_misfits()
+        return True
+
+    @contextmanager
+    def _reader(self, oldest: datetime | None) -> Iterator[ListReader]:
+        """Open a reader of the sessions, and count its requests."""
+        reader = ListReader(self._client, SESSION_LIST, self._sessions, oldest=oldest, progress=self._progress)
+        try:
+            yield reader
         finally:
             reader.close()
             self.requests += reader.requests
-        reader.warn_misfits()
-        return True
 
     def _read_sessions(self, reader: ListReader, created_at: dict[str, datetime | None]) -> None:
         """Read sessions by id, given with the times when they were created; gone ones are remembered."""

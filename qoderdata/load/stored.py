@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import logging
 import time
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -20,7 +21,7 @@ from qoderdata.parsing import check_flag, is_flag
 from qoderdata.store import DamagedStoreError, TableStore, newest_first, time_filter
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
     import pandas as pd
 
@@ -160,7 +161,7 @@ class StoredLoading:
             kept = self._cached_answer()
             if kept is not None:
                 return self._requested_rows(kept)
-            table = self._read_unless_damaged()
+            table = self._unless_damaged(self._read)
             if table is not None:
                 return LoadedTable(table, self.store.coverage.read_at)
         if query.params and not freshness.everything and not (query.needs_status and self._knows_no_status()):
@@ -233,22 +234,18 @@ class StoredLoading:
             f"{self._pages} pages with {self._rows} rows from the network" if self._requests else "from the cache",
         )
         frame = to_pandas(answer.table, self.remote.table.schema)
-        frame.attrs.update(self.attrs(answer))
-        return frame
-
-    def attrs(self, answer: LoadedTable) -> dict[str, Any]:
-        """Return the ``attrs`` of an answer's frame."""
-        return {
+        frame.attrs = {
             "source": f"{self.client.base_url}{self.remote.path}",
             "fetched_at": None if answer.fetched_at is None else answer.fetched_at.isoformat(),
             "from_cache": self._requests == 0,
             "complete": answer.complete,
             "requests": self._requests,
         }
+        return frame
 
     def _refreshed(self) -> LoadedTable:
         complete = self._bring_up_to_date()
-        table = self._read_unless_damaged()
+        table = self._unless_damaged(self._read)
         if table is None:
             complete = self._bring_up_to_date()
             table = self._read()
@@ -259,25 +256,23 @@ class StoredLoading:
         reread_since = self._unless_damaged(lambda: self._reread_since(self.store))
         bounds = [query.since, reread_since] if reread_since is not None else [query.since]
         oldest = None if None in bounds else min(bound for bound in bounds if bound is not None)
-        reader = self._reader(oldest)
-        try:
-            complete = bring_up_to_date(
-                self.store,
-                reader,
-                since=query.since,
-                until=query.until,
-                not_before=freshness.not_before,
-                reread_since=reread_since,
-                everything=freshness.everything,
-            )
-        except APIError as error:
-            if reader.pages:
-                error.add_note("The pages that came are kept: the next call goes on from there.")
-            if isinstance(error, APIConnectionError) and self.store.coverage.read_at is not None:
-                error.add_note(_offline_note(self.store.coverage.read_at))
-            raise
-        finally:
-            self._close(reader)
+        with self._reader(oldest) as reader:
+            try:
+                complete = bring_up_to_date(
+                    self.store,
+                    reader,
+                    since=query.since,
+                    until=query.until,
+                    not_before=freshness.not_before,
+                    reread_since=reread_since,
+                    everything=freshness.everything,
+                )
+            except APIError as error:
+                if reader.pages:
+                    error.add_note("The pages that came are kept: the next call goes on from there.")
+                if isinstance(error, APIConnectionError) and self.store.coverage.read_at is not None:
+                    error.add_note(_offline_note(self.store.coverage.read_at))
+                raise
         reader.warn_misfits()
         return complete
 
@@ -298,16 +293,14 @@ class StoredLoading:
         kept = cache.read(self._answers, self._answer_name, self.remote.table.schema.arrow)
         if kept is None or not self.freshness.not_before <= kept.fetched_at <= datetime.now(UTC):
             fetched_at = datetime.now(UTC)
-            reader = self._reader(self.query.since)
             try:
-                pages = reader.pages_from(self.query.params, goes_on=self._is_wanted)
-                tables = [page.table for page in pages]
+                with self._reader(self.query.since) as reader:
+                    pages = reader.pages_from(self.query.params, goes_on=self._is_wanted)
+                    tables = [page.table for page in pages]
             except APIConnectionError as error:
                 if kept is not None:
                     error.add_note(_offline_note(kept.fetched_at))
                 raise
-            finally:
-                self._close(reader)
             table = reader.finish(tables)
             if self.query.needs_status and not self._has_status(table):
                 return None
@@ -323,22 +316,22 @@ class StoredLoading:
     def _has_status(self, table: pa.Table) -> bool:
         """Return whether the service's records have a status; where there is none, one page shows it."""
         if not table.num_rows:
-            reader = self._reader(None)
-            try:
-                pages = list(reader.pages_from({}, goes_on=lambda _: False))
-            finally:
-                self._close(reader)
-            table = pages[0].table
+            with self._reader(None) as reader:
+                (page,) = reader.pages_from({}, goes_on=lambda _: False)
+            table = page.table
         return _is_service(table)
 
-    def _reader(self, oldest: datetime | None) -> ListReader:
-        return ListReader(self.client, self.remote, self.store, oldest=oldest, progress=self._progress)
-
-    def _close(self, reader: ListReader) -> None:
-        reader.close()
-        self._requests += reader.requests
-        self._pages += reader.pages
-        self._rows += reader.rows
+    @contextmanager
+    def _reader(self, oldest: datetime | None) -> Iterator[ListReader]:
+        """Open a reader of the list, and count what it read."""
+        reader = ListReader(self.client, self.remote, self.store, oldest=oldest, progress=self._progress)
+        try:
+            yield reader
+        finally:
+            reader.close()
+            self._requests += reader.requests
+            self._pages += reader.pages
+            self._rows += reader.rows
 
     def _is_wanted(self, page: ListedPage) -> bool:
         """Whether the list goes on with rows that are asked for."""
@@ -350,9 +343,6 @@ class StoredLoading:
     def _wanted(self, table: pa.Table, *, until: datetime | None) -> pa.Table:
         condition = time_filter(self.remote.table, self.query.since, until, self.query.where)
         return newest_first([table if condition is None else table.filter(condition)], self.remote.table)
-
-    def _read_unless_damaged(self) -> pa.Table | None:
-        return self._unless_damaged(self._read)
 
     def _unless_damaged(self, read: Callable[[], T]) -> T | None:
         """Read the store; ``None`` where it is damaged, and claims nothing any more."""
