@@ -3,12 +3,13 @@
 ==============  =================================================================================
 file            question
 ==============  =================================================================================
-`tables`        Which rows of a table may still change?
+`tables`        Which rows of a table may still change, and how are rows picked, merged and sorted?
 `coverage`      Which parts of the remote list are complete?
 `journal`       Which responses are on disk, but not in the data set yet?
 `dataset`       Where does a row lie, and is a data file what was written?
 `manifest`      Which data files count, and whose are they?
 `table_store`   How is a table read, extended and repaired?
+`upgrade`       How do the rows and the journal of version 0.1 become those of today?
 ==============  =================================================================================
 
 One store per table, base URL, workspace and account keeps the unfiltered list, below the cache folder::
@@ -46,13 +47,23 @@ other one claimed is read again.
 **A folder that cannot be written** is a warning: the responses are kept in memory, for this call alone.
 """
 
-from qoderdata.store.coverage import Coverage, Listing, Segment
-from qoderdata.store.dataset import DamagedStoreError, all_of, newest_first, row_ids, time_filter
+from qoderdata.store.coverage import Coverage, Listing
+from qoderdata.store.dataset import DamagedStoreError
 from qoderdata.store.journal import JournalEntry
 from qoderdata.store.manifest import NAME as MANIFEST_NAME
-from qoderdata.store.manifest import OpenRow, UnusableManifestError, read_manifest
+from qoderdata.store.manifest import UnusableManifestError, read_manifest
 from qoderdata.store.table_store import TableStore
-from qoderdata.store.tables import OUTCOMES_TABLE, RUNS_TABLE, SESSIONS_TABLE, TABLES, StoredTable
+from qoderdata.store.tables import (
+    OUTCOMES_TABLE,
+    RUNS_TABLE,
+    SESSIONS_TABLE,
+    TABLES,
+    StoredTable,
+    all_of,
+    newest_first,
+    row_ids,
+    time_filter,
+)
 
 __all__ = [
     "MANIFEST_NAME",
@@ -64,8 +75,6 @@ __all__ = [
     "DamagedStoreError",
     "JournalEntry",
     "Listing",
-    "OpenRow",
-    "Segment",
     "StoredTable",
     "TableStore",
     "UnusableManifestError",

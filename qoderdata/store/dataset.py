@@ -9,15 +9,13 @@ from __future__ import annotations
 
 import contextlib
 import datetime as dt
-import functools
-import operator
 import os
 import secrets
 from collections import defaultdict
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 import numpy as np
@@ -30,15 +28,16 @@ from qoderdata.errors import CacheError
 from qoderdata.parsing import earlier
 from qoderdata.schema import has_columns
 from qoderdata.store.manifest import DataFile, Identity, checksum
+from qoderdata.store.tables import row_ids, take_rows, with_ids, without_ids
+from qoderdata.store.upgrade import upgrade_rows
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping
     from collections.abc import Set as AbstractSet
 
     from numpy.typing import NDArray
 
     from qoderdata.files import Folder
-    from qoderdata.store.journal import JournalEntry
     from qoderdata.store.tables import StoredTable
 
 FOLDER = "data"
@@ -85,16 +84,6 @@ class Rebuilt:
     unusable: list[str]
 
 
-def row_ids(table: pa.Table) -> list[str]:
-    """Return each row's id."""
-    return cast("list[str]", table["id"].to_pylist())
-
-
-def with_ids(table: pa.Table, ids: Iterable[str]) -> pa.Table:
-    """Return the rows with one of some ids."""
-    return table.filter(pc.is_in(table["id"], value_set=pa.array(ids, pa.large_string())))
-
-
 def row_days(table: pa.Table, time_column: str) -> list[str]:
     """Return each row's partition.
 
@@ -125,56 +114,6 @@ def is_day_within(day: str, *, since: datetime | None, until: datetime | None, u
     first = "" if since is None else since.date().isoformat()
     last = "9999-12-31" if until is None else earlier(until, timedelta(microseconds=1)).date().isoformat()
     return first <= day <= last
-
-
-def all_of(conditions: Iterable[pc.Expression | None]) -> pc.Expression | None:
-    """Return several conditions on rows as one; ``None`` where there is none."""
-    parts = [condition for condition in conditions if condition is not None]
-    return functools.reduce(operator.and_, parts) if parts else None
-
-
-def time_filter(
-    table: StoredTable, since: datetime | None, until: datetime | None, where: pc.Expression | None
-) -> pc.Expression | None:
-    """Return ``since <= time < until``, and a further condition, as one; ``None`` where there is none."""
-    time, kind = pc.field(table.time_column), table.schema.arrow.field(table.time_column).type
-    first = None if since is None else time >= pa.scalar(since, kind)
-    last = None if until is None else time < pa.scalar(until, kind)
-    return all_of([where, first, last])
-
-
-def newest_first(tables: list[pa.Table], table: StoredTable) -> pa.Table:
-    """Join tables and sort by `created_at`, then `id`, both descending; rows without `created_at` come last.
-
-    The list is emptied, and columns are sorted one after the other, so that of millions of rows no more than one
-    column is in memory twice.
-    """
-    joined = pa.concat_tables([table.schema.arrow.empty_table(), *tables]).unify_dictionaries()
-    tables.clear()
-    order = pc.sort_indices(joined, sort_keys=[("created_at", "descending"), ("id", "descending")])
-    if np.array_equal(order, np.arange(len(order))):
-        return joined
-    columns = joined.columns
-    del joined
-    for index in range(len(columns)):
-        columns[index] = columns[index].take(order)
-        # The unsorted column leaves small pieces, which the allocator would keep beside the next one.
-        pa.default_memory_pool().release_unused()
-    return pa.Table.from_arrays(columns, schema=table.schema.arrow)
-
-
-def merge_entries(entries: list[JournalEntry], table: StoredTable) -> pa.Table:
-    """Return the rows of entries, each as it was read last; a row that cannot change stays."""
-    rows = pa.concat_tables([table.schema.arrow.empty_table(), *(entry.table for entry in entries)])
-    rows = rows.unify_dictionaries().combine_chunks()
-    ids = pc.unique(rows["id"])
-    if len(ids) == len(rows):
-        return rows
-    # The last row that cannot change, else the last one.
-    rank = np.arange(len(rows)) + len(rows) * ~np.asarray(table.may_change(rows), bool)
-    best = np.zeros(len(ids), np.int64)
-    np.maximum.at(best, pc.index_in(rows["id"], value_set=ids).to_numpy(), rank)
-    return _take(rows, np.sort(best % max(len(rows), 1)))
 
 
 class Dataset:
@@ -263,8 +202,8 @@ class Dataset:
         stored = self._stored(files, days, rows["id"])
         changing = {id_: set(places) for id_, places in stored.items() if all(places.values())}
         unchanged = self._unchanged(files, rows, changing)
-        counted = _without_ids(rows, stored.keys() - changing.keys())
-        new = _without_ids(counted, unchanged)
+        counted = without_ids(rows, stored.keys() - changing.keys())
+        new = without_ids(counted, unchanged)
         indices = self._indices_by_day(new)
         replaced: dict[str, set[str]] = defaultdict(set)
         for id_ in changing.keys() - unchanged:
@@ -275,7 +214,7 @@ class Dataset:
         def write(day: str) -> dict[str, DataFile]:
             old = {name: files[name] for name in before.get(day, [])}
             batches = self._batches(old, without=replaced.get(day, set()))
-            return self._write(day, batches, _take(new, indices.get(day, [])))
+            return self._write(day, batches, take_rows(new, indices.get(day, [])))
 
         superseded = {name for names in before.values() for name in names}
         after = {name: file for name, file in files.items() if name not in superseded}
@@ -475,7 +414,7 @@ class Dataset:
         again = [index for index, id_ in enumerate(row_ids(rows)) if places[id_] == {days[index]}]
         if not again:
             return set()
-        found = _take(rows, again)
+        found = take_rows(rows, again)
         wanted = ds.field("id").isin(found["id"].combine_chunks())
         searched = {days[index] for index in again}
         stored = pa.concat_tables(
@@ -544,14 +483,14 @@ class Dataset:
                 if name.endswith(f"-{found}{_SUFFIX}") and has_columns(schema, self._table.schema.arrow):
                     is_ours = (schema.metadata or {}).get(_METADATA_KEY) == self._metadata[_METADATA_KEY]
                     return {name: DataFile(rows, found)} if is_ours else None
-                table = self._table.upgrade(file.read().replace_schema_metadata(None))
+                table = upgrade_rows(file.read().replace_schema_metadata(None), self._table)
         except (OSError, pa.ArrowException):
             return None
         if table is None:
             return None
         files: dict[str, DataFile] = {}
         for day, some in self._indices_by_day(table).items():
-            files |= self._write(day, iter(()), _take(table, some))
+            files |= self._write(day, iter(()), take_rows(table, some))
         return files
 
     def _without_duplicates(self, files: dict[str, DataFile]) -> dict[str, DataFile]:
@@ -581,19 +520,6 @@ class Dataset:
             batches = self._batches({name: file}, without=lost)
             after |= self._write(_day(name), batches, self._table.schema.arrow.empty_table())
         return after
-
-
-def _take(table: pa.Table, indices: Sequence[int] | NDArray[np.int64]) -> pa.Table:
-    """Return rows, given in ascending order; those that follow one another are not copied."""
-    if len(indices) and indices[-1] - indices[0] + 1 == len(indices):
-        return table.slice(int(indices[0]), len(indices))
-    return table.take(pa.array(indices, pa.int64()))
-
-
-def _without_ids(table: pa.Table, ids: AbstractSet[str]) -> pa.Table:
-    if not ids:
-        return table
-    return table.filter(pc.invert(pc.is_in(table["id"], value_set=pa.array(ids, pa.large_string()))))
 
 
 def _are_equal(one: Any, other: Any) -> Any:  # noqa: ANN401 - Arrow columns

@@ -11,7 +11,7 @@ from __future__ import annotations
 import secrets
 from dataclasses import dataclass, replace
 from datetime import datetime  # noqa: TC003 - msgspec reads these annotations
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import msgspec
 import pyarrow as pa
@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from qoderdata.schema import Schema
 
 FOLDER = "journal"
-#: Where version 0.1 had it.
-OLD_FOLDER = "inbox"
+#: What `decode_entry` and a read raise for an entry that cannot be used.
+UNREADABLE_ENTRY_ERRORS = (OSError, ValueError, msgspec.MsgspecError, pa.ArrowException)
 
 _MARKER = f"{FOLDER}/committing"
 _SUFFIX = ".arrow"
@@ -33,6 +33,8 @@ _METADATA_KEY = b"qoderdata"
 _NUMBER = slice(0, 12)
 _FULL_ENTRIES = 200
 _FULL_ROWS = 50_000
+
+F = TypeVar("F")
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,14 +73,6 @@ class _Facts(msgspec.Struct):
     listing: Listing | None = None
     gone: tuple[str, ...] = ()
     unreadable: tuple[str, ...] = ()
-
-
-class _OldFacts(msgspec.Struct):
-    """The same in version 0.1."""
-
-    read_at: datetime
-    listing: Listing | None = None
-    gone: tuple[str, ...] = ()
 
 
 class Journal:
@@ -121,16 +115,10 @@ class Journal:
 
     def load(self, *, after: int) -> None:
         """Read the entries after one; one that cannot be read counts as one that never came."""
-        files = self._files(FOLDER)
+        files = entry_files(self._folder, FOLDER)
         self.number = max([after, *files.values()])
         found = [self._read(name, number) for name, number in files.items() if number > after]
         self.entries = [entry for entry in found if entry is not None]
-
-    def load_old(self, *, after: int) -> list[JournalEntry]:
-        """Return the entries after one that version 0.1 left, with the columns that it wrote."""
-        files = self._files(OLD_FOLDER)
-        found = [self._read_old(name, number) for name, number in files.items() if number > after]
-        return [entry for entry in found if entry is not None]
 
     def append(self, entry: JournalEntry, *, in_memory: bool = False) -> None:
         """Add an entry.
@@ -162,15 +150,10 @@ class Journal:
 
     def remove(self, *, upto: int) -> None:
         """Remove the files of all entries up to one, which are committed or unusable, and the marker."""
-        for name, number in self._files(FOLDER).items():
+        for name, number in entry_files(self._folder, FOLDER).items():
             if number <= upto:
                 self._folder.remove(name)
         self._folder.remove(_MARKER)
-
-    def _files(self, below: str) -> dict[str, int]:
-        """List the files in order, each with its number."""
-        names = sorted(info.base_name for info in self._folder.files(below) if info.base_name.endswith(_SUFFIX))
-        return {f"{below}/{name}": int(name[_NUMBER]) for name in names if name[_NUMBER].isdecimal()}
 
     def _encode(self, entry: JournalEntry) -> pa.Buffer:
         facts = _Facts(self._identity, entry.read_at, entry.listing, entry.gone, entry.unreadable)
@@ -188,29 +171,24 @@ class Journal:
             content = self._folder.read(name)
             if content is None or not name.endswith(f"-{checksum(memoryview(content))}{_SUFFIX}"):
                 return None
-            table, metadata = _open(content)
-            facts = msgspec.json.decode(metadata, type=_Facts)
+            table, facts = decode_entry(content, _Facts)
             if facts.identity != self._identity:
                 return None
             table = table.cast(self._schema.arrow)
-        except (OSError, ValueError, msgspec.MsgspecError, pa.ArrowException):
+        except UNREADABLE_ENTRY_ERRORS:
             return None
         return JournalEntry(table, facts.read_at, facts.listing, facts.gone, facts.unreadable, number)
 
-    def _read_old(self, name: str, number: int) -> JournalEntry | None:
-        try:
-            content = self._folder.read(name)
-            if content is None:
-                return None
-            table, metadata = _open(content)
-            facts = msgspec.json.decode(metadata, type=_OldFacts)
-        except (OSError, ValueError, msgspec.MsgspecError, pa.ArrowException):
-            return None
-        return JournalEntry(table, facts.read_at, facts.listing, facts.gone, number=number)
+
+def entry_files(folder: Folder, below: str) -> dict[str, int]:
+    """Return the files of entries in a folder, in order, each with its number."""
+    names = sorted(info.base_name for info in folder.files(below) if info.base_name.endswith(_SUFFIX))
+    return {f"{below}/{name}": int(name[_NUMBER]) for name in names if name[_NUMBER].isdecimal()}
 
 
-def _open(content: pa.Buffer) -> tuple[pa.Table, bytes]:
+def decode_entry(content: pa.Buffer, facts: type[F]) -> tuple[pa.Table, F]:
+    """Return the rows of an entry's file, and what it says besides."""
     table = pa.ipc.open_file(content).read_all()
     table.validate(full=True)
     metadata = (table.schema.metadata or {}).get(_METADATA_KEY, b"")
-    return table.replace_schema_metadata(None), metadata
+    return table.replace_schema_metadata(None), msgspec.json.decode(metadata, type=facts)

@@ -18,8 +18,10 @@ from qoderdata.store import dataset as data
 from qoderdata.store import manifest as manifests
 from qoderdata.store.coverage import LONG_AGO, Coverage
 from qoderdata.store.dataset import DamagedStoreError, Dataset
-from qoderdata.store.journal import OLD_FOLDER, Journal, JournalEntry
+from qoderdata.store.journal import Journal, JournalEntry
 from qoderdata.store.manifest import Identity, Manifest, OpenRow, UnusableManifestError
+from qoderdata.store.tables import merge_entries, newest_first, row_ids, time_filter, with_ids
+from qoderdata.store.upgrade import OLD_FOLDER, upgraded_entries
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -327,7 +329,7 @@ class TableStore:
         DamagedStoreError
             A data file is gone, or is not what was written.
         """
-        condition = data.time_filter(self.table, since, until, where)
+        condition = time_filter(self.table, since, until, where)
         tables: list[pa.Table] = []
         for reads_left in reversed(range(_READS)):
             files = self._manifest.files
@@ -345,7 +347,7 @@ class TableStore:
                 self._manifest = found
         if self._journal.entries:
             tables = self._with_entries(tables, condition)
-        return data.newest_first(tables, self.table)
+        return newest_first(tables, self.table)
 
     def read_columns(self, columns: list[str]) -> pa.Table:
         """Return some columns of all rows, in no particular order; what is only in memory is left out.
@@ -452,7 +454,9 @@ class TableStore:
                 },
             )
         if old is not None:
-            self._keep_old_entries(old)
+            self._journal.load(after=old.sequence)
+            for entry in upgraded_entries(self.folder, self.table, after=old.sequence):
+                self._journal.append(entry)
         manifests.write_manifest(self.folder, manifest)
         self._has_manifest = True
         self._set(manifest)
@@ -465,14 +469,6 @@ class TableStore:
         with contextlib.suppress(OSError):
             self._dataset.sweep(self._manifest.files)
             self.folder.delete(info.path for info in self.folder.files(OLD_FOLDER))
-
-    def _keep_old_entries(self, old: Manifest) -> None:
-        """Move entries of version 0.1 into the journal."""
-        self._journal.load(after=old.sequence)
-        for entry in self._journal.load_old(after=old.sequence):
-            table = self.table.upgrade(entry.table)
-            if table is not None:
-                self._journal.append(replace(entry, table=table))
 
     def _warn_repaired(self, reason: str) -> None:
         warn(
@@ -536,18 +532,16 @@ class TableStore:
     def _merged(self, before: Manifest) -> Manifest:
         """Write the journal's rows beside the data set, and return the manifest that counts them."""
         entries = self._journal.entries
-        rows = data.merge_entries(entries, self.table)
+        rows = merge_entries(entries, self.table)
         days = {id_: known.day for id_, known in before.open_rows.items()}
         files, changed = self._dataset.add(before.files, rows, open_days=days)
         open_rows = dict(before.open_rows)
         if self.table.is_read_singly:
-            for id_ in data.row_ids(data.with_ids(changed, open_rows)):
+            for id_ in row_ids(with_ids(changed, open_rows)):
                 del open_rows[id_]
             opened = changed.filter(self.table.may_change(changed))
-            ids = data.row_ids(opened)
-            read_at = {
-                id_: entry.read_at for entry in entries for id_ in data.row_ids(data.with_ids(entry.table, ids))
-            }
+            ids = row_ids(opened)
+            read_at = {id_: entry.read_at for entry in entries for id_ in row_ids(with_ids(entry.table, ids))}
             for id_, day in zip(ids, data.row_days(opened, self.table.time_column), strict=True):
                 open_rows[id_] = OpenRow(day, read_at[id_])
         coverage = before.coverage
@@ -564,7 +558,7 @@ class TableStore:
 
     def _with_entries(self, tables: list[pa.Table], condition: pc.Expression | None) -> list[pa.Table]:
         """Add what is only in memory, and replaces stored rows that may change."""
-        rows = data.merge_entries(self._journal.entries, self.table)
+        rows = merge_entries(self._journal.entries, self.table)
         stored = pa.concat_tables([self.table.schema.arrow.empty_table(), *tables]).unify_dictionaries()
         again = stored.filter(pc.is_in(stored["id"], value_set=rows["id"]))
         final = again.filter(pc.invert(self.table.may_change(again)))

@@ -1,30 +1,30 @@
-"""Which rows of a stored table may still change, and how does a row of version 0.1 become one of today?"""
+"""Which rows of a stored table may still change, and how are rows picked, merged and sorted?"""
 
 from __future__ import annotations
 
-import re
+import functools
+import operator
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
-import msgspec
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from qoderdata.schema import EXTRA, OUTCOMES, RUNS, SESSIONS, Schema
+from qoderdata.schema import OUTCOMES, RUNS, SESSIONS, Schema
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Set as AbstractSet
+    from datetime import datetime
+
+    from numpy.typing import NDArray
+
+    from qoderdata.store.journal import JournalEntry
 
 _OPEN = pa.array(["pending", "running"], pa.large_string())
 _ENDED = pa.array(["completed", "failed", "skipped"], pa.large_string())
 _ENDS_KEPT = pa.array(["final", "gone"], pa.large_string())
-
-#: What version 0.1 did not have, and where it kept a scheduled time.
-_NEW_COLUMNS = frozenset({"status_from", "trigger_scheduled_at"})
-_OLD_KEY = "trigger_context.scheduled_at"
-_TIME = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(\.\d{1,6})?\d{0,3}Z")
-_ZERO_TIME = datetime(1, 1, 1, tzinfo=UTC)
 
 
 @dataclass(frozen=True)
@@ -45,8 +45,6 @@ class StoredTable:
         Whether the rows that may change are listed in the manifest, to be read one by one.
     resolve
         Fills what follows from a record alone.
-    upgrade
-        Turns rows of version 0.1 into rows of today; returns ``None`` for other columns.
     """
 
     schema: Schema
@@ -55,7 +53,6 @@ class StoredTable:
     state_columns: tuple[str, ...] = ()
     is_read_singly: bool = False
     resolve: Callable[[pa.Table], pa.Table] = lambda table: table
-    upgrade: Callable[[pa.Table], pa.Table | None] = lambda _: None
 
     @property
     def name(self) -> str:
@@ -105,36 +102,6 @@ def _outcome_may_change(outcomes: pa.Table) -> Any:  # noqa: ANN401 - an Arrow a
     return pc.invert(pc.is_in(outcomes["end"], value_set=_ENDS_KEPT))
 
 
-def _upgrade_runs(old: pa.Table) -> pa.Table | None:
-    expected = {field.name: field.type for field in RUNS.arrow if field.name not in _NEW_COLUMNS}
-    if dict(zip(old.schema.names, old.schema.types, strict=True)) != expected:
-        return None
-    scheduled, extra = [], old[EXTRA].to_pylist()
-    for index, text in enumerate(extra):
-        time, extra[index] = (None, text) if text is None or _OLD_KEY not in text else _split(text)
-        scheduled.append(time)
-    columns = {name: old[name] for name in expected}
-    columns[EXTRA] = pa.chunked_array([pa.array(extra, pa.large_string())])
-    columns["trigger_scheduled_at"] = pa.chunked_array([pa.array(scheduled, pa.timestamp("us", tz="UTC"))])
-    columns["status_from"] = pa.chunked_array([pa.nulls(old.num_rows, pa.large_string())])
-    return resolve_record(pa.table([columns[name] for name in RUNS.arrow.names], schema=RUNS.arrow))
-
-
-def _split(extra: str) -> tuple[datetime | None, str | None]:
-    """Take the scheduled time out of a row's ``extra``; one that is no time stays there."""
-    fields = msgspec.json.decode(extra, type=dict[str, msgspec.Raw])
-    written = msgspec.json.decode(fields.get(_OLD_KEY, msgspec.Raw(b"null")))
-    match = _TIME.fullmatch(written) if isinstance(written, str) else None
-    if match is None:
-        return None, extra
-    try:
-        time = datetime.fromisoformat(f"{match[1]}{match[2] or ''}+00:00")
-    except ValueError:
-        return None, extra
-    del fields[_OLD_KEY]
-    return None if time == _ZERO_TIME else time, msgspec.json.encode(fields).decode() if fields else None
-
-
 def _text(value: str | None) -> pa.Scalar[Any]:
     return pa.scalar(value, pa.large_string())
 
@@ -146,10 +113,83 @@ RUNS_TABLE = StoredTable(
     ("status", "session_id", "completed_at", "error_type", "error_message"),
     is_read_singly=True,
     resolve=resolve_record,
-    upgrade=_upgrade_runs,
 )
 #: Any session may be continued, so the latest reading counts.
 SESSIONS_TABLE = StoredTable(SESSIONS, "created_at", _always)
 OUTCOMES_TABLE = StoredTable(OUTCOMES, "created_at", _outcome_may_change, ("end",))
 
 TABLES = (RUNS_TABLE, SESSIONS_TABLE, OUTCOMES_TABLE)
+
+
+def row_ids(table: pa.Table) -> list[str]:
+    """Return each row's id."""
+    return cast("list[str]", table["id"].to_pylist())
+
+
+def with_ids(table: pa.Table, ids: Iterable[str]) -> pa.Table:
+    """Return the rows with one of some ids."""
+    return table.filter(pc.is_in(table["id"], value_set=pa.array(ids, pa.large_string())))
+
+
+def without_ids(table: pa.Table, ids: AbstractSet[str]) -> pa.Table:
+    """Return the rows with other ids."""
+    if not ids:
+        return table
+    return table.filter(pc.invert(pc.is_in(table["id"], value_set=pa.array(ids, pa.large_string()))))
+
+
+def take_rows(table: pa.Table, indices: Sequence[int] | NDArray[np.int64]) -> pa.Table:
+    """Return rows, given in ascending order; those that follow one another are not copied."""
+    if len(indices) and indices[-1] - indices[0] + 1 == len(indices):
+        return table.slice(int(indices[0]), len(indices))
+    return table.take(pa.array(indices, pa.int64()))
+
+
+def all_of(conditions: Iterable[pc.Expression | None]) -> pc.Expression | None:
+    """Return several conditions on rows as one; ``None`` where there is none."""
+    parts = [condition for condition in conditions if condition is not None]
+    return functools.reduce(operator.and_, parts) if parts else None
+
+
+def time_filter(
+    table: StoredTable, since: datetime | None, until: datetime | None, where: pc.Expression | None
+) -> pc.Expression | None:
+    """Return ``since <= time < until``, and a further condition, as one; ``None`` where there is none."""
+    time, kind = pc.field(table.time_column), table.schema.arrow.field(table.time_column).type
+    first = None if since is None else time >= pa.scalar(since, kind)
+    last = None if until is None else time < pa.scalar(until, kind)
+    return all_of([where, first, last])
+
+
+def newest_first(tables: list[pa.Table], table: StoredTable) -> pa.Table:
+    """Join tables and sort by `created_at`, then `id`, both descending; rows without `created_at` come last.
+
+    The list is emptied, and columns are sorted one after the other, so that of millions of rows no more than one
+    column is in memory twice.
+    """
+    joined = pa.concat_tables([table.schema.arrow.empty_table(), *tables]).unify_dictionaries()
+    tables.clear()
+    order = pc.sort_indices(joined, sort_keys=[("created_at", "descending"), ("id", "descending")])
+    if np.array_equal(order, np.arange(len(order))):
+        return joined
+    columns = joined.columns
+    del joined
+    for index in range(len(columns)):
+        columns[index] = columns[index].take(order)
+        # The unsorted column leaves small pieces, which the allocator would keep beside the next one.
+        pa.default_memory_pool().release_unused()
+    return pa.Table.from_arrays(columns, schema=table.schema.arrow)
+
+
+def merge_entries(entries: list[JournalEntry], table: StoredTable) -> pa.Table:
+    """Return the rows of entries, each as it was read last; a row that cannot change stays."""
+    rows = pa.concat_tables([table.schema.arrow.empty_table(), *(entry.table for entry in entries)])
+    rows = rows.unify_dictionaries().combine_chunks()
+    ids = pc.unique(rows["id"])
+    if len(ids) == len(rows):
+        return rows
+    # The last row that cannot change, else the last one.
+    rank = np.arange(len(rows)) + len(rows) * ~np.asarray(table.may_change(rows), bool)
+    best = np.zeros(len(ids), np.int64)
+    np.maximum.at(best, pc.index_in(rows["id"], value_set=ids).to_numpy(), rank)
+    return take_rows(rows, np.sort(best % len(rows)))
