@@ -200,15 +200,15 @@ class Dataset:
         days = self._days_searched(self._indices_by_day(rows))
         days |= {open_days[id_] for id_ in row_ids(with_ids(rows.select(["id"]), open_days))}
         stored = self._stored(files, days, rows["id"])
-        changing = {id_: set(places) for id_, places in stored.items() if all(places.values())}
+        changing = {id_: set(partitions) for id_, partitions in stored.items() if all(partitions.values())}
         unchanged = self._unchanged(files, rows, changing)
         counted = without_ids(rows, stored.keys() - changing.keys())
         new = without_ids(counted, unchanged)
         indices = self._indices_by_day(new)
         replaced: dict[str, set[str]] = defaultdict(set)
         for id_ in changing.keys() - unchanged:
-            for place in changing[id_]:
-                replaced[place].add(id_)
+            for day in changing[id_]:
+                replaced[day].add(id_)
         before = {day: names for day, names in _by_day(files).items() if day in replaced}
 
         def write(day: str) -> dict[str, DataFile]:
@@ -244,16 +244,7 @@ class Dataset:
         OSError
             A file cannot be read now, which says nothing of its content.
         """
-        found = []
-        for name, file in files.items():
-            content = self._content(name)
-            if (
-                content is None
-                or checksum(memoryview(content)) != file.checksum
-                or not self._is_read(content, file)
-            ):
-                found.append(name)
-        return found
+        return [name for name, file in files.items() if not self._is_whole(name, file)]
 
     def names(self) -> list[str]:
         """Return the names of the data files that lie there, the oldest first, without those of other writers."""
@@ -406,12 +397,12 @@ class Dataset:
         return {NO_DAY if day is None else day: np.flatnonzero(codes == code) for code, day in enumerate(names)}
 
     def _unchanged(
-        self, files: Mapping[str, DataFile], rows: pa.Table, places: Mapping[str, AbstractSet[str]]
+        self, files: Mapping[str, DataFile], rows: pa.Table, partitions: Mapping[str, AbstractSet[str]]
     ) -> set[str]:
         """Return the rows that are stored in their own partition exactly as they are."""
-        rows = with_ids(rows, places)
+        rows = with_ids(rows, partitions)
         days = row_days(rows, self._table.time_column)
-        again = [index for index, id_ in enumerate(row_ids(rows)) if places[id_] == {days[index]}]
+        again = [index for index, id_ in enumerate(row_ids(rows)) if partitions[id_] == {days[index]}]
         if not again:
             return set()
         found = take_rows(rows, again)
@@ -468,7 +459,11 @@ class Dataset:
         if rows:
             yield pa.Table.from_batches(waiting, schema=self._table.schema.arrow)
 
-    def _is_read(self, content: pa.Buffer, file: DataFile) -> bool:
+    def _is_whole(self, name: str, file: DataFile) -> bool:
+        """Return whether a data file is what was written; raise `OSError` where it cannot be read now."""
+        content = self._content(name)
+        if content is None or checksum(memoryview(content)) != file.checksum:
+            return False
         try:
             return self._fragment(content, file) is not None
         except (OSError, pa.ArrowException):
@@ -545,5 +540,5 @@ def _day(name: str) -> str:
 
 
 def _is_old(base_name: str) -> bool:
-    """Return whether an unknown file on an object store is nobody's; not every store tells a file's age."""
+    """Return whether a file is too old for a commit under way; its name tells, as not every store does."""
     return base_name < (datetime.now(UTC) - _LEFTOVER_AGE).strftime(_TIME)

@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from qoderdata.files import Folder
-    from qoderdata.settings import Account
     from qoderdata.store.tables import StoredTable
 
 _logger = logging.getLogger("qoderdata")
@@ -69,8 +68,7 @@ class TableStore:
         self, folder: Folder, table: StoredTable, *, base_url: str, workspace_id: str | None, account: str
     ) -> None:
         self.table = table
-        self.account: Account = {"base_url": base_url, "workspace_id": workspace_id, "account": account}
-        self._identity = Identity(table.name, **self.account)
+        self._identity = Identity(table.name, base_url, workspace_id, account)
         canonical = json.dumps([base_url, workspace_id, account])
         self._key = hashlib.sha256(canonical.encode()).hexdigest()[:_DIGEST_LENGTH]
         self._parent = folder.folder(table.name)
@@ -210,7 +208,7 @@ class TableStore:
                 self._keep_in_memory(error)
         if not self._writable:
             self._journal.append(entry, in_memory=True)
-        self._count(entry)
+        self._extend_coverage(entry)
         if self._journal.is_full:
             self.commit()
 
@@ -242,11 +240,11 @@ class TableStore:
     def drop_last_cursor(self) -> None:
         """Claim less of the newest segment, after the service refused its cursor."""
         self.commit()
-        self._claim(self.coverage.drop_last_cursor())
+        self._write_coverage(self.coverage.drop_last_cursor())
 
     def forget_coverage(self) -> None:
         """Claim nothing, so that the whole list is read again; the rows stay."""
-        self._claim(Coverage(has_unclaimed=bool(self._manifest.files or self._journal.entries)))
+        self._write_coverage(Coverage(has_unclaimed=bool(self._manifest.files or self._journal.entries)))
 
     def forget_damaged(self) -> None:
         """Set the damaged data files aside, and claim nothing: what they held has to be read again.
@@ -268,14 +266,14 @@ class TableStore:
         if not lost:
             return
         files = {name: file for name, file in self._manifest.files.items() if name not in lost}
-        place = self._set_aside(f"{data.FOLDER}/{name}" for name in lost)
+        note = self._set_aside(f"{data.FOLDER}/{name}" for name in lost)
         warn(
             f"{len(lost)} of {len(self._manifest.files)} data files in {self.folder.location} are gone or damaged"
-            f"{place}. The list of {self.table.name} is read again",
+            f"{note}. The list of {self.table.name} is read again",
             CacheWarning,
         )
         self._manifest = replace(self._manifest, files=files)
-        self._claim(Coverage(has_unclaimed=True))
+        self._write_coverage(Coverage(has_unclaimed=True))
 
     def files(self, *, since: datetime | None = None, until: datetime | None = None) -> list[str]:
         """Return the data files that count and can have rows with ``since <= time < until``.
@@ -405,7 +403,7 @@ class TableStore:
             self._keep_in_memory(error)
             return
         for entry in self._journal.entries:
-            self._count(entry)
+            self._extend_coverage(entry)
         if is_clean or not self._writable:
             return
         if self._journal.entries:
@@ -415,9 +413,6 @@ class TableStore:
                 len(self._journal.entries),
             )
         self.commit(compact=True)
-        self._sweep()
-
-    def _sweep(self) -> None:
         with contextlib.suppress(OSError):
             self._dataset.sweep(self._manifest.files)
             self.folder.sweep()
@@ -432,27 +427,22 @@ class TableStore:
                 warn(f"{where} was ignored: {unusable}", CacheWarning)
             return
         if unusable is not None and unusable.is_foreign:
-            place = self._set_aside(self._all_files())
-            self._warn_repaired(f"{unusable}{place}")
+            note = self._set_aside(self._all_files())
+            self._warn_repaired(f"{unusable}{note}")
             return
         old = None if unusable is None else unusable.old
-        names = self._dataset.names() if old is None else list(old.files)
-        rebuilt = self._dataset.rebuild(names)
+        rebuilt = self._dataset.rebuild(self._dataset.names() if old is None else old.files)
         # Aside first: a file that no manifest names may be removed.
         useless = [f"{data.FOLDER}/{name}" for name in rebuilt.unusable]
         in_the_way = [manifests.NAME] if unusable is not None and unusable.is_folder else []
-        place = self._set_aside(useless + in_the_way)
+        note = self._set_aside(useless + in_the_way)
         coverage = old.coverage if old and not rebuilt.unusable else Coverage(has_unclaimed=bool(rebuilt.files))
-        manifest = Manifest(self._identity, old.sequence if old else 0, rebuilt.files, coverage)
+        before, open_rows = old or Manifest(self._identity), {}
         if self.table.is_read_singly:
-            known = old.open_rows if old else {}
-            manifest = replace(
-                manifest,
-                open_rows={
-                    id_: OpenRow(day, known[id_].read_at if id_ in known else LONG_AGO)
-                    for id_, day in self._dataset.open_rows(rebuilt.files).items()
-                },
-            )
+            for id_, day in self._dataset.open_rows(rebuilt.files).items():
+                known = before.open_rows.get(id_)
+                open_rows[id_] = OpenRow(day, LONG_AGO if known is None else known.read_at)
+        manifest = Manifest(self._identity, before.sequence, rebuilt.files, coverage, open_rows)
         if old is not None:
             self._journal.load(after=old.sequence)
             for entry in upgraded_entries(self.folder, self.table, after=old.sequence):
@@ -460,15 +450,14 @@ class TableStore:
         manifests.write_manifest(self.folder, manifest)
         self._has_manifest = True
         self._set(manifest)
-        self._sweep_rebuilt()
-        if (unusable is not None and old is None) or rebuilt.unusable:
-            reason = unusable if unusable is not None and old is None else "it has data files that cannot be used"
-            self._warn_repaired(f"{reason}; {manifest.rows} rows were recovered{place}")
-
-    def _sweep_rebuilt(self) -> None:
         with contextlib.suppress(OSError):
             self._dataset.sweep(self._manifest.files)
             self.folder.delete(info.path for info in self.folder.files(OLD_FOLDER))
+        reason = "it has data files that cannot be used" if rebuilt.unusable else None
+        if unusable is not None and old is None:
+            reason = str(unusable)
+        if reason is not None:
+            self._warn_repaired(f"{reason}; {manifest.rows} rows were recovered{note}")
 
     def _warn_repaired(self, reason: str) -> None:
         warn(
@@ -486,16 +475,16 @@ class TableStore:
         )
 
     def _set_aside(self, names: Iterable[str]) -> str:
-        """Move files to a folder of their own, where they do not count; return where that is, for a message."""
-        place = f"{_SET_ASIDE}{datetime.now(UTC):%Y%m%dT%H%M%SZ}"
-        moved = sum(self.folder.move(name, f"{place}/{name}") for name in names)
-        return f"; {moved} files that cannot be used are in {self.folder.location}/{place}" if moved else ""
+        """Move files to a folder of their own, where they do not count; return a note about it for a warning."""
+        folder = f"{_SET_ASIDE}{datetime.now(UTC):%Y%m%dT%H%M%SZ}"
+        moved = sum(self.folder.move(name, f"{folder}/{name}") for name in names)
+        return f"; {moved} files that cannot be used are in {self.folder.location}/{folder}" if moved else ""
 
-    def _count(self, entry: JournalEntry) -> None:
+    def _extend_coverage(self, entry: JournalEntry) -> None:
         if entry.listing is not None:
             self.coverage = self.coverage.add(entry.listing, read_at=entry.read_at)
 
-    def _claim(self, coverage: Coverage) -> None:
+    def _write_coverage(self, coverage: Coverage) -> None:
         self.coverage = coverage
         self._manifest = replace(self._manifest, coverage=coverage)
         if self._writable:
