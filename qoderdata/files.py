@@ -3,8 +3,8 @@
 On a local disk a file is written under a temporary name in the same folder, flushed to the disk and renamed
 over its target, so that a reader sees the old file or the new one. An object store has no rename, but an
 upload appears only when it is complete: there the bytes are made first and sent in one upload, and one that
-breaks off leaves the old object. Listings are never remembered, since other machines write too. What is in a file
-is its writer's business.
+breaks off leaves the old object. Listings are never remembered, since other machines write too. The content is up
+to the caller.
 """
 
 from __future__ import annotations
@@ -168,7 +168,7 @@ def _write_through(path: Path, write: Callable[[pa.NativeFile], object]) -> None
 
 
 def _open_in_place(path: Path) -> IO[bytes]:
-    """Open what is there for writing; an open file of this process goes on where it is."""
+    """Open a special file for writing; an open descriptor of this process keeps its position."""
     own = _OWN_DESCRIPTOR.fullmatch(str(path))
     if own is None:
         return path.open("wb")
@@ -255,7 +255,7 @@ class Folder:
             return
         sink = pa.BufferOutputStream()
         write(sink)
-        with self._naming_failure():
+        with self._raising_os_error():
             if self._remote is not None:
                 self._remote.pipe_file(path, sink.getvalue().to_pybytes())
                 return
@@ -276,7 +276,7 @@ class Folder:
         if self.local and Path(path).is_dir():
             raise IsADirectoryError(errno.EISDIR, "a folder lies in the place of a file", path)
         try:
-            with self._naming_failure():
+            with self._raising_os_error():
                 if self._remote is not None:
                     return pa.py_buffer(self._remote.cat_file(path))
                 with self.filesystem.open_input_file(path) as source:
@@ -303,7 +303,7 @@ class Folder:
     def files(self, below: str = "") -> list[fs.FileInfo]:
         """List the files under a folder below this one, at any depth; temporary ones and locks left out."""
         base = self.full(below) if below else self.path
-        with self._naming_failure():
+        with self._raising_os_error():
             infos = self._list(base)
         return [
             info
@@ -318,7 +318,7 @@ class Folder:
     def delete(self, paths: Iterable[str]) -> None:
         """Remove files, given by their paths in `filesystem`; one that is not there is no error."""
         for path in paths:
-            with contextlib.suppress(FileNotFoundError), self._naming_failure():
+            with contextlib.suppress(FileNotFoundError), self._raising_os_error():
                 self.filesystem.delete_file(path)
 
     def move(self, name: str, to: str) -> bool:
@@ -431,7 +431,7 @@ class Folder:
         ]
 
     @contextlib.contextmanager
-    def _naming_failure(self) -> Iterator[None]:
+    def _raising_os_error(self) -> Iterator[None]:
         """Turn what an object store's client raises into an `OSError`, as a disk does."""
         try:
             yield
@@ -469,7 +469,7 @@ def _touched_at(path: Path) -> int | None:
 
 
 def _written_at(facts: Mapping[str, Any]) -> datetime | None:
-    """Find when an object was written; each store has a word of its own for it."""
+    """Return when an object was written; each store names the field differently."""
     times = (facts.get(name) for name in ("mtime", "LastModified", "last_modified", "updated", "created"))
     return next((time for time in times if isinstance(time, datetime)), None)
 

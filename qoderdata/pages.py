@@ -168,16 +168,6 @@ class Progress:
         self.pages += 1
         self.records += page.count
 
-    def annotate(self, error: errors.APIError) -> None:
-        """Add to an error how far the walk got.
-
-        Parameters
-        ----------
-        error
-            The error that ended the walk.
-        """
-        error.pages, error.records = self.pages, self.records
-
 
 def has_small_pages(cursor_param: str) -> bool:
     """Return whether a list grants no more than `SAFE_PAGE` records a page, which its cursor parameter tells.
@@ -335,7 +325,7 @@ def walk(
                 yield page
                 counted.add(page)
         except errors.APIError as error:
-            counted.annotate(error)
+            error.pages, error.records = counted.pages, counted.records
             raise
 
 

@@ -26,7 +26,6 @@ from qoderdata.store import (
 if TYPE_CHECKING:
     from pathlib import Path
 
-
 _CLEAR_SECONDS = 5.0
 
 

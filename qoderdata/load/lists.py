@@ -539,8 +539,8 @@ def _load(
 ) -> pd.DataFrame:
     _check_flags(refresh=refresh, offline=offline)
     client = Client() if client is None else client
-    whole = Folder(resolve_cache_dir(cache_dir))
-    folder = whole.folder(cache.FOLDER)
+    root = Folder(resolve_cache_dir(cache_dir))
+    folder = root.folder(cache.FOLDER)
     schema = listed.schema
     name = cache.file_name(schema.name, {**client.identity, **filters.params(), **filters.written})
 
@@ -569,7 +569,7 @@ def _load(
             age = format_duration(now - kept.fetched_at)
             error.add_note(f"An answer that is {age} old is cached: pass offline=True to use it.")
         raise
-    series = history.series(whole, client.identity, include_archived=filters.include_archived)
+    series = history.series(root, client.identity, include_archived=filters.include_archived)
     with ThreadPoolExecutor(1) as pool:
         is_snapshot = schema is DEPLOYMENTS and filters.is_whole
         written = pool.submit(history.write, series, answer.table, answer.fetched_at) if is_snapshot else None

@@ -70,7 +70,7 @@ def _connect(engine: str) -> Any:  # noqa: ANN401 - a DuckDB connection, or noth
     """Return what frames share that are to be joined: DuckDB joins relations of one connection only."""
     if engine != "duckdb":
         return None
-    connection = _need("duckdb", "duckdb").connect()
+    connection = _import_extra("duckdb", "duckdb").connect()
     connection.execute("SET TimeZone = 'UTC'")
     return connection
 
@@ -90,7 +90,7 @@ def _open_files(
     return _OPENERS[engine](folder, paths, schema, where)
 
 
-def _need(module: str, extra: str) -> ModuleType:
+def _import_extra(module: str, extra: str) -> ModuleType:
     try:
         return importlib.import_module(module)
     except ImportError as error:
@@ -120,7 +120,7 @@ def _duckdb(
 
 
 def _polars(folder: Folder, paths: list[str], schema: Schema, where: Sequence[Bound]) -> Any:  # noqa: ANN401
-    polars = _need("polars", "polars")
+    polars = _import_extra("polars", "polars")
     if folder.local and paths:
         frame = polars.scan_parquet(paths, hive_partitioning=False, glob=False).select(schema.names)
     else:
@@ -129,7 +129,7 @@ def _polars(folder: Folder, paths: list[str], schema: Schema, where: Sequence[Bo
 
 
 def _dask(folder: Folder, paths: list[str], schema: Schema, where: Sequence[Bound]) -> Any:  # noqa: ANN401
-    dask = _need("dask.dataframe", "dask")
+    dask = _import_extra("dask.dataframe", "dask")
     no_rows = _arrow_frame(schema.arrow.empty_table())
     if not paths:
         return dask.from_pandas(no_rows, npartitions=1)
@@ -160,10 +160,10 @@ def _arrow_frame(table: pa.Table) -> pd.DataFrame:
 
 
 def _spark(folder: Folder, paths: list[str], schema: Schema, where: Sequence[Bound]) -> Any:  # noqa: ANN401
-    sql = _need("pyspark.sql", "spark")
+    sql = _import_extra("pyspark.sql", "spark")
     spark = sql.SparkSession.getActiveSession() or sql.SparkSession.builder.getOrCreate()
     if not paths:
-        types = _need("pyspark.sql.pandas.types", "spark")
+        types = _import_extra("pyspark.sql.pandas.types", "spark")
         return spark.createDataFrame([], types.from_arrow_schema(schema.arrow))
     prefix = "file://" if folder.local else f"{folder.location.split('://', 1)[0]}://"
     frame = spark.read.parquet(*(prefix + path for path in paths)).select(*schema.names)
@@ -239,7 +239,7 @@ def scan_deployments(
     with folder.opened("cached answers"):
         paths = [path for path, _ in cache.entries(folder) if path in wanted]
     if len(paths) != 1:
-        raise CacheError(_which("answers of load_deployments", len(paths), folder))
+        raise CacheError(_wrong_count_message("answers of load_deployments", len(paths), folder))
     return _open_files(engine, folder, paths, DEPLOYMENTS)
 
 
@@ -304,10 +304,8 @@ def scan_runs(
     True
     """
     check_choice(engine, ENGINES, name="engine")
-    now = datetime.now(UTC)
-    first, last = parse_period(since, until, now=now, what="run")
-    folder = Folder(resolve_cache_dir(cache_dir))
-    return _scan(RUNS_TABLE, folder, _known_client(client), engine=engine, since=first, until=last)
+    first, last = parse_period(since, until, now=datetime.now(UTC), what="run")
+    return _scan(RUNS_TABLE, cache_dir, client, engine=engine, since=first, until=last)
 
 
 def scan_sessions(
@@ -370,24 +368,24 @@ def scan_sessions(
     """
     check_choice(engine, ENGINES, name="engine")
     first, last = parse_period(since, until, now=datetime.now(UTC), what="session")
-    folder = Folder(resolve_cache_dir(cache_dir))
-    return _scan(SESSIONS_TABLE, folder, _known_client(client), engine=engine, since=first, until=last)
+    return _scan(SESSIONS_TABLE, cache_dir, client, engine=engine, since=first, until=last)
 
 
 def _scan(
     table: StoredTable,
-    folder: Folder,
+    cache_dir: str | Path | None,
     client: Client | None,
     *,
     engine: str,
     since: pd.Timestamp | None,
     until: pd.Timestamp | None,
 ) -> Any:  # noqa: ANN401 - whatever the engine's lazy frame is
+    folder, client = Folder(resolve_cache_dir(cache_dir)), _known_client(client)
     account = _only_account(table, folder) if client is None else client.identity
     store = TableStore(folder, table, **account)
     store.load()
     if not store.exists:
-        raise CacheError(_which(f"stores of {table.name}", 0, folder))
+        raise CacheError(_wrong_count_message(f"stores of {table.name}", 0, folder))
     if not store.coverage.covers(since):
         warn(
             f"not all {table.name} that are asked for are stored: the last load was cut off, or did not go back "
@@ -435,7 +433,7 @@ def _open(
 def _only_account(table: StoredTable, folder: Folder) -> Account:
     stores = store_usage(folder, table)
     if len(stores) != 1:
-        raise CacheError(_which(f"stores of {table.name}", len(stores), folder))
+        raise CacheError(_wrong_count_message(f"stores of {table.name}", len(stores), folder))
     return stores[0].account
 
 
@@ -443,7 +441,7 @@ def _known_client(client: Client | None) -> Client | None:
     return Client() if client is None and has_token() else client
 
 
-def _which(what: str, count: int, folder: Folder) -> str:
+def _wrong_count_message(what: str, count: int, folder: Folder) -> str:
     if count == 0:
         return f"{folder.location} has none of the {what} that are asked for; call the loader first"
     return f"{folder.location} has {count} {what}; say whose with client=, or set QODER_ACCESS_TOKEN"

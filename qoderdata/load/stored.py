@@ -311,7 +311,7 @@ class StoredLoading:
     def _knows_no_status(self) -> bool:
         """Return whether the newest stored records have no status, so that filters by it mean something else."""
         newest = self._unless_damaged(lambda: self.store.newest_rows(["status_from"]))
-        return newest is not None and newest.num_rows > 0 and not _is_service(newest)
+        return newest is not None and newest.num_rows > 0 and not _all_from_service(newest)
 
     def _has_status(self, table: pa.Table) -> bool:
         """Return whether the service's records have a status; where there is none, one page shows it."""
@@ -319,7 +319,7 @@ class StoredLoading:
             with self._reader(None) as reader:
                 (page,) = reader.pages_from({}, goes_on=lambda _: False)
             table = page.table
-        return _is_service(table)
+        return _all_from_service(table)
 
     @contextmanager
     def _reader(self, oldest: datetime | None) -> Iterator[ListReader]:
@@ -335,7 +335,7 @@ class StoredLoading:
 
     def _is_wanted(self, page: ListedPage) -> bool:
         """Whether the list goes on with rows that are asked for."""
-        if self.query.needs_status and page.table.num_rows and not _is_service(page.table):
+        if self.query.needs_status and page.table.num_rows and not _all_from_service(page.table):
             return False
         since, listing = self.query.since, page.listing
         return since is None or listing is None or listing.reaches is None or listing.reaches > since
@@ -357,7 +357,7 @@ class StoredLoading:
         return self.store.read(since=self.query.since, until=self.query.until, where=self.query.where)
 
 
-def _is_service(table: pa.Table) -> bool:
+def _all_from_service(table: pa.Table) -> bool:
     """Return whether the status of all rows is from the service's own records."""
     is_service = pc.is_in(table["status_from"], value_set=pa.array(["service"], pa.large_string()))
     return bool(pc.all(is_service, min_count=0).as_py())

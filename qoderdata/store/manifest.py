@@ -151,7 +151,7 @@ def read_manifest(folder: Folder, identity: Identity | None = None) -> Manifest 
     folder
         The store's folder.
     identity
-        Whose it must be; ``None``: anybody's.
+        The expected identity; ``None``: any.
 
     Returns
     -------
