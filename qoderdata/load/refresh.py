@@ -85,6 +85,26 @@ class RemoteList:
 
 
 @dataclass(frozen=True, slots=True)
+class Freshness:
+    """How recent an answer has to be.
+
+    Parameters
+    ----------
+    not_before
+        When it must have been read.
+    everything
+        Whether all rows that are asked for are read again; none that only the store has is lost.
+    """
+
+    not_before: datetime
+    everything: bool
+
+    def is_recent(self, time: datetime) -> bool:
+        """Return whether a reading is recent enough; one in the future was made by a clock that was wrong."""
+        return self.not_before <= time <= datetime.now(UTC)
+
+
+@dataclass(frozen=True, slots=True)
 class ListedPage:
     """A page of a list, decoded; also the envelope that `walk` sees.
 
@@ -350,20 +370,20 @@ class _Refresh:
         self,
         store: TableStore,
         reader: ListReader,
+        freshness: Freshness,
         *,
         since: datetime | None,
         until: datetime | None,
-        not_before: datetime,
         reread_since: datetime | None,
     ) -> None:
         self.store = store
         self.reader = reader
+        self.freshness = freshness
         self.since = since
-        self.not_before = not_before
         self.reread_since = reread_since
         self.is_reread_complete = reread_since is None
         self.is_contradicted = False
-        self.stale = store.open_before(not_before, since=since, until=until)
+        self.stale = store.open_before(freshness.not_before, since=since, until=until)
         self._own_times: set[datetime] = set()
         self._refused: set[str] = set()
         self._left: list[tuple[str, str]] = []
@@ -407,7 +427,7 @@ class _Refresh:
         return read_at is not None and self._is_recent(read_at)
 
     def _is_recent(self, time: datetime) -> bool:
-        return time in self._own_times or self.not_before <= time <= datetime.now(UTC)
+        return time in self._own_times or self.freshness.is_recent(time)
 
     def _walk_on(self) -> None:
         """Walk until there is enough, or a segment is joined that can be skipped, or a cursor is refused.
@@ -504,41 +524,26 @@ def is_failure(error: APIError) -> bool:
     return isinstance(error, InternalServerError) or not isinstance(error, APIStatusError)
 
 
-def is_current(store: TableStore, *, since: datetime | None, until: datetime | None, not_before: datetime) -> bool:
-    """Return whether a store can answer without the service.
-
-    Parameters
-    ----------
-    store
-        The store.
-    since, until
-        The times asked for.
-    not_before
-        What was read before this time is too old; what was read in the future too, by a clock that was wrong.
-    """
-    now = datetime.now(UTC)
-
-    def is_recent(time: datetime) -> bool:
-        return not_before <= time <= now
-
+def is_current(store: TableStore, freshness: Freshness, *, since: datetime | None, until: datetime | None) -> bool:
+    """Return whether a store can answer for ``since <= time < until`` without the service."""
     read_at = store.coverage.read_at
     return (
-        read_at is not None
-        and is_recent(read_at)
-        and store.coverage.covers(since, is_recent=is_recent)
-        and not store.open_before(not_before, since=since, until=until)
+        not freshness.everything
+        and read_at is not None
+        and freshness.is_recent(read_at)
+        and store.coverage.covers(since, is_recent=freshness.is_recent)
+        and not store.open_before(freshness.not_before, since=since, until=until)
     )
 
 
 def bring_up_to_date(
     store: TableStore,
     reader: ListReader,
+    freshness: Freshness,
     *,
     since: datetime | None,
     until: datetime | None,
-    not_before: datetime,
     reread_since: datetime | None,
-    everything: bool,
 ) -> bool:
     """Read from the service until the store can answer.
 
@@ -552,14 +557,12 @@ def bring_up_to_date(
         Where the rows are kept.
     reader
         Reads the list.
+    freshness
+        How recent its rows have to be.
     since, until
         The times asked for; ``since=None``: to the end of the list.
-    not_before
-        What was read before this time is read again.
     reread_since
         Read rows that were created since then again, although they are stored; ``None``: none.
-    everything
-        Read all rows again that are asked for, and lose none that only the store has.
 
     Returns
     -------
@@ -577,11 +580,9 @@ def bring_up_to_date(
         The service contradicted the store, or single records could not be read again.
     """
     with store.writer_lock():
-        if everything:
+        if freshness.everything:
             store.forget_coverage()
-        refresh = _Refresh(
-            store, reader, since=since, until=until, not_before=not_before, reread_since=reread_since
-        )
+        refresh = _Refresh(store, reader, freshness, since=since, until=until, reread_since=reread_since)
         with gc_paused:
             refresh.run()
     refresh.warn()

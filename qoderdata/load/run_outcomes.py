@@ -26,6 +26,7 @@ from qoderdata.load.refresh import (
     MAX_FAILURES,
     RECORD_ERRORS,
     UNUSABLE_ID_REASON,
+    Freshness,
     ListReader,
     bring_up_to_date,
     is_current,
@@ -46,7 +47,6 @@ if TYPE_CHECKING:
     from qoderdata.client import Client
     from qoderdata.decode import Page
     from qoderdata.files import Folder
-    from qoderdata.load.stored import Freshness
 
 #: What `load_runs` reads to tell outcomes.
 Level = Literal["auto", "runs", "sessions", "events"]
@@ -178,24 +178,14 @@ class RunOutcomes:
         return pa.concat_tables([found, older]).unify_dictionaries()
 
     def _list_sessions(self, since: datetime | None) -> None:
-        store = self._sessions
-        freshness = self._freshness
-        if not freshness.everything and is_current(
-            store, since=since, until=None, not_before=freshness.not_before
-        ):
+        if is_current(self._sessions, self._freshness, since=since, until=None):
             return
         reread_since, open_sessions = self._open_sessions()
         oldest = since if since is None or reread_since is None else min(since, reread_since)
         with self._reader(oldest) as reader:
             reader.unlisted = set(open_sessions)
             bring_up_to_date(
-                store,
-                reader,
-                since=since,
-                until=None,
-                not_before=freshness.not_before,
-                reread_since=reread_since,
-                everything=freshness.everything,
+                self._sessions, reader, self._freshness, since=since, until=None, reread_since=reread_since
             )
             self._read_sessions(reader, {id_: open_sessions[id_] for id_ in reader.unlisted})
         reader.warn_misfits()

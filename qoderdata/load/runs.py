@@ -11,9 +11,9 @@ from qoderdata.client import Client
 from qoderdata.errors import APIError, DataQualityWarning, warn
 from qoderdata.files import Folder
 from qoderdata.formatting import format_duration
-from qoderdata.load.refresh import RemoteList
+from qoderdata.load.refresh import Freshness, RemoteList
 from qoderdata.load.run_outcomes import LEVELS, Level, RunOutcomes, SessionsAndEnds
-from qoderdata.load.stored import Freshness, Query, StoredLoading, check_refresh
+from qoderdata.load.stored import Query, StoredLoading, check_refresh
 from qoderdata.outcomes import apply_ends
 from qoderdata.parsing import (
     Instant,

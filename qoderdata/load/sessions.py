@@ -10,8 +10,8 @@ import pyarrow.compute as pc
 
 from qoderdata.client import Client
 from qoderdata.files import Folder
-from qoderdata.load.refresh import RemoteList
-from qoderdata.load.stored import Freshness, Query, StoredLoading, check_refresh
+from qoderdata.load.refresh import Freshness, RemoteList
+from qoderdata.load.stored import Query, StoredLoading, check_refresh
 from qoderdata.outcomes import RUNNING_SESSIONS
 from qoderdata.parsing import Instant, Span, bound_text, check_id, earlier, parse_period, parse_span
 from qoderdata.settings import resolve_cache_dir

@@ -16,7 +16,7 @@ from qoderdata import cache
 from qoderdata.errors import APIConnectionError, APIError, BadRequestError, CacheError, DataQualityWarning, warn
 from qoderdata.formatting import format_duration
 from qoderdata.frames import to_pandas
-from qoderdata.load.refresh import ListedPage, ListReader, RemoteList, bring_up_to_date, is_current
+from qoderdata.load.refresh import Freshness, ListedPage, ListReader, RemoteList, bring_up_to_date, is_current
 from qoderdata.parsing import check_flag, is_flag
 from qoderdata.store import DamagedStoreError, TableStore, newest_first, time_filter
 
@@ -57,22 +57,6 @@ class Query:
     params: Mapping[str, str] = field(default_factory=dict)
     where: pc.Expression | None = None
     needs_status: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Freshness:
-    """How recent an answer has to be.
-
-    Parameters
-    ----------
-    not_before
-        When it must have been read.
-    everything
-        Whether all rows that are asked for are read again.
-    """
-
-    not_before: datetime
-    everything: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,9 +139,7 @@ class StoredLoading:
         """
         query, freshness = self.query, self.freshness
         self.store.recover()
-        if not freshness.everything and is_current(
-            self.store, since=query.since, until=query.until, not_before=freshness.not_before
-        ):
+        if is_current(self.store, freshness, since=query.since, until=query.until):
             kept = self._cached_answer()
             if kept is not None:
                 return self._requested_rows(kept)
@@ -252,7 +234,7 @@ class StoredLoading:
         return LoadedTable(table, self.store.coverage.read_at, complete=complete)
 
     def _bring_up_to_date(self) -> bool:
-        query, freshness = self.query, self.freshness
+        query = self.query
         reread_since = self._unless_damaged(lambda: self._reread_since(self.store))
         bounds = [query.since, reread_since] if reread_since is not None else [query.since]
         oldest = None if None in bounds else min(bound for bound in bounds if bound is not None)
@@ -261,11 +243,10 @@ class StoredLoading:
                 complete = bring_up_to_date(
                     self.store,
                     reader,
+                    self.freshness,
                     since=query.since,
                     until=query.until,
-                    not_before=freshness.not_before,
                     reread_since=reread_since,
-                    everything=freshness.everything,
                 )
             except APIError as error:
                 if reader.pages:
@@ -291,7 +272,7 @@ class StoredLoading:
         ``None`` where its filters do not mean what is asked for.
         """
         kept = cache.read(self._answers, self._answer_name, self.remote.table.schema.arrow)
-        if kept is None or not self.freshness.not_before <= kept.fetched_at <= datetime.now(UTC):
+        if kept is None or not self.freshness.is_recent(kept.fetched_at):
             fetched_at = datetime.now(UTC)
             try:
                 with self._reader(self.query.since) as reader:

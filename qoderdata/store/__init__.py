@@ -25,10 +25,9 @@ call that ended, every row is in it once, and a day has one file (a day of very 
 
 **No response is lost.** Each one is in the journal before the second-next request is sent, so a pull that is cut
 off at any moment, by SIGKILL too, loses at most the response that was being written and the one under way; a
-power cut may lose those of the last seconds, which are asked for again. A
-*commit* writes new data files beside the old ones, replaces the manifest in one step, then removes the superseded
-files and the journal. Cut off in between, the old manifest counts, or the new one; the next call finds the journal
-not empty and finishes the work.
+power cut may lose those of the last seconds, which are asked for again. A *commit* writes new data files beside
+the old ones, replaces the manifest in one step, then removes the superseded files and the journal. Cut off in
+between, the old manifest counts, or the new one; the next call finds the journal not empty and finishes the work.
 
 **A row is stored once.** A row that cannot change stays as it is, whatever comes later; any other is replaced by a
 later reading. A row that the service no longer knows stays.

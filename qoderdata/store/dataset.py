@@ -13,7 +13,6 @@ import os
 import secrets
 from collections import defaultdict
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -66,22 +65,6 @@ _FORMAT = ds.ParquetFileFormat()
 
 class DamagedStoreError(CacheError):
     """A data file that the manifest names is gone, is not what was written, or cannot be read now."""
-
-
-@dataclass(frozen=True, slots=True)
-class Rebuilt:
-    """What `Dataset.rebuild` found.
-
-    Parameters
-    ----------
-    files
-        The data files that can be used, old ones rewritten.
-    unusable
-        The names of those that cannot be used.
-    """
-
-    files: dict[str, DataFile]
-    unusable: list[str]
 
 
 def row_days(table: pa.Table, time_column: str) -> list[str]:
@@ -265,7 +248,7 @@ class Dataset:
             if info.path not in current and (self._folder.local or _is_old(info.base_name))
         )
 
-    def rebuild(self, names: Iterable[str]) -> Rebuilt:
+    def rebuild(self, names: Iterable[str]) -> tuple[dict[str, DataFile], list[str]]:
         """Find out which data files can be used, without a manifest that says so.
 
         Files of version 0.1 are rewritten. Where a row is in several files, the one that cannot change any more
@@ -278,8 +261,8 @@ class Dataset:
 
         Returns
         -------
-        Rebuilt
-            The files; nothing was removed.
+        tuple of dict and list of str
+            The files that can be used, and the names of those that cannot; nothing was removed.
 
         Raises
         ------
@@ -295,7 +278,7 @@ class Dataset:
                 unusable.append(name)
             else:
                 files |= found
-        return Rebuilt(self._without_duplicates(files), unusable)
+        return self._without_duplicates(files), unusable
 
     def open_rows(self, files: Mapping[str, DataFile]) -> dict[str, str]:
         """Return the rows that may change, each with its partition."""

@@ -431,18 +431,17 @@ class TableStore:
             self._warn_repaired(f"{unusable}{note}")
             return
         old = None if unusable is None else unusable.old
-        rebuilt = self._dataset.rebuild(self._dataset.names() if old is None else old.files)
+        files, useless = self._dataset.rebuild(self._dataset.names() if old is None else old.files)
         # Aside first: a file that no manifest names may be removed.
-        useless = [f"{data.FOLDER}/{name}" for name in rebuilt.unusable]
         in_the_way = [manifests.NAME] if unusable is not None and unusable.is_folder else []
-        note = self._set_aside(useless + in_the_way)
-        coverage = old.coverage if old and not rebuilt.unusable else Coverage(has_unclaimed=bool(rebuilt.files))
+        note = self._set_aside([f"{data.FOLDER}/{name}" for name in useless] + in_the_way)
+        coverage = old.coverage if old and not useless else Coverage(has_unclaimed=bool(files))
         before, open_rows = old or Manifest(self._identity), {}
         if self.table.is_read_singly:
-            for id_, day in self._dataset.open_rows(rebuilt.files).items():
+            for id_, day in self._dataset.open_rows(files).items():
                 known = before.open_rows.get(id_)
                 open_rows[id_] = OpenRow(day, LONG_AGO if known is None else known.read_at)
-        manifest = Manifest(self._identity, before.sequence, rebuilt.files, coverage, open_rows)
+        manifest = Manifest(self._identity, before.sequence, files, coverage, open_rows)
         if old is not None:
             self._journal.load(after=old.sequence)
             for entry in upgraded_entries(self.folder, self.table, after=old.sequence):
@@ -453,7 +452,7 @@ class TableStore:
         with contextlib.suppress(OSError):
             self._dataset.sweep(self._manifest.files)
             self.folder.delete(info.path for info in self.folder.files(OLD_FOLDER))
-        reason = "it has data files that cannot be used" if rebuilt.unusable else None
+        reason = "it has data files that cannot be used" if useless else None
         if unusable is not None and old is None:
             reason = str(unusable)
         if reason is not None:
