@@ -386,7 +386,7 @@ class _Refresh:
         self.stale = store.open_before(freshness.not_before, since=since, until=until)
         self._own_times: set[datetime] = set()
         self._refused: set[str] = set()
-        self._left: list[tuple[str, str]] = []
+        self._unreadable: list[tuple[str, str]] = []
 
     def run(self) -> None:
         for _ in range(_ATTEMPTS):
@@ -410,11 +410,11 @@ class _Refresh:
                 f"forgotten the older {name}",
                 DataQualityWarning,
             )
-        if self._left:
-            id_, reason = self._left[0]
+        if self._unreadable:
+            id_, reason = self._unreadable[0]
             warn(
-                f"{len(self._left)} open {name} could not be read again, and are as they were last read (the "
-                f"first: {id_!r}, {reason})",
+                f"{len(self._unreadable)} open {name} could not be read again, and are as they were last read "
+                f"(the first: {id_!r}, {reason})",
                 DataQualityWarning,
             )
 
@@ -492,7 +492,7 @@ class _Refresh:
         while self.stale:
             id_ = self.stale.pop()
             if not is_usable_id(id_):
-                self._leave(id_, UNUSABLE_ID_REASON)
+                self._add_unreadable(id_, UNUSABLE_ID_REASON)
                 continue
             try:
                 asked_at, table = self.reader.read_one(id_)
@@ -501,18 +501,18 @@ class _Refresh:
             except ACCOUNT_ERRORS:
                 raise
             except RECORD_ERRORS as error:
-                self._leave(id_, str(error))
+                self._add_unreadable(id_, str(error))
                 failures = failures + 1 if is_failure(error) else 0
                 if failures == MAX_FAILURES:
                     for other in self.stale:
-                        self._leave(other, str(error))
+                        self._add_unreadable(other, str(error))
                     self.stale.clear()
             else:
                 failures = 0
                 self.store.add(JournalEntry(table, asked_at))
 
-    def _leave(self, id_: str, reason: str) -> None:
-        self._left.append((id_, reason))
+    def _add_unreadable(self, id_: str, reason: str) -> None:
+        self._unreadable.append((id_, reason))
         self.store.add(JournalEntry(self._no_rows(), datetime.now(UTC), unreadable=(id_,)))
 
     def _no_rows(self) -> pa.Table:

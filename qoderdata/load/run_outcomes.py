@@ -284,9 +284,9 @@ class RunOutcomes:
 
     def _undecided(self, sessions: pa.Table, ends: pa.Table) -> dict[str, datetime | None]:
         """Return the sessions whose events are to be read, newest first, each with its `updated_at`."""
-        runs_on = pc.is_in(sessions["status"], value_set=RUNNING)
-        told = pc.is_in(sessions["id"], value_set=ends["id"].combine_chunks())
-        sessions = sessions.filter(pc.invert(pc.or_(runs_on, told)))
+        is_running = pc.is_in(sessions["status"], value_set=RUNNING)
+        has_end = pc.is_in(sessions["id"], value_set=ends["id"].combine_chunks())
+        sessions = sessions.filter(pc.invert(pc.or_(is_running, has_end)))
         return dict(zip(row_ids(sessions), sessions["updated_at"].to_pylist(), strict=True))
 
     def _events_of(self, ids: Sequence[str]) -> Iterator[tuple[str, dict[str, Any] | APIError]]:

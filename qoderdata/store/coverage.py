@@ -252,7 +252,7 @@ def _extended(top: Segment, page: Listing) -> Segment:
         top,
         head_ids=_head_ids(top.head_ids, page.ids),
         cursor=page.cursor,
-        reaches=_earlier(top.reaches, page.reaches),
+        reaches=_earlier_time(top.reaches, page.reaches),
         steps=_spaced(steps),
         ended_at=None,
     )
@@ -263,7 +263,7 @@ def _joined(top: Segment, lower: Segment) -> Segment:
         top,
         head_ids=_head_ids(top.head_ids, lower.head_ids),
         cursor=lower.cursor,
-        reaches=_earlier(top.reaches, lower.reaches),
+        reaches=_earlier_time(top.reaches, lower.reaches),
         steps=_spaced((*top.steps, *lower.steps)),
         ended_at=lower.ended_at,
     )
@@ -273,7 +273,7 @@ def _head_ids(*ids: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(id_ for part in ids for id_ in part[:HEAD_IDS]))[:HEAD_IDS]
 
 
-def _earlier(one: datetime | None, other: datetime | None) -> datetime | None:
+def _earlier_time(one: datetime | None, other: datetime | None) -> datetime | None:
     return min((time for time in (one, other) if time is not None), default=None)
 
 

@@ -366,7 +366,7 @@ class TableStore:
         except UnusableManifestError as error:
             self._unusable = error
         self._has_manifest = found is not None
-        self._set(found or Manifest(self._identity))
+        self._set_manifest(found or Manifest(self._identity))
 
     def _load_or_ignore(self) -> None:
         try:
@@ -377,7 +377,7 @@ class TableStore:
                 unreadable = manifests.unreadable_error(self.folder, self.table.name, error)
                 warn(f"the {self.table.name} are not kept: {unreadable}", CacheWarning)
 
-    def _set(self, manifest: Manifest) -> None:
+    def _set_manifest(self, manifest: Manifest) -> None:
         self._manifest = manifest
         self.coverage, self.open_rows = manifest.coverage, dict(manifest.open_rows)
 
@@ -448,7 +448,7 @@ class TableStore:
                 self._journal.append(entry)
         manifests.write_manifest(self.folder, manifest)
         self._has_manifest = True
-        self._set(manifest)
+        self._set_manifest(manifest)
         with contextlib.suppress(OSError):
             self._dataset.sweep(self._manifest.files)
             self.folder.delete(info.path for info in self.folder.files(OLD_FOLDER))
@@ -503,7 +503,7 @@ class TableStore:
         if after != before or not self._has_manifest:
             manifests.write_manifest(self.folder, after)
             self._has_manifest = True
-        self._set(after)
+        self._set_manifest(after)
         self._journal.entries = []
         with contextlib.suppress(OSError):
             # What cannot be removed now is removed by the next call.
