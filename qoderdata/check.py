@@ -223,11 +223,12 @@ def failing_now(runs: pd.DataFrame, active: pd.DataFrame) -> pd.DataFrame:
     """
     columns = ["id", "deployment_id", "triggered_at", *_there(runs, "created_at")]
     # A run of unknown outcome may have completed.
-    streaks = failure_streaks(runs[columns].assign(status=runs["status"].astype(TEXT).fillna("completed")))
+    status = runs["status"].astype(TEXT).fillna("completed")
+    streaks = failure_streaks(runs[columns].assign(status=status))
     failed = runs[runs["status"].eq("failed").fillna(value=False) & runs["triggered_at"].notna()]
     failed = failed.sort_values(["triggered_at", *_there(runs, "created_at"), "id"], na_position="first")
     last_error = failed.drop_duplicates("deployment_id", keep="last").set_index("deployment_id")["error_type"]
-    completed = runs.loc[runs["status"].eq("completed").fillna(value=False), "deployment_id"]
+    completed = runs.loc[status.eq("completed"), "deployment_id"]
     ids = pd.Index(active["id"])
     seen = streaks["current_streak"].reindex(ids).fillna(0).astype("int64")
     counted = pd.Series(0, index=ids)

@@ -353,6 +353,7 @@ def test_what_goes_wrong_here_is_one_line_and_its_code(
     ("words", "told"),
     [
         ("nonsense", "No such command 'nonsense'"),
+        ("explore", "Did you mean 'export'? See `qoderdata --help`"),
         ("failures --nonsense", "No such option"),
         ("export failures x.docx", "must end with .csv or .parquet"),
         ("pull deployments --out x.txt", "must end with .csv or .parquet"),
@@ -387,7 +388,7 @@ def test_a_command_line_that_makes_no_sense_is_one_line_and_code_2(
     assert main(words.split()) == 2
     captured = capsys.readouterr()
     assert captured.out == ""
-    assert re.fullmatch(r"qoderdata: .+; see `qoderdata.* --help`\n", captured.err)
+    assert re.fullmatch(r"qoderdata: .+(; see|\? See) `qoderdata.* --help`\n", captured.err)
     assert told in captured.err
 
 

@@ -278,7 +278,10 @@ def test_costs_add_up_to_what_the_service_says(sandbox: Sandbox, capsys: pytest.
     assert [row["name"] for row in found] == [names.get(row["deployment_id"]) for row in found]
     assert main(["costs", "--since", "all"]) == 0
     note = f"{sum(known):,.2f} credits in {len(known):,} sessions; the usage of {len(usage) - len(known)} more"
-    assert note in capsys.readouterr().out
+    told = capsys.readouterr().out
+    assert note in told
+    manual = sum(one["deployment_id"] is None for one in sandbox.sessions)
+    assert f"–: {manual} sessions without a deployment" in told
 
 
 def test_a_report_shows_what_the_sessions_of_90_days_cost(tmp_path: Path) -> None:

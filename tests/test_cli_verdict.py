@@ -215,6 +215,33 @@ def test_doubtful_outcomes_count_by_their_share(
         assert not is_said("--outcomes", "events", "--doubtful", str(share * 1.01))
 
 
+@pytest.mark.filterwarnings("default:.* completed runs are assumed")
+def test_failures_before_the_time_that_is_checked_count(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The newest edition gives no counters, and one that starts once a month has one run in the 30 days."""
+    with Sandbox(deployments=40, seed=7, runs=400, now=NOW, edition="D") as served:
+        monkeypatch.setenv("QODER_PAT", served.pat)
+        monkeypatch.setenv("QODER_BASE_URL", served.base_url)
+        active = {
+            one["id"] for one in served.deployments if (one["status"], one["archived_at"]) == ("active", None)
+        }
+        before = (NOW - timedelta(days=31)).isoformat()
+        old = {one["deployment_id"]: 0 for one in served.runs if one["created_at"] < before}
+        rare = next(id_ for id_ in old if id_ in active)
+        runs = [one for one in served.runs if one["deployment_id"] == rare]
+        for one in runs:
+            served.rewrite({**one, "session_id": None, "error": {"type": "unknown_error", "message": "x"}})
+        for words in ([], ["--offline"]):
+            main(["check", "--json", *words])
+            found = {one["deployment_id"]: one for one in json.loads(capsys.readouterr().out)}
+            assert found[rare]["kind"] == "failing"
+            assert f"failed {len(runs)} times in a row, the last one with unknown_error" in found[rare]["detail"]
+            assert found[rare]["since"] is None
+        assert main(["top", "--once"]) == 0
+        assert re.search(rf"  {len(runs)}  .*  unknown_error$", capsys.readouterr().out, re.MULTILINE)
+
+
 def test_markdown_is_a_table_for_a_chat(sandbox: Sandbox, capsys: pytest.CaptureFixture[str]) -> None:
     victim = next(one for one in sandbox.deployments if one["status"] == "active" and not one["archived_at"])
     sandbox.rewrite({**victim, "name": "a|b *c* <d>\x1b[31m\nhttps://evil.example"})

@@ -254,7 +254,7 @@ def test_assumed_outcomes(tmp_path: Path) -> None:
     runs.attrs["outcomes"] = "events"
     text = report(tmp_path, deployments, runs=runs).text
     assert "load_runs" not in text
-    assert "1 run counts as completed because its session came to rest; its events tell no end." in text
+    assert "1 run counts as completed because its session is idle or archived; its events tell no end." in text
 
 
 def test_what_could_not_be_used_is_on_the_page(tmp_path: Path) -> None:
@@ -275,7 +275,7 @@ class TestRuns:
         page = report(tmp_path, deployments, runs=flatten_runs(runs))
         words = page.part("failing")
         assert re.search(r"whole .* active 2026-06-14 02:05 UTC 23 h 25 min ago timeout_error m{200}…", words)
-        assert re.search(r"cut .* active at least 2026-06-14 01:05 UTC", words)
+        assert re.search(r"cut .* active before 2026-06-14 01:05 UTC", words)
 
     def test_trend_and_errors(self, tmp_path: Path) -> None:
         runs = [run(3, hour, "failed", error={"type": "api_error"}) for hour in range(2)]
@@ -349,7 +349,7 @@ class TestNewestEdition:
         assert "2 of 4 decided runs failed: 50.0 %" in text
         assert "Skipped or cancelled: 1; not ended: 2. The outcome of 1 run is unknown. 1 of 2" in text
         assert any(
-            word.startswith("1 run counts as completed because its session came to rest") for word in page.words
+            word.startswith("1 run counts as completed because its session is idle or") for word in page.words
         )
 
     def test_counters_are_made_from_the_runs(self, tmp_path: Path) -> None:
@@ -541,6 +541,14 @@ def test_costs(tmp_path: Path) -> None:
     assert "Sessions 5 rows, not known whether complete, not known when fetched" in page.part("about")
 
 
+def test_what_shows_more_costs_shows_the_same_time(tmp_path: Path) -> None:
+    created = (pd.Timestamp(START) - pd.Timedelta("39.5D")).isoformat()
+    records = [session(number, f"dep_{number:032x}", 1.0) | {"created_at": created} for number in range(25)]
+    deployments = flatten_deployments([deployment(number, f"job {number}") for number in range(25)])
+    page = report(tmp_path, deployments, sessions=flatten_sessions(records))
+    assert "20 of 25 rows are shown; qoderdata costs --since 40D shows more." in page.text
+
+
 def test_costs_that_nobody_knows(tmp_path: Path) -> None:
     sessions = flatten_sessions([session(1, f"dep_{1:032x}", None)])
     words = " ".join(report(tmp_path, flatten_deployments([deployment(1, "a")]), sessions=sessions).words)
@@ -618,7 +626,7 @@ def test_weeks_of_which_one_is_assumed_are_not_compared(tmp_path: Path) -> None:
     frame["status_from"] = frame["status_from"].mask(is_assumed, "session")
     page = report(tmp_path, flatten_deployments([deployment(1, "a")]), runs=frame)
     assert page.headline.startswith("Not comparable with last week: 5.0 % of 60 runs failed")
-    assert "In one of the weeks more runs count as completed because their session came to rest" in page.text
+    assert "In one of the weeks more runs count as completed because their sessions are idle or" in page.text
 
 
 def test_runs_of_deployments_that_are_not_in_the_frame_are_a_group_of_their_own(tmp_path: Path) -> None:

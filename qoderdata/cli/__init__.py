@@ -128,7 +128,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             return _USAGE
         except click.UsageError as error:
             path = "qoderdata" if error.ctx is None else error.ctx.command_path
-            output.note(f"{error.format_message().rstrip('.')}; see `{path} --help`")
+            message = error.format_message().rstrip(".")
+            link = " See" if message.endswith("?") else "; see"
+            output.note(f"{message}{link} `{path} --help`")
             return _USAGE
         except tuple(kind for kind, _ in _EXIT_CODES) as error:
             output.note(_error_text(error, command, words))

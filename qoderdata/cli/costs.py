@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import qoderdata as qd
 from qoderdata.cli import grouping, options
 from qoderdata.cli.output import Column, count
-from qoderdata.formatting import counted, format_credits, format_percent, format_time
+from qoderdata.formatting import MISSING, counted, format_credits, format_percent, format_time
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -45,17 +45,21 @@ def costs(
     found = qd.session_costs(sessions, by=groups.keys, freq=freq, tz=tz)
     columns = [*groups.columns(found), *_columns(found, None if freq is None else tz)]
     total = qd.session_costs(sessions, by=None)
-    result.print_frame(found, columns, empty="there are no sessions", notes=_notes(total))
+    result.print_frame(
+        found, columns, empty="there are no sessions", notes=_notes(sessions, total, by=groups.keys)
+    )
 
 
-def _notes(total: pd.DataFrame) -> list[str]:
+def _notes(sessions: pd.DataFrame, total: pd.DataFrame, *, by: Sequence[str]) -> list[str]:
     if total.empty:
         return []
+    manual = int(sessions["deployment_id"].isna().sum()) if "deployment_id" in by else 0
     row = total.iloc[0]
     unknown = int(row["unknown"])
     known = counted(int(row["sessions"]) - unknown, "session")
     more = f"; the usage of {unknown:,} more is not known" if unknown else ""
-    return [f"{format_credits(row['credits'])} credits in {known}{more}"]
+    notes = [f"{format_credits(row['credits'])} credits in {known}{more}"]
+    return [*notes, f"{MISSING}: {counted(manual, 'session')} without a deployment"] if manual else notes
 
 
 def _columns(costs: pd.DataFrame, tz: str | None) -> list[Column]:

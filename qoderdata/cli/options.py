@@ -9,6 +9,7 @@ import contextlib
 import functools
 import logging
 import re
+import warnings
 import zoneinfo
 from dataclasses import dataclass
 from datetime import datetime
@@ -21,7 +22,7 @@ import qoderdata as qd
 from qoderdata import parsing
 from qoderdata.cli import output
 from qoderdata.cli.output import Output, Style
-from qoderdata.errors import CacheError, NotFoundError, PermissionDeniedError
+from qoderdata.errors import CacheError, DataQualityWarning, NotFoundError, PermissionDeniedError
 from qoderdata.formatting import format_time
 
 if TYPE_CHECKING:
@@ -281,9 +282,27 @@ class Service:
     def counted_deployments(self, filters: dict[str, Any], outcomes: str) -> pd.DataFrame:
         """Load deployments; where the service gives no counters at all, count their runs."""
         deployments = self.deployments(filters)
-        if deployments.empty or deployments["stats_total_runs"].notna().any():
-            return deployments
-        return qd.fill_counters(deployments, self.runs({"outcomes": outcomes}))
+        return (
+            qd.fill_counters(deployments, self.runs({"outcomes": outcomes}))
+            if uncounted(deployments)
+            else deployments
+        )
+
+
+def uncounted(deployments: pd.DataFrame) -> bool:
+    """Return whether the service gives no counters at all."""
+    return not deployments.empty and not deployments["stats_total_runs"].notna().any()
+
+
+def with_streaks(deployments: pd.DataFrame, service: Service, outcomes: str) -> pd.DataFrame:
+    """Count the runs of all time, since a deployment may have failed since before the time that is asked about.
+
+    No events are read: those of the time that is asked about are known.
+    """
+    with warnings.catch_warnings(action="ignore", category=DataQualityWarning):  # no rate is told
+        return qd.fill_counters(
+            deployments, service.runs({"outcomes": "runs" if outcomes == "runs" else "sessions"})
+        )
 
 
 @contextlib.contextmanager

@@ -31,7 +31,7 @@ Style = Literal["text", "csv", "json", "markdown"]
 #: Rows of a table for people, unless `--top` says otherwise.
 DEFAULT_TOP = 40
 #: How narrow a column may become, in columns of the terminal; other kinds keep their width.
-_NARROWEST = {"text": 12, "id": 20, "prose": 18}
+_NARROWEST = {"text": 12, "id": 20, "prose": 15}
 _GAP = 2
 #: Categories of characters that can steer a terminal or change the direction of what follows.
 _UNSAFE = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})

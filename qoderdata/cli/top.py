@@ -100,6 +100,7 @@ class _Reader:
         self.pause = self._sessions_age = every
         self._frames: dict[str, pd.DataFrame] = {}
         self._snapshots: list[pd.DataFrame] = []
+        self._is_counted = True
         self.host = urlsplit(self._client.base_url).netloc
 
     def read(self, *, progress: bool | None = False) -> screen.View:
@@ -156,9 +157,11 @@ class _Reader:
             raise click.UsageError(
                 f"--team {team}: no such key of metadata. Metadata: {', '.join(keys) or 'none'}"
             )
-        if known is None or known.attrs["fetched_at"] != deployments.attrs["fetched_at"]:
-            self._snapshots = self._service.snapshots("1D")
+        if known is not None and known.attrs["fetched_at"] == deployments.attrs["fetched_at"]:
+            return
+        self._snapshots = self._service.snapshots("1D")
         self._frames["deployments"] = deployments
+        self._is_counted = not options.uncounted(deployments)
 
     def _load_new(self, account: dict[str, Any]) -> None:
         """Read new runs, and sessions unless they are young enough for what their last reading cost."""
@@ -177,12 +180,20 @@ class _Reader:
         self._frames["sessions"] = qd.load_sessions(since=_SESSION_HISTORY, **account)
         self._frames["runs"] = qd.load_runs(since=_HISTORY, outcomes=self._outcomes, **account)
 
+    def _count_stored(self) -> None:
+        """Where the service gave deployments without counters, count all stored runs, once."""
+        if not self._is_counted:
+            stored = replace(self._service, max_age=None, offline=True)
+            self._frames["deployments"] = options.with_streaks(self._frames["deployments"], stored, self._outcomes)
+            self._is_counted = True
+
     def _view(self) -> screen.View:
         import pandas as pd  # noqa: PLC0415 - slow to import
 
         from qoderdata.frames import fetched_at  # noqa: PLC0415 - as above
         from qoderdata.overview import overview  # noqa: PLC0415 - as above
 
+        self._count_stored()
         frames = self._frames
         found = overview(
             frames["deployments"],

@@ -105,7 +105,7 @@ def _failing_by_runs(data: ReportData, runs: pd.DataFrame) -> pd.DataFrame:
 
 
 def _since(data: ReportData, runs: pd.DataFrame, row: Any) -> Since | None:  # noqa: ANN401 - a named tuple
-    """Return when a streak began; one that is longer than the runs reach back is as old as they are, at least."""
+    """Return when a streak began; one that is longer than the runs reach back began before them."""
     is_older = pd.isna(row.since)
     since = runs["triggered_at"].min() if is_older else row.since
     time = data.time(since)

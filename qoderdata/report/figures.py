@@ -97,8 +97,8 @@ def _about_headline(data: ReportData) -> str:
         )
     elif data.has_enough_runs:
         change = _(
-            "In one of the weeks more runs count as completed because their session came to rest, and failures "
-            "inside sessions are not seen: the weeks are not compared."
+            "In one of the weeks more runs count as completed because their sessions are idle or archived, and "
+            "failures inside sessions are not seen: the weeks are not compared."
         )
     else:
         change = _("Fewer than {count} decided runs in a week are not compared.", count=LEAST_DECIDED)

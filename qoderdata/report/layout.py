@@ -58,7 +58,7 @@ class Since(NamedTuple):
     """When a streak began: then, or earlier where the runs do not reach back."""
 
     time: Time
-    is_at_least: bool
+    is_before: bool
     ago: str | None
 
 

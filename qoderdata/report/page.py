@@ -209,18 +209,19 @@ def cautions(data: ReportData) -> list[str]:
     if data.assumed and data.runs is not None and data.runs.attrs.get("outcomes") == "events":
         found.append(
             ngettext(
-                "{count} run counts as completed because its session came to rest; its events tell no end.",
-                "{count} runs count as completed because their session came to rest; their events tell no end.",
+                "{count} run counts as completed because its session is idle or archived; its events tell no end.",
+                "{count} runs count as completed because their sessions are idle or archived; their events tell "
+                "no end.",
                 data.assumed,
             )
         )
     elif data.assumed:
         found.append(
             ngettext(
-                "{count} run counts as completed because its session came to rest. Failures inside sessions may "
-                'be among them; load_runs(outcomes="events") tells which.',
-                "{count} runs count as completed because their session came to rest. Failures inside sessions may "
-                'be among them; load_runs(outcomes="events") tells which.',
+                "{count} run counts as completed because its session is idle or archived. Failures inside "
+                'sessions may be among them; load_runs(outcomes="events") tells which.',
+                "{count} runs count as completed because their sessions are idle or archived. Failures inside "
+                'sessions may be among them; load_runs(outcomes="events") tells which.',
                 data.assumed,
             )
         )

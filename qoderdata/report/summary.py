@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shlex
 from typing import TYPE_CHECKING, Any
 
@@ -224,7 +225,9 @@ def costs(data: ReportData, sessions: pd.DataFrame) -> Section:
     caption = _("Credits by deployment, the dearest first")
     folded = None
     if len(found) > MOST_AT_FIRST:
-        table = make_table(found, all_columns, caption=caption, shows_more="qoderdata costs")
+        days = 0 if pd.isna(first) else math.ceil((data.start - first) / pd.Timedelta("1D"))
+        command = f"qoderdata costs --since {days}D" if days > 0 else "qoderdata costs"
+        table = make_table(found, all_columns, caption=caption, shows_more=command)
         title_ = ngettext("all {count} deployment", "all {count} deployments", len(found))
         folded = Section("all-costs", title_, table=table)
     return Section(
