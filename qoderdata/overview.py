@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 from qoderdata.check import check, failing_now
-from qoderdata.columns import TEXT
+from qoderdata.columns import TEXT, require_frame
 from qoderdata.errors import UnknownOutcomesWarning
 from qoderdata.frames import with_names
 from qoderdata.summaries import run_failure_rates, session_costs
@@ -23,6 +23,9 @@ UNFINISHED = ("pending", "running", "waiting")
 #: How far ahead triggers are looked for: the shortest time in which there are `_ENOUGH` of them.
 _HORIZONS = ("1h", "24h", "7D")
 _ENOUGH = 100
+_COLUMNS = ("id", "agent_id", "status", "archived_at")
+_RUN_COLUMNS = ("id", "deployment_id", "agent_id", "status", "triggered_at", "started_at", "error_type")
+_SESSION_COLUMNS = ("agent_id", "agent_name", "created_at")
 _LABELS = ["deployment_id", "name", "agent", "team"]
 
 
@@ -108,6 +111,13 @@ def overview(
     Overview
         Nothing is read or changed.
 
+    Raises
+    ------
+    FrameTypeError
+        An argument is no frame, or a column has lost its dtype; the message says how to convert it.
+    MissingColumnError
+        A column is not there; the message lists those that are.
+
     Examples
     --------
     >>> import qoderdata as qd
@@ -120,6 +130,9 @@ def overview(
     >>> found.running[["name", "status"]].to_numpy().tolist(), found.today.runs, found.today.credits
     ([['nightly', 'running']], 1, 0.0)
     """
+    df = require_frame(df, _COLUMNS, what="deployments")
+    runs = require_frame(runs, _RUN_COLUMNS, what="runs")
+    sessions = require_frame(sessions, _SESSION_COLUMNS, what="sessions")
     live = df[df["archived_at"].isna()]
     is_paused = live["status"].eq("paused").fillna(value=False)
 

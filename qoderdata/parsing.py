@@ -27,7 +27,9 @@ Span = str | timedelta
 #: The most windows of time that one result may have.
 MAX_WINDOWS = 1_000_000
 
-_WINDOW = re.compile(r"([1-9][0-9]{0,5})?(min|h|D|W)")
+_USUAL_SPAN = re.compile(r"([1-9][0-9]{0,5})(min|h|D|W)")
+#: Windows of a day or more are days of the wall clock, so they are not written in hours.
+_WHOLE_DAYS = re.compile(r"\s*[0-9]*\s*(D|W|days?)\s*", re.IGNORECASE)
 #: 292 years, the longest span of `pandas.Timedelta`.
 _LONGEST = timedelta(days=106_751)
 _UNITS = {
@@ -42,8 +44,8 @@ _PART_WITHOUT_UNIT = re.compile(r"[0-9.][\s,+-]+[0-9]|P.*[0-9]\s*$")
 #: Other orders of a date are a guess, and a time of day alone would be of today.
 _YEAR_MONTH_DAY = re.compile(r"\s*[0-9]{4}(-[0-9]{2}-|[0-9]{2})[0-9]{2}")
 #: Units that pandas deprecates, with the form that it keeps.
-_DEPRECATED_UNIT = re.compile(r"(?<=[0-9.\s])(w|d|H|S)(?![A-Za-z])")
-_KEPT_UNITS = {"w": "W", "d": "D", "H": "h", "S": "s"}
+_DEPRECATED_UNIT = re.compile(r"(?<=[0-9.\s])(w|d|H|MIN|S|MS|US|NS)(?![A-Za-z])")
+_KEPT_UNITS = {"w": "W", "d": "D"}
 _ALLOWED_UNITS = "s, min, h, D or W"
 MICROSECOND = timedelta(microseconds=1)
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -98,10 +100,12 @@ def parse_instant(value: Instant, *, name: str) -> pd.Timestamp:
         )
     if stamp.tzinfo is None:
         raise ValueError(f"{name}={value!r} has no time zone; write one, like '2026-06-15T00:00Z' for UTC")
-    stamp = stamp.tz_convert("UTC").as_unit("us")
+    stamp = stamp.tz_convert("UTC")
     if not MINYEAR <= stamp.year <= MAXYEAR:
-        raise ValueError(f"{name}={value!r} is not a time of the years 1 to 9999 in UTC")
-    return stamp
+        # A pandas time of these years has no repr, and no offset of a zone.
+        shown = stamp.isoformat() if isinstance(value, pd.Timestamp) else value
+        raise ValueError(f"{name}={shown!r} is not a time of the years 1 to 9999 in UTC")
+    return stamp.as_unit("us")
 
 
 def parse_span(value: Span, *, name: str) -> timedelta:
@@ -111,7 +115,7 @@ def parse_span(value: Span, *, name: str) -> timedelta:
     ----------
     value
         What `pandas.Timedelta` takes: ``"15min"``, ``"7D"``, a `datetime.timedelta`; never a number without a
-        unit. The units that pandas deprecates (``w``, ``d``, ``H``, ``S``) are accepted.
+        unit. The units that pandas deprecates (``w``, ``d``, ``H``, ``MIN``, ``S``) are accepted.
     name
         The parameter's name, for the message.
 
@@ -133,8 +137,8 @@ def parse_span(value: Span, *, name: str) -> timedelta:
     Traceback (most recent call last):
     ValueError: horizon=24 is not a length of time, as it has no unit (s, min, h, D or W); write one like '24h'
     """
-    usual = _WINDOW.fullmatch(value) if isinstance(value, str) else None
-    if usual is not None and usual[1] is not None and int(usual[1]) * _UNITS[usual[2]] <= _LONGEST:
+    usual = _USUAL_SPAN.fullmatch(value) if isinstance(value, str) else None
+    if usual is not None and int(usual[1]) * _UNITS[usual[2]] <= _LONGEST:
         return int(usual[1]) * _UNITS[usual[2]]
     if _is_bare_number(value) or (isinstance(value, str) and _PART_WITHOUT_UNIT.search(value)):
         raise ValueError(
@@ -313,8 +317,8 @@ def parse_window(freq: str) -> timedelta:
     Parameters
     ----------
     freq
-        A count (1 where left out) and ``min``, ``h``, ``D`` or ``W``. A length of less than a day must divide a
-        day evenly.
+        What `parse_span` takes, or one of the units ``min``, ``h``, ``D`` and ``W`` alone. A length of less than
+        a day is in whole minutes and divides a day evenly; a longer one is written in days or weeks.
 
     Returns
     -------
@@ -324,20 +328,23 @@ def parse_window(freq: str) -> timedelta:
     Raises
     ------
     ValueError
-        Not such a text, or a part of a day that does not divide a day evenly.
+        Not a length of time, or one that does not divide a day evenly.
 
     Examples
     --------
     >>> parse_window("15min"), parse_window("1D")
     (datetime.timedelta(seconds=900), datetime.timedelta(days=1))
     """
-    match = _WINDOW.fullmatch(freq) if isinstance(freq, str) else None
-    if match is None:
-        raise ValueError(f"freq={freq!r} must be a count with min, h, D or W, such as '15min', '1h', '1D' or '1W'")
-    length = int(match[1] or 1) * _UNITS[match[2]]
-    if match[2] in {"min", "h"} and (length >= _UNITS["D"] or _UNITS["D"] % length):
+    is_unit = isinstance(freq, str) and freq.lower() in {"min", "h", "d", "w"}
+    length = parse_span(f"1{freq}" if is_unit else freq, name="freq")
+    if length < _UNITS["D"]:
+        is_window = bool(length) and not _UNITS["D"] % length and not length % _UNITS["min"]
+    else:
+        is_window = _WHOLE_DAYS.fullmatch(str(freq)) is not None
+    if not is_window:
         raise ValueError(
-            f"freq={freq!r} must fill a day evenly, such as '30min' or '6h'; whole days are written '1D'"
+            f"freq={freq!r} must fill a day evenly in whole minutes, such as '30min' or '6h'; whole days are "
+            "written '1D'"
         )
     return length
 
@@ -452,7 +459,7 @@ def check_flag(value: object, *, name: str) -> None:
 def _with_kept_units(value: Span) -> Span:
     if not isinstance(value, str) or "P" in value:  # ISO 8601, as in "PT2H"
         return value
-    return _DEPRECATED_UNIT.sub(lambda unit: _KEPT_UNITS[unit[1]], value)
+    return _DEPRECATED_UNIT.sub(lambda unit: _KEPT_UNITS.get(unit[1], unit[1].lower()), value)
 
 
 def _is_bare_number(value: object) -> bool:

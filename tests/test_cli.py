@@ -583,10 +583,24 @@ def test_windows_take_the_units_that_spans_take(capsys: pytest.CaptureFixture[st
     start = ["--start", "2026-06-15T01:30:20Z"]
     for words in (["triggers", *start, "--load"], ["runs", "--since", "all", "--freq"]):
         texts = []
-        for unit in ("D", "d"):
-            assert main([*words, f"1{unit}"]) == 0
+        for length in ("1D", "1d", "1 day"):
+            assert main([*words, length]) == 0
             texts.append(capsys.readouterr().out)
-        assert texts[0] == texts[1]
+        assert texts[0] == texts[1] == texts[2]
+        for length in ("60T", "7", "soon"):
+            messages = []
+            for option in (words, ["triggers", *start, "--horizon"]):
+                assert main([*option, length]) == 2
+                messages.append(capsys.readouterr().err.replace(option[-1], "--option"))
+            assert messages[0] == messages[1]
+    assert main(["triggers", *start, "--load", "3600S"]) == 0
+
+
+def test_groups_are_named_as_they_are_typed(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["errors", "--since", "all", "--by", "error_type", "--by", "team"]) == 2
+    assert (
+        "qoderdata: --by 'error_type' is a column of the result and cannot be a group" in capsys.readouterr().err
+    )
 
 
 @pytest.mark.usefixtures("empty_cache")

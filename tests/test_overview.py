@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 
 import qoderdata as qd
+from qoderdata.errors import MissingColumnError
 from qoderdata.overview import overview
 from qoderdata.sandbox import Sandbox
 
@@ -184,6 +185,26 @@ def test_missing_is_not_zero() -> None:
     for frame in (nothing.running, nothing.upcoming, nothing.failing):
         assert frame.empty
         assert list(frame.columns[:4]) == ["deployment_id", "name", "agent", "team"]
+
+
+@pytest.mark.parametrize(
+    ("what", "column"),
+    [
+        ("deployments", "status"), ("deployments", "archived_at"),
+        ("runs", "id"), ("runs", "deployment_id"), ("runs", "agent_id"), ("runs", "status"),
+        ("runs", "triggered_at"), ("runs", "started_at"), ("runs", "error_type"),
+        ("sessions", "agent_id"), ("sessions", "agent_name"), ("sessions", "created_at"),
+    ],
+)  # fmt: skip
+def test_a_column_that_is_not_there_is_named(what: str, column: str) -> None:
+    frames = {
+        "deployments": qd.flatten_deployments([]),
+        "runs": qd.flatten_runs([]),
+        "sessions": qd.flatten_sessions([]),
+    }
+    frames[what] = frames[what].drop(columns=column)
+    with pytest.raises(MissingColumnError, match=f"the {what} frame has no column '{column}'; it has: "):
+        overview(*frames.values(), now=pd.Timestamp("2026-06-15T00:00Z"))
 
 
 def test_what_is_paused_or_archived_neither_fires_nor_fails_here() -> None:

@@ -69,6 +69,14 @@ class TestInstant:
         ):
             parsing.parse_instant(value, name="since")
 
+    @pytest.mark.parametrize("date", ["-400000-06-15", "-0001-06-15", "0000-12-31", "10000-01-01", "400000-06-15"])
+    def test_years_that_python_does_not_know_are_refused(self, date: str) -> None:
+        value = pd.Timestamp(np.datetime64(date, "s")).tz_localize("UTC")
+        with pytest.raises(
+            ValueError, match=r"^since=.*T00:00:00\+00:00' is not a time of the years 1 to 9999 in UTC"
+        ):
+            parsing.parse_instant(value, name="since")
+
     @given(st.datetimes(datetime(1700, 1, 1), datetime(2250, 1, 1), timezones=st.timezones()))  # noqa: DTZ001
     def test_any_aware_time_comes_back(self, value: datetime) -> None:
         assert parsing.parse_instant(value, name="t").to_pydatetime() == value.astimezone(UTC)
@@ -102,7 +110,8 @@ class TestSpan:
             assert parsing.parse_span(text, name="max_age") == expected
 
     @pytest.mark.parametrize(
-        ("value", "seconds"), [("1w", 604_800), ("2d", 172_800), ("3H", 10_800), ("5S", 5), ("1d 12H", 129_600)]
+        ("value", "seconds"),
+        [("1w", 604_800), ("2d", 172_800), ("3H", 10_800), ("5S", 5), ("1d 12H", 129_600), ("60MIN", 3600)],
     )
     def test_units_that_pandas_deprecates_are_read_without_a_warning(self, value: str, seconds: float) -> None:
         assert parsing.parse_span(value, name="max_age").total_seconds() == seconds
@@ -239,12 +248,22 @@ class TestWindow:
             ("h", timedelta(hours=1)),
             ("3D", timedelta(days=3)),
             ("W", timedelta(7)),
+            ("d", timedelta(days=1)),
+            ("2w", timedelta(weeks=2)),
+            ("2 days", timedelta(days=2)),
+            ("3600S", timedelta(hours=1)),
+            ("60MIN", timedelta(hours=1)),
+            ("1H", timedelta(hours=1)),
+            ("1h30min", timedelta(minutes=90)),
+            ("PT2H", timedelta(hours=2)),
         ],
     )
     def test_it_is_read(self, freq: str, length: timedelta) -> None:
         assert parsing.parse_window(freq) == length
 
-    @pytest.mark.parametrize("freq", ["", "1", "7h", "24h", "25h", "1d", "1w", "0h", "-1h", None, 60])
+    @pytest.mark.parametrize(
+        "freq", ["", "1", "7h", "24h", "25h", "36h", "1.5D", "0h", "0D", "30s", "1M", "-1h", "soon", None, 60]
+    )
     def test_what_is_no_window(self, freq: str) -> None:
         with pytest.raises(ValueError, match="freq="):
             parsing.parse_window(freq)

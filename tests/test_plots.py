@@ -305,6 +305,12 @@ class TestEveryPlot:
         assert plt.get_fignums() == []
 
 
+@pytest.mark.parametrize("column", ["deployments", "consecutive_failures"])
+def test_who_fails_now_needs_all_columns_of_streaks(column: str) -> None:
+    with pytest.raises(MissingColumnError, match=f"the rates frame has no column '{column}'"):
+        plots.plot_failure_rates(rates().drop(columns=column))
+
+
 @pytest.mark.parametrize("case", ["failure_rates", "trigger_load", "run_calendar", "durations"])
 def test_lines_and_texts_follow_a_dark_style(case: str) -> None:
     with plt.style.context("dark_background"):

@@ -20,7 +20,7 @@ from scipy import stats
 
 import qoderdata as qd
 from qoderdata.columns import TEXT
-from qoderdata.errors import DataQualityWarning, FrameTypeError, MissingColumnError
+from qoderdata.errors import DataQualityWarning, FrameTypeError, MissingColumnError, UnknownOutcomesWarning
 from qoderdata.summaries import wilson
 
 END = datetime(2026, 6, 15, tzinfo=UTC)
@@ -187,17 +187,35 @@ def half_assumed(assumed: int = 1) -> pd.DataFrame:
 @pytest.mark.parametrize("engine", [pd.DataFrame, pl.from_pandas, pa.Table.from_pandas])
 def test_periods_whose_outcomes_are_known_unequally_are_told_of(engine: Any) -> None:  # noqa: ANN401
     """More failures are seen in one of the periods than in the other, which makes it look worse."""
-    told = r"^3 of 40 completed runs of the recent period are assumed .* 0 of 40 of the baseline: .*'events'\)"
+    told = r"^5 of 40 completed runs of the recent period are assumed .* 0 of 40 of the baseline: .*'events'\)"
     with pytest.warns(DataQualityWarning, match=told) as caught:
-        qd.compare_periods(engine(half_assumed(3)), until=END)
+        qd.compare_periods(engine(half_assumed(5)), until=END)
     assert [warning.filename for warning in caught] == [__file__]
 
 
 def test_periods_whose_outcomes_are_known_alike_are_not_told_of() -> None:
-    qd.compare_periods(half_assumed(2), until=END)  # 5 points, not more
+    qd.compare_periods(half_assumed(4), until=END)  # 10 points may be chance
     qd.compare_periods(half_assumed(80), until=END)
-    qd.compare_periods(half_assumed(3).query("status_from == 'session'"), until=END)  # nothing to compare with
-    qd.compare_periods(pl.from_pandas(half_assumed(3)).lazy(), until=END)  # not read here
+    qd.compare_periods(half_assumed(5).query("status_from == 'session'"), until=END)  # nothing to compare with
+    qd.compare_periods(pl.from_pandas(half_assumed(5)).lazy(), until=END)  # not read here
+    qd.compare_periods(half_assumed(1).iloc[[0, 40]], until=END)  # one run each
+    many = pd.concat([half_assumed(2)] * 100)
+    qd.compare_periods(many.assign(id=[str(n) for n in range(len(many))]), until=END)  # 5 points, not more
+
+
+@pytest.mark.parametrize("engine", [pd.DataFrame, pl.from_pandas, pa.Table.from_pandas])
+@pytest.mark.parametrize("missed", [None, 9])
+def test_a_budget_with_runs_of_unknown_outcome_is_told_of(engine: Any, missed: int | None) -> None:  # noqa: ANN401
+    runs = runs_at([(DAY, "completed")] * 9 + [(DAY, "failed")] * 9 + [(9 * DAY, "failed")] * 9)
+    runs = runs.assign(status_from="session")
+    runs.loc[8:9, "status"] = None
+    absent = None if missed is None else missed_at([DAY] * missed)
+    told = r"^the outcome of 2 of 18 counted runs is not known, and 8 are assumed .*, so more of the budget may be"
+    with pytest.warns(UnknownOutcomesWarning, match=told) as caught:
+        qd.error_budget(engine(runs), absent, window="7D", by="deployment_id", until=END)
+    assert [warning.filename for warning in caught] == [__file__]
+    qd.error_budget(engine(runs.assign(status="failed")), absent, window="7D", until=END)
+    qd.error_budget(engine(runs), window="7D", until=END - 2 * DAY)  # the others are not in the window
 
 
 def test_compared_runs_of_unknown_outcome_are_told_of_once() -> None:
@@ -272,6 +290,7 @@ HOURS = st.integers(-5, 100).map(lambda hours: timedelta(hours=hours))
 DEPLOYMENTS = st.sampled_from(["dep_1", "dep_2", None])
 
 
+@pytest.mark.filterwarnings("ignore::qoderdata.errors.UnknownOutcomesWarning")
 @given(
     runs=st.lists(st.tuples(HOURS, STATUSES, DEPLOYMENTS), max_size=30),
     missed=st.lists(st.tuples(HOURS, st.booleans(), DEPLOYMENTS), max_size=10),
@@ -365,6 +384,7 @@ def test_missed_of_another_engine_or_kind_is_refused() -> None:
         qd.error_budget(runs, missed.assign(certain="True"))
 
 
+@pytest.mark.filterwarnings("ignore::qoderdata.errors.UnknownOutcomesWarning")
 def test_dask_has_budgets_but_no_comparison() -> None:
     runs = dd.from_pandas(random_runs(3), npartitions=2)  # type: ignore[no-untyped-call] # Dask has no types
     missed = missed_at([DAY, 2 * DAY])

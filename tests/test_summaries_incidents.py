@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING, Any
 import duckdb
 import numpy as np
 import pandas as pd
+import polars as pl
 import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from qoderdata import decode, frames, schema
-from qoderdata.errors import MissingColumnError
+from qoderdata.errors import MissingColumnError, UnknownOutcomesWarning
 from qoderdata.sandbox import Sandbox
 from qoderdata.summaries import (
     consistency,
@@ -67,6 +68,7 @@ def account() -> tuple[pa.Table, pa.Table]:
         )
 
 
+@pytest.mark.filterwarnings("ignore::qoderdata.errors.UnknownOutcomesWarning")
 @pytest.mark.parametrize(
     ("letters", "current", "since", "longest", "incidents", "mttr_hours", "open_"),
     [
@@ -99,6 +101,13 @@ def test_streaks(  # noqa: PLR0917 one column of the table each
             "open_incidents": open_,
         }
     ]
+
+
+def test_streaks_with_runs_of_unknown_outcome_are_told_of() -> None:
+    told = r"^the outcome of 1 of 3 counted runs is not known.* so a streak may be longer .*'events'\)"
+    with pytest.warns(UnknownOutcomesWarning, match=told):
+        failure_streaks(story("f?f"))
+    failure_streaks(pl.from_pandas(story("f?f")).lazy())  # not read here
 
 
 def test_streaks_follow_time_and_not_the_order_of_rows() -> None:
@@ -147,6 +156,7 @@ def grouped(rows: list[dict[str, Any]], by: str | None) -> dict[Any, list[dict[s
     return groups
 
 
+@pytest.mark.filterwarnings("ignore::qoderdata.errors.UnknownOutcomesWarning")
 @given(rows=st.lists(RUN, max_size=25), by=st.sampled_from(["deployment_id", None]))
 @settings(max_examples=50, deadline=None)
 def test_streaks_equal_a_walk_over_the_runs(rows: list[dict[str, Any]], by: str | None) -> None:

@@ -194,7 +194,7 @@ def test_types_are_exact_and_the_argument_unchanged() -> None:
         ({"by": "team"}, MissingColumnError, "runs frame has no column 'team'; it has: id, deployment_id"),
         ({"by": "agent_name"}, MissingColumnError, "with_names adds the names of ids, and the keys"),
         ({"by": "window"}, ValueError, "'window' is a column of the result"),
-        ({"freq": "1M"}, ValueError, "freq='1M' must be a count with min, h, D or W"),
+        ({"freq": "1M"}, ValueError, "freq='1M' is not a length of time"),
         ({"freq": "0h"}, ValueError, "freq='0h'"),
         ({"freq": 3600}, ValueError, "freq=3600"),
         ({"freq": "7h"}, ValueError, "freq='7h' must fill a day evenly"),

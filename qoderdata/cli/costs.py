@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import click
+
 import qoderdata as qd
 from qoderdata.cli import grouping, options
 from qoderdata.cli.output import Column, count
@@ -20,7 +22,7 @@ if TYPE_CHECKING:
 
 @options.command("costs", example="qoderdata costs --since 30D --by agent")
 @options.by_option("sessions", help="Group by (default deployment)")
-@options.freq_option("--freq", help="Print one row for each window of time, such as 1D or 1W.")
+@click.option("--freq", metavar="SPAN", help="Print one row for each window of time, such as 1D or 1W.")
 @options.tz_option("of windows")
 @options.window(since="30D", what="Created")
 @options.service

@@ -504,15 +504,6 @@ def by_option(table: str, *, help: str) -> Decorator:  # noqa: A002 - click's wo
     )  # fmt: skip
 
 
-def freq_option(name: str, *, help: str) -> Decorator:  # noqa: A002 - as above
-    """Return the decorator that adds an option for the length of windows; units are read as those of spans are."""
-    kept = {"d": "D", "w": "W", "H": "h"}
-    return click.option(
-        name, metavar="SPAN", help=help,
-        callback=lambda _ctx, _param, value: value and value[:-1] + kept.get(value[-1], value[-1]),
-    )  # fmt: skip
-
-
 def refuse_without_effect(names: Iterable[str], reason: str) -> None:
     """Refuse options that were given on the command line and have no effect there."""
     context = click.get_current_context()

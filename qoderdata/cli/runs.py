@@ -25,7 +25,7 @@ _STREAKS_OF_A_PERIOD = "failures before the time asked for are not counted; --si
 
 @options.command("runs", example="qoderdata runs --since 30D --freq 1D")
 @options.by_option("runs", help="Group by (default: all together)")
-@options.freq_option("--freq", help="Print one row for each window of time, such as 1D or 1h.")
+@click.option("--freq", metavar="SPAN", help="Print one row for each window of time, such as 1D or 1h.")
 @click.option("--errors", is_flag=True, help="Show what went wrong, by error type.")
 @click.option("--streaks", is_flag=True, help="Show who fails now and since when, also if paused or archived.")
 @click.option(

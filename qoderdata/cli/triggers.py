@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 @click.option("--start", metavar="TIME", help="Begin of that time, with its zone (default: now).")
 @options.tz_option("of the times shown")
 @click.option("--include-paused", is_flag=True, help="Treat paused deployments as active.")
-@options.freq_option("--load", help="Count how many fire in each window of time, such as 1h.")
+@click.option("--load", metavar="SPAN", help="Count how many fire in each window of time, such as 1h.")
 @options.deployment_filters(archived=False)
 @options.service
 @options.output_form

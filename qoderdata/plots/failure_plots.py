@@ -108,9 +108,9 @@ def plot_failure_rates(
     check_top(top)
     by_runs = "completed" in getattr(rates, "columns", ())
     counts = ["completed", "failed"] if by_runs else ["total_runs", "total_failures"]
-    rates = require_frame(
-        rates, ["failure_rate", "ci_low", "ci_high", *counts], what="rates", optional=["assumed"]
-    )
+    streaks = ["deployments", "consecutive_failures"] if "failing" in getattr(rates, "columns", ()) else []
+    wanted = ["failure_rate", "ci_low", "ci_high", *counts, *streaks]
+    rates = require_frame(rates, wanted, what="rates", optional=["assumed"])
     if "window" in rates.index.names:
         raise ValueError("these rates are over time; draw them with plot_run_failure_rates, or leave out freq")
     shown = rates.head(top)

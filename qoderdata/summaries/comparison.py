@@ -122,8 +122,9 @@ def compare_periods(
     -----
     UnknownOutcomesWarning
         The outcome of more than 5 % of the runs is not known. Or, of all completed runs, the share that is assumed
-        (``status_from`` is ``"session"``) differs by more than 5 points between the periods: a verdict may then
-        come from failures that are seen in one period only. Frames that are lazy are not read for this.
+        (``status_from`` is ``"session"``) differs by more than 5 points between the periods, and its interval
+        leaves out 0: a verdict may then come from failures that are seen in one period only. Frames that are lazy
+        are not read for this.
 
     Examples
     --------
@@ -153,8 +154,8 @@ def compare_periods(
     inside = {"recent": age <= recent_us, "baseline": age > recent_us}
     if source.eager:
         warn_of_unknown(count_outcomes(rows), outcomes_of(runs))
-        counted = (count_outcomes(rows.filter(inside[one])) for one in _PERIODS)
-        _warn_of_unlike(*counted, outcomes=outcomes_of(runs))
+        counted = {one: count_outcomes(rows.filter(inside[one])) for one in _PERIODS}
+        _warn_of_unlike(counted, outcomes_of(runs), confidence=confidence)
     rows = rows.with_columns(
         *(flag(status.is_in(["completed", "failed"]) & inside[one]).alias(f"{one}_decided") for one in _PERIODS),
         *(flag((status == "failed") & inside[one]).alias(f"{one}_failed") for one in _PERIODS),
@@ -169,12 +170,7 @@ def compare_periods(
     grouped = grouped.with_columns(nw.col(*counts).cast(nw.Int64))
 
     def finish(frame: nw.LazyFrame[Any]) -> nw.LazyFrame[Any]:
-        names = {one: (f"{one}_rate", f"{one}_low", f"{one}_high") for one in _PERIODS}
-        for one in _PERIODS:
-            frame = wilson.add_rate(
-                frame, f"{one}_failed", f"{one}_decided", confidence=confidence, names=names[one]
-            )
-        frame = wilson.add_change(frame, names["recent"], names["baseline"])
+        frame = _add_change(frame, "failed", "decided", confidence=confidence)
         return frame.with_columns(_verdict().alias("verdict"))
 
     compared: IntoFrameT = source.finalize(
@@ -183,12 +179,24 @@ def compare_periods(
     return compared
 
 
-def _warn_of_unlike(recent: dict[str, int], baseline: dict[str, int], *, outcomes: str | None) -> None:
-    """Warn where the shares of completed runs that are assumed differ too much between the periods."""
+def _add_change(frame: nw.LazyFrame[Any], hits: str, trials: str, *, confidence: float) -> nw.LazyFrame[Any]:
+    """Add the rate of each period, and by how much they differ."""
+    names = {one: (f"{one}_rate", f"{one}_low", f"{one}_high") for one in _PERIODS}
+    for one in _PERIODS:
+        frame = wilson.add_rate(frame, f"{one}_{hits}", f"{one}_{trials}", confidence=confidence, names=names[one])
+    return wilson.add_change(frame, names["recent"], names["baseline"])
+
+
+def _warn_of_unlike(counts: dict[str, dict[str, int]], outcomes: str | None, *, confidence: float) -> None:
+    """Warn where the shares of completed runs that are assumed differ too much, and by more than chance."""
+    recent, baseline = (counts[one] for one in _PERIODS)
     if not recent["completed"] or not baseline["completed"]:
         return
-    shares = [one["assumed"] / one["completed"] for one in (recent, baseline)]
-    if abs(shares[0] - shares[1]) > DOUBTFUL:
+    columns = {f"{one}_{name}": [counts[one][name]] for one in _PERIODS for name in ("assumed", "completed")}
+    frame = nw.from_dict(columns, backend="pandas").lazy()
+    shares = _add_change(frame, "assumed", "completed", confidence=confidence).collect()
+    change, low, high = (shares[name].item() for name in ("change", "change_low", "change_high"))
+    if abs(change) > DOUBTFUL and (low > 0 or high < 0):
         errors.warn(
             f"{recent['assumed']:,} of {recent['completed']:,} completed runs of the recent period are assumed to "
             f"have completed, and {baseline['assumed']:,} of {baseline['completed']:,} of the baseline: failures "
@@ -277,6 +285,12 @@ def error_budget(
     MissingColumnError
         A column is not there; the message lists those that are.
 
+    Warns
+    -----
+    UnknownOutcomesWarning
+        The outcome of more than 5 % of the runs in the window is not known; frames that are lazy are not read for
+        this.
+
     Examples
     --------
     >>> import pandas as pd
@@ -293,19 +307,26 @@ def error_budget(
         raise ValueError(f"target={target!r} must lie between 0 and 1, such as 0.99")
     window_us, allowed = parse_micros(window, name="window"), 1 - target
     keys = group_keys(by, results=[*_BUDGET, "name"])
-    source = open_source(runs, keys=keys, wanted=["status", "triggered_at"], what="runs")
+    wanted = ["status", "triggered_at"]
+    source = open_source(runs, keys=keys, wanted=wanted, what="runs", optional=["status_from"])
+    # What tells the outcomes is only read for the warning.
+    told = [name for name in ("status", "status_from") if source.eager and name in source.frame.collect_schema()]
     status = nw.col("status")
     rows = add_column(source.frame, "_at", EPOCH, "triggered_at").with_columns(
         flag(status.is_in(["completed", "failed"])).alias("_decided"),
         flag(status == "failed").alias("_failed"),
         nw.lit(0).cast(nw.Int64).alias("_missed"),
     )
-    rows = rows.select(*dict.fromkeys([*source.grouping, *source.names.values(), *_EVENT]))
+    rows = rows.select(*dict.fromkeys([*source.grouping, *source.names.values(), *_EVENT, *told]))
     if missed is not None:
         rows = nw.concat([rows, _missed_rows(missed, source, rows.collect_schema())])
     rows = with_age(rows, until)
     age = nw.col("_age")
-    in_window, in_day = flag((age > 0) & (age <= window_us)), flag((age > 0) & (age <= _DAY))
+    is_in_window = (age > 0) & (age <= window_us)
+    if source.eager:
+        counted = count_outcomes(rows.filter(is_in_window & (nw.col("_missed") == 0)))
+        warn_of_unknown(counted, outcomes_of(runs), so="more of the budget may be used than this says")
+    in_window, in_day = flag(is_in_window), flag((age > 0) & (age <= _DAY))
     bad = nw.col("_failed") + nw.col("_missed")
     rows = rows.with_columns(
         *((nw.col(f"_{name}") * in_window).alias(name) for name in ("decided", "failed", "missed")),
@@ -338,7 +359,7 @@ def error_budget(
 
 def _missed_rows(missed: Any, source: Source, schema: nw.Schema) -> nw.LazyFrame[Any]:  # noqa: ANN401
     """Return the certain missed triggers as rows like those of runs, in their engine."""
-    names = [name for name in schema if name in source.names.values()]
+    names = [name for name in schema if name in {*source.names.values(), "status", "status_from"}]
     wanted = [*source.keys, "scheduled_at", "certain"]
     rows = source.adopt(missed, wanted=wanted, what="missed", optional=[*names, "name"])
     own = rows.collect_schema().names()

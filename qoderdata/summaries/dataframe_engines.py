@@ -60,7 +60,7 @@ def group_keys(by: str | Sequence[str] | None, *, results: Collection[str]) -> l
     if not keys or not all(isinstance(key, str) for key in keys) or len(set(keys)) < len(keys):
         raise ValueError(f"by={by!r} must be a column, a list of different columns, or None for one row of all")
     if taken := [key for key in keys if key in results]:
-        raise ValueError(f"by={by!r}: {taken[0]!r} is a column of the result; rename the column to group by it")
+        raise ValueError(f"by={taken[0]!r} is a column of the result; rename the column to group by it")
     return keys
 
 

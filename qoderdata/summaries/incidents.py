@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import narwhals as nw
 
 from qoderdata.summaries.dataframe_engines import EPOCH, add_column, flag, group_keys, instant, open_source
+from qoderdata.summaries.run_rates import count_outcomes, outcomes_of, warn_of_unknown
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -76,6 +77,11 @@ def failure_streaks(runs: IntoFrameT, by: str | Sequence[str] | None = "deployme
     MissingColumnError
         A column is not there; the message lists those that are.
 
+    Warns
+    -----
+    UnknownOutcomesWarning
+        The outcome of more than 5 % of the runs is not known; frames that are lazy are not read for this.
+
     Examples
     --------
     >>> import pandas as pd
@@ -92,8 +98,11 @@ def failure_streaks(runs: IntoFrameT, by: str | Sequence[str] | None = "deployme
     """
     keys = group_keys(by, results=_STREAKS)
     wanted = ["id", "status", "triggered_at"]
-    source = open_source(runs, keys=keys, wanted=wanted, what="runs", optional=["created_at"])
+    source = open_source(runs, keys=keys, wanted=wanted, what="runs", optional=["created_at", "status_from"])
     source.refuse_dask("failure_streaks", "runs in order of time within a group")
+    if source.eager:
+        so = "a streak may be longer than this says, or have ended"
+        warn_of_unknown(count_outcomes(source.frame), outcomes_of(runs), so=so)
 
     rows = add_column(source.frame, "_at", EPOCH, "triggered_at")
     at = nw.col("_at")

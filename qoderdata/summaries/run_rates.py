@@ -55,8 +55,8 @@ def run_failure_rates(
     by
         A column, a list of columns, or ``None`` for all runs together. A missing key is a group of its own.
     freq
-        Windows of time, by ``triggered_at``: a count and ``min``, ``h``, ``D`` or ``W``, such as ``"15min"``,
-        ``"1h"``, ``"1D"``, ``"1W"``. Days and weeks (from Monday) are those of the wall clock in `tz`, so they
+        Windows of time, by ``triggered_at``: a length of time with a unit, such as ``"15min"``, ``"1h"``,
+        ``"1D"``, ``"1W"``. Days and weeks (from Monday) are those of the wall clock in `tz`, so they
         have 23 or 25 hours where clocks change, and several are counted from 1970; hours and minutes are
         absolute, counted from each local midnight, and must fill a day evenly. ``None``: no windows.
     tz
@@ -147,7 +147,9 @@ def run_failure_rates(
     if per == "occurrence":
         source.refuse_dask("per='occurrence'", "runs in order of time within a deployment")
         rows = _last_runs(rows)
-    rows = _with_flags(rows)
+    rows = _with_flags(rows).with_columns(
+        nw.when(nw.col("status") == "completed").then(nw.col("duration_ms").cast(nw.Float64)).alias("_ms")
+    )
     shown = [*keys, "window"] if windows else keys
     grouping = [*source.grouping, "window"] if windows else source.grouping
     quantiles = source.quantiles("_ms", _DURATIONS, scan="scan_runs")
@@ -205,7 +207,7 @@ def advice(outcomes: str | None) -> str:
 
 
 def _with_flags(runs: nw.LazyFrame[Any]) -> nw.LazyFrame[Any]:
-    """Add a 0/1 column for each count, and the durations of completed runs as ``_ms``."""
+    """Add a 0/1 column for each count."""
     flag, status = dataframe_engines.flag, nw.col("status")
     completed = status == "completed"
     assumed = (
@@ -218,7 +220,6 @@ def _with_flags(runs: nw.LazyFrame[Any]) -> nw.LazyFrame[Any]:
         *(flag(status.is_in(statuses)).alias(name) for name, statuses in _STATUSES.items()),
         flag(assumed).alias("assumed"),
         (1 - flag(status.is_in(known))).alias("unknown"),
-        nw.when(completed).then(nw.col("duration_ms").cast(nw.Float64)).alias("_ms"),
     )
 
 

@@ -183,7 +183,7 @@ def trigger_load(triggers: pd.DataFrame, freq: str = "1h") -> pd.DataFrame:
     triggers
         What `next_triggers` gives.
     freq
-        A count and ``min``, ``h``, ``D`` or ``W``, such as ``"15min"``, ``"1h"``, ``"1D"``. Days and weeks (from
+        A length of time with a unit, such as ``"15min"``, ``"1h"``, ``"1D"``. Days and weeks (from
         Monday) are those of the wall clock in the zone of ``trigger_at``, so they have 23 or 25 hours where
         clocks change, and several are counted from 1970; hours and minutes are absolute, counted from each local
         midnight, and must fill a day evenly. An evening that occurs twice is of one day.
