@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import parse_qsl, urlsplit
 
 import pytest
+from hypothesis import settings
 
 from qoderdata.client import retries
 
@@ -54,6 +55,10 @@ _LEAKS = (
 os.environ["MPLBACKEND"] = "Agg"
 os.environ["MATPLOTLIBRC"] = os.devnull
 os.environ["MPLCONFIGDIR"] = str(Path(__file__).resolve().parent / ".pytest_cache" / "matplotlib")
+
+# A busy machine takes longer than 200 ms for an example now and then, which says nothing about the code.
+settings.register_profile("no deadline", deadline=None)
+settings.load_profile("no deadline")
 
 
 class FastClock:
