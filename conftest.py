@@ -61,6 +61,10 @@ settings.register_profile("no deadline", deadline=None)
 settings.load_profile("no deadline")
 
 
+#: Seconds after which something that should have happened has not, on the slowest machine.
+PATIENCE = 60
+
+
 class FastClock:
     """A clock that jumps over every wait; safe to use from several threads.
 
@@ -111,6 +115,17 @@ def nobodys_machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator
     yield home
     if "matplotlib.pyplot" in sys.modules:
         sys.modules["matplotlib.pyplot"].close("all")
+
+
+@pytest.fixture(autouse=True)
+def nothing_under_way(clock: FastClock, nobodys_machine: Path) -> Iterator[None]:
+    """Wait for the request ahead that a load leaves under way when it stops early: the next test may count."""
+    del clock, nobodys_machine  # which it may need
+    yield
+    for thread in threading.enumerate():
+        if thread.name in {"qoderdata-fetch", "qoderdata-decode", "qoderdata-events", "qoderdata-import"}:
+            thread.join(PATIENCE)
+            assert not thread.is_alive(), f"{thread.name} goes on after the test"
 
 
 @pytest.fixture(autouse=True)
