@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import parse_qsl, urlsplit
 
 import pytest
+from hypothesis import settings
 
 from qoderdata.client import retries
 
@@ -54,6 +55,14 @@ _LEAKS = (
 os.environ["MPLBACKEND"] = "Agg"
 os.environ["MATPLOTLIBRC"] = os.devnull
 os.environ["MPLCONFIGDIR"] = str(Path(__file__).resolve().parent / ".pytest_cache" / "matplotlib")
+
+# A busy machine takes longer than 200 ms for an example now and then, which says nothing about the code.
+settings.register_profile("no deadline", deadline=None)
+settings.load_profile("no deadline")
+
+
+#: Seconds after which something that should have happened has not, on the slowest machine.
+PATIENCE = 60
 
 
 class FastClock:
@@ -106,6 +115,17 @@ def nobodys_machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator
     yield home
     if "matplotlib.pyplot" in sys.modules:
         sys.modules["matplotlib.pyplot"].close("all")
+
+
+@pytest.fixture(autouse=True)
+def nothing_under_way(clock: FastClock, nobodys_machine: Path) -> Iterator[None]:
+    """Wait for the request ahead that a load leaves under way when it stops early: the next test may count."""
+    del clock, nobodys_machine  # which it may need
+    yield
+    for thread in threading.enumerate():
+        if thread.name in {"qoderdata-fetch", "qoderdata-decode", "qoderdata-events", "qoderdata-import"}:
+            thread.join(PATIENCE)
+            assert not thread.is_alive(), f"{thread.name} goes on after the test"
 
 
 @pytest.fixture(autouse=True)

@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 
     from playwright.sync_api import BrowserContext, Page, Playwright, Route
 
+#: Milliseconds within which a busy machine starts Chromium, shows a page, or finds what a test waits for.
+PATIENCE = 120_000
 ARGUMENTS = [
     "--no-sandbox",
     "--disable-gpu",
@@ -32,9 +34,11 @@ def open_browser(playwright: Playwright, folder: Path, **options: Any) -> Browse
         if os.environ.get("CI") == "true":
             pytest.fail(reason)
         pytest.skip(reason)
-    return playwright.chromium.launch_persistent_context(
-        folder / "profile", executable_path=chromium, args=ARGUMENTS, **options
+    context = playwright.chromium.launch_persistent_context(
+        folder / "profile", executable_path=chromium, args=ARGUMENTS, timeout=PATIENCE, **options
     )
+    context.set_default_timeout(PATIENCE)
+    return context
 
 
 class WatchedPage:

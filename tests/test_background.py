@@ -50,17 +50,19 @@ class TestOneAhead:
 
     @pytest.mark.parametrize("leave", ["close", "throw"])
     def test_leaving_drops_what_is_being_made(self, leave: str) -> None:
-        release, begun = threading.Event(), []
+        release, making, begun = threading.Event(), threading.Event(), []
 
         def items() -> Iterator[int]:
             for number in range(5):
                 begun.append(number)
                 if number:
+                    making.set()
                     release.wait(LONG)
                 yield number
 
         ahead = prefetch(items(), name="t-leave")
         next(ahead)
+        assert making.wait(LONG)
         if leave == "close":
             ahead.close()
         else:

@@ -229,6 +229,7 @@ def test_compare_is_the_library_s(capsys: pytest.CaptureFixture[str]) -> None:
     assert {row["verdict"] for row in found} - {"unclear"}
 
 
+@pytest.mark.usefixtures("empty_cache")
 def test_compare_by_default_ends_now(capsys: pytest.CaptureFixture[str]) -> None:
     with Sandbox(deployments=20, seed=7, now=pd.Timestamp.now("UTC").floor("s").to_pydatetime()) as served:
         found = rows(f"compare --by trigger_type --base-url {served.base_url}", capsys)
@@ -284,6 +285,7 @@ def test_costs_add_up_to_what_the_service_says(sandbox: Sandbox, capsys: pytest.
     assert f"–: {manual} sessions without a deployment" in told
 
 
+@pytest.mark.usefixtures("empty_cache")
 def test_a_report_shows_what_the_sessions_of_90_days_cost(tmp_path: Path) -> None:
     with Sandbox(deployments=20, seed=7, now=pd.Timestamp.now("UTC").floor("s").to_pydatetime()) as served:
         assert main(["report", "r.html", "--costs", "--base-url", served.base_url]) == 0

@@ -142,7 +142,10 @@ class Terminal:
         """Wait for the program's end; the terminal is then as it was."""
         code = self.process.wait(PATIENCE)
         self.process.returncode = code
-        time.sleep(0.1)
+        os.write(self.terminal, b"nothing more")
+        end = time.monotonic() + PATIENCE
+        while not self.output.endswith(b"nothing more") and time.monotonic() < end:
+            time.sleep(0.01)
         assert termios.tcgetattr(self.terminal) == self.mode
         assert self.output.count(b"\x1b[?1049h") == self.output.count(b"\x1b[?1049l")
         assert self.output.rfind(b"\x1b[?25h") >= self.output.rfind(b"\x1b[?25l")

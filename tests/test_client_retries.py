@@ -101,10 +101,11 @@ class TestWhatMayPass:
         assert "[3 attempts in " in str(caught.value)
 
     def test_nobody_listens(self, clock: FastClock) -> None:
-        with socket.create_server(("127.0.0.1", 0)) as server:
-            port = server.getsockname()[1]
-        with pytest.raises(errors.APIConnectionError, match="refused") as caught:
-            Client("pt-secret", f"http://127.0.0.1:{port}").get_deployment("dep_1")
+        with socket.socket() as unused:
+            unused.bind(("127.0.0.1", 0))  # nobody else gets the port meanwhile
+            port = unused.getsockname()[1]
+            with pytest.raises(errors.APIConnectionError, match="refused") as caught:
+                Client("pt-secret", f"http://127.0.0.1:{port}").get_deployment("dep_1")
         assert caught.value.attempts == 6
         assert caught.value.seconds == pytest.approx(sum(clock.sleeps))
 

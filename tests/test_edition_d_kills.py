@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 import subprocess
 import sys
+import threading
 import time
 from collections import Counter
 from typing import TYPE_CHECKING
@@ -12,7 +14,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 import qoderdata as qd
-from tests.edition_d_service import KINDS, TOKEN, Account, EditionD
+from tests.edition_d_service import KINDS, TOKEN, Account, EditionD, Request
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -24,19 +26,32 @@ client = qd.Client(pat=sys.argv[1], base_url=sys.argv[2], min_interval=0)
 qd.load_runs(outcomes="events", client=client, cache_dir=sys.argv[3], progress=False)
 """
 
+#: So many event reads later at the latest the service stops to answer a process that is to be killed.
+_MORE = 8
+
 
 def load_and_kill(service: EditionD, folder: Path, *, after: int, delay: float) -> bool:
-    """Start a process, kill it some event reads and a moment later; return whether it was still at work."""
+    """Start a process, kill it some event reads and a moment later; return whether it was still at work.
 
-    def read() -> int:
-        return sum(request.list == "sessions/*/events" for request in service.requests)
+    So that it is, however late the kill comes on a busy machine, the service soon answers no more.
+    """
+    reads, reached, is_killed = itertools.count(1), threading.Event(), threading.Event()
 
-    seen = read()
+    def hold(request: Request) -> None:
+        number = next(reads) if request.list == "sessions/*/events" and not is_killed.is_set() else 0
+        if number == after:
+            reached.set()
+        if number >= after + _MORE:
+            is_killed.wait(60)
+
+    service.before = hold
     with subprocess.Popen([sys.executable, "-c", _LOAD, TOKEN, service.base_url, str(folder)]) as process:
-        while read() < seen + after and process.poll() is None:
-            time.sleep(0.001)
+        while not reached.wait(0.001) and process.poll() is None:
+            pass
         time.sleep(delay)
         process.kill()
+    is_killed.set()
+    service.before = None
     return process.returncode != 0
 
 

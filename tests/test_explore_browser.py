@@ -114,7 +114,7 @@ class Chart(WatchedPage):
         wait_until(is_so, what)
 
 
-def tooltip(page: Page, *, seconds: float = 10) -> dict[str, str]:
+def tooltip(page: Page, *, seconds: float = PATIENCE_SECONDS) -> dict[str, str]:
     element = page.locator("#vg-tooltip-element.visible")
     element.wait_for(timeout=1000 * seconds)
     keys, values = element.locator("td.key").all_inner_texts(), element.locator("td.value").all_inner_texts()
@@ -244,7 +244,7 @@ class TestPage:
         chart.page.mouse.move(last.x - 5, bottom, steps=3)
         chart.page.mouse.up()
         chart.settled(lambda: chart.page.evaluate("view.signal('zoom').begin"), "the zoom")
-        low, high = chart.page.evaluate("view.signal('zoom').begin")
+        low, high = chart.page.evaluate("view.runAsync().then(() => view.signal('zoom').begin)")  # the last move's
         wall = runs["triggered_at"].dt.tz_convert(ZONE).dt.tz_localize(None).dt.as_unit("ms").astype("int64")
         mine = runs[wall.between(low, high)]
         assert 0 < len(mine) < len(runs) / 2

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
+from uuid import uuid4
 
 import pandas as pd
 import pytest
@@ -155,9 +156,11 @@ def test_a_bound_belongs_to_the_runs_after_it(newest: Sandbox, tmp_path: Path) -
     assert run["id"] not in set(load(newest, tmp_path, until=at)["id"])
 
 
-def test_an_age_is_counted_back_from_now(newest: Sandbox, tmp_path: Path) -> None:
+def test_an_age_is_counted_back_from_now(newest: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = datetime.now(UTC)
+    monkeypatch.setattr("qoderdata.load.runs.datetime", type("Clock", (datetime,), {"now": lambda _tz: now}))
     at = triggered(newest.runs[100]) - pd.Timedelta("1s")
-    frame = load(newest, tmp_path, since=pd.Timestamp.now(UTC) - at)
+    frame = load(newest, tmp_path, since=now - at)
     assert list(frame["id"]) == [run["id"] for run in newest.runs if triggered(run) > at]
 
 
@@ -299,7 +302,7 @@ def test_two_processes_at_once_ask_once(newest: Sandbox, tmp_path: Path) -> None
 
 def test_a_store_on_an_object_store(newest: Sandbox) -> None:
     pytest.importorskip("fsspec")
-    location = f"memory://test/{newest.base_url[7:22]}"
+    location = f"memory://test/{uuid4()}"  # a port may come again
     load(newest, location)
     newest.create_runs(3, status="running")
     frame = load(newest, location, refresh=True)

@@ -195,19 +195,21 @@ class TestOnePageAhead:
     @pytest.mark.parametrize("leave", ["close", "interrupt"])
     def test_leaving_early_waits_for_nothing(self, leave: str) -> None:
         """A request may hang for a minute; who has had enough is not kept waiting, and no more is asked for."""
-        release, ended = threading.Event(), threading.Event()
+        begun, release, ended = threading.Event(), threading.Event(), threading.Event()
         asked: list[str | None] = []
 
         def fetch(cursor: str | None, _limit: int) -> Page:
             asked.append(cursor)
             if cursor is None:
                 return more("a")
+            begun.set()
             release.wait(30)
             ended.set()
             return more("b")
 
         pages = walk(fetch)
         next(pages)
+        assert begun.wait(10)
         if leave == "close":
             pages.close()
         else:

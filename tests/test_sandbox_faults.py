@@ -7,8 +7,9 @@ import http.client
 import json
 import re
 import socket
+import time
 from threading import Event, Thread
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 import pytest
@@ -157,11 +158,29 @@ def test_a_hang_lasts_until_the_sandbox_stops(sandbox: Sandbox) -> None:
 
     asking = Thread(target=ask)
     asking.start()
+    while sandbox._faults._at:
+        time.sleep(0.001)  # it is met soon
     assert not ended.wait(0.2)
     assert get(sandbox)[0] == 200, "others are answered meanwhile"
     sandbox.stop()
     assert ended.wait(10)
     asking.join()
+
+
+def test_a_hang_of_which_nobody_waits_yet_ends_too(sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The request has come in, and is about to hang."""
+    assert sandbox._server is not None
+    respond = sandbox._respond
+
+    def respond_and_end(request: Any) -> Any:  # noqa: ANN401 - the sandbox's own types
+        answer = respond(request)
+        sandbox.end_hangs()
+        return answer
+
+    monkeypatch.setattr(sandbox._server._server, "respond", respond_and_end)
+    sandbox.misbehave("hang")
+    with pytest.raises((http.client.RemoteDisconnected, ConnectionError)):
+        get(sandbox)
 
 
 def test_a_hang_is_seen_as_a_time_out(sandbox: Sandbox) -> None:

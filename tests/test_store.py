@@ -16,6 +16,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from qoderdata import files
 from qoderdata.decode import from_records
 from qoderdata.errors import CacheError, CacheWarning
 from qoderdata.files import Folder
@@ -368,7 +369,10 @@ def test_a_reader_does_not_take_a_cleared_store_for_an_empty_one(store: TableSto
         reader.read()
 
 
-def test_who_wants_to_pull_waits_for_who_pulls(store: TableStore, tmp_path: Path) -> None:
+def test_who_wants_to_pull_waits_for_who_pulls(
+    store: TableStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(files, "LOCK_NOTICE", 60)  # else a slow disk makes it warn, in the other thread
     other, order = make(Folder(tmp_path)), []
 
     def pull() -> None:

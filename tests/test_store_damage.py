@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import shutil
 import signal
 import subprocess
@@ -13,6 +14,7 @@ import warnings
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
@@ -578,19 +580,34 @@ def test_who_waits_for_a_stopped_holder_says_so_and_gives_up(
 
 
 def test_a_holder_that_is_not_stopped_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Longer than one that is stopped, however long it waits for the service."""
+    """Longer than one that is stopped, however long it waits for the service.
+
+    For who waits, 50 s pass at each look at the clock, and there is a renewal between two looks at the lock.
+    """
     monkeypatch.setattr(files, "LOCK_NOTICE", 0.02)
-    monkeypatch.setattr(files, "LOCK_PATIENCE", 0.5)
-    monkeypatch.setattr(files, "LOCK_RENEWAL", 0.05)
-    held, order = threading.Event(), []
+    monkeypatch.setattr(files, "LOCK_RENEWAL", 0.005)
+    monkeypatch.setattr(files, "time", SimpleNamespace(monotonic=itertools.count(0, 50).__next__))
+    assert files.LOCK_PATIENCE < 3 * 50
+    touched_at, looks = files._touched_at, [0]
+    held, waited, order = threading.Event(), threading.Event(), []
+
+    def renewed_at(path: Path) -> int | None:
+        while (found := touched_at(path)) == looks[-1] and thread.is_alive():
+            time.sleep(0.001)
+        looks.append(found or 0)
+        if len(looks) > 10:
+            waited.set()
+        return found
+
+    monkeypatch.setattr(files, "_touched_at", renewed_at)
 
     def hold() -> None:
         with Folder(tmp_path).lock("name"):
             held.set()
-            time.sleep(1.2)
+            waited.wait()
             order.append("held")
 
-    thread = threading.Thread(target=hold)
+    thread = threading.Thread(target=hold, daemon=True)
     thread.start()
     held.wait()
     with pytest.warns(CacheWarning, match="waiting"), Folder(tmp_path).lock("name"):

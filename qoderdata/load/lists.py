@@ -594,7 +594,7 @@ def _pull(
 ) -> tuple[cache.CachedTable, int]:
     began, fetched_at = time.monotonic(), datetime.now(UTC)
     # pandas takes as long to import as a page takes to come, and is needed after the last one.
-    threading.Thread(target=_import_pandas, daemon=True).start()
+    threading.Thread(target=_import_pandas, name="qoderdata-import", daemon=True).start()
     pull = Pull(client, listed.schema, cursor_param=listed.cursor_param, progress=progress)
     tables = []
     with gc_paused:

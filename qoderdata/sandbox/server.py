@@ -283,10 +283,11 @@ class _Handler(BaseHTTPRequestHandler):
         path = parts.path.removeprefix(self.server.prefix) if parts.path.startswith(self.server.prefix) else ""
         headers = {name.lower(): value for name, value in self.headers.items()}
         request = Request(monotonic(), self.command, path, query, headers, lists=lists)
+        hangs_end = self.server.hangs_end
         response, fault = self.server.respond(request)
         name = "" if fault is None else fault.name
         if name == "hang":
-            self.server.hangs_end.wait()
+            hangs_end.wait()
         if name == "reset":
             # Lingering for no time makes the close a reset.
             self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
