@@ -73,9 +73,11 @@ def check(
     snapshots = service.snapshots(since)
     deployments = service.deployments({"include_archived": True})
     runs = service.runs({"since": history, "outcomes": outcomes})
-    if options.uncounted(deployments):
-        stored = replace(service, refresh=False, refresh_all=False)  # what is new was read for `runs`
-        deployments = options.with_streaks(deployments, stored, outcomes)
+    if options.lacks_counters(deployments):
+        # What is new was read for `runs`.
+        deployments = options.with_streaks(
+            deployments, replace(service, refresh=False, refresh_all=False), outcomes
+        )
     sessions: pd.DataFrame | None = None
     if deployments["budget_max_credit_cost"].notna().any():
         sessions = service.load(qd.load_sessions, is_incremental=True, since=history)

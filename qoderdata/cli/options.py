@@ -282,27 +282,24 @@ class Service:
     def counted_deployments(self, filters: dict[str, Any], outcomes: str) -> pd.DataFrame:
         """Load deployments; where the service gives no counters at all, count their runs."""
         deployments = self.deployments(filters)
-        return (
-            qd.fill_counters(deployments, self.runs({"outcomes": outcomes}))
-            if uncounted(deployments)
-            else deployments
-        )
+        if not lacks_counters(deployments):
+            return deployments
+        return qd.fill_counters(deployments, self.runs({"outcomes": outcomes}))
 
 
-def uncounted(deployments: pd.DataFrame) -> bool:
+def lacks_counters(deployments: pd.DataFrame) -> bool:
     """Return whether the service gives no counters at all."""
     return not deployments.empty and not deployments["stats_total_runs"].notna().any()
 
 
 def with_streaks(deployments: pd.DataFrame, service: Service, outcomes: str) -> pd.DataFrame:
-    """Count the runs of all time, since a deployment may have failed since before the time that is asked about.
+    """Count all runs: failures in a row may have begun before the time that a command looks at.
 
-    No events are read: those of the time that is asked about are known.
+    No further events are read. Assumed outcomes are not warned of, as no rate is shown.
     """
-    with warnings.catch_warnings(action="ignore", category=DataQualityWarning):  # no rate is told
-        return qd.fill_counters(
-            deployments, service.runs({"outcomes": "runs" if outcomes == "runs" else "sessions"})
-        )
+    level = "runs" if outcomes == "runs" else "sessions"
+    with warnings.catch_warnings(action="ignore", category=DataQualityWarning):
+        return qd.fill_counters(deployments, service.runs({"outcomes": level}))
 
 
 @contextlib.contextmanager

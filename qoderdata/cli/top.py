@@ -161,7 +161,7 @@ class _Reader:
             return
         self._snapshots = self._service.snapshots("1D")
         self._frames["deployments"] = deployments
-        self._is_counted = not options.uncounted(deployments)
+        self._is_counted = not options.lacks_counters(deployments)
 
     def _load_new(self, account: dict[str, Any]) -> None:
         """Read new runs, and sessions unless they are young enough for what their last reading cost."""
