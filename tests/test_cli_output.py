@@ -330,7 +330,7 @@ def test_an_error_cannot_steer_the_terminal(capsys: pytest.CaptureFixture[str]) 
         ("check --recent 7", "--recent '7' .* has no unit"),
         ("triggers --horizon 24", "--horizon '24' .* has no unit"),
         ("pull deployments --created-since 2026-01-01", "--created-since '2026-01-01' has no time zone"),
-        ("triggers --load 0h", "--load '0h' must be a count"),
+        ("triggers --load 0h", "--load '0h' must fill a day evenly in whole minutes"),
         ("changes --since all", "--since 'all' is not a time"),
         ("runs --workspace a\tb", r"--workspace 'a\\tb' has characters"),
         ("events ''", r"RUN_ID\|SESSION_ID '' is not the id of anything"),
