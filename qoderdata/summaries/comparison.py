@@ -309,24 +309,23 @@ def error_budget(
     keys = group_keys(by, results=[*_BUDGET, "name"])
     wanted = ["status", "triggered_at"]
     source = open_source(runs, keys=keys, wanted=wanted, what="runs", optional=["status_from"])
-    # What tells the outcomes is only read for the warning.
-    told = [name for name in ("status", "status_from") if source.eager and name in source.frame.collect_schema()]
     status = nw.col("status")
-    rows = add_column(source.frame, "_at", EPOCH, "triggered_at").with_columns(
+    counted = add_column(source.frame, "_at", EPOCH, "triggered_at").with_columns(
         flag(status.is_in(["completed", "failed"])).alias("_decided"),
         flag(status == "failed").alias("_failed"),
         nw.lit(0).cast(nw.Int64).alias("_missed"),
     )
-    rows = rows.select(*dict.fromkeys([*source.grouping, *source.names.values(), *_EVENT, *told]))
+    rows = counted.select(*dict.fromkeys([*source.grouping, *source.names.values(), *_EVENT]))
     if missed is not None:
         rows = nw.concat([rows, _missed_rows(missed, source, rows.collect_schema())])
     rows = with_age(rows, until)
-    age = nw.col("_age")
-    is_in_window = (age > 0) & (age <= window_us)
+    at, age = nw.col("_at"), nw.col("_age")
     if source.eager:
-        counted = count_outcomes(rows.filter(is_in_window & (nw.col("_missed") == 0)))
-        warn_of_unknown(counted, outcomes_of(runs), so="more of the budget may be used than this says")
-    in_window, in_day = flag(is_in_window), flag((age > 0) & (age <= _DAY))
+        end = rows.select((at + age).max().alias("end")).collect()["end"].fill_null(0).item()
+        in_time = counted.filter((at < end) & (at >= end - window_us))
+        so = "more of the budget may be used than this says"
+        warn_of_unknown(count_outcomes(in_time), outcomes_of(runs), so=so)
+    in_window, in_day = flag((age > 0) & (age <= window_us)), flag((age > 0) & (age <= _DAY))
     bad = nw.col("_failed") + nw.col("_missed")
     rows = rows.with_columns(
         *((nw.col(f"_{name}") * in_window).alias(name) for name in ("decided", "failed", "missed")),
@@ -359,7 +358,7 @@ def error_budget(
 
 def _missed_rows(missed: Any, source: Source, schema: nw.Schema) -> nw.LazyFrame[Any]:  # noqa: ANN401
     """Return the certain missed triggers as rows like those of runs, in their engine."""
-    names = [name for name in schema if name in {*source.names.values(), "status", "status_from"}]
+    names = [name for name in schema if name in source.names.values()]
     wanted = [*source.keys, "scheduled_at", "certain"]
     rows = source.adopt(missed, wanted=wanted, what="missed", optional=[*names, "name"])
     own = rows.collect_schema().names()
