@@ -242,6 +242,22 @@ def test_failures_before_the_time_that_is_checked_count(
         assert re.search(rf"  {len(runs)}  .*  unknown_error$", capsys.readouterr().out, re.MULTILINE)
 
 
+@pytest.mark.filterwarnings("default:.* completed runs are assumed", "default:not all runs")
+def test_streaks_of_a_part_of_the_runs_are_said_to_be_so(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A streak that began before what is stored counts too little; `top` only ever reads 30 days."""
+    with Sandbox(deployments=40, seed=7, runs=400, now=NOW, edition="D") as served:
+        monkeypatch.setenv("QODER_PAT", served.pat)
+        monkeypatch.setenv("QODER_BASE_URL", served.base_url)
+        assert main(["top", "--once"]) == 0
+        assert "not all runs" not in capsys.readouterr().err
+        assert main(["check", "--offline"]) == 1
+        assert "not all runs that are asked for are kept" in " ".join(capsys.readouterr().err.split())
+        assert main(["top", "--once", "--offline"]) == 0
+        assert "not all runs" not in capsys.readouterr().err
+
+
 def test_markdown_is_a_table_for_a_chat(sandbox: Sandbox, capsys: pytest.CaptureFixture[str]) -> None:
     victim = next(one for one in sandbox.deployments if one["status"] == "active" and not one["archived_at"])
     sandbox.rewrite({**victim, "name": "a|b *c* <d>\x1b[31m\nhttps://evil.example"})

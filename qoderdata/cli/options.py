@@ -22,7 +22,7 @@ import qoderdata as qd
 from qoderdata import parsing
 from qoderdata.cli import output
 from qoderdata.cli.output import Output, Style
-from qoderdata.errors import CacheError, DataQualityWarning, NotFoundError, PermissionDeniedError
+from qoderdata.errors import CacheError, NotFoundError, PermissionDeniedError, UnknownOutcomesWarning
 from qoderdata.formatting import format_time
 
 if TYPE_CHECKING:
@@ -295,10 +295,10 @@ def lacks_counters(deployments: pd.DataFrame) -> bool:
 def with_streaks(deployments: pd.DataFrame, service: Service, outcomes: str) -> pd.DataFrame:
     """Count all runs: failures in a row may have begun before the time that a command looks at.
 
-    No further events are read. Assumed outcomes are not warned of, as no rate is shown.
+    No further events are read. Unknown outcomes are not warned of, as no rate is shown.
     """
     level = "runs" if outcomes == "runs" else "sessions"
-    with warnings.catch_warnings(action="ignore", category=DataQualityWarning):
+    with warnings.catch_warnings(action="ignore", category=UnknownOutcomesWarning):
         return qd.fill_counters(deployments, service.runs({"outcomes": level}))
 
 

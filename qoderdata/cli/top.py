@@ -181,10 +181,15 @@ class _Reader:
         self._frames["runs"] = qd.load_runs(since=_HISTORY, outcomes=self._outcomes, **account)
 
     def _count_stored(self) -> None:
-        """Where the service gave deployments without counters, count all stored runs, once."""
+        """Where the service gave deployments without counters, count all stored runs, once.
+
+        The view reads 30 days, so that older runs are mostly not stored: it does not warn of them.
+        """
         if not self._is_counted:
             stored = replace(self._service, max_age=None, offline=True)
-            self._frames["deployments"] = options.with_streaks(self._frames["deployments"], stored, self._outcomes)
+            with warnings.catch_warnings(action="ignore", category=errors.DataQualityWarning):
+                counted = options.with_streaks(self._frames["deployments"], stored, self._outcomes)
+            self._frames["deployments"] = counted
             self._is_counted = True
 
     def _view(self) -> screen.View:
