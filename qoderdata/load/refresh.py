@@ -137,8 +137,10 @@ class ListReader:
         self.requests = 0
         self.pages = 0
         self.rows = 0
+        #: Ids that a caller looks for in the list; those that it brought are taken out.
         self.unlisted: set[str] = set()
         self._store = store
+        #: The time before which no record needs to come; ``None``: all are wanted.
         self._oldest = oldest
         self._decoder = Decoder(remote.table.schema)
         self._may_narrow: bool | None = None

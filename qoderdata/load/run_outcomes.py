@@ -78,6 +78,7 @@ class RunOutcomes:
     """Read and keep what tells the outcomes of runs."""
 
     def __init__(self, client: Client, folder: Folder, *, freshness: Freshness, progress: bool | None) -> None:
+        #: What was read.
         self.level: Level = "runs"
         self.requests = 0
         self._client = client

@@ -84,6 +84,7 @@ class StoredLoading:
         self._answer_name = cache.file_name(
             remote.table.name, {**client.identity, **query.params, "since": query.since_text}
         )
+        #: Returns, for a store that was loaded, since when stored rows are read again; ``None``: none.
         self._reread_since = reread_since
         self._progress = progress
         self._requests = self._pages = self._rows = 0

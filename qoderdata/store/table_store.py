@@ -60,6 +60,7 @@ class TableStore:
         self._has_manifest = False
         self._writable = True
         self.coverage: Coverage = self._manifest.coverage
+        #: The rows that may still change, by their ids, if the table's rows are read one by one.
         self.open_rows: dict[str, OpenRow] = {}
 
     @property
