@@ -534,8 +534,8 @@ def _with_filled(runs: pd.DataFrame, columns: dict[str, Any]) -> pd.DataFrame:
 
 
 def _extension(column: Any, dtype: Any) -> Any:  # noqa: ANN401 Arrow in, a pandas array out
-    """Return an Arrow column as a pandas array: of its documented dtype, or an Arrow one where that was there."""
-    wanted: Any = dtype if isinstance(dtype, pd.ArrowDtype) else _DTYPES[column.type]
+    """Return an Arrow column as a pandas array, of an Arrow dtype where the frame had one."""
+    wanted: Any = pd.ArrowDtype(column.type) if isinstance(dtype, pd.ArrowDtype) else _DTYPES[column.type]
     return wanted.__from_arrow__(column)
 
 
