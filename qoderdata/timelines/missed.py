@@ -335,9 +335,11 @@ def missed_triggers(
         ``name``          str                 as in ``df``
         ``certain``       bool                False where neither the records nor snapshots show whether it
                                               was due
-        ``reason``        str                 why not: ``"paused since <time>"`` (it is paused now),
-                                              ``"changed at <time>"`` (after `since`; its creation is no
-                                              change), ``"created without time"``; ``""`` where it is certain
+        ``reason``        str                 why not: ``"paused since <time>"`` (it is paused now, or in the
+                                              snapshot after it), ``"changed at <time>"`` (after `since`; its
+                                              creation is no change), ``"created without time"``; the time is
+                                              ``"an unknown time"`` where no record says it. ``""`` where it
+                                              is certain
         ================= =================== ==============================================================
 
     Raises
