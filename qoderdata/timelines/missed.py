@@ -409,25 +409,16 @@ def missed_triggers(
 class _Window:
     """The window; all times in microseconds since 1970. A time from `due` on is not missed yet."""
 
-    since: datetime
-    until: datetime
+    begin: int
+    end: int
     grace: int
 
     @classmethod
     def parse(cls, since: Instant | Span, until: Instant | Span, grace: Span) -> _Window:
-        now = datetime.now(UTC)
-        start, end = parse_period(since, until, now=now, what="scheduled time")
+        start, end = parse_period(since, until, now=datetime.now(UTC), what="scheduled time")
         assert start is not None  # noqa: S101 - for mypy
         assert end is not None  # noqa: S101 - as above
-        return cls(start.to_pydatetime(), end.to_pydatetime(), parse_span(grace, name="grace") // MICROSECOND)
-
-    @property
-    def begin(self) -> int:
-        return to_micros(self.since)
-
-    @property
-    def end(self) -> int:
-        return to_micros(self.until)
+        return cls(_micros(start), _micros(end), parse_span(grace, name="grace") // MICROSECOND)
 
     @property
     def due(self) -> int:
