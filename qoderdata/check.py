@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import dataclass
+from numbers import Integral, Real
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
@@ -153,11 +154,11 @@ def check(
     >>> print(qd.check(df)["detail"].item())
     nightly is paused by error: vault_not_found_error.
     """
-    if streak < 1:
-        raise ValueError(f"streak={streak!r} must be 1 at least")
+    if isinstance(streak, bool) or not isinstance(streak, Integral) or streak < 1:
+        raise ValueError(f"streak={streak!r} must be a whole number, 1 or more")
     for name, share in (("budget_share", budget_share), ("doubtful", doubtful)):
-        if not share >= 0:
-            raise ValueError(f"{name}={share!r} must be a share, 0 or more")
+        if isinstance(share, bool) or not isinstance(share, Real) or not share >= 0:
+            raise ValueError(f"{name}={share!r} must be a share, 0 or more, such as 0.05")
     df = require_frame(df, _COLUMNS, what="deployments", optional=["budget_max_credit_cost", "config_timeout_ms"])
     end = parse_instant(pd.Timestamp.now("UTC") if now is None else now, name="now")
     if runs is not None:

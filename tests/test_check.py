@@ -356,7 +356,10 @@ def test_nothing_gives_nothing() -> None:
     df = qd.flatten_deployments([])
     for options in (
         {"streak": 0},
+        {"streak": "3"},
+        {"streak": 2.5},
         {"budget_share": -1},
+        {"budget_share": "0.9"},
         {"doubtful": float("nan")},
         {"since": 1},
         {"recent": "7"},
