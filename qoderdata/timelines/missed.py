@@ -16,6 +16,7 @@ import pandas as pd
 
 from qoderdata.columns import TEXT, require_frame
 from qoderdata.cron import Schedule
+from qoderdata.errors import FrameTypeError
 from qoderdata.frames import fetched_at
 from qoderdata.parsing import (
     MICROSECOND,
@@ -347,7 +348,8 @@ def missed_triggers(
     ValueError
         A parameter makes no sense, `since` is not before `until`, or an id is in a frame twice.
     FrameTypeError
-        Not a pandas frame, or a column that has lost its dtype; the message says how to convert it.
+        Not a pandas frame, `snapshots` is one frame and not a list, or a column has lost its dtype; the message
+        says how to convert it.
     MissingColumnError
         A column is not there; the message lists those that are.
 
@@ -373,6 +375,8 @@ def missed_triggers(
     """
     df = require_frame(df, _DEPLOYMENT_COLUMNS, what="deployments")
     runs = require_frame(runs, _RUN_COLUMNS, what="runs", optional=["trigger_scheduled_at"])
+    if isinstance(snapshots, pd.DataFrame):
+        raise FrameTypeError("snapshots must be a list of frames, as load_snapshots gives it, not one frame")
     window = _Window.parse(since, until, grace)
     distinct, periods = schedule_history(df, snapshots or (), since=window.begin)
     groups = list(_groups(distinct, periods, window))
