@@ -269,11 +269,19 @@ class ReportData:
 
     @cached_property
     def missed_window(self) -> tuple[pd.Timestamp, pd.Timestamp] | None:
-        """The period whose missed triggers can be known: the last two weeks, as far as the runs reach."""
-        if self.runs is None or self.runs["triggered_at"].isna().all():
+        """The period whose missed triggers can be known: the last two weeks, as far as the runs reach.
+
+        Where there is no run at all, it is the last day, as in `check`.
+        """
+        if self.runs is None:
             return None
-        until = min(self.start, fetched_at(self.runs) or self.runs["triggered_at"].max())
-        since = max(until - min(2 * WEEK, self.longest_span), self.runs["triggered_at"].min())
+        times = self.runs["triggered_at"].dropna()
+        if times.empty:
+            until = min(self.start, fetched_at(self.runs) or self.start)
+            since = self.start - min(_DAY, self.longest_span)
+        else:
+            until = min(self.start, fetched_at(self.runs) or times.max())
+            since = max(until - min(2 * WEEK, self.longest_span), times.min())
         return (since, until) if since < until else None
 
     @cached_property
@@ -304,9 +312,14 @@ class ReportData:
     @cached_property
     def findings(self) -> pd.DataFrame:
         """What `check` finds, the worst first."""
-        since = min(_DAY, self.longest_span)
         return check(
-            self.deployments, self.runs, self.sessions, snapshots=self.snapshots, now=self.start, since=since
+            self.deployments,
+            self.runs,
+            self.sessions,
+            snapshots=self.snapshots,
+            now=self.start,
+            since=min(_DAY, self.longest_span),
+            tz=self.tz,
         )
 
     @cached_property
@@ -373,10 +386,12 @@ class ReportData:
 
 
 def span_text(span: timedelta) -> str:
-    """Return a span in words: up to two days in hours, as people say it."""
+    """Return a span in words: up to two days in hours, as people say it, and whole days in days."""
     hours = span / _HOUR
     if hours in _HOURS_IN_WORDS:
         return ngettext("{count} hour", "{count} hours", int(hours))
+    if span >= _DAY and not span % _DAY:
+        return ngettext("{count} day", "{count} days", span // _DAY)
     return format_duration(span)
 
 

@@ -30,6 +30,7 @@ from qoderdata.report.layout import (
     round_scale,
     scale_note,
     share_cell,
+    unknown_note,
 )
 from qoderdata.summaries import duration_regressions, error_groups, run_failure_rates
 from qoderdata.summaries import failure_rates as counter_rates
@@ -54,6 +55,11 @@ def make_details(data: ReportData) -> list[Section]:
     return [*parts, next_triggers(data), load(data), lints(data)]
 
 
+def _or_unknown(nothing: str, runs: pd.DataFrame | None) -> str:
+    """Return the sentence that nothing failed, and how many outcomes are unknown."""
+    return nothing if runs is None else join_sentences(nothing, *unknown_note(runs))
+
+
 def failing(data: ReportData) -> Section:
     """Show who fails in a row now; with runs, since when and with what error."""
     title = _("Failing now")
@@ -62,7 +68,7 @@ def failing(data: ReportData) -> Section:
     if runs is None and data.failing_by_counters is None:
         return Section("failing", title, nothing=_("Without runs this is not known."))
     if found.empty:
-        return Section("failing", title, nothing=_("No deployment has failed in its last run."))
+        return Section("failing", title, nothing=_or_unknown(_("No deployment has failed in its last run."), runs))
     columns = [
         deployment_column(data),
         Column(_("In a row"), "streak", lambda row: row.in_a_row, "number"),
@@ -124,13 +130,14 @@ def _state(row: Any) -> Badge | None:  # noqa: ANN401 - a row as a named tuple
 def rates(data: ReportData) -> Section:
     """Show who fails most; a high rate of few runs does not lead, since chance may have made it."""
     title = _("Failure rates by deployment")
-    if data.runs is None:
+    recent = None if data.runs is None else data.within(data.runs, "triggered_at", MONTH)
+    if recent is None:
         known = counter_rates(data.live).rename_axis("deployment_id").reset_index()
         known = known.assign(failed=known["total_failures"], decided=known["total_runs"])
         about = _("Over the whole life of the deployments that are not archived, by the service's counters.")
         command = "qoderdata failures"
     else:
-        known = run_failure_rates(data.within(data.runs, "triggered_at", MONTH)).reset_index()
+        known = run_failure_rates(recent).reset_index()
         known = known.assign(decided=known["failed"] + known["completed"])
         about = _("Over the decided runs of the last 30 days, of archived deployments too, as in the picture.")
         command = "qoderdata runs --since 30D --by deployment"
@@ -140,7 +147,7 @@ def rates(data: ReportData) -> Section:
     if data.runs is None and data.failing_by_counters is None:
         return Section("rates", title, nothing=_("Without runs this is not known."))
     if worst.empty:
-        return Section("rates", title, nothing=_("No deployment has a failed run."))
+        return Section("rates", title, nothing=_or_unknown(_("No deployment has a failed run."), recent))
     scale = round_scale(worst["ci_high"].head(MOST_ROWS).max())
     columns = [
         deployment_column(data),
@@ -178,9 +185,10 @@ def paused(data: ReportData) -> Section:
 def errors(data: ReportData, runs: pd.DataFrame) -> Section:
     """Show what went wrong, by type of error and by message without its variable parts."""
     title = _("Errors")
-    found = error_groups(data.within(runs, "triggered_at", MONTH)).reset_index()
+    recent = data.within(runs, "triggered_at", MONTH)
+    found = error_groups(recent).reset_index()
     if found.empty:
-        return Section("errors", title, nothing=_("No run of the last 30 days has failed."))
+        return Section("errors", title, nothing=_or_unknown(_("No run of the last 30 days has failed."), recent))
     scale = round_scale(found["share"].max())
     columns = [
         Column(_("Error"), "error", lambda row: error_cell(row.error_type, row.message)),

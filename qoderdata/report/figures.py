@@ -9,7 +9,7 @@ import pandas as pd
 
 from qoderdata.formatting import MISSING, format_credits, format_interval, format_milliseconds, format_percent
 from qoderdata.report.data import LEAST_DECIDED, WEEK, span_text
-from qoderdata.report.layout import Tile, format_count, join_facts, join_sentences, rows_of
+from qoderdata.report.layout import Tile, format_count, join_facts, join_sentences, rows_of, unknown_note
 from qoderdata.summaries import failure_rates, session_costs
 from qoderdata.translation import gettext as _
 from qoderdata.translation import ngettext
@@ -107,21 +107,32 @@ def _about_headline(data: ReportData) -> str:
 
 def _headline_without_runs(data: ReportData) -> Headline:
     if data.runs is not None:
-        return Headline(_("No run of the last 7 days completed or failed."), _period(data), is_bad=False)
+        return Headline(nothing_decided(data), _period(data), is_bad=False)
     failing = data.failing_by_counters
-    paused = int((data.live["paused_reason_type"] == "error").sum())
-    text = _(
-        "{failing} and {paused}.",
-        failing=_("Without runs it is not known how many deployments are failing")
-        if failing is None
-        else ngettext("{count} deployment is failing", "{count} deployments are failing", failing),
-        paused=ngettext("{count} is paused by error", "{count} are paused by error", paused),
-    )
+    by_error = int((data.live["paused_reason_type"] == "error").sum())
+    paused = ngettext("{count} is paused by error", "{count} are paused by error", by_error)
+    if failing is None:
+        text = _("Without runs it is not known how many deployments are failing; {paused}.", paused=paused)
+    else:
+        text = _(
+            "{failing} and {paused}.",
+            failing=ngettext("{count} deployment is failing", "{count} deployments are failing", failing),
+            paused=paused,
+        )
     about = _("With their runs, this page compares the last 7 days with the 7 days before.")
     if failing is not None:
         counters = _("From the service's counters of the whole life of the deployments that are not archived.")
         about = join_sentences(counters, about)
-    return Headline(text, about, is_bad=bool(failing) or paused > 0)
+    return Headline(text, about, is_bad=bool(failing) or by_error > 0)
+
+
+def nothing_decided(data: ReportData) -> str:
+    """Say that no run of the last week is decided."""
+    assert data.runs is not None  # noqa: S101 - for mypy
+    unknown = unknown_note(data.within(data.runs, "triggered_at", WEEK))
+    if unknown:
+        return join_sentences(_("No run of the last 7 days is known to have completed or failed."), *unknown)
+    return _("No run of the last 7 days completed or failed.")
 
 
 def _period(data: ReportData) -> str:
@@ -230,7 +241,7 @@ def _duration_tile(week: pd.DataFrame, week_before: pd.DataFrame | None) -> Tile
     after = now.median()
     before = np.nan if week_before is None else _durations(week_before).median()
     change = None
-    if pd.isna(before):
+    if pd.notna(after) and pd.isna(before):
         change = _no_week_before()
     elif pd.notna(after):
         change = _changed(after - before, format_milliseconds(abs(after - before)), format_milliseconds(before))
@@ -273,10 +284,10 @@ def _tiles_of_counters(data: ReportData) -> list[Tile]:
     )
     if failing is None:
         runs, rate, never = None, None, None
-    firing = data.triggers["deployment_id"].nunique()
+    firing, not_known = data.triggers["deployment_id"].nunique(), _("not known without runs")
     return [
         _deployments_tile(data),
-        Tile(_("Failing now"), MISSING, None, _("not known without runs"), anchor="failing")
+        Tile(_("Failing now"), MISSING, None, not_known, anchor="failing")
         if failing is None
         else Tile(
             _("Failing now"),
@@ -296,7 +307,8 @@ def _tiles_of_counters(data: ReportData) -> list[Tile]:
             "paused",
         ),
         Tile(_("Lifetime failure rate"), format_percent(rate), None,
-             _("of {runs} runs, archived deployments included", runs=format_count(runs)), anchor="rates"),
+             not_known if failing is None
+             else _("of {runs} runs, archived deployments included", runs=format_count(runs)), anchor="rates"),
         Tile(
             _("Next {span}", span=span_text(data.shown_horizon)),
             f"{len(data.triggers):,}",
