@@ -152,14 +152,26 @@ class ReportData:
 
     # -- periods -------------------------------------------------------------------------------------------------
 
-    def within(self, frame: pd.DataFrame, column: str, length: timedelta, *, ago: timedelta | None = None) -> Any:  # noqa: ANN401 - a frame
+    def within(
+        self, frame: pd.DataFrame, column: str, length: timedelta, *, ago: timedelta | None = None
+    ) -> pd.DataFrame:
         """Return the rows of a period of a length that ends at the start, or a time before it."""
         until = self.start - (ago or timedelta(0))
         return frame[(frame[column] >= until - length) & (frame[column] < until)]
 
+    def runs_within(self, length: timedelta, *, ago: timedelta | None = None) -> pd.DataFrame:
+        """Return the runs of such a period; there must be runs."""
+        assert self.runs is not None  # noqa: S101 - for mypy
+        return self.within(self.runs, "triggered_at", length, ago=ago)
+
     def reaches_back(self, times: pd.Series[Any]) -> bool:
         """Return whether times reach back to the beginning of the week before the last one, give or take a day."""
         return bool(times.min() < self.start - 2 * WEEK + _DAY)
+
+    @cached_property
+    def do_runs_reach_back(self) -> bool:
+        """Whether there are runs, and they reach back so far."""
+        return self.runs is not None and self.reaches_back(self.runs["triggered_at"])
 
     @cached_property
     def live(self) -> pd.DataFrame:
@@ -173,6 +185,11 @@ class ReportData:
         all_ = self.deployments
         is_there = ~(all_["created_at"] > then).fillna(value=False)
         return all_[is_there & (all_["archived_at"].isna() | (all_["archived_at"] > then))]
+
+    @cached_property
+    def paused_by_error(self) -> pd.DataFrame:
+        """The live deployments that the service has paused."""
+        return self.live[self.live["paused_reason_type"].eq("error").fillna(value=False)]
 
     @cached_property
     def compared(self) -> Any:  # noqa: ANN401 - a row as a named tuple
@@ -193,14 +210,13 @@ class ReportData:
         return self._rates_of_week(ago=WEEK)
 
     def _rates_of_week(self, *, ago: timedelta) -> Any:  # noqa: ANN401 - a row as a named tuple
-        assert self.runs is not None  # noqa: S101 - for mypy
-        week = self.within(self.runs, "triggered_at", WEEK, ago=ago)
+        week = self.runs_within(WEEK, ago=ago)
         return next(summaries.run_failure_rates(week, by=None).itertuples(index=False), None)
 
     @cached_property
     def has_enough_runs(self) -> bool:
         """Whether enough runs are decided in both weeks, and the runs reach back to the first one."""
-        if self.runs is None or self.compared is None or not self.reaches_back(self.runs["triggered_at"]):
+        if self.compared is None or not self.do_runs_reach_back:
             return False
         return bool(min(self.compared.recent_decided, self.compared.baseline_decided) >= LEAST_DECIDED)
 
@@ -226,7 +242,7 @@ class ReportData:
     @cached_property
     def failing_before(self) -> int | None:
         """How many deployments were failing a week ago; ``None`` where the runs do not reach back."""
-        if self.runs is None or not self.reaches_back(self.runs["triggered_at"]):
+        if self.runs is None or not self.do_runs_reach_back:
             return None
         earlier = self.runs[self.runs["triggered_at"] < self.start - WEEK]
         then = failing_now(earlier, self.live_before.drop(columns="stats_consecutive_failures"))["deployment_id"]
@@ -301,11 +317,9 @@ class ReportData:
     def missed_before(self) -> pd.DataFrame | None:
         """What should have fired in the week before but did not; ``None`` where the runs do not reach back."""
         found = self._missed
-        if found is None or self.longest_span < 2 * WEEK or self.runs is None:
+        if found is None or self.longest_span < 2 * WEEK or not self.do_runs_reach_back:
             return None
-        if not self.reaches_back(self.runs["triggered_at"]):
-            return None
-        return self.within(found, "scheduled_at", WEEK, ago=WEEK)  # type: ignore[no-any-return]
+        return self.within(found, "scheduled_at", WEEK, ago=WEEK)
 
     # -- findings, changes, costs --------------------------------------------------------------------------------
 

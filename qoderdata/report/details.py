@@ -51,7 +51,7 @@ def make_details(data: ReportData) -> list[Section]:
     """Return all folded parts but the last, `about_data`, in their order."""
     parts = [failing(data), rates(data), paused(data)]
     if data.runs is not None:
-        parts += [errors(data, data.runs), missed(data), slower(data, data.runs)]
+        parts += [errors(data), missed(data), slower(data, data.runs)]
     return [*parts, next_triggers(data), load(data), lints(data)]
 
 
@@ -130,7 +130,7 @@ def _state(row: Any) -> Badge | None:  # noqa: ANN401 - a row as a named tuple
 def rates(data: ReportData) -> Section:
     """Show who fails most; a high rate of few runs does not lead, since chance may have made it."""
     title = _("Failure rates by deployment")
-    recent = None if data.runs is None else data.within(data.runs, "triggered_at", MONTH)
+    recent = None if data.runs is None else data.runs_within(MONTH)
     if recent is None:
         known = counter_rates(data.live).rename_axis("deployment_id").reset_index()
         known = known.assign(failed=known["total_failures"], decided=known["total_runs"])
@@ -163,8 +163,7 @@ def rates(data: ReportData) -> Section:
 def paused(data: ReportData) -> Section:
     """Show what the service itself has stopped."""
     title = _("Paused by error")
-    found = data.live[(data.live["paused_reason_type"] == "error").fillna(value=False)]
-    found = found.sort_values(["stats_last_triggered_at", "id"], ascending=[False, True])
+    found = data.paused_by_error.sort_values(["stats_last_triggered_at", "id"], ascending=[False, True])
     if found.empty:
         return Section("paused", title, nothing=_("The service has paused no deployment because of an error."))
     columns = [
@@ -182,10 +181,10 @@ def paused(data: ReportData) -> Section:
     return Section("paused", title, about, table=table, count=f"{len(found):,}")
 
 
-def errors(data: ReportData, runs: pd.DataFrame) -> Section:
+def errors(data: ReportData) -> Section:
     """Show what went wrong, by type of error and by message without its variable parts."""
     title = _("Errors")
-    recent = data.within(runs, "triggered_at", MONTH)
+    recent = data.runs_within(MONTH)
     found = error_groups(recent).reset_index()
     if found.empty:
         return Section("errors", title, nothing=_or_unknown(_("No run of the last 30 days has failed."), recent))

@@ -50,17 +50,17 @@ _MOST_FINDINGS = 50
 
 def make_summary(data: ReportData) -> list[Section]:
     """Return the sections that are not folded, in their order."""
-    sections = [trend(data, data.runs)] if data.runs is not None else []
+    sections = [] if data.runs is None else [trend(data)]
     sections += [to_do(data), changed(data)]
     if data.sessions is not None:
         sections.append(costs(data, data.sessions))
     return [*sections, by_group(data)]
 
 
-def trend(data: ReportData, runs: pd.DataFrame) -> Section:
+def trend(data: ReportData) -> Section:
     """Show the failure rate day by day."""
     title = _("The last 30 days")
-    recent = data.within(runs, "triggered_at", MONTH)
+    recent = data.runs_within(MONTH)
     if recent.empty:
         return Section("trend", title, nothing=_("There are no runs of the last 30 days."))
     (total,) = rows_of(run_failure_rates(recent, by=None))
@@ -287,7 +287,7 @@ def _groups_of_runs(data: ReportData, runs: pd.DataFrame) -> pd.DataFrame:
     compared = compare_periods(runs, by="group", recent=WEEK, until=data.start)
     rates = run_failure_rates(data.within(runs, "triggered_at", WEEK), by="group")
     found = rates[["failure_rate", "ci_low", "ci_high"]].join(compared[["change", "verdict"]])
-    if not data.reaches_back(runs["triggered_at"]):
+    if not data.do_runs_reach_back:
         found["change"] = np.nan
     counts = {"failed": rates["failed"], "decided": rates["failed"] + rates["completed"]}
     grouped: pd.DataFrame = found.assign(**counts).reset_index()
