@@ -102,6 +102,6 @@ def check(
         Column("since", lambda row: format_time(row.since, tz), "fixed", optional=2),
         Column("deployment", lambda row: row.deployment_id, "id", optional=9),
     ]
-    result.print_frame(found, columns, empty="nothing is wrong")
+    result.print_frame(options.in_zone(found, tz), columns, empty="nothing is wrong")
     is_failure = found["severity"].eq("error") if fail_on == "error" else found["severity"].notna()
     return options.FOUND if is_failure.any() else 0
