@@ -21,7 +21,7 @@ from qoderdata.formatting import (
 )
 from qoderdata.frames import fetched_at, rows_before
 from qoderdata.outcomes import is_assumed
-from qoderdata.parsing import Instant, Span, parse_instant, parse_span
+from qoderdata.parsing import Instant, Span, parse_instant, parse_span, parse_zone
 from qoderdata.summaries import compare_periods, failure_streaks, session_costs, unusual_runs
 from qoderdata.summaries.run_rates import KNOWN_STATUSES
 from qoderdata.timelines import missed_triggers, schedule_lints
@@ -75,6 +75,7 @@ def check(
     recent: Span = "7D",
     budget_share: float = 0.9,
     doubtful: float = 0.05,
+    tz: str = "UTC",
 ) -> pd.DataFrame:
     """Return what is wrong with the deployments, the worst first.
 
@@ -105,6 +106,8 @@ def check(
         The share of its budget that the 95th percentile of a deployment's credits may take.
     doubtful
         The share of runs whose outcome may be assumed or unknown.
+    tz
+        The IANA zone of the times in ``detail``.
 
     Returns
     -------
@@ -159,6 +162,7 @@ def check(
     for name, share in (("budget_share", budget_share), ("doubtful", doubtful)):
         if isinstance(share, bool) or not isinstance(share, Real) or not share >= 0:
             raise ValueError(f"{name}={share!r} must be a share, 0 or more, such as 0.05")
+    tz = parse_zone(tz).key
     df = require_frame(df, _COLUMNS, what="deployments", optional=["budget_max_credit_cost", "config_timeout_ms"])
     end = parse_instant(pd.Timestamp.now("UTC") if now is None else now, name="now")
     if runs is not None:
@@ -173,19 +177,19 @@ def check(
     unreadable = schedule_lints(live, start=end)
     unreadable = unreadable[unreadable["lint"].isin({"unreadable", "never_fires"})]
     found = [
-        *_paused(live, names),
+        *_paused(live, names, tz),
         *_schedules(unreadable, active, names),
-        *_incomplete({"deployments": df, "runs": runs, "sessions": sessions}, end, doubtful=doubtful),
+        *_incomplete({"deployments": df, "runs": runs, "sessions": sessions}, end, tz, doubtful=doubtful),
     ]
     if runs is None:
         found += _failing_by_counters(active, names, streak=streak)
     else:
         cut = parse_span(since, name="since")
-        found += _failing(runs, active, names, streak=streak)
+        found += _failing(runs, active, names, tz, streak=streak)
         readable = live[~live["id"].isin(unreadable["deployment_id"])]
         read_at = min(end, fetched_at(runs) or end)
         if end - cut < read_at:
-            found += _missed(readable, runs, names, snapshots=snapshots, window=(end - cut, read_at))
+            found += _missed(readable, runs, names, tz, snapshots=snapshots, window=(end - cut, read_at))
         found += _stuck(runs, live, names, now=read_at)
         found += _worse(runs, active, names, recent=recent, until=end)
     if sessions is not None:
@@ -261,12 +265,16 @@ def _there(frame: pd.DataFrame, name: str) -> list[str]:
 
 
 def _failing(
-    runs: pd.DataFrame, active: pd.DataFrame, names: dict[str, str], *, streak: int
+    runs: pd.DataFrame, active: pd.DataFrame, names: dict[str, str], tz: str, *, streak: int
 ) -> Iterator[_Finding]:
     failing = failing_now(runs, active)
     for row in _rows(failing[failing["streak"] >= streak]):
         begin = None if pd.isna(row.since) else row.since
-        facts = {"name": names[row.deployment_id], "time": format_time(begin), "error": one_line(row.error_type)}
+        facts = {
+            "name": names[row.deployment_id],
+            "time": format_time(begin, tz),
+            "error": one_line(row.error_type),
+        }
         has_error, length = isinstance(row.error_type, str), int(row.streak)
         if begin is None and not has_error:
             detail = _failed(facts["name"], length)
@@ -313,12 +321,12 @@ def _failing_by_counters(active: pd.DataFrame, names: dict[str, str], *, streak:
         yield _Finding("failing", id_, _failed(names[id_], int(length)), None, length)
 
 
-def _paused(live: pd.DataFrame, names: dict[str, str]) -> Iterator[_Finding]:
+def _paused(live: pd.DataFrame, names: dict[str, str], tz: str) -> Iterator[_Finding]:
     paused = live["status"].eq("paused") & live["paused_reason_type"].eq("error")
     for row in _rows(live[paused.fillna(value=False)]):
         facts = {
             "name": names[row.id],
-            "time": format_time(row.updated_at),
+            "time": format_time(row.updated_at, tz),
             "error": one_line(row.paused_reason_error_type),
         }
         if pd.isna(row.updated_at) and pd.isna(row.paused_reason_error_type):
@@ -336,6 +344,7 @@ def _missed(
     live: pd.DataFrame,
     runs: pd.DataFrame,
     names: dict[str, str],
+    tz: str,
     *,
     snapshots: Sequence[pd.DataFrame] | None,
     window: tuple[datetime, datetime],
@@ -344,7 +353,7 @@ def _missed(
     missed = missed[missed["certain"]]
     for id_, times in missed.groupby("deployment_id", sort=False)["scheduled_at"]:
         first, last = times.iloc[0], times.iloc[-1]
-        facts = {"name": names[str(id_)], "first": format_time(first), "last": format_time(last)}
+        facts = {"name": names[str(id_)], "first": format_time(first, tz), "last": format_time(last, tz)}
         if len(times) == 1:
             detail = _("{name} missed the trigger of {first}.", **facts)
         else:
@@ -430,7 +439,7 @@ def _over_budget(
 
 
 def _incomplete(
-    frames: dict[str, pd.DataFrame | None], now: pd.Timestamp, *, doubtful: float
+    frames: dict[str, pd.DataFrame | None], now: pd.Timestamp, tz: str, *, doubtful: float
 ) -> Iterator[_Finding]:
     for what, frame in frames.items():
         if frame is None:
@@ -443,7 +452,7 @@ def _incomplete(
             detail = _(
                 "The {what} are of {time}, {length} ago; load them again.",
                 what=_list_name(what),
-                time=format_time(at),
+                time=format_time(at, tz),
                 length=format_duration(now - at),
             )
             yield _Finding("incomplete_data", None, detail, at, 1)

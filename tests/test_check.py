@@ -212,6 +212,8 @@ def test_missed(account: Account) -> None:
     row = only(account.check())
     assert (row.severity, row.kind, row.name) == ("error", "missed", "job 3")
     assert row.detail == "job 3 missed 2 triggers from 2026-06-15 09:00 UTC to 2026-06-15 10:00 UTC."
+    detail = only(account.check(tz="Asia/Shanghai")).detail
+    assert detail == "job 3 missed 2 triggers from 2026-06-15 17:00 +08:00 to 2026-06-15 18:00 +08:00."
     assert only(account.check(since="2D")).detail.startswith("job 3 missed 3 triggers")
     assert account.check(since="1h").empty
     # It is not certain once the deployment was changed, unless a snapshot says so.

@@ -272,6 +272,17 @@ def test_markdown_is_a_table_for_a_chat(sandbox: Sandbox, capsys: pytest.Capture
     assert len(rows) - 2 == len(json.loads(capsys.readouterr().out))
 
 
+@pytest.mark.usefixtures("sandbox")
+def test_times_are_in_the_zone_that_is_asked_for(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["check", "--tz", "Asia/Kolkata", "--json"]) == 1
+    found = json.loads(capsys.readouterr().out)
+    assert {one["since"][-6:] for one in found if one["since"]} == {"+05:30"}
+    assert not any(" UTC" in one["detail"] for one in found)
+    assert any(" +05:30" in one["detail"] for one in found)
+    assert main(["check", "--tz", "Asia/Kolkata", "--markdown"]) == 1
+    assert " UTC" not in capsys.readouterr().out
+
+
 # -- snapshots ---------------------------------------------------------------------------------------------------
 
 

@@ -18,6 +18,7 @@ from matplotlib.text import Text
 
 from qoderdata import plots
 from qoderdata.errors import DataQualityWarning, MissingColumnError
+from qoderdata.plots.axes import PALE_IN_DARK, VERMILLION
 from qoderdata.summaries import failure_rates, run_failure_rates, session_costs
 
 if TYPE_CHECKING:
@@ -319,6 +320,8 @@ def test_lines_and_texts_follow_a_dark_style(case: str) -> None:
     assert mpl.colors.same_color(ax.title.get_color(), "white")
     if case == "failure_rates":
         assert mpl.colors.same_color(np.asarray(ax.collections[0].get_edgecolor())[0], "white")
+        colors = {mpl.colors.to_hex(bar.get_facecolor()).upper() for bar in ax.patches}
+        assert colors == {PALE_IN_DARK, VERMILLION}  # the lines lie on them
 
 
 def rows_overlap(ax: Axes) -> bool:

@@ -582,17 +582,52 @@ def test_a_week_in_which_no_run_was_decided(tmp_path: Path, status: str) -> None
     assert page.headline == "No run of the last 7 days completed or failed."
 
 
+@pytest.mark.filterwarnings("error")
+def test_a_month_of_unknown_outcomes(tmp_path: Path) -> None:
+    """Neither that nothing failed nor that there are no runs; and what the page says is no warning besides."""
+    frame = flatten_deployments([deployment(1, "a", metadata={})])
+    runs = flatten_runs([run(1, hour, "completed") for hour in range(3)])
+    runs["status"] = runs["status"].where(runs["id"].isna())
+    page = report(tmp_path, frame, runs=runs)
+    unknown = "The outcome of 3 runs is unknown."
+    assert page.headline == f"No run of the last 7 days is known to have completed or failed. {unknown}"
+    assert page.headline in page.part("groups")
+    assert "No run is known to have completed or failed. The last 7 days are shaded. " in page.part("trend")
+    for part in ("trend", "failing", "rates", "errors"):
+        assert unknown in page.part(part)
+    assert page.tile("Failure rate")[0] == "–"
+
+
+def test_no_run_at_all(tmp_path: Path) -> None:
+    """What `check` says was missed is not unknown elsewhere."""
+    page = report(tmp_path, flatten_deployments([deployment(1, "a")]), runs=flatten_runs([]))
+    assert "missed 24 triggers" in page.part("to-do")
+    assert page.tile("Missed triggers") == ["24", "the week before is not known", "none in doubt"]
+
+
+def test_findings_have_the_times_of_the_page(tmp_path: Path) -> None:
+    runs = flatten_runs([run(1, hour, "failed") for hour in range(3)])
+    page = report(tmp_path, flatten_deployments([deployment(1, "a")]), runs=runs, tz="Asia/Shanghai")
+    assert "UTC" not in page.part("to-do")
+    assert "failed 3 times in a row since 2026-06-14 08:05 +08:00." in page.part("to-do")
+    assert "from 2026-06-14 11:05 +08:00 to 2026-06-15 09:05 +08:00." in page.part("to-do")
+
+
+def test_a_type_of_error_may_be_long_too(tmp_path: Path) -> None:
+    reason = {"type": "error", "error": {"type": "x" * 3000}}
+    frame = flatten_deployments([deployment(1, "a", status="paused", paused_reason=reason)])
+    assert "x" * 200 + "…" in report(tmp_path, frame).part("paused")
+
+
 def test_without_runs_and_counters_nothing_is_known(tmp_path: Path) -> None:
     """The newest edition gives no counters: missing is not 0."""
     with pytest.warns(DataQualityWarning, match="no deployment has counters"):
         page = report(tmp_path, flatten_deployments([deployment(n, f"d{n}", metadata={}) for n in (1, 2)]))
     assert page.headline == (
-        "Without runs it is not known how many deployments are failing and 0 are paused by error."
+        "Without runs it is not known how many deployments are failing; 0 are paused by error."
     )
-    for title, note in (("Failing now", "not known without runs"), ("Lifetime failure rate", "of – runs")):
-        figure, words = page.tile(title)[:2]
-        assert figure == "–"
-        assert words.startswith(note)
+    for title in ("Failing now", "Lifetime failure rate"):
+        assert page.tile(title)[:2] == ["–", "not known without runs"]
     assert page.tile("Never run")[0] == "–"
     for part in ("failing", "rates", "groups"):
         assert "Without runs this is not known." in page.part(part)
@@ -871,7 +906,7 @@ class TestEachFigure:
         words = re.sub(r" ([:.,])", r"\1", account.page.part("to-do"))
         first = [words.index(" ".join(detail.split())) for detail in found["detail"].head(5)]
         assert first == sorted(first)
-        assert f"and {len(found) - 5} more findings" in account.page.words
+        assert f"all {len(found)} findings" in account.page.words
 
     def test_what_changed(self, account: Account) -> None:
         """The three planted changes, and no other."""

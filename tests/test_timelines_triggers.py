@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from qoderdata.errors import DataQualityWarning, MissingColumnError
-from qoderdata.frames import flatten_deployments
+from qoderdata.frames import flatten_deployments, with_names
 from qoderdata.sandbox import Sandbox
 from qoderdata.timelines import next_triggers
 
@@ -203,6 +203,16 @@ def test_texts_are_as_they_were_and_missing_ones_stay_missing() -> None:
     assert (first["schedule_expression"], first["schedule_timezone"]) == ("0 9 * * *", "Asia/Shanghai")
     assert second["deployment_id"] == "dep_1"
     assert all(pd.isna(second[name]) for name in ("name", "agent_id", "environment_id"))
+
+
+def test_names_that_were_added_are_there_too() -> None:
+    df = flatten_deployments([deployment("dep_1"), deployment("dep_2", agent={"id": "agent_2"})])
+    agents = pd.DataFrame({"id": ["agent_1"], "name": ["Writer"]}, dtype="str")
+    environments = pd.DataFrame({"id": ["env_1"], "name": ["Cloud"]}, dtype="str")
+    found = next_triggers(with_names(df, agents=agents, environments=environments), "1D", start=START)
+    assert found["agent_name"].astype("object").fillna("-").tolist() == ["Writer", "-"]
+    assert found["environment_name"].tolist() == ["Cloud", "Cloud"]
+    assert found.drop(columns=["agent_name", "environment_name"]).equals(next_triggers(df, "1D", start=START))
 
 
 def test_the_local_time_is_that_of_the_schedule_whatever_zone_is_asked_for() -> None:

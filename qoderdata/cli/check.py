@@ -49,6 +49,7 @@ _LEAST = "30D"
     metavar="SHARE",
     help="Share of outcomes that may be assumed or unknown (default 0.05).",
 )
+@options.tz_option("of the times shown")
 @options.outcomes
 @options.service
 @options.output_form
@@ -60,6 +61,7 @@ def check(
     recent: str,
     budget_share: float,
     doubtful: float,
+    tz: str,
     outcomes: str,
     service: Service,
     result: Output,
@@ -91,14 +93,15 @@ def check(
         recent=recent,
         budget_share=budget_share,
         doubtful=doubtful,
+        tz=tz,
     )
     found = options.spell_findings(found)
     columns = [
         Column("severity", lambda row: row.severity, "fixed", is_alert=lambda row: row.severity == "error"),
         Column("what", lambda row: row.detail, "prose"),
-        Column("since", lambda row: format_time(row.since), "fixed", optional=2),
+        Column("since", lambda row: format_time(row.since, tz), "fixed", optional=2),
         Column("deployment", lambda row: row.deployment_id, "id", optional=9),
     ]
-    result.print_frame(found, columns, empty="nothing is wrong")
+    result.print_frame(options.in_zone(found, tz), columns, empty="nothing is wrong")
     is_failure = found["severity"].eq("error") if fail_on == "error" else found["severity"].notna()
     return options.FOUND if is_failure.any() else 0

@@ -149,6 +149,7 @@ def _finish(views: list[Any], tables: ChartTables) -> LinkedChart:
     styled: LinkedChart = chart.resolve_scale(**_APART).configure(
         view=alt.ViewConfig(stroke=None),
         axis=alt.AxisConfig(gridOpacity=0.25, domainOpacity=0.4, tickOpacity=0.4, titleFontWeight="normal"),
+        axisX=alt.AxisConfig(labelSeparation=8),  # days of two words do not read as one
         title=alt.TitleConfig(anchor="start", fontSize=13, subtitleFontSize=12, subtitlePadding=6),
     )
     return styled

@@ -34,8 +34,8 @@ BLUE, ORANGE, GREEN, VERMILLION, SKY, PURPLE = "#0072B2", "#E69F00", "#009E73", 
 DISTINCT = (BLUE, ORANGE, GREEN, VERMILLION, SKY, PURPLE)
 #: The color map of the load, and the texts on its dark and its light cells.
 HEAT_COLORS, ON_DARK, ON_LIGHT = "Blues", "#FFFFFF", "#010101"
-#: For what is only a background.
-PALE = "#A9BCCB"
+#: For what is only a background, and the same in a dark style: light lines on it stay clear.
+PALE, PALE_IN_DARK = "#A9BCCB", "#566A7A"
 GREY = "#8C8C8C"
 
 #: The look of a square without a value, in the grid and in its legend.
@@ -156,6 +156,11 @@ def line_color() -> str:
 def series_color() -> str:
     """Return the color of a line of values: blue, and a light one on a dark background."""
     return SKY if _is_dark() else BLUE
+
+
+def pale_color() -> str:
+    """Return the color of what is only a background, on which the lines of `line_color` lie."""
+    return PALE_IN_DARK if _is_dark() else PALE
 
 
 def _is_dark() -> bool:

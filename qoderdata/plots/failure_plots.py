@@ -11,7 +11,6 @@ from qoderdata.columns import require_frame
 from qoderdata.plots.axes import (
     FEWEST_ROWS,
     HATCHED,
-    PALE,
     VERMILLION,
     assumed_note,
     axes_or_new,
@@ -21,6 +20,7 @@ from qoderdata.plots.axes import (
     group_panels,
     legend_beside,
     line_color,
+    pale_color,
     panels_height,
     percent_axis,
     prepare_rows,
@@ -59,7 +59,7 @@ def plot_failure_rates(
 
     To the right of the bars stand the counts behind each rate, and who is failing now: how many runs in a row
     have failed, or, where a row pools several deployments, how many of them have a streak. Those bars are
-    dark.
+    orange red, the others pale.
 
     Parameters
     ----------
@@ -141,7 +141,8 @@ def _rate_bars(ax: Axes, shown: pd.DataFrame, failing: pd.Series[bool]) -> None:
     known = numbers["failure_rate"].notna()
     numbers = numbers[known]
     rate = numbers["failure_rate"]
-    colors = [VERMILLION if now else PALE for now in failing.to_numpy()[known.to_numpy()]]
+    pale = pale_color()
+    colors = [VERMILLION if now else pale for now in failing.to_numpy()[known.to_numpy()]]
     ax.barh(numbers.index, rate, height=0.62, color=colors)
     ax.errorbar(
         rate,
@@ -363,7 +364,11 @@ def _count_bars(ax: Axes, counts: pd.DataFrame) -> dict[str, Artist]:
             counts["skipped"] + counts["unfinished"] + counts["unknown"]
         ),
     }
-    looks: list[dict[str, Any]] = [{"facecolor": VERMILLION}, {"facecolor": PALE}, {"hatch": "////", **HATCHED}]
+    looks: list[dict[str, Any]] = [
+        {"facecolor": VERMILLION},
+        {"facecolor": pale_color()},
+        {"hatch": "////", **HATCHED},
+    ]
     room = width * max(1.0, (_FEWEST_WINDOWS - len(times)) / 2)
     ax.set_xlim(times.min() - room, times.max() + room)
     floor = np.zeros(len(counts))

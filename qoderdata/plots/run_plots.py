@@ -14,7 +14,6 @@ from qoderdata.outcomes import is_assumed
 from qoderdata.parsing import parse_zone
 from qoderdata.plots.axes import (
     HATCHED,
-    PALE,
     VERMILLION,
     WEEKDAYS,
     assumed_note,
@@ -25,6 +24,7 @@ from qoderdata.plots.axes import (
     known_times,
     legend_beside,
     line_color,
+    pale_color,
     show_message,
 )
 
@@ -237,7 +237,7 @@ def plot_durations(runs: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
     texts: list[str] = []
     ax.set_xscale("log")
     if completed.size:
-        handles.append(ax.stairs(np.histogram(completed, edges)[0], edges, fill=True, color=PALE))
+        handles.append(ax.stairs(np.histogram(completed, edges)[0], edges, fill=True, color=pale_color()))
         with_duration = runs["duration_ms"].ge(0).fillna(value=False)
         assumed = int(is_assumed(runs[with_duration]).sum())
         texts.append(f"completed ({completed.size:,} runs{f', {assumed:,} assumed' if assumed else ''})")

@@ -152,14 +152,26 @@ class ReportData:
 
     # -- periods -------------------------------------------------------------------------------------------------
 
-    def within(self, frame: pd.DataFrame, column: str, length: timedelta, *, ago: timedelta | None = None) -> Any:  # noqa: ANN401 - a frame
+    def within(
+        self, frame: pd.DataFrame, column: str, length: timedelta, *, ago: timedelta | None = None
+    ) -> pd.DataFrame:
         """Return the rows of a period of a length that ends at the start, or a time before it."""
         until = self.start - (ago or timedelta(0))
         return frame[(frame[column] >= until - length) & (frame[column] < until)]
 
+    def runs_within(self, length: timedelta, *, ago: timedelta | None = None) -> pd.DataFrame:
+        """Return the runs of such a period; there must be runs."""
+        assert self.runs is not None  # noqa: S101 - for mypy
+        return self.within(self.runs, "triggered_at", length, ago=ago)
+
     def reaches_back(self, times: pd.Series[Any]) -> bool:
         """Return whether times reach back to the beginning of the week before the last one, give or take a day."""
         return bool(times.min() < self.start - 2 * WEEK + _DAY)
+
+    @cached_property
+    def do_runs_reach_back(self) -> bool:
+        """Whether there are runs, and they reach back so far."""
+        return self.runs is not None and self.reaches_back(self.runs["triggered_at"])
 
     @cached_property
     def live(self) -> pd.DataFrame:
@@ -173,6 +185,11 @@ class ReportData:
         all_ = self.deployments
         is_there = ~(all_["created_at"] > then).fillna(value=False)
         return all_[is_there & (all_["archived_at"].isna() | (all_["archived_at"] > then))]
+
+    @cached_property
+    def paused_by_error(self) -> pd.DataFrame:
+        """The live deployments that the service has paused."""
+        return self.live[self.live["paused_reason_type"].eq("error").fillna(value=False)]
 
     @cached_property
     def compared(self) -> Any:  # noqa: ANN401 - a row as a named tuple
@@ -193,14 +210,13 @@ class ReportData:
         return self._rates_of_week(ago=WEEK)
 
     def _rates_of_week(self, *, ago: timedelta) -> Any:  # noqa: ANN401 - a row as a named tuple
-        assert self.runs is not None  # noqa: S101 - for mypy
-        week = self.within(self.runs, "triggered_at", WEEK, ago=ago)
+        week = self.runs_within(WEEK, ago=ago)
         return next(summaries.run_failure_rates(week, by=None).itertuples(index=False), None)
 
     @cached_property
     def has_enough_runs(self) -> bool:
         """Whether enough runs are decided in both weeks, and the runs reach back to the first one."""
-        if self.runs is None or self.compared is None or not self.reaches_back(self.runs["triggered_at"]):
+        if self.compared is None or not self.do_runs_reach_back:
             return False
         return bool(min(self.compared.recent_decided, self.compared.baseline_decided) >= LEAST_DECIDED)
 
@@ -226,7 +242,7 @@ class ReportData:
     @cached_property
     def failing_before(self) -> int | None:
         """How many deployments were failing a week ago; ``None`` where the runs do not reach back."""
-        if self.runs is None or not self.reaches_back(self.runs["triggered_at"]):
+        if self.runs is None or not self.do_runs_reach_back:
             return None
         earlier = self.runs[self.runs["triggered_at"] < self.start - WEEK]
         then = failing_now(earlier, self.live_before.drop(columns="stats_consecutive_failures"))["deployment_id"]
@@ -269,11 +285,19 @@ class ReportData:
 
     @cached_property
     def missed_window(self) -> tuple[pd.Timestamp, pd.Timestamp] | None:
-        """The period whose missed triggers can be known: the last two weeks, as far as the runs reach."""
-        if self.runs is None or self.runs["triggered_at"].isna().all():
+        """The period whose missed triggers can be known: the last two weeks, as far as the runs reach.
+
+        Where there is no run at all, it is the last day, as in `check`.
+        """
+        if self.runs is None:
             return None
-        until = min(self.start, fetched_at(self.runs) or self.runs["triggered_at"].max())
-        since = max(until - min(2 * WEEK, self.longest_span), self.runs["triggered_at"].min())
+        times = self.runs["triggered_at"].dropna()
+        if times.empty:
+            until = min(self.start, fetched_at(self.runs) or self.start)
+            since = self.start - min(_DAY, self.longest_span)
+        else:
+            until = min(self.start, fetched_at(self.runs) or times.max())
+            since = max(until - min(2 * WEEK, self.longest_span), times.min())
         return (since, until) if since < until else None
 
     @cached_property
@@ -293,20 +317,23 @@ class ReportData:
     def missed_before(self) -> pd.DataFrame | None:
         """What should have fired in the week before but did not; ``None`` where the runs do not reach back."""
         found = self._missed
-        if found is None or self.longest_span < 2 * WEEK or self.runs is None:
+        if found is None or self.longest_span < 2 * WEEK or not self.do_runs_reach_back:
             return None
-        if not self.reaches_back(self.runs["triggered_at"]):
-            return None
-        return self.within(found, "scheduled_at", WEEK, ago=WEEK)  # type: ignore[no-any-return]
+        return self.within(found, "scheduled_at", WEEK, ago=WEEK)
 
     # -- findings, changes, costs --------------------------------------------------------------------------------
 
     @cached_property
     def findings(self) -> pd.DataFrame:
         """What `check` finds, the worst first."""
-        since = min(_DAY, self.longest_span)
         return check(
-            self.deployments, self.runs, self.sessions, snapshots=self.snapshots, now=self.start, since=since
+            self.deployments,
+            self.runs,
+            self.sessions,
+            snapshots=self.snapshots,
+            now=self.start,
+            since=min(_DAY, self.longest_span),
+            tz=self.tz,
         )
 
     @cached_property
@@ -373,10 +400,12 @@ class ReportData:
 
 
 def span_text(span: timedelta) -> str:
-    """Return a span in words: up to two days in hours, as people say it."""
+    """Return a span in words: up to two days in hours, as people say it, and whole days in days."""
     hours = span / _HOUR
     if hours in _HOURS_IN_WORDS:
         return ngettext("{count} hour", "{count} hours", int(hours))
+    if span >= _DAY and not span % _DAY:
+        return ngettext("{count} day", "{count} days", span // _DAY)
     return format_duration(span)
 
 

@@ -30,6 +30,7 @@ from qoderdata.report.layout import (
     round_scale,
     scale_note,
     share_cell,
+    unknown_note,
 )
 from qoderdata.summaries import duration_regressions, error_groups, run_failure_rates
 from qoderdata.summaries import failure_rates as counter_rates
@@ -50,8 +51,13 @@ def make_details(data: ReportData) -> list[Section]:
     """Return all folded parts but the last, `about_data`, in their order."""
     parts = [failing(data), rates(data), paused(data)]
     if data.runs is not None:
-        parts += [errors(data, data.runs), missed(data), slower(data, data.runs)]
+        parts += [errors(data), missed(data), slower(data, data.runs)]
     return [*parts, next_triggers(data), load(data), lints(data)]
+
+
+def _or_unknown(nothing: str, runs: pd.DataFrame | None) -> str:
+    """Return the sentence that nothing failed, and how many outcomes are unknown."""
+    return nothing if runs is None else join_sentences(nothing, *unknown_note(runs))
 
 
 def failing(data: ReportData) -> Section:
@@ -62,7 +68,7 @@ def failing(data: ReportData) -> Section:
     if runs is None and data.failing_by_counters is None:
         return Section("failing", title, nothing=_("Without runs this is not known."))
     if found.empty:
-        return Section("failing", title, nothing=_("No deployment has failed in its last run."))
+        return Section("failing", title, nothing=_or_unknown(_("No deployment has failed in its last run."), runs))
     columns = [
         deployment_column(data),
         Column(_("In a row"), "streak", lambda row: row.in_a_row, "number"),
@@ -124,13 +130,14 @@ def _state(row: Any) -> Badge | None:  # noqa: ANN401 - a row as a named tuple
 def rates(data: ReportData) -> Section:
     """Show who fails most; a high rate of few runs does not lead, since chance may have made it."""
     title = _("Failure rates by deployment")
-    if data.runs is None:
+    recent = None if data.runs is None else data.runs_within(MONTH)
+    if recent is None:
         known = counter_rates(data.live).rename_axis("deployment_id").reset_index()
         known = known.assign(failed=known["total_failures"], decided=known["total_runs"])
         about = _("Over the whole life of the deployments that are not archived, by the service's counters.")
         command = "qoderdata failures"
     else:
-        known = run_failure_rates(data.within(data.runs, "triggered_at", MONTH)).reset_index()
+        known = run_failure_rates(recent).reset_index()
         known = known.assign(decided=known["failed"] + known["completed"])
         about = _("Over the decided runs of the last 30 days, of archived deployments too, as in the picture.")
         command = "qoderdata runs --since 30D --by deployment"
@@ -140,7 +147,7 @@ def rates(data: ReportData) -> Section:
     if data.runs is None and data.failing_by_counters is None:
         return Section("rates", title, nothing=_("Without runs this is not known."))
     if worst.empty:
-        return Section("rates", title, nothing=_("No deployment has a failed run."))
+        return Section("rates", title, nothing=_or_unknown(_("No deployment has a failed run."), recent))
     scale = round_scale(worst["ci_high"].head(MOST_ROWS).max())
     columns = [
         deployment_column(data),
@@ -156,8 +163,7 @@ def rates(data: ReportData) -> Section:
 def paused(data: ReportData) -> Section:
     """Show what the service itself has stopped."""
     title = _("Paused by error")
-    found = data.live[(data.live["paused_reason_type"] == "error").fillna(value=False)]
-    found = found.sort_values(["stats_last_triggered_at", "id"], ascending=[False, True])
+    found = data.paused_by_error.sort_values(["stats_last_triggered_at", "id"], ascending=[False, True])
     if found.empty:
         return Section("paused", title, nothing=_("The service has paused no deployment because of an error."))
     columns = [
@@ -175,12 +181,13 @@ def paused(data: ReportData) -> Section:
     return Section("paused", title, about, table=table, count=f"{len(found):,}")
 
 
-def errors(data: ReportData, runs: pd.DataFrame) -> Section:
+def errors(data: ReportData) -> Section:
     """Show what went wrong, by type of error and by message without its variable parts."""
     title = _("Errors")
-    found = error_groups(data.within(runs, "triggered_at", MONTH)).reset_index()
+    recent = data.runs_within(MONTH)
+    found = error_groups(recent).reset_index()
     if found.empty:
-        return Section("errors", title, nothing=_("No run of the last 30 days has failed."))
+        return Section("errors", title, nothing=_or_unknown(_("No run of the last 30 days has failed."), recent))
     scale = round_scale(found["share"].max())
     columns = [
         Column(_("Error"), "error", lambda row: error_cell(row.error_type, row.message)),

@@ -9,7 +9,7 @@ import pandas as pd
 
 from qoderdata.formatting import MISSING, format_credits, format_interval, format_milliseconds, format_percent
 from qoderdata.report.data import LEAST_DECIDED, WEEK, span_text
-from qoderdata.report.layout import Tile, format_count, join_facts, join_sentences, rows_of
+from qoderdata.report.layout import Tile, format_count, join_facts, join_sentences, rows_of, unknown_note
 from qoderdata.summaries import failure_rates, session_costs
 from qoderdata.translation import gettext as _
 from qoderdata.translation import ngettext
@@ -31,7 +31,6 @@ def headline(data: ReportData) -> Headline:
     row = data.compared
     if row is None or not row.recent_decided:
         return _headline_without_runs(data)
-    assert data.runs is not None  # noqa: S101 - for mypy
     if not row.recent_failed:
         what = ngettext("none of {count} run failed", "none of {count} runs failed", row.recent_decided)
     else:
@@ -52,7 +51,7 @@ def headline(data: ReportData) -> Headline:
         lead = _("Not enough runs to compare with last week")
     text = _("{lead}: {what}", lead=lead, what=what)
     if row.recent_failed > 1:
-        half = _most_of_the_failures(data.within(data.runs, "triggered_at", WEEK))
+        half = _most_of_the_failures(data.runs_within(WEEK))
         who = ngettext(
             "{count} deployment accounts for half of it", "{count} deployments account for half of it", half
         )
@@ -67,8 +66,7 @@ def _most_of_the_failures(runs: pd.DataFrame) -> int:
 
 
 def _about_headline(data: ReportData) -> str:
-    row, runs = data.compared, data.runs
-    assert runs is not None  # noqa: S101 - for mypy
+    row = data.compared
     words = ngettext(
         "Of the last 7 days, from {since} to {until}: {failed} of {count} decided run failed (95 % interval "
         "{interval}). A run is decided when it completed or failed.",
@@ -80,8 +78,8 @@ def _about_headline(data: ReportData) -> str:
         until=data.time_text(data.start),
         interval=format_interval(data.rates.ci_low, data.rates.ci_high),
     )
-    if not data.reaches_back(runs["triggered_at"]):
-        first = data.time_text(runs["triggered_at"].min())
+    if data.runs is not None and not data.do_runs_reach_back:
+        first = data.time_text(data.runs["triggered_at"].min())
         return join_sentences(words, _("The runs begin on {since}: the week before is not whole.", since=first))
     before = _(
         "In the 7 days before: {failed} of {count}, {rate}.",
@@ -107,21 +105,31 @@ def _about_headline(data: ReportData) -> str:
 
 def _headline_without_runs(data: ReportData) -> Headline:
     if data.runs is not None:
-        return Headline(_("No run of the last 7 days completed or failed."), _period(data), is_bad=False)
+        return Headline(nothing_decided(data), _period(data), is_bad=False)
     failing = data.failing_by_counters
-    paused = int((data.live["paused_reason_type"] == "error").sum())
-    text = _(
-        "{failing} and {paused}.",
-        failing=_("Without runs it is not known how many deployments are failing")
-        if failing is None
-        else ngettext("{count} deployment is failing", "{count} deployments are failing", failing),
-        paused=ngettext("{count} is paused by error", "{count} are paused by error", paused),
-    )
+    by_error = len(data.paused_by_error)
+    paused = ngettext("{count} is paused by error", "{count} are paused by error", by_error)
+    if failing is None:
+        text = _("Without runs it is not known how many deployments are failing; {paused}.", paused=paused)
+    else:
+        text = _(
+            "{failing} and {paused}.",
+            failing=ngettext("{count} deployment is failing", "{count} deployments are failing", failing),
+            paused=paused,
+        )
     about = _("With their runs, this page compares the last 7 days with the 7 days before.")
     if failing is not None:
         counters = _("From the service's counters of the whole life of the deployments that are not archived.")
         about = join_sentences(counters, about)
-    return Headline(text, about, is_bad=bool(failing) or paused > 0)
+    return Headline(text, about, is_bad=bool(failing) or by_error > 0)
+
+
+def nothing_decided(data: ReportData) -> str:
+    """Say that no run of the last week is decided."""
+    unknown = unknown_note(data.runs_within(WEEK))
+    if unknown:
+        return join_sentences(_("No run of the last 7 days is known to have completed or failed."), *unknown)
+    return _("No run of the last 7 days completed or failed.")
 
 
 def _period(data: ReportData) -> str:
@@ -153,18 +161,15 @@ def points_text(change: float) -> str:
 
 def tiles(data: ReportData) -> list[Tile]:
     """Return six figures: of the last week with their changes, or, without runs, of the present."""
-    found = _tiles_of_runs(data, data.runs) if data.runs is not None else _tiles_of_counters(data)
+    found = _tiles_of_counters(data) if data.runs is None else _tiles_of_runs(data)
     if data.sessions is not None:
         found[-1] = _credits_tile(data, data.sessions)
     return found
 
 
-def _tiles_of_runs(data: ReportData, runs: pd.DataFrame) -> list[Tile]:
-    week = data.within(runs, "triggered_at", WEEK)
-    before = data.within(runs, "triggered_at", WEEK, ago=WEEK)
-    now = data.rates
-    has_before = data.reaches_back(runs["triggered_at"])
-    row = data.compared
+def _tiles_of_runs(data: ReportData) -> list[Tile]:
+    week, before = data.runs_within(WEEK), data.runs_within(WEEK, ago=WEEK)
+    has_before, now, row = data.do_runs_reach_back, data.rates, data.compared
     decided = 0 if row is None else int(row.recent_decided)
     others = [] if now is None else [
         _("{count} decided", count=f"{decided:,}"),
@@ -230,7 +235,7 @@ def _duration_tile(week: pd.DataFrame, week_before: pd.DataFrame | None) -> Tile
     after = now.median()
     before = np.nan if week_before is None else _durations(week_before).median()
     change = None
-    if pd.isna(before):
+    if pd.notna(after) and pd.isna(before):
         change = _no_week_before()
     elif pd.notna(after):
         change = _changed(after - before, format_milliseconds(abs(after - before)), format_milliseconds(before))
@@ -264,7 +269,7 @@ def _all_costs(sessions: pd.DataFrame) -> Any:  # noqa: ANN401 - a row as a name
 
 def _tiles_of_counters(data: ReportData) -> list[Tile]:
     live = data.live
-    failing, by_error = data.failing_by_counters, int((live["paused_reason_type"] == "error").sum())
+    failing, by_error = data.failing_by_counters, len(data.paused_by_error)
     longest = live["stats_consecutive_failures"].max()
     paused = int(live["status"].eq("paused").fillna(value=False).sum())
     total = next(iter(rows_of(failure_rates(data.deployments, by=None))), None)
@@ -273,10 +278,10 @@ def _tiles_of_counters(data: ReportData) -> list[Tile]:
     )
     if failing is None:
         runs, rate, never = None, None, None
-    firing = data.triggers["deployment_id"].nunique()
+    firing, not_known = data.triggers["deployment_id"].nunique(), _("not known without runs")
     return [
         _deployments_tile(data),
-        Tile(_("Failing now"), MISSING, None, _("not known without runs"), anchor="failing")
+        Tile(_("Failing now"), MISSING, None, not_known, anchor="failing")
         if failing is None
         else Tile(
             _("Failing now"),
@@ -296,7 +301,8 @@ def _tiles_of_counters(data: ReportData) -> list[Tile]:
             "paused",
         ),
         Tile(_("Lifetime failure rate"), format_percent(rate), None,
-             _("of {runs} runs, archived deployments included", runs=format_count(runs)), anchor="rates"),
+             not_known if failing is None
+             else _("of {runs} runs, archived deployments included", runs=format_count(runs)), anchor="rates"),
         Tile(
             _("Next {span}", span=span_text(data.shown_horizon)),
             f"{len(data.triggers):,}",

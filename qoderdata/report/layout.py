@@ -48,7 +48,7 @@ class Badge(NamedTuple):
 
 
 class Error(NamedTuple):
-    """An error's type, and the beginning of its message; either may be missing."""
+    """The beginnings of an error's type and message; either may be missing."""
 
     type: str | None
     message: str | None
@@ -264,6 +264,13 @@ def join_sentences(*sentences: str) -> str:
     return text
 
 
+def unknown_note(runs: pd.DataFrame) -> list[str]:
+    """Return a sentence about the runs whose outcome is unknown, if there are any."""
+    unknown = int(runs["status"].isna().sum())
+    note = ngettext("The outcome of {count} run is unknown.", "The outcome of {count} runs is unknown.", unknown)
+    return [note] if unknown else []
+
+
 def join_facts(*facts: str) -> str:
     """Return facts as one text, with commas."""
     text, *rest = facts
@@ -310,13 +317,14 @@ def scale_note(scale: float) -> str:
 
 
 def error_cell(kind: Any, message: Any) -> Error | None:  # noqa: ANN401 - texts or pandas' missing values
-    """Return the cell of an error, whose message may be long."""
+    """Return the cell of an error, whose texts may be long."""
     if pd.isna(kind) and pd.isna(message):
         return None
-    words = None if pd.isna(message) else str(message)
-    if words and len(words) > _MOST_CHARACTERS:
-        words = words[:_MOST_CHARACTERS] + "…"
-    return Error(None if pd.isna(kind) else str(kind), words)
+    return Error(*(None if pd.isna(text) else _beginning(str(text)) for text in (kind, message)))
+
+
+def _beginning(text: str) -> str:
+    return text if len(text) <= _MOST_CHARACTERS else text[:_MOST_CHARACTERS] + "…"
 
 
 def format_count(number: Any) -> str:  # noqa: ANN401 - an integer or one of pandas' missing values

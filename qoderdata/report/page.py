@@ -21,6 +21,7 @@ from qoderdata.frames import fetched_at
 from qoderdata.report.data import WEEK, ReportData, span_text
 from qoderdata.report.details import about_data, make_details
 from qoderdata.report.figures import headline, tiles
+from qoderdata.report.layout import join_sentences
 from qoderdata.report.summary import make_summary
 from qoderdata.translation import gettext as _
 from qoderdata.translation import ngettext, translated
@@ -123,20 +124,21 @@ def write_report(
     <!DOCTYPE html>
     """
     files.check_ending(path, (".html", ".htm"), what="a report is an HTML page")
-    data = ReportData.read(
-        deployments,
-        runs,
-        sessions,
-        snapshots,
-        by=by,
-        start=pd.Timestamp.now("UTC").ceil("s") if start is None else parsing.parse_instant(start, name="start"),
-        horizon=parsing.parse_span(horizon, name="horizon"),
-        tz=parsing.parse_zone(tz).key,
-        labels=labels,
-    )
+    at = pd.Timestamp.now("UTC").ceil("s") if start is None else parsing.parse_instant(start, name="start")
     with warnings.catch_warnings(record=True) as caught, translated(_translations(lang)):
         warnings.simplefilter("always")
-        warnings.simplefilter("ignore", UnknownOutcomesWarning)  # `check` says it
+        warnings.simplefilter("ignore", UnknownOutcomesWarning)  # the page says it
+        data = ReportData.read(
+            deployments,
+            runs,
+            sessions,
+            snapshots,
+            by=by,
+            start=at,
+            horizon=parsing.parse_span(horizon, name="horizon"),
+            tz=parsing.parse_zone(tz).key,
+            labels=labels,
+        )
         html = _render(data, caught, lang)
     for message, category in dict.fromkeys((str(one.message), one.category) for one in caught):
         warn(message, category)
@@ -163,15 +165,16 @@ def _translations(lang: str) -> NullTranslations:
 def _render(data: ReportData, caught: list[warnings.WarningMessage], lang: str) -> str:
     css = _resource("report.css")
     details = make_details(data)
+    first = headline(data)
     values = {
         "lang": _TAGS.get(lang, lang),
         "title": _("Scheduled agents, {day}", day=f"{data.start.tz_convert(data.tz):%Y-%m-%d}"),
         "css": Markup(css),  # noqa: S704 - our own file
         "css_digest": base64.b64encode(hashlib.sha256(css.encode()).digest()).decode(),
         "start": data.time(data.start),
-        "age": _age(data),
         "cautions": cautions(data),
-        "headline": headline(data),
+        "headline": first,
+        "about": join_sentences(first.about, _age(data)),
         "tiles": tiles(data),
         "sections": make_summary(data),
     }

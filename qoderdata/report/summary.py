@@ -13,7 +13,7 @@ from qoderdata.columns import TEXT
 from qoderdata.formatting import MISSING, format_credits, format_interval, format_percent, truncate
 from qoderdata.frames import fetched_at
 from qoderdata.report.data import MONTH, WEEK, Deployment
-from qoderdata.report.figures import points_text
+from qoderdata.report.figures import nothing_decided, points_text
 from qoderdata.report.layout import (
     MOST_AT_FIRST,
     MOST_ROWS,
@@ -32,6 +32,7 @@ from qoderdata.report.layout import (
     rows_of,
     scale_note,
     share_cell,
+    unknown_note,
 )
 from qoderdata.report.pictures import month_picture
 from qoderdata.summaries import compare_periods, failure_rates, run_failure_rates, session_costs
@@ -49,60 +50,46 @@ _MOST_FINDINGS = 50
 
 def make_summary(data: ReportData) -> list[Section]:
     """Return the sections that are not folded, in their order."""
-    sections = [trend(data, data.runs)] if data.runs is not None else []
+    sections = [] if data.runs is None else [trend(data)]
     sections += [to_do(data), changed(data)]
     if data.sessions is not None:
         sections.append(costs(data, data.sessions))
     return [*sections, by_group(data)]
 
 
-def trend(data: ReportData, runs: pd.DataFrame) -> Section:
+def trend(data: ReportData) -> Section:
     """Show the failure rate day by day."""
     title = _("The last 30 days")
-    recent = data.within(runs, "triggered_at", MONTH)
+    recent = data.runs_within(MONTH)
     if recent.empty:
         return Section("trend", title, nothing=_("There are no runs of the last 30 days."))
     (total,) = rows_of(run_failure_rates(recent, by=None))
+    notes = [
+        _(
+            "The last 7 days are shaded. Skipped or cancelled: {skipped}; not ended: {unfinished}.",
+            skipped=format_count(total.skipped),
+            unfinished=format_count(total.unfinished),
+        ),
+        *unknown_note(recent),
+    ]
+    if total.assumed:
+        notes.append(ngettext(
+            "{assumed} of {count} completed run is assumed to be so.",
+            "{assumed} of {count} completed runs are assumed to be so.",
+            total.completed, assumed=format_count(total.assumed),
+        ))  # fmt: skip
+    picture = month_picture(data, recent, total)
+    decided = total.completed + total.failed
+    if not decided:
+        about = join_sentences(_("No run is known to have completed or failed."), *notes)
+        return Section("trend", title, about, picture=picture)
     about = ngettext(
         "{failed} of {count} decided run failed:", "{failed} of {count} decided runs failed:",
-        total.completed + total.failed, failed=format_count(total.failed),
+        decided, failed=format_count(total.failed),
     )  # fmt: skip
-    rest = _(
-        "(95 % interval {interval}). The last 7 days are shaded. Skipped or cancelled: "
-        "{skipped}; not ended: {unfinished}.",
-        interval=format_interval(total.ci_low, total.ci_high),
-        skipped=format_count(total.skipped),
-        unfinished=format_count(total.unfinished),
-    )
-    return Section(
-        "trend",
-        title,
-        about,
-        format_percent(total.failure_rate),
-        join_sentences(rest, *_unproved(total)),
-        picture=month_picture(data, recent, total),
-    )
-
-
-def _unproved(total: Any) -> list[str]:  # noqa: ANN401 - a row as a named tuple
-    """Return sentences about assumed and unknown outcomes."""
-    words = []
-    if total.unknown:
-        words.append(
-            ngettext(
-                "The outcome of {count} run is unknown.", "The outcome of {count} runs is unknown.", total.unknown
-            )
-        )
-    if total.assumed:
-        words.append(
-            ngettext(
-                "{assumed} of {count} completed run is assumed to be so.",
-                "{assumed} of {count} completed runs are assumed to be so.",
-                total.completed,
-                assumed=format_count(total.assumed),
-            )
-        )
-    return words
+    interval = _("(95 % interval {interval}).", interval=format_interval(total.ci_low, total.ci_high))
+    rate, rest = format_percent(total.failure_rate), join_sentences(interval, *notes)
+    return Section("trend", title, about, rate, rest, picture=picture)
 
 
 def to_do(data: ReportData) -> Section:
@@ -122,9 +109,8 @@ def to_do(data: ReportData) -> Section:
         "never_fires": _("Correct its schedule."),
     }
     first = [_finding(data, row, hints.get(row.kind)) for row in rows_of(found.head(MOST_AT_FIRST))]
-    left = len(found) - len(first)
     folded = None
-    if left:
+    if len(found) > len(first):
         columns = [
             Column(_("Finding"), "sentence", lambda row: _finding(data, row, None), "wide"),
             Column(_("Deployment"), "id", lambda row: row.deployment_id),
@@ -137,8 +123,7 @@ def to_do(data: ReportData) -> Section:
             shows_more="qoderdata check",
             most=_MOST_FINDINGS,
         )
-        about = ngettext("and {count} more finding", "and {count} more findings", left)
-        folded = Section("findings", about, table=table)
+        folded = Section("findings", _("all {count} findings", count=f"{len(found):,}"), table=table)
     return Section("to-do", title, count=f"{len(found):,}", sentences=first, is_ordered=True, folded=folded)
 
 
@@ -267,7 +252,8 @@ def by_group(data: ReportData) -> Section:
         )
     found = found[found["decided"] > 0].sort_values(["ci_low", "group"], ascending=[False, True])
     if found.empty:
-        return Section("groups", title, nothing=_("Without runs this is not known."))
+        nothing = _("Without runs this is not known.") if data.runs is None else nothing_decided(data)
+        return Section("groups", title, nothing=nothing)
     scale = round_scale(found["ci_high"].head(MOST_ROWS).max())
     name = Column(word, "name", lambda row: row.group or _("without one"))
     rate = Column(_("Failure rate"), "strong", lambda row: format_percent(row.failure_rate), "number")
@@ -301,7 +287,7 @@ def _groups_of_runs(data: ReportData, runs: pd.DataFrame) -> pd.DataFrame:
     compared = compare_periods(runs, by="group", recent=WEEK, until=data.start)
     rates = run_failure_rates(data.within(runs, "triggered_at", WEEK), by="group")
     found = rates[["failure_rate", "ci_low", "ci_high"]].join(compared[["change", "verdict"]])
-    if not data.reaches_back(runs["triggered_at"]):
+    if not data.do_runs_reach_back:
         found["change"] = np.nan
     counts = {"failed": rates["failed"], "decided": rates["failed"] + rates["completed"]}
     grouped: pd.DataFrame = found.assign(**counts).reset_index()

@@ -46,6 +46,8 @@ _TEXTS = {
     "schedule_expression": "schedule_expression",
     "schedule_timezone": "schedule_timezone",
 }
+#: Columns of names that `qoderdata.with_names` adds, and after which column they stand.
+_NAMES = {"agent_id": "agent_name", "environment_id": "environment_name"}
 _FIRES = ("status", "archived_at", "schedule_upcoming_runs_at")
 _SOURCES = pd.CategoricalDtype(pd.Index(["api", "cron"], dtype=TEXT))
 _SECOND = 1_000_000
@@ -95,6 +97,8 @@ def next_triggers(
         ``deployment_id``, ``name``, ``agent_id``,     category of str    as in ``df``
         ``environment_id``, ``schedule_expression``,
         ``schedule_timezone``
+        ``agent_name``, ``environment_name``           category of str    after their ids, where ``df`` has
+                                                                          them (see `with_names`)
         ``local_time``                                 datetime64[us]     wall clock in the schedule's zone
         ``source``                                     category of str    ``"api"`` or ``"cron"``
         ============================================== ================== ==================================
@@ -130,7 +134,7 @@ def next_triggers(
     1 2026-06-16 01:00:00+00:00         dep_1 2026-06-16 09:00:00    api
     2 2026-06-17 01:00:00+00:00         dep_1 2026-06-17 09:00:00   cron
     """
-    df = require_frame(df, [*_TEXTS.values(), *_FIRES], what="deployments")
+    df = require_frame(df, [*_TEXTS.values(), *_FIRES], what="deployments", optional=list(_NAMES.values()))
     zone = pandas_zone(parse_zone(tz).key)
     rows, upcoming, upcoming_of, instants = _firing(df, horizon, start, include_paused=include_paused)
 
@@ -149,6 +153,8 @@ def next_triggers(
     columns: dict[str, object] = {"trigger_at": timestamps(at).tz_localize("UTC").tz_convert(zone)}
     for name, source in _TEXTS.items():
         columns[name] = _category(df[source].iloc[rows], deployment)
+        if source in _NAMES and _NAMES[source] in df:
+            columns[_NAMES[source]] = _category(df[_NAMES[source]].iloc[rows], deployment)
     columns["local_time"] = timestamps(_local(at, moments, moment, df["schedule_timezone"].iloc[rows], deployment))
     columns["source"] = _source(at, upcoming, upcoming_of, deployment)
     return pd.DataFrame(columns, copy=False)
