@@ -107,7 +107,7 @@ def check(
         ``kind``          str                 see below
         ``deployment_id`` str                 missing where it is about the data
         ``name``          str                 the deployment's name
-        ``detail``        str                 one sentence, which begins with the name
+        ``detail``        str                 a sentence or two; begins with the name
         ``since``         datetime64[us, UTC] since when, where that is known
         ================= =================== ===============================================================
 
@@ -356,6 +356,9 @@ def _stuck(runs: pd.DataFrame, live: pd.DataFrame, names: dict[str, str], *, now
             detail = _(
                 "{name}: {count} runs have not ended, the longest after {length}.", **facts, count=len(some)
             )
+        waiting = int(some["status"].eq("waiting").sum())
+        if waiting:
+            detail = _("{detail} Waiting for a person: {count}.", detail=detail, count=waiting)
         yield _Finding("stuck", str(id_), detail, first, len(some))
 
 

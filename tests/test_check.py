@@ -218,6 +218,11 @@ def test_stuck(account: Account) -> None:
     row = only(account.check())
     assert (row.severity, row.kind, row.name) == ("error", "stuck", "job 4")
     assert row.detail == "job 4: a run has not ended after 1 h."
+    run.update(status="waiting")
+    account.runs_of(4)[2].update(status="running", duration_ms=None)
+    assert only(account.check()).detail == (
+        "job 4: 2 runs have not ended, the longest after 2 h. Waiting for a person: 1."
+    )
 
 
 def test_what_happened_after_the_runs_were_read_is_not_known(account: Account) -> None:

@@ -509,6 +509,21 @@ def test_counters_that_the_service_does_not_give_are_counted(
     assert "the service gives no counters" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize(
+    ("words", "runs"),
+    [
+        ("failures", "all runs, also skipped and unfinished ones"),
+        ("runs --since all", "completed and failed runs only"),
+        ("compare --recent 10D --until 2026-06-15T00:00Z", "completed and failed runs only"),
+    ],
+)
+def test_tables_say_of_which_runs_their_rates_are(
+    words: str, runs: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(words.split()) == 0
+    assert f"\nrates are of {runs}\n" in capsys.readouterr().out
+
+
 def test_an_agent_is_chosen_by_its_name_too(capsys: pytest.CaptureFixture[str]) -> None:
     agents, deployments = qd.load_agents(), qd.load_deployments()
     name = agents["name"].value_counts().index[0]

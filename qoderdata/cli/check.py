@@ -10,7 +10,7 @@ import click
 import qoderdata as qd
 from qoderdata.cli import options
 from qoderdata.cli.output import Column
-from qoderdata.formatting import format_time
+from qoderdata.formatting import counted, format_time
 from qoderdata.parsing import parse_span
 
 if TYPE_CHECKING:
@@ -93,12 +93,14 @@ def check(
         doubtful=doubtful,
     )
     found = options.spell_findings(found)
+    waiting = int(runs["status"].eq("waiting").sum())
+    notes = [f"waiting for a person: {counted(waiting, 'run')}; see `qoderdata top`"] if waiting else []
     columns = [
         Column("severity", lambda row: row.severity, "fixed", is_alert=lambda row: row.severity == "error"),
-        Column("what", lambda row: row.detail, "prose"),
+        Column("what", lambda row: row.detail, "prose", readable=60),  # it mostly says since when, too
         Column("since", lambda row: format_time(row.since), "fixed", optional=2),
         Column("deployment", lambda row: row.deployment_id, "id", optional=9),
     ]
-    result.print_frame(found, columns, empty="nothing is wrong")
+    result.print_frame(found, columns, empty="; ".join(["nothing is wrong", *notes]), notes=notes)
     is_failure = found["severity"].eq("error") if fail_on == "error" else found["severity"].notna()
     return options.FOUND if is_failure.any() else 0

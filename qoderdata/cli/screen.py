@@ -257,7 +257,7 @@ def _summary(found: Overview, host: str) -> tuple[str, str]:
     """Return one line about the deployments and one about today."""
     today = found.today
     decided = today.completed + today.failed
-    share = format_percent(today.failed / decided) if decided else MISSING
+    share = f"{format_percent(today.failed / decided)} of {decided:,} decided" if decided else MISSING
     said = [f"Today: {counted(today.runs, 'run')}, {today.failed:,} failed ({share})"]
     if today.assumed:
         said.append(f"{today.assumed:,} assumed completed")
