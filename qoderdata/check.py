@@ -462,7 +462,7 @@ def _incomplete(
         else:
             detail = _(
                 "Of {runs} runs, {assumed} completed by assumption and {unknown} have an unknown outcome "
-                "({share}); load_runs(outcomes='events') reads how they ended.",
+                "({share}); load_runs(outcomes='events') or --outcomes events reads how they ended.",
                 **facts,
             )
         yield _Finding("incomplete_data", None, detail, None, part)

@@ -64,9 +64,11 @@ def check(
     service: Service,
     result: Output,
 ) -> int:
-    """Show what is wrong, the worst first; exit with 1 if an error is found.
+    """Show what is wrong, the worst first.
 
-    The exit codes 2 to 5 mean that the check could not be made.
+    The exit code is 1 if an error is found; 2 to 5 mean that the check could not be made. A run is stuck if it has
+    not ended after its timeout or, where that is not known, after ten times the median of its deployment, which
+    needs 10 completed runs of the last 30 days.
     """
     history = max(parse_span(_LEAST, name="since"), 2 * parse_span(recent, name="--recent"))
     history = max(history, parse_span(since, name="--since"))

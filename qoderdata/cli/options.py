@@ -43,6 +43,7 @@ NO_NAMES = (CacheError, NotFoundError, PermissionDeniedError)
 _SCHEDULES = ["id", "status", "updated_at", "schedule_expression", "schedule_timezone"]
 #: What messages of the library say to callers in Python, and what they say here.
 _SPELLINGS = {
+    "load_runs(outcomes='events') or --outcomes events": "--outcomes events",
     "load_runs(outcomes='events')": "--outcomes events",
     "refresh='all'": "--refresh-all",
     "refresh=True": "--refresh",
@@ -452,11 +453,18 @@ output_form = gather(
 
 
 def output_path(ctx: click.Context, param: click.Parameter, value: str | None) -> Path | None:
-    """Read the name of a file to write; its ending chooses the format."""
+    """Read the name of a file to write, in a folder that is there."""
     path = None if value is None else Path(value)
-    if path is not None and path.suffix not in _WRITERS:
-        raise click.BadParameter(f"{value!r} must end with {' or '.join(_WRITERS)}", ctx, param)
+    if path is not None and not path.parent.is_dir():
+        raise click.BadParameter(f"there is no such folder: {str(path.parent)!r}", ctx, param)
     return path
+
+
+def table_path(ctx: click.Context, param: click.Parameter, value: str | None) -> Path | None:
+    """Read the name of a file to write as `output_path` does; its ending chooses the format."""
+    if value is not None and Path(value).suffix not in _WRITERS:
+        raise click.BadParameter(f"{value!r} must end with {' or '.join(_WRITERS)}", ctx, param)
+    return output_path(ctx, param, value)
 
 
 def write(frame: pd.DataFrame, path: Path) -> None:

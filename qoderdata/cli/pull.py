@@ -47,7 +47,7 @@ _destination = options.gather(
     Destination,
     (
         "--out",
-        {"metavar": "FILE", "callback": options.output_path, "help": "Write to this .parquet or .csv file."},
+        {"metavar": "FILE", "callback": options.table_path, "help": "Write to this .parquet or .csv file."},
     ),
     ("--json", {"is_flag": True, "help": "Say what was done as JSON."}),
     group="Output",
