@@ -8,7 +8,7 @@ import click
 
 import qoderdata as qd
 from qoderdata.cli import options
-from qoderdata.cli.output import Column, count
+from qoderdata.cli.output import DEPLOYMENT, Column, count
 from qoderdata.formatting import MISSING, counted, format_credits, format_percent
 
 if TYPE_CHECKING:
@@ -59,8 +59,7 @@ def _interval(row: Any) -> str:  # noqa: ANN401 - a row
 
 
 _COLUMNS = [
-    Column("name", lambda row: row.name),
-    Column("deployment", lambda row: row.deployment_id, "id", optional=9),
+    *DEPLOYMENT,
     Column("triggers", lambda row: count(row.triggers), "number"),
     Column("credits expected", lambda row: format_credits(row.expected), "number"),
     Column("95 % interval", _interval, "number"),

@@ -72,6 +72,13 @@ class Column:
     readable: int | None = None
 
 
+#: The name of a deployment and, where there is room, its id.
+DEPLOYMENT = (
+    Column("name", lambda row: row.name),
+    Column("deployment", lambda row: row.deployment_id, "id", optional=9),
+)
+
+
 @dataclass(frozen=True, slots=True)
 class Cell:
     """A cell of a table: safe text of one line, and whether it is shown in red."""
