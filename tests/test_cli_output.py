@@ -136,10 +136,11 @@ def test_names_are_cut_before_dates_and_figures(
 def test_what_may_be_left_out_leaves_names_readable(
     width: int, left_out: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A column without any value is left out first, whatever it is worth elsewhere."""
+    """An id, and a column without any value, are left out first, whatever they are worth elsewhere."""
     frame = pd.DataFrame({"name": ["Monthly pipeline check"], "none": [None], "runs": [7]})
     columns = [
         Column("name", lambda row: row.name),
+        Column("id", lambda _: "i" * 37, "id", optional=9),
         Column("not known", lambda row: row.none, "number", optional=1),
         Column("all of the runs", lambda row: output.count(row.runs), "number", optional=5),
     ]

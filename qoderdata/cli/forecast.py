@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -46,10 +47,11 @@ def forecast(
 
 
 def _notes(found: pd.DataFrame) -> list[str]:
-    notes = [f"{format_credits(found['expected'].sum(min_count=1))} credits in all; intervals do not add up"]
-    without = found.attrs["triggers_without_credits"]
+    total, without = found["expected"].sum(min_count=1), found.attrs["triggers_without_credits"]
+    notes = [] if math.isnan(total) else [f"{format_credits(total)} credits in all; intervals do not add up"]
     if without:
-        notes.append(f"{counted(without, 'trigger')} more without a known session, so without a price")
+        what = counted(without, "more trigger" if notes else "trigger")
+        notes.append(f"{what} without a known session, so without a price")
     return notes
 
 

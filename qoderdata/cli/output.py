@@ -57,7 +57,8 @@ class Column:
         What happens where room is short: a ``"text"`` or ``"id"`` is cut and ``"prose"`` is wrapped;
         ``"fixed"`` (dates) and ``"number"`` (set to the right) keep their width.
     optional : int
-        0: always shown. Else left out where room is short: those without any value first, then the highest.
+        0: always shown. Else left out where room is short: ids and columns without any value first, then the
+        highest.
     is_alert : callable, optional
         Whether a row's cell is shown in red.
     readable : int, optional
@@ -316,8 +317,11 @@ def _fit(rows: list[list[Cell]], columns: Sequence[Column], room: int | None) ->
             _on_two_lines(heading) if cell_len(heading) > width else heading
             for heading, width in zip(headings, widths, strict=True)
         ]
-        has_value = [any(row[index].text != formatting.MISSING for row in rows) for index in kept]
-        for index in sorted(kept, key=lambda index: (has_value[index], -columns[index].optional, -index)):
+        worth = [
+            column.kind != "id" and any(row[index].text != formatting.MISSING for row in rows)
+            for index, column in enumerate(columns)
+        ]
+        for index in sorted(kept, key=lambda index: (worth[index], -columns[index].optional, -index)):
             if columns[index].optional and needed(headings, is_cut=True) > room:
                 kept.remove(index)
     return kept, [headings[index] for index in kept]
