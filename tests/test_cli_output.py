@@ -428,6 +428,17 @@ def test_retries_and_notes_name_options_too(
 
 @pytest.mark.filterwarnings("default")
 @pytest.mark.usefixtures("newest_edition")
+def test_a_warning_is_said_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """`check` reads the runs of the newest edition twice."""
+    (tmp_path / "file").touch()
+    assert main(["check", "--cache-dir", str(tmp_path / "file")]) == 1
+    said = capsys.readouterr().err.splitlines()
+    assert any("the runs are not kept" in line for line in said)
+    assert len(said) == len(set(said))
+
+
+@pytest.mark.filterwarnings("default")
+@pytest.mark.usefixtures("newest_edition")
 def test_findings_name_options_too(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["check", "--json"]) == 1
     (finding,) = [one for one in json.loads(capsys.readouterr().out) if one["kind"] == "incomplete_data"]
