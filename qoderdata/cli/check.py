@@ -9,7 +9,7 @@ import click
 
 import qoderdata as qd
 from qoderdata.cli import options
-from qoderdata.cli.output import Column
+from qoderdata.cli.output import MINOR, Column
 from qoderdata.formatting import counted, format_time
 from qoderdata.parsing import parse_span
 
@@ -99,9 +99,9 @@ def check(
     notes = [f"waiting for a person: {counted(waiting, 'run')}; see `qoderdata top`"] if waiting else []
     columns = [
         Column("severity", lambda row: row.severity, "fixed", is_alert=lambda row: row.severity == "error"),
-        Column("what", lambda row: row.detail, "prose", readable=60),  # it mostly says since when, too
-        Column("since", lambda row: format_time(row.since), "fixed", optional=2),
-        Column("deployment", lambda row: row.deployment_id, "id", optional=9),
+        Column("what", lambda row: row.detail, "prose", readable=60),
+        Column("since", lambda row: format_time(row.since), "fixed", optional=MINOR),
+        Column("deployment", lambda row: row.deployment_id, "id", optional=MINOR),
     ]
     result.print_frame(found, columns, empty="; ".join(["nothing is wrong", *notes]), notes=notes)
     is_failure = found["severity"].eq("error") if fail_on == "error" else found["severity"].notna()

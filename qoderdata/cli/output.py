@@ -30,6 +30,8 @@ Style = Literal["text", "csv", "json", "markdown"]
 
 #: Rows of a table for people, unless `--top` says otherwise.
 DEFAULT_TOP = 40
+#: The `optional` of ids and of what other columns say too.
+MINOR = 9
 #: How narrow a column may become, in columns of the terminal; other kinds keep their width.
 _NARROWEST = {"text": 12, "id": 20, "prose": 15}
 #: How wide it should be before columns that may be left out are shown.
@@ -57,8 +59,8 @@ class Column:
         What happens where room is short: a ``"text"`` or ``"id"`` is cut and ``"prose"`` is wrapped;
         ``"fixed"`` (dates) and ``"number"`` (set to the right) keep their width.
     optional : int
-        0: always shown. Else left out where room is short: ids and columns without any value first, then the
-        highest.
+        0: always shown. Else left out where room is short: first `MINOR`, then columns without any value, then
+        the highest.
     is_alert : callable, optional
         Whether a row's cell is shown in red.
     readable : int, optional
@@ -76,7 +78,7 @@ class Column:
 #: The name of a deployment and, where there is room, its id.
 DEPLOYMENT = (
     Column("name", lambda row: row.name),
-    Column("deployment", lambda row: row.deployment_id, "id", optional=9),
+    Column("deployment", lambda row: row.deployment_id, "id", optional=MINOR),
 )
 
 
@@ -154,7 +156,7 @@ def print_table(frame: pd.DataFrame, columns: Sequence[Column], *, markdown: boo
     Returns
     -------
     list of str
-        The headings of columns that had no room; an id beside a name is not among them.
+        The headings of columns that had no room, without `MINOR` ones.
     """
     rows = [
         [
@@ -169,7 +171,7 @@ def print_table(frame: pd.DataFrame, columns: Sequence[Column], *, markdown: boo
     kept, headings = _fit(rows, columns, available_width())
     shown = [columns[index] for index in kept]
     echo(_text_table([[row[index] for index in kept] for row in rows], shown, headings))
-    return [column.heading for column in columns if column not in shown and column.kind != "id"]
+    return [column.heading for column in columns if column not in shown and column.optional < MINOR]
 
 
 # -- to standard output ------------------------------------------------------------------------------------------
@@ -318,7 +320,7 @@ def _fit(rows: list[list[Cell]], columns: Sequence[Column], room: int | None) ->
             for heading, width in zip(headings, widths, strict=True)
         ]
         worth = [
-            column.kind != "id" and any(row[index].text != formatting.MISSING for row in rows)
+            column.optional < MINOR and any(row[index].text != formatting.MISSING for row in rows)
             for index, column in enumerate(columns)
         ]
         for index in sorted(kept, key=lambda index: (worth[index], -columns[index].optional, -index)):

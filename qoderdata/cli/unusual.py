@@ -10,7 +10,7 @@ import click
 import qoderdata as qd
 from qoderdata import parsing
 from qoderdata.cli import grouping, options
-from qoderdata.cli.output import Column
+from qoderdata.cli.output import MINOR, Column
 from qoderdata.formatting import MISSING, format_milliseconds, format_time
 
 if TYPE_CHECKING:
@@ -73,7 +73,7 @@ def unusual(
     columns = [
         Column("triggered", lambda row: format_time(row.triggered_at, tz), "fixed", optional=1),
         *groups.columns(found),
-        Column("run", lambda row: row.run_id, "id", optional=8),
+        Column("run", lambda row: row.run_id, "id", optional=MINOR),
         Column("what", lambda row: row.kind.replace("_", " "), "fixed", is_alert=lambda row: row.kind == "stuck"),
         Column("status", lambda row: row.status, "fixed", optional=4),
         Column("took", lambda row: format_milliseconds(row.duration_ms), "number"),
