@@ -119,7 +119,7 @@ def check(
         ``kind``          str                 see below
         ``deployment_id`` str                 missing where it is about the data
         ``name``          str                 the deployment's name
-        ``detail``        str                 one sentence, which begins with the name
+        ``detail``        str                 a sentence or two; begins with the name
         ``since``         datetime64[us, UTC] since when, where that is known
         ================= =================== ===============================================================
 
@@ -375,6 +375,9 @@ def _stuck(runs: pd.DataFrame, live: pd.DataFrame, names: dict[str, str], *, now
             detail = _(
                 "{name}: {count} runs have not ended, the longest after {length}.", **facts, count=len(some)
             )
+        waiting = int(some["status"].eq("waiting").sum())
+        if waiting:
+            detail = _("{detail} Waiting for a person: {count}.", detail=detail, count=waiting)
         yield _Finding("stuck", str(id_), detail, first, len(some))
 
 
@@ -478,7 +481,7 @@ def _incomplete(
         else:
             detail = _(
                 "Of {runs} runs, {assumed} completed by assumption and {unknown} have an unknown outcome "
-                "({share}); load_runs(outcomes='events') reads how they ended.",
+                "({share}); load_runs(outcomes='events') or --outcomes events reads how they ended.",
                 **facts,
             )
         yield _Finding("incomplete_data", None, detail, None, part)

@@ -232,6 +232,11 @@ def test_stuck(account: Account) -> None:
     row = only(account.check())
     assert (row.severity, row.kind, row.name) == ("error", "stuck", "job 4")
     assert row.detail == "job 4: a run has not ended after 1 h."
+    run.update(status="waiting")
+    account.runs_of(4)[2].update(status="running", duration_ms=None)
+    assert only(account.check()).detail == (
+        "job 4: 2 runs have not ended, the longest after 2 h. Waiting for a person: 1."
+    )
 
 
 def test_what_happened_after_the_runs_were_read_is_not_known(account: Account) -> None:
@@ -321,7 +326,7 @@ def test_incomplete_data(account: Account) -> None:
     assert detail.startswith(
         f"Of {len(runs):,} runs, {len(runs) // 10 + 1 - 10:,} completed by assumption and 10 have"
     )
-    assert detail.endswith("; load_runs(outcomes='events') reads how they ended.")
+    assert detail.endswith("; load_runs(outcomes='events') or --outcomes events reads how they ended.")
     assert qd.check(df, doubtful, now=NOW, doubtful=0.2).empty
     doubtful.attrs["outcomes"] = "events"
     detail = only(qd.check(df, doubtful, now=NOW)).detail

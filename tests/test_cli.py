@@ -331,6 +331,7 @@ def test_an_answer_of_the_service_is_one_line_and_its_code(
         ({}, ["pull", "deployments", "--created-since", "2026-01-01"], 2),
         ({}, ["triggers", "--tz", "Mars/Base"], 2),
         ({}, ["export", "failures", "no/such/folder/f.csv"], 2),
+        ({}, ["report", "report.pdf"], 2),
         ({URL_VARIABLE: "http://example.com"}, ["failures"], 2),
     ],
 )
@@ -357,6 +358,9 @@ def test_what_goes_wrong_here_is_one_line_and_its_code(
         ("failures --nonsense", "No such option"),
         ("export failures x.docx", "must end with .csv or .parquet"),
         ("pull deployments --out x.txt", "must end with .csv or .parquet"),
+        ("export failures no/such/f.csv", "there is no such folder: 'no/such'"),
+        ("pull runs --out no/such/f.csv", "there is no such folder: 'no/such'"),
+        ("report no/such/report.html", "there is no such folder: 'no/such'"),
         ("failures --fail-over 20", "not in the range 0<=x<=1"),
         ("failures --fail-over -0.1", "not in the range 0<=x<=1"),
         ("failures --top 0", "not in the range"),
@@ -483,7 +487,7 @@ def test_assumed_and_unknown_runs_are_shown_where_there_are_any(
         assert ("assumed completed" in text) is is_shown
         assert ("outcome unknown" in text) is is_shown
         if is_shown:
-            headings, _, row = text.splitlines()[-3:]
+            headings, _, row, *_ = text.splitlines()
             cells = dict(zip(re.split(r"  +", headings), re.split(r"  +", row), strict=True))
             assert (cells["assumed completed"], cells["outcome unknown"]) == ("7", "3")
 
@@ -507,6 +511,21 @@ def test_counters_that_the_service_does_not_give_are_counted(
         }
     assert main(["failures", "--top", "1"]) == 0
     assert "the service gives no counters" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("words", "runs"),
+    [
+        ("failures", "all runs, also skipped and unfinished ones"),
+        ("runs --since all", "completed and failed runs only"),
+        ("compare --recent 10D --until 2026-06-15T00:00Z", "completed and failed runs only"),
+    ],
+)
+def test_tables_say_of_which_runs_their_rates_are(
+    words: str, runs: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(words.split()) == 0
+    assert f"\nrates are of {runs}\n" in capsys.readouterr().out
 
 
 def test_an_agent_is_chosen_by_its_name_too(capsys: pytest.CaptureFixture[str]) -> None:
@@ -760,8 +779,12 @@ def test_the_newest_edition_is_shown_as_the_others(capsys: pytest.CaptureFixture
         assert (captured.out + captured.err).count("completed runs are assumed") == 1
         assert "--outcomes events reads" in captured.err
         assert "load_runs(" not in captured.err
+        assert main(["unusual", "--since", "all", *account]) == 0
+        assert "completed runs took is not known; --outcomes events reads it" in capsys.readouterr().out
         assert main(["runs", "--since", "all", "--outcomes", "events", "--json", *account]) == 0
         (row,) = json.loads(capsys.readouterr().out)
+        assert main(["unusual", "--since", "all", *account]) == 0
+        assert "--outcomes" not in capsys.readouterr().out
         truth = [outcome["status"] for outcome in served.outcomes]
         assert row["runs"] == 200
         assert row["failed"] == truth.count("failed")
@@ -798,6 +821,15 @@ def test_the_demo_writes_what_it_says(edition: str, tmp_path: Path, capsys: pyte
     assert ("events" in set(runs["status_from"])) is (edition == "D")
     assert re.search(r"^name +id +runs +failed +rate", text, re.MULTILINE)
     assert text.endswith(f"\nOpen {Path('out') / 'report.html'} in a browser.\n")
+
+
+def test_the_help_says_when_a_run_is_stuck(capsys: pytest.CaptureFixture[str]) -> None:
+    for command in ("check", "unusual"):
+        assert main([command, "--help"]) == 0
+        text = " ".join(capsys.readouterr().out.split())
+        assert (
+            "if it has not ended after its timeout or, where that is not known, after ten times the median" in text
+        )
 
 
 def test_h_shows_the_help() -> None:

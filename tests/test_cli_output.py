@@ -129,6 +129,39 @@ def test_names_are_cut_before_dates_and_figures(
     assert re.fullmatch(r"n+… +2026-06-15 09:00 \+08:00 +1,234,567", row)
 
 
+@pytest.mark.parametrize(
+    ("width", "left_out"),
+    [(39, []), (38, ["not known"]), (32, ["not known"]), (31, ["not known", "all of the runs"])],
+)
+def test_what_may_be_left_out_leaves_names_readable(
+    width: int, left_out: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """An id, and a column without any value, are left out first, whatever they are worth elsewhere."""
+    frame = pd.DataFrame({"name": ["Monthly pipeline check"], "none": [None], "runs": [7]})
+    columns = [
+        Column("name", lambda row: row.name),
+        Column("id", lambda _: "i" * 37, "id", optional=9),
+        Column("not known", lambda row: row.none, "number", optional=1),
+        Column("all of the runs", lambda row: output.count(row.runs), "number", optional=5),
+    ]
+    monkeypatch.setenv("COLUMNS", str(width))
+    assert output.print_table(frame, columns) == left_out
+    assert "…" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("width", "left_out"), [(66, []), (65, ["runs"])])
+def test_a_column_says_how_wide_it_should_be(
+    width: int, left_out: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    frame = pd.DataFrame({"what": ["word " * 30], "runs": [7]})
+    columns = [
+        Column("what", lambda row: row.what, "prose", readable=60),
+        Column("runs", lambda row: output.count(row.runs), "number", optional=1),
+    ]
+    monkeypatch.setenv("COLUMNS", str(width))
+    assert output.print_table(frame, columns) == left_out
+
+
 def test_nothing_is_cut_in_a_pipe(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["triggers", "--start", NOW, "--top", "500"]) == 0
     text = capsys.readouterr().out
@@ -166,7 +199,8 @@ def test_hostile_names_cannot_steer_the_terminal_or_break_a_table(
     text = capsys.readouterr().out
     assert "[red]name[/red]" in text
     assert not re.search("[\x00-\x09\x0b-\x1f\x7f-\x9f\u202a-\u202e]", text)
-    rows = [line for line in text.splitlines() if line and "without counters" not in line]
+    notes = r"|rates are .*|.* without counters .*"
+    rows = [line for line in text.splitlines() if not re.fullmatch(notes, line)]
     known = qd.failure_rates(qd.load_deployments()).query("total_runs >= 0")
     assert len(rows) == 2 + len(known)
     if form == "markdown":
@@ -394,6 +428,17 @@ def test_retries_and_notes_name_options_too(
 
 @pytest.mark.filterwarnings("default")
 @pytest.mark.usefixtures("newest_edition")
+def test_a_warning_is_said_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """`check` reads the runs of the newest edition twice."""
+    (tmp_path / "file").touch()
+    assert main(["check", "--cache-dir", str(tmp_path / "file")]) == 1
+    said = capsys.readouterr().err.splitlines()
+    assert any("the runs are not kept" in line for line in said)
+    assert len(said) == len(set(said))
+
+
+@pytest.mark.filterwarnings("default")
+@pytest.mark.usefixtures("newest_edition")
 def test_findings_name_options_too(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["check", "--json"]) == 1
     (finding,) = [one for one in json.loads(capsys.readouterr().out) if one["kind"] == "incomplete_data"]
@@ -402,6 +447,13 @@ def test_findings_name_options_too(capsys: pytest.CaptureFixture[str]) -> None:
     text = capsys.readouterr().out
     assert "--outcomes events reads how they ended" in text
     assert "load_runs" not in text
+    # Once all events were read, this is no advice any more.
+    assert main(["pull", "runs", "--outcomes", "events"]) == 0
+    for outcomes in ("auto", "events"):
+        capsys.readouterr()
+        assert main(["check", "--json", "--doubtful", "0", "--outcomes", outcomes]) == 1
+        (finding,) = [one for one in json.loads(capsys.readouterr().out) if one["kind"] == "incomplete_data"]
+        assert finding["detail"].endswith("the service gave no session or no end for them.")
 
 
 @pytest.mark.filterwarnings("default")

@@ -511,6 +511,12 @@ def test_how_old_it_is_and_why(view: screen.View) -> None:
     assert stale[22].startswith("the connection�[2J broke")
 
 
+def test_the_share_of_failed_runs_says_of_which(view: screen.View) -> None:
+    today = replace(view.overview.today, runs=40, completed=35, failed=3, assumed=2, credits=54.16)
+    line = drawn(replace(view, overview=replace(view.overview, today=today)), (80, 24))[1]
+    assert line.startswith("Today: 40 runs, 3 failed (7.9 % of 38 decided, 2 assumed) · 54.16 credits")
+
+
 def test_nothing_is_said_where_there_is_nothing() -> None:
     frames = qd.flatten_deployments([]), qd.flatten_runs([]), qd.flatten_sessions([])
     empty = screen.View(overview(*frames, now=pd.Timestamp(NOW)), NOW, NOW, None)

@@ -17,6 +17,7 @@ import pytest
 
 import qoderdata as qd
 from qoderdata.cli import main
+from qoderdata.formatting import counted
 from qoderdata.load import lists
 from qoderdata.sandbox import Sandbox
 
@@ -212,6 +213,10 @@ def test_doubtful_outcomes_count_by_their_share(
         share = doubtful / len(ends)
         assert share > 0
         assert is_said("--outcomes", "events", "--doubtful", str(share * 0.99))
+        waiting = sum(one["status"] == "waiting" and one["triggered_at"] >= recent for one in served.outcomes)
+        assert waiting > 0
+        main(["check"])
+        assert f"waiting for a person: {counted(waiting, 'run')}; see `qoderdata top`" in capsys.readouterr().out
         assert not is_said("--outcomes", "events", "--doubtful", str(share * 1.01))
 
 

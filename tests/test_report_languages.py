@@ -31,10 +31,10 @@ KEYWORDS = {"_": None, "gettext": None, "ngettext": (1, 2), "mark": None}
 START = pd.Timestamp("2026-06-15T01:30:00Z")
 #: Words that stay as they are in a Chinese text.
 KEPT = {"Credits", "IANA", "ID", "Newcombe", "Qoder", "Cloud", "UTC", "Wilson", "cron", "qoderdata"}
-#: Addresses, zones, commands, calls, names with an underscore, and cron texts.
+#: Addresses, zones, commands, calls, names with an underscore, cron texts, and options.
 DATA = (
     r"https?://\S+|[A-Z][a-z]+(?:/[\w+-]+)+|qoderdata [A-Za-z0-9 -]+|[a-z_]+[(].*?[)]+|\w*_\w*|"
-    r"(?:[*\d] )+[A-Z-]+\b"
+    r"(?:[*\d] )+[A-Z-]+\b|--[a-z]+ [a-z]+"
 )
 
 

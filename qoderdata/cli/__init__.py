@@ -152,7 +152,14 @@ def _error_text(error: Exception, command: click.Command, words: Sequence[str] |
 
 @contextlib.contextmanager
 def _messages(command: click.Command) -> Iterator[None]:
-    """Show warnings, logs and retries as lines on standard error while a command runs."""
+    """Show warnings (each once), logs and retries as lines on standard error while a command runs."""
+    said: set[str] = set()
+
+    def show(message: Warning | str, *_: object, **__: object) -> None:
+        if str(message) not in said:
+            said.add(str(message))
+            output.note(f"warning: {spelled(str(message), command)}")
+
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:  # closed, as `>&-` does
             setattr(sys, name, Path(os.devnull).open("w", encoding="utf-8"))  # noqa: SIM115 - for good
@@ -167,7 +174,7 @@ def _messages(command: click.Command) -> Iterator[None]:
         client.setLevel(logging.INFO)
     try:
         with warnings.catch_warnings():
-            warnings.showwarning = lambda text, *_, **__: output.note(f"warning: {spelled(str(text), command)}")
+            warnings.showwarning = show
             yield
     finally:
         package.removeHandler(handler)

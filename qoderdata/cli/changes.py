@@ -8,7 +8,7 @@ import click
 
 import qoderdata as qd
 from qoderdata.cli import options
-from qoderdata.cli.output import Column
+from qoderdata.cli.output import DEPLOYMENT, Column
 from qoderdata.errors import CacheError
 from qoderdata.formatting import format_time
 
@@ -49,8 +49,7 @@ def changes(*, since: str, service: Service, result: Output) -> None:
     at = format_time(fetched_at(before))
     found = qd.changes(before, after)
     columns = [
-        Column("name", lambda row: row.name),
-        Column("deployment", lambda row: row.deployment_id, "id", optional=9),
+        *DEPLOYMENT,
         Column("change", describe_change, "prose"),
     ]
     result.print_frame(found, columns, empty=f"nothing changed since {at}", notes=[f"since the snapshot of {at}"])

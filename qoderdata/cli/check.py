@@ -9,8 +9,8 @@ import click
 
 import qoderdata as qd
 from qoderdata.cli import options
-from qoderdata.cli.output import Column
-from qoderdata.formatting import format_time
+from qoderdata.cli.output import MINOR, Column
+from qoderdata.formatting import counted, format_time
 from qoderdata.parsing import parse_span
 
 if TYPE_CHECKING:
@@ -66,9 +66,11 @@ def check(
     service: Service,
     result: Output,
 ) -> int:
-    """Show what is wrong, the worst first; exit with 1 if an error is found.
+    """Show what is wrong, the worst first.
 
-    The exit codes 2 to 5 mean that the check could not be made.
+    The exit code is 1 if an error is found; 2 to 5 mean that the check could not be made. A run is stuck if it has
+    not ended after its timeout or, where that is not known, after ten times the median of its deployment, which
+    needs 10 completed runs of the last 30 days.
     """
     history = max(parse_span(_LEAST, name="since"), 2 * parse_span(recent, name="--recent"))
     history = max(history, parse_span(since, name="--since"))
@@ -96,12 +98,16 @@ def check(
         tz=tz,
     )
     found = options.spell_findings(found)
+    waiting = int(runs["status"].eq("waiting").sum())
+    notes = [f"waiting for a person: {counted(waiting, 'run')}; see `qoderdata top`"] if waiting else []
     columns = [
         Column("severity", lambda row: row.severity, "fixed", is_alert=lambda row: row.severity == "error"),
-        Column("what", lambda row: row.detail, "prose"),
-        Column("since", lambda row: format_time(row.since, tz), "fixed", optional=2),
-        Column("deployment", lambda row: row.deployment_id, "id", optional=9),
+        Column("what", lambda row: row.detail, "prose", readable=60),
+        Column("since", lambda row: format_time(row.since, tz), "fixed", optional=MINOR),
+        Column("deployment", lambda row: row.deployment_id, "id", optional=MINOR),
     ]
-    result.print_frame(options.in_zone(found, tz), columns, empty="nothing is wrong")
+    result.print_frame(
+        options.in_zone(found, tz), columns, empty="; ".join(["nothing is wrong", *notes]), notes=notes
+    )
     is_failure = found["severity"].eq("error") if fail_on == "error" else found["severity"].notna()
     return options.FOUND if is_failure.any() else 0

@@ -12,6 +12,7 @@ import qoderdata as qd
 from qoderdata import parsing
 from qoderdata.cli import grouping, options
 from qoderdata.cli.output import Column
+from qoderdata.cli.runs import RATES_OF
 from qoderdata.formatting import MISSING, format_milliseconds, format_percent
 
 if TYPE_CHECKING:
@@ -51,7 +52,8 @@ def compare(
     groups = grouping.resolve(by or ["deployment"], "runs", service)
     runs = service.runs({"since": end - length, "until": end, "outcomes": outcomes})
     found = qd.compare_periods(groups.add_names(runs), by=groups.keys, recent=recent, baseline=baseline, until=end)
-    result.print_frame(found, [*groups.columns(found), *_COLUMNS], empty="there are no runs")
+    columns = [*groups.columns(found), *_COLUMNS]
+    result.print_frame(found, columns, empty="there are no runs", notes=[RATES_OF])
 
 
 def _share(failed: Any, decided: Any) -> str:  # noqa: ANN401 - integers of pandas
@@ -66,9 +68,9 @@ def _points(low: float, high: float | None = None) -> str:
 
 
 _COLUMNS = [
-    Column("recent", lambda row: _share(row.recent_failed, row.recent_decided), "number", optional=3),
+    Column("failed", lambda row: _share(row.recent_failed, row.recent_decided), "number", optional=3),
     Column("rate", lambda row: format_percent(row.recent_rate), "number"),
-    Column("before", lambda row: _share(row.baseline_failed, row.baseline_decided), "number", optional=4),
+    Column("failed before", lambda row: _share(row.baseline_failed, row.baseline_decided), "number", optional=4),
     Column("rate before", lambda row: format_percent(row.baseline_rate), "number", optional=1),
     Column("change in points", lambda row: _points(row.change), "number"),
     Column("95 % interval", lambda row: _points(row.change_low, row.change_high), "number", optional=1),

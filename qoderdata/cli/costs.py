@@ -58,9 +58,13 @@ def _notes(sessions: pd.DataFrame, total: pd.DataFrame, *, by: Sequence[str]) ->
     manual = int(sessions["deployment_id"].isna().sum()) if "deployment_id" in by else 0
     row = total.iloc[0]
     unknown = int(row["unknown"])
-    known = counted(int(row["sessions"]) - unknown, "session")
+    known = int(row["sessions"]) - unknown
     more = f"; the usage of {unknown:,} more is not known" if unknown else ""
-    notes = [f"{format_credits(row['credits'])} credits in {known}{more}"]
+    notes = [
+        f"{format_credits(row['credits'])} credits in {counted(known, 'session')}{more}"
+        if known
+        else f"the usage of {counted(unknown, 'session')} is not known"
+    ]
     return [*notes, f"{MISSING}: {counted(manual, 'session')} without a deployment"] if manual else notes
 
 

@@ -11,7 +11,7 @@ import click
 import qoderdata as qd
 from qoderdata.cli import options
 from qoderdata.cli.failures import rate_columns
-from qoderdata.cli.output import Column, echo, print_table
+from qoderdata.cli.output import MINOR, Column, echo, print_table
 from qoderdata.cli.sandbox import account
 from qoderdata.cli.triggers import trigger_columns
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 _SHOWN = 8
 _HORIZON = "24h"
-_NAME_AND_ID = [Column("name", lambda row: row.name), Column("id", lambda row: row.id, "id", optional=9)]
+_NAME_AND_ID = [Column("name", lambda row: row.name), Column("id", lambda row: row.id, "id", optional=MINOR)]
 
 
 @options.command("demo", example="qoderdata demo --out demo")

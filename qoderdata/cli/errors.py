@@ -9,7 +9,7 @@ import click
 
 import qoderdata as qd
 from qoderdata.cli import grouping, options
-from qoderdata.cli.output import Column, count
+from qoderdata.cli.output import MINOR, Column, count
 from qoderdata.formatting import format_percent, format_time
 
 if TYPE_CHECKING:
@@ -66,5 +66,5 @@ def _columns(tz: str) -> list[Column]:
         Column("deployments", lambda row: count(row.deployments), "number", optional=4),
         Column("first seen", lambda row: format_time(row.first_seen, tz), "fixed", optional=5),
         Column("last seen", lambda row: format_time(row.last_seen, tz), "fixed", optional=2),
-        Column("example", lambda row: row.example_run_id, "id", optional=9),
+        Column("example", lambda row: row.example_run_id, "id", optional=MINOR),
     ]

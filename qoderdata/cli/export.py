@@ -26,7 +26,7 @@ _TABLES = {
 
 @options.command("export", example="qoderdata export failures failures.csv")
 @click.argument("what", metavar="TABLE", type=click.Choice(list(_TABLES)))
-@click.argument("path", metavar="FILE", callback=options.output_path)
+@click.argument("path", metavar="FILE", callback=options.table_path)
 @click.option(
     "--horizon", default="7D", metavar="SPAN", help="Length of time to look ahead, for triggers (default 7D)."
 )

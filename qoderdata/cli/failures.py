@@ -59,7 +59,7 @@ def failures(
     rates = qd.failure_rates(groups.add_names(deployments), by=groups.keys)
     rates = rates[(rates["total_runs"] >= min_runs).fillna(value=False)]
     since = deployments.attrs.get("counted_since")
-    notes = []
+    notes = ["rates are of all runs, also skipped and unfinished ones"]
     if since:
         time = format_time(datetime.fromisoformat(since))
         notes.append(f"the service gives no counters; runs since {time} are counted")

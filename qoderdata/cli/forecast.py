@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
 import click
 
 import qoderdata as qd
 from qoderdata.cli import options
-from qoderdata.cli.output import Column, count
+from qoderdata.cli.output import DEPLOYMENT, Column, count
 from qoderdata.formatting import MISSING, counted, format_credits, format_percent
 
 if TYPE_CHECKING:
@@ -46,10 +47,11 @@ def forecast(
 
 
 def _notes(found: pd.DataFrame) -> list[str]:
-    notes = [f"{format_credits(found['expected'].sum(min_count=1))} credits in all; intervals do not add up"]
-    without = found.attrs["triggers_without_credits"]
+    total, without = found["expected"].sum(min_count=1), found.attrs["triggers_without_credits"]
+    notes = [] if math.isnan(total) else [f"{format_credits(total)} credits in all; intervals do not add up"]
     if without:
-        notes.append(f"{counted(without, 'trigger')} more without a known session, so without a price")
+        what = counted(without, "more trigger" if notes else "trigger")
+        notes.append(f"{what} without a known session, so without a price")
     return notes
 
 
@@ -59,8 +61,7 @@ def _interval(row: Any) -> str:  # noqa: ANN401 - a row
 
 
 _COLUMNS = [
-    Column("name", lambda row: row.name),
-    Column("deployment", lambda row: row.deployment_id, "id", optional=9),
+    *DEPLOYMENT,
     Column("triggers", lambda row: count(row.triggers), "number"),
     Column("credits expected", lambda row: format_credits(row.expected), "number"),
     Column("95 % interval", _interval, "number"),

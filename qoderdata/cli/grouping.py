@@ -13,7 +13,7 @@ import click
 
 import qoderdata as qd
 from qoderdata.cli.options import NO_NAMES, schema_columns, spelled
-from qoderdata.cli.output import Column, note
+from qoderdata.cli.output import MINOR, Column, note
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -72,7 +72,7 @@ class Groups:
             if key in ids and name in present:
                 heading = "name" if key == "id" else word.removesuffix("_id")
                 shown.append(Column(heading, _either(present.index(name), present.index(key))))
-                shown.append(Column(key, _either(present.index(key)), "id", optional=9))
+                shown.append(Column(key, _either(present.index(key)), "id", optional=MINOR))
             else:
                 shown.append(Column(word, _either(present.index(key)), "id" if word.endswith("id") else "text"))
         return shown

@@ -9,7 +9,7 @@ import click
 
 import qoderdata as qd
 from qoderdata.cli import options
-from qoderdata.cli.output import Column
+from qoderdata.cli.output import DEPLOYMENT, Column
 from qoderdata.formatting import format_time
 from qoderdata.parsing import parse_bound
 
@@ -57,8 +57,7 @@ def missed(
     found = qd.missed_triggers(deployments, runs, since=since, until=until, grace=grace, snapshots=snapshots)
     columns = [
         Column("should have fired", lambda row: format_time(row.scheduled_at, tz), "fixed"),
-        Column("name", lambda row: row.name),
-        Column("deployment", lambda row: row.deployment_id, "id", optional=9),
+        *DEPLOYMENT,
         Column("certain", lambda row: "yes" if row.certain else "no", "fixed", is_alert=lambda row: row.certain),
         Column("reason", lambda row: row.reason, "prose"),
     ]

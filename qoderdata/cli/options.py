@@ -31,9 +31,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
     Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
-    _Options = tuple[tuple[str, dict[str, Any]], ...]
+    _Option = tuple[str, dict[str, Any]]
 
-_OUTCOMES = ("auto", "runs", "sessions", "events")
 _WRITERS = (".csv", ".parquet")
 #: The exit code of a command that found what it was asked to look for.
 FOUND = 1
@@ -43,6 +42,7 @@ NO_NAMES = (CacheError, NotFoundError, PermissionDeniedError)
 _SCHEDULES = ["id", "status", "updated_at", "schedule_expression", "schedule_timezone"]
 #: What messages of the library say to callers in Python, and what they say here.
 _SPELLINGS = {
+    "load_runs(outcomes='events') or --outcomes events": "--outcomes events",
     "load_runs(outcomes='events')": "--outcomes events",
     "refresh='all'": "--refresh-all",
     "refresh=True": "--refresh",
@@ -140,7 +140,12 @@ def command(name: str, *, example: str) -> Callable[[Callable[..., Any]], Comman
     return cast("Callable[[Callable[..., Any]], Command]", click.command(name, cls=Command, example=example))
 
 
-def gather(argument: str, make: Callable[..., Any], *options: tuple[str, dict[str, Any]], group: str) -> Decorator:
+def option(declaration: str, **settings: Any) -> _Option:  # noqa: ANN401 - those of `click.option`
+    """Describe an option for `gather`."""
+    return declaration, settings
+
+
+def gather(argument: str, make: Callable[..., Any], *options: _Option, group: str) -> Decorator:
     """Add options to a command, and pass `make` of their values to it as one argument."""
 
     def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -323,31 +328,24 @@ def _service(**values: Any) -> Service:  # noqa: ANN401 - one for each option
     return service
 
 
-_CONNECTION: _Options = (
-    (
-        "--base-url",
-        {"metavar": "URL", "help": "Its base URL; else QODER_MANAGED_BASE_URL, QODER_BASE_URL."},
-    ),
-    ("--workspace", {"metavar": "ID", "help": "The workspace to read."}),
+_CONNECTION = (
+    option("--base-url", metavar="URL", help="Its base URL; else QODER_MANAGED_BASE_URL, QODER_BASE_URL."),
+    option("--workspace", metavar="ID", help="The workspace to read."),
 )
-_CACHE: _Options = (
-    ("--cache-dir", {"metavar": "DIR", "help": "Folder where answers are stored; else QODERDATA_CACHE_DIR."}),
-    (
-        "--max-age",
-        {"metavar": "AGE", "help": "Greatest age of a stored answer (default 15min; names 1D)."},
-    ),
-    ("--refresh", {"is_flag": True, "help": "Ask the service for what is new, whatever is stored."}),
-    ("--refresh-all", {"is_flag": True, "help": "Read the whole list again, whatever is stored."}),
-    ("--offline", {"is_flag": True, "help": "Never ask the service: use what is stored, of any age."}),
+_CACHE = (
+    option("--cache-dir", metavar="DIR", help="Folder where answers are stored; else QODERDATA_CACHE_DIR."),
+    option("--max-age", metavar="AGE", help="Greatest age of a stored answer (default 15min; names 1D)."),
+    option("--offline", is_flag=True, help="Never ask the service: use what is stored, of any age."),
+)
+_REFRESH = (
+    option("--refresh", is_flag=True, help="Ask the service for what is new, whatever is stored."),
+    option("--refresh-all", is_flag=True, help="Read the whole list again, whatever is stored."),
 )
 _TOKEN = "token: QODER_ACCESS_TOKEN, else QODER_PAT"  # noqa: S105 - the names of variables
 #: Adds the service and the cache, as `service`.
-service = gather("service", _service, *_CONNECTION, *_CACHE, group=f"Service and cache ({_TOKEN})")
+service = gather("service", _service, *_CONNECTION, *_CACHE, *_REFRESH, group=f"Service and cache ({_TOKEN})")
 #: Adds them without `--refresh`, for a command that asks the service again and again, as `service`.
-live_service = gather(
-    "service", _service, *_CONNECTION, *(one for one in _CACHE if "--refresh" not in one[0]),
-    group=f"Service and cache ({_TOKEN})",
-)  # fmt: skip
+live_service = gather("service", _service, *_CONNECTION, *_CACHE, group=f"Service and cache ({_TOKEN})")
 #: Adds the service alone, as `service`.
 connection = gather("service", _service, *_CONNECTION, group=f"Service ({_TOKEN})")
 
@@ -357,17 +355,18 @@ connection = gather("service", _service, *_CONNECTION, group=f"Service ({_TOKEN}
 
 def deployment_filters(*, archived: bool = True) -> Decorator:
     """Add the filters of deployments, as `filters`; `archived`: with `--include-archived`."""
-    options: list[tuple[str, dict[str, Any]]] = [
-        ("--status", {"type": click.Choice(["active", "paused"]), "help": "Only deployments with this status."}),
-        ("--agent", {"metavar": "ID|NAME", "help": "Only deployments that start this agent."}),
-        (
+    options = [
+        option("--status", type=click.Choice(["active", "paused"]), help="Only deployments with this status."),
+        option("--agent", metavar="ID|NAME", help="Only deployments that start this agent."),
+        option(
             "--created-since",
-            {"metavar": "TIME|AGE", "help": "Only those created then or later, such as 2026-06-01T00:00Z."},
+            metavar="TIME|AGE",
+            help="Only those created then or later, such as 2026-06-01T00:00Z.",
         ),
-        ("--created-until", {"metavar": "TIME|AGE", "help": "Only those created before then."}),
+        option("--created-until", metavar="TIME|AGE", help="Only those created before then."),
     ]
     if archived:
-        options.append(("--include-archived", {"is_flag": True, "help": "Include archived deployments."}))
+        options.append(option("--include-archived", is_flag=True, help="Include archived deployments."))
 
     def filters(agent: str | None, *, include_archived: bool = True, **values: str | None) -> dict[str, Any]:
         return {"agent_id": agent, "include_archived": include_archived, **values}
@@ -387,40 +386,37 @@ def _filters_of(filters: dict[str, Any]) -> dict[str, Any]:
 
 def window(*, since: str | None, what: str, may_be_all: bool = True) -> Decorator:
     """Add `--since` and `--until`, as `window`."""
-    times = _window_options(since, what, may_be_all=may_be_all)
-    return gather("window", _window, *times, group="Which time")
+    options = _window_options(since, what, may_be_all=may_be_all)
+    return gather("window", _window, *options, group="Which time")
 
 
 def run_filters(*, since: str | None = "30D") -> Decorator:
     """Add the filters of runs, as `run_filters`."""
-    times = (*_window_options(since, "Triggered"), _OUTCOMES_OPTION)
-    return gather("run_filters", _window, *times, group="Which runs")
+    return gather("run_filters", _window, *_window_options(since, "Triggered"), _OUTCOMES, group="Which runs")
 
 
 def _window(since: str | None, **others: str | None) -> dict[str, Any]:
     return {"since": None if since == "all" else since, **others}
 
 
-def _window_options(since: str | None, what: str, *, may_be_all: bool = True) -> _Options:
+def _window_options(since: str | None, what: str, *, may_be_all: bool = True) -> list[_Option]:
     kinds = "a time with its zone, an age, or all" if may_be_all else "a time with its zone, or an age"
     meaning = f"{what} then or later: {kinds} (default {since or 'all'})."
-    return (
-        ("--since", {"default": since, "metavar": "TIME|AGE", "help": meaning}),
-        ("--until", {"metavar": "TIME|AGE", "help": f"{what} before then (default: now)."}),
-    )
+    return [
+        option("--since", default=since, metavar="TIME|AGE", help=meaning),
+        option("--until", metavar="TIME|AGE", help=f"{what} before then (default: now)."),
+    ]
 
 
-_OUTCOMES_OPTION: tuple[str, dict[str, Any]] = (
+_OUTCOMES = option(
     "--outcomes",
-    {
-        "type": click.Choice(_OUTCOMES),
-        "default": "auto",
-        "help": "What tells how a run ended: its record, its session, or the session's events (default auto: "
-        "records where they have a status, else sessions).",
-    },
+    type=click.Choice(["auto", "runs", "sessions", "events"]),
+    default="auto",
+    help="What tells how a run ended: its record, its session, or the session's events (default auto: records "
+    "where they have a status, else sessions).",
 )
 #: Adds `--outcomes` alone.
-outcomes = gather("outcomes", lambda outcomes: outcomes, _OUTCOMES_OPTION, group="Which runs")
+outcomes = gather("outcomes", lambda outcomes: outcomes, _OUTCOMES, group="Which runs")
 
 
 # -- output ------------------------------------------------------------------------------------------------------
@@ -436,27 +432,32 @@ def _output(*, csv: bool, json: bool, markdown: bool, top: int | None) -> Output
 output_form = gather(
     "result",
     _output,
-    (
+    option(
         "--top",
-        {
-            "type": click.IntRange(min=1),
-            "metavar": "N",
-            "help": f"Print the first N rows (default {output.DEFAULT_TOP}; --csv and --json: all).",
-        },
+        type=click.IntRange(min=1),
+        metavar="N",
+        help=f"Print the first N rows (default {output.DEFAULT_TOP}; --csv and --json: all).",
     ),
-    ("--csv", {"is_flag": True, "help": "Print as CSV."}),
-    ("--json", {"is_flag": True, "help": "Print as JSON."}),
-    ("--markdown", {"is_flag": True, "help": "Print as a Markdown table."}),
+    option("--csv", is_flag=True, help="Print as CSV."),
+    option("--json", is_flag=True, help="Print as JSON."),
+    option("--markdown", is_flag=True, help="Print as a Markdown table."),
     group="Output",
 )
 
 
 def output_path(ctx: click.Context, param: click.Parameter, value: str | None) -> Path | None:
-    """Read the name of a file to write; its ending chooses the format."""
+    """Read the name of a file to write, in a folder that is there."""
     path = None if value is None else Path(value)
-    if path is not None and path.suffix not in _WRITERS:
-        raise click.BadParameter(f"{value!r} must end with {' or '.join(_WRITERS)}", ctx, param)
+    if path is not None and not path.parent.is_dir():
+        raise click.BadParameter(f"there is no such folder: {str(path.parent)!r}", ctx, param)
     return path
+
+
+def table_path(ctx: click.Context, param: click.Parameter, value: str | None) -> Path | None:
+    """Read the name of a file to write as `output_path` does; its ending chooses the format."""
+    if value is not None and Path(value).suffix not in _WRITERS:
+        raise click.BadParameter(f"{value!r} must end with {' or '.join(_WRITERS)}", ctx, param)
+    return output_path(ctx, param, value)
 
 
 def write(frame: pd.DataFrame, path: Path) -> None:

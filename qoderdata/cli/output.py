@@ -1,7 +1,7 @@
 """How results are printed: a table for people, Markdown for a chat, CSV and JSON for programs.
 
-On a terminal a table fits its width: names are cut first, then columns are left out, and the last line says which.
-In a pipe or a file nothing is cut. Text from the service never reaches a terminal with control characters.
+On a terminal a table fits its width: names are cut a little, then columns are left out, and a line says which. In
+a pipe or a file nothing is cut. Text from the service never reaches a terminal with control characters.
 """
 
 from __future__ import annotations
@@ -30,8 +30,12 @@ Style = Literal["text", "csv", "json", "markdown"]
 
 #: Rows of a table for people, unless `--top` says otherwise.
 DEFAULT_TOP = 40
+#: The `optional` of ids and of what other columns say too.
+MINOR = 9
 #: How narrow a column may become, in columns of the terminal; other kinds keep their width.
 _NARROWEST = {"text": 12, "id": 20, "prose": 15}
+#: How wide it should be before columns that may be left out are shown.
+_READABLE = {"text": 22, "id": 20, "prose": 22}
 _GAP = 2
 #: Categories of characters that can steer a terminal or change the direction of what follows.
 _UNSAFE = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
@@ -55,9 +59,12 @@ class Column:
         What happens where room is short: a ``"text"`` or ``"id"`` is cut and ``"prose"`` is wrapped;
         ``"fixed"`` (dates) and ``"number"`` (set to the right) keep their width.
     optional : int
-        0: always shown. Else left out where room is short, the highest first.
+        0: always shown. Else left out where room is short: first `MINOR`, then columns without any value, then
+        the highest.
     is_alert : callable, optional
         Whether a row's cell is shown in red.
+    readable : int, optional
+        How wide the column should be before optional ones are shown; ``None``: as its kind.
     """
 
     heading: str
@@ -65,6 +72,14 @@ class Column:
     kind: Literal["text", "prose", "id", "fixed", "number"] = "text"
     optional: int = 0
     is_alert: Callable[[Any], bool] | None = None
+    readable: int | None = None
+
+
+#: The name of a deployment and, where there is room, its id.
+DEPLOYMENT = (
+    Column("name", lambda row: row.name),
+    Column("deployment", lambda row: row.deployment_id, "id", optional=MINOR),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,7 +156,7 @@ def print_table(frame: pd.DataFrame, columns: Sequence[Column], *, markdown: boo
     Returns
     -------
     list of str
-        The headings of columns that had no room; an id beside a name is not among them.
+        The headings of columns that had no room, without `MINOR` ones.
     """
     rows = [
         [
@@ -156,7 +171,7 @@ def print_table(frame: pd.DataFrame, columns: Sequence[Column], *, markdown: boo
     kept, headings = _fit(rows, columns, available_width())
     shown = [columns[index] for index in kept]
     echo(_text_table([[row[index] for index in kept] for row in rows], shown, headings))
-    return [column.heading for column in columns if column not in shown and column.kind != "id"]
+    return [column.heading for column in columns if column not in shown and column.optional < MINOR]
 
 
 # -- to standard output ------------------------------------------------------------------------------------------
@@ -294,8 +309,8 @@ def _fit(rows: list[list[Cell]], columns: Sequence[Column], room: int | None) ->
         for index in kept:
             column = columns[index]
             natural = max(widths[index], *map(cell_len, headings[index].splitlines()))
-            narrowest = _NARROWEST.get(column.kind, natural) if is_cut and not column.optional else natural
-            total += min(natural, narrowest)
+            readable = column.readable or _READABLE.get(column.kind, natural)
+            total += min(natural, readable) if is_cut and not column.optional else natural
         return total
 
     headings = [column.heading for column in columns]
@@ -304,7 +319,11 @@ def _fit(rows: list[list[Cell]], columns: Sequence[Column], room: int | None) ->
             _on_two_lines(heading) if cell_len(heading) > width else heading
             for heading, width in zip(headings, widths, strict=True)
         ]
-        for index in sorted(kept, key=lambda index: (-columns[index].optional, -index)):
+        worth = [
+            column.optional < MINOR and any(row[index].text != formatting.MISSING for row in rows)
+            for index, column in enumerate(columns)
+        ]
+        for index in sorted(kept, key=lambda index: (worth[index], -columns[index].optional, -index)):
             if columns[index].optional and needed(headings, is_cut=True) > room:
                 kept.remove(index)
     return kept, [headings[index] for index in kept]

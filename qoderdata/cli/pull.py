@@ -45,11 +45,10 @@ class Destination:
 _destination = options.gather(
     "destination",
     Destination,
-    (
-        "--out",
-        {"metavar": "FILE", "callback": options.output_path, "help": "Write to this .parquet or .csv file."},
+    options.option(
+        "--out", metavar="FILE", callback=options.table_path, help="Write to this .parquet or .csv file."
     ),
-    ("--json", {"is_flag": True, "help": "Say what was done as JSON."}),
+    options.option("--json", is_flag=True, help="Say what was done as JSON."),
     group="Output",
 )
 

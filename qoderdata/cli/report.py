@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -17,6 +16,7 @@ from qoderdata.errors import CacheError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from pathlib import Path
 
     import pandas as pd
 
@@ -29,7 +29,7 @@ _WORDS = {key: word for word, key in grouping.WORDS.items() if word != "deployme
 
 
 @options.command("report", example="qoderdata report report.html --runs --by team --tz Asia/Shanghai")
-@click.argument("path", metavar="FILE", type=click.Path(path_type=Path))
+@click.argument("path", metavar="FILE", callback=options.output_path)
 @click.option("--runs", "with_runs", is_flag=True, help="Add runs: headline, changes, errors, missed triggers.")
 @click.option("--costs", "with_costs", is_flag=True, help="Add what sessions of 90 days cost, and will cost.")
 @click.option(

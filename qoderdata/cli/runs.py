@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from qoderdata.cli.options import Service
     from qoderdata.cli.output import Output
 
+RATES_OF = "rates are of completed and failed runs only"
 _EMPTY = "there are no runs"
 _STREAKS_OF_A_PERIOD = "failures before the time asked for are not counted; --since all counts them"
 
@@ -83,7 +84,7 @@ def runs(
     else:
         rates = qd.run_failure_rates(frame, by=keys, freq=freq, tz=tz)
         columns = [*groups.columns(rates), *_rate_columns(rates, None if freq is None else tz)]
-        result.print_frame(rates, columns, empty=_EMPTY)
+        result.print_frame(rates, columns, empty=_EMPTY, notes=[RATES_OF])
         enough = rates["completed"] + rates["failed"] >= min_runs
         if fail_over is not None and (enough & (rates["ci_low"] > fail_over)).any():
             return options.FOUND

@@ -25,39 +25,31 @@ def account(function: Callable[..., Any]) -> Callable[..., Any]:
     return options.gather(
         "account",
         dict,
-        (
+        options.option(
             "--deployments",
-            {
-                "type": _AT_LEAST_0,
-                "default": 250,
-                "metavar": "N",
-                "help": "Number of deployments to generate (default 250).",
-            },
+            type=_AT_LEAST_0,
+            default=250,
+            metavar="N",
+            help="Number of deployments to generate (default 250).",
         ),
-        (
+        options.option(
             "--runs",
-            {
-                "type": _AT_LEAST_0,
-                "metavar": "N",
-                "help": "Number of runs to generate (default 10 a deployment).",
-            },
+            type=_AT_LEAST_0,
+            metavar="N",
+            help="Number of runs to generate (default 10 a deployment).",
         ),
-        (
+        options.option(
             "--seed",
-            {
-                "type": int,
-                "default": 7,
-                "metavar": "N",
-                "help": "Seed of the account; another one makes another account (default 7).",
-            },
+            type=int,
+            default=7,
+            metavar="N",
+            help="Seed of the account; another one makes another account (default 7).",
         ),
-        (
+        options.option(
             "--edition",
-            {
-                "type": click.Choice(["A", "B", "C", "D"]),
-                "default": "C",
-                "help": "Edition of the service to imitate (default C; D is the newest).",
-            },
+            type=click.Choice(["A", "B", "C", "D"]),
+            default="C",
+            help="Edition of the service to imitate (default C; D is the newest).",
         ),
         group="Account",
     )(function)

@@ -257,14 +257,14 @@ def _summary(found: Overview, host: str) -> tuple[str, str]:
     """Return one line about the deployments and one about today."""
     today = found.today
     decided = today.completed + today.failed
-    share = format_percent(today.failed / decided) if decided else MISSING
-    said = [f"Today: {counted(today.runs, 'run')}, {today.failed:,} failed ({share})"]
-    if today.assumed:
-        said.append(f"{today.assumed:,} assumed completed")
-    spent = f"{format_credits(today.credits)} credits of {counted(today.sessions, 'session')}"
-    said.append(spent + (f", {today.unknown:,} unknown" if today.unknown else ""))
+    share = f"{format_percent(today.failed / decided)} of {decided:,} decided" if decided else MISSING
+    assumed = f", {today.assumed:,} assumed" if today.assumed else ""
+    unknown = f", {today.unknown:,} unknown" if today.unknown else ""
     counts = f"{counted(found.active, 'active deployment')}, {found.paused:,} paused · {one_line(host)}"
-    return counts, " · ".join(said)
+    return counts, (
+        f"Today: {counted(today.runs, 'run')}, {today.failed:,} failed ({share}{assumed}) · "
+        f"{format_credits(today.credits)} credits of {counted(today.sessions, 'session')}{unknown}"
+    )
 
 
 def _footer(view: View, now: datetime, tz: str) -> list[RenderableType]:

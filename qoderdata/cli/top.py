@@ -59,7 +59,9 @@ _MOST_ONCE = 10
 @options.outcomes
 @options.live_service
 def top(*, once: bool, interval: str, team: str, tz: str, outcomes: str, service: Service) -> None:
-    """Show what runs, fires next, fails and is wrong now, and what today cost; q quits.
+    """Show live what runs, fires next, fails and is wrong.
+
+    It also shows what today cost, and ends with q.
 
     A reading costs one request for new runs, one for each run that has not ended (up to edition C), and one for
     each 100 sessions of the last 7 days. A list that took N requests is left alone for N seconds. Deployments

@@ -8,7 +8,7 @@ import click
 
 import qoderdata as qd
 from qoderdata.cli import options
-from qoderdata.cli.output import Column, count
+from qoderdata.cli.output import DEPLOYMENT, Column, count
 from qoderdata.formatting import format_time
 
 if TYPE_CHECKING:
@@ -53,8 +53,7 @@ def trigger_columns(tz: str) -> list[Column]:
     """Return the columns of `next_triggers` for people."""
     return [
         Column("fires at", lambda row: format_time(row.trigger_at, tz), "fixed"),
-        Column("name", lambda row: row.name),
-        Column("deployment", lambda row: row.deployment_id, "id", optional=9),
+        *DEPLOYMENT,
         Column("schedule", lambda row: row.schedule_expression),
         Column("zone", lambda row: row.schedule_timezone, optional=2),
         Column("local time", lambda row: row.local_time.strftime("%a %H:%M"), "fixed", optional=1),

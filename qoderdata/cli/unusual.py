@@ -10,10 +10,12 @@ import click
 import qoderdata as qd
 from qoderdata import parsing
 from qoderdata.cli import grouping, options
-from qoderdata.cli.output import Column
+from qoderdata.cli.output import MINOR, Column
 from qoderdata.formatting import MISSING, format_milliseconds, format_time
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from qoderdata.cli.options import Service
     from qoderdata.cli.output import Output
 
@@ -54,7 +56,8 @@ def unusual(
 ) -> None:
     """Show runs that took unusually long or short, or are stuck.
 
-    A run is compared with the completed runs of its deployment in the time asked for, and with its timeout.
+    A run is compared with the completed runs of its deployment in the time asked for, and with its timeout. It is
+    stuck if it has not ended after its timeout or, where that is not known, after ten times the median.
     """
     from qoderdata.frames import fetched_at  # noqa: PLC0415 - imports pandas
 
@@ -62,6 +65,7 @@ def unusual(
     groups = grouping.resolve(["deployment"], "runs", service)
     runs = service.runs(run_filters)
     present = given or fetched_at(runs)
+    notes = _notes(runs)
     runs = groups.add_names(runs)
     found = qd.unusual_runs(
         runs, groups.lists.get("deployments"), now=present, threshold=threshold, min_runs=min_runs
@@ -69,7 +73,7 @@ def unusual(
     columns = [
         Column("triggered", lambda row: format_time(row.triggered_at, tz), "fixed", optional=1),
         *groups.columns(found),
-        Column("run", lambda row: row.run_id, "id", optional=8),
+        Column("run", lambda row: row.run_id, "id", optional=MINOR),
         Column("what", lambda row: row.kind.replace("_", " "), "fixed", is_alert=lambda row: row.kind == "stuck"),
         Column("status", lambda row: row.status, "fixed", optional=4),
         Column("took", lambda row: format_milliseconds(row.duration_ms), "number"),
@@ -77,8 +81,18 @@ def unusual(
         Column("timeout", lambda row: format_milliseconds(row.timeout_ms), "number", optional=3),
         Column("z score", _z_score, "number", optional=2),
     ]
-    empty = "there are no runs" if runs.empty else "no run is unusual"
-    result.print_frame(options.in_zone(found, tz), columns, empty=empty)
+    empty = "there are no runs" if runs.empty else "; ".join(["no run is unusual", *notes])
+    result.print_frame(options.in_zone(found, tz), columns, empty=empty, notes=notes)
+
+
+def _notes(runs: pd.DataFrame) -> list[str]:
+    """Say how many completed runs are compared with nothing, as only events tell how long they took."""
+    took = runs["duration_ms"][runs["status"] == "completed"]
+    unknown = int(took.isna().sum())
+    if not unknown:
+        return []
+    advice = "" if runs.attrs.get("outcomes") == "events" else "; --outcomes events reads it"
+    return [f"how long {unknown:,} of {len(took):,} completed runs took is not known{advice}"]
 
 
 def _z_score(row: Any) -> str:  # noqa: ANN401 - a row

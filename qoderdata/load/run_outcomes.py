@@ -78,7 +78,7 @@ class RunOutcomes:
     """Read and keep what tells the outcomes of runs."""
 
     def __init__(self, client: Client, folder: Folder, *, freshness: Freshness, progress: bool | None) -> None:
-        #: What was read.
+        #: What is known; ``"events"`` also where no more of these can be read.
         self.level: Level = "runs"
         self.requests = 0
         self._client = client
@@ -122,6 +122,8 @@ class RunOutcomes:
         if not offline and self.level == "events" and self._undecided(sessions, ends):
             self._read_events(needed, wanted, since)
             sessions, ends = self._known(wanted, since)
+        if not len(_unknown(wanted, sessions, ends)) and not self._undecided(sessions, ends):
+            self.level = "events"
         return sessions, ends
 
     def _known(self, wanted: Any, since: datetime | None) -> tuple[pa.Table, pa.Table]:  # noqa: ANN401
@@ -176,8 +178,7 @@ class RunOutcomes:
 
     def _read_missing(self, needed: pa.Table, wanted: Any, sessions: pa.Table, ends: pa.Table) -> bool:  # noqa: ANN401
         """Read sessions that the list did not bring by id, each once; return whether there were any."""
-        known = pa.concat_arrays([table["id"].combine_chunks() for table in (sessions, ends)])
-        missing = wanted.filter(pc.invert(pc.is_in(wanted, value_set=known))).to_pylist()
+        missing = _unknown(wanted, sessions, ends).to_pylist()
         if not missing:
             return False
         created_at = _times(needed)
@@ -293,6 +294,12 @@ class RunOutcomes:
         now = datetime.now(UTC)
         row = {name: facts.get(name) for name in OUTCOMES.names} | {"id": id_, "read_at": now}
         self._ends.add(JournalEntry(pa.Table.from_pylist([row], schema=OUTCOMES.arrow), now))
+
+
+def _unknown(wanted: Any, sessions: pa.Table, ends: pa.Table) -> Any:  # noqa: ANN401 - arrays of ids
+    """Return the ids of sessions that are in neither table."""
+    known = pa.concat_arrays([table["id"].combine_chunks() for table in (sessions, ends)])
+    return wanted.filter(pc.invert(pc.is_in(wanted, value_set=known)))
 
 
 def _times(runs: pa.Table) -> dict[str, datetime | None]:

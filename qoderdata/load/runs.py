@@ -114,8 +114,9 @@ def load_runs(
         One row a run, newest first (by `created_at`), with the columns and dtypes of `qoderdata.schema.RUNS`, also
         where there are none. Times are in UTC. ``attrs`` holds ``source``, ``fetched_at`` (when the newest runs
         were read), ``from_cache``, ``complete`` (false offline where not all is stored, or where the service
-        contradicts the store), ``requests``, ``outcomes`` (what was read: ``"runs"``, ``"sessions"`` or
-        ``"events"``) and, where there are no rows, ``newest``: when the newest run that is stored was triggered.
+        contradicts the store), ``requests``, ``outcomes`` (what is known: ``"runs"``, ``"sessions"`` or
+        ``"events"``, also where all of these were read before) and, where there are no rows, ``newest``: when the
+        newest run that is stored was triggered.
 
     Raises
     ------

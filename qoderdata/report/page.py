@@ -222,9 +222,9 @@ def cautions(data: ReportData) -> list[str]:
         found.append(
             ngettext(
                 "{count} run counts as completed because its session is idle or archived. Failures inside "
-                'sessions may be among them; load_runs(outcomes="events") tells which.',
+                "sessions may be among them; load_runs(outcomes='events') or --outcomes events tells which.",
                 "{count} runs count as completed because their sessions are idle or archived. Failures inside "
-                'sessions may be among them; load_runs(outcomes="events") tells which.',
+                "sessions may be among them; load_runs(outcomes='events') or --outcomes events tells which.",
                 data.assumed,
             )
         )
