@@ -7,7 +7,7 @@ decides when each was created, and what it ran since. Each distinct pair of cron
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from itertools import islice
 from math import isqrt
 from typing import TYPE_CHECKING, NamedTuple
@@ -15,12 +15,10 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from qoderdata import cron
-from qoderdata.sandbox.sample_values import DAY, HOUR, SECOND, Dice, Draws, uuid7
+from qoderdata.sandbox.sample_values import DAY, HOUR, SECOND, Dice, Draws, as_datetime, uuid7
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
-
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 #: What a deployment is an example of.
 ROLES = range(7)
@@ -162,7 +160,7 @@ def plan(deployments: int, *, seed: int, now: int) -> Fleet:
         environment=draws.below("environment", number, len(environments)),
         ends=np.full(deployments, now),
         created=np.zeros(deployments, dtype=np.int64),
-        edited=draws.uniform("edited", number) < 0.3,  # noqa: PLR2004 - the share of edited ones
+        edited=draws.uniform("edited", number) < 0.3,  # the share of edited ones
         rate=draws.among("rate", number, _RATES),
         streak=np.zeros(deployments, dtype=np.int64),
         retries=draws.among("retries", number, (0, 0, 0, 1, 1, 2, 3)).astype(np.int64),
@@ -219,20 +217,7 @@ def _random_pair(dice: Dice) -> Pair:
 
 
 def pool(size: int, seed: int) -> list[Pair]:
-    """Return the pairs that an account shares.
-
-    Parameters
-    ----------
-    size
-        How many.
-    seed
-        The account's.
-
-    Returns
-    -------
-    list of Pair
-        Distinct pairs, in a fixed order.
-    """
+    """Return as many distinct pairs as the account's deployments share."""
     pairs = dict.fromkeys(_COMMON_PAIRS[:size])
     number = 0
     while len(pairs) < size:
@@ -256,7 +241,7 @@ class Occurrences:
 
     def __init__(self, pair: Pair, now: int, back: int) -> None:
         self._schedule = cron.parse(pair.expression, pair.timezone)
-        self._now = _EPOCH + timedelta(microseconds=now // 1_000)
+        self._now = as_datetime(now)
         self._ahead = timedelta(hours=pair.hours * 12, days=3)
         self.look_back(back)
 
@@ -273,5 +258,5 @@ class Occurrences:
         found: list[int] = self.at[first : first + count].tolist()
         if len(found) == count:
             return found
-        later = self._schedule.following(_EPOCH + timedelta(microseconds=(since - 1) // 1_000))
-        return [(at - _EPOCH) // timedelta(seconds=1) * SECOND for at in islice(later, count)]
+        later = self._schedule.following(as_datetime(since - 1))
+        return [int(at.timestamp()) * SECOND for at in islice(later, count)]

@@ -191,8 +191,7 @@ class Database:
             forms="CCCD",
         )
         session_ids = _ids("sess", scenarios.created, scenarios.tail)
-        columns = {name: getattr(scenarios, name) for name in scenarios.__dataclass_fields__}
-        columns["leader"] = leaders(fleet, scenarios)
+        columns = scenarios.by_name() | {"leader": leaders(fleet, scenarios)}
         self.sessions = Table(session_ids, columns, self._session, forms="AACD")
         self.session_writer = SessionRecords(fleet, columns, session_ids, self._template)
         of_run = np.full(len(table), -1)

@@ -116,10 +116,10 @@ class Deployments:
             return {}
         identity, number = self._ids[index], int(self._fleet.number[index])
         fields: Record = {}
-        if number % 16 == 5:  # noqa: PLR2004 - some do
+        if number % 16 == 5:  # some do
             fields["budget"] = {"max_credit_cost": Dice(f"{identity}/budget").pick(BUDGETS), "type": "limit"}
-        if number % 16 == 7:  # noqa: PLR2004
-            separator = "\n" if number % 32 == 7 else ";"  # noqa: PLR2004
+        if number % 16 == 7:
+            separator = "\n" if number % 32 == 7 else ";"
             fields["environment_variables"] = f"REPORT_TOKEN=sandbox-secret-{identity[-8:]}{separator}MODE=nightly"
         return fields
 
@@ -148,7 +148,7 @@ class Deployments:
         """Write the callers' own keys, and the service's reserved one."""
         metadata: Record = {}
         number = int(self._fleet.number[index])
-        if number % 40 != 29:  # noqa: PLR2004 - one in forty has none
+        if number % 40 != 29:  # one in forty has none
             metadata["cas_config"] = self._cas_config(index, leave_out=number % 40)
         for key, values, share in (
             ("cost_center", ("1000", "2040", "=3+4", "007"), 25),
@@ -180,7 +180,7 @@ class Deployments:
         }
         parts = {
             "config": config,
-            "session_strategy": "reuse" if leave_out % 9 == 4 else "new_session",  # noqa: PLR2004
+            "session_strategy": "reuse" if leave_out % 9 == 4 else "new_session",
             "stats": stats,
         }
         absent = {31: "config", 33: "session_strategy", 37: "stats"}.get(leave_out)

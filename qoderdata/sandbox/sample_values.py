@@ -1,4 +1,4 @@
-"""Where do the random numbers, ids, times and texts of generated records come from?
+"""Where do the columns, random numbers, ids, times and texts of generated records come from?
 
 The generator is counter-based (SplitMix64 over a key and an index), so that an account is the same to the byte
 whatever the order in which its parts are asked for, and on every platform and version of NumPy. Names,
@@ -9,14 +9,18 @@ descriptions, prompts and messages are in several languages, a few of them hosti
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from dataclasses import fields
+from datetime import UTC, datetime, timedelta
 from hashlib import blake2b
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
+from qoderdata.cron import EPOCH
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from typing import Self
 
     from numpy.typing import NDArray
 
@@ -145,19 +149,8 @@ RUBRIC = "Every number has a source; every risk has an owner; nothing is longer 
 
 TEAMS = ("data", "platform", "growth", "finance", "support", "安全", "sre", "legal & risk")
 OWNERS = (
-    "li.na",
-    "maria",
-    "o'brien",
-    "zhang.wei",
-    "ivan",
-    "fatima",
-    "kenji",
-    "ana.souza",
-    "tom",
-    "priya",
-    "李娜",
-    "sofía",
-)
+    "li.na", "maria", "o'brien", "zhang.wei", "ivan", "fatima", "kenji", "ana.souza", "tom", "priya", "李娜", "sofía",
+)  # fmt: skip
 
 #: Messages by error type, in the order of `run_history.ERRORS`.
 MESSAGES = (
@@ -187,6 +180,32 @@ PAUSE_ERRORS = (
 #: Errors of runs that do not.
 RATE_LIMITED = ("session_rate_limited_error", "Too many sessions were created.")
 REJECTED = ("session_creation_rejected_error", "The deployment already has as many running sessions as it may.")
+
+
+class Columns:
+    """Base of dataclasses whose fields are columns: arrays with one value a row."""
+
+    def __len__(self) -> int:
+        """Return how many rows there are."""
+        return len(next(iter(self.by_name().values())))
+
+    def by_name(self) -> dict[str, NDArray[Any]]:
+        """Return the columns by name."""
+        return {field.name: getattr(self, field.name) for field in fields(self)}  # type: ignore[arg-type]
+
+    def take(self, which: NDArray[np.int64] | NDArray[np.bool_]) -> Self:
+        """Return some of the rows."""
+        return type(self)(*(column[which] for column in self.by_name().values()))
+
+    def join(self, *others: Self) -> Self:
+        """Return all rows, one part after the other."""
+        parts = (part.by_name().values() for part in (self, *others))
+        return type(self)(*map(np.concatenate, zip(*parts, strict=True)))
+
+
+def first_case(cases: Sequence[tuple[NDArray[np.bool_], int]], default: int) -> NDArray[np.int64]:
+    """Return for each row the code of the first case that it meets."""
+    return np.select([condition for condition, _ in cases], [int(code) for _, code in cases], int(default))
 
 
 def _bits(seed: int, purpose: str, index: NDArray[np.int64]) -> NDArray[np.uint64]:
@@ -286,6 +305,11 @@ def uuid7_time(identity: str) -> int:
     return int(identity.split("_")[1][:12], 16) * 1_000_000
 
 
+def as_datetime(nanoseconds: int) -> datetime:
+    """Return a time in UTC, cut to the microsecond."""
+    return EPOCH + timedelta(microseconds=nanoseconds // 1_000)
+
+
 def stamp(nanoseconds: int) -> str:
     """Write a time as Go does: RFC 3339 in UTC, trailing zeros of the fraction cut.
 
@@ -335,6 +359,6 @@ def nanoseconds(text: str) -> int:
     head, point, tail = text.partition(".")
     digits = tail[: len(tail) - len(tail.lstrip("0123456789"))] if point else ""
     parsed = datetime.fromisoformat(head + tail[len(digits) :])
-    if parsed.tzinfo is None or (point and not 1 <= len(digits) <= 9) or "T" not in head:  # noqa: PLR2004 - RFC 3339, Go
+    if parsed.tzinfo is None or (point and not 1 <= len(digits) <= 9) or "T" not in head:  # RFC 3339, Go
         raise ValueError(f"{text!r} is not an RFC 3339 time with an offset")
     return int(parsed.timestamp()) * SECOND + int(digits.ljust(9, "0"))

@@ -6,10 +6,11 @@ from datetime import UTC, datetime, timedelta
 from threading import RLock
 from typing import TYPE_CHECKING, Any
 
+from qoderdata.cron import EPOCH
 from qoderdata.sandbox import changes
 from qoderdata.sandbox.database import Database
 from qoderdata.sandbox.endpoints import EDITIONS, respond
-from qoderdata.sandbox.sample_values import uuid7
+from qoderdata.sandbox.sample_values import as_datetime, uuid7
 from qoderdata.sandbox.server import FAULT_NAMES, Fault, Faults, Request, Server
 
 if TYPE_CHECKING:
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
 NOW = datetime(2026, 6, 15, 1, 30, 20, tzinfo=UTC)
 
 _PREFIX = "/api/v1/cloud"
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _RUNS_A_DEPLOYMENT = 10
 
 
@@ -129,7 +129,7 @@ class Sandbox:
     @property
     def now(self) -> datetime:
         """The account's clock, in UTC."""
-        return _EPOCH + timedelta(microseconds=self._database.now // 1_000)
+        return as_datetime(self._database.now)
 
     @property
     def base_url(self) -> str:
@@ -194,9 +194,7 @@ class Sandbox:
     @property
     def left_out(self) -> list[tuple[str, datetime]]:
         """Deployment and time of each scheduled occurrence that was not run, by time."""
-        return [
-            (identity, _EPOCH + timedelta(microseconds=at // 1_000)) for identity, at in self._database.left_out
-        ]
+        return [(identity, as_datetime(at)) for identity, at in self._database.left_out]
 
     def start(self) -> Self:
         """Start serving."""
@@ -379,4 +377,4 @@ def _nanoseconds(time: datetime, *, name: str) -> int:
     """Read a time that a caller gave."""
     if time.tzinfo is None:
         raise ValueError(f"{name}={time!r} has no time zone")
-    return (time - _EPOCH) // timedelta(microseconds=1) * 1_000
+    return (time - EPOCH) // timedelta(microseconds=1) * 1_000

@@ -132,7 +132,7 @@ class RefusedError(Exception):
 
     def response(self) -> WireResponse:
         """Return the documented envelope."""
-        kind = _RATE_LIMIT if self.status == 429 else ERROR_TYPES[self.status]  # noqa: PLR2004 - an HTTP status
+        kind = _RATE_LIMIT if self.status == 429 else ERROR_TYPES[self.status]  # an HTTP status
         error = {"type": kind, "message": self.message}
         if self.param is not None:
             error["param"] = self.param
@@ -176,7 +176,7 @@ class Fault:
             headers["Retry-After"] = self.retry_after
         if self.name in _SERVICE_FAULTS or (json_rate_limit and self.name.startswith("429")):
             status = _SERVICE_FAULTS.get(self.name, 429)
-            message = "Invalid API key or token." if status == 401 else f"Sandbox was told to answer {status}."  # noqa: PLR2004
+            message = "Invalid API key or token." if status == 401 else f"Sandbox was told to answer {status}."
             response = RefusedError(status, message).response()
             response.headers |= headers
             return response
