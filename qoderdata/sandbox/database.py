@@ -6,6 +6,7 @@ edition, and kept as bytes. `Database` joins the tables of an account.
 
 from __future__ import annotations
 
+from operator import eq, ne
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -32,6 +33,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from qoderdata.sandbox.json_records import Record
+
+    #: A column (its name, or what computes it), a comparison, and a value.
+    Condition = tuple[str | Callable[[], NDArray[Any]], Callable[[Any, Any], Any], Hashable]
 
 _TICK = 1_000_000
 DEPLOYMENT_STATUSES = ("active", "paused")
@@ -103,18 +107,20 @@ class Table:
         record: Record = orjson.loads(self.body(index, edition))
         return record
 
-    def records(self, edition: str, which: NDArray[np.bool_] | None = None) -> list[Record]:
-        """Return all that are not forgotten, or those of them that are chosen, newest first."""
-        kept = self.columns["kept"] if which is None else self.columns["kept"] & which
-        return [self.record(index, edition) for index in np.flatnonzero(kept)[::-1].tolist()]
+    def records(self, edition: str, *conditions: Condition) -> list[Record]:
+        """Return the records that `select` finds, newest first."""
+        return [self.record(index, edition) for index in self.select(*conditions)[::-1].tolist()]
 
-    def select(self, key: Hashable, choose: Callable[[], NDArray[np.bool_]]) -> NDArray[np.int64]:
-        """Return the indices that a filter leaves, ascending; evaluated once for each key between two changes."""
-        found = self._selected.get(key)
+    def select(self, *conditions: Condition) -> NDArray[np.int64]:
+        """Return the indices of what is kept and meets all conditions, ascending; remembered until a change."""
+        found = self._selected.get(conditions)
         if found is None:
             while len(self._selected) >= _REMEMBERED:
                 self._selected.pop(next(iter(self._selected)))
-            found = self._selected[key] = np.flatnonzero(choose() & self.columns["kept"])
+            chosen = self.columns["kept"].copy()
+            for column, compare, value in conditions:
+                chosen &= compare(self.columns[column] if isinstance(column, str) else column(), value)
+            found = self._selected[conditions] = np.flatnonzero(chosen)
         return found
 
     def change(self, index: int, record: Mapping[str, Any] | None, columns: Mapping[str, Any]) -> None:
@@ -191,7 +197,8 @@ class Database:
             forms="CCCD",
         )
         session_ids = _ids("sess", scenarios.created, scenarios.tail)
-        columns = scenarios.by_name() | {"leader": leaders(fleet, scenarios)}
+        leader = leaders(fleet, scenarios)
+        columns = scenarios.by_name() | {"leader": leader, "leads": leader == np.arange(len(leader))}
         self.sessions = Table(session_ids, columns, self._session, forms="AACD")
         self.session_writer = SessionRecords(fleet, columns, session_ids, self._template)
         of_run = np.full(len(table), -1)
@@ -292,21 +299,14 @@ class Database:
         found: list[int] = np.flatnonzero(self.sessions.columns["leader"] == index).tolist()
         return found
 
-    def visible_sessions(self, edition: str) -> NDArray[np.bool_]:
-        """Return which sessions an edition knows, deleted ones among them."""
-        columns = self.sessions.columns
-        if edition == "D":
-            return np.ones(len(self.sessions), dtype=np.bool_)
-        visible: NDArray[np.bool_] = columns["leader"] == np.arange(len(self.sessions))
-        visible &= columns["end"] != End.FRESH
-        return visible
+    def known_sessions(self, edition: str) -> tuple[Condition, ...]:
+        """Return the conditions that the sessions of an edition meet."""
+        return () if edition == "D" else (("leads", eq, True), ("end", ne, End.FRESH))
 
-    def session_status(self, edition: str) -> NDArray[np.int64]:
-        """Return the status of each session in an edition: that of its last run."""
-        columns = self.sessions.columns
-        status: NDArray[np.int64] = columns["status"].copy()
-        if edition != "D":
-            status[columns["leader"]] = columns["status"]
+    def last_status(self) -> NDArray[np.int64]:
+        """Return the status of each session up to edition C: that of its last run."""
+        status: NDArray[np.int64] = self.sessions.columns["status"].copy()
+        status[self.sessions.columns["leader"]] = self.sessions.columns["status"]
         return status
 
     def events(self, index: int, edition: str) -> list[Record]:

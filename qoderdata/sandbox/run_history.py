@@ -76,7 +76,7 @@ def _begin(
 ) -> Runs:
     """Generate one run for each `key`, of the same trigger and attempt; `doomed` ones fail in any case.
 
-    `at` is the scheduled time, else the time of the trigger; `scheduled` is the scheduled time of the first attempt.
+    `at` is the scheduled time, else that of the trigger; `scheduled` is the scheduled time of the first attempt.
     """
     draws, now = fleet.draws, fleet.now
     name = f"{TRIGGERS[trigger]} {attempt}"

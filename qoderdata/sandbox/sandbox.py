@@ -154,8 +154,7 @@ class Sandbox:
     def sessions(self) -> list[dict[str, Any]]:
         """Every session exactly as the edition serves it, newest first; archived ones too, deleted ones not."""
         with self._lock:
-            visible = self._database.visible_sessions(self.edition)
-            return self._database.sessions.records(self.edition, visible)
+            return self._database.sessions.records(self.edition, *self._database.known_sessions(self.edition))
 
     @property
     def agents(self) -> list[dict[str, Any]]:
@@ -188,8 +187,7 @@ class Sandbox:
         None. Rewritten events and runs are not looked at.
         """
         with self._lock:
-            kept = self._database.runs.columns["kept"].nonzero()[0]
-            return [self._database.outcome(index) for index in kept[::-1].tolist()]
+            return [self._database.outcome(index) for index in self._database.runs.select()[::-1].tolist()]
 
     @property
     def left_out(self) -> list[tuple[str, datetime]]:
@@ -230,12 +228,9 @@ class Sandbox:
             Whether to write the runs and sessions too.
         """
         database = self._database
-        tables = (database.deployments, database.runs, database.sessions) if runs else (database.deployments,)
-        for table in tables:
-            visible = (
-                database.visible_sessions(self.edition) if table is database.sessions else table.columns["kept"]
-            )
-            for index in visible.nonzero()[0].tolist():
+        for table in (database.deployments, database.runs, database.sessions) if runs else (database.deployments,):
+            conditions = database.known_sessions(self.edition) if table is database.sessions else ()
+            for index in table.select(*conditions).tolist():
                 table.body(index, self.edition)
 
     def misbehave(
