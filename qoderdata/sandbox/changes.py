@@ -39,7 +39,7 @@ _API_ERROR = ERRORS.index("api_error")
 def create_deployments(database: Database, count: int) -> list[int]:
     """Create active, daily ones that never ran."""
     upcoming = [stamp(at) for at in Occurrences(_DAILY, database.now, 1).upcoming(database.now, UPCOMING)]
-    records = []
+    records: list[Record] = []
     for _ in range(count):
         now, identity = database.tick("dep")
         records.append(
@@ -78,7 +78,9 @@ def create_deployments(database: Database, count: int) -> list[int]:
                 "vault_ids": [],
             }
         )
-    return _append(database.deployments, records, [database.deployment_columns(record) for record in records])
+    return database.deployments.append(
+        [record["id"] for record in records], list(map(database.deployment_columns, records)), records
+    )
 
 
 def archive(database: Database, identity: str) -> int:
@@ -133,7 +135,7 @@ def create_runs(database: Database, count: int, *, status: str, deployment_id: s
         records.append(record)
         refusal = Refusal.REJECTED if end is None else Refusal.NONE
         columns.append(database.run_columns(record) | {"refusal": refusal, "scheduled": 0, "session": session})
-    created = _append(database.runs, records, columns)
+    created = database.runs.append([record["id"] for record in records], columns, records)
     by_deployment: dict[str, list[Record]] = {}
     for record in records:
         by_deployment.setdefault(record["deployment_id"], []).append(record)
@@ -228,16 +230,9 @@ def _find(table: Table, identity: str) -> int:
     return index
 
 
-def _append(table: Table, records: list[Record], columns: list[dict[str, Any]]) -> list[int]:
-    """Add records, and return their indices."""
-    first = len(table)
-    table.append([record["id"] for record in records], records, columns)
-    return list(range(first, len(table)))
-
-
 def _create_session(database: Database, deployment: int, end: End, now: int, *, run: int) -> int:
     """Add the session of a run that starts now, and return its index."""
-    index, identity = len(database.sessions), f"sess_{uuid7(now, 2)}"
+    index = len(database.sessions)
     over = end not in (End.FRESH, End.RUNNING, End.WAITING)
     columns = {
         "run": run, "deployment": deployment, "agent": int(database.deployments.columns["agent"][deployment]),
@@ -247,7 +242,7 @@ def _create_session(database: Database, deployment: int, end: End, now: int, *, 
         "error": _API_ERROR if end == End.EXHAUSTED else -1,
         "status": SESSION_RUNNING if end in (End.FRESH, End.RUNNING) else IDLE, "leader": index,
     }  # fmt: skip
-    database.sessions.append([identity], [], [columns])
+    database.sessions.append([f"sess_{uuid7(now, 2)}"], [columns])
     return index
 
 

@@ -6,6 +6,7 @@ edition, and kept as bytes. `Database` joins the tables of an account.
 
 from __future__ import annotations
 
+from itertools import count
 from operator import eq, ne
 from typing import TYPE_CHECKING, Any
 
@@ -15,14 +16,13 @@ import orjson
 from qoderdata.sandbox.account import ARCHIVED, BROKEN, PAUSED, plan
 from qoderdata.sandbox.json_records import Deployments, RunRecords, deployment_of_d, refusal_error, run_of_d
 from qoderdata.sandbox.run_history import FAILED, STATUSES, TRIGGERS, RunHistory
-from qoderdata.sandbox.sample_values import Draws, nanoseconds, stamp, uuid7, uuid7_time
+from qoderdata.sandbox.sample_values import DAY, Draws, nanoseconds, stamp, uuid7, uuid7_time
 from qoderdata.sandbox.scenarios import End, decide
 from qoderdata.sandbox.session_records import (
     SessionRecords,
     agent_record,
     environment_record,
     leaders,
-    numbered,
     told_by_events,
     told_by_record,
 )
@@ -139,20 +139,20 @@ class Table:
         self.change(index, None, columns)
 
     def append(
-        self, ids: Sequence[str], records: Sequence[Mapping[str, Any]], columns: Sequence[Mapping[str, Any]]
-    ) -> None:
+        self, ids: Sequence[str], columns: Sequence[Mapping[str, Any]], records: Sequence[Record] = ()
+    ) -> list[int]:
         """Add records, each newer than all before it; without `records` they are written from the columns."""
-        for number, identity in enumerate(ids):
-            index = self._indices[identity] = len(self.ids)
-            self.ids.append(identity)
-            if records:
-                self._changed[index] = encode(records[number])
+        indices = list(range(len(self), len(self) + len(ids)))
+        self.ids.extend(ids)
+        self._indices.update(zip(ids, indices, strict=True))
+        self._changed.update(zip(indices, map(encode, records), strict=False))
         for bodies in self._bodies.values():
             bodies.extend([None] * len(ids))
         for name, values in self.columns.items():
             added = np.array([row.get(name, True) for row in columns], dtype=values.dtype)
             self.columns[name] = np.concatenate([values, added])
         self._selected.clear()
+        return indices
 
     def forget(self, which: NDArray[np.bool_]) -> None:
         """Stop serving these records."""
@@ -226,14 +226,8 @@ class Database:
         self.now = now
         self.agents = {identity: number for number, identity in enumerate(fleet.agents)}
         self.environment = fleet.environments[0]
-        agents, environments = (
-            numbered(prefix, listed, now)
-            for prefix, listed in (("agent", fleet.agents), ("env", fleet.environments))
-        )
-        self.agent_table = _named_table(agents, lambda identity, number: agent_record(identity, number, now))
-        self.environment_table = _named_table(
-            environments, lambda identity, number: environment_record(identity, number, now)
-        )
+        self.agent_table = _named_table("agent", fleet.agents, agent_record, now)
+        self.environment_table = _named_table("env", fleet.environments, environment_record, now)
         #: Deployment's id and nanoseconds since 1970, by time.
         self.left_out = sorted(((ids[index], at) for index, at in history.left_out), key=lambda pair: pair[::-1])
         self.own_events: dict[str, list[Record]] = {}
@@ -372,14 +366,15 @@ class Database:
         return self.session_writer.write(self.members(index, form), form)
 
 
-def _named_table(numbers: Mapping[str, int], write: Callable[[str, int], Record]) -> Table:
-    """Make a table of agents or environments."""
-    ids = list(numbers)
+def _named_table(prefix: str, used: list[str], write: Callable[[str, int, int], Record], now: int) -> Table:
+    """Make a table of agents or environments: those that are used, an archived one and one that is not used."""
+    archived, unused = (f"{prefix}_{uuid7(now - days * DAY, days)}" for days in (820, 120))
+    ids, numbers = zip(*sorted([(archived, -1), *zip([*used, unused], count(), strict=False)]), strict=True)
     columns = {
-        "archived": np.array([number == -1 for number in numbers.values()], dtype=np.bool_),
-        "created": np.array([uuid7_time(identity) for identity in ids], dtype=np.int64),
+        "archived": np.array(numbers) == -1,
+        "created": np.array([uuid7_time(identity) for identity in ids]),
     }
-    return Table(ids, columns, lambda index, *_: write(ids[index], numbers[ids[index]]))
+    return Table(list(ids), columns, lambda index, *_: write(ids[index], numbers[index], now))
 
 
 def _ids(prefix: str, created: NDArray[np.int64], tails: NDArray[np.int64]) -> list[str]:

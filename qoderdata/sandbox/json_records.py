@@ -222,33 +222,30 @@ class RunRecords:
         deployment, status = int(runs.deployment[index]), int(runs.status[index])
         started, completed = int(runs.started[index]), int(runs.completed[index])
         agent = int(fleet.agent[deployment])
-        record: Record = {"agent": {"id": fleet.agents[agent], "type": "agent", "version": agent % 7 + 1}}
-        begun = status in (RUNNING, COMPLETED, FAILED)
+        begun, ended = status in (RUNNING, COMPLETED, FAILED), status in (COMPLETED, FAILED)
         extras: Record = {"attempt": int(runs.attempt[index])}
         if begun:
-            extras["started_at"] = stamp(started)
-            extras["turn_id"] = f"turn_{uuid7(started, dice.below(1 << 54))}"
+            extras |= {"started_at": stamp(started), "turn_id": f"turn_{uuid7(started, dice.below(1 << 54))}"}
+        refusal, deployment_id = int(self._refusal[index]), self._deployment_ids[deployment]
+        session, error = (None, refusal_error(refusal, deployment_id)) if refusal else self._session(index)
+        record: Record = {
+            "agent": {"id": fleet.agents[agent], "type": "agent", "version": agent % 7 + 1},
+            "created_at": stamp(int(runs.created[index])),
+            "deployment_id": deployment_id,
+            "error": error if status == FAILED else None,
+            "id": identity,
+            "status": STATUSES[status],
+            "trigger_context": {"type": TRIGGERS[runs.trigger[index]]},
+            "triggered_at": stamp(int(runs.triggered[index])),
+            "type": "deployment_run",
+        }
         if not dice.percent(4) or runs.attempt[index] > 1:
             record["cas_run_extras"] = extras
-        if status in (COMPLETED, FAILED):
-            record["completed_at"] = stamp(completed)
-        record["created_at"] = stamp(int(runs.created[index]))
-        record["deployment_id"] = self._deployment_ids[deployment]
-        if status in (COMPLETED, FAILED):
-            record["duration_ms"] = (completed - started) // 1_000_000
-        refusal = int(self._refusal[index])
-        session, error = (
-            (None, refusal_error(refusal, record["deployment_id"])) if refusal else self._session(index)
-        )
-        record["error"] = error if status == FAILED else None
-        record["id"] = identity
+        if ended:
+            record |= {"completed_at": stamp(completed), "duration_ms": (completed - started) // 1_000_000}
         if begun and session is not None:
             record["session_id"] = session
-        record["status"] = STATUSES[status]
-        record["trigger_context"] = {"type": TRIGGERS[runs.trigger[index]]}
-        record["triggered_at"] = stamp(int(runs.triggered[index]))
-        record["type"] = "deployment_run"
-        return record
+        return dict(sorted(record.items()))
 
 
 def _named(number: int, dice: Dice) -> tuple[str, str | None]:
