@@ -134,7 +134,7 @@ def create_runs(database: Database, count: int, *, status: str, deployment_id: s
             _end(database, record, session, status=told, started=now, now=now)
         records.append(record)
         refusal = Refusal.REJECTED if end is None else Refusal.NONE
-        columns.append(database.run_columns(record) | {"refusal": refusal, "scheduled": 0, "session": session})
+        columns.append(database.run_columns(record) | {"refusal": refusal, "session": session})
     created = database.runs.append([record["id"] for record in records], columns, records)
     by_deployment: dict[str, list[Record]] = {}
     for record in records:
@@ -235,13 +235,18 @@ def _create_session(database: Database, deployment: int, end: End, now: int, *, 
     index = len(database.sessions)
     over = end not in (End.FRESH, End.RUNNING, End.WAITING)
     columns = {
-        "run": run, "deployment": deployment, "agent": int(database.deployments.columns["agent"][deployment]),
-        "tail": 2, "before": 0, "later": 0,
-        "created": now, "started": now, "ended": now if over else 0, "asked": now if end == End.WAITING else 0,
-        "continued": 0, "continued_end": 0, "archived": 0, "updated": now, "end": int(end),
+        "run": run,
+        "deployment": deployment,
+        "agent": database.deployments.columns["agent"][deployment],
+        "tail": 2,
+        **dict.fromkeys(("created", "started", "updated"), now),
+        "ended": now if over else 0,
+        "asked": now if end == End.WAITING else 0,
+        "end": end,
         "error": _API_ERROR if end == End.EXHAUSTED else -1,
-        "status": SESSION_RUNNING if end in (End.FRESH, End.RUNNING) else IDLE, "leader": index,
-    }  # fmt: skip
+        "status": SESSION_RUNNING if end in (End.FRESH, End.RUNNING) else IDLE,
+        "leader": index,
+    }
     database.sessions.append([f"sess_{uuid7(now, 2)}"], [columns])
     return index
 

@@ -141,7 +141,10 @@ class Table:
     def append(
         self, ids: Sequence[str], columns: Sequence[Mapping[str, Any]], records: Sequence[Record] = ()
     ) -> list[int]:
-        """Add records, each newer than all before it; without `records` they are written from the columns."""
+        """Add records, each newer than all before it; a column that is not given is 0, or true.
+
+        Without `records` they are written from the columns.
+        """
         indices = list(range(len(self), len(self) + len(ids)))
         self.ids.extend(ids)
         self._indices.update(zip(ids, indices, strict=True))
@@ -149,7 +152,8 @@ class Table:
         for bodies in self._bodies.values():
             bodies.extend([None] * len(ids))
         for name, values in self.columns.items():
-            added = np.array([row.get(name, True) for row in columns], dtype=values.dtype)
+            default = values.dtype == np.bool_
+            added = np.array([row.get(name, default) for row in columns], dtype=values.dtype)
             self.columns[name] = np.concatenate([values, added])
         self._selected.clear()
         return indices

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from typing import Self
 
-    from qoderdata.sandbox.database import Table
+    from qoderdata.sandbox.database import Condition, Table
     from qoderdata.sandbox.server import WireResponse
 
 #: The clock of an account that is given none: a Monday morning in Shanghai.
@@ -141,32 +141,27 @@ class Sandbox:
     @property
     def deployments(self) -> list[dict[str, Any]]:
         """Every deployment exactly as the edition serves it, newest first, archived ones included."""
-        with self._lock:
-            return self._database.deployments.records(self.edition)
+        return self._list(self._database.deployments)
 
     @property
     def runs(self) -> list[dict[str, Any]]:
         """Every run exactly as the edition serves it, newest first."""
-        with self._lock:
-            return self._database.runs.records(self.edition)
+        return self._list(self._database.runs)
 
     @property
     def sessions(self) -> list[dict[str, Any]]:
         """Every session exactly as the edition serves it, newest first; archived ones too, deleted ones not."""
-        with self._lock:
-            return self._database.sessions.records(self.edition, *self._database.known_sessions(self.edition))
+        return self._list(self._database.sessions, *self._database.known_sessions(self.edition))
 
     @property
     def agents(self) -> list[dict[str, Any]]:
         """Every agent exactly as it is served, newest first, archived ones included."""
-        with self._lock:
-            return self._database.agent_table.records(self.edition)
+        return self._list(self._database.agent_table)
 
     @property
     def environments(self) -> list[dict[str, Any]]:
         """Every environment exactly as it is served, newest first, archived ones included."""
-        with self._lock:
-            return self._database.environment_table.records(self.edition)
+        return self._list(self._database.environment_table)
 
     def events(self, session_id: str) -> list[dict[str, Any]]:
         """Return all events of a session exactly as the edition serves them, oldest first."""
@@ -278,12 +273,14 @@ class Sandbox:
     def create_deployments(self, count: int) -> list[dict[str, Any]]:
         """Create deployments that never ran; they come first in the list."""
         with self._lock:
-            return self._records(self._database.deployments, changes.create_deployments(self._database, count))
+            indices = changes.create_deployments(self._database, count)
+            return [self._database.deployments.record(index, self.edition) for index in indices]
 
     def archive(self, deployment_id: str) -> dict[str, Any]:
         """Archive a deployment."""
         with self._lock:
-            return self._database.deployments.record(changes.archive(self._database, deployment_id), self.edition)
+            index = changes.archive(self._database, deployment_id)
+            return self._database.deployments.record(index, self.edition)
 
     def create_runs(
         self, count: int, *, status: str = "completed", deployment_id: str | None = None
@@ -294,28 +291,25 @@ class Sandbox:
         """
         with self._lock:
             indices = changes.create_runs(self._database, count, status=status, deployment_id=deployment_id)
-            return self._records(self._database.runs, indices)
+            return [self._database.runs.record(index, self.edition) for index in indices]
 
     def finish_run(self, run_id: str, *, status: str = "completed") -> dict[str, Any]:
         """Let an unfinished run end: ``"completed"``, ``"failed"`` or ``"cancelled"``; the counters follow."""
         with self._lock:
-            return self._database.runs.record(
-                changes.finish_run(self._database, run_id, status=status), self.edition
-            )
+            index = changes.finish_run(self._database, run_id, status=status)
+            return self._database.runs.record(index, self.edition)
 
     def archive_session(self, session_id: str) -> dict[str, Any]:
         """Archive a session that has ended."""
         with self._lock:
-            return self._database.sessions.record(
-                changes.archive_session(self._database, session_id), self.edition
-            )
+            index = changes.archive_session(self._database, session_id)
+            return self._database.sessions.record(index, self.edition)
 
     def continue_session(self, session_id: str) -> dict[str, Any]:
         """Let a person continue a session that has ended; the outcome of its run stays."""
         with self._lock:
-            return self._database.sessions.record(
-                changes.continue_session(self._database, session_id), self.edition
-            )
+            index = changes.continue_session(self._database, session_id)
+            return self._database.sessions.record(index, self.edition)
 
     def delete_session(self, session_id: str) -> None:
         """Delete a session: it is neither listed nor found any more."""
@@ -337,9 +331,10 @@ class Sandbox:
         with self._lock:
             self._database.own_events[session_id] = [dict(event) for event in events]
 
-    def _records(self, table: Table, indices: list[int]) -> list[dict[str, Any]]:
-        """Return records as the edition serves them."""
-        return [table.record(index, self.edition) for index in indices]
+    def _list(self, table: Table, *conditions: Condition) -> list[dict[str, Any]]:
+        """Return the records that meet the conditions as the edition serves them, newest first."""
+        with self._lock:
+            return table.records(self.edition, *conditions)
 
     def _respond(self, request: Request) -> tuple[WireResponse, Fault | None]:
         """Answer one request, and note it."""

@@ -184,23 +184,17 @@ def _event_list(session: Session, *, prompt: str, credits_used: float, now: int)
 
 
 def _recover(writer: _Writer, session: Session, dice: Dice) -> None:
-    """Write the errors after which work went on."""
-    at = session.started
+    """Write the errors after which work went on, or is about to go on."""
+    at, before = session.started, session.before
     rounds = 45 if dice.percent(5) else dice.pick((1, 1, 2, 3))
-    if session.before == Before.RECOVERED:
-        for _ in range(rounds):
-            writer.error(at, "retrying", message=dice.pick(sample_values.PASSING))
+    if before == Before.PLAIN:
+        return
+    is_voided = before == Before.VOIDED
+    for _ in range(rounds if before == Before.RECOVERED else 1):
+        writer.error(at, "exhausted" if is_voided else "retrying", message=dice.pick(sample_values.PASSING))
+        if not is_voided or dice.percent(40):
             writer.add("session.status_rescheduled", at)
-            writer.add("session.status_running", at)
-    elif session.before == Before.VOIDED:
-        writer.error(at, "exhausted", message=dice.pick(sample_values.PASSING))
-        if dice.percent(40):
-            writer.add("session.status_rescheduled", at)
-        writer.add("session.status_running", at)
-    elif session.before == Before.RESCHEDULED:
-        writer.error(at, "retrying", message=dice.pick(sample_values.PASSING))
-        writer.add("session.status_rescheduled", at)
-        if session.end != End.RUNNING:
+        if before != Before.RESCHEDULED or session.end != End.RUNNING:
             writer.add("session.status_running", at)
 
 
