@@ -22,9 +22,8 @@ if TYPE_CHECKING:
 
 #: What a deployment is an example of.
 ROLES = range(7)
-ORDINARY, FAILING, PAUSED, BROKEN, ARCHIVED, UNSCHEDULED, NEW = ROLES
-# Broken ones were paused by the service after a streak of failures; unscheduled ones run by
-# hand only; new ones have a schedule, and never ran.
+ORDINARY, FAILING, PAUSED, PAUSED_BY_ERROR, ARCHIVED, UNSCHEDULED, NEVER_RAN = ROLES
+# Unscheduled ones run by hand only; those that never ran have a schedule.
 
 #: The roles of every 25 deployments; the first seven have one of each.
 _ROLE_PATTERN = (*ROLES, ARCHIVED, FAILING, UNSCHEDULED, *[ORDINARY] * 15)
@@ -143,8 +142,8 @@ def plan(deployments: int, *, seed: int, now: int) -> Fleet:
     role = np.empty(deployments, dtype=np.int64)
     role[np.argsort(draws.uniform("role", number), kind="stable")] = np.resize(_ROLE_PATTERN, deployments)
     pairs = pool(max(1, min(500, 8 + deployments // 10, deployments)), seed)
-    popularity = draws.uniform("pair", number)
-    liking = draws.uniform("liking", number)
+    pair_share = draws.uniform("pair", number)
+    agent_share = draws.uniform("liking", number)
     agents = _ids("agent", max(1, min(deployments, 4 + isqrt(deployments) * 2 // 3)), draws, now)
     environments = _ids("env", 2 + len(str(deployments)), draws, now)
     fleet = Fleet(
@@ -155,8 +154,8 @@ def plan(deployments: int, *, seed: int, now: int) -> Fleet:
         environments=environments,
         number=number,
         role=role,
-        pair=np.where(role == UNSCHEDULED, -1, (popularity * popularity * len(pairs)).astype(np.int64)),
-        agent=(liking * draws.uniform("agent", number) * len(agents)).astype(np.int64),
+        pair=np.where(role == UNSCHEDULED, -1, (pair_share * pair_share * len(pairs)).astype(np.int64)),
+        agent=(agent_share * draws.uniform("agent", number) * len(agents)).astype(np.int64),
         environment=draws.below("environment", number, len(environments)),
         ends=np.full(deployments, now),
         created=np.zeros(deployments, dtype=np.int64),
@@ -178,14 +177,14 @@ def _apply_roles(fleet: Fleet) -> None:
     # Whole seconds: a history is cut at them, and an occurrence lies before or after, never at the same time.
     for role, least, most in (
         (PAUSED, HOUR, 45 * DAY),
-        (BROKEN, 2 * HOUR, 10 * DAY),
+        (PAUSED_BY_ERROR, 2 * HOUR, 10 * DAY),
         (ARCHIVED, DAY, 200 * DAY),
     ):
         ends = fleet.now - least - (since * ((most - least) // SECOND)).astype(np.int64) * SECOND
         fleet.ends = np.where(fleet.role == role, ends, fleet.ends)
-    fleet.streak[fleet.role == FAILING] = 2 + draws.below("streak", number, 9)[fleet.role == FAILING]
-    fleet.streak[fleet.role == BROKEN] = 3 + draws.below("streak", number, 4)[fleet.role == BROKEN]
-    fleet.rate = np.where(fleet.has_role(FAILING, BROKEN), 0.1 + fleet.rate, fleet.rate)
+    for role, least, choices in ((FAILING, 2, 9), (PAUSED_BY_ERROR, 3, 4)):
+        fleet.streak = np.where(fleet.role == role, least + draws.below("streak", number, choices), fleet.streak)
+    fleet.rate = np.where(fleet.has_role(FAILING, PAUSED_BY_ERROR), 0.1 + fleet.rate, fleet.rate)
 
 
 def _ids(prefix: str, count: int, draws: Draws, now: int) -> list[str]:

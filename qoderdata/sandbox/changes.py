@@ -102,7 +102,7 @@ def create_runs(database: Database, count: int, *, status: str, deployment_id: s
     """Create manual runs, which end at once or stay unfinished."""
     if status not in _CREATED:
         raise ValueError(f"status={status!r} is none of {', '.join(_CREATED)}")
-    told, end = _CREATED[status]
+    run_status, end = _CREATED[status]
     if deployment_id is None:
         indices = np.flatnonzero(~database.deployments.columns["archived"]).tolist()
     else:
@@ -120,7 +120,7 @@ def create_runs(database: Database, count: int, *, status: str, deployment_id: s
             "deployment_id": database.deployments.ids[index],
             "error": None,
             "id": identity,
-            "status": told,
+            "status": run_status,
             "trigger_context": {"type": "manual"},
             "triggered_at": stamp(now),
             "type": "deployment_run",
@@ -128,10 +128,10 @@ def create_runs(database: Database, count: int, *, status: str, deployment_id: s
         session = (
             -1 if end is None else _create_session(database, index, end, now, run=len(database.runs) + number)
         )
-        if told not in ("pending", "skipped"):
+        if run_status not in ("pending", "skipped"):
             _start(database, record, session, now)
-        if told in ("completed", "failed"):
-            _end(database, record, session, status=told, started=now, now=now)
+        if run_status in ("completed", "failed"):
+            _end(database, record, session, status=run_status, started=now, now=now)
         records.append(record)
         refusal = Refusal.REJECTED if end is None else Refusal.NONE
         columns.append(database.run_columns(record) | {"refusal": refusal, "session": session})
@@ -140,7 +140,7 @@ def create_runs(database: Database, count: int, *, status: str, deployment_id: s
     for record in records:
         by_deployment.setdefault(record["deployment_id"], []).append(record)
     for identity, its in by_deployment.items():
-        _count(database, identity, new=its, failures=len(its) if told == "failed" else 0)
+        _count(database, identity, new=its, failures=len(its) if run_status == "failed" else 0)
     return created
 
 
@@ -164,10 +164,10 @@ def finish_run(database: Database, identity: str, *, status: str) -> int:
     _change_session(database, session, change)
     if "started_at" not in extras:
         _start(database, record, session, int(database.sessions.columns["started"][session]))
-    told = "completed" if status == "completed" else "failed"
-    _end(database, record, session, status=told, started=nanoseconds(extras["started_at"]), now=now)
+    run_status = "completed" if status == "completed" else "failed"
+    _end(database, record, session, status=run_status, started=nanoseconds(extras["started_at"]), now=now)
     database.runs.change(index, record, database.run_columns(record))
-    _count(database, record["deployment_id"], new=[], failures=int(told == "failed"))
+    _count(database, record["deployment_id"], new=[], failures=int(run_status == "failed"))
     return index
 
 

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import orjson
 
-from qoderdata.sandbox.account import ARCHIVED, BROKEN, PAUSED, plan
-from qoderdata.sandbox.json_records import Deployments, RunRecords, deployment_of_d, refusal_error, run_of_d
+from qoderdata.sandbox.account import ARCHIVED, PAUSED, PAUSED_BY_ERROR, plan
+from qoderdata.sandbox.json_records import DeploymentRecords, RunRecords, deployment_of_d, refusal_error, run_of_d
 from qoderdata.sandbox.run_history import FAILED, STATUSES, TRIGGERS, RunHistory
 from qoderdata.sandbox.sample_values import DAY, Draws, nanoseconds, stamp, uuid7, uuid7_time
 from qoderdata.sandbox.scenarios import End, decide
@@ -22,9 +22,9 @@ from qoderdata.sandbox.session_records import (
     SessionRecords,
     agent_record,
     environment_record,
+    error_in_record,
     leaders,
-    told_by_events,
-    told_by_record,
+    outcome_from_events,
 )
 
 if TYPE_CHECKING:
@@ -188,14 +188,14 @@ class Database:
         ids = _ids("dep", fleet.created, tails[order])
         table = history.runs
         scenarios, refusal = decide(fleet, table)
-        self._deployment_writer = Deployments(fleet, history, ids, new_fields=new_fields)
+        self._deployment_writer = DeploymentRecords(fleet, history, ids, new_fields=new_fields)
         self.deployments = Table(
             ids,
             {
                 "agent": fleet.agent,
                 "archived": fleet.has_role(ARCHIVED),
                 "created": fleet.created,
-                "status": fleet.has_role(PAUSED, BROKEN).astype(np.int64),
+                "status": fleet.has_role(PAUSED, PAUSED_BY_ERROR).astype(np.int64),
             },
             self._deployment,
             forms="CCCD",
@@ -287,7 +287,7 @@ class Database:
 
     def session_error(self, index: int) -> Record:
         """Return the error of a failed run with this session, up to edition C."""
-        kind, message = told_by_record(self.session_writer.session(index))
+        kind, message = error_in_record(self.session_writer.session(index))
         return {"message": message, "type": kind}
 
     def members(self, index: int, edition: str) -> list[int]:
@@ -320,7 +320,7 @@ class Database:
         refusal, of_run = int(columns["refusal"][index]), int(columns["session"][index])
         deployment = self.deployments.ids[columns["deployment"][index]]
         created, scheduled = int(columns["created"][index]), int(columns["scheduled"][index])
-        told: Record = {
+        outcome: Record = {
             "id": self.runs.ids[index], "deployment_id": deployment, "session_id": None,
             "triggered_at": stamp(scheduled or created),
             "status": None, "status_from": None, "error_type": None, "error_message": None, "started_at": None,
@@ -329,13 +329,14 @@ class Database:
         if refusal:
             error = refusal_error(refusal, deployment)
             failed = {"status": "failed", "status_from": "run"}
-            return told | failed | {"error_type": error["type"], "error_message": error["message"]}
-        told["session_id"] = self.sessions.ids[of_run]
+            return outcome | failed | {"error_type": error["type"], "error_message": error["message"]}
+        outcome["session_id"] = self.sessions.ids[of_run]
         if not self.sessions.columns["kept"][of_run]:
-            return told | {"session_deleted": True}
+            return outcome | {"session_deleted": True}
         record = self.sessions.record(of_run, "D")
-        told["session_status"], told["session_archived"] = record["status"], record["archived_at"] is not None
-        return told | told_by_events(self.session_writer.session(of_run))
+        outcome["session_status"] = record["status"]
+        outcome["session_archived"] = record["archived_at"] is not None
+        return outcome | outcome_from_events(self.session_writer.session(of_run))
 
     def _deployment(self, index: int, form: str, changed: Record | None) -> Record:
         """Write a deployment."""

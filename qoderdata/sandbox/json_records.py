@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from qoderdata.sandbox import sample_values
-from qoderdata.sandbox.account import ARCHIVED, BROKEN, PAUSED
+from qoderdata.sandbox.account import ARCHIVED, PAUSED, PAUSED_BY_ERROR
 from qoderdata.sandbox.run_history import COMPLETED, FAILED, RUNNING, STATUSES, TRIGGERS, streaks
 from qoderdata.sandbox.sample_values import DAY, SECOND, Dice, stamp, uuid7
 from qoderdata.sandbox.scenarios import Refusal
@@ -35,7 +35,7 @@ UPCOMING = 5
 BUDGETS = ("5.00", "12.50", "50.00")
 
 
-class Deployments:
+class DeploymentRecords:
     """Writes the deployments of a fleet, which is sorted by creation.
 
     Parameters
@@ -92,13 +92,13 @@ class Deployments:
             "description": description,
             "environment_id": fleet.environments[fleet.environment[index]],
             "id": identity,
-            "initial_events": _events(dice),
+            "initial_events": _initial_events(dice),
             "metadata": self._metadata(index, dice),
             "name": f"{name}_archived_{updated // SECOND}" if archived else name,
             "paused_reason": _pause(role, identity),
             "resources": _resources(dice),
             "schedule": self._schedule(index),
-            "status": "paused" if role in (PAUSED, BROKEN) else "active",
+            "status": "paused" if role in (PAUSED, PAUSED_BY_ERROR) else "active",
             "type": "deployment",
             "updated_at": stamp(updated),
             "vault_ids": [
@@ -264,7 +264,7 @@ def _pause(role: int, identity: str) -> Record | None:
     """Say why a deployment is paused; an error is that of its last run."""
     if role == PAUSED:
         return {"type": "manual"}
-    if role == BROKEN:
+    if role == PAUSED_BY_ERROR:
         return {"error": {"type": refusal_error(Refusal.PAUSING, identity)["type"]}, "type": "error"}
     return None
 
@@ -331,7 +331,7 @@ def run_of_d(record: Record, *, session_id: str | None, error: Record | None, sc
     }
 
 
-def _events(dice: Dice) -> list[Record]:
+def _initial_events(dice: Dice) -> list[Record]:
     """Choose what a session starts with; `content` is a text or a list of blocks."""
     prompt = dice.pick(sample_values.PROMPTS)
     events: list[Record] = []

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from qoderdata.sandbox.account import BROKEN, NEW, ORDINARY, UNSCHEDULED, Occurrences
+from qoderdata.sandbox.account import NEVER_RAN, ORDINARY, PAUSED_BY_ERROR, UNSCHEDULED, Occurrences
 from qoderdata.sandbox.sample_values import DAY, HOUR, MINUTE, SECOND, Columns, first_case
 
 if TYPE_CHECKING:
@@ -72,9 +72,9 @@ def _begin(
     trigger: int,
     attempt: int = 1,
     scheduled: NDArray[np.int64] | None = None,
-    doomed: NDArray[np.bool_] | None = None,
+    must_fail: NDArray[np.bool_] | None = None,
 ) -> Runs:
-    """Generate one run for each `key`, of the same trigger and attempt; `doomed` ones fail in any case.
+    """Generate one run for each `key`, of the same trigger and attempt; those that `must_fail` do.
 
     `at` is the scheduled time, else that of the trigger; `scheduled` is the scheduled time of the first attempt.
     """
@@ -98,8 +98,8 @@ def _begin(
     if attempt > 1:
         rate = np.full(len(at), 0.35)
     failed = chance("outcome") < rate
-    if doomed is not None:
-        failed |= doomed
+    if must_fail is not None:
+        failed |= must_fail
     often = (fleet.hours()[deployment] <= 6) & (trigger == SCHEDULE)
     skipped = often & ~failed & (chance("skipped") < 0.03)
 
@@ -137,8 +137,8 @@ def _begin(
     )
 
 
-def _try_again(fleet: Fleet, runs: Runs, doomed: NDArray[np.bool_]) -> tuple[Runs, NDArray[np.bool_]]:
-    """Generate the next attempts of some failed runs, soon after they failed, and say which of them are doomed."""
+def _try_again(fleet: Fleet, runs: Runs, must_fail: NDArray[np.bool_]) -> tuple[Runs, NDArray[np.bool_]]:
+    """Generate the next attempts of some failed runs, soon after they failed, and say which must fail too."""
     attempt = int(runs.attempt[0]) + 1 if len(runs) else 2
     draws = fleet.draws
     chosen = runs.status == FAILED
@@ -148,9 +148,9 @@ def _try_again(fleet: Fleet, runs: Runs, doomed: NDArray[np.bool_]) -> tuple[Run
     chosen &= at <= fleet.now
     again = _begin(
         fleet, runs.deployment[chosen], at[chosen], key=runs.key[chosen], trigger=RETRY, attempt=attempt,
-        scheduled=runs.scheduled[chosen], doomed=doomed[chosen],
+        scheduled=runs.scheduled[chosen], must_fail=must_fail[chosen],
     )  # fmt: skip
-    return again, doomed[chosen]
+    return again, must_fail[chosen]
 
 
 def streaks(runs: Runs, deployments: int) -> NDArray[np.int64]:
@@ -232,12 +232,12 @@ class RunHistory:
     def __init__(self, fleet: Fleet, runs: int, left_out: int) -> None:
         self._fleet = fleet
         self._occurrences: dict[int, Occurrences] = {}
-        alone = self._without_schedule(runs)
-        scheduled = runs - int(runs * _BESIDES) - len(alone)
+        unscheduled = self._without_schedule(runs)
+        scheduled = runs - int(runs * _BESIDES) - len(unscheduled)
         while True:
             planned = self._plan(self._share_out(scheduled + left_out))
             kept = self._leave_out(planned, left_out)
-            parts = [alone, *self._attempts(planned, kept, (runs - scheduled - len(alone)) // 2)]
+            parts = [unscheduled, *self._attempts(planned, kept, (runs - scheduled - len(unscheduled)) // 2)]
             if runs >= _FEW:
                 parts.append(self._unfinished(parts, runs - sum(map(len, parts))))
             missing = runs - sum(map(len, parts))
@@ -285,27 +285,27 @@ class RunHistory:
     def _share_out(self, total: int) -> NDArray[np.int64]:
         """Share out scheduled runs: more to the frequent, none that would make a deployment too old."""
         fleet = self._fleet
-        hours = np.where(fleet.has_role(UNSCHEDULED, NEW), np.inf, fleet.hours())
-        appetite = (0.3 + 2.7 * fleet.draws.uniform("appetite", fleet.number)) * np.sqrt(np.sqrt(24 / hours))
+        hours = np.where(fleet.has_role(UNSCHEDULED, NEVER_RAN), np.inf, fleet.hours())
+        weight = (0.3 + 2.7 * fleet.draws.uniform("appetite", fleet.number)) * np.sqrt(np.sqrt(24 / hours))
         counts = np.zeros(len(fleet), dtype=np.int64)
         if total == 0:
             return counts
-        if not appetite.any():
+        if not weight.any():
             raise ValueError("no deployment of this account ever runs; ask for runs=0, or for more deployments")
         days = _DAYS
         while (limits := np.floor(days * 24 / hours).astype(np.int64)).sum() < total:
             days *= 2
             if days > _MOST_DAYS:
                 raise ValueError(f"{total} runs would make {len(fleet)} deployments decades old; ask for fewer")
-        low, high = 0.0, (total + 1) / appetite[appetite > 0].min()
+        low, high = 0.0, (total + 1) / weight[weight > 0].min()
         for _ in range(80):
             middle = (low + high) / 2
-            counts = np.minimum(limits, (middle * appetite).astype(np.int64))
+            counts = np.minimum(limits, (middle * weight).astype(np.int64))
             low, high = (middle, high) if counts.sum() <= total else (low, middle)
-        counts = np.minimum(limits, (low * appetite).astype(np.int64))
+        counts = np.minimum(limits, (low * weight).astype(np.int64))
         room = np.flatnonzero(counts < limits)
-        hungriest = room[np.argsort(-(low * appetite % 1)[room], kind="stable")]
-        counts[hungriest[: total - int(counts.sum())]] += 1
+        by_remainder = room[np.argsort(-(low * weight % 1)[room], kind="stable")]
+        counts[by_remainder[: total - int(counts.sum())]] += 1
         return counts
 
     def _plan(self, counts: NDArray[np.int64]) -> Planned:
@@ -325,7 +325,7 @@ class RunHistory:
             stop = np.searchsorted(at, fleet.ends[members])
             start = stop - taken
             # The service pauses after the last failed run and its retries, well before the next occurrence.
-            broken = (fleet.role[members] == BROKEN) & (taken > 0)
+            broken = (fleet.role[members] == PAUSED_BY_ERROR) & (taken > 0)
             end = np.where(broken, at[stop - 1] + 25 * MINUTE, fleet.ends[members])
             fleet.ends[members] = end
             fleet.created[members] = _between(at[start - 1], np.where(taken > 0, at[start], end), chance[members])
@@ -369,12 +369,12 @@ class RunHistory:
         fleet = self._fleet
         key = _key(fleet, planned.deployment, planned.from_last)[kept]
         deployment = planned.deployment[kept]
-        doomed = planned.from_last[kept] < fleet.streak[deployment]
-        parts = [_begin(fleet, deployment, planned.at[kept], key=key, trigger=SCHEDULE, doomed=doomed)]
+        must_fail = planned.from_last[kept] < fleet.streak[deployment]
+        parts = [_begin(fleet, deployment, planned.at[kept], key=key, trigger=SCHEDULE, must_fail=must_fail)]
         while len(parts[-1]) and most > 0:
-            again, doomed = _try_again(fleet, parts[-1], doomed)
+            again, must_fail = _try_again(fleet, parts[-1], must_fail)
             parts.append(again.take(np.arange(len(again)) < most))
-            doomed = doomed[:most]
+            must_fail = must_fail[:most]
             most -= len(parts[-1])
         return parts
 
@@ -402,7 +402,7 @@ class RunHistory:
         """Generate manual runs between two occurrences, after all attempts of the first."""
         fleet = self._fleet
         idle = np.flatnonzero(np.bincount(planned.deployment, minlength=len(fleet)) == 0)
-        idle = idle[~fleet.has_role(NEW, UNSCHEDULED)[idle]]
+        idle = idle[~fleet.has_role(NEVER_RAN, UNSCHEDULED)[idle]]
         deployment = np.concatenate([planned.deployment, idle])
         since = np.concatenate([planned.at, fleet.created[idle]])
         until = np.concatenate([planned.until, fleet.ends[idle]])
@@ -412,8 +412,8 @@ class RunHistory:
         share = 0.46 + 0.25 * fleet.draws.uniform("moment", key[chosen])
         at = since[chosen] + (share * ((until - since)[chosen] // 1_000)).astype(np.int64) * 1_000
         from_last = np.concatenate([planned.from_last, np.full(len(idle), 1 << 24)])[chosen]
-        doomed = from_last < fleet.streak[deployment[chosen]]
-        return _begin(fleet, deployment[chosen], at, key=key[chosen], trigger=MANUAL, doomed=doomed)
+        must_fail = from_last < fleet.streak[deployment[chosen]]
+        return _begin(fleet, deployment[chosen], at, key=key[chosen], trigger=MANUAL, must_fail=must_fail)
 
 
 def _positions(counts: NDArray[np.int64]) -> NDArray[np.int64]:

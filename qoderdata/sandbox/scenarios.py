@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from qoderdata.sandbox.account import BROKEN
+from qoderdata.sandbox.account import PAUSED_BY_ERROR
 from qoderdata.sandbox.run_history import (
     COMPLETED,
     ERRORS,
@@ -166,17 +166,17 @@ def decide(fleet: Fleet, runs: Runs) -> tuple[Scenarios, NDArray[np.int64]]:
     end = first_case([*cases, *_failures(fleet, runs, some, chance)], End.DONE)
     runs.status[index[waits]] = RUNNING
 
-    mood = draws.uniform("before", some.tail)
+    draw = draws.uniform("before", some.tail)
     after_errors = (End.DONE, End.EXHAUSTED, End.TERMINAL, End.UNKNOWN, End.CANCELLED)
     before = first_case(
         [
-            ((mood < 0.06) & np.isin(end, after_errors), Before.RECOVERED),
-            ((mood > 0.97) & np.isin(end, (End.DONE, End.EXHAUSTED)), Before.VOIDED),
-            ((mood < 0.2) & (end == End.RUNNING), Before.RESCHEDULED),
+            ((draw < 0.06) & np.isin(end, after_errors), Before.RECOVERED),
+            ((draw > 0.97) & np.isin(end, (End.DONE, End.EXHAUSTED)), Before.VOIDED),
+            ((draw < 0.2) & (end == End.RUNNING), Before.RESCHEDULED),
         ],
         Before.PLAIN,
     )
-    answered = np.isin(end, (End.DONE, End.QUIET, End.TERMINAL, End.CANCELLED)) & (mood > 0.5) & (mood < 0.53)
+    answered = np.isin(end, (End.DONE, End.QUIET, End.TERMINAL, End.CANCELLED)) & (draw > 0.5) & (draw < 0.53)
     asked = np.where(waits, np.minimum(some.completed, (some.started + now) // 2), 0)
     asked = np.where(answered, some.started + (some.completed - some.started) // 2, asked)
     open_ = np.isin(end, (End.FRESH, End.RUNNING, End.WAITING))
@@ -199,7 +199,7 @@ def decide(fleet: Fleet, runs: Runs) -> tuple[Scenarios, NDArray[np.int64]]:
         has_end=draws.uniform("end event", some.tail) >= 0.03,
         **_undecided(len(some)),
     ).join(_without_deployment(fleet, (len(runs) + 49) // 50))
-    _live_on(fleet, scenarios)
+    _after_first_turn(fleet, scenarios)
     return scenarios.take(np.lexsort((scenarios.tail, scenarios.created))), refusal
 
 
@@ -210,36 +210,36 @@ def _refuse(fleet: Fleet, runs: Runs) -> NDArray[np.int64]:
     refusal[limited] = Refusal.RATE_LIMITED
     last = np.full(len(fleet), -1)
     np.maximum.at(last, runs.deployment, np.arange(len(runs)))
-    refusal[last[fleet.has_role(BROKEN) & (last >= 0)]] = Refusal.PAUSING
+    refusal[last[fleet.has_role(PAUSED_BY_ERROR) & (last >= 0)]] = Refusal.PAUSING
     return refusal
 
 
 def _failures(
     fleet: Fleet, runs: Runs, some: Runs, chance: NDArray[np.float64]
 ) -> list[tuple[NDArray[np.bool_], End]]:
-    """Return which failed runs failed how; what was retried failed with an error."""
+    """Return the cases of failed runs; a run that was retried, or met the overloaded model, has an error."""
     failed = some.status == FAILED
     code = (runs.key << 3) + runs.attempt
     retried = np.isin((some.key << 3) + some.attempt + 1, code[runs.trigger == RETRY]) & (some.trigger != MANUAL)
-    alone = failed & ~retried & (some.error != OVERLOADED)
+    any_kind = failed & ~retried & (some.error != OVERLOADED)
     has_budget = fleet.number[some.deployment] % 16 == 5
     return [
-        (alone & has_budget & (chance < 0.5), End.BUDGET),
+        (any_kind & has_budget & (chance < 0.5), End.BUDGET),
         (failed & (chance < 0.66), End.EXHAUSTED),
         (failed & (chance < 0.76), End.TERMINAL),
         (failed & (chance < 0.80), End.FATAL),
         (failed & (chance < 0.83), End.FATAL_IDLE),
         (failed & (chance < 0.86), End.SOFT),
-        (alone & (chance < 0.92), End.CANCELLED),
-        (alone & (chance < 0.94), End.BARE),
-        (alone & (chance < 0.97), End.TERMINATED),
-        (alone, End.SILENT_TERMINATED),
+        (any_kind & (chance < 0.92), End.CANCELLED),
+        (any_kind & (chance < 0.94), End.BARE),
+        (any_kind & (chance < 0.97), End.TERMINATED),
+        (any_kind, End.SILENT_TERMINATED),
         (failed, End.EXHAUSTED),
     ]
 
 
 def _undecided(count: int) -> dict[str, NDArray[Any]]:
-    """Return the columns that `_live_on` decides."""
+    """Return the columns that `_after_first_turn` decides."""
     names = ("continued", "continued_end", "archived", "updated", "later", "status")
     return {name: np.zeros(count, dtype=np.int64) for name in names} | {"kept": np.ones(count, dtype=np.bool_)}
 
@@ -287,8 +287,8 @@ def reuses(fleet: Fleet) -> NDArray[np.bool_]:
     return result
 
 
-def _live_on(fleet: Fleet, scenarios: Scenarios) -> None:
-    """Let people continue, archive and delete some sessions, and set the status of each."""
+def _after_first_turn(fleet: Fleet, scenarios: Scenarios) -> None:
+    """Choose the sessions that people continued, archived or deleted, and set the status of each."""
     draws, now, index = fleet.draws, fleet.now, scenarios.tail
     own = scenarios.deployment < 0
     if len(fleet):
@@ -307,21 +307,21 @@ def _live_on(fleet: Fleet, scenarios: Scenarios) -> None:
     over &= ~np.isin(scenarios.later, (Later.WAITING, Later.RUNNING))
     last = np.maximum(np.maximum(scenarios.ended, scenarios.started), scenarios.continued_end)
     archived = last + HOUR + draws.below("archive time", index, 72 * 3600) * SECOND
-    fate = draws.uniform("fate", index)
-    which = over & (fate < 0.05) & (archived < now)  # the share that somebody archived
+    removal = draws.uniform("fate", index)
+    which = over & (removal < 0.05) & (archived < now)  # the share that somebody archived
     scenarios.archived = np.where(which, archived, 0)
-    scenarios.kept = ~(over & (fate > 0.98) & (last < now - DAY))  # the share that somebody deleted
+    scenarios.kept = ~(over & (removal > 0.98) & (last < now - DAY))  # the share that somebody deleted
 
-    mood = draws.uniform("status", index)
+    draw = draws.uniform("status", index)
     running = scenarios.end == End.RUNNING
     terminated = np.isin(scenarios.end, (End.TERMINAL, End.TERMINATED, End.SILENT_TERMINATED))
     scenarios.status = first_case(
         [
-            ((scenarios.archived > 0) & (mood < 0.7), TERMINATED),
+            ((scenarios.archived > 0) & (draw < 0.7), TERMINATED),
             ((scenarios.later == Later.RUNNING) | (scenarios.end == End.FRESH), SESSION_RUNNING),
             (terminated | (scenarios.later == Later.TERMINATED), TERMINATED),
             (running & (scenarios.before == Before.RESCHEDULED), RESCHEDULING),
-            (running & (mood < 0.3), CANCELING),
+            (running & (draw < 0.3), CANCELING),
             (running, SESSION_RUNNING),
         ],
         IDLE,

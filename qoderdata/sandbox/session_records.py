@@ -42,7 +42,7 @@ _STOP_REASONS = {
     End.BUDGET: "budget_reached",
 }
 #: What edition D can tell of a run; of all other ends, that it failed.
-_TOLD = {
+_OUTCOMES = {
     **dict.fromkeys((End.FRESH, End.RUNNING), "running"),
     **dict.fromkeys((End.SILENT, End.DONE, End.QUIET), "completed"),
     End.WAITING: "waiting",
@@ -50,7 +50,7 @@ _TOLD = {
     End.UNKNOWN: None,
 }
 #: What run records say of failures that have no error of the session.
-_NAMED = {
+_ERRORS_IN_RECORDS = {
     End.CANCELLED: ("cancelled", "The session was cancelled."),
     End.BARE: ("retries_exhausted", "The session gave up after several retries."),
     End.BUDGET: ("budget_reached", "The session reached its budget."),
@@ -96,29 +96,31 @@ class Session:
 _COLUMNS = tuple(name for name in Session.__dataclass_fields__ if name not in ("id", "timeout", "duration"))
 
 
-def told_by_record(session: Session) -> tuple[str, str]:
+def error_in_record(session: Session) -> tuple[str, str]:
     """Return the error of a failed run as its record tells it, up to edition C."""
-    return _NAMED.get(End(session.end)) or session.failure
+    return _ERRORS_IN_RECORDS.get(End(session.end)) or session.failure
 
 
-def told_by_events(session: Session) -> Record:
+def outcome_from_events(session: Session) -> Record:
     """Return what the session and its events tell of its run in edition D; what nobody can know is None."""
     end = End(session.end)
     silent = end in (End.FRESH, End.RUNNING, End.SILENT, End.SILENT_TERMINATED)
-    told: Record = {
-        "status": _TOLD.get(end, "failed"), "status_from": "session" if silent else "events", "error_type": None,
-        "error_message": None, "started_at": stamp(session.created), "completed_at": None,
-    }  # fmt: skip
-    if told["status"] == "failed" and session.error >= 0:
-        told["error_type"], told["error_message"] = session.failure
-    elif told["status"] == "failed":
-        told["error_type"] = _STOP_REASONS.get(end, "session_terminated")
-    if session.has_start and end not in (End.FRESH, End.SILENT, End.SILENT_TERMINATED):
-        told["started_at"] = stamp(session.started)
-    decided = not silent and told["status"] in ("completed", "failed", "cancelled")
-    if decided and session.has_end:
-        told["completed_at"] = stamp(session.ended)
-    return told
+    status = _OUTCOMES.get(end, "failed")
+    error_type = error_message = None
+    if status == "failed" and session.error >= 0:
+        error_type, error_message = session.failure
+    elif status == "failed":
+        error_type = _STOP_REASONS.get(end, "session_terminated")
+    is_start_known = session.has_start and end not in (End.FRESH, End.SILENT, End.SILENT_TERMINATED)
+    is_end_known = session.has_end and not silent and status in ("completed", "failed", "cancelled")
+    return {
+        "status": status,
+        "status_from": "session" if silent else "events",
+        "error_type": error_type,
+        "error_message": error_message,
+        "started_at": stamp(session.started if is_start_known else session.created),
+        "completed_at": stamp(session.ended) if is_end_known else None,
+    }
 
 
 class _Writer:
