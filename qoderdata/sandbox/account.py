@@ -95,6 +95,9 @@ class Fleet:
     streak: NDArray[np.int64]
     """How many scheduled runs failed last."""
     retries: NDArray[np.int64]
+    reuses_session: NDArray[np.bool_]
+    """Whether it used one session for several runs, up to edition C."""
+    has_budget: NDArray[np.bool_]
     timeout: NDArray[np.int64]
     """In milliseconds."""
     duration: NDArray[np.float64]
@@ -163,6 +166,8 @@ def plan(deployments: int, *, seed: int, now: int) -> Fleet:
         rate=draws.among("rate", number, _RATES),
         streak=np.zeros(deployments, dtype=np.int64),
         retries=draws.among("retries", number, (0, 0, 0, 1, 1, 2, 3)).astype(np.int64),
+        reuses_session=number % 40 % 9 == 4,
+        has_budget=number % 16 == 5,
         timeout=draws.among("timeout", number, (300_000, 300_000, 600_000, 1_800_000)).astype(np.int64),
         duration=draws.among("duration", number, _DURATIONS) * (0.7 + 0.6 * draws.uniform("own duration", number)),
     )

@@ -116,7 +116,7 @@ class DeploymentRecords:
             return {}
         identity, number = self._ids[index], int(self._fleet.number[index])
         fields: Record = {}
-        if number % 16 == 5:  # some do
+        if self._fleet.has_budget[index]:
             fields["budget"] = {"max_credit_cost": Dice(f"{identity}/budget").pick(BUDGETS), "type": "limit"}
         if number % 16 == 7:
             separator = "\n" if number % 32 == 7 else ";"
@@ -180,7 +180,7 @@ class DeploymentRecords:
         }
         parts = {
             "config": config,
-            "session_strategy": "reuse" if leave_out % 9 == 4 else "new_session",
+            "session_strategy": "reuse" if fleet.reuses_session[index] else "new_session",
             "stats": stats,
         }
         absent = {31: "config", 33: "session_strategy", 37: "stats"}.get(leave_out)
@@ -254,10 +254,9 @@ def _named(number: int, dice: Dice) -> tuple[str, str | None]:
     if 0 <= example < len(sample_values.EXAMPLES):
         return sample_values.EXAMPLES[example]
     name = sample_values.NAMES[(number * 193) % len(sample_values.NAMES)]
-    rounds = number // len(sample_values.NAMES)
-    return f"{name} {rounds + 1}" if rounds else name, None if dice.percent(12) else dice.pick(
-        sample_values.DESCRIPTIONS
-    )
+    if rounds := number // len(sample_values.NAMES):
+        name += f" {rounds + 1}"
+    return name, None if dice.percent(12) else dice.pick(sample_values.DESCRIPTIONS)
 
 
 def _pause(role: int, identity: str) -> Record | None:
@@ -279,20 +278,7 @@ def refusal_error(refusal: int, deployment_id: str) -> Record:
 
 
 def deployment_of_d(record: Record, newer: Record) -> Record:
-    """Turn a deployment of edition C into that of edition D.
-
-    Parameters
-    ----------
-    record
-        The deployment; changed in place.
-    newer
-        Its budget and environment variables, as far as it has them.
-
-    Returns
-    -------
-    dict
-        The deployment.
-    """
+    """Turn a deployment of edition C into that of edition D, with its budget and environment variables, if any."""
     record["metadata"].pop("cas_config", None)
     record |= {"environment_variables": ""} | newer
     for event in record["initial_events"]:
@@ -302,21 +288,9 @@ def deployment_of_d(record: Record, newer: Record) -> Record:
 
 
 def run_of_d(record: Record, *, session_id: str | None, error: Record | None, scheduled: int) -> Record:
-    """Turn a run of edition C into that of edition D.
+    """Turn a run of edition C into that of edition D: with a session of its own, or the error instead of it.
 
-    Parameters
-    ----------
-    record
-        The run.
-    session_id, error
-        The session of its own, or why there is none.
-    scheduled
-        The scheduled time of a run that the schedule triggered, in nanoseconds since 1970; else 0.
-
-    Returns
-    -------
-    dict
-        The run.
+    `scheduled` is the scheduled time of a run that the schedule triggered, in nanoseconds since 1970; else 0.
     """
     context: Record = {"scheduled_at": stamp(scheduled), "type": "schedule"} if scheduled else {"type": "manual"}
     return {

@@ -142,8 +142,7 @@ def decide(fleet: Fleet, runs: Runs) -> tuple[Scenarios, NDArray[np.int64]]:
     """
     draws, now = fleet.draws, fleet.now
     refusal = _refuse(fleet, runs)
-    failed = refusal == Refusal.PAUSING
-    failed |= refusal == Refusal.RATE_LIMITED
+    failed = np.isin(refusal, (Refusal.PAUSING, Refusal.RATE_LIMITED))
     short = runs.started + draws.below("refused", runs.tail, 800) * 1_000_000
     runs.completed = np.where(failed, np.minimum(runs.completed, short), runs.completed)
     runs.error = np.where(failed, -1, runs.error)
@@ -222,9 +221,8 @@ def _failures(
     code = (runs.key << 3) + runs.attempt
     retried = np.isin((some.key << 3) + some.attempt + 1, code[runs.trigger == RETRY]) & (some.trigger != MANUAL)
     any_kind = failed & ~retried & (some.error != OVERLOADED)
-    has_budget = fleet.number[some.deployment] % 16 == 5
     return [
-        (any_kind & has_budget & (chance < 0.5), End.BUDGET),
+        (any_kind & fleet.has_budget[some.deployment] & (chance < 0.5), End.BUDGET),
         (failed & (chance < 0.66), End.EXHAUSTED),
         (failed & (chance < 0.76), End.TERMINAL),
         (failed & (chance < 0.80), End.FATAL),
@@ -281,18 +279,12 @@ def _without_deployment(fleet: Fleet, count: int) -> Scenarios:
     )
 
 
-def reuses(fleet: Fleet) -> NDArray[np.bool_]:
-    """Return which deployments used one session for several runs, up to edition C."""
-    result: NDArray[np.bool_] = fleet.number % 40 % 9 == 4  # some do
-    return result
-
-
 def _after_first_turn(fleet: Fleet, scenarios: Scenarios) -> None:
     """Choose the sessions that people continued, archived or deleted, and set the status of each."""
     draws, now, index = fleet.draws, fleet.now, scenarios.tail
     own = scenarios.deployment < 0
     if len(fleet):
-        own |= ~reuses(fleet)[scenarios.deployment]
+        own |= ~fleet.reuses_session[scenarios.deployment]
     chance = draws.uniform("later", index)
     continued = scenarios.ended + 20 * HOUR + draws.below("continued", index, 8 * 3600) * SECOND
     which = own & np.isin(scenarios.end, (End.DONE, End.QUIET, End.UNKNOWN, End.EXHAUSTED, End.CANCELLED))
@@ -305,7 +297,7 @@ def _after_first_turn(fleet: Fleet, scenarios: Scenarios) -> None:
     scenarios.continued_end = np.where(which, continued + 5 * MINUTE, 0)
     over = np.isin(scenarios.end, (*FINAL, End.SILENT, End.FATAL)) & own
     over &= ~np.isin(scenarios.later, (Later.WAITING, Later.RUNNING))
-    last = np.maximum(np.maximum(scenarios.ended, scenarios.started), scenarios.continued_end)
+    last = np.maximum.reduce([scenarios.ended, scenarios.started, scenarios.continued_end])
     archived = last + HOUR + draws.below("archive time", index, 72 * 3600) * SECOND
     removal = draws.uniform("fate", index)
     which = over & (removal < 0.05) & (archived < now)  # the share that somebody archived
@@ -327,5 +319,6 @@ def _after_first_turn(fleet: Fleet, scenarios: Scenarios) -> None:
         IDLE,
     )
     begun = np.where(scenarios.end == End.FRESH, scenarios.created, np.minimum(scenarios.started, now))
-    latest = np.maximum(np.maximum(scenarios.ended, scenarios.asked), begun)
-    scenarios.updated = np.maximum(np.maximum(latest, scenarios.continued_end), scenarios.archived)
+    scenarios.updated = np.maximum.reduce(
+        [scenarios.ended, scenarios.asked, begun, scenarios.continued_end, scenarios.archived]
+    )

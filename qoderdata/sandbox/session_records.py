@@ -19,7 +19,6 @@ from qoderdata.sandbox.scenarios import (
     End,
     Later,
     Scenarios,
-    reuses,
 )
 
 if TYPE_CHECKING:
@@ -415,9 +414,8 @@ def leaders(fleet: Fleet, scenarios: Scenarios) -> NDArray[np.int64]:
     index = np.arange(len(scenarios))
     if not len(fleet):
         return index
-    which = np.flatnonzero(
-        (scenarios.deployment >= 0) & reuses(fleet)[scenarios.deployment] & (scenarios.end != End.FRESH)
-    )
+    is_shared = (scenarios.deployment >= 0) & fleet.reuses_session[scenarios.deployment]
+    which = np.flatnonzero(is_shared & (scenarios.end != End.FRESH))
     order = which[np.argsort(scenarios.deployment[which], kind="stable")]
     deployments = scenarios.deployment[order]
     first = np.searchsorted(deployments, deployments)
