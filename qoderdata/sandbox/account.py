@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from qoderdata import cron
-from qoderdata.sandbox.sample_values import DAY, HOUR, SECOND, Dice, Draws, as_datetime, uuid7
+from qoderdata.sandbox.sample_values import DAY, HOUR, SECOND, Dice, Draws, as_datetime, make_ids
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -196,8 +196,7 @@ def _ids(prefix: str, count: int, draws: Draws, now: int) -> list[str]:
     """Return ids of agents or environments, older than any deployment is likely to be."""
     index = np.arange(count)
     times = np.sort(draws.below(f"{prefix} time", index, 300)) * DAY + now - 800 * DAY
-    tails = draws.tails(prefix, index)
-    return [f"{prefix}_{uuid7(int(at), int(tail))}" for at, tail in zip(times, tails, strict=True)]
+    return make_ids(prefix, times, draws.tails(prefix, index))
 
 
 def _random_pair(dice: Dice) -> Pair:

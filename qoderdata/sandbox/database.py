@@ -6,7 +6,6 @@ edition, and kept as bytes. `Database` joins the tables of an account.
 
 from __future__ import annotations
 
-from itertools import count
 from operator import eq, ne
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +15,7 @@ import orjson
 from qoderdata.sandbox.account import ARCHIVED, PAUSED, PAUSED_BY_ERROR, plan
 from qoderdata.sandbox.json_records import DeploymentRecords, RunRecords, deployment_of_d, refusal_error, run_of_d
 from qoderdata.sandbox.run_history import FAILED, STATUSES, TRIGGERS, RunHistory
-from qoderdata.sandbox.sample_values import DAY, Draws, nanoseconds, stamp, uuid7, uuid7_time
+from qoderdata.sandbox.sample_values import DAY, Draws, make_ids, nanoseconds, stamp, uuid7, uuid7_time
 from qoderdata.sandbox.scenarios import End, decide
 from qoderdata.sandbox.session_records import (
     SessionRecords,
@@ -185,7 +184,7 @@ class Database:
         tails = fleet.draws.tails("deployment", fleet.number)
         order = np.lexsort((tails, fleet.created))
         history.sort(order)
-        ids = _ids("dep", fleet.created, tails[order])
+        ids = make_ids("dep", fleet.created, tails[order])
         table = history.runs
         scenarios, refusal = decide(fleet, table)
         self._deployment_writer = DeploymentRecords(fleet, history, ids, new_fields=new_fields)
@@ -200,14 +199,14 @@ class Database:
             self._deployment,
             forms="CCCD",
         )
-        session_ids = _ids("sess", scenarios.created, scenarios.tail)
+        session_ids = make_ids("sess", scenarios.created, scenarios.tail)
         leader = leaders(fleet, scenarios)
         columns = scenarios.by_name() | {"leader": leader, "leads": leader == np.arange(len(leader))}
         self.sessions = Table(session_ids, columns, self._session, forms="AACD")
         self.session_writer = SessionRecords(fleet, columns, session_ids, self._template)
         of_run = np.full(len(table), -1)
         of_run[scenarios.run[scenarios.run >= 0]] = np.flatnonzero(scenarios.run >= 0)
-        run_ids = _ids("drun", table.created, table.tail)
+        run_ids = make_ids("drun", table.created, table.tail)
         self.runs = Table(
             run_ids,
             {
@@ -374,17 +373,13 @@ class Database:
 def _named_table(prefix: str, used: list[str], write: Callable[[str, int, int], Record], now: int) -> Table:
     """Make a table of agents or environments: those that are used, an archived one and one that is not used."""
     archived, unused = (f"{prefix}_{uuid7(now - days * DAY, days)}" for days in (820, 120))
-    ids, numbers = zip(*sorted([(archived, -1), *zip([*used, unused], count(), strict=False)]), strict=True)
+    numbers = {identity: number for number, identity in enumerate([*used, unused])} | {archived: -1}
+    ids = sorted(numbers)
     columns = {
-        "archived": np.array(numbers) == -1,
+        "archived": np.array([identity == archived for identity in ids]),
         "created": np.array([uuid7_time(identity) for identity in ids]),
     }
-    return Table(list(ids), columns, lambda index, *_: write(ids[index], numbers[index], now))
-
-
-def _ids(prefix: str, created: NDArray[np.int64], tails: NDArray[np.int64]) -> list[str]:
-    """Name records by the time of their creation."""
-    return [f"{prefix}_{uuid7(at, tail)}" for at, tail in zip(created.tolist(), tails.tolist(), strict=True)]
+    return Table(ids, columns, lambda index, *_: write(ids[index], numbers[ids[index]], now))
 
 
 def _code(names: tuple[str, ...], value: object) -> int:

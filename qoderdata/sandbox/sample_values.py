@@ -9,7 +9,6 @@ descriptions, prompts and messages are in several languages, a few of them hosti
 
 from __future__ import annotations
 
-from dataclasses import fields
 from datetime import UTC, datetime, timedelta
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -191,16 +190,16 @@ class Columns:
 
     def by_name(self) -> dict[str, NDArray[Any]]:
         """Return the columns by name."""
-        return {field.name: getattr(self, field.name) for field in fields(self)}  # type: ignore[arg-type]
+        return dict(vars(self))
 
     def take(self, which: NDArray[np.int64] | NDArray[np.bool_]) -> Self:
         """Return some of the rows."""
-        return type(self)(*(column[which] for column in self.by_name().values()))
+        return type(self)(**{name: column[which] for name, column in self.by_name().items()})
 
     def join(self, *others: Self) -> Self:
         """Return all rows, one part after the other."""
-        parts = (part.by_name().values() for part in (self, *others))
-        return type(self)(*map(np.concatenate, zip(*parts, strict=True)))
+        parts = [part.by_name() for part in (self, *others)]
+        return type(self)(**{name: np.concatenate([part[name] for part in parts]) for name in parts[0]})
 
 
 def first_case(cases: Sequence[tuple[NDArray[np.bool_], int]], default: int) -> NDArray[np.int64]:
@@ -298,6 +297,11 @@ def uuid7(nanoseconds: int, tail: int) -> str:
     milliseconds, rest = divmod(nanoseconds, 1_000_000)
     value = milliseconds << 80 | 7 << 76 | (rest >> 8) << 64 | 2 << 62 | (rest & 255) << 54 | tail
     return f"{value:032x}"
+
+
+def make_ids(prefix: str, created: NDArray[np.int64], tails: NDArray[np.int64]) -> list[str]:
+    """Return ids that sort by the time of creation."""
+    return [f"{prefix}_{uuid7(at, tail)}" for at, tail in zip(created.tolist(), tails.tolist(), strict=True)]
 
 
 def uuid7_time(identity: str) -> int:
