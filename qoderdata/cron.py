@@ -46,7 +46,7 @@ _ITEM = re.compile(
     r"(?:(?P<star>\*)|(?P<first>[0-9]{1,4}|[A-Z]{3})(?:-(?P<last>[0-9]{1,4}|[A-Z]{3}))?)(?:/(?P<step>[0-9]{1,4}))?"
 )
 
-_LONGEST_MONTHS = (31, 29, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31)
+_LEAP_YEAR = 2028
 #: 29 February on a given weekday can be 40 years away; what is silent for longer never fires.
 _SILENCE = 50 * 366 * DAY
 
@@ -293,7 +293,7 @@ def parse(expression: str, timezone: str) -> Schedule:
         raise CronError(_("{text} is not a cron text: {error}", text=repr(expression), error=error)) from None
     find_zone(timezone)
     either_day = not (texts[2].startswith("*") or texts[4].startswith("*"))
-    if not either_day and min(days) > max(_LONGEST_MONTHS[month - 1] for month in months):
+    if not either_day and min(days) > max(monthrange(_LEAP_YEAR, month)[1] for month in months):
         raise NeverFiresError(expression, _("none of its months has such a day"))
     weekdays = tuple(sorted({weekday % 7 for weekday in weekdays}))
     return Schedule(expression, timezone, minutes, hours, days, months, weekdays, either_day)

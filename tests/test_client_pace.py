@@ -59,7 +59,9 @@ class TestWaits:
         assert caught.value.retry_after == 61
         assert (len(service.requests), clock.sleeps) == (1, [])
 
-    @pytest.mark.parametrize(("milliseconds", "seconds"), [("1500", 1.5), ("250.5", 0.2505), ("60000", 60)])
+    @pytest.mark.parametrize(
+        ("milliseconds", "seconds"), [("1500", 1.5), ("250.5", 0.2505), ("60000", 60), ("1499.9999999999998", 1.5)]
+    )
     def test_milliseconds_come_first(
         self, service: ScriptedService, clock: FastClock, milliseconds: str, seconds: float
     ) -> None:
@@ -67,11 +69,12 @@ class TestWaits:
         Client("pt-secret", service.base_url).get_deployment("dep_1")
         assert clock.sleeps == [pytest.approx(seconds)]
 
+    @pytest.mark.parametrize(("text", "seconds"), [("61000", 61), ("99999999999000", 99999999999)])
     def test_too_many_milliseconds_are_the_callers_choice(
-        self, service: ScriptedService, clock: FastClock
+        self, service: ScriptedService, clock: FastClock, text: str, seconds: int
     ) -> None:
-        service.play(service.answer(429, retry_after_ms="61000"))
-        with pytest.raises(errors.RateLimitError, match="asks to wait 61 s"):
+        service.play(service.answer(429, retry_after_ms=text))
+        with pytest.raises(errors.RateLimitError, match=f"asks to wait {seconds} s"):
             Client("pt-secret", service.base_url).get_deployment("dep_1")
         assert clock.sleeps == []
 

@@ -396,7 +396,7 @@ def press_ctrl_c(account: Sandbox, monkeypatch: pytest.MonkeyPatch, *, at: int) 
         return answer
 
     assert account._server is not None
-    monkeypatch.setattr(account._server._server, "respond", press)
+    monkeypatch.setattr(account._server, "respond", press)
 
 
 @pytest.mark.parametrize("request_number", [0, 1, 3])

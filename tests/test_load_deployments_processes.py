@@ -221,7 +221,7 @@ def test_killed_while_it_pulls(
             return answer
 
         with monkeypatch.context() as patch:
-            patch.setattr(sandbox._server._server, "respond", kill)
+            patch.setattr(sandbox._server, "respond", kill)
             assert process.wait(timeout=60) == -signal.SIGKILL
     check(sandbox, folder, truth, kept=kept)
 

@@ -177,7 +177,7 @@ def test_a_hang_of_which_nobody_waits_yet_ends_too(sandbox: Sandbox, monkeypatch
         sandbox.end_hangs()
         return answer
 
-    monkeypatch.setattr(sandbox._server._server, "respond", respond_and_end)
+    monkeypatch.setattr(sandbox._server, "respond", respond_and_end)
     sandbox.misbehave("hang")
     with pytest.raises((http.client.RemoteDisconnected, ConnectionError)):
         get(sandbox)

@@ -168,7 +168,7 @@ def test_one_connection_serves_many_requests_without_delay(sandbox: Sandbox) -> 
         assert connection.sock.getsockname() == own
     server = sandbox._server
     assert server is not None
-    sockets = [one for one in server._server.connections if one.getpeername() == own]
+    sockets = [one for one in server.connections if one.getpeername() == own]
     assert sockets[0].getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
     connection.close()
 

@@ -19,7 +19,8 @@ _LONGEST_REQUESTED_WAIT = 60.0
 _LEAST_SHARE = 0.75
 _RETRYABLE_STATUSES = frozenset({408, 429, 500, 502, 503, 504, 529})
 _CONFLICT = 409
-_NUMBER = re.compile(r"[0-9]{1,12}(\.[0-9]{1,9})?")
+#: Enough digits for a float as programs write it, such as 1499.9999999999998.
+_NUMBER = re.compile(r"[0-9]{1,15}(\.[0-9]{1,30})?")
 _random = secrets.SystemRandom()
 
 

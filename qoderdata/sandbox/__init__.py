@@ -13,7 +13,7 @@ Shares nothing with the code that it checks but the cron evaluator.
 | `scenarios` | what happened in each session? |
 | `json_records` | how are deployments and runs written as JSON? |
 | `session_records` | how are sessions, their events, agents and environments written as JSON? |
-| `sample_values` | where do random numbers, ids, times and texts come from? |
+| `sample_values` | where do columns, random numbers, ids, times and texts come from? |
 | `database` | where are the records kept? |
 | `changes` | how does an account change while somebody reads it? |
 | `endpoints` | which path returns what, and which records does a query string ask for? |

@@ -7,7 +7,7 @@ decides when each was created, and what it ran since. Each distinct pair of cron
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from itertools import islice
 from math import isqrt
 from typing import TYPE_CHECKING, NamedTuple
@@ -15,18 +15,15 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from qoderdata import cron
-from qoderdata.sandbox.sample_values import DAY, HOUR, SECOND, Dice, Draws, uuid7
+from qoderdata.sandbox.sample_values import DAY, HOUR, SECOND, Dice, Draws, as_datetime, make_ids
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-
 #: What a deployment is an example of.
 ROLES = range(7)
-ORDINARY, FAILING, PAUSED, BROKEN, ARCHIVED, UNSCHEDULED, NEW = ROLES
-# Broken ones were paused by the service after a streak of failures; unscheduled ones run by
-# hand only; new ones have a schedule, and never ran.
+ORDINARY, FAILING, PAUSED, PAUSED_BY_ERROR, ARCHIVED, UNSCHEDULED, NEVER_RAN = ROLES
+# Unscheduled ones run by hand only; those that never ran have a schedule.
 
 #: The roles of every 25 deployments; the first seven have one of each.
 _ROLE_PATTERN = (*ROLES, ARCHIVED, FAILING, UNSCHEDULED, *[ORDINARY] * 15)
@@ -98,6 +95,9 @@ class Fleet:
     streak: NDArray[np.int64]
     """How many scheduled runs failed last."""
     retries: NDArray[np.int64]
+    reuses_session: NDArray[np.bool_]
+    """Whether it used one session for several runs, up to edition C."""
+    has_budget: NDArray[np.bool_]
     timeout: NDArray[np.int64]
     """In milliseconds."""
     duration: NDArray[np.float64]
@@ -145,8 +145,8 @@ def plan(deployments: int, *, seed: int, now: int) -> Fleet:
     role = np.empty(deployments, dtype=np.int64)
     role[np.argsort(draws.uniform("role", number), kind="stable")] = np.resize(_ROLE_PATTERN, deployments)
     pairs = pool(max(1, min(500, 8 + deployments // 10, deployments)), seed)
-    popularity = draws.uniform("pair", number)
-    liking = draws.uniform("liking", number)
+    pair_share = draws.uniform("pair", number)
+    agent_share = draws.uniform("liking", number)
     agents = _ids("agent", max(1, min(deployments, 4 + isqrt(deployments) * 2 // 3)), draws, now)
     environments = _ids("env", 2 + len(str(deployments)), draws, now)
     fleet = Fleet(
@@ -157,15 +157,17 @@ def plan(deployments: int, *, seed: int, now: int) -> Fleet:
         environments=environments,
         number=number,
         role=role,
-        pair=np.where(role == UNSCHEDULED, -1, (popularity * popularity * len(pairs)).astype(np.int64)),
-        agent=(liking * draws.uniform("agent", number) * len(agents)).astype(np.int64),
+        pair=np.where(role == UNSCHEDULED, -1, (pair_share * pair_share * len(pairs)).astype(np.int64)),
+        agent=(agent_share * draws.uniform("agent", number) * len(agents)).astype(np.int64),
         environment=draws.below("environment", number, len(environments)),
         ends=np.full(deployments, now),
         created=np.zeros(deployments, dtype=np.int64),
-        edited=draws.uniform("edited", number) < 0.3,  # noqa: PLR2004 - the share of edited ones
+        edited=draws.uniform("edited", number) < 0.3,  # the share of edited ones
         rate=draws.among("rate", number, _RATES),
         streak=np.zeros(deployments, dtype=np.int64),
         retries=draws.among("retries", number, (0, 0, 0, 1, 1, 2, 3)).astype(np.int64),
+        reuses_session=number % 40 % 9 == 4,
+        has_budget=number % 16 == 5,
         timeout=draws.among("timeout", number, (300_000, 300_000, 600_000, 1_800_000)).astype(np.int64),
         duration=draws.among("duration", number, _DURATIONS) * (0.7 + 0.6 * draws.uniform("own duration", number)),
     )
@@ -180,22 +182,21 @@ def _apply_roles(fleet: Fleet) -> None:
     # Whole seconds: a history is cut at them, and an occurrence lies before or after, never at the same time.
     for role, least, most in (
         (PAUSED, HOUR, 45 * DAY),
-        (BROKEN, 2 * HOUR, 10 * DAY),
+        (PAUSED_BY_ERROR, 2 * HOUR, 10 * DAY),
         (ARCHIVED, DAY, 200 * DAY),
     ):
         ends = fleet.now - least - (since * ((most - least) // SECOND)).astype(np.int64) * SECOND
         fleet.ends = np.where(fleet.role == role, ends, fleet.ends)
-    fleet.streak[fleet.role == FAILING] = 2 + draws.below("streak", number, 9)[fleet.role == FAILING]
-    fleet.streak[fleet.role == BROKEN] = 3 + draws.below("streak", number, 4)[fleet.role == BROKEN]
-    fleet.rate = np.where(fleet.has_role(FAILING, BROKEN), 0.1 + fleet.rate, fleet.rate)
+    for role, least, choices in ((FAILING, 2, 9), (PAUSED_BY_ERROR, 3, 4)):
+        fleet.streak = np.where(fleet.role == role, least + draws.below("streak", number, choices), fleet.streak)
+    fleet.rate = np.where(fleet.has_role(FAILING, PAUSED_BY_ERROR), 0.1 + fleet.rate, fleet.rate)
 
 
 def _ids(prefix: str, count: int, draws: Draws, now: int) -> list[str]:
     """Return ids of agents or environments, older than any deployment is likely to be."""
     index = np.arange(count)
     times = np.sort(draws.below(f"{prefix} time", index, 300)) * DAY + now - 800 * DAY
-    tails = draws.tails(prefix, index)
-    return [f"{prefix}_{uuid7(int(at), int(tail))}" for at, tail in zip(times, tails, strict=True)]
+    return make_ids(prefix, times, draws.tails(prefix, index))
 
 
 def _random_pair(dice: Dice) -> Pair:
@@ -219,20 +220,7 @@ def _random_pair(dice: Dice) -> Pair:
 
 
 def pool(size: int, seed: int) -> list[Pair]:
-    """Return the pairs that an account shares.
-
-    Parameters
-    ----------
-    size
-        How many.
-    seed
-        The account's.
-
-    Returns
-    -------
-    list of Pair
-        Distinct pairs, in a fixed order.
-    """
+    """Return as many distinct pairs as the account's deployments share."""
     pairs = dict.fromkeys(_COMMON_PAIRS[:size])
     number = 0
     while len(pairs) < size:
@@ -256,7 +244,7 @@ class Occurrences:
 
     def __init__(self, pair: Pair, now: int, back: int) -> None:
         self._schedule = cron.parse(pair.expression, pair.timezone)
-        self._now = _EPOCH + timedelta(microseconds=now // 1_000)
+        self._now = as_datetime(now)
         self._ahead = timedelta(hours=pair.hours * 12, days=3)
         self.look_back(back)
 
@@ -273,5 +261,5 @@ class Occurrences:
         found: list[int] = self.at[first : first + count].tolist()
         if len(found) == count:
             return found
-        later = self._schedule.following(_EPOCH + timedelta(microseconds=(since - 1) // 1_000))
-        return [(at - _EPOCH) // timedelta(seconds=1) * SECOND for at in islice(later, count)]
+        later = self._schedule.following(as_datetime(since - 1))
+        return [int(at.timestamp()) * SECOND for at in islice(later, count)]

@@ -39,7 +39,7 @@ _API_ERROR = ERRORS.index("api_error")
 def create_deployments(database: Database, count: int) -> list[int]:
     """Create active, daily ones that never ran."""
     upcoming = [stamp(at) for at in Occurrences(_DAILY, database.now, 1).upcoming(database.now, UPCOMING)]
-    records = []
+    records: list[Record] = []
     for _ in range(count):
         now, identity = database.tick("dep")
         records.append(
@@ -78,7 +78,9 @@ def create_deployments(database: Database, count: int) -> list[int]:
                 "vault_ids": [],
             }
         )
-    return _append(database.deployments, records, [database.deployment_columns(record) for record in records])
+    return database.deployments.append(
+        [record["id"] for record in records], list(map(database.deployment_columns, records)), records
+    )
 
 
 def archive(database: Database, identity: str) -> int:
@@ -100,7 +102,7 @@ def create_runs(database: Database, count: int, *, status: str, deployment_id: s
     """Create manual runs, which end at once or stay unfinished."""
     if status not in _CREATED:
         raise ValueError(f"status={status!r} is none of {', '.join(_CREATED)}")
-    told, end = _CREATED[status]
+    run_status, end = _CREATED[status]
     if deployment_id is None:
         indices = np.flatnonzero(~database.deployments.columns["archived"]).tolist()
     else:
@@ -118,7 +120,7 @@ def create_runs(database: Database, count: int, *, status: str, deployment_id: s
             "deployment_id": database.deployments.ids[index],
             "error": None,
             "id": identity,
-            "status": told,
+            "status": run_status,
             "trigger_context": {"type": "manual"},
             "triggered_at": stamp(now),
             "type": "deployment_run",
@@ -126,19 +128,19 @@ def create_runs(database: Database, count: int, *, status: str, deployment_id: s
         session = (
             -1 if end is None else _create_session(database, index, end, now, run=len(database.runs) + number)
         )
-        if told not in ("pending", "skipped"):
+        if run_status not in ("pending", "skipped"):
             _start(database, record, session, now)
-        if told in ("completed", "failed"):
-            _end(database, record, session, status=told, started=now, now=now)
+        if run_status in ("completed", "failed"):
+            _end(database, record, session, status=run_status, started=now, now=now)
         records.append(record)
         refusal = Refusal.REJECTED if end is None else Refusal.NONE
-        columns.append(database.run_columns(record) | {"refusal": refusal, "scheduled": 0, "session": session})
-    created = _append(database.runs, records, columns)
+        columns.append(database.run_columns(record) | {"refusal": refusal, "session": session})
+    created = database.runs.append([record["id"] for record in records], columns, records)
     by_deployment: dict[str, list[Record]] = {}
     for record in records:
         by_deployment.setdefault(record["deployment_id"], []).append(record)
     for identity, its in by_deployment.items():
-        _count(database, identity, new=its, failures=len(its) if told == "failed" else 0)
+        _count(database, identity, new=its, failures=len(its) if run_status == "failed" else 0)
     return created
 
 
@@ -162,10 +164,10 @@ def finish_run(database: Database, identity: str, *, status: str) -> int:
     _change_session(database, session, change)
     if "started_at" not in extras:
         _start(database, record, session, int(database.sessions.columns["started"][session]))
-    told = "completed" if status == "completed" else "failed"
-    _end(database, record, session, status=told, started=nanoseconds(extras["started_at"]), now=now)
+    run_status = "completed" if status == "completed" else "failed"
+    _end(database, record, session, status=run_status, started=nanoseconds(extras["started_at"]), now=now)
     database.runs.change(index, record, database.run_columns(record))
-    _count(database, record["deployment_id"], new=[], failures=int(told == "failed"))
+    _count(database, record["deployment_id"], new=[], failures=int(run_status == "failed"))
     return index
 
 
@@ -228,26 +230,24 @@ def _find(table: Table, identity: str) -> int:
     return index
 
 
-def _append(table: Table, records: list[Record], columns: list[dict[str, Any]]) -> list[int]:
-    """Add records, and return their indices."""
-    first = len(table)
-    table.append([record["id"] for record in records], records, columns)
-    return list(range(first, len(table)))
-
-
 def _create_session(database: Database, deployment: int, end: End, now: int, *, run: int) -> int:
     """Add the session of a run that starts now, and return its index."""
-    index, identity = len(database.sessions), f"sess_{uuid7(now, 2)}"
+    index = len(database.sessions)
     over = end not in (End.FRESH, End.RUNNING, End.WAITING)
     columns = {
-        "run": run, "deployment": deployment, "agent": int(database.deployments.columns["agent"][deployment]),
-        "tail": 2, "before": 0, "later": 0,
-        "created": now, "started": now, "ended": now if over else 0, "asked": now if end == End.WAITING else 0,
-        "continued": 0, "continued_end": 0, "archived": 0, "updated": now, "end": int(end),
+        "run": run,
+        "deployment": deployment,
+        "agent": database.deployments.columns["agent"][deployment],
+        "tail": 2,
+        **dict.fromkeys(("created", "started", "updated"), now),
+        "ended": now if over else 0,
+        "asked": now if end == End.WAITING else 0,
+        "end": end,
         "error": _API_ERROR if end == End.EXHAUSTED else -1,
-        "status": SESSION_RUNNING if end in (End.FRESH, End.RUNNING) else IDLE, "leader": index,
-    }  # fmt: skip
-    database.sessions.append([identity], [], [columns])
+        "status": SESSION_RUNNING if end in (End.FRESH, End.RUNNING) else IDLE,
+        "leader": index,
+    }
+    database.sessions.append([f"sess_{uuid7(now, 2)}"], [columns])
     return index
 
 

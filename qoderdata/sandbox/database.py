@@ -6,24 +6,24 @@ edition, and kept as bytes. `Database` joins the tables of an account.
 
 from __future__ import annotations
 
+from operator import eq, ne
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import orjson
 
-from qoderdata.sandbox.account import ARCHIVED, BROKEN, PAUSED, plan
-from qoderdata.sandbox.json_records import Deployments, RunRecords, deployment_of_d, refusal_error, run_of_d
+from qoderdata.sandbox.account import ARCHIVED, PAUSED, PAUSED_BY_ERROR, plan
+from qoderdata.sandbox.json_records import DeploymentRecords, RunRecords, deployment_of_d, refusal_error, run_of_d
 from qoderdata.sandbox.run_history import FAILED, STATUSES, TRIGGERS, RunHistory
-from qoderdata.sandbox.sample_values import Draws, nanoseconds, stamp, uuid7, uuid7_time
+from qoderdata.sandbox.sample_values import DAY, Draws, make_ids, nanoseconds, stamp, uuid7, uuid7_time
 from qoderdata.sandbox.scenarios import End, decide
 from qoderdata.sandbox.session_records import (
     SessionRecords,
     agent_record,
     environment_record,
+    error_in_record,
     leaders,
-    numbered,
-    told_by_events,
-    told_by_record,
+    outcome_from_events,
 )
 
 if TYPE_CHECKING:
@@ -32,6 +32,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from qoderdata.sandbox.json_records import Record
+
+    #: A column (its name, or what computes it), a comparison, and a value.
+    Condition = tuple[str | Callable[[], NDArray[Any]], Callable[[Any, Any], Any], Hashable]
 
 _TICK = 1_000_000
 DEPLOYMENT_STATUSES = ("active", "paused")
@@ -103,18 +106,20 @@ class Table:
         record: Record = orjson.loads(self.body(index, edition))
         return record
 
-    def records(self, edition: str, which: NDArray[np.bool_] | None = None) -> list[Record]:
-        """Return all that are not forgotten, or those of them that are chosen, newest first."""
-        kept = self.columns["kept"] if which is None else self.columns["kept"] & which
-        return [self.record(index, edition) for index in np.flatnonzero(kept)[::-1].tolist()]
+    def records(self, edition: str, *conditions: Condition) -> list[Record]:
+        """Return the records that `select` finds, newest first."""
+        return [self.record(index, edition) for index in self.select(*conditions)[::-1].tolist()]
 
-    def select(self, key: Hashable, choose: Callable[[], NDArray[np.bool_]]) -> NDArray[np.int64]:
-        """Return the indices that a filter leaves, ascending; evaluated once for each key between two changes."""
-        found = self._selected.get(key)
+    def select(self, *conditions: Condition) -> NDArray[np.int64]:
+        """Return the indices of what is kept and meets all conditions, ascending; remembered until a change."""
+        found = self._selected.get(conditions)
         if found is None:
             while len(self._selected) >= _REMEMBERED:
                 self._selected.pop(next(iter(self._selected)))
-            found = self._selected[key] = np.flatnonzero(choose() & self.columns["kept"])
+            chosen = self.columns["kept"].copy()
+            for column, compare, value in conditions:
+                chosen &= compare(self.columns[column] if isinstance(column, str) else column(), value)
+            found = self._selected[conditions] = np.flatnonzero(chosen)
         return found
 
     def change(self, index: int, record: Mapping[str, Any] | None, columns: Mapping[str, Any]) -> None:
@@ -133,20 +138,24 @@ class Table:
         self.change(index, None, columns)
 
     def append(
-        self, ids: Sequence[str], records: Sequence[Mapping[str, Any]], columns: Sequence[Mapping[str, Any]]
-    ) -> None:
-        """Add records, each newer than all before it; without `records` they are written from the columns."""
-        for number, identity in enumerate(ids):
-            index = self._indices[identity] = len(self.ids)
-            self.ids.append(identity)
-            if records:
-                self._changed[index] = encode(records[number])
+        self, ids: Sequence[str], columns: Sequence[Mapping[str, Any]], records: Sequence[Record] = ()
+    ) -> list[int]:
+        """Add records, each newer than all before it; a column that is not given is 0, or true.
+
+        Without `records` they are written from the columns.
+        """
+        indices = list(range(len(self), len(self) + len(ids)))
+        self.ids.extend(ids)
+        self._indices.update(zip(ids, indices, strict=True))
+        self._changed.update(zip(indices, map(encode, records), strict=False))
         for bodies in self._bodies.values():
             bodies.extend([None] * len(ids))
         for name, values in self.columns.items():
-            added = np.array([row.get(name, True) for row in columns], dtype=values.dtype)
+            default = values.dtype == np.bool_
+            added = np.array([row.get(name, default) for row in columns], dtype=values.dtype)
             self.columns[name] = np.concatenate([values, added])
         self._selected.clear()
+        return indices
 
     def forget(self, which: NDArray[np.bool_]) -> None:
         """Stop serving these records."""
@@ -175,29 +184,29 @@ class Database:
         tails = fleet.draws.tails("deployment", fleet.number)
         order = np.lexsort((tails, fleet.created))
         history.sort(order)
-        ids = _ids("dep", fleet.created, tails[order])
+        ids = make_ids("dep", fleet.created, tails[order])
         table = history.runs
         scenarios, refusal = decide(fleet, table)
-        self._deployment_writer = Deployments(fleet, history, ids, new_fields=new_fields)
+        self._deployment_writer = DeploymentRecords(fleet, history, ids, new_fields=new_fields)
         self.deployments = Table(
             ids,
             {
                 "agent": fleet.agent,
                 "archived": fleet.has_role(ARCHIVED),
                 "created": fleet.created,
-                "status": fleet.has_role(PAUSED, BROKEN).astype(np.int64),
+                "status": fleet.has_role(PAUSED, PAUSED_BY_ERROR).astype(np.int64),
             },
             self._deployment,
             forms="CCCD",
         )
-        session_ids = _ids("sess", scenarios.created, scenarios.tail)
-        columns = {name: getattr(scenarios, name) for name in scenarios.__dataclass_fields__}
-        columns["leader"] = leaders(fleet, scenarios)
+        session_ids = make_ids("sess", scenarios.created, scenarios.tail)
+        leader = leaders(fleet, scenarios)
+        columns = scenarios.by_name() | {"leader": leader, "leads": leader == np.arange(len(leader))}
         self.sessions = Table(session_ids, columns, self._session, forms="AACD")
         self.session_writer = SessionRecords(fleet, columns, session_ids, self._template)
         of_run = np.full(len(table), -1)
         of_run[scenarios.run[scenarios.run >= 0]] = np.flatnonzero(scenarios.run >= 0)
-        run_ids = _ids("drun", table.created, table.tail)
+        run_ids = make_ids("drun", table.created, table.tail)
         self.runs = Table(
             run_ids,
             {
@@ -220,14 +229,8 @@ class Database:
         self.now = now
         self.agents = {identity: number for number, identity in enumerate(fleet.agents)}
         self.environment = fleet.environments[0]
-        agents, environments = (
-            numbered(prefix, listed, now)
-            for prefix, listed in (("agent", fleet.agents), ("env", fleet.environments))
-        )
-        self.agent_table = _named_table(agents, lambda identity, number: agent_record(identity, number, now))
-        self.environment_table = _named_table(
-            environments, lambda identity, number: environment_record(identity, number, now)
-        )
+        self.agent_table = _named_table("agent", fleet.agents, agent_record, now)
+        self.environment_table = _named_table("env", fleet.environments, environment_record, now)
         #: Deployment's id and nanoseconds since 1970, by time.
         self.left_out = sorted(((ids[index], at) for index, at in history.left_out), key=lambda pair: pair[::-1])
         self.own_events: dict[str, list[Record]] = {}
@@ -283,7 +286,7 @@ class Database:
 
     def session_error(self, index: int) -> Record:
         """Return the error of a failed run with this session, up to edition C."""
-        kind, message = told_by_record(self.session_writer.session(index))
+        kind, message = error_in_record(self.session_writer.session(index))
         return {"message": message, "type": kind}
 
     def members(self, index: int, edition: str) -> list[int]:
@@ -293,21 +296,14 @@ class Database:
         found: list[int] = np.flatnonzero(self.sessions.columns["leader"] == index).tolist()
         return found
 
-    def visible_sessions(self, edition: str) -> NDArray[np.bool_]:
-        """Return which sessions an edition knows, deleted ones among them."""
-        columns = self.sessions.columns
-        if edition == "D":
-            return np.ones(len(self.sessions), dtype=np.bool_)
-        visible: NDArray[np.bool_] = columns["leader"] == np.arange(len(self.sessions))
-        visible &= columns["end"] != End.FRESH
-        return visible
+    def known_sessions(self, edition: str) -> tuple[Condition, ...]:
+        """Return the conditions that the sessions of an edition meet."""
+        return () if edition == "D" else (("leads", eq, True), ("end", ne, End.FRESH))
 
-    def session_status(self, edition: str) -> NDArray[np.int64]:
-        """Return the status of each session in an edition: that of its last run."""
-        columns = self.sessions.columns
-        status: NDArray[np.int64] = columns["status"].copy()
-        if edition != "D":
-            status[columns["leader"]] = columns["status"]
+    def last_status(self) -> NDArray[np.int64]:
+        """Return the status of each session up to edition C: that of its last run."""
+        status: NDArray[np.int64] = self.sessions.columns["status"].copy()
+        status[self.sessions.columns["leader"]] = self.sessions.columns["status"]
         return status
 
     def events(self, index: int, edition: str) -> list[Record]:
@@ -323,7 +319,7 @@ class Database:
         refusal, of_run = int(columns["refusal"][index]), int(columns["session"][index])
         deployment = self.deployments.ids[columns["deployment"][index]]
         created, scheduled = int(columns["created"][index]), int(columns["scheduled"][index])
-        told: Record = {
+        outcome: Record = {
             "id": self.runs.ids[index], "deployment_id": deployment, "session_id": None,
             "triggered_at": stamp(scheduled or created),
             "status": None, "status_from": None, "error_type": None, "error_message": None, "started_at": None,
@@ -332,13 +328,14 @@ class Database:
         if refusal:
             error = refusal_error(refusal, deployment)
             failed = {"status": "failed", "status_from": "run"}
-            return told | failed | {"error_type": error["type"], "error_message": error["message"]}
-        told["session_id"] = self.sessions.ids[of_run]
+            return outcome | failed | {"error_type": error["type"], "error_message": error["message"]}
+        outcome["session_id"] = self.sessions.ids[of_run]
         if not self.sessions.columns["kept"][of_run]:
-            return told | {"session_deleted": True}
+            return outcome | {"session_deleted": True}
         record = self.sessions.record(of_run, "D")
-        told["session_status"], told["session_archived"] = record["status"], record["archived_at"] is not None
-        return told | told_by_events(self.session_writer.session(of_run))
+        outcome["session_status"] = record["status"]
+        outcome["session_archived"] = record["archived_at"] is not None
+        return outcome | outcome_from_events(self.session_writer.session(of_run))
 
     def _deployment(self, index: int, form: str, changed: Record | None) -> Record:
         """Write a deployment."""
@@ -373,19 +370,16 @@ class Database:
         return self.session_writer.write(self.members(index, form), form)
 
 
-def _named_table(numbers: Mapping[str, int], write: Callable[[str, int], Record]) -> Table:
-    """Make a table of agents or environments."""
-    ids = list(numbers)
+def _named_table(prefix: str, used: list[str], write: Callable[[str, int, int], Record], now: int) -> Table:
+    """Make a table of agents or environments: those that are used, an archived one and one that is not used."""
+    archived, unused = (f"{prefix}_{uuid7(now - days * DAY, days)}" for days in (820, 120))
+    numbers = {identity: number for number, identity in enumerate([*used, unused])} | {archived: -1}
+    ids = sorted(numbers)
     columns = {
-        "archived": np.array([number == -1 for number in numbers.values()], dtype=np.bool_),
-        "created": np.array([uuid7_time(identity) for identity in ids], dtype=np.int64),
+        "archived": np.array([identity == archived for identity in ids]),
+        "created": np.array([uuid7_time(identity) for identity in ids]),
     }
-    return Table(ids, columns, lambda index, *_: write(ids[index], numbers[ids[index]]))
-
-
-def _ids(prefix: str, created: NDArray[np.int64], tails: NDArray[np.int64]) -> list[str]:
-    """Name records by the time of their creation."""
-    return [f"{prefix}_{uuid7(at, tail)}" for at, tail in zip(created.tolist(), tails.tolist(), strict=True)]
+    return Table(ids, columns, lambda index, *_: write(ids[index], numbers[ids[index]], now))
 
 
 def _code(names: tuple[str, ...], value: object) -> int:

@@ -8,11 +8,12 @@ value is refused.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, Protocol
+from operator import eq, ge, gt, le, lt, ne
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from qoderdata.sandbox.database import DEPLOYMENT_STATUSES, encode
+from qoderdata.sandbox.database import DEPLOYMENT_STATUSES, Table
 from qoderdata.sandbox.run_history import MANUAL, STATUSES, TRIGGERS
 from qoderdata.sandbox.sample_values import nanoseconds
 from qoderdata.sandbox.scenarios import SESSION_STATUSES
@@ -20,20 +21,17 @@ from qoderdata.sandbox.server import Page, RefusedError, WireResponse
 from qoderdata.sandbox.session_records import OLD_STATUSES
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Sequence
 
     from numpy.typing import NDArray
 
-    from qoderdata.sandbox.database import Database, Table
-    from qoderdata.sandbox.json_records import Record
+    from qoderdata.sandbox.database import Condition, Database
     from qoderdata.sandbox.server import Fault, Request
-
-    Mask = NDArray[np.bool_]
 
 _ROOTS = ("deployments", "deployment_runs", "sessions", "agents", "environments")
 _DEFAULT_LIMIT = 20
 _CURSORS = ("after_id", "before_id", "page")
-_OPERATORS = ("gt", "gte", "lt", "lte")
+_OPERATORS = {"gt": gt, "gte": ge, "lt": lt, "lte": le}
 #: Lists that are paged by `page` only.
 _PAGE_ONLY = ("sessions", "agents", "environments")
 
@@ -78,35 +76,6 @@ _KNOWN = {
 }  # fmt: skip
 
 
-class Listed(Protocol):
-    """Records that a page can be cut out of."""
-
-    ids: list[str]
-
-    def index(self, identity: str) -> int | None:
-        """Find a record."""
-
-    def body(self, index: int, edition: str = "C") -> bytes:
-        """Return a record as it goes over the wire."""
-
-
-class _Events:
-    """The events of one session, oldest first, as a list that pages are cut out of."""
-
-    def __init__(self, events: list[Record]) -> None:
-        self._bodies = [encode(event) for event in events]
-        self.ids: list[str] = [event["id"] for event in events]
-
-    def index(self, identity: str) -> int | None:
-        """Find an event."""
-        return self.ids.index(identity) if identity in self.ids else None
-
-    def body(self, index: int, edition: str = "C") -> bytes:
-        """Return an event as it goes over the wire; all editions tell the same."""
-        del edition
-        return self._bodies[index]
-
-
 def respond(
     database: Database,
     request: Request,
@@ -134,7 +103,8 @@ def respond(
     next_page
         Whether envelopes have ``next_page``.
     short_pages
-        Whether what is filtered out counts towards the size of a page.
+        Whether what is filtered out counts towards the size of a page: pages then hold fewer records than asked
+        for, and ``last_id`` may be of a record that is not shown.
 
     Returns
     -------
@@ -168,22 +138,29 @@ class _Router:
     def __init__(
         self, database: Database, request: Request, edition: Edition, *, short: bool, overlap: bool
     ) -> None:
-        self._database, self._request, self._edition = database, request, edition
+        self._database, self._edition = database, edition
+        self._path, self._query, self._lists = request.path, request.query, request.lists
         self._short, self._overlap = short, overlap
         self._tables = dict(zip(_ROOTS, database.tables, strict=True))
 
     def route(self) -> Page | bytes:
         """Return the page of a list, or an object."""
-        match self._request.path.split("/")[1:]:
+        match self._path.split("/")[1:]:
             case [root] if root in _ROOTS:
-                return self._list(root)
+                self._check_names(root)
+                filters = {
+                    "deployments": self._deployments, "deployment_runs": self._runs, "sessions": self._sessions,
+                }  # fmt: skip
+                conditions = filters.get(root, self._named)()
+                ascending = root == "sessions" and self._is_ascending(default="desc")
+                return self._page(self._tables[root], root, conditions, ascending=ascending)
             case [root, identity] if root in _ROOTS:
                 self._check_names("")
-                table = self._tables[root]
-                return table.body(self._find(root, identity), self._edition.name)
+                return self._tables[root].body(self._find(root, identity), self._edition.name)
             case ["deployments", identity, "runs"]:
-                self._find("deployments", identity)
-                return self._list("runs", of_one=identity)
+                deployment = self._find("deployments", identity)
+                self._check_names("runs")
+                return self._page(self._database.runs, "runs", self._runs_of(deployment))
             case ["deployments", identity, "runs", run]:
                 self._check_names("")
                 index = self._find("deployment_runs", run)
@@ -196,341 +173,178 @@ class _Router:
             case _:
                 raise RefusedError(404, "The requested resource was not found.")
 
-    def _list(self, what: str, *, of_one: str | None = None) -> Page:
-        """Return a page of records."""
-        database, query, edition = self._database, self._request.query, self._edition
-        self._check_names(what)
-        table = self._tables["deployment_runs" if what == "runs" else what]
-        ascending = False
-        if what == "deployments":
-            found = list_deployments(table, query, edition, agents=database.agents)
-        elif what == "sessions":
-            found = list_sessions(database, query, self._request.lists, edition)
-            ascending = is_ascending(query, default="desc")
-        elif table is database.runs:
-            found = list_runs(table, query, edition, deployments=database.deployments, of_one=of_one)
-        else:
-            found = list_named(table, query, edition)
-        scanned = table.select("all", lambda: np.ones(len(table), dtype=np.bool_)) if self._short else None
-        return page_of(
-            table, found, query, edition, what=what, ascending=ascending, scanned=scanned, overlap=self._overlap
-        )
-
-    def _events(self, index: int) -> Page:
-        """Return a page of the events of a session."""
-        query, types = self._request.query, [kind for kind in self._request.lists.get("types[]", ()) if kind]
-        events = self._database.events(index, self._edition.name)
-        chosen = [index for index, event in enumerate(events) if not types or event["type"] in types]
-        return page_of(
-            _Events(events),
-            np.array(chosen, dtype=np.int64),
-            query,
-            self._edition,
-            what="events",
-            ascending=is_ascending(query, default="asc"),
-            scanned=np.arange(len(events)) if self._short else None,
-            overlap=self._overlap,
-        )
-
     def _check_names(self, what: str) -> None:
         """Refuse parameters that the edition does not know."""
-        unknown = [name for name in self._request.query if name not in _KNOWN.get(what, ())]
+        unknown = [name for name in self._query if name not in _KNOWN.get(what, ())]
         if self._edition.is_newest and unknown:
             raise RefusedError(400, f"{unknown[0]} is not a known parameter", unknown[0])
 
     def _find(self, root: str, identity: str) -> int:
         """Find a record, or refuse."""
         table = self._tables[root]
+        is_session = table is self._database.sessions
+        conditions = self._database.known_sessions(self._edition.name) if is_session else ()
         index = table.index(identity)
-        known = index is not None and table.columns["kept"][index]
-        if known and table is self._database.sessions:
-            known = self._database.visible_sessions(self._edition.name)[index]
-        if index is None or not known:
+        if index is None or index not in table.select(*conditions):
             raise RefusedError(404, f"{root.removesuffix('s').replace('_', ' ')} {identity} was not found.")
         return index
 
+    def _deployments(self) -> list[Condition]:
+        """Return which deployments are asked for."""
+        conditions = self._archived()
+        if (status := self._choice("status", DEPLOYMENT_STATUSES)) is not None:
+            conditions.append(("status", eq, status))
+        if agent := self._query.get("agent_id"):
+            conditions.append(("agent", eq, self._database.agents.get(agent, -1)))
+        return conditions + self._created_at("gte", "lte")
 
-def list_deployments(
-    table: Table, params: Mapping[str, str], edition: Edition, *, agents: Mapping[str, int]
-) -> NDArray[np.int64]:
-    """Return the indices of the deployments that a query asks for, ascending.
-
-    Parameters
-    ----------
-    table
-        All deployments.
-    params
-        The query.
-    edition
-        The edition that answers.
-    agents
-        The number of each agent's id.
-
-    Returns
-    -------
-    numpy.ndarray
-        Indices into the table.
-    """
-    columns = table.columns
-    masks: list[Callable[[], Mask]] = []
-    archived = _choice(params, "include_archived", ("true", "false")) == 0
-    if not archived:
-        masks.append(lambda: ~columns["archived"])
-    if (status := _choice(params, "status", DEPLOYMENT_STATUSES)) is not None:
-        masks.append(lambda: columns["status"] == status)
-    if agent := params.get("agent_id"):
-        masks.append(lambda: columns["agent"] == agents.get(agent, -1))
-    times = _times(params, "created_at", ("gte", "lte")) if edition.filters_created_at else ()
-    masks += [_compare(columns["created"], operator, at) for operator, at in times]
-    return table.select((archived, status, agent, times), lambda: _all(masks, len(table)))
-
-
-def list_runs(
-    table: Table, params: Mapping[str, str], edition: Edition, *, deployments: Table, of_one: str | None = None
-) -> NDArray[np.int64]:
-    """Return the indices of the runs that a query asks for, ascending.
-
-    Parameters
-    ----------
-    table
-        All runs.
-    params
-        The query.
-    edition
-        The edition that answers.
-    deployments
-        The deployments that the runs are of.
-    of_one
-        The deployment in the path, where the list is one deployment's; it has other filters.
-
-    Returns
-    -------
-    numpy.ndarray
-        Indices into the table.
-    """
-    columns = table.columns
-    masks: list[Callable[[], Mask]] = []
-    status = None if edition.is_newest else _choice(params, "status", STATUSES)
-    if status is not None:
-        masks.append(lambda: columns["status"] == status)
-    deployment = of_one or params.get("deployment_id")
-    if deployment:
-        index = deployments.index(deployment)
-        masks.append(lambda: columns["deployment"] == (-1 if index is None else index))
-    trigger = error = None
-    times: tuple[tuple[str, int], ...] = ()
-    if of_one is not None:
-        # Both bounds are taken to be exclusive, as the words say; the documentation does not.
-        bounds = [(_time(params, "triggered_after"), "gt"), (_time(params, "triggered_before"), "lt")]
-        times = tuple((operator, at) for at, operator in bounds if at is not None)
-        masks += [_compare(columns["triggered"], operator, at) for operator, at in times]
-    else:
-        trigger = _choice(params, "trigger_type", TRIGGERS[:2] if edition.is_newest else TRIGGERS)
-        error = _choice(params, "has_error", ("false", "true"))
-        if trigger is not None and edition.is_newest:
-            masks.append(lambda: (columns["trigger"] == MANUAL) == (trigger == MANUAL))
-        elif trigger is not None:
-            masks.append(lambda: columns["trigger"] == trigger)
+    def _runs(self) -> list[Condition]:
+        """Return which runs of the account are asked for."""
+        is_newest = self._edition.is_newest
+        conditions = [] if is_newest else self._run_status()
+        if deployment := self._query.get("deployment_id"):
+            index = self._database.deployments.index(deployment)
+            conditions.append(("deployment", eq, -1 if index is None else index))
+        trigger = self._choice("trigger_type", TRIGGERS[:2] if is_newest else TRIGGERS)
+        if trigger is not None:
+            # The newest edition calls a retry scheduled.
+            is_scheduled = is_newest and trigger != MANUAL
+            conditions.append(("trigger", ne, MANUAL) if is_scheduled else ("trigger", eq, trigger))
+        error = self._choice("has_error", ("false", "true"))
         if error is not None:
-            masks.append(
-                lambda: (columns["refusal"] > 0 if edition.is_newest else columns["error"]) == bool(error)
-            )
-        if edition.filters_created_at:
-            times = _times(params, "created_at", ("gt", "gte", "lt", "lte"))
-            masks += [_compare(columns["created"], operator, at) for operator, at in times]
-    key = (edition.is_newest, status, deployment, of_one is None, trigger, error, times)
-    return table.select(key, lambda: _all(masks, len(table)))
+            has_error = ("refusal", gt if error else le, 0) if is_newest else ("error", eq, bool(error))
+            conditions.append(has_error)
+        return conditions + self._created_at(*_OPERATORS)
+
+    def _runs_of(self, deployment: int) -> list[Condition]:
+        """Return which runs of one deployment are asked for; they have other filters."""
+        conditions = [] if self._edition.is_newest else self._run_status()
+        conditions.append(("deployment", eq, deployment))
+        # Both bounds are taken to be exclusive, as the words say; the documentation does not.
+        return conditions + self._times("triggered", {"triggered_after": gt, "triggered_before": lt})
+
+    def _run_status(self) -> list[Condition]:
+        status = self._choice("status", STATUSES)
+        return [] if status is None else [("status", eq, status)]
+
+    def _sessions(self) -> list[Condition]:
+        """Return which sessions are asked for."""
+        database, edition = self._database, self._edition
+        conditions = [*database.known_sessions(edition.name), *self._archived(), *self._created_at(*_OPERATORS)]
+        words = OLD_STATUSES if edition.name in "AB" else SESSION_STATUSES
+        given = [_number("statuses[]", word, words) for word in self._lists.get("statuses[]", ()) if word]
+        if given:
+            status = "status" if edition.is_newest else database.last_status
+            conditions.append((status, np.isin, tuple(given)))
+        if deployment := self._query.get("deployment_id"):
+            index = database.deployments.index(deployment)
+            conditions.append(("deployment", eq, -2 if index is None else index))
+        if agent := self._query.get("agent_id"):
+            conditions.append(("agent", eq, database.agents.get(agent, -2)))
+        if version := self._query.get("agent_version"):
+            if not (version.isascii() and version.isdigit()):
+                raise RefusedError(400, "agent_version must be an integer", "agent_version")
+            conditions.append(("agent", _has_version, int(version)))
+        return conditions
+
+    def _named(self) -> list[Condition]:
+        """Return which agents or environments are asked for."""
+        return self._archived() + self._created_at(*_OPERATORS)
+
+    def _events(self, index: int) -> Page:
+        """Return a page of the events of a session."""
+        types = [kind for kind in self._lists.get("types[]", ()) if kind]
+        events = self._database.events(index, self._edition.name)
+        is_chosen = np.array([not types or event["type"] in types for event in events], dtype=np.bool_)
+        table = Table([event["id"] for event in events], {"chosen": is_chosen}, lambda index, *_: events[index])
+        ascending = self._is_ascending(default="asc")
+        return self._page(table, "events", [("chosen", eq, True)], ascending=ascending)
+
+    def _page(self, table: Table, what: str, conditions: Sequence[Condition], *, ascending: bool = False) -> Page:
+        """Cut a page out of the records that meet the conditions, oldest or newest first."""
+        shown = table.select(*conditions)
+        limit = self._limit(what)
+        cursor, index = self._cursor(table, ("page",) if what in _PAGE_ONLY else _CURSORS)
+        read = table.select() if self._short else shown
+        repeated = int(self._overlap)
+        # Whether the page reaches from the cursor towards newer records.
+        if (cursor == "before_id") != ascending:
+            low = 0 if cursor is None else int(np.searchsorted(read, index + 1 - repeated))
+            high = min(len(read), low + limit)
+            more = high < len(read)
+        else:
+            high = len(read) if cursor is None else int(np.searchsorted(read, index + repeated))
+            low = max(0, high - limit)
+            more = low > 0
+        taken = read[low:high] if ascending else read[low:high][::-1]
+        shown = taken[np.isin(taken, shown)] if self._short else taken
+        first, last = (table.ids[taken[0]], table.ids[taken[-1]]) if len(taken) else (None, None)
+        return Page([table.body(index, self._edition.name) for index in shown.tolist()], first, last, more)
+
+    def _limit(self, what: str) -> int:
+        """Read the page size."""
+        text = self._query.get("limit") or str(_DEFAULT_LIMIT)
+        limit = int(text) if text.isascii() and text.isdigit() else 0
+        newer = what in (*_PAGE_ONLY, "events")
+        largest = 100 if newer else self._edition.largest_page
+        if limit > largest and self._edition.cuts_silently and not newer:
+            return largest
+        if not 1 <= limit <= largest:
+            raise RefusedError(400, f"limit must be between 1 and {largest}", "limit")
+        return limit
+
+    def _cursor(self, table: Table, names: Sequence[str]) -> tuple[str | None, int]:
+        """Read the cursor, and find its index."""
+        given = [name for name in names if self._query.get(name)]
+        if len(given) > 1:
+            raise RefusedError(400, f"{given[0]} and {given[1]} are mutually exclusive", given[1])
+        if not given:
+            return None, -1
+        index = table.index(self._query[given[0]])
+        if index is None:
+            raise RefusedError(400, f"{given[0]} is not a valid cursor", given[0])
+        return given[0], index
+
+    def _choice(self, name: str, values: Sequence[str]) -> int | None:
+        """Read a parameter that has a few values, as the number of its value."""
+        value = self._query.get(name)
+        return _number(name, value, values) if value else None
+
+    def _is_ascending(self, *, default: str) -> bool:
+        """Return whether a list is asked for oldest first."""
+        return _number("order", self._query.get("order") or default, ("desc", "asc")) == 1
+
+    def _archived(self) -> list[Condition]:
+        """Leave out what is archived, unless it is asked for."""
+        return [] if self._choice("include_archived", ("true", "false")) == 0 else [("archived", eq, False)]
+
+    def _created_at(self, *operators: str) -> list[Condition]:
+        """Read the bounds of the creation, in editions that know them."""
+        if not self._edition.filters_created_at:
+            return []
+        return self._times("created", {f"created_at[{name}]": _OPERATORS[name] for name in operators})
+
+    def _times(self, column: str, bounds: dict[str, Any]) -> list[Condition]:
+        """Read the bounds of a time."""
+        conditions: list[Condition] = []
+        for name, compare in bounds.items():
+            if not (value := self._query.get(name)):
+                continue
+            try:
+                conditions.append((column, compare, nanoseconds(value)))
+            except ValueError:
+                raise RefusedError(400, f"{name} must be an RFC 3339 time", name) from None
+        return conditions
 
 
-def list_sessions(
-    database: Database, params: Mapping[str, str], lists: Mapping[str, Sequence[str]], edition: Edition
-) -> NDArray[np.int64]:
-    """Return the indices of the sessions that a query asks for, ascending.
-
-    Parameters
-    ----------
-    database
-        The account.
-    params, lists
-        The query: the first value of each parameter, and all of them.
-    edition
-        The edition that answers.
-
-    Returns
-    -------
-    numpy.ndarray
-        Indices into the table of sessions.
-    """
-    table = database.sessions
-    columns = table.columns
-    masks: list[Callable[[], Mask]] = [lambda: database.visible_sessions(edition.name)]
-    archived, times = _archived_and_times(params, edition)
-    if not archived:
-        masks.append(lambda: columns["archived"] == 0)
-    words = OLD_STATUSES if edition.name in "AB" else SESSION_STATUSES
-    statuses = tuple(
-        code
-        for word in lists.get("statuses[]", ())
-        if (code := _choice({"statuses[]": word}, "statuses[]", words)) is not None
-    )
-    if statuses:
-        masks.append(lambda: np.isin(database.session_status(edition.name), list(statuses)))
-    deployment, agent, version = (params.get(name) for name in ("deployment_id", "agent_id", "agent_version"))
-    if deployment:
-        index = database.deployments.index(deployment)
-        masks.append(lambda: columns["deployment"] == (-2 if index is None else index))
-    if agent:
-        masks.append(lambda: columns["agent"] == database.agents.get(agent, -2))
-    if version:
-        if not (version.isascii() and version.isdigit()):
-            raise RefusedError(400, "agent_version must be an integer", "agent_version")
-        masks.append(lambda: columns["agent"] % 7 + 1 == int(version))
-    masks += [_compare(columns["created"], operator, at) for operator, at in times]
-    key = (edition.name, archived, statuses, deployment, agent, version, times)
-    return table.select(key, lambda: _all(masks, len(table)))
-
-
-def list_named(table: Table, params: Mapping[str, str], edition: Edition) -> NDArray[np.int64]:
-    """Return the indices of the agents or environments that a query asks for, ascending."""
-    archived, times = _archived_and_times(params, edition)
-    masks = [_compare(table.columns["created"], operator, at) for operator, at in times]
-    if not archived:
-        masks.append(lambda: ~table.columns["archived"])
-    return table.select((archived, times), lambda: _all(masks, len(table)))
-
-
-def is_ascending(params: Mapping[str, str], *, default: str) -> bool:
-    """Return whether a list is asked for oldest first."""
-    return _choice({"order": params.get("order") or default}, "order", ("desc", "asc")) == 1
-
-
-def _archived_and_times(params: Mapping[str, str], edition: Edition) -> tuple[bool, tuple[tuple[str, int], ...]]:
-    """Read what sessions, agents and environments are filtered by."""
-    archived = _choice(params, "include_archived", ("true", "false")) == 0
-    return archived, _times(params, "created_at", _OPERATORS) if edition.filters_created_at else ()
-
-
-def page_of(
-    table: Listed,
-    indices: NDArray[np.int64],
-    params: Mapping[str, str],
-    edition: Edition,
-    *,
-    what: str,
-    ascending: bool,
-    scanned: NDArray[np.int64] | None,
-    overlap: bool,
-) -> Page:
-    """Cut a page out of a list.
-
-    Parameters
-    ----------
-    table
-        Holds the records.
-    indices
-        What the list shows, ascending.
-    params
-        The query.
-    edition
-        The edition that answers.
-    what
-        The name of the list, on which cursors and page sizes depend.
-    ascending
-        Whether the list is oldest first.
-    scanned
-        What the service reads to fill a page, where it drops records only after it has counted them: pages
-        then hold fewer records than asked for, and ``last_id`` may be of a record that is not shown.
-    overlap
-        Show the record of the cursor again.
-
-    Returns
-    -------
-    Page
-        In the order asked for.
-    """
-    limit = _limit(params, edition, what)
-    cursor, index = _cursor(table, params, ("page",) if what in _PAGE_ONLY else _CURSORS)
-    read = indices if scanned is None else scanned
-    # Whether the page reaches from the cursor towards newer records.
-    if (cursor == "before_id") != ascending:
-        side: Literal["left", "right"] = "left" if overlap else "right"
-        low = 0 if cursor is None else int(np.searchsorted(read, index, side=side))
-        high = min(len(read), low + limit)
-        more = high < len(read)
-    else:
-        side = "right" if overlap else "left"
-        high = len(read) if cursor is None else int(np.searchsorted(read, index, side=side))
-        low = max(0, high - limit)
-        more = low > 0
-    taken = read[low:high] if ascending else read[low:high][::-1]
-    shown = taken if scanned is None else taken[np.isin(taken, indices)]
-    ends = (table.ids[taken[0]], table.ids[taken[-1]]) if len(taken) else (None, None)
-    bodies = [table.body(index, edition.name) for index in shown.tolist()]
-    return Page(bodies, ends[0], ends[1], has_more=more)
-
-
-def _limit(params: Mapping[str, str], edition: Edition, what: str) -> int:
-    """Read the page size."""
-    text = params.get("limit") or str(_DEFAULT_LIMIT)
-    limit = int(text) if text.isascii() and text.isdigit() else 0
-    newer = what in (*_PAGE_ONLY, "events")
-    largest = 100 if newer else edition.largest_page
-    if limit > largest and edition.cuts_silently and not newer:
-        return largest
-    if not 1 <= limit <= largest:
-        raise RefusedError(400, f"limit must be between 1 and {largest}", "limit")
-    return limit
-
-
-def _cursor(table: Listed, params: Mapping[str, str], names: Sequence[str]) -> tuple[str | None, int]:
-    """Read the cursor, and find its index."""
-    given = [name for name in names if params.get(name)]
-    if len(given) > 1:
-        raise RefusedError(400, f"{given[0]} and {given[1]} are mutually exclusive", given[1])
-    if not given:
-        return None, -1
-    index = table.index(params[given[0]])
-    if index is None:
-        raise RefusedError(400, f"{given[0]} is not a valid cursor", given[0])
-    return given[0], index
-
-
-def _choice(params: Mapping[str, str], name: str, values: Sequence[str]) -> int | None:
-    """Read a parameter that has a few values, as the number of its value."""
-    value = params.get(name)
-    if not value:
-        return None
+def _number(name: str, value: str, values: Sequence[str]) -> int:
+    """Return the number of a parameter's value among those that it may have."""
     if value not in values:
         raise RefusedError(400, f"{name} must be one of {', '.join(values)}", name)
     return values.index(value)
 
 
-def _time(params: Mapping[str, str], name: str) -> int | None:
-    """Read a time."""
-    value = params.get(name)
-    if not value:
-        return None
-    try:
-        return nanoseconds(value)
-    except ValueError:
-        raise RefusedError(400, f"{name} must be an RFC 3339 time", name) from None
-
-
-def _times(params: Mapping[str, str], name: str, operators: Sequence[str]) -> tuple[tuple[str, int], ...]:
-    """Read the bounds of a time."""
-    found = [(operator, _time(params, f"{name}[{operator}]")) for operator in operators]
-    return tuple((operator, at) for operator, at in found if at is not None)
-
-
-def _compare(column: NDArray[np.int64], operator: str, at: int) -> Callable[[], Mask]:
-    """Return a filter by time."""
-    ufunc = {"gt": np.greater, "gte": np.greater_equal, "lt": np.less, "lte": np.less_equal}[operator]
-    return lambda: ufunc(column, at)
-
-
-def _all(masks: Sequence[Callable[[], Mask]], length: int) -> Mask:
-    """Combine filters."""
-    result = np.ones(length, dtype=np.bool_)
-    for mask in masks:
-        result &= mask()
-    return result
+def _has_version(agents: NDArray[np.int64], version: int) -> NDArray[np.bool_]:
+    """Return which agents had this version when a session began."""
+    has_version: NDArray[np.bool_] = agents % 7 + 1 == version
+    return has_version

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from qoderdata.sandbox import sample_values
-from qoderdata.sandbox.account import ARCHIVED, BROKEN, PAUSED
+from qoderdata.sandbox.account import ARCHIVED, PAUSED, PAUSED_BY_ERROR
 from qoderdata.sandbox.run_history import COMPLETED, FAILED, RUNNING, STATUSES, TRIGGERS, streaks
 from qoderdata.sandbox.sample_values import DAY, SECOND, Dice, stamp, uuid7
 from qoderdata.sandbox.scenarios import Refusal
@@ -35,7 +35,7 @@ UPCOMING = 5
 BUDGETS = ("5.00", "12.50", "50.00")
 
 
-class Deployments:
+class DeploymentRecords:
     """Writes the deployments of a fleet, which is sorted by creation.
 
     Parameters
@@ -92,13 +92,13 @@ class Deployments:
             "description": description,
             "environment_id": fleet.environments[fleet.environment[index]],
             "id": identity,
-            "initial_events": _events(dice),
+            "initial_events": _initial_events(dice),
             "metadata": self._metadata(index, dice),
             "name": f"{name}_archived_{updated // SECOND}" if archived else name,
             "paused_reason": _pause(role, identity),
             "resources": _resources(dice),
             "schedule": self._schedule(index),
-            "status": "paused" if role in (PAUSED, BROKEN) else "active",
+            "status": "paused" if role in (PAUSED, PAUSED_BY_ERROR) else "active",
             "type": "deployment",
             "updated_at": stamp(updated),
             "vault_ids": [
@@ -116,10 +116,10 @@ class Deployments:
             return {}
         identity, number = self._ids[index], int(self._fleet.number[index])
         fields: Record = {}
-        if number % 16 == 5:  # noqa: PLR2004 - some do
+        if self._fleet.has_budget[index]:
             fields["budget"] = {"max_credit_cost": Dice(f"{identity}/budget").pick(BUDGETS), "type": "limit"}
-        if number % 16 == 7:  # noqa: PLR2004
-            separator = "\n" if number % 32 == 7 else ";"  # noqa: PLR2004
+        if number % 16 == 7:
+            separator = "\n" if number % 32 == 7 else ";"
             fields["environment_variables"] = f"REPORT_TOKEN=sandbox-secret-{identity[-8:]}{separator}MODE=nightly"
         return fields
 
@@ -148,7 +148,7 @@ class Deployments:
         """Write the callers' own keys, and the service's reserved one."""
         metadata: Record = {}
         number = int(self._fleet.number[index])
-        if number % 40 != 29:  # noqa: PLR2004 - one in forty has none
+        if number % 40 != 29:  # one in forty has none
             metadata["cas_config"] = self._cas_config(index, leave_out=number % 40)
         for key, values, share in (
             ("cost_center", ("1000", "2040", "=3+4", "007"), 25),
@@ -180,7 +180,7 @@ class Deployments:
         }
         parts = {
             "config": config,
-            "session_strategy": "reuse" if leave_out % 9 == 4 else "new_session",  # noqa: PLR2004
+            "session_strategy": "reuse" if fleet.reuses_session[index] else "new_session",
             "stats": stats,
         }
         absent = {31: "config", 33: "session_strategy", 37: "stats"}.get(leave_out)
@@ -222,33 +222,30 @@ class RunRecords:
         deployment, status = int(runs.deployment[index]), int(runs.status[index])
         started, completed = int(runs.started[index]), int(runs.completed[index])
         agent = int(fleet.agent[deployment])
-        record: Record = {"agent": {"id": fleet.agents[agent], "type": "agent", "version": agent % 7 + 1}}
-        begun = status in (RUNNING, COMPLETED, FAILED)
+        begun, ended = status in (RUNNING, COMPLETED, FAILED), status in (COMPLETED, FAILED)
         extras: Record = {"attempt": int(runs.attempt[index])}
         if begun:
-            extras["started_at"] = stamp(started)
-            extras["turn_id"] = f"turn_{uuid7(started, dice.below(1 << 54))}"
+            extras |= {"started_at": stamp(started), "turn_id": f"turn_{uuid7(started, dice.below(1 << 54))}"}
+        refusal, deployment_id = int(self._refusal[index]), self._deployment_ids[deployment]
+        session, error = (None, refusal_error(refusal, deployment_id)) if refusal else self._session(index)
+        record: Record = {
+            "agent": {"id": fleet.agents[agent], "type": "agent", "version": agent % 7 + 1},
+            "created_at": stamp(int(runs.created[index])),
+            "deployment_id": deployment_id,
+            "error": error if status == FAILED else None,
+            "id": identity,
+            "status": STATUSES[status],
+            "trigger_context": {"type": TRIGGERS[runs.trigger[index]]},
+            "triggered_at": stamp(int(runs.triggered[index])),
+            "type": "deployment_run",
+        }
         if not dice.percent(4) or runs.attempt[index] > 1:
             record["cas_run_extras"] = extras
-        if status in (COMPLETED, FAILED):
-            record["completed_at"] = stamp(completed)
-        record["created_at"] = stamp(int(runs.created[index]))
-        record["deployment_id"] = self._deployment_ids[deployment]
-        if status in (COMPLETED, FAILED):
-            record["duration_ms"] = (completed - started) // 1_000_000
-        refusal = int(self._refusal[index])
-        session, error = (
-            (None, refusal_error(refusal, record["deployment_id"])) if refusal else self._session(index)
-        )
-        record["error"] = error if status == FAILED else None
-        record["id"] = identity
+        if ended:
+            record |= {"completed_at": stamp(completed), "duration_ms": (completed - started) // 1_000_000}
         if begun and session is not None:
             record["session_id"] = session
-        record["status"] = STATUSES[status]
-        record["trigger_context"] = {"type": TRIGGERS[runs.trigger[index]]}
-        record["triggered_at"] = stamp(int(runs.triggered[index]))
-        record["type"] = "deployment_run"
-        return record
+        return dict(sorted(record.items()))
 
 
 def _named(number: int, dice: Dice) -> tuple[str, str | None]:
@@ -257,17 +254,16 @@ def _named(number: int, dice: Dice) -> tuple[str, str | None]:
     if 0 <= example < len(sample_values.EXAMPLES):
         return sample_values.EXAMPLES[example]
     name = sample_values.NAMES[(number * 193) % len(sample_values.NAMES)]
-    rounds = number // len(sample_values.NAMES)
-    return f"{name} {rounds + 1}" if rounds else name, None if dice.percent(12) else dice.pick(
-        sample_values.DESCRIPTIONS
-    )
+    if rounds := number // len(sample_values.NAMES):
+        name += f" {rounds + 1}"
+    return name, None if dice.percent(12) else dice.pick(sample_values.DESCRIPTIONS)
 
 
 def _pause(role: int, identity: str) -> Record | None:
     """Say why a deployment is paused; an error is that of its last run."""
     if role == PAUSED:
         return {"type": "manual"}
-    if role == BROKEN:
+    if role == PAUSED_BY_ERROR:
         return {"error": {"type": refusal_error(Refusal.PAUSING, identity)["type"]}, "type": "error"}
     return None
 
@@ -282,20 +278,7 @@ def refusal_error(refusal: int, deployment_id: str) -> Record:
 
 
 def deployment_of_d(record: Record, newer: Record) -> Record:
-    """Turn a deployment of edition C into that of edition D.
-
-    Parameters
-    ----------
-    record
-        The deployment; changed in place.
-    newer
-        Its budget and environment variables, as far as it has them.
-
-    Returns
-    -------
-    dict
-        The deployment.
-    """
+    """Turn a deployment of edition C into that of edition D, with its budget and environment variables, if any."""
     record["metadata"].pop("cas_config", None)
     record |= {"environment_variables": ""} | newer
     for event in record["initial_events"]:
@@ -305,21 +288,9 @@ def deployment_of_d(record: Record, newer: Record) -> Record:
 
 
 def run_of_d(record: Record, *, session_id: str | None, error: Record | None, scheduled: int) -> Record:
-    """Turn a run of edition C into that of edition D.
+    """Turn a run of edition C into that of edition D: with a session of its own, or the error instead of it.
 
-    Parameters
-    ----------
-    record
-        The run.
-    session_id, error
-        The session of its own, or why there is none.
-    scheduled
-        The scheduled time of a run that the schedule triggered, in nanoseconds since 1970; else 0.
-
-    Returns
-    -------
-    dict
-        The run.
+    `scheduled` is the scheduled time of a run that the schedule triggered, in nanoseconds since 1970; else 0.
     """
     context: Record = {"scheduled_at": stamp(scheduled), "type": "schedule"} if scheduled else {"type": "manual"}
     return {
@@ -334,7 +305,7 @@ def run_of_d(record: Record, *, session_id: str | None, error: Record | None, sc
     }
 
 
-def _events(dice: Dice) -> list[Record]:
+def _initial_events(dice: Dice) -> list[Record]:
     """Choose what a session starts with; `content` is a text or a list of blocks."""
     prompt = dice.pick(sample_values.PROMPTS)
     events: list[Record] = []

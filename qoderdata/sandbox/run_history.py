@@ -7,18 +7,16 @@ chosen so that their number is right. Retries and manual runs fill up to the exa
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from qoderdata.sandbox.account import BROKEN, NEW, ORDINARY, UNSCHEDULED, Occurrences
-from qoderdata.sandbox.sample_values import DAY, HOUR, MINUTE, SECOND
+from qoderdata.sandbox.account import NEVER_RAN, ORDINARY, PAUSED_BY_ERROR, UNSCHEDULED, Occurrences
+from qoderdata.sandbox.sample_values import DAY, HOUR, MINUTE, SECOND, Columns, first_case
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from numpy.typing import NDArray
 
     from qoderdata.sandbox.account import Fleet
@@ -44,7 +42,7 @@ _FEW = 20
 
 
 @dataclass
-class Runs:
+class Runs(Columns):
     """The columns of some runs; times in nanoseconds since 1970."""
 
     deployment: NDArray[np.int64]
@@ -64,21 +62,8 @@ class Runs:
     key: NDArray[np.int64]
     """What its random draws depend on."""
 
-    def __len__(self) -> int:
-        """Return how many runs there are."""
-        return len(self.deployment)
 
-    def take(self, which: NDArray[np.int64] | NDArray[np.bool_]) -> Runs:
-        """Return some of the runs."""
-        return Runs(*(getattr(self, field.name)[which] for field in fields(self)))
-
-
-def join(parts: Sequence[Runs]) -> Runs:
-    """Concatenate runs."""
-    return Runs(*(np.concatenate([getattr(part, field.name) for part in parts]) for field in fields(Runs)))
-
-
-def begin(
+def _begin(
     fleet: Fleet,
     deployment: NDArray[np.int64],
     at: NDArray[np.int64],
@@ -87,31 +72,11 @@ def begin(
     trigger: int,
     attempt: int = 1,
     scheduled: NDArray[np.int64] | None = None,
-    doomed: NDArray[np.bool_] | None = None,
+    must_fail: NDArray[np.bool_] | None = None,
 ) -> Runs:
-    """Generate runs.
+    """Generate one run for each `key`, of the same trigger and attempt; those that `must_fail` do.
 
-    Parameters
-    ----------
-    fleet
-        Whose runs.
-    deployment
-        Which deployment each is of.
-    at
-        The scheduled time; of runs that have none, the time of the trigger.
-    key
-        What the random draws depend on; one number a run.
-    trigger, attempt
-        What triggered them, and the number of the attempt.
-    scheduled
-        The scheduled time of the first attempt; by default `at`, and 0 for manual runs.
-    doomed
-        The runs that fail in any case.
-
-    Returns
-    -------
-    Runs
-        In the same order.
+    `at` is the scheduled time, else that of the trigger; `scheduled` is the scheduled time of the first attempt.
     """
     draws, now = fleet.draws, fleet.now
     name = f"{TRIGGERS[trigger]} {attempt}"
@@ -120,12 +85,12 @@ def begin(
         return draws.uniform(f"{name} {purpose}", key)
 
     late = chance("delay")
-    seconds = np.where(late < 0.9, late * 4, 3 + (late - 0.9) * 860) if trigger == SCHEDULE else 0.0 * late  # noqa: PLR2004
+    seconds = np.where(late < 0.9, late * 4, 3 + (late - 0.9) * 860) if trigger == SCHEDULE else 0.0 * late
     triggered = np.minimum(_grained(at + (seconds * SECOND).astype(np.int64), chance("grain"), at), now)
     lag = chance("lag")
     created = np.minimum(triggered + (np.maximum(lag - 0.6, 0) * 5_000).astype(np.int64) * 1_000_000, now)
     wait = chance("wait")
-    waited = 20_000 + (wait * wait * 3e6).astype(np.int64) + np.where(wait > 0.97, 30_000_000, 0)  # noqa: PLR2004
+    waited = 20_000 + (wait * wait * 3e6).astype(np.int64) + np.where(wait > 0.97, 30_000_000, 0)
     started = created + waited * 1_000
 
     rate = fleet.rate[deployment]
@@ -133,18 +98,18 @@ def begin(
     if attempt > 1:
         rate = np.full(len(at), 0.35)
     failed = chance("outcome") < rate
-    if doomed is not None:
-        failed |= doomed
-    often = (fleet.hours()[deployment] <= 6) & (trigger == SCHEDULE)  # noqa: PLR2004 - hours
-    skipped = often & ~failed & (chance("skipped") < 0.03)  # noqa: PLR2004
+    if must_fail is not None:
+        failed |= must_fail
+    often = (fleet.hours()[deployment] <= 6) & (trigger == SCHEDULE)
+    skipped = often & ~failed & (chance("skipped") < 0.03)
 
     error = _errors(fleet, deployment, at, chance("error"))
     timeout = fleet.timeout[deployment]
     error = np.where((error == TIMEOUT) & (timeout > _SHORTEST_TIMEOUT), TIMEOUT + 1, error)
     spread = chance("duration")
-    slow = (fleet.number[deployment] % 17 == 3) & (at > now - 3 * DAY)  # noqa: PLR2004 - every 17th got slower
+    slow = (fleet.number[deployment] % 17 == 3) & (at > now - 3 * DAY)  # every 17th got slower
     length = fleet.duration[deployment] * (0.6 + 0.8 * spread) * np.where(slow, 1.9, 1)
-    length = np.minimum(length * np.where(chance("tail") > 0.97, 2.5, 1), timeout * 0.95)  # noqa: PLR2004
+    length = np.minimum(length * np.where(chance("tail") > 0.97, 2.5, 1), timeout * 0.95)
     length = np.where(failed, np.minimum(length * spread, _LONGEST_FAILURE), length)
     microseconds = (length * 1_000).astype(np.int64)
     over_time = timeout * 1_000 + (spread * 900).astype(np.int64)
@@ -153,8 +118,9 @@ def begin(
 
     if scheduled is None:
         scheduled = at if trigger == SCHEDULE else np.zeros(len(at), dtype=np.int64)
-    cases = [(skipped, SKIPPED), (started > now, PENDING), (completed > now, RUNNING), (failed, FAILED)]
-    status = np.select([case for case, _ in cases], [code for _, code in cases], COMPLETED)
+    status = first_case(
+        [(skipped, SKIPPED), (started > now, PENDING), (completed > now, RUNNING), (failed, FAILED)], COMPLETED
+    )
     return Runs(
         deployment=deployment,
         trigger=np.full(len(at), trigger),
@@ -171,35 +137,20 @@ def begin(
     )
 
 
-def try_again(fleet: Fleet, runs: Runs, doomed: NDArray[np.bool_]) -> tuple[Runs, NDArray[np.bool_]]:
-    """Generate the next attempts of some failed runs, soon after they failed.
-
-    Parameters
-    ----------
-    fleet
-        Whose runs.
-    runs
-        All of one attempt.
-    doomed
-        Those whose next attempt fails as well.
-
-    Returns
-    -------
-    tuple
-        The next attempts, and those of them that are doomed.
-    """
+def _try_again(fleet: Fleet, runs: Runs, must_fail: NDArray[np.bool_]) -> tuple[Runs, NDArray[np.bool_]]:
+    """Generate the next attempts of some failed runs, soon after they failed, and say which must fail too."""
     attempt = int(runs.attempt[0]) + 1 if len(runs) else 2
     draws = fleet.draws
     chosen = runs.status == FAILED
     chosen &= fleet.retries[runs.deployment] >= attempt - 1
-    chosen &= draws.uniform(f"retry {attempt}", runs.key) < 0.6  # noqa: PLR2004 - some give up
+    chosen &= draws.uniform(f"retry {attempt}", runs.key) < 0.6  # some give up
     at = runs.completed + 30 * SECOND + draws.below(f"retry wait {attempt}", runs.key, 30_000) * 1_000_000
     chosen &= at <= fleet.now
-    again = begin(
+    again = _begin(
         fleet, runs.deployment[chosen], at[chosen], key=runs.key[chosen], trigger=RETRY, attempt=attempt,
-        scheduled=runs.scheduled[chosen], doomed=doomed[chosen],
+        scheduled=runs.scheduled[chosen], must_fail=must_fail[chosen],
     )  # fmt: skip
-    return again, doomed[chosen]
+    return again, must_fail[chosen]
 
 
 def streaks(runs: Runs, deployments: int) -> NDArray[np.int64]:
@@ -227,7 +178,7 @@ def streaks(runs: Runs, deployments: int) -> NDArray[np.int64]:
 
 def _grained(times: NDArray[np.int64], chance: NDArray[np.float64], least: NDArray[np.int64]) -> NDArray[np.int64]:
     """Cut times to seconds, milliseconds, microseconds, or not; none becomes earlier than `least`."""
-    grain = np.select([chance < 0.06, chance < 0.16, chance < 0.9], [SECOND, 1_000_000, 1_000], 1)  # noqa: PLR2004
+    grain = np.select([chance < 0.06, chance < 0.16, chance < 0.9], [SECOND, 1_000_000, 1_000], 1)
     grained: NDArray[np.int64] = np.maximum(times // grain * grain, least)
     return grained
 
@@ -244,7 +195,7 @@ def _errors(
 ) -> NDArray[np.int64]:
     """Choose the errors of failed runs; each deployment has an error of its own, most of the time."""
     own = fleet.draws.below("error", fleet.number, len(ERRORS))[deployment]
-    error = np.where(chance < 0.7, own, (chance * 1_000).astype(np.int64) % len(ERRORS))  # noqa: PLR2004
+    error = np.where(chance < 0.7, own, (chance * 1_000).astype(np.int64) % len(ERRORS))
     return np.where(_incident(fleet, deployment, at), OVERLOADED, error)
 
 
@@ -281,12 +232,12 @@ class RunHistory:
     def __init__(self, fleet: Fleet, runs: int, left_out: int) -> None:
         self._fleet = fleet
         self._occurrences: dict[int, Occurrences] = {}
-        alone = self._without_schedule(runs)
-        scheduled = runs - int(runs * _BESIDES) - len(alone)
+        unscheduled = self._without_schedule(runs)
+        scheduled = runs - int(runs * _BESIDES) - len(unscheduled)
         while True:
             planned = self._plan(self._share_out(scheduled + left_out))
             kept = self._leave_out(planned, left_out)
-            parts = [alone, *self._attempts(planned, kept, (runs - scheduled - len(alone)) // 2)]
+            parts = [unscheduled, *self._attempts(planned, kept, (runs - scheduled - len(unscheduled)) // 2)]
             if runs >= _FEW:
                 parts.append(self._unfinished(parts, runs - sum(map(len, parts))))
             missing = runs - sum(map(len, parts))
@@ -295,7 +246,7 @@ class RunHistory:
             if not missing:
                 break
             scheduled += missing
-        everything = join(parts)
+        everything = Runs.join(*parts)
         self.runs = everything.take(np.lexsort((everything.tail, everything.created)))
         #: Deployment and time of what was left out.
         self.left_out = list(zip(planned.deployment[~kept].tolist(), planned.at[~kept].tolist(), strict=True))
@@ -325,36 +276,36 @@ class RunHistory:
         spacing = 6 * HOUR + fleet.draws.below("spacing", fleet.number, 30 * 3600) * SECOND
         fleet.created = np.where(fleet.has_role(UNSCHEDULED), fleet.now - (counts + 1) * spacing, fleet.created)
         deployment = np.repeat(np.arange(len(fleet)), counts)
-        position = np.arange(len(deployment)) - np.repeat(np.cumsum(counts) - counts, counts)
+        position = _positions(counts)
         key = _key(fleet, deployment, position)
         shift = (fleet.draws.uniform("shift", key) * 0.6 * spacing[deployment]).astype(np.int64)
         at = fleet.created[deployment] + (position * spacing[deployment] + shift) // 1_000 * 1_000
-        return begin(fleet, deployment, at, key=key, trigger=MANUAL)
+        return _begin(fleet, deployment, at, key=key, trigger=MANUAL)
 
     def _share_out(self, total: int) -> NDArray[np.int64]:
         """Share out scheduled runs: more to the frequent, none that would make a deployment too old."""
         fleet = self._fleet
-        hours = np.where(fleet.has_role(UNSCHEDULED, NEW), np.inf, fleet.hours())
-        appetite = (0.3 + 2.7 * fleet.draws.uniform("appetite", fleet.number)) * np.sqrt(np.sqrt(24 / hours))
+        hours = np.where(fleet.has_role(UNSCHEDULED, NEVER_RAN), np.inf, fleet.hours())
+        weight = (0.3 + 2.7 * fleet.draws.uniform("appetite", fleet.number)) * np.sqrt(np.sqrt(24 / hours))
         counts = np.zeros(len(fleet), dtype=np.int64)
         if total == 0:
             return counts
-        if not appetite.any():
+        if not weight.any():
             raise ValueError("no deployment of this account ever runs; ask for runs=0, or for more deployments")
         days = _DAYS
         while (limits := np.floor(days * 24 / hours).astype(np.int64)).sum() < total:
             days *= 2
             if days > _MOST_DAYS:
                 raise ValueError(f"{total} runs would make {len(fleet)} deployments decades old; ask for fewer")
-        low, high = 0.0, (total + 1) / appetite[appetite > 0].min()
+        low, high = 0.0, (total + 1) / weight[weight > 0].min()
         for _ in range(80):
             middle = (low + high) / 2
-            counts = np.minimum(limits, (middle * appetite).astype(np.int64))
+            counts = np.minimum(limits, (middle * weight).astype(np.int64))
             low, high = (middle, high) if counts.sum() <= total else (low, middle)
-        counts = np.minimum(limits, (low * appetite).astype(np.int64))
+        counts = np.minimum(limits, (low * weight).astype(np.int64))
         room = np.flatnonzero(counts < limits)
-        hungriest = room[np.argsort(-(low * appetite % 1)[room], kind="stable")]
-        counts[hungriest[: total - int(counts.sum())]] += 1
+        by_remainder = room[np.argsort(-(low * weight % 1)[room], kind="stable")]
+        counts[by_remainder[: total - int(counts.sum())]] += 1
         return counts
 
     def _plan(self, counts: NDArray[np.int64]) -> Planned:
@@ -374,12 +325,12 @@ class RunHistory:
             stop = np.searchsorted(at, fleet.ends[members])
             start = stop - taken
             # The service pauses after the last failed run and its retries, well before the next occurrence.
-            broken = (fleet.role[members] == BROKEN) & (taken > 0)
+            broken = (fleet.role[members] == PAUSED_BY_ERROR) & (taken > 0)
             end = np.where(broken, at[stop - 1] + 25 * MINUTE, fleet.ends[members])
             fleet.ends[members] = end
             fleet.created[members] = _between(at[start - 1], np.where(taken > 0, at[start], end), chance[members])
             row = np.repeat(np.arange(len(members)), taken)
-            position = np.arange(len(row)) - np.repeat(np.cumsum(taken) - taken, taken)
+            position = _positions(taken)
             index = start[row] + position
             until = np.minimum(at[index + 1], end[row])
             parts.append((members[row], at[index], until, position, taken[row] - 1 - position))
@@ -418,12 +369,12 @@ class RunHistory:
         fleet = self._fleet
         key = _key(fleet, planned.deployment, planned.from_last)[kept]
         deployment = planned.deployment[kept]
-        doomed = planned.from_last[kept] < fleet.streak[deployment]
-        parts = [begin(fleet, deployment, planned.at[kept], key=key, trigger=SCHEDULE, doomed=doomed)]
+        must_fail = planned.from_last[kept] < fleet.streak[deployment]
+        parts = [_begin(fleet, deployment, planned.at[kept], key=key, trigger=SCHEDULE, must_fail=must_fail)]
         while len(parts[-1]) and most > 0:
-            again, doomed = try_again(fleet, parts[-1], doomed)
+            again, must_fail = _try_again(fleet, parts[-1], must_fail)
             parts.append(again.take(np.arange(len(again)) < most))
-            doomed = doomed[:most]
+            must_fail = must_fail[:most]
             most -= len(parts[-1])
         return parts
 
@@ -441,7 +392,7 @@ class RunHistory:
         key = _key(fleet, chosen, np.full(len(chosen), (1 << 24) - 1))
         age = fleet.draws.below("age", key, 90) * SECOND
         age[::3] //= 1_000
-        runs = begin(fleet, chosen, fleet.now - age, key=key, trigger=MANUAL)
+        runs = _begin(fleet, chosen, fleet.now - age, key=key, trigger=MANUAL)
         runs.completed = np.maximum(runs.completed, fleet.now + SECOND)
         runs.status = np.where(runs.started > fleet.now, PENDING, RUNNING)
         runs.error[:] = -1
@@ -451,7 +402,7 @@ class RunHistory:
         """Generate manual runs between two occurrences, after all attempts of the first."""
         fleet = self._fleet
         idle = np.flatnonzero(np.bincount(planned.deployment, minlength=len(fleet)) == 0)
-        idle = idle[~fleet.has_role(NEW, UNSCHEDULED)[idle]]
+        idle = idle[~fleet.has_role(NEVER_RAN, UNSCHEDULED)[idle]]
         deployment = np.concatenate([planned.deployment, idle])
         since = np.concatenate([planned.at, fleet.created[idle]])
         until = np.concatenate([planned.until, fleet.ends[idle]])
@@ -461,8 +412,13 @@ class RunHistory:
         share = 0.46 + 0.25 * fleet.draws.uniform("moment", key[chosen])
         at = since[chosen] + (share * ((until - since)[chosen] // 1_000)).astype(np.int64) * 1_000
         from_last = np.concatenate([planned.from_last, np.full(len(idle), 1 << 24)])[chosen]
-        doomed = from_last < fleet.streak[deployment[chosen]]
-        return begin(fleet, deployment[chosen], at, key=key[chosen], trigger=MANUAL, doomed=doomed)
+        must_fail = from_last < fleet.streak[deployment[chosen]]
+        return _begin(fleet, deployment[chosen], at, key=key[chosen], trigger=MANUAL, must_fail=must_fail)
+
+
+def _positions(counts: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return for each row of groups of these sizes its position in the group."""
+    return np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
 
 
 def _key(fleet: Fleet, deployment: NDArray[np.int64], position: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -475,6 +431,6 @@ def _between(
 ) -> NDArray[np.int64]:
     """Choose a time after the one and before the other; in whole seconds, milliseconds or less."""
     exact = earliest + ((0.05 + 0.9 * chance) * ((latest - earliest) // 1_000)).astype(np.int64) * 1_000
-    grain = np.select([chance * 7 % 1 < 0.6, chance * 7 % 1 < 0.75], [SECOND, 1_000_000], 1)  # noqa: PLR2004
+    grain = np.select([chance * 7 % 1 < 0.6, chance * 7 % 1 < 0.75], [SECOND, 1_000_000], 1)
     cut = exact // grain * grain
     return np.where(cut > earliest, cut, exact)

@@ -1,4 +1,4 @@
-"""Where do the random numbers, ids, times and texts of generated records come from?
+"""Where do the columns, random numbers, ids, times and texts of generated records come from?
 
 The generator is counter-based (SplitMix64 over a key and an index), so that an account is the same to the byte
 whatever the order in which its parts are asked for, and on every platform and version of NumPy. Names,
@@ -9,14 +9,17 @@ descriptions, prompts and messages are in several languages, a few of them hosti
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from hashlib import blake2b
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
+from qoderdata.cron import EPOCH
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from typing import Self
 
     from numpy.typing import NDArray
 
@@ -145,19 +148,8 @@ RUBRIC = "Every number has a source; every risk has an owner; nothing is longer 
 
 TEAMS = ("data", "platform", "growth", "finance", "support", "安全", "sre", "legal & risk")
 OWNERS = (
-    "li.na",
-    "maria",
-    "o'brien",
-    "zhang.wei",
-    "ivan",
-    "fatima",
-    "kenji",
-    "ana.souza",
-    "tom",
-    "priya",
-    "李娜",
-    "sofía",
-)
+    "li.na", "maria", "o'brien", "zhang.wei", "ivan", "fatima", "kenji", "ana.souza", "tom", "priya", "李娜", "sofía",
+)  # fmt: skip
 
 #: Messages by error type, in the order of `run_history.ERRORS`.
 MESSAGES = (
@@ -187,6 +179,32 @@ PAUSE_ERRORS = (
 #: Errors of runs that do not.
 RATE_LIMITED = ("session_rate_limited_error", "Too many sessions were created.")
 REJECTED = ("session_creation_rejected_error", "The deployment already has as many running sessions as it may.")
+
+
+class Columns:
+    """Base of dataclasses whose fields are columns: arrays with one value a row."""
+
+    def __len__(self) -> int:
+        """Return how many rows there are."""
+        return len(next(iter(self.by_name().values())))
+
+    def by_name(self) -> dict[str, NDArray[Any]]:
+        """Return the columns by name."""
+        return dict(vars(self))
+
+    def take(self, which: NDArray[np.int64] | NDArray[np.bool_]) -> Self:
+        """Return some of the rows."""
+        return type(self)(**{name: column[which] for name, column in self.by_name().items()})
+
+    def join(self, *others: Self) -> Self:
+        """Return all rows, one part after the other."""
+        parts = [part.by_name() for part in (self, *others)]
+        return type(self)(**{name: np.concatenate([part[name] for part in parts]) for name in parts[0]})
+
+
+def first_case(cases: Sequence[tuple[NDArray[np.bool_], int]], default: int) -> NDArray[np.int64]:
+    """Return for each row the code of the first case that it meets."""
+    return np.select([condition for condition, _ in cases], [int(code) for _, code in cases], int(default))
 
 
 def _bits(seed: int, purpose: str, index: NDArray[np.int64]) -> NDArray[np.uint64]:
@@ -281,9 +299,19 @@ def uuid7(nanoseconds: int, tail: int) -> str:
     return f"{value:032x}"
 
 
+def make_ids(prefix: str, created: NDArray[np.int64], tails: NDArray[np.int64]) -> list[str]:
+    """Return ids that sort by the time of creation."""
+    return [f"{prefix}_{uuid7(at, tail)}" for at, tail in zip(created.tolist(), tails.tolist(), strict=True)]
+
+
 def uuid7_time(identity: str) -> int:
     """Return the time in an id with a prefix such as ``agent_``, in nanoseconds since 1970, to the millisecond."""
     return int(identity.split("_")[1][:12], 16) * 1_000_000
+
+
+def as_datetime(nanoseconds: int) -> datetime:
+    """Return a time in UTC, cut to the microsecond."""
+    return EPOCH + timedelta(microseconds=nanoseconds // 1_000)
 
 
 def stamp(nanoseconds: int) -> str:
@@ -335,6 +363,6 @@ def nanoseconds(text: str) -> int:
     head, point, tail = text.partition(".")
     digits = tail[: len(tail) - len(tail.lstrip("0123456789"))] if point else ""
     parsed = datetime.fromisoformat(head + tail[len(digits) :])
-    if parsed.tzinfo is None or (point and not 1 <= len(digits) <= 9) or "T" not in head:  # noqa: PLR2004 - RFC 3339, Go
+    if parsed.tzinfo is None or (point and not 1 <= len(digits) <= 9) or "T" not in head:  # RFC 3339, Go
         raise ValueError(f"{text!r} is not an RFC 3339 time with an offset")
     return int(parsed.timestamp()) * SECOND + int(digits.ljust(9, "0"))

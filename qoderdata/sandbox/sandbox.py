@@ -6,24 +6,24 @@ from datetime import UTC, datetime, timedelta
 from threading import RLock
 from typing import TYPE_CHECKING, Any
 
+from qoderdata.cron import EPOCH
 from qoderdata.sandbox import changes
 from qoderdata.sandbox.database import Database
 from qoderdata.sandbox.endpoints import EDITIONS, respond
-from qoderdata.sandbox.sample_values import uuid7
+from qoderdata.sandbox.sample_values import as_datetime, uuid7
 from qoderdata.sandbox.server import FAULT_NAMES, Fault, Faults, Request, Server
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from typing import Self
 
-    from qoderdata.sandbox.database import Table
+    from qoderdata.sandbox.database import Condition, Table
     from qoderdata.sandbox.server import WireResponse
 
 #: The clock of an account that is given none: a Monday morning in Shanghai.
 NOW = datetime(2026, 6, 15, 1, 30, 20, tzinfo=UTC)
 
 _PREFIX = "/api/v1/cloud"
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _RUNS_A_DEPLOYMENT = 10
 
 
@@ -129,7 +129,7 @@ class Sandbox:
     @property
     def now(self) -> datetime:
         """The account's clock, in UTC."""
-        return _EPOCH + timedelta(microseconds=self._database.now // 1_000)
+        return as_datetime(self._database.now)
 
     @property
     def base_url(self) -> str:
@@ -141,33 +141,27 @@ class Sandbox:
     @property
     def deployments(self) -> list[dict[str, Any]]:
         """Every deployment exactly as the edition serves it, newest first, archived ones included."""
-        with self._lock:
-            return self._database.deployments.records(self.edition)
+        return self._list(self._database.deployments)
 
     @property
     def runs(self) -> list[dict[str, Any]]:
         """Every run exactly as the edition serves it, newest first."""
-        with self._lock:
-            return self._database.runs.records(self.edition)
+        return self._list(self._database.runs)
 
     @property
     def sessions(self) -> list[dict[str, Any]]:
         """Every session exactly as the edition serves it, newest first; archived ones too, deleted ones not."""
-        with self._lock:
-            visible = self._database.visible_sessions(self.edition)
-            return self._database.sessions.records(self.edition, visible)
+        return self._list(self._database.sessions, *self._database.known_sessions(self.edition))
 
     @property
     def agents(self) -> list[dict[str, Any]]:
         """Every agent exactly as it is served, newest first, archived ones included."""
-        with self._lock:
-            return self._database.agent_table.records(self.edition)
+        return self._list(self._database.agent_table)
 
     @property
     def environments(self) -> list[dict[str, Any]]:
         """Every environment exactly as it is served, newest first, archived ones included."""
-        with self._lock:
-            return self._database.environment_table.records(self.edition)
+        return self._list(self._database.environment_table)
 
     def events(self, session_id: str) -> list[dict[str, Any]]:
         """Return all events of a session exactly as the edition serves them, oldest first."""
@@ -188,15 +182,12 @@ class Sandbox:
         None. Rewritten events and runs are not looked at.
         """
         with self._lock:
-            kept = self._database.runs.columns["kept"].nonzero()[0]
-            return [self._database.outcome(index) for index in kept[::-1].tolist()]
+            return [self._database.outcome(index) for index in self._database.runs.select()[::-1].tolist()]
 
     @property
     def left_out(self) -> list[tuple[str, datetime]]:
         """Deployment and time of each scheduled occurrence that was not run, by time."""
-        return [
-            (identity, _EPOCH + timedelta(microseconds=at // 1_000)) for identity, at in self._database.left_out
-        ]
+        return [(identity, as_datetime(at)) for identity, at in self._database.left_out]
 
     def start(self) -> Self:
         """Start serving."""
@@ -232,12 +223,9 @@ class Sandbox:
             Whether to write the runs and sessions too.
         """
         database = self._database
-        tables = (database.deployments, database.runs, database.sessions) if runs else (database.deployments,)
-        for table in tables:
-            visible = (
-                database.visible_sessions(self.edition) if table is database.sessions else table.columns["kept"]
-            )
-            for index in visible.nonzero()[0].tolist():
+        for table in (database.deployments, database.runs, database.sessions) if runs else (database.deployments,):
+            conditions = database.known_sessions(self.edition) if table is database.sessions else ()
+            for index in table.select(*conditions).tolist():
                 table.body(index, self.edition)
 
     def misbehave(
@@ -285,12 +273,14 @@ class Sandbox:
     def create_deployments(self, count: int) -> list[dict[str, Any]]:
         """Create deployments that never ran; they come first in the list."""
         with self._lock:
-            return self._records(self._database.deployments, changes.create_deployments(self._database, count))
+            indices = changes.create_deployments(self._database, count)
+            return [self._database.deployments.record(index, self.edition) for index in indices]
 
     def archive(self, deployment_id: str) -> dict[str, Any]:
         """Archive a deployment."""
         with self._lock:
-            return self._database.deployments.record(changes.archive(self._database, deployment_id), self.edition)
+            index = changes.archive(self._database, deployment_id)
+            return self._database.deployments.record(index, self.edition)
 
     def create_runs(
         self, count: int, *, status: str = "completed", deployment_id: str | None = None
@@ -301,28 +291,25 @@ class Sandbox:
         """
         with self._lock:
             indices = changes.create_runs(self._database, count, status=status, deployment_id=deployment_id)
-            return self._records(self._database.runs, indices)
+            return [self._database.runs.record(index, self.edition) for index in indices]
 
     def finish_run(self, run_id: str, *, status: str = "completed") -> dict[str, Any]:
         """Let an unfinished run end: ``"completed"``, ``"failed"`` or ``"cancelled"``; the counters follow."""
         with self._lock:
-            return self._database.runs.record(
-                changes.finish_run(self._database, run_id, status=status), self.edition
-            )
+            index = changes.finish_run(self._database, run_id, status=status)
+            return self._database.runs.record(index, self.edition)
 
     def archive_session(self, session_id: str) -> dict[str, Any]:
         """Archive a session that has ended."""
         with self._lock:
-            return self._database.sessions.record(
-                changes.archive_session(self._database, session_id), self.edition
-            )
+            index = changes.archive_session(self._database, session_id)
+            return self._database.sessions.record(index, self.edition)
 
     def continue_session(self, session_id: str) -> dict[str, Any]:
         """Let a person continue a session that has ended; the outcome of its run stays."""
         with self._lock:
-            return self._database.sessions.record(
-                changes.continue_session(self._database, session_id), self.edition
-            )
+            index = changes.continue_session(self._database, session_id)
+            return self._database.sessions.record(index, self.edition)
 
     def delete_session(self, session_id: str) -> None:
         """Delete a session: it is neither listed nor found any more."""
@@ -344,9 +331,10 @@ class Sandbox:
         with self._lock:
             self._database.own_events[session_id] = [dict(event) for event in events]
 
-    def _records(self, table: Table, indices: list[int]) -> list[dict[str, Any]]:
-        """Return records as the edition serves them."""
-        return [table.record(index, self.edition) for index in indices]
+    def _list(self, table: Table, *conditions: Condition) -> list[dict[str, Any]]:
+        """Return the records that meet the conditions as the edition serves them, newest first."""
+        with self._lock:
+            return table.records(self.edition, *conditions)
 
     def _respond(self, request: Request) -> tuple[WireResponse, Fault | None]:
         """Answer one request, and note it."""
@@ -379,4 +367,4 @@ def _nanoseconds(time: datetime, *, name: str) -> int:
     """Read a time that a caller gave."""
     if time.tzinfo is None:
         raise ValueError(f"{name}={time!r} has no time zone")
-    return (time - _EPOCH) // timedelta(microseconds=1) * 1_000
+    return (time - EPOCH) // timedelta(microseconds=1) * 1_000

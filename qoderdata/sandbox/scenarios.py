@@ -5,13 +5,13 @@ One row a session, one array a column. The account has one truth, which every ed
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from enum import IntEnum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from qoderdata.sandbox.account import BROKEN
+from qoderdata.sandbox.account import PAUSED_BY_ERROR
 from qoderdata.sandbox.run_history import (
     COMPLETED,
     ERRORS,
@@ -22,8 +22,8 @@ from qoderdata.sandbox.run_history import (
     RETRY,
     RUNNING,
     SKIPPED,
-)
-from qoderdata.sandbox.sample_values import DAY, HOUR, MINUTE, SECOND
+)  # fmt: skip
+from qoderdata.sandbox.sample_values import DAY, HOUR, MINUTE, SECOND, Columns, first_case
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -93,7 +93,7 @@ SESSION_RUNNING, RESCHEDULING, CANCELING, IDLE, TERMINATED = range(5)
 
 
 @dataclass
-class Scenarios:
+class Scenarios(Columns):
     """The columns of the sessions of an account; times in nanoseconds since 1970, 0 for never."""
 
     run: NDArray[np.int64]
@@ -123,14 +123,6 @@ class Scenarios:
     """Whether the event of the start has a time; `has_end` is the same of the end."""
     has_end: NDArray[np.bool_]
 
-    def __len__(self) -> int:
-        """Return how many sessions there are."""
-        return len(self.run)
-
-    def take(self, which: NDArray[np.int64]) -> Scenarios:
-        """Return some of the sessions."""
-        return Scenarios(*(getattr(self, field.name)[which] for field in fields(self)))
-
 
 def decide(fleet: Fleet, runs: Runs) -> tuple[Scenarios, NDArray[np.int64]]:
     """Decide what happened in the sessions of an account.
@@ -150,8 +142,7 @@ def decide(fleet: Fleet, runs: Runs) -> tuple[Scenarios, NDArray[np.int64]]:
     """
     draws, now = fleet.draws, fleet.now
     refusal = _refuse(fleet, runs)
-    failed = refusal == Refusal.PAUSING
-    failed |= refusal == Refusal.RATE_LIMITED
+    failed = np.isin(refusal, (Refusal.PAUSING, Refusal.RATE_LIMITED))
     short = runs.started + draws.below("refused", runs.tail, 800) * 1_000_000
     runs.completed = np.where(failed, np.minimum(runs.completed, short), runs.completed)
     runs.error = np.where(failed, -1, runs.error)
@@ -162,31 +153,30 @@ def decide(fleet: Fleet, runs: Runs) -> tuple[Scenarios, NDArray[np.int64]]:
     good = some.status == COMPLETED
     waits = good & (some.completed > now - 2 * DAY) & (draws.uniform("waits", some.tail) < _WAITING)
     # Some that were started by hand in the last minutes wait for the person who started them.
-    waits |= (some.status == RUNNING) & (chance < 0.25) & (some.started < now - 2 * SECOND)  # noqa: PLR2004
+    waits |= (some.status == RUNNING) & (chance < 0.25) & (some.started < now - 2 * SECOND)
     cases = [
         (waits, End.WAITING),
         (some.status == PENDING, End.FRESH),
         (some.status == RUNNING, End.RUNNING),
-        (good & (chance < 0.04), End.QUIET),  # noqa: PLR2004 - the shares of rare ends
-        (good & (chance < 0.06), End.UNKNOWN),  # noqa: PLR2004
-        (good & (chance < 0.09), End.SILENT),  # noqa: PLR2004
+        (good & (chance < 0.04), End.QUIET),
+        (good & (chance < 0.06), End.UNKNOWN),
+        (good & (chance < 0.09), End.SILENT),
     ]
-    end = np.select([which for which, _ in cases], [int(code) for _, code in cases], int(End.DONE))
-    end = _fail(fleet, runs, some, chance, end)
-    waiting = end == End.WAITING
-    runs.status[index[waiting]] = RUNNING
+    end = first_case([*cases, *_failures(fleet, runs, some, chance)], End.DONE)
+    runs.status[index[waits]] = RUNNING
 
-    mood = draws.uniform("before", some.tail)
-    after_errors = (mood < 0.06) & np.isin(  # noqa: PLR2004 - the shares of what happens before the end
-        end, (End.DONE, End.EXHAUSTED, End.TERMINAL, End.UNKNOWN, End.CANCELLED)
+    draw = draws.uniform("before", some.tail)
+    after_errors = (End.DONE, End.EXHAUSTED, End.TERMINAL, End.UNKNOWN, End.CANCELLED)
+    before = first_case(
+        [
+            ((draw < 0.06) & np.isin(end, after_errors), Before.RECOVERED),
+            ((draw > 0.97) & np.isin(end, (End.DONE, End.EXHAUSTED)), Before.VOIDED),
+            ((draw < 0.2) & (end == End.RUNNING), Before.RESCHEDULED),
+        ],
+        Before.PLAIN,
     )
-    voided = np.isin(end, (End.DONE, End.EXHAUSTED)) & (mood > 0.97)  # noqa: PLR2004
-    again = (end == End.RUNNING) & (mood < 0.2)  # noqa: PLR2004
-    before = np.select(
-        [after_errors, voided, again], [int(Before.RECOVERED), int(Before.VOIDED), int(Before.RESCHEDULED)], 0
-    )
-    answered = np.isin(end, (End.DONE, End.QUIET, End.TERMINAL, End.CANCELLED)) & (mood > 0.5) & (mood < 0.53)  # noqa: PLR2004
-    asked = np.where(waiting, np.minimum(some.completed, (some.started + now) // 2), 0)
+    answered = np.isin(end, (End.DONE, End.QUIET, End.TERMINAL, End.CANCELLED)) & (draw > 0.5) & (draw < 0.53)
+    asked = np.where(waits, np.minimum(some.completed, (some.started + now) // 2), 0)
     asked = np.where(answered, some.started + (some.completed - some.started) // 2, asked)
     open_ = np.isin(end, (End.FRESH, End.RUNNING, End.WAITING))
 
@@ -199,65 +189,57 @@ def decide(fleet: Fleet, runs: Runs) -> tuple[Scenarios, NDArray[np.int64]]:
         started=some.started,
         ended=np.where(open_, 0, some.completed),
         asked=asked,
-        continued=np.zeros(len(some), dtype=np.int64),
-        continued_end=np.zeros(len(some), dtype=np.int64),
-        archived=np.zeros(len(some), dtype=np.int64),
-        updated=np.zeros(len(some), dtype=np.int64),
         before=before,
         end=end,
-        later=np.zeros(len(some), dtype=np.int64),
         error=np.where(
             np.isin(end, (End.EXHAUSTED, End.SOFT, End.TERMINAL, End.FATAL_IDLE, End.FATAL)), some.error, -1
         ),
-        status=np.zeros(len(some), dtype=np.int64),
-        kept=np.ones(len(some), dtype=np.bool_),
-        has_start=draws.uniform("start", some.tail) >= 0.03,  # noqa: PLR2004 - the share without a time
-        has_end=draws.uniform("end event", some.tail) >= 0.03,  # noqa: PLR2004
-    )
-    scenarios = _join(scenarios, _without_deployment(fleet, (len(runs) + 49) // 50))
-    _live_on(fleet, scenarios)
+        has_start=draws.uniform("start", some.tail) >= 0.03,
+        has_end=draws.uniform("end event", some.tail) >= 0.03,
+        **_undecided(len(some)),
+    ).join(_without_deployment(fleet, (len(runs) + 49) // 50))
+    _after_first_turn(fleet, scenarios)
     return scenarios.take(np.lexsort((scenarios.tail, scenarios.created))), refusal
 
 
 def _refuse(fleet: Fleet, runs: Runs) -> NDArray[np.int64]:
     """Choose the runs that got no session."""
-    refusal = np.where(runs.status == SKIPPED, int(Refusal.REJECTED), int(Refusal.NONE))
-    limited = (runs.status == FAILED) & (fleet.draws.uniform("refusal", runs.tail) < 0.03)  # noqa: PLR2004
+    refusal = np.where(runs.status == SKIPPED, Refusal.REJECTED, Refusal.NONE)
+    limited = (runs.status == FAILED) & (fleet.draws.uniform("refusal", runs.tail) < 0.03)
     refusal[limited] = Refusal.RATE_LIMITED
     last = np.full(len(fleet), -1)
     np.maximum.at(last, runs.deployment, np.arange(len(runs)))
-    paused = last[fleet.has_role(BROKEN) & (last >= 0)]
-    refusal[paused] = Refusal.PAUSING
+    refusal[last[fleet.has_role(PAUSED_BY_ERROR) & (last >= 0)]] = Refusal.PAUSING
     return refusal
 
 
-def _fail(
-    fleet: Fleet, runs: Runs, some: Runs, chance: NDArray[np.float64], end: NDArray[np.int64]
-) -> NDArray[np.int64]:
-    """Choose how failed runs failed; what was retried failed with an error."""
+def _failures(
+    fleet: Fleet, runs: Runs, some: Runs, chance: NDArray[np.float64]
+) -> list[tuple[NDArray[np.bool_], End]]:
+    """Return the cases of failed runs; a run that was retried, or met the overloaded model, has an error."""
     failed = some.status == FAILED
     code = (runs.key << 3) + runs.attempt
     retried = np.isin((some.key << 3) + some.attempt + 1, code[runs.trigger == RETRY]) & (some.trigger != MANUAL)
-    alone = failed & ~retried & (some.error != OVERLOADED)
-    shares = (
-        (failed, 0.66, End.EXHAUSTED),
-        (failed, 0.76, End.TERMINAL),
-        (failed, 0.80, End.FATAL),
-        (failed, 0.83, End.FATAL_IDLE),
-        (failed, 0.86, End.SOFT),
-        (alone, 0.92, End.CANCELLED),
-        (alone, 0.94, End.BARE),
-        (alone, 0.97, End.TERMINATED),
-        (alone, 1.00, End.SILENT_TERMINATED),
-    )
-    left = failed.copy()
-    for which, last, code_ in shares:
-        chosen = left & which & (chance < last)
-        end = np.where(chosen, int(code_), end)
-        left &= ~chosen
-    end = np.where(left, int(End.EXHAUSTED), end)
-    budgeted = alone & (fleet.number[some.deployment] % 16 == 5) & (chance < 0.5)  # noqa: PLR2004 - those with a budget
-    return np.where(budgeted, int(End.BUDGET), end)
+    any_kind = failed & ~retried & (some.error != OVERLOADED)
+    return [
+        (any_kind & fleet.has_budget[some.deployment] & (chance < 0.5), End.BUDGET),
+        (failed & (chance < 0.66), End.EXHAUSTED),
+        (failed & (chance < 0.76), End.TERMINAL),
+        (failed & (chance < 0.80), End.FATAL),
+        (failed & (chance < 0.83), End.FATAL_IDLE),
+        (failed & (chance < 0.86), End.SOFT),
+        (any_kind & (chance < 0.92), End.CANCELLED),
+        (any_kind & (chance < 0.94), End.BARE),
+        (any_kind & (chance < 0.97), End.TERMINATED),
+        (any_kind, End.SILENT_TERMINATED),
+        (failed, End.EXHAUSTED),
+    ]
+
+
+def _undecided(count: int) -> dict[str, NDArray[Any]]:
+    """Return the columns that `_after_first_turn` decides."""
+    names = ("continued", "continued_end", "archived", "updated", "later", "status")
+    return {name: np.zeros(count, dtype=np.int64) for name in names} | {"kept": np.ones(count, dtype=np.bool_)}
 
 
 def _without_deployment(fleet: Fleet, count: int) -> Scenarios:
@@ -279,79 +261,64 @@ def _without_deployment(fleet: Fleet, count: int) -> Scenarios:
     started = created + draws.below("person wait", index, 3_000) * 1_000_000
     ended = np.minimum(started + draws.below("person length", index, 900) * SECOND, now)
     failed = np.isin(end, (End.TERMINAL, End.EXHAUSTED))
-    zeros = np.zeros(len(index), dtype=np.int64)
     return Scenarios(
-        run=zeros - 1,
-        deployment=zeros - 1,
+        run=np.full(len(index), -1),
+        deployment=np.full(len(index), -1),
         agent=draws.below("person agent", index, len(fleet.agents)),
         tail=draws.tails("person", index),
         created=created,
         started=started,
         ended=np.where(running | (end == End.WAITING), 0, ended),
         asked=np.where(end == End.WAITING, ended, 0),
-        continued=zeros.copy(),
-        continued_end=zeros.copy(),
-        archived=zeros.copy(),
-        updated=zeros.copy(),
-        before=np.where(running & (chance("before") < 0.4), int(Before.RESCHEDULED), 0),  # noqa: PLR2004
+        before=np.where(running & (chance("before") < 0.4), Before.RESCHEDULED, Before.PLAIN),
         end=end,
-        later=zeros.copy(),
         error=np.where(failed, draws.below("person error", index, len(ERRORS)), -1),
-        status=zeros.copy(),
-        kept=np.ones(len(index), dtype=np.bool_),
-        has_start=chance("start") >= 0.03,  # noqa: PLR2004 - the share without a time
-        has_end=chance("end event") >= 0.03,  # noqa: PLR2004
+        has_start=chance("start") >= 0.03,
+        has_end=chance("end event") >= 0.03,
+        **_undecided(len(index)),
     )
 
 
-def _join(first: Scenarios, second: Scenarios) -> Scenarios:
-    """Put sessions one after the other."""
-    pairs = ((getattr(first, field.name), getattr(second, field.name)) for field in fields(Scenarios))
-    return Scenarios(*(np.concatenate(pair) for pair in pairs))
-
-
-def reuses(fleet: Fleet) -> NDArray[np.bool_]:
-    """Return which deployments used one session for several runs, up to edition C."""
-    result: NDArray[np.bool_] = fleet.number % 40 % 9 == 4  # noqa: PLR2004 - some do
-    return result
-
-
-def _live_on(fleet: Fleet, scenarios: Scenarios) -> None:
-    """Let people continue, archive and delete some sessions, and set the status of each."""
+def _after_first_turn(fleet: Fleet, scenarios: Scenarios) -> None:
+    """Choose the sessions that people continued, archived or deleted, and set the status of each."""
     draws, now, index = fleet.draws, fleet.now, scenarios.tail
-    own = (
-        (scenarios.deployment < 0) | ~reuses(fleet)[scenarios.deployment]
-        if len(fleet)
-        else scenarios.deployment < 0
-    )
+    own = scenarios.deployment < 0
+    if len(fleet):
+        own |= ~fleet.reuses_session[scenarios.deployment]
     chance = draws.uniform("later", index)
     continued = scenarios.ended + 20 * HOUR + draws.below("continued", index, 8 * 3600) * SECOND
     which = own & np.isin(scenarios.end, (End.DONE, End.QUIET, End.UNKNOWN, End.EXHAUSTED, End.CANCELLED))
-    which &= (chance < 0.04) & (continued < now - HOUR)  # noqa: PLR2004 - the share that somebody continued
+    which &= (chance < 0.04) & (continued < now - HOUR)  # the share that somebody continued
     kinds = np.array(
         [Later.DONE, Later.DONE, Later.TERMINATED, Later.CANCELLED, Later.EXHAUSTED, Later.WAITING, Later.RUNNING]
     )
-    scenarios.later = np.where(which, kinds[draws.below("later end", index, len(kinds))], int(Later.NEVER))
+    scenarios.later = np.where(which, kinds[draws.below("later end", index, len(kinds))], Later.NEVER)
     scenarios.continued = np.where(which, continued, 0)
     scenarios.continued_end = np.where(which, continued + 5 * MINUTE, 0)
     over = np.isin(scenarios.end, (*FINAL, End.SILENT, End.FATAL)) & own
     over &= ~np.isin(scenarios.later, (Later.WAITING, Later.RUNNING))
-    last = np.maximum(np.maximum(scenarios.ended, scenarios.started), scenarios.continued_end)
+    last = np.maximum.reduce([scenarios.ended, scenarios.started, scenarios.continued_end])
     archived = last + HOUR + draws.below("archive time", index, 72 * 3600) * SECOND
-    fate = draws.uniform("fate", index)
-    which = over & (fate < 0.05) & (archived < now)  # noqa: PLR2004 - the share that somebody archived
+    removal = draws.uniform("fate", index)
+    which = over & (removal < 0.05) & (archived < now)  # the share that somebody archived
     scenarios.archived = np.where(which, archived, 0)
-    scenarios.kept = ~(over & (fate > 0.98) & (last < now - DAY))  # noqa: PLR2004 - the share that somebody deleted
+    scenarios.kept = ~(over & (removal > 0.98) & (last < now - DAY))  # the share that somebody deleted
 
-    mood = draws.uniform("status", index)
-    running = np.where(mood < 0.3, CANCELING, SESSION_RUNNING)  # noqa: PLR2004
-    running = np.where(scenarios.before == Before.RESCHEDULED, RESCHEDULING, running)
-    running = np.where(scenarios.end == End.FRESH, SESSION_RUNNING, running)
-    status = np.where(np.isin(scenarios.end, (End.FRESH, End.RUNNING)), running, IDLE)
-    ended = np.isin(scenarios.end, (End.TERMINAL, End.TERMINATED, End.SILENT_TERMINATED))
-    status = np.where(ended | (scenarios.later == Later.TERMINATED), TERMINATED, status)
-    status = np.where(scenarios.later == Later.RUNNING, SESSION_RUNNING, status)
-    scenarios.status = np.where((scenarios.archived > 0) & (mood < 0.7), TERMINATED, status)  # noqa: PLR2004
+    draw = draws.uniform("status", index)
+    running = scenarios.end == End.RUNNING
+    terminated = np.isin(scenarios.end, (End.TERMINAL, End.TERMINATED, End.SILENT_TERMINATED))
+    scenarios.status = first_case(
+        [
+            ((scenarios.archived > 0) & (draw < 0.7), TERMINATED),
+            ((scenarios.later == Later.RUNNING) | (scenarios.end == End.FRESH), SESSION_RUNNING),
+            (terminated | (scenarios.later == Later.TERMINATED), TERMINATED),
+            (running & (scenarios.before == Before.RESCHEDULED), RESCHEDULING),
+            (running & (draw < 0.3), CANCELING),
+            (running, SESSION_RUNNING),
+        ],
+        IDLE,
+    )
     begun = np.where(scenarios.end == End.FRESH, scenarios.created, np.minimum(scenarios.started, now))
-    latest = np.maximum(np.maximum(scenarios.ended, scenarios.asked), begun)
-    scenarios.updated = np.maximum(np.maximum(latest, scenarios.continued_end), scenarios.archived)
+    scenarios.updated = np.maximum.reduce(
+        [scenarios.ended, scenarios.asked, begun, scenarios.continued_end, scenarios.archived]
+    )

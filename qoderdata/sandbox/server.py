@@ -18,7 +18,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Event, Lock, Thread
 from time import monotonic
 from typing import TYPE_CHECKING, Any
-from urllib.parse import parse_qsl, urlsplit
+from urllib.parse import parse_qs, urlsplit
 
 import orjson
 
@@ -132,7 +132,7 @@ class RefusedError(Exception):
 
     def response(self) -> WireResponse:
         """Return the documented envelope."""
-        kind = _RATE_LIMIT if self.status == 429 else ERROR_TYPES[self.status]  # noqa: PLR2004 - an HTTP status
+        kind = _RATE_LIMIT if self.status == 429 else ERROR_TYPES[self.status]  # an HTTP status
         error = {"type": kind, "message": self.message}
         if self.param is not None:
             error["param"] = self.param
@@ -176,7 +176,7 @@ class Fault:
             headers["Retry-After"] = self.retry_after
         if self.name in _SERVICE_FAULTS or (json_rate_limit and self.name.startswith("429")):
             status = _SERVICE_FAULTS.get(self.name, 429)
-            message = "Invalid API key or token." if status == 401 else f"Sandbox was told to answer {status}."  # noqa: PLR2004
+            message = "Invalid API key or token." if status == 401 else f"Sandbox was told to answer {status}."
             response = RefusedError(status, message).response()
             response.headers |= headers
             return response
@@ -237,28 +237,10 @@ class Faults:
         return number
 
 
-class _Server(ThreadingHTTPServer):
-    daemon_threads = True
-    request_queue_size = 128
-
-    def __init__(self, address: tuple[str, int], prefix: str, respond: Respond) -> None:
-        super().__init__(address, _Handler)
-        self.prefix, self.respond = prefix, respond
-        self.gzip = True
-        self.hangs_end = Event()
-        self.connections: set[socket.socket] = set()
-        self.lock = Lock()
-
-    def handle_error(self, request: Any, client_address: Any) -> None:  # noqa: ANN401 - as the base class has it
-        # Clients hang up, above all in tests: nothing to report.
-        if not isinstance(sys.exception(), OSError):
-            super().handle_error(request, client_address)
-
-
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     disable_nagle_algorithm = True
-    server: _Server
+    server: Server
 
     def setup(self) -> None:
         super().setup()
@@ -276,9 +258,7 @@ class _Handler(BaseHTTPRequestHandler):
     def answer(self) -> None:
         """Answer one request, of whatever method."""
         parts = urlsplit(self.path)
-        lists: dict[str, list[str]] = {}
-        for name, value in parse_qsl(parts.query, keep_blank_values=True):
-            lists.setdefault(name, []).append(value)
+        lists = parse_qs(parts.query, keep_blank_values=True)
         query = {name: values[0] for name, values in lists.items()}
         path = parts.path.removeprefix(self.server.prefix) if parts.path.startswith(self.server.prefix) else ""
         headers = {name.lower(): value for name, value in self.headers.items()}
@@ -298,7 +278,7 @@ class _Handler(BaseHTTPRequestHandler):
         body, middle = response.body, len(response.body) // 2
         if name in ("cut-json", "torn-json"):
             body = body[:middle] + (b"\x00" + body[middle:] if name == "torn-json" else b"")
-        if self.server.gzip and body and _takes_gzip(headers.get("accept-encoding", "")):
+        if self.server.compress and body and _takes_gzip(headers.get("accept-encoding", "")):
             body = gzip.compress(body, compresslevel=1, mtime=0)
             response.headers["Content-Encoding"] = "gzip"
         # A body that nobody read would be taken for the next request.
@@ -326,7 +306,7 @@ def _takes_gzip(accepted: str) -> bool:
     return False
 
 
-class Server:
+class Server(ThreadingHTTPServer):
     """Serves in a thread of its own until it is stopped.
 
     Parameters
@@ -341,16 +321,23 @@ class Server:
         Whether clients that ask for gzip get it.
     """
 
+    daemon_threads = True
+    request_queue_size = 128
+
     def __init__(self, respond: Respond, *, prefix: str, port: int, compress: bool) -> None:
-        self._server = _Server(("127.0.0.1", port), prefix, respond)
-        self._server.gzip = compress
-        self.port: int = self._server.server_address[1]
+        super().__init__(("127.0.0.1", port), _Handler)
+        self.respond, self.prefix, self.compress = respond, prefix, compress
+        self.hangs_end = Event()
+        self.connections: set[socket.socket] = set()
+        self.lock = Lock()
         self._thread = Thread(
-            target=self._server.serve_forever,
-            kwargs={"poll_interval": 0.02},
-            name="qoderdata-sandbox",
-            daemon=True,
+            target=self.serve_forever, kwargs={"poll_interval": 0.02}, name="qoderdata-sandbox", daemon=True
         )
+
+    @property
+    def port(self) -> int:
+        """Where it listens."""
+        return self.server_address[1]
 
     def start(self) -> Self:
         """Serve from now on."""
@@ -359,18 +346,23 @@ class Server:
 
     def end_hangs(self) -> None:
         """Close the connections that a fault lets hang."""
-        hanging, self._server.hangs_end = self._server.hangs_end, Event()
+        hanging, self.hangs_end = self.hangs_end, Event()
         hanging.set()
 
     def stop(self) -> None:
         """Stop serving, and close all connections."""
         self.end_hangs()
-        self._server.shutdown()
+        self.shutdown()
         self._thread.join()
-        self._server.server_close()
-        with self._server.lock:
-            connections = list(self._server.connections)
+        self.server_close()
+        with self.lock:
+            connections = list(self.connections)
         for connection in connections:
             # Wakes the thread that waits for this client's next request; the client may be gone already.
             with suppress(OSError):
                 connection.shutdown(socket.SHUT_RDWR)
+
+    def handle_error(self, request: Any, client_address: Any) -> None:  # noqa: ANN401 - as the base class has it
+        """Report nothing where a client hung up, as tests do."""
+        if not isinstance(sys.exception(), OSError):
+            super().handle_error(request, client_address)

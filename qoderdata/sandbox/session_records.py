@@ -19,11 +19,10 @@ from qoderdata.sandbox.scenarios import (
     End,
     Later,
     Scenarios,
-    reuses,
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from numpy.typing import NDArray
 
@@ -42,7 +41,7 @@ _STOP_REASONS = {
     End.BUDGET: "budget_reached",
 }
 #: What edition D can tell of a run; of all other ends, that it failed.
-_TOLD = {
+_OUTCOMES = {
     **dict.fromkeys((End.FRESH, End.RUNNING), "running"),
     **dict.fromkeys((End.SILENT, End.DONE, End.QUIET), "completed"),
     End.WAITING: "waiting",
@@ -50,7 +49,7 @@ _TOLD = {
     End.UNKNOWN: None,
 }
 #: What run records say of failures that have no error of the session.
-_NAMED = {
+_ERRORS_IN_RECORDS = {
     End.CANCELLED: ("cancelled", "The session was cancelled."),
     End.BARE: ("retries_exhausted", "The session gave up after several retries."),
     End.BUDGET: ("budget_reached", "The session reached its budget."),
@@ -96,41 +95,31 @@ class Session:
 _COLUMNS = tuple(name for name in Session.__dataclass_fields__ if name not in ("id", "timeout", "duration"))
 
 
-def told_by_record(session: Session) -> tuple[str, str]:
+def error_in_record(session: Session) -> tuple[str, str]:
     """Return the error of a failed run as its record tells it, up to edition C."""
-    return _NAMED.get(End(session.end)) or session.failure
+    return _ERRORS_IN_RECORDS.get(End(session.end)) or session.failure
 
 
-def told_by_events(session: Session) -> dict[str, Any]:
-    """Return what edition D tells of the run of a session, by the session and its events.
-
-    Parameters
-    ----------
-    session
-        The session.
-
-    Returns
-    -------
-    dict
-        ``status``, ``status_from``, ``error_type``, ``error_message``, ``started_at``, ``completed_at``; what
-        nobody can know is None.
-    """
+def outcome_from_events(session: Session) -> Record:
+    """Return what the session and its events tell of its run in edition D; what nobody can know is None."""
     end = End(session.end)
     silent = end in (End.FRESH, End.RUNNING, End.SILENT, End.SILENT_TERMINATED)
-    told: dict[str, Any] = {
-        "status": _TOLD.get(end, "failed"), "status_from": "session" if silent else "events", "error_type": None,
-        "error_message": None, "started_at": stamp(session.created), "completed_at": None,
-    }  # fmt: skip
-    if told["status"] == "failed" and session.error >= 0:
-        told["error_type"], told["error_message"] = session.failure
-    elif told["status"] == "failed":
-        told["error_type"] = _STOP_REASONS.get(end, "session_terminated")
-    if session.has_start and end not in (End.FRESH, End.SILENT, End.SILENT_TERMINATED):
-        told["started_at"] = stamp(session.started)
-    decided = not silent and told["status"] in ("completed", "failed", "cancelled")
-    if decided and session.has_end:
-        told["completed_at"] = stamp(session.ended)
-    return told
+    status = _OUTCOMES.get(end, "failed")
+    error_type = error_message = None
+    if status == "failed" and session.error >= 0:
+        error_type, error_message = session.failure
+    elif status == "failed":
+        error_type = _STOP_REASONS.get(end, "session_terminated")
+    is_start_known = session.has_start and end not in (End.FRESH, End.SILENT, End.SILENT_TERMINATED)
+    is_end_known = session.has_end and not silent and status in ("completed", "failed", "cancelled")
+    return {
+        "status": status,
+        "status_from": "session" if silent else "events",
+        "error_type": error_type,
+        "error_message": error_message,
+        "started_at": stamp(session.started if is_start_known else session.created),
+        "completed_at": stamp(session.ended) if is_end_known else None,
+    }
 
 
 class _Writer:
@@ -138,7 +127,7 @@ class _Writer:
 
     def __init__(self, session: Session) -> None:
         self._session = session
-        self.events: list[dict[str, Any]] = []
+        self.events: list[Record] = []
 
     def add(self, kind: str, at: int, *, timed: bool | None = None, **content: Any) -> str:  # noqa: ANN401 - JSON
         """Write an event; one in twenty has no time, unless `timed` decides."""
@@ -169,25 +158,8 @@ class _Writer:
         self.add(kind, at, content=[{"text": text, "type": "text"}])
 
 
-def event_list(session: Session, *, prompt: str, credits_used: float, now: int) -> list[dict[str, Any]]:
-    """Write the events of a session, oldest first.
-
-    Parameters
-    ----------
-    session
-        The session.
-    prompt
-        What it was asked.
-    credits_used
-        What its models cost; shared out over the model calls.
-    now
-        The clock. Events of a session that runs grow with it, and none ever changes.
-
-    Returns
-    -------
-    list of dict
-        The events.
-    """
+def _event_list(session: Session, *, prompt: str, credits_used: float, now: int) -> list[Record]:
+    """Write the events of a session up to the clock, oldest first; its model calls share `credits_used`."""
     writer, dice, end = _Writer(session), Dice(f"{session.id}/events"), End(session.end)
     writer.message("user.message", session.created, prompt)
     if end == End.FRESH:
@@ -213,23 +185,17 @@ def event_list(session: Session, *, prompt: str, credits_used: float, now: int) 
 
 
 def _recover(writer: _Writer, session: Session, dice: Dice) -> None:
-    """Write the errors after which work went on."""
-    at = session.started
+    """Write the errors after which work went on, or is about to go on."""
+    at, before = session.started, session.before
     rounds = 45 if dice.percent(5) else dice.pick((1, 1, 2, 3))
-    if session.before == Before.RECOVERED:
-        for _ in range(rounds):
-            writer.error(at, "retrying", message=dice.pick(sample_values.PASSING))
+    if before == Before.PLAIN:
+        return
+    is_voided = before == Before.VOIDED
+    for _ in range(rounds if before == Before.RECOVERED else 1):
+        writer.error(at, "exhausted" if is_voided else "retrying", message=dice.pick(sample_values.PASSING))
+        if not is_voided or dice.percent(40):
             writer.add("session.status_rescheduled", at)
-            writer.add("session.status_running", at)
-    elif session.before == Before.VOIDED:
-        writer.error(at, "exhausted", message=dice.pick(sample_values.PASSING))
-        if dice.percent(40):
-            writer.add("session.status_rescheduled", at)
-        writer.add("session.status_running", at)
-    elif session.before == Before.RESCHEDULED:
-        writer.error(at, "retrying", message=dice.pick(sample_values.PASSING))
-        writer.add("session.status_rescheduled", at)
-        if session.end != End.RUNNING:
+        if before != Before.RESCHEDULED or session.end != End.RUNNING:
             writer.add("session.status_running", at)
 
 
@@ -330,6 +296,10 @@ class SessionRecords:
         self._fleet, self._columns, self._ids = fleet, scenarios, ids
         self._template, self._snapshots = cache(template), cache(self._snapshot)
 
+    def _deployment(self, session: Session) -> Record:
+        """Return the deployment that started a session, as it was created; empty where a person did."""
+        return self._template(session.deployment) if session.deployment >= 0 else {}
+
     def session(self, index: int) -> Session:
         """Return one row."""
         row = {name: self._columns[name][index].item() for name in _COLUMNS}
@@ -360,7 +330,7 @@ class SessionRecords:
         sessions = [self.session(index) for index in indices]
         session, last = sessions[0], sessions[-1]
         dice = Dice(session.id)
-        deployment = self._template(session.deployment) if session.deployment >= 0 else {}
+        deployment = self._deployment(session)
         variables = deployment.get("environment_variables", "").replace(";", "\n").splitlines()
         record: Record = {
             "agent": self._snapshots(session.agent),
@@ -395,20 +365,19 @@ class SessionRecords:
         events: list[Record] = []
         for index in indices:
             session = self.session(index)
-            deployment = self._template(session.deployment) if session.deployment >= 0 else {}
-            texts = [
+            prompts = (
                 event["content"][0]["text"]
-                for event in deployment.get("initial_events", ())
+                for event in self._deployment(session).get("initial_events", ())
                 if event["type"] == "user.message"
-            ]
-            prompt = texts[0] if texts else Dice(session.id).pick(sample_values.PROMPTS)
+            )
+            prompt = next(prompts, None) or Dice(session.id).pick(sample_values.PROMPTS)
             models, _ = self._credits(session)
-            events += event_list(session, prompt=prompt, credits_used=models, now=now)
+            events += _event_list(session, prompt=prompt, credits_used=models, now=now)
         return events
 
     def _credits(self, session: Session) -> tuple[float, float]:
         """Return what the models and the runtime of a session cost."""
-        deployment = self._template(session.deployment) if session.deployment >= 0 else {}
+        deployment = self._deployment(session)
         base = 0.12 * 1.6 ** Dice(f"{deployment.get('id')}/credits").below(9)
         dice = Dice(f"{session.id}/credits")
         total = base * (0.5 + dice.below(1_000) / 1_000) * (2.5 if dice.percent(3) else 1)
@@ -443,48 +412,29 @@ class SessionRecords:
 def leaders(fleet: Fleet, scenarios: Scenarios) -> NDArray[np.int64]:
     """Return which session stood for each one up to edition C: where it was reused, three runs shared one."""
     index = np.arange(len(scenarios))
-    result = index.copy()
     if not len(fleet):
-        return result
-    which = np.flatnonzero(
-        (scenarios.deployment >= 0) & reuses(fleet)[scenarios.deployment] & (scenarios.end != End.FRESH)
-    )
+        return index
+    is_shared = (scenarios.deployment >= 0) & fleet.reuses_session[scenarios.deployment]
+    which = np.flatnonzero(is_shared & (scenarios.end != End.FRESH))
     order = which[np.argsort(scenarios.deployment[which], kind="stable")]
     deployments = scenarios.deployment[order]
     first = np.searchsorted(deployments, deployments)
-    index = np.arange(len(order))
-    result[order] = order[index - (index - first) % 3]
-    return result
+    position = np.arange(len(order))
+    index[order] = order[position - (position - first) % 3]
+    return index
 
 
 def agent_record(identity: str, number: int, now: int) -> Record:
-    """Write an agent.
-
-    Parameters
-    ----------
-    identity
-        Its id, which has the time of its creation.
-    number
-        Its number in the account; -1 is archived.
-    now
-        The clock, in nanoseconds since 1970.
-
-    Returns
-    -------
-    dict
-        The record.
-    """
+    """Write an agent; its id has the time of its creation, and number -1 is archived."""
     dice = Dice(f"{identity}/agent")
-    name, description = sample_values.AGENTS[number % len(sample_values.AGENTS)]
-    if number >= len(sample_values.AGENTS):
-        name = f"{name} {number // len(sample_values.AGENTS) + 1}"
+    name, description = _entry(sample_values.AGENTS, number)
     model = dice.pick(sample_values.MODELS)
     toolset = {
         "enabled_tools": ["Bash", "Read", "Write", "Edit", "Glob", "Grep"],
         "type": "agent_toolset_20260401",
     }
     created = uuid7_time(identity)
-    archived = stamp(created + (now - created) // 2) if number == -1 else None
+    archived = _archived(created, number, now)
     return {
         "archived_at": archived,
         "created_at": stamp(created),
@@ -505,12 +455,10 @@ def agent_record(identity: str, number: int, now: int) -> Record:
 
 
 def environment_record(identity: str, number: int, now: int) -> Record:
-    """Write an environment; the parameters are those of `agent_record`."""
-    name, description, packages = sample_values.ENVIRONMENTS[number % len(sample_values.ENVIRONMENTS)]
-    if number >= len(sample_values.ENVIRONMENTS):
-        name = f"{name} {number // len(sample_values.ENVIRONMENTS) + 1}"
+    """Write an environment, as `agent_record` does an agent."""
+    name, description, packages = _entry(sample_values.ENVIRONMENTS, number)
     created = uuid7_time(identity)
-    archived = stamp(created + (now - created) // 2) if number == -1 else None
+    archived = _archived(created, number, now)
     kinds = ("apt", "cargo", "gem", "go", "npm", "pip")
     listed = {kind: list(packages) if kind == "apt" else [] for kind in kinds}
     return {
@@ -526,11 +474,15 @@ def environment_record(identity: str, number: int, now: int) -> Record:
     }
 
 
-def numbered(prefix: str, ids: list[str], now: int) -> dict[str, int]:
-    """Return the number of each agent or environment by id, oldest first, with one archived and one unused."""
-    archived, unused = (f"{prefix}_{uuid7(now - days * DAY, days)}" for days in (820, 120))
-    numbers = {identity: number for number, identity in enumerate(ids)} | {archived: -1, unused: len(ids)}
-    return dict(sorted(numbers.items()))
+def _entry(listed: Sequence[tuple[Any, ...]], number: int) -> tuple[Any, ...]:
+    """Return an entry of a list, which starts anew at its end: then a number follows the name."""
+    rounds, position = divmod(number, len(listed))
+    name, *rest = listed[position]
+    return (f"{name} {rounds + 1}" if rounds > 0 else name, *rest)
+
+
+def _archived(created: int, number: int, now: int) -> str | None:
+    return stamp(created + (now - created) // 2) if number == -1 else None
 
 
 def _evaluations(session: Session, deployment: Record) -> list[Record]:
