@@ -114,41 +114,21 @@ FIELDS = (
 
 @dataclass(frozen=True)
 class Schedule:
-    """One valid cron text in one zone; made by `parse`.
-
-    Attributes
-    ----------
-    expression : str
-        The cron text, as given.
-    timezone : str
-        The IANA name of the zone.
-    minutes, hours, days, months, weekdays : tuple of int
-        What each field matches, ascending; Sunday is 0.
-    either_day : bool
-        Both day fields are restricted, so that a day matches when either of them does.
-    """
+    """One valid cron text in one zone; made by `parse`."""
 
     expression: str
     timezone: str
+    #: What each field matches, ascending; Sunday is 0.
     minutes: tuple[int, ...] = field(repr=False, compare=False)
     hours: tuple[int, ...] = field(repr=False, compare=False)
     days: tuple[int, ...] = field(repr=False, compare=False)
     months: tuple[int, ...] = field(repr=False, compare=False)
     weekdays: tuple[int, ...] = field(repr=False, compare=False)
+    #: Both day fields are restricted, so that a day matches when either of them does.
     either_day: bool = field(repr=False, compare=False)
 
     def instants(self, start: datetime, end: datetime) -> NDArray[np.datetime64]:
-        """Return every instant at which the schedule fires in ``[start, end)``.
-
-        Parameters
-        ----------
-        start, end
-            Zone-aware times.
-
-        Returns
-        -------
-        numpy.ndarray
-            ``datetime64[s]`` in UTC, ascending, without duplicates.
+        """Return every instant in ``[start, end)`` at which it fires, in UTC, ascending.
 
         Examples
         --------
@@ -161,18 +141,10 @@ class Schedule:
         return self._seconds(whole_seconds(start), whole_seconds(end)).astype("datetime64[s]")
 
     def following(self, after: datetime) -> Iterator[datetime]:
-        """Yield the instants strictly after a time, lazily and without end.
+        """Yield the instants strictly after a time in UTC, ascending, lazily and without end.
 
-        Parameters
-        ----------
-        after
-            A zone-aware time.
-
-        Yields
-        ------
-        datetime.datetime
-            In UTC, ascending. Ends only where the schedule stays silent for 50 years, as one does whose only
-            local time falls into the gap of a yearly clock change, and with the calendar (the year 9999).
+        Ends only where the schedule stays silent for 50 years, as one does whose only local time falls into the
+        gap of a yearly clock change, and with the calendar (the year 9999).
 
         Examples
         --------
@@ -191,12 +163,7 @@ class Schedule:
             begin, length = end, min(2 * length, 366 * DAY)
 
     def describe(self) -> str:
-        """Return in plain English when the schedule fires.
-
-        Returns
-        -------
-        str
-            Time of day, days and zone.
+        """Return in plain English when the schedule fires: time of day, days and zone.
 
         Examples
         --------
@@ -213,15 +180,7 @@ class Schedule:
     def wall_times(self, start: int, end: int) -> NDArray[np.int64]:
         """Return the local times in ``[start, end)`` that match, as if the clocks of the zone never changed.
 
-        Parameters
-        ----------
-        start, end
-            Local times, in seconds since 1970-01-01T00:00 local time.
-
-        Returns
-        -------
-        numpy.ndarray
-            Ascending, in the same seconds.
+        All are in seconds since 1970-01-01T00:00 local time, ascending.
 
         Examples
         --------
@@ -258,25 +217,11 @@ class Schedule:
 
 @lru_cache(maxsize=4096)
 def parse(expression: str, timezone: str) -> Schedule:
-    """Read a cron text and its zone.
+    """Read a cron text and its IANA zone.
 
-    Parameters
-    ----------
-    expression
-        Five fields (minute, hour, day of month, month, day of week) of ``[0-9A-Za-z*,/-]``: lists, ranges,
-        steps (``5/20`` is ``5-59/20``), names JAN-DEC and SUN-SAT in any case; Sunday is 0 or 7.
-    timezone
-        An IANA name, such as ``"Asia/Shanghai"``.
-
-    Returns
-    -------
-    Schedule
-        The schedule.
-
-    Raises
-    ------
-    CronError
-        The text cannot be read or never fires, or there is no such zone.
+    Five fields (minute, hour, day of month, month, day of week) of ``[0-9A-Za-z*,/-]``: lists, ranges, steps
+    (``5/20`` is ``5-59/20``), names JAN-DEC and SUN-SAT in any case; Sunday is 0 or 7. Raise `CronError` where the
+    text cannot be read or never fires, or there is no such zone.
 
     Examples
     --------
@@ -306,22 +251,7 @@ def _lookup_table(values: tuple[int, ...], length: int) -> NDArray[np.bool_]:
 
 
 def split_fields(expression: str) -> list[str]:
-    """Split a cron text into the texts of its five fields, in upper case.
-
-    Parameters
-    ----------
-    expression
-        The cron text.
-
-    Returns
-    -------
-    list of str
-        Minute, hour, day of month, month, day of week.
-
-    Raises
-    ------
-    CronError
-        It is no text, has other characters than a cron text, or not five fields.
+    """Split a cron text into the texts of its five fields, in upper case; raise `CronError` where it has no such.
 
     Examples
     --------
@@ -350,24 +280,7 @@ def split_fields(expression: str) -> list[str]:
 
 
 def field_values(text: str, field: CronField) -> tuple[int, ...]:
-    """Return the numbers that one field matches.
-
-    Parameters
-    ----------
-    text
-        The field's text, in upper case.
-    field
-        Which field it is.
-
-    Returns
-    -------
-    tuple of int
-        Ascending, without duplicates.
-
-    Raises
-    ------
-    CronError
-        Not a list of numbers, names, ranges and steps, or one that is out of bounds or runs backwards.
+    """Return the numbers that the text of one field, in upper case, matches, ascending; raise `CronError`.
 
     Examples
     --------
@@ -417,22 +330,7 @@ def _number(word: str, field: CronField) -> int:
 
 
 def find_zone(timezone: str) -> ZoneInfo:
-    """Find a zone by its IANA name.
-
-    Parameters
-    ----------
-    timezone
-        The name, such as ``"Asia/Shanghai"``.
-
-    Returns
-    -------
-    zoneinfo.ZoneInfo
-        The zone.
-
-    Raises
-    ------
-    CronError
-        There is no such zone.
+    """Find a zone by its IANA name; raise `CronError` where there is no such zone.
 
     Examples
     --------
@@ -452,19 +350,7 @@ def find_zone(timezone: str) -> ZoneInfo:
 
 @lru_cache(maxsize=4096)
 def offset_segments(timezone: str, start: int, end: int) -> tuple[OffsetSegment, ...]:
-    """Split ``[start, end)`` where the offset of a zone changes.
-
-    Parameters
-    ----------
-    timezone
-        The zone's IANA name.
-    start, end
-        In seconds since 1970 in UTC, ``start < end``.
-
-    Returns
-    -------
-    tuple of OffsetSegment
-        In order, without gaps; neighbours differ in their offset.
+    """Split ``[start, end)``, in seconds since 1970 in UTC, where the offset of a zone changes.
 
     Examples
     --------
@@ -498,22 +384,7 @@ def offset_segments(timezone: str, start: int, end: int) -> tuple[OffsetSegment,
 
 
 def whole_seconds(time: datetime) -> int:
-    """Return a time in seconds since 1970, rounded up.
-
-    Parameters
-    ----------
-    time
-        A zone-aware time.
-
-    Returns
-    -------
-    int
-        The least whole second that is not before it.
-
-    Raises
-    ------
-    ValueError
-        The time has no zone.
+    """Return a zone-aware time in seconds since 1970, rounded up; raise `ValueError` without a zone.
 
     Examples
     --------
@@ -575,17 +446,7 @@ def _every_from_any(hours: Sequence[int]) -> str:
 
 
 def describe_days(schedule: Schedule) -> str:
-    """Describe on which days a schedule fires.
-
-    Parameters
-    ----------
-    schedule
-        The schedule.
-
-    Returns
-    -------
-    str
-        Such as ``"Monday to Friday in June"``; empty where it is every hour of every day.
+    """Describe on which days a schedule fires; empty where it is every hour of every day.
 
     Examples
     --------
@@ -622,17 +483,7 @@ def describe_days(schedule: Schedule) -> str:
 
 
 def describe_months(values: Sequence[int]) -> str:
-    """Write the names of months.
-
-    Parameters
-    ----------
-    values
-        1 to 12, ascending.
-
-    Returns
-    -------
-    str
-        Three or more in a row as "a to b".
+    """Write the names of months, 1 to 12 and ascending; three or more in a row as "a to b".
 
     Examples
     --------
@@ -643,17 +494,7 @@ def describe_months(values: Sequence[int]) -> str:
 
 
 def days_in_month(month: int) -> int:
-    """Return how many days a month has at least.
-
-    Parameters
-    ----------
-    month
-        1 to 12.
-
-    Returns
-    -------
-    int
-        28 to 31.
+    """Return how many days a month, 1 to 12, has at least.
 
     Examples
     --------
@@ -664,17 +505,7 @@ def days_in_month(month: int) -> int:
 
 
 def describe_numbers(values: Sequence[int]) -> str:
-    """Write numbers: a row without gaps as "a to b", a long regular one as "a, b, ..., z".
-
-    Parameters
-    ----------
-    values
-        Ascending.
-
-    Returns
-    -------
-    str
-        The words.
+    """Write ascending numbers: a row without gaps as "a to b", a long regular one as "a, b, ..., z".
 
     Examples
     --------
@@ -710,19 +541,7 @@ def _runs(values: Sequence[int]) -> list[tuple[int, ...]]:
 
 
 def join_words(words: Sequence[str], *, is_or: bool = False) -> str:
-    """Join words with commas, and a word before the last one.
-
-    Parameters
-    ----------
-    words
-        What to join; at least one.
-    is_or
-        Whether "or" stands before the last one, instead of "and".
-
-    Returns
-    -------
-    str
-        Such as ``"a, b and c"``.
+    """Join words with commas, and "and" or "or" before the last one.
 
     Examples
     --------

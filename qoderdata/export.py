@@ -142,29 +142,13 @@ def export_csv(frame: Any, path: str | Path, *, spreadsheet_safe: bool = True) -
 def csv_text(frame: Any, *, spreadsheet_safe: bool = True) -> str:  # noqa: ANN401 - as `export_csv`
     """Return a frame as CSV text: the same that `export_csv` writes to a file.
 
-    Parameters
-    ----------
-    frame
-        Any frame that narwhals knows.
-    spreadsheet_safe
-        As in `export_csv`.
-
-    Returns
-    -------
-    str
-        The lines, header first, each with its end.
-
-    Raises
-    ------
-    FrameTypeError
-        `frame` is no frame that narwhals knows.
-
     Examples
     --------
     >>> import pandas as pd
     >>> print(csv_text(pd.DataFrame({"name": ["@SUM(A1)"], "runs": [3]})))
     "name","runs"
     "'@SUM(A1)",3
+    <BLANKLINE>
     """
     sink = pa.BufferOutputStream()
     _writer(frame, safe=spreadsheet_safe)(sink)
@@ -313,26 +297,10 @@ def _write_parquet(frame: Any, sink: pa.NativeFile) -> None:  # noqa: ANN401 - a
 
 
 def read_batches(frame: Any) -> pa.RecordBatchReader:  # noqa: ANN401 - any frame that narwhals knows
-    """Open a frame as a stream of Arrow batches.
+    """Open a frame of any library as a stream of Arrow batches, with pandas's own metadata where there are any.
 
-    Parameters
-    ----------
-    frame
-        A pandas, Polars, PyArrow, Dask or Spark frame, a DuckDB relation, or another that narwhals knows.
-        DuckDB's relations and Dask's partitions are computed as they are read; any other lazy frame is
-        collected first.
-
-    Returns
-    -------
-    pyarrow.RecordBatchReader
-        The batches and their schema, with pandas's own metadata where it is a pandas or Dask frame.
-
-    Raises
-    ------
-    FrameTypeError
-        It is no frame that narwhals knows.
-    pyarrow.ArrowInvalid
-        A column of Python objects mixes types.
+    DuckDB's relations and Dask's partitions are computed as they are read; any other lazy frame is collected
+    first. Raise `FrameTypeError`, and `pyarrow.ArrowInvalid` where a column of Python objects mixes types.
     """
     if isinstance(frame, pd.DataFrame):
         return to_arrow(frame).to_reader(BATCH_ROWS)
@@ -353,17 +321,8 @@ def read_batches(frame: Any) -> pa.RecordBatchReader:  # noqa: ANN401 - any fram
 def to_arrow(frame: pd.DataFrame, *, keep_index: bool | None = None) -> pa.Table:
     """Return a pandas frame as an Arrow table that pandas reads back the same.
 
-    Parameters
-    ----------
-    frame
-        Any frame. Of its attrs, what JSON does not know becomes text.
-    keep_index
-        Whether to keep its index; ``None`` as pandas does: numbers of the rows take no column.
-
-    Returns
-    -------
-    pyarrow.Table
-        The table.
+    Of its attrs, what JSON does not know becomes text. `keep_index`: ``None`` as pandas does: numbers of the rows
+    take no column.
     """
     if frame.attrs:
         frame = frame.copy(deep=False)
@@ -381,18 +340,7 @@ def to_arrow(frame: pd.DataFrame, *, keep_index: bool | None = None) -> pa.Table
 
 
 def is_meaningful(index: pd.Index[Any]) -> bool:
-    """Tell whether an index is more than the numbers of the rows.
-
-    Parameters
-    ----------
-    index
-        The index of a frame, of one level or more.
-
-    Returns
-    -------
-    bool
-        ``True`` where it has a name, several levels, or anything but integers.
-    """
+    """Tell whether an index is more than the numbers of the rows."""
     return index.nlevels > 1 or index.name is not None or not pd.api.types.is_integer_dtype(index.dtype)
 
 
@@ -415,21 +363,10 @@ def _read_partitions(frame: Any) -> pa.RecordBatchReader:  # noqa: ANN401 - Dask
 
 
 def cells(column: pa.Array[Any] | list[object], *, name: str, safe: bool) -> pa.Array[Any]:
-    """Return one column, or a piece of it, as cells.
+    """Return one column, or a piece of it, as cells: numbers and booleans as they are, all else as texts.
 
-    Parameters
-    ----------
-    column
-        The values: an Arrow array, or Python objects.
-    name
-        The column's name, which may say that its values are secrets.
-    safe
-        Whether to escape what a spreadsheet could run.
-
-    Returns
-    -------
-    pyarrow.Array
-        Numbers and booleans as they are, everything else as texts; missing values stay missing.
+    Missing values stay missing. Its name may say that its values are secrets; `safe`: escape what a spreadsheet
+    could run.
     """
     hide = is_secret(name)
     if isinstance(column, pa.DictionaryArray):
@@ -509,16 +446,6 @@ _SCALARS: tuple[tuple[type | tuple[type, ...], Callable[[Any], object]], ...] = 
 def escape(text: str) -> str:
     """Put an apostrophe before everything that a spreadsheet could run.
 
-    Parameters
-    ----------
-    text
-        Any text.
-
-    Returns
-    -------
-    str
-        The same text where there is nothing to fear.
-
     Examples
     --------
     >>> escape("=1+1"), escape("Nightly - report"), escape("a;  =1+1")
@@ -528,38 +455,12 @@ def escape(text: str) -> str:
 
 
 def escape_array(texts: pa.Array[Any]) -> pa.Array[Any]:
-    """Escape every text of an Arrow array; missing ones stay missing.
-
-    Parameters
-    ----------
-    texts
-        A string array of any width.
-
-    Returns
-    -------
-    pyarrow.Array
-        An array of the same length and type.
-    """
+    """Escape every text of an Arrow array; missing ones stay missing."""
     return replace_some(texts, _NEEDS, escape)
 
 
 def replace_some(texts: pa.Array[Any], pattern: str, change: Callable[[str], str]) -> pa.Array[Any]:
-    """Change those texts that match a pattern, so that the many others never become Python objects.
-
-    Parameters
-    ----------
-    texts
-        A string array of any width.
-    pattern
-        RE2: which texts are looked at.
-    change
-        What becomes of one of them.
-
-    Returns
-    -------
-    pyarrow.Array
-        An array of the same length and type.
-    """
+    """Change those texts that match a pattern (RE2), so that the many others never become Python objects."""
     matches: Any = pc.match_substring_regex(texts, pattern).fill_null(fill_value=False)
     found = texts.filter(matches).to_pylist()
     if not found:

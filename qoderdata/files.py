@@ -54,21 +54,9 @@ _REPEATED = 40
 
 
 def check_ending(path: str | Path, endings: Sequence[str], *, what: str) -> None:
-    """Raise unless a file's name ends in a way that fits what is written to it.
+    """Raise `ValueError` unless a file's name ends in a way that fits what is written to it.
 
-    Parameters
-    ----------
-    path
-        The file. A name without any ending says nothing, and passes; so does what is not a regular file.
-    endings
-        The allowed endings in lower case, each with its dot.
-    what
-        What is written, such as ``"a report is an HTML page"``.
-
-    Raises
-    ------
-    ValueError
-        The name says another format; the message lists the endings.
+    A name without any ending says nothing, and passes; so does what is not a regular file.
 
     Examples
     --------
@@ -89,26 +77,12 @@ def replace(
     private: bool = False,
     durable: bool = True,
 ) -> None:
-    """Write a local file so that it is there whole or not at all.
+    """Write a local file so that it is there whole or not at all; what `write` raises leaves it untouched.
 
-    Parameters
-    ----------
-    path
-        The target. A file that is there stays until the new one is whole, and keeps its mode; of a symbolic
-        link its target is replaced. A pipe, a terminal or another character device is written to when all is
-        made.
-    write
-        Called with an open binary file. What it raises is raised on, and the target is untouched.
-    private
-        Replace whatever is there by a file that only the user can read, links too. Otherwise the umask decides
-        about a new file's mode.
-    durable
-        Wait until the disk has the content, so that no power cut leaves an empty file.
-
-    Raises
-    ------
-    OSError
-        The folder is not there or cannot be written, or the target is a folder, a socket or a disk.
+    A file that is there keeps its mode; of a symbolic link its target is replaced. A pipe, a terminal or another
+    character device is written to when all is made. `private`: replace whatever is there, links too, by a file
+    that only the user can read. `durable`: wait until the disk has the content, so that no power cut leaves an
+    empty file.
     """
     given = Path(path)
     if not private and _is_special(given):
@@ -185,28 +159,10 @@ def _keep_owner_and_mode(path: Path, old: os.stat_result) -> None:
 
 
 class Folder:
-    """A folder of files, on this machine or at a URL that pyarrow or fsspec opens.
+    """A folder of files: a path, or a URL that pyarrow or fsspec opens, such as ``s3://bucket/folder``.
 
-    Making one touches nothing; the folder is created with its first file, private to the user.
-
-    Parameters
-    ----------
-    location
-        A path, or a URL such as ``s3://bucket/folder`` or ``memory://folder``; ``file:///folder`` is a path too.
-
-    Attributes
-    ----------
-    location : str
-        As given, in full.
-    filesystem : pyarrow.fs.FileSystem
-        What opens `path`.
-    path : str
-        The folder's path in `filesystem`.
-
-    Raises
-    ------
-    CacheError
-        Nothing here opens such a URL.
+    Making one touches nothing; the folder is created with its first file, private to the user. Raise `CacheError`
+    where nothing here opens such a URL. `path` is the folder's path in `filesystem`.
     """
 
     def __init__(self, location: str | Path) -> None:
@@ -234,19 +190,8 @@ class Folder:
     def replace(self, name: str, write: Callable[[pa.NativeFile], object], *, durable: bool = True) -> None:
         """Write a file below this folder, whole or not at all, private to the user.
 
-        Parameters
-        ----------
-        name
-            Its path below the folder; folders on the way are created.
-        write
-            Called with an open binary file. What it raises is raised on, and an old file stays.
-        durable
-            As `replace` takes it; an object store is always waited for.
-
-        Raises
-        ------
-        OSError
-            The folder cannot be written.
+        Folders on the way are created. What `write` raises is raised on, and an old file stays. An object store is
+        always waited for.
         """
         path = self.full(name)
         if self.local:
@@ -265,12 +210,7 @@ class Folder:
     def read(self, name: str) -> pa.Buffer | None:
         """Return a file's bytes, or ``None`` where there is no such file.
 
-        Raises
-        ------
-        IsADirectoryError
-            A folder lies in its place.
-        OSError
-            It cannot be read now.
+        Raise `IsADirectoryError` where a folder lies in its place, and `OSError` where it cannot be read now.
         """
         path = self.full(name)
         if self.local and Path(path).is_dir():
@@ -285,13 +225,7 @@ class Folder:
             return None
 
     def open_file(self, name: str) -> pa.NativeFile | None:
-        """Return an open file, or ``None`` where there is no such file; of an object store it is read whole.
-
-        Raises
-        ------
-        OSError
-            It cannot be read now.
-        """
+        """Return an open file, or ``None`` where there is no such file; of an object store it is read whole."""
         if not self.local:
             content = self.read(name)
             return None if content is None else pa.BufferReader(content)
@@ -322,13 +256,7 @@ class Folder:
                 self.filesystem.delete_file(path)
 
     def move(self, name: str, to: str) -> bool:
-        """Move a file below this folder, or what lies in its place, and return whether there was anything.
-
-        Raises
-        ------
-        OSError
-            The folder cannot be read or written.
-        """
+        """Move a file below this folder, or what lies in its place, and return whether there was anything."""
         if self.local:
             target = Path(self.full(to))
             _make_private(target.parent)
@@ -355,26 +283,9 @@ class Folder:
         """Hold a lock that other processes on this machine respect; an object store has none.
 
         A thread renews it, also while this process waits for the service, but not while the process is stopped.
-
-        Parameters
-        ----------
-        name
-            The lock's name; its file lies in this folder.
-        timeout
-            Seconds to wait for another holder. ``None`` waits while the holder renews it, and gives up after
-            `LOCK_PATIENCE` seconds without.
-
-        Raises
-        ------
-        CacheError
-            Another process holds the lock; the message names it.
-        OSError
-            The folder cannot be written.
-
-        Warns
-        -----
-        CacheWarning
-            Without `timeout`: another process has held the lock for more than a second.
+        `timeout`: seconds to wait for another holder; ``None`` waits, and warns after a second, while the holder
+        renews it, and gives up after `LOCK_PATIENCE` seconds without. Raise `CacheError` where another process
+        holds the lock.
         """
         import filelock  # noqa: PLC0415 - slow to import, and only stores need it
 

@@ -83,16 +83,6 @@ class ListClient(Protocol):
 class PageSize:
     """The page size to ask for: large at first, and reduced to what the service grants.
 
-    Parameters
-    ----------
-    value
-        What is known already, such as `Client.page_limit`; ``None`` starts with the largest page of any edition.
-
-    Attributes
-    ----------
-    value : int
-        The page size to ask for. Keep it for the next walk.
-
     Examples
     --------
     >>> PageSize(), PageSize(100)
@@ -106,18 +96,9 @@ class PageSize:
         return f"PageSize({self.value})"
 
     def reduce(self, refusal: errors.BadRequestError) -> bool:
-        """Reduce the size after a refusal, and return whether to ask again.
+        """Reduce the size after a refusal that is about ``limit``, and return whether to ask again.
 
-        Parameters
-        ----------
-        refusal
-            The service's response.
-
-        Returns
-        -------
-        bool
-            Whether the refusal is about ``limit`` and there is a smaller size: what the message grants ("between
-            1 and N"), else 100.
+        The new size is what the message grants ("between 1 and N"), else 100.
 
         Examples
         --------
@@ -142,15 +123,7 @@ class PageSize:
 
 
 class Progress:
-    """Count what a walk has done.
-
-    Attributes
-    ----------
-    requests : int
-        Requests; a retried one counts once, a refused one too.
-    pages, records : int
-        Pages that the caller has handled, and their records.
-    """
+    """Count requests (a retried one once), and the pages and records that the caller has handled."""
 
     def __init__(self) -> None:
         self.requests = 0
@@ -158,13 +131,7 @@ class Progress:
         self.records = 0
 
     def add(self, page: Envelope) -> None:
-        """Count a page that the caller has handled.
-
-        Parameters
-        ----------
-        page
-            The page.
-        """
+        """Count a page that the caller has handled."""
         self.pages += 1
         self.records += page.count
 
@@ -180,24 +147,7 @@ def has_small_pages(cursor_param: str) -> bool:
 def list_query(
     params: Mapping[str, str | Sequence[str]], cursor: str | None, limit: int, *, cursor_param: str = "after_id"
 ) -> QueryParams:
-    """Return the query of one page.
-
-    Parameters
-    ----------
-    params
-        The filters of the list.
-    cursor
-        The page's cursor; ``None`` for the first page.
-    limit
-        The page size.
-    cursor_param
-        The parameter that carries the cursor: ``"after_id"`` (deployments, runs) or ``"page"`` (sessions, agents,
-        environments).
-
-    Returns
-    -------
-    dict
-        The query's parameters.
+    """Return the query of one page; the cursor is ``None`` for the first one.
 
     Examples
     --------
@@ -231,34 +181,10 @@ def walk_list(
     cursor_param: str = "after_id",
     progress: Progress | None = None,
 ) -> Generator[E, None, None]:
-    """Walk a list of the service from page to page, one page ahead of the caller.
+    """Walk a list of the service from page to page, one page ahead of the caller, as `walk` does.
 
-    Parameters
-    ----------
-    client
-        Sends the requests; it remembers the page size that the service grants, unless the list
-        `has_small_pages`.
-    path
-        The list's path below the base URL.
-    params
-        Its filters.
-    read
-        Reads the body of a page.
-    cursor_param
-        The parameter that carries the cursor: ``"after_id"`` (deployments, runs) or ``"page"`` (sessions, agents,
-        environments).
-    progress
-        Counts the pages; give one to read it.
-
-    Yields
-    ------
-    Envelope
-        The pages, in the list's order.
-
-    Raises
-    ------
-    PaginationError, APIError
-        As `walk`.
+    The client remembers the page size that the service grants, unless the list `has_small_pages`. The cursor goes
+    into ``"after_id"`` (deployments, runs) or ``"page"`` (sessions, agents, environments).
     """
     is_small = has_small_pages(cursor_param)
     size = PageSize(SAFE_PAGE if is_small else client.page_limit)
@@ -283,38 +209,15 @@ def walk(
     mask: Callable[[str], str] = str,
     progress: Progress | None = None,
 ) -> Generator[E, None, None]:
-    """Walk a list from page to page, one page ahead of the caller.
+    """Walk a list from page to page, one page ahead of the caller; `fetch` takes a cursor and a page size.
 
     While the caller handles a page, the next one is fetched in another thread; never two at once, since a page's
     cursor comes with the page before. Closing the iterator early, or leaving it by an exception or Ctrl-C, does
     not wait: a page that is being fetched is dropped when it comes.
 
-    Parameters
-    ----------
-    fetch
-        Called with a cursor (``None`` for the first page) and a page size; returns the page.
-    start
-        The cursor to start from.
-    limit
-        The page size to ask for; reduced to what the service grants, and to be kept for the next walk.
-    max_pages
-        The most pages to fetch; a list with more is an error.
-    mask
-        Masks the access token in a cursor that a message quotes, such as `Client.mask`.
-    progress
-        Counts the pages; give one to read it.
-
-    Yields
-    ------
-    Envelope
-        The pages, in the list's order; every page before a failure, too.
-
-    Raises
-    ------
-    PaginationError
-        There is "more" without a cursor, a cursor repeats, or the list has more than `max_pages` pages.
-    APIError
-        What `fetch` raised; `pages` and `records` say how far the walk got.
+    Every page before a failure is yielded. Raise `PaginationError` where there is "more" without a cursor, a
+    cursor repeats, or the list has more than `max_pages` pages, and what `fetch` raised; `pages` and `records` of
+    an `APIError` say how far the walk got. `mask` masks the access token in a cursor that a message quotes.
     """
     size = PageSize() if limit is None else limit
     counted = Progress() if progress is None else progress
@@ -337,23 +240,7 @@ def fetch_pages(
     max_pages: int,
     mask: Callable[[str], str],
 ) -> Iterator[E]:
-    """Fetch page after page along the cursors, each when it is asked for; `walk` is one page ahead.
-
-    Parameters
-    ----------
-    fetch, start, limit, max_pages, mask
-        As `walk` takes them.
-
-    Yields
-    ------
-    Envelope
-        The pages, in the list's order.
-
-    Raises
-    ------
-    PaginationError, APIError
-        As `walk`.
-    """
+    """Fetch page after page along the cursors, each when it is asked for, as `walk` takes and raises."""
     cursor = start
     seen = {cursor}
     for _ in range(max_pages):
@@ -391,20 +278,10 @@ def _broken_list_error(reason: str) -> errors.PaginationError:
 
 
 def progress_bar(unit: str, *, progress: bool | None) -> Any:  # noqa: ANN401 - tqdm is loaded when it is needed
-    """Return a progress bar.
+    """Return a progress bar on standard error; ``None``: on a terminal or in a notebook, after `BAR_DELAY`.
 
-    Parameters
-    ----------
-    unit
-        What is counted, such as ``"runs"``.
-    progress
-        Whether there is one; ``None``: on a terminal or in a notebook, after `BAR_DELAY`.
-
-    Returns
-    -------
-    tqdm.tqdm
-        A bar on standard error. When it is closed, it is gone from a terminal; in a notebook its last line stays,
-        since a notebook would leave an empty strip.
+    When it is closed, it is gone from a terminal; in a notebook its last line stays, since a notebook would leave
+    an empty strip.
     """
     from tqdm import tqdm  # noqa: PLC0415 - as above
 
@@ -420,17 +297,7 @@ def progress_bar(unit: str, *, progress: bool | None) -> Any:  # noqa: ANN401 - 
 
 
 class ProgressBar:
-    """A progress bar: rows, their rate, how far back the walk is, and what is left as far as that is known.
-
-    Parameters
-    ----------
-    name
-        What is counted.
-    since
-        How far back the walk goes; ``None``: not known.
-    progress
-        Whether there is a bar; ``None``: on a terminal or in a notebook, after a second.
-    """
+    """A progress bar: rows, their rate, how far back the walk is, and what is left as far as that is known."""
 
     def __init__(self, name: str, since: datetime | None, *, progress: bool | None) -> None:
         self._since = since

@@ -103,18 +103,7 @@ for _command in (
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line.
-
-    Parameters
-    ----------
-    argv
-        The words after the program's name; ``None``: those of this process.
-
-    Returns
-    -------
-    int
-        The exit code.
-    """
+    """Run the command line, by default that of this process, and return the exit code."""
     words = sys.argv[1:] if argv is None else argv
     command = _named_command(words)
     with _messages(command):

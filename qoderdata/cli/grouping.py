@@ -29,24 +29,15 @@ _NAMES = {key: f"{word}_name" for word, key in WORDS.items()}
 
 @dataclass(frozen=True, slots=True)
 class Groups:
-    """The groups of a table: the words after `--by`, the columns that they mean, and where their names are.
-
-    Attributes
-    ----------
-    words, keys : sequence of str
-        What the user calls each column, and the column.
-    lists : dict
-        The frames that `with_names` takes the names from, by its arguments.
-    metadata : sequence of str
-        Keys of the deployments' metadata.
-    environments_of : pandas.DataFrame, optional
-        Deployments that tell the environment of each row.
-    """
+    """The groups of a table: the words after `--by`, the columns that they mean, and where their names are."""
 
     words: Sequence[str]
     keys: Sequence[str]
+    #: The frames that `with_names` takes the names from, by its arguments.
     lists: dict[str, pd.DataFrame]
+    #: Keys of the deployments' metadata.
     metadata: Sequence[str] = ()
+    #: Deployments that tell the environment of each row.
     environments_of: pd.DataFrame | None = None
 
     def add_names(self, frame: pd.DataFrame) -> pd.DataFrame:
@@ -88,28 +79,9 @@ def _either(*places: int) -> Callable[[Any], Any]:
 
 
 def resolve(by: Sequence[str], table: str, service: Service, *, deployments: pd.DataFrame | None = None) -> Groups:
-    """Return what the words after `--by` mean, and load the names.
+    """Return what the words after `--by` mean in a table, and load the names.
 
-    Parameters
-    ----------
-    by
-        The words.
-    table
-        The table that is grouped: `"deployments"`, `"runs"` or `"sessions"`.
-    service
-        The service and the cache.
-    deployments
-        The deployments, where `table` is of them.
-
-    Returns
-    -------
-    Groups
-        Columns, names and metadata.
-
-    Raises
-    ------
-    click.UsageError
-        A word means nothing; the message lists what there is.
+    Raise `click.UsageError` where a word means nothing; the message lists what there is.
     """
     columns = schema_columns(table)
     known = [*columns, *WORDS, *_NAMES]

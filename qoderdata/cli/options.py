@@ -72,13 +72,7 @@ _ALIASES = {"load": "freq", "since": "as_of", "workspace": "workspace_id", "id":
 
 
 class Command(click.Command):
-    """A command whose help has its options in groups and ends with an example.
-
-    Parameters
-    ----------
-    example
-        A command line that works.
-    """
+    """A command whose help has its options in groups and ends with an example."""
 
     def __init__(self, *args: Any, example: str, **kwargs: Any) -> None:  # noqa: ANN401 - as click has it
         super().__init__(*args, **kwargs)
@@ -163,16 +157,9 @@ def gather(argument: str, make: Callable[..., Any], *options: _Option, group: st
 
 
 def spelled(text: str, command: click.Command | None = None, words: Sequence[str] | None = None) -> str:
-    """Write a message of the library as a command spells it.
+    """Write a message of the library as a command spells it; ``None``: the command that runs.
 
-    Parameters
-    ----------
-    text
-        The message.
-    command
-        The command; ``None``: the one that runs.
-    words
-        The command line, where the message is to say which values are defaults.
+    `words` is the command line, where the message is to say which values are defaults.
     """
     command = command or click.get_current_context().command
     params = {param.name or "": param for param in command.params}

@@ -47,31 +47,20 @@ _LINK = re.compile(r"://|www\.|@|\b(?:mailto|xmpp|tel|data|javascript):|\w\.[^\W
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """A column of a table for people.
-
-    Attributes
-    ----------
-    heading : str
-        The column's heading.
-    cell : callable
-        Returns the text of a row, which is a named tuple.
-    kind : {"text", "prose", "id", "fixed", "number"}
-        What happens where room is short: a ``"text"`` or ``"id"`` is cut and ``"prose"`` is wrapped;
-        ``"fixed"`` (dates) and ``"number"`` (set to the right) keep their width.
-    optional : int
-        0: always shown. Else left out where room is short: first `MINOR`, then columns without any value, then
-        the highest.
-    is_alert : callable, optional
-        Whether a row's cell is shown in red.
-    readable : int, optional
-        How wide the column should be before optional ones are shown; ``None``: as its kind.
-    """
+    """A column of a table for people."""
 
     heading: str
+    #: Returns the text of a row, which is a named tuple.
     cell: Callable[[Any], Any]
+    #: What happens where room is short: a ``"text"`` or ``"id"`` is cut and ``"prose"`` is wrapped;
+    #: ``"fixed"`` (dates) and ``"number"`` (set to the right) keep their width.
     kind: Literal["text", "prose", "id", "fixed", "number"] = "text"
+    #: 0: always shown. Else left out where room is short: first `MINOR`, then columns without any value, then
+    #: the highest.
     optional: int = 0
+    #: Whether a row's cell is shown in red.
     is_alert: Callable[[Any], bool] | None = None
+    #: How wide it should be before optional ones are shown; ``None``: as its kind.
     readable: int | None = None
 
 
@@ -100,19 +89,7 @@ class Output:
     def print_frame(
         self, frame: pd.DataFrame, columns: Sequence[Column], *, empty: str, notes: Sequence[str] = ()
     ) -> None:
-        """Print a frame.
-
-        Parameters
-        ----------
-        frame
-            One row a line; its index counts as columns.
-        columns
-            The columns of a table for people; CSV and JSON have those of the frame.
-        empty
-            What is printed for people where there are no rows.
-        notes
-            Sentences below a table for people.
-        """
+        """Print a frame, one row a line; CSV and JSON have its columns, people see these, and `notes` below."""
         if self.style == "csv":
             from qoderdata.export import csv_text  # noqa: PLC0415 - slow to import
 
@@ -142,21 +119,9 @@ def count(value: Any) -> str:  # noqa: ANN401 - an integer or one of pandas' mis
 
 
 def print_table(frame: pd.DataFrame, columns: Sequence[Column], *, markdown: bool = False) -> list[str]:
-    """Print a frame as a table for people.
+    """Print a frame as a table for people, of any width in Markdown; its index counts as columns.
 
-    Parameters
-    ----------
-    frame
-        One row a line; its index counts as columns.
-    columns
-        The columns, from left to right.
-    markdown
-        Whether it is a Markdown table of any width.
-
-    Returns
-    -------
-    list of str
-        The headings of columns that had no room, without `MINOR` ones.
+    Return the headings of columns that had no room, without `MINOR` ones.
     """
     rows = [
         [

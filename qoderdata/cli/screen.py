@@ -61,25 +61,17 @@ _SUSPEND = "\x1a"
 
 @dataclass(frozen=True, slots=True, eq=False)
 class View:
-    """What is shown: an overview, how old it is, and why it is not newer.
+    """What is shown: an overview, how old it is, and why it is not newer."""
 
-    Attributes
-    ----------
-    overview : Overview
-        The last one that could be made.
-    runs_at, sessions_at, deployments_at : datetime.datetime or None
-        When each list was read; ``None``: not known.
-    next_at : datetime.datetime, optional
-        When the next reading begins, or began.
-    error : str
-        Why the last reading failed; empty where it did not.
-    """
-
+    #: The last one that could be made.
     overview: Overview
+    #: When each list was read; ``None``: not known.
     runs_at: datetime | None
     sessions_at: datetime | None
     deployments_at: datetime | None
+    #: When the next reading begins, or began.
     next_at: datetime | None = None
+    #: Why the last reading failed; empty where it did not.
     error: str = ""
 
 
@@ -328,22 +320,6 @@ class Screen:
 
     A thread draws it and reads the keys, so that the main one can wait for the service. On `q` it interrupts the
     main thread as Ctrl-C does: what is being read is kept, and goes on next time.
-
-    Parameters
-    ----------
-    view
-        What is shown first.
-    tz
-        The IANA zone of the times shown.
-    host
-        The service's name.
-
-    Attributes
-    ----------
-    has_quit : bool
-        Whether `q` was pressed.
-    failure : BaseException or None
-        Why the view cannot be shown any more.
     """
 
     def __init__(self, view: View, *, tz: str, host: str) -> None:

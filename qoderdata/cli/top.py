@@ -83,15 +83,7 @@ def top(*, once: bool, interval: str, team: str, tz: str, outcomes: str, service
 
 
 class _Reader:
-    """Reads what is new, each list no more often than its requests allow, and keeps what was read.
-
-    Attributes
-    ----------
-    host : str
-        The service's name.
-    pause : datetime.timedelta
-        How long to wait before the next reading.
-    """
+    """Reads what is new, each list no more often than its requests allow, and keeps what was read."""
 
     def __init__(self, service: Service, every: timedelta, *, outcomes: str, tz: str, team: str) -> None:
         self._service = service
@@ -106,13 +98,7 @@ class _Reader:
         self.host = urlsplit(self._client.base_url).netloc
 
     def read(self, *, progress: bool | None = False) -> screen.View:
-        """Return what is going on after reading what is new.
-
-        Raises
-        ------
-        QoderdataError
-            Something could not be read; what was read is kept.
-        """
+        """Return what is going on after reading what is new; what was read before an error is kept."""
         account = self._account(offline=self._service.offline, progress=progress)
         max_age: dict[str, Any] = {} if self._service.max_age is None else {"max_age": self._service.max_age}
         whole: dict[str, Any] = {"include_archived": True}
@@ -125,13 +111,7 @@ class _Reader:
         return self._view()
 
     def read_stored(self) -> screen.View:
-        """Return what was going on when the service was last read, perhaps by another process.
-
-        Raises
-        ------
-        CacheError
-            Not everything is stored.
-        """
+        """Return what was going on when the service was last read, perhaps by another process."""
         account = self._account(offline=True, progress=False)
         self._keep_deployments(qd.load_deployments(include_archived=True, **account))
         self._load_stored(account)

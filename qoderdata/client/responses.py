@@ -66,15 +66,7 @@ class Failure:
 
 
 class ErrorMapper:
-    """Make exceptions for the requests of one client.
-
-    Parameters
-    ----------
-    mask
-        Replaces the access token in a text.
-    now
-        Returns the present, for a ``Retry-After`` date.
-    """
+    """Make exceptions for the requests of one client; `mask` replaces the access token in a text."""
 
     def __init__(self, mask: Callable[[str], str], now: Callable[[], datetime]) -> None:
         self._mask = mask

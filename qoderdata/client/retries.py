@@ -61,15 +61,7 @@ SYSTEM: Clock = SystemClock()
 
 
 class RateLimiter:
-    """Keep a least time between the starts of requests, over all threads.
-
-    Parameters
-    ----------
-    interval
-        The least time between two starts, in seconds.
-    clock
-        The clock to wait by.
-    """
+    """Keep a least time, in seconds, between the starts of requests, over all threads."""
 
     def __init__(self, interval: float, clock: Clock) -> None:
         self._interval = interval
@@ -95,17 +87,7 @@ class RateLimiter:
 def is_retryable(status: int, headers: Mapping[str, str]) -> bool:
     """Return whether a response that is not a success is worth another request.
 
-    Parameters
-    ----------
-    status
-        The HTTP status.
-    headers
-        The response's headers; ``x-should-retry`` overrules the status, except 409, as in the official SDK.
-
-    Returns
-    -------
-    bool
-        Whether the same request may succeed later.
+    ``x-should-retry`` overrules the status, except 409, as in the official SDK.
 
     Examples
     --------
@@ -121,19 +103,9 @@ def is_retryable(status: int, headers: Mapping[str, str]) -> bool:
 
 
 def retry_wait(attempts: int, requested: float | None) -> float | None:
-    """Return the seconds to wait before the next attempt.
+    """Return the seconds to wait after so many failed attempts, given the wait that the service requested.
 
-    Parameters
-    ----------
-    attempts
-        The number of failed attempts, at least 1.
-    requested
-        The wait that the service requested, in seconds; ``None`` where it requested none.
-
-    Returns
-    -------
-    float or None
-        Seconds; ``None`` where the service requested more than 60, so that the caller decides.
+    ``None`` where that is more than 60, so that the caller decides.
 
     Examples
     --------
@@ -146,18 +118,10 @@ def retry_wait(attempts: int, requested: float | None) -> float | None:
 
 
 def backoff(attempts: int) -> float:
-    """Return the wait after a failed attempt: about 0.5 s, doubling, at most 8 s, with jitter.
+    """Return the wait in seconds after a failed attempt: about 0.5, doubling, at most 8, with jitter.
 
-    Parameters
-    ----------
-    attempts
-        The number of failed attempts, at least 1.
-
-    Returns
-    -------
-    float
-        Seconds, between three quarters of the full wait and all of it, so that clients which failed at the same
-        moment do not return at the same moment.
+    It is between three quarters of the full wait and all of it, so that clients which failed at the same moment do
+    not return at the same moment.
 
     Examples
     --------
@@ -171,20 +135,11 @@ def backoff(attempts: int) -> float:
 
 
 def requested_wait(headers: Mapping[str, str], *, now: datetime) -> float | None:
-    """Return the wait that the service requests in ``retry-after-ms``, else in ``Retry-After``.
+    """Return the seconds to wait that the service requests in ``retry-after-ms``, else in ``Retry-After``.
 
-    Parameters
-    ----------
-    headers
-        The response's headers. ``Retry-After`` has seconds or an HTTP date (RFC 9110, section 10.2.3); a date is
-        measured from the response's own ``Date``, so that the clock of this machine does not matter.
-    now
-        The present, for a date in a response without ``Date``.
-
-    Returns
-    -------
-    float or None
-        Seconds; ``None`` where there is no usable value: absent, unreadable, zero, or in the past.
+    The latter has seconds or an HTTP date (RFC 9110, section 10.2.3); a date is measured from the response's own
+    ``Date``, else from `now`, so that the clock of this machine does not matter. ``None`` where there is no usable
+    value: absent, unreadable, zero, or in the past.
 
     Examples
     --------

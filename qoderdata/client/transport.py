@@ -45,19 +45,9 @@ _OVERHEAD = 1 << 20
 
 
 class Token:
-    """Authorize requests to one origin.
+    """Authorize requests to one origin; a request to another scheme, host or port gets no token.
 
-    Parameters
-    ----------
-    secret
-        The access token.
-    base_url
-        The service; a request to another scheme, host or port gets no token.
-
-    Attributes
-    ----------
-    account : str
-        A digest that identifies the account; the token cannot be computed from it.
+    `account` is a digest that identifies the account; the token cannot be computed from it.
     """
 
     def __init__(self, secret: Secret, *, base_url: str) -> None:
@@ -87,21 +77,8 @@ class Token:
 class Transport:
     """Send requests to one service.
 
-    Parameters
-    ----------
-    base_url
-        The service, without a slash at its end.
-    token
-        Authorizes the requests.
-    headers
-        Headers of every request.
-    timeout
-        Seconds to wait for a connection, and for the next bytes of a response; a whole response may take five
-        times the latter.
-    max_response_bytes
-        The largest response, counted after decompression.
-    clock
-        Measures the time of a response.
+    `timeout`: seconds to wait for a connection, and for the next bytes of a response; a whole response may take
+    five times the latter. `max_response_bytes` is counted after decompression.
     """
 
     def __init__(
@@ -131,20 +108,7 @@ class Transport:
         self._template = self._session.prepare_request(unauthorized)
 
     def get(self, path: str, params: Mapping[str, str | Sequence[str]]) -> Response | TransportFailure:
-        """Send one GET request and read the whole response.
-
-        Parameters
-        ----------
-        path
-            The path below the base URL, quoted, with the slash before it.
-        params
-            The query; a list gives one parameter for each of its items.
-
-        Returns
-        -------
-        Response or TransportFailure
-            The response, of any status, or why there is none.
-        """
+        """Send one GET request and read the whole response, of any status; a list is one parameter an item."""
         interruption: BaseException
         try:
             request = self._template.copy()

@@ -39,27 +39,17 @@ _NAMED_IDS = 5
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Page:
-    """One page of a list.
-
-    Parameters
-    ----------
-    has_more
-        Whether more pages follow.
-    last_id, next_page
-        The cursors of the envelope, ``None`` where it has none.
-    count
-        How many records the page has.
-    content
-        The records: decoded structs with their reader, JSON texts, or Python objects.
-    body
-        The body that the structs were read from.
-    """
+    """One page of a list."""
 
     has_more: bool
+    #: The cursors of the envelope, ``None`` where it has none.
     last_id: str | None
     next_page: str | None
+    #: How many records the page has.
     count: int
+    #: The records: decoded structs with their reader, JSON texts, or Python objects.
     content: tuple[FastReader, Sequence[Any]] | Sequence[Any]
+    #: The body that the structs were read from.
     body: bytes
 
 
@@ -75,11 +65,6 @@ _RAW_PAGE = msgspec.json.Decoder(_RawPage)
 
 class Decoder:
     """Decode the pages of one list.
-
-    Parameters
-    ----------
-    schema
-        The columns.
 
     Examples
     --------
@@ -98,24 +83,10 @@ class Decoder:
         self._misfits: list[Misfit] = []
 
     def read_page(self, body: bytes) -> Page:
-        """Read a page; its envelope is known then, and its JSON is proved whole.
+        """Read the body of a page; its envelope is known then, and its JSON is proved whole.
 
-        Parameters
-        ----------
-        body
-            The body of a response.
-
-        Returns
-        -------
-        Page
-            The page.
-
-        Raises
-        ------
-        NotJSONError
-            The body is cut short or is not JSON.
-        APIResponseValidationError
-            The body is JSON, but not the envelope of the contract.
+        Raise `NotJSONError` where it is cut short or is not JSON, and `APIResponseValidationError` where it is
+        JSON, but not the envelope of the contract.
         """
         try:
             # `bytes.decode` would make a text of the whole body, which takes ten times as long.
@@ -137,22 +108,9 @@ class Decoder:
         return Page(found.has_more, found.last_id, found.next_page, count, content, body)
 
     def to_table(self, page: Page) -> pa.Table:
-        """Return the table of a page.
+        """Return the table of a page: one row per record, in the page's order.
 
-        Parameters
-        ----------
-        page
-            A page that `read_page` returned.
-
-        Returns
-        -------
-        pyarrow.Table
-            One row per record, in the page's order; columns of ``schema.arrow``.
-
-        Raises
-        ------
-        APIResponseValidationError
-            A record is not an object or has no id.
+        Raise `APIResponseValidationError` where a record is not an object or has no id.
         """
         content: Any = page.content
         if isinstance(content, tuple):
@@ -189,22 +147,9 @@ class Decoder:
         return result.table
 
     def finish(self, tables: Sequence[pa.Table]) -> pa.Table:
-        """Join the tables of all pages, in the order given, and warn of what was odd.
+        """Join the tables of all pages, in the order given: one row per id, as its last record says, at its place.
 
-        Parameters
-        ----------
-        tables
-            The tables that `to_table` returned, in the order of the pages.
-
-        Returns
-        -------
-        pyarrow.Table
-            One row per id. Where an id came more than once, the last record is kept, at its place.
-
-        Warns
-        -----
-        DataQualityWarning
-            Once for all values that did not fit their columns, once for all ids that came more than once.
+        Warn once of all values that did not fit their columns, and once of all ids that came more than once.
         """
         self.warn_misfits()
         return join_tables(tables, self.schema)
@@ -215,26 +160,11 @@ class Decoder:
 
 
 def from_records(records: Records, schema: Schema) -> pa.Table:
-    """Flatten records to a table.
+    """Flatten records to a table, one row per id.
 
-    Parameters
-    ----------
-    records
-        Records (any iterable, read once), or one envelope: a mapping with the list ``data``.
-    schema
-        The columns.
-
-    Returns
-    -------
-    pyarrow.Table
-        One row per id, columns of ``schema.arrow``.
-
-    Raises
-    ------
-    APIResponseValidationError
-        A record is not a dict with an id, or an envelope's ``data`` is not a list.
-    TypeError
-        ``records`` is neither, such as a frame.
+    They are any iterable, read once, or one envelope: a mapping with the list ``data``. Raise
+    `APIResponseValidationError` where a record is not a dict with an id, or ``data`` is not a list, and
+    `TypeError` where it is neither, such as a frame.
     """
     tables: list[pa.Table] = []
     misfits: list[Misfit] = []

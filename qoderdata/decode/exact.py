@@ -64,26 +64,10 @@ class ExactResult:
 
 
 def flatten(records: Sequence[object], schema: Schema, *, first: int = 0) -> ExactResult:
-    """Flatten records to a table.
+    """Flatten JSON objects, as `qoderdata.decode.jsontext.parse` returns them, to a table, one row per record.
 
-    Parameters
-    ----------
-    records
-        JSON objects, as `qoderdata.decode.jsontext.parse` returns them, or as Python values.
-    schema
-        The columns.
-    first
-        The index of the first record in the whole answer, for messages.
-
-    Returns
-    -------
-    ExactResult
-        A table of ``schema.arrow`` with one row per record, in the same order.
-
-    Raises
-    ------
-    APIResponseValidationError
-        A record is not an object, or has no ``id``.
+    `first` is the index of the first one in the whole answer, for messages. Raise `APIResponseValidationError`
+    where a record is not an object, or has no ``id``.
     """
     rows: dict[str, list[object]] = {name: [] for name in schema.names}
     misfits: list[Misfit] = []

@@ -69,22 +69,7 @@ class _Found:
 
 
 class FastReader:
-    """Read records of one schema.
-
-    Parameters
-    ----------
-    schema
-        The columns.
-    learned
-        Paths of fields that have no column but are expected; their values go to ``extra``.
-
-    Attributes
-    ----------
-    records : msgspec.json.Decoder
-        Decodes a list of records.
-    page : msgspec.json.Decoder
-        Decodes a page with its envelope.
-    """
+    """Read records of one schema; `records` decodes a list of them, `page` a page with its envelope."""
 
     def __init__(self, schema: Schema, learned: Iterable[FieldPath] = ()) -> None:
         self.schema = schema
@@ -107,22 +92,9 @@ class FastReader:
         return FastReader(self.schema, self.learned.union(new)) if new else self
 
     def table(self, records: Sequence[Any]) -> pa.Table:
-        """Return a table with one row per record.
+        """Return a table with one row per record, of structs as `records` and `page` decode them.
 
-        Parameters
-        ----------
-        records
-            Structs, as `records` and `page` decode them.
-
-        Returns
-        -------
-        pyarrow.Table
-            Columns of ``schema.arrow``.
-
-        Raises
-        ------
-        NeedsExactPath
-            A value may not fit its column.
+        Raise `NeedsExactPath` where a value may not fit its column.
         """
         found = _Found(len(records))
         try:

@@ -42,25 +42,10 @@ class Number:
 
 
 def parse(text: bytes) -> Any:  # noqa: ANN401 - any JSON value
-    """Parse one JSON text.
+    """Parse one JSON text to Python values; a number but an integer of up to 20 characters is a `Number`.
 
-    Parameters
-    ----------
-    text
-        The whole text, UTF-8.
-
-    Returns
-    -------
-    Any
-        Objects, lists, strings, booleans and ``None`` as Python values; integers of up to 20 characters as
-        `int`; every other number as `Number`.
-
-    Raises
-    ------
-    NotJSONError
-        The text is not JSON: cut short, followed by other data, ``NaN``, or not UTF-8.
-    APIResponseValidationError
-        The text is nested too deeply.
+    Raise `NotJSONError` where it is cut short, followed by other data, ``NaN``, or not UTF-8, and
+    `APIResponseValidationError` where it is nested too deeply.
 
     Examples
     --------
@@ -97,23 +82,10 @@ def is_utf8(text: str) -> bool:
 def write(value: object, depth: int = 0) -> str:
     r"""Return a value as canonical JSON text: compact, non-ASCII characters as they are, keys in their order.
 
-    Parameters
-    ----------
-    value
-        What `parse` returns, or the Python equivalents: tuples, floats, and datetimes, which become RFC 3339
-        text (in UTC where they have a zone).
-    depth
-        The depth at which the value stands.
-
-    Returns
-    -------
-    str
-        The text. A lone surrogate, which UTF-8 cannot encode, is written as its escape.
-
-    Raises
-    ------
-    APIResponseValidationError
-        The value has no JSON form (``NaN``, a key that is not a string, another type), or is nested too deeply.
+    Takes what `parse` returns, and tuples, floats, and datetimes, which become RFC 3339 text (in UTC where they
+    have a zone). A lone surrogate, which UTF-8 cannot encode, is written as its escape. Raise
+    `APIResponseValidationError` where the value has no JSON form (``NaN``, a key that is not a string, another
+    type), or is nested too deeply.
 
     Examples
     --------

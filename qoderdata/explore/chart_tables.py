@@ -49,66 +49,34 @@ _NO_KEY = "(none)"
 
 @dataclass(frozen=True, slots=True)
 class ChartTables:
-    """What a chart draws.
+    """What a chart draws."""
 
-    Attributes
-    ----------
-    deployments, agents : list of dict
-        One row each, worst first; ``d`` and ``a`` count them.
-    errors : list of dict
-        One row a text; ``e`` counts them.
-    runs : list of dict
-        Deployment ``d``, agent ``a``, outcome ``o`` and error ``e`` by number, milliseconds ``t`` of the wall
-        clock, milliseconds ``ms`` that it took, and how many runs ``n`` a row stands for.
-    window : pandas.Timedelta or None
-        The window of time that a row sums up; ``None``: a row is a run.
-    first, last : int
-        The earliest and the latest time, in milliseconds of the wall clock.
-    outcomes : list of str
-        Those that there are, in the order of `OUTCOMES`.
-    notes : list of str
-        Sentences about what is shown and what is not.
-    zone : str
-        The zone of the times, for a label.
-    """
-
+    #: One row each, worst first; ``d`` counts them.
     deployments: list[dict[str, Any]]
+    #: One row each, worst first; ``a`` counts them.
     agents: list[dict[str, Any]]
+    #: One row a text; ``e`` counts them.
     errors: list[dict[str, Any]]
+    #: Deployment ``d``, agent ``a``, outcome ``o`` and error ``e`` by number, milliseconds ``t`` of the wall
+    #: clock, milliseconds ``ms`` that it took, and how many runs ``n`` a row stands for.
     runs: list[dict[str, Any]]
+    #: The window of time that a row sums up; ``None``: a row is a run.
     window: pd.Timedelta | None
+    #: The earliest time, in milliseconds of the wall clock.
     first: int
     last: int
+    #: Those that there are, in the order of `OUTCOMES`.
     outcomes: list[str]
+    #: Sentences about what is shown and what is not.
     notes: list[str]
+    #: The zone of the times, for a label.
     zone: str
 
 
 def make_tables(df: pd.DataFrame, runs: pd.DataFrame, zone: ZoneInfo) -> ChartTables:
-    """Make the tables of a chart.
+    """Make the tables of a chart; without rows where there are no runs.
 
-    Parameters
-    ----------
-    df
-        A deployments frame.
-    runs
-        A runs frame.
-    zone
-        The zone of the times.
-
-    Returns
-    -------
-    ChartTables
-        Without rows where there are no runs.
-
-    Raises
-    ------
-    FrameTypeError
-        An argument is no frame, or a column has lost its dtype.
-    MissingColumnError
-        A frame lacks a column.
-    ValueError
-        Times span more than 100 years.
+    Raise `FrameTypeError`, `MissingColumnError`, and `ValueError` where times span more than 100 years.
     """
     df = require_frame(df, ["id", "name"], what="deployments", optional=["agent_id", "agent_name"])
     wanted, optional = ["deployment_id", "status", "triggered_at", "duration_ms"], ["status_from", "agent_id"]

@@ -117,21 +117,9 @@ def check_top(top: int) -> None:
 
 
 def axes_or_new(ax: Axes | None, *, height: float, width: float = WIDTH_INCHES) -> Axes:
-    """Return the caller's axes, or one in a new figure.
+    """Return the caller's axes, or one in a new figure of these inches.
 
     A new figure is made with pyplot, so that a notebook shows it. Pyplot's current axes are never drawn on.
-
-    Parameters
-    ----------
-    ax
-        What the caller gave.
-    height, width
-        Inches of a new figure.
-
-    Returns
-    -------
-    matplotlib.axes.Axes
-        What to draw on.
     """
     if ax is not None:
         return ax
@@ -222,20 +210,10 @@ def group_panels(
 
 
 def _divide_axes(ax: Axes, titles: Labels) -> list[Axes]:
-    """Divide the axes into panels with the same scales, each under its title.
+    """Divide the axes into panels with the same scales, each under its title, and return them row by row.
 
-    Parameters
-    ----------
-    ax
-        What is divided; it keeps its title and its labels.
-    titles
-        One a panel, at least one.
-
-    Returns
-    -------
-    list of matplotlib.axes.Axes
-        The panels, row by row, all of them children of `ax`; values stand beside those on the left, times below
-        the lowest of each column.
+    The panels are children of `ax`, which keeps its title and labels; values stand beside those on the left, times
+    below the lowest of each column.
     """
     count = len(titles.texts)
     rows, columns = _panel_grid(count)
@@ -272,25 +250,7 @@ def legend_beside(
     offset: float = 6.0,
     below: bool = False,
 ) -> None:
-    """Write a legend to the right of the axes, or in one row below them, where it covers nothing.
-
-    Parameters
-    ----------
-    ax
-        What it explains.
-    handles
-        Samples of what is drawn.
-    texts
-        What each means.
-    title
-        What the texts are; ``None`` for no title.
-    properties
-        Of the texts, where they are names: see `qoderdata.plots.labels`.
-    offset
-        Points between the axes and the legend.
-    below
-        Whether it stands below the axes.
-    """
+    """Write a legend to the right of the axes, or in one row below them, where it covers nothing."""
     from matplotlib.transforms import ScaledTranslation  # noqa: PLC0415 - heavy, and needed only when drawing
 
     right, down = (0, -offset) if below else (offset, 0)
@@ -324,16 +284,7 @@ def draw_grid(
 ) -> None:
     """Draw a grid of colored squares, first row on top; a value that is not a number draws none.
 
-    Parameters
-    ----------
-    ax
-        The square of row r and column c lies around (c, r).
-    values
-        What is colored, rows by columns.
-    colors, norm
-        From value to color.
-    texts
-        What is written on the squares; ``None`` writes nothing.
+    The square of row r and column c lies around (c, r).
     """
     rows, columns = values.shape
     ax.pcolormesh(
@@ -394,27 +345,9 @@ def percent_axis(axis: Axis) -> None:
 def write_column(
     ax: Axes, header: str, texts: Sequence[str], *, offset: float, points: float, color: str | None = None
 ) -> float:
-    """Write one text a row to the right of the axes, right-aligned under a header.
+    """Write one text a row to the right of the axes, right-aligned under a header; return where the column ends.
 
-    Parameters
-    ----------
-    ax
-        Rows lie at y = 0, 1, 2 and so on.
-    header
-        What the texts are.
-    texts
-        One a row; an empty one writes nothing.
-    offset
-        Points between the axes and the column.
-    points
-        Size of the text.
-    color
-        Of texts and header; ``None`` is the color of all text.
-
-    Returns
-    -------
-    float
-        The offset at which the column ends.
+    Rows lie at y = 0, 1, 2 and so on; `offset` and the result are points from the axes.
     """
     # Digits and lower-case letters of sans-serif faces are a little under 0.6 em wide.
     end = offset + 0.6 * points * max(map(len, (header, *texts)))
@@ -432,22 +365,7 @@ def write_column(
 
 
 def check_times(times: pd.Series[pd.Timestamp] | pd.Index[Any], *, years: int = 100) -> None:
-    """Raise where times have no zone, or span more years than the plot can show.
-
-    Parameters
-    ----------
-    times
-        Zone-aware, with a name.
-    years
-        The longest span that the plot can show.
-
-    Raises
-    ------
-    FrameTypeError
-        The times have no zone.
-    ValueError
-        The times span more years: one of them must be wrong.
-    """
+    """Raise `FrameTypeError` where times have no zone, and `ValueError` where they span more years than these."""
     known = pd.DatetimeIndex(times.dropna())
     if known.tz is None:
         raise FrameTypeError(f"{times.name} has no time zone; attach the one that its times are in")
@@ -482,16 +400,7 @@ def day_numbers(times: pd.Series[pd.Timestamp] | pd.DatetimeIndex) -> NDArray[np
 def time_axis(ax: Axes, times: pd.DatetimeIndex, *, what: str, most_ticks: int = 9) -> None:
     """Set the ticks of the x axis in the zone of the data, and name that zone in its label.
 
-    Parameters
-    ----------
-    ax
-        Its x values are `day_numbers`.
-    times
-        Zone-aware; the zone and its offsets from UTC are taken from them.
-    what
-        What the times are, for the label.
-    most_ticks
-        The most marks that there is room for.
+    The x values of the axes are `day_numbers`; the zone and its offsets from UTC are taken from the times.
     """
     from matplotlib.dates import AutoDateLocator, ConciseDateFormatter  # noqa: PLC0415 - as above
 

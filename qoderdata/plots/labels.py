@@ -75,28 +75,10 @@ def make_labels(
     *,
     columns: int = 32,
 ) -> Labels:
-    """Make the labels of a picture.
+    """Make the labels of a picture: one text an id, those that look alike with the end of the id.
 
-    Parameters
-    ----------
-    ids
-        What is labelled.
-    names
-        A name for each; ``None`` or blank shows the id.
-    labels
-        The caller's names by id; they win over `names`.
-    columns
-        The widest label, in widths of a Latin letter.
-
-    Returns
-    -------
-    Labels
-        One text an id, those that look alike with the end of the id, and the properties to draw them with.
-
-    Warns
-    -----
-    UserWarning
-        Once, when no installed font has some of the characters.
+    The caller's labels by id win over `names`; a name that is ``None`` or blank shows the id. `columns` is the
+    widest label, in widths of a Latin letter. Warn once where no installed font has some of the characters.
     """
     texts = _short_texts(ids, names, labels or {}, columns)
     families, lacking = _fonts_for(frozenset("".join(texts)))
@@ -178,23 +160,11 @@ def split_windows(summary: pd.DataFrame) -> list[Group]:
 
 
 def keys_and_names(summary: pd.DataFrame) -> tuple[list[str], list[str | None]]:
-    """Return the key of every row of a summary, and its name where the summary carries names.
+    """Return the key of every row of a summary, and its name, ``None`` where the key has no other name.
 
-    Parameters
-    ----------
-    summary
-        Its index is the groups, and windows perhaps, which are no part of a key. The column ``name`` names the
-        ids of its only id level; ``deployment_name`` and the like name those of a level each.
-
-    Returns
-    -------
-    tuple
-        A key and a name a row; ``None`` where the key has no other name. A single row without keys is ``all``.
-
-    Raises
-    ------
-    ValueError
-        Several rows, and an index without names, as after ``reset_index()``.
+    The index is the groups, and windows perhaps, which are no part of a key. The column ``name`` names the ids of
+    its only id level; ``deployment_name`` and the like name those of a level each. A single row without keys is
+    ``all``. Raise `ValueError` for several rows and an index without names, as after ``reset_index()``.
 
     Examples
     --------
@@ -240,14 +210,7 @@ def font_families() -> tuple[str, ...]:
 
 
 def _fonts_for(characters: frozenset[str]) -> tuple[tuple[str, ...], frozenset[str]]:
-    """Find font families that have the characters together.
-
-    Returns
-    -------
-    tuple
-        The caller's own families with others behind them, for matplotlib to fall back on; and the characters
-        that no installed font has.
-    """
+    """Return the caller's font families with others that have the characters, and the characters that none has."""
     from matplotlib.font_manager import FontProperties  # noqa: PLC0415 - heavy, and needed only when drawing
 
     families = list(FontProperties().get_family())

@@ -76,37 +76,23 @@ class Groups(NamedTuple):
 
 @dataclass(frozen=True)
 class ReportData:
-    """What a report is about.
+    """What a report is about."""
 
-    Attributes
-    ----------
-    deployments : pandas.DataFrame
-        The deployments, archived ones too; `read` fills the counters from the runs where there are none, and
-        makes names short and safe.
-    given : pandas.DataFrame
-        The deployments as they were given.
-    runs, sessions : pandas.DataFrame or None
-        Their runs and sessions.
-    snapshots : sequence of pandas.DataFrame
-        Earlier deployments frames, the oldest first.
-    groups : Groups
-        What failure rates are shown by.
-    start : pandas.Timestamp
-        The moment that the report is about, in UTC.
-    horizon : datetime.timedelta
-        How far it should look ahead.
-    tz : str
-        The zone that times are shown in.
-    """
-
+    #: Archived ones too; `read` fills the counters from the runs where there are none, and shortens names.
     deployments: pd.DataFrame
+    #: The deployments as they were given.
     given: pd.DataFrame
     runs: pd.DataFrame | None
     sessions: pd.DataFrame | None
+    #: Earlier deployments frames, the oldest first.
     snapshots: Sequence[pd.DataFrame]
+    #: What failure rates are shown by.
     groups: Groups
+    #: The moment that the report is about, in UTC.
     start: pd.Timestamp
+    #: How far it should look ahead.
     horizon: timedelta
+    #: The zone that times are shown in.
     tz: str
 
     @classmethod

@@ -102,23 +102,14 @@ class Column(NamedTuple):
 
 @dataclass(frozen=True)
 class Table:
-    """The first rows of a frame.
-
-    Attributes
-    ----------
-    caption : str
-        What the table shows, in words.
-    columns : sequence of Column
-        The first one says what a row is about.
-    rows : list of list
-        The cells; ``None`` is a missing value.
-    more : str or None
-        How many rows are shown, and what shows more.
-    """
+    """The first rows of a frame."""
 
     caption: str
+    #: The first one says what a row is about.
     columns: Sequence[Column]
+    #: ``None`` is a missing value.
     rows: list[list[object]]
+    #: How many rows are shown, and what shows more.
     more: str | None
 
 
@@ -170,33 +161,22 @@ class Picture(NamedTuple):
 
 @dataclass(frozen=True)
 class Section:
-    """One section of the page, or one folded part.
+    """One section of the page, or one folded part."""
 
-    Attributes
-    ----------
-    anchor, title : str
-        The end of its address, and its heading.
-    about : str
-        What it is about, over which runs; `strong` and `rest` go on, the first one emphasized.
-    nothing : str or None
-        The sentence shown where there is nothing to list.
-    count : str or None
-        How many findings there are, beside the title.
-    sentences : list of Sentence
-        What it lists, in order; `is_ordered` where the order counts.
-    folded : Section or None
-        What is folded below it.
-    """
-
+    #: The end of its address.
     anchor: str
     title: str
+    #: What it is about, over which runs; `strong` and `rest` go on, the first one emphasized.
     about: str = ""
     strong: str = ""
     rest: str = ""
+    #: The sentence shown where there is nothing to list.
     nothing: str | None = None
+    #: How many findings there are, beside the title.
     count: str | None = None
     picture: Picture | None = None
     sentences: list[Sentence] = field(default_factory=list)
+    #: Whether the order of the sentences counts.
     is_ordered: bool = False
     heat: Heat | None = None
     table: Table | None = None

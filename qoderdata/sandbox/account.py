@@ -124,22 +124,7 @@ class Fleet:
 
 
 def plan(deployments: int, *, seed: int, now: int) -> Fleet:
-    """Decide which deployments an account has.
-
-    Parameters
-    ----------
-    deployments
-        How many, archived ones among them.
-    seed
-        Two accounts of one seed are the same.
-    now
-        The account's clock, in nanoseconds since 1970.
-
-    Returns
-    -------
-    Fleet
-        In order of generation, without the times of creation.
-    """
+    """Decide which deployments an account has, without the times of creation; one seed gives the same."""
     draws = Draws(seed)
     number = np.arange(deployments)
     role = np.empty(deployments, dtype=np.int64)
@@ -230,17 +215,7 @@ def pool(size: int, seed: int) -> list[Pair]:
 
 
 class Occurrences:
-    """The occurrences of one pair around the account's clock, as far back as they are needed.
-
-    Parameters
-    ----------
-    pair
-        The pair.
-    now
-        The clock; like all times here in nanoseconds since 1970.
-    back
-        How many days to look back at first.
-    """
+    """The occurrences of one pair around the account's clock, as far back as they are needed; nanoseconds."""
 
     def __init__(self, pair: Pair, now: int, back: int) -> None:
         self._schedule = cron.parse(pair.expression, pair.timezone)

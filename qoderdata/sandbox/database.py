@@ -53,16 +53,9 @@ def encode(record: Mapping[str, Any]) -> bytes:
 class Table:
     """Records, oldest first.
 
-    Parameters
-    ----------
-    ids
-        One a record.
-    columns
-        Arrays by name, one value a record, for filters.
-    write
-        Returns the record at an index in a form. The third argument is the record of edition C, if it was changed.
-    forms
-        The form that each edition, A to D, has.
+    `columns` are arrays by name, one value a record, for filters. `write` returns the record at an index in a
+    form; its third argument is the record of edition C, if it was changed. `forms` is the form that each edition,
+    A to D, has.
     """
 
     def __init__(
@@ -164,17 +157,7 @@ class Table:
 
 
 class Database:
-    """The records of one account.
-
-    Parameters
-    ----------
-    deployments, seed, runs, left_out
-        As `Sandbox` has them.
-    now
-        The clock, in nanoseconds since 1970.
-    new_fields
-        Whether some deployments have the fields that newer editions added, up to edition C.
-    """
+    """The records of one account."""
 
     def __init__(
         self, deployments: int, *, seed: int, runs: int, now: int, left_out: int, new_fields: bool

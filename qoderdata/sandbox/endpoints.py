@@ -86,30 +86,10 @@ def respond(
     next_page: bool,
     short_pages: bool,
 ) -> WireResponse:
-    """Return the response of the service to a request.
+    """Return the response of the service to a request, or the envelope of a refusal.
 
-    Parameters
-    ----------
-    database
-        The account.
-    request
-        What is asked.
-    pat
-        The token that is accepted.
-    edition
-        The edition that answers.
-    fault
-        What makes a page of a list false.
-    next_page
-        Whether envelopes have ``next_page``.
-    short_pages
-        Whether what is filtered out counts towards the size of a page: pages then hold fewer records than asked
-        for, and ``last_id`` may be of a record that is not shown.
-
-    Returns
-    -------
-    WireResponse
-        The response, or the envelope of a refusal.
+    `fault` makes a page of a list false; `short_pages`: what is filtered out counts towards the size of a page,
+    which then holds fewer records than asked for, and ``last_id`` may be of a record that is not shown.
     """
     overlap = fault is not None and fault.name == "overlap"
     try:

@@ -188,19 +188,7 @@ class DeploymentRecords:
 
 
 class RunRecords:
-    """Write the runs of a fleet.
-
-    Parameters
-    ----------
-    fleet, history
-        The columns.
-    ids, deployment_ids
-        The ids of the runs and of the deployments.
-    refusal
-        Why each run has no session.
-    session
-        Returns the id of the session that served a run, and the error that its record has if it failed.
-    """
+    """Write the runs of a fleet; `session` returns the id of the session that served a run, and its error."""
 
     def __init__(
         self,

@@ -154,20 +154,7 @@ def _try_again(fleet: Fleet, runs: Runs, must_fail: NDArray[np.bool_]) -> tuple[
 
 
 def streaks(runs: Runs, deployments: int) -> NDArray[np.int64]:
-    """Count the failures of each deployment since its last success; what is skipped or unfinished is neither.
-
-    Parameters
-    ----------
-    runs
-        Oldest first.
-    deployments
-        How many there are.
-
-    Returns
-    -------
-    numpy.ndarray
-        One count a deployment.
-    """
+    """Count the failures of each deployment since its last success; what is skipped or unfinished is neither."""
     position = np.arange(len(runs))
     succeeded = np.full(deployments, -1)
     good = runs.status == COMPLETED
@@ -214,19 +201,8 @@ class Planned:
 class RunHistory:
     """The runs of a fleet, oldest first, and the occurrences that they came from.
 
-    Parameters
-    ----------
-    fleet
-        The deployments; `created`, and the `ends` of those that failures paused, are set.
-    runs
-        Exactly how many runs.
-    left_out
-        How many scheduled occurrences are not run.
-
-    Raises
-    ------
-    ValueError
-        There is no such history.
+    The fleet's `created`, and the `ends` of those that failures paused, are set. Raise `ValueError` where there is
+    no history of so many runs.
     """
 
     def __init__(self, fleet: Fleet, runs: int, left_out: int) -> None:

@@ -218,13 +218,7 @@ def _bits(seed: int, purpose: str, index: NDArray[np.int64]) -> NDArray[np.uint6
 
 
 class Draws:
-    """Random numbers for whole columns, one value an index.
-
-    Parameters
-    ----------
-    seed
-        Two accounts of one seed are the same.
-    """
+    """Random numbers for whole columns, one value an index; one seed gives the same."""
 
     def __init__(self, seed: int) -> None:
         self.seed = seed
@@ -247,13 +241,7 @@ class Draws:
 
 
 class Dice:
-    """Random choices for one record, which depend on its name only.
-
-    Parameters
-    ----------
-    name
-        What the choices depend on, such as the record's id.
-    """
+    """Random choices for one record, which depend on its name only, such as the record's id."""
 
     def __init__(self, name: str) -> None:
         self._rest = int.from_bytes(blake2b(name.encode()).digest(), "little")
@@ -276,18 +264,6 @@ def uuid7(nanoseconds: int, tail: int) -> str:
     """Return 32 hex digits laid out as a UUIDv7 (RFC 9562), which sort as their times do.
 
     The digits after the milliseconds hold the rest of the time, as the RFC allows, then 54 random bits.
-
-    Parameters
-    ----------
-    nanoseconds
-        The time since 1970.
-    tail
-        The random bits.
-
-    Returns
-    -------
-    str
-        The digits, without hyphens.
 
     Examples
     --------
@@ -315,17 +291,7 @@ def as_datetime(nanoseconds: int) -> datetime:
 
 
 def stamp(nanoseconds: int) -> str:
-    """Write a time as Go does: RFC 3339 in UTC, trailing zeros of the fraction cut.
-
-    Parameters
-    ----------
-    nanoseconds
-        The time since 1970.
-
-    Returns
-    -------
-    str
-        The text.
+    """Write a time, in nanoseconds since 1970, as Go does: RFC 3339 in UTC, trailing zeros of the fraction cut.
 
     Examples
     --------
@@ -338,22 +304,7 @@ def stamp(nanoseconds: int) -> str:
 
 
 def nanoseconds(text: str) -> int:
-    """Read an RFC 3339 time with any offset and up to nine fraction digits.
-
-    Parameters
-    ----------
-    text
-        The time.
-
-    Returns
-    -------
-    int
-        Nanoseconds since 1970.
-
-    Raises
-    ------
-    ValueError
-        It is not such a time, or has no offset.
+    """Read an RFC 3339 time with any offset, up to nine fraction digits, as nanoseconds since 1970.
 
     Examples
     --------

@@ -125,20 +125,10 @@ class Scenarios(Columns):
 
 
 def decide(fleet: Fleet, runs: Runs) -> tuple[Scenarios, NDArray[np.int64]]:
-    """Decide what happened in the sessions of an account.
+    """Decide what happened in the sessions of an account, and why each run without one has none (`Refusal`).
 
-    Parameters
-    ----------
-    fleet
-        The deployments.
-    runs
-        Their runs, oldest first. Runs that wait for a person become running, and runs without a session get an
-        early end.
-
-    Returns
-    -------
-    tuple
-        The sessions, oldest first, and why each run has none (`Refusal`).
+    Sessions and runs are oldest first. Runs that wait for a person become running, and runs without a session get
+    an early end.
     """
     draws, now = fleet.draws, fleet.now
     refusal = _refuse(fleet, runs)

@@ -66,33 +66,22 @@ FAULT_NAMES = (*_GATEWAY_FAULTS, *_SERVICE_FAULTS, *_PAGE_FAULTS, *_CONNECTION_F
 
 @dataclass
 class Request:
-    """One request that arrived.
+    """One request that arrived."""
 
-    Attributes
-    ----------
-    at : float
-        When it arrived, by `time.monotonic`.
-    method, path : str
-        The path without the base URL's, such as ``"/deployments"``.
-    query : dict
-        The first value of each parameter.
-    headers : dict
-        Names in lower case. The authorization is among them, hence not shown.
-    status : int or None
-        What was answered; missing where nothing was.
-    request_id : str or None
-        What was told to the client.
-    lists : dict
-        All values of each parameter.
-    """
-
+    #: When it arrived, by `time.monotonic`.
     at: float
     method: str
+    #: Without the base URL's path, such as ``"/deployments"``.
     path: str
+    #: The first value of each parameter.
     query: dict[str, str]
+    #: Names in lower case. The authorization is among them, hence not shown.
     headers: dict[str, str] = field(repr=False)
+    #: What was answered; missing where nothing was.
     status: int | None = None
+    #: What was told to the client.
     request_id: str | None = None
+    #: All values of each parameter.
     lists: dict[str, list[str]] = field(default_factory=dict)
 
 
@@ -114,17 +103,7 @@ class WireResponse:
 
 
 class RefusedError(Exception):
-    """A request that the service refuses with the error envelope.
-
-    Parameters
-    ----------
-    status
-        One of `ERROR_TYPES`.
-    message
-        For people.
-    param
-        The query parameter that is to blame.
-    """
+    """A request that the service refuses with the error envelope; `param` is the query parameter to blame."""
 
     def __init__(self, status: int, message: str, param: str | None = None) -> None:
         super().__init__(message)
@@ -307,19 +286,7 @@ def _takes_gzip(accepted: str) -> bool:
 
 
 class Server(ThreadingHTTPServer):
-    """Serves in a thread of its own until it is stopped.
-
-    Parameters
-    ----------
-    respond
-        Answers a request.
-    prefix
-        The base URL's path.
-    port
-        Where; 0 takes a free one.
-    compress
-        Whether clients that ask for gzip get it.
-    """
+    """Serve in a thread of its own until it is stopped; port 0 takes a free one."""
 
     daemon_threads = True
     request_queue_size = 128

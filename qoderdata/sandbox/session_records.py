@@ -278,16 +278,8 @@ def _continue(writer: _Writer, session: Session, later: Later, dice: Dice) -> No
 class SessionRecords:
     """Write the sessions of an account, and their events.
 
-    Parameters
-    ----------
-    fleet
-        The deployments.
-    scenarios
-        The sessions, which the caller may extend and change.
-    ids
-        Their ids.
-    template
-        Returns a deployment as it was created, in the form of edition D.
+    The caller may extend and change the scenarios. `template` returns a deployment as it was created, in the form
+    of edition D.
     """
 
     def __init__(
@@ -313,19 +305,9 @@ class SessionRecords:
         )
 
     def write(self, indices: list[int], form: str) -> Record:
-        """Write a session.
+        """Write a session in the form that an edition was the first to have: ``"A"``, ``"C"`` or ``"D"``.
 
-        Parameters
-        ----------
-        indices
-            The session, and those that it stands for in editions in which one session served several runs.
-        form
-            The first edition with this form: ``"A"``, ``"C"`` or ``"D"``.
-
-        Returns
-        -------
-        dict
-            The record.
+        The further indices are the sessions that it stands for in editions in which one served several runs.
         """
         sessions = [self.session(index) for index in indices]
         session, last = sessions[0], sessions[-1]

@@ -35,24 +35,9 @@ ALL = "_all"
 
 
 def group_keys(by: str | Sequence[str] | None, *, results: Collection[str]) -> list[str]:
-    """Return the key columns that a caller asks for.
+    """Return the key columns that a caller asks for; none for ``None``, which is one group of all rows.
 
-    Parameters
-    ----------
-    by
-        A column, several columns, or ``None`` for one group of all rows.
-    results
-        The columns of the result, which cannot be keys as well.
-
-    Returns
-    -------
-    list of str
-        The key columns; none for ``None``.
-
-    Raises
-    ------
-    ValueError
-        No column in a list, the same one twice, or the name of a result.
+    Raise `ValueError` for no column in a list, the same one twice, or the name of a result's column.
     """
     if by is None:
         return []
@@ -98,27 +83,16 @@ def with_missing(frame: nw.LazyFrame[Any], names: Iterable[str]) -> nw.LazyFrame
 
 @dataclass(frozen=True)
 class Source:
-    """A caller's frame, cut down to the columns that are needed.
+    """A caller's frame, cut down to the columns that are needed."""
 
-    Attributes
-    ----------
-    frame
-        The wanted columns, as a lazy frame.
-    engine
-        The engine of the caller's frame.
-    eager
-        Whether the caller passed data and not a query: warnings about rows and empty windows are possible.
-    keys
-        The columns that the caller wants to group by.
-    names
-        The name columns of the result, each with the column of the frame that it is taken from: those of the ids
-        to group by, where the frame has them; ``name`` where there is one, else as in the frame.
-    """
-
+    #: The wanted columns.
     frame: nw.LazyFrame[Any]
     engine: nw.Implementation
+    #: Whether the caller passed data and not a query: warnings about rows and empty windows are possible.
     eager: bool
     keys: list[str]
+    #: The name columns of the result, each with the column of the frame that it is taken from: those of the ids
+    #: to group by, where the frame has them; ``name`` where there is one, else as in the frame.
     names: dict[str, str] = field(default_factory=dict)
 
     @property
@@ -149,26 +123,9 @@ class Source:
         what: str,
         optional: Collection[str] = (),
     ) -> nw.LazyFrame[Any]:
-        """Open a second, small frame in the engine of this one, so that the two can be joined.
+        """Open a second, small frame, of pandas or the same engine, in the engine of this one, to join the two.
 
-        Parameters
-        ----------
-        frame
-            A pandas frame, or a frame of the same engine.
-        wanted, what, optional
-            As `open_source` takes them.
-
-        Returns
-        -------
-        narwhals.LazyFrame
-            These columns.
-
-        Raises
-        ------
-        FrameTypeError
-            A frame of another engine, or no frame.
-        MissingColumnError
-            A column is not there.
+        The columns are as `open_source` takes them, and the errors too.
         """
         other = open_source(frame, keys=[], wanted=wanted, what=what, optional=optional)
         cut = other.frame.drop(ALL)
@@ -212,26 +169,12 @@ class Source:
         dtypes: Mapping[str, Any],
         order: Mapping[str, bool],
     ) -> Any:  # noqa: ANN401 the caller's own kind
-        """Return the groups in the caller's own kind of frame, sorted.
+        """Return the groups in the caller's own kind of frame, sorted by `order`, missing last; ties by the keys.
 
-        Parameters
-        ----------
-        grouped
-            One row a group; computed here for eager callers.
-        finish
-            Adds the columns that depend on whole groups. Dask sends it to its workers with all that it refers to,
-            so it must not refer to a frame.
-        keys
-            The key columns of the result.
-        dtypes
-            Its columns after the keys and the names, in order, with their dtypes on pandas.
-        order
-            Columns to sort by and whether descending, missing last; ties are in order of the keys.
-
-        Returns
-        -------
-        frame
-            With the keys as index on pandas, as the first columns elsewhere.
+        `grouped` has one row a group; it is computed here for eager callers. `finish` adds the columns that depend
+        on whole groups: Dask sends it to its workers with all that it refers to, so it must not refer to a frame.
+        The keys are the index on pandas, the first columns elsewhere; `dtypes` are those of the further columns on
+        pandas.
         """
         dtypes = {**dict.fromkeys(self.names, columns.TEXT), **dtypes}
         complete = functools.partial(
@@ -261,37 +204,10 @@ def open_source(
 ) -> Source:
     """Open a frame of any engine, and check its columns and their dtypes.
 
-    Parameters
-    ----------
-    frame
-        A frame that narwhals knows.
-    keys
-        The columns to group by, of any dtype.
-    wanted
-        Further columns that are needed.
-    what
-        ``"deployments"`` or ``"runs"``, for messages.
-    optional
-        Columns that are taken where the frame has them.
-
-    Returns
-    -------
-    Source
-        The frame, cut down to these columns; without its index, which may have the name of a column.
-
-    Raises
-    ------
-    MissingColumnError
-        A column is not there.
-    FrameTypeError
-        Not a frame, or a column of the wrong dtype.
-    ImportError
-        A PyArrow table, and DuckDB is not installed.
-
-    Warns
-    -----
-    DataQualityWarning
-        A pandas frame of runs has an ``id`` more than once.
+    The result has the columns to group by, of any dtype, those that are `wanted`, and those `optional` ones that
+    the frame has; not its index, which may have the name of a column. Raise `MissingColumnError`,
+    `FrameTypeError`, or `ImportError` for a PyArrow table without DuckDB; warn of an ``id`` that a pandas frame of
+    runs has twice.
     """
     if isinstance(frame, pd.DataFrame):
         _require_keys(frame.columns, keys, what=what)

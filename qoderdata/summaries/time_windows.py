@@ -40,16 +40,11 @@ class Windows:
     Days and weeks are those of the wall clock, from midnight to midnight (weeks from Monday), so they have 23 or
     25 hours where clocks change; several days or weeks are counted from 1970, so that a window does not depend on
     the frame. Hours and minutes are absolute, counted from the start of each local day.
-
-    Attributes
-    ----------
-    step : int
-        The length in microseconds.
-    zone : str
-        The IANA zone.
     """
 
+    #: The length in microseconds.
     step: int
+    #: The IANA zone.
     zone: str
 
     @classmethod
