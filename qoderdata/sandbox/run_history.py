@@ -7,7 +7,7 @@ chosen so that their number is right. Retries and manual runs fill up to the exa
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
@@ -165,16 +165,16 @@ def streaks(runs: Runs, deployments: int) -> NDArray[np.int64]:
 
 def _grained(times: NDArray[np.int64], chance: NDArray[np.float64], least: NDArray[np.int64]) -> NDArray[np.int64]:
     """Cut times to seconds, milliseconds, microseconds, or not; none becomes earlier than `least`."""
-    grain = np.select([chance < 0.06, chance < 0.16, chance < 0.9], [SECOND, 1_000_000, 1_000], 1)
+    grain = first_case([(chance < 0.06, SECOND), (chance < 0.16, 1_000_000), (chance < 0.9, 1_000)], 1)
     grained: NDArray[np.int64] = np.maximum(times // grain * grain, least)
     return grained
 
 
 def _incident(fleet: Fleet, deployment: NDArray[np.int64], at: NDArray[np.int64]) -> NDArray[np.bool_]:
     """Return which runs met the overloaded model of the second agent (last weekend at the default clock)."""
-    within: NDArray[np.bool_] = (at > fleet.now - 46 * HOUR) & (at < fleet.now - 8 * HOUR)
-    of_it: NDArray[np.bool_] = within & (fleet.agent[deployment] == 1)
-    return of_it
+    within = (at > fleet.now - 46 * HOUR) & (at < fleet.now - 8 * HOUR)
+    affected: NDArray[np.bool_] = within & (fleet.agent[deployment] == 1)
+    return affected
 
 
 def _errors(
@@ -187,14 +187,15 @@ def _errors(
 
 
 @dataclass
-class Planned:
-    """The occurrences that were to be run, one value an occurrence, and the gaps between them."""
+class Planned(Columns):
+    """The occurrences that were to be run, one row an occurrence; times in nanoseconds since 1970."""
 
     deployment: NDArray[np.int64]
     at: NDArray[np.int64]
     until: NDArray[np.int64]
-    """The next occurrence, or the end; times in nanoseconds since 1970."""
+    """The next occurrence, or the end."""
     from_first: NDArray[np.int64]
+    """How many occurrences of the deployment come before it; `from_last` is how many come after."""
     from_last: NDArray[np.int64]
 
 
@@ -290,7 +291,7 @@ class RunHistory:
         chance = fleet.draws.uniform("created", fleet.number)
         by_pair = np.argsort(fleet.pair, kind="stable")
         bounds = np.searchsorted(fleet.pair[by_pair], np.arange(len(fleet.pairs) + 1))
-        parts = []
+        parts = [Planned(*[np.zeros(0, dtype=np.int64)] * len(fields(Planned)))]
         for pair, (first, last) in enumerate(pairwise(bounds)):
             members = by_pair[first:last]
             if not len(members):
@@ -301,19 +302,16 @@ class RunHistory:
             stop = np.searchsorted(at, fleet.ends[members])
             start = stop - taken
             # The service pauses after the last failed run and its retries, well before the next occurrence.
-            broken = (fleet.role[members] == PAUSED_BY_ERROR) & (taken > 0)
-            end = np.where(broken, at[stop - 1] + 25 * MINUTE, fleet.ends[members])
+            failed = (fleet.role[members] == PAUSED_BY_ERROR) & (taken > 0)
+            end = np.where(failed, at[stop - 1] + 25 * MINUTE, fleet.ends[members])
             fleet.ends[members] = end
             fleet.created[members] = _between(at[start - 1], np.where(taken > 0, at[start], end), chance[members])
             row = np.repeat(np.arange(len(members)), taken)
             position = _positions(taken)
             index = start[row] + position
             until = np.minimum(at[index + 1], end[row])
-            parts.append((members[row], at[index], until, position, taken[row] - 1 - position))
-        columns = zip(*parts, strict=True) if parts else [()] * 5
-        empty = np.zeros(0, dtype=np.int64)
-        deployment, occurrence, until, position, rest = (np.concatenate([empty, *column]) for column in columns)
-        return Planned(deployment, occurrence, until, position, rest)
+            parts.append(Planned(members[row], at[index], until, position, taken[row] - 1 - position))
+        return Planned.join(*parts)
 
     def _reach(self, pair: int, taken: NDArray[np.int64], ends: NDArray[np.int64]) -> NDArray[np.int64]:
         """Return a pair's occurrences, from at least one before the first that any of these deployments ran."""
@@ -407,6 +405,6 @@ def _between(
 ) -> NDArray[np.int64]:
     """Choose a time after the one and before the other; in whole seconds, milliseconds or less."""
     exact = earliest + ((0.05 + 0.9 * chance) * ((latest - earliest) // 1_000)).astype(np.int64) * 1_000
-    grain = np.select([chance * 7 % 1 < 0.6, chance * 7 % 1 < 0.75], [SECOND, 1_000_000], 1)
+    grain = first_case([(chance * 7 % 1 < 0.6, SECOND), (chance * 7 % 1 < 0.75, 1_000_000)], 1)
     cut = exact // grain * grain
     return np.where(cut > earliest, cut, exact)
