@@ -77,31 +77,31 @@ class Fleet:
     agents: list[str]
     environments: list[str]
 
+    #: In the order of generation; names and examples go by it.
     number: NDArray[np.int64]
-    """In the order of generation; names and examples go by it."""
     role: NDArray[np.int64]
+    #: Which of the pairs; -1 without a schedule.
     pair: NDArray[np.int64]
-    """Which of the pairs; -1 without a schedule."""
     agent: NDArray[np.int64]
     environment: NDArray[np.int64]
+    #: Until when it fires, in nanoseconds since 1970: now, or when it was paused or archived.
     ends: NDArray[np.int64]
-    """Until when it fires, in nanoseconds since 1970: now, or when it was paused or archived."""
+    #: In nanoseconds since 1970; 0 until the history decides.
     created: NDArray[np.int64]
-    """In nanoseconds since 1970; 0 until the history decides."""
+    #: Whether an active one was updated after its creation.
     edited: NDArray[np.bool_]
-    """Whether an active one was updated after its creation."""
+    #: How likely a run fails.
     rate: NDArray[np.float64]
-    """How likely a run fails."""
+    #: How many scheduled runs failed last.
     streak: NDArray[np.int64]
-    """How many scheduled runs failed last."""
     retries: NDArray[np.int64]
+    #: Whether it used one session for several runs, up to edition C.
     reuses_session: NDArray[np.bool_]
-    """Whether it used one session for several runs, up to edition C."""
     has_budget: NDArray[np.bool_]
+    #: In milliseconds.
     timeout: NDArray[np.int64]
-    """In milliseconds."""
+    #: Of a typical run, in milliseconds.
     duration: NDArray[np.float64]
-    """Of a typical run, in milliseconds."""
 
     def __len__(self) -> int:
         """Return how many deployments there are."""

@@ -48,19 +48,19 @@ class Runs(Columns):
     deployment: NDArray[np.int64]
     trigger: NDArray[np.int64]
     attempt: NDArray[np.int64]
+    #: The scheduled time; a retry has that of the first attempt, a manual run has 0.
     scheduled: NDArray[np.int64]
-    """The scheduled time; a retry has that of the first attempt, a manual run has 0."""
     triggered: NDArray[np.int64]
     created: NDArray[np.int64]
     started: NDArray[np.int64]
+    #: When it ended; meaningless for a skipped run.
     completed: NDArray[np.int64]
-    """When it ended; meaningless for a skipped run."""
     status: NDArray[np.int64]
     error: NDArray[np.int64]
+    #: The random bits of the id.
     tail: NDArray[np.int64]
-    """The random bits of the id."""
+    #: What its random draws depend on.
     key: NDArray[np.int64]
-    """What its random draws depend on."""
 
 
 def _begin(
@@ -192,10 +192,10 @@ class Planned(Columns):
 
     deployment: NDArray[np.int64]
     at: NDArray[np.int64]
+    #: The next occurrence, or the end.
     until: NDArray[np.int64]
-    """The next occurrence, or the end."""
+    #: How many occurrences of the deployment come before it; `from_last` is how many come after.
     from_first: NDArray[np.int64]
-    """How many occurrences of the deployment come before it; `from_last` is how many come after."""
     from_last: NDArray[np.int64]
 
 

@@ -96,31 +96,31 @@ SESSION_RUNNING, RESCHEDULING, CANCELING, IDLE, TERMINATED = range(5)
 class Scenarios(Columns):
     """The columns of the sessions of an account; times in nanoseconds since 1970, 0 for never."""
 
+    #: The index of the run that created it; -1 for a session that a person started.
     run: NDArray[np.int64]
-    """The index of the run that created it; -1 for a session that a person started."""
     deployment: NDArray[np.int64]
     agent: NDArray[np.int64]
     tail: NDArray[np.int64]
     created: NDArray[np.int64]
     started: NDArray[np.int64]
     ended: NDArray[np.int64]
+    #: When it asked a person.
     asked: NDArray[np.int64]
-    """When it asked a person."""
+    #: When a person continued it; `continued_end` is the end of that turn.
     continued: NDArray[np.int64]
-    """When a person continued it; `continued_end` is the end of that turn."""
     continued_end: NDArray[np.int64]
     archived: NDArray[np.int64]
     updated: NDArray[np.int64]
     before: NDArray[np.int64]
     end: NDArray[np.int64]
     later: NDArray[np.int64]
+    #: The error of the session; -1 for none.
     error: NDArray[np.int64]
-    """The error of the session; -1 for none."""
     status: NDArray[np.int64]
+    #: Whether it was not deleted.
     kept: NDArray[np.bool_]
-    """Whether it was not deleted."""
+    #: Whether the event of the start has a time; `has_end` is the same of the end.
     has_start: NDArray[np.bool_]
-    """Whether the event of the start has a time; `has_end` is the same of the end."""
     has_end: NDArray[np.bool_]
 
 

@@ -92,10 +92,10 @@ class WireResponse:
     status: int
     body: bytes
     headers: dict[str, str] = field(default_factory=lambda: {"Content-Type": "application/json"})
+    #: Whether the body is the error envelope.
     is_error: bool = False
-    """Whether the body is the error envelope."""
+    #: Whether the service never saw the request, so that there is no request id.
     from_gateway: bool = False
-    """Whether the service never saw the request, so that there is no request id."""
 
     def with_request_id(self, request_id: str) -> WireResponse:
         """Return the error with its request id in the body."""

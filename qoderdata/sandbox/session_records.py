@@ -81,8 +81,8 @@ class Session:
     has_start: bool
     has_end: bool
     timeout: int
+    #: Of a typical run of the deployment; both in milliseconds.
     duration: float
-    """Of a typical run of the deployment; both in milliseconds."""
 
     @property
     def failure(self) -> tuple[str, str]:
