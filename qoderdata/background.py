@@ -19,23 +19,11 @@ T = TypeVar("T")
 
 
 def prefetch(items: Iterable[T], *, name: str) -> Generator[T, None, None]:
-    """Iterate in another thread, one item ahead of the caller.
+    """Iterate in another thread of this name, one item ahead of the caller; an error is raised after the items.
 
     While the caller handles an item, the next one is made, and the one after it when the caller asks again.
     Closing the generator early, or leaving it by an exception or Ctrl-C, does not wait: the item that is being
     made is dropped, and no other is begun.
-
-    Parameters
-    ----------
-    items
-        What to iterate.
-    name
-        The thread's name.
-
-    Yields
-    ------
-    object
-        The items, in order. Then whatever ended the iteration is raised.
 
     Examples
     --------

@@ -41,34 +41,17 @@ _SUFFIX = ".parquet"
 
 @dataclass(frozen=True, slots=True)
 class CachedTable:
-    """The answer to one query.
-
-    Attributes
-    ----------
-    table : pyarrow.Table
-        One row a record, in the service's order.
-    fetched_at : datetime.datetime
-        When the pull began, in UTC.
-    """
+    """The answer to one query: one row a record, in the service's order."""
 
     table: pa.Table
+    #: When the pull began, in UTC.
     fetched_at: datetime
 
 
 def file_name(kind: str, query: Mapping[str, object]) -> str:
-    """Return the name of a query's file.
+    """Return the name of a query's file: what is listed, and a digest of all that tells one answer from another.
 
-    Parameters
-    ----------
-    kind
-        What is listed, such as ``"deployments"``.
-    query
-        Everything that tells one answer from another: base URL, workspace, account digest, filters.
-
-    Returns
-    -------
-    str
-        The kind and a digest of the query.
+    That is the base URL, the workspace, the account's digest, and the filters.
 
     Examples
     --------
@@ -82,24 +65,7 @@ def file_name(kind: str, query: Mapping[str, object]) -> str:
 def write(folder: Folder, name: str, answer: CachedTable) -> bool:
     """Write an answer, and return whether it is kept; the old one stays until the new one is whole.
 
-    Parameters
-    ----------
-    folder
-        Where; created if need be.
-    name
-        From `file_name`.
-    answer
-        The answer.
-
-    Returns
-    -------
-    bool
-        Whether it is kept.
-
-    Warns
-    -----
-    CacheWarning
-        The folder cannot be written; nothing is kept.
+    Where the folder cannot be written, a `CacheWarning` says so, and nothing is kept.
     """
     facts = {"format": FORMAT, "name": name, "fetched_at": answer.fetched_at.isoformat()}
     metadata = {_METADATA_KEY: json.dumps(facts).encode(), _CHECKSUM_KEY: _CHECKSUM_MARK + bytes(_CHECKSUM_LENGTH)}
@@ -118,26 +84,9 @@ def write(folder: Folder, name: str, answer: CachedTable) -> bool:
 
 
 def read(folder: Folder, name: str, schema: pa.Schema) -> CachedTable | None:
-    """Return a cached answer.
+    """Return a cached answer with these columns and types; ``None`` where there is none that can be used.
 
-    Parameters
-    ----------
-    folder
-        Where it is kept.
-    name
-        From `file_name`.
-    schema
-        The columns and types that it must have.
-
-    Returns
-    -------
-    CachedTable or None
-        ``None`` where there is none that can be used.
-
-    Warns
-    -----
-    CacheWarning
-        There is a file, but it is damaged or of another format.
+    A `CacheWarning` says where there is a file, but it is damaged or of another format.
     """
     try:
         content = folder.read(name)

@@ -4,17 +4,26 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import dataclass
+from numbers import Integral, Real
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
 from qoderdata.columns import TEXT, require_frame
 from qoderdata.errors import UnknownOutcomesWarning
-from qoderdata.formatting import format_duration, format_milliseconds, format_percent, format_time, one_line
+from qoderdata.formatting import (
+    format_credits,
+    format_duration,
+    format_milliseconds,
+    format_percent,
+    format_time,
+    one_line,
+)
 from qoderdata.frames import fetched_at, rows_before
 from qoderdata.outcomes import is_assumed
 from qoderdata.parsing import Instant, Span, parse_instant, parse_span, parse_zone
 from qoderdata.summaries import compare_periods, failure_streaks, session_costs, unusual_runs
+from qoderdata.summaries.run_rates import KNOWN_STATUSES
 from qoderdata.timelines import missed_triggers, schedule_lints
 from qoderdata.translation import gettext as _
 from qoderdata.translation import ngettext
@@ -148,11 +157,11 @@ def check(
     >>> print(qd.check(df)["detail"].item())
     nightly is paused by error: vault_not_found_error.
     """
-    if streak < 1:
-        raise ValueError(f"streak={streak!r} must be 1 at least")
+    if isinstance(streak, bool) or not isinstance(streak, Integral) or streak < 1:
+        raise ValueError(f"streak={streak!r} must be a whole number, 1 or more")
     for name, share in (("budget_share", budget_share), ("doubtful", doubtful)):
-        if not share >= 0:
-            raise ValueError(f"{name}={share!r} must be a share, 0 or more")
+        if isinstance(share, bool) or not isinstance(share, Real) or not share >= 0:
+            raise ValueError(f"{name}={share!r} must be a share, 0 or more, such as 0.05")
     tz = parse_zone(tz).key
     df = require_frame(df, _COLUMNS, what="deployments", optional=["budget_max_credit_cost", "config_timeout_ms"])
     end = parse_instant(pd.Timestamp.now("UTC") if now is None else now, name="now")
@@ -227,7 +236,8 @@ def failing_now(runs: pd.DataFrame, active: pd.DataFrame) -> pd.DataFrame:
     """
     columns = ["id", "deployment_id", "triggered_at", *_there(runs, "created_at")]
     # A run of unknown outcome may have completed.
-    status = runs["status"].astype(TEXT).fillna("completed")
+    status = runs["status"].astype(TEXT)
+    status = status.where(status.isin(KNOWN_STATUSES), "completed")
     streaks = failure_streaks(runs[columns].assign(status=status))
     failed = runs[runs["status"].eq("failed").fillna(value=False) & runs["triggered_at"].notna()]
     failed = failed.sort_values(["triggered_at", *_there(runs, "created_at"), "id"], na_position="first")
@@ -422,8 +432,8 @@ def _over_budget(
             "({credits}).",
             name=name,
             share=format_percent(part),
-            budget=f"{budget:g}",
-            credits=f"{credit:.2f}",
+            budget=f"{budget:,.14g}",
+            credits=format_credits(credit),
         )
         yield _Finding("over_budget", str(id_), detail, None, part)
 
@@ -449,7 +459,7 @@ def _incomplete(
     runs = frames["runs"]
     if runs is None or runs.empty:
         return
-    unknown = int(runs["status"].isna().sum())
+    unknown = int((~runs["status"].isin(KNOWN_STATUSES)).sum())
     assumed = int(is_assumed(runs).sum())
     part = (assumed + unknown) / len(runs)
     if part > doubtful:

@@ -94,36 +94,13 @@ def require_frame(
     optional: Collection[str] = (),
     keys: Collection[str] = (),
 ) -> pd.DataFrame:
-    """Return a pandas frame whose columns have the dtypes that the loaders give.
+    """Return a pandas frame whose columns have the dtypes that the loaders give: the same, or a converted copy.
 
     A column that is unambiguous is converted: one that is missing everywhere, one of another string, integer or
     time dtype (such as ``convert_dtypes`` or ``dtype_backend="pyarrow"`` give), categories of text, and floats
-    that are whole numbers. All other columns are left alone, also those that are not asked for.
-
-    Parameters
-    ----------
-    frame
-        The caller's argument.
-    wanted
-        The columns that the caller needs.
-    what
-        The name of the frame in messages: ``"deployments"``, ``"runs"``, ``"triggers"`` and so on.
-    optional
-        Columns that are checked only where the frame has them.
-    keys
-        Further columns that the caller needs, of any dtype; text is converted, but for ordered categories.
-
-    Returns
-    -------
-    pandas.DataFrame
-        The argument itself, or a copy with converted columns.
-
-    Raises
-    ------
-    FrameTypeError
-        Not a pandas frame, or a column that holds something else; the message says how to convert it.
-    MissingColumnError
-        A column is not there; the message lists those that are.
+    that are whole numbers. All other columns are left alone, also those that are not asked for. Columns that are
+    `optional` are checked where the frame has them; `keys` may be of any dtype, and their text is converted, but
+    for ordered categories. Raise `FrameTypeError`, or `MissingColumnError`; `what` names the frame in the message.
 
     Examples
     --------
@@ -153,21 +130,7 @@ def require_frame(
 
 
 def require_dtypes(schema: Mapping[str, nw.dtypes.DType], wanted: Collection[str], *, what: str) -> None:
-    """Raise where a column of a frame of another library has the wrong dtype.
-
-    Parameters
-    ----------
-    schema
-        The frame's narwhals schema.
-    wanted
-        The columns to check, all of them in the schema.
-    what
-        The name of the frame in messages.
-
-    Raises
-    ------
-    FrameTypeError
-        A column holds something else.
+    """Raise `FrameTypeError` where a wanted column of a frame of another library has the wrong dtype.
 
     Examples
     --------
@@ -184,21 +147,7 @@ def require_dtypes(schema: Mapping[str, nw.dtypes.DType], wanted: Collection[str
 
 
 def not_a_frame(value: object, *, what: str, kinds: str) -> FrameTypeError:
-    """Return the error for an argument that is no frame.
-
-    Parameters
-    ----------
-    value
-        The argument.
-    what
-        The name of the frame in messages.
-    kinds
-        The kinds of frame that are accepted.
-
-    Returns
-    -------
-    FrameTypeError
-        To be raised.
+    """Return the error for an argument that is no frame, which names the kinds that are accepted.
 
     Examples
     --------

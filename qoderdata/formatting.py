@@ -33,18 +33,10 @@ _JOINERS = frozenset("\u200c\u200d")
 
 
 def one_line(text: str | float | None) -> str:
-    r"""Return text that is safe to show in one line.
+    r"""Return text that is safe to show in one line; a missing value becomes `MISSING`.
 
-    Parameters
-    ----------
-    text
-        Text from anywhere; a missing value becomes `MISSING`.
-
-    Returns
-    -------
-    str
-        The text with white space and line breaks as single blanks, and with control characters, direction
-        marks and unassigned characters as ``�``.
+    White space and line breaks become single blanks; control characters, direction marks and unassigned characters
+    become ``�``.
 
     Examples
     --------
@@ -63,17 +55,7 @@ def _printable(character: str) -> str:
 
 
 def display_width(text: str) -> int:
-    """Return how many columns of a terminal a text takes.
-
-    Parameters
-    ----------
-    text
-        One line.
-
-    Returns
-    -------
-    int
-        Columns: two for a wide character, such as a Chinese one, none for a combining mark.
+    """Return how many columns of a terminal a line takes: two for a wide character, none for a combining mark.
 
     Examples
     --------
@@ -94,19 +76,7 @@ def _columns(character: str) -> int:
 
 
 def truncate(text: str, columns: int) -> str:
-    """Cut the end of a text that is too wide.
-
-    Parameters
-    ----------
-    text
-        One line.
-    columns
-        The most columns that it may take, at least 1.
-
-    Returns
-    -------
-    str
-        The text, or its beginning and ``…``.
+    """Cut the end of a line that takes more columns than these, and mark the cut by ``…``.
 
     Examples
     --------
@@ -119,19 +89,7 @@ def truncate(text: str, columns: int) -> str:
 
 
 def truncate_middle(text: str, columns: int) -> str:
-    """Cut the middle of a text that is too wide, since both ends of a name tell it apart.
-
-    Parameters
-    ----------
-    text
-        One line.
-    columns
-        The most columns that it may take, at least 3.
-
-    Returns
-    -------
-    str
-        The text, or its ends around ``…``.
+    """Cut the middle of a line that takes more columns than these: both ends of a name tell it apart.
 
     Examples
     --------
@@ -161,16 +119,6 @@ def _fitting(characters: Iterable[str], columns: int) -> str:
 def format_percent(share: float | None) -> str:
     """Format a share as a percentage with one digit; only none and all read as 0.0 % and 100.0 %.
 
-    Parameters
-    ----------
-    share
-        Between 0 and 1, or missing.
-
-    Returns
-    -------
-    str
-        Such as ``"12.5 %"``, or `MISSING`.
-
     Examples
     --------
     >>> [format_percent(share) for share in (0.125, 0, 0.0002, 0.9998, None)]
@@ -185,17 +133,7 @@ def format_percent(share: float | None) -> str:
 
 
 def format_interval(low: float | None, high: float | None) -> str:
-    """Format an interval of shares.
-
-    Parameters
-    ----------
-    low, high
-        Its ends, between 0 and 1, or missing.
-
-    Returns
-    -------
-    str
-        Such as ``"4.2–21.0 %"``, or `MISSING`.
+    """Format an interval of shares as percentages.
 
     Examples
     --------
@@ -232,16 +170,6 @@ def format_credits(number: float | None) -> str:
 def format_duration(length: timedelta | None) -> str:
     """Format a length of time with its two largest units.
 
-    Parameters
-    ----------
-    length
-        The length, or missing.
-
-    Returns
-    -------
-    str
-        Such as ``"3 h 20 min"``, ``"1.5 s"`` or ``"40 ms"``, or `MISSING`.
-
     Examples
     --------
     >>> format_duration(timedelta(hours=3, minutes=20, seconds=7)), format_duration(timedelta(milliseconds=1500))
@@ -254,16 +182,6 @@ def format_duration(length: timedelta | None) -> str:
 
 def format_milliseconds(count: float | None) -> str:
     """Format milliseconds as `format_duration` does, however many there are.
-
-    Parameters
-    ----------
-    count
-        Milliseconds, or missing.
-
-    Returns
-    -------
-    str
-        Such as ``"17.3 s"``, or `MISSING`.
 
     Examples
     --------
@@ -294,17 +212,7 @@ def _format_seconds(seconds: float) -> str:
 def format_time(time: datetime | None, tz: str = "UTC") -> str:
     """Format an instant to the minute, with its offset from UTC.
 
-    Parameters
-    ----------
-    time
-        A zone-aware instant, or missing.
-    tz
-        The IANA zone to write it in. A time that has no local time in years 1 to 9999 is written in UTC.
-
-    Returns
-    -------
-    str
-        Such as ``"2026-06-15 09:00 +08:00"`` or ``"2026-06-15 01:00 UTC"``, or `MISSING`.
+    A time that has no local time in years 1 to 9999 is written in UTC.
 
     Examples
     --------

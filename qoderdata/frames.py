@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable
 
     from narwhals.typing import IntoFrame, IntoFrameT
+    from numpy.typing import NDArray
 
 #: The column with the name of what an id stands for, as `with_names` adds it.
 NAMES = {
@@ -404,14 +405,10 @@ def upcoming_runs(df: pd.DataFrame) -> pd.DataFrame:
     0         dep_1         0 2026-06-15 01:00:00+00:00
     """
     df = require_frame(df, ["id", "schedule_upcoming_runs_at"], what="deployments")
-    none = np.array([], dtype="datetime64[us]")
-    lists = [
-        np.asarray(listed, dtype="datetime64[us]") if isinstance(listed, np.ndarray | list) else none
-        for listed in df["schedule_upcoming_runs_at"]
-    ]
+    lists = [listed_times(listed) for listed in df["schedule_upcoming_runs_at"]]
     lengths = np.array([len(listed) for listed in lists], dtype=np.int64)
     starts = np.cumsum(lengths) - lengths
-    times = pd.Series(np.concatenate([none, *lists])).dt.tz_localize("UTC")
+    times = pd.Series(np.concatenate([listed_times(None), *lists])).dt.tz_localize("UTC")
     return pd.DataFrame(
         {
             "deployment_id": df["id"].astype(TEXT).repeat(lengths.tolist()).reset_index(drop=True),
@@ -419,6 +416,15 @@ def upcoming_runs(df: pd.DataFrame) -> pd.DataFrame:
             "upcoming_run_at": times,
         }
     )
+
+
+def listed_times(listed: object) -> NDArray[np.datetime64]:
+    """Return one cell of a column of lists as times in UTC, whether it is missing, an array in UTC or a list."""
+    if isinstance(listed, np.ndarray) and listed.dtype.kind == "M":
+        return listed.astype("datetime64[us]", copy=False)
+    if isinstance(listed, np.ndarray | list | tuple):
+        return pd.DatetimeIndex(pd.to_datetime(list(listed), utc=True)).tz_localize(None).as_unit("us").to_numpy()
+    return np.array([], dtype="datetime64[us]")
 
 
 def expand_metadata(df: pd.DataFrame, keys: Iterable[str] | None = None) -> pd.DataFrame:

@@ -70,15 +70,7 @@ class SeriesIdentity(Account):
 
 @dataclass(frozen=True, slots=True)
 class Series:
-    """The snapshots of one account, with archived deployments or without.
-
-    Attributes
-    ----------
-    folder : Folder
-        The series' own folder.
-    identity : SeriesIdentity
-        What tells it from others.
-    """
+    """The snapshots of one account, with archived deployments or without."""
 
     folder: Folder
     identity: SeriesIdentity
@@ -86,26 +78,15 @@ class Series:
 
 @dataclass(frozen=True, slots=True)
 class SnapshotFile:
-    """A snapshot or a base as its file's name tells it.
-
-    Attributes
-    ----------
-    name : str
-        The file's name.
-    fetched_at : datetime.datetime
-        When the pull began, in UTC.
-    rows : int
-        The number of deployments.
-    size : int
-        Bytes.
-    is_base : bool
-        Whether it is a base, and no snapshot.
-    """
+    """A snapshot or a base as its file's name tells it."""
 
     name: str
+    #: When the pull began, in UTC.
     fetched_at: datetime
+    #: The number of deployments.
     rows: int
     size: int
+    #: Whether it is a base, and no snapshot.
     is_base: bool
 
 
@@ -127,22 +108,7 @@ class _Base:
 
 
 def series(cache_folder: Folder, account: Account, *, include_archived: bool) -> Series:
-    """Return an account's series; nothing is created.
-
-    Parameters
-    ----------
-    cache_folder
-        The cache's folder.
-    account
-        Whose it is.
-    include_archived
-        Whether its snapshots have archived deployments.
-
-    Returns
-    -------
-    Series
-        Its folder's name is a digest of the identity.
-    """
+    """Return an account's series, in a folder named by a digest of its identity; nothing is created."""
     whole: SeriesIdentity = {**account, "include_archived": include_archived}
     digest = hashlib.sha256(json.dumps(whole, sort_keys=True).encode()).hexdigest()[:_DIGEST_LENGTH]
     return Series(cache_folder.folder(f"{FOLDER}/{digest}"), whole)
@@ -151,19 +117,7 @@ def series(cache_folder: Folder, account: Account, *, include_archived: bool) ->
 def write(to: Series, table: pa.Table, fetched_at: datetime) -> None:
     """Add a snapshot to its series, and remove those that are too old or too many.
 
-    Parameters
-    ----------
-    to
-        The series.
-    table
-        One row per deployment, in the service's order.
-    fetched_at
-        When the pull began.
-
-    Raises
-    ------
-    Exception
-        The folder cannot be read or written, each object store in its own way. Snapshots that are there stay.
+    Raises whatever a folder or an object store raises that cannot be read or written; the snapshots stay.
     """
     earlier = _list(to.folder)
     base = _usable_base(to, earlier, table, fetched_at) or _new_base(to, table, fetched_at)
@@ -180,28 +134,9 @@ def files_of(of: Series) -> list[SnapshotFile]:
 def read(
     of: Series, files: Iterable[SnapshotFile], schema: pa.Schema, columns: Sequence[str] | None = None
 ) -> list[Snapshot]:
-    """Return snapshots in the order given.
+    """Return snapshots in the order given; damaged ones are left out, with a warning.
 
-    Parameters
-    ----------
-    of
-        Their series.
-    files
-        Which, from `files_of`.
-    schema
-        The columns wanted; one that a file does not have is missing there.
-    columns
-        Read these alone.
-
-    Returns
-    -------
-    list of Snapshot
-        Those that could be read.
-
-    Warns
-    -----
-    CacheWarning
-        Some are damaged or of another account; they are left out.
+    A column of the schema that a file does not have is missing there; `columns`: read these alone.
     """
     wanted = schema if columns is None else pa.schema([schema.field(name) for name in columns])
     bases: dict[str, pa.Table | Exception] = {}
@@ -233,12 +168,8 @@ def entries(cache_folder: Folder) -> list[tuple[str, int]]:
 def accounts(cache_folder: Folder) -> list[Account]:
     """Return the account of each series below a cache folder, not checked.
 
-    The newest base of a series tells it; a series without one that can be read is left out.
-
-    Raises
-    ------
-    CacheError
-        The folder cannot be read now.
+    The newest base of a series tells it; a series without one that can be read is left out. Raise `CacheError`
+    where the folder cannot be read now.
     """
     with cache_folder.folder(FOLDER).opened("snapshots"):
         newest = {path.rpartition("/")[0]: path for path, _ in sorted(entries(cache_folder))}

@@ -534,8 +534,8 @@ def _with_filled(runs: pd.DataFrame, columns: dict[str, Any]) -> pd.DataFrame:
 
 
 def _extension(column: Any, dtype: Any) -> Any:  # noqa: ANN401 Arrow in, a pandas array out
-    """Return an Arrow column as a pandas array: of its documented dtype, or an Arrow one where that was there."""
-    wanted: Any = dtype if isinstance(dtype, pd.ArrowDtype) else _DTYPES[column.type]
+    """Return an Arrow column as a pandas array, of an Arrow dtype where the frame had one."""
+    wanted: Any = pd.ArrowDtype(column.type) if isinstance(dtype, pd.ArrowDtype) else _DTYPES[column.type]
     return wanted.__from_arrow__(column)
 
 
@@ -586,15 +586,11 @@ def _one_of(column: Any, words: Sequence[str]) -> NDArray[np.bool_]:  # noqa: AN
 
 @dataclass(frozen=True)
 class _Events:
-    """The events of all sessions, each session's in one piece and in the list's order.
-
-    Text and times are large, so they stay in the order of the caller's frame; `take` finds them.
-    """
+    """The events of all sessions, each session's in one piece and in the list's order."""
 
     sessions: Any
     codes: NDArray[np.int32]
     rows: NDArray[np.int64]
-    order: NDArray[np.intp] | None
     columns: dict[str, Any]
     running: NDArray[np.bool_]
     rescheduled: NDArray[np.bool_]
@@ -612,25 +608,23 @@ class _Events:
         sessions = _arrow(events["session_id"], _TEXT).dictionary_encode()
         codes = sessions.indices.to_numpy(zero_copy_only=False)
         order = _list_order(codes, events["position"].to_numpy("int64") if "position" in events.columns else None)
+        if order is not None:
+            events, codes = events[list(_EVENTS)].iloc[order], codes[order]
         columns = {name: _arrow(events[name], _TIME if name == "processed_at" else _TEXT) for name in _EVENTS}
         types = columns["type"].dictionary_encode()
 
-        def ordered(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
-            return mask if order is None else mask[order]
-
         def has(condition: Any) -> NDArray[np.bool_]:  # noqa: ANN401 an Arrow array
-            return ordered(_mask(condition.take(types.indices)))
+            return _mask(condition.take(types.indices))
 
         def is_type(name: str) -> NDArray[np.bool_]:
             return has(pc.equal(types.dictionary, pa.scalar(name, _TEXT)))
 
         idle, error = is_type("session.status_idle"), is_type("session.error")
-        waits = idle & ordered(_one_of(columns["stop_reason"], ["requires_action"]))
+        waits = idle & _one_of(columns["stop_reason"], ["requires_action"])
         return cls(
             sessions=sessions.dictionary,
-            codes=codes if order is None else codes[order],
+            codes=codes,
             rows=np.arange(len(codes)),
-            order=order,
             columns=columns,
             running=is_type("session.status_running"),
             rescheduled=is_type("session.status_rescheduled"),
@@ -639,7 +633,7 @@ class _Events:
             any_status=has(pc.starts_with(types.dictionary, "session.status_")),
             waits=waits,
             ends=(idle & ~waits) | is_type("session.status_terminated"),
-            fatal=error & ordered(_one_of(columns["retry_status"], ["exhausted", "terminal"])),
+            fatal=error & _one_of(columns["retry_status"], ["exhausted", "terminal"]),
         )
 
     @property
@@ -661,8 +655,7 @@ class _Events:
 
     def take(self, name: str, rows: NDArray[np.int64]) -> Any:  # noqa: ANN401 an Arrow array
         """Return a column's values in these rows; null for -1."""
-        given = rows if self.order is None else np.append(self.order, -1)[rows]
-        return _take(self.columns[name], given)
+        return _take(self.columns[name], rows)
 
     @staticmethod
     def at(mask: NDArray[np.bool_], rows: NDArray[np.int64]) -> NDArray[np.bool_]:

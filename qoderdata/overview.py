@@ -45,36 +45,22 @@ class Today:
 
 @dataclass(frozen=True, slots=True)
 class Overview:
-    """What is going on at one time. Each frame begins with ``deployment_id``, ``name``, ``agent`` and ``team``.
-
-    Attributes
-    ----------
-    at : pandas.Timestamp
-        The time.
-    active, paused : int
-        Deployments that are not archived.
-    running : pandas.DataFrame
-        Runs that have not ended, the longest first: ``status``, ``since``.
-    upcoming : pandas.DataFrame
-        Triggers within `horizon`, the next first: ``trigger_at``.
-    horizon : str
-        How far ahead triggers were looked for.
-    failing : pandas.DataFrame
-        Active deployments whose last run failed, the longest streak first: ``streak``, ``since``, ``error_type``.
-    findings : pandas.DataFrame
-        What `check` returns.
-    today : Today
-        Runs and credits since midnight.
-    """
+    """What is going on at one time. Each frame begins with ``deployment_id``, ``name``, ``agent`` and ``team``."""
 
     at: pd.Timestamp
+    #: Deployments that are not archived.
     active: int
     paused: int
+    #: Runs that have not ended, the longest first: ``status``, ``since``.
     running: pd.DataFrame
+    #: Triggers within `horizon`, the next first: ``trigger_at``.
     upcoming: pd.DataFrame
     horizon: str
+    #: Active deployments whose last run failed, the longest streak first: ``streak``, ``since``, ``error_type``.
     failing: pd.DataFrame
+    #: What `check` returns.
     findings: pd.DataFrame
+    #: Runs and credits since midnight.
     today: Today
 
 
@@ -88,35 +74,10 @@ def overview(
     tz: str = "UTC",
     team: str = "team",
 ) -> Overview:
-    """Return what is going on now.
+    """Return what is going on at a time, `now`; nothing is read or changed.
 
-    Parameters
-    ----------
-    df
-        A deployments frame, with or without archived ones.
-    runs, sessions
-        Their runs and sessions, as `check` takes them, those since midnight at least. Sessions also hold the
-        names of agents.
-    snapshots
-        Earlier deployments frames, for `check`.
-    now
-        The present.
-    tz
-        The IANA zone whose midnight begins today.
-    team
-        The key of the deployments' metadata that names the team.
-
-    Returns
-    -------
-    Overview
-        Nothing is read or changed.
-
-    Raises
-    ------
-    FrameTypeError
-        An argument is no frame, or a column has lost its dtype; the message says how to convert it.
-    MissingColumnError
-        A column is not there; the message lists those that are.
+    Runs and sessions are those since midnight in the zone `tz` at least, as `check` takes them; sessions also hold
+    the names of agents. `team` is the key of the deployments' metadata that names the team.
 
     Examples
     --------

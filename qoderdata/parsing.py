@@ -62,25 +62,9 @@ def from_micros(microseconds: int) -> datetime:
 
 
 def parse_instant(value: Instant, *, name: str) -> pd.Timestamp:
-    """Parse an instant.
+    """Parse ISO 8601 text with an offset, or a zone-aware datetime, to UTC in microseconds.
 
-    Parameters
-    ----------
-    value
-        ISO 8601 text with an offset (``"2026-06-15T00:00Z"``), or a zone-aware datetime. Text begins with a year,
-        month and day.
-    name
-        The parameter's name, for the message.
-
-    Returns
-    -------
-    pandas.Timestamp
-        The same instant in UTC, in microseconds.
-
-    Raises
-    ------
-    ValueError
-        The value is not a time of the years 1 to 9999, or has no zone.
+    Raise `ValueError` where it is not a time of the years 1 to 9999, or has no zone; `name` is the parameter's.
 
     Examples
     --------
@@ -109,25 +93,10 @@ def parse_instant(value: Instant, *, name: str) -> pd.Timestamp:
 
 
 def parse_span(value: Span, *, name: str) -> timedelta:
-    """Parse a length of time that is not negative.
+    """Parse a length of time, as `pandas.Timedelta` takes it, to microseconds; never a number without a unit.
 
-    Parameters
-    ----------
-    value
-        What `pandas.Timedelta` takes: ``"15min"``, ``"7D"``, a `datetime.timedelta`; never a number without a
-        unit. The units that pandas deprecates (``w``, ``d``, ``H``, ``MIN``, ``S``) are accepted.
-    name
-        The parameter's name, for the message.
-
-    Returns
-    -------
-    datetime.timedelta
-        The length, in microseconds.
-
-    Raises
-    ------
-    ValueError
-        The value is not a length of time, is negative, or has no unit.
+    The units that pandas deprecates (``w``, ``d``, ``H``, ``MIN``, ``S``) are accepted. Raise `ValueError` where
+    it is no length of time, is negative, or has no unit.
 
     Examples
     --------
@@ -156,26 +125,7 @@ def parse_span(value: Span, *, name: str) -> timedelta:
 
 
 def parse_bound(value: Instant | Span, *, now: datetime, name: str) -> pd.Timestamp:
-    """Parse a time bound: an instant, or an age before now.
-
-    Parameters
-    ----------
-    value
-        What `parse_instant` takes, or what `parse_span` takes.
-    now
-        The zone-aware time that an age is subtracted from.
-    name
-        The parameter's name, for the message.
-
-    Returns
-    -------
-    pandas.Timestamp
-        The instant in UTC, in microseconds.
-
-    Raises
-    ------
-    ValueError
-        The value is neither, is a time without a zone, or an age without a unit.
+    """Parse a time bound to UTC in microseconds: an instant, or an age before `now`.
 
     Examples
     --------
@@ -215,28 +165,10 @@ def bound_text(bound: Instant | Span | None) -> str | None:
 def parse_period(
     since: Instant | Span | None, until: Instant | Span | None, *, now: datetime, what: str, prefix: str = ""
 ) -> tuple[pd.Timestamp | None, pd.Timestamp | None]:
-    """Parse the bounds of a half-open period, ``since <= t < until``.
+    """Parse the bounds of a half-open period, ``since <= t < until``; ``None``: no bound.
 
-    Parameters
-    ----------
-    since, until
-        What `parse_bound` takes; ``None``: no bound.
-    now
-        The zone-aware time that an age is subtracted from.
-    what
-        The thing that the period is to contain, such as ``"run"``, for the message.
-    prefix
-        What the parameters' names begin with, such as ``"created_"``, for the message.
-
-    Returns
-    -------
-    tuple of pandas.Timestamp or None
-        Both bounds in UTC, in microseconds.
-
-    Raises
-    ------
-    ValueError
-        A bound cannot be parsed, or `since` is not before `until`.
+    `what` is what the period is to contain, and `prefix` begins the parameters' names, for the message. Raise
+    `ValueError` where `since` is not before `until`.
 
     Examples
     --------
@@ -269,22 +201,7 @@ def earlier(time: datetime, span: timedelta) -> datetime:
 
 
 def parse_zone(key: str) -> ZoneInfo:
-    """Parse an IANA time zone.
-
-    Parameters
-    ----------
-    key
-        An IANA name, such as ``"Asia/Shanghai"`` or ``"UTC"``.
-
-    Returns
-    -------
-    zoneinfo.ZoneInfo
-        The zone.
-
-    Raises
-    ------
-    ValueError
-        There is no such zone.
+    """Parse the name of an IANA time zone; raise `ValueError` where there is no such zone.
 
     Examples
     --------
@@ -312,23 +229,10 @@ def pandas_zone(key: str) -> tzinfo:
 
 
 def parse_window(freq: str) -> timedelta:
-    """Parse the length of windows of time.
+    """Parse the length of windows of time; of a day or more, it counts days of the wall clock.
 
-    Parameters
-    ----------
-    freq
-        What `parse_span` takes, or one of the units ``min``, ``h``, ``D`` and ``W`` alone. A length of less than
-        a day is in whole minutes and divides a day evenly; a longer one is written in days or weeks.
-
-    Returns
-    -------
-    datetime.timedelta
-        The length; of a day or more, it counts days of the wall clock.
-
-    Raises
-    ------
-    ValueError
-        Not a length of time, or one that does not divide a day evenly.
+    Accepts what `parse_span` does, and ``min``, ``h``, ``D`` and ``W`` alone. Raise `ValueError` where it is no
+    length of time, or one of less than a day that is not in whole minutes or does not divide a day evenly.
 
     Examples
     --------
@@ -352,21 +256,8 @@ def parse_window(freq: str) -> timedelta:
 def require_few_windows(first: int, last: int, length: int, *, column: str, groups: int = 1) -> None:
     """Raise where windows of time would fill the memory, as one time of the year 1 or 9999 makes them do.
 
-    Parameters
-    ----------
-    first, last
-        The first and the last time, in microseconds since 1970 in UTC.
-    length
-        The length of one window, in microseconds.
-    column
-        The column that holds the times, for the message.
-    groups
-        The number of groups that each have all windows.
-
-    Raises
-    ------
-    ValueError
-        More windows than `MAX_WINDOWS`, or ten times as many rows; the message names both times.
+    Times and the length are in microseconds; each of `groups` has all windows. Raise `ValueError` for more windows
+    than `MAX_WINDOWS`, or ten times as many rows; the message names the column and both times.
 
     Examples
     --------
@@ -390,24 +281,7 @@ def is_usable_id(value: str) -> bool:
 
 
 def check_id(value: object, *, name: str) -> str:
-    """Return the id of one object, unless no request can name it.
-
-    Parameters
-    ----------
-    value
-        The id.
-    name
-        The parameter's name, for the message.
-
-    Returns
-    -------
-    str
-        The id.
-
-    Raises
-    ------
-    ValueError
-        The value is not text, or is blank, ``"."`` or ``".."``, which a path cannot carry.
+    """Return the id of one object; raise `ValueError` where no request can name it.
 
     Examples
     --------

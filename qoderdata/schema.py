@@ -60,40 +60,23 @@ _ARROW: dict[Kind, pa.DataType] = {
 
 @dataclass(frozen=True)
 class Column:
-    """One column.
-
-    Parameters
-    ----------
-    name
-        The column's name.
-    path
-        The keys that lead to its value in a record, from the outside in; empty for a column that this package
-        derives.
-    kind
-        What it holds.
-    meaning
-        What it says, in words.
-    """
+    """One column."""
 
     name: str
+    #: The keys that lead to its value in a record; empty for a column that this package derives.
     path: tuple[str, ...]
     kind: Kind
+    #: What it says, in words.
     meaning: str
 
 
 @dataclass(slots=True)
 class Branch:
-    """The known contents of one JSON object.
+    """The known contents of one JSON object."""
 
-    Parameters
-    ----------
-    keys
-        By key: a nested object, a column, or the documented value of a constant.
-    rest
-        The column that takes all other keys, as JSON text; ``None`` where other keys are unknown fields.
-    """
-
+    #: By key: a nested object, a column, or the documented value of a constant.
     keys: dict[str, Branch | Column | str] = field(default_factory=dict)
+    #: The column that takes all other keys, as JSON text; ``None`` where other keys are unknown fields.
     rest: Column | None = None
 
 
@@ -103,20 +86,12 @@ EXTRA = "extra"
 
 @dataclass(frozen=True)
 class Schema:
-    """The columns of one table.
-
-    Parameters
-    ----------
-    name
-        The table's name, such as ``"deployments"``.
-    columns
-        The columns in their order, without ``extra``, which ends every frame.
-    constants
-        Paths with their documented value, which is not kept; any other value goes to ``extra``.
-    """
+    """The columns of one table."""
 
     name: str
+    #: The columns in their order, without ``extra``, which ends every frame.
     columns: tuple[Column, ...]
+    #: Paths with their documented value, which is not kept; any other value goes to ``extra``.
     constants: tuple[tuple[tuple[str, ...], str], ...]
 
     @cached_property

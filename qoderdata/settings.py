@@ -43,11 +43,6 @@ class Secret:
 
     It is not a string, so that no slice or string operation gives a plain one, and it cannot be copied or pickled.
 
-    Parameters
-    ----------
-    value
-        The value to protect.
-
     Examples
     --------
     >>> secret = Secret("pt-example")
@@ -78,25 +73,10 @@ class Secret:
 
 
 def resolve_token(pat: str | Secret | None = None) -> Secret:
-    """Return the access token.
+    """Return the access token without white space around it.
 
-    Parameters
-    ----------
-    pat
-        A personal access token (``pt-…``) or a service-account token (a JWT); ``None`` takes the environment
-        variable ``QODER_ACCESS_TOKEN``, else ``QODER_PAT``.
-
-    Returns
-    -------
-    Secret
-        The token, without white space around it.
-
-    Raises
-    ------
-    CredentialError
-        There is no token, or it has characters that a header cannot carry. The message never shows it.
-    TypeError
-        `pat` is not text.
+    ``None`` takes ``QODER_ACCESS_TOKEN``, else ``QODER_PAT``. Raise `CredentialError` where there is none, or it
+    has characters that a header cannot carry; the message never shows it.
 
     Examples
     --------
@@ -122,13 +102,7 @@ def resolve_token(pat: str | Secret | None = None) -> Secret:
 
 
 def has_token() -> bool:
-    """Return whether the environment has an access token.
-
-    Returns
-    -------
-    bool
-        Whether ``QODER_ACCESS_TOKEN`` or ``QODER_PAT`` is set to more than white space.
-    """
+    """Return whether the environment has an access token that is more than white space."""
     return any(os.environ.get(variable, "").strip() for variable in (ACCESS_TOKEN_VARIABLE, PAT_VARIABLE))
 
 
@@ -143,23 +117,11 @@ def _find_token(given: Secret | None) -> tuple[str, Secret]:
 
 
 def resolve_base_url(base_url: str | None = None) -> str:
-    """Return the base URL of the service.
+    """Return the base URL of the service, without a slash at its end.
 
-    Parameters
-    ----------
-    base_url
-        The URL; ``None`` takes ``QODER_MANAGED_BASE_URL``, else ``QODER_BASE_URL``, else `DEFAULT_BASE_URL`.
-
-    Returns
-    -------
-    str
-        The URL, without a slash at its end.
-
-    Raises
-    ------
-    ValueError
-        It is not text, not an absolute http(s) URL, carries a user, query or fragment, or is plain ``http`` to a
-        host that is not this machine: the token would cross the network unencrypted.
+    ``None`` takes ``QODER_MANAGED_BASE_URL``, else ``QODER_BASE_URL``, else `DEFAULT_BASE_URL`. Raise `ValueError`
+    where it is no absolute http(s) URL, carries a user, query or fragment, or is plain ``http`` to a host that is
+    not this machine: the token would cross the network unencrypted.
 
     Examples
     --------
@@ -194,22 +156,9 @@ def resolve_base_url(base_url: str | None = None) -> str:
 
 
 def resolve_workspace_id(workspace_id: str | None = None) -> str | None:
-    """Return the workspace that requests are made in.
+    """Return the workspace that requests are made in; ``None`` leaves the choice to the service.
 
-    Parameters
-    ----------
-    workspace_id
-        Its id; ``None`` or an empty text leaves the choice to the service.
-
-    Returns
-    -------
-    str or None
-        The id, without white space around it.
-
-    Raises
-    ------
-    ValueError
-        It is not text, or has characters that no header can carry.
+    Raise `ValueError` where it is not text, or has characters that no header can carry.
 
     Examples
     --------
@@ -224,28 +173,11 @@ def resolve_workspace_id(workspace_id: str | None = None) -> str | None:
 
 
 def resolve_cache_dir(cache_dir: str | Path | None = None) -> str:
-    """Return the folder of the cache and the stores, without creating it.
+    """Return the folder of the cache and the stores, a path or a URL, without creating it.
 
-    Parameters
-    ----------
-    cache_dir
-        A folder, or a URL of one (``s3://bucket/folder``); ``None`` takes ``QODERDATA_CACHE_DIR``, else the
-        platform's user cache folder.
-
-    Returns
-    -------
-    str
-        The folder's absolute path, or the URL.
-
-    Raises
-    ------
-    ValueError
-        It is a URL that a `pathlib.Path` has changed.
-
-    Warns
-    -----
-    CacheWarning
-        The folder belongs to another user, and others may write into it.
+    ``None`` takes ``QODERDATA_CACHE_DIR``, else the platform's user cache folder. Raise `ValueError` for a URL
+    that a `pathlib.Path` has changed; a `CacheWarning` says where the folder belongs to another user, and others
+    may write into it.
 
     Examples
     --------

@@ -19,12 +19,7 @@ _translations: ContextVar[NullTranslations] = ContextVar("translations", default
 
 @contextmanager
 def translated(translations: NullTranslations) -> Iterator[None]:
-    """Write sentences in another language, within a ``with`` block.
-
-    Parameters
-    ----------
-    translations
-        A catalogue, as `gettext` or Babel reads it.
+    """Write sentences in another language, that of a catalogue, within a ``with`` block.
 
     Examples
     --------
@@ -43,19 +38,7 @@ def translated(translations: NullTranslations) -> Iterator[None]:
 
 
 def gettext(message: str, /, **values: object) -> str:
-    """Return a message in the language of the block, its fields filled.
-
-    Parameters
-    ----------
-    message
-        The English message, with fields as in `str.format`; the catalogue's key.
-    values
-        The values of its fields.
-
-    Returns
-    -------
-    str
-        The message.
+    """Return an English message in the language of the block; its fields are filled as `str.format` does.
 
     Examples
     --------
@@ -66,21 +49,7 @@ def gettext(message: str, /, **values: object) -> str:
 
 
 def ngettext(singular: str, plural: str, number: int, /, **values: object) -> str:
-    """Return a message about a number of things, its fields filled.
-
-    Parameters
-    ----------
-    singular, plural
-        The English messages; the field ``count`` is the number, with thousands separated.
-    number
-        The number.
-    values
-        The values of further fields.
-
-    Returns
-    -------
-    str
-        The message.
+    """Return a message about a number of things; its field ``count`` is the number.
 
     Examples
     --------
@@ -91,17 +60,7 @@ def ngettext(singular: str, plural: str, number: int, /, **values: object) -> st
 
 
 def mark(message: str) -> str:
-    """Return a message as it is: `gettext` translates it where it is shown.
-
-    Parameters
-    ----------
-    message
-        The English message, which the catalogue then has.
-
-    Returns
-    -------
-    str
-        The same message.
+    """Return a message as it is: the catalogue then has it, and `gettext` translates it where it is shown.
 
     Examples
     --------

@@ -120,6 +120,18 @@ def test_a_run_of_unknown_outcome_ends_a_streak(account: Account) -> None:
     assert "failing" not in set(qd.check(df, frame, now=NOW)["kind"])
 
 
+def test_a_status_that_is_not_documented_is_an_unknown_outcome(account: Account) -> None:
+    runs = account.runs_of(1)
+    fail(runs[:4])
+    runs[1]["status"] = "timed_out"
+    assert "failing" not in set(account.check()["kind"])
+    for run in account.runs_of(2)[:200]:
+        run["status"] = "timed_out"
+    row = only(account.check())
+    assert row.kind == "incomplete_data"
+    assert row.detail.startswith("Of 2,520 runs, 0 completed by assumption and 201 have an unknown outcome (8")
+
+
 def test_what_comes_after_the_present_does_not_count(account: Account) -> None:
     fail(account.runs_of(1)[:3])
     expected = account.check()
@@ -263,6 +275,11 @@ def test_over_budget(account: Account) -> None:
         == "job 1 uses 95.0 % of its budget of 10 credits at the 95th percentile of its sessions (9.50)."
     )
     assert account.check(budget_share=0.95).empty
+    account.deployments[1]["budget"]["max_credit_cost"] = "1234567.89"
+    for session in account.sessions:
+        session["usage"]["total_credits"] *= 123456.789 if session["deployment_id"] == "dep_1" else 1
+    assert "of its budget of 1,234,567.89 credits" in only(account.check()).detail
+    assert "(1,172,839.50)" in only(account.check()).detail
 
 
 def test_unreadable_schedule(account: Account) -> None:
@@ -341,7 +358,10 @@ def test_nothing_gives_nothing() -> None:
     df = qd.flatten_deployments([])
     for options in (
         {"streak": 0},
+        {"streak": "3"},
+        {"streak": 2.5},
         {"budget_share": -1},
+        {"budget_share": "0.9"},
         {"doubtful": float("nan")},
         {"since": 1},
         {"recent": "7"},

@@ -52,6 +52,14 @@ class TestUpcomingRuns:
         shuffled = df.set_index(pd.Index(["x", "x", "y", "z"]))
         pd.testing.assert_frame_equal(upcoming_runs(shuffled), upcoming_runs(df))
 
+    @pytest.mark.parametrize("kind", [list, tuple])
+    def test_lists_of_times_in_any_zone_are_lists_too(self, df: pd.DataFrame, kind: type) -> None:
+        lists = df["schedule_upcoming_runs_at"].map(
+            lambda times: kind(pd.DatetimeIndex(times, tz="UTC").tz_convert("Asia/Tokyo")), na_action="ignore"
+        )
+        given = df.assign(schedule_upcoming_runs_at=lists)
+        pd.testing.assert_frame_equal(upcoming_runs(given), upcoming_runs(df))
+
     def test_a_missing_column_is_named(self, df: pd.DataFrame) -> None:
         with pytest.raises(MissingColumnError, match="no column 'schedule_upcoming_runs_at'"):
             upcoming_runs(df[["id"]])

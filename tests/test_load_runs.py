@@ -26,10 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-
 PAGES = {"A": 1000, "B": 100, "C": 100}
-
-
 RUNS_IN = {"A": 1_250, "B": 450, "C": 450}
 
 
@@ -40,8 +37,8 @@ def sandbox(request: pytest.FixtureRequest) -> Iterator[Sandbox]:
 
 
 @pytest.fixture
-def newest() -> Iterator[Sandbox]:
-    """Run the newest edition, for what does not hang on the edition."""
+def service() -> Iterator[Sandbox]:
+    """Serve one account, for what does not depend on the edition."""
     with Sandbox(deployments=20, seed=7, runs=450) as running:
         yield running
 
@@ -87,46 +84,46 @@ def test_a_refresh_costs_what_is_new(sandbox: Sandbox, tmp_path: Path) -> None:
         pd.testing.assert_frame_equal(frame, truth(sandbox))
 
 
-def test_open_runs_are_read_until_they_end(newest: Sandbox, tmp_path: Path) -> None:
-    going = [run["id"] for run in newest.create_runs(2, status="running")]
-    newest.create_runs(200)
-    load(newest, tmp_path)
+def test_open_runs_are_read_until_they_end(service: Sandbox, tmp_path: Path) -> None:
+    going = [run["id"] for run in service.create_runs(2, status="running")]
+    service.create_runs(200)
+    load(service, tmp_path)
     for run in going:
-        newest.create_runs(1)
-        newest.finish_run(run, status="failed")
-        pd.testing.assert_frame_equal(load(newest, tmp_path, refresh=True), truth(newest))
-    before = [request.path for request in newest.requests]
-    load(newest, tmp_path, refresh=True)
-    after = [request.path for request in newest.requests][len(before) :]
+        service.create_runs(1)
+        service.finish_run(run, status="failed")
+        pd.testing.assert_frame_equal(load(service, tmp_path, refresh=True), truth(service))
+    before = [request.path for request in service.requests]
+    load(service, tmp_path, refresh=True)
+    after = [request.path for request in service.requests][len(before) :]
     assert not any(path.endswith(run) for path in after for run in going)
     assert any(path.endswith(going[0]) for path in before)
 
 
-def test_many_open_runs_that_lie_together_are_read_by_the_page(newest: Sandbox, tmp_path: Path) -> None:
-    going = [run["id"] for run in newest.create_runs(250, status="running")]
-    load(newest, tmp_path)
+def test_many_open_runs_that_lie_together_are_read_by_the_page(service: Sandbox, tmp_path: Path) -> None:
+    going = [run["id"] for run in service.create_runs(250, status="running")]
+    load(service, tmp_path)
     for run in going:
-        newest.finish_run(run)
-    before = len(newest.requests)
-    pd.testing.assert_frame_equal(load(newest, tmp_path, refresh=True), truth(newest))
-    assert len(newest.requests) - before < 10
+        service.finish_run(run)
+    before = len(service.requests)
+    pd.testing.assert_frame_equal(load(service, tmp_path, refresh=True), truth(service))
+    assert len(service.requests) - before < 10
 
 
-def test_a_run_that_the_service_forgot_stays(newest: Sandbox, tmp_path: Path) -> None:
+def test_a_run_that_the_service_forgot_stays(service: Sandbox, tmp_path: Path) -> None:
     """Also an open one: it keeps the status that it had, and is asked for once more, not for ever."""
-    newest.create_runs(1, status="running")
-    first = load(newest, tmp_path)
-    newest.create_runs(1)
-    assert newest.forget_runs(triggered(newest.runs[0]))
+    service.create_runs(1, status="running")
+    first = load(service, tmp_path)
+    service.create_runs(1)
+    assert service.forget_runs(triggered(service.runs[0]))
     # None of the runs that are stored is listed any more: the list alone cannot show that there is no gap.
     with pytest.warns(DataQualityWarning, match="refresh='all' if the service has forgotten the older runs"):
-        frame = load(newest, tmp_path, refresh=True)
+        frame = load(service, tmp_path, refresh=True)
     pd.testing.assert_frame_equal(frame.iloc[1:].reset_index(drop=True), first)
-    assert len(newest.requests) > len(first) // 100
-    load(newest, tmp_path, refresh="all")
-    before = len(newest.requests)
-    load(newest, tmp_path, refresh=True)
-    assert {request.path for request in newest.requests[before:]} == {"/deployment_runs"}
+    assert len(service.requests) > len(first) // 100
+    load(service, tmp_path, refresh="all")
+    before = len(service.requests)
+    load(service, tmp_path, refresh=True)
+    assert {request.path for request in service.requests[before:]} == {"/deployment_runs"}
 
 
 BOUNDS = [("2026-06-10T00:00Z", None), (None, "2026-05-20T00:00Z"), ("2026-04-01T00:00Z", "2026-06-01T00:00Z")]
@@ -149,19 +146,21 @@ def test_bounds_are_half_open_on_triggered_at(
         )
 
 
-def test_a_bound_belongs_to_the_runs_after_it(newest: Sandbox, tmp_path: Path) -> None:
-    run = newest.runs[100]
+def test_a_bound_belongs_to_the_runs_after_it(service: Sandbox, tmp_path: Path) -> None:
+    run = service.runs[100]
     at = triggered(run).floor("us")
-    assert run["id"] in set(load(newest, tmp_path, since=at)["id"])
-    assert run["id"] not in set(load(newest, tmp_path, until=at)["id"])
+    assert run["id"] in set(load(service, tmp_path, since=at)["id"])
+    assert run["id"] not in set(load(service, tmp_path, until=at)["id"])
 
 
-def test_an_age_is_counted_back_from_now(newest: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_age_is_counted_back_from_now(
+    service: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     now = datetime.now(UTC)
     monkeypatch.setattr("qoderdata.load.runs.datetime", type("Clock", (datetime,), {"now": lambda _tz: now}))
-    at = triggered(newest.runs[100]) - pd.Timedelta("1s")
-    frame = load(newest, tmp_path, since=now - at)
-    assert list(frame["id"]) == [run["id"] for run in newest.runs if triggered(run) > at]
+    at = triggered(service.runs[100]) - pd.Timedelta("1s")
+    frame = load(service, tmp_path, since=now - at)
+    assert list(frame["id"]) == [run["id"] for run in service.runs if triggered(run) > at]
 
 
 def test_asking_further_back_fetches_only_what_is_further_back(sandbox: Sandbox, tmp_path: Path) -> None:
@@ -174,17 +173,17 @@ def test_asking_further_back_fetches_only_what_is_further_back(sandbox: Sandbox,
     assert load(sandbox, tmp_path, since=triggered(sandbox.runs[300])).attrs["requests"] == 0
 
 
-def test_the_newest_edition_is_asked_only_for_the_time_that_is_wanted(newest: Sandbox, tmp_path: Path) -> None:
-    load(newest, tmp_path, since=triggered(newest.runs[250]))
-    asked = [request.query.get("created_at[gte]") for request in newest.requests if request.status == 200]
+def test_the_service_is_asked_only_for_the_time_that_is_wanted(service: Sandbox, tmp_path: Path) -> None:
+    load(service, tmp_path, since=triggered(service.runs[250]))
+    asked = [request.query.get("created_at[gte]") for request in service.requests if request.status == 200]
     assert asked[0] is None
     assert all(asked[1:])
     assert len(asked) == 3
 
 
-def test_a_bound_before_the_year_1000(newest: Sandbox, tmp_path: Path) -> None:
-    pd.testing.assert_frame_equal(load(newest, tmp_path, since="0900-01-01T00:00Z"), truth(newest))
-    narrowed = {request.query.get("created_at[gte]") for request in newest.requests if request.status == 200}
+def test_a_bound_before_the_year_1000(service: Sandbox, tmp_path: Path) -> None:
+    pd.testing.assert_frame_equal(load(service, tmp_path, since="0900-01-01T00:00Z"), truth(service))
+    narrowed = {request.query.get("created_at[gte]") for request in service.requests if request.status == 200}
     assert narrowed - {None} == {"0899-12-31T23:00:00.000000Z"}
 
 
@@ -216,42 +215,42 @@ def test_filters_give_the_same_rows_from_the_service_and_from_the_store(
         assert stored.attrs["requests"] == 0
 
 
-def test_one_deployment(newest: Sandbox, tmp_path: Path) -> None:
-    one = newest.runs[0]["deployment_id"]
-    frame = load(newest, tmp_path, deployment_id=one)
-    pd.testing.assert_frame_equal(frame, truth(newest, lambda run: run["deployment_id"] == one))
-    assert {request.query.get("deployment_id") for request in newest.requests} == {one}
-    assert load(newest, tmp_path, deployment_id="dep_nobody").empty
+def test_one_deployment(service: Sandbox, tmp_path: Path) -> None:
+    one = service.runs[0]["deployment_id"]
+    frame = load(service, tmp_path, deployment_id=one)
+    pd.testing.assert_frame_equal(frame, truth(service, lambda run: run["deployment_id"] == one))
+    assert {request.query.get("deployment_id") for request in service.requests} == {one}
+    assert load(service, tmp_path, deployment_id="dep_nobody").empty
 
 
 def test_an_answer_to_a_filter_is_cached_and_claims_nothing_about_the_whole_list(
-    newest: Sandbox, tmp_path: Path
+    service: Sandbox, tmp_path: Path
 ) -> None:
-    first = load(newest, tmp_path, status="failed", since="2026-01-01T00:00Z")
-    again = load(newest, tmp_path, status="failed", since="2026-01-01T00:00Z", until="2026-06-01T00:00Z")
+    first = load(service, tmp_path, status="failed", since="2026-01-01T00:00Z")
+    again = load(service, tmp_path, status="failed", since="2026-01-01T00:00Z", until="2026-06-01T00:00Z")
     assert again.attrs["requests"] == 0
     assert set(again["id"]) == set(first.loc[first["triggered_at"] < pd.Timestamp("2026-06-01T00:00Z"), "id"])
-    assert load(newest, tmp_path, status="failed", since="2026-01-01T00:00Z", max_age="0s").attrs["requests"]
+    assert load(service, tmp_path, status="failed", since="2026-01-01T00:00Z", max_age="0s").attrs["requests"]
     with pytest.raises(CacheError, match="has no runs"):
-        load(newest, tmp_path, offline=True)
-    offline = load(newest, tmp_path, offline=True, status="failed", since="2026-01-01T00:00Z")
+        load(service, tmp_path, offline=True)
+    offline = load(service, tmp_path, offline=True, status="failed", since="2026-01-01T00:00Z")
     pd.testing.assert_frame_equal(offline, first)
-    pd.testing.assert_frame_equal(load(newest, tmp_path), truth(newest))
+    pd.testing.assert_frame_equal(load(service, tmp_path), truth(service))
 
 
-def test_a_filtered_answer_that_is_newer_than_the_store_counts(newest: Sandbox, tmp_path: Path) -> None:
-    everything = load(newest, tmp_path)
+def test_a_filtered_answer_that_is_newer_than_the_store_counts(service: Sandbox, tmp_path: Path) -> None:
+    everything = load(service, tmp_path)
     deployment = everything["deployment_id"].iloc[0]
     before = int((everything["deployment_id"] == deployment).sum())
-    newest.create_runs(1, deployment_id=deployment)
-    assert len(load(newest, tmp_path, deployment_id=deployment, refresh=True)) == before + 1
+    service.create_runs(1, deployment_id=deployment)
+    assert len(load(service, tmp_path, deployment_id=deployment, refresh=True)) == before + 1
     for offline in (False, True):
-        again = load(newest, tmp_path, deployment_id=deployment, offline=offline)
+        again = load(service, tmp_path, deployment_id=deployment, offline=offline)
         assert (len(again), again.attrs["requests"]) == (before + 1, 0)
-    load(newest, tmp_path, refresh=True)
-    newest.create_runs(1, deployment_id=deployment)
-    load(newest, tmp_path, refresh=True)
-    assert len(load(newest, tmp_path, deployment_id=deployment)) == before + 2
+    load(service, tmp_path, refresh=True)
+    service.create_runs(1, deployment_id=deployment)
+    load(service, tmp_path, refresh=True)
+    assert len(load(service, tmp_path, deployment_id=deployment)) == before + 2
 
 
 def test_a_filtered_answer_of_sessions_is_cached(tmp_path: Path) -> None:
@@ -287,33 +286,33 @@ def test_an_empty_account(tmp_path: Path) -> None:
         pd.testing.assert_frame_equal(load(sandbox, tmp_path, refresh=True), truth(sandbox))
 
 
-def test_two_processes_at_once_ask_once(newest: Sandbox, tmp_path: Path) -> None:
+def test_two_processes_at_once_ask_once(service: Sandbox, tmp_path: Path) -> None:
     """The second waits for the first, and finds what it brought."""
     code = (
         "import sys\nfrom qoderdata.client import Client\nfrom qoderdata.load.runs import load_runs\n"
         "frame = load_runs(client=Client(pat=sys.argv[1], base_url=sys.argv[2]), cache_dir=sys.argv[3])\n"
         "print(len(frame), frame['id'].nunique())"
     )
-    command = [sys.executable, "-c", code, newest.pat, newest.base_url, str(tmp_path)]
+    command = [sys.executable, "-c", code, service.pat, service.base_url, str(tmp_path)]
     both = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(2)]
     assert [process.communicate()[0].strip() for process in both] == ["450 450", "450 450"]
-    assert len(newest.requests) == 6
+    assert len(service.requests) == 6
 
 
-def test_a_store_on_an_object_store(newest: Sandbox) -> None:
+def test_a_store_on_an_object_store(service: Sandbox) -> None:
     pytest.importorskip("fsspec")
     location = f"memory://test/{uuid4()}"  # a port may come again
-    load(newest, location)
-    newest.create_runs(3, status="running")
-    frame = load(newest, location, refresh=True)
-    pd.testing.assert_frame_equal(frame, truth(newest))
-    assert load(newest, location).attrs["requests"] == 0
+    load(service, location)
+    service.create_runs(3, status="running")
+    frame = load(service, location, refresh=True)
+    pd.testing.assert_frame_equal(frame, truth(service))
+    assert load(service, location).attrs["requests"] == 0
 
 
-def test_accounts_and_workspaces_have_stores_of_their_own(newest: Sandbox, tmp_path: Path) -> None:
-    load(newest, tmp_path)
-    other = Client(pat=newest.pat, base_url=newest.base_url, workspace_id="ws_other")
-    assert load(newest, tmp_path, client=other).attrs["requests"]
+def test_accounts_and_workspaces_have_stores_of_their_own(service: Sandbox, tmp_path: Path) -> None:
+    load(service, tmp_path)
+    other = Client(pat=service.pat, base_url=service.base_url, workspace_id="ws_other")
+    assert load(service, tmp_path, client=other).attrs["requests"]
     assert len(list(tmp_path.glob("runs/*/manifest.json"))) == 2
 
 
@@ -330,27 +329,27 @@ def test_the_bar_says_how_far_back_the_pull_is_and_what_is_left(capsys: pytest.C
 
 
 def test_no_bar_where_nobody_watches(
-    newest: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    service: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(pages, "BAR_DELAY", 0)
-    load(newest, tmp_path, progress=False)
-    load(newest, tmp_path, refresh=True)
+    load(service, tmp_path, progress=False)
+    load(service, tmp_path, refresh=True)
     assert capsys.readouterr() == ("", "")
-    load(newest, tmp_path, refresh=True, progress=True)
+    load(service, tmp_path, refresh=True, progress=True)
     assert "Pulling runs" in capsys.readouterr().err
 
 
-def test_one_line_of_log(newest: Sandbox, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_one_line_of_log(service: Sandbox, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO, "qoderdata")
-    load(newest, tmp_path)
-    load(newest, tmp_path)
+    load(service, tmp_path)
+    load(service, tmp_path)
     first, second = (record.getMessage() for record in caplog.records if record.name == "qoderdata")
     assert "450 rows" in first
     assert "5 pages" in first
     assert "from the cache" in second
 
 
-def test_a_moved_cache_folder_is_still_a_cache(newest: Sandbox, tmp_path: Path) -> None:
-    load(newest, tmp_path / "here")
+def test_a_moved_cache_folder_is_still_a_cache(service: Sandbox, tmp_path: Path) -> None:
+    load(service, tmp_path / "here")
     shutil.move(tmp_path / "here", tmp_path / "there")
-    assert load(newest, tmp_path / "there").attrs["requests"] == 0
+    assert load(service, tmp_path / "there").attrs["requests"] == 0

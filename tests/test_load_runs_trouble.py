@@ -31,8 +31,8 @@ if TYPE_CHECKING:
 
 
 @pytest.fixture
-def newest() -> Iterator[Sandbox]:
-    """Run the newest edition, for what does not hang on the edition."""
+def service() -> Iterator[Sandbox]:
+    """Serve one account, for what does not depend on the edition."""
     with Sandbox(deployments=20, seed=7, runs=450) as running:
         yield running
 
@@ -51,96 +51,96 @@ def triggered(run: dict[str, Any]) -> pd.Timestamp:
     return pd.Timestamp(run["triggered_at"])
 
 
-def test_offline_takes_what_there_is_and_says_what_is_missing(newest: Sandbox, tmp_path: Path) -> None:
+def test_offline_takes_what_there_is_and_says_what_is_missing(service: Sandbox, tmp_path: Path) -> None:
     with pytest.raises(CacheError, match="Call once without offline"):
-        load(newest, tmp_path, offline=True)
-    at = triggered(newest.runs[50])
-    near = load(newest, tmp_path, since=at)
-    before = len(newest.requests)
-    pd.testing.assert_frame_equal(load(newest, tmp_path, since=at, offline=True), near)
+        load(service, tmp_path, offline=True)
+    at = triggered(service.runs[50])
+    near = load(service, tmp_path, since=at)
+    before = len(service.requests)
+    pd.testing.assert_frame_equal(load(service, tmp_path, since=at, offline=True), near)
     with pytest.warns(DataQualityWarning, match="not all runs that are asked for are kept"):
-        frame = load(newest, tmp_path, offline=True)
+        frame = load(service, tmp_path, offline=True)
     assert frame.attrs["complete"] is False
     assert set(frame["id"]) >= set(near["id"])
-    assert len(newest.requests) == before
+    assert len(service.requests) == before
 
 
-def test_a_revoked_token_keeps_the_pages_that_came(newest: Sandbox, tmp_path: Path) -> None:
-    newest.misbehave("401", at=4)
+def test_a_revoked_token_keeps_the_pages_that_came(service: Sandbox, tmp_path: Path) -> None:
+    service.misbehave("401", at=4)
     with pytest.raises(AuthenticationError) as caught:
-        load(newest, tmp_path)
+        load(service, tmp_path)
     assert "The pages that came are kept: the next call goes on from there." in caught.value.__notes__
-    before = len(newest.requests)
-    pd.testing.assert_frame_equal(load(newest, tmp_path), truth(newest))
-    assert before + len(newest.requests[before:]) <= 6 + 3
+    before = len(service.requests)
+    pd.testing.assert_frame_equal(load(service, tmp_path), truth(service))
+    assert before + len(service.requests[before:]) <= 6 + 3
 
 
 @pytest.mark.parametrize("fault", ["repeat-cursor", "no-cursor"])
 def test_a_list_that_cannot_be_walked_is_an_error_and_never_half_of_the_rows(
-    newest: Sandbox, tmp_path: Path, fault: str
+    service: Sandbox, tmp_path: Path, fault: str
 ) -> None:
-    newest.misbehave(fault, at=3)
+    service.misbehave(fault, at=3)
     with pytest.raises(PaginationError):
-        load(newest, tmp_path)
-    pd.testing.assert_frame_equal(load(newest, tmp_path), truth(newest))
+        load(service, tmp_path)
+    pd.testing.assert_frame_equal(load(service, tmp_path), truth(service))
 
 
 @pytest.mark.parametrize(
     "fault", ["429", "500", "502-html", "503-empty", "reset", "cut-body", "cut-json", "overlap"]
 )
-def test_faults_that_pass_leave_no_trace(newest: Sandbox, tmp_path: Path, fault: str) -> None:
+def test_faults_that_pass_leave_no_trace(service: Sandbox, tmp_path: Path, fault: str) -> None:
     for at in (1, 3, 5):
-        newest.misbehave(fault, at=at)
-    pd.testing.assert_frame_equal(load(newest, tmp_path), truth(newest))
+        service.misbehave(fault, at=at)
+    pd.testing.assert_frame_equal(load(service, tmp_path), truth(service))
 
 
-def test_when_the_service_cannot_be_reached_the_error_says_what_is_kept(newest: Sandbox, tmp_path: Path) -> None:
-    client = Client(pat=newest.pat, base_url=newest.base_url, max_retries=0)
-    load(newest, tmp_path, client=client)
-    load(newest, tmp_path, client=client, status="failed", max_age="0s")
+def test_when_the_service_cannot_be_reached_the_error_says_what_is_kept(service: Sandbox, tmp_path: Path) -> None:
+    client = Client(pat=service.pat, base_url=service.base_url, max_retries=0)
+    load(service, tmp_path, client=client)
+    load(service, tmp_path, client=client, status="failed", max_age="0s")
     for options in ({}, {"status": "failed"}):
-        newest.misbehave("reset")
+        service.misbehave("reset")
         with pytest.raises(APIConnectionError) as caught:
-            load(newest, tmp_path, client=client, refresh=True, **options)
+            load(service, tmp_path, client=client, refresh=True, **options)
         assert "pass offline=True to use it" in "".join(caught.value.__notes__)
 
 
 @pytest.mark.parametrize("refusal", ["400", "404"])
 @pytest.mark.parametrize("cut_at", [2, 4])
 def test_a_cursor_that_the_service_no_longer_knows_is_no_end(
-    newest: Sandbox, tmp_path: Path, refusal: str, cut_at: int
+    service: Sandbox, tmp_path: Path, refusal: str, cut_at: int
 ) -> None:
     """A pull was cut off, and then retention took the run that it would go on behind: a few pages come again."""
-    newest.misbehave("401", at=cut_at)
+    service.misbehave("401", at=cut_at)
     with pytest.raises(AuthenticationError):
-        load(newest, tmp_path)
-    client = Client(pat=newest.pat, base_url=newest.base_url)
+        load(service, tmp_path)
+    client = Client(pat=service.pat, base_url=service.base_url)
     client.page_limit = 100
     for at in range(cut_at // 2):
-        newest.misbehave(refusal, at=at)
-    frame = load(newest, tmp_path, client=client)
-    pd.testing.assert_frame_equal(frame, truth(newest))
+        service.misbehave(refusal, at=at)
+    frame = load(service, tmp_path, client=client)
+    pd.testing.assert_frame_equal(frame, truth(service))
     assert frame.attrs["requests"] <= 2 + 5
 
 
-def test_a_service_that_knows_none_of_its_cursors_is_an_error(newest: Sandbox, tmp_path: Path) -> None:
-    newest.misbehave("401", at=3)
+def test_a_service_that_knows_none_of_its_cursors_is_an_error(service: Sandbox, tmp_path: Path) -> None:
+    service.misbehave("401", at=3)
     with pytest.raises(AuthenticationError):
-        load(newest, tmp_path)
+        load(service, tmp_path)
     for at in range(1, 30):
-        newest.misbehave("404", at=at)
+        service.misbehave("404", at=at)
     with pytest.raises(NotFoundError):
-        load(newest, tmp_path)
-    assert len(newest.requests) < 20
+        load(service, tmp_path)
+    assert len(service.requests) < 20
 
 
 def test_an_answer_about_another_run_is_not_taken(
-    newest: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    service: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    newest.create_runs(1, status="running")
-    newest.create_runs(100)
-    load(newest, tmp_path)
-    get, other = Client.get, f"/deployment_runs/{newest.runs[0]['id']}"
+    service.create_runs(1, status="running")
+    service.create_runs(100)
+    load(service, tmp_path)
+    get, other = Client.get, f"/deployment_runs/{service.runs[0]['id']}"
 
     def get_other(client: Client, path: str, params: Any, read: Any) -> Any:  # noqa: ANN401
         return get(client, path if path == "/deployment_runs" else other, params, read)
@@ -149,20 +149,20 @@ def test_an_answer_about_another_run_is_not_taken(
     with pytest.warns(
         DataQualityWarning, match=r"\d open runs could not be read again.*answered with another one"
     ):
-        frame = load(newest, tmp_path, refresh=True)
-    pd.testing.assert_frame_equal(frame, truth(newest))
+        frame = load(service, tmp_path, refresh=True)
+    pd.testing.assert_frame_equal(frame, truth(service))
 
 
-def test_a_folder_that_cannot_be_written_is_a_warning(newest: Sandbox, tmp_path: Path) -> None:
+def test_a_folder_that_cannot_be_written_is_a_warning(service: Sandbox, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
-    newest.create_runs(1, status="running")
+    service.create_runs(1, status="running")
     with pytest.warns(CacheWarning, match="the runs are not kept"):
-        frame = load(newest, tmp_path / "file")
-    pd.testing.assert_frame_equal(frame, truth(newest))
+        frame = load(service, tmp_path / "file")
+    pd.testing.assert_frame_equal(frame, truth(service))
 
 
 def test_a_disk_that_becomes_full_is_a_warning(
-    newest: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    service: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     replace, left = Folder.replace, [4]
 
@@ -174,10 +174,10 @@ def test_a_disk_that_becomes_full_is_a_warning(
 
     monkeypatch.setattr(Folder, "replace", full)
     with pytest.warns(CacheWarning, match="No space left on device"):
-        frame = load(newest, tmp_path)
-    pd.testing.assert_frame_equal(frame, truth(newest))
+        frame = load(service, tmp_path)
+    pd.testing.assert_frame_equal(frame, truth(service))
     monkeypatch.setattr(Folder, "replace", replace)
-    again = load(newest, tmp_path)
+    again = load(service, tmp_path)
     pd.testing.assert_frame_equal(again, frame)
     assert again.attrs["requests"] < frame.attrs["requests"]
 
@@ -191,15 +191,15 @@ def data_files(folder: Path) -> list[Path]:
 )
 @pytest.mark.parametrize(("refresh", "place"), [(False, 0), (True, 0), (True, -1)])
 def test_a_damaged_data_file_is_read_again(
-    newest: Sandbox, tmp_path: Path, harm: Callable[[Path], object], *, refresh: bool, place: int
+    service: Sandbox, tmp_path: Path, harm: Callable[[Path], object], *, refresh: bool, place: int
 ) -> None:
     """It shows when it is read, or already when new runs of its day are added."""
-    load(newest, tmp_path)
+    load(service, tmp_path)
     harm(data_files(tmp_path)[place])
     with pytest.warns(CacheWarning, match=r"1 of \d+ data files .* are gone or damaged"):
-        frame = load(newest, tmp_path, refresh=refresh)
-    pd.testing.assert_frame_equal(frame, truth(newest))
-    assert load(newest, tmp_path).attrs["requests"] == 0
+        frame = load(service, tmp_path, refresh=refresh)
+    pd.testing.assert_frame_equal(frame, truth(service))
+    assert load(service, tmp_path).attrs["requests"] == 0
 
 
 def contents(folder: Path) -> dict[Path, bytes]:
@@ -212,30 +212,30 @@ def refuse(folder: Folder, name: str) -> NoReturn:
 
 
 def test_a_manifest_that_cannot_be_read_now_is_left_alone(
-    newest: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    service: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It may name runs that the service has forgotten: it must not be taken for none, and replaced."""
-    load(newest, tmp_path)
+    load(service, tmp_path)
     kept = contents(tmp_path)
     with monkeypatch.context() as patch:
         patch.setattr(Folder, "read", refuse)
         with pytest.warns(CacheWarning, match=r"not kept: .* cannot be read now \(Permission denied\)") as caught:
-            frame = load(newest, tmp_path)
+            frame = load(service, tmp_path)
         assert len(caught) == 1
-        pd.testing.assert_frame_equal(frame, truth(newest))
+        pd.testing.assert_frame_equal(frame, truth(service))
         with pytest.warns(CacheWarning), pytest.raises(CacheError, match="has no runs"):
-            load(newest, tmp_path, offline=True)
+            load(service, tmp_path, offline=True)
         for look in (lambda: scan_runs(tmp_path, engine="polars"), lambda: cache_usage(tmp_path)):
             with pytest.raises(CacheError, match="cannot be read now"):
                 look()
     assert contents(tmp_path) == kept
-    assert load(newest, tmp_path).attrs["requests"] == 0
+    assert load(service, tmp_path).attrs["requests"] == 0
 
 
 def test_a_data_file_that_cannot_be_read_now_is_not_given_up(
-    newest: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    service: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    load(newest, tmp_path)
+    load(service, tmp_path)
     kept = contents(tmp_path)
     read = Folder.read
     with monkeypatch.context() as patch:
@@ -245,17 +245,17 @@ def test_a_data_file_that_cannot_be_read_now_is_not_given_up(
             lambda folder, name: refuse(folder, name) if name.endswith(".parquet") else read(folder, name),
         )
         for refresh in (False, True):
-            newest.create_runs(1)
+            service.create_runs(1)
             with pytest.raises(CacheError, match=r"cannot be read now \(Permission denied\)"):
-                load(newest, tmp_path, refresh=refresh)
+                load(service, tmp_path, refresh=refresh)
     assert kept.items() <= contents(tmp_path).items()
-    pd.testing.assert_frame_equal(load(newest, tmp_path, refresh=True), truth(newest))
+    pd.testing.assert_frame_equal(load(service, tmp_path, refresh=True), truth(service))
 
 
 def test_a_data_file_that_could_not_be_read_once_is_read_again(
-    newest: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    service: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    load(newest, tmp_path)
+    load(service, tmp_path)
     read, failures = Folder.read, iter([True])
 
     def fail_once(folder: Folder, name: str) -> pa.Buffer | None:
@@ -264,37 +264,37 @@ def test_a_data_file_that_could_not_be_read_once_is_read_again(
         return read(folder, name)
 
     monkeypatch.setattr(Folder, "read", fail_once)
-    frame = load(newest, tmp_path)
-    pd.testing.assert_frame_equal(frame, truth(newest))
+    frame = load(service, tmp_path)
+    pd.testing.assert_frame_equal(frame, truth(service))
     assert frame.attrs["requests"] == 0
 
 
-def test_offline_a_damaged_data_file_is_an_error(newest: Sandbox, tmp_path: Path) -> None:
-    load(newest, tmp_path)
+def test_offline_a_damaged_data_file_is_an_error(service: Sandbox, tmp_path: Path) -> None:
+    load(service, tmp_path)
     data_files(tmp_path)[0].unlink()
     with pytest.raises(CacheError, match="gone or damaged"):
-        load(newest, tmp_path, offline=True)
+        load(service, tmp_path, offline=True)
 
 
 @pytest.mark.parametrize("content", [b"{", b"[]", b'{"format": 999}'])
-def test_a_manifest_that_cannot_be_used_is_as_none(newest: Sandbox, tmp_path: Path, content: bytes) -> None:
-    load(newest, tmp_path)
+def test_a_manifest_that_cannot_be_used_is_as_none(service: Sandbox, tmp_path: Path, content: bytes) -> None:
+    load(service, tmp_path)
     (manifest,) = tmp_path.glob("runs/*/manifest.json")
     manifest.write_bytes(content)
     with pytest.warns(CacheWarning, match="its manifest cannot be used"):
-        frame = load(newest, tmp_path)
-    pd.testing.assert_frame_equal(frame, truth(newest))
-    assert load(newest, tmp_path).attrs["requests"] == 0
+        frame = load(service, tmp_path)
+    pd.testing.assert_frame_equal(frame, truth(service))
+    assert load(service, tmp_path).attrs["requests"] == 0
     assert sum(len(pd.read_parquet(file, columns=["id"])) for file in data_files(tmp_path)) == len(frame)
 
 
-def test_values_that_do_not_fit_are_kept_and_told_once(newest: Sandbox, tmp_path: Path) -> None:
-    odd = newest.runs[3] | {"duration_ms": "long"}
-    newest.rewrite(odd)
+def test_values_that_do_not_fit_are_kept_and_told_once(service: Sandbox, tmp_path: Path) -> None:
+    odd = service.runs[3] | {"duration_ms": "long"}
+    service.rewrite(odd)
     with pytest.warns(DataQualityWarning, match="do not fit"):
-        frame = load(newest, tmp_path)
+        frame = load(service, tmp_path)
     assert frame.loc[3, "extra"] == '{"duration_ms":"long"}'
-    pd.testing.assert_frame_equal(load(newest, tmp_path), frame)
+    pd.testing.assert_frame_equal(load(service, tmp_path), frame)
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import time
 from datetime import datetime
+from io import StringIO
 from typing import TYPE_CHECKING, Any
 
 import dask
@@ -498,6 +499,15 @@ def test_times_without_an_offset_are_refused_as_text_too(dtype: Any) -> None:  #
             resolve_outcomes(
                 runs, sessions, events.reindex([0]).assign(session_id="s", processed_at=local, position=0)
             )
+
+
+def test_a_csv_file_read_with_arrow_dtypes_is_filled_although_its_empty_columns_have_no_type() -> None:
+    runs, events = pandas([run()], OF_RUNS), listed(RUNNING, ("idle", 4, "end_turn"))
+    read = pd.read_csv(StringIO(runs.to_csv(index=False)), dtype_backend="pyarrow")
+    assert read["status"].dtype == pd.ArrowDtype(pa.null())
+    found = resolve_outcomes(read, events=pandas(events, OF_EVENTS))
+    assert plain(found) == plain(resolve_outcomes(runs, events=pandas(events, OF_EVENTS)))
+    assert {name: found[name].dtype for name in FILLED} == {name: pd.ArrowDtype(OF_RUNS[name]) for name in FILLED}
 
 
 @pytest.mark.parametrize("value", [pd.Timestamp("2026-06-15"), datetime(2026, 6, 15), 1_781_481_600_000])  # noqa: DTZ001 what is tested

@@ -121,6 +121,8 @@ FOUND = [
     ("0 0 28-31 4 *", "UTC", "skips_months", "there is no day 31 in April"),
     ("0 9 * * *", "Etc/GMT+8", "inverted_zone", "Etc/GMT+8 is 8 hours behind UTC: its sign is inverted"),
     ("0 9 * * *", "Etc/GMT-8", "inverted_zone", "Etc/GMT-8 is 8 hours ahead of UTC: its sign is inverted"),
+    ("0 9 * * *", "Etc/GMT+1", "inverted_zone", "Etc/GMT+1 is 1 hour behind UTC: its sign is inverted"),
+    ("0 9 * * *", "Etc/GMT-1", "inverted_zone", "Etc/GMT-1 is 1 hour ahead of UTC: its sign is inverted"),
     ("0 9 30 2 *", "UTC", "never_fires", "none of its months has such a day"),
     (
         "0 9 * * *",

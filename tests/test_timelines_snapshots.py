@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from qoderdata import Client, cron, load_deployments, load_runs, load_snapshots, missed_triggers
+from qoderdata.errors import FrameTypeError
 from qoderdata.frames import flatten_deployments, flatten_runs
 from qoderdata.load import lists
 from qoderdata.sandbox import Sandbox
@@ -186,6 +187,8 @@ def test_snapshots_are_checked_and_left_as_they_are() -> None:
         find(df, [], [flatten_deployments([])])
     with pytest.raises(ValueError, match="twice"):
         find(df, [], [pd.concat([old, old])])
+    with pytest.raises(FrameTypeError, match="snapshots must be a list of frames"):
+        find(df, [], old)  # type: ignore[arg-type] # what is tested
 
 
 class Clock(datetime):

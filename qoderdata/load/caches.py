@@ -131,15 +131,7 @@ def clear_cache(cache_dir: str | Path | None = None) -> int:
 
 @dataclass(frozen=True, slots=True)
 class StoreUsage:
-    """The size of one store.
-
-    Parameters
-    ----------
-    account
-        Whose rows these are.
-    files, size
-        How many files, of how many bytes together.
-    """
+    """How many files a store of an account has, and of how many bytes together."""
 
     account: Account
     files: int
@@ -147,18 +139,7 @@ class StoreUsage:
 
 
 def store_usage(folder: Folder, table: StoredTable) -> list[StoreUsage]:
-    """Return the size of each store of a table below a cache folder.
-
-    Raises
-    ------
-    CacheError
-        One cannot be read now.
-
-    Warns
-    -----
-    CacheWarning
-        One has a manifest that cannot be used, and is left out.
-    """
+    """Return the size of each store of a table; one whose manifest cannot be used is left out, with a warning."""
     found = []
     for key in _keys(folder, table):
         store = folder.folder(table.name).folder(key)
@@ -179,10 +160,7 @@ def store_usage(folder: Folder, table: StoredTable) -> list[StoreUsage]:
 def clear_stores(folder: Folder) -> int:
     """Remove all stores of all tables below a cache folder, and return how many files were removed.
 
-    Raises
-    ------
-    CacheError
-        A process is writing into one of them, or one cannot be read or emptied now.
+    Raise `CacheError` where a process is writing into one of them, or one cannot be read or emptied now.
     """
     removed = 0
     for table in TABLES:

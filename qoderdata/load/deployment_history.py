@@ -171,10 +171,7 @@ def read_as_of(
 ) -> tuple[pa.Table, datetime]:
     """Return the last snapshot at or before a time, and when it was fetched.
 
-    Raises
-    ------
-    CacheError
-        There is none, or all of them are damaged.
+    Raise `CacheError` where there is none, or all of them are damaged.
     """
     series = _series(client, cache_dir, include_archived=include_archived)
     files = _files_of(series)

@@ -115,28 +115,7 @@ class _Filters:
 
 
 class Pull:
-    """Fetch and decode the pages of a list.
-
-    Parameters
-    ----------
-    client
-        Sends the requests. It remembers the page size that the service grants for deployments and runs.
-    schema
-        The columns of the records.
-    cursor_param
-        The query parameter that takes the cursor: ``"after_id"``, or ``"page"`` for lists that know no other. The
-        latter have at most 100 records a page.
-    progress
-        Whether to draw a progress bar on standard error; ``None``: on a terminal or in a notebook, once the pull
-        takes more than a second.
-
-    Attributes
-    ----------
-    decoder : Decoder
-        Decodes the pages; its `finish` joins their tables.
-    done : Progress
-        Requests, pages and records so far.
-    """
+    """Fetch and decode the pages of a list; `done` counts requests, pages and records."""
 
     def __init__(
         self, client: Client, schema: Schema, *, cursor_param: str = "after_id", progress: bool | None = None
@@ -149,25 +128,7 @@ class Pull:
         self._progress = progress
 
     def tables(self, path: str, params: Mapping[str, str | Sequence[str]]) -> Iterator[pa.Table]:
-        """Yield the table of each page, in the list's order.
-
-        Parameters
-        ----------
-        path
-            The list's path below the base URL.
-        params
-            Its filters, as the service takes them.
-
-        Yields
-        ------
-        pyarrow.Table
-            One row per record of the page.
-
-        Raises
-        ------
-        APIError
-            The list could not be read to its end; the pages before were yielded.
-        """
+        """Yield the table of each page, in the list's order; the pages before an error are yielded."""
         walked = walk_list(
             self.client,
             path,

@@ -64,39 +64,23 @@ ACCOUNT_ERRORS = (AuthenticationError, RateLimitError)
 
 @dataclass(frozen=True)
 class RemoteList:
-    """A list of the service that is kept in a store.
+    """A list of the service that is kept in a store."""
 
-    Parameters
-    ----------
-    path
-        Its path; a single record's is below it.
-    table
-        The table that it becomes.
-    cursor_param
-        The query parameter that takes the cursor.
-    params
-        Parameters of every request.
-    """
-
+    #: Its path; a single record's is below it.
     path: str
     table: StoredTable
     cursor_param: str = "after_id"
+    #: Parameters of every request.
     params: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
 class Freshness:
-    """How recent an answer has to be.
+    """How recent an answer has to be."""
 
-    Parameters
-    ----------
-    not_before
-        When it must have been read.
-    everything
-        Whether all rows that are asked for are read again; none that only the store has is lost.
-    """
-
+    #: When it must have been read.
     not_before: datetime
+    #: Whether all rows that are asked for are read again; none that only the store has is lost.
     everything: bool
 
     def is_recent(self, time: datetime) -> bool:
@@ -106,26 +90,15 @@ class Freshness:
 
 @dataclass(frozen=True, slots=True)
 class ListedPage:
-    """A page of a list, decoded; also the envelope that `walk` sees.
-
-    Parameters
-    ----------
-    page
-        The page.
-    table
-        Its rows.
-    listing
-        Its position in the list; ``None`` where the service gives no cursor although there is more.
-    asked_at
-        When it was requested.
-    has_more
-        Whether the walk goes on.
-    """
+    """A page of a list, decoded; also the envelope that `walk` sees."""
 
     page: Page
     table: pa.Table
+    #: Its position in the list; ``None`` where the service gives no cursor although there is more.
     listing: Listing | None
+    #: When it was requested.
     asked_at: datetime
+    #: Whether the walk goes on.
     has_more: bool
 
     @property
@@ -145,30 +118,9 @@ class ListedPage:
 
 
 class ListReader:
-    """Read a list by the page, and single records of it.
+    """Read a list by the page, and single records of it; count requests (a retried one once), pages and rows.
 
     Each page is decoded before the next one is requested: its content decides whether that one is needed.
-
-    Parameters
-    ----------
-    client
-        Sends the requests.
-    remote
-        The list.
-    store
-        Tells which records are stored.
-    oldest
-        The time before which no record needs to come; ``None``: all are wanted.
-    progress
-        Whether to draw a progress bar on standard error; ``None``: on a terminal or in a notebook, once the
-        walk takes more than a second.
-
-    Attributes
-    ----------
-    requests, pages, rows : int
-        Requests (a retried one counts once), pages and rows so far.
-    unlisted : set of str
-        Ids that a caller looks for in the list; those that it brought are taken out.
     """
 
     def __init__(
@@ -185,8 +137,10 @@ class ListReader:
         self.requests = 0
         self.pages = 0
         self.rows = 0
+        #: Ids that a caller looks for in the list; those that it brought are taken out.
         self.unlisted: set[str] = set()
         self._store = store
+        #: The time before which no record needs to come; ``None``: all are wanted.
         self._oldest = oldest
         self._decoder = Decoder(remote.table.schema)
         self._may_narrow: bool | None = None
@@ -203,29 +157,11 @@ class ListReader:
         below: AbstractSet[str] = frozenset(),
         goes_on: Callable[[ListedPage], bool],
     ) -> Iterator[ListedPage]:
-        """Walk the list, one page ahead of the caller.
+        """Walk the list, one page ahead of the caller, from the first page or after the cursor `start`.
 
-        Parameters
-        ----------
-        params
-            Filters, as the service takes them.
-        start
-            The cursor to begin after; ``None``: the first page.
-        below
-            Ids of stored records that the list should come to; until it does, an end is asked for again without
-            a filter by time.
-        goes_on
-            Called with each page in the fetching thread; returns whether the next page is wanted.
-
-        Yields
-        ------
-        ListedPage
-            The pages, in the list's order.
-
-        Raises
-        ------
-        APIError
-            The walk ended before the list did; the pages before were yielded.
+        `goes_on` is called with each page in the fetching thread, and returns whether the next page is wanted.
+        `below` has ids of stored records that the list should come to: until it does, an end is asked for again
+        without a filter by time.
         """
         times = _RecentTimes()
 
@@ -266,13 +202,7 @@ class ListReader:
                 yield page
 
     def read_one(self, id_: str) -> tuple[datetime, pa.Table]:
-        """Return when a record was requested, and its row; it is read as the records of a page are.
-
-        Raises
-        ------
-        APIError
-            The service would not give it; `NotFoundError` where it does not know it.
-        """
+        """Return when a record was requested, and its row; it is read as the records of a page are."""
         self.requests += 1
         asked_at = datetime.now(UTC)
         path = f"{self.remote.path}/{quote(id_, safe='')}"
@@ -545,39 +475,13 @@ def bring_up_to_date(
     until: datetime | None,
     reread_since: datetime | None,
 ) -> bool:
-    """Read from the service until the store can answer.
+    """Read from the service until the store can answer for the time asked for; return whether it is complete.
 
     Walks from the first page until it joins a segment that is complete, skips that, and goes on below it where
     more is asked for. Each page is kept at once: when this is cut off, the next call goes on from there. Every
-    page is stored whole, so that at least the rest of the page that joins a segment is read again.
-
-    Parameters
-    ----------
-    store
-        Where the rows are kept.
-    reader
-        Reads the list.
-    freshness
-        How recent its rows have to be.
-    since, until
-        The times asked for; ``since=None``: to the end of the list.
-    reread_since
-        Read rows that were created since then again, although they are stored; ``None``: none.
-
-    Returns
-    -------
-    bool
-        Whether the store is complete; it is not where the service contradicted it.
-
-    Raises
-    ------
-    APIError
-        The service could not be asked to the end.
-
-    Warns
-    -----
-    DataQualityWarning
-        The service contradicted the store, or single records could not be read again.
+    page is stored whole, so that at least the rest of the page that joins a segment is read again. Rows that were
+    created since `reread_since` are read again, although they are stored. The store is not complete where the
+    service contradicted it, which a warning says.
     """
     with store.writer_lock():
         if freshness.everything:

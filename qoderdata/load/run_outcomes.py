@@ -75,28 +75,10 @@ class SessionsAndEnds:
 
 
 class RunOutcomes:
-    """Read and keep what tells the outcomes of runs.
-
-    Parameters
-    ----------
-    client
-        Sends the requests.
-    folder
-        The cache's folder.
-    freshness
-        How recent the sessions have to be.
-    progress
-        Whether to draw progress bars; ``None``: on a terminal or in a notebook, after a second.
-
-    Attributes
-    ----------
-    level : str
-        What was read: ``"runs"``, ``"sessions"`` or ``"events"``.
-    requests : int
-        Requests so far.
-    """
+    """Read and keep what tells the outcomes of runs."""
 
     def __init__(self, client: Client, folder: Folder, *, freshness: Freshness, progress: bool | None) -> None:
+        #: What was read.
         self.level: Level = "runs"
         self.requests = 0
         self._client = client
@@ -107,26 +89,9 @@ class RunOutcomes:
         self._decoder = Decoder(EVENTS)
 
     def read(self, runs: pa.Table, level: Level, *, offline: bool) -> SessionsAndEnds | None:
-        """Return what is known of the sessions of runs, after reading what is missing.
+        """Return what is known of the sessions of runs, after reading what is missing; what was read is kept.
 
-        Parameters
-        ----------
-        runs
-            Runs that were resolved from their records alone, columns of `RUNS`.
-        level
-            What is read.
-        offline
-            Whether only what is kept is used.
-
-        Returns
-        -------
-        SessionsAndEnds or None
-            ``None`` where the records tell everything, or nothing else is to be read.
-
-        Raises
-        ------
-        APIError
-            The service could not be asked to the end; what was read is kept.
+        ``None`` where the runs, resolved from their records alone, tell everything, or nothing else is to be read.
         """
         needed = runs.filter(pc.and_(runs["status_from"].is_null(), runs["session_id"].is_valid()))
         if level == "runs" or not needed.num_rows:

@@ -45,17 +45,7 @@ _GLOB = re.compile(r"[*?\[]")
 
 @dataclass(frozen=True, slots=True)
 class Bound:
-    """A bound that every row keeps.
-
-    Parameters
-    ----------
-    column
-        A column of times.
-    operator
-        ``">="`` or ``"<"``.
-    time
-        Zone-aware.
-    """
+    """A bound that every row keeps: ``>=`` or ``<`` a zone-aware time."""
 
     column: str
     operator: str

@@ -35,74 +35,33 @@ _logger = logging.getLogger("qoderdata")
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """What a call asks for.
-
-    Parameters
-    ----------
-    since, until
-        ``since <= time < until``, in UTC; ``None``: no bound.
-    since_text
-        `since` as the caller wrote it; part of the name of the cached answer.
-    params
-        The filters as the service takes them; empty where all rows of the time are asked for.
-    where
-        The same as a condition on rows, since an edition may ignore a filter; ``None``: none.
-    needs_status
-        Whether the filters of the service mean the same only where its records have a status.
-    """
+    """What a call asks for: ``since <= time < until``, in UTC, and filters."""
 
     since: datetime | None = None
     until: datetime | None = None
+    #: `since` as the caller wrote it; part of the name of the cached answer.
     since_text: str | None = None
+    #: The filters as the service takes them; empty where all rows of the time are asked for.
     params: Mapping[str, str] = field(default_factory=dict)
+    #: The same as a condition on rows, since an edition may ignore a filter; ``None``: none.
     where: pc.Expression | None = None
+    #: Whether the filters of the service mean the same only where its records have a status.
     needs_status: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class LoadedTable:
-    """The rows that a call loaded.
-
-    Parameters
-    ----------
-    table
-        Its rows, newest first.
-    fetched_at
-        When the newest of them were read.
-    complete
-        Whether all that was asked for is there.
-    """
+    """The rows that a call loaded, newest first."""
 
     table: pa.Table
+    #: When the newest of them were read.
     fetched_at: datetime | None
+    #: Whether all that was asked for is there.
     complete: bool = True
 
 
 class StoredLoading:
-    """One call of a loader whose list is kept in a store.
-
-    Parameters
-    ----------
-    remote
-        The list.
-    query
-        What is asked for.
-    client
-        Sends the requests.
-    folder
-        The cache's folder.
-    freshness
-        How recent the answer has to be.
-    progress
-        As `ListReader` takes it.
-    reread_since
-        Returns, for a store that was loaded, since when stored rows are read again; ``None``: none.
-
-    Attributes
-    ----------
-    store : TableStore
-        The store.
-    """
+    """One call of a loader whose list is kept in a store."""
 
     def __init__(
         self,
@@ -125,18 +84,13 @@ class StoredLoading:
         self._answer_name = cache.file_name(
             remote.table.name, {**client.identity, **query.params, "since": query.since_text}
         )
+        #: Returns, for a store that was loaded, since when stored rows are read again; ``None``: none.
         self._reread_since = reread_since
         self._progress = progress
         self._requests = self._pages = self._rows = 0
 
     def online(self) -> LoadedTable:
-        """Return what is recent enough, else what the service says.
-
-        Raises
-        ------
-        APIError
-            The service could not be asked to the end. What was read is kept.
-        """
+        """Return what is recent enough, else what the service says; what was read before an error is kept."""
         query, freshness = self.query, self.freshness
         self.store.recover()
         if is_current(self.store, freshness, since=query.since, until=query.until):
@@ -159,18 +113,7 @@ class StoredLoading:
         return self._refreshed()
 
     def offline(self) -> LoadedTable:
-        """Return what is stored or cached, of any age.
-
-        Raises
-        ------
-        CacheError
-            There is nothing.
-
-        Warns
-        -----
-        DataQualityWarning
-            Not all that is asked for is stored.
-        """
+        """Return what is stored or cached, of any age; raise `CacheError` where there is nothing."""
         name = self.remote.table.name
         self.store.recover()
         complete = self.store.coverage.covers(self.query.since)

@@ -43,26 +43,17 @@ LONG_AGO = datetime.fromtimestamp(0, UTC)
 
 @dataclass(frozen=True, slots=True)
 class Listing:
-    """The position of one page in the list.
+    """The position of one page in the list."""
 
-    Parameters
-    ----------
-    after
-        The cursor that it was requested with; ``None`` for the first page.
-    ids
-        The ids of its records, in the list's order.
-    cursor
-        The cursor of the next page; ``None`` where the list ends.
-    reaches
-        A time such that nothing that was created then or later follows this page; ``None`` where unknown.
-    last_is_stored
-        Whether its last record was in the store before this page was read.
-    """
-
+    #: The cursor that it was requested with; ``None`` for the first page.
     after: str | None
+    #: The ids of its records, in the list's order.
     ids: tuple[str, ...]
+    #: The cursor of the next page; ``None`` where the list ends.
     cursor: str | None
+    #: A time such that nothing that was created then or later follows this page; ``None`` where unknown.
     reaches: datetime | None = None
+    #: Whether its last record was in the store before this page was read.
     last_is_stored: bool = False
 
     @property
@@ -73,29 +64,19 @@ class Listing:
 
 @dataclass(frozen=True, slots=True)
 class Segment:
-    """A part of the list that is complete.
+    """A part of the list that is complete."""
 
-    Parameters
-    ----------
-    read_at
-        When its newest page was requested, as the first page of the list.
-    head_ids
-        The ids of its newest records.
-    cursor
-        Its older end; ``None`` where that is the end of the list.
-    reaches
-        A time such that nothing that was created then or later is older than this segment.
-    steps
-        Earlier cursors, newest first, each with what the segment reached there.
-    ended_at
-        When an empty page was read at `cursor`: the list ended there, as of that time.
-    """
-
+    #: When its newest page was requested, as the first page of the list.
     read_at: datetime
+    #: The ids of its newest records.
     head_ids: tuple[str, ...]
+    #: Its older end; ``None`` where that is the end of the list.
     cursor: str | None
+    #: A time such that nothing that was created then or later is older than this segment.
     reaches: datetime | None = None
+    #: Earlier cursors, newest first, each with what the segment reached there.
     steps: tuple[tuple[str, datetime | None], ...] = ()
+    #: When an empty page was read at `cursor`: the list ended there, as of that time.
     ended_at: datetime | None = None
 
     def covers(self, since: datetime | None, *, is_recent: Callable[[datetime], bool] = lambda _: True) -> bool:
@@ -108,13 +89,6 @@ class Segment:
 @dataclass(frozen=True, slots=True)
 class Coverage:
     """All complete segments of the list, newest first.
-
-    Parameters
-    ----------
-    segments
-        The segments.
-    has_unclaimed
-        Whether records may be stored that belong to no segment.
 
     Examples
     --------
@@ -134,6 +108,7 @@ class Coverage:
     """
 
     segments: tuple[Segment, ...] = ()
+    #: Whether records may be stored that belong to no segment.
     has_unclaimed: bool = False
 
     @property
@@ -149,12 +124,7 @@ class Coverage:
     def covers(self, since: datetime | None, *, is_recent: Callable[[datetime], bool] = lambda _: True) -> bool:
         """Return whether all records from the first one back to a time are stored; ``None``: the whole list.
 
-        Parameters
-        ----------
-        since
-            The time.
-        is_recent
-            Whether the end of the list that was read at a time may still be believed.
+        `is_recent` says whether an end of the list that was read at a time may still be believed.
         """
         return bool(self.segments) and self.segments[0].covers(since, is_recent=is_recent)
 
@@ -164,20 +134,7 @@ class Coverage:
         return next((frozenset(segment.head_ids) for segment in reversed(lower) if segment.head_ids), frozenset())
 
     def add(self, page: Listing, *, read_at: datetime) -> Coverage:
-        """Add a page.
-
-        Parameters
-        ----------
-        page
-            Its position.
-        read_at
-            When it was requested.
-
-        Returns
-        -------
-        Coverage
-            With the page; the same where the page claims nothing.
-        """
+        """Return the coverage with a page that was requested at a time; the same where the page claims nothing."""
         if self.contradicts(page) or (page.after is not None and page.after != self.cursor):
             return self
         if page.after is None:

@@ -100,17 +100,7 @@ def is_day_within(day: str, *, since: datetime | None, until: datetime | None, u
 
 
 class Dataset:
-    """The data files of one store.
-
-    Parameters
-    ----------
-    folder
-        The store's folder.
-    table
-        The table that it holds.
-    identity
-        Whose it is.
-    """
+    """The data files of one store."""
 
     def __init__(self, folder: Folder, table: StoredTable, identity: Identity) -> None:
         self._folder = folder
@@ -129,26 +119,14 @@ class Dataset:
         where: pc.Expression | None = None,
         columns: list[str] | None = None,
     ) -> list[pa.Table]:
-        """Read data files, some at once, and return the rows of each.
-
-        Raises
-        ------
-        DamagedStoreError
-            One is gone, not what was written, or cannot be read.
-        """
+        """Read data files, some at once, and return the rows of each; raise `DamagedStoreError` for a bad file."""
         if len(files) < 2:  # noqa: PLR2004 - no threads for one file
             return [self._columns(name, file, columns, where=where) for name, file in files.items()]
         with ThreadPoolExecutor(_THREADS, thread_name_prefix="qoderdata-read") as pool:
             return list(pool.map(lambda name: self._columns(name, files[name], columns, where=where), files))
 
     def contains(self, files: Mapping[str, DataFile], day: str, id_: str) -> bool:
-        """Return whether a row is stored in a partition.
-
-        Raises
-        ------
-        DamagedStoreError
-            As `read`.
-        """
+        """Return whether a row is stored in a partition."""
         wanted = pa.scalar(id_, pa.large_string())
         return any(
             pc.index(self._ids_of(name, files[name]), wanted).as_py() >= 0 for name in files if _day(name) == day
@@ -157,28 +135,10 @@ class Dataset:
     def add(
         self, files: Mapping[str, DataFile], rows: pa.Table, *, open_days: Mapping[str, str]
     ) -> tuple[dict[str, DataFile], pa.Table]:
-        """Write rows.
+        """Write rows, each id once; those that are stored and cannot change any more are skipped.
 
-        Parameters
-        ----------
-        files
-            The data files that count.
-        rows
-            What to add, each id once. Rows that are stored and cannot change any more are skipped.
-        open_days
-            The partitions of stored rows that may have been in another one.
-
-        Returns
-        -------
-        tuple of dict and pyarrow.Table
-            The files that count from now on, and the rows that count: all but those that were skipped.
-
-        Raises
-        ------
-        DamagedStoreError
-            As `read`.
-        OSError
-            The folder cannot be written.
+        `open_days` has the partitions of stored rows that may have been in another one. Return the files that
+        count from now on, and the rows that were not skipped.
         """
         days = self._days_searched(self._indices_by_day(rows))
         days |= {open_days[id_] for id_ in row_ids(with_ids(rows.select(["id"]), open_days))}
@@ -220,13 +180,7 @@ class Dataset:
         return after
 
     def damaged(self, files: Mapping[str, DataFile]) -> list[str]:
-        """Return the names of those files that are gone or are not what was written.
-
-        Raises
-        ------
-        OSError
-            A file cannot be read now, which says nothing of its content.
-        """
+        """Return the names of the files that are gone or are not what was written."""
         return [name for name, file in files.items() if not self._is_whole(name, file)]
 
     def names(self) -> list[str]:
@@ -249,25 +203,10 @@ class Dataset:
         )
 
     def rebuild(self, names: Iterable[str]) -> tuple[dict[str, DataFile], list[str]]:
-        """Find out which data files can be used, without a manifest that says so.
+        """Find out which data files can be used, without a manifest that says so; nothing is removed.
 
-        Files of version 0.1 are rewritten. Where a row is in several files, the one that cannot change any more
-        counts, else the newest.
-
-        Parameters
-        ----------
-        names
-            The data files, the oldest first.
-
-        Returns
-        -------
-        tuple of dict and list of str
-            The files that can be used, and the names of those that cannot; nothing was removed.
-
-        Raises
-        ------
-        OSError
-            The folder cannot be read or written.
+        Files of version 0.1 are rewritten. Where a row is in several files, which come oldest first, the row that
+        cannot change any more counts, else the newest. Return the files that can be used, and the others' names.
         """
         files: dict[str, DataFile] = {}
         unusable = []

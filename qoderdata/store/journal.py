@@ -39,29 +39,19 @@ F = TypeVar("F")
 
 @dataclass(frozen=True, slots=True)
 class JournalEntry:
-    """One response of the service.
+    """One response of the service."""
 
-    Parameters
-    ----------
-    table
-        Its rows, in the response's order.
-    read_at
-        When it was requested.
-    listing
-        Its position in the list; ``None`` for a response about single records.
-    gone
-        The ids of records that the service no longer knows.
-    unreadable
-        The ids of records that the service knows, and would not give.
-    number
-        Its position in the order of all responses; the journal sets it.
-    """
-
+    #: Its rows, in the response's order.
     table: pa.Table
+    #: When it was requested.
     read_at: datetime
+    #: Its position in the list; ``None`` for a response about single records.
     listing: Listing | None = None
+    #: The ids of records that the service no longer knows.
     gone: tuple[str, ...] = ()
+    #: The ids of records that the service knows, and would not give.
     unreadable: tuple[str, ...] = ()
+    #: Its position in the order of all responses; the journal sets it.
     number: int = 0
 
 
@@ -76,27 +66,11 @@ class _Facts(msgspec.Struct):
 
 
 class Journal:
-    """The entries that are not in the data set yet.
-
-    Parameters
-    ----------
-    folder
-        The store's folder.
-    schema
-        The columns.
-    identity
-        Whose they are; an entry of another account is ignored.
-
-    Attributes
-    ----------
-    entries : list of JournalEntry
-        The entries, in order.
-    number : int
-        The number of the last entry, committed or not.
-    """
+    """The entries that are not in the data set yet; those of another account are ignored."""
 
     def __init__(self, folder: Folder, schema: Schema, identity: Identity) -> None:
         self.entries: list[JournalEntry] = []
+        #: The number of the last entry, committed or not.
         self.number = 0
         self._folder = folder
         self._schema = schema
@@ -121,20 +95,7 @@ class Journal:
         self.entries = [entry for entry in found if entry is not None]
 
     def append(self, entry: JournalEntry, *, in_memory: bool = False) -> None:
-        """Add an entry.
-
-        Parameters
-        ----------
-        entry
-            What to add.
-        in_memory
-            Do not write it.
-
-        Raises
-        ------
-        OSError
-            The folder cannot be written; the entry was not added.
-        """
+        """Add an entry; where the folder cannot be written, raise `OSError` and do not add it."""
         entry = replace(entry, number=self.number + 1)
         if not in_memory:
             content = self._encode(entry)

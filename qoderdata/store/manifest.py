@@ -28,38 +28,24 @@ NAME = "manifest.json"
 
 
 class UnusableManifestError(CacheError):
-    """A manifest is damaged, of another format or of another account.
+    """A manifest is damaged, of another format or of another account."""
 
-    Attributes
-    ----------
-    old : Manifest or None
-        What it says, where it is of the format of version 0.1.
-    is_foreign : bool
-        Whether it is of another account.
-    is_folder : bool
-        Whether a folder lies in its place.
-    """
-
+    #: What it says, where it is of the format of version 0.1.
     old: Manifest | None = None
+    #: Whether it is of another account.
     is_foreign: bool = False
+    #: Whether a folder lies in its place.
     is_folder: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """What a store holds, and whose it is.
-
-    Parameters
-    ----------
-    table
-        The table's name.
-    base_url, workspace_id, account
-        The account, as a digest, at the service.
-    """
+    """What a store holds, and whose it is."""
 
     table: str
     base_url: str
     workspace_id: str | None
+    #: A digest.
     account: str
 
     @property
@@ -70,58 +56,34 @@ class Identity:
 
 @dataclass(frozen=True, slots=True)
 class DataFile:
-    """One data file.
-
-    Parameters
-    ----------
-    rows
-        Its number of rows.
-    checksum
-        The CRC-32 of its bytes, in hexadecimal; empty in the format of version 0.1.
-    """
+    """One data file."""
 
     rows: int
+    #: The CRC-32 of its bytes, in hexadecimal; empty in the format of version 0.1.
     checksum: str
 
 
 @dataclass(frozen=True, slots=True)
 class OpenRow:
-    """A row that may still change.
+    """A row that may still change."""
 
-    Parameters
-    ----------
-    day
-        The partition that it lies in.
-    read_at
-        When it was last read.
-    """
-
+    #: The partition that it lies in.
     day: str
+    #: When it was last read.
     read_at: datetime
 
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """The state of a store.
-
-    Parameters
-    ----------
-    identity
-        What it holds, and whose it is.
-    sequence
-        The number of the last journal entry that is in the data set.
-    files
-        The data files that count, by their name below ``data``.
-    coverage
-        Which parts of the list are complete.
-    open_rows
-        The rows that may still change, by their ids; only of a table that asks for them one by one.
-    """
+    """The state of a store."""
 
     identity: Identity
+    #: The number of the last journal entry that is in the data set.
     sequence: int = 0
+    #: The data files that count, by their name below ``data``.
     files: dict[str, DataFile] = field(default_factory=dict)
     coverage: Coverage = field(default_factory=Coverage)
+    #: The rows that may still change, by their ids; only of a table that asks for them one by one.
     open_rows: dict[str, OpenRow] = field(default_factory=dict)
 
     @property
@@ -144,26 +106,9 @@ def unreadable_error(folder: Folder, name: str, error: OSError) -> CacheError:
 
 
 def read_manifest(folder: Folder, identity: Identity | None = None) -> Manifest | None:
-    """Read a store's manifest.
+    """Return a store's manifest, ``None`` where there is none; `identity` is the expected one, ``None``: any.
 
-    Parameters
-    ----------
-    folder
-        The store's folder.
-    identity
-        The expected identity; ``None``: any.
-
-    Returns
-    -------
-    Manifest or None
-        ``None`` where there is no manifest.
-
-    Raises
-    ------
-    UnusableManifestError
-        There is one, but it cannot be used.
-    OSError
-        It cannot be read now.
+    Raise `UnusableManifestError` where it cannot be used, and `OSError` where it cannot be read now.
     """
     try:
         content = folder.read(NAME)
@@ -190,13 +135,7 @@ def read_manifest(folder: Folder, identity: Identity | None = None) -> Manifest 
 
 
 def write_manifest(folder: Folder, manifest: Manifest) -> None:
-    """Replace a store's manifest, in one step.
-
-    Raises
-    ------
-    OSError
-        The folder cannot be written; the old manifest counts.
-    """
+    """Replace a store's manifest, in one step; where the folder cannot be written, the old one counts."""
     content = msgspec.json.format(msgspec.json.encode(manifest), indent=1)
     sealed = b'{"format": %d, "checksum": "%b", "content": %b}\n' % (FORMAT, checksum(content).encode(), content)
     folder.replace(NAME, lambda sink: sink.write(sealed))

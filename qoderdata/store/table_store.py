@@ -41,27 +41,7 @@ class TableStore:
     """The rows of one table of one account, on disk.
 
     Making one touches nothing. `load` reads `coverage` and `open_rows`; `add` changes `coverage`, and a commit
-    both.
-
-    Parameters
-    ----------
-    folder
-        The cache's folder.
-    table
-        The table.
-    base_url, workspace_id, account
-        Whose rows these are; the account is a digest.
-
-    Attributes
-    ----------
-    folder : Folder
-        The store's own folder.
-    table : StoredTable
-        The table.
-    coverage : Coverage
-        Which parts of the list are complete.
-    open_rows : dict
-        The rows that may still change, by their ids, if the table's rows are read one by one.
+    both. What cannot be written is kept in memory, and a `CacheWarning` says so.
     """
 
     def __init__(
@@ -80,6 +60,7 @@ class TableStore:
         self._has_manifest = False
         self._writable = True
         self.coverage: Coverage = self._manifest.coverage
+        #: The rows that may still change, by their ids, if the table's rows are read one by one.
         self.open_rows: dict[str, OpenRow] = {}
 
     @property
@@ -103,15 +84,7 @@ class TableStore:
         }
 
     def contains(self, id_: str, row: pa.Table) -> bool:
-        """Return whether a row is stored, in the partition of its time or as an open one.
-
-        Parameters
-        ----------
-        id_
-            The row's id.
-        row
-            The row, as it was read now.
-        """
+        """Return whether a row, as it was read now, is stored: in the partition of its time, or as an open one."""
         if id_ in self.open_rows:
             return True
         (day,) = data.row_days(row, self.table.time_column)
@@ -122,18 +95,7 @@ class TableStore:
             return False
 
     def load(self) -> None:
-        """Read the manifest; entries in the journal are not seen before a commit.
-
-        Warns
-        -----
-        CacheWarning
-            The manifest cannot be used, and the store counts as empty.
-
-        Raises
-        ------
-        CacheError
-            It cannot be read now.
-        """
+        """Read the manifest; entries in the journal are not seen before a commit."""
         try:
             self._load()
         except OSError as error:
@@ -146,13 +108,7 @@ class TableStore:
             )
 
     def recover(self) -> None:
-        """Load, and commit what a pull left that was cut off, unless another process is writing now.
-
-        Warns
-        -----
-        CacheWarning
-            The folder cannot be read or written, or the store was repaired.
-        """
+        """Load, and commit what a pull left that was cut off, unless another process is writing now."""
         self._load_or_ignore()
         if not self._writable or self._is_in_order():
             return
@@ -170,17 +126,7 @@ class TableStore:
     def writer_lock(self) -> Iterator[None]:
         """Be the only writer, after everything that an earlier pull left was committed.
 
-        Another process that writes is waited for.
-
-        Raises
-        ------
-        CacheError
-            Another process holds the lock and has not moved for minutes.
-
-        Warns
-        -----
-        CacheWarning
-            The folder cannot be written; what comes is kept in memory.
+        Another process that writes is waited for; `CacheError` where it has not moved for minutes.
         """
         with contextlib.ExitStack() as stack:
             try:
@@ -194,13 +140,7 @@ class TableStore:
             yield
 
     def add(self, entry: JournalEntry) -> None:
-        """Keep a response. After this returns, a kill does not lose it.
-
-        Warns
-        -----
-        CacheWarning
-            The folder cannot be written; this and what comes after is kept in memory.
-        """
+        """Keep a response. After this returns, a kill does not lose it."""
         if self._writable:
             try:
                 self._journal.append(entry)
@@ -213,18 +153,9 @@ class TableStore:
             self.commit()
 
     def commit(self, *, compact: bool = False) -> None:
-        """Write the journal's rows into the data set.
+        """Write the journal's rows into the data set; `compact`: also write few files for many.
 
-        Parameters
-        ----------
-        compact
-            Also write few files for many.
-
-        Warns
-        -----
-        CacheWarning
-            The folder cannot be written, and the entries stay in memory; or a data file is damaged, and nothing
-            counts as complete any more.
+        Where a data file is damaged, nothing counts as complete any more.
         """
         if not self._writable:
             return
@@ -249,15 +180,7 @@ class TableStore:
     def forget_damaged(self) -> None:
         """Set the damaged data files aside, and claim nothing: what they held has to be read again.
 
-        Warns
-        -----
-        CacheWarning
-            Says how many files, and where they are.
-
-        Raises
-        ------
-        CacheError
-            A file cannot be read now, so that nothing is known; nothing was changed.
+        Raise `CacheError` where a file cannot be read now, so that nothing is known; nothing was changed.
         """
         try:
             lost = self._dataset.damaged(self._manifest.files)
@@ -276,17 +199,9 @@ class TableStore:
         self._write_coverage(Coverage(has_unclaimed=True))
 
     def files(self, *, since: datetime | None = None, until: datetime | None = None) -> list[str]:
-        """Return the data files that count and can have rows with ``since <= time < until``.
+        """Return the data files that count and can have rows with ``since <= time < until``, newest day first.
 
-        Parameters
-        ----------
-        since, until
-            Bounds in UTC; ``None``: none.
-
-        Returns
-        -------
-        list of str
-            Paths in ``folder.filesystem``, newest day first.
+        They are paths in ``folder.filesystem``.
         """
         names = data.files_within(self._manifest.files, since=since, until=until)
         return [self._dataset.path(name) for name in names]
@@ -307,25 +222,10 @@ class TableStore:
     def read(
         self, *, since: datetime | None = None, until: datetime | None = None, where: pc.Expression | None = None
     ) -> pa.Table:
-        """Return rows.
+        """Return the rows with ``since <= time < until`` and a further condition, each once.
 
-        Parameters
-        ----------
-        since, until
-            ``since <= time < until``, in UTC; ``None``: no bound.
-        where
-            A further condition; ``None``: none.
-
-        Returns
-        -------
-        pyarrow.Table
-            Each row once, newest first: by `created_at`, then `id`, both descending, rows without `created_at`
-            last.
-
-        Raises
-        ------
-        DamagedStoreError
-            A data file is gone, or is not what was written.
+        Newest first: by `created_at`, then `id`, both descending; rows without `created_at` last. Raise
+        `DamagedStoreError` where a data file is gone, or is not what was written.
         """
         condition = time_filter(self.table, since, until, where)
         tables: list[pa.Table] = []
@@ -348,13 +248,7 @@ class TableStore:
         return newest_first(tables, self.table)
 
     def read_columns(self, columns: list[str]) -> pa.Table:
-        """Return some columns of all rows, in no particular order; what is only in memory is left out.
-
-        Raises
-        ------
-        DamagedStoreError
-            As `read`.
-        """
+        """Return some columns of all rows, in no particular order; what is only in memory is left out."""
         tables = self._dataset.read(self._manifest.files, columns=columns)
         empty = self.table.schema.arrow.empty_table().select(columns)
         return pa.concat_tables([empty, *tables]).unify_dictionaries()

@@ -29,29 +29,19 @@ _ENDS_KEPT = pa.array(["final", "gone"], pa.large_string())
 
 @dataclass(frozen=True)
 class StoredTable:
-    """A table that a store keeps.
+    """A table that a store keeps."""
 
-    Parameters
-    ----------
-    schema
-        Its columns; ``id`` and ``created_at`` among them.
-    time_column
-        The column whose day (UTC) is the partition.
-    may_change
-        Returns for each row whether a later reading replaces it; the others stay as they are.
-    state_columns
-        The columns that `may_change` reads.
-    is_read_singly
-        Whether the rows that may change are listed in the manifest, to be read one by one.
-    resolve
-        Fills what follows from a record alone.
-    """
-
+    #: Its columns; ``id`` and ``created_at`` among them.
     schema: Schema
+    #: The column whose day (UTC) is the partition.
     time_column: str
+    #: Returns for each row whether a later reading replaces it; the others stay as they are.
     may_change: Callable[[pa.Table], Any]
+    #: The columns that `may_change` reads.
     state_columns: tuple[str, ...] = ()
+    #: Whether the rows that may change are listed in the manifest, to be read one by one.
     is_read_singly: bool = False
+    #: Fills what follows from a record alone.
     resolve: Callable[[pa.Table], pa.Table] = lambda table: table
 
     @property

@@ -254,14 +254,14 @@ def error_budget(
         A column, a list of columns, or ``None`` for all runs together. A missing key is a group of its own.
     until
         The end of the window: a zone-aware time, or an age before now. ``None`` is the end of the minute of the
-        newest run or missed trigger.
+        newest run or certain missed trigger.
 
     Returns
     -------
     frame
-        One row a group of either frame, the most used first, missing last, then by key. On pandas the keys are
-        the index; on other engines they are the first columns, and what is lazy stays lazy. A group by an id
-        whose name column the frame has begins with ``name``. Empty frames give no rows.
+        One row a group of runs or certain missed triggers, the most used first, missing last, then by key. On
+        pandas the keys are the index; on other engines they are the first columns, and what is lazy stays lazy. A
+        group by an id whose name column the frame has begins with ``name``. Empty frames give no rows.
 
         ================ ========= =========================================================================
         ``decided``      Int64     completed and failed runs

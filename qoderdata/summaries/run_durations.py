@@ -300,7 +300,7 @@ def unusual_runs(
                                                ``past_timeout`` (completed, failed or cancelled after more than
                                                its timeout); ``stuck`` (pending, running or waiting for longer
                                                than its timeout, or, where that is not known, than 10 times the
-                                               median)
+                                               median; never where there is no median either)
         ``status``        str                  as in `runs`
         ``triggered_at``  datetime64[us, UTC]  as in `runs`
         ``duration_ms``   Int64                how long it took; for a stuck one, from ``started_at``, else

@@ -27,6 +27,8 @@ _STATUSES = {
     "skipped": ["skipped", "cancelled"],
     "unfinished": ["pending", "running", "waiting"],
 }
+#: The outcome of a run with any other status, or without one, is not known.
+KNOWN_STATUSES = [status for statuses in _STATUSES.values() for status in statuses]
 #: The columns that determine which attempt of an occurrence is the last one.
 _ATTEMPT_COLUMNS = ["id", "deployment_id", "status", "trigger_type", "attempt", "triggered_at"]
 #: Warn where a larger share of the runs has an unknown outcome, as `qoderdata.check` does.
@@ -65,9 +67,9 @@ def run_failure_rates(
     per
         ``"attempt"`` counts every run; ``"occurrence"`` counts a scheduled time once, by its last run (and in
         the window of that run). Where a run has a ``trigger_scheduled_at``, the runs of one deployment with the
-        same one are one occurrence, and the one with the latest ``created_at`` (then ``id``) counts. Other runs
-        name no occurrence: a retry with attempt n is taken to continue the latest earlier failed run of its
-        deployment with attempt n - 1. Not on Dask.
+        same one are one occurrence, and the one with the latest ``created_at`` (then ``triggered_at``, then
+        ``id``) counts. Other runs name no occurrence: a retry with attempt n is taken to continue the latest
+        earlier failed run of its deployment with attempt n - 1. Not on Dask.
     confidence
         How often intervals made this way hold the true rate.
 
@@ -215,11 +217,10 @@ def _with_flags(runs: nw.LazyFrame[Any]) -> nw.LazyFrame[Any]:
         if "status_from" in runs.collect_schema()
         else nw.lit(value=False)
     )
-    known = [status_ for statuses in _STATUSES.values() for status_ in statuses]
     return runs.with_columns(
         *(flag(status.is_in(statuses)).alias(name) for name, statuses in _STATUSES.items()),
         flag(assumed).alias("assumed"),
-        (1 - flag(status.is_in(known))).alias("unknown"),
+        (1 - flag(status.is_in(KNOWN_STATUSES))).alias("unknown"),
     )
 
 

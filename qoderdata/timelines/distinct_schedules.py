@@ -17,6 +17,7 @@ import pandas as pd
 from qoderdata.cron import CronError, Schedule, parse
 from qoderdata.errors import DataQualityWarning, warn
 from qoderdata.formatting import one_line, truncate
+from qoderdata.frames import listed_times
 from qoderdata.parsing import MICROSECOND, from_micros, to_micros
 from qoderdata.translation import gettext as _
 
@@ -132,7 +133,7 @@ def upcoming_triggers(
     of_row = np.empty(rows.size, np.int64)
     lists = df["schedule_upcoming_runs_at"].iloc[rows].tolist()
     for index, (schedule_index, listed) in enumerate(zip(distinct.of_row[rows].tolist(), lists, strict=True)):
-        of_row[index] = numbers.setdefault((schedule_index, _listed_bytes(listed)), len(numbers))
+        of_row[index] = numbers.setdefault((schedule_index, listed_times(listed).tobytes()), len(numbers))
     found = []
     for schedule_index, raw in numbers:
         schedule = distinct.schedules[schedule_index]
@@ -194,18 +195,3 @@ def column_micros(times: pd.Series[pd.Timestamp], *, missing: int) -> NDArray[np
 def timestamps(microseconds: NDArray[np.int64]) -> pd.DatetimeIndex:
     """Return microseconds as time stamps without a zone that share their memory."""
     return pd.DatetimeIndex(microseconds.view("datetime64[us]"), copy=False)
-
-
-def _listed_bytes(listed: object) -> bytes:
-    """Return one cell of the column as bytes, whether it is missing, an array in UTC or a list of times."""
-    if isinstance(listed, np.ndarray) and listed.dtype.kind == "M":
-        return listed.astype("datetime64[us]", copy=False).tobytes()
-    if isinstance(listed, np.ndarray | list | tuple):
-        return (
-            pd.DatetimeIndex(pd.to_datetime(list(listed), utc=True))
-            .tz_localize(None)
-            .as_unit("us")
-            .to_numpy()
-            .tobytes()
-        )
-    return b""

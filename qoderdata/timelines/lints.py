@@ -181,12 +181,14 @@ def _findings(schedule: Schedule, begin: int) -> Iterator[_Finding]:
     if inverted := _INVERTED.fullmatch(schedule.timezone):
         zone, hours = schedule.timezone, int(inverted["hours"])
         if inverted["sign"] == "+":
-            detail = _(
-                "{zone} is {count} hours behind UTC: its sign is inverted", count=f"{hours:,}", zone=zone,
+            detail = ngettext(
+                "{zone} is {count} hour behind UTC: its sign is inverted",
+                "{zone} is {count} hours behind UTC: its sign is inverted", hours, zone=zone,
             )  # fmt: skip
         else:
-            detail = _(
-                "{zone} is {count} hours ahead of UTC: its sign is inverted", count=f"{hours:,}", zone=zone,
+            detail = ngettext(
+                "{zone} is {count} hour ahead of UTC: its sign is inverted",
+                "{zone} is {count} hours ahead of UTC: its sign is inverted", hours, zone=zone,
             )  # fmt: skip
         yield _Finding("inverted_zone", detail)
 

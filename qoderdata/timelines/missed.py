@@ -16,6 +16,7 @@ import pandas as pd
 
 from qoderdata.columns import TEXT, require_frame
 from qoderdata.cron import Schedule
+from qoderdata.errors import FrameTypeError
 from qoderdata.frames import fetched_at
 from qoderdata.parsing import (
     MICROSECOND,
@@ -335,9 +336,11 @@ def missed_triggers(
         ``name``          str                 as in ``df``
         ``certain``       bool                False where neither the records nor snapshots show whether it
                                               was due
-        ``reason``        str                 why not: ``"paused since <time>"`` (it is paused now),
-                                              ``"changed at <time>"`` (after `since`; its creation is no
-                                              change), ``"created without time"``; ``""`` where it is certain
+        ``reason``        str                 why not: ``"paused since <time>"`` (it is paused now, or in the
+                                              snapshot after it), ``"changed at <time>"`` (after `since`; its
+                                              creation is no change), ``"created without time"``; the time is
+                                              ``"an unknown time"`` where no record says it. ``""`` where it
+                                              is certain
         ================= =================== ==============================================================
 
     Raises
@@ -345,7 +348,8 @@ def missed_triggers(
     ValueError
         A parameter makes no sense, `since` is not before `until`, or an id is in a frame twice.
     FrameTypeError
-        Not a pandas frame, or a column that has lost its dtype; the message says how to convert it.
+        Not a pandas frame, `snapshots` is one frame and not a list, or a column has lost its dtype; the message
+        says how to convert it.
     MissingColumnError
         A column is not there; the message lists those that are.
 
@@ -371,6 +375,8 @@ def missed_triggers(
     """
     df = require_frame(df, _DEPLOYMENT_COLUMNS, what="deployments")
     runs = require_frame(runs, _RUN_COLUMNS, what="runs", optional=["trigger_scheduled_at"])
+    if isinstance(snapshots, pd.DataFrame):
+        raise FrameTypeError("snapshots must be a list of frames, as load_snapshots gives it, not one frame")
     window = _Window.parse(since, until, grace)
     distinct, periods = schedule_history(df, snapshots or (), since=window.begin)
     groups = list(_groups(distinct, periods, window))
@@ -407,25 +413,16 @@ def missed_triggers(
 class _Window:
     """The window; all times in microseconds since 1970. A time from `due` on is not missed yet."""
 
-    since: datetime
-    until: datetime
+    begin: int
+    end: int
     grace: int
 
     @classmethod
     def parse(cls, since: Instant | Span, until: Instant | Span, grace: Span) -> _Window:
-        now = datetime.now(UTC)
-        start, end = parse_period(since, until, now=now, what="scheduled time")
+        start, end = parse_period(since, until, now=datetime.now(UTC), what="scheduled time")
         assert start is not None  # noqa: S101 - for mypy
         assert end is not None  # noqa: S101 - as above
-        return cls(start.to_pydatetime(), end.to_pydatetime(), parse_span(grace, name="grace") // MICROSECOND)
-
-    @property
-    def begin(self) -> int:
-        return to_micros(self.since)
-
-    @property
-    def end(self) -> int:
-        return to_micros(self.until)
+        return cls(_micros(start), _micros(end), parse_span(grace, name="grace") // MICROSECOND)
 
     @property
     def due(self) -> int:
