@@ -480,6 +480,17 @@ class TestResolvedRuns:
         assert bars == [1, 3, 4]
         assert plots.plot_failure_rates(rates).get_xlabel().endswith(self.NOTE)
 
+    def test_unknown_is_neither_none_nor_unfinished(self) -> None:
+        runs = resolved_runs().assign(status=pd.Series([None] * 7 + ["skipped"], dtype="str"))
+        runs["deployment_id"] = ["dep_1"] * 7 + ["dep_2"]
+        with pytest.warns(DataQualityWarning, match="7 of 8"):
+            rates = run_failure_rates(runs)
+        words = words_of(plots.plot_failure_rates(rates))
+        assert "unknown" in words
+        assert "none decided" in words
+        assert "no runs" not in words
+        assert "only skipped or unfinished or unknown" in words_of(plots.plot_run_calendar(runs))
+
     def test_frames_without_the_new_columns_are_drawn_as_before(self) -> None:
         old = run_rates().drop(columns=["assumed", "unknown"], errors="ignore")
         assert "assumed" not in plots.plot_run_failure_rates(old).get_xlabel()

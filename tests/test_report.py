@@ -283,7 +283,7 @@ class TestRuns:
         page = report(tmp_path, flatten_deployments([deployment(3, "a")]), runs=flatten_runs(runs))
         assert page.headline == (
             "Not enough runs to compare with last week: 33.3 % of 6 runs failed; "
-            "1 deployment accounts for half of it."
+            "1 deployment accounts for half of the failures."
         )
         assert page.tile("Failure rate") == ["33.3 %", "the week before is not known", "of 6 decided runs"]
         assert "2 of 6 decided runs failed: 33.3 % (95 % interval 9.7–70.0 %)." in page.part("trend")
@@ -777,7 +777,7 @@ class TestEachFigure:
                 break
         assert account.page.headline == (
             f"About the same as last week: {100 * rate:.1f} % of {len(week):,} runs failed, {points(change)}, "
-            f"which may be chance; {half} deployments account for half of it."
+            f"which may be chance; {half} deployments account for half of the failures."
         )
         assert f"{failed.total()} of {len(week):,} decided runs failed (95 % interval" in account.page.text
 

@@ -110,7 +110,7 @@ def plot_failure_rates(
     counts = ["completed", "failed"] if by_runs else ["total_runs", "total_failures"]
     streaks = ["deployments", "consecutive_failures"] if "failing" in getattr(rates, "columns", ()) else []
     wanted = ["failure_rate", "ci_low", "ci_high", *counts, *streaks]
-    rates = require_frame(rates, wanted, what="rates", optional=["assumed"])
+    rates = require_frame(rates, wanted, what="rates", optional=["assumed", "unknown"])
     if "window" in rates.index.names:
         raise ValueError("these rates are over time; draw them with plot_run_failure_rates, or leave out freq")
     shown = rates.head(top)
@@ -162,12 +162,13 @@ def _counts(shown: pd.DataFrame, *, by_runs: bool) -> list[str]:
     """Return the counts of each rate as text."""
     failures = shown["failed"] if by_runs else shown["total_failures"]
     runs = shown["completed"] + shown["failed"] if by_runs else shown["total_runs"]
+    unknown = shown["unknown"] if by_runs and "unknown" in shown else pd.Series(0, index=shown.index)
     texts = []
-    for failed, all_runs in zip(failures, runs, strict=True):
-        if pd.isna(failed) or pd.isna(all_runs):
+    for failed, all_runs, of_unknown_outcome in zip(failures, runs, unknown, strict=True):
+        if pd.isna(failed) or pd.isna(all_runs) or (all_runs == 0 and of_unknown_outcome > 0):
             texts.append("unknown")
         elif all_runs == 0:
-            texts.append("no runs")
+            texts.append("none decided" if by_runs else "no runs")
         else:
             texts.append(f"{failed:,} / {all_runs:,}")
     return texts

@@ -61,8 +61,8 @@ def plot_run_calendar(runs: pd.DataFrame, *, ax: Axes | None = None, tz: str = "
     """Plot one square a day, colored by the share of its decided runs that failed.
 
     A run belongs to the day of its ``triggered_at``. Days without any run, between the first and the last, are
-    hatched. Days whose runs were all skipped or have not ended are dotted: they have no rate. Squares that are
-    large enough hold the number of failed runs.
+    hatched. Days whose runs were all skipped, have not ended or have an unknown outcome are dotted: they have no
+    rate. Squares that are large enough hold the number of failed runs.
 
     Parameters
     ----------
@@ -133,7 +133,7 @@ def plot_run_calendar(runs: pd.DataFrame, *, ax: Axes | None = None, tz: str = "
     note = assumed_note(counts["assumed"].sum(), counts["completed"].sum())
     ax.set_xlabel(f"week from Monday, days in {tz}\n{describe_days(days)}{note}")
     ax.set_ylabel("weekday")
-    _severity_legend(ax, silent=bool(silent.any()), undecided=bool(undecided.any()))
+    _severity_legend(ax, silent=bool(silent.any()), undecided=counts[undecided])
     return ax
 
 
@@ -143,6 +143,7 @@ def _by_day(runs: pd.DataFrame, local_zone: ZoneInfo) -> pd.DataFrame:
     days = known_times(known["triggered_at"]).tz_convert(local_zone).tz_localize(None).normalize()
     status = known["status"].set_axis(days)
     flags = pd.DataFrame({"runs": 1, "completed": status.eq("completed"), "failed": status.eq("failed")})
+    flags["unknown"] = status.isna()
     flags["assumed"] = is_assumed(known).to_numpy()
     counts = flags.fillna(value=False).astype("int64").groupby(level=0).sum()
     return counts.reindex(pd.date_range(days.min(), days.max()), fill_value=0) if len(days) else counts
@@ -174,14 +175,14 @@ def _on_grid(values: pd.Series[Any], fill: object) -> NDArray[Any]:
     return grid
 
 
-def _severity_legend(ax: Axes, *, silent: bool, undecided: bool) -> None:
+def _severity_legend(ax: Axes, *, silent: bool, undecided: pd.DataFrame) -> None:
     """Draw a legend of the colors, and of the hatched days where there are some."""
     from matplotlib.patches import Patch  # noqa: PLC0415 - heavy, and needed only when drawing
 
     handles, texts = [Patch(facecolor=color) for color in _SEVERITY_COLORS], list(_SEVERITY_LABELS)
-    if undecided:
+    if len(undecided):
         handles.append(Patch(hatch=_UNDECIDED, **HATCHED))
-        texts.append("only skipped or unfinished")
+        texts.append("only skipped or unfinished" + (" or unknown" if undecided["unknown"].any() else ""))
     if silent:
         handles.append(Patch(hatch=_SILENT, **HATCHED))
         texts.append("no runs")

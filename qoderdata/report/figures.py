@@ -53,7 +53,9 @@ def headline(data: ReportData) -> Headline:
     if row.recent_failed > 1:
         half = _most_of_the_failures(data.runs_within(WEEK))
         who = ngettext(
-            "{count} deployment accounts for half of it", "{count} deployments account for half of it", half
+            "{count} deployment accounts for half of the failures",
+            "{count} deployments account for half of the failures",
+            half,
         )
         text = _("{text}; {who}", text=text, who=who)
     return Headline(_("{text}.", text=text), _about_headline(data), data.is_comparable and row.verdict == "worse")
