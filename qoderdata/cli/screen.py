@@ -86,8 +86,11 @@ class _Section:
     #: Which column has names or sentences, and is cut where room is short.
     wide: int = 0
 
-    def table(self, most: int, width: int | None) -> Table:
-        """Draw the first rows; where the width is limited, no other column than the wide one takes much room."""
+    def table(self, most: int, width: int | None, *, is_whole: bool = False) -> Table:
+        """Draw the first rows; where the width is limited, no other column than the wide one takes much room.
+
+        `is_whole`: sentences are wrapped, not cut.
+        """
         from rich.table import Table  # noqa: PLC0415 - only a view needs it
         from rich.text import Text  # noqa: PLC0415 - as above
 
@@ -103,10 +106,12 @@ class _Section:
             )
         if not self.rows and most:
             table.add_row(Text(self.empty, style="dim"))
+        too_long: dict[str, Any] = {"no_wrap": True, "overflow": "ellipsis"}
+        if is_whole and self.wide:
+            too_long = {"overflow": "fold"}
         for row in self.rows[:most]:
             style = _STYLES.get(row[0], "") if self.wide else ""
-            cells = (Text(cell, style=style, no_wrap=True, overflow="ellipsis") for cell in row[:columns])
-            table.add_row(*cells)
+            table.add_row(*(Text(cell, style=style, **too_long) for cell in row[:columns]))
         return table
 
     def _columns_with_room(self, most: int, width: int) -> int:
@@ -156,7 +161,7 @@ def draw_once(
     counts, today = _summary(view.overview, host)
     parts: list[RenderableType] = [Text(f"{format_time(now, tz)}: {counts}"), Text(today)]
     for section in _sections(view.overview, now, tz, width, most):
-        parts += ["", section.table(most, width)]
+        parts += ["", section.table(most, width, is_whole=True)]
         if section.total > most:
             parts.append(f"… and {section.total - most:,} more")
     return parts
