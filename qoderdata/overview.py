@@ -13,13 +13,13 @@ from qoderdata.columns import TEXT, require_frame
 from qoderdata.errors import UnknownOutcomesWarning
 from qoderdata.frames import with_names
 from qoderdata.summaries import run_failure_rates, session_costs
+from qoderdata.summaries.run_rates import STATUSES
 from qoderdata.summaries.time_windows import local_midnight
 from qoderdata.timelines import next_triggers
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-UNFINISHED = ("pending", "running", "waiting")
 #: How far ahead triggers are looked for: the shortest time in which there are `_ENOUGH` of them.
 _HORIZONS = ("1h", "24h", "7D")
 _ENOUGH = 100
@@ -118,7 +118,7 @@ def overview(
 
 
 def _running(runs: pd.DataFrame) -> pd.DataFrame:
-    running = runs[runs["status"].isin(UNFINISHED)]
+    running = runs[runs["status"].isin(STATUSES["unfinished"])]
     running = running.assign(since=running["started_at"].fillna(running["triggered_at"]))
     return running.sort_values(["since", "id"], kind="stable")
 

@@ -21,6 +21,7 @@ from qoderdata.summaries.dataframe_engines import (
     median,
     open_source,
 )
+from qoderdata.summaries.run_rates import STATUSES
 from qoderdata.summaries.time_windows import parse_micros
 
 if TYPE_CHECKING:
@@ -57,7 +58,6 @@ _UNUSUAL: dict[str, Any] = {
     "timeout_ms": "Int64",
 }
 _ENDED = ["completed", "failed", "cancelled"]
-_UNFINISHED = ["pending", "running", "waiting"]
 #: The constants of Iglewicz and Hoaglin, with which both deviations estimate the standard one of normal data.
 _OF_MEDIAN_DEVIATION, _OF_MEAN_DEVIATION = 0.6745, 1.253314
 _STUCK_MEDIANS = 10
@@ -352,7 +352,7 @@ def unusual_runs(
         "too_short": z < -threshold,
         "too_long": z > threshold,
         "past_timeout": nw.col("status").is_in(_ENDED) & (duration > timeout),
-        "stuck": nw.col("status").is_in(_UNFINISHED) & (nw.col("_elapsed") > limit),
+        "stuck": nw.col("status").is_in(STATUSES["unfinished"]) & (nw.col("_elapsed") > limit),
     }
     rows = nw.concat([
         rows.filter(condition.fill_null(value=False)).with_columns(nw.lit(kind).alias("kind"))

@@ -21,14 +21,15 @@ _RATES = {
     **dict.fromkeys(_COUNTS, "Int64"),
     **dict.fromkeys(("failure_rate", "ci_low", "ci_high", *_DURATIONS), "float64"),
 }
-_STATUSES = {
+#: The statuses that are documented, by how `run_failure_rates` counts them.
+STATUSES = {
     "completed": ["completed"],
     "failed": ["failed"],
     "skipped": ["skipped", "cancelled"],
     "unfinished": ["pending", "running", "waiting"],
 }
 #: The outcome of a run with any other status, or without one, is not known.
-KNOWN_STATUSES = [status for statuses in _STATUSES.values() for status in statuses]
+KNOWN_STATUSES = [status for statuses in STATUSES.values() for status in statuses]
 #: The columns that determine which attempt of an occurrence is the last one.
 _ATTEMPT_COLUMNS = ["id", "deployment_id", "status", "trigger_type", "attempt", "triggered_at"]
 #: Warn where a larger share of the runs has an unknown outcome, as `qoderdata.check` does.
@@ -218,7 +219,7 @@ def _with_flags(runs: nw.LazyFrame[Any]) -> nw.LazyFrame[Any]:
         else nw.lit(value=False)
     )
     return runs.with_columns(
-        *(flag(status.is_in(statuses)).alias(name) for name, statuses in _STATUSES.items()),
+        *(flag(status.is_in(statuses)).alias(name) for name, statuses in STATUSES.items()),
         flag(assumed).alias("assumed"),
         (1 - flag(status.is_in(KNOWN_STATUSES))).alias("unknown"),
     )
