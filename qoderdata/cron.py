@@ -270,10 +270,11 @@ def split_fields(expression: str) -> list[str]:
     texts = expression.upper().split()
     if len(texts) != len(FIELDS):
         raise CronError(
-            _(
+            ngettext(
+                "{text} is not a cron text: it has {count} field, not five",
                 "{text} is not a cron text: it has {count} fields, not five",
+                len(texts),
                 text=repr(expression[:_SHOWN]),
-                count=len(texts),
             )
         )
     return texts

@@ -94,6 +94,11 @@ class Schema:
     #: Paths with their documented value, which is not kept; any other value goes to ``extra``.
     constants: tuple[tuple[tuple[str, ...], str], ...]
 
+    @property
+    def singular(self) -> str:
+        """What a row is, such as ``"deployment"``."""
+        return self.name.removesuffix("s")
+
     @cached_property
     def arrow(self) -> pa.Schema:
         """The Arrow schema: one field a column, then ``extra``."""

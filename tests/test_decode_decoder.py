@@ -386,7 +386,7 @@ class TestFinish:
         decoder = Decoder(DEPLOYMENTS)
         pages = [[deployment(1, name="old"), deployment(2)], [deployment(3), deployment(1, name="new")]]
         tables = [decoder.to_table(decoder.read_page(body(page))) for page in pages]
-        with pytest.warns(DataQualityWarning, match="^1 deployments came more than once"):
+        with pytest.warns(DataQualityWarning, match="^1 deployment came more than once"):
             table = decoder.finish(tables)
         assert table["id"].to_pylist() == ["dep_2", "dep_3", "dep_1"]
         assert table["name"].to_pylist() == [None, None, "new"]

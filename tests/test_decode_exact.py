@@ -153,7 +153,7 @@ def test_what_is_unknown_is_kept_in_silence(record: dict[str, Any], extra: dict[
 
 @pytest.mark.parametrize(("record", "extra"), MISFITS)
 def test_what_does_not_fit_is_kept_with_a_warning(record: dict[str, Any], extra: dict[str, Any]) -> None:
-    with pytest.warns(DataQualityWarning, match=r"^1 values of 1 deployments .* First ids: dep_1$"):
+    with pytest.warns(DataQualityWarning, match=r"^1 value of 1 deployment .* First ids: dep_1$"):
         row, found = flat(record)
     assert found == extra
     assert row.drop(["id", "extra", "metadata"]).map(plain).isna().all()
@@ -168,7 +168,7 @@ def test_what_is_no_time_does_not_fit(value: object) -> None:
 
 
 def test_a_partly_wrong_object_keeps_its_right_parts() -> None:
-    with pytest.warns(DataQualityWarning, match=r"2 values of 1 deployments .*agent\.id: 1, schedule\.type: 1"):
+    with pytest.warns(DataQualityWarning, match=r"2 values of 1 deployment .*agent\.id: 1, schedule\.type: 1"):
         row, found = flat({"agent": {"id": 7, "version": 2}, "schedule": {"type": [], "timezone": "UTC"}})
     assert (row["agent_version"], row["schedule_timezone"]) == (2, "UTC")
     assert found == {"agent.id": 7, "schedule.type": []}

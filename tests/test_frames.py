@@ -99,7 +99,7 @@ def test_lists_are_arrays() -> None:
 
 def test_the_later_of_two_with_one_id_is_kept() -> None:
     given = [{"id": "a", "name": "old"}, {"id": "b"}, {"id": "a", "name": "new"}]
-    with pytest.warns(DataQualityWarning, match=r"^1 deployments came more than once.*First ids: a$"):
+    with pytest.warns(DataQualityWarning, match=r"^1 deployment came more than once.*First ids: a$"):
         df = flatten_deployments(given)
     assert df["id"].tolist() == ["b", "a"]
     assert df["name"][1] == "new"
@@ -113,7 +113,7 @@ def test_one_warning_counts_all_and_names_the_first() -> None:
     (warning,) = caught
     assert warning.category is DataQualityWarning
     assert str(warning.message) == (
-        "14 values of 7 deployments do not fit their columns, which are missing there; the values are in 'extra' "
+        "14 values of 7 deployments did not fit a column, which is missing there; 'extra' has what came "
         "(name: 7, vault_ids: 7). First ids: dep_0, dep_1, dep_2, dep_3, dep_4, …"
     )
 

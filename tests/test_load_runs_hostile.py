@@ -503,7 +503,7 @@ def test_an_open_run_that_the_service_would_not_give_stays_and_the_rest_loads(
 
     service.single = single
     service.create(3)
-    with pytest.warns(DataQualityWarning, match="1 open runs could not be read again.*'drun_00001', GET refused"):
+    with pytest.warns(DataQualityWarning, match="1 open run could not be read again.*'drun_00001', GET refused"):
         frame = service.load(tmp_path, refresh=True)
     statuses = dict(zip(frame["id"], frame["status"], strict=True))
     assert (statuses["drun_00001"], statuses["drun_00002"]) == ("running", "failed")
@@ -645,7 +645,7 @@ class OddSessions(OddService):
 @pytest.mark.parametrize("how", sorted(set(NOT_A_PAGE) - {"another record"}))
 def test_a_session_whose_events_cannot_be_read_is_left_and_the_rest_loads(tmp_path: Path, how: str) -> None:
     service = OddSessions({"/sessions/sess_drun_00004/events": how})
-    with pytest.warns(DataQualityWarning, match="1 sessions could not be read.*'sess_drun_00004'"):
+    with pytest.warns(DataQualityWarning, match="1 session could not be read.*'sess_drun_00004'"):
         found = service.statuses(tmp_path)
     assert found == {**dict.fromkeys("12356", "cancelled"), "4": "completed"}
     service.bad = {}
@@ -655,7 +655,7 @@ def test_a_session_whose_events_cannot_be_read_is_left_and_the_rest_loads(tmp_pa
 @pytest.mark.parametrize("how", ["500", "403", "another record", "no object"])
 def test_a_session_that_cannot_be_read_alone_is_left_and_the_rest_loads(tmp_path: Path, how: str) -> None:
     service = OddSessions({"/sessions/sess_drun_00004": how}, in_list=False)
-    with pytest.warns(DataQualityWarning, match="1 sessions could not be read.*'sess_drun_00004'"):
+    with pytest.warns(DataQualityWarning, match="1 session could not be read.*'sess_drun_00004'"):
         found = service.statuses(tmp_path)
     assert found == {**dict.fromkeys("12356", "cancelled"), "4": "unknown"}
     service.bad = {}
@@ -677,7 +677,7 @@ def test_a_session_whose_id_no_request_can_name_is_left(tmp_path: Path, id_: str
     service.runs[2]["session_id"] = id_
     if in_list:
         service.sessions[2]["id"] = id_
-    with pytest.warns(DataQualityWarning, match=r"1 sessions could not be read.*no request can name this id"):
+    with pytest.warns(DataQualityWarning, match=r"1 session could not be read.*no request can name this id"):
         found = service.statuses(tmp_path)
     assert found == {**dict.fromkeys("12356", "cancelled"), "4": "completed" if in_list else "unknown"}
     assert not [path for path in service.requests if path.split("/")[2:3] == [id_]]
@@ -697,7 +697,7 @@ def test_an_open_run_whose_answer_breaks_the_contract_stays_and_the_rest_loads(
 
     service.get = get_odd  # type: ignore[method-assign]
     service.create(3)
-    with pytest.warns(DataQualityWarning, match="1 open runs could not be read again"):
+    with pytest.warns(DataQualityWarning, match="1 open run could not be read again"):
         frame = service.load(tmp_path, refresh=True)
     assert set(frame["id"]) == all_of(service)
     assert dict(zip(frame["id"], frame["status"], strict=True))["drun_00001"] == "running"

@@ -84,7 +84,7 @@ def test_a_large_counter_stays_exact() -> None:
 def test_counters_that_cannot_be(counters: tuple[int, int, int]) -> None:
     """They give no rate, are left out of the group's sums, and are named."""
     df = deployments(("dep_bad", "a", *counters), ("dep_good", "a", 10, 1, 1))
-    with pytest.warns(DataQualityWarning, match=r"1 deployments .*: dep_bad$"):
+    with pytest.warns(DataQualityWarning, match=r"^1 deployment has .*: dep_bad$"):
         alone = failure_rates(df).loc["dep_bad"]
     assert alone["deployments"] == 1
     assert alone[["total_runs", "failure_rate", "ci_low", "ci_high", "consecutive_failures"]].isna().all()

@@ -92,7 +92,7 @@ def test_the_list_reaches_from_its_first_to_its_last_time(listed: list[str], exp
 def test_the_list_wins_and_who_disagrees_is_named(listed: list[str], expected: list[str]) -> None:
     """The schedule may have changed since the list was made."""
     df = flatten_deployments([deployment(listed=listed), deployment("dep_2", listed=at("15 09:00", "16 09:00"))])
-    with pytest.warns(DataQualityWarning, match="disagree for 1 deployments.*dep_1$") as caught:
+    with pytest.warns(DataQualityWarning, match="disagree for 1 deployment;.*dep_1$") as caught:
         triggers = next_triggers(df, "3D", start=START)
     assert len(caught) == 1
     assert caught[0].filename == __file__

@@ -21,6 +21,7 @@ from qoderdata.decode.exact import Misfit, flatten
 from qoderdata.decode.fast import FastReader, NeedsExactPath
 from qoderdata.decode.jsontext import NotJSONError, is_utf8, join_list, parse
 from qoderdata.errors import APIResponseValidationError, DataQualityWarning, warn
+from qoderdata.formatting import counted
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -182,9 +183,8 @@ def _warn_misfits(misfits: Sequence[Misfit], schema: Schema) -> None:
         named = list(dict.fromkeys(misfit.id for misfit in misfits))
         paths = [f"{path}: {count}" for path, count in Counter(misfit.path for misfit in misfits).most_common()]
         warn(
-            f"{len(misfits)} values of {len(named)} {schema.name} do not fit their columns, which are missing "
-            f"there; the values are in 'extra' ({_few(paths)}). "
-            f"First ids: {_few(named)}",
+            f"{counted(len(misfits), 'value')} of {counted(len(named), schema.singular)} did not fit a column, "
+            f"which is missing there; 'extra' has what came ({_few(paths)}). First ids: {_few(named)}",
             DataQualityWarning,
         )
 
@@ -199,7 +199,7 @@ def join_tables(tables: Sequence[pa.Table], schema: Schema) -> pa.Table:
     last = {name: index for index, name in enumerate(names)}
     repeated = [name for name, count in Counter(names).items() if count > 1]
     warn(
-        f"{len(repeated)} {schema.name} came more than once; the later record of each is kept. "
+        f"{counted(len(repeated), schema.singular)} came more than once; the later record of each is kept. "
         f"First ids: {_few(repeated)}",
         DataQualityWarning,
     )

@@ -28,6 +28,7 @@ from qoderdata.errors import (
     RateLimitError,
     warn,
 )
+from qoderdata.formatting import counted
 from qoderdata.pages import SAFE_PAGE, PageSize, ProgressBar, format_bound, has_small_pages, list_query, walk
 from qoderdata.parsing import earlier, is_usable_id
 from qoderdata.store import JournalEntry, Listing, StoredTable, TableStore, row_ids
@@ -342,9 +343,10 @@ class _Refresh:
             )
         if self._unreadable:
             id_, reason = self._unreadable[0]
+            unreadable = counted(len(self._unreadable), f"open {self.store.table.schema.singular}")
             warn(
-                f"{len(self._unreadable)} open {name} could not be read again, and are as they were last read "
-                f"(the first: {id_!r}, {reason})",
+                f"{unreadable} could not be read again, and what was read last is kept (the first: {id_!r}, "
+                f"{reason})",
                 DataQualityWarning,
             )
 

@@ -18,6 +18,7 @@ import pyarrow.compute as pc
 from qoderdata.background import prefetch
 from qoderdata.decode import Decoder
 from qoderdata.errors import APIError, DataQualityWarning, NotFoundError, warn
+from qoderdata.formatting import counted
 from qoderdata.frames import events_to_pandas, to_pandas
 from qoderdata.load.lists import events_path
 from qoderdata.load.refresh import (
@@ -350,7 +351,7 @@ class _UnreadSessions:
         """Warn, if there is any."""
         if self.ids:
             warn(
-                f"{len(self.ids)} sessions could not be read, and the outcomes of their runs are as they were "
-                f"known before (the first: {self.ids[0]!r}, {self._reason})",
+                f"{counted(len(self.ids), 'session')} could not be read, and what was known of their runs is kept "
+                f"(the first: {self.ids[0]!r}, {self._reason})",
                 DataQualityWarning,
             )

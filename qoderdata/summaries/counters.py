@@ -15,6 +15,7 @@ from qoderdata.summaries import wilson
 from qoderdata.summaries.incidents import failure_streaks
 from qoderdata.summaries.run_rates import outcomes_of, run_failure_rates, warn_of_unknown
 from qoderdata.translation import gettext as _
+from qoderdata.translation import ngettext
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -189,10 +190,12 @@ def _warn_of_impossible(rows: nw.LazyFrame[Any]) -> None:
     first = [str(id_) for id_ in found["id"].head(_SHOWN_IDS).to_list()] if "id" in found.columns else []
     more = ", ..." if len(found) > len(first) else ""
     errors.warn(
-        _(
+        ngettext(
+            "{count} deployment has counters that cannot be (negative, or more failures than runs); it gets no "
+            "rate and is left out of sums: {ids}",
             "{count} deployments have counters that cannot be (negative, or more failures than runs); they get no "
             "rate and are left out of sums: {ids}",
-            count=f"{len(found):,}",
+            len(found),
             ids=_(", ").join(first) + more,
         ),
         errors.DataQualityWarning,

@@ -20,6 +20,7 @@ from qoderdata.formatting import one_line, truncate
 from qoderdata.frames import listed_times
 from qoderdata.parsing import MICROSECOND, from_micros, to_micros
 from qoderdata.translation import gettext as _
+from qoderdata.translation import ngettext
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -74,10 +75,12 @@ class DistinctSchedules:
         if bad.size:
             reason = one_line(str(self.schedules[self.of_row[bad[0]]]))
             warn(
-                _(
+                ngettext(
+                    "{count} deployment has a cron text or zone that cannot be read, and gives no rows "
+                    "({reason}): {ids}",
                     "{count} deployments have a cron text or zone that cannot be read, and give no rows "
                     "(the first: {reason}): {ids}",
-                    count=f"{int(bad.size):,}",
+                    bad.size,
                     reason=reason,
                     ids=few_ids(df["id"].iloc[bad]),
                 ),
@@ -145,10 +148,12 @@ def upcoming_triggers(
     doubtful = rows[disagree[of_row]] if found else rows
     if doubtful.size:
         warn(
-            _(
+            ngettext(
+                "cron and the service's own list of triggers disagree for {count} deployment; the list is taken "
+                "as far as it reaches. Its schedule may have changed since the pull, so load it again: {ids}",
                 "cron and the service's own list of triggers disagree for {count} deployments; the list is taken "
                 "as far as it reaches. A schedule may have changed since the pull, so load them again: {ids}",
-                count=f"{int(doubtful.size):,}",
+                doubtful.size,
                 ids=few_ids(df["id"].iloc[doubtful]),
             ),
             DataQualityWarning,
