@@ -251,7 +251,7 @@ def _lookup_table(values: tuple[int, ...], length: int) -> NDArray[np.bool_]:
 
 
 def split_fields(expression: str) -> list[str]:
-    """Split a cron text into the texts of its five fields, in upper case; raise `CronError` where it has no such.
+    """Split a cron text into the texts of its five fields, in upper case; raise `CronError` where it has not five.
 
     Examples
     --------
@@ -281,7 +281,7 @@ def split_fields(expression: str) -> list[str]:
 
 
 def field_values(text: str, field: CronField) -> tuple[int, ...]:
-    """Return the numbers that the text of one field, in upper case, matches, ascending; raise `CronError`.
+    """Return the numbers that a field's text in upper case matches, ascending; raise `CronError` for another.
 
     Examples
     --------

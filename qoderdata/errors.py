@@ -194,17 +194,7 @@ _SERVER_ERRORS = 500
 
 
 def status_error_class(status_code: int) -> type[APIStatusError]:
-    """Return the exception class for an HTTP status.
-
-    Parameters
-    ----------
-    status_code
-        The HTTP status of an answer that is not a success; redirects too.
-
-    Returns
-    -------
-    type
-        The most specific subclass of `APIStatusError`.
+    """Return the most specific exception class for an HTTP status that is not a success; redirects too.
 
     Examples
     --------
@@ -230,23 +220,10 @@ def frame_hint(what: str, start: str = ";") -> str:
 def require_columns(
     present: Iterable[object], wanted: Iterable[str], *, what: str, advice: str | None = None
 ) -> None:
-    """Raise unless every wanted column is there.
+    """Raise `MissingColumnError` unless every wanted column is there; `what` names the frame.
 
-    Parameters
-    ----------
-    present
-        The frame's column names.
-    wanted
-        The names that the caller needs.
-    what
-        The caller's words for the frame, such as ``"deployments"``, for the message.
-    advice
-        What to do; ``None``: pass the frame that the right function gives, where one is known for `what`.
-
-    Raises
-    ------
-    MissingColumnError
-        Names what is missing, and lists what there is.
+    `advice` says what to do; ``None``: pass the frame that the right function gives, where one is known for
+    `what`.
     """
     have = [str(name) for name in present]
     missing = [name for name in wanted if name not in have]
@@ -262,13 +239,6 @@ def warn(message: str, category: type[Warning]) -> None:
 
     Python shows a warning once per line that it points at. If it pointed into this package, only the first caller
     would see it.
-
-    Parameters
-    ----------
-    message
-        What is odd, and what to do about it.
-    category
-        Its class.
     """
     frame = inspect.currentframe()
     level = 1

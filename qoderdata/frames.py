@@ -71,17 +71,7 @@ class ExtraArray(TEXT.construct_array_type()):  # type: ignore[misc] # its name 
 
 
 def is_secret(name: object) -> bool:
-    """Return whether a column or key names such values, also as a part of a path.
-
-    Parameters
-    ----------
-    name
-        The name of a column, or the key of an object.
-
-    Returns
-    -------
-    bool
-        Whether all that it holds is to be masked.
+    """Return whether all that a column or key of this name holds is to be masked, also as a part of a path.
 
     Examples
     --------
@@ -92,19 +82,9 @@ def is_secret(name: object) -> bool:
 
 
 def mask_value(value: object, *, hide: bool = False) -> object:
-    """Mask the secret values inside a list or object.
+    """Mask the secret values inside a list or object, in a copy.
 
-    Parameters
-    ----------
-    value
-        What JSON, or a nested column, holds.
-    hide
-        Whether it is such a value already; then everything in it but keys and gaps is masked.
-
-    Returns
-    -------
-    object
-        The value, with new lists and objects.
+    `hide`: it is such a value itself, so that everything in it but keys and gaps is masked.
 
     Examples
     --------
@@ -121,17 +101,7 @@ def mask_value(value: object, *, hide: bool = False) -> object:
 def mask_text(text: str, *, hide: bool = False) -> str:
     """Mask the secret values in JSON text; other text is left alone, unless it looks like an object cut short.
 
-    Parameters
-    ----------
-    text
-        JSON, or not.
-    hide
-        Whether the whole text is such a value; then text that is not a JSON list or object becomes `MASK`.
-
-    Returns
-    -------
-    str
-        The text; canonical JSON where something was masked.
+    `hide`: the whole text is such a value; then text that is not a JSON list or object becomes `MASK`.
 
     Examples
     --------
@@ -153,22 +123,11 @@ def mask_text(text: str, *, hide: bool = False) -> str:
 
 
 def to_pandas(table: pa.Table, schema: Schema) -> pd.DataFrame:
-    """Return a table as a frame.
+    """Return a table with the columns of a schema, in any order, as a frame with a `pandas.RangeIndex`.
 
-    Parameters
-    ----------
-    table
-        A table with the columns of ``schema``, in any order; string columns of any Arrow string type.
-    schema
-        The columns.
-
-    Returns
-    -------
-    pandas.DataFrame
-        One row per row of the table, a `pandas.RangeIndex`, the schema's columns in its order: text ``str``,
-        integers ``Int64``, numbers ``float64``, times ``datetime64[us, UTC]``, text that many records share
-        ``category``, lists ``object`` (a NumPy array per row, of strings, or of ``datetime64[us]`` in UTC;
-        ``None`` where absent).
+    The columns are in the schema's order: text ``str``, integers ``Int64``, numbers ``float64``, times
+    ``datetime64[us, UTC]``, text that many records share ``category``, lists ``object`` (a NumPy array per row, of
+    strings, or of ``datetime64[us]`` in UTC; ``None`` where absent).
 
     Examples
     --------

@@ -285,25 +285,10 @@ def ends_from_events(events: pd.DataFrame) -> pd.DataFrame:
 def apply_ends(
     runs: pd.DataFrame, sessions: pd.DataFrame | None = None, ends: pd.DataFrame | None = None
 ) -> pd.DataFrame:
-    """Fill the columns of a pandas runs frame from its sessions and their ends.
+    """Fill the columns of a pandas runs frame from its sessions, and ends as `ends_from_events` returns them.
 
-    Parameters
-    ----------
-    runs, sessions
-        As `resolve_outcomes` takes them.
-    ends
-        Ends of sessions, as `ends_from_events` returns them. A row whose ``end`` is ``gone`` (the service does not
-        have the session any more) says nothing. The last row of a session counts.
-
-    Returns
-    -------
-    pandas.DataFrame
-        As `resolve_outcomes` returns it.
-
-    Raises
-    ------
-    MissingColumnError
-        A frame lacks a column.
+    The last row of a session counts; one whose ``end`` is ``gone`` (the service does not have the session any
+    more) says nothing.
     """
     _require_frame(runs, _REQUIRED, what="runs")
     runs = runs.copy(deep=False)
@@ -321,23 +306,10 @@ def apply_ends(
 
 
 def apply_ends_lazy(runs: Any, sessions: Any = None, ends: Any = None) -> Any:  # noqa: ANN401 frames of any engine
-    """Fill the columns of a runs frame of another engine; what is lazy stays lazy.
+    """Fill the columns of a runs frame of another engine, in no particular order; what is lazy stays lazy.
 
-    Parameters
-    ----------
-    runs, sessions, ends
-        As `apply_ends` takes them, but as frames of one engine (DuckDB relations of one connection; Polars, Dask,
-        PySpark frames). Sessions and ends are unique by session.
-
-    Returns
-    -------
-    frame
-        The engine's own frame, in no particular order, with the columns that `apply_ends` returns.
-
-    Raises
-    ------
-    MissingColumnError
-        A frame lacks a column.
+    All are frames of one engine (DuckDB relations of one connection; Polars, Dask, PySpark frames). Sessions and
+    ends are unique by session.
     """
     frame = _open(runs)
     present = frame.collect_schema().names()
@@ -365,17 +337,8 @@ def apply_ends_lazy(runs: Any, sessions: Any = None, ends: Any = None) -> Any:  
 def current_ends_lazy(sessions: Any, ends: Any) -> Any:  # noqa: ANN401 frames of any engine
     """Return the ends that still count: final ones, and those whose session has not changed since they were read.
 
-    Parameters
-    ----------
-    sessions
-        Columns ``id`` and ``updated_at``, unique by ``id``.
-    ends
-        Ends as they are stored: the session in ``id``, and ``session_updated_at``.
-
-    Returns
-    -------
-    frame
-        The engine's own frame, lazy where it is lazy, with the columns that `apply_ends_lazy` takes.
+    Sessions have ``id``, unique, and ``updated_at``; ends are as they are stored: the session in ``id``, and
+    ``session_updated_at``.
     """
     known = _open(sessions).select(nw.col("id").alias("_id"), nw.col("updated_at").alias("_updated_at"))
     joined = _open(ends).join(known, how="left", left_on="id", right_on="_id")

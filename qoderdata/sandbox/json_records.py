@@ -36,17 +36,7 @@ BUDGETS = ("5.00", "12.50", "50.00")
 
 
 class DeploymentRecords:
-    """Writes the deployments of a fleet, which is sorted by creation.
-
-    Parameters
-    ----------
-    fleet, history
-        The columns.
-    ids
-        One a deployment.
-    new_fields
-        Whether some have the fields that newer editions added.
-    """
+    """Write the deployments of a fleet, sorted by creation; some may have the fields of newer editions."""
 
     def __init__(self, fleet: Fleet, history: RunHistory, ids: list[str], *, new_fields: bool) -> None:
         self._fleet, self._history, self._ids, self._new_fields = fleet, history, ids, new_fields

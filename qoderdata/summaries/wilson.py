@@ -9,23 +9,7 @@ import narwhals as nw
 
 
 def check_confidence(confidence: float) -> float:
-    """Return a confidence level as a float; raise where it is not between 0 and 1.
-
-    Parameters
-    ----------
-    confidence
-        How often intervals made this way hold the true rate, such as 0.95.
-
-    Returns
-    -------
-    float
-        The same number.
-
-    Raises
-    ------
-    ValueError
-        It is not between 0 and 1, both excluded.
-    """
+    """Return a confidence level, such as 0.95, as a float; raise `ValueError` where it is not between 0 and 1."""
     if isinstance(confidence, bool) or not isinstance(confidence, int | float) or not 0 < confidence < 1:
         raise ValueError(f"confidence={confidence!r} must lie between 0 and 1, such as 0.95")
     return float(confidence)
@@ -39,28 +23,12 @@ def add_rate(
     confidence: float,
     names: tuple[str, str, str] = ("failure_rate", "ci_low", "ci_high"),
 ) -> nw.LazyFrame[Any]:
-    """Add a rate and the bounds of its Wilson score interval; missing where there was no trial.
+    """Add a rate of two integer columns and the bounds of its Wilson score interval; missing without a trial.
 
-    With k hits in n trials and z the two-sided normal quantile, the bounds are
-    ``(2k + z^2 -+ z sqrt(z^2 + 4k(n - k)/n)) / (2(n + z^2))``: Wilson, E. B. (1927), "Probable inference,
-    the law of succession, and statistical inference", J. Am. Stat. Assoc. 22, 209-212. The bounds are exact
-    at the ends: no hit, then ``ci_low`` is 0; nothing but hits, then ``ci_high`` is 1.
-
-    Parameters
-    ----------
-    frame
-        One row a group.
-    hits, trials
-        Names of two integer columns, ``0 <= hits <= trials``.
-    confidence
-        How often intervals made this way hold the true rate.
-    names
-        The names of the new columns: the rate, the lower and the upper bound.
-
-    Returns
-    -------
-    narwhals.LazyFrame
-        With three columns of 64-bit floats more.
+    With k hits in n trials and z the two-sided normal quantile, the bounds are ``(2k + z^2 -+ z sqrt(z^2 + 4k(n -
+    k)/n)) / (2(n + z^2))``: Wilson, E. B. (1927), "Probable inference, the law of succession, and statistical
+    inference", J. Am. Stat. Assoc. 22, 209-212. The bounds are exact at the ends: no hit, then ``ci_low`` is 0;
+    nothing but hits, then ``ci_high`` is 1.
     """
     z = NormalDist().inv_cdf((1 + confidence) / 2)
     k, n, spread = nw.col("_k"), nw.col("_n"), nw.col("_spread")
