@@ -16,7 +16,7 @@ PIP_INSTALL := -m pip install --quiet --disable-pip-version-check --constraint c
 VERSION_TESTS = $(filter-out %_engines.py %_spark.py %_processes.py %_kills.py %_hostile.py %_interrupted.py, \
 	$(foreach name,frames columns outcomes summaries timelines forecast check golden load export, \
 	$(wildcard tests/test_$(name)*.py)))
-VERSION_PYTEST = -m pytest -n 2 --dist loadgroup -m "not long and not spark and not docs" $(VERSION_TESTS)
+VERSION_PYTEST = -m pytest -n 2 --dist loadfile -m "not long and not spark and not docs" $(VERSION_TESTS)
 
 .DEFAULT_GOAL := help
 .PHONY: help demo docs test test-docs test-long test-spark test-oldest test-newest lint format bench bench-runs lab \
@@ -66,10 +66,10 @@ lint: $(VENV)/.dev
 	$(BIN)/lint-imports
 
 test: lint ## Check everything: style, types, structure, tests; COVERAGE=--cov measures coverage too
-	$(BIN)/python -m pytest -n 2 --dist loadgroup -m "not long and not spark and not docs" $(COVERAGE)
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not long and not spark and not docs" $(COVERAGE)
 
 test-long: $(VENV)/.dev ## The tests that take minutes: kills by the hundred, large sandboxes
-	$(BIN)/python -m pytest -n 2 --dist loadgroup -m "long"
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m "long"
 
 test-spark: $(VENV)/.spark ## The summaries on Spark; needs Java 17
 	$(BIN)/python -m pytest -m "spark"

@@ -52,9 +52,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from pathlib import Path
 
-# The large account is read once: its events take most of the time.
-pytestmark = pytest.mark.xdist_group("edition-d")
-
 _FACTS = (
     "status",
     "status_from",

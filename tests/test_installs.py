@@ -28,8 +28,6 @@ PROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text(enco
 #: What conda-forge calls a package of another name on PyPI.
 CONDA_NAMES = {"matplotlib": "matplotlib-base", "tzdata": "python-tzdata"}
 
-pytestmark = pytest.mark.xdist_group("installs")
-
 
 def run(*command: object, cwd: Path, **environment: str) -> str:
     """Run a program outside the checkout, and return what it prints."""

@@ -24,9 +24,6 @@ if TYPE_CHECKING:
 
     import pandas as pd
 
-#: Two cores run one cluster at a time.
-pytestmark = pytest.mark.xdist_group("cluster")
-
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[distributed.Client]:
