@@ -69,7 +69,7 @@ test: lint ## Check everything: style, types, structure, tests; COVERAGE=--cov m
 	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not long and not spark and not docs" $(COVERAGE)
 
 test-long: $(VENV)/.dev ## The tests that take minutes: kills by the hundred, large sandboxes
-	$(BIN)/python -m pytest -n 2 --dist loadfile -m "long"
+	$(BIN)/python -m pytest -n 2 --dist worksteal -m "long"
 
 test-spark: $(VENV)/.spark ## The summaries on Spark; needs Java 17
 	$(BIN)/python -m pytest -m "spark"
