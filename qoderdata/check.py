@@ -23,7 +23,7 @@ from qoderdata.frames import fetched_at, rows_before
 from qoderdata.outcomes import is_assumed
 from qoderdata.parsing import Instant, Span, parse_instant, parse_span, parse_zone
 from qoderdata.summaries import compare_periods, failure_streaks, session_costs, unusual_runs
-from qoderdata.summaries.run_rates import KNOWN_STATUSES
+from qoderdata.summaries.run_rates import is_unknown
 from qoderdata.timelines import missed_triggers, schedule_lints
 from qoderdata.translation import gettext as _
 from qoderdata.translation import ngettext
@@ -236,8 +236,7 @@ def failing_now(runs: pd.DataFrame, active: pd.DataFrame) -> pd.DataFrame:
     """
     columns = ["id", "deployment_id", "triggered_at", *_there(runs, "created_at")]
     # A run of unknown outcome may have completed.
-    status = runs["status"].astype(TEXT)
-    status = status.where(status.isin(KNOWN_STATUSES), "completed")
+    status = runs["status"].astype(TEXT).mask(is_unknown(runs), "completed")
     streaks = failure_streaks(runs[columns].assign(status=status))
     failed = runs[runs["status"].eq("failed").fillna(value=False) & runs["triggered_at"].notna()]
     failed = failed.sort_values(["triggered_at", *_there(runs, "created_at"), "id"], na_position="first")
@@ -462,7 +461,7 @@ def _incomplete(
     runs = frames["runs"]
     if runs is None or runs.empty:
         return
-    unknown = int((~runs["status"].isin(KNOWN_STATUSES)).sum())
+    unknown = int(is_unknown(runs).sum())
     assumed = int(is_assumed(runs).sum())
     part = (assumed + unknown) / len(runs)
     if part > doubtful:
@@ -481,7 +480,7 @@ def _incomplete(
         else:
             detail = _(
                 "Of {runs} runs, {assumed} completed by assumption and {unknown} have an unknown outcome "
-                "({share}); load_runs(outcomes='events') or --outcomes events reads how they ended.",
+                "({share}); load_runs(outcomes='events') reads how they ended.",
                 **facts,
             )
         yield _Finding("incomplete_data", None, detail, None, part)

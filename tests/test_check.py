@@ -326,7 +326,7 @@ def test_incomplete_data(account: Account) -> None:
     assert detail.startswith(
         f"Of {len(runs):,} runs, {len(runs) // 10 + 1 - 10:,} completed by assumption and 10 have"
     )
-    assert detail.endswith("; load_runs(outcomes='events') or --outcomes events reads how they ended.")
+    assert detail.endswith("; load_runs(outcomes='events') reads how they ended.")
     assert qd.check(df, doubtful, now=NOW, doubtful=0.2).empty
     doubtful.attrs["outcomes"] = "events"
     detail = only(qd.check(df, doubtful, now=NOW)).detail

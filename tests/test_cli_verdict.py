@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -46,14 +47,21 @@ def cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     return tmp_path / "cache"
 
 
+@contextlib.contextmanager
+def account(monkeypatch: pytest.MonkeyPatch, **options: Any) -> Iterator[Sandbox]:  # noqa: ANN401
+    """Serve an account of the present, which the command then asks."""
+    with Sandbox(seed=7, now=NOW, **options) as served:
+        monkeypatch.setenv("QODER_PAT", served.pat)
+        monkeypatch.setenv("QODER_BASE_URL", served.base_url)
+        yield served
+
+
 @pytest.fixture
 def sandbox(monkeypatch: pytest.MonkeyPatch) -> Iterator[Sandbox]:
     """Serve an account of the present that missed some triggers."""
     monkeypatch.setattr(lists, "datetime", Clock)
     monkeypatch.setattr(Clock, "moment", NOW)
-    with Sandbox(deployments=40, seed=7, runs=4000, now=NOW, left_out=400) as served:
-        monkeypatch.setenv("QODER_PAT", served.pat)
-        monkeypatch.setenv("QODER_BASE_URL", served.base_url)
+    with account(monkeypatch, deployments=40, runs=4000, left_out=400) as served:
         yield served
 
 
@@ -195,9 +203,7 @@ def test_since_chooses_which_missed_triggers_count(sandbox: Sandbox, capsys: pyt
 def test_doubtful_outcomes_count_by_their_share(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with Sandbox(deployments=10, seed=7, runs=100, now=NOW, edition="D") as served:
-        monkeypatch.setenv("QODER_PAT", served.pat)
-        monkeypatch.setenv("QODER_BASE_URL", served.base_url)
+    with account(monkeypatch, deployments=10, runs=100, edition="D") as served:
 
         def is_said(*words: str) -> bool:
             return "incomplete_data" in {kind for kind, _ in kinds(capsys, *words)}
@@ -225,9 +231,7 @@ def test_failures_before_the_time_that_is_checked_count(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """The newest edition gives no counters, and one that starts once a month has one run in the 30 days."""
-    with Sandbox(deployments=40, seed=7, runs=400, now=NOW, edition="D") as served:
-        monkeypatch.setenv("QODER_PAT", served.pat)
-        monkeypatch.setenv("QODER_BASE_URL", served.base_url)
+    with account(monkeypatch, deployments=40, runs=400, edition="D") as served:
         active = {
             one["id"] for one in served.deployments if (one["status"], one["archived_at"]) == ("active", None)
         }
@@ -252,9 +256,7 @@ def test_streaks_of_a_part_of_the_runs_are_said_to_be_so(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """A streak that began before what is stored counts too little; `top` only ever reads 30 days."""
-    with Sandbox(deployments=40, seed=7, runs=400, now=NOW, edition="D") as served:
-        monkeypatch.setenv("QODER_PAT", served.pat)
-        monkeypatch.setenv("QODER_BASE_URL", served.base_url)
+    with account(monkeypatch, deployments=40, runs=400, edition="D"):
         assert main(["top", "--once"]) == 0
         assert "not all runs" not in capsys.readouterr().err
         assert main(["check", "--offline"]) == 1

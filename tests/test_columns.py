@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import io
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from datetime import UTC, datetime, timedelta
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import duckdb
 import numpy as np
@@ -216,12 +216,29 @@ def times_of(frame: pd.DataFrame) -> list[str]:
     return [str(name) for name in frame.select_dtypes("datetimetz")]
 
 
-@pytest.mark.parametrize("how", SAME)
-@pytest.mark.parametrize(("function", "frame", "what"), CALLS)
-def test_what_is_unambiguous_is_converted(function: Function, frame: pd.DataFrame, what: str, how: str) -> None:
+def calls_with(ways: Iterable[str], is_left_out: Callable[[Function, str, str], bool]) -> list[Any]:
+    """Combine each call with each way to change its frame."""
+    return [
+        pytest.param(function, frame, what, how, id=f"{call.id}-{how}")
+        for call in CALLS
+        for function, frame, what in [cast("tuple[Function, pd.DataFrame, str]", call.values)]
+        for how in ways
+        if not is_left_out(function, what, how)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("function", "frame", "what", "how"),
+    # The zone of `trigger_at` is the zone of the windows.
+    calls_with(SAME, lambda _, what, how: (what, how) == ("triggers", "another zone")),
+)
+def test_what_is_unambiguous_is_converted(
+    function: Function,
+    frame: pd.DataFrame,
+    what: str,  # noqa: ARG001 - a parameter of all calls
+    how: str,
+) -> None:
     """The result is the same to the last dtype."""
-    if what == "triggers" and how == "another zone":
-        pytest.skip("the zone of trigger_at is the zone of the windows")
     given = SAME[how](frame)
     copy = given.copy(deep=True)
     result = function(given)
@@ -236,13 +253,15 @@ def outcome(function: Function, given: Any) -> tuple[FrameTypeError | None, pd.D
         return error, pd.DataFrame()
 
 
-@pytest.mark.parametrize("how", LOST)
-@pytest.mark.parametrize(("function", "frame", "what"), CALLS)
+def takes_none(function: Function, what: str, how: str) -> bool:
+    """Return whether ``None`` says that nothing is known of these rows."""
+    return how == "None" and (what == "missed" or (what == "sessions" and function is OF_SESSIONS["check"]))
+
+
+@pytest.mark.parametrize(("function", "frame", "what", "how"), calls_with(LOST, takes_none))
 def test_what_is_lost_is_an_error_that_says_how_to_get_it_back(
     function: Function, frame: pd.DataFrame, what: str, how: str
 ) -> None:
-    if how == "None" and (what == "missed" or (what == "sessions" and function is OF_SESSIONS["check"])):
-        pytest.skip("nothing is known of them then")
     given = LOST[how](frame)
     error, result = outcome(function, given)
     if error is None:

@@ -250,11 +250,18 @@ def test_assumed_outcomes(tmp_path: Path) -> None:
     runs = runs.assign(status_from=pd.Series(["session"], dtype="str"))
     text = report(tmp_path, deployments, runs=runs).text
     assert "load_runs(outcomes='events') or --outcomes events tells which." in text
-    assert "load_runs(outcomes='events') or --outcomes events reads how they ended." in text
+    assert "load_runs(outcomes='events') reads how they ended." in text
     runs.attrs["outcomes"] = "events"
     text = report(tmp_path, deployments, runs=runs).text
     assert "load_runs" not in text
     assert "1 run counts as completed because its session is idle or archived; its events tell no end." in text
+
+
+def test_a_status_that_is_not_documented_is_an_unknown_outcome_as_in_check(tmp_path: Path) -> None:
+    deployments, runs = flatten_deployments([deployment(0, "a")]), flatten_runs([run(0, 1, "exploded")])
+    text = report(tmp_path, deployments, runs=runs).text
+    assert "The outcome of 1 run is unknown." in text
+    assert "1 have an unknown outcome" in text
 
 
 def test_what_could_not_be_used_is_on_the_page(tmp_path: Path) -> None:

@@ -42,7 +42,6 @@ NO_NAMES = (CacheError, NotFoundError, PermissionDeniedError)
 _SCHEDULES = ["id", "status", "updated_at", "schedule_expression", "schedule_timezone"]
 #: What messages of the library say to callers in Python, and what they say here.
 _SPELLINGS = {
-    "load_runs(outcomes='events') or --outcomes events": "--outcomes events",
     "load_runs(outcomes='events')": "--outcomes events",
     "refresh='all'": "--refresh-all",
     "refresh=True": "--refresh",

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import pandas as pd
 
 from qoderdata.formatting import MISSING, format_interval, format_percent
+from qoderdata.summaries.run_rates import is_unknown
 from qoderdata.translation import gettext as _
 from qoderdata.translation import ngettext
 
@@ -246,7 +247,7 @@ def join_sentences(*sentences: str) -> str:
 
 def unknown_note(runs: pd.DataFrame) -> list[str]:
     """Return a sentence about the runs whose outcome is unknown, if there are any."""
-    unknown = int(runs["status"].isna().sum())
+    unknown = int(is_unknown(runs).sum())
     note = ngettext("The outcome of {count} run is unknown.", "The outcome of {count} runs is unknown.", unknown)
     return [note] if unknown else []
 

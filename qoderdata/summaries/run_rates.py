@@ -13,6 +13,7 @@ from qoderdata.summaries.time_windows import Windows
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    import pandas as pd
     from narwhals.typing import IntoFrameT
 
 _COUNTS = ["runs", "completed", "assumed", "failed", "skipped", "unfinished", "unknown"]
@@ -28,12 +29,16 @@ STATUSES = {
     "skipped": ["skipped", "cancelled"],
     "unfinished": ["pending", "running", "waiting"],
 }
-#: The outcome of a run with any other status, or without one, is not known.
-KNOWN_STATUSES = [status for statuses in STATUSES.values() for status in statuses]
+_KNOWN_STATUSES = [status for statuses in STATUSES.values() for status in statuses]
 #: The columns that determine which attempt of an occurrence is the last one.
 _ATTEMPT_COLUMNS = ["id", "deployment_id", "status", "trigger_type", "attempt", "triggered_at"]
 #: Warn where a larger share of the runs has an unknown outcome, as `qoderdata.check` does.
 DOUBTFUL = 0.05
+
+
+def is_unknown(runs: pd.DataFrame) -> pd.Series[bool]:
+    """Return which runs have no outcome: no status, or one that is not documented."""
+    return ~runs["status"].isin(_KNOWN_STATUSES)
 
 
 def run_failure_rates(
@@ -221,7 +226,7 @@ def _with_flags(runs: nw.LazyFrame[Any]) -> nw.LazyFrame[Any]:
     return runs.with_columns(
         *(flag(status.is_in(statuses)).alias(name) for name, statuses in STATUSES.items()),
         flag(assumed).alias("assumed"),
-        (1 - flag(status.is_in(KNOWN_STATUSES))).alias("unknown"),
+        (1 - flag(status.is_in(_KNOWN_STATUSES))).alias("unknown"),
     )
 
 
