@@ -16,7 +16,7 @@ from qoderdata.translation import gettext as _
 from qoderdata.translation import mark
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
     from datetime import datetime
 
 #: Stands where there is no value: missing is not zero.
@@ -26,6 +26,9 @@ MISSING = "–"
 _DAY, _HOUR, _MINUTE, _SECOND = mark("d"), mark("h"), mark("min"), mark("s")
 _UNITS = ((_DAY, 86400, _HOUR, 3600), (_HOUR, 3600, _MINUTE, 60), (_MINUTE, 60, _SECOND, 1))
 _ELLIPSIS = "…"
+#: How many texts a warning names, and how wide each is at most.
+_NAMED = 10
+_NAMED_COLUMNS = 80
 _REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
 _WIDE = frozenset("WF")
 _UNPRINTABLE = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
@@ -143,6 +146,19 @@ def format_interval(low: float | None, high: float | None) -> str:
     if low is None or high is None or _is_missing(low) or _is_missing(high):
         return MISSING
     return _("{low}–{high} %", low=f"{100 * low:.1f}", high=f"{100 * high:.1f}")
+
+
+def first_few(texts: Sequence[str]) -> str:
+    """Return at most ten texts, such as ids, that are safe to print, and how many more there are.
+
+    Examples
+    --------
+    >>> first_few([f"dep_{number}" for number in range(12)])
+    'dep_0, dep_1, dep_2, dep_3, dep_4, dep_5, dep_6, dep_7, dep_8, dep_9 and 2 more'
+    """
+    shown = _(", ").join(truncate(one_line(text), _NAMED_COLUMNS) for text in texts[:_NAMED])
+    left = len(texts) - _NAMED
+    return _("{names} and {count} more", count=f"{left:,}", names=shown) if left > 0 else shown
 
 
 def counted(number: int, noun: str) -> str:

@@ -330,6 +330,24 @@ def check_flag(value: object, *, name: str) -> None:
         raise ValueError(f"{name}={value!r} is neither True nor False")
 
 
+def check_refresh(*, refresh: object, offline: object, may_be_all: bool = False) -> None:
+    """Raise `ValueError` unless both are flags that do not contradict one another; `refresh` may be ``"all"``.
+
+    Examples
+    --------
+    >>> check_refresh(refresh="all", offline=True, may_be_all=True)
+    Traceback (most recent call last):
+    ValueError: refresh='all' asks the network and offline=True never does; give one of them
+    """
+    check_flag(offline, name="offline")
+    if not may_be_all:
+        check_flag(refresh, name="refresh")
+    elif refresh != "all" and not is_flag(refresh):
+        raise ValueError(f"refresh={refresh!r} is not known; allowed are True, False and 'all'")
+    if refresh and offline:
+        raise ValueError(f"refresh={refresh!r} asks the network and offline=True never does; give one of them")
+
+
 def _with_kept_units(value: Span) -> Span:
     if not isinstance(value, str) or "P" in value:  # ISO 8601, as in "PT2H"
         return value

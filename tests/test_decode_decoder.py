@@ -228,9 +228,9 @@ class TestDecode:
         decoder = Watched(DEPLOYMENTS)
         table = decoder.to_table(decoder.read_page(body(records)))
         assert decoder.exact <= 16
-        with pytest.warns(DataQualityWarning, match="First ids: dep_444$"):
+        with pytest.warns(DataQualityWarning, match="Ids: dep_444$"):
             assert table.equals(from_records(records, DEPLOYMENTS))
-        with pytest.warns(DataQualityWarning, match="First ids: dep_444$"):
+        with pytest.warns(DataQualityWarning, match="Ids: dep_444$"):
             decoder.finish([table])
 
     def test_a_page_of_misfits_is_not_divided_for_ever(self) -> None:

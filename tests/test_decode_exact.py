@@ -153,7 +153,7 @@ def test_what_is_unknown_is_kept_in_silence(record: dict[str, Any], extra: dict[
 
 @pytest.mark.parametrize(("record", "extra"), MISFITS)
 def test_what_does_not_fit_is_kept_with_a_warning(record: dict[str, Any], extra: dict[str, Any]) -> None:
-    with pytest.warns(DataQualityWarning, match=r"^1 value of 1 deployment .* First ids: dep_1$"):
+    with pytest.warns(DataQualityWarning, match=r"^1 value of 1 deployment .* Ids: dep_1$"):
         row, found = flat(record)
     assert found == extra
     assert row.drop(["id", "extra", "metadata"]).map(plain).isna().all()

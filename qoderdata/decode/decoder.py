@@ -21,7 +21,7 @@ from qoderdata.decode.exact import Misfit, flatten
 from qoderdata.decode.fast import FastReader, NeedsExactPath
 from qoderdata.decode.jsontext import NotJSONError, is_utf8, join_list, parse
 from qoderdata.errors import APIResponseValidationError, DataQualityWarning, warn
-from qoderdata.formatting import counted
+from qoderdata.formatting import counted, first_few
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -34,8 +34,6 @@ Records = Mapping[str, Any] | Iterable[Mapping[str, Any]]
 _EXACT_RECORDS = 20
 #: Records that are held as Python objects at a time.
 _BATCH = 5_000
-#: Ids that a warning names.
-_NAMED_IDS = 5
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -184,7 +182,7 @@ def _warn_misfits(misfits: Sequence[Misfit], schema: Schema) -> None:
         paths = [f"{path}: {count}" for path, count in Counter(misfit.path for misfit in misfits).most_common()]
         warn(
             f"{counted(len(misfits), 'value')} of {counted(len(named), schema.singular)} did not fit a column, "
-            f"which is missing there; 'extra' has what came ({_few(paths)}). First ids: {_few(named)}",
+            f"which is missing there; 'extra' has what came ({first_few(paths)}). Ids: {first_few(named)}",
             DataQualityWarning,
         )
 
@@ -200,15 +198,10 @@ def join_tables(tables: Sequence[pa.Table], schema: Schema) -> pa.Table:
     repeated = [name for name, count in Counter(names).items() if count > 1]
     warn(
         f"{counted(len(repeated), schema.singular)} came more than once; the later record of each is kept. "
-        f"First ids: {_few(repeated)}",
+        f"Ids: {first_few(repeated)}",
         DataQualityWarning,
     )
     return table.take(np.sort(np.fromiter(last.values(), dtype=np.int64)))
-
-
-def _few(names: Sequence[str]) -> str:
-    shown = ", ".join(ascii(name)[1:-1][:80] for name in names[:_NAMED_IDS])
-    return shown + (", …" if len(names) > _NAMED_IDS else "")
 
 
 def _record_list(records: Records) -> Iterable[object]:

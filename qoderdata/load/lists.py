@@ -33,6 +33,7 @@ from qoderdata.parsing import (
     check_choice,
     check_flag,
     check_id,
+    check_refresh,
     parse_bound,
     parse_period,
     parse_span,
@@ -245,7 +246,7 @@ def load_deployments(
     limit = parse_span(max_age, name="max_age")
     if as_of is not None:
         time = parse_bound(as_of, now=now, name="as_of")
-        _check_flags(refresh=refresh, offline=offline)
+        check_refresh(refresh=refresh, offline=offline)
         if refresh:
             raise ValueError("refresh=True asks the service, which does not know as_of; give one of them")
         client = Client() if client is None else client
@@ -498,7 +499,7 @@ def _load(
     offline: bool,
     progress: bool | None = None,
 ) -> pd.DataFrame:
-    _check_flags(refresh=refresh, offline=offline)
+    check_refresh(refresh=refresh, offline=offline)
     client = Client() if client is None else client
     root = Folder(resolve_cache_dir(cache_dir))
     folder = root.folder(cache.FOLDER)
@@ -541,13 +542,6 @@ def _load(
         reason = (isinstance(failure, OSError) and failure.strerror) or failure
         warn(f"no snapshot was kept: {series.folder.location} cannot be written ({reason})", CacheWarning)
     return frame
-
-
-def _check_flags(*, refresh: bool, offline: bool) -> None:
-    check_flag(refresh, name="refresh")
-    check_flag(offline, name="offline")
-    if refresh and offline:
-        raise ValueError("refresh=True asks the network and offline=True never does; give one of them")
 
 
 def _pull(

@@ -13,7 +13,7 @@ from qoderdata.files import Folder
 from qoderdata.formatting import format_duration
 from qoderdata.load.refresh import Freshness, RemoteList
 from qoderdata.load.run_outcomes import LEVELS, Level, RunOutcomes, SessionsAndEnds
-from qoderdata.load.stored import Query, StoredLoading, check_refresh
+from qoderdata.load.stored import Query, StoredLoading
 from qoderdata.outcomes import apply_ends
 from qoderdata.parsing import (
     Instant,
@@ -22,6 +22,7 @@ from qoderdata.parsing import (
     check_choice,
     check_flag,
     check_id,
+    check_refresh,
     parse_period,
     parse_span,
 )
@@ -173,7 +174,7 @@ def load_runs(
         needs_status=status is not None or has_error is not None or trigger_type == "retry",
     )
     age = parse_span(max_age, name="max_age")
-    check_refresh(refresh=refresh, offline=offline)
+    check_refresh(refresh=refresh, offline=offline, may_be_all=True)
     client = Client() if client is None else client
     folder = Folder(resolve_cache_dir(cache_dir))
     freshness = Freshness(now if refresh else now - age, everything=refresh == "all")

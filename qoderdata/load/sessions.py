@@ -11,9 +11,9 @@ import pyarrow.compute as pc
 from qoderdata.client import Client
 from qoderdata.files import Folder
 from qoderdata.load.refresh import Freshness, RemoteList
-from qoderdata.load.stored import Query, StoredLoading, check_refresh
+from qoderdata.load.stored import Query, StoredLoading
 from qoderdata.outcomes import RUNNING_SESSIONS
-from qoderdata.parsing import Instant, Span, bound_text, check_id, earlier, parse_period, parse_span
+from qoderdata.parsing import Instant, Span, bound_text, check_id, check_refresh, earlier, parse_period, parse_span
 from qoderdata.settings import resolve_cache_dir
 from qoderdata.store import SESSIONS_TABLE, TableStore, all_of
 
@@ -125,7 +125,7 @@ def load_sessions(
     ids = {"deployment_id": deployment_id, "agent_id": agent_id}
     asked = {name: check_id(value, name=name) for name, value in ids.items() if value is not None}
     age = parse_span(max_age, name="max_age")
-    check_refresh(refresh=refresh, offline=offline)
+    check_refresh(refresh=refresh, offline=offline, may_be_all=True)
     loading = StoredLoading(
         SESSION_LIST,
         Query(

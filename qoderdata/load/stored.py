@@ -17,7 +17,6 @@ from qoderdata.errors import APIConnectionError, APIError, BadRequestError, Cach
 from qoderdata.formatting import format_duration
 from qoderdata.frames import to_pandas
 from qoderdata.load.refresh import Freshness, ListedPage, ListReader, RemoteList, bring_up_to_date, is_current
-from qoderdata.parsing import check_flag, is_flag
 from qoderdata.store import DamagedStoreError, TableStore, newest_first, time_filter
 
 if TYPE_CHECKING:
@@ -285,15 +284,6 @@ def _all_from_service(table: pa.Table) -> bool:
     """Return whether the status of all rows is from the service's own records."""
     is_service = pc.is_in(table["status_from"], value_set=pa.array(["service"], pa.large_string()))
     return bool(pc.all(is_service, min_count=0).as_py())
-
-
-def check_refresh(*, refresh: bool | str, offline: bool) -> None:
-    """Raise `ValueError` where one of the two is not known, or they contradict one another."""
-    check_flag(offline, name="offline")
-    if refresh != "all" and not is_flag(refresh):
-        raise ValueError(f"refresh={refresh!r} is not known; allowed are True, False and 'all'")
-    if refresh and offline:
-        raise ValueError(f"refresh={refresh!r} asks the network and offline=True never does; give one of them")
 
 
 def _offline_note(read_at: datetime) -> str:

@@ -16,20 +16,17 @@ import pandas as pd
 
 from qoderdata.cron import CronError, Schedule, parse
 from qoderdata.errors import DataQualityWarning, warn
-from qoderdata.formatting import one_line, truncate
+from qoderdata.formatting import first_few, one_line
 from qoderdata.frames import listed_times
 from qoderdata.parsing import MICROSECOND, from_micros, to_micros
 from qoderdata.translation import gettext as _
 from qoderdata.translation import ngettext
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
     from datetime import datetime
 
     from numpy.typing import NDArray
 
-_NAMED_IDS = 20
-_ID_COLUMNS = 80
 #: A list that spans longer is compared trigger by trigger: cron may have millions in between.
 _SHORT = timedelta(days=366)
 
@@ -82,7 +79,7 @@ class DistinctSchedules:
                     "(the first: {reason}): {ids}",
                     bad.size,
                     reason=reason,
-                    ids=few_ids(df["id"].iloc[bad]),
+                    ids=first_few(df["id"].iloc[bad].tolist()),
                 ),
                 DataQualityWarning,
             )
@@ -154,22 +151,11 @@ def upcoming_triggers(
                 "cron and the service's own list of triggers disagree for {count} deployments; the list is taken "
                 "as far as it reaches. A schedule may have changed since the pull, so load them again: {ids}",
                 doubtful.size,
-                ids=few_ids(df["id"].iloc[doubtful]),
+                ids=first_few(df["id"].iloc[doubtful].tolist()),
             ),
             DataQualityWarning,
         )
     return found, of_row
-
-
-def few_ids(ids: Iterable[str]) -> str:
-    """Return at most 20 ids as text that is safe to print, and how many more there are.
-
-    >>> few_ids(f"dep_{number}" for number in range(22))
-    'dep_0, dep_1, ... dep_19 and 2 more'
-    """
-    names = [truncate(one_line(id_), _ID_COLUMNS) for id_ in ids]
-    shown, left = _(", ").join(names[:_NAMED_IDS]), len(names) - _NAMED_IDS
-    return _("{names} and {count} more", count=f"{left:,}", names=shown) if left > 0 else shown
 
 
 def _distinct(column: pd.Series[str]) -> tuple[list[str], NDArray[np.int64]]:
