@@ -29,7 +29,16 @@ from qoderdata.errors import (
     warn,
 )
 from qoderdata.formatting import counted
-from qoderdata.pages import SAFE_PAGE, PageSize, ProgressBar, format_bound, has_small_pages, list_query, walk
+from qoderdata.pages import (
+    SAFE_PAGE,
+    PageSize,
+    Progress,
+    ProgressBar,
+    format_bound,
+    has_small_pages,
+    list_query,
+    walk,
+)
 from qoderdata.parsing import earlier, is_usable_id
 from qoderdata.store import JournalEntry, Listing, StoredTable, TableStore, row_ids
 
@@ -93,7 +102,6 @@ class Freshness:
 class ListedPage:
     """A page of a list, decoded; also the envelope that `walk` sees."""
 
-    page: Page
     table: pa.Table
     #: Its position in the list; ``None`` where the service gives no cursor although there is more.
     listing: Listing | None
@@ -101,16 +109,8 @@ class ListedPage:
     asked_at: datetime
     #: Whether the walk goes on.
     has_more: bool
-
-    @property
-    def last_id(self) -> str | None:
-        """The cursor, where there is no `next_page`."""
-        return self.page.last_id
-
-    @property
-    def next_page(self) -> str | None:
-        """The cursor of the next page."""
-        return self.page.next_page
+    last_id: str | None
+    next_page: str | None
 
     @property
     def count(self) -> int:
@@ -119,7 +119,7 @@ class ListedPage:
 
 
 class ListReader:
-    """Read a list by the page, and single records of it; count requests (a retried one once), pages and rows.
+    """Read a list by the page, and single records of it; `done` counts what was read.
 
     Each page is decoded before the next one is requested: its content decides whether that one is needed.
     """
@@ -132,15 +132,14 @@ class ListReader:
         *,
         oldest: datetime | None,
         progress: bool | None,
+        done: Progress,
     ) -> None:
         self.client = client
         self.remote = remote
-        self.requests = 0
-        self.pages = 0
-        self.rows = 0
         #: Ids that a caller looks for in the list; those that it brought are taken out.
         self.unlisted: set[str] = set()
         self._store = store
+        self._done = done
         #: The time before which no record needs to come; ``None``: all are wanted.
         self._oldest = oldest
         self._decoder = Decoder(remote.table.schema)
@@ -192,19 +191,24 @@ class ListReader:
             times.add(found.table)
             return replace(found, has_more=goes_on(found) and found.has_more)
 
-        walked = walk(fetch, start=start, limit=self._size, max_pages=self.client.max_pages, mask=self.client.mask)
+        walked = walk(
+            fetch,
+            start=start,
+            limit=self._size,
+            max_pages=self.client.max_pages,
+            mask=self.client.mask,
+            progress=self._done,
+        )
         with closing(walked) as pages:
             for page in pages:
                 if self._remembers_size:
                     self.client.page_limit = self._size.value
-                self.pages += 1
-                self.rows += page.count
                 self._bar.advance(page.count, newest=_latest(page.table), oldest=_earliest(page.table))
                 yield page
 
     def read_one(self, id_: str) -> tuple[datetime, pa.Table]:
         """Return when a record was requested, and its row; it is read as the records of a page are."""
-        self.requests += 1
+        self._done.requests += 1
         asked_at = datetime.now(UTC)
         path = f"{self.remote.path}/{quote(id_, safe='')}"
         _, table = self.client.get(path, {}, lambda body: self._read(b'{"data":[%b],"has_more":false}' % body))
@@ -234,13 +238,13 @@ class ListReader:
         return {"created_at[gte]": format_bound(earlier(self._oldest, CLOCKS_DIFFER))}
 
     def _ask(self, params: Mapping[str, str], cursor: str | None, limit: int, times: _RecentTimes) -> ListedPage:
-        self.requests += 1
+        self._done.requests += 1
         asked_at = datetime.now(UTC)
         query = list_query({**self.remote.params, **params}, cursor, limit, cursor_param=self.remote.cursor_param)
         page, table = self.client.get(self.remote.path, query, self._read)
         self.unlisted.difference_update(row_ids(table) if self.unlisted else ())
         listing = self._listing(page, table, cursor, times.reached(table))
-        return ListedPage(page, table, listing, asked_at, page.has_more)
+        return ListedPage(table, listing, asked_at, page.has_more, page.last_id, page.next_page)
 
     def _read(self, body: bytes) -> tuple[Page, pa.Table]:
         page = self._decoder.read_page(body)
