@@ -238,12 +238,14 @@ class StoredLoading:
         return newest is not None and newest.num_rows > 0 and not _all_from_service(newest)
 
     def _has_status(self, table: pa.Table) -> bool:
-        """Return whether the service's records have a status; where there is none, one page shows it."""
-        if not table.num_rows:
-            with self._reader(None) as reader:
-                (page,) = reader.pages_from({}, goes_on=lambda _: False)
-            table = page.table
-        return _all_from_service(table)
+        """Return whether the service's records have a status; where its answer does not show it, one page does."""
+        has_status = _all_from_service(table)
+        # Runs with an error may all be old ones, from before the edition changed.
+        if not has_status or (table.num_rows and "has_error" not in self.query.params):
+            return has_status
+        with self._reader(None) as reader:
+            (page,) = reader.pages_from({}, goes_on=lambda _: False)
+        return _all_from_service(page.table)
 
     @contextmanager
     def _reader(self, oldest: datetime | None) -> Iterator[ListReader]:
