@@ -72,7 +72,7 @@ class StoredLoading:
         *,
         freshness: Freshness,
         progress: bool | None,
-        reread_since: Callable[[TableStore], datetime | None] = lambda _: None,
+        reread_since: Callable[[TableStore, Freshness], datetime | None] = lambda *_: None,
     ) -> None:
         self.remote = remote
         self.query = query
@@ -178,7 +178,7 @@ class StoredLoading:
 
     def _bring_up_to_date(self) -> bool:
         query = self.query
-        reread_since = self._unless_damaged(lambda: self._reread_since(self.store))
+        reread_since = self._unless_damaged(lambda: self._reread_since(self.store, self.freshness))
         bounds = [query.since, reread_since] if reread_since is not None else [query.since]
         oldest = None if None in bounds else min(bound for bound in bounds if bound is not None)
         with self._reader(oldest) as reader:
