@@ -253,6 +253,18 @@ def test_a_filtered_answer_that_is_newer_than_the_store_counts(service: Sandbox,
     assert len(load(service, tmp_path, deployment_id=deployment)) == before + 2
 
 
+def test_runs_with_an_error_where_old_records_alone_have_a_status(tmp_path: Path) -> None:
+    """In the newest edition the filter means that no session could be created: here, of old runs alone."""
+    with Sandbox(deployments=10, seed=3, runs=100) as sandbox:
+        old = sandbox.runs
+        sandbox.edition = "D"
+        for run in old:
+            sandbox.rewrite(run)
+        new = {run["id"] for run in sandbox.create_runs(3, status="failed")}
+        failed = load(sandbox, tmp_path, has_error=True, outcomes="events")
+        assert new | {run["id"] for run in old if run["error"]} == set(failed["id"])
+
+
 def test_a_filtered_answer_of_sessions_is_cached(tmp_path: Path) -> None:
     with Sandbox(deployments=20, seed=7, runs=200, edition="D") as sandbox:
         client = Client(pat=sandbox.pat, base_url=sandbox.base_url)

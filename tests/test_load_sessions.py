@@ -140,6 +140,35 @@ def test_a_pull_that_was_cut_off_goes_on(tmp_path: Path) -> None:
         same(load(sandbox, tmp_path, offline=True), frame)
 
 
+@pytest.mark.parametrize("page", [1, 3])
+@pytest.mark.parametrize("refresh", [False, True])
+def test_a_refresh_that_was_cut_off_reads_again_what_it_would_have(
+    tmp_path: Path, page: int, *, refresh: bool
+) -> None:
+    """Also where the next call comes at once."""
+    with Sandbox(deployments=20, seed=7, runs=2_000, edition="D") as sandbox:
+        frame = load(sandbox, tmp_path)
+        week = frame[frame["created_at"] > frame["created_at"].max() - REREAD]
+        oldest = week.loc[(week["status"] == "idle") & week["archived_at"].isna(), "id"].iloc[-1]
+        sandbox.continue_session(oldest)
+        sandbox.misbehave("401", at=page)
+        with pytest.raises(AuthenticationError):
+            load(sandbox, tmp_path, refresh=True)
+        again = load(sandbox, tmp_path, refresh=refresh)
+        same(again, flatten_sessions(pages(sandbox)))
+        assert load(sandbox, tmp_path).attrs["requests"] == 0
+
+
+def test_a_first_pull_that_was_cut_off_goes_on_where_it_ended(tmp_path: Path) -> None:
+    with Sandbox(deployments=20, seed=7, runs=2_000, edition="D") as sandbox:
+        sandbox.misbehave("401", at=3)
+        with pytest.raises(AuthenticationError):
+            load(sandbox, tmp_path)
+        frame = load(sandbox, tmp_path)
+        assert len(frame) == len(sandbox.sessions)
+        assert frame.attrs["requests"] == -(-len(frame) // 100) - 3
+
+
 @pytest.mark.parametrize("engine", ["duckdb", "polars", "dask"])
 def test_a_scan_gives_the_same(tmp_path: Path, engine: str) -> None:
     with Sandbox(deployments=10, seed=7, runs=150, edition="D") as sandbox:

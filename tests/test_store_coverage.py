@@ -202,6 +202,14 @@ def test_between_two_segments_lies_a_gap_until_a_page_meets_the_lower_one() -> N
     assert [segment.cursor for segment in reader.coverage.segments] == [None]
 
 
+def test_a_page_says_what_is_still_to_be_read_again_even_if_it_claims_nothing() -> None:
+    before = NOW - timedelta(days=7)
+    coverage = Coverage().add(Listing(None, ("d", "c"), "c", reread_since=before), read_at=NOW)
+    coverage = coverage.add(Listing("c", ("b", "a"), None, reread_since=before), read_at=NOW)
+    assert (coverage.covers(None), coverage.reread_since) == (True, before)
+    assert coverage.add(Listing("x", ("b", "a"), "a"), read_at=NOW) == Coverage(coverage.segments)
+
+
 def test_a_page_that_fits_nowhere_claims_nothing() -> None:
     coverage = Coverage().add(Listing(None, ("d", "c"), "c"), read_at=NOW)
     assert coverage.add(Listing("x", ("b", "a"), None), read_at=NOW) is coverage

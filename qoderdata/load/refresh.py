@@ -396,6 +396,8 @@ class _Refresh:
                 if listing is not None:
                     self.is_contradicted = self.store.coverage.contradicts(listing)
                     self.is_reread_complete = self._ends_reread(listing)
+                    pending = None if self.is_reread_complete else self.reread_since
+                    listing = replace(listing, reread_since=pending)
                     if self.is_contradicted and listing.ids:
                         # The list is taken to go on below this page.
                         listing = replace(listing, cursor=listing.ids[-1])
@@ -467,6 +469,7 @@ def is_current(store: TableStore, freshness: Freshness, *, since: datetime | Non
         not freshness.everything
         and read_at is not None
         and freshness.is_recent(read_at)
+        and store.coverage.reread_since is None
         and store.coverage.covers(since, is_recent=freshness.is_recent)
         and not store.open_before(freshness.not_before, since=since, until=until)
     )

@@ -164,7 +164,7 @@ class RunOutcomes:
 
         A few old open sessions are read by id, as those are that the list no longer has; many are listed again.
         """
-        bound = reread_bound(self._sessions)
+        bound = reread_bound(self._sessions, self._freshness)
         if bound is None:
             return None, {}
         ends = self._ends.read()

@@ -144,9 +144,9 @@ def load_sessions(
     return loading.frame(loading.offline() if offline else loading.online())
 
 
-def reread_since(store: TableStore) -> datetime | None:
+def reread_since(store: TableStore, freshness: Freshness) -> datetime | None:
     """Return since when stored sessions are listed again: see `reread_bound`, or the oldest one that still ran."""
-    bound = reread_bound(store)
+    bound = reread_bound(store, freshness)
     if bound is None:
         return None
     stored = store.read_columns(["created_at", "status"])
@@ -154,12 +154,16 @@ def reread_since(store: TableStore) -> datetime | None:
     return min(bound, pc.min(running["created_at"]).as_py() or bound)
 
 
-def reread_bound(store: TableStore) -> datetime | None:
+def reread_bound(store: TableStore, freshness: Freshness) -> datetime | None:
     """Return the time 7 days before the last reading, or before the newest session if that is older.
 
-    The service's clock may be behind this one. ``None`` where nothing is stored.
+    The service's clock may be behind this one. A refresh that was cut off is no reading: its time stays. ``None``
+    where nothing is stored, or all that is stored was read recently enough.
     """
-    read_at, newest = store.coverage.read_at, store.newest()
-    if read_at is None or newest is None:
+    coverage, newest = store.coverage, store.newest()
+    if coverage.read_at is None or newest is None:
         return None
-    return earlier(min(read_at, newest, datetime.now(UTC)), REREAD)
+    if coverage.reread_since is None and freshness.is_recent(coverage.read_at):
+        return None
+    bound = earlier(min(coverage.read_at, newest, datetime.now(UTC)), REREAD)
+    return min(bound, coverage.reread_since or bound)

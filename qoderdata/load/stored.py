@@ -72,7 +72,7 @@ class StoredLoading:
         *,
         freshness: Freshness,
         progress: bool | None,
-        reread_since: Callable[[TableStore], datetime | None] = lambda _: None,
+        reread_since: Callable[[TableStore, Freshness], datetime | None] = lambda *_: None,
     ) -> None:
         self.remote = remote
         self.query = query
@@ -179,7 +179,7 @@ class StoredLoading:
 
     def _bring_up_to_date(self) -> bool:
         query = self.query
-        reread_since = self._unless_damaged(lambda: self._reread_since(self.store))
+        reread_since = self._unless_damaged(lambda: self._reread_since(self.store, self.freshness))
         bounds = [query.since, reread_since] if reread_since is not None else [query.since]
         oldest = None if None in bounds else min(bound for bound in bounds if bound is not None)
         with self._reader(oldest) as reader:
@@ -235,12 +235,14 @@ class StoredLoading:
         return newest is not None and newest.num_rows > 0 and not _all_from_service(newest)
 
     def _has_status(self, table: pa.Table) -> bool:
-        """Return whether the service's records have a status; where there is none, one page shows it."""
-        if not table.num_rows:
-            with self._reader(None) as reader:
-                (page,) = reader.pages_from({}, goes_on=lambda _: False)
-            table = page.table
-        return _all_from_service(table)
+        """Return whether the service's records have a status; where its answer does not show it, one page does."""
+        has_status = _all_from_service(table)
+        # Runs with an error may all be old ones, from before the edition changed.
+        if not has_status or (table.num_rows and "has_error" not in self.query.params):
+            return has_status
+        with self._reader(None) as reader:
+            (page,) = reader.pages_from({}, goes_on=lambda _: False)
+        return _all_from_service(page.table)
 
     def _reader(self, oldest: datetime | None) -> closing[ListReader]:
         """Open a reader of the list."""

@@ -55,6 +55,8 @@ class Listing:
     reaches: datetime | None = None
     #: Whether its last record was in the store before this page was read.
     last_is_stored: bool = False
+    #: Since when stored records are still to be read again after this page; ``None``: none are.
+    reread_since: datetime | None = None
 
     @property
     def is_empty_end(self) -> bool:
@@ -110,6 +112,8 @@ class Coverage:
     segments: tuple[Segment, ...] = ()
     #: Whether records may be stored that belong to no segment.
     has_unclaimed: bool = False
+    #: Since when stored records are to be read again, where the walk that did so was cut off.
+    reread_since: datetime | None = None
 
     @property
     def read_at(self) -> datetime | None:
@@ -135,7 +139,14 @@ class Coverage:
 
     def add(self, page: Listing, *, read_at: datetime) -> Coverage:
         """Return the coverage with a page that was requested at a time; the same where the page claims nothing."""
-        if self.contradicts(page) or (page.after is not None and page.after != self.cursor):
+        if self.contradicts(page):
+            return self
+        found = self._with(page, read_at)
+        is_same = found.reread_since == page.reread_since
+        return found if is_same else replace(found, reread_since=page.reread_since)
+
+    def _with(self, page: Listing, read_at: datetime) -> Coverage:
+        if page.after is not None and page.after != self.cursor:
             return self
         if page.after is None:
             top, lower = Segment(read_at, page.ids[:HEAD_IDS], page.cursor, page.reaches), self.segments
@@ -188,7 +199,7 @@ class Coverage:
         if not steps:
             # The segment that is now on top is not the head of the list: newer records were seen.
             lower[:1] = [replace(segment, read_at=LONG_AGO) for segment in lower[:1]]
-            return Coverage(tuple(lower), has_unclaimed=True)
+            return replace(self, segments=tuple(lower), has_unclaimed=True)
         cursor, reaches = steps.pop()
         shorter = replace(top, cursor=cursor, reaches=reaches, steps=tuple(steps), ended_at=None)
         return replace(self, segments=(shorter, *lower))
