@@ -179,15 +179,15 @@ class StoredLoading:
     def _bring_up_to_date(self) -> bool:
         query = self.query
         reread_since = self._unless_damaged(lambda: self._reread_since(self.store, self.freshness))
-        bounds = [query.since, reread_since] if reread_since is not None else [query.since]
-        oldest = None if None in bounds else min(bound for bound in bounds if bound is not None)
+        since = query.since
+        oldest = since if since is None or reread_since is None else min(since, reread_since)
         with self._reader(oldest) as reader:
             try:
                 complete = bring_up_to_date(
                     self.store,
                     reader,
                     self.freshness,
-                    since=query.since,
+                    since=since,
                     until=query.until,
                     reread_since=reread_since,
                 )
