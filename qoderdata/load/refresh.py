@@ -29,7 +29,16 @@ from qoderdata.errors import (
     warn,
 )
 from qoderdata.formatting import counted
-from qoderdata.pages import SAFE_PAGE, PageSize, ProgressBar, format_bound, has_small_pages, list_query, walk
+from qoderdata.pages import (
+    SAFE_PAGE,
+    PageSize,
+    Progress,
+    ProgressBar,
+    format_bound,
+    has_small_pages,
+    list_query,
+    walk,
+)
 from qoderdata.parsing import earlier, is_usable_id
 from qoderdata.store import JournalEntry, Listing, StoredTable, TableStore, row_ids
 
@@ -119,7 +128,7 @@ class ListedPage:
 
 
 class ListReader:
-    """Read a list by the page, and single records of it; count requests (a retried one once), pages and rows.
+    """Read a list by the page, and single records of it; `done` counts requests, pages and rows.
 
     Each page is decoded before the next one is requested: its content decides whether that one is needed.
     """
@@ -129,15 +138,14 @@ class ListReader:
         client: Client,
         remote: RemoteList,
         store: TableStore,
+        done: Progress,
         *,
         oldest: datetime | None,
         progress: bool | None,
     ) -> None:
         self.client = client
         self.remote = remote
-        self.requests = 0
-        self.pages = 0
-        self.rows = 0
+        self.done = done
         #: Ids that a caller looks for in the list; those that it brought are taken out.
         self.unlisted: set[str] = set()
         self._store = store
@@ -197,14 +205,13 @@ class ListReader:
             for page in pages:
                 if self._remembers_size:
                     self.client.page_limit = self._size.value
-                self.pages += 1
-                self.rows += page.count
+                self.done.add(page)
                 self._bar.advance(page.count, newest=_latest(page.table), oldest=_earliest(page.table))
                 yield page
 
     def read_one(self, id_: str) -> tuple[datetime, pa.Table]:
         """Return when a record was requested, and its row; it is read as the records of a page are."""
-        self.requests += 1
+        self.done.requests += 1
         asked_at = datetime.now(UTC)
         path = f"{self.remote.path}/{quote(id_, safe='')}"
         _, table = self.client.get(path, {}, lambda body: self._read(b'{"data":[%b],"has_more":false}' % body))
@@ -234,7 +241,7 @@ class ListReader:
         return {"created_at[gte]": format_bound(earlier(self._oldest, CLOCKS_DIFFER))}
 
     def _ask(self, params: Mapping[str, str], cursor: str | None, limit: int, times: _RecentTimes) -> ListedPage:
-        self.requests += 1
+        self.done.requests += 1
         asked_at = datetime.now(UTC)
         query = list_query({**self.remote.params, **params}, cursor, limit, cursor_param=self.remote.cursor_param)
         page, table = self.client.get(self.remote.path, query, self._read)

@@ -7,7 +7,7 @@ outcomes: a final end never changes; any other is read again when its session ha
 from __future__ import annotations
 
 import math
-from contextlib import closing, contextmanager
+from contextlib import closing
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Literal, cast
@@ -35,7 +35,7 @@ from qoderdata.load.refresh import (
 )
 from qoderdata.load.sessions import RUNNING, SESSION_LIST, reread_bound
 from qoderdata.outcomes import ends_from_events
-from qoderdata.pages import SAFE_PAGE, PageSize, fetch_pages, list_query, progress_bar
+from qoderdata.pages import SAFE_PAGE, PageSize, Progress, fetch_pages, list_query, progress_bar
 from qoderdata.parsing import earlier, is_usable_id
 from qoderdata.schema import EVENTS, OUTCOMES, SESSIONS
 from qoderdata.store import OUTCOMES_TABLE, SESSIONS_TABLE, DamagedStoreError, JournalEntry, TableStore, row_ids
@@ -78,7 +78,7 @@ class RunOutcomes:
     def __init__(self, client: Client, folder: Folder, *, freshness: Freshness, progress: bool | None) -> None:
         #: What is known; ``"events"`` also where no more of these can be read.
         self.level: Level = "runs"
-        self.requests = 0
+        self.done = Progress()
         self._client = client
         self._freshness = freshness
         self._progress = progress
@@ -185,15 +185,11 @@ class RunOutcomes:
         reader.warn_misfits()
         return True
 
-    @contextmanager
-    def _reader(self, oldest: datetime | None) -> Iterator[ListReader]:
-        """Open a reader of the sessions, and count its requests."""
-        reader = ListReader(self._client, SESSION_LIST, self._sessions, oldest=oldest, progress=self._progress)
-        try:
-            yield reader
-        finally:
-            reader.close()
-            self.requests += reader.requests
+    def _reader(self, oldest: datetime | None) -> closing[ListReader]:
+        done, progress = self.done, self._progress
+        return closing(
+            ListReader(self._client, SESSION_LIST, self._sessions, done, oldest=oldest, progress=progress)
+        )
 
     def _read_sessions(self, reader: ListReader, created_at: dict[str, datetime | None]) -> None:
         """Read sessions by id, given with the times when they were created; gone ones are remembered."""
@@ -271,7 +267,7 @@ class RunOutcomes:
         client = self._client
 
         def fetch(cursor: str | None, limit: int) -> Page:
-            self.requests += 1
+            self.done.requests += 1
             query = list_query(params, cursor, limit, cursor_param="page")
             return client.get(path, query, self._decoder.read_page)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from contextlib import contextmanager
+from contextlib import closing
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, TypeVar
@@ -17,11 +17,12 @@ from qoderdata.errors import APIConnectionError, APIError, BadRequestError, Cach
 from qoderdata.formatting import format_duration
 from qoderdata.frames import to_pandas
 from qoderdata.load.refresh import Freshness, ListedPage, ListReader, RemoteList, bring_up_to_date, is_current
+from qoderdata.pages import Progress
 from qoderdata.parsing import check_flag, is_flag
 from qoderdata.store import DamagedStoreError, TableStore, newest_first, time_filter
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Mapping
 
     import pandas as pd
 
@@ -87,7 +88,7 @@ class StoredLoading:
         #: Returns, for a store that was loaded, since when stored rows are read again; ``None``: none.
         self._reread_since = reread_since
         self._progress = progress
-        self._requests = self._pages = self._rows = 0
+        self._done = Progress()
 
     def online(self) -> LoadedTable:
         """Return what is recent enough, else what the service says; what was read before an error is kept."""
@@ -150,21 +151,21 @@ class StoredLoading:
 
     def frame(self, answer: LoadedTable) -> pd.DataFrame:
         """Return an answer as a frame, and log one line."""
-        name = self.remote.table.name
+        name, done = self.remote.table.name, self._done
         _logger.info(
             "%s: %d rows in %.1f s, %s",
             name,
             answer.table.num_rows,
             time.monotonic() - self._began,
-            f"{self._pages} pages with {self._rows} rows from the network" if self._requests else "from the cache",
+            f"{done.pages} pages with {done.records} rows from the network" if done.requests else "from the cache",
         )
         frame = to_pandas(answer.table, self.remote.table.schema)
         frame.attrs = {
             "source": f"{self.client.base_url}{self.remote.path}",
             "fetched_at": None if answer.fetched_at is None else answer.fetched_at.isoformat(),
-            "from_cache": self._requests == 0,
+            "from_cache": done.requests == 0,
             "complete": answer.complete,
-            "requests": self._requests,
+            "requests": done.requests,
         }
         return frame
 
@@ -181,6 +182,7 @@ class StoredLoading:
         reread_since = self._unless_damaged(lambda: self._reread_since(self.store, self.freshness))
         since = query.since
         oldest = since if since is None or reread_since is None else min(since, reread_since)
+        pages_before = self._done.pages
         with self._reader(oldest) as reader:
             try:
                 complete = bring_up_to_date(
@@ -192,7 +194,7 @@ class StoredLoading:
                     reread_since=reread_since,
                 )
             except APIError as error:
-                if reader.pages:
+                if self._done.pages > pages_before:
                     error.add_note("The pages that came are kept: the next call goes on from there.")
                 if isinstance(error, APIConnectionError) and self.store.coverage.read_at is not None:
                     error.add_note(_offline_note(self.store.coverage.read_at))
@@ -202,7 +204,7 @@ class StoredLoading:
 
     def count(self, *, requests: int) -> None:
         """Count requests that were sent for this call elsewhere."""
-        self._requests += requests
+        self._done.requests += requests
 
     def newest(self) -> str | None:
         """Return the time of the newest stored row, as ISO text; ``None`` where no row is stored."""
@@ -247,17 +249,9 @@ class StoredLoading:
             (page,) = reader.pages_from({}, goes_on=lambda _: False)
         return _all_from_service(page.table)
 
-    @contextmanager
-    def _reader(self, oldest: datetime | None) -> Iterator[ListReader]:
-        """Open a reader of the list, and count what it read."""
-        reader = ListReader(self.client, self.remote, self.store, oldest=oldest, progress=self._progress)
-        try:
-            yield reader
-        finally:
-            reader.close()
-            self._requests += reader.requests
-            self._pages += reader.pages
-            self._rows += reader.rows
+    def _reader(self, oldest: datetime | None) -> closing[ListReader]:
+        done, progress = self._done, self._progress
+        return closing(ListReader(self.client, self.remote, self.store, done, oldest=oldest, progress=progress))
 
     def _is_wanted(self, page: ListedPage) -> bool:
         """Whether the list goes on with rows that are asked for."""
