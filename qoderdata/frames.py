@@ -226,9 +226,7 @@ def flatten_runs(records: Records) -> pd.DataFrame:
            id  status error_type
     0  drun_1  failed    timeout
     """
-    frame = resolve_outcomes(_flatten(records, RUNS))
-    frame.attrs["source"] = "records"
-    return frame
+    return resolve_outcomes(_flatten(records, RUNS))
 
 
 def flatten_sessions(records: Records) -> pd.DataFrame:

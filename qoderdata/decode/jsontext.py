@@ -173,7 +173,7 @@ def stamp(value: datetime) -> str:
 def _key(key: object) -> str:
     if not isinstance(key, str):
         raise APIResponseValidationError(f"a record has the key {key!r:.100}; JSON keys are strings")
-    return _LONE_SURROGATE.sub(_escape, encode_basestring(key))
+    return write(key)
 
 
 def _escape(match: re.Match[str]) -> str:

@@ -119,7 +119,7 @@ class ListedPage:
 
 
 class ListReader:
-    """Read a list by the page, and single records of it; `done` counts what was read.
+    """Read a list by the page, and single records of it; `done` counts requests, pages and rows.
 
     Each page is decoded before the next one is requested: its content decides whether that one is needed.
     """
@@ -129,6 +129,7 @@ class ListReader:
         client: Client,
         remote: RemoteList,
         store: TableStore,
+        done: Progress,
         *,
         oldest: datetime | None,
         progress: bool | None,
@@ -136,6 +137,7 @@ class ListReader:
     ) -> None:
         self.client = client
         self.remote = remote
+        self.done = done
         #: Ids that a caller looks for in the list; those that it brought are taken out.
         self.unlisted: set[str] = set()
         self._store = store
@@ -203,12 +205,13 @@ class ListReader:
             for page in pages:
                 if self._remembers_size:
                     self.client.page_limit = self._size.value
+                self.done.add(page)
                 self._bar.advance(page.count, newest=_latest(page.table), oldest=_earliest(page.table))
                 yield page
 
     def read_one(self, id_: str) -> tuple[datetime, pa.Table]:
         """Return when a record was requested, and its row; it is read as the records of a page are."""
-        self._done.requests += 1
+        self.done.requests += 1
         asked_at = datetime.now(UTC)
         path = f"{self.remote.path}/{quote(id_, safe='')}"
         _, table = self.client.get(path, {}, lambda body: self._read(b'{"data":[%b],"has_more":false}' % body))
@@ -238,7 +241,7 @@ class ListReader:
         return {"created_at[gte]": format_bound(earlier(self._oldest, CLOCKS_DIFFER))}
 
     def _ask(self, params: Mapping[str, str], cursor: str | None, limit: int, times: _RecentTimes) -> ListedPage:
-        self._done.requests += 1
+        self.done.requests += 1
         asked_at = datetime.now(UTC)
         query = list_query({**self.remote.params, **params}, cursor, limit, cursor_param=self.remote.cursor_param)
         page, table = self.client.get(self.remote.path, query, self._read)

@@ -61,10 +61,7 @@ _OUTCOME_TYPES = [
     "session.status_terminated",
     "session.error",
 ]
-_REQUIRES_ACTION, _IDLE, _TERMINATED, _WAITING, _GONE = (
-    pa.array([text], pa.large_string())
-    for text in ("requires_action", "session.status_idle", "session.status_terminated", "waiting", "gone")
-)
+_WAITING, _GONE = (pa.array([end], pa.large_string()) for end in ("waiting", "gone"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +78,6 @@ class RunOutcomes:
     def __init__(self, client: Client, folder: Folder, *, freshness: Freshness, progress: bool | None) -> None:
         #: What is known; ``"events"`` also where no more of these can be read.
         self.level: Level = "runs"
-        #: What was read.
         self.done = Progress()
         self._client = client
         self._freshness = freshness
@@ -190,10 +186,9 @@ class RunOutcomes:
         return True
 
     def _reader(self, oldest: datetime | None) -> closing[ListReader]:
-        """Open a reader of the sessions."""
-        progress, done = self._progress, self.done
+        done, progress = self.done, self._progress
         return closing(
-            ListReader(self._client, SESSION_LIST, self._sessions, oldest=oldest, progress=progress, done=done)
+            ListReader(self._client, SESSION_LIST, self._sessions, done, oldest=oldest, progress=progress)
         )
 
     def _read_sessions(self, reader: ListReader, created_at: dict[str, datetime | None]) -> None:
@@ -258,17 +253,16 @@ class RunOutcomes:
         """Yield the end of each session, or the error that the service gave for it alone."""
         for id_ in ids:
             try:
-                tables = self._event_pages(id_)
+                end = self._end_of(id_)
             except ACCOUNT_ERRORS:
                 raise
             except RECORD_ERRORS as error:
                 yield id_, error
             else:
-                events = pa.concat_tables([EVENTS.arrow.empty_table(), *tables])
-                yield id_, _first_row(ends_from_events(events_to_pandas(events, id_)))
+                yield id_, end
 
-    def _event_pages(self, id_: str) -> list[pa.Table]:
-        """Read a session's events that tell its end, oldest first, until they do."""
+    def _end_of(self, id_: str) -> dict[str, Any]:
+        """Read a session's events, oldest first, until they tell a final end, and return what they tell."""
         path, params = events_path(id_), {"types[]": _OUTCOME_TYPES, "order": "asc"}
         client = self._client
 
@@ -277,12 +271,13 @@ class RunOutcomes:
             query = list_query(params, cursor, limit, cursor_param="page")
             return client.get(path, query, self._decoder.read_page)
 
-        tables: list[pa.Table] = []
+        events, end = EVENTS.arrow.empty_table(), {}
         for page in fetch_pages(fetch, limit=PageSize(SAFE_PAGE), max_pages=client.max_pages, mask=client.mask):
-            tables.append(self._decoder.to_table(page))
-            if _has_final_end(tables[-1]):
+            events = pa.concat_tables([events, self._decoder.to_table(page)])
+            end = _first_row(ends_from_events(events_to_pandas(events, id_)))
+            if end.get("end") == "final":
                 break
-        return tables
+        return end
 
     def _last_wait(self, id_: str) -> dict[str, Any]:
         """Return the stored end of a session that waited, as its last one; nothing for any other session."""
@@ -313,14 +308,6 @@ def _first_row(ends: pd.DataFrame) -> dict[str, Any]:
         return {}
     row = ends.drop(columns="session_id").iloc[0].to_dict()
     return {str(name): None if value != value else value for name, value in row.items()}  # noqa: PLR0124 - NaN, NaT
-
-
-def _has_final_end(events: pa.Table) -> bool:
-    """Return whether one of a session's events is a final end."""
-    idle = pc.is_in(events["type"], value_set=_IDLE)
-    waits = pc.is_in(events["stop_reason"], value_set=_REQUIRES_ACTION)
-    terminated = pc.is_in(events["type"], value_set=_TERMINATED)
-    return bool(pc.any(pc.or_(pc.and_not(idle, waits), terminated)).as_py())
 
 
 class _UnreadSessions:

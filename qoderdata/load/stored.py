@@ -18,6 +18,7 @@ from qoderdata.formatting import format_duration
 from qoderdata.frames import to_pandas
 from qoderdata.load.refresh import Freshness, ListedPage, ListReader, RemoteList, bring_up_to_date, is_current
 from qoderdata.pages import Progress
+from qoderdata.parsing import check_flag, is_flag
 from qoderdata.store import DamagedStoreError, TableStore, newest_first, time_filter
 
 if TYPE_CHECKING:
@@ -87,8 +88,7 @@ class StoredLoading:
         #: Returns, for a store that was loaded, since when stored rows are read again; ``None``: none.
         self._reread_since = reread_since
         self._progress = progress
-        #: What was read for this call.
-        self.done = Progress()
+        self._done = Progress()
 
     def online(self) -> LoadedTable:
         """Return what is recent enough, else what the service says; what was read before an error is kept."""
@@ -151,7 +151,7 @@ class StoredLoading:
 
     def frame(self, answer: LoadedTable) -> pd.DataFrame:
         """Return an answer as a frame, and log one line."""
-        name, done = self.remote.table.name, self.done
+        name, done = self.remote.table.name, self._done
         _logger.info(
             "%s: %d rows in %.1f s, %s",
             name,
@@ -180,26 +180,31 @@ class StoredLoading:
     def _bring_up_to_date(self) -> bool:
         query = self.query
         reread_since = self._unless_damaged(lambda: self._reread_since(self.store, self.freshness))
-        bounds = [query.since, reread_since] if reread_since is not None else [query.since]
-        oldest = None if None in bounds else min(bound for bound in bounds if bound is not None)
+        since = query.since
+        oldest = since if since is None or reread_since is None else min(since, reread_since)
+        pages_before = self._done.pages
         with self._reader(oldest) as reader:
             try:
                 complete = bring_up_to_date(
                     self.store,
                     reader,
                     self.freshness,
-                    since=query.since,
+                    since=since,
                     until=query.until,
                     reread_since=reread_since,
                 )
             except APIError as error:
-                if self.done.pages:
+                if self._done.pages > pages_before:
                     error.add_note("The pages that came are kept: the next call goes on from there.")
                 if isinstance(error, APIConnectionError) and self.store.coverage.read_at is not None:
                     error.add_note(_offline_note(self.store.coverage.read_at))
                 raise
         reader.warn_misfits()
         return complete
+
+    def count(self, *, requests: int) -> None:
+        """Count requests that were sent for this call elsewhere."""
+        self._done.requests += requests
 
     def newest(self) -> str | None:
         """Return the time of the newest stored row, as ISO text; ``None`` where no row is stored."""
@@ -245,11 +250,8 @@ class StoredLoading:
         return _all_from_service(page.table)
 
     def _reader(self, oldest: datetime | None) -> closing[ListReader]:
-        """Open a reader of the list."""
-        progress, done = self._progress, self.done
-        return closing(
-            ListReader(self.client, self.remote, self.store, oldest=oldest, progress=progress, done=done)
-        )
+        done, progress = self._done, self._progress
+        return closing(ListReader(self.client, self.remote, self.store, done, oldest=oldest, progress=progress))
 
     def _is_wanted(self, page: ListedPage) -> bool:
         """Whether the list goes on with rows that are asked for."""
