@@ -133,7 +133,6 @@ class ListReader:
         *,
         oldest: datetime | None,
         progress: bool | None,
-        done: Progress,
     ) -> None:
         self.client = client
         self.remote = remote
@@ -141,7 +140,6 @@ class ListReader:
         #: Ids that a caller looks for in the list; those that it brought are taken out.
         self.unlisted: set[str] = set()
         self._store = store
-        self._done = done
         #: The time before which no record needs to come; ``None``: all are wanted.
         self._oldest = oldest
         self._decoder = Decoder(remote.table.schema)
@@ -193,14 +191,7 @@ class ListReader:
             times.add(found.table)
             return replace(found, has_more=goes_on(found) and found.has_more)
 
-        walked = walk(
-            fetch,
-            start=start,
-            limit=self._size,
-            max_pages=self.client.max_pages,
-            mask=self.client.mask,
-            progress=self._done,
-        )
+        walked = walk(fetch, start=start, limit=self._size, max_pages=self.client.max_pages, mask=self.client.mask)
         with closing(walked) as pages:
             for page in pages:
                 if self._remembers_size:

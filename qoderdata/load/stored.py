@@ -18,7 +18,6 @@ from qoderdata.formatting import format_duration
 from qoderdata.frames import to_pandas
 from qoderdata.load.refresh import Freshness, ListedPage, ListReader, RemoteList, bring_up_to_date, is_current
 from qoderdata.pages import Progress
-from qoderdata.parsing import check_flag, is_flag
 from qoderdata.store import DamagedStoreError, TableStore, newest_first, time_filter
 
 if TYPE_CHECKING:
