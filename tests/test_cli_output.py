@@ -113,6 +113,26 @@ def test_a_table_fits_the_terminal(
     assert max(map(cell_len, lines)) <= columns
 
 
+@pytest.mark.parametrize("words", ["runs --since all --freq 1D", "costs --since all --by agent --freq 1D"])
+def test_of_too_many_windows_the_newest_are_shown_in_time_order(
+    words: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([*words.split(), "--json"]) == 0
+    rows = json.loads(capsys.readouterr().out)
+    times = sorted({row["window"] for row in rows})
+    groups = len(rows) // len(times)
+    assert len(rows) == len(times) * groups > 10 * groups
+    top = 3 * groups
+    assert main([*words.split(), "--json", "--top", str(top)]) == 0
+    assert json.loads(capsys.readouterr().out) == [row for row in rows if row["window"] in times[-3:]]
+    assert main([*words.split(), "--top", str(top)]) == 0
+    text = capsys.readouterr().out
+    days = re.findall(r"^.*(\d{4}-\d\d-\d\d) 00:00 UTC", text, re.MULTILINE)
+    assert days == [time[:10] for time in times[-3:]] * groups
+    left = len(rows) - top
+    assert f"not shown: {left:,} earlier rows; --top shows more, --csv and --json give all" in text
+
+
 def test_names_are_cut_before_dates_and_figures(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -461,7 +481,7 @@ def test_findings_name_options_too(capsys: pytest.CaptureFixture[str]) -> None:
 def test_a_narrow_table_keeps_names_and_whole_figures(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    words = ["runs", "--since", "all", "--by", "agent", "--freq", "7D", "--top", "3"]
+    words = ["runs", "--since", "all", "--by", "agent", "--freq", "7D", "--top", "3", "--outcomes", "events"]
     assert main(words) == 0
     wide = capsys.readouterr().out.splitlines()[2]
     for columns in (20, 40, 60):

@@ -30,11 +30,13 @@ _LEAST = "30D"
     default="error",
     help="Exit with 1 if there is an error (default), or also if there is a warning.",
 )
-@click.option("--since", default="1D", metavar="SPAN", help="Time in which missed triggers count (default 1D).")
+@options.span_option("--since", default="1D", help="Time in which missed triggers count (default 1D).")
 @click.option(
     "--streak", type=click.IntRange(min=1), default=3, help="Failures in a row to report (default 3).", metavar="N"
 )
-@click.option("--recent", default="7D", metavar="SPAN", help="Time compared with as long before (default 7D).")
+@options.span_option(
+    "--recent", default="7D", may_be_zero=False, help="Time compared with as long before (default 7D)."
+)
 @click.option(
     "--budget-share",
     type=click.FloatRange(min=0),

@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 
 @options.command("compare", example="qoderdata compare --recent 7D --by team")
 @options.by_option("runs", help="Group by (default deployment)")
-@click.option("--recent", default="7D", metavar="SPAN", help="The recent period (default 7D).")
-@click.option("--baseline", metavar="SPAN", help="The period before it (default: as long).")
+@options.span_option("--recent", default="7D", may_be_zero=False, help="The recent period (default 7D).")
+@options.span_option("--baseline", may_be_zero=False, help="The period before it (default: as long).")
 @click.option("--until", metavar="TIME|AGE", help="The end of the recent period (default: now).")
 @options.outcomes
 @options.service
@@ -46,8 +46,6 @@ def compare(
     """
     now = datetime.now(UTC)
     end = parsing.parse_bound(until or now, now=now, name="until")
-    if not parsing.parse_span(recent, name="recent"):
-        raise click.UsageError(f"--recent {recent} has no length")
     length = parsing.parse_span(recent, name="recent") + parsing.parse_span(baseline or recent, name="baseline")
     groups = grouping.resolve(by or ["deployment"], "runs", service)
     runs = service.runs({"since": end - length, "until": end, "outcomes": outcomes})

@@ -5,8 +5,6 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
-import click
-
 import qoderdata as qd
 from qoderdata.cli import options
 from qoderdata.cli.output import DEPLOYMENT, Column, count
@@ -20,8 +18,8 @@ if TYPE_CHECKING:
 
 
 @options.command("forecast", example="qoderdata forecast --horizon 30D --since 90D")
-@click.option("--horizon", default="30D", metavar="SPAN", help="Length of time to look ahead (default 30D).")
-@click.option("--start", metavar="TIME", help="Begin of that time, with its zone (default: now).")
+@options.span_option("--horizon", default="30D", help="Length of time to look ahead (default 30D).")
+@options.time_option("--start", help="Begin of that time, with its zone (default: now).")
 @options.window(since="90D", what="Sessions created")
 @options.deployment_filters(archived=False)
 @options.service

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 @options.command("missed", example="qoderdata missed --since 7D")
-@click.option("--grace", default="10min", metavar="SPAN", help="How late a run may start (default 10min).")
+@options.span_option("--grace", default="10min", help="How late a run may start (default 10min).")
 @click.option("--fail", is_flag=True, help="Exit with 1 if a trigger was certainly missed.")
 @options.tz_option("of the times shown")
 @options.window(since="7D", what="Triggered", may_be_all=False)

@@ -54,6 +54,7 @@ _SPELLINGS = {
     "or cache_dir to": "or --cache-dir to",
     "another cache_dir": "another --cache-dir",
     "; rename the column to group by it": " and cannot be a group",
+    ", or `from qoderdata.sandbox import Sandbox`": "",
 }
 #: Quoted text, which stays as it is; what is in the table; an exact time; and the name of a parameter.
 _PYTHON = re.compile(
@@ -83,7 +84,7 @@ class Command(click.Command):
         groups: dict[str, list[tuple[str, str]]] = {}
         for param in self.get_params(ctx):
             record = param.get_help_record(ctx)
-            if record is not None:
+            if record is not None and record[1]:
                 groups.setdefault(getattr(param, "group", "Options"), []).append(record)
         for title, records in groups.items():
             with formatter.section(title):
@@ -433,9 +434,13 @@ output_form = gather(
 
 def output_path(ctx: click.Context, param: click.Parameter, value: str | None) -> Path | None:
     """Read the name of a file to write, in a folder that is there."""
-    path = None if value is None else Path(value)
-    if path is not None and not path.parent.is_dir():
+    if value is None:
+        return None
+    path = Path(value)
+    if not path.parent.is_dir():
         raise click.BadParameter(f"there is no such folder: {str(path.parent)!r}", ctx, param)
+    if path.is_dir():
+        raise click.BadParameter(f"this is a folder: {value!r}; give the name of a file", ctx, param)
     return path
 
 
@@ -463,6 +468,54 @@ def tz_option(meaning: str) -> Decorator:
             zone for zone in zoneinfo.available_timezones() if zone.startswith(start)
         ),
     )
+
+
+# These check what was given before anything is loaded, and leave it as it is.
+
+
+def freq_option(examples: str) -> Decorator:
+    """Return the decorator that adds `--freq`."""
+    meaning = f"Print one row for each window of time, such as {examples}; of too many, the newest."
+    return window_option("--freq", help=meaning)
+
+
+def window_option(name: str, *, help: str) -> Decorator:  # noqa: A002 - click's word for it
+    """Return the decorator that adds an option with the length of windows of time."""
+
+    def check(_ctx: click.Context, _param: click.Parameter, value: str | None) -> str | None:
+        if value is not None:
+            parsing.parse_window(value)
+        return value
+
+    return click.option(name, metavar="SPAN", help=help, callback=check)
+
+
+def span_option(
+    name: str,
+    *,
+    default: str | None = None,
+    may_be_zero: bool = True,
+    help: str,  # noqa: A002 - click's word for it
+) -> Decorator:
+    """Return the decorator that adds an option with a length of time."""
+
+    def check(_ctx: click.Context, _param: click.Parameter, value: str | None) -> str | None:
+        if value is not None and not parsing.parse_span(value, name=name) and not may_be_zero:
+            raise click.UsageError(f"{name} {value} has no length")
+        return value
+
+    return click.option(name, default=default, metavar="SPAN", help=help, callback=check)
+
+
+def time_option(name: str, *, help: str) -> Decorator:  # noqa: A002 - click's word for it
+    """Return the decorator that adds an option with a time."""
+
+    def check(_ctx: click.Context, _param: click.Parameter, value: str | None) -> str | None:
+        if value is not None:
+            parsing.parse_instant(value, name=name)
+        return value
+
+    return click.option(name, metavar="TIME", help=help, callback=check)
 
 
 def schema_columns(table: str) -> list[str]:

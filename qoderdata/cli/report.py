@@ -38,9 +38,9 @@ _WORDS = {key: word for word, key in grouping.WORDS.items() if word != "deployme
     multiple=True,
     help="Failure rates by agent, environment or a metadata key (default team).",
 )
-@click.option("--lang", default="en", metavar="LANG", help="The language: en (default) or zh.")
-@click.option("--horizon", default="24h", metavar="SPAN", help="Time ahead to look for triggers (default 24h).")
-@click.option("--start", metavar="TIME", help="Time that the report is about, with its zone (default: now).")
+@click.option("--lang", type=click.Choice(["en", "zh"]), default="en", help="The language (default en).")
+@options.span_option("--horizon", default="24h", help="Time ahead to look for triggers (default 24h).")
+@options.time_option("--start", help="Time that the report is about, with its zone (default: now).")
 @options.tz_option("of the times shown")
 @options.run_filters()
 @options.deployment_filters(archived=False)
@@ -68,10 +68,9 @@ def report(
     if not with_runs:
         options.refuse_without_effect(["--since", "--until"], "without --runs")
     at = datetime.now(UTC) if start is None else parsing.parse_instant(start, name="start")
-    if start is not None:  # ages are counted from the time that the report is about
-        bounds = {name: run_filters[name] for name in ("since", "until") if run_filters[name] is not None}
-        for name, bound in bounds.items():
-            run_filters[name] = parsing.parse_bound(bound, now=at, name=name).isoformat()
+    for name in ("since", "until"):  # ages are counted from the time that the report is about
+        if run_filters[name] is not None:
+            run_filters[name] = parsing.parse_bound(run_filters[name], now=at, name=name).isoformat()
     snapshots = _snapshots(service, at)
     deployments = service.counted_deployments(filters, run_filters["outcomes"])
     runs = service.runs(run_filters) if with_runs else None

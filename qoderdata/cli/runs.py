@@ -26,7 +26,7 @@ _STREAKS_OF_A_PERIOD = "failures before the time asked for are not counted; --si
 
 @options.command("runs", example="qoderdata runs --since 30D --freq 1D")
 @options.by_option("runs", help="Group by (default: all together)")
-@click.option("--freq", metavar="SPAN", help="Print one row for each window of time, such as 1D or 1h.")
+@options.freq_option("1D or 1h")
 @click.option("--errors", is_flag=True, help="Show what went wrong, by error type.")
 @click.option("--streaks", is_flag=True, help="Show who fails now and since when, also if paused or archived.")
 @click.option(
@@ -84,7 +84,7 @@ def runs(
     else:
         rates = qd.run_failure_rates(frame, by=keys, freq=freq, tz=tz)
         columns = [*groups.columns(rates), *_rate_columns(rates, None if freq is None else tz)]
-        result.print_frame(rates, columns, empty=_EMPTY, notes=[RATES_OF])
+        result.print_frame(rates, columns, empty=_EMPTY, notes=[RATES_OF], newest=freq is not None)
         enough = rates["completed"] + rates["failed"] >= min_runs
         if fail_over is not None and (enough & (rates["ci_low"] > fail_over)).any():
             return options.FOUND

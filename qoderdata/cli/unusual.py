@@ -35,10 +35,8 @@ if TYPE_CHECKING:
     metavar="N",
     help="Number of completed runs that a deployment needs for a median (default 10).",
 )
-@click.option(
-    "--now",
-    metavar="TIME",
-    help="Time up to which unfinished runs have been running (default: when they were read).",
+@options.time_option(
+    "--now", help="Time up to which unfinished runs have been running (default: when they were read)."
 )
 @options.tz_option("of the times shown")
 @options.run_filters()
