@@ -801,6 +801,9 @@ def test_the_newest_edition_is_shown_as_the_others(capsys: pytest.CaptureFixture
         assert (captured.out + captured.err).count("completed runs are assumed") == 1
         assert "--outcomes events reads" in captured.err
         assert "load_runs(" not in captured.err
+        about = ["--start", "2026-06-15T01:30:20Z", "--since", "7D"]
+        assert main(["report", "report.html", "--runs", *about, *account]) == 0
+        assert capsys.readouterr().err.count("completed runs are assumed") == 1
         assert main(["unusual", "--since", "all", *account]) == 0
         assert "completed runs took is not known; --outcomes events reads it" in capsys.readouterr().out
         assert main(["runs", "--since", "all", "--outcomes", "events", "--json", *account]) == 0

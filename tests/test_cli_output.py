@@ -133,6 +133,32 @@ def test_of_too_many_windows_the_newest_are_shown_in_time_order(
     assert f"not shown: {left:,} earlier rows; --top shows more, --csv and --json give all" in text
 
 
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        ("runs --since 2026-05-15T00:00Z", "runs triggered since 2026-05-15 00:00 UTC"),
+        ("runs --since all --errors", ""),
+        ("runs --since all --until 2026-06-01T00:00Z --streaks", "runs triggered before 2026-06-01 00:00 UTC"),
+        (
+            "errors --since 2026-05-15T00:00Z --until 2026-06-01T00:00Z --tz Asia/Tokyo",
+            "runs triggered since 2026-05-15 09:00 +09:00 and before 2026-06-01 09:00 +09:00",
+        ),
+        (f"unusual --since 2026-05-15T00:00Z --now {NOW}", "runs triggered since 2026-05-15 00:00 UTC"),
+        ("costs --since 2026-05-15T00:00Z", "sessions created since 2026-05-15 00:00 UTC"),
+        (
+            f"compare --until {NOW} --baseline 14D",
+            "recent: since 2026-06-08 01:30 UTC; before: since 2026-05-25 01:30 UTC",
+        ),
+    ],
+)
+def test_a_table_says_which_time_it_is_about(words: str, told: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(words.split()) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line for line in lines if re.match("(runs|sessions|recent:) .*(since|before) ", line)] == (
+        [told] if told else []
+    )
+
+
 def test_names_are_cut_before_dates_and_figures(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -13,7 +13,7 @@ from qoderdata import parsing
 from qoderdata.cli import grouping, options
 from qoderdata.cli.output import Column
 from qoderdata.cli.runs import RATES_OF
-from qoderdata.formatting import MISSING, format_milliseconds, format_percent
+from qoderdata.formatting import MISSING, format_milliseconds, format_percent, format_time
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -46,12 +46,14 @@ def compare(
     """
     now = datetime.now(UTC)
     end = parsing.parse_bound(until or now, now=now, name="until")
-    length = parsing.parse_span(recent, name="recent") + parsing.parse_span(baseline or recent, name="baseline")
+    begin = end - parsing.parse_span(recent, name="recent")
+    begin_before = begin - parsing.parse_span(baseline or recent, name="baseline")
     groups = grouping.resolve(by or ["deployment"], "runs", service)
-    runs = service.runs({"since": end - length, "until": end, "outcomes": outcomes})
+    runs = service.runs({"since": begin_before, "until": end, "outcomes": outcomes})
     found = qd.compare_periods(groups.add_names(runs), by=groups.keys, recent=recent, baseline=baseline, until=end)
     columns = [*groups.columns(found), *_COLUMNS]
-    result.print_frame(found, columns, empty="there are no runs", notes=[RATES_OF])
+    periods = f"recent: since {format_time(begin)}; before: since {format_time(begin_before)}"
+    result.print_frame(found, columns, empty="there are no runs", notes=[periods, RATES_OF])
 
 
 def _share(failed: Any, decided: Any) -> str:  # noqa: ANN401 - integers of pandas

@@ -45,7 +45,7 @@ def costs(
     found = qd.session_costs(sessions, by=groups.keys, freq=freq, tz=tz)
     columns = [*groups.columns(found), *_columns(found, None if freq is None else tz)]
     total = qd.session_costs(sessions, by=None)
-    notes = _notes(sessions, total, by=groups.keys)
+    notes = [*_notes(sessions, total, by=groups.keys), *options.describe_window(window, "sessions created", tz)]
     result.print_frame(found, columns, empty="there are no sessions", notes=notes, newest=freq is not None)
 
 

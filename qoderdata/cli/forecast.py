@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 import qoderdata as qd
 from qoderdata.cli import options
 from qoderdata.cli.output import DEPLOYMENT, Column, count
-from qoderdata.formatting import MISSING, counted, format_credits, format_percent
+from qoderdata.formatting import MISSING, counted, format_credits, format_duration, format_percent
+from qoderdata.parsing import parse_span
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -41,12 +42,13 @@ def forecast(
     sessions = service.load(qd.load_sessions, is_incremental=True, **window)
     found = qd.cost_forecast(deployments, sessions, horizon, start=start)
     empty = "paused deployments do not fire" if filters["status"] == "paused" else "nothing fires"
-    result.print_frame(found, _COLUMNS, empty=empty, notes=_notes(found))
+    result.print_frame(found, _COLUMNS, empty=empty, notes=_notes(found, horizon))
 
 
-def _notes(found: pd.DataFrame) -> list[str]:
+def _notes(found: pd.DataFrame, horizon: str) -> list[str]:
     total, without = found["expected"].sum(min_count=1), found.attrs["triggers_without_credits"]
-    notes = [] if math.isnan(total) else [f"{format_credits(total)} credits in all; intervals do not add up"]
+    in_all = f"credits in all within {format_duration(parse_span(horizon, name='--horizon'))}"
+    notes = [] if math.isnan(total) else [f"{format_credits(total)} {in_all}; intervals do not add up"]
     if without:
         what = counted(without, "more trigger" if notes else "trigger")
         notes.append(f"{what} without a known session, so without a price")

@@ -40,6 +40,8 @@ def missed(
 
     Stored snapshots tell pauses and former schedules; see `qoderdata changes`.
     """
+    from qoderdata.frames import fetched_at  # noqa: PLC0415 - imports pandas
+
     since, now = window["since"], datetime.now(UTC)
     if since is None:
         raise click.UsageError("--since needs a time or an age here, such as 30D")
@@ -47,8 +49,6 @@ def missed(
     deployments = service.deployments(filters)
     runs = service.runs({**window, "outcomes": "runs"})  # whatever became of a run, it serves its trigger
     until = parse_bound(window["until"] or now, now=now, name="until")
-    from qoderdata.frames import fetched_at  # noqa: PLC0415 - imports pandas
-
     until = min(until, fetched_at(runs) or until)
     if parse_bound(since, now=now, name="since") >= until:
         raise click.UsageError(

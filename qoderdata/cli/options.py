@@ -11,8 +11,8 @@ import logging
 import re
 import warnings
 import zoneinfo
-from dataclasses import dataclass
-from datetime import datetime
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -285,13 +285,17 @@ def lacks_counters(deployments: pd.DataFrame) -> bool:
 
 
 def with_streaks(deployments: pd.DataFrame, service: Service, outcomes: str) -> pd.DataFrame:
-    """Count all runs: failures in a row may have begun before the time that a command looks at.
+    """Where there are no counters, count all runs: failures in a row may have begun before those just loaded.
 
-    No further events are read. Unknown outcomes are not warned of, as no rate is shown.
+    What is new is not asked for again, and no further events are read. Unknown outcomes are not warned of, as no
+    rate is shown.
     """
+    if not lacks_counters(deployments):
+        return deployments
     level = "runs" if outcomes == "runs" else "sessions"
     with warnings.catch_warnings(action="ignore", category=UnknownOutcomesWarning):
-        return qd.fill_counters(deployments, service.runs({"outcomes": level}))
+        stored = replace(service, refresh=False, refresh_all=False)
+        return qd.fill_counters(deployments, stored.runs({"outcomes": level}))
 
 
 @contextlib.contextmanager
@@ -393,6 +397,17 @@ def _window_options(since: str | None, what: str, *, may_be_all: bool = True) ->
         option("--since", default=since, metavar="TIME|AGE", help=meaning),
         option("--until", metavar="TIME|AGE", help=f"{what} before then (default: now)."),
     ]
+
+
+def describe_window(window: dict[str, Any], what: str, tz: str = "UTC") -> list[str]:
+    """Say which time a table is about, unless it is about all; `what` is such as ``"runs triggered"``."""
+    words, now = {"since": "since", "until": "before"}, datetime.now(UTC)
+    bounds = [
+        f"{word} {format_time(parsing.parse_bound(window[name], now=now, name=name), tz)}"
+        for name, word in words.items()
+        if window[name] is not None
+    ]
+    return [f"{what} {' and '.join(bounds)}"] if bounds else []
 
 
 _OUTCOMES = option(

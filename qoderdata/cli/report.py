@@ -72,8 +72,12 @@ def report(
         if run_filters[name] is not None:
             run_filters[name] = parsing.parse_bound(run_filters[name], now=at, name=name).isoformat()
     snapshots = _snapshots(service, at)
-    deployments = service.counted_deployments(filters, run_filters["outcomes"])
-    runs = service.runs(run_filters) if with_runs else None
+    runs, outcomes = None, run_filters["outcomes"]
+    if with_runs:
+        deployments, runs = service.deployments(filters), service.runs(run_filters)
+        deployments = options.with_streaks(deployments, service, outcomes)
+    else:
+        deployments = service.counted_deployments(filters, outcomes)
     sessions = (
         service.load(qd.load_sessions, is_incremental=True, since=parsing.earlier(at, _COSTS))
         if with_costs

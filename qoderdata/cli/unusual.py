@@ -80,7 +80,8 @@ def unusual(
         Column("z score", _z_score, "number", optional=2),
     ]
     empty = "there are no runs" if runs.empty else "; ".join(["no run is unusual", *notes])
-    result.print_frame(options.in_zone(found, tz), columns, empty=empty, notes=notes)
+    period = options.describe_window(run_filters, "runs triggered", tz)
+    result.print_frame(options.in_zone(found, tz), columns, empty=empty, notes=[*period, *notes])
 
 
 def _notes(runs: pd.DataFrame) -> list[str]:
