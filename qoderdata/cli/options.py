@@ -206,6 +206,11 @@ class Service:
         """Make the client that the options describe."""
         return qd.Client(base_url=self.base_url, workspace_id=self.workspace, **settings)
 
+    @property
+    def account(self) -> dict[str, Any]:
+        """The client and the cache, as arguments of a loader."""
+        return {"client": self.client(), "cache_dir": self.cache_dir}
+
     def load(
         self,
         load: Callable[..., pd.DataFrame],
@@ -219,8 +224,7 @@ class Service:
         """
         return load(
             **filters,
-            client=self.client(),
-            cache_dir=self.cache_dir,
+            **self.account,
             refresh="all" if is_incremental and self.refresh_all else self.refresh or self.refresh_all,
             offline=self.offline,
             **({} if self.max_age is None else {"max_age": self.max_age}),
@@ -265,7 +269,7 @@ class Service:
 
     def snapshots(self, since: str | datetime) -> list[pd.DataFrame]:
         """Return the stored pauses and schedules, from the last snapshot before a time on."""
-        account: dict[str, Any] = {"client": self.client(), "cache_dir": self.cache_dir, "include_archived": True}
+        account = {**self.account, "include_archived": True}
         found = []
         with contextlib.suppress(CacheError):
             found.append(qd.load_deployments(as_of=since, **account)[_SCHEDULES])

@@ -109,11 +109,7 @@ def report(
 
 def _snapshots(service: Service, start: datetime) -> list[pd.DataFrame]:
     """Return the stored schedules, and the whole snapshot of a week before the start, else the first one."""
-    account: dict[str, Any] = {
-        "client": service.client(),
-        "cache_dir": service.cache_dir,
-        "include_archived": True,
-    }
+    account = {**service.account, "include_archived": True}
     found = service.snapshots(parsing.earlier(start, _MISSED))
     with contextlib.suppress(CacheError):
         return [*found, qd.load_deployments(as_of=parsing.earlier(start, _CHANGES), **account)]
