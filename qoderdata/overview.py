@@ -47,7 +47,6 @@ class Today:
 class Overview:
     """What is going on at one time. Each frame begins with ``deployment_id``, ``name``, ``agent`` and ``team``."""
 
-    at: pd.Timestamp
     #: Deployments that are not archived.
     active: int
     paused: int
@@ -105,7 +104,6 @@ def overview(
 
     upcoming, horizon = _upcoming(live, now)
     return Overview(
-        at=now,
         active=int((~is_paused).sum()),
         paused=int(is_paused.sum()),
         running=named(_running(runs), ["status", "since"]),

@@ -361,6 +361,10 @@ def test_what_goes_wrong_here_is_one_line_and_its_code(
         ("export failures no/such/f.csv", "there is no such folder: 'no/such'"),
         ("pull runs --out no/such/f.csv", "there is no such folder: 'no/such'"),
         ("report no/such/report.html", "there is no such folder: 'no/such'"),
+        ("report .", "this is a folder: '.'; give the name of a file"),
+        ("report r.html --lang fr", "'fr' is not one of 'en', 'zh'"),
+        ("check --recent 0D", "--recent 0D has no length"),
+        ("compare --baseline 0h", "--baseline 0h has no length"),
         ("failures --fail-over 20", "not in the range 0<=x<=1"),
         ("failures --fail-over -0.1", "not in the range 0<=x<=1"),
         ("failures --top 0", "not in the range"),
@@ -394,6 +398,24 @@ def test_a_command_line_that_makes_no_sense_is_one_line_and_code_2(
     assert captured.out == ""
     assert re.fullmatch(r"qoderdata: .+(; see|\? See) `qoderdata.* --help`\n", captured.err)
     assert told in captured.err
+
+
+@pytest.mark.usefixtures("empty_cache")
+@pytest.mark.parametrize(
+    "words",
+    [
+        "report . --runs", "report r.html --runs --since 7", "report r.html --horizon 7",
+        "report r.html --lang de", "runs --freq 7", "costs --freq 7", "triggers --load 7", "forecast --horizon 7",
+        "missed --grace 7", "check --recent 0D", "compare --baseline 0D", "export triggers t.csv --start 7",
+        "unusual --now 7",
+    ],
+)  # fmt: skip
+def test_a_value_that_makes_no_sense_is_refused_before_the_service_is_asked(
+    words: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.delenv(TOKEN_VARIABLE)
+    assert main(words.split()) == 2
+    assert "no access token" not in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("words", [[], ["pull"]])
@@ -779,6 +801,9 @@ def test_the_newest_edition_is_shown_as_the_others(capsys: pytest.CaptureFixture
         assert (captured.out + captured.err).count("completed runs are assumed") == 1
         assert "--outcomes events reads" in captured.err
         assert "load_runs(" not in captured.err
+        about = ["--start", "2026-06-15T01:30:20Z", "--since", "7D"]
+        assert main(["report", "report.html", "--runs", *about, *account]) == 0
+        assert capsys.readouterr().err.count("completed runs are assumed") == 1
         assert main(["unusual", "--since", "all", *account]) == 0
         assert "completed runs took is not known; --outcomes events reads it" in capsys.readouterr().out
         assert main(["runs", "--since", "all", "--outcomes", "events", "--json", *account]) == 0

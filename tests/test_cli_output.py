@@ -113,6 +113,52 @@ def test_a_table_fits_the_terminal(
     assert max(map(cell_len, lines)) <= columns
 
 
+@pytest.mark.parametrize("words", ["runs --since all --freq 1D", "costs --since all --by agent --freq 1D"])
+def test_of_too_many_windows_the_newest_are_shown_in_time_order(
+    words: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([*words.split(), "--json"]) == 0
+    rows = json.loads(capsys.readouterr().out)
+    times = sorted({row["window"] for row in rows})
+    groups = len(rows) // len(times)
+    assert len(rows) == len(times) * groups > 10 * groups
+    top = 3 * groups
+    assert main([*words.split(), "--json", "--top", str(top)]) == 0
+    assert json.loads(capsys.readouterr().out) == [row for row in rows if row["window"] in times[-3:]]
+    assert main([*words.split(), "--top", str(top)]) == 0
+    text = capsys.readouterr().out
+    days = re.findall(r"^.*(\d{4}-\d\d-\d\d) 00:00 UTC", text, re.MULTILINE)
+    assert days == [time[:10] for time in times[-3:]] * groups
+    left = len(rows) - top
+    assert f"not shown: {left:,} earlier rows; --top shows more, --csv and --json give all" in text
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        ("runs --since 2026-05-15T00:00Z", "runs triggered since 2026-05-15 00:00 UTC"),
+        ("runs --since all --errors", ""),
+        ("runs --since all --until 2026-06-01T00:00Z --streaks", "runs triggered before 2026-06-01 00:00 UTC"),
+        (
+            "errors --since 2026-05-15T00:00Z --until 2026-06-01T00:00Z --tz Asia/Tokyo",
+            "runs triggered since 2026-05-15 09:00 +09:00 and before 2026-06-01 09:00 +09:00",
+        ),
+        (f"unusual --since 2026-05-15T00:00Z --now {NOW}", "runs triggered since 2026-05-15 00:00 UTC"),
+        ("costs --since 2026-05-15T00:00Z", "sessions created since 2026-05-15 00:00 UTC"),
+        (
+            f"compare --until {NOW} --baseline 14D",
+            "recent: since 2026-06-08 01:30 UTC; before: since 2026-05-25 01:30 UTC",
+        ),
+    ],
+)
+def test_a_table_says_which_time_it_is_about(words: str, told: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(words.split()) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line for line in lines if re.match("(runs|sessions|recent:) .*(since|before) ", line)] == (
+        [told] if told else []
+    )
+
+
 def test_names_are_cut_before_dates_and_figures(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -461,7 +507,7 @@ def test_findings_name_options_too(capsys: pytest.CaptureFixture[str]) -> None:
 def test_a_narrow_table_keeps_names_and_whole_figures(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    words = ["runs", "--since", "all", "--by", "agent", "--freq", "7D", "--top", "3"]
+    words = ["runs", "--since", "all", "--by", "agent", "--freq", "7D", "--top", "3", "--outcomes", "events"]
     assert main(words) == 0
     wide = capsys.readouterr().out.splitlines()[2]
     for columns in (20, 40, 60):

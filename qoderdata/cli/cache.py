@@ -9,6 +9,7 @@ import click
 import qoderdata as qd
 from qoderdata.cli import options
 from qoderdata.cli.output import echo
+from qoderdata.formatting import counted
 
 _UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
 _KIBI = 1024
@@ -27,7 +28,7 @@ def cache(action: str, *, cache_dir: str | None, as_json: bool) -> None:
     """
     if action == "clear":
         removed = qd.clear_cache(cache_dir)
-        text = f"{removed:,} files removed: cached answers, stores and snapshots"
+        text = f"{counted(removed, 'file')} removed: cached answers, stores and snapshots"
         echo(json.dumps({"removed": removed}) if as_json else text)
         return
     usage = qd.cache_usage(cache_dir)
@@ -37,7 +38,7 @@ def cache(action: str, *, cache_dir: str | None, as_json: bool) -> None:
     echo(usage["location"])
     for table, kept in usage.items():
         if isinstance(kept, dict):
-            echo(f"  {table:12} {kept['files']:6,} files  {_size(kept['bytes']):>10}")
+            echo(f"  {table:12} {counted(kept['files'], 'file'):>12}  {_size(kept['bytes']):>10}")
 
 
 def _size(count: float) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -57,7 +57,7 @@ def changes(*, since: str, service: Service, result: Output) -> None:
 
 def _before(service: Service, since: str) -> tuple[pd.DataFrame | None, bool]:
     """Return the frame to compare with, and whether it has archived deployments."""
-    account: dict[str, Any] = {"client": service.client(), "cache_dir": service.cache_dir}
+    account = service.account
     for is_archived in (True, False):
         try:
             return qd.load_deployments(as_of=since, include_archived=is_archived, **account), is_archived

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from datetime import timedelta
 from typing import TYPE_CHECKING
 
 import click
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from qoderdata.cli.output import Output
 
 #: Runs are read this far back at least, so that streaks and typical durations are known.
-_LEAST = "30D"
+_LEAST = timedelta(days=30)
 
 
 @options.command("check", example="qoderdata check --since 1D --fail-on warning")
@@ -30,11 +30,13 @@ _LEAST = "30D"
     default="error",
     help="Exit with 1 if there is an error (default), or also if there is a warning.",
 )
-@click.option("--since", default="1D", metavar="SPAN", help="Time in which missed triggers count (default 1D).")
+@options.span_option("--since", default="1D", help="Time in which missed triggers count (default 1D).")
 @click.option(
     "--streak", type=click.IntRange(min=1), default=3, help="Failures in a row to report (default 3).", metavar="N"
 )
-@click.option("--recent", default="7D", metavar="SPAN", help="Time compared with as long before (default 7D).")
+@options.span_option(
+    "--recent", default="7D", may_be_zero=False, help="Time compared with as long before (default 7D)."
+)
 @click.option(
     "--budget-share",
     type=click.FloatRange(min=0),
@@ -72,16 +74,11 @@ def check(
     not ended after its timeout or, where that is not known, after ten times the median of its deployment, which
     needs 10 completed runs of the last 30 days.
     """
-    history = max(parse_span(_LEAST, name="since"), 2 * parse_span(recent, name="--recent"))
-    history = max(history, parse_span(since, name="--since"))
+    history = max(_LEAST, 2 * parse_span(recent, name="--recent"), parse_span(since, name="--since"))
     snapshots = service.snapshots(since)
     deployments = service.deployments({"include_archived": True})
     runs = service.runs({"since": history, "outcomes": outcomes})
-    if options.lacks_counters(deployments):
-        # What is new was read for `runs`.
-        deployments = options.with_streaks(
-            deployments, replace(service, refresh=False, refresh_all=False), outcomes
-        )
+    deployments = options.with_streaks(deployments, service, outcomes)
     sessions: pd.DataFrame | None = None
     if deployments["budget_max_credit_cost"].notna().any():
         sessions = service.load(qd.load_sessions, is_incremental=True, since=history)

@@ -13,7 +13,7 @@ from qoderdata import parsing
 from qoderdata.cli import grouping, options
 from qoderdata.cli.output import Column
 from qoderdata.cli.runs import RATES_OF
-from qoderdata.formatting import MISSING, format_milliseconds, format_percent
+from qoderdata.formatting import MISSING, format_milliseconds, format_percent, format_time
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 
 @options.command("compare", example="qoderdata compare --recent 7D --by team")
 @options.by_option("runs", help="Group by (default deployment)")
-@click.option("--recent", default="7D", metavar="SPAN", help="The recent period (default 7D).")
-@click.option("--baseline", metavar="SPAN", help="The period before it (default: as long).")
+@options.span_option("--recent", default="7D", may_be_zero=False, help="The recent period (default 7D).")
+@options.span_option("--baseline", may_be_zero=False, help="The period before it (default: as long).")
 @click.option("--until", metavar="TIME|AGE", help="The end of the recent period (default: now).")
 @options.outcomes
 @options.service
@@ -46,14 +46,14 @@ def compare(
     """
     now = datetime.now(UTC)
     end = parsing.parse_bound(until or now, now=now, name="until")
-    if not parsing.parse_span(recent, name="recent"):
-        raise click.UsageError(f"--recent {recent} has no length")
-    length = parsing.parse_span(recent, name="recent") + parsing.parse_span(baseline or recent, name="baseline")
+    begin = end - parsing.parse_span(recent, name="recent")
+    begin_before = begin - parsing.parse_span(baseline or recent, name="baseline")
     groups = grouping.resolve(by or ["deployment"], "runs", service)
-    runs = service.runs({"since": end - length, "until": end, "outcomes": outcomes})
+    runs = service.runs({"since": begin_before, "until": end, "outcomes": outcomes})
     found = qd.compare_periods(groups.add_names(runs), by=groups.keys, recent=recent, baseline=baseline, until=end)
     columns = [*groups.columns(found), *_COLUMNS]
-    result.print_frame(found, columns, empty="there are no runs", notes=[RATES_OF])
+    periods = f"recent: since {format_time(begin)}; before: since {format_time(begin_before)}"
+    result.print_frame(found, columns, empty="there are no runs", notes=[periods, RATES_OF])
 
 
 def _share(failed: Any, decided: Any) -> str:  # noqa: ANN401 - integers of pandas

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-import click
-
 import qoderdata as qd
 from qoderdata.cli import grouping, options
 from qoderdata.cli.output import Column, count
@@ -22,7 +20,7 @@ if TYPE_CHECKING:
 
 @options.command("costs", example="qoderdata costs --since 30D --by agent")
 @options.by_option("sessions", help="Group by (default deployment)")
-@click.option("--freq", metavar="SPAN", help="Print one row for each window of time, such as 1D or 1W.")
+@options.freq_option("1D or 1W")
 @options.tz_option("of windows")
 @options.window(since="30D", what="Created")
 @options.service
@@ -47,9 +45,8 @@ def costs(
     found = qd.session_costs(sessions, by=groups.keys, freq=freq, tz=tz)
     columns = [*groups.columns(found), *_columns(found, None if freq is None else tz)]
     total = qd.session_costs(sessions, by=None)
-    result.print_frame(
-        found, columns, empty="there are no sessions", notes=_notes(sessions, total, by=groups.keys)
-    )
+    notes = [*_notes(sessions, total, by=groups.keys), *options.describe_window(window, "sessions created", tz)]
+    result.print_frame(found, columns, empty="there are no sessions", notes=notes, newest=freq is not None)
 
 
 def _notes(sessions: pd.DataFrame, total: pd.DataFrame, *, by: Sequence[str]) -> list[str]:

@@ -53,7 +53,8 @@ def errors(
     empty = "there are no runs" if runs.empty else "no run failed"
     if only_new and not runs.empty:
         empty = _SHORT if is_short else "no error is new"
-    result.print_frame(found, columns, empty=empty, notes=[_SHORT] if is_short else [])
+    period = options.describe_window(run_filters, "runs triggered", tz)
+    result.print_frame(found, columns, empty=empty, notes=[*period, _SHORT] if is_short else period)
 
 
 def _columns(tz: str) -> list[Column]:

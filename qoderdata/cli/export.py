@@ -27,12 +27,8 @@ _TABLES = {
 @options.command("export", example="qoderdata export failures failures.csv")
 @click.argument("what", metavar="TABLE", type=click.Choice(list(_TABLES)))
 @click.argument("path", metavar="FILE", callback=options.table_path)
-@click.option(
-    "--horizon", default="7D", metavar="SPAN", help="Length of time to look ahead, for triggers (default 7D)."
-)
-@click.option(
-    "--start", metavar="TIME", help="Begin of that time, for triggers and lints, with its zone (default: now)."
-)
+@options.span_option("--horizon", default="7D", help="Length of time to look ahead, for triggers (default 7D).")
+@options.time_option("--start", help="Begin of that time, for triggers and lints, with its zone (default: now).")
 @options.deployment_filters()
 @options.outcomes
 @options.service

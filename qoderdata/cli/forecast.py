@@ -5,12 +5,11 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
-import click
-
 import qoderdata as qd
 from qoderdata.cli import options
 from qoderdata.cli.output import DEPLOYMENT, Column, count
-from qoderdata.formatting import MISSING, counted, format_credits, format_percent
+from qoderdata.formatting import MISSING, counted, format_credits, format_duration, format_percent
+from qoderdata.parsing import parse_span
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -20,8 +19,8 @@ if TYPE_CHECKING:
 
 
 @options.command("forecast", example="qoderdata forecast --horizon 30D --since 90D")
-@click.option("--horizon", default="30D", metavar="SPAN", help="Length of time to look ahead (default 30D).")
-@click.option("--start", metavar="TIME", help="Begin of that time, with its zone (default: now).")
+@options.span_option("--horizon", default="30D", help="Length of time to look ahead (default 30D).")
+@options.time_option("--start", help="Begin of that time, with its zone (default: now).")
 @options.window(since="90D", what="Sessions created")
 @options.deployment_filters(archived=False)
 @options.service
@@ -43,12 +42,13 @@ def forecast(
     sessions = service.load(qd.load_sessions, is_incremental=True, **window)
     found = qd.cost_forecast(deployments, sessions, horizon, start=start)
     empty = "paused deployments do not fire" if filters["status"] == "paused" else "nothing fires"
-    result.print_frame(found, _COLUMNS, empty=empty, notes=_notes(found))
+    result.print_frame(found, _COLUMNS, empty=empty, notes=_notes(found, horizon))
 
 
-def _notes(found: pd.DataFrame) -> list[str]:
+def _notes(found: pd.DataFrame, horizon: str) -> list[str]:
     total, without = found["expected"].sum(min_count=1), found.attrs["triggers_without_credits"]
-    notes = [] if math.isnan(total) else [f"{format_credits(total)} credits in all; intervals do not add up"]
+    in_all = f"credits in all within {format_duration(parse_span(horizon, name='--horizon'))}"
+    notes = [] if math.isnan(total) else [f"{format_credits(total)} {in_all}; intervals do not add up"]
     if without:
         what = counted(without, "more trigger" if notes else "trigger")
         notes.append(f"{what} without a known session, so without a price")

@@ -69,11 +69,11 @@ class Groups:
         return shown
 
 
-def _either(*places: int) -> Callable[[Any], Any]:
+def _either(*indexes: int) -> Callable[[Any], Any]:
     """Return a function of a row that returns the first cell that is a text, else the last one."""
 
     def cell(row: Any) -> Any:  # noqa: ANN401 - a row
-        return next((row[place] for place in places if isinstance(row[place], str)), row[places[-1]])
+        return next((row[index] for index in indexes if isinstance(row[index], str)), row[indexes[-1]])
 
     return cell
 

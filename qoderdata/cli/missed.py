@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 @options.command("missed", example="qoderdata missed --since 7D")
-@click.option("--grace", default="10min", metavar="SPAN", help="How late a run may start (default 10min).")
+@options.span_option("--grace", default="10min", help="How late a run may start (default 10min).")
 @click.option("--fail", is_flag=True, help="Exit with 1 if a trigger was certainly missed.")
 @options.tz_option("of the times shown")
 @options.window(since="7D", what="Triggered", may_be_all=False)
@@ -40,6 +40,8 @@ def missed(
 
     Stored snapshots tell pauses and former schedules; see `qoderdata changes`.
     """
+    from qoderdata.frames import fetched_at  # noqa: PLC0415 - imports pandas
+
     since, now = window["since"], datetime.now(UTC)
     if since is None:
         raise click.UsageError("--since needs a time or an age here, such as 30D")
@@ -47,8 +49,6 @@ def missed(
     deployments = service.deployments(filters)
     runs = service.runs({**window, "outcomes": "runs"})  # whatever became of a run, it serves its trigger
     until = parse_bound(window["until"] or now, now=now, name="until")
-    from qoderdata.frames import fetched_at  # noqa: PLC0415 - imports pandas
-
     until = min(until, fetched_at(runs) or until)
     if parse_bound(since, now=now, name="since") >= until:
         raise click.UsageError(

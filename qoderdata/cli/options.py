@@ -11,8 +11,8 @@ import logging
 import re
 import warnings
 import zoneinfo
-from dataclasses import dataclass
-from datetime import datetime
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -54,6 +54,7 @@ _SPELLINGS = {
     "or cache_dir to": "or --cache-dir to",
     "another cache_dir": "another --cache-dir",
     "; rename the column to group by it": " and cannot be a group",
+    ", or `from qoderdata.sandbox import Sandbox`": "",
 }
 #: Quoted text, which stays as it is; what is in the table; an exact time; and the name of a parameter.
 _PYTHON = re.compile(
@@ -83,7 +84,7 @@ class Command(click.Command):
         groups: dict[str, list[tuple[str, str]]] = {}
         for param in self.get_params(ctx):
             record = param.get_help_record(ctx)
-            if record is not None:
+            if record is not None and record[1]:
                 groups.setdefault(getattr(param, "group", "Options"), []).append(record)
         for title, records in groups.items():
             with formatter.section(title):
@@ -205,6 +206,11 @@ class Service:
         """Make the client that the options describe."""
         return qd.Client(base_url=self.base_url, workspace_id=self.workspace, **settings)
 
+    @property
+    def account(self) -> dict[str, Any]:
+        """The client and the cache, as arguments of a loader."""
+        return {"client": self.client(), "cache_dir": self.cache_dir}
+
     def load(
         self,
         load: Callable[..., pd.DataFrame],
@@ -218,8 +224,7 @@ class Service:
         """
         return load(
             **filters,
-            client=self.client(),
-            cache_dir=self.cache_dir,
+            **self.account,
             refresh="all" if is_incremental and self.refresh_all else self.refresh or self.refresh_all,
             offline=self.offline,
             **({} if self.max_age is None else {"max_age": self.max_age}),
@@ -264,7 +269,7 @@ class Service:
 
     def snapshots(self, since: str | datetime) -> list[pd.DataFrame]:
         """Return the stored pauses and schedules, from the last snapshot before a time on."""
-        account: dict[str, Any] = {"client": self.client(), "cache_dir": self.cache_dir, "include_archived": True}
+        account = {**self.account, "include_archived": True}
         found = []
         with contextlib.suppress(CacheError):
             found.append(qd.load_deployments(as_of=since, **account)[_SCHEDULES])
@@ -284,13 +289,17 @@ def lacks_counters(deployments: pd.DataFrame) -> bool:
 
 
 def with_streaks(deployments: pd.DataFrame, service: Service, outcomes: str) -> pd.DataFrame:
-    """Count all runs: failures in a row may have begun before the time that a command looks at.
+    """Where there are no counters, count all runs: failures in a row may have begun before those just loaded.
 
-    No further events are read. Unknown outcomes are not warned of, as no rate is shown.
+    What is new is not asked for again, and no further events are read. Unknown outcomes are not warned of, as no
+    rate is shown.
     """
+    if not lacks_counters(deployments):
+        return deployments
     level = "runs" if outcomes == "runs" else "sessions"
     with warnings.catch_warnings(action="ignore", category=UnknownOutcomesWarning):
-        return qd.fill_counters(deployments, service.runs({"outcomes": level}))
+        stored = replace(service, refresh=False, refresh_all=False)
+        return qd.fill_counters(deployments, stored.runs({"outcomes": level}))
 
 
 @contextlib.contextmanager
@@ -394,6 +403,17 @@ def _window_options(since: str | None, what: str, *, may_be_all: bool = True) ->
     ]
 
 
+def describe_window(window: dict[str, Any], what: str, tz: str = "UTC") -> list[str]:
+    """Say which time a table is about, unless it is about all; `what` is such as ``"runs triggered"``."""
+    words, now = {"since": "since", "until": "before"}, datetime.now(UTC)
+    bounds = [
+        f"{word} {format_time(parsing.parse_bound(window[name], now=now, name=name), tz)}"
+        for name, word in words.items()
+        if window[name] is not None
+    ]
+    return [f"{what} {' and '.join(bounds)}"] if bounds else []
+
+
 _OUTCOMES = option(
     "--outcomes",
     type=click.Choice(["auto", "runs", "sessions", "events"]),
@@ -433,9 +453,13 @@ output_form = gather(
 
 def output_path(ctx: click.Context, param: click.Parameter, value: str | None) -> Path | None:
     """Read the name of a file to write, in a folder that is there."""
-    path = None if value is None else Path(value)
-    if path is not None and not path.parent.is_dir():
+    if value is None:
+        return None
+    path = Path(value)
+    if not path.parent.is_dir():
         raise click.BadParameter(f"there is no such folder: {str(path.parent)!r}", ctx, param)
+    if path.is_dir():
+        raise click.BadParameter(f"this is a folder: {value!r}; give the name of a file", ctx, param)
     return path
 
 
@@ -463,6 +487,54 @@ def tz_option(meaning: str) -> Decorator:
             zone for zone in zoneinfo.available_timezones() if zone.startswith(start)
         ),
     )
+
+
+# These check what was given before anything is loaded, and leave it as it is.
+
+
+def freq_option(examples: str) -> Decorator:
+    """Return the decorator that adds `--freq`."""
+    meaning = f"Print one row for each window of time, such as {examples}; of too many, the newest."
+    return window_option("--freq", help=meaning)
+
+
+def window_option(name: str, *, help: str) -> Decorator:  # noqa: A002 - click's word for it
+    """Return the decorator that adds an option with the length of windows of time."""
+
+    def check(_ctx: click.Context, _param: click.Parameter, value: str | None) -> str | None:
+        if value is not None:
+            parsing.parse_window(value)
+        return value
+
+    return click.option(name, metavar="SPAN", help=help, callback=check)
+
+
+def span_option(
+    name: str,
+    *,
+    default: str | None = None,
+    may_be_zero: bool = True,
+    help: str,  # noqa: A002 - click's word for it
+) -> Decorator:
+    """Return the decorator that adds an option with a length of time."""
+
+    def check(_ctx: click.Context, _param: click.Parameter, value: str | None) -> str | None:
+        if value is not None and not parsing.parse_span(value, name=name) and not may_be_zero:
+            raise click.UsageError(f"{name} {value} has no length")
+        return value
+
+    return click.option(name, default=default, metavar="SPAN", help=help, callback=check)
+
+
+def time_option(name: str, *, help: str) -> Decorator:  # noqa: A002 - click's word for it
+    """Return the decorator that adds an option with a time."""
+
+    def check(_ctx: click.Context, _param: click.Parameter, value: str | None) -> str | None:
+        if value is not None:
+            parsing.parse_instant(value, name=name)
+        return value
+
+    return click.option(name, metavar="TIME", help=help, callback=check)
 
 
 def schema_columns(table: str) -> list[str]:

@@ -19,6 +19,7 @@ from io import StringIO
 from typing import TYPE_CHECKING, Any, Literal
 
 from qoderdata import formatting
+from qoderdata.formatting import counted
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -87,29 +88,47 @@ class Output:
     top: int | None = None
 
     def print_frame(
-        self, frame: pd.DataFrame, columns: Sequence[Column], *, empty: str, notes: Sequence[str] = ()
+        self,
+        frame: pd.DataFrame,
+        columns: Sequence[Column],
+        *,
+        empty: str,
+        notes: Sequence[str] = (),
+        newest: bool = False,
     ) -> None:
-        """Print a frame, one row a line; CSV and JSON have its columns, people see these, and `notes` below."""
+        """Print a frame, one row a line; CSV and JSON have its columns, people see these, and `notes` below.
+
+        `newest`: of too many rows print those of the newest windows, not the first ones.
+        """
+        top = self.top or (len(frame) if self.style in {"csv", "json"} else DEFAULT_TOP)
+        shown = _newest(frame, top) if newest else frame.head(top)
         if self.style == "csv":
             from qoderdata.export import csv_text  # noqa: PLC0415 - slow to import
 
-            print_exact(csv_text(frame if self.top is None else frame.head(self.top)))
+            print_exact(csv_text(shown))
         elif self.style == "json":
-            print_exact(_json_text(frame if self.top is None else frame.head(self.top)) + "\n")
+            print_exact(_json_text(shown) + "\n")
         elif frame.empty:
             echo(textwrap.fill(empty, available_width() or max(len(empty), 1)))
         else:
-            top = self.top or DEFAULT_TOP
-            left_out = print_table(frame.head(top), columns, markdown=self.style == "markdown")
+            left_out = print_table(shown, columns, markdown=self.style == "markdown")
             below = list(notes)
             if left_out:
                 below.append(f"no room for {', '.join(left_out)}: --csv and --json have all columns")
             if len(frame) > top:
-                below.append(f"{top:,} of {len(frame):,} rows; --top shows more, --csv and --json give all")
+                left = counted(len(frame) - top, "earlier row")
+                what = f"not shown: {left}" if newest else f"{top:,} of {len(frame):,} rows"
+                below.append(f"{what}; --top shows more, --csv and --json give all")
             if below:
                 echo()
             for line in below:
                 echo(textwrap.fill(line, available_width() or len(line), subsequent_indent="  "))
+
+
+def _newest(frame: pd.DataFrame, top: int) -> pd.DataFrame:
+    """Return the rows of the newest windows, in the order of the frame."""
+    windows = frame.index.get_level_values("window").to_frame(index=False)["window"]
+    return frame.iloc[sorted(windows.sort_values(ascending=False, kind="stable").index[:top])]
 
 
 def count(value: Any) -> str:  # noqa: ANN401 - an integer or one of pandas' missing values

@@ -38,9 +38,9 @@ _WORDS = {key: word for word, key in grouping.WORDS.items() if word != "deployme
     multiple=True,
     help="Failure rates by agent, environment or a metadata key (default team).",
 )
-@click.option("--lang", default="en", metavar="LANG", help="The language: en (default) or zh.")
-@click.option("--horizon", default="24h", metavar="SPAN", help="Time ahead to look for triggers (default 24h).")
-@click.option("--start", metavar="TIME", help="Time that the report is about, with its zone (default: now).")
+@click.option("--lang", type=click.Choice(["en", "zh"]), default="en", help="The language (default en).")
+@options.span_option("--horizon", default="24h", help="Time ahead to look for triggers (default 24h).")
+@options.time_option("--start", help="Time that the report is about, with its zone (default: now).")
 @options.tz_option("of the times shown")
 @options.run_filters()
 @options.deployment_filters(archived=False)
@@ -68,13 +68,16 @@ def report(
     if not with_runs:
         options.refuse_without_effect(["--since", "--until"], "without --runs")
     at = datetime.now(UTC) if start is None else parsing.parse_instant(start, name="start")
-    if start is not None:  # ages are counted from the time that the report is about
-        bounds = {name: run_filters[name] for name in ("since", "until") if run_filters[name] is not None}
-        for name, bound in bounds.items():
-            run_filters[name] = parsing.parse_bound(bound, now=at, name=name).isoformat()
+    for name in ("since", "until"):  # ages are counted from the time that the report is about
+        if run_filters[name] is not None:
+            run_filters[name] = parsing.parse_bound(run_filters[name], now=at, name=name).isoformat()
     snapshots = _snapshots(service, at)
-    deployments = service.counted_deployments(filters, run_filters["outcomes"])
-    runs = service.runs(run_filters) if with_runs else None
+    runs, outcomes = None, run_filters["outcomes"]
+    if with_runs:
+        deployments, runs = service.deployments(filters), service.runs(run_filters)
+        deployments = options.with_streaks(deployments, service, outcomes)
+    else:
+        deployments = service.counted_deployments(filters, outcomes)
     sessions = (
         service.load(qd.load_sessions, is_incremental=True, since=parsing.earlier(at, _COSTS))
         if with_costs
@@ -106,11 +109,7 @@ def report(
 
 def _snapshots(service: Service, start: datetime) -> list[pd.DataFrame]:
     """Return the stored schedules, and the whole snapshot of a week before the start, else the first one."""
-    account: dict[str, Any] = {
-        "client": service.client(),
-        "cache_dir": service.cache_dir,
-        "include_archived": True,
-    }
+    account = {**service.account, "include_archived": True}
     found = service.snapshots(parsing.earlier(start, _MISSED))
     with contextlib.suppress(CacheError):
         return [*found, qd.load_deployments(as_of=parsing.earlier(start, _CHANGES), **account)]

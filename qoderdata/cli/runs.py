@@ -21,12 +21,12 @@ if TYPE_CHECKING:
 
 RATES_OF = "rates are of completed and failed runs only"
 _EMPTY = "there are no runs"
-_STREAKS_OF_A_PERIOD = "failures before the time asked for are not counted; --since all counts them"
+_STREAKS_OF_A_PERIOD = "failures before that are not counted; --since all counts them"
 
 
 @options.command("runs", example="qoderdata runs --since 30D --freq 1D")
 @options.by_option("runs", help="Group by (default: all together)")
-@click.option("--freq", metavar="SPAN", help="Print one row for each window of time, such as 1D or 1h.")
+@options.freq_option("1D or 1h")
 @click.option("--errors", is_flag=True, help="Show what went wrong, by error type.")
 @click.option("--streaks", is_flag=True, help="Show who fails now and since when, also if paused or archived.")
 @click.option(
@@ -71,20 +71,20 @@ def runs(
         options.refuse_without_effect(["--min-runs"], "without --fail-over")
     groups = grouping.resolve(by or (["deployment"] if streaks else []), "runs", service)
     frame = groups.add_names(service.runs(run_filters))
-    keys = groups.keys or None
+    keys, period = groups.keys or None, options.describe_window(run_filters, "runs triggered", tz)
     if errors:
         is_whole = run_filters["since"] is None and run_filters["until"] is None
         found = options.in_zone(qd.error_breakdown(frame, by=keys), tz)
         columns = [*groups.columns(found), *_error_columns(tz, is_whole=is_whole)]
-        result.print_frame(found, columns, empty="no run failed" if len(frame) else _EMPTY)
+        result.print_frame(found, columns, empty="no run failed" if len(frame) else _EMPTY, notes=period)
     elif streaks:
         found = options.in_zone(qd.failure_streaks(frame, by=keys), tz)
-        notes = [] if run_filters["since"] is None else [_STREAKS_OF_A_PERIOD]
+        notes = period if run_filters["since"] is None else [*period, _STREAKS_OF_A_PERIOD]
         result.print_frame(found, [*groups.columns(found), *_streak_columns(tz)], empty=_EMPTY, notes=notes)
     else:
         rates = qd.run_failure_rates(frame, by=keys, freq=freq, tz=tz)
         columns = [*groups.columns(rates), *_rate_columns(rates, None if freq is None else tz)]
-        result.print_frame(rates, columns, empty=_EMPTY, notes=[RATES_OF])
+        result.print_frame(rates, columns, empty=_EMPTY, notes=[*period, RATES_OF], newest=freq is not None)
         enough = rates["completed"] + rates["failed"] >= min_runs
         if fail_over is not None and (enough & (rates["ci_low"] > fail_over)).any():
             return options.FOUND

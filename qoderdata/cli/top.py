@@ -94,7 +94,6 @@ class _Reader:
         self.pause = self._sessions_age = every
         self._frames: dict[str, pd.DataFrame] = {}
         self._snapshots: list[pd.DataFrame] = []
-        self._is_counted = True
         self.host = urlsplit(self._client.base_url).netloc
 
     def read(self, *, progress: bool | None = False) -> screen.View:
@@ -143,7 +142,6 @@ class _Reader:
             return
         self._snapshots = self._service.snapshots("1D")
         self._frames["deployments"] = deployments
-        self._is_counted = not options.lacks_counters(deployments)
 
     def _load_new(self, account: dict[str, Any]) -> None:
         """Read new runs, and sessions unless they are young enough for what their last reading cost."""
@@ -163,16 +161,14 @@ class _Reader:
         self._frames["runs"] = qd.load_runs(since=_HISTORY, outcomes=self._outcomes, **account)
 
     def _count_stored(self) -> None:
-        """Where the service gave deployments without counters, count all stored runs, once.
+        """Where there are no counters yet, count all stored runs.
 
         The view reads 30 days, so that older runs are mostly not stored: it does not warn of them.
         """
-        if not self._is_counted:
-            stored = replace(self._service, max_age=None, offline=True)
-            with warnings.catch_warnings(action="ignore", category=errors.DataQualityWarning):
-                counted = options.with_streaks(self._frames["deployments"], stored, self._outcomes)
-            self._frames["deployments"] = counted
-            self._is_counted = True
+        stored = replace(self._service, max_age=None, offline=True)
+        with warnings.catch_warnings(action="ignore", category=errors.DataQualityWarning):
+            counted = options.with_streaks(self._frames["deployments"], stored, self._outcomes)
+        self._frames["deployments"] = counted
 
     def _view(self) -> screen.View:
         import pandas as pd  # noqa: PLC0415 - slow to import

@@ -17,11 +17,11 @@ if TYPE_CHECKING:
 
 
 @options.command("triggers", example="qoderdata triggers --horizon 24h --tz Asia/Shanghai")
-@click.option("--horizon", default="24h", metavar="SPAN", help="Length of time to look ahead (default 24h).")
-@click.option("--start", metavar="TIME", help="Begin of that time, with its zone (default: now).")
+@options.span_option("--horizon", default="24h", help="Length of time to look ahead (default 24h).")
+@options.time_option("--start", help="Begin of that time, with its zone (default: now).")
 @options.tz_option("of the times shown")
 @click.option("--include-paused", is_flag=True, help="Treat paused deployments as active.")
-@click.option("--load", metavar="SPAN", help="Count how many fire in each window of time, such as 1h.")
+@options.window_option("--load", help="Count how many fire in each window of time, such as 1h.")
 @options.deployment_filters(archived=False)
 @options.service
 @options.output_form

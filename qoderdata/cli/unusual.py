@@ -35,10 +35,8 @@ if TYPE_CHECKING:
     metavar="N",
     help="Number of completed runs that a deployment needs for a median (default 10).",
 )
-@click.option(
-    "--now",
-    metavar="TIME",
-    help="Time up to which unfinished runs have been running (default: when they were read).",
+@options.time_option(
+    "--now", help="Time up to which unfinished runs have been running (default: when they were read)."
 )
 @options.tz_option("of the times shown")
 @options.run_filters()
@@ -82,7 +80,8 @@ def unusual(
         Column("z score", _z_score, "number", optional=2),
     ]
     empty = "there are no runs" if runs.empty else "; ".join(["no run is unusual", *notes])
-    result.print_frame(options.in_zone(found, tz), columns, empty=empty, notes=notes)
+    period = options.describe_window(run_filters, "runs triggered", tz)
+    result.print_frame(options.in_zone(found, tz), columns, empty=empty, notes=[*period, *notes])
 
 
 def _notes(runs: pd.DataFrame) -> list[str]:

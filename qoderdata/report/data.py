@@ -35,7 +35,7 @@ MOST_TRIGGERS = 2_000_000
 LEAST_DECIDED = 20
 #: How much the shares of assumed runs in two periods that are compared may differ.
 _ALIKE = 0.05
-_DAY, _HOUR = timedelta(days=1), timedelta(hours=1)
+_NOTHING, _DAY, _HOUR = timedelta(0), timedelta(days=1), timedelta(hours=1)
 _HOURS_IN_WORDS = range(2, 49)
 _NAME_COLUMNS = 80
 _FORECAST_SPAN = "30D"
@@ -139,13 +139,13 @@ class ReportData:
     # -- periods -------------------------------------------------------------------------------------------------
 
     def within(
-        self, frame: pd.DataFrame, column: str, length: timedelta, *, ago: timedelta | None = None
+        self, frame: pd.DataFrame, column: str, length: timedelta, *, ago: timedelta = _NOTHING
     ) -> pd.DataFrame:
         """Return the rows of a period of a length that ends at the start, or a time before it."""
-        until = self.start - (ago or timedelta(0))
+        until = self.start - ago
         return frame[(frame[column] >= until - length) & (frame[column] < until)]
 
-    def runs_within(self, length: timedelta, *, ago: timedelta | None = None) -> pd.DataFrame:
+    def runs_within(self, length: timedelta, *, ago: timedelta = _NOTHING) -> pd.DataFrame:
         """Return the runs of such a period; there must be runs."""
         assert self.runs is not None  # noqa: S101 - for mypy
         return self.within(self.runs, "triggered_at", length, ago=ago)
@@ -188,14 +188,14 @@ class ReportData:
     @cached_property
     def rates(self) -> Any:  # noqa: ANN401 - a row as a named tuple
         """The failure rate of all runs of the last week; ``None`` without any."""
-        return self._rates_of_week(ago=timedelta(0))
+        return self._rates_of_week()
 
     @cached_property
     def rates_before(self) -> Any:  # noqa: ANN401 - a row as a named tuple
         """The failure rate of all runs of the week before; ``None`` without any."""
         return self._rates_of_week(ago=WEEK)
 
-    def _rates_of_week(self, *, ago: timedelta) -> Any:  # noqa: ANN401 - a row as a named tuple
+    def _rates_of_week(self, *, ago: timedelta = _NOTHING) -> Any:  # noqa: ANN401 - a row as a named tuple
         week = self.runs_within(WEEK, ago=ago)
         return next(summaries.run_failure_rates(week, by=None).itertuples(index=False), None)
 

@@ -42,7 +42,6 @@ if TYPE_CHECKING:
     from qoderdata.report.data import ReportData
 
 _HOURS, _SHADES = 24, 9
-_MOST_LINES = 20
 #: What keeps a schedule from firing, then what makes it fire at other times than meant.
 _WORST_LINTS = ("unreadable", "never_fires", "dst_gap", "dst_repeat", "inverted_zone", "both_day_fields")
 

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from qoderdata.columns import TEXT
-from qoderdata.formatting import MISSING, format_credits, format_interval, format_percent, truncate
+from qoderdata.formatting import format_credits, format_interval, format_percent, truncate
 from qoderdata.frames import fetched_at
 from qoderdata.report.data import MONTH, WEEK, Deployment
 from qoderdata.report.figures import nothing_decided, points_text
@@ -227,7 +227,7 @@ def costs(data: ReportData, sessions: pd.DataFrame) -> Section:
 
 
 def _deployment_or_none(data: ReportData, identifier: Any) -> Deployment:  # noqa: ANN401 - a text or missing
-    return Deployment(_("No deployment"), MISSING) if pd.isna(identifier) else data.deployment(identifier)
+    return Deployment(_("No deployment"), "") if pd.isna(identifier) else data.deployment(identifier)
 
 
 def _credits_interval(row: Any) -> str | None:  # noqa: ANN401 - a row as a named tuple
