@@ -20,10 +20,9 @@ from qoderdata.formatting import (
     one_line,
 )
 from qoderdata.frames import fetched_at, rows_before
-from qoderdata.outcomes import is_assumed
+from qoderdata.outcomes import is_assumed, is_unknown
 from qoderdata.parsing import Instant, Span, parse_instant, parse_span, parse_zone
 from qoderdata.summaries import compare_periods, failure_streaks, session_costs, unusual_runs
-from qoderdata.summaries.run_rates import is_unknown
 from qoderdata.timelines import missed_triggers, schedule_lints
 from qoderdata.translation import gettext as _
 from qoderdata.translation import ngettext

@@ -52,10 +52,7 @@ _RUNS: dict[str, Any] = {
 #: Those that are added where they are absent, each with one of the same kind.
 _ADDED = {"trigger_scheduled_at": "created_at", "status_from": "status"}
 _REQUIRED = [name for name in _RUNS if name not in _ADDED]
-_FILLED = (
-    "status", "status_from", "triggered_at", "started_at", "completed_at", "duration_ms", "error_type",
-    "error_message",
-)  # fmt: skip
+_FILLED = [name for name in _RUNS if name not in ("session_id", "trigger_scheduled_at", "created_at")]
 _EVENTS = ("session_id", "type", "processed_at", "stop_reason", "error_type", "error_message", "retry_status")
 
 
@@ -95,6 +92,13 @@ _ENDS = _Side(
     },
 )
 
+#: The statuses of runs that are documented, by how they are counted.
+STATUSES = {
+    "completed": ["completed"],
+    "failed": ["failed"],
+    "skipped": ["skipped", "cancelled"],
+    "unfinished": ["pending", "running", "waiting"],
+}
 #: The statuses of sessions that still run.
 RUNNING_SESSIONS = ["running", "rescheduling", "canceling", "processing"]
 _STATUS_BY_STOP_REASON = {
@@ -116,6 +120,11 @@ def is_assumed(runs: pd.DataFrame) -> pd.Series[bool]:
         return pd.Series(data=False, index=runs.index)
     assumed = runs["status"].eq("completed") & runs["status_from"].eq("session")
     return assumed.fillna(value=False).astype(bool)
+
+
+def is_unknown(runs: pd.DataFrame) -> pd.Series[bool]:
+    """Return which runs have no outcome: no status, or one that is not documented."""
+    return ~runs["status"].isin([status for known in STATUSES.values() for status in known])
 
 
 def resolve_outcomes(
@@ -363,7 +372,7 @@ def _fill(frame: Any) -> Any:  # noqa: ANN401 a narwhals frame of any engine
         _flag(col("_ends_end").is_in(["final", "error", "waiting"])).alias("_ended"),
         _flag(col("_sessions_status").is_in(RUNNING_SESSIONS)).alias("_running"),
     )
-    clear, own, refused = col("_clear"), col("_own"), col("_refused")
+    clear, own, refused, ended = col("_clear"), col("_own"), col("_refused"), col("_ended")
     has_error = ~(col("error_type").is_null() & col("error_message").is_null())
     frame = frame.with_columns((~col("status").is_null() & ~col("_again")).alias("_own"))
     frame = frame.with_columns((has_error & ~own & ~clear).alias("_refused"))
@@ -372,7 +381,6 @@ def _fill(frame: Any) -> Any:  # noqa: ANN401 a narwhals frame of any engine
         (~own & ~refused & ~col("_gone")).alias("_told"),
     )
     pending = col("session_id").is_null()
-    ended = col("_ended")
     archived = ~col("_sessions_archived_at").is_null()
     status = (
         nw.when(own)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
@@ -99,6 +98,15 @@ class TestFailureRates:
         ax = plots.plot_failure_rates(failure_rates(frame, by="agent_id"))
         assert column_beside(ax, "failing now") == ["2 of 4"]
 
+    def test_in_narrow_axes_the_title_stands_above_the_headers(self) -> None:
+        figure, ax = plt.subplots(figsize=(4, 3), layout="constrained")
+        plots.plot_failure_rates(failure_rates(counters([(10, 9, 3)] * 9)), ax=ax, top=5)
+        figure.draw_without_rendering()
+        title = ax.title.get_window_extent()
+        headers = [text for text in ax.texts if text.get_text() in {"failed / runs", "failing now"}]
+        assert headers
+        assert not any(title.overlaps(header.get_window_extent()) for header in headers)
+
     def test_nobody_failing_takes_no_room(self) -> None:
         ax = plots.plot_failure_rates(failure_rates(counters([(40, 12, 0)])))
         assert "failing now" not in [text.get_text() for text in ax.texts]
@@ -192,6 +200,18 @@ class TestNextTriggers:
         assert len(legend.get_texts()) == len(ax.lines) == 7
         assert len(points_of(ax.lines[-1])) == 4
 
+    def test_one_other_agent_is_no_plural(self) -> None:
+        rows = [(f"2026-06-15T{number:02d}:00Z", f"d{number}", f"agent_{number}") for number in range(7)]
+        legend = plots.plot_next_triggers(triggers_of(rows)).get_legend()
+        assert legend is not None
+        assert legend.get_texts()[-1].get_text() == "1 other agent"
+
+    def test_one_time_is_shown_with_some_minutes_around_it(self) -> None:
+        """Four years were shown around one date."""
+        ax = plots.plot_next_triggers(triggers_of([("2026-06-15T01:00Z", "a", "agent_1")]))
+        low, high = map(time_of, ax.get_xlim())
+        assert pd.Timedelta("5min") < high - low < pd.Timedelta("1h")
+
     def test_the_axis_follows_the_zone_over_a_change_of_the_clock(self) -> None:
         rows = [("2026-10-24T22:00Z", "a", "agent_1"), ("2026-10-25T23:00Z", "a", "agent_1")]
         ax = plots.plot_next_triggers(triggers_of(rows, "Europe/Berlin"))
@@ -234,17 +254,17 @@ class TestTriggerLoad:
         first = pd.Timestamp(start)
         times = sorted(first + pd.Timedelta(minutes=minute % (60 * hours)) for minute in minutes)
         frame = triggers_of([(time.isoformat(), "a", "agent_1") for time in times], tz)
-        counted = Counter((time.weekday(), time.hour) for time in frame["trigger_at"])
-        seconds: Counter[tuple[int, int]] = Counter()
+        counted = Counter((time.weekday(), time.hour, time.minute) for time in frame["trigger_at"])
+        often: Counter[tuple[int, int, int]] = Counter()
         moment, last, zone = times[0].to_pydatetime(), times[-1].to_pydatetime(), ZoneInfo(tz)
         while moment <= last:
             local = moment.astimezone(zone)
-            seconds[local.weekday(), local.hour] += 60
+            often[local.weekday(), local.hour, local.minute] += 1
             moment += timedelta(minutes=1)
         expected = np.full((7, 24), np.nan)
-        for weekday, hour in {*seconds, *counted}:
-            often = max(1, math.floor(seconds[weekday, hour] / 3600 + 0.5))
-            expected[weekday, hour] = counted[weekday, hour] / often
+        for weekday, hour, minute in often:
+            mean = counted[weekday, hour, minute] / often[weekday, hour, minute]
+            expected[weekday, hour] = np.nan_to_num(expected[weekday, hour]) + mean
         ax = plots.plot_trigger_load(frame)
         np.testing.assert_allclose(squares(ax).filled(np.nan), expected)
         assert squares(ax).mask.sum() == np.isnan(expected).sum()
@@ -263,6 +283,12 @@ class TestTriggerLoad:
         times = pd.date_range("2026-06-15T09:20Z", periods=7 * 24 * 12, freq="5min")
         ax = plots.plot_trigger_load(triggers_of([(time.isoformat(), "a", "x") for time in times]))
         assert np.unique(squares(ax)).tolist() == [12.0]
+
+    def test_an_hour_that_has_only_begun_does_not_look_busier(self) -> None:
+        """One that the span has once and for a single minute more was divided by one."""
+        times = pd.date_range("2026-06-15T01:30Z", "2026-06-25T01:00Z", freq="30min")
+        ax = plots.plot_trigger_load(triggers_of([(time.isoformat(), "a", "x") for time in times]))
+        assert np.unique(squares(ax)).tolist() == [2.0]
 
     def test_nothing_known_is_not_zero(self) -> None:
         frame = triggers_of([("2026-06-15T01:00Z", "a", "x"), ("2026-06-15T03:59Z", "a", "x")])
@@ -369,6 +395,14 @@ class TestRunFailureRates:
         ax = plots.plot_failure_rates(run_failure_rates(named))
         assert [label.get_text() for label in ax.get_yticklabels()] == ["nightly", "dep_2"]
 
+    def test_numbers_beside_a_name_in_arabic_are_not_turned_around(self) -> None:
+        """Without marks of direction "1 / 2" is shown as "2 / 1"."""
+        rates = run_failure_rates(some_runs().assign(deployment_id=lambda runs: runs.index % 2), freq="1D")
+        ax = plots.plot_run_failure_rates(rates, labels={"0": "تقرير", "1": "report"})
+        titles = sorted(panel.texts[0].get_text() for panel in ax.child_axes)
+        assert titles[0].startswith("report: ")
+        assert titles[1].startswith("\u200eتقرير\u200e: ")
+
     def test_rates_that_are_not_over_time_are_refused_with_a_way_out(self) -> None:
         rates = run_failure_rates(some_runs(), by=None)
         with pytest.raises(ValueError, match="give freq"):
@@ -422,6 +456,21 @@ class TestRunCalendar:
         assert hatched == {"////": 1, "....": 1}
         assert squares(ax).count() == 8
 
+    def test_a_status_that_is_not_documented_is_unknown(self) -> None:
+        ax = plots.plot_run_calendar(runs_of([("2026-06-15T01:00Z", "exploded")]))
+        legend = ax.get_legend()
+        assert legend is not None
+        assert legend.get_texts()[-1].get_text() == "only skipped or unfinished or unknown"
+
+    @pytest.mark.parametrize(("style", "sign"), [("default", -1), ("dark_background", 1)])
+    def test_the_worse_a_day_the_more_it_differs_from_the_background(self, style: str, sign: int) -> None:
+        with plt.style.context(style):
+            legend = plots.plot_run_calendar(some_runs()).get_legend()
+        assert legend is not None
+        colours = [patch.get_facecolor() for patch in legend.get_patches()[:5]]
+        steps = np.diff(np.array(colours)[:, :3] @ [0.299, 0.587, 0.114])
+        assert (np.sign(steps) == sign).all()
+
     def test_failures_are_written_on_the_squares(self) -> None:
         runs = some_runs()
         ax = plots.plot_run_calendar(runs)
@@ -470,6 +519,13 @@ class TestDurations:
         assert legend is not None
         assert legend.get_texts()[0].get_text() == "completed (2 runs)"
         assert len(legend.get_texts()) == 3, "no failed run has a duration that can be"
+
+    def test_one_run_is_one_run_and_runs_are_not_divided(self) -> None:
+        ax = plots.plot_durations(runs_of([("2026-06-01T00:00Z", "failed")], [5000]))
+        legend = ax.get_legend()
+        assert legend is not None
+        assert [text.get_text() for text in legend.get_texts()] == ["failed (1 run)"]
+        assert all(tick == round(tick) for tick in ax.get_yticks())
 
     @pytest.mark.parametrize("length", [0, 1, 37, 1000, 123_456, 86_400_000, 9_000_000_000])
     def test_one_run_has_a_scale_of_at_least_two_marks(self, length: int) -> None:

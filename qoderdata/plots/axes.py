@@ -15,7 +15,7 @@ import pandas as pd
 
 from qoderdata.errors import FrameTypeError
 from qoderdata.formatting import format_time
-from qoderdata.plots.labels import Labels, font_families, make_labels
+from qoderdata.plots.labels import Labels, font_families, keep_direction, make_labels
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -38,8 +38,6 @@ HEAT_COLORS, ON_DARK, ON_LIGHT = "Blues", "#FFFFFF", "#010101"
 PALE, PALE_IN_DARK = "#A9BCCB", "#566A7A"
 GREY = "#8C8C8C"
 
-#: The look of a square without a value, in the grid and in its legend.
-HATCHED: dict[str, Any] = {"facecolor": "none", "edgecolor": "#BBBBBB", "linewidth": 0.0}
 WEEKDAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
 
 WIDTH_INCHES = 9.0
@@ -51,6 +49,9 @@ _HALF = 0.5
 _PANEL_COLUMNS, _PANEL_INCHES, _PANEL_TITLE_INCHES, _PANEL_GAP = 3, 1.05, 0.36, 0.025
 _PANEL_MARGIN_INCHES, _PANEL_TITLE_COLUMNS = 1.1, 22
 _SMALLEST_POINTS, _POINTS_PER_INCH = 3.5, 72.0
+_LEAST_SPAN, _MARGIN_SHARE = pd.Timedelta("10min"), 0.02
+#: The title stands above the headers of the columns beside the rows.
+TITLE_PAD_POINTS = 20.0
 
 
 @contextmanager
@@ -138,20 +139,25 @@ def row_points(ax: Axes, rows: int) -> float:
 
 def line_color() -> str:
     """Return the color of lines that lie on bars and beside them: dark, but light where the text is light."""
-    return "#FFFFFF" if _is_dark() else "#333333"
+    return "#FFFFFF" if is_dark() else "#333333"
 
 
 def series_color() -> str:
     """Return the color of a line of values: blue, and a light one on a dark background."""
-    return SKY if _is_dark() else BLUE
+    return SKY if is_dark() else BLUE
 
 
 def pale_color() -> str:
     """Return the color of what is only a background, on which the lines of `line_color` lie."""
-    return PALE_IN_DARK if _is_dark() else PALE
+    return PALE_IN_DARK if is_dark() else PALE
 
 
-def _is_dark() -> bool:
+def hatched() -> dict[str, Any]:
+    """Return the look of a square or bar that is hatched, on a grid or in its legend."""
+    return {"facecolor": "none", "edgecolor": "#777777" if is_dark() else "#BBBBBB", "linewidth": 0.0}
+
+
+def is_dark() -> bool:
     """Return whether the style is dark, that is, its text is light."""
     import matplotlib as mpl  # noqa: PLC0415 - heavy, and needed only when drawing
     from matplotlib.colors import to_rgb  # noqa: PLC0415 - as above
@@ -205,7 +211,7 @@ def group_panels(
     """Divide the axes into a panel a group, titled with its name and its figure; all with the same scales."""
     keys, names = [group.key for group in groups], [group.name for group in groups]
     named = make_labels(keys, names, labels, columns=_PANEL_TITLE_COLUMNS)
-    titles = [f"{text}: {figure}" for text, figure in zip(named.texts, figures, strict=True)]
+    titles = [f"{keep_direction(text)}: {figure}" for text, figure in zip(named.texts, figures, strict=True)]
     return _divide_axes(ax, Labels(titles, named.properties))
 
 
@@ -319,7 +325,7 @@ def hatch_cells(ax: Axes, where: NDArray[np.bool_], pattern: str) -> None:
     """Hatch squares of a grid that have no value."""
     if where.any():
         marked = np.ma.masked_where(~where, np.zeros(where.shape))
-        ax.pcolor(*_edges(marked), marked, hatch=pattern, **HATCHED)
+        ax.pcolor(*_edges(marked), marked, hatch=pattern, **hatched())
 
 
 def _edges(values: NDArray[Any]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -395,6 +401,16 @@ def day_numbers(times: pd.Series[pd.Timestamp] | pd.DatetimeIndex) -> NDArray[np
     utc = pd.DatetimeIndex(times).tz_convert("UTC").tz_localize(None)
     numbers: NDArray[np.float64] = date2num(utc.to_numpy())  # type: ignore[no-untyped-call]  # matplotlib has no types for it
     return numbers
+
+
+def set_time_limits(ax: Axes, times: pd.DatetimeIndex) -> float:
+    """Set the limits of a time axis, with some room around all times; return the days from one to the other."""
+    first, last = times.min(), times.max()
+    missing = max(_LEAST_SPAN - (last - first), pd.Timedelta(0)) / 2
+    low, high = day_numbers(pd.DatetimeIndex([first - missing, last + missing]))
+    room = _MARGIN_SHARE * (high - low)
+    ax.set_xlim(low - room, high + room)
+    return float(high - low + 2 * room)
 
 
 def time_axis(ax: Axes, times: pd.DatetimeIndex, *, what: str, most_ticks: int = 9) -> None:

@@ -13,6 +13,7 @@ from qoderdata.plots.axes import (
     FEWEST_ROWS,
     ORANGE,
     PALE,
+    TITLE_PAD_POINTS,
     axes_or_new,
     check_times,
     check_top,
@@ -43,8 +44,8 @@ _TITLE, _TITLE_OVER_TIME = "Credits of sessions, dearest first", "Credits of ses
 _ROW_INCHES, _MARGIN_INCHES, _HEIGHT_INCHES = 0.27, 1.3, 3.6
 _PANEL_TICKS, _TICKS = 5, 9
 _FEWEST_WINDOWS, _THINNEST_POINTS = 7, 1.5
-#: The title stands above the headers of the columns; the legend below the ticks.
-_TITLE_PAD_POINTS, _TICK_POINTS = 20.0, 20.0
+#: The legend stands below the ticks.
+_TICK_POINTS = 20.0
 _COLUMNS = ["sessions", "credits", "model_credits", "sandbox_runtime_credits", "share", "unknown"]
 #: A smaller share of all credits is an error of rounding to two decimals, not credits without a name.
 _ROUNDING = 0.005
@@ -122,7 +123,7 @@ def plot_costs(
     shown = costs.head(top)
     ax = axes_or_new(ax, height=_MARGIN_INCHES + _ROW_INCHES * max(len(shown), FEWEST_ROWS))
     cut = f" ({len(shown)} of {len(costs):,} shown)" if len(shown) < len(costs) else ""
-    ax.set_title(f"{_TITLE}{cut}", pad=_TITLE_PAD_POINTS)
+    ax.set_title(f"{_TITLE}{cut}", pad=TITLE_PAD_POINTS)
     if shown.empty:
         show_message(ax, "There are no sessions to show.")
         return ax

@@ -10,7 +10,7 @@ import pandas as pd
 from qoderdata.columns import require_frame
 from qoderdata.plots.axes import (
     FEWEST_ROWS,
-    HATCHED,
+    TITLE_PAD_POINTS,
     VERMILLION,
     assumed_note,
     axes_or_new,
@@ -18,6 +18,7 @@ from qoderdata.plots.axes import (
     check_top,
     day_numbers,
     group_panels,
+    hatched,
     legend_beside,
     line_color,
     pale_color,
@@ -41,7 +42,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 _TITLE = "Failure rate, worst first"
-_ROW_INCHES, _MARGIN_INCHES = 0.27, 1.2
+_ROW_INCHES, _MARGIN_INCHES = 0.27, 1.3
 _NARROWEST_SCALE = 0.05
 _HEIGHT_INCHES = 4.6
 _COUNTS = ["runs", "completed", "failed", "skipped", "unfinished"]
@@ -115,7 +116,8 @@ def plot_failure_rates(
         raise ValueError("these rates are over time; draw them with plot_run_failure_rates, or leave out freq")
     shown = rates.head(top)
     ax = axes_or_new(ax, height=_MARGIN_INCHES + _ROW_INCHES * max(len(shown), FEWEST_ROWS))
-    ax.set_title(_TITLE if len(shown) == len(rates) else f"{_TITLE} ({len(shown)} of {len(rates):,} shown)")
+    cut = f" ({len(shown)} of {len(rates):,} shown)" if len(shown) < len(rates) else ""
+    ax.set_title(f"{_TITLE}{cut}", pad=TITLE_PAD_POINTS)
     if shown.empty:
         show_message(ax, "There are no failure rates to show.")
         return ax
@@ -368,7 +370,7 @@ def _count_bars(ax: Axes, counts: pd.DataFrame) -> dict[str, Artist]:
     looks: list[dict[str, Any]] = [
         {"facecolor": VERMILLION},
         {"facecolor": pale_color()},
-        {"hatch": "////", **HATCHED},
+        {"hatch": "////", **hatched()},
     ]
     room = width * max(1.0, (_FEWEST_WINDOWS - len(times)) / 2)
     ax.set_xlim(times.min() - room, times.max() + room)

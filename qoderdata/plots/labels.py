@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 _MOST_MARKS = 3
 _ID_TAIL = 4
 _BOX = "\N{WHITE SQUARE}"
+_LEFT_TO_RIGHT_MARK = "\N{LEFT-TO-RIGHT MARK}"
 _NAMED_IN_WARNING = 6
 #: The column that names the ids of an index level.
 _NAME_COLUMNS = {"id": "name", **NAMES}
@@ -110,6 +111,12 @@ def _short_texts(
         )
         for identifier, name in zip(ids, names, strict=True)
     ]
+
+
+def keep_direction(text: str) -> str:
+    """Return a name so that numbers beside it stay in order, also where it is written from right to left."""
+    is_leftward = any(unicodedata.bidirectional(character) in {"R", "AL"} for character in text)
+    return f"{_LEFT_TO_RIGHT_MARK}{text}{_LEFT_TO_RIGHT_MARK}" if is_leftward else text
 
 
 def _describe_character(character: str) -> str:

@@ -9,11 +9,10 @@ import numpy as np
 import pandas as pd
 
 from qoderdata.columns import require_frame
-from qoderdata.formatting import format_milliseconds
-from qoderdata.outcomes import is_assumed
+from qoderdata.formatting import counted, format_milliseconds
+from qoderdata.outcomes import is_assumed, is_unknown
 from qoderdata.parsing import parse_zone
 from qoderdata.plots.axes import (
-    HATCHED,
     VERMILLION,
     WEEKDAYS,
     assumed_note,
@@ -21,6 +20,8 @@ from qoderdata.plots.axes import (
     describe_days,
     draw_grid,
     hatch_cells,
+    hatched,
+    is_dark,
     known_times,
     legend_beside,
     line_color,
@@ -35,8 +36,10 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from numpy.typing import NDArray
 
-# From light to dark also in grey: after ColorBrewer's OrRd, with a pale blue for what is well.
+# From light to dark also in grey: after ColorBrewer's OrRd, with a pale blue for what is well. On a dark
+# background from dark to light, as the worst days would be the faintest otherwise.
 _SEVERITY_COLORS = ("#CFE3F1", "#FDBE85", "#F98E52", "#D7301F", "#7F0000")
+_COLORS_IN_DARK = ("#2F4B61", "#8A3A12", "#C9501C", "#F98E52", "#FFE0B5")
 _SEVERITY_LABELS = ("none failed", "up to 5 %", "5 to 20 %", "20 to 50 %", "over 50 %")
 _BOUNDS = (0.05, 0.2, 0.5)
 _LARGEST_INCHES, _GRID_INCHES, _SIDE_INCHES, _FEWEST_WEEKS = 0.42, 6.6, 3.2, 8
@@ -117,7 +120,7 @@ def plot_run_calendar(runs: pd.DataFrame, *, ax: Axes | None = None, tz: str = "
     draw_grid(
         ax,
         _on_grid(severity, np.nan),
-        colors=ListedColormap(_SEVERITY_COLORS),
+        colors=ListedColormap(_severity_colors()),
         norm=BoundaryNorm(np.arange(len(_SEVERITY_COLORS) + 1) - 0.5, len(_SEVERITY_COLORS)),
         texts=_on_grid(texts, "") if inches >= _NARROWEST_WITH_TEXT_INCHES else None,
     )
@@ -143,7 +146,7 @@ def _by_day(runs: pd.DataFrame, local_zone: ZoneInfo) -> pd.DataFrame:
     days = known_times(known["triggered_at"]).tz_convert(local_zone).tz_localize(None).normalize()
     status = known["status"].set_axis(days)
     flags = pd.DataFrame({"runs": 1, "completed": status.eq("completed"), "failed": status.eq("failed")})
-    flags["unknown"] = status.isna()
+    flags["unknown"] = is_unknown(known).to_numpy()
     flags["assumed"] = is_assumed(known).to_numpy()
     counts = flags.fillna(value=False).astype("int64").groupby(level=0).sum()
     return counts.reindex(pd.date_range(days.min(), days.max()), fill_value=0) if len(days) else counts
@@ -155,6 +158,10 @@ def _severity(counts: pd.DataFrame) -> pd.Series[float]:
     share = counts["failed"] / decided.where(decided > 0)
     level = np.searchsorted(_BOUNDS, share) + 1.0
     return pd.Series(level, index=counts.index).mask(share.eq(0), 0.0).where(decided > 0)
+
+
+def _severity_colors() -> tuple[str, ...]:
+    return _COLORS_IN_DARK if is_dark() else _SEVERITY_COLORS
 
 
 def _monday(day: pd.Timestamp) -> pd.Timestamp:
@@ -179,12 +186,12 @@ def _severity_legend(ax: Axes, *, silent: bool, undecided: pd.DataFrame) -> None
     """Draw a legend of the colors, and of the hatched days where there are some."""
     from matplotlib.patches import Patch  # noqa: PLC0415 - heavy, and needed only when drawing
 
-    handles, texts = [Patch(facecolor=color) for color in _SEVERITY_COLORS], list(_SEVERITY_LABELS)
+    handles, texts = [Patch(facecolor=color) for color in _severity_colors()], list(_SEVERITY_LABELS)
     if len(undecided):
-        handles.append(Patch(hatch=_UNDECIDED, **HATCHED))
+        handles.append(Patch(hatch=_UNDECIDED, **hatched()))
         texts.append("only skipped or unfinished" + (" or unknown" if undecided["unknown"].any() else ""))
     if silent:
-        handles.append(Patch(hatch=_SILENT, **HATCHED))
+        handles.append(Patch(hatch=_SILENT, **hatched()))
         texts.append("no runs")
     legend_beside(ax, handles, texts, title="failed, of decided runs")
 
@@ -233,6 +240,8 @@ def plot_durations(runs: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
         show_message(ax, "No run with a duration has ended.")
         return ax
 
+    from matplotlib.ticker import MaxNLocator  # noqa: PLC0415 - heavy, and needed only when drawing
+
     edges = _edges(both)
     handles: list[Artist] = []
     texts: list[str] = []
@@ -241,7 +250,8 @@ def plot_durations(runs: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
         handles.append(ax.stairs(np.histogram(completed, edges)[0], edges, fill=True, color=pale_color()))
         with_duration = runs["duration_ms"].ge(0).fillna(value=False)
         assumed = int(is_assumed(runs[with_duration]).sum())
-        texts.append(f"completed ({completed.size:,} runs{f', {assumed:,} assumed' if assumed else ''})")
+        note = f", {assumed:,} assumed" if assumed else ""
+        texts.append(f"completed ({counted(completed.size, 'run')}{note})")
         for share, words, style in ((0.5, "median", "solid"), (0.95, "95th percentile", "dashed")):
             length = float(np.quantile(completed, share))
             handles.append(ax.axvline(length, color=line_color(), linewidth=1.2, linestyle=style))
@@ -249,10 +259,11 @@ def plot_durations(runs: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
     if failed.size:
         counts = np.histogram(failed, edges)[0]
         handles.append(ax.stairs(counts, edges, color=VERMILLION, linewidth=1.8))
-        texts.append(f"failed ({failed.size:,} runs)")
+        texts.append(f"failed ({counted(failed.size, 'run')})")
     legend_beside(ax, handles, texts)
     _duration_axis(ax, edges)
     ax.set_ylabel("runs")
+    ax.yaxis.set_major_locator(MaxNLocator("auto", steps=[1, 2, 5, 10], integer=True))
     ax.spines[["top", "right"]].set_visible(False)
     return ax
 

@@ -9,7 +9,7 @@ import pandas as pd
 
 from qoderdata.columns import TEXT, require_frame
 from qoderdata.formatting import format_duration
-from qoderdata.outcomes import is_assumed
+from qoderdata.outcomes import is_assumed, is_unknown
 from qoderdata.parsing import parse_zone
 from qoderdata.plots.axes import (
     FEWEST_ROWS,
@@ -27,6 +27,7 @@ from qoderdata.plots.axes import (
     prepare_rows,
     row_points,
     series_color,
+    set_time_limits,
     show_message,
     time_axis,
 )
@@ -44,11 +45,8 @@ if TYPE_CHECKING:
 _TITLE, _ORDER = "Runs over time", ", most failed or missed first"
 _ROW_INCHES, _MARGIN_INCHES = 0.25, 1.5
 _NARROWEST_POINTS, _POINTS_PER_INCH = 4.0, 72.0
-_LEAST_SPAN, _LEAST_FUTURE = pd.Timedelta("10min"), pd.Timedelta("1h")
+_LEAST_FUTURE = pd.Timedelta("1h")
 _LONGEST = pd.Timedelta(days=366 * 100)
-_MARGIN_SHARE = 0.02
-#: Statuses that are drawn as they are; any other, and a missing one, is drawn as unknown.
-_KNOWN = frozenset({"failed", "completed", "waiting", "cancelled", "skipped"})
 
 
 class _Bar(NamedTuple):
@@ -187,7 +185,8 @@ def plot_run_timeline(
     times = pd.DatetimeIndex(pd.concat([pd.to_datetime(part, utc=True) for part in parts]).dropna()).tz_convert(
         zone
     )
-    narrowest = _time_range(ax, times)
+    days = set_time_limits(ax, times)
+    narrowest = days * _NARROWEST_POINTS / (ax.bbox.width / ax.figure.dpi * _POINTS_PER_INCH)
     time_axis(ax, times, what="time")
 
     legend = _bars(ax, spans, narrowest) | _open_runs(ax, spans, past.max(), points)
@@ -232,11 +231,8 @@ def _spans(runs: pd.DataFrame) -> pd.DataFrame:
 
 def drawn_outcomes(runs: pd.DataFrame) -> pd.Series[str]:
     """Return the outcome that each run is drawn as."""
-    status = runs["status"].astype("object")
-    outcome = status.where(status.isin(list(_KNOWN)), "unknown").mask(
-        status.isin(["running", "pending"]), "running"
-    )
-    return outcome.mask(is_assumed(runs), "assumed")
+    outcome = runs["status"].astype("object").replace("pending", "running")
+    return outcome.mask(is_unknown(runs), "unknown").mask(is_assumed(runs), "assumed")
 
 
 def _points(frame: pd.DataFrame | None, column: str, *, what: str, optional: Sequence[str] = ()) -> pd.DataFrame:
@@ -283,17 +279,6 @@ def _in_lanes(frame: pd.DataFrame, lanes: pd.DataFrame) -> pd.DataFrame:
     """Return the rows of the lanes that are drawn, with the number of the lane."""
     mine = frame[frame["lane"].isin(lanes.index)]
     return mine.assign(row=lanes.index.get_indexer(pd.Index(mine["lane"])))
-
-
-def _time_range(ax: Axes, times: pd.DatetimeIndex) -> float:
-    """Set the limits of the time axis, and return the days that the narrowest bar takes."""
-    first, last = times.min(), times.max()
-    missing = max(_LEAST_SPAN - (last - first), pd.Timedelta(0)) / 2
-    low, high = day_numbers(pd.DatetimeIndex([first - missing, last + missing]))
-    room = _MARGIN_SHARE * (high - low)
-    ax.set_xlim(low - room, high + room)
-    width_points = ax.bbox.width / ax.figure.dpi * _POINTS_PER_INCH
-    return float((high - low + 2 * room) * _NARROWEST_POINTS / width_points)
 
 
 def _bars(ax: Axes, spans: pd.DataFrame, narrowest: float) -> _Legend:

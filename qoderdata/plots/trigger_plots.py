@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from qoderdata.columns import TEXT, require_frame
-from qoderdata.formatting import truncate_middle
+from qoderdata.formatting import counted, truncate_middle
 from qoderdata.plots.axes import (
     DISTINCT,
     FEWEST_ROWS,
@@ -27,11 +27,12 @@ from qoderdata.plots.axes import (
     legend_beside,
     prepare_rows,
     row_points,
+    set_time_limits,
     show_message,
     time_axis,
     write_column,
 )
-from qoderdata.plots.labels import make_labels
+from qoderdata.plots.labels import keep_direction, make_labels
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -119,7 +120,9 @@ def plot_next_triggers(
     ax.set_yticks(range(len(first)), texts[: len(first)], fontsize=points, **properties)
 
     shown = triggers[triggers["deployment_id"].isin(first.index)]
-    time_axis(ax, pd.DatetimeIndex(shown["trigger_at"]), what="trigger time")
+    times = pd.DatetimeIndex(shown["trigger_at"])
+    set_time_limits(ax, times)
+    time_axis(ax, times, what="trigger time")
     _marks(ax, shown, pd.Series(range(len(first)), index=first.index), own=own, points=points)
     # An agent has a number too, for readers who do not see colors.
     numbers = {agent: f"{number}" for number, agent in enumerate(own, start=1)}
@@ -127,11 +130,11 @@ def plot_next_triggers(
         ax, "", [numbers.get(agent, "") for agent in first["agent_id"]], offset=2, points=0.9 * points
     )
     agent_texts = [
-        f"{numbers[agent]}  {truncate_middle(text, _AGENT_COLUMNS)}"
+        f"{numbers[agent]}  {keep_direction(truncate_middle(text, _AGENT_COLUMNS))}"
         for agent, text in zip(own, texts[len(first) :], strict=True)
     ]
     if len(agents) > len(own):
-        agent_texts.append(f"{len(agents) - len(own):,} other agents")
+        agent_texts.append(counted(len(agents) - len(own), "other agent"))
     elif first["agent_id"].isna().any():
         agent_texts.append("no agent")
     _agent_legend(ax, own, agent_texts, properties, offset=numbers_end + 12)
@@ -185,10 +188,10 @@ def _agent_legend(
 def plot_trigger_load(triggers: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
     """Plot how many triggers start in each hour of the week, weekday by hour.
 
-    A square holds the triggers divided by how often the time from the first to the last has that hour of the
-    week, in whole hours and at least once, so that a span of ten days does not make three weekdays look busier
-    than the others. An hour of the week that this time does not have is hatched: nothing is known of it. One
-    that it has, without triggers, is 0.
+    The triggers of each minute of the week are divided by how often the time from the first to the last has that
+    minute, so that a span of ten days does not make three weekdays look busier than the others; a square holds
+    the sum of its 60 minutes. An hour of the week that this time does not have is hatched: nothing is known of
+    it. One that it has, without triggers, is 0.
 
     Parameters
     ----------
@@ -248,20 +251,18 @@ def plot_trigger_load(triggers: pd.DataFrame, *, ax: Axes | None = None) -> Axes
 
 
 def _mean_by_hour(times: pd.DatetimeIndex) -> NDArray[np.float64]:
-    """Count triggers by weekday and hour, and divide by how often the span has that hour; NaN where never."""
-    minutes = pd.date_range(times.min(), times.max(), freq="1min")
-    # Both halves of the hour in which a week begins and ends make one hour, and a part of one counts as one.
-    often = np.maximum(1.0, np.floor(_by_hour(minutes) / _HOUR_MINUTES + 0.5))
-    counts = _by_hour(times)
-    known = (_by_hour(minutes) > 0) | (counts > 0)
-    mean: NDArray[np.float64] = np.where(known, counts / often, np.nan)
-    return mean
+    """Return the mean triggers by weekday and hour: the sum of the means of its minutes; NaN where unknown."""
+    first, last = (time.tz_convert("UTC").floor("min") for time in (times.min(), times.max()))
+    often = _by_minute(pd.date_range(first, last, freq="1min").tz_convert(times.tz))
+    mean: NDArray[np.float64] = (_by_minute(times) / np.maximum(often, 1)).sum(axis=2)
+    return np.where(often.any(axis=2), mean, np.nan)
 
 
-def _by_hour(times: pd.DatetimeIndex) -> NDArray[np.int64]:
-    """Count times by weekday and hour."""
-    hours = len(WEEKDAYS) * _HOURS
-    return np.bincount(times.day_of_week * _HOURS + times.hour, minlength=hours).reshape(len(WEEKDAYS), _HOURS)
+def _by_minute(times: pd.DatetimeIndex) -> NDArray[np.int64]:
+    """Count times by weekday, hour and minute."""
+    shape = len(WEEKDAYS), _HOURS, _HOUR_MINUTES
+    minutes = (times.day_of_week * _HOURS + times.hour) * _HOUR_MINUTES + times.minute
+    return np.bincount(minutes, minlength=np.prod(shape)).reshape(shape)
 
 
 def _number(value: float, *, whole: bool) -> str:

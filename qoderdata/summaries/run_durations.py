@@ -10,6 +10,7 @@ import narwhals as nw
 
 from qoderdata.columns import TEXT
 from qoderdata.frames import NAMES
+from qoderdata.outcomes import STATUSES
 from qoderdata.parsing import Instant, parse_instant, to_micros
 from qoderdata.summaries.dataframe_engines import (
     ALL,
@@ -21,7 +22,6 @@ from qoderdata.summaries.dataframe_engines import (
     median,
     open_source,
 )
-from qoderdata.summaries.run_rates import STATUSES
 from qoderdata.summaries.time_windows import parse_micros
 
 if TYPE_CHECKING:

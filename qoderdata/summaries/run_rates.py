@@ -7,13 +7,14 @@ from typing import TYPE_CHECKING, Any
 import narwhals as nw
 
 from qoderdata import errors
+from qoderdata.outcomes import STATUSES as STATUSES  # noqa: PLC0414 - other modules read both names from here
+from qoderdata.outcomes import is_unknown as is_unknown  # noqa: PLC0414 - as above
 from qoderdata.summaries import dataframe_engines, wilson
 from qoderdata.summaries.time_windows import Windows
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    import pandas as pd
     from narwhals.typing import IntoFrameT
 
 _COUNTS = ["runs", "completed", "assumed", "failed", "skipped", "unfinished", "unknown"]
@@ -22,23 +23,10 @@ _RATES = {
     **dict.fromkeys(_COUNTS, "Int64"),
     **dict.fromkeys(("failure_rate", "ci_low", "ci_high", *_DURATIONS), "float64"),
 }
-#: The statuses that are documented, by how `run_failure_rates` counts them.
-STATUSES = {
-    "completed": ["completed"],
-    "failed": ["failed"],
-    "skipped": ["skipped", "cancelled"],
-    "unfinished": ["pending", "running", "waiting"],
-}
-_KNOWN_STATUSES = [status for statuses in STATUSES.values() for status in statuses]
 #: The columns that determine which attempt of an occurrence is the last one.
 _ATTEMPT_COLUMNS = ["id", "deployment_id", "status", "trigger_type", "attempt", "triggered_at"]
 #: Warn where a larger share of the runs has an unknown outcome, as `qoderdata.check` does.
 DOUBTFUL = 0.05
-
-
-def is_unknown(runs: pd.DataFrame) -> pd.Series[bool]:
-    """Return which runs have no outcome: no status, or one that is not documented."""
-    return ~runs["status"].isin(_KNOWN_STATUSES)
 
 
 def run_failure_rates(
@@ -217,6 +205,7 @@ def advice(outcomes: str | None) -> str:
 def _with_flags(runs: nw.LazyFrame[Any]) -> nw.LazyFrame[Any]:
     """Add a 0/1 column for each count."""
     flag, status = dataframe_engines.flag, nw.col("status")
+    known = [status for statuses in STATUSES.values() for status in statuses]
     completed = status == "completed"
     assumed = (
         completed & (nw.col("status_from") == "session")
@@ -226,7 +215,7 @@ def _with_flags(runs: nw.LazyFrame[Any]) -> nw.LazyFrame[Any]:
     return runs.with_columns(
         *(flag(status.is_in(statuses)).alias(name) for name, statuses in STATUSES.items()),
         flag(assumed).alias("assumed"),
-        (1 - flag(status.is_in(_KNOWN_STATUSES))).alias("unknown"),
+        (1 - flag(status.is_in(known))).alias("unknown"),
     )
 
 
