@@ -412,9 +412,8 @@ ENDS = {"empty end", "early end"}
 
 
 @pytest.mark.parametrize("seed", range(SIZE.lists))
-def test_odd_lists(seed: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_odd_lists(seed: int, tmp_path: Path) -> None:
     """What was shown is there; what is missing is told or cannot be known; ``refresh="all"`` brings the rest."""
-    monkeypatch.setattr(os, "fsync", lambda _: None)
     chance = random.Random(seed)  # noqa: S311 - lists, not secrets
     service = LyingService(chance)
     told, silent, is_excused = 0, 0, False
