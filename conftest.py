@@ -101,18 +101,35 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> FastClock:
     return fast
 
 
+@pytest.fixture(scope="session", autouse=True)
+def fast_disk() -> Iterator[None]:
+    """Do not wait for the disk after each file: no power fails here. Processes that tests start do wait."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", lambda _: None)
+        yield
+
+
+@pytest.fixture(scope="session")
+def empty_homes() -> list[Path]:
+    """Return the home folders to which no test has written: most tests write nothing."""
+    return []
+
+
 @pytest.fixture(autouse=True)
-def nobodys_machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Path]:
-    """Put the test on a machine without settings; the value is its home folder."""
+def nobodys_machine(
+    monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory, empty_homes: list[Path]
+) -> Iterator[Path]:
+    """Put the test on a machine without settings; the value is its home folder, which is empty."""
     for variable in _LEAKS:
         monkeypatch.delenv(variable, raising=False)
-    home = tmp_path / "home"
-    home.mkdir()
+    home = empty_homes.pop() if empty_homes else tmp_path_factory.mktemp("home")
     monkeypatch.setenv("HOME", str(home))
     monkeypatch.setenv("USERPROFILE", str(home))
     # A shell's background job starts with Ctrl-C ignored, and libraries handle it in their own ways.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     yield home
+    if not any(home.iterdir()):
+        empty_homes.append(home)
     if "matplotlib.pyplot" in sys.modules:
         sys.modules["matplotlib.pyplot"].close("all")
 

@@ -180,7 +180,6 @@ def test_it_is_the_users_alone(local: Folder, answer: cache.CachedTable, tmp_pat
     finally:
         os.umask(old)
     found = {path.relative_to(tmp_path).as_posix(): path.stat().st_mode & 0o777 for path in tmp_path.rglob("*")}
-    found.pop("home")
     assert found == {"cache": 0o700, "cache/queries": 0o700, f"cache/queries/{NAME}": 0o600}
 
 

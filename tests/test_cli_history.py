@@ -40,7 +40,7 @@ def sandbox(monkeypatch: pytest.MonkeyPatch) -> Iterator[Sandbox]:
     """Serve an account whose clock is the present."""
     monkeypatch.setattr(lists, "datetime", Clock)
     monkeypatch.setattr(Clock, "moment", NOW)
-    with Sandbox(deployments=40, seed=7, runs=4000, now=NOW) as served:
+    with Sandbox(deployments=40, seed=7, runs=800, now=NOW) as served:
         monkeypatch.setenv("QODER_PAT", served.pat)
         monkeypatch.setenv("QODER_BASE_URL", served.base_url)
         yield served
@@ -195,7 +195,7 @@ def test_check_of_a_healthy_account_is_quiet(sandbox: Sandbox, capsys: pytest.Ca
 def test_missed_fails_on_certain_rows_alone(capsys: pytest.CaptureFixture[str]) -> None:
     assert run("missed", "--fail", "--refresh") == 0
     capsys.readouterr()
-    with Sandbox(deployments=40, seed=7, runs=4000, now=NOW, left_out=400, port=0) as other:
+    with Sandbox(deployments=40, seed=7, runs=800, now=NOW, left_out=80, port=0) as other:
         words = ("missed", "--since", "30D", "--base-url", other.base_url)
         assert run(*words) == 0
         assert run(*words, "--fail") == 1

@@ -60,7 +60,7 @@ def account(sandbox: Sandbox, shared_cache: Path, monkeypatch: pytest.MonkeyPatc
 @pytest.fixture
 def newest_edition(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
     """Serve an account of the present that speaks the newest edition."""
-    with Sandbox(deployments=30, seed=7, edition="D", now=datetime.now(UTC)) as served:
+    with Sandbox(deployments=30, seed=7, edition="D", runs=100, now=datetime.now(UTC)) as served:
         monkeypatch.setenv("QODER_PAT", served.pat)
         monkeypatch.setenv("QODER_MANAGED_BASE_URL", served.base_url)
         monkeypatch.setenv("QODERDATA_CACHE_DIR", str(tmp_path / "cache"))

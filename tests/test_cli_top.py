@@ -406,7 +406,7 @@ def test_a_reading_asks_only_for_what_is_new(
 ) -> None:
     monkeypatch.setattr(top, "_PAUSE_A_REQUEST", timedelta(0))
     every = timedelta(0)
-    with Sandbox(deployments=30, seed=7, runs=600, now=NOW, edition=edition) as served:
+    with Sandbox(deployments=30, seed=7, runs=200, now=NOW, edition=edition) as served:
         service = Service(served.base_url, None, cache_dir=str(tmp_path))
         reader = top._Reader(service, every, outcomes="auto", tz="UTC", team="team")
         reader.read()

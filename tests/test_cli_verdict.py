@@ -61,7 +61,7 @@ def sandbox(monkeypatch: pytest.MonkeyPatch) -> Iterator[Sandbox]:
     """Serve an account of the present that missed some triggers."""
     monkeypatch.setattr(lists, "datetime", Clock)
     monkeypatch.setattr(Clock, "moment", NOW)
-    with account(monkeypatch, deployments=40, runs=4000, left_out=400) as served:
+    with account(monkeypatch, deployments=40, runs=800, left_out=80) as served:
         yield served
 
 

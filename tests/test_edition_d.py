@@ -8,7 +8,6 @@ from __future__ import annotations
 import itertools
 import json
 import logging
-import os
 import re
 import signal
 import threading
@@ -74,14 +73,6 @@ class Loaded(NamedTuple):
     requests: list[Request]
     warned: list[str]
     folder: Path
-
-
-@pytest.fixture(scope="module", autouse=True)
-def fast_disk() -> Iterator[None]:
-    """Do not wait for the disk after each session: no power fails here."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(os, "fsync", lambda _: None)
-        yield
 
 
 @pytest.fixture(scope="module")

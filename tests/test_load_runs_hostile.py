@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import tempfile
 import warnings
 from dataclasses import dataclass, field
@@ -13,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from qoderdata import errors
@@ -354,13 +353,12 @@ operations = st.one_of(
 )
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, deadline=None)
 @given(page=st.integers(2, 4), operations=st.lists(operations, max_size=14))
 def test_known_runs_listed_again_empty_pages_and_cuts_lose_nothing(
-    monkeypatch: pytest.MonkeyPatch, page: int, operations: list[tuple[Any, ...]]
+    page: int, operations: list[tuple[Any, ...]]
 ) -> None:
     """After each honest refresh, all that the list has is there; and the store never has less than before."""
-    monkeypatch.setattr(os, "fsync", lambda _: None)
     service = OddService(page_limit=page, positions=True)
     with tempfile.TemporaryDirectory() as name:
         folder, seen = Path(name), set[str]()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import tempfile
 import warnings
 from dataclasses import dataclass, field
@@ -205,8 +204,6 @@ def _mortal(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Folder, "remove", mortal_remove)
     monkeypatch.setattr(FATE, "left", None)
     monkeypatch.setattr(journal, "_FULL_ENTRIES", 4)
-    # What a disk does that forgets what it was told to keep is not tried here.
-    monkeypatch.setattr(os, "fsync", lambda _: None)
 
 
 def rows(frame: pd.DataFrame) -> dict[str, Run]:

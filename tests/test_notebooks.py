@@ -14,7 +14,9 @@ if TYPE_CHECKING:
 FOLDER = Path(__file__).parents[1] / "notebooks"
 
 
-def load_runner() -> ModuleType:
+@pytest.fixture(scope="module")
+def runner() -> ModuleType:
+    """Load ``notebooks/run.py`` when a test needs it: the import of nbformat takes seconds."""
     spec = importlib.util.spec_from_file_location("run_notebooks", FOLDER / "run.py")
     assert spec is not None
     assert spec.loader is not None
@@ -23,11 +25,10 @@ def load_runner() -> ModuleType:
     return module
 
 
-runner = load_runner()
 NOTEBOOKS = sorted(FOLDER.glob("*.ipynb"))
 
 
-def test_they_are_numbered_in_reading_order() -> None:
+def test_they_are_numbered_in_reading_order(runner: ModuleType) -> None:
     assert [path.name[:2] for path in NOTEBOOKS] == [f"{number:02d}" for number in range(1, len(NOTEBOOKS) + 1)]
     assert runner.notebooks() == NOTEBOOKS
 
@@ -41,12 +42,14 @@ SLOW = "05-beyond-one-machine"
     [pytest.param(path, marks=pytest.mark.long) if path.stem == SLOW else path for path in NOTEBOOKS],
     ids=lambda path: path.stem,
 )
-def test_numbers_and_tables_are_what_the_code_gives(path: Path) -> None:
+def test_numbers_and_tables_are_what_the_code_gives(runner: ModuleType, path: Path) -> None:
     assert runner.outputs(runner.run(path)) == runner.outputs(runner.read(path))
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
-def test_what_is_committed_has_outputs_and_neither_warnings_nor_traces_of_a_machine(path: Path) -> None:
+def test_what_is_committed_has_outputs_and_neither_warnings_nor_traces_of_a_machine(
+    runner: ModuleType, path: Path
+) -> None:
     book = runner.read(path)
     outputs = [output for cell in book.cells for output in cell.get("outputs", [])]
     assert any("image/png" in output.get("data", {}) for output in outputs)
