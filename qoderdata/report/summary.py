@@ -16,22 +16,19 @@ from qoderdata.report.data import MONTH, WEEK, Deployment
 from qoderdata.report.figures import nothing_decided, points_text
 from qoderdata.report.layout import (
     MOST_AT_FIRST,
-    MOST_ROWS,
     Badge,
     Column,
     Names,
     Section,
     Sentence,
     format_count,
-    interval_cell,
     join_sentences,
     make_table,
     names_of,
     order_note,
-    round_scale,
+    rate_columns,
     rows_of,
-    scale_note,
-    share_cell,
+    share_column,
     unknown_note,
 )
 from qoderdata.report.pictures import month_picture
@@ -198,11 +195,10 @@ def costs(data: ReportData, sessions: pd.DataFrame) -> Section:
     both = Column(_("Deployment"), "deployment", lambda row: _deployment_or_none(data, row.deployment_id))
     used = Column(_("Credits"), "strong", lambda row: format_credits(row.credits), "number")
     ahead = Column(_("Next 30 days"), "text", lambda row: format_credits(row.expected), "number", _("expected"))
-    scale = round_scale(found["share"].fillna(0).max())
     all_columns = [
         both,
         used,
-        Column(_("Share"), "bar", lambda row: share_cell(row.share, scale), note=scale_note(scale)),
+        share_column(found["share"]),
         Column(_("Sessions"), "text", lambda row: f"{row.sessions:,}", "number"),
         ahead,
         Column(_("95 % interval"), "text", _credits_interval, "number", _("they do not add up")),
@@ -254,12 +250,9 @@ def by_group(data: ReportData) -> Section:
     if found.empty:
         nothing = _("Without runs this is not known.") if data.runs is None else nothing_decided(data)
         return Section("groups", title, nothing=nothing)
-    scale = round_scale(found["ci_high"].head(MOST_ROWS).max())
     name = Column(word, "name", lambda row: row.group or _("without one"))
-    rate = Column(_("Failure rate"), "strong", lambda row: format_percent(row.failure_rate), "number")
-    runs = Column(_("Failed / runs"), "text", lambda row: f"{row.failed:,} / {row.decided:,}", "number")
+    rate, interval, runs = rate_columns(found)
     change = Column(_("Change"), "badge", _group_change, "number")
-    interval = Column(_("95 % interval"), "bar", lambda row: interval_cell(row, scale), note=scale_note(scale))
     caption = _("Failure rates by group, those that surely fail most first")
     folded = None
     if len(found) > _MOST_GROUPS:
