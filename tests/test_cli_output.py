@@ -129,8 +129,8 @@ def test_of_too_many_windows_the_newest_are_shown_in_time_order(
     text = capsys.readouterr().out
     days = re.findall(r"^.*(\d{4}-\d\d-\d\d) 00:00 UTC", text, re.MULTILINE)
     assert days == [time[:10] for time in times[-3:]] * groups
-    left = len(rows) - top
-    assert f"not shown: {left:,} earlier rows; --top shows more, --csv and --json give all" in text
+    left = f"{len(rows) - top:,} {'earlier rows' if groups == 1 else 'rows'}"
+    assert f"not shown: {left}; --top shows more, --csv and --json give all" in text
 
 
 @pytest.mark.parametrize(

@@ -373,3 +373,19 @@ def test_a_phone_shows_the_newest_days(fleet: Path, tmp_path: Path) -> None:
         assert inside[-7:] == [True] * 7
         assert inside[0] is False
         context.close()
+
+
+def test_a_phone_breaks_no_word_of_a_change(fleet: Path, tmp_path: Path) -> None:
+    with sync_playwright() as playwright:
+        context = open_browser(playwright, tmp_path, viewport={"width": 390, "height": 844})
+        page = WatchedPage(context.pages[0], fleet).page
+        lines = page.locator(".overview > section > table .badge").evaluate_all(
+            """badges => badges.map(badge => {
+                badge.textContent = "unchanged";
+                const range = document.createRange();
+                range.selectNodeContents(badge);
+                return range.getClientRects().length;
+            })"""
+        )
+        assert set(lines) == {1}
+        context.close()

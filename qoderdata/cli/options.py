@@ -489,7 +489,15 @@ def tz_option(meaning: str) -> Decorator:
     )
 
 
-# These check what was given before anything is loaded, and leave it as it is.
+def _checked_option(name: str, check: Callable[[str], object], **settings: Any) -> Decorator:  # noqa: ANN401 - click's
+    """Return the decorator that adds an option whose text is checked before anything is loaded."""
+
+    def callback(_ctx: click.Context, _param: click.Parameter, value: str | None) -> str | None:
+        if value is not None:
+            check(value)
+        return value
+
+    return click.option(name, callback=callback, **settings)
 
 
 def freq_option(examples: str) -> Decorator:
@@ -500,13 +508,12 @@ def freq_option(examples: str) -> Decorator:
 
 def window_option(name: str, *, help: str) -> Decorator:  # noqa: A002 - click's word for it
     """Return the decorator that adds an option with the length of windows of time."""
+    return _checked_option(name, parsing.parse_window, metavar="SPAN", help=help)
 
-    def check(_ctx: click.Context, _param: click.Parameter, value: str | None) -> str | None:
-        if value is not None:
-            parsing.parse_window(value)
-        return value
 
-    return click.option(name, metavar="SPAN", help=help, callback=check)
+def time_option(name: str, *, help: str) -> Decorator:  # noqa: A002 - as above
+    """Return the decorator that adds an option with a time."""
+    return _checked_option(name, lambda text: parsing.parse_instant(text, name=name), metavar="TIME", help=help)
 
 
 def span_option(
@@ -514,27 +521,15 @@ def span_option(
     *,
     default: str | None = None,
     may_be_zero: bool = True,
-    help: str,  # noqa: A002 - click's word for it
+    help: str,  # noqa: A002 - as above
 ) -> Decorator:
     """Return the decorator that adds an option with a length of time."""
 
-    def check(_ctx: click.Context, _param: click.Parameter, value: str | None) -> str | None:
-        if value is not None and not parsing.parse_span(value, name=name) and not may_be_zero:
-            raise click.UsageError(f"{name} {value} has no length")
-        return value
+    def check(text: str) -> None:
+        if not parsing.parse_span(text, name=name) and not may_be_zero:
+            raise click.UsageError(f"{name} {text} has no length")
 
-    return click.option(name, default=default, metavar="SPAN", help=help, callback=check)
-
-
-def time_option(name: str, *, help: str) -> Decorator:  # noqa: A002 - click's word for it
-    """Return the decorator that adds an option with a time."""
-
-    def check(_ctx: click.Context, _param: click.Parameter, value: str | None) -> str | None:
-        if value is not None:
-            parsing.parse_instant(value, name=name)
-        return value
-
-    return click.option(name, metavar="TIME", help=help, callback=check)
+    return _checked_option(name, check, default=default, metavar="SPAN", help=help)
 
 
 def schema_columns(table: str) -> list[str]:

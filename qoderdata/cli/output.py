@@ -116,7 +116,8 @@ class Output:
             if left_out:
                 below.append(f"no room for {', '.join(left_out)}: --csv and --json have all columns")
             if len(frame) > top:
-                left = counted(len(frame) - top, "earlier row")
+                # Of several groups, some rows of the newest window may have no room.
+                left = counted(len(frame) - top, "earlier row" if frame.index.nlevels == 1 else "row")
                 what = f"not shown: {left}" if newest else f"{top:,} of {len(frame):,} rows"
                 below.append(f"{what}; --top shows more, --csv and --json give all")
             if below:

@@ -8,7 +8,7 @@ import pandas as pd
 
 from qoderdata.columns import TEXT
 from qoderdata.cron import WEEKDAYS, CronError, parse
-from qoderdata.formatting import format_duration, format_milliseconds, format_percent
+from qoderdata.formatting import format_duration, format_milliseconds
 from qoderdata.report.data import MONTH, WEEK, span_text
 from qoderdata.report.layout import (
     MOST_ROWS,
@@ -21,15 +21,13 @@ from qoderdata.report.layout import (
     Since,
     deployment_column,
     error_cell,
-    interval_cell,
     join_facts,
     join_sentences,
     make_table,
     names_of,
     order_note,
-    round_scale,
-    scale_note,
-    share_cell,
+    rate_columns,
+    share_column,
     unknown_note,
 )
 from qoderdata.summaries import duration_regressions, error_groups, run_failure_rates
@@ -147,13 +145,7 @@ def rates(data: ReportData) -> Section:
         return Section("rates", title, nothing=_("Without runs this is not known."))
     if worst.empty:
         return Section("rates", title, nothing=_or_unknown(_("No deployment has a failed run."), recent))
-    scale = round_scale(worst["ci_high"].head(MOST_ROWS).max())
-    columns = [
-        deployment_column(data),
-        Column(_("Failure rate"), "strong", lambda row: format_percent(row.failure_rate), "number"),
-        Column(_("95 % interval"), "bar", lambda row: interval_cell(row, scale), note=scale_note(scale)),
-        Column(_("Failed / runs"), "text", lambda row: f"{row.failed:,} / {row.decided:,}", "number"),
-    ]
+    columns = [deployment_column(data), *rate_columns(worst)]
     caption = _("Failure rates by deployment, worst first")
     table = make_table(worst, columns, caption=caption, shows_more=command)
     return Section("rates", title, join_sentences(about, order_note()), table=table, count=f"{len(worst):,}")
@@ -187,11 +179,10 @@ def errors(data: ReportData) -> Section:
     found = error_groups(recent).reset_index()
     if found.empty:
         return Section("errors", title, nothing=_or_unknown(_("No run of the last 30 days has failed."), recent))
-    scale = round_scale(found["share"].max())
     columns = [
         Column(_("Error"), "error", lambda row: error_cell(row.error_type, row.message)),
         Column(_("Failed runs"), "text", lambda row: f"{row.count:,}", "number"),
-        Column(_("Share"), "bar", lambda row: share_cell(row.share, scale), note=scale_note(scale)),
+        share_column(found["share"]),
         Column(_("Deployments"), "text", lambda row: f"{row.deployments:,}", "number"),
         Column(_("Last seen"), "time", lambda row: data.time(row.last_seen)),
     ]

@@ -23,7 +23,8 @@ MOST_ROWS, MOST_AT_FIRST = 20, 5
 #: How many names are shown for equal rows.
 _FIRST_NAMES = 3
 _MOST_CHARACTERS = 200
-_BAR_WIDTH, _BAR_MARGIN = 128, 6
+#: Where small bars begin and end.
+_TRACK = (6.0, 122.0)
 
 
 class Bar(NamedTuple):
@@ -265,26 +266,38 @@ def round_scale(highest: float) -> float:
     return min(1.0, max(0.1, math.ceil(10 * highest) / 10))
 
 
-def _x(share: float, scale: float) -> float:
-    return round(_BAR_MARGIN + (_BAR_WIDTH - 2 * _BAR_MARGIN) * min(share / scale, 1.0), 1)
+def rate_columns(rates: pd.DataFrame) -> tuple[Column, Column, Column]:
+    """Return the columns of failure rates, of their intervals as bars, and of failed and decided runs."""
+    scale = round_scale(rates["ci_high"].head(MOST_ROWS).max())
 
+    def interval(row: Any) -> BarText | None:  # noqa: ANN401 - a row as a named tuple
+        if pd.isna(row.failure_rate):
+            return None
+        low, rate, high = (_x(share, scale) for share in (row.ci_low, row.failure_rate, row.ci_high))
+        return BarText(Bar(_TRACK, (low, high), rate), format_interval(row.ci_low, row.ci_high))
 
-def interval_cell(row: Any, scale: float) -> BarText | None:  # noqa: ANN401 - a row as a named tuple
-    """Return the cell of a rate and its interval: a line with a dot."""
-    if pd.isna(row.failure_rate):
-        return None
-    line = (_x(row.ci_low, scale), _x(row.ci_high, scale))
-    bar = Bar((_x(0, scale), _x(scale, scale)), line, _x(row.failure_rate, scale))
-    return BarText(bar, format_interval(row.ci_low, row.ci_high))
-
-
-def share_cell(share: float, scale: float) -> BarText | None:
-    """Return the cell of a share: a line from 0."""
-    if pd.isna(share):
-        return None
-    return BarText(
-        Bar((_x(0, scale), _x(scale, scale)), (_x(0, scale), _x(share, scale)), None), format_percent(share)
+    return (
+        Column(_("Failure rate"), "strong", lambda row: format_percent(row.failure_rate), "number"),
+        Column(_("95 % interval"), "bar", interval, note=_scale_note(scale)),
+        Column(_("Failed / runs"), "text", lambda row: f"{row.failed:,} / {row.decided:,}", "number"),
     )
+
+
+def share_column(shares: pd.Series[Any]) -> Column:
+    """Return the column of shares as bars; `shares` are those of all rows."""
+    scale = round_scale(shares.fillna(0).max())
+
+    def cell(row: Any) -> BarText | None:  # noqa: ANN401 - a row as a named tuple
+        if pd.isna(row.share):
+            return None
+        return BarText(Bar(_TRACK, (_TRACK[0], _x(row.share, scale)), None), format_percent(row.share))
+
+    return Column(_("Share"), "bar", cell, note=_scale_note(scale))
+
+
+def _x(share: float, scale: float) -> float:
+    begin, end = _TRACK
+    return round(begin + (end - begin) * min(share / scale, 1.0), 1)
 
 
 def order_note() -> str:
@@ -292,7 +305,7 @@ def order_note() -> str:
     return _("The order is by the lower end of the interval, so one failure in one run does not come first.")
 
 
-def scale_note(scale: float) -> str:
+def _scale_note(scale: float) -> str:
     """Return the text on the scale of a column of bars."""
     return _("0 to {percent} %", percent=f"{100 * scale:.0f}")
 

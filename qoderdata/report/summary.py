@@ -16,22 +16,19 @@ from qoderdata.report.data import MONTH, WEEK, Deployment
 from qoderdata.report.figures import nothing_decided, points_text
 from qoderdata.report.layout import (
     MOST_AT_FIRST,
-    MOST_ROWS,
     Badge,
     Column,
     Names,
     Section,
     Sentence,
     format_count,
-    interval_cell,
     join_sentences,
     make_table,
     names_of,
     order_note,
-    round_scale,
+    rate_columns,
     rows_of,
-    scale_note,
-    share_cell,
+    share_column,
     unknown_note,
 )
 from qoderdata.report.pictures import month_picture
@@ -172,37 +169,16 @@ def costs(data: ReportData, sessions: pd.DataFrame) -> Section:
     title = _("Costs and forecast")
     if sessions.empty:
         return Section("costs", title, nothing=_("There are no sessions."))
-    forecast = data.forecast
-    found = session_costs(sessions).join(forecast[["triggers", "expected", "low", "high"]]).reset_index()
+    found = session_costs(sessions).join(data.forecast[["triggers", "expected", "low", "high"]]).reset_index()
     (total,) = rows_of(session_costs(sessions, by=None))
-    about = ngettext("{count} session used", "{count} sessions used", total.sessions - total.unknown)
-    first, last = sessions["created_at"].min(), sessions["created_at"].max()
-    rest = [] if pd.isna(first) else [
-        _("They are from {first} to {last}.", first=data.time_text(first), last=data.time_text(last))
-    ]  # fmt: skip
-    if total.unknown:
-        rest.append(_("The usage of {count} more is not known.", count=format_count(total.unknown)))
-    without = forecast.attrs["triggers_without_credits"]
-    rest.append(ngettext(
-        "{count} trigger of the next 30 days is expected to use {credits}.",
-        "{count} triggers of the next 30 days are expected to use {credits}.",
-        int(forecast["triggers"].sum()) - without,
-        credits=format_credits(forecast["expected"].sum(min_count=1)),
-    ))  # fmt: skip
-    if without:
-        rest.append(ngettext(
-            "{count} more is of deployments without a known session.",
-            "{count} more are of deployments without a known session.", without,
-        ))  # fmt: skip
     name = Column(_("Deployment"), "name", lambda row: _deployment_or_none(data, row.deployment_id).name)
     both = Column(_("Deployment"), "deployment", lambda row: _deployment_or_none(data, row.deployment_id))
     used = Column(_("Credits"), "strong", lambda row: format_credits(row.credits), "number")
     ahead = Column(_("Next 30 days"), "text", lambda row: format_credits(row.expected), "number", _("expected"))
-    scale = round_scale(found["share"].fillna(0).max())
     all_columns = [
         both,
         used,
-        Column(_("Share"), "bar", lambda row: share_cell(row.share, scale), note=scale_note(scale)),
+        share_column(found["share"]),
         Column(_("Sessions"), "text", lambda row: f"{row.sessions:,}", "number"),
         ahead,
         Column(_("95 % interval"), "text", _credits_interval, "number", _("they do not add up")),
@@ -210,6 +186,7 @@ def costs(data: ReportData, sessions: pd.DataFrame) -> Section:
     caption = _("Credits by deployment, the dearest first")
     folded = None
     if len(found) > MOST_AT_FIRST:
+        first = sessions["created_at"].min()
         days = 0 if pd.isna(first) else math.ceil((data.start - first) / pd.Timedelta("1D"))
         command = f"qoderdata costs --since {days}D" if days > 0 else "qoderdata costs"
         table = make_table(found, all_columns, caption=caption, shows_more=command)
@@ -218,12 +195,36 @@ def costs(data: ReportData, sessions: pd.DataFrame) -> Section:
     return Section(
         "costs",
         title,
-        about,
+        ngettext("{count} session used", "{count} sessions used", total.sessions - total.unknown),
         _("{credits} credits.", credits=format_credits(total.credits)),
-        join_sentences(*rest),
+        _when_and_forecast(data, sessions, total.unknown),
         table=make_table(found.head(MOST_AT_FIRST), [name, used, ahead], caption=caption),
         folded=folded,
     )
+
+
+def _when_and_forecast(data: ReportData, sessions: pd.DataFrame, unknown: int) -> str:
+    """Say when the sessions were, how many have no known usage, and what the next triggers will use."""
+    sentences = []
+    first, last = sessions["created_at"].min(), sessions["created_at"].max()
+    if pd.notna(first):
+        period = _("They are from {first} to {last}.", first=data.time_text(first), last=data.time_text(last))
+        sentences.append(period)
+    if unknown:
+        sentences.append(_("The usage of {count} more is not known.", count=format_count(unknown)))
+    without = data.forecast.attrs["triggers_without_credits"]
+    sentences.append(ngettext(
+        "{count} trigger of the next 30 days is expected to use {credits}.",
+        "{count} triggers of the next 30 days are expected to use {credits}.",
+        int(data.forecast["triggers"].sum()) - without,
+        credits=format_credits(data.forecast["expected"].sum(min_count=1)),
+    ))  # fmt: skip
+    if without:
+        sentences.append(ngettext(
+            "{count} more is of deployments without a known session.",
+            "{count} more are of deployments without a known session.", without,
+        ))  # fmt: skip
+    return join_sentences(*sentences)
 
 
 def _deployment_or_none(data: ReportData, identifier: Any) -> Deployment:  # noqa: ANN401 - a text or missing
@@ -254,12 +255,9 @@ def by_group(data: ReportData) -> Section:
     if found.empty:
         nothing = _("Without runs this is not known.") if data.runs is None else nothing_decided(data)
         return Section("groups", title, nothing=nothing)
-    scale = round_scale(found["ci_high"].head(MOST_ROWS).max())
     name = Column(word, "name", lambda row: row.group or _("without one"))
-    rate = Column(_("Failure rate"), "strong", lambda row: format_percent(row.failure_rate), "number")
-    runs = Column(_("Failed / runs"), "text", lambda row: f"{row.failed:,} / {row.decided:,}", "number")
+    rate, interval, runs = rate_columns(found)
     change = Column(_("Change"), "badge", _group_change, "number")
-    interval = Column(_("95 % interval"), "bar", lambda row: interval_cell(row, scale), note=scale_note(scale))
     caption = _("Failure rates by group, those that surely fail most first")
     folded = None
     if len(found) > _MOST_GROUPS:
