@@ -50,6 +50,7 @@ _PANEL_COLUMNS, _PANEL_INCHES, _PANEL_TITLE_INCHES, _PANEL_GAP = 3, 1.05, 0.36, 
 _PANEL_MARGIN_INCHES, _PANEL_TITLE_COLUMNS = 1.1, 22
 _SMALLEST_POINTS, _POINTS_PER_INCH = 3.5, 72.0
 _LEAST_SPAN, _MARGIN_SHARE = pd.Timedelta("10min"), 0.02
+_FEWEST_WINDOWS, _THINNEST_POINTS = 7, 1.5
 #: The title stands above the headers of the columns beside the rows.
 TITLE_PAD_POINTS = 20.0
 
@@ -411,6 +412,19 @@ def set_time_limits(ax: Axes, times: pd.DatetimeIndex) -> float:
     room = _MARGIN_SHARE * (high - low)
     ax.set_xlim(low - room, high + room)
     return float(high - low + 2 * room)
+
+
+def set_window_limits(ax: Axes, begins: NDArray[np.float64]) -> float:
+    """Set the limits of a time axis with a bar a window, and return the width of a bar, in days.
+
+    `begins` are ascending. A few windows leave room beside them; of many, each bar is wide enough to be seen.
+    """
+    step = float(np.diff(begins).min()) if len(begins) > 1 else 1.0
+    points = ax.bbox.width / ax.figure.dpi * _POINTS_PER_INCH
+    width = max(0.8 * step, _THINNEST_POINTS * (float(np.ptp(begins)) + step) / points)
+    room = width * max(1.0, (_FEWEST_WINDOWS - len(begins)) / 2)
+    ax.set_xlim(begins.min() - room, begins.max() + room)
+    return width
 
 
 def time_axis(ax: Axes, times: pd.DatetimeIndex, *, what: str, most_ticks: int = 9) -> None:

@@ -25,6 +25,7 @@ from qoderdata.plots.axes import (
     prepare_rows,
     row_points,
     series_color,
+    set_window_limits,
     show_message,
     style_values,
     ticks_up_to,
@@ -43,7 +44,6 @@ if TYPE_CHECKING:
 _TITLE, _TITLE_OVER_TIME = "Credits of sessions, dearest first", "Credits of sessions over time"
 _ROW_INCHES, _MARGIN_INCHES, _HEIGHT_INCHES = 0.27, 1.3, 3.6
 _PANEL_TICKS, _TICKS = 5, 9
-_FEWEST_WINDOWS, _THINNEST_POINTS = 7, 1.5
 #: The legend stands below the ticks.
 _TICK_POINTS = 20.0
 _COLUMNS = ["sessions", "credits", "model_credits", "sandbox_runtime_credits", "share", "unknown"]
@@ -166,21 +166,16 @@ def _plot_over_time(costs: pd.DataFrame, ax: Axes | None, top: int, labels: Mapp
         panels = group_panels(ax, shown, labels, totals)
     drawn = pd.concat(group.rows for group in shown)
     numbers = np.unique(day_numbers(pd.DatetimeIndex(drawn.index)))
-    step = float(np.diff(numbers).min()) if len(numbers) > 1 else 1.0
-    # Of many windows a bar would be thinner than a pixel, and not be seen.
-    points = panels[0].bbox.width / ax.figure.dpi * 72
-    width = max(0.8 * step, _THINNEST_POINTS * (float(np.ptp(numbers)) + step) / points)
+    width = set_window_limits(panels[0], numbers)
     samples: dict[str, Artist] = {}
     for panel, group in zip(panels, shown, strict=True):
         samples |= _stack(panel, group.rows, day_numbers(pd.DatetimeIndex(group.rows.index)), thickness=width)
         _mark_unknown(panel, group.rows, points=4.0 + 2.0 * one)
         style_values(panel)
         panel.set_axisbelow(True)
-    room = width * max(1.0, (_FEWEST_WINDOWS - len(numbers)) / 2)
     highest = float(drawn["credits"].max())
     end = 1.05 * highest if highest > 0 else 1.0
-    panels[0].set(xlim=(numbers.min() - room, numbers.max() + room), ylim=(0, end))
-    panels[0].set_yticks(ticks_up_to(end, 6 if one else 4))
+    panels[0].set(ylim=(0, end), yticks=ticks_up_to(end, 6 if one else 4))
     ticks = _TICKS if one else _PANEL_TICKS
     time_axis(panels[0], pd.DatetimeIndex(drawn.index), what="start of window", most_ticks=ticks)
     words = panels[0].get_xlabel()

@@ -27,6 +27,7 @@ from qoderdata.plots.axes import (
     prepare_rows,
     row_points,
     series_color,
+    set_window_limits,
     show_message,
     style_values,
     ticks_up_to,
@@ -46,7 +47,6 @@ _ROW_INCHES, _MARGIN_INCHES = 0.27, 1.3
 _NARROWEST_SCALE = 0.05
 _HEIGHT_INCHES = 4.6
 _COUNTS = ["runs", "completed", "failed", "skipped", "unfinished"]
-_FEWEST_WINDOWS = 7
 _FEWEST_DECIDED, _FAINT = 5, 0.5
 _RATE, _FEW = "rate, with Wilson interval", f"fewer than {_FEWEST_DECIDED} decided runs"
 _MARKER_POINTS, _PANEL_TICKS, _PANEL_BELOW = 4.0, 5, 0.05
@@ -359,7 +359,7 @@ def _count_bars(ax: Axes, counts: pd.DataFrame) -> dict[str, Artist]:
     below = ax.inset_axes((0.0, 0.0, 1.0, _COUNTS_SHARE), sharex=ax)
     below.patch.set_visible(False)
     times = day_numbers(pd.DatetimeIndex(counts.index))
-    width = 0.8 * (float(np.diff(times).min()) if len(times) > 1 else 1.0)
+    width = set_window_limits(ax, times)
     heights: dict[str, pd.Series[int]] = {
         "failed runs": counts["failed"],
         "completed": counts["completed"],
@@ -372,8 +372,6 @@ def _count_bars(ax: Axes, counts: pd.DataFrame) -> dict[str, Artist]:
         {"facecolor": pale_color()},
         {"hatch": "////", **hatched()},
     ]
-    room = width * max(1.0, (_FEWEST_WINDOWS - len(times)) / 2)
-    ax.set_xlim(times.min() - room, times.max() + room)
     floor = np.zeros(len(counts))
     samples: dict[str, Artist] = {}
     for (words, height), look in zip(heights.items(), looks, strict=True):

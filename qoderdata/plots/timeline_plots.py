@@ -231,8 +231,8 @@ def _spans(runs: pd.DataFrame) -> pd.DataFrame:
 
 def drawn_outcomes(runs: pd.DataFrame) -> pd.Series[str]:
     """Return the outcome that each run is drawn as."""
-    outcome = runs["status"].astype("object").replace("pending", "running")
-    return outcome.mask(is_unknown(runs), "unknown").mask(is_assumed(runs), "assumed")
+    outcome = runs["status"].astype("object").mask(is_unknown(runs), "unknown")
+    return outcome.mask(outcome.eq("pending"), "running").mask(is_assumed(runs), "assumed")
 
 
 def _points(frame: pd.DataFrame | None, column: str, *, what: str, optional: Sequence[str] = ()) -> pd.DataFrame:

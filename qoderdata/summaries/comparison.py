@@ -8,6 +8,7 @@ import narwhals as nw
 
 from qoderdata import errors
 from qoderdata.columns import TEXT
+from qoderdata.parsing import DAY
 from qoderdata.summaries import wilson
 from qoderdata.summaries.dataframe_engines import (
     ALL,
@@ -30,7 +31,6 @@ if TYPE_CHECKING:
 
     from qoderdata.parsing import Instant, Span
 
-_DAY = 24 * 3_600_000_000
 _PERIODS = ("recent", "baseline")
 _COMPARED: dict[str, Any] = {
     **{
@@ -325,7 +325,7 @@ def error_budget(
         in_time = counted.filter((at < end) & (at >= end - window_us))
         so = "more of the budget may be used than this says"
         warn_of_unknown(count_outcomes(in_time), outcomes_of(runs), so=so)
-    in_window, in_day = flag((age > 0) & (age <= window_us)), flag((age > 0) & (age <= _DAY))
+    in_window, in_day = flag((age > 0) & (age <= window_us)), flag((age > 0) & (age <= DAY))
     bad = nw.col("_failed") + nw.col("_missed")
     rows = rows.with_columns(
         *((nw.col(f"_{name}") * in_window).alias(name) for name in ("decided", "failed", "missed")),
@@ -350,6 +350,7 @@ def error_budget(
             (nw.col("_bad") / (nw.col("_of") * allowed)).alias("used"),
             (day / allowed).alias("burn_rate"),
         )
+        # Missing in every row; pandas has no missing whole number to write.
         return frame.with_columns(nw.when(nw.col("missed") < 0).then(nw.col("missed"))) if unknown else frame
 
     budget: IntoFrameT = source.finalize(grouped, finish, keys=keys, dtypes=_BUDGET, order={"used": True})

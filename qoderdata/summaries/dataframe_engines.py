@@ -22,14 +22,13 @@ from narwhals.dependencies import is_dask_dataframe
 
 from qoderdata import columns, errors
 from qoderdata.frames import NAMES
-from qoderdata.parsing import pandas_zone
+from qoderdata.parsing import DAY, pandas_zone
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
 
     from narwhals.typing import IntoFrame
 
-_DAY = 24 * 3_600_000_000
 #: A column that is 1 in every row, to group all rows together.
 ALL = "_all"
 
@@ -335,7 +334,8 @@ def add_column(frame: nw.LazyFrame[Any], name: str, expr: EngineExpr, source: st
 
         native = native.with_columns(expr.polars(pl.col(source)).alias(name))
     elif engine.is_duckdb():
-        native = native.project(f'*, {expr.duckdb.format(_quoted(source))} AS "{name}"')
+        quoted = f'"{source}"'
+        native = native.project(f'*, {expr.duckdb.format(quoted)} AS "{name}"')
     elif engine.is_spark_like():
         native = native.selectExpr("*", f"{expr.spark.format(f'`{source}`')} AS `{name}`")
     elif engine.is_dask():
@@ -347,10 +347,6 @@ def add_column(frame: nw.LazyFrame[Any], name: str, expr: EngineExpr, source: st
     else:
         native = _assign(native, name, expr.pandas, source)
     return open_frame(native).lazy()
-
-
-def _quoted(name: str) -> str:
-    return f'"{name}"'
 
 
 def _assign(frame: pd.DataFrame, name: str, make: Callable[[Any], Any], source: str) -> pd.DataFrame:
@@ -418,11 +414,11 @@ def first_instant(zone: str) -> EngineExpr:
             return when.dt.replace_time_zone(zone, ambiguous="earliest", non_existent="null").dt.epoch("us")
 
         naive = column.cast(pl.Datetime("us"))
-        return attach(naive).fill_null(attach(naive - pl.duration(days=1)) + _DAY)
+        return attach(naive).fill_null(attach(naive - pl.duration(days=1)) + DAY)
 
     # Of two readings, ICU takes the later one and Java the earlier one; past a gap, both use the offset before it.
     reads = f"timezone('{zone}', make_timestamp({{0}}))"
-    would = f"timezone('{zone}', make_timestamp({{0}} - {_DAY})) + INTERVAL 24 HOUR"
+    would = f"timezone('{zone}', make_timestamp({{0}} - {DAY})) + INTERVAL 24 HOUR"
     first = f"CASE WHEN timezone('{zone}', {would}) = make_timestamp({{0}}) THEN {would} ELSE {reads} END"
     return EngineExpr(
         pandas=pandas,

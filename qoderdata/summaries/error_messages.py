@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from qoderdata.columns import TEXT
+from qoderdata.parsing import DAY
 from qoderdata.summaries.dataframe_engines import (
     ALL,
     EPOCH,
@@ -27,8 +28,7 @@ if TYPE_CHECKING:
 
     from narwhals.typing import IntoFrameT
 
-_DAY = 24 * 3_600_000_000
-_NEW, _REACH = 7 * _DAY, 14 * _DAY
+_NEW, _REACH = 7 * DAY, 14 * DAY
 _GROUPS: dict[str, Any] = {
     "count": "Int64",
     "share": "float64",

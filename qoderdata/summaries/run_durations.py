@@ -405,6 +405,7 @@ def _with_limits(source: Source, df: Any, *, min_runs: int) -> nw.LazyFrame[Any]
     rows = _left_join(_left_join(rows, medians), deviations)
     rows = rows.with_columns(((nw.col("_ln") - nw.col("_middle")) / scale).alias("z_score"))
     if df is None:
+        # Missing in every row; pandas has no missing whole number to write.
         return rows.with_columns(nw.when(nw.col("duration_ms").is_null()).then("duration_ms").alias("timeout_ms"))
     deployments = source.adopt(df, wanted=["id", "config_timeout_ms"], what="deployments")
     timeout = nw.col("config_timeout_ms").cast(nw.Int64)

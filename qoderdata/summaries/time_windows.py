@@ -12,7 +12,11 @@ import numpy as np
 import pandas as pd
 
 from qoderdata.parsing import (
+    DAY,
+    FIRST_MONDAY,
     MICROSECOND,
+    MINUTE,
+    WEEK,
     Instant,
     Span,
     pandas_zone,
@@ -27,10 +31,6 @@ from qoderdata.summaries.dataframe_engines import EPOCH, add_column, first_insta
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
-
-MINUTE = 60_000_000
-_DAY = timedelta(days=1) // MICROSECOND
-_FIRST_MONDAY = 4 * _DAY  # 1970-01-05
 
 
 @dataclass(frozen=True)
@@ -55,11 +55,11 @@ class Windows:
 
     @property
     def _origin(self) -> int:
-        return _FIRST_MONDAY if self.step % (7 * _DAY) == 0 else 0
+        return FIRST_MONDAY if self.step % WEEK == 0 else 0
 
     @property
     def _by_wall_clock(self) -> bool:
-        return self.zone != "UTC" and self.step >= _DAY
+        return self.zone != "UTC" and self.step >= DAY
 
     def label(self, frame: nw.LazyFrame[Any], source: str) -> nw.LazyFrame[Any]:
         """Add the integer column ``window``, to group by; `begin` turns it into a time."""
@@ -72,7 +72,7 @@ class Windows:
             origin = nw.lit(self._origin)
         else:
             frame = add_column(add_column(frame, "_at", EPOCH, source), "_wall", wall_clock(self.zone), source)
-            frame = frame.with_columns((nw.col("_wall") - nw.col("_wall") % _DAY).alias("_midnight"))
+            frame = frame.with_columns((nw.col("_wall") - nw.col("_wall") % DAY).alias("_midnight"))
             frame = add_column(frame, "_day", first_instant(self.zone), "_midnight")
             origin = nw.col("_day")
         return frame.with_columns((at - (at - origin) % self.step).alias("window"))
@@ -146,7 +146,7 @@ class Windows:
             return [int(label) for label in labels[~begins(labels).duplicated(keep="last")]]
         edges = pd.Series([first, last], dtype="Int64").astype("datetime64[us]").dt.tz_localize("UTC")
         from_, to = wall_clock(self.zone).pandas(edges)
-        days = pd.Series(np.arange(from_ - from_ % _DAY, to + 2 * _DAY, _DAY)).astype("Int64")
+        days = pd.Series(np.arange(from_ - from_ % DAY, to + 2 * DAY, DAY)).astype("Int64")
         starts = [int(start) for start in begins(days).drop_duplicates()]
         all_ = (at for start, end in itertools.pairwise(starts) for at in range(start, end, self.step))
         return [label for label in all_ if first <= label <= last]
@@ -182,5 +182,5 @@ def local_midnight(time: pd.Timestamp, tz: str, *, days: int = 0) -> pd.Timestam
     '2026-04-24T01:00:00+03:00'
     """
     wall = wall_clock(tz).pandas(pd.Series([time]))
-    midnight = first_instant(tz).pandas(wall - wall % _DAY + days * _DAY)
+    midnight = first_instant(tz).pandas(wall - wall % DAY + days * DAY)
     return pd.Timestamp(midnight.item(), unit="us", tz=pandas_zone(tz))

@@ -20,6 +20,7 @@ from qoderdata.errors import FrameTypeError
 from qoderdata.frames import fetched_at
 from qoderdata.parsing import (
     MICROSECOND,
+    MINUTE,
     Instant,
     Span,
     from_micros,
@@ -47,7 +48,6 @@ _DEPLOYMENT_COLUMNS = (
 _RUN_COLUMNS = ("deployment_id", "trigger_type", "triggered_at")
 #: The most cells (deployments by scheduled times) of the matrix that is filled at once, at one byte each.
 _MAX_CELLS = 1 << 24
-_MINUTE = 60_000_000
 
 
 @dataclass(frozen=True)
@@ -499,7 +499,7 @@ class _ScheduledRuns:
         deployment = index_of[codes]
         is_retry = _equals(runs["trigger_type"], "retry") & names_its_time
         by_schedule = _equals(runs["trigger_type"], "schedule") | is_retry
-        in_window = (due >= window.begin) & (due < window.end + np.where(names_its_time, _MINUTE, 0))
+        in_window = (due >= window.begin) & (due < window.end + np.where(names_its_time, MINUTE, 0))
         wanted = np.flatnonzero(by_schedule & in_window & (deployment >= 0))
         wanted = wanted[np.lexsort((due[wanted], deployment[wanted]))]
         return cls(deployment[wanted], due[wanted], names_its_time[wanted])
@@ -529,9 +529,9 @@ def _unserved(
     unserved = (index >= first[:, None]) & (index < last[:, None])
     if not scheduled.size:
         return unserved
-    minute = np.searchsorted(scheduled, runs.due - runs.due % _MINUTE)
+    minute = np.searchsorted(scheduled, runs.due - runs.due % MINUTE)
     exact = runs.names_its_time & (minute < scheduled.size)
-    exact[exact] = scheduled[minute[exact]] // _MINUTE == runs.due[exact] // _MINUTE
+    exact[exact] = scheduled[minute[exact]] // MINUTE == runs.due[exact] // MINUTE
     unserved[runs.deployment[exact], minute[exact]] = False
     run_of, due = runs.deployment[~exact], runs.due[~exact]
     # The last scheduled time before a run is its own. Where no run takes the time of another, each serves its own.

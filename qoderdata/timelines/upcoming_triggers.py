@@ -12,7 +12,12 @@ import pandas as pd
 from qoderdata.columns import TEXT, require_frame
 from qoderdata.cron import offset_segments
 from qoderdata.parsing import (
+    DAY,
+    FIRST_MONDAY,
+    HOUR,
     MICROSECOND,
+    MINUTE,
+    WEEK,
     Instant,
     Span,
     from_micros,
@@ -51,11 +56,6 @@ _NAMES = {"agent_id": "agent_name", "environment_id": "environment_name"}
 _FIRES = ("status", "archived_at", "schedule_upcoming_runs_at")
 _SOURCES = pd.CategoricalDtype(pd.Index(["api", "cron"], dtype=TEXT))
 _SECOND = 1_000_000
-_MINUTE = 60 * _SECOND
-_HOUR = 60 * _MINUTE
-_DAY = 24 * _HOUR
-_WEEK = 7 * _DAY
-_FIRST_MONDAY = 4 * _DAY  # 1970-01-05
 _NEVER = np.iinfo(np.int64).max
 
 
@@ -240,7 +240,7 @@ def trigger_load(triggers: pd.DataFrame, freq: str = "1h") -> pd.DataFrame:
         require_few_windows(int(wall.min()), int(wall.max()), step, column="trigger_at")
     # pandas 2 gives pytz's zones, whose offsets are wrong without pytz's own functions.
     zone = pandas_zone(at.tz.zone) if at.tz is not None and hasattr(at.tz, "zone") else at.tz or UTC
-    begins, window = _days(wall, step, zone) if step >= _DAY else _parts_of_days(_micros(at), wall, step, zone)
+    begins, window = _days(wall, step, zone) if step >= DAY else _parts_of_days(_micros(at), wall, step, zone)
     deployment, ids = pd.factorize(triggers["deployment_id"][known])
     pairs = pd.unique(window * max(len(ids), 1) + deployment)
     count = len(begins)
@@ -248,7 +248,7 @@ def trigger_load(triggers: pd.DataFrame, freq: str = "1h") -> pd.DataFrame:
         "window": timestamps(begins).tz_localize("UTC").tz_convert(at.tz),
         "triggers": np.bincount(window, minlength=count),
         "deployments": np.bincount(pairs // max(len(ids), 1), minlength=count),
-        "at_minute_0": np.bincount(window[wall % _HOUR < _MINUTE], minlength=count),
+        "at_minute_0": np.bincount(window[wall % HOUR < MINUTE], minlength=count),
     })  # fmt: skip
 
 
@@ -364,7 +364,7 @@ def _days(wall: NDArray[np.int64], step: int, zone: tzinfo) -> tuple[NDArray[np.
     """Return when each window of whole days begins by the wall clock, and the index of each trigger's window."""
     if not wall.size:
         return wall, wall
-    origin = _FIRST_MONDAY if step % _WEEK == 0 else 0
+    origin = FIRST_MONDAY if step % WEEK == 0 else 0
     label = wall - (wall - origin) % step
     labels = np.arange(label.min(), label.max() + 1, step)
     begins = _first_instants(labels, zone)
@@ -379,7 +379,7 @@ def _parts_of_days(
     """Return when each window begins, counted from local midnights, and the index of each trigger's window."""
     if not at.size:
         return at, at
-    days = np.arange(wall.min() // _DAY, wall.max() // _DAY + 2) * _DAY
+    days = np.arange(wall.min() // DAY, wall.max() // DAY + 2) * DAY
     midnights = _first_instants(days, zone).tolist()
     begins = np.concatenate([np.arange(begin, end, step) for begin, end in pairwise(midnights)])
     window = np.searchsorted(begins, at, side="right") - 1
