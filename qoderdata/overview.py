@@ -12,8 +12,8 @@ from qoderdata.check import check, failing_now
 from qoderdata.columns import TEXT, require_frame
 from qoderdata.errors import UnknownOutcomesWarning
 from qoderdata.frames import with_names
+from qoderdata.outcomes import STATUSES
 from qoderdata.summaries import run_failure_rates, session_costs
-from qoderdata.summaries.run_rates import STATUSES
 from qoderdata.summaries.time_windows import local_midnight
 from qoderdata.timelines import next_triggers
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import pandas as pd
 
 from qoderdata.formatting import MISSING, format_interval, format_percent
-from qoderdata.summaries.run_rates import is_unknown
+from qoderdata.outcomes import is_unknown
 from qoderdata.translation import gettext as _
 from qoderdata.translation import ngettext
 

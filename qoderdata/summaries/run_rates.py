@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, Any
 import narwhals as nw
 
 from qoderdata import errors
-from qoderdata.outcomes import STATUSES as STATUSES  # noqa: PLC0414 - other modules read both names from here
-from qoderdata.outcomes import is_unknown as is_unknown  # noqa: PLC0414 - as above
+from qoderdata.outcomes import STATUSES
 from qoderdata.summaries import dataframe_engines, wilson
 from qoderdata.summaries.time_windows import Windows
 
