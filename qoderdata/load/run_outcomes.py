@@ -87,7 +87,7 @@ class RunOutcomes:
         needed = runs.filter(pc.and_(runs["status_from"].is_null(), runs["session_id"].is_valid()))
         if level == "runs" or not needed.num_rows:
             return None
-        self.level = "events" if level == "events" else "sessions"
+        self.level = "events" if level == "events" and not offline else "sessions"
         for store in (self._sessions, self._ends):
             store.recover()
         try:
