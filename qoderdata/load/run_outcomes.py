@@ -156,7 +156,7 @@ class RunOutcomes:
         bound = reread_bound(self._sessions, self._freshness)
         if bound is None:
             return None, {}
-        ends = self._ends.read()
+        ends = self._ends.read_columns(["id", "end"])
         undecided = ends["id"].filter(pc.or_(ends["end"].is_null(), pc.is_in(ends["end"], value_set=_WAITING)))
         gone = ends["id"].filter(pc.is_in(ends["end"], value_set=_GONE))
         is_open = pc.field("status").isin(RUNNING) | pc.field("id").isin(undecided.combine_chunks())
@@ -164,7 +164,7 @@ class RunOutcomes:
         created_at = dict(zip(row_ids(open_), open_["created_at"].to_pylist(), strict=True))
         old = [time for time in created_at.values() if time is not None and time < bound]
         oldest = min(old, default=bound)
-        pages = math.ceil(self._sessions.read(since=oldest, until=bound).num_rows / SAFE_PAGE) if old else 0
+        pages = math.ceil(self._sessions.count(since=oldest, until=bound) / SAFE_PAGE) if old else 0
         return (bound if len(old) <= pages else oldest), created_at
 
     def _read_missing(self, needed: pa.Table, wanted: Any, sessions: pa.Table, ends: pa.Table) -> bool:  # noqa: ANN401
