@@ -289,6 +289,14 @@ def test_outcomes_are_known_where_nothing_can_be_stored(tmp_path: Path, outcomes
         assert sorted(kinds) == sorted(set(kinds))
 
 
+def test_offline_outcomes_tell_what_is_known_and_not_what_was_asked_for(tmp_path: Path) -> None:
+    with Sandbox(deployments=5, seed=7, runs=50, edition="D") as sandbox:
+        load(sandbox, tmp_path, outcomes="sessions")
+        assert load(sandbox, tmp_path, outcomes="events", offline=True).attrs["outcomes"] == "sessions"
+        load(sandbox, tmp_path, outcomes="events")
+        assert load(sandbox, tmp_path, outcomes="sessions", offline=True).attrs["outcomes"] == "events"
+
+
 def test_an_empty_account(tmp_path: Path) -> None:
     with Sandbox(deployments=3, seed=1, runs=0) as sandbox:
         frame = load(sandbox, tmp_path)

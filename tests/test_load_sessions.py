@@ -159,6 +159,25 @@ def test_a_refresh_that_was_cut_off_reads_again_what_it_would_have(
         assert load(sandbox, tmp_path).attrs["requests"] == 0
 
 
+def test_a_refresh_that_was_cut_off_does_not_move_the_seven_days(tmp_path: Path) -> None:
+    """Else the first page of a month of new sessions would be a reading of the week before that month."""
+    with Sandbox(deployments=20, seed=7, runs=2_000, edition="D") as sandbox:
+        for session in sandbox.sessions:
+            if session["status"] not in {"idle", "terminated"}:
+                sandbox.delete_session(session["id"])
+        load(sandbox, tmp_path)
+        done = [run["session_id"] for run in sandbox.outcomes if run["status"] == "completed"]
+        known = {session["id"] for session in sandbox.sessions if not session["archived_at"]}
+        sandbox.continue_session([id_ for id_ in done if id_ in known][200])
+        sandbox._database.now += 30 * 86_400 * 10**9
+        sandbox.create_runs(250)
+        for _ in range(2):
+            sandbox.misbehave("401", at=1)
+            with pytest.raises(AuthenticationError):
+                load(sandbox, tmp_path, refresh=True)
+        same(load(sandbox, tmp_path, refresh=True), flatten_sessions(pages(sandbox)))
+
+
 def test_a_first_pull_that_was_cut_off_goes_on_where_it_ended(tmp_path: Path) -> None:
     with Sandbox(deployments=20, seed=7, runs=2_000, edition="D") as sandbox:
         sandbox.misbehave("401", at=3)

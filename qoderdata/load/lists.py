@@ -124,7 +124,6 @@ class Pull:
         self.client = client
         self.decoder = Decoder(schema)
         self.done = Progress()
-        self._unit = schema.name
         self._cursor_param = cursor_param
         self._progress = progress
 
@@ -138,7 +137,7 @@ class Pull:
             cursor_param=self._cursor_param,
             progress=self.done,
         )
-        with closing(walked) as pages, progress_bar(self._unit, progress=self._progress) as shown:
+        with closing(walked) as pages, progress_bar(self.decoder.schema.name, progress=self._progress) as shown:
             for page in pages:
                 table = self.decoder.to_table(page)
                 shown.update(page.count)

@@ -7,7 +7,7 @@ from collections import deque
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, TypeVar, cast
 from urllib.parse import quote
 
 import pyarrow.compute as pc
@@ -43,7 +43,7 @@ from qoderdata.parsing import earlier, is_usable_id
 from qoderdata.store import JournalEntry, Listing, StoredTable, TableStore, row_ids
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
     from collections.abc import Set as AbstractSet
 
     import pyarrow as pa
@@ -66,10 +66,11 @@ _EVIDENCE = 20
 CLOCKS_DIFFER = timedelta(hours=1)
 _INSTANT = timedelta(microseconds=1)
 _LAST_INSTANT = datetime.max.replace(tzinfo=UTC)
-UNUSABLE_ID_REASON = "no request can name this id"
 #: Errors about one answer, which say nothing of the others; those of the account are raised.
-RECORD_ERRORS = (APIStatusError, APIResponseValidationError, PaginationError)
-ACCOUNT_ERRORS = (AuthenticationError, RateLimitError)
+_RECORD_ERRORS = (APIStatusError, APIResponseValidationError, PaginationError)
+_ACCOUNT_ERRORS = (AuthenticationError, RateLimitError)
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -288,6 +289,55 @@ class _RecentTimes:
         return None if newest == _LAST_INSTANT else newest + _INSTANT
 
 
+class SingleReads:
+    """Read records one by one; those that cannot be read are left, for one warning."""
+
+    def __init__(self) -> None:
+        self.unread: list[str] = []
+        self._reason = ""
+
+    def each(self, ids: Iterable[str], read: Callable[[str], T]) -> Iterator[tuple[str, T | None]]:
+        """Yield each id with what `read` returns for it; ``None`` where the service has no such record.
+
+        Where `MAX_FAILURES` in a row fail with an error of the service, no more are tried.
+        """
+        failures = 0
+        names = []
+        for id_ in ids:
+            if is_usable_id(id_):
+                names.append(id_)
+            else:
+                self._leave([id_], "no request can name this id")
+        for number, id_ in enumerate(names, start=1):
+            try:
+                found = read(id_)
+            except NotFoundError:
+                yield id_, None
+            except _ACCOUNT_ERRORS:
+                raise
+            except _RECORD_ERRORS as error:
+                self._leave([id_], str(error))
+                failures = failures + 1 if _is_failure(error) else 0
+                if failures == MAX_FAILURES:
+                    self._leave(names[number:], str(error))
+                    return
+            else:
+                failures = 0
+                yield id_, found
+
+    def warn(self, noun: str, consequence: str) -> None:
+        """Warn of the records that were left, if there are any."""
+        if self.unread:
+            warn(
+                f"{counted(len(self.unread), noun)} {consequence} (the first: {self.unread[0]!r}, {self._reason})",
+                DataQualityWarning,
+            )
+
+    def _leave(self, ids: Sequence[str], reason: str) -> None:
+        self.unread += ids
+        self._reason = self._reason or reason
+
+
 class _Refresh:
     """One call of `bring_up_to_date`.
 
@@ -315,7 +365,7 @@ class _Refresh:
         self.stale = store.open_before(freshness.not_before, since=since, until=until)
         self._own_times: set[datetime] = set()
         self._refused: set[str] = set()
-        self._unreadable: list[tuple[str, str]] = []
+        self._singles = SingleReads()
 
     def run(self) -> None:
         for _ in range(_ATTEMPTS):
@@ -339,14 +389,10 @@ class _Refresh:
                 f"forgotten the older {name}",
                 DataQualityWarning,
             )
-        if self._unreadable:
-            id_, reason = self._unreadable[0]
-            unreadable = counted(len(self._unreadable), f"open {self.store.table.schema.singular}")
-            warn(
-                f"{unreadable} could not be read again, and what was read last is kept (the first: {id_!r}, "
-                f"{reason})",
-                DataQualityWarning,
-            )
+        self._singles.warn(
+            f"open {self.store.table.schema.singular}",
+            "could not be read again, and what was read last is kept",
+        )
 
     def _is_done(self) -> bool:
         is_covered = self._has_recent_head() and self.store.coverage.covers(self.since, is_recent=self._is_recent)
@@ -420,38 +466,21 @@ class _Refresh:
 
     def _read_stale(self) -> None:
         """Read the open rows again that no page had."""
-        failures = 0
-        while self.stale:
-            id_ = self.stale.pop()
-            if not is_usable_id(id_):
-                self._add_unreadable(id_, UNUSABLE_ID_REASON)
-                continue
-            try:
-                asked_at, table = self.reader.read_one(id_)
-            except NotFoundError:
-                self.store.add(JournalEntry(self._no_rows(), datetime.now(UTC), gone=(id_,)))
-            except ACCOUNT_ERRORS:
-                raise
-            except RECORD_ERRORS as error:
-                self._add_unreadable(id_, str(error))
-                failures = failures + 1 if is_failure(error) else 0
-                if failures == MAX_FAILURES:
-                    for other in self.stale:
-                        self._add_unreadable(other, str(error))
-                    self.stale.clear()
+        if not self.stale:
+            return
+        no_rows = self.store.table.schema.arrow.empty_table()
+        for id_, found in self._singles.each(self.stale, self.reader.read_one):
+            if found is None:
+                self.store.add(JournalEntry(no_rows, datetime.now(UTC), gone=(id_,)))
             else:
-                failures = 0
+                asked_at, table = found
                 self.store.add(JournalEntry(table, asked_at))
-
-    def _add_unreadable(self, id_: str, reason: str) -> None:
-        self._unreadable.append((id_, reason))
-        self.store.add(JournalEntry(self._no_rows(), datetime.now(UTC), unreadable=(id_,)))
-
-    def _no_rows(self) -> pa.Table:
-        return self.store.table.schema.arrow.empty_table()
+        if self._singles.unread:
+            self.store.add(JournalEntry(no_rows, datetime.now(UTC), unreadable=tuple(self._singles.unread)))
+        self.stale.clear()
 
 
-def is_failure(error: APIError) -> bool:
+def _is_failure(error: APIError) -> bool:
     """Return whether an error about one answer may be the service's, so that the next answers are no better."""
     return isinstance(error, InternalServerError) or not isinstance(error, APIStatusError)
 

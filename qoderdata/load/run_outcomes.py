@@ -17,32 +17,24 @@ import pyarrow.compute as pc
 
 from qoderdata.background import prefetch
 from qoderdata.decode import Decoder
-from qoderdata.errors import APIError, DataQualityWarning, NotFoundError, warn
-from qoderdata.formatting import counted
 from qoderdata.frames import events_to_pandas, to_pandas
 from qoderdata.load.lists import events_path
 from qoderdata.load.refresh import (
-    ACCOUNT_ERRORS,
     CLOCKS_DIFFER,
-    MAX_FAILURES,
-    RECORD_ERRORS,
-    UNUSABLE_ID_REASON,
     Freshness,
     ListReader,
+    SingleReads,
     bring_up_to_date,
     is_current,
-    is_failure,
 )
 from qoderdata.load.sessions import RUNNING, SESSION_LIST, reread_bound
 from qoderdata.outcomes import ends_from_events
 from qoderdata.pages import SAFE_PAGE, PageSize, Progress, fetch_pages, list_query, progress_bar
-from qoderdata.parsing import earlier, is_usable_id
+from qoderdata.parsing import earlier
 from qoderdata.schema import EVENTS, OUTCOMES, SESSIONS
 from qoderdata.store import OUTCOMES_TABLE, SESSIONS_TABLE, DamagedStoreError, JournalEntry, TableStore, row_ids
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
-
     import pandas as pd
 
     from qoderdata.client import Client
@@ -61,6 +53,7 @@ _OUTCOME_TYPES = [
     "session.status_terminated",
     "session.error",
 ]
+_UNREAD = ("session", "could not be read, and what was known of their runs is kept")
 _WAITING, _GONE = (pa.array([end], pa.large_string()) for end in ("waiting", "gone"))
 
 
@@ -94,7 +87,7 @@ class RunOutcomes:
         needed = runs.filter(pc.and_(runs["status_from"].is_null(), runs["session_id"].is_valid()))
         if level == "runs" or not needed.num_rows:
             return None
-        self.level = "events" if level == "events" else "sessions"
+        self.level = "events" if level == "events" and not offline else "sessions"
         for store in (self._sessions, self._ends):
             store.recover()
         try:
@@ -163,7 +156,7 @@ class RunOutcomes:
         bound = reread_bound(self._sessions, self._freshness)
         if bound is None:
             return None, {}
-        ends = self._ends.read()
+        ends = self._ends.read_columns(["id", "end"])
         undecided = ends["id"].filter(pc.or_(ends["end"].is_null(), pc.is_in(ends["end"], value_set=_WAITING)))
         gone = ends["id"].filter(pc.is_in(ends["end"], value_set=_GONE))
         is_open = pc.field("status").isin(RUNNING) | pc.field("id").isin(undecided.combine_chunks())
@@ -171,7 +164,7 @@ class RunOutcomes:
         created_at = dict(zip(row_ids(open_), open_["created_at"].to_pylist(), strict=True))
         old = [time for time in created_at.values() if time is not None and time < bound]
         oldest = min(old, default=bound)
-        pages = math.ceil(self._sessions.read(since=oldest, until=bound).num_rows / SAFE_PAGE) if old else 0
+        pages = math.ceil(self._sessions.count(since=oldest, until=bound) / SAFE_PAGE) if old else 0
         return (bound if len(old) <= pages else oldest), created_at
 
     def _read_missing(self, needed: pa.Table, wanted: Any, sessions: pa.Table, ends: pa.Table) -> bool:  # noqa: ANN401
@@ -195,52 +188,34 @@ class RunOutcomes:
         """Read sessions by id, given with the times when they were created; gone ones are remembered."""
         if not created_at:
             return
-        unread = _UnreadSessions()
+        singles = SingleReads()
         with self._sessions.writer_lock(), self._ends.writer_lock():
-            names = unread.usable(created_at)
-            for number, id_ in enumerate(names, start=1):
-                try:
-                    asked_at, table = reader.read_one(id_)
-                except NotFoundError:
+            for id_, found in singles.each(created_at, reader.read_one):
+                if found is None:
                     self._add_end(id_, {"end": "gone", "created_at": created_at[id_]} | self._last_wait(id_))
-                except ACCOUNT_ERRORS:
-                    raise
-                except RECORD_ERRORS as error:
-                    if unread.add_and_should_stop(id_, error):
-                        unread.ids += names[number:]
-                        break
                 else:
-                    unread.failures = 0
+                    asked_at, table = found
                     self._sessions.add(JournalEntry(table, asked_at))
             self._sessions.commit(compact=True)
             self._ends.commit(compact=True)
-        unread.warn()
+        singles.warn(*_UNREAD)
 
     def _read_events(self, needed: pa.Table, wanted: Any, since: datetime | None) -> None:  # noqa: ANN401
         with self._ends.writer_lock():
             # Another process may have read some while this one waited.
             undecided = self._undecided(*self._known(wanted, since))
             created_at = _times(needed)
-            unread = _UnreadSessions()
-            names = unread.usable(undecided)
-            found = prefetch(self._events_of(names), name="qoderdata-events")
+            singles = SingleReads()
+            found = prefetch(singles.each(undecided, self._end_of), name="qoderdata-events")
             with closing(found) as results, progress_bar("sessions", progress=self._progress) as shown:
-                shown.total = len(names)
-                for number, (id_, result) in enumerate(results, start=1):
-                    if isinstance(result, NotFoundError):
-                        self._add_end(id_, {"end": "gone", "created_at": created_at[id_]})
-                    elif isinstance(result, APIError):
-                        if unread.add_and_should_stop(id_, result):
-                            unread.ids += names[number:]
-                            break
-                    else:
-                        unread.failures = 0
-                        facts = {"created_at": created_at[id_], "session_updated_at": undecided[id_]}
-                        self._add_end(id_, {**result, **facts})
+                shown.total = len(undecided)
+                for id_, told in results:
+                    end = {"end": "gone"} if told is None else {**told, "session_updated_at": undecided[id_]}
+                    self._add_end(id_, {**end, "created_at": created_at[id_]})
                     shown.update()
             self._ends.commit(compact=True)
         self._decoder.warn_misfits()
-        unread.warn()
+        singles.warn(*_UNREAD)
 
     def _undecided(self, sessions: pa.Table, ends: pa.Table) -> dict[str, datetime | None]:
         """Return the sessions whose events are to be read, newest first, each with its `updated_at`."""
@@ -248,18 +223,6 @@ class RunOutcomes:
         has_end = pc.is_in(sessions["id"], value_set=ends["id"].combine_chunks())
         sessions = sessions.filter(pc.invert(pc.or_(is_running, has_end)))
         return dict(zip(row_ids(sessions), sessions["updated_at"].to_pylist(), strict=True))
-
-    def _events_of(self, ids: Sequence[str]) -> Iterator[tuple[str, dict[str, Any] | APIError]]:
-        """Yield the end of each session, or the error that the service gave for it alone."""
-        for id_ in ids:
-            try:
-                end = self._end_of(id_)
-            except ACCOUNT_ERRORS:
-                raise
-            except RECORD_ERRORS as error:
-                yield id_, error
-            else:
-                yield id_, end
 
     def _end_of(self, id_: str) -> dict[str, Any]:
         """Read a session's events, oldest first, until they tell a final end, and return what they tell."""
@@ -308,35 +271,3 @@ def _first_row(ends: pd.DataFrame) -> dict[str, Any]:
         return {}
     row = ends.drop(columns="session_id").iloc[0].to_dict()
     return {str(name): None if value != value else value for name, value in row.items()}  # noqa: PLR0124 - NaN, NaT
-
-
-class _UnreadSessions:
-    """Sessions that could not be read, for one warning."""
-
-    def __init__(self) -> None:
-        self.ids: list[str] = []
-        self.failures = 0
-        self._reason = ""
-
-    def usable(self, ids: Iterable[str]) -> list[str]:
-        """Return the ids that a request can name, and add the others."""
-        ids = list(ids)
-        self.ids += [id_ for id_ in ids if not is_usable_id(id_)]
-        self._reason = UNUSABLE_ID_REASON if self.ids else ""
-        return [id_ for id_ in ids if is_usable_id(id_)]
-
-    def add_and_should_stop(self, id_: str, error: APIError) -> bool:
-        """Add a session, and return whether no more should be tried: so many in a row could not be read."""
-        self.ids.append(id_)
-        self._reason = self._reason or str(error)
-        self.failures = self.failures + 1 if is_failure(error) else 0
-        return self.failures == MAX_FAILURES
-
-    def warn(self) -> None:
-        """Warn, if there is any."""
-        if self.ids:
-            warn(
-                f"{counted(len(self.ids), 'session')} could not be read, and what was known of their runs is kept "
-                f"(the first: {self.ids[0]!r}, {self._reason})",
-                DataQualityWarning,
-            )

@@ -293,9 +293,7 @@ def scan_runs(
     ...     lazy.collect()["runs"].item() == len(runs)
     True
     """
-    check_choice(engine, ENGINES, name="engine")
-    first, last = parse_period(since, until, now=datetime.now(UTC), what="run")
-    return _scan(RUNS_TABLE, cache_dir, client, engine=engine, since=first, until=last)
+    return _scan(RUNS_TABLE, cache_dir, client, engine=engine, since=since, until=until)
 
 
 def scan_sessions(
@@ -356,9 +354,7 @@ def scan_sessions(
     ...     qd.scan_sessions(folder, engine="polars", client=client).collect().height == len(sessions)
     True
     """
-    check_choice(engine, ENGINES, name="engine")
-    first, last = parse_period(since, until, now=datetime.now(UTC), what="session")
-    return _scan(SESSIONS_TABLE, cache_dir, client, engine=engine, since=first, until=last)
+    return _scan(SESSIONS_TABLE, cache_dir, client, engine=engine, since=since, until=until)
 
 
 def _scan(
@@ -367,23 +363,25 @@ def _scan(
     client: Client | None,
     *,
     engine: str,
-    since: pd.Timestamp | None,
-    until: pd.Timestamp | None,
+    since: Instant | Span | None,
+    until: Instant | Span | None,
 ) -> Any:  # noqa: ANN401 - whatever the engine's lazy frame is
+    check_choice(engine, ENGINES, name="engine")
+    period = parse_period(since, until, now=datetime.now(UTC), what=table.schema.singular)
+    first, last = (None if bound is None else bound.to_pydatetime() for bound in period)
     folder, client = Folder(resolve_cache_dir(cache_dir)), _known_client(client)
     account = _only_account(table, folder) if client is None else client.identity
     store = TableStore(folder, table, **account)
     store.load()
     if not store.exists:
         raise CacheError(_wrong_count_message(f"stores of {table.name}", 0, folder))
-    if not store.coverage.covers(since):
+    if not store.coverage.covers(first):
         warn(
             f"not all {table.name} that are asked for are stored: the last load was cut off, or did not go back "
             f"as far. Call load_{table.name} with an earlier since, or without one, to get the others",
             DataQualityWarning,
         )
     connection = _connect(engine)
-    first, last = (None if bound is None else bound.to_pydatetime() for bound in (since, until))
     frame = _open(store, engine, connection, since=first, until=last)
     if table is not RUNS_TABLE:
         return frame

@@ -19,6 +19,8 @@ A list may be wrong, and a false claim loses records. So:
 - How far back a segment reaches is a time: all later records of the list that were created then or later are in
   it. The pages show it, since the list is in that order; see `Listing.reaches`.
 - A page that fits nowhere claims nothing.
+- Where stored records are read again, each page says since when that is still to be done: a walk that was cut off
+  is not taken for one that did it all.
 
 A list cannot show that a record was inserted further down than a refresh reads, or that a cursor skipped records.
 """

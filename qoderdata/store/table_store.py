@@ -206,6 +206,11 @@ class TableStore:
         names = data.files_within(self._manifest.files, since=since, until=until)
         return [self._dataset.path(name) for name in names]
 
+    def count(self, *, since: datetime, until: datetime) -> int:
+        """Return how many rows are stored for the days from one time to another, without reading them."""
+        names = data.files_within(self._manifest.files, since=since, until=until)
+        return sum(self._manifest.files[name].rows for name in names)
+
     def newest(self) -> datetime | None:
         """Return the latest time of all stored rows; ``None`` where there is none."""
         time = pc.max(self.newest_rows([self.table.time_column])[self.table.time_column]).as_py()
