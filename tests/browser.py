@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from playwright.sync_api import sync_playwright
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
-    from playwright.sync_api import BrowserContext, Page, Playwright, Route
+    from playwright.sync_api import Browser, BrowserContext, Page, Playwright, Route
 
 #: Milliseconds within which a busy machine starts Chromium, shows a page, or finds what a test waits for.
 PATIENCE = 120_000
@@ -26,19 +29,41 @@ ARGUMENTS = [
 ]
 
 
-def open_browser(playwright: Playwright, folder: Path, **options: Any) -> BrowserContext:  # noqa: ANN401 - Playwright's
-    """Start Chromium with a profile of its own; skip the test on a machine without one that is not CI."""
+def _chromium() -> str:
+    """Find Chromium; skip the test on a machine without one that is not CI."""
     chromium = shutil.which("chromium")
     if chromium is None:
         reason = "there is no chromium on this machine; install it (Debian: apt-get install chromium)"
         if os.environ.get("CI") == "true":
             pytest.fail(reason)
         pytest.skip(reason)
+    return chromium
+
+
+def open_browser(playwright: Playwright, folder: Path, **options: Any) -> BrowserContext:  # noqa: ANN401 - Playwright's
+    """Start Chromium with a profile of its own."""
     context = playwright.chromium.launch_persistent_context(
-        folder / "profile", executable_path=chromium, args=ARGUMENTS, timeout=PATIENCE, **options
+        folder / "profile", executable_path=_chromium(), args=ARGUMENTS, timeout=PATIENCE, **options
     )
     context.set_default_timeout(PATIENCE)
     return context
+
+
+@contextlib.contextmanager
+def running_browser() -> Iterator[Browser]:
+    """Run one Chromium for several tests, each of which opens a context of its own."""
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=_chromium(), args=ARGUMENTS, timeout=PATIENCE)
+        with contextlib.closing(browser):
+            yield browser
+
+
+@contextlib.contextmanager
+def page_of(browser: Browser, **options: Any) -> Iterator[Page]:  # noqa: ANN401 - Playwright's
+    """Open a page in a context of its own, which shares nothing with others."""
+    with contextlib.closing(browser.new_context(**options)) as context:
+        context.set_default_timeout(PATIENCE)
+        yield context.new_page()
 
 
 class WatchedPage:

@@ -229,7 +229,7 @@ class TestManyRuns:
 
 class TestEditions:
     def test_assumed_and_unknown_outcomes_are_told_apart(self) -> None:
-        with Sandbox(deployments=40, seed=7, edition="D") as sandbox:
+        with Sandbox(deployments=40, seed=7, runs=150, edition="D") as sandbox:
             client = qd.Client(pat=sandbox.pat, base_url=sandbox.base_url, min_interval=0)
             df = qd.load_deployments(client=client, include_archived=True, max_age="0s")
             with pytest.warns(errors.DataQualityWarning, match="assumed"):

@@ -9,19 +9,18 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pandas as pd
 import pytest
-from playwright.sync_api import Page, sync_playwright
 
 import qoderdata as qd
 from qoderdata.explore import chart_tables
 from qoderdata.sandbox import Sandbox
-from tests.browser import WatchedPage, open_browser
+from tests.browser import WatchedPage, page_of, running_browser
 from tests.test_report_page import HOSTILE, hostile
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from playwright.sync_api import BrowserContext, Playwright
+    from playwright.sync_api import Browser, Page
 
 PATIENCE_SECONDS = 60
 ZONE = "Asia/Shanghai"
@@ -76,8 +75,19 @@ def path(frames: tuple[pd.DataFrame, pd.DataFrame], tmp_path_factory: pytest.Tem
     return path
 
 
-def launch(playwright: Playwright, folder: Path, **screen: Any) -> BrowserContext:  # noqa: ANN401 - Playwright's
-    return open_browser(playwright, folder, **{"viewport": {"width": 1280, "height": 1200}, **screen})
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with running_browser() as started:
+        yield started
+
+
+@contextlib.contextmanager
+def charted(browser: Browser, path: Path, **screen: Any) -> Iterator[Chart]:  # noqa: ANN401 - Playwright's
+    """Show a written page; it says nothing on the console, and asks for nothing."""
+    with page_of(browser, **{"viewport": {"width": 1280, "height": 1200}, **screen}) as page:
+        chart = Chart(page, path)
+        yield chart
+        assert chart.events == []
 
 
 def wait_until(is_so: Callable[[], Any], what: str) -> None:
@@ -122,11 +132,9 @@ def tooltip(page: Page, *, seconds: float = PATIENCE_SECONDS) -> dict[str, str]:
 
 
 @pytest.fixture
-def chart(path: Path, tmp_path: Path) -> Iterator[Chart]:
-    with sync_playwright() as playwright, contextlib.closing(launch(playwright, tmp_path)) as context:
-        shown = Chart(context.pages[0], path)
+def chart(browser: Browser, path: Path) -> Iterator[Chart]:
+    with charted(browser, path) as shown:
         yield shown
-        assert shown.events == []
 
 
 def expected_cells(runs: pd.DataFrame) -> set[tuple[str, int, int, int]]:
@@ -284,7 +292,7 @@ class TestPage:
 
 
 def test_windows_of_a_week_lie_from_monday_on(
-    frames: tuple[pd.DataFrame, pd.DataFrame], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    frames: tuple[pd.DataFrame, pd.DataFrame], browser: Browser, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Bars and cells of the overview and the calendar hold the sums of whole weeks."""
     runs, path = frames[1], tmp_path / "weeks.html"
@@ -294,8 +302,7 @@ def test_windows_of_a_week_lie_from_monday_on(
     weeks = runs["triggered_at"].dt.tz_convert(ZONE).dt.tz_localize(None).dt.to_period("W-SUN").dt.start_time
     expected = runs.groupby(weeks).size().to_dict()
     failed = runs["status"].eq("failed").groupby(weeks).sum().to_dict()
-    with sync_playwright() as playwright, contextlib.closing(launch(playwright, tmp_path)) as context:
-        chart = Chart(context.pages[0], path)
+    with charted(browser, path) as chart:
         bars_of: dict[pd.Timestamp, int] = {}
         for bar in chart.data("overview_marks"):
             begin = pd.Timestamp(bar["begin"], unit="ms")
@@ -307,7 +314,6 @@ def test_windows_of_a_week_lie_from_monday_on(
         row = chart.hover(chart.marks("timeline_marks")[-1])
         assert int(row["runs"]) >= 1
         assert set(row) == {"name", "outcome", "from", "runs", "median duration", "most frequent error"}
-        assert chart.events == []
 
 
 SCREENS: dict[str, dict[str, Any]] = {
@@ -318,16 +324,12 @@ SCREENS: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.parametrize("screen", SCREENS)
-def test_hostile_texts_are_shown_as_texts(screen: str, tmp_path: Path) -> None:
+def test_hostile_texts_are_shown_as_texts(screen: str, browser: Browser, tmp_path: Path) -> None:
     """No text runs, nothing is asked for, and it fits the screen."""
     deployments, runs, _ = hostile()
     path = tmp_path / "hostile.html"
     qd.explore(deployments, runs, path)
-    with (
-        sync_playwright() as playwright,
-        contextlib.closing(launch(playwright, tmp_path, **SCREENS[screen])) as context,
-    ):
-        chart = Chart(context.pages[0], path)
+    with charted(browser, path, **SCREENS[screen]) as chart:
         page = chart.page
         rows, points = chart.marks("deployment_rows_0_marks"), chart.marks("timeline_marks")
         for mark in [*rows[:12], points[-1]]:
@@ -344,12 +346,10 @@ def test_hostile_texts_are_shown_as_texts(screen: str, tmp_path: Path) -> None:
         assert page.evaluate("document.documentElement.scrollWidth <= document.documentElement.clientWidth")
         ground = page.evaluate("getComputedStyle(document.body).backgroundColor")
         assert ground == ("rgb(21, 24, 27)" if screen == "dark" else "rgb(255, 255, 255)")
-        assert chart.events == []
 
 
-def test_the_page_follows_the_reader_into_the_dark(path: Path, tmp_path: Path) -> None:
-    with sync_playwright() as playwright, contextlib.closing(launch(playwright, tmp_path)) as context:
-        chart = Chart(context.pages[0], path)
+def test_the_page_follows_the_reader_into_the_dark(browser: Browser, path: Path) -> None:
+    with charted(browser, path) as chart:
 
         def ink() -> str:
             walk = (
@@ -365,4 +365,3 @@ def test_the_page_follows_the_reader_into_the_dark(path: Path, tmp_path: Path) -
         chart.page.emulate_media(color_scheme="dark")
         wait_until(lambda: ink() == "#e8e6e1", "light names")
         assert chart.page.locator("#controls input[type=search]").count() == 1
-        assert chart.events == []

@@ -13,17 +13,18 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 import pytest
-from playwright.sync_api import Page, sync_playwright
 from pypdf import PdfReader
 
 from qoderdata.frames import flatten_deployments, flatten_runs, flatten_sessions
 from qoderdata.report import write_report
 from qoderdata.sandbox import Sandbox
-from tests.browser import WatchedPage, open_browser
+from tests.browser import WatchedPage, page_of, running_browser
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
+
+    from playwright.sync_api import Browser, Page
 
 SECRET = "s3cret-value"  # noqa: S105 - looked for, and found nowhere
 
@@ -237,12 +238,16 @@ SCREENS: dict[str, dict[str, Any]] = {
 }
 
 
+@pytest.fixture(scope="module")
+def chromium() -> Iterator[Browser]:
+    with running_browser() as started:
+        yield started
+
+
 @pytest.fixture(params=SCREENS)
-def browser(request: pytest.FixtureRequest, path: Path, tmp_path: Path) -> Iterator[WatchedPage]:
-    with sync_playwright() as playwright:
-        context = open_browser(playwright, tmp_path, **SCREENS[request.param])
-        yield WatchedPage(context.pages[0], path)
-        context.close()
+def browser(request: pytest.FixtureRequest, chromium: Browser, path: Path) -> Iterator[WatchedPage]:
+    with page_of(chromium, **SCREENS[request.param]) as page:
+        yield WatchedPage(page, path)
 
 
 OPEN_ALL = "for (const part of document.querySelectorAll('details')) part.open = true"
@@ -301,12 +306,11 @@ def fleet(fleets: dict[str, Path]) -> Path:
 
 
 @pytest.mark.parametrize("lang", ["en", "zh"])
-def test_one_page(fleets: dict[str, Path], tmp_path: Path, lang: str) -> None:
+def test_one_page(fleets: dict[str, Path], chromium: Browser, lang: str) -> None:
     """At most 2,600 pixels and two sheets, as long as nothing is unfolded; with numbers on the sheets."""
     assert fleets[lang].stat().st_size < 2**20
-    with sync_playwright() as playwright:
-        context = open_browser(playwright, tmp_path, viewport={"width": 1280, "height": 900})
-        browser = WatchedPage(context.pages[0], fleets[lang])
+    with page_of(chromium, viewport={"width": 1280, "height": 900}) as opened:
+        browser = WatchedPage(opened, fleets[lang])
         page = browser.page
         assert page.evaluate("document.documentElement.lang") == {"en": "en", "zh": "zh-CN"}[lang]
         assert page.evaluate("document.documentElement.scrollHeight") <= 2600
@@ -325,7 +329,6 @@ def test_one_page(fleets: dict[str, Path], tmp_path: Path, lang: str) -> None:
         assert unspaced(titles[1]) in "".join(sheets)
         assert unspaced(titles[6]) not in "".join(sheets)
         assert browser.events == []
-        context.close()
 
 
 def words_on_sheets(page: Page) -> list[str]:
@@ -339,11 +342,10 @@ def unspaced(text: str) -> str:
     return "".join(text.split())
 
 
-def test_for_a_screen_reader(fleet: Path, tmp_path: Path) -> None:
+def test_for_a_screen_reader(fleet: Path, chromium: Browser) -> None:
     """Landmarks, headings in order, names of sections and tables; a figure's link opens its folded part."""
-    with sync_playwright() as playwright:
-        context = open_browser(playwright, tmp_path)
-        page = WatchedPage(context.pages[0], fleet).page
+    with page_of(chromium) as page:
+        WatchedPage(page, fleet)
         assert [page.get_by_role(role).count() for role in ("banner", "main", "contentinfo")] == [1, 1, 1]
         levels = page.locator("h1, h2, h3").evaluate_all("all => all.map(one => Number(one.tagName[1]))")
         assert levels == [1, *[2] * 6, *[3] * 10]
@@ -356,13 +358,11 @@ def test_for_a_screen_reader(fleet: Path, tmp_path: Path) -> None:
         assert not page.locator("#failing").is_visible()
         page.get_by_role("link", name="Failing now").click()
         assert page.locator("#failing").is_visible()
-        context.close()
 
 
-def test_a_phone_shows_the_newest_days(fleet: Path, tmp_path: Path) -> None:
-    with sync_playwright() as playwright:
-        context = open_browser(playwright, tmp_path, viewport={"width": 390, "height": 844})
-        page = WatchedPage(context.pages[0], fleet).page
+def test_a_phone_shows_the_newest_days(fleet: Path, chromium: Browser) -> None:
+    with page_of(chromium, viewport={"width": 390, "height": 844}) as page:
+        WatchedPage(page, fleet)
         frame = page.locator(".newest-first").bounding_box()
         assert frame is not None
         inside = []
@@ -372,13 +372,11 @@ def test_a_phone_shows_the_newest_days(fleet: Path, tmp_path: Path) -> None:
             inside.append(frame["x"] <= place["x"] and place["x"] + place["width"] <= frame["x"] + frame["width"])
         assert inside[-7:] == [True] * 7
         assert inside[0] is False
-        context.close()
 
 
-def test_a_phone_breaks_no_word_of_a_change(fleet: Path, tmp_path: Path) -> None:
-    with sync_playwright() as playwright:
-        context = open_browser(playwright, tmp_path, viewport={"width": 390, "height": 844})
-        page = WatchedPage(context.pages[0], fleet).page
+def test_a_phone_breaks_no_word_of_a_change(fleet: Path, chromium: Browser) -> None:
+    with page_of(chromium, viewport={"width": 390, "height": 844}) as page:
+        WatchedPage(page, fleet)
         lines = page.locator(".overview > section > table .badge").evaluate_all(
             """badges => badges.map(badge => {
                 badge.textContent = "unchanged";
@@ -388,4 +386,3 @@ def test_a_phone_breaks_no_word_of_a_change(fleet: Path, tmp_path: Path) -> None
             })"""
         )
         assert set(lines) == {1}
-        context.close()

@@ -274,13 +274,22 @@ def test_bounds_with_nothing_in_between(tmp_path: Path) -> None:
         scan_runs(tmp_path, engine="polars", since="1D", until="1D")
 
 
+@pytest.fixture(scope="module")
+def newest(tmp_path_factory: pytest.TempPathFactory) -> tuple[Client, Path, pd.DataFrame]:
+    """Load an account of the newest edition once: its client, the cache folder, and the runs."""
+    folder = tmp_path_factory.mktemp("newest")
+    with Sandbox(deployments=5, seed=7, runs=40, edition="D") as sandbox:
+        client = Client(pat=sandbox.pat, base_url=sandbox.base_url, min_interval=0)
+        return client, folder, load_runs(client=client, cache_dir=folder, outcomes="sessions")
+
+
 @pytest.mark.parametrize("engine", ENGINES)
 @pytest.mark.parametrize(("bound", "text"), [("since", "0001-01-01T00:30Z"), ("until", "0001-01-01T00:00Z")])
-def test_bounds_in_the_first_hour_of_all(tmp_path: Path, engine: str, bound: str, text: str) -> None:
-    with Sandbox(deployments=5, seed=7, runs=40, edition="D") as sandbox:
-        client = client_of(sandbox)
-        runs = load_runs(client=client, cache_dir=tmp_path, outcomes="sessions")
-    lazy = scan_runs(tmp_path, engine=engine, client=client, **{bound: text})
+def test_bounds_in_the_first_hour_of_all(
+    newest: tuple[Client, Path, pd.DataFrame], engine: str, bound: str, text: str
+) -> None:
+    client, folder, runs = newest
+    lazy = scan_runs(folder, engine=engine, client=client, **{bound: text})
     assert len(collected(lazy, schema.RUNS)) == (len(runs) if bound == "since" else 0)
 
 

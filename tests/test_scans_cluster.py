@@ -41,7 +41,7 @@ def cluster() -> Iterator[distributed.Client]:
 def kept(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, pd.DataFrame, pd.DataFrame]:
     """Load an account once: the cache folder, and the frames of deployments and of runs."""
     folder = tmp_path_factory.mktemp("cache")
-    with Sandbox(deployments=20, seed=7, runs=250, edition="A") as sandbox:
+    with Sandbox(deployments=20, seed=7, runs=60, edition="A") as sandbox:
         client = Client(pat=sandbox.pat, base_url=sandbox.base_url, min_interval=0)
         return (
             folder,

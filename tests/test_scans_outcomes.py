@@ -23,7 +23,7 @@ EACH_ENGINE = pytest.mark.parametrize("engine", ["duckdb", "polars", "dask"])
 
 @pytest.fixture(scope="module")
 def account() -> Iterator[tuple[Sandbox, Client]]:
-    with Sandbox(deployments=40, seed=7, edition="D", runs=200) as sandbox:
+    with Sandbox(deployments=20, seed=7, edition="D", runs=120) as sandbox:
         yield sandbox, Client(sandbox.pat, sandbox.base_url, min_interval=0)
 
 
@@ -118,7 +118,7 @@ def test_sessions(account: tuple[Sandbox, Client], folder: Path, engine: str) ->
 @pytest.mark.parametrize("scan", [scan_runs, scan_sessions])
 def test_what_is_not_stored_is_said(tmp_path: Path, scan: Callable[..., Any]) -> None:
     """Runs since a time are in the store, with the sessions since then."""
-    with Sandbox(deployments=6, seed=7, edition="D", runs=500) as sandbox:
+    with Sandbox(deployments=40, seed=7, edition="D", runs=250) as sandbox:
         client = Client(sandbox.pat, sandbox.base_url, min_interval=0)
         since = pd.Timestamp(sandbox.now) - pd.Timedelta("3D")
         load_runs(client=client, cache_dir=tmp_path, outcomes="sessions", since=since)

@@ -220,17 +220,22 @@ def test_a_frame_that_is_none_or_lacks_a_column_is_refused() -> None:
 
 
 @given(
-    trials=st.integers(1, 10**6), share=st.floats(0, 1), confidence=st.sampled_from([0.5, 0.8, 0.95, 0.99, 0.9999])
+    counts=st.lists(st.tuples(st.integers(1, 10**6), st.floats(0, 1)), min_size=1, max_size=20),
+    confidence=st.sampled_from([0.5, 0.8, 0.95, 0.99, 0.9999]),
 )
-@settings(max_examples=60, deadline=None)
-def test_the_interval_is_wilsons(trials: int, share: float, confidence: float) -> None:
+@settings(max_examples=25, deadline=None)
+def test_the_interval_is_wilsons(counts: list[tuple[int, float]], confidence: float) -> None:
     """Checked against scipy; and it always holds the rate and stays between 0 and 1."""
-    hits = round(share * trials)
-    row = failure_rates(deployments(("d1", "a", trials, hits, 0)), confidence=confidence).iloc[0]
-    expected = binomtest(hits, trials).proportion_ci(confidence, method="wilson")
-    assert row["ci_low"] == pytest.approx(expected.low, abs=1e-12)
-    assert row["ci_high"] == pytest.approx(expected.high, abs=1e-12)
-    assert 0 <= row["ci_low"] <= row["failure_rate"] <= row["ci_high"] <= 1
+    given = {f"d{number}": (trials, round(share * trials)) for number, (trials, share) in enumerate(counts)}
+    df = deployments(*((id_, "a", trials, hits, 0) for id_, (trials, hits) in given.items()))
+    rates = failure_rates(df, confidence=confidence)
+    assert set(rates.index) == given.keys()
+    for id_, (trials, hits) in given.items():
+        row = rates.loc[id_]
+        expected = binomtest(hits, trials).proportion_ci(confidence, method="wilson")
+        assert row["ci_low"] == pytest.approx(expected.low, abs=1e-12)
+        assert row["ci_high"] == pytest.approx(expected.high, abs=1e-12)
+        assert 0 <= row["ci_low"] <= row["failure_rate"] <= row["ci_high"] <= 1
 
 
 COUNTER = st.one_of(st.none(), st.integers(-1, 6))
