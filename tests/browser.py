@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from playwright.sync_api import Browser, BrowserContext, Page, Playwright, Route
+    from playwright.sync_api import Browser, Page, Route
 
 #: Milliseconds within which a busy machine starts Chromium, shows a page, or finds what a test waits for.
 PATIENCE = 120_000
@@ -38,15 +38,6 @@ def _chromium() -> str:
             pytest.fail(reason)
         pytest.skip(reason)
     return chromium
-
-
-def open_browser(playwright: Playwright, folder: Path, **options: Any) -> BrowserContext:  # noqa: ANN401 - Playwright's
-    """Start Chromium with a profile of its own."""
-    context = playwright.chromium.launch_persistent_context(
-        folder / "profile", executable_path=_chromium(), args=ARGUMENTS, timeout=PATIENCE, **options
-    )
-    context.set_default_timeout(PATIENCE)
-    return context
 
 
 @contextlib.contextmanager

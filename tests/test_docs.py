@@ -24,15 +24,16 @@ from urllib.parse import unquote, urljoin, urlsplit
 
 import click
 import pytest
-from playwright.sync_api import ConsoleMessage, Page, Request, Response, sync_playwright
 
 import qoderdata
 from qoderdata import cli, schema
 from qoderdata.sandbox import Sandbox
-from tests.browser import open_browser
+from tests.browser import page_of, running_browser
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from playwright.sync_api import Browser, ConsoleMessage, Page, Request, Response
 
 pytestmark = pytest.mark.docs
 
@@ -305,14 +306,17 @@ def address(pages: dict[str, Reader]) -> Iterator[str]:
         thread.join()
 
 
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with running_browser() as started:
+        yield started
+
+
 @pytest.fixture(params=[("light", 1280), ("dark", 390)], ids=["desktop light", "phone dark"])
-def page(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Page]:
+def page(request: pytest.FixtureRequest, browser: Browser) -> Iterator[Page]:
     scheme, width = request.param
-    with sync_playwright() as playwright:
-        viewport = {"width": width, "height": 800}
-        context = open_browser(playwright, tmp_path, viewport=viewport, color_scheme=scheme)
-        yield context.pages[0]
-        context.close()
+    with page_of(browser, viewport={"width": width, "height": 800}, color_scheme=scheme) as opened:
+        yield opened
 
 
 def watch(page: Page, address: str) -> list[str]:

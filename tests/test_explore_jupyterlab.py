@@ -15,11 +15,12 @@ import pandas as pd
 import pytest
 import requests
 import vl_convert
-from playwright.sync_api import Error, Page, Route, sync_playwright
+from playwright.sync_api import Error, Page, Route
 
 import qoderdata as qd
 from qoderdata.sandbox import Sandbox
-from tests.test_explore_browser import PATIENCE_SECONDS, ZONE, Mark, launch, tooltip, wait_until
+from tests.browser import page_of, running_browser
+from tests.test_explore_browser import PATIENCE_SECONDS, ZONE, Mark, tooltip, wait_until
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -143,14 +144,9 @@ def test_a_cell_that_runs_shows_a_chart_that_follows(
             events.append(f"request: {route.request.url}")
             route.abort()
 
-    with (
-        Lab(folder) as lab,
-        sync_playwright() as playwright,
-        contextlib.closing(launch(playwright, tmp_path, viewport=SCREEN)) as context,
-    ):
-        page = context.pages[0]
+    with Lab(folder) as lab, running_browser() as browser, page_of(browser, viewport=SCREEN) as page:
         page.on("pageerror", lambda error: events.append(f"error: {error}"))
-        context.route("**/*", request)
+        page.context.route("**/*", request)
         page.goto(f"{lab.address}lab/tree/runs.ipynb?token={lab.token}")
         page.get_by_text("Python 3 (ipykernel) | Idle").wait_for(timeout=1000 * PATIENCE_SECONDS)
         page.locator(".jp-Cell .cm-content").click()
