@@ -19,7 +19,8 @@ from playwright.sync_api import Error, Page, Route, sync_playwright
 
 import qoderdata as qd
 from qoderdata.sandbox import Sandbox
-from tests.test_explore_browser import PATIENCE_SECONDS, ZONE, Mark, launch, tooltip, wait_until
+from tests.browser import open_browser
+from tests.test_explore_browser import PATIENCE_SECONDS, ZONE, Mark, tooltip, wait_until
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -146,7 +147,7 @@ def test_a_cell_that_runs_shows_a_chart_that_follows(
     with (
         Lab(folder) as lab,
         sync_playwright() as playwright,
-        contextlib.closing(launch(playwright, tmp_path, viewport=SCREEN)) as context,
+        contextlib.closing(open_browser(playwright, tmp_path, viewport=SCREEN)) as context,
     ):
         page = context.pages[0]
         page.on("pageerror", lambda error: events.append(f"error: {error}"))
