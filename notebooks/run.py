@@ -38,15 +38,9 @@ def run(path: Path) -> nbformat.NotebookNode:
     for cell in book.cells:
         cell.metadata.pop("execution", None)
         if cell.cell_type == "code":
-            cell.outputs = [output for output in cell.outputs if not _is_passing(output)]
+            # Progress bars and warnings, which name a file of this machine, are not kept.
+            cell.outputs = [output for output in cell.outputs if output.get("name") != "stderr"]
     return book
-
-
-def _is_passing(output: nbformat.NotebookNode) -> bool:
-    """Return whether an output is not kept: a progress bar, or the warning that this is a sandbox."""
-    if output.get("name") != "stderr":
-        return False
-    return "\r" in output.text or "this is a sandbox" in output.text or not output.text.strip()
 
 
 def outputs(book: nbformat.NotebookNode) -> list[str]:
