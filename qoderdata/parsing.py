@@ -48,9 +48,9 @@ _DEPRECATED_UNIT = re.compile(r"(?<=[0-9.\s])(w|d|H|MIN|S|MS|US|NS)(?![A-Za-z])"
 _KEPT_UNITS = {"w": "W", "d": "D"}
 _ALLOWED_UNITS = "s, min, h, D or W"
 MICROSECOND = timedelta(microseconds=1)
-#: Lengths of time in microseconds; 1970 began on a Thursday.
-MINUTE, HOUR, DAY = 60_000_000, 3_600_000_000, 86_400_000_000
-WEEK, FIRST_MONDAY = 7 * DAY, 4 * DAY
+#: Lengths of time as whole microseconds, and the first Monday after 1970 began, on a Thursday.
+MINUTE_MICROS, HOUR_MICROS, DAY_MICROS = 60_000_000, 3_600_000_000, 86_400_000_000
+WEEK_MICROS, FIRST_MONDAY_MICROS = 7 * DAY_MICROS, 4 * DAY_MICROS
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 

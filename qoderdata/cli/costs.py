@@ -40,12 +40,13 @@ def costs(
     """
     if freq is None:
         options.refuse_without_effect(["--tz"], "without --freq")
+    period = options.describe_window(window, "sessions created", tz)
     groups = grouping.resolve(by or ["deployment"], "sessions", service)
     sessions = groups.add_names(service.load(qd.load_sessions, is_incremental=True, **window))
     found = qd.session_costs(sessions, by=groups.keys, freq=freq, tz=tz)
     columns = [*groups.columns(found), *_columns(found, None if freq is None else tz)]
     total = qd.session_costs(sessions, by=None)
-    notes = [*_notes(sessions, total, by=groups.keys), *options.describe_window(window, "sessions created", tz)]
+    notes = [*_notes(sessions, total, by=groups.keys), *period]
     result.print_frame(found, columns, empty="there are no sessions", notes=notes, newest=freq is not None)
 
 

@@ -42,6 +42,7 @@ def errors(
 
     Messages are the same where only ids, numbers, addresses, paths and quoted texts differ.
     """
+    period = options.describe_window(run_filters, "runs triggered", tz)
     groups = grouping.resolve(by, "runs", service)
     runs = groups.add_names(service.runs(run_filters))
     found = options.in_zone(qd.error_groups(runs, by=groups.keys or None), tz)
@@ -53,7 +54,6 @@ def errors(
     empty = "there are no runs" if runs.empty else "no run failed"
     if only_new and not runs.empty:
         empty = _SHORT if is_short else "no error is new"
-    period = options.describe_window(run_filters, "runs triggered", tz)
     result.print_frame(found, columns, empty=empty, notes=[*period, _SHORT] if is_short else period)
 
 

@@ -404,7 +404,10 @@ def _window_options(since: str | None, what: str, *, may_be_all: bool = True) ->
 
 
 def describe_window(window: dict[str, Any], what: str, tz: str = "UTC") -> list[str]:
-    """Say which time a table is about, unless it is about all; `what` is such as ``"runs triggered"``."""
+    """Say which time a table is about, unless it is about all; `what` is such as ``"runs triggered"``.
+
+    Ages count from now: call this before what may take minutes to load.
+    """
     words, now = {"since": "since", "until": "before"}, datetime.now(UTC)
     bounds = [
         f"{word} {format_time(parsing.parse_bound(window[name], now=now, name=name), tz)}"

@@ -69,9 +69,10 @@ def runs(
         options.refuse_without_effect(["--tz"], "without --freq, --errors or --streaks")
     if fail_over is None:
         options.refuse_without_effect(["--min-runs"], "without --fail-over")
+    period = options.describe_window(run_filters, "runs triggered", tz)
     groups = grouping.resolve(by or (["deployment"] if streaks else []), "runs", service)
     frame = groups.add_names(service.runs(run_filters))
-    keys, period = groups.keys or None, options.describe_window(run_filters, "runs triggered", tz)
+    keys = groups.keys or None
     if errors:
         is_whole = run_filters["since"] is None and run_filters["until"] is None
         found = options.in_zone(qd.error_breakdown(frame, by=keys), tz)

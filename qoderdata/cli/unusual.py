@@ -60,6 +60,7 @@ def unusual(
     from qoderdata.frames import fetched_at  # noqa: PLC0415 - imports pandas
 
     given = None if now is None else parsing.parse_instant(now, name="now")
+    period = options.describe_window(run_filters, "runs triggered", tz)
     groups = grouping.resolve(["deployment"], "runs", service)
     runs = service.runs(run_filters)
     present = given or fetched_at(runs)
@@ -80,7 +81,6 @@ def unusual(
         Column("z score", _z_score, "number", optional=2),
     ]
     empty = "there are no runs" if runs.empty else "; ".join(["no run is unusual", *notes])
-    period = options.describe_window(run_filters, "runs triggered", tz)
     result.print_frame(options.in_zone(found, tz), columns, empty=empty, notes=[*period, *notes])
 
 

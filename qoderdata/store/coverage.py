@@ -140,14 +140,17 @@ class Coverage:
         return next((frozenset(segment.head_ids) for segment in reversed(lower) if segment.head_ids), frozenset())
 
     def add(self, page: Listing, *, read_at: datetime) -> Coverage:
-        """Return the coverage with a page that was requested at a time; the same where the page claims nothing."""
+        """Return the coverage with a page that was requested at a time; the same where the page contradicts it.
+
+        A page that fits nowhere adds no records; it still says what is to be read again.
+        """
         if self.contradicts(page):
             return self
-        found = self._with(page, read_at)
+        found = self._with_records(page, read_at)
         is_same = found.reread_since == page.reread_since
         return found if is_same else replace(found, reread_since=page.reread_since)
 
-    def _with(self, page: Listing, read_at: datetime) -> Coverage:
+    def _with_records(self, page: Listing, read_at: datetime) -> Coverage:
         if page.after is not None and page.after != self.cursor:
             return self
         if page.after is None:

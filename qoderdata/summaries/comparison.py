@@ -8,7 +8,7 @@ import narwhals as nw
 
 from qoderdata import errors
 from qoderdata.columns import TEXT
-from qoderdata.parsing import DAY
+from qoderdata.parsing import DAY_MICROS
 from qoderdata.summaries import wilson
 from qoderdata.summaries.dataframe_engines import (
     ALL,
@@ -325,7 +325,7 @@ def error_budget(
         in_time = counted.filter((at < end) & (at >= end - window_us))
         so = "more of the budget may be used than this says"
         warn_of_unknown(count_outcomes(in_time), outcomes_of(runs), so=so)
-    in_window, in_day = flag((age > 0) & (age <= window_us)), flag((age > 0) & (age <= DAY))
+    in_window, in_day = flag((age > 0) & (age <= window_us)), flag((age > 0) & (age <= DAY_MICROS))
     bad = nw.col("_failed") + nw.col("_missed")
     rows = rows.with_columns(
         *((nw.col(f"_{name}") * in_window).alias(name) for name in ("decided", "failed", "missed")),

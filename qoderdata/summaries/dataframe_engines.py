@@ -22,7 +22,7 @@ from narwhals.dependencies import is_dask_dataframe
 
 from qoderdata import columns, errors
 from qoderdata.frames import NAMES
-from qoderdata.parsing import DAY, pandas_zone
+from qoderdata.parsing import DAY_MICROS, pandas_zone
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
@@ -414,11 +414,11 @@ def first_instant(zone: str) -> EngineExpr:
             return when.dt.replace_time_zone(zone, ambiguous="earliest", non_existent="null").dt.epoch("us")
 
         naive = column.cast(pl.Datetime("us"))
-        return attach(naive).fill_null(attach(naive - pl.duration(days=1)) + DAY)
+        return attach(naive).fill_null(attach(naive - pl.duration(days=1)) + DAY_MICROS)
 
     # Of two readings, ICU takes the later one and Java the earlier one; past a gap, both use the offset before it.
     reads = f"timezone('{zone}', make_timestamp({{0}}))"
-    would = f"timezone('{zone}', make_timestamp({{0}} - {DAY})) + INTERVAL 24 HOUR"
+    would = f"timezone('{zone}', make_timestamp({{0}} - {DAY_MICROS})) + INTERVAL 24 HOUR"
     first = f"CASE WHEN timezone('{zone}', {would}) = make_timestamp({{0}}) THEN {would} ELSE {reads} END"
     return EngineExpr(
         pandas=pandas,

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from qoderdata.columns import TEXT
-from qoderdata.parsing import DAY
+from qoderdata.parsing import DAY_MICROS
 from qoderdata.summaries.dataframe_engines import (
     ALL,
     EPOCH,
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from narwhals.typing import IntoFrameT
 
-_NEW, _REACH = 7 * DAY, 14 * DAY
+_NEW, _REACH = 7 * DAY_MICROS, 14 * DAY_MICROS
 _GROUPS: dict[str, Any] = {
     "count": "Int64",
     "share": "float64",

@@ -204,18 +204,15 @@ def advice(outcomes: str | None) -> str:
 def _with_flags(runs: nw.LazyFrame[Any]) -> nw.LazyFrame[Any]:
     """Add a 0/1 column for each count."""
     flag, status = dataframe_engines.flag, nw.col("status")
-    known = [status for statuses in STATUSES.values() for status in statuses]
     completed = status == "completed"
     assumed = (
         completed & (nw.col("status_from") == "session")
         if "status_from" in runs.collect_schema()
         else nw.lit(value=False)
     )
-    return runs.with_columns(
-        *(flag(status.is_in(statuses)).alias(name) for name, statuses in STATUSES.items()),
-        flag(assumed).alias("assumed"),
-        (1 - flag(status.is_in(known))).alias("unknown"),
-    )
+    flags = {name: flag(status.is_in(statuses)) for name, statuses in STATUSES.items()}
+    unknown = 1 - flags["completed"] - flags["failed"] - flags["skipped"] - flags["unfinished"]
+    return runs.with_columns(**flags, assumed=flag(assumed), unknown=unknown)
 
 
 def _last_runs(runs: nw.LazyFrame[Any]) -> nw.LazyFrame[Any]:

@@ -12,11 +12,11 @@ import numpy as np
 import pandas as pd
 
 from qoderdata.parsing import (
-    DAY,
-    FIRST_MONDAY,
+    DAY_MICROS,
+    FIRST_MONDAY_MICROS,
     MICROSECOND,
-    MINUTE,
-    WEEK,
+    MINUTE_MICROS,
+    WEEK_MICROS,
     Instant,
     Span,
     pandas_zone,
@@ -55,11 +55,11 @@ class Windows:
 
     @property
     def _origin(self) -> int:
-        return FIRST_MONDAY if self.step % WEEK == 0 else 0
+        return FIRST_MONDAY_MICROS if self.step % WEEK_MICROS == 0 else 0
 
     @property
     def _by_wall_clock(self) -> bool:
-        return self.zone != "UTC" and self.step >= DAY
+        return self.zone != "UTC" and self.step >= DAY_MICROS
 
     def label(self, frame: nw.LazyFrame[Any], source: str) -> nw.LazyFrame[Any]:
         """Add the integer column ``window``, to group by; `begin` turns it into a time."""
@@ -72,7 +72,7 @@ class Windows:
             origin = nw.lit(self._origin)
         else:
             frame = add_column(add_column(frame, "_at", EPOCH, source), "_wall", wall_clock(self.zone), source)
-            frame = frame.with_columns((nw.col("_wall") - nw.col("_wall") % DAY).alias("_midnight"))
+            frame = frame.with_columns((nw.col("_wall") - nw.col("_wall") % DAY_MICROS).alias("_midnight"))
             frame = add_column(frame, "_day", first_instant(self.zone), "_midnight")
             origin = nw.col("_day")
         return frame.with_columns((at - (at - origin) % self.step).alias("window"))
@@ -146,7 +146,7 @@ class Windows:
             return [int(label) for label in labels[~begins(labels).duplicated(keep="last")]]
         edges = pd.Series([first, last], dtype="Int64").astype("datetime64[us]").dt.tz_localize("UTC")
         from_, to = wall_clock(self.zone).pandas(edges)
-        days = pd.Series(np.arange(from_ - from_ % DAY, to + 2 * DAY, DAY)).astype("Int64")
+        days = pd.Series(np.arange(from_ - from_ % DAY_MICROS, to + 2 * DAY_MICROS, DAY_MICROS)).astype("Int64")
         starts = [int(start) for start in begins(days).drop_duplicates()]
         all_ = (at for start, end in itertools.pairwise(starts) for at in range(start, end, self.step))
         return [label for label in all_ if first <= label <= last]
@@ -170,7 +170,7 @@ def with_age(rows: nw.LazyFrame[Any], until: Instant | Span | None) -> nw.LazyFr
         bound = parse_bound(until, now=datetime.now(UTC), name="until").to_pydatetime()
         return rows.with_columns((to_micros(bound) - at).alias("_age"))
     newest = at.max()
-    return rows.with_columns((newest - newest % MINUTE + MINUTE - at).alias("_age"))
+    return rows.with_columns((newest - newest % MINUTE_MICROS + MINUTE_MICROS - at).alias("_age"))
 
 
 def local_midnight(time: pd.Timestamp, tz: str, *, days: int = 0) -> pd.Timestamp:
@@ -182,5 +182,5 @@ def local_midnight(time: pd.Timestamp, tz: str, *, days: int = 0) -> pd.Timestam
     '2026-04-24T01:00:00+03:00'
     """
     wall = wall_clock(tz).pandas(pd.Series([time]))
-    midnight = first_instant(tz).pandas(wall - wall % DAY + days * DAY)
+    midnight = first_instant(tz).pandas(wall - wall % DAY_MICROS + days * DAY_MICROS)
     return pd.Timestamp(midnight.item(), unit="us", tz=pandas_zone(tz))

@@ -20,7 +20,7 @@ from qoderdata.errors import FrameTypeError
 from qoderdata.frames import fetched_at
 from qoderdata.parsing import (
     MICROSECOND,
-    MINUTE,
+    MINUTE_MICROS,
     Instant,
     Span,
     from_micros,
@@ -499,7 +499,7 @@ class _ScheduledRuns:
         deployment = index_of[codes]
         is_retry = _equals(runs["trigger_type"], "retry") & names_its_time
         by_schedule = _equals(runs["trigger_type"], "schedule") | is_retry
-        in_window = (due >= window.begin) & (due < window.end + np.where(names_its_time, MINUTE, 0))
+        in_window = (due >= window.begin) & (due < window.end + np.where(names_its_time, MINUTE_MICROS, 0))
         wanted = np.flatnonzero(by_schedule & in_window & (deployment >= 0))
         wanted = wanted[np.lexsort((due[wanted], deployment[wanted]))]
         return cls(deployment[wanted], due[wanted], names_its_time[wanted])
@@ -529,9 +529,9 @@ def _unserved(
     unserved = (index >= first[:, None]) & (index < last[:, None])
     if not scheduled.size:
         return unserved
-    minute = np.searchsorted(scheduled, runs.due - runs.due % MINUTE)
+    minute = np.searchsorted(scheduled, runs.due - runs.due % MINUTE_MICROS)
     exact = runs.names_its_time & (minute < scheduled.size)
-    exact[exact] = scheduled[minute[exact]] // MINUTE == runs.due[exact] // MINUTE
+    exact[exact] = scheduled[minute[exact]] // MINUTE_MICROS == runs.due[exact] // MINUTE_MICROS
     unserved[runs.deployment[exact], minute[exact]] = False
     run_of, due = runs.deployment[~exact], runs.due[~exact]
     # The last scheduled time before a run is its own. Where no run takes the time of another, each serves its own.

@@ -12,12 +12,12 @@ import pandas as pd
 from qoderdata.columns import TEXT, require_frame
 from qoderdata.cron import offset_segments
 from qoderdata.parsing import (
-    DAY,
-    FIRST_MONDAY,
-    HOUR,
+    DAY_MICROS,
+    FIRST_MONDAY_MICROS,
+    HOUR_MICROS,
     MICROSECOND,
-    MINUTE,
-    WEEK,
+    MINUTE_MICROS,
+    WEEK_MICROS,
     Instant,
     Span,
     from_micros,
@@ -240,7 +240,9 @@ def trigger_load(triggers: pd.DataFrame, freq: str = "1h") -> pd.DataFrame:
         require_few_windows(int(wall.min()), int(wall.max()), step, column="trigger_at")
     # pandas 2 gives pytz's zones, whose offsets are wrong without pytz's own functions.
     zone = pandas_zone(at.tz.zone) if at.tz is not None and hasattr(at.tz, "zone") else at.tz or UTC
-    begins, window = _days(wall, step, zone) if step >= DAY else _parts_of_days(_micros(at), wall, step, zone)
+    begins, window = (
+        _days(wall, step, zone) if step >= DAY_MICROS else _parts_of_days(_micros(at), wall, step, zone)
+    )
     deployment, ids = pd.factorize(triggers["deployment_id"][known])
     pairs = pd.unique(window * max(len(ids), 1) + deployment)
     count = len(begins)
@@ -248,7 +250,7 @@ def trigger_load(triggers: pd.DataFrame, freq: str = "1h") -> pd.DataFrame:
         "window": timestamps(begins).tz_localize("UTC").tz_convert(at.tz),
         "triggers": np.bincount(window, minlength=count),
         "deployments": np.bincount(pairs // max(len(ids), 1), minlength=count),
-        "at_minute_0": np.bincount(window[wall % HOUR < MINUTE], minlength=count),
+        "at_minute_0": np.bincount(window[wall % HOUR_MICROS < MINUTE_MICROS], minlength=count),
     })  # fmt: skip
 
 
@@ -364,7 +366,7 @@ def _days(wall: NDArray[np.int64], step: int, zone: tzinfo) -> tuple[NDArray[np.
     """Return when each window of whole days begins by the wall clock, and the index of each trigger's window."""
     if not wall.size:
         return wall, wall
-    origin = FIRST_MONDAY if step % WEEK == 0 else 0
+    origin = FIRST_MONDAY_MICROS if step % WEEK_MICROS == 0 else 0
     label = wall - (wall - origin) % step
     labels = np.arange(label.min(), label.max() + 1, step)
     begins = _first_instants(labels, zone)
@@ -379,7 +381,7 @@ def _parts_of_days(
     """Return when each window begins, counted from local midnights, and the index of each trigger's window."""
     if not at.size:
         return at, at
-    days = np.arange(wall.min() // DAY, wall.max() // DAY + 2) * DAY
+    days = np.arange(wall.min() // DAY_MICROS, wall.max() // DAY_MICROS + 2) * DAY_MICROS
     midnights = _first_instants(days, zone).tolist()
     begins = np.concatenate([np.arange(begin, end, step) for begin, end in pairwise(midnights)])
     window = np.searchsorted(begins, at, side="right") - 1
