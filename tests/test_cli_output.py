@@ -24,7 +24,7 @@ from rich.cells import cell_len
 
 import qoderdata as qd
 from qoderdata.cli import main, output
-from qoderdata.cli.output import Column, Output
+from qoderdata.cli.output import Output, TableColumn
 from qoderdata.sandbox import Sandbox
 
 if TYPE_CHECKING:
@@ -164,10 +164,10 @@ def test_names_are_cut_before_dates_and_figures(
 ) -> None:
     frame = pd.DataFrame({"name": ["n" * 100], "at": ["2026-06-15 09:00 +08:00"], "runs": [1_234_567]})
     columns = [
-        Column("name", lambda row: row.name),
-        Column("at", lambda row: row.at, "fixed"),
-        Column("runs", lambda row: output.count(row.runs), "number"),
-        Column("a wide column", lambda _: "x" * 30, "fixed", optional=1),
+        TableColumn("name", lambda row: row.name),
+        TableColumn("at", lambda row: row.at, "fixed"),
+        TableColumn("runs", lambda row: output.count(row.runs), "number"),
+        TableColumn("a wide column", lambda _: "x" * 30, "fixed", optional=1),
     ]
     monkeypatch.setenv("COLUMNS", "50")
     assert output.print_table(frame, columns) == ["a wide column"]
@@ -185,10 +185,10 @@ def test_what_may_be_left_out_leaves_names_readable(
     """An id, and a column without any value, are left out first, whatever they are worth elsewhere."""
     frame = pd.DataFrame({"name": ["Monthly pipeline check"], "none": [None], "runs": [7]})
     columns = [
-        Column("name", lambda row: row.name),
-        Column("id", lambda _: "i" * 37, "id", optional=9),
-        Column("not known", lambda row: row.none, "number", optional=1),
-        Column("all of the runs", lambda row: output.count(row.runs), "number", optional=5),
+        TableColumn("name", lambda row: row.name),
+        TableColumn("id", lambda _: "i" * 37, "id", optional=9),
+        TableColumn("not known", lambda row: row.none, "number", optional=1),
+        TableColumn("all of the runs", lambda row: output.count(row.runs), "number", optional=5),
     ]
     monkeypatch.setenv("COLUMNS", str(width))
     assert output.print_table(frame, columns) == left_out
@@ -201,8 +201,8 @@ def test_a_column_says_how_wide_it_should_be(
 ) -> None:
     frame = pd.DataFrame({"what": ["word " * 30], "runs": [7]})
     columns = [
-        Column("what", lambda row: row.what, "prose", readable=60),
-        Column("runs", lambda row: output.count(row.runs), "number", optional=1),
+        TableColumn("what", lambda row: row.what, "prose", readable=60),
+        TableColumn("runs", lambda row: output.count(row.runs), "number", optional=1),
     ]
     monkeypatch.setenv("COLUMNS", str(width))
     assert output.print_table(frame, columns) == left_out
@@ -542,8 +542,8 @@ def test_prose_wraps_and_is_whole(monkeypatch: pytest.MonkeyPatch, capsys: pytes
     text = "a sentence that has more words than fit beside the rest of the table " * 3
     frame = pd.DataFrame({"n": [1], "what": [text]})
     columns = [
-        Column("n", lambda row: output.count(row.n), "number"),
-        Column("what", lambda row: row.what, "prose"),
+        TableColumn("n", lambda row: output.count(row.n), "number"),
+        TableColumn("what", lambda row: row.what, "prose"),
     ]
     monkeypatch.setenv("COLUMNS", "40")
     Output("text").print_frame(frame, columns, empty="")

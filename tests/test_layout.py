@@ -79,6 +79,13 @@ def test_no_two_files_have_one_name() -> None:
     assert [name for name, count in names.items() if count > 1] == []
 
 
+def test_no_two_classes_have_one_name() -> None:
+    trees = [ast.parse(path.read_text(encoding="utf-8")) for path in sources()]
+    names = Counter(node.name for tree in trees for node in tree.body if isinstance(node, ast.ClassDef))
+    assert len(names) > 100
+    assert [name for name, count in names.items() if count > 1] == []
+
+
 def test_a_file_is_neither_too_long_nor_a_fragment() -> None:
     sizes = {path.relative_to(PACKAGE).as_posix(): code_lines(path) for path in sources()}
     assert {name: size for name, size in sizes.items() if size > MOST} == {}

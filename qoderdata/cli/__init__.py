@@ -41,7 +41,7 @@ from qoderdata.cli.export import export
 from qoderdata.cli.failures import failures
 from qoderdata.cli.forecast import forecast
 from qoderdata.cli.missed import missed
-from qoderdata.cli.options import Group, spelled
+from qoderdata.cli.options import CommandGroup, spelled
 from qoderdata.cli.pull import pull
 from qoderdata.cli.report import report
 from qoderdata.cli.runs import runs
@@ -82,7 +82,7 @@ Completion in the shell (bash; zsh and fish likewise):
 """
 
 
-class _Main(Group):
+class _Main(CommandGroup):
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the example and the exit codes as they stand."""
         del ctx

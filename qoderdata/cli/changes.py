@@ -8,7 +8,7 @@ import click
 
 import qoderdata as qd
 from qoderdata.cli import options
-from qoderdata.cli.output import DEPLOYMENT, Column
+from qoderdata.cli.output import DEPLOYMENT, TableColumn
 from qoderdata.errors import CacheError
 from qoderdata.formatting import format_time
 
@@ -50,7 +50,7 @@ def changes(*, since: str, service: Service, result: Output) -> None:
     found = qd.changes(before, after)
     columns = [
         *DEPLOYMENT,
-        Column("change", describe_change, "prose"),
+        TableColumn("change", describe_change, "prose"),
     ]
     result.print_frame(found, columns, empty=f"nothing changed since {at}", notes=[f"since the snapshot of {at}"])
 

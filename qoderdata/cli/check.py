@@ -9,7 +9,7 @@ import click
 
 import qoderdata as qd
 from qoderdata.cli import options
-from qoderdata.cli.output import MINOR, Column
+from qoderdata.cli.output import MINOR, TableColumn
 from qoderdata.formatting import counted, format_time
 from qoderdata.parsing import parse_span
 
@@ -98,10 +98,10 @@ def check(
     waiting = int(runs["status"].eq("waiting").sum())
     notes = [f"waiting for a person: {counted(waiting, 'run')}; see `qoderdata top`"] if waiting else []
     columns = [
-        Column("severity", lambda row: row.severity, "fixed", is_alert=lambda row: row.severity == "error"),
-        Column("what", lambda row: row.detail, "prose", readable=60),
-        Column("since", lambda row: format_time(row.since, tz), "fixed", optional=MINOR),
-        Column("deployment", lambda row: row.deployment_id, "id", optional=MINOR),
+        TableColumn("severity", lambda row: row.severity, "fixed", is_alert=lambda row: row.severity == "error"),
+        TableColumn("what", lambda row: row.detail, "prose", readable=60),
+        TableColumn("since", lambda row: format_time(row.since, tz), "fixed", optional=MINOR),
+        TableColumn("deployment", lambda row: row.deployment_id, "id", optional=MINOR),
     ]
     result.print_frame(
         options.in_zone(found, tz), columns, empty="; ".join(["nothing is wrong", *notes]), notes=notes

@@ -11,7 +11,7 @@ import click
 import qoderdata as qd
 from qoderdata import parsing
 from qoderdata.cli import grouping, options
-from qoderdata.cli.output import Column
+from qoderdata.cli.output import TableColumn
 from qoderdata.cli.runs import RATES_OF
 from qoderdata.formatting import MISSING, format_milliseconds, format_percent, format_time
 
@@ -68,13 +68,15 @@ def _points(low: float, high: float | None = None) -> str:
 
 
 _COLUMNS = [
-    Column("failed", lambda row: _share(row.recent_failed, row.recent_decided), "number", optional=3),
-    Column("rate", lambda row: format_percent(row.recent_rate), "number"),
-    Column("failed before", lambda row: _share(row.baseline_failed, row.baseline_decided), "number", optional=4),
-    Column("rate before", lambda row: format_percent(row.baseline_rate), "number", optional=1),
-    Column("change in points", lambda row: _points(row.change), "number"),
-    Column("95 % interval", lambda row: _points(row.change_low, row.change_high), "number", optional=1),
-    Column("verdict", lambda row: row.verdict, "fixed", is_alert=lambda row: row.verdict == "worse"),
-    Column("median duration", lambda row: format_milliseconds(row.recent_p50_ms), "number", optional=5),
-    Column("median before", lambda row: format_milliseconds(row.baseline_p50_ms), "number", optional=6),
+    TableColumn("failed", lambda row: _share(row.recent_failed, row.recent_decided), "number", optional=3),
+    TableColumn("rate", lambda row: format_percent(row.recent_rate), "number"),
+    TableColumn(
+        "failed before", lambda row: _share(row.baseline_failed, row.baseline_decided), "number", optional=4
+    ),
+    TableColumn("rate before", lambda row: format_percent(row.baseline_rate), "number", optional=1),
+    TableColumn("change in points", lambda row: _points(row.change), "number"),
+    TableColumn("95 % interval", lambda row: _points(row.change_low, row.change_high), "number", optional=1),
+    TableColumn("verdict", lambda row: row.verdict, "fixed", is_alert=lambda row: row.verdict == "worse"),
+    TableColumn("median duration", lambda row: format_milliseconds(row.recent_p50_ms), "number", optional=5),
+    TableColumn("median before", lambda row: format_milliseconds(row.baseline_p50_ms), "number", optional=6),
 ]

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import qoderdata as qd
 from qoderdata.cli import grouping, options
-from qoderdata.cli.output import Column, count
+from qoderdata.cli.output import TableColumn, count
 from qoderdata.formatting import MISSING, counted, format_credits, format_percent, format_time
 
 if TYPE_CHECKING:
@@ -66,15 +66,15 @@ def _notes(sessions: pd.DataFrame, total: pd.DataFrame, *, by: Sequence[str]) ->
     return [*notes, f"{MISSING}: {counted(manual, 'session')} without a deployment"] if manual else notes
 
 
-def _columns(costs: pd.DataFrame, tz: str | None) -> list[Column]:
-    unknown = Column("usage unknown", lambda row: count(row.unknown), "number", optional=1)
+def _columns(costs: pd.DataFrame, tz: str | None) -> list[TableColumn]:
+    unknown = TableColumn("usage unknown", lambda row: count(row.unknown), "number", optional=1)
     return [
-        *([] if tz is None else [Column("from", lambda row: format_time(row.window, tz), "fixed")]),
-        Column("sessions", lambda row: count(row.sessions), "number"),
-        Column("credits", lambda row: format_credits(row.credits), "number"),
-        Column("share", lambda row: format_percent(row.share), "number", optional=1),
-        Column("median a session", lambda row: format_credits(row.credits_p50), "number", optional=2),
-        Column("95th percentile", lambda row: format_credits(row.credits_p95), "number", optional=3),
-        Column("dearest", lambda row: format_credits(row.credits_max), "number", optional=2),
+        *([] if tz is None else [TableColumn("from", lambda row: format_time(row.window, tz), "fixed")]),
+        TableColumn("sessions", lambda row: count(row.sessions), "number"),
+        TableColumn("credits", lambda row: format_credits(row.credits), "number"),
+        TableColumn("share", lambda row: format_percent(row.share), "number", optional=1),
+        TableColumn("median a session", lambda row: format_credits(row.credits_p50), "number", optional=2),
+        TableColumn("95th percentile", lambda row: format_credits(row.credits_p95), "number", optional=3),
+        TableColumn("dearest", lambda row: format_credits(row.credits_max), "number", optional=2),
         *([unknown] if costs["unknown"].gt(0).any() else []),
     ]

@@ -11,7 +11,7 @@ import click
 import qoderdata as qd
 from qoderdata.cli import options
 from qoderdata.cli.failures import rate_columns
-from qoderdata.cli.output import MINOR, Column, echo, print_table
+from qoderdata.cli.output import MINOR, TableColumn, echo, print_table
 from qoderdata.cli.sandbox import account
 from qoderdata.cli.triggers import trigger_columns
 
@@ -23,7 +23,10 @@ if TYPE_CHECKING:
 
 _SHOWN = 8
 _HORIZON = "24h"
-_NAME_AND_ID = [Column("name", lambda row: row.name), Column("id", lambda row: row.id, "id", optional=MINOR)]
+_NAME_AND_ID = [
+    TableColumn("name", lambda row: row.name),
+    TableColumn("id", lambda row: row.id, "id", optional=MINOR),
+]
 
 
 @options.command("demo", example="qoderdata demo --out demo")
@@ -84,7 +87,7 @@ def demo(*, account: dict[str, Any], out: Path) -> None:
     echo(f"\nOpen {out / 'report.html'} in a browser.")
 
 
-def _print_section(title: str, frame: pd.DataFrame, columns: Sequence[Column]) -> None:
+def _print_section(title: str, frame: pd.DataFrame, columns: Sequence[TableColumn]) -> None:
     more = f" (first {_SHOWN} of {len(frame):,})" if len(frame) > _SHOWN else ""
     echo(f"{title}{more}\n")
     print_table(frame.head(_SHOWN), columns)

@@ -9,7 +9,7 @@ import click
 
 import qoderdata as qd
 from qoderdata.cli import grouping, options
-from qoderdata.cli.output import MINOR, Column, count
+from qoderdata.cli.output import MINOR, TableColumn, count
 from qoderdata.formatting import format_percent, format_time
 
 if TYPE_CHECKING:
@@ -57,15 +57,15 @@ def errors(
     result.print_frame(found, columns, empty=empty, notes=[*period, _SHORT] if is_short else period)
 
 
-def _columns(tz: str) -> list[Column]:
+def _columns(tz: str) -> list[TableColumn]:
     return [
-        Column("new", lambda row: "new" if row.is_new else "", "fixed", is_alert=lambda row: row.is_new),
-        Column("failed", lambda row: count(row.count), "number"),
-        Column("error", lambda row: row.error_type),
-        Column("message", lambda row: row.message, "prose"),
-        Column("share", lambda row: format_percent(row.share), "number", optional=3),
-        Column("deployments", lambda row: count(row.deployments), "number", optional=4),
-        Column("first seen", lambda row: format_time(row.first_seen, tz), "fixed", optional=5),
-        Column("last seen", lambda row: format_time(row.last_seen, tz), "fixed", optional=2),
-        Column("example", lambda row: row.example_run_id, "id", optional=MINOR),
+        TableColumn("new", lambda row: "new" if row.is_new else "", "fixed", is_alert=lambda row: row.is_new),
+        TableColumn("failed", lambda row: count(row.count), "number"),
+        TableColumn("error", lambda row: row.error_type),
+        TableColumn("message", lambda row: row.message, "prose"),
+        TableColumn("share", lambda row: format_percent(row.share), "number", optional=3),
+        TableColumn("deployments", lambda row: count(row.deployments), "number", optional=4),
+        TableColumn("first seen", lambda row: format_time(row.first_seen, tz), "fixed", optional=5),
+        TableColumn("last seen", lambda row: format_time(row.last_seen, tz), "fixed", optional=2),
+        TableColumn("example", lambda row: row.example_run_id, "id", optional=MINOR),
     ]

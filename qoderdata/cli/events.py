@@ -10,7 +10,7 @@ import click
 
 import qoderdata as qd
 from qoderdata.cli import options
-from qoderdata.cli.output import Column, note
+from qoderdata.cli.output import TableColumn, note
 from qoderdata.formatting import MISSING, format_time, one_line, truncate
 
 if TYPE_CHECKING:
@@ -42,10 +42,10 @@ def events(id: str, *, types: tuple[str, ...], tz: str, service: Service, result
         return
     frame = qd.load_events(session_id, types=list(types) or None, client=client)
     columns = [
-        Column("#", lambda row: str(row.position), "number"),
-        Column("time", lambda row: _format_seconds(row.processed_at, tz), "fixed", optional=1),
-        Column("type", lambda row: row.type, "id", is_alert=lambda row: row.type == "session.error"),
-        Column("what", _what, "prose"),
+        TableColumn("#", lambda row: str(row.position), "number"),
+        TableColumn("time", lambda row: _format_seconds(row.processed_at, tz), "fixed", optional=1),
+        TableColumn("type", lambda row: row.type, "id", is_alert=lambda row: row.type == "session.error"),
+        TableColumn("what", _what, "prose"),
     ]
     result.print_frame(
         options.in_zone(frame, tz), columns, empty=f"session {one_line(session_id)} has no such events"

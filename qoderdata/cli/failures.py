@@ -9,7 +9,7 @@ import click
 
 import qoderdata as qd
 from qoderdata.cli import grouping, options
-from qoderdata.cli.output import Column, count
+from qoderdata.cli.output import TableColumn, count
 from qoderdata.formatting import counted, format_interval, format_percent, format_time
 
 if TYPE_CHECKING:
@@ -76,13 +76,13 @@ def failures(
     return options.FOUND if is_above else 0
 
 
-def rate_columns(*, is_grouped: bool = False) -> list[Column]:
+def rate_columns(*, is_grouped: bool = False) -> list[TableColumn]:
     """Return the figures of `failure_rates` for people; of a group, the most failures in a row of a deployment."""
     in_a_row = "most in a row" if is_grouped else "failing in a row"
     return [
-        Column("runs", lambda row: count(row.total_runs), "number"),
-        Column("failed", lambda row: count(row.total_failures), "number"),
-        Column("rate", lambda row: format_percent(row.failure_rate), "number"),
-        Column("95 % interval", lambda row: format_interval(row.ci_low, row.ci_high), "number", optional=1),
-        Column(in_a_row, lambda row: count(row.consecutive_failures), "number", optional=2),
+        TableColumn("runs", lambda row: count(row.total_runs), "number"),
+        TableColumn("failed", lambda row: count(row.total_failures), "number"),
+        TableColumn("rate", lambda row: format_percent(row.failure_rate), "number"),
+        TableColumn("95 % interval", lambda row: format_interval(row.ci_low, row.ci_high), "number", optional=1),
+        TableColumn(in_a_row, lambda row: count(row.consecutive_failures), "number", optional=2),
     ]

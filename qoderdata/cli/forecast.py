@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import qoderdata as qd
 from qoderdata.cli import options
-from qoderdata.cli.output import DEPLOYMENT, Column, count
+from qoderdata.cli.output import DEPLOYMENT, TableColumn, count
 from qoderdata.formatting import MISSING, counted, format_credits, format_duration, format_percent
 from qoderdata.parsing import parse_span
 
@@ -62,9 +62,9 @@ def _interval(row: Any) -> str:  # noqa: ANN401 - a row
 
 _COLUMNS = [
     *DEPLOYMENT,
-    Column("triggers", lambda row: count(row.triggers), "number"),
-    Column("credits expected", lambda row: format_credits(row.expected), "number"),
-    Column("95 % interval", _interval, "number"),
-    Column("sessions known", lambda row: count(row.sessions), "number", optional=1),
-    Column("of the budget", lambda row: format_percent(row.budget_use), "number", optional=2),
+    TableColumn("triggers", lambda row: count(row.triggers), "number"),
+    TableColumn("credits expected", lambda row: format_credits(row.expected), "number"),
+    TableColumn("95 % interval", _interval, "number"),
+    TableColumn("sessions known", lambda row: count(row.sessions), "number", optional=1),
+    TableColumn("of the budget", lambda row: format_percent(row.budget_use), "number", optional=2),
 ]

@@ -13,7 +13,7 @@ import click
 
 import qoderdata as qd
 from qoderdata.cli.options import NO_NAMES, schema_columns, spelled
-from qoderdata.cli.output import MINOR, Column, note
+from qoderdata.cli.output import MINOR, TableColumn, note
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -53,7 +53,7 @@ class Groups:
         named: pd.DataFrame = qd.with_names(frame, **self.lists, metadata=self.metadata)
         return named
 
-    def columns(self, result: pd.DataFrame) -> list[Column]:
+    def columns(self, result: pd.DataFrame) -> list[TableColumn]:
         """Return the columns of the groups for people: names, and ids where there is room."""
         present = [*(name for name in result.index.names if name is not None), *result.columns]
         ids = [key for key in self.keys if key in _NAMES or key == "id"]
@@ -62,10 +62,12 @@ class Groups:
             name = "name" if len(ids) == 1 else _NAMES.get(key, "name")
             if key in ids and name in present:
                 heading = "name" if key == "id" else word.removesuffix("_id")
-                shown.append(Column(heading, _either(present.index(name), present.index(key))))
-                shown.append(Column(key, _either(present.index(key)), "id", optional=MINOR))
+                shown.append(TableColumn(heading, _either(present.index(name), present.index(key))))
+                shown.append(TableColumn(key, _either(present.index(key)), "id", optional=MINOR))
             else:
-                shown.append(Column(word, _either(present.index(key)), "id" if word.endswith("id") else "text"))
+                shown.append(
+                    TableColumn(word, _either(present.index(key)), "id" if word.endswith("id") else "text")
+                )
         return shown
 
 

@@ -9,7 +9,7 @@ import click
 
 import qoderdata as qd
 from qoderdata.cli import options
-from qoderdata.cli.output import DEPLOYMENT, Column
+from qoderdata.cli.output import DEPLOYMENT, TableColumn
 from qoderdata.formatting import format_time
 from qoderdata.parsing import parse_bound
 
@@ -56,10 +56,12 @@ def missed(
         )
     found = qd.missed_triggers(deployments, runs, since=since, until=until, grace=grace, snapshots=snapshots)
     columns = [
-        Column("should have fired", lambda row: format_time(row.scheduled_at, tz), "fixed"),
+        TableColumn("should have fired", lambda row: format_time(row.scheduled_at, tz), "fixed"),
         *DEPLOYMENT,
-        Column("certain", lambda row: "yes" if row.certain else "no", "fixed", is_alert=lambda row: row.certain),
-        Column("reason", lambda row: row.reason, "prose"),
+        TableColumn(
+            "certain", lambda row: "yes" if row.certain else "no", "fixed", is_alert=lambda row: row.certain
+        ),
+        TableColumn("reason", lambda row: row.reason, "prose"),
     ]
     result.print_frame(options.in_zone(found, tz), columns, empty="nothing was missed")
     return options.FOUND if fail and found["certain"].any() else 0

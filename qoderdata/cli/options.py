@@ -96,7 +96,7 @@ class Command(click.Command):
         formatter.write(f"\nExample:\n  {self.example}\n")
 
 
-class Group(click.Group):
+class CommandGroup(click.Group):
     """A group of commands in the order in which they were added, with `--verbose`."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401 - as click has it

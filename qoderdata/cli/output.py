@@ -47,7 +47,7 @@ _LINK = re.compile(r"://|www\.|@|\b(?:mailto|xmpp|tel|data|javascript):|\w\.[^\W
 
 
 @dataclass(frozen=True, slots=True)
-class Column:
+class TableColumn:
     """A column of a table for people."""
 
     heading: str
@@ -67,8 +67,8 @@ class Column:
 
 #: The name of a deployment and, where there is room, its id.
 DEPLOYMENT = (
-    Column("name", lambda row: row.name),
-    Column("deployment", lambda row: row.deployment_id, "id", optional=MINOR),
+    TableColumn("name", lambda row: row.name),
+    TableColumn("deployment", lambda row: row.deployment_id, "id", optional=MINOR),
 )
 
 
@@ -90,7 +90,7 @@ class Output:
     def print_frame(
         self,
         frame: pd.DataFrame,
-        columns: Sequence[Column],
+        columns: Sequence[TableColumn],
         *,
         empty: str,
         notes: Sequence[str] = (),
@@ -138,7 +138,7 @@ def count(value: Any) -> str:  # noqa: ANN401 - an integer or one of pandas' mis
     return text if text == formatting.MISSING else f"{value:,}"
 
 
-def print_table(frame: pd.DataFrame, columns: Sequence[Column], *, markdown: bool = False) -> list[str]:
+def print_table(frame: pd.DataFrame, columns: Sequence[TableColumn], *, markdown: bool = False) -> list[str]:
     """Print a frame as a table for people, of any width in Markdown; its index counts as columns.
 
     Return the headings of columns that had no room, without `MINOR` ones.
@@ -249,7 +249,7 @@ def _with_index_as_columns(frame: pd.DataFrame) -> pd.DataFrame:
     return frame if isinstance(frame.index, pd.RangeIndex) else frame.reset_index()
 
 
-def _markdown_table(rows: list[list[Cell]], columns: Sequence[Column]) -> str:
+def _markdown_table(rows: list[list[Cell]], columns: Sequence[TableColumn]) -> str:
     def line(cells: Sequence[str]) -> str:
         return "| " + " | ".join(cells) + " |"
 
@@ -282,7 +282,7 @@ def available_width() -> int | None:
     return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
 
 
-def _fit(rows: list[list[Cell]], columns: Sequence[Column], room: int | None) -> tuple[list[int], list[str]]:
+def _fit(rows: list[list[Cell]], columns: Sequence[TableColumn], room: int | None) -> tuple[list[int], list[str]]:
     """Choose the columns that have room, by index, and write their headings on one line or on two."""
     from rich.cells import cell_len  # noqa: PLC0415 - only tables need it
 
@@ -322,7 +322,7 @@ def _on_two_lines(heading: str) -> str:
     return f"{heading[:middle]}\n{heading[middle + 1 :]}"
 
 
-def _text_table(rows: list[list[Cell]], columns: Sequence[Column], headings: Sequence[str]) -> str:
+def _text_table(rows: list[list[Cell]], columns: Sequence[TableColumn], headings: Sequence[str]) -> str:
     """Draw a table with rich; text is never read as rich's markup."""
     from rich.box import Box  # noqa: PLC0415 - only tables need it
     from rich.cells import cell_len  # noqa: PLC0415 - as above

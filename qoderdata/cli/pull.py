@@ -57,7 +57,7 @@ def _deployment(what: str) -> options.Decorator:
     return click.option("--deployment", metavar="ID", help=f"Only {what} of this deployment.")
 
 
-@click.group("pull", cls=options.Group)
+@click.group("pull", cls=options.CommandGroup)
 def pull() -> None:
     """Pull a list from the service into the cache and a file."""
 

@@ -8,7 +8,7 @@ import click
 
 import qoderdata as qd
 from qoderdata.cli import grouping, options
-from qoderdata.cli.output import Column, count
+from qoderdata.cli.output import TableColumn, count
 from qoderdata.formatting import format_interval, format_milliseconds, format_percent, format_time
 
 if TYPE_CHECKING:
@@ -92,19 +92,19 @@ def runs(
     return 0
 
 
-def _rate_columns(rates: pd.DataFrame, tz: str | None) -> list[Column]:
+def _rate_columns(rates: pd.DataFrame, tz: str | None) -> list[TableColumn]:
     return [
-        *([] if tz is None else [Column("from", lambda row: format_time(row.window, tz), "fixed")]),
-        Column("runs", lambda row: count(row.runs), "number"),
+        *([] if tz is None else [TableColumn("from", lambda row: format_time(row.window, tz), "fixed")]),
+        TableColumn("runs", lambda row: count(row.runs), "number"),
         *_where_any(rates, "assumed", "assumed completed"),
-        Column("failed", lambda row: count(row.failed), "number"),
-        Column("skipped", lambda row: count(row.skipped), "number", optional=4),
-        Column("unfinished", lambda row: count(row.unfinished), "number", optional=3),
+        TableColumn("failed", lambda row: count(row.failed), "number"),
+        TableColumn("skipped", lambda row: count(row.skipped), "number", optional=4),
+        TableColumn("unfinished", lambda row: count(row.unfinished), "number", optional=3),
         *_where_any(rates, "unknown", "outcome unknown"),
-        Column("rate", lambda row: format_percent(row.failure_rate), "number"),
-        Column("95 % interval", lambda row: format_interval(row.ci_low, row.ci_high), "number", optional=1),
-        Column("median duration", lambda row: format_milliseconds(row.duration_p50_ms), "number", optional=2),
-        Column(
+        TableColumn("rate", lambda row: format_percent(row.failure_rate), "number"),
+        TableColumn("95 % interval", lambda row: format_interval(row.ci_low, row.ci_high), "number", optional=1),
+        TableColumn("median duration", lambda row: format_milliseconds(row.duration_p50_ms), "number", optional=2),
+        TableColumn(
             "95th percentile of duration",
             lambda row: format_milliseconds(row.duration_p95_ms),
             "number",
@@ -113,29 +113,29 @@ def _rate_columns(rates: pd.DataFrame, tz: str | None) -> list[Column]:
     ]
 
 
-def _where_any(rates: pd.DataFrame, name: str, heading: str) -> list[Column]:
-    column = Column(heading, lambda row: count(getattr(row, name)), "number", optional=1)
+def _where_any(rates: pd.DataFrame, name: str, heading: str) -> list[TableColumn]:
+    column = TableColumn(heading, lambda row: count(getattr(row, name)), "number", optional=1)
     return [column] if rates[name].gt(0).any() else []
 
 
-def _error_columns(tz: str, *, is_whole: bool) -> list[Column]:
+def _error_columns(tz: str, *, is_whole: bool) -> list[TableColumn]:
     """Return the columns of an `error_breakdown` for people; `is_whole`: of all runs, not of some time."""
     first_seen = "first seen" if is_whole else "first seen in this window"
     return [
-        Column("error", lambda row: row.error_type),
-        Column("failed", lambda row: count(row.count), "number"),
-        Column("share", lambda row: format_percent(row.share), "number", optional=1),
-        Column(first_seen, lambda row: format_time(row.first_seen, tz), "fixed", optional=2),
-        Column("last seen", lambda row: format_time(row.last_seen, tz), "fixed"),
+        TableColumn("error", lambda row: row.error_type),
+        TableColumn("failed", lambda row: count(row.count), "number"),
+        TableColumn("share", lambda row: format_percent(row.share), "number", optional=1),
+        TableColumn(first_seen, lambda row: format_time(row.first_seen, tz), "fixed", optional=2),
+        TableColumn("last seen", lambda row: format_time(row.last_seen, tz), "fixed"),
     ]
 
 
-def _streak_columns(tz: str) -> list[Column]:
+def _streak_columns(tz: str) -> list[TableColumn]:
     return [
-        Column("failing in a row", lambda row: count(row.current_streak), "number", is_alert=_is_failing),
-        Column("failing since", lambda row: format_time(row.current_streak_since, tz), "fixed"),
-        Column("longest streak", lambda row: count(row.longest_streak), "number", optional=1),
-        Column("mean time to repair", lambda row: format_milliseconds(row.mttr_ms), "number", optional=2),
+        TableColumn("failing in a row", lambda row: count(row.current_streak), "number", is_alert=_is_failing),
+        TableColumn("failing since", lambda row: format_time(row.current_streak_since, tz), "fixed"),
+        TableColumn("longest streak", lambda row: count(row.longest_streak), "number", optional=1),
+        TableColumn("mean time to repair", lambda row: format_milliseconds(row.mttr_ms), "number", optional=2),
     ]
 
 

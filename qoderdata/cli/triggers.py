@@ -8,7 +8,7 @@ import click
 
 import qoderdata as qd
 from qoderdata.cli import options
-from qoderdata.cli.output import DEPLOYMENT, Column, count
+from qoderdata.cli.output import DEPLOYMENT, TableColumn, count
 from qoderdata.formatting import format_time
 
 if TYPE_CHECKING:
@@ -49,21 +49,21 @@ def triggers(
         result.print_frame(upcoming, trigger_columns(tz), empty=empty)
 
 
-def trigger_columns(tz: str) -> list[Column]:
+def trigger_columns(tz: str) -> list[TableColumn]:
     """Return the columns of `next_triggers` for people."""
     return [
-        Column("fires at", lambda row: format_time(row.trigger_at, tz), "fixed"),
+        TableColumn("fires at", lambda row: format_time(row.trigger_at, tz), "fixed"),
         *DEPLOYMENT,
-        Column("schedule", lambda row: row.schedule_expression),
-        Column("zone", lambda row: row.schedule_timezone, optional=2),
-        Column("local time", lambda row: row.local_time.strftime("%a %H:%M"), "fixed", optional=1),
+        TableColumn("schedule", lambda row: row.schedule_expression),
+        TableColumn("zone", lambda row: row.schedule_timezone, optional=2),
+        TableColumn("local time", lambda row: row.local_time.strftime("%a %H:%M"), "fixed", optional=1),
     ]
 
 
-def _load_columns(tz: str) -> list[Column]:
+def _load_columns(tz: str) -> list[TableColumn]:
     return [
-        Column("from", lambda row: format_time(row.window, tz), "fixed"),
-        Column("triggers", lambda row: count(row.triggers), "number"),
-        Column("deployments", lambda row: count(row.deployments), "number"),
-        Column("on the hour", lambda row: count(row.at_minute_0), "number"),
+        TableColumn("from", lambda row: format_time(row.window, tz), "fixed"),
+        TableColumn("triggers", lambda row: count(row.triggers), "number"),
+        TableColumn("deployments", lambda row: count(row.deployments), "number"),
+        TableColumn("on the hour", lambda row: count(row.at_minute_0), "number"),
     ]

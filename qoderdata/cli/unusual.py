@@ -10,7 +10,7 @@ import click
 import qoderdata as qd
 from qoderdata import parsing
 from qoderdata.cli import grouping, options
-from qoderdata.cli.output import MINOR, Column
+from qoderdata.cli.output import MINOR, TableColumn
 from qoderdata.formatting import MISSING, format_milliseconds, format_time
 
 if TYPE_CHECKING:
@@ -70,15 +70,17 @@ def unusual(
         runs, groups.lists.get("deployments"), now=present, threshold=threshold, min_runs=min_runs
     )
     columns = [
-        Column("triggered", lambda row: format_time(row.triggered_at, tz), "fixed", optional=1),
+        TableColumn("triggered", lambda row: format_time(row.triggered_at, tz), "fixed", optional=1),
         *groups.columns(found),
-        Column("run", lambda row: row.run_id, "id", optional=MINOR),
-        Column("what", lambda row: row.kind.replace("_", " "), "fixed", is_alert=lambda row: row.kind == "stuck"),
-        Column("status", lambda row: row.status, "fixed", optional=4),
-        Column("took", lambda row: format_milliseconds(row.duration_ms), "number"),
-        Column("median", lambda row: format_milliseconds(row.median_ms), "number"),
-        Column("timeout", lambda row: format_milliseconds(row.timeout_ms), "number", optional=3),
-        Column("z score", _z_score, "number", optional=2),
+        TableColumn("run", lambda row: row.run_id, "id", optional=MINOR),
+        TableColumn(
+            "what", lambda row: row.kind.replace("_", " "), "fixed", is_alert=lambda row: row.kind == "stuck"
+        ),
+        TableColumn("status", lambda row: row.status, "fixed", optional=4),
+        TableColumn("took", lambda row: format_milliseconds(row.duration_ms), "number"),
+        TableColumn("median", lambda row: format_milliseconds(row.median_ms), "number"),
+        TableColumn("timeout", lambda row: format_milliseconds(row.timeout_ms), "number", optional=3),
+        TableColumn("z score", _z_score, "number", optional=2),
     ]
     empty = "there are no runs" if runs.empty else "; ".join(["no run is unusual", *notes])
     result.print_frame(options.in_zone(found, tz), columns, empty=empty, notes=[*period, *notes])

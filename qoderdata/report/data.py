@@ -67,7 +67,7 @@ class Time(NamedTuple):
     iso: str
 
 
-class Groups(NamedTuple):
+class Grouping(NamedTuple):
     """What failure rates are shown by: a word, and the group of each deployment."""
 
     word: str
@@ -87,7 +87,7 @@ class ReportData:
     #: Earlier deployments frames, the oldest first.
     snapshots: Sequence[pd.DataFrame]
     #: What failure rates are shown by.
-    groups: Groups
+    groups: Grouping
     #: The moment that the report is about, in UTC.
     start: pd.Timestamp
     #: How far it should look ahead.
@@ -404,7 +404,7 @@ def _names(deployments: pd.DataFrame, labels: Mapping[str, str]) -> Any:  # noqa
         yield _short(labels.get(identifier) or (identifier if pd.isna(name) else name))
 
 
-def _groups(deployments: pd.DataFrame, by: str | None, labels: Mapping[str, str]) -> Groups:
+def _groups(deployments: pd.DataFrame, by: str | None, labels: Mapping[str, str]) -> Grouping:
     """Return the group of each deployment; without a choice the key ``team`` of the metadata, else the agent."""
     keys = expand_metadata(deployments[["id", "metadata"]]) if "metadata" in deployments else deployments[["id"]]
     names = [str(name).removeprefix("metadata_") for name in keys.columns if str(name).startswith("metadata_")]
@@ -422,7 +422,7 @@ def _groups(deployments: pd.DataFrame, by: str | None, labels: Mapping[str, str]
         known = ", ".join([*ids, *map(one_line, names)])
         raise ValueError(f"by={by!r} is neither an id nor a key of the deployments' metadata; there are {known}")
     texts = [None if pd.isna(value) else _short(value) for value in values]
-    return Groups(word, pd.Series(texts, deployments["id"], dtype=TEXT))
+    return Grouping(word, pd.Series(texts, deployments["id"], dtype=TEXT))
 
 
 def _assumed_share(rates: Any) -> float:  # noqa: ANN401 - a row as a named tuple

@@ -13,9 +13,9 @@ from qoderdata.report.data import MONTH, WEEK, span_text
 from qoderdata.report.layout import (
     MOST_ROWS,
     Badge,
-    Column,
     Heat,
-    Schedule,
+    PageColumn,
+    ScheduleText,
     Section,
     Sentence,
     Since,
@@ -68,16 +68,18 @@ def failing(data: ReportData) -> Section:
         return Section("failing", title, nothing=_or_unknown(_("No deployment has failed in its last run."), runs))
     columns = [
         deployment_column(data),
-        Column(_("In a row"), "streak", lambda row: row.in_a_row, "number"),
-        Column(_("State"), "badge", _state),
+        PageColumn(_("In a row"), "streak", lambda row: row.in_a_row, "number"),
+        PageColumn(_("State"), "badge", _state),
     ]
     if runs is None:
-        columns.append(Column(_("Last run"), "time", lambda row: data.time(row.stats_last_triggered_at)))
+        columns.append(PageColumn(_("Last run"), "time", lambda row: data.time(row.stats_last_triggered_at)))
         about = _("Failures since the last success, as the service counts them, longest first.")
     else:
         columns += [
-            Column(_("Since"), "since", lambda row: _since(data, runs, row)),
-            Column(_("Last error"), "error", lambda row: error_cell(row.error_type, row.error_message), "wide"),
+            PageColumn(_("Since"), "since", lambda row: _since(data, runs, row)),
+            PageColumn(
+                _("Last error"), "error", lambda row: error_cell(row.error_type, row.error_message), "wide"
+            ),
         ]
         about = _(
             "Failures since the last success, in the runs given; where none of a deployment's runs completed, as "
@@ -159,8 +161,8 @@ def paused(data: ReportData) -> Section:
         return Section("paused", title, nothing=_("The service has paused no deployment because of an error."))
     columns = [
         deployment_column(data),
-        Column(_("Error"), "error", lambda row: error_cell(row.paused_reason_error_type, None)),
-        Column(_("Last run"), "time", lambda row: data.time(row.stats_last_triggered_at)),
+        PageColumn(_("Error"), "error", lambda row: error_cell(row.paused_reason_error_type, None)),
+        PageColumn(_("Last run"), "time", lambda row: data.time(row.stats_last_triggered_at)),
     ]
     table = make_table(
         found.assign(deployment_id=found["id"]),
@@ -180,14 +182,16 @@ def errors(data: ReportData) -> Section:
     if found.empty:
         return Section("errors", title, nothing=_or_unknown(_("No run of the last 30 days has failed."), recent))
     columns = [
-        Column(_("Error"), "error", lambda row: error_cell(row.error_type, row.message)),
-        Column(_("Failed runs"), "text", lambda row: f"{row.count:,}", "number"),
+        PageColumn(_("Error"), "error", lambda row: error_cell(row.error_type, row.message)),
+        PageColumn(_("Failed runs"), "text", lambda row: f"{row.count:,}", "number"),
         share_column(found["share"]),
-        Column(_("Deployments"), "text", lambda row: f"{row.deployments:,}", "number"),
-        Column(_("Last seen"), "time", lambda row: data.time(row.last_seen)),
+        PageColumn(_("Deployments"), "text", lambda row: f"{row.deployments:,}", "number"),
+        PageColumn(_("Last seen"), "time", lambda row: data.time(row.last_seen)),
     ]
     if found["is_new"].head(MOST_ROWS).any():
-        columns.append(Column(_("New"), "badge", lambda row: Badge(_("new"), is_bad=True) if row.is_new else None))
+        columns.append(
+            PageColumn(_("New"), "badge", lambda row: Badge(_("new"), is_bad=True) if row.is_new else None)
+        )
     caption = _("Failed runs by error, most frequent first")
     failed = int(found["count"].sum())
     about = ngettext(
@@ -225,9 +229,9 @@ def missed(data: ReportData) -> Section:
         by_deployment = by_deployment.sort_values(["times", "deployment_id"], ascending=[False, True])
         columns = [
             deployment_column(data),
-            Column(_("Missed"), "strong", lambda row: f"{row.times:,}", "number"),
-            Column(_("First"), "time", lambda row: data.time(row.first)),
-            Column(_("Last"), "time", lambda row: data.time(row.last)),
+            PageColumn(_("Missed"), "strong", lambda row: f"{row.times:,}", "number"),
+            PageColumn(_("First"), "time", lambda row: data.time(row.first)),
+            PageColumn(_("Last"), "time", lambda row: data.time(row.last)),
         ]
         caption = _("Missed triggers by deployment")
         table = make_table(by_deployment, columns, caption=caption, shows_more="qoderdata missed")
@@ -243,10 +247,10 @@ def slower(data: ReportData, runs: pd.DataFrame) -> Section:
         return Section("slower", title, nothing=_("No deployment takes longer than before."))
     columns = [
         deployment_column(data),
-        Column(_("Now"), "strong", lambda row: format_milliseconds(row.recent_p50_ms), "number"),
-        Column(_("Before"), "text", lambda row: format_milliseconds(row.baseline_p50_ms), "number"),
-        Column(_("Longer by"), "text", lambda row: format_milliseconds(row.change_ms), "number"),
-        Column(
+        PageColumn(_("Now"), "strong", lambda row: format_milliseconds(row.recent_p50_ms), "number"),
+        PageColumn(_("Before"), "text", lambda row: format_milliseconds(row.baseline_p50_ms), "number"),
+        PageColumn(_("Longer by"), "text", lambda row: format_milliseconds(row.change_ms), "number"),
+        PageColumn(
             _("Runs now / before"), "text", lambda row: f"{row.recent_runs:,} / {row.baseline_runs:,}", "number"
         ),
     ]
@@ -269,9 +273,9 @@ def next_triggers(data: ReportData) -> Section:
     firing = first.assign(times=first["deployment_id"].map(times))
     columns = [
         deployment_column(data),
-        Column(_("First"), "time", lambda row: data.time(row.trigger_at)),
-        Column(_("Times"), "text", lambda row: f"{row.times:,}", "number"),
-        Column(_("Schedule"), "schedule", _schedule, "wide"),
+        PageColumn(_("First"), "time", lambda row: data.time(row.trigger_at)),
+        PageColumn(_("Times"), "text", lambda row: f"{row.times:,}", "number"),
+        PageColumn(_("Schedule"), "schedule", _schedule, "wide"),
     ]
     about = ngettext(
         "{count} trigger of {deployments}, from {start} on. Paused and archived deployments do not fire.",
@@ -286,13 +290,13 @@ def next_triggers(data: ReportData) -> Section:
     return Section("next", title, about, table=table, count=f"{len(triggers):,}")
 
 
-def _schedule(row: Any) -> Schedule:  # noqa: ANN401 - a row as a named tuple
+def _schedule(row: Any) -> ScheduleText:  # noqa: ANN401 - a row as a named tuple
     expression, zone = str(row.schedule_expression), str(row.schedule_timezone)
     try:
         words = parse(expression, zone).describe()
     except CronError:  # the service may know more than we do
         words = zone
-    return Schedule(words, expression)
+    return ScheduleText(words, expression)
 
 
 def load(data: ReportData) -> Section:
@@ -360,10 +364,10 @@ def lints(data: ReportData) -> Section:
         "inverted_zone": _("inverted zone"),
     }
     columns = [
-        Column(_("Finding"), "badge", lambda row: Badge(words.get(row.lint, row.lint))),
-        Column(_("Deployments"), "text", lambda row: f"{row.times:,}", "number"),
-        Column(_("What it means"), "text", lambda row: row.detail, "wide"),
-        Column(_("Which"), "names", lambda row: names_of(data, row.deployment_id), "wide"),
+        PageColumn(_("Finding"), "badge", lambda row: Badge(words.get(row.lint, row.lint))),
+        PageColumn(_("Deployments"), "text", lambda row: f"{row.times:,}", "number"),
+        PageColumn(_("What it means"), "text", lambda row: row.detail, "wide"),
+        PageColumn(_("Which"), "names", lambda row: names_of(data, row.deployment_id), "wide"),
     ]
     about = _("Schedules that may not do what was meant, equal findings in one line.")
     table = make_table(

@@ -64,7 +64,7 @@ class Since(NamedTuple):
     ago: str | None
 
 
-class Schedule(NamedTuple):
+class ScheduleText(NamedTuple):
     """A schedule in words, and as it is written."""
 
     words: str
@@ -88,7 +88,7 @@ class Sentence(NamedTuple):
     is_listed: bool = False
 
 
-class Column(NamedTuple):
+class PageColumn(NamedTuple):
     """A column of a table.
 
     `kind` names the template's way to show a cell: ``text``, ``strong``, ``number``, ``deployment``, ``time`` and
@@ -103,12 +103,12 @@ class Column(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Table:
+class PageTable:
     """The first rows of a frame."""
 
     caption: str
     #: The first one says what a row is about.
-    columns: Sequence[Column]
+    columns: Sequence[PageColumn]
     #: ``None`` is a missing value.
     rows: list[list[object]]
     #: How many rows are shown, and what shows more.
@@ -181,7 +181,7 @@ class Section:
     #: Whether the order of the sentences counts.
     is_ordered: bool = False
     heat: Heat | None = None
-    table: Table | None = None
+    table: PageTable | None = None
     folded: Section | None = None
     sources: list[tuple[str, str]] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
@@ -199,8 +199,13 @@ class Tile(NamedTuple):
 
 
 def make_table(
-    frame: pd.DataFrame, columns: Sequence[Column], *, caption: str, shows_more: str = "", most: int = MOST_ROWS
-) -> Table:
+    frame: pd.DataFrame,
+    columns: Sequence[PageColumn],
+    *,
+    caption: str,
+    shows_more: str = "",
+    most: int = MOST_ROWS,
+) -> PageTable:
     """Return the first rows of a frame as a table; `shows_more` is the command or call that has the others."""
     shown = frame.head(most)
     more = None
@@ -213,7 +218,7 @@ def make_table(
             call=shows_more,
         )
     cells = [[_or_none(column.cell(row)) for column in columns] for row in rows_of(shown)]
-    return Table(caption, columns, cells, more)
+    return PageTable(caption, columns, cells, more)
 
 
 def _or_none(cell: Any) -> object:  # noqa: ANN401 - any cell
@@ -225,9 +230,9 @@ def rows_of(frame: pd.DataFrame) -> list[Any]:
     return list(frame.itertuples(index=False))
 
 
-def deployment_column(data: ReportData) -> Column:
+def deployment_column(data: ReportData) -> PageColumn:
     """Return the column that says which deployment a row is about."""
-    return Column(_("Deployment"), "deployment", lambda row: data.deployment(row.deployment_id))
+    return PageColumn(_("Deployment"), "deployment", lambda row: data.deployment(row.deployment_id))
 
 
 def names_of(data: ReportData, identifiers: Iterable[str]) -> Names:
@@ -266,7 +271,7 @@ def round_scale(highest: float) -> float:
     return min(1.0, max(0.1, math.ceil(10 * highest) / 10))
 
 
-def rate_columns(rates: pd.DataFrame) -> tuple[Column, Column, Column]:
+def rate_columns(rates: pd.DataFrame) -> tuple[PageColumn, PageColumn, PageColumn]:
     """Return the columns of failure rates, of their intervals as bars, and of failed and decided runs."""
     scale = round_scale(rates["ci_high"].head(MOST_ROWS).max())
 
@@ -277,13 +282,13 @@ def rate_columns(rates: pd.DataFrame) -> tuple[Column, Column, Column]:
         return BarText(Bar(_TRACK, (low, high), rate), format_interval(row.ci_low, row.ci_high))
 
     return (
-        Column(_("Failure rate"), "strong", lambda row: format_percent(row.failure_rate), "number"),
-        Column(_("95 % interval"), "bar", interval, note=_scale_note(scale)),
-        Column(_("Failed / runs"), "text", lambda row: f"{row.failed:,} / {row.decided:,}", "number"),
+        PageColumn(_("Failure rate"), "strong", lambda row: format_percent(row.failure_rate), "number"),
+        PageColumn(_("95 % interval"), "bar", interval, note=_scale_note(scale)),
+        PageColumn(_("Failed / runs"), "text", lambda row: f"{row.failed:,} / {row.decided:,}", "number"),
     )
 
 
-def share_column(shares: pd.Series[Any]) -> Column:
+def share_column(shares: pd.Series[Any]) -> PageColumn:
     """Return the column of shares as bars; `shares` are those of all rows."""
     scale = round_scale(shares.fillna(0).max())
 
@@ -292,7 +297,7 @@ def share_column(shares: pd.Series[Any]) -> Column:
             return None
         return BarText(Bar(_TRACK, (_TRACK[0], _x(row.share, scale)), None), format_percent(row.share))
 
-    return Column(_("Share"), "bar", cell, note=_scale_note(scale))
+    return PageColumn(_("Share"), "bar", cell, note=_scale_note(scale))
 
 
 def _x(share: float, scale: float) -> float:

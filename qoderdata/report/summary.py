@@ -17,8 +17,8 @@ from qoderdata.report.figures import nothing_decided, points_text
 from qoderdata.report.layout import (
     MOST_AT_FIRST,
     Badge,
-    Column,
     Names,
+    PageColumn,
     Section,
     Sentence,
     format_count,
@@ -109,9 +109,9 @@ def to_do(data: ReportData) -> Section:
     folded = None
     if len(found) > len(first):
         columns = [
-            Column(_("Finding"), "sentence", lambda row: _finding(data, row, None), "wide"),
-            Column(_("Deployment"), "id", lambda row: row.deployment_id),
-            Column(_("Since"), "time", lambda row: data.time(row.since)),
+            PageColumn(_("Finding"), "sentence", lambda row: _finding(data, row, None), "wide"),
+            PageColumn(_("Deployment"), "id", lambda row: row.deployment_id),
+            PageColumn(_("Since"), "time", lambda row: data.time(row.since)),
         ]
         table = make_table(
             found,
@@ -171,17 +171,19 @@ def costs(data: ReportData, sessions: pd.DataFrame) -> Section:
         return Section("costs", title, nothing=_("There are no sessions."))
     found = session_costs(sessions).join(data.forecast[["triggers", "expected", "low", "high"]]).reset_index()
     (total,) = rows_of(session_costs(sessions, by=None))
-    name = Column(_("Deployment"), "name", lambda row: _deployment_or_none(data, row.deployment_id).name)
-    both = Column(_("Deployment"), "deployment", lambda row: _deployment_or_none(data, row.deployment_id))
-    used = Column(_("Credits"), "strong", lambda row: format_credits(row.credits), "number")
-    ahead = Column(_("Next 30 days"), "text", lambda row: format_credits(row.expected), "number", _("expected"))
+    name = PageColumn(_("Deployment"), "name", lambda row: _deployment_or_none(data, row.deployment_id).name)
+    both = PageColumn(_("Deployment"), "deployment", lambda row: _deployment_or_none(data, row.deployment_id))
+    used = PageColumn(_("Credits"), "strong", lambda row: format_credits(row.credits), "number")
+    ahead = PageColumn(
+        _("Next 30 days"), "text", lambda row: format_credits(row.expected), "number", _("expected")
+    )
     all_columns = [
         both,
         used,
         share_column(found["share"]),
-        Column(_("Sessions"), "text", lambda row: f"{row.sessions:,}", "number"),
+        PageColumn(_("Sessions"), "text", lambda row: f"{row.sessions:,}", "number"),
         ahead,
-        Column(_("95 % interval"), "text", _credits_interval, "number", _("they do not add up")),
+        PageColumn(_("95 % interval"), "text", _credits_interval, "number", _("they do not add up")),
     ]
     caption = _("Credits by deployment, the dearest first")
     folded = None
@@ -255,9 +257,9 @@ def by_group(data: ReportData) -> Section:
     if found.empty:
         nothing = _("Without runs this is not known.") if data.runs is None else nothing_decided(data)
         return Section("groups", title, nothing=nothing)
-    name = Column(word, "name", lambda row: row.group or _("without one"))
+    name = PageColumn(word, "name", lambda row: row.group or _("without one"))
     rate, interval, runs = rate_columns(found)
-    change = Column(_("Change"), "badge", _group_change, "number")
+    change = PageColumn(_("Change"), "badge", _group_change, "number")
     caption = _("Failure rates by group, those that surely fail most first")
     folded = None
     if len(found) > _MOST_GROUPS:

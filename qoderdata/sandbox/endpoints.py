@@ -17,7 +17,7 @@ from qoderdata.sandbox.database import DEPLOYMENT_STATUSES, Table
 from qoderdata.sandbox.run_history import MANUAL, STATUSES, TRIGGERS
 from qoderdata.sandbox.sample_values import nanoseconds
 from qoderdata.sandbox.scenarios import SESSION_STATUSES
-from qoderdata.sandbox.server import Page, RefusedError, WireResponse
+from qoderdata.sandbox.server import ListPage, RefusedError, WireResponse
 from qoderdata.sandbox.session_records import OLD_STATUSES
 
 if TYPE_CHECKING:
@@ -123,7 +123,7 @@ class _Router:
         self._short, self._overlap = short, overlap
         self._tables = dict(zip(_ROOTS, database.tables, strict=True))
 
-    def route(self) -> Page | bytes:
+    def route(self) -> ListPage | bytes:
         """Return the page of a list, or an object."""
         match self._path.split("/")[1:]:
             case [root] if root in _ROOTS:
@@ -231,7 +231,7 @@ class _Router:
         """Return which agents or environments are asked for."""
         return self._archived() + self._created_at(*_OPERATORS)
 
-    def _events(self, index: int) -> Page:
+    def _events(self, index: int) -> ListPage:
         """Return a page of the events of a session."""
         types = [kind for kind in self._lists.get("types[]", ()) if kind]
         events = self._database.events(index, self._edition.name)
@@ -240,7 +240,9 @@ class _Router:
         ascending = self._is_ascending(default="asc")
         return self._page(table, "events", [("chosen", eq, True)], ascending=ascending)
 
-    def _page(self, table: Table, what: str, conditions: Sequence[Condition], *, ascending: bool = False) -> Page:
+    def _page(
+        self, table: Table, what: str, conditions: Sequence[Condition], *, ascending: bool = False
+    ) -> ListPage:
         """Cut a page out of the records that meet the conditions, oldest or newest first."""
         shown = table.select(*conditions)
         limit = self._limit(what)
@@ -259,7 +261,7 @@ class _Router:
         taken = read[low:high] if ascending else read[low:high][::-1]
         shown = taken[np.isin(taken, shown)] if self._short else taken
         first, last = (table.ids[taken[0]], table.ids[taken[-1]]) if len(taken) else (None, None)
-        return Page([table.body(index, self._edition.name) for index in shown.tolist()], first, last, more)
+        return ListPage([table.body(index, self._edition.name) for index in shown.tolist()], first, last, more)
 
     def _limit(self, what: str) -> int:
         """Read the page size."""

@@ -119,7 +119,7 @@ class RefusedError(Exception):
 
 
 @dataclass
-class Page:
+class ListPage:
     """One page of a list."""
 
     bodies: Sequence[bytes]
@@ -174,7 +174,7 @@ class Fault:
         """Whether it makes sense only for a page that is not the first."""
         return self.name in ("repeat-cursor", "overlap")
 
-    def spoil(self, page: Page, params: Mapping[str, str]) -> Page:
+    def spoil(self, page: ListPage, params: Mapping[str, str]) -> ListPage:
         """Return the page with the fault applied."""
         if self.name == "repeat-cursor":
             return replace(page, last_id=params.get("page") or params.get("after_id"), has_more=True)

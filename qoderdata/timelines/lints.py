@@ -51,7 +51,7 @@ _INVERTED = re.compile(r"Etc/GMT(?P<sign>[+-])(?P<hours>[1-9][0-9]?)")
 _EVERY_DAY, _LEAP_DAY, _FEBRUARY = 31, 29, 2
 
 
-class _Finding(NamedTuple):
+class _Lint(NamedTuple):
     lint: str
     detail: str
 
@@ -154,13 +154,13 @@ def schedule_lints(df: pd.DataFrame, *, start: Instant | None = None) -> pd.Data
     })  # fmt: skip
 
 
-def _error(error: CronError) -> _Finding:
+def _error(error: CronError) -> _Lint:
     if isinstance(error, NeverFiresError):
-        return _Finding("never_fires", error.reason)
-    return _Finding("unreadable", str(error))
+        return _Lint("never_fires", error.reason)
+    return _Lint("unreadable", str(error))
 
 
-def _findings(schedule: Schedule, begin: int) -> Iterator[_Finding]:
+def _findings(schedule: Schedule, begin: int) -> Iterator[_Lint]:
     """Yield what may surprise about one schedule, the worst first."""
     yield from _never_fires(schedule, begin)
     yield from _clock_changes(schedule, begin)
@@ -172,7 +172,7 @@ def _findings(schedule: Schedule, begin: int) -> Iterator[_Finding]:
             detail = _("both day fields are restricted, and either is enough: {days}", days=days)
         else:
             detail = _("a day field that begins with * is not restricted, so both must match: {days}", days=days)
-        yield _Finding("both_day_fields", detail)
+        yield _Lint("both_day_fields", detail)
     numbers = (schedule.minutes, schedule.hours, schedule.days, schedule.months, schedule.weekdays)
     for text, values, field in zip(texts, numbers, FIELDS, strict=True):
         yield from _uneven_step(text, values, field)
@@ -190,17 +190,17 @@ def _findings(schedule: Schedule, begin: int) -> Iterator[_Finding]:
                 "{zone} is {count} hour ahead of UTC: its sign is inverted",
                 "{zone} is {count} hours ahead of UTC: its sign is inverted", hours, zone=zone,
             )  # fmt: skip
-        yield _Finding("inverted_zone", detail)
+        yield _Lint("inverted_zone", detail)
 
 
-def _never_fires(schedule: Schedule, begin: int) -> Iterator[_Finding]:
+def _never_fires(schedule: Schedule, begin: int) -> Iterator[_Lint]:
     after = EPOCH + timedelta(seconds=begin)
     if next(schedule.following(after), None) is None:
         detail = _("clock changes in {zone} skip every local time that it has", zone=schedule.timezone)
-        yield _Finding("never_fires", detail)
+        yield _Lint("never_fires", detail)
 
 
-def _clock_changes(schedule: Schedule, begin: int) -> Iterator[_Finding]:
+def _clock_changes(schedule: Schedule, begin: int) -> Iterator[_Lint]:
     """Yield the first skipped and the first repeated times of the year."""
     offsets = offset_segments(schedule.timezone, begin, begin + _YEAR)
     seen = set()
@@ -228,7 +228,7 @@ def _clock_changes(schedule: Schedule, begin: int) -> Iterator[_Finding]:
                 "{times} occurs twice on {day} in {zone}: it will fire twice",
                 "{times} occur twice on {day} in {zone}: it will fire twice", len(clock), **facts,
             )  # fmt: skip
-        yield _Finding(lint, detail)
+        yield _Lint(lint, detail)
 
 
 def _keeps_its_rhythm(schedule: Schedule, shift: int) -> bool:
@@ -237,7 +237,7 @@ def _keeps_its_rhythm(schedule: Schedule, shift: int) -> bool:
     return day == {(second + shift) % DAY for second in day}
 
 
-def _uneven_step(text: str, values: tuple[int, ...], field: CronField) -> Iterator[_Finding]:
+def _uneven_step(text: str, values: tuple[int, ...], field: CronField) -> Iterator[_Lint]:
     match = _OPEN_STEP.fullmatch(text)
     if match is None or (step := int(match["step"])) == 1:
         return
@@ -249,7 +249,7 @@ def _uneven_step(text: str, values: tuple[int, ...], field: CronField) -> Iterat
                 text=text,
                 days=days,
             )
-            yield _Finding("uneven_step", detail)
+            yield _Lint("uneven_step", detail)
         return
     cycle = (*values, values[0] + _CYCLES[field.name])
     for earlier, later in pairwise(cycle):
@@ -264,11 +264,11 @@ def _uneven_step(text: str, values: tuple[int, ...], field: CronField) -> Iterat
                 gap=later - earlier,
                 step=step,
             )
-            yield _Finding("uneven_step", detail)
+            yield _Lint("uneven_step", detail)
             return
 
 
-def _skipped_months(schedule: Schedule) -> Iterator[_Finding]:
+def _skipped_months(schedule: Schedule) -> Iterator[_Lint]:
     if len(schedule.days) == _EVERY_DAY:
         return
     parts = []
@@ -279,4 +279,4 @@ def _skipped_months(schedule: Schedule) -> Iterator[_Finding]:
         if without:
             parts.append(_("there is no day {day} in {months}", day=day, months=describe_months(without)))
     if parts:
-        yield _Finding("skips_months", _("; ").join(parts))
+        yield _Lint("skips_months", _("; ").join(parts))
