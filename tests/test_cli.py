@@ -404,7 +404,7 @@ def test_a_command_line_that_makes_no_sense_is_one_line_and_code_2(
 @pytest.mark.parametrize(
     "words",
     [
-        "report . --runs", "report r.html --runs --since 7", "report r.html --horizon 7",
+        "report . --runs", "report r.pdf --runs", "report r.html --runs --since 7", "report r.html --horizon 7",
         "report r.html --lang de", "runs --freq 7", "costs --freq 7", "triggers --load 7", "forecast --horizon 7",
         "missed --grace 7", "check --recent 0D", "compare --baseline 0D", "export triggers t.csv --start 7",
         "unusual --now 7",
@@ -416,6 +416,37 @@ def test_a_value_that_makes_no_sense_is_refused_before_the_service_is_asked(
     monkeypatch.delenv(TOKEN_VARIABLE)
     assert main(words.split()) == 2
     assert "no access token" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("words", ["report r.html", "export failures f.csv", "pull runs --out r.parquet"])
+def test_a_folder_without_permission_is_refused_before_the_service_is_asked(
+    words: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.delenv(TOKEN_VARIABLE)
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    assert main(words.split()) == 2
+    assert "no file can be written to the folder" in capsys.readouterr().err
+
+
+def test_a_device_is_written_to_whoever_owns_its_folder(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    assert main(["report", os.devnull]) == 0
+
+
+def test_an_ending_may_be_in_capitals(capsys: pytest.CaptureFixture[str]) -> None:
+    for name in ("L.CSV", "L.Parquet", "l.csv", "l.parquet"):
+        assert main(["export", "lints", name]) == 0
+    assert Path("L.CSV").read_bytes() == Path("l.csv").read_bytes()
+    pd.testing.assert_frame_equal(pd.read_parquet("L.Parquet"), pd.read_parquet("l.parquet"))
+    assert capsys.readouterr().err == ""
+
+
+def test_what_a_report_may_be_called_is_the_library_s(capsys: pytest.CaptureFixture[str]) -> None:
+    nothing = qd.flatten_deployments([])
+    with pytest.raises(ValueError, match="a report is an HTML page") as error:
+        qd.write_report(nothing, "r.pdf")
+    assert main(["report", "r.pdf"]) == 2
+    assert capsys.readouterr().err == f"qoderdata: {error.value}\n"
 
 
 @pytest.mark.parametrize("words", [[], ["pull"]])

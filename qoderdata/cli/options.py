@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import logging
+import os
 import re
 import warnings
 import zoneinfo
@@ -455,27 +456,31 @@ output_form = gather(
 
 
 def output_path(ctx: click.Context, param: click.Parameter, value: str | None) -> Path | None:
-    """Read the name of a file to write, in a folder that is there."""
+    """Read the name of a file that can be written: what is refused here is refused before anything is loaded."""
     if value is None:
         return None
     path = Path(value)
+    folder = Path(os.path.realpath(path)).parent
     if not path.parent.is_dir():
         raise click.BadParameter(f"there is no such folder: {str(path.parent)!r}", ctx, param)
     if path.is_dir():
         raise click.BadParameter(f"this is a folder: {value!r}; give the name of a file", ctx, param)
+    # A file is replaced by a new one beside it; a device is written to.
+    if (path.is_file() or not path.exists()) and not os.access(folder, os.W_OK):
+        raise click.BadParameter(f"no file can be written to the folder {str(folder)!r}", ctx, param)
     return path
 
 
 def table_path(ctx: click.Context, param: click.Parameter, value: str | None) -> Path | None:
     """Read the name of a file to write as `output_path` does; its ending chooses the format."""
-    if value is not None and Path(value).suffix not in _WRITERS:
+    if value is not None and Path(value).suffix.lower() not in _WRITERS:
         raise click.BadParameter(f"{value!r} must end with {' or '.join(_WRITERS)}", ctx, param)
     return output_path(ctx, param, value)
 
 
 def write(frame: pd.DataFrame, path: Path) -> None:
     """Write a frame in the format that the file's ending names."""
-    (qd.export_csv if path.suffix == ".csv" else qd.export_parquet)(frame, path)
+    (qd.export_csv if path.suffix.lower() == ".csv" else qd.export_parquet)(frame, path)
 
 
 def tz_option(meaning: str) -> Decorator:

@@ -28,8 +28,17 @@ _CHANGES, _MISSED, _COSTS = timedelta(days=7), timedelta(days=14), timedelta(day
 _WORDS = {key: word for word, key in grouping.WORDS.items() if word != "deployment"}
 
 
+def _page_path(ctx: click.Context, param: click.Parameter, value: str) -> Path | None:
+    """Read the name of a file to write; its ending, where it has one, is that of an HTML page."""
+    from qoderdata.files import check_ending  # noqa: PLC0415 - `--help` needs none
+
+    path = options.output_path(ctx, param, value)
+    check_ending(value, (".html", ".htm"), what="a report is an HTML page")
+    return path
+
+
 @options.command("report", example="qoderdata report report.html --runs --by team --tz Asia/Shanghai")
-@click.argument("path", metavar="FILE", callback=options.output_path)
+@click.argument("path", metavar="FILE", callback=_page_path)
 @click.option("--runs", "with_runs", is_flag=True, help="Add runs: headline, changes, errors, missed triggers.")
 @click.option("--costs", "with_costs", is_flag=True, help="Add what sessions of 90 days cost, and will cost.")
 @click.option(
