@@ -780,6 +780,40 @@ def test_events_of_a_run_and_of_its_session_are_the_same(capsys: pytest.CaptureF
     assert {row["type"] for row in json.loads(capsys.readouterr().out)} <= {"session.error"}
 
 
+def test_of_a_long_session_the_end_is_shown(service: ScriptedService, capsys: pytest.CaptureFixture[str]) -> None:
+    events = [{"id": f"evt_{number}", "type": "agent.tool_use"} for number in range(59)]
+    events.append({"id": "evt_59", "type": "session.error", "error": {"type": "tool_error", "message": "gone"}})
+    page = {"data": events, "first_id": "evt_0", "last_id": "evt_59", "has_more": False, "next_page": None}
+    service.play(*[service.answer(body=json.dumps(page).encode())] * 3)
+    words = ["events", "sess_1", "--base-url", service.base_url]
+    assert main(words) == 0
+    text = capsys.readouterr().out
+    rows = text.splitlines()[2:42]
+    assert [row.split()[0] for row in rows] == [str(number) for number in range(20, 60)]
+    assert "tool_error: gone" in rows[-1]
+    assert "not shown: 20 earlier rows; --top shows more" in text
+    assert main([*words, "--json", "--top", "2"]) == 0
+    assert [row["position"] for row in json.loads(capsys.readouterr().out)] == [58, 59]
+    assert main([*words, "--json"]) == 0
+    assert len(json.loads(capsys.readouterr().out)) == 60
+
+
+def test_types_of_events_are_cut_where_they_are_too_long(
+    service: ScriptedService, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setenv("NO_COLOR", "1")
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    events = [{"id": "evt_1", "type": "session.status_rescheduled"}, {"id": "evt_2", "type": "x\n" * 500}]
+    page = {"data": events, "first_id": "evt_1", "last_id": "evt_2", "has_more": False, "next_page": None}
+    service.play(service.answer(body=json.dumps(page).encode()))
+    assert main(["events", "sess_1", "--base-url", service.base_url]) == 0
+    text = capsys.readouterr().out
+    assert "session.status_rescheduled" in text
+    assert len(text.splitlines()) == 4
+    assert max(map(width, text.splitlines())) <= 80
+
+
 def test_secrets_in_events_are_masked(service: ScriptedService, capsys: pytest.CaptureFixture[str]) -> None:
     event = {"id": "evt_1", "type": "session.updated", "environment_variables": {"KEY": "s3cret"}}
     page = {"data": [event], "first_id": "evt_1", "last_id": "evt_1", "has_more": False, "next_page": None}

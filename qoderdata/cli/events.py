@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from qoderdata.cli.options import Service
     from qoderdata.cli.output import Output
 
-#: How much of one event's text a table shows, in columns of the terminal.
-_LONGEST = 400
+#: How much of one event's text and of its type a table shows, in columns of the terminal.
+_LONGEST, _LONGEST_TYPE = 400, 40
 
 
 @options.command("events", example="qoderdata events RUN_ID")
@@ -32,7 +32,7 @@ _LONGEST = 400
 def events(id: str, *, types: tuple[str, ...], tz: str, service: Service, result: Output) -> None:  # noqa: A002 - click's name
     """Show what happened in a run's session, or in a session.
 
-    `qoderdata errors --json` and `qoderdata unusual --json` tell ids of runs.
+    Of too many events, the last are shown. `qoderdata errors --json` and `qoderdata unusual --json` tell ids of runs.
     """
     client = service.client()
     session_id = _session_of(client, id)
@@ -44,12 +44,11 @@ def events(id: str, *, types: tuple[str, ...], tz: str, service: Service, result
     columns = [
         TableColumn("#", lambda row: str(row.position), "number"),
         TableColumn("time", lambda row: _format_seconds(row.processed_at, tz), "fixed", optional=1),
-        TableColumn("type", lambda row: row.type, "id", is_alert=lambda row: row.type == "session.error"),
+        TableColumn("type", _type, "fixed", is_alert=lambda row: row.type == "session.error"),
         TableColumn("what", _what, "prose"),
     ]
-    result.print_frame(
-        options.in_zone(frame, tz), columns, empty=f"session {one_line(session_id)} has no such events"
-    )
+    empty = f"session {one_line(session_id)} has no {'such ' if types else ''}events"
+    result.print_frame(options.in_zone(frame, tz), columns, empty=empty, newest=True)
 
 
 def _session_of(client: qd.Client, id: str) -> str | None:  # noqa: A002 - as above
@@ -71,6 +70,10 @@ def _session_of(client: qd.Client, id: str) -> str | None:  # noqa: A002 - as ab
     else:
         note(one_line(f"run {id} has no session yet"))
     return None
+
+
+def _type(row: Any) -> str:  # noqa: ANN401 - a row
+    return truncate(one_line(row.type), _LONGEST_TYPE)
 
 
 def _what(row: Any) -> str:  # noqa: ANN401 - a row

@@ -446,7 +446,7 @@ output_form = gather(
         "--top",
         type=click.IntRange(min=1),
         metavar="N",
-        help=f"Print the first N rows (default {output.DEFAULT_TOP}; --csv and --json: all).",
+        help=f"Print at most N rows (default {output.DEFAULT_TOP}; --csv and --json: all).",
     ),
     option("--csv", is_flag=True, help="Print as CSV."),
     option("--json", is_flag=True, help="Print as JSON."),

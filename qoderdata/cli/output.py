@@ -98,7 +98,7 @@ class Output:
     ) -> None:
         """Print a frame, one row a line; CSV and JSON have its columns, people see these, and `notes` below.
 
-        `newest`: of too many rows print those of the newest windows, not the first ones.
+        `newest`: of too many rows print those of the newest windows, or the last ones, not the first ones.
         """
         top = self.top or (len(frame) if self.style in {"csv", "json"} else DEFAULT_TOP)
         shown = _newest(frame, top) if newest else frame.head(top)
@@ -127,7 +127,9 @@ class Output:
 
 
 def _newest(frame: pd.DataFrame, top: int) -> pd.DataFrame:
-    """Return the rows of the newest windows, in the order of the frame."""
+    """Return the rows of the newest windows, in the order of the frame; without windows, the last rows."""
+    if "window" not in frame.index.names:
+        return frame.tail(top)
     windows = frame.index.get_level_values("window").to_frame(index=False)["window"]
     return frame.iloc[sorted(windows.sort_values(ascending=False, kind="stable").index[:top])]
 
