@@ -781,7 +781,7 @@ def test_events_of_a_run_and_of_its_session_are_the_same(capsys: pytest.CaptureF
 
 
 def test_of_a_long_session_the_end_is_shown(service: ScriptedService, capsys: pytest.CaptureFixture[str]) -> None:
-    events = [{"id": f"evt_{number}", "type": "agent.tool_use"} for number in range(59)]
+    events: list[dict[str, Any]] = [{"id": f"evt_{number}", "type": "agent.tool_use"} for number in range(59)]
     events.append({"id": "evt_59", "type": "session.error", "error": {"type": "tool_error", "message": "gone"}})
     page = {"data": events, "first_id": "evt_0", "last_id": "evt_59", "has_more": False, "next_page": None}
     service.play(*[service.answer(body=json.dumps(page).encode())] * 3)

@@ -9,10 +9,12 @@ import sys
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
+import pandas as pd
 import pytest
 
 import qoderdata as qd
 from qoderdata.cli import main
+from qoderdata.formatting import format_time, one_line
 from qoderdata.load import lists
 from qoderdata.sandbox import Sandbox
 
@@ -215,3 +217,45 @@ def test_runs_fail_over_goes_by_the_lower_bound(capsys: pytest.CaptureFixture[st
     assert run("runs", "--min-runs", "3") == 2
     assert run("runs", "--errors", "--fail-over", "0.5") == 2
     assert run("runs", "--fail-over", "20") == 2
+
+
+@pytest.mark.usefixtures("sandbox")
+@pytest.mark.parametrize(
+    ("words", "figure", "label"),
+    [
+        ("runs --since all --freq 1D", "ci_low", "window"),
+        ("runs --since all --by deployment", "ci_low", "name"),
+        ("failures", "failure_rate", "name"),
+    ],
+)
+def test_what_is_above_fail_over_is_named_wherever_the_table_ends(
+    words: str, figure: str, label: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(*words.split(), "--json") == 0
+    rows = [row for row in json.loads(capsys.readouterr().out) if row[figure] is not None]
+    rows.sort(key=lambda row: row[figure], reverse=True)
+    for limit in sorted({row[figure] for row in rows}, reverse=True)[1:5]:
+        above = [row for row in rows if row[figure] > limit + 1e-9]
+        assert run(*words.split(), "--fail-over", str(limit + 1e-9), "--top", "1") == 1
+        line = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("above --fail-over "))
+        named = line.partition(": ")[2].split("; ")
+        assert named[3:] == ([f"and {len(above) - 3} more"] if len(above) > 3 else [])
+        for one, row in zip(named[:3], above[:3], strict=True):
+            name = format_time(pd.Timestamp(row[label])) if label == "window" else one_line(row[label])
+            assert re.fullmatch(rf"{100 * row['failure_rate']:.1f} % \(\S+ %\) for {re.escape(name)}", one)
+
+
+@pytest.mark.usefixtures("sandbox")
+def test_all_runs_together_have_no_name(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("runs", "--since", "all", "--fail-over", "0") == 1
+    assert re.search(r"^above --fail-over 0: \S+ % \(\S+ %\)$", capsys.readouterr().out, re.MULTILINE)
+
+
+def test_a_name_in_a_note_is_escaped_as_in_the_table(sandbox: Sandbox, capsys: pytest.CaptureFixture[str]) -> None:
+    for one in sandbox.deployments:
+        sandbox.rewrite({**one, "name": "[x](http://evil.example)\x1b[2J"})
+    for form in ([], ["--markdown"]):
+        assert run("failures", "--fail-over", "0", "--include-archived", *form) == 1
+        line = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("above --fail-over "))
+        assert "\x1b" not in line
+        assert ("for [x](http" in line) is not bool(form)

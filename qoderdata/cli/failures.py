@@ -66,14 +66,15 @@ def failures(
     if uncounted:
         what = "a known outcome" if since else "counters"
         notes.append(f"{counted(uncounted, 'deployment')} without {what} left out; see `qoderdata runs`")
+    columns = [*groups.columns(rates), *rate_columns(is_grouped=groups.keys != ["id"])]
+    above = options.describe_above(rates, fail_over, result, figure="failure_rate", columns=columns)
     result.print_frame(
         rates,
-        [*groups.columns(rates), *rate_columns(is_grouped=groups.keys != ["id"])],
+        columns,
         empty="no deployment has run so often" if len(deployments) else "there are no deployments",
-        notes=notes,
+        notes=[*notes, *above],
     )
-    is_above = fail_over is not None and bool((rates["failure_rate"] > fail_over).any())
-    return options.FOUND if is_above else 0
+    return options.FOUND if above else 0
 
 
 def rate_columns(*, is_grouped: bool = False) -> list[TableColumn]:

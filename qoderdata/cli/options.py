@@ -37,6 +37,8 @@ if TYPE_CHECKING:
 _WRITERS = (".csv", ".parquet")
 #: The exit code of a command that found what it was asked to look for.
 FOUND = 1
+#: How many rows above `--fail-over` are named.
+_NAMED = 3
 #: What loading a list of names may raise where a command can go on without the names.
 NO_NAMES = (CacheError, NotFoundError, PermissionDeniedError)
 #: The columns that `missed_triggers` takes from snapshots.
@@ -570,6 +572,23 @@ def refuse_without_effect(names: Iterable[str], reason: str) -> None:
         source = context.get_parameter_source(name.lstrip("-").replace("-", "_"))
         if source is click.core.ParameterSource.COMMANDLINE:
             raise click.UsageError(f"{name} has no effect {reason}", context)
+
+
+def describe_above(
+    rates: pd.DataFrame, limit: float | None, result: Output, *, figure: str, columns: Sequence[output.TableColumn]
+) -> list[str]:
+    """Say which rates are above `--fail-over` by a figure, the worst first: a table may end before them."""
+    if limit is None or (above := rates[rates[figure] > limit]).empty:
+        return []
+    worst = above.sort_values(figure, ascending=False, kind="stable").head(_NAMED)
+    groups = [column for column in columns if column.kind != "number" and column.optional < output.MINOR]
+    figures = [column for column in columns if column.heading in {"rate", "95 % interval"}]
+    named = []
+    for *group, rate, interval in result.texts(worst, [*groups, *figures]):
+        named.append(f"{rate} ({interval}){' for ' if group else ''}{', '.join(group)}")
+    if len(above) > _NAMED:
+        named.append(f"and {len(above) - _NAMED:,} more")
+    return [f"above --fail-over {limit:g}: {'; '.join(named)}"]
 
 
 def in_zone(frame: pd.DataFrame, tz: str) -> pd.DataFrame:

@@ -125,6 +125,11 @@ class Output:
             for line in below:
                 echo(textwrap.fill(line, available_width() or len(line), subsequent_indent="  "))
 
+    def texts(self, frame: pd.DataFrame, columns: Sequence[TableColumn]) -> list[list[str]]:
+        """Return the texts of a table in this form, row by row, for a note below it."""
+        escape = _markdown_cell if self.style == "markdown" else str
+        return [[escape(cell.text) for cell in row] for row in _cells(frame, columns)]
+
 
 def _newest(frame: pd.DataFrame, top: int) -> pd.DataFrame:
     """Return the rows of the newest windows, in the order of the frame; without windows, the last rows."""
@@ -145,13 +150,7 @@ def print_table(frame: pd.DataFrame, columns: Sequence[TableColumn], *, markdown
 
     Return the headings of columns that had no room, without `MINOR` ones.
     """
-    rows = [
-        [
-            Cell(formatting.one_line(column.cell(row)), column.is_alert is not None and column.is_alert(row))
-            for column in columns
-        ]
-        for row in _with_index_as_columns(frame).itertuples(index=False)
-    ]
+    rows = _cells(frame, columns)
     if markdown:
         echo(_markdown_table(rows, columns))
         return []
@@ -159,6 +158,16 @@ def print_table(frame: pd.DataFrame, columns: Sequence[TableColumn], *, markdown
     shown = [columns[index] for index in kept]
     echo(_text_table([[row[index] for index in kept] for row in rows], shown, headings))
     return [column.heading for column in columns if column not in shown and column.optional < MINOR]
+
+
+def _cells(frame: pd.DataFrame, columns: Sequence[TableColumn]) -> list[list[Cell]]:
+    return [
+        [
+            Cell(formatting.one_line(column.cell(row)), column.is_alert is not None and column.is_alert(row))
+            for column in columns
+        ]
+        for row in _with_index_as_columns(frame).itertuples(index=False)
+    ]
 
 
 # -- to standard output ------------------------------------------------------------------------------------------

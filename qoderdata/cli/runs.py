@@ -85,10 +85,11 @@ def runs(
     else:
         rates = qd.run_failure_rates(frame, by=keys, freq=freq, tz=tz)
         columns = [*groups.columns(rates), *_rate_columns(rates, None if freq is None else tz)]
-        result.print_frame(rates, columns, empty=_EMPTY, notes=[*period, RATES_OF], newest=freq is not None)
         enough = rates["completed"] + rates["failed"] >= min_runs
-        if fail_over is not None and (enough & (rates["ci_low"] > fail_over)).any():
-            return options.FOUND
+        above = options.describe_above(rates[enough], fail_over, result, figure="ci_low", columns=columns)
+        notes = [*period, RATES_OF, *above]
+        result.print_frame(rates, columns, empty=_EMPTY, notes=notes, newest=freq is not None)
+        return options.FOUND if above else 0
     return 0
 
 
