@@ -600,6 +600,33 @@ def test_filters_that_nothing_passes_are_said(words: str, capsys: pytest.Capture
     )
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        "failures",
+        "failures --by team",
+        "triggers",
+        "triggers --load 1h",
+        "missed --since 2026-06-01T00:00Z",
+        "forecast",
+    ],
+)
+def test_that_nothing_passes_is_all_that_is_said(words: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([*words.split(), "--agent", "nobody"]) == 0
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err == "qoderdata: no deployment passes the filters: --agent nobody\n"
+
+
+@pytest.mark.parametrize("grace", ["1h", "60min", "7D"])
+def test_a_time_in_which_nothing_can_be_missed_is_refused(grace: str, capsys: pytest.CaptureFixture[str]) -> None:
+    window = ["--since", "2026-06-14T00:00Z", "--until", "2026-06-14T01:00Z"]
+    assert main(["missed", *window, "--grace", "59min"]) == 0
+    capsys.readouterr()
+    assert main(["missed", *window, "--grace", grace]) == 2
+    assert "no trigger can be missed, as --grace covers" in capsys.readouterr().err
+
+
 def test_filters_that_nothing_passes_are_said_of_an_agent_by_name_too(capsys: pytest.CaptureFixture[str]) -> None:
     agents, deployments = qd.load_agents(), qd.load_deployments()
     name = agents["name"][agents["id"].isin(deployments["agent_id"])].iloc[0]
@@ -975,9 +1002,12 @@ def test_an_account_without_deployments_is_no_error(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["failures", "--by", "team", "--created-since", "2036-01-01T00:00Z"]) == 0
-    assert capsys.readouterr().out == "there are no deployments\n"
+    assert capsys.readouterr().out == ""  # standard error says that none passes the filters
     with Sandbox(deployments=0, runs=0) as empty:
         monkeypatch.setenv(URL_VARIABLE, empty.base_url)
         monkeypatch.setenv("QODERDATA_CACHE_DIR", str(tmp_path / "cache"))
         for words in ("failures --by team", "runs --by team", "costs --by team", "errors --by team"):
             assert main(words.split()) == 0, capsys.readouterr().err
+        assert capsys.readouterr().out.startswith("there are no deployments\nthere are no runs\n")
+        assert main(["check"]) == 0
+        assert capsys.readouterr().out == "nothing is wrong, as there are no deployments\n"

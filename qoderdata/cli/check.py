@@ -103,8 +103,7 @@ def check(
         TableColumn("since", lambda row: format_time(row.since, tz), "fixed", optional=MINOR),
         TableColumn("deployment", lambda row: row.deployment_id, "id", optional=MINOR),
     ]
-    result.print_frame(
-        options.in_zone(found, tz), columns, empty="; ".join(["nothing is wrong", *notes]), notes=notes
-    )
+    verdict = "nothing is wrong" if len(deployments) else "nothing is wrong, as there are no deployments"
+    result.print_frame(options.in_zone(found, tz), columns, empty="; ".join([verdict, *notes]), notes=notes)
     is_failure = found["severity"].eq("error") if fail_on == "error" else found["severity"].notna()
     return options.FOUND if is_failure.any() else 0

@@ -38,8 +38,7 @@ def events(id: str, *, types: tuple[str, ...], tz: str, service: Service, result
     client = service.client()
     session_id = _session_of(client, id)
     if session_id is None:
-        if result.style in {"csv", "json"}:
-            result.print_frame(qd.flatten_events([], id), [], empty="")
+        result.print_frame(qd.flatten_events([], id), [], empty="")
         return
     frame = qd.load_events(session_id, types=list(types) or None, client=client)
     columns = [

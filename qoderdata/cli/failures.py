@@ -68,12 +68,9 @@ def failures(
         notes.append(f"{counted(uncounted, 'deployment')} without {what} left out; see `qoderdata runs`")
     columns = [*groups.columns(rates), *rate_columns(is_grouped=groups.keys != ["id"])]
     above = options.describe_above(rates, fail_over, result, figure="failure_rate", columns=columns)
-    result.print_frame(
-        rates,
-        columns,
-        empty="no deployment has run so often" if len(deployments) else "there are no deployments",
-        notes=[*notes, *above],
-    )
+    empty = "no deployment has run so often" if len(deployments) else "there are no deployments"
+    empty = options.unless_said(empty, deployments, filters)
+    result.print_frame(rates, columns, empty=empty, notes=[*notes, *above])
     return options.FOUND if above else 0
 
 

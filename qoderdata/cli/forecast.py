@@ -42,6 +42,7 @@ def forecast(
     sessions = service.load(qd.load_sessions, is_incremental=True, **window)
     found = qd.cost_forecast(deployments, sessions, horizon, start=start)
     empty = "paused deployments do not fire" if filters["status"] == "paused" else "nothing fires"
+    empty = options.unless_said(empty, deployments, filters)
     result.print_frame(found, _COLUMNS, empty=empty, notes=_notes(found, horizon))
 
 

@@ -11,7 +11,7 @@ import qoderdata as qd
 from qoderdata.cli import options
 from qoderdata.cli.output import DEPLOYMENT, TableColumn
 from qoderdata.formatting import format_time
-from qoderdata.parsing import parse_bound
+from qoderdata.parsing import parse_bound, parse_span
 
 if TYPE_CHECKING:
     from qoderdata.cli.options import Service
@@ -50,9 +50,15 @@ def missed(
     runs = service.runs({**window, "outcomes": "runs"})  # whatever became of a run, it serves its trigger
     until = parse_bound(window["until"] or now, now=now, name="until")
     until = min(until, fetched_at(runs) or until)
-    if parse_bound(since, now=now, name="since") >= until:
+    begin = parse_bound(since, now=now, name="since")
+    if begin >= until:
         raise click.UsageError(
             f"the runs were read at {format_time(until)}, not after --since; --refresh reads newer ones"
+        )
+    if begin >= until - parse_span(grace, name="--grace"):
+        raise click.UsageError(
+            f"no trigger can be missed, as --grace covers all the time from --since to {format_time(until)}; "
+            "give an earlier --since"
         )
     found = qd.missed_triggers(deployments, runs, since=since, until=until, grace=grace, snapshots=snapshots)
     columns = [
@@ -63,5 +69,6 @@ def missed(
         ),
         TableColumn("reason", lambda row: row.reason, "prose"),
     ]
-    result.print_frame(options.in_zone(found, tz), columns, empty="nothing was missed")
+    empty = options.unless_said("nothing was missed", deployments, filters)
+    result.print_frame(options.in_zone(found, tz), columns, empty=empty)
     return options.FOUND if fail and found["certain"].any() else 0

@@ -377,6 +377,11 @@ def is_filtered(filters: dict[str, Any]) -> bool:
     return bool(_filters_of(filters))
 
 
+def unless_said(empty: str, deployments: pd.DataFrame, filters: dict[str, Any]) -> str:
+    """Return what is said of an empty table; nothing where `Service` has said that nothing passes the filters."""
+    return "" if deployments.empty and is_filtered(filters) else empty
+
+
 def _filters_of(filters: dict[str, Any]) -> dict[str, Any]:
     others = {"include_archived", "outcomes"}
     return {name: value for name, value in filters.items() if name not in others and value is not None}

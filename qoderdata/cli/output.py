@@ -98,6 +98,7 @@ class Output:
     ) -> None:
         """Print a frame, one row a line; CSV and JSON have its columns, people see these, and `notes` below.
 
+        `empty`: what people see of a frame without rows; nothing where that was said already.
         `newest`: of too many rows print those of the newest windows, or the last ones, not the first ones.
         """
         top = self.top or (len(frame) if self.style in {"csv", "json"} else DEFAULT_TOP)
@@ -109,7 +110,8 @@ class Output:
         elif self.style == "json":
             print_exact(_json_text(shown) + "\n")
         elif frame.empty:
-            echo(textwrap.fill(empty, available_width() or max(len(empty), 1)))
+            if empty:
+                echo(textwrap.fill(empty, available_width() or max(len(empty), 1)))
         else:
             left_out = print_table(shown, columns, markdown=self.style == "markdown")
             below = list(notes)

@@ -43,6 +43,7 @@ def triggers(
     empty = (
         "paused deployments do not fire; --include-paused treats them as active" if is_paused else "nothing fires"
     )
+    empty = options.unless_said(empty, deployments, filters)
     if load is not None:
         result.print_frame(qd.trigger_load(upcoming, freq=load), _load_columns(tz), empty=empty)
     else:
