@@ -194,6 +194,13 @@ def test_the_sandbox_serves_until_it_is_interrupted(ending: signal.Signals, sand
     assert all(re.fullmatch(r"# [^'\"`$]+\n", comment) for comment in comments)  # zsh runs what is pasted
 
 
+def test_a_port_that_is_taken_is_said(sandbox: Sandbox, capsys: pytest.CaptureFixture[str]) -> None:
+    port = sandbox.base_url.rpartition(":")[2].partition("/")[0]
+    assert main(["sandbox", "--deployments", "1", "--port", port]) == 2
+    said = f"qoderdata: cannot listen on --port {port}: Address already in use; see `qoderdata sandbox --help`\n"
+    assert capsys.readouterr() == ("", said)
+
+
 def test_failures_for_machines_are_the_library_s(capsys: pytest.CaptureFixture[str]) -> None:
     expected = qd.failure_rates(qd.load_deployments()).query("total_runs >= 1").reset_index()
     assert main(["failures", "--json"]) == 0
@@ -387,6 +394,9 @@ def test_what_goes_wrong_here_is_one_line_and_its_code(
         ("top --once --interval 10s", "--interval has no effect with --once"),
         ("top --once --team nope", "--team nope: no such key of metadata. Metadata: cost_center, owner"),
         ("report r.html --by team --by agent", "give --by once"),
+        ("pull runs --since", "'--since' requires an argument; see `qoderdata pull runs --help`"),
+        ("runs --by", "'--by' requires an argument; see `qoderdata runs --help`"),
+        (f"demo --out {__file__}", f"'{__file__}' is a file"),
         ("failures --by agent --by agent_id", "--by agent --by agent_id: two of them are the same"),
     ],
 )

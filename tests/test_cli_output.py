@@ -473,6 +473,18 @@ def test_retries_and_notes_name_options_too(
 
 
 @pytest.mark.filterwarnings("default")
+def test_advice_that_is_for_python_alone_is_not_given(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("qoderdata.plots.labels._fonts_for", lambda characters: ((), characters & {"e"}))
+    assert main(["demo", "--deployments", "5"]) == 0
+    message = capsys.readouterr().err
+    assert "no installed font has" in message
+    assert "restart" not in message
+    assert "labels=" not in message
+
+
+@pytest.mark.filterwarnings("default")
 @pytest.mark.usefixtures("newest_edition")
 def test_a_warning_is_said_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """`check` reads the runs of the newest edition twice."""

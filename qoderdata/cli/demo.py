@@ -33,7 +33,7 @@ _NAME_AND_ID = [
 @account
 @click.option(
     "--out",
-    type=click.Path(path_type=Path),
+    type=click.Path(file_okay=False, path_type=Path),
     default=Path("demo"),
     metavar="DIR",
     help="Folder to write to (default demo).",

@@ -58,6 +58,7 @@ _SPELLINGS = {
     "another cache_dir": "another --cache-dir",
     "; rename the column to group by it": " and cannot be a group",
     ", or `from qoderdata.sandbox import Sandbox`": "",
+    " and restart Python, or give other names by labels={id: name}": "",
 }
 #: Quoted text, which stays as it is; what is in the table; an exact time; and the name of a parameter.
 _PYTHON = re.compile(
@@ -81,6 +82,14 @@ class Command(click.Command):
         super().__init__(*args, **kwargs)
         self.example = example
         self.params.append(verbose_option())
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Parse the words after the command; what is wrong with them names this command, which click forgets."""
+        try:
+            return super().parse_args(ctx, args)
+        except click.UsageError as error:
+            error.ctx = error.ctx or ctx
+            raise
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the options, those of each group below its title."""

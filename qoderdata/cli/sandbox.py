@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import signal
 import threading
@@ -76,7 +77,11 @@ def sandbox(*, account: dict[str, Any], fixed: bool, port: int, no_gzip: bool, a
     from qoderdata.sandbox import Sandbox  # noqa: PLC0415 - `--help` needs none
 
     clock: dict[str, Any] = {} if fixed else {"now": datetime.now(UTC)}
-    with Sandbox(**account, gzip=not no_gzip, port=port, **clock) as served:
+    with contextlib.ExitStack() as until_the_end:
+        try:
+            served = until_the_end.enter_context(Sandbox(**account, gzip=not no_gzip, port=port, **clock))
+        except OSError as error:
+            raise click.UsageError(f"cannot listen on --port {port}: {error.strerror}") from error
         now = served.now.isoformat()
         if as_json:
             echo(json.dumps({"base_url": served.base_url, "pat": served.pat, "now": now}))
