@@ -104,6 +104,6 @@ def check(
         TableColumn("deployment", lambda row: row.deployment_id, "id", optional=MINOR),
     ]
     verdict = "nothing is wrong" if len(deployments) else "nothing is wrong, as there are no deployments"
-    result.print_frame(options.in_zone(found, tz), columns, empty="; ".join([verdict, *notes]), notes=notes)
+    result.print_frame(found, columns, empty="; ".join([verdict, *notes]), notes=notes, tz=tz)
     is_failure = found["severity"].eq("error") if fail_on == "error" else found["severity"].notna()
     return options.FOUND if is_failure.any() else 0

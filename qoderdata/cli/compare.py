@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 @options.command("compare", example="qoderdata compare --recent 7D --by team")
-@options.by_option("runs", help="Group by (default deployment)")
+@grouping.by_option("runs", help="Group by (default deployment)")
 @options.span_option("--recent", default="7D", may_be_zero=False, help="The recent period (default 7D).")
 @options.span_option("--baseline", may_be_zero=False, help="The period before it (default: as long).")
 @click.option("--until", metavar="TIME|AGE", help="The end of the recent period (default: now).")

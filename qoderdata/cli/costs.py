@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import qoderdata as qd
 from qoderdata.cli import grouping, options
-from qoderdata.cli.output import TableColumn, count
-from qoderdata.formatting import MISSING, counted, format_credits, format_percent, format_time
+from qoderdata.cli.output import TableColumn, columns_where_any, count, window_columns
+from qoderdata.formatting import MISSING, counted, format_credits, format_percent
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 @options.command("costs", example="qoderdata costs --since 30D --by agent")
-@options.by_option("sessions", help="Group by (default deployment)")
+@grouping.by_option("sessions", help="Group by (default deployment)")
 @options.freq_option("1D or 1W")
 @options.tz_option("of windows")
 @options.window(since="30D", what="Created")
@@ -44,7 +44,7 @@ def costs(
     groups = grouping.resolve(by or ["deployment"], "sessions", service)
     sessions = groups.add_names(service.load(qd.load_sessions, is_incremental=True, **window))
     found = qd.session_costs(sessions, by=groups.keys, freq=freq, tz=tz)
-    columns = [*groups.columns(found), *_columns(found, None if freq is None else tz)]
+    columns = [*groups.columns(found), *window_columns(found, tz), *_columns(found)]
     total = qd.session_costs(sessions, by=None)
     notes = [*_notes(sessions, total, by=groups.keys), *period]
     result.print_frame(found, columns, empty="there are no sessions", notes=notes, newest=freq is not None)
@@ -66,15 +66,13 @@ def _notes(sessions: pd.DataFrame, total: pd.DataFrame, *, by: Sequence[str]) ->
     return [*notes, f"{MISSING}: {counted(manual, 'session')} without a deployment"] if manual else notes
 
 
-def _columns(costs: pd.DataFrame, tz: str | None) -> list[TableColumn]:
-    unknown = TableColumn("usage unknown", lambda row: count(row.unknown), "number", optional=1)
+def _columns(costs: pd.DataFrame) -> list[TableColumn]:
     return [
-        *([] if tz is None else [TableColumn("from", lambda row: format_time(row.window, tz), "fixed")]),
         TableColumn("sessions", lambda row: count(row.sessions), "number"),
         TableColumn("credits", lambda row: format_credits(row.credits), "number"),
         TableColumn("share", lambda row: format_percent(row.share), "number", optional=1),
         TableColumn("median a session", lambda row: format_credits(row.credits_p50), "number", optional=2),
         TableColumn("95th percentile", lambda row: format_credits(row.credits_p95), "number", optional=3),
         TableColumn("dearest", lambda row: format_credits(row.credits_max), "number", optional=2),
-        *([unknown] if costs["unknown"].gt(0).any() else []),
+        *columns_where_any(costs, "unknown", "usage unknown"),
     ]

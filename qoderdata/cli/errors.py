@@ -23,7 +23,7 @@ _SHORT = "less than 14 days of runs cannot tell which errors are new"
 
 
 @options.command("errors", example="qoderdata errors --since 30D --by agent")
-@options.by_option("runs", help="Group by (default: all together)")
+@grouping.by_option("runs", help="Group by (default: all together)")
 @click.option("--new", "only_new", is_flag=True, help="Only errors first seen in the last 7 days.")
 @options.tz_option("of the times shown")
 @options.run_filters()
@@ -45,7 +45,7 @@ def errors(
     period = options.describe_window(run_filters, "runs triggered", tz)
     groups = grouping.resolve(by, "runs", service)
     runs = groups.add_names(service.runs(run_filters))
-    found = options.in_zone(qd.error_groups(runs, by=groups.keys or None), tz)
+    found = qd.error_groups(runs, by=groups.keys or None)
     if only_new:
         found = found[found["is_new"]]
     columns = [*groups.columns(found), *_columns(tz)]
@@ -54,7 +54,7 @@ def errors(
     empty = "there are no runs" if runs.empty else "no run failed"
     if only_new and not runs.empty:
         empty = _SHORT if is_short else "no error is new"
-    result.print_frame(found, columns, empty=empty, notes=[*period, _SHORT] if is_short else period)
+    result.print_frame(found, columns, empty=empty, notes=[*period, _SHORT] if is_short else period, tz=tz)
 
 
 def _columns(tz: str) -> list[TableColumn]:

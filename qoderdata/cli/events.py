@@ -48,7 +48,7 @@ def events(id: str, *, types: tuple[str, ...], tz: str, service: Service, result
         TableColumn("what", _what, "prose"),
     ]
     empty = f"session {one_line(session_id)} has no {'such ' if types else ''}events"
-    result.print_frame(options.in_zone(frame, tz), columns, empty=empty, newest=True)
+    result.print_frame(frame, columns, empty=empty, newest=True, tz=tz)
 
 
 def _session_of(client: qd.Client, id: str) -> str | None:  # noqa: A002 - as above

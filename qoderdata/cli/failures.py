@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 @options.command("failures", example="qoderdata failures --by agent --top 10")
-@options.by_option("deployments", help="Group by (default deployment)")
+@grouping.by_option("deployments", help="Group by (default deployment)")
 @click.option(
     "--fail-over",
     type=click.FloatRange(0, 1),
@@ -67,7 +67,7 @@ def failures(
         what = "a known outcome" if since else "counters"
         notes.append(f"{counted(uncounted, 'deployment')} without {what} left out; see `qoderdata runs`")
     columns = [*groups.columns(rates), *rate_columns(is_grouped=groups.keys != ["id"])]
-    above = options.describe_above(rates, fail_over, result, figure="failure_rate", columns=columns)
+    above = result.describe_above(rates, fail_over, figure="failure_rate", columns=columns)
     empty = "no deployment has run so often" if len(deployments) else "there are no deployments"
     empty = options.unless_said(empty, deployments, filters)
     result.print_frame(rates, columns, empty=empty, notes=[*notes, *above])

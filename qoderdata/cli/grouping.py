@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 import qoderdata as qd
-from qoderdata.cli.options import NO_NAMES, schema_columns, spelled
+from qoderdata.cli.options import NO_NAMES, spelled
 from qoderdata.cli.output import MINOR, TableColumn, note
 
 if TYPE_CHECKING:
@@ -20,11 +20,24 @@ if TYPE_CHECKING:
 
     import pandas as pd
 
-    from qoderdata.cli.options import Service
+    from qoderdata.cli.options import Decorator, Service
 
 #: The words for what an id stands for, with the column of that id.
 WORDS = {"deployment": "deployment_id", "agent": "agent_id", "environment": "environment_id"}
 _NAMES = {key: f"{word}_name" for word, key in WORDS.items()}
+
+
+def by_option(table: str, *, help: str) -> Decorator:  # noqa: A002 - click's word for it
+    """Return the decorator that adds `--by`, which may be given several times; `table` names the columns."""
+
+    def complete(_ctx: click.Context, _param: click.Parameter, start: str) -> list[str]:
+        return [word for word in (*WORDS, *_columns_of(table)) if word.startswith(start)]
+
+    words = "deployment, agent, environment, a key of metadata such as team, or a column"
+    return click.option(
+        "--by", multiple=True, metavar="WHAT", help=f"{help}: {words}; several times for several.",
+        shell_complete=complete,
+    )  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +98,7 @@ def resolve(by: Sequence[str], table: str, service: Service, *, deployments: pd.
 
     Raise `click.UsageError` where a word means nothing; the message lists what there is.
     """
-    columns = schema_columns(table)
+    columns = _columns_of(table)
     known = [*columns, *WORDS, *_NAMES]
     own = "id" if table == "deployments" and len(by) == 1 else "deployment_id"
     metadata = [word for word in by if word not in known]
@@ -112,6 +125,15 @@ def resolve(by: Sequence[str], table: str, service: Service, *, deployments: pd.
         metadata=metadata,
         environments_of=deployments if "environment_id" in keys and "environment_id" not in columns else None,
     )
+
+
+def _columns_of(table: str) -> list[str]:
+    """Return the columns of a table, such as `"runs"`, that `--by` takes: all but those of lists."""
+    from qoderdata import schema  # noqa: PLC0415 - `--help` needs none
+
+    described = getattr(schema, table.upper())
+    lists = {one.name for one in described.columns if one.kind in {schema.Kind.TEXTS, schema.Kind.TIMES}}
+    return [name for name in described.names if name not in lists]
 
 
 def _key(word: str, columns: Sequence[str], own: str) -> str:

@@ -70,5 +70,5 @@ def missed(
         TableColumn("reason", lambda row: row.reason, "prose"),
     ]
     empty = options.unless_said("nothing was missed", deployments, filters)
-    result.print_frame(options.in_zone(found, tz), columns, empty=empty)
+    result.print_frame(found, columns, empty=empty, tz=tz)
     return options.FOUND if fail and found["certain"].any() else 0

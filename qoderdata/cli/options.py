@@ -37,8 +37,6 @@ if TYPE_CHECKING:
 _WRITERS = (".csv", ".parquet")
 #: The exit code of a command that found what it was asked to look for.
 FOUND = 1
-#: How many rows above `--fail-over` are named.
-_NAMED = 3
 #: What loading a list of names may raise where a command can go on without the names.
 NO_NAMES = (CacheError, NotFoundError, PermissionDeniedError)
 #: The columns that `missed_triggers` takes from snapshots.
@@ -556,29 +554,6 @@ def span_option(
     return _checked_option(name, check, default=default, metavar="SPAN", help=help)
 
 
-def schema_columns(table: str) -> list[str]:
-    """Return the columns of a table, such as `"runs"`, that `--by` takes: all but those of lists."""
-    from qoderdata import schema  # noqa: PLC0415 - `--help` needs none
-
-    described = getattr(schema, table.upper())
-    lists = {one.name for one in described.columns if one.kind in {schema.Kind.TEXTS, schema.Kind.TIMES}}
-    return [name for name in described.names if name not in lists]
-
-
-def by_option(table: str, *, help: str) -> Decorator:  # noqa: A002 - click's word for it
-    """Return the decorator that adds `--by`, which may be given several times; `table` names the columns."""
-
-    def complete(_ctx: click.Context, _param: click.Parameter, start: str) -> list[str]:
-        words = ("deployment", "agent", "environment", *schema_columns(table))
-        return [word for word in words if word.startswith(start)]
-
-    words = "deployment, agent, environment, a key of metadata such as team, or a column"
-    return click.option(
-        "--by", multiple=True, metavar="WHAT", help=f"{help}: {words}; several times for several.",
-        shell_complete=complete,
-    )  # fmt: skip
-
-
 def refuse_without_effect(names: Iterable[str], reason: str) -> None:
     """Refuse options that were given on the command line and have no effect there."""
     context = click.get_current_context()
@@ -586,28 +561,3 @@ def refuse_without_effect(names: Iterable[str], reason: str) -> None:
         source = context.get_parameter_source(name.lstrip("-").replace("-", "_"))
         if source is click.core.ParameterSource.COMMANDLINE:
             raise click.UsageError(f"{name} has no effect {reason}", context)
-
-
-def describe_above(
-    rates: pd.DataFrame, limit: float | None, result: Output, *, figure: str, columns: Sequence[output.TableColumn]
-) -> list[str]:
-    """Say which rates are above `--fail-over` by a figure, the worst first: a table may end before them."""
-    if limit is None or (above := rates[rates[figure] > limit]).empty:
-        return []
-    worst = above.sort_values(figure, ascending=False, kind="stable").head(_NAMED)
-    groups = [column for column in columns if column.kind != "number" and column.optional < output.MINOR]
-    figures = [column for column in columns if column.heading in {"rate", "95 % interval"}]
-    named = []
-    for *group, rate, interval in result.texts(worst, [*groups, *figures]):
-        named.append(f"{rate} ({interval}){' for ' if group else ''}{', '.join(group)}")
-    if len(above) > _NAMED:
-        named.append(f"and {len(above) - _NAMED:,} more")
-    return [f"above --fail-over {limit:g}: {'; '.join(named)}"]
-
-
-def in_zone(frame: pd.DataFrame, tz: str) -> pd.DataFrame:
-    """Return the frame with its times in a zone."""
-    if tz == "UTC":
-        return frame
-    times = frame.select_dtypes("datetimetz").columns
-    return frame.assign(**{name: frame[name].dt.tz_convert(parsing.pandas_zone(tz)) for name in times})

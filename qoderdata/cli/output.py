@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from io import StringIO
 from typing import TYPE_CHECKING, Any, Literal
 
-from qoderdata import formatting
+from qoderdata import formatting, parsing
 from qoderdata.formatting import counted
 
 if TYPE_CHECKING:
@@ -33,6 +33,8 @@ Style = Literal["text", "csv", "json", "markdown"]
 DEFAULT_TOP = 40
 #: The `optional` of ids and of what other columns say too.
 MINOR = 9
+#: How many rates above `--fail-over` are named.
+_NAMED = 3
 #: How narrow a column may become, in columns of the terminal; other kinds keep their width.
 _NARROWEST = {"text": 12, "id": 20, "prose": 15}
 #: How wide it should be before columns that may be left out are shown.
@@ -72,6 +74,18 @@ DEPLOYMENT = (
 )
 
 
+def window_columns(frame: pd.DataFrame, tz: str) -> list[TableColumn]:
+    """Return the column of windows of time, where a frame has them."""
+    begin = TableColumn("from", lambda row: formatting.format_time(row.window, tz), "fixed")
+    return [begin] if "window" in [*frame.index.names, *frame.columns] else []
+
+
+def columns_where_any(frame: pd.DataFrame, name: str, heading: str) -> list[TableColumn]:
+    """Return the column of a count, where any is above 0."""
+    counts = TableColumn(heading, lambda row: count(getattr(row, name)), "number", optional=1)
+    return [counts] if frame[name].gt(0).any() else []
+
+
 @dataclass(frozen=True, slots=True)
 class Cell:
     """A cell of a table: safe text of one line, and whether it is shown in red."""
@@ -95,20 +109,22 @@ class Output:
         empty: str,
         notes: Sequence[str] = (),
         newest: bool = False,
+        tz: str = "UTC",
     ) -> None:
         """Print a frame, one row a line; CSV and JSON have its columns, people see these, and `notes` below.
 
         `empty`: what people see of a frame without rows; nothing where that was said already.
         `newest`: of too many rows print those of the newest windows, or the last ones, not the first ones.
+        `tz`: the zone of times in CSV and JSON.
         """
         top = self.top or (len(frame) if self.style in {"csv", "json"} else DEFAULT_TOP)
         shown = _newest(frame, top) if newest else frame.head(top)
         if self.style == "csv":
             from qoderdata.export import csv_text  # noqa: PLC0415 - slow to import
 
-            print_exact(csv_text(shown))
+            print_exact(csv_text(_in_zone(shown, tz)))
         elif self.style == "json":
-            print_exact(_json_text(shown) + "\n")
+            print_exact(_json_text(_in_zone(shown, tz)) + "\n")
         elif frame.empty:
             if empty:
                 echo(textwrap.fill(empty, available_width() or max(len(empty), 1)))
@@ -127,10 +143,23 @@ class Output:
             for line in below:
                 echo(textwrap.fill(line, available_width() or len(line), subsequent_indent="  "))
 
-    def texts(self, frame: pd.DataFrame, columns: Sequence[TableColumn]) -> list[list[str]]:
-        """Return the texts of a table in this form, row by row, for a note below it."""
+    def describe_above(
+        self, rates: pd.DataFrame, limit: float | None, *, figure: str, columns: Sequence[TableColumn]
+    ) -> list[str]:
+        """Say which rates are above `--fail-over` by a figure, the worst first: a table may end before them."""
+        if limit is None or (above := rates[rates[figure] > limit]).empty:
+            return []
+        worst = above.sort_values(figure, ascending=False, kind="stable").head(_NAMED)
+        groups = [column for column in columns if column.kind != "number" and column.optional < MINOR]
+        figures = [column for column in columns if column.heading in {"rate", "95 % interval"}]
         escape = _markdown_cell if self.style == "markdown" else str
-        return [[escape(cell.text) for cell in row] for row in _cells(frame, columns)]
+        named = []
+        for row in _cells(worst, [*groups, *figures]):
+            *group, rate, interval = (escape(cell.text) for cell in row)
+            named.append(f"{rate} ({interval}){' for ' if group else ''}{', '.join(group)}")
+        if len(above) > _NAMED:
+            named.append(f"and {len(above) - _NAMED:,} more")
+        return [f"above --fail-over {limit:g}: {'; '.join(named)}"]
 
 
 def _newest(frame: pd.DataFrame, top: int) -> pd.DataFrame:
@@ -139,6 +168,13 @@ def _newest(frame: pd.DataFrame, top: int) -> pd.DataFrame:
         return frame.tail(top)
     windows = frame.index.get_level_values("window").to_frame(index=False)["window"]
     return frame.iloc[sorted(windows.sort_values(ascending=False, kind="stable").index[:top])]
+
+
+def _in_zone(frame: pd.DataFrame, tz: str) -> pd.DataFrame:
+    if tz == "UTC":
+        return frame
+    times = frame.select_dtypes("datetimetz").columns
+    return frame.assign(**{name: frame[name].dt.tz_convert(parsing.pandas_zone(tz)) for name in times})
 
 
 def count(value: Any) -> str:  # noqa: ANN401 - an integer or one of pandas' missing values

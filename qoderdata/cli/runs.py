@@ -8,7 +8,7 @@ import click
 
 import qoderdata as qd
 from qoderdata.cli import grouping, options
-from qoderdata.cli.output import TableColumn, count
+from qoderdata.cli.output import TableColumn, columns_where_any, count, window_columns
 from qoderdata.formatting import format_interval, format_milliseconds, format_percent, format_time
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ _STREAKS_OF_A_PERIOD = "failures before that are not counted; --since all counts
 
 
 @options.command("runs", example="qoderdata runs --since 30D --freq 1D")
-@options.by_option("runs", help="Group by (default: all together)")
+@grouping.by_option("runs", help="Group by (default: all together)")
 @options.freq_option("1D or 1h")
 @click.option("--errors", is_flag=True, help="Show what went wrong, by error type.")
 @click.option("--streaks", is_flag=True, help="Show who fails now and since when, also if paused or archived.")
@@ -75,33 +75,32 @@ def runs(
     keys = groups.keys or None
     if errors:
         is_whole = run_filters["since"] is None and run_filters["until"] is None
-        found = options.in_zone(qd.error_breakdown(frame, by=keys), tz)
+        found = qd.error_breakdown(frame, by=keys)
         columns = [*groups.columns(found), *_error_columns(tz, is_whole=is_whole)]
-        result.print_frame(found, columns, empty="no run failed" if len(frame) else _EMPTY, notes=period)
+        result.print_frame(found, columns, empty="no run failed" if len(frame) else _EMPTY, notes=period, tz=tz)
     elif streaks:
-        found = options.in_zone(qd.failure_streaks(frame, by=keys), tz)
+        found = qd.failure_streaks(frame, by=keys)
         notes = period if run_filters["since"] is None else [*period, _STREAKS_OF_A_PERIOD]
-        result.print_frame(found, [*groups.columns(found), *_streak_columns(tz)], empty=_EMPTY, notes=notes)
+        result.print_frame(found, [*groups.columns(found), *_streak_columns(tz)], empty=_EMPTY, notes=notes, tz=tz)
     else:
         rates = qd.run_failure_rates(frame, by=keys, freq=freq, tz=tz)
-        columns = [*groups.columns(rates), *_rate_columns(rates, None if freq is None else tz)]
+        columns = [*groups.columns(rates), *window_columns(rates, tz), *_rate_columns(rates)]
         enough = rates["completed"] + rates["failed"] >= min_runs
-        above = options.describe_above(rates[enough], fail_over, result, figure="ci_low", columns=columns)
+        above = result.describe_above(rates[enough], fail_over, figure="ci_low", columns=columns)
         notes = [*period, RATES_OF, *above]
         result.print_frame(rates, columns, empty=_EMPTY, notes=notes, newest=freq is not None)
         return options.FOUND if above else 0
     return 0
 
 
-def _rate_columns(rates: pd.DataFrame, tz: str | None) -> list[TableColumn]:
+def _rate_columns(rates: pd.DataFrame) -> list[TableColumn]:
     return [
-        *([] if tz is None else [TableColumn("from", lambda row: format_time(row.window, tz), "fixed")]),
         TableColumn("runs", lambda row: count(row.runs), "number"),
-        *_where_any(rates, "assumed", "assumed completed"),
+        *columns_where_any(rates, "assumed", "assumed completed"),
         TableColumn("failed", lambda row: count(row.failed), "number"),
         TableColumn("skipped", lambda row: count(row.skipped), "number", optional=4),
         TableColumn("unfinished", lambda row: count(row.unfinished), "number", optional=3),
-        *_where_any(rates, "unknown", "outcome unknown"),
+        *columns_where_any(rates, "unknown", "outcome unknown"),
         TableColumn("rate", lambda row: format_percent(row.failure_rate), "number"),
         TableColumn("95 % interval", lambda row: format_interval(row.ci_low, row.ci_high), "number", optional=1),
         TableColumn("median duration", lambda row: format_milliseconds(row.duration_p50_ms), "number", optional=2),
@@ -112,11 +111,6 @@ def _rate_columns(rates: pd.DataFrame, tz: str | None) -> list[TableColumn]:
             optional=5,
         ),
     ]
-
-
-def _where_any(rates: pd.DataFrame, name: str, heading: str) -> list[TableColumn]:
-    column = TableColumn(heading, lambda row: count(getattr(row, name)), "number", optional=1)
-    return [column] if rates[name].gt(0).any() else []
 
 
 def _error_columns(tz: str, *, is_whole: bool) -> list[TableColumn]:

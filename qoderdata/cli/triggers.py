@@ -8,7 +8,7 @@ import click
 
 import qoderdata as qd
 from qoderdata.cli import options
-from qoderdata.cli.output import DEPLOYMENT, TableColumn, count
+from qoderdata.cli.output import DEPLOYMENT, TableColumn, count, window_columns
 from qoderdata.formatting import format_time
 
 if TYPE_CHECKING:
@@ -45,7 +45,8 @@ def triggers(
     )
     empty = options.unless_said(empty, deployments, filters)
     if load is not None:
-        result.print_frame(qd.trigger_load(upcoming, freq=load), _load_columns(tz), empty=empty)
+        found = qd.trigger_load(upcoming, freq=load)
+        result.print_frame(found, [*window_columns(found, tz), *_LOAD_COLUMNS], empty=empty)
     else:
         result.print_frame(upcoming, trigger_columns(tz), empty=empty)
 
@@ -61,10 +62,8 @@ def trigger_columns(tz: str) -> list[TableColumn]:
     ]
 
 
-def _load_columns(tz: str) -> list[TableColumn]:
-    return [
-        TableColumn("from", lambda row: format_time(row.window, tz), "fixed"),
-        TableColumn("triggers", lambda row: count(row.triggers), "number"),
-        TableColumn("deployments", lambda row: count(row.deployments), "number"),
-        TableColumn("on the hour", lambda row: count(row.at_minute_0), "number"),
-    ]
+_LOAD_COLUMNS = [
+    TableColumn("triggers", lambda row: count(row.triggers), "number"),
+    TableColumn("deployments", lambda row: count(row.deployments), "number"),
+    TableColumn("on the hour", lambda row: count(row.at_minute_0), "number"),
+]

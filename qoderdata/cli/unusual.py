@@ -83,7 +83,7 @@ def unusual(
         TableColumn("z score", _z_score, "number", optional=2),
     ]
     empty = "there are no runs" if runs.empty else "; ".join(["no run is unusual", *notes])
-    result.print_frame(options.in_zone(found, tz), columns, empty=empty, notes=[*period, *notes])
+    result.print_frame(found, columns, empty=empty, notes=[*period, *notes], tz=tz)
 
 
 def _notes(runs: pd.DataFrame) -> list[str]:
