@@ -201,6 +201,15 @@ def test_missed_fails_on_certain_rows_alone(capsys: pytest.CaptureFixture[str]) 
         words = ("missed", "--since", "30D", "--base-url", other.base_url)
         assert run(*words) == 0
         assert run(*words, "--fail") == 1
+        capsys.readouterr()
+        assert run(*words, "--json") == 0
+        certain = [row for row in json.loads(capsys.readouterr().out) if row["certain"]]
+        assert run(*words, "--fail", "--top", "1") == 1
+        named = [
+            f"{format_time(pd.Timestamp(row['scheduled_at']))}, {one_line(row['name'])}" for row in certain[:3]
+        ]
+        more = f"; and {len(certain) - 3} more" if len(certain) > 3 else ""
+        assert f"\ncertainly missed: {'; '.join(named)}{more}\n" in capsys.readouterr().out
 
 
 @pytest.mark.usefixtures("sandbox")
@@ -242,7 +251,7 @@ def test_what_is_above_fail_over_is_named_wherever_the_table_ends(
         assert named[3:] == ([f"and {len(above) - 3} more"] if len(above) > 3 else [])
         for one, row in zip(named[:3], above[:3], strict=True):
             name = format_time(pd.Timestamp(row[label])) if label == "window" else one_line(row[label])
-            assert re.fullmatch(rf"{100 * row['failure_rate']:.1f} % \(\S+ %\) for {re.escape(name)}", one)
+            assert re.fullmatch(rf"{re.escape(name)}, {100 * row['failure_rate']:.1f} % \(\S+ %\)", one)
 
 
 @pytest.mark.usefixtures("sandbox")
@@ -258,4 +267,4 @@ def test_a_name_in_a_note_is_escaped_as_in_the_table(sandbox: Sandbox, capsys: p
         assert run("failures", "--fail-over", "0", "--include-archived", *form) == 1
         line = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("above --fail-over "))
         assert "\x1b" not in line
-        assert ("for [x](http" in line) is not bool(form)
+        assert (": [x](http" in line) is not bool(form)

@@ -550,6 +550,24 @@ def test_the_help_says_what_cannot_be_had_again(capsys: pytest.CaptureFixture[st
         assert text in " ".join(capsys.readouterr().out.split())
 
 
+@pytest.mark.parametrize("columns", [40, 80])
+def test_a_note_with_wide_names_fits_the_terminal(
+    columns: int, terminal: Callable[[], None], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    terminal()
+    monkeypatch.setenv("COLUMNS", str(columns))
+    frame = pd.DataFrame({"name": ["每日库存与订单核对报告", "週次リリースノート"], "failure_rate": [0.9, 0.8]})
+    frame = frame.assign(ci_low=0.1, ci_high=0.95)
+    name = TableColumn("name", lambda row: row.name)
+    result = Output("text")
+    notes = result.name_above(frame, 0.5, figure="failure_rate", groups=[name])
+    result.print_frame(frame, [name], empty="", notes=notes)
+    note = capsys.readouterr().out.partition("\n\n")[2].splitlines()
+    assert max(map(cell_len, note)) <= columns
+    told = "每日库存与订单核对报告, 90.0 % (10.0–95.0 %); 週次リリースノート, 80.0 % (10.0–95.0 %)"
+    assert " ".join(line.strip() for line in note) == f"above --fail-over 0.5: {told}"
+
+
 def test_prose_wraps_and_is_whole(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     text = "a sentence that has more words than fit beside the rest of the table " * 3
     frame = pd.DataFrame({"n": [1], "what": [text]})

@@ -66,8 +66,9 @@ def failures(
     if uncounted:
         what = "a known outcome" if since else "counters"
         notes.append(f"{counted(uncounted, 'deployment')} without {what} left out; see `qoderdata runs`")
-    columns = [*groups.columns(rates), *rate_columns(is_grouped=groups.keys != ["id"])]
-    above = result.describe_above(rates, fail_over, figure="failure_rate", columns=columns)
+    labels = groups.columns(rates)
+    above = result.name_above(rates, fail_over, figure="failure_rate", groups=labels)
+    columns = [*labels, *rate_columns(is_grouped=groups.keys != ["id"])]
     empty = "no deployment has run so often" if len(deployments) else "there are no deployments"
     empty = options.unless_said(empty, deployments, filters)
     result.print_frame(rates, columns, empty=empty, notes=[*notes, *above])

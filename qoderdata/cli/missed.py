@@ -61,14 +61,18 @@ def missed(
             "give an earlier --since"
         )
     found = qd.missed_triggers(deployments, runs, since=since, until=until, grace=grace, snapshots=snapshots)
-    columns = [
+    labels = [
         TableColumn("should have fired", lambda row: format_time(row.scheduled_at, tz), "fixed"),
         *DEPLOYMENT,
+    ]
+    columns = [
+        *labels,
         TableColumn(
             "certain", lambda row: "yes" if row.certain else "no", "fixed", is_alert=lambda row: row.certain
         ),
         TableColumn("reason", lambda row: row.reason, "prose"),
     ]
+    certain = result.name_rows(found[found["certain"]], labels, "certainly missed") if fail else []
     empty = options.unless_said("nothing was missed", deployments, filters)
-    result.print_frame(found, columns, empty=empty, tz=tz)
-    return options.FOUND if fail and found["certain"].any() else 0
+    result.print_frame(found, columns, empty=empty, notes=certain, tz=tz)
+    return options.FOUND if certain else 0

@@ -33,7 +33,7 @@ Style = Literal["text", "csv", "json", "markdown"]
 DEFAULT_TOP = 40
 #: The `optional` of ids and of what other columns say too.
 MINOR = 9
-#: How many rates above `--fail-over` are named.
+#: How many rows a note names.
 _NAMED = 3
 #: How narrow a column may become, in columns of the terminal; other kinds keep their width.
 _NARROWEST = {"text": 12, "id": 20, "prose": 15}
@@ -72,6 +72,17 @@ DEPLOYMENT = (
     TableColumn("name", lambda row: row.name),
     TableColumn("deployment", lambda row: row.deployment_id, "id", optional=MINOR),
 )
+
+
+def _rate_and_interval(row: Any) -> str:  # noqa: ANN401 - a row
+    rate, interval = (
+        formatting.format_percent(row.failure_rate),
+        formatting.format_interval(row.ci_low, row.ci_high),
+    )
+    return f"{rate} ({interval})"
+
+
+_RATE = TableColumn("rate", _rate_and_interval, "number")
 
 
 def window_columns(frame: pd.DataFrame, tz: str) -> list[TableColumn]:
@@ -141,25 +152,27 @@ class Output:
             if below:
                 echo()
             for line in below:
-                echo(textwrap.fill(line, available_width() or len(line), subsequent_indent="  "))
+                echo(_wrapped(line, available_width()))
 
-    def describe_above(
-        self, rates: pd.DataFrame, limit: float | None, *, figure: str, columns: Sequence[TableColumn]
+    def name_above(
+        self, rates: pd.DataFrame, limit: float | None, *, figure: str, groups: Sequence[TableColumn]
     ) -> list[str]:
-        """Say which rates are above `--fail-over` by a figure, the worst first: a table may end before them."""
-        if limit is None or (above := rates[rates[figure] > limit]).empty:
+        """Return a note that names the rates that are above `--fail-over` by a figure, the worst first."""
+        if limit is None:
             return []
-        worst = above.sort_values(figure, ascending=False, kind="stable").head(_NAMED)
-        groups = [column for column in columns if column.kind != "number" and column.optional < MINOR]
-        figures = [column for column in columns if column.heading in {"rate", "95 % interval"}]
+        above = rates[rates[figure] > limit].sort_values(figure, ascending=False, kind="stable")
+        return self.name_rows(above, [*groups, _RATE], f"above --fail-over {limit:g}")
+
+    def name_rows(self, frame: pd.DataFrame, columns: Sequence[TableColumn], what: str) -> list[str]:
+        """Return a note that names the first rows of a frame, if it has any: a table may end before them."""
+        if frame.empty:
+            return []
         escape = _markdown_cell if self.style == "markdown" else str
-        named = []
-        for row in _cells(worst, [*groups, *figures]):
-            *group, rate, interval = (escape(cell.text) for cell in row)
-            named.append(f"{rate} ({interval}){' for ' if group else ''}{', '.join(group)}")
-        if len(above) > _NAMED:
-            named.append(f"and {len(above) - _NAMED:,} more")
-        return [f"above --fail-over {limit:g}: {'; '.join(named)}"]
+        rows = _cells(frame.head(_NAMED), [column for column in columns if column.optional < MINOR])
+        named = [", ".join(escape(cell.text) for cell in row) for row in rows]
+        if len(frame) > _NAMED:
+            named.append(f"and {len(frame) - _NAMED:,} more")
+        return [f"{what}: {'; '.join(named)}"]
 
 
 def _newest(frame: pd.DataFrame, top: int) -> pd.DataFrame:
@@ -168,6 +181,19 @@ def _newest(frame: pd.DataFrame, top: int) -> pd.DataFrame:
         return frame.tail(top)
     windows = frame.index.get_level_values("window").to_frame(index=False)["window"]
     return frame.iloc[sorted(windows.sort_values(ascending=False, kind="stable").index[:top])]
+
+
+def _wrapped(note: str, width: int | None) -> str:
+    """Break a note into lines that fit a width (`None`: any), names with wide characters too."""
+    from rich.console import Console  # noqa: PLC0415 - only tables need it
+    from rich.text import Text  # noqa: PLC0415 - as above
+
+    if width is None:
+        return note
+    indent = "  "
+    room = max(width - len(indent), 1)
+    lines = Text(note).wrap(Console(width=room, file=StringIO()), room)
+    return f"\n{indent}".join(line.plain.rstrip() for line in lines)
 
 
 def _in_zone(frame: pd.DataFrame, tz: str) -> pd.DataFrame:

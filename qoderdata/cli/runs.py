@@ -84,9 +84,10 @@ def runs(
         result.print_frame(found, [*groups.columns(found), *_streak_columns(tz)], empty=_EMPTY, notes=notes, tz=tz)
     else:
         rates = qd.run_failure_rates(frame, by=keys, freq=freq, tz=tz)
-        columns = [*groups.columns(rates), *window_columns(rates, tz), *_rate_columns(rates)]
+        labels = [*groups.columns(rates), *window_columns(rates, tz)]
         enough = rates["completed"] + rates["failed"] >= min_runs
-        above = result.describe_above(rates[enough], fail_over, figure="ci_low", columns=columns)
+        above = result.name_above(rates[enough], fail_over, figure="ci_low", groups=labels)
+        columns = [*labels, *_rate_columns(rates)]
         notes = [*period, RATES_OF, *above]
         result.print_frame(rates, columns, empty=_EMPTY, notes=notes, newest=freq is not None)
         return options.FOUND if above else 0
