@@ -12,14 +12,13 @@ import os
 import re
 import shutil
 import sys
-import textwrap
 import unicodedata
 from dataclasses import dataclass
 from io import StringIO
 from typing import TYPE_CHECKING, Any, Literal
 
 from qoderdata import formatting, parsing
-from qoderdata.formatting import counted
+from qoderdata.formatting import counted, format_interval, format_percent
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -74,15 +73,11 @@ DEPLOYMENT = (
 )
 
 
-def _rate_and_interval(row: Any) -> str:  # noqa: ANN401 - a row
-    rate, interval = (
-        formatting.format_percent(row.failure_rate),
-        formatting.format_interval(row.ci_low, row.ci_high),
-    )
-    return f"{rate} ({interval})"
-
-
-_RATE = TableColumn("rate", _rate_and_interval, "number")
+_RATE = TableColumn(
+    "rate",
+    lambda row: f"{format_percent(row.failure_rate)} ({format_interval(row.ci_low, row.ci_high)})",
+    "number",
+)
 
 
 def window_columns(frame: pd.DataFrame, tz: str) -> list[TableColumn]:
@@ -129,16 +124,16 @@ class Output:
         `tz`: the zone of times in CSV and JSON.
         """
         top = self.top or (len(frame) if self.style in {"csv", "json"} else DEFAULT_TOP)
-        shown = _newest(frame, top) if newest else frame.head(top)
+        shown = _in_zone(_newest(frame, top) if newest else frame.head(top), tz)
         if self.style == "csv":
             from qoderdata.export import csv_text  # noqa: PLC0415 - slow to import
 
-            print_exact(csv_text(_in_zone(shown, tz)))
+            print_exact(csv_text(shown))
         elif self.style == "json":
-            print_exact(_json_text(_in_zone(shown, tz)) + "\n")
+            print_exact(_json_text(shown) + "\n")
         elif frame.empty:
             if empty:
-                echo(textwrap.fill(empty, available_width() or max(len(empty), 1)))
+                echo(_wrapped(empty, available_width()))
         else:
             left_out = print_table(shown, columns, markdown=self.style == "markdown")
             below = list(notes)
@@ -183,16 +178,16 @@ def _newest(frame: pd.DataFrame, top: int) -> pd.DataFrame:
     return frame.iloc[sorted(windows.sort_values(ascending=False, kind="stable").index[:top])]
 
 
-def _wrapped(note: str, width: int | None) -> str:
-    """Break a note into lines that fit a width (`None`: any), names with wide characters too."""
+def _wrapped(text: str, width: int | None) -> str:
+    """Break a text into lines that fit a width (`None`: any), names with wide characters too."""
     from rich.console import Console  # noqa: PLC0415 - only tables need it
     from rich.text import Text  # noqa: PLC0415 - as above
 
     if width is None:
-        return note
+        return text
     indent = "  "
     room = max(width - len(indent), 1)
-    lines = Text(note).wrap(Console(width=room, file=StringIO()), room)
+    lines = Text(text).wrap(Console(width=room, file=StringIO()), room)
     return f"\n{indent}".join(line.plain.rstrip() for line in lines)
 
 
