@@ -159,6 +159,46 @@ def test_a_table_says_which_time_it_is_about(words: str, told: str, capsys: pyte
     )
 
 
+@pytest.mark.filterwarnings("ignore:no run is in the time")
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        ("runs", "there are no runs triggered "),
+        ("runs --streaks", "there are no runs triggered "),
+        ("runs --errors", "there are no runs triggered "),
+        ("errors", "there are no runs triggered "),
+        ("unusual", "there are no runs triggered "),
+        ("costs", "there are no sessions created "),
+    ],
+)
+def test_an_empty_table_says_which_time_it_is_about(
+    words: str, told: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    window = ["--since", "2020-01-01T00:00Z", "--until", "2020-02-01T00:00Z"]
+    assert main([*words.split(), *window]) == 0
+    assert capsys.readouterr().out == f"{told}since 2020-01-01 00:00 UTC and before 2020-02-01 00:00 UTC\n"
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        ("errors", "no run failed"),
+        ("runs --errors", "no run failed"),
+        ("unusual --threshold 99", "no run is unusual"),
+    ],
+)
+def test_a_result_without_rows_says_which_time_it_is_about(
+    words: str, told: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    runs = qd.load_runs()
+    minutes = runs["triggered_at"].dt.floor("min")
+    minute = minutes[~minutes.isin(minutes[runs["status"] != "completed"])].iloc[0]
+    since, until = (f"{at:%Y-%m-%d %H:%M} UTC" for at in (minute, minute + pd.Timedelta("1min")))
+    window = ["--since", minute.isoformat(), "--until", (minute + pd.Timedelta("1min")).isoformat()]
+    assert main([*words.split(), *window]) == 0
+    assert capsys.readouterr().out == f"{told}; runs triggered since {since} and before {until}\n"
+
+
 def test_names_are_cut_before_dates_and_figures(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

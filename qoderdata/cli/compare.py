@@ -53,7 +53,7 @@ def compare(
     found = qd.compare_periods(groups.add_names(runs), by=groups.keys, recent=recent, baseline=baseline, until=end)
     columns = [*groups.columns(found), *_COLUMNS]
     periods = f"recent: since {format_time(begin)}; before: since {format_time(begin_before)}"
-    result.print_frame(found, columns, empty="there are no runs", notes=[periods, RATES_OF])
+    result.print_frame(found, columns, empty=f"there are no runs; {periods}", notes=[periods, RATES_OF])
 
 
 def _share(failed: Any, decided: Any) -> str:  # noqa: ANN401 - integers of pandas

@@ -47,7 +47,9 @@ def costs(
     columns = [*groups.columns(found), *window_columns(found, tz), *_columns(found)]
     total = qd.session_costs(sessions, by=None)
     notes = [*_notes(sessions, total, by=groups.keys), *period]
-    result.print_frame(found, columns, empty="there are no sessions", notes=notes, newest=freq is not None)
+    result.print_frame(
+        found, columns, empty=options.nothing_in(period, "sessions"), notes=notes, newest=freq is not None
+    )
 
 
 def _notes(sessions: pd.DataFrame, total: pd.DataFrame, *, by: Sequence[str]) -> list[str]:

@@ -51,9 +51,12 @@ def errors(
     columns = [*groups.columns(found), *_columns(tz)]
     times = runs["triggered_at"]
     is_short = len(runs) > 0 and times.max() - times.min() < _REACH
-    empty = "there are no runs" if runs.empty else "no run failed"
-    if only_new and not runs.empty:
-        empty = _SHORT if is_short else "no error is new"
+    if runs.empty:
+        empty = options.nothing_in(period, "runs")
+    elif only_new and is_short:
+        empty = _SHORT
+    else:
+        empty = "; ".join(["no error is new" if only_new else "no run failed", *period])
     result.print_frame(found, columns, empty=empty, notes=[*period, _SHORT] if is_short else period, tz=tz)
 
 

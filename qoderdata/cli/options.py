@@ -432,6 +432,11 @@ def describe_window(window: dict[str, Any], what: str, tz: str = "UTC") -> list[
     return [f"{what} {' and '.join(bounds)}"] if bounds else []
 
 
+def nothing_in(period: Sequence[str], what: str) -> str:
+    """Say that there is nothing in a time that `describe_window` describes; `what` is such as ``"runs"``."""
+    return f"there are no {period[0] if period else what}"
+
+
 _OUTCOMES = option(
     "--outcomes",
     type=click.Choice(["auto", "runs", "sessions", "events"]),

@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from qoderdata.cli.output import Output
 
 RATES_OF = "rates are of completed and failed runs only"
-_EMPTY = "there are no runs"
 _STREAKS_OF_A_PERIOD = "failures before that are not counted; --since all counts them"
 
 
@@ -73,15 +72,18 @@ def runs(
     groups = grouping.resolve(by or (["deployment"] if streaks else []), "runs", service)
     frame = groups.add_names(service.runs(run_filters))
     keys = groups.keys or None
+    empty = options.nothing_in(period, "runs")
     if errors:
         is_whole = run_filters["since"] is None and run_filters["until"] is None
         found = qd.error_breakdown(frame, by=keys)
         columns = [*groups.columns(found), *_error_columns(tz, is_whole=is_whole)]
-        result.print_frame(found, columns, empty="no run failed" if len(frame) else _EMPTY, notes=period, tz=tz)
+        if len(frame):
+            empty = "; ".join(["no run failed", *period])
+        result.print_frame(found, columns, empty=empty, notes=period, tz=tz)
     elif streaks:
         found = qd.failure_streaks(frame, by=keys)
         notes = period if run_filters["since"] is None else [*period, _STREAKS_OF_A_PERIOD]
-        result.print_frame(found, [*groups.columns(found), *_streak_columns(tz)], empty=_EMPTY, notes=notes, tz=tz)
+        result.print_frame(found, [*groups.columns(found), *_streak_columns(tz)], empty=empty, notes=notes, tz=tz)
     else:
         rates = qd.run_failure_rates(frame, by=keys, freq=freq, tz=tz)
         labels = [*groups.columns(rates), *window_columns(rates, tz)]
@@ -89,7 +91,7 @@ def runs(
         above = result.name_above(rates[enough], fail_over, figure="ci_low", groups=labels)
         columns = [*labels, *_rate_columns(rates)]
         notes = [*period, RATES_OF, *above]
-        result.print_frame(rates, columns, empty=_EMPTY, notes=notes, newest=freq is not None)
+        result.print_frame(rates, columns, empty=empty, notes=notes, newest=freq is not None)
         return options.FOUND if above else 0
     return 0
 

@@ -82,7 +82,8 @@ def unusual(
         TableColumn("timeout", lambda row: format_milliseconds(row.timeout_ms), "number", optional=3),
         TableColumn("z score", _z_score, "number", optional=2),
     ]
-    empty = "there are no runs" if runs.empty else "; ".join(["no run is unusual", *notes])
+    found_none = "; ".join(["no run is unusual", *period, *notes])
+    empty = options.nothing_in(period, "runs") if runs.empty else found_none
     result.print_frame(found, columns, empty=empty, notes=[*period, *notes], tz=tz)
 
 
