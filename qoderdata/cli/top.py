@@ -96,24 +96,22 @@ class _Reader:
         self._snapshots: list[pd.DataFrame] = []
         self.host = urlsplit(self._client.base_url).netloc
 
-    def read(self, *, progress: bool | None = False) -> screen.View:
-        """Return what is going on after reading what is new; what was read before an error is kept."""
-        account = self._account(offline=self._service.offline, progress=progress)
+    def read(self, *, progress: bool | None = False, offline: bool = False) -> screen.View:
+        """Return what is going on after reading what is new; what was read before an error is kept.
+
+        `offline`: return what was going on when the service was last read, perhaps by another process.
+        """
+        offline = offline or self._service.offline
+        cache = {"cache_dir": self._service.cache_dir, "offline": offline}
+        account: dict[str, Any] = {"client": self._client, "progress": progress, **cache}
         max_age: dict[str, Any] = {} if self._service.max_age is None else {"max_age": self._service.max_age}
         whole: dict[str, Any] = {"include_archived": True}
         with options.advice_on_archived(whole):
             self._keep_deployments(qd.load_deployments(**whole, **max_age, **account))
-        if self._service.offline:
+        if offline:
             self._load_stored(account)
         else:
             self._load_new(account)
-        return self._view()
-
-    def read_stored(self) -> screen.View:
-        """Return what was going on when the service was last read, perhaps by another process."""
-        account = self._account(offline=True, progress=False)
-        self._keep_deployments(qd.load_deployments(include_archived=True, **account))
-        self._load_stored(account)
         return self._view()
 
     def use_short_timeouts(self) -> None:
@@ -126,10 +124,6 @@ class _Reader:
         """Wait before the next reading as the service asks for in an error."""
         asked = getattr(error, "retry_after", None) or 0.0
         self.pause = max(self._every, timedelta(seconds=asked))
-
-    def _account(self, *, offline: bool, progress: bool | None) -> dict[str, Any]:
-        cache = {"cache_dir": self._service.cache_dir, "offline": offline, "progress": progress}
-        return {"client": self._client, **cache}
 
     def _keep_deployments(self, deployments: pd.DataFrame) -> None:
         known = self._frames.get("deployments")
@@ -230,7 +224,7 @@ def _first_view(reader: _Reader) -> screen.View:
         return reader.read(progress=None)
     except errors.APIConnectionError as error:
         try:
-            return replace(reader.read_stored(), error=str(error))
+            return replace(reader.read(offline=True), error=str(error))
         except errors.CacheError:
             raise error from None
 
