@@ -32,14 +32,14 @@ _STREAKS_OF_A_PERIOD = "failures before that are not counted; --since all counts
     "--fail-over",
     type=click.FloatRange(0, 1),
     metavar="RATE",
-    help="Exit with 1 if the lower end of a group's 95 % interval is above RATE, a share from 0 to 1.",
+    help="Exit with 1 if a group or window has its whole 95 % interval above RATE, a share from 0 to 1.",
 )
 @click.option(
     "--min-runs",
     type=click.IntRange(min=0),
     default=1,
     metavar="N",
-    help="With --fail-over, ignore groups with fewer decided runs: completed or failed (default 1).",
+    help="With --fail-over, ignore groups and windows with fewer runs that completed or failed (default 1).",
 )
 @options.tz_option("of windows and times")
 @options.run_filters()
