@@ -129,30 +129,33 @@ def resolve_base_url(base_url: str | None = None) -> str:
     'http://127.0.0.1:8000/api/v1/cloud'
     """
     _check_text(base_url, name="base_url")
-    text = (
-        base_url
-        or os.environ.get(BASE_URL_VARIABLE, "").strip()
-        or os.environ.get(OTHER_BASE_URL_VARIABLE, "").strip()
-        or DEFAULT_BASE_URL
-    ).strip()
+    source, text = _find_base_url(base_url)
+    what = f"the base URL in {source}"  # not quoted: somebody may have put the token there
     try:
         url = urlsplit(text)
         host, _ = (url.hostname or "").lower(), url.port
     except ValueError as error:
-        raise ValueError(f"the base URL is not a URL; write one like {DEFAULT_BASE_URL}") from error
+        raise ValueError(f"{what} is not a URL; write one like {DEFAULT_BASE_URL}") from error
     if "@" in url.netloc or url.query or url.fragment:
-        raise ValueError(
-            f"the base URL may not carry a user, a query or a fragment; write one like {DEFAULT_BASE_URL}"
-        )
+        raise ValueError(f"{what} may not carry a user, a query or a fragment; write one like {DEFAULT_BASE_URL}")
     if url.scheme not in {"http", "https"} or not host:
-        raise ValueError(
-            f"the base URL {text!r} is not an absolute http(s) URL; write one like {DEFAULT_BASE_URL}"
-        )
+        raise ValueError(f"{what} is not an absolute http(s) URL; write one like {DEFAULT_BASE_URL}")
     if url.scheme == "http" and host not in _LOOPBACK:
         raise ValueError(
-            f"plain http to {host!r} would send the token unencrypted; write https://, or use a loopback address"
+            f"{what} is plain http to {host!r}, which would send the token unencrypted; write https://, or use a "
+            "loopback address"
         )
     return urlunsplit((url.scheme, url.netloc.lower(), url.path.rstrip("/"), "", ""))
+
+
+def _find_base_url(base_url: str | None) -> tuple[str, str]:
+    """Return the name of the base URL's source, and the text without white space around it."""
+    if base_url:
+        return "the argument base_url", base_url.strip()
+    for variable in (BASE_URL_VARIABLE, OTHER_BASE_URL_VARIABLE):
+        if os.environ.get(variable, "").strip():
+            return variable, os.environ[variable].strip()
+    return "the package", DEFAULT_BASE_URL
 
 
 def resolve_workspace_id(workspace_id: str | None = None) -> str | None:

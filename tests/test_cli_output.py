@@ -453,6 +453,7 @@ def test_an_error_cannot_steer_the_terminal(capsys: pytest.CaptureFixture[str]) 
         ("triggers --load 0h", "--load '0h' must fill a day evenly in whole minutes"),
         ("changes --since all", "--since 'all' is not a time"),
         ("runs --workspace a\tb", r"--workspace 'a\\tb' has characters"),
+        ("runs --base-url 127.0.0.1:9", r"the base URL in --base-url is not an absolute http\(s\) URL"),
         ("events ''", r"RUN_ID\|SESSION_ID '' is not the id of anything"),
         ("errors --since all --by error_type", "--by .* is a column of the result and cannot be a group"),
         ("errors --until 2020-01-01T00:00Z", "the default --since '30D' is not before --until '2020"),

@@ -125,6 +125,16 @@ class TestBaseUrl:
         with pytest.raises(ValueError, match=says) as caught:
             settings.resolve_base_url(text)
         assert "secret" not in str(caught.value)
+        assert "the base URL in the argument base_url " in str(caught.value)
+
+    @pytest.mark.parametrize("variable", ["QODER_MANAGED_BASE_URL", "QODER_BASE_URL"])
+    def test_a_wrong_one_is_told_by_its_variable_and_never_quoted(
+        self, variable: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv(variable, "pt-put-into-the-wrong-variable")
+        with pytest.raises(ValueError, match=f"the base URL in {variable} is not an absolute http") as caught:
+            settings.resolve_base_url()
+        assert "pt-put" not in str(caught.value)
 
 
 class TestWorkspace:

@@ -52,6 +52,7 @@ _SPELLINGS = {
     " and make a new Client": "",
     ", or give Client a larger min_interval": "",
     "check workspace_id": "check --workspace",
+    "the argument base_url": "--base-url",
     "or cache_dir to": "or --cache-dir to",
     "another cache_dir": "another --cache-dir",
     "; rename the column to group by it": " and cannot be a group",
