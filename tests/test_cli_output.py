@@ -420,6 +420,37 @@ def test_a_bug_does_not_look_like_a_finding(
     assert captured.err.endswith("\n")
 
 
+def interrupt(*_: object, **__: object) -> None:
+    raise KeyboardInterrupt
+
+
+def test_an_interrupted_pull_says_what_is_kept(
+    sandbox: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The report is interrupted between two lists: the first one is not read again."""
+    words = ["report", "r.html", "--runs", "--since", "all"]
+    monkeypatch.setenv("QODERDATA_CACHE_DIR", str(tmp_path / "cache"))
+    with monkeypatch.context() as patched:
+        patched.setattr(qd, "load_agents", interrupt)
+        assert main(words) == 130
+    captured = capsys.readouterr()
+    told = "interrupted; runs, sessions and events that were read are stored: the same command goes on from there"
+    assert (captured.out, captured.err.strip()) == ("", f"qoderdata: {told}")
+    sandbox.requests.clear()
+    assert main(words) == 0
+    assert {request.path for request in sandbox.requests} == {"/agents"}
+
+
+@pytest.mark.parametrize("words", ["top --once", "events sess_1"])
+def test_what_stores_nothing_or_ends_by_being_interrupted_says_nothing(
+    words: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(qd, "load_events", interrupt)
+    monkeypatch.setattr(sys.modules["qoderdata.cli.top"], "_print_once", interrupt)
+    assert main(words.split()) == 130
+    assert capsys.readouterr().err.strip() == ""
+
+
 def test_an_unreachable_service_says_what_the_command_is_doing(
     terminal: Callable[[], None], capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -54,6 +54,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
 _INTERRUPTED = 130
+_KEPT = "interrupted; runs, sessions and events that were read are stored: the same command goes on from there"
 _USAGE = 2
 _EXIT_CODES: tuple[tuple[type[Exception], int], ...] = (
     (exceptions.CredentialError, 3),
@@ -111,6 +112,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             code: int | None = commands.main(argv, prog_name="qoderdata", standalone_mode=False)
             output.flush()
         except (KeyboardInterrupt, click.Abort):
+            if command is not top and "offline" in {param.name for param in command.params}:
+                output.note(_KEPT)
             return _INTERRUPTED
         except click.exceptions.NoArgsIsHelpError as error:
             error.show()
