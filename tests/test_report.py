@@ -81,6 +81,7 @@ class Reader(HTMLParser):
 
     def __init__(self, html: str) -> None:
         super().__init__(convert_charrefs=True)
+        html = re.sub(r'<span class="time">([^<]*)</span>', r"\1", html)  # a part of the text around it
         self.elements: list[tuple[str, dict[str, str | None]]] = []
         self.words: list[str] = []
         self._ids: list[tuple[str, int]] = []
@@ -968,6 +969,14 @@ def test_verdict(tmp_path: Path, recent: tuple[int, int], before: tuple[int, int
             runs.append(run(1 + number % 2, 0, status, id=f"drun_{day}_{number}", triggered_at=at))
     page = report(tmp_path, flatten_deployments([deployment(n, f"d{n}") for n in (1, 2)]), runs=flatten_runs(runs))
     assert page.headline.startswith(lead)
+
+
+@pytest.mark.parametrize(("status", "cut"), [("failed", ""), ("completed", ", drawn up to 10 %")])
+def test_the_picture_says_where_it_cuts_intervals(tmp_path: Path, status: str, cut: str) -> None:
+    """Its scale is that of the rates, and the interval of a few runs is longer."""
+    deployments = flatten_deployments([deployment(1, "d1")])
+    page = report(tmp_path, deployments, runs=flatten_runs([run(1, hour, status) for hour in range(3)]))
+    assert f"Failure rate by day, with its 95 % interval{cut}" in page.words
 
 
 class TestGroups:
