@@ -6,6 +6,7 @@ matplotlib is imported when something is drawn, not before.
 
 from __future__ import annotations
 
+import re
 from contextlib import contextmanager
 from math import ceil
 from typing import TYPE_CHECKING, Any
@@ -49,6 +50,8 @@ _HALF = 0.5
 _PANEL_COLUMNS, _PANEL_INCHES, _PANEL_TITLE_INCHES, _PANEL_GAP = 3, 1.05, 0.36, 0.025
 _PANEL_MARGIN_INCHES, _PANEL_TITLE_COLUMNS = 1.1, 22
 _SMALLEST_POINTS, _POINTS_PER_INCH = 3.5, 72.0
+_NARROWEST_WITH_TEXT_POINTS = 14.0
+_FEWEST_TIMES, _TIME_LETTERS = 4, 4
 _LEAST_SPAN, _MARGIN_SHARE = pd.Timedelta("10min"), 0.02
 _FEWEST_WINDOWS, _THINNEST_POINTS = 7, 1.5
 #: The title stands above the headers of the columns beside the rows.
@@ -128,6 +131,11 @@ def axes_or_new(ax: Axes | None, *, height: float, width: float = WIDTH_INCHES) 
     import matplotlib.pyplot as plt  # noqa: PLC0415 - heavy, and needed only when drawing
 
     return plt.figure(figsize=(width, min(height, _MOST_INCHES)), layout="constrained").add_subplot()
+
+
+def width_points(ax: Axes) -> float:
+    """Return the width of the axes in points, before names and legends have taken their part."""
+    return float(ax.bbox.width / ax.figure.dpi * _POINTS_PER_INCH)
 
 
 def row_points(ax: Axes, rows: int) -> float:
@@ -287,13 +295,14 @@ def draw_grid(
     *,
     colors: Colormap,
     norm: Normalize,
-    texts: NDArray[np.str_] | None = None,
+    texts: NDArray[np.str_],
+    fewest_columns: int = 1,
 ) -> None:
     """Draw a grid of colored squares, first row on top; a value that is not a number draws none.
 
-    The square of row r and column c lies around (c, r).
+    The square of row r and column c lies around (c, r). Squares that are large enough hold their texts.
     """
-    rows, columns = values.shape
+    rows, columns = len(values), max(values.shape[1], fewest_columns)
     ax.pcolormesh(
         *_edges(values),
         np.ma.masked_invalid(values),
@@ -305,9 +314,9 @@ def draw_grid(
     ax.set(xlim=(-0.5, columns - 0.5), ylim=(rows - 0.5, -0.5))
     ax.spines[:].set_visible(False)
     ax.tick_params(length=0)
-    if texts is None:
+    width = width_points(ax) / columns
+    if width < _NARROWEST_WITH_TEXT_POINTS:
         return
-    width = ax.bbox.width / ax.figure.dpi * _POINTS_PER_INCH / columns
     points = min(8.0, width / max(2, *(len(text) for text in texts.flat)) * 1.25)
     for row, column_ in np.argwhere(np.isfinite(values)):
         dark = _brightness(colors(norm(values[row, column_]))) < _HALF
@@ -391,8 +400,8 @@ def known_times(times: pd.Series[pd.Timestamp], *, years: int = 100) -> pd.Datet
 
 
 def assumed_note(assumed: float, completed: float) -> str:
-    """Return a line to add to a label: how many completed runs are assumed; an empty text where none is."""
-    return f"\n{assumed:,.0f} of {completed:,.0f} completed runs are assumed, not proved" if assumed else ""
+    """Return a line of a label: how many completed runs are assumed; an empty text where none is."""
+    return f"{assumed:,.0f} of {completed:,.0f} completed runs are assumed, not proved" if assumed else ""
 
 
 def day_numbers(times: pd.Series[pd.Timestamp] | pd.DatetimeIndex) -> NDArray[np.float64]:
@@ -420,27 +429,72 @@ def set_window_limits(ax: Axes, begins: NDArray[np.float64]) -> float:
     `begins` are ascending. A few windows leave room beside them; of many, each bar is wide enough to be seen.
     """
     step = float(np.diff(begins).min()) if len(begins) > 1 else 1.0
-    points = ax.bbox.width / ax.figure.dpi * _POINTS_PER_INCH
-    width = max(0.8 * step, _THINNEST_POINTS * (float(np.ptp(begins)) + step) / points)
+    width = max(0.8 * step, _THINNEST_POINTS * (float(np.ptp(begins)) + step) / width_points(ax))
     room = width * max(1.0, (_FEWEST_WINDOWS - len(begins)) / 2)
     ax.set_xlim(begins.min() - room, begins.max() + room)
     return width
 
 
-def time_axis(ax: Axes, times: pd.DatetimeIndex, *, what: str, most_ticks: int = 9) -> None:
-    """Set the ticks of the x axis in the zone of the data, and name that zone in its label.
+def label_x(ax: Axes, *lines: str) -> None:
+    """Label the x axis with the lines that are not empty; break those longer than the axes at their commas."""
+    letters = 1.8 * width_points(ax) / float(ax.xaxis.label.get_fontsize())
+    broken: list[str] = []
+    for line in filter(None, lines):
+        first, *rest = re.split(r"(?<=[,;]) ", line)
+        broken.append(first)
+        for part in rest:
+            if len(broken[-1]) + len(part) < letters:
+                broken[-1] += f" {part}"
+            else:
+                broken.append(part)
+    ax.set_xlabel("\n".join(broken))
 
-    The x values of the axes are `day_numbers`; the zone and its offsets from UTC are taken from the times.
-    """
-    from matplotlib.dates import AutoDateLocator, ConciseDateFormatter  # noqa: PLC0415 - as above
 
-    locator = AutoDateLocator(tz=times.tz, minticks=min(4, most_ticks - 1), maxticks=most_ticks)  # type: ignore[no-untyped-call]  # matplotlib has no types for it
+def _room(axis: Axis, letters: int) -> int:
+    """Return how many labels of so many letters an x axis has room for, as wide as it is when it is drawn."""
+    return int(3 * axis.get_tick_space() / (0.62 * letters + 1))  # a tick space is 3 em wide
+
+
+def label_ticks(axis: Axis, labels: Mapping[float, str], *, most: int) -> None:
+    """Mark an x axis, and label as many of its marks as there is room for; `most` is how many it would have."""
+    from matplotlib.ticker import FixedLocator, FuncFormatter  # noqa: PLC0415 - heavy, and needed only when drawing
+
+    longest = max(map(len, labels.values()))
+
+    def text(value: float, number: int | None) -> str:
+        step = ceil(most / max(1, _room(axis, longest)))
+        return labels[value] if (number or 0) % step == 0 else ""
+
+    axis.set_major_locator(FixedLocator(list(labels)))
+    axis.set_major_formatter(FuncFormatter(text))
+
+
+def time_axis(ax: Axes, times: pd.DatetimeIndex, *, most_ticks: int = 9) -> None:
+    """Set the ticks of the x axis, whose values are `day_numbers`, in the zone of the times."""
+    from matplotlib import dates  # noqa: PLC0415 - heavy, and needed only when drawing
+
+    class Locator(dates.AutoDateLocator):
+        """Marks as many times as there is room for when the picture is drawn."""
+
+        def get_locator(self, dmin: Any, dmax: Any) -> Any:  # noqa: ANN401 - datetimes, a locator
+            most = max(_FEWEST_TIMES, min(most_ticks, _room(ax.xaxis, _TIME_LETTERS)))
+            self.minticks, self.maxticks = max(2, (most - 1) // 2), dict.fromkeys(self.intervald, most)
+            return super().get_locator(dmin, dmax)  # type: ignore[no-untyped-call]  # matplotlib has no types for it
+
+    locator = Locator(tz=times.tz)  # type: ignore[no-untyped-call]  # ditto
+    # Else matplotlib finds no interval that gives a year and a half three marks, and warns.
+    for unit, whole in ((dates.MONTHLY, 12), (dates.HOURLY, 24), (dates.MINUTELY, 60), (dates.SECONDLY, 60)):
+        locator.intervald[unit] = [*locator.intervald[unit], whole]
     ax.xaxis_date(times.tz)
     ax.xaxis.set_major_locator(locator)
     # The formatter would write the date where the axis label is; the label has the date instead.
-    formatter = ConciseDateFormatter(locator, tz=times.tz, show_offset=False)  # type: ignore[no-untyped-call]  # ditto
+    formatter = dates.ConciseDateFormatter(locator, tz=times.tz, show_offset=False)  # type: ignore[no-untyped-call]  # ditto
     ax.xaxis.set_major_formatter(formatter)
-    ax.set_xlabel(f"{what}, {describe_zone(times)}; {describe_days(times)}")
+
+
+def describe_times(times: pd.DatetimeIndex) -> str:
+    """Return zone, first and last day of times, for a label."""
+    return f"{describe_zone(times)}; {describe_days(times)}"
 
 
 def describe_zone(times: pd.DatetimeIndex) -> str:

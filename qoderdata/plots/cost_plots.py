@@ -18,7 +18,9 @@ from qoderdata.plots.axes import (
     check_times,
     check_top,
     day_numbers,
+    describe_times,
     group_panels,
+    label_x,
     legend_beside,
     line_color,
     panels_height,
@@ -136,7 +138,7 @@ def plot_costs(
     highest = float(shown["credits"].max())
     end = 1.02 * highest if highest > 0 else 1.0
     ax.set(xlim=(0, end), xticks=ticks_up_to(end, 6))
-    ax.set_xlabel(f"credits{_unknown_note(shown)}")
+    label_x(ax, "credits", _unknown_note(shown))
     end = 0.0
     for header, texts in _texts(shown).items():
         end = write_column(ax, header, texts, offset=end + 10, points=points)
@@ -177,10 +179,11 @@ def _plot_over_time(costs: pd.DataFrame, ax: Axes | None, top: int, labels: Mapp
     end = 1.05 * highest if highest > 0 else 1.0
     panels[0].set(ylim=(0, end), yticks=ticks_up_to(end, 6 if one else 4))
     ticks = _TICKS if one else _PANEL_TICKS
-    time_axis(panels[0], pd.DatetimeIndex(drawn.index), what="start of window", most_ticks=ticks)
-    words = panels[0].get_xlabel()
-    panels[0].set_xlabel("")
-    ax.set(xlabel=f"{words}{'' if one else '; titles: credits'}{_unknown_note(drawn)}", ylabel="credits")
+    times = pd.DatetimeIndex(drawn.index)
+    time_axis(panels[0], times, most_ticks=ticks)
+    titles = "" if one else "; titles: credits"
+    label_x(ax, f"start of window, {describe_times(times)}{titles}", _unknown_note(drawn))
+    ax.set_ylabel("credits")
     if samples:
         order = [name for name in _LOOKS if name in samples]
         offset = 6.0 if one else _below(ax, ax.xaxis.labelpad)
@@ -251,6 +254,6 @@ def _texts(shown: pd.DataFrame) -> dict[str, list[str]]:
 
 
 def _unknown_note(costs: pd.DataFrame) -> str:
-    """Return a line to add to a label: how many sessions have unknown credits."""
+    """Return a line of a label: how many sessions have unknown credits."""
     unknown, sessions = int(costs["unknown"].sum()), int(costs["sessions"].sum())
-    return f"\ncredits of {unknown:,} of {sessions:,} sessions are unknown, and not counted" if unknown else ""
+    return f"credits of {unknown:,} of {sessions:,} sessions are unknown, and not counted" if unknown else ""
