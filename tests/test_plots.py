@@ -7,7 +7,7 @@ import sys
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import matplotlib as mpl
 import numpy as np
@@ -311,7 +311,7 @@ class TestEveryPlot:
         figure, grid = plt.subplots(3, 3, figsize=(13, 12), layout="constrained")
         ax = case.plot(case.frame(), ax=grid[1, 0])
         figure.canvas.draw()
-        assert not any(labels_touch(axes) for axes in (ax, *ax.child_axes))
+        assert not any(labels_touch(cast("Axes", axes)) for axes in (ax, *ax.child_axes))
         assert ax.xaxis.label.get_window_extent().x0 > 0
 
     def test_a_frame_of_something_else_is_refused(self, case: Case) -> None:

@@ -49,8 +49,8 @@ _PANEL_TICKS, _TICKS = 5, 9
 #: The legend stands below the ticks.
 _TICK_POINTS = 20.0
 _COLUMNS = ["sessions", "credits", "model_credits", "sandbox_runtime_credits", "share", "unknown"]
-#: A smaller share of all credits is an error of rounding to two decimals, not credits without a name.
-_ROUNDING = 0.005
+#: The service cuts each figure to two decimals, so the parts of a session may be so much less than the whole.
+_ROUNDING = 0.0101
 _LOOKS: dict[str, dict[str, Any]] = {
     "model": {},
     "sandbox runtime": {"facecolor": ORANGE, "hatch": "////"},
@@ -204,7 +204,8 @@ def _parts(costs: pd.DataFrame) -> dict[str, NDArray[np.float64]]:
         for name in ("credits", "model_credits", "sandbox_runtime_credits")
     )
     other = np.maximum(whole - model - sandbox, 0.0)
-    parts = zip(_LOOKS, (model, sandbox, np.where(other > _ROUNDING * whole, other, 0.0)), strict=True)
+    is_rounding = other <= _ROUNDING * costs["sessions"].to_numpy(np.float64)
+    parts = zip(_LOOKS, (model, sandbox, np.where(is_rounding, 0.0, other)), strict=True)
     return {name: part for name, part in parts if part.any()}
 
 
