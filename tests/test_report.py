@@ -559,9 +559,10 @@ def test_what_shows_more_costs_shows_the_same_time(tmp_path: Path) -> None:
 
 def test_costs_that_nobody_knows(tmp_path: Path) -> None:
     sessions = flatten_sessions([session(1, f"dep_{1:032x}", None)])
-    words = " ".join(report(tmp_path, flatten_deployments([deployment(1, "a")]), sessions=sessions).words)
-    assert "0 sessions used – credits. The usage of 1 more is not known." in words
-    assert "720 more are of deployments without a known session." in words
+    page = report(tmp_path, flatten_deployments([deployment(1, "a")]), sessions=sessions)
+    assert page.part("costs") == (
+        "Costs and forecast What 1 session used is not known: the service gives no usage of it."
+    )
 
 
 def test_costs_without_sessions(tmp_path: Path) -> None:
@@ -646,7 +647,9 @@ def test_a_duration_that_this_week_does_not_tell(tmp_path: Path) -> None:
     before = run(1, 1, "completed", id="drun_before", triggered_at="2026-06-05T00:00:00Z")
     runs = flatten_runs([first, before, run(1, 2, "completed", duration_ms=None)])
     page = report(tmp_path, flatten_deployments([deployment(1, "a")]), runs=runs)
-    assert page.tile("Time of a success")[:2] == ["–", "median of 0 completed runs"]
+    assert page.tile("Time of a success")[:2] == ["–", "not known of any completed run"]
+    none = report(tmp_path, flatten_deployments([deployment(1, "a")]), runs=flatten_runs([run(1, 0, "failed")]))
+    assert none.tile("Time of a success")[:2] == ["–", "median of 0 completed runs"]
 
 
 def test_what_comes_after_the_start_does_not_count(tmp_path: Path) -> None:
