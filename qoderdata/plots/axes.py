@@ -16,7 +16,7 @@ import pandas as pd
 
 from qoderdata.errors import FrameTypeError
 from qoderdata.formatting import format_time
-from qoderdata.plots.labels import Labels, font_families, keep_direction, make_labels
+from qoderdata.plots.labels import font_families, keep_direction, make_labels
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -217,20 +217,14 @@ def _panel_grid(count: int) -> tuple[int, int]:
 def group_panels(
     ax: Axes, groups: Sequence[Group], labels: Mapping[str, str] | None, figures: Sequence[str]
 ) -> list[Axes]:
-    """Divide the axes into a panel a group, titled with its name and its figure; all with the same scales."""
+    """Divide the axes into a panel a group, titled with its name and its figure; all with the same scales.
+
+    The panels, row by row, are children of `ax`, which keeps its title and labels; values stand beside those on
+    the left, times below the lowest of each column.
+    """
     keys, names = [group.key for group in groups], [group.name for group in groups]
     named = make_labels(keys, names, labels, columns=_PANEL_TITLE_COLUMNS)
-    titles = [f"{keep_direction(text)}: {figure}" for text, figure in zip(named.texts, figures, strict=True)]
-    return _divide_axes(ax, Labels(titles, named.properties))
-
-
-def _divide_axes(ax: Axes, titles: Labels) -> list[Axes]:
-    """Divide the axes into panels with the same scales, each under its title, and return them row by row.
-
-    The panels are children of `ax`, which keeps its title and labels; values stand beside those on the left, times
-    below the lowest of each column.
-    """
-    count = len(titles.texts)
+    count = len(groups)
     rows, columns = _panel_grid(count)
     ax.set(xticks=[], yticks=[])
     ax.spines[:].set_visible(False)
@@ -238,7 +232,7 @@ def _divide_axes(ax: Axes, titles: Labels) -> list[Axes]:
     points = min(9.0, row_points(ax, 4 * rows))
     height, width = 1 / rows - title, (1 - _PANEL_GAP * (columns - 1)) / columns
     panels: list[Axes] = []
-    for number, text in enumerate(titles.texts):
+    for number, (text, figure) in enumerate(zip(named.texts, figures, strict=True)):
         row, column = divmod(number, columns)
         bounds = (column * (width + _PANEL_GAP), (rows - 1 - row) / rows, width, height)
         first = panels[0] if panels else None
@@ -246,8 +240,8 @@ def _divide_axes(ax: Axes, titles: Labels) -> list[Axes]:
         panel.patch.set_visible(False)
         panel.tick_params(labelbottom=number + columns >= count, labelleft=column == 0, labelsize=points)
         panel.annotate(
-            text, (0, 1), xycoords="axes fraction", xytext=(0, 3), textcoords="offset points",
-            va="bottom", fontsize=points, **titles.properties,
+            f"{keep_direction(text)}: {figure}", (0, 1), xycoords="axes fraction", xytext=(0, 3),
+            textcoords="offset points", va="bottom", fontsize=points, **named.properties,
         )  # fmt: skip
         panels.append(panel)
     # matplotlib does not see the ticks of the panels when it places the labels of these axes.

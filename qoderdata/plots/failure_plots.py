@@ -278,7 +278,9 @@ def plot_run_failure_rates(
     note = assumed_note(counts["assumed"].sum(), counts["completed"].sum())
     if one:
         lines = _rate_lines(ax, shown[0].rows, shade=True)
-        _rate_axis(ax, highest, below=_COUNTS_SHARE + _GAP_SHARE)
+        below = _COUNTS_SHARE + _GAP_SHARE
+        _rate_axis(ax, highest, below=below)
+        ax.set_ylabel("failure rate", y=(1 + below) / 2)
         bars = _count_bars(ax, counts)
         legend_beside(ax, [*lines.values(), *bars.values()], [*lines, *bars])
         time_axis(ax, times)
@@ -304,8 +306,7 @@ def _rate_panels(
         style_values(panel)
     set_window_limits(panels[0], np.unique(day_numbers(times)))
     time_axis(panels[0], times, most_ticks=_PANEL_TICKS)
-    ax.set_ylabel(panels[0].get_ylabel())
-    panels[0].set_ylabel("")
+    ax.set_ylabel("failure rate")
     return few
 
 
@@ -349,7 +350,6 @@ def _rate_axis(ax: Axes, highest: float, *, below: float) -> None:
     ax.set_ylim(-top * below / (1 - below), top)
     ax.set_yticks(ticks_up_to(top, 6 if below > _PANEL_BELOW else 4))
     percent_axis(ax.yaxis)
-    ax.set_ylabel("failure rate", y=(1 + below) / 2)
     style_values(ax)
     ax.spines["left"].set_bounds(0, top)
 
