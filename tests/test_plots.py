@@ -7,7 +7,7 @@ import sys
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import matplotlib as mpl
 import numpy as np
@@ -218,6 +218,13 @@ def figure_of(ax: Axes) -> Figure:
     return figure
 
 
+def labels_touch(ax: Axes) -> bool:
+    """Return whether labels below the axes are less than 6 pixels apart."""
+    drawn = [label for label in ax.get_xticklabels() if label.get_text() and label.get_visible()]
+    boxes = sorted((label.get_window_extent() for label in drawn), key=lambda box: box.x0)
+    return any(left.x1 + 6 > right.x0 for left, right in pairwise(boxes))
+
+
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES.keys())
 class TestEveryPlot:
     def test_says_what_is_drawn_and_in_which_unit(self, case: Case) -> None:
@@ -300,10 +307,50 @@ class TestEveryPlot:
             assert edges.contains(*box.min), text
             assert edges.contains(*box.max), text
 
+    def test_labels_of_a_narrow_subplot_do_not_touch(self, case: Case) -> None:
+        figure, grid = plt.subplots(3, 3, figsize=(13, 12), layout="constrained")
+        ax = case.plot(case.frame(), ax=grid[1, 0])
+        figure.canvas.draw()
+        assert not any(labels_touch(cast("Axes", axes)) for axes in (ax, *ax.child_axes))
+        assert ax.xaxis.label.get_window_extent().x0 > 0
+
     def test_a_frame_of_something_else_is_refused(self, case: Case) -> None:
         with pytest.raises(MissingColumnError, match="it has: colour"):
             case.plot(pd.DataFrame({"colour": ["red"]}))
         assert plt.get_fignums() == []
+
+
+@pytest.mark.filterwarnings("error")
+def test_panels_of_three_years_have_years_below_them() -> None:
+    """Matplotlib finds no ticks for a year and a half by itself, and says so at each drawing."""
+    many = runs(200, days=1100)
+    ax = plots.plot_run_failure_rates(run_failure_rates(many, freq="28D"))
+    figure_of(ax).canvas.draw()
+    assert "2027" in [label.get_text() for label in ax.child_axes[-1].get_xticklabels()]
+
+
+def test_panels_of_one_day_have_days_below_them() -> None:
+    day = runs(60, days=1 / 24)
+    ax = plots.plot_run_failure_rates(run_failure_rates(day, freq="1D"))
+    figure_of(ax).canvas.draw()
+    assert "03" in [label.get_text() for label in ax.child_axes[-1].get_xticklabels()]
+
+
+def test_weeks_of_a_calendar_do_not_touch_where_its_neighbors_are_wide() -> None:
+    """Names and legend of the timeline below leave it a third of its room."""
+    figure, grid = plt.subplots(3, 2, figsize=(8, 9), layout="constrained")
+    ax = plots.plot_run_calendar(runs(days=300), ax=grid[0, 1])
+    plots.plot_run_timeline(runs(), ax=grid[1, 1])
+    figure.canvas.draw()
+    assert not labels_touch(ax)
+
+
+def test_a_calendar_of_years_says_which_year() -> None:
+    ax = plots.plot_run_calendar(runs(200, days=800))
+    figure_of(ax).canvas.draw()
+    labels = [label.get_text() for label in ax.get_xticklabels() if label.get_text()]
+    assert labels[0] == "May 2026"
+    assert {label[-4:] for label in labels} == {"2026", "2027", "2028"}
 
 
 @pytest.mark.parametrize("column", ["deployments", "consecutive_failures"])

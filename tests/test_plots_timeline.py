@@ -334,6 +334,13 @@ class TestCosts:
         assert legend_of(ax) == ["model", "sandbox runtime", "not itemized"]
         assert ax.get_xlabel() == "credits\ncredits of 2 of 5 sessions are unknown, and not counted"
 
+    def test_what_the_service_cuts_off_is_not_a_part(self) -> None:
+        """Each figure has two decimals, cut and not rounded: 0.009 and 0.009 of 0.018 are 0 and 0 of 0.01."""
+        cut = qd.plot_costs(costs_of([("a", 0.05, 0.03, 0.01), ("a", 0.01, 0.0, 0.0)]))
+        assert legend_of(cut) == ["model", "sandbox runtime"]
+        missing = qd.plot_costs(costs_of([("a", 0.05, 0.03, 0.01), ("a", 0.05, None, None)]))
+        assert legend_of(missing) == ["model", "sandbox runtime", "not itemized"]
+
     def test_the_columns_say_what_is_unknown(self) -> None:
         ax = qd.plot_costs(costs_of(ROWS))
         texts = [text.get_text() for text in ax.texts]

@@ -81,6 +81,7 @@ class Reader(HTMLParser):
 
     def __init__(self, html: str) -> None:
         super().__init__(convert_charrefs=True)
+        html = re.sub(r'<span class="time">([^<]*)</span>', r"\1", html)  # a part of the text around it
         self.elements: list[tuple[str, dict[str, str | None]]] = []
         self.words: list[str] = []
         self._ids: list[tuple[str, int]] = []
@@ -558,9 +559,10 @@ def test_what_shows_more_costs_shows_the_same_time(tmp_path: Path) -> None:
 
 def test_costs_that_nobody_knows(tmp_path: Path) -> None:
     sessions = flatten_sessions([session(1, f"dep_{1:032x}", None)])
-    words = " ".join(report(tmp_path, flatten_deployments([deployment(1, "a")]), sessions=sessions).words)
-    assert "0 sessions used – credits. The usage of 1 more is not known." in words
-    assert "720 more are of deployments without a known session." in words
+    page = report(tmp_path, flatten_deployments([deployment(1, "a")]), sessions=sessions)
+    assert page.part("costs") == (
+        "Costs and forecast What 1 session used is not known: the service gives no usage of it."
+    )
 
 
 def test_costs_without_sessions(tmp_path: Path) -> None:
@@ -645,7 +647,9 @@ def test_a_duration_that_this_week_does_not_tell(tmp_path: Path) -> None:
     before = run(1, 1, "completed", id="drun_before", triggered_at="2026-06-05T00:00:00Z")
     runs = flatten_runs([first, before, run(1, 2, "completed", duration_ms=None)])
     page = report(tmp_path, flatten_deployments([deployment(1, "a")]), runs=runs)
-    assert page.tile("Time of a success")[:2] == ["–", "median of 0 completed runs"]
+    assert page.tile("Time of a success")[:2] == ["–", "not known of any completed run"]
+    none = report(tmp_path, flatten_deployments([deployment(1, "a")]), runs=flatten_runs([run(1, 0, "failed")]))
+    assert none.tile("Time of a success")[:2] == ["–", "median of 0 completed runs"]
 
 
 def test_what_comes_after_the_start_does_not_count(tmp_path: Path) -> None:
@@ -968,6 +972,14 @@ def test_verdict(tmp_path: Path, recent: tuple[int, int], before: tuple[int, int
             runs.append(run(1 + number % 2, 0, status, id=f"drun_{day}_{number}", triggered_at=at))
     page = report(tmp_path, flatten_deployments([deployment(n, f"d{n}") for n in (1, 2)]), runs=flatten_runs(runs))
     assert page.headline.startswith(lead)
+
+
+@pytest.mark.parametrize(("status", "cut"), [("failed", ""), ("completed", ", drawn up to 10 %")])
+def test_the_picture_says_where_it_cuts_intervals(tmp_path: Path, status: str, cut: str) -> None:
+    """Its scale is that of the rates, and the interval of a few runs is longer."""
+    deployments = flatten_deployments([deployment(1, "d1")])
+    page = report(tmp_path, deployments, runs=flatten_runs([run(1, hour, status) for hour in range(3)]))
+    assert f"Failure rate by day, with its 95 % interval{cut}" in page.words
 
 
 class TestGroups:

@@ -233,6 +233,7 @@ def test_contrast(mode: int, ink: str, ground: str) -> None:
 
 SCREENS: dict[str, dict[str, Any]] = {
     "desk": {"viewport": {"width": 1200, "height": 900}},
+    "tablet": {"viewport": {"width": 800, "height": 1100}},
     "phone": {"viewport": {"width": 390, "height": 844}},
     "dark": {"viewport": {"width": 1200, "height": 900}, "color_scheme": "dark"},
 }
@@ -372,6 +373,32 @@ def test_a_phone_shows_the_newest_days(fleet: Path, chromium: Browser) -> None:
             inside.append(frame["x"] <= place["x"] and place["x"] + place["width"] <= frame["x"] + frame["width"])
         assert inside[-7:] == [True] * 7
         assert inside[0] is False
+
+
+@pytest.mark.parametrize("width", [390, 800])
+def test_no_date_is_broken_at_its_hyphen(fleet: Path, chromium: Browser, width: int) -> None:
+    """Each day, with its time where it has one, is in one line of its text; in a narrow column too."""
+    with page_of(chromium, viewport={"width": width, "height": 844}) as page:
+        WatchedPage(page, fleet)
+        page.evaluate(OPEN_ALL)
+        lines = page.evaluate(
+            """() => {
+                const lines = [], walker = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
+                while (walker.nextNode()) {
+                    const text = walker.currentNode;
+                    if (text.parentElement.closest("svg")) continue;
+                    for (const day of text.data.matchAll(/[0-9]{4}-[0-9]{2}-[0-9]{2}( [0-9:]+ UTC)?/g)) {
+                        const range = document.createRange();
+                        range.setStart(text, day.index);
+                        range.setEnd(text, day.index + day[0].length);
+                        lines.push(range.getClientRects().length);
+                    }
+                }
+                return lines;
+            }"""
+        )
+        assert len(lines) > 100
+        assert set(lines) == {1}
 
 
 def test_a_phone_breaks_no_word_of_a_change(fleet: Path, chromium: Browser) -> None:

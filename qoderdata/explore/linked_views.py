@@ -215,7 +215,7 @@ class _Views:
         ]
         opacity = alt.when(faded).then(alt.value(0.3)).otherwise(alt.value(1))
         shade = alt.when(selection, empty=False).then(alt.value(0.22)).otherwise(alt.value(0.001))
-        axis = alt.Axis(format="%", values=[0, 0.5, 1], title=None)
+        axis = alt.Axis(values=[0, 0.5, 1], labelExpr="datum.value * 100 + ' %'", title=None)
         scale = alt.Scale(domain=[0, 1], range=[_RATES_FROM, _LEFT - 6])
         y = alt.Y(f"{key}:O", axis=None)
         rows = base.mark_rect(color=GREY, cursor="pointer").encode(

@@ -6,6 +6,7 @@ matplotlib is imported when something is drawn, not before.
 
 from __future__ import annotations
 
+import re
 from contextlib import contextmanager
 from math import ceil
 from typing import TYPE_CHECKING, Any
@@ -15,7 +16,7 @@ import pandas as pd
 
 from qoderdata.errors import FrameTypeError
 from qoderdata.formatting import format_time
-from qoderdata.plots.labels import Labels, font_families, keep_direction, make_labels
+from qoderdata.plots.labels import font_families, keep_direction, make_labels
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -49,6 +50,8 @@ _HALF = 0.5
 _PANEL_COLUMNS, _PANEL_INCHES, _PANEL_TITLE_INCHES, _PANEL_GAP = 3, 1.05, 0.36, 0.025
 _PANEL_MARGIN_INCHES, _PANEL_TITLE_COLUMNS = 1.1, 22
 _SMALLEST_POINTS, _POINTS_PER_INCH = 3.5, 72.0
+_NARROWEST_WITH_TEXT_POINTS = 14.0
+_FEWEST_TIMES, _TIME_LETTERS = 4, 4
 _LEAST_SPAN, _MARGIN_SHARE = pd.Timedelta("10min"), 0.02
 _FEWEST_WINDOWS, _THINNEST_POINTS = 7, 1.5
 #: The title stands above the headers of the columns beside the rows.
@@ -130,6 +133,11 @@ def axes_or_new(ax: Axes | None, *, height: float, width: float = WIDTH_INCHES) 
     return plt.figure(figsize=(width, min(height, _MOST_INCHES)), layout="constrained").add_subplot()
 
 
+def width_points(ax: Axes) -> float:
+    """Return the width of the axes in points, before names and legends have taken their part."""
+    return float(ax.bbox.width / ax.figure.dpi * _POINTS_PER_INCH)
+
+
 def row_points(ax: Axes, rows: int) -> float:
     """Return the font size in points that fits one of so many rows."""
     import matplotlib as mpl  # noqa: PLC0415 - heavy, and needed only when drawing
@@ -209,20 +217,14 @@ def _panel_grid(count: int) -> tuple[int, int]:
 def group_panels(
     ax: Axes, groups: Sequence[Group], labels: Mapping[str, str] | None, figures: Sequence[str]
 ) -> list[Axes]:
-    """Divide the axes into a panel a group, titled with its name and its figure; all with the same scales."""
+    """Divide the axes into a panel a group, titled with its name and its figure; all with the same scales.
+
+    The panels, row by row, are children of `ax`, which keeps its title and labels; values stand beside those on
+    the left, times below the lowest of each column.
+    """
     keys, names = [group.key for group in groups], [group.name for group in groups]
     named = make_labels(keys, names, labels, columns=_PANEL_TITLE_COLUMNS)
-    titles = [f"{keep_direction(text)}: {figure}" for text, figure in zip(named.texts, figures, strict=True)]
-    return _divide_axes(ax, Labels(titles, named.properties))
-
-
-def _divide_axes(ax: Axes, titles: Labels) -> list[Axes]:
-    """Divide the axes into panels with the same scales, each under its title, and return them row by row.
-
-    The panels are children of `ax`, which keeps its title and labels; values stand beside those on the left, times
-    below the lowest of each column.
-    """
-    count = len(titles.texts)
+    count = len(groups)
     rows, columns = _panel_grid(count)
     ax.set(xticks=[], yticks=[])
     ax.spines[:].set_visible(False)
@@ -230,7 +232,7 @@ def _divide_axes(ax: Axes, titles: Labels) -> list[Axes]:
     points = min(9.0, row_points(ax, 4 * rows))
     height, width = 1 / rows - title, (1 - _PANEL_GAP * (columns - 1)) / columns
     panels: list[Axes] = []
-    for number, text in enumerate(titles.texts):
+    for number, (text, figure) in enumerate(zip(named.texts, figures, strict=True)):
         row, column = divmod(number, columns)
         bounds = (column * (width + _PANEL_GAP), (rows - 1 - row) / rows, width, height)
         first = panels[0] if panels else None
@@ -238,8 +240,8 @@ def _divide_axes(ax: Axes, titles: Labels) -> list[Axes]:
         panel.patch.set_visible(False)
         panel.tick_params(labelbottom=number + columns >= count, labelleft=column == 0, labelsize=points)
         panel.annotate(
-            text, (0, 1), xycoords="axes fraction", xytext=(0, 3), textcoords="offset points",
-            va="bottom", fontsize=points, **titles.properties,
+            f"{keep_direction(text)}: {figure}", (0, 1), xycoords="axes fraction", xytext=(0, 3),
+            textcoords="offset points", va="bottom", fontsize=points, **named.properties,
         )  # fmt: skip
         panels.append(panel)
     # matplotlib does not see the ticks of the panels when it places the labels of these axes.
@@ -287,13 +289,14 @@ def draw_grid(
     *,
     colors: Colormap,
     norm: Normalize,
-    texts: NDArray[np.str_] | None = None,
+    texts: NDArray[np.str_],
+    fewest_columns: int = 1,
 ) -> None:
     """Draw a grid of colored squares, first row on top; a value that is not a number draws none.
 
-    The square of row r and column c lies around (c, r).
+    The square of row r and column c lies around (c, r). Squares that are large enough hold their texts.
     """
-    rows, columns = values.shape
+    rows, columns = len(values), max(values.shape[1], fewest_columns)
     ax.pcolormesh(
         *_edges(values),
         np.ma.masked_invalid(values),
@@ -305,9 +308,9 @@ def draw_grid(
     ax.set(xlim=(-0.5, columns - 0.5), ylim=(rows - 0.5, -0.5))
     ax.spines[:].set_visible(False)
     ax.tick_params(length=0)
-    if texts is None:
+    width = width_points(ax) / columns
+    if width < _NARROWEST_WITH_TEXT_POINTS:
         return
-    width = ax.bbox.width / ax.figure.dpi * _POINTS_PER_INCH / columns
     points = min(8.0, width / max(2, *(len(text) for text in texts.flat)) * 1.25)
     for row, column_ in np.argwhere(np.isfinite(values)):
         dark = _brightness(colors(norm(values[row, column_]))) < _HALF
@@ -391,8 +394,8 @@ def known_times(times: pd.Series[pd.Timestamp], *, years: int = 100) -> pd.Datet
 
 
 def assumed_note(assumed: float, completed: float) -> str:
-    """Return a line to add to a label: how many completed runs are assumed; an empty text where none is."""
-    return f"\n{assumed:,.0f} of {completed:,.0f} completed runs are assumed, not proved" if assumed else ""
+    """Return a line of a label: how many completed runs are assumed; an empty text where none is."""
+    return f"{assumed:,.0f} of {completed:,.0f} completed runs are assumed, not proved" if assumed else ""
 
 
 def day_numbers(times: pd.Series[pd.Timestamp] | pd.DatetimeIndex) -> NDArray[np.float64]:
@@ -420,27 +423,72 @@ def set_window_limits(ax: Axes, begins: NDArray[np.float64]) -> float:
     `begins` are ascending. A few windows leave room beside them; of many, each bar is wide enough to be seen.
     """
     step = float(np.diff(begins).min()) if len(begins) > 1 else 1.0
-    points = ax.bbox.width / ax.figure.dpi * _POINTS_PER_INCH
-    width = max(0.8 * step, _THINNEST_POINTS * (float(np.ptp(begins)) + step) / points)
+    width = max(0.8 * step, _THINNEST_POINTS * (float(np.ptp(begins)) + step) / width_points(ax))
     room = width * max(1.0, (_FEWEST_WINDOWS - len(begins)) / 2)
     ax.set_xlim(begins.min() - room, begins.max() + room)
     return width
 
 
-def time_axis(ax: Axes, times: pd.DatetimeIndex, *, what: str, most_ticks: int = 9) -> None:
-    """Set the ticks of the x axis in the zone of the data, and name that zone in its label.
+def label_x(ax: Axes, *lines: str) -> None:
+    """Label the x axis with the lines that are not empty; break those longer than the axes at their commas."""
+    letters = 1.8 * width_points(ax) / float(ax.xaxis.label.get_fontsize())
+    broken: list[str] = []
+    for line in filter(None, lines):
+        first, *rest = re.split(r"(?<=[,;]) ", line)
+        broken.append(first)
+        for part in rest:
+            if len(broken[-1]) + len(part) < letters:
+                broken[-1] += f" {part}"
+            else:
+                broken.append(part)
+    ax.set_xlabel("\n".join(broken))
 
-    The x values of the axes are `day_numbers`; the zone and its offsets from UTC are taken from the times.
-    """
-    from matplotlib.dates import AutoDateLocator, ConciseDateFormatter  # noqa: PLC0415 - as above
 
-    locator = AutoDateLocator(tz=times.tz, minticks=min(4, most_ticks - 1), maxticks=most_ticks)  # type: ignore[no-untyped-call]  # matplotlib has no types for it
+def _room(axis: Axis, letters: int) -> int:
+    """Return how many labels of so many letters an x axis has room for, as wide as it is when it is drawn."""
+    return int(3 * axis.get_tick_space() / (0.62 * letters + 1))  # a tick space is 3 em wide
+
+
+def label_ticks(axis: Axis, labels: Mapping[float, str], *, most: int) -> None:
+    """Mark an x axis, and label as many of its marks as there is room for; `most` is how many it would have."""
+    from matplotlib.ticker import FixedLocator, FuncFormatter  # noqa: PLC0415 - heavy, and needed only when drawing
+
+    longest = max(map(len, labels.values()))
+
+    def text(value: float, number: int | None) -> str:
+        step = ceil(most / max(1, _room(axis, longest)))
+        return labels[value] if (number or 0) % step == 0 else ""
+
+    axis.set_major_locator(FixedLocator(list(labels)))
+    axis.set_major_formatter(FuncFormatter(text))
+
+
+def time_axis(ax: Axes, times: pd.DatetimeIndex, *, most_ticks: int = 9) -> None:
+    """Set the ticks of the x axis, whose values are `day_numbers`, in the zone of the times."""
+    from matplotlib import dates  # noqa: PLC0415 - heavy, and needed only when drawing
+
+    class Locator(dates.AutoDateLocator):
+        """Marks as many times as there is room for when the picture is drawn."""
+
+        def get_locator(self, dmin: Any, dmax: Any) -> Any:  # noqa: ANN401 - datetimes, a locator
+            most = max(_FEWEST_TIMES, min(most_ticks, _room(ax.xaxis, _TIME_LETTERS)))
+            self.minticks, self.maxticks = max(2, (most - 1) // 2), dict.fromkeys(self.intervald, most)
+            return super().get_locator(dmin, dmax)  # type: ignore[no-untyped-call]  # matplotlib has no types for it
+
+    locator = Locator(tz=times.tz)  # type: ignore[no-untyped-call]  # ditto
+    # Else matplotlib finds no interval that gives a year and a half three marks, and warns.
+    for unit, whole in ((dates.MONTHLY, 12), (dates.HOURLY, 24), (dates.MINUTELY, 60), (dates.SECONDLY, 60)):
+        locator.intervald[unit] = [*locator.intervald[unit], whole]
     ax.xaxis_date(times.tz)
     ax.xaxis.set_major_locator(locator)
     # The formatter would write the date where the axis label is; the label has the date instead.
-    formatter = ConciseDateFormatter(locator, tz=times.tz, show_offset=False)  # type: ignore[no-untyped-call]  # ditto
+    formatter = dates.ConciseDateFormatter(locator, tz=times.tz, show_offset=False)  # type: ignore[no-untyped-call]  # ditto
     ax.xaxis.set_major_formatter(formatter)
-    ax.set_xlabel(f"{what}, {describe_zone(times)}; {describe_days(times)}")
+
+
+def describe_times(times: pd.DatetimeIndex) -> str:
+    """Return zone, first and last day of times, for a label."""
+    return f"{describe_zone(times)}; {describe_days(times)}"
 
 
 def describe_zone(times: pd.DatetimeIndex) -> str:

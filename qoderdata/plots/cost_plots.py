@@ -18,7 +18,9 @@ from qoderdata.plots.axes import (
     check_times,
     check_top,
     day_numbers,
+    describe_times,
     group_panels,
+    label_x,
     legend_beside,
     line_color,
     panels_height,
@@ -47,8 +49,8 @@ _PANEL_TICKS, _TICKS = 5, 9
 #: The legend stands below the ticks.
 _TICK_POINTS = 20.0
 _COLUMNS = ["sessions", "credits", "model_credits", "sandbox_runtime_credits", "share", "unknown"]
-#: A smaller share of all credits is an error of rounding to two decimals, not credits without a name.
-_ROUNDING = 0.005
+#: The service cuts each figure to two decimals, so the parts of a session may be so much less than the whole.
+_ROUNDING = 0.0101
 _LOOKS: dict[str, dict[str, Any]] = {
     "model": {},
     "sandbox runtime": {"facecolor": ORANGE, "hatch": "////"},
@@ -136,7 +138,7 @@ def plot_costs(
     highest = float(shown["credits"].max())
     end = 1.02 * highest if highest > 0 else 1.0
     ax.set(xlim=(0, end), xticks=ticks_up_to(end, 6))
-    ax.set_xlabel(f"credits{_unknown_note(shown)}")
+    label_x(ax, "credits", _unknown_note(shown))
     end = 0.0
     for header, texts in _texts(shown).items():
         end = write_column(ax, header, texts, offset=end + 10, points=points)
@@ -177,10 +179,11 @@ def _plot_over_time(costs: pd.DataFrame, ax: Axes | None, top: int, labels: Mapp
     end = 1.05 * highest if highest > 0 else 1.0
     panels[0].set(ylim=(0, end), yticks=ticks_up_to(end, 6 if one else 4))
     ticks = _TICKS if one else _PANEL_TICKS
-    time_axis(panels[0], pd.DatetimeIndex(drawn.index), what="start of window", most_ticks=ticks)
-    words = panels[0].get_xlabel()
-    panels[0].set_xlabel("")
-    ax.set(xlabel=f"{words}{'' if one else '; titles: credits'}{_unknown_note(drawn)}", ylabel="credits")
+    times = pd.DatetimeIndex(drawn.index)
+    time_axis(panels[0], times, most_ticks=ticks)
+    titles = "" if one else "; titles: credits"
+    label_x(ax, f"start of window, {describe_times(times)}{titles}", _unknown_note(drawn))
+    ax.set_ylabel("credits")
     if samples:
         order = [name for name in _LOOKS if name in samples]
         offset = 6.0 if one else _below(ax, ax.xaxis.labelpad)
@@ -201,7 +204,8 @@ def _parts(costs: pd.DataFrame) -> dict[str, NDArray[np.float64]]:
         for name in ("credits", "model_credits", "sandbox_runtime_credits")
     )
     other = np.maximum(whole - model - sandbox, 0.0)
-    parts = zip(_LOOKS, (model, sandbox, np.where(other > _ROUNDING * whole, other, 0.0)), strict=True)
+    is_rounding = other <= _ROUNDING * costs["sessions"].to_numpy(np.float64)
+    parts = zip(_LOOKS, (model, sandbox, np.where(is_rounding, 0.0, other)), strict=True)
     return {name: part for name, part in parts if part.any()}
 
 
@@ -251,6 +255,6 @@ def _texts(shown: pd.DataFrame) -> dict[str, list[str]]:
 
 
 def _unknown_note(costs: pd.DataFrame) -> str:
-    """Return a line to add to a label: how many sessions have unknown credits."""
+    """Return a line of a label: how many sessions have unknown credits."""
     unknown, sessions = int(costs["unknown"].sum()), int(costs["sessions"].sum())
-    return f"\ncredits of {unknown:,} of {sessions:,} sessions are unknown, and not counted" if unknown else ""
+    return f"credits of {unknown:,} of {sessions:,} sessions are unknown, and not counted" if unknown else ""

@@ -17,8 +17,10 @@ from qoderdata.plots.axes import (
     check_times,
     check_top,
     day_numbers,
+    describe_times,
     group_panels,
     hatched,
+    label_x,
     legend_beside,
     line_color,
     pale_color,
@@ -130,7 +132,7 @@ def plot_failure_rates(
     ax.set_yticks(range(len(shown)), labels_shown.texts, fontsize=points, **labels_shown.properties)
     what = "decided runs" if by_runs else "runs"
     note = assumed_note(shown["assumed"].sum(), shown["completed"].sum()) if by_runs and "assumed" in shown else ""
-    ax.set_xlabel(f"failure rate (failed / {what}); line: Wilson interval{note}")
+    label_x(ax, f"failure rate (failed / {what}); line: Wilson interval", note)
     end = write_column(ax, f"failed / {what}", _counts(shown, by_runs=by_runs), offset=6, points=points)
     if failing.any():
         write_column(ax, "failing now", _streaks(shown), offset=end + 10, points=points, color=VERMILLION)
@@ -272,22 +274,28 @@ def plot_run_failure_rates(
     counts = drawn.reindex(columns=[*_COUNTS, "assumed", "unknown"], fill_value=0).groupby(level="window").sum()
     times = pd.DatetimeIndex(drawn.index.get_level_values("window"))
     highest = float(drawn["ci_high"].astype("float64").max())
+    words = f"start of window, {describe_times(times)}"
+    note = assumed_note(counts["assumed"].sum(), counts["completed"].sum())
     if one:
         lines = _rate_lines(ax, shown[0].rows, shade=True)
-        _rate_axis(ax, highest, below=_COUNTS_SHARE + _GAP_SHARE)
+        below = _COUNTS_SHARE + _GAP_SHARE
+        _rate_axis(ax, highest, below=below)
+        ax.set_ylabel("failure rate", y=(1 + below) / 2)
         bars = _count_bars(ax, counts)
         legend_beside(ax, [*lines.values(), *bars.values()], [*lines, *bars])
-        time_axis(ax, times, what="start of window")
+        time_axis(ax, times)
+        label_x(ax, words, note)
     else:
-        _rate_panels(ax, shown, times, highest=highest, labels=labels)
-    ax.set_xlabel(ax.get_xlabel() + assumed_note(counts["assumed"].sum(), counts["completed"].sum()))
+        has_few = _rate_panels(ax, shown, times, highest=highest, labels=labels)
+        meaning = "titles: failed / decided runs; upright: Wilson intervals"
+        label_x(ax, words, f"{meaning}; faint: {_FEW}" if has_few else meaning, note)
     return ax
 
 
 def _rate_panels(
     ax: Axes, groups: list[Group], times: pd.DatetimeIndex, *, highest: float, labels: Mapping[str, str] | None
-) -> None:
-    """Draw a panel a group, all with the same scales."""
+) -> bool:
+    """Draw a panel a group, all with the same scales; return whether there are rates of few runs."""
     figures = [f"{int(group.rows['failed'].sum()):,} / {int(_decided(group.rows).sum()):,}" for group in groups]
     panels = group_panels(ax, groups, labels, figures)
     few = False
@@ -296,14 +304,10 @@ def _rate_panels(
     _rate_axis(panels[0], highest, below=_PANEL_BELOW)
     for panel in panels:
         style_values(panel)
-    numbers = day_numbers(times)
-    room = max(0.03 * float(np.ptp(numbers)), 0.5 / 24)
-    panels[0].set_xlim(numbers.min() - room, numbers.max() + room)
-    time_axis(panels[0], times, what="start of window", most_ticks=_PANEL_TICKS)
-    words = "titles: failed / decided runs; upright lines: Wilson intervals" + (f"; faint: {_FEW}" if few else "")
-    ax.set_xlabel(f"{panels[0].get_xlabel()}\n{words}")
-    ax.set_ylabel(panels[0].get_ylabel())
-    panels[0].set(xlabel="", ylabel="")
+    set_window_limits(panels[0], np.unique(day_numbers(times)))
+    time_axis(panels[0], times, most_ticks=_PANEL_TICKS)
+    ax.set_ylabel("failure rate")
+    return few
 
 
 def _decided(rates: pd.DataFrame) -> pd.Series[int]:
@@ -346,7 +350,6 @@ def _rate_axis(ax: Axes, highest: float, *, below: float) -> None:
     ax.set_ylim(-top * below / (1 - below), top)
     ax.set_yticks(ticks_up_to(top, 6 if below > _PANEL_BELOW else 4))
     percent_axis(ax.yaxis)
-    ax.set_ylabel("failure rate", y=(1 + below) / 2)
     style_values(ax)
     ax.spines["left"].set_bounds(0, top)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from math import ceil
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -23,6 +22,8 @@ from qoderdata.plots.axes import (
     hatched,
     is_dark,
     known_times,
+    label_ticks,
+    label_x,
     legend_beside,
     line_color,
     pale_color,
@@ -43,9 +44,8 @@ _COLORS_IN_DARK = ("#2F4B61", "#8A3A12", "#C9501C", "#F98E52", "#FFE0B5")
 _SEVERITY_LABELS = ("none failed", "up to 5 %", "5 to 20 %", "20 to 50 %", "over 50 %")
 _BOUNDS = (0.05, 0.2, 0.5)
 _LARGEST_INCHES, _GRID_INCHES, _SIDE_INCHES, _FEWEST_WEEKS = 0.42, 6.6, 3.2, 8
-_TICK_INCHES = 0.9  # what "27 Apr" takes, and the part of the width that names and legend will take
+_WEEKS_OF_YEAR = 52
 _SILENT, _UNDECIDED = "////", "...."
-_NARROWEST_WITH_TEXT_INCHES = 0.24
 _HEIGHT_INCHES = 3.8
 _BINS = 40
 _MOST_TICKS = 8
@@ -104,9 +104,10 @@ def plot_run_calendar(runs: pd.DataFrame, *, ax: Axes | None = None, tz: str = "
     local_zone = parse_zone(tz)
     counts = _by_day(runs, local_zone)
     days = pd.DatetimeIndex(counts.index)
-    weeks = int(_week(days)[-1]) + 1 if len(days) else _FEWEST_WEEKS
-    square = min(_LARGEST_INCHES, _GRID_INCHES / weeks)
-    ax = axes_or_new(ax, height=1.5 + 7 * square, width=_SIDE_INCHES + square * max(weeks, _FEWEST_WEEKS))
+    weeks = int(_week(days)[-1]) + 1 if len(days) else 0
+    columns = max(weeks, _FEWEST_WEEKS)
+    square = min(_LARGEST_INCHES, _GRID_INCHES / columns)
+    ax = axes_or_new(ax, height=1.5 + 7 * square, width=_SIDE_INCHES + square * columns)
     ax.set_title("Failed runs by day")
     if counts.empty:
         show_message(ax, "There are no runs to show.")
@@ -116,25 +117,24 @@ def plot_run_calendar(runs: pd.DataFrame, *, ax: Axes | None = None, tz: str = "
 
     severity = _severity(counts)
     texts = counts["failed"].map(lambda failed: f"{failed}" if failed else "")
-    inches = ax.bbox.width / ax.figure.dpi / max(weeks, _FEWEST_WEEKS)
     draw_grid(
         ax,
         _on_grid(severity, np.nan),
         colors=ListedColormap(_severity_colors()),
         norm=BoundaryNorm(np.arange(len(_SEVERITY_COLORS) + 1) - 0.5, len(_SEVERITY_COLORS)),
-        texts=_on_grid(texts, "") if inches >= _NARROWEST_WITH_TEXT_INCHES else None,
+        texts=_on_grid(texts, ""),
+        fewest_columns=columns,
     )
     silent = counts["runs"].eq(0)
     undecided = severity.isna() & ~silent
     hatch_cells(ax, _on_grid(silent, fill=False), _SILENT)
     hatch_cells(ax, _on_grid(undecided, fill=False), _UNDECIDED)
-    ax.set_xlim(-0.5, max(weeks, _FEWEST_WEEKS) - 0.5)
     mondays = pd.date_range(_monday(days[0]), periods=weeks, freq="7D")
-    step = ceil(_TICK_INCHES / inches)
-    ax.set_xticks(range(0, weeks, step), [f"{day:%d %b}" for day in mondays[::step]])
+    form = "%d %b" if weeks <= _WEEKS_OF_YEAR else "%b %Y"
+    label_ticks(ax.xaxis, dict(enumerate(mondays.strftime(form))), most=columns)
     ax.set_yticks(range(len(WEEKDAYS)), WEEKDAYS)
     note = assumed_note(counts["assumed"].sum(), counts["completed"].sum())
-    ax.set_xlabel(f"week from Monday, days in {tz}\n{describe_days(days)}{note}")
+    label_x(ax, f"week from Monday, days in {tz}", describe_days(days), note)
     ax.set_ylabel("weekday")
     _severity_legend(ax, silent=bool(silent.any()), undecided=counts[undecided])
     return ax
@@ -300,6 +300,6 @@ def _duration_axis(ax: Axes, edges: NDArray[np.float64]) -> None:
     if len(ticks) < 2:  # noqa: PLR2004 - one mark gives no scale
         ticks = [round(float(length)) for length in np.geomspace(edges[0], edges[-1], 4)]
     ax.set_xlim(low, high)
-    ax.set_xticks(ticks, [_duration_label(length) for length in ticks])
+    label_ticks(ax.xaxis, {length: _duration_label(length) for length in ticks}, most=len(ticks))
     ax.xaxis.set_minor_locator(NullLocator())
     ax.set_xlabel("duration (logarithmic)")

@@ -21,7 +21,9 @@ from qoderdata.plots.axes import (
     check_times,
     check_top,
     day_numbers,
+    describe_times,
     known_times,
+    label_x,
     legend_beside,
     line_color,
     prepare_rows,
@@ -30,6 +32,7 @@ from qoderdata.plots.axes import (
     set_time_limits,
     show_message,
     time_axis,
+    width_points,
 )
 from qoderdata.plots.labels import format_key, make_labels
 
@@ -44,7 +47,7 @@ if TYPE_CHECKING:
 
 _TITLE, _ORDER = "Runs over time", ", most failed or missed first"
 _ROW_INCHES, _MARGIN_INCHES = 0.25, 1.5
-_NARROWEST_POINTS, _POINTS_PER_INCH = 4.0, 72.0
+_NARROWEST_POINTS = 4.0
 _LEAST_FUTURE = pd.Timedelta("1h")
 _LONGEST = pd.Timedelta(days=366 * 100)
 
@@ -186,8 +189,9 @@ def plot_run_timeline(
         zone
     )
     days = set_time_limits(ax, times)
-    narrowest = days * _NARROWEST_POINTS / (ax.bbox.width / ax.figure.dpi * _POINTS_PER_INCH)
-    time_axis(ax, times, what="time")
+    narrowest = days * _NARROWEST_POINTS / width_points(ax)
+    time_axis(ax, times)
+    label_x(ax, f"time, {describe_times(times)}")
 
     legend = _bars(ax, spans, narrowest) | _open_runs(ax, spans, past.max(), points)
     legend |= _marks(ax, spans, missed_times, next_times, points) | _narrow_note(spans, narrowest)

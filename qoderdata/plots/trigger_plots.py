@@ -19,11 +19,12 @@ from qoderdata.plots.axes import (
     check_times,
     check_top,
     day_numbers,
-    describe_days,
-    describe_zone,
+    describe_times,
     draw_grid,
     hatch_cells,
     known_times,
+    label_ticks,
+    label_x,
     legend_beside,
     prepare_rows,
     row_points,
@@ -122,7 +123,8 @@ def plot_next_triggers(
     shown = triggers[triggers["deployment_id"].isin(first.index)]
     times = pd.DatetimeIndex(shown["trigger_at"])
     set_time_limits(ax, times)
-    time_axis(ax, times, what="trigger time")
+    time_axis(ax, times)
+    label_x(ax, f"trigger time, {describe_times(times)}")
     _marks(ax, shown, pd.Series(range(len(first)), index=first.index), own=own, points=points)
     # An agent has a number too, for readers who do not see colors.
     numbers = {agent: f"{number}" for number, agent in enumerate(own, start=1)}
@@ -241,11 +243,11 @@ def plot_trigger_load(triggers: pd.DataFrame, *, ax: Axes | None = None) -> Axes
     colors, norm = colormaps[HEAT_COLORS], Normalize(0, max(1.0, float(mean[known].max())))
     draw_grid(ax, mean, colors=colors, norm=norm, texts=texts)
     hatch_cells(ax, ~known, "////")
-    ax.set_xticks(range(0, _HOURS, 2), [f"{hour:02d}" for hour in range(0, _HOURS, 2)])
+    label_ticks(ax.xaxis, {hour: f"{hour:02d}" for hour in range(0, _HOURS, 2)}, most=_HOURS // 2)
     ax.set_yticks(range(len(WEEKDAYS)), WEEKDAYS)
     ax.set_ylabel("weekday")
-    words = f"hour of day, {describe_zone(times)}; {describe_days(times)}"
-    ax.set_xlabel(words if known.all() else f"{words}; hatched: no data")
+    hatched = "" if known.all() else "; hatched: no data"
+    label_x(ax, f"hour of day, {describe_times(times)}{hatched}")
     _color_bar(ax, "triggers per hour")
     return ax
 

@@ -241,7 +241,10 @@ def _duration_tile(week: pd.DataFrame, week_before: pd.DataFrame | None) -> Tile
         change = _no_week_before()
     elif pd.notna(after):
         change = _changed(after - before, format_milliseconds(abs(after - before)), format_milliseconds(before))
-    note = ngettext("median of {count} completed run", "median of {count} completed runs", len(now))
+    if now.empty and week["status"].eq("completed").any():
+        note = _("not known of any completed run")
+    else:
+        note = ngettext("median of {count} completed run", "median of {count} completed runs", len(now))
     return Tile(_("Time of a success"), format_milliseconds(after), change, note, anchor="slower")
 
 

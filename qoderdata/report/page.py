@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import io
+import re
 import warnings
 from functools import cache
 from gettext import GNUTranslations, NullTranslations
@@ -12,7 +13,7 @@ from importlib import resources
 from typing import TYPE_CHECKING
 
 import pandas as pd
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 from qoderdata import files, parsing
 from qoderdata.errors import DataQualityWarning, UnknownOutcomesWarning, warn
@@ -34,6 +35,8 @@ if TYPE_CHECKING:
 
 _OLD = pd.Timedelta("1D")
 _ENGLISH, _TAGS = "en", {"zh": "zh-CN"}
+#: A day, and perhaps a time of it, as `format_time` writes them.
+_TIME = re.compile(r"\d{4}-\d\d-\d\d( \d\d:\d\d (UTC|[+-]\d\d:\d\d))?")
 
 
 def write_report(
@@ -261,7 +264,13 @@ def environment() -> Environment:
     )
     # The separators among the messages keep their blanks; they are our own, and have no fields.
     made.globals["_"] = lambda message: Markup(_(message))  # noqa: S704
+    made.filters["keep_times"] = _keep_times
     return made
+
+
+def _keep_times(text: str) -> Markup:
+    """Clean and escape a text, and keep each of its times in one line: browsers break lines at hyphens."""
+    return Markup(_TIME.sub(r'<span class="time">\g<0></span>', str(escape(one_line(text)))))  # noqa: S704 - escaped
 
 
 def _clean(value: object) -> object:

@@ -70,10 +70,13 @@ def month_picture(data: ReportData, runs: pd.DataFrame, total: Any) -> Picture: 
         Path("".join(rates), "rate"),
         Path("".join(dots), "dot"),
     ]
+    title, highest = _("Failure rate by day, with its 95 % interval"), format_percent(scale).replace(".0", "")
+    if days["ci_high"].max() > scale:
+        title = _("{what}, {change}", what=title, change=_("drawn up to {percent}", percent=highest))
     labels = [
-        Label(right, 14, _("Failure rate by day, with its 95 % interval"), "end"),
+        Label(right, 14, title, "end"),
         Label(right, _RUNS[0] - 8, _("Runs by day: failed ones below"), "end"),
-        Label(right + 6, _RATES[0] + 4, format_percent(scale).replace(".0", ""), "start"),
+        Label(right + 6, _RATES[0] + 4, highest, "start"),
         Label(right + 6, _RATES[1] + 4, "0", "start"),
         Label(right + 6, _RUNS[0] + 4, f"{most:,}", "start"),
         Label(right + 6, _RUNS[1] + 4, "0", "start"),

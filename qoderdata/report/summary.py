@@ -169,8 +169,15 @@ def costs(data: ReportData, sessions: pd.DataFrame) -> Section:
     title = _("Costs and forecast")
     if sessions.empty:
         return Section("costs", title, nothing=_("There are no sessions."))
-    found = session_costs(sessions).join(data.forecast[["triggers", "expected", "low", "high"]]).reset_index()
     (total,) = rows_of(session_costs(sessions, by=None))
+    if total.unknown == total.sessions:
+        nothing = ngettext(
+            "What {count} session used is not known: the service gives no usage of it.",
+            "What {count} sessions used is not known: the service gives no usage of any.",
+            total.sessions,
+        )
+        return Section("costs", title, nothing=nothing)
+    found = session_costs(sessions).join(data.forecast[["triggers", "expected", "low", "high"]]).reset_index()
     name = PageColumn(_("Deployment"), "name", lambda row: _deployment_or_none(data, row.deployment_id).name)
     both = PageColumn(_("Deployment"), "deployment", lambda row: _deployment_or_none(data, row.deployment_id))
     used = PageColumn(_("Credits"), "strong", lambda row: format_credits(row.credits), "number")
