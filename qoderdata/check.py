@@ -233,6 +233,7 @@ def failing_now(runs: pd.DataFrame, active: pd.DataFrame) -> pd.DataFrame:
         ``deployment_id``, ``streak`` (``int64``), ``since`` (missing where the streak began before `runs`),
         ``error_type`` (of the last failed run; missing where there is none).
     """
+    runs = runs.reset_index(drop=True)  # the index may have the name of a column
     columns = ["id", "deployment_id", "triggered_at", *_there(runs, "created_at")]
     # A run of unknown outcome may have completed.
     status = runs["status"].astype(TEXT).mask(is_unknown(runs), "completed")

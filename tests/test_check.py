@@ -102,6 +102,13 @@ def test_failing(account: Account) -> None:
     assert qd.check(without, now=NOW)["detail"].tolist() == ["job 1 failed 3 times in a row."]
 
 
+def test_the_index_may_have_the_name_of_a_column(account: Account) -> None:
+    account.runs_of(1)[0].update(status="failed", error={"type": "tool_error"})
+    df, runs = qd.flatten_deployments(account.deployments), qd.flatten_runs(account.runs)
+    found = qd.check(df.set_index("id", drop=False), runs.set_index("id", drop=False), now=NOW, streak=1)
+    pd.testing.assert_frame_equal(found, qd.check(df, runs, now=NOW, streak=1))
+
+
 def test_sessions_may_be_without_times(account: Account) -> None:
     df, runs = qd.flatten_deployments(account.deployments), qd.flatten_runs(account.runs)
     sessions = qd.flatten_sessions(account.sessions).drop(columns="created_at")
