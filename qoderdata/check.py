@@ -140,11 +140,16 @@ def check(
     Raises
     ------
     ValueError
-        A parameter makes no sense; the message names what is allowed.
+        A parameter makes no sense; the message names what is allowed. Or, with `runs`, an id is in `df` twice.
     FrameTypeError
         Not a pandas frame, or a column that has lost its dtype; the message says how to convert it.
     MissingColumnError
         A column is not there; the message lists those that are.
+
+    Warns
+    -----
+    DataQualityWarning
+        A run's ``id`` is in `runs` more than once: each row counts.
 
     Examples
     --------
