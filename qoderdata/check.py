@@ -47,6 +47,7 @@ _COLUMNS = (
     "id", "name", "status", "created_at", "updated_at", "archived_at", "schedule_expression", "schedule_timezone",
     "paused_reason_type", "paused_reason_error_type",
 )  # fmt: skip
+_OPTIONAL = ("stats_consecutive_failures", "budget_max_credit_cost", "config_timeout_ms")
 _RUN_COLUMNS = ("id", "deployment_id", "status", "triggered_at", "error_type")
 _STALE = pd.Timedelta("1D")
 
@@ -167,7 +168,7 @@ def check(
         if isinstance(share, bool) or not isinstance(share, Real) or not share >= 0:
             raise ValueError(f"{name}={share!r} must be a share, 0 or more, such as 0.05")
     tz = parse_zone(tz).key
-    df = require_frame(df, _COLUMNS, what="deployments", optional=["budget_max_credit_cost", "config_timeout_ms"])
+    df = require_frame(df, _COLUMNS, what="deployments", optional=_OPTIONAL)
     end = parse_instant(pd.Timestamp.now("UTC") if now is None else now, name="now")
     if runs is not None:
         runs = require_frame(runs, _RUN_COLUMNS, what="runs", optional=["status_from"])

@@ -426,6 +426,18 @@ def test_a_column_that_is_missing_everywhere_has_the_dtype_that_is_wanted() -> N
     assert run_failure_rates(nothing)["duration_p50_ms"].isna().all()
 
 
+@pytest.mark.parametrize("dtype", ["object", "float64", "datetime64[ns]", pd.ArrowDtype(pa.null())])
+def test_ids_that_are_missing_everywhere_are_text(dtype: Any) -> None:  # noqa: ANN401 any dtype
+    """As CSV makes them of an empty list."""
+    at = RUNS["triggered_at"].min()
+    missed = pd.DataFrame({"deployment_id": ["dep_9"], "scheduled_at": [at], "certain": [True]})
+    for runs in (RUNS, RUNS[:0]):
+        lost = runs.assign(deployment_id=pd.Series([None] * len(runs), runs.index, dtype))
+        ids = run_failure_rates(lost.astype({"deployment_id": TEXT})).index
+        pd.testing.assert_index_equal(run_failure_rates(lost).index, ids)
+        assert error_budget(lost, missed, by="deployment_id").index.dropna().tolist() == ["dep_9"]
+
+
 def test_two_columns_of_one_name_are_refused() -> None:
     twice = pd.concat([RUNS, RUNS[["status"]]], axis=1)
     with pytest.raises(FrameTypeError, match="several columns 'status'"):
