@@ -213,9 +213,8 @@ def _warn_of_unlike(counts: dict[str, dict[str, int]], outcomes: str | None, *, 
 
 def _verdict() -> nw.Expr:
     recently, before = nw.col("recent_decided") > 0, nw.col("baseline_decided") > 0
-    both = recently & before
-    worse = both & (nw.col("change_low") > 0).fill_null(value=False)
-    better = both & (nw.col("change_high") < 0).fill_null(value=False)
+    worse = (nw.col("change_low") > 0).fill_null(value=False)
+    better = (nw.col("change_high") < 0).fill_null(value=False)
     return (
         nw.when(worse)
         .then(nw.lit("worse"))
