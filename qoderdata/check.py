@@ -20,7 +20,7 @@ from qoderdata.formatting import (
     one_line,
 )
 from qoderdata.frames import fetched_at, rows_before
-from qoderdata.outcomes import is_assumed, is_unknown
+from qoderdata.outcomes import STATUSES, is_assumed, is_unknown
 from qoderdata.parsing import Instant, Span, parse_instant, parse_span, parse_zone
 from qoderdata.summaries import compare_periods, failure_streaks, session_costs, unusual_runs
 from qoderdata.timelines import missed_triggers, schedule_lints
@@ -367,6 +367,8 @@ def _missed(
 
 
 def _stuck(runs: pd.DataFrame, live: pd.DataFrame, names: dict[str, str], *, now: datetime) -> Iterator[_Finding]:
+    if not runs["status"].isin(STATUSES["unfinished"]).any():
+        return
     with_timeout = live if "config_timeout_ms" in live.columns else None
     unusual = unusual_runs(runs, with_timeout, now=now)
     stuck = unusual[unusual["kind"].eq("stuck") & unusual["deployment_id"].isin(live["id"])]
