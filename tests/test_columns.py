@@ -461,6 +461,23 @@ ENGINES: dict[str, Callable[[pa.Table], Any]] = {
 }
 
 
+@pytest.mark.parametrize("engine", ["polars", "polars lazy", "pyarrow"])
+@pytest.mark.parametrize("column", ["deployment_id", "triggered_at", "started_at", "duration_ms", "error_message"])
+def test_columns_without_a_type_are_missing_everywhere(column: str, engine: str) -> None:
+    """As PyArrow reads them from CSV."""
+    plain = RUNS.assign(**{column: pd.Series([None] * len(RUNS), dtype=RUNS[column].dtype)})
+    table = pa.Table.from_pandas(plain, preserve_index=False)
+    table = table.set_column(table.schema.get_field_index(column), column, pa.nulls(len(RUNS)))
+    for function in (run_failure_rates, failure_streaks, error_groups, start_delays):
+        found: Any = function(ENGINES[engine](table))
+        rows = (found.collect() if engine == "polars lazy" else found).to_pandas()
+        expected: Any = function(plain)
+        figures = list(expected.select_dtypes("number"))
+        pd.testing.assert_frame_equal(
+            rows[figures].astype("float64"), expected[figures].astype("float64").reset_index(drop=True)
+        )
+
+
 @pytest.mark.parametrize("engine", ENGINES)
 @pytest.mark.parametrize(
     ("dtype", "message"),
