@@ -20,7 +20,7 @@ from qoderdata.formatting import (
     one_line,
 )
 from qoderdata.frames import fetched_at, rows_before
-from qoderdata.outcomes import is_assumed, is_unknown
+from qoderdata.outcomes import STATUSES, is_assumed, is_unknown
 from qoderdata.parsing import Instant, Span, parse_instant, parse_span, parse_zone
 from qoderdata.summaries import compare_periods, failure_streaks, session_costs, unusual_runs
 from qoderdata.timelines import missed_triggers, schedule_lints
@@ -47,6 +47,7 @@ _COLUMNS = (
     "id", "name", "status", "created_at", "updated_at", "archived_at", "schedule_expression", "schedule_timezone",
     "paused_reason_type", "paused_reason_error_type",
 )  # fmt: skip
+_OPTIONAL = ("stats_consecutive_failures", "budget_max_credit_cost", "config_timeout_ms")
 _RUN_COLUMNS = ("id", "deployment_id", "status", "triggered_at", "error_type")
 _STALE = pd.Timedelta("1D")
 
@@ -140,11 +141,16 @@ def check(
     Raises
     ------
     ValueError
-        A parameter makes no sense; the message names what is allowed.
+        A parameter makes no sense; the message names what is allowed. Or, with `runs`, an id is in `df` twice.
     FrameTypeError
         Not a pandas frame, or a column that has lost its dtype; the message says how to convert it.
     MissingColumnError
         A column is not there; the message lists those that are.
+
+    Warns
+    -----
+    DataQualityWarning
+        A run's ``id`` is in `runs` more than once: each row counts.
 
     Examples
     --------
@@ -162,7 +168,7 @@ def check(
         if isinstance(share, bool) or not isinstance(share, Real) or not share >= 0:
             raise ValueError(f"{name}={share!r} must be a share, 0 or more, such as 0.05")
     tz = parse_zone(tz).key
-    df = require_frame(df, _COLUMNS, what="deployments", optional=["budget_max_credit_cost", "config_timeout_ms"])
+    df = require_frame(df, _COLUMNS, what="deployments", optional=_OPTIONAL)
     end = parse_instant(pd.Timestamp.now("UTC") if now is None else now, name="now")
     if runs is not None:
         runs = require_frame(runs, _RUN_COLUMNS, what="runs", optional=["status_from"])
@@ -233,6 +239,7 @@ def failing_now(runs: pd.DataFrame, active: pd.DataFrame) -> pd.DataFrame:
         ``deployment_id``, ``streak`` (``int64``), ``since`` (missing where the streak began before `runs`),
         ``error_type`` (of the last failed run; missing where there is none).
     """
+    runs = runs.reset_index(drop=True)  # the index may have the name of a column
     columns = ["id", "deployment_id", "triggered_at", *_there(runs, "created_at")]
     # A run of unknown outcome may have completed.
     status = runs["status"].astype(TEXT).mask(is_unknown(runs), "completed")
@@ -360,6 +367,8 @@ def _missed(
 
 
 def _stuck(runs: pd.DataFrame, live: pd.DataFrame, names: dict[str, str], *, now: datetime) -> Iterator[_Finding]:
+    if not runs["status"].isin(STATUSES["unfinished"]).any():
+        return
     with_timeout = live if "config_timeout_ms" in live.columns else None
     unusual = unusual_runs(runs, with_timeout, now=now)
     stuck = unusual[unusual["kind"].eq("stuck") & unusual["deployment_id"].isin(live["id"])]

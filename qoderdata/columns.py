@@ -99,8 +99,9 @@ def require_frame(
     A column that is unambiguous is converted: one that is missing everywhere, one of another string, integer or
     time dtype (such as ``convert_dtypes`` or ``dtype_backend="pyarrow"`` give), categories of text, and floats
     that are whole numbers. All other columns are left alone, also those that are not asked for. Columns that are
-    `optional` are checked where the frame has them; `keys` may be of any dtype, and their text is converted, but
-    for ordered categories. Raise `FrameTypeError`, or `MissingColumnError`; `what` names the frame in the message.
+    `optional` are checked where the frame has them; `keys` may be of any dtype: their text is converted, but for
+    ordered categories, and so is a known column of text that is missing everywhere. Raise `FrameTypeError`, or
+    `MissingColumnError`; `what` names the frame in the message.
 
     Examples
     --------
@@ -118,10 +119,12 @@ def require_frame(
         column = frame[name]
         if not isinstance(column, pd.Series):
             raise _error(f"the {what} frame has several columns {name!r}; keep one", name, what)
-        if name in checked and name in DTYPES:
-            new = _convert(column, DTYPES[name], name, what)
+        kind = DTYPES.get(name)
+        is_ordered = isinstance(column.dtype, pd.CategoricalDtype) and column.dtype.ordered
+        is_missing_text = kind is Dtype.TEXT and not is_ordered and column.isna().all()
+        if kind is not None and (name in checked or is_missing_text):
+            new = _convert(column, kind, name, what)
         else:
-            is_ordered = isinstance(column.dtype, pd.CategoricalDtype) and column.dtype.ordered
             is_text = column.dtype != TEXT and not is_ordered and _is_text(column)
             new = column.astype(TEXT) if is_text else column
         if new is not column:

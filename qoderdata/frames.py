@@ -408,7 +408,7 @@ def expand_metadata(df: pd.DataFrame, keys: Iterable[str] | None = None) -> pd.D
     FrameTypeError
         ``df`` is no frame.
     ValueError
-        A text in ``metadata`` is not JSON.
+        A text in ``metadata`` is not a JSON object.
 
     Examples
     --------
@@ -442,9 +442,13 @@ def _object(text: object) -> Mapping[str, Any]:
     except orjson.JSONDecodeError:
         exact = False
     if not exact:
-        found = parse(text.encode())
+        try:
+            found = parse(text.encode())
+        except (ValueError, APIResponseValidationError):
+            found = None
     if not isinstance(found, dict):
-        raise ValueError("a text in the column metadata is JSON, but not an object")  # noqa: TRY004 - a bad value
+        hint = frame_hint("deployments")
+        raise ValueError(f"a text in the column metadata is not a JSON object{hint}")  # noqa: TRY004 - a bad value
     return found
 
 
@@ -509,7 +513,7 @@ def with_names(
     MissingColumnError
         `frame` has none of the ids that are to be named, or another frame lacks a column.
     ValueError
-        Nothing to add was given, ``metadata`` without deployments, or a text in ``metadata`` is not JSON.
+        Nothing to add was given, ``metadata`` without deployments, or a text in ``metadata`` is not a JSON object.
 
     Examples
     --------

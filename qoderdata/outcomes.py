@@ -578,8 +578,9 @@ class _Events:
             events = events[events["session_id"].notna()]
         sessions = _arrow(events["session_id"], _TEXT).dictionary_encode()
         codes = sessions.indices.to_numpy(zero_copy_only=False)
-        order = _list_order(codes, events["position"].to_numpy("int64") if "position" in events.columns else None)
-        if order is not None:
+        positions = [events["position"].to_numpy("int64")] if "position" in events.columns else []
+        order = np.lexsort([*positions, codes])
+        if (np.diff(order) < 0).any():
             events, codes = events[list(_EVENTS)].iloc[order], codes[order]
         columns = {name: _arrow(events[name], _TIME if name == "processed_at" else _TEXT) for name in _EVENTS}
         types = columns["type"].dictionary_encode()
@@ -632,13 +633,3 @@ class _Events:
     def at(mask: NDArray[np.bool_], rows: NDArray[np.int64]) -> NDArray[np.bool_]:
         """Return whether each of these rows is in `mask`; False for -1."""
         return np.append(mask, False)[rows]
-
-
-def _list_order(codes: NDArray[np.int32], positions: NDArray[np.int64] | None) -> NDArray[np.intp] | None:
-    """Return the order that puts sessions together and their events into the list's order; None if they are."""
-    same, later = codes[1:] == codes[:-1], codes[1:] > codes[:-1]
-    if positions is None:
-        return None if bool(np.all(same | later)) else np.argsort(codes, kind="stable")
-    if bool(np.all(later | (same & (positions[1:] >= positions[:-1])))):
-        return None
-    return np.lexsort((positions, codes))

@@ -6,6 +6,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pandas as pd
+import pyarrow as pa
 import pytest
 
 import qoderdata as qd
@@ -100,6 +101,24 @@ def test_failing(account: Account) -> None:
     assert account.check(streak=4).empty
     without = qd.flatten_deployments(account.deployments).assign(stats_consecutive_failures=[0, 3, 0, 0, 2])
     assert qd.check(without, now=NOW)["detail"].tolist() == ["job 1 failed 3 times in a row."]
+
+
+def test_the_index_may_have_the_name_of_a_column(account: Account) -> None:
+    account.runs_of(1)[0].update(status="failed", error={"type": "tool_error"})
+    df, runs = qd.flatten_deployments(account.deployments), qd.flatten_runs(account.runs)
+    found = qd.check(df.set_index("id", drop=False), runs.set_index("id", drop=False), now=NOW, streak=1)
+    pd.testing.assert_frame_equal(found, qd.check(df, runs, now=NOW, streak=1))
+
+
+def test_counters_may_be_of_any_dtype_of_whole_numbers(account: Account) -> None:
+    fail(account.runs_of(1)[:3])
+    df, runs = qd.flatten_deployments(account.deployments), qd.flatten_runs(account.runs)
+    plain = qd.check(df, runs, now=NOW)
+    for dtype in (pd.ArrowDtype(pa.null()), pd.ArrowDtype(pa.int32()), "float64"):
+        unknown = df.assign(stats_consecutive_failures=pd.Series([None] * len(df), dtype=dtype))
+        pd.testing.assert_frame_equal(qd.check(unknown, runs, now=NOW), plain)
+    with pytest.raises(FrameTypeError, match="stats_consecutive_failures"):
+        qd.check(df.assign(stats_consecutive_failures="none"), runs, now=NOW)
 
 
 def test_sessions_may_be_without_times(account: Account) -> None:

@@ -426,6 +426,18 @@ def test_a_column_that_is_missing_everywhere_has_the_dtype_that_is_wanted() -> N
     assert run_failure_rates(nothing)["duration_p50_ms"].isna().all()
 
 
+@pytest.mark.parametrize("dtype", ["object", "float64", "datetime64[ns]", pd.ArrowDtype(pa.null())])
+def test_ids_that_are_missing_everywhere_are_text(dtype: Any) -> None:  # noqa: ANN401 any dtype
+    """As CSV makes them of an empty list."""
+    at = RUNS["triggered_at"].min()
+    missed = pd.DataFrame({"deployment_id": ["dep_9"], "scheduled_at": [at], "certain": [True]})
+    for runs in (RUNS, RUNS[:0]):
+        lost = runs.assign(deployment_id=pd.Series([None] * len(runs), runs.index, dtype))
+        ids = run_failure_rates(lost.astype({"deployment_id": TEXT})).index
+        pd.testing.assert_index_equal(run_failure_rates(lost).index, ids)
+        assert error_budget(lost, missed, by="deployment_id").index.dropna().tolist() == ["dep_9"]
+
+
 def test_two_columns_of_one_name_are_refused() -> None:
     twice = pd.concat([RUNS, RUNS[["status"]]], axis=1)
     with pytest.raises(FrameTypeError, match="several columns 'status'"):
@@ -447,6 +459,23 @@ ENGINES: dict[str, Callable[[pa.Table], Any]] = {
     "pyarrow": lambda table: table,
     "duckdb": lambda table: duckdb.connect().from_arrow(table),
 }
+
+
+@pytest.mark.parametrize("engine", ["polars", "polars lazy", "pyarrow"])
+@pytest.mark.parametrize("column", ["deployment_id", "triggered_at", "started_at", "duration_ms", "error_message"])
+def test_columns_without_a_type_are_missing_everywhere(column: str, engine: str) -> None:
+    """As PyArrow reads them from CSV."""
+    plain = RUNS.assign(**{column: pd.Series([None] * len(RUNS), dtype=RUNS[column].dtype)})
+    table = pa.Table.from_pandas(plain, preserve_index=False)
+    table = table.set_column(table.schema.get_field_index(column), column, pa.nulls(len(RUNS)))
+    for function in (run_failure_rates, failure_streaks, error_groups, start_delays):
+        found: Any = function(ENGINES[engine](table))
+        rows = (found.collect() if engine == "polars lazy" else found).to_pandas()
+        expected: Any = function(plain)
+        figures = list(expected.select_dtypes("number"))
+        pd.testing.assert_frame_equal(
+            rows[figures].astype("float64"), expected[figures].astype("float64").reset_index(drop=True)
+        )
 
 
 @pytest.mark.parametrize("engine", ENGINES)

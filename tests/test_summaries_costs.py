@@ -231,6 +231,16 @@ def test_windows_without_sessions_cost_nothing_and_those_of_unknown_ones_are_unk
     assert costs["name"].tolist() == ["report"] * 3
 
 
+def test_whole_credits_are_numbers_in_every_window() -> None:
+    rows = [
+        {"id": f"s{day}", "deployment_id": "dep_1", "created_at": START + timedelta(days=day),
+         "usage_total_credits": day, "usage_model_credits": day, "usage_sandbox_runtime_credits": 0}
+        for day in (0, 2)
+    ]  # fmt: skip
+    whole = qd.session_costs(pd.DataFrame(rows), freq="1D")
+    pd.testing.assert_frame_equal(whole, qd.session_costs(sessions_of(rows), freq="1D"))
+
+
 def test_names_come_first(account: pd.DataFrame) -> None:
     by_agent = qd.session_costs(account, "agent_id")
     assert by_agent.columns[0] == "name"

@@ -142,6 +142,15 @@ def test_missing_times_are_passed_over() -> None:
     assert trigger_load(frame)[COUNTS].to_numpy().tolist() == [[1, 1, 1]]
 
 
+def test_a_missing_id_is_no_deployment() -> None:
+    frame = triggers(
+        "UTC", ("2026-06-15T09:00Z", "dep_1"), ("2026-06-15T10:30Z", "dep_2"), ("2026-06-15T11:00Z", "dep_3")
+    )
+    frame.loc[1, "deployment_id"] = None
+    assert trigger_load(frame)["deployments"].tolist() == [1, 0, 1]
+    assert trigger_load(frame.assign(deployment_id=None))["deployments"].tolist() == [0, 0, 0]
+
+
 @pytest.mark.parametrize("freq", ["", "1", "1M", "0h", "7h", "25h", "-1h", "1MS", None, 3600])
 def test_windows_that_make_no_sense(freq: str) -> None:
     with pytest.raises(ValueError, match="freq="):

@@ -120,6 +120,8 @@ def compare_periods(
 
     Warns
     -----
+    DataQualityWarning
+        A run's ``id`` is in a pandas frame more than once: each row counts.
     UnknownOutcomesWarning
         The outcome of more than 5 % of the runs is not known. Or, of all completed runs, the share that is assumed
         (``status_from`` is ``"session"``) differs by more than 5 points between the periods, and its interval
@@ -153,8 +155,9 @@ def compare_periods(
     rows = rows.filter((age > 0) & (age <= recent_us + baseline_us))
     inside = {"recent": age <= recent_us, "baseline": age > recent_us}
     if source.eager:
-        warn_of_unknown(count_outcomes(rows), outcomes_of(runs))
         counted = {one: count_outcomes(rows.filter(inside[one])) for one in _PERIODS}
+        both = {name: sum(counted[one][name] for one in _PERIODS) for name in counted["recent"]}
+        warn_of_unknown(both, outcomes_of(runs))
         _warn_of_unlike(counted, outcomes_of(runs), confidence=confidence)
     rows = rows.with_columns(
         *(flag(status.is_in(["completed", "failed"]) & inside[one]).alias(f"{one}_decided") for one in _PERIODS),
@@ -192,11 +195,13 @@ def _warn_of_unlike(counts: dict[str, dict[str, int]], outcomes: str | None, *, 
     recent, baseline = (counts[one] for one in _PERIODS)
     if not recent["completed"] or not baseline["completed"]:
         return
+    if abs(recent["assumed"] / recent["completed"] - baseline["assumed"] / baseline["completed"]) <= DOUBTFUL:
+        return
     columns = {f"{one}_{name}": [counts[one][name]] for one in _PERIODS for name in ("assumed", "completed")}
     frame = nw.from_dict(columns, backend="pandas").lazy()
     shares = _add_change(frame, "assumed", "completed", confidence=confidence).collect()
-    change, low, high = (shares[name].item() for name in ("change", "change_low", "change_high"))
-    if abs(change) > DOUBTFUL and (low > 0 or high < 0):
+    low, high = (shares[name].item() for name in ("change_low", "change_high"))
+    if low > 0 or high < 0:
         errors.warn(
             f"{recent['assumed']:,} of {recent['completed']:,} completed runs of the recent period are assumed to "
             f"have completed, and {baseline['assumed']:,} of {baseline['completed']:,} of the baseline: failures "
@@ -208,9 +213,8 @@ def _warn_of_unlike(counts: dict[str, dict[str, int]], outcomes: str | None, *, 
 
 def _verdict() -> nw.Expr:
     recently, before = nw.col("recent_decided") > 0, nw.col("baseline_decided") > 0
-    both = recently & before
-    worse = both & (nw.col("change_low") > 0).fill_null(value=False)
-    better = both & (nw.col("change_high") < 0).fill_null(value=False)
+    worse = (nw.col("change_low") > 0).fill_null(value=False)
+    better = (nw.col("change_high") < 0).fill_null(value=False)
     return (
         nw.when(worse)
         .then(nw.lit("worse"))
@@ -287,6 +291,8 @@ def error_budget(
 
     Warns
     -----
+    DataQualityWarning
+        A run's ``id`` is in a pandas frame more than once: each row counts.
     UnknownOutcomesWarning
         The outcome of more than 5 % of the runs in the window is not known; frames that are lazy are not read for
         this.

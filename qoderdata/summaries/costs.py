@@ -129,7 +129,7 @@ def session_costs(
     source = open_source(
         _numbered(sessions), keys=keys, wanted=wanted, what="sessions", optional=["updated_at", _ROW]
     )
-    rows = _each_once(source)
+    rows = _each_once(source).with_columns(nw.col(*_SUMS.values()).cast(nw.Float64))
     rows = windows.label(rows, "created_at") if windows else rows
     labels = windows.labels(rows, "created_at") if windows and source.eager else []
     known = {name: ~nw.col(column).is_null() for name, column in _SUMS.items()}

@@ -89,6 +89,8 @@ def failure_rates(
     ------
     ValueError
         ``by`` or ``confidence`` makes no sense.
+    FrameTypeError
+        Not a frame, or a column that has lost its dtype; the message says how to convert it.
     MissingColumnError
         A column is not there; the message lists those that are.
 
@@ -281,6 +283,8 @@ def fill_counters(df: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
     Warns
     -----
     DataQualityWarning
+        A run's ``id`` is in `runs` more than once: each row counts.
+    UnknownOutcomesWarning
         The outcome of more than 5 % of the counted runs is not known: says of how many, and how many are assumed
         to have completed.
 
@@ -370,7 +374,8 @@ def consistency(df: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
     Warns
     -----
     DataQualityWarning
-        No deployment has any counter, as in the newest edition of the service, so nothing is compared.
+        No deployment has any counter, as in the newest edition of the service, so nothing is compared. Or a
+        run's ``id`` is in `runs` more than once: each row counts.
 
     Examples
     --------

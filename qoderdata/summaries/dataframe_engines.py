@@ -224,7 +224,11 @@ def open_source(
     if not opened.implementation.is_pandas():
         columns.require_dtypes(schema, taken, what=what)
     names = _name_columns(keys, schema.names())
-    cut = opened.select(*dict.fromkeys([*keys, *names.values(), *taken]), nw.lit(1).alias(ALL))
+    needed = dict.fromkeys([*keys, *names.values(), *taken])
+    untyped = [name for name in needed if isinstance(schema[name], nw.Unknown)]
+    if untyped and (opened.implementation.is_polars() or opened.implementation.is_pyarrow()):
+        opened = opened.with_columns(*(nw.col(name).cast(_type_of(name)) for name in untyped))
+    cut = opened.select(*needed, nw.lit(1).alias(ALL))
     texts = [name for name in (*names.values(), *taken) if name not in keys and _is_category(schema[name])]
     if opened.implementation.is_polars() and texts:
         cut = cut.with_columns(nw.col(*texts).cast(nw.String))
@@ -245,6 +249,17 @@ def _require_keys(present: Iterable[str], keys: Sequence[str], *, what: str) -> 
     )
     added = [key for key in keys if key not in columns.DTYPES or key in NAMES.values()]
     errors.require_columns(present, added, what=what, advice=advice)
+
+
+def _type_of(name: str) -> nw.dtypes.DType:
+    """Return the type for a column that has none, as where PyArrow or Polars read nothing but missing values."""
+    types = {
+        columns.Dtype.INTEGER: nw.Int64(),
+        columns.Dtype.NUMBER: nw.Float64(),
+        columns.Dtype.TIME: nw.Datetime("us", "UTC"),
+        columns.Dtype.FLAG: nw.Boolean(),
+    }
+    return types.get(columns.DTYPES.get(name, columns.Dtype.TEXT), nw.String())
 
 
 def _is_category(dtype: nw.dtypes.DType) -> bool:

@@ -112,6 +112,11 @@ def error_groups(runs: IntoFrameT, by: str | Sequence[str] | None = None) -> Int
     MissingColumnError
         A column is not there; the message lists those that are.
 
+    Warns
+    -----
+    DataQualityWarning
+        A run's ``id`` is in a pandas frame more than once: each row counts.
+
     Examples
     --------
     >>> import pandas as pd

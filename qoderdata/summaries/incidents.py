@@ -79,6 +79,8 @@ def failure_streaks(runs: IntoFrameT, by: str | Sequence[str] | None = "deployme
 
     Warns
     -----
+    DataQualityWarning
+        A run's ``id`` is in a pandas frame more than once: each row counts.
     UnknownOutcomesWarning
         The outcome of more than 5 % of the runs is not known; frames that are lazy are not read for this.
 
@@ -190,6 +192,11 @@ def error_breakdown(runs: IntoFrameT, by: str | Sequence[str] | None = None) -> 
         Not a frame, or a column that has lost its dtype; the message says how to convert it.
     MissingColumnError
         A column is not there; the message lists those that are.
+
+    Warns
+    -----
+    DataQualityWarning
+        A run's ``id`` is in a pandas frame more than once: each row counts.
 
     Examples
     --------

@@ -122,6 +122,11 @@ def duration_regressions(
     MissingColumnError
         A column is not there; the message lists those that are.
 
+    Warns
+    -----
+    DataQualityWarning
+        A run's ``id`` is in a pandas frame more than once: each row counts.
+
     Examples
     --------
     >>> import pandas as pd
@@ -211,6 +216,11 @@ def start_delays(runs: IntoFrameT) -> IntoFrameT:
         Not a frame, or a column that has lost its dtype; the message says how to convert it.
     MissingColumnError
         A column is not there; the message lists those that are.
+
+    Warns
+    -----
+    DataQualityWarning
+        A run's ``id`` is in a pandas frame more than once: each row counts.
 
     Examples
     --------
@@ -321,6 +331,11 @@ def unusual_runs(
         Not a frame, or a column that has lost its dtype; the message says how to convert it.
     MissingColumnError
         A column is not there; the message lists those that are.
+
+    Warns
+    -----
+    DataQualityWarning
+        A run's ``id`` is in a pandas frame more than once: each row counts.
 
     Examples
     --------

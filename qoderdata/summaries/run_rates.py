@@ -109,7 +109,8 @@ def run_failure_rates(
     Warns
     -----
     DataQualityWarning
-        A Dask frame, which has no percentiles: both durations are missing.
+        A Dask frame, which has no percentiles: both durations are missing. Or a run's ``id`` is in a pandas frame
+        more than once: each row counts.
     UnknownOutcomesWarning
         The outcome of more than 5 % of the runs is not known; frames that are lazy are not read for this.
 

@@ -42,12 +42,10 @@ def add_rate(
     frame = frame.with_columns(((z * z + 4 * k * (n - k) / n).sqrt() * z).alias("_spread"))
     low = (2 * k + z * z - spread) / (2 * (n + z * z))
     high = (2 * k + z * z + spread) / (2 * (n + z * z))
-    frame = frame.with_columns(
-        (k / n).alias(names[0]),
-        nw.when(k <= 0).then(n * 0.0).otherwise(low).alias(names[1]),
-        nw.when(k >= n).then(n * 0.0 + 1.0).otherwise(high).alias(names[2]),
-    )
-    return frame.with_columns(*(nw.when(some).then(nw.col(name)).alias(name) for name in names))
+    low = nw.when(k <= 0).then(n * 0.0).otherwise(low)
+    high = nw.when(k >= n).then(n * 0.0 + 1.0).otherwise(high)
+    values = zip((k / n, low, high), names, strict=True)
+    return frame.with_columns(*(nw.when(some).then(value).alias(name) for value, name in values))
 
 
 def add_change(

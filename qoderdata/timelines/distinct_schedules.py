@@ -49,16 +49,11 @@ class DistinctSchedules:
     @classmethod
     def parse(cls, df: pd.DataFrame) -> DistinctSchedules:
         """Parse each distinct pair of ``schedule_expression`` and ``schedule_timezone`` once."""
-        expressions, expression_of = _distinct(df["schedule_expression"])
-        timezones, timezone_of = _distinct(df["schedule_timezone"])
-        both = (expression_of + 1) * (len(timezones) + 1) + timezone_of + 1
-        distinct, of_row = np.unique(both, return_inverse=True)
-        schedules: list[Schedule | CronError] = []
-        for expression_at, timezone_at in zip(*np.divmod(distinct, len(timezones) + 1), strict=True):
-            expression = expressions[expression_at - 1] if expression_at else None
-            timezone = timezones[timezone_at - 1] if timezone_at else None
-            schedules.append(_parse(expression, timezone))
-        return cls(schedules, np.where(both == 0, -1, of_row))
+        pairs = df[["schedule_expression", "schedule_timezone"]]
+        of_row = pairs.groupby(list(pairs), sort=False, dropna=False).ngroup().to_numpy(np.int64)
+        first = np.unique(of_row, return_index=True)[1]
+        schedules = [_parse(*pair) for pair in pairs.iloc[first].itertuples(index=False, name=None)]
+        return cls(schedules, np.where(pairs.isna().all(axis=1), -1, of_row))
 
     def parsed_rows(self, df: pd.DataFrame, rows: NDArray[np.int64]) -> NDArray[np.int64]:
         """Return the rows whose schedule could be parsed; warn as `warn_of_unreadable` does."""
@@ -158,14 +153,9 @@ def upcoming_triggers(
     return found, of_row
 
 
-def _distinct(column: pd.Series[str]) -> tuple[list[str], NDArray[np.int64]]:
-    codes, values = pd.factorize(column)
-    return list(values), codes.astype(np.int64)
-
-
-def _parse(expression: str | None, timezone: str | None) -> Schedule | CronError:
-    if expression is None or timezone is None:
-        return CronError(_("there is no cron text") if expression is None else _("there is no zone"))
+def _parse(expression: str | float, timezone: str | float) -> Schedule | CronError:
+    if not isinstance(expression, str) or not isinstance(timezone, str):
+        return CronError(_("there is no zone") if isinstance(expression, str) else _("there is no cron text"))
     try:
         return parse(expression, timezone)
     except CronError as error:

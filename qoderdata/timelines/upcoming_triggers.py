@@ -11,6 +11,7 @@ import pandas as pd
 
 from qoderdata.columns import TEXT, require_frame
 from qoderdata.cron import offset_segments
+from qoderdata.frames import NAMES
 from qoderdata.parsing import (
     DAY_MICROS,
     FIRST_MONDAY_MICROS,
@@ -51,8 +52,6 @@ _TEXTS = {
     "schedule_expression": "schedule_expression",
     "schedule_timezone": "schedule_timezone",
 }
-#: Columns of names that `qoderdata.with_names` adds, and after which column they stand.
-_NAMES = {"agent_id": "agent_name", "environment_id": "environment_name"}
 _FIRES = ("status", "archived_at", "schedule_upcoming_runs_at")
 _SOURCES = pd.CategoricalDtype(pd.Index(["api", "cron"], dtype=TEXT))
 _SECOND = 1_000_000
@@ -134,7 +133,7 @@ def next_triggers(
     1 2026-06-16 01:00:00+00:00         dep_1 2026-06-16 09:00:00    api
     2 2026-06-17 01:00:00+00:00         dep_1 2026-06-17 09:00:00   cron
     """
-    df = require_frame(df, [*_TEXTS.values(), *_FIRES], what="deployments", optional=list(_NAMES.values()))
+    df = require_frame(df, [*_TEXTS.values(), *_FIRES], what="deployments", optional=list(NAMES.values()))
     zone = pandas_zone(parse_zone(tz).key)
     rows, upcoming, upcoming_of, instants = _firing(df, horizon, start, include_paused=include_paused)
 
@@ -153,8 +152,8 @@ def next_triggers(
     columns: dict[str, object] = {"trigger_at": timestamps(at).tz_localize("UTC").tz_convert(zone)}
     for name, source in _TEXTS.items():
         columns[name] = _category(df[source].iloc[rows], deployment)
-        if source in _NAMES and _NAMES[source] in df:
-            columns[_NAMES[source]] = _category(df[_NAMES[source]].iloc[rows], deployment)
+        if source in NAMES and NAMES[source] in df:
+            columns[NAMES[source]] = _category(df[NAMES[source]].iloc[rows], deployment)
     columns["local_time"] = timestamps(_local(at, moments, moment, df["schedule_timezone"].iloc[rows], deployment))
     columns["source"] = _source(at, upcoming, upcoming_of, deployment)
     return pd.DataFrame(columns, copy=False)
@@ -203,7 +202,7 @@ def trigger_load(triggers: pd.DataFrame, freq: str = "1h") -> pd.DataFrame:
         =============== ================================ ==================================================
         ``window``      that of ``trigger_at``           when it begins
         ``triggers``    int64                            how many fall into it
-        ``deployments`` int64                            of how many deployments
+        ``deployments`` int64                            of how many deployments; a missing id is none
         ``at_minute_0`` int64                            how many in the first minute of an hour of the
                                                          wall clock, where schedules tend to meet
         =============== ================================ ==================================================
@@ -244,7 +243,7 @@ def trigger_load(triggers: pd.DataFrame, freq: str = "1h") -> pd.DataFrame:
         _days(wall, step, zone) if step >= DAY_MICROS else _parts_of_days(_micros(at), wall, step, zone)
     )
     deployment, ids = pd.factorize(triggers["deployment_id"][known])
-    pairs = pd.unique(window * max(len(ids), 1) + deployment)
+    pairs = pd.unique((window * len(ids) + deployment)[deployment >= 0])
     count = len(begins)
     return pd.DataFrame({
         "window": timestamps(begins).tz_localize("UTC").tz_convert(at.tz),
