@@ -53,7 +53,10 @@ _RUNS: dict[str, Any] = {
 _ADDED = {"trigger_scheduled_at": "created_at", "status_from": "status"}
 _REQUIRED = [name for name in _RUNS if name not in _ADDED]
 _FILLED = [name for name in _RUNS if name not in ("session_id", "trigger_scheduled_at", "created_at")]
-_EVENTS = ("session_id", "type", "processed_at", "stop_reason", "error_type", "error_message", "retry_status")
+#: Columns of an events frame that tell how a session ended.
+_EVENTS: dict[str, Any] = dict.fromkeys(
+    ("session_id", "type", "processed_at", "stop_reason", "error_type", "error_message", "retry_status"), _TEXT
+) | {"processed_at": _TIME}
 
 
 class _Side(NamedTuple):
@@ -250,6 +253,12 @@ def ends_from_events(events: pd.DataFrame) -> pd.DataFrame:
         A column is absent.
     """
     _require_frame(events, _EVENTS, what="events")
+    ends = ends_of(_event_table(events))
+    return pd.DataFrame({name: _extension(ends[name], _DTYPES[ends[name].type]) for name in ends.column_names})
+
+
+def ends_of(events: pa.Table) -> pa.Table:
+    """Return what `ends_from_events` does, of a table with each session's events together, in the list's order."""
     listed = _Events.read(events)
     final = listed.first(listed.ends)
     before = listed.rows < final[listed.codes]
@@ -288,7 +297,7 @@ def ends_from_events(events: pd.DataFrame) -> pd.DataFrame:
         "error_type": pc.if_else(pa.array(cause >= 0), listed.take("error_type", cause), own_words),
         "error_message": listed.take("error_message", cause),
     }
-    return pd.DataFrame({name: _extension(column, _DTYPES[column.type]) for name, column in columns.items()})
+    return pa.table(columns)
 
 
 def apply_ends(
@@ -555,6 +564,16 @@ def _one_of(column: Any, words: Sequence[str]) -> NDArray[np.bool_]:  # noqa: AN
     return _mask(pc.is_in(column, value_set=pa.array(words, column.type)))
 
 
+def _event_table(events: pd.DataFrame) -> pa.Table:
+    """Return events with each session's together, in the list's order; those without a session are left out."""
+    events = events[events["session_id"].notna()]
+    table = pa.table({name: _arrow(events[name], _EVENTS[name]) for name in _EVENTS})
+    sessions: Any = table["session_id"].combine_chunks()
+    positions = [events["position"].to_numpy("int64")] if "position" in events.columns else []
+    order = np.lexsort([*positions, sessions.dictionary_encode().indices])
+    return table.take(order) if (np.diff(order) < 0).any() else table
+
+
 @dataclass(frozen=True)
 class _Events:
     """The events of all sessions, each session's in one piece and in the list's order."""
@@ -573,16 +592,10 @@ class _Events:
     fatal: NDArray[np.bool_]
 
     @classmethod
-    def read(cls, events: pd.DataFrame) -> _Events:
-        if events["session_id"].isna().any():
-            events = events[events["session_id"].notna()]
-        sessions = _arrow(events["session_id"], _TEXT).dictionary_encode()
+    def read(cls, events: pa.Table) -> _Events:
+        columns: dict[str, Any] = {name: events[name].combine_chunks() for name in _EVENTS}
+        sessions = columns["session_id"].dictionary_encode()
         codes = sessions.indices.to_numpy(zero_copy_only=False)
-        positions = [events["position"].to_numpy("int64")] if "position" in events.columns else []
-        order = np.lexsort([*positions, codes])
-        if (np.diff(order) < 0).any():
-            events, codes = events[list(_EVENTS)].iloc[order], codes[order]
-        columns = {name: _arrow(events[name], _TIME if name == "processed_at" else _TEXT) for name in _EVENTS}
         types = columns["type"].dictionary_encode()
 
         def has(condition: Any) -> NDArray[np.bool_]:  # noqa: ANN401 an Arrow array
