@@ -328,7 +328,9 @@ OUTCOMES = Schema(
     columns=(
         _derived("id", Kind.TEXT, "the session"),
         _derived("created_at", Kind.TIME, "when its run was created"),
-        _derived("end", Kind.TEXT, "`final`, `error`, `waiting` or `gone`; missing: events tell nothing"),
+        _derived(
+            "end", Kind.TEXT, "`final`, `error`, `waiting`, `gone` or `refused`; missing: events tell nothing"
+        ),
         _derived("status", Kind.TEXT, "the status of its run; missing where events tell nothing"),
         _derived("started_at", Kind.TIME, "when its first turn began"),
         _derived("completed_at", Kind.TIME, "when its run ended"),

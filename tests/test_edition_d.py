@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
 import logging
@@ -527,6 +528,64 @@ def test_a_recent_session_that_ran_and_is_deleted_is_asked_for_once(moving: Movi
         loaded = load(service, tmp_path, client, outcomes="sessions", refresh=True)
         assert sum(run["session_id"] in request.path for request in loaded.requests) == times
         assert pd.isna(loaded.frame.set_index("id").loc[run["id"], "status"])
+
+
+def test_load_sessions_reads_old_sessions_that_wait_again(moving: Moving, tmp_path: Path) -> None:
+    """Where it made the list recent, `load_runs` lists no session again."""
+    service, client, _ = moving
+    session = sessions_of(service.account, "waits")[-1]
+    created = parse(service.account.session(session)["created_at"])
+    assert created < service.account.now - timedelta(days=7)
+    service.account.continue_session(session, "run; idle end_turn")
+    sessions = qd.load_sessions(client=client, cache_dir=tmp_path, refresh=True, progress=False)
+    updated = parse(service.account.session(session)["updated_at"])
+    assert sessions.set_index("id").loc[session, "updated_at"] == updated
+    truth = truth_of(service.account, session)
+    assert truth.status == "waiting"
+    runs = load(service, tmp_path, client, outcomes="events").frame.set_index("session_id")
+    assert runs.loc[session, "status"] == "completed"
+
+
+@pytest.mark.parametrize("status", [403, 410])
+@pytest.mark.parametrize("name", ["not listed", "done"])
+def test_a_session_that_the_service_refuses_is_not_asked_for_at_each_call(
+    tmp_path: Path, name: str, status: int
+) -> None:
+    """403: again after `max_age`, and its run stays unknown or assumed. 410 is as good as 404."""
+    kinds = tuple(kind._replace(runs=3) for kind in KINDS if kind.name in {"not listed", "done", "fatal alone"})
+    with EditionD(Account(kinds, spacing=600), most=400) as service:
+        refused = sessions_of(service.account, name)[0]
+
+        def refuse(request: Request) -> None:
+            if refused in request.path:
+                raise Refusal(status, "permission_error", "not yours")
+
+        def ask(**options: Any) -> tuple[int, Any]:  # noqa: ANN401
+            before = len(service.requests)
+            frame = qd.load_runs(
+                client=client_of(service), cache_dir=tmp_path, outcomes="events", progress=False, **options
+            )
+            row = frame.set_index("session_id").loc[refused]
+            return sum(refused in request.path for request in service.requests[before:]), row["status"]
+
+        service.before = refuse
+        times = [1, 0, 1, 0] if status == 403 else [1, 0, 0, 0]
+        for times_asked, options in zip(times, ({}, {}, {"refresh": True}, {}), strict=True):
+            with warnings_of_unread(expected=status == 403 and times_asked > 0):
+                asked, known = ask(**options)
+            assert asked == times_asked
+            assert known == "completed" if name == "done" else pd.isna(known)
+        service.before = None
+        asked, known = ask(refresh=True)
+        assert asked == (0 if status == 410 else 1 if name == "done" else 2)
+        assert known == "completed" if name == "done" or status == 403 else pd.isna(known)
+
+
+def warnings_of_unread(*, expected: bool) -> contextlib.AbstractContextManager[object]:
+    """Expect the warning of a session that could not be read; any other warning is an error."""
+    if expected:
+        return pytest.warns(DataQualityWarning, match="1 session could not be read, and what was known")
+    return contextlib.nullcontext()
 
 
 # Which runs.

@@ -180,13 +180,13 @@ def load_runs(
     freshness = Freshness(now if refresh else now - age, everything=refresh == "all")
     loading = StoredLoading(RUN_LIST, query, client, folder, freshness=freshness, progress=progress)
     answer = loading.offline() if offline else loading.online()
-    reader = RunOutcomes(client, folder, freshness=freshness, progress=progress)
+    reader = RunOutcomes(answer.table, client, folder, freshness=freshness, progress=progress)
     try:
-        known = reader.read(answer.table, level, offline=offline)
+        known = reader.read(level, offline=offline)
     except APIError as error:
         error.add_note("The runs are stored; load_runs(outcomes='runs') reads run records only.")
         raise
-    loading.count(requests=reader.done.requests)
+    loading.done.requests += reader.requests
     runs = loading.frame(answer)
     runs.attrs["outcomes"] = reader.level
     if known is not None:
