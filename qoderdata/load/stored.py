@@ -26,7 +26,7 @@ from qoderdata.load.refresh import (
     is_current,
 )
 from qoderdata.pages import Progress
-from qoderdata.store import DamagedStoreError, TableStore, newest_first, time_filter
+from qoderdata.store import DamagedStoreError, TableStore
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -269,8 +269,8 @@ class StoredLoading:
         return since is None or listing is None or listing.reaches is None or listing.reaches > since
 
     def _wanted(self, table: pa.Table, *, until: datetime | None) -> pa.Table:
-        condition = time_filter(self.remote.table, self.query.since, until, self.query.where)
-        return newest_first([table if condition is None else table.filter(condition)], self.remote.table)
+        condition = self.remote.table.condition(self.query.since, until, self.query.where)
+        return self.remote.table.newest_first([table if condition is None else table.filter(condition)])
 
     def unless_damaged(self, read: Callable[[], T]) -> T | None:
         """Read the stores; ``None`` where one is damaged, which claims nothing any more."""
