@@ -328,15 +328,17 @@ OUTCOMES = Schema(
     columns=(
         _derived("id", Kind.TEXT, "the session"),
         _derived("created_at", Kind.TIME, "when its run was created"),
-        _derived(
-            "end", Kind.TEXT, "`final`, `error`, `waiting`, `gone` or `refused`; missing: events tell nothing"
-        ),
+        _derived("end", Kind.TEXT, "`final`, `error`, `waiting` or `gone`; missing: events tell nothing"),
         _derived("status", Kind.TEXT, "the status of its run; missing where events tell nothing"),
         _derived("started_at", Kind.TIME, "when its first turn began"),
         _derived("completed_at", Kind.TIME, "when its run ended"),
         _derived("error_type", Kind.TEXT, "what kind of error ended it"),
         _derived("error_message", Kind.TEXT, "that error in words"),
-        _derived("session_updated_at", Kind.TIME, "the session's `updated_at` when its events were read"),
+        _derived(
+            "session_updated_at",
+            Kind.TIME,
+            "its session's `updated_at` when events were read; missing: refused, or gone",
+        ),
         _derived("read_at", Kind.TIME, "when they were read"),
     ),
     constants=(),

@@ -581,6 +581,29 @@ def test_a_session_that_the_service_refuses_is_not_asked_for_at_each_call(
         assert known == "completed" if name == "done" or status == 403 else pd.isna(known)
 
 
+def test_where_events_are_refused_what_they_told_before_is_kept(moving: Moving, tmp_path: Path) -> None:
+    """The session waited, as its events told, and is deleted in the end."""
+    service, client, _ = moving
+    session = sessions_of(service.account, "waits")[0]
+    service.account.continue_session(session, "msg")
+
+    def refuse(request: Request) -> None:
+        if request.path.endswith(f"{session}/events"):
+            raise Refusal(403, "permission_error", "not yours")
+
+    service.before = refuse
+    for times in (1, 0):
+        before = len(service.requests)
+        with warnings_of_unread(expected=times == 1):
+            qd.load_runs(client=client, cache_dir=tmp_path, outcomes="events", refresh=times == 1, progress=False)
+        paths = [request.path for request in service.requests[before:]]
+        assert sum(path.endswith(f"{session}/events") for path in paths) == times
+    service.account.sessions.remove(service.account.session(session))
+    loaded = load(service, tmp_path, client, outcomes="events", refresh=True)
+    row = loaded.frame.set_index("session_id").loc[session]
+    assert (row["status"], row["status_from"]) == ("waiting", "events")
+
+
 def warnings_of_unread(*, expected: bool) -> contextlib.AbstractContextManager[object]:
     """Expect the warning of a session that could not be read; any other warning is an error."""
     if expected:

@@ -50,8 +50,6 @@ _OUTCOME_TYPES = [
     "session.error",
 ]
 _UNREAD = ("session", "could not be read, and what was known of their runs is kept")
-#: Ends that were read.
-_TOLD = pa.array(["final", "error", "waiting"], pa.large_string())
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,10 +154,18 @@ class RunOutcomes:
         return dict(zip(row_ids(sessions), sessions["updated_at"].to_pylist(), strict=True))
 
     def _unrefused(self, ids: Iterable[str]) -> list[str]:
-        """Return the sessions without those that the service refused recently, within `max_age`."""
-        refusals = self._ends.read(where=pc.field("end") == "refused")
-        times: dict[str, Any] = dict(zip(row_ids(refusals), refusals["read_at"].to_pylist(), strict=True))
-        return [id_ for id_ in ids if id_ not in times or not self._freshness.is_recent(times[id_])]
+        """Return sessions without those that the service refused within `max_age`."""
+        ids = list(ids)
+        refused = {
+            row["id"]
+            for row in self._ends_of(ids)
+            if row["session_updated_at"] is None and self._freshness.is_recent(row["read_at"])
+        }
+        return [id_ for id_ in ids if id_ not in refused]
+
+    def _ends_of(self, ids: list[str]) -> list[dict[str, Any]]:
+        """Return the stored ends of sessions, whether they still count or not."""
+        return self._ends.read(where=pc.field("id").isin(pa.array(ids, pa.large_string()))).to_pylist()
 
     def _read_missing(self, ids: list[str]) -> None:
         """Read sessions that the list did not bring by id."""
@@ -196,12 +202,13 @@ class RunOutcomes:
         singles.warn(*_UNREAD)
 
     def _add_refused(self, ids: list[str]) -> None:
-        """Add that the service refused sessions, unless events told something before, which is kept."""
-        told = pc.field("id").isin(pa.array(ids, pa.large_string())) & pc.field("end").isin(_TOLD)
-        known = set(row_ids(self._ends.read(where=told))) if ids else set()
+        """Add that the service refused sessions; what events told of them before stays, and counts no more."""
+        if not ids:
+            return
+        told = {row["id"]: row for row in self._ends_of(ids)}
         for id_ in ids:
-            if id_ not in known:
-                self._loading.add_end(id_, {"end": "refused", "created_at": self._created_at[id_]})
+            facts = {"created_at": self._created_at[id_], **told.get(id_, {}), "session_updated_at": None}
+            self._loading.add_end(id_, facts)
 
     def _end_of(self, id_: str) -> dict[str, Any]:
         """Read a session's events, oldest first, until they tell a final end, and return what they tell."""

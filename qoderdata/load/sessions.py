@@ -172,8 +172,9 @@ class SessionLoading(StoredLoading):
         if bound is None:
             return Reread()
         self.ends.recover()
-        ends = self.ends.read_columns(["id", "end"])
-        undecided = ends["id"].filter(pc.or_(ends["end"].is_null(), pc.is_in(ends["end"], value_set=_WAITING)))
+        ends = self.ends.read_columns(["id", "end", "session_updated_at"])
+        is_untold = pc.and_(ends["end"].is_null(), ends["session_updated_at"].is_valid())
+        undecided = ends["id"].filter(pc.or_(is_untold, pc.is_in(ends["end"], value_set=_WAITING)))
         gone = ends["id"].filter(pc.is_in(ends["end"], value_set=_GONE))
         is_open = pc.field("status").isin(RUNNING) | pc.field("id").isin(undecided.combine_chunks())
         open_ = self.store.read(where=is_open & ~pc.field("id").isin(gone.combine_chunks()))
