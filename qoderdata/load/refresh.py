@@ -68,8 +68,6 @@ _LAST_INSTANT = datetime.max.replace(tzinfo=UTC)
 #: Errors about one answer, which say nothing of the others; those of the account are raised.
 _RECORD_ERRORS = (APIStatusError, APIResponseValidationError, PaginationError)
 _ACCOUNT_ERRORS = (AuthenticationError, RateLimitError)
-#: HTTP statuses which say that there is no such record any more.
-_GONE = {404, 410}
 
 T = TypeVar("T")
 
@@ -323,17 +321,15 @@ class SingleReads:
         for number, id_ in enumerate(names, start=1):
             try:
                 found = read(id_)
+            except NotFoundError:
+                yield id_, None
             except _ACCOUNT_ERRORS:
                 raise
             except _RECORD_ERRORS as error:
-                is_failure = _is_failure(error)
-                failures = failures + 1 if is_failure else 0
-                if isinstance(error, APIStatusError) and error.status_code in _GONE:
-                    yield id_, None
-                    continue
                 self._leave([id_], str(error))
-                if not is_failure:
+                if not _is_failure(error):
                     self.refused.append(id_)
+                failures = failures + 1 if _is_failure(error) else 0
                 if failures == MAX_FAILURES:
                     self._leave(names[number:], str(error))
                     return

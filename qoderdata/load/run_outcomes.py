@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 import pyarrow as pa
@@ -28,7 +28,6 @@ from qoderdata.schema import EVENTS, OUTCOMES, SESSIONS
 from qoderdata.store import OUTCOMES_TABLE, JournalEntry, TableStore, row_ids
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
     from datetime import datetime
 
     import pandas as pd
@@ -49,6 +48,11 @@ _OUTCOME_TYPES = [
     "session.status_terminated",
     "session.error",
 ]
+#: What is read of a stored session: what the rules take, and when it changed.
+_SESSION_COLUMNS = {"id", "status", "created_at", "updated_at", "archived_at", "stats_duration_seconds"}
+_SESSIONS = replace(
+    SESSIONS, columns=tuple(column for column in SESSIONS.columns if column.name in _SESSION_COLUMNS)
+)
 _UNREAD = ("session", "could not be read, and what was known of their runs is kept")
 
 
@@ -107,10 +111,10 @@ class RunOutcomes:
             store.recover()
         read = self._known if offline else self._read
         sessions, ends = self._loading.unless_damaged(read) or read()
-        if not len(self._unknown(sessions, ends)) and not self._undecided(sessions, ends):
+        if not len(self._unknown(sessions, ends)) and not self._undecided(sessions, ends).num_rows:
             self.level = "events"
         return SessionsAndEnds(
-            to_pandas(sessions, SESSIONS), to_pandas(ends, OUTCOMES).rename(columns={"id": "session_id"})
+            to_pandas(sessions, _SESSIONS), to_pandas(ends, OUTCOMES).rename(columns={"id": "session_id"})
         )
 
     def _read(self) -> tuple[pa.Table, pa.Table]:
@@ -120,42 +124,43 @@ class RunOutcomes:
         if missing := self._unrefused(self._unknown(sessions, ends).to_pylist()):
             self._read_missing(missing)
             sessions, ends = self._known()
-        if self.level == "events" and self._undecided(sessions, ends):
+        if self.level == "events" and self._undecided(sessions, ends).num_rows:
             self._read_events()
             sessions, ends = self._known()
         return sessions, ends
 
     def _known(self) -> tuple[pa.Table, pa.Table]:
         """Return the stored sessions and ends; an end that is not final counts while its session is unchanged."""
-        sessions, ends = self._stored(self._sessions), self._stored(self._ends)
+        sessions = self._stored(self._sessions, _SESSIONS.names)
+        ends = self._stored(self._ends, OUTCOMES.names)
         is_kept = pc.invert(OUTCOMES_TABLE.may_change(ends))
         index = pc.index_in(ends["id"], value_set=sessions["id"].combine_chunks())
         updated_at = sessions["updated_at"].take(index)
         return sessions, ends.filter(pc.or_kleene(is_kept, pc.equal(ends["session_updated_at"], updated_at)))
 
-    def _stored(self, store: TableStore) -> pa.Table:
+    def _stored(self, store: TableStore, columns: list[str]) -> pa.Table:
         """Return the stored rows of the sessions; nearly all were created after the first run was."""
-        found = store.read(since=self._since, where=pc.field("id").isin(self._wanted))
+        # Most rows are wanted, and to look for many ids in each file takes longer than to read them.
+        found = store.read(columns, since=self._since)
+        found = found.filter(pc.is_in(found["id"], value_set=self._wanted))
         rest = _without(self._wanted, found)
         if self._since is None or not len(rest):
             return found
-        older = store.read(until=self._since, where=pc.field("id").isin(rest))
+        older = store.read(columns, until=self._since, where=pc.field("id").isin(rest))
         return pa.concat_tables([found, older]).unify_dictionaries()
 
     def _unknown(self, sessions: pa.Table, ends: pa.Table) -> Any:  # noqa: ANN401 - an Arrow array
         """Return the ids of the sessions that are in neither table."""
         return _without(_without(self._wanted, sessions), ends)
 
-    def _undecided(self, sessions: pa.Table, ends: pa.Table) -> dict[str, datetime | None]:
-        """Return the sessions whose events are to be read, newest first, each with its `updated_at`."""
+    def _undecided(self, sessions: pa.Table, ends: pa.Table) -> pa.Table:
+        """Return the sessions whose events are to be read, newest first."""
         is_running = pc.is_in(sessions["status"], value_set=RUNNING)
         has_end = pc.is_in(sessions["id"], value_set=ends["id"].combine_chunks())
-        sessions = sessions.filter(pc.invert(pc.or_(is_running, has_end)))
-        return dict(zip(row_ids(sessions), sessions["updated_at"].to_pylist(), strict=True))
+        return sessions.filter(pc.invert(pc.or_(is_running, has_end)))
 
-    def _unrefused(self, ids: Iterable[str]) -> list[str]:
+    def _unrefused(self, ids: list[str]) -> list[str]:
         """Return sessions without those that the service refused within `max_age`."""
-        ids = list(ids)
         refused = {
             row["id"]
             for row in self._ends_of(ids)
@@ -165,7 +170,8 @@ class RunOutcomes:
 
     def _ends_of(self, ids: list[str]) -> list[dict[str, Any]]:
         """Return the stored ends of sessions, whether they still count or not."""
-        return self._ends.read(where=pc.field("id").isin(pa.array(ids, pa.large_string()))).to_pylist()
+        wanted = pc.field("id").isin(pa.array(ids, pa.large_string()))
+        return self._ends.read(where=wanted).to_pylist() if ids else []
 
     def _read_missing(self, ids: list[str]) -> None:
         """Read sessions that the list did not bring by id."""
@@ -187,13 +193,14 @@ class RunOutcomes:
         with self._ends.writer_lock():
             # Another process may have read some while this one waited.
             undecided = self._undecided(*self._known())
-            wanted = self._unrefused(undecided)
+            updated_at = dict(zip(row_ids(undecided), undecided["updated_at"].to_pylist(), strict=True))
+            wanted = self._unrefused(list(updated_at))
             singles = SingleReads()
             found = prefetch(singles.each(wanted, self._end_of), name="qoderdata-events")
             with closing(found) as results, progress_bar("sessions", progress=self._progress) as shown:
                 shown.total = len(wanted)
                 for id_, told in results:
-                    end = {"end": "gone"} if told is None else {**told, "session_updated_at": undecided[id_]}
+                    end = {"end": "gone"} if told is None else {**told, "session_updated_at": updated_at[id_]}
                     self._loading.add_end(id_, {**end, "created_at": self._created_at[id_]})
                     shown.update()
             self._add_refused(singles.refused)
@@ -203,8 +210,6 @@ class RunOutcomes:
 
     def _add_refused(self, ids: list[str]) -> None:
         """Add that the service refused sessions; what events told of them before stays, and counts no more."""
-        if not ids:
-            return
         told = {row["id"]: row for row in self._ends_of(ids)}
         for id_ in ids:
             facts = {"created_at": self._created_at[id_], **told.get(id_, {}), "session_updated_at": None}

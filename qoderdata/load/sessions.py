@@ -172,12 +172,14 @@ class SessionLoading(StoredLoading):
         if bound is None:
             return Reread()
         self.ends.recover()
-        ends = self.ends.read_columns(["id", "end", "session_updated_at"])
+        ends = self.ends.read(["id", "created_at", "end", "session_updated_at"])
         is_untold = pc.and_(ends["end"].is_null(), ends["session_updated_at"].is_valid())
         undecided = ends["id"].filter(pc.or_(is_untold, pc.is_in(ends["end"], value_set=_WAITING)))
         gone = ends["id"].filter(pc.is_in(ends["end"], value_set=_GONE))
-        is_open = pc.field("status").isin(RUNNING) | pc.field("id").isin(undecided.combine_chunks())
-        open_ = self.store.read(where=is_open & ~pc.field("id").isin(gone.combine_chunks()))
+        stored = self.store.read(["id", "created_at", "status"])
+        has_no_end = pc.is_in(stored["id"], value_set=undecided.combine_chunks())
+        is_open = pc.or_(pc.is_in(stored["status"], value_set=RUNNING), has_no_end)
+        open_ = stored.filter(pc.and_not(is_open, pc.is_in(stored["id"], value_set=gone.combine_chunks())))
         old = open_["created_at"].filter(pc.less(open_["created_at"], pa.scalar(bound, open_["created_at"].type)))
         oldest = pc.min(old).as_py() or bound
         pages = math.ceil(self.store.count(since=oldest, until=bound) / SAFE_PAGE) if len(old) else 0

@@ -225,20 +225,29 @@ class TableStore:
         return pa.concat_tables([empty, *self._dataset.read(files, columns=columns)])
 
     def read(
-        self, *, since: datetime | None = None, until: datetime | None = None, where: pc.Expression | None = None
+        self,
+        columns: list[str] | None = None,
+        *,
+        since: datetime | None = None,
+        until: datetime | None = None,
+        where: pc.Expression | None = None,
     ) -> pa.Table:
         """Return the rows with ``since <= time < until`` and a further condition, each once.
 
-        Newest first: by `created_at`, then `id`, both descending; rows without `created_at` last. Raise
-        `DamagedStoreError` where a data file is gone, or is not what was written.
+        `columns`: those to read, ``id`` and ``created_at`` among them; ``None``: all. Newest first: by
+        `created_at`, then `id`, both descending; rows without `created_at` last. Raise `DamagedStoreError` where a
+        data file is gone, or is not what was written.
         """
         condition = self.table.condition(since, until, where)
+        # Whether a row in memory replaces a stored one is told by other columns too.
+        found_columns = None if self._journal.entries else columns
         tables: list[pa.Table] = []
         for reads_left in reversed(range(_READS)):
             files = self._manifest.files
             names = data.files_within(files, since=since, until=until)
             try:
-                tables = self._dataset.read({name: files[name] for name in names}, where=condition)
+                wanted = {name: files[name] for name in names}
+                tables = self._dataset.read(wanted, where=condition, columns=found_columns)
                 break
             except DamagedStoreError:
                 # Another process's commit may have replaced the file.
@@ -250,13 +259,7 @@ class TableStore:
                 self._manifest = found
         if self._journal.entries:
             tables = self._with_entries(tables, condition)
-        return self.table.newest_first(tables)
-
-    def read_columns(self, columns: list[str]) -> pa.Table:
-        """Return some columns of all rows, in no particular order; what is only in memory is left out."""
-        tables = self._dataset.read(self._manifest.files, columns=columns)
-        empty = self.table.schema.arrow.empty_table().select(columns)
-        return pa.concat_tables([empty, *tables]).unify_dictionaries()
+        return self.table.newest_first(tables, columns)
 
     def _load(self) -> None:
         self._unusable, found = None, None

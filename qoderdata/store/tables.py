@@ -56,24 +56,26 @@ class StoredTable:
         last = None if until is None else time < pa.scalar(until, kind)
         return all_of([where, first, last])
 
-    def newest_first(self, tables: list[pa.Table]) -> pa.Table:
+    def newest_first(self, tables: list[pa.Table], columns: list[str] | None = None) -> pa.Table:
         """Join tables and sort by `created_at`, then `id`, both descending; rows without `created_at` come last.
 
-        The list is emptied, and columns are sorted one after the other, so that of millions of rows no more than
-        one column is in memory twice.
+        `columns`: these alone. The list is emptied, and columns are sorted one after the other, so that of
+        millions of rows no more than one column is in memory twice.
         """
-        joined = pa.concat_tables([self.schema.arrow.empty_table(), *tables]).unify_dictionaries()
+        names = self.schema.names if columns is None else columns
+        tables.append(self.schema.arrow.empty_table())
+        joined = pa.concat_tables(table.select(names) for table in tables).unify_dictionaries()
         tables.clear()
         order = pc.sort_indices(joined, sort_keys=[("created_at", "descending"), ("id", "descending")])
         if np.array_equal(order, np.arange(len(order))):
             return joined
-        columns = joined.columns
+        schema, arrays = joined.schema, joined.columns
         del joined
-        for index in range(len(columns)):
-            columns[index] = columns[index].take(order)
+        for index in range(len(arrays)):
+            arrays[index] = arrays[index].take(order)
             # The unsorted column leaves small pieces, which the allocator would keep beside the next one.
             pa.default_memory_pool().release_unused()
-        return pa.Table.from_arrays(columns, schema=self.schema.arrow)
+        return pa.Table.from_arrays(arrays, schema=schema)
 
 
 def resolve_record(runs: pa.Table) -> pa.Table:
