@@ -207,7 +207,7 @@ class ListReader:
                 if self._remembers_size:
                     self.client.page_limit = self._size.value
                 self.done.add(page)
-                self._bar.advance(page.count, newest=_latest(page.table), oldest=_earliest(page.table))
+                self._show(page.table)
                 yield page
 
     def read_one(self, id_: str) -> tuple[datetime, pa.Table]:
@@ -234,6 +234,12 @@ class ListReader:
     def warn_misfits(self) -> None:
         """Warn once of the values in all pages and records so far that did not fit their columns."""
         self._decoder.warn_misfits()
+
+    def _show(self, table: pa.Table) -> None:
+        """Move the bar on by a page."""
+        if self._bar.is_shown:
+            times = table["created_at"]
+            self._bar.advance(len(times), newest=pc.max(times).as_py(), oldest=pc.min(times).as_py())
 
     def _narrowed(self) -> dict[str, str]:
         """Return a filter that newer editions know and older ones ignore: it only saves requests."""
@@ -266,7 +272,7 @@ class ListReader:
 
     def _is_ignored(self, page: ListedPage) -> bool:
         """Whether the service ignores the filter by time: the page has older rows."""
-        oldest = _earliest(page.table)
+        oldest = cast("datetime | None", pc.min(page.table["created_at"]).as_py())
         return oldest is not None and self._oldest is not None and oldest < earlier(self._oldest, CLOCKS_DIFFER)
 
 
@@ -542,11 +548,3 @@ def bring_up_to_date(
 def _last(times: Any, count: int) -> Any:  # noqa: ANN401 - Arrow arrays
     """Return the last times, at most so many."""
     return times.slice(max(len(times) - max(count, 0), 0))
-
-
-def _latest(table: pa.Table) -> datetime | None:
-    return cast("datetime | None", pc.max(table["created_at"]).as_py())
-
-
-def _earliest(table: pa.Table) -> datetime | None:
-    return cast("datetime | None", pc.min(table["created_at"]).as_py())
