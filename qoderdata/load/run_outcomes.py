@@ -1,7 +1,8 @@
 """Which sessions and events are read, so that runs whose records have no status have outcomes.
 
 Sessions are kept in a store like runs. The end of each session, as its events tell it, is kept in a store of
-outcomes: a final end never changes; any other is read again when its session has changed.
+outcomes: a final end never changes; any other is read again when its session has changed. What the service refuses
+to tell of a session is asked for again after `max_age`.
 """
 
 from __future__ import annotations
@@ -170,8 +171,10 @@ class RunOutcomes:
 
     def _ends_of(self, ids: list[str]) -> list[dict[str, Any]]:
         """Return the stored ends of sessions, whether they still count or not."""
-        wanted = pc.field("id").isin(pa.array(ids, pa.large_string()))
-        return self._ends.read(where=wanted).to_pylist() if ids else []
+        if not ids:
+            return []
+        ends = self._ends.read()
+        return ends.filter(pc.is_in(ends["id"], value_set=pa.array(ids, pa.large_string()))).to_pylist()
 
     def _read_missing(self, ids: list[str]) -> None:
         """Read sessions that the list did not bring by id."""

@@ -98,8 +98,8 @@ def load_runs(
         The cache's folder, a path or a URL; ``None``: ``QODERDATA_CACHE_DIR``, else the platform's user cache
         folder.
     max_age
-        How long ago the newest runs, and those that were still open, may have been read: anything
-        `pandas.Timedelta` takes.
+        How long ago the newest runs, those that were still open, and sessions that the service refused may have
+        been asked for: anything `pandas.Timedelta` takes.
     refresh
         Always ask for what is new. Runs that ended never change, and are not asked for again. ``"all"`` reads the
         list again from the newest run back to `since`, adds what the store lacks, and drops nothing that only the
