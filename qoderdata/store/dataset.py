@@ -127,10 +127,9 @@ class Dataset:
 
     def contains(self, files: Mapping[str, DataFile], day: str, id_: str) -> bool:
         """Return whether a row is stored in a partition."""
+        names = [name for name in files if name.startswith(f"{_KEY}{day}/")]
         wanted = pa.scalar(id_, pa.large_string())
-        return any(
-            pc.index(self._ids_of(name, files[name]), wanted).as_py() >= 0 for name in files if _day(name) == day
-        )
+        return any(pc.index(self._ids_of(name, files[name]), wanted).as_py() >= 0 for name in names)
 
     def add(
         self, files: Mapping[str, DataFile], rows: pa.Table, *, open_days: Mapping[str, str]
