@@ -22,6 +22,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pandas as pd
+import pyarrow.dataset as ds
 import pytest
 
 import qoderdata as qd
@@ -544,6 +545,24 @@ def test_load_sessions_reads_old_sessions_that_wait_again(moving: Moving, tmp_pa
     assert truth.status == "waiting"
     runs = load(service, tmp_path, client, outcomes="events").frame.set_index("session_id")
     assert runs.loc[session, "status"] == "completed"
+
+
+def test_a_session_of_the_day_after_its_run_has_one_end(moving: Moving, tmp_path: Path) -> None:
+    """Ends lie in the partition of their run, also the last one of a session that is deleted."""
+    service, client, again = moving
+    kind = next(kind for kind in KINDS if kind.name == "waits")
+    evening = (service.account.now + timedelta(days=1)).replace(hour=23, minute=59, second=22)
+    run = service.account.add_run(kind, evening)
+    session = service.account.session(run["session_id"])
+    session["created_at"] = (evening + timedelta(minutes=1)).isoformat().replace("+00:00", "Z")
+    assert run["created_at"][:10] < session["created_at"][:10]
+    again()
+    service.account.sessions.remove(session)
+    loaded = load(service, tmp_path, client, outcomes="events", refresh=True)
+    assert loaded.frame.set_index("id").loc[run["id"], "status"] == "waiting"
+    (folder,) = (path for path in (tmp_path / "outcomes").iterdir() if path.is_dir())
+    ends = ds.dataset(folder / "data").to_table(["id", "end"]).to_pylist()
+    assert [row["end"] for row in ends if row["id"] == session["id"]] == ["final"]
 
 
 @pytest.mark.parametrize("status", [403, 410])

@@ -196,10 +196,15 @@ class SessionLoading(StoredLoading):
             self.ends.commit(compact=True)
 
     def add_gone(self, id_: str, created_at: datetime | None) -> None:
-        """Add that the service no longer has a session; one that waited has waited for the last time."""
-        waits = self.ends.read(where=(pc.field("id") == id_) & (pc.field("end") == "waiting")).to_pylist()
-        end = {**waits[0], "end": "final"} if waits else {"end": "gone"}
-        self.add_end(id_, {**end, "created_at": created_at})
+        """Add that the service no longer has a session; one that waited has waited for the last time.
+
+        An end that is stored keeps its `created_at`, which tells its partition: that of the run, where the session
+        may be of the next day.
+        """
+        known = self.ends.read(where=pc.field("id") == id_).to_pylist()
+        end = known[0] if known else {"created_at": created_at}
+        waited = end.get("end") == "waiting"
+        self.add_end(id_, {**end, "end": "final"} if waited else {"created_at": end["created_at"], "end": "gone"})
 
     def add_end(self, id_: str, facts: Mapping[str, Any]) -> None:
         """Add what is known of a session's end, to be committed."""
