@@ -303,11 +303,11 @@ class ProgressBar:
         self._since = since
         self._walked = 0.0
         self._bar = progress_bar(name, progress=progress)
+        #: Whether it is worth finding out what it would show.
+        self.is_shown = not self._bar.disable
 
     def advance(self, count: int, *, newest: datetime | None, oldest: datetime | None) -> None:
         """Count the records of a page, and how far back they reach."""
-        if self._bar.disable:
-            return
         if newest is not None and oldest is not None:
             self._walked += (newest - oldest).total_seconds()
             if self._since is not None and self._walked > 0:

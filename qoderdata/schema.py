@@ -334,7 +334,11 @@ OUTCOMES = Schema(
         _derived("completed_at", Kind.TIME, "when its run ended"),
         _derived("error_type", Kind.TEXT, "what kind of error ended it"),
         _derived("error_message", Kind.TEXT, "that error in words"),
-        _derived("session_updated_at", Kind.TIME, "the session's `updated_at` when its events were read"),
+        _derived(
+            "session_updated_at",
+            Kind.TIME,
+            "its session's `updated_at` when events were read; missing: refused, or gone",
+        ),
         _derived("read_at", Kind.TIME, "when they were read"),
     ),
     constants=(),

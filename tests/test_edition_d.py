@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
 import logging
@@ -21,6 +22,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pandas as pd
+import pyarrow.dataset as ds
 import pytest
 
 import qoderdata as qd
@@ -527,6 +529,102 @@ def test_a_recent_session_that_ran_and_is_deleted_is_asked_for_once(moving: Movi
         loaded = load(service, tmp_path, client, outcomes="sessions", refresh=True)
         assert sum(run["session_id"] in request.path for request in loaded.requests) == times
         assert pd.isna(loaded.frame.set_index("id").loc[run["id"], "status"])
+
+
+def test_load_sessions_reads_old_sessions_that_wait_again(moving: Moving, tmp_path: Path) -> None:
+    """Where it made the list recent, `load_runs` lists no session again."""
+    service, client, _ = moving
+    session = sessions_of(service.account, "waits")[-1]
+    created = parse(service.account.session(session)["created_at"])
+    assert created < service.account.now - timedelta(days=7)
+    service.account.continue_session(session, "run; idle end_turn")
+    sessions = qd.load_sessions(client=client, cache_dir=tmp_path, refresh=True, progress=False)
+    updated = parse(service.account.session(session)["updated_at"])
+    assert sessions.set_index("id").loc[session, "updated_at"] == updated
+    truth = truth_of(service.account, session)
+    assert truth.status == "waiting"
+    runs = load(service, tmp_path, client, outcomes="events").frame.set_index("session_id")
+    assert runs.loc[session, "status"] == "completed"
+
+
+def test_a_session_of_the_day_after_its_run_has_one_end(moving: Moving, tmp_path: Path) -> None:
+    """Ends lie in the partition of their run, also the last one of a session that is deleted."""
+    service, client, again = moving
+    kind = next(kind for kind in KINDS if kind.name == "waits")
+    evening = (service.account.now + timedelta(days=1)).replace(hour=23, minute=59, second=22)
+    run = service.account.add_run(kind, evening)
+    session = service.account.session(run["session_id"])
+    session["created_at"] = (evening + timedelta(minutes=1)).isoformat().replace("+00:00", "Z")
+    assert run["created_at"][:10] < session["created_at"][:10]
+    again()
+    service.account.sessions.remove(session)
+    loaded = load(service, tmp_path, client, outcomes="events", refresh=True)
+    assert loaded.frame.set_index("id").loc[run["id"], "status"] == "waiting"
+    (folder,) = (path for path in (tmp_path / "outcomes").iterdir() if path.is_dir())
+    ends = ds.dataset(folder / "data").to_table(["id", "end"]).to_pylist()
+    assert [row["end"] for row in ends if row["id"] == session["id"]] == ["final"]
+
+
+@pytest.mark.parametrize("status", [403, 410])
+@pytest.mark.parametrize("name", ["not listed", "done"])
+def test_a_session_that_the_service_refuses_is_asked_for_again_after_max_age(
+    tmp_path: Path, name: str, status: int
+) -> None:
+    """Not at each call; meanwhile its run is unknown, or assumed."""
+    kinds = tuple(kind._replace(runs=3) for kind in KINDS if kind.name in {"not listed", "done", "fatal alone"})
+    with EditionD(Account(kinds, spacing=600), most=400) as service:
+        refused = sessions_of(service.account, name)[0]
+
+        def refuse(request: Request) -> None:
+            if refused in request.path:
+                raise Refusal(status, "permission_error", "not yours")
+
+        def ask(**options: Any) -> tuple[int, Any]:  # noqa: ANN401
+            before = len(service.requests)
+            frame = qd.load_runs(
+                client=client_of(service), cache_dir=tmp_path, outcomes="events", progress=False, **options
+            )
+            row = frame.set_index("session_id").loc[refused]
+            return sum(refused in request.path for request in service.requests[before:]), row["status_from"]
+
+        service.before = refuse
+        for times, options in zip((1, 0, 1, 0), ({}, {}, {"refresh": True}, {}), strict=True):
+            with warnings_of_unread(expected=times > 0):
+                asked, known_from = ask(**options)
+            assert asked == times
+            assert known_from == "session" if name == "done" else pd.isna(known_from)
+        service.before = None
+        assert ask(max_age="0s") == (1 if name == "done" else 2, "events")
+
+
+def test_where_events_are_refused_what_they_told_before_is_kept(moving: Moving, tmp_path: Path) -> None:
+    """The session waited, as its events told, and is deleted in the end."""
+    service, client, _ = moving
+    session = sessions_of(service.account, "waits")[0]
+    service.account.continue_session(session, "msg")
+
+    def refuse(request: Request) -> None:
+        if request.path.endswith(f"{session}/events"):
+            raise Refusal(403, "permission_error", "not yours")
+
+    service.before = refuse
+    for times in (1, 0):
+        before = len(service.requests)
+        with warnings_of_unread(expected=times == 1):
+            qd.load_runs(client=client, cache_dir=tmp_path, outcomes="events", refresh=times == 1, progress=False)
+        paths = [request.path for request in service.requests[before:]]
+        assert sum(path.endswith(f"{session}/events") for path in paths) == times
+    service.account.sessions.remove(service.account.session(session))
+    loaded = load(service, tmp_path, client, outcomes="events", refresh=True)
+    row = loaded.frame.set_index("session_id").loc[session]
+    assert (row["status"], row["status_from"]) == ("waiting", "events")
+
+
+def warnings_of_unread(*, expected: bool) -> contextlib.AbstractContextManager[object]:
+    """Expect the warning of a session that could not be read; any other warning is an error."""
+    if expected:
+        return pytest.warns(DataQualityWarning, match="1 session could not be read, and what was known")
+    return contextlib.nullcontext()
 
 
 # Which runs.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
@@ -28,7 +29,7 @@ def sandbox(request: pytest.FixtureRequest) -> Iterator[Sandbox]:
 
 
 def load(sandbox: Sandbox, folder: Path, **options: Any) -> pd.DataFrame:  # noqa: ANN401
-    client = Client(pat=sandbox.pat, base_url=sandbox.base_url)
+    client = Client(pat=sandbox.pat, base_url=sandbox.base_url, min_interval=0)
     return load_sessions(client=client, cache_dir=folder, progress=False, **options)
 
 
@@ -116,15 +117,56 @@ def test_what_changed_in_the_last_days_is_read_again(tmp_path: Path) -> None:
 
 
 def test_a_refresh_reads_back_to_seven_days_before_the_last_one(tmp_path: Path) -> None:
-    """And to the oldest session that ran; none runs here."""
+    """And reads the few older ones that ran by id, which costs less than to list back to the oldest."""
     with Sandbox(deployments=20, seed=7, runs=2_000, edition="D") as sandbox:
         frame = load(sandbox, tmp_path)
+        is_recent = frame["created_at"] >= frame["created_at"].max() - REREAD
         running = frame["status"].isin(["running", "rescheduling", "canceling"])
-        oldest = min(frame["created_at"].max() - REREAD, frame.loc[running, "created_at"].min())
+        listed, older = int(is_recent.sum()), int((running & ~is_recent).sum())
+        assert 0 < older < (len(frame) - listed) // 100
         refreshed = load(sandbox, tmp_path, refresh=True)
-        again = int((frame["created_at"] >= oldest).sum())
-        assert again // 100 <= refreshed.attrs["requests"] <= again // 100 + 2
+        assert listed // 100 <= refreshed.attrs["requests"] - older <= listed // 100 + 2
         same(refreshed, frame)
+
+
+def test_an_old_session_that_ran_and_is_deleted_is_asked_for_once(tmp_path: Path) -> None:
+    """Else each refresh would look for it for good."""
+    with Sandbox(deployments=20, seed=7, runs=2_000, edition="D") as sandbox:
+        frame = load(sandbox, tmp_path)
+        running = frame[frame["status"].isin(["running", "rescheduling", "canceling"])]
+        oldest = running["id"].iloc[-1]
+        assert running["created_at"].iloc[-1] < frame["created_at"].max() - REREAD
+        sandbox.delete_session(oldest)
+        for times in (1, 0):
+            before = len(sandbox.requests)
+            refreshed = load(sandbox, tmp_path, refresh=True)
+            assert sum(oldest in request.path for request in sandbox.requests[before:]) == times
+            same(refreshed, frame)
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_whatever_happens_to_sessions_a_refresh_shows_it(tmp_path: Path, seed: int) -> None:
+    """Sessions of the last days go on, old ones that ran end, some are deleted, and refreshes are cut off."""
+    chance = random.Random(seed)  # noqa: S311 - changes, not secrets
+    with Sandbox(deployments=10, seed=seed, runs=500, edition="D") as sandbox:
+        frame = load(sandbox, tmp_path)
+        running: list[str] = []
+        for _ in range(4):
+            running += [run["id"] for run in sandbox.create_runs(3, status="running")]
+            sandbox.finish_run(running.pop(chance.randrange(len(running))))
+            sandbox.create_runs(chance.randrange(1, 150))
+            sandbox.delete_session(chance.choice(sandbox.sessions)["id"])
+            recent = frame.loc[frame["created_at"] > frame["created_at"].max() - REREAD, "id"]
+            done = {run["session_id"] for run in sandbox.outcomes if run["status"] == "completed"}
+            done.intersection_update(s["id"] for s in sandbox.sessions if s["archived_at"] is None)
+            sandbox.continue_session(chance.choice([id_ for id_ in recent if id_ in done]))
+            sandbox._database.now += chance.choice((1, 8)) * 86_400 * 10**9
+            sandbox.misbehave("401", at=chance.randrange(1, 4))
+            with pytest.raises(AuthenticationError):
+                load(sandbox, tmp_path, refresh="all")
+            frame = load(sandbox, tmp_path, refresh=True)
+            listed = flatten_sessions(pages(sandbox))
+            same(frame[frame["id"].isin(listed["id"])].reset_index(drop=True), listed)
 
 
 def test_a_pull_that_was_cut_off_goes_on(tmp_path: Path) -> None:

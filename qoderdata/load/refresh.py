@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import logging
-from collections import deque
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, TypeVar, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 from urllib.parse import quote
 
+import pyarrow as pa
 import pyarrow.compute as pc
 
 from qoderdata.background import gc_paused
@@ -46,8 +46,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
     from collections.abc import Set as AbstractSet
 
-    import pyarrow as pa
-
     from qoderdata.client import Client
 
 _logger = logging.getLogger("qoderdata")
@@ -65,6 +63,7 @@ _EVIDENCE = 20
 #: much more is asked for.
 CLOCKS_DIFFER = timedelta(hours=1)
 _INSTANT = timedelta(microseconds=1)
+_TIME: Any = pa.timestamp("us", tz="UTC")
 _LAST_INSTANT = datetime.max.replace(tzinfo=UTC)
 #: Errors about one answer, which say nothing of the others; those of the account are raised.
 _RECORD_ERRORS = (APIStatusError, APIResponseValidationError, PaginationError)
@@ -100,10 +99,22 @@ class Freshness:
 
 
 @dataclass(frozen=True, slots=True)
+class Reread:
+    """Which stored rows of a list are read again, besides those that the store itself knows to be open."""
+
+    #: Rows that were created since then are listed again; ``None``: none are.
+    since: datetime | None = None
+    #: Rows that are read by id where no page has them.
+    ids: AbstractSet[str] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
 class ListedPage:
     """A page of a list, decoded; also the envelope that `walk` sees."""
 
     table: pa.Table
+    #: The ids of its rows.
+    ids: tuple[str, ...]
     #: Its position in the list; ``None`` where the service gives no cursor although there is more.
     listing: Listing | None
     #: When it was requested.
@@ -138,8 +149,6 @@ class ListReader:
         self.client = client
         self.remote = remote
         self.done = done
-        #: Ids that a caller looks for in the list; those that it brought are taken out.
-        self.unlisted: set[str] = set()
         self._store = store
         #: The time before which no record needs to come; ``None``: all are wanted.
         self._oldest = oldest
@@ -188,7 +197,7 @@ class ListReader:
             elif narrow and found.listing is not None and not self._is_ignored(found):
                 # Perhaps the list goes on with older rows: the page shows how far it reaches, not where it ends.
                 found = replace(found, listing=replace(found.listing, cursor=cursor, reaches=self._oldest))
-            below = below if below.isdisjoint(row_ids(found.table)) else frozenset()
+            below = below if below.isdisjoint(found.ids) else frozenset()
             times.add(found.table)
             return replace(found, has_more=goes_on(found) and found.has_more)
 
@@ -198,7 +207,7 @@ class ListReader:
                 if self._remembers_size:
                     self.client.page_limit = self._size.value
                 self.done.add(page)
-                self._bar.advance(page.count, newest=_latest(page.table), oldest=_earliest(page.table))
+                self._show(page.table)
                 yield page
 
     def read_one(self, id_: str) -> tuple[datetime, pa.Table]:
@@ -226,6 +235,12 @@ class ListReader:
         """Warn once of the values in all pages and records so far that did not fit their columns."""
         self._decoder.warn_misfits()
 
+    def _show(self, table: pa.Table) -> None:
+        """Move the bar on by a page."""
+        if self._bar.is_shown:
+            times = table["created_at"]
+            self._bar.advance(len(times), newest=pc.max(times).as_py(), oldest=pc.min(times).as_py())
+
     def _narrowed(self) -> dict[str, str]:
         """Return a filter that newer editions know and older ones ignore: it only saves requests."""
         if self._oldest is None:
@@ -237,31 +252,27 @@ class ListReader:
         asked_at = datetime.now(UTC)
         query = list_query({**self.remote.params, **params}, cursor, limit, cursor_param=self.remote.cursor_param)
         page, table = self.client.get(self.remote.path, query, self._read)
-        self.unlisted.difference_update(row_ids(table) if self.unlisted else ())
-        listing = self._listing(page, table, cursor, times.reached(table))
-        return ListedPage(table, listing, asked_at, page.has_more, page.last_id, page.next_page)
+        ids = tuple(row_ids(table))
+        after, cursor = cursor, (page.next_page or page.last_id) if page.has_more else None
+        listing = None
+        if cursor or not page.has_more:
+            is_stored = bool(ids) and self._store.contains(ids[-1], table.slice(len(ids) - 1))
+            listing = Listing(after, ids, cursor, times.reached(table), is_stored)
+        return ListedPage(table, ids, listing, asked_at, page.has_more, page.last_id, page.next_page)
 
     def _read(self, body: bytes) -> tuple[Page, pa.Table]:
         page = self._decoder.read_page(body)
         return page, self.remote.table.resolve(self._decoder.to_table(page))
 
-    def _listing(self, page: Page, table: pa.Table, after: str | None, reaches: datetime | None) -> Listing | None:
-        cursor = (page.next_page or page.last_id) if page.has_more else None
-        if page.has_more and not cursor:
-            return None
-        ids = tuple(row_ids(table))
-        is_stored = bool(ids) and self._store.contains(ids[-1], table.slice(len(ids) - 1))
-        return Listing(after, ids, cursor, reaches, is_stored)
-
     def _is_doubtful(self, page: ListedPage, times: _RecentTimes, below: AbstractSet[str]) -> bool:
         """Whether the list may go on although a page ends it, which was filtered by time."""
         if not page.count and self._oldest is not None and not times.has_passed(self._oldest):
             return True
-        return bool(below) and below.isdisjoint(row_ids(page.table))
+        return bool(below) and below.isdisjoint(page.ids)
 
     def _is_ignored(self, page: ListedPage) -> bool:
         """Whether the service ignores the filter by time: the page has older rows."""
-        oldest = _earliest(page.table)
+        oldest = cast("datetime | None", pc.min(page.table["created_at"]).as_py())
         return oldest is not None and self._oldest is not None and oldest < earlier(self._oldest, CLOCKS_DIFFER)
 
 
@@ -269,24 +280,27 @@ class _RecentTimes:
     """When the last rows of a walk were created: what shows how far the list has come."""
 
     def __init__(self) -> None:
-        self._times: deque[datetime | None] = deque(maxlen=_EVIDENCE)
+        self._times: Any = pa.chunked_array([], _TIME)
 
     def add(self, table: pa.Table) -> None:
         """Add a page."""
-        self._times.extend(table["created_at"].slice(max(table.num_rows - _EVIDENCE, 0)).to_pylist())
+        self._times = _last(self._followed_by(table, before=_EVIDENCE), _EVIDENCE)
 
     def has_passed(self, time: datetime) -> bool:
         """Return whether the last rows are all older than a time."""
-        return len(self._times) == _EVIDENCE and all(known is not None and known < time for known in self._times)
+        is_known = len(self._times) == _EVIDENCE and not self._times.null_count
+        return is_known and pc.max(self._times).as_py() < time
 
     def reached(self, table: pa.Table) -> datetime | None:
         """Return a time such that nothing that was created then or later follows a page; ``None``: unknown."""
-        missing = max(_EVIDENCE - table.num_rows, 0)
-        before = list(self._times)[-missing:] if missing else []
-        if len(before) < missing or None in before or table["created_at"].null_count:
+        times = self._followed_by(table, before=_EVIDENCE - table.num_rows)
+        if len(times) < _EVIDENCE or times.null_count:
             return None
-        newest = max(time for time in (_latest(table), *before) if time is not None)
+        newest = cast("datetime", pc.max(times).as_py())
         return None if newest == _LAST_INSTANT else newest + _INSTANT
+
+    def _followed_by(self, table: pa.Table, *, before: int) -> Any:  # noqa: ANN401 - an Arrow array
+        return pa.chunked_array([*_last(self._times, before).chunks, *table["created_at"].chunks], _TIME)
 
 
 class SingleReads:
@@ -294,6 +308,8 @@ class SingleReads:
 
     def __init__(self) -> None:
         self.unread: list[str] = []
+        #: Those of `unread` that the service refused; to ask again soon is no use.
+        self.refused: list[str] = []
         self._reason = ""
 
     def each(self, ids: Iterable[str], read: Callable[[str], T]) -> Iterator[tuple[str, T | None]]:
@@ -317,6 +333,8 @@ class SingleReads:
                 raise
             except _RECORD_ERRORS as error:
                 self._leave([id_], str(error))
+                if not _is_failure(error):
+                    self.refused.append(id_)
                 failures = failures + 1 if _is_failure(error) else 0
                 if failures == MAX_FAILURES:
                     self._leave(names[number:], str(error))
@@ -353,16 +371,17 @@ class _Refresh:
         *,
         since: datetime | None,
         until: datetime | None,
-        reread_since: datetime | None,
+        reread: Reread,
     ) -> None:
         self.store = store
         self.reader = reader
         self.freshness = freshness
         self.since = since
-        self.reread_since = reread_since
-        self.is_reread_complete = reread_since is None
+        self.reread_since = reread.since
+        self.is_reread_complete = reread.since is None
         self.is_contradicted = False
-        self.stale = store.open_before(freshness.not_before, since=since, until=until)
+        self.stale = store.open_before(freshness.not_before, since=since, until=until) | reread.ids
+        self.gone: list[str] = []
         self._own_times: set[datetime] = set()
         self._refused: set[str] = set()
         self._singles = SingleReads()
@@ -471,6 +490,7 @@ class _Refresh:
         no_rows = self.store.table.schema.arrow.empty_table()
         for id_, found in self._singles.each(self.stale, self.reader.read_one):
             if found is None:
+                self.gone.append(id_)
                 self.store.add(JournalEntry(no_rows, datetime.now(UTC), gone=(id_,)))
             else:
                 asked_at, table = found
@@ -505,29 +525,26 @@ def bring_up_to_date(
     *,
     since: datetime | None,
     until: datetime | None,
-    reread_since: datetime | None,
-) -> bool:
-    """Read from the service until the store can answer for the time asked for; return whether it is complete.
+    reread: Reread,
+) -> tuple[bool, list[str]]:
+    """Read from the service until the store can answer for the time asked for.
 
     Walks from the first page until it joins a segment that is complete, skips that, and goes on below it where
     more is asked for. Each page is kept at once: when this is cut off, the next call goes on from there. Every
-    page is stored whole, so that at least the rest of the page that joins a segment is read again. Rows that were
-    created since `reread_since` are read again, although they are stored. The store is not complete where the
+    page is stored whole, so that at least the rest of the page that joins a segment is read again. Return whether
+    the store is complete, and the open rows that the service no longer has. The store is not complete where the
     service contradicted it, which a warning says.
     """
     with store.writer_lock():
         if freshness.everything:
             store.forget_coverage()
-        refresh = _Refresh(store, reader, freshness, since=since, until=until, reread_since=reread_since)
+        refresh = _Refresh(store, reader, freshness, since=since, until=until, reread=reread)
         with gc_paused:
             refresh.run()
     refresh.warn()
-    return not refresh.is_contradicted
+    return not refresh.is_contradicted, refresh.gone
 
 
-def _latest(table: pa.Table) -> datetime | None:
-    return cast("datetime | None", pc.max(table["created_at"]).as_py())
-
-
-def _earliest(table: pa.Table) -> datetime | None:
-    return cast("datetime | None", pc.min(table["created_at"]).as_py())
+def _last(times: Any, count: int) -> Any:  # noqa: ANN401 - Arrow arrays
+    """Return the last times, at most so many."""
+    return times.slice(max(len(times) - max(count, 0), 0))

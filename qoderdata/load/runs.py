@@ -98,8 +98,8 @@ def load_runs(
         The cache's folder, a path or a URL; ``None``: ``QODERDATA_CACHE_DIR``, else the platform's user cache
         folder.
     max_age
-        How long ago the newest runs, and those that were still open, may have been read: anything
-        `pandas.Timedelta` takes.
+        How long ago the newest runs, those that were still open, and sessions that the service refused may have
+        been asked for: anything `pandas.Timedelta` takes.
     refresh
         Always ask for what is new. Runs that ended never change, and are not asked for again. ``"all"`` reads the
         list again from the newest run back to `since`, adds what the store lacks, and drops nothing that only the
@@ -180,13 +180,13 @@ def load_runs(
     freshness = Freshness(now if refresh else now - age, everything=refresh == "all")
     loading = StoredLoading(RUN_LIST, query, client, folder, freshness=freshness, progress=progress)
     answer = loading.offline() if offline else loading.online()
-    reader = RunOutcomes(client, folder, freshness=freshness, progress=progress)
+    reader = RunOutcomes(answer.table, client, folder, freshness=freshness, progress=progress)
     try:
-        known = reader.read(answer.table, level, offline=offline)
+        known = reader.read(level, offline=offline)
     except APIError as error:
         error.add_note("The runs are stored; load_runs(outcomes='runs') reads run records only.")
         raise
-    loading.count(requests=reader.done.requests)
+    loading.done.requests += reader.requests
     runs = loading.frame(answer)
     runs.attrs["outcomes"] = reader.level
     if known is not None:

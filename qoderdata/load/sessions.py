@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
+import math
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from qoderdata.client import Client
 from qoderdata.files import Folder
-from qoderdata.load.refresh import Freshness, RemoteList
+from qoderdata.load.refresh import Freshness, RemoteList, Reread
 from qoderdata.load.stored import Query, StoredLoading
 from qoderdata.outcomes import RUNNING_SESSIONS
+from qoderdata.pages import SAFE_PAGE
 from qoderdata.parsing import Instant, Span, bound_text, check_id, check_refresh, earlier, parse_period, parse_span
+from qoderdata.schema import OUTCOMES
 from qoderdata.settings import resolve_cache_dir
-from qoderdata.store import SESSIONS_TABLE, TableStore, all_of
+from qoderdata.store import OUTCOMES_TABLE, SESSIONS_TABLE, JournalEntry, TableStore, all_of, row_ids
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     import pandas as pd
@@ -32,6 +36,7 @@ SESSION_LIST = RemoteList(
 REREAD = timedelta(days=7)
 
 RUNNING = pa.array(RUNNING_SESSIONS, pa.large_string())
+_WAITING, _GONE = (pa.array([end], pa.large_string()) for end in ("waiting", "gone"))
 
 
 def load_sessions(
@@ -51,9 +56,10 @@ def load_sessions(
 
     The list of all sessions is kept in a store on disk, and the latest reading of a session counts. Any session
     may be continued, so each refresh lists the sessions again that were created in the 7 days before the last
-    refresh, and back to the oldest one that still ran. A pull that was cut off, for any reason, goes on where it
-    ended. A call with filters is answered from the store where it reaches far enough back and is recent; else the
-    service is asked for those sessions alone, and their answer is cached by itself.
+    refresh, and older ones that still ran or waited, until the service no longer has them. A pull that was cut
+    off, for any reason, goes on where it ended. A call with filters is answered from the store where it reaches
+    far enough back and is recent; else the service is asked for those sessions alone, and their answer is cached
+    by itself.
 
     Parameters
     ----------
@@ -105,7 +111,8 @@ def load_sessions(
     -----
     DataQualityWarning
         Values that do not fit their column were kept in ``extra``; ``offline=True`` and not all sessions are
-        stored; or the service ended the list although older sessions are stored.
+        stored; the service ended the list although older sessions are stored; or open sessions could not be read
+        again.
     CacheWarning
         The store could not be read or written, was repaired, or another process holds it.
 
@@ -126,8 +133,7 @@ def load_sessions(
     asked = {name: check_id(value, name=name) for name, value in ids.items() if value is not None}
     age = parse_span(max_age, name="max_age")
     check_refresh(refresh=refresh, offline=offline, may_be_all=True)
-    loading = StoredLoading(
-        SESSION_LIST,
+    loading = SessionLoading(
         Query(
             since=None if start is None else start.to_pydatetime(),
             until=None if end is None else end.to_pydatetime(),
@@ -139,31 +145,83 @@ def load_sessions(
         Folder(resolve_cache_dir(cache_dir)),
         freshness=Freshness(now if refresh else now - age, everything=refresh == "all"),
         progress=progress,
-        reread_since=reread_since,
     )
     return loading.frame(loading.offline() if offline else loading.online())
 
 
-def reread_since(store: TableStore, freshness: Freshness) -> datetime | None:
-    """Return since when stored sessions are listed again: see `reread_bound`, or the oldest one that still ran."""
-    bound = reread_bound(store, freshness)
-    if bound is None:
-        return None
-    stored = store.read_columns(["created_at", "status"])
-    running = stored.filter(pc.is_in(stored["status"], value_set=RUNNING))
-    return min(bound, pc.min(running["created_at"]).as_py() or bound)
+class SessionLoading(StoredLoading):
+    """Keep the stored sessions current; ended ones too, as far back as `REREAD`, since any may be continued.
 
-
-def reread_bound(store: TableStore, freshness: Freshness) -> datetime | None:
-    """Return the time 7 days before the last reading, or before the newest session if that is older.
-
-    The service's clock may be behind this one. A refresh that was cut off is no reading: its time stays. ``None``
-    where nothing is stored, or all that is stored was read recently enough.
+    An open session is read again whatever its age: it ran, waited, or its events told no end. One that the service
+    no longer has is remembered in the store of ends, `ends`, so that it is asked for once.
     """
-    coverage, newest = store.coverage, store.newest()
-    if coverage.read_at is None or newest is None:
-        return None
-    if coverage.reread_since is None and freshness.is_recent(coverage.read_at):
-        return None
-    bound = earlier(min(coverage.read_at, newest, datetime.now(UTC)), REREAD)
-    return min(bound, coverage.reread_since or bound)
+
+    def __init__(
+        self, query: Query, client: Client, folder: Folder, *, freshness: Freshness, progress: bool | None
+    ) -> None:
+        super().__init__(SESSION_LIST, query, client, folder, freshness=freshness, progress=progress)
+        self.ends = TableStore(folder, OUTCOMES_TABLE, **client.identity)
+        self.stores.append(self.ends)
+
+    def reread(self) -> Reread:
+        """Return from when on sessions are listed again, and which are open.
+
+        A few old open sessions are read by id, as those are that the list no longer has; many are listed again.
+        """
+        bound = self._reread_bound()
+        if bound is None:
+            return Reread()
+        self.ends.recover()
+        ends = self.ends.read(["id", "created_at", "end", "session_updated_at"])
+        is_untold = pc.and_(ends["end"].is_null(), ends["session_updated_at"].is_valid())
+        undecided = ends["id"].filter(pc.or_(is_untold, pc.is_in(ends["end"], value_set=_WAITING)))
+        gone = ends["id"].filter(pc.is_in(ends["end"], value_set=_GONE))
+        stored = self.store.read(["id", "created_at", "status"])
+        has_no_end = pc.is_in(stored["id"], value_set=undecided.combine_chunks())
+        is_open = pc.or_(pc.is_in(stored["status"], value_set=RUNNING), has_no_end)
+        open_ = stored.filter(pc.and_not(is_open, pc.is_in(stored["id"], value_set=gone.combine_chunks())))
+        old = open_["created_at"].filter(pc.less(open_["created_at"], pa.scalar(bound, open_["created_at"].type)))
+        oldest = pc.min(old).as_py() or bound
+        pages = math.ceil(self.store.count(since=oldest, until=bound) / SAFE_PAGE) if len(old) else 0
+        return Reread(bound if len(old) <= pages else oldest, frozenset(row_ids(open_)))
+
+    def remember_gone(self, ids: Sequence[str]) -> None:
+        """Remember sessions that the service no longer has."""
+        if not ids:
+            return
+        rows = self.store.read(where=pc.field("id").isin(pa.array(ids, pa.large_string())))
+        with self.ends.writer_lock():
+            for id_, created_at in zip(row_ids(rows), rows["created_at"].to_pylist(), strict=True):
+                self.add_gone(id_, created_at)
+            self.ends.commit(compact=True)
+
+    def add_gone(self, id_: str, created_at: datetime | None) -> None:
+        """Add that the service no longer has a session; one that waited has waited for the last time.
+
+        An end that is stored keeps its `created_at`, which tells its partition: that of the run, where the session
+        may be of the next day.
+        """
+        known = self.ends.read(where=pc.field("id") == id_).to_pylist()
+        end = known[0] if known else {"created_at": created_at}
+        waited = end.get("end") == "waiting"
+        self.add_end(id_, {**end, "end": "final"} if waited else {"created_at": end["created_at"], "end": "gone"})
+
+    def add_end(self, id_: str, facts: Mapping[str, Any]) -> None:
+        """Add what is known of a session's end, to be committed."""
+        now = datetime.now(UTC)
+        row = {name: facts.get(name) for name in OUTCOMES.names} | {"id": id_, "read_at": now}
+        self.ends.add(JournalEntry(pa.Table.from_pylist([row], schema=OUTCOMES.arrow), now))
+
+    def _reread_bound(self) -> datetime | None:
+        """Return the time 7 days before the last reading, or before the newest session if that is older.
+
+        The service's clock may be behind this one. A refresh that was cut off is no reading: its time stays.
+        ``None`` where nothing is stored, or all that is stored was read recently enough.
+        """
+        coverage, newest = self.store.coverage, self.store.newest()
+        if coverage.read_at is None or newest is None:
+            return None
+        if coverage.reread_since is None and self.freshness.is_recent(coverage.read_at):
+            return None
+        bound = earlier(min(coverage.read_at, newest, datetime.now(UTC)), REREAD)
+        return min(bound, coverage.reread_since or bound)

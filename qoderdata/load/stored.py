@@ -16,12 +16,20 @@ from qoderdata import cache
 from qoderdata.errors import APIConnectionError, APIError, BadRequestError, CacheError, DataQualityWarning, warn
 from qoderdata.formatting import format_duration
 from qoderdata.frames import to_pandas
-from qoderdata.load.refresh import Freshness, ListedPage, ListReader, RemoteList, bring_up_to_date, is_current
+from qoderdata.load.refresh import (
+    Freshness,
+    ListedPage,
+    ListReader,
+    RemoteList,
+    Reread,
+    bring_up_to_date,
+    is_current,
+)
 from qoderdata.pages import Progress
-from qoderdata.store import DamagedStoreError, TableStore, newest_first, time_filter
+from qoderdata.store import DamagedStoreError, TableStore
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
     import pandas as pd
 
@@ -72,22 +80,22 @@ class StoredLoading:
         *,
         freshness: Freshness,
         progress: bool | None,
-        reread_since: Callable[[TableStore, Freshness], datetime | None] = lambda *_: None,
     ) -> None:
         self.remote = remote
         self.query = query
         self.client = client
         self.freshness = freshness
+        #: What was read from the network for this call.
+        self.done = Progress()
         self.store = TableStore(folder, remote.table, **client.identity)
+        #: All stores that this call reads, each repaired where one is damaged.
+        self.stores = [self.store]
         self._began = time.monotonic()
         self._answers = folder.folder(cache.FOLDER)
         self._answer_name = cache.file_name(
             remote.table.name, {**client.identity, **query.params, "since": query.since_text}
         )
-        #: Returns, for a store that was loaded, since when stored rows are read again; ``None``: none.
-        self._reread_since = reread_since
         self._progress = progress
-        self._done = Progress()
 
     def online(self) -> LoadedTable:
         """Return what is recent enough, else what the service says; what was read before an error is kept."""
@@ -97,7 +105,7 @@ class StoredLoading:
             kept = self._cached_answer()
             if kept is not None:
                 return self._requested_rows(kept)
-            table = self._unless_damaged(self._read)
+            table = self.unless_damaged(self._read)
             if table is not None:
                 return LoadedTable(table, self.store.coverage.read_at)
         if query.params and not freshness.everything and not (query.needs_status and self._knows_no_status()):
@@ -150,7 +158,7 @@ class StoredLoading:
 
     def frame(self, answer: LoadedTable) -> pd.DataFrame:
         """Return an answer as a frame, and log one line."""
-        name, done = self.remote.table.name, self._done
+        name, done = self.remote.table.name, self.done
         _logger.info(
             "%s: %d rows in %.1f s, %s",
             name,
@@ -169,45 +177,45 @@ class StoredLoading:
         return frame
 
     def _refreshed(self) -> LoadedTable:
-        complete = self._bring_up_to_date()
-        table = self._unless_damaged(self._read)
+        complete = self.bring_up_to_date()
+        table = self.unless_damaged(self._read)
         if table is None:
-            complete = self._bring_up_to_date()
+            complete = self.bring_up_to_date()
             table = self._read()
         return LoadedTable(table, self.store.coverage.read_at, complete=complete)
 
-    def _bring_up_to_date(self) -> bool:
+    def bring_up_to_date(self) -> bool:
+        """Read from the service what the store lacks or must read again; return whether it is complete."""
         query = self.query
-        reread_since = self._unless_damaged(lambda: self._reread_since(self.store, self.freshness))
+        reread = self.unless_damaged(self.reread) or self.reread()
         since = query.since
-        oldest = since if since is None or reread_since is None else min(since, reread_since)
-        pages_before = self._done.pages
-        with self._reader(oldest) as reader:
+        oldest = since if since is None or reread.since is None else min(since, reread.since)
+        pages_before = self.done.pages
+        with self.reader(oldest) as reader:
             try:
-                complete = bring_up_to_date(
-                    self.store,
-                    reader,
-                    self.freshness,
-                    since=since,
-                    until=query.until,
-                    reread_since=reread_since,
+                complete, gone = bring_up_to_date(
+                    self.store, reader, self.freshness, since=since, until=query.until, reread=reread
                 )
             except APIError as error:
-                if self._done.pages > pages_before:
+                if self.done.pages > pages_before:
                     error.add_note("The pages that came are kept: the next call goes on from there.")
                 if isinstance(error, APIConnectionError) and self.store.coverage.read_at is not None:
                     error.add_note(_offline_note(self.store.coverage.read_at))
                 raise
         reader.warn_misfits()
+        self.remember_gone(gone)
         return complete
 
-    def count(self, *, requests: int) -> None:
-        """Count requests that were sent for this call elsewhere."""
-        self._done.requests += requests
+    def reread(self) -> Reread:
+        """Return which stored rows are read again, besides those that the store itself knows to be open."""
+        return Reread()
+
+    def remember_gone(self, ids: Sequence[str]) -> None:
+        """Remember which of the rows that were read again the service no longer has; the store itself does."""
 
     def newest(self) -> str | None:
         """Return the time of the newest stored row, as ISO text; ``None`` where no row is stored."""
-        time = self._unless_damaged(self.store.newest)
+        time = self.unless_damaged(self.store.newest)
         return None if time is None else time.isoformat()
 
     def _filtered(self) -> LoadedTable | None:
@@ -219,7 +227,7 @@ class StoredLoading:
         if kept is None or not self.freshness.is_recent(kept.fetched_at):
             fetched_at = datetime.now(UTC)
             try:
-                with self._reader(self.query.since) as reader:
+                with self.reader(self.query.since) as reader:
                     pages = reader.pages_from(self.query.params, goes_on=self._is_wanted)
                     tables = [page.table for page in pages]
             except APIConnectionError as error:
@@ -235,7 +243,7 @@ class StoredLoading:
 
     def _knows_no_status(self) -> bool:
         """Return whether the newest stored records have no status, so that filters by it mean something else."""
-        newest = self._unless_damaged(lambda: self.store.newest_rows(["status_from"]))
+        newest = self.unless_damaged(lambda: self.store.newest_rows(["status_from"]))
         return newest is not None and newest.num_rows > 0 and not _all_from_service(newest)
 
     def _has_status(self, table: pa.Table) -> bool:
@@ -244,12 +252,13 @@ class StoredLoading:
         # Runs with an error may all be old ones, from before the edition changed.
         if not has_status or (table.num_rows and "has_error" not in self.query.params):
             return has_status
-        with self._reader(None) as reader:
+        with self.reader(None) as reader:
             (page,) = reader.pages_from({}, goes_on=lambda _: False)
         return _all_from_service(page.table)
 
-    def _reader(self, oldest: datetime | None) -> closing[ListReader]:
-        done, progress = self._done, self._progress
+    def reader(self, oldest: datetime | None) -> closing[ListReader]:
+        """Return what reads the list, and single records of it; rows before a time need not come."""
+        done, progress = self.done, self._progress
         return closing(ListReader(self.client, self.remote, self.store, done, oldest=oldest, progress=progress))
 
     def _is_wanted(self, page: ListedPage) -> bool:
@@ -260,16 +269,17 @@ class StoredLoading:
         return since is None or listing is None or listing.reaches is None or listing.reaches > since
 
     def _wanted(self, table: pa.Table, *, until: datetime | None) -> pa.Table:
-        condition = time_filter(self.remote.table, self.query.since, until, self.query.where)
-        return newest_first([table if condition is None else table.filter(condition)], self.remote.table)
+        condition = self.remote.table.condition(self.query.since, until, self.query.where)
+        return self.remote.table.newest_first([table if condition is None else table.filter(condition)])
 
-    def _unless_damaged(self, read: Callable[[], T]) -> T | None:
-        """Read the store; ``None`` where it is damaged, and claims nothing any more."""
+    def unless_damaged(self, read: Callable[[], T]) -> T | None:
+        """Read the stores; ``None`` where one is damaged, which claims nothing any more."""
         try:
             return read()
         except DamagedStoreError:
-            with self.store.writer_lock():
-                self.store.forget_damaged()
+            for store in self.stores:
+                with store.writer_lock():
+                    store.forget_damaged()
             return None
 
     def _read(self) -> pa.Table:

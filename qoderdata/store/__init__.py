@@ -3,7 +3,7 @@
 ==============  =================================================================================
 file            question
 ==============  =================================================================================
-`tables`        Which rows of a table may still change, and how are rows picked, merged and sorted?
+`tables`        What is a stored table: which of its rows may still change, and in which order are they?
 `coverage`      Which parts of the remote list are complete?
 `journal`       Which responses are on disk, but not in the data set yet?
 `dataset`       Where does a row lie, and is a data file what was written?
@@ -59,9 +59,7 @@ from qoderdata.store.tables import (
     TABLES,
     StoredTable,
     all_of,
-    newest_first,
     row_ids,
-    time_filter,
 )
 
 __all__ = [
@@ -78,8 +76,6 @@ __all__ = [
     "TableStore",
     "UnusableManifestError",
     "all_of",
-    "newest_first",
     "read_manifest",
     "row_ids",
-    "time_filter",
 ]

@@ -242,8 +242,8 @@ def _joined(top: Segment, lower: Segment) -> Segment:
     )
 
 
-def _head_ids(*ids: tuple[str, ...]) -> tuple[str, ...]:
-    return tuple(dict.fromkeys(id_ for part in ids for id_ in part[:HEAD_IDS]))[:HEAD_IDS]
+def _head_ids(newer: tuple[str, ...], older: tuple[str, ...]) -> tuple[str, ...]:
+    return newer if len(newer) >= HEAD_IDS else tuple(dict.fromkeys(newer + older))[:HEAD_IDS]
 
 
 def _earlier_time(one: datetime | None, other: datetime | None) -> datetime | None:

@@ -127,10 +127,9 @@ class Dataset:
 
     def contains(self, files: Mapping[str, DataFile], day: str, id_: str) -> bool:
         """Return whether a row is stored in a partition."""
+        names = [name for name in files if name.startswith(f"{_KEY}{day}/")]
         wanted = pa.scalar(id_, pa.large_string())
-        return any(
-            pc.index(self._ids_of(name, files[name]), wanted).as_py() >= 0 for name in files if _day(name) == day
-        )
+        return any(pc.index(self._ids_of(name, files[name]), wanted).as_py() >= 0 for name in names)
 
     def add(
         self, files: Mapping[str, DataFile], rows: pa.Table, *, open_days: Mapping[str, str]
@@ -223,9 +222,7 @@ class Dataset:
         """Return the rows that may change, each with its partition."""
         found: dict[str, str] = {}
         for name, file in files.items():
-            states = self._states(name, file)
-            may_change = self._table.may_change(states).to_pylist()
-            found |= {id_: _day(name) for id_, is_open in zip(row_ids(states), may_change, strict=True) if is_open}
+            found |= {id_: _day(name) for id_, is_open in self._states(name, file).items() if is_open}
         return found
 
     def _content(self, name: str) -> pa.Buffer | None:
@@ -268,9 +265,12 @@ class Dataset:
             self._ids[name] = self._columns(name, file, ["id"])["id"]
         return self._ids[name]
 
-    def _states(self, name: str, file: DataFile, *, where: pc.Expression | None = None) -> pa.Table:
-        """Read what says whether rows may change."""
-        return self._columns(name, file, ["id", *self._table.state_columns], where=where)
+    def _states(self, name: str, file: DataFile, ids: pa.ChunkedArray[Any] | None = None) -> dict[str, bool]:
+        """Return whether rows may change, by their ids; `ids`: of these alone."""
+        states = self._columns(name, file, ["id", *self._table.state_columns])
+        if ids is not None:
+            states = states.filter(pc.is_in(states["id"], value_set=ids))
+        return dict(zip(row_ids(states), self._table.may_change(states).to_pylist(), strict=True))
 
     def _columns(
         self, name: str, file: DataFile, columns: list[str] | None, *, where: pc.Expression | None = None
@@ -304,9 +304,7 @@ class Dataset:
         for name, file in files.items():
             if _day(name) not in days:
                 continue
-            states = self._states(name, file)
-            states = states.filter(pc.is_in(states["id"], value_set=ids))
-            for id_, is_open in zip(row_ids(states), self._table.may_change(states).to_pylist(), strict=True):
+            for id_, is_open in self._states(name, file, ids).items():
                 found[id_][_day(name)] = is_open
         return found
 
@@ -411,26 +409,18 @@ class Dataset:
         return files
 
     def _without_duplicates(self, files: dict[str, DataFile]) -> dict[str, DataFile]:
-        owners: dict[str, str] = {}
-        doubled: set[str] = set()
-        for name, file in files.items():
-            ids = row_ids(self._states(name, file))
-            doubled.update(id_ for id_ in ids if id_ in owners)
-            owners.update(dict.fromkeys(ids, name))
-        if not doubled:
-            return files
-        wanted = ds.field("id").isin(pa.array(sorted(doubled), pa.large_string()))
-        winners: dict[str, tuple[str, bool]] = {}
+        states = {name: self._states(name, file) for name, file in files.items()}
+        winners: dict[str, str] = {}
         superseded: dict[str, set[str]] = defaultdict(set)
-        for name, file in files.items():
-            states = self._states(name, file, where=wanted)
-            for id_, is_open in zip(row_ids(states), self._table.may_change(states).to_pylist(), strict=True):
-                if id_ in winners and is_open and not winners[id_][1]:
-                    superseded[name].add(id_)
+        for name, found in states.items():
+            for id_, is_open in found.items():
+                winner = winners.setdefault(id_, name)
+                if winner == name:
                     continue
-                if id_ in winners:
-                    superseded[winners[id_][0]].add(id_)
-                winners[id_] = (name, is_open)
+                loser = name if is_open and not states[winner][id_] else winner
+                superseded[loser].add(id_)
+                if loser == winner:
+                    winners[id_] = name
         after = dict(files)
         for name, lost in superseded.items():
             file = after.pop(name)

@@ -14,14 +14,17 @@ from datetime import datetime  # noqa: TC003 - msgspec reads these annotations
 from typing import TYPE_CHECKING, TypeVar
 
 import msgspec
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from qoderdata.store.coverage import Listing  # noqa: TC001 - likewise
 from qoderdata.store.manifest import Identity, checksum
+from qoderdata.store.tables import take_rows
 
 if TYPE_CHECKING:
     from qoderdata.files import Folder
-    from qoderdata.schema import Schema
+    from qoderdata.store.tables import StoredTable
 
 FOLDER = "journal"
 #: What `decode_entry` and a read raise for an entry that cannot be used.
@@ -68,12 +71,12 @@ class _Facts(msgspec.Struct):
 class Journal:
     """The entries that are not in the data set yet; those of another account are ignored."""
 
-    def __init__(self, folder: Folder, schema: Schema, identity: Identity) -> None:
+    def __init__(self, folder: Folder, table: StoredTable, identity: Identity) -> None:
         self.entries: list[JournalEntry] = []
         #: The number of the last entry, committed or not.
         self.number = 0
         self._folder = folder
-        self._schema = schema
+        self._table = table
         self._identity = identity
 
     @property
@@ -105,6 +108,19 @@ class Journal:
         self.number = entry.number
         self.entries.append(entry)
 
+    def rows(self) -> pa.Table:
+        """Return the rows of all entries, each as it was read last; a row that cannot change stays."""
+        rows = pa.concat_tables([self._table.schema.arrow.empty_table(), *(entry.table for entry in self.entries)])
+        rows = rows.unify_dictionaries().combine_chunks()
+        ids = pc.unique(rows["id"])
+        if len(ids) == len(rows):
+            return rows
+        # The last row that cannot change, else the last one.
+        rank = np.arange(len(rows)) + len(rows) * ~np.asarray(self._table.may_change(rows), bool)
+        best = np.zeros(len(ids), np.int64)
+        np.maximum.at(best, pc.index_in(rows["id"], value_set=ids).to_numpy(), rank)
+        return take_rows(rows, np.sort(best % len(rows)))
+
     def mark_commit(self) -> None:
         """Write the marker of a commit, before it writes anything else."""
         self._folder.replace(_MARKER, lambda _: None)
@@ -135,7 +151,7 @@ class Journal:
             table, facts = decode_entry(content, _Facts)
             if facts.identity != self._identity:
                 return None
-            table = table.cast(self._schema.arrow)
+            table = table.cast(self._table.schema.arrow)
         except UNREADABLE_ENTRY_ERRORS:
             return None
         return JournalEntry(table, facts.read_at, facts.listing, facts.gone, facts.unreadable, number)

@@ -20,7 +20,7 @@ from qoderdata.store.coverage import LONG_AGO, Coverage
 from qoderdata.store.dataset import DamagedStoreError, Dataset
 from qoderdata.store.journal import Journal, JournalEntry
 from qoderdata.store.manifest import Identity, Manifest, OpenRow, UnusableManifestError
-from qoderdata.store.tables import merge_entries, newest_first, row_ids, time_filter, with_ids
+from qoderdata.store.tables import row_ids, with_ids
 from qoderdata.store.upgrade import OLD_FOLDER, upgraded_entries
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ class TableStore:
         self._parent = folder.folder(table.name)
         self.folder = self._parent.folder(self._key)
         self._dataset = Dataset(self.folder, table, self._identity)
-        self._journal = Journal(self.folder, table.schema, self._identity)
+        self._journal = Journal(self.folder, table, self._identity)
         self._manifest = Manifest(self._identity)
         self._unusable: UnusableManifestError | None = None
         self._has_manifest = False
@@ -225,20 +225,29 @@ class TableStore:
         return pa.concat_tables([empty, *self._dataset.read(files, columns=columns)])
 
     def read(
-        self, *, since: datetime | None = None, until: datetime | None = None, where: pc.Expression | None = None
+        self,
+        columns: list[str] | None = None,
+        *,
+        since: datetime | None = None,
+        until: datetime | None = None,
+        where: pc.Expression | None = None,
     ) -> pa.Table:
         """Return the rows with ``since <= time < until`` and a further condition, each once.
 
-        Newest first: by `created_at`, then `id`, both descending; rows without `created_at` last. Raise
-        `DamagedStoreError` where a data file is gone, or is not what was written.
+        `columns`: those to read, ``id`` and ``created_at`` among them; ``None``: all. Newest first: by
+        `created_at`, then `id`, both descending; rows without `created_at` last. Raise `DamagedStoreError` where a
+        data file is gone, or is not what was written.
         """
-        condition = time_filter(self.table, since, until, where)
+        condition = self.table.condition(since, until, where)
+        # Whether a row in memory replaces a stored one is told by other columns too.
+        found_columns = None if self._journal.entries else columns
         tables: list[pa.Table] = []
         for reads_left in reversed(range(_READS)):
             files = self._manifest.files
             names = data.files_within(files, since=since, until=until)
             try:
-                tables = self._dataset.read({name: files[name] for name in names}, where=condition)
+                wanted = {name: files[name] for name in names}
+                tables = self._dataset.read(wanted, where=condition, columns=found_columns)
                 break
             except DamagedStoreError:
                 # Another process's commit may have replaced the file.
@@ -250,13 +259,7 @@ class TableStore:
                 self._manifest = found
         if self._journal.entries:
             tables = self._with_entries(tables, condition)
-        return newest_first(tables, self.table)
-
-    def read_columns(self, columns: list[str]) -> pa.Table:
-        """Return some columns of all rows, in no particular order; what is only in memory is left out."""
-        tables = self._dataset.read(self._manifest.files, columns=columns)
-        empty = self.table.schema.arrow.empty_table().select(columns)
-        return pa.concat_tables([empty, *tables]).unify_dictionaries()
+        return self.table.newest_first(tables, columns)
 
     def _load(self) -> None:
         self._unusable, found = None, None
@@ -419,9 +422,8 @@ class TableStore:
     def _merged(self, before: Manifest) -> Manifest:
         """Write the journal's rows beside the data set, and return the manifest that counts them."""
         entries = self._journal.entries
-        rows = merge_entries(entries, self.table)
         days = {id_: known.day for id_, known in before.open_rows.items()}
-        files, changed = self._dataset.add(before.files, rows, open_days=days)
+        files, changed = self._dataset.add(before.files, self._journal.rows(), open_days=days)
         open_rows = dict(before.open_rows)
         if self.table.is_read_singly:
             for id_ in row_ids(with_ids(changed, open_rows)):
@@ -445,7 +447,7 @@ class TableStore:
 
     def _with_entries(self, tables: list[pa.Table], condition: pc.Expression | None) -> list[pa.Table]:
         """Add what is only in memory, and replaces stored rows that may change."""
-        rows = merge_entries(self._journal.entries, self.table)
+        rows = self._journal.rows()
         stored = pa.concat_tables([self.table.schema.arrow.empty_table(), *tables]).unify_dictionaries()
         again = stored.filter(pc.is_in(stored["id"], value_set=rows["id"]))
         final = again.filter(pc.invert(self.table.may_change(again)))

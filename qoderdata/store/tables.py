@@ -1,4 +1,4 @@
-"""Which rows of a stored table may still change, and how are rows picked, merged and sorted?"""
+"""What is a stored table: which of its rows may still change, and in which order are they?"""
 
 from __future__ import annotations
 
@@ -19,8 +19,6 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from numpy.typing import NDArray
-
-    from qoderdata.store.journal import JournalEntry
 
 _OPEN = pa.array(["pending", "running"], pa.large_string())
 _ENDED = pa.array(["completed", "failed", "skipped"], pa.large_string())
@@ -48,6 +46,36 @@ class StoredTable:
     def name(self) -> str:
         """The table's name, also that of its folder."""
         return self.schema.name
+
+    def condition(
+        self, since: datetime | None, until: datetime | None, where: pc.Expression | None
+    ) -> pc.Expression | None:
+        """Return ``since <= time < until``, and a further condition, as one; ``None`` where there is none."""
+        time, kind = pc.field(self.time_column), self.schema.arrow.field(self.time_column).type
+        first = None if since is None else time >= pa.scalar(since, kind)
+        last = None if until is None else time < pa.scalar(until, kind)
+        return all_of([where, first, last])
+
+    def newest_first(self, tables: list[pa.Table], columns: list[str] | None = None) -> pa.Table:
+        """Join tables and sort by `created_at`, then `id`, both descending; rows without `created_at` come last.
+
+        `columns`: these alone. The list is emptied, and columns are sorted one after the other, so that of
+        millions of rows no more than one column is in memory twice.
+        """
+        names = self.schema.names if columns is None else columns
+        tables.append(self.schema.arrow.empty_table())
+        joined = pa.concat_tables(table.select(names) for table in tables).unify_dictionaries()
+        tables.clear()
+        order = pc.sort_indices(joined, sort_keys=[("created_at", "descending"), ("id", "descending")])
+        if np.array_equal(order, np.arange(len(order))):
+            return joined
+        schema, arrays = joined.schema, joined.columns
+        del joined
+        for index in range(len(arrays)):
+            arrays[index] = arrays[index].take(order)
+            # The unsorted column leaves small pieces, which the allocator would keep beside the next one.
+            pa.default_memory_pool().release_unused()
+        return pa.Table.from_arrays(arrays, schema=schema)
 
 
 def resolve_record(runs: pa.Table) -> pa.Table:
@@ -139,47 +167,3 @@ def all_of(conditions: Iterable[pc.Expression | None]) -> pc.Expression | None:
     """Return several conditions on rows as one; ``None`` where there is none."""
     parts = [condition for condition in conditions if condition is not None]
     return functools.reduce(operator.and_, parts) if parts else None
-
-
-def time_filter(
-    table: StoredTable, since: datetime | None, until: datetime | None, where: pc.Expression | None
-) -> pc.Expression | None:
-    """Return ``since <= time < until``, and a further condition, as one; ``None`` where there is none."""
-    time, kind = pc.field(table.time_column), table.schema.arrow.field(table.time_column).type
-    first = None if since is None else time >= pa.scalar(since, kind)
-    last = None if until is None else time < pa.scalar(until, kind)
-    return all_of([where, first, last])
-
-
-def newest_first(tables: list[pa.Table], table: StoredTable) -> pa.Table:
-    """Join tables and sort by `created_at`, then `id`, both descending; rows without `created_at` come last.
-
-    The list is emptied, and columns are sorted one after the other, so that of millions of rows no more than one
-    column is in memory twice.
-    """
-    joined = pa.concat_tables([table.schema.arrow.empty_table(), *tables]).unify_dictionaries()
-    tables.clear()
-    order = pc.sort_indices(joined, sort_keys=[("created_at", "descending"), ("id", "descending")])
-    if np.array_equal(order, np.arange(len(order))):
-        return joined
-    columns = joined.columns
-    del joined
-    for index in range(len(columns)):
-        columns[index] = columns[index].take(order)
-        # The unsorted column leaves small pieces, which the allocator would keep beside the next one.
-        pa.default_memory_pool().release_unused()
-    return pa.Table.from_arrays(columns, schema=table.schema.arrow)
-
-
-def merge_entries(entries: list[JournalEntry], table: StoredTable) -> pa.Table:
-    """Return the rows of entries, each as it was read last; a row that cannot change stays."""
-    rows = pa.concat_tables([table.schema.arrow.empty_table(), *(entry.table for entry in entries)])
-    rows = rows.unify_dictionaries().combine_chunks()
-    ids = pc.unique(rows["id"])
-    if len(ids) == len(rows):
-        return rows
-    # The last row that cannot change, else the last one.
-    rank = np.arange(len(rows)) + len(rows) * ~np.asarray(table.may_change(rows), bool)
-    best = np.zeros(len(ids), np.int64)
-    np.maximum.at(best, pc.index_in(rows["id"], value_set=ids).to_numpy(), rank)
-    return take_rows(rows, np.sort(best % len(rows)))
