@@ -17,12 +17,12 @@ import pyarrow.compute as pc
 
 from qoderdata.background import prefetch
 from qoderdata.decode import Decoder
-from qoderdata.frames import events_to_pandas, to_pandas
+from qoderdata.frames import to_pandas
 from qoderdata.load.lists import events_path
 from qoderdata.load.refresh import CLOCKS_DIFFER, Freshness, SingleReads, is_current
 from qoderdata.load.sessions import RUNNING, SessionLoading
 from qoderdata.load.stored import Query
-from qoderdata.outcomes import ends_from_events
+from qoderdata.outcomes import ends_of
 from qoderdata.pages import SAFE_PAGE, PageSize, fetch_pages, list_query, progress_bar
 from qoderdata.parsing import earlier
 from qoderdata.schema import EVENTS, OUTCOMES, SESSIONS
@@ -228,10 +228,12 @@ class RunOutcomes:
             query = list_query(params, cursor, limit, cursor_param="page")
             return client.get(path, query, self._decoder.read_page)
 
-        events, end = EVENTS.arrow.empty_table(), {}
+        events: pa.Table = EVENTS.arrow.empty_table()
+        end: dict[str, Any] = {}
         for page in fetch_pages(fetch, limit=PageSize(SAFE_PAGE), max_pages=client.max_pages, mask=client.mask):
             events = pa.concat_tables([events, self._decoder.to_table(page)])
-            end = _first_row(ends_from_events(events_to_pandas(events, id_)))
+            session_ids: Any = pa.repeat(pa.scalar(id_, pa.large_string()), len(events))
+            end = next(iter(ends_of(events.append_column("session_id", session_ids)).to_pylist()), {})
             if end.get("end") == "final":
                 break
         return end
@@ -240,11 +242,3 @@ class RunOutcomes:
 def _without(ids: Any, table: pa.Table) -> Any:  # noqa: ANN401 - Arrow arrays
     """Return ids without those that a table has."""
     return ids.filter(pc.invert(pc.is_in(ids, value_set=table["id"].combine_chunks())))
-
-
-def _first_row(ends: pd.DataFrame) -> dict[str, Any]:
-    """Return the only row, without its session; nothing where no event tells an end."""
-    if ends.empty:
-        return {}
-    row = ends.drop(columns="session_id").iloc[0].to_dict()
-    return {str(name): None if value != value else value for name, value in row.items()}  # noqa: PLR0124 - NaN, NaT
