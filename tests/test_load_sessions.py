@@ -148,13 +148,13 @@ def test_an_old_session_that_ran_and_is_deleted_is_asked_for_once(tmp_path: Path
 def test_whatever_happens_to_sessions_a_refresh_shows_it(tmp_path: Path, seed: int) -> None:
     """Sessions of the last days go on, old ones that ran end, some are deleted, and refreshes are cut off."""
     chance = random.Random(seed)  # noqa: S311 - changes, not secrets
-    with Sandbox(deployments=10, seed=seed, runs=500, edition="D") as sandbox:
+    with Sandbox(deployments=10, seed=seed, runs=300, edition="D") as sandbox:
         frame = load(sandbox, tmp_path)
         running: list[str] = []
         for _ in range(4):
             running += [run["id"] for run in sandbox.create_runs(3, status="running")]
             sandbox.finish_run(running.pop(chance.randrange(len(running))))
-            sandbox.create_runs(chance.randrange(1, 150))
+            sandbox.create_runs(chance.randrange(1, 90))
             sandbox.delete_session(chance.choice(sandbox.sessions)["id"])
             recent = frame.loc[frame["created_at"] > frame["created_at"].max() - REREAD, "id"]
             done = {run["session_id"] for run in sandbox.outcomes if run["status"] == "completed"}
