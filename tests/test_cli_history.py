@@ -37,6 +37,12 @@ class Clock(datetime):
         return cls.moment.astimezone(tz)
 
 
+@pytest.fixture(autouse=True)
+def present(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Begin each test in the present: minutes may pass after this file was imported."""
+    monkeypatch.setattr(sys.modules[__name__], "NOW", datetime.now(UTC).replace(microsecond=0))
+
+
 @pytest.fixture
 def sandbox(monkeypatch: pytest.MonkeyPatch) -> Iterator[Sandbox]:
     """Serve an account whose clock is the present."""

@@ -434,7 +434,7 @@ def test_an_interrupted_pull_says_what_is_kept(
         patched.setattr(qd, "load_agents", interrupt)
         assert main(words) == 130
     captured = capsys.readouterr()
-    told = "interrupted; runs, sessions and events that were read are stored: the same command goes on from there"
+    told = "interrupted; runs, sessions and events that were read so far are stored, and are not read again"
     assert (captured.out, captured.err.strip()) == ("", f"qoderdata: {told}")
     sandbox.requests.clear()
     assert main(words) == 0

@@ -42,6 +42,12 @@ class Clock(datetime):
 
 
 @pytest.fixture(autouse=True)
+def present(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Begin each test in the present: minutes may pass after this file was imported."""
+    monkeypatch.setattr(sys.modules[__name__], "NOW", datetime.now(UTC).replace(microsecond=0))
+
+
+@pytest.fixture(autouse=True)
 def cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     monkeypatch.setenv("QODERDATA_CACHE_DIR", str(tmp_path / "cache"))
     return tmp_path / "cache"
@@ -313,7 +319,7 @@ def test_missed_and_check_use_snapshots_by_themselves(
     since, due = NOW - timedelta(days=2), NOW - timedelta(minutes=10)
     truth = {(id_, at) for id_, at in sandbox.left_out if since <= at < due and id_ in fires}
     assert truth
-    found = rows("missed", "--since", "2D")
+    found = rows("missed", "--since", since.isoformat(), "--until", NOW.isoformat())
     known = found[found["deployment_id"].isin(fires)]
     pairs = set(zip(known["deployment_id"], pd.to_datetime(known["scheduled_at"]), strict=True))
     assert pairs == truth

@@ -54,7 +54,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
 _INTERRUPTED = 130
-_KEPT = "interrupted; runs, sessions and events that were read are stored: the same command goes on from there"
+_KEPT = "interrupted; runs, sessions and events that were read so far are stored, and are not read again"
 _USAGE = 2
 _EXIT_CODES: tuple[tuple[type[Exception], int], ...] = (
     (exceptions.CredentialError, 3),
