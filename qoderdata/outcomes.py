@@ -253,11 +253,11 @@ def ends_from_events(events: pd.DataFrame) -> pd.DataFrame:
         A column is absent.
     """
     _require_frame(events, _EVENTS, what="events")
-    ends = ends_of(_event_table(events))
+    ends = ends_from_table(_event_table(events))
     return pd.DataFrame({name: _extension(ends[name], _DTYPES[ends[name].type]) for name in ends.column_names})
 
 
-def ends_of(events: pa.Table) -> pa.Table:
+def ends_from_table(events: pa.Table) -> pa.Table:
     """Return what `ends_from_events` does, of a table with each session's events together, in the list's order."""
     listed = _Events.read(events)
     final = listed.first(listed.ends)

@@ -30,10 +30,10 @@ _WORDS = {key: word for word, key in grouping.WORDS.items() if word != "deployme
 
 def _page_path(ctx: click.Context, param: click.Parameter, value: str) -> Path | None:
     """Read the name of a file to write; its ending, where it has one, is that of an HTML page."""
-    from qoderdata.files import check_ending  # noqa: PLC0415 - `--help` needs none
+    from qoderdata.report.page import check_ending  # noqa: PLC0415 - `--help` needs none
 
     path = options.output_path(ctx, param, value)
-    check_ending(value, (".html", ".htm"), what="a report is an HTML page")
+    check_ending(value)
     return path
 
 

@@ -300,6 +300,7 @@ class _RecentTimes:
         return None if newest == _LAST_INSTANT else newest + _INSTANT
 
     def _followed_by(self, table: pa.Table, *, before: int) -> Any:  # noqa: ANN401 - an Arrow array
+        """Return so many of the last times, and those of a page after them."""
         return pa.chunked_array([*_last(self._times, before).chunks, *table["created_at"].chunks], _TIME)
 
 

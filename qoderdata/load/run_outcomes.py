@@ -22,7 +22,7 @@ from qoderdata.load.lists import events_path
 from qoderdata.load.refresh import CLOCKS_DIFFER, Freshness, SingleReads, is_current
 from qoderdata.load.sessions import RUNNING, SessionLoading
 from qoderdata.load.stored import Query
-from qoderdata.outcomes import ends_of
+from qoderdata.outcomes import ends_from_table
 from qoderdata.pages import SAFE_PAGE, PageSize, fetch_pages, list_query, progress_bar
 from qoderdata.parsing import earlier
 from qoderdata.schema import EVENTS, OUTCOMES, SESSIONS
@@ -164,12 +164,12 @@ class RunOutcomes:
         """Return sessions without those that the service refused within `max_age`."""
         refused = {
             row["id"]
-            for row in self._ends_of(ids)
+            for row in self._stored_ends(ids)
             if row["session_updated_at"] is None and self._freshness.is_recent(row["read_at"])
         }
         return [id_ for id_ in ids if id_ not in refused]
 
-    def _ends_of(self, ids: list[str]) -> list[dict[str, Any]]:
+    def _stored_ends(self, ids: list[str]) -> list[dict[str, Any]]:
         """Return the stored ends of sessions, whether they still count or not."""
         if not ids:
             return []
@@ -199,7 +199,7 @@ class RunOutcomes:
             updated_at = dict(zip(row_ids(undecided), undecided["updated_at"].to_pylist(), strict=True))
             wanted = self._unrefused(list(updated_at))
             singles = SingleReads()
-            found = prefetch(singles.each(wanted, self._end_of), name="qoderdata-events")
+            found = prefetch(singles.each(wanted, self._read_end), name="qoderdata-events")
             with closing(found) as results, progress_bar("sessions", progress=self._progress) as shown:
                 shown.total = len(wanted)
                 for id_, told in results:
@@ -213,12 +213,12 @@ class RunOutcomes:
 
     def _add_refused(self, ids: list[str]) -> None:
         """Add that the service refused sessions; what events told of them before stays, and counts no more."""
-        told = {row["id"]: row for row in self._ends_of(ids)}
+        told = {row["id"]: row for row in self._stored_ends(ids)}
         for id_ in ids:
             facts = {"created_at": self._created_at[id_], **told.get(id_, {}), "session_updated_at": None}
             self._loading.add_end(id_, facts)
 
-    def _end_of(self, id_: str) -> dict[str, Any]:
+    def _read_end(self, id_: str) -> dict[str, Any]:
         """Read a session's events, oldest first, until they tell a final end, and return what they tell."""
         path, params = events_path(id_), {"types[]": _OUTCOME_TYPES, "order": "asc"}
         client = self._client
@@ -233,7 +233,7 @@ class RunOutcomes:
         for page in fetch_pages(fetch, limit=PageSize(SAFE_PAGE), max_pages=client.max_pages, mask=client.mask):
             events = pa.concat_tables([events, self._decoder.to_table(page)])
             session_ids: Any = pa.repeat(pa.scalar(id_, pa.large_string()), len(events))
-            end = next(iter(ends_of(events.append_column("session_id", session_ids)).to_pylist()), {})
+            end = next(iter(ends_from_table(events.append_column("session_id", session_ids)).to_pylist()), {})
             if end.get("end") == "final":
                 break
         return end

@@ -39,6 +39,11 @@ _ENGLISH, _TAGS = "en", {"zh": "zh-CN"}
 _TIME = re.compile(r"\d{4}-\d\d-\d\d( \d\d:\d\d (UTC|[+-]\d\d:\d\d))?")
 
 
+def check_ending(path: str | Path) -> None:
+    """Raise `ValueError` where the name of a report's file ends as another format does."""
+    files.check_ending(path, (".html", ".htm"), what="a report is an HTML page")
+
+
 def write_report(
     deployments: pd.DataFrame,
     path: str | Path,
@@ -126,7 +131,7 @@ def write_report(
     ...     print(Path(f"{folder}/report.html").read_text().splitlines()[0])
     <!DOCTYPE html>
     """
-    files.check_ending(path, (".html", ".htm"), what="a report is an HTML page")
+    check_ending(path)
     at = pd.Timestamp.now("UTC").ceil("s") if start is None else parsing.parse_instant(start, name="start")
     with warnings.catch_warnings(record=True) as caught, translated(_translations(lang)):
         warnings.simplefilter("always")
