@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import numbers
 import re
+from bisect import bisect_right
 from datetime import MAXYEAR, MINYEAR, UTC, datetime, timedelta
+from itertools import pairwise
 from typing import TYPE_CHECKING, TypeVar
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
@@ -278,6 +280,47 @@ def require_few_windows(first: int, last: int, length: int, *, column: str, grou
     )
 
 
+def window_origin(length: int) -> int:
+    """Return the wall-clock time from which windows of whole days are counted, in microseconds as `length` is."""
+    return FIRST_MONDAY_MICROS if length % WEEK_MICROS == 0 else 0
+
+
+def list_windows(first: int, last: int, length: int, zone: tzinfo, *, column: str) -> dict[int, int]:
+    """Return the windows from that of the first time to that of the last: when each begins, with its label.
+
+    Windows of whole days are labelled by the wall-clock time at which they begin, and `first` and `last` are
+    wall-clock times too; shorter ones are counted from each local midnight, and all is in UTC. Everything is in
+    microseconds since 1970. Raise `ValueError` for too many windows, or times at the ends of the calendar.
+
+    Examples
+    --------
+    >>> night = to_micros(datetime(2026, 3, 29, tzinfo=UTC))  # clocks skip an hour
+    >>> days = list_windows(night, night + DAY_MICROS, DAY_MICROS, ZoneInfo("Europe/Berlin"), column="trigger_at")
+    >>> [from_micros(begin).isoformat() for begin in days]
+    ['2026-03-28T23:00:00+00:00', '2026-03-29T22:00:00+00:00']
+    """
+    require_few_windows(first, last, length, column=column)
+    try:
+        if length >= DAY_MICROS:
+            labels = range(first - (first - window_origin(length)) % length, last + 1, length)
+            # A day that a zone skipped begins when the next one does, and is no window.
+            return {_first_instant(label, zone): label for label in labels}
+        from_, to = (to_micros(from_micros(at).astimezone(zone).replace(tzinfo=UTC)) for at in (first, last))
+        midnights = {_first_instant(day, zone): 0 for day in range(from_ - from_ % DAY_MICROS, to + 1, DAY_MICROS)}
+    except OverflowError:
+        raise ValueError(
+            f"{column} reaches to an end of the years 1 to 9999, where there are no windows in {zone}; leave its "
+            f"row out, as in frame[frame[{column!r}].between('2000-01-01T00:00Z', '2100-01-01T00:00Z')]"
+        ) from None
+    begins = [at for start, end in pairwise([*midnights, last + 1]) for at in range(start, end, length)]
+    return {at: at for at in begins[bisect_right(begins, first) - 1 :]}
+
+
+def _first_instant(wall: int, zone: tzinfo) -> int:
+    """Return the first instant of a wall-clock time; where a clock change skips it, the change."""
+    return to_micros(from_micros(wall).replace(tzinfo=zone))
+
+
 def is_usable_id(value: str) -> bool:
     """Return whether a request can name an id; a URL's path cannot carry the others."""
     return value.strip() not in {"", ".", ".."}
@@ -299,6 +342,19 @@ def check_id(value: object, *, name: str) -> str:
     if name == "session_id" and str(value) in {"None", "nan", "<NA>"}:
         raise ValueError(f"session_id={value!r} is a missing value: this run has no session")
     raise ValueError(f"{name}={value!r} is not the id of anything; ids look like dep_0197…")
+
+
+def check_count(value: object, *, name: str) -> None:
+    """Raise `ValueError` unless a value is a whole number, of Python or of numpy, and 1 or more.
+
+    Examples
+    --------
+    >>> check_count(0, name="streak")
+    Traceback (most recent call last):
+    ValueError: streak=0 must be a whole number, 1 or more
+    """
+    if isinstance(value, bool) or not isinstance(value, numbers.Integral) or value < 1:
+        raise ValueError(f"{name}={value!r} must be a whole number, 1 or more")
 
 
 def check_choice(value: T, allowed: Collection[T], *, name: str) -> T:
@@ -365,7 +421,6 @@ def _is_bare_number(value: object) -> bool:
 
 
 def _format_instant(micros: int) -> str:
-    try:
-        return from_micros(micros).isoformat(timespec="minutes").replace("+00:00", "Z")
-    except OverflowError:
-        return f"{micros} µs after 1970"
+    # The wall clock may show a day before year 1 or after year 9999.
+    first, last = to_micros(datetime.min.replace(tzinfo=UTC)), to_micros(datetime.max.replace(tzinfo=UTC))
+    return from_micros(min(max(micros, first), last)).isoformat(timespec="minutes").replace("+00:00", "Z")

@@ -26,7 +26,7 @@ ADDED = {
         "summaries/deployment_changes.py",
     ],
     "what is new or unusual": [
-        "cli/errors.py", "cli/unusual.py", "plots/timeline_plots.py", "summaries/error_messages.py",
+        "cli/errors.py", "cli/unusual.py", "plots/timeline_plots.py",
     ],
     "one verdict": ["check.py", "cli/check.py"],
     "a live view": ["cli/screen.py", "cli/top.py", "overview.py"],

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 import qoderdata as qd
 from qoderdata.columns import TEXT
-from qoderdata.summaries import error_messages
+from qoderdata.summaries import incidents
 
 END = datetime(2026, 6, 15, tzinfo=UTC)
 DAY = timedelta(days=1)
@@ -54,7 +54,7 @@ TEMPLATES = {
 
 @pytest.mark.parametrize(("message", "template"), TEMPLATES.items())
 def test_variable_parts_are_replaced(message: str, template: str) -> None:
-    assert error_messages._template(message) == template
+    assert incidents._template(message) == template
 
 
 MESSAGES = st.lists(
@@ -71,8 +71,8 @@ MESSAGES = st.lists(
 @given(messages=MESSAGES)
 @settings(max_examples=80, deadline=None)
 def test_every_engine_replaces_the_same(messages: list[str | None]) -> None:
-    expected = [None if message is None else error_messages._template(message) for message in messages]
-    template = error_messages._TEMPLATE
+    expected = [None if message is None else incidents._template(message) for message in messages]
+    template = incidents._TEMPLATE
     column = pl.Series("message", messages, dtype=pl.String)
     assert pl.select(template.polars(pl.lit(column))).to_series().to_list() == expected
     with duckdb.connect() as connection:
@@ -131,7 +131,7 @@ def test_groups_are_those_of_brute_force(rows: list[tuple[Any, ...]], engine: st
     of_group: dict[Any, int] = defaultdict(int)
     for number, (ago, status, type_, message, deployment) in enumerate(rows):
         if status == "failed":
-            template = None if message is None else error_messages._template(message)
+            template = None if message is None else incidents._template(message)
             key = (deployment,) if by else ()
             groups[(*key, type_, template)].append((ago, f"r{number:03}", message, deployment))
             of_group[key] += 1

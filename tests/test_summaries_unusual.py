@@ -226,6 +226,13 @@ def test_wrong_parameters_are_named(wrong: dict[str, Any]) -> None:
         qd.unusual_runs(runs_of([]), **wrong)
 
 
+def test_numbers_of_numpy_are_numbers() -> None:
+    runs = runs_of([*completed([900, 1000, 1100] * 4), *completed([10**6])])
+    plain = qd.unusual_runs(runs, now=NOW, threshold=3.5, min_runs=10)
+    numbers: dict[str, Any] = {"threshold": np.float32(3.5), "min_runs": np.int64(10)}
+    pd.testing.assert_frame_equal(qd.unusual_runs(runs, now=NOW, **numbers), plain)
+
+
 def test_dask_says_what_it_cannot_do() -> None:
     runs = dd.from_pandas(runs_of(completed([1000])), npartitions=1)  # type: ignore[no-untyped-call] # Dask has no types
     for summarise in (qd.unusual_runs, qd.error_groups):

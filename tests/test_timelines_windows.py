@@ -136,6 +136,22 @@ def test_clocks_change_after_2037_too() -> None:
     assert [time.isoformat() for time in trigger_load(by_name)["window"]] == ["2050-07-01T18:00:00+08:00"]
 
 
+def test_windows_of_centuries_are_all_there() -> None:
+    load = trigger_load(triggers("UTC", ("2026-01-01T00:00Z", "dep_1"), ("9999-12-31T23:00Z", "dep_1")), "1W")
+    assert load["window"].is_monotonic_increasing
+    assert load["window"].diff().dropna().eq(pd.Timedelta("7D")).all()
+    assert load["triggers"].iloc[[0, -1]].tolist() == [1, 1]
+    assert load["triggers"].sum() == 2
+
+
+def test_the_last_day_of_the_calendar() -> None:
+    last = triggers("UTC", ("9999-12-31T22:00Z", "dep_1"), ("9999-12-31T23:30Z", "dep_1"))
+    assert trigger_load(last)["triggers"].tolist() == [1, 1]
+    shanghai = last.assign(trigger_at=last["trigger_at"].dt.tz_convert(ZoneInfo("Asia/Shanghai")))
+    with pytest.raises(ValueError, match=r"trigger_at reaches to an end of the years .*leave its row out"):
+        trigger_load(shanghai)
+
+
 def test_missing_times_are_passed_over() -> None:
     frame = triggers("UTC", ("2026-06-15T09:00Z", "dep_1"), ("2026-06-15T09:30Z", "dep_2"))
     frame.loc[1, "trigger_at"] = pd.NaT

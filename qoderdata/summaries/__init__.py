@@ -3,9 +3,8 @@
 ==================== ======================================================================================
 `counters`           what do lifetime counters say, where are there none, and do runs agree?
 `run_rates`          how often do runs fail, in all and over time?
-`incidents`          which groups are failing now, since when, and with which errors?
+`incidents`          which groups are failing now, since when, and with which errors, old or new?
 `comparison`         what changed from one period to another, and how much of what may fail has failed?
-`error_messages`     which errors are the same, and which are new?
 `deployment_changes` what changed between two deployments frames?
 `costs`              what do sessions cost?
 `run_durations`      what got slower, how late do runs start, and which runs are unusual or stuck?
@@ -23,8 +22,7 @@ from qoderdata.summaries.comparison import compare_periods, error_budget
 from qoderdata.summaries.costs import session_costs
 from qoderdata.summaries.counters import consistency, failure_rates, fill_counters
 from qoderdata.summaries.deployment_changes import changes
-from qoderdata.summaries.error_messages import error_groups
-from qoderdata.summaries.incidents import error_breakdown, failure_streaks
+from qoderdata.summaries.incidents import error_breakdown, error_groups, failure_streaks
 from qoderdata.summaries.run_durations import duration_regressions, start_delays, unusual_runs
 from qoderdata.summaries.run_rates import run_failure_rates
 

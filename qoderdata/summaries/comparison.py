@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from numbers import Real
 from typing import TYPE_CHECKING, Any
 
 import narwhals as nw
@@ -16,7 +17,6 @@ from qoderdata.summaries.dataframe_engines import (
     Source,
     add_column,
     flag,
-    group_keys,
     median,
     open_source,
 )
@@ -145,9 +145,8 @@ def compare_periods(
     confidence = wilson.check_confidence(confidence)
     recent_us = parse_micros(recent, name="recent")
     baseline_us = recent_us if baseline is None else parse_micros(baseline, name="baseline")
-    keys = group_keys(by, results=[*_COMPARED, "name"])
-    wanted = ["status", "triggered_at", "duration_ms"]
-    source = open_source(runs, keys=keys, wanted=wanted, what="runs", optional=["status_from"])
+    results, wanted = [*_COMPARED, "name"], ["status", "triggered_at", "duration_ms"]
+    source = open_source(runs, by, results=results, wanted=wanted, what="runs", optional=["status_from"])
     source.refuse_dask("compare_periods", "a median within a group")
 
     rows = with_age(add_column(source.frame, "_at", EPOCH, "triggered_at"), until)
@@ -168,18 +167,13 @@ def compare_periods(
         ),
     )
     counts = [f"{period}_{name}" for period in _PERIODS for name in ("decided", "failed")]
-    medians = (median(f"{one}_p50_ms") for one in _PERIODS)
-    grouped = rows.group_by(*source.grouping).agg(nw.col(*counts).sum(), *medians, *source.aggregated_names())
-    grouped = grouped.with_columns(nw.col(*counts).cast(nw.Int64))
+    grouped = source.group(rows, *(median(f"{one}_p50_ms") for one in _PERIODS), sums=counts)
 
     def finish(frame: nw.LazyFrame[Any]) -> nw.LazyFrame[Any]:
         frame = _add_change(frame, "failed", "decided", confidence=confidence)
         return frame.with_columns(_verdict().alias("verdict"))
 
-    compared: IntoFrameT = source.finalize(
-        grouped, finish, keys=keys, dtypes=_COMPARED, order={"change_low": True}
-    )
-    return compared
+    return source.finalize(grouped, finish, dtypes=_COMPARED, order={"change_low": True})
 
 
 def _add_change(frame: nw.LazyFrame[Any], hits: str, trials: str, *, confidence: float) -> nw.LazyFrame[Any]:
@@ -213,19 +207,16 @@ def _warn_of_unlike(counts: dict[str, dict[str, int]], outcomes: str | None, *, 
 
 def _verdict() -> nw.Expr:
     recently, before = nw.col("recent_decided") > 0, nw.col("baseline_decided") > 0
-    worse = (nw.col("change_low") > 0).fill_null(value=False)
-    better = (nw.col("change_high") < 0).fill_null(value=False)
-    return (
-        nw.when(worse)
-        .then(nw.lit("worse"))
-        .when(better)
-        .then(nw.lit("better"))
-        .when(recently & ~before)
-        .then(nw.lit("new"))
-        .when(before & ~recently)
-        .then(nw.lit("gone"))
-        .otherwise(nw.lit("unclear"))
-    )
+    verdicts = {
+        "worse": nw.col("change_low") > 0,
+        "better": nw.col("change_high") < 0,
+        "new": recently & ~before,
+        "gone": before & ~recently,
+    }
+    found = nw.lit("unclear")
+    for verdict, condition in verdicts.items():
+        found = nw.when(condition.fill_null(value=False)).then(nw.lit(verdict)).otherwise(found)
+    return found
 
 
 def error_budget(
@@ -309,19 +300,18 @@ def error_budget(
        decided  failed  success_rate  budget  used
     0      100       1          0.99     2.0   0.5
     """
-    if isinstance(target, bool) or not isinstance(target, int | float) or not 0 < target < 1:
+    if isinstance(target, bool) or not isinstance(target, Real) or not 0 < target < 1:
         raise ValueError(f"target={target!r} must lie between 0 and 1, such as 0.99")
     window_us, allowed = parse_micros(window, name="window"), 1 - target
-    keys = group_keys(by, results=[*_BUDGET, "name"])
-    wanted = ["status", "triggered_at"]
-    source = open_source(runs, keys=keys, wanted=wanted, what="runs", optional=["status_from"])
+    results, wanted = [*_BUDGET, "name"], ["status", "triggered_at"]
+    source = open_source(runs, by, results=results, wanted=wanted, what="runs", optional=["status_from"])
     status = nw.col("status")
     counted = add_column(source.frame, "_at", EPOCH, "triggered_at").with_columns(
         flag(status.is_in(["completed", "failed"])).alias("_decided"),
         flag(status == "failed").alias("_failed"),
         nw.lit(0).cast(nw.Int64).alias("_missed"),
     )
-    rows = counted.select(*dict.fromkeys([*source.grouping, *source.names.values(), *_EVENT]))
+    rows = counted.select(*dict.fromkeys([*source.grouping, *source.names, *_EVENT]))
     if missed is not None:
         rows = nw.concat([rows, _missed_rows(missed, source, rows.collect_schema())])
     rows = with_age(rows, until)
@@ -339,8 +329,7 @@ def error_budget(
         ((nw.col("_decided") + nw.col("_missed")) * in_day).alias("_day_all"),
     )
     sums = ["decided", "failed", "missed", "_day_bad", "_day_all"]
-    grouped = rows.group_by(*source.grouping).agg(nw.col(*sums).sum(), *source.aggregated_names())
-    grouped = grouped.with_columns(nw.col(*sums).cast(nw.Int64))
+    grouped = source.group(rows, sums=sums)
     unknown = missed is None
 
     def finish(frame: nw.LazyFrame[Any]) -> nw.LazyFrame[Any]:
@@ -359,26 +348,20 @@ def error_budget(
         # Missing in every row; pandas has no missing whole number to write.
         return frame.with_columns(nw.when(nw.col("missed") < 0).then(nw.col("missed"))) if unknown else frame
 
-    budget: IntoFrameT = source.finalize(grouped, finish, keys=keys, dtypes=_BUDGET, order={"used": True})
-    return budget
+    return source.finalize(grouped, finish, dtypes=_BUDGET, order={"used": True})
 
 
-def _missed_rows(missed: Any, source: Source, schema: nw.Schema) -> nw.LazyFrame[Any]:  # noqa: ANN401
+def _missed_rows(missed: Any, source: Source[Any], schema: nw.Schema) -> nw.LazyFrame[Any]:  # noqa: ANN401
     """Return the certain missed triggers as rows like those of runs, in their engine."""
-    names = [name for name in schema if name in source.names.values()]
     wanted = [*source.keys, "scheduled_at", "certain"]
-    rows = source.adopt(missed, wanted=wanted, what="missed", optional=[*names, "name"])
-    own = rows.collect_schema().names()
-    if "deployment_name" in names and "deployment_name" not in own and "name" in own:
-        rows = rows.with_columns(nw.col("name").alias("deployment_name"))
-        own.append("deployment_name")
-    rows = add_column(rows.filter(nw.col("certain")), "_at", EPOCH, "scheduled_at").with_columns(
-        nw.lit(0).alias("_decided"),
-        nw.lit(0).alias("_failed"),
-        nw.lit(1).alias("_missed"),
-        nw.lit(1).alias(ALL),
-        *(nw.lit(None, dtype=nw.String).alias(name) for name in names if name not in own),
-    )
+    rows = source.adopt(missed, wanted=wanted, what="missed", optional=["name", *source.names.values()])
+    own, names = rows.collect_schema(), {}
+    for name, column in source.names.items():
+        # What `missed_triggers` calls the name is that of the deployment.
+        found = "name" if column == "deployment_name" and column not in own else column
+        names[name] = nw.col(found) if found in own else nw.lit(None, dtype=nw.String)
+    counts = {"_decided": nw.lit(0), "_failed": nw.lit(0), "_missed": nw.lit(1), ALL: nw.lit(1)}
+    rows = add_column(rows.filter(nw.col("certain")), "_at", EPOCH, "scheduled_at").with_columns(**names, **counts)
     return rows.select(*(nw.col(name).cast(dtype) for name, dtype in schema.items()))
 
 

@@ -123,12 +123,11 @@ def session_costs(
     """
     windows = None if freq is None else Windows.parse(freq, tz)
     keys = group_keys(by, results=[*_COSTS, "window", "name"])
-    wanted = ["id", *_SUMS.values(), *(["created_at"] if windows else [])]
+    wanted, optional = ["id", *_SUMS.values(), *(["created_at"] if windows else [])], ["updated_at", _ROW]
     if "agent_id" in keys and "agent_name" not in keys:
         sessions = _with_newest_names(sessions)
-    source = open_source(
-        _numbered(sessions), keys=keys, wanted=wanted, what="sessions", optional=["updated_at", _ROW]
-    )
+    numbered: IntoFrameT = _numbered(sessions)
+    source = open_source(numbered, by, wanted=wanted, what="sessions", optional=optional)
     rows = _each_once(source).with_columns(nw.col(*_SUMS.values()).cast(nw.Float64))
     rows = windows.label(rows, "created_at") if windows else rows
     labels = windows.labels(rows, "created_at") if windows and source.eager else []
@@ -139,14 +138,11 @@ def session_costs(
         *(flag(condition).alias(f"_known_{name}") for name, condition in known.items()),
         *(nw.col(column).fill_null(0.0).alias(name) for name, column in _SUMS.items()),
     )
-    grouping = [*source.grouping, "window"] if windows else source.grouping
+    within = ["window"] if windows else []
     quantiles = source.quantiles("usage_total_credits", _QUANTILES, scan="scan_sessions")
     dearest = nw.col("usage_total_credits").max().alias("credits_max")
-    grouped = rows.group_by(*grouping).agg(
-        nw.col(*_COUNTS, *_SUMS).sum(), dearest, *quantiles, *source.aggregated_names()
-    )
-    grouped = grouped.with_columns(nw.col(*_COUNTS).cast(nw.Int64))
-    names = list(source.names)
+    grouped = source.group(rows, nw.col(*_SUMS).sum(), dearest, *quantiles, sums=_COUNTS, within=within)
+    grouping, names = source.grouping, list(source.names)
 
     def finish(frame: nw.LazyFrame[Any]) -> nw.LazyFrame[Any]:
         frame = with_missing(frame, _QUANTILES)
@@ -164,14 +160,8 @@ def session_costs(
         frame = frame.with_columns(share.alias("share"))
         return windows.begin(frame) if windows else frame
 
-    costs: IntoFrameT = source.finalize(
-        grouped,
-        finish,
-        keys=[*keys, "window"] if windows else keys,
-        dtypes=_COSTS,
-        order={} if windows else {"credits": True},
-    )
-    return costs
+    order = {} if windows else {"credits": True}
+    return source.finalize(grouped, finish, within=within, dtypes=_COSTS, order=order)
 
 
 _ROW = "_row"
@@ -196,7 +186,7 @@ def _with_newest_names(sessions: Any) -> Any:  # noqa: ANN401 a frame of any eng
         return sessions
 
 
-def _each_once(source: Source) -> nw.LazyFrame[Any]:
+def _each_once(source: Source[Any]) -> nw.LazyFrame[Any]:
     """Return the last row of each session."""
     native, engine = source.frame.to_native(), source.engine
     if engine.is_pandas() or engine.is_dask():

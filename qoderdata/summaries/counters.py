@@ -44,6 +44,10 @@ _LIFETIME = {
 #: Each counter, with the figure of the runs that it should equal.
 _COUNTERS = {_RUNS: "runs", _FAILURES: "failed", _STREAK: "current_streak"}
 _LAST = "stats_last_triggered_at"
+_COMPARED: dict[str, Any] = {
+    **dict.fromkeys(("deployment_id", "name", "figure"), TEXT),
+    **dict.fromkeys(("counter", "listed"), "Int64"),
+}
 
 
 def failure_rates(
@@ -120,19 +124,17 @@ def failure_rates(
     dep_1  nightly           0.2   0.057     0.51
     dep_2   hourly           NaN     NaN      NaN
     """
-    columns = {"name": TEXT, **_LIFETIME} if by in ("id", ["id"]) else _LIFETIME
     confidence = wilson.check_confidence(confidence)
-    keys = engines.group_keys(by, results=columns)
-    named = [*keys, "name"] if "name" in columns else keys
-    counters = [_RUNS, _FAILURES, _STREAK]
-    source = engines.open_source(df, keys=named, wanted=counters, what="deployments", optional=["id"])
+    wanted = [*_COUNTERS, "name"] if by in ("id", ["id"]) else [*_COUNTERS]
+    source = engines.open_source(df, by, results=_LIFETIME, wanted=wanted, what="deployments", optional=["id"])
 
-    runs, failures, streak = (nw.col(name) for name in counters)
+    runs, failures, streak = (nw.col(name) for name in _COUNTERS)
     impossible = (runs < 0) | (failures < 0) | (failures > runs) | (streak < 0)
     rows = source.frame.with_columns(engines.flag(impossible).alias("_impossible"))
     possible = nw.col("_impossible") == 0
     known = possible & ~runs.is_null() & ~failures.is_null()
     rows = rows.with_columns(
+        nw.lit(1).alias("deployments"),
         engines.flag(known).alias("_known"),
         nw.when(known).then(runs).alias("total_runs"),
         nw.when(known).then(failures).alias("total_failures"),
@@ -146,18 +148,13 @@ def failure_rates(
         _warn_of_overflow(rows, source.grouping)
     rows = rows.with_columns(*_parts("total_runs"), *_parts("total_failures"))
     sums = [
+        "deployments",
         "_known",
         "failing",
         "never_run",
         *(f"{total}_{part}" for total in _TOTALS for part in ("high", "low")),
     ]
-    grouped = rows.group_by(*source.grouping).agg(
-        nw.len().alias("deployments"),
-        nw.col(*sums).sum(),
-        nw.col("consecutive_failures").max(),
-        *source.aggregated_names(),
-    )
-    grouped = grouped.with_columns(nw.col("deployments", *sums).cast(nw.Int64))
+    grouped = source.group(rows, nw.col("consecutive_failures").max(), sums=sums)
 
     def finish(frame: nw.LazyFrame[Any]) -> nw.LazyFrame[Any]:
         # The sum of nothing is missing, not zero.
@@ -168,14 +165,12 @@ def failure_rates(
         return wilson.add_rate(frame, "total_failures", "total_runs", confidence=confidence)
 
     worst_first = {"failure_rate": True, "total_failures": True}
-    rates: IntoFrameT = source.finalize(grouped, finish, keys=keys, dtypes=columns, order=worst_first)
-    return rates
+    return source.finalize(grouped, finish, dtypes=_LIFETIME, order=worst_first)
 
 
 def _warn_of_no_counters(rows: nw.LazyFrame[Any]) -> None:
-    names = (_RUNS, _FAILURES, _STREAK)
-    counts = rows.select(nw.len().alias("rows"), *(nw.col(name).count() for name in names)).collect()
-    if counts["rows"].item() and not any(counts[name].item() for name in names):
+    counts = rows.select(nw.len().alias("rows"), nw.col(*_COUNTERS).count()).collect()
+    if counts["rows"].item() and not any(counts[name].item() for name in _COUNTERS):
         errors.warn(
             _(
                 "no deployment has counters, so there are no rates: the newest edition of the service gives none. "
@@ -402,20 +397,11 @@ def consistency(df: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
             errors.DataQualityWarning,
         )
     listed = _counts(runs)[list(_COUNTERS.values())].reindex(df["id"], fill_value=0)
-    compared = pd.concat(
-        [
-            pd.DataFrame(
-                {
-                    "deployment_id": df["id"].to_numpy(),
-                    "name": df["name"].to_numpy(),
-                    "figure": counter.removeprefix("stats_"),
-                    "counter": df[counter].astype("Int64").to_numpy(),
-                    "listed": listed[figure].to_numpy(),
-                }
-            ).astype({"deployment_id": TEXT, "name": TEXT, "figure": TEXT, "counter": "Int64", "listed": "Int64"})
-            for counter, figure in _COUNTERS.items()
-        ]
-    ).sort_index(kind="stable")
+    given = df[["id", "name", *_COUNTERS]].reset_index(drop=True).rename(columns={"id": "deployment_id"})
+    compared = given.melt(["deployment_id", "name"], var_name="figure", value_name="counter", ignore_index=False)
+    compared["figure"] = compared["figure"].str.removeprefix("stats_")
+    compared["listed"] = listed.melt()["value"].array
+    compared = compared.astype(_COMPARED).sort_index(kind="stable")
     compared["difference"] = compared["counter"] - compared["listed"]
     differs = (compared["difference"] != 0).fillna(value=False)
     return compared[differs].reset_index(drop=True)

@@ -11,14 +11,15 @@ from __future__ import annotations
 import functools
 import warnings
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Generic
 
 import narwhals as nw
 import numpy as np
 import pandas as pd
 from narwhals.dependencies import is_dask_dataframe
+from narwhals.typing import IntoFrameT
 
 from qoderdata import columns, errors
 from qoderdata.frames import NAMES
@@ -26,8 +27,6 @@ from qoderdata.parsing import DAY_MICROS, pandas_zone
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
-
-    from narwhals.typing import IntoFrame
 
 #: A column that is 1 in every row, to group all rows together.
 ALL = "_all"
@@ -81,7 +80,7 @@ def with_missing(frame: nw.LazyFrame[Any], names: Iterable[str]) -> nw.LazyFrame
 
 
 @dataclass(frozen=True)
-class Source:
+class Source(Generic[IntoFrameT]):
     """A caller's frame, cut down to the columns that are needed."""
 
     #: The wanted columns.
@@ -90,18 +89,22 @@ class Source:
     #: Whether the caller passed data and not a query: warnings about rows and empty windows are possible.
     eager: bool
     keys: list[str]
-    #: The name columns of the result, each with the column of the frame that it is taken from: those of the ids
-    #: to group by, where the frame has them; ``name`` where there is one, else as in the frame.
-    names: dict[str, str] = field(default_factory=dict)
+    #: The name columns, each with the caller's column that it is: those of the ids to group by, where the caller's
+    #: frame has them; ``name`` where there is one, else as in that frame.
+    names: dict[str, str]
 
     @property
     def grouping(self) -> list[str]:
         """The columns to group by; never none, so that an empty frame gives an empty result."""
         return self.keys or [ALL]
 
-    def aggregated_names(self) -> list[nw.Expr]:
-        """Return the expressions that give each group its names."""
-        return [nw.col(column).max().alias(name) for name, column in self.names.items()]
+    def group(
+        self, rows: nw.LazyFrame[Any], *aggregations: nw.Expr, sums: Iterable[str], within: Sequence[str] = ()
+    ) -> nw.LazyFrame[Any]:
+        """Return one row a group, or one for each value of `within` in it: sums of whole numbers, and names."""
+        names = (nw.col(name).max() for name in self.names)
+        groups = rows.group_by(*self.grouping, *within).agg(nw.col(*sums).sum(), *names, *aggregations)
+        return groups.with_columns(nw.col(*sums).cast(nw.Int64))  # some engines sum to another type
 
     def quantiles(self, column: str, shares: Mapping[str, float], *, scan: str) -> list[nw.Expr]:
         """Return the expressions for quantiles within groups; none on Dask, with a warning that names `scan`."""
@@ -126,7 +129,7 @@ class Source:
 
         The columns are as `open_source` takes them, and the errors too.
         """
-        other = open_source(frame, keys=[], wanted=wanted, what=what, optional=optional)
+        other = open_source(frame, wanted=wanted, what=what, optional=optional)
         cut = other.frame.drop(ALL)
         if other.engine is self.engine and not self.engine.is_pyarrow():
             return cut
@@ -162,58 +165,76 @@ class Source:
     def finalize(
         self,
         grouped: nw.LazyFrame[Any],
-        finish: Callable[[nw.LazyFrame[Any]], nw.LazyFrame[Any]],
+        finish: Callable[[nw.LazyFrame[Any]], nw.LazyFrame[Any]] = lambda frame: frame,
         *,
-        keys: Sequence[str],
+        within: Sequence[str] = (),
         dtypes: Mapping[str, Any],
         order: Mapping[str, bool],
-    ) -> Any:  # noqa: ANN401 the caller's own kind
+    ) -> IntoFrameT:
         """Return the groups in the caller's own kind of frame, sorted by `order`, missing last; ties by the keys.
 
-        `grouped` has one row a group; it is computed here for eager callers. `finish` adds the columns that depend
-        on whole groups: Dask sends it to its workers with all that it refers to, so it must not refer to a frame.
-        The keys are the index on pandas, the first columns elsewhere; `dtypes` are those of the further columns on
-        pandas.
+        `grouped` has one row a group, or one for each value of `within` in it; it is computed here for eager
+        callers. `finish` adds the columns that depend on whole groups: Dask sends it to its workers with all that
+        it refers to, so it must not refer to a frame. The keys are the index on pandas, the first columns
+        elsewhere; `dtypes` are those of the further columns on pandas.
         """
+        keys = [*self.keys, *within]
         dtypes = {**dict.fromkeys(self.names, columns.TEXT), **dtypes}
-        complete = functools.partial(
-            _complete, finish=finish, keys=list(keys), names=list(dtypes), order=dict(order)
-        )
+        by = {**order, **dict.fromkeys(keys, False)}
+
+        def complete(frame: nw.LazyFrame[Any]) -> nw.LazyFrame[Any]:
+            chosen = finish(frame).select(*keys, *dtypes)
+            return chosen.sort(*by, descending=list(by.values()), nulls_last=True)
+
+        def complete_partition(part: pd.DataFrame) -> pd.DataFrame:
+            completed: pd.DataFrame = complete(open_frame(part).lazy()).to_native()
+            return completed.astype(dtypes).reset_index(drop=True)
+
+        result: IntoFrameT
         if self.engine.is_dask():
             # Dask sorts by one column only, and computes at once to do so; pandas sorts the one partition lazily.
-            one = grouped.to_native().repartition(npartitions=1)
-            return one.map_partitions(_complete_partition, complete, dtypes)
-        if not self.eager:
-            return complete(grouped).to_native()
-        if self.engine.is_pyarrow():
-            if "window" not in keys:
-                return _in_utc(complete(grouped).collect("pyarrow").to_native())
+            result = grouped.to_native().repartition(npartitions=1).map_partitions(complete_partition)
+        elif not self.eager:
+            result = complete(grouped).to_native()
+        elif self.engine.is_pyarrow() and "window" not in keys:
+            result = _in_utc(complete(grouped).collect("pyarrow").to_native())
+        elif self.engine.is_pyarrow():
             # DuckDB does not keep the zone of windows; PyArrow does, but gives `over` within groups in any order.
             table = _in_utc(grouped.collect("pyarrow").to_native())
-            return complete(open_frame(table).lazy()).collect().to_native()
-        native = complete(grouped.collect().lazy()).collect().to_native()
-        if not self.engine.is_pandas():
-            return native
-        native = native.astype(dtypes)
-        return native.set_index(list(keys)) if keys else native.reset_index(drop=True)
+            result = complete(open_frame(table).lazy()).collect().to_native()
+        else:
+            result = complete(grouped.collect().lazy()).collect().to_native()
+        if isinstance(result, pd.DataFrame):
+            typed = result.astype(dtypes)
+            result = typed.set_index(keys) if keys else typed.reset_index(drop=True)
+        return result
 
 
 def open_source(
-    frame: IntoFrame, *, keys: list[str], wanted: Collection[str], what: str, optional: Collection[str] = ()
-) -> Source:
+    frame: IntoFrameT,
+    by: str | Sequence[str] | None = None,
+    *,
+    results: Collection[str] = (),
+    wanted: Collection[str],
+    what: str,
+    optional: Collection[str] = (),
+) -> Source[IntoFrameT]:
     """Open a frame of any engine, and check its columns and their dtypes.
 
-    The result has the columns to group by, of any dtype, those that are `wanted`, and those `optional` ones that
-    the frame has; not its index, which may have the name of a column. Raise `MissingColumnError`,
-    `FrameTypeError`, or `ImportError` for a PyArrow table without DuckDB; warn of an ``id`` that a pandas frame of
-    runs has twice.
+    The result has the columns to group by, of any dtype, the names of their ids, those that are `wanted`, and
+    those `optional` ones that the frame has; not its index, which may have the name of a column. `results` are
+    columns of the result, which no key can be. Raise `ValueError` for a `by` that makes no sense,
+    `MissingColumnError`, `FrameTypeError`, or `ImportError` for a PyArrow table without DuckDB; warn of an ``id``
+    that a pandas frame of runs has twice.
     """
+    keys = group_keys(by, results=results)
+    native: Any = frame
     if isinstance(frame, pd.DataFrame):
         _require_keys(frame.columns, keys, what=what)
-        texts = [*keys, *_name_columns(keys, frame.columns).values()]
-        frame = columns.require_frame(frame, wanted, what=what, optional=optional, keys=texts)
+        texts = [*keys, *_name_columns(keys, frame.columns, what=what).values()]
+        native = columns.require_frame(frame, wanted, what=what, optional=optional, keys=texts)
     try:
-        opened = open_frame(frame)
+        opened = open_frame(native)
     except TypeError:
         kinds = "a frame (pandas, Polars, PyArrow, DuckDB, Dask, PySpark)"
         raise columns.not_a_frame(frame, what=what, kinds=kinds) from None
@@ -223,15 +244,15 @@ def open_source(
     taken = [*wanted, *(name for name in optional if name in schema)]
     if not opened.implementation.is_pandas():
         columns.require_dtypes(schema, taken, what=what)
-    names = _name_columns(keys, schema.names())
-    needed = dict.fromkeys([*keys, *names.values(), *taken])
-    untyped = [name for name in needed if isinstance(schema[name], nw.Unknown)]
-    if untyped and (opened.implementation.is_polars() or opened.implementation.is_pyarrow()):
-        opened = opened.with_columns(*(nw.col(name).cast(_type_of(name)) for name in untyped))
-    cut = opened.select(*needed, nw.lit(1).alias(ALL))
-    texts = [name for name in (*names.values(), *taken) if name not in keys and _is_category(schema[name])]
-    if opened.implementation.is_polars() and texts:
-        cut = cut.with_columns(nw.col(*texts).cast(nw.String))
+    names = _name_columns(keys, schema.names(), what=what)
+    if opened.implementation.is_polars() or opened.implementation.is_pyarrow():
+        others = (*names.values(), *taken)
+        untyped = {name for name in (*keys, *others) if isinstance(schema[name], nw.Unknown)}
+        untyped |= {name for name in others if isinstance(schema[name], nw.Categorical | nw.Enum)} - {*keys}
+        if untyped:
+            opened = opened.with_columns(*(nw.col(name).cast(_type_of(name)) for name in untyped))
+    selected = {**{name: name for name in (*keys, *taken)}, **names}
+    cut = opened.select(*(nw.col(column).alias(name) for name, column in selected.items()), nw.lit(1).alias(ALL))
     if opened.implementation.is_pandas():
         cut = open_frame(cut.to_native().reset_index(drop=True))
         if what == "runs" and "id" in schema:
@@ -262,10 +283,6 @@ def _type_of(name: str) -> nw.dtypes.DType:
     return types.get(columns.DTYPES.get(name, columns.Dtype.TEXT), nw.String())
 
 
-def _is_category(dtype: nw.dtypes.DType) -> bool:
-    return isinstance(dtype, nw.Categorical | nw.Enum)
-
-
 def _warn_of_repeats(ids: pd.Series[Any]) -> None:
     count = 0 if ids.is_unique else int(ids.dropna().duplicated().sum())
     if count:
@@ -276,33 +293,14 @@ def _warn_of_repeats(ids: pd.Series[Any]) -> None:
         )
 
 
-def _name_columns(keys: Sequence[str], columns_: Collection[str]) -> dict[str, str]:
+def _name_columns(keys: Sequence[str], columns_: Collection[str], *, what: str) -> dict[str, str]:
     """Return the columns that name the ids to group by, by their names in the result."""
+    if keys == ["id"] and what == "deployments" and "name" in columns_:
+        return {"name": "name"}
     ids = [key for key in keys if key in NAMES]
     found = [NAMES[key] for key in ids if NAMES[key] in columns_ and NAMES[key] not in keys]
     is_one = found and len(ids) == 1 and not {"id", "name"} & set(keys)
     return {"name": found[0]} if is_one else {name: name for name in found}
-
-
-def _complete(
-    frame: nw.LazyFrame[Any],
-    *,
-    finish: Callable[[nw.LazyFrame[Any]], nw.LazyFrame[Any]],
-    keys: Sequence[str],
-    names: Sequence[str],
-    order: Mapping[str, bool],
-) -> nw.LazyFrame[Any]:
-    by = {**order, **dict.fromkeys(keys, False)}
-    chosen = finish(frame).select(*keys, *names)
-    return chosen.sort(*by, descending=list(by.values()), nulls_last=True) if by else chosen
-
-
-def _complete_partition(
-    part: Any,  # noqa: ANN401 a pandas frame
-    complete: Callable[[nw.LazyFrame[Any]], nw.LazyFrame[Any]],
-    dtypes: Mapping[str, Any],
-) -> Any:  # noqa: ANN401 likewise
-    return complete(open_frame(part).lazy()).to_native().astype(dtypes).reset_index(drop=True)
 
 
 def _in_duckdb(table: Any) -> nw.LazyFrame[Any]:  # noqa: ANN401 a pyarrow.Table
@@ -368,18 +366,14 @@ def _assign(frame: pd.DataFrame, name: str, make: Callable[[Any], Any], source: 
     return frame.assign(**{name: make(frame[source])})
 
 
-def _integers(stamps: Any, index: pd.Index[Any]) -> pd.Series[Any]:  # noqa: ANN401
-    values = np.asarray(stamps, dtype="datetime64[us]")
-    return pd.Series(pd.arrays.IntegerArray(values.astype("int64"), np.isnat(values)), index=index)
-
-
-def _epoch_pandas(series: pd.Series[Any]) -> pd.Series[Any]:
-    return _integers(series.dt.tz_convert("UTC").dt.tz_localize(None).to_numpy("datetime64[us]"), series.index)
+def _wall_clock_pandas(series: pd.Series[Any], zone: str) -> pd.Series[Any]:
+    wall = series.dt.tz_convert(pandas_zone(zone)).dt.tz_localize(None).to_numpy("datetime64[us]")
+    return pd.Series(pd.arrays.IntegerArray(wall.astype("int64"), np.isnat(wall)), index=series.index)
 
 
 #: An instant as microseconds since 1970 in UTC.
 EPOCH = EngineExpr(
-    pandas=_epoch_pandas,
+    pandas=functools.partial(_wall_clock_pandas, zone="UTC"),
     polars=lambda column: column.dt.epoch("us"),
     duckdb="epoch_us({})",
     spark="unix_micros({})",
@@ -388,14 +382,8 @@ EPOCH = EngineExpr(
 
 def wall_clock(zone: str) -> EngineExpr:
     """Return an expression for the wall-clock time in `zone`, as microseconds since 1970-01-01 on that clock."""
-
-    def pandas(series: pd.Series[Any]) -> pd.Series[Any]:
-        return _integers(
-            series.dt.tz_convert(pandas_zone(zone)).dt.tz_localize(None).to_numpy("datetime64[us]"), series.index
-        )
-
     return EngineExpr(
-        pandas=pandas,
+        pandas=functools.partial(_wall_clock_pandas, zone=zone),
         polars=lambda column: column.dt.convert_time_zone(zone).dt.replace_time_zone(None).dt.epoch("us"),
         duckdb=f"epoch_us(timezone('{zone}', {{}}))",
         spark=f"unix_micros(from_utc_timestamp({{}}, '{zone}'))",

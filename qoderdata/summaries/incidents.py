@@ -1,13 +1,28 @@
-"""Which groups are failing now and since when, how long recoveries took, and which errors made runs fail."""
+"""Which groups are failing now and since when, and with which errors: by type, or by message without its ids."""
 
 from __future__ import annotations
 
+import functools
+import re
 from typing import TYPE_CHECKING, Any
 
 import narwhals as nw
+import numpy as np
+import pandas as pd
 
-from qoderdata.summaries.dataframe_engines import EPOCH, add_column, flag, group_keys, instant, open_source
+from qoderdata.columns import TEXT
+from qoderdata.parsing import DAY_MICROS
+from qoderdata.summaries.dataframe_engines import (
+    ALL,
+    EPOCH,
+    EngineExpr,
+    add_column,
+    flag,
+    instant,
+    open_source,
+)
 from qoderdata.summaries.run_rates import count_outcomes, outcomes_of, warn_of_unknown
+from qoderdata.summaries.time_windows import with_age
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -28,6 +43,41 @@ _ERRORS = {
     "first_seen": "datetime64[us, UTC]",
     "last_seen": "datetime64[us, UTC]",
 }
+_NEW, _REACH = 7 * DAY_MICROS, 14 * DAY_MICROS
+_GROUPS: dict[str, Any] = {
+    "count": "Int64",
+    "share": "float64",
+    "deployments": "Int64",
+    "first_seen": "datetime64[us, UTC]",
+    "last_seen": "datetime64[us, UTC]",
+    "is_new": "bool",
+    "example_run_id": TEXT,
+    "example_message": TEXT,
+}
+_HEX = "[0-9a-fA-F]"
+_NOT_IN_PATHS = r"""[^ \t\r\n"'`<>(),;:|{}\[\]]"""
+_UNIT = "(ns|us|ms|s|m|h|d)"
+#: The variable parts of messages, in the order in which they are replaced. Python, Rust, RE2 and Java must read
+#: the patterns alike: ASCII classes, no look-around, no references; ``\b`` and ``\B`` are those of ASCII.
+_VARIABLE_PARTS = (
+    (r'"[^"\n]*"', "<text>"),
+    (r"`[^`\n]*`", "<text>"),
+    (r"\B'[^'\n]*'\B", "<text>"),
+    ("“[^”\n]*”", "<text>"),
+    ("「[^」\n]*」", "<text>"),
+    (r"\b[A-Za-z][A-Za-z0-9+.-]*://" + _NOT_IN_PATHS.replace(",;:|", "") + "+", "<url>"),
+    (rf"\b[A-Za-z]:\\{_NOT_IN_PATHS}+", "<path>"),
+    (rf"\B~?[.]?[.]?/{_NOT_IN_PATHS}+", "<path>"),
+    (r"\b[A-Za-z0-9_.-]+(/[A-Za-z0-9_.-]+)+[.][A-Za-z0-9]+\b", "<path>"),
+    (rf"\b{_HEX}{{8}}-({_HEX}{{4}}-){{3}}{_HEX}{{12}}\b", "<id>"),
+    (rf"\b0x{_HEX}+\b", "<id>"),
+    (r"\b[A-Za-z][A-Za-z0-9]*_[A-Za-z0-9_]*[0-9][A-Za-z0-9_]*\b", "<id>"),
+    (r"\b[0-9]{4}-[0-9]{2}-[0-9]{2}([T ][0-9]{2}:[0-9]{2}[0-9:.,]*(Z|[+-][0-9]{2}:?[0-9]{2})?)?", "<number>"),
+    (rf"\b[0-9]+([.,:][0-9]+)*({_UNIT}([0-9]+([.][0-9]+)?{_UNIT})*)?\b", "<number>"),
+    (rf"\b{_HEX}{{8,}}\b", "<id>"),
+    (r"\b[A-Za-z0-9]*[0-9][A-Za-z]+[0-9][A-Za-z0-9]*\b", "<id>"),
+    (r"\b[0-9]+([.,:][0-9]+)*", "<number>"),
+)
 
 
 def failure_streaks(runs: IntoFrameT, by: str | Sequence[str] | None = "deployment_id") -> IntoFrameT:
@@ -98,9 +148,8 @@ def failure_streaks(runs: IntoFrameT, by: str | Sequence[str] | None = "deployme
     deployment_id
     dep_1                       2          1  3600000.0               1
     """
-    keys = group_keys(by, results=_STREAKS)
-    wanted = ["id", "status", "triggered_at"]
-    source = open_source(runs, keys=keys, wanted=wanted, what="runs", optional=["created_at", "status_from"])
+    wanted, optional = ["id", "status", "triggered_at"], ["created_at", "status_from"]
+    source = open_source(runs, by, results=_STREAKS, wanted=wanted, what="runs", optional=optional)
     source.refuse_dask("failure_streaks", "runs in order of time within a group")
     if source.eager:
         so = "a streak may be longer than this says, or have ended"
@@ -121,13 +170,9 @@ def failure_streaks(runs: IntoFrameT, by: str | Sequence[str] | None = "deployme
         nw.when(nw.col("_failure") == 1).then(at).alias("_failed_at"),
         nw.when(nw.col("_success") == 1).then(at).alias("_recovered_at"),
     )
-    intervals = rows.group_by(*source.grouping, "_interval").agg(
-        nw.col("_failure").sum(),
-        nw.col("_failed_at").min(),
-        nw.col("_recovered_at").max(),
-        *source.aggregated_names(),
-    )
-    failures = nw.col("_failure").cast(nw.Int64)
+    began, ended = nw.col("_failed_at").min(), nw.col("_recovered_at").max()
+    intervals = source.group(rows, began, ended, sums=["_failure"], within=["_interval"])
+    failures = nw.col("_failure")
     closed = ~nw.col("_recovered_at").is_null() & (failures > 0)
     open_ = nw.col("_recovered_at").is_null() & (failures > 0)
     intervals = intervals.with_columns(
@@ -138,21 +183,15 @@ def failure_streaks(runs: IntoFrameT, by: str | Sequence[str] | None = "deployme
         flag(open_).alias("open_incidents"),
         nw.when(closed).then(nw.col("_recovered_at") - nw.col("_failed_at")).alias("_took"),
     )
-    counts = ["current_streak", "incidents", "open_incidents"]
-    grouped = intervals.group_by(*source.grouping).agg(
-        nw.col(*counts).sum(),
-        nw.col("longest_streak", "_since", *source.names).max(),
-        nw.col("_took").mean(),
-    )
-    grouped = grouped.with_columns(nw.col(*counts).cast(nw.Int64))
+    largest, mean = nw.col("longest_streak", "_since").max(), nw.col("_took").mean()
+    grouped = source.group(intervals, largest, mean, sums=["current_streak", "incidents", "open_incidents"])
 
     def finish(frame: nw.LazyFrame[Any]) -> nw.LazyFrame[Any]:
         frame = frame.with_columns((nw.col("_took").cast(nw.Float64) / 1000).alias("mttr_ms"))
         return add_column(frame, "current_streak_since", instant("UTC"), "_since")
 
     order = {"current_streak": True, "longest_streak": True}
-    streaks: IntoFrameT = source.finalize(grouped, finish, keys=keys, dtypes=_STREAKS, order=order)
-    return streaks
+    return source.finalize(grouped, finish, dtypes=_STREAKS, order=order)
 
 
 def error_breakdown(runs: IntoFrameT, by: str | Sequence[str] | None = None) -> IntoFrameT:
@@ -213,25 +252,164 @@ def error_breakdown(runs: IntoFrameT, by: str | Sequence[str] | None = None) -> 
     timeout         2  0.667
     NaN             1  0.333
     """
-    keys = group_keys(by, results=[*_ERRORS, "error_type"])
-    source = open_source(runs, keys=keys, wanted=["status", "error_type", "triggered_at"], what="runs")
+    results, wanted = [*_ERRORS, "error_type"], ["status", "error_type", "triggered_at"]
+    source = open_source(runs, by, results=results, wanted=wanted, what="runs")
     failed = add_column(source.frame.filter(nw.col("status") == "failed"), "_at", EPOCH, "triggered_at")
-    grouped = failed.group_by(*source.grouping, "error_type").agg(
-        nw.len().alias("count"),
-        nw.col("_at").min().alias("_first"),
-        nw.col("_at").max().alias("_last"),
-        *source.aggregated_names(),
+    failed = failed.with_columns(nw.lit(1).alias("count"))
+    first, last = nw.col("_at").min().alias("_first"), nw.col("_at").max().alias("_last")
+    grouped = source.group(failed, first, last, sums=["count"], within=["error_type"])
+    finish = functools.partial(_with_share, grouping=source.grouping)
+    order = {**dict.fromkeys(source.keys, False), "count": True}
+    return source.finalize(grouped, finish, within=["error_type"], dtypes=_ERRORS, order=order)
+
+
+def error_groups(runs: IntoFrameT, by: str | Sequence[str] | None = None) -> IntoFrameT:
+    """Group the errors of failed runs by type and by message without its variable parts.
+
+    In messages these parts are replaced: ``<text>`` (in quotation marks), ``<url>``, ``<path>``, ``<id>`` (UUIDs,
+    prefixed ids such as ``sess_0a1b``, long hexadecimal numbers, mixtures of letters and digits) and ``<number>``
+    (also times, durations and addresses of machines). Only runs with status ``failed`` count, so that the counts
+    add up to those of `error_breakdown`.
+
+    Parameters
+    ----------
+    runs
+        A runs frame, of pandas or any engine that narwhals knows, except Dask, which cannot put a group in order.
+    by
+        ``None`` for all runs together; or a column or a list of columns, to group each group's errors.
+
+    Returns
+    -------
+    frame
+        One row a group, error type and message; in order of the keys, then the most frequent first, then by type
+        and message. On pandas the keys, ``error_type`` and ``message`` are the index; on other engines they are
+        the first columns, and what is lazy stays lazy. A group by an id whose name column the frame has begins
+        with ``name``. A missing type or message is a group of its own. Without failed runs there are no rows.
+
+        =================== ==================== =============================================================
+        ``count``           Int64                failed runs with this error
+        ``share``           float64              of all failed runs of the group; never 0
+        ``deployments``     Int64                of how many deployments
+        ``first_seen``      datetime64[us, UTC]  the earliest ``triggered_at``
+        ``last_seen``       datetime64[us, UTC]  the latest
+        ``is_new``          bool                 first seen in the last 7 days of the frame (up to the end of the
+                                                 newest run's minute), and the frame reaches back 14 days or
+                                                 more; False where it does not, as nothing can be said then
+        ``example_run_id``  str                  the latest of these runs (then by ``id``)
+        ``example_message`` str                  its message as it is
+        =================== ==================== =============================================================
+
+    Raises
+    ------
+    NotImplementedError
+        The frame is Dask's.
+    ValueError
+        ``by`` makes no sense.
+    FrameTypeError
+        Not a frame, or a column that has lost its dtype; the message says how to convert it.
+    MissingColumnError
+        A column is not there; the message lists those that are.
+
+    Warns
+    -----
+    DataQualityWarning
+        A run's ``id`` is in a pandas frame more than once: each row counts.
+
+    Examples
+    --------
+    >>> import pandas as pd
+    >>> import qoderdata as qd
+    >>> runs = pd.DataFrame({
+    ...     "id": ["drun_1", "drun_2"], "deployment_id": ["dep_1", "dep_2"], "status": "failed",
+    ...     "error_type": "timeout", "error_message": ["no answer in 30 s", "no answer in 60 s"],
+    ...     "triggered_at": pd.to_datetime(["2026-06-15T00:00Z", "2026-06-15T01:00Z"]),
+    ... })
+    >>> qd.error_groups(runs)[["count", "deployments", "example_run_id"]]
+                                       count  deployments example_run_id
+    error_type message
+    timeout    no answer in <number> s     2            2         drun_2
+    """
+    shown = ["error_type", "message"]
+    results = [*_GROUPS, *shown, "name"]
+    wanted = ["id", "deployment_id", "status", "error_type", "error_message", "triggered_at"]
+    source = open_source(runs, by, results=results, wanted=wanted, what="runs")
+    source.refuse_dask("error_groups", "runs in order of time within a group")
+
+    rows = with_age(add_column(source.frame, "_at", EPOCH, "triggered_at"), None)
+    rows = rows.with_columns(nw.col("_age").max().alias("_reach")).filter(nw.col("status") == "failed")
+    rows = add_column(rows, "message", _TEMPLATE, "error_message")
+    later = nw.col(ALL).shift(-1).over(*source.grouping, *shown, order_by=["_at", "id"])
+    rows = rows.with_columns(later.alias("_later"))
+    latest = nw.col("_later").is_null()
+    rows = rows.with_columns(
+        nw.when(latest).then(nw.col("id")).alias("example_run_id"),
+        nw.when(latest).then(nw.col("error_message")).alias("example_message"),
+        nw.lit(1).alias("count"),
+        _first="_at",
+        _last="_at",
+        _deployment="deployment_id",
     )
-    grouped = grouped.with_columns(nw.col("count").cast(nw.Int64))
+    # Deployments are counted by grouping twice, as not every engine counts distinct values in a group.
+    largest = nw.col("_last", "_age", "_reach", "example_run_id", "example_message").max()
+    figures = nw.col("_first").min(), largest
+    of_deployments = source.group(rows, *figures, sums=["count"], within=[*shown, "_deployment"])
+    of_deployments = of_deployments.with_columns(flag(~nw.col("_deployment").is_null()).alias("deployments"))
+    grouped = source.group(of_deployments, *figures, sums=["count", "deployments"], within=shown)
     grouping = source.grouping
 
     def finish(frame: nw.LazyFrame[Any]) -> nw.LazyFrame[Any]:
-        all_ = nw.col("count").sum().over(*grouping)
-        frame = frame.with_columns((nw.col("count") / all_.cast(nw.Float64)).alias("share"))
-        frame = add_column(frame, "first_seen", instant("UTC"), "_first")
-        return add_column(frame, "last_seen", instant("UTC"), "_last")
+        is_new = (nw.col("_age") <= _NEW) & (nw.col("_reach") >= _REACH)
+        frame = frame.with_columns(is_new.fill_null(value=False).alias("is_new"))
+        return _with_share(frame, grouping)
 
-    shown = [*keys, "error_type"]
-    order = {**dict.fromkeys(keys, False), "count": True}
-    breakdown: IntoFrameT = source.finalize(grouped, finish, keys=shown, dtypes=_ERRORS, order=order)
-    return breakdown
+    order = {**dict.fromkeys(source.keys, False), "count": True}
+    return source.finalize(grouped, finish, within=shown, dtypes=_GROUPS, order=order)
+
+
+def _with_share(frame: nw.LazyFrame[Any], grouping: list[str]) -> nw.LazyFrame[Any]:
+    """Add each error's share of its group, and when its first and its last run were."""
+    all_ = nw.col("count").sum().over(*grouping).cast(nw.Float64)
+    frame = frame.with_columns((nw.col("count") / all_).alias("share"))
+    frame = add_column(frame, "first_seen", instant("UTC"), "_first")
+    return add_column(frame, "last_seen", instant("UTC"), "_last")
+
+
+def _template_pandas(messages: pd.Series[Any]) -> pd.Series[Any]:
+    codes, unique = pd.factorize(messages)
+    templates = np.array([*(_template(str(message)) for message in unique), None], dtype=object)
+    return pd.Series(templates[codes], index=messages.index, dtype=TEXT)
+
+
+def _template(message: str) -> str:
+    for pattern, placeholder in _COMPILED:
+        message = pattern.sub(placeholder, message)
+    return message
+
+
+def _template_polars(column: Any) -> Any:  # noqa: ANN401 an expression of Polars
+    for pattern, placeholder in _VARIABLE_PARTS:
+        ascii_only = pattern.replace(r"\b", r"(?-u:\b)")
+        ascii_only = re.sub(r"^\\B", r"(?-u:\\b{start-half})", ascii_only)
+        ascii_only = re.sub(r"\\B$", r"(?-u:\\b{end-half})", ascii_only)
+        column = column.str.replace_all(ascii_only, placeholder)
+    return column
+
+
+def _template_sql(call: str, *, escape: bool) -> str:
+    """Return nested calls; braces and quotes doubled, and backslashes too where SQL strings have escapes."""
+    sql = "{}"
+    for pattern, placeholder in _VARIABLE_PARTS:
+        text = pattern.replace("\\", "\\\\") if escape else pattern
+        quoted = text.replace("'", "\\'" if escape else "''").replace("{", "{{").replace("}", "}}")
+        sql = call.format(sql=sql, pattern=f"'{quoted}'", placeholder=f"'{placeholder}'")
+    return sql
+
+
+_COMPILED = tuple((re.compile(pattern, re.ASCII), placeholder) for pattern, placeholder in _VARIABLE_PARTS)
+#: A message with its variable parts replaced.
+_TEMPLATE = EngineExpr(
+    pandas=_template_pandas,
+    polars=_template_polars,
+    duckdb=_template_sql("regexp_replace({sql}, {pattern}, {placeholder}, 'g')", escape=False),
+    spark=_template_sql("regexp_replace({sql}, {pattern}, {placeholder})", escape=True),
+)

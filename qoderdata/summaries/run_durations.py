@@ -11,14 +11,13 @@ import narwhals as nw
 from qoderdata.columns import TEXT
 from qoderdata.frames import NAMES
 from qoderdata.outcomes import STATUSES
-from qoderdata.parsing import Instant, parse_instant, to_micros
+from qoderdata.parsing import Instant, check_count, parse_instant, to_micros
 from qoderdata.summaries.dataframe_engines import (
     ALL,
     EPOCH,
     Source,
     add_column,
     flag,
-    group_keys,
     median,
     open_source,
 )
@@ -61,11 +60,6 @@ _ENDED = ["completed", "failed", "cancelled"]
 #: The constants of Iglewicz and Hoaglin, with which both deviations estimate the standard one of normal data.
 _OF_MEDIAN_DEVIATION, _OF_MEAN_DEVIATION = 0.6745, 1.253314
 _STUCK_MEDIANS = 10
-
-
-def _check_min_runs(min_runs: int) -> None:
-    if isinstance(min_runs, bool) or not isinstance(min_runs, int) or min_runs < 1:
-        raise ValueError(f"min_runs={min_runs!r} must be a whole number, 1 or more")
 
 
 def duration_regressions(
@@ -141,11 +135,11 @@ def duration_regressions(
     dep_1                 5000.0           2000.0     3000.0    2.5
     """
     recent_us, baseline_us = parse_micros(recent, name="recent"), parse_micros(baseline, name="baseline")
-    _check_min_runs(min_runs)
+    check_count(min_runs, name="min_runs")
     if isinstance(min_change_ms, bool) or not isinstance(min_change_ms, Real) or not min_change_ms >= 0:
         raise ValueError(f"min_change_ms={min_change_ms!r} must be milliseconds, 0 or more")
-    keys = group_keys(by, results=_SLOWER)
-    source = open_source(runs, keys=keys, wanted=["status", "triggered_at", "duration_ms"], what="runs")
+    wanted = ["status", "triggered_at", "duration_ms"]
+    source = open_source(runs, by, results=_SLOWER, wanted=wanted, what="runs")
     source.refuse_dask("duration_regressions", "a median within a group")
 
     rows = add_column(source.frame, "_at", EPOCH, "triggered_at")
@@ -160,13 +154,8 @@ def duration_regressions(
         nw.when(nw.col("recent_runs") == 1).then(duration).alias("recent_p50_ms"),
         nw.when(nw.col("baseline_runs") == 1).then(duration).alias("baseline_p50_ms"),
     )
-    grouped = rows.group_by(*source.grouping).agg(
-        nw.col("recent_runs", "baseline_runs").sum(),
-        median("recent_p50_ms"),
-        median("baseline_p50_ms"),
-        *source.aggregated_names(),
-    )
-    grouped = grouped.with_columns(nw.col("recent_runs", "baseline_runs").cast(nw.Int64))
+    medians = median("recent_p50_ms"), median("baseline_p50_ms")
+    grouped = source.group(rows, *medians, sums=["recent_runs", "baseline_runs"])
 
     def finish(frame: nw.LazyFrame[Any]) -> nw.LazyFrame[Any]:
         before, after = nw.col("baseline_p50_ms"), nw.col("recent_p50_ms")
@@ -176,8 +165,7 @@ def duration_regressions(
         slower = (nw.col("change_ms") > 0) & (nw.col("change_ms") >= min_change_ms)
         return frame.filter(enough & slower)
 
-    slower: IntoFrameT = source.finalize(grouped, finish, keys=keys, dtypes=_SLOWER, order={"change_ms": True})
-    return slower
+    return source.finalize(grouped, finish, dtypes=_SLOWER, order={"change_ms": True})
 
 
 def start_delays(runs: IntoFrameT) -> IntoFrameT:
@@ -235,9 +223,9 @@ def start_delays(runs: IntoFrameT) -> IntoFrameT:
     deployment_id
     dep_1             1        2000.0        2000.0        2000.0
     """
-    keys = ["deployment_id"]
     wanted, order_by = ["triggered_at", "started_at"], ["created_at", "id"]
-    source = open_source(runs, keys=keys, wanted=wanted, what="runs", optional=["trigger_scheduled_at", *order_by])
+    optional = ["trigger_scheduled_at", *order_by]
+    source = open_source(runs, "deployment_id", wanted=wanted, what="runs", optional=optional)
     source.refuse_dask("start_delays", "a percentile within a group")
     rows = add_column(source.frame, "_triggered", EPOCH, "triggered_at")
     rows = add_column(rows, "_started", EPOCH, "started_at")
@@ -252,18 +240,9 @@ def start_delays(runs: IntoFrameT) -> IntoFrameT:
     delay = (nw.col("_started") - due).cast(nw.Float64) / 1000
     rows = rows.with_columns(delay.alias("_delay"))
     rows = rows.with_columns(flag(~nw.col("_delay").is_null()).alias("runs"))
-    grouped = rows.group_by(*keys).agg(
-        nw.col("runs").sum(),
-        median("_delay").alias("delay_p50_ms"),
-        nw.col("_delay").quantile(0.95, interpolation="linear").alias("delay_p95_ms"),
-        nw.col("_delay").max().alias("delay_max_ms"),
-        *source.aggregated_names(),
-    )
-    grouped = grouped.with_columns(nw.col("runs").cast(nw.Int64))
-    delays: IntoFrameT = source.finalize(
-        grouped, lambda frame: frame, keys=keys, dtypes=_DELAYS, order={"delay_p95_ms": True}
-    )
-    return delays
+    quantiles = source.quantiles("_delay", {"delay_p50_ms": 0.5, "delay_p95_ms": 0.95}, scan="scan_runs")
+    grouped = source.group(rows, *quantiles, nw.col("_delay").max().alias("delay_max_ms"), sums=["runs"])
+    return source.finalize(grouped, dtypes=_DELAYS, order={"delay_p95_ms": True})
 
 
 def unusual_runs(
@@ -350,13 +329,13 @@ def unusual_runs(
         run_id      kind  duration_ms  median_ms
     0  drun_11  too_long        60000     1000.0
     """
-    if isinstance(threshold, bool) or not isinstance(threshold, int | float) or not threshold > 0:
+    if isinstance(threshold, bool) or not isinstance(threshold, Real) or not threshold > 0:
         raise ValueError(f"threshold={threshold!r} must be a number above 0, such as 3.5")
-    _check_min_runs(min_runs)
+    check_count(min_runs, name="min_runs")
     present = parse_instant(datetime.now(UTC) if now is None else now, name="now").to_pydatetime()
     wanted = ["id", "deployment_id", "status", "triggered_at", "duration_ms"]
     optional = ["started_at", NAMES["deployment_id"]]
-    source = open_source(runs, keys=[], wanted=wanted, what="runs", optional=optional)
+    source = open_source(runs, wanted=wanted, what="runs", optional=optional)
     source.refuse_dask("unusual_runs", "a median within a group")
 
     rows = _with_limits(source, df, min_runs=min_runs)
@@ -378,11 +357,10 @@ def unusual_runs(
 
     dtypes = {"name": TEXT, **_UNUSUAL} if "name" in rows.collect_schema() else _UNUSUAL
     order = {"triggered_at": True, "run_id": False, "kind": False}
-    unusual: IntoFrameT = source.finalize(rows, lambda frame: frame, keys=[], dtypes=dtypes, order=order)
-    return unusual
+    return source.finalize(rows, dtypes=dtypes, order=order)
 
 
-def _with_limits(source: Source, df: Any, *, min_runs: int) -> nw.LazyFrame[Any]:  # noqa: ANN401
+def _with_limits(source: Source[Any], df: Any, *, min_runs: int) -> nw.LazyFrame[Any]:  # noqa: ANN401
     """Add ``median_ms`` and ``z_score``, and ``timeout_ms``."""
     rows = source.frame.with_columns(nw.col("duration_ms").cast(nw.Int64))
     own = rows.collect_schema().names()

@@ -131,12 +131,14 @@ def run_failure_rates(
     if per not in ("attempt", "occurrence"):
         raise ValueError(f"per={per!r} must be 'attempt' or 'occurrence'")
     windows = None if freq is None else Windows.parse(freq, tz)
-    keys = dataframe_engines.group_keys(by, results=[*_RATES, "window"])
     wanted = ["status", "duration_ms"]
     wanted += ["triggered_at"] if windows else []
     wanted += _ATTEMPT_COLUMNS if per == "occurrence" else []
     optional = ["status_from", *(("trigger_scheduled_at", "created_at") if per == "occurrence" else ())]
-    source = dataframe_engines.open_source(runs, keys=keys, wanted=wanted, what="runs", optional=optional)
+    results = [*_RATES, "window"]
+    source = dataframe_engines.open_source(
+        runs, by, results=results, wanted=wanted, what="runs", optional=optional
+    )
 
     rows = windows.label(source.frame, "triggered_at") if windows else source.frame
     labels = windows.labels(rows, "triggered_at") if windows and source.eager else []
@@ -146,14 +148,10 @@ def run_failure_rates(
     rows = _with_flags(rows).with_columns(
         nw.when(nw.col("status") == "completed").then(nw.col("duration_ms").cast(nw.Float64)).alias("_ms")
     )
-    shown = [*keys, "window"] if windows else keys
-    grouping = [*source.grouping, "window"] if windows else source.grouping
+    within = ["window"] if windows else []
     quantiles = source.quantiles("_ms", _DURATIONS, scan="scan_runs")
-    grouped = rows.group_by(*grouping).agg(
-        nw.len().alias("runs"), nw.col(*_COUNTS[1:]).sum(), *quantiles, *source.aggregated_names()
-    )
-    grouped = grouped.with_columns(nw.col(*_COUNTS).cast(nw.Int64))
-    names = list(source.names)
+    grouped = source.group(rows, *quantiles, sums=_COUNTS, within=within)
+    grouping, names = source.grouping, list(source.names)
 
     def finish(frame: nw.LazyFrame[Any]) -> nw.LazyFrame[Any]:
         frame = dataframe_engines.with_missing(frame, _DURATIONS)
@@ -164,7 +162,7 @@ def run_failure_rates(
         return windows.begin(frame) if windows else frame
 
     order = {} if windows else {"failure_rate": True, "failed": True}
-    rates: IntoFrameT = source.finalize(grouped, finish, keys=shown, dtypes=_RATES, order=order)
+    rates = source.finalize(grouped, finish, within=within, dtypes=_RATES, order=order)
     if source.eager:
         counts: Any = nw.from_native(rates)
         warn_of_unknown({name: int(counts[name].sum()) for name in _COUNTS}, outcomes_of(runs))
@@ -173,7 +171,7 @@ def run_failure_rates(
 
 def count_outcomes(runs: nw.LazyFrame[Any]) -> dict[str, int]:
     """Return the counts of all rows together, by the names that they have in `run_failure_rates`."""
-    sums = _with_flags(runs).select(nw.len().alias("runs"), nw.col(*_COUNTS[1:]).sum()).collect()
+    sums = _with_flags(runs).select(nw.col(*_COUNTS).sum()).collect()
     return {name: int(sums[name].item() or 0) for name in _COUNTS}
 
 
@@ -213,7 +211,7 @@ def _with_flags(runs: nw.LazyFrame[Any]) -> nw.LazyFrame[Any]:
     )
     flags = {name: flag(status.is_in(statuses)) for name, statuses in STATUSES.items()}
     unknown = 1 - flags["completed"] - flags["failed"] - flags["skipped"] - flags["unfinished"]
-    return runs.with_columns(**flags, assumed=flag(assumed), unknown=unknown)
+    return runs.with_columns(runs=nw.lit(1), **flags, assumed=flag(assumed), unknown=unknown)
 
 
 def _last_runs(runs: nw.LazyFrame[Any]) -> nw.LazyFrame[Any]:
@@ -233,13 +231,10 @@ def _last_attempts(runs: nw.LazyFrame[Any]) -> nw.LazyFrame[Any]:
 
     A retry has the trigger ``retry`` or an attempt above 1; a missing attempt counts as 1, that of a retry as 2.
     """
-    attempt = nw.col("attempt").cast(nw.Int64)
+    attempt, flag = nw.col("attempt").cast(nw.Int64), dataframe_engines.flag
     columns = runs.collect_schema().names()
     retry = (nw.col("trigger_type") == "retry") | (attempt > 1)
-    runs = runs.with_columns(
-        nw.when(retry).then(nw.lit(1)).otherwise(nw.lit(0)).alias("_retry"),
-        nw.when(nw.col("status") == "failed").then(nw.lit(1)).otherwise(nw.lit(0)).alias("_failed"),
-    )
+    runs = runs.with_columns(_retry=flag(retry), _failed=flag(nw.col("status") == "failed"))
     least = nw.col("_retry") + 1
     runs = runs.with_columns(
         nw.when(attempt > least).then(attempt).otherwise(least).cast(nw.Int64).alias("_attempt")
@@ -252,11 +247,7 @@ def _last_attempts(runs: nw.LazyFrame[Any]) -> nw.LazyFrame[Any]:
     retries = runs.filter(nw.col("_retry") == 1).with_columns(
         (nw.col("_attempt") - 1).alias("_chain"), nw.lit(1).alias("_continues")
     )
-    chains = nw.concat([failed, retries]).with_columns(
-        nw.col("_continues")
-        .shift(-1)
-        .over("deployment_id", "_chain", order_by=["triggered_at", "id"])
-        .alias("_next")
-    )
+    following = nw.col("_continues").shift(-1).over("deployment_id", "_chain", order_by=["triggered_at", "id"])
+    chains = nw.concat([failed, retries]).with_columns(following.alias("_next"))
     last = chains.filter(nw.col("_continues") == 0, nw.col("_next").fill_null(0) == 0)
     return nw.concat([runs.filter(nw.col("_failed") == 0).select(*columns), last.select(*columns)])

@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-import itertools
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import narwhals as nw
-import numpy as np
 import pandas as pd
 
 from qoderdata.parsing import (
     DAY_MICROS,
-    FIRST_MONDAY_MICROS,
     MICROSECOND,
     MINUTE_MICROS,
-    WEEK_MICROS,
     Instant,
     Span,
+    list_windows,
     pandas_zone,
     parse_bound,
     parse_span,
@@ -26,6 +23,7 @@ from qoderdata.parsing import (
     parse_zone,
     require_few_windows,
     to_micros,
+    window_origin,
 )
 from qoderdata.summaries.dataframe_engines import EPOCH, add_column, first_instant, instant, wall_clock
 
@@ -54,24 +52,15 @@ class Windows:
         return cls(step=parse_window(freq) // MICROSECOND, zone=zone)
 
     @property
-    def _origin(self) -> int:
-        return FIRST_MONDAY_MICROS if self.step % WEEK_MICROS == 0 else 0
-
-    @property
     def _by_wall_clock(self) -> bool:
         return self.zone != "UTC" and self.step >= DAY_MICROS
 
     def label(self, frame: nw.LazyFrame[Any], source: str) -> nw.LazyFrame[Any]:
         """Add the integer column ``window``, to group by; `begin` turns it into a time."""
-        at = nw.col("_at")
-        if self._by_wall_clock:
-            frame = add_column(frame, "_at", wall_clock(self.zone), source)
-            origin = nw.lit(self._origin)
-        elif self.zone == "UTC":
-            frame = add_column(frame, "_at", EPOCH, source)
-            origin = nw.lit(self._origin)
-        else:
-            frame = add_column(add_column(frame, "_at", EPOCH, source), "_wall", wall_clock(self.zone), source)
+        at, origin = nw.col("_at"), nw.lit(window_origin(self.step))
+        frame = add_column(frame, "_at", wall_clock(self.zone) if self._by_wall_clock else EPOCH, source)
+        if self.zone != "UTC" and not self._by_wall_clock:
+            frame = add_column(frame, "_wall", wall_clock(self.zone), source)
             frame = frame.with_columns((nw.col("_wall") - nw.col("_wall") % DAY_MICROS).alias("_midnight"))
             frame = add_column(frame, "_day", first_instant(self.zone), "_midnight")
             origin = nw.col("_day")
@@ -79,15 +68,10 @@ class Windows:
 
     def begin(self, frame: nw.LazyFrame[Any]) -> nw.LazyFrame[Any]:
         """Replace the labels by the instants at which the windows begin."""
-        if self._by_wall_clock:
-            frame = (
-                add_column(frame, "_begin", first_instant(self.zone), "window")
-                .drop("window")
-                .rename({"_begin": "window"})
-            )
-        return (
-            add_column(frame, "_begin", instant(self.zone), "window").drop("window").rename({"_begin": "window"})
-        )
+        to_instant = [first_instant(self.zone)] if self._by_wall_clock else []
+        for expr in (*to_instant, instant(self.zone)):
+            frame = add_column(frame, "_begin", expr, "window").drop("window").rename({"_begin": "window"})
+        return frame
 
     def labels(self, rows: nw.LazyFrame[Any], column: str) -> list[int]:
         """Return the labels of all windows from that of the first row to that of the last."""
@@ -112,44 +96,23 @@ class Windows:
         Rows are added and grouped again, as a join would lose groups without a key. `names` are those of groups.
         """
         counted = frame.collect()
-        keys = [key for key in grouping if key != "window"]
         named = [nw.col(name).max() for name in names]
-        groups = counted.group_by(*keys).agg(*named) if named else counted.select(*keys).unique()
+        groups = counted.group_by(*grouping).agg(*named) if named else counted.select(*grouping).unique()
         require_few_windows(labels[0], labels[-1], self.step, column=column, groups=len(groups))
         all_windows = nw.from_dict({"window": list(labels)}, backend=counted.implementation)
-        others = [name for name in counted.columns if name not in {*grouping, *sums}]
-        missing = [name for name in others if name not in names]
-        empty = groups.join(all_windows, how="cross").with_columns(
-            *(nw.lit(0, dtype=counted.schema[name]).alias(name) for name in sums),
-            *(nw.lit(None, dtype=counted.schema[name]).alias(name) for name in missing),
+        others = [name for name in counted.columns if name not in {*grouping, "window", *sums}]
+        zeros = (nw.lit(0, dtype=counted.schema[name]).alias(name) for name in sums)
+        empty = groups.join(all_windows, how="cross").with_columns(*zeros)
+        both = nw.concat([counted, empty], how="diagonal")
+        return (
+            both.group_by(*grouping, "window")
+            .agg(nw.col(*sums).sum(), *(nw.col(name).max() for name in others))
+            .lazy()
         )
-        both = nw.concat([counted, empty.select(*counted.columns)])
-        return both.group_by(*grouping).agg(nw.col(*sums).sum(), *(nw.col(name).max() for name in others)).lazy()
 
     def between(self, first: int, last: int, *, column: str = "triggered_at") -> list[int]:
         """Return all labels from one to another, both included; raise where they are too many."""
-        require_few_windows(first, last, self.step, column=column)
-        if self.zone == "UTC":
-            return list(range(first, last + 1, self.step))
-        try:
-            return self._between_in_zone(first, last)
-        except NotImplementedError:
-            # pandas knows no zone's clock in the year 10000.
-            message = f"{column} reaches to the end of the year 9999, where there are no windows in {self.zone}"
-        raise ValueError(f"{message}; leave its row out, as in frame[frame[{column!r}] < '2100-01-01T00:00Z']")
-
-    def _between_in_zone(self, first: int, last: int) -> list[int]:
-        begins = first_instant(self.zone).pandas
-        if self._by_wall_clock:
-            labels = pd.Series(np.arange(first, last + 1, self.step)).astype("Int64")
-            # A day that a zone skipped (Samoa, 2011-12-30) begins when the next one does, and is no window.
-            return [int(label) for label in labels[~begins(labels).duplicated(keep="last")]]
-        edges = pd.Series([first, last], dtype="Int64").astype("datetime64[us]").dt.tz_localize("UTC")
-        from_, to = wall_clock(self.zone).pandas(edges)
-        days = pd.Series(np.arange(from_ - from_ % DAY_MICROS, to + 2 * DAY_MICROS, DAY_MICROS)).astype("Int64")
-        starts = [int(start) for start in begins(days).drop_duplicates()]
-        all_ = (at for start, end in itertools.pairwise(starts) for at in range(start, end, self.step))
-        return [label for label in all_ if first <= label <= last]
+        return [*list_windows(first, last, self.step, pandas_zone(self.zone), column=column).values()]
 
 
 def parse_micros(value: Span, *, name: str) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from numbers import Real
 from statistics import NormalDist
 from typing import Any
 
@@ -10,7 +11,7 @@ import narwhals as nw
 
 def check_confidence(confidence: float) -> float:
     """Return a confidence level, such as 0.95, as a float; raise `ValueError` where it is not between 0 and 1."""
-    if isinstance(confidence, bool) or not isinstance(confidence, int | float) or not 0 < confidence < 1:
+    if isinstance(confidence, bool) or not isinstance(confidence, Real) or not 0 < confidence < 1:
         raise ValueError(f"confidence={confidence!r} must lie between 0 and 1, such as 0.95")
     return float(confidence)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from datetime import UTC
-from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -14,20 +13,17 @@ from qoderdata.cron import offset_segments
 from qoderdata.frames import NAMES
 from qoderdata.parsing import (
     DAY_MICROS,
-    FIRST_MONDAY_MICROS,
     HOUR_MICROS,
     MICROSECOND,
     MINUTE_MICROS,
-    WEEK_MICROS,
     Instant,
     Span,
-    from_micros,
+    list_windows,
     pandas_zone,
     parse_instant,
     parse_span,
     parse_window,
     parse_zone,
-    require_few_windows,
     to_micros,
 )
 from qoderdata.timelines.distinct_schedules import (
@@ -40,7 +36,7 @@ from qoderdata.timelines.distinct_schedules import (
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from datetime import datetime, tzinfo
+    from datetime import datetime
 
     from numpy.typing import NDArray
 
@@ -138,11 +134,7 @@ def next_triggers(
     rows, upcoming, upcoming_of, instants = _firing(df, horizon, start, include_paused=include_paused)
 
     # From here on only deployments that fire, in order of id: a deployment is its index in this order.
-    some = (
-        np.array([at.size > 0 for at in instants], dtype=bool)[upcoming_of]
-        if upcoming
-        else np.empty(0, dtype=bool)
-    )
+    some = np.array([at.size > 0 for at in instants], dtype=bool)[upcoming_of]
     rows, upcoming_of = rows[some], upcoming_of[some]
     order = df["id"].iloc[rows].reset_index(drop=True).sort_values(kind="stable").index.to_numpy()
     rows, upcoming_of = rows[order], upcoming_of[order]
@@ -173,9 +165,8 @@ def trigger_counts(df: pd.DataFrame, horizon: Span, *, start: Instant | None = N
         Of ``Int64``, by ``deployment_id`` in its order, without those that do not fire.
     """
     df = require_frame(df, ["id", "schedule_expression", "schedule_timezone", *_FIRES], what="deployments")
-    rows, upcoming, upcoming_of, instants = _firing(df, horizon, start, include_paused=False)
-    sizes = np.array([at.size for at in instants], dtype=np.int64)
-    counts = sizes[upcoming_of] if upcoming else np.empty(0, np.int64)
+    rows, _, upcoming_of, instants = _firing(df, horizon, start, include_paused=False)
+    counts = np.array([at.size for at in instants], dtype=np.int64)[upcoming_of]
     ids = pd.Index(df["id"].iloc[rows[counts > 0]], dtype=TEXT, name="deployment_id")
     return pd.Series(counts[counts > 0], index=ids, dtype="Int64").sort_index()
 
@@ -235,18 +226,17 @@ def trigger_load(triggers: pd.DataFrame, freq: str = "1h") -> pd.DataFrame:
     at = pd.DatetimeIndex(triggers["trigger_at"][known]).as_unit("us")
     wall = _micros(at.tz_localize(None))
     step = parse_window(freq) // MICROSECOND
-    if wall.size:
-        require_few_windows(int(wall.min()), int(wall.max()), step, column="trigger_at")
     # pandas 2 gives pytz's zones, whose offsets are wrong without pytz's own functions.
     zone = pandas_zone(at.tz.zone) if at.tz is not None and hasattr(at.tz, "zone") else at.tz or UTC
-    begins, window = (
-        _days(wall, step, zone) if step >= DAY_MICROS else _parts_of_days(_micros(at), wall, step, zone)
-    )
+    clock, windows = wall if step >= DAY_MICROS else _micros(at), {}
+    if clock.size:
+        windows = list_windows(int(clock.min()), int(clock.max()), step, zone, column="trigger_at")
+    window = np.searchsorted([*windows.values()], clock, side="right") - 1
     deployment, ids = pd.factorize(triggers["deployment_id"][known])
     pairs = pd.unique((window * len(ids) + deployment)[deployment >= 0])
-    count = len(begins)
+    count = len(windows)
     return pd.DataFrame({
-        "window": timestamps(begins).tz_localize("UTC").tz_convert(at.tz),
+        "window": timestamps(np.array([*windows], dtype=np.int64)).tz_localize("UTC").tz_convert(at.tz),
         "triggers": np.bincount(window, minlength=count),
         "deployments": np.bincount(pairs // max(len(ids), 1), minlength=count),
         "at_minute_0": np.bincount(window[wall % HOUR_MICROS < MINUTE_MICROS], minlength=count),
@@ -359,39 +349,6 @@ def _source(
     by_cron = at < first[upcoming_of][deployment]
     by_cron |= at > last[upcoming_of][deployment]
     return pd.Categorical.from_codes(by_cron.astype(np.int8), dtype=_SOURCES, validate=False)
-
-
-def _days(wall: NDArray[np.int64], step: int, zone: tzinfo) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Return when each window of whole days begins by the wall clock, and the index of each trigger's window."""
-    if not wall.size:
-        return wall, wall
-    origin = FIRST_MONDAY_MICROS if step % WEEK_MICROS == 0 else 0
-    label = wall - (wall - origin) % step
-    labels = np.arange(label.min(), label.max() + 1, step)
-    begins = _first_instants(labels, zone)
-    # A day that a zone skipped begins when the next one does, and is no window.
-    exists = np.append(begins[1:] != begins[:-1], [True])
-    return begins[exists], np.searchsorted(labels[exists], label)
-
-
-def _parts_of_days(
-    at: NDArray[np.int64], wall: NDArray[np.int64], step: int, zone: tzinfo
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Return when each window begins, counted from local midnights, and the index of each trigger's window."""
-    if not at.size:
-        return at, at
-    days = np.arange(wall.min() // DAY_MICROS, wall.max() // DAY_MICROS + 2) * DAY_MICROS
-    midnights = _first_instants(days, zone).tolist()
-    begins = np.concatenate([np.arange(begin, end, step) for begin, end in pairwise(midnights)])
-    window = np.searchsorted(begins, at, side="right") - 1
-    first, last = window.min(), window.max()
-    return begins[first : last + 1], window - first
-
-
-def _first_instants(wall: NDArray[np.int64], zone: tzinfo) -> NDArray[np.int64]:
-    """Return the first instant of each wall-clock time; where a clock change skips it, the change."""
-    local = (from_micros(at).replace(tzinfo=zone) for at in wall.tolist())
-    return np.array([to_micros(at) for at in local], dtype=np.int64)
 
 
 def _micros(at: pd.DatetimeIndex) -> NDArray[np.int64]:
