@@ -97,7 +97,7 @@ class Periods:
         return joined.take(np.lexsort((joined.schedule, joined.begin, joined.row)))
 
     def within(self, begin: NDArray[np.int64], end: NDArray[np.int64]) -> Periods:
-        """Return the periods, cut to the lifetime of each deployment."""
+        """Return the periods, cut to from when to when each deployment matters."""
         cut = replace(self, begin=np.maximum(self.begin, begin[self.row]), end=np.minimum(self.end, end[self.row]))
         return cut.take(np.flatnonzero(cut.begin < cut.end))
 
@@ -161,7 +161,7 @@ class _State:
 
 
 def schedule_history(
-    df: pd.DataFrame, snapshots: Sequence[pd.DataFrame], *, since: int
+    df: pd.DataFrame, snapshots: Sequence[pd.DataFrame], *, since: int, until: int
 ) -> tuple[DistinctSchedules, Periods]:
     """Return the distinct schedules of some frames, and the periods in which each deployment could fire by each.
 
@@ -171,15 +171,15 @@ def schedule_history(
         The deployments.
     snapshots
         Earlier frames, with ``attrs["fetched_at"]``, in any order.
-    since
-        Periods before this time do not matter.
+    since, until
+        The window that the periods are cut to, in microseconds since 1970.
 
     Returns
     -------
     DistinctSchedules
         Those of all frames; `of_row` has the rows of ``df``.
     Periods
-        Of those schedules that can be read.
+        In order of row and time.
 
     Raises
     ------
@@ -208,9 +208,7 @@ def schedule_history(
     else:
         found = list(_from_snapshots(sorted(states, key=lambda state: state.fetched_at), created))
     whole = Periods(*(np.concatenate([getattr(one, field.name) for one in found]) for field in fields(Periods)))
-    is_read = np.array([*(isinstance(one, Schedule) for one in all_rows.schedules), False])
-    whole = whole.take(np.flatnonzero(is_read[whole.schedule]))
-    return distinct, whole.within(created, archived).merged()
+    return distinct, whole.within(np.maximum(created, since), np.minimum(archived, until)).merged()
 
 
 def _from_one_record(state: _State, created: NDArray[np.int64], *, since: int) -> Periods:
@@ -220,8 +218,7 @@ def _from_one_record(state: _State, created: NDArray[np.int64], *, since: int) -
     kind = np.where(is_changed, _CHANGED, kind)
     kind = np.where(state.is_paused, _PAUSED, kind)
     row = np.flatnonzero(~state.paused_since_before(since))
-    begin, end = np.full(row.size, -FAR), np.full(row.size, FAR)
-    return Periods(row, begin, end, state.schedule[row], kind[row], state.updated[row])
+    return _periods(row, -FAR, FAR, state.schedule[row], kind[row], state.updated[row])
 
 
 def _from_snapshots(states: Sequence[_State], created: NDArray[np.int64]) -> Iterator[Periods]:
@@ -373,31 +370,34 @@ def missed_triggers(
                    scheduled_at deployment_id    name  certain reason
     0 2026-06-16 01:00:00+00:00         dep_1  report     True
     """
-    df = require_frame(df, _DEPLOYMENT_COLUMNS, what="deployments")
+    df = require_frame(df, _DEPLOYMENT_COLUMNS, what="deployments")[list(_DEPLOYMENT_COLUMNS)]
+    df = df.reset_index(drop=True).sort_values("id", kind="stable", ignore_index=True)
     runs = require_frame(runs, _RUN_COLUMNS, what="runs", optional=["trigger_scheduled_at"])
     if isinstance(snapshots, pd.DataFrame):
         raise FrameTypeError("snapshots must be a list of frames, as load_snapshots gives it, not one frame")
-    window = _Window.parse(since, until, grace)
-    distinct, periods = schedule_history(df, snapshots or (), since=window.begin)
-    groups = list(_groups(distinct, periods, window))
+    bounds = parse_period(since, until, now=datetime.now(UTC), what="scheduled time")
+    begin, end = (_micros(bound) for bound in bounds if bound is not None)
+    wait = parse_span(grace, name="grace") // MICROSECOND
+    distinct, periods = schedule_history(df, snapshots or (), since=begin, until=end)
+    groups = list(_groups(distinct, periods))
     rows = np.concatenate([np.empty(0, np.int64), *(group.rows for group in groups)])
-    scheduled_runs = _ScheduledRuns.of(df, runs, rows, window)
+    scheduled_runs = _ScheduledRuns.of(df, runs, rows, begin, end)
 
     found_row, found_at, first = [np.empty(0, np.int64)], [np.empty(0, np.int64)], 0
     for group in groups:
         at_once = max(1, _MAX_CELLS // max(1, group.scheduled.size))
-        for begin in range(0, group.rows.size, at_once):
-            some = slice(begin, min(begin + at_once, group.rows.size))
+        for low in range(0, group.rows.size, at_once):
+            some = slice(low, min(low + at_once, group.rows.size))
             lives = group.first[some], group.last[some]
             served_by = scheduled_runs.between(first + some.start, first + some.stop)
-            missed = _unserved(group.scheduled, lives, served_by, window.grace)
-            missed[:, np.searchsorted(group.scheduled, window.due) :] = False
+            missed = _unserved(group.scheduled, lives, served_by, wait)
+            missed[:, np.searchsorted(group.scheduled, end - wait) :] = False  # not missed yet
             deployment, time = np.nonzero(missed)
             found_row.append(group.rows[some][deployment])
             found_at.append(group.scheduled[time])
         first += group.rows.size
     row, at = np.concatenate(found_row), np.concatenate(found_at)
-    order = np.lexsort((_ranks(df["id"])[row], at))
+    order = np.lexsort((row, at))
     row, at = row[order], at[order]
     reasons = periods.reasons(row, at)
     return pd.DataFrame({
@@ -410,26 +410,6 @@ def missed_triggers(
 
 
 @dataclass(frozen=True)
-class _Window:
-    """The window; all times in microseconds since 1970. A time from `due` on is not missed yet."""
-
-    begin: int
-    end: int
-    grace: int
-
-    @classmethod
-    def parse(cls, since: Instant | Span, until: Instant | Span, grace: Span) -> _Window:
-        start, end = parse_period(since, until, now=datetime.now(UTC), what="scheduled time")
-        assert start is not None  # noqa: S101 - for mypy
-        assert end is not None  # noqa: S101 - as above
-        return cls(_micros(start), _micros(end), parse_span(grace, name="grace") // MICROSECOND)
-
-    @property
-    def due(self) -> int:
-        return self.end - self.grace
-
-
-@dataclass(frozen=True)
 class _Group:
     """Some deployments with the scheduled times of all, and for each the index of its first and after its last."""
 
@@ -439,7 +419,7 @@ class _Group:
     last: NDArray[np.int64]
 
 
-def _groups(distinct: DistinctSchedules, periods: Periods, window: _Window) -> Iterator[_Group]:
+def _groups(distinct: DistinctSchedules, periods: Periods) -> Iterator[_Group]:
     """Yield the deployments with one uninterrupted schedule by schedule, then the others one by one."""
     row, starts, counts = np.unique(periods.row, return_index=True, return_counts=True)
     ends = starts + counts
@@ -458,21 +438,20 @@ def _groups(distinct: DistinctSchedules, periods: Periods, window: _Window) -> I
     for low, high in pairwise(edges):
         if low < high:
             some = slice(low, high)
-            times = _times(distinct, schedule[low], int(begin[some].min()), int(end[some].max()), window)
+            times = _times(distinct, schedule[low], int(begin[some].min()), int(end[some].max()))
             lives = np.searchsorted(times, begin[some]), np.searchsorted(times, end[some])
             yield _Group(row[plain[some]], times, *lives)
     for index in np.flatnonzero(~is_plain).tolist():
         some = slice(starts[index], ends[index])
         parts = zip(periods.schedule[some], periods.begin[some].tolist(), periods.end[some].tolist(), strict=True)
-        times = np.unique(np.concatenate([_times(distinct, *part, window) for part in parts]))
+        times = np.unique(np.concatenate([_times(distinct, *part) for part in parts]))
         yield _Group(row[index : index + 1], times, np.array([0]), np.array([times.size]))
 
 
-def _times(distinct: DistinctSchedules, index: int, begin: int, end: int, window: _Window) -> NDArray[np.int64]:
-    """Return when a schedule fires in the part of the window that lies between two times."""
+def _times(distinct: DistinctSchedules, index: int, begin: int, end: int) -> NDArray[np.int64]:
+    """Return when a schedule fires between two times; never where it cannot be read."""
     schedule = distinct.schedules[index]
-    begin, end = max(window.begin, begin), min(window.end, end)
-    if begin >= end or not isinstance(schedule, Schedule):
+    if not isinstance(schedule, Schedule):
         return np.empty(0, np.int64)
     return trigger_micros(schedule, from_micros(begin), from_micros(end))
 
@@ -486,7 +465,9 @@ class _ScheduledRuns:
     names_its_time: NDArray[np.bool_]
 
     @classmethod
-    def of(cls, df: pd.DataFrame, runs: pd.DataFrame, rows: NDArray[np.int64], window: _Window) -> _ScheduledRuns:
+    def of(
+        cls, df: pd.DataFrame, runs: pd.DataFrame, rows: NDArray[np.int64], begin: int, end: int
+    ) -> _ScheduledRuns:
         due = column_micros(runs["triggered_at"], missing=-FAR)
         names_its_time = np.zeros(len(runs), dtype=bool)
         if "trigger_scheduled_at" in runs:
@@ -499,7 +480,7 @@ class _ScheduledRuns:
         deployment = index_of[codes]
         is_retry = _equals(runs["trigger_type"], "retry") & names_its_time
         by_schedule = _equals(runs["trigger_type"], "schedule") | is_retry
-        in_window = (due >= window.begin) & (due < window.end + np.where(names_its_time, MINUTE_MICROS, 0))
+        in_window = (due >= begin) & (due < end + np.where(names_its_time, MINUTE_MICROS, 0))
         wanted = np.flatnonzero(by_schedule & in_window & (deployment >= 0))
         wanted = wanted[np.lexsort((due[wanted], deployment[wanted]))]
         return cls(deployment[wanted], due[wanted], names_its_time[wanted])
@@ -567,10 +548,3 @@ def _unmatched(scheduled: list[int], due: list[int], grace: int) -> list[bool]:
             unmatched[index] = False
             left -= 1
     return unmatched
-
-
-def _ranks(ids: pd.Series[str]) -> NDArray[np.int64]:
-    """Return each row's index in the order of ids."""
-    ranks = np.empty(len(ids), np.int64)
-    ranks[ids.reset_index(drop=True).sort_values(kind="stable").index.to_numpy()] = np.arange(len(ids))
-    return ranks
