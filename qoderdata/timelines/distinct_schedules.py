@@ -7,7 +7,6 @@ A fleet shares few schedules, so each distinct one is parsed and projected once.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import timedelta
 from itertools import islice
 from typing import TYPE_CHECKING
 
@@ -26,9 +25,6 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from numpy.typing import NDArray
-
-#: A list that spans longer is compared trigger by trigger: cron may have millions in between.
-_SHORT = timedelta(days=366)
 
 
 @dataclass(frozen=True)
@@ -107,14 +103,9 @@ class UpcomingTriggers:
         """Return whether cron gives the same triggers from the first listed one to the last."""
         if not self.listed.size:
             return True
-        first, last = from_micros(int(self.listed[0])), from_micros(int(self.listed[-1]))
-        if last - first > _SHORT:
-            following = islice(self.schedule.following(first - MICROSECOND), self.listed.size)
-            expected = [to_micros(time) for time in following]
-        else:
-            expected = trigger_micros(self.schedule, first, last + MICROSECOND).tolist()
         listed: list[int] = self.listed.tolist()
-        return expected == listed
+        following = self.schedule.following(from_micros(listed[0]) - MICROSECOND)
+        return [to_micros(time) for time in islice(following, len(listed))] == listed
 
 
 def upcoming_triggers(
@@ -137,7 +128,7 @@ def upcoming_triggers(
             known = np.unique(times[~np.isnat(times)]).astype(np.int64)
             found.append(UpcomingTriggers(schedule_index, schedule, known))
     disagree = np.array([not triggers.agrees() for triggers in found], dtype=bool)
-    doubtful = rows[disagree[of_row]] if found else rows
+    doubtful = rows[disagree[of_row]]
     if doubtful.size:
         warn(
             ngettext(

@@ -144,14 +144,9 @@ def schedule_lints(df: pd.DataFrame, *, start: Instant | None = None) -> pd.Data
         else [_error(schedule)]
         for number in np.unique(of_row).tolist()
     }
-    found = [finding for number in of_row.tolist() for finding in findings[number]]
-    row = np.repeat(rows, [len(findings[number]) for number in of_row.tolist()])
-    return pd.DataFrame({
-        "deployment_id": df["id"].iloc[row].astype(TEXT).reset_index(drop=True),
-        "name": df["name"].iloc[row].astype(TEXT).reset_index(drop=True),
-        "lint": pd.Series([finding.lint for finding in found], dtype=TEXT),
-        "detail": pd.Series([finding.detail for finding in found], dtype=TEXT),
-    })  # fmt: skip
+    deployments = zip(df["id"].iloc[rows], df["name"].iloc[rows], of_row.tolist(), strict=True)
+    found = [(id_, name, *finding) for id_, name, number in deployments for finding in findings[number]]
+    return pd.DataFrame(found, columns=["deployment_id", "name", "lint", "detail"]).astype(TEXT)
 
 
 def _error(error: CronError) -> _Lint:
