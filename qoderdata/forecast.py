@@ -15,8 +15,6 @@ from qoderdata.summaries.wilson import check_confidence
 from qoderdata.timelines.upcoming_triggers import trigger_counts
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
     from qoderdata.parsing import Instant, Span
 
 _FORECAST: dict[str, Any] = {
@@ -161,32 +159,22 @@ def _t_quantile(degrees: int, confidence: float) -> float:
     Stegun 1964, 26.7.3 and 26.7.4); for many, the quantile is a series around the normal one (26.7.5).
     """
     if degrees > _MANY_DEGREES:
-        return _t_quantile_by_series(degrees, NormalDist().inv_cdf((1 + confidence) / 2))
-    steps = np.arange(1 + degrees % 2, degrees - 1, 2)
-    terms = np.cumprod(np.concatenate(([1.0], steps / (steps + 1.0))))
+        z = NormalDist().inv_cdf((1 + confidence) / 2)
+        series = (
+            z,
+            (z**3 + z) / 4,
+            (5 * z**5 + 16 * z**3 + 3 * z) / 96,
+            (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / 384,
+            (79 * z**9 + 776 * z**7 + 1482 * z**5 - 1920 * z**3 - 945 * z) / 92160,
+        )
+        return math.fsum(term / float(degrees) ** power for power, term in enumerate(series))
     powers = np.arange(degrees % 2, degrees - 1, 2)
+    factors = np.cumprod(np.concatenate(([1.0], (powers[:-1] + 1) / (powers[:-1] + 2))))[: powers.size]
     low, high = 0.0, math.pi / 2
     for _ in range(80):
         angle = (low + high) / 2
-        if _t_probability(angle, degrees, terms, powers) < confidence:
-            low = angle
-        else:
-            high = angle
+        share = math.sin(angle) * float((factors * math.cos(angle) ** powers).sum())
+        if degrees % 2:
+            share = 2 / math.pi * (angle + share)
+        low, high = (angle, high) if share < confidence else (low, angle)
     return math.sqrt(degrees) * math.tan((low + high) / 2)
-
-
-def _t_probability(angle: float, degrees: int, terms: NDArray[Any], powers: NDArray[Any]) -> float:
-    """Return the probability that ``|t|`` is below ``sqrt(degrees) tan(angle)``."""
-    total = math.sin(angle) * float((terms[: powers.size] * math.cos(angle) ** powers).sum())
-    return total if degrees % 2 == 0 else 2 / math.pi * (angle + total)
-
-
-def _t_quantile_by_series(degrees: int, z: float) -> float:
-    terms = (
-        z,
-        (z**3 + z) / 4,
-        (5 * z**5 + 16 * z**3 + 3 * z) / 96,
-        (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / 384,
-        (79 * z**9 + 776 * z**7 + 1482 * z**5 - 1920 * z**3 - 945 * z) / 92160,
-    )
-    return math.fsum(term / float(degrees) ** power for power, term in enumerate(terms))
