@@ -12,6 +12,8 @@ from datetime import MAXYEAR, MINYEAR, timedelta
 from typing import TYPE_CHECKING
 from zoneinfo import ZoneInfo
 
+from rich.cells import get_character_cell_size
+
 from qoderdata.translation import gettext as _
 from qoderdata.translation import mark
 
@@ -30,7 +32,6 @@ _ELLIPSIS = "…"
 _NAMED = 10
 _NAMED_COLUMNS = 80
 _REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
-_WIDE = frozenset("WF")
 _UNPRINTABLE = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
 _JOINERS = frozenset("\u200c\u200d")
 
@@ -65,17 +66,7 @@ def display_width(text: str) -> int:
     >>> display_width("报告 ok")
     7
     """
-    return sum(_columns(character) for character in text)
-
-
-def _columns(character: str) -> int:
-    if (
-        unicodedata.combining(character)
-        or character in _JOINERS
-        or unicodedata.category(character) in {"Mn", "Me"}
-    ):
-        return 0
-    return 2 if unicodedata.east_asian_width(character) in _WIDE else 1
+    return sum(map(get_character_cell_size, text))
 
 
 def truncate(text: str, columns: int) -> str:
@@ -103,7 +94,7 @@ def truncate_middle(text: str, columns: int) -> str:
         return text
     tail_columns = (columns - 1) * 2 // 5
     tail = _fitting(reversed(text), tail_columns)[::-1]
-    while tail and _columns(tail[0]) == 0:  # a combining mark must not follow the ellipsis
+    while tail and get_character_cell_size(tail[0]) == 0:  # a combining mark must not follow the ellipsis
         tail = tail[1:]
     return _fitting(text, columns - 1 - tail_columns) + _ELLIPSIS + tail
 
@@ -112,7 +103,7 @@ def _fitting(characters: Iterable[str], columns: int) -> str:
     """Return the first characters that fit into so many columns."""
     kept, used = [], 0
     for character in characters:
-        used += _columns(character)
+        used += get_character_cell_size(character)
         if used > columns:
             break
         kept.append(character)
