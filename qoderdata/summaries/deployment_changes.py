@@ -154,32 +154,29 @@ def _differences(old: pd.DataFrame, new: pd.DataFrame) -> Iterator[_Difference]:
     for name in [name for name in new.columns if name in old.columns and name not in taken]:
         if name in _CONFIG and len(new) > 0 and (old[name].isna().all() or new[name].isna().all()):
             continue
-        texts = _texts(old[name]), _texts(new[name])
-        for id_, before, after in _differing(*texts):
+        for id_, before, after in _differing(old[name], new[name]):
             suffix = (after or "").removeprefix(before or "")
             is_archived = name == "name" and id_ in archived and _ARCHIVED_NAME.fullmatch(suffix)
             if not is_archived and not (name == "initial_events" and _events(before) == _events(after)):
                 yield id_, _KINDS.get(name, "other"), name, before, after
     for name, kind in _OBJECTS.items():
         if name in old.columns and name in new.columns:
-            for id_, before, after in _differing(_texts(old[name]), _texts(new[name])):
+            for id_, before, after in _differing(old[name], new[name]):
                 for difference in _parts(name, before, after):
                     yield id_, kind, *difference
 
 
 def _states(old: pd.DataFrame, new: pd.DataFrame) -> Iterator[_Difference]:
     """Yield the differences of deployments that were archived, paused or resumed."""
-    times = _texts(old["archived_at"]), _texts(new["archived_at"])
-    for id_, before, after in _differing(*times):
+    for id_, before, after in _differing(old["archived_at"], new["archived_at"]):
         yield id_, "archived" if before is None else "other", "archived_at", before, after
     names = ["status", "paused_reason_type", "paused_reason_error_type"]
-    states = [
-        pd.Series(list(map(_state, *(one[name] for name in names))), one.index, dtype=TEXT) for one in (old, new)
-    ]
-    for id_, before, after in _differing(*map(_texts, states)):
-        kind = "paused" if after is not None and after.startswith("paused") else "resumed"
-        kind = kind if kind == "paused" or after == "active" else "other"
-        yield id_, kind, "status", before, after
+    states = (
+        pd.Series([*map(_state, *(one[name] for name in names))], one.index, dtype=TEXT) for one in (old, new)
+    )
+    for id_, before, after in _differing(*states):
+        is_paused = after is not None and after.startswith("paused")
+        yield id_, "paused" if is_paused else "resumed" if after == "active" else "other", "status", before, after
 
 
 def _state(status: Any, reason: Any, error: Any) -> Any:  # noqa: ANN401 - text or a missing value
@@ -195,25 +192,13 @@ def _together(kind: str, columns: tuple[str, str], old: pd.DataFrame, new: pd.Da
     """Yield one difference per deployment for two columns that belong together."""
     if not set(columns) <= set(old.columns) & set(new.columns):
         return
-    texts = {name: (_texts(old[name]), _texts(new[name])) for name in columns}
-    found: dict[str, list[str]] = {}
-    for name, pair in texts.items():
-        for id_, _before, _after in _differing(*pair):
-            found.setdefault(id_, []).append(name)
-    first, second = columns
-    for id_, names in found.items():
-        if len(names) == 1:
-            old_text, new_text = texts[names[0]]
-            yield id_, kind, names[0], old_text[id_], new_text[id_]
-        else:
-            sides = ((texts[first][side][id_], texts[second][side][id_]) for side in (0, 1))
-            before, after = (" ".join(filter(None, side)) or None for side in sides)
-            yield id_, kind, kind, before, after
-
-
-def _texts(column: pd.Series[Any]) -> dict[str, str | None]:
-    """Return a column's values as text by id."""
-    return {id_: _text(value) for id_, value in zip(column.index, column.tolist(), strict=True)}
+    sides = (zip(*(map(_text, one[name].tolist()) for name in columns), strict=True) for one in (old, new))
+    for id_, before, after in zip(new.index, *sides, strict=True):
+        changed = [index for index in range(len(columns)) if before[index] != after[index]]
+        if len(changed) == 1:
+            yield id_, kind, columns[changed[0]], before[changed[0]], after[changed[0]]
+        elif changed:
+            yield id_, kind, kind, *(" ".join(filter(None, side)) or None for side in (before, after))
 
 
 def _text(value: Any) -> str | None:  # noqa: ANN401 - any cell
@@ -242,11 +227,10 @@ def _events(text: str | None) -> list[str]:
     return [json.dumps(event, sort_keys=True) for event in events]
 
 
-def _differing(
-    old: dict[str, str | None], new: dict[str, str | None]
-) -> Iterator[tuple[str, str | None, str | None]]:
-    for id_, after in new.items():
-        if (before := old[id_]) != after:
+def _differing(old: pd.Series[Any], new: pd.Series[Any]) -> Iterator[tuple[str, str | None, str | None]]:
+    """Yield the id and both values, as text, of each deployment whose values differ."""
+    for id_, before, after in zip(new.index, map(_text, old.tolist()), map(_text, new.tolist()), strict=True):
+        if before != after:
             yield id_, before, after
 
 
@@ -255,14 +239,10 @@ def _parts(name: str, before: str | None, after: str | None) -> Iterator[tuple[s
     old, new = (json.loads(text) if text else {} for text in (before, after))
     for key in [*old, *(key for key in new if key not in old)]:
         one, other = old.get(key), new.get(key)
-        texts = [json.dumps(value, sort_keys=True) for value in (one, other)]
         is_given = not (_is_none(one) and _is_none(other)) or (key in old and key in new)
-        if texts[0] == texts[1] or not is_given:
-            continue
-        if is_secret(key):
-            before, after = (None if _is_none(value) else MASK for value in (one, other))
-            yield f"{name}.{key}", before, after
-        else:
+        if is_given and json.dumps(one, sort_keys=True) != json.dumps(other, sort_keys=True):
+            if is_secret(key):
+                one, other = (None if _is_none(value) else MASK for value in (one, other))
             yield f"{name}.{key}", _json(one), _json(other)
 
 
