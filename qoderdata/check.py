@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import dataclass
-from numbers import Integral, Real
+from numbers import Real
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
@@ -21,7 +21,7 @@ from qoderdata.formatting import (
 )
 from qoderdata.frames import fetched_at, rows_before
 from qoderdata.outcomes import STATUSES, is_assumed, is_unknown
-from qoderdata.parsing import Instant, Span, parse_instant, parse_span, parse_zone
+from qoderdata.parsing import Instant, Span, check_count, parse_instant, parse_span, parse_zone
 from qoderdata.summaries import compare_periods, failure_streaks, session_costs, unusual_runs
 from qoderdata.timelines import missed_triggers, schedule_lints
 from qoderdata.translation import gettext as _
@@ -49,6 +49,10 @@ _COLUMNS = (
 )  # fmt: skip
 _OPTIONAL = ("stats_consecutive_failures", "budget_max_credit_cost", "config_timeout_ms")
 _RUN_COLUMNS = ("id", "deployment_id", "status", "triggered_at", "error_type")
+_RESULT: dict[str, Any] = {
+    **dict.fromkeys(("severity", "kind", "deployment_id", "name", "detail"), TEXT),
+    "since": "datetime64[us, UTC]",
+}
 _STALE = pd.Timedelta("1D")
 
 
@@ -162,8 +166,7 @@ def check(
     >>> print(qd.check(df)["detail"].item())
     nightly is paused by error: vault_not_found_error.
     """
-    if isinstance(streak, bool) or not isinstance(streak, Integral) or streak < 1:
-        raise ValueError(f"streak={streak!r} must be a whole number, 1 or more")
+    check_count(streak, name="streak")
     for name, share in (("budget_share", budget_share), ("doubtful", doubtful)):
         if isinstance(share, bool) or not isinstance(share, Real) or not share >= 0:
             raise ValueError(f"{name}={share!r} must be a share, 0 or more, such as 0.05")
@@ -184,7 +187,7 @@ def check(
     found = [
         *_paused(live, names, tz),
         *_schedules(unreadable, active, names),
-        *_incomplete({"deployments": df, "runs": runs, "sessions": sessions}, end, tz, doubtful=doubtful),
+        *_incomplete(df, runs, sessions, end, tz, doubtful=doubtful),
     ]
     if runs is None:
         found += _failing_by_counters(active, names, streak=streak)
@@ -204,15 +207,11 @@ def check(
         key=lambda one: (kinds.index(one.kind), -one.weight, names.get(one.deployment_id or "", ""), one.detail)
     )
     known = dict(zip(df["id"], df["name"], strict=True))
-    columns = {
-        "severity": [SEVERITIES[one.kind] for one in found],
-        "kind": [one.kind for one in found],
-        "deployment_id": [one.deployment_id for one in found],
-        "name": [known.get(one.deployment_id) for one in found],
-        "detail": [one.detail for one in found],
-    }
-    times = pd.to_datetime(pd.Series([one.since for one in found], dtype="object"), utc=True).dt.as_unit("us")
-    return pd.DataFrame({name: pd.Series(texts, dtype=TEXT) for name, texts in columns.items()} | {"since": times})
+    rows = [
+        (SEVERITIES[one.kind], one.kind, one.deployment_id, known.get(one.deployment_id), one.detail, one.since)
+        for one in found
+    ]
+    return pd.DataFrame(rows, columns=list(_RESULT), dtype=object).astype(_RESULT)
 
 
 def _rows(frame: pd.DataFrame) -> Iterator[Any]:
@@ -389,14 +388,13 @@ def _stuck(runs: pd.DataFrame, live: pd.DataFrame, names: dict[str, str], *, now
 
 
 def _schedules(lints: pd.DataFrame, active: pd.DataFrame, names: dict[str, str]) -> Iterator[_Finding]:
-    kinds = {"unreadable": "unreadable_schedule", "never_fires": "never_fires"}
     for row in _rows(lints[lints["deployment_id"].isin(active["id"])]):
         facts = {"name": names[row.deployment_id], "detail": one_line(row.detail)}
         if row.lint == "unreadable":
-            detail = _("{name} has a schedule that cannot be read: {detail}.", **facts)
+            sentence = _("{name} has a schedule that cannot be read: {detail}.", **facts)
+            yield _Finding("unreadable_schedule", row.deployment_id, sentence)
         else:
-            detail = _("{name} never fires: {detail}.", **facts)
-        yield _Finding(kinds[row.lint], row.deployment_id, detail)
+            yield _Finding("never_fires", row.deployment_id, _("{name} never fires: {detail}.", **facts))
 
 
 # -- warnings ----------------------------------------------------------------------------------------------------
@@ -449,24 +447,29 @@ def _over_budget(
 
 
 def _incomplete(
-    frames: dict[str, pd.DataFrame | None], now: pd.Timestamp, tz: str, *, doubtful: float
+    df: pd.DataFrame,
+    runs: pd.DataFrame | None,
+    sessions: pd.DataFrame | None,
+    now: pd.Timestamp,
+    tz: str,
+    *,
+    doubtful: float,
 ) -> Iterator[_Finding]:
-    for what, frame in frames.items():
+    for what, frame in ((_("deployments"), df), (_("runs"), runs), (_("sessions"), sessions)):
         if frame is None:
             continue
         if frame.attrs.get("complete") is False:
-            detail = _("The list of {what} is not complete; load it again.", what=_list_name(what))
+            detail = _("The list of {what} is not complete; load it again.", what=what)
             yield _Finding("incomplete_data", None, detail, None, 2)
         at = fetched_at(frame)
         if at is not None and now - at > _STALE:
             detail = _(
                 "The {what} are of {time}, {length} ago; load them again.",
-                what=_list_name(what),
+                what=what,
                 time=format_time(at, tz),
                 length=format_duration(now - at),
             )
             yield _Finding("incomplete_data", None, detail, at, 1)
-    runs = frames["runs"]
     if runs is None or runs.empty:
         return
     unknown = int(is_unknown(runs).sum())
@@ -492,7 +495,3 @@ def _incomplete(
                 **facts,
             )
         yield _Finding("incomplete_data", None, detail, None, part)
-
-
-def _list_name(what: str) -> str:
-    return {"deployments": _("deployments"), "runs": _("runs"), "sessions": _("sessions")}[what]
