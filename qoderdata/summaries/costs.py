@@ -95,7 +95,7 @@ def session_costs(
     ------
     ValueError
         A parameter makes no sense; the message names what is allowed. Or `freq` would make more than a million
-        windows.
+        windows, or windows before year 1 or after year 9999.
     FrameTypeError
         Not a frame, or a column that has lost its dtype; the message says how to convert it.
     MissingColumnError

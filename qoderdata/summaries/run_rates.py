@@ -98,7 +98,8 @@ def run_failure_rates(
     ------
     ValueError
         A parameter makes no sense; the message names what is allowed. Or `freq` would make more than a million
-        windows, as a run of the year 1 does; the message names the first and the last time.
+        windows, as a run of the year 1 does; the message names the first and the last time. Or a run is on a day
+        that the clock in `tz` shows before year 1 or after year 9999.
     FrameTypeError
         Not a frame, or a column that has lost its dtype; the message says how to convert it.
     MissingColumnError

@@ -201,7 +201,7 @@ def trigger_load(triggers: pd.DataFrame, freq: str = "1h") -> pd.DataFrame:
     Raises
     ------
     ValueError
-        `freq` makes no sense, or would make more than a million windows.
+        `freq` makes no sense, or would make more than a million windows, or windows before year 1 or after 9999.
     FrameTypeError
         Not a pandas frame, or a column that has lost its dtype or zone; the message says how to convert it.
     MissingColumnError
