@@ -12,8 +12,6 @@ from datetime import MAXYEAR, MINYEAR, timedelta
 from typing import TYPE_CHECKING
 from zoneinfo import ZoneInfo
 
-from rich.cells import get_character_cell_size
-
 from qoderdata.translation import gettext as _
 from qoderdata.translation import mark
 
@@ -66,7 +64,13 @@ def display_width(text: str) -> int:
     >>> display_width("报告 ok")
     7
     """
-    return sum(map(get_character_cell_size, text))
+    return sum(map(_columns, text))
+
+
+def _columns(character: str) -> int:
+    from rich.cells import get_character_cell_size  # noqa: PLC0415 - as pandas in _is_missing
+
+    return get_character_cell_size(character)
 
 
 def truncate(text: str, columns: int) -> str:
@@ -94,7 +98,7 @@ def truncate_middle(text: str, columns: int) -> str:
         return text
     tail_columns = (columns - 1) * 2 // 5
     tail = _fitting(reversed(text), tail_columns)[::-1]
-    while tail and get_character_cell_size(tail[0]) == 0:  # a combining mark must not follow the ellipsis
+    while tail and _columns(tail[0]) == 0:  # a combining mark must not follow the ellipsis
         tail = tail[1:]
     return _fitting(text, columns - 1 - tail_columns) + _ELLIPSIS + tail
 
@@ -103,7 +107,7 @@ def _fitting(characters: Iterable[str], columns: int) -> str:
     """Return the first characters that fit into so many columns."""
     kept, used = [], 0
     for character in characters:
-        used += get_character_cell_size(character)
+        used += _columns(character)
         if used > columns:
             break
         kept.append(character)
