@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from matplotlib.axes import Axes
     from matplotlib.axis import Axis
+    from matplotlib.backend_bases import RendererBase
     from matplotlib.colors import Colormap, Normalize
     from numpy.typing import NDArray
 
@@ -256,6 +257,9 @@ def group_panels(
     The panels, row by row, are children of `ax`, which keeps its title and labels; values stand beside those on
     the left, times below the lowest of each column.
     """
+    from matplotlib.text import Annotation  # noqa: PLC0415 - heavy, and needed only when drawing
+    from matplotlib.transforms import IdentityTransform  # noqa: PLC0415 - as above
+
     keys, names = [group.key for group in groups], [group.name for group in groups]
     named = make_labels(keys, names, labels, columns=_PANEL_TITLE_COLUMNS)
     count = len(groups)
@@ -265,6 +269,18 @@ def group_panels(
     title = min(0.5 / rows, _PANEL_TITLE_INCHES * ax.figure.dpi / ax.bbox.height)
     points = min(9.0, row_points(ax, 4 * rows))
     height, width = 1 / rows - title, (1 - _PANEL_GAP * (columns - 1)) / columns
+
+    class PanelTitle(Annotation):
+        """Is written smaller where the panel, when it is drawn, is narrower than the title."""
+
+        def draw(self, renderer: RendererBase) -> None:
+            size = points
+            self.set_fontsize(size)
+            while size > 1 and self.get_window_extent(renderer).width > width * ax.bbox.width:
+                size *= 0.9
+                self.set_fontsize(size)
+            super().draw(renderer)
+
     panels: list[Axes] = []
     for number, (text, figure) in enumerate(zip(named.texts, figures, strict=True)):
         row, column = divmod(number, columns)
@@ -273,10 +289,11 @@ def group_panels(
         panel = ax.inset_axes(bounds, sharex=first, sharey=first)
         panel.patch.set_visible(False)
         panel.tick_params(labelbottom=number + columns >= count, labelleft=column == 0, labelsize=points)
-        panel.annotate(
+        panel.add_artist(PanelTitle(
             f"{keep_direction(text)}: {figure}", (0, 1), xycoords="axes fraction", xytext=(0, 3),
-            textcoords="offset points", va="bottom", fontsize=points, **named.properties,
-        )  # fmt: skip
+            textcoords="offset points", va="bottom", fontsize=points, in_layout=False, clip_on=False,
+            transform=IdentityTransform(), **named.properties,
+        ))  # fmt: skip
         panels.append(panel)
     # matplotlib does not see the ticks of the panels when it places the labels of these axes.
     ax.xaxis.labelpad, ax.yaxis.labelpad = 2.2 * points + 4, 4.2 * points + 6
