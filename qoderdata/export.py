@@ -135,8 +135,15 @@ def export_csv(frame: Any, path: str | Path, *, spreadsheet_safe: bool = True) -
     ,2,
     """
     files.check_ending(path, (".csv", _GZIP), what="this writes CSV")
-    write = _writer(frame, safe=spreadsheet_safe)
-    files.replace(path, _compressed(write) if str(path).lower().endswith(_GZIP) else write)
+
+    def write(sink: pa.NativeFile) -> None:
+        if str(path).lower().endswith(_GZIP):  # without a name or a time, so that the same frame is the same file
+            with pa.CompressedOutputStream(sink, "gzip") as compressed:
+                _write_csv(frame, compressed, safe=spreadsheet_safe)
+        else:
+            _write_csv(frame, sink, safe=spreadsheet_safe)
+
+    files.replace(path, write)
 
 
 def csv_text(frame: Any, *, spreadsheet_safe: bool = True) -> str:  # noqa: ANN401 - as `export_csv`
@@ -151,7 +158,7 @@ def csv_text(frame: Any, *, spreadsheet_safe: bool = True) -> str:  # noqa: ANN4
     <BLANKLINE>
     """
     sink = pa.BufferOutputStream()
-    _writer(frame, safe=spreadsheet_safe)(sink)
+    _write_csv(frame, sink, safe=spreadsheet_safe)
     return sink.getvalue().to_pybytes().decode()
 
 
@@ -203,28 +210,14 @@ def export_parquet(frame: Any, path: str | Path) -> None:  # noqa: ANN401 - any 
     files.replace(path, lambda sink: _write_parquet(frame, sink))
 
 
-def _writer(frame: Any, *, safe: bool) -> Callable[[pa.NativeFile], None]:  # noqa: ANN401 - as `export_csv`
+def _write_csv(frame: Any, sink: pa.NativeFile, *, safe: bool) -> None:  # noqa: ANN401 - as `export_csv`
     names, pieces = _pandas_pieces(frame) if isinstance(frame, pd.DataFrame) else _pieces(frame)
     headers = [escape(name) if safe else name for name in names]
-
-    def write(sink: pa.NativeFile) -> None:
-        batches = (pa.record_batch(_row_cells(names, piece, safe=safe), headers) for piece in pieces)
-        first = next(batches)
-        with csv.CSVWriter(sink, first.schema) as writer:  # type: ignore[arg-type]  # takes Arrow's files too
-            for batch in itertools.chain([first], batches):
-                writer.write_batch(batch)
-
-    return write
-
-
-def _compressed(write: Callable[[pa.NativeFile], None]) -> Callable[[pa.NativeFile], None]:
-    """Return a writer of the same bytes as gzip, without a name or a time."""
-
-    def write_gzip(sink: pa.NativeFile) -> None:
-        with pa.CompressedOutputStream(sink, "gzip") as compressed:
-            write(compressed)
-
-    return write_gzip
+    batches = (pa.record_batch(_row_cells(names, piece, safe=safe), headers) for piece in pieces)
+    first = next(batches)
+    with csv.CSVWriter(sink, first.schema) as writer:  # type: ignore[arg-type]  # takes Arrow's files too
+        for batch in itertools.chain([first], batches):
+            writer.write_batch(batch)
 
 
 def _row_cells(names: list[str], piece: Piece, *, safe: bool) -> list[pa.Array[Any]]:
@@ -237,8 +230,8 @@ def _row_cells(names: list[str], piece: Piece, *, safe: bool) -> list[pa.Array[A
 def _pieces(frame: Any) -> Pieces:  # noqa: ANN401 - as `export_csv`
     batches = read_batches(frame)
     types: list[Any] = batches.schema.types
-    empty = pa.record_batch([pa.nulls(0, kind) for kind in types], schema=batches.schema)
-    return batches.schema.names, (list(batch.columns) for batch in itertools.chain([empty], batches))
+    empty: Piece = [pa.nulls(0, kind) for kind in types]
+    return batches.schema.names, itertools.chain([empty], (list(batch.columns) for batch in batches))
 
 
 def _pandas_pieces(frame: pd.DataFrame) -> Pieces:
@@ -374,8 +367,7 @@ def cells(column: pa.Array[Any] | list[object], *, name: str, safe: bool) -> pa.
     if isinstance(column, pa.Array) and not hide:
         kind = column.type
         if pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind):
-            texts = column.cast(pa.large_string())
-            texts = replace_some(texts, SECRET_PATTERN, mask_text)
+            texts = replace_some(column.cast(pa.large_string()), SECRET_PATTERN, mask_text)
             return escape_array(texts) if safe else texts
         if pa.types.is_integer(kind) or pa.types.is_boolean(kind):
             return column

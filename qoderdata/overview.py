@@ -142,18 +142,15 @@ def _today(runs: pd.DataFrame, sessions: pd.DataFrame, begin: pd.Timestamp) -> T
     with warnings.catch_warnings(action="ignore", category=UnknownOutcomesWarning):  # `check` says it
         rates = run_failure_rates(since, by=None)
     costs = session_costs(created, by=None)
-    total = costs["credits"].iloc[0] if len(costs) else 0.0
-
-    def counted(frame: pd.DataFrame, name: str) -> int:
-        return int(frame[name].iloc[0]) if len(frame) else 0
-
+    # Without sessions there is no row, and the sum is 0; a row without credits has no sum.
+    total = costs["credits"].sum(min_count=len(costs))
     return Today(
         begin=begin,
         runs=len(since),
-        completed=counted(rates, "completed"),
-        failed=counted(rates, "failed"),
-        assumed=counted(rates, "assumed"),
+        completed=int(rates["completed"].sum()),
+        failed=int(rates["failed"].sum()),
+        assumed=int(rates["assumed"].sum()),
         sessions=len(created),
         credits=None if pd.isna(total) else float(total),
-        unknown=counted(costs, "unknown"),
+        unknown=int(costs["unknown"].sum()),
     )

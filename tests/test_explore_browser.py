@@ -49,6 +49,16 @@ MARKS = """
 """
 
 
+#: Gives the texts beside all axes.
+AXIS_LABELS = """
+() => {
+  const walk = (mark) => mark.role === "axis-label" ? mark.items.map((item) => item.text)
+    : (mark.items || []).flatMap((item) => (item.items || []).flatMap(walk));
+  return walk(view.scenegraph().root);
+}
+"""
+
+
 class Mark(NamedTuple):
     """What is drawn, and where on the screen."""
 
@@ -321,6 +331,21 @@ SCREENS: dict[str, dict[str, Any]] = {
     "dark": {"color_scheme": "dark"},
     "phone": {"viewport": {"width": 390, "height": 844}},
 }
+
+
+def test_on_a_phone_the_rows_of_the_timeline_have_names(browser: Browser, path: Path) -> None:
+    with charted(browser, path, **SCREENS["phone"]) as chart:
+
+        def named() -> int:
+            """Count the rows, all of which have their names beside them, in the same order."""
+            names = [row["label"] for row in chart.data("deployment_rows_0_marks")]
+            shown: list[str] = chart.page.evaluate(AXIS_LABELS)
+            return len(names) if names == [label for label in shown if label in names] else 0
+
+        assert named() == 30
+        chart.page.locator("#controls input[type=search]").fill("Agent 3")
+        chart.settled(lambda: 0 < named() < 30, "the names of what is found")
+        assert chart.page.evaluate("document.querySelector('.scroll').scrollWidth") <= 390
 
 
 @pytest.mark.parametrize("screen", SCREENS)

@@ -6,7 +6,7 @@ import subprocess
 import sys
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import pairwise
+from itertools import combinations, pairwise
 from typing import TYPE_CHECKING, cast
 
 import matplotlib as mpl
@@ -399,6 +399,16 @@ def test_rows_do_not_run_into_each_other_in_a_small_picture(case: str) -> None:
 def test_drawing_no_row_at_all_is_refused(case: str) -> None:
     with pytest.raises(ValueError, match="top=0"):
         CASES[case].plot(CASES[case].frame(), top=0)
+
+
+def test_titles_of_panels_do_not_overlap_in_narrow_axes_beside_a_wide_legend() -> None:
+    figure, (left, right) = plt.subplots(1, 2, figsize=(12, 5), layout="constrained")
+    CASES["run_timeline"].plot(CASES["run_timeline"].frame(), ax=left)
+    CASES["run_failure_rates_of_30"].plot(CASES["run_failure_rates_of_30"].frame(), ax=right)
+    figure.draw_without_rendering()
+    titles = [panel.texts[0].get_window_extent() for panel in right.child_axes]
+    assert len(titles) == 12
+    assert not any(one.overlaps(other) for one, other in combinations(titles, 2))
 
 
 @pytest.mark.parametrize("case", ["run_failure_rates_of_30", "costs_over_time_by"])

@@ -7,7 +7,6 @@ written as if they were UTC, since Vega knows no zones but UTC and the browser's
 
 from __future__ import annotations
 
-import math
 import warnings
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -27,7 +26,7 @@ from qoderdata.formatting import (
 )
 from qoderdata.frames import with_names
 from qoderdata.plots.axes import check_times, describe_zone
-from qoderdata.plots.labels import format_key, label_texts
+from qoderdata.plots.labels import keys_and_names, label_texts
 from qoderdata.plots.timeline_plots import drawn_outcomes
 from qoderdata.summaries import run_failure_rates
 
@@ -152,38 +151,28 @@ def _positions(keys: pd.Series[Any], index: pd.Index[Any]) -> pd.Series[Any]:
 
 def _rate_rows(rates: pd.DataFrame, number: str) -> list[dict[str, Any]]:
     """Return a summary's rows as the chart needs them, with figures in words for the tooltips."""
-    keys = [format_key(key) for key in rates.index]
-    names = rates["name"].astype("object") if "name" in rates else pd.Series([None] * len(rates), dtype="object")
-    shown = [None if pd.isna(name) else str(name) for name in names]
-    labels = label_texts(keys, shown, columns=_NAME_COLUMNS)
-    rows = []
-    for position, (key, name, label, row) in enumerate(
-        zip(keys, shown, labels, rates.itertuples(index=False), strict=True)
-    ):
-        full = truncate(one_line((name or key)[: 4 * _FULL_NAME]), _FULL_NAME)
-        figures: Any = row
-        counts = {
-            what: int(getattr(figures, what))
-            for what in ("runs", "completed", "assumed", "failed", "skipped", "unfinished", "unknown")
-        }
-        rows.append({
-            number: position,
-            "id": truncate(one_line(key[: 4 * _FULL_NAME]), _FULL_NAME),
-            "label": label,
-            "full": full,
-            "find": full.lower(),
-            "rate": _number(figures.failure_rate),
-            "low": _number(figures.ci_low),
-            "high": _number(figures.ci_high),
-            "share": format_percent(figures.failure_rate),
-            "interval": format_interval(figures.ci_low, figures.ci_high),
-            **counts,
-        })  # fmt: skip
-    return rows
+    keys, names = keys_and_names(rates)
+    full = [_full_text(name or key) for key, name in zip(keys, names, strict=True)]
+    rate, low, high = (rates[figure].to_numpy() for figure in ("failure_rate", "ci_low", "ci_high"))
+    counts = ("runs", "completed", "assumed", "failed", "skipped", "unfinished", "unknown")
+    rows = pd.DataFrame({
+        number: range(len(rates)),
+        "id": [_full_text(key) for key in keys],
+        "label": label_texts(keys, names, columns=_NAME_COLUMNS),
+        "full": full,
+        "find": [text.lower() for text in full],
+        "rate": rate,
+        "low": low,
+        "high": high,
+        "share": map(format_percent, rate),
+        "interval": map(format_interval, low, high),
+        **{count: rates[count].to_numpy() for count in counts},
+    })  # fmt: skip
+    return _records(rows)
 
 
-def _number(value: float) -> float | None:
-    return None if math.isnan(value) else value
+def _full_text(text: str) -> str:
+    return truncate(one_line(text[: 4 * _FULL_NAME]), _FULL_NAME)
 
 
 def _errors(runs: pd.DataFrame) -> tuple[list[str], pd.Series[int]]:
@@ -226,7 +215,7 @@ def first_window(step: int) -> int:
 
 
 def _records(rows: pd.DataFrame) -> list[dict[str, Any]]:
-    """Return rows of whole numbers as the chart reads them; a missing one is null."""
+    """Return rows as the chart reads them; a missing value is null."""
     columns = [rows[name].astype("object").where(rows[name].notna(), None).tolist() for name in rows]
     names = list(rows.columns)
     return [dict(zip(names, row, strict=True)) for row in zip(*columns, strict=True)]
@@ -256,9 +245,8 @@ def _notes(
         f"{counted(assumed, 'run')} {_is(assumed)} assumed to have completed" if assumed else "",
         f"the outcome of {counted(unknown, 'run')} is unknown" if unknown else "",
     ]  # fmt: skip
-    if said := [part for part in parts if part]:
-        said[0] = said[0][0].upper() + said[0][1:]
-        notes.append(f"{'; '.join(said)}.")
+    if text := "; ".join(filter(None, parts)):
+        notes.append(f"{text[0].upper()}{text[1:]}.")
     return notes
 
 

@@ -4,9 +4,10 @@ const spec = JSON.parse(document.getElementById("spec").textContent);
 const dark = window.matchMedia("(prefers-color-scheme: dark)");
 let shown = null;
 
-/* On a phone the views stand below one another, as wide as the screen. */
+/* On a phone the views stand below one another, as wide as the screen, and the timeline has names of its own. */
 const NARROW = 700;
 const WIDE_VIEW = 520;
+const NAMES = 110;
 function fold(view) {
   if (view.hconcat) {
     view.vconcat = view.hconcat;
@@ -14,8 +15,15 @@ function fold(view) {
   }
   view.vconcat?.forEach(fold);
   if (view.vconcat) view.align = "none";
-  if (view.name === "timeline") for (const channel of ["color", "shape"]) view.encoding[channel].legend.columns = 3;
   if (view.width === WIDE_VIEW) view.width = Math.max(200, window.innerWidth - 90);
+  if (view.name === "timeline") {
+    const { y, color, shape } = view.encoding;
+    color.legend.columns = shape.legend.columns = 3;
+    const label = "data('deployments')[datum.value].label";
+    Object.assign(y.axis, { orient: "right", labels: true, labelExpr: label, labelLimit: NAMES, labelPadding: 6 });
+    y.axis.maxExtent = NAMES;
+    view.width -= NAMES;
+  }
 }
 if (window.innerWidth < NARROW) fold(spec);
 

@@ -38,7 +38,7 @@ _ROWS, _AGENT_ROWS, _ROW_HEIGHT = 30, 12, 17
 _LEFT, _RIGHT, _RATES_FROM = 320, 520, 190
 _OVERVIEW_HEIGHT, _CALENDAR_HEIGHT = 56, 118
 #: The room for the labels of an axis, the same in all views that stand below one another.
-_EXTENT = 36
+_EXTENT: dict[str, Any] = {"minExtent": 36, "maxExtent": 36}
 
 #: Color and shape of each outcome, in the order of `OUTCOMES`.
 _LOOKS = {
@@ -217,19 +217,15 @@ class _Views:
         shade = alt.when(selection, empty=False).then(alt.value(0.22)).otherwise(alt.value(0.001))
         axis = alt.Axis(values=[0, 0.5, 1], labelExpr="datum.value * 100 + ' %'", title=None)
         scale = alt.Scale(domain=[0, 1], range=[_RATES_FROM, _LEFT - 6])
-        y = alt.Y(f"{key}:O", axis=None)
-        rows = base.mark_rect(color=GREY, cursor="pointer").encode(
-            y=y, x=alt.value(0), x2=alt.value(_LEFT), opacity=shade, tooltip=tooltip
-        )
-        names = base.mark_text(
-            align="left", baseline="middle", limit=_RATES_FROM - 12, style=_NAME_STYLE, fontSize=11
-        ).encode(y=y, x=alt.value(2), text="label:N", opacity=opacity, tooltip=tooltip)
-        intervals = base.mark_rule(color=BLUE, strokeWidth=2.5).encode(
-            y=y, x=alt.X("low:Q", axis=axis, scale=scale), x2="high:Q", opacity=opacity, tooltip=tooltip
-        )
-        dots = base.mark_point(filled=True, size=44, color=BLUE).encode(
-            y=y, x=alt.X("rate:Q", axis=axis, scale=scale), opacity=opacity, tooltip=tooltip
-        )
+        base = base.encode(y=alt.Y(f"{key}:O", axis=None), opacity=opacity, tooltip=tooltip)
+        rows = base.mark_rect(color=GREY, cursor="pointer")
+        rows = rows.encode(x=alt.value(0), x2=alt.value(_LEFT), opacity=shade)
+        style: dict[str, Any] = {"style": _NAME_STYLE, "fontSize": 11, "limit": _RATES_FROM - 12}
+        names = base.mark_text(align="left", baseline="middle", **style).encode(x=alt.value(2), text="label:N")
+        intervals = base.mark_rule(color=BLUE, strokeWidth=2.5)
+        intervals = intervals.encode(x=alt.X("low:Q", axis=axis, scale=scale), x2="high:Q")
+        dots = base.mark_point(filled=True, size=44, color=BLUE)
+        dots = dots.encode(x=alt.X("rate:Q", axis=axis, scale=scale))
         layers = alt.LayerChart(layer=[rows.add_params(selection).properties(name=name), names, intervals, dots])
         return layers.properties(width=_LEFT, height=alt.Step(_ROW_HEIGHT))
 
@@ -244,7 +240,7 @@ class _Views:
         shift = first_window(bar)
         first, last = ((time - shift) // bar * bar + shift for time in self.times)
         scale = alt.Scale(type="utc", domain=_span(first, last + bar), nice=False)
-        axis = alt.Axis(tickCount=3, tickMinStep=1, format=",d", minExtent=_EXTENT, maxExtent=_EXTENT)
+        axis = alt.Axis(tickCount=3, tickMinStep=1, format=",d", **_EXTENT)
         chart: alt.Chart = base.mark_bar(binSpacing=0, clip=True).encode(
             x=alt.X("begin:T", scale=scale, title=None),
             x2="end:T",
@@ -272,29 +268,20 @@ class _Views:
     def calendar(self) -> alt.Chart:
         """Draw the failures of each day and hour."""
         tall, wide = min(max(self.window_ms, _HOUR_MS), _DAY_MS), max(self.window_ms, _DAY_MS)
-        base = (
-            self._runs()
-            .transform_filter(_IN_ZOOM)
-            .transform_calculate(
-                day=_begin(wide),
-                next_day=f"datum.day + {wide}",
-                hour=f"floor((datum.t - floor(datum.t / {_DAY_MS}) * {_DAY_MS}) / {tall}) * {tall // _HOUR_MS}",
-                next_hour=f"datum.hour + {tall // _HOUR_MS}",
-                bad=f"datum.o == {OUTCOMES.index('failed')} ? datum.n : 0",
-                good=f"datum.o <= {OUTCOMES.index('assumed')} ? datum.n : 0",
-            )
+        base = self._runs().transform_filter(_IN_ZOOM)
+        base = base.transform_calculate(
+            day=_begin(wide),
+            next_day=f"datum.day + {wide}",
+            hour=f"floor((datum.t - floor(datum.t / {_DAY_MS}) * {_DAY_MS}) / {tall}) * {tall // _HOUR_MS}",
+            next_hour=f"datum.hour + {tall // _HOUR_MS}",
+            bad=f"datum.o == {OUTCOMES.index('failed')} ? datum.n : 0",
+            good=f"datum.o <= {OUTCOMES.index('assumed')} ? datum.n : 0",
         )
         cell: list[Any] = ["day", "next_day", "hour", "next_hour"]
         base = base.transform_aggregate(runs="sum(n)", failed="sum(bad)", completed="sum(good)", groupby=cell)
         has_failed = alt.when("datum.failed > 0")
         strength = alt.Opacity("failed:Q", scale=alt.Scale(type="sqrt", range=[0.3, 1]), legend=None)
-        hours = alt.Axis(
-            values=[0, 6, 12, 18, 24],
-            title=None,
-            labelExpr="datum.value + ':00'",
-            minExtent=_EXTENT,
-            maxExtent=_EXTENT,
-        )
+        hours = alt.Axis(values=[0, 6, 12, 18, 24], title=None, labelExpr="datum.value + ':00'", **_EXTENT)
         chart: alt.Chart = base.mark_rect(clip=True).encode(
             x=alt.X("day:T", scale=self._time_scale(), title=None),
             x2="next_day:T",
@@ -331,9 +318,7 @@ class _Views:
         outcomes = self.tables.outcomes
         shapes = alt.Scale(domain=[_words(one) for one in outcomes], range=[_LOOKS[one][1] for one in outcomes])
         legend = alt.Legend(orient="top", title=None, direction="horizontal", columns=8, symbolSize=60)
-        lanes = alt.Axis(
-            labels=False, ticks=False, domain=False, title=None, grid=True, minExtent=_EXTENT, maxExtent=_EXTENT
-        )
+        lanes = alt.Axis(labels=False, ticks=False, domain=False, title=None, grid=True, **_EXTENT)
         chart: alt.Chart = base.mark_point(filled=True, opacity=0.85, clip=True, size=34).encode(
             x=alt.X("t:T", scale=self._time_scale(), axis=alt.Axis(title=f"time, {self.tables.zone}", grid=False)),
             y=alt.Y("d:O", axis=lanes),
@@ -347,23 +332,17 @@ class _Views:
         return chart.properties(name="timeline", width=_RIGHT, height=alt.Step(_ROW_HEIGHT))
 
     def _run_tooltip(self) -> list[alt.Tooltip]:
-        name, outcome = alt.Tooltip("full:N", title="name"), alt.Tooltip("outcome:N")
         if self.tables.window is None:
-            return [
-                name,
-                outcome,
-                alt.Tooltip("t:T", title="time", format=_SECONDS),
-                alt.Tooltip("duration:N"),
-                alt.Tooltip("error:N"),
+            time = alt.Tooltip("t:T", title="time", format=_SECONDS)
+            rest = [time, alt.Tooltip("duration:N"), alt.Tooltip("error:N")]
+        else:
+            rest = [
+                alt.Tooltip("t:T", title="from", format=_MINUTES),
+                alt.Tooltip("n:Q", title="runs", format=","),
+                alt.Tooltip("duration:N", title="median duration"),
+                alt.Tooltip("error:N", title="most frequent error"),
             ]
-        return [
-            name,
-            outcome,
-            alt.Tooltip("t:T", title="from", format=_MINUTES),
-            alt.Tooltip("n:Q", title="runs", format=","),
-            alt.Tooltip("duration:N", title="median duration"),
-            alt.Tooltip("error:N", title="most frequent error"),
-        ]
+        return [alt.Tooltip("full:N", title="name"), alt.Tooltip("outcome:N"), *rest]
 
     def _runs(self) -> alt.Chart:
         """Return the runs of what is selected."""

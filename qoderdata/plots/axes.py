@@ -9,25 +9,25 @@ from __future__ import annotations
 import re
 from contextlib import contextmanager
 from math import ceil
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 
 from qoderdata.errors import FrameTypeError
 from qoderdata.formatting import format_time
-from qoderdata.plots.labels import font_families, keep_direction, make_labels
+from qoderdata.plots.labels import font_families, keep_direction, keys_and_names, make_labels
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-    from matplotlib.artist import Artist
     from matplotlib.axes import Axes
     from matplotlib.axis import Axis
+    from matplotlib.backend_bases import RendererBase
     from matplotlib.colors import Colormap, Normalize
     from numpy.typing import NDArray
 
-    from qoderdata.plots.labels import Group
+    from qoderdata.plots.labels import Labels
 
 # Okabe and Ito, "Color Universal Design" (2008): the color-blind can distinguish them. Their yellow is left out,
 # since thin marks in it vanish on white.
@@ -107,11 +107,10 @@ def plot_style() -> Iterator[None]:
     before = set(plt.get_fignums())
     with mpl.rc_context(settings):
         yield
-        made = sorted(set(plt.get_fignums()) - before)
-        current = plt.gcf().number if made else None
-        for ax in (ax for number in made for ax in plt.figure(number).axes):
-            ax.tick_params(which="both", labelfontfamily=families)
-        if current is not None:
+        if made := set(plt.get_fignums()) - before:
+            current = plt.gcf()
+            for ax in (ax for number in made for ax in plt.figure(number).axes):
+                ax.tick_params(which="both", labelfontfamily=families)
             plt.figure(current)
 
 
@@ -186,8 +185,9 @@ def show_message(ax: Axes, text: str) -> None:
     ax.text(0.5, 0.5, text, transform=ax.transAxes, ha="center", va="center", alpha=0.7, wrap=True)
 
 
-def prepare_rows(ax: Axes, count: int) -> None:
-    """Prepare so many rows from the top down: no frame, no row marks, pale vertical lines behind."""
+def prepare_rows(ax: Axes, labels: Labels) -> float:
+    """Prepare a labelled row each from the top down, with pale vertical lines behind; return the font size."""
+    count = len(labels.texts)
     room = max(count, FEWEST_ROWS) / 2 + 0.1
     middle = (count - 1) / 2
     ax.set_ylim(middle + room, middle - room)
@@ -195,12 +195,47 @@ def prepare_rows(ax: Axes, count: int) -> None:
     ax.tick_params(axis="y", length=0)
     ax.grid(visible=True, axis="x", alpha=0.35, linewidth=0.6)
     ax.set_axisbelow(True)
+    points = row_points(ax, count)
+    ax.set_yticks(range(count), labels.texts, fontsize=points, **labels.properties)
+    return points
 
 
 def style_values(ax: Axes) -> None:
     """Draw no frame at the top and on the right, and a pale line at each mark of the y axis."""
     ax.spines[["top", "right"]].set_visible(False)
     ax.grid(visible=True, axis="y", alpha=0.35, linewidth=0.6)
+
+
+class Group(NamedTuple):
+    """The rows of one group of a summary over time, by ``window`` alone and in its order."""
+
+    key: str
+    name: str | None
+    rows: pd.DataFrame
+
+
+def split_windows(summary: pd.DataFrame) -> list[Group]:
+    """Split a summary over time into its groups, in the order in which they are first seen.
+
+    Rows without a window are left out; times are checked as `check_times` does.
+
+    Examples
+    --------
+    >>> days = pd.to_datetime(["2026-06-16T00:00Z", "2026-06-15T00:00Z"])
+    >>> index = pd.MultiIndex.from_product([["red"], days], names=["team", "window"])
+    >>> (group,) = split_windows(pd.DataFrame({"failed": [1, 2]}, index))
+    >>> group.key, group.rows["failed"].tolist()
+    ('red', [2, 1])
+    """
+    if summary.empty:
+        return []
+    check_times(summary.index.get_level_values("window"))
+    summary = summary[summary.index.get_level_values("window").notna()]
+    keys, names = keys_and_names(summary)
+    name_of = dict(zip(keys, names, strict=True))
+    alone = summary.set_index(summary.index.get_level_values("window"))
+    groups = alone.groupby(np.array(keys, dtype="object"), sort=False)
+    return [Group(str(key), name_of[str(key)], rows.sort_index()) for key, rows in groups]
 
 
 def panels_height(count: int) -> float:
@@ -222,6 +257,9 @@ def group_panels(
     The panels, row by row, are children of `ax`, which keeps its title and labels; values stand beside those on
     the left, times below the lowest of each column.
     """
+    from matplotlib.text import Annotation  # noqa: PLC0415 - heavy, and needed only when drawing
+    from matplotlib.transforms import IdentityTransform  # noqa: PLC0415 - as above
+
     keys, names = [group.key for group in groups], [group.name for group in groups]
     named = make_labels(keys, names, labels, columns=_PANEL_TITLE_COLUMNS)
     count = len(groups)
@@ -231,6 +269,18 @@ def group_panels(
     title = min(0.5 / rows, _PANEL_TITLE_INCHES * ax.figure.dpi / ax.bbox.height)
     points = min(9.0, row_points(ax, 4 * rows))
     height, width = 1 / rows - title, (1 - _PANEL_GAP * (columns - 1)) / columns
+
+    class PanelTitle(Annotation):
+        """Is written smaller where the panel, when it is drawn, is narrower than the title."""
+
+        def draw(self, renderer: RendererBase) -> None:
+            size = points
+            self.set_fontsize(size)
+            while size > 1 and self.get_window_extent(renderer).width > width * ax.bbox.width:
+                size *= 0.9
+                self.set_fontsize(size)
+            super().draw(renderer)
+
     panels: list[Axes] = []
     for number, (text, figure) in enumerate(zip(named.texts, figures, strict=True)):
         row, column = divmod(number, columns)
@@ -239,10 +289,11 @@ def group_panels(
         panel = ax.inset_axes(bounds, sharex=first, sharey=first)
         panel.patch.set_visible(False)
         panel.tick_params(labelbottom=number + columns >= count, labelleft=column == 0, labelsize=points)
-        panel.annotate(
+        panel.add_artist(PanelTitle(
             f"{keep_direction(text)}: {figure}", (0, 1), xycoords="axes fraction", xytext=(0, 3),
-            textcoords="offset points", va="bottom", fontsize=points, **named.properties,
-        )  # fmt: skip
+            textcoords="offset points", va="bottom", fontsize=points, in_layout=False, clip_on=False,
+            transform=IdentityTransform(), **named.properties,
+        ))  # fmt: skip
         panels.append(panel)
     # matplotlib does not see the ticks of the panels when it places the labels of these axes.
     ax.xaxis.labelpad, ax.yaxis.labelpad = 2.2 * points + 4, 4.2 * points + 6
@@ -251,7 +302,7 @@ def group_panels(
 
 def legend_beside(
     ax: Axes,
-    handles: Sequence[Artist],
+    handles: Sequence[Any],
     texts: Sequence[str],
     *,
     title: str | None = None,
@@ -297,14 +348,8 @@ def draw_grid(
     The square of row r and column c lies around (c, r). Squares that are large enough hold their texts.
     """
     rows, columns = len(values), max(values.shape[1], fewest_columns)
-    ax.pcolormesh(
-        *_edges(values),
-        np.ma.masked_invalid(values),
-        cmap=colors,
-        norm=norm,
-        edgecolors=ax.get_facecolor(),
-        linewidth=0.8,
-    )
+    look: dict[str, Any] = {"cmap": colors, "norm": norm, "edgecolors": ax.get_facecolor(), "linewidth": 0.8}
+    ax.pcolormesh(*_edges(values), np.ma.masked_invalid(values), **look)
     ax.set(xlim=(-0.5, columns - 0.5), ylim=(rows - 0.5, -0.5))
     ax.spines[:].set_visible(False)
     ax.tick_params(length=0)
@@ -312,17 +357,10 @@ def draw_grid(
     if width < _NARROWEST_WITH_TEXT_POINTS:
         return
     points = min(8.0, width / max(2, *(len(text) for text in texts.flat)) * 1.25)
-    for row, column_ in np.argwhere(np.isfinite(values)):
-        dark = _brightness(colors(norm(values[row, column_]))) < _HALF
-        ax.text(
-            column_,
-            row,
-            texts[row, column_],
-            ha="center",
-            va="center_baseline",
-            fontsize=points,
-            color=ON_DARK if dark else ON_LIGHT,
-        )
+    style: dict[str, Any] = {"ha": "center", "va": "center_baseline", "fontsize": points}
+    for row, column in np.argwhere(np.isfinite(values)):
+        dark = _brightness(colors(norm(values[row, column]))) < _HALF
+        ax.text(column, row, texts[row, column], color=ON_DARK if dark else ON_LIGHT, **style)
 
 
 def hatch_cells(ax: Axes, where: NDArray[np.bool_], pattern: str) -> None:
@@ -347,9 +385,7 @@ def ticks_up_to(top: float, count: int) -> list[float]:
 
 def percent_axis(axis: Axis) -> None:
     """Format an axis of shares in per cent, with no more digits than its marks need."""
-    from matplotlib.ticker import FuncFormatter  # noqa: PLC0415 - heavy, and needed only when drawing
-
-    axis.set_major_formatter(FuncFormatter(lambda share, _: f"{100 * share:g} %"))
+    axis.set_major_formatter(lambda share, _: f"{100 * share:g} %")
 
 
 def write_column(
@@ -361,9 +397,7 @@ def write_column(
     """
     # Digits and lower-case letters of sans-serif faces are a little under 0.6 em wide.
     end = offset + 0.6 * points * max(map(len, (header, *texts)))
-    style: dict[str, Any] = {"textcoords": "offset points", "ha": "right", "fontsize": points}
-    if color is not None:
-        style["color"] = color
+    style: dict[str, Any] = {"textcoords": "offset points", "ha": "right", "fontsize": points, "color": color}
     for row, text in enumerate(texts):
         if text:
             ax.annotate(
@@ -374,8 +408,11 @@ def write_column(
     return end
 
 
-def check_times(times: pd.Series[pd.Timestamp] | pd.Index[Any], *, years: int = 100) -> None:
-    """Raise `FrameTypeError` where times have no zone, and `ValueError` where they span more years than these."""
+def check_times(times: pd.Series[pd.Timestamp] | pd.Index[Any], *, years: int = 100) -> pd.DatetimeIndex:
+    """Check times, and return those that are not missing.
+
+    Raise `FrameTypeError` where they have no zone, and `ValueError` where they span more years than these.
+    """
     known = pd.DatetimeIndex(times.dropna())
     if known.tz is None:
         raise FrameTypeError(f"{times.name} has no time zone; attach the one that its times are in")
@@ -385,12 +422,7 @@ def check_times(times: pd.Series[pd.Timestamp] | pd.Index[Any], *, years: int = 
             f"{times.name} reaches from {first} to {last}, and the plot shows at most {years} years; leave out "
             f"the rows with a wrong time, such as with frame[frame[{str(times.name)!r}] > '2020-01-01T00:00Z']"
         )
-
-
-def known_times(times: pd.Series[pd.Timestamp], *, years: int = 100) -> pd.DatetimeIndex:
-    """Return the times that are not missing; raise as `check_times` does."""
-    check_times(times, years=years)
-    return pd.DatetimeIndex(times.dropna())
+    return known
 
 
 def assumed_note(assumed: float, completed: float) -> str:
@@ -398,12 +430,12 @@ def assumed_note(assumed: float, completed: float) -> str:
     return f"{assumed:,.0f} of {completed:,.0f} completed runs are assumed, not proved" if assumed else ""
 
 
-def day_numbers(times: pd.Series[pd.Timestamp] | pd.DatetimeIndex) -> NDArray[np.float64]:
+def day_numbers(times: pd.Series[pd.Timestamp] | pd.Index[Any]) -> NDArray[np.float64]:
     """Convert zone-aware times to matplotlib's days since 1970 in UTC."""
     from matplotlib.dates import date2num  # noqa: PLC0415 - heavy, and needed only when drawing
 
-    utc = pd.DatetimeIndex(times).tz_convert("UTC").tz_localize(None)
-    numbers: NDArray[np.float64] = date2num(utc.to_numpy())  # type: ignore[no-untyped-call]  # matplotlib has no types for it
+    utc = times.to_numpy("datetime64[us]")
+    numbers: NDArray[np.float64] = date2num(utc)  # type: ignore[no-untyped-call]  # matplotlib has no types for it
     return numbers
 
 
@@ -451,16 +483,14 @@ def _room(axis: Axis, letters: int) -> int:
 
 def label_ticks(axis: Axis, labels: Mapping[float, str], *, most: int) -> None:
     """Mark an x axis, and label as many of its marks as there is room for; `most` is how many it would have."""
-    from matplotlib.ticker import FixedLocator, FuncFormatter  # noqa: PLC0415 - heavy, and needed only when drawing
-
     longest = max(map(len, labels.values()))
 
-    def text(value: float, number: int | None) -> str:
+    def text(value: float, number: float | None) -> str:
         step = ceil(most / max(1, _room(axis, longest)))
         return labels[value] if (number or 0) % step == 0 else ""
 
-    axis.set_major_locator(FixedLocator(list(labels)))
-    axis.set_major_formatter(FuncFormatter(text))
+    axis.set_ticks(list(labels))
+    axis.set_major_formatter(text)
 
 
 def time_axis(ax: Axes, times: pd.DatetimeIndex, *, most_ticks: int = 9) -> None:

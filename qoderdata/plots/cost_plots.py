@@ -15,7 +15,6 @@ from qoderdata.plots.axes import (
     PALE,
     TITLE_PAD_POINTS,
     axes_or_new,
-    check_times,
     check_top,
     day_numbers,
     describe_times,
@@ -25,22 +24,22 @@ from qoderdata.plots.axes import (
     line_color,
     panels_height,
     prepare_rows,
-    row_points,
     series_color,
     set_window_limits,
     show_message,
+    split_windows,
     style_values,
     ticks_up_to,
     time_axis,
     write_column,
 )
-from qoderdata.plots.labels import keys_and_names, make_labels, split_windows
+from qoderdata.plots.labels import keys_and_names, make_labels
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from matplotlib.artist import Artist
     from matplotlib.axes import Axes
+    from matplotlib.container import BarContainer
     from numpy.typing import NDArray
 
 _TITLE, _TITLE_OVER_TIME = "Credits of sessions, dearest first", "Credits of sessions over time"
@@ -130,10 +129,7 @@ def plot_costs(
         show_message(ax, "There are no sessions to show.")
         return ax
 
-    named = make_labels(*keys_and_names(shown), labels)
-    prepare_rows(ax, len(shown))
-    points = row_points(ax, len(shown))
-    ax.set_yticks(range(len(shown)), named.texts, fontsize=points, **named.properties)
+    points = prepare_rows(ax, make_labels(*keys_and_names(shown), labels))
     samples = _stack(ax, shown, np.arange(len(shown), dtype=np.float64), thickness=0.62, horizontal=True)
     highest = float(shown["credits"].max())
     end = 1.02 * highest if highest > 0 else 1.0
@@ -149,10 +145,7 @@ def plot_costs(
 
 def _plot_over_time(costs: pd.DataFrame, ax: Axes | None, top: int, labels: Mapping[str, str] | None) -> Axes:
     """Plot a bar a window, in a panel a group where there are several."""
-    windows = costs.index.get_level_values("window")
-    if len(costs):
-        check_times(windows)
-    groups = split_windows(costs[windows.notna()])
+    groups = split_windows(costs)
     shown = sorted(groups, key=lambda group: -float(group.rows["credits"].sum()))[:top]
     one = len(groups) <= 1
     ax = axes_or_new(ax, height=_HEIGHT_INCHES if one else panels_height(len(shown)))
@@ -162,25 +155,21 @@ def _plot_over_time(costs: pd.DataFrame, ax: Axes | None, top: int, labels: Mapp
         show_message(ax, "There are no sessions to show.")
         return ax
 
-    panels = [ax]
-    if not one:
-        totals = [_credits(group.rows["credits"].sum(min_count=1)) for group in shown]
-        panels = group_panels(ax, shown, labels, totals)
+    totals = [_credits(group.rows["credits"].sum(min_count=1)) for group in shown]
+    panels = [ax] if one else group_panels(ax, shown, labels, totals)
     drawn = pd.concat(group.rows for group in shown)
-    numbers = np.unique(day_numbers(pd.DatetimeIndex(drawn.index)))
-    width = set_window_limits(panels[0], numbers)
-    samples: dict[str, Artist] = {}
+    times = pd.DatetimeIndex(drawn.index)
+    width = set_window_limits(panels[0], np.unique(day_numbers(times)))
+    samples: dict[str, BarContainer] = {}
     for panel, group in zip(panels, shown, strict=True):
-        samples |= _stack(panel, group.rows, day_numbers(pd.DatetimeIndex(group.rows.index)), thickness=width)
+        samples |= _stack(panel, group.rows, day_numbers(group.rows.index), thickness=width)
         _mark_unknown(panel, group.rows, points=4.0 + 2.0 * one)
         style_values(panel)
         panel.set_axisbelow(True)
     highest = float(drawn["credits"].max())
     end = 1.05 * highest if highest > 0 else 1.0
     panels[0].set(ylim=(0, end), yticks=ticks_up_to(end, 6 if one else 4))
-    ticks = _TICKS if one else _PANEL_TICKS
-    times = pd.DatetimeIndex(drawn.index)
-    time_axis(panels[0], times, most_ticks=ticks)
+    time_axis(panels[0], times, most_ticks=_TICKS if one else _PANEL_TICKS)
     titles = "" if one else "; titles: credits"
     label_x(ax, f"start of window, {describe_times(times)}{titles}", _unknown_note(drawn))
     ax.set_ylabel("credits")
@@ -211,29 +200,25 @@ def _parts(costs: pd.DataFrame) -> dict[str, NDArray[np.float64]]:
 
 def _stack(
     ax: Axes, costs: pd.DataFrame, positions: NDArray[np.float64], *, thickness: float, horizontal: bool = False
-) -> dict[str, Artist]:
-    """Draw the parts of the credits as a stack, and return legend samples by meaning."""
-    from matplotlib.patches import Patch  # noqa: PLC0415 - heavy, and needed only when drawing
-
+) -> dict[str, BarContainer]:
+    """Draw the parts of the credits as a stack, and return their bars by meaning."""
     floor = np.zeros(len(costs))
-    samples: dict[str, Artist] = {}
+    bars = {}
     for name, part in _parts(costs).items():
         look = {"facecolor": series_color()} | _LOOKS[name] | {"edgecolor": ax.get_facecolor(), "linewidth": 0.0}
         if horizontal:
-            ax.barh(positions, part, height=thickness, left=floor, **look)
+            bars[name] = ax.barh(positions, part, height=thickness, left=floor, **look)
         else:
-            ax.bar(positions, part, width=thickness, bottom=floor, **look)
-        samples[name] = Patch(**look)
+            bars[name] = ax.bar(positions, part, width=thickness, bottom=floor, **look)
         floor = floor + part
-    return samples
+    return bars
 
 
 def _mark_unknown(ax: Axes, costs: pd.DataFrame, *, points: float) -> None:
     """Write a question mark at each window whose sessions all have unknown credits."""
-    unknown = costs[costs["credits"].isna()]
+    times = day_numbers(costs.index[costs["credits"].isna()])
     look: dict[str, Any] = {"linestyle": "none", "color": line_color(), "markeredgewidth": 0.2, "clip_on": False}
-    if len(unknown):
-        times = day_numbers(pd.DatetimeIndex(unknown.index))
+    if len(times):  # a line without points would take room
         height = np.full(len(times), 0.06)
         ax.plot(times, height, marker="$?$", markersize=points, transform=ax.get_xaxis_transform(), **look)
 

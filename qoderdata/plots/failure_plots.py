@@ -14,7 +14,6 @@ from qoderdata.plots.axes import (
     VERMILLION,
     assumed_note,
     axes_or_new,
-    check_times,
     check_top,
     day_numbers,
     describe_times,
@@ -27,28 +26,34 @@ from qoderdata.plots.axes import (
     panels_height,
     percent_axis,
     prepare_rows,
-    row_points,
     series_color,
     set_window_limits,
     show_message,
+    split_windows,
     style_values,
     ticks_up_to,
     time_axis,
     write_column,
 )
-from qoderdata.plots.labels import Group, keys_and_names, make_labels, split_windows
+from qoderdata.plots.labels import keys_and_names, make_labels
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from matplotlib.artist import Artist
     from matplotlib.axes import Axes
+    from matplotlib.container import BarContainer
+    from numpy.typing import NDArray
+
+    from qoderdata.plots.axes import Group
 
 _TITLE = "Failure rate, worst first"
 _ROW_INCHES, _MARGIN_INCHES = 0.27, 1.3
 _NARROWEST_SCALE = 0.05
 _HEIGHT_INCHES = 4.6
 _COUNTS = ["runs", "completed", "failed", "skipped", "unfinished"]
+#: Columns that only some rates have; without one there are none of these.
+_OPTIONAL = ("failing", "completed", "assumed", "unknown")
 _FEWEST_DECIDED, _FAINT = 5, 0.5
 _RATE, _FEW = "rate, with Wilson interval", f"fewer than {_FEWEST_DECIDED} decided runs"
 _MARKER_POINTS, _PANEL_TICKS, _PANEL_BELOW = 4.0, 5, 0.05
@@ -116,7 +121,7 @@ def plot_failure_rates(
     rates = require_frame(rates, wanted, what="rates", optional=["assumed", "unknown"])
     if "window" in rates.index.names:
         raise ValueError("these rates are over time; draw them with plot_run_failure_rates, or leave out freq")
-    shown = rates.head(top)
+    shown = rates.assign(**{name: 0 for name in _OPTIONAL if name not in rates}).head(top)
     ax = axes_or_new(ax, height=_MARGIN_INCHES + _ROW_INCHES * max(len(shown), FEWEST_ROWS))
     cut = f" ({len(shown)} of {len(rates):,} shown)" if len(shown) < len(rates) else ""
     ax.set_title(f"{_TITLE}{cut}", pad=TITLE_PAD_POINTS)
@@ -124,14 +129,11 @@ def plot_failure_rates(
         show_message(ax, "There are no failure rates to show.")
         return ax
 
-    labels_shown = make_labels(*keys_and_names(shown), labels)
-    failing = shown["failing"].fillna(0).gt(0) if "failing" in shown else pd.Series(data=False, index=shown.index)
-    prepare_rows(ax, len(shown))
+    points = prepare_rows(ax, make_labels(*keys_and_names(shown), labels))
+    failing = shown["failing"].fillna(0).gt(0).to_numpy(dtype=bool)
     _rate_bars(ax, shown, failing)
-    points = row_points(ax, len(shown))
-    ax.set_yticks(range(len(shown)), labels_shown.texts, fontsize=points, **labels_shown.properties)
     what = "decided runs" if by_runs else "runs"
-    note = assumed_note(shown["assumed"].sum(), shown["completed"].sum()) if by_runs and "assumed" in shown else ""
+    note = assumed_note(shown["assumed"].sum(), shown["completed"].sum())
     label_x(ax, f"failure rate (failed / {what}); line: Wilson interval", note)
     end = write_column(ax, f"failed / {what}", _counts(shown, by_runs=by_runs), offset=6, points=points)
     if failing.any():
@@ -139,36 +141,30 @@ def plot_failure_rates(
     return ax
 
 
-def _rate_bars(ax: Axes, shown: pd.DataFrame, failing: pd.Series[bool]) -> None:
+def _rate_bars(ax: Axes, shown: pd.DataFrame, failing: NDArray[np.bool_]) -> None:
     """Draw the rows that have a rate."""
-    numbers = shown[["failure_rate", "ci_low", "ci_high"]].astype("float64").reset_index(drop=True)
-    known = numbers["failure_rate"].notna()
-    numbers = numbers[known]
-    rate = numbers["failure_rate"]
-    pale = pale_color()
-    colors = [VERMILLION if now else pale for now in failing.to_numpy()[known.to_numpy()]]
-    ax.barh(numbers.index, rate, height=0.62, color=colors)
-    ax.errorbar(
-        rate,
-        numbers.index,
-        xerr=[rate - numbers["ci_low"], numbers["ci_high"] - rate],
-        fmt="none",
-        ecolor=line_color(),
-        elinewidth=1.1,
-        capsize=2.5,
-    )
-    highest = float(numbers["ci_high"].max()) if len(numbers) else 1.0
-    ax.set_xlim(0, 1.02 * min(1.0, max(highest, _NARROWEST_SCALE)))
+    rate, low, high = _rates_and_intervals(shown)
+    rows = np.flatnonzero(np.isfinite(rate))
+    rate, low, high = rate[rows], low[rows], high[rows]
+    ax.barh(rows, rate, height=0.62, color=np.where(failing[rows], VERMILLION, pale_color()).tolist())
+    lines: dict[str, Any] = {"fmt": "none", "ecolor": line_color(), "elinewidth": 1.1, "capsize": 2.5}
+    ax.errorbar(rate, rows, xerr=[rate - low, high - rate], **lines)
+    highest = high.max(initial=_NARROWEST_SCALE) if len(rows) else 1.0
+    ax.set_xlim(0, 1.02 * min(1.0, highest))
     percent_axis(ax.xaxis)
+
+
+def _rates_and_intervals(rates: pd.DataFrame) -> list[NDArray[np.float64]]:
+    """Return rates, and the lower and upper ends of their intervals; NaN where there are none."""
+    return [rates[name].to_numpy(np.float64, na_value=np.nan) for name in ("failure_rate", "ci_low", "ci_high")]
 
 
 def _counts(shown: pd.DataFrame, *, by_runs: bool) -> list[str]:
     """Return the counts of each rate as text."""
     failures = shown["failed"] if by_runs else shown["total_failures"]
     runs = shown["completed"] + shown["failed"] if by_runs else shown["total_runs"]
-    unknown = shown["unknown"] if by_runs and "unknown" in shown else pd.Series(0, index=shown.index)
     texts = []
-    for failed, all_runs, of_unknown_outcome in zip(failures, runs, unknown, strict=True):
+    for failed, all_runs, of_unknown_outcome in zip(failures, runs, shown["unknown"], strict=True):
         if pd.isna(failed) or pd.isna(all_runs) or (all_runs == 0 and of_unknown_outcome > 0):
             texts.append("unknown")
         elif all_runs == 0:
@@ -256,23 +252,19 @@ def plot_run_failure_rates(
             "these rates are not over time; give freq, as in run_failure_rates(runs, freq='1D'), or draw "
             "them with plot_failure_rates"
         )
-    windows = rates.index.get_level_values("window")
-    if len(rates):
-        check_times(windows)
-    rates = rates[windows.notna()]
     groups = split_windows(rates)
     shown = sorted(groups, key=lambda group: -int(group.rows["failed"].sum()))[:top]
     one = len(groups) <= 1
     ax = axes_or_new(ax, height=_HEIGHT_INCHES if one else panels_height(len(shown)))
     cut = f" ({len(shown)} of {len(groups):,} shown, most failures first)" if len(shown) < len(groups) else ""
     ax.set_title(f"Failure rate over time{cut}")
-    if not len(rates):
+    if not groups:
         show_message(ax, "There are no runs to show.")
         return ax
 
     drawn = pd.concat(group.rows for group in shown)
     counts = drawn.reindex(columns=[*_COUNTS, "assumed", "unknown"], fill_value=0).groupby(level="window").sum()
-    times = pd.DatetimeIndex(drawn.index.get_level_values("window"))
+    times = pd.DatetimeIndex(drawn.index)
     highest = float(drawn["ci_high"].astype("float64").max())
     words = f"start of window, {describe_times(times)}"
     note = assumed_note(counts["assumed"].sum(), counts["completed"].sum())
@@ -298,16 +290,15 @@ def _rate_panels(
     """Draw a panel a group, all with the same scales; return whether there are rates of few runs."""
     figures = [f"{int(group.rows['failed'].sum()):,} / {int(_decided(group.rows).sum()):,}" for group in groups]
     panels = group_panels(ax, groups, labels, figures)
-    few = False
+    has_few = False
     for panel, group in zip(panels, groups, strict=True):
-        few |= _FEW in _rate_lines(panel, group.rows, shade=False)
-    _rate_axis(panels[0], highest, below=_PANEL_BELOW)
-    for panel in panels:
+        has_few |= _FEW in _rate_lines(panel, group.rows, shade=False)
         style_values(panel)
+    _rate_axis(panels[0], highest, below=_PANEL_BELOW)
     set_window_limits(panels[0], np.unique(day_numbers(times)))
     time_axis(panels[0], times, most_ticks=_PANEL_TICKS)
     ax.set_ylabel("failure rate")
-    return few
+    return has_few
 
 
 def _decided(rates: pd.DataFrame) -> pd.Series[int]:
@@ -316,9 +307,8 @@ def _decided(rates: pd.DataFrame) -> pd.Series[int]:
 
 def _rate_lines(ax: Axes, rates: pd.DataFrame, *, shade: bool) -> dict[str, Artist]:
     """Draw rates and intervals, those of few decided runs faintly; return legend samples by meaning."""
-    numbers = rates[["failure_rate", "ci_low", "ci_high"]].astype("float64")
-    times = day_numbers(pd.DatetimeIndex(rates.index))
-    rate, low, high = (numbers[name].to_numpy() for name in numbers)
+    times = day_numbers(rates.index)
+    rate, low, high = _rates_and_intervals(rates)
     few = _decided(rates).lt(_FEWEST_DECIDED).fillna(value=True).to_numpy(dtype=bool) & np.isfinite(rate)
     color, size = series_color(), _MARKER_POINTS if shade else 0.6 * _MARKER_POINTS
     if shade:  # in a panel it would hide the lines
@@ -327,15 +317,8 @@ def _rate_lines(ax: Axes, rates: pd.DataFrame, *, shade: bool) -> dict[str, Arti
     for words, mine, alpha in ((_RATE, ~few, 1.0), (_FEW, few, _FAINT)):
         if not (np.isfinite(rate) & mine).any():
             continue
-        container = ax.errorbar(
-            times[mine],
-            rate[mine],
-            yerr=np.array([rate - low, high - rate])[:, mine],
-            fmt="none",
-            ecolor=color,
-            elinewidth=0.9,
-        )
-        container.lines[2][0].set_alpha(0.6 * alpha)
+        lines: dict[str, Any] = {"fmt": "none", "ecolor": color, "elinewidth": 0.9, "alpha": 0.6 * alpha}
+        ax.errorbar(times[mine], rate[mine], yerr=np.array([rate - low, high - rate])[:, mine], **lines)
         # The faint line leads through all windows, so that it joins those of few runs with the others.
         y = np.where(mine, rate, np.nan) if words == _RATE else rate
         look: dict[str, Any] = {"color": color, "linewidth": 0.4 * size, "markersize": size, "alpha": alpha}
@@ -354,38 +337,31 @@ def _rate_axis(ax: Axes, highest: float, *, below: float) -> None:
     ax.spines["left"].set_bounds(0, top)
 
 
-def _count_bars(ax: Axes, counts: pd.DataFrame) -> dict[str, Artist]:
-    """Draw the numbers of runs below the rates; return legend samples by meaning."""
-    from matplotlib.patches import Patch  # noqa: PLC0415 - heavy, and needed only when drawing
-    from matplotlib.ticker import MaxNLocator  # noqa: PLC0415 - as above
+def _count_bars(ax: Axes, counts: pd.DataFrame) -> dict[str, BarContainer]:
+    """Draw the numbers of runs below the rates; return their bars by meaning."""
+    from matplotlib.ticker import MaxNLocator  # noqa: PLC0415 - heavy, and needed only when drawing
 
     below = ax.inset_axes((0.0, 0.0, 1.0, _COUNTS_SHARE), sharex=ax)
     below.patch.set_visible(False)
-    times = day_numbers(pd.DatetimeIndex(counts.index))
+    times = day_numbers(counts.index)
     width = set_window_limits(ax, times)
-    heights: dict[str, pd.Series[int]] = {
-        "failed runs": counts["failed"],
-        "completed": counts["completed"],
-        "skipped or unfinished" + (" or unknown" if counts["unknown"].any() else ""): (
-            counts["skipped"] + counts["unfinished"] + counts["unknown"]
-        ),
-    }
-    looks: list[dict[str, Any]] = [
-        {"facecolor": VERMILLION},
-        {"facecolor": pale_color()},
-        {"hatch": "////", **hatched()},
+    others = counts["skipped"] + counts["unfinished"] + counts["unknown"]
+    or_unknown = " or unknown" if counts["unknown"].any() else ""
+    parts: list[tuple[str, pd.Series[int], dict[str, Any]]] = [
+        ("failed runs", counts["failed"], {"facecolor": VERMILLION}),
+        ("completed", counts["completed"], {"facecolor": pale_color()}),
+        (f"skipped or unfinished{or_unknown}", others, {"hatch": "////", **hatched()}),
     ]
     floor = np.zeros(len(counts))
-    samples: dict[str, Artist] = {}
-    for (words, height), look in zip(heights.items(), looks, strict=True):
+    bars = {}
+    for words, height, look in parts:
         numbers = height.to_numpy(dtype=np.float64)
         if numbers.any():
-            below.bar(times, numbers, width=width, bottom=floor, **look)
-            samples[words] = Patch(**look)
+            bars[words] = below.bar(times, numbers, width=width, bottom=floor, **look)
         floor += numbers
     below.set_ylim(0, max(1.0, float(floor.max())))
     below.yaxis.set_major_locator(MaxNLocator(2, integer=True))
     below.set_ylabel("runs")
     below.tick_params(axis="x", bottom=False, labelbottom=False)
     below.spines[["top", "right", "bottom"]].set_visible(False)
-    return samples
+    return bars

@@ -70,11 +70,7 @@ def _drop_stacked_marks(text: str) -> str:
 
 
 def make_labels(
-    ids: Sequence[str],
-    names: Sequence[str | None],
-    labels: Mapping[str, str] | None,
-    *,
-    columns: int = 32,
+    ids: Sequence[str], names: Sequence[str | None], labels: Mapping[str, str] | None, *, columns: int = 32
 ) -> Labels:
     """Make the labels of a picture: one text an id, those that look alike with the end of the id.
 
@@ -134,36 +130,6 @@ def format_key(key: Hashable) -> str:
     """
     parts: tuple[Any, ...] = key if isinstance(key, tuple) else (key,)
     return " · ".join("(none)" if pd.isna(part) else str(part) for part in parts)
-
-
-class Group(NamedTuple):
-    """The rows of one group of a summary over time, by ``window`` alone and in its order."""
-
-    key: str
-    name: str | None
-    rows: pd.DataFrame
-
-
-def split_windows(summary: pd.DataFrame) -> list[Group]:
-    """Split a summary over time into its groups, in the order in which they are first seen.
-
-    Examples
-    --------
-    >>> days = pd.to_datetime(["2026-06-16T00:00Z", "2026-06-15T00:00Z"])
-    >>> index = pd.MultiIndex.from_product([["red"], days], names=["team", "window"])
-    >>> (group,) = split_windows(pd.DataFrame({"failed": [1, 2]}, index))
-    >>> group.key, group.rows["failed"].tolist()
-    ('red', [2, 1])
-    """
-    keys, names = keys_and_names(summary)
-    others: list[Hashable] = [name for name in summary.index.names if name != "window"]
-    alone = summary.droplevel(others) if others else summary
-    codes, found = pd.factorize(np.array(keys, dtype="object"))
-    groups = []
-    for code, key in enumerate(found):
-        rows = np.flatnonzero(codes == code)
-        groups.append(Group(str(key), names[rows[0]], alone.iloc[rows].sort_index()))
-    return groups
 
 
 def keys_and_names(summary: pd.DataFrame) -> tuple[list[str], list[str | None]]:

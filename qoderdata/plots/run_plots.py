@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import ceil
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,12 +17,12 @@ from qoderdata.plots.axes import (
     WEEKDAYS,
     assumed_note,
     axes_or_new,
+    check_times,
     describe_days,
     draw_grid,
     hatch_cells,
     hatched,
     is_dark,
-    known_times,
     label_ticks,
     label_x,
     legend_beside,
@@ -42,7 +43,7 @@ if TYPE_CHECKING:
 _SEVERITY_COLORS = ("#CFE3F1", "#FDBE85", "#F98E52", "#D7301F", "#7F0000")
 _COLORS_IN_DARK = ("#2F4B61", "#8A3A12", "#C9501C", "#F98E52", "#FFE0B5")
 _SEVERITY_LABELS = ("none failed", "up to 5 %", "5 to 20 %", "20 to 50 %", "over 50 %")
-_BOUNDS = (0.05, 0.2, 0.5)
+_BOUNDS = (0.0, 0.05, 0.2, 0.5)
 _LARGEST_INCHES, _GRID_INCHES, _SIDE_INCHES, _FEWEST_WEEKS = 0.42, 6.6, 3.2, 8
 _WEEKS_OF_YEAR = 52
 _SILENT, _UNDECIDED = "////", "...."
@@ -104,8 +105,8 @@ def plot_run_calendar(runs: pd.DataFrame, *, ax: Axes | None = None, tz: str = "
     local_zone = parse_zone(tz)
     counts = _by_day(runs, local_zone)
     days = pd.DatetimeIndex(counts.index)
-    weeks = int(_week(days)[-1]) + 1 if len(days) else 0
-    columns = max(weeks, _FEWEST_WEEKS)
+    weeks = days.to_period("W").unique()
+    columns = max(len(weeks), _FEWEST_WEEKS)
     square = min(_LARGEST_INCHES, _GRID_INCHES / columns)
     ax = axes_or_new(ax, height=1.5 + 7 * square, width=_SIDE_INCHES + square * columns)
     ax.set_title("Failed runs by day")
@@ -129,9 +130,8 @@ def plot_run_calendar(runs: pd.DataFrame, *, ax: Axes | None = None, tz: str = "
     undecided = severity.isna() & ~silent
     hatch_cells(ax, _on_grid(silent, fill=False), _SILENT)
     hatch_cells(ax, _on_grid(undecided, fill=False), _UNDECIDED)
-    mondays = pd.date_range(_monday(days[0]), periods=weeks, freq="7D")
-    form = "%d %b" if weeks <= _WEEKS_OF_YEAR else "%b %Y"
-    label_ticks(ax.xaxis, dict(enumerate(mondays.strftime(form))), most=columns)
+    form = "%d %b" if len(weeks) <= _WEEKS_OF_YEAR else "%b %Y"
+    label_ticks(ax.xaxis, dict(enumerate(weeks.start_time.strftime(form))), most=columns)
     ax.set_yticks(range(len(WEEKDAYS)), WEEKDAYS)
     note = assumed_note(counts["assumed"].sum(), counts["completed"].sum())
     label_x(ax, f"week from Monday, days in {tz}", describe_days(days), note)
@@ -143,43 +143,30 @@ def plot_run_calendar(runs: pd.DataFrame, *, ax: Axes | None = None, tz: str = "
 def _by_day(runs: pd.DataFrame, local_zone: ZoneInfo) -> pd.DataFrame:
     """Count runs, completed and failed ones, on every day from the first to the last."""
     known = runs[runs["triggered_at"].notna()]
-    days = known_times(known["triggered_at"]).tz_convert(local_zone).tz_localize(None).normalize()
+    days = check_times(known["triggered_at"]).tz_convert(local_zone).tz_localize(None).normalize()
     status = known["status"].set_axis(days)
     flags = pd.DataFrame({"runs": 1, "completed": status.eq("completed"), "failed": status.eq("failed")})
     flags["unknown"] = is_unknown(known).to_numpy()
     flags["assumed"] = is_assumed(known).to_numpy()
-    counts = flags.fillna(value=False).astype("int64").groupby(level=0).sum()
-    return counts.reindex(pd.date_range(days.min(), days.max()), fill_value=0) if len(days) else counts
+    return flags.fillna(value=False).astype("int64").resample("1D").sum()
 
 
 def _severity(counts: pd.DataFrame) -> pd.Series[float]:
     """Return the index of each day's color; NaN where no run was decided."""
     decided = counts["completed"] + counts["failed"]
     share = counts["failed"] / decided.where(decided > 0)
-    level = np.searchsorted(_BOUNDS, share) + 1.0
-    return pd.Series(level, index=counts.index).mask(share.eq(0), 0.0).where(decided > 0)
+    return pd.Series(np.searchsorted(_BOUNDS, share), counts.index, dtype="float64").where(decided > 0)
 
 
 def _severity_colors() -> tuple[str, ...]:
     return _COLORS_IN_DARK if is_dark() else _SEVERITY_COLORS
 
 
-def _monday(day: pd.Timestamp) -> pd.Timestamp:
-    return day - pd.Timedelta(days=day.weekday())
-
-
-def _week(days: pd.DatetimeIndex) -> NDArray[np.int64]:
-    """Return the week number of each day, counted from that of the first day."""
-    return np.asarray((days - _monday(days[0])).days // len(WEEKDAYS), dtype=np.int64)
-
-
-def _on_grid(values: pd.Series[Any], fill: object) -> NDArray[Any]:
+def _on_grid(values: pd.Series[Any], fill: str | float) -> NDArray[Any]:
     """Return values by day as a matrix of weekdays by weeks."""
-    days = pd.DatetimeIndex(values.index)
-    week = _week(days)
-    grid = np.full((len(WEEKDAYS), int(week[-1]) + 1), fill, dtype=values.to_numpy().dtype)
-    grid[days.day_of_week, week] = values.to_numpy()
-    return grid
+    weeks = pd.DatetimeIndex(values.index).to_period("W")
+    days = pd.date_range(weeks[0].start_time, weeks[-1].end_time)
+    return values.reindex(days, fill_value=fill).to_numpy().reshape(-1, len(WEEKDAYS)).T
 
 
 def _severity_legend(ax: Axes, *, silent: bool, undecided: pd.DataFrame) -> None:
@@ -240,8 +227,6 @@ def plot_durations(runs: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
         show_message(ax, "No run with a duration has ended.")
         return ax
 
-    from matplotlib.ticker import MaxNLocator  # noqa: PLC0415 - heavy, and needed only when drawing
-
     edges = _edges(both)
     handles: list[Artist] = []
     texts: list[str] = []
@@ -263,7 +248,7 @@ def plot_durations(runs: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
     legend_beside(ax, handles, texts)
     _duration_axis(ax, edges)
     ax.set_ylabel("runs")
-    ax.yaxis.set_major_locator(MaxNLocator("auto", steps=[1, 2, 5, 10], integer=True))
+    ax.locator_params(axis="y", steps=[1, 2, 5, 10], integer=True)
     ax.spines[["top", "right"]].set_visible(False)
     return ax
 
@@ -296,7 +281,7 @@ def _duration_axis(ax: Axes, edges: NDArray[np.float64]) -> None:
 
     low, high = edges[0] / 1.15, edges[-1] * 1.15
     ticks = [length for length in _ROUND if low <= length <= high]
-    ticks = ticks[:: -(-len(ticks) // _MOST_TICKS) or 1]
+    ticks = ticks[:: max(1, ceil(len(ticks) / _MOST_TICKS))]
     if len(ticks) < 2:  # noqa: PLR2004 - one mark gives no scale
         ticks = [round(float(length)) for length in np.geomspace(edges[0], edges[-1], 4)]
     ax.set_xlim(low, high)

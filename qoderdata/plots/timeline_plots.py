@@ -22,19 +22,17 @@ from qoderdata.plots.axes import (
     check_top,
     day_numbers,
     describe_times,
-    known_times,
     label_x,
     legend_beside,
     line_color,
     prepare_rows,
-    row_points,
     series_color,
     set_time_limits,
     show_message,
     time_axis,
     width_points,
 )
-from qoderdata.plots.labels import format_key, make_labels
+from qoderdata.plots.labels import format_key, keys_and_names, make_labels
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -164,7 +162,7 @@ def plot_run_timeline(
     spans = _spans(runs)
     missed_times = _points(missed, "scheduled_at", what="missed", optional=["certain"])
     next_times = _points(triggers, "trigger_at", what="triggers")
-    past = known_times(pd.concat([spans["start"], spans["end"], missed_times["time"]]).rename("scheduled_at"))
+    past = check_times(pd.concat([spans["start"], spans["end"], missed_times["time"]]).rename("scheduled_at"))
     until = past.max() + max(past.max() - past.min(), _LEAST_FUTURE) if len(past) else next_times["time"].max()
     is_cut = bool((next_times["time"] > until).any())
     next_times = next_times[next_times["time"] <= until]
@@ -178,11 +176,8 @@ def plot_run_timeline(
         show_message(ax, "There are no runs to show.")
         return ax
 
-    named = make_labels(list(shown.index), list(shown["name"]), labels)
-    prepare_rows(ax, len(shown))
+    points = prepare_rows(ax, make_labels(*keys_and_names(shown), labels))
     ax.grid(visible=True, axis="y", alpha=0.25, linewidth=0.6)
-    points = row_points(ax, len(shown))
-    ax.set_yticks(range(len(shown)), named.texts, fontsize=points, **named.properties)
     spans, missed_times, next_times = (_in_lanes(frame, shown) for frame in (spans, missed_times, next_times))
     parts = [spans["start"], spans["end"], missed_times["time"], next_times["time"], pd.Series(past).nlargest(1)]
     times = pd.DatetimeIndex(pd.concat([pd.to_datetime(part, utc=True) for part in parts]).dropna()).tz_convert(
@@ -206,31 +201,23 @@ def plot_run_timeline(
 
 
 def _spans(runs: pd.DataFrame) -> pd.DataFrame:
-    """Return lane, name, outcome, start and end of every run that has a time."""
+    """Return deployment, name, outcome, start and end of every run that has a time."""
     optional = ["status_from", "started_at", "completed_at", "duration_ms"]
     runs = require_frame(runs, ["deployment_id", "status", "triggered_at"], what="runs", optional=optional)
     triggered = runs["triggered_at"]
     missing = pd.Series(pd.NaT, index=runs.index, dtype="datetime64[us, UTC]")
     started, completed = (runs.get(name, missing) for name in ("started_at", "completed_at"))
-    check_times(triggered)
-    for times in (started, completed):
-        check_times(pd.concat([triggered, times.dropna()]).rename(str(times.name or triggered.name)))
+    for times in (triggered, started, completed):
+        check_times(pd.concat([triggered, times.dropna()]).rename(times.name))
     start = started.fillna(triggered)
     outcome = drawn_outcomes(runs)
-    length = pd.to_numeric(runs["duration_ms"]) if "duration_ms" in runs else pd.Series(pd.NA, index=runs.index)
-    length = length.astype("Float64").astype("float64")
+    length = pd.Series(runs.get("duration_ms"), runs.index, dtype="Float64").astype("float64")
     length = length.where(length.between(0, _LONGEST / pd.Timedelta("1ms")))
     end = completed.fillna(start + pd.to_timedelta(length, unit="ms").dt.as_unit("us"))
     end = end.where((end >= start) & outcome.isin(list(_BARS)))
-    return pd.DataFrame(
-        {
-            "lane": _keys(runs),
-            "name": _names(runs, "deployment_name"),
-            "outcome": outcome,
-            "start": start,
-            "end": end,
-        }
-    )[start.notna()]
+    names = runs.get("deployment_name")
+    spans = {"deployment_id": _keys(runs), "name": names, "outcome": outcome, "start": start, "end": end}
+    return pd.DataFrame(spans)[start.notna()]
 
 
 def drawn_outcomes(runs: pd.DataFrame) -> pd.Series[str]:
@@ -240,7 +227,7 @@ def drawn_outcomes(runs: pd.DataFrame) -> pd.Series[str]:
 
 
 def _points(frame: pd.DataFrame | None, column: str, *, what: str, optional: Sequence[str] = ()) -> pd.DataFrame:
-    """Return lane, name, time and certainty of missed times or triggers; no rows where there is no frame."""
+    """Return deployment, name, time and certainty of missed times or triggers; no rows where there is no frame."""
     if frame is None:
         frame = pd.DataFrame(
             {"deployment_id": pd.Series(dtype=TEXT), column: pd.Series(dtype="datetime64[us, UTC]")}
@@ -249,20 +236,12 @@ def _points(frame: pd.DataFrame | None, column: str, *, what: str, optional: Seq
     times = frame[column]
     check_times(times)
     certain = frame["certain"].fillna(value=False).astype(bool) if "certain" in frame else True
-    points = {"lane": _keys(frame), "name": _names(frame, "name"), "time": times, "certain": certain}
+    points = {"deployment_id": _keys(frame), "name": frame.get("name"), "time": times, "certain": certain}
     return pd.DataFrame(points, index=frame.index)[times.notna()]
 
 
 def _keys(frame: pd.DataFrame) -> pd.Series[str]:
     return frame["deployment_id"].astype("object").map(format_key)
-
-
-def _names(frame: pd.DataFrame, column: str) -> pd.Series[str]:
-    """Return the names of a frame that has them; missing ones are ``None``."""
-    if column not in frame:
-        return pd.Series(None, index=frame.index, dtype="object")
-    names = frame[column].astype("object")
-    return names.where(names.notna(), None)
 
 
 def _lanes(spans: pd.DataFrame, missed_times: pd.DataFrame, next_times: pd.DataFrame) -> pd.DataFrame:
@@ -272,17 +251,17 @@ def _lanes(spans: pd.DataFrame, missed_times: pd.DataFrame, next_times: pd.DataF
         missed_times.assign(bad=missed_times["certain"]),
         next_times.assign(bad=False),
     ]
-    rows = pd.concat([part[["lane", "name", "bad"]].astype({"bad": "int64"}) for part in parts])
-    lanes = rows.groupby("lane").agg(name=("name", "first"), bad=("bad", "sum"))
-    lanes["name"] = lanes["name"].astype("object").where(lanes["name"].notna(), None)
-    order = lanes.assign(text=lanes["name"].fillna(pd.Series(lanes.index, index=lanes.index)).astype(TEXT))
-    return lanes.loc[order.sort_values(["bad", "text"], ascending=[False, True], kind="stable").index]
+    kinds = {"name": "object", "bad": "int64"}
+    rows = pd.concat([part[["deployment_id", *kinds]].astype(kinds) for part in parts])
+    lanes = rows.groupby("deployment_id").agg(name=("name", "first"), bad=("bad", "sum"))
+    lanes["text"] = lanes["name"].fillna(lanes.index.to_series()).astype(TEXT)
+    return lanes.sort_values(["bad", "text"], ascending=[False, True], kind="stable")
 
 
 def _in_lanes(frame: pd.DataFrame, lanes: pd.DataFrame) -> pd.DataFrame:
     """Return the rows of the lanes that are drawn, with the number of the lane."""
-    mine = frame[frame["lane"].isin(lanes.index)]
-    return mine.assign(row=lanes.index.get_indexer(pd.Index(mine["lane"])))
+    mine = frame[frame["deployment_id"].isin(lanes.index)]
+    return mine.assign(row=lanes.index.get_indexer(pd.Index(mine["deployment_id"])))
 
 
 def _bars(ax: Axes, spans: pd.DataFrame, narrowest: float) -> _Legend:
@@ -299,13 +278,10 @@ def _bars(ax: Axes, spans: pd.DataFrame, narrowest: float) -> _Legend:
         right = np.fmax(day_numbers(mine["end"]), left + narrowest)
         low, high = rows - look.height / 2, rows + look.height / 2
         corners = np.stack([np.stack(x, 1) for x in ([left, left, right, right], [low, high, high, low])], 2)
-        style: dict[str, Any] = {
-            "facecolors": look.color if look.filled else "none",
-            "edgecolors": ax.get_facecolor() if look.filled else look.color,
-            "linewidths": 0.4 if look.filled else 0.9,
-        }
-        # Not autolim: the limits are set, and a NaN must not move them.
-        ax.add_collection(PolyCollection(list(corners), zorder=2 + zorder / 10, **style), autolim=False)
+        face, edge, width = (look.color, ax.get_facecolor(), 0.4) if look.filled else ("none", look.color, 0.9)
+        bars = PolyCollection(list(corners), facecolors=face, edgecolors=edge, linewidths=width)
+        bars.set_zorder(2 + zorder / 10)
+        ax.add_collection(bars, autolim=False)  # the limits are set, and a NaN must not move them
         legend[outcome] = _sample_bar(look), f"{look.words} ({len(mine):,})"
     return legend
 

@@ -22,18 +22,16 @@ from qoderdata.plots.axes import (
     describe_times,
     draw_grid,
     hatch_cells,
-    known_times,
     label_ticks,
     label_x,
     legend_beside,
     prepare_rows,
-    row_points,
     set_time_limits,
     show_message,
     time_axis,
     write_column,
 )
-from qoderdata.plots.labels import keep_direction, make_labels
+from qoderdata.plots.labels import Labels, keep_direction, keys_and_names, make_labels
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -111,21 +109,20 @@ def plot_next_triggers(
         show_message(ax, "Nothing fires in this time.")
         return ax
 
+    from matplotlib.lines import Line2D  # noqa: PLC0415 - heavy, and needed only when drawing
+
     agents = [str(agent) for agent in first["agent_id"].dropna().value_counts().index]
     own = agents[: len(DISTINCT)]
-    ids = [str(identifier) for identifier in first.index]
-    names = [None if pd.isna(name) else str(name) for name in first["name"]]
+    ids, names = keys_and_names(first)
     texts, properties = make_labels([*ids, *own], [*names, *_agent_names(triggers, own)], labels)
-    prepare_rows(ax, len(first))
-    points = row_points(ax, len(first))
-    ax.set_yticks(range(len(first)), texts[: len(first)], fontsize=points, **properties)
+    points = prepare_rows(ax, Labels(texts[: len(first)], properties))
 
     shown = triggers[triggers["deployment_id"].isin(first.index)]
     times = pd.DatetimeIndex(shown["trigger_at"])
     set_time_limits(ax, times)
     time_axis(ax, times)
     label_x(ax, f"trigger time, {describe_times(times)}")
-    _marks(ax, shown, pd.Series(range(len(first)), index=first.index), own=own, points=points)
+    _marks(ax, shown, first.index, own=own, points=points)
     # An agent has a number too, for readers who do not see colors.
     numbers = {agent: f"{number}" for number, agent in enumerate(own, start=1)}
     numbers_end = write_column(
@@ -139,7 +136,9 @@ def plot_next_triggers(
         agent_texts.append(counted(len(agents) - len(own), "other agent"))
     elif first["agent_id"].isna().any():
         agent_texts.append("no agent")
-    _agent_legend(ax, own, agent_texts, properties, offset=numbers_end + 12)
+    colors = [*DISTINCT[: len(own)], GREY][: len(agent_texts)]
+    handles = [Line2D([], [], linewidth=5, color=color) for color in colors]
+    legend_beside(ax, handles, agent_texts, title="agent", properties=properties, offset=numbers_end + 12)
     return ax
 
 
@@ -158,33 +157,16 @@ def _first_of_each(triggers: pd.DataFrame) -> pd.DataFrame:
     return first[columns].astype("object").set_index("deployment_id")
 
 
-def _marks(ax: Axes, shown: pd.DataFrame, lane: pd.Series[int], *, own: list[str], points: float) -> None:
+def _marks(ax: Axes, shown: pd.DataFrame, lanes: pd.Index[Any], *, own: list[str], points: float) -> None:
     """Draw the triggers, one line of markers an agent: those stay fast where there are hundreds of thousands."""
-    rows = lane.loc[shown["deployment_id"].astype("object")].to_numpy()
+    rows = lanes.get_indexer(pd.Index(shown["deployment_id"].astype("object")))
     times = day_numbers(shown["trigger_at"])
-    agents = shown["agent_id"].astype("object")
-    masks = [agents.eq(agent) for agent in own]
-    for color, mask in zip((*DISTINCT[: len(own)], GREY), (*masks, ~agents.isin(own)), strict=True):
-        mine = mask.to_numpy(dtype=bool)
+    agents = pd.Index(own).get_indexer(pd.Index(shown["agent_id"].astype("object")))
+    look: dict[str, Any] = {"marker": "|", "markersize": 1.4 * points, "markeredgewidth": 1.4}
+    for number, color in (*enumerate(DISTINCT[: len(own)]), (-1, GREY)):
+        mine = agents == number
         if mine.any():
-            look: dict[str, Any] = {
-                "marker": "|",
-                "markersize": 1.4 * points,
-                "markeredgewidth": 1.4,
-                "color": color,
-            }
-            ax.plot(times[mine], rows[mine], linestyle="none", **look)
-
-
-def _agent_legend(
-    ax: Axes, own: list[str], texts: list[str], properties: dict[str, Any], *, offset: float
-) -> None:
-    """Draw a legend of the colors and numbers of agents, to the right of the lanes."""
-    from matplotlib.lines import Line2D  # noqa: PLC0415 - heavy, and needed only when drawing
-
-    colors = [*DISTINCT[: len(own)], GREY][: len(texts)]
-    handles = [Line2D([], [], linewidth=5, color=color) for color in colors]
-    legend_beside(ax, handles, texts, title="agent", properties=properties, offset=offset)
+            ax.plot(times[mine], rows[mine], linestyle="none", color=color, **look)
 
 
 def plot_trigger_load(triggers: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
@@ -226,7 +208,7 @@ def plot_trigger_load(triggers: pd.DataFrame, *, ax: Axes | None = None) -> Axes
     'hour of day, Asia/Shanghai (UTC+08:00); 2026-06-15; hatched: no data'
     """
     triggers = require_frame(triggers, ["trigger_at"], what="triggers")
-    times = known_times(triggers["trigger_at"], years=10)
+    times = check_times(triggers["trigger_at"], years=10)
     ax = axes_or_new(ax, height=_HEIGHT_INCHES)
     ax.set_title("Triggers by weekday and hour")
     if times.empty:

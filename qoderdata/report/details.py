@@ -85,12 +85,8 @@ def failing(data: ReportData) -> Section:
             "Failures since the last success, in the runs given; where none of a deployment's runs completed, as "
             "many as the service counts. Archived deployments are left out."
         )
-    table = make_table(
-        found,
-        columns,
-        caption=_("Current streaks of failures, longest first"),
-        shows_more="qoderdata check --streak 1",
-    )
+    caption = _("Current streaks of failures, longest first")
+    table = make_table(found, columns, caption, shows_more="qoderdata check --streak 1")
     return Section("failing", title, about, table=table, count=f"{len(found):,}")
 
 
@@ -149,7 +145,7 @@ def rates(data: ReportData) -> Section:
         return Section("rates", title, nothing=_or_unknown(_("No deployment has a failed run."), recent))
     columns = [deployment_column(data), *rate_columns(worst)]
     caption = _("Failure rates by deployment, worst first")
-    table = make_table(worst, columns, caption=caption, shows_more=command)
+    table = make_table(worst, columns, caption, shows_more=command)
     return Section("rates", title, join_sentences(about, order_note()), table=table, count=f"{len(worst):,}")
 
 
@@ -157,6 +153,7 @@ def paused(data: ReportData) -> Section:
     """Show what the service itself has stopped."""
     title = _("Paused by error")
     found = data.paused_by_error.sort_values(["stats_last_triggered_at", "id"], ascending=[False, True])
+    found = found.assign(deployment_id=found["id"])
     if found.empty:
         return Section("paused", title, nothing=_("The service has paused no deployment because of an error."))
     columns = [
@@ -164,12 +161,8 @@ def paused(data: ReportData) -> Section:
         PageColumn(_("Error"), "error", lambda row: error_cell(row.paused_reason_error_type, None)),
         PageColumn(_("Last run"), "time", lambda row: data.time(row.stats_last_triggered_at)),
     ]
-    table = make_table(
-        found.assign(deployment_id=found["id"]),
-        columns,
-        caption=_("Deployments that the service has paused"),
-        shows_more="qoderdata check",
-    )
+    caption = _("Deployments that the service has paused")
+    table = make_table(found, columns, caption, shows_more="qoderdata check")
     about = _("The service stopped these after errors. They will not fire again until someone resumes them.")
     return Section("paused", title, about, table=table, count=f"{len(found):,}")
 
@@ -199,7 +192,7 @@ def errors(data: ReportData) -> Section:
         "Of {count} failed runs of the last 30 days, as in the picture.", failed,
     )  # fmt: skip
     about = join_sentences(about, _("Ids, numbers, addresses and quoted texts in messages are replaced."))
-    table = make_table(found, columns, caption=caption, shows_more="qoderdata errors")
+    table = make_table(found, columns, caption, shows_more="qoderdata errors")
     return Section("errors", title, about, table=table, count=f"{len(found):,}")
 
 
@@ -224,9 +217,8 @@ def missed(data: ReportData) -> Section:
         )  # fmt: skip
         lines.append(Sentence(names_of(data, ids), text, is_listed=True))
     if len(certain):
-        by_deployment = certain.groupby("deployment_id")["scheduled_at"].agg(["size", "min", "max"]).reset_index()
-        by_deployment.columns = pd.Index(["deployment_id", "times", "first", "last"])
-        by_deployment = by_deployment.sort_values(["times", "deployment_id"], ascending=[False, True])
+        times = certain.groupby("deployment_id")["scheduled_at"].agg(times="size", first="min", last="max")
+        by_deployment = times.reset_index().sort_values(["times", "deployment_id"], ascending=[False, True])
         columns = [
             deployment_column(data),
             PageColumn(_("Missed"), "strong", lambda row: f"{row.times:,}", "number"),
@@ -234,7 +226,7 @@ def missed(data: ReportData) -> Section:
             PageColumn(_("Last"), "time", lambda row: data.time(row.last)),
         ]
         caption = _("Missed triggers by deployment")
-        table = make_table(by_deployment, columns, caption=caption, shows_more="qoderdata missed")
+        table = make_table(by_deployment, columns, caption, shows_more="qoderdata missed")
     about = _("Scheduled times {period} for which no run was triggered.", period=period)
     return Section("missed", title, about, sentences=lines, table=table, count=f"{len(certain):,}")
 
@@ -255,9 +247,7 @@ def slower(data: ReportData, runs: pd.DataFrame) -> Section:
         ),
     ]
     about = _("Median time of a success in the last 3 days of the runs, against the 14 days before.")
-    table = make_table(
-        found, columns, caption=_("What got slower, most first"), shows_more="duration_regressions(runs)"
-    )
+    table = make_table(found, columns, _("What got slower, most first"), shows_more="duration_regressions(runs)")
     return Section("slower", title, about, table=table, count=f"{len(found):,}")
 
 
@@ -284,9 +274,7 @@ def next_triggers(data: ReportData) -> Section:
         deployments=ngettext("{count} deployment", "{count} deployments", len(firing)),
         start=data.time_text(data.start),
     )
-    table = make_table(
-        firing, columns, caption=_("What fires next, soonest first"), shows_more="qoderdata triggers"
-    )
+    table = make_table(firing, columns, _("What fires next, soonest first"), shows_more="qoderdata triggers")
     return Section("next", title, about, table=table, count=f"{len(triggers):,}")
 
 
@@ -370,9 +358,7 @@ def lints(data: ReportData) -> Section:
         PageColumn(_("Which"), "names", lambda row: names_of(data, row.deployment_id), "wide"),
     ]
     about = _("Schedules that may not do what was meant, equal findings in one line.")
-    table = make_table(
-        grouped, columns, caption=_("What may surprise about schedules"), shows_more="schedule_lints(df)"
-    )
+    table = make_table(grouped, columns, _("What may surprise about schedules"), shows_more="schedule_lints(df)")
     return Section("lints", title, about, table=table, count=f"{len(found):,}")
 
 

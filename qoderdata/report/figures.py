@@ -107,7 +107,9 @@ def _about_headline(data: ReportData) -> str:
 
 def _headline_without_runs(data: ReportData) -> Headline:
     if data.runs is not None:
-        return Headline(nothing_decided(data), _period(data), is_bad=False)
+        since, until = data.time_text(data.start - WEEK), data.time_text(data.start)
+        period = _("The last 7 days are from {since} to {until}.", since=since, until=until)
+        return Headline(nothing_decided(data), period, is_bad=False)
     failing = data.failing_by_counters
     by_error = len(data.paused_by_error)
     paused = ngettext("{count} is paused by error", "{count} are paused by error", by_error)
@@ -132,14 +134,6 @@ def nothing_decided(data: ReportData) -> str:
     if unknown:
         return join_sentences(_("No run of the last 7 days is known to have completed or failed."), *unknown)
     return _("No run of the last 7 days completed or failed.")
-
-
-def _period(data: ReportData) -> str:
-    return _(
-        "The last 7 days are from {since} to {until}.",
-        since=data.time_text(data.start - WEEK),
-        until=data.time_text(data.start),
-    )
 
 
 def _signed(change: float) -> str:
@@ -179,37 +173,24 @@ def _tiles_of_runs(data: ReportData) -> list[Tile]:
         _("{count} not ended", count=f"{int(now.unfinished):,}"),
         *([_("{count} unknown", count=f"{int(now.unknown):,}")] if now.unknown else []),
     ]  # fmt: skip
-    streaks = data.streaks
-    longest = int(streaks["streak"].max()) if len(streaks) else 0
+    rate = format_percent(None if row is None else row.recent_rate)
+    points = points_text(row.change) if has_before and row is not None else _no_week_before()
+    of = ngettext("of {count} decided run", "of {count} decided runs", decided)
+    is_worse = data.is_comparable and row.verdict == "worse"
+    runs = _change(len(week), len(before) if has_before else None)
+    failing, longest = len(data.streaks), data.streaks["streak"].max()
+    streaks = _("no deployment's last decided run failed")
+    if failing:
+        streaks = ngettext("longest streak: {count} run", "longest streak: {count} runs", longest)
+    then = _change(failing, data.failing_before)
     return [
-        Tile(
-            _("Failure rate"),
-            format_percent(None if row is None else row.recent_rate),
-            points_text(row.change) if has_before and row is not None else _no_week_before(),
-            ngettext("of {count} decided run", "of {count} decided runs", decided),
-            data.is_comparable and row.verdict == "worse",
-            "rates",
-        ),
-        Tile(
-            _("Runs"),
-            f"{len(week):,}",
-            _change(len(week), len(before) if has_before else None),
-            join_facts(*others) if others else "",
-            anchor="trend",
-        ),
-        Tile(
-            _("Failing now"),
-            f"{len(streaks):,}",
-            _change(len(streaks), data.failing_before),
-            ngettext("longest streak: {count} run", "longest streak: {count} runs", longest)
-            if longest else _("no deployment's last decided run failed"),
-            len(streaks) > 0,
-            "failing",
-        ),
+        Tile(_("Failure rate"), rate, points, of, is_worse, "rates"),
+        Tile(_("Runs"), f"{len(week):,}", runs, join_facts(*others) if others else "", anchor="trend"),
+        Tile(_("Failing now"), f"{failing:,}", then, streaks, failing > 0, "failing"),
         _missed_tile(data),
         _duration_tile(week, before if has_before else None),
         _deployments_tile(data),
-    ]  # fmt: skip
+    ]
 
 
 def _deployments_tile(data: ReportData) -> Tile:
@@ -273,51 +254,32 @@ def _all_costs(sessions: pd.DataFrame) -> Any:  # noqa: ANN401 - a row as a name
 
 
 def _tiles_of_counters(data: ReportData) -> list[Tile]:
-    live = data.live
     failing, by_error = data.failing_by_counters, len(data.paused_by_error)
-    longest = live["stats_consecutive_failures"].max()
-    paused = int(live["status"].eq("paused").fillna(value=False).sum())
     total = next(iter(rows_of(failure_rates(data.deployments, by=None))), None)
-    runs, rate, never = (
-        (None, None, 0) if total is None else (total.total_runs, total.failure_rate, total.never_run)
-    )
+    rate, never = (None, 0) if total is None else (total.failure_rate, total.never_run)
+    streaks = lifetime = _("not known without runs")
     if failing is None:
-        runs, rate, never = None, None, None
-    firing, not_known = data.triggers["deployment_id"].nunique(), _("not known without runs")
+        rate, never = None, None
+    else:
+        runs = format_count(None if total is None else total.total_runs)
+        lifetime = _("of {runs} runs, archived deployments included", runs=runs)
+        streaks = _("no deployment's last run failed")
+    if failing:
+        longest = data.live["stats_consecutive_failures"].max()
+        streaks = ngettext("longest streak: {count} run", "longest streak: {count} runs", longest)
+    paused = int(data.live["status"].eq("paused").fillna(value=False).sum()) - by_error
+    others = ngettext("{count} more is paused", "{count} more are paused", paused)
+    ahead, firing = span_text(data.shown_horizon), data.triggers["deployment_id"].nunique()
+    fires = ngettext("triggers of {count} deployment", "triggers of {count} deployments", firing)
+    of = ngettext("of {count} deployment", "of {count} deployments", len(data.deployments))
     return [
         _deployments_tile(data),
-        Tile(_("Failing now"), MISSING, None, not_known, anchor="failing")
-        if failing is None
-        else Tile(
-            _("Failing now"),
-            f"{failing:,}",
-            None,
-            ngettext("longest streak: {count} run", "longest streak: {count} runs", int(longest))
-            if failing else _("no deployment's last run failed"),
-            failing > 0,
-            "failing",
-        ),
-        Tile(
-            _("Paused by error"),
-            f"{by_error:,}",
-            None,
-            ngettext("{count} more is paused", "{count} more are paused", paused - by_error),
-            by_error > 0,
-            "paused",
-        ),
-        Tile(_("Lifetime failure rate"), format_percent(rate), None,
-             not_known if failing is None
-             else _("of {runs} runs, archived deployments included", runs=format_count(runs)), anchor="rates"),
-        Tile(
-            _("Next {span}", span=span_text(data.shown_horizon)),
-            f"{len(data.triggers):,}",
-            None,
-            ngettext("triggers of {count} deployment", "triggers of {count} deployments", firing),
-            anchor="next",
-        ),
-        Tile(_("Never run"), format_count(never), None,
-             ngettext("of {count} deployment", "of {count} deployments", len(data.deployments))),
-    ]  # fmt: skip
+        Tile(_("Failing now"), format_count(failing), None, streaks, bool(failing), "failing"),
+        Tile(_("Paused by error"), f"{by_error:,}", None, others, by_error > 0, "paused"),
+        Tile(_("Lifetime failure rate"), format_percent(rate), None, lifetime, anchor="rates"),
+        Tile(_("Next {span}", span=ahead), f"{len(data.triggers):,}", None, fires, anchor="next"),
+        Tile(_("Never run"), format_count(never), None, of),
+    ]
 
 
 def _no_week_before() -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
+from functools import reduce
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pandas as pd
@@ -23,23 +24,16 @@ MOST_ROWS, MOST_AT_FIRST = 20, 5
 #: How many names are shown for equal rows.
 _FIRST_NAMES = 3
 _MOST_CHARACTERS = 200
-#: Where small bars begin and end.
+#: Where small bars begin and end; the template draws a track between.
 _TRACK = (6.0, 122.0)
 
 
 class Bar(NamedTuple):
-    """Where the parts of a small bar begin and end, in its own units; `dot` is ``None`` where there is none."""
+    """What a small bar shows, and where its parts are, in its own units; `dot` is ``None`` where there is none."""
 
-    track: tuple[float, float]
-    line: tuple[float, float]
-    dot: float | None
-
-
-class BarText(NamedTuple):
-    """A small bar, and the number that it shows."""
-
-    bar: Bar
     text: str
+    line: tuple[float, float]
+    dot: float | None = None
 
 
 class Badge(NamedTuple):
@@ -201,8 +195,8 @@ class Tile(NamedTuple):
 def make_table(
     frame: pd.DataFrame,
     columns: Sequence[PageColumn],
-    *,
     caption: str,
+    *,
     shows_more: str = "",
     most: int = MOST_ROWS,
 ) -> PageTable:
@@ -245,10 +239,7 @@ def names_of(data: ReportData, identifiers: Iterable[str]) -> Names:
 
 def join_sentences(*sentences: str) -> str:
     """Return sentences as one text; a language without blanks has none between them."""
-    text, *rest = sentences
-    for sentence in rest:
-        text = _("{text} {sentence}", text=text, sentence=sentence)
-    return text
+    return reduce(lambda text, sentence: _("{text} {sentence}", text=text, sentence=sentence), sentences)
 
 
 def unknown_note(runs: pd.DataFrame) -> list[str]:
@@ -260,10 +251,7 @@ def unknown_note(runs: pd.DataFrame) -> list[str]:
 
 def join_facts(*facts: str) -> str:
     """Return facts as one text, with commas."""
-    text, *rest = facts
-    for fact in rest:
-        text = _("{what}, {change}", what=text, change=fact)
-    return text
+    return reduce(lambda text, fact: _("{what}, {change}", what=text, change=fact), facts)
 
 
 def round_scale(highest: float) -> float:
@@ -275,11 +263,11 @@ def rate_columns(rates: pd.DataFrame) -> tuple[PageColumn, PageColumn, PageColum
     """Return the columns of failure rates, of their intervals as bars, and of failed and decided runs."""
     scale = round_scale(rates["ci_high"].head(MOST_ROWS).max())
 
-    def interval(row: Any) -> BarText | None:  # noqa: ANN401 - a row as a named tuple
+    def interval(row: Any) -> Bar | None:  # noqa: ANN401 - a row as a named tuple
         if pd.isna(row.failure_rate):
             return None
         low, rate, high = (_x(share, scale) for share in (row.ci_low, row.failure_rate, row.ci_high))
-        return BarText(Bar(_TRACK, (low, high), rate), format_interval(row.ci_low, row.ci_high))
+        return Bar(format_interval(row.ci_low, row.ci_high), (low, high), rate)
 
     return (
         PageColumn(_("Failure rate"), "strong", lambda row: format_percent(row.failure_rate), "number"),
@@ -292,10 +280,10 @@ def share_column(shares: pd.Series[Any]) -> PageColumn:
     """Return the column of shares as bars; `shares` are those of all rows."""
     scale = round_scale(shares.fillna(0).max())
 
-    def cell(row: Any) -> BarText | None:  # noqa: ANN401 - a row as a named tuple
+    def cell(row: Any) -> Bar | None:  # noqa: ANN401 - a row as a named tuple
         if pd.isna(row.share):
             return None
-        return BarText(Bar(_TRACK, (_TRACK[0], _x(row.share, scale)), None), format_percent(row.share))
+        return Bar(format_percent(row.share), (_TRACK[0], _x(row.share, scale)))
 
     return PageColumn(_("Share"), "bar", cell, note=_scale_note(scale))
 

@@ -194,9 +194,7 @@ def _render(data: ReportData, caught: list[warnings.WarningMessage], lang: str) 
 
 def _age(data: ReportData) -> str:
     age = data.age_of(data.deployments)
-    if age is None:
-        return _("When the data was fetched is not known.")
-    return _("The data was {age}.", age=age)
+    return _("The data was {age}.", age=age) if age else _("When the data was fetched is not known.")
 
 
 def cautions(data: ReportData) -> list[str]:

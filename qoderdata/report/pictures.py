@@ -63,13 +63,8 @@ def month_picture(data: ReportData, runs: pd.DataFrame, total: Any) -> Picture: 
             dots.append(f"M{_r(middle)} {rate}h0")
             spans.append(f"M{_r(middle)} {low}V{high}")
         was_known = pd.notna(day.failure_rate)
-    axes = "".join(f"M{_LEFT} {y}H{_r(right)}" for y in (*_RATES, *_RUNS))
-    paths = [
-        Path(axes, "axis"),
-        Path("".join(spans), "span"),
-        Path("".join(rates), "rate"),
-        Path("".join(dots), "dot"),
-    ]
+    axes = [f"M{_LEFT} {y}H{_r(right)}" for y in (*_RATES, *_RUNS)]
+    paths = {"axis": axes, "span": spans, "rate": rates, "dot": dots}
     title, highest = _("Failure rate by day, with its 95 % interval"), format_percent(scale).replace(".0", "")
     if days["ci_high"].max() > scale:
         title = _("{what}, {change}", what=title, change=_("drawn up to {percent}", percent=highest))
@@ -93,7 +88,7 @@ def month_picture(data: ReportData, runs: pd.DataFrame, total: Any) -> Picture: 
         _WIDTH,
         _HEIGHT,
         boxes,
-        [path for path in paths if path.d],
+        [Path("".join(parts), look) for look, parts in paths.items() if parts],
         [Label(_r(label.x), label.y, label.text, label.anchor) for label in labels],
     )
 

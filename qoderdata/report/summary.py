@@ -113,13 +113,8 @@ def to_do(data: ReportData) -> Section:
             PageColumn(_("Deployment"), "id", lambda row: row.deployment_id),
             PageColumn(_("Since"), "time", lambda row: data.time(row.since)),
         ]
-        table = make_table(
-            found,
-            columns,
-            caption=_("All findings, the worst first"),
-            shows_more="qoderdata check",
-            most=_MOST_FINDINGS,
-        )
+        caption = _("All findings, the worst first")
+        table = make_table(found, columns, caption, shows_more="qoderdata check", most=_MOST_FINDINGS)
         folded = Section("findings", _("all {count} findings", count=f"{len(found):,}"), table=table)
     return Section("to-do", title, count=f"{len(found):,}", sentences=first, is_ordered=True, folded=folded)
 
@@ -198,7 +193,7 @@ def costs(data: ReportData, sessions: pd.DataFrame) -> Section:
         first = sessions["created_at"].min()
         days = 0 if pd.isna(first) else math.ceil((data.start - first) / pd.Timedelta("1D"))
         command = f"qoderdata costs --since {days}D" if days > 0 else "qoderdata costs"
-        table = make_table(found, all_columns, caption=caption, shows_more=command)
+        table = make_table(found, all_columns, caption, shows_more=command)
         title_ = ngettext("all {count} deployment", "all {count} deployments", len(found))
         folded = Section("all-costs", title_, table=table)
     return Section(
@@ -207,7 +202,7 @@ def costs(data: ReportData, sessions: pd.DataFrame) -> Section:
         ngettext("{count} session used", "{count} sessions used", total.sessions - total.unknown),
         _("{credits} credits.", credits=format_credits(total.credits)),
         _when_and_forecast(data, sessions, total.unknown),
-        table=make_table(found.head(MOST_AT_FIRST), [name, used, ahead], caption=caption),
+        table=make_table(found.head(MOST_AT_FIRST), [name, used, ahead], caption),
         folded=folded,
     )
 
@@ -270,16 +265,12 @@ def by_group(data: ReportData) -> Section:
     caption = _("Failure rates by group, those that surely fail most first")
     folded = None
     if len(found) > _MOST_GROUPS:
-        command = "failures" if data.runs is None else "compare"
-        table = make_table(
-            found,
-            [name, rate, interval, runs, change],
-            caption=caption,
-            shows_more=f"qoderdata {command} --by {shlex.quote(data.groups.word)}",
-        )
+        name_of_command = "failures" if data.runs is None else "compare"
+        command = f"qoderdata {name_of_command} --by {shlex.quote(data.groups.word)}"
+        table = make_table(found, [name, rate, interval, runs, change], caption, shows_more=command)
         folded = Section("all-groups", _("all {count}", count=f"{len(found):,}"), table=table)
     columns = [name, rate, runs, *([] if data.runs is None else [change])]
-    table = make_table(found.head(_MOST_GROUPS), columns, caption=caption)
+    table = make_table(found.head(_MOST_GROUPS), columns, caption)
     return Section("groups", title, join_sentences(about, order_note()), table=table, folded=folded)
 
 
