@@ -34,6 +34,7 @@ from qoderdata.schema import DEPLOYMENTS, EVENTS, EXTRA, RUNS, SESSIONS, Schema
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable
+    from datetime import datetime
 
     from narwhals.typing import IntoFrame, IntoFrameT
     from numpy.typing import NDArray
@@ -123,7 +124,7 @@ def mask_text(text: str, *, hide: bool = False) -> str:
 
 
 def to_pandas(table: pa.Table, schema: Schema) -> pd.DataFrame:
-    """Return a table with the columns of a schema, in any order, as a frame with a `pandas.RangeIndex`.
+    """Return a table with columns of a schema, in any order, as a frame with a `pandas.RangeIndex`.
 
     The columns are in the schema's order: text ``str``, integers ``Int64``, numbers ``float64``, times
     ``datetime64[us, UTC]``, text that many records share ``category``, lists ``object`` (a NumPy array per row, of
@@ -135,10 +136,33 @@ def to_pandas(table: pa.Table, schema: Schema) -> pd.DataFrame:
     >>> to_pandas(RUNS.arrow.empty_table(), RUNS).dtypes["duration_ms"]
     Int64Dtype()
     """
-    table = table.select(schema.names).cast(schema.arrow).replace_schema_metadata(None)
+    wanted = pa.schema([part for part in schema.arrow if part.name in table.schema.names])
+    table = table.select(wanted.names).cast(wanted).replace_schema_metadata(None)
     with gc_paused:
         frame = table.to_pandas(types_mapper=_DTYPES.get)
-    frame[EXTRA] = ExtraArray._from_sequence(table[EXTRA], dtype=TEXT)  # noqa: SLF001 - for authors of arrays
+    if EXTRA in wanted.names:
+        frame[EXTRA] = ExtraArray._from_sequence(table[EXTRA], dtype=TEXT)  # noqa: SLF001 - for authors of arrays
+    return frame
+
+
+def loaded_frame(
+    table: pa.Table,
+    schema: Schema,
+    *,
+    source: str,
+    fetched_at: datetime | None,
+    requests: int,
+    complete: bool = True,
+) -> pd.DataFrame:
+    """Return what a loader returns: a frame whose `attrs` say where its rows are from, and when they were read."""
+    frame = to_pandas(table, schema)
+    frame.attrs = {
+        "source": source,
+        "fetched_at": None if fetched_at is None else fetched_at.isoformat(),
+        "from_cache": requests == 0,
+        "complete": complete,
+        "requests": requests,
+    }
     return frame
 
 

@@ -178,13 +178,8 @@ def accounts(cache_folder: Folder) -> list[Account]:
         with contextlib.suppress(Exception):  # a damaged file fails in any way
             schema = pq.read_schema(path, filesystem=cache_folder.filesystem)
             identity = json.loads(schema.metadata[_METADATA_KEY])["identity"]
-            found.append(
-                Account(
-                    base_url=identity["base_url"],
-                    workspace_id=identity["workspace_id"],
-                    account=identity["account"],
-                )
-            )
+            del identity["include_archived"]
+            found.append(identity)
     return found
 
 
@@ -231,13 +226,14 @@ def _write_file(to: Series, prefix: str, table: pa.Table, fetched_at: datetime, 
 def _encode(table: pa.Table, identity: SeriesIdentity, *, base: str | None = None) -> pa.Buffer:
     facts = {"format": FORMAT, "identity": identity, "base": base}
     table = table.replace_schema_metadata({_METADATA_KEY: json.dumps(facts).encode()})
-    leaves = {
-        f"{field.name}.list.element" if pa.types.is_list(field.type) else field.name: (
-            field.type.value_type if pa.types.is_list(field.type) else field.type
-        )
-        for field in table.schema
-    }
-    numbers = {leaf for leaf, kind in leaves.items() if pa.types.is_timestamp(kind) or pa.types.is_integer(kind)}
+    encodings = {}
+    for field in table.schema:
+        is_list = pa.types.is_list(field.type)
+        kind: pa.DataType = field.type.value_type if is_list else field.type
+        if pa.types.is_timestamp(kind) or pa.types.is_integer(kind):
+            encodings[f"{field.name}.list.element" if is_list else field.name] = "BYTE_STREAM_SPLIT"
+    if base is not None:
+        encodings[_BASE_ROW] = "DELTA_BINARY_PACKED"
     sink = pa.BufferOutputStream()
     # A base has many long texts, and is read with every pull; counters and times are what differs in a snapshot.
     pq.write_table(
@@ -248,8 +244,7 @@ def _encode(table: pa.Table, identity: SeriesIdentity, *, base: str | None = Non
         row_group_size=_ROW_GROUP if base is None else None,
         write_statistics=False,
         use_dictionary=False,
-        column_encoding=dict.fromkeys(numbers - {_BASE_ROW}, "BYTE_STREAM_SPLIT")
-        | dict.fromkeys(numbers & {_BASE_ROW}, "DELTA_BINARY_PACKED"),
+        column_encoding=encodings,
     )
     return sink.getvalue()
 

@@ -8,7 +8,6 @@ to one row, and `apply_ends` (pandas) or `apply_ends_lazy` (other engines) fill 
 from __future__ import annotations
 
 import warnings
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import narwhals as nw
@@ -259,7 +258,7 @@ def ends_from_events(events: pd.DataFrame) -> pd.DataFrame:
 
 def ends_from_table(events: pa.Table) -> pa.Table:
     """Return what `ends_from_events` does, of a table with each session's events together, in the list's order."""
-    listed = _Events.read(events)
+    listed = _Events(events)
     final = listed.first(listed.ends)
     before = listed.rows < final[listed.codes]
     voided = listed.last(before & (listed.running | listed.rescheduled))
@@ -329,13 +328,13 @@ def apply_ends_lazy(runs: Any, sessions: Any = None, ends: Any = None) -> Any:  
     All are frames of one engine (DuckDB relations of one connection; Polars, Dask, PySpark frames). Sessions and
     ends are unique by session.
     """
-    frame = _open(runs)
+    frame = open_native(runs)
     present = frame.collect_schema().names()
     errors.require_columns(present, _REQUIRED, what="runs")
     names = _result_names(present)
     for side, native in ((_SESSIONS, sessions), (_ENDS, ends)):
         if native is not None:
-            other = _open(native)
+            other = open_native(native)
             errors.require_columns(other.collect_schema().names(), [side.key, *side.kinds], what=side.what)
             renamed = (nw.col(name).alias(column) for name, column in zip(side.kinds, side.columns, strict=True))
             keyed = other.select(nw.col(side.key).alias("_key"), *renamed)
@@ -355,13 +354,17 @@ def apply_ends_lazy(runs: Any, sessions: Any = None, ends: Any = None) -> Any:  
 def current_ends_lazy(sessions: Any, ends: Any) -> Any:  # noqa: ANN401 frames of any engine
     """Return the ends that still count: final ones, and those whose session has not changed since they were read.
 
-    Sessions have ``id``, unique, and ``updated_at``; ends are as they are stored: the session in ``id``, and
-    ``session_updated_at``.
+    Those whose session changed, but could not be read, count unless it runs. Sessions have ``id``, unique,
+    ``status`` and ``updated_at``; ends are as they are stored: the session in ``id``, and ``session_updated_at``.
     """
-    known = _open(sessions).select(nw.col("id").alias("_id"), nw.col("updated_at").alias("_updated_at"))
-    joined = _open(ends).join(known, how="left", left_on="id", right_on="_id")
+    known = open_native(sessions).select(
+        *(nw.col(name).alias(f"_{name}") for name in ("id", "status", "updated_at"))
+    )
+    joined = open_native(ends).join(known, how="left", left_on="id", right_on="_id")
     unchanged = _flag(nw.col("session_updated_at") == nw.col("_updated_at"))
-    counted = joined.filter(_flag(nw.col("end").is_in(["final", "gone"])) | unchanged)
+    unread = nw.col("session_updated_at").is_null() & ~nw.col("end").is_null()
+    kept = unread & ~_flag(nw.col("_status").is_in(RUNNING_SESSIONS))
+    counted = joined.filter(_flag(nw.col("end").is_in(["final", "gone"])) | unchanged | kept)
     return counted.select(
         nw.col("id").alias("session_id"), *(nw.col(name) for name in _ENDS.kinds if name != "session_id")
     ).to_native()
@@ -454,10 +457,10 @@ def _with_milliseconds(frame: Any) -> Any:  # noqa: ANN401 likewise
     """Add the time from start to end as ``_ends_ms``; SQL engines subtract times by a calendar, and so cannot."""
     if frame.implementation.is_duckdb():
         sql = "(epoch_us(_ends_completed_at) - epoch_us(_ends_started_at)) // 1000"
-        return _open(frame.to_native().project(f"*, {sql} AS _ends_ms"))
+        return open_native(frame.to_native().project(f"*, {sql} AS _ends_ms"))
     if frame.implementation.is_spark_like():
         sql = "(unix_micros(_ends_completed_at) - unix_micros(_ends_started_at)) div 1000"
-        return _open(frame.to_native().selectExpr("*", f"{sql} AS _ends_ms"))
+        return open_native(frame.to_native().selectExpr("*", f"{sql} AS _ends_ms"))
     took = nw.col("_ends_completed_at") - nw.col("_ends_started_at")
     return frame.with_columns(took.dt.total_milliseconds().cast(nw.Int64).alias("_ends_ms"))
 
@@ -474,7 +477,8 @@ def _null(kind: object) -> nw.Expr:
     return nw.when(column.is_null()).then(column)
 
 
-def _open(native: Any) -> Any:  # noqa: ANN401 a frame of any engine
+def open_native(native: Any) -> Any:  # noqa: ANN401 a frame of any engine
+    """Return a frame of any engine as one of narwhals."""
     with warnings.catch_warnings():
         # narwhals 2.29 asks for a package of its own for Dask that does not exist yet.
         warnings.filterwarnings("ignore", message="Dask support is moving", category=FutureWarning)
@@ -574,52 +578,30 @@ def _event_table(events: pd.DataFrame) -> pa.Table:
     return table.take(order) if (np.diff(order) < 0).any() else table
 
 
-@dataclass(frozen=True)
 class _Events:
     """The events of all sessions, each session's in one piece and in the list's order."""
 
-    sessions: Any
-    codes: NDArray[np.int32]
-    rows: NDArray[np.int64]
-    columns: dict[str, Any]
-    running: NDArray[np.bool_]
-    rescheduled: NDArray[np.bool_]
-    idle: NDArray[np.bool_]
-    error: NDArray[np.bool_]
-    any_status: NDArray[np.bool_]
-    waits: NDArray[np.bool_]
-    ends: NDArray[np.bool_]
-    fatal: NDArray[np.bool_]
+    def __init__(self, events: pa.Table) -> None:
+        self.columns: dict[str, Any] = {name: events[name].combine_chunks() for name in _EVENTS}
+        sessions = self.columns["session_id"].dictionary_encode()
+        self.sessions = sessions.dictionary
+        self.codes: NDArray[np.int32] = sessions.indices.to_numpy(zero_copy_only=False)
+        self.rows = np.arange(len(self.codes))
+        self._types = self.columns["type"].dictionary_encode()
+        self.running = self._is_type("session.status_running")
+        self.rescheduled = self._is_type("session.status_rescheduled")
+        self.idle = self._is_type("session.status_idle")
+        self.error = self._is_type("session.error")
+        self.any_status = self._has_type(pc.starts_with(self._types.dictionary, "session.status_"))
+        self.waits = self.idle & _one_of(self.columns["stop_reason"], ["requires_action"])
+        self.ends = (self.idle & ~self.waits) | self._is_type("session.status_terminated")
+        self.fatal = self.error & _one_of(self.columns["retry_status"], ["exhausted", "terminal"])
 
-    @classmethod
-    def read(cls, events: pa.Table) -> _Events:
-        columns: dict[str, Any] = {name: events[name].combine_chunks() for name in _EVENTS}
-        sessions = columns["session_id"].dictionary_encode()
-        codes = sessions.indices.to_numpy(zero_copy_only=False)
-        types = columns["type"].dictionary_encode()
+    def _is_type(self, name: str) -> NDArray[np.bool_]:
+        return self._has_type(pc.equal(self._types.dictionary, pa.scalar(name, _TEXT)))
 
-        def has(condition: Any) -> NDArray[np.bool_]:  # noqa: ANN401 an Arrow array
-            return _mask(condition.take(types.indices))
-
-        def is_type(name: str) -> NDArray[np.bool_]:
-            return has(pc.equal(types.dictionary, pa.scalar(name, _TEXT)))
-
-        idle, error = is_type("session.status_idle"), is_type("session.error")
-        waits = idle & _one_of(columns["stop_reason"], ["requires_action"])
-        return cls(
-            sessions=sessions.dictionary,
-            codes=codes,
-            rows=np.arange(len(codes)),
-            columns=columns,
-            running=is_type("session.status_running"),
-            rescheduled=is_type("session.status_rescheduled"),
-            idle=idle,
-            error=error,
-            any_status=has(pc.starts_with(types.dictionary, "session.status_")),
-            waits=waits,
-            ends=(idle & ~waits) | is_type("session.status_terminated"),
-            fatal=error & _one_of(columns["retry_status"], ["exhausted", "terminal"]),
-        )
+    def _has_type(self, is_wanted: Any) -> NDArray[np.bool_]:  # noqa: ANN401 one value a type
+        return _mask(is_wanted.take(self._types.indices))
 
     @property
     def none(self) -> int:

@@ -22,40 +22,25 @@ _TIME = pa.timestamp("us", tz="UTC")
 class Kind(enum.Enum):
     """What a column holds, and so which JSON values fit it."""
 
-    TEXT = "text"
-    TEXT_OR_ID = "text, or the id of an object"
-    INTEGER = "integer"
-    NUMBER = "number, or a decimal number as text"
-    TIME = "time"
-    TEXTS = "list of texts"
-    TIMES = "list of times"
-    JSON_OBJECT = "object, as JSON text"
-    JSON_LIST = "list, as JSON text"
-    SHARED_OBJECT = "object that many records share, as JSON text"
+    TEXT = "text", pa.large_string()
+    TEXT_OR_ID = "text, or the id of an object", pa.large_string()
+    INTEGER = "integer", pa.int64()
+    NUMBER = "number, or a decimal number as text", pa.float64()
+    TIME = "time", _TIME
+    TEXTS = "list of texts", pa.list_(pa.string())
+    TIMES = "list of times", pa.list_(_TIME)
+    JSON_OBJECT = "object, as JSON text", pa.large_string()
+    JSON_LIST = "list, as JSON text", pa.large_string()
+    SHARED_OBJECT = "object that many records share, as JSON text", pa.dictionary(pa.int32(), pa.large_string())
 
-    @property
-    def arrow(self) -> pa.DataType:
-        """The Arrow type; text has 64-bit offsets, as in pandas, so that no copy is needed."""
-        return _ARROW[self]
+    def __init__(self, _: str, arrow: pa.DataType) -> None:
+        #: The Arrow type; text has 64-bit offsets, as in pandas, so that no copy is needed.
+        self.arrow = arrow
 
     @property
     def is_object(self) -> bool:
         """Whether the column holds the keys of an object that have no column of their own."""
         return self in {Kind.JSON_OBJECT, Kind.SHARED_OBJECT}
-
-
-_ARROW: dict[Kind, pa.DataType] = {
-    Kind.TEXT: pa.large_string(),
-    Kind.TEXT_OR_ID: pa.large_string(),
-    Kind.INTEGER: pa.int64(),
-    Kind.NUMBER: pa.float64(),
-    Kind.TIME: _TIME,
-    Kind.TEXTS: pa.list_(pa.string()),
-    Kind.TIMES: pa.list_(_TIME),
-    Kind.JSON_OBJECT: pa.large_string(),
-    Kind.JSON_LIST: pa.large_string(),
-    Kind.SHARED_OBJECT: pa.dictionary(pa.int32(), pa.large_string()),
-}
 
 
 @dataclass(frozen=True)
@@ -281,10 +266,7 @@ EVENTS = Schema(
         _column("error.type", Kind.TEXT, "what kind of error it tells"),
         _column("error.message", Kind.TEXT, "that error in words"),
         _column(
-            "error.retry_status.type",
-            Kind.TEXT,
-            "`retrying`, `exhausted` or `terminal`",
-            name="retry_status",
+            "error.retry_status.type", Kind.TEXT, "`retrying`, `exhausted` or `terminal`", name="retry_status"
         ),
         _column("model_usage.credits", Kind.NUMBER, "credits of one model call", name="model_credits"),
     ),
@@ -337,7 +319,7 @@ OUTCOMES = Schema(
         _derived(
             "session_updated_at",
             Kind.TIME,
-            "its session's `updated_at` when events were read; missing: refused, or gone",
+            "its session's `updated_at` when events were read; missing: could not be read, or gone",
         ),
         _derived("read_at", Kind.TIME, "when they were read"),
     ),

@@ -597,27 +597,42 @@ def test_a_session_that_the_service_refuses_is_asked_for_again_after_max_age(
         assert ask(max_age="0s") == (1 if name == "done" else 2, "events")
 
 
-def test_where_events_are_refused_what_they_told_before_is_kept(moving: Moving, tmp_path: Path) -> None:
-    """The session waited, as its events told, and is deleted in the end."""
+@pytest.mark.parametrize(("name", "known"), [("waits", "waiting"), ("fatal alone", "failed")])
+@pytest.mark.parametrize("status", [403, 501])
+def test_where_events_cannot_be_read_what_they_told_before_is_kept(
+    moving: Moving, tmp_path: Path, status: int, name: str, known: str
+) -> None:
+    """The session changed since, runs for a while, and is deleted in the end."""
     service, client, _ = moving
-    session = sessions_of(service.account, "waits")[0]
+    session = sessions_of(service.account, name)[0]
     service.account.continue_session(session, "msg")
 
     def refuse(request: Request) -> None:
         if request.path.endswith(f"{session}/events"):
-            raise Refusal(403, "permission_error", "not yours")
+            raise Refusal(status, "permission_error", "not yours")
+
+    def statuses(**options: Any) -> list[Any]:  # noqa: ANN401
+        runs = qd.load_runs(client=client, cache_dir=tmp_path, progress=False, **options)
+        lazy = qd.scan_runs(tmp_path, engine="polars", client=client).collect()
+        of_lazy = dict(zip(lazy["session_id"], lazy["status"], strict=True))
+        return [*runs.set_index("session_id").loc[session, ["status", "status_from"]], of_lazy[session]]
 
     service.before = refuse
-    for times in (1, 0):
+    for refresh in (True, False):
         before = len(service.requests)
+        times = 1 if refresh or status == 501 else 0
         with warnings_of_unread(expected=times == 1):
-            qd.load_runs(client=client, cache_dir=tmp_path, outcomes="events", refresh=times == 1, progress=False)
+            assert statuses(outcomes="events", refresh=refresh) == [known, "events", known]
         paths = [request.path for request in service.requests[before:]]
         assert sum(path.endswith(f"{session}/events") for path in paths) == times
+    assert statuses(outcomes="sessions") == [known, "events", known]
+    service.account.continue_session(session, "run", "running")
+    assert statuses(outcomes="events", refresh=True) == ["running", "session", "running"]
     service.account.sessions.remove(service.account.session(session))
-    loaded = load(service, tmp_path, client, outcomes="events", refresh=True)
-    row = loaded.frame.set_index("session_id").loc[session]
-    assert (row["status"], row["status_from"]) == ("waiting", "events")
+    for times in (1, 0):
+        before = len(service.requests)
+        assert statuses(outcomes="events", refresh=True) == [known, "events", known]
+        assert sum(session in request.path for request in service.requests[before:]) == times
 
 
 def warnings_of_unread(*, expected: bool) -> contextlib.AbstractContextManager[object]:

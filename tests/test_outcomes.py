@@ -750,19 +750,21 @@ def test_ends_count_while_their_session_is_unchanged(name: str) -> None:
     engine = Engine(name)
     kept = {"id": TEXT, "session_updated_at": TIME, **OF_ENDS}
     rows: list[Row] = [
-        {"id": f"{end} {minute}", "end": end, "session_updated_at": at(minute)}
+        {"id": f"{end} {minute} {status}", "end": end, "session_updated_at": at(minute)}
         for end in ("final", "gone", "waiting", None)
         for minute in (1, 2, None)
+        for status in ("idle", "running")
     ]
-    sessions = [{"id": row["id"], "updated_at": at(2)} for row in rows]
+    sessions = [{"id": row["id"], "status": row["id"].split()[2], "updated_at": at(2)} for row in rows]
     ends = current_ends_lazy(
-        engine.open(arrow(sessions, {"id": TEXT, "updated_at": TIME})),
+        engine.open(arrow(sessions, {"id": TEXT, "status": TEXT, "updated_at": TIME})),
         engine.open(arrow(rows, kept).drop_columns(["session_id"])),
     )
     runs = [{"id": row["id"], "session_id": row["id"]} for row in rows]
     counted = engine.collect(apply_ends_lazy(engine.open(arrow(runs, OF_RUNS)), None, ends))
     told = set(counted["id"][counted["status_from"] == "events"])
-    assert told == {"final 1", "final 2", "final None", "waiting 2"}
+    final = {f"final {minute} {status}" for minute in (1, 2, None) for status in ("idle", "running")}
+    assert told == {*final, "waiting 2 idle", "waiting 2 running", "waiting None idle"}
 
 
 @pytest.mark.spark

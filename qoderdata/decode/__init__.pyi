@@ -1,4 +1,4 @@
-from .decoder import Decoder, Page, Records, from_records, join_tables
+from .decoder import Decoder, Page, Records, from_records
 from .jsontext import NotJSONError
 
-__all__ = ["Decoder", "NotJSONError", "Page", "Records", "from_records", "join_tables"]
+__all__ = ["Decoder", "NotJSONError", "Page", "Records", "from_records"]

@@ -140,10 +140,10 @@ class Decoder:
             yield from self._split(raws[middle:], first + middle)
 
     def _exact(self, records: Sequence[object], first: int) -> pa.Table:
-        result = flatten(records, self.schema, first=first)
-        self._misfits += result.misfits
-        self._reader = self._reader.learn(result.unknown)
-        return result.table
+        table, misfits, unknown = flatten(records, self.schema, first=first)
+        self._misfits += misfits
+        self._reader = self._reader.learn(unknown)
+        return table
 
     def finish(self, tables: Sequence[pa.Table]) -> pa.Table:
         """Join the tables of all pages, in the order given: one row per id, as its last record says, at its place.
@@ -151,11 +151,32 @@ class Decoder:
         Warn once of all values that did not fit their columns, and once of all ids that came more than once.
         """
         self.warn_misfits()
-        return join_tables(tables, self.schema)
+        table = pa.concat_tables([self.schema.arrow.empty_table(), *tables]).unify_dictionaries()
+        ids = table["id"]
+        if len(pc.unique(ids)) == len(ids):
+            return table
+        names = [str(name) for name in ids.to_pylist()]
+        last = {name: index for index, name in enumerate(names)}
+        repeated = [name for name, count in Counter(names).items() if count > 1]
+        warn(
+            f"{counted(len(repeated), self.schema.singular)} came more than once; the later record of each is "
+            f"kept. Ids: {first_few(repeated)}",
+            DataQualityWarning,
+        )
+        return table.take(np.sort(np.fromiter(last.values(), dtype=np.int64)))
 
     def warn_misfits(self) -> None:
         """Warn once of all values so far that did not fit their columns; `finish` does it too."""
-        _warn_misfits(self._misfits, self.schema)
+        if self._misfits:
+            ids = list(dict.fromkeys(misfit.id for misfit in self._misfits))
+            counts = Counter(misfit.path for misfit in self._misfits).most_common()
+            paths = [f"{path}: {count}" for path, count in counts]
+            warn(
+                f"{counted(len(self._misfits), 'value')} of {counted(len(ids), self.schema.singular)} did not fit "
+                f"a column, which is missing there; 'extra' has what came ({first_few(paths)}). Ids: "
+                f"{first_few(ids)}",
+                DataQualityWarning,
+            )
 
 
 def from_records(records: Records, schema: Schema) -> pa.Table:
@@ -165,43 +186,11 @@ def from_records(records: Records, schema: Schema) -> pa.Table:
     `APIResponseValidationError` where a record is not a dict with an id, or ``data`` is not a list, and
     `TypeError` where it is neither, such as a frame.
     """
-    tables: list[pa.Table] = []
-    misfits: list[Misfit] = []
-    remaining = _checked(_record_list(records))
+    decoder, remaining = Decoder(schema), _checked(_record_list(records))
+    tables = []
     while batch := list(itertools.islice(remaining, _BATCH)):
-        result = flatten(batch, schema)
-        tables.append(result.table)
-        misfits += result.misfits
-    _warn_misfits(misfits, schema)
-    return join_tables(tables, schema)
-
-
-def _warn_misfits(misfits: Sequence[Misfit], schema: Schema) -> None:
-    if misfits:
-        named = list(dict.fromkeys(misfit.id for misfit in misfits))
-        paths = [f"{path}: {count}" for path, count in Counter(misfit.path for misfit in misfits).most_common()]
-        warn(
-            f"{counted(len(misfits), 'value')} of {counted(len(named), schema.singular)} did not fit a column, "
-            f"which is missing there; 'extra' has what came ({first_few(paths)}). Ids: {first_few(named)}",
-            DataQualityWarning,
-        )
-
-
-def join_tables(tables: Sequence[pa.Table], schema: Schema) -> pa.Table:
-    """Join tables, keep the last record of each id, and warn of repeated ids."""
-    table = pa.concat_tables([schema.arrow.empty_table(), *tables]).unify_dictionaries()
-    ids = table["id"]
-    if len(pc.unique(ids)) == len(ids):
-        return table
-    names = [str(name) for name in ids.to_pylist()]
-    last = {name: index for index, name in enumerate(names)}
-    repeated = [name for name, count in Counter(names).items() if count > 1]
-    warn(
-        f"{counted(len(repeated), schema.singular)} came more than once; the later record of each is kept. "
-        f"Ids: {first_few(repeated)}",
-        DataQualityWarning,
-    )
-    return table.take(np.sort(np.fromiter(last.values(), dtype=np.int64)))
+        tables.append(decoder._exact(batch, 0))  # noqa: SLF001 - of this module
+    return decoder.finish(tables)
 
 
 def _record_list(records: Records) -> Iterable[object]:

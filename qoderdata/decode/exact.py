@@ -5,7 +5,6 @@ This reader takes any record and loses nothing. A value goes to its column, or t
 
 from __future__ import annotations
 
-import calendar
 import math
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -30,6 +29,7 @@ from qoderdata.decode.jsontext import (
     write_bytes,
 )
 from qoderdata.errors import APIResponseValidationError
+from qoderdata.parsing import to_micros
 from qoderdata.schema import EXTRA, Branch, Column, Kind, Schema
 
 if TYPE_CHECKING:
@@ -54,20 +54,14 @@ class Misfit:
     path: str
 
 
-@dataclass(frozen=True, slots=True)
-class ExactResult:
-    """A table, the misfits in it, and the paths of fields that have no column."""
-
-    table: pa.Table
-    misfits: list[Misfit]
-    unknown: set[FieldPath]
-
-
-def flatten(records: Sequence[object], schema: Schema, *, first: int = 0) -> ExactResult:
+def flatten(
+    records: Sequence[object], schema: Schema, *, first: int = 0
+) -> tuple[pa.Table, list[Misfit], set[FieldPath]]:
     """Flatten JSON objects, as `qoderdata.decode.jsontext.parse` returns them, to a table, one row per record.
 
-    `first` is the index of the first one in the whole answer, for messages. Raise `APIResponseValidationError`
-    where a record is not an object, or has no ``id``.
+    Return also the misfits in it, and the paths of fields that have no column. `first` is the index of the first
+    record in the whole answer, for messages. Raise `APIResponseValidationError` where a record is not an object,
+    or has no ``id``.
     """
     rows: dict[str, list[object]] = {name: [] for name in schema.names}
     misfits: list[Misfit] = []
@@ -89,7 +83,7 @@ def flatten(records: Sequence[object], schema: Schema, *, first: int = 0) -> Exa
             values.append(row.columns.get(name))
         misfits += [Misfit(row.columns["id"], path) for path in row.misfits]
     arrays = [to_array(rows[part.name], part.type) for part in schema.arrow]
-    return ExactResult(pa.Table.from_arrays(arrays, schema=schema.arrow), misfits, unknown)
+    return pa.Table.from_arrays(arrays, schema=schema.arrow), misfits, unknown
 
 
 def to_array(values: Sequence[object], kind: pa.DataType) -> Any:  # noqa: ANN401 - an Arrow array
@@ -261,7 +255,7 @@ def _datetime(value: datetime) -> object:
         # `pandas.NaT` is a datetime too, and the only one that is not equal to itself.
         return MISFIT if value == value else None  # noqa: PLR0124
     try:
-        return calendar.timegm(value.utctimetuple()) * 1_000_000 + value.microsecond
+        return to_micros(value.astimezone(UTC))
     except OverflowError:
         return MISFIT
 
@@ -280,7 +274,7 @@ def _time_text(value: object) -> object:
             time = time - offset if sign == "+" else time + offset
     except (ValueError, OverflowError):
         return MISFIT
-    return calendar.timegm(time.utctimetuple()) * 1_000_000 + time.microsecond
+    return to_micros(time)
 
 
 def _list_of(fit_item: Callable[[object], object]) -> Callable[[object], object]:

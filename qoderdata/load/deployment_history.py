@@ -5,8 +5,6 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-import pyarrow as pa
-
 from qoderdata import history
 from qoderdata.client import Client
 from qoderdata.errors import CacheError
@@ -21,6 +19,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     import pandas as pd
+    import pyarrow as pa
+
+    from qoderdata.schema import Schema
 
 
 def snapshots(client: Client | None = None, cache_dir: str | Path | None = None) -> pd.DataFrame:
@@ -78,19 +79,12 @@ def snapshots(client: Client | None = None, cache_dir: str | Path | None = None)
     client = Client() if client is None else client
     rows = []
     for include_archived in (False, True):
-        series = _series(client, cache_dir, include_archived=include_archived)
-        files = _files_of(series)
+        series, files = _listed(client, cache_dir, include_archived=include_archived)
         whole = {found.file.name for found in history.read(series, files, DEPLOYMENTS.arrow, ["id"])}
         rows += [(file.fetched_at, file.rows, include_archived, file.size) for file in files if file.name in whole]
-    frame = pd.DataFrame(sorted(rows), columns=["fetched_at", "deployments", "include_archived", "bytes"])
-    return frame.astype(
-        {
-            "fetched_at": "datetime64[us, UTC]",
-            "deployments": "int64",
-            "include_archived": "bool",
-            "bytes": "int64",
-        }
-    )
+    dtypes = dict.fromkeys(["fetched_at", "deployments", "include_archived", "bytes"], "int64")
+    dtypes |= {"fetched_at": "datetime64[us, UTC]", "include_archived": "bool"}
+    return pd.DataFrame(sorted(rows), columns=list(dtypes)).astype(dtypes)
 
 
 def load_snapshots(
@@ -156,14 +150,17 @@ def load_snapshots(
     if unknown:
         raise ValueError(f"columns={unknown!r}: a deployments frame has no such column")
     client = Client() if client is None else client
-    series = _series(client, cache_dir, include_archived=include_archived)
+    series, listed = _listed(client, cache_dir, include_archived=include_archived)
     files = [
         file
-        for file in _files_of(series)
+        for file in listed
         if (first is None or file.fetched_at >= first) and (last is None or file.fetched_at < last)
     ]
     found = history.read(series, files, DEPLOYMENTS.arrow, columns)
-    return [to_frame(snapshot.table, snapshot.file.fetched_at, client) for snapshot in found]
+    frames = [
+        to_frame(snapshot.table, DEPLOYMENTS, client, fetched_at=snapshot.file.fetched_at) for snapshot in found
+    ]
+    return frames if columns is None else [frame[list(columns)] for frame in frames]
 
 
 def read_as_of(
@@ -173,8 +170,7 @@ def read_as_of(
 
     Raise `CacheError` where there is none, or all of them are damaged.
     """
-    series = _series(client, cache_dir, include_archived=include_archived)
-    files = _files_of(series)
+    series, files = _listed(client, cache_dir, include_archived=include_archived)
     candidates = [file for file in files if file.fetched_at <= time]
     for file in reversed(candidates):
         for found in history.read(series, [file], DEPLOYMENTS.arrow):
@@ -193,30 +189,22 @@ def read_as_of(
     )
 
 
-def _series(client: Client, cache_dir: str | Path | None, *, include_archived: bool) -> history.Series:
-    folder = Folder(resolve_cache_dir(cache_dir))
-    return history.series(folder, client.identity, include_archived=include_archived)
-
-
-def _files_of(series: history.Series) -> list[history.SnapshotFile]:
+def _listed(
+    client: Client, cache_dir: str | Path | None, *, include_archived: bool
+) -> tuple[history.Series, list[history.SnapshotFile]]:
+    """Return an account's series, and its snapshots, the oldest first."""
+    series = history.series(
+        Folder(resolve_cache_dir(cache_dir)), client.identity, include_archived=include_archived
+    )
     with series.folder.opened("snapshots"):
-        return history.files_of(series)
+        return series, history.files_of(series)
 
 
-def to_frame(table: pa.Table, fetched_at: datetime, client: Client) -> pd.DataFrame:
-    """Return a snapshot, or some of its columns, as the frame that `load_deployments` returned then."""
-    from qoderdata.frames import to_pandas  # noqa: PLC0415 - imports pandas
+def to_frame(
+    table: pa.Table, schema: Schema, client: Client, *, fetched_at: datetime, requests: int = 0
+) -> pd.DataFrame:
+    """Return a whole list of the service, or some of its columns, as a frame."""
+    from qoderdata.frames import loaded_frame  # noqa: PLC0415 - imports pandas
 
-    missing = [field for field in DEPLOYMENTS.arrow if field.name not in table.schema.names]
-    names = table.schema.names
-    for field in missing:
-        table = table.append_column(field, pa.nulls(table.num_rows, field.type))
-    frame = to_pandas(table, DEPLOYMENTS)[names]
-    frame.attrs = {
-        "source": f"{client.base_url}/deployments",
-        "fetched_at": fetched_at.isoformat(),
-        "from_cache": True,
-        "complete": True,
-        "requests": 0,
-    }
-    return frame
+    source = f"{client.base_url}/{schema.name}"
+    return loaded_frame(table, schema, source=source, fetched_at=fetched_at, requests=requests)

@@ -9,7 +9,7 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 from urllib.parse import quote
@@ -42,7 +42,7 @@ from qoderdata.schema import AGENTS, DEPLOYMENTS, ENVIRONMENTS, EVENTS, Schema
 from qoderdata.settings import resolve_cache_dir
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
     from pathlib import Path
 
     import pandas as pd
@@ -50,15 +50,6 @@ if TYPE_CHECKING:
 _logger = logging.getLogger("qoderdata")
 
 _STATUSES = ("active", "paused", None)
-
-
-@dataclass(frozen=True, slots=True)
-class _List:
-    """One list of the service."""
-
-    schema: Schema
-    path: str
-    cursor_param: str = "page"
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,35 +104,6 @@ class _Filters:
             return False
         newest = pc.max(table["created_at"]).as_py()
         return newest is not None and newest < self.created_since
-
-
-class Pull:
-    """Fetch and decode the pages of a list; `done` counts requests, pages and records."""
-
-    def __init__(
-        self, client: Client, schema: Schema, *, cursor_param: str = "after_id", progress: bool | None = None
-    ) -> None:
-        self.client = client
-        self.decoder = Decoder(schema)
-        self.done = Progress()
-        self._cursor_param = cursor_param
-        self._progress = progress
-
-    def tables(self, path: str, params: Mapping[str, str | Sequence[str]]) -> Iterator[pa.Table]:
-        """Yield the table of each page, in the list's order; the pages before an error are yielded."""
-        walked = walk_list(
-            self.client,
-            path,
-            params,
-            self.decoder.read_page,
-            cursor_param=self._cursor_param,
-            progress=self.done,
-        )
-        with closing(walked) as pages, progress_bar(self.decoder.schema.name, progress=self._progress) as shown:
-            for page in pages:
-                table = self.decoder.to_table(page)
-                shown.update(page.count)
-                yield table
 
 
 def load_deployments(
@@ -250,9 +212,9 @@ def load_deployments(
             raise ValueError("refresh=True asks the service, which does not know as_of; give one of them")
         client = Client() if client is None else client
         table, fetched_at = read_as_of(time, include_archived=include_archived, client=client, cache_dir=cache_dir)
-        return to_frame(filters.apply(table), fetched_at, client)
+        return to_frame(filters.apply(table), DEPLOYMENTS, client, fetched_at=fetched_at)
     return _load(
-        _List(DEPLOYMENTS, "/deployments", cursor_param="after_id"),
+        DEPLOYMENTS,
         filters,
         client=client,
         cache_dir=cache_dir,
@@ -324,7 +286,7 @@ def load_agents(
     (True, False)
     """
     return _load(
-        _List(AGENTS, "/agents"),
+        AGENTS,
         _Filters(include_archived=True),
         client=client,
         cache_dir=cache_dir,
@@ -394,7 +356,7 @@ def load_environments(
     (True, False)
     """
     return _load(
-        _List(ENVIRONMENTS, "/environments"),
+        ENVIRONMENTS,
         _Filters(include_archived=True),
         client=client,
         cache_dir=cache_dir,
@@ -457,17 +419,12 @@ def load_events(
 
     path, wanted = events_path(session_id), _event_types(types)
     client = Client() if client is None else client
-    pull = Pull(client, EVENTS, cursor_param="page")
     params = {"order": "asc"} if wanted is None else {"order": "asc", "types[]": wanted}
-    table = pull.decoder.finish(list(pull.tables(path, params)))
+    table, done = _read_list(client, EVENTS, path, params)
     if wanted is not None:  # an edition may ignore the parameter
         table = table.filter(pc.is_in(table["type"], value_set=pa.array(wanted, pa.large_string())))
     frame = events_to_pandas(table, session_id)
-    frame.attrs = {
-        "source": f"{client.base_url}{path}",
-        "complete": True,
-        "requests": pull.done.requests,
-    }
+    frame.attrs = {"source": f"{client.base_url}{path}", "complete": True, "requests": done.requests}
     return frame
 
 
@@ -488,7 +445,7 @@ def _event_types(types: str | Iterable[str] | None) -> list[str] | None:
 
 
 def _load(
-    listed: _List,
+    schema: Schema,
     filters: _Filters,
     *,
     client: Client | None,
@@ -502,28 +459,21 @@ def _load(
     client = Client() if client is None else client
     root = Folder(resolve_cache_dir(cache_dir))
     folder = root.folder(cache.FOLDER)
-    schema = listed.schema
     name = cache.file_name(schema.name, {**client.identity, **filters.params(), **filters.written})
 
     began, now = time.monotonic(), datetime.now(UTC)
     kept = None if refresh else cache.read(folder, name, schema.arrow)
     if kept is not None and (offline or timedelta(0) <= now - kept.fetched_at <= max_age):
-        seconds = time.monotonic() - began
-        _logger.info(
-            "%s: %d rows in %.1f s from the cache, fetched at %s",
-            schema.name,
-            len(kept.table),
-            seconds,
-            kept.fetched_at,
-        )
-        return _to_frame(replace(kept, table=filters.apply(kept.table)), listed, client, requests=0)
+        facts = (schema.name, len(kept.table), time.monotonic() - began, kept.fetched_at)
+        _logger.info("%s: %d rows in %.1f s from the cache, fetched at %s", *facts)
+        return to_frame(filters.apply(kept.table), schema, client, fetched_at=kept.fetched_at)
     if offline:
         raise CacheError(
             f"offline=True, and {folder.location} has no answer to this call. Call once without offline, "
             "with the same filters, while the service can be reached"
         )
     try:
-        answer, requests = _pull(listed, client, filters, progress=progress)
+        answer, requests = _pull(schema, client, filters, progress=progress)
     except APIError as error:
         kept = cache.read(folder, name, schema.arrow) if refresh else kept
         if kept is not None:
@@ -534,7 +484,9 @@ def _load(
     with ThreadPoolExecutor(1) as pool:
         is_snapshot = schema is DEPLOYMENTS and filters.is_whole
         written = pool.submit(history.write, series, answer.table, answer.fetched_at) if is_snapshot else None
-        framed = pool.submit(_to_frame, answer, listed, client, requests=requests)
+        framed = pool.submit(
+            to_frame, answer.table, schema, client, fetched_at=answer.fetched_at, requests=requests
+        )
         is_cached = cache.write(folder, name, answer)
     frame, failure = framed.result(), None if written is None else written.exception()
     if is_cached and failure is not None:
@@ -544,27 +496,18 @@ def _load(
 
 
 def _pull(
-    listed: _List, client: Client, filters: _Filters, *, progress: bool | None
+    schema: Schema, client: Client, filters: _Filters, *, progress: bool | None
 ) -> tuple[cache.CachedTable, int]:
     began, fetched_at = time.monotonic(), datetime.now(UTC)
     # pandas takes as long to import as a page takes to come, and is needed after the last one.
     threading.Thread(target=_import_pandas, name="qoderdata-import", daemon=True).start()
-    pull = Pull(client, listed.schema, cursor_param=listed.cursor_param, progress=progress)
-    tables = []
-    with gc_paused:
-        for table in pull.tables(listed.path, filters.params()):
-            tables.append(table)
-            if filters.is_past(table):
-                break
-    table = filters.apply(pull.decoder.finish(tables))
-    _logger.info(
-        "%s: %d pages, %d rows in %.1f s from the network",
-        listed.schema.name,
-        pull.done.pages,
-        len(table),
-        time.monotonic() - began,
+    table, done = _read_list(
+        client, schema, f"/{schema.name}", filters.params(), is_past=filters.is_past, progress=progress
     )
-    return cache.CachedTable(table, fetched_at), pull.done.requests
+    table = filters.apply(table)
+    seconds = time.monotonic() - began
+    _logger.info("%s: %d pages, %d rows in %.1f s from the network", schema.name, done.pages, len(table), seconds)
+    return cache.CachedTable(table, fetched_at), done.requests
 
 
 def _import_pandas() -> None:
@@ -572,18 +515,26 @@ def _import_pandas() -> None:
         importlib.import_module("qoderdata.frames")
 
 
-def _to_frame(answer: cache.CachedTable, listed: _List, client: Client, *, requests: int) -> pd.DataFrame:
-    from qoderdata.frames import to_pandas  # noqa: PLC0415 - imports pandas; see _pull
-
-    frame = to_pandas(answer.table, listed.schema)
-    frame.attrs = {
-        "source": f"{client.base_url}{listed.path}",
-        "fetched_at": answer.fetched_at.isoformat(),
-        "from_cache": requests == 0,
-        "complete": True,
-        "requests": requests,
-    }
-    return frame
+def _read_list(
+    client: Client,
+    schema: Schema,
+    path: str,
+    params: Mapping[str, str | Sequence[str]],
+    *,
+    is_past: Callable[[pa.Table], bool] = lambda _: False,
+    progress: bool | None = None,
+) -> tuple[pa.Table, Progress]:
+    """Return the table of a list, up to the first page that is past what is wanted, and what was read."""
+    decoder, done, tables = Decoder(schema), Progress(), []
+    cursor_param = "after_id" if schema is DEPLOYMENTS else "page"
+    walked = walk_list(client, path, params, decoder.read_page, cursor_param=cursor_param, progress=done)
+    with gc_paused, closing(walked) as pages, progress_bar(schema.name, progress=progress) as shown:
+        for page in pages:
+            tables.append(decoder.to_table(page))
+            shown.update(page.count)
+            if is_past(tables[-1]):
+                break
+    return decoder.finish(tables), done
 
 
 def _wire_time(time: pd.Timestamp | None) -> str | None:

@@ -130,34 +130,32 @@ class ListedPage:
         return self.table.num_rows
 
 
+@dataclass
 class ListReader:
     """Read a list by the page, and single records of it; `done` counts requests, pages and rows.
 
     Each page is decoded before the next one is requested: its content decides whether that one is needed.
     """
 
-    def __init__(
-        self,
-        client: Client,
-        remote: RemoteList,
-        store: TableStore,
-        done: Progress,
-        *,
-        oldest: datetime | None,
-        progress: bool | None,
-    ) -> None:
-        self.client = client
-        self.remote = remote
-        self.done = done
-        self._store = store
-        #: The time before which no record needs to come; ``None``: all are wanted.
-        self._oldest = oldest
-        self._decoder = Decoder(remote.table.schema)
+    client: Client
+    remote: RemoteList
+    store: TableStore
+    done: Progress
+    #: The time before which no record needs to come; ``None``: all are wanted.
+    oldest: datetime | None
+    progress: bool | None
+
+    def __post_init__(self) -> None:
+        self.decoder = Decoder(self.remote.table.schema)
+        #: A filter that newer editions know and older ones ignore: it only saves requests.
+        self._narrow: dict[str, str] = {}
+        if self.oldest is not None:
+            self._narrow["created_at[gte]"] = format_bound(earlier(self.oldest, CLOCKS_DIFFER))
         self._may_narrow: bool | None = None
         # Lists of small pages are no reason to ask the others for small pages too.
-        self._remembers_size = not has_small_pages(remote.cursor_param)
-        self._size = PageSize(client.page_limit if self._remembers_size else SAFE_PAGE)
-        self._bar = ProgressBar(remote.table.name, oldest, progress=progress)
+        self._remembers_size = not has_small_pages(self.remote.cursor_param)
+        self._size = PageSize(self.client.page_limit if self._remembers_size else SAFE_PAGE)
+        self._bar = ProgressBar(self.remote.table.name, self.oldest, progress=self.progress)
 
     def pages_from(
         self,
@@ -177,7 +175,7 @@ class ListReader:
 
         def fetch(cursor: str | None, limit: int) -> ListedPage:
             nonlocal below
-            narrow = self._narrowed() if cursor is not None and self._may_narrow else {}
+            narrow = self._narrow if cursor is not None and self._may_narrow else {}
             try:
                 found = self._ask({**params, **narrow}, cursor, limit, times)
             except BadRequestError:
@@ -196,7 +194,7 @@ class ListReader:
                 found = self._ask(params, cursor, limit, times)
             elif narrow and found.listing is not None and not self._is_ignored(found):
                 # Perhaps the list goes on with older rows: the page shows how far it reaches, not where it ends.
-                found = replace(found, listing=replace(found.listing, cursor=cursor, reaches=self._oldest))
+                found = replace(found, listing=replace(found.listing, cursor=cursor, reaches=self.oldest))
             below = below if below.isdisjoint(found.ids) else frozenset()
             times.add(found.table)
             return replace(found, has_more=goes_on(found) and found.has_more)
@@ -227,25 +225,11 @@ class ListReader:
         """Remove the bar."""
         self._bar.close()
 
-    def finish(self, tables: Sequence[pa.Table]) -> pa.Table:
-        """Join the tables of pages, and warn once of what was odd in all of them."""
-        return self._decoder.finish(tables)
-
-    def warn_misfits(self) -> None:
-        """Warn once of the values in all pages and records so far that did not fit their columns."""
-        self._decoder.warn_misfits()
-
     def _show(self, table: pa.Table) -> None:
         """Move the bar on by a page."""
         if self._bar.is_shown:
             times = table["created_at"]
             self._bar.advance(len(times), newest=pc.max(times).as_py(), oldest=pc.min(times).as_py())
-
-    def _narrowed(self) -> dict[str, str]:
-        """Return a filter that newer editions know and older ones ignore: it only saves requests."""
-        if self._oldest is None:
-            return {}
-        return {"created_at[gte]": format_bound(earlier(self._oldest, CLOCKS_DIFFER))}
 
     def _ask(self, params: Mapping[str, str], cursor: str | None, limit: int, times: _RecentTimes) -> ListedPage:
         self.done.requests += 1
@@ -256,24 +240,24 @@ class ListReader:
         after, cursor = cursor, (page.next_page or page.last_id) if page.has_more else None
         listing = None
         if cursor or not page.has_more:
-            is_stored = bool(ids) and self._store.contains(ids[-1], table.slice(len(ids) - 1))
+            is_stored = bool(ids) and self.store.contains(ids[-1], table.slice(len(ids) - 1))
             listing = Listing(after, ids, cursor, times.reached(table), is_stored)
         return ListedPage(table, ids, listing, asked_at, page.has_more, page.last_id, page.next_page)
 
     def _read(self, body: bytes) -> tuple[Page, pa.Table]:
-        page = self._decoder.read_page(body)
-        return page, self.remote.table.resolve(self._decoder.to_table(page))
+        page = self.decoder.read_page(body)
+        return page, self.remote.table.resolve(self.decoder.to_table(page))
 
     def _is_doubtful(self, page: ListedPage, times: _RecentTimes, below: AbstractSet[str]) -> bool:
         """Whether the list may go on although a page ends it, which was filtered by time."""
-        if not page.count and self._oldest is not None and not times.has_passed(self._oldest):
+        if not page.count and self.oldest is not None and not times.has_passed(self.oldest):
             return True
         return bool(below) and below.isdisjoint(page.ids)
 
     def _is_ignored(self, page: ListedPage) -> bool:
         """Whether the service ignores the filter by time: the page has older rows."""
         oldest = cast("datetime | None", pc.min(page.table["created_at"]).as_py())
-        return oldest is not None and self._oldest is not None and oldest < earlier(self._oldest, CLOCKS_DIFFER)
+        return oldest is not None and self.oldest is not None and oldest < earlier(self.oldest, CLOCKS_DIFFER)
 
 
 class _RecentTimes:
@@ -357,37 +341,45 @@ class SingleReads:
         self._reason = self._reason or reason
 
 
-class _Refresh:
-    """One call of `bring_up_to_date`.
+@dataclass
+class Refresh:
+    """Read from the service until a store can answer for ``since <= time < until``.
 
     What this call has read itself is known by identity, not by comparing times: the clock may be set back
     meanwhile.
     """
 
-    def __init__(
-        self,
-        store: TableStore,
-        reader: ListReader,
-        freshness: Freshness,
-        *,
-        since: datetime | None,
-        until: datetime | None,
-        reread: Reread,
-    ) -> None:
-        self.store = store
-        self.reader = reader
-        self.freshness = freshness
-        self.since = since
-        self.reread_since = reread.since
-        self.is_reread_complete = reread.since is None
-        self.is_contradicted = False
-        self.stale = store.open_before(freshness.not_before, since=since, until=until) | reread.ids
-        self.gone: list[str] = []
-        self._own_times: set[datetime] = set()
-        self._refused: set[str] = set()
-        self._singles = SingleReads()
+    store: TableStore
+    reader: ListReader
+    freshness: Freshness
+    since: datetime | None
+    until: datetime | None
+    #: Since when stored rows are still to be listed again; ``None``: none are.
+    reread_since: datetime | None
+    #: The rows that are still to be read by id where no page has them.
+    stale: set[str]
+    #: The open rows that the service no longer has.
+    gone: list[str] = field(default_factory=list)
+    #: Whether the service contradicted the store, which is not complete then.
+    is_contradicted: bool = False
+    _own_times: set[datetime] = field(default_factory=set)
+    _refused: set[str] = field(default_factory=set)
+    _singles: SingleReads = field(default_factory=SingleReads)
 
     def run(self) -> None:
+        """Walk from the first page until it joins a segment that is complete, and on below that where needed.
+
+        Each page is kept at once: when this is cut off, the next call goes on from there. Every page is stored
+        whole, so that at least the rest of the page that joins a segment is read again.
+        """
+        with self.store.writer_lock(), gc_paused:
+            if self.freshness.everything:
+                self.store.forget_coverage()
+            self.stale |= self.store.open_before(self.freshness.not_before, since=self.since, until=self.until)
+            self._read()
+        self._warn()
+
+    def _read(self) -> None:
         for _ in range(_ATTEMPTS):
             while not self._is_done():
                 self._walk_on()
@@ -400,7 +392,7 @@ class _Refresh:
             f"the data files in {self.store.folder.location} are damaged again and again; use another cache_dir"
         )
 
-    def warn(self) -> None:
+    def _warn(self) -> None:
         name = self.store.table.name
         if self.is_contradicted:
             warn(
@@ -416,7 +408,7 @@ class _Refresh:
 
     def _is_done(self) -> bool:
         is_covered = self._has_recent_head() and self.store.coverage.covers(self.since, is_recent=self._is_recent)
-        return self.is_contradicted or (is_covered and self.is_reread_complete)
+        return self.is_contradicted or (is_covered and self.reread_since is None)
 
     def _has_recent_head(self) -> bool:
         read_at = self.store.coverage.read_at
@@ -432,7 +424,8 @@ class _Refresh:
         while each page has at least one of them, which saves more requests than it costs.
         """
         expected_coverage = self.store.coverage
-        start = cursor = expected_coverage.cursor if self._has_recent_head() and self.is_reread_complete else None
+        goes_below = self._has_recent_head() and self.reread_since is None
+        start = cursor = expected_coverage.cursor if goes_below else None
         below = expected_coverage.lowest_ids(after=start)
 
         def goes_on(page: ListedPage) -> bool:
@@ -455,34 +448,30 @@ class _Refresh:
                 listing = page.listing
                 if listing is not None:
                     self.is_contradicted = self.store.coverage.contradicts(listing)
-                    self.is_reread_complete = self._ends_reread(listing)
-                    pending = None if self.is_reread_complete else self.reread_since
-                    listing = replace(listing, reread_since=pending)
+                    self.reread_since = None if self._ends_reread(listing) else self.reread_since
+                    listing = replace(listing, reread_since=self.reread_since)
                     if self.is_contradicted and listing.ids:
                         # The list is taken to go on below this page.
                         listing = replace(listing, cursor=listing.ids[-1])
                     cursor = listing.cursor
                 self.store.add(JournalEntry(page.table, page.asked_at, listing))
         except (BadRequestError, NotFoundError) as error:
-            is_about_cursor = cursor is not None and error.param != "limit"
-            if not is_about_cursor or cursor in self._refused or len(self._refused) >= _REFUSALS:
+            is_new = cursor not in self._refused and len(self._refused) < _REFUSALS
+            if cursor is None or error.param == "limit" or not is_new:
                 raise
             _logger.info(
                 "%s: the service no longer knows where an earlier pull ended (%s); reading a part again",
                 self.store.table.name,
                 error,
             )
-            self._refused.add(cast("str", cursor))
+            self._refused.add(cursor)
             if self.store.coverage.cursor == cursor:
                 self.store.drop_last_cursor()
 
     def _ends_reread(self, page: Listing) -> bool:
         """Return whether the list has been reread back to `reread_since` at the end of this page."""
-        return (
-            self.is_reread_complete
-            or page.cursor is None
-            or (page.reaches is not None and self.reread_since is not None and page.reaches <= self.reread_since)
-        )
+        since = self.reread_since
+        return since is None or page.cursor is None or (page.reaches is not None and page.reaches <= since)
 
     def _read_stale(self) -> None:
         """Read the open rows again that no page had."""
@@ -517,33 +506,6 @@ def is_current(store: TableStore, freshness: Freshness, *, since: datetime | Non
         and store.coverage.covers(since, is_recent=freshness.is_recent)
         and not store.open_before(freshness.not_before, since=since, until=until)
     )
-
-
-def bring_up_to_date(
-    store: TableStore,
-    reader: ListReader,
-    freshness: Freshness,
-    *,
-    since: datetime | None,
-    until: datetime | None,
-    reread: Reread,
-) -> tuple[bool, list[str]]:
-    """Read from the service until the store can answer for the time asked for.
-
-    Walks from the first page until it joins a segment that is complete, skips that, and goes on below it where
-    more is asked for. Each page is kept at once: when this is cut off, the next call goes on from there. Every
-    page is stored whole, so that at least the rest of the page that joins a segment is read again. Return whether
-    the store is complete, and the open rows that the service no longer has. The store is not complete where the
-    service contradicted it, which a warning says.
-    """
-    with store.writer_lock():
-        if freshness.everything:
-            store.forget_coverage()
-        refresh = _Refresh(store, reader, freshness, since=since, until=until, reread=reread)
-        with gc_paused:
-            refresh.run()
-    refresh.warn()
-    return not refresh.is_contradicted, refresh.gone
 
 
 def _last(times: Any, count: int) -> Any:  # noqa: ANN401 - Arrow arrays

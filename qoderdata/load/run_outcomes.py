@@ -2,14 +2,14 @@
 
 Sessions are kept in a store like runs. The end of each session, as its events tell it, is kept in a store of
 outcomes: a final end never changes; any other is read again when its session has changed. What the service refuses
-to tell of a session is asked for again after `max_age`.
+to tell of a session is asked for again after `max_age`; meanwhile its run stays as it was known.
 """
 
 from __future__ import annotations
 
 import functools
 from contextlib import closing
-from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 import pyarrow as pa
@@ -26,11 +26,9 @@ from qoderdata.outcomes import ends_from_table
 from qoderdata.pages import SAFE_PAGE, PageSize, fetch_pages, list_query, progress_bar
 from qoderdata.parsing import earlier
 from qoderdata.schema import EVENTS, OUTCOMES, SESSIONS
-from qoderdata.store import OUTCOMES_TABLE, JournalEntry, TableStore, row_ids
+from qoderdata.store import LONG_AGO, OUTCOMES_TABLE, JournalEntry, TableStore, row_ids
 
 if TYPE_CHECKING:
-    from datetime import datetime
-
     import pandas as pd
 
     from qoderdata.client import Client
@@ -50,19 +48,8 @@ _OUTCOME_TYPES = [
     "session.error",
 ]
 #: What is read of a stored session: what the rules take, and when it changed.
-_SESSION_COLUMNS = {"id", "status", "created_at", "updated_at", "archived_at", "stats_duration_seconds"}
-_SESSIONS = replace(
-    SESSIONS, columns=tuple(column for column in SESSIONS.columns if column.name in _SESSION_COLUMNS)
-)
+_SESSION_COLUMNS = ["id", "status", "created_at", "updated_at", "archived_at", "stats_duration_seconds"]
 _UNREAD = ("session", "could not be read, and what was known of their runs is kept")
-
-
-@dataclass(frozen=True, slots=True)
-class SessionsAndEnds:
-    """The sessions of some runs, and the ends of these sessions, as `apply_ends` takes them."""
-
-    sessions: pd.DataFrame
-    ends: pd.DataFrame
 
 
 class RunOutcomes:
@@ -73,9 +60,6 @@ class RunOutcomes:
     ) -> None:
         #: What is known; ``"events"`` also where no more of these can be read.
         self.level: Level = "runs"
-        self._client = client
-        self._freshness = freshness
-        self._progress = progress
         self._decoder = Decoder(EVENTS)
         #: The runs that need their sessions; the others' records tell everything.
         self._runs = runs.filter(pc.and_(runs["status_from"].is_null(), runs["session_id"].is_valid()))
@@ -84,15 +68,9 @@ class RunOutcomes:
         oldest = pc.min(created_at).as_py()
         #: No session was created before; ``None``: unknown.
         self._since = None if oldest is None or created_at.null_count else earlier(oldest, CLOCKS_DIFFER)
-        self._loading = SessionLoading(
-            Query(since=self._since), client, folder, freshness=freshness, progress=progress
-        )
-        self._sessions, self._ends = self._loading.store, self._loading.ends
-
-    @property
-    def requests(self) -> int:
-        """How many requests were sent."""
-        return self._loading.done.requests
+        #: What reads and keeps the sessions.
+        self.loading = SessionLoading(Query(since=self._since), client, folder, freshness, progress)
+        self._sessions, self._ends = self.loading.store, self.loading.ends
 
     @functools.cached_property
     def _created_at(self) -> dict[str, datetime | None]:
@@ -100,8 +78,8 @@ class RunOutcomes:
         ids = cast("list[str]", self._runs["session_id"].to_pylist())
         return dict(zip(ids, self._runs["created_at"].to_pylist(), strict=True))
 
-    def read(self, level: Level, *, offline: bool) -> SessionsAndEnds | None:
-        """Return what is known of the sessions of the runs, after reading what is missing; what was read is kept.
+    def read(self, level: Level, *, offline: bool) -> tuple[pd.DataFrame, pd.DataFrame] | None:
+        """Return the sessions of the runs and their ends, after reading what is missing; what was read is kept.
 
         ``None`` where the runs, resolved from their records alone, tell everything, or nothing else is to be read.
         """
@@ -111,16 +89,14 @@ class RunOutcomes:
         for store in (self._sessions, self._ends):
             store.recover()
         read = self._known if offline else self._read
-        sessions, ends = self._loading.unless_damaged(read) or read()
+        sessions, ends = self.loading.unless_damaged(read) or read()
         if not len(self._unknown(sessions, ends)) and not self._undecided(sessions, ends).num_rows:
             self.level = "events"
-        return SessionsAndEnds(
-            to_pandas(sessions, _SESSIONS), to_pandas(ends, OUTCOMES).rename(columns={"id": "session_id"})
-        )
+        return to_pandas(sessions, SESSIONS), to_pandas(ends, OUTCOMES).rename(columns={"id": "session_id"})
 
     def _read(self) -> tuple[pa.Table, pa.Table]:
-        if not is_current(self._sessions, self._freshness, since=self._since, until=None):
-            self._loading.bring_up_to_date()
+        if not is_current(self._sessions, self.loading.freshness, since=self._since, until=None):
+            self.loading.bring_up_to_date()
         sessions, ends = self._known()
         if missing := self._unrefused(self._unknown(sessions, ends).to_pylist()):
             self._read_missing(missing)
@@ -131,13 +107,19 @@ class RunOutcomes:
         return sessions, ends
 
     def _known(self) -> tuple[pa.Table, pa.Table]:
-        """Return the stored sessions and ends; an end that is not final counts while its session is unchanged."""
-        sessions = self._stored(self._sessions, _SESSIONS.names)
+        """Return the stored sessions, and the ends that count.
+
+        One that is not final counts while its session is unchanged, and where the session could not be read after
+        it had changed, unless it runs.
+        """
+        sessions = self._stored(self._sessions, _SESSION_COLUMNS)
         ends = self._stored(self._ends, OUTCOMES.names)
-        is_kept = pc.invert(OUTCOMES_TABLE.may_change(ends))
         index = pc.index_in(ends["id"], value_set=sessions["id"].combine_chunks())
-        updated_at = sessions["updated_at"].take(index)
-        return sessions, ends.filter(pc.or_kleene(is_kept, pc.equal(ends["session_updated_at"], updated_at)))
+        updated_at, status = (sessions[name].take(index) for name in ("updated_at", "status"))
+        is_unread = pc.and_(ends["session_updated_at"].is_null(), ends["end"].is_valid())
+        is_kept = pc.and_not(is_unread, pc.is_in(status, value_set=RUNNING))
+        is_unchanged = pc.equal(ends["session_updated_at"], updated_at)
+        return sessions, ends.filter(pc.or_kleene(pc.or_(_is_final(ends), is_kept), is_unchanged))
 
     def _stored(self, store: TableStore, columns: list[str]) -> pa.Table:
         """Return the stored rows of the sessions; nearly all were created after the first run was."""
@@ -151,13 +133,13 @@ class RunOutcomes:
         return pa.concat_tables([found, older]).unify_dictionaries()
 
     def _unknown(self, sessions: pa.Table, ends: pa.Table) -> Any:  # noqa: ANN401 - an Arrow array
-        """Return the ids of the sessions that are in neither table."""
-        return _without(_without(self._wanted, sessions), ends)
+        """Return the ids of the sessions that are in neither table, or could not be read."""
+        return _without(_without(self._wanted, sessions), _settled(ends))
 
     def _undecided(self, sessions: pa.Table, ends: pa.Table) -> pa.Table:
         """Return the sessions whose events are to be read, newest first."""
         is_running = pc.is_in(sessions["status"], value_set=RUNNING)
-        has_end = pc.is_in(sessions["id"], value_set=ends["id"].combine_chunks())
+        has_end = pc.is_in(sessions["id"], value_set=_settled(ends)["id"].combine_chunks())
         return sessions.filter(pc.invert(pc.or_(is_running, has_end)))
 
     def _unrefused(self, ids: list[str]) -> list[str]:
@@ -165,7 +147,7 @@ class RunOutcomes:
         refused = {
             row["id"]
             for row in self._stored_ends(ids)
-            if row["session_updated_at"] is None and self._freshness.is_recent(row["read_at"])
+            if row["session_updated_at"] is None and self.loading.freshness.is_recent(row["read_at"])
         }
         return [id_ for id_ in ids if id_ not in refused]
 
@@ -179,17 +161,17 @@ class RunOutcomes:
     def _read_missing(self, ids: list[str]) -> None:
         """Read sessions that the list did not bring by id."""
         singles = SingleReads()
-        with self._loading.reader(None) as reader, self._sessions.writer_lock(), self._ends.writer_lock():
+        with self.loading.reader(None) as reader, self._sessions.writer_lock(), self._ends.writer_lock():
             for id_, found in singles.each(ids, reader.read_one):
                 if found is None:
-                    self._loading.add_gone(id_, self._created_at[id_])
+                    self.loading.add_gone(id_, self._created_at[id_])
                 else:
                     asked_at, table = found
                     self._sessions.add(JournalEntry(table, asked_at))
-            self._add_refused(singles.refused)
+            self._add_unread(singles)
             self._sessions.commit(compact=True)
             self._ends.commit(compact=True)
-        reader.warn_misfits()
+        reader.decoder.warn_misfits()
         singles.warn(*_UNREAD)
 
     def _read_events(self) -> None:
@@ -200,31 +182,32 @@ class RunOutcomes:
             wanted = self._unrefused(list(updated_at))
             singles = SingleReads()
             found = prefetch(singles.each(wanted, self._read_end), name="qoderdata-events")
-            with closing(found) as results, progress_bar("sessions", progress=self._progress) as shown:
+            with closing(found) as results, progress_bar("sessions", progress=self.loading.progress) as shown:
                 shown.total = len(wanted)
                 for id_, told in results:
                     end = {"end": "gone"} if told is None else {**told, "session_updated_at": updated_at[id_]}
-                    self._loading.add_end(id_, {**end, "created_at": self._created_at[id_]})
+                    self.loading.add_end(id_, {**end, "created_at": self._created_at[id_]})
                     shown.update()
-            self._add_refused(singles.refused)
+            self._add_unread(singles)
             self._ends.commit(compact=True)
         self._decoder.warn_misfits()
         singles.warn(*_UNREAD)
 
-    def _add_refused(self, ids: list[str]) -> None:
-        """Add that the service refused sessions; what events told of them before stays, and counts no more."""
-        told = {row["id"]: row for row in self._stored_ends(ids)}
-        for id_ in ids:
-            facts = {"created_at": self._created_at[id_], **told.get(id_, {}), "session_updated_at": None}
-            self._loading.add_end(id_, facts)
+    def _add_unread(self, singles: SingleReads) -> None:
+        """Add which sessions could not be read: what was told of them before stays; refused ones are new."""
+        told = {row["id"]: row for row in self._stored_ends(singles.unread)}
+        for id_ in dict.fromkeys([*told, *singles.refused]):
+            read_at = datetime.now(UTC) if id_ in singles.refused else LONG_AGO
+            facts = {"created_at": self._created_at[id_], **told.get(id_, {})}
+            self.loading.add_end(id_, {**facts, "session_updated_at": None, "read_at": read_at})
 
     def _read_end(self, id_: str) -> dict[str, Any]:
         """Read a session's events, oldest first, until they tell a final end, and return what they tell."""
         path, params = events_path(id_), {"types[]": _OUTCOME_TYPES, "order": "asc"}
-        client = self._client
+        client = self.loading.client
 
         def fetch(cursor: str | None, limit: int) -> Page:
-            self._loading.done.requests += 1
+            self.loading.done.requests += 1
             query = list_query(params, cursor, limit, cursor_param="page")
             return client.get(path, query, self._decoder.read_page)
 
@@ -237,6 +220,15 @@ class RunOutcomes:
             if end.get("end") == "final":
                 break
         return end
+
+
+def _is_final(ends: pa.Table) -> Any:  # noqa: ANN401 - an Arrow array
+    return pc.invert(OUTCOMES_TABLE.may_change(ends))
+
+
+def _settled(ends: pa.Table) -> pa.Table:
+    """Return the ends that are final, or as their sessions' events told them last."""
+    return ends.filter(pc.or_(_is_final(ends), ends["session_updated_at"].is_valid()))
 
 
 def _without(ids: Any, table: pa.Table) -> Any:  # noqa: ANN401 - Arrow arrays

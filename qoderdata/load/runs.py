@@ -12,7 +12,7 @@ from qoderdata.errors import APIError, DataQualityWarning, warn
 from qoderdata.files import Folder
 from qoderdata.formatting import format_duration
 from qoderdata.load.refresh import Freshness, RemoteList
-from qoderdata.load.run_outcomes import LEVELS, Level, RunOutcomes, SessionsAndEnds
+from qoderdata.load.run_outcomes import LEVELS, Level, RunOutcomes
 from qoderdata.load.stored import Query, StoredLoading
 from qoderdata.outcomes import apply_ends
 from qoderdata.parsing import (
@@ -34,10 +34,14 @@ if TYPE_CHECKING:
 
     import pandas as pd
 
-RUN_LIST = RemoteList("/deployment_runs", RUNS_TABLE)
-
 _STATUSES = ("pending", "running", "waiting", "completed", "failed", "cancelled", "skipped", None)
 _TRIGGERS = ("manual", "schedule", "retry", None)
+
+
+class RunLoading(StoredLoading):
+    """Keep the stored runs current."""
+
+    remote = RemoteList("/deployment_runs", RUNS_TABLE)
 
 
 def load_runs(
@@ -162,15 +166,14 @@ def load_runs(
         "trigger_type": check_choice(trigger_type, _TRIGGERS, name="trigger_type"),
         "has_error": None if has_error is None else str(has_error).lower(),
     }
+    params = {name: value for name, value in asked.items() if value is not None}
+    columns = params.keys() & {"deployment_id", "trigger_type"}
     query = Query(
         since=None if start is None else start.to_pydatetime(),
         until=None if end is None else end.to_pydatetime(),
         since_text=bound_text(since),
-        params={name: value for name, value in asked.items() if value is not None},
-        where=all_of(
-            None if value is None else pc.field(name) == value
-            for name, value in (("deployment_id", deployment_id), ("trigger_type", trigger_type))
-        ),
+        params=params,
+        where=all_of(pc.field(name) == params[name] for name in columns),
         needs_status=status is not None or has_error is not None or trigger_type == "retry",
     )
     age = parse_span(max_age, name="max_age")
@@ -178,7 +181,7 @@ def load_runs(
     client = Client() if client is None else client
     folder = Folder(resolve_cache_dir(cache_dir))
     freshness = Freshness(now if refresh else now - age, everything=refresh == "all")
-    loading = StoredLoading(RUN_LIST, query, client, folder, freshness=freshness, progress=progress)
+    loading = RunLoading(query, client, folder, freshness, progress)
     answer = loading.offline() if offline else loading.online()
     reader = RunOutcomes(answer.table, client, folder, freshness=freshness, progress=progress)
     try:
@@ -186,13 +189,13 @@ def load_runs(
     except APIError as error:
         error.add_note("The runs are stored; load_runs(outcomes='runs') reads run records only.")
         raise
-    loading.done.requests += reader.requests
+    loading.done.requests += reader.loading.done.requests
     runs = loading.frame(answer)
     runs.attrs["outcomes"] = reader.level
     if known is not None:
-        runs = apply_ends(runs, known.sessions, known.ends)
+        runs = apply_ends(runs, *known)
         if outcomes == "auto":
-            _warn_assumed(runs, known)
+            _warn_assumed(runs, known[1])
     runs = _with_outcome(runs, status=status, has_error=has_error)
     if runs.empty:
         runs.attrs["newest"] = newest = loading.newest()
@@ -210,11 +213,11 @@ def _with_outcome(runs: pd.DataFrame, *, status: str | None, has_error: bool | N
     return runs.reset_index(drop=True)
 
 
-def _warn_assumed(runs: pd.DataFrame, known: SessionsAndEnds) -> None:
+def _warn_assumed(runs: pd.DataFrame, ends: pd.DataFrame) -> None:
     """Say how many outcomes are assumed, where reading events would tell more."""
     completed = runs[runs["status"] == "completed"]
     assumed = completed[completed["status_from"] == "session"]
-    unread = set(assumed["session_id"]) - set(known.ends["session_id"])
+    unread = set(assumed["session_id"]) - set(ends["session_id"])
     if unread:
         length = format_duration(len(unread) * timedelta(milliseconds=100))  # the client's `min_interval`
         warn(

@@ -6,13 +6,14 @@ that none needs an extension of its own; Spark alone reads URLs by its own means
 
 from __future__ import annotations
 
+import functools
 import importlib
 import re
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import narwhals as nw
 import pyarrow.dataset as ds
 
 from qoderdata import cache, history
@@ -21,14 +22,14 @@ from qoderdata.errors import CacheError, DataQualityWarning, warn
 from qoderdata.files import Folder
 from qoderdata.load.caches import store_usage
 from qoderdata.load.refresh import CLOCKS_DIFFER
-from qoderdata.outcomes import apply_ends_lazy, current_ends_lazy
+from qoderdata.outcomes import apply_ends_lazy, current_ends_lazy, open_native
 from qoderdata.parsing import Instant, Span, check_choice, check_flag, earlier, parse_period
 from qoderdata.schema import DEPLOYMENTS
 from qoderdata.settings import has_token, resolve_cache_dir
-from qoderdata.store import OUTCOMES_TABLE, RUNS_TABLE, SESSIONS_TABLE, StoredTable, TableStore, all_of
+from qoderdata.store import OUTCOMES_TABLE, RUNS_TABLE, SESSIONS_TABLE, StoredTable, TableStore
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable
     from types import ModuleType
 
     import pandas as pd
@@ -38,46 +39,23 @@ if TYPE_CHECKING:
     from qoderdata.schema import Schema
     from qoderdata.settings import Account
 
+    _Opener = Callable[[Folder, list[str], Schema], Any]
+
 ENGINES = ("duckdb", "polars", "dask", "pyspark")
 #: What DuckDB does not take as it is in a path.
 _GLOB = re.compile(r"[*?\[]")
 
 
-@dataclass(frozen=True, slots=True)
-class Bound:
-    """A bound that every row keeps: ``>=`` or ``<`` a zone-aware time."""
+def _opener(engine: str) -> _Opener:
+    """Return what opens Parquet files in an engine as one lazy frame; without files it has no rows.
 
-    column: str
-    operator: str
-    time: datetime
-
-    def holds(self, column: Any) -> Any:  # noqa: ANN401 - a column of any engine that compares
-        """Return the condition on an engine's column."""
-        return column >= self.time if self.operator == ">=" else column < self.time
-
-
-def _connect(engine: str) -> Any:  # noqa: ANN401 - a DuckDB connection, or nothing
-    """Return what frames share that are to be joined: DuckDB joins relations of one connection only."""
+    Frames of one opener can be joined: DuckDB joins relations of one connection only.
+    """
     if engine != "duckdb":
-        return None
+        return _OPENERS[engine]
     connection = _import_extra("duckdb", "duckdb").connect()
     connection.execute("SET TimeZone = 'UTC'")
-    return connection
-
-
-def _open_files(
-    engine: str,
-    folder: Folder,
-    paths: list[str],
-    schema: Schema,
-    *,
-    where: Sequence[Bound] = (),
-    connection: Any = None,  # noqa: ANN401 - see `_connect`
-) -> Any:  # noqa: ANN401 - whatever the engine's lazy frame is
-    """Open Parquet files in an engine as one lazy frame with a schema's columns; without files it has no rows."""
-    if engine == "duckdb":
-        return _duckdb(connection or _connect(engine), folder, paths, schema, where)
-    return _OPENERS[engine](folder, paths, schema, where)
+    return functools.partial(_duckdb, connection)
 
 
 def _import_extra(module: str, extra: str) -> ModuleType:
@@ -91,56 +69,35 @@ def _dataset(folder: Folder, paths: list[str], schema: Schema) -> ds.Dataset:
     return ds.dataset(paths, schema=schema.arrow, format="parquet", filesystem=folder.filesystem)
 
 
-def _duckdb(
-    connection: Any,  # noqa: ANN401
-    folder: Folder,
-    paths: list[str],
-    schema: Schema,
-    where: Sequence[Bound],
-) -> Any:  # noqa: ANN401
+def _duckdb(connection: Any, folder: Folder, paths: list[str], schema: Schema) -> Any:  # noqa: ANN401
     if folder.local and paths and not _GLOB.search(folder.path):
-        relation = connection.read_parquet(paths, hive_partitioning=False).project(
-            ", ".join(f'"{name}"' for name in schema.names)
-        )
-    else:
-        relation = connection.from_arrow(_dataset(folder, paths, schema))
-    for bound in where:
-        relation = relation.filter(f"{bound.column} {bound.operator} TIMESTAMPTZ '{bound.time.isoformat()}'")
-    return relation
+        columns = ", ".join(f'"{name}"' for name in schema.names)
+        return connection.read_parquet(paths, hive_partitioning=False).project(columns)
+    return connection.from_arrow(_dataset(folder, paths, schema))
 
 
-def _polars(folder: Folder, paths: list[str], schema: Schema, where: Sequence[Bound]) -> Any:  # noqa: ANN401
+def _polars(folder: Folder, paths: list[str], schema: Schema) -> Any:  # noqa: ANN401
     polars = _import_extra("polars", "polars")
     if folder.local and paths:
-        frame = polars.scan_parquet(paths, hive_partitioning=False, glob=False).select(schema.names)
-    else:
-        frame = polars.scan_pyarrow_dataset(_dataset(folder, paths, schema))
-    return frame.filter(*(bound.holds(polars.col(bound.column)) for bound in where))
+        return polars.scan_parquet(paths, hive_partitioning=False, glob=False).select(schema.names)
+    return polars.scan_pyarrow_dataset(_dataset(folder, paths, schema))
 
 
-def _dask(folder: Folder, paths: list[str], schema: Schema, where: Sequence[Bound]) -> Any:  # noqa: ANN401
+def _dask(folder: Folder, paths: list[str], schema: Schema) -> Any:  # noqa: ANN401
     dask = _import_extra("dask.dataframe", "dask")
     no_rows = _arrow_frame(schema.arrow.empty_table())
     if not paths:
         return dask.from_pandas(no_rows, npartitions=1)
     # Not `read_parquet`, which takes the folder's name for a column, or puts into the plan what cannot be sent.
-    return dask.from_map(
-        _read_part, paths, meta=no_rows, schema=schema.arrow, filesystem=folder.filesystem, where=tuple(where)
-    )
+    return dask.from_map(_read_part, paths, meta=no_rows, schema=schema.arrow, filesystem=folder.filesystem)
 
 
 def _read_part(
-    path: str,
-    *,
-    columns: list[str] | None = None,
-    schema: pa.Schema,
-    filesystem: fs.FileSystem,
-    where: Sequence[Bound],
+    path: str, *, columns: list[str] | None = None, schema: pa.Schema, filesystem: fs.FileSystem
 ) -> pd.DataFrame:
     """Read a file as one partition; Dask says by `columns` which ones it needs."""
     dataset = ds.dataset([path], schema=schema, format="parquet", filesystem=filesystem)
-    conditions = [bound.holds(ds.field(bound.column)) for bound in where]
-    return _arrow_frame(dataset.to_table(columns=columns or schema.names, filter=all_of(conditions)))
+    return _arrow_frame(dataset.to_table(columns=columns or schema.names))
 
 
 def _arrow_frame(table: pa.Table) -> pd.DataFrame:
@@ -149,24 +106,17 @@ def _arrow_frame(table: pa.Table) -> pd.DataFrame:
     return table.to_pandas(types_mapper=pd.ArrowDtype)
 
 
-def _spark(folder: Folder, paths: list[str], schema: Schema, where: Sequence[Bound]) -> Any:  # noqa: ANN401
+def _spark(folder: Folder, paths: list[str], schema: Schema) -> Any:  # noqa: ANN401
     sql = _import_extra("pyspark.sql", "spark")
     spark = sql.SparkSession.getActiveSession() or sql.SparkSession.builder.getOrCreate()
     if not paths:
         types = _import_extra("pyspark.sql.pandas.types", "spark")
         return spark.createDataFrame([], types.from_arrow_schema(schema.arrow))
     prefix = "file://" if folder.local else f"{folder.location.split('://', 1)[0]}://"
-    frame = spark.read.parquet(*(prefix + path for path in paths)).select(*schema.names)
-    for bound in where:
-        frame = frame.where(bound.holds(frame[bound.column]))
-    return frame
+    return spark.read.parquet(*(prefix + path for path in paths)).select(*schema.names)
 
 
-_OPENERS: dict[str, Callable[[Folder, list[str], Schema, Sequence[Bound]], Any]] = {
-    "polars": _polars,
-    "dask": _dask,
-    "pyspark": _spark,
-}
+_OPENERS: dict[str, _Opener] = {"polars": _polars, "dask": _dask, "pyspark": _spark}
 
 
 def scan_deployments(
@@ -230,7 +180,7 @@ def scan_deployments(
         paths = [path for path, _ in cache.entries(folder) if path in wanted]
     if len(paths) != 1:
         raise CacheError(_wrong_count_message("answers of load_deployments", len(paths), folder))
-    return _open_files(engine, folder, paths, DEPLOYMENTS)
+    return _opener(engine)(folder, paths, DEPLOYMENTS)
 
 
 def scan_runs(
@@ -381,8 +331,8 @@ def _scan(
             f"as far. Call load_{table.name} with an earlier since, or without one, to get the others",
             DataQualityWarning,
         )
-    connection = _connect(engine)
-    frame = _open(store, engine, connection, since=first, until=last)
+    opener = _opener(engine)
+    frame = _open(store, opener, since=first, until=last)
     if table is not RUNS_TABLE:
         return frame
     sessions, outcomes = (TableStore(folder, other, **account) for other in (SESSIONS_TABLE, OUTCOMES_TABLE))
@@ -392,21 +342,13 @@ def _scan(
         return frame
     # A session is created when its run is, or a little later.
     earliest = None if first is None else earlier(first, CLOCKS_DIFFER)
-    opened = [_open(other, engine, connection, since=earliest) for other in (sessions, outcomes)]
+    opened = [_open(other, opener, since=earliest) for other in (sessions, outcomes)]
     return apply_ends_lazy(frame, opened[0], current_ends_lazy(*opened))
 
 
 def _open(
-    store: TableStore,
-    engine: str,
-    connection: Any,  # noqa: ANN401 - see `_connect`
-    *,
-    since: datetime | None = None,
-    until: datetime | None = None,
+    store: TableStore, opener: _Opener, *, since: datetime | None = None, until: datetime | None = None
 ) -> Any:  # noqa: ANN401 - whatever the engine's lazy frame is
-    column = store.table.time_column
-    bounds = [(">=", since), ("<", until)]
-    where = [Bound(column, operator, time) for operator, time in bounds if time is not None]
     files = store.files(since=since, until=until)
     gone = [path for path in files if store.folder.local and not Path(path).is_file()]
     if gone:
@@ -415,7 +357,11 @@ def _open(
             f"{len(gone)} of {len(files)} data files of the store of {store.table.name} are gone (the first: "
             f"{gone[0]}). Call {loader}, which reads them again"
         )
-    return _open_files(engine, store.folder, files, store.table.schema, where=where, connection=connection)
+    frame = opener(store.folder, files, store.table.schema)
+    time = nw.col(store.table.time_column)
+    bounds = [] if since is None else [time >= since]
+    bounds += [] if until is None else [time < until]
+    return open_native(frame).filter(*bounds).to_native() if bounds else frame
 
 
 def _only_account(table: StoredTable, folder: Folder) -> Account:

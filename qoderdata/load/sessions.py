@@ -26,17 +26,11 @@ if TYPE_CHECKING:
 
     import pandas as pd
 
-SESSION_LIST = RemoteList(
-    "/sessions",
-    SESSIONS_TABLE,
-    cursor_param="page",
-    params={"include_archived": "true"},
-)
 #: Each refresh lists the sessions of so long before the last one again.
 REREAD = timedelta(days=7)
 
 RUNNING = pa.array(RUNNING_SESSIONS, pa.large_string())
-_WAITING, _GONE = (pa.array([end], pa.large_string()) for end in ("waiting", "gone"))
+_WAITING = pa.array(["waiting"], pa.large_string())
 
 
 def load_sessions(
@@ -143,8 +137,8 @@ def load_sessions(
         ),
         Client() if client is None else client,
         Folder(resolve_cache_dir(cache_dir)),
-        freshness=Freshness(now if refresh else now - age, everything=refresh == "all"),
-        progress=progress,
+        Freshness(now if refresh else now - age, everything=refresh == "all"),
+        progress,
     )
     return loading.frame(loading.offline() if offline else loading.online())
 
@@ -156,11 +150,11 @@ class SessionLoading(StoredLoading):
     no longer has is remembered in the store of ends, `ends`, so that it is asked for once.
     """
 
-    def __init__(
-        self, query: Query, client: Client, folder: Folder, *, freshness: Freshness, progress: bool | None
-    ) -> None:
-        super().__init__(SESSION_LIST, query, client, folder, freshness=freshness, progress=progress)
-        self.ends = TableStore(folder, OUTCOMES_TABLE, **client.identity)
+    remote = RemoteList("/sessions", SESSIONS_TABLE, cursor_param="page", params={"include_archived": "true"})
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.ends = TableStore(self.folder, OUTCOMES_TABLE, **self.client.identity)
         self.stores.append(self.ends)
 
     def reread(self) -> Reread:
@@ -175,7 +169,8 @@ class SessionLoading(StoredLoading):
         ends = self.ends.read(["id", "created_at", "end", "session_updated_at"])
         is_untold = pc.and_(ends["end"].is_null(), ends["session_updated_at"].is_valid())
         undecided = ends["id"].filter(pc.or_(is_untold, pc.is_in(ends["end"], value_set=_WAITING)))
-        gone = ends["id"].filter(pc.is_in(ends["end"], value_set=_GONE))
+        is_gone = pc.and_not(ends["session_updated_at"].is_null(), OUTCOMES_TABLE.may_change(ends))
+        gone = ends["id"].filter(is_gone)
         stored = self.store.read(["id", "created_at", "status"])
         has_no_end = pc.is_in(stored["id"], value_set=undecided.combine_chunks())
         is_open = pc.or_(pc.is_in(stored["status"], value_set=RUNNING), has_no_end)
@@ -196,20 +191,20 @@ class SessionLoading(StoredLoading):
             self.ends.commit(compact=True)
 
     def add_gone(self, id_: str, created_at: datetime | None) -> None:
-        """Add that the service no longer has a session; one that waited has waited for the last time.
+        """Add that the service no longer has a session; what its events told, such as that it waits, is final.
 
         An end that is stored keeps its `created_at`, which tells its partition: that of the run, where the session
         may be of the next day.
         """
         known = self.ends.read(where=pc.field("id") == id_).to_pylist()
         end = known[0] if known else {"created_at": created_at}
-        waited = end.get("end") == "waiting"
-        self.add_end(id_, {**end, "end": "final"} if waited else {"created_at": end["created_at"], "end": "gone"})
+        told = "final" if end.get("end") else "gone"
+        self.add_end(id_, {**end, "end": told, "session_updated_at": None})
 
     def add_end(self, id_: str, facts: Mapping[str, Any]) -> None:
         """Add what is known of a session's end, to be committed."""
         now = datetime.now(UTC)
-        row = {name: facts.get(name) for name in OUTCOMES.names} | {"id": id_, "read_at": now}
+        row = {"read_at": now, **facts, "id": id_}
         self.ends.add(JournalEntry(pa.Table.from_pylist([row], schema=OUTCOMES.arrow), now))
 
     def _reread_bound(self) -> datetime | None:

@@ -7,7 +7,7 @@ import time
 from contextlib import closing
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, ClassVar, TypeVar
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -15,14 +15,14 @@ import pyarrow.compute as pc
 from qoderdata import cache
 from qoderdata.errors import APIConnectionError, APIError, BadRequestError, CacheError, DataQualityWarning, warn
 from qoderdata.formatting import format_duration
-from qoderdata.frames import to_pandas
+from qoderdata.frames import loaded_frame
 from qoderdata.load.refresh import (
     Freshness,
     ListedPage,
     ListReader,
+    Refresh,
     RemoteList,
     Reread,
-    bring_up_to_date,
     is_current,
 )
 from qoderdata.pages import Progress
@@ -68,34 +68,28 @@ class LoadedTable:
     complete: bool = True
 
 
+@dataclass
 class StoredLoading:
-    """One call of a loader whose list is kept in a store."""
+    """One call of a loader whose list, `remote`, is kept in a store."""
 
-    def __init__(
-        self,
-        remote: RemoteList,
-        query: Query,
-        client: Client,
-        folder: Folder,
-        *,
-        freshness: Freshness,
-        progress: bool | None,
-    ) -> None:
-        self.remote = remote
-        self.query = query
-        self.client = client
-        self.freshness = freshness
-        #: What was read from the network for this call.
-        self.done = Progress()
-        self.store = TableStore(folder, remote.table, **client.identity)
+    remote: ClassVar[RemoteList]
+
+    query: Query
+    client: Client
+    folder: Folder
+    freshness: Freshness
+    progress: bool | None
+    #: What was read from the network for this call.
+    done: Progress = field(default_factory=Progress)
+
+    def __post_init__(self) -> None:
+        name, account = self.remote.table.name, self.client.identity
+        self.store = TableStore(self.folder, self.remote.table, **account)
         #: All stores that this call reads, each repaired where one is damaged.
         self.stores = [self.store]
         self._began = time.monotonic()
-        self._answers = folder.folder(cache.FOLDER)
-        self._answer_name = cache.file_name(
-            remote.table.name, {**client.identity, **query.params, "since": query.since_text}
-        )
-        self._progress = progress
+        self._answers = self.folder.folder(cache.FOLDER)
+        self._answer_name = cache.file_name(name, {**account, **self.query.params, "since": self.query.since_text})
 
     def online(self) -> LoadedTable:
         """Return what is recent enough, else what the service says; what was read before an error is kept."""
@@ -166,15 +160,14 @@ class StoredLoading:
             time.monotonic() - self._began,
             f"{done.pages} pages with {done.records} rows from the network" if done.requests else "from the cache",
         )
-        frame = to_pandas(answer.table, self.remote.table.schema)
-        frame.attrs = {
-            "source": f"{self.client.base_url}{self.remote.path}",
-            "fetched_at": None if answer.fetched_at is None else answer.fetched_at.isoformat(),
-            "from_cache": done.requests == 0,
-            "complete": answer.complete,
-            "requests": done.requests,
-        }
-        return frame
+        return loaded_frame(
+            answer.table,
+            self.remote.table.schema,
+            source=f"{self.client.base_url}{self.remote.path}",
+            fetched_at=answer.fetched_at,
+            requests=done.requests,
+            complete=answer.complete,
+        )
 
     def _refreshed(self) -> LoadedTable:
         complete = self.bring_up_to_date()
@@ -192,19 +185,20 @@ class StoredLoading:
         oldest = since if since is None or reread.since is None else min(since, reread.since)
         pages_before = self.done.pages
         with self.reader(oldest) as reader:
+            refresh = Refresh(
+                self.store, reader, self.freshness, since, query.until, reread.since, set(reread.ids)
+            )
             try:
-                complete, gone = bring_up_to_date(
-                    self.store, reader, self.freshness, since=since, until=query.until, reread=reread
-                )
+                refresh.run()
             except APIError as error:
                 if self.done.pages > pages_before:
                     error.add_note("The pages that came are kept: the next call goes on from there.")
                 if isinstance(error, APIConnectionError) and self.store.coverage.read_at is not None:
                     error.add_note(_offline_note(self.store.coverage.read_at))
                 raise
-        reader.warn_misfits()
-        self.remember_gone(gone)
-        return complete
+        reader.decoder.warn_misfits()
+        self.remember_gone(refresh.gone)
+        return not refresh.is_contradicted
 
     def reread(self) -> Reread:
         """Return which stored rows are read again, besides those that the store itself knows to be open."""
@@ -234,7 +228,7 @@ class StoredLoading:
                 if kept is not None:
                     error.add_note(_offline_note(kept.fetched_at))
                 raise
-            table = reader.finish(tables)
+            table = reader.decoder.finish(tables)
             if self.query.needs_status and not self._has_status(table):
                 return None
             kept = cache.CachedTable(self._wanted(table, until=None), fetched_at)
@@ -258,8 +252,7 @@ class StoredLoading:
 
     def reader(self, oldest: datetime | None) -> closing[ListReader]:
         """Return what reads the list, and single records of it; rows before a time need not come."""
-        done, progress = self.done, self._progress
-        return closing(ListReader(self.client, self.remote, self.store, done, oldest=oldest, progress=progress))
+        return closing(ListReader(self.client, self.remote, self.store, self.done, oldest, self.progress))
 
     def _is_wanted(self, page: ListedPage) -> bool:
         """Whether the list goes on with rows that are asked for."""

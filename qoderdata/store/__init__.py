@@ -46,7 +46,7 @@ other one claimed is read again.
 **A folder that cannot be written** is a warning: the responses are kept in memory, for this call alone.
 """
 
-from qoderdata.store.coverage import Coverage, Listing
+from qoderdata.store.coverage import LONG_AGO, Coverage, Listing
 from qoderdata.store.dataset import DamagedStoreError
 from qoderdata.store.journal import JournalEntry
 from qoderdata.store.manifest import NAME as MANIFEST_NAME
@@ -63,6 +63,7 @@ from qoderdata.store.tables import (
 )
 
 __all__ = [
+    "LONG_AGO",
     "MANIFEST_NAME",
     "OUTCOMES_TABLE",
     "RUNS_TABLE",

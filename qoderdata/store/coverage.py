@@ -220,15 +220,8 @@ def _lowest_met(page: Listing, lower: tuple[Segment, ...]) -> int | None:
 
 
 def _extended(top: Segment, page: Listing) -> Segment:
-    steps = top.steps if top.cursor is None else (*top.steps, (top.cursor, top.reaches))
-    return replace(
-        top,
-        head_ids=_head_ids(top.head_ids, page.ids),
-        cursor=page.cursor,
-        reaches=_earlier_time(top.reaches, page.reaches),
-        steps=_spaced(steps),
-        ended_at=None,
-    )
+    steps = () if top.cursor is None else ((top.cursor, top.reaches),)
+    return _joined(top, Segment(top.read_at, page.ids, page.cursor, page.reaches, steps))
 
 
 def _joined(top: Segment, lower: Segment) -> Segment:

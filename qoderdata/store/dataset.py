@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import datetime as dt
+import functools
 import os
 import secrets
 from collections import defaultdict
@@ -76,8 +77,7 @@ def row_days(table: pa.Table, time_column: str) -> list[str]:
     >>> row_days(pa.table({"triggered_at": pa.array(times, pa.timestamp("us", tz="UTC"))}), "triggered_at")
     ['2026-06-14', '__HIVE_DEFAULT_PARTITION__']
     """
-    dates = table[time_column].cast(pa.timestamp("us")).cast(pa.date32()).cast(pa.string())
-    return [NO_DAY if day is None else day for day in dates.to_pylist()]
+    return [NO_DAY if day is None else day for day in _dates(table, time_column).cast(pa.string()).to_pylist()]
 
 
 def files_within(files: Iterable[str], *, since: datetime | None, until: datetime | None) -> list[str]:
@@ -106,7 +106,7 @@ class Dataset:
         self._folder = folder
         self._table = table
         self._metadata = {_METADATA_KEY: msgspec.json.encode(identity)}
-        self._ids: dict[str, pa.ChunkedArray[Any]] = {}
+        self._ids = functools.lru_cache(_REMEMBERED)(lambda name, file: self._columns(name, file, ["id"])["id"])
 
     def path(self, name: str) -> str:
         """Return the path of a data file in the folder's file system."""
@@ -120,8 +120,6 @@ class Dataset:
         columns: list[str] | None = None,
     ) -> list[pa.Table]:
         """Read data files, some at once, and return the rows of each; raise `DamagedStoreError` for a bad file."""
-        if len(files) < 2:  # noqa: PLR2004 - no threads for one file
-            return [self._columns(name, file, columns, where=where) for name, file in files.items()]
         with ThreadPoolExecutor(_THREADS, thread_name_prefix="qoderdata-read") as pool:
             return list(pool.map(lambda name: self._columns(name, files[name], columns, where=where), files))
 
@@ -129,7 +127,7 @@ class Dataset:
         """Return whether a row is stored in a partition."""
         names = [name for name in files if name.startswith(f"{_KEY}{day}/")]
         wanted = pa.scalar(id_, pa.large_string())
-        return any(pc.index(self._ids_of(name, files[name]), wanted).as_py() >= 0 for name in names)
+        return any(pc.index(self._ids(name, files[name]), wanted).as_py() >= 0 for name in names)
 
     def add(
         self, files: Mapping[str, DataFile], rows: pa.Table, *, open_days: Mapping[str, str]
@@ -155,8 +153,7 @@ class Dataset:
 
         def write(day: str) -> dict[str, DataFile]:
             old = {name: files[name] for name in before.get(day, [])}
-            batches = self._batches(old, without=replaced.get(day, set()))
-            return self._write(day, batches, take_rows(new, indices.get(day, [])))
+            return self._write(day, old, without=replaced[day], new=take_rows(new, indices.get(day, [])))
 
         superseded = {name for names in before.values() for name in names}
         after = {name: file for name, file in files.items() if name not in superseded}
@@ -171,11 +168,7 @@ class Dataset:
         for day, old in _by_day(files).items():
             if len(old) == 1 or (len(old) <= _FEW and sum(files[name].rows for name in old) >= _SMALL):
                 continue
-            batches = self._batches({name: files[name] for name in old}, without=set())
-            written = self._write(day, batches, self._table.schema.arrow.empty_table())
-            for superseded in old:
-                del after[superseded]
-            after |= written
+            after |= self._write(day, {name: after.pop(name) for name in old})
         return after
 
     def damaged(self, files: Mapping[str, DataFile]) -> list[str]:
@@ -185,21 +178,18 @@ class Dataset:
     def names(self) -> list[str]:
         """Return the names of the data files that lie there, the oldest first, without those of other writers."""
         prefix = self.path("")
-        names = [
-            info.path.removeprefix(prefix)
-            for info in self._folder.files(FOLDER)
-            if info.path.endswith(_SUFFIX) and (self._folder.local or _is_old(info.base_name))
-        ]
+        names = [path.removeprefix(prefix) for path in self._own_paths() if path.endswith(_SUFFIX)]
         return sorted(names, key=lambda name: name.rsplit("/", 1)[-1])
 
     def sweep(self, files: Iterable[str]) -> None:
         """Remove the files that do not count: superseded ones, and those of a commit that was cut off."""
         current = {self.path(name) for name in files}
-        self._folder.delete(
-            info.path
-            for info in self._folder.files(FOLDER)
-            if info.path not in current and (self._folder.local or _is_old(info.base_name))
-        )
+        self._folder.delete(path for path in self._own_paths() if path not in current)
+
+    def _own_paths(self) -> list[str]:
+        """Return the paths of the files that lie there, without those that another writer may be about to use."""
+        infos = self._folder.files(FOLDER)
+        return [info.path for info in infos if self._folder.local or _is_old(info.base_name)]
 
     def rebuild(self, names: Iterable[str]) -> tuple[dict[str, DataFile], list[str]]:
         """Find out which data files can be used, without a manifest that says so; nothing is removed.
@@ -233,37 +223,26 @@ class Dataset:
             return None
 
     def _open(self, name: str, file: DataFile) -> ds.ParquetFileFragment:
-        content = self._folder.read(f"{FOLDER}/{name}")
+        """Return what reads a data file; raise `DamagedStoreError` where it cannot be read."""
+        try:
+            return self._fragment(name, file, self._folder.read(f"{FOLDER}/{name}"))
+        except (OSError, pa.ArrowException) as error:
+            raise DamagedStoreError(
+                f"a data file of the store of {self._table.name} in {self._folder.location} is gone or damaged: "
+                f"{error}"
+            ) from error
+
+    def _fragment(self, name: str, file: DataFile, content: pa.Buffer | None) -> ds.ParquetFileFragment:
+        """Return what reads a data file; raise `OSError` where its content is not what was written."""
         if content is None:
             raise FileNotFoundError(f"{self.path(name)} is gone")
         if checksum(memoryview(content)) != file.checksum:
             raise OSError(f"{self.path(name)} is not what was written")
-        fragment = self._fragment(content, file)
-        if fragment is None:
+        fragment: ds.ParquetFileFragment = _FORMAT.make_fragment(content)  # type: ignore[arg-type, assignment]
+        has_all_rows = fragment.metadata.num_rows == file.rows
+        if not has_all_rows or not has_columns(fragment.physical_schema, self._table.schema.arrow):
             raise OSError(f"{self.path(name)} has other columns or rows than were written")
         return fragment
-
-    def _fragment(self, content: pa.Buffer, file: DataFile) -> ds.ParquetFileFragment | None:
-        """Return what reads a data file; ``None`` where it has other columns or rows."""
-        fragment: ds.ParquetFileFragment = _FORMAT.make_fragment(content)  # type: ignore[arg-type, assignment]
-        fits = (
-            has_columns(fragment.physical_schema, self._table.schema.arrow)
-            and fragment.metadata.num_rows == file.rows
-        )
-        return fragment if fits else None
-
-    def _damaged(self, error: Exception) -> DamagedStoreError:
-        return DamagedStoreError(
-            f"a data file of the store of {self._table.name} in {self._folder.location} is gone or damaged: "
-            f"{error}"
-        )
-
-    def _ids_of(self, name: str, file: DataFile) -> pa.ChunkedArray[Any]:
-        if name not in self._ids:
-            while len(self._ids) >= _REMEMBERED:
-                del self._ids[next(iter(self._ids))]
-            self._ids[name] = self._columns(name, file, ["id"])["id"]
-        return self._ids[name]
 
     def _states(self, name: str, file: DataFile, ids: pa.ChunkedArray[Any] | None = None) -> dict[str, bool]:
         """Return whether rows may change, by their ids; `ids`: of these alone."""
@@ -275,11 +254,7 @@ class Dataset:
     def _columns(
         self, name: str, file: DataFile, columns: list[str] | None, *, where: pc.Expression | None = None
     ) -> pa.Table:
-        try:
-            fragment = self._open(name, file)
-            return fragment.to_table(schema=self._table.schema.arrow, columns=columns, filter=where)
-        except (OSError, pa.ArrowException) as error:
-            raise self._damaged(error) from error
+        return self._open(name, file).to_table(schema=self._table.schema.arrow, columns=columns, filter=where)
 
     def _days_searched(self, days: Iterable[str]) -> set[str]:
         """Return where rows of some days may be stored already.
@@ -310,8 +285,7 @@ class Dataset:
 
     def _indices_by_day(self, table: pa.Table) -> dict[str, NDArray[np.int64]]:
         """Return the rows of each partition, in their order."""
-        dates = table[self._table.time_column].cast(pa.timestamp("us")).cast(pa.date32())
-        days = dates.combine_chunks().dictionary_encode(null_encoding="encode")
+        days = _dates(table, self._table.time_column).combine_chunks().dictionary_encode(null_encoding="encode")
         codes = days.indices.to_numpy()
         names = days.dictionary.cast(pa.string()).to_pylist()
         return {NO_DAY if day is None else day: np.flatnonzero(codes == code) for code, day in enumerate(names)}
@@ -337,25 +311,22 @@ class Dataset:
             is_same = pc.and_(is_same, _are_equal(one, other))
         return set(row_ids(found.filter(is_same)))
 
-    def _batches(self, files: Mapping[str, DataFile], *, without: AbstractSet[str]) -> Iterator[pa.RecordBatch]:
-        """Read rows a batch at a time, so that a large day is never in memory as a whole."""
-        where = ~ds.field("id").isin(pa.array(sorted(without), pa.large_string())) if without else None
-        for name, file in files.items():
-            try:
-                fragment = self._open(name, file)
-            except (OSError, pa.ArrowException) as error:
-                raise self._damaged(error) from error
-            yield from fragment.to_batches(schema=self._table.schema.arrow, filter=where, batch_size=_BATCH_ROWS)
-
-    def _write(self, day: str, batches: Iterator[pa.RecordBatch], table: pa.Table) -> dict[str, DataFile]:
-        """Write one data file, the new rows before the old; without rows, none."""
+    def _write(
+        self,
+        day: str,
+        old: Mapping[str, DataFile],
+        *,
+        without: AbstractSet[str] = frozenset(),
+        new: pa.Table | None = None,
+    ) -> dict[str, DataFile]:
+        """Write one data file, the new rows before those of old files; without rows, none."""
         arrow = self._table.schema.arrow.with_metadata(self._metadata)
         sink, rows = pa.BufferOutputStream(), 0
         # Most texts are distinct, and zstd finds the others: dictionaries would take more time and more space.
         with pq.ParquetWriter(
             sink, arrow, compression="zstd", use_dictionary=False, write_page_checksum=True
         ) as writer:
-            for group in self._groups(table, batches):
+            for group in self._groups(new, old, without):
                 writer.write_table(group)
                 rows += group.num_rows
         if not rows:
@@ -367,27 +338,31 @@ class Dataset:
         self._folder.replace(f"{FOLDER}/{name}", lambda sink: sink.write(content))
         return {name: file}
 
-    def _groups(self, table: pa.Table, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.Table]:
-        """Gather batches to tables of the size of a row group."""
-        waiting, rows = table.to_batches(), table.num_rows
-        for batch in batches:
-            waiting.append(batch)
-            rows += batch.num_rows
-            if rows >= _GROUP_ROWS:
-                yield pa.Table.from_batches(waiting, schema=self._table.schema.arrow)
-                waiting, rows = [], 0
+    def _groups(
+        self, new: pa.Table | None, old: Mapping[str, DataFile], without: AbstractSet[str]
+    ) -> Iterator[pa.Table]:
+        """Gather rows to tables of the size of a row group, so that a large day is never in memory as a whole."""
+        schema = self._table.schema.arrow
+        where = ~ds.field("id").isin(pa.array(sorted(without), pa.large_string())) if without else None
+        waiting, rows = ([], 0) if new is None else (new.to_batches(), new.num_rows)
+        for name, file in old.items():
+            for batch in self._open(name, file).to_batches(schema=schema, filter=where, batch_size=_BATCH_ROWS):
+                waiting.append(batch)
+                rows += batch.num_rows
+                if rows >= _GROUP_ROWS:
+                    yield pa.Table.from_batches(waiting, schema=schema)
+                    waiting, rows = [], 0
         if rows:
-            yield pa.Table.from_batches(waiting, schema=self._table.schema.arrow)
+            yield pa.Table.from_batches(waiting, schema=schema)
 
     def _is_whole(self, name: str, file: DataFile) -> bool:
         """Return whether a data file is what was written; raise `OSError` where it cannot be read now."""
         content = self._content(name)
-        if content is None or checksum(memoryview(content)) != file.checksum:
-            return False
         try:
-            return self._fragment(content, file) is not None
+            self._fragment(name, file, content)
         except (OSError, pa.ArrowException):
             return False
+        return True
 
     def _adopt(self, name: str, content: pa.Buffer) -> dict[str, DataFile] | None:
         """Return a data file as it counts from now on; ``None`` where it cannot be used."""
@@ -405,7 +380,7 @@ class Dataset:
             return None
         files: dict[str, DataFile] = {}
         for day, some in self._indices_by_day(table).items():
-            files |= self._write(day, iter(()), take_rows(table, some))
+            files |= self._write(day, {}, new=take_rows(table, some))
         return files
 
     def _without_duplicates(self, files: dict[str, DataFile]) -> dict[str, DataFile]:
@@ -423,9 +398,7 @@ class Dataset:
                     winners[id_] = name
         after = dict(files)
         for name, lost in superseded.items():
-            file = after.pop(name)
-            batches = self._batches({name: file}, without=lost)
-            after |= self._write(_day(name), batches, self._table.schema.arrow.empty_table())
+            after |= self._write(_day(name), {name: after.pop(name)}, without=lost)
         return after
 
 
@@ -438,6 +411,10 @@ def _are_equal(one: Any, other: Any) -> Any:  # noqa: ANN401 - Arrow columns
         one, other = one.cast(one.type.value_type), other.cast(one.type.value_type)
     are_null = pc.and_(one.is_null(), other.is_null())
     return pc.or_(are_null, pc.equal(one, other).fill_null(False))  # noqa: FBT003 - pyarrow has it so
+
+
+def _dates(table: pa.Table, time_column: str) -> Any:  # noqa: ANN401 - an Arrow array
+    return table[time_column].cast(pa.timestamp("us")).cast(pa.date32())
 
 
 def _by_day(files: Iterable[str]) -> dict[str, list[str]]:

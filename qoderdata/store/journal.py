@@ -11,7 +11,7 @@ from __future__ import annotations
 import secrets
 from dataclasses import dataclass, replace
 from datetime import datetime  # noqa: TC003 - msgspec reads these annotations
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 import msgspec
 import numpy as np
@@ -37,8 +37,6 @@ _NUMBER = slice(0, 12)
 _FULL_ENTRIES = 200
 _FULL_ROWS = 50_000
 
-F = TypeVar("F")
-
 
 @dataclass(frozen=True, slots=True)
 class JournalEntry:
@@ -61,8 +59,9 @@ class JournalEntry:
 class _Facts(msgspec.Struct):
     """What an entry's file says besides the rows."""
 
-    identity: Identity
     read_at: datetime
+    #: ``None`` in version 0.1.
+    identity: Identity | None = None
     listing: Listing | None = None
     gone: tuple[str, ...] = ()
     unreadable: tuple[str, ...] = ()
@@ -133,7 +132,7 @@ class Journal:
         self._folder.remove(_MARKER)
 
     def _encode(self, entry: JournalEntry) -> pa.Buffer:
-        facts = _Facts(self._identity, entry.read_at, entry.listing, entry.gone, entry.unreadable)
+        facts = _Facts(entry.read_at, self._identity, entry.listing, entry.gone, entry.unreadable)
         # The file format takes one dictionary a column.
         table = entry.table.unify_dictionaries().replace_schema_metadata(
             {_METADATA_KEY: msgspec.json.encode(facts)}
@@ -148,7 +147,7 @@ class Journal:
             content = self._folder.read(name)
             if content is None or not name.endswith(f"-{checksum(memoryview(content))}{_SUFFIX}"):
                 return None
-            table, facts = decode_entry(content, _Facts)
+            table, facts = decode_entry(content)
             if facts.identity != self._identity:
                 return None
             table = table.cast(self._table.schema.arrow)
@@ -163,9 +162,9 @@ def entry_files(folder: Folder, below: str) -> dict[str, int]:
     return {f"{below}/{name}": int(name[_NUMBER]) for name in names if name[_NUMBER].isdecimal()}
 
 
-def decode_entry(content: pa.Buffer, facts: type[F]) -> tuple[pa.Table, F]:
+def decode_entry(content: pa.Buffer) -> tuple[pa.Table, _Facts]:
     """Return the rows of an entry's file, and what it says besides."""
     table = pa.ipc.open_file(content).read_all()
     table.validate(full=True)
     metadata = (table.schema.metadata or {}).get(_METADATA_KEY, b"")
-    return table.replace_schema_metadata(None), msgspec.json.decode(metadata, type=facts)
+    return table.replace_schema_metadata(None), msgspec.json.decode(metadata, type=_Facts)

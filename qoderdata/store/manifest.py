@@ -14,9 +14,11 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from qoderdata.errors import CacheError
-from qoderdata.store.coverage import Coverage, Segment
+from qoderdata.store.coverage import Coverage
 
 if TYPE_CHECKING:
+    import pyarrow as pa
+
     from qoderdata.files import Folder
     from qoderdata.settings import Account
 
@@ -28,14 +30,17 @@ NAME = "manifest.json"
 
 
 class UnusableManifestError(CacheError):
-    """A manifest is damaged, of another format or of another account."""
+    """A manifest is damaged, of another format or of another account.
 
-    #: What it says, where it is of the format of version 0.1.
-    old: Manifest | None = None
-    #: Whether it is of another account.
-    is_foreign: bool = False
-    #: Whether a folder lies in its place.
-    is_folder: bool = False
+    `old` is what it says, where it is of the format of version 0.1. It `is_foreign` where it is of another
+    account, and `is_folder` where a folder lies in its place.
+    """
+
+    def __init__(
+        self, reason: object, *, old: Manifest | None = None, is_foreign: bool = False, is_folder: bool = False
+    ) -> None:
+        super().__init__(f"its manifest cannot be used ({reason})")
+        self.old, self.is_foreign, self.is_folder = old, is_foreign, is_folder
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,14 +102,6 @@ def checksum(content: bytes | memoryview) -> str:
     return f"{zlib.crc32(content):08x}"
 
 
-def unreadable_error(folder: Folder, name: str, error: OSError) -> CacheError:
-    """Return the error that a store of a table cannot be read now, which is no reason to give it up."""
-    return CacheError(
-        f"the store of {name} in {folder.location} cannot be read now ({error.strerror or error}). Nothing in it "
-        "was changed: try again later, or use another cache_dir"
-    )
-
-
 def read_manifest(folder: Folder, identity: Identity | None = None) -> Manifest | None:
     """Return a store's manifest, ``None`` where there is none; `identity` is the expected one, ``None``: any.
 
@@ -113,24 +110,20 @@ def read_manifest(folder: Folder, identity: Identity | None = None) -> Manifest 
     try:
         content = folder.read(NAME)
     except IsADirectoryError as error:
-        in_the_way = UnusableManifestError("its manifest cannot be used (a folder lies in its place)")
-        in_the_way.is_folder = True
-        raise in_the_way from error
+        raise UnusableManifestError("a folder lies in its place", is_folder=True) from error
     if content is None:
         return None
     try:
-        written = _decode(content.to_pybytes())
-    except (ValueError, msgspec.MsgspecError) as error:
-        raise UnusableManifestError(f"its manifest cannot be used ({error})") from error
-    manifest = written if isinstance(written, Manifest) else written.upgraded()
+        version = msgspec.json.decode(content, type=_AnyFormat).format
+        if version not in {FORMAT, OLD_FORMAT}:
+            raise ValueError(f"it is of format {version}, not {FORMAT}")  # noqa: TRY301 - as one of `_decode`
+        manifest = _decode_old(content) if version == OLD_FORMAT else _decode(content)
+    except (ValueError, LookupError, TypeError, AttributeError, msgspec.MsgspecError) as error:
+        raise UnusableManifestError(error) from error
     if identity is not None and manifest.identity != identity:
-        foreign = UnusableManifestError("its manifest cannot be used (it is of another account)")
-        foreign.is_foreign = True
-        raise foreign
-    if not isinstance(written, Manifest):
-        old = UnusableManifestError(f"its manifest cannot be used as it is (it is of format {OLD_FORMAT})")
-        old.old = manifest
-        raise old
+        raise UnusableManifestError("it is of another account", is_foreign=True)
+    if version == OLD_FORMAT:
+        raise UnusableManifestError(f"it is of format {OLD_FORMAT}", old=manifest)
     return manifest
 
 
@@ -151,51 +144,22 @@ class _AnyFormat(msgspec.Struct):
     format: int
 
 
-def _decode(content: bytes) -> Manifest | _OldManifest:
-    version = msgspec.json.decode(content, type=_AnyFormat).format
-    if version == OLD_FORMAT:
-        return msgspec.json.decode(content, type=_OldManifest)
-    if version != FORMAT:
-        raise ValueError(f"it is of format {version}, not {FORMAT}")
+def _decode(content: pa.Buffer) -> Manifest:
     sealed = msgspec.json.decode(content, type=_Sealed)
     if sealed.checksum != checksum(bytes(sealed.content)):
         raise ValueError("it is damaged")
     return msgspec.json.decode(sealed.content, type=Manifest)
 
 
-class _OldSegment(msgspec.Struct):
-    read_at: datetime
-    marks: tuple[str, ...]
-    cursor: str | None
-    reaches: datetime | None = None
-    steps: tuple[tuple[str, datetime | None], ...] = ()
-
-
-class _OldCoverage(msgspec.Struct):
-    stretches: tuple[_OldSegment, ...] = ()
-
-
-class _OldManifest(msgspec.Struct):
-    """The manifest of version 0.1."""
-
-    base_url: str
-    workspace_id: str | None
-    account: str
-    format: int
-    sequence: int
-    files: dict[str, int]
-    coverage: _OldCoverage
-    open_runs: dict[str, OpenRow]
-
-    def upgraded(self) -> Manifest:
-        """Return the same as a manifest of today; the files are still the old ones."""
-        segments = (
-            Segment(old.read_at, old.marks, old.cursor, old.reaches, old.steps) for old in self.coverage.stretches
-        )
-        return Manifest(
-            Identity("runs", self.base_url, self.workspace_id, self.account),
-            self.sequence,
-            {name: DataFile(rows, "") for name, rows in self.files.items()},
-            Coverage(tuple(segments)),
-            self.open_runs,
-        )
+def _decode_old(content: pa.Buffer) -> Manifest:
+    """Return a manifest of version 0.1 as one of today; the files are still the old ones."""
+    old = msgspec.json.decode(content)
+    segments = [{**segment, "head_ids": segment["marks"]} for segment in old["coverage"].get("stretches", [])]
+    found = {
+        "identity": {**old, "table": "runs"},
+        "sequence": old["sequence"],
+        "files": {name: {"rows": rows, "checksum": ""} for name, rows in old["files"].items()},
+        "coverage": {"segments": segments},
+        "open_rows": old["open_runs"],
+    }
+    return msgspec.convert(found, Manifest)

@@ -96,10 +96,8 @@ class TableStore:
 
     def load(self) -> None:
         """Read the manifest; entries in the journal are not seen before a commit."""
-        try:
+        with self._opened():
             self._load()
-        except OSError as error:
-            raise manifests.unreadable_error(self.folder, self.table.name, error) from error
         if self._unusable is not None:
             warn(
                 f"the store of {self.table.name} in {self.folder.location} was ignored: {self._unusable}. The "
@@ -182,10 +180,8 @@ class TableStore:
 
         Raise `CacheError` where a file cannot be read now, so that nothing is known; nothing was changed.
         """
-        try:
+        with self._opened():
             lost = self._dataset.damaged(self._manifest.files)
-        except OSError as error:
-            raise manifests.unreadable_error(self.folder, self.table.name, error) from error
         if not lost:
             return
         files = {name: file for name, file in self._manifest.files.items() if name not in lost}
@@ -272,12 +268,15 @@ class TableStore:
 
     def _load_or_ignore(self) -> None:
         try:
-            self._load()
-        except OSError as error:
+            with self._opened():
+                self._load()
+        except CacheError as error:
             if self._writable:
                 self._writable = False
-                unreadable = manifests.unreadable_error(self.folder, self.table.name, error)
-                warn(f"the {self.table.name} are not kept: {unreadable}", CacheWarning)
+                warn(f"the {self.table.name} are not kept: {error}", CacheWarning)
+
+    def _opened(self) -> contextlib.AbstractContextManager[None]:
+        return self.folder.opened(f"store of {self.table.name}")
 
     def _set_manifest(self, manifest: Manifest) -> None:
         self._manifest = manifest

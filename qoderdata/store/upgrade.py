@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import re
-from datetime import UTC, datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 import pyarrow as pa
 
-from qoderdata.schema import EXTRA, RUNS
-from qoderdata.store.coverage import Listing  # noqa: TC001 - msgspec reads this annotation
+from qoderdata.decode.exact import MISFIT, fit
+from qoderdata.schema import EXTRA, RUNS, Kind
 from qoderdata.store.journal import UNREADABLE_ENTRY_ERRORS, JournalEntry, decode_entry, entry_files
 from qoderdata.store.tables import RUNS_TABLE, StoredTable, resolve_record
 
@@ -23,16 +21,6 @@ OLD_FOLDER = "inbox"
 #: The columns that it did not have, and the key in ``extra`` where it kept the scheduled time.
 _NEW_COLUMNS = frozenset({"status_from", "trigger_scheduled_at"})
 _OLD_KEY = "trigger_context.scheduled_at"
-_TIME = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(\.\d{1,6})?\d{0,3}Z")
-_ZERO_TIME = datetime(1, 1, 1, tzinfo=UTC)
-
-
-class _OldFacts(msgspec.Struct):
-    """What the file of a journal entry held besides the rows."""
-
-    read_at: datetime
-    listing: Listing | None = None
-    gone: tuple[str, ...] = ()
 
 
 def upgrade_rows(old: pa.Table, table: StoredTable) -> pa.Table | None:
@@ -40,14 +28,11 @@ def upgrade_rows(old: pa.Table, table: StoredTable) -> pa.Table | None:
     expected = {field.name: field.type for field in RUNS.arrow if field.name not in _NEW_COLUMNS}
     if table is not RUNS_TABLE or dict(zip(old.schema.names, old.schema.types, strict=True)) != expected:
         return None
-    scheduled, extra = [], old[EXTRA].to_pylist()
-    for index, text in enumerate(extra):
-        time, extra[index] = (None, text) if text is None or _OLD_KEY not in text else _split(text)
-        scheduled.append(time)
-    columns = {name: old[name] for name in expected}
-    columns[EXTRA] = pa.chunked_array([pa.array(extra, pa.large_string())])
-    columns["trigger_scheduled_at"] = pa.chunked_array([pa.array(scheduled, pa.timestamp("us", tz="UTC"))])
-    columns["status_from"] = pa.chunked_array([pa.nulls(old.num_rows, pa.large_string())])
+    split = [_split(text) if text and _OLD_KEY in text else (None, text) for text in old[EXTRA].to_pylist()]
+    columns: dict[str, Any] = {name: old[name] for name in expected}
+    columns[EXTRA] = pa.array([extra for _, extra in split], pa.large_string())
+    columns["trigger_scheduled_at"] = pa.array([time for time, _ in split], pa.timestamp("us", tz="UTC"))
+    columns["status_from"] = pa.nulls(old.num_rows, pa.large_string())
     return resolve_record(pa.table([columns[name] for name in RUNS.arrow.names], schema=RUNS.arrow))
 
 
@@ -63,23 +48,17 @@ def _read(folder: Folder, name: str, table: StoredTable) -> JournalEntry | None:
         content = folder.read(name)
         if content is None:
             return None
-        old, facts = decode_entry(content, _OldFacts)
+        old, facts = decode_entry(content)
     except UNREADABLE_ENTRY_ERRORS:
         return None
     rows = upgrade_rows(old, table)
     return None if rows is None else JournalEntry(rows, facts.read_at, facts.listing, facts.gone)
 
 
-def _split(extra: str) -> tuple[datetime | None, str | None]:
+def _split(extra: str) -> tuple[object, str | None]:
     """Take the scheduled time out of a row's ``extra``; what is no time stays there."""
     fields = msgspec.json.decode(extra, type=dict[str, msgspec.Raw])
-    written = msgspec.json.decode(fields.get(_OLD_KEY, msgspec.Raw(b"null")))
-    match = _TIME.fullmatch(written) if isinstance(written, str) else None
-    if match is None:
+    time = fit(msgspec.json.decode(fields.pop(_OLD_KEY, msgspec.Raw(b"null"))), Kind.TIME)
+    if time is MISFIT:
         return None, extra
-    try:
-        time = datetime.fromisoformat(f"{match[1]}{match[2] or ''}+00:00")
-    except ValueError:
-        return None, extra
-    del fields[_OLD_KEY]
-    return None if time == _ZERO_TIME else time, msgspec.json.encode(fields).decode() if fields else None
+    return time, msgspec.json.encode(fields).decode() if fields else None
