@@ -68,13 +68,15 @@ class Failure:
 class ErrorMapper:
     """Make exceptions for the requests of one client; `mask` replaces the access token in a text."""
 
-    def __init__(self, mask: Callable[[str], str], now: Callable[[], datetime]) -> None:
+    def __init__(self, base_url: str, mask: Callable[[str], str], now: Callable[[], datetime]) -> None:
+        self._host = urlsplit(base_url).netloc
         self._mask = mask
         self._now = now
 
     def from_transport(self, path: str, failure: TransportFailure) -> Failure:
         """Return the failure of a request without a whole response."""
-        text = f"{self._request(path)}: {self.clean(failure.reason)}. {failure.advice}."
+        request = self._mask(f"GET {path} from {self._host}")
+        text = f"{request}: {self.clean(failure.reason)}. {failure.advice}."
         return Failure(failure.error_class(text), failure.retryable)
 
     def from_status(self, path: str, response: Response) -> Failure:
