@@ -239,7 +239,8 @@ class _Handler(BaseHTTPRequestHandler):
         parts = urlsplit(self.path)
         lists = parse_qs(parts.query, keep_blank_values=True)
         query = {name: values[0] for name, values in lists.items()}
-        path = parts.path.removeprefix(self.server.prefix) if parts.path.startswith(self.server.prefix) else ""
+        prefix = self.server.prefix
+        path = parts.path.removeprefix(prefix) if parts.path.startswith(f"{prefix}/") else ""
         headers = {name.lower(): value for name, value in self.headers.items()}
         request = Request(monotonic(), self.command, path, query, headers, lists=lists)
         hangs_end = self.server.hangs_end
