@@ -5,7 +5,6 @@ Each function changes records and counters of the database together, and returns
 
 from __future__ import annotations
 
-from itertools import cycle, islice
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -98,7 +97,8 @@ def create_runs(database: Database, count: int, *, status: str, deployment_id: s
     if count and not indices:
         raise ValueError("no deployment is there to run")
     created = []
-    for index in islice(cycle(indices), count):
+    for number in range(count):
+        index = indices[number % len(indices)]
         now, identity = database.tick("drun")
         record: Record = {
             "agent": database.deployments.record(index)["agent"],

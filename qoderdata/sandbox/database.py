@@ -271,9 +271,11 @@ class Database:
         found: list[int] = np.flatnonzero(self.sessions.columns["leader"] == index).tolist()
         return found
 
-    def known_sessions(self, edition: str) -> tuple[Condition, ...]:
-        """Return the conditions that the sessions of an edition meet."""
-        return () if edition == "D" else (("leads", eq, True), ("end", ne, End.FRESH))
+    def known(self, table: Table, edition: str) -> list[Condition]:
+        """Return which records of a table an edition has: up to C, some sessions share one."""
+        if table is not self.sessions or edition == "D":
+            return []
+        return [("leads", eq, True), ("end", ne, End.FRESH)]
 
     def last_status(self) -> NDArray[np.int64]:
         """Return the status of each session up to edition C: that of its last run."""
@@ -319,7 +321,7 @@ class Database:
 
     def _template(self, index: int) -> Record:
         """Write a deployment of edition D as it was created."""
-        known = index < len(self._deployment_writer)
+        known = index < len(self.fleet)
         record = self._deployment_writer.write(index) if known else self.deployments.record(index)
         if record["archived_at"] is not None and "_archived_" in record["name"]:
             record["name"] = record["name"].rpartition("_archived_")[0]

@@ -118,10 +118,8 @@ class Router:
     def _find(self, root: str, identity: str) -> int:
         """Find a record, or refuse."""
         table = self.database.tables[root]
-        is_session = table is self.database.sessions
-        conditions = self.database.known_sessions(self.edition) if is_session else ()
         index = table.index(identity)
-        if index is None or index not in table.select(*conditions):
+        if index is None or index not in table.select(*self.database.known(table, self.edition)):
             raise RefusedError(404, f"{root.removesuffix('s').replace('_', ' ')} {identity} was not found.")
         return index
 
@@ -153,7 +151,7 @@ class Router:
     def _sessions(self) -> list[Condition]:
         """Return which sessions are asked for."""
         database = self.database
-        conditions = [*database.known_sessions(self.edition), *self._named()]
+        conditions = database.known(database.sessions, self.edition) + self._named()
         words = OLD_STATUSES if self.edition in ("A", "B") else SESSION_STATUSES
         if statuses := [_number("statuses[]", word, words) for word in self._list("statuses[]")]:
             conditions.append(("status" if self._is_newest else database.last_status, np.isin, tuple(statuses)))

@@ -46,10 +46,6 @@ class DeploymentRecords:
         # Most deployments of a pair end at the same time, which is now.
         self._times = cache(lambda pair, end: [stamp(at) for at in history.upcoming(pair, end, UPCOMING)])
 
-    def __len__(self) -> int:
-        """Return how many deployments there are."""
-        return len(self._fleet)
-
     def _updated(self, index: int) -> int:
         """Return when a deployment was updated, in nanoseconds since 1970."""
         fleet = self._fleet

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from typing import Self
 
-    from qoderdata.sandbox.database import Condition, Table
+    from qoderdata.sandbox.database import Table
 
 #: The clock of an account that is given none: a Monday morning in Shanghai.
 NOW = datetime(2026, 6, 15, 1, 30, 20, tzinfo=UTC)
@@ -150,7 +150,7 @@ class Sandbox:
     @property
     def sessions(self) -> list[dict[str, Any]]:
         """Every session exactly as the edition serves it, newest first; archived ones too, deleted ones not."""
-        return self._list(self._database.sessions, *self._database.known_sessions(self.edition))
+        return self._list(self._database.sessions)
 
     @property
     def agents(self) -> list[dict[str, Any]]:
@@ -220,8 +220,7 @@ class Sandbox:
         """
         database = self._database
         for table in (database.deployments, database.runs, database.sessions) if runs else (database.deployments,):
-            conditions = database.known_sessions(self.edition) if table is database.sessions else ()
-            for index in table.select(*conditions).tolist():
+            for index in table.select(*database.known(table, self.edition)).tolist():
                 table.body(index, self.edition)
 
     def misbehave(
@@ -319,10 +318,11 @@ class Sandbox:
         with self._lock:
             self._database.own_events[session_id] = [dict(event) for event in events]
 
-    def _list(self, table: Table, *conditions: Condition) -> list[dict[str, Any]]:
-        """Return the records that meet the conditions as the edition serves them, newest first."""
+    def _list(self, table: Table) -> list[dict[str, Any]]:
+        """Return the records as the edition serves them, newest first."""
         with self._lock:
-            return [table.record(index, self.edition) for index in table.select(*conditions)[::-1].tolist()]
+            shown = table.select(*self._database.known(table, self.edition))
+            return [table.record(index, self.edition) for index in shown[::-1].tolist()]
 
     def _change(self, table: Table, change: Callable[..., int], identity: str, **how: str) -> dict[str, Any]:
         """Change the record with an id, and return it as the edition serves it."""

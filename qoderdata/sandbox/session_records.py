@@ -10,7 +10,7 @@ import numpy as np
 
 from qoderdata.sandbox import sample_values
 from qoderdata.sandbox.run_history import ERRORS
-from qoderdata.sandbox.sample_values import DAY, MINUTE, SECOND, Dice, stamp, uuid7, uuid7_time
+from qoderdata.sandbox.sample_values import DAY, SECOND, Dice, stamp, uuid7, uuid7_time
 from qoderdata.sandbox.scenarios import FINAL, SESSION_STATUSES, TERMINATED, Before, End, Later
 
 if TYPE_CHECKING:
@@ -439,7 +439,7 @@ def _evaluations(session: Session, deployment: Record) -> list[Record]:
         return []
     return [
         {
-            "completed_at": stamp(session.ended + MINUTE // 60),
+            "completed_at": stamp(session.ended + SECOND),
             "description": sample_values.OUTCOME,
             "explanation": "Every number has a source.",
             "iteration": 1,
