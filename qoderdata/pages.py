@@ -326,6 +326,4 @@ def _is_notebook() -> bool:
 
 
 def _is_watched() -> bool:
-    if _is_notebook():
-        return True
-    return sys.stderr is not None and sys.stderr.isatty()
+    return _is_notebook() or (sys.stderr is not None and sys.stderr.isatty())

@@ -104,8 +104,9 @@ class TestWhatMayPass:
         with socket.socket() as unused:
             unused.bind(("127.0.0.1", 0))  # nobody else gets the port meanwhile
             port = unused.getsockname()[1]
-            with pytest.raises(errors.APIConnectionError, match="refused") as caught:
-                Client("pt-secret", f"http://127.0.0.1:{port}").get_deployment("dep_1")
+            message = rf"^GET /deployments/dep_1 from 127\.0\.0\.1:{port}: .*refused"
+            with pytest.raises(errors.APIConnectionError, match=message) as caught:
+                Client("pt-secret", f"http://127.0.0.1:{port}/api").get_deployment("dep_1")
         assert caught.value.attempts == 6
         assert caught.value.seconds == pytest.approx(sum(clock.sleeps))
 

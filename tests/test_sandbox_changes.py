@@ -190,6 +190,8 @@ def test_a_record_can_be_rewritten_with_anything(sandbox: Sandbox) -> None:
     assert run["id"] not in [
         one["id"] for one in get(sandbox, "/deployment_runs", has_error="false", limit="100")["data"]
     ]
+    assert get(sandbox, "/deployments", agent_id="agent_0", include_archived="true")["data"] == []
+    assert get(sandbox, "/deployment_runs", deployment_id="dep_0")["data"] == []
     paused = sandbox.deployments[5] | {"status": "paused"}
     sandbox.rewrite(paused)
     assert paused in get(sandbox, "/deployments", status="paused", limit="100", include_archived="true")["data"]

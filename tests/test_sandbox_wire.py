@@ -210,10 +210,11 @@ def test_what_is_not_there_is_not_found(sandbox: Sandbox, path: str) -> None:
     assert (reply.status, reply.json["type"], reply.json["error"]["type"]) == (404, "error", "not_found_error")
 
 
-def test_a_path_outside_the_base_url_is_not_found(sandbox: Sandbox) -> None:
+@pytest.mark.parametrize("path", ["/deployments", "/api/v1/cloudx/deployments", "/api/v1/clouddeployments"])
+def test_a_path_outside_the_base_url_is_not_found(sandbox: Sandbox, path: str) -> None:
     parts = urlsplit(sandbox.base_url)
     connection = http.client.HTTPConnection(str(parts.hostname), parts.port, timeout=10)
-    connection.request("GET", "/deployments", headers={"Authorization": f"Bearer {sandbox.pat}"})
+    connection.request("GET", path, headers={"Authorization": f"Bearer {sandbox.pat}"})
     assert Reply(connection.getresponse()).status == 404
     connection.close()
 

@@ -123,7 +123,7 @@ class Client:
         self._rate_limiter = retries.RateLimiter(
             _check_seconds("min_interval", min_interval, zero=True), self._clock
         )
-        self._errors = ErrorMapper(self._token.mask, self._clock.now)
+        self._errors = ErrorMapper(self.base_url, self._token.mask, self._clock.now)
         headers = {"User-Agent": f"qoderdata/{__version__}", "Accept": "application/json"}
         if self.workspace_id is not None:
             headers["qoder-workspace-id"] = self.workspace_id

@@ -68,39 +68,41 @@ class Failure:
 class ErrorMapper:
     """Make exceptions for the requests of one client; `mask` replaces the access token in a text."""
 
-    def __init__(self, mask: Callable[[str], str], now: Callable[[], datetime]) -> None:
+    def __init__(self, base_url: str, mask: Callable[[str], str], now: Callable[[], datetime]) -> None:
+        self._host = urlsplit(base_url).netloc
         self._mask = mask
         self._now = now
 
     def from_transport(self, path: str, failure: TransportFailure) -> Failure:
         """Return the failure of a request without a whole response."""
-        text = f"{self._request(path)}: {self.clean(failure.reason)}. {failure.advice}."
+        request = self._mask(f"GET {path} from {self._host}")
+        text = f"{request}: {self.clean(failure.reason)}. {failure.advice}."
         return Failure(failure.error_class(text), failure.retryable)
 
     def from_status(self, path: str, response: Response) -> Failure:
         """Return the failure of a request whose response is not a success."""
-        envelope = _parse_envelope(response.body)
-        status, kind = response.status, envelope.type
+        facts = {name: self.clean(text) for name, text in _parse_envelope(response.body).items()}
+        status, kind = response.status, facts.get("type")
         error_class = errors.status_error_class(status)
         if status in _REDIRECTS:
             host = self.clean(_host(self._mask(response.headers.get("Location", ""))))
             said = f"a redirect to {host}, not followed: the access token goes to one host alone"
             advice = "If the service has moved there, set QODER_MANAGED_BASE_URL"
         else:
-            said = self.clean(envelope.message) if envelope.message else self._describe(response)
+            said = facts.get("message") or self._describe(response)
             is_server_error = issubclass(error_class, errors.InternalServerError)
             advice = _ADVICE.get(status, _ADVICE_SERVER if is_server_error else _ADVICE_OTHER)
-        named = f"{status} {self.clean(kind)}" if kind else str(status)
+        named = f"{status} {kind}" if kind else str(status)
         wait = retries.requested_wait(response.headers, now=self._now())
         asked = f"The service asks to wait {wait:.0f} s. " if wait is not None else ""
         error = error_class(
             f"{self._request(path)}: the service answered {named}: {said.rstrip('.')}. {asked}{advice}."
         )
         error.status_code = status
-        error.type = self.clean(kind) if kind else None
-        error.param = self.clean(envelope.param) if envelope.param else None
+        error.type = kind or None
+        error.param = facts.get("param") or None
         error.retry_after = wait
-        error.request_id = self._request_id(response, envelope.request_id)
+        error.request_id = self._request_id(response, facts.get("request_id"))
         return Failure(error, retries.is_retryable(status, response.headers), wait)
 
     def from_unreadable(self, path: str, response: Response) -> Failure:
@@ -136,28 +138,18 @@ class ErrorMapper:
         return _describe_empty(response) or repr(self.clean(response.body.decode(errors="replace")))
 
 
-@dataclass(frozen=True)
-class _Envelope:
-    type: str | None = None
-    message: str | None = None
-    param: str | None = None
-    request_id: str | None = None
-
-
-def _parse_envelope(body: bytes) -> _Envelope:
-    """Parse the error envelope; what is absent or not text is missing."""
+def _parse_envelope(body: bytes) -> dict[str, str]:
+    """Parse the facts of the error envelope, as far as they are texts."""
     try:
         envelope = msgspec.json.decode(body)
     except (ValueError, msgspec.MsgspecError, RecursionError):
-        return _Envelope()
+        return {}
     if not isinstance(envelope, dict):
-        return _Envelope()
+        return {}
     error = envelope.get("error")
-    facts = error if isinstance(error, dict) else {}
-    return _Envelope(
-        **{key: value for key in ("type", "message", "param") if isinstance(value := facts.get(key), str)},
-        request_id=value if isinstance(value := envelope.get("request_id"), str) else None,
-    )
+    facts = {name: error.get(name) for name in ("type", "message", "param")} if isinstance(error, dict) else {}
+    facts["request_id"] = envelope.get("request_id")
+    return {name: text for name, text in facts.items() if isinstance(text, str)}
 
 
 def _describe_empty(response: Response) -> str | None:

@@ -128,9 +128,8 @@ def backoff(attempts: int) -> float:
     >>> 0.375 <= backoff(1) <= 0.5, 6.0 <= backoff(20) <= 8.0
     (True, True)
     """
-    full = _FIRST_WAIT
-    for _ in range(attempts - 1):
-        full = min(2 * full, _LONGEST_BACKOFF)
+    # Ten doublings are more than enough, and a float cannot hold any number of them.
+    full = min(_FIRST_WAIT * (1 << min(attempts - 1, 10)), _LONGEST_BACKOFF)
     return full * _random.uniform(_LEAST_SHARE, 1.0)
 
 

@@ -6,7 +6,7 @@ decides when each was created, and what it ran since. Each distinct pair of cron
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from datetime import timedelta
 from itertools import islice
 from math import isqrt
@@ -117,10 +117,9 @@ class Fleet:
 
     def sort(self, order: NDArray[np.int64]) -> None:
         """Put the deployments in another order."""
-        for field in fields(self):
-            column = getattr(self, field.name)
+        for name, column in vars(self).items():
             if isinstance(column, np.ndarray):
-                setattr(self, field.name, column[order])
+                setattr(self, name, column[order])
 
 
 def plan(deployments: int, *, seed: int, now: int) -> Fleet:

@@ -18,11 +18,10 @@ from qoderdata.sandbox.scenarios import FINAL, IDLE, SESSION_RUNNING, TERMINATED
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from qoderdata.sandbox.database import Database, Table
+    from qoderdata.sandbox.database import Database
     from qoderdata.sandbox.json_records import Record
 
 _DAILY = Pair("0 9 * * *", "Asia/Shanghai", 24)
-_UNFINISHED = ("pending", "running")
 #: What runs that are created can be: the status of their records, and the end of their session.
 _CREATED = {
     "pending": ("pending", End.FRESH),
@@ -39,53 +38,41 @@ _API_ERROR = ERRORS.index("api_error")
 def create_deployments(database: Database, count: int) -> list[int]:
     """Create active, daily ones that never ran."""
     upcoming = [stamp(at) for at in Occurrences(_DAILY, database.now, 1).upcoming(database.now, UPCOMING)]
-    records: list[Record] = []
+    stats = {"consecutive_failures": 0, "next_trigger_at": upcoming[0], "total_failures": 0, "total_runs": 0}
+    config = {"max_concurrent": 1, "max_retries": 0, "timeout_ms": 300_000}
+    created = []
     for _ in range(count):
         now, identity = database.tick("dep")
-        records.append(
-            {
-                "agent": {"id": next(iter(database.agents)), "type": "agent", "version": 1},
-                "archived_at": None,
-                "created_at": stamp(now),
-                "description": "Created while somebody was reading.",
-                "environment_id": database.environment,
-                "id": identity,
-                "initial_events": [{"content": "Say what changed.", "type": "user.message"}],
-                "metadata": {
-                    "cas_config": {
-                        "config": {"max_concurrent": 1, "max_retries": 0, "timeout_ms": 300_000},
-                        "session_strategy": "new_session",
-                        "stats": {
-                            "consecutive_failures": 0,
-                            "next_trigger_at": upcoming[0],
-                            "total_failures": 0,
-                            "total_runs": 0,
-                        },
-                    }
-                },
-                "name": f"created at {stamp(now)}",
-                "paused_reason": None,
-                "resources": [],
-                "schedule": {
-                    "expression": _DAILY.expression,
-                    "timezone": _DAILY.timezone,
-                    "type": "cron",
-                    "upcoming_runs_at": upcoming,
-                },
-                "status": "active",
-                "type": "deployment",
-                "updated_at": stamp(now),
-                "vault_ids": [],
-            }
-        )
-    return database.deployments.append(
-        [record["id"] for record in records], list(map(database.deployment_columns, records)), records
-    )
+        record: Record = {
+            "agent": {"id": database.fleet.agents[0], "type": "agent", "version": 1},
+            "archived_at": None,
+            "created_at": stamp(now),
+            "description": "Created while somebody was reading.",
+            "environment_id": database.fleet.environments[0],
+            "id": identity,
+            "initial_events": [{"content": "Say what changed.", "type": "user.message"}],
+            "metadata": {"cas_config": {"config": config, "session_strategy": "new_session", "stats": stats}},
+            "name": f"created at {stamp(now)}",
+            "paused_reason": None,
+            "resources": [],
+            "schedule": {
+                "expression": _DAILY.expression,
+                "timezone": _DAILY.timezone,
+                "type": "cron",
+                "upcoming_runs_at": upcoming,
+            },
+            "status": "active",
+            "type": "deployment",
+            "updated_at": stamp(now),
+            "vault_ids": [],
+        }
+        created.append(database.deployments.add(identity, record))
+    return created
 
 
 def archive(database: Database, identity: str) -> int:
     """Archive one as the service does: the name gets a suffix, and the next trigger stays, stale."""
-    index = _find(database.deployments, identity)
+    index = database.deployments.find(identity)
     record = database.deployments.record(index)
     if record["archived_at"] is not None:
         raise ValueError(f"{identity} is archived already")
@@ -94,7 +81,7 @@ def archive(database: Database, identity: str) -> int:
     record["name"] += f"_archived_{now // SECOND}"
     if record["schedule"] is not None:
         record["schedule"]["upcoming_runs_at"] = []
-    database.deployments.change(index, record, database.deployment_columns(record))
+    database.deployments.change(index, record)
     return index
 
 
@@ -106,10 +93,10 @@ def create_runs(database: Database, count: int, *, status: str, deployment_id: s
     if deployment_id is None:
         indices = np.flatnonzero(~database.deployments.columns["archived"]).tolist()
     else:
-        indices = [_find(database.deployments, deployment_id)]
+        indices = [database.deployments.find(deployment_id)]
     if count and not indices:
         raise ValueError("no deployment is there to run")
-    records, columns = [], []
+    created = []
     for number in range(count):
         index = indices[number % len(indices)]
         now, identity = database.tick("drun")
@@ -125,22 +112,14 @@ def create_runs(database: Database, count: int, *, status: str, deployment_id: s
             "triggered_at": stamp(now),
             "type": "deployment_run",
         }
-        session = (
-            -1 if end is None else _create_session(database, index, end, now, run=len(database.runs) + number)
-        )
+        session = -1 if end is None else _create_session(database, index, end, now)
         if run_status not in ("pending", "skipped"):
             _start(database, record, session, now)
         if run_status in ("completed", "failed"):
-            _end(database, record, session, status=run_status, started=now, now=now)
-        records.append(record)
+            _end(database, record, session, status=run_status, now=now)
         refusal = Refusal.REJECTED if end is None else Refusal.NONE
-        columns.append(database.run_columns(record) | {"refusal": refusal, "session": session})
-    created = database.runs.append([record["id"] for record in records], columns, records)
-    by_deployment: dict[str, list[Record]] = {}
-    for record in records:
-        by_deployment.setdefault(record["deployment_id"], []).append(record)
-    for identity, its in by_deployment.items():
-        _count(database, identity, new=its, failures=len(its) if run_status == "failed" else 0)
+        created.append(database.runs.add(identity, record, {"refusal": refusal, "session": session}))
+        _count(database, record, is_new=True)
     return created
 
 
@@ -149,9 +128,9 @@ def finish_run(database: Database, identity: str, *, status: str) -> int:
     ends = {"completed": End.DONE, "failed": End.EXHAUSTED, "cancelled": End.CANCELLED}
     if status not in ends:
         raise ValueError(f"status={status!r} is not how a run ends; completed, failed or cancelled is")
-    index = _find(database.runs, identity)
+    index = database.runs.find(identity)
     record = database.runs.record(index)
-    if record["status"] not in _UNFINISHED:
+    if record["status"] not in ("pending", "running"):
         raise ValueError(f"{identity} is {record['status']} already, and such runs never change")
     now, _ = database.tick("drun")
     session = int(database.runs.columns["session"][index])
@@ -165,15 +144,15 @@ def finish_run(database: Database, identity: str, *, status: str) -> int:
     if "started_at" not in extras:
         _start(database, record, session, int(database.sessions.columns["started"][session]))
     run_status = "completed" if status == "completed" else "failed"
-    _end(database, record, session, status=run_status, started=nanoseconds(extras["started_at"]), now=now)
-    database.runs.change(index, record, database.run_columns(record))
-    _count(database, record["deployment_id"], new=[], failures=int(run_status == "failed"))
+    _end(database, record, session, status=run_status, now=now)
+    database.runs.change(index, record)
+    _count(database, record, is_new=False)
     return index
 
 
 def archive_session(database: Database, identity: str) -> int:
     """Archive a session; where its events proved an end, archiving adds one more."""
-    index = _find(database.sessions, identity)
+    index = database.sessions.find(identity)
     columns = database.sessions.columns
     if columns["archived"][index]:
         raise ValueError(f"{identity} is archived already")
@@ -186,7 +165,7 @@ def archive_session(database: Database, identity: str) -> int:
 
 def continue_session(database: Database, identity: str) -> int:
     """Let a person continue a session that has ended; the second turn ends at once."""
-    index = _find(database.sessions, identity)
+    index = database.sessions.find(identity)
     columns = database.sessions.columns
     if columns["end"][index] not in FINAL or columns["archived"][index] or columns["later"][index]:
         raise ValueError(f"{identity} has not ended, is archived, or was continued already")
@@ -198,7 +177,7 @@ def continue_session(database: Database, identity: str) -> int:
 
 def delete_session(database: Database, identity: str) -> None:
     """Delete a session: it is neither listed nor found any more."""
-    index = _find(database.sessions, identity)
+    index = database.sessions.find(identity)
     database.tick("sess")
     database.sessions.forget(np.arange(len(database.sessions)) == index)
 
@@ -212,32 +191,20 @@ def forget_runs(database: Database, before: int) -> int:
 
 def rewrite(database: Database, record: Mapping[str, Any]) -> None:
     """Serve a record as it is given, whatever it holds, instead of the one with its id."""
-    identity = record["id"]
-    table = next((table for table in database.tables if table.index(identity) is not None), database.deployments)
-    columns: dict[str, Any] = {}
-    if table is database.runs:
-        columns = database.run_columns(record)
-    elif table is database.deployments:
-        columns = database.deployment_columns(record)
-    table.replace(_find(table, identity), record, columns)
+    tables = database.tables.values()
+    table = next((table for table in tables if table.index(record["id"]) is not None), database.deployments)
+    table.replace(record)
 
 
-def _find(table: Table, identity: str) -> int:
-    """Find a record, or raise `KeyError`."""
-    index = table.index(identity)
-    if index is None:
-        raise KeyError(f"nothing has the id {identity!r}")
-    return index
-
-
-def _create_session(database: Database, deployment: int, end: End, now: int, *, run: int) -> int:
-    """Add the session of a run that starts now, and return its index."""
-    index = len(database.sessions)
+def _create_session(database: Database, deployment: int, end: End, now: int) -> int:
+    """Add the session of the next run, which starts now, and return its index."""
+    agent = int(database.deployments.columns["agent"][deployment])
     over = end not in (End.FRESH, End.RUNNING, End.WAITING)
     columns = {
-        "run": run,
+        "run": len(database.runs),
         "deployment": deployment,
-        "agent": database.deployments.columns["agent"][deployment],
+        "agent": agent,
+        "version": agent % 7 + 1,
         "tail": 2,
         **dict.fromkeys(("created", "started", "updated"), now),
         "ended": now if over else 0,
@@ -245,18 +212,15 @@ def _create_session(database: Database, deployment: int, end: End, now: int, *, 
         "end": end,
         "error": _API_ERROR if end == End.EXHAUSTED else -1,
         "status": SESSION_RUNNING if end in (End.FRESH, End.RUNNING) else IDLE,
-        "leader": index,
+        "leader": len(database.sessions),
     }
-    database.sessions.append([f"sess_{uuid7(now, 2)}"], [columns])
-    return index
+    return database.sessions.add(f"sess_{uuid7(now, 2)}", None, columns)
 
 
 def _change_session(database: Database, index: int, columns: Mapping[str, Any]) -> None:
     """Change a session, and what stands for it up to edition C."""
     database.sessions.change(index, None, columns)
-    leader = int(database.sessions.columns["leader"][index])
-    if leader != index:
-        database.sessions.change(leader, None, {})
+    database.sessions.change(int(database.sessions.columns["leader"][index]), None)
 
 
 def _start(database: Database, record: Record, session: int, now: int) -> None:
@@ -265,8 +229,9 @@ def _start(database: Database, record: Record, session: int, now: int) -> None:
     record["session_id"] = database.sessions.ids[database.sessions.columns["leader"][session]]
 
 
-def _end(database: Database, record: Record, session: int, *, status: str, started: int, now: int) -> None:
+def _end(database: Database, record: Record, session: int, *, status: str, now: int) -> None:
     """Write how a run ended."""
+    started = nanoseconds(record["cas_run_extras"]["started_at"])
     record["completed_at"] = stamp(now)
     record["duration_ms"] = (now - started) // 1_000_000
     record["status"] = status
@@ -274,19 +239,17 @@ def _end(database: Database, record: Record, session: int, *, status: str, start
         record["error"] = database.session_error(session)
 
 
-def _count(database: Database, identity: str, *, new: list[Record], failures: int) -> None:
-    """Bring a deployment's counters up to date."""
-    index = _find(database.deployments, identity)
+def _count(database: Database, run: Record, *, is_new: bool) -> None:
+    """Bring the counters of a run's deployment up to date."""
+    index = database.deployments.find(run["deployment_id"])
     record = database.deployments.record(index)
-    stats = record["metadata"].get("cas_config", {}).get("stats")
-    if stats is not None:
-        stats["total_runs"] += len(new)
-        stats["total_failures"] += failures
+    stats = record["metadata"].get("cas_config", {}).get("stats", {})
+    if stats:
+        stats["total_runs"] += is_new
+        stats["total_failures"] += run["status"] == "failed"
         stats["consecutive_failures"] = database.streak(index)
-    if new:
-        last = new[-1]["triggered_at"]
-        if stats is not None:
-            stats["last_triggered_at"] = last
-        if record["schedule"] is not None:
-            record["schedule"]["last_run_at"] = last
-    database.deployments.change(index, record, database.deployment_columns(record))
+    if stats and is_new:
+        stats["last_triggered_at"] = run["triggered_at"]
+    if record["schedule"] is not None and is_new:
+        record["schedule"]["last_run_at"] = run["triggered_at"]
+    database.deployments.change(index, record)

@@ -13,9 +13,9 @@ import numpy as np
 import orjson
 
 from qoderdata.sandbox.account import ARCHIVED, PAUSED, PAUSED_BY_ERROR, plan
-from qoderdata.sandbox.json_records import DeploymentRecords, RunRecords, deployment_of_d, refusal_error, run_of_d
-from qoderdata.sandbox.run_history import FAILED, STATUSES, TRIGGERS, RunHistory
-from qoderdata.sandbox.sample_values import DAY, Draws, make_ids, nanoseconds, stamp, uuid7, uuid7_time
+from qoderdata.sandbox.json_records import DeploymentRecords, deployment_of_d, refusal_error, run_of_d, run_record
+from qoderdata.sandbox.run_history import COMPLETED, FAILED, STATUSES, TRIGGERS, RunHistory
+from qoderdata.sandbox.sample_values import DAY, make_ids, nanoseconds, stamp, uuid7, uuid7_time
 from qoderdata.sandbox.scenarios import End, decide
 from qoderdata.sandbox.session_records import (
     SessionRecords,
@@ -27,7 +27,7 @@ from qoderdata.sandbox.session_records import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Hashable, Mapping, Sequence
+    from collections.abc import Callable, Hashable, Mapping
 
     from numpy.typing import NDArray
 
@@ -55,7 +55,7 @@ class Table:
 
     `columns` are arrays by name, one value a record, for filters. `write` returns the record at an index in a
     form; its third argument is the record of edition C, if it was changed. `forms` is the form that each edition,
-    A to D, has.
+    A to D, has. `read` returns the columns of a record that is new or was changed.
     """
 
     def __init__(
@@ -65,8 +65,9 @@ class Table:
         write: Callable[[int, str, Record | None], Record],
         *,
         forms: str = "CCCC",
+        read: Callable[[Mapping[str, Any]], dict[str, Any]] = lambda _: {},
     ) -> None:
-        self.ids, self.columns, self._write = ids, columns, write
+        self.ids, self.columns, self._write, self._read = ids, columns, write, read
         self._forms = dict(zip("ABCD", forms, strict=True))
         self._bodies: dict[str, list[bytes | None]] = {form: [None] * len(ids) for form in set(forms)}
         #: Records of edition C that were changed, and bytes that are served in every edition.
@@ -81,8 +82,14 @@ class Table:
         return len(self.ids)
 
     def index(self, identity: str) -> int | None:
-        """Find a record; its index stays when it is forgotten, so that cursors hold."""
+        """Return the index of a record, which stays when it is forgotten, so that cursors hold."""
         return self._indices.get(identity)
+
+    def find(self, identity: str) -> int:
+        """Return the index of a record, or raise `KeyError`."""
+        if identity not in self._indices:
+            raise KeyError(f"nothing has the id {identity!r}")
+        return self._indices[identity]
 
     def body(self, index: int, edition: str = "C") -> bytes:
         """Return a record as it goes over the wire."""
@@ -99,10 +106,6 @@ class Table:
         record: Record = orjson.loads(self.body(index, edition))
         return record
 
-    def records(self, edition: str, *conditions: Condition) -> list[Record]:
-        """Return the records that `select` finds, newest first."""
-        return [self.record(index, edition) for index in self.select(*conditions)[::-1].tolist()]
-
     def select(self, *conditions: Condition) -> NDArray[np.int64]:
         """Return the indices of what is kept and meets all conditions, ascending; remembered until a change."""
         found = self._selected.get(conditions)
@@ -115,40 +118,36 @@ class Table:
             found = self._selected[conditions] = np.flatnonzero(chosen)
         return found
 
-    def change(self, index: int, record: Mapping[str, Any] | None, columns: Mapping[str, Any]) -> None:
+    def change(self, index: int, record: Mapping[str, Any] | None, columns: Mapping[str, Any] = {}) -> None:
         """Replace the record of edition C, if there is a new one, and values in the columns."""
         if record is not None:
             (self._raw if index in self._raw else self._changed)[index] = encode(record)
+            columns = {**self._read(record), **columns}
         for bodies in self._bodies.values():
             bodies[index] = None
         for name, value in columns.items():
             self.columns[name][index] = value
         self._selected.clear()
 
-    def replace(self, index: int, record: Mapping[str, Any], columns: Mapping[str, Any]) -> None:
-        """Serve this record in every edition."""
+    def replace(self, record: Mapping[str, Any]) -> None:
+        """Serve this record in every edition instead of the one with its id."""
+        index = self.find(record["id"])
         self._raw[index] = encode(record)
-        self.change(index, None, columns)
+        self.change(index, None, self._read(record))
 
-    def append(
-        self, ids: Sequence[str], columns: Sequence[Mapping[str, Any]], records: Sequence[Record] = ()
-    ) -> list[int]:
-        """Add records, each newer than all before it; a column that is not given is 0, or true.
+    def add(self, identity: str, record: Record | None, columns: Mapping[str, Any] = {}) -> int:
+        """Add a record, newer than all before it; a column that nothing gives is 0, or true.
 
-        Without `records` they are written from the columns.
+        Without `record` it is written from the columns.
         """
-        indices = list(range(len(self), len(self) + len(ids)))
-        self.ids.extend(ids)
-        self._indices.update(zip(ids, indices, strict=True))
-        self._changed.update(zip(indices, map(encode, records), strict=False))
+        index = self._indices[identity] = len(self)
+        self.ids.append(identity)
         for bodies in self._bodies.values():
-            bodies.extend([None] * len(ids))
+            bodies.append(None)
         for name, values in self.columns.items():
-            default = values.dtype == np.bool_
-            added = np.array([row.get(name, default) for row in columns], dtype=values.dtype)
-            self.columns[name] = np.concatenate([values, added])
-        self._selected.clear()
-        return indices
+            self.columns[name] = np.append(values, values.dtype == np.bool_)
+        self.change(index, record, columns)
+        return index
 
     def forget(self, which: NDArray[np.bool_]) -> None:
         """Stop serving these records."""
@@ -170,6 +169,7 @@ class Database:
         ids = make_ids("dep", fleet.created, tails[order])
         table = history.runs
         scenarios, refusal = decide(fleet, table)
+        self.fleet, self._runs = fleet, table
         self._deployment_writer = DeploymentRecords(fleet, history, ids, new_fields=new_fields)
         self.deployments = Table(
             ids,
@@ -181,10 +181,15 @@ class Database:
             },
             self._deployment,
             forms="CCCD",
+            read=self._deployment_columns,
         )
         session_ids = make_ids("sess", scenarios.created, scenarios.tail)
         leader = leaders(fleet, scenarios)
-        columns = scenarios.by_name() | {"leader": leader, "leads": leader == np.arange(len(leader))}
+        columns = scenarios.by_name() | {
+            "leader": leader,
+            "leads": leader == np.arange(len(leader)),
+            "version": scenarios.agent % 7 + 1,
+        }
         self.sessions = Table(session_ids, columns, self._session, forms="AACD")
         self.session_writer = SessionRecords(fleet, columns, session_ids, self._template)
         of_run = np.full(len(table), -1)
@@ -205,32 +210,28 @@ class Database:
             },
             self._run,
             forms="CCCD",
+            read=self._run_columns,
         )
-        self._run_writer = RunRecords(
-            fleet, history, run_ids, ids, refusal=refusal, session=self.session_and_error
-        )
+        self.tables = {
+            "deployments": self.deployments,
+            "deployment_runs": self.runs,
+            "sessions": self.sessions,
+            "agents": _named_table("agent", fleet.agents, agent_record, now),
+            "environments": _named_table("env", fleet.environments, environment_record, now),
+        }
         self.now = now
         self.agents = {identity: number for number, identity in enumerate(fleet.agents)}
-        self.environment = fleet.environments[0]
-        self.agent_table = _named_table("agent", fleet.agents, agent_record, now)
-        self.environment_table = _named_table("env", fleet.environments, environment_record, now)
         #: Deployment's id and nanoseconds since 1970, by time.
         self.left_out = sorted(((ids[index], at) for index, at in history.left_out), key=lambda pair: pair[::-1])
         self.own_events: dict[str, list[Record]] = {}
-        self._tails = Draws(seed)
-
-    @property
-    def tables(self) -> tuple[Table, ...]:
-        """All tables."""
-        return (self.deployments, self.runs, self.sessions, self.agent_table, self.environment_table)
 
     def tick(self, prefix: str) -> tuple[int, str]:
         """Let the clock go on, and return the time and the id of something made at it."""
         self.now += _TICK
-        tail = self._tails.tails("tick", np.array([self.now]))[0]
+        tail = self.fleet.draws.tails("tick", np.array([self.now]))[0]
         return self.now, f"{prefix}_{uuid7(self.now, int(tail))}"
 
-    def deployment_columns(self, record: Mapping[str, Any]) -> dict[str, Any]:
+    def _deployment_columns(self, record: Mapping[str, Any]) -> dict[str, Any]:
         """Return what filters look at; what does not fit counts as no value."""
         agent = record.get("agent")
         return {
@@ -240,7 +241,7 @@ class Database:
             "status": _code(DEPLOYMENT_STATUSES, record.get("status")),
         }
 
-    def run_columns(self, record: Mapping[str, Any]) -> dict[str, Any]:
+    def _run_columns(self, record: Mapping[str, Any]) -> dict[str, Any]:
         """Return what filters look at; what does not fit counts as no value."""
         context = record.get("trigger_context")
         index = self.deployments.index(str(record.get("deployment_id")))
@@ -256,21 +257,12 @@ class Database:
     def streak(self, index: int) -> int:
         """Count the failures of a deployment since its last success."""
         status = self.runs.columns["status"][self.runs.columns["deployment"] == index]
-        good = np.flatnonzero(status == STATUSES.index("completed"))
+        good = np.flatnonzero(status == COMPLETED)
         return int((status[good[-1] + 1 if len(good) else 0 :] == FAILED).sum())
-
-    def session_and_error(self, run: int) -> tuple[str, Record | None]:
-        """Return the session that served a run up to edition C, and the error of the run if it failed."""
-        index = int(self.runs.columns["session"][run])
-        session = self.session_writer.session(index)
-        failed = session.end >= End.CANCELLED or session.end in (End.FATAL, End.SILENT_TERMINATED)
-        leader = int(self.sessions.columns["leader"][index])
-        return self.sessions.ids[leader], self.session_error(index) if failed else None
 
     def session_error(self, index: int) -> Record:
         """Return the error of a failed run with this session, up to edition C."""
-        kind, message = error_in_record(self.session_writer.session(index))
-        return {"message": message, "type": kind}
+        return error_in_record(self.session_writer.session(index))
 
     def members(self, index: int, edition: str) -> list[int]:
         """Return the sessions that one stands for in an edition."""
@@ -279,9 +271,11 @@ class Database:
         found: list[int] = np.flatnonzero(self.sessions.columns["leader"] == index).tolist()
         return found
 
-    def known_sessions(self, edition: str) -> tuple[Condition, ...]:
-        """Return the conditions that the sessions of an edition meet."""
-        return () if edition == "D" else (("leads", eq, True), ("end", ne, End.FRESH))
+    def known(self, table: Table, edition: str) -> list[Condition]:
+        """Return which records of a table an edition has: up to C, some sessions share one."""
+        if table is not self.sessions or edition == "D":
+            return []
+        return [("leads", eq, True), ("end", ne, End.FRESH)]
 
     def last_status(self) -> NDArray[np.int64]:
         """Return the status of each session up to edition C: that of its last run."""
@@ -327,26 +321,34 @@ class Database:
 
     def _template(self, index: int) -> Record:
         """Write a deployment of edition D as it was created."""
-        known = index < len(self._deployment_writer)
+        known = index < len(self.fleet)
         record = self._deployment_writer.write(index) if known else self.deployments.record(index)
-        record["id"] = self.deployments.ids[index]
         if record["archived_at"] is not None and "_archived_" in record["name"]:
             record["name"] = record["name"].rpartition("_archived_")[0]
         return deployment_of_d(record, self._deployment_writer.newer(index))
 
     def _run(self, index: int, form: str, changed: Record | None) -> Record:
         """Write a run."""
-        record = changed or self._run_writer.write(index)
+        columns = {name: int(column[index]) for name, column in self.runs.columns.items()}
+        deployment, session = self.deployments.ids[columns["deployment"]], columns["session"]
+        refusal = refusal_error(columns["refusal"], deployment) if columns["refusal"] else None
+        record = changed
+        if record is None:
+            leader = None if refusal else self.sessions.ids[self.sessions.columns["leader"][session]]
+            failed = columns["status"] == FAILED
+            record = run_record(
+                self.fleet,
+                self._runs,
+                index,
+                identity=self.runs.ids[index],
+                deployment_id=deployment,
+                session_id=leader,
+                error=(refusal or self.session_error(session)) if failed else None,
+            )
         if form == "C":
             return record
-        columns = self.runs.columns
-        refusal, of_run = int(columns["refusal"][index]), int(columns["session"][index])
-        return run_of_d(
-            record,
-            session_id=None if refusal else self.sessions.ids[of_run],
-            error=refusal_error(refusal, record["deployment_id"]) if refusal else None,
-            scheduled=int(columns["scheduled"][index]),
-        )
+        session_id = None if refusal else self.sessions.ids[session]
+        return run_of_d(record, session_id=session_id, error=refusal, scheduled=columns["scheduled"])
 
     def _session(self, index: int, form: str, _: Record | None) -> Record:
         """Write a session."""

@@ -6,6 +6,7 @@ D. Small choices, such as a description, depend on the record's id only.
 
 from __future__ import annotations
 
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,12 +18,8 @@ from qoderdata.sandbox.sample_values import DAY, SECOND, Dice, stamp, uuid7
 from qoderdata.sandbox.scenarios import Refusal
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from numpy.typing import NDArray
-
     from qoderdata.sandbox.account import Fleet
-    from qoderdata.sandbox.run_history import RunHistory
+    from qoderdata.sandbox.run_history import RunHistory, Runs
 
 #: One JSON object.
 Record = dict[str, Any]
@@ -39,20 +36,17 @@ class DeploymentRecords:
     """Write the deployments of a fleet, sorted by creation; some may have the fields of newer editions."""
 
     def __init__(self, fleet: Fleet, history: RunHistory, ids: list[str], *, new_fields: bool) -> None:
-        self._fleet, self._history, self._ids, self._new_fields = fleet, history, ids, new_fields
+        self._fleet, self._ids, self._new_fields = fleet, ids, new_fields
         runs = history.runs
-        self.total = np.bincount(runs.deployment, minlength=len(fleet))
-        self.failures = np.bincount(runs.deployment[runs.status == FAILED], minlength=len(fleet))
-        self.streaks = streaks(runs, len(fleet))
-        self._known: dict[tuple[int, int], list[str]] = {}
+        self._total = np.bincount(runs.deployment, minlength=len(fleet))
+        self._failures = np.bincount(runs.deployment[runs.status == FAILED], minlength=len(fleet))
+        self._streaks = streaks(runs, len(fleet))
         self._last = np.zeros(len(fleet), dtype=np.int64)
         np.maximum.at(self._last, runs.deployment, runs.triggered)
+        # Most deployments of a pair end at the same time, which is now.
+        self._times = cache(lambda pair, end: [stamp(at) for at in history.upcoming(pair, end, UPCOMING)])
 
-    def __len__(self) -> int:
-        """Return how many deployments there are."""
-        return len(self._fleet)
-
-    def updated(self, index: int) -> int:
+    def _updated(self, index: int) -> int:
         """Return when a deployment was updated, in nanoseconds since 1970."""
         fleet = self._fleet
         created, end = int(fleet.created[index]), int(fleet.ends[index])
@@ -68,7 +62,7 @@ class DeploymentRecords:
         fleet, identity = self._fleet, self._ids[index]
         dice = Dice(identity)
         number, role = int(fleet.number[index]), int(fleet.role[index])
-        created, updated = stamp(int(fleet.created[index])), self.updated(index)
+        created, updated = stamp(int(fleet.created[index])), self._updated(index)
         archived = role == ARCHIVED
         name, description = _named(number, dice)
         record: Record = {
@@ -114,11 +108,8 @@ class DeploymentRecords:
         return fields
 
     def _upcoming(self, index: int) -> list[str]:
-        """Write the next triggers from a deployment's end on, which for most is the same now."""
-        key = (int(self._fleet.pair[index]), int(self._fleet.ends[index]))
-        if key not in self._known:
-            self._known[key] = [stamp(at) for at in self._history.upcoming(index, UPCOMING)]
-        return self._known[key]
+        """Write the next triggers from a deployment's end on."""
+        return self._times(int(self._fleet.pair[index]), int(self._fleet.ends[index]))
 
     def _schedule(self, index: int) -> Record | None:
         """Write the schedule."""
@@ -154,15 +145,15 @@ class DeploymentRecords:
     def _cas_config(self, index: int, *, leave_out: int) -> Record:
         """Write the service's settings and counters; any part of them may be absent."""
         fleet = self._fleet
-        stats: Record = {"consecutive_failures": int(self.streaks[index])}
+        stats: Record = {"consecutive_failures": int(self._streaks[index])}
         if self._last[index]:
             stats["last_triggered_at"] = stamp(int(self._last[index]))
         if fleet.pair[index] >= 0:
             stats["next_trigger_at"] = self._upcoming(index)[0]
         elif leave_out % 3:
             stats["next_trigger_at"] = _ZERO_TIME if leave_out % 3 == 1 else None
-        stats["total_failures"] = int(self.failures[index])
-        stats["total_runs"] = int(self.total[index])
+        stats["total_failures"] = int(self._failures[index])
+        stats["total_runs"] = int(self._total[index])
         config = {
             "max_concurrent": 1 + int(fleet.number[index]) % 9 // 7,
             "max_retries": int(fleet.retries[index]),
@@ -177,53 +168,43 @@ class DeploymentRecords:
         return {name: part for name, part in parts.items() if name != absent}
 
 
-class RunRecords:
-    """Write the runs of a fleet; `session` returns the id of the session that served a run, and its error."""
-
-    def __init__(
-        self,
-        fleet: Fleet,
-        history: RunHistory,
-        ids: list[str],
-        deployment_ids: list[str],
-        *,
-        refusal: NDArray[np.int64],
-        session: Callable[[int], tuple[str, Record | None]],
-    ) -> None:
-        self._fleet, self._runs, self._ids, self._deployment_ids = fleet, history.runs, ids, deployment_ids
-        self._refusal, self._session = refusal, session
-
-    def write(self, index: int) -> Record:
-        """Write one run."""
-        fleet, runs, identity = self._fleet, self._runs, self._ids[index]
-        dice = Dice(identity)
-        deployment, status = int(runs.deployment[index]), int(runs.status[index])
-        started, completed = int(runs.started[index]), int(runs.completed[index])
-        agent = int(fleet.agent[deployment])
-        begun, ended = status in (RUNNING, COMPLETED, FAILED), status in (COMPLETED, FAILED)
-        extras: Record = {"attempt": int(runs.attempt[index])}
-        if begun:
-            extras |= {"started_at": stamp(started), "turn_id": f"turn_{uuid7(started, dice.below(1 << 54))}"}
-        refusal, deployment_id = int(self._refusal[index]), self._deployment_ids[deployment]
-        session, error = (None, refusal_error(refusal, deployment_id)) if refusal else self._session(index)
-        record: Record = {
-            "agent": {"id": fleet.agents[agent], "type": "agent", "version": agent % 7 + 1},
-            "created_at": stamp(int(runs.created[index])),
-            "deployment_id": deployment_id,
-            "error": error if status == FAILED else None,
-            "id": identity,
-            "status": STATUSES[status],
-            "trigger_context": {"type": TRIGGERS[runs.trigger[index]]},
-            "triggered_at": stamp(int(runs.triggered[index])),
-            "type": "deployment_run",
-        }
-        if not dice.percent(4) or runs.attempt[index] > 1:
-            record["cas_run_extras"] = extras
-        if ended:
-            record |= {"completed_at": stamp(completed), "duration_ms": (completed - started) // 1_000_000}
-        if begun and session is not None:
-            record["session_id"] = session
-        return dict(sorted(record.items()))
+def run_record(
+    fleet: Fleet,
+    runs: Runs,
+    index: int,
+    *,
+    identity: str,
+    deployment_id: str,
+    session_id: str | None,
+    error: Record | None,
+) -> Record:
+    """Write a run of edition C; `session_id` is that of the session that served it, `error` why it failed."""
+    dice = Dice(identity)
+    status, attempt = int(runs.status[index]), int(runs.attempt[index])
+    started, completed = int(runs.started[index]), int(runs.completed[index])
+    agent = int(fleet.agent[runs.deployment[index]])
+    begun, ended = status in (RUNNING, COMPLETED, FAILED), status in (COMPLETED, FAILED)
+    extras: Record = {"attempt": attempt}
+    if begun:
+        extras |= {"started_at": stamp(started), "turn_id": f"turn_{uuid7(started, dice.below(1 << 54))}"}
+    record: Record = {
+        "agent": {"id": fleet.agents[agent], "type": "agent", "version": agent % 7 + 1},
+        "created_at": stamp(int(runs.created[index])),
+        "deployment_id": deployment_id,
+        "error": error,
+        "id": identity,
+        "status": STATUSES[status],
+        "trigger_context": {"type": TRIGGERS[runs.trigger[index]]},
+        "triggered_at": stamp(int(runs.triggered[index])),
+        "type": "deployment_run",
+    }
+    if not dice.percent(4) or attempt > 1:
+        record["cas_run_extras"] = extras
+    if ended:
+        record |= {"completed_at": stamp(completed), "duration_ms": (completed - started) // 1_000_000}
+    if begun and session_id is not None:
+        record["session_id"] = session_id
+    return dict(sorted(record.items()))
 
 
 def _named(number: int, dice: Dice) -> tuple[str, str | None]:

@@ -72,7 +72,7 @@ def _begin(
     trigger: int,
     attempt: int = 1,
     scheduled: NDArray[np.int64] | None = None,
-    must_fail: NDArray[np.bool_] | None = None,
+    must_fail: NDArray[np.bool_] | bool = False,
 ) -> Runs:
     """Generate one run for each `key`, of the same trigger and attempt; those that `must_fail` do.
 
@@ -95,11 +95,7 @@ def _begin(
 
     rate = fleet.rate[deployment]
     rate = np.where(_incident(fleet, deployment, at), np.maximum(rate, 0.6), rate)
-    if attempt > 1:
-        rate = np.full(len(at), 0.35)
-    failed = chance("outcome") < rate
-    if must_fail is not None:
-        failed |= must_fail
+    failed = (chance("outcome") < (rate if attempt == 1 else 0.35)) | must_fail
     often = (fleet.hours()[deployment] <= 6) & (trigger == SCHEDULE)
     skipped = often & ~failed & (chance("skipped") < 0.03)
 
@@ -236,10 +232,9 @@ class RunHistory:
         self.runs.deployment = positions[self.runs.deployment]
         self.left_out = [(int(positions[deployment]), at) for deployment, at in self.left_out]
 
-    def upcoming(self, deployment: int, count: int) -> list[int]:
-        """Return a deployment's next occurrences from its end on."""
-        pair = int(self._fleet.pair[deployment])
-        return self._occurrences[pair].upcoming(int(self._fleet.ends[deployment]), count)
+    def upcoming(self, pair: int, since: int, count: int) -> list[int]:
+        """Return the next occurrences of a pair at a time or after it."""
+        return self._occurrences[pair].upcoming(since, count)
 
     def _without_schedule(self, runs: int) -> Runs:
         """Generate the runs of deployments without a schedule, and set when these were created."""

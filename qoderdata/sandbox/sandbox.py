@@ -9,16 +9,15 @@ from typing import TYPE_CHECKING, Any
 from qoderdata.cron import EPOCH
 from qoderdata.sandbox import changes
 from qoderdata.sandbox.database import Database
-from qoderdata.sandbox.endpoints import EDITIONS, respond
+from qoderdata.sandbox.endpoints import EDITIONS, Router
 from qoderdata.sandbox.sample_values import as_datetime, uuid7
-from qoderdata.sandbox.server import FAULT_NAMES, Fault, Faults, Request, Server
+from qoderdata.sandbox.server import FAULT_NAMES, Fault, Faults, RefusedError, Request, Server, WireResponse
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from typing import Self
 
-    from qoderdata.sandbox.database import Condition, Table
-    from qoderdata.sandbox.server import WireResponse
+    from qoderdata.sandbox.database import Table
 
 #: The clock of an account that is given none: a Monday morning in Shanghai.
 NOW = datetime(2026, 6, 15, 1, 30, 20, tzinfo=UTC)
@@ -151,25 +150,22 @@ class Sandbox:
     @property
     def sessions(self) -> list[dict[str, Any]]:
         """Every session exactly as the edition serves it, newest first; archived ones too, deleted ones not."""
-        return self._list(self._database.sessions, *self._database.known_sessions(self.edition))
+        return self._list(self._database.sessions)
 
     @property
     def agents(self) -> list[dict[str, Any]]:
         """Every agent exactly as it is served, newest first, archived ones included."""
-        return self._list(self._database.agent_table)
+        return self._list(self._database.tables["agents"])
 
     @property
     def environments(self) -> list[dict[str, Any]]:
         """Every environment exactly as it is served, newest first, archived ones included."""
-        return self._list(self._database.environment_table)
+        return self._list(self._database.tables["environments"])
 
     def events(self, session_id: str) -> list[dict[str, Any]]:
         """Return all events of a session exactly as the edition serves them, oldest first."""
         with self._lock:
-            index = self._database.sessions.index(session_id)
-            if index is None:
-                raise KeyError(f"nothing has the id {session_id!r}")
-            return self._database.events(index, self.edition)
+            return self._database.events(self._database.sessions.find(session_id), self.edition)
 
     @property
     def outcomes(self) -> list[dict[str, Any]]:
@@ -193,8 +189,8 @@ class Sandbox:
         """Start serving."""
         if self._server is not None:
             raise RuntimeError("the sandbox serves already")
-        self._server = Server(self._respond, prefix=_PREFIX, port=self._port, compress=self._gzip).start()
-        self._port = self._server.port
+        self._server = Server(self._respond, prefix=_PREFIX, port=self._port, compress=self._gzip)
+        self._port = self._server.server_port
         return self
 
     def stop(self) -> None:
@@ -224,8 +220,7 @@ class Sandbox:
         """
         database = self._database
         for table in (database.deployments, database.runs, database.sessions) if runs else (database.deployments,):
-            conditions = database.known_sessions(self.edition) if table is database.sessions else ()
-            for index in table.select(*conditions).tolist():
+            for index in table.select(*database.known(table, self.edition)).tolist():
                 table.body(index, self.edition)
 
     def misbehave(
@@ -262,13 +257,13 @@ class Sandbox:
         """
         if fault not in FAULT_NAMES:
             raise ValueError(f"fault={fault!r} is none of {', '.join(FAULT_NAMES)}")
-        if fault == "429-retry-after" and retry_after is None:
-            retry_after = 1
-        if fault == "redirect" and location is None:
-            location = f"{_PREFIX}/moved"
-        hint = None if retry_after is None else str(retry_after)
-        more = tuple((headers or {}).items())
-        self._faults.add(Fault(fault, retry_after=hint, location=location, headers=more), at)
+        sent = dict(headers or {})
+        if fault == "429-retry-after" or retry_after is not None:
+            sent["Retry-After"] = "1" if retry_after is None else str(retry_after)
+        if fault == "redirect":
+            sent["Location"] = location or f"{_PREFIX}/moved"
+        with self._lock:
+            self._faults.add(Fault(fault, sent), at)
 
     def create_deployments(self, count: int) -> list[dict[str, Any]]:
         """Create deployments that never ran; they come first in the list."""
@@ -278,9 +273,7 @@ class Sandbox:
 
     def archive(self, deployment_id: str) -> dict[str, Any]:
         """Archive a deployment."""
-        with self._lock:
-            index = changes.archive(self._database, deployment_id)
-            return self._database.deployments.record(index, self.edition)
+        return self._change(self._database.deployments, changes.archive, deployment_id)
 
     def create_runs(
         self, count: int, *, status: str = "completed", deployment_id: str | None = None
@@ -295,21 +288,15 @@ class Sandbox:
 
     def finish_run(self, run_id: str, *, status: str = "completed") -> dict[str, Any]:
         """Let an unfinished run end: ``"completed"``, ``"failed"`` or ``"cancelled"``; the counters follow."""
-        with self._lock:
-            index = changes.finish_run(self._database, run_id, status=status)
-            return self._database.runs.record(index, self.edition)
+        return self._change(self._database.runs, changes.finish_run, run_id, status=status)
 
     def archive_session(self, session_id: str) -> dict[str, Any]:
         """Archive a session that has ended."""
-        with self._lock:
-            index = changes.archive_session(self._database, session_id)
-            return self._database.sessions.record(index, self.edition)
+        return self._change(self._database.sessions, changes.archive_session, session_id)
 
     def continue_session(self, session_id: str) -> dict[str, Any]:
         """Let a person continue a session that has ended; the outcome of its run stays."""
-        with self._lock:
-            index = changes.continue_session(self._database, session_id)
-            return self._database.sessions.record(index, self.edition)
+        return self._change(self._database.sessions, changes.continue_session, session_id)
 
     def delete_session(self, session_id: str) -> None:
         """Delete a session: it is neither listed nor found any more."""
@@ -331,36 +318,38 @@ class Sandbox:
         with self._lock:
             self._database.own_events[session_id] = [dict(event) for event in events]
 
-    def _list(self, table: Table, *conditions: Condition) -> list[dict[str, Any]]:
-        """Return the records that meet the conditions as the edition serves them, newest first."""
+    def _list(self, table: Table) -> list[dict[str, Any]]:
+        """Return the records as the edition serves them, newest first."""
         with self._lock:
-            return table.records(self.edition, *conditions)
+            shown = table.select(*self._database.known(table, self.edition))
+            return [table.record(index, self.edition) for index in shown[::-1].tolist()]
 
-    def _respond(self, request: Request) -> tuple[WireResponse, Fault | None]:
-        """Answer one request, and note it."""
-        fault = self._faults.meet(has_cursor=bool(request.query.get("after_id") or request.query.get("page")))
-        edition = EDITIONS[self.edition]
-        response = None if fault is None else fault.response(json_rate_limit=edition.is_newest)
+    def _change(self, table: Table, change: Callable[..., int], identity: str, **how: str) -> dict[str, Any]:
+        """Change the record with an id, and return it as the edition serves it."""
         with self._lock:
-            if response is None:
-                response = respond(
-                    self._database,
-                    request,
-                    pat=self.pat,
-                    edition=edition,
-                    fault=fault,
-                    next_page=self.send_next_page,
-                    short_pages=self.short_pages,
-                )
+            return table.record(change(self._database, identity, **how), self.edition)
+
+    def _respond(self, request: Request) -> WireResponse:
+        """Answer one request, and note it."""
+        with self._lock:
+            is_newest = self.edition == "D"
+            fault = self._faults.meet(has_cursor=bool(request.query.get("after_id") or request.query.get("page")))
+            request_id = f"req_{uuid7(self._database.now, len(self.requests))}"
+            router = Router(
+                self._database, request, self.edition, self.pat, fault.name, self.send_next_page, self.short_pages
+            )
+            try:
+                response = fault.response(json_rate_limit=is_newest) or WireResponse(200, router.respond())
+            except RefusedError as refusal:
+                response = refusal.response(request_id if is_newest else None)
             if not response.from_gateway:
-                request.request_id = f"req_{uuid7(self._database.now, len(self.requests))}"
-                if response.is_error and edition.is_newest:
-                    response = response.with_request_id(request.request_id)
-                response.headers["x-request-id"] = request.request_id
-            if fault is None or fault.name not in ("hang", "reset"):
+                request.request_id = response.headers["x-request-id"] = request_id
+            response.headers |= fault.headers
+            response.fault = fault.name
+            if fault.name not in ("hang", "reset"):
                 request.status = response.status
             self.requests.append(request)
-        return response, fault
+        return response
 
 
 def _nanoseconds(time: datetime, *, name: str) -> int:

@@ -2,24 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import cache
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from qoderdata.sandbox import sample_values
 from qoderdata.sandbox.run_history import ERRORS
-from qoderdata.sandbox.sample_values import DAY, MINUTE, SECOND, Dice, stamp, uuid7, uuid7_time
-from qoderdata.sandbox.scenarios import (
-    FINAL,
-    SESSION_STATUSES,
-    TERMINATED,
-    Before,
-    End,
-    Later,
-    Scenarios,
-)
+from qoderdata.sandbox.sample_values import DAY, SECOND, Dice, stamp, uuid7, uuid7_time
+from qoderdata.sandbox.scenarios import FINAL, SESSION_STATUSES, TERMINATED, Before, End, Later
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -28,6 +20,7 @@ if TYPE_CHECKING:
 
     from qoderdata.sandbox.account import Fleet
     from qoderdata.sandbox.json_records import Record
+    from qoderdata.sandbox.scenarios import Scenarios
 
 #: The words of `scenarios.SESSION_STATUSES` up to edition B.
 OLD_STATUSES = ("processing", *SESSION_STATUSES[1:])
@@ -40,6 +33,7 @@ _STOP_REASONS = {
     **dict.fromkeys((End.EXHAUSTED, End.SOFT, End.BARE), "retries_exhausted"),
     End.BUDGET: "budget_reached",
 }
+_LATER_STOP_REASONS = {Later.DONE: "end_turn", Later.CANCELLED: "cancelled", Later.EXHAUSTED: "retries_exhausted"}
 #: What edition D can tell of a run; of all other ends, that it failed.
 _OUTCOMES = {
     **dict.fromkeys((End.FRESH, End.RUNNING), "running"),
@@ -58,31 +52,11 @@ _ERRORS_IN_RECORDS = {
 }
 
 
-@dataclass(frozen=True)
-class Session:
-    """One row of `scenarios.Scenarios`, with its id and what its deployment gives to it."""
+class Session(SimpleNamespace):
+    """One row of `scenarios.Scenarios`, with its `id`, and the `timeout` and the `duration` of its deployment.
 
-    id: str
-    deployment: int
-    agent: int
-    created: int
-    started: int
-    ended: int
-    asked: int
-    continued: int
-    continued_end: int
-    archived: int
-    updated: int
-    before: int
-    end: int
-    later: int
-    error: int
-    status: int
-    has_start: bool
-    has_end: bool
-    timeout: int
-    #: Of a typical run of the deployment; both in milliseconds.
-    duration: float
+    `duration` is that of a typical run; both are in milliseconds.
+    """
 
     @property
     def failure(self) -> tuple[str, str]:
@@ -91,13 +65,10 @@ class Session:
         return ERRORS[self.error], message.replace("{timeout}", str(self.timeout))
 
 
-#: The columns of `scenarios.Scenarios` that a session has.
-_COLUMNS = tuple(name for name in Session.__dataclass_fields__ if name not in ("id", "timeout", "duration"))
-
-
-def error_in_record(session: Session) -> tuple[str, str]:
+def error_in_record(session: Session) -> Record:
     """Return the error of a failed run as its record tells it, up to edition C."""
-    return _ERRORS_IN_RECORDS.get(End(session.end)) or session.failure
+    kind, message = _ERRORS_IN_RECORDS.get(End(session.end)) or session.failure
+    return {"message": message, "type": kind}
 
 
 def outcome_from_events(session: Session) -> Record:
@@ -261,18 +232,15 @@ def _continue(writer: _Writer, session: Session, later: Later, dice: Dice) -> No
     writer.message("user.message", at, dice.pick(sample_values.FOLLOW_UPS))
     writer.add("session.status_running", at)
     writer.message("agent.message", (at + over) // 2, dice.pick(sample_values.REPLIES))
-    if later == Later.DONE:
-        writer.idle(over, "end_turn")
-    elif later == Later.TERMINATED:
-        writer.error(over, "terminal", message=dice.pick(sample_values.PASSING))
+    if later in (Later.TERMINATED, Later.EXHAUSTED):
+        retry = "terminal" if later == Later.TERMINATED else "exhausted"
+        writer.error(over, retry, message=dice.pick(sample_values.PASSING))
+    if later == Later.TERMINATED:
         writer.add("session.status_terminated", over)
-    elif later == Later.CANCELLED:
-        writer.idle(over, "cancelled")
-    elif later == Later.EXHAUSTED:
-        writer.error(over, "exhausted", message=dice.pick(sample_values.PASSING))
-        writer.idle(over, "retries_exhausted")
     elif later == Later.WAITING:
         writer.idle(over, "requires_action", event_ids=[writer.events[-1]["id"]])
+    elif later != Later.RUNNING:
+        writer.idle(over, _LATER_STOP_REASONS[later])
 
 
 class SessionRecords:
@@ -294,15 +262,12 @@ class SessionRecords:
 
     def session(self, index: int) -> Session:
         """Return one row."""
-        row = {name: self._columns[name][index].item() for name in _COLUMNS}
-        deployment = row["deployment"]
-        known = 0 <= deployment < len(self._fleet)
-        return Session(
-            id=self._ids[index],
-            **row,
-            timeout=int(self._fleet.timeout[deployment]) if known else 300_000,
-            duration=float(self._fleet.duration[deployment]) if known else 20_000.0,
-        )
+        row = {name: column[index].item() for name, column in self._columns.items()}
+        fleet, deployment = self._fleet, row["deployment"]
+        timeout, duration = 300_000, 20_000.0
+        if 0 <= deployment < len(fleet):
+            timeout, duration = int(fleet.timeout[deployment]), float(fleet.duration[deployment])
+        return Session(id=self._ids[index], timeout=timeout, duration=duration, **row)
 
     def write(self, indices: list[int], form: str) -> Record:
         """Write a session in the form that an edition was the first to have: ``"A"``, ``"C"`` or ``"D"``.
@@ -474,7 +439,7 @@ def _evaluations(session: Session, deployment: Record) -> list[Record]:
         return []
     return [
         {
-            "completed_at": stamp(session.ended + MINUTE // 60),
+            "completed_at": stamp(session.ended + SECOND),
             "description": sample_values.OUTCOME,
             "explanation": "Every number has a source.",
             "iteration": 1,
