@@ -374,6 +374,7 @@ def test_what_goes_wrong_here_is_one_line_and_its_code(
         ("compare --baseline 0h", "--baseline 0h has no length"),
         ("failures --fail-over 20", "not in the range 0<=x<=1"),
         ("failures --fail-over -0.1", "not in the range 0<=x<=1"),
+        ("failures --fail-over nan", "--fail-over nan is no rate"),
         ("failures --top 0", "not in the range"),
         ("runs --top -1", "not in the range"),
         ("failures --csv --json", "give one of --csv and --json"),

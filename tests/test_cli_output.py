@@ -441,11 +441,12 @@ def test_an_interrupted_pull_says_what_is_kept(
     assert {request.path for request in sandbox.requests} == {"/agents"}
 
 
-@pytest.mark.parametrize("words", ["top --once", "events sess_1"])
+@pytest.mark.parametrize("words", ["top --once", "events sess_1", "failures --offline"])
 def test_what_stores_nothing_or_ends_by_being_interrupted_says_nothing(
     words: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(qd, "load_events", interrupt)
+    monkeypatch.setattr(qd, "load_deployments", interrupt)
     monkeypatch.setattr(sys.modules["qoderdata.cli.top"], "_print_once", interrupt)
     assert main(words.split()) == 130
     assert capsys.readouterr().err.strip() == ""
@@ -486,6 +487,8 @@ def test_an_error_cannot_steer_the_terminal(capsys: pytest.CaptureFixture[str]) 
         ("runs --workspace a\tb", r"--workspace 'a\\tb' has characters"),
         ("runs --base-url 127.0.0.1:9", r"the base URL in --base-url is not an absolute http\(s\) URL"),
         ("events ''", r"RUN_ID\|SESSION_ID '' is not the id of anything"),
+        ("failures --agent ''", "--agent '' is not the id of anything"),
+        ("pull runs --deployment ''", "--deployment '' is not the id of anything"),
         ("errors --since all --by error_type", "--by .* is a column of the result and cannot be a group"),
         ("errors --until 2020-01-01T00:00Z", "the default --since '30D' is not before --until '2020"),
         ("errors --until 2020-01-01T00:00Z --since 30D", "--since '30D' is not before --until '2020"),

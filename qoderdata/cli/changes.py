@@ -8,15 +8,12 @@ import click
 
 import qoderdata as qd
 from qoderdata.cli import options
-from qoderdata.cli.output import DEPLOYMENT, TableColumn
+from qoderdata.cli.output import DEPLOYMENT, Output, TableColumn
 from qoderdata.errors import CacheError
 from qoderdata.formatting import format_time
 
 if TYPE_CHECKING:
     import pandas as pd
-
-    from qoderdata.cli.options import Service
-    from qoderdata.cli.output import Output
 
 
 @options.command("changes", example="qoderdata changes --since 7D")
@@ -48,14 +45,11 @@ def changes(*, since: str, service: Service, result: Output) -> None:
         return
     at = format_time(fetched_at(before))
     found = qd.changes(before, after)
-    columns = [
-        *DEPLOYMENT,
-        TableColumn("change", describe_change, "prose"),
-    ]
+    columns = [*DEPLOYMENT, TableColumn("change", describe_change, "prose")]
     result.print_frame(found, columns, empty=f"nothing changed since {at}", notes=[f"since the snapshot of {at}"])
 
 
-def _before(service: Service, since: str) -> tuple[pd.DataFrame | None, bool]:
+def _before(service: options.Service, since: str) -> tuple[pd.DataFrame | None, bool]:
     """Return the frame to compare with, and whether it has archived deployments."""
     account = service.account
     for is_archived in (True, False):
