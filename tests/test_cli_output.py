@@ -149,6 +149,10 @@ def test_of_too_many_windows_the_newest_are_shown_in_time_order(
             f"compare --until {NOW} --baseline 14D",
             "recent: since 2026-06-08 01:30 UTC; before: since 2026-05-25 01:30 UTC",
         ),
+        (
+            f"compare --until {NOW} --tz Asia/Tokyo",
+            "recent: since 2026-06-08 10:30 +09:00; before: since 2026-06-01 10:30 +09:00",
+        ),
     ],
 )
 def test_a_table_says_which_time_it_is_about(words: str, told: str, capsys: pytest.CaptureFixture[str]) -> None:

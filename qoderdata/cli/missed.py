@@ -49,11 +49,11 @@ def missed(
     begin = parse_bound(since, now=now, name="since")
     if begin >= until:
         raise click.UsageError(
-            f"the runs were read at {format_time(until)}, not after --since; --refresh reads newer ones"
+            f"the runs were read at {format_time(until, tz)}, not after --since; --refresh reads newer ones"
         )
     if begin >= until - parse_span(grace, name="--grace"):
         raise click.UsageError(
-            f"no trigger can be missed, as --grace covers all the time from --since to {format_time(until)}; "
+            f"no trigger can be missed, as --grace covers all the time from --since to {format_time(until, tz)}; "
             "give an earlier --since"
         )
     found = qd.missed_triggers(deployments, runs, since=since, until=until, grace=grace, snapshots=snapshots)
