@@ -252,6 +252,12 @@ def test_a_column_says_how_wide_it_should_be(
     assert output.print_table(frame, columns) == left_out
 
 
+def test_a_width_of_0_is_no_width(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setenv("COLUMNS", "0")
+    assert main(["failures"]) == 0
+    assert "\nrates are of all runs, also skipped and unfinished ones\n" in capsys.readouterr().out
+
+
 def test_nothing_is_cut_in_a_pipe(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["triggers", "--start", NOW, "--top", "500"]) == 0
     text = capsys.readouterr().out

@@ -355,9 +355,7 @@ def _markdown_code(text: str) -> str:
 
 def available_width() -> int | None:
     """Return the width that a table must fit, ``None`` for any: `COLUMNS`, else the terminal's."""
-    if os.environ.get("COLUMNS", "").isdecimal():
-        return int(os.environ["COLUMNS"])
-    return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+    return shutil.get_terminal_size().columns if sys.stdout.isatty() or os.environ.get("COLUMNS") else None
 
 
 def _fit(rows: list[list[Text]], columns: Sequence[TableColumn], room: int | None) -> tuple[list[int], list[str]]:
