@@ -743,6 +743,15 @@ def test_agents_are_asked_for_only_where_one_is_chosen(
     assert "no deployment passes the filters: --created-since 2036" in capsys.readouterr().err
 
 
+@pytest.mark.usefixtures("empty_cache")
+def test_the_greatest_page_size_is_found_out_once(sandbox: Sandbox) -> None:
+    sandbox.requests.clear()
+    assert main(["runs", "--since", "all", "--by", "deployment"]) == 0
+    refused = [request.path for request in sandbox.requests if request.status == 400]
+    assert refused == ["/deployments"]
+    assert "/deployment_runs" in {request.path for request in sandbox.requests}
+
+
 @pytest.mark.parametrize("fault", ["403", "404"])
 def test_an_agent_that_nothing_starts_is_said_without_the_names_too(
     sandbox: Sandbox,

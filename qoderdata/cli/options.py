@@ -222,9 +222,9 @@ class Service:
         """Make the client that the options describe."""
         return qd.Client(base_url=self.base_url, workspace_id=self.workspace, **settings)
 
-    @property
+    @functools.cached_property
     def account(self) -> dict[str, Any]:
-        """The client and the cache, as arguments of a loader."""
+        """The client and the cache, as arguments of a loader; the client remembers the greatest page size."""
         return {"client": self.client(), "cache_dir": self.cache_dir}
 
     def load(self, load: Callable[..., pd.DataFrame], **filters: Any) -> pd.DataFrame:  # noqa: ANN401 - the loader's own
