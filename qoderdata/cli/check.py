@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
@@ -12,10 +12,6 @@ from qoderdata.cli import options
 from qoderdata.cli.output import MINOR, Output, TableColumn
 from qoderdata.formatting import counted, format_time
 from qoderdata.parsing import parse_span
-
-if TYPE_CHECKING:
-    import pandas as pd
-
 
 #: Runs are read this far back at least, so that streaks and typical durations are known.
 _LEAST = timedelta(days=30)
@@ -63,9 +59,8 @@ def check(
     deployments = service.deployments({"include_archived": True})
     runs = service.runs({"since": history, "outcomes": outcomes})
     deployments = options.with_streaks(deployments, service, outcomes)
-    sessions: pd.DataFrame | None = None
-    if deployments["budget_max_credit_cost"].notna().any():
-        sessions = service.load(qd.load_sessions, since=history)
+    has_budgets = deployments["budget_max_credit_cost"].notna().any()
+    sessions = service.load(qd.load_sessions, since=history) if has_budgets else None
     found = qd.check(
         deployments, runs, sessions, snapshots=snapshots, since=since, recent=recent, tz=tz, **thresholds
     )

@@ -66,9 +66,8 @@ def runs(
     keys = groups.keys or None
     empty = options.nothing_in(period, "runs")
     if errors:
-        is_whole = run_filters["since"] is None and run_filters["until"] is None
         found = qd.error_breakdown(frame, by=keys)
-        columns = [*groups.columns(found), *_error_columns(tz, is_whole=is_whole)]
+        columns = [*groups.columns(found), *_error_columns(tz, is_whole=not period)]
         if len(frame):
             empty = "; ".join(["no run failed", *period])
         result.print_frame(found, columns, empty=empty, notes=period, tz=tz)

@@ -101,8 +101,7 @@ class _Reader:
         `offline`: return what was going on when the service was last read, perhaps by another process.
         """
         offline = offline or self._service.offline
-        cache = {"cache_dir": self._service.cache_dir, "offline": offline}
-        account: dict[str, Any] = {"client": self._client, "progress": progress, **cache}
+        account = {**self._service.account, "client": self._client, "progress": progress, "offline": offline}
         max_age: dict[str, Any] = {} if self._service.max_age is None else {"max_age": self._service.max_age}
         whole: dict[str, Any] = {"include_archived": True}
         with options.advice_on_archived(whole):

@@ -53,11 +53,10 @@ def unusual(
     """
     from qoderdata.frames import fetched_at  # noqa: PLC0415 - imports pandas
 
-    given = None if now is None else parsing.parse_instant(now, name="now")
     period = options.describe_window(run_filters, "runs triggered", tz)
     groups = grouping.resolve(["deployment"], "runs", service)
     runs = service.runs(run_filters)
-    present = given or fetched_at(runs)
+    present = fetched_at(runs) if now is None else parsing.parse_instant(now, name="now")
     notes = _notes(runs)
     runs = groups.add_names(runs)
     found = qd.unusual_runs(
