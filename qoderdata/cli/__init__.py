@@ -107,7 +107,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         try:
             code: int | None = commands.main(argv, prog_name="qoderdata", standalone_mode=False)
             output.flush()
-        except (KeyboardInterrupt, click.Abort):
+        except (KeyboardInterrupt, click.Abort) as error:
+            for kept in getattr(error.__cause__, "__notes__", ()):
+                output.note(kept)
             return _INTERRUPTED
         except click.exceptions.NoArgsIsHelpError as error:
             error.show()

@@ -238,9 +238,9 @@ class Service:
                 offline=self.offline,
                 **({} if self.max_age is None else {"max_age": self.max_age}),
             )
-        except KeyboardInterrupt:
+        except KeyboardInterrupt as error:
             if not self.offline:
-                output.note(_KEPT)
+                error.add_note(_KEPT)
             raise
 
     def load_filtered(
