@@ -73,14 +73,13 @@ class Groups:
         shown = []
         for word, key in zip(self.words, self.keys, strict=True):
             name = "name" if len(ids) == 1 else _NAMES.get(key, "name")
+            cell = _either(present.index(key))
             if key in ids and name in present:
                 heading = "name" if key == "id" else word.removesuffix("_id")
                 shown.append(TableColumn(heading, _either(present.index(name), present.index(key))))
-                shown.append(TableColumn(key, _either(present.index(key)), "id", optional=MINOR))
+                shown.append(TableColumn(key, cell, "id", optional=MINOR))
             else:
-                shown.append(
-                    TableColumn(word, _either(present.index(key)), "id" if word.endswith("id") else "text")
-                )
+                shown.append(TableColumn(word, cell, "id" if word.endswith("id") else "text"))
         return shown
 
 

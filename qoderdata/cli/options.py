@@ -322,10 +322,10 @@ def advice_on_archived(filters: dict[str, Any]) -> Iterator[None]:
 
 def _service(**values: Any) -> Service:  # noqa: ANN401 - one for each option
     service = Service(**values)
-    if service.offline and (service.refresh or service.refresh_all):
-        given = "--refresh" if service.refresh else "--refresh-all"
-        raise click.UsageError(f"{given} asks the service and --offline never does; give one of them")
-    if service.max_age is not None and (service.offline or service.refresh or service.refresh_all):
+    refresh = "--refresh" if service.refresh else "--refresh-all" if service.refresh_all else ""
+    if service.offline and refresh:
+        raise click.UsageError(f"{refresh} asks the service and --offline never does; give one of them")
+    if service.max_age is not None and (service.offline or refresh):
         raise click.UsageError("--max-age has no effect with --refresh, --refresh-all and --offline")
     return service
 
