@@ -634,8 +634,11 @@ def test_a_time_in_which_nothing_can_be_missed_is_refused(grace: str, capsys: py
     window = ["--since", "2026-06-14T00:00Z", "--until", "2026-06-14T01:00Z"]
     assert main(["missed", *window, "--grace", "59min"]) == 0
     capsys.readouterr()
-    assert main(["missed", *window, "--grace", grace]) == 2
-    assert "no trigger can be missed, as --grace covers" in capsys.readouterr().err
+    assert main(["missed", *window, "--grace", grace, "--tz", "Asia/Tokyo"]) == 2
+    said = capsys.readouterr().err
+    assert (
+        "no trigger can be missed, as --grace covers all the time from --since to 2026-06-14 10:00 +09:00" in said
+    )
 
 
 def test_filters_that_nothing_passes_are_said_of_an_agent_by_name_too(capsys: pytest.CaptureFixture[str]) -> None:
