@@ -374,6 +374,7 @@ def test_what_goes_wrong_here_is_one_line_and_its_code(
         ("compare --baseline 0h", "--baseline 0h has no length"),
         ("failures --fail-over 20", "not in the range 0<=x<=1"),
         ("failures --fail-over -0.1", "not in the range 0<=x<=1"),
+        ("failures --fail-over nan", "--fail-over nan is no rate"),
         ("failures --top 0", "not in the range"),
         ("runs --top -1", "not in the range"),
         ("failures --csv --json", "give one of --csv and --json"),
@@ -633,8 +634,11 @@ def test_a_time_in_which_nothing_can_be_missed_is_refused(grace: str, capsys: py
     window = ["--since", "2026-06-14T00:00Z", "--until", "2026-06-14T01:00Z"]
     assert main(["missed", *window, "--grace", "59min"]) == 0
     capsys.readouterr()
-    assert main(["missed", *window, "--grace", grace]) == 2
-    assert "no trigger can be missed, as --grace covers" in capsys.readouterr().err
+    assert main(["missed", *window, "--grace", grace, "--tz", "Asia/Tokyo"]) == 2
+    said = capsys.readouterr().err
+    assert (
+        "no trigger can be missed, as --grace covers all the time from --since to 2026-06-14 10:00 +09:00" in said
+    )
 
 
 def test_filters_that_nothing_passes_are_said_of_an_agent_by_name_too(capsys: pytest.CaptureFixture[str]) -> None:
@@ -740,6 +744,15 @@ def test_agents_are_asked_for_only_where_one_is_chosen(
     assert main(["pull", "deployments", "--created-since", "2036-01-01T00:00Z"]) == 0
     assert {request.path for request in sandbox.requests} == {"/deployments"}
     assert "no deployment passes the filters: --created-since 2036" in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("empty_cache")
+def test_the_greatest_page_size_is_found_out_once(sandbox: Sandbox) -> None:
+    sandbox.requests.clear()
+    assert main(["runs", "--since", "all", "--by", "deployment"]) == 0
+    refused = [request.path for request in sandbox.requests if request.status == 400]
+    assert refused == ["/deployments"]
+    assert "/deployment_runs" in {request.path for request in sandbox.requests}
 
 
 @pytest.mark.parametrize("fault", ["403", "404"])

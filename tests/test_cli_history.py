@@ -98,7 +98,10 @@ def test_changes_says_what_a_person_would_say(
     assert re.search(r"schedule \S+ \S+ \S+ \S+ \S+ → 1 8 \* \* \*\n", out)
     assert "paused by error: vault_not_found_error\n" in out
     assert re.search(r"name .* → evil�\[31m name\n", out)
-    assert f"since the snapshot of {NOW - timedelta(days=9):%Y-%m-%d %H:%M} UTC" in out
+    at = NOW - timedelta(days=9)
+    assert f"since the snapshot of {at:%Y-%m-%d %H:%M} UTC" in out
+    assert run("changes", "--since", "7D", "--tz", "Asia/Tokyo") == 0
+    assert f"since the snapshot of {at + timedelta(hours=9):%Y-%m-%d %H:%M} +09:00" in capsys.readouterr().out
     assert run("changes", "--since", "2D", "--json") == 0
     assert [one["change"] for one in json.loads(capsys.readouterr().out)] == ["paused", "other"]
     assert run("changes", "--since", "400D", "--json") == 0

@@ -149,6 +149,10 @@ def test_of_too_many_windows_the_newest_are_shown_in_time_order(
             f"compare --until {NOW} --baseline 14D",
             "recent: since 2026-06-08 01:30 UTC; before: since 2026-05-25 01:30 UTC",
         ),
+        (
+            f"compare --until {NOW} --tz Asia/Tokyo",
+            "recent: since 2026-06-08 10:30 +09:00; before: since 2026-06-01 10:30 +09:00",
+        ),
     ],
 )
 def test_a_table_says_which_time_it_is_about(words: str, told: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -246,6 +250,12 @@ def test_a_column_says_how_wide_it_should_be(
     ]
     monkeypatch.setenv("COLUMNS", str(width))
     assert output.print_table(frame, columns) == left_out
+
+
+def test_a_width_of_0_is_no_width(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setenv("COLUMNS", "0")
+    assert main(["failures"]) == 0
+    assert "\nrates are of all runs, also skipped and unfinished ones\n" in capsys.readouterr().out
 
 
 def test_nothing_is_cut_in_a_pipe(capsys: pytest.CaptureFixture[str]) -> None:
@@ -441,11 +451,12 @@ def test_an_interrupted_pull_says_what_is_kept(
     assert {request.path for request in sandbox.requests} == {"/agents"}
 
 
-@pytest.mark.parametrize("words", ["top --once", "events sess_1"])
+@pytest.mark.parametrize("words", ["top --once", "events sess_1", "failures --offline"])
 def test_what_stores_nothing_or_ends_by_being_interrupted_says_nothing(
     words: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(qd, "load_events", interrupt)
+    monkeypatch.setattr(qd, "load_deployments", interrupt)
     monkeypatch.setattr(sys.modules["qoderdata.cli.top"], "_print_once", interrupt)
     assert main(words.split()) == 130
     assert capsys.readouterr().err.strip() == ""
@@ -486,6 +497,8 @@ def test_an_error_cannot_steer_the_terminal(capsys: pytest.CaptureFixture[str]) 
         ("runs --workspace a\tb", r"--workspace 'a\\tb' has characters"),
         ("runs --base-url 127.0.0.1:9", r"the base URL in --base-url is not an absolute http\(s\) URL"),
         ("events ''", r"RUN_ID\|SESSION_ID '' is not the id of anything"),
+        ("failures --agent ''", "--agent '' is not the id of anything"),
+        ("pull runs --deployment ''", "--deployment '' is not the id of anything"),
         ("errors --since all --by error_type", "--by .* is a column of the result and cannot be a group"),
         ("errors --until 2020-01-01T00:00Z", "the default --since '30D' is not before --until '2020"),
         ("errors --until 2020-01-01T00:00Z --since 30D", "--since '30D' is not before --until '2020"),

@@ -54,17 +54,14 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
 _INTERRUPTED = 130
-_KEPT = "interrupted; runs, sessions and events that were read so far are stored, and are not read again"
 _USAGE = 2
-_EXIT_CODES: tuple[tuple[type[Exception], int], ...] = (
-    (exceptions.CredentialError, 3),
-    (exceptions.AuthenticationError, 3),
-    (exceptions.APIConnectionError, 5),
-    (exceptions.APIError, 4),
-    (exceptions.QoderdataError, 2),
-    (ValueError, 2),
-    (OSError, 2),
-)
+#: The exit codes of errors, the first kind that fits; of others `_USAGE`.
+_EXIT_CODES = {
+    exceptions.CredentialError: 3,
+    exceptions.AuthenticationError: 3,
+    exceptions.APIConnectionError: 5,
+    exceptions.APIError: 4,
+}
 _EPILOG = """
 Example:
   qoderdata demo
@@ -84,9 +81,8 @@ Completion in the shell (bash; zsh and fish likewise):
 
 
 class _Main(CommandGroup):
-    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+    def format_epilog(self, _ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the example and the exit codes as they stand."""
-        del ctx
         formatter.write(_EPILOG)
 
 
@@ -111,9 +107,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         try:
             code: int | None = commands.main(argv, prog_name="qoderdata", standalone_mode=False)
             output.flush()
-        except (KeyboardInterrupt, click.Abort):
-            if command is not top and "offline" in {param.name for param in command.params}:
-                output.note(_KEPT)
+        except (KeyboardInterrupt, click.Abort) as error:
+            for kept in getattr(error.__cause__, "__notes__", ()):
+                output.note(kept)
             return _INTERRUPTED
         except click.exceptions.NoArgsIsHelpError as error:
             error.show()
@@ -124,9 +120,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             link = " See" if message.endswith("?") else "; see"
             output.note(f"{message}{link} `{path} --help`")
             return _USAGE
-        except tuple(kind for kind, _ in _EXIT_CODES) as error:
+        except (exceptions.QoderdataError, ValueError, OSError) as error:
             output.note(_error_text(error, command, words))
-            return next(code for kind, code in _EXIT_CODES if isinstance(error, kind))
+            return next((code for kind, code in _EXIT_CODES.items() if isinstance(error, kind)), _USAGE)
         except Exception:  # noqa: BLE001 - Python's exit code 1 would say that something was found
             traceback.print_exc()
             return _USAGE

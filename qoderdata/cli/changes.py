@@ -8,15 +8,12 @@ import click
 
 import qoderdata as qd
 from qoderdata.cli import options
-from qoderdata.cli.output import DEPLOYMENT, TableColumn
+from qoderdata.cli.output import DEPLOYMENT, Output, TableColumn
 from qoderdata.errors import CacheError
 from qoderdata.formatting import format_time
 
 if TYPE_CHECKING:
     import pandas as pd
-
-    from qoderdata.cli.options import Service
-    from qoderdata.cli.output import Output
 
 
 @options.command("changes", example="qoderdata changes --since 7D")
@@ -26,9 +23,10 @@ if TYPE_CHECKING:
     metavar="TIME|AGE",
     help="Compare with the last snapshot at or before then (default 7D); where there is none, with the first.",
 )
+@options.tz_option("of the times shown")
 @options.service
 @options.output_form
-def changes(*, since: str, service: Service, result: Output) -> None:
+def changes(*, since: str, tz: str, service: options.Service, result: Output) -> None:
     """Show what changed in the deployments since an earlier time.
 
     Each pull of the whole list stores a snapshot; this compares one with the present. A change that was undone in
@@ -46,16 +44,13 @@ def changes(*, since: str, service: Service, result: Output) -> None:
             empty="there was no snapshot to compare with; the first one is stored now",
         )
         return
-    at = format_time(fetched_at(before))
+    at = format_time(fetched_at(before), tz)
     found = qd.changes(before, after)
-    columns = [
-        *DEPLOYMENT,
-        TableColumn("change", describe_change, "prose"),
-    ]
+    columns = [*DEPLOYMENT, TableColumn("change", describe_change, "prose")]
     result.print_frame(found, columns, empty=f"nothing changed since {at}", notes=[f"since the snapshot of {at}"])
 
 
-def _before(service: Service, since: str) -> tuple[pd.DataFrame | None, bool]:
+def _before(service: options.Service, since: str) -> tuple[pd.DataFrame | None, bool]:
     """Return the frame to compare with, and whether it has archived deployments."""
     account = service.account
     for is_archived in (True, False):

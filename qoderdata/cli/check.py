@@ -3,21 +3,15 @@
 from __future__ import annotations
 
 from datetime import timedelta
-from typing import TYPE_CHECKING
+from typing import Any
 
 import click
 
 import qoderdata as qd
 from qoderdata.cli import options
-from qoderdata.cli.output import MINOR, TableColumn
+from qoderdata.cli.output import MINOR, Output, TableColumn
 from qoderdata.formatting import counted, format_time
 from qoderdata.parsing import parse_span
-
-if TYPE_CHECKING:
-    import pandas as pd
-
-    from qoderdata.cli.options import Service
-    from qoderdata.cli.output import Output
 
 #: Runs are read this far back at least, so that streaks and typical durations are known.
 _LEAST = timedelta(days=30)
@@ -30,26 +24,14 @@ _LEAST = timedelta(days=30)
     default="error",
     help="Exit with 1 if there is an error (default), or also if there is a warning.",
 )
-@options.span_option("--since", default="1D", help="Time in which missed triggers count (default 1D).")
-@click.option(
-    "--streak", type=click.IntRange(min=1), default=3, help="Failures in a row to report (default 3).", metavar="N"
-)
+@options.span_option("--since", "Time in which missed triggers count (default 1D).", default="1D")
+@options.number_option("--streak", "Failures in a row to report (default 3).", least=1, default=3)
 @options.span_option(
-    "--recent", default="7D", may_be_zero=False, help="Time compared with as long before (default 7D)."
+    "--recent", "Time compared with as long before (default 7D).", default="7D", may_be_zero=False
 )
-@click.option(
-    "--budget-share",
-    type=click.FloatRange(min=0),
-    default=0.9,
-    metavar="SHARE",
-    help="Share of a budget that sessions may use (default 0.9).",
-)
-@click.option(
-    "--doubtful",
-    type=click.FloatRange(0, 1),
-    default=0.05,
-    metavar="SHARE",
-    help="Share of outcomes that may be assumed or unknown (default 0.05).",
+@options.share_option("--budget-share", "Share of a budget that sessions may use (default 0.9).", default=0.9)
+@options.share_option(
+    "--doubtful", "Share of outcomes that may be assumed or unknown (default 0.05).", default=0.05, most=1
 )
 @options.tz_option("of the times shown")
 @options.outcomes
@@ -59,14 +41,12 @@ def check(
     *,
     fail_on: str,
     since: str,
-    streak: int,
     recent: str,
-    budget_share: float,
-    doubtful: float,
     tz: str,
     outcomes: str,
-    service: Service,
+    service: options.Service,
     result: Output,
+    **thresholds: Any,  # noqa: ANN401 - those of the library's `check`
 ) -> int:
     """Show what is wrong, the worst first.
 
@@ -79,20 +59,10 @@ def check(
     deployments = service.deployments({"include_archived": True})
     runs = service.runs({"since": history, "outcomes": outcomes})
     deployments = options.with_streaks(deployments, service, outcomes)
-    sessions: pd.DataFrame | None = None
-    if deployments["budget_max_credit_cost"].notna().any():
-        sessions = service.load(qd.load_sessions, is_incremental=True, since=history)
+    has_budgets = deployments["budget_max_credit_cost"].notna().any()
+    sessions = service.load(qd.load_sessions, since=history) if has_budgets else None
     found = qd.check(
-        deployments,
-        runs,
-        sessions,
-        snapshots=snapshots,
-        since=since,
-        streak=streak,
-        recent=recent,
-        budget_share=budget_share,
-        doubtful=doubtful,
-        tz=tz,
+        deployments, runs, sessions, snapshots=snapshots, since=since, recent=recent, tz=tz, **thresholds
     )
     found = options.spell_findings(found)
     waiting = int(runs["status"].eq("waiting").sum())

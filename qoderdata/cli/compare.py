@@ -4,40 +4,36 @@ from __future__ import annotations
 
 import math
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
 import qoderdata as qd
 from qoderdata import parsing
 from qoderdata.cli import grouping, options
-from qoderdata.cli.output import TableColumn
+from qoderdata.cli.output import Output, TableColumn
 from qoderdata.cli.runs import RATES_OF
 from qoderdata.formatting import MISSING, format_milliseconds, format_percent, format_time
 
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from qoderdata.cli.options import Service
-    from qoderdata.cli.output import Output
-
 
 @options.command("compare", example="qoderdata compare --recent 7D --by team")
-@grouping.by_option("runs", help="Group by (default deployment)")
-@options.span_option("--recent", default="7D", may_be_zero=False, help="The recent period (default 7D).")
-@options.span_option("--baseline", may_be_zero=False, help="The period before it (default: as long).")
+@grouping.by_option("runs", "Group by (default deployment)")
+@options.span_option("--recent", "The recent period (default 7D).", default="7D", may_be_zero=False)
+@options.span_option("--baseline", "The period before it (default: as long).", may_be_zero=False)
 @click.option("--until", metavar="TIME|AGE", help="The end of the recent period (default: now).")
+@options.tz_option("of the times shown")
 @options.outcomes
 @options.service
 @options.output_form
 def compare(
-    by: Sequence[str],
+    by: tuple[str, ...],
     *,
     recent: str,
     baseline: str | None,
     until: str | None,
+    tz: str,
     outcomes: str,
-    service: Service,
+    service: options.Service,
     result: Output,
 ) -> None:
     """Compare failure rates of runs with those of the period before.
@@ -52,7 +48,7 @@ def compare(
     runs = service.runs({"since": begin_before, "until": end, "outcomes": outcomes})
     found = qd.compare_periods(groups.add_names(runs), by=groups.keys, recent=recent, baseline=baseline, until=end)
     columns = [*groups.columns(found), *_COLUMNS]
-    periods = f"recent: since {format_time(begin)}; before: since {format_time(begin_before)}"
+    periods = f"recent: since {format_time(begin, tz)}; before: since {format_time(begin_before, tz)}"
     result.print_frame(found, columns, empty=f"there are no runs; {periods}", notes=[periods, RATES_OF])
 
 

@@ -6,32 +6,27 @@ from typing import TYPE_CHECKING, Any
 
 import qoderdata as qd
 from qoderdata.cli import grouping, options
-from qoderdata.cli.output import TableColumn, columns_where_any, count, window_columns
+from qoderdata.cli.output import Output, TableColumn, columns_where_any, count, window_columns
 from qoderdata.formatting import MISSING, counted, format_credits, format_percent
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     import pandas as pd
-
-    from qoderdata.cli.options import Service
-    from qoderdata.cli.output import Output
 
 
 @options.command("costs", example="qoderdata costs --since 30D --by agent")
-@grouping.by_option("sessions", help="Group by (default deployment)")
+@grouping.by_option("sessions", "Group by (default deployment)")
 @options.freq_option("1D or 1W")
 @options.tz_option("of windows")
 @options.window(since="30D", what="Created")
 @options.service
 @options.output_form
 def costs(
-    by: Sequence[str],
+    by: tuple[str, ...],
     *,
     freq: str | None,
     tz: str,
     window: dict[str, Any],
-    service: Service,
+    service: options.Service,
     result: Output,
 ) -> None:
     """Show what sessions cost, in credits.
@@ -42,7 +37,7 @@ def costs(
         options.refuse_without_effect(["--tz"], "without --freq")
     period = options.describe_window(window, "sessions created", tz)
     groups = grouping.resolve(by or ["deployment"], "sessions", service)
-    sessions = groups.add_names(service.load(qd.load_sessions, is_incremental=True, **window))
+    sessions = groups.add_names(service.load(qd.load_sessions, **window))
     found = qd.session_costs(sessions, by=groups.keys, freq=freq, tz=tz)
     columns = [*groups.columns(found), *window_columns(found, tz), *_columns(found)]
     total = qd.session_costs(sessions, by=None)
@@ -52,7 +47,7 @@ def costs(
     )
 
 
-def _notes(sessions: pd.DataFrame, total: pd.DataFrame, *, by: Sequence[str]) -> list[str]:
+def _notes(sessions: pd.DataFrame, total: pd.DataFrame, *, by: list[str]) -> list[str]:
     if total.empty:
         return []
     manual = int(sessions["deployment_id"].isna().sum()) if "deployment_id" in by else 0

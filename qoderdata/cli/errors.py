@@ -3,39 +3,33 @@
 from __future__ import annotations
 
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
 import qoderdata as qd
 from qoderdata.cli import grouping, options
-from qoderdata.cli.output import MINOR, TableColumn, count
+from qoderdata.cli.output import MINOR, Output, TableColumn, count
 from qoderdata.formatting import format_percent, format_time
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from qoderdata.cli.options import Service
-    from qoderdata.cli.output import Output
 
 _REACH = timedelta(days=14)
 _SHORT = "less than 14 days of runs cannot tell which errors are new"
 
 
 @options.command("errors", example="qoderdata errors --since 30D --by agent")
-@grouping.by_option("runs", help="Group by (default: all together)")
+@grouping.by_option("runs", "Group by (default: all together)")
 @click.option("--new", "only_new", is_flag=True, help="Only errors first seen in the last 7 days.")
 @options.tz_option("of the times shown")
 @options.run_filters()
 @options.service
 @options.output_form
 def errors(
-    by: Sequence[str],
+    by: tuple[str, ...],
     *,
     only_new: bool,
     tz: str,
     run_filters: dict[str, Any],
-    service: Service,
+    service: options.Service,
     result: Output,
 ) -> None:
     """Group the errors of failed runs by message, and mark new ones.

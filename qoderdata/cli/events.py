@@ -4,18 +4,14 @@ from __future__ import annotations
 
 import json
 import math
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
 import qoderdata as qd
 from qoderdata.cli import options
-from qoderdata.cli.output import TableColumn, note
-from qoderdata.formatting import MISSING, format_time, one_line, truncate
-
-if TYPE_CHECKING:
-    from qoderdata.cli.options import Service
-    from qoderdata.cli.output import Output
+from qoderdata.cli.output import Output, TableColumn, format_seconds, note
+from qoderdata.formatting import one_line, truncate
 
 #: How much of one event's text and of its type a table shows, in columns of the terminal.
 _LONGEST, _LONGEST_TYPE = 400, 40
@@ -29,7 +25,7 @@ _LONGEST, _LONGEST_TYPE = 400, 40
 @options.tz_option("of the times shown")
 @options.connection
 @options.output_form
-def events(id: str, *, types: tuple[str, ...], tz: str, service: Service, result: Output) -> None:  # noqa: A002 - click's name
+def events(id: str, *, types: tuple[str, ...], tz: str, service: options.Service, result: Output) -> None:  # noqa: A002 - click's name
     """Show what happened in a run's session, or in a session.
 
     Of too many events, the last are shown. `qoderdata errors --json` and `qoderdata unusual --json` tell ids of
@@ -43,7 +39,7 @@ def events(id: str, *, types: tuple[str, ...], tz: str, service: Service, result
     frame = qd.load_events(session_id, types=list(types) or None, client=client)
     columns = [
         TableColumn("#", lambda row: str(row.position), "number"),
-        TableColumn("time", lambda row: _format_seconds(row.processed_at, tz), "fixed", optional=1),
+        TableColumn("time", lambda row: format_seconds(row.processed_at, tz), "fixed", optional=1),
         TableColumn("type", _type, "fixed", is_alert=lambda row: row.type == "session.error"),
         TableColumn("what", _what, "prose"),
     ]
@@ -61,15 +57,11 @@ def _session_of(client: qd.Client, id: str) -> str | None:  # noqa: A002 - as ab
         if id.startswith("drun_"):
             raise
         return id
-    session_id = run.get("session_id")
-    if isinstance(session_id, str) and session_id:
-        return session_id
-    error = run.get("error")
-    if isinstance(error, dict):
-        note(one_line(f"run {id} has no session: {_joined(error.get('type'), error.get('message'))}"))
-    else:
-        note(one_line(f"run {id} has no session yet"))
-    return None
+    session_id, error = _present(run.get("session_id")), run.get("error")
+    if not session_id:
+        why = f": {_joined(error.get('type'), error.get('message'))}" if isinstance(error, dict) else " yet"
+        note(one_line(f"run {id} has no session{why}"))
+    return session_id or None
 
 
 def _type(row: Any) -> str:  # noqa: ANN401 - a row
@@ -105,10 +97,3 @@ def _present(value: Any) -> str:  # noqa: ANN401 - a text or one of pandas' miss
 
 def _joined(kind: Any, message: Any) -> str:  # noqa: ANN401 - as above
     return ": ".join(filter(None, (_present(kind), _present(message))))
-
-
-def _format_seconds(time: Any, tz: str) -> str:  # noqa: ANN401 - a time or one of pandas' missing values
-    """Write a time as `format_time` does, with seconds."""
-    text = format_time(time, tz)
-    date_and_minute, _, offset = text.rpartition(" ")
-    return text if text == MISSING else f"{date_and_minute}:{time.tz_convert(tz):%S} {offset}"

@@ -13,7 +13,6 @@ from qoderdata.cli.output import echo
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from qoderdata.cli.options import Service
 
 #: The tables, and which options have an effect on each.
 _TABLES = {
@@ -27,8 +26,8 @@ _TABLES = {
 @options.command("export", example="qoderdata export failures failures.csv")
 @click.argument("what", metavar="TABLE", type=click.Choice(list(_TABLES)))
 @click.argument("path", metavar="FILE", callback=options.table_path)
-@options.span_option("--horizon", default="7D", help="Length of time to look ahead, for triggers (default 7D).")
-@options.time_option("--start", help="Begin of that time, for triggers and lints, with its zone (default: now).")
+@options.span_option("--horizon", "Length of time to look ahead, for triggers (default 7D).", default="7D")
+@options.time_option("--start", "Begin of that time, for triggers and lints, with its zone (default: now).")
 @options.deployment_filters()
 @options.outcomes
 @options.service
@@ -40,7 +39,7 @@ def export(
     start: str | None,
     filters: dict[str, Any],
     outcomes: str,
-    service: Service,
+    service: options.Service,
 ) -> None:
     """Write a TABLE to a .csv or .parquet FILE.
 

@@ -3,49 +3,30 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
-
-import click
+from typing import Any
 
 import qoderdata as qd
 from qoderdata.cli import grouping, options
-from qoderdata.cli.output import TableColumn, count
+from qoderdata.cli.output import Output, TableColumn, count
 from qoderdata.formatting import counted, format_interval, format_percent, format_time
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from qoderdata.cli.options import Service
-    from qoderdata.cli.output import Output
 
 
 @options.command("failures", example="qoderdata failures --by agent --top 10")
-@grouping.by_option("deployments", help="Group by (default deployment)")
-@click.option(
-    "--fail-over",
-    type=click.FloatRange(0, 1),
-    metavar="RATE",
-    help="Exit with 1 if the rate of a group is above RATE, a share from 0 to 1, such as 0.2.",
-)
-@click.option(
-    "--min-runs",
-    type=click.IntRange(min=0),
-    default=1,
-    metavar="N",
-    help="Leave out groups with fewer runs (default 1).",
-)
+@grouping.by_option("deployments", "Group by (default deployment)")
+@options.fail_over_option("Exit with 1 if the rate of a group is above RATE, a share from 0 to 1, such as 0.2.")
+@options.number_option("--min-runs", "Leave out groups with fewer runs (default 1).", least=0, default=1)
 @options.deployment_filters()
 @options.outcomes
 @options.service
 @options.output_form
 def failures(
-    by: Sequence[str],
+    by: tuple[str, ...],
     *,
     fail_over: float | None,
     min_runs: int,
     filters: dict[str, Any],
     outcomes: str,
-    service: Service,
+    service: options.Service,
     result: Output,
 ) -> int:
     """Show which deployments, agents or teams fail most.

@@ -7,20 +7,17 @@ from typing import TYPE_CHECKING, Any
 
 import qoderdata as qd
 from qoderdata.cli import options
-from qoderdata.cli.output import DEPLOYMENT, TableColumn, count
+from qoderdata.cli.output import DEPLOYMENT, Output, TableColumn, count
 from qoderdata.formatting import MISSING, counted, format_credits, format_duration, format_percent
 from qoderdata.parsing import parse_span
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from qoderdata.cli.options import Service
-    from qoderdata.cli.output import Output
-
 
 @options.command("forecast", example="qoderdata forecast --horizon 30D --since 90D")
-@options.span_option("--horizon", default="30D", help="Length of time to look ahead (default 30D).")
-@options.time_option("--start", help="Begin of that time, with its zone (default: now).")
+@options.span_option("--horizon", "Length of time to look ahead (default 30D).", default="30D")
+@options.time_option("--start", "Begin of that time, with its zone (default: now).")
 @options.window(since="90D", what="Sessions created")
 @options.deployment_filters(archived=False)
 @options.service
@@ -31,7 +28,7 @@ def forecast(
     start: str | None,
     window: dict[str, Any],
     filters: dict[str, Any],
-    service: Service,
+    service: options.Service,
     result: Output,
 ) -> None:
     """Show what the next triggers will cost, in credits.
@@ -39,7 +36,7 @@ def forecast(
     Triggers are counted exactly; their price is that of the deployment's sessions so far.
     """
     deployments = service.deployments(filters)
-    sessions = service.load(qd.load_sessions, is_incremental=True, **window)
+    sessions = service.load(qd.load_sessions, **window)
     found = qd.cost_forecast(deployments, sessions, horizon, start=start)
     empty = "paused deployments do not fire" if filters["status"] == "paused" else "nothing fires"
     empty = options.unless_said(empty, deployments, filters)

@@ -27,7 +27,7 @@ WORDS = {"deployment": "deployment_id", "agent": "agent_id", "environment": "env
 _NAMES = {key: f"{word}_name" for word, key in WORDS.items()}
 
 
-def by_option(table: str, *, help: str) -> Decorator:  # noqa: A002 - click's word for it
+def by_option(table: str, meaning: str) -> Decorator:
     """Return the decorator that adds `--by`, which may be given several times; `table` names the columns."""
 
     def complete(_ctx: click.Context, _param: click.Parameter, start: str) -> list[str]:
@@ -35,7 +35,7 @@ def by_option(table: str, *, help: str) -> Decorator:  # noqa: A002 - click's wo
 
     words = "deployment, agent, environment, a key of metadata such as team, or a column"
     return click.option(
-        "--by", multiple=True, metavar="WHAT", help=f"{help}: {words}; several times for several.",
+        "--by", multiple=True, metavar="WHAT", help=f"{meaning}: {words}; several times for several.",
         shell_complete=complete,
     )  # fmt: skip
 
@@ -44,8 +44,8 @@ def by_option(table: str, *, help: str) -> Decorator:  # noqa: A002 - click's wo
 class Groups:
     """The groups of a table: the words after `--by`, the columns that they mean, and where their names are."""
 
-    words: Sequence[str]
-    keys: Sequence[str]
+    words: list[str]
+    keys: list[str]
     #: The frames that `with_names` takes the names from, by its arguments.
     lists: dict[str, pd.DataFrame]
     #: Keys of the deployments' metadata.
@@ -73,14 +73,13 @@ class Groups:
         shown = []
         for word, key in zip(self.words, self.keys, strict=True):
             name = "name" if len(ids) == 1 else _NAMES.get(key, "name")
+            cell = _either(present.index(key))
             if key in ids and name in present:
                 heading = "name" if key == "id" else word.removesuffix("_id")
                 shown.append(TableColumn(heading, _either(present.index(name), present.index(key))))
-                shown.append(TableColumn(key, _either(present.index(key)), "id", optional=MINOR))
+                shown.append(TableColumn(key, cell, "id", optional=MINOR))
             else:
-                shown.append(
-                    TableColumn(word, _either(present.index(key)), "id" if word.endswith("id") else "text")
-                )
+                shown.append(TableColumn(word, cell, "id" if word.endswith("id") else "text"))
         return shown
 
 
@@ -105,7 +104,8 @@ def resolve(by: Sequence[str], table: str, service: Service, *, deployments: pd.
     keys = [_key(word, columns, own) for word in by]
     if len(set(keys)) < len(keys):
         raise click.UsageError(f"--by {' --by '.join(by)}: two of them are the same")
-    if table != "deployments" and (metadata or ("environment_id" in keys and "environment_id" not in columns)):
+    lacks_environment = "environment_id" in keys and "environment_id" not in columns
+    if table != "deployments" and (metadata or lacks_environment):
         deployments = _deployments(service)
     if deployments is not None and metadata:
         _require(metadata, deployments, columns)
@@ -123,7 +123,7 @@ def resolve(by: Sequence[str], table: str, service: Service, *, deployments: pd.
         keys=keys,
         lists={name: frame for name, frame in lists.items() if frame is not None},
         metadata=metadata,
-        environments_of=deployments if "environment_id" in keys and "environment_id" not in columns else None,
+        environments_of=deployments if lacks_environment else None,
     )
 
 

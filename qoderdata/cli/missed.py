@@ -3,23 +3,19 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
 import qoderdata as qd
 from qoderdata.cli import options
-from qoderdata.cli.output import DEPLOYMENT, TableColumn
+from qoderdata.cli.output import DEPLOYMENT, Output, TableColumn
 from qoderdata.formatting import format_time
 from qoderdata.parsing import parse_bound, parse_span
 
-if TYPE_CHECKING:
-    from qoderdata.cli.options import Service
-    from qoderdata.cli.output import Output
-
 
 @options.command("missed", example="qoderdata missed --since 7D")
-@options.span_option("--grace", default="10min", help="How late a run may start (default 10min).")
+@options.span_option("--grace", "How late a run may start (default 10min).", default="10min")
 @click.option("--fail", is_flag=True, help="Exit with 1 if a trigger was certainly missed.")
 @options.tz_option("of the times shown")
 @options.window(since="7D", what="Triggered", may_be_all=False)
@@ -33,7 +29,7 @@ def missed(
     tz: str,
     window: dict[str, Any],
     filters: dict[str, Any],
-    service: Service,
+    service: options.Service,
     result: Output,
 ) -> int:
     """Show what should have fired but did not.
@@ -53,11 +49,11 @@ def missed(
     begin = parse_bound(since, now=now, name="since")
     if begin >= until:
         raise click.UsageError(
-            f"the runs were read at {format_time(until)}, not after --since; --refresh reads newer ones"
+            f"the runs were read at {format_time(until, tz)}, not after --since; --refresh reads newer ones"
         )
     if begin >= until - parse_span(grace, name="--grace"):
         raise click.UsageError(
-            f"no trigger can be missed, as --grace covers all the time from --since to {format_time(until)}; "
+            f"no trigger can be missed, as --grace covers all the time from --since to {format_time(until, tz)}; "
             "give an earlier --since"
         )
     found = qd.missed_triggers(deployments, runs, since=since, until=until, grace=grace, snapshots=snapshots)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import logging
+import math
 import os
 import re
 import warnings
@@ -15,14 +16,14 @@ import zoneinfo
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import click
 
 import qoderdata as qd
 from qoderdata import parsing
 from qoderdata.cli import output
-from qoderdata.cli.output import Output, Style
+from qoderdata.cli.output import Output
 from qoderdata.errors import CacheError, NotFoundError, PermissionDeniedError, UnknownOutcomesWarning
 from qoderdata.formatting import format_time
 
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
     _Option = tuple[str, dict[str, Any]]
 
+_KEPT = "interrupted; runs, sessions and events that were read so far are stored, and are not read again"
 _WRITERS = (".csv", ".parquet")
 #: The exit code of a command that found what it was asked to look for.
 FOUND = 1
@@ -71,7 +73,10 @@ _PYTHON = re.compile(
     )
 )
 #: What the library calls the values of some parameters of commands.
-_ALIASES = {"load": "freq", "since": "as_of", "workspace": "workspace_id", "id": "run_id"}
+_ALIASES = {
+    "load": "freq", "since": "as_of", "workspace": "workspace_id", "id": "run_id", "agent": "agent_id",
+    "deployment": "deployment_id",
+}  # fmt: skip
 
 
 class Command(click.Command):
@@ -101,22 +106,22 @@ class Command(click.Command):
             with formatter.section(title):
                 formatter.write_dl(records)
 
-    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+    def format_epilog(self, _ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the example, unwrapped, so that it can be pasted."""
-        del ctx
         formatter.write(f"\nExample:\n  {self.example}\n")
 
 
 class CommandGroup(click.Group):
     """A group of commands in the order in which they were added, with `--verbose`."""
 
+    command_class = Command
+
     def __init__(self, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401 - as click has it
         super().__init__(*args, **kwargs)
         self.params.append(verbose_option())
 
-    def list_commands(self, ctx: click.Context) -> list[str]:
+    def list_commands(self, _ctx: click.Context) -> list[str]:
         """Return the names of the commands."""
-        del ctx
         return list(self.commands)
 
 
@@ -142,7 +147,7 @@ def verbose_option() -> click.Option:
 
 def command(name: str, *, example: str) -> Callable[[Callable[..., Any]], Command]:
     """Return the decorator that makes a function a command; its docstring is the help."""
-    return cast("Callable[[Callable[..., Any]], Command]", click.command(name, cls=Command, example=example))
+    return click.command(name, cls=Command, example=example)
 
 
 def option(declaration: str, **settings: Any) -> _Option:  # noqa: ANN401 - those of `click.option`
@@ -201,7 +206,7 @@ def spell_findings(findings: pd.DataFrame, command: click.Command | None = None)
 # -- the service and the cache -----------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Service:
     """The service that is asked, and how old a stored answer may be."""
 
@@ -217,53 +222,45 @@ class Service:
         """Make the client that the options describe."""
         return qd.Client(base_url=self.base_url, workspace_id=self.workspace, **settings)
 
-    @property
+    @functools.cached_property
     def account(self) -> dict[str, Any]:
-        """The client and the cache, as arguments of a loader."""
+        """The client and the cache, as arguments of a loader; the client remembers the greatest page size."""
         return {"client": self.client(), "cache_dir": self.cache_dir}
 
-    def load(
-        self,
-        load: Callable[..., pd.DataFrame],
-        *,
-        is_incremental: bool = False,
-        **filters: Any,  # noqa: ANN401 - the loader's own
-    ) -> pd.DataFrame:
-        """Call a loader of the library with its filters and these options.
-
-        `is_incremental`: the loader reads only what is new, unless it is told to read all.
-        """
-        return load(
-            **filters,
-            **self.account,
-            refresh="all" if is_incremental and self.refresh_all else self.refresh or self.refresh_all,
-            offline=self.offline,
-            **({} if self.max_age is None else {"max_age": self.max_age}),
-        )
+    def load(self, load: Callable[..., pd.DataFrame], **filters: Any) -> pd.DataFrame:  # noqa: ANN401 - the loader's own
+        """Call a loader of the library with its filters and these options."""
+        is_incremental = load in (qd.load_runs, qd.load_sessions)  # other lists are always read whole
+        try:
+            return load(
+                **filters,
+                **self.account,
+                refresh="all" if is_incremental and self.refresh_all else self.refresh or self.refresh_all,
+                offline=self.offline,
+                **({} if self.max_age is None else {"max_age": self.max_age}),
+            )
+        except KeyboardInterrupt as error:
+            if not self.offline:
+                error.add_note(_KEPT)
+            raise
 
     def load_filtered(
-        self,
-        load: Callable[..., pd.DataFrame],
-        filters: dict[str, Any],
-        *,
-        what: str,
-        is_incremental: bool = False,
+        self, load: Callable[..., pd.DataFrame], filters: dict[str, Any], *, what: str
     ) -> pd.DataFrame:
         """Load a list; an agent may be given by its name. Where nothing passes the filters, say so."""
-        found = self.load(load, is_incremental=is_incremental, **filters)
-        if len(found) or not is_filtered(filters):
+        found = self.load(load, **filters)
+        given = filters_given(filters)
+        if len(found) or not given:
             return found
         if filters.get("agent_id") is not None:
             with contextlib.suppress(*NO_NAMES):
                 agents = self.load(qd.load_agents)
                 named = agents["id"][agents["name"] == filters["agent_id"]]
                 if len(named):
-                    found = self.load(load, is_incremental=is_incremental, **filters | {"agent_id": None})
+                    found = self.load(load, **filters | {"agent_id": None})
                     found = found[found["agent_id"].isin(named)].reset_index(drop=True)
         if found.empty:
-            names = {name: name.removesuffix("_id").replace("_", "-") for name in _filters_of(filters)}
-            given = " ".join(f"--{option} {filters[name]}" for name, option in names.items())
-            output.note(f"no {what} passes the filters: {given}")
+            words = [f"--{name.removesuffix('_id').replace('_', '-')} {value}" for name, value in given.items()]
+            output.note(f"no {what} passes the filters: {' '.join(words)}")
         return found
 
     def deployments(self, filters: dict[str, Any]) -> pd.DataFrame:
@@ -271,12 +268,11 @@ class Service:
         with advice_on_archived(filters):
             return self.load_filtered(qd.load_deployments, filters, what="deployment")
 
-    def runs(self, filters: dict[str, Any], *, deployment_id: str | None = None) -> pd.DataFrame:
+    def runs(self, filters: dict[str, Any]) -> pd.DataFrame:
         """Load runs; where the time asked for has none, a warning says when the newest was."""
-        if deployment_id is None:
-            return self.load(qd.load_runs, is_incremental=True, **filters)
-        filters = {"deployment_id": deployment_id, **filters}
-        return self.load_filtered(qd.load_runs, filters, what="run", is_incremental=True)
+        if filters.get("deployment_id") is None:
+            return self.load(qd.load_runs, **filters)
+        return self.load_filtered(qd.load_runs, filters, what="run")
 
     def snapshots(self, since: str | datetime) -> list[pd.DataFrame]:
         """Return the stored pauses and schedules, from the last snapshot before a time on."""
@@ -319,17 +315,17 @@ def advice_on_archived(filters: dict[str, Any]) -> Iterator[None]:
     try:
         yield
     except CacheError as error:
-        if filters["include_archived"] and not is_filtered(filters):
+        if filters["include_archived"] and not filters_given(filters):
             error.add_note("(with archived deployments: `qoderdata pull deployments --include-archived`)")
         raise
 
 
 def _service(**values: Any) -> Service:  # noqa: ANN401 - one for each option
     service = Service(**values)
-    if service.offline and (service.refresh or service.refresh_all):
-        given = "--refresh" if service.refresh else "--refresh-all"
-        raise click.UsageError(f"{given} asks the service and --offline never does; give one of them")
-    if service.max_age is not None and (service.offline or service.refresh or service.refresh_all):
+    refresh = "--refresh" if service.refresh else "--refresh-all" if service.refresh_all else ""
+    if service.offline and refresh:
+        raise click.UsageError(f"{refresh} asks the service and --offline never does; give one of them")
+    if service.max_age is not None and (service.offline or refresh):
         raise click.UsageError("--max-age has no effect with --refresh, --refresh-all and --offline")
     return service
 
@@ -380,19 +376,18 @@ def deployment_filters(*, archived: bool = True) -> Decorator:
     return gather("filters", filters, *options, group="Which deployments")
 
 
-def is_filtered(filters: dict[str, Any]) -> bool:
-    """Return whether filters of deployments leave out more than archived ones."""
-    return bool(_filters_of(filters))
+def filters_given(filters: dict[str, Any]) -> dict[str, Any]:
+    """Return the filters of a list that leave out something; archived deployments are no part of most lists."""
+    return {
+        name: value
+        for name, value in filters.items()
+        if name not in {"include_archived", "outcomes"} and value is not None
+    }
 
 
 def unless_said(empty: str, deployments: pd.DataFrame, filters: dict[str, Any]) -> str:
     """Return what is said of an empty table; nothing where `Service` has said that nothing passes the filters."""
-    return "" if deployments.empty and is_filtered(filters) else empty
-
-
-def _filters_of(filters: dict[str, Any]) -> dict[str, Any]:
-    others = {"include_archived", "outcomes"}
-    return {name: value for name, value in filters.items() if name not in others and value is not None}
+    return "" if deployments.empty and filters_given(filters) else empty
 
 
 def window(*, since: str | None, what: str, may_be_all: bool = True) -> Decorator:
@@ -452,11 +447,11 @@ outcomes = gather("outcomes", lambda outcomes: outcomes, _OUTCOMES, group="Which
 # -- output ------------------------------------------------------------------------------------------------------
 
 
-def _output(*, csv: bool, json: bool, markdown: bool, top: int | None) -> Output:
-    chosen = [name for name, is_given in (("csv", csv), ("json", json), ("markdown", markdown)) if is_given]
+def _output(*, top: int | None, **forms: bool) -> Output:
+    chosen = [form for form, is_given in forms.items() if is_given]
     if len(chosen) > 1:
-        raise click.UsageError(f"give one of {' and '.join(f'--{name}' for name in chosen)}")
-    return Output(cast("Style", chosen[0] if chosen else "text"), top)
+        raise click.UsageError(f"give one of {' and '.join(f'--{form}' for form in chosen)}")
+    return Output(chosen[0] if chosen else "text", top)
 
 
 output_form = gather(
@@ -517,10 +512,10 @@ def tz_option(meaning: str) -> Decorator:
     )
 
 
-def _checked_option(name: str, check: Callable[[str], object], **settings: Any) -> Decorator:  # noqa: ANN401 - click's
-    """Return the decorator that adds an option whose text is checked before anything is loaded."""
+def _checked_option(name: str, check: Callable[[Any], object], **settings: Any) -> Decorator:  # noqa: ANN401 - click's
+    """Return the decorator that adds an option whose value is checked before anything is loaded."""
 
-    def callback(_ctx: click.Context, _param: click.Parameter, value: str | None) -> str | None:
+    def callback(_ctx: click.Context, _param: click.Parameter, value: Any) -> Any:  # noqa: ANN401 - as above
         if value is not None:
             check(value)
         return value
@@ -530,34 +525,49 @@ def _checked_option(name: str, check: Callable[[str], object], **settings: Any) 
 
 def freq_option(examples: str) -> Decorator:
     """Return the decorator that adds `--freq`."""
-    meaning = f"Print one row for each window of time, such as {examples}; of too many, the newest."
-    return window_option("--freq", help=meaning)
+    return window_option(
+        "--freq", f"Print one row for each window of time, such as {examples}; of too many, the newest."
+    )
 
 
-def window_option(name: str, *, help: str) -> Decorator:  # noqa: A002 - click's word for it
+def window_option(name: str, meaning: str) -> Decorator:
     """Return the decorator that adds an option with the length of windows of time."""
-    return _checked_option(name, parsing.parse_window, metavar="SPAN", help=help)
+    return _checked_option(name, parsing.parse_window, metavar="SPAN", help=meaning)
 
 
-def time_option(name: str, *, help: str) -> Decorator:  # noqa: A002 - as above
+def time_option(name: str, meaning: str) -> Decorator:
     """Return the decorator that adds an option with a time."""
-    return _checked_option(name, lambda text: parsing.parse_instant(text, name=name), metavar="TIME", help=help)
+    return _checked_option(name, lambda text: parsing.parse_instant(text, name=name), metavar="TIME", help=meaning)
 
 
-def span_option(
-    name: str,
-    *,
-    default: str | None = None,
-    may_be_zero: bool = True,
-    help: str,  # noqa: A002 - as above
-) -> Decorator:
+def fail_over_option(meaning: str) -> Decorator:
+    """Return the decorator that adds `--fail-over`."""
+
+    def check(rate: float) -> None:
+        if math.isnan(rate):  # nothing is above it, and nothing below
+            raise click.UsageError("--fail-over nan is no rate")
+
+    return _checked_option("--fail-over", check, type=click.FloatRange(0, 1), metavar="RATE", help=meaning)
+
+
+def number_option(name: str, meaning: str, *, least: int, default: int) -> Decorator:
+    """Return the decorator that adds an option with a whole number."""
+    return click.option(name, type=click.IntRange(min=least), default=default, metavar="N", help=meaning)
+
+
+def share_option(name: str, meaning: str, *, default: float, most: float | None = None) -> Decorator:
+    """Return the decorator that adds an option with a share."""
+    return click.option(name, type=click.FloatRange(0, most), default=default, metavar="SHARE", help=meaning)
+
+
+def span_option(name: str, meaning: str, *, default: str | None = None, may_be_zero: bool = True) -> Decorator:
     """Return the decorator that adds an option with a length of time."""
 
     def check(text: str) -> None:
         if not parsing.parse_span(text, name=name) and not may_be_zero:
             raise click.UsageError(f"{name} {text} has no length")
 
-    return _checked_option(name, check, default=default, metavar="SPAN", help=help)
+    return _checked_option(name, check, default=default, metavar="SPAN", help=meaning)
 
 
 def refuse_without_effect(names: Iterable[str], reason: str) -> None:

@@ -22,11 +22,11 @@ from qoderdata.formatting import counted, format_interval, format_percent
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+    from datetime import datetime
 
     import pandas as pd
     from rich.console import RenderableType
-
-Style = Literal["text", "csv", "json", "markdown"]
+    from rich.text import Text
 
 #: Rows of a table for people, unless `--top` says otherwise.
 DEFAULT_TOP = 40
@@ -93,18 +93,11 @@ def columns_where_any(frame: pd.DataFrame, name: str, heading: str) -> list[Tabl
 
 
 @dataclass(frozen=True, slots=True)
-class Cell:
-    """A cell of a table: safe text of one line, and whether it is shown in red."""
-
-    text: str
-    is_alert: bool = False
-
-
-@dataclass(frozen=True, slots=True)
 class Output:
     """How a command prints its result: the form, and the number of rows (``None``: the form's default)."""
 
-    style: Style
+    #: ``"text"``, ``"csv"``, ``"json"`` or ``"markdown"``.
+    style: str
     top: int | None = None
 
     def print_frame(
@@ -133,7 +126,7 @@ class Output:
             print_exact(_json_text(shown) + "\n")
         elif frame.empty:
             if empty:
-                echo(_wrapped(empty, available_width()))
+                _echo_wrapped(empty)
         else:
             left_out = print_table(shown, columns, markdown=self.style == "markdown")
             below = list(notes)
@@ -147,7 +140,7 @@ class Output:
             if below:
                 echo()
             for line in below:
-                echo(_wrapped(line, available_width()))
+                _echo_wrapped(line)
 
     def name_above(
         self, rates: pd.DataFrame, limit: float | None, *, figure: str, groups: Sequence[TableColumn]
@@ -164,7 +157,7 @@ class Output:
             return []
         escape = _markdown_cell if self.style == "markdown" else str
         rows = _cells(frame.head(_NAMED), [column for column in columns if column.optional < MINOR])
-        named = [", ".join(escape(cell.text) for cell in row) for row in rows]
+        named = [", ".join(escape(cell.plain) for cell in row) for row in rows]
         if len(frame) > _NAMED:
             named.append(f"and {len(frame) - _NAMED:,} more")
         return [f"{what}: {'; '.join(named)}"]
@@ -178,17 +171,19 @@ def _newest(frame: pd.DataFrame, top: int) -> pd.DataFrame:
     return frame.iloc[sorted(windows.sort_values(ascending=False, kind="stable").index[:top])]
 
 
-def _wrapped(text: str, width: int | None) -> str:
-    """Break a text into lines that fit a width (`None`: any), names with wide characters too."""
+def _echo_wrapped(text: str) -> None:
+    """Print a text in lines that fit the terminal, names with wide characters too."""
     from rich.console import Console  # noqa: PLC0415 - only tables need it
     from rich.text import Text  # noqa: PLC0415 - as above
 
+    width = available_width()
     if width is None:
-        return text
+        echo(text)
+        return
     indent = "  "
     room = max(width - len(indent), 1)
     lines = Text(text).wrap(Console(width=room, file=StringIO()), room)
-    return f"\n{indent}".join(line.plain.rstrip() for line in lines)
+    echo(f"\n{indent}".join(line.plain.rstrip() for line in lines))
 
 
 def _in_zone(frame: pd.DataFrame, tz: str) -> pd.DataFrame:
@@ -202,6 +197,12 @@ def count(value: Any) -> str:  # noqa: ANN401 - an integer or one of pandas' mis
     """Write a count; a missing one is not 0."""
     text = formatting.one_line(value)
     return text if text == formatting.MISSING else f"{value:,}"
+
+
+def format_seconds(time: datetime | None, tz: str) -> str:
+    """Write a time as `format_time` does, with seconds."""
+    minute, _, offset = formatting.format_time(time, tz).rpartition(" ")
+    return f"{minute}:{time:%S} {offset}" if minute else formatting.MISSING
 
 
 def print_table(frame: pd.DataFrame, columns: Sequence[TableColumn], *, markdown: bool = False) -> list[str]:
@@ -219,10 +220,17 @@ def print_table(frame: pd.DataFrame, columns: Sequence[TableColumn], *, markdown
     return [column.heading for column in columns if column not in shown and column.optional < MINOR]
 
 
-def _cells(frame: pd.DataFrame, columns: Sequence[TableColumn]) -> list[list[Cell]]:
+def _cells(frame: pd.DataFrame, columns: Sequence[TableColumn]) -> list[list[Text]]:
+    """Return the cells of each row, safe texts of one line; rich never reads them as its markup."""
+    from rich.text import Text  # noqa: PLC0415 - only tables need it
+
     return [
         [
-            Cell(formatting.one_line(column.cell(row)), column.is_alert is not None and column.is_alert(row))
+            Text(
+                formatting.one_line(column.cell(row)),
+                style="red" if column.is_alert is not None and column.is_alert(row) else "",
+                no_wrap=column.kind != "prose",
+            )
             for column in columns
         ]
         for row in _with_index_as_columns(frame).itertuples(index=False)
@@ -319,14 +327,14 @@ def _with_index_as_columns(frame: pd.DataFrame) -> pd.DataFrame:
     return frame if isinstance(frame.index, pd.RangeIndex) else frame.reset_index()
 
 
-def _markdown_table(rows: list[list[Cell]], columns: Sequence[TableColumn]) -> str:
+def _markdown_table(rows: list[list[Text]], columns: Sequence[TableColumn]) -> str:
     def line(cells: Sequence[str]) -> str:
         return "| " + " | ".join(cells) + " |"
 
     rule = ["---:" if column.kind == "number" else "---" for column in columns]
     headings = [_markdown_cell(column.heading) for column in columns]
     return "\n".join(
-        [line(headings), line(rule), *(line([_markdown_cell(cell.text) for cell in row]) for row in rows)]
+        [line(headings), line(rule), *(line([_markdown_cell(cell.plain) for cell in row]) for row in rows)]
     )
 
 
@@ -347,17 +355,15 @@ def _markdown_code(text: str) -> str:
 
 def available_width() -> int | None:
     """Return the width that a table must fit, ``None`` for any: `COLUMNS`, else the terminal's."""
-    if os.environ.get("COLUMNS", "").isdecimal():
-        return int(os.environ["COLUMNS"])
-    return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+    return shutil.get_terminal_size().columns if sys.stdout.isatty() or os.environ.get("COLUMNS") else None
 
 
-def _fit(rows: list[list[Cell]], columns: Sequence[TableColumn], room: int | None) -> tuple[list[int], list[str]]:
+def _fit(rows: list[list[Text]], columns: Sequence[TableColumn], room: int | None) -> tuple[list[int], list[str]]:
     """Choose the columns that have room, by index, and write their headings on one line or on two."""
     from rich.cells import cell_len  # noqa: PLC0415 - only tables need it
 
     kept = list(range(len(columns)))
-    widths = [max((cell_len(row[index].text) for row in rows), default=0) for index in kept]
+    widths = [max((row[index].cell_len for row in rows), default=0) for index in kept]
 
     def needed(headings: list[str], *, is_cut: bool) -> int:
         total = _GAP * (len(kept) - 1)
@@ -375,7 +381,7 @@ def _fit(rows: list[list[Cell]], columns: Sequence[TableColumn], room: int | Non
             for heading, width in zip(headings, widths, strict=True)
         ]
         worth = [
-            column.optional < MINOR and any(row[index].text != formatting.MISSING for row in rows)
+            column.optional < MINOR and any(row[index].plain != formatting.MISSING for row in rows)
             for index, column in enumerate(columns)
         ]
         for index in sorted(kept, key=lambda index: (worth[index], -columns[index].optional, -index)):
@@ -392,8 +398,8 @@ def _on_two_lines(heading: str) -> str:
     return f"{heading[:middle]}\n{heading[middle + 1 :]}"
 
 
-def _text_table(rows: list[list[Cell]], columns: Sequence[TableColumn], headings: Sequence[str]) -> str:
-    """Draw a table with rich; text is never read as rich's markup."""
+def _text_table(rows: list[list[Text]], columns: Sequence[TableColumn], headings: Sequence[str]) -> str:
+    """Draw a table with rich."""
     from rich.box import Box  # noqa: PLC0415 - only tables need it
     from rich.cells import cell_len  # noqa: PLC0415 - as above
     from rich.table import Table  # noqa: PLC0415 - as above
@@ -403,7 +409,7 @@ def _text_table(rows: list[list[Cell]], columns: Sequence[TableColumn], headings
     table = Table(box=rule_only, show_edge=False, padding=(0, _GAP - 1, 0, 0), pad_edge=False, header_style="bold")
     least = -_GAP
     for index, (column, heading) in enumerate(zip(columns, headings, strict=True)):
-        natural = max(map(cell_len, [*heading.splitlines(), *(row[index].text for row in rows)]))
+        natural = max([*map(cell_len, heading.splitlines()), *(row[index].cell_len for row in rows)])
         narrowest = min(natural, _NARROWEST.get(column.kind, natural))
         least += narrowest + _GAP
         table.add_column(
@@ -414,12 +420,7 @@ def _text_table(rows: list[list[Cell]], columns: Sequence[TableColumn], headings
             overflow="fold" if column.kind == "prose" else "ellipsis",
         )
     for row in rows:
-        table.add_row(
-            *(
-                Text(cell.text, style="red" if cell.is_alert else "", no_wrap=column.kind != "prose")
-                for cell, column in zip(row, columns, strict=True)
-            )
-        )
+        table.add_row(*row)
     return rendered(table, least=least)
 
 

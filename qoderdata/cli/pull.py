@@ -18,8 +18,6 @@ if TYPE_CHECKING:
 
     import pandas as pd
 
-    from qoderdata.cli.options import Service
-
 
 @dataclass(frozen=True, slots=True)
 class Destination:
@@ -62,11 +60,11 @@ def pull() -> None:
     """Pull a list from the service into the cache and a file."""
 
 
-@pull.command("deployments", cls=options.Command, example="qoderdata pull deployments --out deployments.parquet")
+@pull.command("deployments", example="qoderdata pull deployments --out deployments.parquet")
 @options.deployment_filters()
 @options.service
 @_destination
-def _deployments(*, filters: dict[str, Any], service: Service, destination: Destination) -> None:
+def _deployments(*, filters: dict[str, Any], service: options.Service, destination: Destination) -> None:
     """Pull all deployments.
 
     Most commands need archived ones too: pull with --include-archived before you use them with --offline.
@@ -74,21 +72,19 @@ def _deployments(*, filters: dict[str, Any], service: Service, destination: Dest
     destination.take(service.deployments(filters), "deployments")
 
 
-@pull.command("runs", cls=options.Command, example="qoderdata pull runs --since 30D --out runs.parquet")
+@pull.command("runs", example="qoderdata pull runs --since 30D --out runs.parquet")
 @_deployment("runs")
 @options.run_filters(since=None)
 @options.service
 @_destination
 def _runs(
-    *, deployment: str | None, run_filters: dict[str, Any], service: Service, destination: Destination
+    *, deployment: str | None, run_filters: dict[str, Any], service: options.Service, destination: Destination
 ) -> None:
     """Pull the runs of all deployments, or what is new of them."""
-    destination.take(service.runs(run_filters, deployment_id=deployment), "runs")
+    destination.take(service.runs({"deployment_id": deployment, **run_filters}), "runs")
 
 
-@pull.command(
-    "sessions", cls=options.Command, example="qoderdata pull sessions --since 30D --out sessions.parquet"
-)
+@pull.command("sessions", example="qoderdata pull sessions --since 30D --out sessions.parquet")
 @_deployment("sessions")
 @click.option("--agent", metavar="ID|NAME", help="Only sessions of this agent.")
 @options.window(since=None, what="Created")
@@ -99,26 +95,25 @@ def _sessions(
     deployment: str | None,
     agent: str | None,
     window: dict[str, str | None],
-    service: Service,
+    service: options.Service,
     destination: Destination,
 ) -> None:
     """Pull all sessions with their cost, or what is new of them."""
     filters = {"deployment_id": deployment, "agent_id": agent, **window}
-    frame = service.load_filtered(qd.load_sessions, filters, what="session", is_incremental=True)
-    destination.take(frame, "sessions")
+    destination.take(service.load_filtered(qd.load_sessions, filters, what="session"), "sessions")
 
 
-@pull.command("agents", cls=options.Command, example="qoderdata pull agents --out agents.csv")
+@pull.command("agents", example="qoderdata pull agents --out agents.csv")
 @options.service
 @_destination
-def _agents(*, service: Service, destination: Destination) -> None:
+def _agents(*, service: options.Service, destination: Destination) -> None:
     """Pull all agents, archived ones too."""
     destination.take(service.load(qd.load_agents), "agents")
 
 
-@pull.command("environments", cls=options.Command, example="qoderdata pull environments --out environments.csv")
+@pull.command("environments", example="qoderdata pull environments --out environments.csv")
 @options.service
 @_destination
-def _environments(*, service: Service, destination: Destination) -> None:
+def _environments(*, service: options.Service, destination: Destination) -> None:
     """Pull all environments, archived ones too."""
     destination.take(service.load(qd.load_environments), "environments")

@@ -15,12 +15,10 @@ from qoderdata.cli.output import echo
 from qoderdata.errors import CacheError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
     from pathlib import Path
 
     import pandas as pd
 
-    from qoderdata.cli.options import Service
 
 #: How far back changes are shown, missed triggers computed (two weeks, for the comparison), and costs added up.
 _CHANGES, _MISSED, _COSTS = timedelta(days=7), timedelta(days=14), timedelta(days=90)
@@ -48,8 +46,8 @@ def _page_path(ctx: click.Context, param: click.Parameter, value: str) -> Path |
     help="Failure rates by agent, environment or a metadata key (default team).",
 )
 @click.option("--lang", type=click.Choice(["en", "zh"]), default="en", help="The language (default en).")
-@options.span_option("--horizon", default="24h", help="Time ahead to look for triggers (default 24h).")
-@options.time_option("--start", help="Time that the report is about, with its zone (default: now).")
+@options.span_option("--horizon", "Time ahead to look for triggers (default 24h).", default="24h")
+@options.time_option("--start", "Time that the report is about, with its zone (default: now).")
 @options.tz_option("of the times shown")
 @options.run_filters()
 @options.deployment_filters(archived=False)
@@ -59,14 +57,14 @@ def report(
     *,
     with_runs: bool,
     with_costs: bool,
-    by: Sequence[str],
+    by: tuple[str, ...],
     lang: str,
     horizon: str,
     start: str | None,
     tz: str,
     run_filters: dict[str, Any],
     filters: dict[str, Any],
-    service: Service,
+    service: options.Service,
 ) -> None:
     """Write one self-contained HTML page to FILE.
 
@@ -87,12 +85,8 @@ def report(
         deployments = options.with_streaks(deployments, service, outcomes)
     else:
         deployments = service.counted_deployments(filters, outcomes)
-    sessions = (
-        service.load(qd.load_sessions, is_incremental=True, since=parsing.earlier(at, _COSTS))
-        if with_costs
-        else None
-    )
-    if options.is_filtered(filters):
+    sessions = service.load(qd.load_sessions, since=parsing.earlier(at, _COSTS)) if with_costs else None
+    if options.filters_given(filters):
         ids = deployments["id"]
         snapshots = [frame[frame["id"].isin(ids)] for frame in snapshots]
         runs, sessions = (
@@ -116,7 +110,7 @@ def report(
     echo(f"report written to {path}")
 
 
-def _snapshots(service: Service, start: datetime) -> list[pd.DataFrame]:
+def _snapshots(service: options.Service, start: datetime) -> list[pd.DataFrame]:
     """Return the stored schedules, and the whole snapshot of a week before the start, else the first one."""
     account = {**service.account, "include_archived": True}
     found = service.snapshots(parsing.earlier(start, _MISSED))

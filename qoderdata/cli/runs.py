@@ -8,45 +8,37 @@ import click
 
 import qoderdata as qd
 from qoderdata.cli import grouping, options
-from qoderdata.cli.output import TableColumn, columns_where_any, count, window_columns
+from qoderdata.cli.output import Output, TableColumn, columns_where_any, count, window_columns
 from qoderdata.formatting import format_interval, format_milliseconds, format_percent, format_time
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     import pandas as pd
 
-    from qoderdata.cli.options import Service
-    from qoderdata.cli.output import Output
 
 RATES_OF = "rates are of completed and failed runs only"
 _STREAKS_OF_A_PERIOD = "failures before that are not counted; --since all counts them"
 
 
 @options.command("runs", example="qoderdata runs --since 30D --freq 1D")
-@grouping.by_option("runs", help="Group by (default: all together)")
+@grouping.by_option("runs", "Group by (default: all together)")
 @options.freq_option("1D or 1h")
 @click.option("--errors", is_flag=True, help="Show what went wrong, by error type.")
 @click.option("--streaks", is_flag=True, help="Show who fails now and since when, also if paused or archived.")
-@click.option(
-    "--fail-over",
-    type=click.FloatRange(0, 1),
-    metavar="RATE",
-    help="Exit with 1 if a group or window has its whole 95 % interval above RATE, a share from 0 to 1.",
+@options.fail_over_option(
+    "Exit with 1 if a group or window has its whole 95 % interval above RATE, a share from 0 to 1."
 )
-@click.option(
+@options.number_option(
     "--min-runs",
-    type=click.IntRange(min=0),
+    "With --fail-over, ignore groups and windows with fewer runs that completed or failed (default 1).",
+    least=0,
     default=1,
-    metavar="N",
-    help="With --fail-over, ignore groups and windows with fewer runs that completed or failed (default 1).",
 )
 @options.tz_option("of windows and times")
 @options.run_filters()
 @options.service
 @options.output_form
 def runs(
-    by: Sequence[str],
+    by: tuple[str, ...],
     *,
     freq: str | None,
     errors: bool,
@@ -55,7 +47,7 @@ def runs(
     min_runs: int,
     tz: str,
     run_filters: dict[str, Any],
-    service: Service,
+    service: options.Service,
     result: Output,
 ) -> int:
     """Show failure rates of runs over time, with errors or streaks."""
@@ -74,9 +66,8 @@ def runs(
     keys = groups.keys or None
     empty = options.nothing_in(period, "runs")
     if errors:
-        is_whole = run_filters["since"] is None and run_filters["until"] is None
         found = qd.error_breakdown(frame, by=keys)
-        columns = [*groups.columns(found), *_error_columns(tz, is_whole=is_whole)]
+        columns = [*groups.columns(found), *_error_columns(tz, is_whole=not period)]
         if len(frame):
             empty = "; ".join(["no run failed", *period])
         result.print_frame(found, columns, empty=empty, notes=period, tz=tz)

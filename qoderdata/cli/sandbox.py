@@ -7,7 +7,7 @@ import json
 import signal
 import threading
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
@@ -15,45 +15,39 @@ from qoderdata import settings
 from qoderdata.cli import options
 from qoderdata.cli.output import echo, flush
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
 _AT_LEAST_0 = click.IntRange(min=0)
-
-
-def account(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Add the options that choose the generated account, as `account`."""
-    return options.gather(
-        "account",
-        dict,
-        options.option(
-            "--deployments",
-            type=_AT_LEAST_0,
-            default=250,
-            metavar="N",
-            help="Number of deployments to generate (default 250).",
-        ),
-        options.option(
-            "--runs",
-            type=_AT_LEAST_0,
-            metavar="N",
-            help="Number of runs to generate (default 10 a deployment).",
-        ),
-        options.option(
-            "--seed",
-            type=int,
-            default=7,
-            metavar="N",
-            help="Seed of the account; another one makes another account (default 7).",
-        ),
-        options.option(
-            "--edition",
-            type=click.Choice(["A", "B", "C", "D"]),
-            default="C",
-            help="Edition of the service to imitate (default C; D is the newest).",
-        ),
-        group="Account",
-    )(function)
+#: Adds the options that choose the generated account, as `account`.
+account = options.gather(
+    "account",
+    dict,
+    options.option(
+        "--deployments",
+        type=_AT_LEAST_0,
+        default=250,
+        metavar="N",
+        help="Number of deployments to generate (default 250).",
+    ),
+    options.option(
+        "--runs",
+        type=_AT_LEAST_0,
+        metavar="N",
+        help="Number of runs to generate (default 10 a deployment).",
+    ),
+    options.option(
+        "--seed",
+        type=int,
+        default=7,
+        metavar="N",
+        help="Seed of the account; another one makes another account (default 7).",
+    ),
+    options.option(
+        "--edition",
+        type=click.Choice(["A", "B", "C", "D"]),
+        default="C",
+        help="Edition of the service to imitate (default C; D is the newest).",
+    ),
+    group="Account",
+)
 
 
 @options.command("sandbox", example="qoderdata sandbox --deployments 250 --edition C")

@@ -16,8 +16,10 @@ import threading
 import time
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from qoderdata.cli.output import format_seconds
 from qoderdata.formatting import (
     MISSING,
     counted,
@@ -137,7 +139,7 @@ def draw(view: View, *, now: datetime, tz: str, host: str, size: tuple[int, int]
 
     width, height = size
     counts, today = _summary(view.overview, host)
-    top = [
+    top: list[RenderableType] = [
         _both_ends(Text(counts, style="bold"), Text(_local(now, tz), style="bold")),
         Text(today, no_wrap=True, overflow="ellipsis"),
     ]
@@ -146,7 +148,8 @@ def draw(view: View, *, now: datetime, tz: str, host: str, size: tuple[int, int]
     body = _stack(_sections(view.overview, now, tz, width, _MOST), room, width)
     layout = Layout()
     layout.split_column(
-        *(Layout(Group(*parts), size=lines) for parts, lines in ((top, len(top)), (body, room))),
+        Layout(Group(*top), size=len(top)),
+        Layout(Group(*body), size=room),
         Layout(Group(*bottom), size=len(bottom)),
     )
     return layout
@@ -196,31 +199,26 @@ def _sections(found: Overview, now: datetime, tz: str, width: int | None, most: 
     findings = [[str(record.severity), one_line(str(record.detail))] for record in shown.itertuples()]
     upcoming = found.upcoming[found.upcoming["trigger_at"] > now]
     horizon = format_duration(parse_span(found.horizon, name="horizon"))
+    labelled = partial(_labelled, width=width, most=most)
     return [
         _Section(["Wrong:", counts], findings, len(found.findings), "nothing", wide=1),
-        _labelled(
+        labelled(
             [f"Running: {len(found.running):,}", "for", "status"],
             found.running,
             lambda record: [_age(now, record.since), one_line(record.status)],
-            empty="nothing runs",
-            width=width,
-            most=most,
+            "nothing runs",
         ),
-        _labelled(
+        labelled(
             [f"Failing: {counted(len(found.failing), 'deployment')}", "in a row", "for", "last error"],
             found.failing,
             lambda record: [f"{record.streak:,}", _age(now, record.since), one_line(record.error_type)],
-            empty="nothing fails",
-            width=width,
-            most=most,
+            "nothing fails",
         ),
-        _labelled(
+        labelled(
             [f"Next: {len(upcoming):,} within {horizon}", "in", "at"],
             upcoming,
             lambda record: [_age(record.trigger_at, now), _clock(record.trigger_at, now, tz)],
-            empty="nothing fires",
-            width=width,
-            most=most,
+            "nothing fires",
         ),
     ]
 
@@ -229,8 +227,8 @@ def _labelled(
     headings: list[str],
     frame: pd.DataFrame,
     cells: Callable[[Any], list[str]],
-    *,
     empty: str,
+    *,
     width: int | None,
     most: int,
 ) -> _Section:
@@ -305,10 +303,7 @@ def _age(later: datetime, earlier: datetime | None) -> str:
 
 def _local(time: datetime | None, tz: str) -> str:
     """Return the clock to the second, in a zone."""
-    if time is None:
-        return MISSING
-    whole = format_time(time, tz)
-    return f"{whole[11:16]}:{time.second:02}{whole[16:]}"
+    return format_seconds(time, tz)[11:] or MISSING
 
 
 def _clock(time: datetime, now: datetime, tz: str) -> str:
@@ -370,8 +365,9 @@ class Screen:
         ):
             while not self._closing.is_set():
                 now, size = datetime.now(UTC), _terminal_size()
-                if drawn != (id(self.view), size, now.replace(microsecond=0)):
-                    drawn = (id(self.view), size, now.replace(microsecond=0))
+                shown = (id(self.view), size, now.replace(microsecond=0))
+                if shown != drawn:
+                    drawn = shown
                     console.size = ConsoleDimensions(*size)
                     live.update(draw(self.view, now=now, tz=self._tz, host=self._host, size=size), refresh=True)
                 key = next_key(_POLL)

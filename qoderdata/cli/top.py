@@ -27,7 +27,6 @@ if TYPE_CHECKING:
 
     import pandas as pd
 
-    from qoderdata.cli.options import Service
 
 #: No refresh comes sooner than this after the last one.
 _SHORTEST = timedelta(seconds=5)
@@ -58,7 +57,7 @@ _MOST_ONCE = 10
 @options.tz_option("of the times shown, whose midnight begins today")
 @options.outcomes
 @options.live_service
-def top(*, once: bool, interval: str, team: str, tz: str, outcomes: str, service: Service) -> None:
+def top(*, once: bool, interval: str, team: str, tz: str, outcomes: str, service: options.Service) -> None:
     """Show live what runs, fires next, fails and is wrong.
 
     It also shows what today cost, and ends with q.
@@ -85,7 +84,7 @@ def top(*, once: bool, interval: str, team: str, tz: str, outcomes: str, service
 class _Reader:
     """Reads what is new, each list no more often than its requests allow, and keeps what was read."""
 
-    def __init__(self, service: Service, every: timedelta, *, outcomes: str, tz: str, team: str) -> None:
+    def __init__(self, service: options.Service, every: timedelta, *, outcomes: str, tz: str, team: str) -> None:
         self._service = service
         self._client = service.client()
         self._every = every
@@ -102,8 +101,7 @@ class _Reader:
         `offline`: return what was going on when the service was last read, perhaps by another process.
         """
         offline = offline or self._service.offline
-        cache = {"cache_dir": self._service.cache_dir, "offline": offline}
-        account: dict[str, Any] = {"client": self._client, "progress": progress, **cache}
+        account = {**self._service.account, "client": self._client, "progress": progress, "offline": offline}
         max_age: dict[str, Any] = {} if self._service.max_age is None else {"max_age": self._service.max_age}
         whole: dict[str, Any] = {"include_archived": True}
         with options.advice_on_archived(whole):

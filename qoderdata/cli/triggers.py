@@ -2,26 +2,22 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
 import qoderdata as qd
 from qoderdata.cli import options
-from qoderdata.cli.output import DEPLOYMENT, TableColumn, count, window_columns
+from qoderdata.cli.output import DEPLOYMENT, Output, TableColumn, count, window_columns
 from qoderdata.formatting import format_time
-
-if TYPE_CHECKING:
-    from qoderdata.cli.options import Service
-    from qoderdata.cli.output import Output
 
 
 @options.command("triggers", example="qoderdata triggers --horizon 24h --tz Asia/Shanghai")
-@options.span_option("--horizon", default="24h", help="Length of time to look ahead (default 24h).")
-@options.time_option("--start", help="Begin of that time, with its zone (default: now).")
+@options.span_option("--horizon", "Length of time to look ahead (default 24h).", default="24h")
+@options.time_option("--start", "Begin of that time, with its zone (default: now).")
 @options.tz_option("of the times shown")
 @click.option("--include-paused", is_flag=True, help="Treat paused deployments as active.")
-@options.window_option("--load", help="Count how many fire in each window of time, such as 1h.")
+@options.window_option("--load", "Count how many fire in each window of time, such as 1h.")
 @options.deployment_filters(archived=False)
 @options.service
 @options.output_form
@@ -33,7 +29,7 @@ def triggers(
     include_paused: bool,
     load: str | None,
     filters: dict[str, Any],
-    service: Service,
+    service: options.Service,
     result: Output,
 ) -> None:
     """Show what fires next."""

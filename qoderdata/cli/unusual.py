@@ -10,14 +10,11 @@ import click
 import qoderdata as qd
 from qoderdata import parsing
 from qoderdata.cli import grouping, options
-from qoderdata.cli.output import MINOR, TableColumn
+from qoderdata.cli.output import MINOR, Output, TableColumn
 from qoderdata.formatting import MISSING, format_milliseconds, format_time
 
 if TYPE_CHECKING:
     import pandas as pd
-
-    from qoderdata.cli.options import Service
-    from qoderdata.cli.output import Output
 
 
 @options.command("unusual", example="qoderdata unusual --since 7D")
@@ -28,16 +25,13 @@ if TYPE_CHECKING:
     metavar="Z",
     help="Least distance from the median, as a modified z score (default 3.5).",
 )
-@click.option(
+@options.number_option(
     "--min-runs",
-    type=click.IntRange(min=1),
+    "Number of completed runs that a deployment needs for a median (default 10).",
+    least=1,
     default=10,
-    metavar="N",
-    help="Number of completed runs that a deployment needs for a median (default 10).",
 )
-@options.time_option(
-    "--now", help="Time up to which unfinished runs have been running (default: when they were read)."
-)
+@options.time_option("--now", "Time up to which unfinished runs have been running (default: when they were read).")
 @options.tz_option("of the times shown")
 @options.run_filters()
 @options.service
@@ -49,7 +43,7 @@ def unusual(
     now: str | None,
     tz: str,
     run_filters: dict[str, Any],
-    service: Service,
+    service: options.Service,
     result: Output,
 ) -> None:
     """Show runs that took unusually long or short, or are stuck.
@@ -59,11 +53,10 @@ def unusual(
     """
     from qoderdata.frames import fetched_at  # noqa: PLC0415 - imports pandas
 
-    given = None if now is None else parsing.parse_instant(now, name="now")
     period = options.describe_window(run_filters, "runs triggered", tz)
     groups = grouping.resolve(["deployment"], "runs", service)
     runs = service.runs(run_filters)
-    present = given or fetched_at(runs)
+    present = fetched_at(runs) if now is None else parsing.parse_instant(now, name="now")
     notes = _notes(runs)
     runs = groups.add_names(runs)
     found = qd.unusual_runs(
