@@ -126,6 +126,14 @@ def test_a_name_groups_by_its_id(
     assert [row["total_failures"] for row in found] == expected["total_failures"].to_list()
 
 
+def test_the_most_frequent_errors_of_groups_are_not_cut(capsys: pytest.CaptureFixture[str]) -> None:
+    """`error_breakdown` has the groups in the order of their keys."""
+    found = rows(f"runs {SINCE} --errors --by agent --top 3", capsys)
+    counts = qd.error_breakdown(qd.load_runs(since=SINCE.split()[-1]), by="agent_id")["count"]
+    assert [row["count"] for row in found] == counts.nlargest(3).to_list()
+    assert [row["count"] for row in found] != counts.head(3).to_list()
+
+
 def test_runs_know_the_environment_of_their_deployment(
     sandbox: Sandbox, capsys: pytest.CaptureFixture[str]
 ) -> None:

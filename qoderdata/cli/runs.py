@@ -22,7 +22,7 @@ _STREAKS_OF_A_PERIOD = "failures before that are not counted; --since all counts
 @options.command("runs", example="qoderdata runs --since 30D --freq 1D")
 @grouping.by_option("runs", "Group by (default: all together)")
 @options.freq_option("1D or 1h")
-@click.option("--errors", is_flag=True, help="Show what went wrong, by error type.")
+@click.option("--errors", is_flag=True, help="Show what went wrong, by error type, the most frequent first.")
 @click.option("--streaks", is_flag=True, help="Show who fails now and since when, also if paused or archived.")
 @options.fail_over_option(
     "Exit with 1 if a group or window has its whole 95 % interval above RATE, a share from 0 to 1."
@@ -66,7 +66,7 @@ def runs(
     keys = groups.keys or None
     empty = options.nothing_in(period, "runs")
     if errors:
-        found = qd.error_breakdown(frame, by=keys)
+        found = qd.error_breakdown(frame, by=keys).sort_values("count", ascending=False, kind="stable")
         columns = [*groups.columns(found), *_error_columns(tz, is_whole=not period)]
         if len(frame):
             empty = "; ".join(["no run failed", *period])
