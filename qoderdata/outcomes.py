@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
+from narwhals.dependencies import is_dask_dataframe
 
 from qoderdata import errors
 
@@ -328,13 +329,13 @@ def apply_ends_lazy(runs: Any, sessions: Any = None, ends: Any = None) -> Any:  
     All are frames of one engine (DuckDB relations of one connection; Polars, Dask, PySpark frames). Sessions and
     ends are unique by session.
     """
-    frame = open_native(runs)
+    frame: Any = open_frame(runs)
     present = frame.collect_schema().names()
     errors.require_columns(present, _REQUIRED, what="runs")
     names = _result_names(present)
     for side, native in ((_SESSIONS, sessions), (_ENDS, ends)):
         if native is not None:
-            other = open_native(native)
+            other: Any = open_frame(native)
             errors.require_columns(other.collect_schema().names(), [side.key, *side.kinds], what=side.what)
             renamed = (nw.col(name).alias(column) for name, column in zip(side.kinds, side.columns, strict=True))
             keyed = other.select(nw.col(side.key).alias("_key"), *renamed)
@@ -357,10 +358,11 @@ def current_ends_lazy(sessions: Any, ends: Any) -> Any:  # noqa: ANN401 frames o
     Those whose session changed, but could not be read, count unless it runs. Sessions have ``id``, unique,
     ``status`` and ``updated_at``; ends are as they are stored: the session in ``id``, and ``session_updated_at``.
     """
-    known = open_native(sessions).select(
+    known: Any = open_frame(sessions).select(
         *(nw.col(name).alias(f"_{name}") for name in ("id", "status", "updated_at"))
     )
-    joined = open_native(ends).join(known, how="left", left_on="id", right_on="_id")
+    stored: Any = open_frame(ends)
+    joined = stored.join(known, how="left", left_on="id", right_on="_id")
     unchanged = _flag(nw.col("session_updated_at") == nw.col("_updated_at"))
     unread = nw.col("session_updated_at").is_null() & ~nw.col("end").is_null()
     kept = unread & ~_flag(nw.col("_status").is_in(RUNNING_SESSIONS))
@@ -457,10 +459,10 @@ def _with_milliseconds(frame: Any) -> Any:  # noqa: ANN401 likewise
     """Add the time from start to end as ``_ends_ms``; SQL engines subtract times by a calendar, and so cannot."""
     if frame.implementation.is_duckdb():
         sql = "(epoch_us(_ends_completed_at) - epoch_us(_ends_started_at)) // 1000"
-        return open_native(frame.to_native().project(f"*, {sql} AS _ends_ms"))
+        return open_frame(frame.to_native().project(f"*, {sql} AS _ends_ms"))
     if frame.implementation.is_spark_like():
         sql = "(unix_micros(_ends_completed_at) - unix_micros(_ends_started_at)) div 1000"
-        return open_native(frame.to_native().selectExpr("*", f"{sql} AS _ends_ms"))
+        return open_frame(frame.to_native().selectExpr("*", f"{sql} AS _ends_ms"))
     took = nw.col("_ends_completed_at") - nw.col("_ends_started_at")
     return frame.with_columns(took.dt.total_milliseconds().cast(nw.Int64).alias("_ends_ms"))
 
@@ -477,8 +479,11 @@ def _null(kind: object) -> nw.Expr:
     return nw.when(column.is_null()).then(column)
 
 
-def open_native(native: Any) -> Any:  # noqa: ANN401 a frame of any engine
-    """Return a frame of any engine as one of narwhals."""
+def open_frame(native: Any) -> nw.DataFrame[Any] | nw.LazyFrame[Any]:  # noqa: ANN401 a frame of any engine
+    """Open a frame with narwhals, without the warning that it gives for Dask."""
+    if not is_dask_dataframe(native):
+        opened: nw.DataFrame[Any] | nw.LazyFrame[Any] = nw.from_native(native)
+        return opened
     with warnings.catch_warnings():
         # narwhals 2.29 asks for a package of its own for Dask that does not exist yet.
         warnings.filterwarnings("ignore", message="Dask support is moving", category=FutureWarning)

@@ -129,7 +129,7 @@ def test_a_name_groups_by_its_id(
 def test_the_most_frequent_errors_of_groups_are_not_cut(capsys: pytest.CaptureFixture[str]) -> None:
     """`error_breakdown` has the groups in the order of their keys."""
     found = rows(f"runs {SINCE} --errors --by agent --top 3", capsys)
-    counts = qd.error_breakdown(qd.load_runs(since=SINCE.split()[-1]), by="agent_id")["count"]
+    counts = qd.error_breakdown(qd.load_runs(since=SINCE.rsplit(maxsplit=1)[-1]), by="agent_id")["count"]
     assert [row["count"] for row in found] == counts.nlargest(3).to_list()
     assert [row["count"] for row in found] != counts.head(3).to_list()
 

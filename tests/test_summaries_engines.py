@@ -23,6 +23,7 @@ from hypothesis import strategies as st
 
 from qoderdata import decode, frames, schema
 from qoderdata.errors import DataQualityWarning
+from qoderdata.outcomes import open_frame
 from qoderdata.sandbox import Sandbox
 from qoderdata.summaries import (
     compare_periods,
@@ -36,7 +37,6 @@ from qoderdata.summaries import (
     start_delays,
     unusual_runs,
 )
-from qoderdata.summaries.dataframe_engines import open_frame
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -14,6 +14,7 @@ import pyarrow.compute as pc
 import pytest
 
 from qoderdata import decode, frames, schema
+from qoderdata.outcomes import open_frame
 from qoderdata.sandbox import Sandbox
 from qoderdata.summaries import (
     compare_periods,
@@ -29,7 +30,6 @@ from qoderdata.summaries import (
     start_delays,
     unusual_runs,
 )
-from qoderdata.summaries.dataframe_engines import open_frame
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

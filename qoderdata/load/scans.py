@@ -22,7 +22,7 @@ from qoderdata.errors import CacheError, DataQualityWarning, warn
 from qoderdata.files import Folder
 from qoderdata.load.caches import store_usage
 from qoderdata.load.refresh import CLOCKS_DIFFER
-from qoderdata.outcomes import apply_ends_lazy, current_ends_lazy, open_native
+from qoderdata.outcomes import apply_ends_lazy, current_ends_lazy, open_frame
 from qoderdata.parsing import Instant, Span, check_choice, check_flag, earlier, parse_period
 from qoderdata.schema import DEPLOYMENTS
 from qoderdata.settings import has_token, resolve_cache_dir
@@ -361,7 +361,7 @@ def _open(
     time = nw.col(store.table.time_column)
     bounds = [] if since is None else [time >= since]
     bounds += [] if until is None else [time < until]
-    return open_native(frame).filter(*bounds).to_native() if bounds else frame
+    return open_frame(frame).filter(*bounds).to_native() if bounds else frame
 
 
 def _only_account(table: StoredTable, folder: Folder) -> Account:

@@ -10,12 +10,12 @@ import pandas as pd
 
 from qoderdata import errors
 from qoderdata.frames import with_names
+from qoderdata.outcomes import open_frame
 from qoderdata.summaries.dataframe_engines import (
     ALL,
     Source,
     flag,
     group_keys,
-    open_frame,
     open_source,
     with_missing,
 )

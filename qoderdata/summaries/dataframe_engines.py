@@ -9,7 +9,6 @@ and stay lazy where they are lazy. PyArrow goes through DuckDB, since it has no 
 from __future__ import annotations
 
 import functools
-import warnings
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import timedelta
@@ -18,11 +17,11 @@ from typing import TYPE_CHECKING, Any, Generic
 import narwhals as nw
 import numpy as np
 import pandas as pd
-from narwhals.dependencies import is_dask_dataframe
 from narwhals.typing import IntoFrameT
 
 from qoderdata import columns, errors
 from qoderdata.frames import NAMES
+from qoderdata.outcomes import open_frame
 from qoderdata.parsing import DAY_MICROS, pandas_zone
 
 if TYPE_CHECKING:
@@ -45,17 +44,6 @@ def group_keys(by: str | Sequence[str] | None, *, results: Collection[str]) -> l
     if taken := [key for key in keys if key in results]:
         raise ValueError(f"by={taken[0]!r} is a column of the result; rename the column to group by it")
     return keys
-
-
-def open_frame(native: Any) -> nw.DataFrame[Any] | nw.LazyFrame[Any]:  # noqa: ANN401 a frame of any engine
-    """Open a frame with narwhals, without the warning that it gives for Dask."""
-    if not is_dask_dataframe(native):
-        opened: nw.DataFrame[Any] | nw.LazyFrame[Any] = nw.from_native(native)
-        return opened
-    with warnings.catch_warnings():
-        # narwhals 2.29 asks for a package of its own for Dask that does not exist yet.
-        warnings.filterwarnings("ignore", message="Dask support is moving", category=FutureWarning)
-        return nw.from_native(native)
 
 
 def flag(condition: nw.Expr) -> nw.Expr:
