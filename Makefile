@@ -3,6 +3,8 @@ PYTHON ?= python3
 VENV ?= .venv
 BENCH_VENV ?= .venv-bench
 DOCS_VENV ?= .venv-docs
+# How many processes run tests at once.
+TEST_WORKERS ?= 2
 DOCS_BUILT := docs/_build docs/gallery docs/reference/api docs/reference/command docs/tutorial/*.ipynb
 OLDEST_PYTHON ?= python3.11
 OLDEST_VENV ?= .venv-oldest
@@ -16,7 +18,7 @@ PIP_INSTALL := -m pip install --quiet --disable-pip-version-check --constraint c
 VERSION_TESTS = $(filter-out %_engines.py %_spark.py %_processes.py %_kills.py %_hostile.py %_interrupted.py, \
 	$(foreach name,frames columns outcomes summaries timelines forecast check golden load export, \
 	$(wildcard tests/test_$(name)*.py)))
-VERSION_PYTEST = -m pytest -n 2 --dist loadfile -m "not long and not spark and not docs" $(VERSION_TESTS)
+VERSION_PYTEST = -m pytest -n $(TEST_WORKERS) --dist loadfile -m "not long and not spark and not docs" $(VERSION_TESTS)
 
 .DEFAULT_GOAL := help
 .PHONY: help demo docs test test-docs test-long test-spark test-oldest test-newest lint format bench bench-runs lab \
@@ -66,10 +68,10 @@ lint: $(VENV)/.dev
 	$(BIN)/lint-imports
 
 test: lint ## Check everything: style, types, structure, tests; COVERAGE=--cov measures coverage too
-	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not long and not spark and not docs" $(COVERAGE)
+	$(BIN)/python -m pytest -n $(TEST_WORKERS) --dist loadfile -m "not long and not spark and not docs" $(COVERAGE)
 
 test-long: $(VENV)/.dev ## The tests that take minutes: kills by the hundred, large sandboxes
-	$(BIN)/python -m pytest -n 2 --dist worksteal -m "long"
+	$(BIN)/python -m pytest -n $(TEST_WORKERS) --dist worksteal -m "long"
 
 test-spark: $(VENV)/.spark ## The summaries on Spark; needs Java 17
 	$(BIN)/python -m pytest -m "spark"
@@ -80,7 +82,7 @@ docs: $(DOCS_VENV)/.made ## Build the documentation into docs/_build/html
 	@echo "Open docs/_build/html/index.html in a browser"
 
 test-docs: docs $(VENV)/.dev ## Build the documentation, and open every page of it in a browser
-	$(BIN)/python -m pytest -n 2 -m "docs"
+	$(BIN)/python -m pytest -n $(TEST_WORKERS) -m "docs"
 
 $(OLDEST_VENV)/.made: pyproject.toml constraints-oldest.txt
 	@echo "Setting up $(OLDEST_VENV) (once) ..."
