@@ -308,12 +308,17 @@ def list_windows(first: int, last: int, length: int, zone: tzinfo, *, column: st
         from_, to = (to_micros(from_micros(at).astimezone(zone).replace(tzinfo=UTC)) for at in (first, last))
         midnights = {_first_instant(day, zone): 0 for day in range(from_ - from_ % DAY_MICROS, to + 1, DAY_MICROS)}
     except OverflowError:
-        raise ValueError(
-            f"{column} reaches to an end of the years 1 to 9999, where there are no windows in {zone}; leave its "
-            f"row out, as in frame[frame[{column!r}].between('2000-01-01T00:00Z', '2100-01-01T00:00Z')]"
-        ) from None
+        raise no_windows_error(column, str(zone)) from None
     begins = [at for start, end in pairwise([*midnights, last + 1]) for at in range(start, end, length)]
     return {at: at for at in begins[bisect_right(begins, first) - 1 :]}
+
+
+def no_windows_error(column: str, zone: str) -> ValueError:
+    """Return the error for times at the ends of the calendar."""
+    return ValueError(
+        f"{column} reaches to an end of the years 1 to 9999, where there are no windows in {zone}; leave its "
+        f"row out, as in frame[frame[{column!r}].between('2000-01-01T00:00Z', '2100-01-01T00:00Z')]"
+    )
 
 
 def _first_instant(wall: int, zone: tzinfo) -> int:

@@ -477,7 +477,9 @@ def test_a_run_of_the_year_1_or_9999_is_named_and_costs_no_memory(freq: str, tz:
 @pytest.mark.parametrize("tz", ["America/New_York", "Asia/Shanghai"])
 def test_a_window_that_begins_before_the_calendar_is_a_time_in_the_message(tz: str) -> None:
     first = {**run("failed", 0), "triggered_at": datetime(1, 1, 1, tzinfo=UTC)}
-    with pytest.raises(ValueError, match="triggered_at reaches from 0001-01-01T00:00Z to 2026-"):
+    # pandas 2 has no wall clock at the ends of the calendar.
+    reach = "from 0001-01-01T00:00Z to 2026-" if pd.__version__ >= "3" else "to an end of the years 1 to 9999"
+    with pytest.raises(ValueError, match=f"triggered_at reaches {reach}"):
         run_failure_rates(runs_frame([run("failed", 0), first]), freq="1h", tz=tz)
     with pytest.raises(
         ValueError, match=f"to an end of the years 1 to 9999.*no windows in {tz}; leave its row out"

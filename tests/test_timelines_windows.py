@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from zoneinfo import ZoneInfo, available_timezones
 
 import numpy as np
@@ -21,7 +21,8 @@ ZONES = sorted(available_timezones() - {"localtime", "Factory"})
 
 def triggers(tz: str, *rows: tuple[str, str]) -> pd.DataFrame:
     """Build a frame out of (instant, deployment)."""
-    times = pd.to_datetime([time for time, _ in rows], utc=True, format="ISO8601").as_unit("us").tz_convert(tz)
+    instants = [datetime.fromisoformat(time).astimezone(UTC).replace(tzinfo=None) for time, _ in rows]
+    times = pd.DatetimeIndex(np.array(instants, "datetime64[us]")).tz_localize("UTC").tz_convert(tz)
     return pd.DataFrame({"trigger_at": times, "deployment_id": [id_ for _, id_ in rows]})
 
 

@@ -16,6 +16,7 @@ from qoderdata.parsing import (
     Instant,
     Span,
     list_windows,
+    no_windows_error,
     pandas_zone,
     parse_bound,
     parse_span,
@@ -56,7 +57,16 @@ class Windows:
         return self.zone != "UTC" and self.step >= DAY_MICROS
 
     def label(self, frame: nw.LazyFrame[Any], source: str) -> nw.LazyFrame[Any]:
-        """Add the integer column ``window``, to group by; `begin` turns it into a time."""
+        """Add the integer column ``window``, to group by; `begin` turns it into a time.
+
+        Raise `ValueError` for times at the ends of the calendar, as `labels` does, where pandas has no wall clock.
+        """
+        try:
+            return self._label(frame, source)
+        except OverflowError:
+            raise no_windows_error(source, self.zone) from None
+
+    def _label(self, frame: nw.LazyFrame[Any], source: str) -> nw.LazyFrame[Any]:
         at, origin = nw.col("_at"), nw.lit(window_origin(self.step))
         frame = add_column(frame, "_at", wall_clock(self.zone) if self._by_wall_clock else EPOCH, source)
         if self.zone != "UTC" and not self._by_wall_clock:

@@ -19,6 +19,7 @@ from qoderdata.parsing import (
     Instant,
     Span,
     list_windows,
+    no_windows_error,
     pandas_zone,
     parse_instant,
     parse_span,
@@ -224,10 +225,13 @@ def trigger_load(triggers: pd.DataFrame, freq: str = "1h") -> pd.DataFrame:
     triggers = require_frame(triggers, ["trigger_at", "deployment_id"], what="triggers")
     known = triggers["trigger_at"].notna()
     at = pd.DatetimeIndex(triggers["trigger_at"][known]).as_unit("us")
-    wall = _micros(at.tz_localize(None))
     step = parse_window(freq) // MICROSECOND
     # pandas 2 gives pytz's zones, whose offsets are wrong without pytz's own functions.
     zone = pandas_zone(at.tz.zone) if at.tz is not None and hasattr(at.tz, "zone") else at.tz or UTC
+    try:
+        wall = _micros(at.tz_localize(None))
+    except OverflowError:  # pandas 2 has no wall clock there
+        raise no_windows_error("trigger_at", str(zone)) from None
     clock, windows = wall if step >= DAY_MICROS else _micros(at), {}
     if clock.size:
         windows = list_windows(int(clock.min()), int(clock.max()), step, zone, column="trigger_at")
