@@ -349,8 +349,8 @@ def check_id(value: object, *, name: str) -> str:
     raise ValueError(f"{name}={value!r} is not the id of anything; ids look like dep_0197…")
 
 
-def check_count(value: object, *, name: str) -> None:
-    """Raise `ValueError` unless a value is a whole number, of Python or of numpy, and 1 or more.
+def check_count(value: int, *, name: str, least: int = 1) -> int:
+    """Return a whole number, of Python or of NumPy; raise `ValueError` for another value, or one below `least`.
 
     Examples
     --------
@@ -358,8 +358,9 @@ def check_count(value: object, *, name: str) -> None:
     Traceback (most recent call last):
     ValueError: streak=0 must be a whole number, 1 or more
     """
-    if isinstance(value, bool) or not isinstance(value, numbers.Integral) or value < 1:
-        raise ValueError(f"{name}={value!r} must be a whole number, 1 or more")
+    if isinstance(value, bool) or not isinstance(value, numbers.Integral) or value < least:
+        raise ValueError(f"{name}={value!r} must be a whole number, {least} or more")
+    return int(value)
 
 
 def check_choice(value: T, allowed: Collection[T], *, name: str) -> T:

@@ -12,7 +12,7 @@ from qoderdata import errors, settings
 from qoderdata._version import __version__
 from qoderdata.client import retries
 from qoderdata.client.responses import ErrorMapper, Failure, TransportFailure
-from qoderdata.parsing import check_id
+from qoderdata.parsing import check_count, check_id
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -117,8 +117,8 @@ class Client:
         self.workspace_id = settings.resolve_workspace_id(workspace_id)
         self._token = Token(settings.resolve_token(secret), base_url=self.base_url)
         self.account = self._token.account
-        self.max_pages = _check_count("max_pages", max_pages, least=1)
-        self._max_retries = _check_count("max_retries", max_retries, least=0)
+        self.max_pages = check_count(max_pages, name="max_pages")
+        self._max_retries = check_count(max_retries, name="max_retries", least=0)
         self._clock = retries.SYSTEM
         self._rate_limiter = retries.RateLimiter(
             _check_seconds("min_interval", min_interval, zero=True), self._clock
@@ -132,7 +132,7 @@ class Client:
             self._token,
             headers=headers,
             timeout=_check_timeout(timeout),
-            max_response_bytes=_check_count("max_response_bytes", max_response_bytes, least=1),
+            max_response_bytes=check_count(max_response_bytes, name="max_response_bytes"),
             clock=self._clock,
         )
 
@@ -333,12 +333,6 @@ def _to_number(text: str) -> int | decimal.Decimal | str:
         return int(text) if is_integer and len(text) <= _LONGEST_INT else decimal.Decimal(text)
     except decimal.InvalidOperation:
         return text
-
-
-def _check_count(name: str, value: int, *, least: int) -> int:
-    if not isinstance(value, int) or isinstance(value, bool) or value < least:
-        raise ValueError(f"{name}={value!r} is not a whole number of at least {least}")
-    return value
 
 
 def _check_seconds(name: str, value: float, *, zero: bool) -> float:
