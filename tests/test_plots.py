@@ -406,8 +406,10 @@ def test_titles_of_panels_do_not_overlap_in_narrow_axes_beside_a_wide_legend() -
     CASES["run_timeline"].plot(CASES["run_timeline"].frame(), ax=left)
     CASES["run_failure_rates_of_30"].plot(CASES["run_failure_rates_of_30"].frame(), ax=right)
     figure.draw_without_rendering()
-    titles = [panel.texts[0].get_window_extent() for panel in right.child_axes]
+    texts = [panel.texts[0] for panel in right.child_axes]
+    titles = [text.get_window_extent() for text in texts]
     assert len(titles) == 12
+    assert len({text.get_fontsize() for text in texts}) == 1
     assert not any(one.overlaps(other) for one, other in combinations(titles, 2))
 
 

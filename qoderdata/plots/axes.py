@@ -271,16 +271,22 @@ def group_panels(
     height, width = 1 / rows - title, (1 - _PANEL_GAP * (columns - 1)) / columns
 
     class PanelTitle(Annotation):
-        """Is written smaller where the panel, when it is drawn, is narrower than the title."""
+        """Is written as small as the longest title needs in its panel, whose width is known when it is drawn."""
 
         def draw(self, renderer: RendererBase) -> None:
-            size = points
-            self.set_fontsize(size)
-            while size > 1 and self.get_window_extent(renderer).width > width * ax.bbox.width:
-                size *= 0.9
-                self.set_fontsize(size)
+            if self is titles[0]:
+                size, room = points, width * ax.bbox.width
+                set_sizes(size)
+                while size > 1 and max(title.get_window_extent(renderer).width for title in titles) > room:
+                    size *= 0.9
+                    set_sizes(size)
             super().draw(renderer)
 
+    def set_sizes(size: float) -> None:
+        for title in titles:
+            title.set_fontsize(size)
+
+    titles: list[PanelTitle] = []
     panels: list[Axes] = []
     for number, (text, figure) in enumerate(zip(named.texts, figures, strict=True)):
         row, column = divmod(number, columns)
@@ -289,11 +295,12 @@ def group_panels(
         panel = ax.inset_axes(bounds, sharex=first, sharey=first)
         panel.patch.set_visible(False)
         panel.tick_params(labelbottom=number + columns >= count, labelleft=column == 0, labelsize=points)
-        panel.add_artist(PanelTitle(
+        titles.append(PanelTitle(
             f"{keep_direction(text)}: {figure}", (0, 1), xycoords="axes fraction", xytext=(0, 3),
             textcoords="offset points", va="bottom", fontsize=points, in_layout=False, clip_on=False,
             transform=IdentityTransform(), **named.properties,
         ))  # fmt: skip
+        panel.add_artist(titles[-1])
         panels.append(panel)
     # matplotlib does not see the ticks of the panels when it places the labels of these axes.
     ax.xaxis.labelpad, ax.yaxis.labelpad = 2.2 * points + 4, 4.2 * points + 6
