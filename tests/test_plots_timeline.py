@@ -229,7 +229,7 @@ class TestRunTimeline:
             missed=missed, top=4, labels={"d1": "mine"},
         )  # fmt: skip
         assert lanes_of(ax) == ["D2", "D4", "D3", "mine"]
-        assert ax.get_title() == "Runs over time, most failed or missed first (4 of 6 deployments shown)"
+        assert ax.get_title() == "Runs over time, most failed or missed first\n(4 of 6 deployments shown)"
         assert "failed (10)" in legend_of(ax)
         assert "missed (3)" in legend_of(ax)
         assert "perhaps missed (9)" not in legend_of(ax)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from contextlib import contextmanager
 from math import ceil
+from textwrap import wrap
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -19,12 +20,13 @@ from qoderdata.formatting import format_time
 from qoderdata.plots.labels import font_families, keep_direction, keys_and_names, make_labels
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from matplotlib.axes import Axes
     from matplotlib.axis import Axis
     from matplotlib.backend_bases import RendererBase
     from matplotlib.colors import Colormap, Normalize
+    from matplotlib.text import Text
     from numpy.typing import NDArray
 
     from qoderdata.plots.labels import Labels
@@ -178,6 +180,37 @@ def _brightness(color: Sequence[float]) -> float:
     return 0.299 * color[0] + 0.587 * color[1] + 0.114 * color[2]
 
 
+def write_title(
+    ax: Axes, title: str, shown: int = 0, count: int = 0, words: str = "shown", *, pad: float | None = None
+) -> None:
+    """Write the title, and how many of so many rows are shown where some are not; break it where it is long."""
+    parts = [title, f"({shown} of {count:,} {words})"] if shown < count else [title]
+    whole, letters = " ".join(parts), _letters(ax, ax.title)
+    ax.set_title(whole if len(whole) <= letters else _break_lines(parts, letters), pad=pad)
+
+
+def _letters(ax: Axes, text: Text) -> int:
+    """Return how many letters a line of a title or label has: a little less than the axes are wide.
+
+    They become narrower when what stands beside them takes its part, on one side more than on the other.
+    """
+    return max(1, int(1.5 * width_points(ax) / float(text.get_fontsize())))
+
+
+def _break_lines(lines: Iterable[str], letters: int) -> str:
+    """Join lines; break those with more letters at their commas, and else between words."""
+    broken: list[str] = []
+    for line in lines:
+        first, *rest = re.split(r"(?<=[,;]) ", line)
+        broken.append(first)
+        for part in rest:
+            if len(broken[-1]) + len(part) < letters:
+                broken[-1] += f" {part}"
+            else:
+                broken.append(part)
+    return "\n".join(short for line in broken for short in wrap(line, letters))
+
+
 def show_message(ax: Axes, text: str) -> None:
     """Write one plain sentence where there is nothing to draw."""
     ax.set(xticks=[], yticks=[])
@@ -294,6 +327,7 @@ def group_panels(
         first = panels[0] if panels else None
         panel = ax.inset_axes(bounds, sharex=first, sharey=first)
         panel.patch.set_visible(False)
+        panel.set_in_layout(False)  # the labels of `ax` are farther out, and the search for all ticks is slow
         panel.tick_params(labelbottom=number + columns >= count, labelleft=column == 0, labelsize=points)
         titles.append(PanelTitle(
             f"{keep_direction(text)}: {figure}", (0, 1), xycoords="axes fraction", xytext=(0, 3),
@@ -470,17 +504,7 @@ def set_window_limits(ax: Axes, begins: NDArray[np.float64]) -> float:
 
 def label_x(ax: Axes, *lines: str) -> None:
     """Label the x axis with the lines that are not empty; break those longer than the axes at their commas."""
-    letters = 1.8 * width_points(ax) / float(ax.xaxis.label.get_fontsize())
-    broken: list[str] = []
-    for line in filter(None, lines):
-        first, *rest = re.split(r"(?<=[,;]) ", line)
-        broken.append(first)
-        for part in rest:
-            if len(broken[-1]) + len(part) < letters:
-                broken[-1] += f" {part}"
-            else:
-                broken.append(part)
-    ax.set_xlabel("\n".join(broken))
+    ax.set_xlabel(_break_lines(filter(None, lines), _letters(ax, ax.xaxis.label)))
 
 
 def _room(axis: Axis, letters: int) -> int:

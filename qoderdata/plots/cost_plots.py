@@ -32,6 +32,7 @@ from qoderdata.plots.axes import (
     ticks_up_to,
     time_axis,
     write_column,
+    write_title,
 )
 from qoderdata.plots.labels import keys_and_names, make_labels
 
@@ -123,8 +124,7 @@ def plot_costs(
         return _plot_over_time(costs, ax, top, labels)
     shown = costs.head(top)
     ax = axes_or_new(ax, height=_MARGIN_INCHES + _ROW_INCHES * max(len(shown), FEWEST_ROWS))
-    cut = f" ({len(shown)} of {len(costs):,} shown)" if len(shown) < len(costs) else ""
-    ax.set_title(f"{_TITLE}{cut}", pad=TITLE_PAD_POINTS)
+    write_title(ax, _TITLE, len(shown), len(costs), pad=TITLE_PAD_POINTS)
     if shown.empty:
         show_message(ax, "There are no sessions to show.")
         return ax
@@ -149,8 +149,7 @@ def _plot_over_time(costs: pd.DataFrame, ax: Axes | None, top: int, labels: Mapp
     shown = sorted(groups, key=lambda group: -float(group.rows["credits"].sum()))[:top]
     one = len(groups) <= 1
     ax = axes_or_new(ax, height=_HEIGHT_INCHES if one else panels_height(len(shown)))
-    cut = f" ({len(shown)} of {len(groups):,} shown, dearest first)" if len(shown) < len(groups) else ""
-    ax.set_title(f"{_TITLE_OVER_TIME}{cut}")
+    write_title(ax, _TITLE_OVER_TIME, len(shown), len(groups), "shown, dearest first")
     if not groups:
         show_message(ax, "There are no sessions to show.")
         return ax
@@ -159,6 +158,7 @@ def _plot_over_time(costs: pd.DataFrame, ax: Axes | None, top: int, labels: Mapp
     panels = [ax] if one else group_panels(ax, shown, labels, totals)
     drawn = pd.concat(group.rows for group in shown)
     times = pd.DatetimeIndex(drawn.index)
+    time_axis(panels[0], times, most_ticks=_TICKS if one else _PANEL_TICKS)
     width = set_window_limits(panels[0], np.unique(day_numbers(times)))
     samples: dict[str, BarContainer] = {}
     for panel, group in zip(panels, shown, strict=True):
@@ -169,7 +169,6 @@ def _plot_over_time(costs: pd.DataFrame, ax: Axes | None, top: int, labels: Mapp
     highest = float(drawn["credits"].max())
     end = 1.05 * highest if highest > 0 else 1.0
     panels[0].set(ylim=(0, end), yticks=ticks_up_to(end, 6 if one else 4))
-    time_axis(panels[0], times, most_ticks=_TICKS if one else _PANEL_TICKS)
     titles = "" if one else "; titles: credits"
     label_x(ax, f"start of window, {describe_times(times)}{titles}", _unknown_note(drawn))
     ax.set_ylabel("credits")

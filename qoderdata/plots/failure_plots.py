@@ -34,6 +34,7 @@ from qoderdata.plots.axes import (
     ticks_up_to,
     time_axis,
     write_column,
+    write_title,
 )
 from qoderdata.plots.labels import keys_and_names, make_labels
 
@@ -123,8 +124,7 @@ def plot_failure_rates(
         raise ValueError("these rates are over time; draw them with plot_run_failure_rates, or leave out freq")
     shown = rates.assign(**{name: 0 for name in _OPTIONAL if name not in rates}).head(top)
     ax = axes_or_new(ax, height=_MARGIN_INCHES + _ROW_INCHES * max(len(shown), FEWEST_ROWS))
-    cut = f" ({len(shown)} of {len(rates):,} shown)" if len(shown) < len(rates) else ""
-    ax.set_title(f"{_TITLE}{cut}", pad=TITLE_PAD_POINTS)
+    write_title(ax, _TITLE, len(shown), len(rates), pad=TITLE_PAD_POINTS)
     if shown.empty:
         show_message(ax, "There are no failure rates to show.")
         return ax
@@ -256,8 +256,7 @@ def plot_run_failure_rates(
     shown = sorted(groups, key=lambda group: -int(group.rows["failed"].sum()))[:top]
     one = len(groups) <= 1
     ax = axes_or_new(ax, height=_HEIGHT_INCHES if one else panels_height(len(shown)))
-    cut = f" ({len(shown)} of {len(groups):,} shown, most failures first)" if len(shown) < len(groups) else ""
-    ax.set_title(f"Failure rate over time{cut}")
+    write_title(ax, "Failure rate over time", len(shown), len(groups), "shown, most failures first")
     if not groups:
         show_message(ax, "There are no runs to show.")
         return ax
@@ -290,13 +289,13 @@ def _rate_panels(
     """Draw a panel a group, all with the same scales; return whether there are rates of few runs."""
     figures = [f"{int(group.rows['failed'].sum()):,} / {int(_decided(group.rows).sum()):,}" for group in groups]
     panels = group_panels(ax, groups, labels, figures)
+    time_axis(panels[0], times, most_ticks=_PANEL_TICKS)
     has_few = False
     for panel, group in zip(panels, groups, strict=True):
         has_few |= _FEW in _rate_lines(panel, group.rows, shade=False)
         style_values(panel)
     _rate_axis(panels[0], highest, below=_PANEL_BELOW)
     set_window_limits(panels[0], np.unique(day_numbers(times)))
-    time_axis(panels[0], times, most_ticks=_PANEL_TICKS)
     ax.set_ylabel("failure rate")
     return has_few
 

@@ -29,6 +29,7 @@ from qoderdata.plots.axes import (
     line_color,
     pale_color,
     show_message,
+    write_title,
 )
 
 if TYPE_CHECKING:
@@ -109,7 +110,7 @@ def plot_run_calendar(runs: pd.DataFrame, *, ax: Axes | None = None, tz: str = "
     columns = max(len(weeks), _FEWEST_WEEKS)
     square = min(_LARGEST_INCHES, _GRID_INCHES / columns)
     ax = axes_or_new(ax, height=1.5 + 7 * square, width=_SIDE_INCHES + square * columns)
-    ax.set_title("Failed runs by day")
+    write_title(ax, "Failed runs by day")
     if counts.empty:
         show_message(ax, "There are no runs to show.")
         return ax
@@ -220,7 +221,7 @@ def plot_durations(runs: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
     """
     runs = require_frame(runs, ["status", "duration_ms"], what="runs", optional=["status_from"])
     ax = axes_or_new(ax, height=_HEIGHT_INCHES)
-    ax.set_title("Durations of runs")
+    write_title(ax, "Durations of runs")
     completed, failed = _milliseconds(runs, "completed"), _milliseconds(runs, "failed")
     both = np.concatenate([completed, failed])
     if not both.size:

@@ -31,6 +31,7 @@ from qoderdata.plots.axes import (
     show_message,
     time_axis,
     width_points,
+    write_title,
 )
 from qoderdata.plots.labels import format_key, keys_and_names, make_labels
 
@@ -170,8 +171,8 @@ def plot_run_timeline(
     lanes = _lanes(spans, missed_times, next_times)
     shown = lanes.head(top)
     ax = axes_or_new(ax, height=_MARGIN_INCHES + _ROW_INCHES * max(len(shown), FEWEST_ROWS + 3))
-    some = f" ({len(shown)} of {len(lanes):,} deployments shown)" if len(shown) < len(lanes) else ""
-    ax.set_title(f"{_TITLE}{_ORDER if len(shown) > 1 else ''}{some}")
+    title = f"{_TITLE}{_ORDER if len(shown) > 1 else ''}"
+    write_title(ax, title, len(shown), len(lanes), "deployments shown")
     if shown.empty:
         show_message(ax, "There are no runs to show.")
         return ax

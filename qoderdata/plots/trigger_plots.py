@@ -30,6 +30,7 @@ from qoderdata.plots.axes import (
     show_message,
     time_axis,
     write_column,
+    write_title,
 )
 from qoderdata.plots.labels import Labels, keep_direction, keys_and_names, make_labels
 
@@ -103,8 +104,7 @@ def plot_next_triggers(
     firsts = _first_of_each(triggers)
     first = firsts.head(top)
     ax = axes_or_new(ax, height=_MARGIN_INCHES + _ROW_INCHES * max(len(first), FEWEST_ROWS))
-    cut = len(first) < len(firsts)
-    ax.set_title(f"{_TITLE} ({len(first)} of {len(firsts):,} deployments shown)" if cut else _TITLE)
+    write_title(ax, _TITLE, len(first), len(firsts), "deployments shown")
     if first.empty:
         show_message(ax, "Nothing fires in this time.")
         return ax
@@ -210,7 +210,7 @@ def plot_trigger_load(triggers: pd.DataFrame, *, ax: Axes | None = None) -> Axes
     triggers = require_frame(triggers, ["trigger_at"], what="triggers")
     times = check_times(triggers["trigger_at"], years=10)
     ax = axes_or_new(ax, height=_HEIGHT_INCHES)
-    ax.set_title("Triggers by weekday and hour")
+    write_title(ax, "Triggers by weekday and hour")
     if times.empty:
         show_message(ax, "Nothing fires in this time.")
         return ax
