@@ -25,7 +25,10 @@ from qoderdata.errors import DataQualityWarning, FrameTypeError, MissingColumnEr
 from qoderdata.frames import flatten_deployments, flatten_runs, flatten_sessions, with_names
 from qoderdata.report import write_report
 from qoderdata.report.data import ReportData
+from qoderdata.report.figures import headline
 from qoderdata.report.layout import round_scale
+from qoderdata.report.page import cautions
+from qoderdata.report.summary import trend
 from qoderdata.sandbox import Sandbox
 
 if TYPE_CHECKING:
@@ -129,6 +132,22 @@ def report(path: Path, deployments: pd.DataFrame, **options: Any) -> Reader:  # 
     return Reader((path / "report.html").read_text(encoding="utf-8"))
 
 
+def data_of(
+    deployments: pd.DataFrame,
+    runs: pd.DataFrame | None = None,
+    **options: Any,  # noqa: ANN401 - those of `ReportData.read`
+) -> ReportData:
+    """Give what a page is made of, for a look at one part of it."""
+    settings = {
+        "start": pd.Timestamp(START),
+        "horizon": pd.Timedelta("1D"),
+        "tz": "UTC",
+        "labels": None,
+        **options,
+    }
+    return ReportData.read(deployments, runs, None, **settings)
+
+
 def test_start_is_now_when_it_is_not_given(tmp_path: Path) -> None:
     report(tmp_path, flatten_deployments([]), start=None)
     assert f"{pd.Timestamp.now('UTC'):%Y-%m-%d}" in (tmp_path / "report.html").read_text(encoding="utf-8")
@@ -217,11 +236,11 @@ def test_a_healthy_fleet(tmp_path: Path) -> None:
         ({"fetched_at": "2026-06-10T01:30:00+00:00", "complete": True}, "The deployments are 5 d old."),
     ],
 )
-def test_cautions(tmp_path: Path, attrs: dict[Any, Any], words: str) -> None:
+def test_cautions(attrs: dict[Any, Any], words: str) -> None:
     deployments = flatten_deployments([deployment(3, "a")])
-    assert words not in report(tmp_path, deployments).words
+    assert cautions(data_of(deployments)) == []
     deployments.attrs = attrs
-    assert words in report(tmp_path, deployments).words
+    assert cautions(data_of(deployments)) == [words]
 
 
 @pytest.mark.parametrize(
@@ -393,8 +412,14 @@ class TestOddData:
         page = report(tmp_path, flatten_deployments([deployment(3, "a")]), runs=runs)
         assert page.tile("Time of a success")[0] == "53375995583 d 15 h"
 
-    @pytest.mark.parametrize("time", ["0001-01-02T00:00:00Z", "9999-12-31T23:59:00Z"])
-    @pytest.mark.parametrize("tz", ["UTC", "Asia/Shanghai", "America/New_York"])
+    @pytest.mark.parametrize(
+        ("time", "tz"),
+        [
+            ("0001-01-02T00:00:00Z", "UTC"),
+            ("0001-01-02T00:00:00Z", "America/New_York"),
+            ("9999-12-31T23:59:00Z", "Asia/Shanghai"),
+        ],
+    )
     def test_runs_of_the_first_and_the_last_year(self, tmp_path: Path, time: str, tz: str) -> None:
         runs = flatten_runs([run(3, 1, "failed"), run(3, 2, "failed", triggered_at=time, created_at=time)])
         page = report(tmp_path, flatten_deployments([deployment(3, "a")]), runs=runs, tz=tz)
@@ -424,17 +449,7 @@ class TestOddData:
         schedules = [{"type": "cron", "expression": text, "timezone": "UTC"} for text in expressions]
         records = [deployment(number, "a", schedule=schedule) for number, schedule in enumerate(schedules)]
         records.append(deployment(9, "paused", status="paused", schedule=schedules[0]))
-        start = pd.Timestamp(START)
-        data = ReportData.read(
-            flatten_deployments(records),
-            None,
-            None,
-            start=start,
-            horizon=pd.Timedelta("1D"),
-            tz="UTC",
-            labels=None,
-        )
-        assert data.triggers_a_day == 1440 + 1 + 4
+        assert data_of(flatten_deployments(records)).triggers_a_day == 1440 + 1 + 4
 
 
 class TestRefusals:
@@ -511,9 +526,7 @@ def test_scale(highest: float, scale: float) -> None:
         ),
     ],
 )
-def test_days_of_the_picture_where_clocks_change_at_midnight(
-    tmp_path: Path, start: str, zone: str, days: list[str]
-) -> None:
+def test_days_of_the_picture_where_clocks_change_at_midnight(start: str, zone: str, days: list[str]) -> None:
     times = [pd.Timestamp(start) - pd.Timedelta(days=number) for number in range(1, 30)]
     runs = flatten_runs(
         [
@@ -521,11 +534,13 @@ def test_days_of_the_picture_where_clocks_change_at_midnight(
             for number, at in enumerate(times)
         ]
     )
-    page = report(tmp_path, flatten_deployments([deployment(0, "a")]), runs=runs, start=start, tz=zone)
-    bars = [box for box in page.all("rect") if box["class"] == "other"]
+    deployments = flatten_deployments([deployment(0, "a")])
+    picture = trend(data_of(deployments, runs, start=pd.Timestamp(start), tz=zone)).picture
+    assert picture is not None
+    bars = [box for box in picture.boxes if box.look == "other"]
     assert len(bars) == len(times)
-    assert all(4 <= float(str(bar["x"])) <= 900 for bar in bars)
-    found = re.findall(r"\b\d+ (?:Feb|Mar|Apr|May|Aug|Sep|Oct|Nov)\b", page.part("trend"))
+    assert all(4 <= bar.x <= 900 for bar in bars)
+    found = [label.text for label in picture.labels if re.fullmatch(r"\d+ [A-Z][a-z]{2}", label.text)]
     assert found == days[::-1]
 
 
@@ -585,10 +600,10 @@ def test_costs_of_a_week_before_that_nobody_knows(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("status", ["skipped", "cancelled"])
-def test_a_week_in_which_no_run_was_decided(tmp_path: Path, status: str) -> None:
+def test_a_week_in_which_no_run_was_decided(status: str) -> None:
     runs = flatten_runs([run(1, hour, status) for hour in range(3)])
-    page = report(tmp_path, flatten_deployments([deployment(1, "a")]), runs=runs)
-    assert page.headline == "No run of the last 7 days completed or failed."
+    found = headline(data_of(flatten_deployments([deployment(1, "a")]), runs))
+    assert found.text == "No run of the last 7 days completed or failed."
 
 
 @pytest.mark.filterwarnings("error")
@@ -702,10 +717,7 @@ def test_agents_have_names_where_the_deployments_have_them() -> None:
     ids = [f"agent_{number:032x}" for number in (1, 2)]
     agents = pd.DataFrame({"id": ids, "name": ["Ledger clerk", "Report writer"]}).astype("str")
     deployments = with_names(flatten_deployments([deployment(n, "a") for n in (1, 2, 3)]), agents=agents)
-    data = ReportData.read(
-        deployments, None, None, start=pd.Timestamp(START), horizon=pd.Timedelta("1D"), tz="UTC",
-        labels={ids[1]: "Her own name"},
-    )  # fmt: skip
+    data = data_of(deployments, labels={ids[1]: "Her own name"})
     assert data.groups.word == "agent"
     assert data.groups.of.tolist() == ["Ledger clerk", "Her own name", f"agent_{0:032x}"]
 
@@ -962,49 +974,49 @@ class TestEachFigure:
         ((3, 10), (30, 30), "Not enough runs to compare with last week: 23.1 % of 13 runs failed; "),
     ],
 )
-def test_verdict(tmp_path: Path, recent: tuple[int, int], before: tuple[int, int], lead: str) -> None:
-    """The page of an account whose runs are as given, and whose one run before says that they are whole."""
+def test_verdict(recent: tuple[int, int], before: tuple[int, int], lead: str) -> None:
+    """The headline of an account whose runs are as given, and whose one run before says that they are whole."""
     runs = [run(1, 0, "completed", id="drun_first", triggered_at="2026-05-20T00:00:00Z")]
     for day, (failed, completed) in ((13, recent), (5, before)):
         for number in range(failed + completed):
             status = "failed" if number < failed else "completed"
             at = f"2026-06-{day:02}T{number % 24:02}:{number // 24:02}:00Z"
             runs.append(run(1 + number % 2, 0, status, id=f"drun_{day}_{number}", triggered_at=at))
-    page = report(tmp_path, flatten_deployments([deployment(n, f"d{n}") for n in (1, 2)]), runs=flatten_runs(runs))
-    assert page.headline.startswith(lead)
+    deployments = flatten_deployments([deployment(n, f"d{n}") for n in (1, 2)])
+    assert headline(data_of(deployments, flatten_runs(runs))).text.startswith(lead)
 
 
 @pytest.mark.parametrize(("status", "cut"), [("failed", ""), ("completed", ", drawn up to 10 %")])
-def test_the_picture_says_where_it_cuts_intervals(tmp_path: Path, status: str, cut: str) -> None:
+def test_the_picture_says_where_it_cuts_intervals(status: str, cut: str) -> None:
     """Its scale is that of the rates, and the interval of a few runs is longer."""
-    deployments = flatten_deployments([deployment(1, "d1")])
-    page = report(tmp_path, deployments, runs=flatten_runs([run(1, hour, status) for hour in range(3)]))
-    assert f"Failure rate by day, with its 95 % interval{cut}" in page.words
+    runs = flatten_runs([run(1, hour, status) for hour in range(3)])
+    picture = trend(data_of(flatten_deployments([deployment(1, "d1")]), runs)).picture
+    assert picture is not None
+    assert picture.labels[0].text == f"Failure rate by day, with its 95 % interval{cut}"
 
 
 class TestGroups:
-    def page(self, tmp_path: Path, by: str | None, metadata: dict[str, Any]) -> Reader:
+    def frames(self, metadata: dict[str, Any]) -> dict[str, pd.DataFrame]:
         records = [deployment(number, f"d{number}", metadata=metadata if number else {}) for number in (0, 1)]
-        runs = flatten_runs(
-            [run(number % 2, number, "failed" if number > 2 else "completed") for number in range(6)]
-        )
-        return report(tmp_path, flatten_deployments(records), runs=runs, by=by)
+        runs = [run(number % 2, number, "failed" if number > 2 else "completed") for number in range(6)]
+        return {"deployments": flatten_deployments(records), "runs": flatten_runs(runs)}
 
     def test_team_where_there_is_one(self, tmp_path: Path) -> None:
-        words = self.page(tmp_path, None, {"team": "data"}).part("groups")
+        words = report(tmp_path, **self.frames({"team": "data"})).part("groups")
         assert words.startswith("Failure rates by team")
         assert "data 66.7 % 2 / 3" in words
         assert "without one 33.3 % 1 / 3" in words
 
-    def test_else_the_agent(self, tmp_path: Path) -> None:
-        assert self.page(tmp_path, None, {}).part("groups").startswith("Failure rates by agent")
+    def test_else_the_agent(self) -> None:
+        assert data_of(**self.frames({})).groups.word == "agent"
 
     def test_any_key(self, tmp_path: Path) -> None:
-        assert "p1 66.7 % 2 / 3" in self.page(tmp_path, "priority", {"priority": "p1"}).part("groups")
+        page = report(tmp_path, **self.frames({"priority": "p1"}), by="priority")
+        assert "p1 66.7 % 2 / 3" in page.part("groups")
 
-    def test_no_such_key(self, tmp_path: Path) -> None:
+    def test_no_such_key(self) -> None:
         with pytest.raises(ValueError, match=r"by='cost' is neither .* there are agent, environment, team$"):
-            self.page(tmp_path, "cost", {"team": "data"})
+            data_of(**self.frames({"team": "data"}), by="cost")
 
 
 class TestChanges:

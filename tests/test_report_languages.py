@@ -116,14 +116,14 @@ def english(texts: list[str]) -> list[str]:
 @pytest.fixture(scope="module")
 def account() -> dict[str, pd.DataFrame]:
     """Give the sandbox's frames, with texts of its users in Chinese."""
-    with Sandbox(deployments=250, seed=7) as sandbox:
+    with Sandbox(deployments=100, seed=7) as sandbox:
         df, runs = flatten_deployments(sandbox.deployments), flatten_runs(sandbox.runs)
         sessions, now = flatten_sessions(sandbox.sessions), pd.Timestamp(sandbox.now)
     df["name"] = pd.Series([f"部署{number}" for number in range(len(df))], dtype="str")
     df["metadata"] = pd.Series(['{"team":"数据"}', "{}"] * (len(df) // 2), dtype="str")
     runs["error_message"] = runs["error_message"].where(runs["error_message"].isna(), "错误")
     runs["error_type"] = runs["error_type"].replace("cancelled", "session_cancelled")
-    then = df.drop(index=range(0, 250, 20)).reset_index(drop=True)
+    then = df.drop(index=range(0, 100, 20)).reset_index(drop=True)
     then.loc[::15, "schedule_expression"] = "59 23 31 12 *"
     then.loc[::17, "status"] = "paused"
     then.attrs = {"fetched_at": f"{now - pd.Timedelta('8D')}"}

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
-    from jinja2 import Environment
+    from jinja2 import Environment, Template
 
 _OLD = pd.Timedelta("1D")
 _ENGLISH, _TAGS = "en", {"zh": "zh-CN"}
@@ -188,8 +188,7 @@ def _render(data: ReportData, caught: list[warnings.WarningMessage], lang: str) 
     }
     found = [str(warning.message) for warning in caught if issubclass(warning.category, DataQualityWarning)]
     details.append(about_data(data, list(dict.fromkeys(found))))
-    template = environment().from_string(_resource("report.html.j2"))
-    return template.render(values, details=details).lstrip() + "\n"
+    return _template().render(values, details=details).lstrip() + "\n"
 
 
 def _age(data: ReportData) -> str:
@@ -255,6 +254,11 @@ def _old(name: str, age: str) -> str:
 
 def _resource(name: str) -> str:
     return resources.files(__package__ or "").joinpath(name).read_text(encoding="utf-8")
+
+
+@cache
+def _template() -> Template:
+    return environment().from_string(_resource("report.html.j2"))
 
 
 @cache
