@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+    from qoderdata.explore.chart_tables import ChartTables
+
 ZONE = "Asia/Shanghai"
 Record = dict[str, Any]
 Rows = list[dict[str, Any]]
@@ -43,6 +45,16 @@ def account() -> tuple[Rows, Rows]:
 @pytest.fixture(scope="module")
 def frames(account: tuple[Rows, Rows]) -> tuple[pd.DataFrame, pd.DataFrame]:
     return qd.flatten_deployments(account[0]), qd.flatten_runs(account[1])
+
+
+def tables(df: pd.DataFrame, runs: pd.DataFrame) -> ChartTables:
+    return chart_tables.make_tables(df, runs, ZoneInfo(ZONE))
+
+
+@pytest.fixture(scope="module")
+def shown(frames: tuple[pd.DataFrame, pd.DataFrame]) -> ChartTables:
+    """Make what the chart of the account shows."""
+    return tables(*frames)
 
 
 def data(chart: Any) -> dict[str, Rows]:  # noqa: ANN401 - Altair's
@@ -77,14 +89,12 @@ def runs_of(statuses: list[str | None], **columns: Any) -> pd.DataFrame:  # noqa
 class TestFigures:
     """Recomputed from the records, run by run."""
 
-    def test_rates_and_intervals(
-        self, account: tuple[Rows, Rows], frames: tuple[pd.DataFrame, pd.DataFrame]
-    ) -> None:
+    def test_rates_and_intervals(self, account: tuple[Rows, Rows], shown: ChartTables) -> None:
         names = {record["id"]: record["name"] for record in account[0]}
         by_deployment: dict[str, Counter[str]] = {}
         for record in account[1]:
             by_deployment.setdefault(record["deployment_id"], Counter())[record["status"]] += 1
-        rows = data(qd.explore(*frames))["deployments"]
+        rows = shown.deployments
         assert {row["id"] for row in rows} == set(by_deployment)
         for row in rows:
             counts = by_deployment[row["id"]]
@@ -105,33 +115,27 @@ class TestFigures:
         assert rates == sorted(rates, reverse=True)
         assert [row["d"] for row in rows] == list(range(len(rows)))
 
-    def test_agents_and_their_deployments(
-        self, account: tuple[Rows, Rows], frames: tuple[pd.DataFrame, pd.DataFrame]
-    ) -> None:
-        found = data(qd.explore(*frames))
+    def test_agents_and_their_deployments(self, account: tuple[Rows, Rows], shown: ChartTables) -> None:
         agent_of = {record["id"]: record["agent"]["id"] for record in account[1]}
         assert len(agent_of) == len(account[1])
         pairs = {(record["deployment_id"], record["agent"]["id"]) for record in account[1]}
-        agents, deployments = found["agents"], found["deployments"]
+        agents, deployments = shown.agents, shown.deployments
         assert {(deployments[d]["id"], row["id"]) for row in agents for d in row["deployments"]} == pairs
         assert {(row["id"], agents[a]["id"]) for row in deployments for a in row["agents"]} == pairs
         failed = Counter(record["agent"]["id"] for record in account[1] if record["status"] == "failed")
         assert {row["id"]: row["failed"] for row in agents} == {row["id"]: failed[row["id"]] for row in agents}
 
-    def test_every_run_is_a_mark(
-        self, account: tuple[Rows, Rows], frames: tuple[pd.DataFrame, pd.DataFrame]
-    ) -> None:
-        found = data(qd.explore(*frames, tz=ZONE))
+    def test_every_run_is_a_mark(self, account: tuple[Rows, Rows], shown: ChartTables) -> None:
         drawn = Counter(
             (
-                found["deployments"][row["d"]]["id"],
-                found["agents"][row["a"]]["id"],
+                shown.deployments[row["d"]]["id"],
+                shown.agents[row["a"]]["id"],
                 row["t"],
                 chart_tables.OUTCOMES[row["o"]],
                 row["ms"],
-                found["errors"][row["e"]]["error"] if row["e"] >= 0 else None,
+                shown.errors[row["e"]]["error"] if row["e"] >= 0 else None,
             )
-            for row in found["runs"]
+            for row in shown.runs
         )
         outcomes = {"pending": "running"}
         expected = Counter(
@@ -146,41 +150,45 @@ class TestFigures:
             for record in account[1]
         )
         assert drawn == expected
-        assert {row["n"] for row in found["runs"]} == {1}
+        assert {row["n"] for row in shown.runs} == {1}
 
-    def test_sentences(self, account: tuple[Rows, Rows], frames: tuple[pd.DataFrame, pd.DataFrame]) -> None:
+    def test_sentences(self, account: tuple[Rows, Rows], shown: ChartTables) -> None:
         with_runs = {record["deployment_id"] for record in account[1]}
         without = len(account[0]) - len(with_runs)
         times = sorted(record["triggered_at"] for record in account[1])
         first, last = (
             pd.Timestamp(time).tz_convert(ZONE).strftime("%Y-%m-%d %H:%M +08:00") for time in (times[0], times[-1])
         )
-        said = qd.explore(*frames, tz=ZONE).to_dict()["title"]["subtitle"]
-        assert said[0] == f"{len(account[1]):,} runs of {len(with_runs)} deployments from {first} to {last}."
+        assert (
+            shown.notes[0] == f"{len(account[1]):,} runs of {len(with_runs)} deployments from {first} to {last}."
+        )
         assert without > 1
-        assert said[1] == f"{without} deployments without a run are not shown."
+        assert shown.notes[1] == f"{without} deployments without a run are not shown."
 
-    def test_the_arguments_are_not_changed(self, frames: tuple[pd.DataFrame, pd.DataFrame]) -> None:
-        before = [frame.copy(deep=True) for frame in frames]
-        qd.explore(*frames)
-        for frame, copy in zip(frames, before, strict=True):
-            pd.testing.assert_frame_equal(frame, copy)
+    def test_they_are_the_data_and_the_subtitle_of_the_chart(
+        self, frames: tuple[pd.DataFrame, pd.DataFrame], shown: ChartTables
+    ) -> None:
+        chart = qd.explore(*frames, tz=ZONE)
+        found = data(chart)
+        assert found.pop("notes") == [{"text": note} for note in shown.notes]
+        assert found == {name: getattr(shown, name) for name in ("agents", "deployments", "errors", "runs")}
+        assert chart.to_dict()["title"]["subtitle"][:-1] == shown.notes
 
 
 class TestManyRuns:
     """Above the limit, a mark sums up runs, and the chart says so."""
 
-    @pytest.fixture(params=[580, 400, 200, 40])
-    def most(self, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> int:
-        limit: int = request.param
-        monkeypatch.setattr(chart_tables, "MOST_ROWS", limit)
-        return limit
-
+    @pytest.mark.parametrize("most", [580, 400, 200, 40])
     def test_sums_medians_and_errors(
-        self, most: int, account: tuple[Rows, Rows], frames: tuple[pd.DataFrame, pd.DataFrame]
+        self,
+        most: int,
+        account: tuple[Rows, Rows],
+        frames: tuple[pd.DataFrame, pd.DataFrame],
+        monkeypatch: pytest.MonkeyPatch,
     ) -> None:
-        chart = qd.explore(*frames, tz=ZONE)
-        found, said = data(chart), chart.to_dict()["title"]["subtitle"][1]
+        monkeypatch.setattr(chart_tables, "MOST_ROWS", most)
+        found = tables(*frames)
+        said = found.notes[1]
         assert len(account[1]) > most
         window = re.fullmatch(
             rf"These are more than {most:,} runs: each mark stands for the runs of one deployment and outcome "
@@ -199,13 +207,13 @@ class TestManyRuns:
             status = "running" if record["status"] == "pending" else record["status"]
             groups.setdefault((record["deployment_id"], begin, status), []).append(record)
         drawn = {
-            (found["deployments"][row["d"]]["id"], row["t"], chart_tables.OUTCOMES[row["o"]]): row
-            for row in found["runs"]
+            (found.deployments[row["d"]]["id"], row["t"], chart_tables.OUTCOMES[row["o"]]): row
+            for row in found.runs
         }
         assert drawn.keys() == groups.keys()
         assert len(drawn) <= most or step == 28 * 86_400_000
         frequency = Counter(map(error_text, account[1]))
-        errors_by_number = {row["e"]: row["error"] for row in found["errors"]}
+        errors_by_number = {row["e"]: row["error"] for row in found.errors}
         for key, row in drawn.items():
             records = groups[key]
             assert row["n"] == len(records)
@@ -220,11 +228,10 @@ class TestManyRuns:
                 assert row["e"] == -1
 
     def test_rates_are_those_of_all_runs(
-        self, frames: tuple[pd.DataFrame, pd.DataFrame], monkeypatch: pytest.MonkeyPatch
+        self, frames: tuple[pd.DataFrame, pd.DataFrame], shown: ChartTables, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        all_runs = data(qd.explore(*frames))["deployments"]
         monkeypatch.setattr(chart_tables, "MOST_ROWS", 100)
-        assert data(qd.explore(*frames))["deployments"] == all_runs
+        assert tables(*frames).deployments == shown.deployments
 
 
 class TestEditions:
@@ -234,12 +241,12 @@ class TestEditions:
             df = qd.load_deployments(client=client, include_archived=True, max_age="0s")
             with pytest.warns(errors.DataQualityWarning, match="assumed"):
                 runs = qd.load_runs(client=client)
-        chart = qd.explore(df, runs)
-        outcomes = Counter(chart_tables.OUTCOMES[row["o"]] for row in data(chart)["runs"])
+        found = tables(df, runs)
+        outcomes = Counter(chart_tables.OUTCOMES[row["o"]] for row in found.runs)
         assumed = int((runs["status"].eq("completed") & runs["status_from"].eq("session")).sum())
         assert outcomes["assumed"] == assumed > 0
         assert outcomes["unknown"] == int(runs["status"].isna().sum()) > 0
-        said = chart.to_dict()["title"]["subtitle"][1]
+        said = found.notes[1]
         assert f"{assumed:,} runs are assumed to have completed" in said
         assert f"the outcome of {outcomes['unknown']} runs is unknown." in said
 
@@ -255,13 +262,12 @@ class TestEditions:
             None,
             "strange",
         ]
-        chart = qd.explore(qd.flatten_deployments([]), runs_of(statuses))
-        found = data(chart)
-        drawn = [chart_tables.OUTCOMES[row["o"]] for row in sorted(found["runs"], key=lambda row: row["t"])]
+        found = tables(qd.flatten_deployments([]), runs_of(statuses))
+        drawn = [chart_tables.OUTCOMES[row["o"]] for row in sorted(found.runs, key=lambda row: row["t"])]
         assert drawn == [
             "completed", "failed", "skipped", "cancelled", "waiting", "running", "running", "unknown", "unknown",
         ]  # fmt: skip
-        (row,) = found["deployments"]
+        (row,) = found.deployments
         assert (row["label"], row["unknown"], row["unfinished"], row["skipped"]) == ("dep_1", 2, 3, 2)
 
     def test_agents_come_from_the_deployment_where_the_run_names_none(self) -> None:
@@ -270,18 +276,17 @@ class TestEditions:
             agents=pd.DataFrame({"id": ["agent_1"], "name": ["Triage"]}, dtype="str"),
         )
         for runs in (runs_of(["failed"]), runs_of(["failed"], agent_id=pd.Series([None], dtype="str"))):
-            assert [row["label"] for row in data(qd.explore(df, runs))["agents"]] == ["Triage"]
-        (row,) = data(qd.explore(qd.flatten_deployments([]), runs_of(["failed"])))["agents"]
+            assert [row["label"] for row in tables(df, runs).agents] == ["Triage"]
+        (row,) = tables(qd.flatten_deployments([]), runs_of(["failed"])).agents
         assert row["label"] == "(none)"
 
     def test_a_run_without_a_deployment_or_a_time(self) -> None:
         runs = runs_of(["failed", "completed"])
         runs.loc[0, ["deployment_id", "triggered_at"]] = None
-        chart = qd.explore(qd.flatten_deployments([]), runs)
-        found = data(chart)
-        assert {row["label"]: row["failed"] for row in found["deployments"]} == {"(none)": 1, "dep_1": 0}
-        assert len(found["runs"]) == 1
-        assert "1 run without a time is in the rates only." in chart.to_dict()["title"]["subtitle"]
+        found = tables(qd.flatten_deployments([]), runs)
+        assert {row["label"]: row["failed"] for row in found.deployments} == {"(none)": 1, "dep_1": 0}
+        assert len(found.runs) == 1
+        assert "1 run without a time is in the rates only." in found.notes
 
 
 class TestArguments:
@@ -320,7 +325,7 @@ class TestArguments:
         with pytest.raises(ValueError, match=r"HTML page; give a name that ends in \.html or \.htm"):
             qd.explore(*frames, tmp_path / "runs.json")
         with pytest.raises(FileNotFoundError):
-            qd.explore(*frames, tmp_path / "nowhere" / "runs.html")
+            qd.explore(frames[0], frames[1][:0], tmp_path / "nowhere" / "runs.html")
         assert list(tmp_path.glob("*.json")) == []
 
     def test_an_old_page_stays_until_the_new_one_is_whole(
@@ -334,24 +339,26 @@ class TestArguments:
 
         monkeypatch.setattr(os, "fsync", full_disk)
         with pytest.raises(OSError, match="No space"):
-            qd.explore(*frames, path)
+            qd.explore(frames[0], frames[1][:0], path)
         assert path.read_text(encoding="utf-8") == "old"
         assert [entry.name for entry in tmp_path.iterdir() if entry.is_file()] == ["runs.html"]
 
-    def test_the_same_frames_give_the_same_page(
+    def test_the_same_frames_give_the_same_page_and_are_not_changed(
         self, frames: tuple[pd.DataFrame, pd.DataFrame], tmp_path: Path
     ) -> None:
+        before = [frame.copy(deep=True) for frame in frames]
         texts = []
         for _ in range(2):
             qd.explore(*frames, tmp_path / "runs.html")
             texts.append((tmp_path / "runs.html").read_bytes())
         assert texts[0] == texts[1]
+        for frame, copy in zip(frames, before, strict=True):
+            pd.testing.assert_frame_equal(frame, copy)
 
-    @pytest.mark.parametrize("module", ["altair", "vl_convert"])
-    def test_without_the_extra(self, module: str) -> None:
+    def test_without_the_extra(self) -> None:
+        """All else can be imported."""
         code = (
-            f"import sys; sys.modules[{module!r}] = None\n"
-            "import qoderdata as qd\n"
+            "import sys; sys.modules['altair'] = sys.modules['vl_convert'] = None\n"
             "from qoderdata import *\n"
             "try:\n"
             "    explore(flatten_deployments([]), flatten_runs([]))\n"
@@ -359,7 +366,12 @@ class TestArguments:
             "    print(error)\n"
         )
         done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-        assert done.stdout.rstrip().endswith("is not installed: pip install 'qoderdata[interactive]'")
+        assert done.stdout == "Altair is not installed: pip install 'qoderdata[interactive]'\n"
+
+    def test_without_half_of_the_extra(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setitem(sys.modules, "vl_convert", None)
+        with pytest.raises(ImportError, match=r"is not installed: pip install 'qoderdata\[interactive\]'"):
+            qd.explore(qd.flatten_deployments([]), qd.flatten_runs([]))
 
 
 def expressions(part: Any) -> Iterator[str]:  # noqa: ANN401 - JSON
@@ -382,22 +394,27 @@ def hostile_page(tmp_path_factory: pytest.TempPathFactory) -> str:
     return path.read_text(encoding="utf-8")
 
 
+@pytest.fixture(scope="module")
+def hostile_spec(hostile_page: str) -> str:
+    """Give the chart of the page, as it is written there."""
+    start = hostile_page.index('id="spec">') + len('id="spec">')
+    return hostile_page[start : hostile_page.index("</script", start)]
+
+
 class TestHostileTexts:
-    def test_they_are_data_and_nothing_else(self) -> None:
-        deployments, runs, _ = hostile()
-        texts = list(expressions(qd.explore(deployments, runs).to_dict()))
+    def test_they_are_data_and_nothing_else(self, hostile_spec: str) -> None:
+        texts = list(expressions(json.loads(hostile_spec)))
         assert len(texts) > 100
         assert not [text for text in texts for name in HOSTILE if name in text or name[:20] in text]
 
-    def test_they_are_cleaned_and_cut(self) -> None:
-        deployments, runs, _ = hostile()
-        found = data(qd.explore(deployments, runs))
+    def test_they_are_cleaned_and_cut(self, hostile_spec: str) -> None:
+        found = json.loads(hostile_spec)["datasets"]
         texts = [text for rows in found.values() for row in rows for text in row.values() if isinstance(text, str)]
         assert not [text for text in texts if re.search("[\x00-\x1f\u202a-\u202e\u2066-\u2069]", text)]
         assert max(len(row["full"]) for row in found["deployments"]) <= 120
         assert max(len(row["error"]) for row in found["errors"]) <= 200
 
-    def test_the_page_has_two_scripts_of_its_own(self, hostile_page: str) -> None:
+    def test_the_page_has_two_scripts_of_its_own(self, hostile_page: str, hostile_spec: str) -> None:
         reader = Reader(hostile_page)
         assert [tag for tag, _ in reader.elements].count("script") == 2
         assert hostile_page.count("</script") == 2
@@ -410,10 +427,8 @@ class TestHostileTexts:
             for key in attributes
             if key.startswith("on") or key == "style"
         ]
-        start = hostile_page.index('id="spec">') + len('id="spec">')
-        spec = hostile_page[start : hostile_page.index("</script", start)]
-        assert not re.search("[<>&]", spec)
-        names = {row["full"] for row in json.loads(spec)["datasets"]["deployments"]}
+        assert not re.search("[<>&]", hostile_spec)
+        names = {row["full"] for row in json.loads(hostile_spec)["datasets"]["deployments"]}
         assert len(names & set(HOSTILE)) > 4
         assert HOSTILE[2].startswith("</title>")
         assert HOSTILE[2] in names
@@ -428,9 +443,7 @@ class TestHostileTexts:
 
     def test_secrets_are_not_there(self, hostile_page: str) -> None:
         assert SECRET not in hostile_page
-        deployments, runs, _ = hostile()
-        assert SECRET in str(deployments["extra"].tolist())
-        assert SECRET not in json.dumps(qd.explore(deployments, runs).to_dict())
+        assert SECRET in str(hostile()[0]["extra"].tolist())
 
 
 def many(deployments: int, runs: int, days: int) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -464,10 +477,8 @@ def test_fifty_thousand_runs_are_drawn_one_by_one(tmp_path: Path) -> None:
 
 
 def test_more_runs_are_summed_up() -> None:
-    df, runs = many(500, 200_000, 90)
-    chart = qd.explore(df, runs)
-    found = data(chart)
-    assert len(found["runs"]) <= 50_000
-    assert sum(row["n"] for row in found["runs"]) == 200_000
-    assert sum(row["runs"] for row in found["deployments"]) == 200_000
-    assert "more than 50,000 runs" in chart.to_dict()["title"]["subtitle"][1]
+    found = tables(*many(500, 60_000, 90))
+    assert len(found.runs) <= 50_000
+    assert sum(row["n"] for row in found.runs) == 60_000
+    assert sum(row["runs"] for row in found.deployments) == 60_000
+    assert "more than 50,000 runs" in found.notes[1]

@@ -7,6 +7,7 @@ import hashlib
 import io
 import itertools
 import re
+from functools import cache
 from html.parser import HTMLParser
 from importlib import resources
 from typing import TYPE_CHECKING, Any
@@ -44,11 +45,8 @@ HOSTILE = [
 ]
 
 
-Hostile = tuple[pd.DataFrame, pd.DataFrame, pd.Timestamp]
-
-
-@pytest.fixture(scope="module")
-def hostile() -> Hostile:
+@cache
+def hostile() -> tuple[pd.DataFrame, pd.DataFrame, pd.Timestamp]:
     """Give frames with a hostile text wherever the page shows one, and the moment they are of."""
     with Sandbox(deployments=60, seed=7) as sandbox:
         names = itertools.cycle(HOSTILE)
@@ -106,8 +104,8 @@ class Reader(HTMLParser):
 
 
 @pytest.fixture(scope="module")
-def path(hostile: Hostile, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    deployments, runs, now = hostile
+def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    deployments, runs, now = hostile()
     path = tmp_path_factory.mktemp("report") / "report.html"
     write_report(deployments, path, runs=runs, start=now)
     return path
@@ -190,8 +188,8 @@ class TestPage:
         assert all(f".{name} {{" in css for name in shades)
 
 
-def test_the_same_input_gives_the_same_file(hostile: Hostile, path: Path, tmp_path: Path) -> None:
-    deployments, runs, now = hostile
+def test_the_same_input_gives_the_same_file(path: Path, tmp_path: Path) -> None:
+    deployments, runs, now = hostile()
     before = deployments.copy(deep=True), runs.copy(deep=True)
     write_report(deployments, tmp_path / "x.html", runs=runs, start=now)
     assert (tmp_path / "x.html").read_bytes() == path.read_bytes()
