@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import sys
 import warnings
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import dask
@@ -56,6 +57,46 @@ def client_of(sandbox: Sandbox) -> Client:
     return Client(pat=sandbox.pat, base_url=sandbox.base_url)
 
 
+@dataclass
+class Stored:
+    """An account in a cache folder that no test changes."""
+
+    location: str
+    client: Client
+    runs: pd.DataFrame
+    #: By whether archived ones are included.
+    deployments: dict[bool, pd.DataFrame]
+
+
+def store(sandbox: Sandbox, location: str) -> Stored:
+    client = client_of(sandbox)
+    return Stored(
+        location,
+        client,
+        load_runs(client=client, cache_dir=location),
+        {
+            archived: load_deployments(client=client, cache_dir=location, include_archived=archived)
+            for archived in (True, False)
+        },
+    )
+
+
+@pytest.fixture(scope="module")
+def on_disk(sandbox: Sandbox, tmp_path_factory: pytest.TempPathFactory) -> Stored:
+    return store(sandbox, str(tmp_path_factory.mktemp("stored")))
+
+
+@pytest.fixture(scope="module")
+def in_memory(sandbox: Sandbox) -> Stored:
+    return store(sandbox, "memory://scans/stored")
+
+
+@pytest.fixture(params=["on_disk", "in_memory"])
+def stored(request: pytest.FixtureRequest) -> Stored:
+    found: Stored = request.getfixturevalue(request.param)
+    return found
+
+
 def collected(scanned: Any, of: schema.Schema) -> pd.DataFrame:  # noqa: ANN401 a frame of any engine
     """Compute a scan, in the order of the ids, with the dtypes that pandas has here."""
     if isinstance(scanned, dd.DataFrame):
@@ -86,11 +127,10 @@ def rows_of(summary: Any) -> list[dict[str, Any]]:  # noqa: ANN401 a frame of an
 
 
 @pytest.mark.parametrize("engine", ENGINES)
-def test_runs_equal_those_of_pandas_row_by_row(sandbox: Sandbox, location: str, engine: str) -> None:
-    runs = load_runs(client=client_of(sandbox), cache_dir=location)
-    scanned = scan_runs(location, engine=engine)
+def test_runs_equal_those_of_pandas_row_by_row(stored: Stored, engine: str) -> None:
+    scanned = scan_runs(stored.location, engine=engine)
     assert isinstance(scanned, ENGINES[engine])
-    pd.testing.assert_frame_equal(collected(scanned, schema.RUNS), by_id(runs), check_flags=False)
+    pd.testing.assert_frame_equal(collected(scanned, schema.RUNS), by_id(stored.runs), check_flags=False)
 
 
 @pytest.mark.parametrize("engine", ENGINES)
@@ -103,16 +143,14 @@ def test_a_folder_that_looks_like_a_pattern(sandbox: Sandbox, tmp_path: Path, en
 @pytest.mark.parametrize("include_archived", [True, False])
 @pytest.mark.parametrize("engine", ENGINES)
 def test_deployments_equal_those_of_pandas_row_by_row(
-    sandbox: Sandbox, location: str, engine: str, *, include_archived: bool
+    stored: Stored, engine: str, *, include_archived: bool
 ) -> None:
     """Both answers are kept side by side; lists and JSON texts come through."""
-    client = client_of(sandbox)
-    wanted = {
-        archived: load_deployments(client=client, cache_dir=location, include_archived=archived)
-        for archived in (True, False)
-    }[include_archived]
-    scanned = scan_deployments(location, engine=engine, include_archived=include_archived, client=client)
+    scanned = scan_deployments(
+        stored.location, engine=engine, include_archived=include_archived, client=stored.client
+    )
     assert isinstance(scanned, ENGINES[engine])
+    wanted = stored.deployments[include_archived]
     pd.testing.assert_frame_equal(collected(scanned, schema.DEPLOYMENTS), by_id(wanted))
 
 
@@ -141,18 +179,15 @@ def test_bounds_are_exact_and_other_days_are_not_opened(sandbox: Sandbox, locati
     ("since", "until"), [(60, None), (None, 190), (60, 61)], ids=["since", "until", "one run"]
 )
 @pytest.mark.parametrize("engine", ENGINES)
-def test_half_open_bounds(
-    sandbox: Sandbox, tmp_path: Path, engine: str, since: int | None, until: int | None
-) -> None:
-    runs = load_runs(client=client_of(sandbox), cache_dir=tmp_path)
-    times = runs["triggered_at"].dropna().sort_values()
+def test_half_open_bounds(on_disk: Stored, engine: str, since: int | None, until: int | None) -> None:
+    times = on_disk.runs["triggered_at"].dropna().sort_values()
     bounds = {
         name: times.iloc[place].tz_convert("Asia/Shanghai")
         for name, place in (("since", since), ("until", until))
         if place is not None
     }
-    expected = load_runs(client=client_of(sandbox), cache_dir=tmp_path, offline=True, **bounds)
-    scanned = scan_runs(tmp_path, engine=engine, **bounds)
+    expected = load_runs(client=on_disk.client, cache_dir=on_disk.location, offline=True, **bounds)
+    scanned = scan_runs(on_disk.location, engine=engine, **bounds)
     pd.testing.assert_frame_equal(collected(scanned, schema.RUNS), by_id(expected))
 
 
@@ -170,11 +205,9 @@ def test_an_account_without_runs_gives_no_rows_and_all_columns(location: str, en
 
 
 @pytest.mark.parametrize("engine", ENGINES)
-def test_summaries_of_a_scan_equal_those_of_the_frame(sandbox: Sandbox, location: str, engine: str) -> None:
-    client = client_of(sandbox)
-    runs = load_runs(client=client, cache_dir=location)
-    deployments = load_deployments(client=client, cache_dir=location)
-    scanned = scan_runs(location, engine=engine)
+def test_summaries_of_a_scan_equal_those_of_the_frame(on_disk: Stored, engine: str) -> None:
+    runs = on_disk.runs
+    scanned = scan_runs(on_disk.location, engine=engine)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DataQualityWarning)
         rates = rows_of(run_failure_rates(scanned, freq="1D", tz="Asia/Shanghai"))
@@ -183,8 +216,8 @@ def test_summaries_of_a_scan_equal_those_of_the_frame(sandbox: Sandbox, location
         expected[["duration_p50_ms", "duration_p95_ms"]] = None
     assert rates == rows_of(expected[expected["runs"] > 0])
     assert rows_of(error_breakdown(scanned)) == rows_of(error_breakdown(runs))
-    lifetime = failure_rates(scan_deployments(location, engine=engine))
-    assert rows_of(lifetime) == rows_of(failure_rates(deployments))
+    lifetime = failure_rates(scan_deployments(on_disk.location, engine=engine))
+    assert rows_of(lifetime) == rows_of(failure_rates(on_disk.deployments[False]))
 
 
 @pytest.mark.parametrize("scan", [scan_runs, scan_deployments])
@@ -278,7 +311,7 @@ def test_bounds_with_nothing_in_between(tmp_path: Path) -> None:
 def newest(tmp_path_factory: pytest.TempPathFactory) -> tuple[Client, Path, pd.DataFrame]:
     """Load an account of the newest edition once: its client, the cache folder, and the runs."""
     folder = tmp_path_factory.mktemp("newest")
-    with Sandbox(deployments=5, seed=7, runs=40, edition="D") as sandbox:
+    with Sandbox(deployments=5, seed=7, runs=15, edition="D") as sandbox:
         client = Client(pat=sandbox.pat, base_url=sandbox.base_url, min_interval=0)
         return client, folder, load_runs(client=client, cache_dir=folder, outcomes="sessions")
 

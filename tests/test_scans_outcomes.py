@@ -23,7 +23,7 @@ EACH_ENGINE = pytest.mark.parametrize("engine", ["duckdb", "polars", "dask"])
 
 @pytest.fixture(scope="module")
 def account() -> Iterator[tuple[Sandbox, Client]]:
-    with Sandbox(deployments=20, seed=7, edition="D", runs=120) as sandbox:
+    with Sandbox(deployments=20, seed=9, edition="D", runs=60) as sandbox:
         yield sandbox, Client(sandbox.pat, sandbox.base_url, min_interval=0)
 
 
@@ -87,7 +87,7 @@ def test_rates_are_those_of_pandas(account: tuple[Sandbox, Client], folder: Path
 
 def test_an_end_that_is_not_final_counts_while_its_session_is_unchanged(tmp_path: Path) -> None:
     """A session that waited and was continued since is told by its session again, until its events are read."""
-    with Sandbox(deployments=6, seed=7, edition="D", runs=30) as sandbox:
+    with Sandbox(deployments=3, seed=7, edition="D", runs=9) as sandbox:
         client = Client(sandbox.pat, sandbox.base_url, min_interval=0)
         runs = load_runs(client=client, cache_dir=tmp_path / "a", outcomes="sessions")
         run, session = runs.loc[runs["status"] == "completed", ["id", "session_id"]].iloc[0]
