@@ -198,17 +198,20 @@ def _letters(ax: Axes, text: Text) -> int:
 
 
 def _break_lines(lines: Iterable[str], letters: int) -> str:
-    """Join lines; break those with more letters at their commas, and else between words."""
+    """Join lines; break those with more letters at their commas, or between words where that is not enough."""
     broken: list[str] = []
     for line in lines:
         first, *rest = re.split(r"(?<=[,;]) ", line)
+        if max(map(len, (first, *rest))) > letters:
+            broken += wrap(line, letters)
+            continue
         broken.append(first)
         for part in rest:
             if len(broken[-1]) + len(part) < letters:
                 broken[-1] += f" {part}"
             else:
                 broken.append(part)
-    return "\n".join(short for line in broken for short in wrap(line, letters))
+    return "\n".join(broken)
 
 
 def show_message(ax: Axes, text: str) -> None:

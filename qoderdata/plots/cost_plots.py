@@ -133,7 +133,7 @@ def plot_costs(
     samples = _stack(ax, shown, np.arange(len(shown), dtype=np.float64), thickness=0.62, horizontal=True)
     highest = float(shown["credits"].max())
     end = 1.02 * highest if highest > 0 else 1.0
-    ax.set(xlim=(0, end), xticks=ticks_up_to(end, 6))
+    ax.set_xlim(0, end)
     label_x(ax, "credits", _unknown_note(shown))
     end = 0.0
     for header, texts in _texts(shown).items():
