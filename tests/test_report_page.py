@@ -360,18 +360,21 @@ def test_for_a_screen_reader(fleet: Path, chromium: Browser) -> None:
         assert page.locator("#failing").is_visible()
 
 
-def test_a_phone_shows_the_newest_days(fleet: Path, chromium: Browser) -> None:
-    with page_of(chromium, viewport={"width": 390, "height": 844}) as page:
+def test_a_phone_shows_the_newest_days_and_what_is_drawn(fleet: Path, chromium: Browser) -> None:
+    with page_of(chromium, viewport={"width": 360, "height": 844}) as page:
         WatchedPage(page, fleet)
         frame = page.locator(".newest-first").bounding_box()
         assert frame is not None
-        inside = []
-        for box in page.locator("rect.other").all():
-            place = box.bounding_box()
-            assert place is not None
-            inside.append(frame["x"] <= place["x"] and place["x"] + place["width"] <= frame["x"] + frame["width"])
+
+        def are_inside(shapes: str) -> list[bool]:
+            boxes = [shape.bounding_box() or {"x": -1.0, "width": 0.0} for shape in page.locator(shapes).all()]
+            end = frame["x"] + frame["width"]
+            return [frame["x"] <= box["x"] and box["x"] + box["width"] <= end for box in boxes]
+
+        inside = are_inside("rect.other")
         assert inside[-7:] == [True] * 7
         assert inside[0] is False
+        assert are_inside("figure text[text-anchor=end]") == [True] * 3
 
 
 @pytest.mark.parametrize("width", [390, 800])

@@ -22,8 +22,8 @@ from qoderdata.translation import mark, ngettext
 if TYPE_CHECKING:
     from qoderdata.report.data import ReportData
 
-_WIDTH, _HEIGHT, _RIGHT, _LEFT = 960, 232, 60, 4
-_RATES, _RUNS = (22, 92), (120, 202)
+_WIDTH, _HEIGHT, _RIGHT, _LEFT = 960, 248, 60, 4
+_RATES, _RUNS = (38, 108), (136, 218)
 _DAY = timedelta(days=1)
 _LABEL_EACH = 5
 _GAP, _EDGE = 3, 30
@@ -65,11 +65,12 @@ def month_picture(data: ReportData, runs: pd.DataFrame, total: Any) -> Picture: 
         was_known = pd.notna(day.failure_rate)
     axes = [f"M{_LEFT} {y}H{_r(right)}" for y in (*_RATES, *_RUNS)]
     paths = {"axis": axes, "span": spans, "rate": rates, "dot": dots}
-    title, highest = _("Failure rate by day, with its 95 % interval"), format_percent(scale).replace(".0", "")
+    interval, highest = _("with its 95 % interval"), format_percent(scale).replace(".0", "")
     if days["ci_high"].max() > scale:
-        title = _("{what}, {change}", what=title, change=_("drawn up to {percent}", percent=highest))
+        interval = _("{what}, {change}", what=interval, change=_("drawn up to {percent}", percent=highest))
     labels = [
-        Label(right, 14, title, "end"),
+        Label(right, 14, _("Failure rate by day"), "end"),
+        Label(right, 30, interval, "end"),
         Label(right, _RUNS[0] - 8, _("Runs by day: failed ones below"), "end"),
         Label(right + 6, _RATES[0] + 4, highest, "start"),
         Label(right + 6, _RATES[1] + 4, "0", "start"),
