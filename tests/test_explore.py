@@ -22,7 +22,8 @@ import qoderdata as qd
 from qoderdata import errors
 from qoderdata.explore import chart_tables
 from qoderdata.sandbox import Sandbox
-from tests.test_report_page import HOSTILE, SECRET, Reader, hostile
+from tests.test_report import SECRET, Reader
+from tests.test_report_page import HOSTILE, hostile
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -252,21 +253,13 @@ class TestEditions:
 
     def test_statuses_of_all_kinds(self) -> None:
         statuses = [
-            "completed",
-            "failed",
-            "skipped",
-            "cancelled",
-            "waiting",
-            "running",
-            "pending",
+            *["completed", "failed", "skipped", "cancelled", "waiting", "running", "pending"],
             None,
             "strange",
         ]
         found = tables(qd.flatten_deployments([]), runs_of(statuses))
         drawn = [chart_tables.OUTCOMES[row["o"]] for row in sorted(found.runs, key=lambda row: row["t"])]
-        assert drawn == [
-            "completed", "failed", "skipped", "cancelled", "waiting", "running", "running", "unknown", "unknown",
-        ]  # fmt: skip
+        assert drawn == [*statuses[:6], "running", "unknown", "unknown"]
         (row,) = found.deployments
         assert (row["label"], row["unknown"], row["unfinished"], row["skipped"]) == ("dep_1", 2, 3, 2)
 

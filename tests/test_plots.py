@@ -20,6 +20,7 @@ from qoderdata import plots
 from qoderdata.errors import DataQualityWarning, MissingColumnError
 from qoderdata.plots.axes import PALE_IN_DARK, VERMILLION
 from qoderdata.summaries import failure_rates, run_failure_rates, session_costs
+from tests.test_plots_timeline import lanes_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -475,10 +476,6 @@ def test_rates_without_any_time_are_a_sentence() -> None:
     assert [text.get_text() for text in ax.texts] == ["There are no runs to show."]
 
 
-def lanes(ax: Axes) -> list[str]:
-    return [label.get_text() for label in ax.get_yticklabels()]
-
-
 def test_rates_over_time_are_not_drawn_as_bars() -> None:
     by_day = run_failure_rates(resolved_runs().dropna(subset="status"), freq="1D")
     with pytest.raises(ValueError, match="these rates are over time; draw them with plot_run_failure_rates"):
@@ -491,8 +488,8 @@ def test_rows_without_their_keys_are_not_drawn() -> None:
     for plot, frame in ((plots.plot_failure_rates, rates), (plots.plot_costs, spent)):
         with pytest.raises(ValueError, match=r"no keys to be named by.*set_index"):
             plot(frame)
-        assert lanes(plot(frame[:1])) == ["all"]
-        assert len(set(lanes(plot(frame.set_index(frame.columns[0]))))) == len(frame)
+        assert lanes_of(plot(frame[:1])) == ["all"]
+        assert len(set(lanes_of(plot(frame.set_index(frame.columns[0]))))) == len(frame)
 
 
 def resolved_runs() -> pd.DataFrame:

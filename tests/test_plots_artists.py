@@ -21,6 +21,7 @@ from matplotlib.text import Annotation
 from qoderdata import plots
 from qoderdata.frames import with_names
 from qoderdata.summaries import failure_rates, run_failure_rates
+from tests.test_plots_timeline import lanes_of, legend_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -127,13 +128,13 @@ class TestFailureRates:
     def test_rows_are_the_first_ones_and_the_title_counts_them(self) -> None:
         rates = failure_rates(counters([(100, number, 0) for number in range(30)]))
         ax = plots.plot_failure_rates(rates, top=3)
-        assert [label.get_text() for label in ax.get_yticklabels()] == ["job 29", "job 28", "job 27"]
+        assert lanes_of(ax) == ["job 29", "job 28", "job 27"]
         assert "(3 of 30 shown)" in ax.get_title()
 
     def test_keys_that_are_missing_have_a_name(self) -> None:
         frame = counters([(40, 12, 0), (10, 1, 0)]).assign(team=pd.array([None, "red"], dtype="str"))
         ax = plots.plot_failure_rates(failure_rates(frame, by=["agent_id", "team"]))
-        assert [label.get_text() for label in ax.get_yticklabels()] == ["agent_1 · (none)", "agent_1 · red"]
+        assert lanes_of(ax) == ["agent_1 · (none)", "agent_1 · red"]
 
 
 def triggers_of(rows: Sequence[tuple[str, str, str | None]], tz: str = "UTC") -> pd.DataFrame:
@@ -155,7 +156,7 @@ class TestNextTriggers:
             ("2026-06-15T05:00Z", "a", None),
         ]
         ax = plots.plot_next_triggers(triggers_of(rows, "Asia/Kathmandu"))
-        lanes = [label.get_text().lower() for label in ax.get_yticklabels()]
+        lanes = [lane.lower() for lane in lanes_of(ax)]
         assert lanes == ["b", "a", "c"], "soonest first"
         drawn = [(f"{time_of(x):%Y-%m-%dT%H:%MZ}", lanes[int(y)]) for line in ax.lines for x, y in points_of(line)]
         assert sorted(drawn) == sorted((time, deployment) for time, deployment, _ in rows)
@@ -178,33 +179,25 @@ class TestNextTriggers:
         named = {"agent_0": "Clerk", "agent_2": None}
         agents = pd.DataFrame({"id": named.keys(), "name": pd.array(list(named.values()), dtype="str")})
         ax = plots.plot_next_triggers(with_names(triggers_of(rows), agents=agents))
-        legend = ax.get_legend()
-        assert legend is not None
-        assert [text.get_text() for text in legend.get_texts()] == ["1  Clerk", "2  agent_1", "3  agent_2"]
+        assert legend_of(ax) == ["1  Clerk", "2  agent_1", "3  agent_2"]
 
     def test_no_agent_is_grey_and_has_no_number(self) -> None:
         rows = [("2026-06-15T01:00Z", "d0", None), ("2026-06-15T02:00Z", "d1", "agent_1")]
         ax = plots.plot_next_triggers(triggers_of(rows))
-        legend = ax.get_legend()
-        assert legend is not None
-        assert [text.get_text() for text in legend.get_texts()] == ["1  agent_1", "no agent"]
+        assert legend_of(ax) == ["1  agent_1", "no agent"]
         assert [text.get_text() for text in ax.texts] == ["1"]
         assert [points_of(line)[0][1] for line in ax.lines] == [1, 0]
 
     def test_more_agents_than_colours_are_grey_together(self) -> None:
         rows = [(f"2026-06-15T{number:02d}:00Z", f"d{number}", f"agent_{number}") for number in range(10)]
         ax = plots.plot_next_triggers(triggers_of(rows))
-        legend = ax.get_legend()
-        assert legend is not None
-        assert legend.get_texts()[-1].get_text() == "4 other agents"
-        assert len(legend.get_texts()) == len(ax.lines) == 7
+        assert legend_of(ax)[-1] == "4 other agents"
+        assert len(legend_of(ax)) == len(ax.lines) == 7
         assert len(points_of(ax.lines[-1])) == 4
 
     def test_one_other_agent_is_no_plural(self) -> None:
         rows = [(f"2026-06-15T{number:02d}:00Z", f"d{number}", f"agent_{number}") for number in range(7)]
-        legend = plots.plot_next_triggers(triggers_of(rows)).get_legend()
-        assert legend is not None
-        assert legend.get_texts()[-1].get_text() == "1 other agent"
+        assert legend_of(plots.plot_next_triggers(triggers_of(rows)))[-1] == "1 other agent"
 
     def test_one_time_is_shown_with_some_minutes_around_it(self) -> None:
         """Four years were shown around one date."""
@@ -223,7 +216,7 @@ class TestNextTriggers:
     def test_lanes_are_those_that_fire_soonest(self) -> None:
         rows = [(f"2026-06-15T{number:02d}:00Z", f"d{23 - number}", "agent_1") for number in range(24)]
         ax = plots.plot_next_triggers(triggers_of(rows), top=2)
-        assert [label.get_text() for label in ax.get_yticklabels()] == ["D23", "D22"]
+        assert lanes_of(ax) == ["D23", "D22"]
         assert "(2 of 24 deployments shown)" in ax.get_title()
         assert sum(len(points_of(line)) for line in ax.lines) == 2
 
@@ -295,7 +288,7 @@ class TestTriggerLoad:
         ax = plots.plot_trigger_load(frame)
         assert squares(ax)[0, :5].tolist() == [None, 1.0, 0.0, 1.0, None]
         assert [text.get_text() for text in ax.texts] == ["1", "0", "1"]
-        assert [label.get_text() for label in ax.get_yticklabels()] == WEEKDAYS
+        assert lanes_of(ax) == WEEKDAYS
 
 
 def runs_of(rows: Sequence[tuple[str | None, str]], duration_ms: list[int | None] | None = None) -> pd.DataFrame:
@@ -351,14 +344,8 @@ class TestRunFailureRates:
         rates = run_failure_rates(runs_of(rows).assign(deployment_id=which), freq="1D", tz="Asia/Tokyo")
         ax = plots.plot_run_failure_rates(rates, top=6, labels={"dep_6": "nightly"})
         titles = [panel.texts[0].get_text() for panel in ax.child_axes]
-        assert titles == [
-            "dep_8: 8 / 8",
-            "dep_7: 7 / 7",
-            "nightly: 6 / 6",
-            "dep_5: 5 / 5",
-            "dep_4: 4 / 4",
-            "dep_3: 3 / 3",
-        ]
+        names = ["dep_8", "dep_7", "nightly", "dep_5", "dep_4", "dep_3"]
+        assert titles == [f"{name}: {count} / {count}" for count, name in zip(range(8, 2, -1), names, strict=True)]
         assert "(6 of 8 shown" in ax.get_title()
         assert not ax.lines
         for panel, number in zip(ax.child_axes, range(8, 2, -1), strict=True):
@@ -381,9 +368,7 @@ class TestRunFailureRates:
         assert numbers(faint.get_ydata()) == [1 / 5, 1 / 4, 1 / 9, 1]
         assert faint.get_markevery() == [1, 3], "points of windows with enough runs are drawn once"
         assert (firm.get_alpha(), faint.get_alpha()) == (1, 0.5)
-        legend = ax.get_legend()
-        assert legend is not None
-        assert "fewer than 5 decided runs" in [text.get_text() for text in legend.get_texts()]
+        assert "fewer than 5 decided runs" in legend_of(ax)
 
     def test_panels_are_named_by_the_names_of_the_frame(self) -> None:
         rows = [("2026-06-01T00:00Z", "failed"), ("2026-06-02T00:00Z", "completed")]
@@ -393,7 +378,7 @@ class TestRunFailureRates:
         ax = plots.plot_run_failure_rates(run_failure_rates(named, freq="1D"))
         assert [panel.texts[0].get_text() for panel in ax.child_axes] == ["nightly: 1 / 1", "dep_2: 0 / 1"]
         ax = plots.plot_failure_rates(run_failure_rates(named))
-        assert [label.get_text() for label in ax.get_yticklabels()] == ["nightly", "dep_2"]
+        assert lanes_of(ax) == ["nightly", "dep_2"]
 
     def test_numbers_beside_a_name_in_arabic_are_not_turned_around(self) -> None:
         """Without marks of direction "1 / 2" is shown as "2 / 1"."""
@@ -458,9 +443,7 @@ class TestRunCalendar:
 
     def test_a_status_that_is_not_documented_is_unknown(self) -> None:
         ax = plots.plot_run_calendar(runs_of([("2026-06-15T01:00Z", "exploded")]))
-        legend = ax.get_legend()
-        assert legend is not None
-        assert legend.get_texts()[-1].get_text() == "only skipped or unfinished or unknown"
+        assert legend_of(ax)[-1] == "only skipped or unfinished or unknown"
 
     @pytest.mark.parametrize(("style", "sign"), [("default", -1), ("dark_background", 1)])
     def test_the_worse_a_day_the_more_it_differs_from_the_background(self, style: str, sign: int) -> None:
@@ -515,16 +498,12 @@ class TestDurations:
         statuses = ["completed", "completed", "failed", "skipped", "running", "completed"]
         frame = runs_of([("2026-06-01T00:00Z", s) for s in statuses], [5000, None, -3, None, None, 7000])
         ax = plots.plot_durations(frame)
-        legend = ax.get_legend()
-        assert legend is not None
-        assert legend.get_texts()[0].get_text() == "completed (2 runs)"
-        assert len(legend.get_texts()) == 3, "no failed run has a duration that can be"
+        assert legend_of(ax)[0] == "completed (2 runs)"
+        assert len(legend_of(ax)) == 3, "no failed run has a duration that can be"
 
     def test_one_run_is_one_run_and_runs_are_not_divided(self) -> None:
         ax = plots.plot_durations(runs_of([("2026-06-01T00:00Z", "failed")], [5000]))
-        legend = ax.get_legend()
-        assert legend is not None
-        assert [text.get_text() for text in legend.get_texts()] == ["failed (1 run)"]
+        assert legend_of(ax) == ["failed (1 run)"]
         assert all(tick == round(tick) for tick in ax.get_yticks())
 
     @pytest.mark.parametrize("length", [0, 1, 37, 1000, 123_456, 86_400_000, 9_000_000_000])

@@ -87,6 +87,8 @@ class Reader(HTMLParser):
         html = re.sub(r'<span class="time">([^<]*)</span>', r"\1", html)  # a part of the text around it
         self.elements: list[tuple[str, dict[str, str | None]]] = []
         self.words: list[str] = []
+        #: The first text of each element that has an id.
+        self.texts: dict[str, str] = {}
         self._ids: list[tuple[str, int]] = []
         self._heading = 0
         self.feed(html)
@@ -103,6 +105,7 @@ class Reader(HTMLParser):
     def handle_data(self, data: str) -> None:
         if data.strip():
             self.words.append(data.strip())
+            self.texts.setdefault(str(self.elements[-1][1].get("id")), data.strip())
 
     def all(self, tag: str) -> list[dict[str, str | None]]:
         return [attributes for name, attributes in self.elements if name == tag]
@@ -501,32 +504,16 @@ def test_scale(highest: float, scale: float) -> None:
 
 
 @pytest.mark.parametrize(
-    ("start", "zone", "days"),
+    ("start", "zone"),
     [
-        (
-            "2026-04-24T10:00Z",
-            "Africa/Cairo",
-            ["25 Mar", "30 Mar", "4 Apr", "9 Apr", "14 Apr", "19 Apr", "24 Apr"],
-        ),
-        (
-            "2026-05-24T10:00Z",
-            "Africa/Cairo",
-            ["24 Apr", "29 Apr", "4 May", "9 May", "14 May", "19 May", "24 May"],
-        ),
-        (
-            "2026-09-06T10:00Z",
-            "America/Santiago",
-            ["7 Aug", "12 Aug", "17 Aug", "22 Aug", "27 Aug", "1 Sep", "6 Sep"],
-        ),
-        ("2026-03-29T10:00Z", "Asia/Beirut", ["27 Feb", "4 Mar", "9 Mar", "14 Mar", "19 Mar", "24 Mar", "29 Mar"]),
-        (
-            "2026-11-01T10:00Z",
-            "America/Havana",
-            ["2 Oct", "7 Oct", "12 Oct", "17 Oct", "22 Oct", "27 Oct", "1 Nov"],
-        ),
+        ("2026-04-24T10:00Z", "Africa/Cairo"),
+        ("2026-05-24T10:00Z", "Africa/Cairo"),
+        ("2026-09-06T10:00Z", "America/Santiago"),
+        ("2026-03-29T10:00Z", "Asia/Beirut"),
+        ("2026-11-01T10:00Z", "America/Havana"),
     ],
 )
-def test_days_of_the_picture_where_clocks_change_at_midnight(start: str, zone: str, days: list[str]) -> None:
+def test_days_of_the_picture_where_clocks_change_at_midnight(start: str, zone: str) -> None:
     times = [pd.Timestamp(start) - pd.Timedelta(days=number) for number in range(1, 30)]
     runs = flatten_runs(
         [
@@ -541,7 +528,7 @@ def test_days_of_the_picture_where_clocks_change_at_midnight(start: str, zone: s
     assert len(bars) == len(times)
     assert all(4 <= bar.x <= 900 for bar in bars)
     found = [label.text for label in picture.labels if re.fullmatch(r"\d+ [A-Z][a-z]{2}", label.text)]
-    assert found == days[::-1]
+    assert found == [f"{day.day} {day:%b}" for day in pd.date_range(end=start[:10], periods=7, freq="5D")[::-1]]
 
 
 def session(number: int, deployment_id: str | None, total: float | None) -> dict[str, Any]:

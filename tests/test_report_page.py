@@ -8,7 +8,6 @@ import io
 import itertools
 import re
 from functools import cache
-from html.parser import HTMLParser
 from importlib import resources
 from typing import TYPE_CHECKING, Any
 
@@ -20,14 +19,13 @@ from qoderdata.frames import flatten_deployments, flatten_runs, flatten_sessions
 from qoderdata.report import write_report
 from qoderdata.sandbox import Sandbox
 from tests.browser import WatchedPage, page_of, running_browser
+from tests.test_report import SECRET, Reader
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
     from playwright.sync_api import Browser, Page
-
-SECRET = "s3cret-value"  # noqa: S105 - looked for, and found nowhere
 
 #: Names that would do something on a page that does not look out.
 HOSTILE = [
@@ -78,29 +76,6 @@ def hostile() -> tuple[pd.DataFrame, pd.DataFrame, pd.Timestamp]:
     for frame in frames:
         frame.attrs = {"source": HOSTILE[0], "fetched_at": f"{now - pd.Timedelta('3D')}", "complete": False}
     return *frames, now
-
-
-class Reader(HTMLParser):
-    """Notes elements, attributes and the words of a page; `words` has one entry an element's text."""
-
-    def __init__(self, html: str) -> None:
-        super().__init__(convert_charrefs=True)
-        self.elements: list[tuple[str, dict[str, str | None]]] = []
-        self.words: list[str] = []
-        self.texts: dict[str, str] = {}
-        self.feed(html)
-        self.close()
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.elements.append((tag, dict(attrs)))
-
-    def handle_data(self, data: str) -> None:
-        if data.strip():
-            self.words.append(data.strip())
-            self.texts.setdefault(str(self.elements[-1][1].get("id")), data.strip())
-
-    def all(self, tag: str) -> list[dict[str, str | None]]:
-        return [attributes for name, attributes in self.elements if name == tag]
 
 
 @pytest.fixture(scope="module")
@@ -208,20 +183,10 @@ def _luminance(colour: str) -> float:
 @pytest.mark.parametrize(
     ("ink", "ground"),
     [
-        ("ink", "ground"),
-        ("ink", "card"),
-        ("soft", "ground"),
-        ("soft", "card"),
-        ("accent", "ground"),
-        ("bad", "ground"),
-        ("bad", "card"),
-        ("bad", "bad-ground"),
-        ("ink", "calm-ground"),
-        ("caution", "caution-ground"),
-        ("ink", "heat"),
-        ("ink", "recent"),
+        *itertools.product(("ink", "soft", "bad"), ("ground", "card")), ("ink", "heat"), ("ink", "recent"),
+        ("accent", "ground"), ("bad", "bad-ground"), ("ink", "calm-ground"), ("caution", "caution-ground"),
     ],
-)
+)  # fmt: skip
 def test_contrast(mode: int, ink: str, ground: str) -> None:
     """At least 4.5 to 1, which WCAG asks of small text."""
     css = resources.files("qoderdata.report").joinpath("report.css").read_text(encoding="utf-8")
