@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import math
 import random
-from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -16,20 +14,8 @@ import pytest
 from qoderdata import decode, frames, schema
 from qoderdata.outcomes import open_frame
 from qoderdata.sandbox import Sandbox
-from qoderdata.summaries import (
-    compare_periods,
-    dataframe_engines,
-    duration_regressions,
-    error_breakdown,
-    error_budget,
-    error_groups,
-    failure_rates,
-    failure_streaks,
-    run_failure_rates,
-    session_costs,
-    start_delays,
-    unusual_runs,
-)
+from qoderdata.summaries import dataframe_engines, error_budget, run_failure_rates, session_costs
+from tests.test_summaries_engines import NOT_ON_DASK, OF_DEPLOYMENTS, SUMMARIES, Summary, plain
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -39,41 +25,26 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:PySpark does not yet fully support pandas:FutureWarning"),
 ]
 
-Summary = Callable[[Any], Any]
-NOW = datetime(2026, 6, 15, tzinfo=UTC)
-TIMEOUTS = pd.DataFrame({"id": ["dep_1", "dep_2"], "config_timeout_ms": pd.array([1000, None], dtype="Int64")})
 MISSED = pd.DataFrame({
     "scheduled_at": pd.to_datetime(["2025-11-01T00:00Z", "2025-11-02T00:00Z", "2025-11-02T12:00Z"]).as_unit("us"),
     "deployment_id": ["dep_1", "dep_9", "dep_1"],
     "certain": [True, True, False],
 })  # fmt: skip
 OF_RUNS: dict[str, Summary] = {
-    "rates": run_failure_rates,
-    "rates of all": lambda runs: run_failure_rates(runs, None),
-    "days in Berlin": lambda runs: run_failure_rates(runs, freq="1D", tz="Europe/Berlin"),
-    "hours in Havana": lambda runs: run_failure_rates(runs, None, freq="6h", tz="America/Havana"),
-    "weeks": lambda runs: run_failure_rates(runs, "agent_id", freq="1W"),
-    "occurrences by day": lambda runs: run_failure_rates(runs, freq="1D", tz="Asia/Beirut", per="occurrence"),
-    "errors by two": lambda runs: error_breakdown(runs, ["agent_id", "trigger_type"]),
-    "streaks": failure_streaks,
-    "streaks of all": lambda runs: failure_streaks(runs, None),
-    "regressions": lambda runs: duration_regressions(runs, recent="12h", baseline="2D", min_runs=1),
-    "delays": start_delays,
-    "periods": lambda runs: compare_periods(runs, recent="12h", baseline="2D"),
-    "messages by one": lambda runs: error_groups(runs, "deployment_id"),
-    "unusual": lambda runs: unusual_runs(runs, TIMEOUTS, now=NOW, threshold=1, min_runs=2),
-    "budget by two": lambda runs: error_budget(runs, by=["agent_id", "trigger_type"], window="12h"),
     "budget with missed": lambda runs: error_budget(runs, MISSED, by="deployment_id"),
-}
+    **{
+        name: {**SUMMARIES, **NOT_ON_DASK}[name]
+        for name in (
+            "rates", "rates of all", "days in Berlin", "hours in Havana", "weeks", "occurrences by day",
+            "errors by two", "streaks", "streaks of all", "regressions", "delays", "periods", "messages by one",
+            "unusual", "budget by two",
+        )
+    },
+}  # fmt: skip
 OF_SESSIONS: dict[str, Summary] = {
     "costs": session_costs,
     "costs of all": lambda sessions: session_costs(sessions, None),
     "costs by day in Havana": lambda sessions: session_costs(sessions, freq="1D", tz="America/Havana"),
-}
-OF_DEPLOYMENTS: dict[str, Summary] = {
-    "by id": failure_rates,
-    "by two": lambda df: failure_rates(df, ["status", "agent_id"]),
-    "of all": lambda df: failure_rates(df, None),
 }
 
 
@@ -137,16 +108,7 @@ def random_runs(seed: int) -> pa.Table:
 
 
 def cells(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Write times in UTC and missing values as `None`, so that engines can be compared."""
-
-    def cell(value: Any) -> Any:  # noqa: ANN401 any
-        if isinstance(value, datetime):
-            return value.astimezone(UTC)
-        if isinstance(value, float):
-            return None if math.isnan(value) else pytest.approx(value)
-        return value
-
-    return [{name: cell(value) for name, value in row.items()} for row in rows]
+    return [{name: plain(value) for name, value in row.items()} for row in rows]
 
 
 def compare(session: Any, summarise: Summary, table: pa.Table, of: schema.Schema) -> None:  # noqa: ANN401 a SparkSession
@@ -155,10 +117,10 @@ def compare(session: Any, summarise: Summary, table: pa.Table, of: schema.Schema
     if "window" in on_pandas.index.names:
         on_pandas = on_pandas[on_pandas["runs" if "runs" in on_pandas else "sessions"] > 0]
     keyed = on_pandas if on_pandas.index.names == [None] else on_pandas.reset_index()
-    plain = table.drop_columns(
+    without_lists = table.drop_columns(
         [name for name in ("schedule_upcoming_runs_at", "vault_ids") if name in table.column_names]
     )
-    on_spark = summarise(session.createDataFrame(plain))
+    on_spark = summarise(session.createDataFrame(without_lists))
     assert on_spark.columns == list(keyed.columns)
     expected = cells(pa.Table.from_pandas(keyed, preserve_index=False).to_pylist())
     assert cells(on_spark.toArrow().to_pylist()) == expected
@@ -179,7 +141,7 @@ def test_sessions_of_an_account(spark: Any, name: str) -> None:  # noqa: ANN401
     compare(spark, OF_SESSIONS[name], both.set_column(index, "usage_total_credits", halves), schema.SESSIONS)
 
 
-@pytest.mark.parametrize("name", OF_DEPLOYMENTS)
+@pytest.mark.parametrize("name", ["by id", "by two", "of all"])
 def test_deployments_of_an_account(spark: Any, account: tuple[pa.Table, pa.Table], name: str) -> None:  # noqa: ANN401
     compare(spark, OF_DEPLOYMENTS[name], account[0], schema.DEPLOYMENTS)
 
