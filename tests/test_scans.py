@@ -27,6 +27,7 @@ from qoderdata.load.runs import load_runs
 from qoderdata.load.scans import scan_deployments, scan_runs
 from qoderdata.sandbox import Sandbox
 from qoderdata.summaries import error_breakdown, failure_rates, run_failure_rates
+from tests.test_summaries_engines import rows_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -109,21 +110,6 @@ def collected(scanned: Any, of: schema.Schema) -> pd.DataFrame:  # noqa: ANN401 
 
 def by_id(frame: pd.DataFrame) -> pd.DataFrame:
     return frame.sort_values("id", ignore_index=True)
-
-
-def rows_of(summary: Any) -> list[dict[str, Any]]:  # noqa: ANN401 a frame of any engine
-    """Compute a summary as rows, so that engines can be compared; missing values are `None`."""
-    if isinstance(summary, dd.DataFrame):
-        summary = summary.compute()  # type: ignore[no-untyped-call] # Dask has no types
-    if isinstance(summary, pd.DataFrame):
-        keyed = summary if summary.index.names == [None] else summary.reset_index()
-        table = pa.Table.from_pandas(keyed, preserve_index=False)
-    else:
-        table = nw.from_native(summary).collect("pyarrow").to_native()
-    return [
-        {name: pytest.approx(value) if isinstance(value, float) else value for name, value in row.items()}
-        for row in table.to_pylist()
-    ]
 
 
 @pytest.mark.parametrize("engine", ENGINES)

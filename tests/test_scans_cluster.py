@@ -7,7 +7,6 @@ import warnings
 from typing import TYPE_CHECKING, Any
 
 import distributed
-import pyarrow as pa
 import pytest
 
 from qoderdata.client import Client
@@ -17,6 +16,7 @@ from qoderdata.load.runs import load_runs
 from qoderdata.load.scans import scan_deployments, scan_runs
 from qoderdata.sandbox import Sandbox
 from qoderdata.summaries import error_breakdown, failure_rates, failure_streaks, run_failure_rates
+from tests.test_summaries_engines import rows_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -57,14 +57,6 @@ OF_RUNS: dict[str, Callable[[Any], Any]] = {
     "errors": error_breakdown,
     "errors by agent": lambda runs: error_breakdown(runs, "agent_id"),
 }
-
-
-def rows_of(summary: pd.DataFrame) -> list[dict[str, Any]]:
-    keyed = summary if summary.index.names == [None] else summary.reset_index()
-    return [
-        {name: pytest.approx(value) if isinstance(value, float) else value for name, value in row.items()}
-        for row in pa.Table.from_pandas(keyed, preserve_index=False).to_pylist()
-    ]
 
 
 def test_the_workers_are_processes(cluster: distributed.Client) -> None:

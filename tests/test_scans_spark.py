@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
@@ -17,6 +16,8 @@ from qoderdata.load.runs import load_runs
 from qoderdata.load.scans import scan_deployments, scan_runs
 from qoderdata.sandbox import Sandbox
 from qoderdata.summaries import error_breakdown, failure_rates, failure_streaks, run_failure_rates
+from tests.test_scans import by_id
+from tests.test_summaries_engines import plain
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -66,22 +67,12 @@ def kept(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, pd.DataFrame, 
         )
 
 
-def by_id(frame: pd.DataFrame) -> pd.DataFrame:
-    return frame.sort_values("id", ignore_index=True)
-
-
 def collected(scanned: Any, of: schema.Schema) -> pd.DataFrame:  # noqa: ANN401 - Spark has no types
     return by_id(to_pandas(scanned.toArrow().cast(of.arrow), of))
 
 
 def rows_of(table: pa.Table) -> list[dict[str, Any]]:
     """Return the rows with times in UTC, so that only what was counted is compared."""
-
-    def plain(value: Any) -> Any:  # noqa: ANN401 - one cell
-        if isinstance(value, datetime):
-            return value.astimezone(UTC)
-        return pytest.approx(value) if isinstance(value, float) else value
-
     return [{name: plain(value) for name, value in row.items()} for row in table.to_pylist()]
 
 
