@@ -348,13 +348,17 @@ def test_on_a_phone_the_rows_of_the_timeline_have_names(browser: Browser, path: 
         assert chart.page.evaluate("document.querySelector('.scroll').scrollWidth") <= 390
 
 
+@pytest.fixture(scope="module")
+def hostile_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("explore") / "hostile.html"
+    qd.explore(*hostile()[:2], path)
+    return path
+
+
 @pytest.mark.parametrize("screen", SCREENS)
-def test_hostile_texts_are_shown_as_texts(screen: str, browser: Browser, tmp_path: Path) -> None:
+def test_hostile_texts_are_shown_as_texts(screen: str, browser: Browser, hostile_path: Path) -> None:
     """No text runs, nothing is asked for, and it fits the screen."""
-    deployments, runs, _ = hostile()
-    path = tmp_path / "hostile.html"
-    qd.explore(deployments, runs, path)
-    with charted(browser, path, **SCREENS[screen]) as chart:
+    with charted(browser, hostile_path, **SCREENS[screen]) as chart:
         page = chart.page
         rows, points = chart.marks("deployment_rows_0_marks"), chart.marks("timeline_marks")
         for mark in [*rows[:12], points[-1]]:

@@ -231,11 +231,11 @@ def squares(ax: Axes) -> np.ma.MaskedArray[Any, Any]:
 WINDOWS = [
     ("UTC", "2026-06-15T00:00Z", 24 * 7),
     ("UTC", "2026-06-17T13:20Z", 30),
-    ("Asia/Kolkata", "2026-06-15T01:20Z", 24 * 10),  # half an hour off
-    ("Asia/Kathmandu", "2026-06-15T01:20Z", 24 * 3),  # three quarters
-    ("Europe/Berlin", "2026-10-23T00:00Z", 24 * 4),  # an hour twice
-    ("America/New_York", "2026-03-07T00:00Z", 24 * 3),  # an hour missing
-    ("Australia/Lord_Howe", "2026-04-03T00:00Z", 24 * 4),  # half an hour twice
+    ("Asia/Kolkata", "2026-06-15T01:20Z", 24 * 8),  # half an hour off
+    ("Asia/Kathmandu", "2026-06-15T01:20Z", 24),  # three quarters
+    ("Europe/Berlin", "2026-10-24T12:00Z", 24),  # an hour twice
+    ("America/New_York", "2026-03-08T00:00Z", 24),  # an hour missing
+    ("Australia/Lord_Howe", "2026-04-04T03:00Z", 24),  # half an hour twice
 ]
 
 
