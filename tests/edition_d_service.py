@@ -6,6 +6,7 @@ No rule of the package is repeated here.
 
 from __future__ import annotations
 
+import bisect
 import http.server
 import json
 import random
@@ -58,7 +59,7 @@ _DEAD: dict[str, Any] = {"session": "terminated", "alone": "failed", "alone_erro
 _RUNS: dict[str, Any] = {"status": "running", "status_from": "session", "alone": "running", "requests": 0}
 _NONE: dict[str, Any] = {"requests": 0, "session": None}
 KINDS = (
-    Kind("done", 544, "^run; msg; call; $idle end_turn"),
+    Kind("done", 116, "^run; msg; call; $idle end_turn"),
     Kind("done, without a reason", 20, "^run; $idle"),
     Kind("done, the reason is null", 5, "^run; $idle null"),
     Kind("done, the reason is empty", 5, "^run; $idle {}"),
@@ -264,7 +265,7 @@ class Account:
         drawn = old + drawn
         time = self.now - timedelta(minutes=self.spacing) * len(drawn)
         for index in range(150):  # people's sessions, older than any run
-            self.add_session(Kind("person's", 0, ""), time - timedelta(hours=index + 2), None)
+            self.add_session(Kind("person's", 0, ""), time - timedelta(minutes=120 + 5 * index), None)
         for index, kind in enumerate(drawn):
             if index % 50:  # else at the same second as the one before
                 time = self.now - timedelta(
@@ -401,8 +402,7 @@ class Account:
         usage = self.chance.choice([None, {"total_credits": 0}, {"total_credits": 1.25}, _FULL_USAGE])
         if usage is not None:
             session["usage"] = usage
-        self.sessions.append(session)
-        self.sessions.sort(key=lambda each: parse(each["created_at"]), reverse=True)
+        bisect.insort(self.sessions, session, key=lambda each: -parse(each["created_at"]).timestamp())
         if kind.served == "by id":
             self.not_listed.add(session["id"])
         self.events[session["id"]] = []
