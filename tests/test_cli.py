@@ -21,6 +21,7 @@ import pytest
 import qoderdata as qd
 from qoderdata.cli import commands, main
 from qoderdata.cli.options import Command
+from qoderdata.formatting import counted
 from qoderdata.formatting import display_width as width
 from qoderdata.sandbox import Sandbox
 
@@ -39,7 +40,7 @@ TOKEN_VARIABLE, URL_VARIABLE = "QODER_ACCESS_TOKEN", "QODER_MANAGED_BASE_URL"
 
 @pytest.fixture(scope="module")
 def sandbox() -> Iterator[Sandbox]:
-    with Sandbox(deployments=250, seed=7) as served:
+    with Sandbox(deployments=60, seed=7) as served:
         yield served
 
 
@@ -276,7 +277,7 @@ def test_pull_writes_both_forms_and_says_so_for_machines(
 ) -> None:
     assert main(["pull", "deployments", "--include-archived", "--out", "d.parquet", "--json"]) == 0
     facts = json.loads(capsys.readouterr().out)
-    assert (facts["rows"], facts["out"], facts["from_cache"]) == (250, "d.parquet", False)
+    assert (facts["rows"], facts["out"], facts["from_cache"]) == (60, "d.parquet", False)
     pd.testing.assert_frame_equal(
         pd.read_parquet(tmp_path / "d.parquet"), qd.load_deployments(include_archived=True)
     )
@@ -594,12 +595,12 @@ def test_tables_say_of_which_runs_their_rates_are(
 
 def test_an_agent_is_chosen_by_its_name_too(capsys: pytest.CaptureFixture[str]) -> None:
     agents, deployments = qd.load_agents(), qd.load_deployments()
-    name = agents["name"].value_counts().index[0]
+    name = agents.set_index("id")["name"][deployments["agent_id"].mode()[0]]
     named = agents["id"][agents["name"] == name]
     assert main(["failures", "--agent", name, "--json", "--min-runs", "0"]) == 0
     found = {row["id"] for row in json.loads(capsys.readouterr().out)}
-    counted = deployments[deployments["stats_total_runs"].notna()]
-    assert found == set(counted["id"][counted["agent_id"].isin(named)])
+    known = deployments[deployments["stats_total_runs"].notna()]
+    assert found == set(known["id"][known["agent_id"].isin(named)])
     assert len(found) > 1
 
 
@@ -653,8 +654,8 @@ def test_filters_that_nothing_passes_are_said_of_an_agent_by_name_too(capsys: py
 
 
 def test_sessions_of_an_agent_are_pulled_by_its_name(capsys: pytest.CaptureFixture[str]) -> None:
-    agents, sessions = qd.load_agents(), qd.load_sessions()
-    name = agents["name"].value_counts().index[0]
+    agents, deployments, sessions = qd.load_agents(), qd.load_deployments(), qd.load_sessions()
+    name = agents.set_index("id")["name"][deployments["agent_id"].mode()[0]]
     expected = sessions["agent_id"].isin(agents["id"][agents["name"] == name]).sum()
     assert main(["pull", "sessions", "--agent", name, "--json"]) == 0
     captured = capsys.readouterr()
@@ -775,7 +776,7 @@ def test_an_agent_that_nothing_starts_is_said_without_the_names_too(
 def test_deployments_without_counters_are_said_to_be_left_out(capsys: pytest.CaptureFixture[str]) -> None:
     without = int(qd.load_deployments()["stats_total_runs"].isna().sum())
     assert main(["failures"]) == 0
-    assert f"{without} deployments without counters left out" in capsys.readouterr().out
+    assert f"{counted(without, 'deployment')} without counters left out" in capsys.readouterr().out
 
 
 def test_a_filtered_report_is_about_the_runs_and_sessions_of_these_deployments(
@@ -905,7 +906,7 @@ def test_the_cache_is_shown_and_cleared(capsys: pytest.CaptureFixture[str]) -> N
 @pytest.mark.filterwarnings("default:.* completed runs are assumed")
 @pytest.mark.usefixtures("empty_cache")
 def test_the_newest_edition_is_shown_as_the_others(capsys: pytest.CaptureFixture[str]) -> None:
-    with Sandbox(deployments=40, seed=7, runs=200, edition="D") as served:
+    with Sandbox(deployments=20, seed=7, runs=100, edition="D") as served:
         account = ["--base-url", served.base_url]
         for words in ("sessions", "agents", "environments"):
             assert main(["pull", words, *account]) == 0
@@ -926,7 +927,7 @@ def test_the_newest_edition_is_shown_as_the_others(capsys: pytest.CaptureFixture
         assert main(["unusual", "--since", "all", *account]) == 0
         assert "--outcomes" not in capsys.readouterr().out
         truth = [outcome["status"] for outcome in served.outcomes]
-        assert row["runs"] == 200
+        assert row["runs"] == 100
         assert row["failed"] == truth.count("failed")
         assert (
             main(["failures", "--min-runs", "0", "--outcomes", "events", "--json", "--include-archived", *account])
@@ -942,7 +943,7 @@ def test_the_newest_edition_is_shown_as_the_others(capsys: pytest.CaptureFixture
 @pytest.mark.parametrize("edition", ["C", "D"])
 def test_the_demo_writes_what_it_says(edition: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """In D the counters are counted and the outcomes come from events; the files and tables are the same."""
-    assert main(["demo", "--out", "out", "--deployments", "40", "--runs", "200", "--edition", edition]) == 0
+    assert main(["demo", "--out", "out", "--deployments", "12", "--runs", "60", "--edition", edition]) == 0
     text = capsys.readouterr().out
     written = {
         Path(line.strip()).name for line in text.split("Written:\n")[1].splitlines() if line.startswith("  ")
@@ -955,9 +956,9 @@ def test_the_demo_writes_what_it_says(edition: str, tmp_path: Path, capsys: pyte
         "report.html",
         "failure-rates.png",
     }
-    assert len(pd.read_parquet(tmp_path / "out" / "deployments.parquet")) == 40
+    assert len(pd.read_parquet(tmp_path / "out" / "deployments.parquet")) == 12
     runs = pd.read_parquet(tmp_path / "out" / "runs.parquet")
-    assert len(runs) == 200
+    assert len(runs) == 60
     assert ("events" in set(runs["status_from"])) is (edition == "D")
     assert re.search(r"^name +id +runs +failed +rate", text, re.MULTILINE)
     assert text.endswith(f"\nOpen {Path('out') / 'report.html'} in a browser.\n")

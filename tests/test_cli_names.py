@@ -28,7 +28,7 @@ ID = re.compile(r"\b(?:dep|agent|env|drun|sess)_[0-9a-f]{5,}")
 
 @pytest.fixture(scope="module")
 def sandbox() -> Iterator[Sandbox]:
-    with Sandbox(deployments=60, seed=7, left_out=6) as served:
+    with Sandbox(deployments=40, seed=7, left_out=6) as served:
         yield served
 
 

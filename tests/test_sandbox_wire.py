@@ -27,7 +27,7 @@ Params = dict[str, str]
 
 @pytest.fixture(scope="module")
 def sandbox() -> Iterator[Sandbox]:
-    with Sandbox(deployments=130, seed=11, runs=1_500) as running:
+    with Sandbox(deployments=130, seed=11, runs=1_050) as running:
         yield running
 
 
