@@ -574,8 +574,10 @@ def test_counters_that_the_service_does_not_give_are_counted(
         assert {key: row[name] for key, row in rows.items()} == {
             key: count.get(key, 0) for key in deployments["id"]
         }
-    assert main(["failures", "--top", "1"]) == 0
-    assert "the service gives no counters" in capsys.readouterr().out
+    assert main(["failures", "--top", "1", "--tz", "Asia/Tokyo"]) == 0
+    first = runs["triggered_at"].min().tz_convert("Asia/Tokyo")
+    told = f"the service gives no counters; runs since {first:%Y-%m-%d %H:%M} +09:00 are counted"
+    assert told in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
