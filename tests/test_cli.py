@@ -375,7 +375,7 @@ def test_what_goes_wrong_here_is_one_line_and_its_code(
         ("compare --baseline 0h", "--baseline 0h has no length"),
         ("failures --fail-over 20", "not in the range 0<=x<=1"),
         ("failures --fail-over -0.1", "not in the range 0<=x<=1"),
-        ("failures --fail-over nan", "--fail-over nan is no rate"),
+        ("failures --fail-over nan", "--fail-over': 'nan' is not a number"),
         ("failures --top 0", "not in the range"),
         ("runs --top -1", "not in the range"),
         ("failures --csv --json", "give one of --csv and --json"),
@@ -419,7 +419,7 @@ def test_a_command_line_that_makes_no_sense_is_one_line_and_code_2(
         "report . --runs", "report r.pdf --runs", "report r.html --runs --since 7", "report r.html --horizon 7",
         "report r.html --lang de", "runs --freq 7", "costs --freq 7", "triggers --load 7", "forecast --horizon 7",
         "missed --grace 7", "check --recent 0D", "compare --baseline 0D", "export triggers t.csv --start 7",
-        "unusual --now 7",
+        "unusual --now 7", "unusual --threshold nan", "check --doubtful nan", "check --budget-share nan",
     ],
 )  # fmt: skip
 def test_a_value_that_makes_no_sense_is_refused_before_the_service_is_asked(

@@ -540,14 +540,20 @@ def time_option(name: str, meaning: str) -> Decorator:
     return _checked_option(name, lambda text: parsing.parse_instant(text, name=name), metavar="TIME", help=meaning)
 
 
+class Number(click.FloatRange):
+    """A number in a range; nan, which click takes for one in every range, is none."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:  # noqa: ANN401
+        """Read a number."""
+        number: float = super().convert(value, param, ctx)
+        if math.isnan(number):
+            self.fail(f"{value!r} is not a number", param, ctx)
+        return number
+
+
 def fail_over_option(meaning: str) -> Decorator:
     """Return the decorator that adds `--fail-over`."""
-
-    def check(rate: float) -> None:
-        if math.isnan(rate):  # nothing is above it, and nothing below
-            raise click.UsageError("--fail-over nan is no rate")
-
-    return _checked_option("--fail-over", check, type=click.FloatRange(0, 1), metavar="RATE", help=meaning)
+    return click.option("--fail-over", type=Number(0, 1), metavar="RATE", help=meaning)
 
 
 def number_option(name: str, meaning: str, *, least: int, default: int) -> Decorator:
@@ -557,7 +563,7 @@ def number_option(name: str, meaning: str, *, least: int, default: int) -> Decor
 
 def share_option(name: str, meaning: str, *, default: float, most: float | None = None) -> Decorator:
     """Return the decorator that adds an option with a share."""
-    return click.option(name, type=click.FloatRange(0, most), default=default, metavar="SHARE", help=meaning)
+    return click.option(name, type=Number(0, most), default=default, metavar="SHARE", help=meaning)
 
 
 def span_option(name: str, meaning: str, *, default: str | None = None, may_be_zero: bool = True) -> Decorator:
