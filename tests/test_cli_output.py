@@ -58,13 +58,13 @@ def account(sandbox: Sandbox, shared_cache: Path, monkeypatch: pytest.MonkeyPatc
 
 
 @pytest.fixture
-def newest_edition(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
+def newest_edition(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Sandbox]:
     """Serve an account of the present that speaks the newest edition."""
     with Sandbox(deployments=15, seed=7, edition="D", runs=80, now=datetime.now(UTC)) as served:
         monkeypatch.setenv("QODER_PAT", served.pat)
         monkeypatch.setenv("QODER_MANAGED_BASE_URL", served.base_url)
         monkeypatch.setenv("QODERDATA_CACHE_DIR", str(tmp_path / "cache"))
-        yield
+        yield served
 
 
 @pytest.fixture
@@ -537,6 +537,12 @@ def test_what_the_service_says_stays_as_it_is(
         assert f": {error['message']}. " in message
     assert message.count("make a new Client") == 1
     assert re.search(r"token in Qoder Cloud and set QODER_ACCESS_TOKEN or QODER_PAT to it\. \[", message)
+
+
+def test_notes_of_errors_name_options_too(newest_edition: Sandbox, capsys: pytest.CaptureFixture[str]) -> None:
+    newest_edition.misbehave("403", at=2)  # the list of sessions, after that of runs
+    assert main(["runs"]) == 4
+    assert capsys.readouterr().err.endswith(" The runs are stored; --outcomes runs reads run records only.\n")
 
 
 def test_retries_and_notes_name_options_too(
