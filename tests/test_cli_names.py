@@ -341,26 +341,6 @@ def test_the_forecast_is_the_library_s(capsys: pytest.CaptureFixture[str]) -> No
 
 
 @pytest.mark.parametrize(
-    ("words", "code", "told"),
-    [
-        ("costs --tz Asia/Tokyo", 2, "--tz has no effect without --freq"),
-        ("compare --recent 7", 2, "unit"),
-        ("compare --until yesterday", 2, "until"),
-        ("forecast --horizon 30", 2, "unit"),
-        ("unusual --threshold 0", 2, "range"),
-        ("unusual --now 2026-06-15", 2, "zone"),
-    ],
-)
-def test_what_makes_no_sense_is_one_line(
-    words: str, code: int, told: str, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert main(words.split()) == code
-    captured = capsys.readouterr()
-    assert re.fullmatch(r"qoderdata: .+\n", captured.err)
-    assert told in captured.err
-
-
-@pytest.mark.parametrize(
     "words",
     ["failures --by vault_ids", "failures --by schedule_upcoming_runs_at", "costs --since all --by vault_ids"],
 )
