@@ -636,15 +636,29 @@ def test_a_narrow_table_keeps_names_and_whole_figures(
         assert re.search(r"\d  \w{8,}", row)
 
 
-def test_the_help_says_what_cannot_be_had_again(capsys: pytest.CaptureFixture[str]) -> None:
-    told = {
-        "cache": "`clear` removes them all and asks nothing. Snapshots cannot be had again",
-        "sandbox": "Time does not go on in it: after some minutes `check` and `missed` report triggers as missed.",
-        "events": "qoderdata events RUN_ID",
-    }
-    for command, text in told.items():
-        assert main([command, "--help"]) == 0
-        assert text in " ".join(capsys.readouterr().out.split())
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        ("cache", "`clear` removes them all and asks nothing. Snapshots cannot be had again"),
+        (
+            "sandbox",
+            "Time does not go on in it: after some minutes `check` and `missed` report triggers as missed.",
+        ),
+        ("events", "qoderdata events RUN_ID"),
+        ("pull runs", "Only runs of this deployment."),
+        ("pull sessions", "Only sessions of this deployment."),
+        *[
+            (
+                words,
+                "if it has not ended after its timeout or, where that is not known, after ten times the median",
+            )
+            for words in ("check", "unusual")
+        ],
+    ],
+)
+def test_the_help_says_what_one_should_know(words: str, told: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([*words.split(), "--help"]) == 0
+    assert told in " ".join(capsys.readouterr().out.split())
 
 
 @pytest.mark.parametrize("columns", [40, 80])
