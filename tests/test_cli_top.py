@@ -59,6 +59,10 @@ QUICK = (
 @pytest.fixture(scope="module")
 def sandbox() -> Iterator[Sandbox]:
     with Sandbox(deployments=20, seed=7, runs=100, now=NOW) as served:
+        active = (one for one in served.deployments if one["status"] == "active" and not one["archived_at"])
+        of_team = next(one["id"] for one in active if "team" in one["metadata"])
+        for status in ("failed", "running"):  # at any time of the day, a deployment that has a team
+            served.create_runs(1, status=status, deployment_id=of_team)
         yield served
 
 

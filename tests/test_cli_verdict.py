@@ -313,6 +313,9 @@ def test_doubtful_outcomes_count_by_their_share(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with account(monkeypatch, deployments=10, runs=100, edition="D") as served:
+        served.create_runs(1, status="waiting")
+        (gone,) = served.create_runs(1)
+        served.delete_session(gone["session_id"])
 
         def is_said(*words: str) -> bool:
             return "incomplete_data" in {kind for kind, _ in kinds(capsys, *words)}
