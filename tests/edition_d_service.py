@@ -6,6 +6,7 @@ No rule of the package is repeated here.
 
 from __future__ import annotations
 
+import bisect
 import http.server
 import json
 import random
@@ -58,7 +59,7 @@ _DEAD: dict[str, Any] = {"session": "terminated", "alone": "failed", "alone_erro
 _RUNS: dict[str, Any] = {"status": "running", "status_from": "session", "alone": "running", "requests": 0}
 _NONE: dict[str, Any] = {"requests": 0, "session": None}
 KINDS = (
-    Kind("done", 544, "^run; msg; call; $idle end_turn"),
+    Kind("done", 116, "^run; msg; call; $idle end_turn"),
     Kind("done, without a reason", 20, "^run; $idle"),
     Kind("done, the reason is null", 5, "^run; $idle null"),
     Kind("done, the reason is empty", 5, "^run; $idle {}"),
@@ -75,9 +76,8 @@ KINDS = (
     Kind("out of retries", 40, "^run; !error exhausted; $idle retries_exhausted", "failed"),
     Kind("out of retries, no error", 8, "^run; $idle retries_exhausted", "failed", error="retries_exhausted"),
     Kind("out of budget", 20, "^run; $idle budget_reached", "failed", error="budget_reached"),
-    Kind(
-        "out of budget after an error", 6, "^run; error retrying; !error retrying; $idle budget_reached", "failed"
-    ),
+    Kind("out of budget after an error", 6, "^run; error retrying; !error retrying; $idle budget_reached",
+         "failed"),
     Kind("fatal, then another", 5, "^run; !error exhausted; error retrying; $idle retries_exhausted", "failed"),
     Kind("fatal twice", 5, "^run; error exhausted; !error terminal; $idle retries_exhausted", "failed"),
     Kind("voided, then out of retries", 5, "^run; !error exhausted; run; $idle retries_exhausted", "failed"),
@@ -88,14 +88,8 @@ KINDS = (
     Kind("terminated", 20, "^run; !error terminal; $terminated", "failed", **_DEAD),
     Kind("terminated, no error", 8, "^run; $terminated", "failed", error="session_terminated", **_DEAD),
     Kind("terminated after an error", 5, "^run; !error retrying; $terminated", "failed", **_DEAD),
-    Kind(
-        "terminated, archived",
-        8,
-        "^run; !error terminal; $terminated",
-        "failed",
-        session="terminated",
-        archived=True,
-    ),
+    Kind("terminated, archived", 8, "^run; !error terminal; $terminated", "failed", session="terminated",
+         archived=True),
     Kind("terminated, no end", 5, "^run; msg", "failed", "session", "session_terminated", **_DEAD),
     Kind("terminated, no events", 5, "", "failed", "session", "session_terminated", **_DEAD),
     Kind("done, then terminated", 5, "^run; $idle end_turn; day; run; terminated", **_DEAD),
@@ -104,19 +98,14 @@ KINDS = (
     Kind("waited", 10, "^run; idle requires_action; run; $idle end_turn"),
     Kind("done, then waits", 5, "^run; $idle end_turn; day; run; idle requires_action"),
     Kind("continued, failed", 12, "^run; $idle end_turn; day; run; error terminal; idle retries_exhausted"),
-    Kind(
-        "failed, continued",
-        8,
-        "^run; !error exhausted; $idle retries_exhausted; day; run; idle end_turn",
-        "failed",
-    ),
+    Kind("failed, continued", 8, "^run; !error exhausted; $idle retries_exhausted; day; run; idle end_turn",
+         "failed"),
     Kind("cancelled, continued", 5, "^run; $idle cancelled; day; run; idle end_turn", "cancelled"),
     Kind("unknown stop", 8, "^run; idle handed_over", None),
     Kind("unknown stop, continued", 5, "^run; idle handed_over; day; run; idle end_turn", None),
     Kind("archived", 40, "^run; $idle end_turn", archived=True),
-    Kind(
-        "archiving writes events", 15, "^run; $idle end_turn; day; terminated", session="terminated", archived=True
-    ),
+    Kind("archiving writes events", 15, "^run; $idle end_turn; day; terminated", session="terminated",
+         archived=True),
     Kind("archived, no events", 5, "", status_from="session", archived=True),
     Kind("archived, failed", 5, "^run; !error terminal; $idle retries_exhausted", "failed", archived=True),
     Kind("runs", 6, "run", session="running", **_RUNS),
@@ -139,45 +128,24 @@ KINDS = (
     Kind("times out of order", 8, "^@50 run; $@60 idle end_turn; @10 run; @20 idle cancelled"),
     Kind("with seconds", 10, "^run; $idle end_turn", seconds=9.25),
     Kind("long", 3, "^run; " + "rescheduled; run; " * 70 + "$idle end_turn", requests=2),
-    Kind(
-        "long, waits",
-        2,
-        "^run; " + "idle requires_action; run; " * 110 + "idle requires_action",
-        "waiting",
-        requests=3,
-    ),
+    Kind("long, waits", 2, "^run; " + "idle requires_action; run; " * 110 + "idle requires_action", "waiting",
+         requests=3),
     Kind("long after the end", 3, "^run; $idle end_turn" + "; run; idle end_turn" * 80),
     Kind("talkative", 3, "^run; " + "msg; " * 250 + "$idle end_turn"),
     Kind("ends a page", 2, "^run; " + "rescheduled; " * 98 + "$idle end_turn"),
-    Kind(
-        "voided on the next page", 2, "^run; " + "rescheduled; " * 98 + "error exhausted; run; $idle", requests=2
-    ),
-    Kind(
-        "fatal on a page before",
-        2,
-        "^run; " + "rescheduled; " * 98 + "!error exhausted; $idle",
-        "failed",
-        requests=2,
-    ),
+    Kind("voided on the next page", 2, "^run; " + "rescheduled; " * 98 + "error exhausted; run; $idle",
+         requests=2),
+    Kind("fatal on a page before", 2, "^run; " + "rescheduled; " * 98 + "!error exhausted; $idle", "failed",
+         requests=2),
     Kind("not listed", 3, "^run; $idle end_turn", served="by id"),
     Kind("deleted", 12, "", None, None, alone=None, alone_from=None, served="gone", requests=0),
     Kind("no session", 43, "", "failed", "run", "!", alone="failed", alone_from="run", alone_error="!", **_NONE),
     Kind("pending", 3, "", "pending", "run", alone="pending", alone_from="run", **_NONE),
     Kind("old, done", 28, "", status_from="service", alone_from="service", requests=0),
-    Kind(
-        "old, failed",
-        8,
-        "",
-        "failed",
-        "service",
-        "!",
-        alone="failed",
-        alone_from="service",
-        alone_error="!",
-        requests=0,
-    ),
+    Kind("old, failed", 8, "", "failed", "service", "!", alone="failed", alone_from="service", alone_error="!",
+         requests=0),
     Kind("old, skipped", 4, "", "skipped", "service", alone="skipped", alone_from="service", requests=0),
-)
+)  # fmt: skip
 SETTLED = tuple(kind for kind in KINDS if not kind.is_open)
 
 
@@ -264,7 +232,7 @@ class Account:
         drawn = old + drawn
         time = self.now - timedelta(minutes=self.spacing) * len(drawn)
         for index in range(150):  # people's sessions, older than any run
-            self.add_session(Kind("person's", 0, ""), time - timedelta(hours=index + 2), None)
+            self.add_session(Kind("person's", 0, ""), time - timedelta(minutes=120 + 5 * index), None)
         for index, kind in enumerate(drawn):
             if index % 50:  # else at the same second as the one before
                 time = self.now - timedelta(
@@ -401,8 +369,7 @@ class Account:
         usage = self.chance.choice([None, {"total_credits": 0}, {"total_credits": 1.25}, _FULL_USAGE])
         if usage is not None:
             session["usage"] = usage
-        self.sessions.append(session)
-        self.sessions.sort(key=lambda each: parse(each["created_at"]), reverse=True)
+        bisect.insort(self.sessions, session, key=lambda each: -parse(each["created_at"]).timestamp())
         if kind.served == "by id":
             self.not_listed.add(session["id"])
         self.events[session["id"]] = []
@@ -486,17 +453,7 @@ _CURSORS = ("page", "after_id", "before_id")
 _PARAMETERS: dict[str, tuple[str, ...]] = {
     "deployments": (*_CURSORS, "status", "include_archived", "agent_id", *_FROM_TO),
     "deployment_runs": (*_CURSORS, "deployment_id", "trigger_type", "has_error", *_TIMES),
-    "deployments/*/runs": (*_CURSORS, "triggered_after", "triggered_before"),
-    "sessions": (
-        "page",
-        "agent_id",
-        "agent_version",
-        "deployment_id",
-        "statuses[]",
-        "order",
-        "include_archived",
-        *_TIMES,
-    ),
+    "sessions": ("page", "agent_id", "deployment_id", "order", "include_archived", *_TIMES),
     "sessions/*/events": (*_CURSORS, "types[]", "order"),
     "agents": ("page", "include_archived", *_FROM_TO),
     "environments": ("page", "include_archived", *_FROM_TO),
@@ -561,7 +518,6 @@ class EditionD:
         records = {
             "deployments/*": account.deployments,
             "deployment_runs/*": account.runs,
-            "deployments/*/runs/*": [run for run in account.runs if run["deployment_id"] == parts[1]],
             "sessions/*": account.sessions,
             "agents/*": account.agents,
             "environments/*": account.environments,
@@ -576,7 +532,6 @@ class EditionD:
         records: Sequence[Record] = {
             "deployments": account.deployments,
             "deployment_runs": account.runs,
-            "deployments/*/runs": account.runs,
             "sessions": account.sessions,
             "agents": account.agents,
             "environments": account.environments,
@@ -584,18 +539,13 @@ class EditionD:
         if name == "sessions/*/events":
             _one(account.sessions, parts[1])
             records = account.events[parts[1]]
-        elif name == "deployments/*/runs":
-            _one(account.deployments, parts[1])
-            query["deployment_id"] = parts[1]
         if query.get("order") == ("desc" if name == "sessions/*/events" else "asc"):
             records = records[::-1]
-        chosen = {key: {value for name, value in pairs if name == key} for key in ("types[]", "statuses[]")}
+        types = {value for name, value in pairs if name == "types[]"}
 
         def keep(record: Record) -> bool:
-            types, statuses = chosen["types[]"], chosen["statuses[]"]
-            is_listed = record["id"] not in account.not_listed
-            is_chosen = (not types or record["type"] in types) and (not statuses or record["status"] in statuses)
-            return is_listed and is_chosen and _matches(name, record, query)
+            is_listed = record["id"] not in account.not_listed and (not types or record["type"] in types)
+            return is_listed and _matches(name, record, query)
 
         return _cut(records, keep, int(limit), query)
 
@@ -610,7 +560,7 @@ def _check(pairs: list[tuple[str, str]], known: tuple[str, ...]) -> None:
             raise invalid(key, f"must be one of {', '.join(_CHOICES[key])}")
         if not key.endswith("[]") and names.count(key) > 1:
             raise invalid(key, "given twice")
-        if key.startswith(("created_at", "triggered_")):
+        if key.startswith("created_at"):
             try:
                 aware = parse(value).tzinfo is not None
             except ValueError:
@@ -638,7 +588,6 @@ def _matches(name: str, record: Record, query: dict[str, str]) -> bool:
     tests: dict[str, Callable[[str], bool]] = {
         "status": lambda value: record["status"] == value,
         "agent_id": lambda value: record["agent"]["id"] == value,
-        "agent_version": lambda value: str(record["agent"]["version"]) == value,
         "deployment_id": lambda value: record["deployment_id"] == value,
         "trigger_type": lambda value: record["trigger_context"]["type"] == value,
         "has_error": lambda value: str(record["error"] is not None).lower() == value,
@@ -646,8 +595,6 @@ def _matches(name: str, record: Record, query: dict[str, str]) -> bool:
         "created_at[gte]": lambda value: parse(record["created_at"]) >= parse(value),
         "created_at[lt]": lambda value: parse(record["created_at"]) < parse(value),
         "created_at[lte]": lambda value: parse(record["created_at"]) <= parse(value),
-        "triggered_after": lambda value: parse(record["created_at"]) > parse(value),
-        "triggered_before": lambda value: parse(record["created_at"]) < parse(value),
     }
     return all(tests[key](value) for key, value in query.items() if key in tests)
 

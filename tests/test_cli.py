@@ -21,6 +21,7 @@ import pytest
 import qoderdata as qd
 from qoderdata.cli import commands, main
 from qoderdata.cli.options import Command
+from qoderdata.formatting import counted
 from qoderdata.formatting import display_width as width
 from qoderdata.sandbox import Sandbox
 
@@ -39,7 +40,7 @@ TOKEN_VARIABLE, URL_VARIABLE = "QODER_ACCESS_TOKEN", "QODER_MANAGED_BASE_URL"
 
 @pytest.fixture(scope="module")
 def sandbox() -> Iterator[Sandbox]:
-    with Sandbox(deployments=250, seed=7) as served:
+    with Sandbox(deployments=60, seed=7) as served:
         yield served
 
 
@@ -213,35 +214,6 @@ def test_failures_for_machines_are_the_library_s(capsys: pytest.CaptureFixture[s
     assert [int(line["total_runs"]) for line in lines] == expected["total_runs"].to_list()
 
 
-@pytest.mark.parametrize(
-    "arguments",
-    [
-        ["runs"],
-        ["runs", "--by", "agent_id", "--freq", "7D", "--tz", "Asia/Shanghai"],
-        ["runs", "--errors"],
-        ["runs", "--errors", "--by", "trigger_type"],
-        ["runs", "--streaks"],
-        ["runs", "--streaks", "--by", "agent_id"],
-        ["triggers", "--load", "1h", "--start", "2026-06-15T01:30:20Z"],
-        ["missed", "--until", "2026-06-15T00:00Z", "--grace", "0s"],
-    ],
-    ids=" ".join,
-)
-def test_every_table_is_drawn_from_rows(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
-    since = [] if arguments[0] == "triggers" else ["--since", "2026-05-01T00:00Z"]
-    assert main([*arguments, *since]) == 0
-    heading, rule, *rows = capsys.readouterr().out.splitlines()
-    assert set(rule) == {"─", " "}
-    assert heading
-    assert rows
-
-
-def test_fail_over_tells_by_its_exit_code(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["failures", "--by", "status", "--fail-over", "0.9"]) == 0
-    assert main(["failures", "--by", "status", "--fail-over", "0.01"]) == 1
-    assert "paused" in capsys.readouterr().out
-
-
 @pytest.mark.usefixtures("empty_cache")
 def test_refresh_all_reads_the_whole_list_again(sandbox: Sandbox) -> None:
     def lists() -> int:
@@ -276,7 +248,7 @@ def test_pull_writes_both_forms_and_says_so_for_machines(
 ) -> None:
     assert main(["pull", "deployments", "--include-archived", "--out", "d.parquet", "--json"]) == 0
     facts = json.loads(capsys.readouterr().out)
-    assert (facts["rows"], facts["out"], facts["from_cache"]) == (250, "d.parquet", False)
+    assert (facts["rows"], facts["out"], facts["from_cache"]) == (60, "d.parquet", False)
     pd.testing.assert_frame_equal(
         pd.read_parquet(tmp_path / "d.parquet"), qd.load_deployments(include_archived=True)
     )
@@ -333,13 +305,8 @@ def test_an_answer_of_the_service_is_one_line_and_its_code(
     [
         ({TOKEN_VARIABLE: ""}, ["failures"], 3),
         ({URL_VARIABLE: "http://127.0.0.1:9"}, ["failures"], 5),
-        ({}, ["failures", "--offline"], 2),
-        ({}, ["failures", "--by", "nonsense"], 2),
-        ({}, ["pull", "deployments", "--created-since", "2026-01-01"], 2),
-        ({}, ["triggers", "--tz", "Mars/Base"], 2),
-        ({}, ["export", "failures", "no/such/folder/f.csv"], 2),
-        ({}, ["report", "report.pdf"], 2),
         ({URL_VARIABLE: "http://example.com"}, ["failures"], 2),
+        ({}, ["triggers", "--tz", "Mars/Base"], 2),
     ],
 )
 def test_what_goes_wrong_here_is_one_line_and_its_code(
@@ -374,7 +341,7 @@ def test_what_goes_wrong_here_is_one_line_and_its_code(
         ("compare --baseline 0h", "--baseline 0h has no length"),
         ("failures --fail-over 20", "not in the range 0<=x<=1"),
         ("failures --fail-over -0.1", "not in the range 0<=x<=1"),
-        ("failures --fail-over nan", "--fail-over nan is no rate"),
+        ("failures --fail-over nan", "--fail-over': 'nan' is not a number"),
         ("failures --top 0", "not in the range"),
         ("runs --top -1", "not in the range"),
         ("failures --csv --json", "give one of --csv and --json"),
@@ -382,6 +349,8 @@ def test_what_goes_wrong_here_is_one_line_and_its_code(
         ("runs --errors --freq 1D", "--freq has no effect with --errors"),
         ("runs --streaks --freq 1D", "--freq has no effect with --streaks"),
         ("runs --tz Asia/Tokyo", "--tz has no effect without"),
+        ("costs --tz Asia/Tokyo", "--tz has no effect without --freq"),
+        ("unusual --threshold 0", "not in the range x>0"),
         ("failures --offline --refresh", "give one of them"),
         ("failures --offline --max-age 1h", "--max-age has no effect"),
         ("export deployments d.csv --horizon 1h", "--horizon has no effect on deployments"),
@@ -418,7 +387,7 @@ def test_a_command_line_that_makes_no_sense_is_one_line_and_code_2(
         "report . --runs", "report r.pdf --runs", "report r.html --runs --since 7", "report r.html --horizon 7",
         "report r.html --lang de", "runs --freq 7", "costs --freq 7", "triggers --load 7", "forecast --horizon 7",
         "missed --grace 7", "check --recent 0D", "compare --baseline 0D", "export triggers t.csv --start 7",
-        "unusual --now 7",
+        "unusual --now 7", "unusual --threshold nan", "check --doubtful nan", "check --budget-share nan",
     ],
 )  # fmt: skip
 def test_a_value_that_makes_no_sense_is_refused_before_the_service_is_asked(
@@ -464,13 +433,6 @@ def test_what_a_report_may_be_called_is_the_library_s(capsys: pytest.CaptureFixt
 def test_a_group_without_a_command_shows_its_help(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert main(words) == 2
     assert "Commands:" in capsys.readouterr().err
-
-
-@NO_RUN_IN_TIME
-@pytest.mark.parametrize("words", ["triggers --horizon 24", "runs --since 30", "missed --grace 10"])
-def test_a_number_without_a_unit_is_refused(words: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(words.split()) == 2
-    assert re.search(r"\bunit\b.* h, D\b", capsys.readouterr().err)
 
 
 def test_two_columns_group_by_both(capsys: pytest.CaptureFixture[str]) -> None:
@@ -573,8 +535,10 @@ def test_counters_that_the_service_does_not_give_are_counted(
         assert {key: row[name] for key, row in rows.items()} == {
             key: count.get(key, 0) for key in deployments["id"]
         }
-    assert main(["failures", "--top", "1"]) == 0
-    assert "the service gives no counters" in capsys.readouterr().out
+    assert main(["failures", "--top", "1", "--tz", "Asia/Tokyo"]) == 0
+    first = runs["triggered_at"].min().tz_convert("Asia/Tokyo")
+    told = f"the service gives no counters; runs since {first:%Y-%m-%d %H:%M} +09:00 are counted"
+    assert told in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
@@ -594,39 +558,29 @@ def test_tables_say_of_which_runs_their_rates_are(
 
 def test_an_agent_is_chosen_by_its_name_too(capsys: pytest.CaptureFixture[str]) -> None:
     agents, deployments = qd.load_agents(), qd.load_deployments()
-    name = agents["name"].value_counts().index[0]
+    name = agents.set_index("id")["name"][deployments["agent_id"].mode()[0]]
     named = agents["id"][agents["name"] == name]
     assert main(["failures", "--agent", name, "--json", "--min-runs", "0"]) == 0
     found = {row["id"] for row in json.loads(capsys.readouterr().out)}
-    counted = deployments[deployments["stats_total_runs"].notna()]
-    assert found == set(counted["id"][counted["agent_id"].isin(named)])
+    known = deployments[deployments["stats_total_runs"].notna()]
+    assert found == set(known["id"][known["agent_id"].isin(named)])
     assert len(found) > 1
 
 
-@pytest.mark.parametrize("words", ["failures", "triggers", "report r.html"])
-def test_filters_that_nothing_passes_are_said(words: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main([*words.split(), "--agent", "nobody", "--status", "paused"]) == 0
-    assert "no deployment passes the filters: --agent nobody --status paused" in capsys.readouterr().err.replace(
-        "--status paused --agent nobody", "--agent nobody --status paused"
-    )
-
-
 @pytest.mark.parametrize(
-    "words",
+    ("words", "printed"),
     [
-        "failures",
-        "failures --by team",
-        "triggers",
-        "triggers --load 1h",
-        "missed --since 2026-06-01T00:00Z",
-        "forecast",
+        ("failures", ""), ("failures --by team", ""), ("triggers", ""), ("triggers --load 1h", ""),
+        ("missed --since 2026-06-01T00:00Z", ""), ("forecast", ""),
+        ("report r.html", "report written to r.html\n"),
     ],
-)
-def test_that_nothing_passes_is_all_that_is_said(words: str, capsys: pytest.CaptureFixture[str]) -> None:
+)  # fmt: skip
+def test_that_nothing_passes_is_all_that_is_said(
+    words: str, printed: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert main([*words.split(), "--agent", "nobody"]) == 0
-    captured = capsys.readouterr()
-    assert captured.out == ""
-    assert captured.err == "qoderdata: no deployment passes the filters: --agent nobody\n"
+    told = "qoderdata: no deployment passes the filters: --agent nobody\n"
+    assert capsys.readouterr() == (printed, told)
 
 
 @pytest.mark.parametrize("grace", ["1h", "60min", "7D"])
@@ -653,8 +607,8 @@ def test_filters_that_nothing_passes_are_said_of_an_agent_by_name_too(capsys: py
 
 
 def test_sessions_of_an_agent_are_pulled_by_its_name(capsys: pytest.CaptureFixture[str]) -> None:
-    agents, sessions = qd.load_agents(), qd.load_sessions()
-    name = agents["name"].value_counts().index[0]
+    agents, deployments, sessions = qd.load_agents(), qd.load_deployments(), qd.load_sessions()
+    name = agents.set_index("id")["name"][deployments["agent_id"].mode()[0]]
     expected = sessions["agent_id"].isin(agents["id"][agents["name"] == name]).sum()
     assert main(["pull", "sessions", "--agent", name, "--json"]) == 0
     captured = capsys.readouterr()
@@ -709,13 +663,6 @@ def test_windows_take_the_units_that_spans_take(capsys: pytest.CaptureFixture[st
     assert main(["triggers", *start, "--load", "3600S"]) == 0
 
 
-def test_groups_are_named_as_they_are_typed(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["errors", "--since", "all", "--by", "error_type", "--by", "team"]) == 2
-    assert (
-        "qoderdata: --by 'error_type' is a column of the result and cannot be a group" in capsys.readouterr().err
-    )
-
-
 @pytest.mark.usefixtures("empty_cache")
 @pytest.mark.parametrize("words", ["check", "top --once", "forecast", "runs --by team", "report r.html"])
 def test_offline_says_how_to_store_archived_deployments(words: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -728,12 +675,6 @@ def test_offline_says_how_to_store_archived_deployments(words: str, capsys: pyte
     assert main(found[1].split()) == 0
     main([*words.split(), "--offline"])
     assert "archived" not in capsys.readouterr().err
-
-
-def test_helps_of_pulls_are_about_their_own_list(capsys: pytest.CaptureFixture[str]) -> None:
-    for table in ("runs", "sessions"):
-        assert main(["pull", table, "--help"]) == 0
-        assert f"Only {table} of this deployment." in capsys.readouterr().out
 
 
 def test_agents_are_asked_for_only_where_one_is_chosen(
@@ -775,7 +716,7 @@ def test_an_agent_that_nothing_starts_is_said_without_the_names_too(
 def test_deployments_without_counters_are_said_to_be_left_out(capsys: pytest.CaptureFixture[str]) -> None:
     without = int(qd.load_deployments()["stats_total_runs"].isna().sum())
     assert main(["failures"]) == 0
-    assert f"{without} deployments without counters left out" in capsys.readouterr().out
+    assert f"{counted(without, 'deployment')} without counters left out" in capsys.readouterr().out
 
 
 def test_a_filtered_report_is_about_the_runs_and_sessions_of_these_deployments(
@@ -830,11 +771,15 @@ def test_events_of_a_run_and_of_its_session_are_the_same(capsys: pytest.CaptureF
     assert {row["type"] for row in json.loads(capsys.readouterr().out)} <= {"session.error"}
 
 
+def play_events(service: ScriptedService, events: list[dict[str, Any]]) -> None:
+    ends = {"first_id": events[0]["id"], "last_id": events[-1]["id"], "has_more": False, "next_page": None}
+    service.play(service.answer(body=json.dumps({"data": events, **ends}).encode()))
+
+
 def test_of_a_long_session_the_end_is_shown(service: ScriptedService, capsys: pytest.CaptureFixture[str]) -> None:
     events: list[dict[str, Any]] = [{"id": f"evt_{number}", "type": "agent.tool_use"} for number in range(59)]
     events.append({"id": "evt_59", "type": "session.error", "error": {"type": "tool_error", "message": "gone"}})
-    page = {"data": events, "first_id": "evt_0", "last_id": "evt_59", "has_more": False, "next_page": None}
-    service.play(*[service.answer(body=json.dumps(page).encode())] * 3)
+    play_events(service, events)
     words = ["events", "sess_1", "--base-url", service.base_url]
     assert main(words) == 0
     text = capsys.readouterr().out
@@ -855,8 +800,7 @@ def test_types_of_events_are_cut_where_they_are_too_long(
     monkeypatch.setenv("NO_COLOR", "1")
     monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
     events = [{"id": "evt_1", "type": "session.status_rescheduled"}, {"id": "evt_2", "type": "x\n" * 500}]
-    page = {"data": events, "first_id": "evt_1", "last_id": "evt_2", "has_more": False, "next_page": None}
-    service.play(service.answer(body=json.dumps(page).encode()))
+    play_events(service, events)
     assert main(["events", "sess_1", "--base-url", service.base_url]) == 0
     text = capsys.readouterr().out
     assert "session.status_rescheduled" in text
@@ -866,8 +810,7 @@ def test_types_of_events_are_cut_where_they_are_too_long(
 
 def test_secrets_in_events_are_masked(service: ScriptedService, capsys: pytest.CaptureFixture[str]) -> None:
     event = {"id": "evt_1", "type": "session.updated", "environment_variables": {"KEY": "s3cret"}}
-    page = {"data": [event], "first_id": "evt_1", "last_id": "evt_1", "has_more": False, "next_page": None}
-    service.play(service.answer(body=json.dumps(page).encode()))
+    play_events(service, [event])
     for form in ([], ["--json"], ["--csv"], ["--markdown"]):
         assert main(["events", "sess_1", "--base-url", service.base_url, *form]) == 0
         text = capsys.readouterr().out
@@ -905,7 +848,7 @@ def test_the_cache_is_shown_and_cleared(capsys: pytest.CaptureFixture[str]) -> N
 @pytest.mark.filterwarnings("default:.* completed runs are assumed")
 @pytest.mark.usefixtures("empty_cache")
 def test_the_newest_edition_is_shown_as_the_others(capsys: pytest.CaptureFixture[str]) -> None:
-    with Sandbox(deployments=40, seed=7, runs=200, edition="D") as served:
+    with Sandbox(deployments=20, seed=7, runs=100, edition="D") as served:
         account = ["--base-url", served.base_url]
         for words in ("sessions", "agents", "environments"):
             assert main(["pull", words, *account]) == 0
@@ -926,7 +869,7 @@ def test_the_newest_edition_is_shown_as_the_others(capsys: pytest.CaptureFixture
         assert main(["unusual", "--since", "all", *account]) == 0
         assert "--outcomes" not in capsys.readouterr().out
         truth = [outcome["status"] for outcome in served.outcomes]
-        assert row["runs"] == 200
+        assert row["runs"] == 100
         assert row["failed"] == truth.count("failed")
         assert (
             main(["failures", "--min-runs", "0", "--outcomes", "events", "--json", "--include-archived", *account])
@@ -942,7 +885,7 @@ def test_the_newest_edition_is_shown_as_the_others(capsys: pytest.CaptureFixture
 @pytest.mark.parametrize("edition", ["C", "D"])
 def test_the_demo_writes_what_it_says(edition: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """In D the counters are counted and the outcomes come from events; the files and tables are the same."""
-    assert main(["demo", "--out", "out", "--deployments", "40", "--runs", "200", "--edition", edition]) == 0
+    assert main(["demo", "--out", "out", "--deployments", "12", "--runs", "60", "--edition", edition]) == 0
     text = capsys.readouterr().out
     written = {
         Path(line.strip()).name for line in text.split("Written:\n")[1].splitlines() if line.startswith("  ")
@@ -955,21 +898,12 @@ def test_the_demo_writes_what_it_says(edition: str, tmp_path: Path, capsys: pyte
         "report.html",
         "failure-rates.png",
     }
-    assert len(pd.read_parquet(tmp_path / "out" / "deployments.parquet")) == 40
+    assert len(pd.read_parquet(tmp_path / "out" / "deployments.parquet")) == 12
     runs = pd.read_parquet(tmp_path / "out" / "runs.parquet")
-    assert len(runs) == 200
+    assert len(runs) == 60
     assert ("events" in set(runs["status_from"])) is (edition == "D")
     assert re.search(r"^name +id +runs +failed +rate", text, re.MULTILINE)
     assert text.endswith(f"\nOpen {Path('out') / 'report.html'} in a browser.\n")
-
-
-def test_the_help_says_when_a_run_is_stuck(capsys: pytest.CaptureFixture[str]) -> None:
-    for command in ("check", "unusual"):
-        assert main([command, "--help"]) == 0
-        text = " ".join(capsys.readouterr().out.split())
-        assert (
-            "if it has not ended after its timeout or, where that is not known, after ten times the median" in text
-        )
 
 
 def test_h_shows_the_help() -> None:

@@ -1,4 +1,4 @@
-"""The verdict on the command line: exit codes in a pipe too, thresholds, what snapshots add, and the recipes."""
+"""The commands that decide and that look back: exit codes, thresholds, snapshots, changes, and the recipes."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ import pytest
 
 import qoderdata as qd
 from qoderdata.cli import main
-from qoderdata.formatting import counted
+from qoderdata.formatting import counted, format_time, one_line
 from qoderdata.load import lists
 from qoderdata.sandbox import Sandbox
 
@@ -67,7 +67,7 @@ def sandbox(monkeypatch: pytest.MonkeyPatch) -> Iterator[Sandbox]:
     """Serve an account of the present that missed some triggers."""
     monkeypatch.setattr(lists, "datetime", Clock)
     monkeypatch.setattr(Clock, "moment", NOW)
-    with account(monkeypatch, deployments=40, runs=800, left_out=80) as served:
+    with account(monkeypatch, deployments=25, runs=400, left_out=60) as served:
         yield served
 
 
@@ -76,6 +76,21 @@ def healthy(sandbox: Sandbox) -> None:
     for one in sandbox.deployments:
         if not one["archived_at"]:
             sandbox.archive(one["id"])
+
+
+def run(*words: str) -> int:
+    return main(list(words))
+
+
+def active(sandbox: Sandbox) -> list[dict[str, Any]]:
+    return [
+        one for one in sandbox.deployments
+        if one["status"] == "active" and not one["archived_at"] and one["schedule"]
+    ]  # fmt: skip
+
+
+def rewrite(sandbox: Sandbox, record: dict[str, Any], **facts: Any) -> None:  # noqa: ANN401
+    sandbox.rewrite({**record, "updated_at": NOW.isoformat().replace("+00:00", "Z"), **facts})
 
 
 def in_shell(command: str) -> subprocess.CompletedProcess[str]:
@@ -119,22 +134,131 @@ def test_a_pipe_changes_no_exit_code(words: str, pipe: str, sandbox: Sandbox) ->
     assert code("--since 7") == 2
 
 
-@pytest.mark.parametrize("words", ["check", "missed --fail --since 7D", "runs --fail-over 1 --since 7D"])
-def test_nothing_found_is_0_in_a_pipe_too(words: str, sandbox: Sandbox) -> None:
+def test_nothing_found_is_0(sandbox: Sandbox) -> None:
     healthy(sandbox)
     sandbox.forget_runs(NOW + timedelta(days=1))
-    if words.startswith("missed"):
-        for one in sandbox.deployments:  # as if they had been archived for long
-            sandbox.rewrite({**one, "archived_at": "2020-01-01T00:00:00Z"})
-    done = in_shell(f"qoderdata {words} | head -1; exit ${{PIPESTATUS[0]}}")
-    assert done.returncode == 0, done.stdout + done.stderr
+    for one in sandbox.deployments:  # as if they had been archived for long
+        sandbox.rewrite({**one, "archived_at": "2020-01-01T00:00:00Z"})
+    for words in ("check", "missed --fail --since 7D", "runs --fail-over 1 --since 7D"):
+        assert main(words.split()) == 0
 
 
-def test_no_token_and_no_such_option(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("QODER_PAT", raising=False)
-    for words in (["check"], ["missed", "--fail"], ["runs", "--fail-over", "0.1"]):
-        assert main(words) == 3
-        assert main([*words, "--nonsense"]) == 2
+def test_check_finds_exits_and_never_mixes_up(sandbox: Sandbox, capsys: pytest.CaptureFixture[str]) -> None:
+    victim = active(sandbox)[0]
+    sandbox.create_runs(5, status="failed", deployment_id=victim["id"])
+    assert run("check", "--refresh") == 1
+    assert f"{victim['name']} failed" in capsys.readouterr().out
+    assert run("check", "--json") == 1
+    found = json.loads(capsys.readouterr().out)
+    assert {"severity", "kind", "deployment_id", "name", "detail", "since"} == set(found[0])
+    assert [one["severity"] for one in found] == sorted(one["severity"] for one in found)
+    assert run("check", "--streak", "0") == 2
+    assert run("check", "--since", "7") == 2
+    sandbox.misbehave("401")
+    assert run("check", "--refresh") == 3
+    sandbox.misbehave("403")
+    assert run("check", "--refresh") == 4
+    sandbox.stop()
+    assert run("check", "--refresh") == 5
+
+
+def test_check_of_a_healthy_account_is_quiet(sandbox: Sandbox, capsys: pytest.CaptureFixture[str]) -> None:
+    """Every deployment is archived or new, so that there is nothing to find; and --fail-on decides.
+
+    No run goes on: after some minutes, one would be found that does not end.
+    """
+    for one in sandbox.runs:
+        if one["status"] in {"running", "pending"}:
+            sandbox.finish_run(one["id"])
+    used = next(
+        one["deployment_id"]
+        for one in sandbox.sessions
+        if one["deployment_id"] and one.get("usage", {}).get("total_credits", 0) > 1
+    )
+    sandbox.create_runs(1, deployment_id=used)  # so that its last runs are no failures at any time of the day
+    healthy(sandbox)
+    assert run("check") == 0
+    assert capsys.readouterr().out == "nothing is wrong\n"
+    sandbox.create_deployments(1)
+    (new, *_) = sandbox.deployments
+    budget = {"type": "limit", "max_credit_cost": "0.01"}
+    rewrite(sandbox, {**new, "id": used}, budget=budget, name="dear")
+    assert run("check", "--refresh") == 0
+    assert "dear uses" in capsys.readouterr().out
+    assert run("check", "--fail-on", "warning") == 1
+
+
+def test_missed_fails_on_certain_rows_alone(sandbox: Sandbox, capsys: pytest.CaptureFixture[str]) -> None:
+    with Sandbox(deployments=25, seed=7, runs=400, now=NOW) as complete:
+        assert run("missed", "--fail", "--base-url", complete.base_url) == 0
+    words = ("missed", "--since", "30D")
+    assert run(*words) == 0
+    capsys.readouterr()
+    assert run(*words, "--json") == 0
+    certain = [row for row in json.loads(capsys.readouterr().out) if row["certain"]]
+    assert 0 < len(certain) <= len(sandbox.left_out)
+    assert run(*words, "--fail", "--top", "1") == 1
+    named = [f"{format_time(pd.Timestamp(row['scheduled_at']))}, {one_line(row['name'])}" for row in certain[:3]]
+    more = f"; and {len(certain) - 3} more" if len(certain) > 3 else ""
+    assert f"\ncertainly missed: {'; '.join(named)}{more}\n" in capsys.readouterr().out
+
+
+@pytest.mark.usefixtures("sandbox")
+def test_runs_fail_over_goes_by_the_lower_bound(capsys: pytest.CaptureFixture[str]) -> None:
+    words = ("runs", "--by", "deployment_id", "--refresh")
+    assert run(*words, "--json") == 0
+    rows = json.loads(capsys.readouterr().out)
+    lows = sorted((row["ci_low"], row["completed"] + row["failed"]) for row in rows if row["ci_low"] is not None)
+    highest, decided = lows[-1]
+    assert run(*words, "--fail-over", str(highest - 1e-9)) == 1
+    assert run(*words, "--fail-over", str(highest + 1e-9)) == 0
+    others = max(low for low, count in lows if count > decided) if any(n > decided for _, n in lows) else 0
+    assert run(*words, "--fail-over", str((highest + others) / 2), "--min-runs", str(decided + 1)) == 0
+    assert run("runs", "--min-runs", "3") == 2
+    assert run("runs", "--errors", "--fail-over", "0.5") == 2
+    assert run("runs", "--fail-over", "20") == 2
+
+
+@pytest.mark.usefixtures("sandbox")
+@pytest.mark.parametrize(
+    ("words", "figure", "label"),
+    [
+        ("runs --since all --freq 1D", "ci_low", "window"),
+        ("runs --since all --by deployment", "ci_low", "name"),
+        ("failures", "failure_rate", "name"),
+    ],
+)
+def test_what_is_above_fail_over_is_named_wherever_the_table_ends(
+    words: str, figure: str, label: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(*words.split(), "--json") == 0
+    rows = [row for row in json.loads(capsys.readouterr().out) if row[figure] is not None]
+    rows.sort(key=lambda row: row[figure], reverse=True)
+    for limit in sorted({row[figure] for row in rows}, reverse=True)[1:5]:
+        above = [row for row in rows if row[figure] > limit + 1e-9]
+        assert run(*words.split(), "--fail-over", str(limit + 1e-9), "--top", "1") == 1
+        line = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("above --fail-over "))
+        named = line.partition(": ")[2].split("; ")
+        assert named[3:] == ([f"and {len(above) - 3} more"] if len(above) > 3 else [])
+        for one, row in zip(named[:3], above[:3], strict=True):
+            name = format_time(pd.Timestamp(row[label])) if label == "window" else one_line(row[label])
+            assert re.fullmatch(rf"{re.escape(name)}, {100 * row['failure_rate']:.1f} % \(\S+ %\)", one)
+
+
+@pytest.mark.usefixtures("sandbox")
+def test_all_runs_together_have_no_name(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("runs", "--since", "all", "--fail-over", "0") == 1
+    assert re.search(r"^above --fail-over 0: \S+ % \(\S+ %\)$", capsys.readouterr().out, re.MULTILINE)
+
+
+def test_a_name_in_a_note_is_escaped_as_in_the_table(sandbox: Sandbox, capsys: pytest.CaptureFixture[str]) -> None:
+    for one in sandbox.deployments:
+        sandbox.rewrite({**one, "name": "[x](http://evil.example)\x1b[2J"})
+    for form in ([], ["--markdown"]):
+        assert run("failures", "--fail-over", "0", "--include-archived", *form) == 1
+        line = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("above --fail-over "))
+        assert "\x1b" not in line
+        assert (": [x](http" in line) is not bool(form)
 
 
 # -- thresholds --------------------------------------------------------------------------------------------------
@@ -167,27 +291,6 @@ def test_each_threshold_is_an_option(sandbox: Sandbox, capsys: pytest.CaptureFix
     assert kinds(capsys, "--streak", "5", "--budget-share", str(share * 1.01)) == []
 
 
-def test_those_that_are_healthy_have_no_finding(sandbox: Sandbox, capsys: pytest.CaptureFixture[str]) -> None:
-    """Each finding names a deployment; once these are archived, nothing is wrong with the many that are left."""
-    for _ in range(5):  # a pause between two runs of this test may have made another one late
-        found = {id_ for kind, id_ in kinds(capsys, "--refresh") if kind != "incomplete_data"}
-        for id_ in found:
-            sandbox.archive(id_)
-        if not found:
-            break
-    assert main(["check", "--fail-on", "warning", "--refresh"]) == 0
-    assert capsys.readouterr().out == "nothing is wrong\n"
-    left = [one for one in sandbox.deployments if one["status"] == "active" and not one["archived_at"]]
-    assert len(left) > 5
-    for one in left:
-        ends = [
-            run["status"]
-            for run in sandbox.runs
-            if run["deployment_id"] == one["id"] and run["status"] in {"completed", "failed"}
-        ]
-        assert ends[:3] != ["failed"] * 3
-
-
 def test_since_chooses_which_missed_triggers_count(sandbox: Sandbox, capsys: pytest.CaptureFixture[str]) -> None:
     def missed(since: str) -> set[str]:
         return {id_ for kind, id_ in kinds(capsys, "--since", since) if kind == "missed"}
@@ -210,6 +313,9 @@ def test_doubtful_outcomes_count_by_their_share(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with account(monkeypatch, deployments=10, runs=100, edition="D") as served:
+        served.create_runs(1, status="waiting")
+        (gone,) = served.create_runs(1)
+        served.delete_session(gone["session_id"])
 
         def is_said(*words: str) -> bool:
             return "incomplete_data" in {kind for kind, _ in kinds(capsys, *words)}
@@ -237,7 +343,7 @@ def test_failures_before_the_time_that_is_checked_count(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """The newest edition gives no counters, and one that starts once a month has one run in the 30 days."""
-    with account(monkeypatch, deployments=40, runs=400, edition="D") as served:
+    with account(monkeypatch, deployments=25, runs=250, edition="D") as served:
         active = {
             one["id"] for one in served.deployments if (one["status"], one["archived_at"]) == ("active", None)
         }
@@ -262,7 +368,7 @@ def test_streaks_of_a_part_of_the_runs_are_said_to_be_so(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """A streak that began before what is stored counts too little; `top` only ever reads 30 days."""
-    with account(monkeypatch, deployments=40, runs=400, edition="D"):
+    with account(monkeypatch, deployments=15, runs=150, edition="D"):
         assert main(["top", "--once"]) == 0
         assert "not all runs" not in capsys.readouterr().err
         assert main(["check", "--offline"]) == 1
@@ -351,6 +457,82 @@ def test_missed_knows_nothing_after_the_runs_were_read(
     capsys.readouterr()
     assert main(["missed", "--since", (NOW + timedelta(hours=1)).isoformat(), "--offline", "--fail"]) == 2
     assert "not after --since; --refresh reads newer ones" in capsys.readouterr().err
+
+
+# -- changes, and what they add to a report ---------------------------------------------------------------------
+
+
+@pytest.mark.usefixtures("sandbox")
+def test_changes_without_a_snapshot(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("changes") == 0
+    assert capsys.readouterr().out == "there was no snapshot to compare with; the first one is stored now\n"
+    assert run("changes") == 0
+    assert capsys.readouterr().out.startswith("nothing changed since ")
+
+
+@pytest.mark.parametrize("archived", [True, False])
+def test_changes_says_what_a_person_would_say(
+    sandbox: Sandbox, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, *, archived: bool
+) -> None:
+    pull = ("pull", "deployments", "--refresh", *(["--include-archived"] if archived else []))
+    for days in (9, 3):
+        monkeypatch.setattr(Clock, "moment", NOW - timedelta(days=days))
+        assert run(*pull) == 0
+        first, second, third, *_ = active(sandbox)
+        if days == 9:
+            rewrite(sandbox, first, schedule={**first["schedule"], "expression": "1 8 * * *"})
+    error = {"type": "error", "error": {"type": "vault_not_found_error"}}
+    rewrite(sandbox, second, status="paused", paused_reason=error)
+    rewrite(sandbox, third, name="evil\x1b[31m name")
+    monkeypatch.setattr(Clock, "moment", NOW)
+    capsys.readouterr()
+    assert run("changes", "--since", "7D", "--refresh") == 0
+    out = capsys.readouterr().out
+    assert re.search(r"schedule \S+ \S+ \S+ \S+ \S+ → 1 8 \* \* \*\n", out)
+    assert "paused by error: vault_not_found_error\n" in out
+    assert re.search(r"name .* → evil�\[31m name\n", out)
+    at = NOW - timedelta(days=9)
+    assert f"since the snapshot of {at:%Y-%m-%d %H:%M} UTC" in out
+    assert run("changes", "--since", "7D", "--tz", "Asia/Tokyo") == 0
+    assert f"since the snapshot of {at + timedelta(hours=9):%Y-%m-%d %H:%M} +09:00" in capsys.readouterr().out
+    assert run("changes", "--since", "2D", "--json") == 0
+    assert [one["change"] for one in json.loads(capsys.readouterr().out)] == ["paused", "other"]
+    assert run("changes", "--since", "400D", "--json") == 0
+    assert len(json.loads(capsys.readouterr().out)) == 3
+    assert run("cache") == 0
+    assert "snapshots" in capsys.readouterr().out
+
+
+def test_a_report_of_an_earlier_time_compares_with_a_week_before_it(
+    sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    for days in (30, 18, 12, 1):
+        monkeypatch.setattr(Clock, "moment", NOW - timedelta(days=days))
+        assert run("pull", "deployments", "--refresh", "--include-archived") == 0
+        rewrite(sandbox, active(sandbox)[0], name=f"named {days} days ago")
+    monkeypatch.setattr(Clock, "moment", NOW)
+    path = tmp_path / "report.html"
+    assert run("report", str(path), "--start", f"{NOW - timedelta(days=10):%Y-%m-%dT%H:%M:%SZ}") == 0
+    text = re.sub("<[^>]*>", "", path.read_text(encoding="utf-8"))
+    assert f"Since the snapshot of {NOW - timedelta(days=18):%Y-%m-%d %H:%M} UTC" in text
+
+
+def test_ages_of_a_report_are_counted_from_its_time(sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
+    told: dict[str, Any] = {}
+    monkeypatch.setattr(qd, "write_report", lambda *_, **options: told.update(options))
+    start = NOW - timedelta(days=20)
+    words = ("report", "r.html", "--runs", "--costs", "--start", start.isoformat())
+    for more, days, ended in (((), 30, NOW), (("--since", "9D", "--until", "2D"), 9, start - timedelta(days=2))):
+        assert run(*words, *more) == 0
+        since = start - timedelta(days=days)
+        ids = {one["id"] for one in sandbox.runs if since <= datetime.fromisoformat(one["triggered_at"]) < ended}
+        assert set(told["runs"]["id"]) == ids
+    paid = {
+        one["id"]
+        for one in sandbox.sessions
+        if datetime.fromisoformat(one["created_at"]) >= start - timedelta(days=90)
+    }
+    assert set(told["sessions"]["id"]) == paid
 
 
 # -- recipes -----------------------------------------------------------------------------------------------------

@@ -223,10 +223,3 @@ def test_an_empty_account_fills() -> None:
     sandbox.create_runs(3, status="failed")
     assert (len(sandbox.deployments), len(sandbox.runs)) == (2, 3)
     check_counters(sandbox)
-
-
-def test_records_can_be_written_beforehand(sandbox: Sandbox) -> None:
-    expected = Sandbox(deployments=30, seed=5, runs=400)
-    sandbox.prepare(runs=False)
-    sandbox.prepare()
-    assert (sandbox.deployments, sandbox.runs) == (expected.deployments, expected.runs)

@@ -26,7 +26,7 @@ EVENT_TYPES = [
 
 @pytest.fixture(scope="module")
 def sandbox() -> Iterator[Sandbox]:
-    with Sandbox(130, 11, runs=1_500) as running:
+    with Sandbox(60, 11, runs=450) as running:
         yield running
 
 
@@ -277,7 +277,7 @@ def test_filters_of_runs_in_edition_d(sandbox: Sandbox, trigger: str, has_error:
     ]
     sent = {"trigger_type": trigger, "has_error": has_error, "limit": "100"}
     assert walk(sandbox, "/deployment_runs", {name: text for name, text in sent.items() if text}) == expected
-    middle = sandbox.runs[700]["created_at"]
+    middle = sandbox.runs[200]["created_at"]
     newer = [run for run in expected if nanoseconds(run["created_at"]) >= nanoseconds(middle)]
     assert walk(sandbox, "/deployment_runs", sent | {"created_at[gte]": middle}) == newer
 
@@ -318,7 +318,7 @@ def test_faults_are_met_by_the_new_lists(sandbox: Sandbox, longest: str, fault: 
 @pytest.mark.parametrize("edition_", "CD")
 def test_a_big_account_is_made_and_listed_quickly(edition_: str) -> None:
     """Events are written when they are asked for; nothing is written per session before."""
-    with Sandbox(250, 7, edition_, 10_000) as big:
+    with Sandbox(100, 7, edition_, 2_000) as big:
         get(big, "/sessions", {"limit": 100})
         every_edition = big._database.sessions._bodies.values()
         assert sum(body is not None for bodies in every_edition for body in bodies) == 100

@@ -5,7 +5,6 @@ from __future__ import annotations
 import gzip
 import http.client
 import json
-import re
 import socket
 from collections import Counter
 from typing import TYPE_CHECKING, Any
@@ -27,7 +26,7 @@ Params = dict[str, str]
 
 @pytest.fixture(scope="module")
 def sandbox() -> Iterator[Sandbox]:
-    with Sandbox(deployments=130, seed=11, runs=1_500) as running:
+    with Sandbox(deployments=130, seed=11, runs=1_050) as running:
         yield running
 
 
@@ -92,10 +91,6 @@ def busiest(sandbox: Sandbox) -> tuple[str, list[Record]]:
 
 
 # -- the service ---------------------------------------------------------------------------------------------
-
-
-def test_the_base_url_is_the_services_path_on_loopback(sandbox: Sandbox) -> None:
-    assert re.fullmatch(r"http://127\.0\.0\.1:\d+/api/v1/cloud", sandbox.base_url)
 
 
 @pytest.mark.parametrize(

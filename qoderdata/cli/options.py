@@ -45,7 +45,6 @@ NO_NAMES = (CacheError, NotFoundError, PermissionDeniedError)
 _SCHEDULES = ["id", "status", "updated_at", "schedule_expression", "schedule_timezone"]
 #: What messages of the library say to callers in Python, and what they say here.
 _SPELLINGS = {
-    "load_runs(outcomes='events')": "--outcomes events",
     "refresh='all'": "--refresh-all",
     "refresh=True": "--refresh",
     "offline=True": "--offline",
@@ -61,14 +60,15 @@ _SPELLINGS = {
     ", or `from qoderdata.sandbox import Sandbox`": "",
     " and restart Python, or give other names by labels={id: name}": "",
 }
-#: Quoted text, which stays as it is; what is in the table; an exact time; and the name of a parameter.
+#: Quoted text, which stays as it is; what is in the table; what tells outcomes; an exact time; and a parameter.
 _PYTHON = re.compile(
     "|".join(
         [
             r"""(?<!\w)(?:'[^']*'|"[^"]*")""",
             *map(re.escape, _SPELLINGS),
+            r"load_runs\(outcomes='(?P<outcomes>\w+)'\)",
             r"(?<=was triggered at )\S+",
-            r"(?<![\w/?&-])(?:--)?([a-z_]+)=",
+            r"(?<![\w/?&-])(?:--)?(?P<parameter>[a-z_]+)=",
         ]
     )
 )
@@ -183,8 +183,10 @@ def spelled(text: str, command: click.Command | None = None, words: Sequence[str
 
     def spell(match: re.Match[str]) -> str:
         found = match[0]
-        if match[1] in params:
-            param = params[match[1]]
+        if match["outcomes"]:
+            return f"--outcomes {match['outcomes']}"
+        if match["parameter"] in params:
+            param = params[match["parameter"]]
             option = param.opts[0] if isinstance(param, click.Option) else str(param.metavar)
             is_default = words is not None and not any(word.partition("=")[0] == option for word in words)
             is_default = is_default and text.startswith(repr(param.default), match.end())
@@ -540,14 +542,20 @@ def time_option(name: str, meaning: str) -> Decorator:
     return _checked_option(name, lambda text: parsing.parse_instant(text, name=name), metavar="TIME", help=meaning)
 
 
+class NumberRange(click.FloatRange):
+    """A number in a range; nan, which click takes for one in every range, is none."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:  # noqa: ANN401
+        """Read a number."""
+        number: float = super().convert(value, param, ctx)
+        if math.isnan(number):
+            self.fail(f"{value!r} is not a number", param, ctx)
+        return number
+
+
 def fail_over_option(meaning: str) -> Decorator:
     """Return the decorator that adds `--fail-over`."""
-
-    def check(rate: float) -> None:
-        if math.isnan(rate):  # nothing is above it, and nothing below
-            raise click.UsageError("--fail-over nan is no rate")
-
-    return _checked_option("--fail-over", check, type=click.FloatRange(0, 1), metavar="RATE", help=meaning)
+    return click.option("--fail-over", type=NumberRange(0, 1), metavar="RATE", help=meaning)
 
 
 def number_option(name: str, meaning: str, *, least: int, default: int) -> Decorator:
@@ -557,7 +565,7 @@ def number_option(name: str, meaning: str, *, least: int, default: int) -> Decor
 
 def share_option(name: str, meaning: str, *, default: float, most: float | None = None) -> Decorator:
     """Return the decorator that adds an option with a share."""
-    return click.option(name, type=click.FloatRange(0, most), default=default, metavar="SHARE", help=meaning)
+    return click.option(name, type=NumberRange(0, most), default=default, metavar="SHARE", help=meaning)
 
 
 def span_option(name: str, meaning: str, *, default: str | None = None, may_be_zero: bool = True) -> Decorator:

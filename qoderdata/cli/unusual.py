@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 @options.command("unusual", example="qoderdata unusual --since 7D")
 @click.option(
     "--threshold",
-    type=click.FloatRange(min=0, min_open=True),
+    type=options.NumberRange(min=0, min_open=True),
     default=3.5,
     metavar="Z",
     help="Least distance from the median, as a modified z score (default 3.5).",

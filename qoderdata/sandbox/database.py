@@ -158,9 +158,7 @@ class Table:
 class Database:
     """The records of one account."""
 
-    def __init__(
-        self, deployments: int, *, seed: int, runs: int, now: int, left_out: int, new_fields: bool
-    ) -> None:
+    def __init__(self, deployments: int, *, seed: int, runs: int, now: int, left_out: int) -> None:
         fleet = plan(deployments, seed=seed, now=now)
         history = RunHistory(fleet, runs, left_out)
         tails = fleet.draws.tails("deployment", fleet.number)
@@ -170,7 +168,7 @@ class Database:
         table = history.runs
         scenarios, refusal = decide(fleet, table)
         self.fleet, self._runs = fleet, table
-        self._deployment_writer = DeploymentRecords(fleet, history, ids, new_fields=new_fields)
+        self._deployment_writer = DeploymentRecords(fleet, history, ids)
         self.deployments = Table(
             ids,
             {

@@ -53,8 +53,6 @@ class Sandbox:
         Whether clients that ask for compressed answers get them.
     port
         Where to listen on 127.0.0.1; 0 takes a free one.
-    new_fields
-        Whether some deployments have ``budget`` and ``environment_variables`` up to edition C. In D they do.
 
     Attributes
     ----------
@@ -90,7 +88,6 @@ class Sandbox:
         left_out: int = 0,
         gzip: bool = True,
         port: int = 0,
-        new_fields: bool = True,
     ) -> None:
         runs = _RUNS_A_DEPLOYMENT * deployments if runs is None else runs
         for name, value in (("deployments", deployments), ("runs", runs), ("left_out", left_out)):
@@ -98,12 +95,7 @@ class Sandbox:
                 raise ValueError(f"{name}={value} is negative")
         self.edition = edition
         self._database = Database(
-            deployments,
-            seed=seed,
-            runs=runs,
-            now=_nanoseconds(now, name="now"),
-            left_out=left_out,
-            new_fields=new_fields,
+            deployments, seed=seed, runs=runs, now=_nanoseconds(now, name="now"), left_out=left_out
         )
         self.pat = f"pt-sandbox-{seed}"
         self.requests: list[Request] = []
@@ -209,19 +201,6 @@ class Sandbox:
 
     def __exit__(self, *_: object) -> None:
         self.stop()
-
-    def prepare(self, *, runs: bool = True) -> None:
-        """Write every record now instead of when it is first asked for, so that a benchmark does not wait for it.
-
-        Parameters
-        ----------
-        runs
-            Whether to write the runs and sessions too.
-        """
-        database = self._database
-        for table in (database.deployments, database.runs, database.sessions) if runs else (database.deployments,):
-            for index in table.select(*database.known(table, self.edition)).tolist():
-                table.body(index, self.edition)
 
     def misbehave(
         self,
