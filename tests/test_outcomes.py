@@ -16,8 +16,6 @@ import pandas as pd
 import polars as pl
 import pyarrow as pa
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from qoderdata import resolve_outcomes
 from qoderdata.errors import FrameTypeError, MissingColumnError
@@ -518,56 +516,53 @@ def test_objects_without_a_zone_and_numbers_are_no_times(value: Any) -> None:  #
             resolve_outcomes(runs.assign(created_at=pd.Series([value], dtype=dtype)))
 
 
-IDS = st.sampled_from([None, "sess_1", "sess_2", "sess_3", "sess_4"])
-MINUTES = st.one_of(st.none(), st.integers(0, 60).map(at))
-TEXTS = st.sampled_from([None, "a", "b"])
+MINUTES = [None, *map(at, range(0, 61, 4))]
+TEXTS = [None, "a", "b"]
 TYPES = [f"session.status_{name}" for name in ("running", "idle", "rescheduled", "terminated", "odd")]
-NEW_RUNS = st.fixed_dictionaries(
-    {
-        "session_id": IDS,
-        "trigger_scheduled_at": MINUTES,
-        "created_at": MINUTES,
-        "error_type": st.sampled_from([None, None, None, "a"]),
-    }
-)
-ANY_RUNS = st.fixed_dictionaries(
-    {
-        "session_id": IDS,
-        "status": st.sampled_from([None, None, "completed", "failed", "pending", "odd"]),
-        **dict.fromkeys(
-            ["trigger_scheduled_at", "created_at", "triggered_at", "started_at", "completed_at"], MINUTES
-        ),
-        "duration_ms": st.one_of(st.none(), st.integers(0, 10**6)),
-        "error_type": TEXTS,
-        "error_message": TEXTS,
-    }
-)
-SESSIONS = st.fixed_dictionaries(
-    {
-        "id": IDS.filter(bool),
-        "status": st.sampled_from([None, "idle", "running", "canceling", "processing", "terminated", "odd"]),
-        "archived_at": MINUTES,
-        "created_at": MINUTES,
-        "stats_duration_seconds": st.sampled_from([None, -1.0, 0.0, 0.0004, 1.001, 12.5, 86400.123456]),
-    }
-)
-EVENTS = st.fixed_dictionaries(
-    {
-        "session_id": st.sampled_from(["sess_1", "sess_2", "sess_3", "sess_9"]),
-        "type": st.sampled_from([*TYPES, *TYPES[:2], "session.error", "session.error", "user.message", None]),
-        "processed_at": MINUTES,
-        "stop_reason": st.sampled_from(
-            [None, "requires_action", "requires_action", "end_turn", "cancelled", "retries_exhausted", "odd"]
-        ),
-        "error_type": TEXTS,
-        "error_message": TEXTS,
-        "retry_status": st.sampled_from([None, "retrying", "exhausted", "terminal"]),
-    }
-)
+A_NEW_RUN: dict[str, list[Any]] = {
+    "trigger_scheduled_at": MINUTES,
+    "created_at": MINUTES,
+    "error_type": [None, None, None, "a"],
+}
+ANY_RUN: dict[str, list[Any]] = {
+    "status": [None, None, "completed", "failed", "pending", "odd"],
+    **dict.fromkeys(["trigger_scheduled_at", "created_at", "triggered_at", "started_at", "completed_at"], MINUTES),
+    "duration_ms": [None, 0, 1, 10**6],
+    "error_type": TEXTS,
+    "error_message": TEXTS,
+}
+A_SESSION: dict[str, list[Any]] = {
+    "status": [None, "idle", "running", "canceling", "processing", "terminated", "odd"],
+    "archived_at": [*[None] * 16, *MINUTES],
+    "created_at": MINUTES,
+    "stats_duration_seconds": [None, -1.0, 0.0, 0.0004, 1.001, 12.5, 86400.123456],
+}
+AN_EVENT: dict[str, list[Any]] = {
+    "type": [*TYPES, *TYPES[:2], "session.error", "session.error", "user.message", None],
+    "processed_at": MINUTES,
+    "stop_reason": [
+        None, "requires_action", "requires_action", "end_turn", "cancelled", "retries_exhausted", "odd",
+    ],
+    "error_type": TEXTS,
+    "error_message": TEXTS,
+    "retry_status": [None, "retrying", "exhausted", "terminal"],
+}  # fmt: skip
 
 
-def lists(of: st.SearchStrategy[Row], most: int) -> st.SearchStrategy[list[Row]]:
-    return st.lists(of, max_size=most)
+def one_of(draw: random.Random, choices: dict[str, list[Any]], **given: Any) -> Row:  # noqa: ANN401 cells
+    return {**given, **{name: draw.choice(values) for name, values in choices.items()}}
+
+
+def random_lists(
+    draw: random.Random, a_run: dict[str, list[Any]], count: int = 200
+) -> tuple[list[Row], list[Row], list[Row]]:
+    """Draw runs, sessions and events: some sessions are listed again, or not at all; events are few, or many."""
+    ids = [f"sess_{number}" for number in range(count)]
+    runs = [one_of(draw, a_run, session_id=draw.choice([None, *draw.choices(ids, k=9)])) for _ in range(count)]
+    sessions = [one_of(draw, A_SESSION, id=draw.choice(ids)) for _ in range(count)]
+    owners = [id_ for id_ in ids for _ in range(draw.randrange(13) * draw.randrange(2))]
+    draw.shuffle(owners)
+    return runs, sessions, [one_of(draw, AN_EVENT, session_id=id_) for id_ in owners]
 
 
 def full(rows: list[Row] | None, of: dict[str, Any]) -> list[Row] | None:
@@ -578,38 +573,34 @@ def frame_of(rows: list[Row] | None, of: dict[str, Any]) -> pd.DataFrame | None:
     return None if rows is None else pandas(rows, of)
 
 
-@settings(deadline=None, max_examples=200)
-@given(
-    lists(ANY_RUNS, 6),
-    st.none() | lists(SESSIONS, 6),
-    st.none() | lists(EVENTS, 25),
-    st.randoms(use_true_random=False),
-)
-def test_all_rules_equal_the_slow_version(
-    runs: list[Row],
-    sessions: list[Row] | None,
-    events: list[Row] | None,
-    order: random.Random,
-) -> None:
+@pytest.mark.parametrize("has_sessions", [True, False])
+@pytest.mark.parametrize("has_events", [True, False])
+@pytest.mark.parametrize("seed", range(5))
+def test_all_rules_equal_the_slow_version(seed: int, has_events: bool, has_sessions: bool) -> None:  # noqa: FBT001
+    draw = random.Random(seed)  # noqa: S311 no secret is drawn
+    runs, some_sessions, some_events = random_lists(draw, ANY_RUN)
+    sessions, events = some_sessions if has_sessions else None, some_events if has_events else None
     expected = resolve_slowly(full(runs, OF_RUNS) or [], full(sessions, OF_SESSIONS), full(events, OF_EVENTS))
     given_runs, known = pandas(runs, OF_RUNS), frame_of(sessions, OF_SESSIONS)
     assert plain(resolve_outcomes(given_runs, known, frame_of(events, OF_EVENTS))) == expected
     if events is not None:
         shuffled = [{**event, "position": position} for position, event in enumerate(events)]
-        order.shuffle(shuffled)
+        draw.shuffle(shuffled)
         assert plain(resolve_outcomes(given_runs, known, pandas(shuffled, OF_EVENTS))) == expected
 
 
-@settings(deadline=None, max_examples=80)
-@given(lists(NEW_RUNS, 6), lists(SESSIONS, 6), lists(EVENTS, 25), lists(SESSIONS, 4), st.integers(0, 25))
-def test_better_knowledge_replaces_what_was_assumed(
-    runs: list[Row], sessions: list[Row], events: list[Row], old_sessions: list[Row], read: int
-) -> None:
+@pytest.mark.parametrize("seed", range(5))
+def test_better_knowledge_replaces_what_was_assumed(seed: int) -> None:
     """A run that was resolved before is resolved from its record again; then, a part of the events was known."""
+    draw = random.Random(seed)  # noqa: S311 no secret is drawn
+    runs, sessions, events = random_lists(draw, A_NEW_RUN)
+    _, old_sessions, _ = random_lists(draw, A_NEW_RUN)
     fresh, known = pandas(runs, OF_RUNS), (pandas(sessions, OF_SESSIONS), pandas(events, OF_EVENTS))
     once = resolve_outcomes(fresh, *known)
+    assert once["status_from"].nunique() == 3
     pd.testing.assert_frame_equal(resolve_outcomes(once, *known), once)
-    before = resolve_outcomes(fresh, pandas(old_sessions, OF_SESSIONS), pandas(events[:read], OF_EVENTS))
+    read = events[: draw.randrange(len(events))]
+    before = resolve_outcomes(fresh, pandas(old_sessions[:150], OF_SESSIONS), pandas(read, OF_EVENTS))
     pd.testing.assert_frame_equal(resolve_outcomes(before, *known), once)
 
 

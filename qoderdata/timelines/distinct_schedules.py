@@ -45,7 +45,7 @@ class DistinctSchedules:
     @classmethod
     def parse(cls, df: pd.DataFrame) -> DistinctSchedules:
         """Parse each distinct pair of ``schedule_expression`` and ``schedule_timezone`` once."""
-        pairs = df[["schedule_expression", "schedule_timezone"]]
+        pairs = df[["schedule_expression", "schedule_timezone"]].reset_index(drop=True)
         of_row = pairs.groupby(list(pairs), sort=False, dropna=False).ngroup().to_numpy(np.int64)
         first = np.unique(of_row, return_index=True)[1]
         schedules = [_parse(*pair) for pair in pairs.iloc[first].itertuples(index=False, name=None)]
