@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
+from random import Random
 from statistics import mean, median
 from typing import TYPE_CHECKING, Any
 
@@ -12,8 +13,6 @@ import pandas as pd
 import polars as pl
 import pyarrow as pa
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from qoderdata import decode, frames, schema
 from qoderdata.errors import MissingColumnError, UnknownOutcomesWarning
@@ -133,20 +132,26 @@ def test_streaks_are_sorted_by_what_burns() -> None:
     assert [row["deployment_id"] for row in records(failure_streaks(runs))] == ["d2", "d4", None, "d3", "d1"]
 
 
-RUN = st.fixed_dictionaries(
-    {
-        "deployment_id": st.sampled_from(["dep_1", "dep_2", None]),
-        "status": st.sampled_from(
-            ["completed", "completed", "failed", "failed", "skipped", "running", "cancelled", "waiting", None]
-        ),
-        "created_at": st.one_of(st.none(), st.integers(0, 3).map(at)),
-        "trigger_scheduled_at": st.one_of(st.none(), st.integers(0, 8).map(at)),
-        "triggered_at": st.one_of(st.none(), st.integers(0, 60).map(at)),
-        "started_at": st.one_of(st.none(), st.integers(0, 80).map(at)),
-        "duration_ms": st.one_of(st.none(), st.integers(0, 20)),
-        "error_type": st.sampled_from(["timeout", "api", None]),
-    }
-)
+def random_runs(seed: str, *, deployments: int = 40) -> list[dict[str, Any]]:
+    """Draw one to 20 runs of each deployment, and some without one."""
+    draw = Random(seed)  # noqa: S311 nothing secret
+    statuses = ["completed", "completed", "failed", "failed", "skipped", "running", "cancelled", "waiting", None]
+    rows = [
+        {
+            "deployment_id": deployment,
+            "status": draw.choice(statuses),
+            "created_at": draw.choice([None, *map(at, range(4))]),
+            "trigger_scheduled_at": draw.choice([None, *map(at, range(9))]),
+            "triggered_at": draw.choice([None, *map(at, range(61))]),
+            "started_at": draw.choice([None, *map(at, range(81))]),
+            "duration_ms": draw.choice([None, *range(21)]),
+            "error_type": draw.choice(["timeout", "api", None]),
+        }
+        for deployment in [None, *(f"dep_{number}" for number in range(deployments))]
+        for _ in range(draw.randint(1, 20))
+    ]
+    draw.shuffle(rows)
+    return rows
 
 
 def grouped(rows: list[dict[str, Any]], by: str | None) -> dict[Any, list[dict[str, Any]]]:
@@ -157,9 +162,9 @@ def grouped(rows: list[dict[str, Any]], by: str | None) -> dict[Any, list[dict[s
 
 
 @pytest.mark.filterwarnings("ignore::qoderdata.errors.UnknownOutcomesWarning")
-@given(rows=st.lists(RUN, max_size=25), by=st.sampled_from(["deployment_id", None]))
-@settings(max_examples=50, deadline=None)
-def test_streaks_equal_a_walk_over_the_runs(rows: list[dict[str, Any]], by: str | None) -> None:
+@pytest.mark.parametrize(("by", "deployments"), [("deployment_id", 40), (None, 1), (None, 4)])
+def test_streaks_equal_a_walk_over_the_runs(by: str | None, deployments: int) -> None:
+    rows = random_runs("streaks", deployments=deployments)
     streaks = records(failure_streaks(runs_frame(rows), by=by))
     groups = grouped(rows, by)
     assert len(streaks) == len(groups)
@@ -224,9 +229,9 @@ def test_errors_are_those_of_failed_runs() -> None:
     ]
 
 
-@given(rows=st.lists(RUN, max_size=25), by=st.sampled_from(["deployment_id", None]))
-@settings(max_examples=40, deadline=None)
-def test_errors_equal_a_walk_over_the_runs(rows: list[dict[str, Any]], by: str | None) -> None:
+@pytest.mark.parametrize("by", ["deployment_id", None])
+def test_errors_equal_a_walk_over_the_runs(by: str | None) -> None:
+    rows = random_runs("errors")
     failed = grouped([row for row in rows if row["status"] == "failed"], by)
     expected = []
     for key, members in failed.items():
@@ -299,9 +304,10 @@ def test_no_change_is_no_regression_whatever_is_asked_for() -> None:
     assert from_nothing["ratio"].isna().all()
 
 
-@given(rows=st.lists(RUN, max_size=30), by=st.sampled_from(["deployment_id", None]), min_runs=st.integers(1, 3))
-@settings(max_examples=50, deadline=None)
-def test_regressions_equal_a_walk_over_the_runs(rows: list[dict[str, Any]], by: str | None, min_runs: int) -> None:
+@pytest.mark.parametrize("min_runs", [1, 2, 3])
+@pytest.mark.parametrize(("by", "deployments"), [("deployment_id", 60), (None, 1), (None, 3)])
+def test_regressions_equal_a_walk_over_the_runs(by: str | None, deployments: int, min_runs: int) -> None:
+    rows = random_runs(f"regressions {min_runs}", deployments=deployments)
     end = max((row["triggered_at"] for row in rows if row["triggered_at"]), default=START)
     expected = {}
     for key, members in grouped(rows, by).items():
@@ -349,10 +355,9 @@ def test_regressions_refuse_what_makes_no_sense(options: dict[str, Any], message
         duration_regressions(story("c"), **options)
 
 
-@given(rows=st.lists(RUN, max_size=25))
-@settings(max_examples=40, deadline=None)
-def test_start_delays_equal_a_walk_over_the_runs(rows: list[dict[str, Any]]) -> None:
+def test_start_delays_equal_a_walk_over_the_runs() -> None:
     """A run that did not say when it started has no delay, nor has a later one of the same scheduled time."""
+    rows = random_runs("delays", deployments=80)
     delays = records(start_delays(runs_frame(rows)))
     groups = grouped(rows, "deployment_id")
     assert len(delays) == len(groups)
