@@ -263,6 +263,8 @@ def test_a_renamed_agent_has_its_newest_name(freq: str | None) -> None:
     assert costs["name"].tolist() == ["Amy"] * (4 if freq else 1)
     both = records(qd.session_costs(sessions, ["agent_id", "agent_name"]))
     assert {row["agent_name"] for row in both} == {*names}
+    once: Any = iter(["agent_id"])
+    pd.testing.assert_frame_equal(qd.session_costs(sessions, once, freq=freq), costs)
 
 
 @pytest.mark.parametrize(

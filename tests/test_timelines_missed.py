@@ -244,7 +244,7 @@ def test_as_many_times_are_served_as_can_be(grace: int, names_of: float) -> None
 def test_life_certainty_and_reason_equal_the_rules_word_for_word() -> None:
     """Of every combination of facts."""
     stamps = [None, *(f"2026-06-{day}T{time}:00Z" for day in (14, 15) for time in ("00:00", "02:30"))]
-    facts = {
+    facts: dict[str, dict[str, Any]] = {
         f"dep_{number}": dict(zip(("status", "created_at", "updated_at", "archived_at"), values, strict=True))
         for number, values in enumerate(product(["active", "paused"], stamps, stamps, stamps))
     }
@@ -255,7 +255,7 @@ def test_life_certainty_and_reason_equal_the_rules_word_for_word() -> None:
     since = datetime.fromisoformat(SINCE)
     for id_, own in facts.items():
         created, updated, archived = (
-            own[name] and datetime.fromisoformat(own[name]) for name in ("created_at", "updated_at", "archived_at")
+            None if text is None else datetime.fromisoformat(text) for text in list(own.values())[1:]
         )
         paused = own["status"] == "paused"
         expected = [

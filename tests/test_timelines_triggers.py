@@ -410,3 +410,14 @@ def test_a_horizon_has_a_unit_and_may_be_long(horizon: str, message: str | None)
 def test_a_horizon_beyond_the_calendar_is_refused() -> None:
     with pytest.raises(ValueError, match="horizon='2D' reaches beyond the year 9999"):
         next_triggers(flatten_deployments([]), "2D", start="9999-12-31T00:00Z")
+
+
+@pytest.mark.parametrize("zone", ["America/New_York", "Asia/Tokyo", "Pacific/Kiritimati", "UTC"])
+@pytest.mark.parametrize("start", ["0001-01-01T00:00Z", "9999-12-31T11:00Z"])
+def test_triggers_at_the_ends_of_the_calendar(zone: str, start: str) -> None:
+    """The local time of some lies beyond it."""
+    triggers = next_triggers(flatten_deployments([deployment(cron="30 * * * *", zone=zone)]), "12h", start=start)
+    offset = (triggers["local_time"] - triggers["trigger_at"].dt.tz_localize(None)).unique()
+    assert (len(triggers), len(offset)) == (12, 1)
+    assert abs(offset[0]) <= pd.Timedelta("14h")
+    assert set(triggers["local_time"].dt.strftime("%M")) == {"30"}
