@@ -146,64 +146,38 @@ EXHAUSTED = ("error", 3, ("overloaded", "exhausted"))
 SERVICE, BY_RUN, BY_EVENTS, BY_SESSION = "service", "run", "events", "session"
 
 
+TABLE: dict[str, tuple[Any, ...]] = {
+    "the record has a status": ({"status": "odd"}, session(), [], "odd", SERVICE, None),
+    "it has an error": ({"error_type": "e", "session_id": None}, None, [], "failed", BY_RUN, "e"),
+    "neither error nor session": ({"session_id": None}, None, [], "pending", BY_RUN, None),
+    "end_turn": ({}, session("running"), [("idle", 9, "end_turn")], "completed", BY_EVENTS, None),
+    "silent idle": ({}, session(), [RUNNING, ("idle", 9)], "completed", BY_EVENTS, None),
+    "cancelled": ({}, session(), [("idle", 9, "cancelled")], "cancelled", BY_EVENTS, None),
+    "retries": ({}, session(), [("idle", 9, "retries_exhausted")], "failed", BY_EVENTS, "retries_exhausted"),
+    "budget": ({}, session(), [("idle", 9, "budget_reached")], "failed", BY_EVENTS, "budget_reached"),
+    "terminated": ({}, session(), [RUNNING, ("terminated", 9)], "failed", BY_EVENTS, "session_terminated"),
+    "silent, error": ({}, session(), [RUNNING, EXHAUSTED, ("idle", 9)], "failed", BY_EVENTS, "overloaded"),
+    "a fatal error": ({}, session(), [RUNNING, EXHAUSTED], "failed", BY_EVENTS, "overloaded"),
+    "another stop reason": ({}, session(), [("idle", 9, "odd")], None, BY_EVENTS, None),
+    "it waits": ({}, session(), [RUNNING, ("idle", 9, "requires_action")], "waiting", BY_EVENTS, None),
+    **{
+        f"session {word}": ({}, session(word), [RUNNING], "running", BY_SESSION, None)
+        for word in ("running", "rescheduling", "canceling", "processing")
+    },
+    "running, archived": ({}, session("running", archived_at=at(9)), [], "running", BY_SESSION, None),
+    "session terminated": ({}, session("terminated"), [], "failed", BY_SESSION, "session_terminated"),
+    "session idle": ({}, session(), [], "completed", BY_SESSION, None),
+    "session archived": ({}, session("terminated", archived_at=at(9)), [], "completed", BY_SESSION, None),
+    "an odd one archived": ({}, session("odd", archived_at=at(9)), [], "completed", BY_SESSION, None),
+    "another status of the session": ({}, session("odd"), [], None, BY_SESSION, None),
+    "no status of the session": ({}, session(None), [], None, BY_SESSION, None),
+    "the session is not known": ({}, None, [], None, None, None),
+    "it is not known, and events tell nothing": ({}, None, [RUNNING], None, None, None),
+}  # fmt: skip
+
+
 @pytest.mark.parametrize(
-    ("record", "known", "events", "status", "status_from", "error_type"),
-    [
-        pytest.param({"status": "odd"}, session(), [], "odd", SERVICE, None, id="the record has a status"),
-        pytest.param(
-            {"error_type": "e", "session_id": None}, None, [], "failed", BY_RUN, "e", id="it has an error"
-        ),
-        pytest.param({"session_id": None}, None, [], "pending", BY_RUN, None, id="neither error nor session"),
-        pytest.param(
-            {}, session("running"), [("idle", 9, "end_turn")], "completed", BY_EVENTS, None, id="end_turn"
-        ),
-        pytest.param({}, session(), [RUNNING, ("idle", 9)], "completed", BY_EVENTS, None, id="silent idle"),
-        pytest.param({}, session(), [("idle", 9, "cancelled")], "cancelled", BY_EVENTS, None, id="cancelled"),
-        pytest.param(
-            {},
-            session(),
-            [("idle", 9, "retries_exhausted")],
-            "failed",
-            BY_EVENTS,
-            "retries_exhausted",
-            id="retries",
-        ),
-        pytest.param(
-            {}, session(), [("idle", 9, "budget_reached")], "failed", BY_EVENTS, "budget_reached", id="budget"
-        ),
-        pytest.param(
-            {}, session(), [RUNNING, ("terminated", 9)], "failed", BY_EVENTS, "session_terminated", id="terminated"
-        ),
-        pytest.param(
-            {}, session(), [RUNNING, EXHAUSTED, ("idle", 9)], "failed", BY_EVENTS, "overloaded", id="silent, error"
-        ),
-        pytest.param({}, session(), [RUNNING, EXHAUSTED], "failed", BY_EVENTS, "overloaded", id="a fatal error"),
-        pytest.param({}, session(), [("idle", 9, "odd")], None, BY_EVENTS, None, id="another stop reason"),
-        pytest.param(
-            {}, session(), [RUNNING, ("idle", 9, "requires_action")], "waiting", BY_EVENTS, None, id="it waits"
-        ),
-        *(
-            pytest.param({}, session(word), [RUNNING], "running", BY_SESSION, None, id=f"session {word}")
-            for word in ("running", "rescheduling", "canceling", "processing")
-        ),
-        pytest.param(
-            {}, session("running", archived_at=at(9)), [], "running", BY_SESSION, None, id="running, archived"
-        ),
-        pytest.param(
-            {}, session("terminated"), [], "failed", BY_SESSION, "session_terminated", id="session terminated"
-        ),
-        pytest.param({}, session(), [], "completed", BY_SESSION, None, id="session idle"),
-        pytest.param(
-            {}, session("terminated", archived_at=at(9)), [], "completed", BY_SESSION, None, id="session archived"
-        ),
-        pytest.param(
-            {}, session("odd", archived_at=at(9)), [], "completed", BY_SESSION, None, id="an odd one archived"
-        ),
-        pytest.param({}, session("odd"), [], None, BY_SESSION, None, id="another status of the session"),
-        pytest.param({}, session(None), [], None, BY_SESSION, None, id="no status of the session"),
-        pytest.param({}, None, [], None, None, None, id="the session is not known"),
-        pytest.param({}, None, [RUNNING], None, None, None, id="it is not known, and events tell nothing"),
-    ],
+    ("record", "known", "events", "status", "status_from", "error_type"), TABLE.values(), ids=TABLE
 )
 def test_the_table(  # noqa: PLR0917 one column of the table each
     record: Row,
@@ -222,78 +196,47 @@ def test_the_table(  # noqa: PLR0917 one column of the table each
     ) == [row]
 
 
-@pytest.mark.parametrize(
-    ("events", "expected"),
-    [
-        pytest.param(
-            [RUNNING, EXHAUSTED, ("running", 4), ("idle", 5)], ("completed", 5, None), id="running voids an error"
-        ),
-        pytest.param(
-            [RUNNING, EXHAUSTED, ("rescheduled", 4), ("idle", 5)],
-            ("completed", 5, None),
-            id="rescheduled voids it",
-        ),
-        pytest.param([RUNNING, EXHAUSTED, ("running", 4)], (None, None, None), id="voided, and no end"),
-        pytest.param(
-            [EXHAUSTED, ("running", 4), ("error", 5, ("b", "terminal")), ("error", 6, ("c", "exhausted"))],
-            ("failed", 5, "b"),
-            id="the first fatal error that nothing voids is the end",
-        ),
-        pytest.param(
-            [RUNNING, ("error", 3, ("a", "retrying"))], (None, None, None), id="one that goes on is no end"
-        ),
-        pytest.param(
-            [RUNNING, ("error", 3, ("a", None))], (None, None, None), id="nor one without a retry status"
-        ),
-        pytest.param(
-            [EXHAUSTED, ("error", 4, ("b", "retrying")), ("idle", 5, "budget_reached")],
-            ("failed", 5, "overloaded"),
-            id="the last fatal error is the cause",
-        ),
-        pytest.param(
-            [EXHAUSTED, ("running", 4), ("error", 5, ("b", None)), ("idle", 6, "budget_reached")],
-            ("failed", 6, "b"),
-            id="else the last error",
-        ),
-        pytest.param(
-            [("error", 3, ("a", "retrying")), ("terminated", 4)], ("failed", 4, "a"), id="also of a terminated one"
-        ),
-        pytest.param(
-            [EXHAUSTED, ("idle", 5), ("running", 6)],
-            ("failed", 5, "overloaded"),
-            id="nothing voids it after the end",
-        ),
-        pytest.param(
-            [RUNNING, ("idle", 5, "end_turn"), ("running", 900), ("error", 901, ("z", "terminal")), ("idle", 902)],
-            ("completed", 5, None),
-            id="a person continued it",
-        ),
-        pytest.param([RUNNING, ("idle", 5, "end_turn"), ("terminated", 9)], ("completed", 5, None), id="archived"),
-        pytest.param(
-            [RUNNING, ("idle", 3, "requires_action"), ("running", 4), ("idle", 5, "end_turn")],
-            ("completed", 5, None),
-            id="it waited",
-        ),
-        pytest.param([("idle", 3, "requires_action"), ("running", 4)], (None, None, None), id="it waits no more"),
-        pytest.param([("idle", 3, "requires_action"), ("canceling", 4)], (None, None, None), id="nor here"),
-        pytest.param(
-            [("idle", 3, "requires_action"), ("user.message", 4), ("error", 5, ("a", "retrying"))],
-            ("waiting", None, None),
-            id="other events do not end a wait",
-        ),
-        pytest.param(
-            [("idle", 3, "requires_action"), EXHAUSTED], ("failed", 3, "overloaded"), id="a fatal error does"
-        ),
-        pytest.param([RUNNING, ("idle", None, "end_turn")], ("completed", None, None), id="an end without a time"),
-        pytest.param(
-            [RUNNING, ("idle", 9, "end_turn"), ("idle", 3, "cancelled")],
-            ("completed", 9, None),
-            id="order of the list",
-        ),
-        pytest.param([RUNNING, ("idle", 5, "odd")], (None, None, None), id="no time for an end that is not known"),
-        pytest.param([("user.message", 1), (".", 2)], (None, None, None), id="events that tell nothing"),
-    ],
-)
+ENDS: dict[str, tuple[Any, ...]] = {
+    "running voids an error": ([RUNNING, EXHAUSTED, ("running", 4), ("idle", 5)], ("completed", 5, None)),
+    "rescheduled voids it": ([RUNNING, EXHAUSTED, ("rescheduled", 4), ("idle", 5)], ("completed", 5, None)),
+    "voided, and no end": ([RUNNING, EXHAUSTED, ("running", 4)], (None, None, None)),
+    "the first fatal error that nothing voids is the end": (
+        [EXHAUSTED, ("running", 4), ("error", 5, ("b", "terminal")), ("error", 6, ("c", "exhausted"))],
+        ("failed", 5, "b"),
+    ),
+    "one that goes on is no end": ([RUNNING, ("error", 3, ("a", "retrying"))], (None, None, None)),
+    "nor one without a retry status": ([RUNNING, ("error", 3, ("a", None))], (None, None, None)),
+    "the last fatal error is the cause": (
+        [EXHAUSTED, ("error", 4, ("b", "retrying")), ("idle", 5, "budget_reached")], ("failed", 5, "overloaded"),
+    ),
+    "else the last error": (
+        [EXHAUSTED, ("running", 4), ("error", 5, ("b", None)), ("idle", 6, "budget_reached")], ("failed", 6, "b"),
+    ),
+    "also of a terminated one": ([("error", 3, ("a", "retrying")), ("terminated", 4)], ("failed", 4, "a")),
+    "nothing voids it after the end": ([EXHAUSTED, ("idle", 5), ("running", 6)], ("failed", 5, "overloaded")),
+    "a person continued it": (
+        [RUNNING, ("idle", 5, "end_turn"), ("running", 900), ("error", 901, ("z", "terminal")), ("idle", 902)],
+        ("completed", 5, None),
+    ),
+    "archived": ([RUNNING, ("idle", 5, "end_turn"), ("terminated", 9)], ("completed", 5, None)),
+    "it waited": (
+        [RUNNING, ("idle", 3, "requires_action"), ("running", 4), ("idle", 5, "end_turn")], ("completed", 5, None),
+    ),
+    "it waits no more": ([("idle", 3, "requires_action"), ("running", 4)], (None, None, None)),
+    "nor here": ([("idle", 3, "requires_action"), ("canceling", 4)], (None, None, None)),
+    "other events do not end a wait": (
+        [("idle", 3, "requires_action"), ("user.message", 4), ("error", 5, ("a", "retrying"))],
+        ("waiting", None, None),
+    ),
+    "a fatal error does": ([("idle", 3, "requires_action"), EXHAUSTED], ("failed", 3, "overloaded")),
+    "an end without a time": ([RUNNING, ("idle", None, "end_turn")], ("completed", None, None)),
+    "order of the list": ([RUNNING, ("idle", 9, "end_turn"), ("idle", 3, "cancelled")], ("completed", 9, None)),
+    "no time for an end that is not known": ([RUNNING, ("idle", 5, "odd")], (None, None, None)),
+    "events that tell nothing": ([("user.message", 1), (".", 2)], (None, None, None)),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("events", "expected"), ENDS.values(), ids=ENDS)
 def test_ends(events: list[Any], expected: tuple[str | None, int | None, str | None]) -> None:
     row = plain(ends_from_events(pandas(listed(*events), OF_EVENTS)), ["status", "completed_at", "error_type"])[0]
     status, minute, error_type = expected
@@ -348,17 +291,11 @@ def test_digits_past_the_millisecond_are_cut() -> None:
 @pytest.mark.parametrize(
     ("seconds", "word", "expected"),
     [
-        (0.0, "idle", None),
-        (-1.0, "idle", None),
-        (None, "idle", None),
-        (1e300, "idle", None),
-        (1.001, "idle", 1001),
-        (12.5, "running", None),
-        (12.5, "canceling", None),
-        (12.5, "terminated", 12_500),
-        (12.5, None, 12_500),
+        (0.0, "idle", None), (-1.0, "idle", None), (None, "idle", None), (1e300, "idle", None),
+        (1.001, "idle", 1001), (12.5, "running", None), (12.5, "canceling", None),
+        (12.5, "terminated", 12_500), (12.5, None, 12_500),
     ],
-)
+)  # fmt: skip
 def test_a_duration_of_the_session(seconds: float | None, word: str | None, expected: int | None) -> None:
     """0 stands where the service has none, and what still runs has none yet."""
     assert resolved(run(), [session(word, stats_duration_seconds=seconds)])["duration_ms"] == expected

@@ -282,12 +282,6 @@ def test_empty_in_gives_empty_out(account: pd.DataFrame) -> None:
         pd.testing.assert_frame_equal(full.iloc[:0], empty, check_index_type=False)
 
 
-def test_the_argument_is_not_changed(account: pd.DataFrame) -> None:
-    before = account.copy(deep=True)
-    qd.session_costs(account, freq="1D")
-    pd.testing.assert_frame_equal(account, before)
-
-
 def test_dask_says_that_percentiles_are_missing() -> None:
     with pytest.warns(DataQualityWarning, match=r"credits_p50 and credits_p95 .*scan_sessions"):
         qd.session_costs(ENGINES["dask"](sessions_of([])))

@@ -163,13 +163,6 @@ def test_unknown_and_unlike_outcomes_are_told_of_once(tmp_path: Path) -> None:
         assert len(caught) == 2
 
 
-def test_any_index_of_runs_will_do() -> None:
-    df, listed = deployments("dep_1"), runs(("dep_1", "failed", 1), ("dep_1", "failed", 2))
-    expected = fill_counters(df, listed)
-    for keys in (["id"], ["deployment_id", "triggered_at"]):
-        pd.testing.assert_frame_equal(fill_counters(df, listed.set_index(keys, drop=False)), expected)
-
-
 def test_streaks_are_those_of_failure_streaks_where_retries_share_a_time() -> None:
     listed = runs(("dep_1", "completed", 1), ("dep_1", "failed", 1))
     listed = listed.assign(created_at=[minute(9), minute(2)]).astype({"created_at": "datetime64[us, UTC]"})

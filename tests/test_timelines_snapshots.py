@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 from cronsim import CronSim
 
-from qoderdata import Client, cron, load_deployments, load_runs, load_snapshots, missed_triggers
+from qoderdata import Client, cron, load_deployments, load_snapshots, missed_triggers
 from qoderdata.errors import FrameTypeError
 from qoderdata.frames import flatten_deployments, flatten_runs
 from qoderdata.load import lists
@@ -205,70 +205,6 @@ class Clock(datetime):
     @classmethod
     def now(cls, tz: Any = None) -> datetime:  # type: ignore[override] # noqa: ANN401
         return cls.moment.astimezone(tz)
-
-
-def test_a_sandbox_whose_deployments_are_paused_resumed_and_rescheduled(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(lists, "datetime", Clock)
-    second = timedelta(seconds=1)
-    found_snapshots: list[pd.DataFrame] = []
-    with Sandbox(deployments=40, seed=7, runs=6000, left_out=12) as sandbox:
-        client = Client(sandbox.pat, sandbox.base_url)
-        now, since = sandbox.now, sandbox.now - timedelta(days=3)
-        runs = load_runs(client=client, cache_dir=tmp_path, since=since)
-        hourly = [
-            one for one in sandbox.deployments
-            if one["status"] == "active" and not one["archived_at"] and one["schedule"]
-            and datetime.fromisoformat(one["updated_at"]) < since
-            and ((runs["deployment_id"] == one["id"]) & (runs["trigger_type"] == "schedule")).sum() > 2
-        ]  # fmt: skip
-        paused, moved = hourly[:2]
-
-        def pull(at: datetime) -> pd.DataFrame:
-            monkeypatch.setattr(Clock, "moment", at)
-            pulled = load_deployments(client=client, cache_dir=tmp_path, include_archived=True, refresh=True)
-            kept = load_snapshots(include_archived=True, client=client, cache_dir=tmp_path)
-            pd.testing.assert_frame_equal(kept[-1], pulled)
-            found_snapshots.append(kept[-1])
-            return pulled
-
-        def change(one: dict[str, Any], at: datetime, **facts: Any) -> None:  # noqa: ANN401
-            pull(at - second)
-            sandbox.rewrite({**one, "updated_at": stamp(at), **facts})
-            pull(at + second)
-
-        begin = since + timedelta(hours=20, minutes=13, seconds=30)
-        change(paused, begin, status="paused", paused_reason={"type": "manual"})
-        resumed = begin + timedelta(hours=20)
-        change(paused, resumed)
-        new = {**moved["schedule"], "expression": "7 */3 * * *", "upcoming_runs_at": []}
-        change(moved, resumed + timedelta(hours=5), schedule=new)
-        df = pull(now)
-        left_out = {(id_, at) for id_, at in sandbox.left_out}
-    assert len(found_snapshots) == 7
-    # While it was paused nothing ran, and after the change the new schedule started the runs, but for one.
-    at = runs["triggered_at"]
-    asleep = (runs["deployment_id"] == paused["id"]) & (at >= begin) & (at < resumed)
-    rest_of = (runs["deployment_id"] == moved["id"]) & (at >= resumed + timedelta(hours=5))
-    new_times = cron.parse("7 */3 * * *", new["timezone"]).instants(resumed + timedelta(hours=5), now)
-    times = [pd.Timestamp(one, tz="UTC").to_pydatetime() for one in new_times]
-    ran = flatten_runs([run(moved["id"], one + second) for one in times[1:]])
-    runs = pd.concat([runs[~(asleep | rest_of)], ran], ignore_index=True)
-    grace = timedelta(minutes=15)
-    window: dict[str, Any] = {"since": since, "until": now, "grace": grace}
-    found = missed_triggers(df, runs, **window, snapshots=found_snapshots)
-    pairs = set(zip(found["deployment_id"], found["scheduled_at"], strict=True))
-    expected = {
-        (id_, one) for id_, one in left_out
-        if since <= one < now - grace
-        and not (id_ == paused["id"] and begin <= one < resumed)
-        and not (id_ == moved["id"] and one >= resumed + timedelta(hours=5))
-    } | {(moved["id"], times[0])}  # fmt: skip
-    assert pairs == expected
-    assert found["certain"].all()
-    without = missed_triggers(df, runs, **window)
-    assert not without["certain"][without["deployment_id"].isin({paused["id"], moved["id"]})].any()
 
 
 FLEET_CRONS = ["*/30 * * * *", "15 */2 * * *", "5 1-23/3 * * *"]

@@ -253,13 +253,11 @@ def test_rows_are_in_order_of_time_then_id() -> None:
 @pytest.mark.parametrize(
     ("start", "horizon", "expected"),
     [
-        ("2026-06-15T09:00Z", "1D", ["15 09:00"]),
-        ("2026-06-15T09:00:00.000001Z", "1D", ["16 09:00"]),
+        ("2026-06-15T09:00Z", "1D", ["15 09:00"]), ("2026-06-15T09:00:00.000001Z", "1D", ["16 09:00"]),
         ("2026-06-15T09:00Z", "24h 1s", ["15 09:00", "16 09:00"]),
-        ("2026-06-15T17:00+08:00", "1min", ["15 09:00"]),
-        ("2026-06-15T09:00Z", "0s", []),
+        ("2026-06-15T17:00+08:00", "1min", ["15 09:00"]), ("2026-06-15T09:00Z", "0s", []),
     ],
-)
+)  # fmt: skip
 @pytest.mark.parametrize("listed", [[], at("15 09:00", "16 09:00", "17 09:00")])
 def test_the_window_is_half_open(start: str, horizon: str, expected: list[str], listed: list[str]) -> None:
     triggers = next_triggers(flatten_deployments([deployment(listed=listed)]), horizon, start=start)
@@ -278,13 +276,11 @@ def test_without_a_start_it_begins_now() -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"horizon": "soon"}, "horizon='soon'"),
-        ({"horizon": "-1D"}, "horizon='-1D'"),
-        ({"start": "2026-06-15"}, "no time zone"),
-        ({"start": "noon"}, "start='noon'"),
+        ({"horizon": "soon"}, "horizon='soon'"), ({"horizon": "-1D"}, "horizon='-1D'"),
+        ({"start": "2026-06-15"}, "no time zone"), ({"start": "noon"}, "start='noon'"),
         ({"tz": "Mars/Olympus"}, "tz='Mars/Olympus'"),
     ],
-)
+)  # fmt: skip
 def test_parameters_that_make_no_sense(arguments: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         next_triggers(flatten_deployments([]), **{"start": START, **arguments})
