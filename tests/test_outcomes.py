@@ -403,7 +403,7 @@ def test_what_is_refused() -> None:
         with pytest.raises(MissingColumnError, match=f"the runs frame has no column '{name}'"):
             resolve_outcomes(runs.drop(columns=name))
     for name in OF_SESSIONS:
-        with pytest.raises(MissingColumnError, match=f"the sessions frame has no column '{name}'"):
+        with pytest.raises(MissingColumnError, match=f"the sessions frame has no column '{name}';"):
             resolve_outcomes(runs, sessions.drop(columns=name))
     for name in set(OF_EVENTS) - {"position"}:
         with pytest.raises(MissingColumnError, match=f"the events frame has no column '{name}'"):

@@ -184,6 +184,16 @@ def test_the_arguments_stay() -> None:
     assert [row[1] for row in plain(counted)] == [1, 0]
 
 
+@pytest.mark.parametrize("dtype", ["datetime64[s, Asia/Tokyo]", "datetime64[ns, UTC]"])
+def test_times_of_other_units_and_zones_are_filled_too(dtype: str) -> None:
+    df, listed = deployments("dep_1", "dep_2"), runs(("dep_1", "failed", 1))
+    listed["triggered_at"] += pd.Timedelta("1us")
+    expected = fill_counters(df, listed)
+    pd.testing.assert_frame_equal(fill_counters(df.astype({LAST: dtype}), listed), expected)
+    other = listed.astype({"triggered_at": "datetime64[ns, Asia/Tokyo]"})
+    pd.testing.assert_frame_equal(fill_counters(df, other).iloc[:, :-1], expected.iloc[:, :-1])
+
+
 def test_empty_frames() -> None:
     df = deployments()
     pd.testing.assert_frame_equal(fill_counters(df, runs(("dep_1", "failed", 1))), df)
