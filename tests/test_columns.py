@@ -363,6 +363,13 @@ def test_an_ordered_category_that_is_a_key_keeps_its_order() -> None:
     assert qd.run_failure_rates(sized, "size", freq="1D").index.get_level_values(0).dtype == sizes
 
 
+@pytest.mark.parametrize("function", [qd.run_failure_rates, qd.failure_streaks, qd.error_groups])
+def test_keys_may_be_dictionaries_of_arrow(function: Callable[[pd.DataFrame, str], pd.DataFrame]) -> None:
+    teams = pa.chunked_array([pa.array(["b", None, "a"] * 8).dictionary_encode()])
+    runs = RUNS.assign(team=pd.arrays.ArrowExtensionArray(teams))
+    pd.testing.assert_frame_equal(function(runs, "team"), function(runs.astype({"team": TEXT}), "team"))
+
+
 def test_an_id_that_occurs_more_than_once_is_told() -> None:
     overlapping = pd.concat([RUNS.iloc[:20], RUNS.iloc[18:]])
     functions: list[Function] = [

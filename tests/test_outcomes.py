@@ -29,49 +29,23 @@ TEXT: Any = pa.large_string()
 TIME: Any = pa.timestamp("us", tz="UTC")
 INTEGER: Any = pa.int64()
 FILLED: dict[str, Any] = {
-    "status": TEXT,
-    "status_from": TEXT,
-    "triggered_at": TIME,
-    "started_at": TIME,
-    "completed_at": TIME,
-    "duration_ms": INTEGER,
-    "error_type": TEXT,
-    "error_message": TEXT,
-}
+    "status": TEXT, "status_from": TEXT, "triggered_at": TIME, "started_at": TIME, "completed_at": TIME,
+    "duration_ms": INTEGER, "error_type": TEXT, "error_message": TEXT,
+}  # fmt: skip
 OF_RUNS: dict[str, Any] = {
-    "id": TEXT,
-    "session_id": TEXT,
-    "trigger_scheduled_at": TIME,
-    "created_at": TIME,
-    **FILLED,
-    "extra": TEXT,
-}
+    "id": TEXT, "session_id": TEXT, "trigger_scheduled_at": TIME, "created_at": TIME, **FILLED, "extra": TEXT,
+}  # fmt: skip
 OF_SESSIONS = {
-    "id": TEXT,
-    "status": TEXT,
-    "archived_at": TIME,
-    "created_at": TIME,
-    "stats_duration_seconds": pa.float64(),
-}
+    "id": TEXT, "status": TEXT, "archived_at": TIME, "created_at": TIME, "stats_duration_seconds": pa.float64(),
+}  # fmt: skip
 OF_EVENTS = {
-    "session_id": TEXT,
-    "position": INTEGER,
-    "type": TEXT,
-    "processed_at": TIME,
-    "stop_reason": TEXT,
-    "error_type": TEXT,
-    "error_message": TEXT,
-    "retry_status": TEXT,
-}
+    "session_id": TEXT, "position": INTEGER, "type": TEXT, "processed_at": TIME, "stop_reason": TEXT,
+    "error_type": TEXT, "error_message": TEXT, "retry_status": TEXT,
+}  # fmt: skip
 OF_ENDS = {
-    "session_id": TEXT,
-    "end": TEXT,
-    "status": TEXT,
-    "started_at": TIME,
-    "completed_at": TIME,
-    "error_type": TEXT,
+    "session_id": TEXT, "end": TEXT, "status": TEXT, "started_at": TIME, "completed_at": TIME, "error_type": TEXT,
     "error_message": TEXT,
-}
+}  # fmt: skip
 DTYPES: dict[Any, Any] = {
     TEXT: pd.StringDtype(na_value=np.nan),
     INTEGER: pd.Int64Dtype(),
