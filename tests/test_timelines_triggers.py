@@ -416,4 +416,4 @@ def test_triggers_at_the_ends_of_the_calendar(zone: str, start: str) -> None:
     offset = (triggers["local_time"] - triggers["trigger_at"].dt.tz_localize(None)).unique()
     assert (len(triggers), len(offset)) == (12, 1)
     assert abs(offset[0]) <= pd.Timedelta("14h")
-    assert set(triggers["local_time"].dt.strftime("%M")) == {"30"}
+    assert set(triggers["local_time"].dt.minute) == {30}
