@@ -157,14 +157,12 @@ def with_columns_in_the_index(frame: pd.DataFrame) -> pd.DataFrame:
 SAME: dict[str, Function] = {
     "convert_dtypes": lambda frame: frame.convert_dtypes(),
     "Parquet to Arrow": through_parquet_to_arrow,
-    "other units, floats, objects of text": lambda frame: frame.astype(
-        dict.fromkeys(times_of(frame), "datetime64[ns, UTC]")
-        | dict.fromkeys(frame.select_dtypes("Int64"), "float64")
-        | dict.fromkeys(texts_of(frame), "object")
+    "floats, objects of text": lambda frame: frame.astype(
+        dict.fromkeys(frame.select_dtypes("Int64"), "float64") | dict.fromkeys(texts_of(frame), "object")
     ),
-    "another zone, categories, an index of a column": lambda frame: frame.astype(
+    "another unit and zone, categories, an index of a column": lambda frame: frame.astype(
         # The zone of `trigger_at` is the zone of the windows.
-        dict.fromkeys([name for name in times_of(frame) if name != "trigger_at"], "datetime64[us, Asia/Tokyo]")
+        {name: f"datetime64[ns, {'UTC' if name == 'trigger_at' else 'Asia/Tokyo'}]" for name in times_of(frame)}
         | dict.fromkeys(texts_of(frame), "category")
     ).set_index(frame.columns[0], drop=False),
     "Polars and back": lambda frame: pl.DataFrame(pa.Table.from_pandas(frame)).to_pandas(),
