@@ -205,15 +205,10 @@ def test_streaks_recomputed_by_sql(account: tuple[pa.Table, pa.Table]) -> None:
 
 
 def test_errors_are_those_of_failed_runs() -> None:
-    rows = [
-        ("failed", "timeout", 0),
-        ("failed", None, 1),
-        ("failed", "timeout", 2),
-        ("skipped", "busy", 3),
-        ("completed", None, 4),
-    ]
+    statuses, kinds = ["failed"] * 3 + ["skipped", "completed"], ["timeout", None, "timeout", "busy", None]
     runs = runs_frame(
-        {"status": status, "error_type": kind, "triggered_at": at(hour)} for status, kind, hour in rows
+        {"status": status, "error_type": kind, "triggered_at": at(hour)}
+        for hour, (status, kind) in enumerate(zip(statuses, kinds, strict=True))
     )
     assert records(error_breakdown(runs)) == [
         {"error_type": "timeout", "count": 2, "share": 2 / 3, "first_seen": at(0), "last_seen": at(2)},
