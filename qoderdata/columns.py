@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import narwhals as nw
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 
 from qoderdata.errors import FRAME_SOURCES, FrameTypeError, frame_hint, require_columns
 
@@ -259,7 +260,10 @@ def _is_text(column: pd.Series[Any]) -> bool:
     if isinstance(column.dtype, pd.StringDtype) or _is_text_category(column.dtype):
         return True
     if isinstance(column.dtype, pd.ArrowDtype):
-        return pd.api.types.is_string_dtype(column.dtype)
+        kind = column.dtype.pyarrow_dtype
+        return pd.api.types.is_string_dtype(
+            pd.ArrowDtype(kind.value_type) if pa.types.is_dictionary(kind) else column.dtype
+        )
     return column.dtype.kind == "O" and pd.api.types.infer_dtype(column, skipna=True) == "string"
 
 

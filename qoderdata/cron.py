@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 DAY = 86_400
+#: The years 1 to 9999, in seconds since 1970.
+_CALENDAR_BEGIN, _CALENDAR_END = -62_135_596_800, 253_402_300_800
 
 #: Files beside the zones: this machine's own zone, and copies with other rules (right/ counts leap seconds).
 _NO_ZONES = ("localtime", "posixrules", "Factory")
@@ -362,6 +364,8 @@ def offset_segments(timezone: str, start: int, end: int) -> tuple[OffsetSegment,
     zone = find_zone(timezone)
 
     def offset_at(second: int) -> int:
+        # No local time lies outside of the calendar in between, and no zone changes its offset beyond.
+        second = min(max(second, _CALENDAR_BEGIN + DAY), _CALENDAR_END - DAY)
         offset = (EPOCH + timedelta(seconds=second)).astimezone(zone).utcoffset()
         return 0 if offset is None else offset // timedelta(seconds=1)
 

@@ -607,7 +607,7 @@ def _read(frame: Any, wanted: Collection[str], *, what: str) -> pd.DataFrame:  #
             opened = nw.from_native(frame).lazy().select(*wanted)
             require_dtypes(opened.collect_schema(), wanted, what=what)
             frame = opened.collect("pyarrow").to_native().to_pandas(types_mapper=_DTYPES.get)
-    return require_frame(frame, wanted, what=what)[list(wanted)]
+    return require_frame(frame, wanted, what=what)[list(wanted)].reset_index(drop=True)
 
 
 def _names_by_id(source: Any, key: str, metadata: Collection[str]) -> pd.DataFrame:  # noqa: ANN401 - as above

@@ -70,6 +70,10 @@ class _Side(NamedTuple):
     def columns(self) -> dict[str, Any]:
         return {f"_{self.what}_{name}": kind for name, kind in self.kinds.items()}
 
+    @property
+    def required(self) -> list[str]:
+        return [*dict.fromkeys([self.key, *self.kinds])]
+
 
 _SESSIONS = _Side(
     "sessions",
@@ -316,7 +320,7 @@ def apply_ends(
     columns = {name: _arrow(runs[name], kind) for name, kind in _RUNS.items()}
     for side, frame in ((_SESSIONS, sessions), (_ENDS, ends)):
         if frame is not None:
-            _require_frame(frame, [side.key, *side.kinds], what=side.what)
+            _require_frame(frame, side.required, what=side.what)
             rows = _last_rows(_arrow(frame[side.key], _TEXT), columns["session_id"])
             for (column, kind), name in zip(side.columns.items(), side.kinds, strict=True):
                 columns[column] = _take(_arrow(frame[name], kind), rows)
@@ -336,7 +340,7 @@ def apply_ends_lazy(runs: Any, sessions: Any = None, ends: Any = None) -> Any:  
     for side, native in ((_SESSIONS, sessions), (_ENDS, ends)):
         if native is not None:
             other: Any = open_frame(native)
-            errors.require_columns(other.collect_schema().names(), [side.key, *side.kinds], what=side.what)
+            errors.require_columns(other.collect_schema().names(), side.required, what=side.what)
             renamed = (nw.col(name).alias(column) for name, column in zip(side.kinds, side.columns, strict=True))
             keyed = other.select(nw.col(side.key).alias("_key"), *renamed)
             frame = frame.join(keyed, how="left", left_on="session_id", right_on="_key")

@@ -63,13 +63,6 @@ def test_triggers_are_those_that_next_triggers_lists() -> None:
     assert result["name"].to_dict() == df.set_index("id").loc[result.index, "name"].to_dict()
 
 
-def test_any_index_will_do() -> None:
-    df, sessions = deployments_of({"dep_1": "0 * * * *", "dep_2": "0 0 * * *"}), sessions_of({"dep_1": [1.0, 2.0]})
-    expected = qd.cost_forecast(df, sessions, start=START)
-    given = df.set_index(["id", "name"], drop=False), sessions.set_index("deployment_id", drop=False)
-    pd.testing.assert_frame_equal(qd.cost_forecast(*given, start=START), expected)
-
-
 def test_figures_are_those_of_numpy_and_scipy() -> None:
     draw = np.random.default_rng(1)
     credits_ = {"dep_1": draw.gamma(2, 1, 30).tolist(), "dep_2": draw.gamma(2, 3, 7).tolist(), "dep_3": [5.0, 5.0]}

@@ -70,17 +70,10 @@ def test_one_line_is_one_line_of_characters_that_print(text: str) -> None:
 @pytest.mark.parametrize(
     ("text", "columns"),
     [
-        ("", 0),
-        ("ok", 2),
-        ("报告", 4),
-        ("\uff46\uff55\uff4c\uff4c", 8),
-        ("ﾊﾝｶｸ", 4),
-        ("e\u0301te\u0301", 3),
-        ("\U0001f680", 2),
-        ("❤\ufe0f", 1),
-        ("می\u200cروم", 5),
+        ("", 0), ("ok", 2), ("报告", 4), ("\uff46\uff55\uff4c\uff4c", 8), ("ﾊﾝｶｸ", 4), ("e\u0301te\u0301", 3),
+        ("\U0001f680", 2), ("❤\ufe0f", 1), ("می\u200cروم", 5),
     ],
-)
+)  # fmt: skip
 def test_width(text: str, columns: int) -> None:
     assert display_width(text) == columns
 
@@ -88,16 +81,11 @@ def test_width(text: str, columns: int) -> None:
 @pytest.mark.parametrize(
     ("text", "columns", "expected"),
     [
-        ("nightly report", 14, "nightly report"),
-        ("nightly report", 13, "nightly repo…"),
-        ("nightly", 1, "…"),
-        ("报告报告", 8, "报告报告"),
-        ("报告报告", 7, "报告报…"),
-        ("报告报告", 6, "报告…"),
-        ("e\u0301e\u0301e\u0301", 2, "e\u0301…"),
-        ("", 1, ""),
+        ("nightly report", 14, "nightly report"), ("nightly report", 13, "nightly repo…"),
+        ("nightly", 1, "…"), ("报告报告", 8, "报告报告"), ("报告报告", 7, "报告报…"), ("报告报告", 6, "报告…"),
+        ("e\u0301e\u0301e\u0301", 2, "e\u0301…"), ("", 1, ""),
     ],
-)
+)  # fmt: skip
 def test_shorten(text: str, columns: int, expected: str) -> None:
     assert truncate(text, columns) == expected
 
@@ -112,18 +100,11 @@ def test_what_is_shortened_fits_and_says_that_it_is(text: str, columns: int) -> 
 @pytest.mark.parametrize(
     ("share", "expected"),
     [
-        (0, "0.0 %"),
-        (0.0, "0.0 %"),
-        (1e-9, "<0.1 %"),
-        (0.0004, "<0.1 %"),
-        (0.0006, "0.1 %"),
-        (0.125, "12.5 %"),
-        (0.9994, "99.9 %"),
-        (0.9996, ">99.9 %"),
-        (1, "100.0 %"),
+        (0, "0.0 %"), (0.0, "0.0 %"), (1e-9, "<0.1 %"), (0.0004, "<0.1 %"), (0.0006, "0.1 %"),
+        (0.125, "12.5 %"), (0.9994, "99.9 %"), (0.9996, ">99.9 %"), (1, "100.0 %"),
         *((missing, MISSING) for missing in GAPS),
     ],
-)
+)  # fmt: skip
 def test_percent(share: float | None, expected: str) -> None:
     assert format_percent(share) == expected
 
@@ -139,13 +120,10 @@ def test_none_and_all_are_written_for_none_and_all_alone(runs: int, data: st.Dat
 @pytest.mark.parametrize(
     ("low", "high", "expected"),
     [
-        (0.042, 0.21, "4.2–21.0 %"),
-        (0.0, 1.0, "0.0–100.0 %"),
-        (None, 0.5, MISSING),
-        (0.5, None, MISSING),
+        (0.042, 0.21, "4.2–21.0 %"), (0.0, 1.0, "0.0–100.0 %"), (None, 0.5, MISSING), (0.5, None, MISSING),
         (float("nan"), float("nan"), MISSING),
     ],
-)
+)  # fmt: skip
 def test_interval(low: float | None, high: float | None, expected: str) -> None:
     assert format_interval(low, high) == expected
 
@@ -153,29 +131,13 @@ def test_interval(low: float | None, high: float | None, expected: str) -> None:
 @pytest.mark.parametrize(
     ("seconds", "expected"),
     [
-        (0, "0 s"),
-        (0.001, "1 ms"),
-        (0.04, "40 ms"),
-        (0.999, "999 ms"),
-        (0.9996, "1 s"),
-        (1, "1 s"),
-        (1.5, "1.5 s"),
-        (9.94, "9.9 s"),
-        (9.96, "10 s"),
-        (59.4, "59 s"),
-        (59.6, "1 min"),
-        (61, "1 min 1 s"),
-        (3599.4, "59 min 59 s"),
-        (3599.6, "1 h"),
-        (3600 + 59, "1 h"),
-        (3 * 3600 + 20 * 60 + 7, "3 h 20 min"),
-        (86400, "1 d"),
-        (90000, "1 d 1 h"),
-        (400 * 86400 + 3599, "400 d"),
-        (-0.5, "-500 ms"),
-        (-7200, "-2 h"),
+        (0, "0 s"), (0.001, "1 ms"), (0.04, "40 ms"), (0.999, "999 ms"), (0.9996, "1 s"), (1, "1 s"),
+        (1.5, "1.5 s"), (9.94, "9.9 s"), (9.96, "10 s"), (59.4, "59 s"), (59.6, "1 min"), (61, "1 min 1 s"),
+        (3599.4, "59 min 59 s"), (3599.6, "1 h"), (3600 + 59, "1 h"),
+        (3 * 3600 + 20 * 60 + 7, "3 h 20 min"), (86400, "1 d"), (90000, "1 d 1 h"),
+        (400 * 86400 + 3599, "400 d"), (-0.5, "-500 ms"), (-7200, "-2 h"),
     ],
-)
+)  # fmt: skip
 def test_duration(seconds: float, expected: str) -> None:
     assert format_duration(timedelta(seconds=seconds)) == expected
     assert format_duration(pd.Timedelta(seconds=seconds)) == expected
@@ -194,13 +156,10 @@ def test_truncate_middle_keeps_both_ends(text: str, columns: int) -> None:
 @pytest.mark.parametrize(
     ("text", "columns", "short"),
     [
-        ("nightly", 7, "nightly"),
-        ("nightly-report", 8, "night…rt"),
-        ("夜间报表生成", 8, "夜间…成"),
-        ("夜间报表生成", 12, "夜间报表生成"),
-        ("abcdefgh\u0303\u0303ij", 8, "abcde…ij"),
+        ("nightly", 7, "nightly"), ("nightly-report", 8, "night…rt"), ("夜间报表生成", 8, "夜间…成"),
+        ("夜间报表生成", 12, "夜间报表生成"), ("abcdefgh\u0303\u0303ij", 8, "abcde…ij"),
     ],
-)
+)  # fmt: skip
 def test_truncate_middle(text: str, columns: int, short: str) -> None:
     assert truncate_middle(text, columns) == short
 
@@ -208,13 +167,10 @@ def test_truncate_middle(text: str, columns: int, short: str) -> None:
 @pytest.mark.parametrize(
     ("count", "expected"),
     [
-        (2**62, "53375995583 d 15 h"),
-        (-(2**63), "-106751991167 d 7 h"),
-        (1e300, "1157407407407407"),
-        (float("inf"), MISSING),
-        (float("-inf"), MISSING),
+        (2**62, "53375995583 d 15 h"), (-(2**63), "-106751991167 d 7 h"), (1e300, "1157407407407407"),
+        (float("inf"), MISSING), (float("-inf"), MISSING),
     ],
-)
+)  # fmt: skip
 def test_milliseconds_of_any_size(count: float, expected: str) -> None:
     """No `timedelta` is longer than 2.7 million years; a number of milliseconds may be."""
     assert format_milliseconds(count).startswith(expected)

@@ -26,14 +26,11 @@ RECORDS: list[dict[str, Any]] = [{"id": "a", "agent": {"version": 1}}, {"id": "b
 @pytest.mark.parametrize(
     "given",
     [
-        RECORDS,
-        tuple(RECORDS),
-        (record for record in RECORDS),
-        {"data": RECORDS, "has_more": True},
+        RECORDS, tuple(RECORDS), (record for record in RECORDS), {"data": RECORDS, "has_more": True},
         {"data": tuple(RECORDS)},
     ],
     ids=["list", "tuple", "generator", "envelope", "tuple in an envelope"],
-)
+)  # fmt: skip
 def test_what_records_may_be(given: Any) -> None:  # noqa: ANN401 - what callers write
     df = flatten_deployments(given)
     assert df["id"].tolist() == ["a", "b"]

@@ -186,7 +186,8 @@ class TestOnPandas:
         )
 
     def test_of_sessions_the_newest_name_that_there_is_counts(self) -> None:
-        named = with_names(RUNS, agents=SESSIONS.sample(frac=1, random_state=7))
+        shuffled = SESSIONS.sample(frac=1, random_state=7).set_index("created_at", drop=False)
+        named = with_names(RUNS, agents=shuffled)
         assert listed(named["agent_name"]) == by_hand(
             RUNS["agent_id"], {"agent_0": "name at 18", "agent_1": "name at 19", "agent_2": "name at 17"}
         )

@@ -11,8 +11,9 @@ import pytest
 
 import qoderdata as qd
 from qoderdata.errors import MissingColumnError
-from qoderdata.overview import overview
+from qoderdata.overview import _today, overview
 from qoderdata.sandbox import Sandbox
+from qoderdata.summaries.time_windows import local_midnight
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -29,7 +30,7 @@ def parsed(text: str) -> datetime:
 
 @pytest.fixture(scope="module", params=["C", "D"])
 def sandbox(request: pytest.FixtureRequest) -> Iterator[Sandbox]:
-    with Sandbox(deployments=40, seed=11, runs=300, edition=request.param) as served:
+    with Sandbox(deployments=40, seed=11, runs=150, edition=request.param) as served:
         yield served
 
 
@@ -147,8 +148,7 @@ def test_today_begins_where_clocks_change_at_midnight(now: str, zone: str, begin
         {"id": f"drun_{at}", "deployment_id": "dep_1", "status": "completed", "triggered_at": at.isoformat()}
         for at in times
     ])  # fmt: skip
-    frames = qd.flatten_deployments([]), runs, qd.flatten_sessions([])
-    today = overview(*frames, now=pd.Timestamp(now), tz=zone).today
+    today = _today(runs, qd.flatten_sessions([]), local_midnight(pd.Timestamp(now), zone))
     assert (today.begin, today.runs) == (pd.Timestamp(begin), 2)
 
 
@@ -177,10 +177,10 @@ def test_missing_is_not_zero() -> None:
     session: dict[str, Any] = {"id": "sess_1", "created_at": "2026-06-15T11:00:00Z", "status": "idle"}
     nothing = overview(df, runs, qd.flatten_sessions([]), now=now)
     assert (nothing.today.sessions, nothing.today.credits, nothing.today.unknown) == (0, 0.0, 0)
-    unknown = overview(df, runs, qd.flatten_sessions([session]), now=now).today
+    unknown = _today(runs, qd.flatten_sessions([session]), now.normalize())
     assert (unknown.sessions, unknown.credits, unknown.unknown) == (1, None, 1)
     known = [{**session, "id": "sess_2", "usage": {"total_credits": 2.5}}, session]
-    both = overview(df, runs, qd.flatten_sessions(known), now=now).today
+    both = _today(runs, qd.flatten_sessions(known), now.normalize())
     assert (both.sessions, both.credits, both.unknown) == (2, 2.5, 1)
     for frame in (nothing.running, nothing.upcoming, nothing.failing):
         assert frame.empty

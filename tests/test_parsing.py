@@ -86,14 +86,10 @@ class TestSpan:
     @pytest.mark.parametrize(
         ("value", "seconds"),
         [
-            ("15min", 900),
-            ("7D", 604_800),
-            ("1h30min", 5400),
-            ("0s", 0),
-            (timedelta(minutes=1), 60),
+            ("15min", 900), ("7D", 604_800), ("1h30min", 5400), ("0s", 0), (timedelta(minutes=1), 60),
             (pd.Timedelta(seconds=1.5), 1.5),
         ],
-    )
+    )  # fmt: skip
     def test_it_is_read(self, value: parsing.Span, seconds: float) -> None:
         assert parsing.parse_span(value, name="max_age").total_seconds() == seconds
 
@@ -149,15 +145,13 @@ class TestMoment:
     @pytest.mark.parametrize(
         ("value", "utc"),
         [
-            ("30D", "2026-05-16T09:00"),
-            ("0s", "2026-06-15T09:00"),
-            (timedelta(hours=1), "2026-06-15T08:00"),
-            (pd.Timedelta(hours=1), "2026-06-15T08:00"),
+            ("30D", "2026-05-16T09:00"), ("0s", "2026-06-15T09:00"),
+            (timedelta(hours=1), "2026-06-15T08:00"), (pd.Timedelta(hours=1), "2026-06-15T08:00"),
             ("2026-06-01T00:00Z", "2026-06-01T00:00"),
             (datetime(2026, 6, 1, tzinfo=UTC), "2026-06-01T00:00"),
             (pd.Timestamp("2026-06-01T08:00+08:00"), "2026-06-01T00:00"),
         ],
-    )
+    )  # fmt: skip
     def test_an_instant_or_an_age(self, value: parsing.Instant | parsing.Span, utc: str) -> None:
         stamp = parsing.parse_bound(value, now=NOW, name="since")
         assert stamp == pd.Timestamp(utc, tz="UTC")
@@ -244,20 +238,12 @@ class TestWindow:
     @pytest.mark.parametrize(
         ("freq", "length"),
         [
-            ("15min", timedelta(minutes=15)),
-            ("h", timedelta(hours=1)),
-            ("3D", timedelta(days=3)),
-            ("W", timedelta(7)),
-            ("d", timedelta(days=1)),
-            ("2w", timedelta(weeks=2)),
-            ("2 days", timedelta(days=2)),
-            ("3600S", timedelta(hours=1)),
-            ("60MIN", timedelta(hours=1)),
-            ("1H", timedelta(hours=1)),
-            ("1h30min", timedelta(minutes=90)),
-            ("PT2H", timedelta(hours=2)),
+            ("15min", timedelta(minutes=15)), ("h", timedelta(hours=1)), ("3D", timedelta(days=3)),
+            ("W", timedelta(7)), ("d", timedelta(days=1)), ("2w", timedelta(weeks=2)),
+            ("2 days", timedelta(days=2)), ("3600S", timedelta(hours=1)), ("60MIN", timedelta(hours=1)),
+            ("1H", timedelta(hours=1)), ("1h30min", timedelta(minutes=90)), ("PT2H", timedelta(hours=2)),
         ],
-    )
+    )  # fmt: skip
     def test_it_is_read(self, freq: str, length: timedelta) -> None:
         assert parsing.parse_window(freq) == length
 

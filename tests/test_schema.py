@@ -15,43 +15,21 @@ from qoderdata.schema import (
     Column,
     Kind,
     Schema,
-)
+)  # fmt: skip
 
-TEXTS = [
-    "id",
-    "name",
-    "description",
-    "status",
-    "agent_id",
-    "environment_id",
-    "paused_reason_type",
-    "paused_reason_error_type",
-    "schedule_type",
-    "schedule_expression",
-    "schedule_timezone",
-    "session_strategy",
-    "initial_events",
-    "resources",
-    "metadata",
-    "extra",
-]
-INTEGERS = [
-    "agent_version",
-    "config_max_concurrent",
-    "config_max_retries",
-    "config_timeout_ms",
-    "stats_total_runs",
-    "stats_total_failures",
-    "stats_consecutive_failures",
-]
-TIMES = [
-    "created_at",
-    "updated_at",
-    "archived_at",
-    "schedule_last_run_at",
-    "stats_next_trigger_at",
+TEXTS = (
+    "id", "name", "description", "status", "agent_id", "environment_id", "paused_reason_type",
+    "paused_reason_error_type", "schedule_type", "schedule_expression", "schedule_timezone", "session_strategy",
+    "initial_events", "resources", "metadata", "extra",
+)  # fmt: skip
+INTEGERS = (
+    "agent_version", "config_max_concurrent", "config_max_retries", "config_timeout_ms", "stats_total_runs",
+    "stats_total_failures", "stats_consecutive_failures",
+)  # fmt: skip
+TIMES = (
+    "created_at", "updated_at", "archived_at", "schedule_last_run_at", "stats_next_trigger_at",
     "stats_last_triggered_at",
-]
+)  # fmt: skip
 TIME = pa.timestamp("us", tz="UTC")
 
 
@@ -69,21 +47,10 @@ def test_the_documented_columns_of_deployments() -> None:
 
 def test_the_documented_columns_of_runs() -> None:
     assert RUNS.names == [
-        *("id", "deployment_id", "status", "status_from", "trigger_type", "trigger_scheduled_at", "agent_id"),
-        *(
-            "agent_version",
-            "session_id",
-            "attempt",
-            "turn_id",
-            "triggered_at",
-            "created_at",
-            "started_at",
-            "completed_at",
-            "duration_ms",
-            "error_type",
-        ),
-        *("error_message", "extra"),
-    ]
+        "id", "deployment_id", "status", "status_from", "trigger_type", "trigger_scheduled_at", "agent_id",
+        "agent_version", "session_id", "attempt", "turn_id", "triggered_at", "created_at", "started_at",
+        "completed_at", "duration_ms", "error_type", "error_message", "extra",
+    ]  # fmt: skip
 
 
 def test_the_documented_columns_of_sessions() -> None:

@@ -13,23 +13,17 @@ from qoderdata.errors import MissingColumnError
 from qoderdata.sandbox import Sandbox
 
 RECORD: dict[str, Any] = {
-    "id": "dep_1",
-    "name": "nightly",
-    "description": "a report",
-    "status": "active",
-    "agent": {"id": "agent_1", "version": 3},
-    "environment_id": "env_1",
-    "created_at": "2026-06-01T00:00:00Z",
-    "updated_at": "2026-06-01T00:00:00Z",
+    "id": "dep_1", "name": "nightly", "description": "a report", "status": "active",
+    "agent": {"id": "agent_1", "version": 3}, "environment_id": "env_1",
+    "created_at": "2026-06-01T00:00:00Z", "updated_at": "2026-06-01T00:00:00Z",
     "schedule": {"type": "cron", "expression": "0 9 * * *", "timezone": "UTC"},
-    "budget": {"type": "limit", "max_credit_cost": "12.50"},
-    "vault_ids": ["vault_1"],
+    "budget": {"type": "limit", "max_credit_cost": "12.50"}, "vault_ids": ["vault_1"],
     "metadata": {
         "team": "data",
         "cas_config": {"session_strategy": "new", "config": {"timeout_ms": 60000}, "stats": {"total_runs": 5}},
     },
     "environment_variables": "TOKEN=abc",
-}
+}  # fmt: skip
 
 
 def change(**facts: Any) -> list[tuple[str, ...]]:  # noqa: ANN401

@@ -29,20 +29,12 @@ DAYS = pd.Series(
 #: Zones whose rules change so late that an engine's own list of zones may not know it yet.
 SETTLED = np.datetime64("2026-01-01", "us").astype(int)
 NIGHTS = [
-    ("Africa/Cairo", "2014-05-16"),
-    ("America/Havana", "2025-11-02"),
-    ("America/Sao_Paulo", "2018-11-04"),
-    ("America/Scoresbysund", "2022-10-30"),
-    ("Asia/Amman", "2021-10-29"),
-    ("Asia/Beirut", "2025-03-30"),
-    ("Asia/Chita", "2014-10-26"),
-    ("Atlantic/Azores", "2025-10-26"),
-    ("Australia/Lord_Howe", "2025-10-05"),
-    ("Pacific/Apia", "2011-12-31"),
-    ("Africa/Casablanca", "2025-02-23"),
-    ("Europe/Berlin", "2025-10-26"),
+    ("Africa/Cairo", "2014-05-16"), ("America/Havana", "2025-11-02"), ("America/Sao_Paulo", "2018-11-04"),
+    ("America/Scoresbysund", "2022-10-30"), ("Asia/Amman", "2021-10-29"), ("Asia/Beirut", "2025-03-30"),
+    ("Asia/Chita", "2014-10-26"), ("Atlantic/Azores", "2025-10-26"), ("Australia/Lord_Howe", "2025-10-05"),
+    ("Pacific/Apia", "2011-12-31"), ("Africa/Casablanca", "2025-02-23"), ("Europe/Berlin", "2025-10-26"),
     ("UTC", "2025-06-15"),
-]
+]  # fmt: skip
 
 
 def wall(instants: Any, zone: str) -> Any:  # noqa: ANN401 arrays of microseconds

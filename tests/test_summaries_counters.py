@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import json
 import warnings
+from random import Random
 from typing import TYPE_CHECKING, Any
 
 import duckdb
 import pandas as pd
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from qoderdata import (
     Client,
@@ -164,13 +163,6 @@ def test_unknown_and_unlike_outcomes_are_told_of_once(tmp_path: Path) -> None:
         assert len(caught) == 2
 
 
-def test_any_index_of_runs_will_do() -> None:
-    df, listed = deployments("dep_1"), runs(("dep_1", "failed", 1), ("dep_1", "failed", 2))
-    expected = fill_counters(df, listed)
-    for keys in (["id"], ["deployment_id", "triggered_at"]):
-        pd.testing.assert_frame_equal(fill_counters(df, listed.set_index(keys, drop=False)), expected)
-
-
 def test_streaks_are_those_of_failure_streaks_where_retries_share_a_time() -> None:
     listed = runs(("dep_1", "completed", 1), ("dep_1", "failed", 1))
     listed = listed.assign(created_at=[minute(9), minute(2)]).astype({"created_at": "datetime64[us, UTC]"})
@@ -190,6 +182,16 @@ def test_the_arguments_stay() -> None:
     pd.testing.assert_index_equal(counted.index, before.index)
     assert counted.dtypes.to_dict() == before.dtypes.to_dict()
     assert [row[1] for row in plain(counted)] == [1, 0]
+
+
+@pytest.mark.parametrize("dtype", ["datetime64[s, Asia/Tokyo]", "datetime64[ns, UTC]"])
+def test_times_of_other_units_and_zones_are_filled_too(dtype: str) -> None:
+    df, listed = deployments("dep_1", "dep_2"), runs(("dep_1", "failed", 1))
+    listed["triggered_at"] += pd.Timedelta("1us")
+    expected = fill_counters(df, listed)
+    pd.testing.assert_frame_equal(fill_counters(df.astype({LAST: dtype}), listed), expected)
+    other = listed.astype({"triggered_at": "datetime64[ns, Asia/Tokyo]"})
+    pd.testing.assert_frame_equal(fill_counters(df, other).iloc[:, :-1], expected.iloc[:, :-1])
 
 
 def test_empty_frames() -> None:
@@ -227,9 +229,6 @@ def test_rates_without_any_counter_warn() -> None:
     failure_rates(fill_counters(df, runs()))
 
 
-STATUSES = st.sampled_from(["completed", "failed", "failed", "skipped", "cancelled", "waiting", "pending", None])
-ROWS = st.tuples(st.sampled_from(["dep_1", "dep_2", "dep_3", "dep_9"]), STATUSES, st.none() | st.integers(0, 59))
-
 SQL = """
 WITH ordered AS (
     SELECT *, row_number() OVER (PARTITION BY deployment_id ORDER BY triggered_at, id) AS place FROM listed
@@ -252,14 +251,20 @@ ORDER BY id
 
 
 @pytest.mark.filterwarnings("ignore:the outcome of:qoderdata.errors.DataQualityWarning")
-@settings(deadline=None, max_examples=25)
-@given(st.lists(ROWS, max_size=25))
-def test_counts_equal_those_of_sql(rows: list[tuple[str, str | None, int | None]]) -> None:
-    listed, deployed = runs(*rows), deployments("dep_1", "dep_2", "dep_3")
-    connection = duckdb.connect()
-    connection.register("listed", listed[["id", "deployment_id", "status", "triggered_at"]])
-    connection.register("deployed", deployed[["id"]])
-    expected = [list(row) for row in connection.execute(SQL).fetchall()]
+@pytest.mark.parametrize("count", [0, 5, 300])
+def test_counts_equal_those_of_sql(count: int) -> None:
+    draw = Random(count)  # noqa: S311 nothing secret
+    ids = [f"dep_{number:02}" for number in range(count // 6 + 1)]
+    statuses = ["completed", "failed", "failed", "skipped", "cancelled", "waiting", "pending", None]
+    rows = [
+        (draw.choice([*ids, "dep_gone"]), draw.choice(statuses), draw.choice([None, *range(60)]))
+        for _ in range(count)
+    ]
+    listed, deployed = runs(*rows), deployments(*ids)
+    with duckdb.connect() as connection:
+        connection.register("listed", listed[["id", "deployment_id", "status", "triggered_at"]])
+        connection.register("deployed", deployed[["id"]])
+        expected = [list(row) for row in connection.execute(SQL).fetchall()]
     counted = fill_counters(deployed, listed)
     got = [[*row[:4], row[4] and row[4].value // 1000] for row in plain(counted)]
     assert got == expected

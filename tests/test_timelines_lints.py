@@ -215,6 +215,14 @@ def test_a_column_that_is_not_there_is_named() -> None:
         schedule_lints(flatten_deployments([]).drop(columns="schedule_expression"))
 
 
+def test_the_last_year_of_the_calendar_has_no_year_after_it() -> None:
+    with pytest.raises(ValueError, match="of the year after 9999-12-29 reach beyond the year 9999"):
+        schedule_lints(flatten_deployments([]), start="9999-12-29T00:00Z")
+    daily = {"id": "dep_1", "schedule": {"expression": "0 9 * * *", "timezone": "Pacific/Kiritimati"}}
+    for start in ("0001-01-01T00:00Z", "9998-12-31T23:59Z"):
+        assert schedule_lints(flatten_deployments([daily]), start=start).empty
+
+
 def test_a_sandbox_account_shows_the_classics() -> None:
     with Sandbox(deployments=200, seed=7) as sandbox:
         findings = schedule_lints(flatten_deployments(sandbox.deployments), start=sandbox.now)

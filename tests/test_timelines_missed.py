@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 from itertools import product
+from random import Random
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from scipy.sparse import csr_array
 from scipy.sparse.csgraph import maximum_bipartite_matching
 
@@ -92,53 +91,6 @@ def test_the_window(since: str, until: str, grace: str, expected: list[str]) -> 
     assert times(find([deployment()], [], since=since, until=until, grace=grace)) == expected
 
 
-@pytest.mark.parametrize(
-    ("facts", "expected", "certain"),
-    [
-        ({}, "00:00 01:00 02:00 03:00", True),
-        ({"created_at": "2026-06-15T01:00:00Z"}, "01:00 02:00 03:00", True),
-        ({"created_at": "2026-06-15T01:00:01Z", "updated_at": "2026-06-15T01:00:01Z"}, "02:00 03:00", True),
-        ({"archived_at": "2026-06-15T02:00:00Z"}, "00:00 01:00", True),
-        ({"archived_at": "2026-06-15T01:30:00Z", "updated_at": "2026-06-15T01:30:00Z"}, "00:00 01:00", False),
-        ({"archived_at": "2026-06-14T00:00:00Z"}, "", True),
-        ({"status": "paused"}, "", True),
-        ({"status": "paused", "updated_at": "2026-06-15T00:00:00Z"}, "00:00 01:00 02:00 03:00", False),
-        ({"status": "paused", "updated_at": None}, "00:00 01:00 02:00 03:00", False),
-        ({"updated_at": "2026-06-15T02:30:00Z"}, "00:00 01:00 02:00 03:00", False),
-        ({"updated_at": "2026-06-20T00:00:00Z"}, "00:00 01:00 02:00 03:00", False),
-        ({"updated_at": "2026-06-14T23:59:59Z"}, "00:00 01:00 02:00 03:00", True),
-        ({"updated_at": None}, "00:00 01:00 02:00 03:00", True),
-        ({"created_at": None}, "00:00 01:00 02:00 03:00", False),
-    ],
-    ids=[
-        "as ever", "created inside", "creation is no update", "archived inside", "archiving is an update", "gone",
-        "paused all the while", "paused inside", "paused when", "updated inside", "updated since",
-        "updated before", "never updated", "created when",
-    ],
-)  # fmt: skip
-def test_life_and_certainty(facts: dict[str, Any], expected: str, certain: bool) -> None:  # noqa: FBT001
-    """The service tells no history of pauses and of cron texts, so what it cannot tell is not certain."""
-    found = find([deployment(**facts)], [])
-    assert times(found) == expected.split()
-    assert set(found["certain"]) <= {certain}
-    assert ((found["reason"] == "") == found["certain"]).all()
-
-
-@pytest.mark.parametrize(
-    ("facts", "reason"),
-    [
-        ({}, ""),
-        ({"status": "paused", "updated_at": "2026-06-15T02:30:59Z"}, "paused since 2026-06-15 02:30 UTC"),
-        ({"status": "paused", "updated_at": None}, "paused since an unknown time"),
-        ({"updated_at": "2026-06-15T02:30:59Z"}, "changed at 2026-06-15 02:30 UTC"),
-        ({"updated_at": "2026-06-15T02:30:59Z", "created_at": None}, "changed at 2026-06-15 02:30 UTC"),
-        ({"created_at": None}, "created without time"),
-    ],
-)
-def test_the_reason_says_why_a_time_is_not_certain(facts: dict[str, Any], reason: str) -> None:
-    assert find([deployment(**facts)], [])["reason"].tolist() == [reason] * 4
-
-
 def newest(scheduled_at: str, created_at: str, trigger: str = "schedule") -> dict[str, Any]:
     """Make a run as the newest edition tells it: it names its scheduled time and has no `triggered_at`."""
     return {
@@ -190,86 +142,93 @@ def test_ages_are_counted_back_from_now() -> None:
     assert any(found.tolist() == days.tolist() for days in at_once)
 
 
-@settings(max_examples=150, deadline=None)
-@given(
-    st.sampled_from(["*/5 * * * *", "*/20 * * * *", "7,9,50 * * * *", "0 * * * *"]),
-    st.lists(st.tuples(st.integers(0, 4 * 60 * 4), st.booleans()), max_size=40),
-    st.sampled_from([0, 60, 300, 600, 1200, 7200]),
-)
-def test_as_many_times_are_served_as_can_be_by_runs_of_both_kinds(
-    expression: str, runs: list[tuple[int, bool]], grace: int
-) -> None:
-    """Runs that name their time serve that one; the others are matched to the times that are left."""
+@pytest.mark.parametrize("grace", [0, 60, 300, 600, 1200, 7200])
+@pytest.mark.parametrize("names_of", [0, 0.5], ids=["triggered", "some name their time"])
+def test_as_many_times_are_served_as_can_be(grace: int, names_of: float) -> None:
+    """Runs that name their time serve that one; no matching of the others to the times that are left serves more.
+
+    Of 100 deployments; the window ends long after the last run.
+    """
+    draw = Random(f"{grace} {names_of}")  # noqa: S311 nothing secret
     begin = datetime.fromisoformat(SINCE)
     end = begin + timedelta(hours=8)
+    expressions = ["*/5 * * * *", "*/20 * * * *", "7,9,50 * * * *", "0 * * * *"]
+    fleet = {f"dep_{number}": draw.choice(expressions) for number in range(100)}
+    runs = {
+        id_: [(15 * draw.randint(0, 4 * 60 * 4), draw.random() < names_of) for _ in range(draw.randint(0, 40))]
+        for id_ in fleet
+    }
     records = []
-    for number, (quarter, named) in enumerate(runs):
-        at = f"{begin + timedelta(seconds=15 * quarter):%H:%M:%S}"
-        records.append({**(newest(at, at) if named else run(at)), "id": f"drun_{number}"})
+    for id_, own in runs.items():
+        for number, (second, named) in enumerate(own):
+            at = f"{begin + timedelta(seconds=second):%H:%M:%S}"
+            record = newest(at, at) if named else run(at)
+            records.append({**record, "deployment_id": id_, "id": f"drun_{id_}_{number}"})
     found = missed_triggers(
-        flatten_deployments([deployment(cron=expression)]),
+        flatten_deployments([deployment(id_, cron=expression) for id_, expression in fleet.items()]),
         flatten_runs(records),
         since=begin,
         until=end,
         grace=timedelta(seconds=grace),
     )
-    due = cron.parse(expression, "UTC").instants(begin, end - timedelta(seconds=grace))
-    scheduled = [int((at - np.datetime64(begin.replace(tzinfo=None), "s")).astype(int)) for at in due]
-    named_minutes = {15 * quarter // 60 for quarter, named in runs if named}
-    left = [at for at in scheduled if at // 60 not in named_minutes]
-    others = [15 * quarter for quarter, named in runs if not named]
-    others += [15 * quarter for quarter, named in runs if named and 15 * quarter // 60 * 60 not in scheduled]
-    late = np.array(others)[None, :] - np.array(left)[:, None]
-    served = 0
-    if others and left:
-        can_serve = csr_array((late >= 0) & (late <= grace))
-        served = int((maximum_bipartite_matching(can_serve, perm_type="column") >= 0).sum())
-    missing = [
-        int((at.tz_localize(None) - pd.Timestamp(begin.replace(tzinfo=None))).total_seconds())
-        for at in found["scheduled_at"]
-    ]
-    assert set(missing) <= set(left)
-    assert len(missing) == len(left) - served
+    seconds = ((found["scheduled_at"] - begin) // pd.Timedelta("1s")).tolist()
+    missing: dict[str, list[int]] = {id_: [] for id_ in fleet}
+    for id_, second in zip(found["deployment_id"], seconds, strict=True):
+        missing[id_].append(second)
+    for id_, expression in fleet.items():
+        due = cron.parse(expression, "UTC").instants(begin, end - timedelta(seconds=grace))
+        scheduled = (due - np.datetime64(begin.replace(tzinfo=None), "s")).astype(int).tolist()
+        named_minutes = {second // 60 for second, named in runs[id_] if named}
+        left = [at for at in scheduled if at // 60 not in named_minutes]
+        others = [second for second, named in runs[id_] if not named or second // 60 * 60 not in scheduled]
+        late = np.array(others, dtype=int)[None, :] - np.array(left, dtype=int)[:, None]
+        can_serve = (late >= 0) & (late <= grace)
+        served = 0
+        if others and left:
+            matching = maximum_bipartite_matching(csr_array(can_serve), perm_type="column")
+            served = int((matching >= 0).sum())
+        none_can = [at for at, can in zip(left, can_serve.any(axis=1), strict=True) if not can]
+        assert set(none_can) <= set(missing[id_]) <= set(left)
+        assert len(missing[id_]) == len(left) - served
+        if np.diff(left).min(initial=10**6) > grace:
+            assert missing[id_] == none_can
 
 
-@settings(max_examples=60, deadline=None)
-@given(st.data())
-def test_life_certainty_and_reason_equal_the_rules_word_for_word(data: st.DataObject) -> None:
-    stamps = st.sampled_from(
-        [None, *(f"2026-06-{day}T{time}:00Z" for day in (14, 15) for time in ("00:00", "02:30"))]
-    )
-    facts: dict[str, Any] = data.draw(
-        st.fixed_dictionaries(
-            {
-                "status": st.sampled_from(["active", "paused"]),
-                "created_at": stamps, "updated_at": stamps, "archived_at": stamps,
-            }
+def test_life_certainty_and_reason_equal_the_rules_word_for_word() -> None:
+    """Of every combination of facts.
+
+    The service tells no history of pauses and of cron texts, so what it cannot tell is not certain.
+    """
+    stamps = [None, *(f"2026-06-{at}Z" for at in ("14T00:00:00", "15T00:00:00", "15T02:30:59", "20T00:00:00"))]
+    facts: dict[str, dict[str, Any]] = {
+        f"dep_{number}": dict(zip(("status", "created_at", "updated_at", "archived_at"), values, strict=True))
+        for number, values in enumerate(product(["active", "paused"], stamps, stamps, stamps))
+    }
+    found = find([deployment(id_, **own) for id_, own in facts.items()], [])
+    rows: dict[str, list[Any]] = {id_: [] for id_ in facts}
+    for id_, *row in found[["deployment_id", "scheduled_at", "reason", "certain"]].itertuples(index=False):
+        rows[id_].append(row)
+    since = datetime.fromisoformat(SINCE)
+    for id_, own in facts.items():
+        created, updated, archived = (
+            None if text is None else datetime.fromisoformat(text) for text in list(own.values())[1:]
         )
-    )  # fmt: skip
-    found = find([deployment(**facts)], [])
-
-    def time(name: str) -> datetime | None:
-        return None if facts[name] is None else datetime.fromisoformat(facts[name])
-
-    created, updated, archived = time("created_at"), time("updated_at"), time("archived_at")
-    since, paused = datetime.fromisoformat(SINCE), facts["status"] == "paused"
-    expected = [
-        at
-        for at in (since + timedelta(hours=hour) for hour in range(4))
-        if (created is None or at >= created)
-        and (archived is None or at < archived)
-        and not (paused and updated is not None and updated < since)
-    ]
-    assert found["scheduled_at"].tolist() == expected
-    reason = ""
-    if paused:
-        reason = f"paused since {updated:%Y-%m-%d %H:%M} UTC" if updated else "paused since an unknown time"
-    elif updated and updated >= since and (created is None or updated > created):
-        reason = f"changed at {updated:%Y-%m-%d %H:%M} UTC"
-    elif created is None:
-        reason = "created without time"
-    assert found["reason"].tolist() == [reason] * len(expected)
-    assert found["certain"].tolist() == [not reason] * len(expected)
+        paused = own["status"] == "paused"
+        expected = [
+            at
+            for at in (since + timedelta(hours=hour) for hour in range(4))
+            if (created is None or at >= created)
+            and (archived is None or at < archived)
+            and not (paused and updated is not None and updated < since)
+        ]
+        reason = ""
+        if paused:
+            reason = f"paused since {updated:%Y-%m-%d %H:%M} UTC" if updated else "paused since an unknown time"
+        elif updated and updated >= since and (created is None or updated > created):
+            reason = f"changed at {updated:%Y-%m-%d %H:%M} UTC"
+        elif created is None:
+            reason = "created without time"
+        assert rows[id_] == [[at, reason, not reason] for at in expected], own
 
 
 def test_a_window_of_all_time_costs_no_more_than_the_life_of_a_deployment() -> None:
@@ -285,15 +244,10 @@ def test_a_late_run_after_archiving_still_answers() -> None:
 @pytest.mark.parametrize(
     ("left_out", "delays"),
     [
-        ({3}, [1]),
-        ({0}, [1]),
-        ({20}, [1]),
-        ({3, 4, 5}, [5]),
-        ({2, 7, 11}, [1, 200, 30]),
-        (set(), [250]),
+        ({3}, [1]), ({0}, [1]), ({20}, [1]), ({3, 4, 5}, [5]), ({2, 7, 11}, [1, 200, 30]), (set(), [250]),
         ({9}, [299, 0]),
     ],
-)
+)  # fmt: skip
 def test_where_times_lie_closer_than_grace_the_right_one_is_missed(left_out: set[int], delays: list[int]) -> None:
     """Every run could answer to an earlier time too: that must not push the gap along, or over the edge."""
     begin = datetime.fromisoformat(SINCE)
@@ -312,59 +266,30 @@ def test_runs_that_come_together_after_a_jam_answer_to_the_times_that_they_are_l
     assert times(found) == []  # 00:00 to 00:15; those from 00:20 on are not due yet
 
 
-@settings(max_examples=120, deadline=None)
-@given(
-    st.sampled_from(["*/5 * * * *", "*/20 * * * *", "7,9,50 * * * *", "0 * * * *"]),
-    st.lists(st.integers(0, 4 * 60 * 4), max_size=40),
-    st.sampled_from([0, 60, 300, 600, 1200, 7200]),
-)
-def test_no_time_is_called_missed_that_could_be_answered(expression: str, quarters: list[int], grace: int) -> None:
-    """No matching of runs to times answers to more of them (the window ends long after the last run)."""
-    begin = datetime.fromisoformat(SINCE)
-    at = np.array(sorted(quarters)) * 15
-    records = [run(f"{begin + timedelta(seconds=int(second)):%H:%M:%S}") for second in at]
-    runs = flatten_runs([{**record, "id": f"drun_{number}"} for number, record in enumerate(records)])
-    end = begin + timedelta(hours=8)
-    found = missed_triggers(
-        flatten_deployments([deployment(cron=expression)]),
-        runs,
-        since=begin,
-        until=end,
-        grace=timedelta(seconds=grace),
-    )
-    due = cron.parse(expression, "UTC").instants(begin, end - timedelta(seconds=grace))
-    zero = np.datetime64(begin.replace(tzinfo=None), "s")
-    scheduled = (due - zero).astype(int)
-    late = at[None, :] - scheduled[:, None]
-    can_answer = csr_array((late >= 0) & (late <= grace))
-    answered = int((maximum_bipartite_matching(can_answer, perm_type="column") >= 0).sum()) if at.size else 0
-    assert len(found) == len(scheduled) - answered
-    none_can = scheduled[~((late >= 0) & (late <= grace)).any(axis=1)] if at.size else scheduled
-    missing = (found["scheduled_at"].dt.tz_localize(None).to_numpy().astype("datetime64[s]") - zero).astype(int)
-    assert set(none_can.tolist()) <= set(missing.tolist())
-    if np.diff(scheduled).min(initial=10**6) > grace:
-        assert missing.tolist() == none_can.tolist()
-
-
-@settings(max_examples=25, deadline=None)
-@given(st.data(), st.sampled_from([1, 3, 1 << 24]))
-def test_a_fleet_at_once_is_the_same_as_one_by_one(data: st.DataObject, squares: int) -> None:
+@pytest.mark.parametrize("squares", [1, 3, 1 << 24])
+def test_a_fleet_at_once_is_the_same_as_one_by_one(squares: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Also where deployments with one schedule are taken in several portions."""
-    expressions = st.sampled_from(["*/5 * * * *", "0 * * * *", "*/20 0-3 * * *", "30 9 1 * *", "0 9 * * *"])
-    hours = st.sampled_from(["2026-01-01T00:00:00Z", "2026-06-15T00:40:00Z", "2026-06-15T02:00:00Z"])
-    records: list[dict[str, Any]] = []
-    runs: list[dict[str, Any]] = []
-    for number in range(data.draw(st.integers(0, 8))):
-        id_ = f"dep_{number}"
-        created, archived = data.draw(hours), data.draw(st.sampled_from([None, None, "2026-06-15T02:30:00Z"]))
-        records.append(deployment(id_, data.draw(expressions), created_at=created, archived_at=archived))
-        minutes = data.draw(st.lists(st.integers(0, 200), max_size=20, unique=True))
-        runs.extend(run(f"{minute // 60:02d}:{minute % 60:02d}:00", id_) for minute in minutes)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(missed, "_MAX_CELLS", squares)
-        together = find(records, runs)
-    ones = [find([record], [one for one in runs if one["deployment_id"] == record["id"]]) for record in records]
-    expected = pd.concat([find([], []), *ones]).sort_values(["scheduled_at", "deployment_id"], ignore_index=True)
+    draw = Random(squares)  # noqa: S311 nothing secret
+    expressions = ["*/5 * * * *", "0 * * * *", "*/20 0-3 * * *", "30 9 1 * *", "0 9 * * *"]
+    hours = ["2026-01-01T00:00:00Z", "2026-06-15T00:40:00Z", "2026-06-15T02:00:00Z"]
+    records = [
+        deployment(
+            f"dep_{number:02}", draw.choice(expressions), created_at=draw.choice(hours),
+            archived_at=draw.choice([None, None, "2026-06-15T02:30:00Z"]),
+        )
+        for number in range(30)
+    ]  # fmt: skip
+    runs = {
+        record["id"]: [
+            run(f"{minute // 60:02d}:{minute % 60:02d}:00", record["id"])
+            for minute in draw.sample(range(201), draw.randint(0, 20))
+        ]
+        for record in records
+    }
+    ones = [find([record], runs[record["id"]]) for record in records]
+    expected = pd.concat(ones).sort_values(["scheduled_at", "deployment_id"], ignore_index=True)
+    monkeypatch.setattr(missed, "_MAX_CELLS", squares)
+    together = find(records, [one for own in runs.values() for one in own])
     pd.testing.assert_frame_equal(together, expected)
 
 
@@ -392,21 +317,6 @@ def test_what_cannot_be_read_gives_no_rows_and_is_named() -> None:
         found = find(records, [], until="2026-06-15T00:30Z")
     assert caught[0].filename == __file__
     assert found["deployment_id"].tolist() == ["dep_1"]
-
-
-def test_the_arguments_are_left_as_they_were() -> None:
-    df, runs = flatten_deployments([deployment()]), flatten_runs([run("01:00:01"), run("00:00:01")])
-    copies = df.copy(deep=True), runs.copy(deep=True)
-    missed_triggers(df, runs, since=SINCE, until=UNTIL)
-    pd.testing.assert_frame_equal(df, copies[0])
-    pd.testing.assert_frame_equal(runs, copies[1])
-
-
-def test_any_index_will_do() -> None:
-    df = flatten_deployments([deployment("dep_1"), deployment("dep_2")]).set_index(pd.Index([5, 5]))
-    runs = flatten_runs([run("01:00:01", "dep_2"), run("00:00:01")]).set_index(pd.Index(["x", "x"]))
-    found = missed_triggers(df, runs, since=SINCE, until="2026-06-15T01:30Z")
-    assert list(zip(times(found), found["deployment_id"], strict=True)) == [("00:00", "dep_2"), ("01:00", "dep_1")]
 
 
 @pytest.mark.parametrize(

@@ -129,6 +129,19 @@ def a_night(random: Random, zone: ZoneInfo) -> datetime:
     return days[day] - timedelta(minutes=random.randint(60 * 24, 60 * 24 * 2))
 
 
+def offsets_of_every_minute(zone: ZoneInfo, start: datetime) -> list[timedelta]:
+    """Look at every minute of an hour that begins and ends with other offsets: none has two changes."""
+
+    def look(minute: int) -> timedelta:
+        return (start + timedelta(minutes=minute)).astimezone(zone).utcoffset() or timedelta()
+
+    offsets: list[timedelta] = []
+    for begin in range(0, MINUTES, 60):
+        first = look(begin)
+        offsets += [first] * 60 if look(begin + 59) == first else map(look, range(begin, begin + 60))
+    return offsets
+
+
 def deployments(schedules: list[Madeup], timezone: str) -> pd.DataFrame:
     rows = [f"dep_{number:02d}" for number in range(len(schedules))]
     return pd.DataFrame(
@@ -159,13 +172,8 @@ def test_triggers_are_those_of_a_walk_over_every_minute(part: int) -> None:
         zone = ZoneInfo(timezone)
         start = a_night(random, zone).replace(second=0)
         schedules = [Madeup.make(random, start) for _ in range(SCHEDULES_IN_A_ZONE)]
-        minutes = [start + timedelta(minutes=minute) for minute in range(MINUTES)]
         utc = np.datetime64(start.replace(tzinfo=None), "us") + np.arange(MINUTES) * np.timedelta64(1, "m")
-        offsets = [minute.astimezone(zone).utcoffset() or timedelta() for minute in minutes]
-        local = utc + np.array(
-            [offset // timedelta(microseconds=1) for offset in offsets], dtype="timedelta64[us]"
-        )
-
+        local = utc + np.array(offsets_of_every_minute(zone, start), dtype="timedelta64[us]")
         triggers = next_triggers(deployments(schedules, timezone), timedelta(minutes=MINUTES), start=start)
         for number, schedule in enumerate(schedules):
             of_this = triggers[triggers["deployment_id"] == f"dep_{number:02d}"]

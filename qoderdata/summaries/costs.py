@@ -127,7 +127,7 @@ def session_costs(
     if "agent_id" in keys and "agent_name" not in keys:
         sessions = _with_newest_names(sessions)
     numbered: IntoFrameT = _numbered(sessions)
-    source = open_source(numbered, by, wanted=wanted, what="sessions", optional=optional)
+    source = open_source(numbered, keys or None, wanted=wanted, what="sessions", optional=optional)
     rows = _each_once(source).with_columns(nw.col(*_SUMS.values()).cast(nw.Float64))
     rows = windows.label(rows, "created_at") if windows else rows
     labels = windows.labels(rows, "created_at") if windows and source.eager else []

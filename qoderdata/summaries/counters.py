@@ -320,10 +320,9 @@ def fill_counters(df: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
         filled = counts[figure].reindex(ids, fill_value=0).array
         result[column] = result[column].astype("Int64")
         result.loc[uncounted, column] = filled
-    last = runs.groupby("deployment_id")["triggered_at"].max().reindex(ids)
-    result.loc[uncounted, _LAST] = result.loc[uncounted, _LAST].fillna(
-        pd.Series(last.array, result.index[uncounted])
-    )
+    times = runs["triggered_at"].astype("datetime64[us, UTC]").groupby(runs["deployment_id"]).max()
+    last = times.reindex(result["id"]).set_axis(result.index)
+    result[_LAST] = result[_LAST].astype(last.dtype).where(~uncounted | result[_LAST].notna(), last)
     first = runs["triggered_at"].min()
     result.attrs["counted_since"] = None if pd.isna(first) else first.isoformat()
     return result

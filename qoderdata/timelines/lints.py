@@ -6,7 +6,7 @@ A lint is a hint, not an error: most of these schedules are valid.
 from __future__ import annotations
 
 import re
-from datetime import timedelta
+from datetime import MAXYEAR, timedelta
 from itertools import pairwise
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -117,7 +117,7 @@ def schedule_lints(df: pd.DataFrame, *, start: Instant | None = None) -> pd.Data
     Raises
     ------
     ValueError
-        ``start`` is not a time, or has no zone.
+        ``start`` is not a time, has no zone, or lies in the last year of the calendar, 9999.
     FrameTypeError
         Not a pandas frame, or a column that has lost its dtype; the message says how to convert it.
     MissingColumnError
@@ -135,6 +135,8 @@ def schedule_lints(df: pd.DataFrame, *, start: Instant | None = None) -> pd.Data
     """
     df = require_frame(df, _COLUMNS, what="deployments")
     begin = parse_instant(pd.Timestamp.now("UTC") if start is None else start, name="start").to_pydatetime()
+    if begin.year == MAXYEAR:
+        raise ValueError(f"the schedules of the year after {begin:%Y-%m-%d} reach beyond the year {MAXYEAR}")
     distinct = DistinctSchedules.parse(df)
     rows = np.flatnonzero(df["archived_at"].isna().to_numpy() & (distinct.of_row >= 0))
     of_row = distinct.of_row[rows]
