@@ -60,6 +60,8 @@ class RunOutcomes:
     ) -> None:
         #: What is known; ``"events"`` also where no more of these can be read.
         self.level: Level = "runs"
+        #: How many sessions have events that were not read and would tell more.
+        self.undecided = 0
         self._decoder = Decoder(EVENTS)
         #: The runs that need their sessions; the others' records tell everything.
         self._runs = runs.filter(pc.and_(runs["status_from"].is_null(), runs["session_id"].is_valid()))
@@ -90,7 +92,8 @@ class RunOutcomes:
             store.recover()
         read = self._known if offline else self._read
         sessions, ends = self.loading.unless_damaged(read) or read()
-        if not len(self._unknown(sessions, ends)) and not self._undecided(sessions, ends).num_rows:
+        self.undecided = self._undecided(sessions, ends).num_rows
+        if not self.undecided and not len(self._unknown(sessions, ends)):
             self.level = "events"
         return to_pandas(sessions, SESSIONS), to_pandas(ends, OUTCOMES).rename(columns={"id": "session_id"})
 

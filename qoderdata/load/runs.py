@@ -195,7 +195,7 @@ def load_runs(
     if known is not None:
         runs = apply_ends(runs, *known)
         if outcomes == "auto":
-            _warn_assumed(runs, known[1])
+            _warn_assumed(runs, known[1], reader.undecided)
     runs = _with_outcome(runs, status=status, has_error=has_error)
     if runs.empty:
         runs.attrs["newest"] = newest = loading.newest()
@@ -213,16 +213,15 @@ def _with_outcome(runs: pd.DataFrame, *, status: str | None, has_error: bool | N
     return runs.reset_index(drop=True)
 
 
-def _warn_assumed(runs: pd.DataFrame, ends: pd.DataFrame) -> None:
+def _warn_assumed(runs: pd.DataFrame, ends: pd.DataFrame, undecided: int) -> None:
     """Say how many outcomes are assumed, where reading events would tell more."""
     completed = runs[runs["status"] == "completed"]
     assumed = completed[completed["status_from"] == "session"]
-    unread = set(assumed["session_id"]) - set(ends["session_id"])
-    if unread:
-        length = format_duration(len(unread) * timedelta(milliseconds=100))  # the client's `min_interval`
+    if set(assumed["session_id"]) - set(ends["session_id"]):
+        length = format_duration(undecided * timedelta(milliseconds=100))  # the client's `min_interval`
         warn(
             f"{len(assumed):,} of {len(completed):,} completed runs are assumed: their sessions are idle or "
-            "archived, and failures inside these sessions are not seen. load_runs(outcomes='events') reads their "
-            f"events: about {len(unread):,} requests, {length}",
+            "archived, and failures inside these sessions are not seen. load_runs(outcomes='events') reads the "
+            f"events of all sessions without a known end: about {undecided:,} requests, {length}",
             DataQualityWarning,
         )
