@@ -283,18 +283,6 @@ def test_offline_a_damaged_data_file_is_an_error(service: Sandbox, tmp_path: Pat
         load(service, tmp_path, offline=True)
 
 
-@pytest.mark.parametrize("content", [b"{", b"[]", b'{"format": 999}'])
-def test_a_manifest_that_cannot_be_used_is_as_none(service: Sandbox, tmp_path: Path, content: bytes) -> None:
-    load(service, tmp_path)
-    (manifest,) = tmp_path.glob("runs/*/manifest.json")
-    manifest.write_bytes(content)
-    with pytest.warns(CacheWarning, match="its manifest cannot be used"):
-        frame = load(service, tmp_path)
-    pd.testing.assert_frame_equal(frame, truth(service))
-    assert load(service, tmp_path).attrs["requests"] == 0
-    assert sum(len(pd.read_parquet(file, columns=["id"])) for file in data_files(tmp_path)) == len(frame)
-
-
 def test_values_that_do_not_fit_are_kept_and_told_once(service: Sandbox, tmp_path: Path) -> None:
     odd = service.runs[3] | {"duration_ms": "long"}
     service.rewrite(odd)
@@ -318,6 +306,8 @@ def test_values_that_do_not_fit_are_kept_and_told_once(service: Sandbox, tmp_pat
         ({"outcomes": "event"}, "allowed are 'auto', 'runs', 'sessions', 'events'"),
         ({"max_age": "old"}, "max_age='old' is not a length of time"),
         ({"refresh": True, "offline": True}, "give one of them"),
+        ({"refresh": 1}, "refresh=1 is not known; allowed are True, False and 'all'"),
+        ({"offline": "false"}, "offline='false' is neither True nor False"),
     ],
 )
 def test_what_cannot_be_meant(options: dict[str, Any], message: str) -> None:

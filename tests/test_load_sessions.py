@@ -213,7 +213,7 @@ def test_a_refresh_that_was_cut_off_does_not_move_the_seven_days(tmp_path: Path)
 
 @pytest.mark.parametrize("engine", ["duckdb", "polars", "dask"])
 def test_a_scan_gives_the_same(tmp_path: Path, engine: str) -> None:
-    with Sandbox(deployments=10, seed=7, runs=150, edition="D") as sandbox:
+    with Sandbox(deployments=10, seed=7, runs=110, edition="D") as sandbox:
         frame = load(sandbox, tmp_path)
     lazy = scan_sessions(tmp_path, engine=engine, since=frame["created_at"].iloc[99])
     match engine:
