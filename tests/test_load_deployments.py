@@ -239,6 +239,8 @@ class TestTheWholeAccount:
         sandbox.edition, sandbox.send_next_page, sandbox.short_pages = edition, send_next_page, short_pages
         assert len(live) < DEPLOYMENTS
         pd.testing.assert_frame_equal(load_deployments(client=client_of(sandbox)), live)
+        pages = -(-(DEPLOYMENTS if short_pages else len(live)) // (1000 if edition == "A" else 100))
+        assert len(sandbox.requests) == pages + (edition == "C")
 
     def test_attrs_are_json(self, sandbox: Sandbox) -> None:
         before = datetime.now(UTC)
