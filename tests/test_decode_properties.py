@@ -18,7 +18,18 @@ from hypothesis import strategies as st
 from qoderdata.decode import Decoder, NotJSONError, from_records, jsontext
 from qoderdata.errors import APIResponseValidationError, DataQualityWarning
 from qoderdata.frames import to_pandas
-from qoderdata.schema import AGENTS, DEPLOYMENTS, ENVIRONMENTS, EVENTS, RUNS, SESSIONS, Branch, Kind, Schema
+from qoderdata.schema import (
+    AGENTS,
+    DEPLOYMENTS,
+    ENVIRONMENTS,
+    EVENTS,
+    RUNS,
+    SESSIONS,
+    Branch,
+    Column,
+    Kind,
+    Schema,
+)
 from tests.hostile_pages import lost, parse
 
 if TYPE_CHECKING:
@@ -38,6 +49,7 @@ JSON_VALUES: st.SearchStrategy[Any] = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(KEYS | TEXT, inner, max_size=3),
     max_leaves=6,
 )
+OBJECTS_WITH_ID = st.fixed_dictionaries({"id": TEXT | HALVES}, optional={"speed": JSON_VALUES, "a.b": TEXT})
 PLAIN_VALUES: st.SearchStrategy[Any] = st.recursive(
     st.none() | st.booleans() | st.integers(-(2**63), 2**63 - 1) | TEXT,
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(TEXT, inner, max_size=3),
@@ -79,6 +91,8 @@ def objects(draw: st.DrawFn, branch: Branch, *, odd: bool) -> Any:  # noqa: ANN4
             found[key] = None
         elif odd and chance == 4:
             found[key] = draw(JSON_VALUES)
+        elif odd and isinstance(known, Column) and known.kind is Kind.TEXT_OR_ID and chance < 14:
+            found[key] = draw(OBJECTS_WITH_ID)
         elif isinstance(known, Branch):
             found[key] = draw(objects(known, odd=odd))
         else:

@@ -650,6 +650,9 @@ def test_a_session_that_cannot_be_read_is_left_and_the_rest_loads(
     with pytest.warns(DataQualityWarning, match="1 session could not be read.*'sess_drun_00004'"):
         found = service.statuses(tmp_path)
     assert found == {**dict.fromkeys("12356", "cancelled"), "4": "completed" if in_list else "unknown"}
+    if how == "403":
+        assert service.statuses(tmp_path) == found
+        assert service.requests == []
     service.bad = {}
     # What was refused is asked for again after `max_age`, whatever else at each call.
     assert service.statuses(tmp_path, max_age="0s" if how == "403" else "15min")["4"] == "cancelled"
