@@ -77,6 +77,12 @@ FITTING: dict[Kind, st.SearchStrategy[Any]] = {
 }
 
 
+def fitting(column: Column, *, odd: bool) -> st.SearchStrategy[Any]:
+    """Return what fits a column; where `odd`, an object in the place of its id too."""
+    found = FITTING[column.kind]
+    return found | OBJECTS_WITH_ID if odd and column.kind is Kind.TEXT_OR_ID else found
+
+
 @st.composite
 def objects(draw: st.DrawFn, branch: Branch, *, odd: bool) -> Any:  # noqa: ANN401 - any JSON value
     """Return an object that has what belongs to a branch; where `odd`, now and then something else."""
@@ -91,12 +97,10 @@ def objects(draw: st.DrawFn, branch: Branch, *, odd: bool) -> Any:  # noqa: ANN4
             found[key] = None
         elif odd and chance == 4:
             found[key] = draw(JSON_VALUES)
-        elif odd and isinstance(known, Column) and known.kind is Kind.TEXT_OR_ID and chance < 14:
-            found[key] = draw(OBJECTS_WITH_ID)
         elif isinstance(known, Branch):
             found[key] = draw(objects(known, odd=odd))
         else:
-            found[key] = known if isinstance(known, str) else draw(FITTING[known.kind])
+            found[key] = known if isinstance(known, str) else draw(fitting(known, odd=odd))
     if branch.rest is not None:
         found |= draw(st.dictionaries(TEXT.map("x{}".format), TEXT, max_size=2))
     elif odd and draw(st.booleans()):
