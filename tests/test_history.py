@@ -5,7 +5,6 @@ from __future__ import annotations
 import multiprocessing
 import os
 import random
-import signal
 import stat
 import subprocess
 import sys
@@ -318,45 +317,47 @@ def test_a_folder_that_cannot_be_written_costs_one_warning(client: qd.Client, tm
     assert len(caught) == 1
 
 
-WRITER = """
+KILLED_AFTER = (0, 1, 2, 20, 21)
+WRITERS = f"""
 import os, signal, sys
-from datetime import datetime, timedelta
+from datetime import timedelta
 from qoderdata import history
 from qoderdata.files import Folder
 from tests.test_history import START, series, table
-to = series(sys.argv[1])
-replace, left = Folder.replace, int(sys.argv[2])
-def dying(self, name, fill):
-    global left
-    def half(sink):
-        fill(sink)
-        if left == 0:
-            os.kill(os.getpid(), signal.SIGKILL)
-    left -= 1
-    replace(self, name, half)
-Folder.replace = dying
-for day in range(40):
-    history.write(to, table(5, description=str(day)), START + timedelta(days=day))
+replace = Folder.replace
+def write(folder, left):
+    def dying(self, name, fill):
+        nonlocal left
+        def half(sink):
+            fill(sink)
+            if left == 0:
+                os.kill(os.getpid(), signal.SIGKILL)
+        left -= 1
+        replace(self, name, half)
+    Folder.replace = dying
+    for day in range(40):
+        history.write(series(folder), table(5, description=str(day)), START + timedelta(days=day))
+for after in {KILLED_AFTER}:
+    child = os.fork()
+    if child == 0:
+        write(f"{{sys.argv[1]}}/{{after}}", after + 1)
+        os._exit(0)
+    assert os.waitpid(child, 0)[1] == signal.SIGKILL
 """
 
 
-@pytest.mark.parametrize("after", [0, 1, 2, 20, 21])
-def test_a_killed_writer_loses_only_what_it_wrote(after: int, tmp_path: Path) -> None:
+def test_a_killed_writer_loses_only_what_it_wrote(tmp_path: Path) -> None:
     root = Path(__file__).parents[1]
-    done = subprocess.run(
-        [sys.executable, "-c", WRITER, str(tmp_path), str(after + 1)],
-        cwd=root,
-        env={**os.environ, "PYTHONPATH": "."},
-        check=False,
-    )
-    assert done.returncode == -signal.SIGKILL
-    to = series(tmp_path)
-    found = history.read(to, history.files_of(to), DEPLOYMENTS.arrow)
-    texts = [one.table["description"][0].as_py() for one in found]
-    assert texts == [str(day) for day in range(len(texts))]
-    assert after - 4 <= len(texts) <= after
-    history.write(to, table(7), START + timedelta(days=60))
-    assert history.read(to, history.files_of(to), DEPLOYMENTS.arrow)[-1].table.num_rows == 7
+    environment = {**os.environ, "PYTHONPATH": "."}
+    subprocess.run([sys.executable, "-c", WRITERS, str(tmp_path)], cwd=root, env=environment, check=True)
+    for after in KILLED_AFTER:
+        to = series(tmp_path / str(after))
+        found = history.read(to, history.files_of(to), DEPLOYMENTS.arrow)
+        texts = [one.table["description"][0].as_py() for one in found]
+        assert texts == [str(day) for day in range(len(texts))]
+        assert after - 4 <= len(texts) <= after
+        history.write(to, table(7), START + timedelta(days=60))
+        assert history.read(to, history.files_of(to), DEPLOYMENTS.arrow)[-1].table.num_rows == 7
 
 
 def _write_some(folder: str, number: int) -> None:

@@ -24,7 +24,7 @@ EDITIONS = "ABC"
 
 @pytest.fixture(scope="module")
 def sandbox() -> Iterator[Sandbox]:
-    with Sandbox(deployments=330, seed=5, runs=700) as running:
+    with Sandbox(deployments=220, seed=5, runs=440) as running:
         # Two in one microsecond, and one at a bound without a fraction.
         first, second, third = running.deployments[40:43]
         running.rewrite(first | {"created_at": "2026-06-01T09:00:00.000001999Z"})

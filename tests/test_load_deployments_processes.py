@@ -30,7 +30,7 @@ SIZE = 100
 
 @pytest.fixture(scope="module")
 def account() -> Iterator[Sandbox]:
-    with Sandbox(deployments=450, seed=7, runs=900) as sandbox:
+    with Sandbox(deployments=250, seed=7, runs=250) as sandbox:
         yield sandbox
 
 
@@ -163,7 +163,7 @@ def test_two_processes_at_once_on_one_cache(sandbox: Sandbox, folder: Path, trut
     program = """
         print("ready", flush=True)
         sys.stdin.readline()
-        for _ in range(8):
+        for _ in range(5):
             load(refresh=True)
             frame = load(offline=True)
         print(len(frame), frame.attrs["from_cache"], flush=True)
@@ -195,7 +195,7 @@ def test_two_processes_at_once_on_one_cache(sandbox: Sandbox, folder: Path, trut
 # -- killed --------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("number", "kept"), [(0, False), (4, True)])
+@pytest.mark.parametrize(("number", "kept"), [(0, False), (2, True)])
 def test_killed_while_it_pulls(
     sandbox: Sandbox,
     folder: Path,

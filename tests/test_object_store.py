@@ -137,7 +137,7 @@ def keys(server: tuple[str, int], below: str) -> set[str]:
 
 @pytest.fixture(scope="module")
 def sandbox() -> Iterator[Sandbox]:
-    with Sandbox(deployments=10, seed=7, runs=150) as running:
+    with Sandbox(deployments=60, seed=7, runs=150) as running:
         yield running
 
 
@@ -180,26 +180,17 @@ def by_id(frame: pd.DataFrame) -> pd.DataFrame:
     return frame.sort_values("id", ignore_index=True)
 
 
-def test_deployments_are_kept_and_read_back(sandbox: Sandbox, client: Client, location: str) -> None:
-    fresh = load_deployments(client=client, cache_dir=location)
-    asked = len(sandbox.requests)
-    again = load_deployments(client=client, cache_dir=location)
-    assert len(sandbox.requests) == asked
-    assert again.attrs["from_cache"]
-    pd.testing.assert_frame_equal(again, fresh)
-
-
-def test_runs_are_kept_and_read_back(
-    sandbox: Sandbox, client: Client, location: str, server: tuple[str, int]
-) -> None:
+def test_what_is_kept_is_read_back(sandbox: Sandbox, client: Client, kept: Kept, server: tuple[str, int]) -> None:
     """And nothing but objects is left: no temporary names, no locks, no markers of folders, no journal."""
-    fresh = load_runs(client=client, cache_dir=location)
-    pd.testing.assert_frame_equal(fresh, flatten_runs(sandbox.runs))
+    pd.testing.assert_frame_equal(kept.runs, flatten_runs(sandbox.runs))
     asked = len(sandbox.requests)
-    again = load_runs(client=client, cache_dir=location)
+    runs = load_runs(client=client, cache_dir=kept.location)
+    deployments = load_deployments(client=client, cache_dir=kept.location)
     assert len(sandbox.requests) == asked
-    pd.testing.assert_frame_equal(again, fresh, check_flags=False)
-    found = keys(server, location)
+    assert deployments.attrs["from_cache"]
+    pd.testing.assert_frame_equal(runs, kept.runs, check_flags=False)
+    pd.testing.assert_frame_equal(deployments, kept.deployments)
+    found = keys(server, kept.location)
     assert found
     assert not [key for key in found if "/journal/" in key or not key.endswith((".parquet", "/manifest.json"))]
 

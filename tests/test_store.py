@@ -326,13 +326,22 @@ def test_an_answer_that_cannot_be_read_is_one_that_never_came(store: TableStore,
 
 
 def test_leftovers_of_a_commit_that_was_cut_off_are_removed(store: TableStore, tmp_path: Path) -> None:
-    put(store, page(run(1)))
+    """Also of one that only joins files, so that no response is left in the journal."""
+    for number in (1, 2):
+        put(store, page(run(number), more=True), compact=False)
+
+    def cut_off(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.MonkeyPatch.context() as patch, store.writer_lock():
+        patch.setattr("qoderdata.store.manifest.write_manifest", cut_off)
+        with pytest.raises(KeyboardInterrupt):
+            store.commit(compact=True)
     (data,) = tmp_path.glob("runs/*/data/*")
-    (data / "orphan.parquet").write_bytes((next(data.glob("*.parquet"))).read_bytes())
     (data / ".half.parquet.1-ab.tmp").write_bytes(b"PAR1")
-    (data.parent.parent / "journal" / "committing").touch()
+    assert len(lying(tmp_path)["day=2026-06-14"]) == 4
     make(Folder(tmp_path)).recover()
-    assert lying(tmp_path) == {"day=2026-06-14": ["drun_001"]}
+    assert sorted(lying(tmp_path)["day=2026-06-14"]) == ["drun_001", "drun_002"]
     assert names(tmp_path, "**/*.tmp") == []
 
 

@@ -160,7 +160,7 @@ def bits(folder: Path) -> list[tuple[Path, int]]:
     for file in data_files(folder):
         content = file.read_bytes()
         footer = int.from_bytes(content[-8:-4], "little") + 8
-        places = [*range(0, len(content) - footer, 37), *range(len(content) - footer, len(content), 5)]
+        places = [*range(0, len(content) - footer, 97), *range(len(content) - footer, len(content), 17)]
         found += [(file, place) for place in places]
     return found
 

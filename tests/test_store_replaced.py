@@ -45,7 +45,7 @@ Call = tuple[str, str]
 
 @pytest.fixture(scope="module")
 def account() -> Iterator[Sandbox]:
-    with Sandbox(deployments=3, seed=7, runs=12, edition="D") as sandbox:
+    with Sandbox(deployments=3, seed=7, runs=6, edition="D") as sandbox:
         yield sandbox
 
 

@@ -96,7 +96,7 @@ class Day:
 
 @pytest.fixture
 def sandbox() -> Iterator[Sandbox]:
-    with Sandbox(deployments=60, seed=7, runs=400) as running:
+    with Sandbox(deployments=25, seed=7, runs=120) as running:
         running.pat = TOKEN
         yield running
 

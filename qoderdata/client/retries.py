@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Protocol
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-_FIRST_WAIT = 0.5
-_LONGEST_BACKOFF = 8.0
+#: The full waits in seconds after one failed attempt, after two, and so on; the last one for all that follow.
+_BACKOFFS = (0.5, 1.0, 2.0, 4.0, 8.0)
 _LONGEST_REQUESTED_WAIT = 60.0
 _LEAST_SHARE = 0.75
 _RETRYABLE_STATUSES = frozenset({408, 429, 500, 502, 503, 504, 529})
@@ -128,8 +128,7 @@ def backoff(attempts: int) -> float:
     >>> 0.375 <= backoff(1) <= 0.5, 6.0 <= backoff(20) <= 8.0
     (True, True)
     """
-    # Ten doublings are more than enough, and a float cannot hold any number of them.
-    full = min(_FIRST_WAIT * (1 << min(attempts - 1, 10)), _LONGEST_BACKOFF)
+    full = _BACKOFFS[min(attempts, len(_BACKOFFS)) - 1]
     return full * _random.uniform(_LEAST_SHARE, 1.0)
 
 

@@ -21,8 +21,6 @@ if TYPE_CHECKING:
     import pandas as pd
     import pyarrow as pa
 
-    from qoderdata.schema import Schema
-
 
 def snapshots(client: Client | None = None, cache_dir: str | Path | None = None) -> pd.DataFrame:
     """Return which dated snapshots of an account's deployments there are.
@@ -144,6 +142,8 @@ def load_snapshots(
     >>> then[-1].equals(df)
     True
     """
+    from qoderdata.frames import loaded_frame  # noqa: PLC0415 - imports pandas
+
     first, last = parse_period(since, until, now=datetime.now(UTC), what="snapshot")
     check_flag(include_archived, name="include_archived")
     unknown = sorted(set(columns or ()) - set(DEPLOYMENTS.names))
@@ -157,8 +157,10 @@ def load_snapshots(
         if (first is None or file.fetched_at >= first) and (last is None or file.fetched_at < last)
     ]
     found = history.read(series, files, DEPLOYMENTS.arrow, columns)
+    source = f"{client.base_url}/{DEPLOYMENTS.name}"
     frames = [
-        to_frame(snapshot.table, DEPLOYMENTS, client, fetched_at=snapshot.file.fetched_at) for snapshot in found
+        loaded_frame(snapshot.table, DEPLOYMENTS, source=source, fetched_at=snapshot.file.fetched_at, requests=0)
+        for snapshot in found
     ]
     return frames if columns is None else [frame[list(columns)] for frame in frames]
 
@@ -198,13 +200,3 @@ def _listed(
     )
     with series.folder.opened("snapshots"):
         return series, history.files_of(series)
-
-
-def to_frame(
-    table: pa.Table, schema: Schema, client: Client, *, fetched_at: datetime, requests: int = 0
-) -> pd.DataFrame:
-    """Return a whole list of the service, or some of its columns, as a frame."""
-    from qoderdata.frames import loaded_frame  # noqa: PLC0415 - imports pandas
-
-    source = f"{client.base_url}/{schema.name}"
-    return loaded_frame(table, schema, source=source, fetched_at=fetched_at, requests=requests)

@@ -24,7 +24,7 @@ from qoderdata.decode import Decoder
 from qoderdata.errors import APIError, CacheError, CacheWarning, warn
 from qoderdata.files import Folder
 from qoderdata.formatting import format_duration
-from qoderdata.load.deployment_history import read_as_of, to_frame
+from qoderdata.load.deployment_history import read_as_of
 from qoderdata.pages import Progress, format_bound, progress_bar, walk_list
 from qoderdata.parsing import (
     Instant,
@@ -212,7 +212,7 @@ def load_deployments(
             raise ValueError("refresh=True asks the service, which does not know as_of; give one of them")
         client = Client() if client is None else client
         table, fetched_at = read_as_of(time, include_archived=include_archived, client=client, cache_dir=cache_dir)
-        return to_frame(filters.apply(table), DEPLOYMENTS, client, fetched_at=fetched_at)
+        return _to_frame(filters.apply(table), DEPLOYMENTS, client, fetched_at=fetched_at)
     return _load(
         DEPLOYMENTS,
         filters,
@@ -466,7 +466,7 @@ def _load(
     if kept is not None and (offline or timedelta(0) <= now - kept.fetched_at <= max_age):
         facts = (schema.name, len(kept.table), time.monotonic() - began, kept.fetched_at)
         _logger.info("%s: %d rows in %.1f s from the cache, fetched at %s", *facts)
-        return to_frame(filters.apply(kept.table), schema, client, fetched_at=kept.fetched_at)
+        return _to_frame(filters.apply(kept.table), schema, client, fetched_at=kept.fetched_at)
     if offline:
         raise CacheError(
             f"offline=True, and {folder.location} has no answer to this call. Call once without offline, "
@@ -485,7 +485,7 @@ def _load(
         is_snapshot = schema is DEPLOYMENTS and filters.is_whole
         written = pool.submit(history.write, series, answer.table, answer.fetched_at) if is_snapshot else None
         framed = pool.submit(
-            to_frame, answer.table, schema, client, fetched_at=answer.fetched_at, requests=requests
+            _to_frame, answer.table, schema, client, fetched_at=answer.fetched_at, requests=requests
         )
         is_cached = cache.write(folder, name, answer)
     frame, failure = framed.result(), None if written is None else written.exception()
@@ -508,6 +508,15 @@ def _pull(
     seconds = time.monotonic() - began
     _logger.info("%s: %d pages, %d rows in %.1f s from the network", schema.name, done.pages, len(table), seconds)
     return cache.CachedTable(table, fetched_at), done.requests
+
+
+def _to_frame(
+    table: pa.Table, schema: Schema, client: Client, *, fetched_at: datetime, requests: int = 0
+) -> pd.DataFrame:
+    from qoderdata.frames import loaded_frame  # noqa: PLC0415 - imports pandas
+
+    source = f"{client.base_url}/{schema.name}"
+    return loaded_frame(table, schema, source=source, fetched_at=fetched_at, requests=requests)
 
 
 def _import_pandas() -> None:
