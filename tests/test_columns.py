@@ -276,14 +276,19 @@ def io_path() -> str:
 
 
 @pytest.mark.parametrize("name", OTHERS)
-@pytest.mark.parametrize("how", [*LOST, *list(SAME)[:3]])
+@pytest.mark.parametrize("how", [*LOST, *list(SAME)[:3], "an index of columns"])
 def test_no_other_error_comes_of_a_frame_that_is_none(name: str, how: str) -> None:
     function, frame = OTHERS[name]
     given = {**LOST, **SAME}[how](frame)
-    lost = {"plot_run_failure_rates": "not over time", "plot_failure_rates": "no keys", "plot_costs": "no keys"}
-    if how == "CSV" and name in lost:
-        # The index with the times and the keys is lost.
-        with pytest.raises(ValueError, match=lost[name]):
+    # The index with the times or the keys is lost.
+    lost = {
+        ("plot_run_failure_rates", "CSV"): "not over time",
+        ("plot_run_failure_rates", "an index of columns"): "not over time",
+        ("plot_failure_rates", "CSV"): "no keys",
+        ("plot_costs", "CSV"): "no keys",
+    }
+    if (name, how) in lost:
+        with pytest.raises(ValueError, match=lost[name, how]):
             function(given)
         return
     error, _ = outcome(partial(ignore_result, function), given)

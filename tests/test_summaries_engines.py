@@ -342,6 +342,22 @@ def test_each_engine_gets_its_own_kind_of_frame(account: tuple[pa.Table, pa.Tabl
     )
 
 
+@pytest.mark.parametrize("name", [*SUMMARIES, *NOT_ON_DASK])
+@pytest.mark.parametrize("engine", ["polars", "duckdb"])
+def test_times_in_nanoseconds(
+    account: tuple[pa.Table, pa.Table],
+    of_pandas: Callable[[str], list[dict[str, Any]]],
+    name: str,
+    engine: str,
+) -> None:
+    runs = account[1]
+    types = [
+        pa.timestamp("ns", "UTC") if pa.types.is_timestamp(field.type) else field.type for field in runs.schema
+    ]
+    runs = runs.cast(pa.schema(zip(runs.schema.names, types, strict=True)))
+    compare({**SUMMARIES, **NOT_ON_DASK}[name], runs, schema.RUNS, engine, of_pandas(name))
+
+
 @pytest.mark.parametrize("engine", EAGER)
 def test_types_in_other_engines(account: tuple[pa.Table, pa.Table], engine: str) -> None:
     result = nw.from_native(SUMMARIES["days in Berlin"](into(account[1], schema.RUNS, engine)), eager_only=True)

@@ -99,7 +99,7 @@ def plot_next_triggers(
     check_top(top)
     wanted = ["trigger_at", "deployment_id", "name", "agent_id"]
     triggers = require_frame(triggers, wanted, what="triggers", optional=["agent_name"])
-    triggers = triggers[triggers["trigger_at"].notna()]
+    triggers = triggers[triggers["trigger_at"].notna()].reset_index(drop=True)
     check_times(triggers["trigger_at"])
     firsts = _first_of_each(triggers)
     first = firsts.head(top)

@@ -110,17 +110,17 @@ class ReportData:
         labels: Mapping[str, str] | None,
     ) -> ReportData:
         """Check the frames, make names safe, and fill the counters from the runs where there are none."""
-        given = require_frame(deployments, _DEPLOYMENT_COLUMNS, what="deployments")
+        given = require_frame(deployments, _DEPLOYMENT_COLUMNS, what="deployments").reset_index(drop=True)
         labels = labels or {}
         named = given.assign(name=pd.Series(list(_names(given, labels)), given.index, dtype=TEXT))
         if runs is not None:
             runs = require_frame(runs, _RUN_COLUMNS, what="runs", optional=_NEWER_RUN_COLUMNS)
-            runs = rows_before(runs, "triggered_at", start)
+            runs = rows_before(runs.reset_index(drop=True), "triggered_at", start)
             if not runs.empty:
                 named = summaries.fill_counters(named, runs)
         if sessions is not None:
             sessions = require_frame(sessions, _SESSION_COLUMNS, what="sessions")
-            sessions = rows_before(sessions, "created_at", start)
+            sessions = rows_before(sessions.reset_index(drop=True), "created_at", start)
         dated = [(at, frame) for frame in snapshots or () if (at := fetched_at(frame)) is not None and at < start]
         earlier = [frame for _, frame in sorted(dated, key=lambda one: one[0])]
         return cls(named, given, runs, sessions, earlier, _groups(given, by, labels), start, horizon, tz)

@@ -363,7 +363,7 @@ def _wall_clock_pandas(series: pd.Series[Any], zone: str) -> pd.Series[Any]:
 EPOCH = EngineExpr(
     pandas=functools.partial(_wall_clock_pandas, zone="UTC"),
     polars=lambda column: column.dt.epoch("us"),
-    duckdb="epoch_us({})",
+    duckdb="epoch_us({}::TIMESTAMPTZ)",
     spark="unix_micros({})",
 )
 
@@ -373,7 +373,7 @@ def wall_clock(zone: str) -> EngineExpr:
     return EngineExpr(
         pandas=functools.partial(_wall_clock_pandas, zone=zone),
         polars=lambda column: column.dt.convert_time_zone(zone).dt.replace_time_zone(None).dt.epoch("us"),
-        duckdb=f"epoch_us(timezone('{zone}', {{}}))",
+        duckdb=f"epoch_us(timezone('{zone}', {{}}::TIMESTAMPTZ))",
         spark=f"unix_micros(from_utc_timestamp({{}}, '{zone}'))",
     )
 
