@@ -243,6 +243,22 @@ def test_what_may_be_left_out_leaves_names_readable(
     assert "…" not in capsys.readouterr().out
 
 
+@pytest.mark.parametrize(
+    ("rows", "width", "left_out"),
+    [
+        ([("one", "a"), ("one", "b")], 30, ["deployment"]),
+        ([("one", "a"), ("one", "b")], 80, []),
+        ([("one", "a"), ("one", "a"), ("two", "b")], 30, []),
+    ],
+)
+def test_ids_without_room_are_said_to_be_missing_where_they_share_a_name(
+    rows: list[tuple[str, str]], width: int, left_out: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    frame = pd.DataFrame([(name, 40 * letter) for name, letter in rows], columns=["name", "deployment_id"])
+    monkeypatch.setenv("COLUMNS", str(width))
+    assert output.print_table(frame, output.DEPLOYMENT) == left_out
+
+
 @pytest.mark.parametrize(("width", "left_out"), [(66, []), (65, ["runs"])])
 def test_a_column_says_how_wide_it_should_be(
     width: int, left_out: list[str], monkeypatch: pytest.MonkeyPatch

@@ -77,7 +77,7 @@ class Groups:
             if key in ids and name in present:
                 heading = "name" if key == "id" else word.removesuffix("_id")
                 shown.append(TableColumn(heading, _either(present.index(name), present.index(key))))
-                shown.append(TableColumn(key, cell, "id", optional=MINOR))
+                shown.append(TableColumn(key, cell, "id", optional=MINOR, follows_name=True))
             else:
                 shown.append(TableColumn(word, cell, "id" if word.endswith("id") else "text"))
         return shown

@@ -64,12 +64,14 @@ class TableColumn:
     is_alert: Callable[[Any], bool] | None = None
     #: How wide it should be before optional ones are shown; ``None``: as its kind.
     readable: int | None = None
+    #: Whether it has the ids of what the column before it names.
+    follows_name: bool = False
 
 
 #: The name of a deployment and, where there is room, its id.
 DEPLOYMENT = (
     TableColumn("name", lambda row: row.name),
-    TableColumn("deployment", lambda row: row.deployment_id, "id", optional=MINOR),
+    TableColumn("deployment", lambda row: row.deployment_id, "id", optional=MINOR, follows_name=True),
 )
 
 
@@ -208,7 +210,7 @@ def format_seconds(time: datetime | None, tz: str) -> str:
 def print_table(frame: pd.DataFrame, columns: Sequence[TableColumn], *, markdown: bool = False) -> list[str]:
     """Print a frame as a table for people, of any width in Markdown; its index counts as columns.
 
-    Return the headings of columns that had no room, without `MINOR` ones.
+    Return the headings of columns that had no room, without `MINOR` ones that nobody misses.
     """
     rows = _cells(frame, columns)
     if markdown:
@@ -217,7 +219,17 @@ def print_table(frame: pd.DataFrame, columns: Sequence[TableColumn], *, markdown
     kept, headings = _fit(rows, columns, available_width())
     shown = [columns[index] for index in kept]
     echo(_text_table([[row[index] for index in kept] for row in rows], shown, headings))
-    return [column.heading for column in columns if column not in shown and column.optional < MINOR]
+    return [
+        column.heading
+        for index, column in enumerate(columns)
+        if index not in kept and (column.optional < MINOR or (column.follows_name and _share_names(rows, index)))
+    ]
+
+
+def _share_names(rows: list[list[Text]], index: int) -> bool:
+    """Return whether several ids of a column have the same name in the column before it."""
+    pairs = {(row[index - 1].plain, row[index].plain) for row in rows}
+    return len({name for name, _ in pairs}) < len(pairs)
 
 
 def _cells(frame: pd.DataFrame, columns: Sequence[TableColumn]) -> list[list[Text]]:
