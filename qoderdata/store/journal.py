@@ -35,7 +35,7 @@ _SUFFIX = ".arrow"
 _METADATA_KEY = b"qoderdata"
 _NUMBER = slice(0, 12)
 _FULL_ENTRIES = 200
-_FULL_ROWS = 50_000
+_FULL_ROWS = 100_000
 
 
 @dataclass(frozen=True, slots=True)
