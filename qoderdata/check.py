@@ -18,6 +18,7 @@ from qoderdata.formatting import (
     format_percent,
     format_time,
     one_line,
+    tell_apart,
 )
 from qoderdata.frames import fetched_at, rows_before
 from qoderdata.outcomes import STATUSES, is_assumed, is_unknown
@@ -123,7 +124,8 @@ def check(
         ``kind``          str                 see below
         ``deployment_id`` str                 missing where it is about the data
         ``name``          str                 the deployment's name
-        ``detail``        str                 a sentence or two; begins with the name
+        ``detail``        str                 a sentence or two; begins with the name, and the end of the id
+                                              where several deployments share the name
         ``since``         datetime64[us, UTC] since when, where that is known
         ================= =================== ===============================================================
 
@@ -181,7 +183,8 @@ def check(
         sessions = rows_before(sessions, "created_at", end) if "created_at" in sessions else sessions
     live = df[df["archived_at"].isna()]
     active = live[live["status"].ne("paused").fillna(value=True)]
-    names = {id_: one_line(id_ if pd.isna(name) else name) for id_, name in zip(df["id"], df["name"], strict=True)}
+    ids = df["id"].to_list()
+    names = dict(zip(ids, tell_apart(df["name"].fillna(df["id"]).map(one_line).to_list(), ids), strict=True))
     unreadable = schedule_lints(live, start=end)
     unreadable = unreadable[unreadable["lint"].isin({"unreadable", "never_fires"})]
     found = [

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import unicodedata
+from collections import Counter
 from datetime import MAXYEAR, MINYEAR, timedelta
 from typing import TYPE_CHECKING
 from zoneinfo import ZoneInfo
@@ -32,6 +33,7 @@ _NAMED_COLUMNS = 80
 _REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
 _UNPRINTABLE = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
 _JOINERS = frozenset("\u200c\u200d")
+_ID_TAIL = 4
 
 
 def one_line(text: str | float | None) -> str:
@@ -54,6 +56,21 @@ def _printable(character: str) -> str:
     if character not in _JOINERS and unicodedata.category(character) in _UNPRINTABLE:
         return _REPLACEMENT
     return character
+
+
+def tell_apart(names: Sequence[str], ids: Sequence[str]) -> list[str]:
+    """Return names with the end of the id behind those that several ids share.
+
+    Examples
+    --------
+    >>> tell_apart(["nightly", "hourly", "nightly"], ["dep_1a2b", "dep_1c2d", "dep_1e2f"])
+    ['nightly ·1a2b', 'hourly', 'nightly ·1e2f']
+    """
+    uses = Counter(names)
+    return [
+        f"{name} ·{identifier[-_ID_TAIL:]}" if uses[name] > 1 else name
+        for name, identifier in zip(names, ids, strict=True)
+    ]
 
 
 def display_width(text: str) -> int:

@@ -104,6 +104,15 @@ def test_failing(account: Account) -> None:
     assert qd.check(without, now=NOW)["detail"].tolist() == ["job 1 failed 3 times in a row."]
 
 
+def test_deployments_that_share_a_name_are_told_apart_by_the_end_of_their_ids(account: Account) -> None:
+    df = qd.flatten_deployments(account.deployments).assign(stats_consecutive_failures=3, name="nightly")
+    df.loc[0, "name"] = "hourly"
+    found = qd.check(df, now=NOW)
+    names = ["hourly", "nightly ·ep_1", "nightly ·ep_2", "nightly ·ep_3", "nightly ·ep_4"]
+    assert sorted(found["detail"]) == [f"{name} failed 3 times in a row." for name in names]
+    assert list(found["name"]) == ["hourly", *["nightly"] * 4]
+
+
 def test_the_index_may_have_the_name_of_a_column(account: Account) -> None:
     account.runs_of(1)[0].update(status="failed", error={"type": "tool_error"})
     df, runs = qd.flatten_deployments(account.deployments), qd.flatten_runs(account.runs)

@@ -9,7 +9,6 @@ texts themselves. Where the reader's browser draws the texts, `label_texts` make
 from __future__ import annotations
 
 import unicodedata
-from collections import Counter
 from functools import cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -17,7 +16,7 @@ import numpy as np
 import pandas as pd
 
 from qoderdata.errors import warn
-from qoderdata.formatting import one_line, truncate_middle
+from qoderdata.formatting import one_line, tell_apart, truncate_middle
 from qoderdata.frames import NAMES
 
 if TYPE_CHECKING:
@@ -26,7 +25,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 _MOST_MARKS = 3
-_ID_TAIL = 4
 _BOX = "\N{WHITE SQUARE}"
 _LEFT_TO_RIGHT_MARK = "\N{LEFT-TO-RIGHT MARK}"
 _NAMED_IN_WARNING = 6
@@ -90,12 +88,12 @@ def make_labels(
             f"fonts-symbola for emoji) and restart Python, or give other names by labels={{id: name}}",
             UserWarning,
         )
-    return Labels(_make_unique(texts, ids), {"fontfamily": list(families), "parse_math": False, "usetex": False})
+    return Labels(tell_apart(texts, ids), {"fontfamily": list(families), "parse_math": False, "usetex": False})
 
 
 def label_texts(ids: Sequence[str], names: Sequence[str | None], *, columns: int) -> list[str]:
     """Return the texts of labels that a browser draws in its own fonts; parameters as in `make_labels`."""
-    return _make_unique(_short_texts(ids, names, {}, columns), ids)
+    return tell_apart(_short_texts(ids, names, {}, columns), ids)
 
 
 def _short_texts(
@@ -166,15 +164,6 @@ def keys_and_names(summary: pd.DataFrame) -> tuple[list[str], list[str | None]]:
     keys = [format_key(key) for key in zip(*parts, strict=True)]
     names = [format_key(key) for key in zip(*named, strict=True)]
     return keys, [None if name == key else name for key, name in zip(keys, names, strict=True)]
-
-
-def _make_unique(texts: Sequence[str], ids: Sequence[str]) -> list[str]:
-    """Add the end of the id to texts that stand for several ids."""
-    uses = Counter(texts)
-    return [
-        f"{text} ·{identifier[-_ID_TAIL:]}" if uses[text] > 1 else text
-        for text, identifier in zip(texts, ids, strict=True)
-    ]
 
 
 def font_families() -> tuple[str, ...]:
