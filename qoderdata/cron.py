@@ -364,7 +364,7 @@ def offset_segments(timezone: str, start: int, end: int) -> tuple[OffsetSegment,
     zone = find_zone(timezone)
 
     def offset_at(second: int) -> int:
-        # No local time lies outside of the calendar in between, and no zone changes its offset beyond.
+        # Local times may lie outside of the calendar in its first and last day, in which no offset changes.
         second = min(max(second, _CALENDAR_BEGIN + DAY), _CALENDAR_END - DAY)
         offset = (EPOCH + timedelta(seconds=second)).astimezone(zone).utcoffset()
         return 0 if offset is None else offset // timedelta(seconds=1)

@@ -45,9 +45,8 @@ class DistinctSchedules:
     @classmethod
     def parse(cls, df: pd.DataFrame) -> DistinctSchedules:
         """Parse each distinct pair of ``schedule_expression`` and ``schedule_timezone`` once."""
-        pairs = df[["schedule_expression", "schedule_timezone"]]
-        expressions, timezones = (pairs[name].factorize(use_na_sentinel=False)[0] for name in pairs)
-        of_row = pd.factorize(expressions * len(pairs) + timezones)[0].astype(np.int64)
+        pairs = df[["schedule_expression", "schedule_timezone"]].reset_index(drop=True)
+        of_row = pairs.groupby(list(pairs), sort=False, dropna=False).ngroup().to_numpy(np.int64)
         first = np.unique(of_row, return_index=True)[1]
         schedules = [_parse(*pair) for pair in pairs.iloc[first].itertuples(index=False, name=None)]
         return cls(schedules, np.where(pairs.isna().all(axis=1), -1, of_row))
