@@ -381,6 +381,11 @@ def test_time_stamps_have_zero_to_nine_digits_and_no_zeros_at_the_end() -> None:
     assert set(digits) == set(range(10))
 
 
+def test_fields_of_newer_editions_can_be_left_out() -> None:
+    newer = {"budget", "environment_variables"}
+    assert not any(newer & set(one) for one in Sandbox(deployments=100, new_fields=False).deployments)
+
+
 def test_big_accounts_share_few_schedules_and_have_records_of_a_usual_size() -> None:
     sandbox = Sandbox(deployments=20_000, runs=0)
     table = sandbox._database.deployments

@@ -158,7 +158,9 @@ class Table:
 class Database:
     """The records of one account."""
 
-    def __init__(self, deployments: int, *, seed: int, runs: int, now: int, left_out: int) -> None:
+    def __init__(
+        self, deployments: int, *, seed: int, runs: int, now: int, left_out: int, new_fields: bool
+    ) -> None:
         fleet = plan(deployments, seed=seed, now=now)
         history = RunHistory(fleet, runs, left_out)
         tails = fleet.draws.tails("deployment", fleet.number)
@@ -168,7 +170,7 @@ class Database:
         table = history.runs
         scenarios, refusal = decide(fleet, table)
         self.fleet, self._runs = fleet, table
-        self._deployment_writer = DeploymentRecords(fleet, history, ids)
+        self._deployment_writer = DeploymentRecords(fleet, history, ids, new_fields=new_fields)
         self.deployments = Table(
             ids,
             {

@@ -35,8 +35,8 @@ BUDGETS = ("5.00", "12.50", "50.00")
 class DeploymentRecords:
     """Write the deployments of a fleet, sorted by creation; some may have the fields of newer editions."""
 
-    def __init__(self, fleet: Fleet, history: RunHistory, ids: list[str]) -> None:
-        self._fleet, self._ids = fleet, ids
+    def __init__(self, fleet: Fleet, history: RunHistory, ids: list[str], *, new_fields: bool) -> None:
+        self._fleet, self._ids, self._new_fields = fleet, ids, new_fields
         runs = history.runs
         self._total = np.bincount(runs.deployment, minlength=len(fleet))
         self._failures = np.bincount(runs.deployment[runs.status == FAILED], minlength=len(fleet))
@@ -90,7 +90,9 @@ class DeploymentRecords:
                 for _ in range(dice.pick((0, 0, 0, 1, 2)))
             ],
         }
-        return record | self.newer(index)
+        if self._new_fields:
+            record |= self.newer(index)
+        return record
 
     def newer(self, index: int) -> Record:
         """Return the fields of one deployment that newer editions added."""

@@ -53,6 +53,8 @@ class Sandbox:
         Whether clients that ask for compressed answers get them.
     port
         Where to listen on 127.0.0.1; 0 takes a free one.
+    new_fields
+        Whether some deployments have ``budget`` and ``environment_variables`` up to edition C. In D they do.
 
     Attributes
     ----------
@@ -88,6 +90,7 @@ class Sandbox:
         left_out: int = 0,
         gzip: bool = True,
         port: int = 0,
+        new_fields: bool = True,
     ) -> None:
         runs = _RUNS_A_DEPLOYMENT * deployments if runs is None else runs
         for name, value in (("deployments", deployments), ("runs", runs), ("left_out", left_out)):
@@ -95,7 +98,12 @@ class Sandbox:
                 raise ValueError(f"{name}={value} is negative")
         self.edition = edition
         self._database = Database(
-            deployments, seed=seed, runs=runs, now=_nanoseconds(now, name="now"), left_out=left_out
+            deployments,
+            seed=seed,
+            runs=runs,
+            now=_nanoseconds(now, name="now"),
+            left_out=left_out,
+            new_fields=new_fields,
         )
         self.pat = f"pt-sandbox-{seed}"
         self.requests: list[Request] = []
