@@ -190,9 +190,9 @@ def write_title(
 
 
 def _letters(ax: Axes, text: Text) -> int:
-    """Return how many letters a line of a title or label has: a little less than the axes are wide.
+    """Return how many letters fit a line of a title or label.
 
-    They become narrower when what stands beside them takes its part, on one side more than on the other.
+    That is a little less than the axes are wide now: they become narrower when labels are drawn beside them.
     """
     return max(1, int(1.5 * width_points(ax) / float(text.get_fontsize())))
 
