@@ -398,6 +398,16 @@ def test_drawing_no_row_at_all_is_refused(case: str) -> None:
         CASES[case].plot(CASES[case].frame(), top=0)
 
 
+@pytest.mark.parametrize("name", ["job", "nightly reconciliation of all ledgers and branches"])
+def test_bars_of_costs_have_room_beside_long_names_and_all_columns_in_a_small_picture(name: str) -> None:
+    spent = sessions().assign(deployment_name=lambda frame: f"{name} " + frame["deployment_id"].str[-1])
+    figure, ax = plt.subplots(figsize=(5, 4), layout="constrained")
+    plots.plot_costs(session_costs(spent), ax=ax)
+    figure.draw_without_rendering()
+    assert not cut_off(ax)
+    assert ax.get_position().width > 0.08
+
+
 def test_titles_of_panels_do_not_overlap_in_narrow_axes_beside_a_wide_legend() -> None:
     figure, (left, right) = plt.subplots(1, 2, figsize=(12, 5), layout="constrained")
     CASES["run_timeline"].plot(CASES["run_timeline"].frame(), ax=left)

@@ -53,6 +53,9 @@ _PANEL_COLUMNS, _PANEL_INCHES, _PANEL_TITLE_INCHES, _PANEL_GAP = 3, 1.05, 0.36, 
 _PANEL_MARGIN_INCHES, _PANEL_TITLE_COLUMNS = 1.1, 22
 _SMALLEST_POINTS, _POINTS_PER_INCH = 3.5, 72.0
 _NARROWEST_WITH_TEXT_POINTS = 14.0
+_MOST_LABEL_COLUMNS, _LABEL_SHARE = 32, 0.35
+#: The mean width of digits and letters of sans-serif faces, in font sizes.
+_LETTER = 0.6
 _FEWEST_TIMES, _TIME_LETTERS = 4, 4
 _LEAST_SPAN, _MARGIN_SHARE = pd.Timedelta("10min"), 0.02
 _FEWEST_WINDOWS, _THINNEST_POINTS = 7, 1.5
@@ -145,6 +148,12 @@ def row_points(ax: Axes, rows: int) -> float:
 
     points = ax.bbox.height / ax.figure.dpi * _POINTS_PER_INCH / max(rows, 1)
     return max(_SMALLEST_POINTS, min(0.9 * float(mpl.rcParams["font.size"]), 0.75 * points))
+
+
+def label_columns(ax: Axes, rows: int) -> int:
+    """Return how many letters wide the label of one of so many rows may be: it takes a third of narrow axes."""
+    room = _LABEL_SHARE * width_points(ax) / (_LETTER * row_points(ax, rows))
+    return max(1, min(_MOST_LABEL_COLUMNS, int(room)))
 
 
 def line_color() -> str:
@@ -351,28 +360,31 @@ def legend_beside(
     *,
     title: str | None = None,
     properties: Mapping[str, Any] | None = None,
-    offset: float = 6.0,
-    below: bool = False,
+    right: float = 6.0,
+    below: float | None = None,
 ) -> None:
-    """Write a legend to the right of the axes, or in one row below them, where it covers nothing."""
+    """Write a legend where it covers nothing: to the right of the axes, or in one row below them.
+
+    It begins so many points to the `right` of the axes, or ends there and is so many points `below` them.
+    """
     from matplotlib.transforms import ScaledTranslation  # noqa: PLC0415 - heavy, and needed only when drawing
 
-    right, down = (0, -offset) if below else (offset, 0)
-    beside = ScaledTranslation(right / _POINTS_PER_INCH, down / _POINTS_PER_INCH, ax.figure.dpi_scale_trans)
+    down = 0.0 if below is None else below
+    beside = ScaledTranslation(right / _POINTS_PER_INCH, -down / _POINTS_PER_INCH, ax.figure.dpi_scale_trans)
     # The texts are set afterwards, since matplotlib leaves out labels that start with an underscore.
     legend = ax.legend(
         handles,
         ["-"] * len(handles),
         title=title,
         alignment="left",
-        loc="upper left",
-        bbox_to_anchor=(0.0, 0.0) if below else (1.0, 1.0),
+        loc="upper left" if below is None else "upper right",
+        bbox_to_anchor=(1.0, 1.0) if below is None else (1.0, 0.0),
         bbox_transform=ax.transAxes + beside,
         borderaxespad=0,
         frameon=False,
         fontsize="small",
         handlelength=1.4,
-        ncols=len(handles) if below else 1,
+        ncols=1 if below is None else len(handles),
     )
     for text, words in zip(legend.get_texts(), texts, strict=True):
         text.set(text=words, **(properties or {}))
@@ -439,8 +451,7 @@ def write_column(
 
     Rows lie at y = 0, 1, 2 and so on; `offset` and the result are points from the axes.
     """
-    # Digits and lower-case letters of sans-serif faces are a little under 0.6 em wide.
-    end = offset + 0.6 * points * max(map(len, (header, *texts)))
+    end = offset + _LETTER * points * max(map(len, (header, *texts)))
     style: dict[str, Any] = {"textcoords": "offset points", "ha": "right", "fontsize": points, "color": color}
     for row, text in enumerate(texts):
         if text:

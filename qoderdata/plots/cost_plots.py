@@ -19,6 +19,7 @@ from qoderdata.plots.axes import (
     day_numbers,
     describe_times,
     group_panels,
+    label_columns,
     label_x,
     legend_beside,
     line_color,
@@ -129,7 +130,8 @@ def plot_costs(
         show_message(ax, "There are no sessions to show.")
         return ax
 
-    points = prepare_rows(ax, make_labels(*keys_and_names(shown), labels))
+    columns = label_columns(ax, len(shown))
+    points = prepare_rows(ax, make_labels(*keys_and_names(shown), labels, columns=columns))
     samples = _stack(ax, shown, np.arange(len(shown), dtype=np.float64), thickness=0.62, horizontal=True)
     highest = float(shown["credits"].max())
     end = 1.02 * highest if highest > 0 else 1.0
@@ -139,7 +141,7 @@ def plot_costs(
     for header, texts in _texts(shown).items():
         end = write_column(ax, header, texts, offset=end + 10, points=points)
     if samples:
-        legend_beside(ax, list(samples.values()), list(samples), offset=_below(ax, _TICK_POINTS), below=True)
+        legend_beside(ax, list(samples.values()), list(samples), right=end, below=_below(ax, _TICK_POINTS))
     return ax
 
 
@@ -174,8 +176,8 @@ def _plot_over_time(costs: pd.DataFrame, ax: Axes | None, top: int, labels: Mapp
     ax.set_ylabel("credits")
     if samples:
         order = [name for name in _LOOKS if name in samples]
-        offset = 6.0 if one else _below(ax, ax.xaxis.labelpad)
-        legend_beside(ax, [samples[name] for name in order], order, offset=offset, below=not one)
+        right, below = (6.0, None) if one else (0.0, _below(ax, ax.xaxis.labelpad))
+        legend_beside(ax, [samples[name] for name in order], order, right=right, below=below)
     return ax
 
 

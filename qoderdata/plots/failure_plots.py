@@ -19,6 +19,7 @@ from qoderdata.plots.axes import (
     describe_times,
     group_panels,
     hatched,
+    label_columns,
     label_x,
     legend_beside,
     line_color,
@@ -129,7 +130,8 @@ def plot_failure_rates(
         show_message(ax, "There are no failure rates to show.")
         return ax
 
-    points = prepare_rows(ax, make_labels(*keys_and_names(shown), labels))
+    columns = label_columns(ax, len(shown))
+    points = prepare_rows(ax, make_labels(*keys_and_names(shown), labels, columns=columns))
     failing = shown["failing"].fillna(0).gt(0).to_numpy(dtype=bool)
     _rate_bars(ax, shown, failing)
     what = "decided runs" if by_runs else "runs"

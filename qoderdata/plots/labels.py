@@ -68,7 +68,7 @@ def _drop_stacked_marks(text: str) -> str:
 
 
 def make_labels(
-    ids: Sequence[str], names: Sequence[str | None], labels: Mapping[str, str] | None, *, columns: int = 32
+    ids: Sequence[str], names: Sequence[str | None], labels: Mapping[str, str] | None, *, columns: int
 ) -> Labels:
     """Make the labels of a picture: one text an id, those that look alike with the end of the id.
 

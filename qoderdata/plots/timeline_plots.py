@@ -22,6 +22,7 @@ from qoderdata.plots.axes import (
     check_top,
     day_numbers,
     describe_times,
+    label_columns,
     label_x,
     legend_beside,
     line_color,
@@ -177,7 +178,8 @@ def plot_run_timeline(
         show_message(ax, "There are no runs to show.")
         return ax
 
-    points = prepare_rows(ax, make_labels(*keys_and_names(shown), labels))
+    columns = label_columns(ax, len(shown))
+    points = prepare_rows(ax, make_labels(*keys_and_names(shown), labels, columns=columns))
     ax.grid(visible=True, axis="y", alpha=0.25, linewidth=0.6)
     spans, missed_times, next_times = (_in_lanes(frame, shown) for frame in (spans, missed_times, next_times))
     parts = [spans["start"], spans["end"], missed_times["time"], next_times["time"], pd.Series(past).nlargest(1)]

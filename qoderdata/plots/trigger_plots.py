@@ -22,6 +22,7 @@ from qoderdata.plots.axes import (
     describe_times,
     draw_grid,
     hatch_cells,
+    label_columns,
     label_ticks,
     label_x,
     legend_beside,
@@ -114,7 +115,8 @@ def plot_next_triggers(
     agents = [str(agent) for agent in first["agent_id"].dropna().value_counts().index]
     own = agents[: len(DISTINCT)]
     ids, names = keys_and_names(first)
-    texts, properties = make_labels([*ids, *own], [*names, *_agent_names(triggers, own)], labels)
+    keys, named = [*ids, *own], [*names, *_agent_names(triggers, own)]
+    texts, properties = make_labels(keys, named, labels, columns=label_columns(ax, len(first)))
     points = prepare_rows(ax, Labels(texts[: len(first)], properties))
 
     shown = triggers[triggers["deployment_id"].isin(first.index)]
@@ -138,7 +140,7 @@ def plot_next_triggers(
         agent_texts.append("no agent")
     colors = [*DISTINCT[: len(own)], GREY][: len(agent_texts)]
     handles = [Line2D([], [], linewidth=5, color=color) for color in colors]
-    legend_beside(ax, handles, agent_texts, title="agent", properties=properties, offset=numbers_end + 12)
+    legend_beside(ax, handles, agent_texts, title="agent", properties=properties, right=numbers_end + 12)
     return ax
 
 
