@@ -125,7 +125,7 @@ def check_top(top: int) -> None:
         raise ValueError(f"top={top} draws nothing; give 1 or more")
 
 
-def axes_or_new(ax: Axes | None, *, height: float, width: float = WIDTH_INCHES) -> Axes:
+def given_or_new(ax: Axes | None, *, height: float, width: float = WIDTH_INCHES) -> Axes:
     """Return the caller's axes, or one in a new figure of these inches.
 
     A new figure is made with pyplot, so that a notebook shows it. Pyplot's current axes are never drawn on.

@@ -9,32 +9,7 @@ import pandas as pd
 
 from qoderdata.columns import require_frame
 from qoderdata.formatting import format_percent
-from qoderdata.plots.axes import (
-    FEWEST_ROWS,
-    ORANGE,
-    PALE,
-    TITLE_PAD_POINTS,
-    axes_or_new,
-    check_top,
-    day_numbers,
-    describe_times,
-    group_panels,
-    label_columns,
-    label_x,
-    legend_beside,
-    line_color,
-    panels_height,
-    prepare_rows,
-    series_color,
-    set_window_limits,
-    show_message,
-    split_windows,
-    style_values,
-    ticks_up_to,
-    time_axis,
-    write_column,
-    write_title,
-)
+from qoderdata.plots import axes
 from qoderdata.plots.labels import keys_and_names, make_labels
 
 if TYPE_CHECKING:
@@ -54,8 +29,8 @@ _COLUMNS = ["sessions", "credits", "model_credits", "sandbox_runtime_credits", "
 _ROUNDING = 0.0101
 _LOOKS: dict[str, dict[str, Any]] = {
     "model": {},
-    "sandbox runtime": {"facecolor": ORANGE, "hatch": "////"},
-    "not itemized": {"facecolor": PALE},
+    "sandbox runtime": {"facecolor": axes.ORANGE, "hatch": "////"},
+    "not itemized": {"facecolor": axes.PALE},
 }
 
 
@@ -119,65 +94,65 @@ def plot_costs(
     >>> [float(bar.get_width()) for bar in ax.patches]
     [1.0, 0.5, 0.5, 0.0]
     """
-    check_top(top)
+    axes.check_top(top)
     costs = require_frame(costs, _COLUMNS, what="costs")
     if "window" in costs.index.names:
         return _plot_over_time(costs, ax, top, labels)
     shown = costs.head(top)
-    ax = axes_or_new(ax, height=_MARGIN_INCHES + _ROW_INCHES * max(len(shown), FEWEST_ROWS))
-    write_title(ax, _TITLE, len(shown), len(costs), pad=TITLE_PAD_POINTS)
+    ax = axes.given_or_new(ax, height=_MARGIN_INCHES + _ROW_INCHES * max(len(shown), axes.FEWEST_ROWS))
+    axes.write_title(ax, _TITLE, len(shown), len(costs), pad=axes.TITLE_PAD_POINTS)
     if shown.empty:
-        show_message(ax, "There are no sessions to show.")
+        axes.show_message(ax, "There are no sessions to show.")
         return ax
 
-    columns = label_columns(ax, len(shown))
-    points = prepare_rows(ax, make_labels(*keys_and_names(shown), labels, columns=columns))
+    columns = axes.label_columns(ax, len(shown))
+    points = axes.prepare_rows(ax, make_labels(*keys_and_names(shown), labels, columns=columns))
     samples = _stack(ax, shown, np.arange(len(shown), dtype=np.float64), thickness=0.62, horizontal=True)
     highest = float(shown["credits"].max())
     end = 1.02 * highest if highest > 0 else 1.0
     ax.set_xlim(0, end)
-    label_x(ax, "credits", _unknown_note(shown))
+    axes.label_x(ax, "credits", _unknown_note(shown))
     end = 0.0
     for header, texts in _texts(shown).items():
-        end = write_column(ax, header, texts, offset=end + 10, points=points)
+        end = axes.write_column(ax, header, texts, offset=end + 10, points=points)
     if samples:
-        legend_beside(ax, list(samples.values()), list(samples), right=end, below=_below(ax, _TICK_POINTS))
+        axes.legend_beside(ax, list(samples.values()), list(samples), right=end, below=_below(ax, _TICK_POINTS))
     return ax
 
 
 def _plot_over_time(costs: pd.DataFrame, ax: Axes | None, top: int, labels: Mapping[str, str] | None) -> Axes:
     """Plot a bar a window, in a panel a group where there are several."""
-    groups = split_windows(costs)
+    groups = axes.split_windows(costs)
     shown = sorted(groups, key=lambda group: -float(group.rows["credits"].sum()))[:top]
     one = len(groups) <= 1
-    ax = axes_or_new(ax, height=_HEIGHT_INCHES if one else panels_height(len(shown)))
-    write_title(ax, _TITLE_OVER_TIME, len(shown), len(groups), "shown, dearest first")
+    ax = axes.given_or_new(ax, height=_HEIGHT_INCHES if one else axes.panels_height(len(shown)))
+    axes.write_title(ax, _TITLE_OVER_TIME, len(shown), len(groups), "shown, dearest first")
     if not groups:
-        show_message(ax, "There are no sessions to show.")
+        axes.show_message(ax, "There are no sessions to show.")
         return ax
 
     totals = [_credits(group.rows["credits"].sum(min_count=1)) for group in shown]
-    panels = [ax] if one else group_panels(ax, shown, labels, totals)
+    panels = [ax] if one else axes.group_panels(ax, shown, labels, totals)
     drawn = pd.concat(group.rows for group in shown)
     times = pd.DatetimeIndex(drawn.index)
-    time_axis(panels[0], times, most_ticks=_TICKS if one else _PANEL_TICKS)
-    width = set_window_limits(panels[0], np.unique(day_numbers(times)))
+    axes.time_axis(panels[0], times, most_ticks=_TICKS if one else _PANEL_TICKS)
+    width = axes.set_window_limits(panels[0], np.unique(axes.day_numbers(times)))
     samples: dict[str, BarContainer] = {}
     for panel, group in zip(panels, shown, strict=True):
-        samples |= _stack(panel, group.rows, day_numbers(group.rows.index), thickness=width)
+        samples |= _stack(panel, group.rows, axes.day_numbers(group.rows.index), thickness=width)
         _mark_unknown(panel, group.rows, points=4.0 + 2.0 * one)
-        style_values(panel)
+        axes.style_values(panel)
         panel.set_axisbelow(True)
     highest = float(drawn["credits"].max())
     end = 1.05 * highest if highest > 0 else 1.0
-    panels[0].set(ylim=(0, end), yticks=ticks_up_to(end, 6 if one else 4))
+    panels[0].set(ylim=(0, end), yticks=axes.ticks_up_to(end, 6 if one else 4))
     titles = "" if one else "; titles: credits"
-    label_x(ax, f"start of window, {describe_times(times)}{titles}", _unknown_note(drawn))
+    axes.label_x(ax, f"start of window, {axes.describe_times(times)}{titles}", _unknown_note(drawn))
     ax.set_ylabel("credits")
     if samples:
         order = [name for name in _LOOKS if name in samples]
         right, below = (6.0, None) if one else (0.0, _below(ax, ax.xaxis.labelpad))
-        legend_beside(ax, [samples[name] for name in order], order, right=right, below=below)
+        axes.legend_beside(ax, [samples[name] for name in order], order, right=right, below=below)
     return ax
 
 
@@ -206,7 +181,7 @@ def _stack(
     floor = np.zeros(len(costs))
     bars = {}
     for name, part in _parts(costs).items():
-        look = {"facecolor": series_color()} | _LOOKS[name] | {"edgecolor": ax.get_facecolor(), "linewidth": 0.0}
+        look = {"facecolor": axes.series_color(), "edgecolor": ax.get_facecolor(), "linewidth": 0.0} | _LOOKS[name]
         if horizontal:
             bars[name] = ax.barh(positions, part, height=thickness, left=floor, **look)
         else:
@@ -217,11 +192,11 @@ def _stack(
 
 def _mark_unknown(ax: Axes, costs: pd.DataFrame, *, points: float) -> None:
     """Write a question mark at each window whose sessions all have unknown credits."""
-    times = day_numbers(costs.index[costs["credits"].isna()])
-    look: dict[str, Any] = {"linestyle": "none", "color": line_color(), "markeredgewidth": 0.2, "clip_on": False}
+    times = axes.day_numbers(costs.index[costs["credits"].isna()])
     if len(times):  # a line without points would take room
-        height = np.full(len(times), 0.06)
-        ax.plot(times, height, marker="$?$", markersize=points, transform=ax.get_xaxis_transform(), **look)
+        look: dict[str, Any] = {"linestyle": "none", "color": axes.line_color(), "markeredgewidth": 0.2}
+        look |= {"marker": "$?$", "markersize": points, "clip_on": False}
+        ax.plot(times, np.full(len(times), 0.06), transform=ax.get_xaxis_transform(), **look)
 
 
 def _credits(amount: float) -> str:

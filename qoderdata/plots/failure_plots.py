@@ -8,35 +8,7 @@ import numpy as np
 import pandas as pd
 
 from qoderdata.columns import require_frame
-from qoderdata.plots.axes import (
-    FEWEST_ROWS,
-    TITLE_PAD_POINTS,
-    VERMILLION,
-    assumed_note,
-    axes_or_new,
-    check_top,
-    day_numbers,
-    describe_times,
-    group_panels,
-    hatched,
-    label_columns,
-    label_x,
-    legend_beside,
-    line_color,
-    pale_color,
-    panels_height,
-    percent_axis,
-    prepare_rows,
-    series_color,
-    set_window_limits,
-    show_message,
-    split_windows,
-    style_values,
-    ticks_up_to,
-    time_axis,
-    write_column,
-    write_title,
-)
+from qoderdata.plots import axes
 from qoderdata.plots.labels import keys_and_names, make_labels
 
 if TYPE_CHECKING:
@@ -48,6 +20,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from qoderdata.plots.axes import Group
+
 
 _TITLE = "Failure rate, worst first"
 _ROW_INCHES, _MARGIN_INCHES = 0.27, 1.3
@@ -115,7 +88,7 @@ def plot_failure_rates(
     >>> [label.get_text() for label in ax.get_yticklabels()]
     ['hourly (Asia)', 'nightly']
     """
-    check_top(top)
+    axes.check_top(top)
     by_runs = "completed" in getattr(rates, "columns", ())
     counts = ["completed", "failed"] if by_runs else ["total_runs", "total_failures"]
     streaks = ["deployments", "consecutive_failures"] if "failing" in getattr(rates, "columns", ()) else []
@@ -124,22 +97,23 @@ def plot_failure_rates(
     if "window" in rates.index.names:
         raise ValueError("these rates are over time; draw them with plot_run_failure_rates, or leave out freq")
     shown = rates.assign(**{name: 0 for name in _OPTIONAL if name not in rates}).head(top)
-    ax = axes_or_new(ax, height=_MARGIN_INCHES + _ROW_INCHES * max(len(shown), FEWEST_ROWS))
-    write_title(ax, _TITLE, len(shown), len(rates), pad=TITLE_PAD_POINTS)
+    ax = axes.given_or_new(ax, height=_MARGIN_INCHES + _ROW_INCHES * max(len(shown), axes.FEWEST_ROWS))
+    axes.write_title(ax, _TITLE, len(shown), len(rates), pad=axes.TITLE_PAD_POINTS)
     if shown.empty:
-        show_message(ax, "There are no failure rates to show.")
+        axes.show_message(ax, "There are no failure rates to show.")
         return ax
 
-    columns = label_columns(ax, len(shown))
-    points = prepare_rows(ax, make_labels(*keys_and_names(shown), labels, columns=columns))
+    columns = axes.label_columns(ax, len(shown))
+    points = axes.prepare_rows(ax, make_labels(*keys_and_names(shown), labels, columns=columns))
     failing = shown["failing"].fillna(0).gt(0).to_numpy(dtype=bool)
     _rate_bars(ax, shown, failing)
     what = "decided runs" if by_runs else "runs"
-    note = assumed_note(shown["assumed"].sum(), shown["completed"].sum())
-    label_x(ax, f"failure rate (failed / {what}); line: Wilson interval", note)
-    end = write_column(ax, f"failed / {what}", _counts(shown, by_runs=by_runs), offset=6, points=points)
+    note = axes.assumed_note(shown["assumed"].sum(), shown["completed"].sum())
+    axes.label_x(ax, f"failure rate (failed / {what}); line: Wilson interval", note)
+    end = axes.write_column(ax, f"failed / {what}", _counts(shown, by_runs=by_runs), offset=6, points=points)
     if failing.any():
-        write_column(ax, "failing now", _streaks(shown), offset=end + 10, points=points, color=VERMILLION)
+        streaks = _streaks(shown)
+        axes.write_column(ax, "failing now", streaks, offset=end + 10, points=points, color=axes.VERMILLION)
     return ax
 
 
@@ -148,12 +122,12 @@ def _rate_bars(ax: Axes, shown: pd.DataFrame, failing: NDArray[np.bool_]) -> Non
     rate, low, high = _rates_and_intervals(shown)
     rows = np.flatnonzero(np.isfinite(rate))
     rate, low, high = rate[rows], low[rows], high[rows]
-    ax.barh(rows, rate, height=0.62, color=np.where(failing[rows], VERMILLION, pale_color()).tolist())
-    lines: dict[str, Any] = {"fmt": "none", "ecolor": line_color(), "elinewidth": 1.1, "capsize": 2.5}
+    ax.barh(rows, rate, height=0.62, color=np.where(failing[rows], axes.VERMILLION, axes.pale_color()).tolist())
+    lines: dict[str, Any] = {"fmt": "none", "ecolor": axes.line_color(), "elinewidth": 1.1, "capsize": 2.5}
     ax.errorbar(rate, rows, xerr=[rate - low, high - rate], **lines)
     highest = high.max(initial=_NARROWEST_SCALE) if len(rows) else 1.0
     ax.set_xlim(0, 1.02 * min(1.0, highest))
-    percent_axis(ax.xaxis)
+    axes.percent_axis(ax.xaxis)
 
 
 def _rates_and_intervals(rates: pd.DataFrame) -> list[NDArray[np.float64]]:
@@ -245,7 +219,7 @@ def plot_run_failure_rates(
     >>> [panel.texts[0].get_text() for panel in ax.child_axes]
     ['nightly: 1 / 1', 'dep_1: 0 / 1']
     """
-    check_top(top)
+    axes.check_top(top)
     rates = require_frame(
         rates, ["failure_rate", "ci_low", "ci_high", *_COUNTS], what="rates", optional=["assumed", "unknown"]
     )
@@ -254,34 +228,34 @@ def plot_run_failure_rates(
             "these rates are not over time; give freq, as in run_failure_rates(runs, freq='1D'), or draw "
             "them with plot_failure_rates"
         )
-    groups = split_windows(rates)
+    groups = axes.split_windows(rates)
     shown = sorted(groups, key=lambda group: -int(group.rows["failed"].sum()))[:top]
     one = len(groups) <= 1
-    ax = axes_or_new(ax, height=_HEIGHT_INCHES if one else panels_height(len(shown)))
-    write_title(ax, "Failure rate over time", len(shown), len(groups), "shown, most failures first")
+    ax = axes.given_or_new(ax, height=_HEIGHT_INCHES if one else axes.panels_height(len(shown)))
+    axes.write_title(ax, "Failure rate over time", len(shown), len(groups), "shown, most failures first")
     if not groups:
-        show_message(ax, "There are no runs to show.")
+        axes.show_message(ax, "There are no runs to show.")
         return ax
 
     drawn = pd.concat(group.rows for group in shown)
     counts = drawn.reindex(columns=[*_COUNTS, "assumed", "unknown"], fill_value=0).groupby(level="window").sum()
     times = pd.DatetimeIndex(drawn.index)
     highest = float(drawn["ci_high"].astype("float64").max())
-    words = f"start of window, {describe_times(times)}"
-    note = assumed_note(counts["assumed"].sum(), counts["completed"].sum())
+    words = f"start of window, {axes.describe_times(times)}"
+    note = axes.assumed_note(counts["assumed"].sum(), counts["completed"].sum())
     if one:
         lines = _rate_lines(ax, shown[0].rows, shade=True)
         below = _COUNTS_SHARE + _GAP_SHARE
         _rate_axis(ax, highest, below=below)
         ax.set_ylabel("failure rate", y=(1 + below) / 2)
         bars = _count_bars(ax, counts)
-        legend_beside(ax, [*lines.values(), *bars.values()], [*lines, *bars])
-        time_axis(ax, times)
-        label_x(ax, words, note)
+        axes.legend_beside(ax, [*lines.values(), *bars.values()], [*lines, *bars])
+        axes.time_axis(ax, times)
+        axes.label_x(ax, words, note)
     else:
         has_few = _rate_panels(ax, shown, times, highest=highest, labels=labels)
         meaning = "titles: failed / decided runs; upright: Wilson intervals"
-        label_x(ax, words, f"{meaning}; faint: {_FEW}" if has_few else meaning, note)
+        axes.label_x(ax, words, f"{meaning}; faint: {_FEW}" if has_few else meaning, note)
     return ax
 
 
@@ -290,14 +264,14 @@ def _rate_panels(
 ) -> bool:
     """Draw a panel a group, all with the same scales; return whether there are rates of few runs."""
     figures = [f"{int(group.rows['failed'].sum()):,} / {int(_decided(group.rows).sum()):,}" for group in groups]
-    panels = group_panels(ax, groups, labels, figures)
-    time_axis(panels[0], times, most_ticks=_PANEL_TICKS)
+    panels = axes.group_panels(ax, groups, labels, figures)
+    axes.time_axis(panels[0], times, most_ticks=_PANEL_TICKS)
     has_few = False
     for panel, group in zip(panels, groups, strict=True):
         has_few |= _FEW in _rate_lines(panel, group.rows, shade=False)
-        style_values(panel)
+        axes.style_values(panel)
     _rate_axis(panels[0], highest, below=_PANEL_BELOW)
-    set_window_limits(panels[0], np.unique(day_numbers(times)))
+    axes.set_window_limits(panels[0], np.unique(axes.day_numbers(times)))
     ax.set_ylabel("failure rate")
     return has_few
 
@@ -308,10 +282,10 @@ def _decided(rates: pd.DataFrame) -> pd.Series[int]:
 
 def _rate_lines(ax: Axes, rates: pd.DataFrame, *, shade: bool) -> dict[str, Artist]:
     """Draw rates and intervals, those of few decided runs faintly; return legend samples by meaning."""
-    times = day_numbers(rates.index)
+    times = axes.day_numbers(rates.index)
     rate, low, high = _rates_and_intervals(rates)
     few = _decided(rates).lt(_FEWEST_DECIDED).fillna(value=True).to_numpy(dtype=bool) & np.isfinite(rate)
-    color, size = series_color(), _MARKER_POINTS if shade else 0.6 * _MARKER_POINTS
+    color, size = axes.series_color(), _MARKER_POINTS if shade else 0.6 * _MARKER_POINTS
     if shade:  # in a panel it would hide the lines
         ax.fill_between(times, low, high, color=color, alpha=0.12, linewidth=0)
     samples: dict[str, Artist] = {}
@@ -332,9 +306,9 @@ def _rate_axis(ax: Axes, highest: float, *, below: float) -> None:
     """Mark the rates on the upper part of the axes; the lower part, a share of its height, is left free."""
     top = 1.02 * min(1.0, max(_NARROWEST_SCALE, highest if np.isfinite(highest) else 1.0))
     ax.set_ylim(-top * below / (1 - below), top)
-    ax.set_yticks(ticks_up_to(top, 6 if below > _PANEL_BELOW else 4))
-    percent_axis(ax.yaxis)
-    style_values(ax)
+    ax.set_yticks(axes.ticks_up_to(top, 6 if below > _PANEL_BELOW else 4))
+    axes.percent_axis(ax.yaxis)
+    axes.style_values(ax)
     ax.spines["left"].set_bounds(0, top)
 
 
@@ -344,14 +318,14 @@ def _count_bars(ax: Axes, counts: pd.DataFrame) -> dict[str, BarContainer]:
 
     below = ax.inset_axes((0.0, 0.0, 1.0, _COUNTS_SHARE), sharex=ax)
     below.patch.set_visible(False)
-    times = day_numbers(counts.index)
-    width = set_window_limits(ax, times)
+    times = axes.day_numbers(counts.index)
+    width = axes.set_window_limits(ax, times)
     others = counts["skipped"] + counts["unfinished"] + counts["unknown"]
     or_unknown = " or unknown" if counts["unknown"].any() else ""
     parts: list[tuple[str, pd.Series[int], dict[str, Any]]] = [
-        ("failed runs", counts["failed"], {"facecolor": VERMILLION}),
-        ("completed", counts["completed"], {"facecolor": pale_color()}),
-        (f"skipped or unfinished{or_unknown}", others, {"hatch": "////", **hatched()}),
+        ("failed runs", counts["failed"], {"facecolor": axes.VERMILLION}),
+        ("completed", counts["completed"], {"facecolor": axes.pale_color()}),
+        (f"skipped or unfinished{or_unknown}", others, {"hatch": "////", **axes.hatched()}),
     ]
     floor = np.zeros(len(counts))
     bars = {}

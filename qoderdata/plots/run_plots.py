@@ -12,25 +12,7 @@ from qoderdata.columns import require_frame
 from qoderdata.formatting import counted, format_milliseconds
 from qoderdata.outcomes import is_assumed, is_unknown
 from qoderdata.parsing import parse_zone
-from qoderdata.plots.axes import (
-    VERMILLION,
-    WEEKDAYS,
-    assumed_note,
-    axes_or_new,
-    check_times,
-    describe_days,
-    draw_grid,
-    hatch_cells,
-    hatched,
-    is_dark,
-    label_ticks,
-    label_x,
-    legend_beside,
-    line_color,
-    pale_color,
-    show_message,
-    write_title,
-)
+from qoderdata.plots import axes
 
 if TYPE_CHECKING:
     from zoneinfo import ZoneInfo
@@ -109,17 +91,17 @@ def plot_run_calendar(runs: pd.DataFrame, *, ax: Axes | None = None, tz: str = "
     weeks = days.to_period("W").unique()
     columns = max(len(weeks), _FEWEST_WEEKS)
     square = min(_LARGEST_INCHES, _GRID_INCHES / columns)
-    ax = axes_or_new(ax, height=1.5 + 7 * square, width=_SIDE_INCHES + square * columns)
-    write_title(ax, "Failed runs by day")
+    ax = axes.given_or_new(ax, height=1.5 + 7 * square, width=_SIDE_INCHES + square * columns)
+    axes.write_title(ax, "Failed runs by day")
     if counts.empty:
-        show_message(ax, "There are no runs to show.")
+        axes.show_message(ax, "There are no runs to show.")
         return ax
 
     from matplotlib.colors import BoundaryNorm, ListedColormap  # noqa: PLC0415 - heavy, and needed only when drawing
 
     severity = _severity(counts)
     texts = counts["failed"].map(lambda failed: f"{failed}" if failed else "")
-    draw_grid(
+    axes.draw_grid(
         ax,
         _on_grid(severity, np.nan),
         colors=ListedColormap(_severity_colors()),
@@ -129,13 +111,13 @@ def plot_run_calendar(runs: pd.DataFrame, *, ax: Axes | None = None, tz: str = "
     )
     silent = counts["runs"].eq(0)
     undecided = severity.isna() & ~silent
-    hatch_cells(ax, _on_grid(silent, fill=False), _SILENT)
-    hatch_cells(ax, _on_grid(undecided, fill=False), _UNDECIDED)
+    axes.hatch_cells(ax, _on_grid(silent, fill=False), _SILENT)
+    axes.hatch_cells(ax, _on_grid(undecided, fill=False), _UNDECIDED)
     form = "%d %b" if len(weeks) <= _WEEKS_OF_YEAR else "%b %Y"
-    label_ticks(ax.xaxis, dict(enumerate(weeks.start_time.strftime(form))), most=columns)
-    ax.set_yticks(range(len(WEEKDAYS)), WEEKDAYS)
-    note = assumed_note(counts["assumed"].sum(), counts["completed"].sum())
-    label_x(ax, f"week from Monday, days in {tz}", describe_days(days), note)
+    axes.label_ticks(ax.xaxis, dict(enumerate(weeks.start_time.strftime(form))), most=columns)
+    ax.set_yticks(range(len(axes.WEEKDAYS)), axes.WEEKDAYS)
+    note = axes.assumed_note(counts["assumed"].sum(), counts["completed"].sum())
+    axes.label_x(ax, f"week from Monday, days in {tz}", axes.describe_days(days), note)
     ax.set_ylabel("weekday")
     _severity_legend(ax, silent=bool(silent.any()), undecided=counts[undecided])
     return ax
@@ -144,7 +126,7 @@ def plot_run_calendar(runs: pd.DataFrame, *, ax: Axes | None = None, tz: str = "
 def _by_day(runs: pd.DataFrame, local_zone: ZoneInfo) -> pd.DataFrame:
     """Count runs, completed and failed ones, on every day from the first to the last."""
     known = runs[runs["triggered_at"].notna()]
-    days = check_times(known["triggered_at"]).tz_convert(local_zone).tz_localize(None).normalize()
+    days = axes.check_times(known["triggered_at"]).tz_convert(local_zone).tz_localize(None).normalize()
     status = known["status"].set_axis(days)
     flags = pd.DataFrame({"runs": 1, "completed": status.eq("completed"), "failed": status.eq("failed")})
     flags["unknown"] = is_unknown(known).to_numpy()
@@ -160,14 +142,14 @@ def _severity(counts: pd.DataFrame) -> pd.Series[float]:
 
 
 def _severity_colors() -> tuple[str, ...]:
-    return _COLORS_IN_DARK if is_dark() else _SEVERITY_COLORS
+    return _COLORS_IN_DARK if axes.is_dark() else _SEVERITY_COLORS
 
 
 def _on_grid(values: pd.Series[Any], fill: str | float) -> NDArray[Any]:
     """Return values by day as a matrix of weekdays by weeks."""
     weeks = pd.DatetimeIndex(values.index).to_period("W")
     days = pd.date_range(weeks[0].start_time, weeks[-1].end_time)
-    return values.reindex(days, fill_value=fill).to_numpy().reshape(-1, len(WEEKDAYS)).T
+    return values.reindex(days, fill_value=fill).to_numpy().reshape(-1, len(axes.WEEKDAYS)).T
 
 
 def _severity_legend(ax: Axes, *, silent: bool, undecided: pd.DataFrame) -> None:
@@ -176,12 +158,12 @@ def _severity_legend(ax: Axes, *, silent: bool, undecided: pd.DataFrame) -> None
 
     handles, texts = [Patch(facecolor=color) for color in _severity_colors()], list(_SEVERITY_LABELS)
     if len(undecided):
-        handles.append(Patch(hatch=_UNDECIDED, **hatched()))
+        handles.append(Patch(hatch=_UNDECIDED, **axes.hatched()))
         texts.append("only skipped or unfinished" + (" or unknown" if undecided["unknown"].any() else ""))
     if silent:
-        handles.append(Patch(hatch=_SILENT, **hatched()))
+        handles.append(Patch(hatch=_SILENT, **axes.hatched()))
         texts.append("no runs")
-    legend_beside(ax, handles, texts, title="failed, of decided runs")
+    axes.legend_beside(ax, handles, texts, title="failed, of decided runs")
 
 
 def plot_durations(runs: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
@@ -220,12 +202,12 @@ def plot_durations(runs: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
     ['10 s', '20 s', '30 s', '1 min']
     """
     runs = require_frame(runs, ["status", "duration_ms"], what="runs", optional=["status_from"])
-    ax = axes_or_new(ax, height=_HEIGHT_INCHES)
-    write_title(ax, "Durations of runs")
+    ax = axes.given_or_new(ax, height=_HEIGHT_INCHES)
+    axes.write_title(ax, "Durations of runs")
     completed, failed = _milliseconds(runs, "completed"), _milliseconds(runs, "failed")
     both = np.concatenate([completed, failed])
     if not both.size:
-        show_message(ax, "No run with a duration has ended.")
+        axes.show_message(ax, "No run with a duration has ended.")
         return ax
 
     edges = _edges(both)
@@ -233,20 +215,20 @@ def plot_durations(runs: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
     texts: list[str] = []
     ax.set_xscale("log")
     if completed.size:
-        handles.append(ax.stairs(np.histogram(completed, edges)[0], edges, fill=True, color=pale_color()))
+        handles.append(ax.stairs(np.histogram(completed, edges)[0], edges, fill=True, color=axes.pale_color()))
         with_duration = runs["duration_ms"].ge(0).fillna(value=False)
         assumed = int(is_assumed(runs[with_duration]).sum())
         note = f", {assumed:,} assumed" if assumed else ""
         texts.append(f"completed ({counted(completed.size, 'run')}{note})")
         for share, words, style in ((0.5, "median", "solid"), (0.95, "95th percentile", "dashed")):
             length = float(np.quantile(completed, share))
-            handles.append(ax.axvline(length, color=line_color(), linewidth=1.2, linestyle=style))
+            handles.append(ax.axvline(length, color=axes.line_color(), linewidth=1.2, linestyle=style))
             texts.append(f"{words}, completed: {_duration_label(length)}")
     if failed.size:
         counts = np.histogram(failed, edges)[0]
-        handles.append(ax.stairs(counts, edges, color=VERMILLION, linewidth=1.8))
+        handles.append(ax.stairs(counts, edges, color=axes.VERMILLION, linewidth=1.8))
         texts.append(f"failed ({counted(failed.size, 'run')})")
-    legend_beside(ax, handles, texts)
+    axes.legend_beside(ax, handles, texts)
     _duration_axis(ax, edges)
     ax.set_ylabel("runs")
     ax.locator_params(axis="y", steps=[1, 2, 5, 10], integer=True)
@@ -286,6 +268,6 @@ def _duration_axis(ax: Axes, edges: NDArray[np.float64]) -> None:
     if len(ticks) < 2:  # noqa: PLR2004 - one mark gives no scale
         ticks = [round(float(length)) for length in np.geomspace(edges[0], edges[-1], 4)]
     ax.set_xlim(low, high)
-    label_ticks(ax.xaxis, {length: _duration_label(length) for length in ticks}, most=len(ticks))
+    axes.label_ticks(ax.xaxis, {length: _duration_label(length) for length in ticks}, most=len(ticks))
     ax.xaxis.set_minor_locator(NullLocator())
     ax.set_xlabel("duration (logarithmic)")

@@ -11,29 +11,7 @@ from qoderdata.columns import TEXT, require_frame
 from qoderdata.formatting import format_duration
 from qoderdata.outcomes import is_assumed, is_unknown
 from qoderdata.parsing import parse_zone
-from qoderdata.plots.axes import (
-    FEWEST_ROWS,
-    GREY,
-    ORANGE,
-    PALE,
-    VERMILLION,
-    axes_or_new,
-    check_times,
-    check_top,
-    day_numbers,
-    describe_times,
-    label_columns,
-    label_x,
-    legend_beside,
-    line_color,
-    prepare_rows,
-    series_color,
-    set_time_limits,
-    show_message,
-    time_axis,
-    width_points,
-    write_title,
-)
+from qoderdata.plots import axes
 from qoderdata.plots.labels import format_key, keys_and_names, make_labels
 
 if TYPE_CHECKING:
@@ -63,10 +41,10 @@ class _Bar(NamedTuple):
 
 #: From back to front.
 _BARS = {
-    "assumed": _Bar("completed, assumed", 0.5, GREY, filled=False),
-    "completed": _Bar("completed", 0.5, PALE),
-    "cancelled": _Bar("cancelled", 0.2, GREY),
-    "failed": _Bar("failed", 0.86, VERMILLION),
+    "assumed": _Bar("completed, assumed", 0.5, axes.GREY, filled=False),
+    "completed": _Bar("completed", 0.5, axes.PALE),
+    "cancelled": _Bar("cancelled", 0.2, axes.GREY),
+    "failed": _Bar("failed", 0.86, axes.VERMILLION),
 }
 #: What a run that has not ended is called, and its line.
 _OPEN: dict[str, tuple[str, Any]] = {
@@ -159,37 +137,37 @@ def plot_run_timeline(
     >>> ax.get_xlabel()
     'time, Asia/Shanghai (UTC+08:00); 2026-06-15'
     """
-    check_top(top)
+    axes.check_top(top)
     zone = parse_zone(tz)
     spans = _spans(runs)
     missed_times = _points(missed, "scheduled_at", what="missed", optional=["certain"])
     next_times = _points(triggers, "trigger_at", what="triggers")
-    past = check_times(pd.concat([spans["start"], spans["end"], missed_times["time"]]).rename("scheduled_at"))
+    past = axes.check_times(pd.concat([spans["start"], spans["end"], missed_times["time"]]).rename("scheduled_at"))
     until = past.max() + max(past.max() - past.min(), _LEAST_FUTURE) if len(past) else next_times["time"].max()
     is_cut = bool((next_times["time"] > until).any())
     next_times = next_times[next_times["time"] <= until]
 
     lanes = _lanes(spans, missed_times, next_times)
     shown = lanes.head(top)
-    ax = axes_or_new(ax, height=_MARGIN_INCHES + _ROW_INCHES * max(len(shown), FEWEST_ROWS + 3))
+    ax = axes.given_or_new(ax, height=_MARGIN_INCHES + _ROW_INCHES * max(len(shown), axes.FEWEST_ROWS + 3))
     title = f"{_TITLE}{_ORDER if len(shown) > 1 else ''}"
-    write_title(ax, title, len(shown), len(lanes), "deployments shown")
+    axes.write_title(ax, title, len(shown), len(lanes), "deployments shown")
     if shown.empty:
-        show_message(ax, "There are no runs to show.")
+        axes.show_message(ax, "There are no runs to show.")
         return ax
 
-    columns = label_columns(ax, len(shown))
-    points = prepare_rows(ax, make_labels(*keys_and_names(shown), labels, columns=columns))
+    columns = axes.label_columns(ax, len(shown))
+    points = axes.prepare_rows(ax, make_labels(*keys_and_names(shown), labels, columns=columns))
     ax.grid(visible=True, axis="y", alpha=0.25, linewidth=0.6)
     spans, missed_times, next_times = (_in_lanes(frame, shown) for frame in (spans, missed_times, next_times))
     parts = [spans["start"], spans["end"], missed_times["time"], next_times["time"], pd.Series(past).nlargest(1)]
     times = pd.DatetimeIndex(pd.concat([pd.to_datetime(part, utc=True) for part in parts]).dropna()).tz_convert(
         zone
     )
-    days = set_time_limits(ax, times)
-    narrowest = days * _NARROWEST_POINTS / width_points(ax)
-    time_axis(ax, times)
-    label_x(ax, f"time, {describe_times(times)}")
+    days = axes.set_time_limits(ax, times)
+    narrowest = days * _NARROWEST_POINTS / axes.width_points(ax)
+    axes.time_axis(ax, times)
+    axes.label_x(ax, f"time, {axes.describe_times(times)}")
 
     legend = _bars(ax, spans, narrowest) | _open_runs(ax, spans, past.max(), points)
     legend |= _marks(ax, spans, missed_times, next_times, points) | _narrow_note(spans, narrowest)
@@ -199,7 +177,7 @@ def plot_run_timeline(
     if len(past) and {"running", "waiting", "next"} & legend.keys():
         legend |= _end_line(ax, past.max())
     entries = [legend[kind] for kind in _LEGEND_ORDER if kind in legend]
-    legend_beside(ax, [sample for sample, _ in entries], [words for _, words in entries])
+    axes.legend_beside(ax, [sample for sample, _ in entries], [words for _, words in entries])
     return ax
 
 
@@ -211,7 +189,7 @@ def _spans(runs: pd.DataFrame) -> pd.DataFrame:
     missing = pd.Series(pd.NaT, index=runs.index, dtype="datetime64[us, UTC]")
     started, completed = (runs.get(name, missing) for name in ("started_at", "completed_at"))
     for times in (triggered, started, completed):
-        check_times(pd.concat([triggered, times.dropna()]).rename(times.name))
+        axes.check_times(pd.concat([triggered, times.dropna()]).rename(times.name))
     start = started.fillna(triggered)
     outcome = drawn_outcomes(runs)
     length = pd.Series(runs.get("duration_ms"), runs.index, dtype="Float64").astype("float64")
@@ -237,7 +215,7 @@ def _points(frame: pd.DataFrame | None, column: str, *, what: str, optional: Seq
         )
     frame = require_frame(frame, ["deployment_id", column], what=what, optional=optional)
     times = frame[column]
-    check_times(times)
+    axes.check_times(times)
     certain = frame["certain"].fillna(value=False).astype(bool) if "certain" in frame else True
     points = {"deployment_id": _keys(frame), "name": frame.get("name"), "time": times, "certain": certain}
     return pd.DataFrame(points, index=frame.index)[times.notna()]
@@ -276,9 +254,9 @@ def _bars(ax: Axes, spans: pd.DataFrame, narrowest: float) -> _Legend:
         mine = spans[spans["outcome"].eq(outcome)]
         if mine.empty:
             continue
-        left, rows = day_numbers(mine["start"]), mine["row"].to_numpy(dtype=np.float64)
+        left, rows = axes.day_numbers(mine["start"]), mine["row"].to_numpy(dtype=np.float64)
         # fmax ignores NaN, so a missing end gives the narrowest bar.
-        right = np.fmax(day_numbers(mine["end"]), left + narrowest)
+        right = np.fmax(axes.day_numbers(mine["end"]), left + narrowest)
         low, high = rows - look.height / 2, rows + look.height / 2
         corners = np.stack([np.stack(x, 1) for x in ([left, left, right, right], [low, high, high, low])], 2)
         face, edge, width = (look.color, ax.get_facecolor(), 0.4) if look.filled else ("none", look.color, 0.9)
@@ -317,7 +295,7 @@ def _narrow_note(spans: pd.DataFrame, narrowest: float) -> _Legend:
     unit = next((unit for unit in ("1D", "1h", "1min", "1s") if length >= 5 * pd.Timedelta(unit)), "1ms")
     words = f"narrowest bar: {format_duration(length.round(unit))}\n" + "\n".join(f"({part})" for part in parts)
     bar = [(-0.3, -1), (0.3, -1), (0.3, 1), (-0.3, 1), (-0.3, -1)]
-    return {"narrowest": (_sample(bar, line_color(), size=7), words)}
+    return {"narrowest": (_sample(bar, axes.line_color(), size=7), words)}
 
 
 def _open_runs(ax: Axes, spans: pd.DataFrame, newest: pd.Timestamp, size: float) -> _Legend:
@@ -327,9 +305,9 @@ def _open_runs(ax: Axes, spans: pd.DataFrame, newest: pd.Timestamp, size: float)
         mine = spans[spans["outcome"].eq(outcome)]
         if mine.empty:
             continue
-        color = series_color() if outcome == "running" else ORANGE
-        left, rows = day_numbers(mine["start"]), mine["row"].to_numpy(dtype=np.float64)
-        right = np.maximum(day_numbers(pd.DatetimeIndex([newest])), left)
+        color = axes.series_color() if outcome == "running" else axes.ORANGE
+        left, rows = axes.day_numbers(mine["start"]), mine["row"].to_numpy(dtype=np.float64)
+        right = np.maximum(axes.day_numbers(pd.DatetimeIndex([newest])), left)
         ax.hlines(rows, left, right, colors=color, linewidth=0.25 * size, linestyles=dashes, zorder=2.6)
         look: dict[str, Any] = {"linestyle": "none", "color": color, "zorder": 2.7}
         ax.plot(left, rows, marker="|", markersize=size, markeredgewidth=1.2, **look)
@@ -345,11 +323,11 @@ def _marks(
     """Draw what has no length: skipped runs, those of an unknown outcome, missed times, next triggers."""
     certain = missed_times["certain"].astype(bool)
     by_kind = {
-        "skipped": ("skipped", spans.loc[spans["outcome"].eq("skipped")], "x", GREY),
-        "unknown": ("outcome unknown", spans.loc[spans["outcome"].eq("unknown")], "$?$", line_color()),
-        "uncertain": ("perhaps missed", missed_times.loc[~certain], "o", line_color()),
-        "missed": ("missed", missed_times.loc[certain], "D", VERMILLION),
-        "next": ("next triggers", next_times, "|", series_color()),
+        "skipped": ("skipped", spans.loc[spans["outcome"].eq("skipped")], "x", axes.GREY),
+        "unknown": ("outcome unknown", spans.loc[spans["outcome"].eq("unknown")], "$?$", axes.line_color()),
+        "uncertain": ("perhaps missed", missed_times.loc[~certain], "o", axes.line_color()),
+        "missed": ("missed", missed_times.loc[certain], "D", axes.VERMILLION),
+        "next": ("next triggers", next_times, "|", axes.series_color()),
     }
     legend: _Legend = {}
     for kind, (words, frame, marker, color) in by_kind.items():
@@ -360,7 +338,7 @@ def _marks(
         if kind == "unknown":
             look |= {"markerfacecolor": color, "markeredgewidth": 0.3}
         times = frame["time"] if "time" in frame else frame["start"]
-        ax.plot(day_numbers(times), frame["row"], zorder=3, **look)
+        ax.plot(axes.day_numbers(times), frame["row"], zorder=3, **look)
         sample = _sample(marker, color, size=6.5, filled=kind == "unknown")
         legend[kind] = sample, f"{words} ({len(frame):,})"
     return legend
@@ -368,6 +346,6 @@ def _marks(
 
 def _end_line(ax: Axes, newest: pd.Timestamp) -> _Legend:
     """Mark the newest time, beyond which nothing is known."""
-    look: dict[str, Any] = {"color": line_color(), "linewidth": 0.9, "linestyle": "dotted"}
-    (number,) = day_numbers(pd.DatetimeIndex([newest]))
+    look: dict[str, Any] = {"color": axes.line_color(), "linewidth": 0.9, "linestyle": "dotted"}
+    (number,) = axes.day_numbers(pd.DatetimeIndex([newest]))
     return {"newest": (ax.axvline(number, zorder=1.5, **look), "newest time of these runs")}

@@ -9,30 +9,7 @@ import pandas as pd
 
 from qoderdata.columns import TEXT, require_frame
 from qoderdata.formatting import counted, truncate_middle
-from qoderdata.plots.axes import (
-    DISTINCT,
-    FEWEST_ROWS,
-    GREY,
-    HEAT_COLORS,
-    WEEKDAYS,
-    axes_or_new,
-    check_times,
-    check_top,
-    day_numbers,
-    describe_times,
-    draw_grid,
-    hatch_cells,
-    label_columns,
-    label_ticks,
-    label_x,
-    legend_beside,
-    prepare_rows,
-    set_time_limits,
-    show_message,
-    time_axis,
-    write_column,
-    write_title,
-)
+from qoderdata.plots import axes
 from qoderdata.plots.labels import Labels, keep_direction, keys_and_names, make_labels
 
 if TYPE_CHECKING:
@@ -97,37 +74,37 @@ def plot_next_triggers(
     >>> qd.plot_next_triggers(triggers).get_xlabel()
     'trigger time, Asia/Shanghai (UTC+08:00); 2026-06-15'
     """
-    check_top(top)
+    axes.check_top(top)
     wanted = ["trigger_at", "deployment_id", "name", "agent_id"]
     triggers = require_frame(triggers, wanted, what="triggers", optional=["agent_name"])
     triggers = triggers[triggers["trigger_at"].notna()].reset_index(drop=True)
-    check_times(triggers["trigger_at"])
+    axes.check_times(triggers["trigger_at"])
     firsts = _first_of_each(triggers)
     first = firsts.head(top)
-    ax = axes_or_new(ax, height=_MARGIN_INCHES + _ROW_INCHES * max(len(first), FEWEST_ROWS))
-    write_title(ax, _TITLE, len(first), len(firsts), "deployments shown")
+    ax = axes.given_or_new(ax, height=_MARGIN_INCHES + _ROW_INCHES * max(len(first), axes.FEWEST_ROWS))
+    axes.write_title(ax, _TITLE, len(first), len(firsts), "deployments shown")
     if first.empty:
-        show_message(ax, "Nothing fires in this time.")
+        axes.show_message(ax, "Nothing fires in this time.")
         return ax
 
     from matplotlib.lines import Line2D  # noqa: PLC0415 - heavy, and needed only when drawing
 
     agents = [str(agent) for agent in first["agent_id"].dropna().value_counts().index]
-    own = agents[: len(DISTINCT)]
+    own = agents[: len(axes.DISTINCT)]
     ids, names = keys_and_names(first)
     keys, named = [*ids, *own], [*names, *_agent_names(triggers, own)]
-    texts, properties = make_labels(keys, named, labels, columns=label_columns(ax, len(first)))
-    points = prepare_rows(ax, Labels(texts[: len(first)], properties))
+    texts, properties = make_labels(keys, named, labels, columns=axes.label_columns(ax, len(first)))
+    points = axes.prepare_rows(ax, Labels(texts[: len(first)], properties))
 
     shown = triggers[triggers["deployment_id"].isin(first.index)]
     times = pd.DatetimeIndex(shown["trigger_at"])
-    set_time_limits(ax, times)
-    time_axis(ax, times)
-    label_x(ax, f"trigger time, {describe_times(times)}")
+    axes.set_time_limits(ax, times)
+    axes.time_axis(ax, times)
+    axes.label_x(ax, f"trigger time, {axes.describe_times(times)}")
     _marks(ax, shown, first.index, own=own, points=points)
     # An agent has a number too, for readers who do not see colors.
     numbers = {agent: f"{number}" for number, agent in enumerate(own, start=1)}
-    numbers_end = write_column(
+    numbers_end = axes.write_column(
         ax, "", [numbers.get(agent, "") for agent in first["agent_id"]], offset=2, points=0.9 * points
     )
     agent_texts = [
@@ -138,9 +115,9 @@ def plot_next_triggers(
         agent_texts.append(counted(len(agents) - len(own), "other agent"))
     elif first["agent_id"].isna().any():
         agent_texts.append("no agent")
-    colors = [*DISTINCT[: len(own)], GREY][: len(agent_texts)]
+    colors = [*axes.DISTINCT[: len(own)], axes.GREY][: len(agent_texts)]
     handles = [Line2D([], [], linewidth=5, color=color) for color in colors]
-    legend_beside(ax, handles, agent_texts, title="agent", properties=properties, right=numbers_end + 12)
+    axes.legend_beside(ax, handles, agent_texts, title="agent", properties=properties, right=numbers_end + 12)
     return ax
 
 
@@ -162,10 +139,10 @@ def _first_of_each(triggers: pd.DataFrame) -> pd.DataFrame:
 def _marks(ax: Axes, shown: pd.DataFrame, lanes: pd.Index[Any], *, own: list[str], points: float) -> None:
     """Draw the triggers, one line of markers an agent: those stay fast where there are hundreds of thousands."""
     rows = lanes.get_indexer(pd.Index(shown["deployment_id"].astype("object")))
-    times = day_numbers(shown["trigger_at"])
+    times = axes.day_numbers(shown["trigger_at"])
     agents = pd.Index(own).get_indexer(pd.Index(shown["agent_id"].astype("object")))
     look: dict[str, Any] = {"marker": "|", "markersize": 1.4 * points, "markeredgewidth": 1.4}
-    for number, color in (*enumerate(DISTINCT[: len(own)]), (-1, GREY)):
+    for number, color in (*enumerate(axes.DISTINCT[: len(own)]), (-1, axes.GREY)):
         mine = agents == number
         if mine.any():
             ax.plot(times[mine], rows[mine], linestyle="none", color=color, **look)
@@ -210,11 +187,11 @@ def plot_trigger_load(triggers: pd.DataFrame, *, ax: Axes | None = None) -> Axes
     'hour of day, Asia/Shanghai (UTC+08:00); 2026-06-15; hatched: no data'
     """
     triggers = require_frame(triggers, ["trigger_at"], what="triggers")
-    times = check_times(triggers["trigger_at"], years=10)
-    ax = axes_or_new(ax, height=_HEIGHT_INCHES)
-    write_title(ax, "Triggers by weekday and hour")
+    times = axes.check_times(triggers["trigger_at"], years=10)
+    ax = axes.given_or_new(ax, height=_HEIGHT_INCHES)
+    axes.write_title(ax, "Triggers by weekday and hour")
     if times.empty:
-        show_message(ax, "Nothing fires in this time.")
+        axes.show_message(ax, "Nothing fires in this time.")
         return ax
 
     from matplotlib import colormaps  # noqa: PLC0415 - heavy, and needed only when drawing
@@ -224,14 +201,14 @@ def plot_trigger_load(triggers: pd.DataFrame, *, ax: Axes | None = None) -> Axes
     known = np.isfinite(mean)
     whole = bool((mean[known] == np.floor(mean[known])).all())
     texts = np.array([[_number(value, whole=whole) for value in row] for row in mean])
-    colors, norm = colormaps[HEAT_COLORS], Normalize(0, max(1.0, float(mean[known].max())))
-    draw_grid(ax, mean, colors=colors, norm=norm, texts=texts)
-    hatch_cells(ax, ~known, "////")
-    label_ticks(ax.xaxis, {hour: f"{hour:02d}" for hour in range(0, _HOURS, 2)}, most=_HOURS // 2)
-    ax.set_yticks(range(len(WEEKDAYS)), WEEKDAYS)
+    colors, norm = colormaps[axes.HEAT_COLORS], Normalize(0, max(1.0, float(mean[known].max())))
+    axes.draw_grid(ax, mean, colors=colors, norm=norm, texts=texts)
+    axes.hatch_cells(ax, ~known, "////")
+    axes.label_ticks(ax.xaxis, {hour: f"{hour:02d}" for hour in range(0, _HOURS, 2)}, most=_HOURS // 2)
+    ax.set_yticks(range(len(axes.WEEKDAYS)), axes.WEEKDAYS)
     ax.set_ylabel("weekday")
     hatched = "" if known.all() else "; hatched: no data"
-    label_x(ax, f"hour of day, {describe_times(times)}{hatched}")
+    axes.label_x(ax, f"hour of day, {axes.describe_times(times)}{hatched}")
     _color_bar(ax, "triggers per hour")
     return ax
 
@@ -246,7 +223,7 @@ def _mean_by_hour(times: pd.DatetimeIndex) -> NDArray[np.float64]:
 
 def _by_minute(times: pd.DatetimeIndex) -> NDArray[np.int64]:
     """Count times by weekday, hour and minute."""
-    shape = len(WEEKDAYS), _HOURS, _HOUR_MINUTES
+    shape = len(axes.WEEKDAYS), _HOURS, _HOUR_MINUTES
     minutes = (times.day_of_week * _HOURS + times.hour) * _HOUR_MINUTES + times.minute
     return np.bincount(minutes, minlength=np.prod(shape)).reshape(shape)
 
