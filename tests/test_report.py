@@ -704,6 +704,11 @@ def test_runs_of_deployments_that_are_not_in_the_frame_are_a_group_of_their_own(
         assert group in words
 
 
+def test_a_run_without_a_deployment_is_not_one_of_nan() -> None:
+    data = data_of(flatten_deployments([]), flatten_runs([run(1, 1, "failed", deployment_id=None)]))
+    assert "No deployment 100.0 %" in words_of(details.rates(data))
+
+
 @pytest.mark.parametrize(("has_runs", "command"), [(True, "compare"), (False, "failures")])
 def test_the_commands_for_more_rows_show_these_rows(*, has_runs: bool, command: str) -> None:
     error = {"type": "error", "error": {"type": "vault_not_found_error"}}

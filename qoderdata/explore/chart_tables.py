@@ -33,6 +33,8 @@ from qoderdata.summaries import run_failure_rates
 if TYPE_CHECKING:
     from zoneinfo import ZoneInfo
 
+    _Row = dict[str, Any]
+
 #: The outcomes that are drawn, from back to front; a run refers to them by number.
 OUTCOMES = ("completed", "assumed", "skipped", "cancelled", "unknown", "running", "waiting", "failed")
 _NUMBERS = {outcome: number for number, outcome in enumerate(OUTCOMES)}
@@ -51,14 +53,14 @@ class ChartTables:
     """What a chart draws."""
 
     #: One row each, worst first; ``d`` counts them.
-    deployments: list[dict[str, Any]]
+    deployments: list[_Row]
     #: One row each, worst first; ``a`` counts them.
-    agents: list[dict[str, Any]]
+    agents: list[_Row]
     #: One row a text; ``e`` counts them.
-    errors: list[dict[str, Any]]
+    errors: list[_Row]
     #: Deployment ``d``, agent ``a``, outcome ``o`` and error ``e`` by number, milliseconds ``t`` of the wall
     #: clock, milliseconds ``ms`` that it took, and how many runs ``n`` a row stands for.
-    runs: list[dict[str, Any]]
+    runs: list[_Row]
     #: The window of time that a row sums up; ``None``: a row is a run.
     window: pd.Timedelta | None
     #: The earliest time, in milliseconds of the wall clock.
@@ -97,16 +99,10 @@ def make_tables(df: pd.DataFrame, runs: pd.DataFrame, zone: ZoneInfo) -> ChartTa
         "e": -1,
     })  # fmt: skip
     texts, rows["e"] = _errors(runs)
+    deployments, agents = _rate_rows(by_deployment, "d"), _rate_rows(by_agent, "a")
     pairs = rows[["d", "a"]].drop_duplicates()
-    agents_of = pairs.groupby("d")["a"].agg(list).to_dict()
-    deployments_of = pairs.groupby("a")["d"].agg(list).to_dict()
-    deployments = [row | {"agents": agents_of[row["d"]]} for row in _rate_rows(by_deployment, "d")]
-    agents = [row | {"deployments": deployments_of[row["a"]]} for row in _rate_rows(by_agent, "a")]
-    for row in deployments:
-        row["find"] = " ".join([row["find"], *(agents[agent]["find"] for agent in row["agents"])])
-    for row in agents:
-        own = (deployments[number]["full"].lower() for number in row["deployments"])
-        row["find"] = " ".join([row["find"], *own])
+    _add_others(deployments, "agents", agents, pairs.groupby("d")["a"].agg(list))
+    _add_others(agents, "deployments", deployments, pairs.groupby("a")["d"].agg(list))
 
     timed = rows[rows["t"].notna()].astype({"t": "int64"})
     shown, window = _summed(timed) if len(timed) > MOST_ROWS else (timed.assign(n=1), None)
@@ -149,7 +145,7 @@ def _positions(keys: pd.Series[Any], index: pd.Index[Any]) -> pd.Series[Any]:
     return pd.Series(known.get_indexer(wanted), index=keys.index)
 
 
-def _rate_rows(rates: pd.DataFrame, number: str) -> list[dict[str, Any]]:
+def _rate_rows(rates: pd.DataFrame, number: str) -> list[_Row]:
     """Return a summary's rows as the chart needs them, with figures in words for the tooltips."""
     keys, names = keys_and_names(rates)
     full = [_full_text(name or key) for key, name in zip(keys, names, strict=True)]
@@ -160,7 +156,6 @@ def _rate_rows(rates: pd.DataFrame, number: str) -> list[dict[str, Any]]:
         "id": [_full_text(key) for key in keys],
         "label": label_texts(keys, names, columns=_NAME_COLUMNS),
         "full": full,
-        "find": [text.lower() for text in full],
         "rate": rate,
         "low": low,
         "high": high,
@@ -169,6 +164,13 @@ def _rate_rows(rates: pd.DataFrame, number: str) -> list[dict[str, Any]]:
         **{count: rates[count].to_numpy() for count in counts},
     })  # fmt: skip
     return _records(rows)
+
+
+def _add_others(rows: list[_Row], name: str, others: list[_Row], numbers: pd.Series[Any]) -> None:
+    """Add to each row the numbers of the others that it has runs with, and all names to find it by."""
+    for row, mine in zip(rows, numbers, strict=True):
+        row[name] = mine
+        row["find"] = " ".join([row["full"], *(others[number]["full"] for number in mine)]).lower()
 
 
 def _full_text(text: str) -> str:
@@ -214,7 +216,7 @@ def first_window(step: int) -> int:
     return _FIRST_MONDAY_MS if step > _DAY_MS else 0
 
 
-def _records(rows: pd.DataFrame) -> list[dict[str, Any]]:
+def _records(rows: pd.DataFrame) -> list[_Row]:
     """Return rows as the chart reads them; a missing value is null."""
     columns = [rows[name].astype("object").where(rows[name].notna(), None).tolist() for name in rows]
     names = list(rows.columns)

@@ -364,8 +364,10 @@ class ReportData:
         return self._name_of.get(identifier) or _short(identifier)
 
     def deployment(self, identifier: str) -> Deployment:
-        """Return what a deployment is called, with its id."""
-        return Deployment(self.name(identifier), str(identifier))
+        """Return what a deployment is called, with its id; there may be none, as of a session of a person."""
+        if pd.isna(identifier):
+            return Deployment(_("No deployment"), "")
+        return Deployment(self.name(identifier), identifier)
 
     def time(self, time: pd.Timestamp) -> Time | None:
         """Return an instant as text and as ISO 8601; ``None`` where it is missing."""

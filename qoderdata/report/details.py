@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from qoderdata.columns import TEXT
 from qoderdata.cron import WEEKDAYS, CronError, parse
 from qoderdata.formatting import format_duration, format_milliseconds
 from qoderdata.report.data import MONTH, WEEK, span_text
@@ -75,11 +74,10 @@ def failing(data: ReportData) -> Section:
         columns.append(PageColumn(_("Last run"), "time", lambda row: data.time(row.stats_last_triggered_at)))
         about = _("Failures since the last success, as the service counts them, longest first.")
     else:
+        last_error = _("Last error")
         columns += [
             PageColumn(_("Since"), "since", lambda row: _since(data, runs, row)),
-            PageColumn(
-                _("Last error"), "error", lambda row: error_cell(row.error_type, row.error_message), "wide"
-            ),
+            PageColumn(last_error, "error", lambda row: error_cell(row.error_type, row.error_message), "wide"),
         ]
         about = _(
             "Failures since the last success, in the runs given; where none of a deployment's runs completed, as "
@@ -257,10 +255,8 @@ def next_triggers(data: ReportData) -> Section:
     triggers = data.triggers
     if triggers.empty:
         return Section("next", title, nothing=_("Nothing fires in this time."))
-    first = triggers.drop_duplicates("deployment_id").astype({"deployment_id": TEXT})
-    times = triggers["deployment_id"].value_counts()
-    times.index = times.index.astype(TEXT)
-    firing = first.assign(times=first["deployment_id"].map(times))
+    times = triggers.groupby("deployment_id", observed=True)["trigger_at"].transform("size")
+    firing = triggers.assign(times=times).drop_duplicates("deployment_id")
     columns = [
         deployment_column(data),
         PageColumn(_("First"), "time", lambda row: data.time(row.trigger_at)),
@@ -337,10 +333,9 @@ def lints(data: ReportData) -> Section:
         return Section("lints", title, nothing=_("No schedule has anything odd about it."))
     rank = {lint: number for number, lint in enumerate(_WORST_LINTS)}
     found = found.assign(rank=found["lint"].map(rank).fillna(len(rank)))
-    grouped = found.groupby(["rank", "lint", "detail"], sort=False)["deployment_id"].agg(list).reset_index()
-    grouped = grouped.assign(times=grouped["deployment_id"].map(len)).sort_values(
-        ["rank", "lint", "times", "detail"], ascending=[True, True, False, True]
-    )
+    by_finding = found.groupby(["rank", "lint", "detail"], sort=False)["deployment_id"]
+    grouped = by_finding.agg(deployment_ids=list, times="size").reset_index()
+    grouped = grouped.sort_values(["rank", "lint", "times", "detail"], ascending=[True, True, False, True])
     words = {
         "unreadable": _("cannot be read"),
         "never_fires": _("never fires"),
@@ -355,7 +350,7 @@ def lints(data: ReportData) -> Section:
         PageColumn(_("Finding"), "badge", lambda row: Badge(words.get(row.lint, row.lint))),
         PageColumn(_("Deployments"), "text", lambda row: f"{row.times:,}", "number"),
         PageColumn(_("What it means"), "text", lambda row: row.detail, "wide"),
-        PageColumn(_("Which"), "names", lambda row: names_of(data, row.deployment_id), "wide"),
+        PageColumn(_("Which"), "names", lambda row: names_of(data, row.deployment_ids), "wide"),
     ]
     about = _("Schedules that may not do what was meant, equal findings in one line.")
     table = make_table(grouped, columns, _("What may surprise about schedules"), shows_more="schedule_lints(df)")

@@ -199,12 +199,15 @@ def _age(data: ReportData) -> str:
 def cautions(data: ReportData) -> list[str]:
     """Return warnings about old, incomplete or assumed data."""
     found = []
+    names = {"deployments": _("deployments"), "runs": _("runs"), "sessions": _("sessions")}
     for name, frame in data.frames.items():
-        at = fetched_at(frame)
         if frame.attrs.get("complete") is False:
-            found.append(_incomplete(name))
+            found.append(_(
+                "The {rows} are not complete: a pull was cut short. Numbers here are too small.", rows=names[name]
+            ))  # fmt: skip
+        at = fetched_at(frame)
         if at is not None and data.start - at > _OLD:
-            found.append(_old(name, format_duration(data.start - at)))
+            found.append(_("The {rows} are {age} old.", rows=names[name], age=format_duration(data.start - at)))
     if data.longest_span < max(data.horizon, WEEK):
         found.append(
             _(
@@ -234,22 +237,6 @@ def cautions(data: ReportData) -> list[str]:
             )
         )
     return found
-
-
-def _incomplete(name: str) -> str:
-    return {
-        "deployments": _("The deployments are not complete: a pull was cut short. Numbers here are too small."),
-        "runs": _("The runs are not complete: a pull was cut short. Numbers here are too small."),
-        "sessions": _("The sessions are not complete: a pull was cut short. Numbers here are too small."),
-    }[name]
-
-
-def _old(name: str, age: str) -> str:
-    return {
-        "deployments": _("The deployments are {age} old.", age=age),
-        "runs": _("The runs are {age} old.", age=age),
-        "sessions": _("The sessions are {age} old.", age=age),
-    }[name]
 
 
 def _resource(name: str) -> str:

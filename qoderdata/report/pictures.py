@@ -45,7 +45,8 @@ def month_picture(data: ReportData, runs: pd.DataFrame, total: Any) -> Picture: 
     right, wide = x(last), (_WIDTH - _RIGHT - _LEFT) / count
     scale = round_scale(days["failure_rate"].max() if days["failure_rate"].notna().any() else 0)
     most = max(int(days["runs"].max()), 1)
-    boxes = [Box(_r(x(data.start - WEEK)), 2, _r(right - x(data.start - WEEK)), _RUNS[1] - 2, "recent")]
+    week = x(data.start - WEEK)
+    boxes = [Box(week, 2, right - week, _RUNS[1] - 2, "recent")]
     rates, dots, spans = [], [], []
     was_known = False
     for day in rows_of(days):
@@ -55,15 +56,15 @@ def month_picture(data: ReportData, runs: pd.DataFrame, total: Any) -> Picture: 
         for part, look in zip(parts, ("failed", "other"), strict=True):
             height = (_RUNS[1] - _RUNS[0]) * part / most
             if part:
-                boxes.append(Box(_r(left + _GAP / 2), _r(base - height), _r(wide - _GAP), _r(height), look))
+                boxes.append(Box(left + _GAP / 2, base - height, wide - _GAP, height, look))
             base -= height
         if pd.notna(day.failure_rate):
             rate, low, high = (_y(share, scale) for share in (day.failure_rate, day.ci_low, day.ci_high))
-            rates.append(f"{'L' if was_known else 'M'}{_r(middle)} {rate}")
-            dots.append(f"M{_r(middle)} {rate}h0")
-            spans.append(f"M{_r(middle)} {low}V{high}")
+            rates.append(f"{'L' if was_known else 'M'}{middle:.1f} {rate:.1f}")
+            dots.append(f"M{middle:.1f} {rate:.1f}h0")
+            spans.append(f"M{middle:.1f} {low:.1f}V{high:.1f}")
         was_known = pd.notna(day.failure_rate)
-    axes = [f"M{_LEFT} {y}H{_r(right)}" for y in (*_RATES, *_RUNS)]
+    axes = [f"M{_LEFT} {y}H{right:.1f}" for y in (*_RATES, *_RUNS)]
     paths = {"axis": axes, "span": spans, "rate": rates, "dot": dots}
     interval, highest = _("with its 95 % interval"), format_percent(scale).replace(".0", "")
     if days["ci_high"].max() > scale:
@@ -90,7 +91,7 @@ def month_picture(data: ReportData, runs: pd.DataFrame, total: Any) -> Picture: 
         _HEIGHT,
         boxes,
         [Path("".join(parts), look) for look, parts in paths.items() if parts],
-        [Label(_r(label.x), label.y, label.text, label.anchor) for label in labels],
+        labels,
     )
 
 
@@ -115,8 +116,4 @@ def _description(data: ReportData, days: pd.DataFrame, total: Any) -> str:  # no
 
 def _y(share: float, scale: float) -> float:
     low, high = _RATES
-    return _r(high - (high - low) * min(share / scale, 1.0))
-
-
-def _r(number: float) -> float:
-    return round(float(number), 1)
+    return high - (high - low) * min(share / scale, 1.0)

@@ -12,7 +12,7 @@ import pandas as pd
 from qoderdata.columns import TEXT
 from qoderdata.formatting import format_credits, format_interval, format_percent, truncate
 from qoderdata.frames import fetched_at
-from qoderdata.report.data import MONTH, WEEK, Deployment
+from qoderdata.report.data import MONTH, WEEK
 from qoderdata.report.figures import nothing_decided, points_text
 from qoderdata.report.layout import (
     MOST_AT_FIRST,
@@ -21,6 +21,7 @@ from qoderdata.report.layout import (
     PageColumn,
     Section,
     Sentence,
+    deployment_column,
     format_count,
     join_sentences,
     make_table,
@@ -173,14 +174,13 @@ def costs(data: ReportData, sessions: pd.DataFrame) -> Section:
         )
         return Section("costs", title, nothing=nothing)
     found = session_costs(sessions).join(data.forecast[["triggers", "expected", "low", "high"]]).reset_index()
-    name = PageColumn(_("Deployment"), "name", lambda row: _deployment_or_none(data, row.deployment_id).name)
-    both = PageColumn(_("Deployment"), "deployment", lambda row: _deployment_or_none(data, row.deployment_id))
+    name = PageColumn(_("Deployment"), "name", lambda row: data.deployment(row.deployment_id).name)
     used = PageColumn(_("Credits"), "strong", lambda row: format_credits(row.credits), "number")
     ahead = PageColumn(
         _("Next 30 days"), "text", lambda row: format_credits(row.expected), "number", _("expected")
     )
     all_columns = [
-        both,
+        deployment_column(data),
         used,
         share_column(found["share"]),
         PageColumn(_("Sessions"), "text", lambda row: f"{row.sessions:,}", "number"),
@@ -229,10 +229,6 @@ def _when_and_forecast(data: ReportData, sessions: pd.DataFrame, unknown: int) -
             "{count} more are of deployments without a known session.", without,
         ))  # fmt: skip
     return join_sentences(*sentences)
-
-
-def _deployment_or_none(data: ReportData, identifier: Any) -> Deployment:  # noqa: ANN401 - a text or missing
-    return Deployment(_("No deployment"), "") if pd.isna(identifier) else data.deployment(identifier)
 
 
 def _credits_interval(row: Any) -> str | None:  # noqa: ANN401 - a row as a named tuple
