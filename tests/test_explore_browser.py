@@ -141,8 +141,15 @@ def tooltip(page: Page, *, seconds: float = PATIENCE_SECONDS) -> dict[str, str]:
     return dict(zip((key.rstrip(":") for key in keys), values, strict=True))
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def chart(browser: Browser, path: Path) -> Iterator[Chart]:
+    """Show a page that several tests use; each leaves it as it was."""
+    with charted(browser, path) as shown:
+        yield shown
+
+
+@pytest.fixture
+def own_chart(browser: Browser, path: Path) -> Iterator[Chart]:
     with charted(browser, path) as shown:
         yield shown
 
@@ -231,26 +238,26 @@ class TestPage:
         chart.settled(lambda: bars(chart) == expected_bars(runs), "all runs again")
 
     def test_a_click_on_a_deployment_and_then_on_another_agent(
-        self, chart: Chart, frames: tuple[pd.DataFrame, pd.DataFrame]
+        self, own_chart: Chart, frames: tuple[pd.DataFrame, pd.DataFrame]
     ) -> None:
         runs = frames[1]
-        row = chart.marks("deployment_rows_0_marks")[3]
+        row = own_chart.marks("deployment_rows_0_marks")[3]
         mine = runs[runs["deployment_id"] == row.datum["id"]]
-        chart.click(row)
-        chart.settled(lambda: bars(chart) == expected_bars(mine), "the runs of one deployment")
-        assert drawn_cells(chart) == expected_cells(mine)
-        assert {mark["d"] for mark in chart.data("timeline_marks")} == {row.datum["d"]}
-        assert len(chart.data("timeline_marks")) == len(mine)
-        rows = chart.marks("deployment_rows_0_marks")
+        own_chart.click(row)
+        own_chart.settled(lambda: bars(own_chart) == expected_bars(mine), "the runs of one deployment")
+        assert drawn_cells(own_chart) == expected_cells(mine)
+        assert {mark["d"] for mark in own_chart.data("timeline_marks")} == {row.datum["d"]}
+        assert len(own_chart.data("timeline_marks")) == len(mine)
+        rows = own_chart.marks("deployment_rows_0_marks")
         assert len(rows) == 30
         assert [mark.datum["d"] for mark in rows if mark.opacity > 0.1] == [row.datum["d"]]
-        dots = chart.marks("concat_0_concat_0_layer_3_marks")
+        dots = own_chart.marks("concat_0_concat_0_layer_3_marks")
         own = set(mine["agent_id"])
         assert {mark.datum["id"] for mark in dots if mark.opacity == 1} == own
-        other = next(mark for mark in chart.marks("agent_rows_0_marks") if mark.datum["id"] not in own)
-        chart.click(other)
+        other = next(mark for mark in own_chart.marks("agent_rows_0_marks") if mark.datum["id"] not in own)
+        own_chart.click(other)
         theirs = runs[runs["agent_id"] == other.datum["id"]]
-        chart.settled(lambda: bars(chart) == expected_bars(theirs), "the runs of the other agent")
+        own_chart.settled(lambda: bars(own_chart) == expected_bars(theirs), "the runs of the other agent")
 
     def test_a_drag_zooms_in_time(self, chart: Chart, frames: tuple[pd.DataFrame, pd.DataFrame]) -> None:
         runs = frames[1]
@@ -278,26 +285,28 @@ class TestPage:
         chart.page.mouse.dblclick(last.x - 30, bottom)
         chart.settled(lambda: drawn_cells(chart) == expected_cells(runs), "all times again")
 
-    def test_find_and_the_slider(self, chart: Chart, frames: tuple[pd.DataFrame, pd.DataFrame]) -> None:
-        slider = chart.page.locator("#controls input[type=range]")
+    def test_find_and_the_slider(self, own_chart: Chart, frames: tuple[pd.DataFrame, pd.DataFrame]) -> None:
+        slider = own_chart.page.locator("#controls input[type=range]")
         slider.focus()
         slider.press("End")
         count = frames[1]["deployment_id"].nunique()
-        chart.settled(
-            lambda: [row["d"] for row in chart.data("deployment_rows_0_marks")] == list(range(count - 30, count)),
+        own_chart.settled(
+            lambda: (
+                [row["d"] for row in own_chart.data("deployment_rows_0_marks")] == list(range(count - 30, count))
+            ),
             "the last rows",
         )
         slider.press("Home")
-        chart.page.locator("#controls input[type=search]").fill("aGENT 3")
+        own_chart.page.locator("#controls input[type=search]").fill("aGENT 3")
         ids = qd.with_names(frames[1], frames[0]).merge(
             frames[0][["id", "agent_name"]], left_on="deployment_id", right_on="id"
         )
         mine = set(ids.loc[ids["agent_name"] == "Agent 3", "deployment_id"])
-        chart.settled(
-            lambda: {row["id"] for row in chart.data("deployment_rows_0_marks")} == mine, "what is found"
+        own_chart.settled(
+            lambda: {row["id"] for row in own_chart.data("deployment_rows_0_marks")} == mine, "what is found"
         )
-        assert {mark["d"] for mark in chart.data("timeline_marks")} == {
-            row["d"] for row in chart.data("deployment_rows_0_marks")
+        assert {mark["d"] for mark in own_chart.data("timeline_marks")} == {
+            row["d"] for row in own_chart.data("deployment_rows_0_marks")
         }
 
 
