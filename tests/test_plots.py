@@ -434,7 +434,7 @@ def test_panels_have_one_scale_and_do_not_overlap(case: str) -> None:
         assert not any(titles[number].overlaps(other) for other in [*titles[number + 1 :], *boxes])
 
 
-@pytest.mark.parametrize(
+each_plot_of_times = pytest.mark.parametrize(
     ("plot", "column", "make"),
     [
         (plots.plot_next_triggers, "trigger_at", triggers),
@@ -442,6 +442,9 @@ def test_panels_have_one_scale_and_do_not_overlap(case: str) -> None:
         (plots.plot_run_calendar, "triggered_at", runs),
     ],
 )
+
+
+@each_plot_of_times
 def test_times_without_a_zone_are_refused(
     plot: Callable[..., Axes], column: str, make: Callable[[], pd.DataFrame]
 ) -> None:
@@ -451,14 +454,7 @@ def test_times_without_a_zone_are_refused(
         plot(frame)
 
 
-@pytest.mark.parametrize(
-    ("plot", "column", "make"),
-    [
-        (plots.plot_next_triggers, "trigger_at", triggers),
-        (plots.plot_trigger_load, "trigger_at", triggers),
-        (plots.plot_run_calendar, "triggered_at", runs),
-    ],
-)
+@each_plot_of_times
 @pytest.mark.parametrize("wrong", ["0001-01-01T00:00:00+00:00", "9999-12-31T23:59:00+00:00"])
 def test_a_wrong_time_is_named_and_not_drawn(
     plot: Callable[..., Axes], column: str, make: Callable[[], pd.DataFrame], wrong: str

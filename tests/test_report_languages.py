@@ -216,9 +216,8 @@ def test_odd_schedules_and_data(tmp_path: Path) -> None:
     runs["status_from"] = pd.Series("session", runs.index, dtype="str")
     runs.attrs = {"complete": False, "fetched_at": "2026-06-13T00:00:00+00:00"}
     sessions = flatten_sessions([{"id": "sess_1", "deployment_id": "dep_20", "status": "idle"}])
-    every: list[dict[str, Any]] = [{}, {"runs": runs}, {"runs": runs, "sessions": sessions, "by": "environment"}]
-    for frames in every:
-        assert english(written(tmp_path, df, **frames)) == []
+    assert english(written(tmp_path, df)) == []
+    assert english(written(tmp_path, df, runs=runs, sessions=sessions, by="environment")) == []
     runs.attrs["outcomes"] = "events"
     assert english(written(tmp_path, df, runs=runs)) == []
 
