@@ -81,7 +81,8 @@ def make_labels(
         box = _BOX if not _fonts_for(frozenset(_BOX))[1] else "?"
         instead = {ord(char): "" if unicodedata.category(char) == "Cf" else box for char in lacking}
         texts = [text.translate(instead) for text in texts]
-        examples = ", ".join(_describe_character(char) for char in sorted(lacking)[:_NAMED_IN_WARNING])
+        named = sorted(lacking)[:_NAMED_IN_WARNING]
+        examples = ", ".join(f"U+{ord(char):04X} {unicodedata.name(char, '')}".strip() for char in named)
         warn(
             f"no installed font has {len(lacking)} of the characters in the labels ({examples}); {box} stands for "
             f"each. Install a font that has them (Debian: fonts-wqy-microhei for Chinese, Japanese and Korean, "
@@ -111,11 +112,6 @@ def keep_direction(text: str) -> str:
     """Return a name so that numbers beside it stay in order, also where it is written from right to left."""
     is_leftward = any(unicodedata.bidirectional(character) in {"R", "AL"} for character in text)
     return f"{_LEFT_TO_RIGHT_MARK}{text}{_LEFT_TO_RIGHT_MARK}" if is_leftward else text
-
-
-def _describe_character(character: str) -> str:
-    """Return the code point and the name of a character."""
-    return f"U+{ord(character):04X} {unicodedata.name(character, '')}".strip()
 
 
 def format_key(key: Hashable) -> str:

@@ -175,7 +175,9 @@ def plot_run_timeline(
         sample, words = legend["next"]
         legend["next"] = sample, f"{words},\nup to {until.astimezone(zone):%Y-%m-%d %H:%M}"
     if len(past) and {"running", "waiting", "next"} & legend.keys():
-        legend |= _end_line(ax, past.max())
+        look: dict[str, Any] = {"color": axes.line_color(), "linewidth": 0.9, "linestyle": "dotted", "zorder": 1.5}
+        end_line = ax.axvline(axes.day_numbers(past).max(), **look)  # nothing is known beyond it
+        legend["newest"] = end_line, "newest time of these runs"
     entries = [legend[kind] for kind in _LEGEND_ORDER if kind in legend]
     axes.legend_beside(ax, [sample for sample, _ in entries], [words for _, words in entries])
     return ax
@@ -342,10 +344,3 @@ def _marks(
         sample = _sample(marker, color, size=6.5, filled=kind == "unknown")
         legend[kind] = sample, f"{words} ({len(frame):,})"
     return legend
-
-
-def _end_line(ax: Axes, newest: pd.Timestamp) -> _Legend:
-    """Mark the newest time, beyond which nothing is known."""
-    look: dict[str, Any] = {"color": axes.line_color(), "linewidth": 0.9, "linestyle": "dotted"}
-    (number,) = axes.day_numbers(pd.DatetimeIndex([newest]))
-    return {"newest": (ax.axvline(number, zorder=1.5, **look), "newest time of these runs")}

@@ -112,7 +112,11 @@ class ReportData:
         """Check the frames, make names safe, and fill the counters from the runs where there are none."""
         given = require_frame(deployments, _DEPLOYMENT_COLUMNS, what="deployments").reset_index(drop=True)
         labels = labels or {}
-        named = given.assign(name=pd.Series(list(_names(given, labels)), given.index, dtype=TEXT))
+        names = [
+            _short(labels.get(identifier) or (identifier if pd.isna(name) else name))
+            for identifier, name in zip(given["id"], given["name"], strict=True)
+        ]
+        named = given.assign(name=pd.Series(names, given.index, dtype=TEXT))
         if runs is not None:
             runs = require_frame(runs, _RUN_COLUMNS, what="runs", optional=_NEWER_RUN_COLUMNS)
             runs = rows_before(runs.reset_index(drop=True), "triggered_at", start)
@@ -188,16 +192,7 @@ class ReportData:
     @cached_property
     def rates(self) -> Any:  # noqa: ANN401 - a row as a named tuple
         """The failure rate of all runs of the last week; ``None`` without any."""
-        return self._rates_of_week()
-
-    @cached_property
-    def rates_before(self) -> Any:  # noqa: ANN401 - a row as a named tuple
-        """The failure rate of all runs of the week before; ``None`` without any."""
-        return self._rates_of_week(ago=WEEK)
-
-    def _rates_of_week(self, *, ago: timedelta = _NOTHING) -> Any:  # noqa: ANN401 - a row as a named tuple
-        week = self.runs_within(WEEK, ago=ago)
-        return next(summaries.run_failure_rates(week, by=None).itertuples(index=False), None)
+        return next(summaries.run_failure_rates(self.runs_within(WEEK), by=None).itertuples(index=False), None)
 
     @cached_property
     def has_enough_runs(self) -> bool:
@@ -211,7 +206,8 @@ class ReportData:
         """Whether there are enough runs, of which as large a share is assumed in both weeks."""
         if not self.has_enough_runs:
             return False
-        return abs(_assumed_share(self.rates) - _assumed_share(self.rates_before)) <= _ALIKE
+        shares = [_assumed_share(self.runs_within(WEEK, ago=ago)) for ago in (_NOTHING, WEEK)]
+        return abs(shares[0] - shares[1]) <= _ALIKE
 
     @cached_property
     def failing_by_counters(self) -> int | None:
@@ -273,10 +269,9 @@ class ReportData:
     def missed_window(self) -> tuple[pd.Timestamp, pd.Timestamp] | None:
         """The period whose missed triggers can be known: the last two weeks, as far as the runs reach.
 
-        Where there is no run at all, it is the last day, as in `check`.
+        Where there is no run at all, it is the last day, as in `check`. There must be a frame of runs.
         """
-        if self.runs is None:
-            return None
+        assert self.runs is not None  # noqa: S101 - for mypy
         times = self.runs["triggered_at"].dropna()
         if times.empty:
             until = min(self.start, fetched_at(self.runs) or self.start)
@@ -330,10 +325,9 @@ class ReportData:
         return old[-1] if old else whole[0] if whole else None
 
     @cached_property
-    def changes(self) -> pd.DataFrame | None:
-        """What changed since `before`; ``None`` without it."""
-        if self.before is None:
-            return None
+    def changes(self) -> pd.DataFrame:
+        """What changed since `before`, which there must be."""
+        assert self.before is not None  # noqa: S101 - for mypy
         before, after = self.before, self.given
         # One of them may be without archived deployments; these are then no changes.
         if before["archived_at"].isna().all():
@@ -373,7 +367,7 @@ class ReportData:
         """Return an instant as text and as ISO 8601; ``None`` where it is missing."""
         return None if pd.isna(time) else Time(self.time_text(time), pd.Timestamp(time).isoformat())
 
-    def time_text(self, time: pd.Timestamp) -> str:
+    def time_text(self, time: pd.Timestamp | None) -> str:
         """Return an instant as text in the report's zone."""
         return format_time(time, self.tz)
 
@@ -401,11 +395,6 @@ def _short(text: object) -> str:
     return truncate(one_line(str(text)), _NAME_COLUMNS)
 
 
-def _names(deployments: pd.DataFrame, labels: Mapping[str, str]) -> Any:  # noqa: ANN401 - an iterator of texts
-    for identifier, name in zip(deployments["id"], deployments["name"], strict=True):
-        yield _short(labels.get(identifier) or (identifier if pd.isna(name) else name))
-
-
 def _groups(deployments: pd.DataFrame, by: str | None, labels: Mapping[str, str]) -> Grouping:
     """Return the group of each deployment; without a choice the key ``team`` of the metadata, else the agent."""
     keys = expand_metadata(deployments[["id", "metadata"]]) if "metadata" in deployments else deployments[["id"]]
@@ -427,9 +416,10 @@ def _groups(deployments: pd.DataFrame, by: str | None, labels: Mapping[str, str]
     return Grouping(word, pd.Series(texts, deployments["id"], dtype=TEXT))
 
 
-def _assumed_share(rates: Any) -> float:  # noqa: ANN401 - a row as a named tuple
+def _assumed_share(runs: pd.DataFrame) -> float:
     """Return which share of the completed runs is assumed to be so."""
-    return float(rates.assumed / rates.completed) if rates.completed else 0.0
+    completed = int(runs["status"].eq("completed").sum())
+    return int(is_assumed(runs).sum()) / completed if completed else 0.0
 
 
 def _fires_a_day(expression: str) -> int:

@@ -108,8 +108,9 @@ def _since(data: ReportData, runs: pd.DataFrame, row: Any) -> Since | None:  # n
     is_older = pd.isna(row.since)
     since = runs["triggered_at"].min() if is_older else row.since
     time = data.time(since)
-    ago = _("{length} ago", length=format_duration(data.start - since)) if since <= data.start else None
-    return None if time is None else Since(time, is_older, ago)
+    if time is None:
+        return None
+    return Since(time, is_older, _("{length} ago", length=format_duration(data.start - since)))
 
 
 def _state(row: Any) -> Badge | None:  # noqa: ANN401 - a row as a named tuple

@@ -55,7 +55,7 @@ class Since(NamedTuple):
 
     time: Time
     is_before: bool
-    ago: str | None
+    ago: str
 
 
 class ScheduleText(NamedTuple):

@@ -133,13 +133,12 @@ def _finding(data: ReportData, row: Any, hint: str | None) -> Sentence:  # noqa:
 def changed(data: ReportData) -> Section:
     """Show what changed in the deployments since the snapshot of a week ago; equal changes are one line."""
     title = _("What changed")
-    if data.before is None or data.changes is None:
+    if data.before is None:
         nothing = _(
             "There is no history yet: each load of all deployments stores a snapshot to compare with later."
         )
         return Section("changed", title, nothing=nothing)
-    at = fetched_at(data.before)
-    since = _("Since the snapshot of {time}.", time=data.time_text(at if at is not None else data.start))
+    since = _("Since the snapshot of {time}.", time=data.time_text(fetched_at(data.before)))
     if data.changes.empty:
         return Section("changed", title, nothing=join_sentences(since, _("Nothing changed.")))
     groups: dict[str, list[str]] = {}
