@@ -360,8 +360,9 @@ class TestArguments:
         assert done.stdout == "Altair is not installed: pip install 'qoderdata[interactive]'\n"
 
     def test_without_half_of_the_extra(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.delitem(sys.modules, "qoderdata.explore.linked_views", raising=False)
         monkeypatch.setitem(sys.modules, "vl_convert", None)
-        with pytest.raises(ImportError, match=r"is not installed: pip install 'qoderdata\[interactive\]'"):
+        with pytest.raises(ImportError, match=r"vl-convert-python is not installed: pip install 'qoderdata\[int"):
             qd.explore(qd.flatten_deployments([]), qd.flatten_runs([]))
 
 

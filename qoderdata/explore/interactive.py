@@ -104,12 +104,11 @@ def explore(
 
 def _linked_views() -> Any:  # noqa: ANN401 - a module
     """Import the module that draws, which needs the extra."""
-    for module, name in _LIBRARIES.items():
-        try:
-            importlib.import_module(module)
-        except ImportError as error:
-            raise ImportError(f"{name} is not installed: pip install 'qoderdata[interactive]'") from error
-    return importlib.import_module("qoderdata.explore.linked_views")
+    try:
+        return importlib.import_module("qoderdata.explore.linked_views")
+    except ImportError as error:
+        name = _LIBRARIES.get(str(error.name), error.name)
+        raise ImportError(f"{name} is not installed: pip install 'qoderdata[interactive]'") from error
 
 
 def _render(spec: dict[str, Any], notes: list[str]) -> str:

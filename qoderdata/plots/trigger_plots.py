@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from qoderdata.columns import TEXT, require_frame
+from qoderdata.columns import require_frame
 from qoderdata.formatting import counted, truncate_middle
 from qoderdata.plots import axes
 from qoderdata.plots.labels import Labels, keep_direction, keys_and_names, make_labels
@@ -92,7 +92,8 @@ def plot_next_triggers(
     agents = [str(agent) for agent in first["agent_id"].dropna().value_counts().index]
     own = agents[: len(axes.DISTINCT)]
     ids, names = keys_and_names(first)
-    keys, named = [*ids, *own], [*names, *_agent_names(triggers, own)]
+    agent_names = first.dropna(subset="agent_name").set_index("agent_id")["agent_name"].to_dict()
+    keys, named = [*ids, *own], [*names, *map(agent_names.get, own)]
     texts, properties = make_labels(keys, named, labels, columns=axes.label_columns(ax, len(first)))
     points = axes.prepare_rows(ax, Labels(texts[: len(first)], properties))
 
@@ -121,19 +122,11 @@ def plot_next_triggers(
     return ax
 
 
-def _agent_names(triggers: pd.DataFrame, agents: list[str]) -> list[str | None]:
-    if "agent_name" not in triggers:
-        return [None] * len(agents)
-    named = triggers.dropna(subset=["agent_id", "agent_name"]).drop_duplicates("agent_id")
-    names = dict(zip(named["agent_id"].astype(TEXT), named["agent_name"].astype(TEXT), strict=True))
-    return [names.get(agent) for agent in agents]
-
-
 def _first_of_each(triggers: pd.DataFrame) -> pd.DataFrame:
     """Return the first trigger of every deployment, soonest first, as plain objects by ``deployment_id``."""
-    columns = ["deployment_id", "name", "agent_id"]
+    columns = ["deployment_id", "name", "agent_id", "agent_name"]
     first = triggers.sort_values("trigger_at", kind="stable").drop_duplicates("deployment_id")
-    return first[columns].astype("object").set_index("deployment_id")
+    return first.reindex(columns=columns).astype("object").set_index("deployment_id")
 
 
 def _marks(ax: Axes, shown: pd.DataFrame, lanes: pd.Index[Any], *, own: list[str], points: float) -> None:
