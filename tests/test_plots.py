@@ -31,16 +31,15 @@ if TYPE_CHECKING:
 SHANGHAI = "Asia/Shanghai"
 
 
-def deployments(count: int, names: list[str] | None = None) -> pd.DataFrame:
+def deployments(count: int) -> pd.DataFrame:
     random = np.random.default_rng(count)
     runs = random.integers(0, 400, count)
     failures = random.binomial(runs, random.beta(0.6, 4, count))
     streaks = np.where(np.arange(count) % 4 == 0, np.minimum(failures, 3), 0)
-    given = names or [f"job-{number:03d}" for number in range(count)]
     return pd.DataFrame(
         {
             "id": pd.array([f"dep_{number:032x}" for number in range(count)], dtype="str"),
-            "name": pd.array([given[number % len(given)] for number in range(count)], dtype="str"),
+            "name": pd.array([f"job-{number:03d}" for number in range(count)], dtype="str"),
             "agent_id": pd.array([f"agent_{number % 9:032x}" for number in range(count)], dtype="str"),
             "stats_total_runs": pd.array(runs, dtype="Int64"),
             "stats_total_failures": pd.array(failures, dtype="Int64"),
@@ -49,43 +48,21 @@ def deployments(count: int, names: list[str] | None = None) -> pd.DataFrame:
     )
 
 
-def rates(count: int = 20, names: list[str] | None = None) -> pd.DataFrame:
-    return failure_rates(deployments(count, names))
+def rates(count: int = 20) -> pd.DataFrame:
+    return failure_rates(deployments(count))
 
 
-def triggers(
-    count: int = 12,
-    *,
-    days: float = 3,
-    tz: str = SHANGHAI,
-    start: str = "2026-06-15T01:20Z",
-    names: list[str] | None = None,
-) -> pd.DataFrame:
-    first = pd.Timestamp(start)
-    end = first + pd.Timedelta(days=days)
-    fleet = deployments(count, names)
-    parts = [
-        pd.DataFrame(
-            {
-                "trigger_at": pd.date_range(
-                    first + pd.Timedelta(minutes=7 * number), end, freq=f"{60 * (1 + number % 30)}min"
-                ).tz_convert(tz),
-                "deployment_id": row.id,
-                "name": row.name,
-                "agent_id": row.agent_id,
-            }
-        )
-        for number, row in enumerate(fleet.itertuples(index=False))
-    ]
+def triggers(count: int = 12) -> pd.DataFrame:
+    """Return the triggers of three days; those of the first deployments are frequent."""
+    first = pd.Timestamp("2026-06-15T01:20Z")
+    parts = []
+    for number, row in enumerate(deployments(count).itertuples(index=False)):
+        begin, freq = first + pd.Timedelta(minutes=7 * number), f"{60 * (1 + number % 30)}min"
+        times = pd.date_range(begin, first + pd.Timedelta(days=3), freq=freq, unit="us").tz_convert(SHANGHAI)
+        ids = {"deployment_id": row.id, "name": row.name, "agent_id": row.agent_id}
+        parts.append(pd.DataFrame({"trigger_at": times, **ids}))
     frame = pd.concat(parts).sort_values(["trigger_at", "deployment_id"], ignore_index=True)
-    return frame.astype(
-        {
-            "trigger_at": f"datetime64[us, {tz}]",
-            "deployment_id": "category",
-            "name": "category",
-            "agent_id": "category",
-        }
-    )
+    return frame.astype(dict.fromkeys(["deployment_id", "name", "agent_id"], "category"))
 
 
 def runs(count: int = 600, *, days: float = 40, deployment_count: int = 8) -> pd.DataFrame:

@@ -20,6 +20,8 @@ from matplotlib.font_manager import FontEntry, fontManager
 
 from qoderdata import plots
 from qoderdata.plots import labels as plot_labels
+from qoderdata.summaries import failure_rates
+from tests.test_plots_artists import counters, triggers_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -45,34 +47,13 @@ def only_dejavu(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def rates(names: Sequence[str | None]) -> pd.DataFrame:
-    return pd.DataFrame(
-        {
-            "name": pd.array(names, dtype="str"),
-            "deployments": 1,
-            "total_runs": 40,
-            "total_failures": 10,
-            "failure_rate": 0.25,
-            "ci_low": 0.14,
-            "ci_high": 0.4,
-            "consecutive_failures": 2,
-            "failing": 1,
-            "never_run": 0,
-        },
-        index=pd.Index(IDS[: len(names)], name="id", dtype="str"),
-    )
+    frame = counters([(40, 10, 2)] * len(names))
+    return failure_rates(frame.assign(id=IDS[: len(names)], name=pd.array(names, dtype="str")))
 
 
 def triggers(names: Sequence[str | None]) -> pd.DataFrame:
-    times = pd.date_range("2026-06-15T00:00Z", periods=len(names), freq="1h")
-    frame = pd.DataFrame(
-        {
-            "trigger_at": times,
-            "deployment_id": IDS[: len(names)],
-            "name": pd.array(names, dtype="str"),
-            "agent_id": "agent_1",
-        }
-    )
-    return frame.astype(dict.fromkeys(["deployment_id", "name", "agent_id"], "category"))
+    rows = [(f"2026-06-15T{hour:02}:00Z", IDS[hour], "agent_1") for hour in range(len(names))]
+    return triggers_of(rows).assign(name=pd.Categorical(names))
 
 
 PLOTS: list[tuple[Callable[..., Axes], Callable[[Sequence[str | None]], pd.DataFrame]]] = [
