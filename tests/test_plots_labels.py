@@ -53,7 +53,7 @@ def rates(names: Sequence[str | None]) -> pd.DataFrame:
 
 def triggers(names: Sequence[str | None]) -> pd.DataFrame:
     rows = [(f"2026-06-15T{hour:02}:00Z", IDS[hour], "agent_1") for hour in range(len(names))]
-    return triggers_of(rows).assign(name=pd.Categorical(names))
+    return triggers_of(rows).assign(name=pd.Series(names, dtype="category"))
 
 
 PLOTS: list[tuple[Callable[..., Axes], Callable[[Sequence[str | None]], pd.DataFrame]]] = [
