@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import unicodedata
 import warnings
+from functools import cache
 from typing import TYPE_CHECKING
 
 import matplotlib as mpl
@@ -46,9 +47,13 @@ def only_dejavu(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(plot_labels, "_add_new_fonts", lambda: None)
 
 
+@cache
+def rates_of(count: int) -> pd.DataFrame:
+    return failure_rates(counters([(40, 10, 2)] * count).assign(id=IDS[:count]))
+
+
 def rates(names: Sequence[str | None]) -> pd.DataFrame:
-    frame = counters([(40, 10, 2)] * len(names))
-    return failure_rates(frame.assign(id=IDS[: len(names)], name=pd.array(names, dtype="str")))
+    return rates_of(len(names)).assign(name=pd.array(names, dtype="str"))
 
 
 def triggers(names: Sequence[str | None]) -> pd.DataFrame:

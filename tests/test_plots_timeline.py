@@ -389,7 +389,7 @@ class TestCosts:
             assert sum(bar.get_height() for bar in panel.patches if isinstance(bar, Rectangle)) == total
 
     def test_bars_of_many_windows_can_be_seen(self) -> None:
-        costs = costs_of([("a", 1.0, None, None), *[("b", 1.0, None, None)] * 700], freq="1D")
+        costs = costs_of([("a", 1.0, None, None), *[("b", 1.0, None, None)] * 450], freq="1D")
         ax = qd.plot_costs(costs)
         ax.figure.canvas.draw()
         assert min(bar.get_window_extent().width for panel in ax.child_axes for bar in panel.patches) >= 1
