@@ -672,12 +672,24 @@ def test_a_duration_that_this_week_does_not_tell() -> None:
         assert tile_of(data, "Time of a success") == ["–", None, note]
 
 
-def test_what_comes_after_the_start_does_not_count(tmp_path: Path) -> None:
+def test_what_comes_after_the_start_does_not_count() -> None:
+    """Of all runs and sessions a page has only those of its data."""
     runs = [run(1, hour, "failed") for hour in range(3)]
     later = [run(1, 5, "completed", id="drun_later", triggered_at="2026-06-16T00:00:00Z")]
-    df = flatten_deployments([deployment(1, "a")])
-    pages = [report(tmp_path, df, runs=flatten_runs(some)).text for some in (runs, runs + later)]
-    assert pages[0] == pages[1].replace("4 rows", "3 rows")
+    sessions = [
+        session(number, None, 1.0) | {"created_at": at}
+        for number, at in enumerate((START, "2026-06-01T00:00:00Z"))
+    ]
+    data = data_of(
+        flatten_deployments([deployment(1, "a", metadata={})]),
+        flatten_runs(runs + later),
+        flatten_sessions(sessions),
+    )
+    assert data.runs is not None
+    assert data.sessions is not None
+    assert data.runs["id"].tolist() == [one["id"] for one in runs]
+    assert data.deployments["stats_total_runs"].tolist() == [3]
+    assert data.sessions["id"].tolist() == [sessions[1]["id"]]
 
 
 @pytest.mark.filterwarnings("ignore::qoderdata.errors.UnknownOutcomesWarning")  # the page says it

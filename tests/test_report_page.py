@@ -287,7 +287,14 @@ def test_one_page(fleets: dict[str, Path], chromium: Browser, lang: str) -> None
         assert unspaced(first[0]) in sheets[0]
         assert unspaced(first[4]) in sheets[1]
         assert unspaced(titles[1]) not in "".join(sheets)
+        assert browser.events == []
 
+
+def test_what_is_open_is_printed(fleet: Path, chromium: Browser) -> None:
+    with page_of(chromium, viewport={"width": 1280, "height": 900}) as opened:
+        browser = WatchedPage(opened, fleet)
+        page = browser.page
+        titles = page.locator("main summary h3").all_inner_texts()
         page.locator("main summary h3").nth(1).click()
         assert page.locator("#rates").is_visible()
         sheets = words_on_sheets(page)
