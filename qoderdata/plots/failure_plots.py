@@ -138,7 +138,7 @@ def _rates_and_intervals(rates: pd.DataFrame) -> list[NDArray[np.float64]]:
 def _counts(shown: pd.DataFrame, *, by_runs: bool) -> list[str]:
     """Return the counts of each rate as text."""
     failures = shown["failed"] if by_runs else shown["total_failures"]
-    runs = shown["completed"] + shown["failed"] if by_runs else shown["total_runs"]
+    runs = _decided(shown) if by_runs else shown["total_runs"]
     texts = []
     for failed, all_runs, of_unknown_outcome in zip(failures, runs, shown["unknown"], strict=True):
         if pd.isna(failed) or pd.isna(all_runs) or (all_runs == 0 and of_unknown_outcome > 0):
