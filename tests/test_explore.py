@@ -34,17 +34,19 @@ if TYPE_CHECKING:
 ZONE = "Asia/Shanghai"
 Record = dict[str, Any]
 Rows = list[dict[str, Any]]
+Account = tuple[Rows, Rows]
+Frames = tuple[pd.DataFrame, pd.DataFrame]
 
 
 @pytest.fixture(scope="module")
-def account() -> tuple[Rows, Rows]:
+def account() -> Account:
     """Give the records of deployments and runs of a sandbox."""
     with Sandbox(deployments=60, seed=7) as sandbox:
         return list(sandbox.deployments), list(sandbox.runs)
 
 
 @pytest.fixture(scope="module")
-def frames(account: tuple[Rows, Rows]) -> tuple[pd.DataFrame, pd.DataFrame]:
+def frames(account: Account) -> Frames:
     return qd.flatten_deployments(account[0]), qd.flatten_runs(account[1])
 
 
@@ -53,7 +55,7 @@ def tables(df: pd.DataFrame, runs: pd.DataFrame) -> ChartTables:
 
 
 @pytest.fixture(scope="module")
-def shown(frames: tuple[pd.DataFrame, pd.DataFrame]) -> ChartTables:
+def shown(frames: Frames) -> ChartTables:
     """Make what the chart of the account shows."""
     return tables(*frames)
 
@@ -90,7 +92,7 @@ def runs_of(statuses: list[str | None], **columns: Any) -> pd.DataFrame:  # noqa
 class TestFigures:
     """Recomputed from the records, run by run."""
 
-    def test_rates_and_intervals(self, account: tuple[Rows, Rows], shown: ChartTables) -> None:
+    def test_rates_and_intervals(self, account: Account, shown: ChartTables) -> None:
         names = {record["id"]: record["name"] for record in account[0]}
         by_deployment: dict[str, Counter[str]] = {}
         for record in account[1]:
@@ -116,7 +118,7 @@ class TestFigures:
         assert rates == sorted(rates, reverse=True)
         assert [row["d"] for row in rows] == list(range(len(rows)))
 
-    def test_agents_and_their_deployments(self, account: tuple[Rows, Rows], shown: ChartTables) -> None:
+    def test_agents_and_their_deployments(self, account: Account, shown: ChartTables) -> None:
         agent_of = {record["id"]: record["agent"]["id"] for record in account[1]}
         assert len(agent_of) == len(account[1])
         pairs = {(record["deployment_id"], record["agent"]["id"]) for record in account[1]}
@@ -126,7 +128,7 @@ class TestFigures:
         failed = Counter(record["agent"]["id"] for record in account[1] if record["status"] == "failed")
         assert {row["id"]: row["failed"] for row in agents} == {row["id"]: failed[row["id"]] for row in agents}
 
-    def test_every_run_is_a_mark(self, account: tuple[Rows, Rows], shown: ChartTables) -> None:
+    def test_every_run_is_a_mark(self, account: Account, shown: ChartTables) -> None:
         drawn = Counter(
             (
                 shown.deployments[row["d"]]["id"],
@@ -153,7 +155,7 @@ class TestFigures:
         assert drawn == expected
         assert {row["n"] for row in shown.runs} == {1}
 
-    def test_sentences(self, account: tuple[Rows, Rows], shown: ChartTables) -> None:
+    def test_sentences(self, account: Account, shown: ChartTables) -> None:
         with_runs = {record["deployment_id"] for record in account[1]}
         without = len(account[0]) - len(with_runs)
         times = sorted(record["triggered_at"] for record in account[1])
@@ -166,9 +168,7 @@ class TestFigures:
         assert without > 1
         assert shown.notes[1] == f"{without} deployments without a run are not shown."
 
-    def test_they_are_the_data_and_the_subtitle_of_the_chart(
-        self, frames: tuple[pd.DataFrame, pd.DataFrame], shown: ChartTables
-    ) -> None:
+    def test_they_are_the_data_and_the_subtitle_of_the_chart(self, frames: Frames, shown: ChartTables) -> None:
         chart = qd.explore(*frames, tz=ZONE)
         found = data(chart)
         assert found.pop("notes") == [{"text": note} for note in shown.notes]
@@ -183,8 +183,8 @@ class TestManyRuns:
     def test_sums_medians_and_errors(
         self,
         most: int,
-        account: tuple[Rows, Rows],
-        frames: tuple[pd.DataFrame, pd.DataFrame],
+        account: Account,
+        frames: Frames,
         monkeypatch: pytest.MonkeyPatch,
     ) -> None:
         monkeypatch.setattr(chart_tables, "MOST_ROWS", most)
@@ -229,7 +229,7 @@ class TestManyRuns:
                 assert row["e"] == -1
 
     def test_rates_are_those_of_all_runs(
-        self, frames: tuple[pd.DataFrame, pd.DataFrame], shown: ChartTables, monkeypatch: pytest.MonkeyPatch
+        self, frames: Frames, shown: ChartTables, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(chart_tables, "MOST_ROWS", 100)
         assert tables(*frames).deployments == shown.deployments
@@ -292,7 +292,7 @@ class TestArguments:
         assert "There are no runs to show." in page.words
 
     @pytest.mark.parametrize("position", [0, 1])
-    def test_no_frame(self, position: int, frames: tuple[pd.DataFrame, pd.DataFrame]) -> None:
+    def test_no_frame(self, position: int, frames: Frames) -> None:
         arguments: list[Any] = list(frames)
         arguments[position] = [1, 2]
         with pytest.raises(errors.FrameTypeError, match="must be a pandas frame, not list"):
@@ -301,18 +301,18 @@ class TestArguments:
         with pytest.raises(errors.MissingColumnError, match="has no column"):
             qd.explore(*arguments)
 
-    def test_a_column_that_lost_its_dtype(self, frames: tuple[pd.DataFrame, pd.DataFrame]) -> None:
+    def test_a_column_that_lost_its_dtype(self, frames: Frames) -> None:
         runs = frames[1].astype({"triggered_at": "str"})
         with pytest.raises(errors.FrameTypeError, match="'triggered_at' of the runs frame holds text"):
             qd.explore(frames[0], runs)
 
-    def test_a_wrong_year(self, frames: tuple[pd.DataFrame, pd.DataFrame]) -> None:
+    def test_a_wrong_year(self, frames: Frames) -> None:
         runs = frames[1].copy()
         runs.loc[0, "triggered_at"] = pd.Timestamp("1821-01-01T00:00Z")
         with pytest.raises(ValueError, match="at most 100 years"):
             qd.explore(frames[0], runs)
 
-    def test_zone_and_ending(self, frames: tuple[pd.DataFrame, pd.DataFrame], tmp_path: Path) -> None:
+    def test_zone_and_ending(self, frames: Frames, tmp_path: Path) -> None:
         with pytest.raises(ValueError, match="Mars"):
             qd.explore(*frames, tz="Mars/Olympus")
         with pytest.raises(ValueError, match=r"HTML page; give a name that ends in \.html or \.htm"):
@@ -322,7 +322,7 @@ class TestArguments:
         assert list(tmp_path.glob("*.json")) == []
 
     def test_an_old_page_stays_until_the_new_one_is_whole(
-        self, frames: tuple[pd.DataFrame, pd.DataFrame], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+        self, frames: Frames, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         path = tmp_path / "runs.html"
         path.write_text("old", encoding="utf-8")
@@ -438,7 +438,7 @@ class TestHostileTexts:
         assert SECRET in str(hostile()[0]["extra"].tolist())
 
 
-def many(deployments: int, runs: int, days: int) -> tuple[pd.DataFrame, pd.DataFrame]:
+def many(deployments: int, runs: int, days: int) -> Frames:
     """Give a large account, the same each time."""
     random = np.random.default_rng(1)
     ids = np.array([f"dep_{number:032x}" for number in range(deployments)])

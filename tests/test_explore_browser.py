@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 PATIENCE_SECONDS = 60
 ZONE = "Asia/Shanghai"
 Datum = dict[str, Any]
+Frames = tuple[pd.DataFrame, pd.DataFrame]
 
 #: Gives the data and the position on the screen of the marks of one name, from the page's own view.
 MARKS = """
@@ -69,7 +70,7 @@ class Mark(NamedTuple):
 
 
 @pytest.fixture(scope="module")
-def frames() -> tuple[pd.DataFrame, pd.DataFrame]:
+def frames() -> Frames:
     """Give the frames of a sandbox, with the agents' names."""
     with Sandbox(deployments=60, seed=7) as sandbox:
         df, runs = qd.flatten_deployments(sandbox.deployments), qd.flatten_runs(sandbox.runs)
@@ -79,7 +80,7 @@ def frames() -> tuple[pd.DataFrame, pd.DataFrame]:
 
 
 @pytest.fixture(scope="module")
-def path(frames: tuple[pd.DataFrame, pd.DataFrame], tmp_path_factory: pytest.TempPathFactory) -> Path:
+def path(frames: Frames, tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("explore") / "runs.html"
     qd.explore(*frames, path, tz=ZONE)
     return path
@@ -186,7 +187,7 @@ def expected_bars(runs: pd.DataFrame) -> dict[str, int]:
 
 
 class TestPage:
-    def test_all_runs_at_first(self, chart: Chart, frames: tuple[pd.DataFrame, pd.DataFrame]) -> None:
+    def test_all_runs_at_first(self, chart: Chart, frames: Frames) -> None:
         runs = frames[1]
         assert drawn_cells(chart) == expected_cells(runs)
         assert bars(chart) == expected_bars(runs)
@@ -195,9 +196,7 @@ class TestPage:
         worst = runs["deployment_id"].isin([row["id"] for row in rows])
         assert len(chart.data("timeline_marks")) == int(worst.sum())
 
-    def test_hover_tells_name_outcome_duration_and_error(
-        self, chart: Chart, frames: tuple[pd.DataFrame, pd.DataFrame]
-    ) -> None:
+    def test_hover_tells_name_outcome_duration_and_error(self, chart: Chart, frames: Frames) -> None:
         df, runs = frames
         runs = qd.with_names(runs, df)
         marks = chart.marks("timeline_marks")
@@ -216,7 +215,7 @@ class TestPage:
         told = int(unit[1] or 0) * 60 + float(unit[2]) / (1000 if unit[3] == "ms" else 1)
         assert told == pytest.approx(seconds, abs=1 if unit[1] else 0.051)
 
-    def test_hover_tells_rate_and_interval(self, chart: Chart, frames: tuple[pd.DataFrame, pd.DataFrame]) -> None:
+    def test_hover_tells_rate_and_interval(self, chart: Chart, frames: Frames) -> None:
         rates = qd.run_failure_rates(qd.with_names(frames[1], frames[0]))
         rows = chart.hover(chart.marks("deployment_rows_0_marks")[4])
         rate = rates.iloc[4]
@@ -225,7 +224,7 @@ class TestPage:
         assert rows["95 % interval"] == f"{100 * rate['ci_low']:.1f}–{100 * rate['ci_high']:.1f} %"
         assert (rows["runs"], rows["failed"]) == (str(rate["runs"]), str(rate["failed"]))
 
-    def test_a_click_on_an_agent(self, chart: Chart, frames: tuple[pd.DataFrame, pd.DataFrame]) -> None:
+    def test_a_click_on_an_agent(self, chart: Chart, frames: Frames) -> None:
         runs = frames[1]
         agent = chart.marks("agent_rows_0_marks")[1]
         mine = runs[runs["agent_id"] == agent.datum["id"]]
@@ -237,9 +236,7 @@ class TestPage:
         chart.page.mouse.dblclick(agent.x, agent.y)
         chart.settled(lambda: bars(chart) == expected_bars(runs), "all runs again")
 
-    def test_a_click_on_a_deployment_and_then_on_another_agent(
-        self, own_chart: Chart, frames: tuple[pd.DataFrame, pd.DataFrame]
-    ) -> None:
+    def test_a_click_on_a_deployment_and_then_on_another_agent(self, own_chart: Chart, frames: Frames) -> None:
         runs = frames[1]
         row = own_chart.marks("deployment_rows_0_marks")[3]
         mine = runs[runs["deployment_id"] == row.datum["id"]]
@@ -259,7 +256,7 @@ class TestPage:
         theirs = runs[runs["agent_id"] == other.datum["id"]]
         own_chart.settled(lambda: bars(own_chart) == expected_bars(theirs), "the runs of the other agent")
 
-    def test_a_drag_zooms_in_time(self, chart: Chart, frames: tuple[pd.DataFrame, pd.DataFrame]) -> None:
+    def test_a_drag_zooms_in_time(self, chart: Chart, frames: Frames) -> None:
         runs = frames[1]
         last = max(chart.marks("overview_marks"), key=lambda mark: mark.x)
         bottom = chart.marks("zoom_brush_bg")[0].y
@@ -285,7 +282,7 @@ class TestPage:
         chart.page.mouse.dblclick(last.x - 30, bottom)
         chart.settled(lambda: drawn_cells(chart) == expected_cells(runs), "all times again")
 
-    def test_find_and_the_slider(self, own_chart: Chart, frames: tuple[pd.DataFrame, pd.DataFrame]) -> None:
+    def test_find_and_the_slider(self, own_chart: Chart, frames: Frames) -> None:
         slider = own_chart.page.locator("#controls input[type=range]")
         slider.focus()
         slider.press("End")
@@ -311,7 +308,7 @@ class TestPage:
 
 
 def test_windows_of_a_week_lie_from_monday_on(
-    frames: tuple[pd.DataFrame, pd.DataFrame], browser: Browser, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    frames: Frames, browser: Browser, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Bars and cells of the overview and the calendar hold the sums of whole weeks."""
     runs, path = frames[1], tmp_path / "weeks.html"

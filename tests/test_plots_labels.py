@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
     from matplotlib.axes import Axes
 
+    Plot = Callable[..., Axes]
+
 IDS = [f"dep_0197aaaa00007bbb{number:016x}" for number in range(40)]
 
 
@@ -61,11 +63,14 @@ def triggers(names: Sequence[str | None]) -> pd.DataFrame:
     return triggers_of(rows).assign(name=pd.Series(names, dtype="category"))
 
 
-PLOTS: list[tuple[Callable[..., Axes], Callable[[Sequence[str | None]], pd.DataFrame]]] = [
-    (plots.plot_failure_rates, rates),
-    (plots.plot_next_triggers, triggers),
-]
-each_plot = pytest.mark.parametrize(("plot", "frame"), PLOTS, ids=["failure_rates", "next_triggers"])
+each_plot = pytest.mark.parametrize(
+    "plot",
+    [
+        lambda names, **options: plots.plot_failure_rates(rates(names), **options),
+        lambda names, **options: plots.plot_next_triggers(triggers(names), **options),
+    ],
+    ids=["failure_rates", "next_triggers"],
+)
 
 
 def draw(ax: Axes) -> list[str]:
@@ -98,33 +103,29 @@ NAMES = [
 
 
 @each_plot
-def test_a_name_is_shown_as_it_is_on_one_line(
-    plot: Callable[..., Axes], frame: Callable[..., pd.DataFrame]
-) -> None:
-    drawn = draw(plot(frame([name for name, _ in NAMES])))
+def test_a_name_is_shown_as_it_is_on_one_line(plot: Plot) -> None:
+    drawn = draw(plot([name for name, _ in NAMES]))
     ids = (f"{one[:19]}…{one[-12:]}" for one in IDS)
     expected = [one if shown == "the id" else shown for one, (_, shown) in zip(ids, NAMES, strict=False)]
     assert [unicodedata.normalize("NFC", text) for text in drawn] == expected
 
 
 @each_plot
-def test_names_are_never_read_as_formulas(plot: Callable[..., Axes], frame: Callable[..., pd.DataFrame]) -> None:
+def test_names_are_never_read_as_formulas(plot: Plot) -> None:
     """Also where the caller's own style has TeX switched on: it would run what a name says."""
     with plt.style.context({"text.usetex": True}):
-        ax = plot(frame([r"\input{/etc/passwd} $x$"]))
+        ax = plot([r"\input{/etc/passwd} $x$"])
     for label in ax.get_yticklabels():
         assert not label.get_usetex()
         assert not label.get_parse_math()
 
 
 @each_plot
-def test_long_names_leave_most_of_the_picture_to_the_data(
-    plot: Callable[..., Axes], frame: Callable[..., pd.DataFrame]
-) -> None:
+def test_long_names_leave_most_of_the_picture_to_the_data(plot: Plot) -> None:
     names = ["W" * 300, "weekly-report-" * 20 + "eu", "夜间报表" * 30, "🚀" * 3 + "x" * 200]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # a machine without a font for them is no matter here
-        ax = plot(frame(names))
+        ax = plot(names)
     shown = draw(ax)
     assert all("…" in text for text in shown)
     assert "eu" in next(text for text in shown if text.startswith("weekly"))[-2:]
@@ -132,16 +133,14 @@ def test_long_names_leave_most_of_the_picture_to_the_data(
 
 
 @each_plot
-def test_names_that_look_alike_are_told_apart_by_the_end_of_the_id(
-    plot: Callable[..., Axes], frame: Callable[..., pd.DataFrame]
-) -> None:
-    assert draw(plot(frame(["nightly", "hourly", "nightly"]))) == ["nightly ·0000", "hourly", "nightly ·0002"]
+def test_names_that_look_alike_are_told_apart_by_the_end_of_the_id(plot: Plot) -> None:
+    assert draw(plot(["nightly", "hourly", "nightly"])) == ["nightly ·0000", "hourly", "nightly ·0002"]
 
 
 @each_plot
-def test_the_callers_labels_win(plot: Callable[..., Axes], frame: Callable[..., pd.DataFrame]) -> None:
+def test_the_callers_labels_win(plot: Plot) -> None:
     labels = {IDS[0]: "mine\n(the first)", "dep_of_somebody_else": "x"}
-    assert draw(plot(frame(["nightly", "hourly"]), labels=labels)) == ["mine (the first)", "hourly"]
+    assert draw(plot(["nightly", "hourly"], labels=labels)) == ["mine (the first)", "hourly"]
 
 
 def test_labels_name_groups_too() -> None:
@@ -152,12 +151,10 @@ def test_labels_name_groups_too() -> None:
 
 @each_plot
 @pytest.mark.usefixtures("only_dejavu")
-def test_what_no_font_has_gives_one_warning_and_boxes(
-    plot: Callable[..., Axes], frame: Callable[..., pd.DataFrame]
-) -> None:
+def test_what_no_font_has_gives_one_warning_and_boxes(plot: Plot) -> None:
     """Matplotlib itself would warn once a character, at every drawing of the picture, and of an inner line."""
     with pytest.warns(UserWarning, match="no installed font has 6 of the characters") as caught:
-        ax = plot(frame(["夜间报表", "nightly", "報告 x"]))
+        ax = plot(["夜间报表", "nightly", "報告 x"])
     assert draw(ax) == ["□□□□", "nightly", "□□ x"]
     assert len(caught) == 1
     message = str(caught[0].message)
@@ -169,21 +166,17 @@ def test_what_no_font_has_gives_one_warning_and_boxes(
 
 @each_plot
 @pytest.mark.usefixtures("only_dejavu")
-def test_names_of_boxes_alone_are_told_apart(
-    plot: Callable[..., Axes], frame: Callable[..., pd.DataFrame]
-) -> None:
+def test_names_of_boxes_alone_are_told_apart(plot: Plot) -> None:
     with pytest.warns(UserWarning, match="no installed font"):
-        ax = plot(frame(["夜间", "報告"]))
+        ax = plot(["夜间", "報告"])
     assert draw(ax) == ["□□ ·0000", "□□ ·0001"]
 
 
 @each_plot
 @pytest.mark.usefixtures("only_dejavu")
-def test_a_font_that_has_the_characters_is_found(
-    plot: Callable[..., Axes], frame: Callable[..., pd.DataFrame]
-) -> None:
+def test_a_font_that_has_the_characters_is_found(plot: Plot) -> None:
     """Here a script capital, which of all that matplotlib brings only its STIX fonts have."""
-    ax = plot(frame(["plan \N{MATHEMATICAL SCRIPT CAPITAL A}"]))
+    ax = plot(["plan \N{MATHEMATICAL SCRIPT CAPITAL A}"])
     assert draw(ax) == ["plan \N{MATHEMATICAL SCRIPT CAPITAL A}"]
     families = ax.get_yticklabels()[0].get_fontfamily()
     assert families == ["sans-serif", "STIXGeneral"], "the caller's own stays the first"
