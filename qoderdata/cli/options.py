@@ -165,7 +165,9 @@ def gather(argument: str, make: Callable[..., Any], *options: _Option, group: st
             return function(**values, **{argument: make(**given)})
 
         for declaration, settings in reversed(options):
-            gathered = click.option(*declaration.split(), cls=_GroupedOption, group=group, **settings)(gathered)
+            gathered = click.option(*declaration.split(), cls=_GroupedOption, **{"group": group, **settings})(
+                gathered
+            )
         return gathered
 
     names = [declaration.split()[-1].lstrip("-").replace("-", "_") for declaration, _ in options]
@@ -449,16 +451,20 @@ outcomes = gather("outcomes", lambda outcomes: outcomes, _OUTCOMES, group="Which
 # -- output ------------------------------------------------------------------------------------------------------
 
 
-def _output(*, top: int | None, **forms: bool) -> Output:
+def _output(*, top: int | None, tz: str = "UTC", **forms: bool) -> Output:
     chosen = [form for form, is_given in forms.items() if is_given]
     if len(chosen) > 1:
         raise click.UsageError(f"give one of {' and '.join(f'--{form}' for form in chosen)}")
-    return Output(chosen[0] if chosen else "text", top)
+    return Output(chosen[0] if chosen else "text", top, tz)
 
 
-output_form = gather(
-    "result",
-    _output,
+def output_form(*, times: str | None = None) -> Decorator:
+    """Add the form of the result, as `result`; with `--tz`, where `times` says of which times it is the zone."""
+    zone = [] if times is None else [_tz(times)]
+    return gather("result", _output, *zone, *_FORMS, group="Output")
+
+
+_FORMS = (
     option(
         "--top",
         type=click.IntRange(min=1),
@@ -468,8 +474,26 @@ output_form = gather(
     option("--csv", is_flag=True, help="Print as CSV."),
     option("--json", is_flag=True, help="Print as JSON."),
     option("--markdown", is_flag=True, help="Print as a Markdown table."),
-    group="Output",
 )
+
+
+def _tz(times: str) -> _Option:
+    return option(
+        "--tz",
+        group="Options",
+        metavar="ZONE",
+        default="UTC",
+        help=f"The IANA zone {times} (default UTC).",
+        callback=lambda _ctx, _param, value: parsing.parse_zone(value).key,
+        shell_complete=lambda _ctx, _param, start: sorted(
+            zone for zone in zoneinfo.available_timezones() if zone.startswith(start)
+        ),
+    )
+
+
+def tz_option(times: str) -> Decorator:
+    """Return the decorator that adds `--tz` alone."""
+    return gather("tz", lambda tz: tz, _tz(times), group="Options")
 
 
 def output_path(ctx: click.Context, param: click.Parameter, value: str | None) -> Path | None:
@@ -498,20 +522,6 @@ def table_path(ctx: click.Context, param: click.Parameter, value: str | None) ->
 def write(frame: pd.DataFrame, path: Path) -> None:
     """Write a frame in the format that the file's ending names."""
     (qd.export_csv if path.suffix.lower() == ".csv" else qd.export_parquet)(frame, path)
-
-
-def tz_option(meaning: str) -> Decorator:
-    """Return the decorator that adds `--tz`."""
-    return click.option(
-        "--tz",
-        metavar="ZONE",
-        default="UTC",
-        help=f"The IANA zone {meaning} (default UTC).",
-        callback=lambda _ctx, _param, value: parsing.parse_zone(value).key,
-        shell_complete=lambda _ctx, _param, start: sorted(
-            zone for zone in zoneinfo.available_timezones() if zone.startswith(start)
-        ),
-    )
 
 
 def _checked_option(name: str, check: Callable[[Any], object], **settings: Any) -> Decorator:  # noqa: ANN401 - click's
