@@ -396,7 +396,7 @@ def test_a_reading_asks_only_for_what_is_new(
     every = timedelta(0)
     with Sandbox(deployments=10, seed=7, runs=60, now=NOW, edition=edition) as served:
         service = Service(served.base_url, None, cache_dir=str(tmp_path))
-        reader = top._Reader(service, every, outcomes="auto", tz="UTC", team="team")
+        reader = top._Reader(service, every, tz="UTC", team="team")
         reader.read()
         before = [request.path for request in served.requests]
         assert "/deployments" in before
@@ -419,7 +419,7 @@ def test_a_list_that_took_many_requests_is_left_alone(
     pause = timedelta(minutes=10)
     monkeypatch.setattr(top, "_PAUSE_A_REQUEST", pause)
     service = Service(sandbox.base_url, None, cache_dir=str(tmp_path))
-    reader = top._Reader(service, timedelta(seconds=5), outcomes="auto", tz="UTC", team="team")
+    reader = top._Reader(service, timedelta(seconds=5), tz="UTC", team="team")
     sandbox.requests.clear()
     reader.read()
     runs = [one for one in sandbox.requests if one.path.startswith("/deployment_runs")]

@@ -33,15 +33,13 @@ _LEAST = timedelta(days=30)
 @options.share_option(
     "--doubtful", "Share of outcomes that may be assumed or unknown (default 0.05).", default=0.05, most=1
 )
-@options.outcomes
-@options.service
+@options.service_of_runs
 @options.output_form(times="of the times shown")
 def check(
     *,
     fail_on: str,
     since: str,
     recent: str,
-    outcomes: str,
     service: options.Service,
     result: Output,
     **thresholds: Any,  # noqa: ANN401 - those of the library's `check`
@@ -55,8 +53,8 @@ def check(
     history = max(_LEAST, 2 * parse_span(recent, name="--recent"), parse_span(since, name="--since"))
     snapshots = service.snapshots(since)
     deployments = service.deployments({"include_archived": True})
-    runs = service.runs({"since": history, "outcomes": outcomes})
-    deployments = options.with_streaks(deployments, service, outcomes)
+    runs = service.runs({"since": history})
+    deployments = service.with_streaks(deployments)
     has_budgets = deployments["budget_max_credit_cost"].notna().any()
     sessions = service.load(qd.load_sessions, since=history) if has_budgets else None
     found = qd.check(

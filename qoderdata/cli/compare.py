@@ -21,8 +21,7 @@ from qoderdata.formatting import MISSING, format_milliseconds, format_percent, f
 @options.span_option("--recent", "The recent period (default 7D).", default="7D", may_be_zero=False)
 @options.span_option("--baseline", "The period before it (default: as long).", may_be_zero=False)
 @click.option("--until", metavar="TIME|AGE", help="The end of the recent period (default: now).")
-@options.outcomes
-@options.service
+@options.service_of_runs
 @options.output_form(times="of the times shown")
 def compare(
     by: tuple[str, ...],
@@ -30,7 +29,6 @@ def compare(
     recent: str,
     baseline: str | None,
     until: str | None,
-    outcomes: str,
     service: options.Service,
     result: Output,
 ) -> None:
@@ -43,7 +41,7 @@ def compare(
     begin = end - parsing.parse_span(recent, name="recent")
     begin_before = begin - parsing.parse_span(baseline or recent, name="baseline")
     groups = grouping.resolve(by or ["deployment"], "runs", service)
-    runs = service.runs({"since": begin_before, "until": end, "outcomes": outcomes})
+    runs = service.runs({"since": begin_before, "until": end})
     found = qd.compare_periods(groups.add_names(runs), by=groups.keys, recent=recent, baseline=baseline, until=end)
     columns = [*groups.columns(found), *_COLUMNS]
     periods = (

@@ -20,7 +20,7 @@ _SHORT = "less than 14 days of runs cannot tell which errors are new"
 @grouping.by_option("runs", "Group by (default: all together)")
 @click.option("--new", "only_new", is_flag=True, help="Only errors first seen in the last 7 days.")
 @options.run_filters()
-@options.service
+@options.service_of_runs
 @options.output_form(times="of the times shown")
 def errors(
     by: tuple[str, ...],

@@ -16,8 +16,7 @@ from qoderdata.formatting import counted, format_interval, format_percent, forma
 @options.fail_over_option("Exit with 1 if the rate of a group is above RATE, a share from 0 to 1, such as 0.2.")
 @options.number_option("--min-runs", "Leave out groups with fewer runs (default 1).", least=0, default=1)
 @options.deployment_filters()
-@options.outcomes
-@options.service
+@options.service_of_runs
 @options.output_form(times="of the times shown")
 def failures(
     by: tuple[str, ...],
@@ -25,7 +24,6 @@ def failures(
     fail_over: float | None,
     min_runs: int,
     filters: dict[str, Any],
-    outcomes: str,
     service: options.Service,
     result: Output,
 ) -> int:
@@ -34,7 +32,7 @@ def failures(
     Rates come from the service's lifetime counters. Where it gives none at all, runs are counted instead; where
     only some deployments have none, these are left out.
     """
-    deployments = service.counted_deployments(filters, outcomes)
+    deployments = service.counted_deployments(filters)
     groups = grouping.resolve(by or ["deployment"], "deployments", service, deployments=deployments)
     uncounted = int(deployments[["stats_total_runs", "stats_total_failures"]].isna().any(axis=1).sum())
     rates = qd.failure_rates(groups.add_names(deployments), by=groups.keys)

@@ -16,7 +16,7 @@ import zoneinfo
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
@@ -221,6 +221,15 @@ class Service:
     refresh: bool = False
     refresh_all: bool = False
     offline: bool = False
+    #: What tells how runs ended, as `load_runs` takes it.
+    outcomes: Literal["auto", "runs", "sessions", "events"] = "auto"
+
+    def __post_init__(self) -> None:
+        refresh = "--refresh" if self.refresh else "--refresh-all" if self.refresh_all else ""
+        if self.offline and refresh:
+            raise click.UsageError(f"{refresh} asks the service and --offline never does; give one of them")
+        if self.max_age is not None and (self.offline or refresh):
+            raise click.UsageError("--max-age has no effect with --refresh, --refresh-all and --offline")
 
     def client(self, **settings: Any) -> qd.Client:  # noqa: ANN401 - those of the class
         """Make the client that the options describe."""
@@ -274,6 +283,7 @@ class Service:
 
     def runs(self, filters: dict[str, Any]) -> pd.DataFrame:
         """Load runs; where the time asked for has none, a warning says when the newest was."""
+        filters = {"outcomes": self.outcomes, **filters}
         if filters.get("deployment_id") is None:
             return self.load(qd.load_runs, **filters)
         return self.load_filtered(qd.load_runs, filters, what="run")
@@ -286,31 +296,30 @@ class Service:
             found.append(qd.load_deployments(as_of=since, **account)[_SCHEDULES])
         return found + qd.load_snapshots(since, columns=_SCHEDULES, **account)
 
-    def counted_deployments(self, filters: dict[str, Any], outcomes: str) -> pd.DataFrame:
+    def counted_deployments(self, filters: dict[str, Any]) -> pd.DataFrame:
         """Load deployments; where the service gives no counters at all, count their runs."""
         deployments = self.deployments(filters)
         if not lacks_counters(deployments):
             return deployments
-        return qd.fill_counters(deployments, self.runs({"outcomes": outcomes}))
+        return qd.fill_counters(deployments, self.runs({}))
+
+    def with_streaks(self, deployments: pd.DataFrame) -> pd.DataFrame:
+        """Where there are no counters, count all runs: failures in a row may have begun before those just loaded.
+
+        What is new is not asked for again, and no further events are read. Unknown outcomes are not warned of, as
+        no rate is shown.
+        """
+        if not lacks_counters(deployments):
+            return deployments
+        stored = replace(self, refresh=False, refresh_all=False)
+        level = "runs" if self.outcomes == "runs" else "sessions"
+        with warnings.catch_warnings(action="ignore", category=UnknownOutcomesWarning):
+            return qd.fill_counters(deployments, stored.runs({"outcomes": level}))
 
 
 def lacks_counters(deployments: pd.DataFrame) -> bool:
     """Return whether the service gives no counters at all."""
     return not deployments.empty and not deployments["stats_total_runs"].notna().any()
-
-
-def with_streaks(deployments: pd.DataFrame, service: Service, outcomes: str) -> pd.DataFrame:
-    """Where there are no counters, count all runs: failures in a row may have begun before those just loaded.
-
-    What is new is not asked for again, and no further events are read. Unknown outcomes are not warned of, as no
-    rate is shown.
-    """
-    if not lacks_counters(deployments):
-        return deployments
-    level = "runs" if outcomes == "runs" else "sessions"
-    with warnings.catch_warnings(action="ignore", category=UnknownOutcomesWarning):
-        stored = replace(service, refresh=False, refresh_all=False)
-        return qd.fill_counters(deployments, stored.runs({"outcomes": level}))
 
 
 @contextlib.contextmanager
@@ -322,16 +331,6 @@ def advice_on_archived(filters: dict[str, Any]) -> Iterator[None]:
         if filters["include_archived"] and not filters_given(filters):
             error.add_note("(with archived deployments: `qoderdata pull deployments --include-archived`)")
         raise
-
-
-def _service(**values: Any) -> Service:  # noqa: ANN401 - one for each option
-    service = Service(**values)
-    refresh = "--refresh" if service.refresh else "--refresh-all" if service.refresh_all else ""
-    if service.offline and refresh:
-        raise click.UsageError(f"{refresh} asks the service and --offline never does; give one of them")
-    if service.max_age is not None and (service.offline or refresh):
-        raise click.UsageError("--max-age has no effect with --refresh, --refresh-all and --offline")
-    return service
 
 
 _CONNECTION = (
@@ -347,13 +346,24 @@ _REFRESH = (
     option("--refresh", is_flag=True, help="Ask the service for what is new, whatever is stored."),
     option("--refresh-all", is_flag=True, help="Read the whole list again, whatever is stored."),
 )
+_OUTCOMES = option(
+    "--outcomes",
+    group="Which runs",
+    type=click.Choice(["auto", "runs", "sessions", "events"]),
+    default="auto",
+    help="What tells how a run ended: its record, its session, or the session's events (default auto: records "
+    "where they have a status, else sessions).",
+)
 _TOKEN = "token: QODER_ACCESS_TOKEN, else QODER_PAT"  # noqa: S105 - the names of variables
+_STORED = f"Service and cache ({_TOKEN})"
 #: Adds the service and the cache, as `service`.
-service = gather("service", _service, *_CONNECTION, *_CACHE, *_REFRESH, group=f"Service and cache ({_TOKEN})")
+service = gather("service", Service, *_CONNECTION, *_CACHE, *_REFRESH, group=_STORED)
+#: Adds them with `--outcomes`, for a command that loads runs, as `service`.
+service_of_runs = gather("service", Service, _OUTCOMES, *_CONNECTION, *_CACHE, *_REFRESH, group=_STORED)
 #: Adds them without `--refresh`, for a command that asks the service again and again, as `service`.
-live_service = gather("service", _service, *_CONNECTION, *_CACHE, group=f"Service and cache ({_TOKEN})")
+live_service = gather("service", Service, _OUTCOMES, *_CONNECTION, *_CACHE, group=_STORED)
 #: Adds the service alone, as `service`.
-connection = gather("service", _service, *_CONNECTION, group=f"Service ({_TOKEN})")
+connection = gather("service", Service, *_CONNECTION, group=f"Service ({_TOKEN})")
 
 
 # -- filters -----------------------------------------------------------------------------------------------------
@@ -402,7 +412,7 @@ def window(*, since: str | None, what: str, may_be_all: bool = True) -> Decorato
 
 def run_filters(*, since: str | None = "30D") -> Decorator:
     """Add the filters of runs, as `run_filters`."""
-    return gather("run_filters", _window, *_window_options(since, "Triggered"), _OUTCOMES, group="Which runs")
+    return gather("run_filters", _window, *_window_options(since, "Triggered"), group="Which runs")
 
 
 def _window(since: str | None, **others: str | None) -> dict[str, Any]:
@@ -435,17 +445,6 @@ def describe_window(window: dict[str, Any], what: str, tz: str = "UTC") -> list[
 def nothing_in(period: Sequence[str], what: str) -> str:
     """Say that there is nothing in a time that `describe_window` describes; `what` is such as ``"runs"``."""
     return f"there are no {period[0] if period else what}"
-
-
-_OUTCOMES = option(
-    "--outcomes",
-    type=click.Choice(["auto", "runs", "sessions", "events"]),
-    default="auto",
-    help="What tells how a run ended: its record, its session, or the session's events (default auto: records "
-    "where they have a status, else sessions).",
-)
-#: Adds `--outcomes` alone.
-outcomes = gather("outcomes", lambda outcomes: outcomes, _OUTCOMES, group="Which runs")
 
 
 # -- output ------------------------------------------------------------------------------------------------------

@@ -75,7 +75,7 @@ def _deployments(*, filters: dict[str, Any], service: options.Service, destinati
 @pull.command("runs", example="qoderdata pull runs --since 30D --out runs.parquet")
 @_deployment("runs")
 @options.run_filters(since=None)
-@options.service
+@options.service_of_runs
 @_destination
 def _runs(
     *, deployment: str | None, run_filters: dict[str, Any], service: options.Service, destination: Destination

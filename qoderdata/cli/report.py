@@ -51,7 +51,7 @@ def _page_path(ctx: click.Context, param: click.Parameter, value: str) -> Path |
 @options.tz_option("of the times shown")
 @options.run_filters()
 @options.deployment_filters(archived=False)
-@options.service
+@options.service_of_runs
 def report(
     path: Path,
     *,
@@ -79,12 +79,12 @@ def report(
         if run_filters[name] is not None:
             run_filters[name] = parsing.parse_bound(run_filters[name], now=at, name=name).isoformat()
     snapshots = _snapshots(service, at)
-    runs, outcomes = None, run_filters["outcomes"]
+    runs = None
     if with_runs:
         deployments, runs = service.deployments(filters), service.runs(run_filters)
-        deployments = options.with_streaks(deployments, service, outcomes)
+        deployments = service.with_streaks(deployments)
     else:
-        deployments = service.counted_deployments(filters, outcomes)
+        deployments = service.counted_deployments(filters)
     sessions = service.load(qd.load_sessions, since=parsing.earlier(at, _COSTS)) if with_costs else None
     if options.filters_given(filters):
         ids = deployments["id"]

@@ -34,7 +34,7 @@ _STREAKS_OF_A_PERIOD = "failures before that are not counted; --since all counts
     default=1,
 )
 @options.run_filters()
-@options.service
+@options.service_of_runs
 @options.output_form(times="of windows and times")
 def runs(
     by: tuple[str, ...],

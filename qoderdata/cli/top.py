@@ -55,9 +55,8 @@ _MOST_ONCE = 10
 )
 @click.option("--team", default=_TEAM, metavar="KEY", help="The key of metadata with the team (default team).")
 @options.tz_option("of the times shown, whose midnight begins today")
-@options.outcomes
 @options.live_service
-def top(*, once: bool, interval: str, team: str, tz: str, outcomes: str, service: options.Service) -> None:
+def top(*, once: bool, interval: str, team: str, tz: str, service: options.Service) -> None:
     """Show live what runs, fires next, fails and is wrong.
 
     It also shows what today cost, and ends with q.
@@ -74,7 +73,7 @@ def top(*, once: bool, interval: str, team: str, tz: str, outcomes: str, service
         options.refuse_without_effect(["--interval"], "with --once")
     elif not (sys.stdout.isatty() and os.environ.get("TERM") not in {None, "", "dumb"}):
         raise click.UsageError("a live view needs a terminal; --once prints one snapshot")
-    reader = _Reader(service, every, outcomes=outcomes, tz=tz, team=team)
+    reader = _Reader(service, every, tz=tz, team=team)
     if once:
         _print_once(reader, tz)
     else:
@@ -84,11 +83,10 @@ def top(*, once: bool, interval: str, team: str, tz: str, outcomes: str, service
 class _Reader:
     """Reads what is new, each list no more often than its requests allow, and keeps what was read."""
 
-    def __init__(self, service: options.Service, every: timedelta, *, outcomes: str, tz: str, team: str) -> None:
+    def __init__(self, service: options.Service, every: timedelta, *, tz: str, team: str) -> None:
         self._service = service
         self._client = service.client()
         self._every = every
-        self._outcomes: Any = outcomes
         self._settings: dict[str, Any] = {"tz": tz, "team": team}
         self.pause = self._sessions_age = every
         self._frames: dict[str, pd.DataFrame] = {}
@@ -145,12 +143,12 @@ class _Reader:
         if (runs["status_from"].isna() & runs["session_id"].notna()).any():
             # Both lists were read just now, or are young enough: they are not read again.
             max_age = self._sessions_age + _JUST_NOW
-            runs = qd.load_runs(since=_HISTORY, outcomes=self._outcomes, max_age=max_age, **account)
+            runs = qd.load_runs(since=_HISTORY, outcomes=self._service.outcomes, max_age=max_age, **account)
         self._frames |= {"runs": runs, "sessions": sessions}
 
     def _load_stored(self, account: dict[str, Any]) -> None:
         self._frames["sessions"] = qd.load_sessions(since=_SESSION_HISTORY, **account)
-        self._frames["runs"] = qd.load_runs(since=_HISTORY, outcomes=self._outcomes, **account)
+        self._frames["runs"] = qd.load_runs(since=_HISTORY, outcomes=self._service.outcomes, **account)
 
     def _count_stored(self) -> None:
         """Where there are no counters yet, count all stored runs.
@@ -159,7 +157,7 @@ class _Reader:
         """
         stored = replace(self._service, max_age=None, offline=True)
         with warnings.catch_warnings(action="ignore", category=errors.DataQualityWarning):
-            counted = options.with_streaks(self._frames["deployments"], stored, self._outcomes)
+            counted = stored.with_streaks(self._frames["deployments"])
         self._frames["deployments"] = counted
 
     def _view(self) -> screen.View:

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 )
 @options.time_option("--now", "Time up to which unfinished runs have been running (default: when they were read).")
 @options.run_filters()
-@options.service
+@options.service_of_runs
 @options.output_form(times="of the times shown")
 def unusual(
     *,
