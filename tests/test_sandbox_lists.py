@@ -165,7 +165,7 @@ def test_the_time_of_creation_is_understood_from_edition_c_on(
     assert got == (records if edition in "AB" else kept)
 
 
-@pytest.mark.parametrize("limit", [7, 100])
+@pytest.mark.parametrize("limit", [30, 100])
 @pytest.mark.parametrize("cursor", ["page", "after_id"])
 def test_events_are_paged_in_both_orders(
     sandbox: Sandbox, longest: str, edition: str, limit: int, cursor: str
@@ -178,9 +178,9 @@ def test_events_are_paged_in_both_orders(
     assert walk(sandbox, path, {"limit": limit, "order": "asc"}, cursor=cursor) == events
     assert walk(sandbox, path, {"limit": limit, "order": "desc"}, cursor=cursor) == events[::-1]
     chosen = [event for event in events if event["type"] in EVENT_TYPES]
-    got = walk(sandbox, path, {"limit": limit, "types[]": EVENT_TYPES}, cursor=cursor)
+    got = walk(sandbox, path, {"limit": limit // 30, "types[]": EVENT_TYPES}, cursor=cursor)
     assert got == chosen
-    assert len(chosen) < len(events)
+    assert 3 < len(chosen) < len(events)
 
 
 def test_events_before_one_are_those_just_before_it(sandbox: Sandbox, longest: str, edition: str) -> None:
