@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+pytestmark = pytest.mark.usefixtures("shared_account")
+
 NOW_TEXT = "2026-06-15T01:30:20Z"
 SINCE = "--since 2026-05-01T00:00Z"
 #: Of what the service gives ids: long hexadecimal numbers after a prefix.
@@ -30,24 +32,6 @@ ID = re.compile(r"\b(?:dep|agent|env|drun|sess)_[0-9a-f]{5,}")
 def sandbox() -> Iterator[Sandbox]:
     with Sandbox(deployments=40, seed=7, left_out=6) as served:
         yield served
-
-
-@pytest.fixture(scope="module")
-def shared_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("cache")
-
-
-@pytest.fixture(autouse=True)
-def account(sandbox: Sandbox, shared_cache: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setenv("QODER_PAT", sandbox.pat)
-    monkeypatch.setenv("QODERDATA_CACHE_DIR", str(shared_cache))
-    monkeypatch.setenv("QODER_MANAGED_BASE_URL", sandbox.base_url)
-    monkeypatch.chdir(tmp_path)
-
-
-@pytest.fixture
-def empty_cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setenv("QODERDATA_CACHE_DIR", str(tmp_path / "cache"))
 
 
 def rows(words: str, capsys: pytest.CaptureFixture[str]) -> list[dict[str, Any]]:
@@ -356,7 +340,7 @@ def test_a_column_of_lists_is_no_group(words: str, capsys: pytest.CaptureFixture
     assert [one.value for one in option.shell_complete(context, "agent_i")] == ["agent_id"]
 
 
-@pytest.mark.parametrize("command", ["failures", "runs --since all", "costs --since all"])
+@pytest.mark.parametrize("command", ["failures", f"runs {SINCE}", f"costs {SINCE}"])
 @pytest.mark.parametrize("word", ["deployment", "environment", "agent"])
 def test_an_id_groups_as_its_word_does(command: str, word: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert rows(f"{command} --by {word}_id", capsys) == rows(f"{command} --by {word}", capsys)

@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 
     from conftest import ScriptedService
 
+pytestmark = pytest.mark.usefixtures("shared_account")
+
 HOSTILE = "evil\n\x1b[31m| [red]name[/red] \x07\x9b2J\u202egnp.exe http://evil.example/?a|b www.evil.example"
 NOW = "2026-06-15T01:30:20Z"
 
@@ -44,26 +46,12 @@ def sandbox() -> Iterator[Sandbox]:
         yield served
 
 
-@pytest.fixture(scope="module")
-def shared_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("cache")
-
-
-@pytest.fixture(autouse=True)
-def account(sandbox: Sandbox, shared_cache: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setenv("QODER_PAT", sandbox.pat)
-    monkeypatch.setenv("QODERDATA_CACHE_DIR", str(shared_cache))
-    monkeypatch.setenv("QODER_MANAGED_BASE_URL", sandbox.base_url)
-    monkeypatch.chdir(tmp_path)
-
-
 @pytest.fixture
-def newest_edition(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Sandbox]:
+def newest_edition(empty_cache: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[Sandbox]:
     """Serve an account of the present that speaks the newest edition."""
+    del empty_cache  # which has set the rest
     with Sandbox(deployments=15, seed=7, edition="D", runs=80, now=datetime.now(UTC)) as served:
-        monkeypatch.setenv("QODER_PAT", served.pat)
         monkeypatch.setenv("QODER_MANAGED_BASE_URL", served.base_url)
-        monkeypatch.setenv("QODERDATA_CACHE_DIR", str(tmp_path / "cache"))
         yield served
 
 
@@ -474,12 +462,12 @@ def interrupt(*_: object, **__: object) -> None:
     raise KeyboardInterrupt
 
 
+@pytest.mark.usefixtures("empty_cache")
 def test_an_interrupted_pull_says_what_is_kept(
-    sandbox: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """The report is interrupted between two lists: the first one is not read again."""
     words = ["report", "r.html", "--runs", "--since", "all"]
-    monkeypatch.setenv("QODERDATA_CACHE_DIR", str(tmp_path / "cache"))
     with monkeypatch.context() as patched:
         patched.setattr(qd, "load_agents", interrupt)
         assert main(words) == 130
@@ -612,6 +600,8 @@ def test_advice_that_is_for_python_alone_is_not_given(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("qoderdata.plots.labels._fonts_for", lambda characters: ((), characters & {"e"}))
+    monkeypatch.setattr("matplotlib.figure.Figure.savefig", lambda *_, **__: None)
+    monkeypatch.setattr(qd, "write_report", lambda *_, **__: None)
     assert main(["demo", "--deployments", "5"]) == 0
     message = capsys.readouterr().err
     assert "no installed font has" in message
