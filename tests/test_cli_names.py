@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 import click
 import pandas as pd
 import pytest
-from rich.cells import cell_len
 
 import qoderdata as qd
 from qoderdata.cli import commands, main
@@ -52,47 +51,6 @@ def team_of(sandbox: Sandbox) -> dict[str, str | None]:
 
 
 # -- names -------------------------------------------------------------------------------------------------------
-
-TABLES = [
-    "failures",
-    "failures --by agent",
-    "failures --by agent_id",
-    "failures --by deployment --by environment",
-    f"runs {SINCE} --by deployment",
-    f"runs {SINCE} --by agent --freq 14D",
-    f"runs {SINCE} --by environment",
-    f"runs {SINCE} --streaks",
-    f"runs {SINCE} --errors --by agent",
-    f"compare --until {NOW_TEXT}",
-    f"errors {SINCE} --by agent",
-    f"unusual {SINCE} --now {NOW_TEXT} --threshold 2",
-    f"costs {SINCE}",
-    f"costs {SINCE} --by agent",
-    f"costs {SINCE} --by environment --freq 14D",
-    f"forecast {SINCE} --start {NOW_TEXT}",
-    f"triggers --start {NOW_TEXT}",
-    f"missed --since 2026-05-15T00:00Z --until {NOW_TEXT}",
-]
-
-
-@pytest.mark.parametrize("words", TABLES)
-def test_every_table_shows_names_and_no_ids_at_80_columns(
-    words: str, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setenv("COLUMNS", "80")
-    assert main(words.split()) == 0
-    text = capsys.readouterr().out
-    names = [one["name"] for one in [*sandbox.deployments, *sandbox.agents, *sandbox.environments]]
-    shown = {name for name in names if name[:8].strip() in text}
-    assert len(shown) > 1
-    assert ID.findall(text) == []
-    assert max(map(cell_len, text.splitlines())) <= 80
-
-
-@pytest.mark.parametrize("words", TABLES[:4])
-def test_ids_are_beside_the_names_where_there_is_room(words: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(words.split()) == 0
-    assert ID.search(capsys.readouterr().out)
 
 
 @pytest.mark.parametrize(

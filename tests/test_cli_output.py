@@ -37,6 +37,9 @@ pytestmark = pytest.mark.usefixtures("shared_account")
 
 HOSTILE = "evil\n\x1b[31m| [red]name[/red] \x07\x9b2J\u202egnp.exe http://evil.example/?a|b www.evil.example"
 NOW = "2026-06-15T01:30:20Z"
+SINCE = "--since 2026-05-01T00:00Z"
+#: Of what the service gives ids: long hexadecimal numbers after a prefix.
+ID = re.compile(r"\b(?:dep|agent|env|drun|sess)_[0-9a-f]{5,}")
 
 
 @pytest.fixture(scope="module")
@@ -87,35 +90,50 @@ def printed_at(
 # -- tables ------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    "words",
-    [
-        "failures",
-        "failures --by agent_id --by status",
-        "runs --since all",
-        "runs --since all --by deployment_id --freq 7D --tz Asia/Shanghai",
-        "runs --since all --errors",
-        "runs --since all --errors --by agent_id",
-        "runs --since all --streaks --tz Asia/Shanghai",
-        "runs --since all --streaks --by agent_id",
-        f"triggers --start {NOW} --tz Asia/Shanghai",
-        f"triggers --start {NOW} --load 1h",
-        f"missed --since 2026-05-15T00:00Z --until {NOW}",
-        f"compare --until {NOW} --recent 14D --by team --by agent",
-        "errors --since all --by deployment",
-        f"unusual --since all --now {NOW} --threshold 2",
-        "costs --since all --by agent --freq 14D",
-        f"forecast --since all --start {NOW}",
-    ],
-)
-def test_a_table_fits_the_terminal(
-    words: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+NAMELESS = [f"runs {SINCE}", f"runs {SINCE} --errors", f"triggers --start {NOW} --load 1h"]
+TABLES = [
+    "failures",
+    "failures --by agent",
+    "failures --by agent_id --by status",
+    "failures --by deployment --by environment",
+    f"runs {SINCE} --by deployment",
+    f"runs {SINCE} --by deployment_id --freq 7D --tz Asia/Shanghai",
+    f"runs {SINCE} --by agent --freq 14D",
+    f"runs {SINCE} --by environment",
+    f"runs {SINCE} --streaks --tz Asia/Shanghai",
+    f"runs {SINCE} --streaks --by agent_id",
+    f"runs {SINCE} --errors --by agent",
+    f"compare --until {NOW}",
+    f"compare --until {NOW} --recent 14D --by team --by agent",
+    f"errors {SINCE} --by agent",
+    f"errors {SINCE} --by deployment",
+    f"unusual {SINCE} --now {NOW} --threshold 2",
+    f"costs {SINCE}",
+    f"costs {SINCE} --by agent --freq 14D",
+    f"costs {SINCE} --by environment --freq 14D",
+    f"forecast {SINCE} --start {NOW}",
+    f"triggers --start {NOW} --tz Asia/Shanghai",
+    f"missed --since 2026-05-15T00:00Z --until {NOW}",
+]
+
+
+@pytest.mark.parametrize("words", [*TABLES, *NAMELESS])
+def test_a_table_fits_the_terminal_and_shows_names_before_ids(
+    words: str, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    for columns, lines in printed_at((60, 80, 120), words, monkeypatch, capsys):
+    names = [one["name"] for one in [*sandbox.deployments, *sandbox.agents, *sandbox.environments]]
+    has_names = words in TABLES
+    for columns, lines in printed_at((60, 80, 120, 1000), words, monkeypatch, capsys):
         rule = next(index for index, line in enumerate(lines) if set(line) == {"─", " "})
         assert rule in {1, 2}  # below a heading of one or two lines
         assert lines[rule + 1]
         assert max(map(cell_len, lines)) <= columns
+        text = "\n".join(lines)
+        if columns == 80:
+            assert (len({name for name in names if name[:8].strip() in text}) > 1) is has_names
+            assert ID.findall(text) == []
+        if columns == 1000:
+            assert (ID.search(text) is not None) is has_names
 
 
 @pytest.mark.parametrize("words", ["runs --since all --freq 1D", "costs --since all --by agent --freq 1D"])
