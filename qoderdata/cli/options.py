@@ -13,7 +13,7 @@ import os
 import re
 import warnings
 import zoneinfo
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -242,15 +242,13 @@ class Service:
 
     def load(self, load: Callable[..., pd.DataFrame], **filters: Any) -> pd.DataFrame:  # noqa: ANN401 - the loader's own
         """Call a loader of the library with its filters and these options."""
-        is_incremental = load in (qd.load_runs, qd.load_sessions)  # other lists are always read whole
+        given = {**self.account, "offline": self.offline, "refresh": self.refresh or self.refresh_all}
+        if self.refresh_all and load in (qd.load_runs, qd.load_sessions):  # other lists are always read whole
+            given["refresh"] = "all"
+        if self.max_age is not None:
+            given["max_age"] = self.max_age
         try:
-            return load(
-                **filters,
-                **self.account,
-                refresh="all" if is_incremental and self.refresh_all else self.refresh or self.refresh_all,
-                offline=self.offline,
-                **({} if self.max_age is None else {"max_age": self.max_age}),
-            )
+            return load(**given | filters)
         except KeyboardInterrupt as error:
             if not self.offline:
                 error.add_note(_KEPT)
@@ -311,10 +309,9 @@ class Service:
         """
         if not lacks_counters(deployments):
             return deployments
-        stored = replace(self, refresh=False, refresh_all=False)
         level = "runs" if self.outcomes == "runs" else "sessions"
         with warnings.catch_warnings(action="ignore", category=UnknownOutcomesWarning):
-            return qd.fill_counters(deployments, stored.runs({"outcomes": level}))
+            return qd.fill_counters(deployments, self.runs({"outcomes": level, "refresh": False}))
 
 
 def lacks_counters(deployments: pd.DataFrame) -> bool:
