@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import orjson
 
-from qoderdata.sandbox.account import ARCHIVED, PAUSED, PAUSED_BY_ERROR, plan
+from qoderdata.sandbox.account import ARCHIVED, PAUSED, PAUSED_BY_ERROR, Fleet
 from qoderdata.sandbox.json_records import DeploymentRecords, deployment_of_d, refusal_error, run_of_d, run_record
 from qoderdata.sandbox.run_history import COMPLETED, FAILED, STATUSES, TRIGGERS, RunHistory
 from qoderdata.sandbox.sample_values import DAY, make_ids, nanoseconds, stamp, uuid7, uuid7_time
@@ -161,7 +161,7 @@ class Database:
     def __init__(
         self, deployments: int, *, seed: int, runs: int, now: int, left_out: int, new_fields: bool
     ) -> None:
-        fleet = plan(deployments, seed=seed, now=now)
+        fleet = Fleet(deployments, seed=seed, now=now)
         history = RunHistory(fleet, runs, left_out)
         tails = fleet.draws.tails("deployment", fleet.number)
         order = np.lexsort((tails, fleet.created))
