@@ -215,12 +215,10 @@ def test_refresh_all_reads_the_whole_list_again(sandbox: Sandbox) -> None:
 @pytest.mark.usefixtures("empty_cache")
 def test_a_run_of_2_to_the_62_milliseconds_ends_no_command(capsys: pytest.CaptureFixture[str]) -> None:
     """An exit code of 1 would say that a rate is too high."""
-    with Sandbox(deployments=3, seed=7, runs=9) as small, pytest.MonkeyPatch.context() as patch:
+    with Sandbox(deployments=3, seed=7, runs=9) as small:
         small.rewrite(small.runs[4] | {"status": "completed", "duration_ms": 2**62})
-        patch.setenv(TOKEN_VARIABLE, small.pat)
-        patch.setenv(URL_VARIABLE, small.base_url)
         for words in ("runs --fail-over 1", "report x.html --runs", "unusual", "compare"):
-            assert main(words.split()) == 0, words
+            assert main([*words.split(), "--base-url", small.base_url]) == 0, words
     assert "Traceback" not in capsys.readouterr().err
 
 
@@ -662,10 +660,10 @@ def test_offline_says_how_to_store_archived_deployments(words: str, capsys: pyte
     assert "archived" not in capsys.readouterr().err
 
 
+@pytest.mark.usefixtures("empty_cache")
 def test_agents_are_asked_for_only_where_one_is_chosen(
-    sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    sandbox: Sandbox, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setenv("QODERDATA_CACHE_DIR", str(tmp_path / "cache"))
     sandbox.requests.clear()
     assert main(["pull", "deployments", "--created-since", "2036-01-01T00:00Z"]) == 0
     assert {request.path for request in sandbox.requests} == {"/deployments"}
@@ -685,15 +683,11 @@ def test_the_greatest_page_size_is_found_out_once(sandbox: Sandbox) -> None:
         assert [request.path for request in newest.requests if request.status == 400] == ["/deployments"]
 
 
+@pytest.mark.usefixtures("empty_cache")
 @pytest.mark.parametrize("fault", ["403", "404"])
 def test_an_agent_that_nothing_starts_is_said_without_the_names_too(
-    sandbox: Sandbox,
-    monkeypatch: pytest.MonkeyPatch,
-    tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
-    fault: str,
+    sandbox: Sandbox, capsys: pytest.CaptureFixture[str], fault: str
 ) -> None:
-    monkeypatch.setenv("QODERDATA_CACHE_DIR", str(tmp_path / "cache"))
     sandbox.requests.clear()
     sandbox.misbehave(fault, at=2)  # the first request finds out the greatest page size
     assert main(["pull", "deployments", "--agent", "nobody"]) == 0
@@ -909,13 +903,10 @@ def test_h_shows_the_help() -> None:
 
 @pytest.mark.filterwarnings("default:the outcome of")
 @pytest.mark.usefixtures("empty_cache")
-def test_deployments_without_a_known_outcome_are_said_to_be_left_out(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_deployments_without_a_known_outcome_are_said_to_be_left_out(capsys: pytest.CaptureFixture[str]) -> None:
     with Sandbox(deployments=30, seed=7, edition="D") as newest:
-        monkeypatch.setenv(TOKEN_VARIABLE, newest.pat)
-        monkeypatch.setenv(URL_VARIABLE, newest.base_url)
-        assert main(["failures", "--outcomes", "runs", "--min-runs", "0"]) == 0
+        words = "failures --outcomes runs --min-runs 0 --base-url"
+        assert main([*words.split(), newest.base_url]) == 0
         text = capsys.readouterr().out
         with_error = {one["deployment_id"] for one in newest.runs if one.get("error")}
         with_runs = {one["deployment_id"] for one in newest.runs}
@@ -932,7 +923,6 @@ def test_missed_triggers_need_no_outcomes(
 ) -> None:
     """Reading sessions would cost time, and a warning about assumed outcomes would be mailed by cron."""
     with Sandbox(deployments=30, seed=7, edition="D", left_out=6) as newest:
-        monkeypatch.setenv(TOKEN_VARIABLE, newest.pat)
         monkeypatch.setenv(URL_VARIABLE, newest.base_url)
         window: dict[str, Any] = {"since": "2026-05-15T00:00Z", "until": "2026-06-15T00:00Z"}
         words = [word for name, bound in window.items() for word in (f"--{name}", bound)]
