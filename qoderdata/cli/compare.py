@@ -40,7 +40,7 @@ def compare(
     end = parsing.parse_bound(until or now, now=now, name="until")
     begin = end - parsing.parse_span(recent, name="recent")
     begin_before = begin - parsing.parse_span(baseline or recent, name="baseline")
-    groups = grouping.resolve(by or ["deployment"], "runs", service)
+    groups = grouping.Groups(by or ["deployment"], "runs", service)
     runs = service.runs({"since": begin_before, "until": end})
     found = qd.compare_periods(groups.add_names(runs), by=groups.keys, recent=recent, baseline=baseline, until=end)
     columns = [*groups.columns(found), *_COLUMNS]

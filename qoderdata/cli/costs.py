@@ -34,7 +34,7 @@ def costs(
     if freq is None:
         options.refuse_without_effect(["--tz"], "without --freq")
     period = options.describe_window(window, "sessions created", result.tz)
-    groups = grouping.resolve(by or ["deployment"], "sessions", service)
+    groups = grouping.Groups(by or ["deployment"], "sessions", service)
     sessions = groups.add_names(service.load(qd.load_sessions, **window))
     found = qd.session_costs(sessions, by=groups.keys, freq=freq, tz=result.tz)
     columns = [*groups.columns(found), *window_columns(found, result.tz), *_columns(found)]

@@ -35,7 +35,7 @@ def errors(
     Messages are the same where only ids, numbers, addresses, paths and quoted texts differ.
     """
     period = options.describe_window(run_filters, "runs triggered", result.tz)
-    groups = grouping.resolve(by, "runs", service)
+    groups = grouping.Groups(by, "runs", service)
     runs = groups.add_names(service.runs(run_filters))
     found = qd.error_groups(runs, by=groups.keys or None)
     if only_new:

@@ -33,7 +33,7 @@ def failures(
     only some deployments have none, these are left out.
     """
     deployments = service.counted_deployments(filters)
-    groups = grouping.resolve(by or ["deployment"], "deployments", service, deployments=deployments)
+    groups = grouping.Groups(by or ["deployment"], "deployments", service, deployments=deployments)
     uncounted = int(deployments[["stats_total_runs", "stats_total_failures"]].isna().any(axis=1).sum())
     rates = qd.failure_rates(groups.add_names(deployments), by=groups.keys)
     rates = rates[(rates["total_runs"] >= min_runs).fillna(value=False)]

@@ -59,7 +59,7 @@ def runs(
     if fail_over is None:
         options.refuse_without_effect(["--min-runs"], "without --fail-over")
     period = options.describe_window(run_filters, "runs triggered", result.tz)
-    groups = grouping.resolve(by or (["deployment"] if streaks else []), "runs", service)
+    groups = grouping.Groups(by or (["deployment"] if streaks else []), "runs", service)
     frame = groups.add_names(service.runs(run_filters))
     keys = groups.keys or None
     empty = options.nothing_in(period, "runs")

@@ -52,7 +52,7 @@ def unusual(
     from qoderdata.frames import fetched_at  # noqa: PLC0415 - imports pandas
 
     period = options.describe_window(run_filters, "runs triggered", result.tz)
-    groups = grouping.resolve(["deployment"], "runs", service)
+    groups = grouping.Groups(["deployment"], "runs", service)
     runs = service.runs(run_filters)
     present = fetched_at(runs) if now is None else parsing.parse_instant(now, name="now")
     notes = _notes(runs)
