@@ -43,6 +43,7 @@ top = importlib.import_module("qoderdata.cli.top")  # the package has the comman
 pytestmark = pytest.mark.filterwarnings("default:no run is in the time asked for")
 
 NOW = datetime.now(UTC).replace(microsecond=0)
+READ_AT = {"runs": NOW, "sessions": NOW, "deployments": None}
 HOSTILE = "evil\x1b]0;title\x07\x1b[2J\x1b[31m\r\nname \u202e[bold]x[/bold]"
 #: Long after which a loaded machine has drawn a view.
 PATIENCE = 90.0
@@ -449,14 +450,14 @@ def view(sandbox: Sandbox, tmp_path_factory: pytest.TempPathFactory) -> screen.V
         "cache_dir": tmp_path_factory.mktemp("cache"),
     }
     df, runs, sessions = qd.load_deployments(**loading), qd.load_runs(**loading), qd.load_sessions(**loading)
-    return screen.View(overview(df, runs, sessions, now=pd.Timestamp(NOW)), NOW, NOW, None)
+    return screen.View(overview(df, runs, sessions, now=pd.Timestamp(NOW)), READ_AT, "UTC", "example.com")
 
 
 def drawn(view: screen.View, size: tuple[int, int], *, seconds: float = 7, tz: str = "UTC") -> list[str]:
     now = NOW + timedelta(seconds=seconds)
     written = StringIO()
     console = Console(file=written, width=size[0], height=size[1], force_terminal=False, color_system=None)
-    console.print(screen.draw(view, now=now, tz=tz, host="example.com", size=size), end="")
+    console.print(screen.draw(replace(view, tz=tz), now=now, size=size), end="")
     return written.getvalue().split("\n")
 
 
@@ -513,7 +514,7 @@ def test_the_share_of_failed_runs_says_of_which(view: screen.View) -> None:
 
 def test_nothing_is_said_where_there_is_nothing() -> None:
     frames = qd.flatten_deployments([]), qd.flatten_runs([]), qd.flatten_sessions([])
-    empty = screen.View(overview(*frames, now=pd.Timestamp(NOW)), NOW, NOW, None)
+    empty = screen.View(overview(*frames, now=pd.Timestamp(NOW)), READ_AT, "UTC", "example.com")
     text = "\n".join(drawn(empty, (80, 24)))
     for words in ("0 errors, 0 warnings", "nothing runs", "nothing fails", "nothing fires", "0 failed (–)"):
         assert words in text

@@ -75,9 +75,9 @@ def top(*, once: bool, interval: str, team: str, tz: str, service: options.Servi
         raise click.UsageError("a live view needs a terminal; --once prints one snapshot")
     reader = _Reader(service, every, tz=tz, team=team)
     if once:
-        _print_once(reader, tz)
+        _print_once(reader)
     else:
-        _watch(reader, tz)
+        _watch(reader)
 
 
 class _Reader:
@@ -91,7 +91,6 @@ class _Reader:
         self.pause = self._sessions_age = every
         self._frames: dict[str, pd.DataFrame] = {}
         self._snapshots: list[pd.DataFrame] = []
-        self.host = urlsplit(self._client.base_url).netloc
 
     def read(self, *, progress: bool | None = False, offline: bool = False) -> screen.View:
         """Return what is going on after reading what is new; what was read before an error is kept.
@@ -177,10 +176,9 @@ class _Reader:
             **self._settings,
         )
         found = replace(found, findings=options.spell_findings(found.findings, top))
-        runs_at, sessions_at, deployments_at = (
-            fetched_at(frames[name]) for name in ("runs", "sessions", "deployments")
-        )
-        return screen.View(found, runs_at, sessions_at, deployments_at)
+        read_at = {name: fetched_at(frame) for name, frame in frames.items()}
+        host = urlsplit(self._client.base_url).netloc
+        return screen.View(found, read_at, tz=self._settings["tz"], host=host)
 
 
 def _pause(frame: pd.DataFrame) -> timedelta:
@@ -188,19 +186,19 @@ def _pause(frame: pd.DataFrame) -> timedelta:
     return int(frame.attrs["requests"]) * _PAUSE_A_REQUEST
 
 
-def _print_once(reader: _Reader, tz: str) -> None:
+def _print_once(reader: _Reader) -> None:
     view = reader.read(progress=None)
     width = output.available_width()
-    parts = screen.draw_once(view, now=datetime.now(UTC), tz=tz, host=reader.host, most=_MOST_ONCE, width=width)
+    parts = screen.draw_once(view, now=datetime.now(UTC), most=_MOST_ONCE, width=width)
     output.echo(output.rendered(*parts))
 
 
-def _watch(reader: _Reader, tz: str) -> None:
+def _watch(reader: _Reader) -> None:
     """Show the view until `q` or Ctrl-C."""
     with _ended_by_signals():
         view = _first_view(reader)
         reader.use_short_timeouts()
-        shown = screen.Screen(view, tz=tz, host=reader.host)
+        shown = screen.Screen(view)
         try:
             with _quiet(), shown:
                 while True:
