@@ -11,6 +11,7 @@ import logging
 import math
 import os
 import re
+import signal
 import warnings
 import zoneinfo
 from dataclasses import dataclass
@@ -205,6 +206,18 @@ def spell_findings(findings: pd.DataFrame, command: click.Command | None = None)
     details = findings["detail"]
     has_advice = findings["kind"] == "incomplete_data"  # the others have names, which stay as they are
     return findings.assign(detail=details.where(~has_advice, details.map(lambda text: spelled(text, command))))
+
+
+@contextlib.contextmanager
+def ended_by_signals() -> Iterator[None]:
+    """Let SIGTERM end the command as Ctrl-C does, also in a background job, where a shell ignores the latter."""
+    ending = (signal.SIGINT, signal.SIGTERM)
+    before = [signal.signal(one, signal.default_int_handler) for one in ending]
+    try:
+        yield
+    finally:
+        for one, handler in zip(ending, before, strict=True):
+            signal.signal(one, handler or signal.SIG_DFL)
 
 
 # -- the service and the cache -----------------------------------------------------------------------------------

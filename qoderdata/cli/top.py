@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-import signal
 import sys
 import time
 import warnings
@@ -195,7 +194,7 @@ def _print_once(reader: _Reader) -> None:
 
 def _watch(reader: _Reader) -> None:
     """Show the view until `q` or Ctrl-C."""
-    with _ended_by_signals():
+    with options.ended_by_signals():
         view = _first_view(reader)
         reader.use_short_timeouts()
         shown = screen.Screen(view)
@@ -232,18 +231,6 @@ def _next_view(reader: _Reader, last: screen.View) -> screen.View:
     except errors.QoderdataError as error:
         reader.wait_as_told(error)
         return replace(last, error=str(error))
-
-
-@contextlib.contextmanager
-def _ended_by_signals() -> Iterator[None]:
-    """Let SIGTERM end the view as Ctrl-C does, also in a background job, where a shell ignores the latter."""
-    ending = (signal.SIGINT, signal.SIGTERM)
-    before = [signal.signal(one, signal.default_int_handler) for one in ending]
-    try:
-        yield
-    finally:
-        for one, handler in zip(ending, before, strict=True):
-            signal.signal(one, handler or signal.SIG_DFL)
 
 
 @contextlib.contextmanager
