@@ -19,14 +19,14 @@ _SHORT = "less than 14 days of runs cannot tell which errors are new"
 @options.command("errors", example="qoderdata errors --since 30D --by agent")
 @grouping.by_option("runs", "Group by (default: all together)")
 @click.option("--new", "only_new", is_flag=True, help="Only errors first seen in the last 7 days.")
-@options.run_filters()
+@options.run_window()
 @options.service_of_runs
 @options.output_form(times="of the times shown")
 def errors(
     by: tuple[str, ...],
     *,
     only_new: bool,
-    run_filters: dict[str, Any],
+    window: dict[str, Any],
     service: options.Service,
     result: Output,
 ) -> None:
@@ -34,9 +34,9 @@ def errors(
 
     Messages are the same where only ids, numbers, addresses, paths and quoted texts differ.
     """
-    period = options.describe_window(run_filters, "runs triggered", result.tz)
+    period = options.describe_window(window, "runs triggered", result.tz)
     groups = grouping.Groups(by, "runs", service)
-    runs = groups.add_names(service.runs(run_filters))
+    runs = groups.add_names(service.runs(window))
     found = qd.error_groups(runs, by=groups.keys or None)
     if only_new:
         found = found[found["is_new"]]

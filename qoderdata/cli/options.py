@@ -414,31 +414,27 @@ def unless_said(empty: str, deployments: pd.DataFrame, filters: dict[str, Any]) 
     return "" if deployments.empty and filters_given(filters) else empty
 
 
-def window(*, since: str | None, what: str, may_be_all: bool = True) -> Decorator:
-    """Add `--since` and `--until`, as `window`."""
-    options = _window_options(since, what, may_be_all=may_be_all)
-    return gather("window", _window, *options, group="Which time")
-
-
-def run_filters(*, since: str | None = "30D") -> Decorator:
-    """Add the filters of runs, as `run_filters`."""
-    return gather("run_filters", _window, *_window_options(since, "Triggered"), group="Which runs")
-
-
-def _window(since: str | None, **others: str | None) -> dict[str, Any]:
-    return {"since": None if since == "all" else since, **others}
-
-
-def _window_options(since: str | None, what: str, *, may_be_all: bool = True) -> list[_Option]:
+def window(*, since: str | None, what: str, may_be_all: bool = True, group: str = "Which time") -> Decorator:
+    """Add `--since` and `--until`, as `window`; `what` happened in it, such as ``"Created"``."""
     kinds = "a time with its zone, an age, or all" if may_be_all else "a time with its zone, or an age"
     meaning = f"{what} then or later: {kinds} (default {since or 'all'})."
-    return [
+    options = [
         option("--since", default=since, metavar="TIME|AGE", help=meaning),
         option("--until", metavar="TIME|AGE", help=f"{what} before then (default: now)."),
     ]
+    return gather("window", _window, *options, group=group)
 
 
-def describe_window(window: dict[str, Any], what: str, tz: str = "UTC") -> list[str]:
+def _window(since: str | None, until: str | None) -> dict[str, Any]:
+    return {"since": None if since == "all" else since, "until": until}
+
+
+def run_window(*, since: str | None = "30D") -> Decorator:
+    """Add the time in which runs were triggered, as `window`."""
+    return window(since=since, what="Triggered", group="Which runs")
+
+
+def describe_window(window: dict[str, Any], what: str, tz: str) -> list[str]:
     """Say which time a table is about, unless it is about all; `what` is such as ``"runs triggered"``.
 
     Ages count from now: call this before what may take minutes to load.

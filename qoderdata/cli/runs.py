@@ -33,7 +33,7 @@ _STREAKS_OF_A_PERIOD = "failures before that are not counted; --since all counts
     least=0,
     default=1,
 )
-@options.run_filters()
+@options.run_window()
 @options.service_of_runs
 @options.output_form(times="of windows and times")
 def runs(
@@ -44,7 +44,7 @@ def runs(
     streaks: bool,
     fail_over: float | None,
     min_runs: int,
-    run_filters: dict[str, Any],
+    window: dict[str, Any],
     service: options.Service,
     result: Output,
 ) -> int:
@@ -58,9 +58,9 @@ def runs(
         options.refuse_without_effect(["--tz"], "without --freq, --errors or --streaks")
     if fail_over is None:
         options.refuse_without_effect(["--min-runs"], "without --fail-over")
-    period = options.describe_window(run_filters, "runs triggered", result.tz)
+    period = options.describe_window(window, "runs triggered", result.tz)
     groups = grouping.Groups(by or (["deployment"] if streaks else []), "runs", service)
-    frame = groups.add_names(service.runs(run_filters))
+    frame = groups.add_names(service.runs(window))
     keys = groups.keys or None
     empty = options.nothing_in(period, "runs")
     if errors:
@@ -71,7 +71,7 @@ def runs(
         result.print_frame(found, columns, empty=empty, notes=period)
     elif streaks:
         found = qd.failure_streaks(frame, by=keys)
-        notes = period if run_filters["since"] is None else [*period, _STREAKS_OF_A_PERIOD]
+        notes = period if window["since"] is None else [*period, _STREAKS_OF_A_PERIOD]
         result.print_frame(found, [*groups.columns(found), *_streak_columns(result.tz)], empty=empty, notes=notes)
     else:
         rates = qd.run_failure_rates(frame, by=keys, freq=freq, tz=result.tz)

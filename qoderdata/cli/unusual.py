@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     default=10,
 )
 @options.time_option("--now", "Time up to which unfinished runs have been running (default: when they were read).")
-@options.run_filters()
+@options.run_window()
 @options.service_of_runs
 @options.output_form(times="of the times shown")
 def unusual(
@@ -40,7 +40,7 @@ def unusual(
     threshold: float,
     min_runs: int,
     now: str | None,
-    run_filters: dict[str, Any],
+    window: dict[str, Any],
     service: options.Service,
     result: Output,
 ) -> None:
@@ -51,9 +51,9 @@ def unusual(
     """
     from qoderdata.frames import fetched_at  # noqa: PLC0415 - imports pandas
 
-    period = options.describe_window(run_filters, "runs triggered", result.tz)
+    period = options.describe_window(window, "runs triggered", result.tz)
     groups = grouping.Groups(["deployment"], "runs", service)
-    runs = service.runs(run_filters)
+    runs = service.runs(window)
     present = fetched_at(runs) if now is None else parsing.parse_instant(now, name="now")
     notes = _notes(runs)
     runs = groups.add_names(runs)
