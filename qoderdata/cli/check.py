@@ -52,7 +52,7 @@ def check(
     """
     history = max(_LEAST, 2 * parse_span(recent, name="--recent"), parse_span(since, name="--since"))
     snapshots = service.snapshots(since)
-    deployments = service.deployments({"include_archived": True})
+    deployments = service.deployments()
     runs = service.runs({"since": history})
     deployments = service.with_streaks(deployments)
     has_budgets = deployments["budget_max_credit_cost"].notna().any()

@@ -59,14 +59,14 @@ class Groups:
         self.metadata = [word for word in by if word not in {*columns, *WORDS, *_NAMES}]
         lacks_environment = "environment_id" in self.keys and "environment_id" not in columns
         if table != "deployments" and (self.metadata or lacks_environment):
-            deployments = _deployments(service)
+            deployments = service.deployments()
         if deployments is not None and self.metadata:
             _require(self.metadata, deployments, columns)
         #: Deployments that tell the environment of each row, where the table does not.
         self.environments_of = deployments if lacks_environment else None
         lists = {}
         if own in self.keys and own != "id":
-            lists["deployments"] = optional(lambda: _deployments(service)) if deployments is None else deployments
+            lists["deployments"] = optional(service.deployments) if deployments is None else deployments
         elif self.metadata and table != "deployments":
             lists["deployments"] = deployments
         if "agent_id" in self.keys:
@@ -129,10 +129,6 @@ def _key(word: str, columns: Sequence[str], own: str) -> str:
     if key == "deployment_id":
         return own
     return key if key in columns or key in _NAMES else f"metadata_{key}"
-
-
-def _deployments(service: Service) -> pd.DataFrame:
-    return service.deployments({"include_archived": True})
 
 
 def optional(load: Callable[[], pd.DataFrame]) -> pd.DataFrame | None:

@@ -287,8 +287,9 @@ class Service:
             output.note(f"no {what} passes the filters: {' '.join(words)}")
         return found
 
-    def deployments(self, filters: dict[str, Any]) -> pd.DataFrame:
-        """Load deployments that pass filters."""
+    def deployments(self, filters: dict[str, Any] | None = None) -> pd.DataFrame:
+        """Load deployments that pass filters, by default all, archived ones too."""
+        filters = {"include_archived": True} if filters is None else filters
         with advice_on_archived(filters):
             return self.load_filtered(qd.load_deployments, filters, what="deployment")
 
