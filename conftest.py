@@ -28,6 +28,8 @@ from qoderdata.client import retries
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterator
 
+    from qoderdata.sandbox import Sandbox
+
 _LEAKS = (
     "QODER_ACCESS_TOKEN",
     "QODER_PAT",
@@ -145,6 +147,28 @@ def nobodys_machine(
         empty_homes.append(home)
     if "matplotlib.pyplot" in sys.modules:
         sys.modules["matplotlib.pyplot"].close("all")
+
+
+@pytest.fixture(scope="module")
+def shared_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a cache folder for all tests of a module."""
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture
+def shared_account(sandbox: Sandbox, shared_cache: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Point the environment at the module's sandbox and its one cache, and work in an empty folder."""
+    monkeypatch.setenv("QODER_ACCESS_TOKEN", sandbox.pat)
+    monkeypatch.setenv("QODER_MANAGED_BASE_URL", sandbox.base_url)
+    monkeypatch.setenv("QODERDATA_CACHE_DIR", str(shared_cache))
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture
+def empty_cache(shared_account: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Point the environment at the module's sandbox and an empty cache."""
+    del shared_account  # which has set the rest
+    monkeypatch.setenv("QODERDATA_CACHE_DIR", str(tmp_path / "cache"))
 
 
 @pytest.fixture(autouse=True)

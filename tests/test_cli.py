@@ -11,6 +11,7 @@ import shlex
 import signal
 import subprocess
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
     from conftest import ScriptedService
 
 # Which fonts a machine has is not what is shown here.
-pytestmark = pytest.mark.filterwarnings("ignore:no installed font")
+pytestmark = [pytest.mark.filterwarnings("ignore:no installed font"), pytest.mark.usefixtures("shared_account")]
 
 #: The sandbox's clock stands in June 2026, so that `--since 30D` finds no run.
 NO_RUN_IN_TIME = pytest.mark.filterwarnings("default:no run is in the time asked for")
@@ -42,20 +43,6 @@ TOKEN_VARIABLE, URL_VARIABLE = "QODER_ACCESS_TOKEN", "QODER_MANAGED_BASE_URL"
 def sandbox() -> Iterator[Sandbox]:
     with Sandbox(deployments=60, seed=7) as served:
         yield served
-
-
-@pytest.fixture(scope="module")
-def shared_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("cache")
-
-
-@pytest.fixture(autouse=True)
-def account(sandbox: Sandbox, shared_cache: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Point the environment at the sandbox and at one cache for all tests, and work in an empty folder."""
-    monkeypatch.setenv(TOKEN_VARIABLE, sandbox.pat)
-    monkeypatch.setenv("QODERDATA_CACHE_DIR", str(shared_cache))
-    monkeypatch.setenv(URL_VARIABLE, sandbox.base_url)
-    monkeypatch.chdir(tmp_path)
 
 
 def leaves(command: click.Command, words: tuple[str, ...] = ()) -> dict[tuple[str, ...], Command]:
@@ -169,11 +156,6 @@ def test_the_shell_can_complete() -> None:
     assert {line.partition(",")[2] for line in done.stdout.splitlines()} == {"runs", "report"}
 
 
-@pytest.fixture
-def empty_cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setenv("QODERDATA_CACHE_DIR", str(tmp_path / "cache"))
-
-
 @pytest.mark.parametrize("ending", [signal.SIGINT, signal.SIGTERM])
 def test_the_sandbox_serves_until_it_is_interrupted(ending: signal.Signals, sandbox: Sandbox) -> None:
     command = [sys.executable, "-m", "qoderdata", *shlex.split(LEAVES["sandbox",].example)[1:]]
@@ -233,12 +215,10 @@ def test_refresh_all_reads_the_whole_list_again(sandbox: Sandbox) -> None:
 @pytest.mark.usefixtures("empty_cache")
 def test_a_run_of_2_to_the_62_milliseconds_ends_no_command(capsys: pytest.CaptureFixture[str]) -> None:
     """An exit code of 1 would say that a rate is too high."""
-    with Sandbox(deployments=3, seed=7, runs=9) as small, pytest.MonkeyPatch.context() as patch:
+    with Sandbox(deployments=3, seed=7, runs=9) as small:
         small.rewrite(small.runs[4] | {"status": "completed", "duration_ms": 2**62})
-        patch.setenv(TOKEN_VARIABLE, small.pat)
-        patch.setenv(URL_VARIABLE, small.base_url)
         for words in ("runs --fail-over 1", "report x.html --runs", "unusual", "compare"):
-            assert main(words.split()) == 0, words
+            assert main([*words.split(), "--base-url", small.base_url]) == 0, words
     assert "Traceback" not in capsys.readouterr().err
 
 
@@ -491,7 +471,10 @@ def test_verbose_works_before_and_after_the_command(words: list[str], capsys: py
 @pytest.mark.parametrize(
     "words", ["runs --since 1min", "missed --since 1h", "report r.html --runs", "pull runs --since 1h"]
 )
-def test_a_time_without_runs_says_when_the_newest_was(words: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_time_without_runs_says_when_the_newest_was(
+    words: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(qd, "write_report", lambda *_, **__: None)
     assert main(words.split()) == 0
     newest = qd.load_runs()["triggered_at"].max()
     assert f"the newest was triggered at {newest:%Y-%m-%d %H:%M} UTC\n" in capsys.readouterr().err
@@ -677,16 +660,17 @@ def test_offline_says_how_to_store_archived_deployments(words: str, capsys: pyte
     assert "archived" not in capsys.readouterr().err
 
 
+@pytest.mark.usefixtures("empty_cache")
 def test_agents_are_asked_for_only_where_one_is_chosen(
-    sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    sandbox: Sandbox, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setenv("QODERDATA_CACHE_DIR", str(tmp_path / "cache"))
     sandbox.requests.clear()
     assert main(["pull", "deployments", "--created-since", "2036-01-01T00:00Z"]) == 0
     assert {request.path for request in sandbox.requests} == {"/deployments"}
     assert "no deployment passes the filters: --created-since 2036" in capsys.readouterr().err
 
 
+@pytest.mark.filterwarnings("default:.* completed runs are assumed")
 @pytest.mark.usefixtures("empty_cache")
 def test_the_greatest_page_size_is_found_out_once(sandbox: Sandbox) -> None:
     sandbox.requests.clear()
@@ -694,17 +678,16 @@ def test_the_greatest_page_size_is_found_out_once(sandbox: Sandbox) -> None:
     refused = [request.path for request in sandbox.requests if request.status == 400]
     assert refused == ["/deployments"]
     assert "/deployment_runs" in {request.path for request in sandbox.requests}
+    with Sandbox(deployments=25, seed=7, runs=250, edition="D", now=datetime.now(UTC)) as newest:
+        assert main(["check", "--base-url", newest.base_url]) == 1  # it has no counters: runs are loaded twice
+        assert [request.path for request in newest.requests if request.status == 400] == ["/deployments"]
 
 
+@pytest.mark.usefixtures("empty_cache")
 @pytest.mark.parametrize("fault", ["403", "404"])
 def test_an_agent_that_nothing_starts_is_said_without_the_names_too(
-    sandbox: Sandbox,
-    monkeypatch: pytest.MonkeyPatch,
-    tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
-    fault: str,
+    sandbox: Sandbox, capsys: pytest.CaptureFixture[str], fault: str
 ) -> None:
-    monkeypatch.setenv("QODERDATA_CACHE_DIR", str(tmp_path / "cache"))
     sandbox.requests.clear()
     sandbox.misbehave(fault, at=2)  # the first request finds out the greatest page size
     assert main(["pull", "deployments", "--agent", "nobody"]) == 0
@@ -883,8 +866,12 @@ def test_the_newest_edition_is_shown_as_the_others(capsys: pytest.CaptureFixture
 
 
 @pytest.mark.parametrize("edition", ["C", "D"])
-def test_the_demo_writes_what_it_says(edition: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_demo_writes_what_it_says(
+    edition: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     """In D the counters are counted and the outcomes come from events; the files and tables are the same."""
+    # `test_installs` draws the pictures, which takes longest.
+    monkeypatch.setattr("matplotlib.figure.Figure.savefig", lambda _, path, **__: path.touch())
     assert main(["demo", "--out", "out", "--deployments", "12", "--runs", "60", "--edition", edition]) == 0
     text = capsys.readouterr().out
     written = {
@@ -916,13 +903,10 @@ def test_h_shows_the_help() -> None:
 
 @pytest.mark.filterwarnings("default:the outcome of")
 @pytest.mark.usefixtures("empty_cache")
-def test_deployments_without_a_known_outcome_are_said_to_be_left_out(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_deployments_without_a_known_outcome_are_said_to_be_left_out(capsys: pytest.CaptureFixture[str]) -> None:
     with Sandbox(deployments=30, seed=7, edition="D") as newest:
-        monkeypatch.setenv(TOKEN_VARIABLE, newest.pat)
-        monkeypatch.setenv(URL_VARIABLE, newest.base_url)
-        assert main(["failures", "--outcomes", "runs", "--min-runs", "0"]) == 0
+        words = "failures --outcomes runs --min-runs 0 --base-url"
+        assert main([*words.split(), newest.base_url]) == 0
         text = capsys.readouterr().out
         with_error = {one["deployment_id"] for one in newest.runs if one.get("error")}
         with_runs = {one["deployment_id"] for one in newest.runs}
@@ -939,7 +923,6 @@ def test_missed_triggers_need_no_outcomes(
 ) -> None:
     """Reading sessions would cost time, and a warning about assumed outcomes would be mailed by cron."""
     with Sandbox(deployments=30, seed=7, edition="D", left_out=6) as newest:
-        monkeypatch.setenv(TOKEN_VARIABLE, newest.pat)
         monkeypatch.setenv(URL_VARIABLE, newest.base_url)
         window: dict[str, Any] = {"since": "2026-05-15T00:00Z", "until": "2026-06-15T00:00Z"}
         words = [word for name, bound in window.items() for word in (f"--{name}", bound)]

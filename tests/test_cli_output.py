@@ -33,8 +33,13 @@ if TYPE_CHECKING:
 
     from conftest import ScriptedService
 
+pytestmark = pytest.mark.usefixtures("shared_account")
+
 HOSTILE = "evil\n\x1b[31m| [red]name[/red] \x07\x9b2J\u202egnp.exe http://evil.example/?a|b www.evil.example"
 NOW = "2026-06-15T01:30:20Z"
+SINCE = "--since 2026-05-01T00:00Z"
+#: Of what the service gives ids: long hexadecimal numbers after a prefix.
+ID = re.compile(r"\b(?:dep|agent|env|drun|sess)_[0-9a-f]{5,}")
 
 
 @pytest.fixture(scope="module")
@@ -44,26 +49,12 @@ def sandbox() -> Iterator[Sandbox]:
         yield served
 
 
-@pytest.fixture(scope="module")
-def shared_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("cache")
-
-
-@pytest.fixture(autouse=True)
-def account(sandbox: Sandbox, shared_cache: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setenv("QODER_PAT", sandbox.pat)
-    monkeypatch.setenv("QODERDATA_CACHE_DIR", str(shared_cache))
-    monkeypatch.setenv("QODER_MANAGED_BASE_URL", sandbox.base_url)
-    monkeypatch.chdir(tmp_path)
-
-
 @pytest.fixture
-def newest_edition(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Sandbox]:
+def newest_edition(empty_cache: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[Sandbox]:
     """Serve an account of the present that speaks the newest edition."""
+    del empty_cache  # which has set the rest
     with Sandbox(deployments=15, seed=7, edition="D", runs=80, now=datetime.now(UTC)) as served:
-        monkeypatch.setenv("QODER_PAT", served.pat)
         monkeypatch.setenv("QODER_MANAGED_BASE_URL", served.base_url)
-        monkeypatch.setenv("QODERDATA_CACHE_DIR", str(tmp_path / "cache"))
         yield served
 
 
@@ -80,41 +71,69 @@ def terminal(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
     return be_a_terminal
 
 
+def printed_at(
+    widths: tuple[int, ...], words: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Iterator[tuple[int, list[str]]]:
+    """Run a command once, and yield the lines of its result as a terminal of each width shows them."""
+    printed = []
+    print_frame = Output.print_frame
+    with monkeypatch.context() as patched:
+        patched.setattr(Output, "print_frame", lambda *given, **named: printed.append((given, named)))
+        assert main(words.split()) == 0
+    ((given, named),) = printed
+    for width in widths:
+        monkeypatch.setenv("COLUMNS", str(width))
+        print_frame(*given, **named)
+        yield width, capsys.readouterr().out.splitlines()
+
+
 # -- tables ------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("columns", [60, 80, 120])
-@pytest.mark.parametrize(
-    "words",
-    [
-        "failures",
-        "failures --by agent_id --by status",
-        "runs --since all",
-        "runs --since all --by deployment_id --freq 7D --tz Asia/Shanghai",
-        "runs --since all --errors",
-        "runs --since all --errors --by agent_id",
-        "runs --since all --streaks --tz Asia/Shanghai",
-        "runs --since all --streaks --by agent_id",
-        f"triggers --start {NOW} --tz Asia/Shanghai",
-        f"triggers --start {NOW} --load 1h",
-        f"missed --since 2026-05-15T00:00Z --until {NOW}",
-        f"compare --until {NOW} --recent 14D --by team --by agent",
-        "errors --since all --by deployment",
-        f"unusual --since all --now {NOW} --threshold 2",
-        "costs --since all --by agent --freq 14D",
-        f"forecast --since all --start {NOW}",
-    ],
-)
-def test_a_table_fits_the_terminal(
-    words: str, columns: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+NAMELESS = [f"runs {SINCE}", f"runs {SINCE} --errors", f"triggers --start {NOW} --load 1h"]
+TABLES = [
+    "failures",
+    "failures --by agent",
+    "failures --by agent_id --by status",
+    "failures --by deployment --by environment",
+    f"runs {SINCE} --by deployment",
+    f"runs {SINCE} --by deployment_id --freq 7D --tz Asia/Shanghai",
+    f"runs {SINCE} --by agent --freq 14D",
+    f"runs {SINCE} --by environment",
+    f"runs {SINCE} --streaks --tz Asia/Shanghai",
+    f"runs {SINCE} --streaks --by agent_id",
+    f"runs {SINCE} --errors --by agent",
+    f"compare --until {NOW}",
+    f"compare --until {NOW} --recent 14D --by team --by agent",
+    f"errors {SINCE} --by agent",
+    f"errors {SINCE} --by deployment",
+    f"unusual {SINCE} --now {NOW} --threshold 2",
+    f"costs {SINCE}",
+    f"costs {SINCE} --by agent --freq 14D",
+    f"costs {SINCE} --by environment --freq 14D",
+    f"forecast {SINCE} --start {NOW}",
+    f"triggers --start {NOW} --tz Asia/Shanghai",
+    f"missed --since 2026-05-15T00:00Z --until {NOW}",
+]
+
+
+@pytest.mark.parametrize("words", [*TABLES, *NAMELESS])
+def test_a_table_fits_the_terminal_and_shows_names_before_ids(
+    words: str, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setenv("COLUMNS", str(columns))
-    assert main(words.split()) == 0
-    lines = capsys.readouterr().out.splitlines()
-    rule = next(index for index, line in enumerate(lines) if set(line) == {"─", " "})
-    assert rule in {1, 2}  # below a heading of one or two lines
-    assert lines[rule + 1]
-    assert max(map(cell_len, lines)) <= columns
+    names = [one["name"] for one in [*sandbox.deployments, *sandbox.agents, *sandbox.environments]]
+    has_names = words in TABLES
+    for columns, lines in printed_at((60, 80, 120, 1000), words, monkeypatch, capsys):
+        rule = next(index for index, line in enumerate(lines) if set(line) == {"─", " "})
+        assert rule in {1, 2}  # below a heading of one or two lines
+        assert lines[rule + 1]
+        assert max(map(cell_len, lines)) <= columns
+        text = "\n".join(lines)
+        if columns == 80:
+            assert (len({name for name in names if name[:8].strip() in text}) > 1) is has_names
+            assert ID.findall(text) == []
+        if columns == 1000:
+            assert (ID.search(text) is not None) is has_names
 
 
 @pytest.mark.parametrize("words", ["runs --since all --freq 1D", "costs --since all --by agent --freq 1D"])
@@ -337,14 +356,14 @@ def test_a_terminal_gets_no_control_characters_and_json_stays_json(
 
 
 @pytest.mark.parametrize("form", ["--csv", "--json"])
-def test_a_pipe_gets_the_exact_bytes(form: str, capfdbinary: pytest.CaptureFixture[bytes]) -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", "qoderdata", "failures", "--min-runs", "0", form], capture_output=True, check=True
-    )
-    text = done.stdout.decode("utf-8")
+def test_a_pipe_gets_the_exact_bytes(form: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    pipe = io.TextIOWrapper(io.BytesIO(), encoding="ascii", newline="\r\n")
+    monkeypatch.setattr(sys, "stdout", pipe)
+    assert main(["failures", "--min-runs", "0", form]) == 0
+    text = pipe.buffer.getvalue().decode("utf-8")
     names = csv.DictReader(io.StringIO(text, newline="")) if form == "--csv" else json.loads(text)
     assert HOSTILE in {row["name"] for row in names}
-    assert capfdbinary.readouterr().out == b""
+    assert "\r" not in text
 
 
 @given(st.text())
@@ -400,42 +419,50 @@ def test_markdown_shows_the_text_without_links(text: str) -> None:
 # -- a lost reader, a full disk, a slow service ------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("style", "limit", "code"), [("", 0.01, 1), ("", 1, 0), ("--csv", 0.01, 1)])
-def test_a_reader_that_has_seen_enough_hides_no_verdict(style: str, limit: float, code: int) -> None:
-    command = f"{shlex.quote(sys.executable)} -m qoderdata failures --top 500 {style} --fail-over {limit}"
-    done = subprocess.run(
-        ["/bin/bash", "-c", f"{command} | head -c 20; exit ${{PIPESTATUS[0]}}"],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert (done.returncode, done.stderr) == (code, "")
+def in_shell(command: str) -> subprocess.CompletedProcess[str]:
+    line = command.replace("qoderdata", f"{shlex.quote(sys.executable)} -m qoderdata")
+    return subprocess.run(["/bin/bash", "-c", line], capture_output=True, text=True, check=False)
+
+
+def test_a_reader_that_has_seen_enough_hides_no_verdict() -> None:
+    done = in_shell("qoderdata failures --top 500 --fail-over 0.01 | head -c 20; exit ${PIPESTATUS[0]}")
+    assert (done.returncode, done.stderr) == (1, "")
     assert len(done.stdout) == 20
 
 
+@pytest.mark.parametrize("style", ["--csv", "--json", "--markdown"])
+@pytest.mark.parametrize(("limit", "code"), [(0.01, 1), (1, 0)])
+def test_a_reader_that_has_gone_hides_no_verdict(
+    style: str, limit: float, code: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    with open(writer, "w", buffering=1, encoding="utf-8") as pipe:  # noqa: PTH123 - a descriptor
+        monkeypatch.setattr(sys, "stdout", pipe)
+        assert main(["failures", style, "--fail-over", str(limit)]) == code
+    assert capsys.readouterr().err == ""
+
+
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no /dev/full")  # noqa: PTH110 - a device
-def test_a_full_disk_is_one_line_and_code_2() -> None:
-    with open("/dev/full", "w", encoding="utf-8") as full:  # noqa: PTH123 - a device
-        done = subprocess.run(
-            [sys.executable, "-m", "qoderdata", "failures"],
-            stdout=full,
-            stderr=subprocess.PIPE,
-            text=True,
-            check=False,
-        )
-    assert done.returncode == 2
-    assert re.fullmatch(r"qoderdata: .*No space left.*\n", done.stderr)
+def test_a_full_disk_is_one_line_and_code_2(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for rows in ("1", "500"):  # fewer and more than one buffer
+        with open("/dev/full", "w", encoding="utf-8") as full:  # noqa: PTH123 - a device
+            monkeypatch.setattr(sys, "stdout", full)
+            assert main(["failures", "--top", rows]) == 2
+        assert re.fullmatch(r"qoderdata: .*No space left.*\n", capsys.readouterr().err)
 
 
-@pytest.mark.parametrize(("words", "closed"), [("failures --json", ">&-"), ("report r.html", ">&- 2>&-")])
-def test_no_standard_output_is_no_error(words: str, closed: str) -> None:
-    done = subprocess.run(
-        ["/bin/bash", "-c", f"{shlex.quote(sys.executable)} -m qoderdata {words} {closed}"],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert (done.returncode, done.stderr) == (0, "")
+def test_no_standard_output_is_no_error(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    done = in_shell("qoderdata report r.html >&- 2>&-")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    monkeypatch.setattr(sys, "stdout", None)
+    assert main(["failures", "--json"]) == 0
+    sys.stdout.close()  # the null device, to the end of the process
+    assert capsys.readouterr().err == ""
 
 
 def test_a_bug_does_not_look_like_a_finding(
@@ -453,15 +480,16 @@ def interrupt(*_: object, **__: object) -> None:
     raise KeyboardInterrupt
 
 
+@pytest.mark.usefixtures("empty_cache")
 def test_an_interrupted_pull_says_what_is_kept(
-    sandbox: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """The report is interrupted between two lists: the first one is not read again."""
     words = ["report", "r.html", "--runs", "--since", "all"]
-    monkeypatch.setenv("QODERDATA_CACHE_DIR", str(tmp_path / "cache"))
     with monkeypatch.context() as patched:
         patched.setattr(qd, "load_agents", interrupt)
         assert main(words) == 130
+    monkeypatch.setattr(qd, "write_report", lambda *_, **__: None)
     captured = capsys.readouterr()
     told = "interrupted; runs, sessions and events that were read so far are stored, and are not read again"
     assert (captured.out, captured.err.strip()) == ("", f"qoderdata: {told}")
@@ -590,6 +618,8 @@ def test_advice_that_is_for_python_alone_is_not_given(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("qoderdata.plots.labels._fonts_for", lambda characters: ((), characters & {"e"}))
+    monkeypatch.setattr("matplotlib.figure.Figure.savefig", lambda *_, **__: None)
+    monkeypatch.setattr(qd, "write_report", lambda *_, **__: None)
     assert main(["demo", "--deployments", "5"]) == 0
     message = capsys.readouterr().err
     assert "no installed font has" in message
@@ -620,11 +650,10 @@ def test_findings_name_options_too(capsys: pytest.CaptureFixture[str]) -> None:
     assert "load_runs" not in text
     # Once all events were read, this is no advice any more.
     assert main(["pull", "runs", "--outcomes", "events"]) == 0
-    for outcomes in ("auto", "events"):
-        capsys.readouterr()
-        assert main(["check", "--json", "--doubtful", "0", "--outcomes", outcomes]) == 1
-        (finding,) = [one for one in json.loads(capsys.readouterr().out) if one["kind"] == "incomplete_data"]
-        assert finding["detail"].endswith("the service gave no session or no end for them.")
+    capsys.readouterr()
+    assert main(["check", "--json", "--doubtful", "0"]) == 1
+    (finding,) = [one for one in json.loads(capsys.readouterr().out) if one["kind"] == "incomplete_data"]
+    assert finding["detail"].endswith("the service gave no session or no end for them.")
 
 
 @pytest.mark.filterwarnings("default")
@@ -632,13 +661,10 @@ def test_findings_name_options_too(capsys: pytest.CaptureFixture[str]) -> None:
 def test_a_narrow_table_keeps_names_and_whole_figures(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    words = ["runs", "--since", "all", "--by", "agent", "--freq", "7D", "--top", "3", "--outcomes", "events"]
-    assert main(words) == 0
-    wide = capsys.readouterr().out.splitlines()[2]
-    for columns in (20, 40, 60):
-        monkeypatch.setenv("COLUMNS", str(columns))
-        assert main(words) == 0
-        heading, _, narrow, *_ = capsys.readouterr().out.splitlines()
+    words = "runs --since all --by agent --freq 7D --top 3 --outcomes events"
+    (_, lines), *printed = printed_at((1000, 20, 40, 60), words, monkeypatch, capsys)
+    wide = lines[2]
+    for columns, (heading, _, narrow, *_) in printed:
         assert heading.split() == ["agent", "from", "runs", "failed", "rate"]
         assert cell_len(narrow) <= max(columns, 60)
         name, *figures = re.split(r"  +", narrow)
@@ -646,8 +672,8 @@ def test_a_narrow_table_keeps_names_and_whole_figures(
         assert len(name) >= 5
         assert set(figures) <= set(re.split(r"  +", wide))
         assert "…" not in "".join(figures)
-        assert main(["errors", "--since", "all", "--outcomes", "events"]) == 0
-        heading, _, row, *_ = capsys.readouterr().out.splitlines()
+    words = "errors --since all --outcomes events"
+    for _, (heading, _, row, *_) in printed_at((20, 40, 60), words, monkeypatch, capsys):
         assert heading.split()[:4] == ["new", "failed", "error", "message"]
         assert re.search(r"\d  \w{8,}", row)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 from collections import Counter
+from functools import cache
 from pathlib import Path
 
 import grimp
@@ -48,16 +49,20 @@ SMALL: dict[str, str] = {
 }
 
 
+@cache
+def parse(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(encoding="utf-8"))
+
+
 def code_lines(path: Path) -> int:
     """Count lines that are neither blank, nor a comment, nor part of a docstring."""
-    text = path.read_text(encoding="utf-8")
     docstrings: set[int] = set()
-    for node in ast.walk(ast.parse(text)):
+    for node in ast.walk(parse(path)):
         if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
             first = node.body[0] if node.body else None
             if ast.get_docstring(node) is not None and first is not None and first.end_lineno is not None:
                 docstrings |= set(range(first.lineno, first.end_lineno + 1))
-    lines = enumerate(text.splitlines(), start=1)
+    lines = enumerate(path.read_text(encoding="utf-8").splitlines(), start=1)
     return sum(1 for number, line in lines if line.strip() and line.strip()[0] != "#" and number not in docstrings)
 
 
@@ -79,8 +84,8 @@ def test_no_two_files_have_one_name() -> None:
 
 
 def test_no_two_classes_have_one_name() -> None:
-    trees = [ast.parse(path.read_text(encoding="utf-8")) for path in sources()]
-    names = Counter(node.name for tree in trees for node in tree.body if isinstance(node, ast.ClassDef))
+    nodes = [node for path in sources() for node in parse(path).body]
+    names = Counter(node.name for node in nodes if isinstance(node, ast.ClassDef))
     assert len(names) > 100
     assert [name for name, count in names.items() if count > 1] == []
 

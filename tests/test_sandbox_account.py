@@ -32,7 +32,7 @@ Record = dict[str, Any]
 ACCOUNTS = {
     "default": Sandbox(),
     "tiny": Sandbox(deployments=8, seed=1),
-    "busy": Sandbox(deployments=60, seed=2, runs=6_000, left_out=25),
+    "busy": Sandbox(deployments=60, seed=2, runs=3_000, left_out=25),
     "after Europe's spring change": Sandbox(
         60, 3, runs=2_500, now=datetime(2026, 3, 30, 1, tzinfo=UTC), left_out=5
     ),

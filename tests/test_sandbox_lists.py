@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import product
+from operator import ge, gt, le, lt
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -10,10 +12,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from qoderdata.sandbox import Sandbox
-from qoderdata.sandbox.sample_values import nanoseconds
+from qoderdata.sandbox.sample_values import nanoseconds, stamp
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
 Record = dict[str, Any]
 Params = dict[str, Any]
@@ -70,7 +72,7 @@ def walk(sandbox: Sandbox, path: str, params: Params, *, cursor: str = "page") -
 
 
 def live(records: list[Record]) -> list[Record]:
-    return [record for record in records if record["archived_at"] is None]
+    return [record for record in records if record.get("archived_at") is None]
 
 
 def records_of(sandbox: Sandbox, root: str) -> list[Record]:
@@ -147,25 +149,31 @@ def test_filters_of_sessions(
     assert got == (expected[::-1] if order == "asc" else expected)
 
 
-@pytest.mark.parametrize("root", ["sessions", "agents", "environments"])
-@pytest.mark.parametrize("operator", ["gt", "gte", "lt", "lte"])
+@pytest.mark.parametrize(
+    ("root", "operator"),
+    [
+        ("deployments", "gte"),
+        ("deployments", "lte"),
+        *product(["runs", "sessions", "agents", "environments"], ["gt", "gte", "lt", "lte"]),
+    ],
+)
 def test_the_time_of_creation_is_understood_from_edition_c_on(
     sandbox: Sandbox, edition: str, root: str, operator: str
 ) -> None:
+    """To the nanosecond, as the time stamps are."""
     records = live(records_of(sandbox, root))
-    at = records[len(records) // 2]["created_at"]
-    compare: dict[str, Callable[[int, int], bool]] = {
-        "gt": lambda one, other: one > other,
-        "gte": lambda one, other: one >= other,
-        "lt": lambda one, other: one < other,
-        "lte": lambda one, other: one <= other,
-    }
-    kept = [one for one in records if compare[operator](nanoseconds(one["created_at"]), nanoseconds(at))]
-    got = walk(sandbox, f"/{root}", {f"created_at[{operator}]": at, "limit": 100})
-    assert got == (records if edition in "AB" else kept)
+    middle = records[len(records) // 2]["created_at"]
+    compare = {"gt": gt, "gte": ge, "lt": lt, "lte": le}[operator]
+    for shift in (-1, 0, 1) if edition in "CD" else (0,):
+        at = nanoseconds(middle) + shift
+        text = f"{stamp(at)[:19]}.{at % 10**9:09d}Z"
+        kept = [one for one in records if compare(nanoseconds(one["created_at"]), at)]
+        path = "/deployment_runs" if root == "runs" else f"/{root}"
+        got = walk(sandbox, path, {f"created_at[{operator}]": text, "limit": 100})
+        assert got == (records if edition in "AB" else kept)
 
 
-@pytest.mark.parametrize("limit", [7, 100])
+@pytest.mark.parametrize("limit", [30, 100])
 @pytest.mark.parametrize("cursor", ["page", "after_id"])
 def test_events_are_paged_in_both_orders(
     sandbox: Sandbox, longest: str, edition: str, limit: int, cursor: str
@@ -178,9 +186,9 @@ def test_events_are_paged_in_both_orders(
     assert walk(sandbox, path, {"limit": limit, "order": "asc"}, cursor=cursor) == events
     assert walk(sandbox, path, {"limit": limit, "order": "desc"}, cursor=cursor) == events[::-1]
     chosen = [event for event in events if event["type"] in EVENT_TYPES]
-    got = walk(sandbox, path, {"limit": limit, "types[]": EVENT_TYPES}, cursor=cursor)
+    got = walk(sandbox, path, {"limit": limit // 30, "types[]": EVENT_TYPES}, cursor=cursor)
     assert got == chosen
-    assert len(chosen) < len(events)
+    assert 3 < len(chosen) < len(events)
 
 
 def test_events_before_one_are_those_just_before_it(sandbox: Sandbox, longest: str, edition: str) -> None:
@@ -220,27 +228,6 @@ def test_sessions_that_an_edition_does_not_know_are_not_found(sandbox: Sandbox) 
 
 
 @pytest.mark.parametrize(
-    ("path", "param", "value"),
-    [
-        ("/sessions", "statuses[]", "done"),
-        ("/sessions", "order", "newest"),
-        ("/sessions", "agent_version", "one"),
-        ("/sessions", "include_archived", "yes"),
-        ("/sessions", "created_at[gte]", "yesterday"),
-        ("/agents", "created_at[lt]", "never"),
-        ("/environments", "include_archived", "1"),
-        ("{session}/events", "order", "up"),
-        ("/deployment_runs", "trigger_type", "retry"),
-        ("/deployment_runs", "has_error", "1"),
-    ],
-)
-def test_impossible_values_are_refused_by_name(sandbox: Sandbox, path: str, param: str, value: str) -> None:
-    sandbox.edition = "D"
-    response = ask(sandbox, path.format(session=f"/sessions/{sandbox.sessions[0]['id']}"), {param: value})
-    assert (response.status_code, response.json()["error"]["param"]) == (400, param)
-
-
-@pytest.mark.parametrize(
     ("path", "param"),
     [
         ("/deployments", "sort"), ("/deployments", "created_at[gt]"), ("/deployments/{deployment}", "x"),
@@ -265,23 +252,6 @@ def test_unknown_parameters_are_refused_by_edition_d_only(
         assert response.status_code == 200
 
 
-@pytest.mark.parametrize("trigger", ["manual", "schedule", ""])
-@pytest.mark.parametrize("has_error", ["true", "false", ""])
-def test_filters_of_runs_in_edition_d(sandbox: Sandbox, trigger: str, has_error: str) -> None:
-    sandbox.edition = "D"
-    expected = [
-        run
-        for run in sandbox.runs
-        if trigger in ("", run["trigger_context"]["type"])
-        and (not has_error or (run["error"] is not None) == (has_error == "true"))
-    ]
-    sent = {"trigger_type": trigger, "has_error": has_error, "limit": "100"}
-    assert walk(sandbox, "/deployment_runs", {name: text for name, text in sent.items() if text}) == expected
-    middle = sandbox.runs[200]["created_at"]
-    newer = [run for run in expected if nanoseconds(run["created_at"]) >= nanoseconds(middle)]
-    assert walk(sandbox, "/deployment_runs", sent | {"created_at[gte]": middle}) == newer
-
-
 def test_one_run_of_a_deployment(sandbox: Sandbox, edition: str) -> None:
     run, other = (
         sandbox.runs[3],
@@ -299,16 +269,7 @@ def test_the_log_has_all_values_of_a_parameter(sandbox: Sandbox) -> None:
     assert request.query == {"statuses[]": "idle", "limit": "5"}
 
 
-@pytest.mark.parametrize("fault", ["overlap", "repeat-cursor", "no-cursor"])
-def test_faults_are_met_by_the_new_lists(sandbox: Sandbox, longest: str, fault: str) -> None:
-    sandbox.edition = "D"
-    first = get(sandbox, "/sessions", {"limit": 5})
-    sandbox.misbehave(fault)
-    page = get(sandbox, "/sessions", {"limit": 5, "page": first["last_id"]})
-    if fault == "overlap":
-        assert page["data"][0] == first["data"][-1]
-    else:
-        assert (page["last_id"], page["has_more"]) == ({"repeat-cursor": first["last_id"]}.get(fault), True)
+def test_a_page_of_events_may_show_a_record_again(sandbox: Sandbox, longest: str) -> None:
     path = f"/sessions/{longest}/events"
     start = get(sandbox, path, {"limit": 5})
     sandbox.misbehave("overlap")

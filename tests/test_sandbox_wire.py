@@ -226,14 +226,14 @@ LISTS: dict[str, Callable[[Sandbox], tuple[str, Params, list[Record]]]] = {
 
 
 @pytest.mark.parametrize("name", LISTS)
-@pytest.mark.parametrize("limit", ["1", "7", "100"])
+@pytest.mark.parametrize("limit", ["1", "70"])
 @pytest.mark.parametrize("cursor", ["after_id", "page"])
 def test_a_walk_gives_every_record_once_newest_first(
     sandbox: Sandbox, *, edition: str, name: str, limit: str, cursor: str
 ) -> None:
     path, params, expected = LISTS[name](sandbox)
-    if len(expected) > 300 and limit == "1":
-        limit = "50"
+    if len(expected) > 100 and limit == "1":
+        limit = "23"
     before = len(sandbox.requests)
     assert walk(sandbox, path, params | {"limit": limit}, cursor=cursor) == expected, edition
     assert len(sandbox.requests) - before == max(1, -(-len(expected) // int(limit)))
@@ -387,37 +387,6 @@ def test_filters_of_deployments(
     )
 
 
-@pytest.mark.parametrize("operator", ["gte", "lte"])
-def test_deployments_by_time_of_creation_are_understood_from_edition_c_on(
-    sandbox: Sandbox, edition: str, operator: str
-) -> None:
-    records = live(sandbox)
-    at = records[40]["created_at"]
-    got = walk(sandbox, "/deployments", {f"created_at[{operator}]": at, "limit": "100"})
-    assert got == ([records[:41], records[40:]][operator == "lte"] if edition in "CD" else records)
-
-
-@pytest.mark.parametrize("operator", ["gt", "gte", "lt", "lte"])
-@pytest.mark.parametrize("shift", [-1, 0, 1])
-def test_runs_by_time_of_creation_are_understood_from_edition_c_on(
-    sandbox: Sandbox, edition: str, operator: str, shift: int
-) -> None:
-    """To the nanosecond, as the time stamps are."""
-    records = sandbox.runs
-    at = nanoseconds(records[700]["created_at"]) + shift
-    text = f"{records[700]['created_at'][:19]}.{at % 10**9:09d}Z"
-    assert nanoseconds(text) == at
-    compare: dict[str, Callable[[int], bool]] = {
-        "gt": lambda created: created > at,
-        "gte": lambda created: created >= at,
-        "lt": lambda created: created < at,
-        "lte": lambda created: created <= at,
-    }
-    expected = [record for record in records if compare[operator](nanoseconds(record["created_at"]))]
-    got = walk(sandbox, "/deployment_runs", {f"created_at[{operator}]": text, "limit": "100"})
-    assert got == (expected if edition in "CD" else records)
-
-
 def test_offsets_in_times_are_understood(sandbox: Sandbox) -> None:
     sandbox.edition = "C"
     replies = [
@@ -433,18 +402,20 @@ def test_offsets_in_times_are_understood(sandbox: Sandbox) -> None:
     trigger=st.sampled_from(["manual", "schedule", "retry", ""]),
     has_error=st.sampled_from(["true", "false", ""]),
     deployment=st.sampled_from([0, 3, None, "dep_0"]),
-    edition_=st.sampled_from("ABC"),
+    edition_=st.sampled_from("ABCD"),
 )
 def test_filters_of_runs(
     *, sandbox: Sandbox, status: str, trigger: str, has_error: str, deployment: int | str | None, edition_: str
 ) -> None:
     sandbox.edition = edition_
+    if edition_ == "D":
+        status, trigger = "", trigger.replace("retry", "schedule")
     records = sandbox.runs
     deployment_id = records[deployment]["deployment_id"] if isinstance(deployment, int) else deployment or ""
     expected = [
         run
         for run in records
-        if status in ("", run["status"])
+        if status in ("", run.get("status"))
         and trigger in ("", run["trigger_context"]["type"])
         and (not has_error or (run["error"] is not None) == (has_error == "true"))
         and deployment_id in ("", run["deployment_id"])
@@ -475,25 +446,37 @@ def test_filters_of_one_deployments_runs(sandbox: Sandbox, edition: str) -> None
 
 
 @pytest.mark.parametrize(
-    ("path", "param", "value"),
+    ("edition_", "path", "param", "value"),
     [
-        ("/deployments", "status", "archived"),
-        ("/deployments", "include_archived", "yes"),
-        ("/deployments", "created_at[gte]", "yesterday"),
-        ("/deployments", "created_at[lte]", "2026-06-15"),
-        ("/deployment_runs", "status", "done"),
-        ("/deployment_runs", "trigger_type", "cron"),
-        ("/deployment_runs", "has_error", "1"),
-        ("/deployment_runs", "created_at[gt]", "2026-06-15T00:00:00"),
-        ("/deployment_runs", "created_at[lt]", "2026-06-15T00:00:00 00:00"),
-        ("{}", "status", "ok"),
-        ("{}", "triggered_after", "1718000000"),
-        ("{}", "triggered_before", "never"),
+        ("C", "/deployments", "status", "archived"),
+        ("C", "/deployments", "include_archived", "yes"),
+        ("C", "/deployments", "created_at[gte]", "yesterday"),
+        ("C", "/deployments", "created_at[lte]", "2026-06-15"),
+        ("C", "/deployment_runs", "status", "done"),
+        ("C", "/deployment_runs", "trigger_type", "cron"),
+        ("D", "/deployment_runs", "trigger_type", "retry"),
+        ("C", "/deployment_runs", "has_error", "1"),
+        ("D", "/deployment_runs", "has_error", "1"),
+        ("C", "/deployment_runs", "created_at[gt]", "2026-06-15T00:00:00"),
+        ("C", "/deployment_runs", "created_at[lt]", "2026-06-15T00:00:00 00:00"),
+        ("C", "/deployments/{deployment}/runs", "status", "ok"),
+        ("C", "/deployments/{deployment}/runs", "triggered_after", "1718000000"),
+        ("C", "/deployments/{deployment}/runs", "triggered_before", "never"),
+        ("D", "/sessions", "statuses[]", "done"),
+        ("D", "/sessions", "order", "newest"),
+        ("D", "/sessions", "agent_version", "one"),
+        ("D", "/sessions", "include_archived", "yes"),
+        ("D", "/sessions", "created_at[gte]", "yesterday"),
+        ("D", "/agents", "created_at[lt]", "never"),
+        ("D", "/environments", "include_archived", "1"),
+        ("D", "/sessions/{session}/events", "order", "up"),
     ],
 )
-def test_impossible_values_are_refused_by_name(sandbox: Sandbox, path: str, param: str, value: str) -> None:
-    sandbox.edition = "C"
-    path = path.format(f"/deployments/{sandbox.deployments[0]['id']}/runs")
+def test_impossible_values_are_refused_by_name(
+    sandbox: Sandbox, edition_: str, path: str, param: str, value: str
+) -> None:
+    sandbox.edition = edition_
+    path = path.format(deployment=sandbox.deployments[0]["id"], session=sandbox.sessions[0]["id"])
     reply = get(sandbox, path, {param: value})
     assert (reply.status, reply.json["error"]["type"]) == (400, "invalid_request_error")
     assert reply.json["error"]["param"] == param
@@ -501,6 +484,7 @@ def test_impossible_values_are_refused_by_name(sandbox: Sandbox, path: str, para
 
 
 def test_unknown_parameters_are_ignored_and_empty_ones_are_none(sandbox: Sandbox) -> None:
+    sandbox.edition = "C"
     expected = get(sandbox, "/deployments").ids
     assert get(sandbox, "/deployments", {"created_by": "me", "sort": "name"}).ids == expected
     assert (

@@ -23,10 +23,9 @@ if TYPE_CHECKING:
     metavar="TIME|AGE",
     help="Compare with the last snapshot at or before then (default 7D); where there is none, with the first.",
 )
-@options.tz_option("of the times shown")
 @options.service
-@options.output_form
-def changes(*, since: str, tz: str, service: options.Service, result: Output) -> None:
+@options.output_form(times="of the times shown")
+def changes(*, since: str, service: options.Service, result: Output) -> None:
     """Show what changed in the deployments since an earlier time.
 
     Each pull of the whole list stores a snapshot; this compares one with the present. A change that was undone in
@@ -44,7 +43,7 @@ def changes(*, since: str, tz: str, service: options.Service, result: Output) ->
             empty="there was no snapshot to compare with; the first one is stored now",
         )
         return
-    at = format_time(fetched_at(before), tz)
+    at = format_time(fetched_at(before), result.tz)
     found = qd.changes(before, after)
     columns = [*DEPLOYMENT, TableColumn("change", describe_change, "prose")]
     result.print_frame(found, columns, empty=f"nothing changed since {at}", notes=[f"since the snapshot of {at}"])

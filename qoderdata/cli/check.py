@@ -33,17 +33,13 @@ _LEAST = timedelta(days=30)
 @options.share_option(
     "--doubtful", "Share of outcomes that may be assumed or unknown (default 0.05).", default=0.05, most=1
 )
-@options.tz_option("of the times shown")
-@options.outcomes
-@options.service
-@options.output_form
+@options.service_of_runs
+@options.output_form(times="of the times shown")
 def check(
     *,
     fail_on: str,
     since: str,
     recent: str,
-    tz: str,
-    outcomes: str,
     service: options.Service,
     result: Output,
     **thresholds: Any,  # noqa: ANN401 - those of the library's `check`
@@ -56,13 +52,13 @@ def check(
     """
     history = max(_LEAST, 2 * parse_span(recent, name="--recent"), parse_span(since, name="--since"))
     snapshots = service.snapshots(since)
-    deployments = service.deployments({"include_archived": True})
-    runs = service.runs({"since": history, "outcomes": outcomes})
-    deployments = options.with_streaks(deployments, service, outcomes)
+    deployments = service.deployments()
+    runs = service.runs({"since": history})
+    deployments = service.with_streaks(deployments)
     has_budgets = deployments["budget_max_credit_cost"].notna().any()
     sessions = service.load(qd.load_sessions, since=history) if has_budgets else None
     found = qd.check(
-        deployments, runs, sessions, snapshots=snapshots, since=since, recent=recent, tz=tz, **thresholds
+        deployments, runs, sessions, snapshots=snapshots, since=since, recent=recent, tz=result.tz, **thresholds
     )
     found = options.spell_findings(found)
     waiting = int(runs["status"].eq("waiting").sum())
@@ -70,10 +66,10 @@ def check(
     columns = [
         TableColumn("severity", lambda row: row.severity, "fixed", is_alert=lambda row: row.severity == "error"),
         TableColumn("what", lambda row: row.detail, "prose", readable=60),
-        TableColumn("since", lambda row: format_time(row.since, tz), "fixed", optional=MINOR),
+        TableColumn("since", lambda row: format_time(row.since, result.tz), "fixed", optional=MINOR),
         TableColumn("deployment", lambda row: row.deployment_id, "id", optional=MINOR),
     ]
     verdict = "nothing is wrong" if len(deployments) else "nothing is wrong, as there are no deployments"
-    result.print_frame(found, columns, empty="; ".join([verdict, *notes]), notes=notes, tz=tz)
+    result.print_frame(found, columns, empty="; ".join([verdict, *notes]), notes=notes)
     is_failure = found["severity"].eq("error") if fail_on == "error" else found["severity"].notna()
     return options.FOUND if is_failure.any() else 0

@@ -21,18 +21,14 @@ from qoderdata.formatting import MISSING, format_milliseconds, format_percent, f
 @options.span_option("--recent", "The recent period (default 7D).", default="7D", may_be_zero=False)
 @options.span_option("--baseline", "The period before it (default: as long).", may_be_zero=False)
 @click.option("--until", metavar="TIME|AGE", help="The end of the recent period (default: now).")
-@options.tz_option("of the times shown")
-@options.outcomes
-@options.service
-@options.output_form
+@options.service_of_runs
+@options.output_form(times="of the times shown")
 def compare(
     by: tuple[str, ...],
     *,
     recent: str,
     baseline: str | None,
     until: str | None,
-    tz: str,
-    outcomes: str,
     service: options.Service,
     result: Output,
 ) -> None:
@@ -44,11 +40,13 @@ def compare(
     end = parsing.parse_bound(until or now, now=now, name="until")
     begin = end - parsing.parse_span(recent, name="recent")
     begin_before = begin - parsing.parse_span(baseline or recent, name="baseline")
-    groups = grouping.resolve(by or ["deployment"], "runs", service)
-    runs = service.runs({"since": begin_before, "until": end, "outcomes": outcomes})
+    groups = grouping.Groups(by or ["deployment"], "runs", service)
+    runs = service.runs({"since": begin_before, "until": end})
     found = qd.compare_periods(groups.add_names(runs), by=groups.keys, recent=recent, baseline=baseline, until=end)
     columns = [*groups.columns(found), *_COLUMNS]
-    periods = f"recent: since {format_time(begin, tz)}; before: since {format_time(begin_before, tz)}"
+    periods = (
+        f"recent: since {format_time(begin, result.tz)}; before: since {format_time(begin_before, result.tz)}"
+    )
     result.print_frame(found, columns, empty=f"there are no runs; {periods}", notes=[periods, RATES_OF])
 
 

@@ -16,15 +16,13 @@ if TYPE_CHECKING:
 @options.command("costs", example="qoderdata costs --since 30D --by agent")
 @grouping.by_option("sessions", "Group by (default deployment)")
 @options.freq_option("1D or 1W")
-@options.tz_option("of windows")
 @options.window(since="30D", what="Created")
 @options.service
-@options.output_form
+@options.output_form(times="of windows")
 def costs(
     by: tuple[str, ...],
     *,
     freq: str | None,
-    tz: str,
     window: dict[str, Any],
     service: options.Service,
     result: Output,
@@ -35,11 +33,11 @@ def costs(
     """
     if freq is None:
         options.refuse_without_effect(["--tz"], "without --freq")
-    period = options.describe_window(window, "sessions created", tz)
-    groups = grouping.resolve(by or ["deployment"], "sessions", service)
+    period = options.describe_window(window, "sessions created", result.tz)
+    groups = grouping.Groups(by or ["deployment"], "sessions", service)
     sessions = groups.add_names(service.load(qd.load_sessions, **window))
-    found = qd.session_costs(sessions, by=groups.keys, freq=freq, tz=tz)
-    columns = [*groups.columns(found), *window_columns(found, tz), *_columns(found)]
+    found = qd.session_costs(sessions, by=groups.keys, freq=freq, tz=result.tz)
+    columns = [*groups.columns(found), *window_columns(found, result.tz), *_columns(found)]
     total = qd.session_costs(sessions, by=None)
     notes = [*_notes(sessions, total, by=groups.keys), *period]
     result.print_frame(

@@ -19,16 +19,14 @@ _SHORT = "less than 14 days of runs cannot tell which errors are new"
 @options.command("errors", example="qoderdata errors --since 30D --by agent")
 @grouping.by_option("runs", "Group by (default: all together)")
 @click.option("--new", "only_new", is_flag=True, help="Only errors first seen in the last 7 days.")
-@options.tz_option("of the times shown")
-@options.run_filters()
-@options.service
-@options.output_form
+@options.run_window()
+@options.service_of_runs
+@options.output_form(times="of the times shown")
 def errors(
     by: tuple[str, ...],
     *,
     only_new: bool,
-    tz: str,
-    run_filters: dict[str, Any],
+    window: dict[str, Any],
     service: options.Service,
     result: Output,
 ) -> None:
@@ -36,13 +34,13 @@ def errors(
 
     Messages are the same where only ids, numbers, addresses, paths and quoted texts differ.
     """
-    period = options.describe_window(run_filters, "runs triggered", tz)
-    groups = grouping.resolve(by, "runs", service)
-    runs = groups.add_names(service.runs(run_filters))
+    period = options.describe_window(window, "runs triggered", result.tz)
+    groups = grouping.Groups(by, "runs", service)
+    runs = groups.add_names(service.runs(window))
     found = qd.error_groups(runs, by=groups.keys or None)
     if only_new:
         found = found[found["is_new"]]
-    columns = [*groups.columns(found), *_columns(tz)]
+    columns = [*groups.columns(found), *_columns(result.tz)]
     times = runs["triggered_at"]
     is_short = len(runs) > 0 and times.max() - times.min() < _REACH
     if runs.empty:
@@ -51,7 +49,7 @@ def errors(
         empty = _SHORT
     else:
         empty = "; ".join(["no error is new" if only_new else "no run failed", *period])
-    result.print_frame(found, columns, empty=empty, notes=[*period, _SHORT] if is_short else period, tz=tz)
+    result.print_frame(found, columns, empty=empty, notes=[*period, _SHORT] if is_short else period)
 
 
 def _columns(tz: str) -> list[TableColumn]:

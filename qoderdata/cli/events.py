@@ -22,10 +22,9 @@ _LONGEST, _LONGEST_TYPE = 400, 40
 @click.option(
     "--type", "types", multiple=True, metavar="TYPE", help="Only events of this type, such as session.error."
 )
-@options.tz_option("of the times shown")
 @options.connection
-@options.output_form
-def events(id: str, *, types: tuple[str, ...], tz: str, service: options.Service, result: Output) -> None:  # noqa: A002 - click's name
+@options.output_form(times="of the times shown")
+def events(id: str, *, types: tuple[str, ...], service: options.Service, result: Output) -> None:  # noqa: A002 - click's name
     """Show what happened in a run's session, or in a session.
 
     Of too many events, the last are shown. `qoderdata errors --json` and `qoderdata unusual --json` tell ids of
@@ -39,12 +38,12 @@ def events(id: str, *, types: tuple[str, ...], tz: str, service: options.Service
     frame = qd.load_events(session_id, types=list(types) or None, client=client)
     columns = [
         TableColumn("#", lambda row: str(row.position), "number"),
-        TableColumn("time", lambda row: format_seconds(row.processed_at, tz), "fixed", optional=1),
+        TableColumn("time", lambda row: format_seconds(row.processed_at, result.tz), "fixed", optional=1),
         TableColumn("type", _type, "fixed", is_alert=lambda row: row.type == "session.error"),
         TableColumn("what", _what, "prose"),
     ]
     empty = f"session {one_line(session_id)} has no {'such ' if types else ''}events"
-    result.print_frame(frame, columns, empty=empty, newest=True, tz=tz)
+    result.print_frame(frame, columns, empty=empty, newest=True)
 
 
 def _session_of(client: qd.Client, id: str) -> str | None:  # noqa: A002 - as above

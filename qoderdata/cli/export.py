@@ -29,8 +29,7 @@ _TABLES = {
 @options.span_option("--horizon", "Length of time to look ahead, for triggers (default 7D).", default="7D")
 @options.time_option("--start", "Begin of that time, for triggers and lints, with its zone (default: now).")
 @options.deployment_filters()
-@options.outcomes
-@options.service
+@options.service_of_runs
 def export(
     what: str,
     path: Path,
@@ -38,7 +37,6 @@ def export(
     horizon: str,
     start: str | None,
     filters: dict[str, Any],
-    outcomes: str,
     service: options.Service,
 ) -> None:
     """Write a TABLE to a .csv or .parquet FILE.
@@ -48,7 +46,7 @@ def export(
     others = {option for those in _TABLES.values() for option in those} - set(_TABLES[what])
     options.refuse_without_effect(sorted(others), f"on {what}")
     if what == "failures":
-        table = qd.failure_rates(service.counted_deployments(filters, outcomes))
+        table = qd.failure_rates(service.counted_deployments(filters))
     else:
         table = service.deployments(filters)
         if what == "triggers":

@@ -15,19 +15,15 @@ from qoderdata.formatting import counted, format_interval, format_percent, forma
 @grouping.by_option("deployments", "Group by (default deployment)")
 @options.fail_over_option("Exit with 1 if the rate of a group is above RATE, a share from 0 to 1, such as 0.2.")
 @options.number_option("--min-runs", "Leave out groups with fewer runs (default 1).", least=0, default=1)
-@options.tz_option("of the times shown")
 @options.deployment_filters()
-@options.outcomes
-@options.service
-@options.output_form
+@options.service_of_runs
+@options.output_form(times="of the times shown")
 def failures(
     by: tuple[str, ...],
     *,
     fail_over: float | None,
     min_runs: int,
-    tz: str,
     filters: dict[str, Any],
-    outcomes: str,
     service: options.Service,
     result: Output,
 ) -> int:
@@ -36,15 +32,15 @@ def failures(
     Rates come from the service's lifetime counters. Where it gives none at all, runs are counted instead; where
     only some deployments have none, these are left out.
     """
-    deployments = service.counted_deployments(filters, outcomes)
-    groups = grouping.resolve(by or ["deployment"], "deployments", service, deployments=deployments)
+    deployments = service.counted_deployments(filters)
+    groups = grouping.Groups(by or ["deployment"], "deployments", service, deployments=deployments)
     uncounted = int(deployments[["stats_total_runs", "stats_total_failures"]].isna().any(axis=1).sum())
     rates = qd.failure_rates(groups.add_names(deployments), by=groups.keys)
     rates = rates[(rates["total_runs"] >= min_runs).fillna(value=False)]
     since = deployments.attrs.get("counted_since")
     notes = ["rates are of all runs, also skipped and unfinished ones"]
     if since:
-        time = format_time(datetime.fromisoformat(since), tz)
+        time = format_time(datetime.fromisoformat(since), result.tz)
         notes.append(f"the service gives no counters; runs since {time} are counted")
     if uncounted:
         what = "a known outcome" if since else "counters"
@@ -54,7 +50,7 @@ def failures(
     columns = [*labels, *rate_columns(is_grouped=groups.keys != ["id"])]
     empty = "no deployment has run so often" if len(deployments) else "there are no deployments"
     empty = options.unless_said(empty, deployments, filters)
-    result.print_frame(rates, columns, empty=empty, notes=[*notes, *above], tz=tz)
+    result.print_frame(rates, columns, empty=empty, notes=[*notes, *above])
     return options.FOUND if above else 0
 
 

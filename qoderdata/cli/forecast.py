@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 @options.window(since="90D", what="Sessions created")
 @options.deployment_filters(archived=False)
 @options.service
-@options.output_form
+@options.output_form()
 def forecast(
     *,
     horizon: str,

@@ -6,7 +6,6 @@ A word after `--by` is `deployment`, `agent` or `environment`, else a column, el
 from __future__ import annotations
 
 import difflib
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -40,18 +39,42 @@ def by_option(table: str, meaning: str) -> Decorator:
     )  # fmt: skip
 
 
-@dataclass(frozen=True, slots=True)
 class Groups:
-    """The groups of a table: the words after `--by`, the columns that they mean, and where their names are."""
+    """What the words after `--by` mean in a table, with the names that are loaded for them.
 
-    words: list[str]
-    keys: list[str]
-    #: The frames that `with_names` takes the names from, by its arguments.
-    lists: dict[str, pd.DataFrame]
-    #: Keys of the deployments' metadata.
-    metadata: Sequence[str] = ()
-    #: Deployments that tell the environment of each row.
-    environments_of: pd.DataFrame | None = None
+    Raises `click.UsageError` where a word means nothing; the message lists what there is.
+    """
+
+    def __init__(
+        self, by: Sequence[str], table: str, service: Service, *, deployments: pd.DataFrame | None = None
+    ) -> None:
+        columns = _columns_of(table)
+        own = "id" if table == "deployments" and len(by) == 1 else "deployment_id"
+        self.words = list(by)
+        #: The columns that the words mean.
+        self.keys = [_key(word, columns, own) for word in by]
+        if len(set(self.keys)) < len(self.keys):
+            raise click.UsageError(f"--by {' --by '.join(by)}: two of them are the same")
+        #: Keys of the deployments' metadata.
+        self.metadata = [word for word in by if word not in {*columns, *WORDS, *_NAMES}]
+        lacks_environment = "environment_id" in self.keys and "environment_id" not in columns
+        if table != "deployments" and (self.metadata or lacks_environment):
+            deployments = service.deployments()
+        if deployments is not None and self.metadata:
+            _require(self.metadata, deployments, columns)
+        #: Deployments that tell the environment of each row, where the table does not.
+        self.environments_of = deployments if lacks_environment else None
+        lists = {}
+        if own in self.keys and own != "id":
+            lists["deployments"] = optional(service.deployments) if deployments is None else deployments
+        elif self.metadata and table != "deployments":
+            lists["deployments"] = deployments
+        if "agent_id" in self.keys:
+            lists["agents"] = optional(lambda: service.load(qd.load_agents))
+        if "environment_id" in self.keys:
+            lists["environments"] = optional(lambda: service.load(qd.load_environments))
+        #: The frames that `with_names` takes the names from, by its arguments.
+        self.lists = {name: frame for name, frame in lists.items() if frame is not None}
 
     def add_names(self, frame: pd.DataFrame) -> pd.DataFrame:
         """Return the frame with all columns of the groups and their names."""
@@ -92,41 +115,6 @@ def _either(*indexes: int) -> Callable[[Any], Any]:
     return cell
 
 
-def resolve(by: Sequence[str], table: str, service: Service, *, deployments: pd.DataFrame | None = None) -> Groups:
-    """Return what the words after `--by` mean in a table, and load the names.
-
-    Raise `click.UsageError` where a word means nothing; the message lists what there is.
-    """
-    columns = _columns_of(table)
-    known = [*columns, *WORDS, *_NAMES]
-    own = "id" if table == "deployments" and len(by) == 1 else "deployment_id"
-    metadata = [word for word in by if word not in known]
-    keys = [_key(word, columns, own) for word in by]
-    if len(set(keys)) < len(keys):
-        raise click.UsageError(f"--by {' --by '.join(by)}: two of them are the same")
-    lacks_environment = "environment_id" in keys and "environment_id" not in columns
-    if table != "deployments" and (metadata or lacks_environment):
-        deployments = _deployments(service)
-    if deployments is not None and metadata:
-        _require(metadata, deployments, columns)
-    lists = {}
-    if own in keys and own != "id":
-        lists["deployments"] = optional(lambda: _deployments(service)) if deployments is None else deployments
-    elif metadata and table != "deployments":
-        lists["deployments"] = deployments
-    if "agent_id" in keys:
-        lists["agents"] = optional(lambda: service.load(qd.load_agents))
-    if "environment_id" in keys:
-        lists["environments"] = optional(lambda: service.load(qd.load_environments))
-    return Groups(
-        words=list(by),
-        keys=keys,
-        lists={name: frame for name, frame in lists.items() if frame is not None},
-        metadata=metadata,
-        environments_of=deployments if lacks_environment else None,
-    )
-
-
 def _columns_of(table: str) -> list[str]:
     """Return the columns of a table, such as `"runs"`, that `--by` takes: all but those of lists."""
     from qoderdata import schema  # noqa: PLC0415 - `--help` needs none
@@ -141,10 +129,6 @@ def _key(word: str, columns: Sequence[str], own: str) -> str:
     if key == "deployment_id":
         return own
     return key if key in columns or key in _NAMES else f"metadata_{key}"
-
-
-def _deployments(service: Service) -> pd.DataFrame:
-    return service.deployments({"include_archived": True})
 
 
 def optional(load: Callable[[], pd.DataFrame]) -> pd.DataFrame | None:

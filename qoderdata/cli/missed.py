@@ -17,16 +17,14 @@ from qoderdata.parsing import parse_bound, parse_span
 @options.command("missed", example="qoderdata missed --since 7D")
 @options.span_option("--grace", "How late a run may start (default 10min).", default="10min")
 @click.option("--fail", is_flag=True, help="Exit with 1 if a trigger was certainly missed.")
-@options.tz_option("of the times shown")
 @options.window(since="7D", what="Triggered", may_be_all=False)
 @options.deployment_filters(archived=False)
 @options.service
-@options.output_form
+@options.output_form(times="of the times shown")
 def missed(
     *,
     grace: str,
     fail: bool,
-    tz: str,
     window: dict[str, Any],
     filters: dict[str, Any],
     service: options.Service,
@@ -46,19 +44,17 @@ def missed(
     runs = service.runs({**window, "outcomes": "runs"})  # whatever became of a run, it serves its trigger
     until = parse_bound(window["until"] or now, now=now, name="until")
     until = min(until, fetched_at(runs) or until)
-    begin = parse_bound(since, now=now, name="since")
+    begin, end = parse_bound(since, now=now, name="since"), format_time(until, result.tz)
     if begin >= until:
-        raise click.UsageError(
-            f"the runs were read at {format_time(until, tz)}, not after --since; --refresh reads newer ones"
-        )
+        raise click.UsageError(f"the runs were read at {end}, not after --since; --refresh reads newer ones")
     if begin >= until - parse_span(grace, name="--grace"):
         raise click.UsageError(
-            f"no trigger can be missed, as --grace covers all the time from --since to {format_time(until, tz)}; "
+            f"no trigger can be missed, as --grace covers all the time from --since to {end}; "
             "give an earlier --since"
         )
     found = qd.missed_triggers(deployments, runs, since=since, until=until, grace=grace, snapshots=snapshots)
     labels = [
-        TableColumn("should have fired", lambda row: format_time(row.scheduled_at, tz), "fixed"),
+        TableColumn("should have fired", lambda row: format_time(row.scheduled_at, result.tz), "fixed"),
         *DEPLOYMENT,
     ]
     columns = [
@@ -70,5 +66,5 @@ def missed(
     ]
     certain = result.name_rows(found[found["certain"]], labels, "certainly missed") if fail else []
     empty = options.unless_said("nothing was missed", deployments, filters)
-    result.print_frame(found, columns, empty=empty, notes=certain, tz=tz)
+    result.print_frame(found, columns, empty=empty, notes=certain)
     return options.FOUND if certain else 0

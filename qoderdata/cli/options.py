@@ -11,12 +11,13 @@ import logging
 import math
 import os
 import re
+import signal
 import warnings
 import zoneinfo
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
@@ -165,7 +166,9 @@ def gather(argument: str, make: Callable[..., Any], *options: _Option, group: st
             return function(**values, **{argument: make(**given)})
 
         for declaration, settings in reversed(options):
-            gathered = click.option(*declaration.split(), cls=_GroupedOption, group=group, **settings)(gathered)
+            gathered = click.option(*declaration.split(), cls=_GroupedOption, **{"group": group, **settings})(
+                gathered
+            )
         return gathered
 
     names = [declaration.split()[-1].lstrip("-").replace("-", "_") for declaration, _ in options]
@@ -205,6 +208,18 @@ def spell_findings(findings: pd.DataFrame, command: click.Command | None = None)
     return findings.assign(detail=details.where(~has_advice, details.map(lambda text: spelled(text, command))))
 
 
+@contextlib.contextmanager
+def ended_by_signals() -> Iterator[None]:
+    """Let SIGTERM end the command as Ctrl-C does, also in a background job, where a shell ignores the latter."""
+    ending = (signal.SIGINT, signal.SIGTERM)
+    before = [signal.signal(one, signal.default_int_handler) for one in ending]
+    try:
+        yield
+    finally:
+        for one, handler in zip(ending, before, strict=True):
+            signal.signal(one, handler or signal.SIG_DFL)
+
+
 # -- the service and the cache -----------------------------------------------------------------------------------
 
 
@@ -219,6 +234,15 @@ class Service:
     refresh: bool = False
     refresh_all: bool = False
     offline: bool = False
+    #: What tells how runs ended, as `load_runs` takes it.
+    outcomes: Literal["auto", "runs", "sessions", "events"] = "auto"
+
+    def __post_init__(self) -> None:
+        refresh = "--refresh" if self.refresh else "--refresh-all" if self.refresh_all else ""
+        if self.offline and refresh:
+            raise click.UsageError(f"{refresh} asks the service and --offline never does; give one of them")
+        if self.max_age is not None and (self.offline or refresh):
+            raise click.UsageError("--max-age has no effect with --refresh, --refresh-all and --offline")
 
     def client(self, **settings: Any) -> qd.Client:  # noqa: ANN401 - those of the class
         """Make the client that the options describe."""
@@ -231,15 +255,13 @@ class Service:
 
     def load(self, load: Callable[..., pd.DataFrame], **filters: Any) -> pd.DataFrame:  # noqa: ANN401 - the loader's own
         """Call a loader of the library with its filters and these options."""
-        is_incremental = load in (qd.load_runs, qd.load_sessions)  # other lists are always read whole
+        given = {**self.account, "offline": self.offline, "refresh": self.refresh or self.refresh_all}
+        if self.refresh_all and load in (qd.load_runs, qd.load_sessions):  # other lists are always read whole
+            given["refresh"] = "all"
+        if self.max_age is not None:
+            given["max_age"] = self.max_age
         try:
-            return load(
-                **filters,
-                **self.account,
-                refresh="all" if is_incremental and self.refresh_all else self.refresh or self.refresh_all,
-                offline=self.offline,
-                **({} if self.max_age is None else {"max_age": self.max_age}),
-            )
+            return load(**given | filters)
         except KeyboardInterrupt as error:
             if not self.offline:
                 error.add_note(_KEPT)
@@ -265,13 +287,15 @@ class Service:
             output.note(f"no {what} passes the filters: {' '.join(words)}")
         return found
 
-    def deployments(self, filters: dict[str, Any]) -> pd.DataFrame:
-        """Load deployments that pass filters."""
+    def deployments(self, filters: dict[str, Any] | None = None) -> pd.DataFrame:
+        """Load deployments that pass filters, by default all, archived ones too."""
+        filters = {"include_archived": True} if filters is None else filters
         with advice_on_archived(filters):
             return self.load_filtered(qd.load_deployments, filters, what="deployment")
 
     def runs(self, filters: dict[str, Any]) -> pd.DataFrame:
         """Load runs; where the time asked for has none, a warning says when the newest was."""
+        filters = {"outcomes": self.outcomes, **filters}
         if filters.get("deployment_id") is None:
             return self.load(qd.load_runs, **filters)
         return self.load_filtered(qd.load_runs, filters, what="run")
@@ -284,31 +308,29 @@ class Service:
             found.append(qd.load_deployments(as_of=since, **account)[_SCHEDULES])
         return found + qd.load_snapshots(since, columns=_SCHEDULES, **account)
 
-    def counted_deployments(self, filters: dict[str, Any], outcomes: str) -> pd.DataFrame:
+    def counted_deployments(self, filters: dict[str, Any]) -> pd.DataFrame:
         """Load deployments; where the service gives no counters at all, count their runs."""
         deployments = self.deployments(filters)
         if not lacks_counters(deployments):
             return deployments
-        return qd.fill_counters(deployments, self.runs({"outcomes": outcomes}))
+        return qd.fill_counters(deployments, self.runs({}))
+
+    def with_streaks(self, deployments: pd.DataFrame) -> pd.DataFrame:
+        """Where there are no counters, count all runs: failures in a row may have begun before those just loaded.
+
+        What is new is not asked for again, and no further events are read. Unknown outcomes are not warned of, as
+        no rate is shown.
+        """
+        if not lacks_counters(deployments):
+            return deployments
+        level = "runs" if self.outcomes == "runs" else "sessions"
+        with warnings.catch_warnings(action="ignore", category=UnknownOutcomesWarning):
+            return qd.fill_counters(deployments, self.runs({"outcomes": level, "refresh": False}))
 
 
 def lacks_counters(deployments: pd.DataFrame) -> bool:
     """Return whether the service gives no counters at all."""
     return not deployments.empty and not deployments["stats_total_runs"].notna().any()
-
-
-def with_streaks(deployments: pd.DataFrame, service: Service, outcomes: str) -> pd.DataFrame:
-    """Where there are no counters, count all runs: failures in a row may have begun before those just loaded.
-
-    What is new is not asked for again, and no further events are read. Unknown outcomes are not warned of, as no
-    rate is shown.
-    """
-    if not lacks_counters(deployments):
-        return deployments
-    level = "runs" if outcomes == "runs" else "sessions"
-    with warnings.catch_warnings(action="ignore", category=UnknownOutcomesWarning):
-        stored = replace(service, refresh=False, refresh_all=False)
-        return qd.fill_counters(deployments, stored.runs({"outcomes": level}))
 
 
 @contextlib.contextmanager
@@ -320,16 +342,6 @@ def advice_on_archived(filters: dict[str, Any]) -> Iterator[None]:
         if filters["include_archived"] and not filters_given(filters):
             error.add_note("(with archived deployments: `qoderdata pull deployments --include-archived`)")
         raise
-
-
-def _service(**values: Any) -> Service:  # noqa: ANN401 - one for each option
-    service = Service(**values)
-    refresh = "--refresh" if service.refresh else "--refresh-all" if service.refresh_all else ""
-    if service.offline and refresh:
-        raise click.UsageError(f"{refresh} asks the service and --offline never does; give one of them")
-    if service.max_age is not None and (service.offline or refresh):
-        raise click.UsageError("--max-age has no effect with --refresh, --refresh-all and --offline")
-    return service
 
 
 _CONNECTION = (
@@ -345,13 +357,24 @@ _REFRESH = (
     option("--refresh", is_flag=True, help="Ask the service for what is new, whatever is stored."),
     option("--refresh-all", is_flag=True, help="Read the whole list again, whatever is stored."),
 )
+_OUTCOMES = option(
+    "--outcomes",
+    group="Which runs",
+    type=click.Choice(["auto", "runs", "sessions", "events"]),
+    default="auto",
+    help="What tells how a run ended: its record, its session, or the session's events (default auto: records "
+    "where they have a status, else sessions).",
+)
 _TOKEN = "token: QODER_ACCESS_TOKEN, else QODER_PAT"  # noqa: S105 - the names of variables
+_STORED = f"Service and cache ({_TOKEN})"
 #: Adds the service and the cache, as `service`.
-service = gather("service", _service, *_CONNECTION, *_CACHE, *_REFRESH, group=f"Service and cache ({_TOKEN})")
+service = gather("service", Service, *_CONNECTION, *_CACHE, *_REFRESH, group=_STORED)
+#: Adds them with `--outcomes`, for a command that loads runs, as `service`.
+service_of_runs = gather("service", Service, _OUTCOMES, *_CONNECTION, *_CACHE, *_REFRESH, group=_STORED)
 #: Adds them without `--refresh`, for a command that asks the service again and again, as `service`.
-live_service = gather("service", _service, *_CONNECTION, *_CACHE, group=f"Service and cache ({_TOKEN})")
+live_service = gather("service", Service, _OUTCOMES, *_CONNECTION, *_CACHE, group=_STORED)
 #: Adds the service alone, as `service`.
-connection = gather("service", _service, *_CONNECTION, group=f"Service ({_TOKEN})")
+connection = gather("service", Service, *_CONNECTION, group=f"Service ({_TOKEN})")
 
 
 # -- filters -----------------------------------------------------------------------------------------------------
@@ -392,31 +415,27 @@ def unless_said(empty: str, deployments: pd.DataFrame, filters: dict[str, Any]) 
     return "" if deployments.empty and filters_given(filters) else empty
 
 
-def window(*, since: str | None, what: str, may_be_all: bool = True) -> Decorator:
-    """Add `--since` and `--until`, as `window`."""
-    options = _window_options(since, what, may_be_all=may_be_all)
-    return gather("window", _window, *options, group="Which time")
-
-
-def run_filters(*, since: str | None = "30D") -> Decorator:
-    """Add the filters of runs, as `run_filters`."""
-    return gather("run_filters", _window, *_window_options(since, "Triggered"), _OUTCOMES, group="Which runs")
-
-
-def _window(since: str | None, **others: str | None) -> dict[str, Any]:
-    return {"since": None if since == "all" else since, **others}
-
-
-def _window_options(since: str | None, what: str, *, may_be_all: bool = True) -> list[_Option]:
+def window(*, since: str | None, what: str, may_be_all: bool = True, group: str = "Which time") -> Decorator:
+    """Add `--since` and `--until`, as `window`; `what` happened in it, such as ``"Created"``."""
     kinds = "a time with its zone, an age, or all" if may_be_all else "a time with its zone, or an age"
     meaning = f"{what} then or later: {kinds} (default {since or 'all'})."
-    return [
+    options = [
         option("--since", default=since, metavar="TIME|AGE", help=meaning),
         option("--until", metavar="TIME|AGE", help=f"{what} before then (default: now)."),
     ]
+    return gather("window", _window, *options, group=group)
 
 
-def describe_window(window: dict[str, Any], what: str, tz: str = "UTC") -> list[str]:
+def _window(since: str | None, until: str | None) -> dict[str, Any]:
+    return {"since": None if since == "all" else since, "until": until}
+
+
+def run_window(*, since: str | None = "30D") -> Decorator:
+    """Add the time in which runs were triggered, as `window`."""
+    return window(since=since, what="Triggered", group="Which runs")
+
+
+def describe_window(window: dict[str, Any], what: str, tz: str) -> list[str]:
     """Say which time a table is about, unless it is about all; `what` is such as ``"runs triggered"``.
 
     Ages count from now: call this before what may take minutes to load.
@@ -435,30 +454,23 @@ def nothing_in(period: Sequence[str], what: str) -> str:
     return f"there are no {period[0] if period else what}"
 
 
-_OUTCOMES = option(
-    "--outcomes",
-    type=click.Choice(["auto", "runs", "sessions", "events"]),
-    default="auto",
-    help="What tells how a run ended: its record, its session, or the session's events (default auto: records "
-    "where they have a status, else sessions).",
-)
-#: Adds `--outcomes` alone.
-outcomes = gather("outcomes", lambda outcomes: outcomes, _OUTCOMES, group="Which runs")
-
-
 # -- output ------------------------------------------------------------------------------------------------------
 
 
-def _output(*, top: int | None, **forms: bool) -> Output:
+def _output(*, top: int | None, tz: str = "UTC", **forms: bool) -> Output:
     chosen = [form for form, is_given in forms.items() if is_given]
     if len(chosen) > 1:
         raise click.UsageError(f"give one of {' and '.join(f'--{form}' for form in chosen)}")
-    return Output(chosen[0] if chosen else "text", top)
+    return Output(chosen[0] if chosen else "text", top, tz)
 
 
-output_form = gather(
-    "result",
-    _output,
+def output_form(*, times: str | None = None) -> Decorator:
+    """Add the form of the result, as `result`; with `--tz`, where `times` says of which times it is the zone."""
+    zone = [] if times is None else [_tz(times)]
+    return gather("result", _output, *zone, *_FORMS, group="Output")
+
+
+_FORMS = (
     option(
         "--top",
         type=click.IntRange(min=1),
@@ -468,8 +480,26 @@ output_form = gather(
     option("--csv", is_flag=True, help="Print as CSV."),
     option("--json", is_flag=True, help="Print as JSON."),
     option("--markdown", is_flag=True, help="Print as a Markdown table."),
-    group="Output",
 )
+
+
+def _tz(times: str) -> _Option:
+    return option(
+        "--tz",
+        group="Options",
+        metavar="ZONE",
+        default="UTC",
+        help=f"The IANA zone {times} (default UTC).",
+        callback=lambda _ctx, _param, value: parsing.parse_zone(value).key,
+        shell_complete=lambda _ctx, _param, start: sorted(
+            zone for zone in zoneinfo.available_timezones() if zone.startswith(start)
+        ),
+    )
+
+
+def tz_option(times: str) -> Decorator:
+    """Return the decorator that adds `--tz` alone."""
+    return gather("tz", lambda tz: tz, _tz(times), group="Options")
 
 
 def output_path(ctx: click.Context, param: click.Parameter, value: str | None) -> Path | None:
@@ -498,20 +528,6 @@ def table_path(ctx: click.Context, param: click.Parameter, value: str | None) ->
 def write(frame: pd.DataFrame, path: Path) -> None:
     """Write a frame in the format that the file's ending names."""
     (qd.export_csv if path.suffix.lower() == ".csv" else qd.export_parquet)(frame, path)
-
-
-def tz_option(meaning: str) -> Decorator:
-    """Return the decorator that adds `--tz`."""
-    return click.option(
-        "--tz",
-        metavar="ZONE",
-        default="UTC",
-        help=f"The IANA zone {meaning} (default UTC).",
-        callback=lambda _ctx, _param, value: parsing.parse_zone(value).key,
-        shell_complete=lambda _ctx, _param, start: sorted(
-            zone for zone in zoneinfo.available_timezones() if zone.startswith(start)
-        ),
-    )
 
 
 def _checked_option(name: str, check: Callable[[Any], object], **settings: Any) -> Decorator:  # noqa: ANN401 - click's

@@ -96,11 +96,14 @@ def columns_where_any(frame: pd.DataFrame, name: str, heading: str) -> list[Tabl
 
 @dataclass(frozen=True, slots=True)
 class Output:
-    """How a command prints its result: the form, and the number of rows (``None``: the form's default)."""
+    """How a command prints its result."""
 
     #: ``"text"``, ``"csv"``, ``"json"`` or ``"markdown"``.
     style: str
+    #: The greatest number of rows; ``None``: the default of the form.
     top: int | None = None
+    #: The zone of times.
+    tz: str = "UTC"
 
     def print_frame(
         self,
@@ -110,16 +113,14 @@ class Output:
         empty: str,
         notes: Sequence[str] = (),
         newest: bool = False,
-        tz: str = "UTC",
     ) -> None:
         """Print a frame, one row a line; CSV and JSON have its columns, people see these, and `notes` below.
 
         `empty`: what people see of a frame without rows; nothing where that was said already.
         `newest`: of too many rows print those of the newest windows, or the last ones, not the first ones.
-        `tz`: the zone of times in CSV and JSON.
         """
         top = self.top or (len(frame) if self.style in {"csv", "json"} else DEFAULT_TOP)
-        shown = _in_zone(_newest(frame, top) if newest else frame.head(top), tz)
+        shown = _in_zone(_newest(frame, top) if newest else frame.head(top), self.tz)
         if self.style == "csv":
             from qoderdata.export import csv_text  # noqa: PLC0415 - slow to import
 

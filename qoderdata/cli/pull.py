@@ -74,14 +74,14 @@ def _deployments(*, filters: dict[str, Any], service: options.Service, destinati
 
 @pull.command("runs", example="qoderdata pull runs --since 30D --out runs.parquet")
 @_deployment("runs")
-@options.run_filters(since=None)
-@options.service
+@options.run_window(since=None)
+@options.service_of_runs
 @_destination
 def _runs(
-    *, deployment: str | None, run_filters: dict[str, Any], service: options.Service, destination: Destination
+    *, deployment: str | None, window: dict[str, Any], service: options.Service, destination: Destination
 ) -> None:
     """Pull the runs of all deployments, or what is new of them."""
-    destination.take(service.runs({"deployment_id": deployment, **run_filters}), "runs")
+    destination.take(service.runs({"deployment_id": deployment, **window}), "runs")
 
 
 @pull.command("sessions", example="qoderdata pull sessions --since 30D --out sessions.parquet")

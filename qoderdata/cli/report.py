@@ -49,9 +49,9 @@ def _page_path(ctx: click.Context, param: click.Parameter, value: str) -> Path |
 @options.span_option("--horizon", "Time ahead to look for triggers (default 24h).", default="24h")
 @options.time_option("--start", "Time that the report is about, with its zone (default: now).")
 @options.tz_option("of the times shown")
-@options.run_filters()
+@options.run_window()
 @options.deployment_filters(archived=False)
-@options.service
+@options.service_of_runs
 def report(
     path: Path,
     *,
@@ -62,7 +62,7 @@ def report(
     horizon: str,
     start: str | None,
     tz: str,
-    run_filters: dict[str, Any],
+    window: dict[str, Any],
     filters: dict[str, Any],
     service: options.Service,
 ) -> None:
@@ -76,15 +76,15 @@ def report(
         options.refuse_without_effect(["--since", "--until"], "without --runs")
     at = datetime.now(UTC) if start is None else parsing.parse_instant(start, name="start")
     for name in ("since", "until"):  # ages are counted from the time that the report is about
-        if run_filters[name] is not None:
-            run_filters[name] = parsing.parse_bound(run_filters[name], now=at, name=name).isoformat()
+        if window[name] is not None:
+            window[name] = parsing.parse_bound(window[name], now=at, name=name).isoformat()
     snapshots = _snapshots(service, at)
-    runs, outcomes = None, run_filters["outcomes"]
+    runs = None
     if with_runs:
-        deployments, runs = service.deployments(filters), service.runs(run_filters)
-        deployments = options.with_streaks(deployments, service, outcomes)
+        deployments, runs = service.deployments(filters), service.runs(window)
+        deployments = service.with_streaks(deployments)
     else:
-        deployments = service.counted_deployments(filters, outcomes)
+        deployments = service.counted_deployments(filters)
     sessions = service.load(qd.load_sessions, since=parsing.earlier(at, _COSTS)) if with_costs else None
     if options.filters_given(filters):
         ids = deployments["id"]

@@ -33,10 +33,9 @@ _STREAKS_OF_A_PERIOD = "failures before that are not counted; --since all counts
     least=0,
     default=1,
 )
-@options.tz_option("of windows and times")
-@options.run_filters()
-@options.service
-@options.output_form
+@options.run_window()
+@options.service_of_runs
+@options.output_form(times="of windows and times")
 def runs(
     by: tuple[str, ...],
     *,
@@ -45,8 +44,7 @@ def runs(
     streaks: bool,
     fail_over: float | None,
     min_runs: int,
-    tz: str,
-    run_filters: dict[str, Any],
+    window: dict[str, Any],
     service: options.Service,
     result: Output,
 ) -> int:
@@ -60,24 +58,24 @@ def runs(
         options.refuse_without_effect(["--tz"], "without --freq, --errors or --streaks")
     if fail_over is None:
         options.refuse_without_effect(["--min-runs"], "without --fail-over")
-    period = options.describe_window(run_filters, "runs triggered", tz)
-    groups = grouping.resolve(by or (["deployment"] if streaks else []), "runs", service)
-    frame = groups.add_names(service.runs(run_filters))
+    period = options.describe_window(window, "runs triggered", result.tz)
+    groups = grouping.Groups(by or (["deployment"] if streaks else []), "runs", service)
+    frame = groups.add_names(service.runs(window))
     keys = groups.keys or None
     empty = options.nothing_in(period, "runs")
     if errors:
         found = qd.error_breakdown(frame, by=keys).sort_values("count", ascending=False, kind="stable")
-        columns = [*groups.columns(found), *_error_columns(tz, is_whole=not period)]
+        columns = [*groups.columns(found), *_error_columns(result.tz, is_whole=not period)]
         if len(frame):
             empty = "; ".join(["no run failed", *period])
-        result.print_frame(found, columns, empty=empty, notes=period, tz=tz)
+        result.print_frame(found, columns, empty=empty, notes=period)
     elif streaks:
         found = qd.failure_streaks(frame, by=keys)
-        notes = period if run_filters["since"] is None else [*period, _STREAKS_OF_A_PERIOD]
-        result.print_frame(found, [*groups.columns(found), *_streak_columns(tz)], empty=empty, notes=notes, tz=tz)
+        notes = period if window["since"] is None else [*period, _STREAKS_OF_A_PERIOD]
+        result.print_frame(found, [*groups.columns(found), *_streak_columns(result.tz)], empty=empty, notes=notes)
     else:
-        rates = qd.run_failure_rates(frame, by=keys, freq=freq, tz=tz)
-        labels = [*groups.columns(rates), *window_columns(rates, tz)]
+        rates = qd.run_failure_rates(frame, by=keys, freq=freq, tz=result.tz)
+        labels = [*groups.columns(rates), *window_columns(rates, result.tz)]
         enough = rates["completed"] + rates["failed"] >= min_runs
         above = result.name_above(rates[enough], fail_over, figure="ci_low", groups=labels)
         columns = [*labels, *_rate_columns(rates)]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import signal
 import threading
 from datetime import UTC, datetime
 from typing import Any
@@ -90,7 +89,5 @@ def sandbox(*, account: dict[str, Any], fixed: bool, port: int, no_gzip: bool, a
                 echo("# Time does not go on in it: after some minutes check and missed report triggers as missed.")
                 echo("# Start it again then.")
         flush()
-        # A shell's background job ignores the one, and Python knows nothing of the other.
-        for ending in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(ending, signal.default_int_handler)
+        until_the_end.enter_context(options.ended_by_signals())
         threading.Event().wait()

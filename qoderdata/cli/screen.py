@@ -33,7 +33,7 @@ from qoderdata.formatting import (
 from qoderdata.parsing import parse_span
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from typing import Self
 
     import pandas as pd
@@ -67,10 +67,12 @@ class View:
 
     #: The last one that could be made.
     overview: Overview
-    #: When each list was read; ``None``: not known.
-    runs_at: datetime | None
-    sessions_at: datetime | None
-    deployments_at: datetime | None
+    #: When runs, sessions and deployments were read; ``None``: not known.
+    read_at: Mapping[str, datetime | None]
+    #: The zone of the times shown.
+    tz: str
+    #: The service that was read.
+    host: str
     #: When the next reading begins, or began.
     next_at: datetime | None = None
     #: Why the last reading failed; empty where it did not.
@@ -131,21 +133,21 @@ class _Section:
 # -- drawing -----------------------------------------------------------------------------------------------------
 
 
-def draw(view: View, *, now: datetime, tz: str, host: str, size: tuple[int, int]) -> RenderableType:
+def draw(view: View, *, now: datetime, size: tuple[int, int]) -> RenderableType:
     """Return what fills a terminal of a size, in columns and lines."""
     from rich.console import Group  # noqa: PLC0415 - only a view needs it
     from rich.layout import Layout  # noqa: PLC0415 - as above
     from rich.text import Text  # noqa: PLC0415 - as above
 
     width, height = size
-    counts, today = _summary(view.overview, host)
+    counts, today = _summary(view)
     top: list[RenderableType] = [
-        _both_ends(Text(counts, style="bold"), Text(_local(now, tz), style="bold")),
+        _both_ends(Text(counts, style="bold"), Text(_local(now, view.tz), style="bold")),
         Text(today, no_wrap=True, overflow="ellipsis"),
     ]
-    bottom = _footer(view, now, tz)
+    bottom = _footer(view, now)
     room = max(height - len(top) - len(bottom), 1)
-    body = _stack(_sections(view.overview, now, tz, width, _MOST), room, width)
+    body = _stack(_sections(view, now, width, _MOST), room, width)
     layout = Layout()
     layout.split_column(
         Layout(Group(*top), size=len(top)),
@@ -155,15 +157,13 @@ def draw(view: View, *, now: datetime, tz: str, host: str, size: tuple[int, int]
     return layout
 
 
-def draw_once(
-    view: View, *, now: datetime, tz: str, host: str, most: int, width: int | None
-) -> list[RenderableType]:
+def draw_once(view: View, *, now: datetime, most: int, width: int | None) -> list[RenderableType]:
     """Return one snapshot that fits a width (`None`: any), with at most `most` rows a table."""
     from rich.text import Text  # noqa: PLC0415 - only a view needs it
 
-    counts, today = _summary(view.overview, host)
-    parts: list[RenderableType] = [Text(f"{format_time(now, tz)}: {counts}"), Text(today)]
-    for section in _sections(view.overview, now, tz, width, most):
+    counts, today = _summary(view)
+    parts: list[RenderableType] = [Text(f"{format_time(now, view.tz)}: {counts}"), Text(today)]
+    for section in _sections(view, now, width, most):
         parts += ["", section.table(most, width, is_whole=True)]
         if section.total > most:
             parts.append(f"… and {section.total - most:,} more")
@@ -191,8 +191,9 @@ def _stack(sections: Sequence[_Section], room: int, width: int) -> list[Renderab
     return parts
 
 
-def _sections(found: Overview, now: datetime, tz: str, width: int | None, most: int) -> list[_Section]:
+def _sections(view: View, now: datetime, width: int | None, most: int) -> list[_Section]:
     """Return the tables of a view that fits a width (`None`: any), with at most `most` rows each."""
+    found = view.overview
     errors = int(found.findings["severity"].eq("error").sum())
     counts = f"{counted(errors, 'error')}, {counted(len(found.findings) - errors, 'warning')}"
     shown = found.findings.head(most)
@@ -217,7 +218,7 @@ def _sections(found: Overview, now: datetime, tz: str, width: int | None, most: 
         labelled(
             [f"Next: {len(upcoming):,} within {horizon}", "in", "at"],
             upcoming,
-            lambda record: [_age(record.trigger_at, now), _clock(record.trigger_at, now, tz)],
+            lambda record: [_age(record.trigger_at, now), _clock(record.trigger_at, now, view.tz)],
             "nothing fires",
         ),
     ]
@@ -248,26 +249,25 @@ def _labelled(
     return _Section([headings[0], *labels, *headings[1:]], rows, len(frame), empty)
 
 
-def _summary(found: Overview, host: str) -> tuple[str, str]:
+def _summary(view: View) -> tuple[str, str]:
     """Return one line about the deployments and one about today."""
-    today = found.today
+    found, today = view.overview, view.overview.today
     decided = today.completed + today.failed
     share = f"{format_percent(today.failed / decided)} of {decided:,} decided" if decided else MISSING
     assumed = f", {today.assumed:,} assumed" if today.assumed else ""
     unknown = f", {today.unknown:,} unknown" if today.unknown else ""
-    counts = f"{counted(found.active, 'active deployment')}, {found.paused:,} paused · {one_line(host)}"
+    counts = f"{counted(found.active, 'active deployment')}, {found.paused:,} paused · {one_line(view.host)}"
     return counts, (
         f"Today: {counted(today.runs, 'run')}, {today.failed:,} failed ({share}{assumed}) · "
         f"{format_credits(today.credits)} credits of {counted(today.sessions, 'session')}{unknown}"
     )
 
 
-def _footer(view: View, now: datetime, tz: str) -> list[RenderableType]:
+def _footer(view: View, now: datetime) -> list[RenderableType]:
     """Return how old the view is, below the reason where that is older than it should be."""
     from rich.text import Text  # noqa: PLC0415 - only a view needs it
 
-    lists = (view.runs_at, view.sessions_at, view.deployments_at)
-    runs, sessions, deployments = (" ".join(_age(now, at).split()[:2]) for at in lists)
+    ages = {name: " ".join(_age(now, at).split()[:2]) for name, at in view.read_at.items()}
     then = "reading …"
     if view.next_at is not None and view.next_at > now:
         then = f"next in {_age(view.next_at, now)}"
@@ -275,9 +275,10 @@ def _footer(view: View, now: datetime, tz: str) -> list[RenderableType]:
         then = f"reading for {_age(now, view.next_at)}"
     end = Text(" q quits", style="dim")
     if not view.error:
-        what = f"runs {runs} old, sessions {sessions}, deployments {deployments}; {then}"
+        what = f"runs {ages['runs']} old, sessions {ages['sessions']}, deployments {ages['deployments']}; {then}"
         return [_both_ends(Text(what, style="dim"), end)]
-    what = f"not up to date since {_local(view.runs_at, tz)}, {_age(now, view.runs_at)} ago; {then}"
+    runs_at = view.read_at["runs"]
+    what = f"not up to date since {_local(runs_at, view.tz)}, {_age(now, runs_at)} ago; {then}"
     return [
         Text(one_line(view.error), style="red", no_wrap=True, overflow="ellipsis"),
         _both_ends(Text(what, style="bold red"), end),
@@ -322,12 +323,10 @@ class Screen:
     main thread as Ctrl-C does: what is being read is kept, and goes on next time.
     """
 
-    def __init__(self, view: View, *, tz: str, host: str) -> None:
+    def __init__(self, view: View) -> None:
         self.view = view
         self.has_quit = False
         self.failure: BaseException | None = None
-        self._tz = tz
-        self._host = host
         self._closing = threading.Event()
         self._thread = threading.Thread(target=self._run, name="qoderdata-screen")
 
@@ -369,7 +368,7 @@ class Screen:
                 if shown != drawn:
                     drawn = shown
                     console.size = ConsoleDimensions(*size)
-                    live.update(draw(self.view, now=now, tz=self._tz, host=self._host, size=size), refresh=True)
+                    live.update(draw(self.view, now=now, size=size), refresh=True)
                 key = next_key(_POLL)
                 if key in _QUIT:
                     self.has_quit = True

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-import signal
 import sys
 import time
 import warnings
@@ -55,9 +54,8 @@ _MOST_ONCE = 10
 )
 @click.option("--team", default=_TEAM, metavar="KEY", help="The key of metadata with the team (default team).")
 @options.tz_option("of the times shown, whose midnight begins today")
-@options.outcomes
 @options.live_service
-def top(*, once: bool, interval: str, team: str, tz: str, outcomes: str, service: options.Service) -> None:
+def top(*, once: bool, interval: str, team: str, tz: str, service: options.Service) -> None:
     """Show live what runs, fires next, fails and is wrong.
 
     It also shows what today cost, and ends with q.
@@ -74,26 +72,24 @@ def top(*, once: bool, interval: str, team: str, tz: str, outcomes: str, service
         options.refuse_without_effect(["--interval"], "with --once")
     elif not (sys.stdout.isatty() and os.environ.get("TERM") not in {None, "", "dumb"}):
         raise click.UsageError("a live view needs a terminal; --once prints one snapshot")
-    reader = _Reader(service, every, outcomes=outcomes, tz=tz, team=team)
+    reader = _Reader(service, every, tz=tz, team=team)
     if once:
-        _print_once(reader, tz)
+        _print_once(reader)
     else:
-        _watch(reader, tz)
+        _watch(reader)
 
 
 class _Reader:
     """Reads what is new, each list no more often than its requests allow, and keeps what was read."""
 
-    def __init__(self, service: options.Service, every: timedelta, *, outcomes: str, tz: str, team: str) -> None:
+    def __init__(self, service: options.Service, every: timedelta, *, tz: str, team: str) -> None:
         self._service = service
         self._client = service.client()
         self._every = every
-        self._outcomes: Any = outcomes
         self._settings: dict[str, Any] = {"tz": tz, "team": team}
         self.pause = self._sessions_age = every
         self._frames: dict[str, pd.DataFrame] = {}
         self._snapshots: list[pd.DataFrame] = []
-        self.host = urlsplit(self._client.base_url).netloc
 
     def read(self, *, progress: bool | None = False, offline: bool = False) -> screen.View:
         """Return what is going on after reading what is new; what was read before an error is kept.
@@ -145,12 +141,12 @@ class _Reader:
         if (runs["status_from"].isna() & runs["session_id"].notna()).any():
             # Both lists were read just now, or are young enough: they are not read again.
             max_age = self._sessions_age + _JUST_NOW
-            runs = qd.load_runs(since=_HISTORY, outcomes=self._outcomes, max_age=max_age, **account)
+            runs = qd.load_runs(since=_HISTORY, outcomes=self._service.outcomes, max_age=max_age, **account)
         self._frames |= {"runs": runs, "sessions": sessions}
 
     def _load_stored(self, account: dict[str, Any]) -> None:
         self._frames["sessions"] = qd.load_sessions(since=_SESSION_HISTORY, **account)
-        self._frames["runs"] = qd.load_runs(since=_HISTORY, outcomes=self._outcomes, **account)
+        self._frames["runs"] = qd.load_runs(since=_HISTORY, outcomes=self._service.outcomes, **account)
 
     def _count_stored(self) -> None:
         """Where there are no counters yet, count all stored runs.
@@ -159,7 +155,7 @@ class _Reader:
         """
         stored = replace(self._service, max_age=None, offline=True)
         with warnings.catch_warnings(action="ignore", category=errors.DataQualityWarning):
-            counted = options.with_streaks(self._frames["deployments"], stored, self._outcomes)
+            counted = stored.with_streaks(self._frames["deployments"])
         self._frames["deployments"] = counted
 
     def _view(self) -> screen.View:
@@ -179,10 +175,9 @@ class _Reader:
             **self._settings,
         )
         found = replace(found, findings=options.spell_findings(found.findings, top))
-        runs_at, sessions_at, deployments_at = (
-            fetched_at(frames[name]) for name in ("runs", "sessions", "deployments")
-        )
-        return screen.View(found, runs_at, sessions_at, deployments_at)
+        read_at = {name: fetched_at(frame) for name, frame in frames.items()}
+        host = urlsplit(self._client.base_url).netloc
+        return screen.View(found, read_at, tz=self._settings["tz"], host=host)
 
 
 def _pause(frame: pd.DataFrame) -> timedelta:
@@ -190,19 +185,19 @@ def _pause(frame: pd.DataFrame) -> timedelta:
     return int(frame.attrs["requests"]) * _PAUSE_A_REQUEST
 
 
-def _print_once(reader: _Reader, tz: str) -> None:
+def _print_once(reader: _Reader) -> None:
     view = reader.read(progress=None)
     width = output.available_width()
-    parts = screen.draw_once(view, now=datetime.now(UTC), tz=tz, host=reader.host, most=_MOST_ONCE, width=width)
+    parts = screen.draw_once(view, now=datetime.now(UTC), most=_MOST_ONCE, width=width)
     output.echo(output.rendered(*parts))
 
 
-def _watch(reader: _Reader, tz: str) -> None:
+def _watch(reader: _Reader) -> None:
     """Show the view until `q` or Ctrl-C."""
-    with _ended_by_signals():
+    with options.ended_by_signals():
         view = _first_view(reader)
         reader.use_short_timeouts()
-        shown = screen.Screen(view, tz=tz, host=reader.host)
+        shown = screen.Screen(view)
         try:
             with _quiet(), shown:
                 while True:
@@ -236,18 +231,6 @@ def _next_view(reader: _Reader, last: screen.View) -> screen.View:
     except errors.QoderdataError as error:
         reader.wait_as_told(error)
         return replace(last, error=str(error))
-
-
-@contextlib.contextmanager
-def _ended_by_signals() -> Iterator[None]:
-    """Let SIGTERM end the view as Ctrl-C does, also in a background job, where a shell ignores the latter."""
-    ending = (signal.SIGINT, signal.SIGTERM)
-    before = [signal.signal(one, signal.default_int_handler) for one in ending]
-    try:
-        yield
-    finally:
-        for one, handler in zip(ending, before, strict=True):
-            signal.signal(one, handler or signal.SIG_DFL)
 
 
 @contextlib.contextmanager

@@ -15,17 +15,15 @@ from qoderdata.formatting import format_time
 @options.command("triggers", example="qoderdata triggers --horizon 24h --tz Asia/Shanghai")
 @options.span_option("--horizon", "Length of time to look ahead (default 24h).", default="24h")
 @options.time_option("--start", "Begin of that time, with its zone (default: now).")
-@options.tz_option("of the times shown")
 @click.option("--include-paused", is_flag=True, help="Treat paused deployments as active.")
 @options.window_option("--load", "Count how many fire in each window of time, such as 1h.")
 @options.deployment_filters(archived=False)
 @options.service
-@options.output_form
+@options.output_form(times="of the times shown")
 def triggers(
     *,
     horizon: str,
     start: str | None,
-    tz: str,
     include_paused: bool,
     load: str | None,
     filters: dict[str, Any],
@@ -34,7 +32,7 @@ def triggers(
 ) -> None:
     """Show what fires next."""
     deployments = service.deployments({**filters, "include_archived": False})
-    upcoming = qd.next_triggers(deployments, horizon, start=start, tz=tz, include_paused=include_paused)
+    upcoming = qd.next_triggers(deployments, horizon, start=start, tz=result.tz, include_paused=include_paused)
     is_paused = filters["status"] == "paused" and not include_paused
     empty = (
         "paused deployments do not fire; --include-paused treats them as active" if is_paused else "nothing fires"
@@ -42,9 +40,9 @@ def triggers(
     empty = options.unless_said(empty, deployments, filters)
     if load is not None:
         found = qd.trigger_load(upcoming, freq=load)
-        result.print_frame(found, [*window_columns(found, tz), *_LOAD_COLUMNS], empty=empty)
+        result.print_frame(found, [*window_columns(found, result.tz), *_LOAD_COLUMNS], empty=empty)
     else:
-        result.print_frame(upcoming, trigger_columns(tz), empty=empty)
+        result.print_frame(upcoming, trigger_columns(result.tz), empty=empty)
 
 
 def trigger_columns(tz: str) -> list[TableColumn]:

@@ -32,17 +32,15 @@ if TYPE_CHECKING:
     default=10,
 )
 @options.time_option("--now", "Time up to which unfinished runs have been running (default: when they were read).")
-@options.tz_option("of the times shown")
-@options.run_filters()
-@options.service
-@options.output_form
+@options.run_window()
+@options.service_of_runs
+@options.output_form(times="of the times shown")
 def unusual(
     *,
     threshold: float,
     min_runs: int,
     now: str | None,
-    tz: str,
-    run_filters: dict[str, Any],
+    window: dict[str, Any],
     service: options.Service,
     result: Output,
 ) -> None:
@@ -53,9 +51,9 @@ def unusual(
     """
     from qoderdata.frames import fetched_at  # noqa: PLC0415 - imports pandas
 
-    period = options.describe_window(run_filters, "runs triggered", tz)
-    groups = grouping.resolve(["deployment"], "runs", service)
-    runs = service.runs(run_filters)
+    period = options.describe_window(window, "runs triggered", result.tz)
+    groups = grouping.Groups(["deployment"], "runs", service)
+    runs = service.runs(window)
     present = fetched_at(runs) if now is None else parsing.parse_instant(now, name="now")
     notes = _notes(runs)
     runs = groups.add_names(runs)
@@ -63,7 +61,7 @@ def unusual(
         runs, groups.lists.get("deployments"), now=present, threshold=threshold, min_runs=min_runs
     )
     columns = [
-        TableColumn("triggered", lambda row: format_time(row.triggered_at, tz), "fixed", optional=1),
+        TableColumn("triggered", lambda row: format_time(row.triggered_at, result.tz), "fixed", optional=1),
         *groups.columns(found),
         TableColumn("run", lambda row: row.run_id, "id", optional=MINOR),
         TableColumn(
@@ -77,7 +75,7 @@ def unusual(
     ]
     found_none = "; ".join(["no run is unusual", *period, *notes])
     empty = options.nothing_in(period, "runs") if runs.empty else found_none
-    result.print_frame(found, columns, empty=empty, notes=[*period, *notes], tz=tz)
+    result.print_frame(found, columns, empty=empty, notes=[*period, *notes])
 
 
 def _notes(runs: pd.DataFrame) -> list[str]:

@@ -1,12 +1,11 @@
 """Which deployments does an account have, and when do their schedules fire?
 
-`plan` decides roles, schedules, agents and failure rates: one row a deployment, one array a column. `run_history`
+`Fleet` decides roles, schedules, agents and failure rates: one row a deployment, one array a column. `run_history`
 decides when each was created, and what it ran since. Each distinct pair of cron text and zone is evaluated once.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from datetime import timedelta
 from itertools import islice
 from math import isqrt
@@ -67,41 +66,50 @@ _COMMON_PAIRS = (
 )
 
 
-@dataclass
 class Fleet:
-    """The deployments of one account; every array has one value a deployment."""
+    """The deployments of one account; every array has one value a deployment.
 
-    draws: Draws
-    now: int
-    pairs: list[Pair]
-    agents: list[str]
-    environments: list[str]
+    One seed gives the same. The times of creation are decided by `run_history`.
+    """
 
-    #: In the order of generation; names and examples go by it.
-    number: NDArray[np.int64]
-    role: NDArray[np.int64]
-    #: Which of the pairs; -1 without a schedule.
-    pair: NDArray[np.int64]
-    agent: NDArray[np.int64]
-    environment: NDArray[np.int64]
-    #: Until when it fires, in nanoseconds since 1970: now, or when it was paused or archived.
-    ends: NDArray[np.int64]
-    #: In nanoseconds since 1970; 0 until the history decides.
-    created: NDArray[np.int64]
-    #: Whether an active one was updated after its creation.
-    edited: NDArray[np.bool_]
-    #: How likely a run fails.
-    rate: NDArray[np.float64]
-    #: How many scheduled runs failed last.
-    streak: NDArray[np.int64]
-    retries: NDArray[np.int64]
-    #: Whether it used one session for several runs, up to edition C.
-    reuses_session: NDArray[np.bool_]
-    has_budget: NDArray[np.bool_]
-    #: In milliseconds.
-    timeout: NDArray[np.int64]
-    #: Of a typical run, in milliseconds.
-    duration: NDArray[np.float64]
+    def __init__(self, deployments: int, *, seed: int, now: int) -> None:
+        draws, number = Draws(seed), np.arange(deployments)
+        self.draws, self.now = draws, now
+        self.pairs = pool(max(1, min(500, 8 + deployments // 10, deployments)), seed)
+        self.agents = _ids("agent", max(1, min(deployments, 4 + isqrt(deployments) * 2 // 3)), draws, now)
+        self.environments = _ids("env", 2 + len(str(deployments)), draws, now)
+        #: In the order of generation; names and examples go by it.
+        self.number = number
+        self.role = np.empty(deployments, dtype=np.int64)
+        by_chance = np.argsort(draws.uniform("role", number), kind="stable")
+        self.role[by_chance] = np.resize(_ROLE_PATTERN, deployments)
+        share = draws.uniform("pair", number)
+        pair = (share * share * len(self.pairs)).astype(np.int64)
+        #: Which of the pairs; -1 without a schedule.
+        self.pair = np.where(self.has_role(UNSCHEDULED), -1, pair)
+        share = draws.uniform("liking", number) * draws.uniform("agent", number)
+        self.agent = (share * len(self.agents)).astype(np.int64)
+        self.environment = draws.below("environment", number, len(self.environments))
+        #: Until when it fires, in nanoseconds since 1970: now, or when it was paused or archived.
+        self.ends = self._ends()
+        #: In nanoseconds since 1970; 0 until the history decides.
+        self.created = np.zeros(deployments, dtype=np.int64)
+        #: Whether an active one was updated after its creation.
+        self.edited = draws.uniform("edited", number) < 0.3
+        #: How likely a run fails.
+        self.rate = draws.among("rate", number, _RATES) + np.where(self.has_role(FAILING, PAUSED_BY_ERROR), 0.1, 0)
+        last_failed = [2 + draws.below("streak", number, 9), 3 + draws.below("streak", number, 4)]
+        #: How many scheduled runs failed last.
+        self.streak = np.select([self.has_role(FAILING), self.has_role(PAUSED_BY_ERROR)], last_failed, 0)
+        self.retries = draws.among("retries", number, (0, 0, 0, 1, 1, 2, 3)).astype(np.int64)
+        #: Whether it used one session for several runs, up to edition C.
+        self.reuses_session = number % 40 % 9 == 4
+        self.has_budget = number % 16 == 5
+        #: In milliseconds.
+        self.timeout = draws.among("timeout", number, (300_000, 300_000, 600_000, 1_800_000)).astype(np.int64)
+        spread = 0.7 + 0.6 * draws.uniform("own duration", number)
+        #: Of a typical run, in milliseconds.
+        self.duration = draws.among("duration", number, _DURATIONS) * spread
 
     def __len__(self) -> int:
         """Return how many deployments there are."""
@@ -121,59 +129,19 @@ class Fleet:
             if isinstance(column, np.ndarray):
                 setattr(self, name, column[order])
 
-
-def plan(deployments: int, *, seed: int, now: int) -> Fleet:
-    """Decide which deployments an account has, without the times of creation; one seed gives the same."""
-    draws = Draws(seed)
-    number = np.arange(deployments)
-    role = np.empty(deployments, dtype=np.int64)
-    role[np.argsort(draws.uniform("role", number), kind="stable")] = np.resize(_ROLE_PATTERN, deployments)
-    pairs = pool(max(1, min(500, 8 + deployments // 10, deployments)), seed)
-    pair_share = draws.uniform("pair", number)
-    agent_share = draws.uniform("liking", number)
-    agents = _ids("agent", max(1, min(deployments, 4 + isqrt(deployments) * 2 // 3)), draws, now)
-    environments = _ids("env", 2 + len(str(deployments)), draws, now)
-    fleet = Fleet(
-        draws=draws,
-        now=now,
-        pairs=pairs,
-        agents=agents,
-        environments=environments,
-        number=number,
-        role=role,
-        pair=np.where(role == UNSCHEDULED, -1, (pair_share * pair_share * len(pairs)).astype(np.int64)),
-        agent=(agent_share * draws.uniform("agent", number) * len(agents)).astype(np.int64),
-        environment=draws.below("environment", number, len(environments)),
-        ends=np.full(deployments, now),
-        created=np.zeros(deployments, dtype=np.int64),
-        edited=draws.uniform("edited", number) < 0.3,  # the share of edited ones
-        rate=draws.among("rate", number, _RATES),
-        streak=np.zeros(deployments, dtype=np.int64),
-        retries=draws.among("retries", number, (0, 0, 0, 1, 1, 2, 3)).astype(np.int64),
-        reuses_session=number % 40 % 9 == 4,
-        has_budget=number % 16 == 5,
-        timeout=draws.among("timeout", number, (300_000, 300_000, 600_000, 1_800_000)).astype(np.int64),
-        duration=draws.among("duration", number, _DURATIONS) * (0.7 + 0.6 * draws.uniform("own duration", number)),
-    )
-    _apply_roles(fleet)
-    return fleet
-
-
-def _apply_roles(fleet: Fleet) -> None:
-    """Set until when each deployment fires, and how often it fails, by its role."""
-    draws, number = fleet.draws, fleet.number
-    since = draws.uniform("end", number)
-    # Whole seconds: a history is cut at them, and an occurrence lies before or after, never at the same time.
-    for role, least, most in (
-        (PAUSED, HOUR, 45 * DAY),
-        (PAUSED_BY_ERROR, 2 * HOUR, 10 * DAY),
-        (ARCHIVED, DAY, 200 * DAY),
-    ):
-        ends = fleet.now - least - (since * ((most - least) // SECOND)).astype(np.int64) * SECOND
-        fleet.ends = np.where(fleet.role == role, ends, fleet.ends)
-    for role, least, choices in ((FAILING, 2, 9), (PAUSED_BY_ERROR, 3, 4)):
-        fleet.streak = np.where(fleet.role == role, least + draws.below("streak", number, choices), fleet.streak)
-    fleet.rate = np.where(fleet.has_role(FAILING, PAUSED_BY_ERROR), 0.1 + fleet.rate, fleet.rate)
+    def _ends(self) -> NDArray[np.int64]:
+        """Choose until when each fires."""
+        ends = np.full(len(self), self.now)
+        since = self.draws.uniform("end", self.number)
+        # Whole seconds: a history is cut at them, and an occurrence lies before or after, never at the same time.
+        for role, least, most in (
+            (PAUSED, HOUR, 45 * DAY),
+            (PAUSED_BY_ERROR, 2 * HOUR, 10 * DAY),
+            (ARCHIVED, DAY, 200 * DAY),
+        ):
+            ago = least + (since * ((most - least) // SECOND)).astype(np.int64) * SECOND
+            ends = np.where(self.role == role, self.now - ago, ends)
+        return ends
 
 
 def _ids(prefix: str, count: int, draws: Draws, now: int) -> list[str]:

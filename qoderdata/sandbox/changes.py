@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from qoderdata.sandbox.json_records import Record
 
 _DAILY = Pair("0 9 * * *", "Asia/Shanghai", 24)
-#: What runs that are created can be: the status of their records, and the end of their session.
-_CREATED = {
+#: What runs that are created or end can be: the status of their records, and the end of their session.
+_KINDS = {
     "pending": ("pending", End.FRESH),
     "running": ("running", End.RUNNING),
     "completed": ("completed", End.DONE),
@@ -87,9 +87,9 @@ def archive(database: Database, identity: str) -> int:
 
 def create_runs(database: Database, count: int, *, status: str, deployment_id: str | None) -> list[int]:
     """Create manual runs, which end at once or stay unfinished."""
-    if status not in _CREATED:
-        raise ValueError(f"status={status!r} is none of {', '.join(_CREATED)}")
-    run_status, end = _CREATED[status]
+    if status not in _KINDS:
+        raise ValueError(f"status={status!r} is none of {', '.join(_KINDS)}")
+    run_status, end = _KINDS[status]
     if deployment_id is None:
         indices = np.flatnonzero(~database.deployments.columns["archived"]).tolist()
     else:
@@ -125,9 +125,9 @@ def create_runs(database: Database, count: int, *, status: str, deployment_id: s
 
 def finish_run(database: Database, identity: str, *, status: str) -> int:
     """Let an unfinished run end."""
-    ends = {"completed": End.DONE, "failed": End.EXHAUSTED, "cancelled": End.CANCELLED}
-    if status not in ends:
+    if status not in ("completed", "failed", "cancelled"):
         raise ValueError(f"status={status!r} is not how a run ends; completed, failed or cancelled is")
+    run_status, end = _KINDS[status]
     index = database.runs.find(identity)
     record = database.runs.record(index)
     if record["status"] not in ("pending", "running"):
@@ -135,7 +135,7 @@ def finish_run(database: Database, identity: str, *, status: str) -> int:
     now, _ = database.tick("drun")
     session = int(database.runs.columns["session"][index])
     extras = record.setdefault("cas_run_extras", {"attempt": 1})
-    change: dict[str, Any] = {"end": ends[status], "ended": now, "updated": now, "status": IDLE}
+    change: dict[str, Any] = {"end": end, "ended": now, "updated": now, "status": IDLE}
     if database.sessions.columns["end"][session] == End.FRESH:
         change["started"] = now
     if status == "failed":
@@ -143,7 +143,6 @@ def finish_run(database: Database, identity: str, *, status: str) -> int:
     _change_session(database, session, change)
     if "started_at" not in extras:
         _start(database, record, session, int(database.sessions.columns["started"][session]))
-    run_status = "completed" if status == "completed" else "failed"
     _end(database, record, session, status=run_status, now=now)
     database.runs.change(index, record)
     _count(database, record, is_new=False)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import orjson
 
-from qoderdata.sandbox.account import ARCHIVED, PAUSED, PAUSED_BY_ERROR, plan
+from qoderdata.sandbox.account import ARCHIVED, PAUSED, PAUSED_BY_ERROR, Fleet
 from qoderdata.sandbox.json_records import DeploymentRecords, deployment_of_d, refusal_error, run_of_d, run_record
 from qoderdata.sandbox.run_history import COMPLETED, FAILED, STATUSES, TRIGGERS, RunHistory
 from qoderdata.sandbox.sample_values import DAY, make_ids, nanoseconds, stamp, uuid7, uuid7_time
@@ -161,7 +161,7 @@ class Database:
     def __init__(
         self, deployments: int, *, seed: int, runs: int, now: int, left_out: int, new_fields: bool
     ) -> None:
-        fleet = plan(deployments, seed=seed, now=now)
+        fleet = Fleet(deployments, seed=seed, now=now)
         history = RunHistory(fleet, runs, left_out)
         tails = fleet.draws.tails("deployment", fleet.number)
         order = np.lexsort((tails, fleet.created))
@@ -169,7 +169,7 @@ class Database:
         ids = make_ids("dep", fleet.created, tails[order])
         table = history.runs
         scenarios, refusal = decide(fleet, table)
-        self.fleet, self._runs = fleet, table
+        self.fleet = fleet
         self._deployment_writer = DeploymentRecords(fleet, history, ids, new_fields=new_fields)
         self.deployments = Table(
             ids,
@@ -197,17 +197,7 @@ class Database:
         run_ids = make_ids("drun", table.created, table.tail)
         self.runs = Table(
             run_ids,
-            {
-                "created": table.created,
-                "deployment": table.deployment,
-                "error": table.status == FAILED,
-                "refusal": refusal,
-                "scheduled": table.scheduled,
-                "session": of_run,
-                "status": table.status,
-                "trigger": table.trigger,
-                "triggered": table.triggered,
-            },
+            table.by_name() | {"error": table.status == FAILED, "refusal": refusal, "session": of_run},
             self._run,
             forms="CCCD",
             read=self._run_columns,
@@ -329,26 +319,23 @@ class Database:
 
     def _run(self, index: int, form: str, changed: Record | None) -> Record:
         """Write a run."""
-        columns = {name: int(column[index]) for name, column in self.runs.columns.items()}
-        deployment, session = self.deployments.ids[columns["deployment"]], columns["session"]
-        refusal = refusal_error(columns["refusal"], deployment) if columns["refusal"] else None
+        run = {name: int(column[index]) for name, column in self.runs.columns.items()}
+        deployment, session = self.deployments.ids[run["deployment"]], run["session"]
+        refusal = refusal_error(run["refusal"], deployment) if run["refusal"] else None
         record = changed
         if record is None:
-            leader = None if refusal else self.sessions.ids[self.sessions.columns["leader"][session]]
-            failed = columns["status"] == FAILED
             record = run_record(
                 self.fleet,
-                self._runs,
-                index,
+                run,
                 identity=self.runs.ids[index],
                 deployment_id=deployment,
-                session_id=leader,
-                error=(refusal or self.session_error(session)) if failed else None,
+                session_id=None if refusal else self.sessions.ids[self.sessions.columns["leader"][session]],
+                error=(refusal or self.session_error(session)) if run["status"] == FAILED else None,
             )
         if form == "C":
             return record
         session_id = None if refusal else self.sessions.ids[session]
-        return run_of_d(record, session_id=session_id, error=refusal, scheduled=columns["scheduled"])
+        return run_of_d(record, session_id=session_id, error=refusal, scheduled=run["scheduled"])
 
     def _session(self, index: int, form: str, _: Record | None) -> Record:
         """Write a session."""

@@ -19,7 +19,7 @@ from qoderdata.sandbox.scenarios import Refusal
 
 if TYPE_CHECKING:
     from qoderdata.sandbox.account import Fleet
-    from qoderdata.sandbox.run_history import RunHistory, Runs
+    from qoderdata.sandbox.run_history import RunHistory
 
 #: One JSON object.
 Record = dict[str, Any]
@@ -170,35 +170,36 @@ class DeploymentRecords:
 
 def run_record(
     fleet: Fleet,
-    runs: Runs,
-    index: int,
+    run: dict[str, int],
     *,
     identity: str,
     deployment_id: str,
     session_id: str | None,
     error: Record | None,
 ) -> Record:
-    """Write a run of edition C; `session_id` is that of the session that served it, `error` why it failed."""
+    """Write a run of edition C, which is one row of `run_history.Runs`.
+
+    `session_id` is that of the session that served it, `error` why it failed.
+    """
     dice = Dice(identity)
-    status, attempt = int(runs.status[index]), int(runs.attempt[index])
-    started, completed = int(runs.started[index]), int(runs.completed[index])
-    agent = int(fleet.agent[runs.deployment[index]])
+    status, started, completed = run["status"], run["started"], run["completed"]
+    agent = int(fleet.agent[run["deployment"]])
     begun, ended = status in (RUNNING, COMPLETED, FAILED), status in (COMPLETED, FAILED)
-    extras: Record = {"attempt": attempt}
+    extras: Record = {"attempt": run["attempt"]}
     if begun:
         extras |= {"started_at": stamp(started), "turn_id": f"turn_{uuid7(started, dice.below(1 << 54))}"}
     record: Record = {
         "agent": {"id": fleet.agents[agent], "type": "agent", "version": agent % 7 + 1},
-        "created_at": stamp(int(runs.created[index])),
+        "created_at": stamp(run["created"]),
         "deployment_id": deployment_id,
         "error": error,
         "id": identity,
         "status": STATUSES[status],
-        "trigger_context": {"type": TRIGGERS[runs.trigger[index]]},
-        "triggered_at": stamp(int(runs.triggered[index])),
+        "trigger_context": {"type": TRIGGERS[run["trigger"]]},
+        "triggered_at": stamp(run["triggered"]),
         "type": "deployment_run",
     }
-    if not dice.percent(4) or attempt > 1:
+    if not dice.percent(4) or run["attempt"] > 1:
         record["cas_run_extras"] = extras
     if ended:
         record |= {"completed_at": stamp(completed), "duration_ms": (completed - started) // 1_000_000}

@@ -41,96 +41,77 @@ _DAYS, _MOST_DAYS = 400, 20_000
 _FEW = 20
 
 
-@dataclass
 class Runs(Columns):
-    """The columns of some runs; times in nanoseconds since 1970."""
+    """The columns of some runs; times in nanoseconds since 1970.
 
-    deployment: NDArray[np.int64]
-    trigger: NDArray[np.int64]
-    attempt: NDArray[np.int64]
-    #: The scheduled time; a retry has that of the first attempt, a manual run has 0.
-    scheduled: NDArray[np.int64]
-    triggered: NDArray[np.int64]
-    created: NDArray[np.int64]
-    started: NDArray[np.int64]
-    #: When it ended; meaningless for a skipped run.
-    completed: NDArray[np.int64]
-    status: NDArray[np.int64]
-    error: NDArray[np.int64]
-    #: The random bits of the id.
-    tail: NDArray[np.int64]
-    #: What its random draws depend on.
-    key: NDArray[np.int64]
-
-
-def _begin(
-    fleet: Fleet,
-    deployment: NDArray[np.int64],
-    at: NDArray[np.int64],
-    *,
-    key: NDArray[np.int64],
-    trigger: int,
-    attempt: int = 1,
-    scheduled: NDArray[np.int64] | None = None,
-    must_fail: NDArray[np.bool_] | bool = False,
-) -> Runs:
-    """Generate one run for each `key`, of the same trigger and attempt; those that `must_fail` do.
-
-    `at` is the scheduled time, else that of the trigger; `scheduled` is the scheduled time of the first attempt.
+    Generates one run for each `key`, of the same trigger and attempt; those that `must_fail` do. `at` is the
+    scheduled time, else that of the trigger; `scheduled` is the scheduled time of the first attempt.
     """
-    draws, now = fleet.draws, fleet.now
-    name = f"{TRIGGERS[trigger]} {attempt}"
 
-    def chance(purpose: str) -> NDArray[np.float64]:
-        return draws.uniform(f"{name} {purpose}", key)
+    def __init__(
+        self,
+        fleet: Fleet,
+        deployment: NDArray[np.int64],
+        at: NDArray[np.int64],
+        *,
+        key: NDArray[np.int64],
+        trigger: int,
+        attempt: int = 1,
+        scheduled: NDArray[np.int64] | None = None,
+        must_fail: NDArray[np.bool_] | bool = False,
+    ) -> None:
+        draws, now = fleet.draws, fleet.now
+        name = f"{TRIGGERS[trigger]} {attempt}"
 
-    late = chance("delay")
-    seconds = np.where(late < 0.9, late * 4, 3 + (late - 0.9) * 860) if trigger == SCHEDULE else 0.0 * late
-    triggered = np.minimum(_grained(at + (seconds * SECOND).astype(np.int64), chance("grain"), at), now)
-    lag = chance("lag")
-    created = np.minimum(triggered + (np.maximum(lag - 0.6, 0) * 5_000).astype(np.int64) * 1_000_000, now)
-    wait = chance("wait")
-    waited = 20_000 + (wait * wait * 3e6).astype(np.int64) + np.where(wait > 0.97, 30_000_000, 0)
-    started = created + waited * 1_000
+        def chance(purpose: str) -> NDArray[np.float64]:
+            return draws.uniform(f"{name} {purpose}", key)
 
-    rate = fleet.rate[deployment]
-    rate = np.where(_incident(fleet, deployment, at), np.maximum(rate, 0.6), rate)
-    failed = (chance("outcome") < (rate if attempt == 1 else 0.35)) | must_fail
-    often = (fleet.hours()[deployment] <= 6) & (trigger == SCHEDULE)
-    skipped = often & ~failed & (chance("skipped") < 0.03)
+        self.deployment = deployment
+        self.trigger = np.full(len(at), trigger)
+        self.attempt = np.full(len(at), attempt)
+        if scheduled is None:
+            scheduled = at if trigger == SCHEDULE else np.zeros(len(at), dtype=np.int64)
+        #: The scheduled time; a retry has that of the first attempt, a manual run has 0.
+        self.scheduled = scheduled
+        late = chance("delay")
+        seconds = np.where(late < 0.9, late * 4, 3 + (late - 0.9) * 860) if trigger == SCHEDULE else 0.0 * late
+        triggered = _grained(at + (seconds * SECOND).astype(np.int64), chance("grain"), at)
+        self.triggered = np.minimum(triggered, now)
+        lag = chance("lag")
+        created = self.triggered + (np.maximum(lag - 0.6, 0) * 5_000).astype(np.int64) * 1_000_000
+        self.created = np.minimum(created, now)
+        wait = chance("wait")
+        waited = 20_000 + (wait * wait * 3e6).astype(np.int64) + np.where(wait > 0.97, 30_000_000, 0)
+        self.started = self.created + waited * 1_000
 
-    error = _errors(fleet, deployment, at, chance("error"))
-    timeout = fleet.timeout[deployment]
-    error = np.where((error == TIMEOUT) & (timeout > _SHORTEST_TIMEOUT), TIMEOUT + 1, error)
-    spread = chance("duration")
-    slow = (fleet.number[deployment] % 17 == 3) & (at > now - 3 * DAY)  # every 17th got slower
-    length = fleet.duration[deployment] * (0.6 + 0.8 * spread) * np.where(slow, 1.9, 1)
-    length = np.minimum(length * np.where(chance("tail") > 0.97, 2.5, 1), timeout * 0.95)
-    length = np.where(failed, np.minimum(length * spread, _LONGEST_FAILURE), length)
-    microseconds = (length * 1_000).astype(np.int64)
-    over_time = timeout * 1_000 + (spread * 900).astype(np.int64)
-    microseconds = np.where(failed & (error == TIMEOUT), over_time, microseconds)
-    completed = started + microseconds * 1_000
+        rate = fleet.rate[deployment]
+        rate = np.where(_incident(fleet, deployment, at), np.maximum(rate, 0.6), rate)
+        failed = (chance("outcome") < (rate if attempt == 1 else 0.35)) | must_fail
+        often = (fleet.hours()[deployment] <= 6) & (trigger == SCHEDULE)
+        skipped = often & ~failed & (chance("skipped") < 0.03)
 
-    if scheduled is None:
-        scheduled = at if trigger == SCHEDULE else np.zeros(len(at), dtype=np.int64)
-    status = first_case(
-        [(skipped, SKIPPED), (started > now, PENDING), (completed > now, RUNNING), (failed, FAILED)], COMPLETED
-    )
-    return Runs(
-        deployment=deployment,
-        trigger=np.full(len(at), trigger),
-        attempt=np.full(len(at), attempt),
-        scheduled=scheduled,
-        triggered=triggered,
-        created=created,
-        started=started,
-        completed=completed,
-        status=status,
-        error=np.where(status == FAILED, error, -1),
-        tail=draws.tails(name, key),
-        key=key,
-    )
+        error = _errors(fleet, deployment, at, chance("error"))
+        timeout = fleet.timeout[deployment]
+        error = np.where((error == TIMEOUT) & (timeout > _SHORTEST_TIMEOUT), TIMEOUT + 1, error)
+        spread = chance("duration")
+        slow = (fleet.number[deployment] % 17 == 3) & (at > now - 3 * DAY)  # every 17th got slower
+        length = fleet.duration[deployment] * (0.6 + 0.8 * spread) * np.where(slow, 1.9, 1)
+        length = np.minimum(length * np.where(chance("tail") > 0.97, 2.5, 1), timeout * 0.95)
+        length = np.where(failed, np.minimum(length * spread, _LONGEST_FAILURE), length)
+        microseconds = (length * 1_000).astype(np.int64)
+        over_time = timeout * 1_000 + (spread * 900).astype(np.int64)
+        microseconds = np.where(failed & (error == TIMEOUT), over_time, microseconds)
+        #: When it ended; meaningless for a skipped run.
+        self.completed = self.started + microseconds * 1_000
+        cases = [
+            (skipped, SKIPPED), (self.started > now, PENDING), (self.completed > now, RUNNING), (failed, FAILED),
+        ]  # fmt: skip
+        self.status = first_case(cases, COMPLETED)
+        self.error = np.where(self.status == FAILED, error, -1)
+        #: The random bits of the id.
+        self.tail = draws.tails(name, key)
+        #: What its random draws depend on.
+        self.key = key
 
 
 def _try_again(fleet: Fleet, runs: Runs, must_fail: NDArray[np.bool_]) -> tuple[Runs, NDArray[np.bool_]]:
@@ -142,7 +123,7 @@ def _try_again(fleet: Fleet, runs: Runs, must_fail: NDArray[np.bool_]) -> tuple[
     chosen &= draws.uniform(f"retry {attempt}", runs.key) < 0.6  # some give up
     at = runs.completed + 30 * SECOND + draws.below(f"retry wait {attempt}", runs.key, 30_000) * 1_000_000
     chosen &= at <= fleet.now
-    again = _begin(
+    again = Runs(
         fleet, runs.deployment[chosen], at[chosen], key=runs.key[chosen], trigger=RETRY, attempt=attempt,
         scheduled=runs.scheduled[chosen], must_fail=must_fail[chosen],
     )  # fmt: skip
@@ -252,7 +233,7 @@ class RunHistory:
         key = _key(fleet, deployment, position)
         shift = (fleet.draws.uniform("shift", key) * 0.6 * spacing[deployment]).astype(np.int64)
         at = fleet.created[deployment] + (position * spacing[deployment] + shift) // 1_000 * 1_000
-        return _begin(fleet, deployment, at, key=key, trigger=MANUAL)
+        return Runs(fleet, deployment, at, key=key, trigger=MANUAL)
 
     def _share_out(self, total: int) -> NDArray[np.int64]:
         """Share out scheduled runs: more to the frequent, none that would make a deployment too old."""
@@ -339,7 +320,7 @@ class RunHistory:
         key = _key(fleet, planned.deployment, planned.from_last)[kept]
         deployment = planned.deployment[kept]
         must_fail = planned.from_last[kept] < fleet.streak[deployment]
-        parts = [_begin(fleet, deployment, planned.at[kept], key=key, trigger=SCHEDULE, must_fail=must_fail)]
+        parts = [Runs(fleet, deployment, planned.at[kept], key=key, trigger=SCHEDULE, must_fail=must_fail)]
         while len(parts[-1]) and most > 0:
             again, must_fail = _try_again(fleet, parts[-1], must_fail)
             parts.append(again.take(np.arange(len(again)) < most))
@@ -361,7 +342,7 @@ class RunHistory:
         key = _key(fleet, chosen, np.full(len(chosen), (1 << 24) - 1))
         age = fleet.draws.below("age", key, 90) * SECOND
         age[::3] //= 1_000
-        runs = _begin(fleet, chosen, fleet.now - age, key=key, trigger=MANUAL)
+        runs = Runs(fleet, chosen, fleet.now - age, key=key, trigger=MANUAL)
         runs.completed = np.maximum(runs.completed, fleet.now + SECOND)
         runs.status = np.where(runs.started > fleet.now, PENDING, RUNNING)
         runs.error[:] = -1
@@ -382,7 +363,7 @@ class RunHistory:
         at = since[chosen] + (share * ((until - since)[chosen] // 1_000)).astype(np.int64) * 1_000
         from_last = np.concatenate([planned.from_last, np.full(len(idle), 1 << 24)])[chosen]
         must_fail = from_last < fleet.streak[deployment[chosen]]
-        return _begin(fleet, deployment[chosen], at, key=key[chosen], trigger=MANUAL, must_fail=must_fail)
+        return Runs(fleet, deployment[chosen], at, key=key[chosen], trigger=MANUAL, must_fail=must_fail)
 
 
 def _positions(counts: NDArray[np.int64]) -> NDArray[np.int64]:

@@ -9,6 +9,7 @@ descriptions, prompts and messages are in several languages, a few of them hosti
 
 from __future__ import annotations
 
+from copy import copy
 from datetime import UTC, datetime, timedelta
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -182,7 +183,7 @@ REJECTED = ("session_creation_rejected_error", "The deployment already has as ma
 
 
 class Columns:
-    """Base of dataclasses whose fields are columns: arrays with one value a row."""
+    """Base of classes whose attributes are columns: arrays with one value a row."""
 
     def __len__(self) -> int:
         """Return how many rows there are."""
@@ -194,12 +195,18 @@ class Columns:
 
     def take(self, which: NDArray[np.int64] | NDArray[np.bool_]) -> Self:
         """Return some of the rows."""
-        return type(self)(**{name: column[which] for name, column in self.by_name().items()})
+        return self._with({name: column[which] for name, column in self.by_name().items()})
 
     def join(self, *others: Self) -> Self:
         """Return all rows, one part after the other."""
         parts = [part.by_name() for part in (self, *others)]
-        return type(self)(**{name: np.concatenate([part[name] for part in parts]) for name in parts[0]})
+        return self._with({name: np.concatenate([part[name] for part in parts]) for name in parts[0]})
+
+    def _with(self, columns: dict[str, NDArray[Any]]) -> Self:
+        """Return the same with other rows."""
+        other = copy(self)
+        vars(other).update(columns)
+        return other
 
 
 def first_case(cases: Sequence[tuple[NDArray[np.bool_], int]], default: int) -> NDArray[np.int64]:

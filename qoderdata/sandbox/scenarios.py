@@ -5,9 +5,9 @@ One row a session, one array a column. The account has one truth, which every ed
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import IntEnum
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -94,7 +94,10 @@ SESSION_RUNNING, RESCHEDULING, CANCELING, IDLE, TERMINATED = range(5)
 
 @dataclass
 class Scenarios(Columns):
-    """The columns of the sessions of an account; times in nanoseconds since 1970, 0 for never."""
+    """The columns of the sessions of an account; times in nanoseconds since 1970, 0 for never.
+
+    `_after_first_turn` decides those that are no arguments.
+    """
 
     #: The index of the run that created it; -1 for a session that a person started.
     run: NDArray[np.int64]
@@ -107,18 +110,18 @@ class Scenarios(Columns):
     #: When it asked a person.
     asked: NDArray[np.int64]
     #: When a person continued it; `continued_end` is the end of that turn.
-    continued: NDArray[np.int64]
-    continued_end: NDArray[np.int64]
-    archived: NDArray[np.int64]
-    updated: NDArray[np.int64]
+    continued: NDArray[np.int64] = field(init=False)
+    continued_end: NDArray[np.int64] = field(init=False)
+    archived: NDArray[np.int64] = field(init=False)
+    updated: NDArray[np.int64] = field(init=False)
     before: NDArray[np.int64]
     end: NDArray[np.int64]
-    later: NDArray[np.int64]
+    later: NDArray[np.int64] = field(init=False)
     #: The error of the session; -1 for none.
     error: NDArray[np.int64]
-    status: NDArray[np.int64]
+    status: NDArray[np.int64] = field(init=False)
     #: Whether it was not deleted.
-    kept: NDArray[np.bool_]
+    kept: NDArray[np.bool_] = field(init=False)
     #: Whether the event of the start has a time; `has_end` is the same of the end.
     has_start: NDArray[np.bool_]
     has_end: NDArray[np.bool_]
@@ -186,7 +189,6 @@ def decide(fleet: Fleet, runs: Runs) -> tuple[Scenarios, NDArray[np.int64]]:
         ),
         has_start=draws.uniform("start", some.tail) >= 0.03,
         has_end=draws.uniform("end event", some.tail) >= 0.03,
-        **_undecided(len(some)),
     ).join(_without_deployment(fleet, (len(runs) + 49) // 50))
     _after_first_turn(fleet, scenarios)
     return scenarios.take(np.lexsort((scenarios.tail, scenarios.created))), refusal
@@ -226,12 +228,6 @@ def _failures(
     ]
 
 
-def _undecided(count: int) -> dict[str, NDArray[Any]]:
-    """Return the columns that `_after_first_turn` decides."""
-    names = ("continued", "continued_end", "archived", "updated", "later", "status")
-    return {name: np.zeros(count, dtype=np.int64) for name in names} | {"kept": np.ones(count, dtype=np.bool_)}
-
-
 def _without_deployment(fleet: Fleet, count: int) -> Scenarios:
     """Generate sessions that people started, in the last 40 days."""
     draws, now = fleet.draws, fleet.now
@@ -265,7 +261,6 @@ def _without_deployment(fleet: Fleet, count: int) -> Scenarios:
         error=np.where(failed, draws.below("person error", index, len(ERRORS)), -1),
         has_start=chance("start") >= 0.03,
         has_end=chance("end event") >= 0.03,
-        **_undecided(len(index)),
     )
 
 
