@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import click
 
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     import pandas as pd
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 _SHOWN = 8
 _HORIZON = "24h"
@@ -95,6 +96,4 @@ def _print_section(title: str, frame: pd.DataFrame, columns: Sequence[TableColum
 
 
 def _save(ax: Axes, path: Path) -> None:
-    figure = ax.get_figure(root=True)
-    assert figure is not None  # noqa: S101 - the plots draw on figures
-    figure.savefig(path, dpi=120)
+    cast("Figure", ax.figure).savefig(path, dpi=120)
