@@ -22,7 +22,7 @@ from qoderdata.errors import CacheError, CacheWarning
 from qoderdata.files import Folder
 from qoderdata.frames import to_pandas
 from qoderdata.load import caches
-from qoderdata.load.caches import clear_stores, store_usage
+from qoderdata.load.caches import clear_stores, store_files
 from qoderdata.outcomes import resolve_outcomes
 from qoderdata.schema import RUNS
 from qoderdata.store import RUNS_TABLE, JournalEntry, Listing, TableStore, dataset, journal, row_ids
@@ -440,18 +440,19 @@ def test_a_folder_that_cannot_be_written_keeps_all_in_memory(store: TableStore, 
 
 
 def test_usage_and_clear(store: TableStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert store_usage(Folder(tmp_path), RUNS_TABLE) == []
+    assert store_files(Folder(tmp_path), RUNS_TABLE) == []
     assert clear_stores(Folder(tmp_path)) == 0
     put(store, page(run(3, status="running"), run(2, day=13), run(1)))
-    (known,) = store_usage(Folder(tmp_path), RUNS_TABLE)
-    assert known.files == 3
-    assert known.size == sum(file.stat().st_size for file in tmp_path.glob("runs/*/**/*.*") if file.is_file())
-    assert tuple(known.account.values()) == WHO
+    ((account, files),) = store_files(Folder(tmp_path), RUNS_TABLE)
+    sizes = {str(file): file.stat().st_size for file in tmp_path.glob("runs/*/**/*.*") if file.is_file()}
+    assert len(sizes) == 3
+    assert {info.path: info.size for info in files} == sizes
+    assert tuple(account.values()) == WHO
     monkeypatch.setattr(caches, "_CLEAR_SECONDS", 0)
     with store.writer_lock(), pytest.raises(CacheError, match="a process is pulling runs into it"):
         clear_stores(Folder(tmp_path))
     assert clear_stores(Folder(tmp_path)) == 3
-    assert store_usage(Folder(tmp_path), RUNS_TABLE) == []
+    assert store_files(Folder(tmp_path), RUNS_TABLE) == []
     assert lying(tmp_path) == {}
 
 

@@ -115,7 +115,9 @@ class Row:
             if known is None:
                 self.unknown.add((*above, key))
             rest = None if item is None else self._take(item, known, (*above, key))
-            if rest is not None and branch.rest is not None:
+            if rest is None:
+                continue
+            if branch.rest is not None:
                 own[key] = rest
             else:
                 keep(rest, dotted((*above, key)), self.extra)

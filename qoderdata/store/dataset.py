@@ -80,14 +80,17 @@ def row_days(table: pa.Table, time_column: str) -> list[str]:
     return [NO_DAY if day is None else day for day in _dates(table, time_column).cast(pa.string()).to_pylist()]
 
 
-def files_within(files: Iterable[str], *, since: datetime | None, until: datetime | None) -> list[str]:
+def files_within(
+    files: Mapping[str, DataFile], *, since: datetime | None, until: datetime | None
+) -> dict[str, DataFile]:
     """Return the data files that can have rows with ``since <= time < until``, newest day first.
 
     Files of rows without a time come last, and only where there is no bound.
     """
     undated = since is None and until is None
     wanted = [name for name in files if is_day_within(_day(name), since=since, until=until, undated=undated)]
-    return sorted(wanted, key=lambda name: ("" if _day(name) == NO_DAY else _day(name), name), reverse=True)
+    wanted.sort(key=lambda name: ("" if _day(name) == NO_DAY else _day(name), name), reverse=True)
+    return {name: files[name] for name in wanted}
 
 
 def is_day_within(day: str, *, since: datetime | None, until: datetime | None, undated: bool) -> bool:
