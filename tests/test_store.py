@@ -24,10 +24,9 @@ from qoderdata.frames import to_pandas
 from qoderdata.load import caches
 from qoderdata.load.caches import clear_stores, store_files
 from qoderdata.outcomes import resolve_outcomes
-from qoderdata.schema import RUNS
+from qoderdata.schema import RUNS, resolve_record
 from qoderdata.store import RUNS_TABLE, JournalEntry, Listing, TableStore, dataset, journal, row_ids
 from qoderdata.store.dataset import NO_DAY, is_day_within
-from qoderdata.store.tables import resolve_record
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
