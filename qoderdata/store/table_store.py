@@ -433,7 +433,7 @@ class TableStore:
                 if id_ in open_rows:
                     open_rows[id_] = replace(open_rows[id_], read_at=entry.read_at)
         coverage = _extended(before.coverage, entries)
-        sequence = max([before.sequence, *(entry.number for entry in entries)])
+        sequence = max(before.sequence, self._journal.number)
         return replace(before, sequence=sequence, files=files, coverage=coverage, open_rows=open_rows)
 
     def _with_entries(self, tables: list[pa.Table], condition: pc.Expression | None) -> list[pa.Table]:
