@@ -431,7 +431,13 @@ class Refresh:
             if listing is None:
                 return page
             self.is_contradicted = coverage.contradicts(listing)
-            if self._ends_reread(listing):
+            since = self.reread_since
+            if (
+                since is None
+                or listing.cursor is None
+                or (listing.reaches is not None and listing.reaches <= since)
+            ):
+                # The list has been reread back to that time, or to its end.
                 self.reread_since = None
             listing = replace(listing, reread_since=self.reread_since)
             if self.is_contradicted and listing.ids:
@@ -461,11 +467,6 @@ class Refresh:
             self._refused.add(cursor)
             if self.store.coverage.cursor == cursor:
                 self.store.drop_last_cursor()
-
-    def _ends_reread(self, page: Listing) -> bool:
-        """Return whether the list has been reread back to `reread_since` at the end of this page."""
-        since = self.reread_since
-        return since is None or page.cursor is None or (page.reaches is not None and page.reaches <= since)
 
     def _read_stale(self) -> None:
         """Read the open rows again that no page had."""

@@ -175,8 +175,18 @@ class Dataset:
         return after
 
     def damaged(self, files: Mapping[str, DataFile]) -> list[str]:
-        """Return the names of the files that are gone or are not what was written."""
-        return [name for name, file in files.items() if not self._is_whole(name, file)]
+        """Return the names of the files that are gone or are not what was written.
+
+        Raise `OSError` where one cannot be read now.
+        """
+        lost = []
+        for name, file in files.items():
+            content = self._content(name)
+            try:
+                self._fragment(name, file, content)
+            except (OSError, pa.ArrowException):
+                lost.append(name)
+        return lost
 
     def names(self) -> list[str]:
         """Return the names of the data files that lie there, the oldest first, without those of other writers."""
@@ -357,15 +367,6 @@ class Dataset:
                     waiting, rows = [], 0
         if rows:
             yield pa.Table.from_batches(waiting, schema=schema)
-
-    def _is_whole(self, name: str, file: DataFile) -> bool:
-        """Return whether a data file is what was written; raise `OSError` where it cannot be read now."""
-        content = self._content(name)
-        try:
-            self._fragment(name, file, content)
-        except (OSError, pa.ArrowException):
-            return False
-        return True
 
     def _adopt(self, name: str, content: pa.Buffer) -> dict[str, DataFile] | None:
         """Return a data file as it counts from now on; ``None`` where it cannot be used."""

@@ -355,7 +355,8 @@ class TableStore:
         if unusable is not None and old is None:
             reason = str(unusable)
         if reason is not None:
-            self._warn_repaired(f"{reason}; {manifest.rows} rows were recovered{note}")
+            rows = sum(file.rows for file in files.values())
+            self._warn_repaired(f"{reason}; {rows} rows were recovered{note}")
 
     def _warn_repaired(self, reason: str) -> None:
         warn(
