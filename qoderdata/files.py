@@ -392,8 +392,9 @@ def _wait_for(lock: filelock.BaseFileLock, path: Path) -> None:
 
 
 def _touched_at(path: Path) -> int | None:
+    """Return when a lock was renewed: with older filelock, each attempt to take it changes `st_mtime` too."""
     try:
-        return path.stat().st_mtime_ns
+        return path.stat().st_atime_ns
     except OSError:
         return None
 
