@@ -1,7 +1,7 @@
 """Which JSON path is which column of which dtype, for each table.
 
 The rule for a name is the JSON path joined by ``_``, without ``metadata.cas_config`` and ``cas_run_extras``.
-`qoderdata.decode` reads the values.
+`qoderdata.decode` reads the values; `resolve_record` fills those of a run that follow from its record alone.
 """
 
 from __future__ import annotations

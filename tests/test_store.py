@@ -471,6 +471,9 @@ def test_the_record_alone_says_the_same_to_the_store_and_to_the_rules(data: st.D
             "error": {"type": data.draw(texts), "message": data.draw(texts)},
             "created_at": data.draw(times),
             "triggered_at": data.draw(times),
+            "completed_at": data.draw(times),
+            "duration_ms": data.draw(st.sampled_from([0, 5, None])),
+            "cas_run_extras": {"started_at": data.draw(times)},
             "trigger_context": {"type": "schedule", "scheduled_at": data.draw(times)},
         }
         for number in range(data.draw(st.integers(0, 5)))
