@@ -80,7 +80,7 @@ def pytest_collection() -> Generator[None, object, object]:
         gc.enable()
 
 
-class FastClock:
+class FastClock(retries.SystemClock):
     """A clock that jumps over every wait; safe to use from several threads.
 
     Attributes

@@ -63,10 +63,9 @@ def main() -> None:
         for day in range(base_days):
             move_on(records, values, day, 1.0)
             history.write(series, from_records(records, DEPLOYMENTS), NEWEST + timedelta(days=day))
-        listed = history.entries(Folder(folder))
         days = [file.size for file in history.files_of(series)]
-        base = sum(size for _, size in listed) - sum(days)
-        before = sum(size for _, size in listed)
+        before = sum(info.size for info in Folder(folder).parquet_files())
+        base = before - sum(days)
         for pull in range(4):
             move_on(records, values, base_days, 1 / PULLS_A_DAY)
             history.write(
@@ -74,7 +73,7 @@ def main() -> None:
                 from_records(records, DEPLOYMENTS),
                 NEWEST + timedelta(days=base_days - 1, minutes=15 * (pull + 1)),
             )
-        pulled = (sum(size for _, size in history.entries(Folder(folder))) - before) / 4
+        pulled = (sum(info.size for info in Folder(folder).parquet_files()) - before) / 4
     bases = history.KEEP_DAYS.days / base_days + 1
     kept = history.KEEP_DAYS.days * sum(days) / len(days) + bases * base
     print(

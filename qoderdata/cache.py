@@ -1,4 +1,4 @@
-"""One Parquet file per query: its name, age and format number, and how it is cleared.
+"""One Parquet file per query: its name, age and format number.
 
 A file is named by a digest of the query, the service and the account. Its metadata says when it was fetched, and
 its own name, so that a file under another account's name is not used. A file that cannot be read, or of another
@@ -175,19 +175,3 @@ def _checksum(*parts: memoryview, after: int = 0) -> bytes:
     for part in parts:
         checksum = zlib.crc32(part, checksum)
     return f"{checksum:08x}".encode()
-
-
-def entries(folder: Folder) -> list[tuple[str, int]]:
-    """Return the path and the size in bytes of each of the cache's files."""
-    return [(info.path, info.size) for info in folder.files() if info.extension == "parquet"]
-
-
-def clear(folder: Folder) -> int:
-    """Remove the cache's files, and return how many there were; half-written files of killed processes too.
-
-    A process that writes at that moment loses its file, and warns.
-    """
-    found = entries(folder)
-    folder.sweep()
-    folder.delete(path for path, _ in found)
-    return len(found)

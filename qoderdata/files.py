@@ -245,6 +245,25 @@ class Folder:
             if info.type == fs.FileType.File and not info.base_name.endswith((_TEMPORARY, _LOCK))
         ]
 
+    def parquet_files(self) -> list[fs.FileInfo]:
+        """List the Parquet files below this folder, at any depth."""
+        return [info for info in self.files() if info.extension == "parquet"]
+
+    def clear(self) -> int:
+        """Remove the Parquet files below this folder, and return how many there were.
+
+        What killed writers left goes too, and folders that are empty then. A process that writes at that moment
+        loses its file.
+        """
+        paths = [info.path for info in self.parquet_files()]
+        self.sweep()
+        self.delete(paths)
+        if self.local:
+            for emptied in (*{Path(path).parent for path in paths}, Path(self.path)):
+                with contextlib.suppress(OSError):
+                    emptied.rmdir()
+        return len(paths)
+
     def remove(self, name: str) -> None:
         """Remove a file below this folder; one that is not there is no error."""
         self.delete([self.full(name)])
@@ -373,8 +392,9 @@ def _wait_for(lock: filelock.BaseFileLock, path: Path) -> None:
 
 
 def _touched_at(path: Path) -> int | None:
+    """Return when a lock was renewed: with older filelock, each attempt to take it changes `st_mtime` too."""
     try:
-        return path.stat().st_mtime_ns
+        return path.stat().st_atime_ns
     except OSError:
         return None
 

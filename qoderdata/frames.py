@@ -28,9 +28,8 @@ from qoderdata.columns import TEXT, not_a_frame, require_dtypes, require_frame
 from qoderdata.decode import Records, from_records
 from qoderdata.decode.jsontext import NotJSONError, is_utf8, parse, write
 from qoderdata.errors import APIResponseValidationError, MissingColumnError, frame_hint, require_columns
-from qoderdata.outcomes import resolve_outcomes
 from qoderdata.parsing import parse_instant
-from qoderdata.schema import DEPLOYMENTS, EVENTS, EXTRA, RUNS, SESSIONS, Schema
+from qoderdata.schema import DEPLOYMENTS, EVENTS, EXTRA, RUNS, SESSIONS, Schema, resolve_record
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable
@@ -212,7 +211,7 @@ def flatten_deployments(records: Records) -> pd.DataFrame:
           id schedule_expression        extra
     0  dep_1           0 9 * * *  {"owner.x":5}
     """
-    return _flatten(records, DEPLOYMENTS)
+    return _flatten(from_records(records, DEPLOYMENTS), DEPLOYMENTS)
 
 
 def flatten_runs(records: Records) -> pd.DataFrame:
@@ -250,7 +249,7 @@ def flatten_runs(records: Records) -> pd.DataFrame:
            id  status error_type
     0  drun_1  failed    timeout
     """
-    return resolve_outcomes(_flatten(records, RUNS))
+    return _flatten(resolve_record(from_records(records, RUNS)), RUNS)
 
 
 def flatten_sessions(records: Records) -> pd.DataFrame:
@@ -288,7 +287,7 @@ def flatten_sessions(records: Records) -> pd.DataFrame:
            id status  usage_total_credits
     0  sess_1   idle                 1.25
     """
-    return _flatten(records, SESSIONS)
+    return _flatten(from_records(records, SESSIONS), SESSIONS)
 
 
 def flatten_events(records: Records, session_id: str) -> pd.DataFrame:
@@ -335,8 +334,8 @@ def flatten_events(records: Records, session_id: str) -> pd.DataFrame:
     return frame
 
 
-def _flatten(records: Records, schema: Schema) -> pd.DataFrame:
-    frame = to_pandas(from_records(records, schema), schema)
+def _flatten(table: pa.Table, schema: Schema) -> pd.DataFrame:
+    frame = to_pandas(table, schema)
     frame.attrs["source"] = "records"
     return frame
 

@@ -18,7 +18,6 @@ import re
 import zlib
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -159,20 +158,16 @@ def read(
     return found
 
 
-def entries(cache_folder: Folder) -> list[tuple[str, int]]:
-    """Return the path and size of every file of every series below a cache folder, bases too."""
-    infos = cache_folder.folder(FOLDER).files()
-    return [(info.path, info.size or 0) for info in infos if info.extension == "parquet"]
-
-
 def accounts(cache_folder: Folder) -> list[Account]:
     """Return the account of each series below a cache folder, not checked.
 
     The newest base of a series tells it; a series without one that can be read is left out. Raise `CacheError`
     where the folder cannot be read now.
     """
-    with cache_folder.folder(FOLDER).opened("snapshots"):
-        newest = {path.rpartition("/")[0]: path for path, _ in sorted(entries(cache_folder))}
+    folder = cache_folder.folder(FOLDER)
+    with folder.opened("snapshots"):
+        paths = sorted(info.path for info in folder.parquet_files())
+    newest = {path.rpartition("/")[0]: path for path in paths}
     found = []
     for path in newest.values():
         with contextlib.suppress(Exception):  # a damaged file fails in any way
@@ -181,20 +176,6 @@ def accounts(cache_folder: Folder) -> list[Account]:
             del identity["include_archived"]
             found.append(identity)
     return found
-
-
-def clear(cache_folder: Folder) -> int:
-    """Remove all series of all accounts, and return how many files there were."""
-    found = entries(cache_folder)
-    folder = cache_folder.folder(FOLDER)
-    folder.sweep()
-    folder.delete(path for path, _ in found)
-    if folder.local:
-        root = Path(folder.path)
-        for emptied in (*{Path(path).parent for path, _ in found}, root):
-            with contextlib.suppress(OSError):
-                emptied.rmdir()
-    return len(found)
 
 
 # -- files -------------------------------------------------------------------------------------------------------
@@ -344,7 +325,7 @@ def _difference(table: pa.Table, base: _Base) -> pa.Table:
     for start in range(0, len(table), _ROW_GROUP):
         new, rows = table.slice(start, _ROW_GROUP), base.rows.slice(start, _ROW_GROUP).drop_null().to_numpy()
         groups = np.unique(np.searchsorted(ends, rows, side="right")).tolist()
-        old = file.read_row_groups(groups, use_threads=False)
+        old = file.read_row_groups(groups or [0], use_threads=False)  # pyarrow 18 cannot read none
         parts.append(_differing(_take(old, pc.index_in(new["id"], old["id"])), new))
     return pa.concat_tables(parts, promote_options="default").append_column(_BASE_ROW, base.rows)
 

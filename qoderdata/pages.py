@@ -62,38 +62,13 @@ class Envelope(Protocol):
 
 
 E = TypeVar("E", bound=Envelope)
-R = TypeVar("R")
-
-
-class ListClient(Protocol):
-    """What `walk_list` needs of a client."""
-
-    page_limit: int | None
-    max_pages: int
-
-    def get(self, path: str, params: Mapping[str, str | Sequence[str]], read: Callable[[bytes], R]) -> R:
-        """Send one request and read its response."""
-        ...
-
-    def mask(self, text: str) -> str:
-        """Mask the access token in a text."""
-        ...
 
 
 class PageSize:
-    """The page size to ask for: large at first, and reduced to what the service grants.
-
-    Examples
-    --------
-    >>> PageSize(), PageSize(100)
-    (PageSize(1000), PageSize(100))
-    """
+    """The page size to ask for: large at first, and reduced to what the service grants."""
 
     def __init__(self, value: int | None = None) -> None:
         self.value = LARGEST_PAGE if value is None else value
-
-    def __repr__(self) -> str:
-        return f"PageSize({self.value})"
 
     def reduce(self, refusal: errors.BadRequestError) -> bool:
         """Reduce the size after a refusal that is about ``limit``, and return whether to ask again.
@@ -170,34 +145,6 @@ def format_bound(time: datetime) -> str:
     '0900-01-01T00:00:00.000000Z'
     """
     return time.isoformat(timespec="microseconds").replace("+00:00", "Z")
-
-
-def walk_list(
-    client: ListClient,
-    path: str,
-    params: Mapping[str, str | Sequence[str]],
-    read: Callable[[bytes], E],
-    *,
-    cursor_param: str = "after_id",
-    progress: Progress | None = None,
-) -> Generator[E, None, None]:
-    """Walk a list of the service from page to page, one page ahead of the caller, as `walk` does.
-
-    The client remembers the page size that the service grants, unless the list `has_small_pages`. The cursor goes
-    into ``"after_id"`` (deployments, runs) or ``"page"`` (sessions, agents, environments).
-    """
-    is_small = has_small_pages(cursor_param)
-    size = PageSize(SAFE_PAGE if is_small else client.page_limit)
-    counted = Progress() if progress is None else progress
-
-    def fetch(cursor: str | None, limit: int) -> E:
-        counted.requests += 1
-        page = client.get(path, list_query(params, cursor, limit, cursor_param=cursor_param), read)
-        if not is_small:
-            client.page_limit = limit
-        return page
-
-    return walk(fetch, limit=size, max_pages=client.max_pages, mask=client.mask, progress=counted)
 
 
 def walk(

@@ -1,7 +1,7 @@
 """Which JSON path is which column of which dtype, for each table.
 
 The rule for a name is the JSON path joined by ``_``, without ``metadata.cas_config`` and ``cas_run_extras``.
-`qoderdata.decode` reads the values.
+`qoderdata.decode` reads the values; `resolve_record` fills those of a run that follow from its record alone.
 """
 
 from __future__ import annotations
@@ -9,9 +9,10 @@ from __future__ import annotations
 import enum
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -325,3 +326,30 @@ OUTCOMES = Schema(
     ),
     constants=(),
 )
+
+
+def resolve_record(runs: pa.Table) -> pa.Table:
+    """Fill the columns of runs that follow from the record alone.
+
+    A record with a status keeps every field. Without one: it failed where it has an error, it is pending where it
+    has neither an error nor a session, else only its session tells.
+    """
+    has_status = runs["status"].is_valid()
+    failed = pc.or_(runs["error_type"].is_valid(), runs["error_message"].is_valid())
+    pending = pc.and_(pc.invert(failed), runs["session_id"].is_null())
+    known = pc.or_(failed, pending)
+    derived = pc.if_else(failed, _text("failed"), pc.if_else(pending, _text("pending"), _text(None)))
+    source = pc.if_else(known, _text("run"), _text(None))
+    triggered_at = pc.coalesce(runs["triggered_at"], runs["trigger_scheduled_at"], runs["created_at"])
+    columns = {
+        "status": pc.coalesce(runs["status"], derived),
+        "status_from": pc.if_else(has_status, _text("service"), source),
+        "triggered_at": pc.if_else(has_status, runs["triggered_at"], triggered_at),
+    }
+    for name, column in columns.items():
+        runs = runs.set_column(runs.schema.get_field_index(name), runs.schema.field(name), column)
+    return runs
+
+
+def _text(value: str | None) -> pa.Scalar[Any]:
+    return pa.scalar(value, pa.large_string())

@@ -135,7 +135,7 @@ def test_the_later_answer_replaces_the_earlier(folder: Folder, answer: cache.Cac
     later = cache.CachedTable(answer.table.slice(2), FETCHED_AT + timedelta(seconds=1))
     cache.write(folder, NAME, later)
     assert same(read(folder), later)
-    assert len(cache.entries(folder)) == 1
+    assert len(folder.parquet_files()) == 1
 
 
 values = st.fixed_dictionaries(
@@ -390,7 +390,7 @@ def test_an_object_store_that_fails_in_its_own_way_costs_a_warning(
 
 
 def test_entries_are_whole_files(local: Folder, answer: cache.CachedTable) -> None:
-    assert cache.entries(local) == []
+    assert local.parquet_files() == []
     names = [f"deployments-{number:024x}.parquet" for number in range(3)]
     for name in names:
         cache.write(local, name, answer)
@@ -398,16 +398,17 @@ def test_entries_are_whole_files(local: Folder, answer: cache.CachedTable) -> No
     stray.write_bytes(b"half of")
     (Path(local.path) / "notes.txt").write_text("the user's own")
     paths = [Path(local.full(name)) for name in names]
-    assert sorted(cache.entries(local)) == [(path.as_posix(), path.stat().st_size) for path in paths]
+    found = sorted((info.path, info.size) for info in local.parquet_files())
+    assert found == [(path.as_posix(), path.stat().st_size) for path in paths]
 
 
 def test_clearing_takes_what_is_the_caches_own(folder: Folder, answer: cache.CachedTable) -> None:
-    assert cache.clear(folder) == 0
+    assert folder.clear() == 0
     for number in range(3):
         cache.write(folder, f"deployments-{number:024x}.parquet", answer)
-    assert cache.clear(folder) == 3
-    assert cache.entries(folder) == []
-    assert cache.clear(folder) == 0
+    assert folder.clear() == 3
+    assert folder.parquet_files() == []
+    assert folder.clear() == 0
 
 
 def test_clearing_takes_what_killed_processes_left(local: Folder, answer: cache.CachedTable) -> None:
@@ -416,7 +417,7 @@ def test_clearing_takes_what_killed_processes_left(local: Folder, answer: cache.
     below = Path(local.path)
     (below / f".{NAME}.1234-abcdef01.tmp").write_bytes(b"half of")
     (below / "notes.txt").write_text("the user's own")
-    assert cache.clear(local) == 1
+    assert local.clear() == 1
     assert [path.name for path in below.iterdir()] == ["notes.txt"]
 
 
@@ -427,13 +428,13 @@ def test_clearing_while_another_process_writes_harms_neither(
 
     def clear_meanwhile(descriptor: int) -> None:
         fsync(descriptor)
-        cache.clear(local)
+        local.clear()
 
     with monkeypatch.context() as patch:
         patch.setattr(os, "fsync", clear_meanwhile)
         with pytest.warns(CacheWarning, match="the answer was not cached"):
             cache.write(local, NAME, answer)
-    assert list(Path(local.path).iterdir()) == []
+    assert not Path(local.path).exists()
     cache.write(local, NAME, answer)
     assert same(read(local), answer)
 

@@ -147,7 +147,7 @@ class TestOneObject:
     def test_one_object_is_parsed_as_one_in_a_page(self, service: ScriptedService, body: bytes) -> None:
         service.play(service.answer(body=body))
         record = Client("pt-secret", service.base_url).get("/deployment_runs/run_1", {}, _read_object)
-        assert [record] == jsontext.parse(b'{"data": [%b]}' % body)["data"]
+        assert [record] == jsontext.parse(b'{"data": [%b]}' % body, plain=True)["data"]
         assert service.requests[0].path == "/api/v1/cloud/deployment_runs/run_1"
 
     @pytest.mark.parametrize(

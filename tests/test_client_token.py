@@ -21,7 +21,8 @@ from urllib3.connection import HTTPConnection
 from qoderdata import errors, settings
 from qoderdata.client import Client
 from qoderdata.client.transport import Token
-from qoderdata.pages import walk, walk_list
+from qoderdata.load import load_agents
+from qoderdata.pages import walk
 from qoderdata.settings import Secret
 
 if TYPE_CHECKING:
@@ -56,17 +57,6 @@ def error_of(call: Callable[[], object]) -> BaseException:
 
 def envelope(message: str, **more: str) -> bytes:
     return json.dumps({"type": "error", "error": {"type": "api_error", "message": message, **more}}).encode()
-
-
-class _Page:
-    """An envelope, read as simply as can be."""
-
-    def __init__(self, body: bytes) -> None:
-        page = json.loads(body)
-        self.has_more: bool = page["has_more"]
-        self.last_id: str | None = page["last_id"]
-        self.next_page: str | None = page["next_page"]
-        self.count = len(page["data"])
 
 
 class TestNothingShowsIt:
@@ -225,8 +215,7 @@ class TestNothingShowsIt:
     def test_when_the_service_repeats_it_as_a_cursor(self, service: ScriptedService) -> None:
         page = {"data": [], "has_more": True, "first_id": None, "last_id": TOKEN, "next_page": TOKEN}
         service.play(service.answer(body=json.dumps(page).encode()))
-        pages = walk_list(Client(TOKEN, service.base_url), "/deployments", {}, _Page)
-        error = error_of(lambda: list(pages))
+        error = error_of(lambda: load_agents(client=Client(TOKEN, service.base_url)))
         assert isinstance(error, errors.PaginationError)
         assert "'***' again" in str(error)
         assert TOKEN[:12] not in f"{error} {error!r}"

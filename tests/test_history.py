@@ -178,7 +178,7 @@ def test_an_account_does_not_see_anothers_snapshots(sandbox: Sandbox, client: qd
 def test_thinning(quarters: list[int], seed: int) -> None:
     """All of the last 24 hours, then the last of each day, for 400 days; whatever a base is needed for stays."""
     to = series(f"memory://thin-{seed}")
-    history.clear(Folder(f"memory://thin-{seed}"))
+    Folder(f"memory://thin-{seed}").clear()
     times = [START + timedelta(minutes=15 * number) for number in sorted(quarters)]
     for number, at in enumerate(times):
         history.write(to, table(5, description=str(number)), at)
@@ -192,7 +192,7 @@ def test_thinning(quarters: list[int], seed: int) -> None:
     found = history.read(to, history.files_of(to), DEPLOYMENTS.arrow)
     assert [one.file.fetched_at for one in found] == expected
     assert [one.table["description"][0].as_py() for one in found] == [str(times.index(at)) for at in expected]
-    bases = len(history.entries(Folder(f"memory://thin-{seed}"))) - len(found)
+    bases = len(Folder(f"memory://thin-{seed}").parquet_files()) - len(found)
     assert bases <= len({date.fromordinal(at.toordinal()) for at in times})
 
 
@@ -200,7 +200,7 @@ def test_the_space_of_a_base_is_given_back(tmp_path: Path) -> None:
     to = series(tmp_path)
     for day in range(0, 900, 10):
         history.write(to, table(5), START + timedelta(days=day))
-    bases = len(history.entries(Folder(tmp_path))) - len(history.files_of(to))
+    bases = len(Folder(tmp_path).parquet_files()) - len(history.files_of(to))
     assert len(history.files_of(to)) == 41
     assert bases <= 420 / 14 + 1
 
@@ -397,4 +397,4 @@ def test_four_hundred_days_are_small(tmp_path: Path) -> None:
         history.write(to, one, START + timedelta(days=day))
         pq.write_table(one, tmp_path / "whole.parquet", compression="zstd")
         whole += (tmp_path / "whole.parquet").stat().st_size
-    assert sum(size for _, size in history.entries(Folder(tmp_path))) < whole / 5
+    assert sum(info.size for info in Folder(tmp_path).parquet_files()) < whole / 5

@@ -42,6 +42,7 @@ FREE = {"__init__.py", "__main__.py", "_version.py"}
 SMALL: dict[str, str] = {
     "background.py": "shared by the page walk, the loaders and frames",
     "explore/interactive.py": "what users call; it needs no Altair, which is an extra, before that is there",
+    "client/retries.py": "the rules for waits and retries, and nothing else",
     "connect.py": "the only place where a client and a sandbox meet",
     "store/upgrade.py": "all that is no longer needed once no store of version 0.1 is left",
     "translation.py": "what sentences in all layers share",

@@ -36,7 +36,7 @@ Mode = Literal["python", "json"]
 
 @pytest.fixture(scope="module")
 def account() -> Iterator[Sandbox]:
-    with Sandbox(deployments=230, seed=9, runs=250) as sandbox:
+    with Sandbox(deployments=205, seed=9, runs=205) as sandbox:
         yield sandbox
 
 
@@ -85,7 +85,7 @@ def test_its_deployments_flattened_are_those_that_are_loaded(
     assert all(type(record["created_at"]) is {"python": datetime, "json": str}[mode] for record in records)
     client = Client(sandbox.pat, sandbox.base_url)
     loaded = load_deployments(include_archived=True, client=client, cache_dir=tmp_path)
-    assert len(loaded) == 230
+    assert len(loaded) == 205
     pd.testing.assert_frame_equal(unordered(flatten_deployments(records)), unordered(loaded))
 
 
@@ -96,7 +96,7 @@ def test_its_filters_give_the_same_rows(
     records = dicts(official.deployments.list(**filters), "python")
     client = Client(sandbox.pat, sandbox.base_url)
     loaded = load_deployments(client=client, cache_dir=tmp_path, **filters)
-    assert 0 < len(loaded) < 230
+    assert 0 < len(loaded) < 205
     assert [record["id"] for record in records] == list(loaded["id"])
 
 

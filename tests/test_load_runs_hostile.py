@@ -65,7 +65,7 @@ class OddService:
         made: list[Run] = []
         for _ in range(count):
             self.created += 1
-            at = (START + timedelta(minutes=self.created)).isoformat()
+            at = f"{START + timedelta(minutes=self.created):%Y-%m-%dT%H:%M:%SZ}"
             run = {"id": f"drun_{self.created:05d}", "status": "completed", "created_at": at, "triggered_at": at}
             made.insert(0, {**run, **facts})
         return made

@@ -90,11 +90,11 @@ class Service:
             number = len(self.ever)
             self.now += timedelta(minutes=minutes)
             created = self.now
-            triggered = None if number % 11 == 0 else (created - timedelta(seconds=20)).isoformat()
+            triggered = None if number % 11 == 0 else _text(created - timedelta(seconds=20))
             run: Run = {
                 "id": f"drun_{number:04d}",
                 "status": status,
-                "created_at": created.isoformat(),
+                "created_at": _text(created),
                 "triggered_at": triggered,
             }
             self.runs.insert(0, run)
@@ -156,6 +156,10 @@ def is_within(run: Run, since: datetime | None, until: datetime | None) -> bool:
         return True
     at = run["triggered_at"] and _time(run["triggered_at"])
     return bool(at) and (since is None or since <= at) and (until is None or at < until)
+
+
+def _text(time: datetime) -> str:
+    return time.isoformat().replace("+00:00", "Z")
 
 
 def _time(text: str) -> datetime:

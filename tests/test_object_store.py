@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import boto3  # type: ignore[import-untyped] # comes with moto, without types
 import dask
 import dask.dataframe as dd
+import moto.backends
 import narwhals as nw
 import pandas as pd
 import pyarrow as pa
@@ -85,10 +86,12 @@ class Gate:
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[tuple[str, int]]:
-    running = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
-    running.start()
-    yield running.get_host_and_port()
-    running.stop()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(moto.backends, "list_of_moto_modules", lambda: ["s3"])  # else it lists a folder each request
+        running = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
+        running.start()
+        yield running.get_host_and_port()
+        running.stop()
 
 
 @pytest.fixture(scope="module")

@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import threading
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeVar
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, TypeVar, cast
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from qoderdata import errors
-from qoderdata.pages import PageSize, Progress, list_query, walk, walk_list
+from qoderdata.load.lists import _read_list
+from qoderdata.pages import PageSize, Progress, list_query, walk
+from qoderdata.schema import AGENTS, DEPLOYMENTS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
+
+    from qoderdata.client import Client
+    from qoderdata.schema import Schema
 
 R = TypeVar("R")
 
@@ -331,16 +337,14 @@ class TestPageSize:
     def test_where_it_starts(self, known: int | None, value: int) -> None:
         assert PageSize(known).value == value
 
-    def test_it_shows_its_size(self) -> None:
-        assert repr(PageSize(7)) == "PageSize(7)"
-
 
 class FakeClient:
-    """Serves three pages, and refuses more than 100 records a page."""
+    """Serves these pages in turn, and refuses more than 100 records a page."""
 
-    def __init__(self) -> None:
-        self.page_limit: int | None = None
+    def __init__(self, *pages: Page, page_limit: int | None = None) -> None:
+        self.page_limit = page_limit
         self.max_pages = 10
+        self.pages = iter(pages)
         self.asked: list[dict[str, object]] = []
 
     def get(self, path: str, params: Mapping[str, str | Sequence[str]], read: Callable[[bytes], R]) -> R:
@@ -348,44 +352,42 @@ class FakeClient:
         self.asked.append(dict(params))
         if int(str(params["limit"])) > 100:
             raise refusal()
-        return read(b"%d" % len(self.asked))
+        return read(msgspec.json.encode({"data": [], **asdict(next(self.pages))}))
 
     def mask(self, text: str) -> str:
         return text.replace("secret", "***")
 
+    def read(self, schema: Schema) -> int:
+        """Read a list, and return the number of its pages."""
+        return _read_list(cast("Client", self), schema, "/things", {"order": "asc"})[1].pages
+
 
 class TestLists:
-    @pytest.mark.parametrize("cursor_param", ["after_id", "page"])
-    def test_the_cursor_goes_into_the_parameter_of_the_list(self, cursor_param: str) -> None:
-        client = FakeClient()
-        client.page_limit = 100
-        pages = iter([more("a", "A"), more("b"), last()])
-        walked = walk_list(client, "/things", {"order": "asc"}, lambda _: next(pages), cursor_param=cursor_param)
-        assert [page.last_id for page in walked] == ["a", "b", None]
+    @pytest.mark.parametrize(("schema", "cursor_param"), [(DEPLOYMENTS, "after_id"), (AGENTS, "page")])
+    def test_the_cursor_goes_into_the_parameter_of_the_list(self, schema: Schema, cursor_param: str) -> None:
+        client = FakeClient(more("a", "A"), more("b"), last(), page_limit=100)
+        assert client.read(schema) == 3
         same = {"order": "asc", "limit": "100"}
         assert client.asked == [same, same | {cursor_param: "A"}, same | {cursor_param: "b"}]
 
     @pytest.mark.parametrize("known", [None, 50, 1000])
     def test_what_a_list_of_small_pages_grants_says_nothing_of_the_others(self, known: int | None) -> None:
-        client = FakeClient()
-        client.page_limit = known
-        pages = iter([more("a"), last()])
-        assert len(list(walk_list(client, "/things", {}, lambda _: next(pages), cursor_param="page"))) == 2
+        client = FakeClient(more("a"), last(), page_limit=known)
+        assert client.read(AGENTS) == 2
         assert [query["limit"] for query in client.asked] == ["100", "100"]
         assert client.page_limit == known
 
     def test_the_client_remembers_what_the_service_grants(self) -> None:
-        client = FakeClient()
-        pages = iter([more("a"), last()])
-        assert len(list(walk_list(client, "/things", {}, lambda _: next(pages)))) == 2
+        client = FakeClient(more("a"), last())
+        assert client.read(DEPLOYMENTS) == 2
         assert [query["limit"] for query in client.asked] == ["1000", "100", "100"]
         assert client.page_limit == 100
 
     def test_the_bounds_are_the_clients(self) -> None:
         with pytest.raises(errors.PaginationError, match="after 10 pages"):
-            list(walk_list(FakeClient(), "/things", {}, lambda body: more(body.decode())))
+            FakeClient(*(more(str(number)) for number in range(11))).read(AGENTS)
         with pytest.raises(errors.PaginationError, match="the cursor '\\*\\*\\*' again"):
-            list(walk_list(FakeClient(), "/things", {}, lambda _: more("secret")))
+            FakeClient(more("secret"), more("secret")).read(AGENTS)
 
     def test_the_query_of_a_page(self) -> None:
         params = {"types[]": ["a", "b"]}

@@ -22,12 +22,11 @@ from qoderdata.errors import CacheError, CacheWarning
 from qoderdata.files import Folder
 from qoderdata.frames import to_pandas
 from qoderdata.load import caches
-from qoderdata.load.caches import clear_stores, store_usage
+from qoderdata.load.caches import clear_stores, store_files
 from qoderdata.outcomes import resolve_outcomes
-from qoderdata.schema import RUNS
+from qoderdata.schema import RUNS, resolve_record
 from qoderdata.store import RUNS_TABLE, JournalEntry, Listing, TableStore, dataset, journal, row_ids
 from qoderdata.store.dataset import NO_DAY, is_day_within
-from qoderdata.store.tables import resolve_record
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -440,18 +439,19 @@ def test_a_folder_that_cannot_be_written_keeps_all_in_memory(store: TableStore, 
 
 
 def test_usage_and_clear(store: TableStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert store_usage(Folder(tmp_path), RUNS_TABLE) == []
+    assert store_files(Folder(tmp_path), RUNS_TABLE) == []
     assert clear_stores(Folder(tmp_path)) == 0
     put(store, page(run(3, status="running"), run(2, day=13), run(1)))
-    (known,) = store_usage(Folder(tmp_path), RUNS_TABLE)
-    assert known.files == 3
-    assert known.size == sum(file.stat().st_size for file in tmp_path.glob("runs/*/**/*.*") if file.is_file())
-    assert tuple(known.account.values()) == WHO
+    ((account, files),) = store_files(Folder(tmp_path), RUNS_TABLE)
+    sizes = {str(file): file.stat().st_size for file in tmp_path.glob("runs/*/**/*.*") if file.is_file()}
+    assert len(sizes) == 3
+    assert {info.path: info.size for info in files} == sizes
+    assert tuple(account.values()) == WHO
     monkeypatch.setattr(caches, "_CLEAR_SECONDS", 0)
     with store.writer_lock(), pytest.raises(CacheError, match="a process is pulling runs into it"):
         clear_stores(Folder(tmp_path))
     assert clear_stores(Folder(tmp_path)) == 3
-    assert store_usage(Folder(tmp_path), RUNS_TABLE) == []
+    assert store_files(Folder(tmp_path), RUNS_TABLE) == []
     assert lying(tmp_path) == {}
 
 
@@ -471,6 +471,9 @@ def test_the_record_alone_says_the_same_to_the_store_and_to_the_rules(data: st.D
             "error": {"type": data.draw(texts), "message": data.draw(texts)},
             "created_at": data.draw(times),
             "triggered_at": data.draw(times),
+            "completed_at": data.draw(times),
+            "duration_ms": data.draw(st.sampled_from([0, 5, None])),
+            "cas_run_extras": {"started_at": data.draw(times)},
             "trigger_context": {"type": "schedule", "scheduled_at": data.draw(times)},
         }
         for number in range(data.draw(st.integers(0, 5)))

@@ -25,7 +25,7 @@ from qoderdata import cache_usage, clear_cache, files
 from qoderdata.decode import from_records
 from qoderdata.errors import CacheError, CacheWarning
 from qoderdata.files import Folder
-from qoderdata.load.caches import clear_stores, store_usage
+from qoderdata.load.caches import clear_stores, store_files
 from qoderdata.schema import OUTCOMES, RUNS, SESSIONS
 from qoderdata.store import (
     OUTCOMES_TABLE,
@@ -330,7 +330,7 @@ def test_a_folder_that_cannot_be_is_our_own_error(tmp_path: Path, name: str) -> 
         with pytest.warns(CacheWarning, match="the runs are not kept"):
             put(make(folder), whole_list(run(1)))
     with pytest.raises(CacheError, match="cannot be read now"):
-        store_usage(Folder(tmp_path), RUNS_TABLE)
+        store_files(Folder(tmp_path), RUNS_TABLE)
 
 
 def write(folder: Folder, name: str, content: bytes) -> None:
@@ -549,7 +549,7 @@ def test_a_final_outcome_stays_and_any_other_is_replaced(tmp_path: Path) -> None
 _HOLD = """
 import sys, time
 from qoderdata.files import Folder
-from qoderdata.load.caches import clear_stores, store_usage
+from qoderdata.load.caches import clear_stores, store_files
 with Folder(sys.argv[1]).lock("name"):
     print("held", flush=True)
     time.sleep(60)

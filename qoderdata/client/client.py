@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import decimal
 import logging
 import math
 from typing import TYPE_CHECKING, Any, Self, TypeVar
@@ -22,8 +21,6 @@ T = TypeVar("T")
 #: Logs a line before each retry, at INFO, and nothing else.
 _log = logging.getLogger("qoderdata.client")
 _SUCCESSES = range(200, 300)
-#: Python refuses to make an `int` of more digits.
-_LONGEST_INT = 4300
 
 
 class Client:
@@ -285,7 +282,7 @@ class Client:
 
     def _get_object(self, collection: str, id_: str, *, name: str) -> dict[str, Any]:
         path = f"{collection}/{quote(check_id(id_, name=name), safe='')}"
-        return _to_python(self.get(path, {}, _read_object))
+        return self.get(path, {}, _read_object)
 
     def _attempt(
         self, path: str, params: Mapping[str, str | Sequence[str]], read: Callable[[bytes], T]
@@ -306,33 +303,10 @@ class Client:
 def _read_object(body: bytes) -> dict[str, Any]:
     from qoderdata.decode import jsontext  # noqa: PLC0415 - not needed to make a client
 
-    record = jsontext.parse(body)
+    record = jsontext.parse(body, plain=True)
     if not isinstance(record, dict):
         raise errors.APIResponseValidationError("the service answered with JSON that is not an object")
     return record
-
-
-def _to_python(record: dict[str, Any]) -> dict[str, Any]:
-    """Replace the parser's numbers by Python's, in place and without recursion."""
-    from qoderdata.decode import jsontext  # noqa: PLC0415 - not needed to make a client
-
-    open_values: list[dict[Any, Any] | list[Any]] = [record]
-    while open_values:
-        value = open_values.pop()
-        for key, item in value.items() if isinstance(value, dict) else enumerate(value):
-            if isinstance(item, jsontext.Number):
-                value[key] = _to_number(item.text)
-            elif isinstance(item, dict | list):
-                open_values.append(item)
-    return record
-
-
-def _to_number(text: str) -> int | decimal.Decimal | str:
-    try:
-        is_integer = text.lstrip("-").isdigit() and text != "-0"
-        return int(text) if is_integer and len(text) <= _LONGEST_INT else decimal.Decimal(text)
-    except decimal.InvalidOperation:
-        return text
 
 
 def _check_seconds(name: str, value: float, *, zero: bool) -> float:

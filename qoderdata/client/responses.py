@@ -89,7 +89,8 @@ class ErrorMapper:
             said = f"a redirect to {host}, not followed: the access token goes to one host alone"
             advice = "If the service has moved there, set QODER_MANAGED_BASE_URL"
         else:
-            said = facts.get("message") or self._describe(response)
+            quoted = repr(self.clean(response.body.decode(errors="replace")))
+            said = facts.get("message") or _describe_empty(response) or quoted
             is_server_error = issubclass(error_class, errors.InternalServerError)
             advice = _ADVICE.get(status, _ADVICE_SERVER if is_server_error else _ADVICE_OTHER)
         named = f"{status} {kind}" if kind else str(status)
@@ -133,9 +134,6 @@ class ErrorMapper:
 
     def _request_id(self, response: Response, in_body: str | None = None) -> str | None:
         return self.clean(response.headers.get("x-request-id") or in_body or "") or None
-
-    def _describe(self, response: Response) -> str:
-        return _describe_empty(response) or repr(self.clean(response.body.decode(errors="replace")))
 
 
 def _parse_envelope(body: bytes) -> dict[str, str]:

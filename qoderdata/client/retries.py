@@ -8,7 +8,7 @@ import threading
 import time
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -24,24 +24,8 @@ _NUMBER = re.compile(r"[0-9]{1,15}(\.[0-9]{1,30})?")
 _random = secrets.SystemRandom()
 
 
-class Clock(Protocol):
-    """The time, and a way to wait."""
-
-    def monotonic(self) -> float:
-        """Return the seconds since a fixed moment."""
-        ...
-
-    def now(self) -> datetime:
-        """Return the present, with its time zone."""
-        ...
-
-    def sleep(self, seconds: float) -> None:
-        """Wait."""
-        ...
-
-
 class SystemClock:
-    """The clock of the machine."""
+    """The clock of the machine: the time, and a way to wait."""
 
     def monotonic(self) -> float:
         """Return the seconds since a fixed moment."""
@@ -57,13 +41,13 @@ class SystemClock:
 
 
 #: The clock of every client; tests replace it by a faster one.
-SYSTEM: Clock = SystemClock()
+SYSTEM = SystemClock()
 
 
 class RateLimiter:
     """Keep a least time, in seconds, between the starts of requests, over all threads."""
 
-    def __init__(self, interval: float, clock: Clock) -> None:
+    def __init__(self, interval: float, clock: SystemClock) -> None:
         self._interval = interval
         self._clock = clock
         self._next = clock.monotonic()

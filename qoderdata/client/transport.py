@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
     from requests.models import PreparedRequest
 
-    from qoderdata.client.retries import Clock
+    from qoderdata.client.retries import SystemClock
 
 _MASK = "***"
 _SALT = b"qoderdata account digest v1\0"
@@ -89,7 +89,7 @@ class Transport:
         headers: Mapping[str, str],
         timeout: tuple[float, float],
         max_response_bytes: int,
-        clock: Clock,
+        clock: SystemClock,
     ) -> None:
         self._base_url = base_url
         self._token = token
@@ -196,7 +196,7 @@ class _ResponseTooLargeError(OSError):
 class _Limits:
     """The limits of every response of a transport."""
 
-    clock: Clock
+    clock: SystemClock
     read_timeout: float
     max_body: int
 

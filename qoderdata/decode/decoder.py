@@ -6,6 +6,7 @@ joins the tables of all pages and warns of what was odd.
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 from collections import Counter
 from collections.abc import Iterable, Mapping
@@ -44,12 +45,17 @@ class Page:
     #: The cursors of the envelope, ``None`` where it has none.
     last_id: str | None
     next_page: str | None
-    #: How many records the page has.
-    count: int
-    #: The records: decoded structs with their reader, JSON texts, or Python objects.
-    content: tuple[FastReader, Sequence[Any]] | Sequence[Any]
-    #: The body that the structs were read from.
+    #: The records: structs, JSON texts, or Python objects.
+    records: Sequence[Any]
+    #: What made structs of the records; ``None`` where they are something else.
+    reader: FastReader | None
+    #: The body that they were read from.
     body: bytes
+
+    @property
+    def count(self) -> int:
+        """How many records the page has."""
+        return len(self.records)
 
 
 class _RawPage(msgspec.Struct, gc=False):
@@ -93,37 +99,27 @@ class Decoder:
             pa.Array.from_buffers(pa.large_string(), 1, [None, ends, pa.py_buffer(body)]).validate(full=True)
         except pa.ArrowInvalid as error:
             raise NotJSONError("the answer is not valid JSON: it is not UTF-8") from error
-        reader = self._reader
-        try:
-            found = reader.page.decode(body)
-            content: Any = (reader, found.data)
-        except (msgspec.MsgspecError, RecursionError):
-            try:
-                found = _RAW_PAGE.decode(body)
-                content = found.data
-            except (msgspec.MsgspecError, RecursionError):
-                return _exact_page(body)
-        count = len(found.data)
-        return Page(found.has_more, found.last_id, found.next_page, count, content, body)
+        for reader, decoder in ((self._reader, self._reader.page), (None, _RAW_PAGE)):
+            with contextlib.suppress(msgspec.MsgspecError, RecursionError):
+                found = decoder.decode(body)
+                return Page(found.has_more, found.last_id, found.next_page, found.data, reader, body)
+        return _exact_page(body)
 
     def to_table(self, page: Page) -> pa.Table:
         """Return the table of a page: one row per record, in the page's order.
 
         Raise `APIResponseValidationError` where a record is not an object or has no id.
         """
-        content: Any = page.content
-        if isinstance(content, tuple):
-            reader, records = content
+        records = page.records
+        if page.reader is not None:
             try:
-                table: pa.Table = reader.table(records)
+                return page.reader.table(records)
             except NeedsExactPath:
-                content = _RAW_PAGE.decode(page.body).data
-            else:
-                return table
-        if content and isinstance(content[0], msgspec.Raw):
-            tables = list(self._split(content, 0))
+                records = _RAW_PAGE.decode(page.body).data
+        if records and isinstance(records[0], msgspec.Raw):
+            tables = list(self._split(records, 0))
         else:
-            tables = [self._exact(content, 0)]
+            tables = [self._exact(records, 0)]
         return pa.concat_tables(tables).unify_dictionaries()
 
     def _split(self, raws: Sequence[msgspec.Raw], first: int) -> Iterable[pa.Table]:
@@ -233,8 +229,7 @@ def _exact_page(body: bytes) -> Page:
     for cursor in (last_id, next_page):
         if cursor is not None and not (isinstance(cursor, str) and is_utf8(cursor)):
             raise _not_a_page("has a cursor that is not text")
-    records = envelope["data"]
-    return Page(envelope["has_more"], last_id, next_page, len(records), records, body)
+    return Page(envelope["has_more"], last_id, next_page, envelope["data"], None, body)
 
 
 def _not_a_page(what: str) -> APIResponseValidationError:

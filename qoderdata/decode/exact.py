@@ -115,7 +115,9 @@ class Row:
             if known is None:
                 self.unknown.add((*above, key))
             rest = None if item is None else self._take(item, known, (*above, key))
-            if rest is not None and branch.rest is not None:
+            if rest is None:
+                continue
+            if branch.rest is not None:
                 own[key] = rest
             else:
                 keep(rest, dotted((*above, key)), self.extra)
@@ -139,11 +141,12 @@ class Row:
         elif isinstance(known, str):
             if isinstance(item, str) and item == known:
                 return None
-        elif known is not None and not isinstance(item, Mapping):
-            self.misfits.append(dotted(path))
-        elif known is not None and isinstance(item, Mapping) and (item or known.rest is not None):
-            self.walk(item, known, path)
-            return None
+        elif known is not None:
+            if not isinstance(item, Mapping):
+                self.misfits.append(dotted(path))
+            elif item or known.rest is not None:
+                self.walk(item, known, path)
+                return None
         keep(item, dotted(path), self.extra)
         return None
 

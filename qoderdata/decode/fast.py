@@ -144,10 +144,10 @@ class FastReader:
                 found.learned[path] = values
             elif isinstance(known, Column):
                 self._read_column(known, values, found)
-            elif isinstance(known, Branch) and known.rest is None:
-                self._read(_present(values, level.nested[path]), level.nested[path], found)
-            elif isinstance(known, Branch) and known.rest is not None:
-                if known.rest.kind is Kind.SHARED_OBJECT:
+            elif isinstance(known, Branch):
+                if known.rest is None:
+                    self._read(_present(values, level.nested[path]), level.nested[path], found)
+                elif known.rest.kind is Kind.SHARED_OBJECT:
                     found.columns |= self._read_shared(values, known, path)
                 else:
                     self._read_open(values, known.rest, level.nested[path], found)

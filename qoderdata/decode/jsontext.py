@@ -12,7 +12,7 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from decimal import Decimal
+from decimal import Decimal, InvalidOperation
 from json.encoder import encode_basestring
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 DEEPEST = 256
 
 _INT64_CHARACTERS = 20
+#: Python refuses to make an `int` of more digits.
+_LONGEST_INT = 4300
 _LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
@@ -41,8 +43,10 @@ class Number:
     text: str
 
 
-def parse(text: bytes) -> Any:  # noqa: ANN401 - any JSON value
+def parse(text: bytes, *, plain: bool = False) -> Any:  # noqa: ANN401 - any JSON value
     """Parse one JSON text to Python values; a number but an integer of up to 20 characters is a `Number`.
+
+    `plain`: numbers become an `int`, else a `decimal.Decimal`, else text where neither can hold them.
 
     Raise `NotJSONError` where it is cut short, followed by other data, ``NaN``, or not UTF-8, and
     `APIResponseValidationError` where it is nested too deeply.
@@ -53,7 +57,7 @@ def parse(text: bytes) -> Any:  # noqa: ANN401 - any JSON value
     {'a': [1, Number(text='1.50')]}
     """
     try:
-        return _DECODER.decode(text.decode())
+        return (_PLAIN_DECODER if plain else _DECODER).decode(text.decode())
     except RecursionError:
         raise too_deep() from None
     except (UnicodeDecodeError, json.JSONDecodeError) as error:
@@ -184,9 +188,18 @@ def _integer(text: str) -> int | Number:
     return int(text) if len(text) <= _INT64_CHARACTERS and text != "-0" else Number(text)
 
 
+def _plain_number(text: str) -> int | Decimal | str:
+    try:
+        is_integer = text.lstrip("-").isdigit() and text != "-0"
+        return int(text) if is_integer and len(text) <= _LONGEST_INT else Decimal(text)
+    except InvalidOperation:
+        return text
+
+
 def _no_constant(text: str) -> object:
     raise NotJSONError(f"the answer is not valid JSON: it has {text}")
 
 
 _LITERALS: dict[object, str] = {None: "null", True: "true", False: "false"}
 _DECODER = json.JSONDecoder(parse_int=_integer, parse_float=Number, parse_constant=_no_constant)
+_PLAIN_DECODER = json.JSONDecoder(parse_int=_plain_number, parse_float=_plain_number, parse_constant=_no_constant)

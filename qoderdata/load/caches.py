@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypedDict
 
 from pyarrow import fs
@@ -24,6 +23,7 @@ from qoderdata.store import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from pathlib import Path
 
 _CLEAR_SECONDS = 5.0
@@ -74,23 +74,28 @@ def cache_usage(cache_dir: str | Path | None = None) -> CacheUsage:
     {'files': 0, 'bytes': 0}
     """
     folder = Folder(resolve_cache_dir(cache_dir))
-    with folder.folder(cache.FOLDER).opened("cached answers"):
-        answers = cache.entries(folder.folder(cache.FOLDER))
-    with folder.folder(history.FOLDER).opened("snapshots"):
-        dated = history.entries(folder)
-
-    def kept(table: StoredTable) -> Kept:
-        stores = store_usage(folder, table)
-        return {"files": sum(one.files for one in stores), "bytes": sum(one.size for one in stores)}
-
+    answers, dated = folder.folder(cache.FOLDER), folder.folder(history.FOLDER)
+    with answers.opened("cached answers"):
+        queries = _kept(answers.parquet_files())
+    with dated.opened("snapshots"):
+        snapshots = _kept(dated.parquet_files())
+    runs, sessions, outcomes = (
+        _kept(info for _, infos in store_files(folder, table) for info in infos)
+        for table in (RUNS_TABLE, SESSIONS_TABLE, OUTCOMES_TABLE)
+    )
     return {
         "location": folder.location,
-        "queries": {"files": len(answers), "bytes": sum(size for _, size in answers)},
-        "runs": kept(RUNS_TABLE),
-        "sessions": kept(SESSIONS_TABLE),
-        "outcomes": kept(OUTCOMES_TABLE),
-        "snapshots": {"files": len(dated), "bytes": sum(size for _, size in dated)},
+        "queries": queries,
+        "runs": runs,
+        "sessions": sessions,
+        "outcomes": outcomes,
+        "snapshots": snapshots,
     }
+
+
+def _kept(infos: Iterable[fs.FileInfo]) -> Kept:
+    sizes = [info.size or 0 for info in infos]
+    return {"files": len(sizes), "bytes": sum(sizes)}
 
 
 def clear_cache(cache_dir: str | Path | None = None) -> int:
@@ -122,24 +127,16 @@ def clear_cache(cache_dir: str | Path | None = None) -> int:
     0
     """
     folder = Folder(resolve_cache_dir(cache_dir))
-    with folder.folder(cache.FOLDER).opened("cached answers"):
-        answers = cache.clear(folder.folder(cache.FOLDER))
-    stores = clear_stores(folder)
-    with folder.folder(history.FOLDER).opened("snapshots"):
-        return answers + stores + history.clear(folder)
+    answers, dated = folder.folder(cache.FOLDER), folder.folder(history.FOLDER)
+    with answers.opened("cached answers"):
+        removed = answers.clear()
+    removed += clear_stores(folder)
+    with dated.opened("snapshots"):
+        return removed + dated.clear()
 
 
-@dataclass(frozen=True, slots=True)
-class StoreUsage:
-    """How many files a store of an account has, and of how many bytes together."""
-
-    account: Account
-    files: int
-    size: int
-
-
-def store_usage(folder: Folder, table: StoredTable) -> list[StoreUsage]:
-    """Return the size of each store of a table; one whose manifest cannot be used is left out, with a warning."""
+def store_files(folder: Folder, table: StoredTable) -> list[tuple[Account, list[fs.FileInfo]]]:
+    """Return the files of each store of a table; one whose manifest cannot be used is left out, with a warning."""
     found = []
     for key in _keys(folder, table):
         store = folder.folder(table.name).folder(key)
@@ -151,9 +148,7 @@ def store_usage(folder: Folder, table: StoredTable) -> list[StoreUsage]:
                 if known is None:
                     warn(f"the store of {table.name} in {store.location} was ignored: {error}", CacheWarning)
             if known is not None:
-                infos = store.files()
-                size = sum(info.size or 0 for info in infos)
-                found.append(StoreUsage(known.identity.owner, len(infos), size))
+                found.append((known.identity.owner, store.files()))
     return found
 
 

@@ -20,12 +20,21 @@ import pyarrow.compute as pc
 from qoderdata import cache, history
 from qoderdata.background import gc_paused
 from qoderdata.client import Client
-from qoderdata.decode import Decoder
+from qoderdata.decode import Decoder, Page
 from qoderdata.errors import APIError, CacheError, CacheWarning, warn
 from qoderdata.files import Folder
 from qoderdata.formatting import format_duration
 from qoderdata.load.deployment_history import read_as_of
-from qoderdata.pages import Progress, format_bound, progress_bar, walk_list
+from qoderdata.pages import (
+    SAFE_PAGE,
+    PageSize,
+    Progress,
+    format_bound,
+    has_small_pages,
+    list_query,
+    progress_bar,
+    walk,
+)
 from qoderdata.parsing import (
     Instant,
     Span,
@@ -533,10 +542,24 @@ def _read_list(
     is_past: Callable[[pa.Table], bool] = lambda _: False,
     progress: bool | None = None,
 ) -> tuple[pa.Table, Progress]:
-    """Return the table of a list, up to the first page that is past what is wanted, and what was read."""
+    """Return the table of a list, up to the first page that is past what is wanted, and what was read.
+
+    The client remembers the page size that the service grants, unless the list `has_small_pages`.
+    """
     decoder, done, tables = Decoder(schema), Progress(), []
     cursor_param = "after_id" if schema is DEPLOYMENTS else "page"
-    walked = walk_list(client, path, params, decoder.read_page, cursor_param=cursor_param, progress=done)
+    is_small = has_small_pages(cursor_param)
+
+    def fetch(cursor: str | None, limit: int) -> Page:
+        done.requests += 1
+        query = list_query(params, cursor, limit, cursor_param=cursor_param)
+        page = client.get(path, query, decoder.read_page)
+        if not is_small:
+            client.page_limit = limit
+        return page
+
+    size = PageSize(SAFE_PAGE if is_small else client.page_limit)
+    walked = walk(fetch, limit=size, max_pages=client.max_pages, mask=client.mask, progress=done)
     with gc_paused, closing(walked) as pages, progress_bar(schema.name, progress=progress) as shown:
         for page in pages:
             tables.append(decoder.to_table(page))

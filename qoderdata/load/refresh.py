@@ -92,10 +92,12 @@ class Freshness:
     not_before: datetime
     #: Whether all rows that are asked for are read again; none that only the store has is lost.
     everything: bool
+    #: When this call itself has read: recent enough, also where the clock was set back meanwhile.
+    own_times: set[datetime] = field(default_factory=set)
 
     def is_recent(self, time: datetime) -> bool:
         """Return whether a reading is recent enough; one in the future was made by a clock that was wrong."""
-        return self.not_before <= time <= datetime.now(UTC)
+        return time in self.own_times or self.not_before <= time <= datetime.now(UTC)
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,11 +165,12 @@ class ListReader:
         *,
         start: str | None = None,
         below: AbstractSet[str] = frozenset(),
-        goes_on: Callable[[ListedPage], bool],
+        follow: Callable[[ListedPage], ListedPage],
     ) -> Iterator[ListedPage]:
         """Walk the list, one page ahead of the caller, from the first page or after the cursor `start`.
 
-        `goes_on` is called with each page in the fetching thread, and returns whether the next page is wanted.
+        `follow` is called with each page in the fetching thread, and returns it as the caller gets it; the next
+        page is read where it `has_more`.
         `below` has ids of stored records that the list should come to: until it does, an end is asked for again
         without a filter by time.
         """
@@ -197,7 +200,7 @@ class ListReader:
                 found = replace(found, listing=replace(found.listing, cursor=cursor, reaches=self.oldest))
             below = below if below.isdisjoint(found.ids) else frozenset()
             times.add(found.table)
-            return replace(found, has_more=goes_on(found) and found.has_more)
+            return follow(found)
 
         walked = walk(fetch, start=start, limit=self._size, max_pages=self.client.max_pages, mask=self.client.mask)
         with closing(walked) as pages:
@@ -268,7 +271,7 @@ class _RecentTimes:
 
     def add(self, table: pa.Table) -> None:
         """Add a page."""
-        self._times = _last(self._followed_by(table, before=_EVIDENCE), _EVIDENCE)
+        self._times = self._followed_by(table)[-_EVIDENCE:]
 
     def has_passed(self, time: datetime) -> bool:
         """Return whether the last rows are all older than a time."""
@@ -277,15 +280,15 @@ class _RecentTimes:
 
     def reached(self, table: pa.Table) -> datetime | None:
         """Return a time such that nothing that was created then or later follows a page; ``None``: unknown."""
-        times = self._followed_by(table, before=_EVIDENCE - table.num_rows)
+        times = self._followed_by(table)[-max(_EVIDENCE, table.num_rows) :]
         if len(times) < _EVIDENCE or times.null_count:
             return None
         newest = cast("datetime", pc.max(times).as_py())
         return None if newest == _LAST_INSTANT else newest + _INSTANT
 
-    def _followed_by(self, table: pa.Table, *, before: int) -> Any:  # noqa: ANN401 - an Arrow array
-        """Return so many of the last times, and those of a page after them."""
-        return pa.chunked_array([*_last(self._times, before).chunks, *table["created_at"].chunks], _TIME)
+    def _followed_by(self, table: pa.Table) -> Any:  # noqa: ANN401 - an Arrow array
+        """Return the last times, and those of a page after them."""
+        return pa.chunked_array([*self._times.chunks, *table["created_at"].chunks], _TIME)
 
 
 class SingleReads:
@@ -343,11 +346,7 @@ class SingleReads:
 
 @dataclass
 class Refresh:
-    """Read from the service until a store can answer for ``since <= time < until``.
-
-    What this call has read itself is known by identity, not by comparing times: the clock may be set back
-    meanwhile.
-    """
+    """Read from the service until a store can answer for ``since <= time < until``."""
 
     store: TableStore
     reader: ListReader
@@ -362,7 +361,6 @@ class Refresh:
     gone: list[str] = field(default_factory=list)
     #: Whether the service contradicted the store, which is not complete then.
     is_contradicted: bool = False
-    _own_times: set[datetime] = field(default_factory=set)
     _refused: set[str] = field(default_factory=set)
     _singles: SingleReads = field(default_factory=SingleReads)
 
@@ -407,15 +405,13 @@ class Refresh:
         )
 
     def _is_done(self) -> bool:
-        is_covered = self._has_recent_head() and self.store.coverage.covers(self.since, is_recent=self._is_recent)
+        is_covered = self.store.coverage.covers(self.since, is_recent=self.freshness.is_recent)
+        is_covered = is_covered and self._has_recent_head()
         return self.is_contradicted or (is_covered and self.reread_since is None)
 
     def _has_recent_head(self) -> bool:
         read_at = self.store.coverage.read_at
-        return read_at is not None and self._is_recent(read_at)
-
-    def _is_recent(self, time: datetime) -> bool:
-        return time in self._own_times or self.freshness.is_recent(time)
+        return read_at is not None and self.freshness.is_recent(read_at)
 
     def _walk_on(self) -> None:
         """Walk until there is enough, or a segment is joined that can be skipped, or a cursor is refused.
@@ -423,38 +419,42 @@ class Refresh:
         Open rows mostly lie together, near the top of the list: the walk goes on into the segment that it joined
         while each page has at least one of them, which saves more requests than it costs.
         """
-        expected_coverage = self.store.coverage
+        coverage = self.store.coverage
         goes_below = self._has_recent_head() and self.reread_since is None
-        start = cursor = expected_coverage.cursor if goes_below else None
-        below = expected_coverage.lowest_ids(after=start)
+        start = cursor = coverage.cursor if goes_below else None
+        below = coverage.lowest_ids(after=start)
 
-        def goes_on(page: ListedPage) -> bool:
-            """Follow, in the fetching thread, what the store will know once it has this page."""
-            nonlocal expected_coverage
-            if page.listing is None:
-                return True
-            if expected_coverage.contradicts(page.listing):
-                return False
-            expected_coverage = expected_coverage.add(page.listing, read_at=page.asked_at)
-            found = self.stale.intersection(page.listing.ids)
-            self.stale.difference_update(found)
-            is_covered = expected_coverage.covers(self.since)
-            is_needed = expected_coverage.cursor == page.listing.cursor and not is_covered
-            return is_needed or not self._ends_reread(page.listing) or (bool(found) and bool(self.stale))
+        def follow(page: ListedPage) -> ListedPage:
+            """Follow what the store will know with a page, and return it as it is stored."""
+            nonlocal coverage, cursor
+            listing = page.listing
+            if listing is None:
+                return page
+            self.is_contradicted = coverage.contradicts(listing)
+            since = self.reread_since
+            if (
+                since is None
+                or listing.cursor is None
+                or (listing.reaches is not None and listing.reaches <= since)
+            ):
+                # The list has been reread back to that time, or to its end.
+                self.reread_since = None
+            listing = replace(listing, reread_since=self.reread_since)
+            if self.is_contradicted and listing.ids:
+                # The list is taken to go on below this page.
+                listing = replace(listing, cursor=listing.ids[-1])
+            cursor = listing.cursor
+            coverage = coverage.add(listing, read_at=page.asked_at)
+            found = self.stale.intersection(listing.ids)
+            self.stale -= found
+            is_needed = coverage.cursor == cursor and not coverage.covers(self.since)
+            goes_on = is_needed or self.reread_since is not None or (bool(found) and bool(self.stale))
+            return replace(page, listing=listing, has_more=page.has_more and goes_on)
 
         try:
-            for page in self.reader.pages_from({}, start=start, below=below, goes_on=goes_on):
-                self._own_times.add(page.asked_at)
-                listing = page.listing
-                if listing is not None:
-                    self.is_contradicted = self.store.coverage.contradicts(listing)
-                    self.reread_since = None if self._ends_reread(listing) else self.reread_since
-                    listing = replace(listing, reread_since=self.reread_since)
-                    if self.is_contradicted and listing.ids:
-                        # The list is taken to go on below this page.
-                        listing = replace(listing, cursor=listing.ids[-1])
-                    cursor = listing.cursor
-                self.store.add(JournalEntry(page.table, page.asked_at, listing))
+            for page in self.reader.pages_from({}, start=start, below=below, follow=follow):
+                self.freshness.own_times.add(page.asked_at)
+                self.store.add(JournalEntry(page.table, page.asked_at, page.listing))
         except (BadRequestError, NotFoundError) as error:
             is_new = cursor not in self._refused and len(self._refused) < _REFUSALS
             if cursor is None or error.param == "limit" or not is_new:
@@ -467,11 +467,6 @@ class Refresh:
             self._refused.add(cursor)
             if self.store.coverage.cursor == cursor:
                 self.store.drop_last_cursor()
-
-    def _ends_reread(self, page: Listing) -> bool:
-        """Return whether the list has been reread back to `reread_since` at the end of this page."""
-        since = self.reread_since
-        return since is None or page.cursor is None or (page.reaches is not None and page.reaches <= since)
 
     def _read_stale(self) -> None:
         """Read the open rows again that no page had."""
@@ -506,8 +501,3 @@ def is_current(store: TableStore, freshness: Freshness, *, since: datetime | Non
         and store.coverage.covers(since, is_recent=freshness.is_recent)
         and not store.open_before(freshness.not_before, since=since, until=until)
     )
-
-
-def _last(times: Any, count: int) -> Any:  # noqa: ANN401 - Arrow arrays
-    """Return the last times, at most so many."""
-    return times.slice(max(len(times) - max(count, 0), 0))

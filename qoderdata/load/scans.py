@@ -20,7 +20,7 @@ from qoderdata import cache, history
 from qoderdata.client import Client
 from qoderdata.errors import CacheError, DataQualityWarning, warn
 from qoderdata.files import Folder
-from qoderdata.load.caches import store_usage
+from qoderdata.load.caches import store_files
 from qoderdata.load.refresh import CLOCKS_DIFFER
 from qoderdata.outcomes import apply_ends_lazy, current_ends_lazy, open_frame
 from qoderdata.parsing import Instant, Span, check_choice, check_flag, earlier, parse_period
@@ -177,7 +177,7 @@ def scan_deployments(
     accounts = history.accounts(root) if client is None else [client.identity]
     wanted = {folder.full(cache.file_name(DEPLOYMENTS.name, {**account, **filters})) for account in accounts}
     with folder.opened("cached answers"):
-        paths = [path for path, _ in cache.entries(folder) if path in wanted]
+        paths = [info.path for info in folder.parquet_files() if info.path in wanted]
     if len(paths) != 1:
         raise CacheError(_wrong_count_message("answers of load_deployments", len(paths), folder))
     return _opener(engine)(folder, paths, DEPLOYMENTS)
@@ -365,10 +365,10 @@ def _open(
 
 
 def _only_account(table: StoredTable, folder: Folder) -> Account:
-    stores = store_usage(folder, table)
+    stores = store_files(folder, table)
     if len(stores) != 1:
         raise CacheError(_wrong_count_message(f"stores of {table.name}", len(stores), folder))
-    return stores[0].account
+    return stores[0][0]
 
 
 def _known_client(client: Client | None) -> Client | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, ClassVar, TypeVar
 
@@ -222,7 +222,7 @@ class StoredLoading:
             fetched_at = datetime.now(UTC)
             try:
                 with self.reader(self.query.since) as reader:
-                    pages = reader.pages_from(self.query.params, goes_on=self._is_wanted)
+                    pages = reader.pages_from(self.query.params, follow=self._until_past)
                     tables = [page.table for page in pages]
             except APIConnectionError as error:
                 if kept is not None:
@@ -247,19 +247,20 @@ class StoredLoading:
         if not has_status or (table.num_rows and "has_error" not in self.query.params):
             return has_status
         with self.reader(None) as reader:
-            (page,) = reader.pages_from({}, goes_on=lambda _: False)
+            (page,) = reader.pages_from({}, follow=lambda page: replace(page, has_more=False))
         return _all_from_service(page.table)
 
     def reader(self, oldest: datetime | None) -> closing[ListReader]:
         """Return what reads the list, and single records of it; rows before a time need not come."""
         return closing(ListReader(self.client, self.remote, self.store, self.done, oldest, self.progress))
 
-    def _is_wanted(self, page: ListedPage) -> bool:
-        """Whether the list goes on with rows that are asked for."""
-        if self.query.needs_status and page.table.num_rows and not _all_from_service(page.table):
-            return False
-        since, listing = self.query.since, page.listing
-        return since is None or listing is None or listing.reaches is None or listing.reaches > since
+    def _until_past(self, page: ListedPage) -> ListedPage:
+        """Return a page as the last one where it shows that no other is asked for."""
+        since, reaches = self.query.since, None if page.listing is None else page.listing.reaches
+        is_past = since is not None and reaches is not None and reaches <= since
+        if self.query.needs_status and page.table.num_rows:
+            is_past = is_past or not _all_from_service(page.table)
+        return replace(page, has_more=page.has_more and not is_past)
 
     def _wanted(self, table: pa.Table, *, until: datetime | None) -> pa.Table:
         condition = self.remote.table.condition(self.query.since, until, self.query.where)

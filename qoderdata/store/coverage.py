@@ -225,23 +225,13 @@ def _extended(top: Segment, page: Listing) -> Segment:
 
 
 def _joined(top: Segment, lower: Segment) -> Segment:
+    steps = (*top.steps, *lower.steps)
     return replace(
         top,
-        head_ids=_head_ids(top.head_ids, lower.head_ids),
+        head_ids=tuple(dict.fromkeys(top.head_ids + lower.head_ids))[:HEAD_IDS],
         cursor=lower.cursor,
-        reaches=_earlier_time(top.reaches, lower.reaches),
-        steps=_spaced((*top.steps, *lower.steps)),
+        reaches=min((time for time in (top.reaches, lower.reaches) if time is not None), default=None),
+        # Of too many, every other one, the last among them.
+        steps=steps if len(steps) <= STEPS else steps[-1::-2][::-1],
         ended_at=lower.ended_at,
     )
-
-
-def _head_ids(newer: tuple[str, ...], older: tuple[str, ...]) -> tuple[str, ...]:
-    return newer if len(newer) >= HEAD_IDS else tuple(dict.fromkeys(newer + older))[:HEAD_IDS]
-
-
-def _earlier_time(one: datetime | None, other: datetime | None) -> datetime | None:
-    return min((time for time in (one, other) if time is not None), default=None)
-
-
-def _spaced(steps: tuple[tuple[str, datetime | None], ...]) -> tuple[tuple[str, datetime | None], ...]:
-    return steps if len(steps) <= STEPS else steps[-1::-2][::-1]

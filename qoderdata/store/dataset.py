@@ -21,7 +21,6 @@ import msgspec
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 
 from qoderdata.errors import CacheError
@@ -61,8 +60,6 @@ _THREADS = min(4, os.cpu_count() or 1)
 #: How many files' ids are remembered.
 _REMEMBERED = 16
 
-_FORMAT = ds.ParquetFileFormat()
-
 
 class DamagedStoreError(CacheError):
     """A data file that the manifest names is gone, is not what was written, or cannot be read now."""
@@ -80,14 +77,17 @@ def row_days(table: pa.Table, time_column: str) -> list[str]:
     return [NO_DAY if day is None else day for day in _dates(table, time_column).cast(pa.string()).to_pylist()]
 
 
-def files_within(files: Iterable[str], *, since: datetime | None, until: datetime | None) -> list[str]:
+def files_within(
+    files: Mapping[str, DataFile], *, since: datetime | None, until: datetime | None
+) -> dict[str, DataFile]:
     """Return the data files that can have rows with ``since <= time < until``, newest day first.
 
     Files of rows without a time come last, and only where there is no bound.
     """
     undated = since is None and until is None
     wanted = [name for name in files if is_day_within(_day(name), since=since, until=until, undated=undated)]
-    return sorted(wanted, key=lambda name: ("" if _day(name) == NO_DAY else _day(name), name), reverse=True)
+    wanted.sort(key=lambda name: ("" if _day(name) == NO_DAY else _day(name), name), reverse=True)
+    return {name: files[name] for name in wanted}
 
 
 def is_day_within(day: str, *, since: datetime | None, until: datetime | None, undated: bool) -> bool:
@@ -172,8 +172,18 @@ class Dataset:
         return after
 
     def damaged(self, files: Mapping[str, DataFile]) -> list[str]:
-        """Return the names of the files that are gone or are not what was written."""
-        return [name for name, file in files.items() if not self._is_whole(name, file)]
+        """Return the names of the files that are gone or are not what was written.
+
+        Raise `OSError` where one cannot be read now.
+        """
+        lost = []
+        for name, file in files.items():
+            content = self._content(name)
+            try:
+                self._opened(name, file, content)
+            except (OSError, pa.ArrowException):
+                lost.append(name)
+        return lost
 
     def names(self) -> list[str]:
         """Return the names of the data files that lie there, the oldest first, without those of other writers."""
@@ -222,27 +232,26 @@ class Dataset:
         except IsADirectoryError:
             return None
 
-    def _open(self, name: str, file: DataFile) -> ds.ParquetFileFragment:
-        """Return what reads a data file; raise `DamagedStoreError` where it cannot be read."""
+    def _open(self, name: str, file: DataFile) -> pq.ParquetFile:
+        """Open a data file; raise `DamagedStoreError` where it cannot be read."""
         try:
-            return self._fragment(name, file, self._folder.read(f"{FOLDER}/{name}"))
+            return self._opened(name, file, self._folder.read(f"{FOLDER}/{name}"))
         except (OSError, pa.ArrowException) as error:
             raise DamagedStoreError(
                 f"a data file of the store of {self._table.name} in {self._folder.location} is gone or damaged: "
                 f"{error}"
             ) from error
 
-    def _fragment(self, name: str, file: DataFile, content: pa.Buffer | None) -> ds.ParquetFileFragment:
-        """Return what reads a data file; raise `OSError` where its content is not what was written."""
+    def _opened(self, name: str, file: DataFile, content: pa.Buffer | None) -> pq.ParquetFile:
+        """Return a data file as an open one; raise `OSError` where its content is not what was written."""
         if content is None:
             raise FileNotFoundError(f"{self.path(name)} is gone")
         if checksum(memoryview(content)) != file.checksum:
             raise OSError(f"{self.path(name)} is not what was written")
-        fragment: ds.ParquetFileFragment = _FORMAT.make_fragment(content)  # type: ignore[arg-type, assignment]
-        has_all_rows = fragment.metadata.num_rows == file.rows
-        if not has_all_rows or not has_columns(fragment.physical_schema, self._table.schema.arrow):
+        opened = pq.ParquetFile(pa.BufferReader(content))
+        if opened.metadata.num_rows != file.rows or not has_columns(opened.schema_arrow, self._table.schema.arrow):
             raise OSError(f"{self.path(name)} has other columns or rows than were written")
-        return fragment
+        return opened
 
     def _states(self, name: str, file: DataFile, ids: pa.ChunkedArray[Any] | None = None) -> dict[str, bool]:
         """Return whether rows may change, by their ids; `ids`: of these alone."""
@@ -254,7 +263,13 @@ class Dataset:
     def _columns(
         self, name: str, file: DataFile, columns: list[str] | None, *, where: pc.Expression | None = None
     ) -> pa.Table:
-        return self._open(name, file).to_table(schema=self._table.schema.arrow, columns=columns, filter=where)
+        """Return columns of the rows of a data file; `where` is about these columns, or the table's time."""
+        arrow = self._table.schema.arrow
+        columns = arrow.names if columns is None else columns
+        names = list(dict.fromkeys([*columns, self._table.time_column]))
+        found = self._open(name, file).read(names).select(names)
+        found = found.cast(pa.schema([arrow.field(name) for name in names]))
+        return (found if where is None else found.filter(where)).select(columns)
 
     def _days_searched(self, days: Iterable[str]) -> set[str]:
         """Return where rows of some days may be stored already.
@@ -300,7 +315,7 @@ class Dataset:
         if not again:
             return set()
         found = take_rows(rows, again)
-        wanted = ds.field("id").isin(found["id"].combine_chunks())
+        wanted = pc.field("id").isin(found["id"].combine_chunks())
         searched = {days[index] for index in again}
         stored = pa.concat_tables(
             self._columns(name, file, None, where=wanted) for name, file in files.items() if _day(name) in searched
@@ -343,26 +358,18 @@ class Dataset:
     ) -> Iterator[pa.Table]:
         """Gather rows to tables of the size of a row group, so that a large day is never in memory as a whole."""
         schema = self._table.schema.arrow
-        where = ~ds.field("id").isin(pa.array(sorted(without), pa.large_string())) if without else None
+        lost = pa.array(sorted(without), pa.large_string())
         waiting, rows = ([], 0) if new is None else (new.to_batches(), new.num_rows)
         for name, file in old.items():
-            for batch in self._open(name, file).to_batches(schema=schema, filter=where, batch_size=_BATCH_ROWS):
-                waiting.append(batch)
-                rows += batch.num_rows
+            for batch in self._open(name, file).iter_batches(_BATCH_ROWS):
+                kept = batch.filter(pc.invert(pc.is_in(batch["id"], value_set=lost))) if without else batch
+                waiting.append(kept.cast(schema))
+                rows += kept.num_rows
                 if rows >= _GROUP_ROWS:
                     yield pa.Table.from_batches(waiting, schema=schema)
                     waiting, rows = [], 0
         if rows:
             yield pa.Table.from_batches(waiting, schema=schema)
-
-    def _is_whole(self, name: str, file: DataFile) -> bool:
-        """Return whether a data file is what was written; raise `OSError` where it cannot be read now."""
-        content = self._content(name)
-        try:
-            self._fragment(name, file, content)
-        except (OSError, pa.ArrowException):
-            return False
-        return True
 
     def _adopt(self, name: str, content: pa.Buffer) -> dict[str, DataFile] | None:
         """Return a data file as it counts from now on; ``None`` where it cannot be used."""

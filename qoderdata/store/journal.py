@@ -9,7 +9,7 @@ marker lies there too, so that an empty journal says that everything is in order
 from __future__ import annotations
 
 import secrets
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime  # noqa: TC003 - msgspec reads these annotations
 from typing import TYPE_CHECKING
 
@@ -52,8 +52,6 @@ class JournalEntry:
     gone: tuple[str, ...] = ()
     #: The ids of records that the service knows, and would not give.
     unreadable: tuple[str, ...] = ()
-    #: Its position in the order of all responses; the journal sets it.
-    number: int = 0
 
 
 class _Facts(msgspec.Struct):
@@ -93,18 +91,17 @@ class Journal:
         """Read the entries after one; one that cannot be read counts as one that never came."""
         files = entry_files(self._folder, FOLDER)
         self.number = max([after, *files.values()])
-        found = [self._read(name, number) for name, number in files.items() if number > after]
+        found = [self._read(name) for name, number in files.items() if number > after]
         self.entries = [entry for entry in found if entry is not None]
 
     def append(self, entry: JournalEntry, *, in_memory: bool = False) -> None:
         """Add an entry; where the folder cannot be written, raise `OSError` and do not add it."""
-        entry = replace(entry, number=self.number + 1)
         if not in_memory:
             content = self._encode(entry)
             # The random part: on an object store, two writers may take the same number.
-            name = f"{entry.number:012d}-{secrets.token_hex(4)}-{checksum(memoryview(content))}{_SUFFIX}"
+            name = f"{self.number + 1:012d}-{secrets.token_hex(4)}-{checksum(memoryview(content))}{_SUFFIX}"
             self._folder.replace(f"{FOLDER}/{name}", lambda sink: sink.write(content), durable=False)
-        self.number = entry.number
+        self.number += 1
         self.entries.append(entry)
 
     def rows(self) -> pa.Table:
@@ -142,7 +139,7 @@ class Journal:
             writer.write_table(table)
         return sink.getvalue()
 
-    def _read(self, name: str, number: int) -> JournalEntry | None:
+    def _read(self, name: str) -> JournalEntry | None:
         try:
             content = self._folder.read(name)
             if content is None or not name.endswith(f"-{checksum(memoryview(content))}{_SUFFIX}"):
@@ -153,7 +150,7 @@ class Journal:
             table = table.cast(self._table.schema.arrow)
         except UNREADABLE_ENTRY_ERRORS:
             return None
-        return JournalEntry(table, facts.read_at, facts.listing, facts.gone, facts.unreadable, number)
+        return JournalEntry(table, facts.read_at, facts.listing, facts.gone, facts.unreadable)
 
 
 def entry_files(folder: Folder, below: str) -> dict[str, int]:

@@ -91,11 +91,6 @@ class Manifest:
     #: The rows that may still change, by their ids; only of a table that asks for them one by one.
     open_rows: dict[str, OpenRow] = field(default_factory=dict)
 
-    @property
-    def rows(self) -> int:
-        """The number of rows of the data set."""
-        return sum(file.rows for file in self.files.values())
-
 
 def checksum(content: bytes | memoryview) -> str:
     """Return the CRC-32 of bytes, in hexadecimal."""

@@ -146,7 +146,7 @@ class TableStore:
                 self._keep_in_memory(error)
         if not self._writable:
             self._journal.append(entry, in_memory=True)
-        self._extend_coverage(entry)
+        self.coverage = _extended(self.coverage, [entry])
         if self._journal.is_full:
             self.commit()
 
@@ -199,13 +199,13 @@ class TableStore:
 
         They are paths in ``folder.filesystem``.
         """
-        names = data.files_within(self._manifest.files, since=since, until=until)
-        return [self._dataset.path(name) for name in names]
+        files = data.files_within(self._manifest.files, since=since, until=until)
+        return [self._dataset.path(name) for name in files]
 
     def count(self, *, since: datetime, until: datetime) -> int:
         """Return how many rows are stored for the days from one time to another, without reading them."""
-        names = data.files_within(self._manifest.files, since=since, until=until)
-        return sum(self._manifest.files[name].rows for name in names)
+        files = data.files_within(self._manifest.files, since=since, until=until)
+        return sum(file.rows for file in files.values())
 
     def newest(self) -> datetime | None:
         """Return the latest time of all stored rows; ``None`` where there is none."""
@@ -214,11 +214,11 @@ class TableStore:
 
     def newest_rows(self, columns: list[str]) -> pa.Table:
         """Return some columns of the rows of the newest day."""
-        names = data.files_within(self._manifest.files, since=None, until=None)
-        day = names[0].partition("/")[0] if names else ""
-        files = {name: self._manifest.files[name] for name in names if name.startswith(f"{day}/")}
+        files = data.files_within(self._manifest.files, since=None, until=None)
+        day = next(iter(files), "").partition("/")[0]
+        newest = {name: file for name, file in files.items() if name.startswith(f"{day}/")}
         empty = self.table.schema.arrow.empty_table().select(columns)
-        return pa.concat_tables([empty, *self._dataset.read(files, columns=columns)])
+        return pa.concat_tables([empty, *self._dataset.read(newest, columns=columns)])
 
     def read(
         self,
@@ -240,9 +240,8 @@ class TableStore:
         tables: list[pa.Table] = []
         for reads_left in reversed(range(_READS)):
             files = self._manifest.files
-            names = data.files_within(files, since=since, until=until)
+            wanted = data.files_within(files, since=since, until=until)
             try:
-                wanted = {name: files[name] for name in names}
                 tables = self._dataset.read(wanted, where=condition, columns=found_columns)
                 break
             except DamagedStoreError:
@@ -303,8 +302,7 @@ class TableStore:
         except OSError as error:
             self._keep_in_memory(error)
             return
-        for entry in self._journal.entries:
-            self._extend_coverage(entry)
+        self.coverage = _extended(self.coverage, self._journal.entries)
         if is_clean or not self._writable:
             return
         if self._journal.entries:
@@ -357,7 +355,8 @@ class TableStore:
         if unusable is not None and old is None:
             reason = str(unusable)
         if reason is not None:
-            self._warn_repaired(f"{reason}; {manifest.rows} rows were recovered{note}")
+            rows = sum(file.rows for file in files.values())
+            self._warn_repaired(f"{reason}; {rows} rows were recovered{note}")
 
     def _warn_repaired(self, reason: str) -> None:
         warn(
@@ -379,10 +378,6 @@ class TableStore:
         folder = f"{_SET_ASIDE}{datetime.now(UTC):%Y%m%dT%H%M%SZ}"
         moved = sum(self.folder.move(name, f"{folder}/{name}") for name in names)
         return f"; {moved} files that cannot be used are in {self.folder.location}/{folder}" if moved else ""
-
-    def _extend_coverage(self, entry: JournalEntry) -> None:
-        if entry.listing is not None:
-            self.coverage = self.coverage.add(entry.listing, read_at=entry.read_at)
 
     def _write_coverage(self, coverage: Coverage) -> None:
         self.coverage = coverage
@@ -432,16 +427,14 @@ class TableStore:
             read_at = {id_: entry.read_at for entry in entries for id_ in row_ids(with_ids(entry.table, ids))}
             for id_, day in zip(ids, data.row_days(opened, self.table.time_column), strict=True):
                 open_rows[id_] = OpenRow(day, read_at[id_])
-        coverage = before.coverage
         for entry in entries:
             for id_ in entry.gone:
                 open_rows.pop(id_, None)
             for id_ in entry.unreadable:
                 if id_ in open_rows:
                     open_rows[id_] = replace(open_rows[id_], read_at=entry.read_at)
-            if entry.listing is not None:
-                coverage = coverage.add(entry.listing, read_at=entry.read_at)
-        sequence = max([before.sequence, *(entry.number for entry in entries)])
+        coverage = _extended(before.coverage, entries)
+        sequence = max(before.sequence, self._journal.number)
         return replace(before, sequence=sequence, files=files, coverage=coverage, open_rows=open_rows)
 
     def _with_entries(self, tables: list[pa.Table], condition: pc.Expression | None) -> list[pa.Table]:
@@ -463,3 +456,11 @@ class TableStore:
             f"({error.strerror or error}). Set QODERDATA_CACHE_DIR or cache_dir to a folder that can",
             CacheWarning,
         )
+
+
+def _extended(coverage: Coverage, entries: Iterable[JournalEntry]) -> Coverage:
+    """Return the coverage with the pages of a list among some entries."""
+    for entry in entries:
+        if entry.listing is not None:
+            coverage = coverage.add(entry.listing, read_at=entry.read_at)
+    return coverage

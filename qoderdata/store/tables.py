@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from qoderdata.schema import OUTCOMES, RUNS, SESSIONS, Schema
+from qoderdata.schema import OUTCOMES, RUNS, SESSIONS, Schema, resolve_record
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -78,29 +78,6 @@ class StoredTable:
         return pa.Table.from_arrays(arrays, schema=schema)
 
 
-def resolve_record(runs: pa.Table) -> pa.Table:
-    """Fill the columns of runs that follow from the record alone.
-
-    A record with a status keeps every field. Without one: it failed where it has an error, it is pending where it
-    has neither an error nor a session, else only its session tells.
-    """
-    has_status = runs["status"].is_valid()
-    failed = pc.or_(runs["error_type"].is_valid(), runs["error_message"].is_valid())
-    pending = pc.and_(pc.invert(failed), runs["session_id"].is_null())
-    known = pc.or_(failed, pending)
-    derived = pc.if_else(failed, _text("failed"), pc.if_else(pending, _text("pending"), _text(None)))
-    source = pc.if_else(known, _text("run"), _text(None))
-    triggered_at = pc.coalesce(runs["triggered_at"], runs["trigger_scheduled_at"], runs["created_at"])
-    columns = {
-        "status": pc.coalesce(runs["status"], derived),
-        "status_from": pc.if_else(has_status, _text("service"), source),
-        "triggered_at": pc.if_else(has_status, runs["triggered_at"], triggered_at),
-    }
-    for name, column in columns.items():
-        runs = runs.set_column(runs.schema.get_field_index(name), runs.schema.field(name), column)
-    return runs
-
-
 def _run_may_change(runs: pa.Table) -> Any:  # noqa: ANN401 - an Arrow array
     """Tell which runs are open. An unknown status counts as an end where the run has one."""
     status = runs["status"]
@@ -118,10 +95,6 @@ def _always(table: pa.Table) -> Any:  # noqa: ANN401 - an Arrow array
 
 def _outcome_may_change(outcomes: pa.Table) -> Any:  # noqa: ANN401 - an Arrow array
     return pc.invert(pc.is_in(outcomes["end"], value_set=_ENDS_KEPT))
-
-
-def _text(value: str | None) -> pa.Scalar[Any]:
-    return pa.scalar(value, pa.large_string())
 
 
 RUNS_TABLE = StoredTable(

@@ -8,9 +8,9 @@ import msgspec
 import pyarrow as pa
 
 from qoderdata.decode.exact import MISFIT, fit
-from qoderdata.schema import EXTRA, RUNS, Kind
+from qoderdata.schema import EXTRA, RUNS, Kind, resolve_record
 from qoderdata.store.journal import UNREADABLE_ENTRY_ERRORS, JournalEntry, decode_entry, entry_files
-from qoderdata.store.tables import RUNS_TABLE, StoredTable, resolve_record
+from qoderdata.store.tables import RUNS_TABLE, StoredTable
 
 if TYPE_CHECKING:
     from qoderdata.files import Folder
