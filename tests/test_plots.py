@@ -18,6 +18,7 @@ from matplotlib import pyplot as plt
 from matplotlib.text import Text
 
 from qoderdata import plots
+from qoderdata.columns import TEXT
 from qoderdata.errors import DataQualityWarning, MissingColumnError
 from qoderdata.plots.axes import PALE_IN_DARK, VERMILLION, write_title
 from qoderdata.summaries import failure_rates, run_failure_rates, session_costs
@@ -39,9 +40,9 @@ def deployments(count: int) -> pd.DataFrame:
     streaks = np.where(np.arange(count) % 4 == 0, np.minimum(failures, 3), 0)
     return pd.DataFrame(
         {
-            "id": pd.array([f"dep_{number:032x}" for number in range(count)], dtype="str"),
-            "name": pd.array([f"job-{number:03d}" for number in range(count)], dtype="str"),
-            "agent_id": pd.array([f"agent_{number % 9:032x}" for number in range(count)], dtype="str"),
+            "id": pd.array([f"dep_{number:032x}" for number in range(count)], dtype=TEXT),
+            "name": pd.array([f"job-{number:03d}" for number in range(count)], dtype=TEXT),
+            "agent_id": pd.array([f"agent_{number % 9:032x}" for number in range(count)], dtype=TEXT),
             "stats_total_runs": pd.array(runs, dtype="Int64"),
             "stats_total_failures": pd.array(failures, dtype="Int64"),
             "stats_consecutive_failures": pd.array(streaks, dtype="Int64"),
@@ -77,10 +78,10 @@ def runs(count: int = 600, *, days: float = 40, deployment_count: int = 8) -> pd
     ended = np.isin(status, ["completed", "failed"])
     return pd.DataFrame(
         {
-            "id": pd.array([f"run_{number}" for number in range(len(at))], dtype="str"),
-            "deployment_id": pd.array([f"dep_{n % deployment_count:032x}" for n in range(len(at))], dtype="str"),
-            "status": pd.array(status, dtype="str"),
-            "trigger_type": pd.array(["schedule"] * len(at), dtype="str"),
+            "id": pd.array([f"run_{number}" for number in range(len(at))], dtype=TEXT),
+            "deployment_id": pd.array([f"dep_{n % deployment_count:032x}" for n in range(len(at))], dtype=TEXT),
+            "status": pd.array(status, dtype=TEXT),
+            "trigger_type": pd.array(["schedule"] * len(at), dtype=TEXT),
             "attempt": pd.array([1] * len(at), dtype="Int64"),
             "triggered_at": at.as_unit("us"),
             "duration_ms": pd.array(random.lognormal(10, 1, len(at)).astype("int64"), dtype="Int64").copy(),
@@ -99,9 +100,9 @@ def sessions(count: int = 6) -> pd.DataFrame:
     total = np.where(random.random(rows) < 0.1, np.nan, random.lognormal(0, 1, rows).round(2))
     return pd.DataFrame(
         {
-            "id": pd.array([f"sess_{number}" for number in range(rows)], dtype="str"),
-            "deployment_id": pd.array([f"dep_{n % count:032x}" for n in range(rows)], dtype="str"),
-            "deployment_name": pd.array([f"job {n % count}" for n in range(rows)], dtype="str"),
+            "id": pd.array([f"sess_{number}" for number in range(rows)], dtype=TEXT),
+            "deployment_id": pd.array([f"dep_{n % count:032x}" for n in range(rows)], dtype=TEXT),
+            "deployment_name": pd.array([f"job {n % count}" for n in range(rows)], dtype=TEXT),
             "created_at": pd.date_range("2026-05-03T05:00Z", periods=rows, freq="2h", unit="us"),
             "usage_total_credits": total,
             "usage_model_credits": np.where(np.arange(rows) < 100, np.nan, (0.8 * total).round(2)),
@@ -487,10 +488,10 @@ def resolved_runs() -> pd.DataFrame:
     status_from = ["session", "session", "events", "events", "events", "session", None, "events"]
     return pd.DataFrame(
         {
-            "id": pd.array([f"run_{number}" for number in range(8)], dtype="str"),
-            "deployment_id": pd.array(["dep_1"] * 8, dtype="str"),
-            "status": pd.array(status, dtype="str"),
-            "status_from": pd.array(status_from, dtype="str"),
+            "id": pd.array([f"run_{number}" for number in range(8)], dtype=TEXT),
+            "deployment_id": pd.array(["dep_1"] * 8, dtype=TEXT),
+            "status": pd.array(status, dtype=TEXT),
+            "status_from": pd.array(status_from, dtype=TEXT),
             "triggered_at": pd.date_range("2026-06-15T01:00Z", periods=8, freq="1D", unit="us"),
             "duration_ms": pd.array([1000, None, 2000, None, None, None, None, 3000], dtype="Int64"),
         }
@@ -522,7 +523,7 @@ class TestResolvedRuns:
         assert plots.plot_failure_rates(rates).get_xlabel().endswith(self.NOTE)
 
     def test_unknown_is_neither_none_nor_unfinished(self) -> None:
-        runs = resolved_runs().assign(status=pd.Series([None] * 7 + ["skipped"], dtype="str"))
+        runs = resolved_runs().assign(status=pd.Series([None] * 7 + ["skipped"], dtype=TEXT))
         runs["deployment_id"] = ["dep_1"] * 7 + ["dep_2"]
         with pytest.warns(DataQualityWarning, match="7 of 8"):
             rates = run_failure_rates(runs)

@@ -19,6 +19,7 @@ from matplotlib.patches import Rectangle, StepPatch
 from matplotlib.text import Annotation
 
 from qoderdata import plots
+from qoderdata.columns import TEXT
 from qoderdata.frames import with_names
 from qoderdata.summaries import failure_rates, run_failure_rates
 from tests.test_plots_timeline import lanes_of, legend_of
@@ -37,9 +38,9 @@ WEEKDAYS = ["Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun"]
 def counters(rows: list[tuple[int | None, int | None, int | None]]) -> pd.DataFrame:
     columns = ["stats_total_runs", "stats_total_failures", "stats_consecutive_failures"]
     frame = pd.DataFrame(rows, columns=columns).astype("Int64")
-    ids = pd.array([f"dep_{number:032x}" for number in range(len(rows))], dtype="str")
-    names = pd.array([f"job {number}" for number in range(len(rows))], dtype="str")
-    return frame.assign(id=ids, name=names, agent_id=pd.array(["agent_1"] * len(rows), dtype="str"))
+    ids = pd.array([f"dep_{number:032x}" for number in range(len(rows))], dtype=TEXT)
+    names = pd.array([f"job {number}" for number in range(len(rows))], dtype=TEXT)
+    return frame.assign(id=ids, name=names, agent_id=pd.array(["agent_1"] * len(rows), dtype=TEXT))
 
 
 def error_bars(ax: _AxesBase, axis: int) -> list[list[float]]:
@@ -132,7 +133,7 @@ class TestFailureRates:
         assert "(3 of 30 shown)" in ax.get_title()
 
     def test_keys_that_are_missing_have_a_name(self) -> None:
-        frame = counters([(40, 12, 0), (10, 1, 0)]).assign(team=pd.array([None, "red"], dtype="str"))
+        frame = counters([(40, 12, 0), (10, 1, 0)]).assign(team=pd.array([None, "red"], dtype=TEXT))
         ax = plots.plot_failure_rates(failure_rates(frame, by=["agent_id", "team"]))
         assert lanes_of(ax) == ["agent_1 · (none)", "agent_1 · red"]
 
@@ -177,7 +178,7 @@ class TestNextTriggers:
     def test_agents_have_names_where_they_were_added(self) -> None:
         rows = [(f"2026-06-15T{number:02d}:00Z", f"d{number}", f"agent_{number % 3}") for number in range(9)]
         named = {"agent_0": "Clerk", "agent_2": None}
-        agents = pd.DataFrame({"id": named.keys(), "name": pd.array(list(named.values()), dtype="str")})
+        agents = pd.DataFrame({"id": named.keys(), "name": pd.array(list(named.values()), dtype=TEXT)})
         ax = plots.plot_next_triggers(with_names(triggers_of(rows), agents=agents))
         assert legend_of(ax) == ["1  Clerk", "2  agent_1", "3  agent_2"]
 
@@ -296,9 +297,9 @@ def runs_of(rows: Sequence[tuple[str | None, str]], duration_ms: list[int | None
     at = pd.to_datetime(pd.Series([time for time, _ in rows], dtype="object"), utc=True, format="ISO8601")
     return pd.DataFrame(
         {
-            "id": pd.array([f"run_{number}" for number in range(len(rows))], dtype="str"),
-            "deployment_id": pd.array(["dep_1"] * len(rows), dtype="str"),
-            "status": pd.array([status for _, status in rows], dtype="str"),
+            "id": pd.array([f"run_{number}" for number in range(len(rows))], dtype=TEXT),
+            "deployment_id": pd.array(["dep_1"] * len(rows), dtype=TEXT),
+            "status": pd.array([status for _, status in rows], dtype=TEXT),
             "triggered_at": at.astype("datetime64[us, UTC]"),
             "duration_ms": pd.array(duration_ms or [1000] * len(rows), dtype="Int64"),
         }

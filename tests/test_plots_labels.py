@@ -20,6 +20,7 @@ from matplotlib.figure import Figure
 from matplotlib.font_manager import FontEntry, fontManager
 
 from qoderdata import plots
+from qoderdata.columns import TEXT
 from qoderdata.plots import labels as plot_labels
 from qoderdata.summaries import failure_rates
 from tests.test_plots_artists import counters, triggers_of
@@ -55,7 +56,7 @@ def rates_of(count: int) -> pd.DataFrame:
 
 
 def rates(names: Sequence[str | None]) -> pd.DataFrame:
-    return rates_of(len(names)).assign(name=pd.array(names, dtype="str"))
+    return rates_of(len(names)).assign(name=pd.array(names, dtype=TEXT))
 
 
 def triggers(names: Sequence[str | None]) -> pd.DataFrame:

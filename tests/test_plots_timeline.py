@@ -15,6 +15,7 @@ from matplotlib.dates import num2date
 from matplotlib.patches import Rectangle
 
 import qoderdata as qd
+from qoderdata.columns import TEXT
 from qoderdata.errors import FrameTypeError
 from qoderdata.plots import axes as palette
 
@@ -39,9 +40,9 @@ def runs_of(rows: Sequence[tuple[str | None, ...]]) -> pd.DataFrame:
     deployment, status, triggered, started, completed = zip(*rows, strict=True)
     return pd.DataFrame(
         {
-            "deployment_id": pd.array(deployment, dtype="str"),
-            "status": pd.array(status, dtype="str"),
-            "status_from": pd.array(["service"] * len(rows), dtype="str"),
+            "deployment_id": pd.array(deployment, dtype=TEXT),
+            "status": pd.array(status, dtype=TEXT),
+            "status_from": pd.array(["service"] * len(rows), dtype=TEXT),
             "triggered_at": times(triggered),
             "started_at": times(started),
             "completed_at": times(completed),
@@ -55,10 +56,10 @@ def missed_of(rows: Sequence[tuple[str, str, bool]]) -> pd.DataFrame:
     return pd.DataFrame(
         {
             "scheduled_at": times(scheduled),
-            "deployment_id": pd.array(deployment, dtype="str"),
-            "name": pd.array([f"name of {one}" for one in deployment], dtype="str"),
+            "deployment_id": pd.array(deployment, dtype=TEXT),
+            "name": pd.array([f"name of {one}" for one in deployment], dtype=TEXT),
             "certain": certain,
-            "reason": pd.array([""] * len(rows), dtype="str"),
+            "reason": pd.array([""] * len(rows), dtype=TEXT),
         }
     )
 
@@ -295,8 +296,8 @@ def costs_of(
     deployment, whole, model, sandbox = zip(*rows, strict=True)
     sessions = pd.DataFrame(
         {
-            "id": pd.array([f"sess_{number}" for number in range(len(rows))], dtype="str"),
-            "deployment_id": pd.array(deployment, dtype="str"),
+            "id": pd.array([f"sess_{number}" for number in range(len(rows))], dtype=TEXT),
+            "deployment_id": pd.array(deployment, dtype=TEXT),
             "created_at": pd.date_range(f"{DAY}00:00Z", periods=len(rows), freq="1D", unit="us"),
             "usage_total_credits": np.array(whole, dtype="float64"),
             "usage_model_credits": np.array(model, dtype="float64"),
