@@ -672,22 +672,13 @@ def _named_elsewhere(frame: Any, tables: Mapping[str, pd.DataFrame]) -> Any:  # 
 def _looked_up(opened: Any, key: str, table: pd.DataFrame) -> Any:  # noqa: ANN401 - narwhals frames of any kind
     """Return a frame of narwhals with the columns of `table`, looked up by the ids in column `key`."""
     native, engine = opened.to_native(), opened.implementation
-    if engine.is_polars():
-        ids = table.index.to_list()
-        values = (
-            nw.col(key)
-            .cast(nw.String)
-            .replace_strict(
-                ids,
-                table[name].astype("object").where(table[name].notna(), None).to_list(),
-                default=None,
-                return_dtype=nw.String,
-            )
-            .alias(name)
-            for name in table.columns
-        )
-        return opened.with_columns(*values)
     arrow = pa.Table.from_pandas(table.rename_axis("_key").reset_index(), preserve_index=False)
+    if engine.is_polars():
+        ids, found = nw.col(key).cast(nw.String), arrow.to_pydict()
+        for name in table.columns:
+            text = ids.replace_strict(found["_key"], found[name], default=None, return_dtype=nw.String)
+            opened = opened.with_columns(text.alias(name))
+        return opened
     if engine.is_pyarrow():
         rows = pc.index_in(native[key].cast(arrow["_key"].type), arrow["_key"].combine_chunks())
         for name in table.columns:
