@@ -34,15 +34,8 @@ if TYPE_CHECKING:
 
 #: All kinds in the order in which they are listed, each with its severity.
 SEVERITIES = {
-    "failing": "error",
-    "paused_by_error": "error",
-    "missed": "error",
-    "stuck": "error",
-    "unreadable_schedule": "error",
-    "worse": "warning",
-    "over_budget": "warning",
-    "never_fires": "warning",
-    "incomplete_data": "warning",
+    **dict.fromkeys(("failing", "paused_by_error", "missed", "stuck", "unreadable_schedule"), "error"),
+    **dict.fromkeys(("worse", "over_budget", "never_fires", "incomplete_data"), "warning"),
 }
 _COLUMNS = (
     "id", "name", "status", "created_at", "updated_at", "archived_at", "schedule_expression", "schedule_timezone",

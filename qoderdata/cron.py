@@ -556,8 +556,6 @@ def join_words(words: Sequence[str], *, is_or: bool = False) -> str:
     if len(words) == 1:
         return words[0]
     first, last = _(", ").join(words[:-1]), words[-1]
-    return (
-        _("{first} or {last}", first=first, last=last)
-        if is_or
-        else _("{first} and {last}", first=first, last=last)
-    )
+    if is_or:
+        return _("{first} or {last}", first=first, last=last)
+    return _("{first} and {last}", first=first, last=last)
