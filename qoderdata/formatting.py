@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 import unicodedata
 from collections import Counter
-from datetime import timedelta
 from typing import TYPE_CHECKING
 from zoneinfo import ZoneInfo
 
@@ -18,7 +17,7 @@ from qoderdata.translation import mark
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
-    from datetime import datetime
+    from datetime import datetime, timedelta
 
 #: Stands where there is no value: missing is not zero.
 MISSING = "–"
@@ -200,6 +199,7 @@ def format_duration(length: timedelta | None) -> str:
 
     Examples
     --------
+    >>> from datetime import timedelta
     >>> format_duration(timedelta(hours=3, minutes=20, seconds=7)), format_duration(timedelta(milliseconds=1500))
     ('3 h 20 min', '1.5 s')
     >>> format_duration(timedelta(milliseconds=40))

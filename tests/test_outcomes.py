@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import time
 from datetime import datetime
+from functools import cache
 from io import StringIO
 from typing import TYPE_CHECKING, Any
 
@@ -524,9 +525,10 @@ STORY: list[Any] = [
 ]
 
 
-def random_tables(seed: int, count: int = 400) -> dict[str, pa.Table]:
+@cache
+def random_tables() -> dict[str, pa.Table]:
     """Draw runs (some resolved before), sessions and ends, each session once."""
-    draw = random.Random(seed)  # noqa: S311 no secret is drawn
+    draw, count = random.Random(7), 400  # noqa: S311 no secret is drawn
     ids = [f"sess_{number}" for number in range(count)]
 
     def some(*values: Any) -> Any:  # noqa: ANN401 cells
@@ -579,8 +581,9 @@ class Engine:
 
     def __init__(self, name: str) -> None:
         self.name = name
-        self.connection = duckdb.connect()
-        self.connection.execute(f"SET TimeZone = '{ZONE_OF_THE_SESSION}'")
+        if name == "duckdb":
+            self.connection = duckdb.connect()
+            self.connection.execute(f"SET TimeZone = '{ZONE_OF_THE_SESSION}'")
 
     def open(self, table: pa.Table) -> Any:  # noqa: ANN401 a frame of any engine
         match self.name:
@@ -615,6 +618,13 @@ ENGINES = ["duckdb", "polars", "polars lazy", "dask", "dask of Arrow"]
 KNOWN = [("sessions", "ends"), ("sessions",), ("ends",), ()]
 
 
+@cache
+def told_by_pandas(known: tuple[str, ...]) -> pd.DataFrame:
+    frames = {of: table.to_pandas(types_mapper=DTYPES.get) for of, table in random_tables().items()}
+    told = apply_ends(frames["runs"], **{of: frames[of] for of in known})
+    return told.sort_values("id", ignore_index=True)
+
+
 @pytest.fixture
 def one_thread() -> Iterator[None]:
     with dask.config.set(scheduler="synchronous"):
@@ -625,20 +635,18 @@ def one_thread() -> Iterator[None]:
 @pytest.mark.parametrize("known", KNOWN, ids=" and ".join)
 @pytest.mark.parametrize("name", ENGINES)
 def test_engines_tell_what_pandas_tells(name: str, known: tuple[str, ...]) -> None:
-    engine, tables = Engine(name), random_tables(7)
-    frames = {of: table.to_pandas(types_mapper=DTYPES.get) for of, table in tables.items()}
-    expected = apply_ends(frames["runs"], **{of: frames[of] for of in known})
+    engine, tables = Engine(name), random_tables()
     lazy = apply_ends_lazy(engine.open(tables["runs"]), **{of: engine.open(tables[of]) for of in known})
     assert list(lazy.columns) == list(OF_RUNS) if name != "polars lazy" else isinstance(lazy, pl.LazyFrame)
-    pd.testing.assert_frame_equal(engine.collect(lazy), expected.sort_values("id", ignore_index=True))
+    pd.testing.assert_frame_equal(engine.collect(lazy), told_by_pandas(known))
 
 
 @pytest.mark.usefixtures("one_thread")
 @pytest.mark.parametrize("name", ENGINES)
 def test_engines_and_empty_tables(name: str) -> None:
     """Also runs of an old store, which lack the new columns."""
-    engine, tables = Engine(name), {of: table.slice(0, 0) for of, table in random_tables(7).items()}
-    old = random_tables(7)["runs"].drop_columns(["trigger_scheduled_at", "status_from"])
+    engine, tables = Engine(name), {of: table.slice(0, 0) for of, table in random_tables().items()}
+    old = random_tables()["runs"].drop_columns(["trigger_scheduled_at", "status_from"])
     for runs in (tables["runs"], old):
         expected = apply_ends(runs.to_pandas(types_mapper=DTYPES.get))
         opened = (engine.open(tables[of]) for of in ("sessions", "ends"))
@@ -684,12 +692,9 @@ def test_spark_tells_what_pandas_tells(known: tuple[str, ...]) -> None:
         .config("spark.sql.session.timeZone", ZONE_OF_THE_SESSION)
         .getOrCreate()
     )
-    tables = random_tables(7)
-    frames = {of: table.to_pandas(types_mapper=DTYPES.get) for of, table in tables.items()}
-    expected = apply_ends(frames["runs"], **{of: frames[of] for of in known})
-    opened = {of: spark.createDataFrame(table) for of, table in tables.items()}
+    opened = {of: spark.createDataFrame(table) for of, table in random_tables().items()}
     lazy = apply_ends_lazy(opened["runs"], **{of: opened[of] for of in known})
-    pd.testing.assert_frame_equal(by_id(lazy.toArrow()), expected.sort_values("id", ignore_index=True))
+    pd.testing.assert_frame_equal(by_id(lazy.toArrow()), told_by_pandas(known))
 
 
 def test_many_runs_take_seconds_at_most() -> None:
