@@ -23,7 +23,6 @@ from hypothesis import strategies as st
 
 from qoderdata import decode, frames, schema
 from qoderdata.errors import DataQualityWarning
-from qoderdata.outcomes import open_frame
 from qoderdata.sandbox import Sandbox
 from qoderdata.summaries import (
     compare_periods,
@@ -76,18 +75,20 @@ def into(table: pa.Table, of: schema.Schema, engine: str) -> Any:  # noqa: ANN40
             return table
 
 
-def rows_of(result: Any) -> list[dict[str, Any]]:  # noqa: ANN401 a frame of any engine
-    """Collect the rows, keys first; times in UTC, missing values as `None`, so that engines can be compared."""
+def collected(result: Any) -> pa.Table:  # noqa: ANN401 a frame of any engine
+    """Collect a frame, keys first."""
     if isinstance(result, dd.DataFrame):
         result = result.compute()  # type: ignore[no-untyped-call] # Dask has no types
     if isinstance(result, pd.DataFrame):
         keyed = result if result.index.names == [None] else result.reset_index()
-        table = pa.Table.from_pandas(keyed, preserve_index=False)
-    else:
-        opened = nw.from_native(result)
-        collected = opened.collect("pyarrow") if isinstance(opened, nw.LazyFrame) else opened
-        table = collected.to_arrow()
-    return [{name: plain(value) for name, value in row.items()} for row in table.to_pylist()]
+        return pa.Table.from_pandas(keyed, preserve_index=False)
+    opened = nw.from_native(result)
+    return (opened.collect("pyarrow") if isinstance(opened, nw.LazyFrame) else opened).to_arrow()
+
+
+def rows_of(result: Any) -> list[dict[str, Any]]:  # noqa: ANN401 a frame of any engine
+    """Collect the rows, with times in UTC and missing values as `None`, so that engines can be compared."""
+    return [{name: plain(value) for name, value in row.items()} for row in collected(result).to_pylist()]
 
 
 def plain(value: Any) -> Any:  # noqa: ANN401 one cell
@@ -245,22 +246,24 @@ def test_summaries_of_an_accounts_deployments(
     compare(OF_DEPLOYMENTS[name], account[0], schema.DEPLOYMENTS, engine, of_pandas(name))
 
 
+NO_RUNS = frames.to_pandas(schema.RUNS.arrow.empty_table(), schema.RUNS)
+
+
 @cache
 def columns_of(name: str) -> list[str]:
     """Give the columns of a summary of no runs on pandas, keys first."""
-    summary = {**SUMMARIES, **NOT_ON_DASK}[name](into(schema.RUNS.arrow.empty_table(), schema.RUNS, "pandas"))
-    return [column for column in [*summary.index.names, *summary.columns] if column]
+    names: list[str] = collected({**SUMMARIES, **NOT_ON_DASK}[name](NO_RUNS)).column_names
+    return names
 
 
 @pytest.mark.parametrize("engine", [*EAGER, *LAZY])
 def test_empty_frames(engine: str) -> None:
     """No rows, and the same columns in the same order."""
+    native = into(schema.RUNS.arrow.empty_table(), schema.RUNS, engine)
     names = ["rates by two", "hours in Havana", "errors by one", "budget by two"]
     for name in [*names, *(NOT_ON_DASK if engine != "dask" else ())]:
-        native = into(schema.RUNS.arrow.empty_table(), schema.RUNS, engine)
-        result = quietly({**SUMMARIES, **NOT_ON_DASK}[name], native)
-        assert open_frame(result).collect_schema().names() == columns_of(name)
-        assert rows_of(result) == []
+        result = collected(quietly({**SUMMARIES, **NOT_ON_DASK}[name], native))
+        assert (result.column_names, len(result)) == (columns_of(name), 0)
 
 
 HOURS = st.integers(0, 24 * 6).map(lambda n: datetime(2025, 10, 30, 20, tzinfo=UTC) + timedelta(minutes=30 * n))

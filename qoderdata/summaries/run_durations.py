@@ -319,7 +319,7 @@ def unusual_runs(
     if isinstance(threshold, bool) or not isinstance(threshold, Real) or not threshold > 0:
         raise ValueError(f"threshold={threshold!r} must be a number above 0, such as 3.5")
     check_count(min_runs, name="min_runs")
-    present = parse_instant(datetime.now(UTC) if now is None else now, name="now").to_pydatetime()
+    present = parse_instant(datetime.now(UTC) if now is None else now, name="now")
     wanted = ["id", "deployment_id", "status", "triggered_at", "duration_ms"]
     optional = ["started_at", NAMES["deployment_id"]]
     source = open_source(runs, wanted=wanted, what="runs", optional=optional)

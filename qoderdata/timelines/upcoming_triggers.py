@@ -257,7 +257,7 @@ def _firing(
     distinct = DistinctSchedules.parse(df)
     fires = (distinct.of_row >= 0) & df["archived_at"].isna().to_numpy()
     if not include_paused:
-        fires &= ~df["status"].eq("paused").fillna(value=False).to_numpy(dtype=bool)
+        fires &= df["status"].ne("paused").to_numpy()
     rows = distinct.parsed_rows(df, np.flatnonzero(fires))
     upcoming, upcoming_of = upcoming_triggers(df, distinct, rows)
     return rows, upcoming, upcoming_of, [*_instants(upcoming, begin, end)]
