@@ -20,6 +20,7 @@ import qoderdata as qd
 from qoderdata.errors import DataQualityWarning, FrameTypeError, MissingColumnError
 from qoderdata.frames import with_names
 from qoderdata.sandbox import Sandbox
+from tests.dask_frames import computed
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -330,7 +331,7 @@ class TestSummaries:
             without = OF_RUNS[name](into(plain, engine))
             found = OF_RUNS[name](into(named, engine))
         assert type(found) is type(without)
-        without, found = out_of(without), out_of(found)
+        without, found = (out_of(computed(one)) for one in (without, found))
         if engine == "pandas":
             assert found.columns[0] == "name"
             without, found = without.reset_index(), found.reset_index()
@@ -361,7 +362,7 @@ class TestSummaries:
     def test_lifetime_rates_of_agents_and_environments_have_names(self, engine: str) -> None:
         named = with_names(DEPLOYMENTS, agents=AGENTS, environments=ENVIRONMENTS)
         for key, names in (("agent_id", AGENT_OF), ("environment_id", ENVIRONMENT_OF)):
-            rates = out_of(qd.failure_rates(into(named, engine), by=key))
+            rates = out_of(computed(qd.failure_rates(into(named, engine), by=key)))
             rates = rates.reset_index() if engine == "pandas" else rates
             assert listed(rates["name"]) == by_hand(rates[key], names)
 

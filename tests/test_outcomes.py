@@ -21,6 +21,7 @@ import pytest
 from qoderdata import resolve_outcomes
 from qoderdata.errors import FrameTypeError, MissingColumnError
 from qoderdata.outcomes import apply_ends, apply_ends_lazy, current_ends_lazy, ends_from_events
+from tests.dask_frames import computed
 from tests.slow_outcomes import Row, resolve_slowly
 
 if TYPE_CHECKING:
@@ -601,7 +602,7 @@ class Engine:
 
     def collect(self, frame: Any) -> pd.DataFrame:  # noqa: ANN401 a frame of any engine
         if self.name.startswith("dask"):
-            table = pa.Table.from_pandas(frame.compute(), preserve_index=False)
+            table = pa.Table.from_pandas(computed(frame), preserve_index=False)
         elif self.name == "duckdb":
             table = frame.to_arrow_table()
         else:

@@ -22,6 +22,7 @@ import qoderdata as qd
 from qoderdata.columns import TEXT
 from qoderdata.errors import DataQualityWarning, FrameTypeError
 from qoderdata.sandbox import Sandbox
+from tests.dask_frames import computed
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -59,8 +60,7 @@ LAZY = ["polars lazy", "duckdb", "dask"]
 
 
 def records(result: Any) -> list[dict[str, Any]]:  # noqa: ANN401 a frame of any engine
-    if isinstance(result, dd.DataFrame):
-        result = result.compute()  # type: ignore[no-untyped-call] # likewise
+    result = computed(result)
     if isinstance(result, pd.DataFrame):
         keyed = result if result.index.names == [None] else result.reset_index()
         result = pa.Table.from_pandas(keyed, preserve_index=False)
@@ -283,8 +283,10 @@ def test_empty_in_gives_empty_out(account: pd.DataFrame) -> None:
 
 
 def test_dask_says_that_percentiles_are_missing() -> None:
+    sessions = sessions_of(random_rows("dask", sessions=20, deployments=3))
     with pytest.warns(DataQualityWarning, match=r"credits_p50 and credits_p95 .*scan_sessions"):
-        qd.session_costs(ENGINES["dask"](sessions_of([])))
+        costs = qd.session_costs(ENGINES["dask"](sessions))
+    pd.testing.assert_frame_equal(costs.compute(), computed(costs))
 
 
 def test_wrong_arguments() -> None:

@@ -36,6 +36,7 @@ from qoderdata.summaries import (
     start_delays,
     unusual_runs,
 )
+from tests.dask_frames import computed
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -77,8 +78,7 @@ def into(table: pa.Table, of: schema.Schema, engine: str) -> Any:  # noqa: ANN40
 
 def collected(result: Any) -> pa.Table:  # noqa: ANN401 a frame of any engine
     """Collect a frame, keys first."""
-    if isinstance(result, dd.DataFrame):
-        result = result.compute()  # type: ignore[no-untyped-call] # Dask has no types
+    result = computed(result)
     if isinstance(result, pd.DataFrame):
         keyed = result if result.index.names == [None] else result.reset_index()
         return pa.Table.from_pandas(keyed, preserve_index=False)
@@ -346,6 +346,12 @@ def test_each_engine_gets_its_own_kind_of_frame(account: tuple[pa.Table, pa.Tabl
     assert type(quietly(failure_rates, into(account[0], schema.DEPLOYMENTS, engine))) is type(
         into(account[0], schema.DEPLOYMENTS, engine)
     )
+
+
+@pytest.mark.parametrize("name", ["days in Berlin", "errors by two"])
+def test_the_optimizer_of_dask_changes_nothing(account: tuple[pa.Table, pa.Table], name: str) -> None:
+    result = quietly(SUMMARIES[name], into(account[1], schema.RUNS, "dask"))
+    pd.testing.assert_frame_equal(result.compute(), computed(result))
 
 
 @pytest.mark.parametrize("name", [*SUMMARIES, *NOT_ON_DASK])
