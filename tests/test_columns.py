@@ -9,7 +9,6 @@ from datetime import UTC, datetime, timedelta
 from functools import cache, partial
 from typing import Any
 
-import duckdb
 import numpy as np
 import pandas as pd
 import polars as pl
@@ -20,6 +19,7 @@ import qoderdata as qd
 from qoderdata import columns, schema
 from qoderdata.columns import TEXT
 from qoderdata.errors import FRAME_SOURCES, DataQualityWarning, FrameTypeError, MissingColumnError, QoderdataError
+from tests.engine_frames import collected, opened
 
 START = datetime(2026, 6, 15, tzinfo=UTC)
 BOUNDS: dict[str, Any] = {"since": START, "until": START + timedelta(days=1)}
@@ -431,14 +431,6 @@ def test_columns_that_are_not_asked_for_may_hold_anything() -> None:
     )
 
 
-ENGINES: dict[str, Callable[[pa.Table], Any]] = {
-    "polars": pl.DataFrame,
-    "polars lazy": pl.LazyFrame,
-    "pyarrow": lambda table: table,
-    "duckdb": lambda table: duckdb.connect().from_arrow(table),
-}
-
-
 @pytest.mark.parametrize("column", ["deployment_id", "triggered_at", "started_at", "duration_ms", "error_message"])
 def test_columns_without_a_type_are_missing_everywhere(column: str) -> None:
     """As PyArrow reads them from CSV."""
@@ -454,12 +446,11 @@ def test_columns_without_a_type_are_missing_everywhere(column: str) -> None:
     for function in functions:
         expected = function(plain).select_dtypes("number").astype("float64").reset_index(drop=True)
         for engine in ("polars", "polars lazy", "pyarrow"):
-            found = function(ENGINES[engine](table))
-            rows = (found.collect() if engine == "polars lazy" else found).to_pandas()
+            rows = collected(function(opened(table, engine))).to_pandas()
             pd.testing.assert_frame_equal(rows[list(expected)].astype("float64"), expected)
 
 
-@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("engine", ["polars", "polars lazy", "pyarrow", "duckdb"])
 @pytest.mark.parametrize(
     ("dtype", "message"),
     [
@@ -478,7 +469,7 @@ def test_lost_dtypes_on_other_engines(
     times = table["triggered_at"].cast(dtype)
     table = table.set_column(names.index("triggered_at"), "triggered_at", times)
     with pytest.raises(FrameTypeError, match=message):
-        function(ENGINES[engine](table))
+        function(opened(table, engine))
 
 
 def test_a_column_that_is_not_there_is_named_with_the_function_that_gives_it() -> None:

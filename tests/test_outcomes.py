@@ -7,9 +7,8 @@ import time
 from datetime import datetime
 from functools import cache
 from io import StringIO
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-import dask
 import dask.dataframe as dd
 import duckdb
 import numpy as np
@@ -21,11 +20,8 @@ import pytest
 from qoderdata import resolve_outcomes
 from qoderdata.errors import FrameTypeError, MissingColumnError
 from qoderdata.outcomes import apply_ends, apply_ends_lazy, current_ends_lazy, ends_from_events
-from tests.dask_frames import computed
+from tests.engine_frames import computed
 from tests.slow_outcomes import Row, resolve_slowly
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 TEXT: Any = pa.large_string()
 TIME: Any = pa.timestamp("us", tz="UTC")
@@ -626,13 +622,6 @@ def told_by_pandas(known: tuple[str, ...]) -> pd.DataFrame:
     return told.sort_values("id", ignore_index=True)
 
 
-@pytest.fixture
-def one_thread() -> Iterator[None]:
-    with dask.config.set(scheduler="synchronous"):
-        yield
-
-
-@pytest.mark.usefixtures("one_thread")
 @pytest.mark.parametrize("known", KNOWN, ids=" and ".join)
 @pytest.mark.parametrize("name", ENGINES)
 def test_engines_tell_what_pandas_tells(name: str, known: tuple[str, ...]) -> None:
@@ -642,7 +631,6 @@ def test_engines_tell_what_pandas_tells(name: str, known: tuple[str, ...]) -> No
     pd.testing.assert_frame_equal(engine.collect(lazy), told_by_pandas(known))
 
 
-@pytest.mark.usefixtures("one_thread")
 @pytest.mark.parametrize("name", ENGINES)
 def test_engines_and_empty_tables(name: str) -> None:
     """Also runs of an old store, which lack the new columns."""
@@ -655,7 +643,6 @@ def test_engines_and_empty_tables(name: str) -> None:
         pd.testing.assert_frame_equal(got, by_id(pa.Table.from_pandas(expected)))
 
 
-@pytest.mark.usefixtures("one_thread")
 @pytest.mark.parametrize("name", ENGINES)
 def test_ends_count_while_their_session_is_unchanged(name: str) -> None:
     engine = Engine(name)

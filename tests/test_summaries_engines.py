@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-import math
 import sys
-import warnings
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-import dask
-import dask.dataframe as dd
 import duckdb
 import narwhals as nw
 import pandas as pd
-import polars as pl
 import pyarrow as pa
 import pytest
 from hypothesis import given, settings
@@ -36,73 +31,17 @@ from qoderdata.summaries import (
     start_delays,
     unusual_runs,
 )
-from tests.dask_frames import computed
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
+from tests.engine_frames import ZONE_OF_THE_SESSION, collected, computed, opened, quietly, rows_of
 
 EAGER = ["polars", "pyarrow"]
 LAZY = ["polars lazy", "duckdb", "dask"]
 ALL_BUT_DASK = ["polars", "pyarrow", "polars lazy", "duckdb"]
 DURATIONS = ["duration_p50_ms", "duration_p95_ms"]
-ZONE_OF_THE_SESSION = "America/New_York"
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    with dask.config.set(scheduler="synchronous"):
-        yield
 
 
 def into(table: pa.Table, of: schema.Schema, engine: str) -> Any:  # noqa: ANN401 a frame of any engine
     """Return the table as a frame of this engine."""
-    match engine:
-        case "pandas":
-            return frames.to_pandas(table, of)
-        case "polars":
-            return pl.DataFrame(table)
-        case "polars lazy":
-            return pl.LazyFrame(table)
-        case "duckdb":
-            connection = duckdb.connect()
-            connection.execute(f"SET TimeZone = '{ZONE_OF_THE_SESSION}'")
-            return connection.from_arrow(table)
-        case "dask":
-            plain = frames.to_pandas(table, of).drop(
-                columns=["schedule_upcoming_runs_at", "vault_ids"], errors="ignore"
-            )
-            return dd.from_pandas(plain, npartitions=2)  # type: ignore[no-untyped-call] # Dask has no types
-        case _:
-            return table
-
-
-def collected(result: Any) -> pa.Table:  # noqa: ANN401 a frame of any engine
-    """Collect a frame, keys first."""
-    result = computed(result)
-    if isinstance(result, pd.DataFrame):
-        keyed = result if result.index.names == [None] else result.reset_index()
-        return pa.Table.from_pandas(keyed, preserve_index=False)
-    opened = nw.from_native(result)
-    return (opened.collect("pyarrow") if isinstance(opened, nw.LazyFrame) else opened).to_arrow()
-
-
-def rows_of(result: Any) -> list[dict[str, Any]]:  # noqa: ANN401 a frame of any engine
-    """Collect the rows, with times in UTC and missing values as `None`, so that engines can be compared."""
-    return [{name: plain(value) for name, value in row.items()} for row in collected(result).to_pylist()]
-
-
-def plain(value: Any) -> Any:  # noqa: ANN401 one cell
-    if isinstance(value, datetime):
-        return value.astimezone(UTC)
-    if isinstance(value, float):
-        return None if math.isnan(value) else pytest.approx(value)
-    return value
-
-
-def quietly(summarise: Summary, native: Any) -> Any:  # noqa: ANN401 frames of any engine
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DataQualityWarning)
-        return summarise(native)
+    return opened(frames.to_pandas(table, of) if engine in {"pandas", "dask"} else table, engine)
 
 
 def compare(
@@ -113,7 +52,7 @@ def compare(
     expected: list[dict[str, Any]],
 ) -> None:
     """Hold a summary on an engine against the rows on pandas; what the docstrings except is excepted here."""
-    got = rows_of(quietly(summarise, into(table, of, engine)))
+    got = rows_of(computed(quietly(summarise, into(table, of, engine))))
     if engine in LAZY and expected and "window" in expected[0]:
         expected = [row for row in expected if row["runs"]]
     if engine == "dask":
@@ -124,9 +63,8 @@ def compare(
 
 def compare_all(summarise: Summary, table: pa.Table, of: schema.Schema, engines: list[str]) -> None:
     expected = rows_of(quietly(summarise, into(table, of, "pandas")))
-    with dask.config.set(scheduler="synchronous"):
-        for engine in engines:
-            compare(summarise, table, of, engine, expected)
+    for engine in engines:
+        compare(summarise, table, of, engine, expected)
 
 
 Summary = Callable[[Any], Any]
@@ -262,7 +200,7 @@ def test_empty_frames(engine: str) -> None:
     native = into(schema.RUNS.arrow.empty_table(), schema.RUNS, engine)
     names = ["rates by two", "hours in Havana", "errors by one", "budget by two"]
     for name in [*names, *(NOT_ON_DASK if engine != "dask" else ())]:
-        result = collected(quietly({**SUMMARIES, **NOT_ON_DASK}[name], native))
+        result = collected(computed(quietly({**SUMMARIES, **NOT_ON_DASK}[name], native)))
         assert (result.column_names, len(result)) == (columns_of(name), 0)
 
 

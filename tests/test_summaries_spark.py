@@ -15,7 +15,8 @@ from qoderdata import decode, frames, schema
 from qoderdata.outcomes import open_frame
 from qoderdata.sandbox import Sandbox
 from qoderdata.summaries import dataframe_engines, error_budget, run_failure_rates, session_costs
-from tests.test_summaries_engines import NOT_ON_DASK, OF_DEPLOYMENTS, SUMMARIES, Summary, plain
+from tests.engine_frames import plain
+from tests.test_summaries_engines import NOT_ON_DASK, OF_DEPLOYMENTS, SUMMARIES, Summary
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
