@@ -47,7 +47,8 @@ NAMES = {
 }
 #: Columns that agents, environments and events have, whose ``id`` is not a deployment's.
 _OTHER_IDS = {"model", "config_type", "session_id"}
-_KINDS = "a frame (pandas, Polars, PyArrow, DuckDB, Dask, PySpark)"
+#: What is a frame, in messages.
+KINDS = "a frame (pandas, Polars, PyArrow, DuckDB, Dask, PySpark)"
 #: Replaces a secret value.
 MASK = "***"
 SECRET = "environment_variables"  # noqa: S105 - the name of the field, not a secret
@@ -593,7 +594,7 @@ def _column_names(frame: Any, what: str = "frame") -> list[str]:  # noqa: ANN401
     try:
         names: list[str] = nw.from_native(frame).collect_schema().names()
     except TypeError:
-        raise not_a_frame(frame, what=what, kinds=_KINDS) from None
+        raise not_a_frame(frame, what=what, kinds=KINDS) from None
     return names
 
 
@@ -690,5 +691,5 @@ def _looked_up(opened: Any, key: str, table: pd.DataFrame) -> Any:  # noqa: ANN4
     elif engine.is_spark_like():
         other = native.sparkSession.createDataFrame(arrow)
     else:
-        raise not_a_frame(native, what="frame", kinds=_KINDS)
+        raise not_a_frame(native, what="frame", kinds=KINDS)
     return opened.join(nw.from_native(other), left_on=key, right_on="_key", how="left")
