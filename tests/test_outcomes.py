@@ -668,18 +668,7 @@ def test_ends_count_while_their_session_is_unchanged(name: str) -> None:
 @pytest.mark.spark
 @pytest.mark.filterwarnings("ignore:PySpark does not yet fully support pandas:FutureWarning")
 @pytest.mark.parametrize("known", KNOWN, ids=" and ".join)
-def test_spark_tells_what_pandas_tells(known: tuple[str, ...]) -> None:
-    from pyspark.sql import SparkSession  # noqa: PLC0415 only these tests need it
-
-    spark = (
-        SparkSession.builder.master("local[1]")
-        .config("spark.ui.enabled", "false")
-        .config("spark.driver.host", "127.0.0.1")
-        .config("spark.driver.bindAddress", "127.0.0.1")
-        .config("spark.sql.shuffle.partitions", "1")
-        .config("spark.sql.session.timeZone", ZONE_OF_THE_SESSION)
-        .getOrCreate()
-    )
+def test_spark_tells_what_pandas_tells(spark: Any, known: tuple[str, ...]) -> None:  # noqa: ANN401 a SparkSession
     opened = {of: spark.createDataFrame(table) for of, table in random_tables().items()}
     lazy = apply_ends_lazy(opened["runs"], **{of: opened[of] for of in known})
     pd.testing.assert_frame_equal(by_id(lazy.toArrow()), told_by_pandas(known))
