@@ -445,7 +445,7 @@ def test_columns_without_a_type_are_missing_everywhere(column: str) -> None:
     ]
     for function in functions:
         expected = function(plain).select_dtypes("number").astype("float64").reset_index(drop=True)
-        for engine in ("polars", "polars lazy", "pyarrow"):
+        for engine in ("polars lazy", "pyarrow"):
             rows = collected(function(opened(table, engine))).to_pandas()
             pd.testing.assert_frame_equal(rows[list(expected)].astype("float64"), expected)
 

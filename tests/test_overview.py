@@ -30,7 +30,7 @@ def parsed(text: str) -> datetime:
 
 @pytest.fixture(scope="module", params=["C", "D"])
 def sandbox(request: pytest.FixtureRequest) -> Iterator[Sandbox]:
-    with Sandbox(deployments=40, seed=11, runs=150, edition=request.param) as served:
+    with Sandbox(deployments=40, seed=11, runs=100, edition=request.param) as served:
         yield served
 
 
