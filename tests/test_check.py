@@ -75,8 +75,9 @@ class Account:
 
     def check(self, **options: Any) -> pd.DataFrame:  # noqa: ANN401
         frames = self.frames()
+        copies = [frame.copy() for frame in frames]
         found = qd.check(*frames, now=NOW, **options)
-        for frame, before in zip(frames, self.frames(), strict=True):
+        for frame, before in zip(frames, copies, strict=True):
             pd.testing.assert_frame_equal(frame, before)
         return found
 
