@@ -34,15 +34,8 @@ if TYPE_CHECKING:
 
 #: All kinds in the order in which they are listed, each with its severity.
 SEVERITIES = {
-    "failing": "error",
-    "paused_by_error": "error",
-    "missed": "error",
-    "stuck": "error",
-    "unreadable_schedule": "error",
-    "worse": "warning",
-    "over_budget": "warning",
-    "never_fires": "warning",
-    "incomplete_data": "warning",
+    **dict.fromkeys(("failing", "paused_by_error", "missed", "stuck", "unreadable_schedule"), "error"),
+    **dict.fromkeys(("worse", "over_budget", "never_fires", "incomplete_data"), "warning"),
 }
 _COLUMNS = (
     "id", "name", "status", "created_at", "updated_at", "archived_at", "schedule_expression", "schedule_timezone",
@@ -182,7 +175,7 @@ def check(
         sessions = require_frame(sessions, ["id"], what="sessions", optional=["created_at"])
         sessions = rows_before(sessions, "created_at", end) if "created_at" in sessions else sessions
     live = df[df["archived_at"].isna()]
-    active = live[live["status"].ne("paused").fillna(value=True)]
+    active = live[live["status"] != "paused"]
     ids = df["id"].to_list()
     names = dict(zip(ids, tell_apart(df["name"].fillna(df["id"]).map(one_line).to_list(), ids), strict=True))
     unreadable = schedule_lints(live, start=end)
@@ -242,12 +235,13 @@ def failing_now(runs: pd.DataFrame, active: pd.DataFrame) -> pd.DataFrame:
         ``error_type`` (of the last failed run; missing where there is none).
     """
     runs = runs.reset_index(drop=True)  # the index may have the name of a column
-    columns = ["id", "deployment_id", "triggered_at", *_there(runs, "created_at")]
+    created_at = ["created_at"] if "created_at" in runs.columns else []
+    columns = ["id", "deployment_id", "triggered_at", *created_at]
     # A run of unknown outcome may have completed.
     status = runs["status"].astype(TEXT).mask(is_unknown(runs), "completed")
     streaks = failure_streaks(runs[columns].assign(status=status))
-    failed = runs[runs["status"].eq("failed").fillna(value=False) & runs["triggered_at"].notna()]
-    failed = failed.sort_values(["triggered_at", *_there(runs, "created_at"), "id"], na_position="first")
+    failed = runs[runs["status"].eq("failed") & runs["triggered_at"].notna()]
+    failed = failed.sort_values(["triggered_at", *created_at, "id"], na_position="first")
     last_error = failed.drop_duplicates("deployment_id", keep="last").set_index("deployment_id")["error_type"]
     completed = runs.loc[status.eq("completed"), "deployment_id"]
     ids = pd.Index(active["id"])
@@ -265,10 +259,6 @@ def failing_now(runs: pd.DataFrame, active: pd.DataFrame) -> pd.DataFrame:
         }
     )
     return found[found["streak"] > 0].sort_values("streak", ascending=False, kind="stable", ignore_index=True)
-
-
-def _there(frame: pd.DataFrame, name: str) -> list[str]:
-    return [name] if name in frame.columns else []
 
 
 def _failing(
@@ -330,7 +320,7 @@ def _failing_by_counters(active: pd.DataFrame, names: dict[str, str], *, streak:
 
 def _paused(live: pd.DataFrame, names: dict[str, str], tz: str) -> Iterator[_Finding]:
     paused = live["status"].eq("paused") & live["paused_reason_type"].eq("error")
-    for row in _rows(live[paused.fillna(value=False)]):
+    for row in _rows(live[paused]):
         facts = {
             "name": names[row.id],
             "time": format_time(row.updated_at, tz),

@@ -193,7 +193,9 @@ def _is_right(column: pd.Series[Any], kind: Dtype) -> bool:
     if kind is Dtype.TEXT:
         return dtype == TEXT
     if kind is Dtype.TIMES:
-        return pd.api.types.is_object_dtype(dtype) and all(_is_list(value) for value in column)
+        return pd.api.types.is_object_dtype(dtype) and all(
+            isinstance(value, list | tuple | np.ndarray) or pd.isna(value) for value in column
+        )
     if kind is Dtype.FLAG:
         return pd.api.types.is_bool_dtype(dtype)
     whole = kind is Dtype.NUMBER or pd.api.types.is_integer_dtype(dtype)
@@ -257,8 +259,10 @@ def _is_number(column: pd.Series[Any]) -> bool:
 
 
 def _is_text(column: pd.Series[Any]) -> bool:
-    if isinstance(column.dtype, pd.StringDtype) or _is_text_category(column.dtype):
+    if isinstance(column.dtype, pd.StringDtype):
         return True
+    if isinstance(column.dtype, pd.CategoricalDtype):
+        return pd.api.types.is_string_dtype(column.dtype.categories.dtype)
     if isinstance(column.dtype, pd.ArrowDtype):
         kind = column.dtype.pyarrow_dtype
         return pd.api.types.is_string_dtype(
@@ -273,11 +277,3 @@ def _is_local(column: pd.Series[Any]) -> bool:
 
 def _is_arrow(column: pd.Series[Any]) -> bool:
     return isinstance(column.dtype, pd.ArrowDtype)
-
-
-def _is_text_category(dtype: object) -> bool:
-    return isinstance(dtype, pd.CategoricalDtype) and pd.api.types.is_string_dtype(dtype.categories.dtype)
-
-
-def _is_list(value: Any) -> bool:  # noqa: ANN401 any cell
-    return isinstance(value, list | tuple | np.ndarray) or bool(pd.isna(value))

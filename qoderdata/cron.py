@@ -533,14 +533,9 @@ def _names(values: Sequence[int], names: Sequence[str], *, is_or: bool = False) 
 
 def _runs(values: Sequence[int]) -> list[tuple[int, ...]]:
     """Return the two ends of each run of three or more consecutive numbers, and all others one by one."""
-    rows: list[list[int]] = []
-    for value in values:
-        if rows and value - rows[-1][-1] == 1:
-            rows[-1].append(value)
-        else:
-            rows.append([value])
     found: list[tuple[int, ...]] = []
-    for row in rows:
+    for part in np.split(values, np.flatnonzero(np.diff(values) != 1) + 1):
+        row = part.tolist()
         found.extend([(row[0], row[-1])] if len(row) >= _RUN else [(value,) for value in row])
     return found
 
@@ -556,8 +551,6 @@ def join_words(words: Sequence[str], *, is_or: bool = False) -> str:
     if len(words) == 1:
         return words[0]
     first, last = _(", ").join(words[:-1]), words[-1]
-    return (
-        _("{first} or {last}", first=first, last=last)
-        if is_or
-        else _("{first} and {last}", first=first, last=last)
-    )
+    if is_or:
+        return _("{first} or {last}", first=first, last=last)
+    return _("{first} and {last}", first=first, last=last)

@@ -78,7 +78,6 @@ _IN_EACH_CELL = rf"(?:\A|(?<={_SEPARATORS}))(?={_SKIPPED}{_STARTS})"
 _ESCAPE = re.compile(f"{_AT_START}|{_IN_EACH_CELL}")
 #: The same as `_ESCAPE` for Arrow's regular expressions, which cannot look around; `\x00` is spelt for RE2.
 _NEEDS = rf"\A{_SKIPPED}{_BREAKS}|(?:\A|{_SEPARATORS}){_SKIPPED}{_STARTS}"
-_OFFSET = r"([+-]\d\d)(\d\d)$"
 _ZERO_FRACTION = r"\.0+($|[+-])"
 
 
@@ -381,9 +380,7 @@ def cells(column: pa.Array[Any] | list[object], *, name: str, safe: bool) -> pa.
 
 
 def _times(times: pa.Array[Any]) -> pa.Array[Any]:
-    zoned = times.type.tz is not None
-    texts = pc.strftime(times, "%Y-%m-%dT%H:%M:%S%z" if zoned else "%Y-%m-%dT%H:%M:%S")
-    texts = pc.replace_substring_regex(texts, _OFFSET, r"\1:\2") if zoned else texts
+    texts = pc.strftime(times, "%Y-%m-%dT%H:%M:%S%Ez" if times.type.tz else "%Y-%m-%dT%H:%M:%S")
     whole: pa.Array[Any] = pc.replace_substring_regex(texts, _ZERO_FRACTION, r"\1").cast(pa.large_string())
     return whole
 

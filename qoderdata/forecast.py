@@ -20,9 +20,7 @@ if TYPE_CHECKING:
 _FORECAST: dict[str, Any] = {
     "name": TEXT,
     "triggers": "Int64",
-    "expected": "float64",
-    "low": "float64",
-    "high": "float64",
+    **dict.fromkeys(("expected", "low", "high"), "float64"),
     "sessions": "Int64",
     "budget_use": "float64",
 }

@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 import unicodedata
 from collections import Counter
-from datetime import MAXYEAR, MINYEAR, timedelta
 from typing import TYPE_CHECKING
 from zoneinfo import ZoneInfo
 
@@ -18,7 +17,7 @@ from qoderdata.translation import mark
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
-    from datetime import datetime
+    from datetime import datetime, timedelta
 
 #: Stands where there is no value: missing is not zero.
 MISSING = "–"
@@ -200,6 +199,7 @@ def format_duration(length: timedelta | None) -> str:
 
     Examples
     --------
+    >>> from datetime import timedelta
     >>> format_duration(timedelta(hours=3, minutes=20, seconds=7)), format_duration(timedelta(milliseconds=1500))
     ('3 h 20 min', '1.5 s')
     >>> format_duration(timedelta(milliseconds=40))
@@ -254,17 +254,13 @@ def format_time(time: datetime | None, tz: str = "UTC") -> str:
     if time is None or pd.isna(time):
         return MISSING
     # pandas refuses a time without a zone; Python would take it for the machine's own.
-    local = pd.Timestamp(time).tz_convert(ZoneInfo(tz))
-    if not MINYEAR <= local.year <= MAXYEAR:
-        local, tz = local.tz_convert("UTC"), "UTC"
-    # `strftime` knows neither the years before 1000 nor an offset with a colon.
-    text = f"{local.year:04}-{local.month:02}-{local.day:02} {local.hour:02}:{local.minute:02}"
-    return f"{text} UTC" if tz == "UTC" else f"{text} {_format_offset(local.utcoffset() or timedelta(0))}"
-
-
-def _format_offset(offset: timedelta) -> str:
-    minutes = abs(offset) // timedelta(minutes=1)
-    return f"{'-' if offset < timedelta(0) else '+'}{minutes // 60:02}:{minutes % 60:02}"
+    stamp = pd.Timestamp(time).tz_convert("UTC")
+    try:
+        text = stamp.to_pydatetime(warn=False).astimezone(ZoneInfo(tz)).isoformat(" ", "minutes")
+    except (OverflowError, ValueError):
+        text, tz = stamp.isoformat(" ", "minutes"), "UTC"
+    # An offset of former centuries may have seconds, which are left out.
+    return f"{text[:-6]} UTC" if tz == "UTC" else f"{text[:16]} {text[16:22]}"
 
 
 def _is_missing(value: str | float | timedelta | datetime | None) -> bool:

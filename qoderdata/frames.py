@@ -46,7 +46,8 @@ NAMES = {
 }
 #: Columns that agents, environments and events have, whose ``id`` is not a deployment's.
 _OTHER_IDS = {"model", "config_type", "session_id"}
-_KINDS = "a frame (pandas, Polars, PyArrow, DuckDB, Dask, PySpark)"
+#: What is a frame, in messages.
+KINDS = "a frame (pandas, Polars, PyArrow, DuckDB, Dask, PySpark)"
 #: Replaces a secret value.
 MASK = "***"
 SECRET = "environment_variables"  # noqa: S105 - the name of the field, not a secret
@@ -592,7 +593,7 @@ def _column_names(frame: Any, what: str = "frame") -> list[str]:  # noqa: ANN401
     try:
         names: list[str] = nw.from_native(frame).collect_schema().names()
     except TypeError:
-        raise not_a_frame(frame, what=what, kinds=_KINDS) from None
+        raise not_a_frame(frame, what=what, kinds=KINDS) from None
     return names
 
 
@@ -671,22 +672,13 @@ def _named_elsewhere(frame: Any, tables: Mapping[str, pd.DataFrame]) -> Any:  # 
 def _looked_up(opened: Any, key: str, table: pd.DataFrame) -> Any:  # noqa: ANN401 - narwhals frames of any kind
     """Return a frame of narwhals with the columns of `table`, looked up by the ids in column `key`."""
     native, engine = opened.to_native(), opened.implementation
-    if engine.is_polars():
-        ids = table.index.to_list()
-        values = (
-            nw.col(key)
-            .cast(nw.String)
-            .replace_strict(
-                ids,
-                table[name].astype("object").where(table[name].notna(), None).to_list(),
-                default=None,
-                return_dtype=nw.String,
-            )
-            .alias(name)
-            for name in table.columns
-        )
-        return opened.with_columns(*values)
     arrow = pa.Table.from_pandas(table.rename_axis("_key").reset_index(), preserve_index=False)
+    if engine.is_polars():
+        ids, found = nw.col(key).cast(nw.String), arrow.to_pydict()
+        for name in table.columns:
+            text = ids.replace_strict(found["_key"], found[name], default=None, return_dtype=nw.String)
+            opened = opened.with_columns(text.alias(name))
+        return opened
     if engine.is_pyarrow():
         rows = pc.index_in(native[key].cast(arrow["_key"].type), arrow["_key"].combine_chunks())
         for name in table.columns:
@@ -698,5 +690,5 @@ def _looked_up(opened: Any, key: str, table: pd.DataFrame) -> Any:  # noqa: ANN4
     elif engine.is_spark_like():
         other = native.sparkSession.createDataFrame(arrow)
     else:
-        raise not_a_frame(native, what="frame", kinds=_KINDS)
+        raise not_a_frame(native, what="frame", kinds=KINDS)
     return opened.join(nw.from_native(other), left_on=key, right_on="_key", how="left")

@@ -400,31 +400,20 @@ def _fill(frame: Any) -> Any:  # noqa: ANN401 a narwhals frame of any engine
     )
     pending = col("session_id").is_null()
     archived = ~col("_sessions_archived_at").is_null()
-    status = (
-        nw.when(own)
-        .then(col("status"))
-        .when(refused)
-        .then(nw.lit("failed"))
-        .when(pending)
-        .then(nw.lit("pending"))
-        .when(ended)
-        .then(col("_ends_status"))
-        .when(col("_running") & ~col("_gone"))
-        .then(nw.lit("running"))
-        .when(_flag(col("_sessions_status") == "terminated") & ~archived)
-        .then(nw.lit("failed"))
-        .when(_flag(col("_sessions_status") == "idle") | archived)
-        .then(nw.lit("completed"))
+    status = _first_match(
+        (own, col("status")),
+        (refused, nw.lit("failed")),
+        (pending, nw.lit("pending")),
+        (ended, col("_ends_status")),
+        (col("_running") & ~col("_gone"), nw.lit("running")),
+        (_flag(col("_sessions_status") == "terminated") & ~archived, nw.lit("failed")),
+        (_flag(col("_sessions_status") == "idle") | archived, nw.lit("completed")),
     )
-    status_from = (
-        nw.when(own)
-        .then(nw.lit("service"))
-        .when(refused | pending)
-        .then(nw.lit("run"))
-        .when(ended)
-        .then(nw.lit("events"))
-        .when(~col("_sessions_id").is_null() & ~(col("_running") & col("_gone")))
-        .then(nw.lit("session"))
+    status_from = _first_match(
+        (own, nw.lit("service")),
+        (refused | pending, nw.lit("run")),
+        (ended, nw.lit("events")),
+        (~col("_sessions_id").is_null() & ~(col("_running") & col("_gone")), nw.lit("session")),
     )
     frame = frame.with_columns(status.alias("_new_status"), status_from.alias("_new_status_from"))
 
@@ -457,6 +446,14 @@ def _fill(frame: Any) -> Any:  # noqa: ANN401 a narwhals frame of any engine
             for name, others in sources.items()
         ),
     )
+
+
+def _first_match(*cases: tuple[nw.Expr, nw.Expr]) -> nw.Expr:
+    """Return the value of the first condition that is true; null where none is."""
+    found: nw.Expr = nw.lit(None, nw.String)
+    for condition, value in reversed(cases):
+        found = nw.when(condition).then(value).otherwise(found)
+    return found
 
 
 def _with_milliseconds(frame: Any) -> Any:  # noqa: ANN401 likewise

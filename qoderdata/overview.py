@@ -94,7 +94,7 @@ def overview(
     runs = require_frame(runs, _RUN_COLUMNS, what="runs")
     sessions = require_frame(sessions, _SESSION_COLUMNS, what="sessions")
     live = df[df["archived_at"].isna()]
-    is_paused = live["status"].eq("paused").fillna(value=False)
+    is_paused = live["status"] == "paused"
 
     def named(frame: pd.DataFrame, columns: list[str]) -> pd.DataFrame:
         labelled = with_names(frame, df, agents=sessions, metadata=[team])

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from functools import cache
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 import pyarrow as pa
@@ -12,6 +14,9 @@ import pytest
 import qoderdata as qd
 from qoderdata.errors import FrameTypeError, MissingColumnError
 
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
 NOW = datetime(2026, 6, 15, 12, 0, 30, tzinfo=UTC)
 #: `worse` compares two weeks.
 DAYS = 15
@@ -19,6 +24,11 @@ DAYS = 15
 
 def stamp(at: datetime) -> str:
     return at.isoformat().replace("+00:00", "Z")
+
+
+@cache
+def flatten(function: Callable[[list[dict[str, Any]]], pd.DataFrame], records: str) -> pd.DataFrame:
+    return function(json.loads(records))
 
 
 class Account:
@@ -56,13 +66,16 @@ class Account:
         """Return a deployment's runs, the newest first."""
         return [run for run in self.runs if run["deployment_id"] == f"dep_{number}"]
 
-    def check(self, **options: Any) -> pd.DataFrame:  # noqa: ANN401
-        frames = [
+    def frames(self) -> list[pd.DataFrame]:
+        return [
             qd.flatten_deployments(self.deployments),
-            qd.flatten_runs(self.runs),
-            qd.flatten_sessions(self.sessions),
+            flatten(qd.flatten_runs, json.dumps(self.runs)).copy(),
+            flatten(qd.flatten_sessions, json.dumps(self.sessions)).copy(),
         ]
-        copies = [frame.copy(deep=True) for frame in frames]
+
+    def check(self, **options: Any) -> pd.DataFrame:  # noqa: ANN401
+        frames = self.frames()
+        copies = [frame.copy() for frame in frames]
         found = qd.check(*frames, now=NOW, **options)
         for frame, before in zip(frames, copies, strict=True):
             pd.testing.assert_frame_equal(frame, before)
@@ -115,14 +128,14 @@ def test_deployments_that_share_a_name_are_told_apart_by_the_end_of_their_ids(ac
 
 def test_the_index_may_have_the_name_of_a_column(account: Account) -> None:
     account.runs_of(1)[0].update(status="failed", error={"type": "tool_error"})
-    df, runs = qd.flatten_deployments(account.deployments), qd.flatten_runs(account.runs)
+    df, runs, _ = account.frames()
     found = qd.check(df.set_index("id", drop=False), runs.set_index("id", drop=False), now=NOW, streak=1)
     pd.testing.assert_frame_equal(found, qd.check(df, runs, now=NOW, streak=1))
 
 
 def test_counters_may_be_of_any_dtype_of_whole_numbers(account: Account) -> None:
     fail(account.runs_of(1)[:3])
-    df, runs = qd.flatten_deployments(account.deployments), qd.flatten_runs(account.runs)
+    df, runs, _ = account.frames()
     plain = qd.check(df, runs, now=NOW)
     for dtype in (pd.ArrowDtype(pa.null()), pd.ArrowDtype(pa.int32()), "float64"):
         unknown = df.assign(stats_consecutive_failures=pd.Series([None] * len(df), dtype=dtype))
@@ -132,17 +145,15 @@ def test_counters_may_be_of_any_dtype_of_whole_numbers(account: Account) -> None
 
 
 def test_sessions_may_be_without_times(account: Account) -> None:
-    df, runs = qd.flatten_deployments(account.deployments), qd.flatten_runs(account.runs)
-    sessions = qd.flatten_sessions(account.sessions).drop(columns="created_at")
-    assert qd.check(df, runs, sessions, now=NOW).empty
+    df, runs, sessions = account.frames()
+    assert qd.check(df, runs, sessions.drop(columns="created_at"), now=NOW).empty
 
 
 def test_a_run_of_unknown_outcome_ends_a_streak(account: Account) -> None:
     runs = account.runs_of(1)
     fail(runs[:4])
-    frame = qd.flatten_runs(account.runs)
+    df, frame, _ = account.frames()
     frame["status"] = frame["status"].mask(frame["id"].eq(runs[1]["id"]))
-    df = qd.flatten_deployments(account.deployments)
     assert "failing" not in set(qd.check(df, frame, now=NOW)["kind"])
     frame["status"] = frame["status"].where(frame["status"] != "completed")  # the counter does not know better
     df["stats_consecutive_failures"] = df["id"].eq("dep_1").astype("Int64") * 4
@@ -275,7 +286,7 @@ def test_what_happened_after_the_runs_were_read_is_not_known(account: Account) -
     read_at = NOW - timedelta(hours=6)
     account.runs = [run for run in account.runs if run["triggered_at"] <= stamp(read_at)]
     account.runs_of(4)[0].update(status="running", duration_ms=None)  # 30 s ago
-    df, runs = qd.flatten_deployments(account.deployments), qd.flatten_runs(account.runs)
+    df, runs, _ = account.frames()
     assert sorted(qd.check(df, runs, now=NOW)["kind"]) == ["missed"] * 5 + ["stuck"]
     runs.attrs["fetched_at"] = read_at.isoformat()
     assert qd.check(df, runs, now=NOW).empty
@@ -314,8 +325,9 @@ def test_over_budget(account: Account) -> None:
     account.deployments[1]["budget"]["max_credit_cost"] = "1234567.89"
     for session in account.sessions:
         session["usage"]["total_credits"] *= 123456.789 if session["deployment_id"] == "dep_1" else 1
-    assert "of its budget of 1,234,567.89 credits" in only(account.check()).detail
-    assert "(1,172,839.50)" in only(account.check()).detail
+    detail = only(account.check()).detail
+    assert "of its budget of 1,234,567.89 credits" in detail
+    assert "(1,172,839.50)" in detail
 
 
 def test_unreadable_schedule(account: Account) -> None:
@@ -339,7 +351,7 @@ def test_never_fires(account: Account) -> None:
 
 
 def test_incomplete_data(account: Account) -> None:
-    df, runs = qd.flatten_deployments(account.deployments), qd.flatten_runs(account.runs)
+    df, runs, _ = account.frames()
     assert qd.check(df, runs, now=NOW).empty
     df.attrs["fetched_at"] = "2026-06-14T11:00:00+00:00"
     row = only(qd.check(df, runs, now=NOW))

@@ -9,7 +9,6 @@ from datetime import UTC, datetime, timedelta
 from functools import cache, partial
 from typing import Any
 
-import duckdb
 import numpy as np
 import pandas as pd
 import polars as pl
@@ -20,6 +19,7 @@ import qoderdata as qd
 from qoderdata import columns, schema
 from qoderdata.columns import TEXT
 from qoderdata.errors import FRAME_SOURCES, DataQualityWarning, FrameTypeError, MissingColumnError, QoderdataError
+from tests.engine_frames import collected, opened
 
 START = datetime(2026, 6, 15, tzinfo=UTC)
 BOUNDS: dict[str, Any] = {"since": START, "until": START + timedelta(days=1)}
@@ -165,8 +165,9 @@ SAME: dict[str, Function] = {
         {name: f"datetime64[ns, {'UTC' if name == 'trigger_at' else 'Asia/Tokyo'}]" for name in times_of(frame)}
         | dict.fromkeys(texts_of(frame), "category")
     ).set_index(frame.columns[0], drop=False),
-    "Polars and back": lambda frame: pl.DataFrame(pa.Table.from_pandas(frame)).to_pandas(),
-    "another index": lambda frame: frame.set_axis([7] * len(frame)),
+    "Polars and back, another index": lambda frame: (
+        pl.DataFrame(pa.Table.from_pandas(frame)).to_pandas().set_axis([7] * len(frame))
+    ),
     "an index of columns": with_columns_in_the_index,
 }
 #: Times are text or have no zone, or there is no frame.
@@ -255,8 +256,8 @@ OTHERS: dict[str, tuple[Callable[[Any], object], pd.DataFrame]] = {
     "plot_run_timeline": (qd.plot_run_timeline, RUNS),
     "plot_next_triggers": (qd.plot_next_triggers, TRIGGERS),
     "plot_trigger_load": (qd.plot_trigger_load, TRIGGERS),
-    "write_report": (lambda df: qd.write_report(df, io_path(), start=START), DEPLOYMENTS),
-    "write_report, runs": (lambda runs: qd.write_report(DEPLOYMENTS, io_path(), runs=runs, start=START), RUNS),
+    "write_report": (lambda df: qd.write_report(df, os.devnull, start=START), DEPLOYMENTS),
+    "write_report, runs": (lambda runs: qd.write_report(DEPLOYMENTS, os.devnull, runs=runs, start=START), RUNS),
     "with_names": (lambda runs: qd.with_names(runs, DEPLOYMENTS), RUNS),
     "with_names, sessions": (lambda sessions: qd.with_names(RUNS, DEPLOYMENTS, agents=sessions), SESSIONS),
     "resolve_outcomes": (lambda runs: qd.resolve_outcomes(runs, SESSIONS, EVENTS), UNTOLD),
@@ -270,13 +271,18 @@ def ignore_result(function: Callable[[Any], object], frame: Any) -> pd.DataFrame
     return pd.DataFrame()
 
 
-def io_path() -> str:
-    """Return a file that takes anything."""
-    return os.devnull
+SOME = [*list(SAME)[:3], "an index of columns"]
 
 
-@pytest.mark.parametrize("name", OTHERS)
-@pytest.mark.parametrize("how", [*LOST, *list(SAME)[:3], "an index of columns"])
+@pytest.mark.parametrize("how", SOME)
+def test_a_report_is_made_of_frames_that_are_converted(how: str) -> None:
+    qd.write_report(SAME[how](DEPLOYMENTS), os.devnull, runs=SAME[how](RUNS), start=START)
+
+
+@pytest.mark.parametrize(
+    ("name", "how"),
+    [(name, how) for name in OTHERS for how in (*LOST, *(() if name.startswith("write_report") else SOME))],
+)
 def test_no_other_error_comes_of_a_frame_that_is_none(name: str, how: str) -> None:
     function, frame = OTHERS[name]
     given = {**LOST, **SAME}[how](frame)
@@ -425,14 +431,6 @@ def test_columns_that_are_not_asked_for_may_hold_anything() -> None:
     )
 
 
-ENGINES: dict[str, Callable[[pa.Table], Any]] = {
-    "polars": pl.DataFrame,
-    "polars lazy": pl.LazyFrame,
-    "pyarrow": lambda table: table,
-    "duckdb": lambda table: duckdb.connect().from_arrow(table),
-}
-
-
 @pytest.mark.parametrize("column", ["deployment_id", "triggered_at", "started_at", "duration_ms", "error_message"])
 def test_columns_without_a_type_are_missing_everywhere(column: str) -> None:
     """As PyArrow reads them from CSV."""
@@ -447,13 +445,12 @@ def test_columns_without_a_type_are_missing_everywhere(column: str) -> None:
     ]
     for function in functions:
         expected = function(plain).select_dtypes("number").astype("float64").reset_index(drop=True)
-        for engine in ("polars", "polars lazy", "pyarrow"):
-            found = function(ENGINES[engine](table))
-            rows = (found.collect() if engine == "polars lazy" else found).to_pandas()
+        for engine in ("polars lazy", "pyarrow"):
+            rows = collected(function(opened(table, engine))).to_pandas()
             pd.testing.assert_frame_equal(rows[list(expected)].astype("float64"), expected)
 
 
-@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("engine", ["polars", "polars lazy", "pyarrow", "duckdb"])
 @pytest.mark.parametrize(
     ("dtype", "message"),
     [
@@ -472,7 +469,7 @@ def test_lost_dtypes_on_other_engines(
     times = table["triggered_at"].cast(dtype)
     table = table.set_column(names.index("triggered_at"), "triggered_at", times)
     with pytest.raises(FrameTypeError, match=message):
-        function(ENGINES[engine](table))
+        function(opened(table, engine))
 
 
 def test_a_column_that_is_not_there_is_named_with_the_function_that_gives_it() -> None:

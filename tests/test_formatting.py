@@ -216,6 +216,7 @@ def test_a_duration_reads_as_what_it_is(length: timedelta) -> None:
         (pd.Timestamp("0001-01-01T00:00Z"), "UTC", "0001-01-01 00:00 UTC"),
         (pd.Timestamp("0001-01-01T00:00Z"), "America/New_York", "0001-01-01 00:00 UTC"),
         (pd.Timestamp("9999-12-31T23:59Z"), "Asia/Shanghai", "9999-12-31 23:59 UTC"),
+        (pd.Timestamp("9999-12-31T23:59Z"), "Europe/Berlin", "9999-12-31 23:59 UTC"),
         (None, "UTC", MISSING),
         (pd.NaT, "UTC", MISSING),
     ],

@@ -7,32 +7,24 @@ import warnings
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
-import dask
 import dask.dataframe as dd
 import duckdb
 import numpy as np
 import pandas as pd
 import polars as pl
-import pyarrow as pa
 import pytest
 
 import qoderdata as qd
 from qoderdata.errors import DataQualityWarning, FrameTypeError, MissingColumnError
 from qoderdata.frames import with_names
 from qoderdata.sandbox import Sandbox
+from tests.engine_frames import ENGINES, computed, opened
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
 START = datetime(2026, 6, 1, tzinfo=UTC)
 NAME_COLUMNS = ("deployment_name", "agent_name", "environment_name", "name")
-ENGINES = ["polars", "polars lazy", "pyarrow", "duckdb", "dask"]
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    with dask.config.set(scheduler="synchronous"):
-        yield
 
 
 def stamp(hours: float) -> str:
@@ -89,24 +81,6 @@ SESSIONS = qd.flatten_sessions(
 )  # fmt: skip
 TRIGGERS = qd.next_triggers(DEPLOYMENTS, "1D", start=START)
 MISSED = qd.missed_triggers(DEPLOYMENTS, RUNS, since=START, until=START + timedelta(days=2))
-
-
-def into(frame: pd.DataFrame, engine: str) -> Any:  # noqa: ANN401 a frame of any engine
-    table = pa.Table.from_pandas(frame, preserve_index=False)
-    match engine:
-        case "pandas":
-            return frame
-        case "polars":
-            return pl.DataFrame(table)
-        case "polars lazy":
-            return pl.LazyFrame(table)
-        case "duckdb":
-            return duckdb.connect().from_arrow(table)
-        case "dask":
-            plain = frame.drop(columns=["schedule_upcoming_runs_at", "vault_ids"], errors="ignore")
-            return dd.from_pandas(plain, npartitions=2)  # type: ignore[no-untyped-call] # Dask has no types
-        case _:
-            return table
 
 
 def out_of(frame: Any) -> pd.DataFrame:  # noqa: ANN401 likewise
@@ -235,23 +209,23 @@ class TestOnEngines:
     def test_the_columns_and_values_are_those_of_pandas(self, engine: str, lookups: str, rows: slice) -> None:
         expected = with_names(RUNS[rows], DEPLOYMENTS, agents=AGENTS, metadata=["team", 'a "key"'])
         given = engine if lookups == "same" else "pandas"
-        native = into(RUNS[rows], engine)
+        native = opened(RUNS[rows], engine)
         named = with_names(
-            native, into(DEPLOYMENTS, given), agents=into(AGENTS, given), metadata=["team", 'a "key"']
+            native, opened(DEPLOYMENTS, given), agents=opened(AGENTS, given), metadata=["team", 'a "key"']
         )
         assert type(named) is type(native)
         found = out_of(named)
         assert list(found.columns) == list(expected.columns)
+        if engine != "duckdb":
+            assert found["id"].to_list() == RUNS["id"][rows].to_list()
         found, expected = (one.sort_values("id", ignore_index=True) for one in (found, expected))
         for name in ("id", "deployment_id", "deployment_name", "agent_name", "metadata_team", 'metadata_a "key"'):
             assert listed(found[name]) == listed(expected[name])
-        if engine != "duckdb":
-            assert out_of(named)["id"].to_list() == RUNS["id"][rows].to_list()
 
     @pytest.mark.parametrize("engine", ENGINES)
     def test_names_that_are_there_stay_where_nothing_newer_is_known(self, engine: str) -> None:
         expected = with_names(SESSIONS, agents=AGENTS)
-        found = out_of(with_names(into(SESSIONS, engine), agents=AGENTS)).sort_values("id")
+        found = out_of(with_names(opened(SESSIONS, engine), agents=AGENTS)).sort_values("id")
         assert list(found.columns) == [
             name for name in expected.columns if engine != "dask" or name != "vault_ids"
         ]
@@ -259,7 +233,7 @@ class TestOnEngines:
 
     @pytest.mark.parametrize("engine", ENGINES)
     def test_nobody_is_known(self, engine: str) -> None:
-        found = out_of(with_names(into(RUNS, engine), DEPLOYMENTS[:0]))
+        found = out_of(with_names(opened(RUNS, engine), DEPLOYMENTS[:0]))
         assert listed(found["deployment_name"]) == [None] * len(RUNS)
 
     def test_lazy_frames_stay_lazy(self) -> None:
@@ -289,7 +263,7 @@ class TestWrongFrames:
         with pytest.raises(MissingColumnError, match="pass the frame that load_environments gives"):
             with_names(SESSIONS, environments=AGENTS[["id"]])
         with pytest.raises(MissingColumnError, match="load_deployments"):
-            with_names(into(RUNS, "duckdb"), into(RUNS, "duckdb"))
+            with_names(opened(RUNS, "duckdb"), opened(RUNS, "duckdb"))
 
     def test_metadata_needs_deployments(self) -> None:
         for frame in (RUNS, SESSIONS):
@@ -322,15 +296,15 @@ class TestSummaries:
     def test_a_summary_by_an_id_begins_with_its_name(self, name: str, engine: str) -> None:
         if engine == "dask" and name in NOT_ON_DASK:
             with pytest.raises(NotImplementedError, match="which Dask does not have"):
-                OF_RUNS[name](into(RUNS, engine))
+                OF_RUNS[name](opened(RUNS, engine))
             return
         plain, named = RUNS, with_names(RUNS, DEPLOYMENTS, agents=AGENTS)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", DataQualityWarning)
-            without = OF_RUNS[name](into(plain, engine))
-            found = OF_RUNS[name](into(named, engine))
+            without = OF_RUNS[name](opened(plain, engine))
+            found = OF_RUNS[name](opened(named, engine))
         assert type(found) is type(without)
-        without, found = out_of(without), out_of(found)
+        without, found = (out_of(computed(one)) for one in (without, found))
         if engine == "pandas":
             assert found.columns[0] == "name"
             without, found = without.reset_index(), found.reset_index()
@@ -361,7 +335,7 @@ class TestSummaries:
     def test_lifetime_rates_of_agents_and_environments_have_names(self, engine: str) -> None:
         named = with_names(DEPLOYMENTS, agents=AGENTS, environments=ENVIRONMENTS)
         for key, names in (("agent_id", AGENT_OF), ("environment_id", ENVIRONMENT_OF)):
-            rates = out_of(qd.failure_rates(into(named, engine), by=key))
+            rates = out_of(computed(qd.failure_rates(opened(named, engine), by=key)))
             rates = rates.reset_index() if engine == "pandas" else rates
             assert listed(rates["name"]) == by_hand(rates[key], names)
 
@@ -389,8 +363,8 @@ def test_the_ids_of_other_tables_are_no_deployments(engine: str) -> None:
     }
     for other in others.values():
         with pytest.raises(MissingColumnError, match=r"no column 'deployment_id' to name; it has: .*id"):
-            with_names(into(other, engine), deployments, metadata="team")
-    own = out_of(with_names(into(others["agents"], engine), metadata="team"))
+            with_names(opened(other, engine), deployments, metadata="team")
+    own = out_of(with_names(opened(others["agents"], engine), metadata="team"))
     assert listed(own["metadata_team"]) == ["ai"]
     assert listed(with_names(deployments[["id"]], deployments)["deployment_name"]) == ["nightly"]
 

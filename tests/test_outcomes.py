@@ -5,10 +5,10 @@ from __future__ import annotations
 import random
 import time
 from datetime import datetime
+from functools import cache
 from io import StringIO
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-import dask
 import dask.dataframe as dd
 import duckdb
 import numpy as np
@@ -20,10 +20,8 @@ import pytest
 from qoderdata import resolve_outcomes
 from qoderdata.errors import FrameTypeError, MissingColumnError
 from qoderdata.outcomes import apply_ends, apply_ends_lazy, current_ends_lazy, ends_from_events
+from tests.engine_frames import computed
 from tests.slow_outcomes import Row, resolve_slowly
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 TEXT: Any = pa.large_string()
 TIME: Any = pa.timestamp("us", tz="UTC")
@@ -524,9 +522,10 @@ STORY: list[Any] = [
 ]
 
 
-def random_tables(seed: int, count: int = 400) -> dict[str, pa.Table]:
+@cache
+def random_tables() -> dict[str, pa.Table]:
     """Draw runs (some resolved before), sessions and ends, each session once."""
-    draw = random.Random(seed)  # noqa: S311 no secret is drawn
+    draw, count = random.Random(7), 400  # noqa: S311 no secret is drawn
     ids = [f"sess_{number}" for number in range(count)]
 
     def some(*values: Any) -> Any:  # noqa: ANN401 cells
@@ -579,8 +578,9 @@ class Engine:
 
     def __init__(self, name: str) -> None:
         self.name = name
-        self.connection = duckdb.connect()
-        self.connection.execute(f"SET TimeZone = '{ZONE_OF_THE_SESSION}'")
+        if name == "duckdb":
+            self.connection = duckdb.connect()
+            self.connection.execute(f"SET TimeZone = '{ZONE_OF_THE_SESSION}'")
 
     def open(self, table: pa.Table) -> Any:  # noqa: ANN401 a frame of any engine
         match self.name:
@@ -598,7 +598,7 @@ class Engine:
 
     def collect(self, frame: Any) -> pd.DataFrame:  # noqa: ANN401 a frame of any engine
         if self.name.startswith("dask"):
-            table = pa.Table.from_pandas(frame.compute(), preserve_index=False)
+            table = pa.Table.from_pandas(computed(frame), preserve_index=False)
         elif self.name == "duckdb":
             table = frame.to_arrow_table()
         else:
@@ -615,30 +615,27 @@ ENGINES = ["duckdb", "polars", "polars lazy", "dask", "dask of Arrow"]
 KNOWN = [("sessions", "ends"), ("sessions",), ("ends",), ()]
 
 
-@pytest.fixture
-def one_thread() -> Iterator[None]:
-    with dask.config.set(scheduler="synchronous"):
-        yield
+@cache
+def told_by_pandas(known: tuple[str, ...]) -> pd.DataFrame:
+    frames = {of: table.to_pandas(types_mapper=DTYPES.get) for of, table in random_tables().items()}
+    told = apply_ends(frames["runs"], **{of: frames[of] for of in known})
+    return told.sort_values("id", ignore_index=True)
 
 
-@pytest.mark.usefixtures("one_thread")
 @pytest.mark.parametrize("known", KNOWN, ids=" and ".join)
 @pytest.mark.parametrize("name", ENGINES)
 def test_engines_tell_what_pandas_tells(name: str, known: tuple[str, ...]) -> None:
-    engine, tables = Engine(name), random_tables(7)
-    frames = {of: table.to_pandas(types_mapper=DTYPES.get) for of, table in tables.items()}
-    expected = apply_ends(frames["runs"], **{of: frames[of] for of in known})
+    engine, tables = Engine(name), random_tables()
     lazy = apply_ends_lazy(engine.open(tables["runs"]), **{of: engine.open(tables[of]) for of in known})
     assert list(lazy.columns) == list(OF_RUNS) if name != "polars lazy" else isinstance(lazy, pl.LazyFrame)
-    pd.testing.assert_frame_equal(engine.collect(lazy), expected.sort_values("id", ignore_index=True))
+    pd.testing.assert_frame_equal(engine.collect(lazy), told_by_pandas(known))
 
 
-@pytest.mark.usefixtures("one_thread")
 @pytest.mark.parametrize("name", ENGINES)
 def test_engines_and_empty_tables(name: str) -> None:
     """Also runs of an old store, which lack the new columns."""
-    engine, tables = Engine(name), {of: table.slice(0, 0) for of, table in random_tables(7).items()}
-    old = random_tables(7)["runs"].drop_columns(["trigger_scheduled_at", "status_from"])
+    engine, tables = Engine(name), {of: table.slice(0, 0) for of, table in random_tables().items()}
+    old = random_tables()["runs"].drop_columns(["trigger_scheduled_at", "status_from"])
     for runs in (tables["runs"], old):
         expected = apply_ends(runs.to_pandas(types_mapper=DTYPES.get))
         opened = (engine.open(tables[of]) for of in ("sessions", "ends"))
@@ -646,7 +643,6 @@ def test_engines_and_empty_tables(name: str) -> None:
         pd.testing.assert_frame_equal(got, by_id(pa.Table.from_pandas(expected)))
 
 
-@pytest.mark.usefixtures("one_thread")
 @pytest.mark.parametrize("name", ENGINES)
 def test_ends_count_while_their_session_is_unchanged(name: str) -> None:
     engine = Engine(name)
@@ -672,24 +668,10 @@ def test_ends_count_while_their_session_is_unchanged(name: str) -> None:
 @pytest.mark.spark
 @pytest.mark.filterwarnings("ignore:PySpark does not yet fully support pandas:FutureWarning")
 @pytest.mark.parametrize("known", KNOWN, ids=" and ".join)
-def test_spark_tells_what_pandas_tells(known: tuple[str, ...]) -> None:
-    from pyspark.sql import SparkSession  # noqa: PLC0415 only these tests need it
-
-    spark = (
-        SparkSession.builder.master("local[1]")
-        .config("spark.ui.enabled", "false")
-        .config("spark.driver.host", "127.0.0.1")
-        .config("spark.driver.bindAddress", "127.0.0.1")
-        .config("spark.sql.shuffle.partitions", "1")
-        .config("spark.sql.session.timeZone", ZONE_OF_THE_SESSION)
-        .getOrCreate()
-    )
-    tables = random_tables(7)
-    frames = {of: table.to_pandas(types_mapper=DTYPES.get) for of, table in tables.items()}
-    expected = apply_ends(frames["runs"], **{of: frames[of] for of in known})
-    opened = {of: spark.createDataFrame(table) for of, table in tables.items()}
+def test_spark_tells_what_pandas_tells(spark: Any, known: tuple[str, ...]) -> None:  # noqa: ANN401 a SparkSession
+    opened = {of: spark.createDataFrame(table) for of, table in random_tables().items()}
     lazy = apply_ends_lazy(opened["runs"], **{of: opened[of] for of in known})
-    pd.testing.assert_frame_equal(by_id(lazy.toArrow()), expected.sort_values("id", ignore_index=True))
+    pd.testing.assert_frame_equal(by_id(lazy.toArrow()), told_by_pandas(known))
 
 
 def test_many_runs_take_seconds_at_most() -> None:

@@ -34,7 +34,7 @@ class Account(NamedTuple):
 @pytest.fixture(scope="module")
 def account(tmp_path_factory: pytest.TempPathFactory) -> Account:
     folder = tmp_path_factory.mktemp("account")
-    with Sandbox(deployments=60, seed=7, runs=300, edition="D", left_out=6) as sandbox:
+    with Sandbox(deployments=40, seed=7, runs=160, edition="D", left_out=6) as sandbox:
         client = qd.Client(pat=sandbox.pat, base_url=sandbox.base_url, min_interval=0)
         cache = folder / "cache"
         df = qd.load_deployments(client=client, cache_dir=cache, include_archived=True)

@@ -16,7 +16,7 @@ from qoderdata.load.runs import load_runs
 from qoderdata.load.scans import scan_deployments, scan_runs
 from qoderdata.sandbox import Sandbox
 from qoderdata.summaries import error_breakdown, failure_rates, failure_streaks, run_failure_rates
-from tests.test_summaries_engines import rows_of
+from tests.engine_frames import rows_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -11,8 +11,8 @@ from qoderdata import Client, load_runs, load_sessions, run_failure_rates, scan_
 from qoderdata.errors import DataQualityWarning
 from qoderdata.sandbox import Sandbox
 from qoderdata.schema import RUNS, SESSIONS
+from tests.engine_frames import rows_of
 from tests.test_scans import by_id, collected
-from tests.test_summaries_engines import rows_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -3,18 +3,13 @@
 from __future__ import annotations
 
 import io
-import warnings
 from datetime import UTC, datetime, timedelta
 from random import Random
 from typing import TYPE_CHECKING, Any
 
-import dask
-import dask.dataframe as dd
 import duckdb
-import narwhals as nw
 import numpy as np
 import pandas as pd
-import polars as pl
 import pyarrow as pa
 import pytest
 
@@ -22,19 +17,14 @@ import qoderdata as qd
 from qoderdata.columns import TEXT
 from qoderdata.errors import DataQualityWarning, FrameTypeError
 from qoderdata.sandbox import Sandbox
+from tests.engine_frames import ENGINES, computed, opened, quietly, rows_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
 START = datetime(2025, 10, 30, 20, tzinfo=UTC)
 CREDITS = ["usage_total_credits", "usage_model_credits", "usage_sandbox_runtime_credits"]
 QUANTILES = ["credits_p50", "credits_p95"]
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    with dask.config.set(scheduler="synchronous"):
-        yield
 
 
 def sessions_of(rows: list[dict[str, Any]]) -> pd.DataFrame:
@@ -47,38 +37,7 @@ def sessions_of(rows: list[dict[str, Any]]) -> pd.DataFrame:
     return pd.DataFrame({**texts, **times, **credits_})
 
 
-ENGINES: dict[str, Callable[[pd.DataFrame], Any]] = {
-    "pandas": lambda frame: frame,
-    "polars": lambda frame: pl.DataFrame(pa.Table.from_pandas(frame)),
-    "polars lazy": lambda frame: pl.LazyFrame(pa.Table.from_pandas(frame)),
-    "pyarrow": pa.Table.from_pandas,
-    "duckdb": lambda frame: duckdb.connect().from_arrow(pa.Table.from_pandas(frame)),
-    "dask": lambda frame: dd.from_pandas(frame, npartitions=2),  # type: ignore[no-untyped-call] # Dask has no types
-}
 LAZY = ["polars lazy", "duckdb", "dask"]
-
-
-def records(result: Any) -> list[dict[str, Any]]:  # noqa: ANN401 a frame of any engine
-    if isinstance(result, dd.DataFrame):
-        result = result.compute()  # type: ignore[no-untyped-call] # likewise
-    if isinstance(result, pd.DataFrame):
-        keyed = result if result.index.names == [None] else result.reset_index()
-        result = pa.Table.from_pandas(keyed, preserve_index=False)
-    table = nw.from_native(result).lazy().collect("pyarrow").to_native()
-    return [
-        {
-            name: value.astimezone(UTC) if isinstance(value, datetime)
-            else pytest.approx(value) if isinstance(value, float) else value
-            for name, value in row.items()
-        }
-        for row in table.to_pylist()
-    ]  # fmt: skip
-
-
-def quietly(summarise: Callable[[Any], Any], native: Any) -> Any:  # noqa: ANN401 frames of any engine
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DataQualityWarning)
-        return summarise(native)
 
 
 def brute_force(rows: list[dict[str, Any]]) -> dict[Any, dict[str, Any]]:
@@ -131,11 +90,11 @@ def random_rows(seed: str, *, sessions: int, deployments: int) -> list[dict[str,
 
 
 @pytest.mark.parametrize(("sessions", "deployments"), [(0, 1), (3, 1), (150, 40)])
-@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("engine", ["pandas", *ENGINES])
 def test_costs_are_those_of_brute_force(engine: str, sessions: int, deployments: int) -> None:
     """The last row of a session counts; frames without an order are told by ``updated_at`` which one that is."""
     rows = random_rows(f"{engine} {sessions}", sessions=sessions, deployments=deployments)
-    got = records(quietly(qd.session_costs, ENGINES[engine](sessions_of(rows))))
+    got = rows_of(computed(quietly(qd.session_costs, opened(sessions_of(rows), engine))))
     expected = brute_force(rows)
     assert len(got) == len(expected)
     for row in got:
@@ -156,12 +115,12 @@ SUMMARIES: dict[str, Callable[[Any], Any]] = {
 
 
 @pytest.mark.parametrize("name", SUMMARIES)
-@pytest.mark.parametrize("engine", [name for name in ENGINES if name != "pandas"])
+@pytest.mark.parametrize("engine", ENGINES)
 def test_every_engine_gives_the_rows_of_pandas(name: str, engine: str) -> None:
     """Clocks in Havana go back at 01:00 on 2 November 2025."""
     sessions = sessions_of(random_rows(f"{engine} {name}", sessions=60, deployments=3))
-    got = records(quietly(SUMMARIES[name], ENGINES[engine](sessions)))
-    expected = records(SUMMARIES[name](sessions))
+    got = rows_of(computed(quietly(SUMMARIES[name], opened(sessions, engine))))
+    expected = rows_of(SUMMARIES[name](sessions))
     if engine in LAZY and name != "all":
         expected = [row for row in expected if row["sessions"]]
     if engine == "dask":
@@ -261,7 +220,7 @@ def test_a_renamed_agent_has_its_newest_name(freq: str | None) -> None:
     sessions = sessions.assign(agent_id="agent_1", agent_name=pd.Series(names, dtype=TEXT))
     costs = qd.session_costs(sessions, "agent_id", freq=freq)
     assert costs["name"].tolist() == ["Amy"] * (4 if freq else 1)
-    both = records(qd.session_costs(sessions, ["agent_id", "agent_name"]))
+    both = rows_of(qd.session_costs(sessions, ["agent_id", "agent_name"]))
     assert {row["agent_name"] for row in both} == {*names}
     once: Any = iter(["agent_id"])
     pd.testing.assert_frame_equal(qd.session_costs(sessions, once, freq=freq), costs)
@@ -283,8 +242,10 @@ def test_empty_in_gives_empty_out(account: pd.DataFrame) -> None:
 
 
 def test_dask_says_that_percentiles_are_missing() -> None:
+    sessions = sessions_of(random_rows("dask", sessions=20, deployments=3))
     with pytest.warns(DataQualityWarning, match=r"credits_p50 and credits_p95 .*scan_sessions"):
-        qd.session_costs(ENGINES["dask"](sessions_of([])))
+        costs = qd.session_costs(opened(sessions, "dask"))
+    pd.testing.assert_frame_equal(costs.compute(), computed(costs))
 
 
 def test_wrong_arguments() -> None:

@@ -131,7 +131,7 @@ def test_few_runs_of_unknown_outcome_are_not_told_of() -> None:
 
 def test_a_service_that_tells_no_outcome_has_no_rate_of_zero() -> None:
     """In the newest edition, records alone tell of runs that could not start, and of no other."""
-    with Sandbox(deployments=30, seed=7, runs=150, edition="D") as sandbox:
+    with Sandbox(deployments=30, seed=7, runs=60, edition="D") as sandbox:
         client = Client(sandbox.pat, sandbox.base_url)
         df = load_deployments(client=client, include_archived=True)
         blind, told = (load_runs(client=client, outcomes=outcomes) for outcomes in ("runs", "events"))

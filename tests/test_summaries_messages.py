@@ -8,7 +8,6 @@ from random import Random
 from typing import Any
 
 import duckdb
-import narwhals as nw
 import pandas as pd
 import polars as pl
 import pyarrow as pa
@@ -17,6 +16,7 @@ import pytest
 import qoderdata as qd
 from qoderdata.columns import TEXT
 from qoderdata.summaries import incidents
+from tests.engine_frames import opened, rows_of
 
 END = datetime(2026, 6, 15, tzinfo=UTC)
 DAY = timedelta(days=1)
@@ -93,13 +93,6 @@ def runs_of(rows: list[tuple[Any, ...]]) -> pd.DataFrame:
     })  # fmt: skip
 
 
-def records(result: Any) -> list[dict[str, Any]]:  # noqa: ANN401 a frame of any engine
-    if isinstance(result, pd.DataFrame):
-        result = pa.Table.from_pandas(result.reset_index(), preserve_index=False)
-    rows: list[dict[str, Any]] = nw.from_native(result).lazy().collect("pyarrow").to_native().to_pylist()
-    return rows
-
-
 @pytest.mark.parametrize("by", [None, "deployment_id"])
 @pytest.mark.parametrize("days", [10, 20])
 @pytest.mark.parametrize("engine", ["pandas", "polars", "duckdb"])
@@ -117,11 +110,7 @@ def test_groups_are_those_of_brute_force(engine: str, by: str | None, days: int)
         )
         for _ in range(250)
     ]
-    runs = runs_of(rows)
-    table = pa.Table.from_pandas(runs)
-    make: dict[str, Any] = {"polars": pl.DataFrame, "duckdb": duckdb.connect().from_arrow}
-    native = make[engine](table) if engine in make else runs
-    got = records(qd.error_groups(native, by))
+    got = rows_of(qd.error_groups(opened(runs_of(rows), engine), by))
 
     groups: dict[tuple[Any, ...], list[tuple[Any, ...]]] = defaultdict(list)
     of_group: dict[Any, int] = defaultdict(int)
@@ -155,7 +144,7 @@ def test_categories_of_polars_are_text() -> None:
     runs = runs_of([(timedelta(0), "failed", "api", message, "dep_1") for message in ("no 1", "no 2", None)])
     frame = pl.DataFrame(pa.Table.from_pandas(runs)).with_columns(pl.col("error_type").cast(pl.Categorical))
     words = frame.with_columns(pl.col("error_message").cast(pl.Enum(["no 2", "no 1"])))
-    assert records(qd.error_groups(words)) == records(qd.error_groups(runs))
+    assert rows_of(qd.error_groups(words)) == rows_of(qd.error_groups(runs))
 
 
 def test_counts_add_up_to_those_of_the_breakdown() -> None:

@@ -304,6 +304,14 @@ def test_a_total_beyond_64_bits_is_missing_and_never_negative(counters: list[int
     assert rates["total_failures"].tolist() == [5, len(counters)]
 
 
+def test_what_lies_under_a_missing_total_gives_no_warning_of_numpy() -> None:
+    """The total, with which pandas computes, is wrapped here to less than the failures."""
+    failures = [2**62, 2**61, 0, 0, 0]
+    df = deployments(*((f"d{i}", "agent_1", 2**62, failed, 0) for i, failed in enumerate(failures)))
+    with pytest.warns(DataQualityWarning, match="more than 64 bits"):
+        assert failure_rates(df, None)["failure_rate"].isna().all()
+
+
 def test_totals_up_to_64_bits_are_exact() -> None:
     draw = Random(7)  # noqa: S311 nothing secret
     groups = {

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pandas as pd
 import pyarrow as pa
@@ -15,10 +15,8 @@ from qoderdata import decode, frames, schema
 from qoderdata.outcomes import open_frame
 from qoderdata.sandbox import Sandbox
 from qoderdata.summaries import dataframe_engines, error_budget, run_failure_rates, session_costs
-from tests.test_summaries_engines import NOT_ON_DASK, OF_DEPLOYMENTS, SUMMARIES, Summary, plain
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
+from tests.engine_frames import plain
+from tests.test_summaries_engines import NOT_ON_DASK, OF_DEPLOYMENTS, SUMMARIES, Summary
 
 pytestmark = [
     pytest.mark.spark,
@@ -46,23 +44,6 @@ OF_SESSIONS: dict[str, Summary] = {
     "costs of all": lambda sessions: session_costs(sessions, None),
     "costs by day in Havana": lambda sessions: session_costs(sessions, freq="1D", tz="America/Havana"),
 }
-
-
-@pytest.fixture(scope="module")
-def spark() -> Iterator[Any]:
-    from pyspark.sql import SparkSession  # noqa: PLC0415 only these tests need it
-
-    session = (
-        SparkSession.builder.master("local[1]")
-        .config("spark.ui.enabled", "false")
-        .config("spark.driver.host", "127.0.0.1")
-        .config("spark.driver.bindAddress", "127.0.0.1")
-        .config("spark.sql.shuffle.partitions", "1")
-        .config("spark.sql.session.timeZone", "America/New_York")
-        .getOrCreate()
-    )
-    yield session
-    session.stop()
 
 
 @pytest.fixture(scope="module")

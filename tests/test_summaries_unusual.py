@@ -8,17 +8,14 @@ from random import Random
 from typing import TYPE_CHECKING, Any
 
 import dask.dataframe as dd
-import duckdb
-import narwhals as nw
 import numpy as np
 import pandas as pd
-import polars as pl
-import pyarrow as pa
 import pytest
 from scipy import stats
 
 import qoderdata as qd
 from qoderdata.columns import TEXT
+from tests.engine_frames import collected, opened
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -66,13 +63,6 @@ def score(durations: list[int], of: int) -> float | None:
         return float(0.6745 * distance / deviation)
     mean = float(np.abs(logs - np.median(logs)).mean())
     return distance / (1.253314 * mean) if mean > 0 else None
-
-
-def records(result: Any) -> list[dict[str, Any]]:  # noqa: ANN401 a frame of any engine
-    if isinstance(result, pd.DataFrame):
-        result = pa.Table.from_pandas(result, preserve_index=False)
-    rows: list[dict[str, Any]] = nw.from_native(result).lazy().collect("pyarrow").to_native().to_pylist()
-    return rows
 
 
 def brute_force(
@@ -125,15 +115,12 @@ def random_runs(draw: Random) -> tuple[list[tuple[Any, ...]], dict[str, int | No
 
 
 @pytest.mark.parametrize("min_runs", [1, 3, 6])
-@pytest.mark.parametrize("engine", ["pandas", "polars", "duckdb", "pyarrow"])
+@pytest.mark.parametrize("engine", ["pandas", "polars lazy", "duckdb", "pyarrow"])
 def test_kinds_are_those_of_brute_force(engine: str, min_runs: int) -> None:
     rows, timeouts = random_runs(Random(f"{engine} {min_runs}"))  # noqa: S311 nothing secret
-    runs = runs_of(rows)
-    table = pa.Table.from_pandas(runs)
-    make: dict[str, Any] = {"pandas": lambda _: runs, "polars": pl.LazyFrame, "pyarrow": lambda given: given}
-    native = make.get(engine, duckdb.connect().from_arrow)(table)
-    result = qd.unusual_runs(native, deployments_of(timeouts), now=NOW, threshold=2, min_runs=min_runs)
-    got = records(result)
+    runs = opened(runs_of(rows), engine)
+    result = qd.unusual_runs(runs, deployments_of(timeouts), now=NOW, threshold=2, min_runs=min_runs)
+    got = collected(result).to_pylist()
     expected = brute_force(rows, timeouts, threshold=2, min_runs=min_runs)
     assert {kind for _, kind in expected} == {"too_short", "too_long", "past_timeout", "stuck"}
     assert {(row["run_id"], row["kind"]) for row in got} == set(expected)
@@ -154,7 +141,7 @@ def test_lognormal_durations_have_the_scores_of_scipy() -> None:
     unusual = qd.unusual_runs(runs_of(completed([*durations])), now=NOW, threshold=2.5)
     expected = {number: score(durations, one) or 0 for number, one in enumerate(durations)}
     expected = {number: z for number, z in expected.items() if abs(z) > 2.5}
-    got = {int(row["run_id"][1:]): row["z_score"] for row in records(unusual)}
+    got = {int(row["run_id"][1:]): row["z_score"] for row in collected(unusual).to_pylist()}
     assert got == pytest.approx(expected)
     assert {500, 501} < set(got)
     assert unusual.loc[unusual["run_id"] == "r500", "kind"].tolist() == ["too_short"]

@@ -266,10 +266,9 @@ def test_runs_that_come_together_after_a_jam_answer_to_the_times_that_they_are_l
     assert times(found) == []  # 00:00 to 00:15; those from 00:20 on are not due yet
 
 
-@pytest.mark.parametrize("squares", [1, 3, 1 << 24])
-def test_a_fleet_at_once_is_the_same_as_one_by_one(squares: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_fleet_at_once_is_the_same_as_one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
     """Also where deployments with one schedule are taken in several portions."""
-    draw = Random(squares)  # noqa: S311 nothing secret
+    draw = Random(1)  # noqa: S311 nothing secret
     expressions = ["*/5 * * * *", "0 * * * *", "*/20 0-3 * * *", "30 9 1 * *", "0 9 * * *"]
     hours = ["2026-01-01T00:00:00Z", "2026-06-15T00:40:00Z", "2026-06-15T02:00:00Z"]
     records = [
@@ -277,7 +276,7 @@ def test_a_fleet_at_once_is_the_same_as_one_by_one(squares: int, monkeypatch: py
             f"dep_{number:02}", draw.choice(expressions), created_at=draw.choice(hours),
             archived_at=draw.choice([None, None, "2026-06-15T02:30:00Z"]),
         )
-        for number in range(30)
+        for number in range(40)
     ]  # fmt: skip
     runs = {
         record["id"]: [
@@ -288,9 +287,10 @@ def test_a_fleet_at_once_is_the_same_as_one_by_one(squares: int, monkeypatch: py
     }
     ones = [find([record], runs[record["id"]]) for record in records]
     expected = pd.concat(ones).sort_values(["scheduled_at", "deployment_id"], ignore_index=True)
-    monkeypatch.setattr(missed, "_MAX_CELLS", squares)
-    together = find(records, [one for own in runs.values() for one in own])
-    pd.testing.assert_frame_equal(together, expected)
+    for cells in (1, 3, 1 << 24):
+        monkeypatch.setattr(missed, "_MAX_CELLS", cells)
+        together = find(records, [one for own in runs.values() for one in own])
+        pd.testing.assert_frame_equal(together, expected)
 
 
 def test_rows_are_in_order_of_time_then_id_and_have_their_types() -> None:
@@ -372,7 +372,7 @@ def test_both_of_a_repeated_time_are_due(timezone: str, expression: str, expecte
 def test_the_sandbox_finds_back_what_it_left_out(now: str, seed: int) -> None:
     """Also in the weeks in which clocks change."""
     clock = datetime.fromisoformat(now).replace(tzinfo=UTC)
-    with Sandbox(deployments=60, seed=seed, runs=3000, left_out=25, now=clock) as sandbox:
+    with Sandbox(deployments=60, seed=seed, runs=1500, left_out=25, now=clock) as sandbox:
         df, runs = flatten_deployments(sandbox.deployments), flatten_runs(sandbox.runs)
         left_out, end = sandbox.left_out, sandbox.now
     assert len(left_out) == 25

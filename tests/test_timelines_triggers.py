@@ -345,14 +345,13 @@ def test_a_fleet_at_once_is_the_same_as_one_by_one(include_paused: bool) -> None
     records = random_fleet(Random(include_paused))  # noqa: S311 nothing secret
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DataQualityWarning)
-        together = next_triggers(flatten_deployments(records), "4D", start=START, include_paused=include_paused)
+        df = flatten_deployments(records)
+        together = next_triggers(df, "4D", start=START, include_paused=include_paused)
+        unlisted = df.assign(schedule_upcoming_runs_at=None)
         expected = []
-        for record in records:
-            df = flatten_deployments([record])
-            (listed,) = df["schedule_upcoming_runs_at"]
-            listed = np.unique([] if listed is None else listed).astype("datetime64[us]")
-            unlisted = df.assign(schedule_upcoming_runs_at=None)
-            bare = next_triggers(unlisted, "4D", start=START, include_paused=include_paused)
+        for number, (record, listed) in enumerate(zip(records, df["schedule_upcoming_runs_at"], strict=True)):
+            listed = np.unique([] if listed is None else listed).astype("datetime64[us]")  # noqa: PLW2901
+            bare = next_triggers(unlisted[number : number + 1], "4D", start=START, include_paused=include_paused)
             rows = [(time, "cron") for time in bare["trigger_at"].dt.tz_localize(None).to_numpy()]
             readable = (
                 record["schedule"]

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import narwhals as nw
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 
 from qoderdata import errors
 from qoderdata.frames import with_names
@@ -37,6 +38,8 @@ _COSTS = {
     **dict.fromkeys([*_SUMS, *_QUANTILES, "credits_max", "share"], "float64"),
     "unknown": "Int64",
 }
+#: The number of a row of a PyArrow table.
+_ROW = "_row"
 _COUNTS = ["sessions", "unknown", *(f"_known_{name}" for name in _SUMS)]
 
 
@@ -126,8 +129,12 @@ def session_costs(
     wanted, optional = ["id", *_SUMS.values(), *(["created_at"] if windows else [])], ["updated_at", _ROW]
     if "agent_id" in keys and "agent_name" not in keys:
         sessions = _with_newest_names(sessions)
-    numbered: IntoFrameT = _numbered(sessions)
-    source = open_source(numbered, keys or None, wanted=wanted, what="sessions", optional=optional)
+    given: Any = sessions
+    if isinstance(given, pa.Table):  # DuckDB does not keep its order
+        given = given.append_column(_ROW, pa.array(np.arange(len(given))))
+    source: Source[IntoFrameT] = open_source(
+        given, keys or None, wanted=wanted, what="sessions", optional=optional
+    )
     rows = _each_once(source).with_columns(nw.col(*_SUMS.values()).cast(nw.Float64))
     rows = windows.label(rows, "created_at") if windows else rows
     labels = windows.labels(rows, "created_at") if windows and source.eager else []
@@ -162,17 +169,6 @@ def session_costs(
 
     order = {} if windows else {"credits": True}
     return source.finalize(grouped, finish, within=within, dtypes=_COSTS, order=order)
-
-
-_ROW = "_row"
-
-
-def _numbered(sessions: Any) -> Any:  # noqa: ANN401 a frame of any engine
-    """Add a row number to a PyArrow table, which loses its order in DuckDB."""
-    opened = nw.from_native(sessions, eager_only=True, pass_through=True)
-    if not isinstance(opened, nw.DataFrame) or not opened.implementation.is_pyarrow():
-        return sessions
-    return sessions.append_column(_ROW, [np.arange(len(sessions))])
 
 
 def _with_newest_names(sessions: Any) -> Any:  # noqa: ANN401 a frame of any engine

@@ -30,15 +30,9 @@ _PART = 2**31
 _INT64_END = 2.0**63
 
 _LIFETIME = {
-    "deployments": "Int64",
-    "total_runs": "Int64",
-    "total_failures": "Int64",
-    "failure_rate": "float64",
-    "ci_low": "float64",
-    "ci_high": "float64",
-    "consecutive_failures": "Int64",
-    "failing": "Int64",
-    "never_run": "Int64",
+    **dict.fromkeys(("deployments", *_TOTALS), "Int64"),
+    **dict.fromkeys(("failure_rate", "ci_low", "ci_high"), "float64"),
+    **dict.fromkeys(("consecutive_failures", "failing", "never_run"), "Int64"),
 }
 
 #: Each counter, with the figure of the runs that it should equal.

@@ -17,10 +17,11 @@ from typing import TYPE_CHECKING, Any, Generic
 import narwhals as nw
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 from narwhals.typing import IntoFrameT
 
 from qoderdata import columns, errors
-from qoderdata.frames import NAMES
+from qoderdata.frames import KINDS, NAMES
 from qoderdata.outcomes import open_frame
 from qoderdata.parsing import DAY_MICROS, pandas_zone
 
@@ -224,8 +225,7 @@ def open_source(
     try:
         opened = open_frame(native)
     except TypeError:
-        kinds = "a frame (pandas, Polars, PyArrow, DuckDB, Dask, PySpark)"
-        raise columns.not_a_frame(frame, what=what, kinds=kinds) from None
+        raise columns.not_a_frame(frame, what=what, kinds=KINDS) from None
     schema = opened.collect_schema()
     _require_keys(schema.names(), keys, what=what)
     errors.require_columns(schema.names(), [*keys, *wanted], what=what)
@@ -291,7 +291,7 @@ def _name_columns(keys: Sequence[str], columns_: Collection[str], *, what: str) 
     return {"name": found[0]} if is_one else {name: name for name in found}
 
 
-def _in_duckdb(table: Any) -> nw.LazyFrame[Any]:  # noqa: ANN401 a pyarrow.Table
+def _in_duckdb(table: pa.Table) -> nw.LazyFrame[Any]:
     """Open a PyArrow table in a DuckDB connection of its own, so that no other session has an effect."""
     try:
         import duckdb  # noqa: PLC0415 needed for PyArrow tables only
@@ -303,10 +303,8 @@ def _in_duckdb(table: Any) -> nw.LazyFrame[Any]:  # noqa: ANN401 a pyarrow.Table
     return open_frame(duckdb.connect().from_arrow(table)).lazy()
 
 
-def _in_utc(table: Any) -> Any:  # noqa: ANN401 a pyarrow.Table
+def _in_utc(table: pa.Table) -> Any:  # noqa: ANN401 a pyarrow.Table, as the caller's frame is
     """Return the times of a table in UTC, since DuckDB labels them with its session's zone."""
-    import pyarrow as pa  # noqa: PLC0415
-
     fields = [
         field.with_type(pa.timestamp(field.type.unit, "UTC"))
         if pa.types.is_timestamp(field.type) and field.type.tz
@@ -342,8 +340,6 @@ def add_column(frame: nw.LazyFrame[Any], name: str, expr: EngineExpr, source: st
     elif engine.is_dask():
         native = native.map_partitions(_assign, name, expr.pandas, source)
     elif engine.is_pyarrow():
-        import pyarrow as pa  # noqa: PLC0415
-
         native = native.append_column(name, pa.Array.from_pandas(expr.pandas(native[source].to_pandas())))
     else:
         native = _assign(native, name, expr.pandas, source)

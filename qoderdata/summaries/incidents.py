@@ -37,22 +37,16 @@ _STREAKS = {
     "mttr_ms": "float64",
     "open_incidents": "Int64",
 }
-_ERRORS = {
-    "count": "Int64",
-    "share": "float64",
-    "first_seen": "datetime64[us, UTC]",
-    "last_seen": "datetime64[us, UTC]",
-}
+_SEEN = dict.fromkeys(("first_seen", "last_seen"), "datetime64[us, UTC]")
+_ERRORS = {"count": "Int64", "share": "float64", **_SEEN}
 _NEW, _REACH = 7 * DAY_MICROS, 14 * DAY_MICROS
 _GROUPS: dict[str, Any] = {
     "count": "Int64",
     "share": "float64",
     "deployments": "Int64",
-    "first_seen": "datetime64[us, UTC]",
-    "last_seen": "datetime64[us, UTC]",
+    **_SEEN,
     "is_new": "bool",
-    "example_run_id": TEXT,
-    "example_message": TEXT,
+    **dict.fromkeys(("example_run_id", "example_message"), TEXT),
 }
 _HEX = "[0-9a-fA-F]"
 _NOT_IN_PATHS = r"""[^ \t\r\n"'`<>(),;:|{}\[\]]"""

@@ -32,28 +32,15 @@ if TYPE_CHECKING:
     from qoderdata.parsing import Span
 
 _SLOWER = {
-    "recent_runs": "Int64",
-    "baseline_runs": "Int64",
-    "recent_p50_ms": "float64",
-    "baseline_p50_ms": "float64",
-    "change_ms": "float64",
-    "ratio": "float64",
+    **dict.fromkeys(("recent_runs", "baseline_runs"), "Int64"),
+    **dict.fromkeys(("recent_p50_ms", "baseline_p50_ms", "change_ms", "ratio"), "float64"),
 }
-_DELAYS = {
-    "runs": "Int64",
-    "delay_p50_ms": "float64",
-    "delay_p95_ms": "float64",
-    "delay_max_ms": "float64",
-}
+_DELAYS = {"runs": "Int64", **dict.fromkeys(("delay_p50_ms", "delay_p95_ms", "delay_max_ms"), "float64")}
 _UNUSUAL: dict[str, Any] = {
-    "run_id": TEXT,
-    "deployment_id": TEXT,
-    "kind": TEXT,
-    "status": TEXT,
+    **dict.fromkeys(("run_id", "deployment_id", "kind", "status"), TEXT),
     "triggered_at": "datetime64[us, UTC]",
     "duration_ms": "Int64",
-    "median_ms": "float64",
-    "z_score": "float64",
+    **dict.fromkeys(("median_ms", "z_score"), "float64"),
     "timeout_ms": "Int64",
 }
 _ENDED = ["completed", "failed", "cancelled"]
@@ -332,7 +319,7 @@ def unusual_runs(
     if isinstance(threshold, bool) or not isinstance(threshold, Real) or not threshold > 0:
         raise ValueError(f"threshold={threshold!r} must be a number above 0, such as 3.5")
     check_count(min_runs, name="min_runs")
-    present = parse_instant(datetime.now(UTC) if now is None else now, name="now").to_pydatetime()
+    present = parse_instant(datetime.now(UTC) if now is None else now, name="now")
     wanted = ["id", "deployment_id", "status", "triggered_at", "duration_ms"]
     optional = ["started_at", NAMES["deployment_id"]]
     source = open_source(runs, wanted=wanted, what="runs", optional=optional)

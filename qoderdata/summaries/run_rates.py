@@ -203,16 +203,13 @@ def advice(outcomes: str | None) -> str:
 
 def _with_flags(runs: nw.LazyFrame[Any]) -> nw.LazyFrame[Any]:
     """Add a 0/1 column for each count."""
-    flag, status = dataframe_engines.flag, nw.col("status")
-    completed = status == "completed"
-    assumed = (
-        completed & (nw.col("status_from") == "session")
-        if "status_from" in runs.collect_schema()
-        else nw.lit(value=False)
-    )
-    flags = {name: flag(status.is_in(statuses)) for name, statuses in STATUSES.items()}
-    unknown = 1 - flags["completed"] - flags["failed"] - flags["skipped"] - flags["unfinished"]
-    return runs.with_columns(runs=nw.lit(1), **flags, assumed=flag(assumed), unknown=unknown)
+    flags = {name: dataframe_engines.flag(nw.col("status").is_in(words)) for name, words in STATUSES.items()}
+    runs = runs.with_columns(runs=nw.lit(1), **flags)
+    assumed = nw.lit(0)
+    if "status_from" in runs.collect_schema():
+        assumed = nw.col("completed") * dataframe_engines.flag(nw.col("status_from") == "session")
+    unknown = 1 - nw.col("completed") - nw.col("failed") - nw.col("skipped") - nw.col("unfinished")
+    return runs.with_columns(assumed=assumed, unknown=unknown)
 
 
 def _last_runs(runs: nw.LazyFrame[Any]) -> nw.LazyFrame[Any]:

@@ -61,19 +61,16 @@ class Windows:
 
         Raise `ValueError` for times at the ends of the calendar, as `labels` does, where pandas has no wall clock.
         """
+        at, origin = nw.col("_at"), nw.lit(window_origin(self.step))
         try:
-            return self._label(frame, source)
+            frame = add_column(frame, "_at", wall_clock(self.zone) if self._by_wall_clock else EPOCH, source)
+            if self.zone != "UTC" and not self._by_wall_clock:
+                frame = add_column(frame, "_wall", wall_clock(self.zone), source)
+                frame = frame.with_columns((nw.col("_wall") - nw.col("_wall") % DAY_MICROS).alias("_midnight"))
+                frame = add_column(frame, "_day", first_instant(self.zone), "_midnight")
+                origin = nw.col("_day")
         except OverflowError:
             raise no_windows_error(source, self.zone) from None
-
-    def _label(self, frame: nw.LazyFrame[Any], source: str) -> nw.LazyFrame[Any]:
-        at, origin = nw.col("_at"), nw.lit(window_origin(self.step))
-        frame = add_column(frame, "_at", wall_clock(self.zone) if self._by_wall_clock else EPOCH, source)
-        if self.zone != "UTC" and not self._by_wall_clock:
-            frame = add_column(frame, "_wall", wall_clock(self.zone), source)
-            frame = frame.with_columns((nw.col("_wall") - nw.col("_wall") % DAY_MICROS).alias("_midnight"))
-            frame = add_column(frame, "_day", first_instant(self.zone), "_midnight")
-            origin = nw.col("_day")
         return frame.with_columns((at - (at - origin) % self.step).alias("window"))
 
     def begin(self, frame: nw.LazyFrame[Any]) -> nw.LazyFrame[Any]:
@@ -98,7 +95,7 @@ class Windows:
         labels: Sequence[int],
         *,
         sums: Sequence[str],
-        names: Collection[str] = (),
+        names: Collection[str],
         column: str,
     ) -> nw.LazyFrame[Any]:
         """Return a row for every group and window: the `sums` of new ones are 0, their other columns missing.
@@ -140,7 +137,7 @@ def with_age(rows: nw.LazyFrame[Any], until: Instant | Span | None) -> nw.LazyFr
     """
     at = nw.col("_at")
     if until is not None:
-        bound = parse_bound(until, now=datetime.now(UTC), name="until").to_pydatetime()
+        bound = parse_bound(until, now=datetime.now(UTC), name="until")
         return rows.with_columns((to_micros(bound) - at).alias("_age"))
     newest = at.max()
     return rows.with_columns((newest - newest % MINUTE_MICROS + MINUTE_MICROS - at).alias("_age"))

@@ -32,21 +32,24 @@ def add_rate(
     nothing but hits, then ``ci_high`` is 1.
     """
     z = NormalDist().inv_cdf((1 + confidence) / 2)
-    k, n, spread = nw.col("_k"), nw.col("_n"), nw.col("_spread")
     # No trial is computed as no hit in one trial, since engines differ in the result of a division by zero, and
     # pandas computes with what lies under a missing value.
     some = (nw.col(trials) > 0).fill_null(value=False)
     frame = frame.with_columns(
+        some.alias("_some"),
         nw.when(some).then(nw.col(hits)).otherwise(nw.lit(0)).cast(nw.Float64).alias("_k"),
         nw.when(some).then(nw.col(trials)).otherwise(nw.lit(1)).cast(nw.Float64).alias("_n"),
     )
-    frame = frame.with_columns(((z * z + 4 * k * (n - k) / n).sqrt() * z).alias("_spread"))
-    low = (2 * k + z * z - spread) / (2 * (n + z * z))
-    high = (2 * k + z * z + spread) / (2 * (n + z * z))
-    low = nw.when(k <= 0).then(n * 0.0).otherwise(low)
-    high = nw.when(k >= n).then(n * 0.0 + 1.0).otherwise(high)
+    k, n, middle, spread, width = (nw.col(f"_{name}") for name in ("k", "n", "middle", "spread", "width"))
+    frame = frame.with_columns(
+        (2 * k + z * z).alias("_middle"),
+        ((z * z + 4 * k * (n - k) / n).sqrt() * z).alias("_spread"),
+        (2 * (n + z * z)).alias("_width"),
+    )
+    low = nw.when(k > 0).then((middle - spread) / width).otherwise(n * 0.0)
+    high = nw.when(k < n).then((middle + spread) / width).otherwise(n * 0.0 + 1.0)
     values = zip((k / n, low, high), names, strict=True)
-    return frame.with_columns(*(nw.when(some).then(value).alias(name) for value, name in values))
+    return frame.with_columns(*(nw.when(nw.col("_some")).then(value).alias(name) for value, name in values))
 
 
 def add_change(

@@ -42,9 +42,7 @@ _SCHEDULE_COLUMNS = ("schedule_expression", "schedule_timezone")
 _STATE_COLUMNS = ("id", "status", "updated_at", *_SCHEDULE_COLUMNS)
 _CERTAIN, _PAUSED, _CHANGED, _CREATED = range(4)
 _NO_SCHEDULE = -1
-_DEPLOYMENT_COLUMNS = (
-    "id", "name", "status", "created_at", "updated_at", "archived_at", "schedule_expression", "schedule_timezone",
-)  # fmt: skip
+_DEPLOYMENT_COLUMNS = (*_STATE_COLUMNS, "name", "created_at", "archived_at")
 _RUN_COLUMNS = ("deployment_id", "trigger_type", "triggered_at")
 #: The most cells (deployments by scheduled times) of the matrix that is filled at once, at one byte each.
 _MAX_CELLS = 1 << 24
@@ -111,13 +109,9 @@ def _reason(kind: int, at: int) -> str:
         return "created without time"
     if kind == _CERTAIN:
         return ""
-    return f"{'paused since' if kind == _PAUSED else 'changed at'} {_format(at)}"
-
-
-def _format(micros: int) -> str:
-    if micros == -FAR:
-        return "an unknown time"
-    return f"{np.datetime64(micros, 'us').astype('datetime64[m]')} UTC".replace("T", " ", 1)
+    minute = np.datetime64(at, "us").astype("datetime64[m]")
+    time = "an unknown time" if at == -FAR else f"{minute} UTC".replace("T", " ", 1)
+    return f"{'paused since' if kind == _PAUSED else 'changed at'} {time}"
 
 
 @dataclass(frozen=True)
@@ -134,7 +128,7 @@ class _State:
     def of(cls, frame: pd.DataFrame, schedule: NDArray[np.int64], ids: pd.Index[str], fetched_at: int) -> _State:
         """Read a frame whose rows have these schedules, for deployments of these ids."""
         row = pd.Index(frame["id"]).get_indexer(ids)
-        paused = frame["status"].eq("paused").fillna(value=False).to_numpy(dtype=bool)
+        paused = frame["status"].eq("paused").to_numpy()
         return cls(
             fetched_at,
             row >= 0,
@@ -189,8 +183,10 @@ def schedule_history(
     frames = [require_frame(one, _STATE_COLUMNS, what="deployments") for one in (df, *snapshots)]
     if not all(one["id"].is_unique for one in frames):
         raise ValueError("an id is in a deployments frame twice; drop one of its rows")
-    fetched = fetched_at(df)
-    times = [FAR if fetched is None else _micros(fetched), *map(_snapshot_time, snapshots)]
+    fetched = [fetched_at(one) for one in (df, *snapshots)]
+    if None in fetched[1:]:
+        raise ValueError("a snapshot has no attrs['fetched_at']; pass the frames that load_snapshots gives")
+    times = [FAR if at is None else to_micros(at) for at in fetched]
     all_rows = DistinctSchedules.parse(pd.concat([one[list(_SCHEDULE_COLUMNS)] for one in frames]))
     of_rows = np.split(all_rows.of_row, np.cumsum([len(one) for one in frames])[:-1])
     ids = pd.Index(df["id"])
@@ -270,17 +266,6 @@ def _periods(row: NDArray[np.int64], *columns: NDArray[np.int64] | int) -> Perio
     begin, end, schedule = values[:3]
     wanted = (begin < end) & (schedule != _NO_SCHEDULE)
     return Periods(row[wanted], *(value[wanted] for value in values))
-
-
-def _snapshot_time(snapshot: pd.DataFrame) -> int:
-    fetched = fetched_at(snapshot)
-    if fetched is None:
-        raise ValueError("a snapshot has no attrs['fetched_at']; pass the frames that load_snapshots gives")
-    return _micros(fetched)
-
-
-def _micros(time: pd.Timestamp) -> int:
-    return to_micros(time.to_pydatetime())
 
 
 def missed_triggers(
@@ -376,7 +361,7 @@ def missed_triggers(
     if isinstance(snapshots, pd.DataFrame):
         raise FrameTypeError("snapshots must be a list of frames, as load_snapshots gives it, not one frame")
     bounds = parse_period(since, until, now=datetime.now(UTC), what="scheduled time")
-    begin, end = (_micros(bound) for bound in bounds if bound is not None)
+    begin, end = (to_micros(bound) for bound in bounds if bound is not None)
     wait = parse_span(grace, name="grace") // MICROSECOND
     distinct, periods = schedule_history(df, snapshots or (), since=begin, until=end)
     groups = list(_groups(distinct, periods))
@@ -478,8 +463,8 @@ class _ScheduledRuns:
         codes, ids = pd.factorize(runs["deployment_id"])
         index_of = np.append(pd.Index(df["id"].iloc[rows]).get_indexer(pd.Index(ids)), [-1])
         deployment = index_of[codes]
-        is_retry = _equals(runs["trigger_type"], "retry") & names_its_time
-        by_schedule = _equals(runs["trigger_type"], "schedule") | is_retry
+        is_retry = runs["trigger_type"].eq("retry").to_numpy() & names_its_time
+        by_schedule = runs["trigger_type"].eq("schedule").to_numpy() | is_retry
         in_window = (due >= begin) & (due < end + np.where(names_its_time, MINUTE_MICROS, 0))
         wanted = np.flatnonzero(by_schedule & in_window & (deployment >= 0))
         wanted = wanted[np.lexsort((due[wanted], deployment[wanted]))]
@@ -489,10 +474,6 @@ class _ScheduledRuns:
         """Return the runs of the deployments from `first` to before `last`, whose indices then begin at 0."""
         low, high = np.searchsorted(self.deployment, (first, last))
         return _ScheduledRuns(self.deployment[low:high] - first, self.due[low:high], self.names_its_time[low:high])
-
-
-def _equals(column: pd.Series[str], text: str) -> NDArray[np.bool_]:
-    return column.eq(text).fillna(value=False).to_numpy(dtype=bool)
 
 
 def _unserved(

@@ -41,13 +41,10 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+#: The columns of text, each with the one of the deployments frame that it is.
 _TEXTS = {
     "deployment_id": "id",
-    "name": "name",
-    "agent_id": "agent_id",
-    "environment_id": "environment_id",
-    "schedule_expression": "schedule_expression",
-    "schedule_timezone": "schedule_timezone",
+    **{name: name for name in ("name", "agent_id", "environment_id", "schedule_expression", "schedule_timezone")},
 }
 _FIRES = ("status", "archived_at", "schedule_upcoming_runs_at")
 _SOURCES = pd.CategoricalDtype(pd.Index(["api", "cron"], dtype=TEXT))
@@ -260,7 +257,7 @@ def _firing(
     distinct = DistinctSchedules.parse(df)
     fires = (distinct.of_row >= 0) & df["archived_at"].isna().to_numpy()
     if not include_paused:
-        fires &= ~df["status"].eq("paused").fillna(value=False).to_numpy(dtype=bool)
+        fires &= df["status"].ne("paused").to_numpy()
     rows = distinct.parsed_rows(df, np.flatnonzero(fires))
     upcoming, upcoming_of = upcoming_triggers(df, distinct, rows)
     return rows, upcoming, upcoming_of, [*_instants(upcoming, begin, end)]
