@@ -13,10 +13,10 @@ NEWEST_VENV ?= .venv-newest
 BIN := $(VENV)/bin
 PIP_INSTALL := -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-# What the oldest and the newest versions are tested with: frames, summaries, loaders, exports; not what is about other
-# engines, several processes, kills and hostile records, and takes long.
-VERSION_TESTS = $(filter-out %_engines.py %_spark.py %_processes.py %_kills.py %_hostile.py %_interrupted.py, \
-	$(foreach name,frames columns outcomes summaries timelines forecast check golden load export, \
+# What the oldest and the newest versions are tested with: frames, summaries, loaders, exports, pictures, reports; not
+# what is about other engines, several processes, kills, hostile records and browsers, and takes long.
+VERSION_TESTS = $(filter-out %_engines.py %_spark.py %_processes.py %_kills.py %_hostile.py %_interrupted.py %_page.py, \
+	$(foreach name,frames columns outcomes summaries timelines forecast check golden load export plots report, \
 	$(wildcard tests/test_$(name)*.py)))
 VERSION_PYTEST = -m pytest -n $(TEST_WORKERS) --dist loadfile -m "not long and not spark and not docs" $(VERSION_TESTS)
 
@@ -91,8 +91,9 @@ $(OLDEST_VENV)/.made: pyproject.toml constraints-oldest.txt
 		--constraint constraints-oldest.txt --editable '.[tests]'
 	@touch $@
 
-test-oldest: $(OLDEST_VENV)/.made ## Frames, summaries, loaders and exports on the oldest versions that work
+test-oldest: $(OLDEST_VENV)/.made ## The main tests and the demo on the oldest versions that work
 	$(OLDEST_VENV)/bin/python $(VERSION_PYTEST)
+	$(OLDEST_VENV)/bin/qoderdata demo --out $(OLDEST_VENV)/demo >/dev/null
 
 $(NEWEST_VENV)/.made: pyproject.toml constraints.txt
 	@echo "Setting up $(NEWEST_VENV) (once) ..."
@@ -102,6 +103,7 @@ $(NEWEST_VENV)/.made: pyproject.toml constraints.txt
 
 test-newest: $(NEWEST_VENV)/.made ## The same on the newest Python
 	$(NEWEST_VENV)/bin/python $(VERSION_PYTEST)
+	$(NEWEST_VENV)/bin/qoderdata demo --out $(NEWEST_VENV)/demo >/dev/null
 
 format: $(VENV)/.dev ## Format the code
 	$(BIN)/ruff check --fix-only .

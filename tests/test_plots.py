@@ -453,7 +453,9 @@ def test_a_wrong_time_is_named_and_not_drawn(
 
 def test_rates_over_a_wrong_time_are_refused() -> None:
     rates = run_rates()
-    wrong = rates.set_axis([*rates.index[:-1], pd.Timestamp("2226-01-01", tz=SHANGHAI)]).rename_axis("window")
+    times = pd.DatetimeIndex(rates.index)
+    late = pd.DatetimeIndex(["2226-01-01"], tz=times.tz).as_unit("us")
+    wrong = rates.set_axis(times[:-1].append(late)).rename_axis("window")
     with pytest.raises(ValueError, match="window reaches from 2026-05-02 16:00 UTC to 2225-12-31"):
         plots.plot_run_failure_rates(wrong)
 

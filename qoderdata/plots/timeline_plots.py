@@ -195,8 +195,10 @@ def _spans(runs: pd.DataFrame) -> pd.DataFrame:
     start = started.fillna(triggered)
     outcome = drawn_outcomes(runs)
     length = pd.Series(runs.get("duration_ms"), runs.index, dtype="Float64").astype("float64")
-    length = length.where(length.between(0, _LONGEST / pd.Timedelta("1ms")))
-    end = completed.fillna(start + pd.to_timedelta(length, unit="ms").dt.as_unit("us"))
+    is_known = length.between(0, _LONGEST / pd.Timedelta("1ms"))
+    # pandas 2 may warn of an overflow where it converts missing values.
+    lasting = pd.to_timedelta(length.where(is_known, 0.0), unit="ms").dt.as_unit("us")
+    end = completed.fillna((start + lasting).where(is_known))
     end = end.where((end >= start) & outcome.isin(list(_BARS)))
     names = runs.get("deployment_name")
     spans = {"deployment_id": _keys(runs), "name": names, "outcome": outcome, "start": start, "end": end}
