@@ -46,9 +46,9 @@ def cost_forecast(
     true sum lies within it 92 to 95 % of the time for 20 sessions and more of gamma (shape 2) or log-normal (sigma
     0.5) credits, and about 91 % for 5 sessions. It is too narrow for strongly skewed credits: 77 to 88 % for 20
     sessions of log-normal ones (sigma 1.5), and less than half of the time where one session in a hundred costs
-    fifty times as much. It does not hold where credits drift, as a deployment that got dearer costs more than its
-    past says. Each trigger is taken to start one session: where several triggers share one (``session_strategy``
-    is ``reuse``), where runs are retried or started by hand, the sum is another.
+    fifty times as much. It does not hold where credits drift: a deployment that got more expensive costs more
+    than its past says. Each trigger is taken to start one session: where several triggers share one
+    (``session_strategy`` is ``reuse``), where runs are retried or started by hand, the sum is another.
 
     Parameters
     ----------
@@ -67,8 +67,8 @@ def cost_forecast(
     Returns
     -------
     pandas.DataFrame
-        One row a deployment that fires in that time, the dearest first, those without a known session last, then
-        by ``deployment_id``, which is the index. There is no total row: intervals cannot be added.
+        One row a deployment that fires in that time, the most expensive first, those without a known session
+        last, then by ``deployment_id``, which is the index. There is no total row: intervals cannot be added.
         ``attrs["triggers_without_credits"]`` is the number of triggers of deployments without a known session,
         whose cost is in no row. Nothing fires: no rows.
 

@@ -379,7 +379,7 @@ class TestCosts:
         assert [f"{num2date(x):%d}" for x in np.asarray(unknown.get_xdata())] == ["16", "19"]  # type: ignore[no-untyped-call]  # matplotlib's
         assert ax.get_ylabel() == "credits"
 
-    def test_windows_of_several_are_panels_with_one_scale_dearest_first(self) -> None:
+    def test_windows_of_several_are_panels_with_one_scale_most_expensive_first(self) -> None:
         costs = costs_of(ROWS, freq="1D")
         ax = qd.plot_costs(costs, labels={"a": "mine"}, top=3)
         titles = [panel.texts[0].get_text() for panel in ax.child_axes]

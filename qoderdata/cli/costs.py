@@ -68,6 +68,6 @@ def _columns(costs: pd.DataFrame) -> list[TableColumn]:
         TableColumn("share", lambda row: format_percent(row.share), "number", optional=1),
         TableColumn("median a session", lambda row: format_credits(row.credits_p50), "number", optional=2),
         TableColumn("95th percentile", lambda row: format_credits(row.credits_p95), "number", optional=3),
-        TableColumn("dearest", lambda row: format_credits(row.credits_max), "number", optional=2),
+        TableColumn("highest", lambda row: format_credits(row.credits_max), "number", optional=2),
         *columns_where_any(costs, "unknown", "usage unknown"),
     ]

@@ -97,7 +97,7 @@ def load_runs(
         status, else ``"sessions"``. An end that was read once is kept, for ``"auto"`` and ``"sessions"``
         too. See `resolve_outcomes` for the rules.
     client
-        Who asks; ``None`` makes a `Client` from the environment.
+        The account; ``None`` makes a `Client` from the environment.
     cache_dir
         The cache's folder, a path or a URL; ``None``: ``QODERDATA_CACHE_DIR``, else the platform's user cache
         folder.

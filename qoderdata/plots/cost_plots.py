@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from matplotlib.container import BarContainer
     from numpy.typing import NDArray
 
-_TITLE, _TITLE_OVER_TIME = "Credits of sessions, dearest first", "Credits of sessions over time"
+_TITLE, _TITLE_OVER_TIME = "Credits of sessions, most expensive first", "Credits of sessions over time"
 _ROW_INCHES, _MARGIN_INCHES, _HEIGHT_INCHES = 0.27, 1.3, 3.6
 _PANEL_TICKS, _TICKS = 5, 9
 #: The legend stands below the ticks.
@@ -126,7 +126,7 @@ def _plot_over_time(costs: pd.DataFrame, ax: Axes | None, top: int, labels: Mapp
     shown = sorted(groups, key=lambda group: -float(group.rows["credits"].sum()))[:top]
     one = len(groups) <= 1
     ax = axes.given_or_new(ax, height=_HEIGHT_INCHES if one else axes.panels_height(len(shown)))
-    axes.write_title(ax, _TITLE_OVER_TIME, len(shown), len(groups), "shown, dearest first")
+    axes.write_title(ax, _TITLE_OVER_TIME, len(shown), len(groups), "shown, most expensive first")
     if not groups:
         axes.show_message(ax, "There are no sessions to show.")
         return ax

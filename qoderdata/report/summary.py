@@ -160,7 +160,7 @@ def changed(data: ReportData) -> Section:
 
 
 def costs(data: ReportData, sessions: pd.DataFrame) -> Section:
-    """Show what sessions cost, and what the next 30 days will cost; by deployment, the dearest first."""
+    """Show what sessions cost, and what the next 30 days will cost; by deployment, the most expensive first."""
     title = _("Costs and forecast")
     if sessions.empty:
         return Section("costs", title, nothing=_("There are no sessions."))
@@ -186,7 +186,7 @@ def costs(data: ReportData, sessions: pd.DataFrame) -> Section:
         ahead,
         PageColumn(_("95 % interval"), "text", _credits_interval, "number", _("they do not add up")),
     ]
-    caption = _("Credits by deployment, the dearest first")
+    caption = _("Credits by deployment, the most expensive first")
     folded = None
     if len(found) > MOST_AT_FIRST:
         first = sessions["created_at"].min()

@@ -73,12 +73,12 @@ def session_costs(
     Returns
     -------
     frame
-        One row a group, the dearest first (by ``credits``, descending, missing last, then by key); with `freq`
-        one row a group and window, in order of key and time. On pandas the keys are the index, with ``window``
-        its last level; on other engines they are the first columns, and what is lazy stays lazy. A group by an id
-        whose name column the frame has begins with ``name``: of an agent that was renamed, the name in its newest
-        session; other engines than pandas give the last one in alphabetical order. With `freq` every
-        group has every window from the first to the last session of the whole frame; lazy frames have only
+        One row a group, the most expensive first (by ``credits``, descending, missing last, then by key); with
+        `freq` one row a group and window, in order of key and time. On pandas the keys are the index, with
+        ``window`` its last level; on other engines they are the first columns, and what is lazy stays lazy. A
+        group by an id whose name column the frame has begins with ``name``: of an agent that was renamed, the
+        name in its newest session; other engines than pandas give the last one in alphabetical order. With `freq`
+        every group has every window from the first to the last session of the whole frame; lazy frames have only
         windows with sessions. An empty frame gives no rows.
 
         ============================= ======= ==============================================================
@@ -89,7 +89,7 @@ def session_costs(
         ``sandbox_runtime_credits``
         ``credits_p50``,              float64 of known sessions, linear between ranks
         ``credits_p95``
-        ``credits_max``               float64 of the dearest one
+        ``credits_max``               float64 of the most expensive
         ``share``                     float64 of the credits of all rows, which together are 1
         ``unknown``                   Int64   sessions without ``usage_total_credits``
         ============================= ======= ==============================================================
@@ -147,8 +147,8 @@ def session_costs(
     )
     within = ["window"] if windows else []
     quantiles = source.quantiles("usage_total_credits", _QUANTILES, scan="scan_sessions")
-    dearest = nw.col("usage_total_credits").max().alias("credits_max")
-    grouped = source.group(rows, nw.col(*_SUMS).sum(), dearest, *quantiles, sums=_COUNTS, within=within)
+    highest = nw.col("usage_total_credits").max().alias("credits_max")
+    grouped = source.group(rows, nw.col(*_SUMS).sum(), highest, *quantiles, sums=_COUNTS, within=within)
     grouping, names = source.grouping, list(source.names)
 
     def finish(frame: nw.LazyFrame[Any]) -> nw.LazyFrame[Any]:
