@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import narwhals as nw
+import pyarrow as pa
 import pyarrow.dataset as ds
 
 from qoderdata import cache, history
@@ -33,7 +34,6 @@ if TYPE_CHECKING:
     from types import ModuleType
 
     import pandas as pd
-    import pyarrow as pa
     from pyarrow import fs
 
     from qoderdata.schema import Schema
@@ -101,9 +101,14 @@ def _read_part(
 
 
 def _arrow_frame(table: pa.Table) -> pd.DataFrame:
+    """Return a frame of Arrow's types; shared texts are plain ones, as many versions of pyarrow need here."""
     import pandas as pd  # noqa: PLC0415 - no other engine needs it
 
-    return table.to_pandas(types_mapper=pd.ArrowDtype)
+    fields = [
+        field.with_type(pa.large_string()) if pa.types.is_dictionary(field.type) else field
+        for field in table.schema
+    ]
+    return table.cast(pa.schema(fields)).to_pandas(types_mapper=pd.ArrowDtype)
 
 
 def _spark(folder: Folder, paths: list[str], schema: Schema) -> Any:  # noqa: ANN401
