@@ -351,7 +351,9 @@ def _assign(frame: pd.DataFrame, name: str, make: Callable[[Any], Any], source: 
 
 
 def _wall_clock_pandas(series: pd.Series[Any], zone: str) -> pd.Series[Any]:
-    wall = series.dt.tz_convert(pandas_zone(zone)).dt.tz_localize(None).to_numpy("datetime64[us]")
+    # pandas 2 ignores the zone where it takes it from a series of an Arrow type.
+    times = pd.DatetimeIndex(series.to_numpy("datetime64[us]"), tz="UTC")
+    wall = times.tz_convert(pandas_zone(zone)).tz_localize(None).to_numpy()
     return pd.Series(pd.arrays.IntegerArray(wall.astype("int64"), np.isnat(wall)), index=series.index)
 
 
