@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import zoneinfo
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, Literal
 from zoneinfo import ZoneInfo
 
 import duckdb
@@ -50,6 +50,17 @@ def test_the_first_instant_of_every_day_in_every_zone(part: int) -> None:
         assert (wall(begins, zone) >= days).all(), zone
         for before in (1, 30 * MINUTE, HOUR, 2 * HOUR, 3 * HOUR):
             assert (wall(begins - before, zone) < days).all(), zone
+
+
+@pytest.mark.parametrize("unit", ["s", "us", "ns"])
+def test_times_of_an_arrow_type_are_read_as_others(unit: Literal["s", "us", "ns"]) -> None:
+    """As in the frames of Dask that `scan_runs` opens; an empty one too, which Dask asks for the dtypes."""
+    plain = pd.to_datetime(pd.Series(["2026-06-14T20:00Z", None]), utc=True).dt.as_unit(unit)
+    arrow = plain.astype(pd.ArrowDtype(pa.timestamp(unit, "UTC")))
+    local = dataframe_engines.wall_clock("Asia/Shanghai").pandas
+    pd.testing.assert_series_equal(local(arrow), local(plain))
+    pd.testing.assert_series_equal(local(arrow[:0]), local(plain[:0]))
+    assert local(arrow)[0] == pd.Timestamp("2026-06-15T04:00").value // 1000
 
 
 @pytest.mark.parametrize("zone", [zone for zone, _ in NIGHTS])
