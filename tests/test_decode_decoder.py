@@ -11,6 +11,7 @@ import pytest
 from qoderdata.background import GCPaused
 from qoderdata.decode import Decoder, NotJSONError, from_records
 from qoderdata.decode.fast import MAX_LEARNED
+from qoderdata.decode.jsontext import DEEPEST
 from qoderdata.errors import APIResponseValidationError, DataQualityWarning
 from qoderdata.schema import AGENTS, DEPLOYMENTS, ENVIRONMENTS, EVENTS, RUNS, SESSIONS, Schema
 
@@ -136,12 +137,19 @@ class TestScan:
             (b'{"data":[],"data":[{"id":"a"}],"has_more":false,"next_page":1}', "cursor that is not text"),
             (b'{"type":"error","error":{"type":"api_error","message":"x"}}', "has no list data"),
             (b"[" * 100_000 + b"]" * 100_000, "levels deep"),
-            (b'{"data":[{"id":"a","x":' + b"[" * 9999 + b"]" * 9999 + b'}],"has_more":false}', "levels deep"),
         ],
     )
     def test_what_is_json_but_no_page_is_not_retried(self, text: bytes, message: str) -> None:
         with pytest.raises(APIResponseValidationError, match=message):
             Decoder(DEPLOYMENTS).read_page(text)
+
+    @pytest.mark.parametrize("depth", [DEEPEST + 1, 9999])
+    def test_a_page_that_nests_too_deeply_is_not_retried(self, depth: int) -> None:
+        """From Python 3.14 on the page itself can be read, and its record is refused."""
+        text = b'{"data":[{"id":"a","x":' + b"[" * depth + b"]" * depth + b'}],"has_more":false}'
+        decoder = Decoder(DEPLOYMENTS)
+        with pytest.raises(APIResponseValidationError, match="levels deep"):
+            decoder.to_table(decoder.read_page(text))
 
     def test_no_body_is_shown(self) -> None:
         page = Decoder(DEPLOYMENTS).read_page(body([deployment(1, environment_variables="SECRET=1")]))
