@@ -215,11 +215,13 @@ def test_a_page_that_fits_nowhere_claims_nothing() -> None:
     assert coverage.add(Listing("x", ("b", "a"), None), read_at=NOW) is coverage
 
 
-def test_a_page_may_go_beyond_the_segment_that_it_meets() -> None:
-    """Then reading goes on behind the page, not behind the segment."""
-    coverage = Coverage().add(Listing(None, ("c",), "c"), read_at=NOW)
-    coverage = coverage.add(Listing(None, ("d", "c", "b"), "b"), read_at=NOW)
-    assert [segment.cursor for segment in coverage.segments] == ["b"]
+@pytest.mark.parametrize("cursors", ["cb", "12"], ids=["ids", "opaque"])
+def test_a_page_may_go_beyond_the_segment_that_it_meets(cursors: str) -> None:
+    """Then reading goes on behind the page, not behind the segment, and the list may end there."""
+    coverage = Coverage().add(Listing(None, ("c",), cursors[0]), read_at=NOW)
+    coverage = coverage.add(Listing(None, ("d", "c", "b"), cursors[1]), read_at=NOW)
+    assert [segment.cursor for segment in coverage.segments] == [cursors[1]]
+    assert not coverage.contradicts(Listing(cursors[1], ("a",), None))
 
 
 def test_several_segments_within_one_page_become_one() -> None:
