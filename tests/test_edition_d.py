@@ -625,6 +625,23 @@ def test_where_events_cannot_be_read_what_they_told_before_is_kept(
         assert sum(session in request.path for request in service.requests[before:]) == times
 
 
+@pytest.mark.parametrize(("name", "known"), [("waits", "waiting"), ("fatal alone", "failed")])
+def test_what_events_told_is_kept_of_a_session_that_changes_and_is_deleted(
+    moving: Moving, tmp_path: Path, name: str, known: str
+) -> None:
+    service, client, _ = moving
+    session = sessions_of(service.account, name)[0]
+    service.account.continue_session(session, "msg")
+    qd.load_runs(outcomes="sessions", client=client, cache_dir=tmp_path, refresh=True, progress=False)
+    service.account.sessions.remove(service.account.session(session))
+    for times in (1, 0):
+        before = len(service.requests)
+        runs = qd.load_runs(outcomes="events", client=client, cache_dir=tmp_path, refresh=True, progress=False)
+        found = runs.set_index("session_id").loc[session, ["status", "status_from"]]
+        assert list(found) == [known, "events"]
+        assert sum(session in request.path for request in service.requests[before:]) == times
+
+
 def warnings_of_unread(*, expected: bool) -> contextlib.AbstractContextManager[object]:
     """Expect the warning of a session that could not be read; any other warning is an error."""
     if expected:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from qoderdata.store.coverage import HEAD_IDS, STEPS, Coverage, Listing, Segment
@@ -20,13 +20,18 @@ def at(day: int | None) -> datetime | None:
 
 @dataclass
 class List:
-    """The service's list, newest first, every run with the day when it was created, if that is known."""
+    """The service's list, newest first, every run with the day when it was created, if that is known.
+
+    A cursor is the id of a run after a mark. Every other page is short, where `is_short` says so.
+    """
 
     page: int
     runs: list[tuple[str, int | None]] = field(default_factory=list)
     ever: list[str] = field(default_factory=list)
     today: int = 0
     requests: int = 0
+    mark: str = ""
+    is_short: bool = False
 
     def create(self, count: int, *, days: int, known: bool = True) -> None:
         for _ in range(count):
@@ -39,15 +44,17 @@ class List:
         """Return the page after a cursor; ``None`` where the cursor is refused."""
         self.requests += 1
         ids = [run for run, _ in self.runs]
-        if after is not None and after not in ids:
+        last = None if after is None else after.removeprefix(self.mark)
+        if after is not None and (last not in ids or after != f"{self.mark}{last}"):
             return None
-        start = 0 if after is None else ids.index(after) + 1
-        shown = self.runs[start : start + self.page]
+        start = 0 if last is None else ids.index(last) + 1
+        size = 1 if self.is_short and self.requests % 2 else self.page
+        shown = self.runs[start : start + size]
         days = [day for _, day in shown]
         known = [day for day in days if day is not None]
         reaches = NOW + timedelta(days=max(known), microseconds=1) if days and len(known) == len(days) else None
-        more = start + self.page < len(self.runs)
-        return Listing(after, tuple(run for run, _ in shown), shown[-1][0] if more else None, reaches)
+        cursor = f"{self.mark}{shown[-1][0]}" if start + size < len(self.runs) else None
+        return Listing(after, tuple(run for run, _ in shown), cursor, reaches)
 
 
 @dataclass
@@ -74,6 +81,7 @@ class Reader:
             elif self.coverage.contradicts(page):
                 # All that is stored was forgotten, or the list breaks off: which of both, nobody knows.
                 assert page.cursor is None
+                assert self.stored - {run for run, _ in self.list.runs}
                 assert not self.lowest_known & set(page.ids)
                 self.stored.update(page.ids)
                 if page.ids:
@@ -96,6 +104,7 @@ class Reader:
     def check(self) -> None:
         """Every claim holds: nothing that is in the list now and within a segment is missing."""
         order = {run: place for place, run in enumerate(reversed(self.list.ever))}
+        order |= {f"{self.list.mark}{run}": place for run, place in order.items()}
         for segment in self.coverage.segments:
             within = [
                 run
@@ -125,13 +134,17 @@ steps = st.lists(
 )
 
 
+_CUT_AFTER_ONE = [("create", 8, 0, True), ("pull", None, 1), ("create", 1, 0, True), ("pull", None, 1000)]
+
+
 @settings(max_examples=400, deadline=None)
-@given(page=st.integers(1, 6), steps=steps)
+@example(page=4, mark="after ", is_short=True, steps=_CUT_AFTER_ONE)
+@given(page=st.integers(1, 6), mark=st.sampled_from(["", "after "]), is_short=st.booleans(), steps=steps)
 def test_whatever_happens_in_between_nothing_is_lost_and_no_claim_is_false(
-    page: int, steps: list[tuple[object, ...]]
+    page: int, mark: str, steps: list[tuple[object, ...]], *, is_short: bool
 ) -> None:
     """New runs, retention, single runs that vanish, pulls that reach less far, pulls that are cut off."""
-    reader = Reader(List(page))
+    reader = Reader(List(page, mark=mark, is_short=is_short))
     for step in steps:
         match step:
             case ("create", int(count), int(days), bool(known)):
@@ -215,11 +228,13 @@ def test_a_page_that_fits_nowhere_claims_nothing() -> None:
     assert coverage.add(Listing("x", ("b", "a"), None), read_at=NOW) is coverage
 
 
-def test_a_page_may_go_beyond_the_segment_that_it_meets() -> None:
-    """Then reading goes on behind the page, not behind the segment."""
-    coverage = Coverage().add(Listing(None, ("c",), "c"), read_at=NOW)
-    coverage = coverage.add(Listing(None, ("d", "c", "b"), "b"), read_at=NOW)
-    assert [segment.cursor for segment in coverage.segments] == ["b"]
+@pytest.mark.parametrize("cursors", ["cb", "12"], ids=["ids", "opaque"])
+def test_a_page_may_go_beyond_the_segment_that_it_meets(cursors: str) -> None:
+    """Then reading goes on behind the page, not behind the segment, and the list may end there."""
+    coverage = Coverage().add(Listing(None, ("c",), cursors[0]), read_at=NOW)
+    coverage = coverage.add(Listing(None, ("d", "c", "b"), cursors[1]), read_at=NOW)
+    assert [segment.cursor for segment in coverage.segments] == [cursors[1]]
+    assert not coverage.contradicts(Listing(cursors[1], ("a",), None))
 
 
 def test_several_segments_within_one_page_become_one() -> None:

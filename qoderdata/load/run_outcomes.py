@@ -188,8 +188,12 @@ class RunOutcomes:
             with closing(found) as results, progress_bar("sessions", progress=self.loading.progress) as shown:
                 shown.total = len(wanted)
                 for id_, told in results:
-                    end = {"end": "gone"} if told is None else {**told, "session_updated_at": updated_at[id_]}
-                    self.loading.add_end(id_, {**end, "created_at": self._created_at[id_]})
+                    created_at = self._created_at[id_]
+                    if told is None:
+                        self.loading.add_gone(id_, created_at)
+                    else:
+                        facts = {**told, "session_updated_at": updated_at[id_], "created_at": created_at}
+                        self.loading.add_end(id_, facts)
                     shown.update()
             self._add_unread(singles)
             self._ends.commit(compact=True)

@@ -103,7 +103,7 @@ def load_runs(
         folder.
     max_age
         How long ago the newest runs, those that were still open, and sessions that the service refused may have
-        been asked for: anything `pandas.Timedelta` takes.
+        been asked for: anything `pandas.Timedelta` takes except a bare number.
     refresh
         Always ask for what is new. Runs that ended never change, and are not asked for again. ``"all"`` reads the
         list again from the newest run back to `since`, adds what the store lacks, and drops nothing that only the

@@ -170,10 +170,12 @@ class Coverage:
         if index is None:
             return replace(self, segments=(top, *lower))
         met, lower_still = lower[index], lower[index + 1 :]
-        if met.cursor in page.ids:
+        is_joined = page.last_is_stored or page.ids[-1] in met.head_ids
+        # A cursor need not be an id: then the oldest id that is known of that segment tells.
+        if met.cursor in page.ids or (not is_joined and met.head_ids[-1] in page.ids):
             # The page goes on below that segment, so reading continues after the page.
             return replace(self, segments=(top, *lower_still))
-        if not page.last_is_stored and page.ids[-1] not in met.head_ids:
+        if not is_joined:
             return replace(self, segments=(top, *lower))
         joined = _joined(top, met)
         return Coverage((joined, *lower_still), self.has_unclaimed and joined.cursor is not None)
