@@ -71,10 +71,11 @@ def changes(before: pd.DataFrame, after: pd.DataFrame) -> pd.DataFrame:
                           ``"paused by error: vault_not_found_error"``
         ================= ======================================================================================
 
-        Environment variables may hold secrets: the result shows that they changed, not how. The settings of runs
-        (``session_strategy`` and ``config_…``) are not compared where no deployment in one of the frames has
-        them, as in the newest edition. The content of an initial event is compared as a list of blocks, whether
-        the service gives it as that or as a text.
+        Environment variables may hold secrets: the result shows that they changed, not how. Those that a CSV
+        file masks are not known, and are not compared. The settings of runs (``session_strategy`` and
+        ``config_…``) are not compared where no deployment in one of the frames has them, as in the newest
+        edition. The content of an initial event is compared as a list of blocks, whether the service gives it as
+        that or as a text.
 
     Raises
     ------
