@@ -140,7 +140,7 @@ def check(
     Raises
     ------
     ValueError
-        A parameter makes no sense; the message names what is allowed. Or, with `runs`, an id is in `df` twice.
+        A parameter makes no sense; the message names what is allowed. Or an id is in `df` twice.
     FrameTypeError
         Not a pandas frame, or a column that has lost its dtype; the message says how to convert it.
     MissingColumnError
@@ -167,6 +167,8 @@ def check(
             raise ValueError(f"{name}={share!r} must be a share, 0 or more, such as 0.05")
     tz = parse_zone(tz).key
     df = require_frame(df, _COLUMNS, what="deployments", optional=_OPTIONAL)
+    if not df["id"].is_unique:
+        raise ValueError("an id is in the deployments frame twice; drop one of its rows")
     end = parse_instant(pd.Timestamp.now("UTC") if now is None else now, name="now")
     if runs is not None:
         runs = require_frame(runs, _RUN_COLUMNS, what="runs", optional=["status_from"])

@@ -86,8 +86,9 @@ def export_csv(frame: Any, path: str | Path, *, spreadsheet_safe: bool = True) -
 
     The file is UTF-8 without a mark, with one header line and ``\n`` between the lines. Texts stand in
     quotes, numbers and ``true``/``false`` do not; a missing value is an empty cell without quotes, an empty
-    text one with quotes. Times are ISO 8601 with their offset (without one only where the column has no
-    zone), lengths of time ISO 8601 too, lists and objects JSON.
+    text one with quotes. In a file of one column every cell has quotes, as readers pass over empty lines.
+    Times are ISO 8601 with their offset (without one only where the column has no zone), lengths of time
+    ISO 8601 too, lists and objects JSON.
 
     The values of ``environment_variables`` may be secrets: each becomes ``***``, wherever it stands (in
     ``extra``, in other JSON text, in a column of that name). `export_parquet` keeps them.

@@ -416,6 +416,10 @@ def test_nothing_gives_nothing() -> None:
     ):
         with pytest.raises(ValueError, match=next(iter(options))):
             qd.check(df, qd.flatten_runs([]), now=NOW, **options)
+    twice = pd.concat([qd.flatten_deployments([{"id": "dep_1"}])] * 2)
+    for sessions in (None, qd.flatten_sessions([{"id": "sess_1", "deployment_id": "dep_1"}])):
+        with pytest.raises(ValueError, match="twice"):
+            qd.check(twice, sessions=sessions, now=NOW)
     with pytest.raises(FrameTypeError, match="runs must be a pandas frame"):
         qd.check(df, [])  # type: ignore[arg-type]
     with pytest.raises(FrameTypeError, match="'triggered_at' of the runs frame holds text"):

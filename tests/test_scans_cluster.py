@@ -54,7 +54,6 @@ OF_RUNS: dict[str, Callable[[Any], Any]] = {
     "rates": run_failure_rates,
     "days in Shanghai": lambda runs: run_failure_rates(runs, freq="1D", tz="Asia/Shanghai"),
     "hours in Havana": lambda runs: run_failure_rates(runs, None, freq="6h", tz="America/Havana"),
-    "errors": error_breakdown,
     "errors by agent": lambda runs: error_breakdown(runs, "agent_id"),
 }
 

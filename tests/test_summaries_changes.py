@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 import pytest
@@ -11,6 +11,9 @@ import pytest
 import qoderdata as qd
 from qoderdata.errors import MissingColumnError
 from qoderdata.sandbox import Sandbox
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 RECORD: dict[str, Any] = {
     "id": "dep_1", "name": "nightly", "description": "a report", "status": "active",
@@ -65,11 +68,15 @@ def change(**facts: Any) -> list[tuple[str, ...]]:  # noqa: ANN401
         ({"name": "daily", "description": None},
          [("other", "name", "nightly", "daily"), ("other", "description", "a report", "–")]),
         ({"vault_ids": ["vault_1", "vault_2"]},
-         [("other", "vault_ids", '["vault_1"]', '["vault_1", "vault_2"]')]),
+         [("other", "vault_ids", '["vault_1"]', '["vault_1","vault_2"]')]),
         ({"archived_at": "2026-06-15T00:00:00Z", "name": "nightly_archived_1781481600"},
          [("archived", "archived_at", "–", "2026-06-15T00:00:00+00:00")]),
         ({"environment_variables": "TOKEN=def"},
          [("other", "extra.environment_variables", "***", "***")]),
+        ({"resources": [{"environment_variables": {"TOKEN": "s3cret"}}]},
+         [("other", "resources", "–", '[{"environment_variables":{"TOKEN":"***"}}]')]),
+        ({"sidecars": [{"environment_variables": "TOKEN=s3cret"}]},
+         [("other", "extra.sidecars", "–", '[{"environment_variables":"***"}]')]),
         ({"region": {"zone": 1}}, [("other", "extra.region.zone", "–", "1")]),
         ({"region": "", "labels": []}, []),
         ({"updated_at": "2026-06-15T00:00:00Z", "metadata__cas_config__stats": {"total_runs": 9},
@@ -182,6 +189,26 @@ def test_a_fleet_that_changed_in_seven_ways_shows_these_seven(edition: str) -> N
     pd.testing.assert_frame_equal(before, copies[0])
     pd.testing.assert_frame_equal(after, copies[1])
     assert qd.changes(after, after).empty
+
+
+def test_a_frame_from_csv_equals_the_one_that_was_exported(tmp_path: Path) -> None:
+    """CSV masks environment variables, so that what they were is not known."""
+    records = [{**RECORD, "vault_ids": ["vault_1", "vault_2"]}, {**RECORD, "id": "dep_2"}]
+    fresh = qd.flatten_deployments(records)
+    qd.export_csv(fresh, tmp_path / "deployments.csv")
+    old = pd.read_csv(tmp_path / "deployments.csv", parse_dates=["created_at", "updated_at"])
+    assert qd.changes(old, fresh).empty
+    assert qd.changes(fresh, old).empty
+    assert qd.changes(old, qd.flatten_deployments([RECORD, records[1]]))["field"].tolist() == ["vault_ids"]
+
+
+def test_columns_of_a_users_own_may_hold_anything() -> None:
+    frame = qd.flatten_deployments([RECORD, {**RECORD, "id": "dep_2"}])
+    before, after = frame.assign(failed=False, window="night"), frame.assign(failed=[True, False], window="night")
+    found = qd.changes(before, after)
+    assert found[["deployment_id", "field", "before", "after"]].to_numpy().tolist() == [
+        ["dep_1", "failed", "False", "True"]
+    ]
 
 
 def test_nothing_is_an_empty_frame_of_the_same_shape() -> None:

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from qoderdata.columns import DTYPES, TEXT, require_frame
+from qoderdata.columns import TEXT, require_frame
 from qoderdata.formatting import MISSING, one_line, truncate_middle
-from qoderdata.frames import MASK, is_secret
+from qoderdata.frames import MASK, is_secret, mask_text
+from qoderdata.schema import DEPLOYMENTS
 from qoderdata.translation import gettext as _
 
 if TYPE_CHECKING:
@@ -70,10 +71,11 @@ def changes(before: pd.DataFrame, after: pd.DataFrame) -> pd.DataFrame:
                           ``"paused by error: vault_not_found_error"``
         ================= ======================================================================================
 
-        Environment variables may hold secrets: the result shows that they changed, not how. The settings of runs
-        (``session_strategy`` and ``config_…``) are not compared where no deployment in one of the frames has
-        them, as in the newest edition. The content of an initial event is compared as a list of blocks, whether
-        the service gives it as that or as a text.
+        Environment variables may hold secrets: the result shows that they changed, not how. Those that a CSV
+        file masks are not known, and are not compared. The settings of runs (``session_strategy`` and
+        ``config_…``) are not compared where no deployment in one of the frames has them, as in the newest
+        edition. The content of an initial event is compared as a list of blocks, whether the service gives it as
+        that or as a text.
 
     Raises
     ------
@@ -94,7 +96,7 @@ def changes(before: pd.DataFrame, after: pd.DataFrame) -> pd.DataFrame:
          name    change     before      after
     0  report  schedule  0 9 * * *  0 8 * * *
     """
-    typed = [name for name in DTYPES if name not in _NO_CHANGE]
+    typed = [column.name for column in DEPLOYMENTS.columns if column.name not in _NO_CHANGE]
     frames = [require_frame(one, _COLUMNS, what="deployments", optional=typed) for one in (before, after)]
     if not all(one["id"].is_unique for one in frames):
         raise ValueError("an id is in a deployments frame twice; drop one of its rows")
@@ -103,8 +105,9 @@ def changes(before: pd.DataFrame, after: pd.DataFrame) -> pd.DataFrame:
     found: dict[str, list[tuple[str | None, ...]]] = {id_: [] for id_ in new.index}
     for id_ in new.index.difference(old.index, sort=False):
         found[id_].append(("created", "", None, None))
-    for id_, *difference in _differences(old.loc[both], new.loc[both]):
-        found[id_].append(tuple(difference))
+    for id_, kind, field, *values in _differences(old.loc[both], new.loc[both]):
+        hide = is_secret(field)
+        found[id_].append((kind, field, *(value and mask_text(value, hide=hide) for value in values)))
     gone = old.index.difference(new.index, sort=False)
     names = {**dict(zip(old.index, old["name"], strict=True)), **dict(zip(new.index, new["name"], strict=True))}
     rows = [(id_, names[id_], *difference) for id_, differences in found.items() for difference in differences]
@@ -205,7 +208,8 @@ def _text(value: Any) -> str | None:  # noqa: ANN401 - any cell
     if isinstance(value, str):
         return value
     if hasattr(value, "tolist") or isinstance(value, list | tuple):
-        return json.dumps(list(value), ensure_ascii=False, default=str)
+        # Compact, as `export_csv` writes lists, so that a frame from a file compares equal.
+        return json.dumps(list(value), ensure_ascii=False, separators=(",", ":"), default=str)
     if value is None or pd.isna(value):
         return None
     if isinstance(value, pd.Timestamp):
@@ -239,6 +243,8 @@ def _parts(name: str, before: str | None, after: str | None) -> Iterator[tuple[s
     old, new = (json.loads(text) if text else {} for text in (before, after))
     for key in [*old, *(key for key in new if key not in old)]:
         one, other = old.get(key), new.get(key)
+        if is_secret(key) and MASK in (one, other):
+            continue  # from a CSV file, which does not say what it was
         is_given = not (_is_none(one) and _is_none(other)) or (key in old and key in new)
         if is_given and json.dumps(one, sort_keys=True) != json.dumps(other, sort_keys=True):
             if is_secret(key):
