@@ -3,6 +3,7 @@
 | question | file |
 |---|---|
 | which options do commands share, and what becomes of their values? | `options` |
+| which service and cache does a command use, and what does it load from them? | `service` |
 | what does `--by` mean, and how do ids get their names? | `grouping` |
 | how is a table, CSV, JSON or Markdown printed? | `output` |
 | how is the live view of `top` drawn, and how are its keys read? | `screen` |
