@@ -190,7 +190,8 @@ class _Lines(logging.Handler):
         for error in record.args or ():
             if isinstance(error, Exception):
                 text = text.replace(str(error), _error_text(error, self._command))
-        erase = "\r\x1b[K" if sys.stderr.isatty() else ""  # a progress bar draws itself again
+        # A progress bar draws itself again.
+        erase = "\r\x1b[K" if sys.stderr.isatty() and not output.is_dumb() else ""
         print(erase + output.escape_controls(" ".join(text.split())), file=sys.stderr)
 
 
