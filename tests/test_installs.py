@@ -136,7 +136,8 @@ def test_the_command_works_in_a_fresh_environment(environment: Path, tmp_path: P
     assert script == PROJECT["name"]
     command = environment / "bin" / script
     assert run(command, "--version", cwd=tmp_path).split() == ["qoderdata", qoderdata.__version__]
-    printed = run(command, "demo", "--out", tmp_path / "demo", cwd=tmp_path, QODERDATA_CACHE_DIR=str(tmp_path))
+    demo = [command, "demo", "--deployments", "20", "--out", tmp_path / "demo"]
+    printed = run(*demo, cwd=tmp_path, QODERDATA_CACHE_DIR=str(tmp_path))
     assert "report.html" in printed
     assert (tmp_path / "demo" / "report.html").stat().st_size > 0
 
