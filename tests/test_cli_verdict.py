@@ -360,7 +360,7 @@ def test_failures_before_the_time_that_is_checked_count(
         for one in served.sessions:
             if one["id"] in theirs:
                 served.rewrite({**one, "status": "terminated", "archived_at": None})
-        for words, pages in (([], None), (["--offline"], 0), (["--refresh"], 1)):
+        for words, pages in (([], None), (["--refresh"], 1)):
             served.requests.clear()
             main(["check", "--json", *words])
             asked = sum(one.path == "/deployment_runs" for one in served.requests)
