@@ -154,6 +154,11 @@ def test_the_shell_can_complete() -> None:
         [sys.executable, "-m", "qoderdata"], env=environment, capture_output=True, text=True, check=False
     )
     assert {line.partition(",")[2] for line in done.stdout.splitlines()} == {"runs", "report"}
+    # A shell completes names of files and folders by itself, where it is told to.
+    paths = [one for leaf in LEAVES.values() for one in leaf.params if one.metavar in {"FILE", "DIR"}]
+    assert len(paths) > 20
+    kinds = [one.shell_complete(click.Context(commands), "x")[0].type for one in paths]
+    assert set(kinds) == {"file", "dir"}
 
 
 @pytest.mark.parametrize("ending", [signal.SIGINT, signal.SIGTERM])

@@ -26,7 +26,7 @@ _TABLES = {
 
 @options.command("export", example="qoderdata export failures failures.csv")
 @click.argument("what", metavar="TABLE", type=click.Choice(list(_TABLES)))
-@click.argument("path", metavar="FILE", callback=options.table_path)
+@click.argument("path", metavar="FILE", type=options.PATH, callback=options.table_path)
 @options.span_option("--horizon", "Length of time to look ahead, for triggers (default 7D).", default="7D")
 @options.time_option("--start", "Begin of that time, for triggers and lints, with its zone (default: now).")
 @options.deployment_filters()

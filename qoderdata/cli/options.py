@@ -34,6 +34,8 @@ if TYPE_CHECKING:
     _Option = tuple[str, dict[str, Any]]
 
 _WRITERS = (".csv", ".parquet")
+#: The name of a file or folder, which a shell completes; whether it can be used is found out elsewhere.
+PATH = click.Path(readable=False)
 #: The exit code of a command that found what it was asked to look for.
 FOUND = 1
 #: What messages of the library say to callers in Python, and what they say here.

@@ -45,7 +45,11 @@ _destination = options.gather(
     "destination",
     Destination,
     options.option(
-        "--out", metavar="FILE", callback=options.table_path, help="Write to this .parquet or .csv file."
+        "--out",
+        metavar="FILE",
+        type=options.PATH,
+        callback=options.table_path,
+        help="Write to this .parquet or .csv file.",
     ),
     options.option("--json", is_flag=True, help="Say what was done as JSON."),
     group="Output",

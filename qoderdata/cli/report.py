@@ -37,7 +37,7 @@ def _page_path(ctx: click.Context, param: click.Parameter, value: str) -> Path |
 
 
 @options.command("report", example="qoderdata report report.html --runs --by team --tz Asia/Shanghai")
-@click.argument("path", metavar="FILE", callback=_page_path)
+@click.argument("path", metavar="FILE", type=options.PATH, callback=_page_path)
 @click.option("--runs", "with_runs", is_flag=True, help="Add runs: headline, changes, errors, missed triggers.")
 @click.option("--costs", "with_costs", is_flag=True, help="Add what sessions of 90 days cost, and will cost.")
 @click.option(

@@ -15,7 +15,7 @@ import click
 
 import qoderdata as qd
 from qoderdata.cli import output
-from qoderdata.cli.options import filters_given, gather, option
+from qoderdata.cli.options import PATH, filters_given, gather, option
 from qoderdata.errors import CacheError, NotFoundError, PermissionDeniedError, UnknownOutcomesWarning
 
 if TYPE_CHECKING:
@@ -157,7 +157,9 @@ _CONNECTION = (
     option("--workspace", metavar="ID", help="The workspace to read."),
 )
 _CACHE = (
-    option("--cache-dir", metavar="DIR", help="Folder where answers are stored; else QODERDATA_CACHE_DIR."),
+    option(
+        "--cache-dir", type=PATH, metavar="DIR", help="Folder where answers are stored; else QODERDATA_CACHE_DIR."
+    ),
     option("--max-age", metavar="AGE", help="Greatest age of a stored answer (default 15min; names 1D)."),
     option("--offline", is_flag=True, help="Never ask the service: use what is stored, of any age."),
 )
