@@ -314,6 +314,7 @@ def test_what_goes_wrong_here_is_one_line_and_its_code(
     [
         ("nonsense", "No such command 'nonsense'"),
         ("explore", "Did you mean 'export'? See `qoderdata --help`"),
+        ("chek", "(Did you mean one of: 'cache', 'check'?) See `qoderdata --help`"),
         ("failures --nonsense", "No such option"),
         ("export failures x.docx", "must end with .csv or .parquet"),
         ("pull deployments --out x.txt", "must end with .csv or .parquet"),

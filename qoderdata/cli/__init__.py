@@ -118,7 +118,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         except click.UsageError as error:
             path = "qoderdata" if error.ctx is None else error.ctx.command_path
             message = error.format_message().rstrip(".")
-            link = " See" if message.endswith("?") else "; see"
+            link = " See" if message.endswith(("?", "?)")) else "; see"
             output.note(f"{message}{link} `{path} --help`")
             return _USAGE
         except (exceptions.QoderdataError, ValueError, OSError) as error:
