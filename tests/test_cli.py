@@ -362,7 +362,7 @@ def test_a_command_line_that_makes_no_sense_is_one_line_and_code_2(
     assert main(words.split()) == 2
     captured = capsys.readouterr()
     assert captured.out == ""
-    assert re.fullmatch(r"qoderdata: .+(; see|\? See) `qoderdata.* --help`\n", captured.err)
+    assert re.fullmatch(r"qoderdata: .+(; see|\?\)? See) `qoderdata.* --help`\n", captured.err)
     assert told in captured.err
 
 
