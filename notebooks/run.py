@@ -10,9 +10,13 @@ import os
 import re
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import nbformat
 from nbclient import NotebookClient
+
+if TYPE_CHECKING:
+    from jupyter_client.manager import KernelManager
 
 FOLDER = Path(__file__).parent
 _PATIENCE_SECONDS = 600
@@ -29,12 +33,21 @@ def read(path: Path) -> nbformat.NotebookNode:
     return nbformat.read(path, as_version=4)
 
 
-def run(path: Path) -> nbformat.NotebookNode:
-    """Execute a notebook on the sandbox, in a fresh kernel, and give it with its outputs."""
+def run(path: Path, kernel: KernelManager | None = None) -> nbformat.NotebookNode:
+    """Execute a notebook on the sandbox, and give it with its outputs.
+
+    ``None``: in a fresh kernel. A `kernel` that is given runs one notebook after the other, each without the names
+    of those before, and is left running.
+    """
     book = read(path)
+    book.cells.append(nbformat.v4.new_code_cell("%reset -f"))
     environment = {name: value for name, value in os.environ.items() if not name.startswith("QODER")}
-    client = NotebookClient(book, timeout=_PATIENCE_SECONDS, resources={"metadata": {"path": str(FOLDER)}})
+    folder = {"metadata": {"path": str(FOLDER)}}
+    client = NotebookClient(book, km=kernel, timeout=_PATIENCE_SECONDS, resources=folder)
     client.execute(env=environment)
+    if client.kc is not None:  # that of a kernel that goes on
+        client.kc.stop_channels()
+    del book.cells[-1]
     for cell in book.cells:
         cell.metadata.pop("execution", None)
         if cell.cell_type == "code":

@@ -56,7 +56,8 @@ _REPEATED = 40
 def check_ending(path: str | Path, endings: Sequence[str], *, what: str) -> None:
     """Raise `ValueError` unless a file's name ends in a way that fits what is written to it.
 
-    A name without any ending says nothing, and passes; so does what is not a regular file.
+    A name without any ending says nothing, and passes; so does what is not a regular file. What is no name at all
+    is a `TypeError`.
 
     Examples
     --------
@@ -64,6 +65,8 @@ def check_ending(path: str | Path, endings: Sequence[str], *, what: str) -> None
     Traceback (most recent call last):
     ValueError: 'fleet.pdf': a report is an HTML page; give a name that ends in .html or .htm
     """
+    if not isinstance(path, str | os.PathLike):
+        raise TypeError(f"path is a {type(path).__name__}; give the name of a file, after the frame")
     name = Path(path).name
     fits = name.lower().endswith(tuple(endings))
     if not fits and Path(name).suffix and not _is_special(Path(path)):
@@ -107,8 +110,10 @@ def replace(
         finally:
             os.close(descriptor)
         beside.replace(target)
-    except BaseException:
+    except BaseException as error:
         beside.unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.filename is None:
+            error.add_note(f"({target} was not written)")
         raise
 
 

@@ -312,10 +312,11 @@ def test_colours_are_for_a_terminal_that_wants_them(
     assert main(["runs", "--since", "all", "--streaks"]) == 0
     coloured = capsys.readouterr().out
     assert "\x1b[31m" in coloured
-    monkeypatch.setenv("NO_COLOR", "1")
-    assert main(["runs", "--since", "all", "--streaks"]) == 0
-    assert capsys.readouterr().out == re.sub(r"\x1b\[[0-9;]*m", "", coloured)
-    monkeypatch.delenv("NO_COLOR")
+    for name, value in (("NO_COLOR", "1"), ("TERM", "dumb")):
+        with monkeypatch.context() as patch:
+            patch.setenv(name, value)
+            assert main(["runs", "--since", "all", "--streaks"]) == 0
+        assert capsys.readouterr().out == re.sub(r"\x1b\[[0-9;]*m", "", coloured)
     monkeypatch.setenv("FORCE_COLOR", "1")
     monkeypatch.setattr(sys.stdout, "isatty", lambda: False)
     assert main(["runs", "--since", "all", "--streaks"]) == 0
@@ -510,7 +511,7 @@ def test_what_stores_nothing_or_ends_by_being_interrupted_says_nothing(
 
 
 def test_an_unreachable_service_says_what_the_command_is_doing(
-    terminal: Callable[[], None], capsys: pytest.CaptureFixture[str]
+    terminal: Callable[[], None], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     arguments = ["failures", "--base-url", "http://127.0.0.1:9"]
     assert main(arguments) == 5
@@ -521,6 +522,9 @@ def test_an_unreachable_service_says_what_the_command_is_doing(
     assert len(retries) == 4
     assert all("Trying again in" in line for line in retries)
     assert last.startswith("qoderdata: ")
+    monkeypatch.setenv("TERM", "dumb")
+    assert main(arguments) == 5
+    assert "\x1b" not in capsys.readouterr().err
 
 
 def test_an_error_cannot_steer_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:

@@ -29,7 +29,7 @@ from rich.console import Console
 
 import qoderdata as qd
 from qoderdata.cli import main, screen
-from qoderdata.cli.options import Service
+from qoderdata.cli.service import Service
 from qoderdata.overview import overview
 from qoderdata.sandbox import Sandbox
 

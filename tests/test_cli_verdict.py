@@ -342,7 +342,10 @@ def test_doubtful_outcomes_count_by_their_share(
 def test_failures_before_the_time_that_is_checked_count(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The newest edition gives no counters, and one that starts once a month has one run in the 30 days."""
+    """The newest edition gives no counters, and one that starts once a month has one run in the 30 days.
+
+    The newest run says that it failed; of the others only their sessions tell. Nothing is asked for twice.
+    """
     with account(monkeypatch, deployments=25, runs=250, edition="D") as served:
         active = {
             one["id"] for one in served.deployments if (one["status"], one["archived_at"]) == ("active", None)
@@ -351,10 +354,17 @@ def test_failures_before_the_time_that_is_checked_count(
         old = {one["deployment_id"]: 0 for one in served.runs if one["created_at"] < before}
         rare = next(id_ for id_ in old if id_ in active)
         runs = [one for one in served.runs if one["deployment_id"] == rare]
-        for one in runs:
-            served.rewrite({**one, "session_id": None, "error": {"type": "unknown_error", "message": "x"}})
-        for words in ([], ["--offline"]):
+        newest, *others = runs
+        served.rewrite({**newest, "session_id": None, "error": {"type": "unknown_error", "message": "x"}})
+        theirs = {one["session_id"] for one in others}
+        for one in served.sessions:
+            if one["id"] in theirs:
+                served.rewrite({**one, "status": "terminated", "archived_at": None})
+        for words, pages in (([], None), (["--refresh"], 1)):
+            served.requests.clear()
             main(["check", "--json", *words])
+            asked = sum(one.path == "/deployment_runs" for one in served.requests)
+            assert pages in {None, asked}
             found = {one["deployment_id"]: one for one in json.loads(capsys.readouterr().out)}
             assert found[rare]["kind"] == "failing"
             assert f"failed {len(runs)} times in a row, the last one with unknown_error" in found[rare]["detail"]

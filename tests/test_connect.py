@@ -75,3 +75,23 @@ def test_the_sandbox_ends_with_the_process() -> None:
     )
     assert done.stdout.startswith("http://127.0.0.1:")
     assert "UserWarning: this is a sandbox" in done.stderr
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        qd.load_deployments,
+        lambda **given: qd.load_deployments(as_of="1D", **given),
+        qd.load_runs,
+        qd.load_sessions,
+        qd.load_agents,
+        qd.load_environments,
+        lambda client: qd.load_events("sess_1", client=client),
+        qd.snapshots,
+        qd.load_snapshots,
+    ],
+)
+def test_both_that_it_returns_are_no_client(call: Any) -> None:  # noqa: ANN401 - a function
+    """`client = qd.connect()` is easily written."""
+    with pytest.raises(TypeError, match=r"^client is a tuple; give Client\(pat=…\), or the first of the two"):
+        call(client=(object(), pd.Timestamp(NOW)))

@@ -93,8 +93,8 @@ def test_code_on_a_page_runs_from_top_to_bottom(
 
 @pytest.fixture(scope="module")
 def account() -> Iterator[dict[str, str]]:
-    """Serve an account up to now, and return the environment that leads to it."""
-    with Sandbox(deployments=60, seed=7, now=datetime.now(UTC)) as sandbox:
+    """Serve an account up to now, of the newest edition, and return the environment that leads to it."""
+    with Sandbox(deployments=60, seed=7, now=datetime.now(UTC), edition="D") as sandbox:
         yield {"QODER_ACCESS_TOKEN": sandbox.pat, "QODER_BASE_URL": sandbox.base_url}
 
 

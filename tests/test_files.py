@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import builtins
+import errno
 import os
 import signal
 import socket
@@ -247,6 +248,18 @@ class TestSpecialFiles:
         assert (out.read_bytes() if into == "file" else done.stdout) == b"before\nnew\nafter\n"
 
 
+def test_a_full_disk_is_told_with_the_name_of_the_file(tmp_path: Path) -> None:
+    """Arrow's error has none."""
+
+    def write(_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with pytest.raises(OSError, match="No space") as caught:
+        replace(tmp_path / "file.csv", write)
+    assert caught.value.__notes__ == [f"({tmp_path / 'file.csv'} was not written)"]
+    assert list(tmp_path.iterdir()) == []
+
+
 class TestEnding:
     @pytest.mark.parametrize("name", ["a.html", "A.HTM", "of 2026.06.html", "no ending", ".html", "/dev/stdout"])
     def test_fits(self, name: str) -> None:
@@ -256,6 +269,11 @@ class TestEnding:
     def test_does_not_fit(self, name: str) -> None:
         with pytest.raises(ValueError, match=rf"{name}.*a name that ends in \.html or \.htm$"):
             check_ending(name, [".html", ".htm"], what="a report is an HTML page")
+
+    def test_no_name_at_all(self) -> None:
+        """Arguments are easily swapped: `write_report("report.html", df)`."""
+        with pytest.raises(TypeError, match="path is a list; give the name of a file"):
+            check_ending([], [".html"], what="a report is an HTML page")  # type: ignore[arg-type]
 
 
 @pytest.fixture(params=["local", "url"])

@@ -15,6 +15,7 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 import yaml  # type: ignore[import-untyped] # comes with Dask, without types
 from packaging.requirements import Requirement
@@ -136,9 +137,13 @@ def test_the_command_works_in_a_fresh_environment(environment: Path, tmp_path: P
     assert script == PROJECT["name"]
     command = environment / "bin" / script
     assert run(command, "--version", cwd=tmp_path).split() == ["qoderdata", qoderdata.__version__]
-    printed = run(command, "demo", "--out", tmp_path / "demo", cwd=tmp_path, QODERDATA_CACHE_DIR=str(tmp_path))
-    assert "report.html" in printed
-    assert (tmp_path / "demo" / "report.html").stat().st_size > 0
+    demo = [command, "demo", "--deployments", "20", "--out", tmp_path / "demo"]
+    printed = run(*demo, cwd=tmp_path, QODERDATA_CACHE_DIR=str(tmp_path))
+    written = {Path(line.strip()) for line in printed.split("Written:\n")[1].splitlines() if line[:2] == "  "}
+    assert written == {path for path in (tmp_path / "demo").iterdir() if path.is_file()}
+    assert {path.suffix for path in written} == {".csv", ".html", ".parquet", ".png"}
+    assert all(path.stat().st_size > 0 for path in written)
+    assert set(pd.read_parquet(tmp_path / "demo" / "runs.parquet")["status_from"].dropna()) == {"service"}
 
 
 def test_a_pull_and_a_report_work_in_a_fresh_environment(environment: Path, tmp_path: Path) -> None:

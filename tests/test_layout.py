@@ -21,6 +21,7 @@ ADDED = {
     "stores of version 0.1": ["store/upgrade.py"],
     "a client or a sandbox in one line": ["connect.py"],
     "names instead of ids on the command line": ["cli/grouping.py"],
+    "one service and one cache for all commands": ["cli/service.py"],
     "costs": ["cli/costs.py", "cli/forecast.py", "forecast.py", "plots/cost_plots.py", "summaries/costs.py"],
     "what changed": [
         "cli/changes.py", "cli/compare.py", "history.py", "load/deployment_history.py", "summaries/comparison.py",

@@ -1,4 +1,4 @@
-"""Each notebook runs from top to bottom in a fresh kernel, and what is committed is what the code gives."""
+"""Each notebook runs from top to bottom, and what is committed, from a fresh kernel, is what the code gives."""
 
 from __future__ import annotations
 
@@ -9,7 +9,10 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from types import ModuleType
+
+    from jupyter_client.manager import KernelManager
 
 FOLDER = Path(__file__).parents[1] / "notebooks"
 
@@ -23,6 +26,17 @@ def runner() -> ModuleType:
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+@pytest.fixture(scope="module")
+def kernel() -> Iterator[KernelManager]:
+    """Give one kernel to all notebooks: a start and its imports take longer than what most of them do."""
+    from jupyter_client.manager import KernelManager  # noqa: PLC0415 - slow to import
+
+    manager = KernelManager(kernel_name="python3")
+    yield manager
+    if manager.has_kernel:
+        manager.shutdown_kernel(now=True)
 
 
 NOTEBOOKS = sorted(FOLDER.glob("*.ipynb"))
@@ -42,8 +56,8 @@ SLOW = "05-beyond-one-machine"
     [pytest.param(path, marks=pytest.mark.long) if path.stem == SLOW else path for path in NOTEBOOKS],
     ids=lambda path: path.stem,
 )
-def test_numbers_and_tables_are_what_the_code_gives(runner: ModuleType, path: Path) -> None:
-    assert runner.outputs(runner.run(path)) == runner.outputs(runner.read(path))
+def test_numbers_and_tables_are_what_the_code_gives(runner: ModuleType, kernel: KernelManager, path: Path) -> None:
+    assert runner.outputs(runner.run(path, kernel)) == runner.outputs(runner.read(path))
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)

@@ -3,6 +3,7 @@
 | question | file |
 |---|---|
 | which options do commands share, and what becomes of their values? | `options` |
+| which service and cache does a command use, and what does it load from them? | `service` |
 | what does `--by` mean, and how do ids get their names? | `grouping` |
 | how is a table, CSV, JSON or Markdown printed? | `output` |
 | how is the live view of `top` drawn, and how are its keys read? | `screen` |
@@ -117,7 +118,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         except click.UsageError as error:
             path = "qoderdata" if error.ctx is None else error.ctx.command_path
             message = error.format_message().rstrip(".")
-            link = " See" if message.endswith("?") else "; see"
+            link = " See" if message.endswith(("?", "?)")) else "; see"
             output.note(f"{message}{link} `{path} --help`")
             return _USAGE
         except (exceptions.QoderdataError, ValueError, OSError) as error:
@@ -189,7 +190,8 @@ class _Lines(logging.Handler):
         for error in record.args or ():
             if isinstance(error, Exception):
                 text = text.replace(str(error), _error_text(error, self._command))
-        erase = "\r\x1b[K" if sys.stderr.isatty() else ""  # a progress bar draws itself again
+        # A progress bar draws itself again.
+        erase = "\r\x1b[K" if sys.stderr.isatty() and not output.is_dumb() else ""
         print(erase + output.escape_controls(" ".join(text.split())), file=sys.stderr)
 
 

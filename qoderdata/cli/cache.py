@@ -17,7 +17,9 @@ _KIBI = 1024
 
 @options.command("cache", example="qoderdata cache --json")
 @click.argument("action", metavar="[show|clear]", type=click.Choice(["show", "clear"]), default="show")
-@click.option("--cache-dir", metavar="DIR", help="Folder of the cache; else QODERDATA_CACHE_DIR.")
+@click.option(
+    "--cache-dir", type=options.PATH, metavar="DIR", help="Folder of the cache; else QODERDATA_CACHE_DIR."
+)
 @click.option("--json", "as_json", is_flag=True, help="Print as JSON.")
 def cache(action: str, *, cache_dir: str | None, as_json: bool) -> None:
     """Show where answers are stored and how big they are; or clear.

@@ -9,6 +9,7 @@ import click
 import qoderdata as qd
 from qoderdata.cli import options
 from qoderdata.cli.output import DEPLOYMENT, Output, TableColumn
+from qoderdata.cli.service import Service, service_options
 from qoderdata.errors import CacheError
 from qoderdata.formatting import format_time
 
@@ -23,9 +24,9 @@ if TYPE_CHECKING:
     metavar="TIME|AGE",
     help="Compare with the last snapshot at or before then (default 7D); where there is none, with the first.",
 )
-@options.service
+@service_options
 @options.output_form(times="of the times shown")
-def changes(*, since: str, service: options.Service, result: Output) -> None:
+def changes(*, since: str, service: Service, result: Output) -> None:
     """Show what changed in the deployments since an earlier time.
 
     Each pull of the whole list stores a snapshot; this compares one with the present. A change that was undone in
@@ -49,7 +50,7 @@ def changes(*, since: str, service: options.Service, result: Output) -> None:
     result.print_frame(found, columns, empty=f"nothing changed since {at}", notes=[f"since the snapshot of {at}"])
 
 
-def _before(service: options.Service, since: str) -> tuple[pd.DataFrame | None, bool]:
+def _before(service: Service, since: str) -> tuple[pd.DataFrame | None, bool]:
     """Return the frame to compare with, and whether it has archived deployments."""
     account = service.account
     for is_archived in (True, False):

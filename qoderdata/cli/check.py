@@ -10,6 +10,7 @@ import click
 import qoderdata as qd
 from qoderdata.cli import options
 from qoderdata.cli.output import MINOR, Output, TableColumn
+from qoderdata.cli.service import Service, run_service_options
 from qoderdata.formatting import counted, format_time
 from qoderdata.parsing import parse_span
 
@@ -33,14 +34,14 @@ _LEAST = timedelta(days=30)
 @options.share_option(
     "--doubtful", "Share of outcomes that may be assumed or unknown (default 0.05).", default=0.05, most=1
 )
-@options.service_of_runs
+@run_service_options
 @options.output_form(times="of the times shown")
 def check(
     *,
     fail_on: str,
     since: str,
     recent: str,
-    service: options.Service,
+    service: Service,
     result: Output,
     **thresholds: Any,  # noqa: ANN401 - those of the library's `check`
 ) -> int:

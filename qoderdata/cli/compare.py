@@ -13,6 +13,7 @@ from qoderdata import parsing
 from qoderdata.cli import grouping, options
 from qoderdata.cli.output import Output, TableColumn
 from qoderdata.cli.runs import RATES_OF
+from qoderdata.cli.service import Service, run_service_options
 from qoderdata.formatting import MISSING, format_milliseconds, format_percent, format_time
 
 
@@ -21,7 +22,7 @@ from qoderdata.formatting import MISSING, format_milliseconds, format_percent, f
 @options.span_option("--recent", "The recent period (default 7D).", default="7D", may_be_zero=False)
 @options.span_option("--baseline", "The period before it (default: as long).", may_be_zero=False)
 @click.option("--until", metavar="TIME|AGE", help="The end of the recent period (default: now).")
-@options.service_of_runs
+@run_service_options
 @options.output_form(times="of the times shown")
 def compare(
     by: tuple[str, ...],
@@ -29,7 +30,7 @@ def compare(
     recent: str,
     baseline: str | None,
     until: str | None,
-    service: options.Service,
+    service: Service,
     result: Output,
 ) -> None:
     """Compare failure rates of runs with those of the period before.

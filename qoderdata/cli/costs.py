@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import qoderdata as qd
 from qoderdata.cli import grouping, options
 from qoderdata.cli.output import Output, TableColumn, columns_where_any, count, window_columns
+from qoderdata.cli.service import Service, service_options
 from qoderdata.formatting import MISSING, counted, format_credits, format_percent
 
 if TYPE_CHECKING:
@@ -17,14 +18,14 @@ if TYPE_CHECKING:
 @grouping.by_option("sessions", "Group by (default deployment)")
 @options.freq_option("1D or 1W")
 @options.window(since="30D", what="Created")
-@options.service
+@service_options
 @options.output_form(times="of windows")
 def costs(
     by: tuple[str, ...],
     *,
     freq: str | None,
     window: dict[str, Any],
-    service: options.Service,
+    service: Service,
     result: Output,
 ) -> None:
     """Show what sessions cost, in credits.

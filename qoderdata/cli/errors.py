@@ -10,6 +10,7 @@ import click
 import qoderdata as qd
 from qoderdata.cli import grouping, options
 from qoderdata.cli.output import MINOR, Output, TableColumn, count
+from qoderdata.cli.service import Service, run_service_options
 from qoderdata.formatting import format_percent, format_time
 
 _REACH = timedelta(days=14)
@@ -20,14 +21,14 @@ _SHORT = "less than 14 days of runs cannot tell which errors are new"
 @grouping.by_option("runs", "Group by (default: all together)")
 @click.option("--new", "only_new", is_flag=True, help="Only errors first seen in the last 7 days.")
 @options.run_window()
-@options.service_of_runs
+@run_service_options
 @options.output_form(times="of the times shown")
 def errors(
     by: tuple[str, ...],
     *,
     only_new: bool,
     window: dict[str, Any],
-    service: options.Service,
+    service: Service,
     result: Output,
 ) -> None:
     """Group the errors of failed runs by message, and mark new ones.

@@ -11,6 +11,7 @@ import click
 import qoderdata as qd
 from qoderdata.cli import options
 from qoderdata.cli.output import Output, TableColumn, format_seconds, note
+from qoderdata.cli.service import Service, connection_options
 from qoderdata.formatting import one_line, truncate
 
 #: How much of one event's text and of its type a table shows, in columns of the terminal.
@@ -22,9 +23,9 @@ _LONGEST, _LONGEST_TYPE = 400, 40
 @click.option(
     "--type", "types", multiple=True, metavar="TYPE", help="Only events of this type, such as session.error."
 )
-@options.connection
+@connection_options
 @options.output_form(times="of the times shown")
-def events(id: str, *, types: tuple[str, ...], service: options.Service, result: Output) -> None:  # noqa: A002 - click's name
+def events(id: str, *, types: tuple[str, ...], service: Service, result: Output) -> None:  # noqa: A002 - click's name
     """Show what happened in a run's session, or in a session.
 
     Of too many events, the last are shown. `qoderdata errors --json` and `qoderdata unusual --json` tell ids of

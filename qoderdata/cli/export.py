@@ -9,6 +9,7 @@ import click
 import qoderdata as qd
 from qoderdata.cli import options
 from qoderdata.cli.output import echo
+from qoderdata.cli.service import Service, run_service_options
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -25,11 +26,11 @@ _TABLES = {
 
 @options.command("export", example="qoderdata export failures failures.csv")
 @click.argument("what", metavar="TABLE", type=click.Choice(list(_TABLES)))
-@click.argument("path", metavar="FILE", callback=options.table_path)
+@click.argument("path", metavar="FILE", type=options.PATH, callback=options.table_path)
 @options.span_option("--horizon", "Length of time to look ahead, for triggers (default 7D).", default="7D")
 @options.time_option("--start", "Begin of that time, for triggers and lints, with its zone (default: now).")
 @options.deployment_filters()
-@options.service_of_runs
+@run_service_options
 def export(
     what: str,
     path: Path,
@@ -37,7 +38,7 @@ def export(
     horizon: str,
     start: str | None,
     filters: dict[str, Any],
-    service: options.Service,
+    service: Service,
 ) -> None:
     """Write a TABLE to a .csv or .parquet FILE.
 

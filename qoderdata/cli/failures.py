@@ -8,6 +8,7 @@ from typing import Any
 import qoderdata as qd
 from qoderdata.cli import grouping, options
 from qoderdata.cli.output import Output, TableColumn, count
+from qoderdata.cli.service import Service, run_service_options
 from qoderdata.formatting import counted, format_interval, format_percent, format_time
 
 
@@ -16,7 +17,7 @@ from qoderdata.formatting import counted, format_interval, format_percent, forma
 @options.fail_over_option("Exit with 1 if the rate of a group is above RATE, a share from 0 to 1, such as 0.2.")
 @options.number_option("--min-runs", "Leave out groups with fewer runs (default 1).", least=0, default=1)
 @options.deployment_filters()
-@options.service_of_runs
+@run_service_options
 @options.output_form(times="of the times shown")
 def failures(
     by: tuple[str, ...],
@@ -24,7 +25,7 @@ def failures(
     fail_over: float | None,
     min_runs: int,
     filters: dict[str, Any],
-    service: options.Service,
+    service: Service,
     result: Output,
 ) -> int:
     """Show which deployments, agents or teams fail most.

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import qoderdata as qd
 from qoderdata.cli import options
 from qoderdata.cli.output import DEPLOYMENT, Output, TableColumn, count
+from qoderdata.cli.service import Service, service_options
 from qoderdata.formatting import MISSING, counted, format_credits, format_duration, format_percent
 from qoderdata.parsing import parse_span
 
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 @options.time_option("--start", "Begin of that time, with its zone (default: now).")
 @options.window(since="90D", what="Sessions created")
 @options.deployment_filters(archived=False)
-@options.service
+@service_options
 @options.output_form()
 def forecast(
     *,
@@ -28,7 +29,7 @@ def forecast(
     start: str | None,
     window: dict[str, Any],
     filters: dict[str, Any],
-    service: options.Service,
+    service: Service,
     result: Output,
 ) -> None:
     """Show what the next triggers will cost, in credits.

@@ -11,15 +11,17 @@ from typing import TYPE_CHECKING, Any
 import click
 
 import qoderdata as qd
-from qoderdata.cli.options import NO_NAMES, spelled
+from qoderdata.cli.options import spelled
 from qoderdata.cli.output import MINOR, TableColumn, note
+from qoderdata.cli.service import NO_NAMES
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     import pandas as pd
 
-    from qoderdata.cli.options import Decorator, Service
+    from qoderdata.cli.options import Decorator
+    from qoderdata.cli.service import Service
 
 #: The words for what an id stands for, with the column of that id.
 WORDS = {"deployment": "deployment_id", "agent": "agent_id", "environment": "environment_id"}

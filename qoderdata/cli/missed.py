@@ -10,6 +10,7 @@ import click
 import qoderdata as qd
 from qoderdata.cli import options
 from qoderdata.cli.output import DEPLOYMENT, Output, TableColumn
+from qoderdata.cli.service import Service, service_options
 from qoderdata.formatting import format_time
 from qoderdata.parsing import parse_bound, parse_span
 
@@ -19,7 +20,7 @@ from qoderdata.parsing import parse_bound, parse_span
 @click.option("--fail", is_flag=True, help="Exit with 1 if a trigger was certainly missed.")
 @options.window(since="7D", what="Triggered", may_be_all=False)
 @options.deployment_filters(archived=False)
-@options.service
+@service_options
 @options.output_form(times="of the times shown")
 def missed(
     *,
@@ -27,7 +28,7 @@ def missed(
     fail: bool,
     window: dict[str, Any],
     filters: dict[str, Any],
-    service: options.Service,
+    service: Service,
     result: Output,
 ) -> int:
     """Show what should have fired but did not.

@@ -366,6 +366,11 @@ def _markdown_code(text: str) -> str:
     return f"{fence}{room}{text}{room}{fence}"
 
 
+def is_dumb() -> bool:
+    """Return whether a terminal shows the sequences that steer others as characters."""
+    return os.environ.get("TERM") == "dumb"
+
+
 def available_width() -> int | None:
     """Return the width that a table must fit, ``None`` for any: `COLUMNS`, else the terminal's."""
     return shutil.get_terminal_size().columns if sys.stdout.isatty() or os.environ.get("COLUMNS") else None
@@ -441,7 +446,7 @@ def rendered(*parts: RenderableType, least: int = 0) -> str:
     """Return what rich draws as lines that fit the terminal, `least` wide, and are of any width elsewhere."""
     from rich.console import Console  # noqa: PLC0415 - only tables need it
 
-    is_styled = sys.stdout.isatty() and not os.environ.get("NO_COLOR")
+    is_styled = sys.stdout.isatty() and not is_dumb() and not os.environ.get("NO_COLOR")
     drawn = StringIO()
     width = available_width()
     console = Console(

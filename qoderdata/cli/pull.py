@@ -11,6 +11,7 @@ import click
 import qoderdata as qd
 from qoderdata.cli import options
 from qoderdata.cli.output import echo
+from qoderdata.cli.service import Service, run_service_options, service_options
 from qoderdata.formatting import counted
 
 if TYPE_CHECKING:
@@ -44,7 +45,11 @@ _destination = options.gather(
     "destination",
     Destination,
     options.option(
-        "--out", metavar="FILE", callback=options.table_path, help="Write to this .parquet or .csv file."
+        "--out",
+        metavar="FILE",
+        type=options.PATH,
+        callback=options.table_path,
+        help="Write to this .parquet or .csv file.",
     ),
     options.option("--json", is_flag=True, help="Say what was done as JSON."),
     group="Output",
@@ -62,9 +67,9 @@ def pull() -> None:
 
 @pull.command("deployments", example="qoderdata pull deployments --out deployments.parquet")
 @options.deployment_filters()
-@options.service
+@service_options
 @_destination
-def _deployments(*, filters: dict[str, Any], service: options.Service, destination: Destination) -> None:
+def _deployments(*, filters: dict[str, Any], service: Service, destination: Destination) -> None:
     """Pull all deployments.
 
     Most commands need archived ones too: pull with --include-archived before you use them with --offline.
@@ -75,11 +80,9 @@ def _deployments(*, filters: dict[str, Any], service: options.Service, destinati
 @pull.command("runs", example="qoderdata pull runs --since 30D --out runs.parquet")
 @_deployment("runs")
 @options.run_window(since=None)
-@options.service_of_runs
+@run_service_options
 @_destination
-def _runs(
-    *, deployment: str | None, window: dict[str, Any], service: options.Service, destination: Destination
-) -> None:
+def _runs(*, deployment: str | None, window: dict[str, Any], service: Service, destination: Destination) -> None:
     """Pull the runs of all deployments, or what is new of them."""
     destination.take(service.runs({"deployment_id": deployment, **window}), "runs")
 
@@ -88,14 +91,14 @@ def _runs(
 @_deployment("sessions")
 @click.option("--agent", metavar="ID|NAME", help="Only sessions of this agent.")
 @options.window(since=None, what="Created")
-@options.service
+@service_options
 @_destination
 def _sessions(
     *,
     deployment: str | None,
     agent: str | None,
     window: dict[str, str | None],
-    service: options.Service,
+    service: Service,
     destination: Destination,
 ) -> None:
     """Pull all sessions with their cost, or what is new of them."""
@@ -104,16 +107,16 @@ def _sessions(
 
 
 @pull.command("agents", example="qoderdata pull agents --out agents.csv")
-@options.service
+@service_options
 @_destination
-def _agents(*, service: options.Service, destination: Destination) -> None:
+def _agents(*, service: Service, destination: Destination) -> None:
     """Pull all agents, archived ones too."""
     destination.take(service.load(qd.load_agents), "agents")
 
 
 @pull.command("environments", example="qoderdata pull environments --out environments.csv")
-@options.service
+@service_options
 @_destination
-def _environments(*, service: options.Service, destination: Destination) -> None:
+def _environments(*, service: Service, destination: Destination) -> None:
     """Pull all environments, archived ones too."""
     destination.take(service.load(qd.load_environments), "environments")

@@ -12,6 +12,7 @@ import qoderdata as qd
 from qoderdata import parsing
 from qoderdata.cli import grouping, options
 from qoderdata.cli.output import echo
+from qoderdata.cli.service import Service, run_service_options
 from qoderdata.errors import CacheError
 
 if TYPE_CHECKING:
@@ -36,7 +37,7 @@ def _page_path(ctx: click.Context, param: click.Parameter, value: str) -> Path |
 
 
 @options.command("report", example="qoderdata report report.html --runs --by team --tz Asia/Shanghai")
-@click.argument("path", metavar="FILE", callback=_page_path)
+@click.argument("path", metavar="FILE", type=options.PATH, callback=_page_path)
 @click.option("--runs", "with_runs", is_flag=True, help="Add runs: headline, changes, errors, missed triggers.")
 @click.option("--costs", "with_costs", is_flag=True, help="Add what sessions of 90 days cost, and will cost.")
 @click.option(
@@ -51,7 +52,7 @@ def _page_path(ctx: click.Context, param: click.Parameter, value: str) -> Path |
 @options.tz_option("of the times shown")
 @options.run_window()
 @options.deployment_filters(archived=False)
-@options.service_of_runs
+@run_service_options
 def report(
     path: Path,
     *,
@@ -64,7 +65,7 @@ def report(
     tz: str,
     window: dict[str, Any],
     filters: dict[str, Any],
-    service: options.Service,
+    service: Service,
 ) -> None:
     """Write one self-contained HTML page to FILE.
 
@@ -110,7 +111,7 @@ def report(
     echo(f"report written to {path}")
 
 
-def _snapshots(service: options.Service, start: datetime) -> list[pd.DataFrame]:
+def _snapshots(service: Service, start: datetime) -> list[pd.DataFrame]:
     """Return the stored schedules, and the whole snapshot of a week before the start, else the first one."""
     account = {**service.account, "include_archived": True}
     found = service.snapshots(parsing.earlier(start, _MISSED))

@@ -9,6 +9,7 @@ import click
 import qoderdata as qd
 from qoderdata.cli import grouping, options
 from qoderdata.cli.output import Output, TableColumn, columns_where_any, count, window_columns
+from qoderdata.cli.service import Service, run_service_options
 from qoderdata.formatting import format_interval, format_milliseconds, format_percent, format_time
 
 if TYPE_CHECKING:
@@ -34,7 +35,7 @@ _STREAKS_OF_A_PERIOD = "failures before that are not counted; --since all counts
     default=1,
 )
 @options.run_window()
-@options.service_of_runs
+@run_service_options
 @options.output_form(times="of windows and times")
 def runs(
     by: tuple[str, ...],
@@ -45,7 +46,7 @@ def runs(
     fail_over: float | None,
     min_runs: int,
     window: dict[str, Any],
-    service: options.Service,
+    service: Service,
     result: Output,
 ) -> int:
     """Show failure rates of runs over time, with errors or streaks."""

@@ -19,6 +19,7 @@ import click
 import qoderdata as qd
 from qoderdata import errors
 from qoderdata.cli import grouping, options, output, screen
+from qoderdata.cli.service import Service, advice_on_archived, live_service_options
 from qoderdata.parsing import parse_span
 
 if TYPE_CHECKING:
@@ -54,8 +55,8 @@ _MOST_ONCE = 10
 )
 @click.option("--team", default=_TEAM, metavar="KEY", help="The key of metadata with the team (default team).")
 @options.tz_option("of the times shown, whose midnight begins today")
-@options.live_service
-def top(*, once: bool, interval: str, team: str, tz: str, service: options.Service) -> None:
+@live_service_options
+def top(*, once: bool, interval: str, team: str, tz: str, service: Service) -> None:
     """Show live what runs, fires next, fails and is wrong.
 
     It also shows what today cost, and ends with q.
@@ -82,7 +83,7 @@ def top(*, once: bool, interval: str, team: str, tz: str, service: options.Servi
 class _Reader:
     """Reads what is new, each list no more often than its requests allow, and keeps what was read."""
 
-    def __init__(self, service: options.Service, every: timedelta, *, tz: str, team: str) -> None:
+    def __init__(self, service: Service, every: timedelta, *, tz: str, team: str) -> None:
         self._service = service
         self._client = service.client()
         self._every = every
@@ -100,7 +101,7 @@ class _Reader:
         account = {**self._service.account, "client": self._client, "progress": progress, "offline": offline}
         max_age: dict[str, Any] = {} if self._service.max_age is None else {"max_age": self._service.max_age}
         whole: dict[str, Any] = {"include_archived": True}
-        with options.advice_on_archived(whole):
+        with advice_on_archived(whole):
             self._keep_deployments(qd.load_deployments(**whole, **max_age, **account))
         if offline:
             self._load_stored(account)

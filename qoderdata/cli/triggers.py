@@ -9,6 +9,7 @@ import click
 import qoderdata as qd
 from qoderdata.cli import options
 from qoderdata.cli.output import DEPLOYMENT, Output, TableColumn, count, window_columns
+from qoderdata.cli.service import Service, service_options
 from qoderdata.formatting import format_time
 
 
@@ -18,7 +19,7 @@ from qoderdata.formatting import format_time
 @click.option("--include-paused", is_flag=True, help="Treat paused deployments as active.")
 @options.window_option("--load", "Count how many fire in each window of time, such as 1h.")
 @options.deployment_filters(archived=False)
-@options.service
+@service_options
 @options.output_form(times="of the times shown")
 def triggers(
     *,
@@ -27,7 +28,7 @@ def triggers(
     include_paused: bool,
     load: str | None,
     filters: dict[str, Any],
-    service: options.Service,
+    service: Service,
     result: Output,
 ) -> None:
     """Show what fires next."""

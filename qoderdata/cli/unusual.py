@@ -11,6 +11,7 @@ import qoderdata as qd
 from qoderdata import parsing
 from qoderdata.cli import grouping, options
 from qoderdata.cli.output import MINOR, Output, TableColumn
+from qoderdata.cli.service import Service, run_service_options
 from qoderdata.formatting import MISSING, format_milliseconds, format_time
 
 if TYPE_CHECKING:
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
 )
 @options.time_option("--now", "Time up to which unfinished runs have been running (default: when they were read).")
 @options.run_window()
-@options.service_of_runs
+@run_service_options
 @options.output_form(times="of the times shown")
 def unusual(
     *,
@@ -41,7 +42,7 @@ def unusual(
     min_runs: int,
     now: str | None,
     window: dict[str, Any],
-    service: options.Service,
+    service: Service,
     result: Output,
 ) -> None:
     """Show runs that took unusually long or short, or are stuck.

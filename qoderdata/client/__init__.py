@@ -12,6 +12,6 @@ file         question
 
 from __future__ import annotations
 
-from qoderdata.client.client import Client
+from qoderdata.client.client import Client, given_client
 
-__all__ = ["Client"]
+__all__ = ["Client", "given_client"]

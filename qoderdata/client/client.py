@@ -300,6 +300,16 @@ class Client:
             return self._errors.from_unreadable(path, response)
 
 
+def given_client(client: Client | None) -> Client:
+    """Return the client that is given, or that of the environment; what is no client is a `TypeError`."""
+    if client is None:
+        return Client()
+    if not hasattr(client, "identity"):
+        kind = type(client).__name__
+        raise TypeError(f"client is a {kind}; give Client(pat=…), or the first of the two that connect() returns")
+    return client
+
+
 def _read_object(body: bytes) -> dict[str, Any]:
     from qoderdata.decode import jsontext  # noqa: PLC0415 - not needed to make a client
 

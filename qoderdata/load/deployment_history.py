@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from qoderdata import history
-from qoderdata.client import Client
+from qoderdata.client import Client, given_client
 from qoderdata.errors import CacheError
 from qoderdata.files import Folder
 from qoderdata.formatting import format_time
@@ -74,7 +74,7 @@ def snapshots(client: Client | None = None, cache_dir: str | Path | None = None)
     """
     import pandas as pd  # noqa: PLC0415 - slow to import
 
-    client = Client() if client is None else client
+    client = given_client(client)
     rows = []
     for include_archived in (False, True):
         series, files = _listed(client, cache_dir, include_archived=include_archived)
@@ -149,7 +149,7 @@ def load_snapshots(
     unknown = sorted(set(columns or ()) - set(DEPLOYMENTS.names))
     if unknown:
         raise ValueError(f"columns={unknown!r}: a deployments frame has no such column")
-    client = Client() if client is None else client
+    client = given_client(client)
     series, listed = _listed(client, cache_dir, include_archived=include_archived)
     files = [
         file

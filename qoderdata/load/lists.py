@@ -19,7 +19,7 @@ import pyarrow.compute as pc
 
 from qoderdata import cache, history
 from qoderdata.background import gc_paused
-from qoderdata.client import Client
+from qoderdata.client import Client, given_client
 from qoderdata.decode import Decoder, Page
 from qoderdata.errors import APIError, CacheError, CacheWarning, warn
 from qoderdata.files import Folder
@@ -219,7 +219,7 @@ def load_deployments(
         check_refresh(refresh=refresh, offline=offline)
         if refresh:
             raise ValueError("refresh=True asks the service, which does not know as_of; give one of them")
-        client = Client() if client is None else client
+        client = given_client(client)
         table, fetched_at = read_as_of(time, include_archived=include_archived, client=client, cache_dir=cache_dir)
         return _to_frame(filters.apply(table), DEPLOYMENTS, client, fetched_at=fetched_at)
     return _load(
@@ -427,7 +427,7 @@ def load_events(
     from qoderdata.frames import events_to_pandas  # noqa: PLC0415 - imports pandas
 
     path, wanted = events_path(session_id), _event_types(types)
-    client = Client() if client is None else client
+    client = given_client(client)
     params = {"order": "asc"} if wanted is None else {"order": "asc", "types[]": wanted}
     table, done = _read_list(client, EVENTS, path, params)
     if wanted is not None:  # an edition may ignore the parameter
@@ -465,7 +465,7 @@ def _load(
     progress: bool | None = None,
 ) -> pd.DataFrame:
     check_refresh(refresh=refresh, offline=offline)
-    client = Client() if client is None else client
+    client = given_client(client)
     root = Folder(resolve_cache_dir(cache_dir))
     folder = root.folder(cache.FOLDER)
     name = cache.file_name(schema.name, {**client.identity, **filters.params(), **filters.written})

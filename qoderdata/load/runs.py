@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Literal
 
 import pyarrow.compute as pc
 
-from qoderdata.client import Client
+from qoderdata.client import Client, given_client
 from qoderdata.errors import APIError, DataQualityWarning, warn
 from qoderdata.files import Folder
 from qoderdata.formatting import format_duration
@@ -178,7 +178,7 @@ def load_runs(
     )
     age = parse_span(max_age, name="max_age")
     check_refresh(refresh=refresh, offline=offline, may_be_all=True)
-    client = Client() if client is None else client
+    client = given_client(client)
     folder = Folder(resolve_cache_dir(cache_dir))
     freshness = Freshness(now if refresh else now - age, everything=refresh == "all")
     loading = RunLoading(query, client, folder, freshness, progress)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from qoderdata.client import Client
+from qoderdata.client import Client, given_client
 from qoderdata.files import Folder
 from qoderdata.load.refresh import Freshness, RemoteList, Reread
 from qoderdata.load.stored import Query, StoredLoading
@@ -135,7 +135,7 @@ def load_sessions(
             params=asked,
             where=all_of(pc.field(name) == value for name, value in asked.items()),
         ),
-        Client() if client is None else client,
+        given_client(client),
         Folder(resolve_cache_dir(cache_dir)),
         Freshness(now if refresh else now - age, everything=refresh == "all"),
         progress,

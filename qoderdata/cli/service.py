@@ -1,0 +1,187 @@
+"""The service that a command asks, the cache that it keeps, and what commands load from them.
+
+A decorator here adds the options that choose both, and gives them to a command as one `Service`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import warnings
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+import click
+
+import qoderdata as qd
+from qoderdata.cli import output
+from qoderdata.cli.options import PATH, filters_given, gather, option
+from qoderdata.errors import CacheError, NotFoundError, PermissionDeniedError, UnknownOutcomesWarning
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from datetime import datetime
+
+    import pandas as pd
+
+_KEPT = "interrupted; runs, sessions and events that were read so far are stored, and are not read again"
+#: What loading a list of names may raise where a command can go on without the names.
+NO_NAMES = (CacheError, NotFoundError, PermissionDeniedError)
+#: The columns that `missed_triggers` takes from snapshots.
+_SCHEDULES = ["id", "status", "updated_at", "schedule_expression", "schedule_timezone"]
+
+
+@dataclass(frozen=True)
+class Service:
+    """The service that is asked, and how old a stored answer may be."""
+
+    base_url: str | None
+    workspace: str | None
+    cache_dir: str | None = None
+    max_age: str | None = None
+    refresh: bool = False
+    refresh_all: bool = False
+    offline: bool = False
+    #: What tells how runs ended, as `load_runs` takes it.
+    outcomes: Literal["auto", "runs", "sessions", "events"] = "auto"
+
+    def __post_init__(self) -> None:
+        refresh = "--refresh" if self.refresh else "--refresh-all" if self.refresh_all else ""
+        if self.offline and refresh:
+            raise click.UsageError(f"{refresh} asks the service and --offline never does; give one of them")
+        if self.max_age is not None and (self.offline or refresh):
+            raise click.UsageError("--max-age has no effect with --refresh, --refresh-all and --offline")
+
+    def client(self, **settings: Any) -> qd.Client:  # noqa: ANN401 - those of the class
+        """Make the client that the options describe."""
+        return qd.Client(base_url=self.base_url, workspace_id=self.workspace, **settings)
+
+    @functools.cached_property
+    def account(self) -> dict[str, Any]:
+        """The client and the cache, as arguments of a loader; the client remembers the greatest page size."""
+        return {"client": self.client(), "cache_dir": self.cache_dir}
+
+    def load(self, load: Callable[..., pd.DataFrame], **filters: Any) -> pd.DataFrame:  # noqa: ANN401 - the loader's own
+        """Call a loader of the library with its filters and these options."""
+        given = {**self.account, "offline": self.offline, "refresh": self.refresh or self.refresh_all}
+        if self.refresh_all and load in (qd.load_runs, qd.load_sessions):  # other lists are always read whole
+            given["refresh"] = "all"
+        if self.max_age is not None:
+            given["max_age"] = self.max_age
+        try:
+            return load(**given | filters)
+        except KeyboardInterrupt as error:
+            if not self.offline:
+                error.add_note(_KEPT)
+            raise
+
+    def load_filtered(
+        self, load: Callable[..., pd.DataFrame], filters: dict[str, Any], *, what: str
+    ) -> pd.DataFrame:
+        """Load a list; an agent may be given by its name. Where nothing passes the filters, say so."""
+        found = self.load(load, **filters)
+        given = filters_given(filters)
+        if len(found) or not given:
+            return found
+        if filters.get("agent_id") is not None:
+            with contextlib.suppress(*NO_NAMES):
+                agents = self.load(qd.load_agents)
+                named = agents["id"][agents["name"] == filters["agent_id"]]
+                if len(named):
+                    found = self.load(load, **filters | {"agent_id": None})
+                    found = found[found["agent_id"].isin(named)].reset_index(drop=True)
+        if found.empty:
+            words = [f"--{name.removesuffix('_id').replace('_', '-')} {value}" for name, value in given.items()]
+            output.note(f"no {what} passes the filters: {' '.join(words)}")
+        return found
+
+    def deployments(self, filters: dict[str, Any] | None = None) -> pd.DataFrame:
+        """Load deployments that pass filters, by default all, archived ones too."""
+        filters = {"include_archived": True} if filters is None else filters
+        with advice_on_archived(filters):
+            return self.load_filtered(qd.load_deployments, filters, what="deployment")
+
+    def runs(self, filters: dict[str, Any]) -> pd.DataFrame:
+        """Load runs; where the time asked for has none, a warning says when the newest was."""
+        filters = {"outcomes": self.outcomes, **filters}
+        if filters.get("deployment_id") is None:
+            return self.load(qd.load_runs, **filters)
+        return self.load_filtered(qd.load_runs, filters, what="run")
+
+    def snapshots(self, since: str | datetime) -> list[pd.DataFrame]:
+        """Return the stored pauses and schedules, from the last snapshot before a time on."""
+        account = {**self.account, "include_archived": True}
+        found = []
+        with contextlib.suppress(CacheError):
+            found.append(qd.load_deployments(as_of=since, **account)[_SCHEDULES])
+        return found + qd.load_snapshots(since, columns=_SCHEDULES, **account)
+
+    def counted_deployments(self, filters: dict[str, Any]) -> pd.DataFrame:
+        """Load deployments; where the service gives no counters at all, count their runs."""
+        deployments = self.deployments(filters)
+        if not lacks_counters(deployments):
+            return deployments
+        return qd.fill_counters(deployments, self.runs({}))
+
+    def with_streaks(self, deployments: pd.DataFrame) -> pd.DataFrame:
+        """Where there are no counters, count all runs: failures in a row may have begun before those just loaded.
+
+        What is new is not asked for again, and no further events are read. Unknown outcomes are not warned of, as
+        no rate is shown.
+        """
+        if not lacks_counters(deployments):
+            return deployments
+        level = "runs" if self.outcomes == "runs" else "sessions"
+        with warnings.catch_warnings(action="ignore", category=UnknownOutcomesWarning):
+            return qd.fill_counters(deployments, self.runs({"outcomes": level, "refresh": False}))
+
+
+def lacks_counters(deployments: pd.DataFrame) -> bool:
+    """Return whether the service gives no counters at all."""
+    return not deployments.empty and not deployments["stats_total_runs"].notna().any()
+
+
+@contextlib.contextmanager
+def advice_on_archived(filters: dict[str, Any]) -> Iterator[None]:
+    """Say how to store the list with archived deployments where it is asked for and not stored."""
+    try:
+        yield
+    except CacheError as error:
+        if filters["include_archived"] and not filters_given(filters):
+            error.add_note("(with archived deployments: `qoderdata pull deployments --include-archived`)")
+        raise
+
+
+_CONNECTION = (
+    option("--base-url", metavar="URL", help="Its base URL; else QODER_MANAGED_BASE_URL, QODER_BASE_URL."),
+    option("--workspace", metavar="ID", help="The workspace to read."),
+)
+_CACHE = (
+    option(
+        "--cache-dir", type=PATH, metavar="DIR", help="Folder where answers are stored; else QODERDATA_CACHE_DIR."
+    ),
+    option("--max-age", metavar="AGE", help="Greatest age of a stored answer (default 15min; names 1D)."),
+    option("--offline", is_flag=True, help="Never ask the service: use what is stored, of any age."),
+)
+_REFRESH = (
+    option("--refresh", is_flag=True, help="Ask the service for what is new, whatever is stored."),
+    option("--refresh-all", is_flag=True, help="Read the whole list again, whatever is stored."),
+)
+_OUTCOMES = option(
+    "--outcomes",
+    group="Which runs",
+    type=click.Choice(["auto", "runs", "sessions", "events"]),
+    default="auto",
+    help="What tells how a run ended: its record, its session, or the session's events (default auto: records "
+    "where they have a status, else sessions).",
+)
+_TOKEN = "token: QODER_ACCESS_TOKEN, else QODER_PAT"  # noqa: S105 - the names of variables
+_STORED = f"Service and cache ({_TOKEN})"
+#: Adds the service and the cache, as `service`.
+service_options = gather("service", Service, *_CONNECTION, *_CACHE, *_REFRESH, group=_STORED)
+#: Adds them with `--outcomes`, for a command that loads runs, as `service`.
+run_service_options = gather("service", Service, _OUTCOMES, *_CONNECTION, *_CACHE, *_REFRESH, group=_STORED)
+#: Adds them without `--refresh`, for a command that asks the service again and again, as `service`.
+live_service_options = gather("service", Service, _OUTCOMES, *_CONNECTION, *_CACHE, group=_STORED)
+#: Adds the service alone, as `service`.
+connection_options = gather("service", Service, *_CONNECTION, group=f"Service ({_TOKEN})")
