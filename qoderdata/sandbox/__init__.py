@@ -7,7 +7,7 @@ Shares nothing with the code that it checks but the cron evaluator.
 
 | file | question |
 |---|---|
-| `sandbox` | how does a test start the sandbox, and let it misbehave? |
+| `sandbox` | how does a test start the sandbox and let it misbehave, and how are answers sent? |
 | `account` | which deployments are there, and when do their schedules fire? |
 | `run_history` | which runs are there, and how long did they take? |
 | `scenarios` | what happened in each session? |
@@ -17,10 +17,9 @@ Shares nothing with the code that it checks but the cron evaluator.
 | `database` | where are the records kept? |
 | `changes` | which records does a test see, and how do they change while somebody reads them? |
 | `endpoints` | which path returns what, and which records does a query string ask for? |
-| `server` | what do responses and faults look like, and how do they go over HTTP? |
 """
 
+from qoderdata.sandbox.endpoints import Request
 from qoderdata.sandbox.sandbox import NOW, Sandbox
-from qoderdata.sandbox.server import Request
 
 __all__ = ["NOW", "Request", "Sandbox"]

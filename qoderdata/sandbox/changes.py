@@ -324,7 +324,7 @@ def _change_session(database: Database, index: int, columns: Mapping[str, Any]) 
 def _start(database: Database, record: Record, session: int, now: int) -> None:
     """Write the start and the session into a run."""
     record["cas_run_extras"] |= {"started_at": stamp(now), "turn_id": f"turn_{uuid7(now, 1)}"}
-    record["session_id"] = database.sessions.ids[database.sessions.columns["leader"][session]]
+    record["session_id"] = database.shared_id(session)
 
 
 def _end(database: Database, record: Record, session: int, *, status: str, now: int) -> None:

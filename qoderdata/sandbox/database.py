@@ -269,6 +269,10 @@ class Database:
         """Return the error of a failed run with this session, up to edition C."""
         return error_in_record(self.session_writer.session(index))
 
+    def shared_id(self, index: int) -> str:
+        """Return the id of the session that stands for one up to edition C."""
+        return self.sessions.ids[int(self.sessions.columns["leader"][index])]
+
     def members(self, index: int, edition: str) -> list[int]:
         """Return the sessions that one stands for in an edition."""
         if edition == "D":
@@ -328,23 +332,15 @@ class Database:
 
     def _run(self, index: int, form: str, changed: Record | None) -> Record:
         """Write a run."""
-        run = {name: int(column[index]) for name, column in self.runs.columns.items()}
+        run: Record = {name: int(column[index]) for name, column in self.runs.columns.items()}
+        run["id"] = self.runs.ids[index]
         deployment, session = self.deployments.ids[run["deployment"]], run["session"]
         refusal = refusal_error(run["refusal"], deployment) if run["refusal"] else None
-        record = changed
-        if record is None:
-            record = run_record(
-                self.fleet,
-                run,
-                identity=self.runs.ids[index],
-                deployment_id=deployment,
-                session_id=None if refusal else self.sessions.ids[self.sessions.columns["leader"][session]],
-                error=(refusal or self.session_error(session)) if run["status"] == FAILED else None,
-            )
-        if form == "C":
-            return record
-        session_id = None if refusal else self.sessions.ids[session]
-        return run_of_d(record, session_id=session_id, error=refusal, scheduled=run["scheduled"])
+        own, shared = (None, None) if refusal else (self.sessions.ids[session], self.shared_id(session))
+        if changed is None:
+            error = (refusal or self.session_error(session)) if run["status"] == FAILED else None
+            changed = run_record(self.fleet, run, deployment, shared, error)
+        return changed if form == "C" else run_of_d(changed, run["scheduled"], own, refusal)
 
     def _session(self, index: int, form: str, _: Record | None) -> Record:
         """Write a session."""

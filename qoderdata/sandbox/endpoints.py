@@ -8,7 +8,7 @@ value is refused.
 from __future__ import annotations
 
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from operator import eq, ge, gt, le, lt
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -19,16 +19,28 @@ from qoderdata.sandbox.database import DEPLOYMENT_STATUSES, Table
 from qoderdata.sandbox.run_history import STATUSES, TRIGGERS
 from qoderdata.sandbox.sample_values import nanoseconds
 from qoderdata.sandbox.scenarios import SESSION_STATUSES
-from qoderdata.sandbox.server import RefusedError
 from qoderdata.sandbox.session_records import OLD_STATUSES
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from qoderdata.sandbox.database import Condition, Database
-    from qoderdata.sandbox.server import Request
 
 
+#: The error type of each status of the service.
+ERROR_TYPES = {
+    400: "invalid_request_error",
+    401: "authentication_error",
+    403: "permission_error",
+    404: "not_found_error",
+    409: "conflict_error",
+    413: "request_too_large",
+    422: "invalid_request_error",
+    429: "rate_limit_error",
+    500: "api_error",
+    501: "feature_not_available",
+    529: "overloaded_error",
+}
 _DEFAULT_LIMIT = 20
 #: Lists that are paged by `page` only.
 _PAGE_ONLY = ("sessions", "agents", "environments")
@@ -77,6 +89,42 @@ _FILTERS = (
     _Filter(("sessions",), "agent_version", "ABCD", "version", "integer"),
     _Filter(("events",), "types[]", "ABCD", "type", "text", np.isin),
 )
+
+
+@dataclass
+class Request:
+    """One request that arrived."""
+
+    #: When it arrived, by `time.monotonic`.
+    at: float
+    method: str
+    #: Without the base URL's path, such as ``"/deployments"``.
+    path: str
+    #: The first value of each parameter.
+    query: dict[str, str]
+    #: Names in lower case. The authorization is among them, hence not shown.
+    headers: dict[str, str] = field(repr=False)
+    #: What was answered; missing where nothing was.
+    status: int | None = None
+    #: What was told to the client.
+    request_id: str | None = None
+    #: All values of each parameter.
+    lists: dict[str, list[str]] = field(default_factory=dict)
+
+
+class RefusedError(Exception):
+    """A request that the service refuses with the error envelope; `param` is the query parameter to blame."""
+
+    def __init__(self, status: int, message: str, param: str | None = None) -> None:
+        super().__init__(message)
+        self.status, self.message, self.param = status, message, param
+
+    def envelope(self) -> dict[str, Any]:
+        """Return the documented envelope, without the request id that newer editions have in it."""
+        error = {"type": ERROR_TYPES[self.status], "message": self.message}
+        if self.param is not None:
+            error["param"] = self.param
+        return {"type": "error", "error": error}
 
 
 @dataclass(frozen=True)
