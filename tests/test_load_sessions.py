@@ -10,8 +10,9 @@ import pandas as pd
 import pytest
 
 from qoderdata.client import Client
+from qoderdata.decode import Decoder
 from qoderdata.errors import AuthenticationError, CacheError
-from qoderdata.frames import flatten_sessions, to_pandas
+from qoderdata.frames import to_pandas
 from qoderdata.load.caches import cache_usage, clear_cache
 from qoderdata.load.scans import scan_sessions
 from qoderdata.load.sessions import REREAD, load_sessions
@@ -35,23 +36,17 @@ def load(sandbox: Sandbox, folder: Path, **options: Any) -> pd.DataFrame:  # noq
     return load_sessions(client=client, cache_dir=folder, progress=False, **options)
 
 
-def pages(sandbox: Sandbox) -> list[dict[str, Any]]:
+def listed(sandbox: Sandbox) -> pd.DataFrame:
     """Read all sessions without this package's loaders."""
     client = Client(pat=sandbox.pat, base_url=sandbox.base_url, min_interval=0)
-    records: list[dict[str, Any]] = []
+    decoder, tables = Decoder(SESSIONS), []
     params = {"include_archived": "true", "limit": "100"}
     while True:
-        page = client.get("/sessions", params, _json)
-        records += page["data"]
-        if not page["has_more"]:
-            return records
-        params["page"] = page["next_page"]
-
-
-def _json(body: bytes) -> Any:  # noqa: ANN401
-    import json  # noqa: PLC0415
-
-    return json.loads(body)
+        page = client.get("/sessions", params, decoder.read_page)
+        tables.append(decoder.to_table(page))
+        if not page.has_more:
+            return to_pandas(decoder.finish(tables), SESSIONS)
+        params["page"] = str(page.next_page)
 
 
 def same(one: pd.DataFrame, other: pd.DataFrame) -> None:
@@ -68,7 +63,7 @@ def _listed(value: Any) -> list[str] | None:  # noqa: ANN401
 
 
 def test_all_sessions_in_the_fewest_requests(sandbox: Sandbox, tmp_path: Path) -> None:
-    truth = flatten_sessions(pages(sandbox))
+    truth = listed(sandbox)
     before = len(sandbox.requests)
     frame = load(sandbox, tmp_path)
     same(frame, truth)
@@ -109,12 +104,12 @@ def test_what_changed_in_the_last_days_is_read_again(tmp_path: Path) -> None:
         load(sandbox, tmp_path)
         created = [run["id"] for run in sandbox.create_runs(3, status="running")]
         frame = load(sandbox, tmp_path, refresh=True)
-        same(frame, flatten_sessions(pages(sandbox)))
+        same(frame, listed(sandbox))
         assert "running" in set(frame["status"].head(3))
         for run in created:
             sandbox.finish_run(run)
         frame = load(sandbox, tmp_path, refresh=True)
-        same(frame, flatten_sessions(pages(sandbox)))
+        same(frame, listed(sandbox))
         assert "running" not in set(frame["status"].head(3))
 
 
@@ -158,8 +153,8 @@ def test_whatever_happens_to_sessions_a_refresh_shows_it(tmp_path: Path, seed: i
             with pytest.raises(AuthenticationError):
                 load(sandbox, tmp_path, refresh="all")
             frame = load(sandbox, tmp_path, refresh=True)
-            listed = flatten_sessions(pages(sandbox))
-            same(frame[frame["id"].isin(listed["id"])].reset_index(drop=True), listed)
+            truth = listed(sandbox)
+            same(frame[frame["id"].isin(truth["id"])].reset_index(drop=True), truth)
 
 
 def test_a_pull_that_was_cut_off_goes_on(tmp_path: Path) -> None:
@@ -170,7 +165,7 @@ def test_a_pull_that_was_cut_off_goes_on(tmp_path: Path) -> None:
         assert "The pages that came are kept: the next call goes on from there." in caught.value.__notes__
         frame = load(sandbox, tmp_path)
         assert frame.attrs["requests"] == -(-len(frame) // 100) - 3
-        same(frame, flatten_sessions(pages(sandbox)))
+        same(frame, listed(sandbox))
         with pytest.raises(CacheError, match="has no sessions"):
             load(sandbox, tmp_path / "nothing", offline=True)
         same(load(sandbox, tmp_path, offline=True), frame)
@@ -188,7 +183,7 @@ def test_a_refresh_that_was_cut_off_reads_again_what_it_would_have(tmp_path: Pat
             sandbox.misbehave("401", at=page)
             with pytest.raises(AuthenticationError):
                 load(sandbox, tmp_path, refresh=True)
-            same(load(sandbox, tmp_path, refresh=refresh), flatten_sessions(pages(sandbox)))
+            same(load(sandbox, tmp_path, refresh=refresh), listed(sandbox))
             assert load(sandbox, tmp_path).attrs["requests"] == 0
 
 
@@ -208,7 +203,7 @@ def test_a_refresh_that_was_cut_off_does_not_move_the_seven_days(tmp_path: Path)
             sandbox.misbehave("401", at=1)
             with pytest.raises(AuthenticationError):
                 load(sandbox, tmp_path, refresh=True)
-        same(load(sandbox, tmp_path, refresh=True), flatten_sessions(pages(sandbox)))
+        same(load(sandbox, tmp_path, refresh=True), listed(sandbox))
 
 
 @pytest.mark.parametrize("engine", ["duckdb", "polars", "dask"])
