@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import json
+import shutil
 import tempfile
 import warnings
 from dataclasses import dataclass, field
@@ -335,13 +337,24 @@ def test_a_kill_costs_at_most_four_requests(page: int, kills: list[int]) -> None
     assert service.requests <= uninterrupted + 4 * killed + 2 * (len(kills) - killed)
 
 
-@pytest.mark.parametrize("moves", range(0, 120, 8))
-def test_a_refresh_that_is_killed_anywhere_shows_neither_half_of_a_fold(moves: int) -> None:
-    """Runs that end in the refresh are rewritten; the frame after the kill has each of them once, old or new."""
-    service = Service(3)
+@pytest.fixture(scope="module")
+def running_runs(tmp_path_factory: pytest.TempPathFactory) -> tuple[Service, Path]:
+    """Store runs that have not ended yet."""
+    service, folder = Service(3), tmp_path_factory.mktemp("running")
     service.create(12, status="running", minutes=200)
+    service.load(str(folder))
+    return service, folder
+
+
+@pytest.mark.parametrize("moves", range(0, 120, 8))
+def test_a_refresh_that_is_killed_anywhere_shows_neither_half_of_a_fold(
+    running_runs: tuple[Service, Path], moves: int
+) -> None:
+    """Runs that end in the refresh are rewritten; the frame after the kill has each of them once, old or new."""
+    known, stored = running_runs
+    service = copy.deepcopy(known)
     with tempfile.TemporaryDirectory() as folder:
-        service.load(folder)
+        shutil.copytree(stored, folder, dirs_exist_ok=True)
         service.create(4, status="completed", minutes=200)
         for place in range(6):
             service.finish(place)

@@ -31,6 +31,13 @@ def sandbox(request: pytest.FixtureRequest) -> Iterator[Sandbox]:
         yield running
 
 
+@pytest.fixture(scope="module")
+def stored(sandbox: Sandbox, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, pd.DataFrame]:
+    """Load all sessions into a folder that tests only read."""
+    folder = tmp_path_factory.mktemp("stored")
+    return folder, load(sandbox, folder)
+
+
 def load(sandbox: Sandbox, folder: Path, **options: Any) -> pd.DataFrame:  # noqa: ANN401
     client = Client(pat=sandbox.pat, base_url=sandbox.base_url, min_interval=0)
     return load_sessions(client=client, cache_dir=folder, progress=False, **options)
@@ -78,25 +85,29 @@ def test_all_sessions_in_the_fewest_requests(sandbox: Sandbox, tmp_path: Path) -
     assert again.attrs["requests"] == 0
 
 
-def test_a_time_costs_its_own_pages_and_more_time_only_what_is_missing(sandbox: Sandbox, tmp_path: Path) -> None:
-    truth = load(sandbox, tmp_path / "all")
+def test_a_time_costs_its_own_pages_and_more_time_only_what_is_missing(
+    sandbox: Sandbox, stored: tuple[Path, pd.DataFrame], tmp_path: Path
+) -> None:
+    _, truth = stored
     since = truth["created_at"].iloc[150]
-    near = load(sandbox, tmp_path / "near", since=since)
+    near = load(sandbox, tmp_path, since=since)
     assert list(near["id"]) == list(truth.loc[truth["created_at"] >= since, "id"])
     assert near.attrs["requests"] <= 3
-    same(load(sandbox, tmp_path / "near"), truth)
-    between = load(sandbox, tmp_path / "near", since=truth["created_at"].iloc[300], until=since)
+    same(load(sandbox, tmp_path), truth)
+    between = load(sandbox, tmp_path, since=truth["created_at"].iloc[300], until=since)
     assert list(between["id"]) == list(truth["id"].iloc[151:301])
 
 
-def test_filters_give_the_same_from_the_service_and_from_the_store(sandbox: Sandbox, tmp_path: Path) -> None:
-    truth = load(sandbox, tmp_path / "stored")
+def test_filters_give_the_same_from_the_service_and_from_the_store(
+    sandbox: Sandbox, stored: tuple[Path, pd.DataFrame], tmp_path: Path
+) -> None:
+    folder, truth = stored
     for name in ("deployment_id", "agent_id"):
         value = truth[name].dropna().iloc[0]
-        asked = load(sandbox, tmp_path / "asked", **{name: value})
-        stored = load(sandbox, tmp_path / "stored", **{name: value})
-        assert list(asked["id"]) == list(stored["id"]) == list(truth.loc[truth[name] == value, "id"])
-        assert stored.attrs["requests"] == 0
+        asked = load(sandbox, tmp_path, **{name: value})
+        kept = load(sandbox, folder, **{name: value})
+        assert list(asked["id"]) == list(kept["id"]) == list(truth.loc[truth[name] == value, "id"])
+        assert kept.attrs["requests"] == 0
 
 
 def test_what_changed_in_the_last_days_is_read_again(tmp_path: Path) -> None:
@@ -206,11 +217,18 @@ def test_a_refresh_that_was_cut_off_does_not_move_the_seven_days(tmp_path: Path)
         same(load(sandbox, tmp_path, refresh=True), listed(sandbox))
 
 
-@pytest.mark.parametrize("engine", ["duckdb", "polars", "dask"])
-def test_a_scan_gives_the_same(tmp_path: Path, engine: str) -> None:
+@pytest.fixture(scope="module")
+def scanned(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, pd.DataFrame]:
+    """Store the sessions of a small account."""
+    folder = tmp_path_factory.mktemp("scanned")
     with Sandbox(deployments=10, seed=7, runs=110, edition="D") as sandbox:
-        frame = load(sandbox, tmp_path)
-    lazy = scan_sessions(tmp_path, engine=engine, since=frame["created_at"].iloc[99])
+        return folder, load(sandbox, folder)
+
+
+@pytest.mark.parametrize("engine", ["duckdb", "polars", "dask"])
+def test_a_scan_gives_the_same(scanned: tuple[Path, pd.DataFrame], engine: str) -> None:
+    folder, frame = scanned
+    lazy = scan_sessions(folder, engine=engine, since=frame["created_at"].iloc[99])
     match engine:
         case "duckdb":
             table = lazy.to_arrow_table()
