@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import json
+import shutil
 import tempfile
 import warnings
 from dataclasses import dataclass, field
@@ -19,7 +21,6 @@ from hypothesis import strategies as st
 from qoderdata import pages
 from qoderdata.errors import BadRequestError, DataQualityWarning, NotFoundError
 from qoderdata.files import Folder
-from qoderdata.frames import flatten_runs
 from qoderdata.load.runs import load_runs
 from qoderdata.store import journal
 
@@ -217,13 +218,21 @@ def rows(frame: pd.DataFrame) -> dict[str, Run]:
     return {row["id"]: row for row in records}
 
 
+def expected(runs: Iterable[Run]) -> dict[str, Run]:
+    """Return what a frame should say of each run."""
+    found: dict[str, Run] = {run["id"]: {"triggered_at": None, "duration_ms": None} | run for run in runs}
+    for run in found.values():
+        run |= {name: run[name] and _time(run[name]) for name in ("triggered_at", "created_at")}
+    return found
+
+
 def check(
     service: Service, folder: str, frame: pd.DataFrame, since: datetime | None, until: datetime | None
 ) -> None:
     """Everything that the service has is there as it is now, what it forgot as it once was, and nothing twice."""
     assert frame["id"].is_unique
     assert list(frame["id"]) == sorted(frame["id"], reverse=True)
-    found, now = rows(frame), rows(flatten_runs(service.wanted(since, until)))
+    found, now = rows(frame), expected(service.wanted(since, until))
     assert {run: found.get(run) for run in now} == now
     forgotten = {run: found[run] for run in found.keys() - now.keys()}
     assert forgotten.keys().isdisjoint(run["id"] for run in service.runs)
@@ -239,9 +248,8 @@ def check(
 
 def check_as_once(service: Service, found: dict[str, Run]) -> None:
     """Each run is as the service had it first or last: a run changes once at most."""
-    if found:
-        first, last = (rows(flatten_runs([service.ever[run][place] for run in found])) for place in (0, -1))
-        assert all(row in (first[run], last[run]) for run, row in found.items())
+    first, last = (expected(service.ever[run][place] for run in found) for place in (0, -1))
+    assert all(row in (first[run], last[run]) for run, row in found.items())
 
 
 ages = st.none() | st.integers(0, 100)
@@ -329,13 +337,24 @@ def test_a_kill_costs_at_most_four_requests(page: int, kills: list[int]) -> None
     assert service.requests <= uninterrupted + 4 * killed + 2 * (len(kills) - killed)
 
 
-@pytest.mark.parametrize("moves", range(0, 120, 8))
-def test_a_refresh_that_is_killed_anywhere_shows_neither_half_of_a_fold(moves: int) -> None:
-    """Runs that end in the refresh are rewritten; the frame after the kill has each of them once, old or new."""
-    service = Service(3)
+@pytest.fixture(scope="module")
+def running_runs(tmp_path_factory: pytest.TempPathFactory) -> tuple[Service, Path]:
+    """Store runs that have not ended yet."""
+    service, folder = Service(3), tmp_path_factory.mktemp("running")
     service.create(12, status="running", minutes=200)
+    service.load(str(folder))
+    return service, folder
+
+
+@pytest.mark.parametrize("moves", range(0, 120, 8))
+def test_a_refresh_that_is_killed_anywhere_shows_neither_half_of_a_fold(
+    running_runs: tuple[Service, Path], moves: int
+) -> None:
+    """Runs that end in the refresh are rewritten; the frame after the kill has each of them once, old or new."""
+    known, stored = running_runs
+    service = copy.deepcopy(known)
     with tempfile.TemporaryDirectory() as folder:
-        service.load(folder)
+        shutil.copytree(stored, folder, dirs_exist_ok=True)
         service.create(4, status="completed", minutes=200)
         for place in range(6):
             service.finish(place)

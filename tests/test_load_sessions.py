@@ -10,8 +10,9 @@ import pandas as pd
 import pytest
 
 from qoderdata.client import Client
+from qoderdata.decode import Decoder
 from qoderdata.errors import AuthenticationError, CacheError
-from qoderdata.frames import flatten_sessions, to_pandas
+from qoderdata.frames import to_pandas
 from qoderdata.load.caches import cache_usage, clear_cache
 from qoderdata.load.scans import scan_sessions
 from qoderdata.load.sessions import REREAD, load_sessions
@@ -30,28 +31,29 @@ def sandbox(request: pytest.FixtureRequest) -> Iterator[Sandbox]:
         yield running
 
 
+@pytest.fixture(scope="module")
+def stored(sandbox: Sandbox, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, pd.DataFrame]:
+    """Load all sessions into a folder that tests only read."""
+    folder = tmp_path_factory.mktemp("stored")
+    return folder, load(sandbox, folder)
+
+
 def load(sandbox: Sandbox, folder: Path, **options: Any) -> pd.DataFrame:  # noqa: ANN401
     client = Client(pat=sandbox.pat, base_url=sandbox.base_url, min_interval=0)
     return load_sessions(client=client, cache_dir=folder, progress=False, **options)
 
 
-def pages(sandbox: Sandbox) -> list[dict[str, Any]]:
+def listed(sandbox: Sandbox) -> pd.DataFrame:
     """Read all sessions without this package's loaders."""
     client = Client(pat=sandbox.pat, base_url=sandbox.base_url, min_interval=0)
-    records: list[dict[str, Any]] = []
+    decoder, tables = Decoder(SESSIONS), []
     params = {"include_archived": "true", "limit": "100"}
     while True:
-        page = client.get("/sessions", params, _json)
-        records += page["data"]
-        if not page["has_more"]:
-            return records
-        params["page"] = page["next_page"]
-
-
-def _json(body: bytes) -> Any:  # noqa: ANN401
-    import json  # noqa: PLC0415
-
-    return json.loads(body)
+        page = client.get("/sessions", params, decoder.read_page)
+        tables.append(decoder.to_table(page))
+        if not page.has_more:
+            return to_pandas(decoder.finish(tables), SESSIONS)
+        params["page"] = str(page.next_page)
 
 
 def same(one: pd.DataFrame, other: pd.DataFrame) -> None:
@@ -68,7 +70,7 @@ def _listed(value: Any) -> list[str] | None:  # noqa: ANN401
 
 
 def test_all_sessions_in_the_fewest_requests(sandbox: Sandbox, tmp_path: Path) -> None:
-    truth = flatten_sessions(pages(sandbox))
+    truth = listed(sandbox)
     before = len(sandbox.requests)
     frame = load(sandbox, tmp_path)
     same(frame, truth)
@@ -83,25 +85,29 @@ def test_all_sessions_in_the_fewest_requests(sandbox: Sandbox, tmp_path: Path) -
     assert again.attrs["requests"] == 0
 
 
-def test_a_time_costs_its_own_pages_and_more_time_only_what_is_missing(sandbox: Sandbox, tmp_path: Path) -> None:
-    truth = load(sandbox, tmp_path / "all")
+def test_a_time_costs_its_own_pages_and_more_time_only_what_is_missing(
+    sandbox: Sandbox, stored: tuple[Path, pd.DataFrame], tmp_path: Path
+) -> None:
+    _, truth = stored
     since = truth["created_at"].iloc[150]
-    near = load(sandbox, tmp_path / "near", since=since)
+    near = load(sandbox, tmp_path, since=since)
     assert list(near["id"]) == list(truth.loc[truth["created_at"] >= since, "id"])
     assert near.attrs["requests"] <= 3
-    same(load(sandbox, tmp_path / "near"), truth)
-    between = load(sandbox, tmp_path / "near", since=truth["created_at"].iloc[300], until=since)
+    same(load(sandbox, tmp_path), truth)
+    between = load(sandbox, tmp_path, since=truth["created_at"].iloc[300], until=since)
     assert list(between["id"]) == list(truth["id"].iloc[151:301])
 
 
-def test_filters_give_the_same_from_the_service_and_from_the_store(sandbox: Sandbox, tmp_path: Path) -> None:
-    truth = load(sandbox, tmp_path / "stored")
+def test_filters_give_the_same_from_the_service_and_from_the_store(
+    sandbox: Sandbox, stored: tuple[Path, pd.DataFrame], tmp_path: Path
+) -> None:
+    folder, truth = stored
     for name in ("deployment_id", "agent_id"):
         value = truth[name].dropna().iloc[0]
-        asked = load(sandbox, tmp_path / "asked", **{name: value})
-        stored = load(sandbox, tmp_path / "stored", **{name: value})
-        assert list(asked["id"]) == list(stored["id"]) == list(truth.loc[truth[name] == value, "id"])
-        assert stored.attrs["requests"] == 0
+        asked = load(sandbox, tmp_path, **{name: value})
+        kept = load(sandbox, folder, **{name: value})
+        assert list(asked["id"]) == list(kept["id"]) == list(truth.loc[truth[name] == value, "id"])
+        assert kept.attrs["requests"] == 0
 
 
 def test_what_changed_in_the_last_days_is_read_again(tmp_path: Path) -> None:
@@ -109,12 +115,12 @@ def test_what_changed_in_the_last_days_is_read_again(tmp_path: Path) -> None:
         load(sandbox, tmp_path)
         created = [run["id"] for run in sandbox.create_runs(3, status="running")]
         frame = load(sandbox, tmp_path, refresh=True)
-        same(frame, flatten_sessions(pages(sandbox)))
+        same(frame, listed(sandbox))
         assert "running" in set(frame["status"].head(3))
         for run in created:
             sandbox.finish_run(run)
         frame = load(sandbox, tmp_path, refresh=True)
-        same(frame, flatten_sessions(pages(sandbox)))
+        same(frame, listed(sandbox))
         assert "running" not in set(frame["status"].head(3))
 
 
@@ -158,8 +164,8 @@ def test_whatever_happens_to_sessions_a_refresh_shows_it(tmp_path: Path, seed: i
             with pytest.raises(AuthenticationError):
                 load(sandbox, tmp_path, refresh="all")
             frame = load(sandbox, tmp_path, refresh=True)
-            listed = flatten_sessions(pages(sandbox))
-            same(frame[frame["id"].isin(listed["id"])].reset_index(drop=True), listed)
+            truth = listed(sandbox)
+            same(frame[frame["id"].isin(truth["id"])].reset_index(drop=True), truth)
 
 
 def test_a_pull_that_was_cut_off_goes_on(tmp_path: Path) -> None:
@@ -170,7 +176,7 @@ def test_a_pull_that_was_cut_off_goes_on(tmp_path: Path) -> None:
         assert "The pages that came are kept: the next call goes on from there." in caught.value.__notes__
         frame = load(sandbox, tmp_path)
         assert frame.attrs["requests"] == -(-len(frame) // 100) - 3
-        same(frame, flatten_sessions(pages(sandbox)))
+        same(frame, listed(sandbox))
         with pytest.raises(CacheError, match="has no sessions"):
             load(sandbox, tmp_path / "nothing", offline=True)
         same(load(sandbox, tmp_path, offline=True), frame)
@@ -188,7 +194,7 @@ def test_a_refresh_that_was_cut_off_reads_again_what_it_would_have(tmp_path: Pat
             sandbox.misbehave("401", at=page)
             with pytest.raises(AuthenticationError):
                 load(sandbox, tmp_path, refresh=True)
-            same(load(sandbox, tmp_path, refresh=refresh), flatten_sessions(pages(sandbox)))
+            same(load(sandbox, tmp_path, refresh=refresh), listed(sandbox))
             assert load(sandbox, tmp_path).attrs["requests"] == 0
 
 
@@ -208,14 +214,21 @@ def test_a_refresh_that_was_cut_off_does_not_move_the_seven_days(tmp_path: Path)
             sandbox.misbehave("401", at=1)
             with pytest.raises(AuthenticationError):
                 load(sandbox, tmp_path, refresh=True)
-        same(load(sandbox, tmp_path, refresh=True), flatten_sessions(pages(sandbox)))
+        same(load(sandbox, tmp_path, refresh=True), listed(sandbox))
+
+
+@pytest.fixture(scope="module")
+def scanned(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, pd.DataFrame]:
+    """Store the sessions of a small account."""
+    folder = tmp_path_factory.mktemp("scanned")
+    with Sandbox(deployments=10, seed=7, runs=110, edition="D") as sandbox:
+        return folder, load(sandbox, folder)
 
 
 @pytest.mark.parametrize("engine", ["duckdb", "polars", "dask"])
-def test_a_scan_gives_the_same(tmp_path: Path, engine: str) -> None:
-    with Sandbox(deployments=10, seed=7, runs=110, edition="D") as sandbox:
-        frame = load(sandbox, tmp_path)
-    lazy = scan_sessions(tmp_path, engine=engine, since=frame["created_at"].iloc[99])
+def test_a_scan_gives_the_same(scanned: tuple[Path, pd.DataFrame], engine: str) -> None:
+    folder, frame = scanned
+    lazy = scan_sessions(folder, engine=engine, since=frame["created_at"].iloc[99])
     match engine:
         case "duckdb":
             table = lazy.to_arrow_table()

@@ -140,7 +140,7 @@ def keys(server: tuple[str, int], below: str) -> set[str]:
 
 @pytest.fixture(scope="module")
 def sandbox() -> Iterator[Sandbox]:
-    with Sandbox(deployments=60, seed=7, runs=150) as running:
+    with Sandbox(deployments=90, seed=7, runs=105) as running:
         yield running
 
 

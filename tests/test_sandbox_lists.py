@@ -203,6 +203,20 @@ def test_events_before_one_are_those_just_before_it(sandbox: Sandbox, longest: s
     assert ask(sandbox, path, {"limit": 101}).json()["error"]["param"] == "limit"
 
 
+def test_rewritten_events_may_hold_anything_besides_ids() -> None:
+    """An event without a type is none of the types that are asked for."""
+    with Sandbox(3, 1, "D", 20) as sandbox:
+        identity = sandbox.sessions[0]["id"]
+        events: list[Record] = [
+            {"id": "evt_1"},
+            {"id": "evt_2", "type": "session.error"},
+            {"id": "evt_3", "type": None},
+        ]
+        sandbox.rewrite_events(identity, events)
+        assert get(sandbox, f"/sessions/{identity}/events")["data"] == events
+        assert get(sandbox, f"/sessions/{identity}/events", {"types[]": "session.error"})["data"] == events[1:2]
+
+
 def test_pages_of_events_can_be_short(sandbox: Sandbox, longest: str) -> None:
     sandbox.edition, sandbox.short_pages = "D", True
     events = [event for event in sandbox.events(longest) if event["type"] in EVENT_TYPES]

@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import re
 from datetime import UTC, datetime
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import pytest
 import qca
+from pydantic import TypeAdapter
 from qca.managed import AsyncManaged, Managed
 
 from qoderdata.sandbox import Sandbox
@@ -18,6 +20,14 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
 Record = dict[str, Any]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _types_are_read_once() -> Iterator[None]:
+    """Let the SDK keep the validator of each type, which it else makes anew for each value."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("qca.common._models.TypeAdapter", cache(TypeAdapter))
+        yield
 
 
 @pytest.fixture(scope="module")

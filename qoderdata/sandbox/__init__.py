@@ -7,7 +7,7 @@ Shares nothing with the code that it checks but the cron evaluator.
 
 | file | question |
 |---|---|
-| `sandbox` | how does a test use the sandbox? |
+| `sandbox` | how does a test start the sandbox and let it misbehave, and how are answers sent? |
 | `account` | which deployments are there, and when do their schedules fire? |
 | `run_history` | which runs are there, and how long did they take? |
 | `scenarios` | what happened in each session? |
@@ -15,12 +15,11 @@ Shares nothing with the code that it checks but the cron evaluator.
 | `session_records` | how are sessions, their events, agents and environments written as JSON? |
 | `sample_values` | where do columns, random numbers, ids, times and texts come from? |
 | `database` | where are the records kept? |
-| `changes` | how does an account change while somebody reads it? |
+| `changes` | which records does a test see, and how do they change while somebody reads them? |
 | `endpoints` | which path returns what, and which records does a query string ask for? |
-| `server` | what do responses and faults look like, and how do they go over HTTP? |
 """
 
+from qoderdata.sandbox.endpoints import Request
 from qoderdata.sandbox.sandbox import NOW, Sandbox
-from qoderdata.sandbox.server import Request
 
 __all__ = ["NOW", "Request", "Sandbox"]

@@ -1,26 +1,27 @@
-"""Change an account while somebody reads it: create, archive, run, finish, forget, delete, rewrite.
-
-Each function changes records and counters of the database together, and returns the indices of what it changed.
-"""
+"""Which records does a test see, in each edition, and how do they change while somebody reads them?"""
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from qoderdata.cron import EPOCH
 from qoderdata.sandbox.account import Occurrences, Pair
 from qoderdata.sandbox.json_records import UPCOMING
 from qoderdata.sandbox.run_history import ERRORS
-from qoderdata.sandbox.sample_values import SECOND, nanoseconds, stamp, uuid7
+from qoderdata.sandbox.sample_values import SECOND, as_datetime, nanoseconds, stamp, uuid7
 from qoderdata.sandbox.scenarios import FINAL, IDLE, SESSION_RUNNING, TERMINATED, End, Later, Refusal
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
+    from datetime import datetime
 
-    from qoderdata.sandbox.database import Database
+    from qoderdata.sandbox.database import Database, Table
     from qoderdata.sandbox.json_records import Record
 
+EDITIONS = ("A", "B", "C", "D")
 _DAILY = Pair("0 9 * * *", "Asia/Shanghai", 24)
 #: What runs that are created or end can be: the status of their records, and the end of their session.
 _KINDS = {
@@ -35,164 +36,260 @@ _KINDS = {
 _API_ERROR = ERRORS.index("api_error")
 
 
-def create_deployments(database: Database, count: int) -> list[int]:
-    """Create active, daily ones that never ran."""
-    upcoming = [stamp(at) for at in Occurrences(_DAILY, database.now, 1).upcoming(database.now, UPCOMING)]
+class ChangingAccount:
+    """The records of an account as an edition serves them, and what happens to them.
+
+    Each change brings records and counters up to date together.
+    """
+
+    def __init__(self, database: Database, edition: str) -> None:
+        self._database = database
+        self.edition = edition
+
+    @property
+    def edition(self) -> str:
+        """The edition that answers: ``"A"``, ``"B"``, ``"C"`` or ``"D"``."""
+        return self._edition
+
+    @edition.setter
+    def edition(self, edition: str) -> None:
+        if edition not in EDITIONS:
+            raise ValueError(f"edition={edition!r} is none of {', '.join(EDITIONS)}")
+        self._edition = edition
+
+    @property
+    def now(self) -> datetime:
+        """The account's clock, in UTC."""
+        return as_datetime(self._database.now)
+
+    @property
+    def deployments(self) -> list[dict[str, Any]]:
+        """Every deployment exactly as the edition serves it, newest first, archived ones included."""
+        return self._list(self._database.deployments)
+
+    @property
+    def runs(self) -> list[dict[str, Any]]:
+        """Every run exactly as the edition serves it, newest first."""
+        return self._list(self._database.runs)
+
+    @property
+    def sessions(self) -> list[dict[str, Any]]:
+        """Every session exactly as the edition serves it, newest first; archived ones too, deleted ones not."""
+        return self._list(self._database.sessions)
+
+    @property
+    def agents(self) -> list[dict[str, Any]]:
+        """Every agent exactly as it is served, newest first, archived ones included."""
+        return self._list(self._database.tables["agents"])
+
+    @property
+    def environments(self) -> list[dict[str, Any]]:
+        """Every environment exactly as it is served, newest first, archived ones included."""
+        return self._list(self._database.tables["environments"])
+
+    def events(self, session_id: str) -> list[dict[str, Any]]:
+        """Return all events of a session exactly as the edition serves them, oldest first."""
+        with self._database as database:
+            return database.events(database.sessions.find(session_id), self.edition)
+
+    @property
+    def outcomes(self) -> list[dict[str, Any]]:
+        """What became of every run, as far as edition D tells it by sessions and events, in the order of `runs`.
+
+        Each has ``id``, ``deployment_id``, ``session_id``, ``triggered_at``, ``status``, ``status_from``
+        (``"run"``, ``"session"``, ``"events"``, or None where the session was deleted), ``error_type``,
+        ``error_message``, ``started_at``, ``completed_at``, and of the session ``session_status``,
+        ``session_archived`` and ``session_deleted``. Times are texts to the nanosecond; what nobody can know is
+        None. Rewritten events and runs are not looked at.
+        """
+        with self._database as database:
+            return [database.outcome(index) for index in database.runs.select()[::-1].tolist()]
+
+    @property
+    def left_out(self) -> list[tuple[str, datetime]]:
+        """Deployment and time of each scheduled occurrence that was not run, by time."""
+        return [(identity, as_datetime(at)) for identity, at in self._database.left_out]
+
+    def create_deployments(self, count: int) -> list[dict[str, Any]]:
+        """Create deployments that never ran; they come first in the list."""
+        with self._database as database:
+            created = []
+            for _ in range(count):
+                now, identity = database.tick("dep")
+                created.append(database.deployments.add(identity, _daily(database, identity, now)))
+            return [database.deployments.record(index, self.edition) for index in created]
+
+    def archive(self, deployment_id: str) -> dict[str, Any]:
+        """Archive a deployment."""
+        with self._database as database:
+            index = database.deployments.find(deployment_id)
+            record = database.deployments.record(index)
+            if record["archived_at"] is not None:
+                raise ValueError(f"{deployment_id} is archived already")
+            now, _ = database.tick("dep")
+            record["archived_at"] = record["updated_at"] = stamp(now)
+            record["name"] += f"_archived_{now // SECOND}"
+            if record["schedule"] is not None:
+                record["schedule"]["upcoming_runs_at"] = []
+            database.deployments.change(index, record)
+            return database.deployments.record(index, self.edition)
+
+    def create_runs(
+        self, count: int, *, status: str = "completed", deployment_id: str | None = None
+    ) -> list[dict[str, Any]]:
+        """Start runs by hand, of one deployment or of all in turn; the counters follow.
+
+        `status` is one of those that runs have up to edition C, ``"cancelled"`` or ``"waiting"``.
+        """
+        with self._database as database:
+            if status not in _KINDS:
+                raise ValueError(f"status={status!r} is none of {', '.join(_KINDS)}")
+            run_status, end = _KINDS[status]
+            if deployment_id is None:
+                indices = np.flatnonzero(~database.deployments.columns["archived"]).tolist()
+            else:
+                indices = [database.deployments.find(deployment_id)]
+            if count and not indices:
+                raise ValueError("no deployment is there to run")
+            created = []
+            for number in range(count):
+                index = indices[number % len(indices)]
+                now, identity = database.tick("drun")
+                record: Record = {
+                    "agent": database.deployments.record(index)["agent"],
+                    "cas_run_extras": {"attempt": 1},
+                    "created_at": stamp(now),
+                    "deployment_id": database.deployments.ids[index],
+                    "error": None,
+                    "id": identity,
+                    "status": run_status,
+                    "trigger_context": {"type": "manual"},
+                    "triggered_at": stamp(now),
+                    "type": "deployment_run",
+                }
+                session = -1 if end is None else _create_session(database, index, end, now)
+                if run_status not in ("pending", "skipped"):
+                    _start(database, record, session, now)
+                if run_status in ("completed", "failed"):
+                    _end(database, record, session, status=run_status, now=now)
+                refusal = Refusal.REJECTED if end is None else Refusal.NONE
+                columns = {"refusal": refusal, "refused": end is None, "session": session}
+                created.append(database.runs.add(identity, record, columns))
+                _count(database, record, is_new=True)
+            return [database.runs.record(index, self.edition) for index in created]
+
+    def finish_run(self, run_id: str, *, status: str = "completed") -> dict[str, Any]:
+        """Let an unfinished run end: ``"completed"``, ``"failed"`` or ``"cancelled"``; the counters follow."""
+        with self._database as database:
+            if status not in ("completed", "failed", "cancelled"):
+                raise ValueError(f"status={status!r} is not how a run ends; completed, failed or cancelled is")
+            run_status, end = _KINDS[status]
+            index = database.runs.find(run_id)
+            record = database.runs.record(index)
+            if record["status"] not in ("pending", "running"):
+                raise ValueError(f"{run_id} is {record['status']} already, and such runs never change")
+            now, _ = database.tick("drun")
+            session = int(database.runs.columns["session"][index])
+            extras = record.setdefault("cas_run_extras", {"attempt": 1})
+            change: dict[str, Any] = {"end": end, "ended": now, "updated": now, "status": IDLE}
+            if database.sessions.columns["end"][session] == End.FRESH:
+                change["started"] = now
+            if status == "failed":
+                change["error"] = _API_ERROR
+            _change_session(database, session, change)
+            if "started_at" not in extras:
+                _start(database, record, session, int(database.sessions.columns["started"][session]))
+            _end(database, record, session, status=run_status, now=now)
+            database.runs.change(index, record)
+            _count(database, record, is_new=False)
+            return database.runs.record(index, self.edition)
+
+    def archive_session(self, session_id: str) -> dict[str, Any]:
+        """Archive a session that has ended."""
+        with self._database as database:
+            index = database.sessions.find(session_id)
+            columns = database.sessions.columns
+            if columns["archived"][index]:
+                raise ValueError(f"{session_id} is archived already")
+            if columns["end"][index] not in (*FINAL, End.SILENT, End.FATAL):
+                raise ValueError(f"{session_id} has not ended")
+            now, _ = database.tick("sess")
+            _change_session(database, index, {"archived": now, "updated": now, "status": TERMINATED})
+            return database.sessions.record(index, self.edition)
+
+    def continue_session(self, session_id: str) -> dict[str, Any]:
+        """Let a person continue a session that has ended; the outcome of its run stays."""
+        with self._database as database:
+            index = database.sessions.find(session_id)
+            columns = database.sessions.columns
+            if columns["end"][index] not in FINAL or columns["archived"][index] or columns["later"][index]:
+                raise ValueError(f"{session_id} has not ended, is archived, or was continued already")
+            now, _ = database.tick("sess")
+            turn = {"later": Later.DONE, "continued": now, "continued_end": now}
+            _change_session(database, index, turn | {"updated": now, "status": IDLE})
+            return database.sessions.record(index, self.edition)
+
+    def delete_session(self, session_id: str) -> None:
+        """Delete a session: it is neither listed nor found any more."""
+        with self._database as database:
+            index = database.sessions.find(session_id)
+            database.tick("sess")
+            database.sessions.forget(np.arange(len(database.sessions)) == index)
+
+    def forget_runs(self, before: datetime) -> int:
+        """Let retention take the runs created before a time, and say how many; the lifetime counters stay."""
+        with self._database as database:
+            created = database.runs.columns["created"]
+            old = (created < nanoseconds_of(before, name="before")) & database.runs.columns["kept"]
+            database.runs.forget(old)
+            return int(old.sum())
+
+    def rewrite(self, record: Mapping[str, Any]) -> None:
+        """Serve this record from now on instead of the one with its id, whatever it holds, in every edition."""
+        with self._database as database:
+            tables = [table for table in database.tables.values() if table.index(record["id"]) is not None]
+            (tables or [database.deployments])[0].replace(record)
+
+    def rewrite_events(self, session_id: str, events: Sequence[Mapping[str, Any]]) -> None:
+        """Serve these as the events of a session from now on, oldest first, whatever they hold besides ids."""
+        with self._database as database:
+            database.own_events[session_id] = [dict(event) for event in events]
+
+    def _list(self, table: Table) -> list[dict[str, Any]]:
+        """Return the records as the edition serves them, newest first."""
+        with self._database as database:
+            shown = table.select(*database.known(table, self.edition))
+            return [table.record(index, self.edition) for index in shown[::-1].tolist()]
+
+
+def _daily(database: Database, identity: str, now: int) -> Record:
+    """Write an active, daily deployment that never ran."""
+    upcoming = [stamp(at) for at in Occurrences(_DAILY, now, 1).upcoming(now, UPCOMING)]
     stats = {"consecutive_failures": 0, "next_trigger_at": upcoming[0], "total_failures": 0, "total_runs": 0}
     config = {"max_concurrent": 1, "max_retries": 0, "timeout_ms": 300_000}
-    created = []
-    for _ in range(count):
-        now, identity = database.tick("dep")
-        record: Record = {
-            "agent": {"id": database.fleet.agents[0], "type": "agent", "version": 1},
-            "archived_at": None,
-            "created_at": stamp(now),
-            "description": "Created while somebody was reading.",
-            "environment_id": database.fleet.environments[0],
-            "id": identity,
-            "initial_events": [{"content": "Say what changed.", "type": "user.message"}],
-            "metadata": {"cas_config": {"config": config, "session_strategy": "new_session", "stats": stats}},
-            "name": f"created at {stamp(now)}",
-            "paused_reason": None,
-            "resources": [],
-            "schedule": {
-                "expression": _DAILY.expression,
-                "timezone": _DAILY.timezone,
-                "type": "cron",
-                "upcoming_runs_at": upcoming,
-            },
-            "status": "active",
-            "type": "deployment",
-            "updated_at": stamp(now),
-            "vault_ids": [],
-        }
-        created.append(database.deployments.add(identity, record))
-    return created
-
-
-def archive(database: Database, identity: str) -> int:
-    """Archive one as the service does: the name gets a suffix, and the next trigger stays, stale."""
-    index = database.deployments.find(identity)
-    record = database.deployments.record(index)
-    if record["archived_at"] is not None:
-        raise ValueError(f"{identity} is archived already")
-    now, _ = database.tick("dep")
-    record["archived_at"] = record["updated_at"] = stamp(now)
-    record["name"] += f"_archived_{now // SECOND}"
-    if record["schedule"] is not None:
-        record["schedule"]["upcoming_runs_at"] = []
-    database.deployments.change(index, record)
-    return index
-
-
-def create_runs(database: Database, count: int, *, status: str, deployment_id: str | None) -> list[int]:
-    """Create manual runs, which end at once or stay unfinished."""
-    if status not in _KINDS:
-        raise ValueError(f"status={status!r} is none of {', '.join(_KINDS)}")
-    run_status, end = _KINDS[status]
-    if deployment_id is None:
-        indices = np.flatnonzero(~database.deployments.columns["archived"]).tolist()
-    else:
-        indices = [database.deployments.find(deployment_id)]
-    if count and not indices:
-        raise ValueError("no deployment is there to run")
-    created = []
-    for number in range(count):
-        index = indices[number % len(indices)]
-        now, identity = database.tick("drun")
-        record: Record = {
-            "agent": database.deployments.record(index)["agent"],
-            "cas_run_extras": {"attempt": 1},
-            "created_at": stamp(now),
-            "deployment_id": database.deployments.ids[index],
-            "error": None,
-            "id": identity,
-            "status": run_status,
-            "trigger_context": {"type": "manual"},
-            "triggered_at": stamp(now),
-            "type": "deployment_run",
-        }
-        session = -1 if end is None else _create_session(database, index, end, now)
-        if run_status not in ("pending", "skipped"):
-            _start(database, record, session, now)
-        if run_status in ("completed", "failed"):
-            _end(database, record, session, status=run_status, now=now)
-        refusal = Refusal.REJECTED if end is None else Refusal.NONE
-        created.append(database.runs.add(identity, record, {"refusal": refusal, "session": session}))
-        _count(database, record, is_new=True)
-    return created
-
-
-def finish_run(database: Database, identity: str, *, status: str) -> int:
-    """Let an unfinished run end."""
-    if status not in ("completed", "failed", "cancelled"):
-        raise ValueError(f"status={status!r} is not how a run ends; completed, failed or cancelled is")
-    run_status, end = _KINDS[status]
-    index = database.runs.find(identity)
-    record = database.runs.record(index)
-    if record["status"] not in ("pending", "running"):
-        raise ValueError(f"{identity} is {record['status']} already, and such runs never change")
-    now, _ = database.tick("drun")
-    session = int(database.runs.columns["session"][index])
-    extras = record.setdefault("cas_run_extras", {"attempt": 1})
-    change: dict[str, Any] = {"end": end, "ended": now, "updated": now, "status": IDLE}
-    if database.sessions.columns["end"][session] == End.FRESH:
-        change["started"] = now
-    if status == "failed":
-        change["error"] = _API_ERROR
-    _change_session(database, session, change)
-    if "started_at" not in extras:
-        _start(database, record, session, int(database.sessions.columns["started"][session]))
-    _end(database, record, session, status=run_status, now=now)
-    database.runs.change(index, record)
-    _count(database, record, is_new=False)
-    return index
-
-
-def archive_session(database: Database, identity: str) -> int:
-    """Archive a session; where its events proved an end, archiving adds one more."""
-    index = database.sessions.find(identity)
-    columns = database.sessions.columns
-    if columns["archived"][index]:
-        raise ValueError(f"{identity} is archived already")
-    if columns["end"][index] not in (*FINAL, End.SILENT, End.FATAL):
-        raise ValueError(f"{identity} has not ended")
-    now, _ = database.tick("sess")
-    _change_session(database, index, {"archived": now, "updated": now, "status": TERMINATED})
-    return index
-
-
-def continue_session(database: Database, identity: str) -> int:
-    """Let a person continue a session that has ended; the second turn ends at once."""
-    index = database.sessions.find(identity)
-    columns = database.sessions.columns
-    if columns["end"][index] not in FINAL or columns["archived"][index] or columns["later"][index]:
-        raise ValueError(f"{identity} has not ended, is archived, or was continued already")
-    now, _ = database.tick("sess")
-    turn = {"later": Later.DONE, "continued": now, "continued_end": now}
-    _change_session(database, index, turn | {"updated": now, "status": IDLE})
-    return index
-
-
-def delete_session(database: Database, identity: str) -> None:
-    """Delete a session: it is neither listed nor found any more."""
-    index = database.sessions.find(identity)
-    database.tick("sess")
-    database.sessions.forget(np.arange(len(database.sessions)) == index)
-
-
-def forget_runs(database: Database, before: int) -> int:
-    """Let retention take the runs created before a time; the lifetime counters stay."""
-    old = (database.runs.columns["created"] < before) & database.runs.columns["kept"]
-    database.runs.forget(old)
-    return int(old.sum())
-
-
-def rewrite(database: Database, record: Mapping[str, Any]) -> None:
-    """Serve a record as it is given, whatever it holds, instead of the one with its id."""
-    tables = database.tables.values()
-    table = next((table for table in tables if table.index(record["id"]) is not None), database.deployments)
-    table.replace(record)
+    return {
+        "agent": {"id": database.fleet.agents[0], "type": "agent", "version": 1},
+        "archived_at": None,
+        "created_at": stamp(now),
+        "description": "Created while somebody was reading.",
+        "environment_id": database.fleet.environments[0],
+        "id": identity,
+        "initial_events": [{"content": "Say what changed.", "type": "user.message"}],
+        "metadata": {"cas_config": {"config": config, "session_strategy": "new_session", "stats": stats}},
+        "name": f"created at {stamp(now)}",
+        "paused_reason": None,
+        "resources": [],
+        "schedule": {
+            "expression": _DAILY.expression,
+            "timezone": _DAILY.timezone,
+            "type": "cron",
+            "upcoming_runs_at": upcoming,
+        },
+        "status": "active",
+        "type": "deployment",
+        "updated_at": stamp(now),
+        "vault_ids": [],
+    }
 
 
 def _create_session(database: Database, deployment: int, end: End, now: int) -> int:
@@ -210,7 +307,7 @@ def _create_session(database: Database, deployment: int, end: End, now: int) -> 
         "asked": now if end == End.WAITING else 0,
         "end": end,
         "error": _API_ERROR if end == End.EXHAUSTED else -1,
-        "status": SESSION_RUNNING if end in (End.FRESH, End.RUNNING) else IDLE,
+        **dict.fromkeys(("status", "last_status"), SESSION_RUNNING if end in (End.FRESH, End.RUNNING) else IDLE),
         "leader": len(database.sessions),
     }
     return database.sessions.add(f"sess_{uuid7(now, 2)}", None, columns)
@@ -219,13 +316,15 @@ def _create_session(database: Database, deployment: int, end: End, now: int) -> 
 def _change_session(database: Database, index: int, columns: Mapping[str, Any]) -> None:
     """Change a session, and what stands for it up to edition C."""
     database.sessions.change(index, None, columns)
-    database.sessions.change(int(database.sessions.columns["leader"][index]), None)
+    leader = int(database.sessions.columns["leader"][index])
+    last = database.members(leader, "C")[-1]
+    database.sessions.change(leader, None, {"last_status": database.sessions.columns["status"][last]})
 
 
 def _start(database: Database, record: Record, session: int, now: int) -> None:
     """Write the start and the session into a run."""
     record["cas_run_extras"] |= {"started_at": stamp(now), "turn_id": f"turn_{uuid7(now, 1)}"}
-    record["session_id"] = database.sessions.ids[database.sessions.columns["leader"][session]]
+    record["session_id"] = database.shared_id(session)
 
 
 def _end(database: Database, record: Record, session: int, *, status: str, now: int) -> None:
@@ -252,3 +351,10 @@ def _count(database: Database, run: Record, *, is_new: bool) -> None:
     if record["schedule"] is not None and is_new:
         record["schedule"]["last_run_at"] = run["triggered_at"]
     database.deployments.change(index, record)
+
+
+def nanoseconds_of(time: datetime, *, name: str) -> int:
+    """Read a time that a caller gave."""
+    if time.tzinfo is None:
+        raise ValueError(f"{name}={time!r} has no time zone")
+    return (time - EPOCH) // timedelta(microseconds=1) * 1_000

@@ -7,6 +7,7 @@ edition, and kept as bytes. `Database` joins the tables of an account.
 from __future__ import annotations
 
 from operator import eq, ne
+from threading import RLock
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,7 +15,7 @@ import orjson
 
 from qoderdata.sandbox.account import ARCHIVED, PAUSED, PAUSED_BY_ERROR, Fleet
 from qoderdata.sandbox.json_records import DeploymentRecords, deployment_of_d, refusal_error, run_of_d, run_record
-from qoderdata.sandbox.run_history import COMPLETED, FAILED, STATUSES, TRIGGERS, RunHistory
+from qoderdata.sandbox.run_history import COMPLETED, FAILED, MANUAL, STATUSES, TRIGGERS, RunHistory
 from qoderdata.sandbox.sample_values import DAY, make_ids, nanoseconds, stamp, uuid7, uuid7_time
 from qoderdata.sandbox.scenarios import End, decide
 from qoderdata.sandbox.session_records import (
@@ -28,13 +29,14 @@ from qoderdata.sandbox.session_records import (
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Mapping
+    from typing import Self
 
     from numpy.typing import NDArray
 
     from qoderdata.sandbox.json_records import Record
 
-    #: A column (its name, or what computes it), a comparison, and a value.
-    Condition = tuple[str | Callable[[], NDArray[Any]], Callable[[Any, Any], Any], Hashable]
+    #: The name of a column, a comparison, and a value.
+    Condition = tuple[str, Callable[[Any, Any], Any], Hashable]
 
 _TICK = 1_000_000
 DEPLOYMENT_STATUSES = ("active", "paused")
@@ -69,7 +71,7 @@ class Table:
     ) -> None:
         self.ids, self.columns, self._write, self._read = ids, columns, write, read
         self._forms = dict(zip("ABCD", forms, strict=True))
-        self._bodies: dict[str, list[bytes | None]] = {form: [None] * len(ids) for form in set(forms)}
+        self._bodies: dict[str, dict[int, bytes]] = {form: {} for form in forms}
         #: Records of edition C that were changed, and bytes that are served in every edition.
         self._changed: dict[int, bytes] = {}
         self._raw: dict[int, bytes] = {}
@@ -93,13 +95,14 @@ class Table:
 
     def body(self, index: int, edition: str = "C") -> bytes:
         """Return a record as it goes over the wire."""
+        if index in self._raw:
+            return self._raw[index]
         form = self._forms[edition]
-        body = self._raw.get(index) or self._bodies[form][index]
-        if body is None:
+        bodies = self._bodies[form]
+        if index not in bodies:
             changed = self._changed.get(index)
-            body = encode(self._write(index, form, None if changed is None else orjson.loads(changed)))
-            self._bodies[form][index] = body
-        return body
+            bodies[index] = encode(self._write(index, form, None if changed is None else orjson.loads(changed)))
+        return bodies[index]
 
     def record(self, index: int, edition: str = "C") -> Record:
         """Return a record; a fresh dictionary every time."""
@@ -114,7 +117,7 @@ class Table:
                 self._selected.pop(next(iter(self._selected)))
             chosen = self.columns["kept"].copy()
             for column, compare, value in conditions:
-                chosen &= compare(self.columns[column] if isinstance(column, str) else column(), value)
+                chosen &= compare(self.columns[column], value)
             found = self._selected[conditions] = np.flatnonzero(chosen)
         return found
 
@@ -124,7 +127,7 @@ class Table:
             (self._raw if index in self._raw else self._changed)[index] = encode(record)
             columns = {**self._read(record), **columns}
         for bodies in self._bodies.values():
-            bodies[index] = None
+            bodies.pop(index, None)
         for name, value in columns.items():
             self.columns[name][index] = value
         self._selected.clear()
@@ -142,8 +145,6 @@ class Table:
         """
         index = self._indices[identity] = len(self)
         self.ids.append(identity)
-        for bodies in self._bodies.values():
-            bodies.append(None)
         for name, values in self.columns.items():
             self.columns[name] = np.append(values, values.dtype == np.bool_)
         self.change(index, record, columns)
@@ -188,16 +189,19 @@ class Database:
         columns = scenarios.by_name() | {
             "leader": leader,
             "leads": leader == np.arange(len(leader)),
+            "last_status": scenarios.status.copy(),
             "version": scenarios.agent % 7 + 1,
         }
+        columns["last_status"][leader] = scenarios.status
         self.sessions = Table(session_ids, columns, self._session, forms="AACD")
         self.session_writer = SessionRecords(fleet, columns, session_ids, self._template)
         of_run = np.full(len(table), -1)
         of_run[scenarios.run[scenarios.run >= 0]] = np.flatnonzero(scenarios.run >= 0)
-        run_ids = make_ids("drun", table.created, table.tail)
+        columns = table.by_name() | {"refusal": refusal, "refused": refusal > 0, "session": of_run}
+        columns |= {"by_hand": table.trigger == MANUAL, "error": table.status == FAILED}
         self.runs = Table(
-            run_ids,
-            table.by_name() | {"error": table.status == FAILED, "refusal": refusal, "session": of_run},
+            make_ids("drun", table.created, table.tail),
+            columns,
             self._run,
             forms="CCCD",
             read=self._run_columns,
@@ -214,6 +218,15 @@ class Database:
         #: Deployment's id and nanoseconds since 1970, by time.
         self.left_out = sorted(((ids[index], at) for index, at in history.left_out), key=lambda pair: pair[::-1])
         self.own_events: dict[str, list[Record]] = {}
+        self._lock = RLock()
+
+    def __enter__(self) -> Self:
+        """Keep other threads from reading and changing it."""
+        self._lock.acquire()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._lock.release()
 
     def tick(self, prefix: str) -> tuple[int, str]:
         """Let the clock go on, and return the time and the id of something made at it."""
@@ -234,13 +247,15 @@ class Database:
     def _run_columns(self, record: Mapping[str, Any]) -> dict[str, Any]:
         """Return what filters look at; what does not fit counts as no value."""
         context = record.get("trigger_context")
+        trigger = _code(TRIGGERS, context.get("type")) if isinstance(context, dict) else -1
         index = self.deployments.index(str(record.get("deployment_id")))
         return {
+            "by_hand": trigger == MANUAL,
             "created": _time(record.get("created_at")),
             "deployment": -1 if index is None else index,
             "error": record.get("error") is not None,
             "status": _code(STATUSES, record.get("status")),
-            "trigger": _code(TRIGGERS, context.get("type")) if isinstance(context, dict) else -1,
+            "trigger": trigger,
             "triggered": _time(record.get("triggered_at")),
         }
 
@@ -254,6 +269,10 @@ class Database:
         """Return the error of a failed run with this session, up to edition C."""
         return error_in_record(self.session_writer.session(index))
 
+    def shared_id(self, index: int) -> str:
+        """Return the id of the session that stands for one up to edition C."""
+        return self.sessions.ids[int(self.sessions.columns["leader"][index])]
+
     def members(self, index: int, edition: str) -> list[int]:
         """Return the sessions that one stands for in an edition."""
         if edition == "D":
@@ -266,12 +285,6 @@ class Database:
         if table is not self.sessions or edition == "D":
             return []
         return [("leads", eq, True), ("end", ne, End.FRESH)]
-
-    def last_status(self) -> NDArray[np.int64]:
-        """Return the status of each session up to edition C: that of its last run."""
-        status: NDArray[np.int64] = self.sessions.columns["status"].copy()
-        status[self.sessions.columns["leader"]] = self.sessions.columns["status"]
-        return status
 
     def events(self, index: int, edition: str) -> list[Record]:
         """Return the events of a session, oldest first."""
@@ -319,23 +332,15 @@ class Database:
 
     def _run(self, index: int, form: str, changed: Record | None) -> Record:
         """Write a run."""
-        run = {name: int(column[index]) for name, column in self.runs.columns.items()}
+        run: Record = {name: int(column[index]) for name, column in self.runs.columns.items()}
+        run["id"] = self.runs.ids[index]
         deployment, session = self.deployments.ids[run["deployment"]], run["session"]
         refusal = refusal_error(run["refusal"], deployment) if run["refusal"] else None
-        record = changed
-        if record is None:
-            record = run_record(
-                self.fleet,
-                run,
-                identity=self.runs.ids[index],
-                deployment_id=deployment,
-                session_id=None if refusal else self.sessions.ids[self.sessions.columns["leader"][session]],
-                error=(refusal or self.session_error(session)) if run["status"] == FAILED else None,
-            )
-        if form == "C":
-            return record
-        session_id = None if refusal else self.sessions.ids[session]
-        return run_of_d(record, session_id=session_id, error=refusal, scheduled=run["scheduled"])
+        own, shared = (None, None) if refusal else (self.sessions.ids[session], self.shared_id(session))
+        if changed is None:
+            error = (refusal or self.session_error(session)) if run["status"] == FAILED else None
+            changed = run_record(self.fleet, run, deployment, shared, error)
+        return changed if form == "C" else run_of_d(changed, run["scheduled"], own, refusal)
 
     def _session(self, index: int, form: str, _: Record | None) -> Record:
         """Write a session."""

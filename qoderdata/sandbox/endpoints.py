@@ -7,48 +7,124 @@ value is refused.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from operator import eq, ge, gt, le, lt, ne
-from typing import TYPE_CHECKING, Any
+from contextlib import suppress
+from dataclasses import dataclass, field
+from operator import eq, ge, gt, le, lt
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import orjson
 
 from qoderdata.sandbox.database import DEPLOYMENT_STATUSES, Table
-from qoderdata.sandbox.run_history import MANUAL, STATUSES, TRIGGERS
+from qoderdata.sandbox.run_history import STATUSES, TRIGGERS
 from qoderdata.sandbox.sample_values import nanoseconds
 from qoderdata.sandbox.scenarios import SESSION_STATUSES
-from qoderdata.sandbox.server import RefusedError
 from qoderdata.sandbox.session_records import OLD_STATUSES
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from qoderdata.sandbox.database import Condition, Database
-    from qoderdata.sandbox.server import Request
 
-EDITIONS = ("A", "B", "C", "D")
+
+#: The error type of each status of the service.
+ERROR_TYPES = {
+    400: "invalid_request_error",
+    401: "authentication_error",
+    403: "permission_error",
+    404: "not_found_error",
+    409: "conflict_error",
+    413: "request_too_large",
+    422: "invalid_request_error",
+    429: "rate_limit_error",
+    500: "api_error",
+    501: "feature_not_available",
+    529: "overloaded_error",
+}
 _DEFAULT_LIMIT = 20
-_CURSORS = ("after_id", "before_id", "page")
-_OPERATORS = {"gt": gt, "gte": ge, "lt": lt, "lte": le}
 #: Lists that are paged by `page` only.
 _PAGE_ONLY = ("sessions", "agents", "environments")
-_CREATED_AT = tuple(f"created_at[{operator}]" for operator in _OPERATORS)
-#: The parameters of each list in edition D.
-_KNOWN = {
-    "deployments": (
-        "limit", *_CURSORS, "status", "include_archived", "agent_id", "created_at[gte]", "created_at[lte]",
-    ),
-    "deployment_runs": ("limit", *_CURSORS, "deployment_id", "trigger_type", "has_error", *_CREATED_AT),
-    "runs": ("limit", *_CURSORS, "triggered_after", "triggered_before"),
-    "sessions": (
-        "limit", "page", "agent_id", "agent_version", "deployment_id", "statuses[]", "order", "include_archived",
-        *_CREATED_AT,
-    ),
-    "events": ("limit", *_CURSORS, "types[]", "order"),
-    "agents": ("limit", "page", "include_archived", *_CREATED_AT),
-    "environments": ("limit", "page", "include_archived", *_CREATED_AT),
-}  # fmt: skip
+#: The order of lists that can be asked for in both.
+_ORDERS = {"sessions": "desc", "events": "asc"}
+
+
+def _is_shown(archived: Any, word: int) -> Any:  # noqa: ANN401 - times, or truth values
+    return (archived == 0) | (word == 0)
+
+
+class _Filter(NamedTuple):
+    """A query parameter of some lists in some editions, which asks for values of a column."""
+
+    lists: tuple[str, ...]
+    name: str
+    editions: str
+    column: str
+    #: What a value is, or the words that it may be, whose numbers are in the column.
+    kind: str | tuple[str, ...]
+    compare: Callable[[Any, Any], Any] = eq
+
+
+#: Other editions ignore these parameters, or refuse them, as they do with all that they do not know.
+_FILTERS = (
+    _Filter(("deployments", *_PAGE_ONLY), "include_archived", "ABCD", "archived", ("true", "false"), _is_shown),
+    _Filter(("deployments",), "status", "ABCD", "status", DEPLOYMENT_STATUSES),
+    _Filter(("deployment_runs", "runs"), "status", "ABC", "status", STATUSES),
+    _Filter(("deployments", "sessions"), "agent_id", "ABCD", "agent", "agent"),
+    _Filter(("deployment_runs", "sessions"), "deployment_id", "ABCD", "deployment", "deployment"),
+    _Filter(("deployment_runs",), "trigger_type", "ABC", "trigger", TRIGGERS),
+    # The newest edition calls a retry scheduled.
+    _Filter(("deployment_runs",), "trigger_type", "D", "by_hand", ("schedule", "manual")),
+    _Filter(("deployment_runs",), "has_error", "ABC", "error", ("false", "true")),
+    _Filter(("deployment_runs",), "has_error", "D", "refused", ("false", "true")),
+    # Both bounds are taken to be exclusive, as the words say; the documentation does not.
+    _Filter(("runs",), "triggered_after", "ABCD", "triggered", "time", gt),
+    _Filter(("runs",), "triggered_before", "ABCD", "triggered", "time", lt),
+    _Filter(("deployment_runs", *_PAGE_ONLY), "created_at[gt]", "CD", "created", "time", gt),
+    _Filter(("deployments", "deployment_runs", *_PAGE_ONLY), "created_at[gte]", "CD", "created", "time", ge),
+    _Filter(("deployment_runs", *_PAGE_ONLY), "created_at[lt]", "CD", "created", "time", lt),
+    _Filter(("deployments", "deployment_runs", *_PAGE_ONLY), "created_at[lte]", "CD", "created", "time", le),
+    _Filter(("sessions",), "statuses[]", "AB", "last_status", OLD_STATUSES, np.isin),
+    _Filter(("sessions",), "statuses[]", "C", "last_status", SESSION_STATUSES, np.isin),
+    _Filter(("sessions",), "statuses[]", "D", "status", SESSION_STATUSES, np.isin),
+    _Filter(("sessions",), "agent_version", "ABCD", "version", "integer"),
+    _Filter(("events",), "types[]", "ABCD", "type", "text", np.isin),
+)
+
+
+@dataclass
+class Request:
+    """One request that arrived."""
+
+    #: When it arrived, by `time.monotonic`.
+    at: float
+    method: str
+    #: Without the base URL's path, such as ``"/deployments"``.
+    path: str
+    #: The first value of each parameter.
+    query: dict[str, str]
+    #: Names in lower case. The authorization is among them, hence not shown.
+    headers: dict[str, str] = field(repr=False)
+    #: What was answered; missing where nothing was.
+    status: int | None = None
+    #: What was told to the client.
+    request_id: str | None = None
+    #: All values of each parameter.
+    lists: dict[str, list[str]] = field(default_factory=dict)
+
+
+class RefusedError(Exception):
+    """A request that the service refuses with the error envelope; `param` is the query parameter to blame."""
+
+    def __init__(self, status: int, message: str, param: str | None = None) -> None:
+        super().__init__(message)
+        self.status, self.message, self.param = status, message, param
+
+    def envelope(self) -> dict[str, Any]:
+        """Return the documented envelope, without the request id that newer editions have in it."""
+        error = {"type": ERROR_TYPES[self.status], "message": self.message}
+        if self.param is not None:
+            error["param"] = self.param
+        return {"type": "error", "error": error}
 
 
 @dataclass(frozen=True)
@@ -79,40 +155,41 @@ class Router:
         match parts:
             case [root] if root in tables:
                 self._check_names(root)
-                filters = {
-                    "deployments": self._deployments, "deployment_runs": self._runs, "sessions": self._sessions,
-                }  # fmt: skip
-                conditions = filters.get(root, self._named)()
-                ascending = root == "sessions" and self._is_ascending(default="desc")
-                return self._page(tables[root], root, conditions, ascending=ascending)
+                return self._list(root, tables[root])
             case [root, identity] if root in tables:
-                self._check_names("")
+                self._check_names()
                 return tables[root].body(self._find(root, identity), self.edition)
             case ["deployments", identity, "runs"]:
                 deployment = self._find("deployments", identity)
                 self._check_names("runs")
-                return self._page(self.database.runs, "runs", self._runs_of(deployment))
+                return self._list("runs", self.database.runs, ("deployment", eq, deployment))
             case ["deployments", identity, "runs", run]:
-                self._check_names("")
+                self._check_names()
                 index = self._find("deployment_runs", run)
                 if self.database.runs.columns["deployment"][index] != self._find("deployments", identity):
                     raise RefusedError(404, f"deployment run {run} was not found.")
                 return self.database.runs.body(index, self.edition)
             case ["sessions", identity, "events"]:
                 self._check_names("events")
-                return self._events(self._find("sessions", identity))
+                events = self.database.events(self._find("sessions", identity), self.edition)
+                types = {"type": np.array([str(event.get("type")) for event in events])}
+                return self._list(
+                    "events", Table([event["id"] for event in events], types, lambda at, *_: events[at])
+                )
             case _:
                 raise RefusedError(404, "The requested resource was not found.")
 
-    @property
-    def _is_newest(self) -> bool:
-        """Whether runs have no status, and unknown parameters are refused."""
-        return self.edition == "D"
+    def _filters(self, what: str) -> list[_Filter]:
+        """Return the filters of a list that the edition knows."""
+        return [one for one in _FILTERS if what in one.lists and self.edition in one.editions]
 
-    def _check_names(self, what: str) -> None:
-        """Refuse parameters that the edition does not know."""
-        unknown = [name for name in self.request.query if name not in _KNOWN.get(what, ())]
-        if self._is_newest and unknown:
+    def _check_names(self, what: str = "") -> None:
+        """Refuse parameters of a list, or of an object, that edition D does not know."""
+        known = ["limit", *_cursors(what), *(one.name for one in self._filters(what))] if what else []
+        if what in _ORDERS:
+            known.append("order")
+        unknown = [name for name in self.request.query if name not in known]
+        if unknown and self.edition == "D":
             raise RefusedError(400, f"{unknown[0]} is not a known parameter", unknown[0])
 
     def _find(self, root: str, identity: str) -> int:
@@ -123,63 +200,47 @@ class Router:
             raise RefusedError(404, f"{root.removesuffix('s').replace('_', ' ')} {identity} was not found.")
         return index
 
-    def _deployments(self) -> list[Condition]:
-        """Return which deployments are asked for."""
-        agent = self._reference("agent", self.database.agents.get)
-        return self._archived() + self._status(DEPLOYMENT_STATUSES) + agent + self._created_at("gte", "lte")
+    def _list(self, what: str, table: Table, *conditions: Condition) -> bytes:
+        """Return a page of the records that the query asks for."""
+        chosen = [*conditions, *self.database.known(table, self.edition)]
+        for one in self._filters(what):
+            texts = [text for text in self.request.lists.get(one.name, ()) if text]
+            if one.name == "include_archived" and not texts:
+                texts = ["false"]
+            values = tuple(self._value(one.name, one.kind, text) for text in texts)
+            if values:
+                chosen.append((one.column, one.compare, values if one.name.endswith("[]") else values[0]))
+        order = (what in _ORDERS and self.request.query.get("order")) or _ORDERS.get(what, "desc")
+        ascending = self._value("order", ("desc", "asc"), order) == 1
+        return self._page(table, what, chosen, ascending=ascending)
 
-    def _runs(self) -> list[Condition]:
-        """Return which runs of the account are asked for."""
-        conditions = self._run_status() + self._reference("deployment", self.database.deployments.index)
-        trigger = self._choice("trigger_type", TRIGGERS[:2] if self._is_newest else TRIGGERS)
-        if trigger is not None:
-            # The newest edition calls a retry scheduled.
-            is_scheduled = self._is_newest and trigger != MANUAL
-            conditions.append(("trigger", ne, MANUAL) if is_scheduled else ("trigger", eq, trigger))
-        error = self._choice("has_error", ("false", "true"))
-        if error is not None:
-            has_error = ("refusal", gt if error else le, 0) if self._is_newest else ("error", eq, bool(error))
-            conditions.append(has_error)
-        return conditions + self._created_at(*_OPERATORS)
+    def _value(self, name: str, kind: str | tuple[str, ...], text: str) -> Any:  # noqa: ANN401 - as columns have it
+        """Read the value of a parameter; for what is not there, one that no row has."""
+        if kind == "agent":
+            return self.database.agents.get(text)
+        if kind == "deployment":
+            return self.database.deployments.index(text)
+        if kind == "text":
+            return text
+        if kind == "time":
+            with suppress(ValueError):
+                return nanoseconds(text)
+            expected = "an RFC 3339 time"
+        elif kind == "integer":
+            if text.isascii() and text.isdigit():
+                return int(text)
+            expected = "an integer"
+        else:
+            if text in kind:
+                return kind.index(text)
+            expected = f"one of {', '.join(kind)}"
+        raise RefusedError(400, f"{name} must be {expected}", name)
 
-    def _runs_of(self, deployment: int) -> list[Condition]:
-        """Return which runs of one deployment are asked for; they have other filters."""
-        # Both bounds are taken to be exclusive, as the words say; the documentation does not.
-        times = self._times("triggered", {"triggered_after": gt, "triggered_before": lt})
-        return [*self._run_status(), ("deployment", eq, deployment), *times]
-
-    def _sessions(self) -> list[Condition]:
-        """Return which sessions are asked for."""
-        database = self.database
-        conditions = database.known(database.sessions, self.edition) + self._named()
-        words = OLD_STATUSES if self.edition in ("A", "B") else SESSION_STATUSES
-        if statuses := [_number("statuses[]", word, words) for word in self._list("statuses[]")]:
-            conditions.append(("status" if self._is_newest else database.last_status, np.isin, tuple(statuses)))
-        if version := self.request.query.get("agent_version"):
-            if not (version.isascii() and version.isdigit()):
-                raise RefusedError(400, "agent_version must be an integer", "agent_version")
-            conditions.append(("version", eq, int(version)))
-        conditions += self._reference("deployment", database.deployments.index)
-        return conditions + self._reference("agent", database.agents.get)
-
-    def _named(self) -> list[Condition]:
-        """Return which agents or environments are asked for."""
-        return self._archived() + self._created_at(*_OPERATORS)
-
-    def _events(self, index: int) -> bytes:
-        """Return a page of the events of a session."""
-        types = self._list("types[]")
-        events = self.database.events(index, self.edition)
-        is_chosen = np.array([not types or event["type"] in types for event in events], dtype=np.bool_)
-        table = Table([event["id"] for event in events], {"chosen": is_chosen}, lambda index, *_: events[index])
-        ascending = self._is_ascending(default="asc")
-        return self._page(table, "events", [("chosen", eq, True)], ascending=ascending)
-
-    def _page(self, table: Table, what: str, conditions: Sequence[Condition], *, ascending: bool = False) -> bytes:
+    def _page(self, table: Table, what: str, conditions: Sequence[Condition], *, ascending: bool) -> bytes:
         """Cut a page out of the records that meet the conditions, oldest or newest first."""
         shown = table.select(*conditions)
         limit = self._limit(what)
-        cursor, index = self._cursor(table, ("page",) if what in _PAGE_ONLY else _CURSORS)
+        cursor, index = self._cursor(table, _cursors(what))
         read = table.select() if self.short_pages else shown
         repeated = int(self.fault == "overlap")
         # Whether the page reaches from the cursor towards newer records.
@@ -227,58 +288,7 @@ class Router:
             raise RefusedError(400, f"{given[0]} is not a valid cursor", given[0])
         return given[0], index
 
-    def _list(self, name: str) -> list[str]:
-        """Read a parameter that may be repeated."""
-        return [value for value in self.request.lists.get(name, ()) if value]
 
-    def _choice(self, name: str, values: Sequence[str]) -> int | None:
-        """Read a parameter that has a few values, as the number of its value."""
-        value = self.request.query.get(name)
-        return _number(name, value, values) if value else None
-
-    def _is_ascending(self, *, default: str) -> bool:
-        """Return whether a list is asked for oldest first."""
-        return _number("order", self.request.query.get("order") or default, ("desc", "asc")) == 1
-
-    def _status(self, values: Sequence[str]) -> list[Condition]:
-        """Read the status."""
-        status = self._choice("status", values)
-        return [] if status is None else [("status", eq, status)]
-
-    def _run_status(self) -> list[Condition]:
-        """Read the status of runs, which the newest edition does not have."""
-        return [] if self._is_newest else self._status(STATUSES)
-
-    def _reference(self, column: str, find: Callable[[str], int | None]) -> list[Condition]:
-        """Read the id of a deployment or an agent; no row has the value of one that is not there."""
-        identity = self.request.query.get(f"{column}_id")
-        return [(column, eq, find(identity))] if identity else []
-
-    def _archived(self) -> list[Condition]:
-        """Leave out what is archived, unless it is asked for."""
-        return [] if self._choice("include_archived", ("true", "false")) == 0 else [("archived", eq, False)]
-
-    def _created_at(self, *operators: str) -> list[Condition]:
-        """Read the bounds of the creation, in editions that know them."""
-        if self.edition in ("A", "B"):
-            return []
-        return self._times("created", {f"created_at[{name}]": _OPERATORS[name] for name in operators})
-
-    def _times(self, column: str, bounds: dict[str, Any]) -> list[Condition]:
-        """Read the bounds of a time."""
-        conditions: list[Condition] = []
-        for name, compare in bounds.items():
-            if not (value := self.request.query.get(name)):
-                continue
-            try:
-                conditions.append((column, compare, nanoseconds(value)))
-            except ValueError:
-                raise RefusedError(400, f"{name} must be an RFC 3339 time", name) from None
-        return conditions
-
-
-def _number(name: str, value: str, values: Sequence[str]) -> int:
-    """Return the number of a parameter's value among those that it may have."""
-    if value not in values:
-        raise RefusedError(400, f"{name} must be one of {', '.join(values)}", name)
-    return values.index(value)
+def _cursors(what: str) -> tuple[str, ...]:
+    """Return the cursors that a list takes."""
+    return ("page",) if what in _PAGE_ONLY else ("after_id", "before_id", "page")

@@ -169,19 +169,13 @@ class DeploymentRecords:
 
 
 def run_record(
-    fleet: Fleet,
-    run: dict[str, int],
-    *,
-    identity: str,
-    deployment_id: str,
-    session_id: str | None,
-    error: Record | None,
+    fleet: Fleet, run: dict[str, Any], deployment_id: str, session_id: str | None, error: Record | None
 ) -> Record:
-    """Write a run of edition C, which is one row of `run_history.Runs`.
+    """Write a run of edition C, which is one row of `run_history.Runs` with its `id`.
 
     `session_id` is that of the session that served it, `error` why it failed.
     """
-    dice = Dice(identity)
+    dice = Dice(run["id"])
     status, started, completed = run["status"], run["started"], run["completed"]
     agent = int(fleet.agent[run["deployment"]])
     begun, ended = status in (RUNNING, COMPLETED, FAILED), status in (COMPLETED, FAILED)
@@ -193,7 +187,7 @@ def run_record(
         "created_at": stamp(run["created"]),
         "deployment_id": deployment_id,
         "error": error,
-        "id": identity,
+        "id": run["id"],
         "status": STATUSES[status],
         "trigger_context": {"type": TRIGGERS[run["trigger"]]},
         "triggered_at": stamp(run["triggered"]),
@@ -247,7 +241,7 @@ def deployment_of_d(record: Record, newer: Record) -> Record:
     return dict(sorted(record.items()))
 
 
-def run_of_d(record: Record, *, session_id: str | None, error: Record | None, scheduled: int) -> Record:
+def run_of_d(record: Record, scheduled: int, session_id: str | None, error: Record | None) -> Record:
     """Turn a run of edition C into that of edition D: with a session of its own, or the error instead of it.
 
     `scheduled` is the scheduled time of a run that the schedule triggered, in nanoseconds since 1970; else 0.

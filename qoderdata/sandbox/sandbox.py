@@ -1,32 +1,236 @@
-"""How does a test use the sandbox: an account, its endpoints on a port, the log of requests, and coming faults?"""
+"""How does a test start the sandbox and let it misbehave, and how do responses and faults go over HTTP?
+
+The gateway's faults have no request id and no envelope, except that it answers 429 with JSON in edition D. The
+service's faults have both. The server acts out the faults of the connection. It keeps connections alive, without
+Nagle's delay, and sends gzip where the client asks for it.
+"""
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
-from threading import RLock
+import gzip
+import socket
+import struct
+import sys
+from contextlib import suppress
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from itertools import count
+from threading import Event, Thread
+from time import monotonic
 from typing import TYPE_CHECKING, Any
+from urllib.parse import parse_qs, urlsplit
 
-from qoderdata.cron import EPOCH
-from qoderdata.sandbox import changes
+import orjson
+
+from qoderdata.sandbox.changes import ChangingAccount, nanoseconds_of
 from qoderdata.sandbox.database import Database
-from qoderdata.sandbox.endpoints import EDITIONS, Router
-from qoderdata.sandbox.sample_values import as_datetime, uuid7
-from qoderdata.sandbox.server import FAULT_NAMES, Fault, Faults, RefusedError, Request, Server, WireResponse
+from qoderdata.sandbox.endpoints import ERROR_TYPES, RefusedError, Request, Router
+from qoderdata.sandbox.sample_values import uuid7
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Mapping
     from typing import Self
-
-    from qoderdata.sandbox.database import Table
 
 #: The clock of an account that is given none: a Monday morning in Shanghai.
 NOW = datetime(2026, 6, 15, 1, 30, 20, tzinfo=UTC)
 
 _PREFIX = "/api/v1/cloud"
 _RUNS_A_DEPLOYMENT = 10
+#: Faults that answer in place of the service.
+_GATEWAY_FAULTS = {
+    "408": (408, ""),
+    "429": (429, ""),
+    "429-retry-after": (429, "Too Many Requests"),
+    "502-html": (502, "Bad Gateway"),
+    "503-empty": (503, ""),
+    "503-html": (503, "Service Temporarily Unavailable"),
+    "504": (504, "Gateway Time-out"),
+    "html-200": (200, "Sign in"),
+    "redirect": (302, ""),
+}
+#: Those of the service, of which the gateway has a 429 of its own.
+_SERVICE_FAULTS = {"429-json" if status == 429 else str(status): status for status in ERROR_TYPES}
+#: Faults that change a page of a list.
+_PAGE_FAULTS = ("repeat-cursor", "no-cursor", "overlap")
+#: Faults of the connection.
+_CONNECTION_FAULTS = ("reset", "hang", "cut-body", "cut-json", "torn-json")
+FAULT_NAMES = (*_GATEWAY_FAULTS, *_SERVICE_FAULTS, *_PAGE_FAULTS, *_CONNECTION_FAULTS)
 
 
-class Sandbox:
+@dataclass
+class WireResponse:
+    """A response before it is sent."""
+
+    status: int
+    body: bytes
+    headers: dict[str, str] = field(default_factory=lambda: {"Content-Type": "application/json"})
+    #: Whether the service never saw the request, so that there is no request id.
+    from_gateway: bool = False
+    #: The name of a fault that the server may have to act out.
+    fault: str = ""
+
+
+@dataclass(frozen=True)
+class Fault:
+    """One fault, for one request; without a name, none. `headers` are those of its answer."""
+
+    name: str = ""
+    headers: dict[str, str] = field(default_factory=dict)
+
+    def response(self, *, is_newest: bool) -> WireResponse | None:
+        """Return the gateway's answer in place of the service, or raise the service's own error, or do neither."""
+        status, title = _GATEWAY_FAULTS.get(self.name, (0, ""))
+        if self.name in _SERVICE_FAULTS or (is_newest and status == 429):
+            status = _SERVICE_FAULTS.get(self.name, status)
+            message = "Invalid API key or token." if status == 401 else f"Sandbox was told to answer {status}."
+            raise RefusedError(status, message)
+        if not status:
+            return None
+        body = f"<html><head><title>{title}</title></head><body><h1>{title}</h1></body></html>" if title else ""
+        headers = {"Content-Type": "text/html"} if title else {}
+        return WireResponse(status, body.encode(), headers, from_gateway=True)
+
+
+@dataclass
+class Faults:
+    """Which coming request meets which fault."""
+
+    _at: dict[int, Fault] = field(default_factory=dict)
+    _next: int = 0
+
+    def add(self, fault: Fault, at: int | None) -> None:
+        """Assign a fault to the ``at``-th request from now; by default to the next one that has none yet."""
+        self._at[self._free() if at is None else self._next + at] = fault
+
+    def meet(self, *, has_cursor: bool) -> Fault:
+        """Count a request, and return the fault that it meets."""
+        fault = self._at.pop(self._next, Fault())
+        self._next += 1
+        if fault.name in ("repeat-cursor", "overlap") and not has_cursor:
+            # The first page has no cursor to repeat: a later request meets the fault.
+            self._at[self._free()] = fault
+            return Fault()
+        return fault
+
+    def _free(self) -> int:
+        """Return the number of the next request that meets no fault yet."""
+        return next(number for number in count(self._next) if number not in self._at)
+
+
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    #: Head and body of a response go out together.
+    wbufsize = -1
+    disable_nagle_algorithm = True
+    server: Server
+
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - as the base class has it
+        """Print nothing."""
+
+    def answer(self) -> None:
+        """Answer one request, of whatever method."""
+        parts = urlsplit(self.path)
+        lists = parse_qs(parts.query, keep_blank_values=True)
+        query = {name: values[0] for name, values in lists.items()}
+        prefix = self.server.prefix
+        path = parts.path.removeprefix(prefix) if parts.path.startswith(f"{prefix}/") else ""
+        headers = {name.lower(): value for name, value in self.headers.items()}
+        request = Request(monotonic(), self.command, path, query, headers, lists=lists)
+        hangs_end = self.server.hangs_end
+        response = self.server.respond(request)
+        fault = response.fault
+        if fault == "hang":
+            hangs_end.wait()
+        if fault == "reset":
+            # Lingering for no time makes the close a reset.
+            self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        if fault in ("hang", "reset"):
+            self.close_connection = True
+            self.connection.close()
+            return
+        body, middle = response.body, len(response.body) // 2
+        if fault == "cut-json":
+            body = body[:middle]
+        if fault == "torn-json":
+            body = body[:middle] + b"\x00" + body[middle:]
+        if self.server.compress and body and _takes_gzip(headers.get("accept-encoding", "")):
+            body = gzip.compress(body, compresslevel=1, mtime=0)
+            response.headers["Content-Encoding"] = "gzip"
+        # A body that nobody read would be taken for the next request.
+        if self.command != "GET":
+            response.headers["Connection"] = "close"
+        self.send_response_only(response.status)
+        own = {"Date": self.date_time_string(), "Content-Length": str(len(body))}
+        for key, value in (response.headers | own).items():
+            self.send_header(key, value)
+        self.end_headers()
+        if fault == "cut-body":
+            body = body[: len(body) // 2]
+            self.close_connection = True
+        self.wfile.write(b"" if self.command == "HEAD" else body)
+
+    do_GET = do_HEAD = do_POST = do_PUT = do_PATCH = do_DELETE = answer  # noqa: N815 - as the base class has it
+
+
+def _takes_gzip(accepted: str) -> bool:
+    """Return whether the client takes gzip."""
+    codings = (coding.partition(";q=") for coding in accepted.lower().replace(" ", "").split(","))
+    return any(name == "gzip" and float(quality or 1) > 0 for name, _, quality in codings)
+
+
+class Server(ThreadingHTTPServer):
+    """Serve in a thread of its own until it is stopped; port 0 takes a free one."""
+
+    daemon_threads = True
+    request_queue_size = 128
+
+    def __init__(
+        self, respond: Callable[[Request], WireResponse], *, prefix: str, port: int, compress: bool
+    ) -> None:
+        super().__init__(("127.0.0.1", port), _Handler)
+        self.respond, self.prefix, self.compress = respond, prefix, compress
+        self.hangs_end = Event()
+        self.connections: set[socket.socket] = set()
+        self._thread = Thread(
+            target=self.serve_forever, kwargs={"poll_interval": 0.02}, name="qoderdata-sandbox", daemon=True
+        )
+        self._thread.start()
+
+    def get_request(self) -> tuple[socket.socket, Any]:
+        """Accept a connection, and remember it until it is closed."""
+        connection, address = super().get_request()
+        self.connections.add(connection)
+        return connection, address
+
+    def close_request(self, request: Any) -> None:  # noqa: ANN401 - as the base class has it
+        """Close a connection."""
+        self.connections.discard(request)
+        super().close_request(request)
+
+    def end_hangs(self) -> None:
+        """Close the connections that a fault lets hang."""
+        hanging, self.hangs_end = self.hangs_end, Event()
+        hanging.set()
+
+    def stop(self) -> None:
+        """Stop serving, and close all connections."""
+        self.end_hangs()
+        self.shutdown()
+        self._thread.join()
+        self.server_close()
+        for connection in list(self.connections):
+            # Wakes the thread that waits for this client's next request; the client may be gone already.
+            with suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)
+
+    def handle_error(self, request: Any, client_address: Any) -> None:  # noqa: ANN401 - as the base class has it
+        """Report nothing where a client hung up, as tests do."""
+        if not isinstance(sys.exception(), OSError):
+            super().handle_error(request, client_address)
+
+
+class Sandbox(ChangingAccount):
     """A local stand-in of the service: real HTTP on loopback, with a generated account behind it.
 
     The account is the same to the byte for the same arguments, and the same in every edition: the same runs
@@ -96,15 +300,9 @@ class Sandbox:
         for name, value in (("deployments", deployments), ("runs", runs), ("left_out", left_out)):
             if value < 0:
                 raise ValueError(f"{name}={value} is negative")
-        self.edition = edition
-        self._database = Database(
-            deployments,
-            seed=seed,
-            runs=runs,
-            now=_nanoseconds(now, name="now"),
-            left_out=left_out,
-            new_fields=new_fields,
-        )
+        at = nanoseconds_of(now, name="now")
+        database = Database(deployments, seed=seed, runs=runs, now=at, left_out=left_out, new_fields=new_fields)
+        super().__init__(database, edition)
         self.pat = f"pt-sandbox-{seed}"
         self.requests: list[Request] = []
         self.send_next_page = True
@@ -112,23 +310,6 @@ class Sandbox:
         self._faults = Faults()
         self._gzip, self._port = gzip, port
         self._server: Server | None = None
-        self._lock = RLock()
-
-    @property
-    def edition(self) -> str:
-        """The edition that answers: ``"A"``, ``"B"``, ``"C"`` or ``"D"``."""
-        return self._edition
-
-    @edition.setter
-    def edition(self, edition: str) -> None:
-        if edition not in EDITIONS:
-            raise ValueError(f"edition={edition!r} is none of {', '.join(EDITIONS)}")
-        self._edition = edition
-
-    @property
-    def now(self) -> datetime:
-        """The account's clock, in UTC."""
-        return as_datetime(self._database.now)
 
     @property
     def base_url(self) -> str:
@@ -136,54 +317,6 @@ class Sandbox:
         if not self._port:
             raise RuntimeError("the sandbox has no address yet; use it in a `with` statement, or start() it")
         return f"http://127.0.0.1:{self._port}{_PREFIX}"
-
-    @property
-    def deployments(self) -> list[dict[str, Any]]:
-        """Every deployment exactly as the edition serves it, newest first, archived ones included."""
-        return self._list(self._database.deployments)
-
-    @property
-    def runs(self) -> list[dict[str, Any]]:
-        """Every run exactly as the edition serves it, newest first."""
-        return self._list(self._database.runs)
-
-    @property
-    def sessions(self) -> list[dict[str, Any]]:
-        """Every session exactly as the edition serves it, newest first; archived ones too, deleted ones not."""
-        return self._list(self._database.sessions)
-
-    @property
-    def agents(self) -> list[dict[str, Any]]:
-        """Every agent exactly as it is served, newest first, archived ones included."""
-        return self._list(self._database.tables["agents"])
-
-    @property
-    def environments(self) -> list[dict[str, Any]]:
-        """Every environment exactly as it is served, newest first, archived ones included."""
-        return self._list(self._database.tables["environments"])
-
-    def events(self, session_id: str) -> list[dict[str, Any]]:
-        """Return all events of a session exactly as the edition serves them, oldest first."""
-        with self._lock:
-            return self._database.events(self._database.sessions.find(session_id), self.edition)
-
-    @property
-    def outcomes(self) -> list[dict[str, Any]]:
-        """What became of every run, as far as edition D tells it by sessions and events, in the order of `runs`.
-
-        Each has ``id``, ``deployment_id``, ``session_id``, ``triggered_at``, ``status``, ``status_from``
-        (``"run"``, ``"session"``, ``"events"``, or None where the session was deleted), ``error_type``,
-        ``error_message``, ``started_at``, ``completed_at``, and of the session ``session_status``,
-        ``session_archived`` and ``session_deleted``. Times are texts to the nanosecond; what nobody can know is
-        None. Rewritten events and runs are not looked at.
-        """
-        with self._lock:
-            return [self._database.outcome(index) for index in self._database.runs.select()[::-1].tolist()]
-
-    @property
-    def left_out(self) -> list[tuple[str, datetime]]:
-        """Deployment and time of each scheduled occurrence that was not run, by time."""
-        return [(identity, as_datetime(at)) for identity, at in self._database.left_out]
 
     def start(self) -> Self:
         """Start serving."""
@@ -249,76 +382,12 @@ class Sandbox:
             sent["Retry-After"] = "1" if retry_after is None else str(retry_after)
         if fault == "redirect":
             sent["Location"] = location or f"{_PREFIX}/moved"
-        with self._lock:
+        with self._database:
             self._faults.add(Fault(fault, sent), at)
-
-    def create_deployments(self, count: int) -> list[dict[str, Any]]:
-        """Create deployments that never ran; they come first in the list."""
-        with self._lock:
-            indices = changes.create_deployments(self._database, count)
-            return [self._database.deployments.record(index, self.edition) for index in indices]
-
-    def archive(self, deployment_id: str) -> dict[str, Any]:
-        """Archive a deployment."""
-        return self._change(self._database.deployments, changes.archive, deployment_id)
-
-    def create_runs(
-        self, count: int, *, status: str = "completed", deployment_id: str | None = None
-    ) -> list[dict[str, Any]]:
-        """Start runs by hand, of one deployment or of all in turn; the counters follow.
-
-        `status` is one of those that runs have up to edition C, ``"cancelled"`` or ``"waiting"``.
-        """
-        with self._lock:
-            indices = changes.create_runs(self._database, count, status=status, deployment_id=deployment_id)
-            return [self._database.runs.record(index, self.edition) for index in indices]
-
-    def finish_run(self, run_id: str, *, status: str = "completed") -> dict[str, Any]:
-        """Let an unfinished run end: ``"completed"``, ``"failed"`` or ``"cancelled"``; the counters follow."""
-        return self._change(self._database.runs, changes.finish_run, run_id, status=status)
-
-    def archive_session(self, session_id: str) -> dict[str, Any]:
-        """Archive a session that has ended."""
-        return self._change(self._database.sessions, changes.archive_session, session_id)
-
-    def continue_session(self, session_id: str) -> dict[str, Any]:
-        """Let a person continue a session that has ended; the outcome of its run stays."""
-        return self._change(self._database.sessions, changes.continue_session, session_id)
-
-    def delete_session(self, session_id: str) -> None:
-        """Delete a session: it is neither listed nor found any more."""
-        with self._lock:
-            changes.delete_session(self._database, session_id)
-
-    def forget_runs(self, before: datetime) -> int:
-        """Let retention take the runs created before a time, and say how many; the lifetime counters stay."""
-        with self._lock:
-            return changes.forget_runs(self._database, _nanoseconds(before, name="before"))
-
-    def rewrite(self, record: Mapping[str, Any]) -> None:
-        """Serve this record from now on instead of the one with its id, whatever it holds, in every edition."""
-        with self._lock:
-            changes.rewrite(self._database, record)
-
-    def rewrite_events(self, session_id: str, events: Sequence[Mapping[str, Any]]) -> None:
-        """Serve these as the events of a session from now on, oldest first, whatever they hold besides ids."""
-        with self._lock:
-            self._database.own_events[session_id] = [dict(event) for event in events]
-
-    def _list(self, table: Table) -> list[dict[str, Any]]:
-        """Return the records as the edition serves them, newest first."""
-        with self._lock:
-            shown = table.select(*self._database.known(table, self.edition))
-            return [table.record(index, self.edition) for index in shown[::-1].tolist()]
-
-    def _change(self, table: Table, change: Callable[..., int], identity: str, **how: str) -> dict[str, Any]:
-        """Change the record with an id, and return it as the edition serves it."""
-        with self._lock:
-            return table.record(change(self._database, identity, **how), self.edition)
 
     def _respond(self, request: Request) -> WireResponse:
         """Answer one request, and note it."""
-        with self._lock:
+        with self._database:
             is_newest = self.edition == "D"
             fault = self._faults.meet(has_cursor=bool(request.query.get("after_id") or request.query.get("page")))
             request_id = f"req_{uuid7(self._database.now, len(self.requests))}"
@@ -326,9 +395,10 @@ class Sandbox:
                 self._database, request, self.edition, self.pat, fault.name, self.send_next_page, self.short_pages
             )
             try:
-                response = fault.response(json_rate_limit=is_newest) or WireResponse(200, router.respond())
+                response = fault.response(is_newest=is_newest) or WireResponse(200, router.respond())
             except RefusedError as refusal:
-                response = refusal.response(request_id if is_newest else None)
+                envelope = refusal.envelope() | ({"request_id": request_id} if is_newest else {})
+                response = WireResponse(refusal.status, orjson.dumps(envelope))
             if not response.from_gateway:
                 request.request_id = response.headers["x-request-id"] = request_id
             response.headers |= fault.headers
@@ -337,10 +407,3 @@ class Sandbox:
                 request.status = response.status
             self.requests.append(request)
         return response
-
-
-def _nanoseconds(time: datetime, *, name: str) -> int:
-    """Read a time that a caller gave."""
-    if time.tzinfo is None:
-        raise ValueError(f"{name}={time!r} has no time zone")
-    return (time - EPOCH) // timedelta(microseconds=1) * 1_000
