@@ -320,6 +320,19 @@ class TestRuns:
         assert re.search(r"whole .* active 2026-06-14 02:05 UTC 23 h 25 min ago timeout_error m{200}…", words)
         assert re.search(r"cut .* active before 2026-06-14 01:05 UTC", words)
 
+    def test_the_type_and_the_message_of_a_last_error_are_of_one_run(self) -> None:
+        """Two runs of one time: the one that was created last."""
+        ends = [("drun_b", "02:05:01", "first_error"), ("drun_a", "02:05:09", "second_error")]
+        runs = [
+            run(
+                5, 2, "failed", id=id_, created_at=f"2026-06-14T{at}Z", error={"type": kind, "message": kind + "!"}
+            )
+            for id_, at, kind in ends
+        ]
+        words = words_of(details.failing(data_of(flatten_deployments([deployment(5, "a")]), flatten_runs(runs))))
+        assert "second_error second_error!" in words
+        assert "first_error" not in words
+
     def test_trend_and_errors(self) -> None:
         runs = [run(3, hour, "failed", error={"type": "api_error"}) for hour in range(2)]
         runs += [run(3, hour, "completed") for hour in range(2, 6)] + [run(3, 6, "skipped"), run(3, 7, "running")]
@@ -516,7 +529,7 @@ class TestRefusals:
 
 @pytest.mark.parametrize(("highest", "scale"), [(0.0, 0.1), (0.04, 0.1), (0.31, 0.4), (0.4, 0.4), (1.0, 1.0)])
 def test_scale(highest: float, scale: float) -> None:
-    assert round_scale(highest) == scale
+    assert round_scale(pd.Series([highest, None])) == scale
 
 
 @pytest.mark.parametrize(

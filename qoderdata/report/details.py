@@ -60,14 +60,19 @@ def failing(data: ReportData) -> Section:
     """Show who fails in a row now; with runs, since when and with what error."""
     title = _("Failing now")
     runs = data.runs
-    found = _failing_by_counters(data) if runs is None else _failing_by_runs(data, runs)
+    if runs is None:
+        streaks = data.live.rename(columns={"id": "deployment_id", "stats_consecutive_failures": "streak"})
+        found = streaks[(streaks["streak"] > 0).fillna(value=False)]
+    else:
+        states = data.live.drop_duplicates("id").set_index("id")[["status", "paused_reason_type"]]
+        found = data.streaks.join(states, on="deployment_id")
     if runs is None and data.failing_by_counters is None:
         return Section("failing", title, nothing=_("Without runs this is not known."))
     if found.empty:
         return Section("failing", title, nothing=_or_unknown(_("No deployment has failed in its last run."), runs))
     columns = [
         deployment_column(data),
-        PageColumn(_("In a row"), "streak", lambda row: row.in_a_row, "number"),
+        PageColumn(_("In a row"), "streak", lambda row: row.streak, "number"),
         PageColumn(_("State"), "badge", _state),
     ]
     if runs is None:
@@ -83,24 +88,10 @@ def failing(data: ReportData) -> Section:
             "Failures since the last success, in the runs given; where none of a deployment's runs completed, as "
             "many as the service counts. Archived deployments are left out."
         )
+    found = found.sort_values(["streak", "deployment_id"], ascending=[False, True])
     caption = _("Current streaks of failures, longest first")
     table = make_table(found, columns, caption, shows_more="qoderdata check --streak 1")
     return Section("failing", title, about, table=table, count=f"{len(found):,}")
-
-
-def _failing_by_counters(data: ReportData) -> pd.DataFrame:
-    found = data.live.assign(in_a_row=data.live["stats_consecutive_failures"], deployment_id=data.live["id"])
-    found = found[(found["in_a_row"] > 0).fillna(value=False)]
-    return found.sort_values(["in_a_row", "id"], ascending=[False, True])
-
-
-def _failing_by_runs(data: ReportData, runs: pd.DataFrame) -> pd.DataFrame:
-    failed = runs[runs["status"].eq("failed").fillna(value=False)].sort_values(["triggered_at", "id"])
-    last = failed.drop_duplicates("deployment_id", keep="last").set_index("deployment_id")
-    states = data.live.drop_duplicates("id").set_index("id")[["status", "paused_reason_type"]]
-    found = data.streaks.join(states, on="deployment_id").join(last["error_message"], on="deployment_id")
-    found = found.rename(columns={"streak": "in_a_row"})
-    return found.sort_values(["in_a_row", "deployment_id"], ascending=[False, True])
 
 
 def _since(data: ReportData, runs: pd.DataFrame, row: Any) -> Since | None:  # noqa: ANN401 - a named tuple

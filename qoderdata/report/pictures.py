@@ -43,7 +43,7 @@ def month_picture(data: ReportData, runs: pd.DataFrame, total: Any) -> Picture: 
         return _LEFT + float((_WIDTH - _RIGHT - _LEFT) * ((time - first) / (last - first)))
 
     right, wide = x(last), (_WIDTH - _RIGHT - _LEFT) / count
-    scale = round_scale(days["failure_rate"].max() if days["failure_rate"].notna().any() else 0)
+    scale = round_scale(days["failure_rate"])
     most = max(int(days["runs"].max()), 1)
     week = x(data.start - WEEK)
     boxes = [Box(week, 2, right - week, _RUNS[1] - 2, "recent")]
