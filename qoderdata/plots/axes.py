@@ -230,8 +230,13 @@ def show_message(ax: Axes, text: str) -> None:
     ax.text(0.5, 0.5, text, transform=ax.transAxes, ha="center", va="center", alpha=0.7, wrap=True)
 
 
-def prepare_rows(ax: Axes, labels: Labels) -> float:
-    """Prepare a labelled row each from the top down, with pale vertical lines behind; return the font size."""
+def prepare_rows(ax: Axes, shown: pd.DataFrame, labels: Mapping[str, str] | None) -> float:
+    """Prepare a row each from the top down, named by its key; return the font size."""
+    return label_rows(ax, make_labels(*keys_and_names(shown), labels, columns=label_columns(ax, len(shown))))
+
+
+def label_rows(ax: Axes, labels: Labels) -> float:
+    """Prepare a row for each label, with pale vertical lines behind; return the font size."""
     count = len(labels.texts)
     room = max(count, FEWEST_ROWS) / 2 + 0.1
     middle = (count - 1) / 2
@@ -356,15 +361,14 @@ def group_panels(
 
 def legend_beside(
     ax: Axes,
-    handles: Sequence[Any],
-    texts: Sequence[str],
+    samples: Mapping[str, Any],
     *,
     title: str | None = None,
     properties: Mapping[str, Any] | None = None,
     right: float = 6.0,
     below: float | None = None,
 ) -> None:
-    """Write a legend where it covers nothing: to the right of the axes, or in one row below them.
+    """Write a legend of samples by text where it covers nothing: to the right of the axes, or in a row below.
 
     It begins so many points to the `right` of the axes, or ends there and is so many points `below` them.
     """
@@ -374,8 +378,8 @@ def legend_beside(
     beside = ScaledTranslation(right / _POINTS_PER_INCH, -down / _POINTS_PER_INCH, ax.figure.dpi_scale_trans)
     # The texts are set afterwards, since matplotlib leaves out labels that start with an underscore.
     legend = ax.legend(
-        handles,
-        ["-"] * len(handles),
+        list(samples.values()),
+        ["-"] * len(samples),
         title=title,
         alignment="left",
         loc="upper left" if below is None else "upper right",
@@ -385,9 +389,9 @@ def legend_beside(
         frameon=False,
         fontsize="small",
         handlelength=1.4,
-        ncols=1 if below is None else len(handles),
+        ncols=1 if below is None else len(samples),
     )
-    for text, words in zip(legend.get_texts(), texts, strict=True):
+    for text, words in zip(legend.get_texts(), samples, strict=True):
         text.set(text=words, **(properties or {}))
 
 

@@ -10,7 +10,6 @@ import pandas as pd
 from qoderdata.columns import require_frame
 from qoderdata.formatting import format_percent
 from qoderdata.plots import axes
-from qoderdata.plots.labels import keys_and_names, make_labels
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -105,8 +104,7 @@ def plot_costs(
         axes.show_message(ax, "There are no sessions to show.")
         return ax
 
-    columns = axes.label_columns(ax, len(shown))
-    points = axes.prepare_rows(ax, make_labels(*keys_and_names(shown), labels, columns=columns))
+    points = axes.prepare_rows(ax, shown, labels)
     samples = _stack(ax, shown, np.arange(len(shown), dtype=np.float64), thickness=0.62, horizontal=True)
     highest = float(shown["credits"].max())
     end = 1.02 * highest if highest > 0 else 1.0
@@ -116,7 +114,7 @@ def plot_costs(
     for header, texts in _texts(shown).items():
         end = axes.write_column(ax, header, texts, offset=end + 10, points=points)
     if samples:
-        axes.legend_beside(ax, list(samples.values()), list(samples), right=end, below=_below(ax, _TICK_POINTS))
+        axes.legend_beside(ax, samples, right=end, below=_below(ax, _TICK_POINTS))
     return ax
 
 
@@ -150,9 +148,9 @@ def _plot_over_time(costs: pd.DataFrame, ax: Axes | None, top: int, labels: Mapp
     axes.label_x(ax, f"start of window, {axes.describe_times(times)}{titles}", _unknown_note(drawn))
     ax.set_ylabel("credits")
     if samples:
-        order = [name for name in _LOOKS if name in samples]
+        samples = {name: samples[name] for name in _LOOKS if name in samples}
         right, below = (6.0, None) if one else (0.0, _below(ax, ax.xaxis.labelpad))
-        axes.legend_beside(ax, [samples[name] for name in order], order, right=right, below=below)
+        axes.legend_beside(ax, samples, right=right, below=below)
     return ax
 
 

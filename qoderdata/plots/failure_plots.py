@@ -9,7 +9,6 @@ import pandas as pd
 
 from qoderdata.columns import require_frame
 from qoderdata.plots import axes
-from qoderdata.plots.labels import keys_and_names, make_labels
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -103,8 +102,7 @@ def plot_failure_rates(
         axes.show_message(ax, "There are no failure rates to show.")
         return ax
 
-    columns = axes.label_columns(ax, len(shown))
-    points = axes.prepare_rows(ax, make_labels(*keys_and_names(shown), labels, columns=columns))
+    points = axes.prepare_rows(ax, shown, labels)
     failing = shown["failing"].fillna(0).gt(0).to_numpy(dtype=bool)
     _rate_bars(ax, shown, failing)
     what = "decided runs" if by_runs else "runs"
@@ -248,8 +246,7 @@ def plot_run_failure_rates(
         below = _COUNTS_SHARE + _GAP_SHARE
         _rate_axis(ax, highest, below=below)
         ax.set_ylabel("failure rate", y=(1 + below) / 2)
-        bars = _count_bars(ax, counts)
-        axes.legend_beside(ax, [*lines.values(), *bars.values()], [*lines, *bars])
+        axes.legend_beside(ax, lines | _count_bars(ax, counts))
         axes.time_axis(ax, times)
         axes.label_x(ax, words, note)
     else:
