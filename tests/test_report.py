@@ -24,7 +24,7 @@ from qoderdata.cli import main
 from qoderdata.errors import DataQualityWarning, FrameTypeError, MissingColumnError
 from qoderdata.frames import flatten_deployments, flatten_runs, flatten_sessions, with_names
 from qoderdata.report import details, summary, write_report
-from qoderdata.report.data import ReportData, Time
+from qoderdata.report.data import ReportData
 from qoderdata.report.figures import Headline, headline, tiles
 from qoderdata.report.layout import Section, round_scale
 from qoderdata.report.page import _template, cautions
@@ -154,8 +154,8 @@ def data_of(
 def words_of(section: Section) -> str:
     """Give the text of one section or folded part, as the page shows it."""
     html = _template().render(
-        lang="en", title="", css="", css_digest="", start=Time("", ""), cautions=[], about="", tiles=[],
-        headline=Headline("", "", is_bad=False), sections=[section], details=[],
+        lang="en", title="", css="", css_digest="", start=pd.Timestamp(START), tz="UTC", cautions=[], about="",
+        tiles=[], headline=Headline("", "", is_bad=False), sections=[section], details=[],
     )  # fmt: skip
     return Reader(html.partition("<main>")[2].partition('<section class="details"')[0]).text
 
@@ -755,8 +755,8 @@ def test_agents_have_names_where_the_deployments_have_them() -> None:
     agents = pd.DataFrame({"id": ids, "name": ["Ledger clerk", "Report writer"]}).astype("str")
     deployments = with_names(flatten_deployments([deployment(n, "a") for n in (1, 2, 3)]), agents=agents)
     data = data_of(deployments, labels={ids[1]: "Her own name"})
-    assert data.groups.word == "agent"
-    assert data.groups.of.tolist() == ["Ledger clerk", "Her own name", f"agent_{0:032x}"]
+    assert data.group_word == "agent"
+    assert data.deployments["group"].tolist() == ["Ledger clerk", "Her own name", f"agent_{0:032x}"]
 
 
 def test_nothing_is_wrong() -> None:
@@ -1045,7 +1045,7 @@ class TestGroups:
         assert "without one 33.3 % 1 / 3" in words
 
     def test_else_the_agent(self) -> None:
-        assert data_of(**self.frames({})).groups.word == "agent"
+        assert data_of(**self.frames({})).group_word == "agent"
 
     def test_any_key(self) -> None:
         data = data_of(**self.frames({"priority": "p1"}), by="priority")

@@ -29,8 +29,7 @@ from qoderdata.report.layout import (
     share_column,
     unknown_note,
 )
-from qoderdata.summaries import duration_regressions, error_groups, run_failure_rates
-from qoderdata.summaries import failure_rates as counter_rates
+from qoderdata.summaries import duration_regressions, error_groups
 from qoderdata.timelines import schedule_lints, trigger_load
 from qoderdata.translation import gettext as _
 from qoderdata.translation import ngettext
@@ -76,7 +75,7 @@ def failing(data: ReportData) -> Section:
         PageColumn(_("State"), "badge", _state),
     ]
     if runs is None:
-        columns.append(PageColumn(_("Last run"), "time", lambda row: data.time(row.stats_last_triggered_at)))
+        columns.append(PageColumn(_("Last run"), "time", lambda row: row.stats_last_triggered_at))
         about = _("Failures since the last success, as the service counts them, longest first.")
     else:
         last_error = _("Last error")
@@ -98,10 +97,9 @@ def _since(data: ReportData, runs: pd.DataFrame, row: Any) -> Since | None:  # n
     """Return when a streak began; one that is longer than the runs reach back began before them."""
     is_older = pd.isna(row.since)
     since = runs["triggered_at"].min() if is_older else row.since
-    time = data.time(since)
-    if time is None:
+    if pd.isna(since):
         return None
-    return Since(time, is_older, _("{length} ago", length=format_duration(data.start - since)))
+    return Since(since, is_older, _("{length} ago", length=format_duration(data.start - since)))
 
 
 def _state(row: Any) -> Badge | None:  # noqa: ANN401 - a row as a named tuple
@@ -115,15 +113,12 @@ def _state(row: Any) -> Badge | None:  # noqa: ANN401 - a row as a named tuple
 def rates(data: ReportData) -> Section:
     """Show who fails most; a high rate of few runs does not lead, since chance may have made it."""
     title = _("Failure rates by deployment")
+    known = data.rates_by("deployment_id", MONTH).reset_index()
     recent = None if data.runs is None else data.runs_within(MONTH)
     if recent is None:
-        known = counter_rates(data.live).rename_axis("deployment_id").reset_index()
-        known = known.assign(failed=known["total_failures"], decided=known["total_runs"])
         about = _("Over the whole life of the deployments that are not archived, by the service's counters.")
         command = "qoderdata failures"
     else:
-        known = run_failure_rates(recent).reset_index()
-        known = known.assign(decided=known["failed"] + known["completed"])
         about = _("Over the decided runs of the last 30 days, of archived deployments too, as in the picture.")
         command = "qoderdata runs --since 30D --by deployment"
     worst = known[(known["failed"] > 0) & known["failure_rate"].notna()].sort_values(
@@ -149,7 +144,7 @@ def paused(data: ReportData) -> Section:
     columns = [
         deployment_column(data),
         PageColumn(_("Error"), "error", lambda row: error_cell(row.paused_reason_error_type, None)),
-        PageColumn(_("Last run"), "time", lambda row: data.time(row.stats_last_triggered_at)),
+        PageColumn(_("Last run"), "time", lambda row: row.stats_last_triggered_at),
     ]
     caption = _("Deployments that the service has paused")
     table = make_table(found, columns, caption, shows_more="qoderdata check")
@@ -169,7 +164,7 @@ def errors(data: ReportData) -> Section:
         PageColumn(_("Failed runs"), "text", lambda row: f"{row.count:,}", "number"),
         share_column(found["share"]),
         PageColumn(_("Deployments"), "text", lambda row: f"{row.deployments:,}", "number"),
-        PageColumn(_("Last seen"), "time", lambda row: data.time(row.last_seen)),
+        PageColumn(_("Last seen"), "time", lambda row: row.last_seen),
     ]
     if found["is_new"].head(MOST_ROWS).any():
         columns.append(
@@ -212,8 +207,8 @@ def missed(data: ReportData) -> Section:
         columns = [
             deployment_column(data),
             PageColumn(_("Missed"), "strong", lambda row: f"{row.times:,}", "number"),
-            PageColumn(_("First"), "time", lambda row: data.time(row.first)),
-            PageColumn(_("Last"), "time", lambda row: data.time(row.last)),
+            PageColumn(_("First"), "time", lambda row: row.first),
+            PageColumn(_("Last"), "time", lambda row: row.last),
         ]
         caption = _("Missed triggers by deployment")
         table = make_table(by_deployment, columns, caption, shows_more="qoderdata missed")
@@ -251,7 +246,7 @@ def next_triggers(data: ReportData) -> Section:
     firing = triggers.assign(times=times).drop_duplicates("deployment_id")
     columns = [
         deployment_column(data),
-        PageColumn(_("First"), "time", lambda row: data.time(row.trigger_at)),
+        PageColumn(_("First"), "time", lambda row: row.trigger_at),
         PageColumn(_("Times"), "text", lambda row: f"{row.times:,}", "number"),
         PageColumn(_("Schedule"), "schedule", _schedule, "wide"),
     ]

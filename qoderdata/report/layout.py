@@ -17,7 +17,7 @@ from qoderdata.translation import ngettext
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
-    from qoderdata.report.data import ReportData, Time
+    from qoderdata.report.data import ReportData
 
 #: The most rows that a folded table shows, and the most that an unfolded one shows.
 MOST_ROWS, MOST_AT_FIRST = 20, 5
@@ -53,7 +53,7 @@ class Error(NamedTuple):
 class Since(NamedTuple):
     """When a streak began: then, or earlier where the runs do not reach back."""
 
-    time: Time
+    time: pd.Timestamp
     is_before: bool
     ago: str
 
