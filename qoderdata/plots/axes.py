@@ -51,7 +51,7 @@ _MOST_INCHES = 200.0
 _HALF = 0.5
 _PANEL_COLUMNS, _PANEL_INCHES, _PANEL_TITLE_INCHES, _PANEL_GAP = 3, 1.05, 0.36, 0.025
 _PANEL_MARGIN_INCHES, _PANEL_TITLE_COLUMNS = 1.1, 22
-_SMALLEST_POINTS, _POINTS_PER_INCH = 3.5, 72.0
+_SMALLEST_POINTS, _USUAL_POINTS, _POINTS_PER_INCH = 3.5, 10.0, 72.0
 _NARROWEST_WITH_TEXT_POINTS = 14.0
 _MOST_LABEL_COLUMNS, _LABEL_SHARE = 32, 0.35
 #: The mean width of digits and letters of sans-serif faces, in font sizes.
@@ -125,16 +125,19 @@ def check_top(top: int) -> None:
         raise ValueError(f"top={top} draws nothing; give 1 or more")
 
 
-def given_or_new(ax: Axes | None, *, height: float, width: float = WIDTH_INCHES) -> Axes:
+def given_or_new(ax: Axes | None, *, height: float, width: float | None = None) -> Axes:
     """Return the caller's axes, or one in a new figure of these inches.
 
-    A new figure is made with pyplot, so that a notebook shows it. Pyplot's current axes are never drawn on.
+    Where the caller's font is large, the figure is higher, and wider where it has a width of its own. A new figure
+    is made with pyplot, so that a notebook shows it. Pyplot's current axes are never drawn on.
     """
     if ax is not None:
         return ax
     import matplotlib.pyplot as plt  # noqa: PLC0415 - heavy, and needed only when drawing
 
-    return plt.figure(figsize=(width, min(height, _MOST_INCHES)), layout="constrained").add_subplot()
+    larger = max(1.0, float(plt.rcParams["font.size"]) / _USUAL_POINTS)
+    size = WIDTH_INCHES if width is None else width * larger, min(height * larger, _MOST_INCHES)
+    return plt.figure(figsize=size, layout="constrained").add_subplot()
 
 
 def width_points(ax: Axes) -> float:
