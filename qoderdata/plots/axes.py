@@ -20,16 +20,20 @@ from qoderdata.formatting import format_time
 from qoderdata.plots.labels import font_families, keep_direction, keys_and_names, make_labels
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from matplotlib.axes import Axes
     from matplotlib.axis import Axis
     from matplotlib.backend_bases import RendererBase
     from matplotlib.colors import Colormap, Normalize
+    from matplotlib.container import BarContainer
     from matplotlib.text import Text
     from numpy.typing import NDArray
 
     from qoderdata.plots.labels import Labels
+
+    #: The lengths of some bars, and their look.
+    Part = tuple[NDArray[np.float64], dict[str, Any]]
 
 # Okabe and Ito, "Color Universal Design" (2008): the color-blind can distinguish them. Their yellow is left out,
 # since thin marks in it vanish on white.
@@ -396,6 +400,18 @@ def legend_beside(
     )
     for text, words in zip(legend.get_texts(), samples, strict=True):
         text.set(text=words, **(properties or {}))
+
+
+def stack_bars(
+    draw: Callable[..., BarContainer], positions: NDArray[np.float64], parts: Mapping[str, Part], thickness: float
+) -> dict[str, BarContainer]:
+    """Draw a stack at each position by `ax.bar` or `ax.barh`; return the bars of the parts that are not all 0."""
+    floor, bars = np.zeros(len(positions)), {}
+    for words, (lengths, look) in parts.items():
+        if lengths.any():
+            bars[words] = draw(positions, lengths, thickness, floor, **look)
+        floor = floor + lengths
+    return bars
 
 
 def draw_grid(

@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 
     from matplotlib.axes import Axes
     from matplotlib.container import BarContainer
-    from numpy.typing import NDArray
+
+    from qoderdata.plots.axes import Part
 
 _TITLE, _TITLE_OVER_TIME = "Credits of sessions, most expensive first", "Credits of sessions over time"
 _ROW_INCHES, _MARGIN_INCHES, _HEIGHT_INCHES = 0.27, 1.3, 3.6
@@ -105,7 +106,7 @@ def plot_costs(
         return ax
 
     points = axes.prepare_rows(ax, shown, labels)
-    samples = _stack(ax, shown, np.arange(len(shown), dtype=np.float64), thickness=0.62, horizontal=True)
+    samples = axes.stack_bars(ax.barh, np.arange(len(shown), dtype=np.float64), _parts(ax, shown), 0.62)
     highest = float(shown["credits"].max())
     end = 1.02 * highest if highest > 0 else 1.0
     ax.set_xlim(0, end)
@@ -137,7 +138,7 @@ def _plot_over_time(costs: pd.DataFrame, ax: Axes | None, top: int, labels: Mapp
     width = axes.set_window_limits(panels[0], np.unique(axes.day_numbers(times)))
     samples: dict[str, BarContainer] = {}
     for panel, group in zip(panels, shown, strict=True):
-        samples |= _stack(panel, group.rows, axes.day_numbers(group.rows.index), thickness=width)
+        samples |= axes.stack_bars(panel.bar, axes.day_numbers(group.rows.index), _parts(panel, group.rows), width)
         _mark_unknown(panel, group.rows, points=4.0 + 2.0 * one)
         axes.style_values(panel)
         panel.set_axisbelow(True)
@@ -160,32 +161,17 @@ def _below(ax: Axes, ticks: float) -> float:
     return ticks + 6 + 1.25 * float(label.get_fontsize()) * (1 + label.get_text().count("\n"))
 
 
-def _parts(costs: pd.DataFrame) -> dict[str, NDArray[np.float64]]:
-    """Split credits into those of the model, those of the sandbox, and what is in neither; missing ones are 0."""
+def _parts(ax: Axes, costs: pd.DataFrame) -> dict[str, Part]:
+    """Split credits into those of the model, those of the sandbox, and what is in neither, each with its look."""
     whole, model, sandbox = (
         costs[name].fillna(0.0).to_numpy(np.float64)
         for name in ("credits", "model_credits", "sandbox_runtime_credits")
     )
     other = np.maximum(whole - model - sandbox, 0.0)
     is_rounding = other <= _ROUNDING * costs["sessions"].to_numpy(np.float64)
+    look = {"facecolor": axes.series_color(), "edgecolor": ax.get_facecolor(), "linewidth": 0.0}
     parts = zip(_LOOKS, (model, sandbox, np.where(is_rounding, 0.0, other)), strict=True)
-    return {name: part for name, part in parts if part.any()}
-
-
-def _stack(
-    ax: Axes, costs: pd.DataFrame, positions: NDArray[np.float64], *, thickness: float, horizontal: bool = False
-) -> dict[str, BarContainer]:
-    """Draw the parts of the credits as a stack, and return their bars by meaning."""
-    floor = np.zeros(len(costs))
-    bars = {}
-    for name, part in _parts(costs).items():
-        look = {"facecolor": axes.series_color(), "edgecolor": ax.get_facecolor(), "linewidth": 0.0} | _LOOKS[name]
-        if horizontal:
-            bars[name] = ax.barh(positions, part, height=thickness, left=floor, **look)
-        else:
-            bars[name] = ax.bar(positions, part, width=thickness, bottom=floor, **look)
-        floor = floor + part
-    return bars
+    return {name: (part, look | _LOOKS[name]) for name, part in parts}
 
 
 def _mark_unknown(ax: Axes, costs: pd.DataFrame, *, points: float) -> None:

@@ -319,19 +319,13 @@ def _count_bars(ax: Axes, counts: pd.DataFrame) -> dict[str, BarContainer]:
     width = axes.set_window_limits(ax, times)
     others = counts["skipped"] + counts["unfinished"] + counts["unknown"]
     or_unknown = " or unknown" if counts["unknown"].any() else ""
-    parts: list[tuple[str, pd.Series[int], dict[str, Any]]] = [
-        ("failed runs", counts["failed"], {"facecolor": axes.VERMILLION}),
-        ("completed", counts["completed"], {"facecolor": axes.pale_color()}),
-        (f"skipped or unfinished{or_unknown}", others, {"hatch": "////", **axes.hatched()}),
-    ]
-    floor = np.zeros(len(counts))
-    bars = {}
-    for words, height, look in parts:
-        numbers = height.to_numpy(dtype=np.float64)
-        if numbers.any():
-            bars[words] = below.bar(times, numbers, width=width, bottom=floor, **look)
-        floor += numbers
-    below.set_ylim(0, max(1.0, float(floor.max())))
+    parts = {
+        "failed runs": (counts["failed"].to_numpy(np.float64), {"facecolor": axes.VERMILLION}),
+        "completed": (counts["completed"].to_numpy(np.float64), {"facecolor": axes.pale_color()}),
+        f"skipped or unfinished{or_unknown}": (others.to_numpy(np.float64), {"hatch": "////", **axes.hatched()}),
+    }
+    bars = axes.stack_bars(below.bar, times, parts, width)
+    below.set_ylim(0, max(1.0, float((_decided(counts) + others).max())))
     below.yaxis.set_major_locator(MaxNLocator(2, integer=True))
     below.set_ylabel("runs")
     below.tick_params(axis="x", bottom=False, labelbottom=False)
