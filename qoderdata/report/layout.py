@@ -127,13 +127,6 @@ class Box(NamedTuple):
     look: str
 
 
-class Path(NamedTuple):
-    """A path of numbers."""
-
-    d: str
-    look: str
-
-
 class Label(NamedTuple):
     """A text."""
 
@@ -144,14 +137,14 @@ class Label(NamedTuple):
 
 
 class Picture(NamedTuple):
-    """A picture, and what it shows in words."""
+    """A picture, and what it shows in words; its paths are by their look."""
 
     title: str
     description: str
     width: int
     height: int
     boxes: list[Box]
-    paths: list[Path]
+    paths: dict[str, str]
     labels: list[Label]
 
 

@@ -25,7 +25,6 @@ from qoderdata.report.layout import (
     Label,
     Names,
     PageColumn,
-    Path,
     Picture,
     Section,
     Sentence,
@@ -164,7 +163,7 @@ def _month_picture(data: ReportData, runs: pd.DataFrame, total: Any) -> Picture:
         _WIDTH,
         _HEIGHT,
         boxes,
-        [Path("".join(parts), look) for look, parts in paths.items() if parts],
+        {look: "".join(parts) for look, parts in paths.items() if parts},
         labels,
     )
 
