@@ -234,7 +234,7 @@ def failing_now(runs: pd.DataFrame, active: pd.DataFrame) -> pd.DataFrame:
     -------
     pandas.DataFrame
         ``deployment_id``, ``streak`` (``int64``), ``since`` (missing where the streak began before `runs`),
-        ``error_type`` (of the last failed run; missing where there is none).
+        ``error_type``, ``error_message`` (of the last failed run; missing where there is none).
     """
     runs = runs.reset_index(drop=True)  # the index may have the name of a column
     created_at = ["created_at"] if "created_at" in runs.columns else []
@@ -244,9 +244,10 @@ def failing_now(runs: pd.DataFrame, active: pd.DataFrame) -> pd.DataFrame:
     streaks = failure_streaks(runs[columns].assign(status=status))
     failed = runs[runs["status"].eq("failed") & runs["triggered_at"].notna()]
     failed = failed.sort_values(["triggered_at", *created_at, "id"], na_position="first")
-    last_error = failed.drop_duplicates("deployment_id", keep="last").set_index("deployment_id")["error_type"]
+    last = failed.drop_duplicates("deployment_id", keep="last").set_index("deployment_id")
     completed = runs.loc[status.eq("completed"), "deployment_id"]
     ids = pd.Index(active["id"])
+    last = last.reindex(ids, columns=["error_type", "error_message"]).astype(TEXT)
     seen = streaks["current_streak"].reindex(ids).fillna(0).astype("int64")
     counted = pd.Series(0, index=ids)
     if "stats_consecutive_failures" in active.columns:
@@ -257,7 +258,8 @@ def failing_now(runs: pd.DataFrame, active: pd.DataFrame) -> pd.DataFrame:
             "deployment_id": ids.astype(TEXT),
             "streak": seen.combine(counted, max).array,
             "since": streaks["current_streak_since"].reindex(ids).where(counted <= seen).array,
-            "error_type": last_error.reindex(ids).astype(TEXT).array,
+            "error_type": last["error_type"].array,
+            "error_message": last["error_message"].array,
         }
     )
     return found[found["streak"] > 0].sort_values("streak", ascending=False, kind="stable", ignore_index=True)

@@ -248,7 +248,10 @@ class TestEveryPlot:
         assert len(current.get_children()) == children
         assert words_of(first) == words_of(second)
 
-        figure_of(first).canvas.draw()
+        if case in SAME_BUT_FOR_SIZE:
+            figure_of(first).draw_without_rendering()
+        else:
+            figure_of(first).canvas.draw()
         assert first.get_title()
         assert first.get_xlabel()
         assert not [words for words in case.words if words not in words_of(first)]
@@ -364,6 +367,17 @@ def test_rows_do_not_run_into_each_other(top: int) -> None:
         figure_of(ax).draw_without_rendering()
         assert len(ax.get_yticklabels()) == top
         assert not rows_overlap(ax)
+
+
+def test_a_figure_has_room_for_a_large_font() -> None:
+    """Title, labels and legend took the room of the rows, and made squares narrow."""
+    with mpl.rc_context({"font.size": 20}):
+        bars, squares = (CASES[name].plot(CASES[name].frame()) for name in ("costs", "run_calendar"))
+        for ax in (bars, squares):
+            figure_of(ax).draw_without_rendering()
+    assert not rows_overlap(bars)
+    box = squares.get_window_extent()
+    assert box.width / np.ptp(squares.get_xlim()) > 0.9 * box.height / np.ptp(squares.get_ylim())
 
 
 @pytest.mark.parametrize("case", ["failure_rates_of_500", "next_triggers_of_150"])

@@ -19,9 +19,10 @@ import qoderdata as qd
 from qoderdata.errors import DataQualityWarning
 from qoderdata.frames import flatten_deployments, flatten_runs, flatten_sessions
 from qoderdata.report import write_report
-from qoderdata.report.page import _translations
+from qoderdata.report.page import _translations, cautions
 from qoderdata.sandbox import Sandbox
 from qoderdata.translation import translated
+from tests.test_report import data_of
 
 if TYPE_CHECKING:
     from babel.messages.catalog import Catalog
@@ -116,14 +117,14 @@ def english(texts: list[str]) -> list[str]:
 @pytest.fixture(scope="module")
 def account() -> dict[str, pd.DataFrame]:
     """Give the sandbox's frames, with texts of its users in Chinese."""
-    with Sandbox(deployments=100, seed=7) as sandbox:
+    with Sandbox(deployments=60, seed=7) as sandbox:
         df, runs = flatten_deployments(sandbox.deployments), flatten_runs(sandbox.runs)
         sessions, now = flatten_sessions(sandbox.sessions), pd.Timestamp(sandbox.now)
     df["name"] = pd.Series([f"部署{number}" for number in range(len(df))], dtype="str")
     df["metadata"] = pd.Series(['{"team":"数据"}', "{}"] * (len(df) // 2), dtype="str")
     runs["error_message"] = runs["error_message"].where(runs["error_message"].isna(), "错误")
     runs["error_type"] = runs["error_type"].replace("cancelled", "session_cancelled")
-    then = df.drop(index=range(0, 100, 20)).reset_index(drop=True)
+    then = df.drop(index=range(0, 60, 20)).reset_index(drop=True)
     then.loc[::15, "schedule_expression"] = "59 23 31 12 *"
     then.loc[::17, "status"] = "paused"
     then.attrs = {"fetched_at": f"{now - pd.Timedelta('8D')}"}
@@ -219,7 +220,9 @@ def test_odd_schedules_and_data(tmp_path: Path) -> None:
     assert english(written(tmp_path, df)) == []
     assert english(written(tmp_path, df, runs=runs, sessions=sessions, by="environment")) == []
     runs.attrs["outcomes"] = "events"
-    assert english(written(tmp_path, df, runs=runs)) == []
+    data = data_of(df, runs)
+    with translated(_translations("zh")):
+        assert english([*cautions(data), *data.findings["detail"]]) == []
 
 
 def test_warnings_too(tmp_path: Path) -> None:

@@ -375,7 +375,7 @@ def test_no_date_is_broken_at_its_hyphen(fleet: Path, chromium: Browser, width: 
         assert set(lines) == {1}
 
 
-def test_a_phone_breaks_no_word_of_a_change(fleet: Path, chromium: Browser) -> None:
+def test_a_phone_breaks_no_word_of_a_change_and_cuts_off_no_figure(fleet: Path, chromium: Browser) -> None:
     with page_of(chromium, viewport={"width": 390, "height": 844}) as page:
         WatchedPage(page, fleet)
         lines = page.locator(".overview > section > table .badge").evaluate_all(
@@ -387,3 +387,13 @@ def test_a_phone_breaks_no_word_of_a_change(fleet: Path, chromium: Browser) -> N
             })"""
         )
         assert set(lines) == {1}
+        ends = page.locator(".tiles .figure").evaluate_all(
+            """figures => figures.map(figure => {
+                figure.textContent = "12,345,678,901.23";
+                const range = document.createRange();
+                range.selectNodeContents(figure);
+                const tiles = figure.closest(".tiles").getBoundingClientRect();
+                return range.getBoundingClientRect().right <= tiles.right;
+            })"""
+        )
+        assert ends == [True] * 6

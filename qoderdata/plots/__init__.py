@@ -7,8 +7,7 @@ matplotlib is imported when the first plot is drawn.
 | file | question |
 |---|---|
 | `failure_plots` | who fails most, and how does the failure rate change over time? |
-| `trigger_plots` | what fires next, and how is the load spread over the week? |
-| `timeline_plots` | what ran when, what was missed, and what fires next? |
+| `timeline_plots` | what ran when, what was missed, what fires next, and how is the load spread over the week? |
 | `cost_plots` | what costs most, and how does it change over time? |
 | `run_plots` | which days went badly, and how long do runs take? |
 | `axes` | how are axes, rows, panels, grids, legends and times drawn, and a user's own figure styled? |
@@ -21,8 +20,7 @@ from qoderdata.plots.axes import plot_style
 from qoderdata.plots.cost_plots import plot_costs
 from qoderdata.plots.failure_plots import plot_failure_rates, plot_run_failure_rates
 from qoderdata.plots.run_plots import plot_durations, plot_run_calendar
-from qoderdata.plots.timeline_plots import plot_run_timeline
-from qoderdata.plots.trigger_plots import plot_next_triggers, plot_trigger_load
+from qoderdata.plots.timeline_plots import plot_next_triggers, plot_run_timeline, plot_trigger_load
 
 __all__ = [
     "plot_costs",

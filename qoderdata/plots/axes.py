@@ -20,16 +20,20 @@ from qoderdata.formatting import format_time
 from qoderdata.plots.labels import font_families, keep_direction, keys_and_names, make_labels
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from matplotlib.axes import Axes
     from matplotlib.axis import Axis
     from matplotlib.backend_bases import RendererBase
     from matplotlib.colors import Colormap, Normalize
+    from matplotlib.container import BarContainer
     from matplotlib.text import Text
     from numpy.typing import NDArray
 
     from qoderdata.plots.labels import Labels
+
+    #: The lengths of some bars, and their look.
+    Part = tuple[NDArray[np.float64], dict[str, Any]]
 
 # Okabe and Ito, "Color Universal Design" (2008): the color-blind can distinguish them. Their yellow is left out,
 # since thin marks in it vanish on white.
@@ -51,7 +55,7 @@ _MOST_INCHES = 200.0
 _HALF = 0.5
 _PANEL_COLUMNS, _PANEL_INCHES, _PANEL_TITLE_INCHES, _PANEL_GAP = 3, 1.05, 0.36, 0.025
 _PANEL_MARGIN_INCHES, _PANEL_TITLE_COLUMNS = 1.1, 22
-_SMALLEST_POINTS, _POINTS_PER_INCH = 3.5, 72.0
+_SMALLEST_POINTS, _USUAL_POINTS, _POINTS_PER_INCH = 3.5, 10.0, 72.0
 _NARROWEST_WITH_TEXT_POINTS = 14.0
 _MOST_LABEL_COLUMNS, _LABEL_SHARE = 32, 0.35
 #: The mean width of digits and letters of sans-serif faces, in font sizes.
@@ -125,16 +129,19 @@ def check_top(top: int) -> None:
         raise ValueError(f"top={top} draws nothing; give 1 or more")
 
 
-def given_or_new(ax: Axes | None, *, height: float, width: float = WIDTH_INCHES) -> Axes:
+def given_or_new(ax: Axes | None, *, height: float, width: float | None = None) -> Axes:
     """Return the caller's axes, or one in a new figure of these inches.
 
-    A new figure is made with pyplot, so that a notebook shows it. Pyplot's current axes are never drawn on.
+    Where the caller's font is large, the figure is higher, and wider where it has a width of its own. A new figure
+    is made with pyplot, so that a notebook shows it. Pyplot's current axes are never drawn on.
     """
     if ax is not None:
         return ax
     import matplotlib.pyplot as plt  # noqa: PLC0415 - heavy, and needed only when drawing
 
-    return plt.figure(figsize=(width, min(height, _MOST_INCHES)), layout="constrained").add_subplot()
+    larger = max(1.0, float(plt.rcParams["font.size"]) / _USUAL_POINTS)
+    size = WIDTH_INCHES if width is None else width * larger, min(height * larger, _MOST_INCHES)
+    return plt.figure(figsize=size, layout="constrained").add_subplot()
 
 
 def width_points(ax: Axes) -> float:
@@ -230,8 +237,13 @@ def show_message(ax: Axes, text: str) -> None:
     ax.text(0.5, 0.5, text, transform=ax.transAxes, ha="center", va="center", alpha=0.7, wrap=True)
 
 
-def prepare_rows(ax: Axes, labels: Labels) -> float:
-    """Prepare a labelled row each from the top down, with pale vertical lines behind; return the font size."""
+def prepare_rows(ax: Axes, shown: pd.DataFrame, labels: Mapping[str, str] | None) -> float:
+    """Prepare a row each from the top down, named by its key; return the font size."""
+    return label_rows(ax, make_labels(*keys_and_names(shown), labels, columns=label_columns(ax, len(shown))))
+
+
+def label_rows(ax: Axes, labels: Labels) -> float:
+    """Prepare a row for each label, with pale vertical lines behind; return the font size."""
     count = len(labels.texts)
     room = max(count, FEWEST_ROWS) / 2 + 0.1
     middle = (count - 1) / 2
@@ -356,15 +368,14 @@ def group_panels(
 
 def legend_beside(
     ax: Axes,
-    handles: Sequence[Any],
-    texts: Sequence[str],
+    samples: Mapping[str, Any],
     *,
     title: str | None = None,
     properties: Mapping[str, Any] | None = None,
     right: float = 6.0,
     below: float | None = None,
 ) -> None:
-    """Write a legend where it covers nothing: to the right of the axes, or in one row below them.
+    """Write a legend of samples by text where it covers nothing: to the right of the axes, or in a row below.
 
     It begins so many points to the `right` of the axes, or ends there and is so many points `below` them.
     """
@@ -374,8 +385,8 @@ def legend_beside(
     beside = ScaledTranslation(right / _POINTS_PER_INCH, -down / _POINTS_PER_INCH, ax.figure.dpi_scale_trans)
     # The texts are set afterwards, since matplotlib leaves out labels that start with an underscore.
     legend = ax.legend(
-        handles,
-        ["-"] * len(handles),
+        list(samples.values()),
+        ["-"] * len(samples),
         title=title,
         alignment="left",
         loc="upper left" if below is None else "upper right",
@@ -385,10 +396,22 @@ def legend_beside(
         frameon=False,
         fontsize="small",
         handlelength=1.4,
-        ncols=1 if below is None else len(handles),
+        ncols=1 if below is None else len(samples),
     )
-    for text, words in zip(legend.get_texts(), texts, strict=True):
+    for text, words in zip(legend.get_texts(), samples, strict=True):
         text.set(text=words, **(properties or {}))
+
+
+def stack_bars(
+    draw: Callable[..., BarContainer], positions: NDArray[np.float64], parts: Mapping[str, Part], thickness: float
+) -> dict[str, BarContainer]:
+    """Draw a stack at each position by `ax.bar` or `ax.barh`; return the bars of the parts that are not all 0."""
+    floor, bars = np.zeros(len(positions)), {}
+    for words, (lengths, look) in parts.items():
+        if lengths.any():
+            bars[words] = draw(positions, lengths, thickness, floor, **look)
+        floor = floor + lengths
+    return bars
 
 
 def draw_grid(

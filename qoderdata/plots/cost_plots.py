@@ -10,14 +10,14 @@ import pandas as pd
 from qoderdata.columns import require_frame
 from qoderdata.formatting import format_percent
 from qoderdata.plots import axes
-from qoderdata.plots.labels import keys_and_names, make_labels
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from matplotlib.axes import Axes
     from matplotlib.container import BarContainer
-    from numpy.typing import NDArray
+
+    from qoderdata.plots.axes import Part
 
 _TITLE, _TITLE_OVER_TIME = "Credits of sessions, most expensive first", "Credits of sessions over time"
 _ROW_INCHES, _MARGIN_INCHES, _HEIGHT_INCHES = 0.27, 1.3, 3.6
@@ -105,9 +105,8 @@ def plot_costs(
         axes.show_message(ax, "There are no sessions to show.")
         return ax
 
-    columns = axes.label_columns(ax, len(shown))
-    points = axes.prepare_rows(ax, make_labels(*keys_and_names(shown), labels, columns=columns))
-    samples = _stack(ax, shown, np.arange(len(shown), dtype=np.float64), thickness=0.62, horizontal=True)
+    points = axes.prepare_rows(ax, shown, labels)
+    samples = axes.stack_bars(ax.barh, np.arange(len(shown), dtype=np.float64), _parts(ax, shown), 0.62)
     highest = float(shown["credits"].max())
     end = 1.02 * highest if highest > 0 else 1.0
     ax.set_xlim(0, end)
@@ -116,7 +115,7 @@ def plot_costs(
     for header, texts in _texts(shown).items():
         end = axes.write_column(ax, header, texts, offset=end + 10, points=points)
     if samples:
-        axes.legend_beside(ax, list(samples.values()), list(samples), right=end, below=_below(ax, _TICK_POINTS))
+        axes.legend_beside(ax, samples, right=end, below=_below(ax, _TICK_POINTS))
     return ax
 
 
@@ -139,7 +138,7 @@ def _plot_over_time(costs: pd.DataFrame, ax: Axes | None, top: int, labels: Mapp
     width = axes.set_window_limits(panels[0], np.unique(axes.day_numbers(times)))
     samples: dict[str, BarContainer] = {}
     for panel, group in zip(panels, shown, strict=True):
-        samples |= _stack(panel, group.rows, axes.day_numbers(group.rows.index), thickness=width)
+        samples |= axes.stack_bars(panel.bar, axes.day_numbers(group.rows.index), _parts(panel, group.rows), width)
         _mark_unknown(panel, group.rows, points=4.0 + 2.0 * one)
         axes.style_values(panel)
         panel.set_axisbelow(True)
@@ -150,9 +149,9 @@ def _plot_over_time(costs: pd.DataFrame, ax: Axes | None, top: int, labels: Mapp
     axes.label_x(ax, f"start of window, {axes.describe_times(times)}{titles}", _unknown_note(drawn))
     ax.set_ylabel("credits")
     if samples:
-        order = [name for name in _LOOKS if name in samples]
+        samples = {name: samples[name] for name in _LOOKS if name in samples}
         right, below = (6.0, None) if one else (0.0, _below(ax, ax.xaxis.labelpad))
-        axes.legend_beside(ax, [samples[name] for name in order], order, right=right, below=below)
+        axes.legend_beside(ax, samples, right=right, below=below)
     return ax
 
 
@@ -162,32 +161,17 @@ def _below(ax: Axes, ticks: float) -> float:
     return ticks + 6 + 1.25 * float(label.get_fontsize()) * (1 + label.get_text().count("\n"))
 
 
-def _parts(costs: pd.DataFrame) -> dict[str, NDArray[np.float64]]:
-    """Split credits into those of the model, those of the sandbox, and what is in neither; missing ones are 0."""
+def _parts(ax: Axes, costs: pd.DataFrame) -> dict[str, Part]:
+    """Split credits into those of the model, those of the sandbox, and what is in neither, each with its look."""
     whole, model, sandbox = (
         costs[name].fillna(0.0).to_numpy(np.float64)
         for name in ("credits", "model_credits", "sandbox_runtime_credits")
     )
     other = np.maximum(whole - model - sandbox, 0.0)
     is_rounding = other <= _ROUNDING * costs["sessions"].to_numpy(np.float64)
+    look = {"facecolor": axes.series_color(), "edgecolor": ax.get_facecolor(), "linewidth": 0.0}
     parts = zip(_LOOKS, (model, sandbox, np.where(is_rounding, 0.0, other)), strict=True)
-    return {name: part for name, part in parts if part.any()}
-
-
-def _stack(
-    ax: Axes, costs: pd.DataFrame, positions: NDArray[np.float64], *, thickness: float, horizontal: bool = False
-) -> dict[str, BarContainer]:
-    """Draw the parts of the credits as a stack, and return their bars by meaning."""
-    floor = np.zeros(len(costs))
-    bars = {}
-    for name, part in _parts(costs).items():
-        look = {"facecolor": axes.series_color(), "edgecolor": ax.get_facecolor(), "linewidth": 0.0} | _LOOKS[name]
-        if horizontal:
-            bars[name] = ax.barh(positions, part, height=thickness, left=floor, **look)
-        else:
-            bars[name] = ax.bar(positions, part, width=thickness, bottom=floor, **look)
-        floor = floor + part
-    return bars
+    return {name: (part, look | _LOOKS[name]) for name, part in parts}
 
 
 def _mark_unknown(ax: Axes, costs: pd.DataFrame, *, points: float) -> None:

@@ -9,7 +9,6 @@ import pandas as pd
 
 from qoderdata.columns import require_frame
 from qoderdata.plots import axes
-from qoderdata.plots.labels import keys_and_names, make_labels
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -103,8 +102,7 @@ def plot_failure_rates(
         axes.show_message(ax, "There are no failure rates to show.")
         return ax
 
-    columns = axes.label_columns(ax, len(shown))
-    points = axes.prepare_rows(ax, make_labels(*keys_and_names(shown), labels, columns=columns))
+    points = axes.prepare_rows(ax, shown, labels)
     failing = shown["failing"].fillna(0).gt(0).to_numpy(dtype=bool)
     _rate_bars(ax, shown, failing)
     what = "decided runs" if by_runs else "runs"
@@ -248,8 +246,7 @@ def plot_run_failure_rates(
         below = _COUNTS_SHARE + _GAP_SHARE
         _rate_axis(ax, highest, below=below)
         ax.set_ylabel("failure rate", y=(1 + below) / 2)
-        bars = _count_bars(ax, counts)
-        axes.legend_beside(ax, [*lines.values(), *bars.values()], [*lines, *bars])
+        axes.legend_beside(ax, lines | _count_bars(ax, counts))
         axes.time_axis(ax, times)
         axes.label_x(ax, words, note)
     else:
@@ -322,19 +319,13 @@ def _count_bars(ax: Axes, counts: pd.DataFrame) -> dict[str, BarContainer]:
     width = axes.set_window_limits(ax, times)
     others = counts["skipped"] + counts["unfinished"] + counts["unknown"]
     or_unknown = " or unknown" if counts["unknown"].any() else ""
-    parts: list[tuple[str, pd.Series[int], dict[str, Any]]] = [
-        ("failed runs", counts["failed"], {"facecolor": axes.VERMILLION}),
-        ("completed", counts["completed"], {"facecolor": axes.pale_color()}),
-        (f"skipped or unfinished{or_unknown}", others, {"hatch": "////", **axes.hatched()}),
-    ]
-    floor = np.zeros(len(counts))
-    bars = {}
-    for words, height, look in parts:
-        numbers = height.to_numpy(dtype=np.float64)
-        if numbers.any():
-            bars[words] = below.bar(times, numbers, width=width, bottom=floor, **look)
-        floor += numbers
-    below.set_ylim(0, max(1.0, float(floor.max())))
+    parts = {
+        "failed runs": (counts["failed"].to_numpy(np.float64), {"facecolor": axes.VERMILLION}),
+        "completed": (counts["completed"].to_numpy(np.float64), {"facecolor": axes.pale_color()}),
+        f"skipped or unfinished{or_unknown}": (others.to_numpy(np.float64), {"hatch": "////", **axes.hatched()}),
+    }
+    bars = axes.stack_bars(below.bar, times, parts, width)
+    below.set_ylim(0, max(1.0, float((_decided(counts) + others).max())))
     below.yaxis.set_major_locator(MaxNLocator(2, integer=True))
     below.set_ylabel("runs")
     below.tick_params(axis="x", bottom=False, labelbottom=False)

@@ -156,14 +156,14 @@ def _severity_legend(ax: Axes, *, silent: bool, undecided: pd.DataFrame) -> None
     """Draw a legend of the colors, and of the hatched days where there are some."""
     from matplotlib.patches import Patch  # noqa: PLC0415 - heavy, and needed only when drawing
 
-    handles, texts = [Patch(facecolor=color) for color in _severity_colors()], list(_SEVERITY_LABELS)
+    colors = zip(_SEVERITY_LABELS, _severity_colors(), strict=True)
+    samples = {words: Patch(facecolor=color) for words, color in colors}
     if len(undecided):
-        handles.append(Patch(hatch=_UNDECIDED, **axes.hatched()))
-        texts.append("only skipped or unfinished" + (" or unknown" if undecided["unknown"].any() else ""))
+        or_unknown = " or unknown" if undecided["unknown"].any() else ""
+        samples[f"only skipped or unfinished{or_unknown}"] = Patch(hatch=_UNDECIDED, **axes.hatched())
     if silent:
-        handles.append(Patch(hatch=_SILENT, **axes.hatched()))
-        texts.append("no runs")
-    axes.legend_beside(ax, handles, texts, title="failed, of decided runs")
+        samples["no runs"] = Patch(hatch=_SILENT, **axes.hatched())
+    axes.legend_beside(ax, samples, title="failed, of decided runs")
 
 
 def plot_durations(runs: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
@@ -211,24 +211,23 @@ def plot_durations(runs: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
         return ax
 
     edges = _edges(both)
-    handles: list[Artist] = []
-    texts: list[str] = []
+    samples: dict[str, Artist] = {}
     ax.set_xscale("log")
     if completed.size:
-        handles.append(ax.stairs(np.histogram(completed, edges)[0], edges, fill=True, color=axes.pale_color()))
+        bars = ax.stairs(np.histogram(completed, edges)[0], edges, fill=True, color=axes.pale_color())
         with_duration = runs["duration_ms"].ge(0).fillna(value=False)
         assumed = int(is_assumed(runs[with_duration]).sum())
         note = f", {assumed:,} assumed" if assumed else ""
-        texts.append(f"completed ({counted(completed.size, 'run')}{note})")
+        samples[f"completed ({counted(completed.size, 'run')}{note})"] = bars
         for share, words, style in ((0.5, "median", "solid"), (0.95, "95th percentile", "dashed")):
             length = float(np.quantile(completed, share))
-            handles.append(ax.axvline(length, color=axes.line_color(), linewidth=1.2, linestyle=style))
-            texts.append(f"{words}, completed: {_duration_label(length)}")
+            line = ax.axvline(length, color=axes.line_color(), linewidth=1.2, linestyle=style)
+            samples[f"{words}, completed: {_duration_label(length)}"] = line
     if failed.size:
         counts = np.histogram(failed, edges)[0]
-        handles.append(ax.stairs(counts, edges, color=axes.VERMILLION, linewidth=1.8))
-        texts.append(f"failed ({counted(failed.size, 'run')})")
-    axes.legend_beside(ax, handles, texts)
+        outline = ax.stairs(counts, edges, color=axes.VERMILLION, linewidth=1.8)
+        samples[f"failed ({counted(failed.size, 'run')})"] = outline
+    axes.legend_beside(ax, samples)
     _duration_axis(ax, edges)
     ax.set_ylabel("runs")
     ax.locator_params(axis="y", steps=[1, 2, 5, 10], integer=True)

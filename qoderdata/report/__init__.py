@@ -6,7 +6,6 @@
 | `figures` | what are the headline and the six figures? |
 | `summary` | what else is not folded: the picture, what to do first, changes, costs, groups? |
 | `details` | what do its folded parts say? |
-| `pictures` | how is the picture of the last 30 days drawn? |
 | `layout` | what are a section, a table and a cell? |
 | `data` | which frames, periods and names is it about? |
 | `report.html.j2`, `report.css` | how is it laid out? |

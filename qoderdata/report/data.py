@@ -60,25 +60,12 @@ class Deployment(NamedTuple):
     id: str
 
 
-class Time(NamedTuple):
-    """An instant as text in the report's zone, and as ISO 8601."""
-
-    text: str
-    iso: str
-
-
-class Grouping(NamedTuple):
-    """What failure rates are shown by: a word, and the group of each deployment."""
-
-    word: str
-    of: pd.Series[Any]
-
-
 @dataclass(frozen=True)
 class ReportData:
     """What a report is about."""
 
-    #: Archived ones too; `read` fills the counters from the runs where there are none, and shortens names.
+    #: Archived ones too; `read` fills the counters from the runs where there are none, shortens names, and adds
+    #: the column ``group``, as to the runs: what failure rates are shown by, an empty text where there is none.
     deployments: pd.DataFrame
     #: The deployments as they were given.
     given: pd.DataFrame
@@ -86,8 +73,8 @@ class ReportData:
     sessions: pd.DataFrame | None
     #: Earlier deployments frames, the oldest first.
     snapshots: Sequence[pd.DataFrame]
-    #: What failure rates are shown by.
-    groups: Grouping
+    #: What the groups are: ``"agent"``, ``"environment"`` or a key of the metadata.
+    group_word: str
     #: The moment that the report is about, in UTC.
     start: pd.Timestamp
     #: How far it should look ahead.
@@ -116,10 +103,13 @@ class ReportData:
             _short(labels.get(identifier) or (identifier if pd.isna(name) else name))
             for identifier, name in zip(given["id"], given["name"], strict=True)
         ]
-        named = given.assign(name=pd.Series(names, given.index, dtype=TEXT))
+        word, groups = _groups(given, by, labels)
+        named = given.assign(name=pd.Series(names, given.index, dtype=TEXT), group=groups)
         if runs is not None:
             runs = require_frame(runs, _RUN_COLUMNS, what="runs", optional=_NEWER_RUN_COLUMNS)
             runs = rows_before(runs.reset_index(drop=True), "triggered_at", start)
+            of_runs = runs["deployment_id"].map(named.drop_duplicates("id").set_index("id")["group"])
+            runs = runs.assign(group=of_runs.astype(TEXT).fillna(_("deployments not listed")))
             if not runs.empty:
                 named = summaries.fill_counters(named, runs)
         if sessions is not None:
@@ -127,7 +117,7 @@ class ReportData:
             sessions = rows_before(sessions.reset_index(drop=True), "created_at", start)
         dated = [(at, frame) for frame in snapshots or () if (at := fetched_at(frame)) is not None and at < start]
         earlier = [frame for _, frame in sorted(dated, key=lambda one: one[0])]
-        return cls(named, given, runs, sessions, earlier, _groups(given, by, labels), start, horizon, tz)
+        return cls(named, given, runs, sessions, earlier, word, start, horizon, tz)
 
     @property
     def frames(self) -> dict[str, pd.DataFrame]:
@@ -193,6 +183,14 @@ class ReportData:
     def rates(self) -> Any:  # noqa: ANN401 - a row as a named tuple
         """The failure rate of all runs of the last week; ``None`` without any."""
         return next(summaries.run_failure_rates(self.runs_within(WEEK), by=None).itertuples(index=False), None)
+
+    def rates_by(self, key: str, length: timedelta) -> pd.DataFrame:
+        """Return failure rates of the runs of such a period; without runs those of live deployments' counters."""
+        if self.runs is None:
+            rates = summaries.failure_rates(self.live.assign(deployment_id=self.live["id"]), key)
+            return rates.assign(failed=rates["total_failures"], decided=rates["total_runs"])
+        rates = summaries.run_failure_rates(self.runs_within(length), key)
+        return rates.assign(decided=rates["failed"] + rates["completed"])
 
     @cached_property
     def has_enough_runs(self) -> bool:
@@ -363,10 +361,6 @@ class ReportData:
             return Deployment(_("No deployment"), "")
         return Deployment(self.name(identifier), identifier)
 
-    def time(self, time: pd.Timestamp) -> Time | None:
-        """Return an instant as text and as ISO 8601; ``None`` where it is missing."""
-        return None if pd.isna(time) else Time(self.time_text(time), pd.Timestamp(time).isoformat())
-
     def time_text(self, time: pd.Timestamp | None) -> str:
         """Return an instant as text in the report's zone."""
         return format_time(time, self.tz)
@@ -395,8 +389,8 @@ def _short(text: object) -> str:
     return truncate(one_line(str(text)), _NAME_COLUMNS)
 
 
-def _groups(deployments: pd.DataFrame, by: str | None, labels: Mapping[str, str]) -> Grouping:
-    """Return the group of each deployment; without a choice the key ``team`` of the metadata, else the agent."""
+def _groups(deployments: pd.DataFrame, by: str | None, labels: Mapping[str, str]) -> tuple[str, pd.Series[str]]:
+    """Return a word and the group of each deployment: without a choice the key ``team``, else the agent."""
     keys = expand_metadata(deployments[["id", "metadata"]]) if "metadata" in deployments else deployments[["id"]]
     names = [str(name).removeprefix("metadata_") for name in keys.columns if str(name).startswith("metadata_")]
     word = ("team" if "team" in names else "agent") if by is None else by
@@ -412,8 +406,8 @@ def _groups(deployments: pd.DataFrame, by: str | None, labels: Mapping[str, str]
     else:
         known = ", ".join([*ids, *map(one_line, names)])
         raise ValueError(f"by={by!r} is neither an id nor a key of the deployments' metadata; there are {known}")
-    texts = [None if pd.isna(value) else _short(value) for value in values]
-    return Grouping(word, pd.Series(texts, deployments["id"], dtype=TEXT))
+    texts = ["" if pd.isna(value) else _short(value) for value in values]
+    return word, pd.Series(texts, deployments.index, dtype=TEXT)
 
 
 def _assumed_share(runs: pd.DataFrame) -> float:

@@ -29,8 +29,7 @@ from qoderdata.report.layout import (
     share_column,
     unknown_note,
 )
-from qoderdata.summaries import duration_regressions, error_groups, run_failure_rates
-from qoderdata.summaries import failure_rates as counter_rates
+from qoderdata.summaries import duration_regressions, error_groups
 from qoderdata.timelines import schedule_lints, trigger_load
 from qoderdata.translation import gettext as _
 from qoderdata.translation import ngettext
@@ -60,18 +59,23 @@ def failing(data: ReportData) -> Section:
     """Show who fails in a row now; with runs, since when and with what error."""
     title = _("Failing now")
     runs = data.runs
-    found = _failing_by_counters(data) if runs is None else _failing_by_runs(data, runs)
+    if runs is None:
+        streaks = data.live.rename(columns={"id": "deployment_id", "stats_consecutive_failures": "streak"})
+        found = streaks[(streaks["streak"] > 0).fillna(value=False)]
+    else:
+        states = data.live.drop_duplicates("id").set_index("id")[["status", "paused_reason_type"]]
+        found = data.streaks.join(states, on="deployment_id")
     if runs is None and data.failing_by_counters is None:
         return Section("failing", title, nothing=_("Without runs this is not known."))
     if found.empty:
         return Section("failing", title, nothing=_or_unknown(_("No deployment has failed in its last run."), runs))
     columns = [
         deployment_column(data),
-        PageColumn(_("In a row"), "streak", lambda row: row.in_a_row, "number"),
+        PageColumn(_("In a row"), "streak", lambda row: row.streak, "number"),
         PageColumn(_("State"), "badge", _state),
     ]
     if runs is None:
-        columns.append(PageColumn(_("Last run"), "time", lambda row: data.time(row.stats_last_triggered_at)))
+        columns.append(PageColumn(_("Last run"), "time", lambda row: row.stats_last_triggered_at))
         about = _("Failures since the last success, as the service counts them, longest first.")
     else:
         last_error = _("Last error")
@@ -83,34 +87,19 @@ def failing(data: ReportData) -> Section:
             "Failures since the last success, in the runs given; where none of a deployment's runs completed, as "
             "many as the service counts. Archived deployments are left out."
         )
+    found = found.sort_values(["streak", "deployment_id"], ascending=[False, True])
     caption = _("Current streaks of failures, longest first")
     table = make_table(found, columns, caption, shows_more="qoderdata check --streak 1")
     return Section("failing", title, about, table=table, count=f"{len(found):,}")
-
-
-def _failing_by_counters(data: ReportData) -> pd.DataFrame:
-    found = data.live.assign(in_a_row=data.live["stats_consecutive_failures"], deployment_id=data.live["id"])
-    found = found[(found["in_a_row"] > 0).fillna(value=False)]
-    return found.sort_values(["in_a_row", "id"], ascending=[False, True])
-
-
-def _failing_by_runs(data: ReportData, runs: pd.DataFrame) -> pd.DataFrame:
-    failed = runs[runs["status"].eq("failed").fillna(value=False)].sort_values(["triggered_at", "id"])
-    last = failed.drop_duplicates("deployment_id", keep="last").set_index("deployment_id")
-    states = data.live.drop_duplicates("id").set_index("id")[["status", "paused_reason_type"]]
-    found = data.streaks.join(states, on="deployment_id").join(last["error_message"], on="deployment_id")
-    found = found.rename(columns={"streak": "in_a_row"})
-    return found.sort_values(["in_a_row", "deployment_id"], ascending=[False, True])
 
 
 def _since(data: ReportData, runs: pd.DataFrame, row: Any) -> Since | None:  # noqa: ANN401 - a named tuple
     """Return when a streak began; one that is longer than the runs reach back began before them."""
     is_older = pd.isna(row.since)
     since = runs["triggered_at"].min() if is_older else row.since
-    time = data.time(since)
-    if time is None:
+    if pd.isna(since):
         return None
-    return Since(time, is_older, _("{length} ago", length=format_duration(data.start - since)))
+    return Since(since, is_older, _("{length} ago", length=format_duration(data.start - since)))
 
 
 def _state(row: Any) -> Badge | None:  # noqa: ANN401 - a row as a named tuple
@@ -124,15 +113,12 @@ def _state(row: Any) -> Badge | None:  # noqa: ANN401 - a row as a named tuple
 def rates(data: ReportData) -> Section:
     """Show who fails most; a high rate of few runs does not lead, since chance may have made it."""
     title = _("Failure rates by deployment")
+    known = data.rates_by("deployment_id", MONTH).reset_index()
     recent = None if data.runs is None else data.runs_within(MONTH)
     if recent is None:
-        known = counter_rates(data.live).rename_axis("deployment_id").reset_index()
-        known = known.assign(failed=known["total_failures"], decided=known["total_runs"])
         about = _("Over the whole life of the deployments that are not archived, by the service's counters.")
         command = "qoderdata failures"
     else:
-        known = run_failure_rates(recent).reset_index()
-        known = known.assign(decided=known["failed"] + known["completed"])
         about = _("Over the decided runs of the last 30 days, of archived deployments too, as in the picture.")
         command = "qoderdata runs --since 30D --by deployment"
     worst = known[(known["failed"] > 0) & known["failure_rate"].notna()].sort_values(
@@ -158,7 +144,7 @@ def paused(data: ReportData) -> Section:
     columns = [
         deployment_column(data),
         PageColumn(_("Error"), "error", lambda row: error_cell(row.paused_reason_error_type, None)),
-        PageColumn(_("Last run"), "time", lambda row: data.time(row.stats_last_triggered_at)),
+        PageColumn(_("Last run"), "time", lambda row: row.stats_last_triggered_at),
     ]
     caption = _("Deployments that the service has paused")
     table = make_table(found, columns, caption, shows_more="qoderdata check")
@@ -178,7 +164,7 @@ def errors(data: ReportData) -> Section:
         PageColumn(_("Failed runs"), "text", lambda row: f"{row.count:,}", "number"),
         share_column(found["share"]),
         PageColumn(_("Deployments"), "text", lambda row: f"{row.deployments:,}", "number"),
-        PageColumn(_("Last seen"), "time", lambda row: data.time(row.last_seen)),
+        PageColumn(_("Last seen"), "time", lambda row: row.last_seen),
     ]
     if found["is_new"].head(MOST_ROWS).any():
         columns.append(
@@ -221,8 +207,8 @@ def missed(data: ReportData) -> Section:
         columns = [
             deployment_column(data),
             PageColumn(_("Missed"), "strong", lambda row: f"{row.times:,}", "number"),
-            PageColumn(_("First"), "time", lambda row: data.time(row.first)),
-            PageColumn(_("Last"), "time", lambda row: data.time(row.last)),
+            PageColumn(_("First"), "time", lambda row: row.first),
+            PageColumn(_("Last"), "time", lambda row: row.last),
         ]
         caption = _("Missed triggers by deployment")
         table = make_table(by_deployment, columns, caption, shows_more="qoderdata missed")
@@ -260,7 +246,7 @@ def next_triggers(data: ReportData) -> Section:
     firing = triggers.assign(times=times).drop_duplicates("deployment_id")
     columns = [
         deployment_column(data),
-        PageColumn(_("First"), "time", lambda row: data.time(row.trigger_at)),
+        PageColumn(_("First"), "time", lambda row: row.trigger_at),
         PageColumn(_("Times"), "text", lambda row: f"{row.times:,}", "number"),
         PageColumn(_("Schedule"), "schedule", _schedule, "wide"),
     ]

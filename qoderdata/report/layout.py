@@ -17,7 +17,7 @@ from qoderdata.translation import ngettext
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
-    from qoderdata.report.data import ReportData, Time
+    from qoderdata.report.data import ReportData
 
 #: The most rows that a folded table shows, and the most that an unfolded one shows.
 MOST_ROWS, MOST_AT_FIRST = 20, 5
@@ -53,7 +53,7 @@ class Error(NamedTuple):
 class Since(NamedTuple):
     """When a streak began: then, or earlier where the runs do not reach back."""
 
-    time: Time
+    time: pd.Timestamp
     is_before: bool
     ago: str
 
@@ -127,13 +127,6 @@ class Box(NamedTuple):
     look: str
 
 
-class Path(NamedTuple):
-    """A path of numbers."""
-
-    d: str
-    look: str
-
-
 class Label(NamedTuple):
     """A text."""
 
@@ -144,14 +137,14 @@ class Label(NamedTuple):
 
 
 class Picture(NamedTuple):
-    """A picture, and what it shows in words."""
+    """A picture, and what it shows in words; its paths are by their look."""
 
     title: str
     description: str
     width: int
     height: int
     boxes: list[Box]
-    paths: list[Path]
+    paths: dict[str, str]
     labels: list[Label]
 
 
@@ -254,14 +247,15 @@ def join_facts(*facts: str) -> str:
     return reduce(lambda text, fact: _("{what}, {change}", what=text, change=fact), facts)
 
 
-def round_scale(highest: float) -> float:
-    """Return the end of a scale that holds the highest share: a whole tenth, at most 1."""
-    return min(1.0, max(0.1, math.ceil(10 * highest) / 10))
+def round_scale(shares: pd.Series[Any]) -> float:
+    """Return the end of a scale that holds the highest of some shares: a whole tenth, at most 1."""
+    known = shares.dropna().astype("float64")
+    return min(1.0, max(0.1, math.ceil(10 * known.max()) / 10)) if len(known) else 0.1
 
 
 def rate_columns(rates: pd.DataFrame) -> tuple[PageColumn, PageColumn, PageColumn]:
     """Return the columns of failure rates, of their intervals as bars, and of failed and decided runs."""
-    scale = round_scale(rates["ci_high"].head(MOST_ROWS).max())
+    scale = round_scale(rates["ci_high"].head(MOST_ROWS))
 
     def interval(row: Any) -> Bar | None:  # noqa: ANN401 - a row as a named tuple
         if pd.isna(row.failure_rate):
@@ -278,7 +272,7 @@ def rate_columns(rates: pd.DataFrame) -> tuple[PageColumn, PageColumn, PageColum
 
 def share_column(shares: pd.Series[Any]) -> PageColumn:
     """Return the column of shares as bars; `shares` are those of all rows."""
-    scale = round_scale(shares.fillna(0).max())
+    scale = round_scale(shares)
 
     def cell(row: Any) -> Bar | None:  # noqa: ANN401 - a row as a named tuple
         if pd.isna(row.share):

@@ -17,7 +17,7 @@ from markupsafe import Markup, escape
 
 from qoderdata import files, parsing
 from qoderdata.errors import DataQualityWarning, UnknownOutcomesWarning, warn
-from qoderdata.formatting import format_duration, one_line
+from qoderdata.formatting import format_duration, format_time, one_line
 from qoderdata.frames import fetched_at
 from qoderdata.report.data import WEEK, ReportData, span_text
 from qoderdata.report.details import about_data, make_details
@@ -179,7 +179,8 @@ def _render(data: ReportData, caught: list[warnings.WarningMessage], lang: str) 
         "title": _("Scheduled agents, {day}", day=f"{data.start.tz_convert(data.tz):%Y-%m-%d}"),
         "css": Markup(css),  # noqa: S704 - our own file
         "css_digest": base64.b64encode(hashlib.sha256(css.encode()).digest()).decode(),
-        "start": data.time(data.start),
+        "start": data.start,
+        "tz": data.tz,
         "cautions": cautions(data),
         "headline": first,
         "about": join_sentences(first.about, _age(data)),
@@ -258,7 +259,7 @@ def environment() -> Environment:
     )
     # The separators among the messages keep their blanks; they are our own, and have no fields.
     made.globals["_"] = lambda message: Markup(_(message))  # noqa: S704
-    made.filters["keep_times"] = _keep_times
+    made.filters.update(keep_times=_keep_times, format_time=format_time)
     return made
 
 

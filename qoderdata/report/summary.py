@@ -1,4 +1,9 @@
-"""Make the parts of a report that are not folded: the picture, what to do first, what changed, costs, groups."""
+"""Make the parts of a report that are not folded: the picture, what to do first, what changed, costs, groups.
+
+The picture of the last 30 days is shapes that the template writes as inline SVG. The reader's browser draws the
+texts in its own fonts, and CSS classes give the colors, so dark mode is right. The newest days, and all texts of
+the axes, are on the right, where a narrow screen begins.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +14,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from qoderdata.columns import TEXT
 from qoderdata.formatting import format_credits, format_interval, format_percent, truncate
 from qoderdata.frames import fetched_at
 from qoderdata.report.data import MONTH, WEEK
@@ -17,8 +21,11 @@ from qoderdata.report.figures import nothing_decided, points_text
 from qoderdata.report.layout import (
     MOST_AT_FIRST,
     Badge,
+    Box,
+    Label,
     Names,
     PageColumn,
+    Picture,
     Section,
     Sentence,
     deployment_column,
@@ -28,15 +35,16 @@ from qoderdata.report.layout import (
     names_of,
     order_note,
     rate_columns,
+    round_scale,
     rows_of,
     share_column,
     unknown_note,
 )
-from qoderdata.report.pictures import month_picture
-from qoderdata.summaries import compare_periods, failure_rates, run_failure_rates, session_costs
+from qoderdata.summaries import compare_periods, run_failure_rates, session_costs
 from qoderdata.summaries.deployment_changes import describe_change
+from qoderdata.summaries.time_windows import local_midnight
 from qoderdata.translation import gettext as _
-from qoderdata.translation import ngettext
+from qoderdata.translation import mark, ngettext
 
 if TYPE_CHECKING:
     from qoderdata.report.data import ReportData
@@ -44,6 +52,14 @@ if TYPE_CHECKING:
 _MOST_CHARACTERS = 300
 _MOST_GROUPS = 6
 _MOST_FINDINGS = 50
+_WIDTH, _HEIGHT, _RIGHT, _LEFT = 960, 248, 60, 4
+_RATES, _RUNS = (38, 108), (136, 218)
+_LABEL_EACH = 5
+_GAP, _EDGE = 3, 30
+_MONTHS = (
+    mark("Jan"), mark("Feb"), mark("Mar"), mark("Apr"), mark("May"), mark("Jun"),
+    mark("Jul"), mark("Aug"), mark("Sep"), mark("Oct"), mark("Nov"), mark("Dec"),
+)  # fmt: skip
 
 
 def make_summary(data: ReportData) -> list[Section]:
@@ -76,7 +92,7 @@ def trend(data: ReportData) -> Section:
             "{assumed} of {count} completed runs are assumed to be so.",
             total.completed, assumed=format_count(total.assumed),
         ))  # fmt: skip
-    picture = month_picture(data, recent, total)
+    picture = _month_picture(data, recent, total)
     decided = total.completed + total.failed
     if not decided:
         about = join_sentences(_("No run is known to have completed or failed."), *notes)
@@ -88,6 +104,92 @@ def trend(data: ReportData) -> Section:
     interval = _("(95 % interval {interval}).", interval=format_interval(total.ci_low, total.ci_high))
     rate, rest = format_percent(total.failure_rate), join_sentences(interval, *notes)
     return Section("trend", title, about, rate, rest, picture=picture)
+
+
+def _month_picture(data: ReportData, runs: pd.DataFrame, total: Any) -> Picture:  # noqa: ANN401 - a named tuple
+    """Draw the failure rate and the runs of each of the last 30 days; `runs` are those of these days."""
+    first, last = local_midnight(data.start - MONTH, data.tz), local_midnight(data.start, data.tz, days=1)
+    days = run_failure_rates(runs, by=None, freq="1D", tz=data.tz).reset_index()
+    count = round((last - first) / pd.Timedelta("1D"))
+
+    def x(time: Any) -> float:  # noqa: ANN401 - a time
+        return _LEFT + float((_WIDTH - _RIGHT - _LEFT) * ((time - first) / (last - first)))
+
+    right, wide = x(last), (_WIDTH - _RIGHT - _LEFT) / count
+    scale = round_scale(days["failure_rate"])
+    most = max(int(days["runs"].max()), 1)
+    week = x(data.start - WEEK)
+    boxes = [Box(week, 2, right - week, _RUNS[1] - 2, "recent")]
+    rates, dots, spans = [], [], []
+    was_known = False
+    for day in rows_of(days):
+        left = x(day.window.tz_convert(data.tz))
+        middle, parts = left + wide / 2, (day.failed, day.runs - day.failed)
+        base = float(_RUNS[1])
+        for part, look in zip(parts, ("failed", "other"), strict=True):
+            height = (_RUNS[1] - _RUNS[0]) * part / most
+            if part:
+                boxes.append(Box(left + _GAP / 2, base - height, wide - _GAP, height, look))
+            base -= height
+        if pd.notna(day.failure_rate):
+            rate, low, high = (_y(share, scale) for share in (day.failure_rate, day.ci_low, day.ci_high))
+            rates.append(f"{'L' if was_known else 'M'}{middle:.1f} {rate:.1f}")
+            dots.append(f"M{middle:.1f} {rate:.1f}h0")
+            spans.append(f"M{middle:.1f} {low:.1f}V{high:.1f}")
+        was_known = pd.notna(day.failure_rate)
+    axes = [f"M{_LEFT} {y}H{right:.1f}" for y in (*_RATES, *_RUNS)]
+    paths = {"axis": axes, "span": spans, "rate": rates, "dot": dots}
+    interval, highest = _("with its 95 % interval"), format_percent(scale).replace(".0", "")
+    if days["ci_high"].max() > scale:
+        interval = _("{what}, {change}", what=interval, change=_("drawn up to {percent}", percent=highest))
+    labels = [
+        Label(right, 14, _("Failure rate by day"), "end"),
+        Label(right, 30, interval, "end"),
+        Label(right, _RUNS[0] - 8, _("Runs by day: failed ones below"), "end"),
+        Label(right + 6, _RATES[0] + 4, highest, "start"),
+        Label(right + 6, _RATES[1] + 4, "0", "start"),
+        Label(right + 6, _RUNS[0] + 4, f"{most:,}", "start"),
+        Label(right + 6, _RUNS[1] + 4, "0", "start"),
+    ]
+    for number in range(0, count, _LABEL_EACH):
+        day = local_midnight(data.start, data.tz, days=-number)
+        text = _("{day} {month}", day=day.day, month=_(_MONTHS[day.month - 1]))
+        middle = x(day) + wide / 2
+        is_first = middle < _EDGE
+        labels.append(Label(_LEFT if is_first else middle, _HEIGHT - 12, text, "start" if is_first else "middle"))
+    return Picture(
+        _("Failure rate and runs of the last 30 days"),
+        _picture_words(data, days, total),
+        _WIDTH,
+        _HEIGHT,
+        boxes,
+        {look: "".join(parts) for look, parts in paths.items() if parts},
+        labels,
+    )
+
+
+def _picture_words(data: ReportData, days: pd.DataFrame, total: Any) -> str:  # noqa: ANN401 - a named tuple
+    words = ngettext(
+        "Over all {count} decided run {rate} failed.", "Over all {count} decided runs {rate} failed.",
+        total.completed + total.failed,
+        rate=format_percent(total.failure_rate),
+    )  # fmt: skip
+    known = days.dropna(subset=["failure_rate"]).sort_values(["failure_rate", "window"], ascending=[False, True])
+    for row in rows_of(known.head(1)):
+        worst = _(
+            "The worst day is {day} with {rate}; the newest one, {newest}, has {newest_rate}.",
+            day=f"{row.window.tz_convert(data.tz):%Y-%m-%d}",
+            rate=format_percent(row.failure_rate),
+            newest=f"{days['window'].iloc[-1].tz_convert(data.tz):%Y-%m-%d}",
+            newest_rate=format_percent(days["failure_rate"].iloc[-1]),
+        )
+        words = join_sentences(words, worst)
+    return words
+
+
+def _y(share: float, scale: float) -> float:
+    low, high = _RATES
+    return high - (high - low) * min(share / scale, 1.0)
 
 
 def to_do(data: ReportData) -> Section:
@@ -112,7 +214,7 @@ def to_do(data: ReportData) -> Section:
         columns = [
             PageColumn(_("Finding"), "sentence", lambda row: _finding(data, row, None), "wide"),
             PageColumn(_("Deployment"), "id", lambda row: row.deployment_id),
-            PageColumn(_("Since"), "time", lambda row: data.time(row.since)),
+            PageColumn(_("Since"), "time", lambda row: row.since),
         ]
         caption = _("All findings, the worst first")
         table = make_table(found, columns, caption, shows_more="qoderdata check", most=_MOST_FINDINGS)
@@ -237,20 +339,19 @@ def _credits_interval(row: Any) -> str | None:  # noqa: ANN401 - a row as a name
 def by_group(data: ReportData) -> Section:
     """Show the failure rates of the last week by team, agent or another group, those that fail most first."""
     words = {"team": _("team"), "agent": _("agent"), "environment": _("environment")}
-    word = words.get(data.groups.word, data.groups.word)
+    word = words.get(data.group_word, data.group_word)
     title = _("Failure rates by {group}", group=word)
+    found = data.rates_by("group", WEEK)
     if data.runs is None:
-        found = failure_rates(data.live.assign(group=_group_of(data, data.live["id"])), by="group").reset_index()
-        found = found.assign(
-            failed=found["total_failures"], decided=found["total_runs"], change=np.nan, verdict=""
-        )
+        found = found.assign(change=np.nan, verdict="")
         about = _("Over the whole life of the deployments that are not archived, by the service's counters.")
     else:
-        found = _groups_of_runs(data, data.runs)
+        compared = compare_periods(data.runs, "group", recent=WEEK, until=data.start)[["change", "verdict"]]
+        found = found.join(compared if data.do_runs_reach_back else compared.assign(change=np.nan))
         about = _(
             "Over the decided runs of the last 7 days, as in the headline; changes are against the week before."
         )
-    found = found[found["decided"] > 0].sort_values(["ci_low", "group"], ascending=[False, True])
+    found = found[found["decided"] > 0].reset_index().sort_values(["ci_low", "group"], ascending=[False, True])
     if found.empty:
         nothing = _("Without runs this is not known.") if data.runs is None else nothing_decided(data)
         return Section("groups", title, nothing=nothing)
@@ -261,30 +362,12 @@ def by_group(data: ReportData) -> Section:
     folded = None
     if len(found) > _MOST_GROUPS:
         name_of_command = "failures" if data.runs is None else "compare"
-        command = f"qoderdata {name_of_command} --by {shlex.quote(data.groups.word)}"
+        command = f"qoderdata {name_of_command} --by {shlex.quote(data.group_word)}"
         table = make_table(found, [name, rate, interval, runs, change], caption, shows_more=command)
         folded = Section("all-groups", _("all {count}", count=f"{len(found):,}"), table=table)
     columns = [name, rate, runs, *([] if data.runs is None else [change])]
     table = make_table(found.head(_MOST_GROUPS), columns, caption)
     return Section("groups", title, join_sentences(about, order_note()), table=table, folded=folded)
-
-
-def _group_of(data: ReportData, ids: pd.Series[Any]) -> pd.Series[Any]:
-    of = data.groups.of[~data.groups.of.index.duplicated()].fillna("")
-    groups = of.reindex(ids, fill_value=_("deployments not listed"))
-    return pd.Series(groups.to_numpy(), ids.index, dtype=TEXT)
-
-
-def _groups_of_runs(data: ReportData, runs: pd.DataFrame) -> pd.DataFrame:
-    runs = runs.assign(group=_group_of(data, runs["deployment_id"]))
-    compared = compare_periods(runs, by="group", recent=WEEK, until=data.start)
-    rates = run_failure_rates(data.within(runs, "triggered_at", WEEK), by="group")
-    found = rates[["failure_rate", "ci_low", "ci_high"]].join(compared[["change", "verdict"]])
-    if not data.do_runs_reach_back:
-        found["change"] = np.nan
-    counts = {"failed": rates["failed"], "decided": rates["failed"] + rates["completed"]}
-    grouped: pd.DataFrame = found.assign(**counts).reset_index()
-    return grouped
 
 
 def _group_change(row: Any) -> Badge | None:  # noqa: ANN401 - a row as a named tuple
