@@ -49,9 +49,9 @@ def failure_rates(
 ) -> IntoFrameT:
     """Compute how often deployments failed, from the service's lifetime counters.
 
-    ``total_failures / total_runs``: no run, no rate. A deployment without counters counts in ``deployments``
-    only. Counters that cannot be (negative, or more failures than runs) give no rate and are left out of sums. A
-    total beyond the range of 64 bits is missing.
+    ``total_failures / total_runs``: no run, no rate. A deployment that lacks one of the two is left out of both
+    sums; one without counters counts in ``deployments`` only. Counters that cannot be (negative, or more failures
+    than runs) give no rate and are left out of sums. A total beyond the range of 64 bits is missing.
 
     Parameters
     ----------
