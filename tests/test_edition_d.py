@@ -1090,6 +1090,15 @@ def test_events_that_cannot_be_meant(session: Any, types: Any, message: str) -> 
         qd.load_events(session, types=types)
 
 
+def test_events_of_a_run_are_those_of_its_session(service: EditionD) -> None:
+    with pytest.raises(NotFoundError) as caught:
+        qd.load_events("drun_1", client=client_of(service))
+    assert caught.value.__notes__ == ["This is the id of a run: give its session_id."]
+    with pytest.raises(NotFoundError) as caught:
+        qd.load_events("sess_none", client=client_of(service))
+    assert not hasattr(caught.value, "__notes__")
+
+
 @pytest.mark.parametrize("outcomes", ["auto", "sessions", "events"])
 def test_where_sessions_are_refused_the_error_says_that_the_runs_are_stored(
     few: EditionD,

@@ -21,7 +21,7 @@ from qoderdata import cache, history
 from qoderdata.background import gc_paused
 from qoderdata.client import Client, given_client
 from qoderdata.decode import Decoder, Page
-from qoderdata.errors import APIError, CacheError, CacheWarning, warn
+from qoderdata.errors import APIError, CacheError, CacheWarning, NotFoundError, warn
 from qoderdata.files import Folder
 from qoderdata.formatting import format_duration
 from qoderdata.load.deployment_history import read_as_of
@@ -429,7 +429,12 @@ def load_events(
     path, wanted = events_path(session_id), _event_types(types)
     client = given_client(client)
     params = {"order": "asc"} if wanted is None else {"order": "asc", "types[]": wanted}
-    table, done = _read_list(client, EVENTS, path, params)
+    try:
+        table, done = _read_list(client, EVENTS, path, params)
+    except NotFoundError as error:
+        if session_id.startswith("drun_"):
+            error.add_note("This is the id of a run: give its session_id.")
+        raise
     if wanted is not None:  # an edition may ignore the parameter
         table = table.filter(pc.is_in(table["type"], value_set=pa.array(wanted, pa.large_string())))
     frame = events_to_pandas(table, session_id)
