@@ -367,7 +367,7 @@ def _markdown_code(text: str) -> str:
 
 
 def is_dumb() -> bool:
-    """Return whether a terminal shows the sequences that steer others as characters."""
+    """Return whether the terminal cannot interpret escape sequences."""
     return os.environ.get("TERM") == "dumb"
 
 
