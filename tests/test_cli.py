@@ -958,3 +958,14 @@ def test_an_account_without_deployments_is_no_error(
         assert second.startswith("there are no runs triggered since ")
         assert main(["check"]) == 0
         assert capsys.readouterr().out == "nothing is wrong, as there are no deployments\n"
+
+
+def test_objects_are_frozen_at_exit() -> None:
+    code = """
+import atexit, gc
+atexit.register(lambda: print(gc.get_freeze_count() > 10_000))
+from qoderdata.cli import main
+main(["--version"])
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[1:] == ["True"]
