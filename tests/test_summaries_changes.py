@@ -149,8 +149,8 @@ def test_initial_events_as_text_equal_the_same_text_in_blocks() -> None:
     ):
         assert qd.changes(old, frame_with_content(other))["field"].tolist() == ["initial_events"]
     assert qd.changes(old, qd.flatten_deployments([RECORD]))["field"].tolist() == ["initial_events"]
-    for odd in ("7", "null", "no JSON"):
-        assert qd.changes(old, old.assign(initial_events=odd))["field"].tolist() == ["initial_events"]
+    for text in ("7", "null", "no JSON"):
+        assert qd.changes(old, old.assign(initial_events=text))["field"].tolist() == ["initial_events"]
 
 
 @pytest.mark.parametrize("edition", ["C", "D"])

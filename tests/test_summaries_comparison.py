@@ -75,7 +75,7 @@ def test_interval_of_the_change_equals_the_published_one(
         frame = wilson.add_rate(frame, f"{side}k", f"{side}n", confidence=0.95, names=names[side])
     row = wilson.add_change(frame, names["a"], names["b"]).collect().to_native().iloc[0]
     assert (round(row["change_low"], 4), round(row["change_high"], 4)) == (low, high)
-    one, two = (stats.binomtest(*of).proportion_ci(method="wilson") for of in (first, second))
+    one, two = (stats.binomtest(*side).proportion_ci(method="wilson") for side in (first, second))
     rate, other = first[0] / first[1], second[0] / second[1]
     assert row["change"] == pytest.approx(rate - other)
     assert row["change_low"] == pytest.approx(rate - other - math.hypot(rate - one.low, two.high - other))
@@ -99,7 +99,7 @@ def test_counts_and_medians_equal_those_of_sql(by: Any, recent: str, baseline: s
         for name, inside in (("recent", "triggered_at >= $2"), ("baseline", "triggered_at < $2"))
     ]
     sql = f"""SELECT {", ".join([*keys, *parts])} FROM runs WHERE triggered_at >= $1 AND triggered_at < $3
-              GROUP BY ALL"""  # noqa: S608 - our own words
+              GROUP BY ALL"""  # noqa: S608 - constants of this test
     with duckdb.connect() as connection:
         connection.register("runs", runs)
         bounds = [begin.to_pydatetime(), middle.to_pydatetime(), end.to_pydatetime()]

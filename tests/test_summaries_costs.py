@@ -202,8 +202,8 @@ def test_integer_credits_give_the_same_windows_as_floats() -> None:
          "usage_total_credits": day, "usage_model_credits": day, "usage_sandbox_runtime_credits": 0}
         for day in (0, 2)
     ]  # fmt: skip
-    whole = qd.session_costs(pd.DataFrame(rows), freq="1D")
-    pd.testing.assert_frame_equal(whole, qd.session_costs(sessions_of(rows), freq="1D"))
+    from_integers = qd.session_costs(pd.DataFrame(rows), freq="1D")
+    pd.testing.assert_frame_equal(from_integers, qd.session_costs(sessions_of(rows), freq="1D"))
 
 
 def test_name_column_comes_first(account: pd.DataFrame) -> None:

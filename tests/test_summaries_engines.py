@@ -39,20 +39,20 @@ ALL_BUT_DASK = ["polars", "pyarrow", "polars lazy", "duckdb"]
 DURATIONS = ["duration_p50_ms", "duration_p95_ms"]
 
 
-def to_engine(table: pa.Table, of: schema.Schema, engine: str) -> Any:  # noqa: ANN401 a frame of any engine
+def to_engine(table: pa.Table, table_schema: schema.Schema, engine: str) -> Any:  # noqa: ANN401 a frame of any engine
     """Return the table as a frame of this engine."""
-    return opened(frames.to_pandas(table, of) if engine in {"pandas", "dask"} else table, engine)
+    return opened(frames.to_pandas(table, table_schema) if engine in {"pandas", "dask"} else table, engine)
 
 
 def compare(
     summarise: Summary,
     table: pa.Table,
-    of: schema.Schema,
+    table_schema: schema.Schema,
     engine: str,
     expected: list[dict[str, Any]],
 ) -> None:
     """Assert that a summary has the rows of pandas on this engine, but for the documented differences."""
-    got = rows_of(computed(quietly(summarise, to_engine(table, of, engine))))
+    got = rows_of(computed(quietly(summarise, to_engine(table, table_schema, engine))))
     if engine in LAZY and expected and "window" in expected[0]:
         expected = [row for row in expected if row["runs"]]
     if engine == "dask":
@@ -61,10 +61,10 @@ def compare(
     assert [list(row) for row in got] == [list(row) for row in expected]
 
 
-def compare_all(summarise: Summary, table: pa.Table, of: schema.Schema, engines: list[str]) -> None:
-    expected = rows_of(quietly(summarise, to_engine(table, of, "pandas")))
+def compare_all(summarise: Summary, table: pa.Table, table_schema: schema.Schema, engines: list[str]) -> None:
+    expected = rows_of(quietly(summarise, to_engine(table, table_schema, "pandas")))
     for engine in engines:
-        compare(summarise, table, of, engine, expected)
+        compare(summarise, table, table_schema, engine, expected)
 
 
 Summary = Callable[[Any], Any]

@@ -121,7 +121,7 @@ def test_group_rate_is_computed_from_summed_counters() -> None:
     assert rates["failure_rate"].tolist() == [0.001]
 
 
-def test_keys_are_the_index() -> None:
+def test_group_keys_are_the_index() -> None:
     df = deployments(("d1", "a", 2, 1, 1))
     assert failure_rates(df).index.names == ["id"]
     assert failure_rates(df).columns[0] == "name"
@@ -163,7 +163,7 @@ def test_empty_frames_give_the_same_columns_and_dtypes(by: str | list[str] | Non
     assert empty.reset_index().dtypes.tolist()[1:] == full.reset_index().dtypes.tolist()[1:]
 
 
-def test_dtypes() -> None:
+def test_dtypes_of_counts_and_rates() -> None:
     counts = ["deployments", "total_runs", "total_failures", "consecutive_failures", "failing", "never_run"]
     rates = failure_rates(deployments(("d1", "a", 2, 1, 1)))
     assert {str(rates[name].dtype) for name in counts} == {"Int64"}
@@ -286,11 +286,11 @@ def test_all_figures_equal_those_of_sql(by: str) -> None:
     ).fetchall()
     got = records(failure_rates(frames.to_pandas(deployed, schema.DEPLOYMENTS), by=by))
     assert len(got) == len(expected)
-    for row, theirs in zip(got, expected, strict=True):
+    for row, expected_row in zip(got, expected, strict=True):
         counts = ["deployments", "total_runs", "total_failures", "consecutive_failures", "failing", "never_run"]
-        assert [row[by], *(row[name] for name in counts)] == list(theirs[:7])
-        ours = [row["failure_rate"], row["ci_low"], row["ci_high"]]
-        assert ours == [None if value is None else pytest.approx(value, abs=1e-6) for value in theirs[7:]]
+        assert [row[by], *(row[name] for name in counts)] == list(expected_row[:7])
+        figures = [row["failure_rate"], row["ci_low"], row["ci_high"]]
+        assert figures == [None if value is None else pytest.approx(value, abs=1e-6) for value in expected_row[7:]]
 
 
 @pytest.mark.parametrize("counters", [[2**63 - 1, 1], [2**62, 2**62], [2**63 - 1] * 5])

@@ -315,12 +315,12 @@ def last_retries(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     order = sorted(range(len(rows)), key=lambda i: (rows[i]["triggered_at"] or datetime(1, 1, 1, tzinfo=UTC), i))
     attempts: dict[int, int] = {}
     continued = set()
-    for place, i in enumerate(order):
+    for position, i in enumerate(order):
         row = rows[i]
         retry = row["trigger_type"] == "retry" or (row["attempt"] or 0) > 1
         attempts[i] = max(row["attempt"] or 0, 2 if retry else 1)
         if retry:
-            for j in reversed(order[:place]):
+            for j in reversed(order[:position]):
                 earlier = rows[j]
                 same = earlier["deployment_id"] == row["deployment_id"] and attempts[j] == attempts[i] - 1
                 if same and earlier["status"] == "failed":
@@ -396,7 +396,7 @@ def test_all_figures_equal_brute_force(by: str | None, window: tuple[str, str] |
         assert [row["duration_p50_ms"], row["duration_p95_ms"]] == (pytest.approx(expected) if took else expected)
 
 
-def test_a_frame_of_an_old_parquet_file_without_new_columns_is_read() -> None:
+def test_frames_without_newer_columns_are_accepted() -> None:
     """Without ``status_from``, no run counts as assumed."""
     rows = [run("completed", 0, status_from="session"), run("failed", 1), run("skipped", 2)]
     old = runs_frame(rows).drop(columns=["status_from", "trigger_scheduled_at", "created_at"])
@@ -414,10 +414,10 @@ def test_windows_after_2037_follow_dst() -> None:
 @pytest.mark.parametrize("tz", ["UTC", "Asia/Shanghai"])
 @pytest.mark.parametrize("freq", ["1h", "15min"])
 def test_windows_over_thousands_of_years_are_refused(freq: str, tz: str) -> None:
-    for odd in ("0001-06-15T03:04:05Z", "9999-06-15T03:04:05Z"):
-        runs = runs_frame([run("failed", 0), {**run("failed", 0), "triggered_at": datetime.fromisoformat(odd)}])
+    for wrong in ("0001-06-15T03:04:05Z", "9999-06-15T03:04:05Z"):
+        runs = runs_frame([run("failed", 0), {**run("failed", 0), "triggered_at": datetime.fromisoformat(wrong)}])
         with pytest.raises(
-            ValueError, match=rf"triggered_at reaches from .*{odd[:10]}T.*is wrong, leave its row out"
+            ValueError, match=rf"triggered_at reaches from .*{wrong[:10]}T.*is wrong, leave its row out"
         ):
             run_failure_rates(runs, freq=freq, tz=tz)
         assert run_failure_rates(runs)["failed"].tolist() == [2]
@@ -471,11 +471,13 @@ def test_all_figures_equal_those_of_sql_and_counters() -> None:
     rates = run_failure_rates(runs, freq="1D", tz="Asia/Shanghai")
     got = records(rates[rates["runs"] > 0])
     assert len(got) == len(expected)
-    for row, theirs in zip(got, expected, strict=True):
+    for row, expected_row in zip(got, expected, strict=True):
         counts = [row[name] for name in ("runs", "completed", "failed", "skipped", "unfinished")]
-        assert [row["deployment_id"], row["window"].tz_localize(None).to_pydatetime(), *counts] == list(theirs[:7])
+        assert [row["deployment_id"], row["window"].tz_localize(None).to_pydatetime(), *counts] == list(
+            expected_row[:7]
+        )
         assert [row["failure_rate"], row["duration_p50_ms"], row["duration_p95_ms"]] == [
-            None if value is None else pytest.approx(value) for value in theirs[7:]
+            None if value is None else pytest.approx(value) for value in expected_row[7:]
         ]
     for row in records(run_failure_rates(runs)):
         if counters[row["deployment_id"]]:

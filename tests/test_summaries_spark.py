@@ -92,9 +92,9 @@ def cells(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return [{name: plain(value) for name, value in row.items()} for row in rows]
 
 
-def compare(session: Any, summarise: Summary, table: pa.Table, of: schema.Schema) -> None:  # noqa: ANN401 a SparkSession
+def compare(session: Any, summarise: Summary, table: pa.Table, table_schema: schema.Schema) -> None:  # noqa: ANN401 a SparkSession
     """Assert that a summary on Spark has the rows of pandas, without empty windows."""
-    on_pandas = summarise(frames.to_pandas(table, of))
+    on_pandas = summarise(frames.to_pandas(table, table_schema))
     if "window" in on_pandas.index.names:
         on_pandas = on_pandas[on_pandas["runs" if "runs" in on_pandas else "sessions"] > 0]
     keyed = on_pandas if on_pandas.index.names == [None] else on_pandas.reset_index()
@@ -175,7 +175,8 @@ def test_first_instant_of_days_equals_pandas(spark: Any, zone: str) -> None:  # 
 def test_with_names_adds_the_names_of_pandas(spark: Any, account: tuple[pa.Table, pa.Table]) -> None:  # noqa: ANN401
     """A summary of the result has a name column too."""
     df, runs = (
-        frames.to_pandas(table, of) for table, of in zip(account, (schema.DEPLOYMENTS, schema.RUNS), strict=True)
+        frames.to_pandas(table, table_schema)
+        for table, table_schema in zip(account, (schema.DEPLOYMENTS, schema.RUNS), strict=True)
     )
     lists = (df, spark.createDataFrame(account[0].select(["id", "name", "metadata"])))
     expected = frames.with_names(runs, df, metadata=["team"]).sort_values("id", ignore_index=True)
