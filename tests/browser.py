@@ -1,4 +1,4 @@
-"""A real Chromium for the tests of pages, and a page that records what it says and asks for."""
+"""Chromium for the tests of pages, and a page that records its dialogs, messages, errors and requests."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 
     from playwright.sync_api import Browser, Page, Route
 
-#: Milliseconds within which a busy machine starts Chromium, shows a page, or finds what a test waits for.
-PATIENCE = 120_000
+#: The timeout in milliseconds to start Chromium, load a page, or find an element on a busy machine.
+TIMEOUT_MS = 120_000
 ARGUMENTS = [
     "--no-sandbox",
     "--disable-gpu",
@@ -30,7 +30,7 @@ ARGUMENTS = [
 
 
 def _chromium() -> str:
-    """Find Chromium; skip the test on a machine without one that is not CI."""
+    """Return the path of Chromium; where there is none, fail the test in CI, and skip it elsewhere."""
     chromium = shutil.which("chromium")
     if chromium is None:
         reason = "there is no chromium on this machine; install it (Debian: apt-get install chromium)"
@@ -42,30 +42,30 @@ def _chromium() -> str:
 
 @contextlib.contextmanager
 def running_browser() -> Iterator[Browser]:
-    """Run one Chromium for several tests, each of which opens a context of its own."""
+    """Run one Chromium for several tests, each of which opens its own context."""
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=_chromium(), args=ARGUMENTS, timeout=PATIENCE)
+        browser = playwright.chromium.launch(executable_path=_chromium(), args=ARGUMENTS, timeout=TIMEOUT_MS)
         with contextlib.closing(browser):
             yield browser
 
 
 @contextlib.contextmanager
 def page_of(browser: Browser, **options: Any) -> Iterator[Page]:  # noqa: ANN401 - Playwright's
-    """Open a page in a context of its own, which shares nothing with others."""
+    """Open a page in its own context, which shares no cookies, cache or storage with others."""
     with contextlib.closing(browser.new_context(**options)) as context:
-        context.set_default_timeout(PATIENCE)
+        context.set_default_timeout(TIMEOUT_MS)
         yield context.new_page()
 
 
 class WatchedPage:
-    """A local page in a browser, and everything that it said or asked for.
+    """A local page in a browser, with a record of its messages and requests.
 
     Attributes
     ----------
     page : playwright.sync_api.Page
         The page.
     events : list of str
-        Dialogs, messages on the console, errors, and requests that left the page, which are refused.
+        Dialogs, console messages, errors, and requests other than for the page itself, which are aborted.
     """
 
     def __init__(self, page: Page, path: Path) -> None:

@@ -1,4 +1,4 @@
-"""The verdict: each planted fault is found, and nothing on a healthy account."""
+"""Tests of `check`: each kind of finding on an account with one fault, and none on a healthy account."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 NOW = datetime(2026, 6, 15, 12, 0, 30, tzinfo=UTC)
-#: `worse` compares two weeks.
+#: The finding `worse` compares two weeks.
 DAYS = 15
 
 
@@ -27,12 +27,12 @@ def stamp(at: datetime) -> str:
 
 
 @cache
-def flatten(function: Callable[[list[dict[str, Any]]], pd.DataFrame], records: str) -> pd.DataFrame:
+def flatten_cached(function: Callable[[list[dict[str, Any]]], pd.DataFrame], records: str) -> pd.DataFrame:
     return function(json.loads(records))
 
 
 class Account:
-    """Five healthy deployments that fire each hour, and their runs of two weeks and a day."""
+    """Five healthy deployments that fire each hour, with their runs of 15 days and sessions of 48 hours."""
 
     def __init__(self) -> None:
         self.deployments: list[dict[str, Any]] = [
@@ -63,14 +63,14 @@ class Account:
                     })  # fmt: skip
 
     def runs_of(self, number: int) -> list[dict[str, Any]]:
-        """Return a deployment's runs, the newest first."""
+        """Return the runs of a deployment, newest first."""
         return [run for run in self.runs if run["deployment_id"] == f"dep_{number}"]
 
     def frames(self) -> list[pd.DataFrame]:
         return [
             qd.flatten_deployments(self.deployments),
-            flatten(qd.flatten_runs, json.dumps(self.runs)).copy(),
-            flatten(qd.flatten_sessions, json.dumps(self.sessions)).copy(),
+            flatten_cached(qd.flatten_runs, json.dumps(self.runs)).copy(),
+            flatten_cached(qd.flatten_sessions, json.dumps(self.sessions)).copy(),
         ]
 
     def check(self, **options: Any) -> pd.DataFrame:  # noqa: ANN401
@@ -87,7 +87,7 @@ def account() -> Account:
     return Account()
 
 
-def only(found: pd.DataFrame) -> Any:  # noqa: ANN401 - a row
+def single_row(found: pd.DataFrame) -> Any:  # noqa: ANN401 - a row
     assert len(found) == 1, found.to_string()
     return next(found.itertuples())
 
@@ -106,18 +106,18 @@ def fail(runs: list[dict[str, Any]], error: str = "timeout") -> None:
         run.update(status="failed", error={"type": error, "message": "x"})
 
 
-def test_failing(account: Account) -> None:
+def test_finding_failing_for_a_failure_streak(account: Account) -> None:
     fail(account.runs_of(1)[:3])
-    row = only(account.check())
+    row = single_row(account.check())
     assert (row.severity, row.kind, row.deployment_id, row.name) == ("error", "failing", "dep_1", "job 1")
     assert row.detail == "job 1 failed 3 times in a row since 2026-06-15 10:00 UTC, the last one with timeout."
     assert row.since == pd.Timestamp("2026-06-15T10:00Z")
     assert account.check(streak=4).empty
-    without = qd.flatten_deployments(account.deployments).assign(stats_consecutive_failures=[0, 3, 0, 0, 2])
-    assert qd.check(without, now=NOW)["detail"].tolist() == ["job 1 failed 3 times in a row."]
+    df = qd.flatten_deployments(account.deployments).assign(stats_consecutive_failures=[0, 3, 0, 0, 2])
+    assert qd.check(df, now=NOW)["detail"].tolist() == ["job 1 failed 3 times in a row."]
 
 
-def test_deployments_that_share_a_name_are_told_apart_by_the_end_of_their_ids(account: Account) -> None:
+def test_equal_names_get_the_end_of_their_id_in_the_detail(account: Account) -> None:
     df = qd.flatten_deployments(account.deployments).assign(stats_consecutive_failures=3, name="nightly")
     df.loc[0, "name"] = "hourly"
     found = qd.check(df, now=NOW)
@@ -126,14 +126,14 @@ def test_deployments_that_share_a_name_are_told_apart_by_the_end_of_their_ids(ac
     assert list(found["name"]) == ["hourly", *["nightly"] * 4]
 
 
-def test_the_index_may_have_the_name_of_a_column(account: Account) -> None:
+def test_an_index_with_the_name_of_a_column_is_accepted(account: Account) -> None:
     account.runs_of(1)[0].update(status="failed", error={"type": "tool_error"})
     df, runs, _ = account.frames()
     found = qd.check(df.set_index("id", drop=False), runs.set_index("id", drop=False), now=NOW, streak=1)
     pd.testing.assert_frame_equal(found, qd.check(df, runs, now=NOW, streak=1))
 
 
-def test_counters_may_be_of_any_dtype_of_whole_numbers(account: Account) -> None:
+def test_counters_of_any_numeric_dtype_are_accepted(account: Account) -> None:
     fail(account.runs_of(1)[:3])
     df, runs, _ = account.frames()
     plain = qd.check(df, runs, now=NOW)
@@ -144,7 +144,7 @@ def test_counters_may_be_of_any_dtype_of_whole_numbers(account: Account) -> None
         qd.check(df.assign(stats_consecutive_failures="none"), runs, now=NOW)
 
 
-def test_sessions_may_be_without_times(account: Account) -> None:
+def test_sessions_without_created_at_are_accepted(account: Account) -> None:
     df, runs, sessions = account.frames()
     assert qd.check(df, runs, sessions.drop(columns="created_at"), now=NOW).empty
 
@@ -155,26 +155,27 @@ def test_a_run_of_unknown_outcome_ends_a_streak(account: Account) -> None:
     df, frame, _ = account.frames()
     frame["status"] = frame["status"].mask(frame["id"].eq(runs[1]["id"]))
     assert "failing" not in set(qd.check(df, frame, now=NOW)["kind"])
-    frame["status"] = frame["status"].where(frame["status"] != "completed")  # the counter does not know better
+    # Without completed runs, the counter is not used as the streak either.
+    frame["status"] = frame["status"].where(frame["status"] != "completed")
     df["stats_consecutive_failures"] = df["id"].eq("dep_1").astype("Int64") * 4
     assert "failing" not in set(qd.check(df, frame, now=NOW)["kind"])
 
 
-def test_a_status_that_is_not_documented_is_an_unknown_outcome(account: Account) -> None:
+def test_an_undocumented_status_is_an_unknown_outcome(account: Account) -> None:
     runs = account.runs_of(1)
     fail(runs[:4])
     runs[1]["status"] = "timed_out"
     assert "failing" not in set(account.check()["kind"])
     for run in account.runs_of(2)[:200]:
         run["status"] = "timed_out"
-    row = only(account.check())
+    row = single_row(account.check())
     assert row.kind == "incomplete_data"
     assert row.detail.startswith(
         "Of 1,800 runs, 0 completed by assumption and 201 have an unknown outcome (11.2 %)"
     )
 
 
-def test_what_comes_after_the_present_does_not_count(account: Account) -> None:
+def test_runs_and_sessions_at_or_after_now_are_ignored(account: Account) -> None:
     fail(account.runs_of(1)[:3])
     expected = account.check()
     later = {**account.runs_of(1)[0], "id": "drun_later", "status": "completed", "triggered_at": stamp(NOW)}
@@ -184,18 +185,20 @@ def test_what_comes_after_the_present_does_not_count(account: Account) -> None:
     pd.testing.assert_frame_equal(account.check(), expected)
 
 
-def test_without_runs_and_counters_nobody_knows_who_fails(account: Account) -> None:
-    """The newest edition gives no counters."""
+def test_finding_incomplete_data_without_runs_and_counters(account: Account) -> None:
+    """The newest edition of the service gives no counters."""
     df = qd.flatten_deployments(account.deployments)
-    row = only(qd.check(df.assign(stats_consecutive_failures=pd.Series(pd.NA, df.index, dtype="Int64")), now=NOW))
+    row = single_row(
+        qd.check(df.assign(stats_consecutive_failures=pd.Series(pd.NA, df.index, dtype="Int64")), now=NOW)
+    )
     assert (row.kind, row.detail) == (
         "incomplete_data", "Without runs it is not known which deployments are failing.",
     )  # fmt: skip
 
 
 @pytest.mark.parametrize("tie_breaker", ["created_at", "id"])
-def test_the_last_error_is_that_of_the_last_retry(account: Account, tie_breaker: str) -> None:
-    """Retries have the time of the first try (edition D); a run without a time was not the last one."""
+def test_the_last_error_in_the_detail_is_that_of_the_last_retry(account: Account, tie_breaker: str) -> None:
+    """In edition D, retries have the time of the first attempt; runs without a time are not the last run."""
     runs = account.runs_of(1)
     fail(runs[:5], "second_retry")
     errors = ["second_retry", "first_retry", "first_try"]
@@ -210,8 +213,8 @@ def test_the_last_error_is_that_of_the_last_retry(account: Account, tie_breaker:
     assert detail.endswith("the last one with second_retry.")
 
 
-def test_a_streak_may_be_older_than_the_runs(account: Account) -> None:
-    """A deployment that fires once a month has one run in the last 30 days; the service counts the others."""
+def test_a_counter_may_extend_a_streak_beyond_the_listed_runs(account: Account) -> None:
+    """A monthly deployment has one run in the last 30 days, so the counter of the service is used."""
     monthly = account.deployments[1]
     monthly["schedule"] = {"type": "cron", "expression": "0 8 1 * *", "timezone": "UTC"}
     monthly["metadata"]["cas_config"] = {**monthly["metadata"]["cas_config"], "stats": {"consecutive_failures": 7}}
@@ -221,101 +224,101 @@ def test_a_streak_may_be_older_than_the_runs(account: Account) -> None:
         if run["deployment_id"] != "dep_1" or run["triggered_at"] == "2026-06-01T08:00:00Z"
     ]
     (last,) = account.runs_of(1)
-    assert account.check().empty  # it completed: the counter is older than that
+    assert account.check().empty  # the last run completed after the failures that the counter counts
     fail([last])
-    row = only(account.check())
+    row = single_row(account.check())
     assert (row.kind, row.name) == ("failing", "job 1")
     assert row.detail == "job 1 failed 7 times in a row, the last one with timeout."
     assert pd.isna(row.since)
     assert account.check(streak=8).empty
     account.runs.remove(last)
-    assert only(account.check(streak=7)).detail == "job 1 failed 7 times in a row."
+    assert single_row(account.check(streak=7)).detail == "job 1 failed 7 times in a row."
 
 
-def test_who_is_paused_by_hand_or_archived_does_not_fail(account: Account) -> None:
+def test_deployments_paused_by_hand_or_archived_have_no_findings(account: Account) -> None:
     fail(account.runs_of(1)[:5] + account.runs_of(2)[:5])
     account.deployments[1].update(status="paused", paused_reason={"type": "manual"})
     account.deployments[2].update(archived_at="2026-06-15T12:00:00Z")
     assert account.check().empty
 
 
-def test_paused_by_error(account: Account) -> None:
+def test_finding_paused_by_error(account: Account) -> None:
     error = {"type": "error", "error": {"type": "vault_not_found_error"}}
     account.deployments[2].update(status="paused", paused_reason=error, updated_at="2026-06-10T08:00:00Z")
-    row = only(account.check())
+    row = single_row(account.check())
     assert (row.severity, row.kind, row.name) == ("error", "paused_by_error", "job 2")
     assert row.detail == "job 2 is paused by error since 2026-06-10 08:00 UTC: vault_not_found_error."
 
 
-def test_missed(account: Account) -> None:
-    lost = account.runs_of(3)
-    for run in (lost[2], lost[3], lost[30]):
+def test_finding_missed_for_triggers_without_runs(account: Account) -> None:
+    runs_of_3 = account.runs_of(3)
+    for run in (runs_of_3[2], runs_of_3[3], runs_of_3[30]):
         account.runs.remove(run)
-    row = only(account.check())
+    row = single_row(account.check())
     assert (row.severity, row.kind, row.name) == ("error", "missed", "job 3")
     assert row.detail == "job 3 missed 2 triggers from 2026-06-15 09:00 UTC to 2026-06-15 10:00 UTC."
-    detail = only(account.check(tz="Asia/Shanghai")).detail
+    detail = single_row(account.check(tz="Asia/Shanghai")).detail
     assert detail == "job 3 missed 2 triggers from 2026-06-15 17:00 +08:00 to 2026-06-15 18:00 +08:00."
-    assert only(account.check(since="2D")).detail.startswith("job 3 missed 3 triggers")
+    assert single_row(account.check(since="2D")).detail.startswith("job 3 missed 3 triggers")
     assert account.check(since="1h").empty
-    # It is not certain once the deployment was changed, unless a snapshot says so.
+    # After a change of the deployment, missed triggers are certain only with snapshots.
     account.deployments[3]["updated_at"] = "2026-06-15T11:30:00Z"
     assert account.check().empty
     old = qd.flatten_deployments(account.deployments)
     old.attrs["fetched_at"] = "2026-06-15T11:00:00+00:00"
     older = old.copy()
     older.attrs["fetched_at"] = "2026-06-14T11:00:00+00:00"
-    assert only(account.check(snapshots=[older, old])).kind == "missed"
+    assert single_row(account.check(snapshots=[older, old])).kind == "missed"
 
 
-def test_stuck(account: Account) -> None:
+def test_finding_stuck_for_runs_without_an_end(account: Account) -> None:
     run = account.runs_of(4)[1]
     run.update(status="running", duration_ms=None)
-    row = only(account.check())
+    row = single_row(account.check())
     assert (row.severity, row.kind, row.name) == ("error", "stuck", "job 4")
     assert row.detail == "job 4: a run has not ended after 1 h."
     run.update(status="waiting")
     account.runs_of(4)[2].update(status="running", duration_ms=None)
-    assert only(account.check()).detail == (
+    assert single_row(account.check()).detail == (
         "job 4: 2 runs have not ended, the longest after 2 h. Waiting for a person: 1."
     )
 
 
-def test_what_happened_after_the_runs_were_read_is_not_known(account: Account) -> None:
-    """Runs read six hours ago have no later triggers, and one that had just begun then is not stuck."""
+def test_missed_and_stuck_are_judged_at_the_time_the_runs_were_read(account: Account) -> None:
+    """In runs read 6 h ago, later triggers are not missed, and a run that had just begun is not stuck."""
     read_at = NOW - timedelta(hours=6)
     account.runs = [run for run in account.runs if run["triggered_at"] <= stamp(read_at)]
-    account.runs_of(4)[0].update(status="running", duration_ms=None)  # 30 s ago
+    account.runs_of(4)[0].update(status="running", duration_ms=None)  # 30 s before the runs were read
     df, runs, _ = account.frames()
     assert sorted(qd.check(df, runs, now=NOW)["kind"]) == ["missed"] * 5 + ["stuck"]
     runs.attrs["fetched_at"] = read_at.isoformat()
     assert qd.check(df, runs, now=NOW).empty
     assert qd.check(df, runs, now=NOW, since="1h").empty
-    lost = runs[~runs["id"].isin({"drun_3_8", "drun_3_23", "drun_3_24"})]  # the last one is before `since`
-    assert only(qd.check(df, lost, now=NOW)).detail == (
+    incomplete = runs[~runs["id"].isin({"drun_3_8", "drun_3_23", "drun_3_24"})]  # the last one is before `since`
+    assert single_row(qd.check(df, incomplete, now=NOW)).detail == (
         "job 3 missed 2 triggers from 2026-06-14 13:00 UTC to 2026-06-15 04:00 UTC."
     )
     late = runs.copy()
     late.loc[late["id"].eq("drun_4_7"), ["status", "duration_ms"]] = ["running", None]
-    assert only(qd.check(df, late, now=NOW)).detail == "job 4: a run has not ended after 1 h."
-    # A time in the future, of a clock that goes wrong, changes nothing.
+    assert single_row(qd.check(df, late, now=NOW)).detail == "job 4: a run has not ended after 1 h."
+    # A ``fetched_at`` in the future, from a wrong clock, is ignored.
     runs.attrs["fetched_at"] = (NOW + timedelta(hours=1)).isoformat()
     assert sorted(qd.check(df, runs, now=NOW)["kind"]) == ["missed"] * 5 + ["stuck"]
 
 
-def test_worse(account: Account) -> None:
+def test_finding_worse_for_a_higher_failure_rate(account: Account) -> None:
     fail(account.runs_of(0)[5:100:4])
-    row = only(account.check())
+    row = single_row(account.check())
     assert (row.severity, row.kind, row.name) == ("warning", "worse", "job 0")
     assert row.detail == "job 0 failed 24 of 168 runs in the last 7 d (14.3 %), and 0 of 168 before (0.0 %)."
     assert account.check(recent="1D")["kind"].tolist() == []
 
 
-def test_over_budget(account: Account) -> None:
+def test_finding_over_budget_for_sessions_near_the_budget(account: Account) -> None:
     for session in account.sessions:
         if session["deployment_id"] == "dep_1":
             session["usage"]["total_credits"] = 9.5
-    row = only(account.check())
+    row = single_row(account.check())
     assert (row.severity, row.kind, row.name) == ("warning", "over_budget", "job 1")
     assert (
         row.detail
@@ -325,59 +328,59 @@ def test_over_budget(account: Account) -> None:
     account.deployments[1]["budget"]["max_credit_cost"] = "1234567.89"
     for session in account.sessions:
         session["usage"]["total_credits"] *= 123456.789 if session["deployment_id"] == "dep_1" else 1
-    detail = only(account.check()).detail
+    detail = single_row(account.check()).detail
     assert "of its budget of 1,234,567.89 credits" in detail
     assert "(1,172,839.50)" in detail
 
 
-def test_unreadable_schedule(account: Account) -> None:
+def test_finding_unreadable_schedule_for_an_unknown_zone(account: Account) -> None:
     account.deployments[1]["schedule"] = {"type": "cron", "expression": "30 2 31 3 *", "timezone": "Mars/Phobos"}
-    row = only(account.check())
+    row = single_row(account.check())
     assert (row.severity, row.kind, row.name) == ("error", "unreadable_schedule", "job 1")
     assert row.detail.startswith("job 1 has a schedule that cannot be read: ")
     assert "Mars/Phobos" in row.detail
 
 
-def test_never_fires(account: Account) -> None:
+def test_finding_never_fires_for_schedules_without_fire_times(account: Account) -> None:
     account.deployments[0]["schedule"] = {"type": "cron", "expression": "0 9 30 2 *", "timezone": "UTC"}
-    row = only(account.check())
+    row = single_row(account.check())
     assert (row.severity, row.kind, row.name) == ("warning", "never_fires", "job 0")
     assert row.detail == "job 0 never fires: none of its months has such a day."
     skipped = {"expression": "30 2 8-14 3 */7", "timezone": "America/New_York"}
     account.deployments[0]["schedule"] = {"type": "cron", **skipped}
-    row = only(account.check())
+    row = single_row(account.check())
     assert (row.severity, row.kind, row.name) == ("warning", "never_fires", "job 0")
     assert "clock changes in America/New_York skip every local time" in row.detail
 
 
-def test_incomplete_data(account: Account) -> None:
+def test_finding_incomplete_data_for_old_partial_or_doubtful_data(account: Account) -> None:
     df, runs, _ = account.frames()
     assert qd.check(df, runs, now=NOW).empty
     df.attrs["fetched_at"] = "2026-06-14T11:00:00+00:00"
-    row = only(qd.check(df, runs, now=NOW))
+    row = single_row(qd.check(df, runs, now=NOW))
     assert (row.severity, row.kind) == ("warning", "incomplete_data")
     assert pd.isna(row.deployment_id)
     assert row.detail == "The deployments are of 2026-06-14 11:00 UTC, 1 d 1 h ago; load them again."
     del df.attrs["fetched_at"]
     runs.attrs["complete"] = False
-    assert only(qd.check(df, runs, now=NOW)).detail == "The list of runs is not complete; load it again."
+    assert single_row(qd.check(df, runs, now=NOW)).detail == "The list of runs is not complete; load it again."
     runs.attrs["complete"] = True
     doubtful = runs.assign(status_from="service")
     doubtful.loc[: len(runs) // 10, "status_from"] = "session"
     doubtful.loc[20:29, "status"] = None
-    detail = only(qd.check(df, doubtful, now=NOW)).detail
+    detail = single_row(qd.check(df, doubtful, now=NOW)).detail
     assert detail.startswith(
         f"Of {len(runs):,} runs, {len(runs) // 10 + 1 - 10:,} completed by assumption and 10 have"
     )
     assert detail.endswith("; load_runs(outcomes='events') reads how they ended.")
     assert qd.check(df, doubtful, now=NOW, doubtful=0.2).empty
     doubtful.attrs["outcomes"] = "events"
-    detail = only(qd.check(df, doubtful, now=NOW)).detail
+    detail = single_row(qd.check(df, doubtful, now=NOW)).detail
     assert "load_runs" not in detail
     assert detail.endswith("; the service gave no session or no end for them.")
 
 
-def test_the_worst_come_first(account: Account) -> None:
+def test_findings_are_sorted_worst_first(account: Account) -> None:
     fail(account.runs_of(0)[:3])
     fail(account.runs_of(1)[:9])
     account.runs_of(2)[1].update(status="running", duration_ms=None)
@@ -389,17 +392,17 @@ def test_the_worst_come_first(account: Account) -> None:
     ]  # fmt: skip
 
 
-def test_names_are_one_safe_line(account: Account) -> None:
+def test_details_have_no_control_characters(account: Account) -> None:
     fail(account.runs_of(1)[:3], error="bad\x1b[31m\nerror")
     account.deployments[1]["name"] = "evil\x1b]0;x\x07\nname"
-    detail = only(account.check()).detail
+    detail = single_row(account.check()).detail
     assert "\x1b" not in detail
     assert "\n" not in detail
     account.deployments[1]["name"] = None
-    assert only(account.check()).detail.startswith("dep_1 failed")
+    assert single_row(account.check()).detail.startswith("dep_1 failed")
 
 
-def test_nothing_gives_nothing() -> None:
+def test_empty_frames_give_no_findings_and_invalid_arguments_raise() -> None:
     empty = qd.check(qd.flatten_deployments([]), qd.flatten_runs([]), qd.flatten_sessions([]), now=NOW)
     assert empty.empty
     assert str(empty["since"].dtype) == "datetime64[us, UTC]"

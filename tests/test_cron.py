@@ -1,4 +1,4 @@
-"""One cron text in one zone: what is valid, when it fires, and what it says in words."""
+"""Tests of `cron`: valid and invalid cron texts, fire times, clock changes, and descriptions."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from qoderdata.cron import CronError, Schedule, parse
 
 
 def table(text: str) -> list[list[str]]:
-    """Read rows of cells that ``|`` parts."""
+    """Split lines into cells at ``|``."""
     return [[cell.strip() for cell in line.split("|")] for line in text.strip().splitlines()]
 
 
-def between(schedule: Schedule, start: str, end: str) -> list[str]:
-    """List what fires, in UTC, to the minute."""
+def fire_times(schedule: Schedule, start: str, end: str) -> list[str]:
+    """Return the fire times from `start` to `end` in UTC, to the minute."""
     at = schedule.instants(datetime.fromisoformat(start + "T00:00Z"), datetime.fromisoformat(end + "T00:00Z"))
     return [str(one)[:16].replace("T", " ") for one in at]
 
 
-VALUES = table("""
+FIELD_VALUES = table("""
     minutes | *                    | 0-59
     minutes | */20                 | 0 20 40
     minutes | 5/20                 | 5 25 45
@@ -52,11 +52,13 @@ VALUES = table("""
 """)
 
 
-@pytest.mark.parametrize(("name", "text", "expected"), VALUES, ids=[" ".join(row[:2]) for row in VALUES])
-def test_what_a_field_matches(name: str, text: str, expected: str) -> None:
-    """`5-5/20` is one minute, though other readers make it `5/20`; Sunday is 0 and 7."""
-    place = ["minutes", "hours", "days", "months", "weekdays"].index(name)
-    schedule = parse(" ".join([*["*"] * place, text, *["*"] * (4 - place)]), "UTC")
+@pytest.mark.parametrize(
+    ("name", "text", "expected"), FIELD_VALUES, ids=[" ".join(row[:2]) for row in FIELD_VALUES]
+)
+def test_numbers_that_a_field_matches(name: str, text: str, expected: str) -> None:
+    """`5-5/20` is one minute, though other parsers read it as `5/20`; Sunday is 0 and 7."""
+    position = ["minutes", "hours", "days", "months", "weekdays"].index(name)
+    schedule = parse(" ".join([*["*"] * position, text, *["*"] * (4 - position)]), "UTC")
     first, _, last = expected.partition("-")
     numbers = range(int(first), int(last) + 1) if last else map(int, expected.split())
     assert getattr(schedule, name) == tuple(numbers)
@@ -77,8 +79,8 @@ INVALID = [
 
 
 @pytest.mark.parametrize("expression", INVALID, ids=lambda text: ascii(text[:24]))
-def test_what_is_refused(expression: str) -> None:
-    """Extensions, ranges that wrap, what other alphabets take for a digit or an S, and what never fires."""
+def test_invalid_cron_texts_are_refused(expression: str) -> None:
+    """Extensions, wrapping ranges, digits and letters of other alphabets, and texts that never fire."""
     with pytest.raises(CronError) as caught:
         parse(expression, "UTC")
     assert isinstance(caught.value, ValueError)
@@ -86,26 +88,26 @@ def test_what_is_refused(expression: str) -> None:
 
 
 @pytest.mark.parametrize("expression", [None, 5, float("nan"), b"* * * * *"])
-def test_what_is_no_text_is_refused(expression: object) -> None:
+def test_expressions_that_are_not_str_are_refused(expression: object) -> None:
     with pytest.raises(CronError, match="not a cron text"):
         parse(expression, "UTC")
 
 
-NO_ZONES = [
+INVALID_ZONES = [
     "", "Mars/Olympus", "America", "../etc/passwd", "/etc/localtime", "Asia/Shanghai\x00", "\udc80", "UTC+8",
     "localtime", "posixrules", "posix/UTC", "right/UTC", "Factory", None, 8, "x" * 100_000,
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("timezone", NO_ZONES, ids=lambda zone: ascii(str(zone)[:24]))
-def test_zones_that_do_not_exist(timezone: str) -> None:
-    """Nor the files beside the zones: this machine's own one, and those that count leap seconds."""
+@pytest.mark.parametrize("timezone", INVALID_ZONES, ids=lambda zone: ascii(str(zone)[:24]))
+def test_invalid_zones_are_refused(timezone: str) -> None:
+    """Other files in the zone folder are refused too: the local zone, and zones that count leap seconds."""
     with pytest.raises(CronError, match="not an IANA time zone") as caught:
         parse("* * * * *", timezone)
     assert len(str(caught.value)) < 200
 
 
-def test_a_schedule_is_a_value() -> None:
+def test_schedules_are_immutable_and_compared_by_value() -> None:
     schedule = parse("0 9 * * *", "Asia/Shanghai")
     assert schedule == parse("0 9 * * *", "Asia/Shanghai")
     assert schedule != parse("0 9 * * *", "Asia/Tokyo")
@@ -115,7 +117,7 @@ def test_a_schedule_is_a_value() -> None:
         schedule.minutes = (5,)  # type: ignore[misc]
 
 
-DAYS = table("""
+DAY_RULES = table("""
     0 0 13 * 5      | 2026-11-01 | 2026-12-01 | 06 13 20 27           | either day field is enough
     0 0 1,2 * MON   | 2026-11-01 | 2026-11-12 | 01 02 09              | a day that both match fires once
     0 0 */2 * MON   | 2026-11-01 | 2026-12-01 | 09 23                 | a field that begins with * is unrestricted
@@ -131,14 +133,14 @@ DAYS = table("""
 
 
 @pytest.mark.parametrize(
-    ("expression", "start", "end", "days", "reason"), DAYS, ids=[f"{row[0]}: {row[4]}" for row in DAYS]
+    ("expression", "start", "end", "days", "reason"), DAY_RULES, ids=[f"{row[0]}: {row[4]}" for row in DAY_RULES]
 )
-def test_days(expression: str, start: str, end: str, days: str, reason: str) -> None:
-    found = between(parse(expression, "UTC"), start, end)
+def test_days_on_which_a_schedule_fires(expression: str, start: str, end: str, days: str, reason: str) -> None:
+    found = fire_times(parse(expression, "UTC"), start, end)
     assert [at[8:10] for at in found] == days.split(), reason
 
 
-NIGHTS = table("""
+CLOCK_CHANGES = table("""
     30 2 * * *   | Europe/Berlin       | 2026-03-28 | 2026-03-31 | 28 01:30, 30 00:30           | spring: gone
     30 2 * * *   | Europe/Berlin       | 2026-10-24 | 2026-10-26 | 24 00:30, 25 00:30, 25 01:30 | autumn: twice
     0 1-4 * * *  | Europe/Berlin       | 2026-03-29 | 2026-03-30 | 29 00:00, 29 01:00, 29 02:00, 29 23:00 | no 02
@@ -169,14 +171,14 @@ NIGHTS = table("""
 
 @pytest.mark.parametrize(
     ("expression", "timezone", "start", "end", "expected", "night"),
-    NIGHTS,
-    ids=[" ".join(row[:2]) for row in NIGHTS],
+    CLOCK_CHANGES,
+    ids=[" ".join(row[:2]) for row in CLOCK_CHANGES],
 )
-def test_nights_when_clocks_change(  # noqa: PLR0917 one column of the table each
+def test_fire_times_around_clock_changes(  # noqa: PLR0917 one column of the table each
     expression: str, timezone: str, start: str, end: str, expected: str, night: str
 ) -> None:
-    """A local time that is skipped does not fire, one that occurs twice fires twice."""
-    found = [at[8:] for at in between(parse(expression, timezone), start, end)]
+    """A skipped local time does not fire; one that occurs twice fires twice."""
+    found = [at[8:] for at in fire_times(parse(expression, timezone), start, end)]
     assert ", ".join(found) == expected, night
 
 
@@ -190,21 +192,21 @@ def test_nights_when_clocks_change(  # noqa: PLR0917 one column of the table eac
         ("2026-06-15T09:00:00+00:00", "2026-06-15T08:00:00+00:00", []),
     ],
 )
-def test_bounds_are_half_open_instants(start: str, end: str, expected: list[str]) -> None:
+def test_bounds_of_instants_are_half_open(start: str, end: str, expected: list[str]) -> None:
     at = parse("* * * * *", "UTC").instants(datetime.fromisoformat(start), datetime.fromisoformat(end))
     assert at.dtype == np.dtype("datetime64[s]")
     assert [str(one)[11:16] for one in at] == expected
 
 
 def test_a_time_without_a_zone_is_refused() -> None:
-    naive = datetime(2026, 6, 15)  # noqa: DTZ001 that is the point
+    naive = datetime(2026, 6, 15)  # noqa: DTZ001 a naive time is what is tested
     with pytest.raises(ValueError, match="no time zone"):
         parse("* * * * *", "UTC").instants(naive, naive)
     with pytest.raises(ValueError, match="no time zone"):
         next(parse("* * * * *", "UTC").following(naive))
 
 
-def test_following_is_strictly_after_and_goes_on() -> None:
+def test_following_yields_times_strictly_after_the_given_time() -> None:
     following = parse("0 9 * * *", "Asia/Shanghai").following(datetime(2026, 6, 15, 1, tzinfo=UTC))
     found = list(islice(following, 1000))
     assert found[0] == datetime(2026, 6, 16, 1, tzinfo=UTC)
@@ -212,20 +214,20 @@ def test_following_is_strictly_after_and_goes_on() -> None:
     assert all(at.tzinfo is UTC for at in found)
 
 
-def test_following_starts_at_once_within_the_minute() -> None:
+def test_following_yields_the_next_minute() -> None:
     just_before = datetime(2026, 6, 15, 0, 59, 59, 999_999, tzinfo=UTC)
     assert next(parse("0 1 * * *", "UTC").following(just_before)) == datetime(2026, 6, 15, 1, tzinfo=UTC)
 
 
-def test_following_waits_decades_but_not_for_ever() -> None:
-    """The second Sunday in March at 02:30 is what New York's clocks skip, every year."""
+def test_following_finds_rare_times_and_ends_where_there_are_none() -> None:
+    """New York's clocks skip 02:30 on the second Sunday in March, each year."""
     after = datetime(2026, 6, 15, tzinfo=UTC)
     leap_sundays = islice(parse("0 0 29 2 */7", "UTC").following(after), 4)
     assert [at.year for at in leap_sundays] == [2032, 2060, 2088, 2128]
     assert list(parse("30 2 8-14 3 */7", "America/New_York").following(after)) == []
 
 
-def test_following_ends_with_the_calendar() -> None:
+def test_following_ends_on_29_december_9999() -> None:
     late = datetime(9999, 12, 28, tzinfo=UTC)
     assert list(parse("0 12 * * *", "UTC").following(late))[-1] == datetime(9999, 12, 29, 12, tzinfo=UTC)
 
@@ -243,8 +245,8 @@ def test_following_and_instants_agree() -> None:
         assert np.array_equal(schedule.instants(start, end), np.array(by_one, dtype="datetime64[s]"))
 
 
-def fields(random: Random) -> str:
-    """Make up a cron text that all readers read alike: no stars with a step in the day fields."""
+def random_cron(random: Random) -> str:
+    """Draw a cron text that all parsers read alike: without steps of ``*`` in the day fields."""
 
     def field(least: int, largest: int, *, steps: bool = True) -> str:
         kind = random.randrange(6)
@@ -263,26 +265,26 @@ def fields(random: Random) -> str:
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_croniter_agrees_where_clocks_do_not_change(seed: int) -> None:
+def test_fire_times_equal_croniter_in_zones_without_dst(seed: int) -> None:
     random = Random(seed)  # noqa: S311 nothing secret
     for _ in range(60):
         expression, timezone = (
-            fields(random),
+            random_cron(random),
             random.choice(["UTC", "Asia/Shanghai", "Asia/Kolkata", "America/Lima"]),
         )
         start = datetime(2026, 1, 1, tzinfo=UTC) + timedelta(minutes=random.randrange(2_000_000))
-        theirs = croniter(expression, start.astimezone(ZoneInfo(timezone)), ret_type=datetime)
-        expected = [theirs.get_next().astimezone(UTC) for _ in range(20)]
+        iterator = croniter(expression, start.astimezone(ZoneInfo(timezone)), ret_type=datetime)
+        expected = [iterator.get_next().astimezone(UTC) for _ in range(20)]
         assert list(islice(parse(expression, timezone).following(start), 20)) == expected, (expression, timezone)
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_cronsim_agrees_on_local_time(seed: int) -> None:
-    """It has other ideas of clock changes, so it is asked without a zone, and what does not exist is left out."""
+def test_fire_times_equal_cronsim_in_local_time(seed: int) -> None:
+    """Cronsim handles clock changes differently, so it gets naive times; skipped local times are dropped."""
     random = Random(seed)  # noqa: S311 nothing secret
     zones = ["Europe/Berlin", "America/New_York", "Australia/Lord_Howe", "Africa/Casablanca", "America/Santiago"]
     for _ in range(40):
-        expression, timezone = fields(random), random.choice(zones)
+        expression, timezone = random_cron(random), random.choice(zones)
         zone = ZoneInfo(timezone)
         start = datetime(2026, 1, 1, tzinfo=UTC) + timedelta(days=random.randrange(1000))
         end = start + timedelta(days=40)
@@ -303,7 +305,7 @@ def test_cronsim_agrees_on_local_time(seed: int) -> None:
         )
 
 
-WORDS = table("""
+DESCRIPTIONS = table("""
     * * * * *                 | every minute
     */5 * * * *               | every 5 minutes
     */7 * * * *               | at minutes 0, 7, …, 56 of every hour
@@ -342,11 +344,13 @@ WORDS = table("""
 """)
 
 
-@pytest.mark.parametrize(("expression", "expected"), WORDS, ids=[row[0] for row in WORDS])
-def test_plain_words(expression: str, expected: str) -> None:
+@pytest.mark.parametrize(("expression", "expected"), DESCRIPTIONS, ids=[row[0] for row in DESCRIPTIONS])
+def test_descriptions_of_schedules(expression: str, expected: str) -> None:
     assert parse(expression, "Asia/Shanghai").describe() == f"{expected}, Asia/Shanghai"
 
 
-def test_words_do_not_depend_on_spelling() -> None:
-    said = {parse(text, "UTC").describe() for text in ["0 9 * * 1-5", "00 9 * * mon-FRI", "0 9 * * 1,2,3,4,5"]}
-    assert len(said) == 1
+def test_equal_schedules_have_equal_descriptions() -> None:
+    descriptions = {
+        parse(text, "UTC").describe() for text in ["0 9 * * 1-5", "00 9 * * mon-FRI", "0 9 * * 1,2,3,4,5"]
+    }
+    assert len(descriptions) == 1

@@ -1,4 +1,4 @@
-"""What the linked chart shows is what the runs say, whatever their texts are, and however many there are."""
+"""Tests of `explore`: the data of the linked chart, its page, hostile texts and many runs."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ Frames = tuple[pd.DataFrame, pd.DataFrame]
 
 @pytest.fixture(scope="module")
 def account() -> Account:
-    """Give the records of deployments and runs of a sandbox."""
+    """Return the records of deployments and runs of a sandbox."""
     with Sandbox(deployments=60, seed=7) as sandbox:
         return list(sandbox.deployments), list(sandbox.runs)
 
@@ -50,27 +50,27 @@ def frames(account: Account) -> Frames:
     return qd.flatten_deployments(account[0]), qd.flatten_runs(account[1])
 
 
-def tables(df: pd.DataFrame, runs: pd.DataFrame) -> ChartTables:
+def tables_of(df: pd.DataFrame, runs: pd.DataFrame) -> ChartTables:
     return chart_tables.make_tables(df, runs, ZoneInfo(ZONE))
 
 
 @pytest.fixture(scope="module")
-def shown(frames: Frames) -> ChartTables:
-    """Make what the chart of the account shows."""
-    return tables(*frames)
+def account_tables(frames: Frames) -> ChartTables:
+    """Return the tables of the chart of the sandbox account."""
+    return tables_of(*frames)
 
 
-def data(chart: Any) -> dict[str, Rows]:  # noqa: ANN401 - Altair's
+def datasets(chart: Any) -> dict[str, Rows]:  # noqa: ANN401 - Altair's
     return {name: json.loads(text) for name, text in chart.to_dict()["datasets"].items()}
 
 
 def wall_ms(text: str, zone: str = ZONE) -> int:
-    """Give the wall clock's time as milliseconds, as if it were UTC."""
+    """Return the local time in milliseconds since 1970, as if it were UTC."""
     return int(pd.Timestamp(text).tz_convert(ZoneInfo(zone)).tz_localize(None).timestamp() * 1000)
 
 
 def error_text(record: Record) -> str | None:
-    """Give a record's error in one line."""
+    """Return a record's error in one line."""
     error = record["error"]
     return " ".join(f"{error['type']}: {error['message']}".split()) if error else None
 
@@ -82,7 +82,7 @@ def wilson(failed: int, decided: int) -> tuple[float, float]:
 
 
 def runs_of(statuses: list[str | None], **columns: Any) -> pd.DataFrame:  # noqa: ANN401 - of any dtype
-    """Give runs of one deployment, an hour apart."""
+    """Build runs of one deployment, an hour apart."""
     count = len(statuses)
     times = pd.date_range("2026-06-15T00:00Z", periods=count, freq="1h", unit="us")
     frame = pd.DataFrame({"deployment_id": ["dep_1"] * count, "status": pd.Series(statuses, dtype="str")})
@@ -90,14 +90,14 @@ def runs_of(statuses: list[str | None], **columns: Any) -> pd.DataFrame:  # noqa
 
 
 class TestFigures:
-    """Recomputed from the records, run by run."""
+    """Compare the tables of the chart with figures recomputed from the records."""
 
-    def test_rates_and_intervals(self, account: Account, shown: ChartTables) -> None:
+    def test_rates_and_intervals(self, account: Account, account_tables: ChartTables) -> None:
         names = {record["id"]: record["name"] for record in account[0]}
         by_deployment: dict[str, Counter[str]] = {}
         for record in account[1]:
             by_deployment.setdefault(record["deployment_id"], Counter())[record["status"]] += 1
-        rows = shown.deployments
+        rows = account_tables.deployments
         assert {row["id"] for row in rows} == set(by_deployment)
         for row in rows:
             counts = by_deployment[row["id"]]
@@ -118,27 +118,27 @@ class TestFigures:
         assert rates == sorted(rates, reverse=True)
         assert [row["d"] for row in rows] == list(range(len(rows)))
 
-    def test_agents_and_their_deployments(self, account: Account, shown: ChartTables) -> None:
+    def test_agents_and_their_deployments(self, account: Account, account_tables: ChartTables) -> None:
         agent_of = {record["id"]: record["agent"]["id"] for record in account[1]}
         assert len(agent_of) == len(account[1])
         pairs = {(record["deployment_id"], record["agent"]["id"]) for record in account[1]}
-        agents, deployments = shown.agents, shown.deployments
+        agents, deployments = account_tables.agents, account_tables.deployments
         assert {(deployments[d]["id"], row["id"]) for row in agents for d in row["deployments"]} == pairs
         assert {(row["id"], agents[a]["id"]) for row in deployments for a in row["agents"]} == pairs
         failed = Counter(record["agent"]["id"] for record in account[1] if record["status"] == "failed")
         assert {row["id"]: row["failed"] for row in agents} == {row["id"]: failed[row["id"]] for row in agents}
 
-    def test_every_run_is_a_mark(self, account: Account, shown: ChartTables) -> None:
-        drawn = Counter(
+    def test_each_run_is_a_row(self, account: Account, account_tables: ChartTables) -> None:
+        found_rows = Counter(
             (
-                shown.deployments[row["d"]]["id"],
-                shown.agents[row["a"]]["id"],
+                account_tables.deployments[row["d"]]["id"],
+                account_tables.agents[row["a"]]["id"],
                 row["t"],
                 chart_tables.OUTCOMES[row["o"]],
                 row["ms"],
-                shown.errors[row["e"]]["error"] if row["e"] >= 0 else None,
+                account_tables.errors[row["e"]]["error"] if row["e"] >= 0 else None,
             )
-            for row in shown.runs
+            for row in account_tables.runs
         )
         outcomes = {"pending": "running"}
         expected = Counter(
@@ -152,35 +152,38 @@ class TestFigures:
             )
             for record in account[1]
         )
-        assert drawn == expected
-        assert {row["n"] for row in shown.runs} == {1}
+        assert found_rows == expected
+        assert {row["n"] for row in account_tables.runs} == {1}
 
-    def test_sentences(self, account: Account, shown: ChartTables) -> None:
+    def test_notes_count_runs_and_deployments(self, account: Account, account_tables: ChartTables) -> None:
         with_runs = {record["deployment_id"] for record in account[1]}
-        without = len(account[0]) - len(with_runs)
+        count_without = len(account[0]) - len(with_runs)
         times = sorted(record["triggered_at"] for record in account[1])
         first, last = (
             pd.Timestamp(time).tz_convert(ZONE).strftime("%Y-%m-%d %H:%M +08:00") for time in (times[0], times[-1])
         )
         assert (
-            shown.notes[0] == f"{len(account[1]):,} runs of {len(with_runs)} deployments from {first} to {last}."
+            account_tables.notes[0]
+            == f"{len(account[1]):,} runs of {len(with_runs)} deployments from {first} to {last}."
         )
-        assert without > 1
-        assert shown.notes[1] == f"{without} deployments without a run are not shown."
+        assert count_without > 1
+        assert account_tables.notes[1] == f"{count_without} deployments without a run are not shown."
 
-    def test_they_are_the_data_and_the_subtitle_of_the_chart(self, frames: Frames, shown: ChartTables) -> None:
+    def test_tables_and_notes_are_in_the_chart(self, frames: Frames, account_tables: ChartTables) -> None:
         chart = qd.explore(*frames, tz=ZONE)
-        found = data(chart)
-        assert found.pop("notes") == [{"text": note} for note in shown.notes]
-        assert found == {name: getattr(shown, name) for name in ("agents", "deployments", "errors", "runs")}
-        assert chart.to_dict()["title"]["subtitle"][:-1] == shown.notes
+        found = datasets(chart)
+        assert found.pop("notes") == [{"text": note} for note in account_tables.notes]
+        assert found == {
+            name: getattr(account_tables, name) for name in ("agents", "deployments", "errors", "runs")
+        }
+        assert chart.to_dict()["title"]["subtitle"][:-1] == account_tables.notes
 
 
 class TestManyRuns:
-    """Above the limit, a mark sums up runs, and the chart says so."""
+    """Above `MOST_ROWS`, a row summarizes several runs, and a note says so."""
 
     @pytest.mark.parametrize("most", [580, 400, 200, 40])
-    def test_sums_medians_and_errors(
+    def test_rows_have_counts_medians_and_most_frequent_errors(
         self,
         most: int,
         account: Account,
@@ -188,13 +191,13 @@ class TestManyRuns:
         monkeypatch: pytest.MonkeyPatch,
     ) -> None:
         monkeypatch.setattr(chart_tables, "MOST_ROWS", most)
-        found = tables(*frames)
-        said = found.notes[1]
+        found = tables_of(*frames)
+        note = found.notes[1]
         assert len(account[1]) > most
         window = re.fullmatch(
             rf"These are more than {most:,} runs: each mark stands for the runs of one deployment and outcome "
             r"within (\d+) (h|d)\.",
-            said,
+            note,
         )
         assert window is not None
         step = int(window[1]) * (3_600_000 if window[2] == "h" else 86_400_000)
@@ -207,15 +210,15 @@ class TestManyRuns:
             ) // step * step  # fmt: skip
             status = "running" if record["status"] == "pending" else record["status"]
             groups.setdefault((record["deployment_id"], begin, status), []).append(record)
-        drawn = {
+        found_rows = {
             (found.deployments[row["d"]]["id"], row["t"], chart_tables.OUTCOMES[row["o"]]): row
             for row in found.runs
         }
-        assert drawn.keys() == groups.keys()
-        assert len(drawn) <= most or step == 28 * 86_400_000
+        assert found_rows.keys() == groups.keys()
+        assert len(found_rows) <= most or step == 28 * 86_400_000
         frequency = Counter(map(error_text, account[1]))
         errors_by_number = {row["e"]: row["error"] for row in found.errors}
-        for key, row in drawn.items():
+        for key, row in found_rows.items():
             records = groups[key]
             assert row["n"] == len(records)
             known = [int(record["duration_ms"]) for record in records if record.get("duration_ms") is not None]
@@ -228,71 +231,71 @@ class TestManyRuns:
             else:
                 assert row["e"] == -1
 
-    def test_rates_are_those_of_all_runs(
-        self, frames: Frames, shown: ChartTables, monkeypatch: pytest.MonkeyPatch
+    def test_rates_do_not_depend_on_the_limit(
+        self, frames: Frames, account_tables: ChartTables, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(chart_tables, "MOST_ROWS", 100)
-        assert tables(*frames).deployments == shown.deployments
+        assert tables_of(*frames).deployments == account_tables.deployments
 
 
 class TestEditions:
-    def test_assumed_and_unknown_outcomes_are_told_apart(self) -> None:
+    def test_assumed_and_unknown_outcomes_are_counted_and_noted(self) -> None:
         with Sandbox(deployments=40, seed=7, runs=150, edition="D") as sandbox:
             client = qd.Client(pat=sandbox.pat, base_url=sandbox.base_url, min_interval=0)
             df = qd.load_deployments(client=client, include_archived=True, max_age="0s")
             with pytest.warns(errors.DataQualityWarning, match="assumed"):
                 runs = qd.load_runs(client=client)
-        found = tables(df, runs)
+        found = tables_of(df, runs)
         outcomes = Counter(chart_tables.OUTCOMES[row["o"]] for row in found.runs)
         assumed = int((runs["status"].eq("completed") & runs["status_from"].eq("session")).sum())
         assert outcomes["assumed"] == assumed > 0
         assert outcomes["unknown"] == int(runs["status"].isna().sum()) > 0
-        said = found.notes[1]
-        assert f"{assumed:,} runs are assumed to have completed" in said
-        assert f"the outcome of {outcomes['unknown']} runs is unknown." in said
+        note = found.notes[1]
+        assert f"{assumed:,} runs are assumed to have completed" in note
+        assert f"the outcome of {outcomes['unknown']} runs is unknown." in note
 
-    def test_statuses_of_all_kinds(self) -> None:
+    def test_outcomes_of_all_statuses(self) -> None:
         statuses = [
             *["completed", "failed", "skipped", "cancelled", "waiting", "running", "pending"],
             None,
             "strange",
         ]
-        found = tables(qd.flatten_deployments([]), runs_of(statuses))
-        drawn = [chart_tables.OUTCOMES[row["o"]] for row in sorted(found.runs, key=lambda row: row["t"])]
-        assert drawn == [*statuses[:6], "running", "unknown", "unknown"]
+        found = tables_of(qd.flatten_deployments([]), runs_of(statuses))
+        outcomes = [chart_tables.OUTCOMES[row["o"]] for row in sorted(found.runs, key=lambda row: row["t"])]
+        assert outcomes == [*statuses[:6], "running", "unknown", "unknown"]
         (row,) = found.deployments
         assert (row["label"], row["unknown"], row["unfinished"], row["skipped"]) == ("dep_1", 2, 3, 2)
 
-    def test_agents_come_from_the_deployment_where_the_run_names_none(self) -> None:
+    def test_runs_without_an_agent_get_the_agent_of_the_deployment(self) -> None:
         df = qd.with_names(
             qd.flatten_deployments([{"id": "dep_1", "name": "nightly", "agent": {"id": "agent_1"}}]),
             agents=pd.DataFrame({"id": ["agent_1"], "name": ["Triage"]}, dtype="str"),
         )
         for runs in (runs_of(["failed"]), runs_of(["failed"], agent_id=pd.Series([None], dtype="str"))):
-            assert [row["label"] for row in tables(df, runs).agents] == ["Triage"]
-        (row,) = tables(qd.flatten_deployments([]), runs_of(["failed"])).agents
+            assert [row["label"] for row in tables_of(df, runs).agents] == ["Triage"]
+        (row,) = tables_of(qd.flatten_deployments([]), runs_of(["failed"])).agents
         assert row["label"] == "(none)"
 
-    def test_a_run_without_a_deployment_or_a_time(self) -> None:
+    def test_a_run_without_deployment_and_time_is_in_the_rates_only(self) -> None:
         runs = runs_of(["failed", "completed"])
         runs.loc[0, ["deployment_id", "triggered_at"]] = None
-        found = tables(qd.flatten_deployments([]), runs)
+        found = tables_of(qd.flatten_deployments([]), runs)
         assert {row["label"]: row["failed"] for row in found.deployments} == {"(none)": 1, "dep_1": 0}
         assert len(found.runs) == 1
         assert "1 run without a time is in the rates only." in found.notes
 
 
 class TestArguments:
-    def test_nothing_to_show(self, tmp_path: Path) -> None:
+    def test_no_runs_give_a_chart_with_one_sentence(self, tmp_path: Path) -> None:
         df, runs = qd.flatten_deployments([]), qd.flatten_runs([])
         chart = qd.explore(df, runs, tmp_path / "empty.html")
-        assert data(chart) == {"notes": [{"text": "There are no runs to show."}]}
+        assert datasets(chart) == {"notes": [{"text": "There are no runs to show."}]}
         assert type(chart) is type(qd.explore(df, runs_of(["failed"])))
         page = Reader((tmp_path / "empty.html").read_text(encoding="utf-8"))
         assert "There are no runs to show." in page.words
 
     @pytest.mark.parametrize("position", [0, 1])
-    def test_no_frame(self, position: int, frames: Frames) -> None:
+    def test_a_list_or_a_frame_without_ids_is_refused(self, position: int, frames: Frames) -> None:
         arguments: list[Any] = list(frames)
         arguments[position] = [1, 2]
         with pytest.raises(errors.FrameTypeError, match="must be a pandas frame, not list"):
@@ -301,18 +304,18 @@ class TestArguments:
         with pytest.raises(errors.MissingColumnError, match="has no column"):
             qd.explore(*arguments)
 
-    def test_a_column_that_lost_its_dtype(self, frames: Frames) -> None:
+    def test_a_text_column_of_times_is_refused(self, frames: Frames) -> None:
         runs = frames[1].astype({"triggered_at": "str"})
         with pytest.raises(errors.FrameTypeError, match="'triggered_at' of the runs frame holds text"):
             qd.explore(frames[0], runs)
 
-    def test_a_wrong_year(self, frames: Frames) -> None:
+    def test_times_over_more_than_100_years_are_refused(self, frames: Frames) -> None:
         runs = frames[1].copy()
         runs.loc[0, "triggered_at"] = pd.Timestamp("1821-01-01T00:00Z")
         with pytest.raises(ValueError, match="at most 100 years"):
             qd.explore(frames[0], runs)
 
-    def test_zone_and_ending(self, frames: Frames, tmp_path: Path) -> None:
+    def test_invalid_zone_file_name_and_folder_are_refused(self, frames: Frames, tmp_path: Path) -> None:
         with pytest.raises(ValueError, match="Mars"):
             qd.explore(*frames, tz="Mars/Olympus")
         with pytest.raises(ValueError, match=r"HTML page; give a name that ends in \.html or \.htm"):
@@ -321,7 +324,7 @@ class TestArguments:
             qd.explore(frames[0], frames[1][:0], tmp_path / "nowhere" / "runs.html")
         assert list(tmp_path.glob("*.json")) == []
 
-    def test_an_old_page_stays_until_the_new_one_is_whole(
+    def test_a_failed_write_keeps_the_old_page(
         self, frames: Frames, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         path = tmp_path / "runs.html"
@@ -336,7 +339,7 @@ class TestArguments:
         assert path.read_text(encoding="utf-8") == "old"
         assert [entry.name for entry in tmp_path.iterdir() if entry.is_file()] == ["runs.html"]
 
-    def test_the_same_frames_give_the_same_page_and_are_not_changed(
+    def test_the_page_is_deterministic_and_the_frames_are_not_changed(
         self, hostile_page: str, tmp_path: Path
     ) -> None:
         frames = hostile()[:2]
@@ -346,8 +349,8 @@ class TestArguments:
         for frame, copy in zip(frames, before, strict=True):
             pd.testing.assert_frame_equal(frame, copy)
 
-    def test_without_the_extra(self) -> None:
-        """All else can be imported."""
+    def test_without_altair_and_vl_convert_explore_raises_import_error(self) -> None:
+        """The package can be imported without them."""
         code = (
             "import sys; sys.modules['altair'] = sys.modules['vl_convert'] = None\n"
             "from qoderdata import *\n"
@@ -359,21 +362,21 @@ class TestArguments:
         done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
         assert done.stdout == "Altair is not installed: pip install 'qoderdata[interactive]'\n"
 
-    def test_without_half_of_the_extra(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_without_vl_convert_explore_raises_import_error(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delitem(sys.modules, "qoderdata.explore.linked_views", raising=False)
         monkeypatch.setitem(sys.modules, "vl_convert", None)
         with pytest.raises(ImportError, match=r"vl-convert-python is not installed: pip install 'qoderdata\[int"):
             qd.explore(qd.flatten_deployments([]), qd.flatten_runs([]))
 
 
-def expressions(part: Any) -> Iterator[str]:  # noqa: ANN401 - JSON
-    """Give every text of a specification but those of its data."""
+def spec_texts(part: Any) -> Iterator[str]:  # noqa: ANN401 - JSON
+    """Yield all texts of a Vega-Lite specification but those of its datasets."""
     if isinstance(part, dict):
         for key, value in part.items():
             if key != "datasets":
-                yield from expressions(value)
+                yield from spec_texts(value)
     elif isinstance(part, list):
-        yield from itertools.chain.from_iterable(map(expressions, part))
+        yield from itertools.chain.from_iterable(map(spec_texts, part))
     elif isinstance(part, str):
         yield part
 
@@ -388,25 +391,25 @@ def hostile_page(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 @pytest.fixture(scope="module")
 def hostile_spec(hostile_page: str) -> str:
-    """Give the chart of the page, as it is written there."""
+    """Return the JSON text of the chart in the page."""
     start = hostile_page.index('id="spec">') + len('id="spec">')
     return hostile_page[start : hostile_page.index("</script", start)]
 
 
 class TestHostileTexts:
-    def test_they_are_data_and_nothing_else(self, hostile_spec: str) -> None:
-        texts = list(expressions(json.loads(hostile_spec)))
+    def test_hostile_texts_are_in_the_datasets_only(self, hostile_spec: str) -> None:
+        texts = list(spec_texts(json.loads(hostile_spec)))
         assert len(texts) > 100
         assert not [text for text in texts for name in HOSTILE if name in text or name[:20] in text]
 
-    def test_they_are_cleaned_and_cut(self, hostile_spec: str) -> None:
+    def test_hostile_texts_are_cleaned_and_truncated(self, hostile_spec: str) -> None:
         found = json.loads(hostile_spec)["datasets"]
         texts = [text for rows in found.values() for row in rows for text in row.values() if isinstance(text, str)]
         assert not [text for text in texts if re.search("[\x00-\x1f\u202a-\u202e\u2066-\u2069]", text)]
         assert max(len(row["full"]) for row in found["deployments"]) <= 120
         assert max(len(row["error"]) for row in found["errors"]) <= 200
 
-    def test_the_page_has_two_scripts_of_its_own(self, hostile_page: str, hostile_spec: str) -> None:
+    def test_the_page_has_no_elements_from_hostile_texts(self, hostile_page: str, hostile_spec: str) -> None:
         reader = Reader(hostile_page)
         assert [tag for tag, _ in reader.elements].count("script") == 2
         assert hostile_page.count("</script") == 2
@@ -425,7 +428,7 @@ class TestHostileTexts:
         assert HOSTILE[2].startswith("</title>")
         assert HOSTILE[2] in names
 
-    def test_the_policy_lets_no_text_become_code(self, hostile_page: str) -> None:
+    def test_the_content_security_policy_allows_two_hashes_only(self, hostile_page: str) -> None:
         (policy,) = [meta["content"] for meta in Reader(hostile_page).all("meta") if meta.get("http-equiv")]
         assert re.fullmatch(
             r"default-src 'none'; img-src data: blob:; script-src 'sha256-[\w+/=]+'; style-src 'sha256-[\w+/=]+'; "
@@ -433,13 +436,13 @@ class TestHostileTexts:
             str(policy),
         )
 
-    def test_secrets_are_not_there(self, hostile_page: str) -> None:
+    def test_secrets_are_not_in_the_page(self, hostile_page: str) -> None:
         assert SECRET not in hostile_page
         assert SECRET in str(hostile()[0]["extra"].tolist())
 
 
-def many(deployments: int, runs: int, days: int) -> Frames:
-    """Give a large account, the same each time."""
+def large_account(deployments: int, runs: int, days: int) -> Frames:
+    """Return the frames of a large account, the same at each call."""
     random = np.random.default_rng(1)
     ids = np.array([f"dep_{number:032x}" for number in range(deployments)])
     df = pd.DataFrame({"id": ids, "name": [f"Team {number % 40} job {number}" for number in range(deployments)]})
@@ -459,17 +462,17 @@ def many(deployments: int, runs: int, days: int) -> Frames:
     return df, frame
 
 
-def test_fifty_thousand_runs_are_drawn_one_by_one(tmp_path: Path) -> None:
-    df, runs = many(500, 50_000, 90)
+def test_50000_runs_give_a_row_each(tmp_path: Path) -> None:
+    df, runs = large_account(500, 50_000, 90)
     chart = qd.explore(df, runs, tmp_path / "runs.html")
-    found = data(chart)
+    found = datasets(chart)
     assert len(found["runs"]) == 50_000
     assert len(found["deployments"]) == 500
     assert (tmp_path / "runs.html").stat().st_size < 6_000_000
 
 
-def test_more_runs_are_summed_up() -> None:
-    found = tables(*many(500, 60_000, 90))
+def test_60000_runs_are_summarized() -> None:
+    found = tables_of(*large_account(500, 60_000, 90))
     assert len(found.runs) <= 50_000
     assert sum(row["n"] for row in found.runs) == 60_000
     assert sum(row["runs"] for row in found.deployments) == 60_000

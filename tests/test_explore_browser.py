@@ -1,4 +1,4 @@
-"""The linked chart in a real browser: it tells, follows and zooms, as a written page."""
+"""Tests of the page of `explore` in Chromium: tooltips, clicks, zoom, search and screen sizes."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ if TYPE_CHECKING:
 
     from playwright.sync_api import Browser, Page
 
-PATIENCE_SECONDS = 60
+TIMEOUT_SECONDS = 60
 ZONE = "Asia/Shanghai"
 Datum = dict[str, Any]
 Frames = tuple[pd.DataFrame, pd.DataFrame]
 
-#: Gives the data and the position on the screen of the marks of one name, from the page's own view.
+#: JavaScript that returns the data and the screen positions of the marks of one name, from the Vega view.
 MARKS = """
 (name) => {
   const found = [];
@@ -50,7 +50,7 @@ MARKS = """
 """
 
 
-#: Gives the texts beside all axes.
+#: JavaScript that returns the labels of all axes.
 AXIS_LABELS = """
 () => {
   const walk = (mark) => mark.role === "axis-label" ? mark.items.map((item) => item.text)
@@ -61,7 +61,7 @@ AXIS_LABELS = """
 
 
 class Mark(NamedTuple):
-    """What is drawn, and where on the screen."""
+    """A mark of the chart: its data, and its position on the screen."""
 
     datum: Datum
     x: float
@@ -71,7 +71,7 @@ class Mark(NamedTuple):
 
 @pytest.fixture(scope="module")
 def frames() -> Frames:
-    """Give the frames of a sandbox, with the agents' names."""
+    """Return the frames of a sandbox, with the agents' names."""
     with Sandbox(deployments=60, seed=7) as sandbox:
         df, runs = qd.flatten_deployments(sandbox.deployments), qd.flatten_runs(sandbox.runs)
     ids = sorted(df["agent_id"].unique())
@@ -93,24 +93,24 @@ def browser() -> Iterator[Browser]:
 
 
 @contextlib.contextmanager
-def charted(browser: Browser, path: Path, **screen: Any) -> Iterator[Chart]:  # noqa: ANN401 - Playwright's
-    """Show a written page; it says nothing on the console, and asks for nothing."""
+def open_chart(browser: Browser, path: Path, **screen: Any) -> Iterator[Chart]:  # noqa: ANN401 - Playwright's
+    """Open a written page; assert at the end that it wrote nothing to the console and requested nothing."""
     with page_of(browser, **{"viewport": {"width": 1280, "height": 1200}, **screen}) as page:
         chart = Chart(page, path)
         yield chart
         assert chart.events == []
 
 
-def wait_until(is_so: Callable[[], Any], what: str) -> None:
-    """Wait for a condition; the page's policy forbids Playwright's own way, which evaluates a text."""
-    deadline = time.monotonic() + PATIENCE_SECONDS
-    while not is_so():
+def wait_until(condition: Callable[[], Any], what: str) -> None:
+    """Wait for a condition; Playwright's `wait_for_function` evaluates text, which the page's policy forbids."""
+    deadline = time.monotonic() + TIMEOUT_SECONDS
+    while not condition():
         assert time.monotonic() < deadline, f"waited in vain for {what}"
         time.sleep(0.05)
 
 
 class Chart(WatchedPage):
-    """The written page in a browser, and what is drawn there."""
+    """A written page in the browser, and the marks of its chart."""
 
     def __init__(self, page: Page, path: Path) -> None:
         super().__init__(page, path)
@@ -126,16 +126,16 @@ class Chart(WatchedPage):
         self.page.mouse.click(mark.x, mark.y)
 
     def hover(self, mark: Mark) -> dict[str, str]:
-        """Point at a mark, and give the rows of its tooltip."""
+        """Move the mouse to a mark, and return the rows of its tooltip."""
         self.page.mouse.move(mark.x - 3, mark.y)
         self.page.mouse.move(mark.x, mark.y)
         return tooltip(self.page)
 
-    def settled(self, is_so: Callable[[], Any], what: str) -> None:
-        wait_until(is_so, what)
+    def wait_until(self, condition: Callable[[], Any], what: str) -> None:
+        wait_until(condition, what)
 
 
-def tooltip(page: Page, *, seconds: float = PATIENCE_SECONDS) -> dict[str, str]:
+def tooltip(page: Page, *, seconds: float = TIMEOUT_SECONDS) -> dict[str, str]:
     element = page.locator("#vg-tooltip-element.visible")
     element.wait_for(timeout=1000 * seconds)
     keys, values = element.locator("td.key").all_inner_texts(), element.locator("td.value").all_inner_texts()
@@ -144,19 +144,19 @@ def tooltip(page: Page, *, seconds: float = PATIENCE_SECONDS) -> dict[str, str]:
 
 @pytest.fixture(scope="module")
 def chart(browser: Browser, path: Path) -> Iterator[Chart]:
-    """Show a page that several tests use; each leaves it as it was."""
-    with charted(browser, path) as shown:
+    """Open a page that several tests use; each test restores its state."""
+    with open_chart(browser, path) as shown:
         yield shown
 
 
 @pytest.fixture
 def own_chart(browser: Browser, path: Path) -> Iterator[Chart]:
-    with charted(browser, path) as shown:
+    with open_chart(browser, path) as shown:
         yield shown
 
 
 def expected_cells(runs: pd.DataFrame) -> set[tuple[str, int, int, int]]:
-    """Recompute the calendar: day, hour, failed runs and all runs."""
+    """Compute the cells of the calendar: day, hour, failed runs and all runs."""
     wall = runs["triggered_at"].dt.tz_convert(ZONE)
     cells: dict[tuple[str, int], list[int]] = {}
     for moment, status in zip(wall, runs["status"], strict=True):
@@ -173,34 +173,34 @@ def drawn_cells(chart: Chart) -> set[tuple[str, int, int, int]]:
     }
 
 
-def bars(chart: Chart) -> dict[str, int]:
-    """Sum the overview's bars by outcome."""
+def overview_sums(chart: Chart) -> dict[str, int]:
+    """Return the sums of the overview's bars by outcome."""
     sums: dict[str, int] = {}
     for bar in chart.data("overview_marks"):
         sums[bar["outcome"]] = sums.get(bar["outcome"], 0) + bar["runs"]
     return sums
 
 
-def expected_bars(runs: pd.DataFrame) -> dict[str, int]:
+def expected_sums(runs: pd.DataFrame) -> dict[str, int]:
     words = {"pending": "running or pending", "running": "running or pending"}
     return {str(key): int(count) for key, count in runs["status"].replace(words).value_counts().items()}
 
 
 class TestPage:
-    def test_all_runs_at_first(self, chart: Chart, frames: Frames) -> None:
+    def test_all_runs_are_shown_at_first(self, chart: Chart, frames: Frames) -> None:
         runs = frames[1]
         assert drawn_cells(chart) == expected_cells(runs)
-        assert bars(chart) == expected_bars(runs)
+        assert overview_sums(chart) == expected_sums(runs)
         rows = chart.data("deployment_rows_0_marks")
         assert [row["d"] for row in rows] == list(range(30))
         worst = runs["deployment_id"].isin([row["id"] for row in rows])
         assert len(chart.data("timeline_marks")) == int(worst.sum())
 
-    def test_hover_tells_name_outcome_duration_and_error(self, chart: Chart, frames: Frames) -> None:
+    def test_tooltip_of_a_run_has_name_outcome_duration_and_error(self, chart: Chart, frames: Frames) -> None:
         df, runs = frames
         runs = qd.with_names(runs, df)
         marks = chart.marks("timeline_marks")
-        mark = marks[-1]  # the last one drawn lies on top of all others
+        mark = marks[-1]  # the last mark is drawn above all others
         assert mark.datum["outcome"] == "failed"
         wall = runs["triggered_at"].dt.tz_convert(ZONE).dt.tz_localize(None).dt.as_unit("ms").astype("int64")
         (found,) = runs[(wall == mark.datum["t"]) & (runs["status"] == "failed")].to_dict("records")
@@ -212,10 +212,10 @@ class TestPage:
         seconds = found["duration_ms"] / 1000
         unit = re.fullmatch(r"(?:(\d+) min )?([\d.]+) (s|ms)", rows["duration"])
         assert unit is not None
-        told = int(unit[1] or 0) * 60 + float(unit[2]) / (1000 if unit[3] == "ms" else 1)
-        assert told == pytest.approx(seconds, abs=1 if unit[1] else 0.051)
+        tooltip_seconds = int(unit[1] or 0) * 60 + float(unit[2]) / (1000 if unit[3] == "ms" else 1)
+        assert tooltip_seconds == pytest.approx(seconds, abs=1 if unit[1] else 0.051)
 
-    def test_hover_tells_rate_and_interval(self, chart: Chart, frames: Frames) -> None:
+    def test_tooltip_of_a_deployment_has_rate_and_interval(self, chart: Chart, frames: Frames) -> None:
         rates = qd.run_failure_rates(qd.with_names(frames[1], frames[0]))
         rows = chart.hover(chart.marks("deployment_rows_0_marks")[4])
         rate = rates.iloc[4]
@@ -224,39 +224,45 @@ class TestPage:
         assert rows["95 % interval"] == f"{100 * rate['ci_low']:.1f}–{100 * rate['ci_high']:.1f} %"
         assert (rows["runs"], rows["failed"]) == (str(rate["runs"]), str(rate["failed"]))
 
-    def test_a_click_on_an_agent(self, chart: Chart, frames: Frames) -> None:
+    def test_a_click_on_an_agent_selects_its_runs(self, chart: Chart, frames: Frames) -> None:
         runs = frames[1]
         agent = chart.marks("agent_rows_0_marks")[1]
-        mine = runs[runs["agent_id"] == agent.datum["id"]]
+        selected = runs[runs["agent_id"] == agent.datum["id"]]
         chart.click(agent)
-        chart.settled(lambda: bars(chart) == expected_bars(mine), "the runs of one agent")
-        assert drawn_cells(chart) == expected_cells(mine)
-        assert {row["id"] for row in chart.data("deployment_rows_0_marks")} == set(mine["deployment_id"])
-        assert len(chart.data("timeline_marks")) == len(mine)
+        chart.wait_until(lambda: overview_sums(chart) == expected_sums(selected), "the runs of one agent")
+        assert drawn_cells(chart) == expected_cells(selected)
+        assert {row["id"] for row in chart.data("deployment_rows_0_marks")} == set(selected["deployment_id"])
+        assert len(chart.data("timeline_marks")) == len(selected)
         chart.page.mouse.dblclick(agent.x, agent.y)
-        chart.settled(lambda: bars(chart) == expected_bars(runs), "all runs again")
+        chart.wait_until(lambda: overview_sums(chart) == expected_sums(runs), "all runs again")
 
-    def test_a_click_on_a_deployment_and_then_on_another_agent(self, own_chart: Chart, frames: Frames) -> None:
+    def test_a_click_on_another_agent_replaces_a_selected_deployment(
+        self, own_chart: Chart, frames: Frames
+    ) -> None:
         runs = frames[1]
         row = own_chart.marks("deployment_rows_0_marks")[3]
-        mine = runs[runs["deployment_id"] == row.datum["id"]]
+        selected = runs[runs["deployment_id"] == row.datum["id"]]
         own_chart.click(row)
-        own_chart.settled(lambda: bars(own_chart) == expected_bars(mine), "the runs of one deployment")
-        assert drawn_cells(own_chart) == expected_cells(mine)
+        own_chart.wait_until(
+            lambda: overview_sums(own_chart) == expected_sums(selected), "the runs of one deployment"
+        )
+        assert drawn_cells(own_chart) == expected_cells(selected)
         assert {mark["d"] for mark in own_chart.data("timeline_marks")} == {row.datum["d"]}
-        assert len(own_chart.data("timeline_marks")) == len(mine)
+        assert len(own_chart.data("timeline_marks")) == len(selected)
         rows = own_chart.marks("deployment_rows_0_marks")
         assert len(rows) == 30
         assert [mark.datum["d"] for mark in rows if mark.opacity > 0.1] == [row.datum["d"]]
         dots = own_chart.marks("concat_0_concat_0_layer_3_marks")
-        own = set(mine["agent_id"])
+        own = set(selected["agent_id"])
         assert {mark.datum["id"] for mark in dots if mark.opacity == 1} == own
         other = next(mark for mark in own_chart.marks("agent_rows_0_marks") if mark.datum["id"] not in own)
         own_chart.click(other)
-        theirs = runs[runs["agent_id"] == other.datum["id"]]
-        own_chart.settled(lambda: bars(own_chart) == expected_bars(theirs), "the runs of the other agent")
+        of_other = runs[runs["agent_id"] == other.datum["id"]]
+        own_chart.wait_until(
+            lambda: overview_sums(own_chart) == expected_sums(of_other), "the runs of the other agent"
+        )
 
-    def test_a_drag_zooms_in_time(self, chart: Chart, frames: Frames) -> None:
+    def test_dragging_on_the_overview_zooms_to_a_time_range(self, chart: Chart, frames: Frames) -> None:
         runs = frames[1]
         last = max(chart.marks("overview_marks"), key=lambda mark: mark.x)
         bottom = chart.marks("zoom_brush_bg")[0].y
@@ -265,29 +271,30 @@ class TestPage:
         chart.page.mouse.move(last.x - 30, bottom, steps=3)
         chart.page.mouse.move(last.x - 5, bottom, steps=3)
         chart.page.mouse.up()
-        chart.settled(lambda: chart.page.evaluate("view.signal('zoom').begin"), "the zoom")
-        low, high = chart.page.evaluate("view.runAsync().then(() => view.signal('zoom').begin)")  # the last move's
+        chart.wait_until(lambda: chart.page.evaluate("view.signal('zoom').begin"), "the zoom")
+        # Run the view first, so that the signal includes the last mouse move.
+        low, high = chart.page.evaluate("view.runAsync().then(() => view.signal('zoom').begin)")
         wall = runs["triggered_at"].dt.tz_convert(ZONE).dt.tz_localize(None).dt.as_unit("ms").astype("int64")
-        mine = runs[wall.between(low, high)]
-        assert 0 < len(mine) < len(runs) / 2
-        chart.settled(lambda: drawn_cells(chart) == expected_cells(mine), "the calendar of that time")
+        selected = runs[wall.between(low, high)]
+        assert 0 < len(selected) < len(runs) / 2
+        chart.wait_until(lambda: drawn_cells(chart) == expected_cells(selected), "the calendar of that time")
         shown = runs["deployment_id"].isin([row["id"] for row in chart.data("deployment_rows_0_marks")])
         marks = chart.marks("timeline_marks")
         assert len(marks) == int((wall.between(low, high) & shown).sum())
-        # A run lies where its time lies between the ends of what is zoomed to.
+        # The position of a run is proportional to its time within the zoomed range.
         left, right = min(marks, key=lambda mark: mark.x), max(marks, key=lambda mark: mark.x)
-        wide = (right.x - left.x) / (right.datum["t"] - left.datum["t"]) * (high - low)
-        assert wide == pytest.approx(520, abs=8)
-        assert bars(chart) == expected_bars(runs)
+        width = (right.x - left.x) / (right.datum["t"] - left.datum["t"]) * (high - low)
+        assert width == pytest.approx(520, abs=8)
+        assert overview_sums(chart) == expected_sums(runs)
         chart.page.mouse.dblclick(last.x - 30, bottom)
-        chart.settled(lambda: drawn_cells(chart) == expected_cells(runs), "all times again")
+        chart.wait_until(lambda: drawn_cells(chart) == expected_cells(runs), "all times again")
 
-    def test_find_and_the_slider(self, own_chart: Chart, frames: Frames) -> None:
+    def test_slider_scrolls_and_search_filters_the_rows(self, own_chart: Chart, frames: Frames) -> None:
         slider = own_chart.page.locator("#controls input[type=range]")
         slider.focus()
         slider.press("End")
         count = frames[1]["deployment_id"].nunique()
-        own_chart.settled(
+        own_chart.wait_until(
             lambda: (
                 [row["d"] for row in own_chart.data("deployment_rows_0_marks")] == list(range(count - 30, count))
             ),
@@ -298,19 +305,19 @@ class TestPage:
         ids = qd.with_names(frames[1], frames[0]).merge(
             frames[0][["id", "agent_name"]], left_on="deployment_id", right_on="id"
         )
-        mine = set(ids.loc[ids["agent_name"] == "Agent 3", "deployment_id"])
-        own_chart.settled(
-            lambda: {row["id"] for row in own_chart.data("deployment_rows_0_marks")} == mine, "what is found"
+        selected = set(ids.loc[ids["agent_name"] == "Agent 3", "deployment_id"])
+        own_chart.wait_until(
+            lambda: {row["id"] for row in own_chart.data("deployment_rows_0_marks")} == selected, "what is found"
         )
         assert {mark["d"] for mark in own_chart.data("timeline_marks")} == {
             row["d"] for row in own_chart.data("deployment_rows_0_marks")
         }
 
 
-def test_windows_of_a_week_lie_from_monday_on(
+def test_windows_of_a_week_begin_on_monday(
     frames: Frames, browser: Browser, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Bars and cells of the overview and the calendar hold the sums of whole weeks."""
+    """Bars of the overview and cells of the calendar are the sums of whole weeks."""
     runs, path = frames[1], tmp_path / "weeks.html"
     monkeypatch.setattr(chart_tables, "MOST_ROWS", 300)
     summed = qd.explore(*frames, path, tz=ZONE)
@@ -318,7 +325,7 @@ def test_windows_of_a_week_lie_from_monday_on(
     weeks = runs["triggered_at"].dt.tz_convert(ZONE).dt.tz_localize(None).dt.to_period("W-SUN").dt.start_time
     expected = runs.groupby(weeks).size().to_dict()
     failed = runs["status"].eq("failed").groupby(weeks).sum().to_dict()
-    with charted(browser, path) as chart:
+    with open_chart(browser, path) as chart:
         bars_of: dict[pd.Timestamp, int] = {}
         for bar in chart.data("overview_marks"):
             begin = pd.Timestamp(bar["begin"], unit="ms")
@@ -339,18 +346,18 @@ SCREENS: dict[str, dict[str, Any]] = {
 }
 
 
-def test_on_a_phone_the_rows_of_the_timeline_have_names(browser: Browser, path: Path) -> None:
-    with charted(browser, path, **SCREENS["phone"]) as chart:
+def test_timeline_rows_have_names_on_a_phone(browser: Browser, path: Path) -> None:
+    with open_chart(browser, path, **SCREENS["phone"]) as chart:
 
-        def named() -> int:
-            """Count the rows, all of which have their names beside them, in the same order."""
+        def count_named_rows() -> int:
+            """Return the number of rows if all have their names beside them in order, else 0."""
             names = [row["label"] for row in chart.data("deployment_rows_0_marks")]
             shown: list[str] = chart.page.evaluate(AXIS_LABELS)
             return len(names) if names == [label for label in shown if label in names] else 0
 
-        assert named() == 30
+        assert count_named_rows() == 30
         chart.page.locator("#controls input[type=search]").fill("Agent 3")
-        chart.settled(lambda: 0 < named() < 30, "the names of what is found")
+        chart.wait_until(lambda: 0 < count_named_rows() < 30, "the names of what is found")
         assert chart.page.evaluate("document.querySelector('.scroll').scrollWidth") <= 390
 
 
@@ -362,31 +369,33 @@ def hostile_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize("screen", SCREENS)
-def test_hostile_texts_are_shown_as_texts(screen: str, browser: Browser, hostile_path: Path) -> None:
-    """No text runs, nothing is asked for, and it fits the screen."""
-    with charted(browser, hostile_path, **SCREENS[screen]) as chart:
+def test_hostile_texts_are_shown_as_text_and_not_executed(
+    screen: str, browser: Browser, hostile_path: Path
+) -> None:
+    """No script of a text runs, no request is sent, and the page fits the screen."""
+    with open_chart(browser, hostile_path, **SCREENS[screen]) as chart:
         page = chart.page
         rows, points = chart.marks("deployment_rows_0_marks"), chart.marks("timeline_marks")
         for mark in [*rows[:12], points[-1]]:
             page.evaluate("y => window.scrollTo(0, y - window.innerHeight / 2)", mark.y)
             page.mouse.move(2, 2)
-            told = chart.hover(mark._replace(y=mark.y - page.evaluate("window.scrollY")))
-            assert told["name"] == mark.datum["full"]
-        assert told["error"] == points[-1].datum["error"]
+            rows_of_tooltip = chart.hover(mark._replace(y=mark.y - page.evaluate("window.scrollY")))
+            assert rows_of_tooltip["name"] == mark.datum["full"]
+        assert rows_of_tooltip["error"] == points[-1].datum["error"]
         assert len({row.datum["full"] for row in rows[:12]} & set(HOSTILE)) > 3
-        assert any(name[:40] in told["error"] for name in HOSTILE)
+        assert any(name[:40] in rows_of_tooltip["error"] for name in HOSTILE)
         assert page.locator("#vg-tooltip-element :is(img, script, iframe, svg, link, meta, b)").count() == 0
         assert page.evaluate("window.hacked") is None
         assert page.title() == "Runs of scheduled agents"
         assert page.evaluate("document.documentElement.scrollWidth <= document.documentElement.clientWidth")
-        ground = page.evaluate("getComputedStyle(document.body).backgroundColor")
-        assert ground == ("rgb(21, 24, 27)" if screen == "dark" else "rgb(255, 255, 255)")
+        background = page.evaluate("getComputedStyle(document.body).backgroundColor")
+        assert background == ("rgb(21, 24, 27)" if screen == "dark" else "rgb(255, 255, 255)")
 
 
-def test_the_page_follows_the_reader_into_the_dark(browser: Browser, path: Path) -> None:
-    with charted(browser, path) as chart:
+def test_a_switch_to_the_dark_color_scheme_recolors_the_chart(browser: Browser, path: Path) -> None:
+    with open_chart(browser, path) as chart:
 
-        def ink() -> str:
+        def name_color() -> str:
             walk = (
                 "(m) => m.name === 'concat_1_concat_0_layer_1_marks' ? m.items[0].fill : (m.items || []).flatMap"
             )
@@ -396,7 +405,7 @@ def test_the_page_follows_the_reader_into_the_dark(browser: Browser, path: Path)
             )
             return text
 
-        assert ink() == "#1d2226"
+        assert name_color() == "#1d2226"
         chart.page.emulate_media(color_scheme="dark")
-        wait_until(lambda: ink() == "#e8e6e1", "light names")
+        wait_until(lambda: name_color() == "#e8e6e1", "light names")
         assert chart.page.locator("#controls input[type=search]").count() == 1

@@ -1,4 +1,4 @@
-"""The linked chart in a real JupyterLab, in a real browser."""
+"""Tests of the chart of `explore` in JupyterLab in Chromium."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from playwright.sync_api import Error, Page, Route
 import qoderdata as qd
 from qoderdata.sandbox import Sandbox
 from tests.browser import page_of, running_browser
-from tests.test_explore_browser import PATIENCE_SECONDS, ZONE, Mark, tooltip, wait_until
+from tests.test_explore_browser import TIMEOUT_SECONDS, ZONE, Mark, tooltip, wait_until
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -35,7 +35,7 @@ qd.explore(pd.read_parquet("df.parquet"), pd.read_parquet("runs.parquet"), tz="{
 
 
 class Lab:
-    """A JupyterLab of its own on this machine, which ends with the block."""
+    """Run a JupyterLab server on loopback, with its own settings, until the block ends."""
 
     def __init__(self, folder: Path) -> None:
         with socket.socket() as probe:
@@ -58,7 +58,7 @@ class Lab:
 
     def __exit__(self, *_: object) -> None:
         self.process.terminate()
-        self.process.wait(PATIENCE_SECONDS)
+        self.process.wait(TIMEOUT_SECONDS)
 
     def _answers(self) -> bool:
         assert self.process.poll() is None, self.log.read_text(encoding="utf-8")
@@ -68,19 +68,19 @@ class Lab:
 
 
 class LabChart:
-    """The chart of a notebook's only cell; where its marks are is asked of Vega, not of the browser."""
+    """The chart of a notebook's only cell; Vega computes the positions of its marks, not the browser."""
 
     def __init__(self, page: Page, vega: Any) -> None:  # noqa: ANN401 - JSON
         self.page, self.graph = page, vl_convert.vega_to_scenegraph(vega)
         canvas = page.locator(".jp-OutputArea-output canvas")
-        canvas.wait_for(timeout=1000 * PATIENCE_SECONDS)
+        canvas.wait_for(timeout=1000 * TIMEOUT_SECONDS)
         canvas.evaluate("canvas => canvas.scrollIntoView()")
         box = canvas.bounding_box()
         assert box is not None
         self.x, self.y = box["x"], box["y"]
 
     def marks(self, name: str) -> list[Mark]:
-        """Give the marks of one name at first, where they are on the screen."""
+        """Return the initial marks of one name, with their positions on the screen."""
         found: list[Mark] = []
 
         def walk(mark: dict[str, Any], x: float, y: float) -> None:
@@ -95,8 +95,8 @@ class LabChart:
         walk(self.graph["scenegraph"], self.x + left, self.y + top)
         return found
 
-    def told(self, mark: Mark) -> dict[str, str]:
-        """Point at a mark, and give the rows of its tooltip; none where there is none."""
+    def tooltip_of(self, mark: Mark) -> dict[str, str]:
+        """Move the mouse to a mark, and return the rows of its tooltip, or ``{}`` where there is none."""
         self.page.mouse.move(self.x + 2, self.y + 2)
         try:
             self.page.locator("#vg-tooltip-element.visible").wait_for(state="detached", timeout=2000)
@@ -129,10 +129,10 @@ def write_notebook(folder: Path, frames: tuple[pd.DataFrame, pd.DataFrame]) -> N
 
 
 @pytest.mark.long
-def test_a_cell_that_runs_shows_a_chart_that_follows(
+def test_chart_of_a_notebook_cell_shows_tooltips_selects_and_zooms(
     frames: tuple[pd.DataFrame, pd.DataFrame], tmp_path: Path
 ) -> None:
-    """No host but the Lab's own is asked; hover, click and zoom do what they do on the page."""
+    """It works as on the page of `explore`, and sends no request to any other host."""
     folder, events = tmp_path / "lab", list[str]()
     write_notebook(folder, frames)
     vega = qd.explore(*frames, tz=ZONE)._repr_mimebundle_()[0]["application/vnd.vega.v5+json"]
@@ -148,7 +148,7 @@ def test_a_cell_that_runs_shows_a_chart_that_follows(
         page.on("pageerror", lambda error: events.append(f"error: {error}"))
         page.context.route("**/*", request)
         page.goto(f"{lab.address}lab/tree/runs.ipynb?token={lab.token}")
-        page.get_by_text("Python 3 (ipykernel) | Idle").wait_for(timeout=1000 * PATIENCE_SECONDS)
+        page.get_by_text("Python 3 (ipykernel) | Idle").wait_for(timeout=1000 * TIMEOUT_SECONDS)
         page.locator(".jp-Cell .cm-content").click()
         page.keyboard.press("Control+Enter")
         chart = LabChart(page, vega)
@@ -158,28 +158,30 @@ def test_a_cell_that_runs_shows_a_chart_that_follows(
 
 
 def check_hover_and_click(chart: LabChart, df: pd.DataFrame, runs: pd.DataFrame) -> None:
-    """Point at the worst deployment, of all agents, of one that is clicked, and of all again."""
+    """Check the tooltip of the worst deployment: of all agents, of a clicked agent, and of all again."""
     named = qd.with_names(runs, df)
     rates = qd.run_failure_rates(named)
     row, agent = chart.marks("deployment_rows_0_marks")[0], chart.marks("agent_rows_0_marks")[1]
-    wait_until(lambda: chart.told(row).get("name") == rates["name"].iloc[0], "the worst deployment")
-    assert chart.told(row)["failed"] == str(rates["failed"].iloc[0])
+    wait_until(lambda: chart.tooltip_of(row).get("name") == rates["name"].iloc[0], "the worst deployment")
+    assert chart.tooltip_of(row)["failed"] == str(rates["failed"].iloc[0])
     second = qd.run_failure_rates(runs, by="agent_id").index[1]
-    mine = rates[rates.index.isin(named.loc[named["agent_id"] == second, "deployment_id"])]
-    assert mine["name"].iloc[0] != rates["name"].iloc[0]
+    of_agent = rates[rates.index.isin(named.loc[named["agent_id"] == second, "deployment_id"])]
+    assert of_agent["name"].iloc[0] != rates["name"].iloc[0]
     chart.page.mouse.click(agent.x, agent.y)
-    wait_until(lambda: chart.told(row).get("name") == mine["name"].iloc[0], "the worst deployment of an agent")
+    wait_until(
+        lambda: chart.tooltip_of(row).get("name") == of_agent["name"].iloc[0], "the worst deployment of an agent"
+    )
     chart.page.mouse.dblclick(agent.x, agent.y)
-    wait_until(lambda: chart.told(row).get("name") == rates["name"].iloc[0], "the worst deployment of all")
+    wait_until(lambda: chart.tooltip_of(row).get("name") == rates["name"].iloc[0], "the worst deployment of all")
 
 
 def check_zoom(chart: LabChart, df: pd.DataFrame, runs: pd.DataFrame) -> None:
-    """Zoom to a stretch of time; the newest failed run is then where its time lies in that stretch."""
+    """Zoom to a time range, and check the tooltip at the expected position of the newest failed run."""
     rates = qd.run_failure_rates(runs)
     bars = sorted(mark.x for mark in chart.marks("overview_marks"))
-    wall = runs["triggered_at"].dt.tz_convert(ZONE).dt.tz_localize(None)
-    noon = pd.Timedelta("12h")  # a bar is a day, from midnight on
-    first, last = wall.min().normalize() + noon, wall.max().normalize() + noon
+    local_times = runs["triggered_at"].dt.tz_convert(ZONE).dt.tz_localize(None)
+    noon = pd.Timedelta("12h")  # a bar covers a day from midnight on
+    first, last = local_times.min().normalize() + noon, local_times.max().normalize() + noon
     low, high = int(bars[-1]) - 40, int(bars[-1]) + 4
     begin, end = (first + (last - first) * ((x - bars[0]) / (bars[-1] - bars[0])) for x in (low, high))
 
@@ -190,14 +192,18 @@ def check_zoom(chart: LabChart, df: pd.DataFrame, runs: pd.DataFrame) -> None:
     chart.page.mouse.move(high, middle, steps=3)
     chart.page.mouse.up()
 
-    shown = runs["status"].eq("failed") & runs["deployment_id"].isin(rates.index[:30]) & wall.between(begin, end)
+    shown = (
+        runs["status"].eq("failed")
+        & runs["deployment_id"].isin(rates.index[:30])
+        & local_times.between(begin, end)
+    )
     newest = runs[shown].sort_values("triggered_at").iloc[-1]
     lane = list(rates.index).index(newest["deployment_id"])
     left = chart.marks("timeline_group")[0].x - 520 / 2
     local = newest["triggered_at"].tz_convert(ZONE).tz_localize(None)
-    spot = Mark({}, left + 520 * ((local - begin) / (end - begin)), chart.marks("deployment_rows_0_marks")[lane].y)
+    mark = Mark({}, left + 520 * ((local - begin) / (end - begin)), chart.marks("deployment_rows_0_marks")[lane].y)
     name = df.set_index("id")["name"][newest["deployment_id"]]
-    wait_until(lambda: chart.told(spot).get("outcome") == "failed", "the newest failed run")
-    told = chart.told(spot)
-    assert (told["name"], told["time"]) == (" ".join(name.split()), f"{local:%Y-%m-%d %H:%M:%S}")
-    assert told["error"] == " ".join(f"{newest['error_type']}: {newest['error_message']}".split())
+    wait_until(lambda: chart.tooltip_of(mark).get("outcome") == "failed", "the newest failed run")
+    rows = chart.tooltip_of(mark)
+    assert (rows["name"], rows["time"]) == (" ".join(name.split()), f"{local:%Y-%m-%d %H:%M:%S}")
+    assert rows["error"] == " ".join(f"{newest['error_type']}: {newest['error_message']}".split())

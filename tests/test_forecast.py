@@ -1,4 +1,4 @@
-"""Forecasts of costs: triggers by brute force, quantiles by SciPy, intervals by simulation."""
+"""Tests of `cost_forecast`, against `next_triggers`, NumPy, SciPy and simulations."""
 
 from __future__ import annotations
 
@@ -42,13 +42,13 @@ def sessions_of(credits_: dict[str, list[float | None]]) -> pd.DataFrame:
 
 
 @pytest.mark.parametrize("degrees", [*range(1, 40), 99, 100, 499, 500, 501, 502, 1000, 10**6])
-def test_quantiles_are_those_of_scipy(degrees: int) -> None:
+def test_t_quantiles_equal_scipy(degrees: int) -> None:
     for confidence in (0.5, 0.8, 0.95, 0.99, 0.9999, 0.999999):
         expected = stats.t.ppf((1 + confidence) / 2, degrees)
         assert forecast._t_quantile(degrees, confidence) == pytest.approx(expected, rel=1e-9)
 
 
-def test_triggers_are_those_that_next_triggers_lists() -> None:
+def test_triggers_equal_next_triggers() -> None:
     with Sandbox(deployments=60, seed=3) as sandbox:
         df, now = qd.flatten_deployments(sandbox.deployments), sandbox.now
     sessions = sessions_of({id_: [1.0, 2.0] for id_ in df["id"][::2]})
@@ -56,14 +56,14 @@ def test_triggers_are_those_that_next_triggers_lists() -> None:
         result = qd.cost_forecast(df, sessions, horizon, start=now)
         listed = qd.next_triggers(df, horizon, start=now)["deployment_id"].astype("str").value_counts()
         assert result["triggers"].astype("int64").to_dict() == listed[listed > 0].to_dict()
-        priced = set(sessions["deployment_id"])
-        unpriced = sum(count for id_, count in listed.items() if id_ not in priced)
-        assert result.attrs == {"triggers_without_credits": unpriced}
-    assert unpriced > 0
+        with_credits = set(sessions["deployment_id"])
+        without_credits = sum(count for id_, count in listed.items() if id_ not in with_credits)
+        assert result.attrs == {"triggers_without_credits": without_credits}
+    assert without_credits > 0
     assert result["name"].to_dict() == df.set_index("id").loc[result.index, "name"].to_dict()
 
 
-def test_figures_are_those_of_numpy_and_scipy() -> None:
+def test_figures_equal_numpy_and_scipy() -> None:
     draw = np.random.default_rng(1)
     credits_ = {"dep_1": draw.gamma(2, 1, 30).tolist(), "dep_2": draw.gamma(2, 3, 7).tolist(), "dep_3": [5.0, 5.0]}
     df = deployments_of(dict.fromkeys(credits_, "0 */6 * * *"), budget_max_credit_cost=[4.0, np.nan, 0.0])
@@ -86,8 +86,10 @@ def test_figures_are_those_of_numpy_and_scipy() -> None:
 @pytest.mark.parametrize("sessions", [20, 60])
 @pytest.mark.parametrize("triggers", [5, 30, 300])
 @pytest.mark.parametrize("shape", ["gamma", "lognormal", "uniform"])
-def test_the_interval_holds_the_true_sum(sessions: int, triggers: int, shape: str) -> None:
-    """In 10,000 draws of past and future sessions, at 95 %: at least 90 % for moderately skewed credits."""
+def test_the_interval_contains_the_true_sum_in_90_percent_of_draws(
+    sessions: int, triggers: int, shape: str
+) -> None:
+    """Use 10,000 draws of past and future sessions with moderately skewed credits, at 95 % confidence."""
     draw, draws = np.random.default_rng(7), 10_000
     samples: dict[str, Any] = {
         "gamma": lambda size: draw.gamma(2, 1.5, size),
@@ -105,15 +107,15 @@ def test_the_interval_holds_the_true_sum(sessions: int, triggers: int, shape: st
     low, high = np.maximum(expected - half, 0), expected + half
     inside = ((low <= future) & (future <= high)).mean()
     assert inside >= 0.90
-    # The same formula as the function's, for the first of the draws.
+    # Check that the function uses the formula above, for the first draw.
     expression = "* * * * *"
     df = deployments_of({"dep_1": expression})
     row = qd.cost_forecast(df, sessions_of({"dep_1": past[0].tolist()}), f"{triggers}min", start=START).iloc[0]
     assert (row["low"], row["high"]) == pytest.approx((low[0], high[0]))
 
 
-def test_the_interval_does_not_hold_for_strongly_skewed_credits() -> None:
-    """As the docstring says: where one session in a hundred costs fifty times as much."""
+def test_the_interval_is_too_narrow_for_strongly_skewed_credits() -> None:
+    """As the docstring of `cost_forecast` says; here 1 session in 100 costs 50 times as much."""
     draw, draws, count, triggers = np.random.default_rng(7), 2000, 20, 300
 
     def sample(size: tuple[int, int]) -> Any:  # noqa: ANN401 an array
@@ -125,7 +127,7 @@ def test_the_interval_does_not_hold_for_strongly_skewed_credits() -> None:
     assert (abs(triggers * past.mean(axis=1) - future) <= half).mean() < 0.5
 
 
-def test_one_session_gives_no_interval_and_none_no_price() -> None:
+def test_interval_needs_two_sessions_and_expected_needs_one() -> None:
     df = deployments_of(
         {"none": "0 0 * * *", "one": "0 0 * * *", "two": "0 0 * * *", "unknown": "0 * * * *", "x": None}
     )
@@ -139,7 +141,7 @@ def test_one_session_gives_no_interval_and_none_no_price() -> None:
     assert result.attrs == {"triggers_without_credits": 2 + 48}
 
 
-def test_the_last_reading_of_a_session_counts() -> None:
+def test_the_last_row_of_a_session_counts() -> None:
     df = deployments_of({"dep_1": "0 0 * * *"})
     sessions = sessions_of({"dep_1": [1.0, 2.0, 3.0]})
     earlier = sessions.assign(usage_total_credits=0.5)
@@ -147,7 +149,7 @@ def test_the_last_reading_of_a_session_counts() -> None:
     pd.testing.assert_frame_equal(both, qd.cost_forecast(df, sessions, "1D", start=START))
 
 
-def test_what_never_fires_is_in_no_row() -> None:
+def test_deployments_that_do_not_fire_have_no_row() -> None:
     df = deployments_of({"dep_1": "0 0 * * *", "dep_2": "0 0 * * *"})
     df["archived_at"] = pd.Series([pd.NaT, START], dtype="datetime64[us, UTC]")
     df["status"] = pd.Series(["paused", "active"], dtype="str")
@@ -159,15 +161,15 @@ def test_what_never_fires_is_in_no_row() -> None:
         assert empty.attrs == {"triggers_without_credits": 0}
 
 
-def test_a_fleet_of_minutely_deployments_fits_into_memory() -> None:
-    """The triggers are counted, not listed: these would be 43 million rows."""
+def test_43_million_triggers_are_counted_without_listing_them() -> None:
+    """A frame of all triggers would not fit into memory."""
     df = deployments_of({f"dep_{number:04}": "* * * * *" for number in range(1000)})
     result = qd.cost_forecast(df, sessions_of({"dep_0001": [1.0, 2.0]}), "30D", start=START)
     assert result["triggers"].unique().tolist() == [30 * 24 * 60]
     assert result.index[0] == "dep_0001"
 
 
-def test_wrong_arguments() -> None:
+def test_invalid_arguments_are_refused() -> None:
     df, sessions = deployments_of({"dep_1": "0 0 * * *"}), sessions_of({})
     with pytest.raises(ValueError, match=r"horizon=30 .* no unit"):
         qd.cost_forecast(df, sessions, 30)  # type: ignore[arg-type]

@@ -1,4 +1,4 @@
-"""Every plot meets the same demands, whatever it draws."""
+"""Tests that all plots have in common: figures and axes, empty frames, layout, wrong times, missing columns."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from qoderdata.columns import TEXT
 from qoderdata.errors import DataQualityWarning, MissingColumnError
 from qoderdata.plots.axes import PALE_IN_DARK, VERMILLION, write_title
 from qoderdata.summaries import failure_rates, run_failure_rates, session_costs
-from tests.test_plots_timeline import lanes_of
+from tests.test_plots_timeline_costs import lanes_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -55,7 +55,7 @@ def rates(count: int = 20) -> pd.DataFrame:
 
 
 def triggers(count: int = 12) -> pd.DataFrame:
-    """Return the triggers of three days; those of the first deployments are frequent."""
+    """Return the triggers of three days; the interval grows with the number of the deployment."""
     first = pd.Timestamp("2026-06-15T01:20Z")
     parts = []
     for number, row in enumerate(deployments(count).itertuples(index=False)):
@@ -117,11 +117,11 @@ def costs(by: str | None = "deployment_id", *, count: int = 6, freq: str | None 
 
 @dataclass
 class Case:
-    """One plot with a frame for it."""
+    """A plot function and a frame for it."""
 
     plot: Callable[..., Axes]
     make: Callable[[], pd.DataFrame]
-    words: tuple[str, ...]  # what its labels must say
+    words: tuple[str, ...]  # texts that its labels must contain
 
     @cached_property
     def _made(self) -> pd.DataFrame:
@@ -185,12 +185,12 @@ CASES = {
     "durations": Case(plots.plot_durations, runs, ("duration", "runs", "median", "completed", "failed")),
 }
 
-#: Cases of which another one draws the same kinds of marks.
+#: Cases that draw the same kinds of marks as another case; they are not rendered in full, to save time.
 SAME_BUT_FOR_SIZE = [case for name, case in CASES.items() if re.search("_of_|_by_agent", name)]
 
 
 def texts_of(ax: Axes) -> list[Text]:
-    """List what can be read in an axes and all inside it."""
+    """List the visible texts in an axes and its children."""
     return [text for text in ax.findobj(Text) if isinstance(text, Text) and text.get_text() and text.get_visible()]
 
 
@@ -204,15 +204,15 @@ def figure_of(ax: Axes) -> Figure:
     return figure
 
 
-def labels_touch(ax: Axes) -> bool:
-    """Return whether labels below the axes are less than 6 pixels apart."""
+def x_labels_touch(ax: Axes) -> bool:
+    """Return whether labels of the x axis are less than 6 pixels apart."""
     drawn = [label for label in ax.get_xticklabels() if label.get_text() and label.get_visible()]
     boxes = sorted((label.get_window_extent() for label in drawn), key=lambda box: box.x0)
     return any(left.x1 + 6 > right.x0 for left, right in pairwise(boxes))
 
 
-def cut_off(ax: Axes, right: float | None = None) -> list[Text]:
-    """List the texts that reach over an edge of the figure, or over this one of its pixels."""
+def texts_cut_off(ax: Axes, right: float | None = None) -> list[Text]:
+    """List the texts that reach over an edge of the figure, or over the x position `right`."""
     edges = figure_of(ax).bbox.padded(1)
     boxes = [(text, text.get_window_extent()) for text in texts_of(ax)]
     return [
@@ -224,28 +224,28 @@ def cut_off(ax: Axes, right: float | None = None) -> list[Text]:
 
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES.keys())
 class TestEveryPlot:
-    def test_draws_all_of_it_in_a_figure_of_its_own_and_changes_nothing_else(
+    def test_draws_in_a_new_figure_and_changes_nothing_else(
         self, case: Case, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """Neither its argument, nor the settings, nor what pyplot holds for current: somebody else's picture."""
+        """The frame, the settings of Matplotlib, and pyplot's current figure stay as they are."""
 
-        def never(*_: object, **__: object) -> None:
+        def forbidden(*_: object, **__: object) -> None:
             raise AssertionError("a plot function draws, and nothing else")
 
-        others, current = plt.subplots()
-        children, settings = len(current.get_children()), dict(mpl.rcParams)
+        other_figure, other_axes = plt.subplots()
+        children, settings = len(other_axes.get_children()), dict(mpl.rcParams)
         frame = case.frame()
         before = frame.copy(deep=True)
         with monkeypatch.context() as during:
             for name in ("show", "close", "savefig"):
-                during.setattr(plt, name, never)
+                during.setattr(plt, name, forbidden)
             for name in ("show", "savefig"):
-                during.setattr(mpl.figure.Figure, name, never)
+                during.setattr(mpl.figure.Figure, name, forbidden)
             first, second = case.plot(frame), case.plot(frame)
         pd.testing.assert_frame_equal(frame, before)
         assert dict(mpl.rcParams) == settings
-        assert len({figure_of(first), figure_of(second), others}) == len(plt.get_fignums()) == 3
-        assert len(current.get_children()) == children
+        assert len({figure_of(first), figure_of(second), other_figure}) == len(plt.get_fignums()) == 3
+        assert len(other_axes.get_children()) == children
         assert words_of(first) == words_of(second)
 
         if case in SAME_BUT_FOR_SIZE:
@@ -255,9 +255,9 @@ class TestEveryPlot:
         assert first.get_title()
         assert first.get_xlabel()
         assert not [words for words in case.words if words not in words_of(first)]
-        assert not cut_off(first)
+        assert not texts_cut_off(first)
 
-    def test_empty_input_gives_a_plain_sentence(self, case: Case) -> None:
+    def test_an_empty_frame_gives_a_title_and_one_sentence(self, case: Case) -> None:
         ax = case.plot(case.frame().iloc[:0])
         figure_of(ax).draw_without_rendering()
         (sentence,) = (text.get_text() for text in ax.texts)
@@ -265,25 +265,25 @@ class TestEveryPlot:
         assert ax.get_title()
         assert not [*ax.lines, *ax.patches, *ax.collections]
 
-    def test_draws_on_given_axes_and_no_other_all_that_is_on_narrow_ones_and_twice(self, case: Case) -> None:
-        figure, (mine, other) = plt.subplots(1, 2, figsize=(9, 4), layout="constrained")
+    def test_draws_on_given_narrow_axes_only_and_may_be_repeated(self, case: Case) -> None:
+        figure, (given, other) = plt.subplots(1, 2, figsize=(9, 4), layout="constrained")
         plt.sca(other)
         before = [repr(child) for child in other.get_children()], other.get_xlim(), other.get_ylim()
-        assert case.plot(case.frame(), ax=mine) is mine
+        assert case.plot(case.frame(), ax=given) is given
         figure.draw_without_rendering()
         assert ([repr(child) for child in other.get_children()], other.get_xlim(), other.get_ylim()) == before
         assert plt.gca() is other
         assert plt.get_fignums() == [figure.number]
-        assert figure.axes == [mine, other]
-        assert not any(labels_touch(cast("Axes", axes)) for axes in (mine, *mine.child_axes))
-        neighbor = other.get_tightbbox()
-        assert neighbor is not None
-        assert not cut_off(mine, right=neighbor.x0)
+        assert figure.axes == [given, other]
+        assert not any(x_labels_touch(cast("Axes", axes)) for axes in (given, *given.child_axes))
+        other_box = other.get_tightbbox()
+        assert other_box is not None
+        assert not texts_cut_off(given, right=other_box.x0)
         if case not in SAME_BUT_FOR_SIZE:
-            case.plot(case.frame(), ax=mine)
+            case.plot(case.frame(), ax=given)
             figure.draw_without_rendering()
 
-    def test_a_frame_of_something_else_is_refused(self, case: Case) -> None:
+    def test_a_frame_with_other_columns_is_refused(self, case: Case) -> None:
         with pytest.raises(MissingColumnError, match="it has: colour"):
             case.plot(pd.DataFrame({"colour": ["red"]}))
         assert plt.get_fignums() == []
@@ -297,39 +297,39 @@ class TestEveryPlot:
         (2.5, "Failure rate over\ntime\n(12 of 30 shown,\nmost failures\nfirst)"),
     ],
 )
-def test_a_title_is_broken_where_it_is_longer_than_the_axes(width: float, title: str) -> None:
-    """At the bracket first, then at its commas, and else between words."""
+def test_a_title_wider_than_the_axes_is_wrapped(width: float, title: str) -> None:
+    """It is wrapped before the bracket first, then after commas, then between words."""
     _, ax = plt.subplots(figsize=(width, 4), layout="constrained")
     write_title(ax, "Failure rate over time", 12, 30, "shown, most failures first")
     assert ax.get_title() == title
 
 
 @pytest.mark.filterwarnings("error")
-def test_panels_of_three_years_have_years_below_them() -> None:
-    """Matplotlib finds no ticks for a year and a half by itself, and says so at each drawing."""
+def test_panels_over_three_years_have_year_labels() -> None:
+    """Without help, Matplotlib finds no ticks for more than a year and a half, and warns each time it draws."""
     many = runs(200, days=1100)
     ax = plots.plot_run_failure_rates(run_failure_rates(many, freq="28D"))
     figure_of(ax).draw_without_rendering()
     assert "2027" in [label.get_text() for label in ax.child_axes[-1].get_xticklabels()]
 
 
-def test_panels_of_one_day_have_days_below_them() -> None:
+def test_panels_of_one_day_have_day_labels() -> None:
     day = runs(60, days=1 / 24)
     ax = plots.plot_run_failure_rates(run_failure_rates(day, freq="1D"))
     figure_of(ax).draw_without_rendering()
     assert "03" in [label.get_text() for label in ax.child_axes[-1].get_xticklabels()]
 
 
-def test_weeks_of_a_calendar_do_not_touch_where_its_neighbors_are_wide() -> None:
-    """Names and legend of the timeline below leave it a third of its room."""
+def test_calendar_labels_do_not_touch_above_a_timeline_with_long_names() -> None:
+    """The names and the legend of the timeline below make the calendar narrow."""
     figure, grid = plt.subplots(3, 2, figsize=(8, 9), layout="constrained")
     ax = plots.plot_run_calendar(runs(days=300), ax=grid[0, 1])
     plots.plot_run_timeline(runs(), ax=grid[1, 1])
     figure.draw_without_rendering()
-    assert not labels_touch(ax)
+    assert not x_labels_touch(ax)
 
 
-def test_a_calendar_of_years_says_which_year() -> None:
+def test_a_calendar_over_several_years_has_year_labels() -> None:
     ax = plots.plot_run_calendar(runs(200, days=800))
     figure_of(ax).draw_without_rendering()
     labels = [label.get_text() for label in ax.get_xticklabels() if label.get_text()]
@@ -338,13 +338,13 @@ def test_a_calendar_of_years_says_which_year() -> None:
 
 
 @pytest.mark.parametrize("column", ["deployments", "consecutive_failures"])
-def test_who_fails_now_needs_all_columns_of_streaks(column: str) -> None:
+def test_failure_rates_without_a_streak_column_are_refused(column: str) -> None:
     with pytest.raises(MissingColumnError, match=f"the rates frame has no column '{column}'"):
         plots.plot_failure_rates(rates().drop(columns=column))
 
 
 @pytest.mark.parametrize("case", ["failure_rates", "trigger_load", "run_calendar", "durations"])
-def test_lines_and_texts_follow_a_dark_style(case: str) -> None:
+def test_lines_and_texts_are_light_in_a_dark_style(case: str) -> None:
     with plt.style.context("dark_background"):
         ax = CASES[case].plot(CASES[case].frame())
         figure_of(ax).draw_without_rendering()
@@ -352,7 +352,7 @@ def test_lines_and_texts_follow_a_dark_style(case: str) -> None:
     if case == "failure_rates":
         assert mpl.colors.same_color(np.asarray(ax.collections[0].get_edgecolor())[0], "white")
         colors = {mpl.colors.to_hex(bar.get_facecolor()).upper() for bar in ax.patches}
-        assert colors == {PALE_IN_DARK, VERMILLION}  # the lines lie on them
+        assert colors == {PALE_IN_DARK, VERMILLION}  # the light lines are drawn on these bars
 
 
 def rows_overlap(ax: Axes) -> bool:
@@ -362,15 +362,15 @@ def rows_overlap(ax: Axes) -> bool:
 
 
 @pytest.mark.parametrize("top", [1, 40])
-def test_rows_do_not_run_into_each_other(top: int) -> None:
+def test_row_labels_do_not_overlap(top: int) -> None:
     for ax in (plots.plot_failure_rates(rates(45), top=top), plots.plot_next_triggers(triggers(45), top=top)):
         figure_of(ax).draw_without_rendering()
         assert len(ax.get_yticklabels()) == top
         assert not rows_overlap(ax)
 
 
-def test_a_figure_has_room_for_a_large_font() -> None:
-    """Title, labels and legend took the room of the rows, and made squares narrow."""
+def test_a_large_font_leaves_room_for_rows_and_squares() -> None:
+    """Once, title, labels and legend took the room of the rows, and squares became narrow."""
     with mpl.rc_context({"font.size": 20}):
         bars, squares = (CASES[name].plot(CASES[name].frame()) for name in ("costs", "run_calendar"))
         for ax in (bars, squares):
@@ -381,7 +381,7 @@ def test_a_figure_has_room_for_a_large_font() -> None:
 
 
 @pytest.mark.parametrize("case", ["failure_rates_of_500", "next_triggers_of_150"])
-def test_rows_do_not_run_into_each_other_in_a_small_picture(case: str) -> None:
+def test_row_labels_do_not_overlap_in_small_axes(case: str) -> None:
     figure, axes = plt.subplots(2, 2, figsize=(14, 9), layout="constrained")
     ax = CASES[case].plot(CASES[case].frame(), ax=axes[0, 0])
     figure.draw_without_rendering()
@@ -391,22 +391,22 @@ def test_rows_do_not_run_into_each_other_in_a_small_picture(case: str) -> None:
 @pytest.mark.parametrize(
     "case", ["failure_rates", "next_triggers", "run_failure_rates", "run_timeline", "costs", "costs_over_time"]
 )
-def test_drawing_no_row_at_all_is_refused(case: str) -> None:
+def test_top_0_is_refused(case: str) -> None:
     with pytest.raises(ValueError, match="top=0"):
         CASES[case].plot(CASES[case].frame(), top=0)
 
 
 @pytest.mark.parametrize("name", ["job", "nightly reconciliation of all ledgers and branches"])
-def test_bars_of_costs_have_room_beside_long_names_and_all_columns_in_a_small_picture(name: str) -> None:
+def test_cost_bars_have_room_beside_long_names_in_a_small_figure(name: str) -> None:
     spent = sessions().assign(deployment_name=lambda frame: f"{name} " + frame["deployment_id"].str[-1])
     figure, ax = plt.subplots(figsize=(5, 4), layout="constrained")
     plots.plot_costs(session_costs(spent), ax=ax)
     figure.draw_without_rendering()
-    assert not cut_off(ax)
+    assert not texts_cut_off(ax)
     assert ax.get_position().width > 0.08
 
 
-def test_titles_of_panels_do_not_overlap_in_narrow_axes_beside_a_wide_legend() -> None:
+def test_panel_titles_do_not_overlap_in_narrow_axes() -> None:
     figure, (left, right) = plt.subplots(1, 2, figsize=(12, 5), layout="constrained")
     CASES["run_timeline"].plot(CASES["run_timeline"].frame(), ax=left)
     CASES["run_failure_rates_of_30"].plot(CASES["run_failure_rates_of_30"].frame(), ax=right)
@@ -432,7 +432,7 @@ def test_panels_have_one_scale_and_do_not_overlap(case: str) -> None:
         assert not any(titles[number].overlaps(other) for other in [*titles[number + 1 :], *boxes])
 
 
-each_plot_of_times = pytest.mark.parametrize(
+each_plot_with_times = pytest.mark.parametrize(
     ("plot", "column", "make"),
     [
         (plots.plot_next_triggers, "trigger_at", triggers),
@@ -442,7 +442,7 @@ each_plot_of_times = pytest.mark.parametrize(
 )
 
 
-@each_plot_of_times
+@each_plot_with_times
 def test_times_without_a_zone_are_refused(
     plot: Callable[..., Axes], column: str, make: Callable[[], pd.DataFrame]
 ) -> None:
@@ -452,12 +452,12 @@ def test_times_without_a_zone_are_refused(
         plot(frame)
 
 
-@each_plot_of_times
+@each_plot_with_times
 @pytest.mark.parametrize("wrong", ["0001-01-01T00:00:00+00:00", "9999-12-31T23:59:00+00:00"])
-def test_a_wrong_time_is_named_and_not_drawn(
+def test_an_impossible_time_is_refused_by_name(
     plot: Callable[..., Axes], column: str, make: Callable[[], pd.DataFrame], wrong: str
 ) -> None:
-    """A calendar of eight thousand years would take gigabytes."""
+    """A calendar of 8,000 years would take gigabytes of memory."""
     frame = make()
     frame[column] = frame[column].dt.tz_convert("UTC").astype("datetime64[us, UTC]")
     frame.loc[0, column] = pd.Series([wrong]).astype("datetime64[us, UTC]")[0]
@@ -465,7 +465,7 @@ def test_a_wrong_time_is_named_and_not_drawn(
         plot(frame)
 
 
-def test_rates_over_a_wrong_time_are_refused() -> None:
+def test_run_failure_rates_over_200_years_are_refused() -> None:
     rates = run_rates()
     times = pd.DatetimeIndex(rates.index)
     late = pd.DatetimeIndex(["2226-01-01"], tz=times.tz).as_unit("us")
@@ -474,22 +474,22 @@ def test_rates_over_a_wrong_time_are_refused() -> None:
         plots.plot_run_failure_rates(wrong)
 
 
-def test_rates_without_any_time_are_a_sentence() -> None:
-    """Windows that are all missing once ended in numpy's words on a zero-size array."""
+def test_run_failure_rates_without_any_time_give_a_sentence() -> None:
+    """Windows that are all missing once raised NumPy's error about a zero-size array."""
     rates = run_rates().iloc[:2]
     index = pd.DatetimeIndex([pd.NaT, pd.NaT], tz="UTC", name="window")
     ax = plots.plot_run_failure_rates(rates.set_axis(index))
     assert [text.get_text() for text in ax.texts] == ["There are no runs to show."]
 
 
-def test_rates_over_time_are_not_drawn_as_bars() -> None:
+def test_plot_failure_rates_refuses_rates_over_time() -> None:
     by_day = run_failure_rates(resolved_runs().dropna(subset="status"), freq="1D")
     with pytest.raises(ValueError, match="these rates are over time; draw them with plot_run_failure_rates"):
         plots.plot_failure_rates(by_day)
 
 
-def test_rows_without_their_keys_are_not_drawn() -> None:
-    """Each would have the same name, as after ``reset_index()``."""
+def test_several_rows_without_keys_in_the_index_are_refused() -> None:
+    """After ``reset_index()`` all rows would have the same name."""
     rates, spent = failure_rates(deployments(3)).reset_index(), costs().reset_index()
     for plot, frame in ((plots.plot_failure_rates, rates), (plots.plot_costs, spent)):
         with pytest.raises(ValueError, match=r"no keys to be named by.*set_index"):
@@ -515,7 +515,7 @@ def resolved_runs() -> pd.DataFrame:
 
 
 class TestResolvedRuns:
-    """How many runs are only assumed to be completed stands on each plot."""
+    """Each plot says how many runs are only assumed to be completed."""
 
     NOTE = "2 of 3 completed runs are assumed, not proved"
 
@@ -538,7 +538,7 @@ class TestResolvedRuns:
         assert bars == [1, 3, 4]
         assert plots.plot_failure_rates(rates).get_xlabel().endswith(self.NOTE)
 
-    def test_unknown_is_neither_none_nor_unfinished(self) -> None:
+    def test_unknown_outcomes_are_not_shown_as_no_runs(self) -> None:
         runs = resolved_runs().assign(status=pd.Series([None] * 7 + ["skipped"], dtype=TEXT))
         runs["deployment_id"] = ["dep_1"] * 7 + ["dep_2"]
         with pytest.warns(DataQualityWarning, match="7 of 8"):
@@ -549,13 +549,13 @@ class TestResolvedRuns:
         assert "no runs" not in words
         assert "only skipped or unfinished or unknown" in words_of(plots.plot_run_calendar(runs))
 
-    def test_frames_without_the_new_columns_are_drawn_as_before(self) -> None:
+    def test_rates_without_assumed_and_unknown_columns_are_drawn(self) -> None:
         old = run_rates().drop(columns=["assumed", "unknown"], errors="ignore")
         assert "assumed" not in plots.plot_run_failure_rates(old).get_xlabel()
 
 
 def test_a_run_of_2_to_the_62_milliseconds_is_drawn() -> None:
-    """No `timedelta` is as long."""
+    """Such a length does not fit into a `timedelta`."""
     frame = runs()
     frame.loc[0, "status"], frame.loc[0, "duration_ms"] = "completed", 2**62
     ax = plots.plot_durations(frame)
@@ -564,6 +564,6 @@ def test_a_run_of_2_to_the_62_milliseconds_is_drawn() -> None:
 
 
 def test_importing_the_plots_does_not_import_matplotlib() -> None:
-    """It takes most of a second, and many calls of the command draw nothing."""
+    """The import takes almost a second, and most calls of the command draw nothing."""
     code = "import sys, qoderdata.plots; sys.exit('matplotlib' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False, timeout=60).returncode == 0

@@ -1,4 +1,4 @@
-"""What is drawn is what the frame says: every bar, interval, mark and square against the plain numbers."""
+"""Tests of drawn bars, intervals, marks and squares against the numbers of the frame."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from qoderdata import plots
 from qoderdata.columns import TEXT
 from qoderdata.frames import with_names
 from qoderdata.summaries import failure_rates, run_failure_rates
-from tests.test_plots_timeline import lanes_of, legend_of
+from tests.test_plots_timeline_costs import lanes_of, legend_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -44,7 +44,7 @@ def counters(rows: list[tuple[int | None, int | None, int | None]]) -> pd.DataFr
 
 
 def error_bars(ax: _AxesBase, axis: int) -> list[list[float]]:
-    """Return the ends of the error bars along x (0) or y (1), in the order that they were drawn."""
+    """Return the ends of the error bars along x (0) or y (1), in drawing order."""
     drawn = [
         part for lines in ax.collections if isinstance(lines, LineCollection) for part in lines.get_segments()
     ]
@@ -60,12 +60,12 @@ def numbers(values: Any) -> list[float]:  # noqa: ANN401 - matplotlib says that 
 
 
 def time_of(day_number: float) -> pd.Timestamp:
-    """Read matplotlib's days since 1970."""
+    """Convert a Matplotlib date, in days since 1970."""
     return pd.Timestamp(round(day_number * 86_400), unit="s", tz="UTC")
 
 
 def column_beside(ax: Axes, header: str) -> list[str]:
-    """Read the column under a header from top to bottom, blank where a row has no text."""
+    """Return the texts below a column header from top to bottom, ``""`` where a row has none."""
     texts = [text for text in ax.texts if isinstance(text, Annotation)]
     head = next(text for text in texts if text.get_text() == header)
     rows = {text.xy[1]: text.get_text() for text in texts if text.xyann[0] == head.xyann[0] and text is not head}
@@ -84,7 +84,7 @@ class TestFailureRates:
         assert ax.get_ylim()[0] > ax.get_ylim()[1], "worst on top"
         assert ax.get_xlim()[0] == 0
 
-    def test_counts_are_beside_the_bars_and_missing_is_not_zero(self) -> None:
+    def test_counts_are_beside_the_bars_and_missing_ones_are_no_zeros(self) -> None:
         rates = failure_rates(counters([(40, 12, 0), (1000, 1000, 1), (7, 0, 0), (0, 0, 0), (None, None, None)]))
         ax = plots.plot_failure_rates(rates)
         assert column_beside(ax, "failed / runs") == ["1,000 / 1,000", "12 / 40", "0 / 7", "no runs", "unknown"]
@@ -95,12 +95,12 @@ class TestFailureRates:
         colours = [bar.get_facecolor() for bar in ax.patches if isinstance(bar, Rectangle)]
         assert colours[0] == colours[2] != colours[1] == colours[3]
 
-    def test_streaks_of_a_group_are_counted(self) -> None:
+    def test_failing_deployments_of_a_group_are_counted(self) -> None:
         frame = counters([(40, 12, 0), (10, 9, 3), (7, 0, 0), (9, 1, 1)])
         ax = plots.plot_failure_rates(failure_rates(frame, by="agent_id"))
         assert column_beside(ax, "failing now") == ["2 of 4"]
 
-    def test_in_narrow_axes_the_title_stands_above_the_headers(self) -> None:
+    def test_title_and_headers_do_not_overlap_in_narrow_axes(self) -> None:
         figure, ax = plt.subplots(figsize=(4, 3), layout="constrained")
         plots.plot_failure_rates(failure_rates(counters([(10, 9, 3)] * 9)), ax=ax, top=5)
         figure.draw_without_rendering()
@@ -109,37 +109,37 @@ class TestFailureRates:
         assert headers
         assert not any(title.overlaps(header.get_window_extent()) for header in headers)
 
-    def test_nobody_failing_takes_no_room(self) -> None:
+    def test_without_streaks_there_is_no_column_failing_now(self) -> None:
         ax = plots.plot_failure_rates(failure_rates(counters([(40, 12, 0)])))
         assert "failing now" not in [text.get_text() for text in ax.texts]
 
-    def test_without_any_rate_the_rows_still_stand(self) -> None:
+    def test_rows_without_any_rate_are_drawn(self) -> None:
         ax = plots.plot_failure_rates(failure_rates(counters([(0, 0, 0), (None, None, None)])))
         ax.figure.canvas.draw()
         assert sorted(column_beside(ax, "failed / runs")) == ["no runs", "unknown"]
         assert not ax.patches
 
-    def test_runs_count_what_was_decided(self) -> None:
+    def test_counts_of_run_failure_rates_are_decided_runs(self) -> None:
         runs = runs_of(
             [("2026-06-01T00:00Z", status) for status in ("failed", "completed", "completed", "skipped")]
         )
         ax = plots.plot_failure_rates(run_failure_rates(runs))
         assert column_beside(ax, "failed / decided runs") == ["1 / 3"]
 
-    def test_rows_are_the_first_ones_and_the_title_counts_them(self) -> None:
+    def test_top_draws_the_first_rows_and_the_title_counts_them(self) -> None:
         rates = failure_rates(counters([(100, number, 0) for number in range(30)]))
         ax = plots.plot_failure_rates(rates, top=3)
         assert lanes_of(ax) == ["job 29", "job 28", "job 27"]
         assert "(3 of 30 shown)" in ax.get_title()
 
-    def test_keys_that_are_missing_have_a_name(self) -> None:
+    def test_a_missing_key_is_labelled_none(self) -> None:
         frame = counters([(40, 12, 0), (10, 1, 0)]).assign(team=pd.array([None, "red"], dtype=TEXT))
         ax = plots.plot_failure_rates(failure_rates(frame, by=["agent_id", "team"]))
         assert lanes_of(ax) == ["agent_1 · (none)", "agent_1 · red"]
 
 
 def triggers_of(rows: Sequence[tuple[str, str, str | None]], tz: str = "UTC") -> pd.DataFrame:
-    """Write a triggers frame out of (time, deployment, agent)."""
+    """Build a triggers frame from (time, deployment, agent)."""
     frame = pd.DataFrame(rows, columns=["trigger_at", "deployment_id", "agent_id"])
     at = pd.to_datetime(frame["trigger_at"], utc=True).dt.tz_convert(tz)
     names = frame["deployment_id"].str.upper()
@@ -148,7 +148,7 @@ def triggers_of(rows: Sequence[tuple[str, str, str | None]], tz: str = "UTC") ->
 
 
 class TestNextTriggers:
-    def test_every_trigger_is_a_mark_in_its_lane(self) -> None:
+    def test_each_trigger_is_a_mark_in_the_lane_of_its_deployment(self) -> None:
         rows = [
             ("2026-06-15T03:00Z", "c", "agent_1"),
             ("2026-06-15T01:00Z", "b", "agent_2"),
@@ -164,7 +164,7 @@ class TestNextTriggers:
         assert "Asia/Kathmandu (UTC+05:45)" in ax.get_xlabel()
         assert "2026-06-15" in ax.get_xlabel()
 
-    def test_each_agent_has_one_colour_and_a_number_for_those_who_see_none(self) -> None:
+    def test_each_agent_has_one_colour_and_one_number(self) -> None:
         rows = [(f"2026-06-15T{number:02d}:00Z", f"d{number}", f"agent_{number % 3}") for number in range(9)]
         ax = plots.plot_next_triggers(triggers_of(rows), labels={"agent_0": "first"})
         assert len(ax.lines) == 3
@@ -175,38 +175,38 @@ class TestNextTriggers:
         assert [text.get_text() for text in legend.get_texts()] == ["1  first", "2  agent_1", "3  agent_2"]
         assert [text.get_text() for text in ax.texts] == ["1", "2", "3"] * 3
 
-    def test_agents_have_names_where_they_were_added(self) -> None:
+    def test_legend_has_agent_names_of_with_names(self) -> None:
         rows = [(f"2026-06-15T{number:02d}:00Z", f"d{number}", f"agent_{number % 3}") for number in range(9)]
         named = {"agent_0": "Clerk", "agent_2": None}
         agents = pd.DataFrame({"id": named.keys(), "name": pd.array(list(named.values()), dtype=TEXT)})
         ax = plots.plot_next_triggers(with_names(triggers_of(rows), agents=agents))
         assert legend_of(ax) == ["1  Clerk", "2  agent_1", "3  agent_2"]
 
-    def test_no_agent_is_grey_and_has_no_number(self) -> None:
+    def test_triggers_without_an_agent_have_no_number(self) -> None:
         rows = [("2026-06-15T01:00Z", "d0", None), ("2026-06-15T02:00Z", "d1", "agent_1")]
         ax = plots.plot_next_triggers(triggers_of(rows))
         assert legend_of(ax) == ["1  agent_1", "no agent"]
         assert [text.get_text() for text in ax.texts] == ["1"]
         assert [points_of(line)[0][1] for line in ax.lines] == [1, 0]
 
-    def test_more_agents_than_colours_are_grey_together(self) -> None:
+    def test_agents_beyond_six_share_one_line_and_legend_entry(self) -> None:
         rows = [(f"2026-06-15T{number:02d}:00Z", f"d{number}", f"agent_{number}") for number in range(10)]
         ax = plots.plot_next_triggers(triggers_of(rows))
         assert legend_of(ax)[-1] == "4 other agents"
         assert len(legend_of(ax)) == len(ax.lines) == 7
         assert len(points_of(ax.lines[-1])) == 4
 
-    def test_one_other_agent_is_no_plural(self) -> None:
+    def test_legend_has_a_singular_for_one_other_agent(self) -> None:
         rows = [(f"2026-06-15T{number:02d}:00Z", f"d{number}", f"agent_{number}") for number in range(7)]
         assert legend_of(plots.plot_next_triggers(triggers_of(rows)))[-1] == "1 other agent"
 
-    def test_one_time_is_shown_with_some_minutes_around_it(self) -> None:
-        """Four years were shown around one date."""
+    def test_axis_of_a_single_trigger_spans_less_than_an_hour(self) -> None:
+        """Matplotlib itself shows four years around a single date."""
         ax = plots.plot_next_triggers(triggers_of([("2026-06-15T01:00Z", "a", "agent_1")]))
         low, high = map(time_of, ax.get_xlim())
         assert pd.Timedelta("5min") < high - low < pd.Timedelta("1h")
 
-    def test_the_axis_follows_the_zone_over_a_change_of_the_clock(self) -> None:
+    def test_ticks_are_at_whole_local_hours_across_a_clock_change(self) -> None:
         rows = [("2026-10-24T22:00Z", "a", "agent_1"), ("2026-10-25T23:00Z", "a", "agent_1")]
         ax = plots.plot_next_triggers(triggers_of(rows, "Europe/Berlin"))
         ax.figure.canvas.draw()
@@ -214,7 +214,7 @@ class TestNextTriggers:
         ticks = [time_of(tick).tz_convert("Europe/Berlin") for tick in ax.get_xticks()]
         assert all(tick.hour % 4 == 0 and tick.minute == 0 for tick in ticks), "hours that people read on a clock"
 
-    def test_lanes_are_those_that_fire_soonest(self) -> None:
+    def test_top_draws_the_deployments_that_fire_soonest(self) -> None:
         rows = [(f"2026-06-15T{number:02d}:00Z", f"d{23 - number}", "agent_1") for number in range(24)]
         ax = plots.plot_next_triggers(triggers_of(rows), top=2)
         assert lanes_of(ax) == ["D23", "D22"]
@@ -232,11 +232,11 @@ def squares(ax: Axes) -> np.ma.MaskedArray[Any, Any]:
 WINDOWS = [
     ("UTC", "2026-06-15T00:00Z", 24 * 7),
     ("UTC", "2026-06-17T13:20Z", 30),
-    ("Asia/Kolkata", "2026-06-15T01:20Z", 24 * 8),  # half an hour off
-    ("Asia/Kathmandu", "2026-06-15T01:20Z", 24),  # three quarters
-    ("Europe/Berlin", "2026-10-24T12:00Z", 24),  # an hour twice
-    ("America/New_York", "2026-03-08T00:00Z", 24),  # an hour missing
-    ("Australia/Lord_Howe", "2026-04-04T03:00Z", 24),  # half an hour twice
+    ("Asia/Kolkata", "2026-06-15T01:20Z", 24 * 8),  # offset of +05:30
+    ("Asia/Kathmandu", "2026-06-15T01:20Z", 24),  # offset of +05:45
+    ("Europe/Berlin", "2026-10-24T12:00Z", 24),  # an hour occurs twice
+    ("America/New_York", "2026-03-08T00:00Z", 24),  # an hour is skipped
+    ("Australia/Lord_Howe", "2026-04-04T03:00Z", 24),  # half an hour occurs twice
 ]
 
 
@@ -244,20 +244,20 @@ class TestTriggerLoad:
     @pytest.mark.parametrize(("tz", "start", "hours"), WINDOWS)
     @settings(max_examples=5, deadline=None)
     @given(minutes=st.lists(st.integers(0, 10**6), min_size=1, max_size=60))
-    def test_squares_are_a_count_by_hand(self, tz: str, start: str, hours: int, minutes: list[int]) -> None:
+    def test_squares_equal_brute_force(self, tz: str, start: str, hours: int, minutes: list[int]) -> None:
         first = pd.Timestamp(start)
         times = sorted(first + pd.Timedelta(minutes=minute % (60 * hours)) for minute in minutes)
         frame = triggers_of([(time.isoformat(), "a", "agent_1") for time in times], tz)
         counted = Counter((time.weekday(), time.hour, time.minute) for time in frame["trigger_at"])
-        often: Counter[tuple[int, int, int]] = Counter()
-        moment, last, zone = times[0].to_pydatetime(), times[-1].to_pydatetime(), ZoneInfo(tz)
-        while moment <= last:
-            local = moment.astimezone(zone)
-            often[local.weekday(), local.hour, local.minute] += 1
-            moment += timedelta(minutes=1)
+        occurrences: Counter[tuple[int, int, int]] = Counter()
+        minute_at, last, zone = times[0].to_pydatetime(), times[-1].to_pydatetime(), ZoneInfo(tz)
+        while minute_at <= last:
+            local = minute_at.astimezone(zone)
+            occurrences[local.weekday(), local.hour, local.minute] += 1
+            minute_at += timedelta(minutes=1)
         expected = np.full((7, 24), np.nan)
-        for weekday, hour, minute in often:
-            mean = counted[weekday, hour, minute] / often[weekday, hour, minute]
+        for weekday, hour, minute in occurrences:
+            mean = counted[weekday, hour, minute] / occurrences[weekday, hour, minute]
             expected[weekday, hour] = np.nan_to_num(expected[weekday, hour]) + mean
         ax = plots.plot_trigger_load(frame)
         np.testing.assert_allclose(squares(ax).filled(np.nan), expected)
@@ -266,25 +266,25 @@ class TestTriggerLoad:
         plt.close("all")
 
     @pytest.mark.parametrize(("count", "text"), [(1, "1"), (999, "999"), (1500, "1.5k"), (12_345, "12k")])
-    def test_numbers_fit_into_their_squares(self, count: int, text: str) -> None:
+    def test_large_numbers_in_squares_are_abbreviated(self, count: int, text: str) -> None:
         frame = triggers_of([("2026-06-15T01:00Z", "a", "x")] * count)
         ax = plots.plot_trigger_load(frame)
         assert [written.get_text() for written in ax.texts] == [text]
         assert squares(ax)[0, 1] == count
 
-    def test_a_week_from_the_middle_of_an_hour_counts_that_hour_once(self) -> None:
-        """Half of it lies at the beginning, half at the end; the mean of the halves would be half of the load."""
+    def test_an_hour_split_between_start_and_end_of_a_week_counts_once(self) -> None:
+        """Half of it is at the start and half at the end; the mean of both would be half of the load."""
         times = pd.date_range("2026-06-15T09:20Z", periods=7 * 24 * 12, freq="5min")
         ax = plots.plot_trigger_load(triggers_of([(time.isoformat(), "a", "x") for time in times]))
         assert np.unique(squares(ax)).tolist() == [12.0]
 
-    def test_an_hour_that_has_only_begun_does_not_look_busier(self) -> None:
-        """One that the span has once and for a single minute more was divided by one."""
+    def test_a_partly_covered_hour_does_not_raise_the_mean(self) -> None:
+        """Once, an hour covered fully once and by one minute a second time was divided by 1."""
         times = pd.date_range("2026-06-15T01:30Z", "2026-06-25T01:00Z", freq="30min")
         ax = plots.plot_trigger_load(triggers_of([(time.isoformat(), "a", "x") for time in times]))
         assert np.unique(squares(ax)).tolist() == [2.0]
 
-    def test_nothing_known_is_not_zero(self) -> None:
+    def test_hours_outside_the_triggers_are_masked_and_not_0(self) -> None:
         frame = triggers_of([("2026-06-15T01:00Z", "a", "x"), ("2026-06-15T03:59Z", "a", "x")])
         ax = plots.plot_trigger_load(frame)
         assert squares(ax)[0, :5].tolist() == [None, 1.0, 0.0, 1.0, None]
@@ -293,7 +293,7 @@ class TestTriggerLoad:
 
 
 def runs_of(rows: Sequence[tuple[str | None, str]], duration_ms: list[int | None] | None = None) -> pd.DataFrame:
-    """Write a runs frame out of (triggered at, status)."""
+    """Build a runs frame from (triggered at, status)."""
     at = pd.to_datetime(pd.Series([time for time, _ in rows], dtype="object"), utc=True, format="ISO8601")
     return pd.DataFrame(
         {
@@ -307,7 +307,7 @@ def runs_of(rows: Sequence[tuple[str | None, str]], duration_ms: list[int | None
 
 
 def some_runs(tz: str = "UTC") -> pd.DataFrame:
-    """Ten days of runs, one day without any (the fifth), one with skipped ones only (the seventh)."""
+    """Build runs of ten days; the fifth has none and the seventh only skipped ones; one run has no time."""
     random = np.random.default_rng(11)
     rows = []
     for day in range(10):
@@ -320,7 +320,7 @@ def some_runs(tz: str = "UTC") -> pd.DataFrame:
 
 
 class TestRunFailureRates:
-    def test_line_intervals_and_bars_are_the_numbers_of_the_frame(self) -> None:
+    def test_line_intervals_and_bars_equal_the_frame(self) -> None:
         rates = run_failure_rates(some_runs().dropna(subset="triggered_at"), by=None, freq="1D")
         ax = plots.plot_run_failure_rates(rates)
         (line,) = ax.lines
@@ -333,13 +333,13 @@ class TestRunFailureRates:
         other = rates["skipped"] + rates["unfinished"]
         assert drawn == [rates["failed"].tolist(), rates["completed"].tolist(), other.tolist()]
 
-    def test_a_window_without_a_decided_run_is_a_gap(self) -> None:
+    def test_a_window_without_decided_runs_is_a_gap_in_the_line(self) -> None:
         rates = run_failure_rates(some_runs().dropna(subset="triggered_at"), by=None, freq="1D")
         ax = plots.plot_run_failure_rates(rates)
         gaps = np.isnan(numbers(ax.lines[0].get_ydata()))
         assert np.flatnonzero(gaps).tolist() == [4, 6]
 
-    def test_of_many_groups_each_has_a_panel_those_with_the_most_failures_first(self) -> None:
+    def test_each_group_has_a_panel_sorted_by_failures(self) -> None:
         rows = [("2026-06-01T00:00Z", "failed")] * 36 + [("2026-06-02T00:00Z", "completed")]
         which = [f"dep_{number}" for number in range(1, 9) for _ in range(number)] + ["dep_1"]
         rates = run_failure_rates(runs_of(rows).assign(deployment_id=which), freq="1D", tz="Asia/Tokyo")
@@ -350,9 +350,11 @@ class TestRunFailureRates:
         assert "(6 of 8 shown" in ax.get_title()
         assert not ax.lines
         for panel, number in zip(ax.child_axes, range(8, 2, -1), strict=True):
-            mine = rates[rates.index.get_level_values("deployment_id") == f"dep_{number}"]
-            np.testing.assert_array_equal(numbers(panel.lines[0].get_ydata()), mine["failure_rate"].to_numpy())
-            known = mine.dropna(subset="failure_rate")
+            panel_rows = rates[rates.index.get_level_values("deployment_id") == f"dep_{number}"]
+            np.testing.assert_array_equal(
+                numbers(panel.lines[0].get_ydata()), panel_rows["failure_rate"].to_numpy()
+            )
+            known = panel_rows.dropna(subset="failure_rate")
             drawn = np.array(error_bars(panel, 1), dtype=np.float64)
             assert drawn == pytest.approx(known[["ci_low", "ci_high"]].to_numpy())
 
@@ -363,15 +365,15 @@ class TestRunFailureRates:
             for status in ["failed", *["completed"] * (count - 1), "skipped", "skipped"]
         ]
         ax = plots.plot_run_failure_rates(run_failure_rates(runs_of(rows), by=None, freq="1D"))
-        firm, faint = ax.lines
-        assert numbers(firm.get_ydata())[::2] == [1 / 5, 1 / 9]
-        assert np.isnan(numbers(firm.get_ydata())[1::2]).all()
+        strong, faint = ax.lines
+        assert numbers(strong.get_ydata())[::2] == [1 / 5, 1 / 9]
+        assert np.isnan(numbers(strong.get_ydata())[1::2]).all()
         assert numbers(faint.get_ydata()) == [1 / 5, 1 / 4, 1 / 9, 1]
         assert faint.get_markevery() == [1, 3], "points of windows with enough runs are drawn once"
-        assert (firm.get_alpha(), faint.get_alpha()) == (1, 0.5)
+        assert (strong.get_alpha(), faint.get_alpha()) == (1, 0.5)
         assert "fewer than 5 decided runs" in legend_of(ax)
 
-    def test_panels_are_named_by_the_names_of_the_frame(self) -> None:
+    def test_panel_titles_and_rows_use_the_names_of_the_frame(self) -> None:
         rows = [("2026-06-01T00:00Z", "failed"), ("2026-06-02T00:00Z", "completed")]
         named = runs_of(rows).assign(
             deployment_id=["dep_1", "dep_2"], deployment_name=pd.Series(["nightly", None])
@@ -381,28 +383,28 @@ class TestRunFailureRates:
         ax = plots.plot_failure_rates(run_failure_rates(named))
         assert lanes_of(ax) == ["nightly", "dep_2"]
 
-    def test_numbers_beside_a_name_in_arabic_are_not_turned_around(self) -> None:
-        """Without marks of direction "1 / 2" is shown as "2 / 1"."""
+    def test_an_arabic_name_is_between_left_to_right_marks(self) -> None:
+        """Without these marks, "1 / 2" after the name is shown as "2 / 1"."""
         rates = run_failure_rates(some_runs().assign(deployment_id=lambda runs: runs.index % 2), freq="1D")
         ax = plots.plot_run_failure_rates(rates, labels={"0": "تقرير", "1": "report"})
         titles = sorted(panel.texts[0].get_text() for panel in ax.child_axes)
         assert titles[0].startswith("report: ")
         assert titles[1].startswith("\u200eتقرير\u200e: ")
 
-    def test_rates_that_are_not_over_time_are_refused_with_a_way_out(self) -> None:
+    def test_rates_without_windows_are_refused_with_advice(self) -> None:
         rates = run_failure_rates(some_runs(), by=None)
         with pytest.raises(ValueError, match="give freq"):
             plots.plot_run_failure_rates(rates)
 
-    def test_nothing_decided_at_all_still_shows_how_many_ran(self) -> None:
+    def test_bars_are_drawn_without_any_decided_run(self) -> None:
         rates = run_failure_rates(runs_of([("2026-06-01T00:00Z", "skipped")] * 3), by=None, freq="1D")
         ax = plots.plot_run_failure_rates(rates)
         ax.figure.canvas.draw()
         assert ax.child_axes[0].get_ylim()[1] == 3
 
 
-def severity_by_hand(runs: pd.DataFrame, tz: str) -> dict[date, int | None]:
-    """Classify every day with runs, one run at a time; ``None`` where none was decided."""
+def levels_by_brute_force(runs: pd.DataFrame, tz: str) -> dict[date, int | None]:
+    """Return the failure level of each day with runs; ``None`` where no run was decided."""
     days: dict[date, list[str]] = {}
     for time, status in zip(runs["triggered_at"], runs["status"], strict=True):
         if not pd.isna(time):
@@ -422,9 +424,9 @@ def severity_by_hand(runs: pd.DataFrame, tz: str) -> dict[date, int | None]:
 
 class TestRunCalendar:
     @pytest.mark.parametrize("tz", ["UTC", "Asia/Shanghai", "America/Los_Angeles"])
-    def test_squares_are_a_count_by_hand(self, tz: str) -> None:
+    def test_squares_equal_brute_force(self, tz: str) -> None:
         runs = some_runs()
-        levels = severity_by_hand(runs, tz)
+        levels = levels_by_brute_force(runs, tz)
         ax = plots.plot_run_calendar(runs, tz=tz)
         drawn = squares(ax)
         monday = pd.Timestamp(min(levels))
@@ -436,38 +438,38 @@ class TestRunCalendar:
         np.testing.assert_array_equal(drawn.filled(np.nan), expected)
         assert tz in ax.get_xlabel()
 
-    def test_no_runs_and_no_decided_runs_look_different_and_neither_looks_like_success(self) -> None:
+    def test_days_without_runs_or_decided_runs_are_hatched_differently(self) -> None:
         ax = plots.plot_run_calendar(some_runs())
         hatched = {part.get_hatch(): len(part.get_paths()) for part in ax.collections if part.get_hatch()}
         assert hatched == {"////": 1, "....": 1}
         assert squares(ax).count() == 8
 
-    def test_a_status_that_is_not_documented_is_unknown(self) -> None:
+    def test_an_undocumented_status_is_unknown(self) -> None:
         ax = plots.plot_run_calendar(runs_of([("2026-06-15T01:00Z", "exploded")]))
         assert legend_of(ax)[-1] == "only skipped or unfinished or unknown"
 
     @pytest.mark.parametrize(("style", "sign"), [("default", -1), ("dark_background", 1)])
-    def test_the_worse_a_day_the_more_it_differs_from_the_background(self, style: str, sign: int) -> None:
+    def test_colours_of_worse_days_contrast_more_with_the_background(self, style: str, sign: int) -> None:
         with plt.style.context(style):
             legend = plots.plot_run_calendar(some_runs()).get_legend()
         assert legend is not None
         colours = [patch.get_facecolor() for patch in legend.get_patches()[:5]]
-        steps = np.diff(np.array(colours)[:, :3] @ [0.299, 0.587, 0.114])
-        assert (np.sign(steps) == sign).all()
+        brightness_steps = np.diff(np.array(colours)[:, :3] @ [0.299, 0.587, 0.114])
+        assert (np.sign(brightness_steps) == sign).all()
 
-    def test_failures_are_written_on_the_squares(self) -> None:
+    def test_squares_show_the_number_of_failures(self) -> None:
         runs = some_runs()
         ax = plots.plot_run_calendar(runs)
         failed = runs[runs["status"].eq("failed")].dropna(subset="triggered_at")
         by_day = failed["triggered_at"].dt.date.value_counts()
         assert sorted(text.get_text() for text in ax.texts if text.get_text()) == sorted(map(str, by_day))
 
-    def test_a_zone_that_is_none_is_refused(self) -> None:
+    def test_an_unknown_zone_is_refused(self) -> None:
         with pytest.raises(ValueError, match="Mars/Base"):
             plots.plot_run_calendar(some_runs(), tz="Mars/Base")
 
     @pytest.mark.parametrize("days", [1, 400, 2000])
-    def test_any_length_of_time_can_be_drawn(self, days: int) -> None:
+    def test_1_to_2000_days_are_drawn(self, days: int) -> None:
         times = pd.date_range("2020-01-01", periods=days, freq="1D", tz="UTC")
         ax = plots.plot_run_calendar(runs_of([(time.isoformat(), "completed") for time in times]))
         ax.figure.canvas.draw()
@@ -477,7 +479,7 @@ class TestRunCalendar:
 class TestDurations:
     @settings(max_examples=20, deadline=None)
     @given(lengths=st.lists(st.integers(0, 10**8), min_size=1, max_size=50), failed=st.data())
-    def test_every_run_is_counted_in_the_step_it_falls_in(self, lengths: list[int], failed: st.DataObject) -> None:
+    def test_each_run_is_counted_in_its_histogram_bin(self, lengths: list[int], failed: st.DataObject) -> None:
         statuses = [failed.draw(st.sampled_from(["completed", "failed"])) for _ in lengths]
         frame = runs_of([("2026-06-01T00:00Z", status) for status in statuses], list(lengths))
         ax = plots.plot_durations(frame)
@@ -486,29 +488,29 @@ class TestDurations:
             [max(length, 1) for length, is_ in zip(lengths, statuses, strict=True) if is_ == status]
             for status in ("completed", "failed")
         ]
-        for step, mine in zip(drawn, [part for part in by_status if part], strict=True):
+        for step, durations in zip(drawn, [part for part in by_status if part], strict=True):
             values, edges, _ = step.get_data()
-            assert values.sum() == len(mine)
-            np.testing.assert_array_equal(values, np.histogram(mine, edges)[0])
+            assert values.sum() == len(durations)
+            np.testing.assert_array_equal(values, np.histogram(durations, edges)[0])
         if by_status[0]:
             expected = [np.quantile(by_status[0], share) for share in (0.5, 0.95)]
             assert [numbers(line.get_xdata())[0] for line in ax.lines] == pytest.approx(expected)
         plt.close("all")
 
-    def test_what_has_no_duration_is_left_out(self) -> None:
+    def test_runs_without_a_valid_duration_are_left_out(self) -> None:
         statuses = ["completed", "completed", "failed", "skipped", "running", "completed"]
         frame = runs_of([("2026-06-01T00:00Z", s) for s in statuses], [5000, None, -3, None, None, 7000])
         ax = plots.plot_durations(frame)
         assert legend_of(ax)[0] == "completed (2 runs)"
         assert len(legend_of(ax)) == 3, "no failed run has a duration that can be"
 
-    def test_one_run_is_one_run_and_runs_are_not_divided(self) -> None:
+    def test_one_run_has_a_singular_and_the_y_ticks_are_whole_numbers(self) -> None:
         ax = plots.plot_durations(runs_of([("2026-06-01T00:00Z", "failed")], [5000]))
         assert legend_of(ax) == ["failed (1 run)"]
         assert all(tick == round(tick) for tick in ax.get_yticks())
 
     @pytest.mark.parametrize("length", [0, 1, 37, 1000, 123_456, 86_400_000, 9_000_000_000])
-    def test_one_run_has_a_scale_of_at_least_two_marks(self, length: int) -> None:
+    def test_axis_of_one_run_has_two_or_more_distinct_ticks(self, length: int) -> None:
         ax = plots.plot_durations(runs_of([("2026-06-01T00:00Z", "completed")], [length]))
         ax.figure.canvas.draw()
         low, high = ax.get_xlim()

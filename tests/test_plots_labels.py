@@ -1,4 +1,4 @@
-"""Names of any script, length and malice become labels that can be read and break nothing."""
+"""Tests of `plots.labels`: names of any script, length or characters become readable labels."""
 
 from __future__ import annotations
 
@@ -36,15 +36,15 @@ IDS = [f"dep_0197aaaa00007bbb{number:016x}" for number in range(40)]
 
 
 @pytest.fixture(autouse=True)
-def matplotlib_complains_of_nothing(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
-    """Watch matplotlib's log, where it says of fonts that it cannot find them; nobody could act on that."""
+def matplotlib_logs_no_warning(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
+    """Assert that Matplotlib logs no warning, such as one about fonts that it does not find."""
     yield
     assert [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING] == []
 
 
 @pytest.fixture
 def only_dejavu(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Be a machine that has no fonts but those that matplotlib brings."""
+    """Simulate a machine that has only the fonts that Matplotlib brings."""
     bundled = [entry for entry in fontManager.ttflist if entry.fname.startswith(mpl.get_data_path())]
     monkeypatch.setattr(fontManager, "ttflist", bundled)
     monkeypatch.setattr(plot_labels, "_add_new_fonts", lambda: None)
@@ -75,13 +75,13 @@ each_plot = pytest.mark.parametrize(
 
 
 def draw(ax: Axes) -> list[str]:
-    """Draw the whole picture, as a notebook does, and give the names on it from top to bottom."""
+    """Draw the figure, as a notebook does, and return its row labels from top to bottom."""
     assert isinstance(ax.figure, Figure)
     ax.figure.canvas.draw()
     return [label.get_text() for label in ax.get_yticklabels()]
 
 
-# what the service says | what is shown
+# (name from the service, label)
 NAMES = [
     ("nightly", "nightly"),
     ("two\nlines\tand a tab", "two lines and a tab"),
@@ -104,7 +104,7 @@ NAMES = [
 
 
 @each_plot
-def test_a_name_is_shown_as_it_is_on_one_line(plot: Plot) -> None:
+def test_labels_of_unusual_names(plot: Plot) -> None:
     drawn = draw(plot([name for name, _ in NAMES]))
     ids = (f"{one[:19]}…{one[-12:]}" for one in IDS)
     expected = [one if shown == "the id" else shown for one, (_, shown) in zip(ids, NAMES, strict=False)]
@@ -112,8 +112,8 @@ def test_a_name_is_shown_as_it_is_on_one_line(plot: Plot) -> None:
 
 
 @each_plot
-def test_names_are_never_read_as_formulas(plot: Plot) -> None:
-    """Also where the caller's own style has TeX switched on: it would run what a name says."""
+def test_names_are_not_parsed_as_tex_or_mathtext(plot: Plot) -> None:
+    """Not even with ``text.usetex``, with which TeX would run commands in a name."""
     with plt.style.context({"text.usetex": True}):
         ax = plot([r"\input{/etc/passwd} $x$"])
     for label in ax.get_yticklabels():
@@ -122,10 +122,10 @@ def test_names_are_never_read_as_formulas(plot: Plot) -> None:
 
 
 @each_plot
-def test_long_names_leave_most_of_the_picture_to_the_data(plot: Plot) -> None:
+def test_long_names_are_shortened_to_leave_room_for_the_data(plot: Plot) -> None:
     names = ["W" * 300, "weekly-report-" * 20 + "eu", "夜间报表" * 30, "🚀" * 3 + "x" * 200]
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # a machine without a font for them is no matter here
+        warnings.simplefilter("ignore", UserWarning)  # the machine may have no font for them
         ax = plot(names)
     shown = draw(ax)
     assert all("…" in text for text in shown)
@@ -134,17 +134,17 @@ def test_long_names_leave_most_of_the_picture_to_the_data(plot: Plot) -> None:
 
 
 @each_plot
-def test_names_that_look_alike_are_told_apart_by_the_end_of_the_id(plot: Plot) -> None:
+def test_equal_names_get_the_end_of_their_id(plot: Plot) -> None:
     assert draw(plot(["nightly", "hourly", "nightly"])) == ["nightly ·0000", "hourly", "nightly ·0002"]
 
 
 @each_plot
-def test_the_callers_labels_win(plot: Plot) -> None:
+def test_given_labels_replace_names(plot: Plot) -> None:
     labels = {IDS[0]: "mine\n(the first)", "dep_of_somebody_else": "x"}
     assert draw(plot(["nightly", "hourly"], labels=labels)) == ["mine (the first)", "hourly"]
 
 
-def test_labels_name_groups_too() -> None:
+def test_labels_may_name_groups() -> None:
     frame = rates(["a", "b"]).drop(columns="name")
     frame.index = pd.Index(["agent_1", "agent_2"], name="agent_id")
     assert draw(plots.plot_failure_rates(frame, labels={"agent_2": "Triage"})) == ["agent_1", "Triage"]
@@ -152,8 +152,8 @@ def test_labels_name_groups_too() -> None:
 
 @each_plot
 @pytest.mark.usefixtures("only_dejavu")
-def test_what_no_font_has_gives_one_warning_and_boxes(plot: Plot) -> None:
-    """Matplotlib itself would warn once a character, at every drawing of the picture, and of an inner line."""
+def test_characters_that_no_font_has_become_boxes_with_one_warning(plot: Plot) -> None:
+    """Matplotlib itself would warn of each character, at each drawing, from a line inside the package."""
     with pytest.warns(UserWarning, match="no installed font has 6 of the characters") as caught:
         ax = plot(["夜间报表", "nightly", "報告 x"])
     assert draw(ax) == ["□□□□", "nightly", "□□ x"]
@@ -167,7 +167,7 @@ def test_what_no_font_has_gives_one_warning_and_boxes(plot: Plot) -> None:
 
 @each_plot
 @pytest.mark.usefixtures("only_dejavu")
-def test_names_of_boxes_alone_are_told_apart(plot: Plot) -> None:
+def test_names_that_consist_of_boxes_get_the_end_of_their_id(plot: Plot) -> None:
     with pytest.warns(UserWarning, match="no installed font"):
         ax = plot(["夜间", "報告"])
     assert draw(ax) == ["□□ ·0000", "□□ ·0001"]
@@ -176,14 +176,14 @@ def test_names_of_boxes_alone_are_told_apart(plot: Plot) -> None:
 @each_plot
 @pytest.mark.usefixtures("only_dejavu")
 def test_a_font_that_has_the_characters_is_found(plot: Plot) -> None:
-    """Here a script capital, which of all that matplotlib brings only its STIX fonts have."""
+    """Of the fonts that Matplotlib brings, only STIX has this script capital."""
     ax = plot(["plan \N{MATHEMATICAL SCRIPT CAPITAL A}"])
     assert draw(ax) == ["plan \N{MATHEMATICAL SCRIPT CAPITAL A}"]
     families = ax.get_yticklabels()[0].get_fontfamily()
     assert families == ["sans-serif", "STIXGeneral"], "the caller's own stays the first"
 
 
-def test_fonts_are_set_on_the_texts_and_not_for_all() -> None:
+def test_fonts_are_set_on_the_texts_and_not_in_rc_params() -> None:
     before = list(mpl.rcParams["font.family"]), list(mpl.rcParams["font.sans-serif"])
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)
@@ -192,7 +192,7 @@ def test_fonts_are_set_on_the_texts_and_not_for_all() -> None:
 
 
 def test_a_font_installed_after_matplotlib_made_its_list_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Matplotlib keeps its list in a file for ever; without this, installing the font changed nothing."""
+    """Matplotlib caches its font list in a file, so a newly installed font would not be found."""
     bundled = mpl.get_data_path() + "/fonts/ttf/STIXSizOneSymReg.ttf"
     listed = [entry for entry in fontManager.ttflist if entry.fname != bundled]
     monkeypatch.setattr(fontManager, "ttflist", listed)
@@ -201,7 +201,7 @@ def test_a_font_installed_after_matplotlib_made_its_list_is_found(monkeypatch: p
     assert bundled in [entry.fname for entry in fontManager.ttflist]
 
 
-def test_a_font_that_cannot_be_read_is_passed_over(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unreadable_or_missing_font_has_no_glyphs(monkeypatch: pytest.MonkeyPatch) -> None:
     broken = FontEntry("/nowhere/broken.ttf", name="A Broken Font", weight=400)
     monkeypatch.setattr(fontManager, "ttflist", [*fontManager.ttflist, broken])
     assert plot_labels.glyphs.__wrapped__("A Broken Font").size == 0
@@ -210,13 +210,13 @@ def test_a_font_that_cannot_be_read_is_passed_over(monkeypatch: pytest.MonkeyPat
 
 @settings(max_examples=25, deadline=None)
 @given(names=st.lists(st.text(max_size=40), min_size=1, max_size=6))
-def test_no_name_breaks_a_picture(names: list[str]) -> None:
+def test_random_names_give_distinct_one_line_labels(names: list[str]) -> None:
     figure = Figure(layout="constrained")
     canvas = FigureCanvasAgg(figure)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)
         ax = plots.plot_failure_rates(rates(names), ax=figure.add_subplot())
-    canvas.draw()  # type: ignore[no-untyped-call]  # matplotlib would warn here of every character that it cannot draw
+    canvas.draw()  # type: ignore[no-untyped-call]  # Matplotlib would warn here of each character that it cannot draw
     shown = [label.get_text() for label in ax.get_yticklabels()]
     assert len(set(shown)) == len(names)
     assert all(text.strip() and "\n" not in text for text in shown)

@@ -1,4 +1,4 @@
-"""What changed between two frames: these changes, in these words, and nothing else."""
+"""Tests of `changes`: the differences between two deployments frames."""
 
 from __future__ import annotations
 
@@ -29,16 +29,16 @@ RECORD: dict[str, Any] = {
 }  # fmt: skip
 
 
-def change(**facts: Any) -> list[tuple[str, ...]]:  # noqa: ANN401
-    """Return the rows for one deployment that got these facts, beside one that stays."""
+def changes_of(**facts: Any) -> list[tuple[str, ...]]:  # noqa: ANN401
+    """Change these fields of one deployment and nothing of another; return the rows of `changes`."""
     other = {**RECORD, "id": "dep_2"}
     after = copy.deepcopy(RECORD)
     for path, value in facts.items():
-        *above, key = path.split("__")
-        place = after
-        for step in above:
-            place = place[step]
-        place[key] = value
+        *parents, key = path.split("__")
+        target = after
+        for step in parents:
+            target = target[step]
+        target[key] = value
     found = qd.changes(qd.flatten_deployments([RECORD, other]), qd.flatten_deployments([after, other]))
     assert set(found["deployment_id"]) <= {"dep_1"}
     return [
@@ -84,8 +84,8 @@ def change(**facts: Any) -> list[tuple[str, ...]]:  # noqa: ANN401
          []),
     ],
 )  # fmt: skip
-def test_one_change(facts: dict[str, Any], expected: list[tuple[str, ...]]) -> None:
-    assert change(**facts) == expected
+def test_rows_for_changed_fields(facts: dict[str, Any], expected: list[tuple[str, ...]]) -> None:
+    assert changes_of(**facts) == expected
 
 
 @pytest.mark.parametrize(
@@ -111,12 +111,12 @@ def test_values_are_compared_as_json(before: Any, after: Any, shown: tuple[str, 
         assert [tuple(row) for row in rows] == ([shown] if shown else [])
 
 
-def test_the_order_of_keys_is_no_change() -> None:
+def test_another_order_of_json_keys_is_no_change() -> None:
     one, other = ({**RECORD, "labels": [dict(pairs)]} for pairs in ([("a", 1), ("b", 2)], [("b", 2), ("a", 1)]))
     assert qd.changes(qd.flatten_deployments([one]), qd.flatten_deployments([other])).empty
 
 
-def test_resumed_created_and_removed() -> None:
+def test_resumed_created_and_removed_deployments() -> None:
     paused = {**RECORD, "status": "paused", "paused_reason": {"type": "manual"}}
     gone, new = {**RECORD, "id": "dep_3", "name": "old"}, {**RECORD, "id": "dep_4", "name": "new"}
     found = qd.changes(qd.flatten_deployments([paused, gone]), qd.flatten_deployments([new, RECORD]))
@@ -126,20 +126,20 @@ def test_resumed_created_and_removed() -> None:
     assert found["before"].tolist()[1] == "paused by hand"
 
 
-def test_the_newest_edition_takes_no_settings_away() -> None:
+def test_missing_cas_config_of_the_newest_edition_is_no_change() -> None:
     plain = {**RECORD, "metadata": {"team": "data"}}
     assert qd.changes(qd.flatten_deployments([RECORD]), qd.flatten_deployments([plain])).empty
 
 
-def test_the_newest_edition_writes_the_same_initial_events_in_blocks() -> None:
-    def told(content: Any) -> pd.DataFrame:  # noqa: ANN401 JSON
+def test_initial_events_as_text_equal_the_same_text_in_blocks() -> None:
+    def frame_with_content(content: Any) -> pd.DataFrame:  # noqa: ANN401 JSON
         return qd.flatten_deployments(
             [{**RECORD, "initial_events": [{"type": "user.message", "content": content}]}]
         )
 
-    old = told("count 日报")
-    assert qd.changes(old, told([{"type": "text", "text": "count 日报"}])).empty
-    assert qd.changes(told([{"text": "count 日报", "type": "text"}]), old).empty
+    old = frame_with_content("count 日报")
+    assert qd.changes(old, frame_with_content([{"type": "text", "text": "count 日报"}])).empty
+    assert qd.changes(frame_with_content([{"text": "count 日报", "type": "text"}]), old).empty
     for other in (
         "count",
         [{"type": "text", "text": "count"}],
@@ -147,42 +147,43 @@ def test_the_newest_edition_writes_the_same_initial_events_in_blocks() -> None:
         None,
         [{"type": "image", "text": "count 日报"}],
     ):
-        assert qd.changes(old, told(other))["field"].tolist() == ["initial_events"]
+        assert qd.changes(old, frame_with_content(other))["field"].tolist() == ["initial_events"]
     assert qd.changes(old, qd.flatten_deployments([RECORD]))["field"].tolist() == ["initial_events"]
-    for odd in ("7", "null", "no JSON"):
-        assert qd.changes(old, old.assign(initial_events=odd))["field"].tolist() == ["initial_events"]
+    for text in ("7", "null", "no JSON"):
+        assert qd.changes(old, old.assign(initial_events=text))["field"].tolist() == ["initial_events"]
 
 
 @pytest.mark.parametrize("edition", ["C", "D"])
-def test_a_fleet_that_changed_in_seven_ways_shows_these_seven(edition: str) -> None:
-    """Runs, counters and time move on for all; the seven changes are all that is shown."""
+def test_seven_changes_in_the_sandbox_give_seven_rows(edition: str) -> None:
+    """New runs, counters and times of the other deployments give no rows."""
     with Sandbox(deployments=60, seed=7, runs=600, edition=edition) as sandbox:
         client = qd.Client(sandbox.pat, sandbox.base_url)
         before = qd.load_deployments(client=client, include_archived=True, refresh=True)
-        fine = [
+        active = [
             one for one in sandbox.deployments
             if one["status"] == "active" and not one["archived_at"] and one["schedule"]
         ]  # fmt: skip
         later = "2026-06-15T01:31:00Z"
         error = {"type": "error", "error": {"type": "vault_not_found_error"}}
         (created,) = sandbox.create_deployments(1)
-        sandbox.archive(fine[0]["id"])
+        sandbox.archive(active[0]["id"])
         facts: list[dict[str, Any]] = [
             {"status": "paused", "paused_reason": error},
-            {"schedule": {**fine[2]["schedule"], "expression": "0 8 * * *", "timezone": "Asia/Tokyo"}},
-            {"agent": {**fine[3]["agent"], "id": "agent_other", "version": 77}},
+            {"schedule": {**active[2]["schedule"], "expression": "0 8 * * *", "timezone": "Asia/Tokyo"}},
+            {"agent": {**active[3]["agent"], "id": "agent_other", "version": 77}},
             {"environment_id": "env_other"},
-            {"metadata": {**fine[5]["metadata"], "team": "another team"}},
+            {"metadata": {**active[5]["metadata"], "team": "another team"}},
         ]
-        for record, fact in zip(fine[1:], facts, strict=False):
+        for record, fact in zip(active[1:], facts, strict=False):
             sandbox.rewrite({**record, "updated_at": later, **fact})
         sandbox.create_runs(90, status="failed")
         after = qd.load_deployments(client=client, include_archived=True, refresh=True)
     copies = before.copy(deep=True), after.copy(deep=True)
     found = qd.changes(before, after)
     expected = {
-        created["id"]: "created", fine[0]["id"]: "archived", fine[1]["id"]: "paused", fine[2]["id"]: "schedule",
-        fine[3]["id"]: "agent", fine[4]["id"]: "environment", fine[5]["id"]: "metadata",
+        created["id"]: "created", active[0]["id"]: "archived", active[1]["id"]: "paused",
+        active[2]["id"]: "schedule", active[3]["id"]: "agent", active[4]["id"]: "environment",
+        active[5]["id"]: "metadata",
     }  # fmt: skip
     assert len(found) == 7
     assert dict(zip(found["deployment_id"], found["change"], strict=True)) == expected
@@ -191,8 +192,8 @@ def test_a_fleet_that_changed_in_seven_ways_shows_these_seven(edition: str) -> N
     assert qd.changes(after, after).empty
 
 
-def test_a_frame_from_csv_equals_the_one_that_was_exported(tmp_path: Path) -> None:
-    """CSV masks environment variables, so that what they were is not known."""
+def test_a_frame_read_from_csv_equals_the_exported_frame(tmp_path: Path) -> None:
+    """CSV masks environment variables, so their former values are not known and are not compared."""
     records = [{**RECORD, "vault_ids": ["vault_1", "vault_2"]}, {**RECORD, "id": "dep_2"}]
     fresh = qd.flatten_deployments(records)
     qd.export_csv(fresh, tmp_path / "deployments.csv")
@@ -202,7 +203,7 @@ def test_a_frame_from_csv_equals_the_one_that_was_exported(tmp_path: Path) -> No
     assert qd.changes(old, qd.flatten_deployments([RECORD, records[1]]))["field"].tolist() == ["vault_ids"]
 
 
-def test_columns_of_a_users_own_may_hold_anything() -> None:
+def test_added_columns_of_any_dtype_are_compared() -> None:
     frame = qd.flatten_deployments([RECORD, {**RECORD, "id": "dep_2"}])
     before, after = frame.assign(failed=False, window="night"), frame.assign(failed=[True, False], window="night")
     found = qd.changes(before, after)
@@ -211,7 +212,7 @@ def test_columns_of_a_users_own_may_hold_anything() -> None:
     ]
 
 
-def test_nothing_is_an_empty_frame_of_the_same_shape() -> None:
+def test_empty_results_have_the_same_columns_and_dtypes() -> None:
     empty, some = qd.flatten_deployments([]), qd.flatten_deployments([RECORD])
     shapes = [qd.changes(*pair) for pair in ((empty, empty), (empty, some), (some, empty), (some, some))]
     assert [len(one) for one in shapes] == [0, 1, 1, 0]

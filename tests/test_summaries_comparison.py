@@ -1,4 +1,4 @@
-"""Periods compared, and error budgets: against published intervals, SciPy, SQL and brute force."""
+"""Tests of `compare_periods` and `error_budget`, against published intervals, SciPy, SQL and brute force."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ DAY = timedelta(days=1)
 
 
 def runs_at(rows: list[tuple[timedelta, str]], **columns: Any) -> pd.DataFrame:  # noqa: ANN401 any cells
-    """Make runs of one deployment, each so long before the end."""
+    """Build runs of one deployment from (time before `END`, status)."""
     frame = pd.DataFrame({
         "id": [f"r{number:04}" for number in range(len(rows))],
         "deployment_id": "dep_1",
@@ -64,10 +64,10 @@ def random_runs(seed: int, count: int = 600) -> pd.DataFrame:
         ((10, 10), (0, 20), 0.6791, 1.0), ((10, 10), (0, 10), 0.6075, 1.0),
     ],
 )  # fmt: skip
-def test_the_interval_is_the_published_one(
+def test_interval_of_the_change_equals_the_published_one(
     first: tuple[int, int], second: tuple[int, int], low: float, high: float
 ) -> None:
-    """Newcombe (1998), table II, method 10; and with SciPy's Wilson intervals."""
+    """Compare with Newcombe (1998), table II, method 10, and with SciPy's Wilson intervals."""
     names = {side: (f"{side}_rate", f"{side}_low", f"{side}_high") for side in "ab"}
     counts = {"ak": [first[0]], "an": [first[1]], "bk": [second[0]], "bn": [second[1]]}
     frame = nw.from_native(pd.DataFrame(counts)).lazy()
@@ -75,7 +75,7 @@ def test_the_interval_is_the_published_one(
         frame = wilson.add_rate(frame, f"{side}k", f"{side}n", confidence=0.95, names=names[side])
     row = wilson.add_change(frame, names["a"], names["b"]).collect().to_native().iloc[0]
     assert (round(row["change_low"], 4), round(row["change_high"], 4)) == (low, high)
-    one, two = (stats.binomtest(*of).proportion_ci(method="wilson") for of in (first, second))
+    one, two = (stats.binomtest(*side).proportion_ci(method="wilson") for side in (first, second))
     rate, other = first[0] / first[1], second[0] / second[1]
     assert row["change"] == pytest.approx(rate - other)
     assert row["change_low"] == pytest.approx(rate - other - math.hypot(rate - one.low, two.high - other))
@@ -85,7 +85,7 @@ def test_the_interval_is_the_published_one(
 @pytest.mark.filterwarnings("ignore:the outcome of:qoderdata.errors.DataQualityWarning")
 @pytest.mark.parametrize("by", [None, "deployment_id", ["agent_id", "deployment_id"]])
 @pytest.mark.parametrize(("recent", "baseline"), [("7D", None), ("36h", "10D")])
-def test_counts_and_medians_are_those_of_sql(by: Any, recent: str, baseline: str | None) -> None:  # noqa: ANN401
+def test_counts_and_medians_equal_those_of_sql(by: Any, recent: str, baseline: str | None) -> None:  # noqa: ANN401
     runs = random_runs(1)
     compared = qd.compare_periods(runs, by, recent=recent, baseline=baseline)
     end = runs["triggered_at"].max().floor("min") + pd.Timedelta("1min")
@@ -99,7 +99,7 @@ def test_counts_and_medians_are_those_of_sql(by: Any, recent: str, baseline: str
         for name, inside in (("recent", "triggered_at >= $2"), ("baseline", "triggered_at < $2"))
     ]
     sql = f"""SELECT {", ".join([*keys, *parts])} FROM runs WHERE triggered_at >= $1 AND triggered_at < $3
-              GROUP BY ALL"""  # noqa: S608 - our own words
+              GROUP BY ALL"""  # noqa: S608 - constants of this test
     with duckdb.connect() as connection:
         connection.register("runs", runs)
         bounds = [begin.to_pydatetime(), middle.to_pydatetime(), end.to_pydatetime()]
@@ -115,7 +115,7 @@ def test_counts_and_medians_are_those_of_sql(by: Any, recent: str, baseline: str
     assert compared["recent_rate"].isna().sum() == len(compared) - len(decided)
 
 
-def test_the_bounds_are_half_open() -> None:
+def test_period_bounds_are_half_open() -> None:
     ago = [timedelta(0), timedelta(microseconds=1), DAY, DAY + timedelta(microseconds=1), 3 * DAY]
     ago.append(3 * DAY + timedelta(microseconds=1))
     runs = runs_at([(one, "failed") for one in ago])
@@ -123,13 +123,13 @@ def test_the_bounds_are_half_open() -> None:
     assert (row["recent_decided"], row["baseline_decided"]) == (2, 2)
 
 
-def test_until_none_is_the_end_of_the_minute_of_the_newest_run() -> None:
+def test_until_defaults_to_the_end_of_the_newest_runs_minute() -> None:
     runs = runs_at([(timedelta(0), "failed"), (DAY - timedelta(minutes=1), "failed"), (DAY, "completed")])
     row = qd.compare_periods(runs, None, recent="1D").iloc[0]
     assert (row["recent_decided"], row["baseline_decided"]) == (2, 1)
 
 
-def test_an_age_is_taken_as_until() -> None:
+def test_until_may_be_an_age() -> None:
     old = runs_at([(DAY, "failed")])
     assert len(qd.compare_periods(old, until="0h", recent="1D")) == 0
     just = old.assign(triggered_at=pd.Timestamp.now("UTC").as_unit("us") - pd.Timedelta("3h"))
@@ -137,7 +137,7 @@ def test_an_age_is_taken_as_until() -> None:
     assert qd.compare_periods(just, until="4h", recent="1D").empty
 
 
-def test_verdicts_and_order() -> None:
+def test_verdicts_and_their_order() -> None:
     def group(name: str, recent: tuple[int, int], before: tuple[int, int]) -> pd.DataFrame:
         rows = [(DAY, "failed")] * recent[0] + [(DAY, "completed")] * (recent[1] - recent[0])
         rows += [(9 * DAY, "failed")] * before[0] + [(9 * DAY, "completed")] * (before[1] - before[0])
@@ -164,7 +164,7 @@ def test_verdicts_and_order() -> None:
 
 
 @pytest.mark.filterwarnings("ignore:the outcome of:qoderdata.errors.DataQualityWarning")
-def test_names_come_first() -> None:
+def test_name_columns_come_first() -> None:
     runs = random_runs(2).assign(deployment_name="report", agent_name="helper")
     assert qd.compare_periods(runs).columns[0] == "name"
     assert qd.compare_periods(runs)["name"].unique().tolist() == ["report"]
@@ -174,48 +174,48 @@ def test_names_come_first() -> None:
     assert qd.error_budget(runs, by="agent_id")["name"].tolist() == ["helper", "helper"]
 
 
-def half_assumed(assumed: int = 1) -> pd.DataFrame:
-    """Return 40 completed runs a week; so many of the recent ones are assumed."""
+def runs_with_assumed(assumed: int = 1) -> pd.DataFrame:
+    """Return 40 completed runs in each of two weeks; `assumed` of the recent ones have an assumed outcome."""
     rows = [(timedelta(days=days, minutes=n), "completed") for days in (1, 8) for n in range(40)]
     return runs_at(rows, status_from=["session"] * assumed + ["events"] * (80 - assumed))
 
 
 @pytest.mark.parametrize("engine", [pd.DataFrame, pl.from_pandas, pa.Table.from_pandas])
-def test_periods_whose_outcomes_are_known_unequally_are_told_of(engine: Any) -> None:  # noqa: ANN401
-    """More failures are seen in one of the periods than in the other, which makes it look worse."""
-    told = r"^5 of 40 completed runs of the recent period are assumed .* 0 of 40 of the baseline: .*'events'\)"
-    with pytest.warns(DataQualityWarning, match=told) as caught:
-        qd.compare_periods(engine(half_assumed(5)), until=END)
+def test_unequal_shares_of_assumed_outcomes_in_the_periods_warn(engine: Any) -> None:  # noqa: ANN401
+    """The period with fewer assumed outcomes shows more of its failures, so it looks worse."""
+    text = r"^5 of 40 completed runs of the recent period are assumed .* 0 of 40 of the baseline: .*'events'\)"
+    with pytest.warns(DataQualityWarning, match=text) as caught:
+        qd.compare_periods(engine(runs_with_assumed(5)), until=END)
     assert [warning.filename for warning in caught] == [__file__]
 
 
-def test_periods_whose_outcomes_are_known_alike_are_not_told_of() -> None:
-    qd.compare_periods(half_assumed(4), until=END)  # 10 points may be chance
-    qd.compare_periods(half_assumed(80), until=END)
-    qd.compare_periods(half_assumed(5).query("status_from == 'session'"), until=END)  # nothing to compare with
-    qd.compare_periods(pl.from_pandas(half_assumed(5)).lazy(), until=END)  # not read here
-    qd.compare_periods(half_assumed(1).iloc[[0, 40]], until=END)  # one run each
-    many = pd.concat([half_assumed(2)] * 100)
-    qd.compare_periods(many.assign(id=[str(n) for n in range(len(many))]), until=END)  # 5 points, not more
+def test_similar_shares_of_assumed_outcomes_do_not_warn() -> None:
+    qd.compare_periods(runs_with_assumed(4), until=END)  # 10 points of 40 runs may be chance
+    qd.compare_periods(runs_with_assumed(80), until=END)
+    qd.compare_periods(runs_with_assumed(5).query("status_from == 'session'"), until=END)  # no baseline runs
+    qd.compare_periods(pl.from_pandas(runs_with_assumed(5)).lazy(), until=END)  # lazy frames are not read to warn
+    qd.compare_periods(runs_with_assumed(1).iloc[[0, 40]], until=END)  # one run in each period
+    many = pd.concat([runs_with_assumed(2)] * 100)
+    qd.compare_periods(many.assign(id=[str(n) for n in range(len(many))]), until=END)  # 5 points are allowed
 
 
 @pytest.mark.parametrize("engine", [pd.DataFrame, pl.from_pandas, pa.Table.from_pandas])
 @pytest.mark.parametrize("missed", [None, 9])
-def test_a_budget_with_runs_of_unknown_outcome_is_told_of(engine: Any, missed: int | None) -> None:  # noqa: ANN401
+def test_error_budget_warns_of_unknown_outcomes(engine: Any, missed: int | None) -> None:  # noqa: ANN401
     runs = runs_at([(DAY, "completed")] * 9 + [(DAY, "failed")] * 9 + [(9 * DAY, "failed")] * 9)
     runs = runs.assign(status_from="session")
     runs.loc[8:9, "status"] = None
     absent = None if missed is None else missed_at([DAY] * missed)
-    told = r"^the outcome of 2 of 18 counted runs is not known, and 8 are assumed .*, so more of the budget may be"
-    with pytest.warns(UnknownOutcomesWarning, match=told) as caught:
+    text = r"^the outcome of 2 of 18 counted runs is not known, and 8 are assumed .*, so more of the budget may be"
+    with pytest.warns(UnknownOutcomesWarning, match=text) as caught:
         qd.error_budget(engine(runs), absent, window="7D", by="deployment_id", until=END)
     assert [warning.filename for warning in caught] == [__file__]
     qd.error_budget(engine(runs.assign(status="failed")), absent, window="7D", until=END)
-    qd.error_budget(engine(runs), window="7D", until=END - 2 * DAY)  # the others are not in the window
+    qd.error_budget(engine(runs), window="7D", until=END - 2 * DAY)  # the unknown ones are not in the window
 
 
-def test_compared_runs_of_unknown_outcome_are_told_of_once() -> None:
-    runs = half_assumed(0)
+def test_compare_periods_warns_once_of_unknown_outcomes() -> None:
+    runs = runs_with_assumed(0)
     runs.loc[:9, "status"] = None
     runs.attrs["outcomes"] = "events"
     with pytest.warns(DataQualityWarning) as caught:
@@ -229,7 +229,7 @@ def test_compared_runs_of_unknown_outcome_are_told_of_once() -> None:
 
 @pytest.mark.parametrize("wrong", [7, "7", 7.0, "0D", "soon", timedelta(0)])
 @pytest.mark.parametrize("name", ["recent", "baseline"])
-def test_a_span_needs_a_unit_and_a_length(name: str, wrong: Any) -> None:  # noqa: ANN401 anything
+def test_a_span_without_unit_or_length_is_refused(name: str, wrong: Any) -> None:  # noqa: ANN401 anything
     with pytest.raises(ValueError, match=f"^{name}="):
         qd.compare_periods(runs_at([]), **{name: wrong})
     with pytest.raises(ValueError, match=r"^window="):
@@ -237,19 +237,19 @@ def test_a_span_needs_a_unit_and_a_length(name: str, wrong: Any) -> None:  # noq
 
 
 @pytest.mark.parametrize("until", ["2026-06-15T00:00", 7, "7", datetime(2026, 6, 15)])  # noqa: DTZ001 no zone
-def test_until_needs_a_zone_or_a_unit(until: Any) -> None:  # noqa: ANN401 anything
+def test_until_without_zone_or_unit_is_refused(until: Any) -> None:  # noqa: ANN401 anything
     for summarise in (qd.compare_periods, qd.error_budget):
         with pytest.raises(ValueError, match=r"^until="):
             summarise(runs_at([]), until=until)
 
 
 @pytest.mark.parametrize("target", [0, 1, 99, True, "0.99", float("nan")])
-def test_a_target_is_a_share(target: Any) -> None:  # noqa: ANN401 anything
+def test_a_target_that_is_not_between_0_and_1_is_refused(target: Any) -> None:  # noqa: ANN401 anything
     with pytest.raises(ValueError, match="between 0 and 1"):
         qd.error_budget(runs_at([]), target=target)
 
 
-def test_by_cannot_be_a_column_of_the_result() -> None:
+def test_by_a_column_of_the_result_is_refused() -> None:
     runs = runs_at([(DAY, "failed")], verdict="x", budget="x")
     with pytest.raises(ValueError, match="'verdict' is a column of the result"):
         qd.compare_periods(runs, "verdict")
@@ -257,7 +257,7 @@ def test_by_cannot_be_a_column_of_the_result() -> None:
         qd.error_budget(runs, by="budget")
 
 
-def test_empty_in_gives_empty_out() -> None:
+def test_empty_frames_give_the_same_columns_and_dtypes() -> None:
     some, none = runs_at([(DAY, "failed")]), runs_at([])
     missed = missed_at([])
     summaries: list[Any] = [
@@ -284,8 +284,8 @@ def missed_at(ago: list[timedelta], *, certain: Any = True, deployment_id: Any =
 @pytest.mark.filterwarnings("ignore::qoderdata.errors.UnknownOutcomesWarning")
 @pytest.mark.parametrize("target", [0.5, 0.9, 0.999])
 @pytest.mark.parametrize("engine", ["pandas", "polars", "duckdb"])
-def test_a_budget_is_that_of_brute_force(target: float, engine: str) -> None:
-    """Of 100 deployments, some of which have no run, and of what names none."""
+def test_error_budget_equals_brute_force(target: float, engine: str) -> None:
+    """Use 100 deployments, some without runs, and runs and missed triggers without a deployment."""
     draw = Random(f"{target} {engine}")  # noqa: S311 nothing secret
 
     def hours_ago() -> timedelta:
@@ -327,33 +327,33 @@ def test_a_budget_is_that_of_brute_force(target: float, engine: str) -> None:
         assert row["burn_rate"] == (pytest.approx(bad_of_day / of_day / (1 - target)) if of_day else None)
 
 
-def test_a_budget_of_an_account_that_stopped_ends_with_what_was_missed() -> None:
+def test_error_budget_ends_with_the_newest_missed_trigger() -> None:
     """Without `until`, the newest missed trigger counts as well as the newest run."""
     runs = runs_at([(10 * DAY, "completed")] * 9)
     budget = qd.error_budget(runs, missed_at([timedelta(hours=hours) for hours in (1, 2)]), window="3D").iloc[0]
     assert (budget["decided"], budget["missed"], budget["success_rate"]) == (0, 2, 0.0)
 
 
-def test_without_missed_triggers_they_are_unknown() -> None:
+def test_missed_is_unknown_where_no_missed_triggers_are_given() -> None:
     budget = qd.error_budget(runs_at([(DAY, "completed")]))
     assert budget["missed"].isna().all()
     assert budget["success_rate"].tolist() == [1.0]
     assert qd.error_budget(runs_at([(DAY, "completed")]), missed_at([]))["missed"].tolist() == [0]
 
 
-def test_a_window_without_data_is_unknown_not_good() -> None:
+def test_error_budget_of_a_window_without_runs_is_missing() -> None:
     budget = qd.error_budget(runs_at([(90 * DAY, "failed")]), until=END).iloc[0]
     assert budget["decided"] == 0
     assert budget[["success_rate", "budget", "used", "burn_rate"]].isna().all()
 
 
-def test_a_name_of_a_deployment_that_only_missed_is_its_own() -> None:
+def test_a_deployment_with_only_missed_triggers_has_its_own_name() -> None:
     runs = runs_at([(DAY, "completed")], deployment_name="other")
     budget = qd.error_budget(runs, missed_at([DAY], deployment_id="dep_2"), by="deployment_id", until=END)
     assert budget["name"].to_dict() == {"dep_1": "other", "dep_2": "report"}
 
 
-def test_missed_of_another_engine_or_kind_is_refused() -> None:
+def test_missed_triggers_that_are_no_valid_pandas_frame_are_refused() -> None:
     runs, missed = runs_at([(DAY, "completed")]), missed_at([DAY])
     with pytest.raises(FrameTypeError, match="missed must be a pandas frame, not DataFrame"):
         qd.error_budget(runs, pl.DataFrame(pa.Table.from_pandas(missed)))
@@ -366,7 +366,7 @@ def test_missed_of_another_engine_or_kind_is_refused() -> None:
 
 
 @pytest.mark.filterwarnings("ignore::qoderdata.errors.UnknownOutcomesWarning")
-def test_dask_has_budgets_but_no_comparison() -> None:
+def test_dask_supports_error_budget_but_not_compare_periods() -> None:
     runs = dd.from_pandas(random_runs(3), npartitions=2)  # type: ignore[no-untyped-call] # Dask has no types
     missed = missed_at([DAY, 2 * DAY])
     got = qd.error_budget(runs, missed, by="deployment_id").compute()

@@ -1,4 +1,4 @@
-"""Costs of sessions: each once, unknown apart; the same on every engine, as SQL has them."""
+"""Tests of `session_costs`, against brute force, SQL, and pandas for the other dataframe engines."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def brute_force(rows: list[dict[str, Any]]) -> dict[Any, dict[str, Any]]:
 
 
 def random_rows(seed: str, *, sessions: int, deployments: int) -> list[dict[str, Any]]:
-    """Draw readings of sessions, a quarter of them later readings of a session that an earlier row has."""
+    """Draw rows of sessions; some sessions have several rows, each later than the one before."""
     draw = Random(seed)  # noqa: S311 nothing secret
 
     def amount() -> float | None:
@@ -91,8 +91,8 @@ def random_rows(seed: str, *, sessions: int, deployments: int) -> list[dict[str,
 
 @pytest.mark.parametrize(("sessions", "deployments"), [(0, 1), (3, 1), (150, 40)])
 @pytest.mark.parametrize("engine", ["pandas", *ENGINES])
-def test_costs_are_those_of_brute_force(engine: str, sessions: int, deployments: int) -> None:
-    """The last row of a session counts; frames without an order are told by ``updated_at`` which one that is."""
+def test_costs_equal_brute_force(engine: str, sessions: int, deployments: int) -> None:
+    """The last row of a session counts; where an engine keeps no row order, it is the latest ``updated_at``."""
     rows = random_rows(f"{engine} {sessions}", sessions=sessions, deployments=deployments)
     got = rows_of(computed(quietly(qd.session_costs, opened(sessions_of(rows), engine))))
     expected = brute_force(rows)
@@ -116,8 +116,8 @@ SUMMARIES: dict[str, Callable[[Any], Any]] = {
 
 @pytest.mark.parametrize("name", SUMMARIES)
 @pytest.mark.parametrize("engine", ENGINES)
-def test_every_engine_gives_the_rows_of_pandas(name: str, engine: str) -> None:
-    """Clocks in Havana go back at 01:00 on 2 November 2025."""
+def test_other_engines_give_the_rows_of_pandas(name: str, engine: str) -> None:
+    """In Havana, clocks go back at 01:00 on 2 November 2025, within the sessions."""
     sessions = sessions_of(random_rows(f"{engine} {name}", sessions=60, deployments=3))
     got = rows_of(computed(quietly(SUMMARIES[name], opened(sessions, engine))))
     expected = rows_of(SUMMARIES[name](sessions))
@@ -134,7 +134,7 @@ def account() -> pd.DataFrame:
         return qd.flatten_sessions(sandbox.sessions)
 
 
-def test_sums_are_those_of_sql_over_parquet(account: pd.DataFrame) -> None:
+def test_sums_equal_those_of_sql_over_parquet(account: pd.DataFrame) -> None:
     file = io.BytesIO()
     account[["id", "deployment_id", *CREDITS]].to_parquet(file)
     table = pa.Table.from_pandas(pd.read_parquet(file), preserve_index=False)
@@ -162,16 +162,16 @@ def test_sums_are_those_of_sql_over_parquet(account: pd.DataFrame) -> None:
     assert by_day["share"].sum() == pytest.approx(1)
 
 
-def test_a_later_reading_replaces_an_earlier_one(account: pd.DataFrame) -> None:
+def test_the_last_row_of_a_session_replaces_earlier_ones(account: pd.DataFrame) -> None:
     earlier = account.assign(usage_total_credits=account["usage_total_credits"] / 2)
     both = pd.concat([earlier, account], ignore_index=True)
     pd.testing.assert_frame_equal(qd.session_costs(both), qd.session_costs(account))
-    turned = pd.concat([account, earlier], ignore_index=True)
-    half = qd.session_costs(turned)["credits"].sum()
+    reversed_order = pd.concat([account, earlier], ignore_index=True)
+    half = qd.session_costs(reversed_order)["credits"].sum()
     assert half == pytest.approx(account["usage_total_credits"].sum() / 2)
 
 
-def test_missing_is_not_zero() -> None:
+def test_missing_credits_are_not_0() -> None:
     rows: list[dict[str, Any]] = [
         {"id": "s1", "deployment_id": "free", "usage_total_credits": 0.0},
         {"id": "s2", "deployment_id": "unknown"}, {"id": "s3", "deployment_id": "unknown"},
@@ -183,7 +183,7 @@ def test_missing_is_not_zero() -> None:
     assert costs["share"].isna().all(), "shares of nothing"
 
 
-def test_windows_without_sessions_cost_nothing_and_those_of_unknown_ones_are_unknown() -> None:
+def test_windows_without_sessions_cost_0_with_unknown_ones_missing() -> None:
     rows: list[dict[str, Any]] = [
         {"id": "s1", "deployment_id": "dep_1", "created_at": START, "usage_total_credits": 2.0},
         {"id": "s2", "deployment_id": "dep_1", "created_at": START + timedelta(days=2)},
@@ -196,17 +196,17 @@ def test_windows_without_sessions_cost_nothing_and_those_of_unknown_ones_are_unk
     assert costs["name"].tolist() == ["report"] * 3
 
 
-def test_whole_credits_are_numbers_in_every_window() -> None:
+def test_integer_credits_give_the_same_windows_as_floats() -> None:
     rows = [
         {"id": f"s{day}", "deployment_id": "dep_1", "created_at": START + timedelta(days=day),
          "usage_total_credits": day, "usage_model_credits": day, "usage_sandbox_runtime_credits": 0}
         for day in (0, 2)
     ]  # fmt: skip
-    whole = qd.session_costs(pd.DataFrame(rows), freq="1D")
-    pd.testing.assert_frame_equal(whole, qd.session_costs(sessions_of(rows), freq="1D"))
+    from_integers = qd.session_costs(pd.DataFrame(rows), freq="1D")
+    pd.testing.assert_frame_equal(from_integers, qd.session_costs(sessions_of(rows), freq="1D"))
 
 
-def test_names_come_first(account: pd.DataFrame) -> None:
+def test_name_column_comes_first(account: pd.DataFrame) -> None:
     by_agent = qd.session_costs(account, "agent_id")
     assert by_agent.columns[0] == "name"
     names = account.groupby("agent_id")["agent_name"].max()
@@ -214,8 +214,8 @@ def test_names_come_first(account: pd.DataFrame) -> None:
 
 
 @pytest.mark.parametrize("freq", [None, "1D"])
-def test_a_renamed_agent_has_its_newest_name(freq: str | None) -> None:
-    names = ["Zoe", "Amy", "Mia", None]  # the last session names none
+def test_a_renamed_agent_gets_its_newest_name(freq: str | None) -> None:
+    names = ["Zoe", "Amy", "Mia", None]  # the newest session has no name
     sessions = sessions_of([{"id": f"s{n}", "created_at": START + n * timedelta(days=1)} for n in (1, 3, 2, 4)])
     sessions = sessions.assign(agent_id="agent_1", agent_name=pd.Series(names, dtype=TEXT))
     costs = qd.session_costs(sessions, "agent_id", freq=freq)
@@ -229,26 +229,26 @@ def test_a_renamed_agent_has_its_newest_name(freq: str | None) -> None:
 @pytest.mark.parametrize(
     "column", [{"agent_id": 1}, {"agent_name": 1}, {"created_at": "2026-06-14T00:00:00Z"}], ids=str
 )
-def test_names_and_times_of_other_types_are_taken_as_they_are(column: dict[str, Any]) -> None:
+def test_names_and_times_of_other_dtypes_are_accepted(column: dict[str, Any]) -> None:
     sessions = sessions_of([{"id": "s1"}, {"id": "s2"}]).assign(agent_id="agent_1", agent_name="Zoe")
     assert qd.session_costs(sessions.assign(**column), "agent_id")["sessions"].tolist() == [2]
 
 
-def test_empty_in_gives_empty_out(account: pd.DataFrame) -> None:
+def test_empty_frames_give_the_same_columns_and_dtypes(account: pd.DataFrame) -> None:
     for summarise in (qd.session_costs, *SUMMARIES.values()):
         full, empty = summarise(account), summarise(account.iloc[:0])
         assert empty.empty
         pd.testing.assert_frame_equal(full.iloc[:0], empty, check_index_type=False)
 
 
-def test_dask_says_that_percentiles_are_missing() -> None:
+def test_dask_warns_that_percentiles_are_missing() -> None:
     sessions = sessions_of(random_rows("dask", sessions=20, deployments=3))
     with pytest.warns(DataQualityWarning, match=r"credits_p50 and credits_p95 .*scan_sessions"):
         costs = qd.session_costs(opened(sessions, "dask"))
     pd.testing.assert_frame_equal(costs.compute(), computed(costs))
 
 
-def test_wrong_arguments() -> None:
+def test_invalid_arguments_are_refused() -> None:
     with pytest.raises(ValueError, match="'credits' is a column of the result"):
         qd.session_costs(sessions_of([]), "credits")
     with pytest.raises(ValueError, match="freq="):

@@ -1,4 +1,4 @@
-"""Counters counted in runs: what SQL counts, and never in place of the service's own."""
+"""Tests of `fill_counters`, `consistency`, and the warnings about counters and unknown outcomes."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ Row = dict[str, Any]
 
 
 def deployments(*ids: str, **stats: Any) -> pd.DataFrame:  # noqa: ANN401 counters
-    """Build deployments without counters; `stats` are those of the first."""
+    """Build deployments without counters; the first one gets the counters `stats`."""
     records: list[Row] = [{"id": id_, "name": f"name of {id_}"} for id_ in ids]
     if stats:
         records[0]["metadata"] = {"cas_config": {"stats": stats}}
@@ -46,7 +46,7 @@ def deployments(*ids: str, **stats: Any) -> pd.DataFrame:  # noqa: ANN401 counte
 
 
 def runs(*rows: tuple[str, str | None, int | None]) -> pd.DataFrame:
-    """Build runs out of (deployment, status, minute)."""
+    """Build runs from (deployment, status, minute)."""
     return flatten_runs(
         [
             {
@@ -60,7 +60,7 @@ def runs(*rows: tuple[str, str | None, int | None]) -> pd.DataFrame:
     )
 
 
-def plain(frame: pd.DataFrame) -> list[list[Any]]:
+def counter_rows(frame: pd.DataFrame) -> list[list[Any]]:
     rows = frame[["id", *COUNTERS, LAST]].to_numpy(dtype=object).tolist()
     return [[None if pd.isna(value) else value for value in row] for row in rows]
 
@@ -69,14 +69,14 @@ def minute(value: int) -> pd.Timestamp:
     return pd.Timestamp("2026-06-15", tz="UTC") + pd.Timedelta(minutes=value)
 
 
-def test_runs_are_counted() -> None:
+def test_counters_are_counted_from_runs() -> None:
     df = deployments("dep_1", "dep_2")
     listed = runs(
         ("dep_1", "completed", 1), ("dep_1", "failed", 2), ("dep_1", "skipped", 3), ("dep_1", "failed", 4),
         ("dep_1", "waiting", 5), ("dep_9", "failed", 0),
     )  # fmt: skip
     counted = fill_counters(df, listed)
-    assert plain(counted) == [["dep_1", 5, 2, 2, minute(5)], ["dep_2", 0, 0, 0, None]]
+    assert counter_rows(counted) == [["dep_1", 5, 2, 2, minute(5)], ["dep_2", 0, 0, 0, None]]
     assert counted.attrs["counted_since"] == "2026-06-15T00:00:00+00:00"
     assert failure_rates(counted).loc["dep_1", "failure_rate"] == pytest.approx(2 / 5)
 
@@ -84,22 +84,22 @@ def test_runs_are_counted() -> None:
 @pytest.mark.parametrize(
     "own", [{"total_runs": 9}, {"total_failures": 0}, {"consecutive_failures": 1}, {"total_runs": 0}]
 )
-def test_the_services_own_counters_stay(own: dict[str, int]) -> None:
-    """Of a deployment that has any, nothing is filled: counters of two sources do not fit together."""
+def test_counters_of_the_service_are_kept(own: dict[str, int]) -> None:
+    """A deployment with any counter gets none from runs, as counters of two sources do not fit together."""
     df = deployments("dep_1", "dep_2", **own)
     counted = fill_counters(df, runs(("dep_1", "failed", 1), ("dep_2", "failed", 2)))
-    assert plain(counted)[0] == plain(df)[0]
-    assert plain(counted)[1] == ["dep_2", 1, 1, 1, minute(2)]
+    assert counter_rows(counted)[0] == counter_rows(df)[0]
+    assert counter_rows(counted)[1] == ["dep_2", 1, 1, 1, minute(2)]
 
 
-def test_nothing_to_fill() -> None:
+def test_a_frame_with_all_counters_is_returned_unchanged() -> None:
     df = deployments("dep_1", total_runs=1)
     counted = fill_counters(df, runs(("dep_1", "failed", 1)))
     pd.testing.assert_frame_equal(counted, df)
     assert "counted_since" not in counted.attrs
 
 
-def test_runs_of_unknown_outcome_are_no_successes() -> None:
+def test_unknown_outcomes_do_not_count_as_successes() -> None:
     df = deployments("dep_1", "dep_2", "dep_3")
     listed = runs(
         ("dep_1", None, 1), ("dep_1", None, 2), ("dep_2", None, 3), ("dep_2", "failed", 4),
@@ -109,7 +109,7 @@ def test_runs_of_unknown_outcome_are_no_successes() -> None:
         DataQualityWarning, match=r"the outcome of 3 of 5 counted runs is not known, and 1 are assumed"
     ):
         counted = fill_counters(df, listed)
-    assert plain(counted) == [
+    assert counter_rows(counted) == [
         ["dep_1", 2, None, None, minute(2)], ["dep_2", 3, 1, 0, minute(5)], ["dep_3", 0, 0, 0, None],
     ]  # fmt: skip
     rates = failure_rates(counted)
@@ -118,10 +118,9 @@ def test_runs_of_unknown_outcome_are_no_successes() -> None:
     assert failure_rates(counted, None)["failure_rate"].tolist() == pytest.approx([1 / 3])
 
 
-def test_few_runs_of_unknown_outcome_are_not_told_of() -> None:
-    """As in an account some of whose sessions are deleted; up to 5 %."""
+def test_up_to_5_percent_of_unknown_outcomes_do_not_warn() -> None:
     listed = runs(*[("dep_1", "completed", 1)] * 19, ("dep_1", None, 2))
-    assert plain(fill_counters(deployments("dep_1"), listed))[0][1:4] == [20, 0, 0]
+    assert counter_rows(fill_counters(deployments("dep_1"), listed))[0][1:4] == [20, 0, 0]
     few = listed.iloc[1:].copy()
     for outcomes, advice in (("sessions", "outcomes='events'"), ("events", "The service gave no session")):
         few.attrs["outcomes"] = outcomes
@@ -129,24 +128,24 @@ def test_few_runs_of_unknown_outcome_are_not_told_of() -> None:
             fill_counters(deployments("dep_1"), few)
 
 
-def test_a_service_that_tells_no_outcome_has_no_rate_of_zero() -> None:
-    """In the newest edition, records alone tell of runs that could not start, and of no other."""
+def test_failures_are_missing_where_no_outcome_is_known() -> None:
+    """In the newest edition, run records alone have an outcome only for runs that could not start."""
     with Sandbox(deployments=30, seed=7, runs=60, edition="D") as sandbox:
         client = Client(sandbox.pat, sandbox.base_url)
         df = load_deployments(client=client, include_archived=True)
-        blind, told = (load_runs(client=client, outcomes=outcomes) for outcomes in ("runs", "events"))
+        unresolved, resolved = (load_runs(client=client, outcomes=outcomes) for outcomes in ("runs", "events"))
     with pytest.warns(DataQualityWarning, match="the outcome of"):
-        counted = fill_counters(df, blind)
-    known = blind.groupby("deployment_id")["status"].count()
+        counted = fill_counters(df, unresolved)
+    known = unresolved.groupby("deployment_id")["status"].count()
     missing = counted.set_index("id")["stats_total_failures"].isna()
     assert set(missing.index[missing]) == set(known.index[known == 0]) & set(df["id"]) != set()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DataQualityWarning)
-        assert fill_counters(df, told)["stats_total_failures"].sum() > counted["stats_total_failures"].sum()
+        assert fill_counters(df, resolved)["stats_total_failures"].sum() > counted["stats_total_failures"].sum()
 
 
-def test_unknown_and_unlike_outcomes_are_told_of_once(tmp_path: Path) -> None:
-    """`check` has a finding for them, a report a line, so the summaries that both use do not warn too."""
+def test_compare_periods_warns_of_outcomes_except_in_check_and_report(tmp_path: Path) -> None:
+    """`check` has a finding and a report has a line, so the summaries that they call do not warn as well."""
     listed = runs(*[("dep_1", "completed", 0)] * 50)
     now = minute(0) + pd.Timedelta("14D")
     listed["triggered_at"] = pd.date_range(end=now - pd.Timedelta("1h"), periods=50, freq="6h", unit="us")
@@ -163,14 +162,14 @@ def test_unknown_and_unlike_outcomes_are_told_of_once(tmp_path: Path) -> None:
         assert len(caught) == 2
 
 
-def test_streaks_are_those_of_failure_streaks_where_retries_share_a_time() -> None:
+def test_consecutive_failures_of_retries_at_one_time_equal_streaks() -> None:
     listed = runs(("dep_1", "completed", 1), ("dep_1", "failed", 1))
     listed = listed.assign(created_at=[minute(9), minute(2)]).astype({"created_at": "datetime64[us, UTC]"})
     assert failure_streaks(listed)["current_streak"].tolist() == [0]
     assert fill_counters(deployments("dep_1"), listed)["stats_consecutive_failures"].tolist() == [0]
 
 
-def test_the_arguments_stay() -> None:
+def test_fill_counters_keeps_its_arguments_index_and_dtypes() -> None:
     df, listed = deployments("dep_1", "dep_2"), runs(("dep_1", "failed", 1))
     df = df.set_axis(pd.Index([5, 5], name="row"))
     before, runs_before = df.copy(), listed.copy()
@@ -181,11 +180,11 @@ def test_the_arguments_stay() -> None:
     assert json.loads(json.dumps(counted.attrs)) == counted.attrs
     pd.testing.assert_index_equal(counted.index, before.index)
     assert counted.dtypes.to_dict() == before.dtypes.to_dict()
-    assert [row[1] for row in plain(counted)] == [1, 0]
+    assert [row[1] for row in counter_rows(counted)] == [1, 0]
 
 
 @pytest.mark.parametrize("dtype", ["datetime64[s, Asia/Tokyo]", "datetime64[ns, UTC]"])
-def test_times_of_other_units_and_zones_are_filled_too(dtype: str) -> None:
+def test_times_of_other_units_and_zones_are_filled(dtype: str) -> None:
     df, listed = deployments("dep_1", "dep_2"), runs(("dep_1", "failed", 1))
     listed["triggered_at"] += pd.Timedelta("1us")
     expected = fill_counters(df, listed)
@@ -194,15 +193,15 @@ def test_times_of_other_units_and_zones_are_filled_too(dtype: str) -> None:
     pd.testing.assert_frame_equal(fill_counters(df, other).iloc[:, :-1], expected.iloc[:, :-1])
 
 
-def test_empty_frames() -> None:
+def test_fill_counters_of_empty_frames() -> None:
     df = deployments()
     pd.testing.assert_frame_equal(fill_counters(df, runs(("dep_1", "failed", 1))), df)
     counted = fill_counters(deployments("dep_1"), runs())
-    assert plain(counted) == [["dep_1", 0, 0, 0, None]]
+    assert counter_rows(counted) == [["dep_1", 0, 0, 0, None]]
     assert counted.attrs["counted_since"] is None
 
 
-def test_what_is_refused() -> None:
+def test_fill_counters_refuses_invalid_frames() -> None:
     df, listed = deployments("dep_1"), runs()
     with pytest.raises(MissingColumnError, match=LAST):
         fill_counters(df.drop(columns=LAST), listed)
@@ -212,7 +211,7 @@ def test_what_is_refused() -> None:
         fill_counters(df, [])  # type: ignore[arg-type] # what is tested
 
 
-def test_nothing_to_compare_is_not_the_same_as_no_difference() -> None:
+def test_consistency_warns_where_no_deployment_has_counters() -> None:
     listed = runs(("dep_1", "failed", 1))
     with pytest.warns(DataQualityWarning, match="no deployment has counters, so there is nothing to compare"):
         assert consistency(deployments("dep_1"), listed).empty
@@ -220,7 +219,7 @@ def test_nothing_to_compare_is_not_the_same_as_no_difference() -> None:
     assert len(consistency(deployments("dep_1", "dep_2", total_runs=2), listed)) == 1
 
 
-def test_rates_without_any_counter_warn() -> None:
+def test_failure_rates_warns_where_no_deployment_has_counters() -> None:
     df = deployments("dep_1", "dep_2")
     with pytest.warns(DataQualityWarning, match=r"fill_counters\(df, load_runs\(\)\)"):
         assert failure_rates(df)["failure_rate"].isna().all()
@@ -252,7 +251,7 @@ ORDER BY id
 
 @pytest.mark.filterwarnings("ignore:the outcome of:qoderdata.errors.DataQualityWarning")
 @pytest.mark.parametrize("count", [0, 5, 300])
-def test_counts_equal_those_of_sql(count: int) -> None:
+def test_counted_counters_equal_those_of_sql(count: int) -> None:
     draw = Random(count)  # noqa: S311 nothing secret
     ids = [f"dep_{number:02}" for number in range(count // 6 + 1)]
     statuses = ["completed", "failed", "failed", "skipped", "cancelled", "waiting", "pending", None]
@@ -266,7 +265,7 @@ def test_counts_equal_those_of_sql(count: int) -> None:
         connection.register("deployed", deployed[["id"]])
         expected = [list(row) for row in connection.execute(SQL).fetchall()]
     counted = fill_counters(deployed, listed)
-    got = [[*row[:4], row[4] and row[4].value // 1000] for row in plain(counted)]
+    got = [[*row[:4], row[4] and row[4].value // 1000] for row in counter_rows(counted)]
     assert got == expected
     times = [at for _, _, at in rows if at is not None]
     since = minute(min(times)).isoformat() if times else None

@@ -1,4 +1,4 @@
-"""One text, many engines: on each, the same rows in the same order as on pandas, in that engine's own frame."""
+"""Tests of the summaries on each dataframe engine: the rows and their order are those of pandas."""
 
 from __future__ import annotations
 
@@ -39,20 +39,20 @@ ALL_BUT_DASK = ["polars", "pyarrow", "polars lazy", "duckdb"]
 DURATIONS = ["duration_p50_ms", "duration_p95_ms"]
 
 
-def into(table: pa.Table, of: schema.Schema, engine: str) -> Any:  # noqa: ANN401 a frame of any engine
+def to_engine(table: pa.Table, table_schema: schema.Schema, engine: str) -> Any:  # noqa: ANN401 a frame of any engine
     """Return the table as a frame of this engine."""
-    return opened(frames.to_pandas(table, of) if engine in {"pandas", "dask"} else table, engine)
+    return opened(frames.to_pandas(table, table_schema) if engine in {"pandas", "dask"} else table, engine)
 
 
 def compare(
     summarise: Summary,
     table: pa.Table,
-    of: schema.Schema,
+    table_schema: schema.Schema,
     engine: str,
     expected: list[dict[str, Any]],
 ) -> None:
-    """Hold a summary on an engine against the rows on pandas; what the docstrings except is excepted here."""
-    got = rows_of(computed(quietly(summarise, into(table, of, engine))))
+    """Assert that a summary has the rows of pandas on this engine, but for the documented differences."""
+    got = rows_of(computed(quietly(summarise, to_engine(table, table_schema, engine))))
     if engine in LAZY and expected and "window" in expected[0]:
         expected = [row for row in expected if row["runs"]]
     if engine == "dask":
@@ -61,10 +61,10 @@ def compare(
     assert [list(row) for row in got] == [list(row) for row in expected]
 
 
-def compare_all(summarise: Summary, table: pa.Table, of: schema.Schema, engines: list[str]) -> None:
-    expected = rows_of(quietly(summarise, into(table, of, "pandas")))
+def compare_all(summarise: Summary, table: pa.Table, table_schema: schema.Schema, engines: list[str]) -> None:
+    expected = rows_of(quietly(summarise, to_engine(table, table_schema, "pandas")))
     for engine in engines:
-        compare(summarise, table, of, engine, expected)
+        compare(summarise, table, table_schema, engine, expected)
 
 
 Summary = Callable[[Any], Any]
@@ -83,7 +83,7 @@ SUMMARIES: dict[str, Summary] = {
     "budget": error_budget,
     "budget by two": lambda runs: error_budget(runs, by=["agent_id", "trigger_type"], window="12h"),
 }
-#: What needs the order of runs, or percentiles within groups: not on Dask.
+#: Summaries that need the order of runs, or percentiles within groups, which Dask does not support.
 NOT_ON_DASK: dict[str, Summary] = {
     "streaks": failure_streaks,
     "streaks by two": lambda runs: failure_streaks(runs, ["agent_id", "trigger_type"]),
@@ -100,7 +100,7 @@ NOT_ON_DASK: dict[str, Summary] = {
     "messages by one": lambda runs: error_groups(runs, "deployment_id"),
     "unusual": lambda runs: unusual_runs(runs, TIMEOUTS, now=NOW, threshold=1, min_runs=2),
 }
-#: One of each that reads times, in a way of its own.
+#: Summaries that each read times in a different way.
 READ_TIMES = [
     "days in Berlin", "hours in Havana", "errors", "budget", "streaks", "occurrences by day", "regressions",
     "delays", "periods", "messages", "unusual",
@@ -114,15 +114,15 @@ OF_DEPLOYMENTS: dict[str, Summary] = {
 
 
 @pytest.fixture(scope="module")
-def of_pandas(account: tuple[pa.Table, pa.Table]) -> Callable[[str], list[dict[str, Any]]]:
-    """Return what gives the rows of a summary of the account on pandas, computed once."""
+def pandas_rows(account: tuple[pa.Table, pa.Table]) -> Callable[[str], list[dict[str, Any]]]:
+    """Return a cached function that computes the rows of a summary of the account on pandas."""
 
     @cache
     def rows(name: str) -> list[dict[str, Any]]:
         if name in OF_DEPLOYMENTS:
-            return rows_of(quietly(OF_DEPLOYMENTS[name], into(account[0], schema.DEPLOYMENTS, "pandas")))
+            return rows_of(quietly(OF_DEPLOYMENTS[name], to_engine(account[0], schema.DEPLOYMENTS, "pandas")))
         summarise = {**SUMMARIES, **NOT_ON_DASK}[name]
-        return rows_of(quietly(summarise, into(account[1], schema.RUNS, "pandas")))
+        return rows_of(quietly(summarise, to_engine(account[1], schema.RUNS, "pandas")))
 
     return rows
 
@@ -139,14 +139,14 @@ def account() -> tuple[pa.Table, pa.Table]:
 
 @pytest.mark.parametrize("engine", [*EAGER, *LAZY])
 @pytest.mark.parametrize("name", ["rates by two", "days in Berlin", "hours in Havana", "errors by one"])
-def test_summaries_of_an_accounts_runs(
-    account: tuple[pa.Table, pa.Table], of_pandas: Callable[[str], list[dict[str, Any]]], name: str, engine: str
+def test_run_summaries_have_the_rows_of_pandas(
+    account: tuple[pa.Table, pa.Table], pandas_rows: Callable[[str], list[dict[str, Any]]], name: str, engine: str
 ) -> None:
-    compare(SUMMARIES[name], account[1], schema.RUNS, engine, of_pandas(name))
+    compare(SUMMARIES[name], account[1], schema.RUNS, engine, pandas_rows(name))
 
 
-def test_shares_of_very_many_groups_in_pyarrow_are_those_of_their_own_group() -> None:
-    """PyArrow joins in chunks of 32,768 rows, in any order."""
+def test_pyarrow_gives_each_of_many_groups_its_own_error_shares() -> None:
+    """PyArrow joins in chunks of 32,768 rows and does not keep their order."""
     rows = [(f"d{i}", "timeout" if j else "api") for i in range(80_000) for j in range(i % 5 + 1)]
     table = pa.table(dict(zip(["deployment_id", "error_type"], zip(*rows, strict=True), strict=True)))
     table = table.append_column("status", [["failed"] * len(rows)]).append_column(
@@ -158,7 +158,7 @@ def test_shares_of_very_many_groups_in_pyarrow_are_those_of_their_own_group() ->
     assert (found["share"] == found["count"] / found["deployment_id"].map(failures)).all()
 
 
-def test_windows_of_very_many_groups_in_pyarrow_have_the_names_of_their_own_group() -> None:
+def test_pyarrow_gives_windows_of_many_groups_their_own_names() -> None:
     ids = [f"d{i}" for i in range(40_000)]
     hour = timedelta(hours=1)
     table = pa.table({
@@ -175,18 +175,18 @@ def test_windows_of_very_many_groups_in_pyarrow_have_the_names_of_their_own_grou
 @pytest.mark.parametrize(
     "name", ["streaks", "occurrences by day", "regressions", "periods", "messages", "unusual"]
 )
-def test_summaries_that_need_order_or_percentiles(
-    account: tuple[pa.Table, pa.Table], of_pandas: Callable[[str], list[dict[str, Any]]], name: str, engine: str
+def test_run_summaries_that_dask_lacks_have_the_rows_of_pandas(
+    account: tuple[pa.Table, pa.Table], pandas_rows: Callable[[str], list[dict[str, Any]]], name: str, engine: str
 ) -> None:
-    compare(NOT_ON_DASK[name], account[1], schema.RUNS, engine, of_pandas(name))
+    compare(NOT_ON_DASK[name], account[1], schema.RUNS, engine, pandas_rows(name))
 
 
 @pytest.mark.parametrize("engine", [*EAGER, *LAZY])
 @pytest.mark.parametrize("name", ["by id", "by two"])
-def test_summaries_of_an_accounts_deployments(
-    account: tuple[pa.Table, pa.Table], of_pandas: Callable[[str], list[dict[str, Any]]], name: str, engine: str
+def test_deployment_summaries_have_the_rows_of_pandas(
+    account: tuple[pa.Table, pa.Table], pandas_rows: Callable[[str], list[dict[str, Any]]], name: str, engine: str
 ) -> None:
-    compare(OF_DEPLOYMENTS[name], account[0], schema.DEPLOYMENTS, engine, of_pandas(name))
+    compare(OF_DEPLOYMENTS[name], account[0], schema.DEPLOYMENTS, engine, pandas_rows(name))
 
 
 NO_RUNS = frames.to_pandas(schema.RUNS.arrow.empty_table(), schema.RUNS)
@@ -194,15 +194,15 @@ NO_RUNS = frames.to_pandas(schema.RUNS.arrow.empty_table(), schema.RUNS)
 
 @cache
 def columns_of(name: str) -> list[str]:
-    """Give the columns of a summary of no runs on pandas, keys first."""
+    """Return the columns of a summary of no runs on pandas, keys first."""
     names: list[str] = collected({**SUMMARIES, **NOT_ON_DASK}[name](NO_RUNS)).column_names
     return names
 
 
 @pytest.mark.parametrize("engine", [*EAGER, *LAZY])
-def test_empty_frames(engine: str) -> None:
-    """No rows, and the same columns in the same order."""
-    native = into(schema.RUNS.arrow.empty_table(), schema.RUNS, engine)
+def test_empty_frames_have_the_columns_of_pandas(engine: str) -> None:
+    """Expect no rows, and the same columns in the same order."""
+    native = to_engine(schema.RUNS.arrow.empty_table(), schema.RUNS, engine)
     names = ["rates by two", "hours in Havana", "errors by one", "budget by two"]
     for name in [*names, *(NOT_ON_DASK if engine != "dask" else ())]:
         result = collected(computed(quietly({**SUMMARIES, **NOT_ON_DASK}[name], native)))
@@ -240,14 +240,14 @@ def table_of_runs(rows: list[dict[str, Any]]) -> pa.Table:
 
 @given(rows=RUNS, name=st.sampled_from([*SUMMARIES, *NOT_ON_DASK]))
 @settings(max_examples=25)
-def test_random_runs(rows: list[dict[str, Any]], name: str) -> None:
-    """Missing keys, times and values, both sides of a change of clocks, groups without a decision."""
+def test_run_summaries_of_random_runs_have_the_rows_of_pandas(rows: list[dict[str, Any]], name: str) -> None:
+    """Draw missing keys, times and values, times around a clock change, and groups without decided runs."""
     compare_all({**SUMMARIES, **NOT_ON_DASK}[name], table_of_runs(rows), schema.RUNS, ALL_BUT_DASK)
 
 
 @given(rows=RUNS, name=st.sampled_from([*SUMMARIES]))
 @settings(max_examples=6)
-def test_random_runs_on_dask(rows: list[dict[str, Any]], name: str) -> None:
+def test_run_summaries_of_random_runs_on_dask(rows: list[dict[str, Any]], name: str) -> None:
     compare_all(SUMMARIES[name], table_of_runs(rows), schema.RUNS, ["dask"])
 
 
@@ -269,8 +269,8 @@ DEPLOYMENTS = st.lists(
 @given(rows=DEPLOYMENTS, name=st.sampled_from([*OF_DEPLOYMENTS]))
 @pytest.mark.parametrize("engines", [["polars", "polars lazy", "duckdb"], ["dask", "pyarrow"]])
 @settings(max_examples=6)
-def test_random_deployments(rows: list[dict[str, Any]], name: str, engines: list[str]) -> None:
-    if "dask" in engines:  # it and PyArrow are exact up to 2**53 only
+def test_failure_rates_of_random_deployments(rows: list[dict[str, Any]], name: str, engines: list[str]) -> None:
+    if "dask" in engines:  # Dask and PyArrow are exact up to 2**53 only
         rows = [
             {name: 7 if isinstance(value, int) and value > 2**32 else value for name, value in row.items()}
             for row in rows
@@ -281,27 +281,27 @@ def test_random_deployments(rows: list[dict[str, Any]], name: str, engines: list
 
 
 @pytest.mark.parametrize("engine", [*EAGER, *LAZY])
-def test_each_engine_gets_its_own_kind_of_frame(account: tuple[pa.Table, pa.Table], engine: str) -> None:
-    """What is lazy stays lazy: nothing is computed until the caller asks."""
-    runs = into(account[1], schema.RUNS, engine)
+def test_result_is_a_frame_of_the_same_engine(account: tuple[pa.Table, pa.Table], engine: str) -> None:
+    """A lazy frame gives a lazy frame."""
+    runs = to_engine(account[1], schema.RUNS, engine)
     for summarise in (SUMMARIES["days in Berlin"], error_breakdown):
         assert type(quietly(summarise, runs)) is type(runs)
-    assert type(quietly(failure_rates, into(account[0], schema.DEPLOYMENTS, engine))) is type(
-        into(account[0], schema.DEPLOYMENTS, engine)
+    assert type(quietly(failure_rates, to_engine(account[0], schema.DEPLOYMENTS, engine))) is type(
+        to_engine(account[0], schema.DEPLOYMENTS, engine)
     )
 
 
 @pytest.mark.parametrize("name", ["days in Berlin", "errors by two"])
-def test_the_optimizer_of_dask_changes_nothing(account: tuple[pa.Table, pa.Table], name: str) -> None:
-    result = quietly(SUMMARIES[name], into(account[1], schema.RUNS, "dask"))
+def test_dask_optimizer_does_not_change_the_result(account: tuple[pa.Table, pa.Table], name: str) -> None:
+    result = quietly(SUMMARIES[name], to_engine(account[1], schema.RUNS, "dask"))
     pd.testing.assert_frame_equal(result.compute(), computed(result))
 
 
 @pytest.mark.parametrize("name", READ_TIMES)
 @pytest.mark.parametrize("engine", ["polars", "duckdb"])
-def test_times_in_nanoseconds(
+def test_times_in_nanoseconds_give_the_rows_of_pandas(
     account: tuple[pa.Table, pa.Table],
-    of_pandas: Callable[[str], list[dict[str, Any]]],
+    pandas_rows: Callable[[str], list[dict[str, Any]]],
     name: str,
     engine: str,
 ) -> None:
@@ -310,30 +310,32 @@ def test_times_in_nanoseconds(
         pa.timestamp("ns", "UTC") if pa.types.is_timestamp(field.type) else field.type for field in runs.schema
     ]
     runs = runs.cast(pa.schema(zip(runs.schema.names, types, strict=True)))
-    compare({**SUMMARIES, **NOT_ON_DASK}[name], runs, schema.RUNS, engine, of_pandas(name))
+    compare({**SUMMARIES, **NOT_ON_DASK}[name], runs, schema.RUNS, engine, pandas_rows(name))
 
 
 @pytest.mark.parametrize("engine", EAGER)
-def test_types_in_other_engines(account: tuple[pa.Table, pa.Table], engine: str) -> None:
-    result = nw.from_native(SUMMARIES["days in Berlin"](into(account[1], schema.RUNS, engine)), eager_only=True)
+def test_dtypes_on_eager_engines(account: tuple[pa.Table, pa.Table], engine: str) -> None:
+    result = nw.from_native(
+        SUMMARIES["days in Berlin"](to_engine(account[1], schema.RUNS, engine)), eager_only=True
+    )
     types = dict(result.schema)
     assert types["window"] == nw.Datetime("us", "Europe/Berlin")
     assert {types[name] for name in ("runs", "completed", "assumed", "failed", "unknown")} == {nw.Int64()}
     assert {types[name] for name in ("failure_rate", "ci_low", "ci_high", *DURATIONS)} == {nw.Float64()}
-    streaks = nw.from_native(failure_streaks(into(account[1], schema.RUNS, engine)), eager_only=True)
+    streaks = nw.from_native(failure_streaks(to_engine(account[1], schema.RUNS, engine)), eager_only=True)
     assert streaks.schema["current_streak_since"] == nw.Datetime("us", "UTC")
     assert result["duration_p50_ms"].null_count() > 0
     assert not result["failure_rate"].is_nan().any()
 
 
 @pytest.mark.parametrize("tz", ["UTC", "Asia/Shanghai"])
-def test_the_session_of_duckdb_keeps_its_zone(account: tuple[pa.Table, pa.Table], tz: str) -> None:
-    """The windows are those of `tz` whatever the session says, also when that changes before they are computed."""
+def test_duckdb_session_time_zone_is_not_changed_and_not_used(account: tuple[pa.Table, pa.Table], tz: str) -> None:
+    """Windows are those of `tz`, even if the session's zone changes before they are computed."""
     with duckdb.connect() as connection:
         connection.execute(f"SET TimeZone = '{ZONE_OF_THE_SESSION}'")
         rates = run_failure_rates(connection.from_arrow(account[1]), None, freq="1D", tz=tz)
         assert connection.execute("SELECT current_setting('TimeZone')").fetchall() == [(ZONE_OF_THE_SESSION,)]
-        expected = run_failure_rates(into(account[1], schema.RUNS, "pandas"), None, freq="1D", tz=tz)
+        expected = run_failure_rates(to_engine(account[1], schema.RUNS, "pandas"), None, freq="1D", tz=tz)
         expected = expected[expected["runs"] > 0]
         for session in (ZONE_OF_THE_SESSION, "Asia/Tokyo"):
             connection.execute(f"SET TimeZone = '{session}'")
@@ -341,26 +343,26 @@ def test_the_session_of_duckdb_keeps_its_zone(account: tuple[pa.Table, pa.Table]
 
 
 @pytest.mark.parametrize("engine", EAGER)
-def test_impossible_counters_are_named_on_eager_frames(engine: str) -> None:
+def test_impossible_counters_on_eager_frames_warn(engine: str) -> None:
     row = {"id": "dep_bad", "stats_total_runs": 1, "stats_total_failures": 2}
     table = pa.Table.from_pylist([row], schema.DEPLOYMENTS.arrow)
     with pytest.warns(DataQualityWarning, match="dep_bad"):
-        failure_rates(into(table, schema.DEPLOYMENTS, engine))
+        failure_rates(to_engine(table, schema.DEPLOYMENTS, engine))
 
 
 @pytest.mark.parametrize("engine", LAZY)
-def test_lazy_frames_are_not_read_to_warn(engine: str) -> None:
-    """The rate is missing all the same; warnings are errors in these tests."""
+def test_impossible_counters_on_lazy_frames_do_not_warn(engine: str) -> None:
+    """Lazy frames are not read to warn, but the rate is missing too. Warnings are errors in these tests."""
     row = {"id": "dep_bad", "stats_total_runs": 1, "stats_total_failures": 2}
     table = pa.Table.from_pylist([row], schema.DEPLOYMENTS.arrow)
-    assert rows_of(failure_rates(into(table, schema.DEPLOYMENTS, engine)))[0]["failure_rate"] is None
+    assert rows_of(failure_rates(to_engine(table, schema.DEPLOYMENTS, engine)))[0]["failure_rate"] is None
 
 
-def test_dask_says_that_percentiles_are_missing(account: tuple[pa.Table, pa.Table]) -> None:
+def test_dask_warns_that_percentiles_are_missing(account: tuple[pa.Table, pa.Table]) -> None:
     with pytest.warns(
         DataQualityWarning, match="Dask has no percentiles .* duration_p50_ms and duration_p95_ms are missing"
     ):
-        rates = run_failure_rates(into(account[1], schema.RUNS, "dask"))
+        rates = run_failure_rates(to_engine(account[1], schema.RUNS, "dask"))
     computed = rates.compute()
     assert computed[DURATIONS].isna().all(axis=None)
     assert str(computed["runs"].dtype) == "Int64"
@@ -376,8 +378,8 @@ def test_dask_says_that_percentiles_are_missing(account: tuple[pa.Table, pa.Tabl
         ("start_delays", start_delays),
     ],
 )
-def test_dask_says_what_it_cannot_do(operation: str, summarise: Summary) -> None:
-    runs = into(schema.RUNS.arrow.empty_table(), schema.RUNS, "dask")
+def test_dask_refuses_unsupported_summaries_by_name(operation: str, summarise: Summary) -> None:
+    runs = to_engine(schema.RUNS.arrow.empty_table(), schema.RUNS, "dask")
     with pytest.raises(NotImplementedError, match=r"^failure|^per=|^duration|^start") as caught:
         summarise(runs)
     assert str(caught.value).startswith(f"{operation} needs ")
@@ -385,7 +387,7 @@ def test_dask_says_what_it_cannot_do(operation: str, summarise: Summary) -> None
     assert "scan_runs(engine='duckdb')" in str(caught.value)
 
 
-def test_pyarrow_without_duckdb_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_pyarrow_without_duckdb_raises_import_error_with_advice(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "duckdb", None)
     with pytest.raises(ImportError, match=r"pip install 'qoderdata\[duckdb\]'"):
         failure_streaks(schema.RUNS.arrow.empty_table())

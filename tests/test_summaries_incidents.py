@@ -1,4 +1,4 @@
-"""Streaks and recoveries, error types, what got slower, late starts, and counters against runs."""
+"""Tests of `failure_streaks`, `error_breakdown`, `duration_regressions`, `start_delays` and `consistency`."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ HOUR_MS = 3_600_000.0
 
 
 def runs_frame(rows: Iterable[dict[str, Any]]) -> pd.DataFrame:
-    """Build a runs frame; ids in the order of the rows."""
+    """Build a runs frame whose ids are in the order of the rows."""
     listed = [{"id": f"drun_{i:04}", "deployment_id": "dep_1", **row} for i, row in enumerate(rows)]
     return frames.to_pandas(pa.Table.from_pylist(listed, schema.RUNS.arrow), schema.RUNS)
 
@@ -50,11 +50,13 @@ def at(hours: float) -> datetime:
     return START + timedelta(hours=hours)
 
 
-def story(letters: str) -> pd.DataFrame:
-    """One run an hour: f(ailed), c(ompleted), s(kipped), r(unning), x (cancelled), w(aiting), ? (unknown)."""
+def hourly_runs(letters: str) -> pd.DataFrame:
+    """Build a run per hour: f(ailed), c(ompleted), s(kipped), r(unning), x (cancelled), w(aiting), ? (unknown)."""
     statuses = ["failed", "completed", "skipped", "running", "cancelled", "waiting", None]
-    words = dict(zip("fcsrxw?", statuses, strict=True))
-    return runs_frame({"status": words[letter], "triggered_at": at(hour)} for hour, letter in enumerate(letters))
+    status_of = dict(zip("fcsrxw?", statuses, strict=True))
+    return runs_frame(
+        {"status": status_of[letter], "triggered_at": at(hour)} for hour, letter in enumerate(letters)
+    )
 
 
 @pytest.fixture(scope="module")
@@ -77,11 +79,11 @@ def account() -> tuple[pa.Table, pa.Table]:
         ("sr", 0, None, 0, 0, None, 0), ("fx?wf", 2, 0, 2, 0, None, 1), ("f?xc", 0, None, 1, 1, 3, 0),
     ],
 )  # fmt: skip
-def test_streaks(  # noqa: PLR0917 one column of the table each
+def test_streaks_and_recoveries_of_hourly_runs(  # noqa: PLR0917 one column of the table each
     letters: str, current: int, since: int | None, longest: int, incidents: int, mttr_hours: int | None, open_: int
 ) -> None:
-    """Skipped and unfinished runs neither break nor extend; an open incident is no recovery in zero time."""
-    assert records(failure_streaks(story(letters))) == [
+    """Skipped and unfinished runs neither end nor extend a streak; an open incident has no recovery time."""
+    assert records(failure_streaks(hourly_runs(letters))) == [
         {
             "deployment_id": "dep_1",
             "current_streak": current,
@@ -94,38 +96,38 @@ def test_streaks(  # noqa: PLR0917 one column of the table each
     ]
 
 
-def test_streaks_with_runs_of_unknown_outcome_are_told_of() -> None:
-    told = r"^the outcome of 1 of 3 counted runs is not known.* so a streak may be longer .*'events'\)"
-    with pytest.warns(UnknownOutcomesWarning, match=told):
-        failure_streaks(story("f?f"))
-    failure_streaks(pl.from_pandas(story("f?f")).lazy())  # not read here
+def test_streaks_warn_of_unknown_outcomes() -> None:
+    text = r"^the outcome of 1 of 3 counted runs is not known.* so a streak may be longer .*'events'\)"
+    with pytest.warns(UnknownOutcomesWarning, match=text):
+        failure_streaks(hourly_runs("f?f"))
+    failure_streaks(pl.from_pandas(hourly_runs("f?f")).lazy())  # lazy frames are not read to warn
 
 
-def test_streaks_follow_time_and_not_the_order_of_rows() -> None:
-    newest_first = story("fffc").iloc[::-1]
-    pd.testing.assert_frame_equal(failure_streaks(newest_first), failure_streaks(story("fffc")))
+def test_streaks_do_not_depend_on_the_order_of_rows() -> None:
+    newest_first = hourly_runs("fffc").iloc[::-1]
+    pd.testing.assert_frame_equal(failure_streaks(newest_first), failure_streaks(hourly_runs("fffc")))
 
 
-def test_runs_at_the_same_time_are_in_order_of_their_ids() -> None:
+def test_runs_at_the_same_time_are_ordered_by_id() -> None:
     runs = runs_frame({"status": status, "triggered_at": at(0)} for status in ("completed", "failed"))
     assert failure_streaks(runs)["current_streak"].tolist() == [1]
     assert failure_streaks(runs.iloc[::-1])["current_streak"].tolist() == [1]
 
 
-def test_a_run_without_a_time_takes_no_place() -> None:
+def test_a_run_without_a_time_does_not_end_a_streak() -> None:
     runs = runs_frame([{"status": "failed", "triggered_at": at(0)}, {"status": "completed"}])
     assert failure_streaks(runs)["current_streak"].tolist() == [1]
 
 
-def test_streaks_are_sorted_by_what_burns() -> None:
-    stories = {"d1": "c", "d2": "ff", "d3": "fffc", "d4": "ff", None: "f"}
-    runs = pd.concat([story(letters).assign(deployment_id=key) for key, letters in stories.items()])
+def test_streaks_are_sorted_by_current_then_longest_streak() -> None:
+    letters_of = {"d1": "c", "d2": "ff", "d3": "fffc", "d4": "ff", None: "f"}
+    runs = pd.concat([hourly_runs(letters).assign(deployment_id=key) for key, letters in letters_of.items()])
     runs["id"] = [f"drun_{number}" for number in range(len(runs))]
     assert [row["deployment_id"] for row in records(failure_streaks(runs))] == ["d2", "d4", None, "d3", "d1"]
 
 
 def random_runs(seed: str, *, deployments: int = 40) -> list[dict[str, Any]]:
-    """Draw one to 20 runs of each deployment, and some without one."""
+    """Draw 1 to 20 runs of each deployment, and some of no deployment."""
     draw = Random(seed)  # noqa: S311 nothing secret
     statuses = ["completed", "completed", "failed", "failed", "skipped", "running", "cancelled", "waiting", None]
     rows = [
@@ -155,7 +157,7 @@ def grouped(rows: list[dict[str, Any]], by: str | None) -> dict[Any, list[dict[s
 
 @pytest.mark.filterwarnings("ignore::qoderdata.errors.UnknownOutcomesWarning")
 @pytest.mark.parametrize(("by", "deployments"), [("deployment_id", 40), (None, 1), (None, 4)])
-def test_streaks_equal_a_walk_over_the_runs(by: str | None, deployments: int) -> None:
+def test_streaks_equal_brute_force(by: str | None, deployments: int) -> None:
     rows = random_runs("streaks", deployments=deployments)
     streaks = records(failure_streaks(runs_frame(rows), by=by))
     groups = grouped(rows, by)
@@ -182,7 +184,7 @@ def test_streaks_equal_a_walk_over_the_runs(by: str | None, deployments: int) ->
         assert row["mttr_ms"] == (pytest.approx(mean(recoveries)) if recoveries else None)
 
 
-def test_streaks_recomputed_by_sql(account: tuple[pa.Table, pa.Table]) -> None:
+def test_streaks_equal_those_of_sql(account: tuple[pa.Table, pa.Table]) -> None:
     listed = account[1]
     expected = duckdb.execute(
         """
@@ -195,16 +197,16 @@ def test_streaks_recomputed_by_sql(account: tuple[pa.Table, pa.Table]) -> None:
         """
     ).fetchall()
     streaks = failure_streaks(frames.to_pandas(listed, schema.RUNS))
-    burning = streaks[streaks["current_streak"] > 0].sort_values("current_streak", ascending=False, kind="stable")
+    failing = streaks[streaks["current_streak"] > 0].sort_values("current_streak", ascending=False, kind="stable")
     got = [
         (row["deployment_id"], row["current_streak"], row["current_streak_since"].value // 1000)
-        for row in records(burning)
+        for row in records(failing)
     ]
     assert sorted(got) == sorted(expected)
     assert [row[1] for row in got] == [row[1] for row in expected]
 
 
-def test_errors_are_those_of_failed_runs() -> None:
+def test_error_breakdown_counts_failed_runs_only() -> None:
     statuses, kinds = ["failed"] * 3 + ["skipped", "completed"], ["timeout", None, "timeout", "busy", None]
     runs = runs_frame(
         {"status": status, "error_type": kind, "triggered_at": at(hour)}
@@ -217,7 +219,7 @@ def test_errors_are_those_of_failed_runs() -> None:
 
 
 @pytest.mark.parametrize("by", ["deployment_id", None])
-def test_errors_equal_a_walk_over_the_runs(by: str | None) -> None:
+def test_error_breakdown_equals_brute_force(by: str | None) -> None:
     rows = random_runs("errors")
     failed = grouped([row for row in rows if row["status"] == "failed"], by)
     expected = []
@@ -235,8 +237,8 @@ def test_errors_equal_a_walk_over_the_runs(by: str | None) -> None:
     assert got == expected
 
 
-def history(*, before: int, after: int, many: int = 6) -> pd.DataFrame:
-    """Let a deployment take `before` milliseconds for ten days, then `after` for three."""
+def runs_before_and_after(*, before: int, after: int, many: int = 6) -> pd.DataFrame:
+    """Build `many` runs of `before` ms around day 10, then as many of `after` ms around day 13."""
     old = [
         {"status": "completed", "triggered_at": at(24 * 10 - i), "duration_ms": before} for i in range(1, 1 + many)
     ]
@@ -252,8 +254,8 @@ def history(*, before: int, after: int, many: int = 6) -> pd.DataFrame:
     ],
     ids=["slower", "by less than it takes", "by just enough", "faster", "too few runs"],
 )  # fmt: skip
-def test_what_got_slower(before: int, after: int, many: int, *, found: bool) -> None:
-    slower = duration_regressions(history(before=before, after=after, many=many))
+def test_duration_regressions_of_one_deployment(before: int, after: int, many: int, *, found: bool) -> None:
+    slower = duration_regressions(runs_before_and_after(before=before, after=after, many=many))
     assert len(slower) == found
     if found:
         assert records(slower) == [
@@ -264,16 +266,16 @@ def test_what_got_slower(before: int, after: int, many: int, *, found: bool) -> 
         ]  # fmt: skip
 
 
-def test_no_change_is_no_regression_whatever_is_asked_for() -> None:
-    assert duration_regressions(history(before=0, after=0), min_change_ms=0).empty
-    from_nothing = duration_regressions(history(before=0, after=1), min_change_ms=0)
+def test_a_change_of_0_ms_is_no_regression() -> None:
+    assert duration_regressions(runs_before_and_after(before=0, after=0), min_change_ms=0).empty
+    from_nothing = duration_regressions(runs_before_and_after(before=0, after=1), min_change_ms=0)
     assert from_nothing["change_ms"].tolist() == [1.0]
     assert from_nothing["ratio"].isna().all()
 
 
 @pytest.mark.parametrize("min_runs", [1, 2, 3])
 @pytest.mark.parametrize(("by", "deployments"), [("deployment_id", 60), (None, 1), (None, 3)])
-def test_regressions_equal_a_walk_over_the_runs(by: str | None, deployments: int, min_runs: int) -> None:
+def test_duration_regressions_equal_brute_force(by: str | None, deployments: int, min_runs: int) -> None:
     rows = random_runs(f"regressions {min_runs}", deployments=deployments)
     end = max((row["triggered_at"] for row in rows if row["triggered_at"]), default=START)
     expected = {}
@@ -317,13 +319,13 @@ def test_regressions_equal_a_walk_over_the_runs(by: str | None, deployments: int
         ({"by": "ratio"}, "'ratio' is a column of the result"),
     ],
 )
-def test_regressions_refuse_what_makes_no_sense(options: dict[str, Any], message: str) -> None:
+def test_duration_regressions_refuse_invalid_arguments(options: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        duration_regressions(story("c"), **options)
+        duration_regressions(hourly_runs("c"), **options)
 
 
-def test_start_delays_equal_a_walk_over_the_runs() -> None:
-    """A run that did not say when it started has no delay, nor has a later one of the same scheduled time."""
+def test_start_delays_equal_brute_force() -> None:
+    """Runs without a start, and later runs of the same scheduled time, have no delay."""
     rows = random_runs("delays", deployments=80)
     delays = records(start_delays(runs_frame(rows)))
     groups = grouped(rows, "deployment_id")
@@ -347,8 +349,8 @@ def test_start_delays_equal_a_walk_over_the_runs() -> None:
     assert order == sorted(order)
 
 
-def test_a_retry_is_not_late_by_the_first_attempt() -> None:
-    """Also in a frame that does not tell which run came first but by its start."""
+def test_start_delays_ignore_retries() -> None:
+    """The first attempt is found by ``created_at``, else by id, else by start."""
     due = {"trigger_scheduled_at": at(0), "triggered_at": at(0)}
     runs = runs_frame([
         {**due, "created_at": at(5), "started_at": at(6)}, {**due, "created_at": at(0), "started_at": at(1)},
@@ -360,40 +362,40 @@ def test_a_retry_is_not_late_by_the_first_attempt() -> None:
         assert (row["runs"], row["delay_max_ms"]) == (3, 6 * HOUR_MS if by_id else HOUR_MS)
 
 
-def test_counters_and_runs_of_the_service_agree(account: tuple[pa.Table, pa.Table]) -> None:
-    """To the last run, whatever the status; nothing is compared with a counter that is missing."""
+def test_consistency_of_a_consistent_account_is_empty(account: tuple[pa.Table, pa.Table]) -> None:
+    """All statuses count; missing counters are not compared."""
     df, runs = frames.to_pandas(account[0], schema.DEPLOYMENTS), frames.to_pandas(account[1], schema.RUNS)
     assert consistency(df, runs).empty
     assert df["stats_total_runs"].isna().any()
     assert (df["stats_consecutive_failures"] > 1).any()
 
 
-def test_where_counters_and_runs_disagree(account: tuple[pa.Table, pa.Table]) -> None:
+def test_consistency_lists_each_counter_that_differs_from_the_runs(account: tuple[pa.Table, pa.Table]) -> None:
     df, runs = frames.to_pandas(account[0], schema.DEPLOYMENTS), frames.to_pandas(account[1], schema.RUNS)
     id_ = failure_streaks(runs).index[0]
     last = runs[runs["deployment_id"] == id_].sort_values(["triggered_at", "id"])
     last_failure = last[last["status"] == "failed"].index[-1]
-    odd = consistency(df, runs.drop(index=last_failure))
+    differences = consistency(df, runs.drop(index=last_failure))
     counters = df.set_index("id").loc[
         id_, ["stats_total_runs", "stats_total_failures", "stats_consecutive_failures"]
     ]
-    assert odd["deployment_id"].tolist() == [id_] * 3
-    assert odd["figure"].tolist() == ["total_runs", "total_failures", "consecutive_failures"]
-    assert odd["counter"].tolist() == counters.tolist()
-    assert odd["difference"].tolist() == [1, 1, 1]
-    assert {str(dtype) for dtype in odd.dtypes[["counter", "listed", "difference"]]} == {"Int64"}
+    assert differences["deployment_id"].tolist() == [id_] * 3
+    assert differences["figure"].tolist() == ["total_runs", "total_failures", "consecutive_failures"]
+    assert differences["counter"].tolist() == counters.tolist()
+    assert differences["difference"].tolist() == [1, 1, 1]
+    assert {str(dtype) for dtype in differences.dtypes[["counter", "listed", "difference"]]} == {"Int64"}
 
 
-def test_a_deployment_without_runs_is_compared_with_none() -> None:
+def test_consistency_compares_a_deployment_without_runs_with_0() -> None:
     df = pd.DataFrame(
         {"id": ["d1", "d2"], "name": "n", "stats_total_runs": [0, 2], "stats_total_failures": [0, 0]}
     )
-    odd = consistency(df.assign(stats_consecutive_failures=0), story(""))
-    assert odd[["deployment_id", "figure", "counter", "listed"]].to_numpy().tolist() == [
+    differences = consistency(df.assign(stats_consecutive_failures=0), hourly_runs(""))
+    assert differences[["deployment_id", "figure", "counter", "listed"]].to_numpy().tolist() == [
         ["d2", "total_runs", 2, 0]
     ]
-    assert list(consistency(df.iloc[:0].assign(stats_consecutive_failures=0), story("f")).columns) == list(
-        odd.columns
+    assert list(consistency(df.iloc[:0].assign(stats_consecutive_failures=0), hourly_runs("f")).columns) == list(
+        differences.columns
     )
 
 
@@ -404,15 +406,15 @@ ALL: list[Callable[[pd.DataFrame], pd.DataFrame]] = [
 
 
 @pytest.mark.parametrize("summarise", ALL)
-def test_an_empty_frame_gives_no_rows_of_the_same_types(summarise: Callable[[pd.DataFrame], pd.DataFrame]) -> None:
-    runs = history(before=1, after=2)
+def test_empty_frames_give_the_same_columns_and_dtypes(summarise: Callable[[pd.DataFrame], pd.DataFrame]) -> None:
+    runs = runs_before_and_after(before=1, after=2)
     runs = pd.concat(
         [runs, runs.assign(id="x", status="failed", error_type="timeout", started_at=runs["triggered_at"])]
     )
     runs["id"] = [f"drun_{number}" for number in range(len(runs))]
-    runs = runs.astype(story("").dtypes.to_dict())
+    runs = runs.astype(hourly_runs("").dtypes.to_dict())
     before = runs.copy(deep=True)
-    full, empty = summarise(runs), summarise(story(""))
+    full, empty = summarise(runs), summarise(hourly_runs(""))
     pd.testing.assert_frame_equal(runs, before)
     assert len(empty) == 0 < len(full)
     pd.testing.assert_series_equal(empty.dtypes, full.dtypes)
@@ -421,11 +423,11 @@ def test_an_empty_frame_gives_no_rows_of_the_same_types(summarise: Callable[[pd.
 
 
 @pytest.mark.parametrize("summarise", ALL)
-def test_a_column_that_is_not_there_is_named(summarise: Callable[[pd.DataFrame], pd.DataFrame]) -> None:
+def test_a_missing_column_is_named(summarise: Callable[[pd.DataFrame], pd.DataFrame]) -> None:
     with pytest.raises(MissingColumnError, match="runs frame has no column 'triggered_at'; it has: id, "):
-        summarise(story("f").drop(columns="triggered_at"))
+        summarise(hourly_runs("f").drop(columns="triggered_at"))
 
 
-def test_streaks_and_rates_count_the_same_groups(account: tuple[pa.Table, pa.Table]) -> None:
+def test_streaks_rates_and_delays_have_the_same_groups(account: tuple[pa.Table, pa.Table]) -> None:
     runs = frames.to_pandas(account[1], schema.RUNS)
     assert set(failure_streaks(runs).index) == set(run_failure_rates(runs).index) == set(start_delays(runs).index)

@@ -1,4 +1,4 @@
-"""The same rows on Spark as on pandas, lazily, whatever the session's zone. Needs Java; ``make test-spark``."""
+"""Tests of the summaries on Spark, whose rows are those of pandas. They need Java; run ``make test-spark``."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def account() -> tuple[pa.Table, pa.Table]:
 
 
 def random_runs(seed: int) -> pa.Table:
-    """Draw runs with missing keys, times and values, on both sides of the night when Havana's clocks go back."""
+    """Draw runs with missing keys, times and values, around the night when Havana's clocks go back."""
     draw = random.Random(seed)  # noqa: S311 no secret
     start = datetime(2025, 10, 30, 20, tzinfo=UTC)
 
@@ -92,9 +92,9 @@ def cells(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return [{name: plain(value) for name, value in row.items()} for row in rows]
 
 
-def compare(session: Any, summarise: Summary, table: pa.Table, of: schema.Schema) -> None:  # noqa: ANN401 a SparkSession
-    """Hold a summary on Spark against the one on pandas, empty windows apart."""
-    on_pandas = summarise(frames.to_pandas(table, of))
+def compare(session: Any, summarise: Summary, table: pa.Table, table_schema: schema.Schema) -> None:  # noqa: ANN401 a SparkSession
+    """Assert that a summary on Spark has the rows of pandas, without empty windows."""
+    on_pandas = summarise(frames.to_pandas(table, table_schema))
     if "window" in on_pandas.index.names:
         on_pandas = on_pandas[on_pandas["runs" if "runs" in on_pandas else "sessions"] > 0]
     keyed = on_pandas if on_pandas.index.names == [None] else on_pandas.reset_index()
@@ -108,12 +108,12 @@ def compare(session: Any, summarise: Summary, table: pa.Table, of: schema.Schema
 
 
 @pytest.mark.parametrize("name", OF_RUNS)
-def test_runs_of_an_account(spark: Any, account: tuple[pa.Table, pa.Table], name: str) -> None:  # noqa: ANN401
+def test_run_summaries_have_the_rows_of_pandas(spark: Any, account: tuple[pa.Table, pa.Table], name: str) -> None:  # noqa: ANN401
     compare(spark, OF_RUNS[name], account[1], schema.RUNS)
 
 
 @pytest.mark.parametrize("name", OF_SESSIONS)
-def test_sessions_of_an_account(spark: Any, name: str) -> None:  # noqa: ANN401
+def test_session_costs_have_the_rows_of_pandas(spark: Any, name: str) -> None:  # noqa: ANN401
     with Sandbox(deployments=15, seed=7, runs=400, edition="D") as sandbox:
         table = decode.from_records(sandbox.sessions, schema.SESSIONS)
     both = pa.concat_tables([table.slice(0, 50), table]).combine_chunks()  # Spark reads the first chunk only
@@ -123,24 +123,24 @@ def test_sessions_of_an_account(spark: Any, name: str) -> None:  # noqa: ANN401
 
 
 @pytest.mark.parametrize("name", ["by id", "by two", "of all"])
-def test_deployments_of_an_account(spark: Any, account: tuple[pa.Table, pa.Table], name: str) -> None:  # noqa: ANN401
+def test_failure_rates_have_the_rows_of_pandas(spark: Any, account: tuple[pa.Table, pa.Table], name: str) -> None:  # noqa: ANN401
     compare(spark, OF_DEPLOYMENTS[name], account[0], schema.DEPLOYMENTS)
 
 
 @pytest.mark.filterwarnings("ignore::qoderdata.errors.UnknownOutcomesWarning")  # statuses are random
 @pytest.mark.parametrize("name", OF_RUNS)
 @pytest.mark.parametrize("seed", range(3))
-def test_random_runs(spark: Any, name: str, seed: int) -> None:  # noqa: ANN401
+def test_run_summaries_of_random_runs_have_the_rows_of_pandas(spark: Any, name: str, seed: int) -> None:  # noqa: ANN401
     compare(spark, OF_RUNS[name], random_runs(seed), schema.RUNS)
 
 
 @pytest.mark.parametrize("name", ["rates", "days in Berlin", "errors by two", "streaks"])
-def test_no_runs(spark: Any, name: str) -> None:  # noqa: ANN401
+def test_run_summaries_of_no_runs_have_the_columns_of_pandas(spark: Any, name: str) -> None:  # noqa: ANN401
     compare(spark, OF_RUNS[name], schema.RUNS.arrow.empty_table(), schema.RUNS)
 
 
-def test_the_session_keeps_its_zone(spark: Any, account: tuple[pa.Table, pa.Table]) -> None:  # noqa: ANN401
-    """The windows are those of `tz` whatever the session says, also when that changes before they are computed."""
+def test_session_time_zone_is_not_changed_and_not_used(spark: Any, account: tuple[pa.Table, pa.Table]) -> None:  # noqa: ANN401
+    """Windows are those of `tz`, even if the session's zone changes before they are computed."""
     rates = run_failure_rates(spark.createDataFrame(account[1]), None, freq="1D", tz="Asia/Shanghai")
     assert spark.conf.get("spark.sql.session.timeZone") == "America/New_York"
     on_pandas = run_failure_rates(frames.to_pandas(account[1], schema.RUNS), None, freq="1D", tz="Asia/Shanghai")
@@ -160,7 +160,7 @@ def test_the_session_keeps_its_zone(spark: Any, account: tuple[pa.Table, pa.Tabl
         "Atlantic/Azores", "Australia/Lord_Howe", "Pacific/Apia", "Europe/Berlin", "UTC",
     ],
 )  # fmt: skip
-def test_days_begin_when_they_begin_on_pandas(spark: Any, zone: str) -> None:  # noqa: ANN401
+def test_first_instant_of_days_equals_pandas(spark: Any, zone: str) -> None:  # noqa: ANN401
     days = pd.date_range("2010-01-01", "2025-12-31", freq="D").as_unit("us").astype("int64")
     table = open_frame(spark.createDataFrame(pa.table({"day": pa.array(days)})))
     begins = (
@@ -172,10 +172,11 @@ def test_days_begin_when_they_begin_on_pandas(spark: Any, zone: str) -> None:  #
     assert begins.to_pylist() == expected.tolist()
 
 
-def test_names_are_those_of_pandas(spark: Any, account: tuple[pa.Table, pa.Table]) -> None:  # noqa: ANN401
-    """And a summary begins with them."""
+def test_with_names_adds_the_names_of_pandas(spark: Any, account: tuple[pa.Table, pa.Table]) -> None:  # noqa: ANN401
+    """A summary of the result has a name column too."""
     df, runs = (
-        frames.to_pandas(table, of) for table, of in zip(account, (schema.DEPLOYMENTS, schema.RUNS), strict=True)
+        frames.to_pandas(table, table_schema)
+        for table, table_schema in zip(account, (schema.DEPLOYMENTS, schema.RUNS), strict=True)
     )
     lists = (df, spark.createDataFrame(account[0].select(["id", "name", "metadata"])))
     expected = frames.with_names(runs, df, metadata=["team"]).sort_values("id", ignore_index=True)

@@ -1,4 +1,4 @@
-"""What about a schedule may surprise, and what may not."""
+"""Tests of `schedule_lints` and `describe_schedule`."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ START = "2026-06-15T00:00:00Z"
 
 
 def deployment(cron: str | None, zone: str = "UTC", id_: str = "dep_1", **facts: Any) -> dict[str, Any]:  # noqa: ANN401
-    """Make a record as the service sends it."""
+    """Build a deployment record as the service sends it."""
     schedule = None if cron is None else {"type": "cron", "expression": cron, "timezone": zone}
     return {"id": id_, "name": f"name of {id_}", "status": "active", "schedule": schedule, **facts}
 
 
-FOUND = [
+SCHEDULES_WITH_LINTS = [
     (
         "30 2 * * *",
         "America/New_York",
@@ -135,9 +135,11 @@ FOUND = [
 
 
 @pytest.mark.parametrize(
-    ("cron", "zone", "lint", "detail"), FOUND, ids=[f"{cron} {zone} {lint}" for cron, zone, lint, _ in FOUND]
+    ("cron", "zone", "lint", "detail"),
+    SCHEDULES_WITH_LINTS,
+    ids=[f"{cron} {zone} {lint}" for cron, zone, lint, _ in SCHEDULES_WITH_LINTS],
 )
-def test_what_is_found(cron: str, zone: str, lint: str, detail: str) -> None:
+def test_a_lint_is_found_with_its_detail(cron: str, zone: str, lint: str, detail: str) -> None:
     findings = schedule_lints(flatten_deployments([deployment(cron, zone)]), start=START)
     assert dict(zip(findings["lint"], findings["detail"], strict=True))[lint] == detail
     assert findings["lint"].is_unique
@@ -145,7 +147,7 @@ def test_what_is_found(cron: str, zone: str, lint: str, detail: str) -> None:
     assert set(findings["name"]) == {"name of dep_1"}
 
 
-NOTHING = [
+SCHEDULES_WITHOUT_LINTS = [
     ("0 9 * * *", "UTC"), ("0 9 * * 1-5", "America/New_York"), ("30 2 * * *", "Asia/Shanghai"),
     ("0 * * * *", "Europe/Berlin"), ("*/15 * * * *", "Europe/Berlin"), ("* * * * *", "America/New_York"),
     ("*/30 * * * *", "Australia/Lord_Howe"), ("30 2 1 6 *", "Europe/Berlin"), ("30 2 * * 1-6", "Europe/Berlin"),
@@ -156,14 +158,14 @@ NOTHING = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("cron", "zone"), NOTHING)
-def test_what_is_as_it_should_be(cron: str | None, zone: str) -> None:
-    """A clock change is nothing where the rhythm stays; a lint too many is a lint that nobody reads."""
+@pytest.mark.parametrize(("cron", "zone"), SCHEDULES_WITHOUT_LINTS)
+def test_schedules_without_surprises_have_no_lints(cron: str | None, zone: str) -> None:
+    """A clock change that does not disturb the rhythm of a schedule gives no lint."""
     findings = schedule_lints(flatten_deployments([deployment(cron, zone)]), start=START)
     assert findings.empty, findings["detail"].tolist()
 
 
-def test_rows_follow_the_frame_and_the_archived_are_passed_over() -> None:
+def test_lints_keep_the_order_of_the_frame_without_archived_rows() -> None:
     df = flatten_deployments(
         [
             deployment("0 */7 31 * *", "UTC", "dep_b"),
@@ -181,7 +183,7 @@ def test_rows_follow_the_frame_and_the_archived_are_passed_over() -> None:
     assert isinstance(findings.index, pd.RangeIndex)
 
 
-def test_the_shape_is_the_same_with_and_without_rows() -> None:
+def test_columns_and_dtypes_with_and_without_rows() -> None:
     found = schedule_lints(flatten_deployments([deployment("*/7 * * * *")]), start=START)
     for findings in (
         found,
@@ -192,7 +194,7 @@ def test_the_shape_is_the_same_with_and_without_rows() -> None:
         assert all(str(dtype) == "str" for dtype in findings.dtypes)
 
 
-def test_the_year_to_come_begins_now_unless_it_is_said() -> None:
+def test_the_checked_year_begins_now_or_at_start() -> None:
     df = flatten_deployments([deployment("30 2 * * *", "America/New_York")])
     year = pd.Timestamp.now("UTC").year
     (detail,) = schedule_lints(df)["detail"]
@@ -203,19 +205,19 @@ def test_the_year_to_come_begins_now_unless_it_is_said() -> None:
         schedule_lints(df, start="2026-06-15")
 
 
-def test_the_argument_is_left_as_it_was() -> None:
+def test_the_argument_is_not_changed() -> None:
     df = flatten_deployments([deployment("*/7 * * * *")])
     copy = df.copy(deep=True)
     schedule_lints(df, start=START)
     pd.testing.assert_frame_equal(df, copy)
 
 
-def test_a_column_that_is_not_there_is_named() -> None:
+def test_a_missing_column_is_named() -> None:
     with pytest.raises(MissingColumnError, match="schedule_expression"):
         schedule_lints(flatten_deployments([]).drop(columns="schedule_expression"))
 
 
-def test_the_last_year_of_the_calendar_has_no_year_after_it() -> None:
+def test_a_checked_year_beyond_9999_is_refused() -> None:
     with pytest.raises(ValueError, match="of the year after 9999-12-29 reach beyond the year 9999"):
         schedule_lints(flatten_deployments([]), start="9999-12-29T00:00Z")
     daily = {"id": "dep_1", "schedule": {"expression": "0 9 * * *", "timezone": "Pacific/Kiritimati"}}
@@ -223,13 +225,13 @@ def test_the_last_year_of_the_calendar_has_no_year_after_it() -> None:
         assert schedule_lints(flatten_deployments([daily]), start=start).empty
 
 
-def test_a_sandbox_account_shows_the_classics() -> None:
+def test_a_sandbox_account_has_common_lints() -> None:
     with Sandbox(deployments=200, seed=7) as sandbox:
         findings = schedule_lints(flatten_deployments(sandbox.deployments), start=sandbox.now)
     assert {"dst_gap", "both_day_fields", "uneven_step", "skips_months"} <= set(findings["lint"])
 
 
-def test_describing_a_schedule() -> None:
+def test_describe_schedule() -> None:
     assert describe_schedule("0 9 * * 1-5", "Asia/Shanghai") == "at 09:00, Monday to Friday, Asia/Shanghai"
     with pytest.raises(ValueError, match="never fires"):
         describe_schedule("0 9 30 2 *", "UTC")

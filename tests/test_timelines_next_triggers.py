@@ -1,4 +1,4 @@
-"""What fires next: whose list counts when, what never fires, and what the frame looks like."""
+"""Tests of `next_triggers`: the service's list, cron texts, and the columns of the result."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def deployment(
     zone: str | None = "UTC",
     **facts: Any,  # noqa: ANN401 a record's values
 ) -> dict[str, Any]:
-    """Make a record as the service sends it; `listed` is its own list of triggers."""
+    """Build a deployment record as the service sends it; `listed` is its list of upcoming triggers."""
     listed = facts.pop("listed", [])
     schedule = {"type": "cron", "expression": cron, "timezone": zone, "upcoming_runs_at": listed}
     record = {
@@ -41,15 +41,15 @@ def deployment(
     return {**record, **facts}
 
 
-def days(triggers: pd.DataFrame) -> list[str]:
-    """List what fires as ``id day hour:minute source``."""
+def formatted(triggers: pd.DataFrame) -> list[str]:
+    """Format each trigger as ``id day hour:minute source``."""
     return [
         f"{row.deployment_id} {row.trigger_at:%d %H:%M} {row.source}" for row in triggers.itertuples(index=False)
     ]
 
 
 def at(*times: str) -> list[str]:
-    """List times in June 2026, as the service writes them."""
+    """Format times in June 2026 as the service does."""
     return [f"2026-06-{time.replace(' ', 'T')}:00Z" for time in times]
 
 
@@ -67,10 +67,12 @@ def at(*times: str) -> list[str]:
     ],
     ids=["no list", "ends inside", "begins inside", "all before", "covers all", "all after", "in disorder, twice"],
 )  # fmt: skip
-def test_the_list_reaches_from_its_first_to_its_last_time(listed: list[str], expected: list[str]) -> None:
-    """Cron covers what lies before and after."""
+def test_listed_triggers_are_used_from_the_first_to_the_last_listed(
+    listed: list[str], expected: list[str]
+) -> None:
+    """The cron text gives the triggers before and after."""
     triggers = next_triggers(flatten_deployments([deployment(listed=listed)]), "3D", start=START)
-    assert days(triggers) == [f"dep_1 {row}" for row in expected]
+    assert formatted(triggers) == [f"dep_1 {row}" for row in expected]
 
 
 @pytest.mark.parametrize(
@@ -88,27 +90,27 @@ def test_the_list_reaches_from_its_first_to_its_last_time(listed: list[str], exp
     ],
     ids=["one left out", "one more", "moved", "a microsecond late", "over a year", "beyond the window"],
 )
-def test_the_list_wins_and_who_disagrees_is_named(listed: list[str], expected: list[str]) -> None:
-    """The schedule may have changed since the list was made."""
+def test_the_list_is_used_where_it_differs_from_cron_and_warns(listed: list[str], expected: list[str]) -> None:
+    """The schedule may have changed since the service made the list."""
     df = flatten_deployments([deployment(listed=listed), deployment("dep_2", listed=at("15 09:00", "16 09:00"))])
     with pytest.warns(DataQualityWarning, match="disagree for 1 deployment;.*dep_1$") as caught:
         triggers = next_triggers(df, "3D", start=START)
     assert len(caught) == 1
     assert caught[0].filename == __file__
-    assert days(triggers[triggers["deployment_id"] == "dep_1"]) == [f"dep_1 {row}" for row in expected]
+    assert formatted(triggers[triggers["deployment_id"] == "dep_1"]) == [f"dep_1 {row}" for row in expected]
 
 
-def test_a_hostile_list_costs_no_time() -> None:
-    """Every minute of ten thousand years would be five thousand million triggers."""
+def test_a_list_that_spans_9996_years_is_fast() -> None:
+    """Computing each minute of that span would give 5,000 million triggers."""
     listed = ["0002-01-01T00:00:00Z", "2026-06-15T00:00:00Z", "9998-12-31T00:00:00Z"]
     df = flatten_deployments([deployment(cron="* * * * *", listed=listed)])
     with pytest.warns(DataQualityWarning, match="dep_1"):
         triggers = next_triggers(df, "1h", start=START)
-    assert days(triggers) == ["dep_1 15 00:00 api"]
+    assert formatted(triggers) == ["dep_1 15 00:00 api"]
 
 
-def test_a_rare_schedule_agrees_with_its_list() -> None:
-    """A list of leap days spans 16 years."""
+def test_a_list_of_leap_days_agrees_with_cron() -> None:
+    """The list spans 16 years."""
     listed = [f"{year}-02-29T09:00:00Z" for year in (2028, 2032, 2036, 2040, 2044)]
     df = flatten_deployments([deployment(cron="0 9 29 2 *", listed=listed)])
     triggers = next_triggers(df, "7000D", start=START)
@@ -116,8 +118,8 @@ def test_a_rare_schedule_agrees_with_its_list() -> None:
     assert triggers["trigger_at"].dt.year.tolist() == [2028, 2032, 2036, 2040, 2044]
 
 
-def test_what_never_fires() -> None:
-    """The service goes on listing triggers of paused deployments; that of an archived one is stale."""
+def test_archived_manual_and_paused_deployments_do_not_fire() -> None:
+    """The service still lists triggers of paused deployments; they are used with ``include_paused``."""
     df = flatten_deployments(
         [
             deployment("archived", archived_at="2026-06-01T00:00:00Z", name="x_archived_1780272000"),
@@ -135,7 +137,7 @@ def test_what_never_fires() -> None:
     ("cron", "zone"),
     [("whenever", "UTC"), ("0 9 30 2 *", "UTC"), ("0 0 L * *", "UTC"), ("0 9 * * *", "Mars/Olympus"), ("", "UTC")],
 )
-def test_what_cannot_be_read_gives_no_rows_and_is_named(cron: str, zone: str) -> None:
+def test_an_unreadable_schedule_gives_no_rows_and_a_warning(cron: str, zone: str) -> None:
     df = flatten_deployments(
         [
             deployment("dep_1"),
@@ -148,29 +150,29 @@ def test_what_cannot_be_read_gives_no_rows_and_is_named(cron: str, zone: str) ->
         triggers = next_triggers(df, "1D", start=START)
     assert len(caught) == 1
     assert caught[0].filename == __file__
-    assert days(triggers) == ["dep_1 15 09:00 cron"]
+    assert formatted(triggers) == ["dep_1 15 09:00 cron"]
 
 
-def test_half_a_schedule_cannot_be_read() -> None:
+def test_a_schedule_without_zone_warns_and_without_cron_does_not() -> None:
     df = flatten_deployments([deployment("dep_1", zone=None), deployment("dep_2", cron=None)])
     with pytest.warns(DataQualityWarning, match="there is no zone.*: dep_1$"):
         assert next_triggers(df, start=START).empty
 
 
-def test_a_hostile_text_cannot_forge_the_warning() -> None:
+def test_control_characters_of_a_record_are_not_in_the_warning() -> None:
     df = flatten_deployments([deployment("dep\n\x1b[31m1", cron="0 9 * * *\n\x1b[31mALL IS WELL")])
     with pytest.warns(DataQualityWarning) as caught:
         next_triggers(df, "1D", start=START)
     assert str(caught[0].message).isprintable()
 
 
-def test_only_the_first_ids_are_named() -> None:
+def test_a_warning_names_the_first_10_ids() -> None:
     df = flatten_deployments([deployment(f"dep_{number:03d}", cron="x") for number in range(100)])
     with pytest.warns(DataQualityWarning, match=r"100 deployments .* dep_009 and 90 more$"):
         next_triggers(df, "1D", start=START)
 
 
-def expect_shape(triggers: pd.DataFrame, tz: str) -> None:
+def check_columns(triggers: pd.DataFrame, tz: str) -> None:
     assert list(triggers.columns) == ["trigger_at", *CATEGORIES, "local_time", "source"]
     assert triggers["trigger_at"].dtype == f"datetime64[us, {tz}]"
     assert triggers["local_time"].dtype == "datetime64[us]"
@@ -182,16 +184,16 @@ def expect_shape(triggers: pd.DataFrame, tz: str) -> None:
 
 
 @pytest.mark.parametrize("tz", ["UTC", "Asia/Shanghai", "Australia/Lord_Howe"])
-def test_the_shape_is_the_same_with_and_without_rows(tz: str) -> None:
+def test_columns_and_dtypes_with_and_without_rows(tz: str) -> None:
     df = flatten_deployments([deployment(), deployment("dep_2", cron=None)])
-    expect_shape(next_triggers(df, "3D", start=START, tz=tz), tz)
+    check_columns(next_triggers(df, "3D", start=START, tz=tz), tz)
     for nothing in (df, df.iloc[:0], flatten_deployments([])):
         empty = next_triggers(nothing, "0s", start=START, tz=tz)
         assert empty.empty
-        expect_shape(empty, tz)
+        check_columns(empty, tz)
 
 
-def test_texts_are_as_they_were_and_missing_ones_stay_missing() -> None:
+def test_texts_are_unchanged_and_missing_texts_stay_missing() -> None:
     df = flatten_deployments([
         deployment("dep_2", name='日报, "a"\n=1+1', zone="Asia/Shanghai"),
         deployment("dep_1", name=None, agent=None, environment_id=None),
@@ -204,7 +206,7 @@ def test_texts_are_as_they_were_and_missing_ones_stay_missing() -> None:
     assert all(pd.isna(second[name]) for name in ("name", "agent_id", "environment_id"))
 
 
-def test_names_that_were_added_are_there_too() -> None:
+def test_name_columns_of_with_names_are_kept() -> None:
     df = flatten_deployments([deployment("dep_1"), deployment("dep_2", agent={"id": "agent_2"})])
     agents = pd.DataFrame({"id": ["agent_1"], "name": ["Writer"]}, dtype="str")
     environments = pd.DataFrame({"id": ["env_1"], "name": ["Cloud"]}, dtype="str")
@@ -214,7 +216,7 @@ def test_names_that_were_added_are_there_too() -> None:
     assert found.drop(columns=["agent_name", "environment_name"]).equals(next_triggers(df, "1D", start=START))
 
 
-def test_the_local_time_is_that_of_the_schedule_whatever_zone_is_asked_for() -> None:
+def test_local_time_is_in_the_zone_of_the_schedule_and_not_in_tz() -> None:
     df = flatten_deployments(
         [
             deployment("dep_1", zone="Asia/Shanghai"),
@@ -239,7 +241,7 @@ def test_local_time_across_clock_changes_of_several_zones() -> None:
         pd.testing.assert_series_equal(of_zone["local_time"], expected, check_names=False)
 
 
-def test_rows_are_in_order_of_time_then_id() -> None:
+def test_rows_are_sorted_by_time_then_id() -> None:
     ids = ["dep_b", "dep_a", "dep_c", "dep_A"]
     df = flatten_deployments(
         [deployment(id_, cron) for id_, cron in zip(ids, ["0 9 * * *", "*/30 9 * * *"] * 2, strict=True)]
@@ -264,7 +266,7 @@ def test_the_window_is_half_open(start: str, horizon: str, expected: list[str], 
     assert [f"{time:%d %H:%M}" for time in triggers["trigger_at"]] == expected
 
 
-def test_without_a_start_it_begins_now() -> None:
+def test_start_defaults_to_now() -> None:
     df = flatten_deployments([deployment(cron="* * * * *")])
     before = pd.Timestamp.now("UTC")
     triggers = next_triggers(df, "10min")
@@ -281,17 +283,17 @@ def test_without_a_start_it_begins_now() -> None:
         ({"tz": "Mars/Olympus"}, "tz='Mars/Olympus'"),
     ],
 )  # fmt: skip
-def test_parameters_that_make_no_sense(arguments: dict[str, Any], message: str) -> None:
+def test_invalid_parameters_are_refused(arguments: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         next_triggers(flatten_deployments([]), **{"start": START, **arguments})
 
 
-def test_a_column_that_is_not_there_is_named() -> None:
+def test_a_missing_column_is_named() -> None:
     with pytest.raises(MissingColumnError, match="schedule_timezone"):
         next_triggers(flatten_deployments([]).drop(columns="schedule_timezone"), start=START)
 
 
-def test_the_argument_is_left_as_it_was() -> None:
+def test_the_argument_is_not_changed() -> None:
     df = flatten_deployments([deployment(listed=at("16 09:00", "15 09:00")), deployment("dep_2", status="paused")])
     copy = df.copy(deep=True)
     triggers = next_triggers(df, "3D", start=START, include_paused=True)
@@ -300,8 +302,8 @@ def test_the_argument_is_left_as_it_was() -> None:
     assert df["schedule_upcoming_runs_at"][0].tolist() == copy["schedule_upcoming_runs_at"][0].tolist()
 
 
-def test_any_index_and_any_kind_of_list_will_do() -> None:
-    """A frame may be filtered, sorted, or come from another reader of Parquet."""
+def test_any_index_and_any_type_of_list_are_accepted() -> None:
+    """A frame may be filtered, sorted, or read by another Parquet reader."""
     df = flatten_deployments([deployment(f"dep_{n}", listed=at("15 09:00", "16 09:00")) for n in range(5)])
     expected = next_triggers(df, "3D", start=START)
     stamp = pd.Timestamp("2026-06-15T09:00", tz="UTC")
@@ -313,15 +315,15 @@ def test_any_index_and_any_kind_of_list_will_do() -> None:
         np.array(["2026-06-15T09:00", "NaT", "2026-06-16T09:00"], dtype="datetime64[us]"),
     ]
     df["schedule_upcoming_runs_at"] = pd.Series(lists, dtype=object)
-    odd = df.sample(frac=1, random_state=1).set_index(pd.Index([7, 7, 7, 3, 3]))
-    pd.testing.assert_frame_equal(next_triggers(odd, "3D", start=START), expected)
+    shuffled = df.sample(frac=1, random_state=1).set_index(pd.Index([7, 7, 7, 3, 3]))
+    pd.testing.assert_frame_equal(next_triggers(shuffled, "3D", start=START), expected)
 
 
 SCHEDULES = ["0 9 * * *", "*/30 * * * *", "0 0 1 * *", "30 2 * * 0", "0 8 13 * FRI", "nonsense"]
 
 
-def random_fleet(draw: Random) -> list[dict[str, Any]]:
-    """Draw deployments whose lists are a few triggers, or none, or something else."""
+def random_deployments(draw: Random) -> list[dict[str, Any]]:
+    """Draw deployments whose lists have 0 to 5 random times, and whose schedules may be missing or invalid."""
     zones = ["UTC", "Europe/Berlin", "Australia/Lord_Howe", "Nowhere"]
     return [
         deployment(
@@ -340,9 +342,9 @@ def random_fleet(draw: Random) -> list[dict[str, Any]]:
 
 
 @pytest.mark.parametrize("include_paused", [True, False])
-def test_a_fleet_at_once_is_the_same_as_one_by_one(include_paused: bool) -> None:  # noqa: FBT001
-    """What is worked out once for all that are alike must be right for each."""
-    records = random_fleet(Random(include_paused))  # noqa: S311 nothing secret
+def test_many_deployments_give_the_rows_of_each_alone(include_paused: bool) -> None:  # noqa: FBT001
+    """Triggers are computed once for all deployments with the same schedule."""
+    records = random_deployments(Random(include_paused))  # noqa: S311 nothing secret
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DataQualityWarning)
         df = flatten_deployments(records)
@@ -351,8 +353,10 @@ def test_a_fleet_at_once_is_the_same_as_one_by_one(include_paused: bool) -> None
         expected = []
         for number, (record, listed) in enumerate(zip(records, df["schedule_upcoming_runs_at"], strict=True)):
             listed = np.unique([] if listed is None else listed).astype("datetime64[us]")  # noqa: PLW2901
-            bare = next_triggers(unlisted[number : number + 1], "4D", start=START, include_paused=include_paused)
-            rows = [(time, "cron") for time in bare["trigger_at"].dt.tz_localize(None).to_numpy()]
+            from_cron = next_triggers(
+                unlisted[number : number + 1], "4D", start=START, include_paused=include_paused
+            )
+            rows = [(time, "cron") for time in from_cron["trigger_at"].dt.tz_localize(None).to_numpy()]
             readable = (
                 record["schedule"]
                 and "nonsense" not in record["schedule"]["expression"]
@@ -374,16 +378,16 @@ def test_a_fleet_at_once_is_the_same_as_one_by_one(include_paused: bool) -> None
     assert {source for *_, source in expected} == {"api", "cron"}
 
 
-def test_a_sandbox_account_agrees_with_itself() -> None:
-    """Its lists come from its cron texts, so no warning may be given, and the first trigger is the next one."""
+def test_lists_and_next_triggers_of_the_sandbox_agree_with_cron() -> None:
+    """The sandbox computes its lists from its cron texts, so there is no warning."""
     with Sandbox(deployments=120, seed=11) as sandbox:
         df, now = flatten_deployments(sandbox.deployments), sandbox.now
     next_triggers(df, "40D", start=now, include_paused=True)
     triggers = next_triggers(df, "40D", start=now)
     first = triggers.groupby("deployment_id", observed=True)["trigger_at"].min()
     active = df[df["archived_at"].isna() & (df["status"] == "active")]
-    told = active[active["stats_next_trigger_at"].notna()]  # some have no cas_config
-    expected = dict(zip(told["id"], told["stats_next_trigger_at"], strict=True))
+    with_next_trigger = active[active["stats_next_trigger_at"].notna()]  # some have no cas_config
+    expected = dict(zip(with_next_trigger["id"], with_next_trigger["stats_next_trigger_at"], strict=True))
     found = {id_: first.get(id_, expected[id_]) for id_ in expected}
     assert found == expected
     assert len(set(first.index) & set(expected)) > 50
@@ -393,7 +397,7 @@ def test_a_sandbox_account_agrees_with_itself() -> None:
     ("horizon", "message"),
     [(24, "horizon=24 is not a length of time, as it has no unit"), ("24", "has no unit"), ("99999D", None)],
 )
-def test_a_horizon_has_a_unit_and_may_be_long(horizon: str, message: str | None) -> None:
+def test_a_horizon_without_unit_is_refused_and_a_long_one_is_not(horizon: str, message: str | None) -> None:
     df = flatten_deployments([])
     if message is None:
         assert next_triggers(df, horizon, start="2026-06-15T00:00Z").empty

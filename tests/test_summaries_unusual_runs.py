@@ -1,4 +1,4 @@
-"""Unusual runs: scores recomputed with SciPy, kinds by brute force, edges one by one."""
+"""Tests of `unusual_runs`, against SciPy and brute force."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ HOUR = timedelta(hours=1)
 
 
 def runs_of(rows: list[tuple[Any, ...]], **columns: Any) -> pd.DataFrame:  # noqa: ANN401 any cells
-    """Make runs of (deployment, status, duration, hours since its trigger, hours since its start)."""
+    """Build runs from (deployment, status, duration, hours since the trigger, hours since the start)."""
     parts = list(zip(*rows, strict=True)) if rows else [()] * 5
 
     def times(hours: Any) -> pd.Series[Any]:  # noqa: ANN401 numbers
@@ -97,7 +97,7 @@ def brute_force(
 
 
 def random_runs(draw: Random) -> tuple[list[tuple[Any, ...]], dict[str, int | None]]:
-    """Draw 40 deployments of none to 20 runs each, some runs without one, and timeouts of some."""
+    """Draw 40 deployments with 0 to 20 runs each, runs of no deployment, and some timeouts."""
     names = [f"dep_{number}" for number in range(40)]
     sizes = [draw.randrange(21) for _ in names]
     rows = [
@@ -116,7 +116,7 @@ def random_runs(draw: Random) -> tuple[list[tuple[Any, ...]], dict[str, int | No
 
 @pytest.mark.parametrize("min_runs", [1, 3, 6])
 @pytest.mark.parametrize("engine", ["pandas", "polars lazy", "duckdb", "pyarrow"])
-def test_kinds_are_those_of_brute_force(engine: str, min_runs: int) -> None:
+def test_unusual_runs_equal_brute_force(engine: str, min_runs: int) -> None:
     rows, timeouts = random_runs(Random(f"{engine} {min_runs}"))  # noqa: S311 nothing secret
     runs = opened(runs_of(rows), engine)
     result = qd.unusual_runs(runs, deployments_of(timeouts), now=NOW, threshold=2, min_runs=min_runs)
@@ -135,7 +135,7 @@ def test_kinds_are_those_of_brute_force(engine: str, min_runs: int) -> None:
     assert newest == sorted(newest)
 
 
-def test_lognormal_durations_have_the_scores_of_scipy() -> None:
+def test_scores_of_lognormal_durations_equal_scipy() -> None:
     draw = np.random.default_rng(5)
     durations = [int(one) for one in np.exp(draw.normal(8, 0.4, 500))] + [1, 10**7]
     unusual = qd.unusual_runs(runs_of(completed([*durations])), now=NOW, threshold=2.5)
@@ -147,27 +147,27 @@ def test_lognormal_durations_have_the_scores_of_scipy() -> None:
     assert unusual.loc[unusual["run_id"] == "r500", "kind"].tolist() == ["too_short"]
 
 
-def test_a_median_deviation_of_0_is_replaced_by_the_mean_one() -> None:
+def test_a_median_deviation_of_0_is_replaced_by_the_mean_deviation() -> None:
     unusual = qd.unusual_runs(runs_of(completed([1000] * 20 + [5000])), now=NOW)
     assert unusual["z_score"].tolist() == pytest.approx([21 / 1.253314])
     assert qd.unusual_runs(runs_of(completed([1000] * 21)), now=NOW).empty
 
 
 def test_a_duration_of_0_counts_as_1_ms() -> None:
-    """So 0 and 1 are alike, and 0 has a logarithm."""
+    """The logarithm of 0 is not defined, so 0 and 1 ms have the same score."""
     assert qd.unusual_runs(runs_of(completed([0] * 10 + [1] * 11)), now=NOW).empty
     unusual = qd.unusual_runs(runs_of(completed([900, 1000, 1100] * 7 + [0])), now=NOW)
     assert unusual[["kind", "duration_ms"]].to_numpy().tolist() == [["too_short", 0]]
 
 
-def test_few_runs_have_no_median() -> None:
+def test_fewer_runs_than_min_runs_give_no_median() -> None:
     rows = [*completed([900, 1000, 1100] * 3), ("dep_1", "running", None, 40, None)]
     assert qd.unusual_runs(runs_of([*rows, *completed([10**7])[:0]]), now=NOW).empty
     more = runs_of([*rows, *completed([10**7])])
     assert sorted(qd.unusual_runs(more, now=NOW)["kind"]) == ["stuck", "too_long"]
 
 
-def test_stuck_is_measured_from_the_start_against_the_timeout() -> None:
+def test_a_run_is_stuck_if_it_began_longer_than_the_timeout_ago() -> None:
     rows = [
         ("dep_1", "running", None, 9, 2),
         ("dep_1", "pending", None, 3, None),
@@ -184,14 +184,14 @@ def test_stuck_is_measured_from_the_start_against_the_timeout() -> None:
     assert qd.unusual_runs(runs_of(rows), now=NOW).empty
 
 
-def test_one_run_may_be_unusual_in_two_ways() -> None:
+def test_one_run_may_have_two_kinds() -> None:
     rows = [*completed([900, 1000, 1100] * 4), *completed([10**6])]
     unusual = qd.unusual_runs(runs_of(rows), deployments_of({"dep_1": 5000}), now=NOW)
     assert unusual["kind"].tolist() == ["past_timeout", "too_long"]
     assert unusual["run_id"].tolist() == ["r012", "r012"]
 
 
-def test_empty_frames_names_and_dtypes() -> None:
+def test_empty_frames_name_column_and_dtypes() -> None:
     rows = [*completed([900, 1000, 1100] * 4), *completed([10**6])]
     full, empty = (qd.unusual_runs(runs_of(some), now=NOW) for some in (rows, []))
     pd.testing.assert_frame_equal(full.iloc[:0], empty, check_index_type=False)
@@ -208,19 +208,19 @@ def test_empty_frames_names_and_dtypes() -> None:
     [{"threshold": 0}, {"threshold": "3"}, {"threshold": float("nan")}, {"min_runs": 0}, {"min_runs": 2.5},
      {"now": "2026-06-15T00:00"}, {"now": "soon"}],
 )  # fmt: skip
-def test_wrong_parameters_are_named(wrong: dict[str, Any]) -> None:
+def test_invalid_parameters_are_named(wrong: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=f"^{next(iter(wrong))}="):
         qd.unusual_runs(runs_of([]), **wrong)
 
 
-def test_numbers_of_numpy_are_numbers() -> None:
+def test_numpy_numbers_are_accepted_as_parameters() -> None:
     runs = runs_of([*completed([900, 1000, 1100] * 4), *completed([10**6])])
     plain = qd.unusual_runs(runs, now=NOW, threshold=3.5, min_runs=10)
     numbers: dict[str, Any] = {"threshold": np.float32(3.5), "min_runs": np.int64(10)}
     pd.testing.assert_frame_equal(qd.unusual_runs(runs, now=NOW, **numbers), plain)
 
 
-def test_dask_says_what_it_cannot_do() -> None:
+def test_dask_does_not_support_unusual_runs_and_error_groups() -> None:
     runs = dd.from_pandas(runs_of(completed([1000])), npartitions=1)  # type: ignore[no-untyped-call] # Dask has no types
     for summarise in (qd.unusual_runs, qd.error_groups):
         given = runs if summarise is qd.unusual_runs else runs.assign(error_type="a", error_message="b")

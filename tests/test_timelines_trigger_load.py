@@ -1,4 +1,4 @@
-"""How much starts at once: every window, empty ones too, and days of 23 and 25 hours."""
+"""Tests of `trigger_load`: windows, empty windows, and clock changes."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ ZONES = sorted(available_timezones() - {"localtime", "Factory"})
 
 
 def triggers(tz: str, *rows: tuple[str, str]) -> pd.DataFrame:
-    """Build a frame out of (instant, deployment)."""
+    """Build a triggers frame from (time, deployment)."""
     instants = [datetime.fromisoformat(time).astimezone(UTC).replace(tzinfo=None) for time, _ in rows]
     times = pd.DatetimeIndex(np.array(instants, "datetime64[us]")).tz_localize("UTC").tz_convert(tz)
     return pd.DataFrame({"trigger_at": times, "deployment_id": [id_ for _, id_ in rows]})
 
 
-def hourly(tz: str, first: str, last: str) -> pd.DataFrame:
-    """Build a frame with a trigger every 30 minutes."""
+def half_hourly(tz: str, first: str, last: str) -> pd.DataFrame:
+    """Build a triggers frame with a trigger every 30 minutes."""
     times = pd.date_range(first, last, freq="30min", tz="UTC", unit="us").tz_convert(tz)
     return pd.DataFrame({"trigger_at": times, "deployment_id": "dep_1"})
 
 
-def test_every_window_is_there() -> None:
+def test_empty_windows_have_rows() -> None:
     frame = triggers(
         "UTC",
         ("2026-06-15T09:00:00Z", "dep_1"), ("2026-06-15T09:00:59Z", "dep_2"), ("2026-06-15T09:01:00Z", "dep_2"),
@@ -75,8 +75,8 @@ def test_every_window_is_there() -> None:
          "a day that was none", "weeks begin on Monday", "where the clock says so", "quarters", "an evening twice",
          "absolute"],
 )  # fmt: skip
-def test_windows_where_clocks_change(tz: str, first: str, last: str, freq: str, expected: dict[str, int]) -> None:
-    load = trigger_load(hourly(tz, first, last), freq)
+def test_windows_around_clock_changes(tz: str, first: str, last: str, freq: str, expected: dict[str, int]) -> None:
+    load = trigger_load(half_hourly(tz, first, last), freq)
     found = {
         f"{window:%Y-%m-%dT%H:%M}{window:%z}": count
         for window, count in zip(load["window"], load["triggers"], strict=True)
@@ -86,14 +86,14 @@ def test_windows_where_clocks_change(tz: str, first: str, last: str, freq: str, 
     }
 
 
-def test_minute_0_is_that_of_the_wall_clock() -> None:
+def test_at_minute_0_uses_local_time() -> None:
     frame = triggers("Asia/Kolkata", ("2026-06-15T00:30:00Z", "dep_1"), ("2026-06-15T01:00:00Z", "dep_1"))
     assert trigger_load(frame, "1D")["at_minute_0"].tolist() == [1]
 
 
 @pytest.mark.parametrize("tz", ["UTC", "Asia/Shanghai"])
 @pytest.mark.parametrize("freq", ["1h", "1D", "1W", "15min"])
-def test_the_shape_is_the_same_with_and_without_rows(tz: str, freq: str) -> None:
+def test_columns_and_dtypes_with_and_without_rows(tz: str, freq: str) -> None:
     full = trigger_load(triggers(tz, ("2026-06-15T09:00Z", "dep_1")), freq)
     empty = trigger_load(triggers(tz), freq)
     assert len(full) == 1
@@ -104,7 +104,7 @@ def test_the_shape_is_the_same_with_and_without_rows(tz: str, freq: str) -> None
     assert all(full[name].dtype == "int64" for name in COUNTS)
 
 
-def test_what_next_triggers_gives_goes_in_empty_or_not() -> None:
+def test_trigger_load_accepts_results_of_next_triggers() -> None:
     record = {
         "id": "dep_1", "status": "active",
         "schedule": {"expression": "0 */6 * * *", "timezone": "Asia/Shanghai"},
@@ -117,8 +117,8 @@ def test_what_next_triggers_gives_goes_in_empty_or_not() -> None:
         assert load["window"].dtype == fired["trigger_at"].dtype
 
 
-def test_clocks_change_after_2037_too() -> None:
-    """The zones of pytz, which pandas before version 3 makes of names, end there."""
+def test_windows_after_2037_follow_dst() -> None:
+    """Before version 3, pandas turned zone names into pytz zones, which know no DST after 2037."""
     df = flatten_deployments(
         [
             {
@@ -137,7 +137,7 @@ def test_clocks_change_after_2037_too() -> None:
     assert [time.isoformat() for time in trigger_load(by_name)["window"]] == ["2050-07-01T18:00:00+08:00"]
 
 
-def test_windows_of_centuries_are_all_there() -> None:
+def test_all_weeks_up_to_year_9999_have_rows() -> None:
     load = trigger_load(triggers("UTC", ("2026-01-01T00:00Z", "dep_1"), ("9999-12-31T23:00Z", "dep_1")), "1W")
     assert load["window"].is_monotonic_increasing
     assert load["window"].diff().dropna().eq(pd.Timedelta("7D")).all()
@@ -145,7 +145,7 @@ def test_windows_of_centuries_are_all_there() -> None:
     assert load["triggers"].sum() == 2
 
 
-def test_the_last_day_of_the_calendar() -> None:
+def test_windows_on_the_last_day_of_year_9999() -> None:
     last = triggers("UTC", ("9999-12-31T22:00Z", "dep_1"), ("9999-12-31T23:30Z", "dep_1"))
     assert trigger_load(last)["triggers"].tolist() == [1, 1]
     shanghai = last.assign(trigger_at=last["trigger_at"].dt.tz_convert(ZoneInfo("Asia/Shanghai")))
@@ -153,13 +153,13 @@ def test_the_last_day_of_the_calendar() -> None:
         trigger_load(shanghai)
 
 
-def test_missing_times_are_passed_over() -> None:
+def test_missing_times_are_ignored() -> None:
     frame = triggers("UTC", ("2026-06-15T09:00Z", "dep_1"), ("2026-06-15T09:30Z", "dep_2"))
     frame.loc[1, "trigger_at"] = pd.NaT
     assert trigger_load(frame)[COUNTS].to_numpy().tolist() == [[1, 1, 1]]
 
 
-def test_a_missing_id_is_no_deployment() -> None:
+def test_a_missing_id_is_not_counted_as_a_deployment() -> None:
     frame = triggers(
         "UTC", ("2026-06-15T09:00Z", "dep_1"), ("2026-06-15T10:30Z", "dep_2"), ("2026-06-15T11:00Z", "dep_3")
     )
@@ -169,7 +169,7 @@ def test_a_missing_id_is_no_deployment() -> None:
 
 
 @pytest.mark.parametrize("freq", ["", "1", "1M", "0h", "7h", "25h", "-1h", "1MS", None, 3600])
-def test_windows_that_make_no_sense(freq: str) -> None:
+def test_invalid_freq_is_refused(freq: str) -> None:
     with pytest.raises(ValueError, match="freq="):
         trigger_load(triggers("UTC"), freq)
 
@@ -180,7 +180,7 @@ def test_times_without_a_zone_are_refused() -> None:
         trigger_load(frame)
 
 
-def test_a_column_that_is_not_there_is_named() -> None:
+def test_a_missing_column_is_named() -> None:
     with pytest.raises(MissingColumnError, match="deployment_id"):
         trigger_load(triggers("UTC")[["trigger_at"]])
 
@@ -192,10 +192,10 @@ def test_a_column_that_is_not_there_is_named() -> None:
     st.lists(st.tuples(st.integers(0, 20 * 86_400), st.integers(0, 3)), min_size=1, max_size=40),
     st.sampled_from(["1h", "15min", "6h", "1D", "1W", "3D"]),
 )
-def test_windows_part_time_and_nothing_is_lost(
+def test_random_triggers_are_counted_in_their_windows(
     tz: str, begin: int, moments: list[tuple[int, int]], freq: str
 ) -> None:
-    """In every zone: each trigger lies in its window, windows follow one another, and counts are those of rows."""
+    """In all zones, each trigger is in its window, windows are consecutive, and counts are those of the rows."""
     at = pd.to_datetime([begin + offset for offset, _ in moments], unit="s", utc=True).as_unit("us").tz_convert(tz)
     frame = pd.DataFrame({"trigger_at": at, "deployment_id": [f"dep_{number}" for _, number in moments]})
     copy = frame.copy(deep=True)
@@ -206,13 +206,13 @@ def test_windows_part_time_and_nothing_is_lost(
     assert windows.is_monotonic_increasing
     assert windows.is_unique
     assert load["triggers"].iloc[[0, -1]].min() > 0
-    by_wall = freq.endswith(("D", "W"))  # where midnight comes twice, the evening in between is of the day before
+    by_wall = freq.endswith(("D", "W"))  # where midnight occurs twice, the hour between is in the day before
     wall, wall_windows = at.tz_localize(None), windows.tz_localize(None)
-    place = (
+    window_number = (
         wall_windows.searchsorted(wall, side="right") if by_wall else windows.searchsorted(at, side="right")
     ) - 1
-    assert (place >= 0).all()
-    rows = frame.assign(place=place, minute=at.minute == 0).groupby("place")
+    assert (window_number >= 0).all()
+    rows = frame.assign(place=window_number, minute=at.minute == 0).groupby("place")
     for name, expected in [
         ("triggers", rows.size()),
         ("deployments", rows["deployment_id"].nunique()),

@@ -1,4 +1,4 @@
-"""Groups of errors: variable parts replaced alike on every engine, and every figure by brute force."""
+"""Tests of `error_groups`: message templates on each dataframe engine, and all figures by brute force."""
 
 from __future__ import annotations
 
@@ -52,19 +52,19 @@ TEMPLATES = {
 
 
 @pytest.mark.parametrize(("message", "template"), TEMPLATES.items())
-def test_variable_parts_are_replaced(message: str, template: str) -> None:
+def test_variable_parts_of_messages_are_replaced(message: str, template: str) -> None:
     assert incidents._template(message) == template
 
 
 def random_text(draw: Random) -> str:
-    """Draw text of the characters that templates are about, or of any."""
+    """Draw text of characters that matter to templates, or of any characters."""
     if draw.random() < 0.7:
         return "".join(draw.choices("a1_/'\"`:.~-<>中 \\x0Zf\n", k=draw.randrange(31)))
     points = [draw.randrange(1, draw.choice([0x80, 0x3000, 0x11_0000])) for _ in range(draw.randrange(21))]
     return "".join(chr(point) for point in points if not 0xD800 <= point < 0xE000)
 
 
-def test_every_engine_replaces_the_same() -> None:
+def test_all_engines_give_the_same_templates() -> None:
     draw = Random(7)  # noqa: S311 nothing secret
     messages = [*TEMPLATES, None, *(random_text(draw) for _ in range(3000))]
     expected = [None if message is None else incidents._template(message) for message in messages]
@@ -79,7 +79,7 @@ def test_every_engine_replaces_the_same() -> None:
 
 
 def runs_of(rows: list[tuple[Any, ...]]) -> pd.DataFrame:
-    """Make runs of (how long before the end, status, type, message, deployment)."""
+    """Build runs from (time before `END`, status, error type, message, deployment)."""
     columns = list(zip(*rows, strict=True)) if rows else [()] * 5
     return pd.DataFrame({
         "id": pd.Series([f"r{number:03}" for number in range(len(rows))], dtype=TEXT),
@@ -96,7 +96,7 @@ def runs_of(rows: list[tuple[Any, ...]]) -> pd.DataFrame:
 @pytest.mark.parametrize("by", [None, "deployment_id"])
 @pytest.mark.parametrize("days", [10, 20])
 @pytest.mark.parametrize("engine", ["pandas", "polars", "duckdb"])
-def test_groups_are_those_of_brute_force(engine: str, by: str | None, days: int) -> None:
+def test_error_groups_equal_brute_force(engine: str, by: str | None, days: int) -> None:
     draw = Random(f"{engine} {by} {days}")  # noqa: S311 nothing secret
     messages = ["no answer in 3 s", "no answer in 40 s", "no file '/x'", None]
     deployments = [None, *(f"dep_{number}" for number in range(20))]
@@ -140,14 +140,14 @@ def test_groups_are_those_of_brute_force(engine: str, by: str | None, days: int)
     assert order == sorted(order)
 
 
-def test_categories_of_polars_are_text() -> None:
+def test_polars_categories_are_read_as_text() -> None:
     runs = runs_of([(timedelta(0), "failed", "api", message, "dep_1") for message in ("no 1", "no 2", None)])
     frame = pl.DataFrame(pa.Table.from_pandas(runs)).with_columns(pl.col("error_type").cast(pl.Categorical))
-    words = frame.with_columns(pl.col("error_message").cast(pl.Enum(["no 2", "no 1"])))
-    assert rows_of(qd.error_groups(words)) == rows_of(qd.error_groups(runs))
+    categorical = frame.with_columns(pl.col("error_message").cast(pl.Enum(["no 2", "no 1"])))
+    assert rows_of(qd.error_groups(categorical)) == rows_of(qd.error_groups(runs))
 
 
-def test_counts_add_up_to_those_of_the_breakdown() -> None:
+def test_counts_by_type_equal_error_breakdown() -> None:
     rows = [(timedelta(hours=n), "failed", ["a", "b", None][n % 3], f"run {n}", "dep_1") for n in range(20)]
     runs = runs_of(rows)
     by_type = qd.error_groups(runs).groupby("error_type", dropna=False)["count"].sum()
@@ -162,14 +162,14 @@ def test_counts_add_up_to_those_of_the_breakdown() -> None:
         (14 * DAY - timedelta(minutes=1), DAY, True), (14 * DAY - timedelta(minutes=2), DAY, False),
     ],
 )  # fmt: skip
-def test_an_error_is_new_where_the_frame_reaches_back(reach: timedelta, first: timedelta, is_new: bool) -> None:  # noqa: FBT001
-    """The last 7 days end with the minute of the newest run; completed runs reach back as well."""
+def test_an_error_is_new_if_runs_reach_back_14_days(reach: timedelta, first: timedelta, is_new: bool) -> None:  # noqa: FBT001
+    """The last 7 days end with the minute of the newest run; completed runs count for the reach too."""
     rows = [(timedelta(0), "completed", None, None, "dep_1"), (first, "failed", "a", "x", "dep_1")]
     rows.append((reach, "completed", None, None, "dep_1"))
     assert qd.error_groups(runs_of(rows))["is_new"].tolist() == [is_new]
 
 
-def test_empty_frames_and_names() -> None:
+def test_empty_frames_name_column_and_reserved_column() -> None:
     some = runs_of([(DAY, "failed", "a", "x 1", "dep_1"), (DAY, "completed", None, None, "dep_1")])
     for by in (None, "deployment_id"):
         full, empty = qd.error_groups(some, by), qd.error_groups(some.iloc[:0], by)

@@ -1,4 +1,4 @@
-"""Failure rates of lifetime counters: pooled exactly, as sure as they are, and nothing made up."""
+"""Tests of `failure_rates`, the rates of lifetime counters."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ COUNTERS = ["stats_total_runs", "stats_total_failures", "stats_consecutive_failu
 
 
 def deployments(*rows: tuple[Any, ...]) -> pd.DataFrame:
-    """Build a frame out of (id, agent_id, runs, failures, streak)."""
+    """Build a frame from (id, agent_id, runs, failures, streak)."""
     records = [
         {"id": id_, "name": f"name of {id_}", "agent_id": agent, **dict(zip(COUNTERS, counters, strict=True))}
         for id_, agent, *counters in rows
@@ -45,7 +45,7 @@ def records(result: pd.DataFrame) -> list[dict[str, Any]]:
     ],
     ids=["some failed", "none failed", "all failed", "never ran", "no counters", "beyond exact floats"],
 )  # fmt: skip
-def test_one_deployment(  # noqa: PLR0917 one column of the table each
+def test_counts_rate_and_interval_of_one_deployment(  # noqa: PLR0917 one column of the table each
     runs: int | None,
     failures: int | None,
     streak: int | None,
@@ -55,7 +55,7 @@ def test_one_deployment(  # noqa: PLR0917 one column of the table each
     failing: int,
     never_run: int,
 ) -> None:
-    """Missing stays missing: no run, no rate; no counter, no zero."""
+    """Without runs the rate is missing; without counters the counts are missing, not 0."""
     no_counters = pytest.warns(DataQualityWarning, match="fill_counters")
     with contextlib.nullcontext() if runs is not None else no_counters:
         row = failure_rates(deployments(("dep_1", "agent_1", runs, failures, streak))).loc["dep_1"]
@@ -67,7 +67,7 @@ def test_one_deployment(  # noqa: PLR0917 one column of the table each
         assert row[name] == pytest.approx(math.nan if expected is None else expected, nan_ok=True, abs=1e-6), name
 
 
-def test_a_large_counter_stays_exact() -> None:
+def test_a_sum_above_2_to_53_is_exact() -> None:
     rates = failure_rates(deployments(("dep_1", "a", 2**53 + 1, 5, 0), ("dep_2", "a", 2, 1, 0)), by="agent_id")
     assert rates["total_runs"].tolist() == [2**53 + 3]
 
@@ -77,8 +77,8 @@ def test_a_large_counter_stays_exact() -> None:
     [(-1, 0, 0), (5, -1, 0), (5, 6, 0), (5, 1, -1)],
     ids=["negative runs", "negative failures", "more failures than runs", "negative streak"],
 )
-def test_counters_that_cannot_be(counters: tuple[int, int, int]) -> None:
-    """They give no rate, are left out of the group's sums, and are named."""
+def test_impossible_counters_warn_and_are_left_out(counters: tuple[int, int, int]) -> None:
+    """They give no rate, are not in the sums of their group, and the warning names the deployment."""
     df = deployments(("dep_bad", "a", *counters), ("dep_good", "a", 10, 1, 1))
     with pytest.warns(DataQualityWarning, match=r"^1 deployment has .*: dep_bad$"):
         alone = failure_rates(df).loc["dep_bad"]
@@ -89,7 +89,7 @@ def test_counters_that_cannot_be(counters: tuple[int, int, int]) -> None:
     assert pooled[["deployments", "total_runs", "total_failures", "failing"]].tolist() == [2, 10, 1, 1]
 
 
-def test_many_impossible_counters_give_one_warning_that_names_the_first() -> None:
+def test_many_impossible_counters_give_one_warning_with_5_ids() -> None:
     df = deployments(*((f"dep_{i}", "a", 1, 2, 0) for i in range(7)))
     with pytest.warns(
         DataQualityWarning, match=r"^7 deployments .*: dep_0, dep_1, dep_2, dep_3, dep_4, \.\.\.$"
@@ -100,7 +100,7 @@ def test_many_impossible_counters_give_one_warning_that_names_the_first() -> Non
         failure_rates(df.drop(columns="id"), by="agent_id")
 
 
-def test_a_missing_key_is_a_group_of_its_own() -> None:
+def test_a_missing_key_is_its_own_group() -> None:
     rates = failure_rates(
         deployments(("d1", None, 10, 5, 0), ("d2", "a", 10, 1, 0), ("d3", None, 10, 4, 2)), by="agent_id"
     )
@@ -115,13 +115,13 @@ def test_a_missing_key_is_a_group_of_its_own() -> None:
     assert rates.index[1:].tolist() == ["a"]
 
 
-def test_a_group_pools_counters_and_not_rates() -> None:
-    """Two runs, one failed, beside 998 that did not fail: 0.1 %, not a quarter."""
+def test_group_rate_is_computed_from_summed_counters() -> None:
+    """1 of 2 and 0 of 998 runs failed: the rate is 0.1 %, not the mean of the two rates, 25 %."""
     rates = failure_rates(deployments(("d1", "a", 2, 1, 1), ("d2", "a", 998, 0, 0)), by="agent_id")
     assert rates["failure_rate"].tolist() == [0.001]
 
 
-def test_keys_are_the_index() -> None:
+def test_group_keys_are_the_index() -> None:
     df = deployments(("d1", "a", 2, 1, 1))
     assert failure_rates(df).index.names == ["id"]
     assert failure_rates(df).columns[0] == "name"
@@ -132,8 +132,8 @@ def test_keys_are_the_index() -> None:
     assert failure_rates(df, by=None).index.tolist() == [0]
 
 
-def test_any_derived_column_groups() -> None:
-    """Such as those of `expand_metadata`, a number, a truth value, a category or a time."""
+def test_by_may_be_a_column_of_any_dtype() -> None:
+    """Group by a number, a boolean, a category and a time, as `expand_metadata` may add them."""
     df = deployments(("d1", "a", 2, 1, 1), ("d2", "a", 2, 0, 0))
     for values in (
         [1.5, 2.5],
@@ -145,7 +145,7 @@ def test_any_derived_column_groups() -> None:
         assert rates["failure_rate"].tolist() == [0.5, 0.0]
 
 
-def test_sorted_worst_first_missing_last_ties_by_key() -> None:
+def test_rows_are_sorted_worst_first_missing_last_then_by_key() -> None:
     df = deployments(
         ("d5", "a", None, None, None), ("d4", "a", 0, 0, 0), ("d2", "a", 4, 2, 0),
         ("d3", "a", 4, 2, 0), ("d1", "a", 2, 1, 0), ("d0", "a", 9, 0, 0),
@@ -154,7 +154,7 @@ def test_sorted_worst_first_missing_last_ties_by_key() -> None:
 
 
 @pytest.mark.parametrize("by", ["id", "agent_id", ["agent_id", "status"], None])
-def test_an_empty_frame_gives_no_rows_of_the_same_types(by: str | list[str] | None) -> None:
+def test_empty_frames_give_the_same_columns_and_dtypes(by: str | list[str] | None) -> None:
     full = failure_rates(deployments(("d1", "a", 2, 1, 1)), by=by)
     empty = failure_rates(deployments(), by=by)
     assert len(empty) == 0
@@ -163,7 +163,7 @@ def test_an_empty_frame_gives_no_rows_of_the_same_types(by: str | list[str] | No
     assert empty.reset_index().dtypes.tolist()[1:] == full.reset_index().dtypes.tolist()[1:]
 
 
-def test_types_are_exact() -> None:
+def test_dtypes_of_counts_and_rates() -> None:
     counts = ["deployments", "total_runs", "total_failures", "consecutive_failures", "failing", "never_run"]
     rates = failure_rates(deployments(("d1", "a", 2, 1, 1)))
     assert {str(rates[name].dtype) for name in counts} == {"Int64"}
@@ -194,12 +194,12 @@ def test_types_are_exact() -> None:
         ({"confidence": "high"}, ValueError, "confidence='high'"),
     ],
 )
-def test_what_makes_no_sense_is_refused(options: dict[str, Any], error: type[Exception], message: str) -> None:
+def test_invalid_arguments_are_refused(options: dict[str, Any], error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=message):
         failure_rates(deployments(("d1", "a", 2, 1, 1)).assign(failing=1), **options)
 
 
-def test_a_frame_that_is_none_or_lacks_a_column_is_refused() -> None:
+def test_a_dict_or_a_frame_without_name_is_refused() -> None:
     df = deployments(("d1", "a", 2, 1, 1))
     with pytest.raises(MissingColumnError, match="no column 'name'; it has: id, "):
         failure_rates(df.drop(columns="name"))
@@ -209,8 +209,8 @@ def test_a_frame_that_is_none_or_lacks_a_column_is_refused() -> None:
 
 
 @pytest.mark.parametrize("confidence", [0.5, 0.8, 0.95, 0.99, 0.9999])
-def test_the_interval_is_wilsons(confidence: float) -> None:
-    """Checked against scipy; and it always holds the rate and stays between 0 and 1."""
+def test_the_interval_is_a_wilson_interval(confidence: float) -> None:
+    """Compare with SciPy; the interval contains the rate and lies between 0 and 1."""
     draw = Random(confidence)  # noqa: S311 nothing secret
     some = [10 ** draw.randrange(7) for _ in range(60)]
     pairs = [(1, 0), (1, 1), (10**6, 1), (10**6, 10**6), *((trials, draw.randint(0, trials)) for trials in some)]
@@ -227,8 +227,8 @@ def test_the_interval_is_wilsons(confidence: float) -> None:
 
 @pytest.mark.filterwarnings("ignore::qoderdata.errors.DataQualityWarning")
 @pytest.mark.parametrize("seed", range(4))
-def test_pooled_counters_equal_a_walk_over_the_rows(seed: int) -> None:
-    """In 100 groups of one to six rows."""
+def test_group_figures_equal_brute_force(seed: int) -> None:
+    """Use 100 groups of 1 to 6 rows."""
     draw = Random(seed)  # noqa: S311 nothing secret
     rows: list[tuple[str | None, list[int | None]]] = [
         (agent, [draw.choice([None, *range(-1, 7)]) for _ in COUNTERS])
@@ -266,8 +266,8 @@ def test_pooled_counters_equal_a_walk_over_the_rows(seed: int) -> None:
 
 
 @pytest.mark.parametrize("by", ["id", "agent_id", "status"])
-def test_every_figure_recomputed_by_sql(by: str) -> None:
-    """On a generated account, from the Arrow table that goes to Parquet."""
+def test_all_figures_equal_those_of_sql(by: str) -> None:
+    """Use a sandbox account, as the Arrow table that is written to Parquet."""
     with Sandbox(deployments=120, seed=7) as sandbox:
         deployed = decode.from_records(sandbox.deployments, schema.DEPLOYMENTS)
     expected = duckdb.execute(
@@ -286,15 +286,15 @@ def test_every_figure_recomputed_by_sql(by: str) -> None:
     ).fetchall()
     got = records(failure_rates(frames.to_pandas(deployed, schema.DEPLOYMENTS), by=by))
     assert len(got) == len(expected)
-    for row, theirs in zip(got, expected, strict=True):
+    for row, expected_row in zip(got, expected, strict=True):
         counts = ["deployments", "total_runs", "total_failures", "consecutive_failures", "failing", "never_run"]
-        assert [row[by], *(row[name] for name in counts)] == list(theirs[:7])
-        ours = [row["failure_rate"], row["ci_low"], row["ci_high"]]
-        assert ours == [None if value is None else pytest.approx(value, abs=1e-6) for value in theirs[7:]]
+        assert [row[by], *(row[name] for name in counts)] == list(expected_row[:7])
+        figures = [row["failure_rate"], row["ci_low"], row["ci_high"]]
+        assert figures == [None if value is None else pytest.approx(value, abs=1e-6) for value in expected_row[7:]]
 
 
 @pytest.mark.parametrize("counters", [[2**63 - 1, 1], [2**62, 2**62], [2**63 - 1] * 5])
-def test_a_total_beyond_64_bits_is_missing_and_never_negative(counters: list[int]) -> None:
+def test_a_total_beyond_64_bits_is_missing(counters: list[int]) -> None:
     rows = [(f"d{i}", "agent_1", runs, 1, 0) for i, runs in enumerate(counters)]
     df = deployments(*rows, ("d9", "agent_2", 10, 5, 0))
     with pytest.warns(DataQualityWarning, match="counters of 1 groups add up to more than 64 bits"):
@@ -304,8 +304,8 @@ def test_a_total_beyond_64_bits_is_missing_and_never_negative(counters: list[int
     assert rates["total_failures"].tolist() == [5, len(counters)]
 
 
-def test_what_lies_under_a_missing_total_gives_no_warning_of_numpy() -> None:
-    """The total, with which pandas computes, is wrapped here to less than the failures."""
+def test_a_total_beyond_64_bits_gives_no_numpy_warning() -> None:
+    """The sum overflows to less than the failures, with which NumPy must not warn."""
     failures = [2**62, 2**61, 0, 0, 0]
     df = deployments(*((f"d{i}", "agent_1", 2**62, failed, 0) for i, failed in enumerate(failures)))
     with pytest.warns(DataQualityWarning, match="more than 64 bits"):

@@ -1,4 +1,4 @@
-"""Failure rates of runs: only what was decided decides, every window is there, each occurrence counts once."""
+"""Tests of `run_failure_rates`: decided runs, time windows and occurrences."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ START = datetime(2026, 3, 27, 12, tzinfo=UTC)
 
 
 def runs_frame(rows: Iterable[dict[str, Any]]) -> pd.DataFrame:
-    """Build a runs frame; ids in the order of the rows."""
+    """Build a runs frame whose ids are in the order of the rows."""
     records = [{"id": f"drun_{i:04}", "deployment_id": "dep_1", **row} for i, row in enumerate(rows)]
     return frames.to_pandas(pa.Table.from_pylist(records, schema.RUNS.arrow), schema.RUNS)
 
@@ -47,8 +47,8 @@ def run(status: str | None, hours: float = 0, **more: Any) -> dict[str, Any]:  #
     return {"status": status, "triggered_at": at(hours), **more}
 
 
-def test_only_what_was_decided_decides() -> None:
-    """Skipped is not failed, and not yet is not never; what is not known is `unknown`."""
+def test_rate_is_computed_from_completed_and_failed_runs() -> None:
+    """Skipped, cancelled and unfinished runs are not in the rate; any other status counts as `unknown`."""
     statuses = ["completed"] * 3 + ["failed", "skipped", "pending", "running", "waiting", "cancelled", "odd", None]
     with pytest.warns(DataQualityWarning, match="the outcome of 2 of 11 counted runs is not known"):
         rates = run_failure_rates(runs_frame({"status": status} for status in statuses))
@@ -63,8 +63,8 @@ def test_only_what_was_decided_decides() -> None:
 
 @pytest.mark.parametrize("engine", [pd.DataFrame, pl.from_pandas, pa.Table.from_pandas])
 @pytest.mark.parametrize("options", [{}, {"by": None, "freq": "1D"}, {"per": "occurrence"}])
-def test_rates_of_few_of_the_runs_are_told_of(engine: Any, options: dict[str, Any]) -> None:  # noqa: ANN401
-    """As of run records alone, which in the newest edition say only that no session could be created."""
+def test_many_unknown_outcomes_warn(engine: Any, options: dict[str, Any]) -> None:  # noqa: ANN401
+    """In the newest edition, run records alone have an outcome only where no session could be created."""
     few = runs_frame([run("failed", 0), *(run(None, hours) for hours in range(1, 19)), run("completed", 30)])
     with pytest.warns(DataQualityWarning) as caught:
         run_failure_rates(engine(few), **options)
@@ -74,20 +74,20 @@ def test_rates_of_few_of_the_runs_are_told_of(engine: Any, options: dict[str, An
     assert caught[0].filename == __file__
 
 
-def test_rates_of_almost_all_runs_are_not_told_of() -> None:
-    """Up to 5 %; and lazy frames are not read."""
+def test_up_to_5_percent_of_unknown_outcomes_do_not_warn() -> None:
+    """Lazy frames are not read to warn, whatever their share of unknown outcomes."""
     frame = runs_frame([run(None, 0), *(run("completed", hours) for hours in range(1, 20))])
     run_failure_rates(frame)
     run_failure_rates(pl.from_pandas(frame[:2]).lazy())
 
 
-def test_without_a_decision_there_is_no_rate() -> None:
+def test_rate_is_missing_without_decided_runs() -> None:
     rates = run_failure_rates(runs_frame([{"status": "skipped"}, {"status": "running"}]))
     assert rates[["failure_rate", "ci_low", "ci_high"]].isna().all(axis=None)
     assert rates[["runs", "completed", "failed"]].to_numpy().tolist() == [[2, 0, 0]]
 
 
-def test_sorted_worst_first_missing_last_ties_by_key() -> None:
+def test_rows_are_sorted_worst_first_missing_last_then_by_key() -> None:
     rows = [
         ("d3", "failed"),
         ("d2", "failed"),
@@ -100,7 +100,7 @@ def test_sorted_worst_first_missing_last_ties_by_key() -> None:
     assert [row["deployment_id"] for row in records(rates)] == ["d2", "d3", None, "d1", "d0"]
 
 
-def test_with_windows_in_order_of_key_and_time() -> None:
+def test_rows_with_windows_are_sorted_by_key_and_time() -> None:
     rows = [
         run("failed", 24, deployment_id="d2"),
         run("completed", 0, deployment_id="d1"),
@@ -127,16 +127,16 @@ def test_with_windows_in_order_of_key_and_time() -> None:
         ("2D", "UTC", [0, 72], ["03-26T00:00+00:00", "03-28T00:00+00:00", "03-30T00:00+00:00"]),
     ],
 )
-def test_windows_are_those_of_the_wall_clock(freq: str, tz: str, hours: list[float], begins: list[str]) -> None:
-    """On 29 March 2026 clocks in Berlin go forward at 02:00: a day of 23 hours, still from midnight."""
+def test_windows_follow_the_wall_clock(freq: str, tz: str, hours: list[float], begins: list[str]) -> None:
+    """On 29 March 2026 clocks in Berlin go forward at 02:00: the day has 23 hours and begins at midnight."""
     rates = run_failure_rates(runs_frame(run("failed", hour) for hour in hours), by=None, freq=freq, tz=tz)
     assert [window.isoformat()[5:16] + window.isoformat()[-6:] for window in rates.index] == begins
     assert str(rates.index.dtype) == f"datetime64[us, {tz}]"
     assert rates["runs"].sum() == len(hours)
 
 
-def test_a_night_with_a_repeated_hour_has_a_window_for_each() -> None:
-    """In New York, 01:00 to 02:00 on 1 November 2026 happens twice."""
+def test_a_repeated_hour_has_two_windows() -> None:
+    """In New York, the hour from 01:00 to 02:00 occurs twice on 1 November 2026."""
     times = pd.date_range("2026-11-01T04:30Z", "2026-11-01T07:30Z", freq="1h")
     rates = run_failure_rates(
         runs_frame({"status": "failed", "triggered_at": time} for time in times),
@@ -157,7 +157,7 @@ def test_a_run_without_a_time_has_a_missing_window() -> None:
 
 @pytest.mark.parametrize("by", ["deployment_id", ["deployment_id", "trigger_type"], None])
 @pytest.mark.parametrize("freq", [None, "1D", "6h"])
-def test_an_empty_frame_gives_no_rows_of_the_same_types(by: str | list[str] | None, freq: str | None) -> None:
+def test_empty_frames_give_the_same_columns_and_dtypes(by: str | list[str] | None, freq: str | None) -> None:
     full = run_failure_rates(runs_frame([run("failed")]), by=by, freq=freq, tz="Asia/Kolkata")
     for per in ("attempt", "occurrence"):
         empty = run_failure_rates(runs_frame([]), by=by, freq=freq, tz="Asia/Kolkata", per=per)
@@ -168,7 +168,7 @@ def test_an_empty_frame_gives_no_rows_of_the_same_types(by: str | list[str] | No
             assert empty.reset_index().dtypes.tolist() == full.reset_index().dtypes.tolist()
 
 
-def test_types_are_exact_and_the_argument_unchanged() -> None:
+def test_dtypes_and_unchanged_argument() -> None:
     df = runs_frame([run("completed", duration_ms=5), run("failed", 3)])
     before = df.copy(deep=True)
     rates = run_failure_rates(df, freq="1h", per="occurrence")
@@ -195,7 +195,7 @@ def test_types_are_exact_and_the_argument_unchanged() -> None:
         ({"confidence": 95}, ValueError, "confidence=95"),
     ],
 )
-def test_what_makes_no_sense_is_refused(options: dict[str, Any], error: type[Exception], message: str) -> None:
+def test_invalid_arguments_are_refused(options: dict[str, Any], error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=message):
         run_failure_rates(runs_frame([run("failed")]), **options)
 
@@ -224,15 +224,15 @@ def test_an_occurrence_counts_once_by_its_last_attempt(
     story: list[str], failed: int, completed: int, skipped: int
 ) -> None:
     rows = []
-    for hour, chapter in enumerate(story):
-        attempt, status = chapter.split()
+    for hour, entry in enumerate(story):
+        attempt, status = entry.split()
         kind = "retry" if attempt in {"r", "2", "3"} else "schedule"
         rows.append(run(status, hour, trigger_type=kind, attempt=int(attempt) if attempt.isdigit() else None))
     rates = run_failure_rates(runs_frame(rows), per="occurrence").iloc[0]
     assert rates[["failed", "completed", "skipped"]].tolist() == [failed, completed, skipped]
 
 
-def test_windows_reach_from_the_first_run_though_a_later_attempt_counts() -> None:
+def test_windows_begin_at_the_first_attempt_of_an_occurrence() -> None:
     rows = [run("failed", 0, attempt=1), run("completed", 24, attempt=2, trigger_type="retry")]
     rates = run_failure_rates(runs_frame(rows), freq="1D", per="occurrence")
     assert rates["runs"].tolist() == [0, 1]
@@ -240,7 +240,7 @@ def test_windows_reach_from_the_first_run_though_a_later_attempt_counts() -> Non
 
 @cache
 def day_begins(day: datetime, zone: str) -> datetime:
-    """Walk back, at last minute by minute, to the first one that has the local date of `day`."""
+    """Go back by hours, then by minutes, to the first minute with the local date of `day`."""
     clock = ZoneInfo(zone)
     date = day.astimezone(clock).date()
     begin = day.replace(second=0, microsecond=0)
@@ -292,9 +292,9 @@ def random_run(draw: Random, deployments: int) -> dict[str, Any]:
 
 
 def last_attempts(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Apply the rules word for word.
+    """Return the last attempt of each occurrence, by the documented rules.
 
-    Runs with a scheduled time are one occurrence a deployment and time. Among the others a retry continues the
+    Runs of one deployment with the same scheduled time are one occurrence. Of the others, a retry continues the
     latest earlier failed run with one attempt less.
     """
     never = datetime(1, 1, 1, tzinfo=UTC)
@@ -315,12 +315,12 @@ def last_retries(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     order = sorted(range(len(rows)), key=lambda i: (rows[i]["triggered_at"] or datetime(1, 1, 1, tzinfo=UTC), i))
     attempts: dict[int, int] = {}
     continued = set()
-    for place, i in enumerate(order):
+    for position, i in enumerate(order):
         row = rows[i]
         retry = row["trigger_type"] == "retry" or (row["attempt"] or 0) > 1
         attempts[i] = max(row["attempt"] or 0, 2 if retry else 1)
         if retry:
-            for j in reversed(order[:place]):
+            for j in reversed(order[:position]):
                 earlier = rows[j]
                 same = earlier["deployment_id"] == row["deployment_id"] and attempts[j] == attempts[i] - 1
                 if same and earlier["status"] == "failed":
@@ -348,10 +348,8 @@ COUNTED_AS: dict[str, set[str | None]] = {
     ],
 )  # fmt: skip
 @pytest.mark.parametrize("per", ["attempt", "occurrence"])
-def test_every_figure_equals_a_walk_over_the_rows(
-    by: str | None, window: tuple[str, str] | None, per: str
-) -> None:
-    """Five days around the change of clocks in March."""
+def test_all_figures_equal_brute_force(by: str | None, window: tuple[str, str] | None, per: str) -> None:
+    """Use five days around the clock change in March."""
     draw = Random(f"{by} {window} {per}")  # noqa: S311 nothing secret
     rows = [random_run(draw, deployments=15) for _ in range(150)]
     options: dict[str, Any] = {"by": by, "per": per}
@@ -398,8 +396,8 @@ def test_every_figure_equals_a_walk_over_the_rows(
         assert [row["duration_p50_ms"], row["duration_p95_ms"]] == (pytest.approx(expected) if took else expected)
 
 
-def test_a_frame_without_the_new_columns_goes_on_working() -> None:
-    """As an old Parquet file gives it; nothing is assumed in it."""
+def test_frames_without_newer_columns_are_accepted() -> None:
+    """Without ``status_from``, no run counts as assumed."""
     rows = [run("completed", 0, status_from="session"), run("failed", 1), run("skipped", 2)]
     old = runs_frame(rows).drop(columns=["status_from", "trigger_scheduled_at", "created_at"])
     for per in ("attempt", "occurrence"):
@@ -407,7 +405,7 @@ def test_a_frame_without_the_new_columns_goes_on_working() -> None:
         assert rates[["runs", "completed", "assumed", "failed"]].to_numpy().tolist() == [[3, 1, 0, 1]]
 
 
-def test_windows_after_2037_begin_where_clocks_say() -> None:
+def test_windows_after_2037_follow_dst() -> None:
     runs = runs_frame([{"status": "failed", "triggered_at": datetime(2050, 7, 1, 22, 30, tzinfo=UTC)}])
     ((_, window),) = run_failure_rates(runs, freq="1D", tz="Europe/Berlin").index
     assert window.isoformat() == "2050-07-02T00:00:00+02:00"
@@ -415,18 +413,18 @@ def test_windows_after_2037_begin_where_clocks_say() -> None:
 
 @pytest.mark.parametrize("tz", ["UTC", "Asia/Shanghai"])
 @pytest.mark.parametrize("freq", ["1h", "15min"])
-def test_a_run_of_the_year_1_or_9999_is_named_and_costs_no_memory(freq: str, tz: str) -> None:
-    for odd in ("0001-06-15T03:04:05Z", "9999-06-15T03:04:05Z"):
-        runs = runs_frame([run("failed", 0), {**run("failed", 0), "triggered_at": datetime.fromisoformat(odd)}])
+def test_windows_over_thousands_of_years_are_refused(freq: str, tz: str) -> None:
+    for wrong in ("0001-06-15T03:04:05Z", "9999-06-15T03:04:05Z"):
+        runs = runs_frame([run("failed", 0), {**run("failed", 0), "triggered_at": datetime.fromisoformat(wrong)}])
         with pytest.raises(
-            ValueError, match=rf"triggered_at reaches from .*{odd[:10]}T.*is wrong, leave its row out"
+            ValueError, match=rf"triggered_at reaches from .*{wrong[:10]}T.*is wrong, leave its row out"
         ):
             run_failure_rates(runs, freq=freq, tz=tz)
         assert run_failure_rates(runs)["failed"].tolist() == [2]
 
 
 @pytest.mark.parametrize("tz", ["America/New_York", "Asia/Shanghai"])
-def test_a_window_that_begins_before_the_calendar_is_a_time_in_the_message(tz: str) -> None:
+def test_windows_that_begin_before_year_1_are_refused(tz: str) -> None:
     first = {**run("failed", 0), "triggered_at": datetime(1, 1, 1, tzinfo=UTC)}
     # pandas 2 has no wall clock at the ends of the calendar.
     reach = "from 0001-01-01T00:00Z to 2026-" if pd.__version__ >= "3" else "to an end of the years 1 to 9999"
@@ -438,19 +436,19 @@ def test_a_window_that_begins_before_the_calendar_is_a_time_in_the_message(tz: s
         run_failure_rates(runs_frame([first]), freq="1h", tz=tz)
 
 
-def test_many_groups_with_many_windows_are_refused_before_they_are_made() -> None:
+def test_too_many_windows_for_many_groups_are_refused() -> None:
     rows = [run("failed", 24 * 15 * i, deployment_id=f"dep_{i}") for i in range(40)]
     with pytest.raises(ValueError, match=r"windows for each of 40 groups, too many"):
         run_failure_rates(runs_frame(rows), freq="1min")
 
 
-def test_a_huge_duration_is_a_duration() -> None:
+def test_a_duration_of_2_to_62_ms_is_accepted() -> None:
     runs = runs_frame([run("completed", 0, duration_ms=2**62), run("completed", 1, duration_ms=2**62)])
     assert run_failure_rates(runs)["duration_p95_ms"].tolist() == [float(2**62)]
 
 
-def test_every_figure_recomputed_by_sql() -> None:
-    """On the runs of a generated account, by deployment and day in Shanghai; counters say the same."""
+def test_all_figures_equal_those_of_sql_and_counters() -> None:
+    """Use the runs of a sandbox account, by deployment and day in Shanghai."""
     with Sandbox(deployments=60, seed=7, runs=3000) as sandbox:
         listed = decode.from_records(sandbox.runs, schema.RUNS)
         counters = {
@@ -473,11 +471,13 @@ def test_every_figure_recomputed_by_sql() -> None:
     rates = run_failure_rates(runs, freq="1D", tz="Asia/Shanghai")
     got = records(rates[rates["runs"] > 0])
     assert len(got) == len(expected)
-    for row, theirs in zip(got, expected, strict=True):
+    for row, expected_row in zip(got, expected, strict=True):
         counts = [row[name] for name in ("runs", "completed", "failed", "skipped", "unfinished")]
-        assert [row["deployment_id"], row["window"].tz_localize(None).to_pydatetime(), *counts] == list(theirs[:7])
+        assert [row["deployment_id"], row["window"].tz_localize(None).to_pydatetime(), *counts] == list(
+            expected_row[:7]
+        )
         assert [row["failure_rate"], row["duration_p50_ms"], row["duration_p95_ms"]] == [
-            None if value is None else pytest.approx(value) for value in theirs[7:]
+            None if value is None else pytest.approx(value) for value in expected_row[7:]
         ]
     for row in records(run_failure_rates(runs)):
         if counters[row["deployment_id"]]:

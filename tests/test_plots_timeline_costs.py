@@ -1,4 +1,4 @@
-"""The timeline of runs, costs, and the style for a user's own figures: every mark against the plain numbers."""
+"""Tests of `plot_run_timeline`, `plot_costs` and `plot_style` against the numbers of the frame."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def times(texts: Sequence[str | None]) -> pd.Series[pd.Timestamp]:
 
 
 def runs_of(rows: Sequence[tuple[str | None, ...]]) -> pd.DataFrame:
-    """Write a runs frame out of (deployment, status, triggered, started, completed)."""
+    """Build a runs frame from (deployment, status, triggered, started, completed)."""
     deployment, status, triggered, started, completed = zip(*rows, strict=True)
     return pd.DataFrame(
         {
@@ -76,12 +76,12 @@ def lanes_of(ax: Axes) -> list[str]:
     return [label.get_text() for label in ax.get_yticklabels()]
 
 
-def clock(number: float) -> str:
+def time_text(number: float) -> str:
     return f"{pd.Timestamp(num2date(number)).round('1s'):%H:%M:%S}"  # type: ignore[no-untyped-call]  # matplotlib's
 
 
 def bars(ax: Axes) -> list[tuple[str, str, str, float, bool]]:
-    """Read every bar: lane, begin, end, height, and whether it is filled."""
+    """List the bars: lane, begin, end, height, and whether it is filled."""
     lanes = lanes_of(ax)
     read = []
     for collection in ax.collections:
@@ -91,16 +91,16 @@ def bars(ax: Axes) -> list[tuple[str, str, str, float, bool]]:
                 (left, low), (right, high) = corners.min(axis=0), corners.max(axis=0)
                 lane = lanes[round((low + high) / 2)]
                 filled = len(np.asarray(collection.get_facecolor())) > 0
-                read.append((lane, clock(left), clock(right), round(float(high - low), 2), filled))
+                read.append((lane, time_text(left), time_text(right), round(float(high - low), 2), filled))
     return read
 
 
 def marks(ax: Axes, marker: str) -> list[tuple[str, str]]:
-    """Read the marks of one shape: lane and time."""
+    """List the marks of one shape: lane and time."""
     lanes = lanes_of(ax)
     found: list[Line2D] = [line for line in ax.lines if line.get_marker() == marker]
     return [
-        (lanes[round(float(y))], clock(float(x)))
+        (lanes[round(float(y))], time_text(float(x)))
         for line in found
         for x, y in zip(np.asarray(line.get_xdata()), np.asarray(line.get_ydata()), strict=True)
     ]
@@ -113,7 +113,7 @@ def legend_of(ax: Axes) -> list[str]:
 
 
 class TestRunTimeline:
-    def test_a_run_is_a_bar_from_its_start_to_its_end(self) -> None:
+    def test_an_ended_run_is_a_bar_from_its_start_to_its_end(self) -> None:
         runs = runs_of(
             [
                 ("a", "completed", "01:00:00", "01:00:05", "03:00:00"),
@@ -135,7 +135,7 @@ class TestRunTimeline:
         ]
         assert legend_of(ax) == ["failed (1)", "completed (1)", "completed, assumed (1)", "cancelled (1)"]
 
-    def test_a_short_run_is_as_wide_as_the_legend_says(self) -> None:
+    def test_a_short_run_has_the_minimum_width_named_in_the_legend(self) -> None:
         rows: list[tuple[str | None, ...]]
         rows = [("a", "completed", "00:00:00", None, "02:00:00"), ("a", "completed", "05:00:00", None, "05:00:02")]
         rows += [("a", "completed", "08:00:00", None, None), ("a", "failed", "10:00:00", None, "09:00:00")]
@@ -150,10 +150,10 @@ class TestRunTimeline:
         points = width / pd.Timedelta("1D") / np.ptp(ax.get_xlim()) * ax.bbox.width / figure.dpi * 72
         assert points == pytest.approx(4, abs=0.1)
         minutes, seconds = divmod(width.round("1s").seconds, 60)
-        words = f"narrowest bar: {minutes} min {seconds} s\n(1 shorter)\n(2 without a known end)"
-        assert legend_of(ax)[-1] == words
+        text = f"narrowest bar: {minutes} min {seconds} s\n(1 shorter)\n(2 without a known end)"
+        assert legend_of(ax)[-1] == text
 
-    def test_a_run_that_has_not_ended_reaches_to_the_newest_time(self) -> None:
+    def test_an_unfinished_run_is_a_line_to_the_newest_time(self) -> None:
         runs = runs_of(
             [
                 ("a", "running", "01:00:00", "01:01:00", None),
@@ -165,7 +165,7 @@ class TestRunTimeline:
         ax = qd.plot_run_timeline(runs, missed=missed_of([("d", "04:00:00", True)]))
         assert sorted(marks(ax, ">")) == [("a", "04:00:00"), ("b", "04:00:00"), ("c", "04:00:00")]
         lines = [part for part in ax.collections if isinstance(part, LineCollection)]
-        spans = [tuple(map(clock, segment[:, 0])) for part in lines for segment in part.get_segments()]
+        spans = [tuple(map(time_text, segment[:, 0])) for part in lines for segment in part.get_segments()]
         assert sorted(spans) == [("01:01:00", "04:00:00"), ("02:00:00", "04:00:00"), ("02:30:00", "04:00:00")]
         running, waiting = (part.get_linestyle() for part in lines)
         assert running != waiting, "told apart by the line, not by the color alone"
@@ -174,7 +174,7 @@ class TestRunTimeline:
         )
         assert len(bars(ax)) == 1
 
-    def test_what_has_no_length_is_a_mark_of_its_own_shape(self) -> None:
+    def test_events_without_length_are_marks_of_different_shapes(self) -> None:
         rows: list[tuple[str | None, ...]] = [
             ("a", "skipped", "01:00:00", None, None),
             ("a", None, "02:00:00", None, None),
@@ -196,7 +196,7 @@ class TestRunTimeline:
         assert legend_of(ax) == [*words, "newest time of these runs"]
         assert not bars(ax), "a run without a time is left out"
 
-    def test_triggers_far_in_the_future_are_left_out_and_the_legend_says_so(self) -> None:
+    def test_triggers_far_in_the_future_are_left_out_with_a_legend_note(self) -> None:
         runs = runs_of([("a", "completed", "01:00:00", None, "03:00:00")])
         triggers = triggers_of([("a", "03:30:00"), ("a", "05:00:00"), ("a", "05:00:01"), ("z", "20:00:00")])
         ax = qd.plot_run_timeline(runs, triggers=triggers, tz="Asia/Shanghai")
@@ -204,7 +204,7 @@ class TestRunTimeline:
         assert "next triggers (2),\nup to 2026-06-15 13:00" in legend_of(ax)
         assert lanes_of(ax) == ["a"]
 
-    def test_triggers_alone_are_all_drawn(self) -> None:
+    def test_all_triggers_are_drawn_where_there_are_no_runs(self) -> None:
         ax = qd.plot_run_timeline(
             runs_of([("a", "failed", None, None, None)]),
             triggers=triggers_of([("a", "03:30:00"), ("b", "23:00:00")]),
@@ -212,7 +212,7 @@ class TestRunTimeline:
         assert marks(ax, "|") == [("a", "03:30:00"), ("b", "23:00:00")]
         assert legend_of(ax) == ["next triggers (2)"]
 
-    def test_the_axis_is_in_the_zone_and_names_it(self) -> None:
+    def test_the_axis_is_in_the_given_zone_and_names_it(self) -> None:
         ax = qd.plot_run_timeline(runs_of([("a", "completed", "17:00:00", None, "18:00:00")]), tz="Asia/Kathmandu")
         ax.figure.canvas.draw()
         assert ax.get_xlabel() == "time, Asia/Kathmandu (UTC+05:45); 2026-06-15"
@@ -220,7 +220,7 @@ class TestRunTimeline:
         with pytest.raises(ValueError, match="Mars/Base"):
             qd.plot_run_timeline(runs_of([("a", "completed", "17:00:00", None, None)]), tz="Mars/Base")
 
-    def test_lanes_are_those_with_the_most_failed_and_missed(self) -> None:
+    def test_top_draws_lanes_with_the_most_failed_and_missed(self) -> None:
         rows: list[tuple[str | None, ...]]
         rows = [(f"d{n}", "failed", f"0{n}:00:00", None, None) for n in range(5) for _ in range(n)]
         rows += [("d0", "completed", "03:00:00", None, None), ("e", None, "03:00:00", None, None)]
@@ -235,8 +235,8 @@ class TestRunTimeline:
         assert "missed (3)" in legend_of(ax)
         assert "perhaps missed (9)" not in legend_of(ax)
 
-    def test_outcomes_differ_in_grey_by_shape(self) -> None:
-        """Height or filling: whoever sees no colors tells them apart, in a legend too."""
+    def test_outcomes_differ_by_height_or_filling_of_the_bar(self) -> None:
+        """Readers can tell them apart without colors, in the legend too."""
         statuses = ["failed", "completed", "cancelled"]
         runs = runs_of([("a", status, "01:00:00", None, "02:00:00") for status in statuses])
         runs = pd.concat([runs, runs.iloc[[1]].assign(status_from="session")])
@@ -255,13 +255,13 @@ class TestRunTimeline:
         ]
 
     @pytest.mark.parametrize("column", ["triggered_at", "started_at", "completed_at"])
-    def test_a_wrong_time_is_named(self, column: str) -> None:
+    def test_an_impossible_time_is_refused_by_name(self, column: str) -> None:
         runs = runs_of([("a", "completed", "01:00:00", None, "02:00:00")] * 2)
         runs.loc[1, column] = pd.Series(["0001-01-01T00:00:00+00:00"]).astype("datetime64[us, UTC]")[0]
         with pytest.raises(ValueError, match=rf"{column} reaches from .*0001-01-01"):
             qd.plot_run_timeline(runs)
 
-    def test_lost_dtypes_are_refused(self) -> None:
+    def test_columns_with_wrong_dtypes_are_refused(self) -> None:
         runs = runs_of([("a", "completed", "01:00:00", None, "02:00:00")])
         missed = missed_of([("a", "03:30:00", True)])
         with pytest.raises(FrameTypeError, match="load_runs"):
@@ -271,7 +271,7 @@ class TestRunTimeline:
         with pytest.raises(FrameTypeError, match="next_triggers"):
             qd.plot_run_timeline(runs, triggers=[])  # type: ignore[arg-type]
 
-    def test_columns_that_only_newer_frames_have_are_not_owed(self) -> None:
+    def test_columns_that_only_newer_frames_have_are_optional(self) -> None:
         runs = runs_of([("a", "completed", "01:00:00", None, "02:00:00")])[
             ["deployment_id", "status", "triggered_at"]
         ]
@@ -279,7 +279,7 @@ class TestRunTimeline:
         assert [(lane, start) for lane, start, *_ in bars(ax)] == [("a", "01:00:00")]
 
     @pytest.mark.parametrize("length", [-5, 2**62])
-    def test_a_duration_that_cannot_be_is_no_end(self, length: int) -> None:
+    def test_an_impossible_duration_is_ignored(self, length: int) -> None:
         runs = runs_of([("a", "completed", "01:00:00", None, None)]).assign(
             duration_ms=pd.array([length], dtype="Int64")
         )
@@ -292,14 +292,14 @@ def costs_of(
     *,
     freq: str | None = None,
 ) -> pd.DataFrame:
-    """Write costs out of (deployment, credits, of the model, of the sandbox), a session a day."""
-    deployment, whole, model, sandbox = zip(*rows, strict=True)
+    """Build session costs from (deployment, total, model and sandbox credits), one session per day."""
+    deployment, total, model, sandbox = zip(*rows, strict=True)
     sessions = pd.DataFrame(
         {
             "id": pd.array([f"sess_{number}" for number in range(len(rows))], dtype=TEXT),
             "deployment_id": pd.array(deployment, dtype=TEXT),
             "created_at": pd.date_range(f"{DAY}00:00Z", periods=len(rows), freq="1D", unit="us"),
-            "usage_total_credits": np.array(whole, dtype="float64"),
+            "usage_total_credits": np.array(total, dtype="float64"),
             "usage_model_credits": np.array(model, dtype="float64"),
             "usage_sandbox_runtime_credits": np.array(sandbox, dtype="float64"),
         }
@@ -307,7 +307,7 @@ def costs_of(
     return qd.session_costs(sessions, by, freq=freq)
 
 
-ROWS = [
+SESSIONS = [
     ("a", 5.0, 3.0, 2.0),
     ("a", None, None, None),
     ("b", 3.0, None, None),
@@ -317,8 +317,8 @@ ROWS = [
 
 
 class TestCosts:
-    def test_bars_are_the_credits_in_their_parts(self) -> None:
-        ax = qd.plot_costs(costs_of(ROWS), labels={"b": "mine"})
+    def test_bars_are_stacked_from_the_parts_of_the_credits(self) -> None:
+        ax = qd.plot_costs(costs_of(SESSIONS), labels={"b": "mine"})
         assert lanes_of(ax) == ["a", "mine", "(none)", "z"]
         parts = {
             to_hex(bars[0].get_facecolor()).upper(): [bar.get_width() for bar in bars] for bars in ax.containers
@@ -335,15 +335,15 @@ class TestCosts:
         assert legend_of(ax) == ["model", "sandbox runtime", "not itemized"]
         assert ax.get_xlabel() == "credits\ncredits of 2 of 5 sessions are unknown, and not counted"
 
-    def test_what_the_service_cuts_off_is_not_a_part(self) -> None:
-        """Each figure has two decimals, cut and not rounded: 0.009 and 0.009 of 0.018 are 0 and 0 of 0.01."""
-        cut = qd.plot_costs(costs_of([("a", 0.05, 0.03, 0.01), ("a", 0.01, 0.0, 0.0)]))
-        assert legend_of(cut) == ["model", "sandbox runtime"]
+    def test_truncation_of_the_service_is_not_drawn_as_not_itemized(self) -> None:
+        """The service truncates to two decimals: it gives parts of 0.009 and 0.009 of 0.018 as 0 and 0 of 0.01."""
+        truncated = qd.plot_costs(costs_of([("a", 0.05, 0.03, 0.01), ("a", 0.01, 0.0, 0.0)]))
+        assert legend_of(truncated) == ["model", "sandbox runtime"]
         missing = qd.plot_costs(costs_of([("a", 0.05, 0.03, 0.01), ("a", 0.05, None, None)]))
         assert legend_of(missing) == ["model", "sandbox runtime", "not itemized"]
 
-    def test_the_columns_say_what_is_unknown(self) -> None:
-        ax = qd.plot_costs(costs_of(ROWS))
+    def test_columns_of_costs_show_unknown_credits(self) -> None:
+        ax = qd.plot_costs(costs_of(SESSIONS))
         texts = [text.get_text() for text in ax.texts]
         assert texts == [
             *("5.00", "3.00", "1.00", "unknown", "credits"),
@@ -352,20 +352,20 @@ class TestCosts:
             *("1", "1", "unknown"),
         ]
 
-    def test_only_unknown_costs_have_no_bars(self) -> None:
-        ax = qd.plot_costs(costs_of(ROWS[-1:]))
+    def test_costs_that_are_all_unknown_have_no_bars(self) -> None:
+        ax = qd.plot_costs(costs_of(SESSIONS[-1:]))
         ax.figure.canvas.draw()
         assert not ax.patches
         assert ax.get_legend() is None
 
-    def test_rows_are_the_first_ones_and_the_title_counts_them(self) -> None:
+    def test_top_draws_the_first_rows_and_the_title_counts_them(self) -> None:
         rows = [(f"d{number}", float(number), None, None) for number in range(30)]
         ax = qd.plot_costs(costs_of(rows), top=3)
         assert lanes_of(ax) == ["d29", "d28", "d27"]
         assert "(3 of 30 shown)" in ax.get_title()
 
-    def test_windows_of_all_are_upright_bars(self) -> None:
-        costs = costs_of(ROWS, by=None, freq="1D")
+    def test_windows_without_groups_are_vertical_bars(self) -> None:
+        costs = costs_of(SESSIONS, by=None, freq="1D")
         ax = qd.plot_costs(costs)
         ends = [
             max(bar.get_y() + bar.get_height() for bar in column) for column in zip(*ax.containers, strict=True)
@@ -379,8 +379,8 @@ class TestCosts:
         assert [f"{num2date(x):%d}" for x in np.asarray(unknown.get_xdata())] == ["16", "19"]  # type: ignore[no-untyped-call]  # matplotlib's
         assert ax.get_ylabel() == "credits"
 
-    def test_windows_of_several_are_panels_with_one_scale_most_expensive_first(self) -> None:
-        costs = costs_of(ROWS, freq="1D")
+    def test_windows_of_groups_are_panels_sorted_by_credits(self) -> None:
+        costs = costs_of(SESSIONS, freq="1D")
         ax = qd.plot_costs(costs, labels={"a": "mine"}, top=3)
         titles = [panel.texts[0].get_text() for panel in ax.child_axes]
         assert titles == ["mine: 5.00", "b: 3.00", "(none): 1.00"]
@@ -389,20 +389,20 @@ class TestCosts:
         for panel, total in zip(ax.child_axes, [5.0, 3.0, 1.0], strict=True):
             assert sum(bar.get_height() for bar in panel.patches if isinstance(bar, Rectangle)) == total
 
-    def test_bars_of_many_windows_can_be_seen(self) -> None:
+    def test_bars_of_many_windows_are_at_least_1_pixel_wide(self) -> None:
         costs = costs_of([("a", 1.0, None, None), *[("b", 1.0, None, None)] * 450], freq="1D")
         ax = qd.plot_costs(costs)
         ax.figure.canvas.draw()
         assert min(bar.get_window_extent().width for panel in ax.child_axes for bar in panel.patches) >= 1
 
-    def test_a_dark_style_has_a_light_blue(self) -> None:
+    def test_bars_are_light_blue_in_a_dark_style(self) -> None:
         with plt.style.context("dark_background"):
-            ax = qd.plot_costs(costs_of(ROWS))
+            ax = qd.plot_costs(costs_of(SESSIONS))
         assert to_hex(ax.patches[0].get_facecolor()).upper() == palette.SKY
 
 
 class TestPlotStyle:
-    def test_settings_are_as_before_also_after_an_exception(self) -> None:
+    def test_settings_are_restored_also_after_an_exception(self) -> None:
         plt.get_backend()
         before = dict(mpl.rcParams)
         with qd.plot_style():
@@ -413,8 +413,8 @@ class TestPlotStyle:
             _ = 1 / 0
         assert dict(mpl.rcParams) == before
 
-    def test_names_drawn_later_have_no_empty_boxes(self) -> None:
-        """Matplotlib warns of each character that no font of a text has, when it is drawn."""
+    def test_texts_drawn_after_the_block_have_a_font_with_their_glyphs(self) -> None:
+        """Matplotlib would warn at drawing of a character that no font of a text has."""
         words = "plan \N{MATHEMATICAL SCRIPT CAPITAL A}"
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr("qoderdata.plots.labels._SCRIPTS", words)
@@ -428,9 +428,9 @@ class TestPlotStyle:
         assert [label.get_text() for label in labels] == [words, "other"]
         assert all("STIXGeneral" in label.get_fontfamily() or len(label.get_fontfamily()) > 1 for label in labels)
 
-    def test_other_figures_and_the_current_one_stay(self) -> None:
-        other, theirs = plt.subplots()
-        theirs.barh(["a"], [1])
+    def test_other_figures_and_the_current_figure_are_not_changed(self) -> None:
+        other, other_axes = plt.subplots()
+        other_axes.barh(["a"], [1])
         with qd.plot_style():
             first, _ = plt.subplots()
             plt.subplots()
@@ -438,9 +438,9 @@ class TestPlotStyle:
         assert plt.gcf() is first
         assert first.get_layout_engine() is not None
         assert other.get_layout_engine() is None
-        assert theirs.get_yticklabels()[0].get_fontfamily() == list(mpl.rcParams["font.family"])
+        assert other_axes.get_yticklabels()[0].get_fontfamily() == list(mpl.rcParams["font.family"])
 
-    def test_a_dark_style_stays_dark(self) -> None:
+    def test_plot_style_keeps_a_dark_style(self) -> None:
         with plt.style.context("dark_background"), qd.plot_style():
             figure, ax = plt.subplots()
             (line,) = ax.plot([1, 2])
@@ -449,8 +449,8 @@ class TestPlotStyle:
         assert not ax.spines["top"].get_visible()
 
 
-def test_triggers_may_come_in_another_zone_than_runs() -> None:
-    """`next_triggers` has its times in the zone asked for, runs in UTC."""
+def test_triggers_may_be_in_another_zone_than_runs() -> None:
+    """`next_triggers` returns times in its `tz`, and runs are in UTC."""
     runs = runs_of([("dep_1", "completed", "00:00:00", "00:00:01", "00:10:00")])
     df = qd.flatten_deployments(
         [{"id": "dep_1", "status": "active", "schedule": {"expression": "0 * * * *", "timezone": "Asia/Shanghai"}}]

@@ -1,4 +1,4 @@
-"""What snapshots make certain about missed triggers: against the rules word for word, and against the truth."""
+"""Tests of `missed_triggers` with snapshots, against the documented rules and simulated histories."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 BEGIN = datetime(2026, 6, 15, tzinfo=UTC)
 END = BEGIN + timedelta(hours=12)
-#: Any two times of any two of these lie 10 minutes apart at least, so that a grace of 5 minutes leaves no choice.
+#: Different times of these are at least 10 minutes apart, so that with 5 minutes of grace a match is unambiguous.
 CRONS = ["0 * * * *", "30 * * * *", "*/20 * * * *"]
 GRACE = timedelta(minutes=5)
 
@@ -70,7 +70,7 @@ def find(df: pd.DataFrame, runs: list[dict[str, Any]], snapshots: list[pd.DataFr
 
 
 def random_history(draw: Random) -> list[tuple[datetime, tuple[str, bool]]]:
-    """Draw when a deployment changed to which state; the first one holds from its creation on."""
+    """Draw the times at which a deployment changed and its new states; the first is its creation."""
     minutes = sorted(draw.sample(range(1, 11 * 60), draw.randrange(6)))
     times = [BEGIN - timedelta(days=9), *(hour(minute / 60) for minute in minutes)]
     return [(at, random_state(draw)) for at in times]
@@ -88,47 +88,47 @@ def state_at(
 
 @pytest.mark.parametrize("seed", range(4))
 @pytest.mark.parametrize("size", [1, 4, 12])
-def test_with_snapshots_around_each_change_all_is_certain_and_true(seed: int, size: int) -> None:
-    """Snapshots are taken shortly before and after each change, so that nothing is due in between."""
+def test_snapshots_around_each_change_make_all_rows_certain(seed: int, size: int) -> None:
+    """Snapshots are taken 20 s before and after each change, and times within these 20 s are left out."""
     draw = Random(f"{seed} {size}")  # noqa: S311 nothing secret
-    fleet = [random_history(draw) for _ in range(size)]
+    histories = [random_history(draw) for _ in range(size)]
     left_out = set(draw.sample(range(12 * 6), draw.randrange(12 * 6)))
-    changes = sorted({at for history in fleet for at, _ in history[1:]})
+    changes = sorted({at for history in histories for at, _ in history[1:]})
     second = timedelta(seconds=1)
     moments = sorted({BEGIN - second, *(at + side for at in changes for side in (-20 * second, 20 * second)), END})
 
-    def seen(at: datetime) -> pd.DataFrame:
+    def snapshot_at(at: datetime) -> pd.DataFrame:
         records = []
-        for number, history in enumerate(fleet):
+        for number, history in enumerate(histories):
             changed, state = state_at(history, at)
             records.append(record(f"dep_{number}", state, changed))
         return frame(records, at)
 
-    truth, runs = set(), []
-    for number, history in enumerate(fleet):
+    expected_pairs, runs = set(), []
+    for number, history in enumerate(histories):
         for minutes in range(10, 12 * 60 - 5, 10):
             at = BEGIN + timedelta(minutes=minutes)
             expression, paused = state_at(history, at)[1]
             if paused or not fires(expression, at) or any(abs(at - one) <= 20 * second for one in changes):
                 continue
             if minutes // 10 in left_out:
-                truth.add((f"dep_{number}", at))
+                expected_pairs.add((f"dep_{number}", at))
             else:
                 runs.append(run(f"dep_{number}", at + second))
-    *snapshots, newest = [seen(at) for at in moments]
+    *snapshots, newest = [snapshot_at(at) for at in moments]
     found = find(newest, runs, snapshots)
     found = found[found["scheduled_at"] > BEGIN]
-    within = found["scheduled_at"].isin(changes)  # a time at the very second of a change has no truth
+    within = found["scheduled_at"].isin(changes)  # at the exact time of a change, either state may apply
     assert found["certain"][~within].all()
-    assert set(zip(found["deployment_id"][~within], found["scheduled_at"][~within], strict=True)) == truth
+    assert set(zip(found["deployment_id"][~within], found["scheduled_at"][~within], strict=True)) == expected_pairs
 
 
 @pytest.mark.parametrize("seed", range(6))
-def test_each_row_follows_the_rules_word_for_word(seed: int) -> None:
-    """Snapshots of any states in any order, of 30 deployments, some of which are not in some of them."""
+def test_rows_of_random_snapshots_follow_the_rules(seed: int) -> None:
+    """Draw snapshots of 30 deployments with any states, in any order; some deployments are not in all of them."""
     draw = Random(seed)  # noqa: S311 nothing secret
     minutes = sorted(draw.sample(range(12 * 60 + 1), draw.randint(2, 6)))
-    seen: dict[str, list[tuple[datetime, tuple[str, bool], datetime | None]]] = {}
+    states_of: dict[str, list[tuple[datetime, tuple[str, bool], datetime | None]]] = {}
     frames = []
     for minute in minutes:
         at, records = hour(minute / 60), []
@@ -137,13 +137,13 @@ def test_each_row_follows_the_rules_word_for_word(seed: int) -> None:
             changed = None if updated is None else min(hour(updated / 60), at)
             if minute == minutes[-1] or draw.random() < 0.5:
                 records.append(record(id_, state, changed))
-                seen.setdefault(id_, []).append((at, state, changed))
+                states_of.setdefault(id_, []).append((at, state, changed))
         frames.append(frame(records, at))
     df = frames.pop()
     draw.shuffle(frames)
     found = find(df, [], frames)
     expected: dict[tuple[str, datetime], bool] = {}
-    for (id_, own), minute in product(seen.items(), range(0, 12 * 60 - 5, 10)):
+    for (id_, own), minute in product(states_of.items(), range(0, 12 * 60 - 5, 10)):
         at = BEGIN + timedelta(minutes=minute)
         before = [one for one in own if one[0] <= at]
         after = [one for one in own if one[0] > at]
@@ -168,7 +168,7 @@ def test_each_row_follows_the_rules_word_for_word(seed: int) -> None:
     assert ((found["reason"] == "") == found["certain"]).all()
 
 
-def test_what_is_not_certain_says_why() -> None:
+def test_uncertain_rows_have_a_reason() -> None:
     before = frame([record("dep_1", (CRONS[0], False), None)], hour(1.5))
     changed = frame([record("dep_1", (CRONS[1], False), hour(3.25))], hour(4))
     paused = frame([record("dep_1", (CRONS[1], True), hour(5.75))], hour(6))
@@ -182,7 +182,7 @@ def test_what_is_not_certain_says_why() -> None:
     ]  # fmt: skip
 
 
-def test_snapshots_are_checked_and_left_as_they_are() -> None:
+def test_invalid_snapshots_are_refused_and_frames_are_not_changed() -> None:
     df, old = (frame([record("dep_1", (CRONS[0], False), None)], at) for at in (hour(6), hour(1)))
     copies = df.copy(deep=True), old.copy(deep=True)
     assert find(df, [], [old])["certain"].all()
@@ -197,8 +197,8 @@ def test_snapshots_are_checked_and_left_as_they_are() -> None:
         find(df, [], old)  # type: ignore[arg-type] # what is tested
 
 
-class Clock(datetime):
-    """The present of a pull."""
+class FakeDatetime(datetime):
+    """Replace `datetime` in `load.lists`, so that `now` returns a chosen time."""
 
     moment = BEGIN
 
@@ -212,11 +212,11 @@ FLEET_GRACE = timedelta(minutes=3)
 Histories = dict[str, list[tuple[datetime, tuple[str, bool]]]]
 
 
-def change_a_fleet(
+def change_deployments(
     sandbox: Sandbox, random: Random, since: datetime, pull: Callable[[datetime], object]
 ) -> Histories:
-    """Pause, resume and reschedule deployments, and pull a second before and after each change."""
-    fleet = [one for one in sandbox.deployments if not one["archived_at"]][:10]
+    """Pause, resume and reschedule deployments, and call `pull` a second before and after each change."""
+    deployments = [one for one in sandbox.deployments if not one["archived_at"]][:10]
     second, old = timedelta(seconds=1), since - timedelta(days=30)
 
     def change(one: dict[str, Any], at: datetime) -> tuple[datetime, tuple[str, bool]]:
@@ -229,11 +229,11 @@ def change_a_fleet(
         sandbox.rewrite({**one, **facts})
         return at, (expression, paused)
 
-    histories = {one["id"]: [change(one, old)] for one in fleet}
+    histories = {one["id"]: [change(one, old)] for one in deployments}
     pull(since - second)
     for minute in sorted(random.sample(range(22 * 60), 24)):
         at = since.replace(second=30) + timedelta(minutes=minute)
-        one = random.choice(fleet)
+        one = random.choice(deployments)
         pull(at - second)
         histories[one["id"]].append(change(one, at))
         pull(at + second)
@@ -243,7 +243,7 @@ def change_a_fleet(
 def due_times(
     history: list[tuple[datetime, tuple[str, bool]]], since: datetime, until: datetime
 ) -> list[datetime]:
-    """Return when a deployment had to fire, minute by minute, by what cronsim says of its state then."""
+    """Return the times at which a deployment had to fire, from its history and cronsim."""
     due = set()
     for expression in FLEET_CRONS:
         for at in takewhile(lambda at: at < until, CronSim(expression, since - timedelta(minutes=1))):
@@ -252,10 +252,10 @@ def due_times(
     return sorted(due)
 
 
-def test_a_fleet_that_changes_all_day_has_no_doubt_and_equals_the_truth(
+def test_saved_snapshots_make_all_missed_triggers_of_a_day_certain(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(lists, "datetime", Clock)
+    monkeypatch.setattr(lists, "datetime", FakeDatetime)
     random = Random(11)  # noqa: S311 - the same each time
     with Sandbox(deployments=20, seed=7, runs=20) as sandbox:
         loading: dict[str, Any] = {"client": Client(sandbox.pat, sandbox.base_url), "cache_dir": tmp_path}
@@ -264,26 +264,26 @@ def test_a_fleet_that_changes_all_day_has_no_doubt_and_equals_the_truth(
         since = until - timedelta(hours=23)
 
         def pull(at: datetime) -> pd.DataFrame:
-            monkeypatch.setattr(Clock, "moment", at)
+            monkeypatch.setattr(FakeDatetime, "moment", at)
             return load_deployments(**loading, refresh=True)
 
-        histories = change_a_fleet(sandbox, random, since, pull)
+        histories = change_deployments(sandbox, random, since, pull)
         df = pull(until)
-        kept = load_snapshots(**loading)
+        snapshots = load_snapshots(**loading)
     assert {paused for history in histories.values() for _, (_, paused) in history} == {True, False}
-    runs, truth = [], set()
+    runs, expected_pairs = [], set()
     for id_, history in histories.items():
         for at in due_times(history, since, until):
             if random.random() >= 0.1:
                 runs.append(run(id_, at + timedelta(seconds=random.randrange(90))))
             elif at < until - FLEET_GRACE:
-                truth.add((id_, at))
-    assert len(truth) > 10
-    mine = df[df["id"].isin(histories)]
+                expected_pairs.add((id_, at))
+    assert len(expected_pairs) > 10
+    changed_df = df[df["id"].isin(histories)]
     window: dict[str, Any] = {"since": since, "until": until, "grace": FLEET_GRACE}
-    found = missed_triggers(mine, flatten_runs(runs), **window, snapshots=kept)
+    found = missed_triggers(changed_df, flatten_runs(runs), **window, snapshots=snapshots)
     pairs = list(zip(found["deployment_id"], found["scheduled_at"], strict=True))
-    assert len(pairs) == len(truth)
-    assert set(pairs) == truth
+    assert len(pairs) == len(expected_pairs)
+    assert set(pairs) == expected_pairs
     assert found["certain"].all()
-    assert not missed_triggers(mine, flatten_runs(runs), **window)["certain"].all()
+    assert not missed_triggers(changed_df, flatten_runs(runs), **window)["certain"].all()

@@ -1,4 +1,4 @@
-"""Days begin when the wall clock says so, in every zone of the world, on every engine that takes part."""
+"""Tests of `summaries.time_windows` and of the wall clock of each dataframe engine, in all time zones."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ DAYS = pd.Series(
     ),
     dtype="Int64",
 )
-#: Zones whose rules change so late that an engine's own list of zones may not know it yet.
-SETTLED = np.datetime64("2026-01-01", "us").astype(int)
-NIGHTS = [
+#: Engines are compared up to this day only: their own time zone data may lack later rule changes.
+COMPARED_UNTIL = np.datetime64("2026-01-01", "us").astype(int)
+CLOCK_CHANGES = [
     ("Africa/Cairo", "2014-05-16"), ("America/Havana", "2025-11-02"), ("America/Sao_Paulo", "2018-11-04"),
     ("America/Scoresbysund", "2022-10-30"), ("Asia/Amman", "2021-10-29"), ("Asia/Beirut", "2025-03-30"),
     ("Asia/Chita", "2014-10-26"), ("Atlantic/Azores", "2025-10-26"), ("Australia/Lord_Howe", "2025-10-05"),
@@ -36,25 +36,25 @@ NIGHTS = [
 ]  # fmt: skip
 
 
-def wall(instants: Any, zone: str) -> Any:  # noqa: ANN401 arrays of microseconds
+def local_micros(instants: Any, zone: str) -> Any:  # noqa: ANN401 arrays of microseconds
     stamps = pd.Series(pd.DatetimeIndex(instants.astype("datetime64[us]")).tz_localize("UTC"))
     return dataframe_engines.wall_clock(zone).pandas(stamps).to_numpy("int64")
 
 
 @pytest.mark.parametrize("part", range(4))
-def test_the_first_instant_of_every_day_in_every_zone(part: int) -> None:
-    """The clock reads the day's date there, read an earlier one a microsecond ago, and any time before."""
+def test_first_instant_of_each_day_in_each_zone(part: int) -> None:
+    """From that instant on local time is on the day or later; up to 3 h before, it is on an earlier day."""
     days = DAYS.to_numpy("int64")
     for zone in sorted(zoneinfo.available_timezones() - {"localtime"})[part::4]:
         begins = dataframe_engines.first_instant(zone).pandas(DAYS).to_numpy("int64")
-        assert (wall(begins, zone) >= days).all(), zone
+        assert (local_micros(begins, zone) >= days).all(), zone
         for before in (1, 30 * MINUTE, HOUR, 2 * HOUR, 3 * HOUR):
-            assert (wall(begins - before, zone) < days).all(), zone
+            assert (local_micros(begins - before, zone) < days).all(), zone
 
 
 @pytest.mark.parametrize("unit", ["s", "us", "ns"])
-def test_times_of_an_arrow_type_are_read_as_others(unit: Literal["s", "us", "ns"]) -> None:
-    """As in the frames of Dask that `scan_runs` opens; an empty one too, which Dask asks for the dtypes."""
+def test_wall_clock_reads_arrow_timestamps_like_numpy_ones(unit: Literal["s", "us", "ns"]) -> None:
+    """Dask frames of `scan_runs` have such columns; Dask infers dtypes from an empty one."""
     plain = pd.to_datetime(pd.Series(["2026-06-14T20:00Z", None]), utc=True).dt.as_unit(unit)
     arrow = plain.astype(pd.ArrowDtype(pa.timestamp(unit, "UTC")))
     local = dataframe_engines.wall_clock("Asia/Shanghai").pandas
@@ -63,11 +63,11 @@ def test_times_of_an_arrow_type_are_read_as_others(unit: Literal["s", "us", "ns"
     assert local(arrow)[0] == pd.Timestamp("2026-06-15T04:00").value // 1000
 
 
-@pytest.mark.parametrize("zone", [zone for zone, _ in NIGHTS])
-def test_engines_agree_on_wall_clocks_and_days(zone: str) -> None:
-    """Whatever the session's zone is, and on both sides of every change of the last years."""
-    days = DAYS[DAYS < SETTLED].to_numpy("int64")
-    expected = dataframe_engines.first_instant(zone).pandas(DAYS[DAYS < SETTLED]).to_numpy("int64")
+@pytest.mark.parametrize("zone", [zone for zone, _ in CLOCK_CHANGES])
+def test_polars_and_duckdb_have_the_wall_clock_and_days_of_pandas(zone: str) -> None:
+    """The time zone of the DuckDB session does not matter."""
+    days = DAYS[DAYS < COMPARED_UNTIL].to_numpy("int64")
+    expected = dataframe_engines.first_instant(zone).pandas(DAYS[DAYS < COMPARED_UNTIL]).to_numpy("int64")
     table = pa.table({"day": days, "at": pa.array(expected, pa.timestamp("us", "UTC"))})
     with duckdb.connect() as connection:
         connection.execute("SET TimeZone = 'America/New_York'")
@@ -83,16 +83,16 @@ def test_engines_agree_on_wall_clocks_and_days(zone: str) -> None:
                 .to_native()
             )
             assert (got["begins"].to_numpy() == expected).all()
-            assert (got["wall"].to_numpy() == wall(expected, zone)).all()
+            assert (got["wall"].to_numpy() == local_micros(expected, zone)).all()
             assert (got["epoch"].to_numpy() == expected).all()
             assert got["again"].cast(pa.timestamp("us", "UTC")) == table["at"]
         assert connection.execute("SELECT current_setting('TimeZone')").fetchall() == [("America/New_York",)]
 
 
-@pytest.mark.parametrize(("zone", "day"), NIGHTS)
+@pytest.mark.parametrize(("zone", "day"), CLOCK_CHANGES)
 @pytest.mark.parametrize("freq", ["1D", "1h", "6h", "15min", "1W"])
-def test_windows_follow_each_other_without_gap_or_overlap(zone: str, day: str, freq: str) -> None:
-    """Every instant lies in the window that the list of all windows says, on nights when clocks change."""
+def test_windows_have_no_gap_and_no_overlap_at_clock_changes(zone: str, day: str, freq: str) -> None:
+    """Each time is in the last listed window that begins at or before it."""
     windows = time_windows.Windows.parse(freq, zone)
     noon = datetime.fromisoformat(f"{day}T12:00").replace(tzinfo=ZoneInfo(zone)).astimezone(UTC)
     times = pd.Series(
@@ -111,8 +111,8 @@ def test_windows_follow_each_other_without_gap_or_overlap(zone: str, day: str, f
     assert begins.tolist() == listed.iloc[last].tolist()
 
 
-def test_a_day_that_a_zone_left_out_is_no_window() -> None:
-    """Samoa went from 29 to 31 December 2011."""
+def test_a_day_that_a_zone_skipped_has_no_window() -> None:
+    """Samoa skipped 30 December 2011."""
     windows = time_windows.Windows.parse("1D", "Pacific/Apia")
     labels = windows.between(*(int(np.datetime64(day, "us").astype(int)) for day in ("2011-12-28", "2012-01-01")))
     assert [str(np.datetime64(label, "us").astype("datetime64[D]")) for label in labels] == [
