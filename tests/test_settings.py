@@ -152,20 +152,20 @@ class TestWorkspace:
 
 class TestCacheFolder:
     def test_argument_before_environment_before_default(
-        self, monkeypatch: pytest.MonkeyPatch, nobodys_machine: Path
+        self, monkeypatch: pytest.MonkeyPatch, isolated_home: Path
     ) -> None:
         default = Path(settings.resolve_cache_dir())
-        assert default.is_relative_to(nobodys_machine)
+        assert default.is_relative_to(isolated_home)
         assert "qoderdata" in default.parts
         monkeypatch.setenv("QODERDATA_CACHE_DIR", "/from/environment")
         assert settings.resolve_cache_dir() == "/from/environment"
         assert settings.resolve_cache_dir("/from/argument") == "/from/argument"
         assert settings.resolve_cache_dir(Path("/from/argument")) == "/from/argument"
 
-    def test_it_is_absolute(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, nobodys_machine: Path) -> None:
+    def test_it_is_absolute(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, isolated_home: Path) -> None:
         monkeypatch.chdir(tmp_path)
         assert settings.resolve_cache_dir("here") == str(tmp_path / "here")
-        assert settings.resolve_cache_dir("~/there") == str(nobodys_machine / "there")
+        assert settings.resolve_cache_dir("~/there") == str(isolated_home / "there")
 
     @pytest.mark.parametrize("url", ["s3://bucket/folder", "memory://folder", "gs://bucket"])
     def test_a_url_stays_as_it_is(self, url: str) -> None:
