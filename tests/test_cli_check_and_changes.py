@@ -106,7 +106,7 @@ def run_in_shell(command: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-# -- exit codes --------------------------------------------------------------------------------------------------
+# -- exit codes ---------------------------------------------------------------------------------------------------
 
 COMMANDS_WITH_EXIT_CODE_1 = ["check", "missed --fail --since 7D", "runs --fail-over 0 --since 7D"]
 
@@ -263,7 +263,7 @@ def test_names_in_notes_are_escaped(sandbox: Sandbox, capsys: pytest.CaptureFixt
         assert (": [x](http" in line) is not bool(form)
 
 
-# -- thresholds --------------------------------------------------------------------------------------------------
+# -- thresholds ---------------------------------------------------------------------------------------------------
 
 
 def kinds(capsys: pytest.CaptureFixture[str], *words: str) -> list[tuple[str, str]]:
@@ -419,7 +419,7 @@ def test_tz_option_sets_the_time_zone_of_findings(capsys: pytest.CaptureFixture[
     assert " UTC" not in capsys.readouterr().out
 
 
-# -- snapshots ---------------------------------------------------------------------------------------------------
+# -- snapshots ----------------------------------------------------------------------------------------------------
 
 
 def test_missed_and_check_use_stored_snapshots(
@@ -552,7 +552,7 @@ def test_since_of_a_report_is_relative_to_start(sandbox: Sandbox, monkeypatch: p
     assert set(arguments["sessions"]["id"]) == paid
 
 
-# -- recipes -----------------------------------------------------------------------------------------------------
+# -- recipes ------------------------------------------------------------------------------------------------------
 
 
 def recipes() -> list[str]:
