@@ -110,7 +110,7 @@ class FastClock(retries.SystemClock):
 
 @pytest.fixture(autouse=True)
 def clock(monkeypatch: pytest.MonkeyPatch) -> FastClock:
-    """Give all clients that the test makes one fake clock, and return it."""
+    """Use one fake clock for all clients that the test makes, and return it."""
     fast = FastClock()
     monkeypatch.setattr(retries, "SYSTEM", fast)
     return fast

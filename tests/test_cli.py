@@ -207,14 +207,14 @@ def test_failures_json_and_csv_equal_failure_rates(capsys: pytest.CaptureFixture
 
 @pytest.mark.usefixtures("empty_cache")
 def test_refresh_all_pulls_all_pages_again(sandbox: Sandbox) -> None:
-    def lists() -> int:
+    def count_list_requests() -> int:
         return sum(request.path.endswith("/deployment_runs") for request in sandbox.requests)
 
     costs = []
     for option in ([], ["--refresh"], ["--refresh-all"], []):
-        before = lists()
+        before = count_list_requests()
         assert main(["pull", "runs", "--out", "runs.csv", *option]) == 0
-        costs.append(lists() - before)
+        costs.append(count_list_requests() - before)
     first, refreshed, again, last = costs
     assert again >= first - 1 > refreshed >= 1
     assert last == 0
@@ -254,7 +254,7 @@ def test_pull_sends_filters_to_the_service(capsys: pytest.CaptureFixture[str]) -
 
 def test_missed_lists_exactly_the_triggers_left_out(capsys: pytest.CaptureFixture[str]) -> None:
     with Sandbox(deployments=60, seed=7, left_out=4) as served:
-        pointer = [
+        options = [
             "--base-url",
             served.base_url,
             "--since",
@@ -263,7 +263,7 @@ def test_missed_lists_exactly_the_triggers_left_out(capsys: pytest.CaptureFixtur
             "2026-06-15T00:00Z",
             "--json",
         ]
-        assert main(["missed", *pointer]) == 0
+        assert main(["missed", *options]) == 0
         rows = json.loads(capsys.readouterr().out)
         expected = {(key, pd.Timestamp(at)) for key, at in served.left_out}
     assert {
@@ -703,8 +703,8 @@ def test_agent_without_matches_is_reported_if_names_are_unavailable(
     sandbox.requests.clear()
     sandbox.misbehave(fault, at=2)  # the first request determines the maximum page size
     assert main(["pull", "deployments", "--agent", "nobody"]) == 0
-    asked = [(request.path, request.status) for request in sandbox.requests]
-    assert asked == [("/deployments", 400), ("/deployments", 200), ("/agents", int(fault))]
+    recorded = [(request.path, request.status) for request in sandbox.requests]
+    assert recorded == [("/deployments", 400), ("/deployments", 200), ("/agents", int(fault))]
     assert "no deployment passes the filters: --agent nobody" in capsys.readouterr().err
 
 
@@ -736,18 +736,18 @@ def test_streaks_with_since_mention_since_all(capsys: pytest.CaptureFixture[str]
 
 
 def test_unusual_uses_the_fetch_time_as_default_of_now(monkeypatch: pytest.MonkeyPatch) -> None:
-    runs, original, asked = qd.load_runs(), qd.unusual_runs, {}
+    runs, original, recorded = qd.load_runs(), qd.unusual_runs, {}
     runs.attrs["fetched_at"] = "2026-06-15T01:30:00+00:00"
 
     def recording_unusual_runs(*frames: Any, **options: Any) -> Any:  # noqa: ANN401
-        asked.update(options)
+        recorded.update(options)
         return original(*frames, **options)
 
     monkeypatch.setattr(qd, "load_runs", lambda **_: runs)
     monkeypatch.setattr(qd, "unusual_runs", recording_unusual_runs)
     for words, expected in (([], "2026-06-15T01:30Z"), (["--now", "2026-06-16T00:00Z"], "2026-06-16T00:00Z")):
         assert main(["unusual", *words]) == 0
-        assert asked["now"] == pd.Timestamp(expected)
+        assert recorded["now"] == pd.Timestamp(expected)
 
 
 def test_events_accepts_a_run_id_or_a_session_id(capsys: pytest.CaptureFixture[str]) -> None:

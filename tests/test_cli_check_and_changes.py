@@ -106,7 +106,7 @@ def run_in_shell(command: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-# -- exit codes ---------------------------------------------------------------------------------------------------
+# -- exit codes --------------------------------------------------------------------------------------------------
 
 COMMANDS_WITH_EXIT_CODE_1 = ["check", "missed --fail --since 7D", "runs --fail-over 0 --since 7D"]
 
@@ -263,7 +263,7 @@ def test_names_in_notes_are_escaped(sandbox: Sandbox, capsys: pytest.CaptureFixt
         assert (": [x](http" in line) is not bool(form)
 
 
-# -- thresholds ---------------------------------------------------------------------------------------------------
+# -- thresholds --------------------------------------------------------------------------------------------------
 
 
 def kinds(capsys: pytest.CaptureFixture[str], *words: str) -> list[tuple[str, str]]:
@@ -284,11 +284,11 @@ def test_thresholds_of_check_are_options(sandbox: Sandbox, capsys: pytest.Captur
     sandbox.rewrite(record)
     sandbox.create_runs(20, status="completed", deployment_id=one["id"])
     sandbox.create_runs(4, status="failed", deployment_id=one["id"])
-    mine = one["id"]
-    assert kinds(capsys, "--refresh") == [("failing", mine)]
-    assert kinds(capsys, "--streak", "4") == [("failing", mine)]
-    share = qd.session_costs(qd.flatten_sessions(sandbox.sessions))["credits_p95"][mine] / 1_000_000
-    assert kinds(capsys, "--streak", "5", "--budget-share", str(share * 0.99)) == [("over_budget", mine)]
+    deployment_id = one["id"]
+    assert kinds(capsys, "--refresh") == [("failing", deployment_id)]
+    assert kinds(capsys, "--streak", "4") == [("failing", deployment_id)]
+    share = qd.session_costs(qd.flatten_sessions(sandbox.sessions))["credits_p95"][deployment_id] / 1_000_000
+    assert kinds(capsys, "--streak", "5", "--budget-share", str(share * 0.99)) == [("over_budget", deployment_id)]
     assert kinds(capsys, "--streak", "5", "--budget-share", str(share * 1.01)) == []
 
 
@@ -311,13 +311,13 @@ def test_since_limits_the_missed_triggers_of_check(sandbox: Sandbox, capsys: pyt
 
 
 @pytest.mark.filterwarnings("default:.* completed runs are assumed")
-def test_doubtful_option_is_a_limit_of_the_share_of_outcomes(
+def test_doubtful_option_limits_the_share_of_doubtful_outcomes(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with current_sandbox(monkeypatch, deployments=10, runs=100, edition="D") as served:
         served.create_runs(1, status="waiting")
-        (gone,) = served.create_runs(1)
-        served.delete_session(gone["session_id"])
+        (run_without_session,) = served.create_runs(1)
+        served.delete_session(run_without_session["session_id"])
 
         def is_reported(*words: str) -> bool:
             return "incomplete_data" in {kind for kind, _ in kinds(capsys, *words)}
@@ -365,8 +365,8 @@ def test_check_counts_failures_older_than_30_days(
         for words, pages in (([], None), (["--refresh"], 1)):
             served.requests.clear()
             main(["check", "--json", *words])
-            asked = sum(one.path == "/deployment_runs" for one in served.requests)
-            assert pages in {None, asked}
+            page_requests = sum(one.path == "/deployment_runs" for one in served.requests)
+            assert pages in {None, page_requests}
             found = {one["deployment_id"]: one for one in json.loads(capsys.readouterr().out)}
             assert found[deployment_id]["kind"] == "failing"
             assert (
@@ -419,7 +419,7 @@ def test_tz_option_sets_the_time_zone_of_findings(capsys: pytest.CaptureFixture[
     assert " UTC" not in capsys.readouterr().out
 
 
-# -- snapshots ----------------------------------------------------------------------------------------------------
+# -- snapshots ---------------------------------------------------------------------------------------------------
 
 
 def test_missed_and_check_use_stored_snapshots(
@@ -438,12 +438,12 @@ def test_missed_and_check_use_stored_snapshots(
         main([*words, "--json"])
         return pd.DataFrame(json.loads(capsys.readouterr().out))
 
-    fires = {one["id"] for one in sandbox.deployments if one["status"] == "active" and not one["archived_at"]}
+    active_ids = {one["id"] for one in sandbox.deployments if one["status"] == "active" and not one["archived_at"]}
     since, due = NOW - timedelta(days=2), NOW - timedelta(minutes=10)
-    truth = {(id_, at) for id_, at in sandbox.left_out if since <= at < due and id_ in fires}
+    truth = {(id_, at) for id_, at in sandbox.left_out if since <= at < due and id_ in active_ids}
     assert truth
     found = rows("missed", "--since", since.isoformat(), "--until", NOW.isoformat())
-    known = found[found["deployment_id"].isin(fires)]
+    known = found[found["deployment_id"].isin(active_ids)]
     pairs = set(zip(known["deployment_id"], pd.to_datetime(known["scheduled_at"]), strict=True))
     assert pairs == truth
     assert known["certain"].all()
@@ -451,7 +451,7 @@ def test_missed_and_check_use_stored_snapshots(
     assert set(checked.loc[checked["kind"] == "missed", "deployment_id"]) == {id_ for id_, _ in truth}
     other = ("--cache-dir", str(tmp_path / "without"))
     without = rows("missed", "--since", "2D", *other)
-    assert not without.loc[without["deployment_id"].isin(fires), "certain"].any()
+    assert not without.loc[without["deployment_id"].isin(active_ids), "certain"].any()
     checked = rows("check", "--since", "2D", *other)
     assert "missed" not in set(checked["kind"])
 
@@ -476,7 +476,7 @@ def test_missed_ends_when_the_runs_were_fetched(
     assert "not after --since; --refresh reads newer ones" in capsys.readouterr().err
 
 
-# -- changes, and dated reports ---------------------------------------------------------------------------------
+# -- changes, and dated reports ----------------------------------------------------------------------------------
 
 
 @pytest.mark.usefixtures("sandbox")
@@ -544,15 +544,15 @@ def test_since_of_a_report_is_relative_to_start(sandbox: Sandbox, monkeypatch: p
         since = start - timedelta(days=days)
         ids = {one["id"] for one in sandbox.runs if since <= datetime.fromisoformat(one["triggered_at"]) < ended}
         assert set(arguments["runs"]["id"]) == ids
-    paid = {
+    expected_session_ids = {
         one["id"]
         for one in sandbox.sessions
         if datetime.fromisoformat(one["created_at"]) >= start - timedelta(days=90)
     }
-    assert set(arguments["sessions"]["id"]) == paid
+    assert set(arguments["sessions"]["id"]) == expected_session_ids
 
 
-# -- recipes ------------------------------------------------------------------------------------------------------
+# -- recipes -----------------------------------------------------------------------------------------------------
 
 
 def recipes() -> list[str]:

@@ -119,9 +119,9 @@ def test_several_groups_have_one_name_column_each(sandbox: Sandbox, capsys: pyte
 def test_names_are_loaded_once(sandbox: Sandbox, capsys: pytest.CaptureFixture[str]) -> None:
     sandbox.requests.clear()
     json_rows(f"runs {SINCE} --by agent", capsys)
-    asked = [request.path for request in sandbox.requests]
-    assert sum(path.endswith("/agents") for path in asked) == -(-len(sandbox.agents) // 100) == 1
-    assert not any(path.endswith(("/deployments", "/environments")) for path in asked)
+    paths = [request.path for request in sandbox.requests]
+    assert sum(path.endswith("/agents") for path in paths) == -(-len(sandbox.agents) // 100) == 1
+    assert not any(path.endswith(("/deployments", "/environments")) for path in paths)
     sandbox.requests.clear()
     json_rows(f"errors {SINCE} --by agent", capsys)
     json_rows(f"runs {SINCE}", capsys)

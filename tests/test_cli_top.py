@@ -117,7 +117,7 @@ class Terminal:
 
     @property
     def views(self) -> list[str]:
-        """All complete views, in the order in which they were draw_lines."""
+        """All complete views, in the order in which they were drawn."""
         views = self.output.decode("utf-8", "replace").split("\x1b[H")[1:-1]
         return [re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", view) for view in views]
 
@@ -366,7 +366,7 @@ def test_once_keeps_headings_and_names_at_any_width(
     piped = capsys.readouterr().out
     titles = re.findall(r"^(?:Running|Failing|Next): .*?(?=  )", piped, re.MULTILINE)
     assert len(re.findall("  agent +team  ", piped)) == len(titles) == 3
-    beginnings = {one["name"][:8].rstrip() for one in sandbox.deployments}
+    name_prefixes = {one["name"][:8].rstrip() for one in sandbox.deployments}
     sentences = re.findall(r"^(?:error|warning) +(.+)$", piped, re.MULTILINE)
     assert sentences
     for columns in (80, 40):
@@ -379,7 +379,7 @@ def test_once_keeps_headings_and_names_at_any_width(
             assert "team" not in lines[index]
             rows = list(itertools.takewhile(lambda line: line and not line.startswith("…"), lines[index + 1 :]))
             assert rows
-            assert all(line[:8].split("  ")[0].rstrip() in beginnings for line in rows)
+            assert all(line[:8].split("  ")[0].rstrip() in name_prefixes for line in rows)
         without_spaces = "".join("".join(lines).split())
         assert [one for one in sentences if "".join(one.split()) not in without_spaces] == [], lines
         more = [line for line in piped.splitlines() if line.startswith("… and")]

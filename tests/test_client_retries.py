@@ -248,10 +248,10 @@ class TestKeyboardInterrupt:
 
     def test_sigint_ends_a_process_that_waits_for_a_page(self, service: ScriptedService) -> None:
         """The process gets a real SIGINT while `walk` waits for a page."""
-        asked, release = threading.Event(), threading.Event()
+        request_received, release = threading.Event(), threading.Event()
 
         def hang(_connection: socket.socket) -> None:
-            asked.set()
+            request_received.set()
             release.wait(60)
 
         service.play(hang)
@@ -263,12 +263,12 @@ class TestKeyboardInterrupt:
         with subprocess.Popen(
             [sys.executable, "-c", program, service.base_url], stderr=subprocess.PIPE, text=True
         ) as process:
-            assert asked.wait(60)
+            assert request_received.wait(60)
             process.send_signal(signal.SIGINT)
-            _, complaint = process.communicate(timeout=60)
+            _, stderr = process.communicate(timeout=60)
         release.set()
         assert process.returncode == -signal.SIGINT
-        assert complaint.rstrip().endswith("KeyboardInterrupt")
+        assert stderr.rstrip().endswith("KeyboardInterrupt")
 
 
 class _Page:
@@ -299,8 +299,8 @@ def test_walk_yields_the_same_pages_with_any_retryable_faults(
 
     service.requests.clear()
     assert [page.data for page in walk(fetch)] == [[number] for number in range(len(faults))]
-    asked = [request.query.get("after_id") for request in service.requests]
-    assert asked == [
+    cursors = [request.query.get("after_id") for request in service.requests]
+    assert cursors == [
         f"id_{number - 1}" if number else None
         for number, before in enumerate(faults)
         for _ in range(len(before) + 1)

@@ -271,7 +271,7 @@ class TestTokenIsSentToOneOrigin:
     def test_netrc_password_does_not_replace_the_token(
         self, service: ScriptedService, isolated_home: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """By default, requests replaces the header by a password from there."""
+        """By default, the library `requests` replaces the header by a password from there."""
         netrc = isolated_home / ".netrc"
         netrc.write_text("machine 127.0.0.1 login me password netrcpassword\n")
         netrc.chmod(0o600)
@@ -284,7 +284,7 @@ class TestTokenIsSentToOneOrigin:
     def test_netrc_is_not_read_for_https_base_url(
         self, isolated_home: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """Over HTTPS, requests reads the environment (`trust_env`)."""
+        """Over HTTPS, the library `requests` reads the environment (`trust_env`)."""
         netrc = isolated_home / ".netrc"
         netrc.write_text("machine api.qoder.com login me password netrcpassword\n")
         netrc.chmod(0o600)
