@@ -1,7 +1,7 @@
-"""What tests and doctests run on: a machine without settings, a clock that nobody waits for, and no internet.
+"""Fixtures of all tests and doctests: an isolated environment, a fake clock, and no access to the internet.
 
-The developer's own token, proxies, certificates, cache, ``~/.netrc`` and Matplotlib settings cannot leak into
-a test, and what a test leaves behind cannot leak into the next.
+The developer's token, proxies, certificates, cache, ``~/.netrc`` and Matplotlib settings do not influence a test,
+nor does a test influence the next one.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     from qoderdata.sandbox import Sandbox
 
-_LEAKS = (
+_ENVIRONMENT_VARIABLES = (
     "QODER_ACCESS_TOKEN",
     "QODER_PAT",
     "QODER_MANAGED_BASE_URL",
@@ -54,23 +54,23 @@ _LEAKS = (
     ),
 )
 
-# Set before Matplotlib is imported: no window, no settings of the developer's, and a font list that is made once.
+# Set before Matplotlib is imported: no window, no settings of the developer, and a font list that is made once.
 os.environ["MPLBACKEND"] = "Agg"
 os.environ["MATPLOTLIBRC"] = os.devnull
 os.environ["MPLCONFIGDIR"] = str(Path(__file__).resolve().parent / ".pytest_cache" / "matplotlib")
 
-# A busy machine takes longer than 200 ms for an example now and then, which says nothing about the code.
+# On a busy machine an example can take longer than the default deadline of 200 ms.
 settings.register_profile("no deadline", deadline=None)
 settings.load_profile("no deadline")
 
 
-#: Seconds after which something that should have happened has not, on the slowest machine.
-PATIENCE = 60
+#: Seconds to wait for the end of a background thread; enough for the slowest machine.
+JOIN_TIMEOUT_S = 60
 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_collection() -> Generator[None, object, object]:
-    """Let no search for garbage walk over the modules and tests, which stay to the end: it takes seconds."""
+    """Exclude the modules and tests, which stay to the end, from garbage collection: it would take seconds."""
     gc.disable()
     try:
         return (yield)
@@ -81,12 +81,12 @@ def pytest_collection() -> Generator[None, object, object]:
 
 
 class FastClock(retries.SystemClock):
-    """A clock that jumps over every wait; safe to use from several threads.
+    """A fake clock whose `sleep` returns at once and advances the time; thread-safe.
 
     Attributes
     ----------
     sleeps : list of float
-        Every wait that was asked for, in order.
+        All waits requested, in order.
     """
 
     def __init__(self) -> None:
@@ -110,15 +110,15 @@ class FastClock(retries.SystemClock):
 
 @pytest.fixture(autouse=True)
 def clock(monkeypatch: pytest.MonkeyPatch) -> FastClock:
-    """Return every `Client` that the test makes one fast clock."""
+    """Use one fake clock for all clients that the test makes, and return it."""
     fast = FastClock()
     monkeypatch.setattr(retries, "SYSTEM", fast)
     return fast
 
 
 @pytest.fixture(scope="session", autouse=True)
-def fast_disk() -> Iterator[None]:
-    """Do not wait for the disk after each file: no power fails here. Processes that tests start do wait."""
+def no_fsync() -> Iterator[None]:
+    """Replace `os.fsync` by a function that does nothing, for speed; processes that tests start keep it."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(os, "fsync", lambda _: None)
         yield
@@ -126,21 +126,21 @@ def fast_disk() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def empty_homes() -> list[Path]:
-    """Return the home folders to which no test has written: most tests write nothing."""
+    """Return the list of home folders that are still empty, for reuse: most tests write nothing there."""
     return []
 
 
 @pytest.fixture(autouse=True)
-def nobodys_machine(
+def isolated_home(
     monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory, empty_homes: list[Path]
 ) -> Iterator[Path]:
-    """Put the test on a machine without settings; the value is its home folder, which is empty."""
-    for variable in _LEAKS:
+    """Remove all settings from the environment, and return an empty home folder."""
+    for variable in _ENVIRONMENT_VARIABLES:
         monkeypatch.delenv(variable, raising=False)
     home = empty_homes.pop() if empty_homes else tmp_path_factory.mktemp("home")
     monkeypatch.setenv("HOME", str(home))
     monkeypatch.setenv("USERPROFILE", str(home))
-    # A shell's background job starts with Ctrl-C ignored, and libraries handle it in their own ways.
+    # A background job of a shell starts with SIGINT ignored, and libraries change its handler.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     yield home
     if not any(home.iterdir()):
@@ -151,13 +151,13 @@ def nobodys_machine(
 
 @pytest.fixture(scope="module")
 def shared_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a cache folder for all tests of a module."""
+    """Return one cache folder for all tests of a module."""
     return tmp_path_factory.mktemp("cache")
 
 
 @pytest.fixture
 def shared_account(sandbox: Sandbox, shared_cache: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Point the environment at the module's sandbox and its one cache, and work in an empty folder."""
+    """Set the environment to the sandbox and the cache of the module, and work in an empty folder."""
     monkeypatch.setenv("QODER_ACCESS_TOKEN", sandbox.pat)
     monkeypatch.setenv("QODER_MANAGED_BASE_URL", sandbox.base_url)
     monkeypatch.setenv("QODERDATA_CACHE_DIR", str(shared_cache))
@@ -166,19 +166,19 @@ def shared_account(sandbox: Sandbox, shared_cache: Path, monkeypatch: pytest.Mon
 
 @pytest.fixture
 def empty_cache(shared_account: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Point the environment at the module's sandbox and an empty cache."""
-    del shared_account  # which has set the rest
+    """Set the environment to the sandbox of the module and an empty cache."""
+    del shared_account  # needed only for its effect
     monkeypatch.setenv("QODERDATA_CACHE_DIR", str(tmp_path / "cache"))
 
 
 @pytest.fixture(autouse=True)
-def nothing_under_way(clock: FastClock, nobodys_machine: Path) -> Iterator[None]:
-    """Wait for the request ahead that a load leaves under way when it stops early: the next test may count."""
-    del clock, nobodys_machine  # which it may need
+def join_background_threads(clock: FastClock, isolated_home: Path) -> Iterator[None]:
+    """Wait for the threads of a load that stopped early: the next test may count requests."""
+    del clock, isolated_home  # the threads may need them until they end
     yield
     for thread in threading.enumerate():
         if thread.name in {"qoderdata-fetch", "qoderdata-decode", "qoderdata-events", "qoderdata-import"}:
-            thread.join(PATIENCE)
+            thread.join(JOIN_TIMEOUT_S)
             assert not thread.is_alive(), f"{thread.name} goes on after the test"
 
 
@@ -187,24 +187,24 @@ def no_internet(monkeypatch: pytest.MonkeyPatch) -> None:
     """Refuse every connection that leaves this machine."""
     connect = socket.socket.connect
 
-    def connect_here(self: socket.socket, address: tuple[str, int] | str | bytes) -> None:
-        stays = (
+    def connect_locally(self: socket.socket, address: tuple[str, int] | str | bytes) -> None:
+        is_local = (
             self.family not in {socket.AF_INET, socket.AF_INET6}
             or self.type & socket.SOCK_DGRAM
             or str(address[0]).startswith("127.")
             or address[0] in {"localhost", "::1"}
         )
-        if not stays:
+        if not is_local:
             self.close()
             raise AssertionError(f"a test reached for the internet: {address[0]!r}")
         connect(self, address)
 
-    monkeypatch.setattr(socket.socket, "connect", connect_here)
+    monkeypatch.setattr(socket.socket, "connect", connect_locally)
 
 
 @dataclass(frozen=True)
 class Received:
-    """One request as it came in."""
+    """One request that the service received."""
 
     path: str
     query: dict[str, str]
@@ -215,10 +215,10 @@ class Received:
 
 @dataclass
 class ScriptedService:
-    """A server on loopback that plays a script: one answer a request, byte for byte; the last one for ever.
+    """A fake service on loopback with scripted responses: one for each request, the last one for all later ones.
 
-    For answers that no sane service gives; the sandbox is the one for sane ones. An answer is the whole
-    HTTP response in bytes, or a function that is handed the socket and writes what it likes.
+    For invalid responses; valid ones come from the sandbox. A response is given as the bytes of the whole HTTP
+    response, or as a function that is called with the socket.
     """
 
     base_url: str
@@ -226,12 +226,12 @@ class ScriptedService:
     requests: list[Received] = field(default_factory=list)
 
     def play(self, *answers: bytes | Callable[[socket.socket], None]) -> None:
-        """Set the answers to come."""
+        """Set the responses to the next requests."""
         self.script[:] = answers
 
     @staticmethod
     def answer(status: int = 200, body: bytes = b"{}", **headers: str) -> bytes:
-        """Write an HTTP response; ``_`` in a header's name stands for ``-``."""
+        """Return an HTTP response; ``_`` in the name of a header stands for ``-``."""
         given = {name.replace("_", "-"): value for name, value in headers.items()}
         lines = {"Content-Length": str(len(body)), "x-request-id": "req_scripted", **given}
         head = "".join(f"{name}: {value}\r\n" for name, value in lines.items())
@@ -246,7 +246,7 @@ def service() -> Iterator[ScriptedService]:
     class Handler(http.server.BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
 
-        def do_GET(self) -> None:  # http.server's name for it
+        def do_GET(self) -> None:  # the name is given by http.server
             parts = urlsplit(self.path)
             with lock:
                 scripted.requests.append(
@@ -267,7 +267,7 @@ def service() -> Iterator[ScriptedService]:
                 self.wfile.write(answer)
 
         def log_message(self, *_: object) -> None:
-            """Stay silent."""
+            """Log nothing."""
 
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
         server.daemon_threads = True
@@ -282,7 +282,7 @@ def service() -> Iterator[ScriptedService]:
 
 @pytest.fixture(scope="module")
 def spark() -> Iterator[Any]:
-    """Start Spark on this machine, with another zone for its session than UTC."""
+    """Start a local Spark session whose time zone is not UTC."""
     from pyspark.sql import SparkSession  # noqa: PLC0415 only tests with the mark `spark` need it
 
     session = (

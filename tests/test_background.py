@@ -1,4 +1,4 @@
-"""Work in other threads: in order, one ahead, and nobody is kept waiting."""
+"""Tests of `qoderdata.background.prefetch`: order, errors, number of items ahead, and the end of the thread."""
 
 import threading
 from collections.abc import Iterator
@@ -7,16 +7,16 @@ import pytest
 
 from qoderdata.background import prefetch
 
-#: Seconds after which something that should have happened has not.
-LONG = 10
+#: Seconds to wait for an event or for the end of a thread.
+TIMEOUT_S = 10
 
 
-def threads(name: str) -> list[threading.Thread]:
+def threads_named(name: str) -> list[threading.Thread]:
     return [thread for thread in threading.enumerate() if thread.name == name]
 
 
-class TestOneAhead:
-    def test_items_come_in_order_then_the_error_itself(self) -> None:
+class TestPrefetch:
+    def test_items_come_in_order_then_the_exception_is_raised(self) -> None:
         failure = ValueError("the third is missing")
 
         def items() -> Iterator[int]:
@@ -29,52 +29,52 @@ class TestOneAhead:
             next(ahead)
         assert caught.value is failure
 
-    def test_none_and_false_are_items_like_any_other(self) -> None:
+    def test_none_and_false_are_yielded_as_items(self) -> None:
         assert list(prefetch([None, False, 0, ""], name="t-odd")) == [None, False, 0, ""]
 
-    def test_it_is_one_item_ahead_and_not_two(self) -> None:
-        begun = [threading.Event() for _ in range(4)]
+    def test_exactly_one_item_is_prefetched(self) -> None:
+        started = [threading.Event() for _ in range(4)]
 
         def items() -> Iterator[int]:
-            for number, event in enumerate(begun):
+            for number, event in enumerate(started):
                 event.set()
                 yield number
 
         ahead = prefetch(items(), name="t-ahead")
-        assert not begun[0].is_set(), "nothing is begun before the first is wanted"
+        assert not started[0].is_set(), "nothing is begun before the first is wanted"
         for number in range(3):
             assert next(ahead) == number
-            assert begun[number + 1].wait(LONG), "the next one is being made"
-            assert not any(event.is_set() for event in begun[number + 2 :]), "and no other"
+            assert started[number + 1].wait(TIMEOUT_S), "the next one is being made"
+            assert not any(event.is_set() for event in started[number + 2 :]), "and no other"
         assert list(ahead) == [3]
 
     @pytest.mark.parametrize("leave", ["close", "throw"])
-    def test_leaving_drops_what_is_being_made(self, leave: str) -> None:
-        release, making, begun = threading.Event(), threading.Event(), []
+    def test_closing_drops_the_item_in_progress_and_ends_the_thread(self, leave: str) -> None:
+        release, second_started, started = threading.Event(), threading.Event(), []
 
         def items() -> Iterator[int]:
             for number in range(5):
-                begun.append(number)
+                started.append(number)
                 if number:
-                    making.set()
-                    release.wait(LONG)
+                    second_started.set()
+                    release.wait(TIMEOUT_S)
                 yield number
 
         ahead = prefetch(items(), name="t-leave")
         next(ahead)
-        assert making.wait(LONG)
+        assert second_started.wait(TIMEOUT_S)
         if leave == "close":
             ahead.close()
         else:
             with pytest.raises(KeyboardInterrupt):
                 ahead.throw(KeyboardInterrupt)
-        (thread,) = threads("t-leave")
+        (thread,) = threads_named("t-leave")
         assert thread.daemon, "it keeps no process alive"
         release.set()
-        thread.join(LONG)
-        assert begun == [0, 1]
+        thread.join(TIMEOUT_S)
+        assert started == [0, 1]
 
-    def test_no_thread_is_left_after_ctrl_c_at_its_start(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_thread_ends_after_keyboard_interrupt_at_its_start(self, monkeypatch: pytest.MonkeyPatch) -> None:
         start = threading.Thread.start
 
         def start_and_interrupt(thread: threading.Thread) -> None:
@@ -86,12 +86,12 @@ class TestOneAhead:
         ahead = prefetch(range(5), name="t-start")
         with pytest.raises(KeyboardInterrupt):
             next(ahead)
-        for thread in threads("t-start"):
-            thread.join(LONG)
-        assert threads("t-start") == []
+        for thread in threads_named("t-start"):
+            thread.join(TIMEOUT_S)
+        assert threads_named("t-start") == []
 
-    def test_no_thread_is_left_after_the_last_item(self) -> None:
+    def test_thread_ends_after_the_last_item(self) -> None:
         assert list(prefetch(range(3), name="t-end")) == [0, 1, 2]
-        for thread in threads("t-end"):
-            thread.join(LONG)
-        assert threads("t-end") == []
+        for thread in threads_named("t-end"):
+            thread.join(TIMEOUT_S)
+        assert threads_named("t-end") == []

@@ -1,4 +1,4 @@
-"""A kept answer is the answer, whole, or it counts as absent; and a cache that cannot be used costs a warning."""
+"""Tests of `qoderdata.cache`: file names, reading and writing, damaged files, and failed writes."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 FETCHED_AT = datetime(2026, 6, 15, 1, 30, 20, 123456, tzinfo=UTC)
 NAME = "deployments-0123456789abcdef01234567.parquet"
 
-#: Hostile in what it holds: every missing and every extreme value, and text that looks like the cache's own.
+#: Missing and extreme values, and text that looks like the metadata of the cache.
 RECORDS: list[dict[str, Any]] = [
     {"id": "dep_1", "name": "crc32:00000000", "description": "\x00 \U0001f680 报告", "vault_ids": []},
     {"id": "dep_2", "created_at": "2026-06-14T08:58:17.13334Z", "agent": {"version": 2**63 - 1}},
@@ -49,14 +49,14 @@ def answer() -> cache.CachedTable:
 
 @pytest.fixture(params=["local", "url"])
 def folder(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Folder]:
-    """Return a folder that is not there yet."""
+    """Return a folder that does not exist yet."""
     yield Folder(tmp_path / "cache" / "queries" if request.param == "local" else "memory://cache/queries")
     MemoryFileSystem.store.clear()
     MemoryFileSystem.pseudo_dirs[:] = [""]
 
 
 @pytest.fixture
-def local(tmp_path: Path) -> Folder:
+def local_folder(tmp_path: Path) -> Folder:
     return Folder(tmp_path / "cache" / "queries")
 
 
@@ -64,15 +64,15 @@ def path_of(folder: Folder) -> Path:
     return Path(folder.full(NAME))
 
 
-def read(folder: Folder) -> cache.CachedTable | None:
+def read_cached(folder: Folder) -> cache.CachedTable | None:
     return cache.read(folder, NAME, DEPLOYMENTS.arrow)
 
 
-def same(one: cache.CachedTable | None, other: cache.CachedTable) -> bool:
+def is_same(one: cache.CachedTable | None, other: cache.CachedTable) -> bool:
     return one is not None and bool(one.table.equals(other.table)) and one.fetched_at == other.fetched_at
 
 
-# -- the name ------------------------------------------------------------------------------------------------
+# -- file names ----------------------------------------------------------------------------------------------
 
 
 QUERY: dict[str, object] = {
@@ -83,7 +83,7 @@ QUERY: dict[str, object] = {
 }
 
 
-def test_the_same_call_has_the_same_file() -> None:
+def test_file_name_does_not_depend_on_the_order_of_the_query() -> None:
     assert cache.file_name("deployments", QUERY) == cache.file_name("deployments", dict(reversed(QUERY.items())))
 
 
@@ -100,45 +100,45 @@ def test_the_same_call_has_the_same_file() -> None:
         ("deployments", {"status": 'active", "agent_id": "x'}),
     ],
 )
-def test_another_call_has_another_file(kind: str, change: dict[str, str]) -> None:
+def test_file_name_differs_for_another_query(kind: str, change: dict[str, str]) -> None:
     assert cache.file_name(kind, QUERY | change) != cache.file_name("deployments", QUERY)
 
 
 @given(st.dictionaries(st.text(), st.text() | st.none()))
-def test_a_name_is_a_name_whatever_is_asked(query: dict[str, str | None]) -> None:
-    """What callers write is hostile too: no path, no secret, nothing that a file system does not take."""
+def test_file_name_has_only_a_digest_for_any_query(query: dict[str, str | None]) -> None:
+    """Text from callers is untrusted: none of it may become part of a path."""
     name = cache.file_name("deployments", query)
     digest = name.removeprefix("deployments-").removesuffix(".parquet")
     assert len(digest) == 24
     assert set(digest) <= set("0123456789abcdef")
 
 
-# -- what is kept --------------------------------------------------------------------------------------------
+# -- write and read ------------------------------------------------------------------------------------------
 
 
-def test_what_is_written_is_read(folder: Folder, answer: cache.CachedTable) -> None:
-    assert read(folder) is None
+def test_written_table_is_read(folder: Folder, answer: cache.CachedTable) -> None:
+    assert read_cached(folder) is None
     cache.write(folder, NAME, answer)
-    assert same(read(folder), answer)
+    assert is_same(read_cached(folder), answer)
 
 
 @pytest.mark.parametrize("schema", [DEPLOYMENTS, RUNS], ids=lambda schema: schema.name)
-def test_an_empty_answer_is_an_answer(folder: Folder, schema: Any) -> None:  # noqa: ANN401 - either
+def test_empty_table_is_cached(folder: Folder, schema: Any) -> None:  # noqa: ANN401 - either
     empty = cache.CachedTable(schema.arrow.empty_table(), FETCHED_AT)
     cache.write(folder, NAME, empty)
     found = cache.read(folder, NAME, schema.arrow)
-    assert same(found, empty)
+    assert is_same(found, empty)
 
 
-def test_the_later_answer_replaces_the_earlier(folder: Folder, answer: cache.CachedTable) -> None:
+def test_second_write_replaces_the_first(folder: Folder, answer: cache.CachedTable) -> None:
     cache.write(folder, NAME, answer)
     later = cache.CachedTable(answer.table.slice(2), FETCHED_AT + timedelta(seconds=1))
     cache.write(folder, NAME, later)
-    assert same(read(folder), later)
+    assert is_same(read_cached(folder), later)
     assert len(folder.parquet_files()) == 1
 
 
-values = st.fixed_dictionaries(
+record_strategy = st.fixed_dictionaries(
     {"id": st.text(max_size=8)},
     optional={
         "name": st.none() | st.text(max_size=30),
@@ -153,74 +153,77 @@ values = st.fixed_dictionaries(
 
 
 @settings(max_examples=60, deadline=None)
-@given(records=st.lists(values, max_size=20, unique_by=lambda record: str(record["id"])), at=st.datetimes())
-def test_any_answer_is_read_as_it_was_written(records: list[dict[str, Any]], at: datetime) -> None:
+@given(
+    records=st.lists(record_strategy, max_size=20, unique_by=lambda record: str(record["id"])), at=st.datetimes()
+)
+def test_any_table_is_read_as_it_was_written(records: list[dict[str, Any]], at: datetime) -> None:
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # some of the integers do not fit
+        warnings.simplefilter("ignore")  # about integers that do not fit in 64 bits
         table = from_records(records, DEPLOYMENTS)
     given_answer = cache.CachedTable(table, at.replace(tzinfo=UTC))
     folder = Folder("memory://property")
     cache.write(folder, NAME, given_answer)
-    assert same(read(folder), given_answer)
+    assert is_same(read_cached(folder), given_answer)
 
 
-def test_other_tools_read_the_file_where_it_lies(local: Folder, answer: cache.CachedTable) -> None:
-    cache.write(local, NAME, answer)
-    path = path_of(local)
+def test_file_is_readable_by_pyarrow_pandas_and_duckdb(local_folder: Folder, answer: cache.CachedTable) -> None:
+    cache.write(local_folder, NAME, answer)
+    path = path_of(local_folder)
     assert pq.read_table(path).equals(answer.table)
     assert pd.read_parquet(path)["id"].tolist() == [record["id"] for record in RECORDS]
     found = duckdb.execute("select name from read_parquet(?) limit 1", [str(path)]).fetchall()
     assert found == [("crc32:00000000",)]
 
 
-def test_it_is_the_users_alone(local: Folder, answer: cache.CachedTable, tmp_path: Path) -> None:
+def test_files_and_folders_are_private(local_folder: Folder, answer: cache.CachedTable, tmp_path: Path) -> None:
     old = os.umask(0)
     try:
-        cache.write(local, NAME, answer)
+        cache.write(local_folder, NAME, answer)
     finally:
         os.umask(old)
     found = {path.relative_to(tmp_path).as_posix(): path.stat().st_mode & 0o777 for path in tmp_path.rglob("*")}
     assert found == {"cache": 0o700, "cache/queries": 0o700, f"cache/queries/{NAME}": 0o600}
 
 
-# -- what counts as absent -----------------------------------------------------------------------------------
+# -- files that count as absent ------------------------------------------------------------------------------
 
 
 @pytest.fixture
-def content(local: Folder, answer: cache.CachedTable) -> bytes:
-    cache.write(local, NAME, answer)
-    return path_of(local).read_bytes()
+def content(local_folder: Folder, answer: cache.CachedTable) -> bytes:
+    cache.write(local_folder, NAME, answer)
+    return path_of(local_folder).read_bytes()
 
 
 def is_absent(folder: Folder) -> bool:
+    """Return whether reading gives no table and one `CacheWarning`."""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        found = read(folder)
+        found = read_cached(folder)
     return found is None and [warning.category for warning in caught] == [CacheWarning]
 
 
-def test_no_changed_bit_goes_unseen(local: Folder, content: bytes) -> None:
-    """Parquet's own checksums are of the pages; a bit in the footer can change the values, the time, the rows."""
-    path = path_of(local)
-    unseen = []
-    for place in range(len(content)):
-        if place % 5 and place < len(content) - 64:
+def test_every_changed_bit_is_detected(local_folder: Folder, content: bytes) -> None:
+    """The checksums of Parquet cover only pages; a bit in the footer can change values, the time and the rows."""
+    path = path_of(local_folder)
+    undetected = []
+    for index in range(len(content)):
+        if index % 5 and index < len(content) - 64:
             continue
         damaged = bytearray(content)
-        damaged[place] ^= 1 << place % 8
+        damaged[index] ^= 1 << index % 8
         path.write_bytes(damaged)
-        if not is_absent(local):
-            unseen.append(place)
-    assert unseen == []
+        if not is_absent(local_folder):
+            undetected.append(index)
+    assert undetected == []
     path.write_bytes(content)
-    assert read(local) is not None
+    assert read_cached(local_folder) is not None
 
 
-def test_no_truncation_goes_unseen(local: Folder, content: bytes) -> None:
+def test_every_truncation_is_detected(local_folder: Folder, content: bytes) -> None:
     lengths = {0, 1, 3, 4, 7, 8, 11, 12, len(content) - 1, *range(0, len(content), 97)}
     for length in lengths:
-        path_of(local).write_bytes(content[:length])
-        assert is_absent(local), length
+        path_of(local_folder).write_bytes(content[:length])
+        assert is_absent(local_folder), length
 
 
 @pytest.mark.parametrize(
@@ -236,24 +239,26 @@ def test_no_truncation_goes_unseen(local: Folder, content: bytes) -> None:
         lambda _: b"version https://git-lfs.github.com/spec/v1\n",
     ],
 )
-def test_rubbish_counts_as_absent(local: Folder, content: bytes, damage: Callable[[bytes], bytes]) -> None:
-    path_of(local).write_bytes(damage(content))
-    assert is_absent(local)
-
-
-def test_another_format_counts_as_absent(
-    local: Folder, answer: cache.CachedTable, monkeypatch: pytest.MonkeyPatch
+def test_damaged_file_counts_as_absent(
+    local_folder: Folder, content: bytes, damage: Callable[[bytes], bytes]
 ) -> None:
-    """Also one of a later version of this package, which may be installed elsewhere."""
+    path_of(local_folder).write_bytes(damage(content))
+    assert is_absent(local_folder)
+
+
+def test_other_format_number_counts_as_absent(
+    local_folder: Folder, answer: cache.CachedTable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Older and later: another environment may have a later version of this package."""
     for number in (cache.FORMAT - 1, cache.FORMAT + 1):
         with monkeypatch.context() as patch:
             patch.setattr(cache, "FORMAT", number)
-            cache.write(local, NAME, answer)
+            cache.write(local_folder, NAME, answer)
         with pytest.warns(CacheWarning, match="counts as absent: it is of another format"):
-            assert read(local) is None
+            assert read_cached(local_folder) is None
 
 
-def test_other_columns_or_types_count_as_absent(local: Folder, answer: cache.CachedTable) -> None:
+def test_other_columns_or_types_count_as_absent(local_folder: Folder, answer: cache.CachedTable) -> None:
     table = answer.table
     agent_version = table.schema.get_field_index("agent_version")
     for other in (
@@ -263,58 +268,60 @@ def test_other_columns_or_types_count_as_absent(local: Folder, answer: cache.Cac
         table.set_column(agent_version, "agent_version", table["agent_version"].cast(pa.float64(), safe=False)),
         RUNS.arrow.empty_table(),
     ):
-        cache.write(local, NAME, replace(answer, table=other))
+        cache.write(local_folder, NAME, replace(answer, table=other))
         with pytest.warns(CacheWarning, match="counts as absent: it is of another format"):
-            assert read(local) is None
+            assert read_cached(local_folder) is None
 
 
-def test_a_file_under_another_accounts_name_counts_as_absent(local: Folder, answer: cache.CachedTable) -> None:
-    """Its content belongs to whoever asked for it first."""
-    cache.write(local, NAME, answer)
+def test_file_renamed_to_another_account_counts_as_absent(local_folder: Folder, answer: cache.CachedTable) -> None:
+    """Otherwise one account could read the data of another."""
+    cache.write(local_folder, NAME, answer)
     other = cache.file_name("deployments", QUERY | {"account": "another"})
-    Path(local.full(NAME)).rename(local.full(other))
+    Path(local_folder.full(NAME)).rename(local_folder.full(other))
     with pytest.warns(CacheWarning, match="another query or account"):
-        assert cache.read(local, other, DEPLOYMENTS.arrow) is None
+        assert cache.read(local_folder, other, DEPLOYMENTS.arrow) is None
 
 
-def test_a_parquet_file_that_is_not_ours_counts_as_absent(local: Folder, answer: cache.CachedTable) -> None:
-    cache.write(local, NAME, answer)
-    pq.write_table(answer.table, path_of(local))
+def test_parquet_file_without_cache_metadata_counts_as_absent(
+    local_folder: Folder, answer: cache.CachedTable
+) -> None:
+    cache.write(local_folder, NAME, answer)
+    pq.write_table(answer.table, path_of(local_folder))
     with pytest.warns(CacheWarning, match="counts as absent: it is damaged or of another format") as caught:
-        assert read(local) is None
+        assert read_cached(local_folder) is None
     assert NAME in str(caught[0].message)
     assert caught[0].filename == __file__, "the warning points to who called"
 
 
-def test_a_folder_in_the_place_of_the_file_counts_as_absent(local: Folder) -> None:
-    path_of(local).mkdir(parents=True)
-    assert is_absent(local)
+def test_folder_in_place_of_the_file_counts_as_absent(local_folder: Folder) -> None:
+    path_of(local_folder).mkdir(parents=True)
+    assert is_absent(local_folder)
 
 
-# -- what cannot be kept -------------------------------------------------------------------------------------
+# -- failed writes -------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("below", ["", "/inner", "/inner/deep"])
-def test_a_file_in_the_way_of_the_folder_costs_one_warning(
+def test_file_in_place_of_the_folder_causes_one_warning(
     tmp_path: Path, answer: cache.CachedTable, below: str
 ) -> None:
     (tmp_path / "file").write_text("the user's own")
     folder = Folder(f"{tmp_path}/file{below}")
-    assert read(folder) is None
+    assert read_cached(folder) is None
     with pytest.warns(CacheWarning, match=r"cannot be written \(.*QODERDATA_CACHE_DIR") as caught:
         cache.write(folder, NAME, answer)
     assert len(caught) == 1
     assert (tmp_path / "file").read_text() == "the user's own"
 
 
-def failing(error: BaseException) -> Callable[..., Any]:
+def raise_error(error: BaseException) -> Callable[..., Any]:
     def fail(*_: object, **__: object) -> None:
         raise error
 
     return fail
 
 
-STEPS = [
+WRITE_STEPS = [
     (os, "open"),
     (os, "fsync"),
     (Path, "replace"),
@@ -323,7 +330,7 @@ STEPS = [
 ]
 
 
-@pytest.mark.parametrize("step", STEPS, ids=lambda step: step[1])
+@pytest.mark.parametrize("step", WRITE_STEPS, ids=lambda step: step[1])
 @pytest.mark.parametrize(
     "error",
     [
@@ -335,8 +342,8 @@ STEPS = [
     ],
     ids=lambda error: type(error).__name__,
 )
-def test_a_write_that_fails_leaves_the_old_file(
-    local: Folder,
+def test_failed_write_warns_and_leaves_the_old_file(
+    local_folder: Folder,
     content: bytes,
     monkeypatch: pytest.MonkeyPatch,
     *,
@@ -344,17 +351,17 @@ def test_a_write_that_fails_leaves_the_old_file(
     error: Exception,
 ) -> None:
     with monkeypatch.context() as patch:
-        patch.setattr(*step, failing(error))
+        patch.setattr(*step, raise_error(error))
         with pytest.warns(CacheWarning, match="the answer was not cached"):
-            cache.write(local, NAME, cache.CachedTable(DEPLOYMENTS.arrow.empty_table(), FETCHED_AT))
-    assert [path.name for path in path_of(local).parent.iterdir()] == [NAME]
-    assert path_of(local).read_bytes() == content
+            cache.write(local_folder, NAME, cache.CachedTable(DEPLOYMENTS.arrow.empty_table(), FETCHED_AT))
+    assert [path.name for path in path_of(local_folder).parent.iterdir()] == [NAME]
+    assert path_of(local_folder).read_bytes() == content
 
 
-@pytest.mark.parametrize("step", STEPS, ids=lambda step: step[1])
+@pytest.mark.parametrize("step", WRITE_STEPS, ids=lambda step: step[1])
 @pytest.mark.parametrize("interruption", [KeyboardInterrupt, SystemExit])
-def test_an_interrupted_write_leaves_the_old_file(
-    local: Folder,
+def test_interrupted_write_leaves_the_old_file(
+    local_folder: Folder,
     content: bytes,
     monkeypatch: pytest.MonkeyPatch,
     *,
@@ -362,47 +369,47 @@ def test_an_interrupted_write_leaves_the_old_file(
     interruption: type[BaseException],
 ) -> None:
     with monkeypatch.context() as patch:
-        patch.setattr(*step, failing(interruption()))
+        patch.setattr(*step, raise_error(interruption()))
         with pytest.raises(interruption):
-            cache.write(local, NAME, cache.CachedTable(DEPLOYMENTS.arrow.empty_table(), FETCHED_AT))
-    assert [path.name for path in path_of(local).parent.iterdir()] == [NAME]
-    assert path_of(local).read_bytes() == content
+            cache.write(local_folder, NAME, cache.CachedTable(DEPLOYMENTS.arrow.empty_table(), FETCHED_AT))
+    assert [path.name for path in path_of(local_folder).parent.iterdir()] == [NAME]
+    assert path_of(local_folder).read_bytes() == content
 
 
-class OddStoreError(Exception):
-    """Stands for what an object store's own library raises; many are no `OSError`."""
+class ObjectStoreError(Exception):
+    """Like an exception of the library of an object store, which is often no `OSError`."""
 
 
-def test_an_object_store_that_fails_in_its_own_way_costs_a_warning(
+def test_custom_exception_of_an_object_store_causes_a_warning(
     answer: cache.CachedTable, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = Folder("memory://odd/queries")
     cache.write(folder, NAME, answer)
-    for way in ("_open", "cat_file", "pipe_file"):
-        monkeypatch.setattr(MemoryFileSystem, way, failing(OddStoreError("no credentials")))
+    for method in ("_open", "cat_file", "pipe_file"):
+        monkeypatch.setattr(MemoryFileSystem, method, raise_error(ObjectStoreError("no credentials")))
     with pytest.warns(CacheWarning, match=r"cannot be written \(.*no credentials\)"):
         cache.write(folder, NAME, answer)
     with pytest.warns(CacheWarning, match="counts as absent: .*no credentials"):
-        assert read(folder) is None
+        assert read_cached(folder) is None
 
 
 # -- the folder ----------------------------------------------------------------------------------------------
 
 
-def test_entries_are_whole_files(local: Folder, answer: cache.CachedTable) -> None:
-    assert local.parquet_files() == []
+def test_parquet_files_lists_only_complete_files(local_folder: Folder, answer: cache.CachedTable) -> None:
+    assert local_folder.parquet_files() == []
     names = [f"deployments-{number:024x}.parquet" for number in range(3)]
     for name in names:
-        cache.write(local, name, answer)
-    stray = Path(local.path) / f".{NAME}.1234-abcdef01.tmp"
-    stray.write_bytes(b"half of")
-    (Path(local.path) / "notes.txt").write_text("the user's own")
-    paths = [Path(local.full(name)) for name in names]
-    found = sorted((info.path, info.size) for info in local.parquet_files())
+        cache.write(local_folder, name, answer)
+    temporary = Path(local_folder.path) / f".{NAME}.1234-abcdef01.tmp"
+    temporary.write_bytes(b"half of")
+    (Path(local_folder.path) / "notes.txt").write_text("the user's own")
+    paths = [Path(local_folder.full(name)) for name in names]
+    found = sorted((info.path, info.size) for info in local_folder.parquet_files())
     assert found == [(path.as_posix(), path.stat().st_size) for path in paths]
 
 
-def test_clearing_takes_what_is_the_caches_own(folder: Folder, answer: cache.CachedTable) -> None:
+def test_clear_removes_all_cached_files(folder: Folder, answer: cache.CachedTable) -> None:
     assert folder.clear() == 0
     for number in range(3):
         cache.write(folder, f"deployments-{number:024x}.parquet", answer)
@@ -411,50 +418,52 @@ def test_clearing_takes_what_is_the_caches_own(folder: Folder, answer: cache.Cac
     assert folder.clear() == 0
 
 
-def test_clearing_takes_what_killed_processes_left(local: Folder, answer: cache.CachedTable) -> None:
-    """Half of a file has half of the records, which the user wants to be gone."""
-    cache.write(local, NAME, answer)
-    below = Path(local.path)
+def test_clear_removes_temporary_files_of_killed_processes(
+    local_folder: Folder, answer: cache.CachedTable
+) -> None:
+    """They contain records that the user wants to remove."""
+    cache.write(local_folder, NAME, answer)
+    below = Path(local_folder.path)
     (below / f".{NAME}.1234-abcdef01.tmp").write_bytes(b"half of")
     (below / "notes.txt").write_text("the user's own")
-    assert local.clear() == 1
+    assert local_folder.clear() == 1
     assert [path.name for path in below.iterdir()] == ["notes.txt"]
 
 
-def test_clearing_while_another_process_writes_harms_neither(
-    local: Folder, answer: cache.CachedTable, monkeypatch: pytest.MonkeyPatch
+def test_clear_during_a_write_causes_only_a_warning(
+    local_folder: Folder, answer: cache.CachedTable, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fsync = os.fsync
 
-    def clear_meanwhile(descriptor: int) -> None:
+    def fsync_and_clear(descriptor: int) -> None:
         fsync(descriptor)
-        local.clear()
+        local_folder.clear()
 
     with monkeypatch.context() as patch:
-        patch.setattr(os, "fsync", clear_meanwhile)
+        patch.setattr(os, "fsync", fsync_and_clear)
         with pytest.warns(CacheWarning, match="the answer was not cached"):
-            cache.write(local, NAME, answer)
-    assert not Path(local.path).exists()
-    cache.write(local, NAME, answer)
-    assert same(read(local), answer)
+            cache.write(local_folder, NAME, answer)
+    assert not Path(local_folder.path).exists()
+    cache.write(local_folder, NAME, answer)
+    assert is_same(read_cached(local_folder), answer)
 
 
-def test_readers_see_the_old_answer_or_the_new_one(local: Folder, answer: cache.CachedTable) -> None:
+def test_reads_during_writes_return_a_complete_table(local_folder: Folder, answer: cache.CachedTable) -> None:
     answers = [
         cache.CachedTable(answer.table.slice(number), FETCHED_AT + timedelta(days=number)) for number in range(3)
     ]
-    cache.write(local, NAME, answers[0])
+    cache.write(local_folder, NAME, answers[0])
 
     def write_all() -> None:
         for number in range(30):
-            cache.write(local, NAME, answers[number % 3])
+            cache.write(local_folder, NAME, answers[number % 3])
 
     writers = [threading.Thread(target=write_all) for _ in range(2)]
     for writer in writers:
         writer.start()
     while any(writer.is_alive() for writer in writers):
-        found = read(local)
-        assert any(same(found, known) for known in answers)
+        found = read_cached(local_folder)
+        assert any(is_same(found, known) for known in answers)
     for writer in writers:
         writer.join()
-    assert [path.name for path in Path(local.path).iterdir()] == [NAME]
+    assert [path.name for path in Path(local_folder.path).iterdir()] == [NAME]

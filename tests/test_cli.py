@@ -1,4 +1,4 @@
-"""The command: each help's example runs, errors are one line and a code, machines get what machines read."""
+"""Tests of the command `qoderdata`: help, options, exit codes, one-line errors, and JSON and CSV output."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ if TYPE_CHECKING:
 
     from conftest import ScriptedService
 
-# Which fonts a machine has is not what is shown here.
+# The result must not depend on the fonts of the machine.
 pytestmark = [pytest.mark.filterwarnings("ignore:no installed font"), pytest.mark.usefixtures("shared_account")]
 
-#: The sandbox's clock stands in June 2026, so that `--since 30D` finds no run.
-NO_RUN_IN_TIME = pytest.mark.filterwarnings("default:no run is in the time asked for")
+#: The clock of the sandbox is fixed in June 2026, so that `--since 30D` finds no run.
+ALLOW_NO_RUNS_WARNING = pytest.mark.filterwarnings("default:no run is in the time asked for")
 TOKEN_VARIABLE, URL_VARIABLE = "QODER_ACCESS_TOKEN", "QODER_MANAGED_BASE_URL"
 
 
@@ -45,22 +45,23 @@ def sandbox() -> Iterator[Sandbox]:
         yield served
 
 
-def leaves(command: click.Command, words: tuple[str, ...] = ()) -> dict[tuple[str, ...], Command]:
+def leaf_commands(command: click.Command, words: tuple[str, ...] = ()) -> dict[tuple[str, ...], Command]:
+    """Return each command that is not a group, by its words."""
     if isinstance(command, click.Group):
         return {
             path: leaf
             for name, child in command.commands.items()
-            for path, leaf in leaves(child, (*words, name)).items()
+            for path, leaf in leaf_commands(child, (*words, name)).items()
         }
     assert isinstance(command, Command)
     return {words: command}
 
 
-LEAVES = leaves(commands)
+LEAF_COMMANDS = leaf_commands(commands)
 
 
 def parse(words: list[str]) -> None:
-    """Parse a command line without running it; raises what the command would say."""
+    """Parse a command line without running it; raise a click error where it is invalid."""
     command: click.Command = commands
     words = [word for word in words if word != "--verbose"]
     while isinstance(command, click.Group):
@@ -68,21 +69,19 @@ def parse(words: list[str]) -> None:
     command.make_context("qoderdata", words)
 
 
-def test_the_command_has_what_is_promised() -> None:
-    assert {words[0] for words in LEAVES} == {
+def test_list_of_commands() -> None:
+    assert {words[0] for words in LEAF_COMMANDS} == {
         "demo", "pull", "check", "top", "changes", "failures", "runs", "compare", "errors", "unusual", "costs",
         "forecast",
         "triggers", "missed", "events", "report", "export", "sandbox", "cache",
     }  # fmt: skip
-    assert {words[1] for words in LEAVES if words[0] == "pull"} == {
+    assert {words[1] for words in LEAF_COMMANDS if words[0] == "pull"} == {
         "deployments", "runs", "sessions", "agents", "environments",
     }  # fmt: skip
 
 
-@pytest.mark.parametrize("words", LEAVES, ids=" ".join)
-def test_the_help_ends_with_an_example_that_parses(
-    words: tuple[str, ...], capsys: pytest.CaptureFixture[str]
-) -> None:
+@pytest.mark.parametrize("words", LEAF_COMMANDS, ids=" ".join)
+def test_help_ends_with_an_example_that_parses(words: tuple[str, ...], capsys: pytest.CaptureFixture[str]) -> None:
     assert main([*words, "--help"]) == 0
     text = capsys.readouterr().out
     found = re.search(r"^Example:\n  (qoderdata .*)\n\Z", text, re.MULTILINE)
@@ -93,17 +92,19 @@ def test_the_help_ends_with_an_example_that_parses(
     assert max(map(width, text.splitlines())) <= 80
 
 
-@NO_RUN_IN_TIME
+@ALLOW_NO_RUNS_WARNING
 @pytest.mark.parametrize(
-    "words", [words for words in LEAVES if words not in {("demo",), ("sandbox",), ("events",)}], ids=" ".join
+    "words",
+    [words for words in LEAF_COMMANDS if words not in {("demo",), ("sandbox",), ("events",)}],
+    ids=" ".join,
 )
-def test_the_example_runs(words: tuple[str, ...], capsys: pytest.CaptureFixture[str]) -> None:
+def test_example_of_the_help_runs(words: tuple[str, ...], capsys: pytest.CaptureFixture[str]) -> None:
     found_something = words == ("check",)  # the sandbox has deployments that fail
-    assert main(shlex.split(LEAVES[words].example)[1:]) == int(found_something)
+    assert main(shlex.split(LEAF_COMMANDS[words].example)[1:]) == int(found_something)
     assert capsys.readouterr().out
 
 
-def test_the_commands_of_the_readme_parse() -> None:
+def test_commands_in_the_readmes_parse() -> None:
     for name in ("README.md", "README.zh-CN.md"):
         text = (Path(__file__).parents[1] / name).read_text(encoding="utf-8")
         lines = [
@@ -117,17 +118,17 @@ def test_the_commands_of_the_readme_parse() -> None:
             parse(shlex.split(line)[1:])
 
 
-def test_the_help_tells_the_exit_codes(capsys: pytest.CaptureFixture[str]) -> None:
+def test_help_lists_all_exit_codes(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--help"]) == 0
     text = capsys.readouterr().out
-    told = {int(code) for code in re.findall(r"^  (\d+)  ", text, re.MULTILINE)}
-    assert told == {0, 1, 2, 3, 4, 5, 130}
+    codes = {int(code) for code in re.findall(r"^  (\d+)  ", text, re.MULTILINE)}
+    assert codes == {0, 1, 2, 3, 4, 5, 130}
     assert "qoderdata demo" in text
 
 
-def test_outcomes_can_be_chosen_wherever_runs_are_read() -> None:
+def test_commands_with_an_outcomes_option() -> None:
     with_outcomes = {
-        words for words, leaf in LEAVES.items() if "outcomes" in {param.name for param in leaf.params}
+        words for words, leaf in LEAF_COMMANDS.items() if "outcomes" in {param.name for param in leaf.params}
     }
     assert with_outcomes == {
         ("check",), ("top",), ("failures",), ("runs",), ("compare",), ("errors",), ("unusual",), ("report",),
@@ -135,7 +136,7 @@ def test_outcomes_can_be_chosen_wherever_runs_are_read() -> None:
     }  # fmt: skip
 
 
-def test_the_help_loads_nothing_heavy() -> None:
+def test_help_imports_no_large_library() -> None:
     program = (
         "import sys; from qoderdata.cli import main; main(['--help'])\n"
         "print({'pandas', 'pyarrow', 'numpy', 'rich', 'requests', 'tqdm'} & set(sys.modules), file=sys.stderr)"
@@ -144,7 +145,7 @@ def test_the_help_loads_nothing_heavy() -> None:
     assert done.stderr == "set()\n"
 
 
-def test_the_shell_can_complete() -> None:
+def test_shell_completion_of_commands_and_paths() -> None:
     environment = os.environ | {
         "_QODERDATA_COMPLETE": "bash_complete",
         "COMP_WORDS": "qoderdata r",
@@ -154,16 +155,16 @@ def test_the_shell_can_complete() -> None:
         [sys.executable, "-m", "qoderdata"], env=environment, capture_output=True, text=True, check=False
     )
     assert {line.partition(",")[2] for line in done.stdout.splitlines()} == {"runs", "report"}
-    # A shell completes names of files and folders by itself, where it is told to.
-    paths = [one for leaf in LEAVES.values() for one in leaf.params if one.metavar in {"FILE", "DIR"}]
+    # For these types the shell itself completes names of files and folders.
+    paths = [one for leaf in LEAF_COMMANDS.values() for one in leaf.params if one.metavar in {"FILE", "DIR"}]
     assert len(paths) > 20
     kinds = [one.shell_complete(click.Context(commands), "x")[0].type for one in paths]
     assert set(kinds) == {"file", "dir"}
 
 
 @pytest.mark.parametrize("ending", [signal.SIGINT, signal.SIGTERM])
-def test_the_sandbox_serves_until_it_is_interrupted(ending: signal.Signals, sandbox: Sandbox) -> None:
-    command = [sys.executable, "-m", "qoderdata", *shlex.split(LEAVES["sandbox",].example)[1:]]
+def test_sandbox_serves_until_a_signal_ends_it(ending: signal.Signals, sandbox: Sandbox) -> None:
+    command = [sys.executable, "-m", "qoderdata", *shlex.split(LEAF_COMMANDS["sandbox",].example)[1:]]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         lines = [process.stdout.readline().removeprefix("export ").strip() for _ in range(2)]
@@ -177,19 +178,22 @@ def test_the_sandbox_serves_until_it_is_interrupted(ending: signal.Signals, sand
         finally:
             process.kill()
     assert len(frame) == 250
-    assert exports[TOKEN_VARIABLE] == sandbox.pat  # the variable that is read first
+    assert exports[TOKEN_VARIABLE] == sandbox.pat  # the variable that takes precedence
     assert "Time does not go on in it" in "".join(comments)
-    assert all(re.fullmatch(r"# [^'\"`$]+\n", comment) for comment in comments)  # zsh runs what is pasted
+    # An interactive zsh runs a pasted comment as a command.
+    assert all(re.fullmatch(r"# [^'\"`$]+\n", comment) for comment in comments)
 
 
-def test_a_port_that_is_taken_is_said(sandbox: Sandbox, capsys: pytest.CaptureFixture[str]) -> None:
+def test_port_in_use_is_an_error_message(sandbox: Sandbox, capsys: pytest.CaptureFixture[str]) -> None:
     port = sandbox.base_url.rpartition(":")[2].partition("/")[0]
     assert main(["sandbox", "--deployments", "1", "--port", port]) == 2
-    said = f"qoderdata: cannot listen on --port {port}: Address already in use; see `qoderdata sandbox --help`\n"
-    assert capsys.readouterr() == ("", said)
+    message = (
+        f"qoderdata: cannot listen on --port {port}: Address already in use; see `qoderdata sandbox --help`\n"
+    )
+    assert capsys.readouterr() == ("", message)
 
 
-def test_failures_for_machines_are_the_library_s(capsys: pytest.CaptureFixture[str]) -> None:
+def test_failures_json_and_csv_equal_failure_rates(capsys: pytest.CaptureFixture[str]) -> None:
     expected = qd.failure_rates(qd.load_deployments()).query("total_runs >= 1").reset_index()
     assert main(["failures", "--json"]) == 0
     rows = json.loads(capsys.readouterr().out)
@@ -202,24 +206,24 @@ def test_failures_for_machines_are_the_library_s(capsys: pytest.CaptureFixture[s
 
 
 @pytest.mark.usefixtures("empty_cache")
-def test_refresh_all_reads_the_whole_list_again(sandbox: Sandbox) -> None:
-    def lists() -> int:
+def test_refresh_all_pulls_all_pages_again(sandbox: Sandbox) -> None:
+    def count_list_requests() -> int:
         return sum(request.path.endswith("/deployment_runs") for request in sandbox.requests)
 
     costs = []
     for option in ([], ["--refresh"], ["--refresh-all"], []):
-        before = lists()
+        before = count_list_requests()
         assert main(["pull", "runs", "--out", "runs.csv", *option]) == 0
-        costs.append(lists() - before)
+        costs.append(count_list_requests() - before)
     first, refreshed, again, last = costs
     assert again >= first - 1 > refreshed >= 1
     assert last == 0
 
 
-@NO_RUN_IN_TIME
+@ALLOW_NO_RUNS_WARNING
 @pytest.mark.usefixtures("empty_cache")
-def test_a_run_of_2_to_the_62_milliseconds_ends_no_command(capsys: pytest.CaptureFixture[str]) -> None:
-    """An exit code of 1 would say that a rate is too high."""
+def test_run_duration_of_2_to_the_62_ms_causes_no_failure(capsys: pytest.CaptureFixture[str]) -> None:
+    """An exception must not end the command with exit code 1, which means that a rate is too high."""
     with Sandbox(deployments=3, seed=7, runs=9) as small:
         small.rewrite(small.runs[4] | {"status": "completed", "duration_ms": 2**62})
         for words in ("runs --fail-over 1", "report x.html --runs", "unusual", "compare"):
@@ -228,9 +232,7 @@ def test_a_run_of_2_to_the_62_milliseconds_ends_no_command(capsys: pytest.Captur
 
 
 @pytest.mark.usefixtures("empty_cache")
-def test_pull_writes_both_forms_and_says_so_for_machines(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_pull_writes_parquet_and_csv_and_prints_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["pull", "deployments", "--include-archived", "--out", "d.parquet", "--json"]) == 0
     facts = json.loads(capsys.readouterr().out)
     assert (facts["rows"], facts["out"], facts["from_cache"]) == (60, "d.parquet", False)
@@ -242,7 +244,7 @@ def test_pull_writes_both_forms_and_says_so_for_machines(
         assert len(list(csv.DictReader(lines))) == len(qd.load_runs())
 
 
-def test_filters_reach_the_service(capsys: pytest.CaptureFixture[str]) -> None:
+def test_pull_sends_filters_to_the_service(capsys: pytest.CaptureFixture[str]) -> None:
     assert (
         main(["pull", "deployments", "--status", "paused", "--created-since", "2026-01-01T00:00Z", "--json"]) == 0
     )
@@ -250,9 +252,9 @@ def test_filters_reach_the_service(capsys: pytest.CaptureFixture[str]) -> None:
     assert facts["rows"] == len(qd.load_deployments(status="paused", created_since="2026-01-01T00:00Z")) > 0
 
 
-def test_what_was_left_out_is_shown_as_missed(capsys: pytest.CaptureFixture[str]) -> None:
+def test_missed_lists_exactly_the_triggers_left_out(capsys: pytest.CaptureFixture[str]) -> None:
     with Sandbox(deployments=60, seed=7, left_out=4) as served:
-        pointer = [
+        options = [
             "--base-url",
             served.base_url,
             "--since",
@@ -261,7 +263,7 @@ def test_what_was_left_out_is_shown_as_missed(capsys: pytest.CaptureFixture[str]
             "2026-06-15T00:00Z",
             "--json",
         ]
-        assert main(["missed", *pointer]) == 0
+        assert main(["missed", *options]) == 0
         rows = json.loads(capsys.readouterr().out)
         expected = {(key, pd.Timestamp(at)) for key, at in served.left_out}
     assert {
@@ -273,7 +275,7 @@ def test_what_was_left_out_is_shown_as_missed(capsys: pytest.CaptureFixture[str]
     ("fault", "code"),
     [("401", 3), ("403", 4), ("404", 4), ("400", 4), ("redirect", 4)],
 )
-def test_an_answer_of_the_service_is_one_line_and_its_code(
+def test_service_error_prints_one_line_and_returns_its_exit_code(
     fault: str, code: int, sandbox: Sandbox, capsys: pytest.CaptureFixture[str]
 ) -> None:
     sandbox.misbehave(fault)
@@ -294,7 +296,7 @@ def test_an_answer_of_the_service_is_one_line_and_its_code(
         ({}, ["triggers", "--tz", "Mars/Base"], 2),
     ],
 )
-def test_what_goes_wrong_here_is_one_line_and_its_code(
+def test_local_error_prints_one_line_and_returns_its_exit_code(
     environment: dict[str, str],
     arguments: list[str],
     code: int,
@@ -356,7 +358,7 @@ def test_what_goes_wrong_here_is_one_line_and_its_code(
         ("failures --by agent --by agent_id", "--by agent --by agent_id: two of them are the same"),
     ],
 )
-def test_a_command_line_that_makes_no_sense_is_one_line_and_code_2(
+def test_invalid_command_line_prints_one_line_and_returns_2(
     words: str, told: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(words.split()) == 2
@@ -376,7 +378,7 @@ def test_a_command_line_that_makes_no_sense_is_one_line_and_code_2(
         "unusual --now 7", "unusual --threshold nan", "check --doubtful nan", "check --budget-share nan",
     ],
 )  # fmt: skip
-def test_a_value_that_makes_no_sense_is_refused_before_the_service_is_asked(
+def test_invalid_value_is_refused_before_any_request(
     words: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.delenv(TOKEN_VARIABLE)
@@ -385,7 +387,7 @@ def test_a_value_that_makes_no_sense_is_refused_before_the_service_is_asked(
 
 
 @pytest.mark.parametrize("words", ["report r.html", "export failures f.csv", "pull runs --out r.parquet"])
-def test_a_folder_without_permission_is_refused_before_the_service_is_asked(
+def test_folder_without_permission_is_refused_before_any_request(
     words: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.delenv(TOKEN_VARIABLE)
@@ -394,12 +396,12 @@ def test_a_folder_without_permission_is_refused_before_the_service_is_asked(
     assert "no file can be written to the folder" in capsys.readouterr().err
 
 
-def test_a_device_is_written_to_whoever_owns_its_folder(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_report_to_a_device_ignores_folder_permissions(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "access", lambda *_: False)
     assert main(["report", os.devnull]) == 0
 
 
-def test_an_ending_may_be_in_capitals(capsys: pytest.CaptureFixture[str]) -> None:
+def test_file_suffix_is_case_insensitive(capsys: pytest.CaptureFixture[str]) -> None:
     for name in ("L.CSV", "L.Parquet", "l.csv", "l.parquet"):
         assert main(["export", "lints", name]) == 0
     assert Path("L.CSV").read_bytes() == Path("l.csv").read_bytes()
@@ -407,7 +409,7 @@ def test_an_ending_may_be_in_capitals(capsys: pytest.CaptureFixture[str]) -> Non
     assert capsys.readouterr().err == ""
 
 
-def test_what_a_report_may_be_called_is_the_library_s(capsys: pytest.CaptureFixture[str]) -> None:
+def test_invalid_report_name_gives_the_message_of_write_report(capsys: pytest.CaptureFixture[str]) -> None:
     nothing = qd.flatten_deployments([])
     with pytest.raises(ValueError, match="a report is an HTML page") as error:
         qd.write_report(nothing, "r.pdf")
@@ -416,12 +418,12 @@ def test_what_a_report_may_be_called_is_the_library_s(capsys: pytest.CaptureFixt
 
 
 @pytest.mark.parametrize("words", [[], ["pull"]])
-def test_a_group_without_a_command_shows_its_help(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+def test_group_without_a_command_shows_its_help(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert main(words) == 2
     assert "Commands:" in capsys.readouterr().err
 
 
-def test_two_columns_group_by_both(capsys: pytest.CaptureFixture[str]) -> None:
+def test_by_given_twice_groups_by_both_columns(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["failures", "--by", "status", "--by", "agent_id", "--json"]) == 0
     expected = qd.failure_rates(qd.load_deployments(), by=["status", "agent_id"]).query("total_runs >= 1")
     rows = json.loads(capsys.readouterr().out)
@@ -429,7 +431,7 @@ def test_two_columns_group_by_both(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 @pytest.mark.parametrize("form", ["--csv", "--json", "--markdown"])
-def test_top_holds_in_every_form(form: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_top_limits_the_rows_in_every_output_format(form: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["failures", "--top", "3", form]) == 0
     text = capsys.readouterr().out
     rows = {
@@ -440,7 +442,7 @@ def test_top_holds_in_every_form(form: str, capsys: pytest.CaptureFixture[str]) 
     assert rows[form]() == 3
 
 
-def test_times_are_in_the_zone_asked_for_in_every_form(capsys: pytest.CaptureFixture[str]) -> None:
+def test_times_are_in_the_zone_of_tz_in_every_output_format(capsys: pytest.CaptureFixture[str]) -> None:
     arguments = ["runs", "--errors", "--since", "all", "--tz", "Asia/Shanghai"]
     assert main([*arguments, "--top", "1"]) == 0
     text = capsys.readouterr().out
@@ -456,7 +458,7 @@ def test_times_are_in_the_zone_asked_for_in_every_form(capsys: pytest.CaptureFix
     assert row["first_seen"] == expected.isoformat(timespec="microseconds")
 
 
-def test_first_seen_says_that_it_means_the_window(capsys: pytest.CaptureFixture[str]) -> None:
+def test_first_seen_heading_mentions_the_window(capsys: pytest.CaptureFixture[str]) -> None:
     heading = {}
     for since in ("all", "2026-05-01T00:00Z"):
         assert main(["runs", "--errors", "--since", since]) == 0
@@ -466,18 +468,20 @@ def test_first_seen_says_that_it_means_the_window(capsys: pytest.CaptureFixture[
 
 
 @pytest.mark.parametrize("words", [["--verbose", "pull", "deployments"], ["pull", "deployments", "--verbose"]])
-def test_verbose_works_before_and_after_the_command(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+def test_verbose_is_accepted_before_and_after_the_command(
+    words: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
     assert main([*words, "--refresh"]) == 0
     assert re.search(r"^deployments: .* rows in", capsys.readouterr().err, re.MULTILINE)
     assert main(["pull", "deployments", "--refresh"]) == 0
     assert capsys.readouterr().err == ""
 
 
-@NO_RUN_IN_TIME
+@ALLOW_NO_RUNS_WARNING
 @pytest.mark.parametrize(
     "words", ["runs --since 1min", "missed --since 1h", "report r.html --runs", "pull runs --since 1h"]
 )
-def test_a_time_without_runs_says_when_the_newest_was(
+def test_period_without_runs_prints_the_time_of_the_newest_run(
     words: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(qd, "write_report", lambda *_, **__: None)
@@ -486,16 +490,16 @@ def test_a_time_without_runs_says_when_the_newest_was(
     assert f"the newest was triggered at {newest:%Y-%m-%d %H:%M} UTC\n" in capsys.readouterr().err
 
 
-def test_assumed_and_unknown_runs_are_shown_where_there_are_any(
+def test_columns_of_assumed_and_unknown_runs_appear_only_if_present(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     runs = qd.load_runs()
     completed = runs.index[runs["status"] == "completed"]
     plain = runs.assign(status_from="service")
-    told = plain.copy()
-    told.loc[completed[:7], "status_from"] = "session"
-    told.loc[completed[7:10], ["status", "status_from"]] = None
-    for frame, is_shown in ((plain, False), (told, True)):
+    mixed = plain.copy()
+    mixed.loc[completed[:7], "status_from"] = "session"
+    mixed.loc[completed[7:10], ["status", "status_from"]] = None
+    for frame, is_shown in ((plain, False), (mixed, True)):
         monkeypatch.setattr(qd, "load_runs", lambda frame=frame, **_: frame)
         assert main(["runs"]) == 0
         text = capsys.readouterr().out
@@ -507,7 +511,7 @@ def test_assumed_and_unknown_runs_are_shown_where_there_are_any(
             assert (cells["assumed completed"], cells["outcome unknown"]) == ("7", "3")
 
 
-def test_counters_that_the_service_does_not_give_are_counted(
+def test_missing_counters_are_counted_from_runs(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     deployments, runs = qd.load_deployments(), qd.load_runs()
@@ -526,8 +530,8 @@ def test_counters_that_the_service_does_not_give_are_counted(
         }
     assert main(["failures", "--top", "1", "--tz", "Asia/Tokyo"]) == 0
     first = runs["triggered_at"].min().tz_convert("Asia/Tokyo")
-    told = f"the service gives no counters; runs since {first:%Y-%m-%d %H:%M} +09:00 are counted"
-    assert told in capsys.readouterr().out
+    note = f"the service gives no counters; runs since {first:%Y-%m-%d %H:%M} +09:00 are counted"
+    assert note in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
@@ -538,14 +542,14 @@ def test_counters_that_the_service_does_not_give_are_counted(
         ("compare --recent 10D --until 2026-06-15T00:00Z", "completed and failed runs only"),
     ],
 )
-def test_tables_say_of_which_runs_their_rates_are(
+def test_tables_state_which_runs_their_rates_include(
     words: str, runs: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(words.split()) == 0
     assert f"\nrates are of {runs}\n" in capsys.readouterr().out
 
 
-def test_an_agent_is_chosen_by_its_name_too(capsys: pytest.CaptureFixture[str]) -> None:
+def test_agent_option_accepts_a_name(capsys: pytest.CaptureFixture[str]) -> None:
     agents, deployments = qd.load_agents(), qd.load_deployments()
     name = agents.set_index("id")["name"][deployments["agent_id"].mode()[0]]
     named = agents["id"][agents["name"] == name]
@@ -564,27 +568,28 @@ def test_an_agent_is_chosen_by_its_name_too(capsys: pytest.CaptureFixture[str]) 
         ("report r.html", "report written to r.html\n"),
     ],
 )  # fmt: skip
-def test_that_nothing_passes_is_all_that_is_said(
+def test_no_match_for_agent_prints_only_that_message(
     words: str, printed: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main([*words.split(), "--agent", "nobody"]) == 0
-    told = "qoderdata: no deployment passes the filters: --agent nobody\n"
-    assert capsys.readouterr() == (printed, told)
+    message = "qoderdata: no deployment passes the filters: --agent nobody\n"
+    assert capsys.readouterr() == (printed, message)
 
 
 @pytest.mark.parametrize("grace", ["1h", "60min", "7D"])
-def test_a_time_in_which_nothing_can_be_missed_is_refused(grace: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_grace_as_long_as_the_window_is_refused(grace: str, capsys: pytest.CaptureFixture[str]) -> None:
     window = ["--since", "2026-06-14T00:00Z", "--until", "2026-06-14T01:00Z"]
     assert main(["missed", *window, "--grace", "59min"]) == 0
     capsys.readouterr()
     assert main(["missed", *window, "--grace", grace, "--tz", "Asia/Tokyo"]) == 2
-    said = capsys.readouterr().err
+    message = capsys.readouterr().err
     assert (
-        "no trigger can be missed, as --grace covers all the time from --since to 2026-06-14 10:00 +09:00" in said
+        "no trigger can be missed, as --grace covers all the time from --since to 2026-06-14 10:00 +09:00"
+        in message
     )
 
 
-def test_filters_that_nothing_passes_are_said_of_an_agent_by_name_too(capsys: pytest.CaptureFixture[str]) -> None:
+def test_message_for_no_match_names_the_agent_as_given(capsys: pytest.CaptureFixture[str]) -> None:
     agents, deployments = qd.load_agents(), qd.load_deployments()
     name = agents["name"][agents["id"].isin(deployments["agent_id"])].iloc[0]
     since = "2036-01-01T00:00Z"
@@ -595,7 +600,7 @@ def test_filters_that_nothing_passes_are_said_of_an_agent_by_name_too(capsys: py
     assert f"--created-since {since}" in message
 
 
-def test_sessions_of_an_agent_are_pulled_by_its_name(capsys: pytest.CaptureFixture[str]) -> None:
+def test_pull_sessions_accepts_an_agent_name(capsys: pytest.CaptureFixture[str]) -> None:
     agents, deployments, sessions = qd.load_agents(), qd.load_deployments(), qd.load_sessions()
     name = agents.set_index("id")["name"][deployments["agent_id"].mode()[0]]
     expected = sessions["agent_id"].isin(agents["id"][agents["name"] == name]).sum()
@@ -613,9 +618,7 @@ def test_sessions_of_an_agent_are_pulled_by_its_name(capsys: pytest.CaptureFixtu
         ("pull runs --deployment none", "no run passes the filters: --deployment none"),
     ],
 )
-def test_a_pull_that_finds_nothing_names_its_filters(
-    words: str, said: str, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_pull_without_matches_names_the_filters(words: str, said: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(words.split()) == 0
     assert capsys.readouterr().err == f"qoderdata: {said}\n"
 
@@ -628,14 +631,14 @@ def test_a_pull_that_finds_nothing_names_its_filters(
         ("forecast --status paused", "paused deployments do not fire\n"),
     ],
 )
-def test_paused_deployments_are_said_not_to_fire(
+def test_output_states_that_paused_deployments_do_not_fire(
     words: str, said: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(words.split()) == 0
     assert capsys.readouterr().out.startswith(said)
 
 
-def test_windows_take_the_units_that_spans_take(capsys: pytest.CaptureFixture[str]) -> None:
+def test_load_and_freq_accept_the_same_units_as_horizon(capsys: pytest.CaptureFixture[str]) -> None:
     start = ["--start", "2026-06-15T01:30:20Z"]
     for words in (["triggers", *start, "--load"], ["runs", "--since", "all", "--freq"]):
         texts = []
@@ -654,7 +657,9 @@ def test_windows_take_the_units_that_spans_take(capsys: pytest.CaptureFixture[st
 
 @pytest.mark.usefixtures("empty_cache")
 @pytest.mark.parametrize("words", ["check", "top --once", "forecast", "runs --by team", "report r.html"])
-def test_offline_says_how_to_store_archived_deployments(words: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_offline_error_names_the_command_that_stores_archived_ones(
+    words: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert main(["pull", "deployments"]) == 0
     capsys.readouterr()
     assert main([*words.split(), "--offline"]) == 2
@@ -667,7 +672,7 @@ def test_offline_says_how_to_store_archived_deployments(words: str, capsys: pyte
 
 
 @pytest.mark.usefixtures("empty_cache")
-def test_agents_are_asked_for_only_where_one_is_chosen(
+def test_agents_are_requested_only_with_the_agent_option(
     sandbox: Sandbox, capsys: pytest.CaptureFixture[str]
 ) -> None:
     sandbox.requests.clear()
@@ -678,73 +683,74 @@ def test_agents_are_asked_for_only_where_one_is_chosen(
 
 @pytest.mark.filterwarnings("default:.* completed runs are assumed")
 @pytest.mark.usefixtures("empty_cache")
-def test_the_greatest_page_size_is_found_out_once(sandbox: Sandbox) -> None:
+def test_maximum_page_size_is_determined_once(sandbox: Sandbox) -> None:
     sandbox.requests.clear()
     assert main(["runs", "--since", "all", "--by", "deployment"]) == 0
     refused = [request.path for request in sandbox.requests if request.status == 400]
     assert refused == ["/deployments"]
     assert "/deployment_runs" in {request.path for request in sandbox.requests}
-    with Sandbox(deployments=25, seed=7, runs=250, edition="D", now=datetime.now(UTC)) as newest:
-        assert main(["check", "--base-url", newest.base_url]) == 1  # it has no counters: runs are loaded twice
-        assert [request.path for request in newest.requests if request.status == 400] == ["/deployments"]
+    with Sandbox(deployments=25, seed=7, runs=250, edition="D", now=datetime.now(UTC)) as edition_d:
+        # Edition D has no counters, so that runs are loaded twice.
+        assert main(["check", "--base-url", edition_d.base_url]) == 1
+        assert [request.path for request in edition_d.requests if request.status == 400] == ["/deployments"]
 
 
 @pytest.mark.usefixtures("empty_cache")
 @pytest.mark.parametrize("fault", ["403", "404"])
-def test_an_agent_that_nothing_starts_is_said_without_the_names_too(
+def test_agent_without_matches_is_reported_if_names_are_unavailable(
     sandbox: Sandbox, capsys: pytest.CaptureFixture[str], fault: str
 ) -> None:
     sandbox.requests.clear()
-    sandbox.misbehave(fault, at=2)  # the first request finds out the greatest page size
+    sandbox.misbehave(fault, at=2)  # the first request determines the maximum page size
     assert main(["pull", "deployments", "--agent", "nobody"]) == 0
-    asked = [(request.path, request.status) for request in sandbox.requests]
-    assert asked == [("/deployments", 400), ("/deployments", 200), ("/agents", int(fault))]
+    recorded = [(request.path, request.status) for request in sandbox.requests]
+    assert recorded == [("/deployments", 400), ("/deployments", 200), ("/agents", int(fault))]
     assert "no deployment passes the filters: --agent nobody" in capsys.readouterr().err
 
 
-def test_deployments_without_counters_are_said_to_be_left_out(capsys: pytest.CaptureFixture[str]) -> None:
+def test_number_of_deployments_without_counters_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
     without = int(qd.load_deployments()["stats_total_runs"].isna().sum())
     assert main(["failures"]) == 0
     assert f"{counted(without, 'deployment')} without counters left out" in capsys.readouterr().out
 
 
-def test_a_filtered_report_is_about_the_runs_and_sessions_of_these_deployments(
+def test_filtered_report_has_only_runs_and_sessions_that_match(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    told: dict[str, pd.DataFrame] = {}
+    arguments: dict[str, pd.DataFrame] = {}
     monkeypatch.setattr(
-        qd, "write_report", lambda frame, _path, **options: told.update(options, deployments=frame)
+        qd, "write_report", lambda frame, _path, **options: arguments.update(options, deployments=frame)
     )
     agent = qd.load_deployments()["agent_id"].iloc[0]
     assert main(["report", "r.html", "--runs", "--costs", "--since", "all", "--agent", agent]) == 0
-    ids, runs = set(told["deployments"]["id"]), qd.load_runs()
-    assert set(told["runs"]["id"]) == set(runs["id"][runs["deployment_id"].isin(ids)])
-    assert set(told["sessions"]["deployment_id"]) <= ids
-    assert 0 < len(told["runs"]) < len(runs)
+    ids, runs = set(arguments["deployments"]["id"]), qd.load_runs()
+    assert set(arguments["runs"]["id"]) == set(runs["id"][runs["deployment_id"].isin(ids)])
+    assert set(arguments["sessions"]["deployment_id"]) <= ids
+    assert 0 < len(arguments["runs"]) < len(runs)
 
 
-def test_streaks_of_a_period_are_said_to_be_so(capsys: pytest.CaptureFixture[str]) -> None:
-    for since, is_said in (("2026-05-01T00:00Z", True), ("all", False)):
+def test_streaks_with_since_mention_since_all(capsys: pytest.CaptureFixture[str]) -> None:
+    for since, is_shown in (("2026-05-01T00:00Z", True), ("all", False)):
         assert main(["runs", "--streaks", "--since", since]) == 0
-        assert ("--since all counts them" in capsys.readouterr().out) is is_said
+        assert ("--since all counts them" in capsys.readouterr().out) is is_shown
 
 
-def test_unusual_runs_are_judged_by_when_they_were_read(monkeypatch: pytest.MonkeyPatch) -> None:
-    runs, judge, asked = qd.load_runs(), qd.unusual_runs, {}
+def test_unusual_uses_the_fetch_time_as_default_of_now(monkeypatch: pytest.MonkeyPatch) -> None:
+    runs, original, recorded = qd.load_runs(), qd.unusual_runs, {}
     runs.attrs["fetched_at"] = "2026-06-15T01:30:00+00:00"
 
-    def noted(*frames: Any, **options: Any) -> Any:  # noqa: ANN401
-        asked.update(options)
-        return judge(*frames, **options)
+    def recording_unusual_runs(*frames: Any, **options: Any) -> Any:  # noqa: ANN401
+        recorded.update(options)
+        return original(*frames, **options)
 
     monkeypatch.setattr(qd, "load_runs", lambda **_: runs)
-    monkeypatch.setattr(qd, "unusual_runs", noted)
+    monkeypatch.setattr(qd, "unusual_runs", recording_unusual_runs)
     for words, expected in (([], "2026-06-15T01:30Z"), (["--now", "2026-06-16T00:00Z"], "2026-06-16T00:00Z")):
         assert main(["unusual", *words]) == 0
-        assert asked["now"] == pd.Timestamp(expected)
+        assert recorded["now"] == pd.Timestamp(expected)
 
 
-def test_events_of_a_run_and_of_its_session_are_the_same(capsys: pytest.CaptureFixture[str]) -> None:
+def test_events_accepts_a_run_id_or_a_session_id(capsys: pytest.CaptureFixture[str]) -> None:
     runs = qd.load_runs()
     run = runs[(runs["status"] == "failed") & runs["session_id"].notna()].iloc[0]
     run_id, session_id = str(run["id"]), str(run["session_id"])
@@ -760,15 +766,18 @@ def test_events_of_a_run_and_of_its_session_are_the_same(capsys: pytest.CaptureF
     assert {row["type"] for row in json.loads(capsys.readouterr().out)} <= {"session.error"}
 
 
-def play_events(service: ScriptedService, events: list[dict[str, Any]]) -> None:
+def serve_events(service: ScriptedService, events: list[dict[str, Any]]) -> None:
+    """Let the service return these events as one page."""
     ends = {"first_id": events[0]["id"], "last_id": events[-1]["id"], "has_more": False, "next_page": None}
     service.play(service.answer(body=json.dumps({"data": events, **ends}).encode()))
 
 
-def test_of_a_long_session_the_end_is_shown(service: ScriptedService, capsys: pytest.CaptureFixture[str]) -> None:
+def test_events_table_shows_the_last_40_events(
+    service: ScriptedService, capsys: pytest.CaptureFixture[str]
+) -> None:
     events: list[dict[str, Any]] = [{"id": f"evt_{number}", "type": "agent.tool_use"} for number in range(59)]
     events.append({"id": "evt_59", "type": "session.error", "error": {"type": "tool_error", "message": "gone"}})
-    play_events(service, events)
+    serve_events(service, events)
     words = ["events", "sess_1", "--base-url", service.base_url]
     assert main(words) == 0
     text = capsys.readouterr().out
@@ -782,14 +791,14 @@ def test_of_a_long_session_the_end_is_shown(service: ScriptedService, capsys: py
     assert len(json.loads(capsys.readouterr().out)) == 60
 
 
-def test_types_of_events_are_cut_where_they_are_too_long(
+def test_long_event_types_are_truncated(
     service: ScriptedService, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("COLUMNS", "80")
     monkeypatch.setenv("NO_COLOR", "1")
     monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
     events = [{"id": "evt_1", "type": "session.status_rescheduled"}, {"id": "evt_2", "type": "x\n" * 500}]
-    play_events(service, events)
+    serve_events(service, events)
     assert main(["events", "sess_1", "--base-url", service.base_url]) == 0
     text = capsys.readouterr().out
     assert "session.status_rescheduled" in text
@@ -799,7 +808,7 @@ def test_types_of_events_are_cut_where_they_are_too_long(
 
 def test_secrets_in_events_are_masked(service: ScriptedService, capsys: pytest.CaptureFixture[str]) -> None:
     event = {"id": "evt_1", "type": "session.updated", "environment_variables": {"KEY": "s3cret"}}
-    play_events(service, [event])
+    serve_events(service, [event])
     for form in ([], ["--json"], ["--csv"], ["--markdown"]):
         assert main(["events", "sess_1", "--base-url", service.base_url, *form]) == 0
         text = capsys.readouterr().out
@@ -807,7 +816,9 @@ def test_secrets_in_events_are_masked(service: ScriptedService, capsys: pytest.C
         assert "s3cret" not in text
 
 
-def test_a_run_without_a_session_says_why(service: ScriptedService, capsys: pytest.CaptureFixture[str]) -> None:
+def test_events_of_a_run_without_session_prints_the_error_of_the_run(
+    service: ScriptedService, capsys: pytest.CaptureFixture[str]
+) -> None:
     run = {"id": "drun_1", "session_id": None, "error": {"type": "agent_archived_error", "message": "gone\x1b[2J"}}
     service.play(*[service.answer(body=json.dumps(run).encode())] * 3)
     header = ",".join(f'"{name}"' for name in qd.flatten_events([], "sess_1").columns)
@@ -819,7 +830,7 @@ def test_a_run_without_a_session_says_why(service: ScriptedService, capsys: pyte
 
 
 @pytest.mark.usefixtures("empty_cache")
-def test_the_cache_is_shown_and_cleared(capsys: pytest.CaptureFixture[str]) -> None:
+def test_cache_shows_usage_and_clears_it(capsys: pytest.CaptureFixture[str]) -> None:
     main(["pull", "deployments"])
     main(["pull", "runs"])
     capsys.readouterr()
@@ -836,7 +847,7 @@ def test_the_cache_is_shown_and_cleared(capsys: pytest.CaptureFixture[str]) -> N
 
 @pytest.mark.filterwarnings("default:.* completed runs are assumed")
 @pytest.mark.usefixtures("empty_cache")
-def test_the_newest_edition_is_shown_as_the_others(capsys: pytest.CaptureFixture[str]) -> None:
+def test_commands_work_on_edition_d(capsys: pytest.CaptureFixture[str]) -> None:
     with Sandbox(deployments=20, seed=7, runs=100, edition="D") as served:
         account = ["--base-url", served.base_url]
         for words in ("sessions", "agents", "environments"):
@@ -871,11 +882,11 @@ def test_the_newest_edition_is_shown_as_the_others(capsys: pytest.CaptureFixture
             assert "─" in capsys.readouterr().out
 
 
-def test_the_demo_writes_what_it_says(
+def test_demo_on_edition_d_writes_the_files_that_it_lists(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """In D the counters are counted and the outcomes come from events; the files and tables are those of C."""
-    # `test_installs` has the demo of C, and draws the pictures, which takes longest.
+    """On edition D counters are computed from runs and outcomes come from events; the files are those of C."""
+    # `test_installs` runs the demo of edition C with its plots, which take longest.
     monkeypatch.setattr("matplotlib.figure.Figure.savefig", lambda _, path, **__: path.touch())
     assert main(["demo", "--out", "out", "--deployments", "12", "--runs", "60", "--edition", "D"]) == 0
     text = capsys.readouterr().out
@@ -898,9 +909,9 @@ def test_the_demo_writes_what_it_says(
     assert text.endswith(f"\nOpen {Path('out') / 'report.html'} in a browser.\n")
 
 
-def test_h_shows_the_help() -> None:
-    """In a process of its own: click remembers the first help option of a command, whatever its context was."""
-    commands_ = [[*words, "-h"] for words in ((), ("pull",), *LEAVES)]
+def test_short_option_h_shows_the_help() -> None:
+    """Runs in a new process, as click caches the help option of a command from its first use."""
+    commands_ = [[*words, "-h"] for words in ((), ("pull",), *LEAF_COMMANDS)]
     program = f"from qoderdata.cli import main\nfor words in {commands_}: main(words) and print(words)"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert (done.stdout.count("-h, --help"), done.stderr) == (len(commands_), "")
@@ -908,32 +919,30 @@ def test_h_shows_the_help() -> None:
 
 @pytest.mark.filterwarnings("default:the outcome of")
 @pytest.mark.usefixtures("empty_cache")
-def test_deployments_without_a_known_outcome_are_said_to_be_left_out(capsys: pytest.CaptureFixture[str]) -> None:
-    with Sandbox(deployments=30, seed=7, edition="D") as newest:
+def test_number_of_deployments_without_known_outcome_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
+    with Sandbox(deployments=30, seed=7, edition="D") as edition_d:
         words = "failures --outcomes runs --min-runs 0 --base-url"
-        assert main([*words.split(), newest.base_url]) == 0
+        assert main([*words.split(), edition_d.base_url]) == 0
         text = capsys.readouterr().out
-        with_error = {one["deployment_id"] for one in newest.runs if one.get("error")}
-        with_runs = {one["deployment_id"] for one in newest.runs}
+        with_error = {one["deployment_id"] for one in edition_d.runs if one.get("error")}
+        with_runs = {one["deployment_id"] for one in edition_d.runs}
         left_out = sum(
-            one["id"] in with_runs - with_error for one in newest.deployments if one["archived_at"] is None
+            one["id"] in with_runs - with_error for one in edition_d.deployments if one["archived_at"] is None
         )
     assert left_out > 1
     assert f"{left_out} deployments without a known outcome left out" in text
 
 
 @pytest.mark.usefixtures("empty_cache")
-def test_missed_triggers_need_no_outcomes(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """Reading sessions would cost time, and a warning about assumed outcomes would be mailed by cron."""
-    with Sandbox(deployments=30, seed=7, edition="D", left_out=6) as newest:
-        monkeypatch.setenv(URL_VARIABLE, newest.base_url)
+def test_missed_reads_no_sessions(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """Sessions would take time to read, and cron would mail a warning about assumed outcomes."""
+    with Sandbox(deployments=30, seed=7, edition="D", left_out=6) as edition_d:
+        monkeypatch.setenv(URL_VARIABLE, edition_d.base_url)
         window: dict[str, Any] = {"since": "2026-05-15T00:00Z", "until": "2026-06-15T00:00Z"}
         words = [word for name, bound in window.items() for word in (f"--{name}", bound)]
         assert main(["missed", *words, "--json"]) == 0
         captured = capsys.readouterr()
-        assert {request.path for request in newest.requests} == {"/deployments", "/deployment_runs"}
+        assert {request.path for request in edition_d.requests} == {"/deployments", "/deployment_runs"}
         deployments = qd.load_deployments(include_archived=True)
         runs = qd.load_runs(**window, outcomes="sessions")
     expected = qd.missed_triggers(deployments, runs, **window)
@@ -943,7 +952,7 @@ def test_missed_triggers_need_no_outcomes(
     assert found
 
 
-def test_an_account_without_deployments_is_no_error(
+def test_account_without_deployments_is_not_an_error(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["failures", "--by", "team", "--created-since", "2036-01-01T00:00Z"]) == 0

@@ -1,4 +1,4 @@
-"""What the command prints: it fits the terminal, steers nothing, and is exact for programs."""
+"""Tests of the output of commands: table layout, escaping of hostile text, CSV and JSON, and messages."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ pytestmark = pytest.mark.usefixtures("shared_account")
 HOSTILE = "evil\n\x1b[31m| [red]name[/red] \x07\x9b2J\u202egnp.exe http://evil.example/?a|b www.evil.example"
 NOW = "2026-06-15T01:30:20Z"
 SINCE = "--since 2026-05-01T00:00Z"
-#: Of what the service gives ids: long hexadecimal numbers after a prefix.
+#: An id of the service: a prefix and a long hexadecimal number.
 ID = re.compile(r"\b(?:dep|agent|env|drun|sess)_[0-9a-f]{5,}")
 
 
@@ -51,8 +51,8 @@ def sandbox() -> Iterator[Sandbox]:
 
 @pytest.fixture
 def newest_edition(empty_cache: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[Sandbox]:
-    """Serve an account of the present that speaks the newest edition."""
-    del empty_cache  # which has set the rest
+    """Serve a sandbox of edition D whose clock is the current time."""
+    del empty_cache  # needed only for its effect
     with Sandbox(deployments=15, seed=7, edition="D", runs=80, now=datetime.now(UTC)) as served:
         monkeypatch.setenv("QODER_MANAGED_BASE_URL", served.base_url)
         yield served
@@ -60,27 +60,27 @@ def newest_edition(empty_cache: None, monkeypatch: pytest.MonkeyPatch) -> Iterat
 
 @pytest.fixture
 def terminal(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
-    """Return a function that lets standard output and standard error be a terminal of 80 columns."""
+    """Return a function that makes standard output and standard error a fake terminal of 80 columns."""
 
-    def be_a_terminal() -> None:
+    def patch_terminal() -> None:
         monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
         monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
         monkeypatch.setenv("COLUMNS", "80")
         monkeypatch.setenv("TERM", "xterm-256color")
 
-    return be_a_terminal
+    return patch_terminal
 
 
-def printed_at(
+def printed_lines(
     widths: tuple[int, ...], words: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> Iterator[tuple[int, list[str]]]:
-    """Run a command once, and yield the lines of its result as a terminal of each width shows them."""
-    printed = []
+    """Run a command once, and yield the lines of its result for each terminal width."""
+    calls = []
     print_frame = Output.print_frame
     with monkeypatch.context() as patched:
-        patched.setattr(Output, "print_frame", lambda *given, **named: printed.append((given, named)))
+        patched.setattr(Output, "print_frame", lambda *given, **named: calls.append((given, named)))
         assert main(words.split()) == 0
-    ((given, named),) = printed
+    ((given, named),) = calls
     for width in widths:
         monkeypatch.setenv("COLUMNS", str(width))
         print_frame(*given, **named)
@@ -90,8 +90,8 @@ def printed_at(
 # -- tables ------------------------------------------------------------------------------------------------------
 
 
-NAMELESS = [f"runs {SINCE}", f"runs {SINCE} --errors", f"triggers --start {NOW} --load 1h"]
-TABLES = [
+TABLES_WITHOUT_NAMES = [f"runs {SINCE}", f"runs {SINCE} --errors", f"triggers --start {NOW} --load 1h"]
+TABLES_WITH_NAMES = [
     "failures",
     "failures --by agent",
     "failures --by agent_id --by status",
@@ -117,13 +117,13 @@ TABLES = [
 ]
 
 
-@pytest.mark.parametrize("words", [*TABLES, *NAMELESS])
-def test_a_table_fits_the_terminal_and_shows_names_before_ids(
+@pytest.mark.parametrize("words", [*TABLES_WITH_NAMES, *TABLES_WITHOUT_NAMES])
+def test_table_fits_the_terminal_and_prefers_names_to_ids(
     words: str, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     names = [one["name"] for one in [*sandbox.deployments, *sandbox.agents, *sandbox.environments]]
-    has_names = words in TABLES
-    for columns, lines in printed_at((60, 80, 120, 1000), words, monkeypatch, capsys):
+    has_names = words in TABLES_WITH_NAMES
+    for columns, lines in printed_lines((60, 80, 120, 1000), words, monkeypatch, capsys):
         rule = next(index for index, line in enumerate(lines) if set(line) == {"─", " "})
         assert rule in {1, 2}  # below a heading of one or two lines
         assert lines[rule + 1]
@@ -137,9 +137,7 @@ def test_a_table_fits_the_terminal_and_shows_names_before_ids(
 
 
 @pytest.mark.parametrize("words", ["runs --since all --freq 1D", "costs --since all --by agent --freq 1D"])
-def test_of_too_many_windows_the_newest_are_shown_in_time_order(
-    words: str, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_top_keeps_the_newest_windows_in_time_order(words: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([*words.split(), "--json"]) == 0
     rows = json.loads(capsys.readouterr().out)
     times = sorted({row["window"] for row in rows})
@@ -178,7 +176,7 @@ def test_of_too_many_windows_the_newest_are_shown_in_time_order(
         ),
     ],
 )
-def test_a_table_says_which_time_it_is_about(words: str, told: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_table_states_its_period(words: str, told: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(words.split()) == 0
     lines = capsys.readouterr().out.splitlines()
     assert [line for line in lines if re.match("(runs|sessions|recent:) .*(since|before) ", line)] == (
@@ -198,9 +196,7 @@ def test_a_table_says_which_time_it_is_about(words: str, told: str, capsys: pyte
         ("costs", "there are no sessions created "),
     ],
 )
-def test_an_empty_table_says_which_time_it_is_about(
-    words: str, told: str, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_table_without_runs_states_its_period(words: str, told: str, capsys: pytest.CaptureFixture[str]) -> None:
     window = ["--since", "2020-01-01T00:00Z", "--until", "2020-02-01T00:00Z"]
     assert main([*words.split(), *window]) == 0
     assert capsys.readouterr().out == f"{told}since 2020-01-01 00:00 UTC and before 2020-02-01 00:00 UTC\n"
@@ -214,9 +210,7 @@ def test_an_empty_table_says_which_time_it_is_about(
         ("unusual --threshold 99", "no run is unusual"),
     ],
 )
-def test_a_result_without_rows_says_which_time_it_is_about(
-    words: str, told: str, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_result_without_rows_states_its_period(words: str, told: str, capsys: pytest.CaptureFixture[str]) -> None:
     runs = qd.load_runs()
     minutes = runs["triggered_at"].dt.floor("min")
     minute = minutes[~minutes.isin(minutes[runs["status"] != "completed"])].iloc[0]
@@ -226,7 +220,7 @@ def test_a_result_without_rows_says_which_time_it_is_about(
     assert capsys.readouterr().out == f"{told}; runs triggered since {since} and before {until}\n"
 
 
-def test_names_are_cut_before_dates_and_figures(
+def test_names_are_truncated_before_dates_and_numbers(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     frame = pd.DataFrame({"name": ["n" * 100], "at": ["2026-06-15 09:00 +08:00"], "runs": [1_234_567]})
@@ -246,10 +240,10 @@ def test_names_are_cut_before_dates_and_figures(
     ("width", "left_out"),
     [(39, []), (38, ["not known"]), (32, ["not known"]), (31, ["not known", "all of the runs"])],
 )
-def test_what_may_be_left_out_leaves_names_readable(
+def test_optional_columns_are_dropped_before_names_are_truncated(
     width: int, left_out: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """An id, and a column without any value, are left out first, whatever they are worth elsewhere."""
+    """Ids and columns without any value are dropped first, whatever their priority is."""
     frame = pd.DataFrame({"name": ["Monthly pipeline check"], "none": [None], "runs": [7]})
     columns = [
         TableColumn("name", lambda row: row.name),
@@ -270,7 +264,7 @@ def test_what_may_be_left_out_leaves_names_readable(
         ([("one", "a"), ("one", "a"), ("two", "b")], 30, []),
     ],
 )
-def test_ids_without_room_are_said_to_be_missing_where_they_share_a_name(
+def test_dropped_ids_are_reported_if_names_are_ambiguous(
     rows: list[tuple[str, str]], width: int, left_out: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     frame = pd.DataFrame([(name, 40 * letter) for name, letter in rows], columns=["name", "deployment_id"])
@@ -279,7 +273,7 @@ def test_ids_without_room_are_said_to_be_missing_where_they_share_a_name(
 
 
 @pytest.mark.parametrize(("width", "left_out"), [(66, []), (65, ["runs"])])
-def test_a_column_says_how_wide_it_should_be(
+def test_column_with_readable_width_displaces_optional_columns(
     width: int, left_out: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     frame = pd.DataFrame({"what": ["word " * 30], "runs": [7]})
@@ -291,13 +285,13 @@ def test_a_column_says_how_wide_it_should_be(
     assert output.print_table(frame, columns) == left_out
 
 
-def test_a_width_of_0_is_no_width(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_columns_0_is_ignored(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setenv("COLUMNS", "0")
     assert main(["failures"]) == 0
     assert "\nrates are of all runs, also skipped and unfinished ones\n" in capsys.readouterr().out
 
 
-def test_nothing_is_cut_in_a_pipe(capsys: pytest.CaptureFixture[str]) -> None:
+def test_pipe_output_is_not_truncated(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["triggers", "--start", NOW, "--top", "500"]) == 0
     text = capsys.readouterr().out
     assert "…" not in text
@@ -305,7 +299,7 @@ def test_nothing_is_cut_in_a_pipe(capsys: pytest.CaptureFixture[str]) -> None:
     assert all(deployment in text for deployment in triggers["deployment_id"])
 
 
-def test_colours_are_for_a_terminal_that_wants_them(
+def test_colors_only_on_a_capable_terminal_without_no_color(
     terminal: Callable[[], None], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     terminal()
@@ -327,9 +321,7 @@ def test_colours_are_for_a_terminal_that_wants_them(
 
 
 @pytest.mark.parametrize("form", ["text", "markdown"])
-def test_hostile_names_cannot_steer_the_terminal_or_break_a_table(
-    form: str, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_hostile_names_are_escaped_in_tables(form: str, capsys: pytest.CaptureFixture[str]) -> None:
     style = [] if form == "text" else ["--markdown"]
     assert main(["failures", "--top", "500", "--min-runs", "0", *style]) == 0
     text = capsys.readouterr().out
@@ -344,7 +336,7 @@ def test_hostile_names_cannot_steer_the_terminal_or_break_a_table(
 
 
 @pytest.mark.parametrize("form", ["--csv", "--json"])
-def test_a_terminal_gets_no_control_characters_and_json_stays_json(
+def test_csv_and_json_to_a_terminal_escape_control_characters(
     form: str, terminal: Callable[[], None], capsys: pytest.CaptureFixture[str]
 ) -> None:
     terminal()
@@ -357,7 +349,7 @@ def test_a_terminal_gets_no_control_characters_and_json_stays_json(
 
 
 @pytest.mark.parametrize("form", ["--csv", "--json"])
-def test_a_pipe_gets_the_exact_bytes(form: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_csv_and_json_to_a_pipe_are_exact(form: str, monkeypatch: pytest.MonkeyPatch) -> None:
     pipe = io.TextIOWrapper(io.BytesIO(), encoding="ascii", newline="\r\n")
     monkeypatch.setattr(sys, "stdout", pipe)
     assert main(["failures", "--min-runs", "0", form]) == 0
@@ -368,14 +360,16 @@ def test_a_pipe_gets_the_exact_bytes(form: str, monkeypatch: pytest.MonkeyPatch)
 
 
 @given(st.text())
-def test_escaped_text_is_safe_and_json_reads_it_back(text: str) -> None:
+def test_escape_controls_removes_controls_and_keeps_the_json_value(text: str) -> None:
     escaped = output.escape_controls(json.dumps(text, ensure_ascii=False))
     assert json.loads(escaped) == text
     assert not any(output._is_unsafe(character) for character in escaped)
     assert output.escape_controls("日报\tok\n") == "日报\tok\n"
 
 
-class _Tags(HTMLParser):
+class _TagCollector(HTMLParser):
+    """Collect the tags and the text of an HTML page."""
+
     def __init__(self) -> None:
         super().__init__()
         self.tags: set[str] = set()
@@ -403,10 +397,10 @@ PIECES = [
 
 
 @given(st.lists(st.sampled_from([*PIECES, " ", "a", "*", "_", "!"]), min_size=1, max_size=8).map("".join))
-def test_markdown_shows_the_text_without_links(text: str) -> None:
-    """Read by a renderer that makes bare URLs links, as chats do."""
+def test_markdown_cell_shows_the_text_without_links(text: str) -> None:
+    """The Markdown renderer turns bare URLs into links, as chat programs do."""
     cell = "x" + text.strip() + "x"
-    read = _Tags()
+    read = _TagCollector()
     table = f"| a | b |\n|---|---|\n| {output._markdown_cell(cell)} | end |\n"
     html = mistune.create_markdown(escape=False, plugins=["table", "url"])(table)
     assert isinstance(html, str)
@@ -417,56 +411,57 @@ def test_markdown_shows_the_text_without_links(text: str) -> None:
     assert "".join(words[2:-1]) == "".join(cell.split())
 
 
-# -- a lost reader, a full disk, a slow service ------------------------------------------------------------------
+# -- broken pipe, full disk, interrupts, messages ----------------------------------------------------------------
 
 
-def in_shell(command: str) -> subprocess.CompletedProcess[str]:
+def run_in_shell(command: str) -> subprocess.CompletedProcess[str]:
+    """Run a line of bash in which `qoderdata` is the command of this package."""
     line = command.replace("qoderdata", f"{shlex.quote(sys.executable)} -m qoderdata")
     return subprocess.run(["/bin/bash", "-c", line], capture_output=True, text=True, check=False)
 
 
-def test_a_reader_that_has_seen_enough_hides_no_verdict() -> None:
-    done = in_shell("qoderdata failures --top 500 --fail-over 0.01 | head -c 20; exit ${PIPESTATUS[0]}")
+def test_exit_code_is_kept_if_the_reader_closes_the_pipe_early() -> None:
+    done = run_in_shell("qoderdata failures --top 500 --fail-over 0.01 | head -c 20; exit ${PIPESTATUS[0]}")
     assert (done.returncode, done.stderr) == (1, "")
     assert len(done.stdout) == 20
 
 
 @pytest.mark.parametrize("style", ["--csv", "--json", "--markdown"])
 @pytest.mark.parametrize(("limit", "code"), [(0.01, 1), (1, 0)])
-def test_a_reader_that_has_gone_hides_no_verdict(
+def test_exit_code_is_kept_if_the_pipe_has_no_reader(
     style: str, limit: float, code: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     reader, writer = os.pipe()
     os.close(reader)
-    with open(writer, "w", buffering=1, encoding="utf-8") as pipe:  # noqa: PTH123 - a descriptor
+    with open(writer, "w", buffering=1, encoding="utf-8") as pipe:  # noqa: PTH123 - a file descriptor
         monkeypatch.setattr(sys, "stdout", pipe)
         assert main(["failures", style, "--fail-over", str(limit)]) == code
     assert capsys.readouterr().err == ""
 
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no /dev/full")  # noqa: PTH110 - a device
-def test_a_full_disk_is_one_line_and_code_2(
+def test_full_disk_prints_one_line_and_returns_2(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    for rows in ("1", "500"):  # fewer and more than one buffer
+    for rows in ("1", "500"):  # less and more than one buffer
         with open("/dev/full", "w", encoding="utf-8") as full:  # noqa: PTH123 - a device
             monkeypatch.setattr(sys, "stdout", full)
             assert main(["failures", "--top", rows]) == 2
         assert re.fullmatch(r"qoderdata: .*No space left.*\n", capsys.readouterr().err)
 
 
-def test_no_standard_output_is_no_error(
+def test_closed_standard_output_is_not_an_error(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    done = in_shell("qoderdata report r.html >&- 2>&-")
+    done = run_in_shell("qoderdata report r.html >&- 2>&-")
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
     monkeypatch.setattr(sys, "stdout", None)
     assert main(["failures", "--json"]) == 0
-    sys.stdout.close()  # the null device, to the end of the process
+    sys.stdout.close()  # the null device, which `main` leaves open
     assert capsys.readouterr().err == ""
 
 
-def test_a_bug_does_not_look_like_a_finding(
+def test_unexpected_exception_prints_a_traceback_and_returns_2(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(qd, "failure_rates", lambda *_, **__: None)
@@ -482,25 +477,25 @@ def interrupt(*_: object, **__: object) -> None:
 
 
 @pytest.mark.usefixtures("empty_cache")
-def test_an_interrupted_pull_says_what_is_kept(
+def test_interrupted_pull_states_what_is_stored(
     sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The report is interrupted between two lists: the first one is not read again."""
+    """The report is interrupted between two lists; the first one is not requested again."""
     words = ["report", "r.html", "--runs", "--since", "all"]
     with monkeypatch.context() as patched:
         patched.setattr(qd, "load_agents", interrupt)
         assert main(words) == 130
     monkeypatch.setattr(qd, "write_report", lambda *_, **__: None)
     captured = capsys.readouterr()
-    told = "interrupted; runs, sessions and events that were read so far are stored, and are not read again"
-    assert (captured.out, captured.err.strip()) == ("", f"qoderdata: {told}")
+    message = "interrupted; runs, sessions and events that were read so far are stored, and are not read again"
+    assert (captured.out, captured.err.strip()) == ("", f"qoderdata: {message}")
     sandbox.requests.clear()
     assert main(words) == 0
     assert {request.path for request in sandbox.requests} == {"/agents"}
 
 
 @pytest.mark.parametrize("words", ["top --once", "events sess_1", "failures --offline"])
-def test_what_stores_nothing_or_ends_by_being_interrupted_says_nothing(
+def test_interrupt_of_a_command_that_stores_nothing_is_silent(
     words: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(qd, "load_events", interrupt)
@@ -510,7 +505,7 @@ def test_what_stores_nothing_or_ends_by_being_interrupted_says_nothing(
     assert capsys.readouterr().err.strip() == ""
 
 
-def test_an_unreachable_service_says_what_the_command_is_doing(
+def test_retries_are_shown_only_on_a_terminal(
     terminal: Callable[[], None], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     arguments = ["failures", "--base-url", "http://127.0.0.1:9"]
@@ -527,7 +522,7 @@ def test_an_unreachable_service_says_what_the_command_is_doing(
     assert "\x1b" not in capsys.readouterr().err
 
 
-def test_an_error_cannot_steer_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+def test_control_characters_in_errors_are_escaped(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["failures", "--by", "x\x1b[2J\u202e"]) == 2
     err = capsys.readouterr().err
     assert "\x1b" not in err
@@ -558,7 +553,9 @@ def test_an_error_cannot_steer_the_terminal(capsys: pytest.CaptureFixture[str]) 
         ("errors --until 2020-01-01T00:00Z --since 30D", "--since '30D' is not before --until '2020"),
     ],
 )
-def test_messages_name_options_not_parameters(words: str, told: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_error_messages_name_options_not_parameters(
+    words: str, told: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert main(["" if word == "''" else word for word in words.split(" ")]) == 2
     message = capsys.readouterr().err
     assert re.match(f"qoderdata: {told}", message)
@@ -566,7 +563,9 @@ def test_messages_name_options_not_parameters(words: str, told: str, capsys: pyt
 
 
 @pytest.mark.filterwarnings("default")
-def test_warnings_name_options_too(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_warnings_name_options_not_parameters(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     text = (
         "Call with refresh=True, or refresh='all', or load_runs(outcomes='events'); 'since=1' and team= stay. "
         "Set QODERDATA_CACHE_DIR or cache_dir to a folder, or use another cache_dir"
@@ -574,14 +573,14 @@ def test_warnings_name_options_too(capsys: pytest.CaptureFixture[str], monkeypat
     monkeypatch.setattr(qd, "load_agents", lambda **_: warnings.warn(text, stacklevel=1) or pd.DataFrame())
     monkeypatch.setattr(sys.modules["qoderdata.cli.pull"].Destination, "take", lambda *_: None)
     assert main(["pull", "agents"]) == 0
-    said = (
+    message = (
         "Call with --refresh, or --refresh-all, or --outcomes events; 'since=1' and team= stay. "
         "Set QODERDATA_CACHE_DIR or --cache-dir to a folder, or use another --cache-dir"
     )
-    assert capsys.readouterr().err == f"qoderdata: warning: {said}\n"
+    assert capsys.readouterr().err == f"qoderdata: warning: {message}\n"
 
 
-def test_what_the_service_says_stays_as_it_is(
+def test_message_of_the_service_is_not_rewritten(
     service: ScriptedService, capsys: pytest.CaptureFixture[str]
 ) -> None:
     error = {"type": "x", "message": "since=3 with offline=True. Call once without offline and make a new Client"}
@@ -594,13 +593,15 @@ def test_what_the_service_says_stays_as_it_is(
     assert re.search(r"token in Qoder Cloud and set QODER_ACCESS_TOKEN or QODER_PAT to it\. \[", message)
 
 
-def test_notes_of_errors_name_options_too(newest_edition: Sandbox, capsys: pytest.CaptureFixture[str]) -> None:
-    newest_edition.misbehave("403", at=2)  # the list of sessions, after that of runs
+def test_advice_in_errors_names_options_not_parameters(
+    newest_edition: Sandbox, capsys: pytest.CaptureFixture[str]
+) -> None:
+    newest_edition.misbehave("403", at=2)  # request 1 lists the runs, request 2 the sessions
     assert main(["runs"]) == 4
     assert capsys.readouterr().err.endswith(" The runs are stored; --outcomes runs reads run records only.\n")
 
 
-def test_retries_and_notes_name_options_too(
+def test_retry_messages_and_notes_name_options_not_parameters(
     service: ScriptedService, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     error = {"type": "rate_limit_error", "message": "Slow down with offline=True"}
@@ -618,7 +619,7 @@ def test_retries_and_notes_name_options_too(
 
 
 @pytest.mark.filterwarnings("default")
-def test_advice_that_is_for_python_alone_is_not_given(
+def test_advice_for_python_users_is_omitted(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("qoderdata.plots.labels._fonts_for", lambda characters: ((), characters & {"e"}))
@@ -633,18 +634,18 @@ def test_advice_that_is_for_python_alone_is_not_given(
 
 @pytest.mark.filterwarnings("default")
 @pytest.mark.usefixtures("newest_edition")
-def test_a_warning_is_said_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """`check` reads the runs of the newest edition twice."""
+def test_repeated_warning_is_printed_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """On edition D, `check` loads the runs twice."""
     (tmp_path / "file").touch()
     assert main(["check", "--cache-dir", str(tmp_path / "file")]) == 1
-    said = capsys.readouterr().err.splitlines()
-    assert any("the runs are not kept" in line for line in said)
-    assert len(said) == len(set(said))
+    lines = capsys.readouterr().err.splitlines()
+    assert any("the runs are not kept" in line for line in lines)
+    assert len(lines) == len(set(lines))
 
 
 @pytest.mark.filterwarnings("default")
 @pytest.mark.usefixtures("newest_edition")
-def test_findings_name_options_too(capsys: pytest.CaptureFixture[str]) -> None:
+def test_findings_name_options_not_parameters(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["check", "--json"]) == 1
     (finding,) = [one for one in json.loads(capsys.readouterr().out) if one["kind"] == "incomplete_data"]
     assert "--outcomes events reads how they ended" in finding["detail"]
@@ -652,7 +653,7 @@ def test_findings_name_options_too(capsys: pytest.CaptureFixture[str]) -> None:
     text = capsys.readouterr().out
     assert "--outcomes events reads how they ended" in text
     assert "load_runs" not in text
-    # Once all events were read, this is no advice any more.
+    # After all events were read, this advice is omitted.
     assert main(["pull", "runs", "--outcomes", "events"]) == 0
     capsys.readouterr()
     assert main(["check", "--json", "--doubtful", "0"]) == 1
@@ -662,13 +663,13 @@ def test_findings_name_options_too(capsys: pytest.CaptureFixture[str]) -> None:
 
 @pytest.mark.filterwarnings("default")
 @pytest.mark.usefixtures("newest_edition")
-def test_a_narrow_table_keeps_names_and_whole_figures(
+def test_narrow_table_keeps_names_and_complete_numbers(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     words = "runs --since all --by agent --freq 7D --top 3 --outcomes events"
-    (_, lines), *printed = printed_at((1000, 20, 40, 60), words, monkeypatch, capsys)
+    (_, lines), *calls = printed_lines((1000, 20, 40, 60), words, monkeypatch, capsys)
     wide = lines[2]
-    for columns, (heading, _, narrow, *_) in printed:
+    for columns, (heading, _, narrow, *_) in calls:
         assert heading.split() == ["agent", "from", "runs", "failed", "rate"]
         assert cell_len(narrow) <= max(columns, 60)
         name, *figures = re.split(r"  +", narrow)
@@ -677,7 +678,7 @@ def test_a_narrow_table_keeps_names_and_whole_figures(
         assert set(figures) <= set(re.split(r"  +", wide))
         assert "…" not in "".join(figures)
     words = "errors --since all --outcomes events"
-    for _, (heading, _, row, *_) in printed_at((20, 40, 60), words, monkeypatch, capsys):
+    for _, (heading, _, row, *_) in printed_lines((20, 40, 60), words, monkeypatch, capsys):
         assert heading.split()[:4] == ["new", "failed", "error", "message"]
         assert re.search(r"\d  \w{8,}", row)
 
@@ -702,13 +703,13 @@ def test_a_narrow_table_keeps_names_and_whole_figures(
         ],
     ],
 )
-def test_the_help_says_what_one_should_know(words: str, told: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_help_contains_important_notes(words: str, told: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([*words.split(), "--help"]) == 0
     assert told in " ".join(capsys.readouterr().out.split())
 
 
 @pytest.mark.parametrize("columns", [40, 80])
-def test_a_note_with_wide_names_fits_the_terminal(
+def test_note_with_wide_characters_fits_the_terminal(
     columns: int, terminal: Callable[[], None], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     terminal()
@@ -721,11 +722,13 @@ def test_a_note_with_wide_names_fits_the_terminal(
     result.print_frame(frame, [name], empty="", notes=notes)
     note = capsys.readouterr().out.partition("\n\n")[2].splitlines()
     assert max(map(cell_len, note)) <= columns
-    told = "每日库存与订单核对报告, 90.0 % (10.0–95.0 %); 週次リリースノート, 80.0 % (10.0–95.0 %)"
-    assert " ".join(line.strip() for line in note) == f"above --fail-over 0.5: {told}"
+    expected = "每日库存与订单核对报告, 90.0 % (10.0–95.0 %); 週次リリースノート, 80.0 % (10.0–95.0 %)"
+    assert " ".join(line.strip() for line in note) == f"above --fail-over 0.5: {expected}"
 
 
-def test_prose_wraps_and_is_whole(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_long_text_in_a_column_is_wrapped_not_truncated(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     text = "a sentence that has more words than fit beside the rest of the table " * 3
     frame = pd.DataFrame({"n": [1], "what": [text]})
     columns = [

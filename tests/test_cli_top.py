@@ -1,4 +1,4 @@
-"""The live view: in a terminal of its own, at any size, without the network, and with hostile names."""
+"""Tests of `qoderdata top`: the live view in a pseudo-terminal, `--once`, requests of a reading, and drawing."""
 
 from __future__ import annotations
 
@@ -45,10 +45,10 @@ pytestmark = pytest.mark.filterwarnings("default:no run is in the time asked for
 NOW = datetime.now(UTC).replace(microsecond=0)
 READ_AT = {"runs": NOW, "sessions": NOW, "deployments": None}
 HOSTILE = "evil\x1b]0;title\x07\x1b[2J\x1b[31m\r\nname \u202e[bold]x[/bold]"
-#: Long after which a loaded machine has drawn a view.
-PATIENCE = 90.0
-#: Reads again after half a second instead of five, and tries a request once, for six seconds.
-QUICK = (
+#: Seconds in which also a busy machine draws a view.
+TIMEOUT_S = 90.0
+#: Allows an interval of less than 5 s, and sends each request once, with a timeout of 6 s.
+PROGRAM = (
     "import sys; from datetime import timedelta; from qoderdata.cli import main\n"
     "top = sys.modules['qoderdata.cli.top']  # the package has the command by this name\n"
     "top._SHORTEST = top._PAUSE_A_REQUEST = timedelta(0)\n"
@@ -62,13 +62,13 @@ def sandbox() -> Iterator[Sandbox]:
     with Sandbox(deployments=20, seed=7, runs=100, now=NOW) as served:
         active = (one for one in served.deployments if one["status"] == "active" and not one["archived_at"])
         of_team = next(one["id"] for one in active if "team" in one["metadata"])
-        for status in ("failed", "running"):  # at any time of the day, a deployment that has a team
+        for status in ("failed", "running"):  # independent of the time of day: a deployment with a team
             served.create_runs(1, status=status, deployment_id=of_team)
         yield served
 
 
 @pytest.fixture(autouse=True)
-def account(sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def set_environment(sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("QODER_PAT", sandbox.pat)
     monkeypatch.setenv("QODER_BASE_URL", sandbox.base_url)
     monkeypatch.setenv("QODERDATA_CACHE_DIR", str(tmp_path / "cache"))
@@ -77,7 +77,7 @@ def account(sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -
 
 @dataclass
 class Terminal:
-    """A program in a terminal: what it wrote, and the last view that it drew."""
+    """A program in a pseudo-terminal, with its output and the views that it drew."""
 
     words: list[str]
     size: tuple[int, int] = (80, 24)
@@ -90,7 +90,7 @@ class Terminal:
         self.mode = termios.tcgetattr(terminal)
         self.process = subprocess.Popen(
             self.words, stdin=terminal, stdout=terminal, stderr=terminal, start_new_session=True,
-            preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),  # noqa: PLW1509 - no threads are at work yet
+            preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),  # noqa: PLW1509 - no threads run yet
         )  # fmt: skip
         self.terminal = terminal
         self.reader = threading.Thread(target=self._listen, daemon=True)
@@ -101,11 +101,11 @@ class Terminal:
         self.process.kill()
         self.process.wait()
         os.close(self.terminal)
-        self.reader.join(PATIENCE)
+        self.reader.join(TIMEOUT_S)
         os.close(self.keyboard)
 
     def _listen(self) -> None:
-        with suppress(OSError):  # Linux's way to say that the other end is closed
+        with suppress(OSError):  # raised by Linux where the other end is closed
             while piece := os.read(self.keyboard, 1 << 16):
                 self.output += piece
 
@@ -117,21 +117,21 @@ class Terminal:
 
     @property
     def views(self) -> list[str]:
-        """The views that are whole, in the order in which they were drawn."""
+        """All complete views, in the order in which they were drawn."""
         views = self.output.decode("utf-8", "replace").split("\x1b[H")[1:-1]
         return [re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", view) for view in views]
 
     @property
     def view(self) -> list[str]:
-        """The lines of the last view that is whole."""
+        """The lines of the last complete view."""
         return self.views[-1].split("\r\n") if self.views else []
 
     def wait_for(self, *texts: str, without: str | None = None) -> list[str]:
         """Wait until a view has these texts, and return it.
 
-        The search goes on at the view that was found last: none is missed, however short it was shown.
+        The search continues from the view found last, so that it also finds views that were shown briefly.
         """
-        end = time.monotonic() + PATIENCE
+        end = time.monotonic() + TIMEOUT_S
         while time.monotonic() < end:
             has_ended = self.process.poll() is not None
             for view in self.views[self._searched :]:
@@ -144,11 +144,11 @@ class Terminal:
         raise AssertionError(f"{texts} not shown: {self.output[-4000:].decode('utf-8', 'replace')}")
 
     def end(self) -> int:
-        """Wait for the program's end; the terminal is then as it was."""
-        code = self.process.wait(PATIENCE)
+        """Wait for the end of the program, check that it restored the terminal, and return the exit code."""
+        code = self.process.wait(TIMEOUT_S)
         self.process.returncode = code
         os.write(self.terminal, b"nothing more")
-        end = time.monotonic() + PATIENCE
+        end = time.monotonic() + TIMEOUT_S
         while not self.output.endswith(b"nothing more") and time.monotonic() < end:
             time.sleep(0.01)
         assert termios.tcgetattr(self.terminal) == self.mode
@@ -157,12 +157,12 @@ class Terminal:
         return code
 
 
-def watch(interval: str = "60s", size: tuple[int, int] = (80, 24)) -> Terminal:
-    return Terminal([sys.executable, "-c", QUICK, "top", "--interval", interval], size)
+def start_top(interval: str = "60s", size: tuple[int, int] = (80, 24)) -> Terminal:
+    return Terminal([sys.executable, "-c", PROGRAM, "top", "--interval", interval], size)
 
 
-def test_it_follows_the_terminal_goes_on_after_errors_and_ends_with_q(sandbox: Sandbox) -> None:
-    with watch("2s") as terminal:
+def test_live_view_follows_resizes_survives_errors_and_ends_with_q(sandbox: Sandbox) -> None:
+    with start_top("2s") as terminal:
         view = terminal.wait_for("q quits", "Running", "Failing", "Next", "Wrong")
         assert len(view) == 24
         assert max(map(cell_len, view)) <= 80
@@ -170,7 +170,7 @@ def test_it_follows_the_terminal_goes_on_after_errors_and_ends_with_q(sandbox: S
         assert view[0].startswith(f"{len(active)} active deployments")
         for columns, lines in ((140, 45), (60, 12), (200, 60), (20, 5), (80, 24)):
             terminal.resize(columns, lines)
-            end = time.monotonic() + PATIENCE
+            end = time.monotonic() + TIMEOUT_S
             while len(terminal.view) != lines and time.monotonic() < end:
                 time.sleep(0.05)
             assert len(terminal.view) == lines
@@ -178,7 +178,7 @@ def test_it_follows_the_terminal_goes_on_after_errors_and_ends_with_q(sandbox: S
         sandbox.misbehave("403")
         terminal.wait_for("403", "not up to date")
         terminal.wait_for("q quits", without="not up to date")
-        terminal.press(b"\x1bOq")  # a key of the keypad is not q
+        terminal.press(b"\x1bOq")  # the escape sequence of a keypad key is not q
         terminal.press(b"x")
         time.sleep(0.5)
         assert terminal.process.poll() is None
@@ -186,16 +186,16 @@ def test_it_follows_the_terminal_goes_on_after_errors_and_ends_with_q(sandbox: S
         assert terminal.end() == 0
 
 
-def test_a_signal_ends_it_as_ctrl_c_does() -> None:
-    with watch() as terminal:
+def test_sigterm_ends_the_live_view_with_130() -> None:
+    with start_top() as terminal:
         terminal.wait_for("q quits")
         terminal.process.send_signal(signal.SIGTERM)
         assert terminal.end() == 130
 
 
 @pytest.mark.long
-def test_without_the_network_the_last_view_stays_and_says_so(sandbox: Sandbox) -> None:
-    with watch("500ms") as terminal:
+def test_live_view_without_network_keeps_the_last_view(sandbox: Sandbox) -> None:
+    with start_top("500ms") as terminal:
         running = int(re.search(r"Running: (\d+)", "\n".join(terminal.wait_for("q quits")))[1])  # type: ignore[index]
         sandbox.stop()
         try:
@@ -216,13 +216,11 @@ def test_without_the_network_the_last_view_stays_and_says_so(sandbox: Sandbox) -
 
 
 @pytest.mark.long
-def test_it_begins_without_the_network_with_what_is_stored(
-    sandbox: Sandbox, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_top_starts_without_network_from_stored_data(sandbox: Sandbox, capsys: pytest.CaptureFixture[str]) -> None:
     sandbox.stop()
     try:
-        with watch("500ms") as terminal:
-            assert terminal.process.wait(PATIENCE) == 5
+        with start_top("500ms") as terminal:
+            assert terminal.process.wait(TIMEOUT_S) == 5
             assert b"1049h" not in terminal.output
         assert main(["top", "--once"]) == 5
     finally:
@@ -234,7 +232,7 @@ def test_it_begins_without_the_network_with_what_is_stored(
         assert main(["top", "--once"]) == 5
         assert main(["top", "--once", "--offline"]) == 0
         assert capsys.readouterr().out.splitlines()[1] == shown.splitlines()[1]
-        with watch("500ms") as terminal:
+        with start_top("500ms") as terminal:
             terminal.wait_for("not up to date since", "active deployments")
             sandbox.start()
             terminal.wait_for("q quits", without="not up to date")
@@ -246,8 +244,8 @@ def test_it_begins_without_the_network_with_what_is_stored(
 
 
 @pytest.mark.long
-def test_a_service_that_hangs_is_waited_for_and_said(sandbox: Sandbox) -> None:
-    with watch("500ms") as terminal:
+def test_live_view_reports_a_service_that_does_not_respond(sandbox: Sandbox) -> None:
+    with start_top("500ms") as terminal:
         terminal.wait_for("q quits")
         sandbox.misbehave("hang")
         terminal.wait_for("reading for", without="reading for 0 s")
@@ -255,18 +253,18 @@ def test_a_service_that_hangs_is_waited_for_and_said(sandbox: Sandbox) -> None:
         terminal.wait_for("q quits", without="not up to date")
         sandbox.misbehave("hang")
         terminal.wait_for("reading for", without="reading for 0 s")
-        terminal.press(b"q")  # in the middle of it
+        terminal.press(b"q")  # during the request
         began = time.monotonic()
         assert terminal.end() == 0
         assert time.monotonic() - began < 30
 
 
-def test_ctrl_z_gives_the_terminal_back_until_it_is_continued_and_ctrl_c_ends_it() -> None:
+def test_ctrl_z_restores_the_terminal_and_fg_continues() -> None:
     job = f"set -m; '{sys.executable}' -c \"$0\" top --interval 60s; echo stopped; read line; fg; echo ended $?"
-    with Terminal(["/bin/bash", "-c", job, QUICK]) as terminal:
+    with Terminal(["/bin/bash", "-c", job, PROGRAM]) as terminal:
         terminal.wait_for("q quits")
         terminal.press(b"\x1a")
-        end = time.monotonic() + PATIENCE
+        end = time.monotonic() + TIMEOUT_S
         while b"stopped" not in terminal.output and time.monotonic() < end:
             time.sleep(0.05)
         time.sleep(1)
@@ -281,20 +279,20 @@ def test_ctrl_z_gives_the_terminal_back_until_it_is_continued_and_ctrl_c_ends_it
         assert b"ended 130" in terminal.output
 
 
-def test_hostile_names_reach_no_terminal_and_a_refused_token_ends_it(sandbox: Sandbox) -> None:
-    victim = next(one for one in sandbox.deployments if one["status"] == "active" and not one["archived_at"])
-    sandbox.rewrite({**victim, "name": HOSTILE, "metadata": {**victim["metadata"], "team": HOSTILE}})
-    created = sandbox.create_runs(5, status="failed", deployment_id=victim["id"])
-    created += sandbox.create_runs(1, status="running", deployment_id=victim["id"])
+def test_hostile_names_are_escaped_and_401_ends_the_live_view(sandbox: Sandbox) -> None:
+    deployment = next(one for one in sandbox.deployments if one["status"] == "active" and not one["archived_at"])
+    sandbox.rewrite({**deployment, "name": HOSTILE, "metadata": {**deployment["metadata"], "team": HOSTILE}})
+    created = sandbox.create_runs(5, status="failed", deployment_id=deployment["id"])
+    created += sandbox.create_runs(1, status="running", deployment_id=deployment["id"])
     sandbox.rewrite({**created[4], "error": {"type": HOSTILE, "message": HOSTILE}})
     try:
-        with watch("2s", size=(160, 60)) as terminal:
+        with start_top("2s", size=(160, 60)) as terminal:
             view = "\n".join(terminal.wait_for("q quits", "evil"))
             sandbox.misbehave("401")
             assert terminal.end() == 3
             output = terminal.output
     finally:
-        sandbox.rewrite(victim)
+        sandbox.rewrite(deployment)
         sandbox.finish_run(created[5]["id"])
     assert "evil�]0;title��[2J�[31m name �[bold]x[/bold]" in view
     for code in (b"\x1b]0;", b"\x07", b"\x1b[2J", "\u202e".encode()):
@@ -302,7 +300,7 @@ def test_hostile_names_reach_no_terminal_and_a_refused_token_ends_it(sandbox: Sa
     assert b"qoderdata: " in output.split(b"\x1b[?1049l")[-1]
 
 
-def test_without_a_right_token_there_is_no_view(
+def test_top_with_wrong_or_missing_token_returns_3(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
@@ -316,7 +314,9 @@ def test_without_a_right_token_there_is_no_view(
 # -- without a terminal ------------------------------------------------------------------------------------------
 
 
-def test_a_live_view_needs_a_terminal(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_live_view_without_a_terminal_returns_2(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     assert main(["top"]) == 2
     assert "a live view needs a terminal; --once prints one snapshot" in capsys.readouterr().err
     monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
@@ -325,8 +325,8 @@ def test_a_live_view_needs_a_terminal(capsys: pytest.CaptureFixture[str], monkey
     assert "--once" in capsys.readouterr().err
 
 
-def test_the_interval_has_a_unit_and_a_bound(capsys: pytest.CaptureFixture[str]) -> None:
-    for words, complaint in (
+def test_invalid_option_values_return_2(capsys: pytest.CaptureFixture[str]) -> None:
+    for words, message in (
         (["--interval", "30"], "no unit"),
         (["--interval", "4s"], "--interval 4s is less than 5s"),
         (["--interval", "-1min"], "interval"),
@@ -334,10 +334,12 @@ def test_the_interval_has_a_unit_and_a_bound(capsys: pytest.CaptureFixture[str])
         (["--tz", "Mars/Phobos"], "Mars/Phobos"),
     ):
         assert main(["top", "--once", *words]) == 2
-        assert complaint in capsys.readouterr().err
+        assert message in capsys.readouterr().err
 
 
-def test_one_snapshot_for_a_pipe(sandbox: Sandbox, capsys: pytest.CaptureFixture[str]) -> None:
+def test_once_to_a_pipe_has_findings_and_no_escape_codes(
+    sandbox: Sandbox, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert main(["top", "--once"]) == 0
     text = capsys.readouterr().out
     assert "\x1b" not in text
@@ -348,13 +350,13 @@ def test_one_snapshot_for_a_pipe(sandbox: Sandbox, capsys: pytest.CaptureFixture
     assert f"Running: {len(running)} " in text
 
 
-def test_one_snapshot_has_headings_and_names_that_can_be_read(
+def test_once_keeps_headings_and_names_at_any_width(
     sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     read: Callable[..., screen.View] = top._Reader.read
     views: list[screen.View] = []
 
-    def read_once(reader: object, **how: Any) -> screen.View:  # noqa: ANN401 - as it is called
+    def read_once(reader: object, **how: Any) -> screen.View:  # noqa: ANN401 - the signature of `read`
         if not views:
             views.append(read(reader, **how))
         return views[0]
@@ -364,7 +366,7 @@ def test_one_snapshot_has_headings_and_names_that_can_be_read(
     piped = capsys.readouterr().out
     titles = re.findall(r"^(?:Running|Failing|Next): .*?(?=  )", piped, re.MULTILINE)
     assert len(re.findall("  agent +team  ", piped)) == len(titles) == 3
-    beginnings = {one["name"][:8].rstrip() for one in sandbox.deployments}
+    name_prefixes = {one["name"][:8].rstrip() for one in sandbox.deployments}
     sentences = re.findall(r"^(?:error|warning) +(.+)$", piped, re.MULTILINE)
     assert sentences
     for columns in (80, 40):
@@ -377,19 +379,19 @@ def test_one_snapshot_has_headings_and_names_that_can_be_read(
             assert "team" not in lines[index]
             rows = list(itertools.takewhile(lambda line: line and not line.startswith("…"), lines[index + 1 :]))
             assert rows
-            assert all(line[:8].split("  ")[0].rstrip() in beginnings for line in rows)
+            assert all(line[:8].split("  ")[0].rstrip() in name_prefixes for line in rows)
         without_spaces = "".join("".join(lines).split())
         assert [one for one in sentences if "".join(one.split()) not in without_spaces] == [], lines
         more = [line for line in piped.splitlines() if line.startswith("… and")]
         assert [line for line in lines if line.startswith("… and")] == more
 
 
-# -- how much is asked -------------------------------------------------------------------------------------------
+# -- number of requests ------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("edition", ["A", "C", "D"])
 @pytest.mark.filterwarnings("ignore:.* completed runs are assumed")
-def test_a_reading_asks_only_for_what_is_new(
+def test_second_reading_requests_only_new_data(
     edition: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(top, "_PAUSE_A_REQUEST", timedelta(0))
@@ -414,7 +416,7 @@ def test_a_reading_asks_only_for_what_is_new(
         assert {one["deployment_id"] for one in created} <= set(view.overview.running["deployment_id"])
 
 
-def test_a_list_that_took_many_requests_is_left_alone(
+def test_pause_grows_with_the_number_of_requests(
     sandbox: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pause = timedelta(minutes=10)
@@ -434,9 +436,9 @@ def test_a_list_that_took_many_requests_is_left_alone(
     assert not [one for one in sandbox.requests if one.path.startswith("/sessions")]
     reader.wait_as_told(qd.errors.RateLimitError("slow down"))
     assert reader.pause == timedelta(seconds=5)
-    told = qd.errors.RateLimitError("slow down")
-    told.retry_after = 300.0
-    reader.wait_as_told(told)
+    error = qd.errors.RateLimitError("slow down")
+    error.retry_after = 300.0
+    reader.wait_as_told(error)
     assert reader.pause == timedelta(seconds=300)
 
 
@@ -453,7 +455,7 @@ def view(sandbox: Sandbox, tmp_path_factory: pytest.TempPathFactory) -> screen.V
     return screen.View(overview(df, runs, sessions, now=pd.Timestamp(NOW)), READ_AT, "UTC", "example.com")
 
 
-def drawn(view: screen.View, size: tuple[int, int], *, seconds: float = 7, tz: str = "UTC") -> list[str]:
+def draw_lines(view: screen.View, size: tuple[int, int], *, seconds: float = 7, tz: str = "UTC") -> list[str]:
     now = NOW + timedelta(seconds=seconds)
     written = StringIO()
     console = Console(file=written, width=size[0], height=size[1], force_terminal=False, color_system=None)
@@ -465,56 +467,58 @@ def drawn(view: screen.View, size: tuple[int, int], *, seconds: float = 7, tz: s
     "size", [(10, 1), (20, 5), (40, 10), (80, 24), (81, 25), (120, 30), (140, 45), (300, 200)]
 )
 @pytest.mark.parametrize("error", ["", "no answer " * 40])
-def test_a_view_fits_any_terminal(view: screen.View, size: tuple[int, int], error: str) -> None:
-    lines = drawn(replace(view, error=error), size)
+def test_view_fits_terminals_of_any_size(view: screen.View, size: tuple[int, int], error: str) -> None:
+    lines = draw_lines(replace(view, error=error), size)
     assert len([line for line in lines if line]) <= max(size[1], 4)
     assert max(map(cell_len, lines)) <= size[0]
 
 
-def test_more_room_shows_more(view: screen.View) -> None:
-    small, tall = drawn(view, (80, 24)), drawn(view, (80, 60))
+def test_larger_terminal_shows_more(view: screen.View) -> None:
+    small, tall = draw_lines(view, (80, 24)), draw_lines(view, (80, 60))
     filled: Callable[[list[str]], int] = lambda lines: sum(bool(line.strip()) for line in lines)  # noqa: E731
     assert filled(small) > 20
     assert filled(tall) > filled(small)
-    wide = "\n".join(drawn(view, (160, 24)))
+    wide = "\n".join(draw_lines(view, (160, 24)))
     assert "team" in wide
     assert " team" not in "\n".join(small)
     assert not [line for line in small[2:-1] if "…" in line and line.startswith("Running")]
 
 
-def test_ages_and_countdowns_go_on(view: screen.View) -> None:
+def test_ages_and_countdowns_are_updated(view: screen.View) -> None:
     found = view.overview
     first, run = found.upcoming.iloc[0], found.running.iloc[0]
     later = first["trigger_at"] - pd.Timedelta("90s")
-    text = "\n".join(drawn(view, (160, 60), seconds=(later - NOW).total_seconds()))
+    text = "\n".join(draw_lines(view, (160, 60), seconds=(later - NOW).total_seconds()))
     assert "1 min 30 s" in text
     assert str(first["name"]) in text
     shown = screen._age(later, run["since"])
     assert shown in text
-    after = "\n".join(drawn(view, (160, 60), seconds=(first["trigger_at"] - NOW).total_seconds() + 1))
+    after = "\n".join(draw_lines(view, (160, 60), seconds=(first["trigger_at"] - NOW).total_seconds() + 1))
     assert f"Next: {len(found.upcoming[found.upcoming['trigger_at'] > first['trigger_at']])} within" in after
 
 
-def test_how_old_it_is_and_why(view: screen.View) -> None:
+def test_status_line_shows_ages_and_errors(view: screen.View) -> None:
     soon = replace(view, next_at=NOW + timedelta(seconds=30))
-    assert drawn(soon, (80, 24))[23].startswith("runs 7 s old, sessions 7 s, deployments –; next in 23 s")
-    line = drawn(soon, (80, 24), seconds=95)[23]
+    assert draw_lines(soon, (80, 24))[23].startswith("runs 7 s old, sessions 7 s, deployments –; next in 23 s")
+    line = draw_lines(soon, (80, 24), seconds=95)[23]
     assert line.startswith("runs 1 min old, sessions 1 min, deployments –; reading for 1 min 5 s")
-    stale = drawn(replace(soon, error="the connection\x1b[2J broke"), (80, 24), seconds=130, tz="Asia/Shanghai")
+    stale = draw_lines(
+        replace(soon, error="the connection\x1b[2J broke"), (80, 24), seconds=130, tz="Asia/Shanghai"
+    )
     local = pd.Timestamp(NOW).tz_convert("Asia/Shanghai")
     assert f"not up to date since {local:%H:%M:%S} +08:00, 2 min 10 s ago" in stale[23]
     assert stale[22].startswith("the connection�[2J broke")
 
 
-def test_the_share_of_failed_runs_says_of_which(view: screen.View) -> None:
+def test_failure_rate_states_the_number_of_decided_runs(view: screen.View) -> None:
     today = replace(view.overview.today, runs=40, completed=35, failed=3, assumed=2, credits=54.16)
-    line = drawn(replace(view, overview=replace(view.overview, today=today)), (80, 24))[1]
+    line = draw_lines(replace(view, overview=replace(view.overview, today=today)), (80, 24))[1]
     assert line.startswith("Today: 40 runs, 3 failed (7.9 % of 38 decided, 2 assumed) · 54.16 credits")
 
 
-def test_nothing_is_said_where_there_is_nothing() -> None:
+def test_empty_account_is_shown_in_words() -> None:
     frames = qd.flatten_deployments([]), qd.flatten_runs([]), qd.flatten_sessions([])
     empty = screen.View(overview(*frames, now=pd.Timestamp(NOW)), READ_AT, "UTC", "example.com")
-    text = "\n".join(drawn(empty, (80, 24)))
+    text = "\n".join(draw_lines(empty, (80, 24)))
     for words in ("0 errors, 0 warnings", "nothing runs", "nothing fails", "nothing fires", "0 failed (–)"):
         assert words in text

@@ -1,4 +1,4 @@
-"""One request: what is sent, where to, and what is made of the answer. Retries, errors and the token: beside."""
+"""Tests of `qoderdata.client.Client`: the request it sends, single records, settings, proxies and TLS."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ if TYPE_CHECKING:
 _TLS = Path(__file__).with_name("test_client_tls.pem")
 
 
-class TestWhatIsSent:
-    def test_headers(self, service: ScriptedService) -> None:
+class TestSentRequest:
+    def test_request_headers(self, service: ScriptedService) -> None:
         Client("pt-secret", service.base_url).get("/deployments", {}, len)
         headers = service.requests[0].headers
         assert headers["Authorization"] == "Bearer pt-secret"
@@ -39,33 +39,33 @@ class TestWhatIsSent:
         assert "gzip" in headers["Accept-Encoding"]
         assert "qoder-workspace-id" not in headers
 
-    def test_the_workspace_is_asked_for(self, service: ScriptedService) -> None:
+    def test_workspace_id_is_sent_as_a_header(self, service: ScriptedService) -> None:
         client = Client("pt-secret", service.base_url, "ws_1")
         client.get("/deployments", {}, len)
         assert client.workspace_id == "ws_1"
         assert service.requests[0].headers["qoder-workspace-id"] == "ws_1"
 
-    def test_a_parameter_may_be_repeated(self, service: ScriptedService) -> None:
+    def test_list_parameter_is_sent_as_repeated_parameters(self, service: ScriptedService) -> None:
         Client("pt-secret", service.base_url).get(
             "/sessions", {"statuses[]": ["idle", "running"], "limit": "1"}, len
         )
         assert service.requests[0].raw_path.endswith("?statuses%5B%5D=idle&statuses%5B%5D=running&limit=1")
 
-    def test_path_and_query(self, service: ScriptedService) -> None:
+    def test_path_and_query_parameters_arrive_unchanged(self, service: ScriptedService) -> None:
         params = {"limit": "1000", "created_at[gte]": "2026-06-15T00:00:00+08:00", "agent_id": "a&b=c d"}
         Client("pt-secret", service.base_url).get("/deployments", params, len)
         assert service.requests[0].path == "/api/v1/cloud/deployments"
         assert service.requests[0].query == params
 
-    def test_cookies_are_not_kept(self, service: ScriptedService) -> None:
-        """A gateway may set one; nothing here asked to be remembered."""
+    def test_cookies_from_a_response_are_not_sent_back(self, service: ScriptedService) -> None:
+        """A gateway between client and service may set one."""
         service.play(service.answer(Set_Cookie="who=me; Path=/"))
         client = Client("pt-secret", service.base_url)
         client.get("/deployments", {}, len)
         client.get("/deployments", {}, len)
         assert "Cookie" not in service.requests[1].headers
 
-    def test_one_connection_serves_many_requests(self, service: ScriptedService) -> None:
+    def test_connection_is_reused_for_all_requests(self, service: ScriptedService) -> None:
         service.play(
             service.answer(body=b"x" * 1_000_000), service.answer(404, b"<html>"), service.answer(body=b"")
         )
@@ -76,27 +76,27 @@ class TestWhatIsSent:
         assert client.get("/deployments", {}, len) == 0
         assert len({request.port for request in service.requests}) == 1
 
-    def test_a_closed_client_closes_its_connections_and_can_be_used_again(self, service: ScriptedService) -> None:
+    def test_close_ends_connections_and_client_stays_usable(self, service: ScriptedService) -> None:
         with Client("pt-secret", service.base_url) as client:
             client.get("/deployments", {}, len)
         client.get("/deployments", {}, len)
         assert len({request.port for request in service.requests}) == 2
 
 
-class TestOneObject:
-    def test_a_deployment(self, service: ScriptedService) -> None:
-        """Numbers stay exact, also beyond what a float, or 64 bits, can hold."""
+class TestGetOneRecord:
+    def test_get_deployment_keeps_large_integers_exact(self, service: ScriptedService) -> None:
+        """Also numbers that neither a float nor a 64-bit integer can hold."""
         service.play(service.answer(body=b'{"id": "dep_1", "n": 9007199254740993, "m": 18446744073709551617}'))
         record = Client("pt-secret", service.base_url).get_deployment("dep_1")
         assert record == {"id": "dep_1", "n": 9007199254740993, "m": 18446744073709551617}
         assert service.requests[0].path == "/api/v1/cloud/deployments/dep_1"
 
-    def test_a_run(self, service: ScriptedService) -> None:
+    def test_get_run_requests_the_run_by_id(self, service: ScriptedService) -> None:
         service.play(service.answer(body=b'{"id": "run_1"}'))
         assert Client("pt-secret", service.base_url).get_run("run_1") == {"id": "run_1"}
         assert service.requests[0].path == "/api/v1/cloud/deployment_runs/run_1"
 
-    def test_a_session(self, service: ScriptedService) -> None:
+    def test_get_session_requests_the_session_by_id(self, service: ScriptedService) -> None:
         service.play(service.answer(body=b'{"id": "sess_1"}'))
         assert Client("pt-secret", service.base_url).get_session("sess_1") == {"id": "sess_1"}
         assert service.requests[0].path == "/api/v1/cloud/sessions/sess_1"
@@ -115,7 +115,7 @@ class TestOneObject:
         ],
         ids=lambda value: f"{value!s:.10}",
     )
-    def test_every_number_keeps_its_digits(self, service: ScriptedService, text: str, value: object) -> None:
+    def test_numbers_keep_all_digits(self, service: ScriptedService, text: str, value: object) -> None:
         service.play(service.answer(body=f'{{"n": {text}, "in": [{{"n": [{text}]}}]}}'.encode()))
         record = Client("pt-secret", service.base_url).get_run("run_1")
         for number in (record["n"], record["in"][0]["n"][0]):
@@ -124,7 +124,7 @@ class TestOneObject:
                 str(value) if len(text) < 4000 else value,
             )
 
-    def test_one_object_becomes_the_same_row_as_one_in_a_page(self, service: ScriptedService) -> None:
+    def test_single_record_converts_to_the_same_row_as_in_a_page(self, service: ScriptedService) -> None:
         body = (
             b'{"id": "sess_1", "usage": {"total_credits": 1.50, "input_tokens": -0},'
             b' "stats": {"active_seconds": 1e400}, "new": [1.50, 12345678901234567890123, {"a": 0.10}]}'
@@ -144,7 +144,7 @@ class TestOneObject:
     @pytest.mark.parametrize(
         "body", [b'{"a": "\\ud800"}', b'{"a": 1e400}', b'{"a": %b}' % (b"9" * 5000), b'{"a": 1.50, "b": -0}']
     )
-    def test_one_object_is_parsed_as_one_in_a_page(self, service: ScriptedService, body: bytes) -> None:
+    def test_single_record_is_parsed_like_a_record_in_a_page(self, service: ScriptedService, body: bytes) -> None:
         service.play(service.answer(body=body))
         record = Client("pt-secret", service.base_url).get("/deployment_runs/run_1", {}, _read_object)
         assert [record] == jsontext.parse(b'{"data": [%b]}' % body, plain=True)["data"]
@@ -165,14 +165,12 @@ class TestOneObject:
             ("@evil.example/", "%40evil.example%2F"),
         ],
     )
-    def test_whatever_the_id_it_stays_one_segment_of_the_path(
-        self, service: ScriptedService, id_: str, segment: str
-    ) -> None:
+    def test_id_is_escaped_to_one_path_segment(self, service: ScriptedService, id_: str, segment: str) -> None:
         Client("pt-secret", service.base_url).get_deployment(id_)
         assert service.requests[0].raw_path == f"/api/v1/cloud/deployments/{segment}"
 
     @pytest.mark.parametrize("id_", ["", "  ", ".", "..", "\ud800", None, float("nan"), 5])
-    def test_what_cannot_be_an_id_is_not_asked_for(self, service: ScriptedService, id_: Any) -> None:  # noqa: ANN401
+    def test_invalid_id_raises_value_error_without_a_request(self, service: ScriptedService, id_: Any) -> None:  # noqa: ANN401
         client = Client("pt-secret", service.base_url)
         for get in (client.get_deployment, client.get_run, client.get_session):
             with pytest.raises(
@@ -182,8 +180,8 @@ class TestOneObject:
         assert service.requests == []
 
     @pytest.mark.parametrize("body", [b"[]", b"null", b'"text"', b"1", b"[" * 5000 + b"]" * 5000])
-    def test_another_thing_than_an_object_breaks_the_contract(self, service: ScriptedService, body: bytes) -> None:
-        """It is whole JSON, so that asking again would not help."""
+    def test_json_other_than_an_object_raises_without_a_retry(self, service: ScriptedService, body: bytes) -> None:
+        """The JSON is complete, so that a retry would not help."""
         service.play(service.answer(body=body))
         with pytest.raises(errors.APIResponseValidationError) as caught:
             Client("pt-secret", service.base_url).get_deployment("dep_1")
@@ -191,8 +189,8 @@ class TestOneObject:
         assert len(service.requests) == 1
 
 
-class TestSettings:
-    def test_the_environment_stands_in_for_arguments(
+class TestClientSettings:
+    def test_environment_variables_replace_missing_arguments(
         self, service: ScriptedService, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setenv("QODER_PAT", "pt-env")
@@ -202,17 +200,17 @@ class TestSettings:
         client.get("/deployments", {}, len)
         assert service.requests[0].headers["Authorization"] == "Bearer pt-env"
 
-    def test_making_one_sends_nothing(self, service: ScriptedService) -> None:
+    def test_constructor_sends_no_request(self, service: ScriptedService) -> None:
         client = Client("pt-secret", service.base_url)
         assert client.page_limit is None
         assert service.requests == []
 
-    def test_the_http_library_is_loaded_with_the_first_client(self) -> None:
-        """It takes as long to import as half of this package, and a frame can be analysed without it."""
+    def test_importing_client_does_not_import_the_http_library(self) -> None:
+        """Its import takes half as long as that of this package, and analysing a frame does not need it."""
         program = "import sys, qoderdata.client; sys.exit('requests' in sys.modules or 'urllib3' in sys.modules)"
         subprocess.run([sys.executable, "-c", program], check=True)
 
-    def test_accounts_are_told_apart(self) -> None:
+    def test_account_depends_on_the_token_only(self) -> None:
         one, same, other = Client("pt-1"), Client(" pt-1 ", "https://other.example"), Client("pt-2")
         assert one.account == same.account != other.account
 
@@ -239,21 +237,23 @@ class TestSettings:
             ({"base_url": "http://api.qoder.com"}, "unencrypted"),
         ],
     )
-    def test_a_value_that_cannot_be_is_refused_by_name(self, arguments: dict[str, object], message: str) -> None:
+    def test_invalid_argument_raises_value_error_that_names_it(
+        self, arguments: dict[str, object], message: str
+    ) -> None:
         with pytest.raises(ValueError, match=message):
-            Client("pt-secret", **arguments)  # type: ignore[arg-type] # the point of it
+            Client("pt-secret", **arguments)  # type: ignore[arg-type] # invalid on purpose
 
-    def test_no_token(self) -> None:
+    def test_missing_token_raises_credential_error(self) -> None:
         with pytest.raises(errors.CredentialError, match="QODER_PAT"):
             Client()
 
-    def test_one_number_serves_as_both_timeouts(self) -> None:
+    def test_single_timeout_sets_connect_and_read_timeouts(self) -> None:
         assert Client("pt-secret", timeout=3)._transport._timeout == (3.0, 3.0)
 
 
 @contextlib.contextmanager
-def recorder(answer: bytes = b"", *, tls: bool = False) -> Iterator[tuple[int, list[bytes]]]:
-    """Listen on loopback, keep what comes in, answer the same to all."""
+def recording_server(answer: bytes = b"", *, tls: bool = False) -> Iterator[tuple[int, list[bytes]]]:
+    """Listen on loopback, record all requests, and send the same response to each."""
     received: list[bytes] = []
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(_TLS)
@@ -278,9 +278,9 @@ def recorder(answer: bytes = b"", *, tls: bool = False) -> Iterator[tuple[int, l
         thread.join()
 
 
-class TestBetweenHereAndThere:
-    def test_a_proxy_gets_no_token_on_the_way_to_https(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        with recorder(b"HTTP/1.1 407 No\r\n\r\n") as (port, received):
+class TestProxiesAndTls:
+    def test_https_proxy_does_not_receive_the_token(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        with recording_server(b"HTTP/1.1 407 No\r\n\r\n") as (port, received):
             monkeypatch.setenv("HTTPS_PROXY", f"http://me:proxypassword@127.0.0.1:{port}")
             with pytest.raises(errors.APIConnectionError, match=r"the proxy failed.*HTTPS_PROXY") as caught:
                 Client("pt-secret", "https://api.qoder.example", max_retries=0).get("/deployments", {}, len)
@@ -288,11 +288,11 @@ class TestBetweenHereAndThere:
         assert b"pt-secret" not in b"".join(received)
         assert "proxypassword" not in str(caught.value)
 
-    def test_plain_http_to_this_machine_passes_no_proxy(
+    def test_http_to_loopback_ignores_proxies(
         self, service: ScriptedService, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """A proxy would read the token."""
-        with recorder() as (port, received):
+        """A proxy could read the token."""
+        with recording_server() as (port, received):
             for variable in ("HTTP_PROXY", "http_proxy", "ALL_PROXY"):
                 monkeypatch.setenv(variable, f"http://127.0.0.1:{port}")
             Client("pt-secret", service.base_url).get("/deployments", {}, len)
@@ -309,7 +309,7 @@ class TestBetweenHereAndThere:
             "://me:proxypassword@",
         ],
     )
-    def test_a_proxy_setting_that_is_no_url_is_told_without_quoting_it(
+    def test_invalid_proxy_url_raises_an_error_that_does_not_quote_it(
         self, monkeypatch: pytest.MonkeyPatch, clock: FastClock, proxy: str
     ) -> None:
         monkeypatch.setenv("HTTPS_PROXY", proxy)
@@ -318,25 +318,23 @@ class TestBetweenHereAndThere:
         assert "proxypassword" not in str(caught.value)
         assert clock.sleeps == []
 
-    def test_https_with_a_certificate_authority_from_the_environment(
-        self, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    def test_ca_bundle_from_the_environment_is_trusted(self, monkeypatch: pytest.MonkeyPatch) -> None:
         answer = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\n{}"
-        with recorder(answer, tls=True) as (port, received):
+        with recording_server(answer, tls=True) as (port, received):
             monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(_TLS))
             assert Client("pt-secret", f"https://127.0.0.1:{port}/api").get("/deployments", {}, len) == 2
         assert received[0].startswith(b"GET /api/deployments HTTP/1.1\r\n")
         assert received[0].count(b"Authorization: Bearer pt-secret\r\n") == 1
 
-    def test_a_certificate_that_is_not_trusted_is_told_at_once(self, clock: FastClock) -> None:
-        with recorder(tls=True) as (port, received):
+    def test_untrusted_certificate_is_raised_without_a_retry(self, clock: FastClock) -> None:
+        with recording_server(tls=True) as (port, received):
             client = Client("pt-secret", f"https://127.0.0.1:{port}")
             with pytest.raises(errors.APIConnectionError, match=r"not trusted here.*REQUESTS_CA_BUNDLE"):
                 client.get("/deployments", {}, len)
         assert clock.sleeps == []
         assert received == []
 
-    def test_a_certificate_file_that_is_not_there_is_told_at_once(
+    def test_missing_ca_bundle_file_is_raised_without_a_retry(
         self, monkeypatch: pytest.MonkeyPatch, clock: FastClock
     ) -> None:
         monkeypatch.setenv("REQUESTS_CA_BUNDLE", "/nowhere.pem")

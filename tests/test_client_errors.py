@@ -1,4 +1,4 @@
-"""What a refusal says: its class, its facts, and one line that tells what happened and what to do now."""
+"""Tests of the exceptions for error responses: class, attributes, and a one-line message with advice."""
 
 from __future__ import annotations
 
@@ -18,11 +18,13 @@ if TYPE_CHECKING:
 
 
 def envelope(kind: object, message: object, param: object = None) -> bytes:
+    """Return the body of an error response as the service writes it."""
     error = {"type": kind, "message": message} | ({} if param is None else {"param": param})
     return json.dumps({"type": "error", "error": error}).encode()
 
 
-def refusal(service: ScriptedService, status: int, body: bytes = b"", **headers: str) -> errors.APIStatusError:
+def error_of(service: ScriptedService, status: int, body: bytes = b"", **headers: str) -> errors.APIStatusError:
+    """Request a deployment, and return the exception that this response raises."""
     service.play(service.answer(status, body, **headers))
     with pytest.raises(errors.APIStatusError) as caught:
         Client("pt-secret", service.base_url, max_retries=0).get_deployment("dep_1")
@@ -52,10 +54,10 @@ def refusal(service: ScriptedService, status: int, body: bytes = b"", **headers:
         (418, "teapot", errors.APIStatusError, "between this machine and the service"),
     ],
 )
-def test_the_documented_refusals(
+def test_documented_error_statuses(
     service: ScriptedService, status: int, kind: str, exception: type[errors.APIStatusError], advice: str
 ) -> None:
-    error = refusal(service, status, envelope(kind, "That is how it is.", "limit"))
+    error = error_of(service, status, envelope(kind, "That is how it is.", "limit"))
     assert type(error) is exception
     assert (error.status_code, error.type, error.param) == (status, kind, "limit")
     assert (error.request_id, error.retry_after, error.attempts) == ("req_scripted", None, 1)
@@ -89,10 +91,10 @@ def test_the_documented_refusals(
         (envelope("api_error", "x" * 100_000), "application/json", "xxx…."),
     ],
 )
-def test_whatever_the_body_the_message_is_one_short_line(
+def test_message_is_one_short_line_for_any_body(
     service: ScriptedService, body: bytes, content_type: str, says: str
 ) -> None:
-    error = refusal(service, 502, body, Content_Type=content_type)
+    error = error_of(service, 502, body, Content_Type=content_type)
     assert says in str(error)
     assert str(error).isprintable()
     assert len(str(error)) < 800
@@ -111,23 +113,23 @@ def test_whatever_the_body_the_message_is_one_short_line(
     ],
 )
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
-def test_a_redirect_is_told_by_its_host_and_not_followed(
+def test_redirect_message_names_only_the_host(
     service: ScriptedService, status: int, location: str, says: str
 ) -> None:
-    error = refusal(service, status, b"<html>Moved", Location=location)
+    error = error_of(service, status, b"<html>Moved", Location=location)
     assert says in str(error)
     assert "QODER_MANAGED_BASE_URL" in str(error)
     assert not any(word in str(error) for word in ("abc", "password", "steal", "login"))
     assert len(service.requests) == 1
 
 
-def test_a_redirect_to_the_same_service_is_not_followed_either(service: ScriptedService) -> None:
-    refusal(service, 307, Location=f"{service.base_url}/deployments")
+def test_redirect_to_the_same_service_is_not_followed(service: ScriptedService) -> None:
+    error_of(service, 307, Location=f"{service.base_url}/deployments")
     assert len(service.requests) == 1
 
 
-def test_a_hostile_request_id_stays_one_line(service: ScriptedService) -> None:
-    error = refusal(service, 500, x_request_id="req_\x1b[2J\t" + "x" * 1000)
+def test_request_id_is_shortened_to_one_printable_line(service: ScriptedService) -> None:
+    error = error_of(service, 500, x_request_id="req_\x1b[2J\t" + "x" * 1000)
     assert error.request_id is not None
     assert error.request_id.isprintable()
     assert len(error.request_id) <= 300
@@ -143,7 +145,7 @@ def test_a_hostile_request_id_stays_one_line(service: ScriptedService) -> None:
     ],
 )
 @pytest.mark.parametrize("error", [{"type": "api_error", "message": "no"}, "no", None])
-def test_the_request_id_of_the_body_serves_where_the_header_lacks_it(
+def test_request_id_comes_from_the_header_else_from_the_body(
     service: ScriptedService, header: str | None, told: object, expected: str | None, error: object
 ) -> None:
     body = json.dumps({"type": "error", "error": error, "request_id": told}).encode()
@@ -154,7 +156,7 @@ def test_the_request_id_of_the_body_serves_where_the_header_lacks_it(
     assert caught.value.request_id == expected
 
 
-def test_no_request_id_is_none(service: ScriptedService) -> None:
+def test_missing_request_id_is_none(service: ScriptedService) -> None:
     service.play(b"HTTP/1.1 500 No\r\nContent-Length: 0\r\n\r\n")
     with pytest.raises(errors.InternalServerError) as caught:
         Client("pt-secret", service.base_url, max_retries=0).get_deployment("dep_1")
@@ -162,8 +164,8 @@ def test_no_request_id_is_none(service: ScriptedService) -> None:
     assert "request id" not in str(caught.value)
 
 
-def test_a_record_is_never_quoted(service: ScriptedService) -> None:
-    """A record that was cut short may hold its owner's secrets."""
+def test_invalid_response_is_not_quoted_in_the_message(service: ScriptedService) -> None:
+    """A truncated record may contain secrets."""
     service.play(service.answer(body=b'{"environment_variables": {"KEY": "hunter2"'))
     with pytest.raises(errors.APIResponseValidationError, match="43 bytes of something else") as caught:
         Client("pt-secret", service.base_url, max_retries=0).get_deployment("dep_1")
@@ -172,12 +174,12 @@ def test_a_record_is_never_quoted(service: ScriptedService) -> None:
 
 
 @pytest.mark.parametrize("pages", [None, 3])
-def test_an_error_survives_pickling_and_copying(service: ScriptedService, pages: int | None) -> None:
-    """Process pools and notebooks hand exceptions around."""
-    error = refusal(service, 429, envelope("rate_limit_error", "slow down", "x"), Retry_After="120")
+def test_error_is_unchanged_by_pickling_and_copying(service: ScriptedService, pages: int | None) -> None:
+    """Process pools pickle exceptions."""
+    error = error_of(service, 429, envelope("rate_limit_error", "slow down", "x"), Retry_After="120")
     error.pages = pages
-    for twin in (pickle.loads(pickle.dumps(error)), copy.copy(error), copy.deepcopy(error)):  # noqa: S301 - ours
-        assert type(twin) is errors.RateLimitError
-        assert str(twin) == str(error)
-        assert vars(twin) == vars(error)
-        assert (twin.status_code, twin.retry_after, twin.pages) == (429, 120.0, pages)
+    for duplicate in (pickle.loads(pickle.dumps(error)), copy.copy(error), copy.deepcopy(error)):  # noqa: S301 - made by this test
+        assert type(duplicate) is errors.RateLimitError
+        assert str(duplicate) == str(error)
+        assert vars(duplicate) == vars(error)
+        assert (duplicate.status_code, duplicate.retry_after, duplicate.pages) == (429, 120.0, pages)

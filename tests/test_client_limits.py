@@ -1,4 +1,4 @@
-"""Bounds on a response: its size after decompression, and the time that the whole of it may take."""
+"""Tests of the limits of a response: its size after decompression, and the time for the whole of it."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def chunk(data: bytes) -> bytes:
     return b"%x\r\n%b\r\n" % (len(data), data)
 
 
-#: What is sent first, and what is then sent again and again.
+#: What the server sends first, and what it then repeats slowly.
 DRIPS: dict[str, tuple[bytes, Iterable[bytes]]] = {
     "status line": (b"HTTP/1.1 200 ", [b"O"]),
     "headers": (OK + b"X-Long: ", [b"x"]),
@@ -54,8 +54,10 @@ DRIPS: dict[str, tuple[bytes, Iterable[bytes]]] = {
     "body of an error": (b"HTTP/1.1 503 No\r\nContent-Length: 1000000000\r\n\r\n", [b" "]),
 }
 
-#: The same, sent as fast as the client reads.
-FLOODS = {name: drip for name, drip in DRIPS.items() if name not in {"status line", "headers", "chunk size"}} | {
+#: The same, repeated as fast as the client reads.
+FLOODS = {
+    name: response for name, response in DRIPS.items() if name not in {"status line", "headers", "chunk size"}
+} | {
     "body without a length": (OK + b"\r\n", [b" "]),
     "declared body": (OK + b"Content-Length: 100000000000\r\n\r\n", [b" "]),
 }
@@ -63,7 +65,7 @@ FLOODS = {name: drip for name, drip in DRIPS.items() if name not in {"status lin
 
 @contextlib.contextmanager
 def server(first: bytes, then: Iterable[bytes], *, every: float, tls: bool = False) -> Iterator[int]:
-    """Send bytes to everyone who connects, and then more until the client closes the connection."""
+    """Send `first` to each client, then repeat `then` until the client closes the connection."""
     stopped = threading.Event()
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(_TLS)
@@ -95,14 +97,14 @@ def server(first: bytes, then: Iterable[bytes], *, every: float, tls: bool = Fal
 
 @pytest.fixture
 def _real_clock(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Measure real time: the sockets do."""
+    """Use the real clock, as the socket timeouts do."""
     monkeypatch.setattr(retries, "SYSTEM", retries.SystemClock())
 
 
 @pytest.mark.usefixtures("_real_clock")
-class TestTime:
+class TestTimeLimit:
     @pytest.mark.parametrize("drip", DRIPS)
-    def test_a_response_that_drips_for_ever_times_out(self, drip: str) -> None:
+    def test_slow_endless_response_times_out(self, drip: str) -> None:
         first, then = DRIPS[drip]
         with server(first, then, every=0.01) as port:
             client = Client("pt-secret", f"http://127.0.0.1:{port}", timeout=(5, 0.1), max_retries=0)
@@ -111,14 +113,14 @@ class TestTime:
                 client.get_deployment("dep_1")
             assert time.monotonic() - started < 5
 
-    def test_over_tls_too(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_slow_endless_response_over_tls_times_out(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(_TLS))
         with server(*DRIPS["headers"], every=0.01, tls=True) as port:
             client = Client("pt-secret", f"https://127.0.0.1:{port}", timeout=(5, 0.1), max_retries=0)
             with pytest.raises(errors.APITimeoutError):
                 client.get_deployment("dep_1")
 
-    def test_a_proxy_that_drips_times_out(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_slow_endless_proxy_response_raises_connection_error(self, monkeypatch: pytest.MonkeyPatch) -> None:
         with server(*DRIPS["headers"], every=0.01) as port:
             monkeypatch.setenv("HTTPS_PROXY", f"http://127.0.0.1:{port}")
             client = Client("pt-secret", "https://api.qoder.example", timeout=(5, 0.1), max_retries=0)
@@ -126,8 +128,10 @@ class TestTime:
                 client.get_deployment("dep_1")
 
 
-def test_each_response_on_one_connection_has_its_own_time(service: ScriptedService, clock: FastClock) -> None:
-    """A whole one may take 300 s, and all of them together take longer."""
+def test_time_limit_applies_to_each_response_not_to_the_connection(
+    service: ScriptedService, clock: FastClock
+) -> None:
+    """One response may take 300 s; here the six requests take 500 s by the fake clock."""
     client = Client("pt-secret", service.base_url, timeout=(10, 60), min_interval=100)
     for _ in range(6):
         assert client.get_deployment("dep_1") == {}
@@ -136,11 +140,11 @@ def test_each_response_on_one_connection_has_its_own_time(service: ScriptedServi
 
 
 def send(answer: bytes) -> Callable[[socket.socket], None]:
-    """Send an answer to a client that may close the connection."""
+    """Return a function that sends this response to a client which may close the connection."""
     return lambda connection: connection.sendall(answer)
 
 
-class TestSize:
+class TestSizeLimit:
     @pytest.mark.parametrize(
         ("encoding", "compress"),
         [
@@ -150,7 +154,7 @@ class TestSize:
         ],
         ids=["gzip", "deflate", "gzip twice"],
     )
-    def test_a_small_body_that_inflates_beyond_the_limit(
+    def test_limit_applies_to_the_decompressed_size(
         self, service: ScriptedService, encoding: str, compress: Callable[[bytes], bytes]
     ) -> None:
         body = compress(b" " * (50 * _LIMIT))
@@ -161,8 +165,8 @@ class TestSize:
             client.get_deployment("dep_1")
         assert len(service.requests) == 1, "it would be as large again"
 
-    def test_it_is_counted_while_it_is_read(self, service: ScriptedService) -> None:
-        """The limit bounds the memory, not only the result."""
+    def test_limit_bounds_the_memory_used_for_decompression(self, service: ScriptedService) -> None:
+        """The body is counted while it is read, not afterwards."""
         import tracemalloc  # noqa: PLC0415 - only here
 
         body = gzip.compress(b" " * (60 * _LIMIT))
@@ -178,8 +182,8 @@ class TestSize:
 
     @pytest.mark.parametrize("flood", FLOODS)
     @pytest.mark.usefixtures("_real_clock")
-    def test_a_response_that_never_ends(self, flood: str) -> None:
-        """At full speed the size ends it, in any part of the response, long before the time does."""
+    def test_fast_endless_response_is_stopped_by_the_size_limit(self, flood: str) -> None:
+        """In each part of a response the size limit is reached long before the time limit."""
         first, then = FLOODS[flood]
         with server(first, then, every=0) as port:
             client = Client(
@@ -190,7 +194,7 @@ class TestSize:
             assert not isinstance(caught.value, errors.APITimeoutError)
 
     @pytest.mark.parametrize("beyond", [0, 1])
-    def test_the_limit_itself_is_granted(self, service: ScriptedService, beyond: int) -> None:
+    def test_body_of_exactly_the_limit_is_accepted(self, service: ScriptedService, beyond: int) -> None:
         service.play(send(service.answer(body=b" " * (_LIMIT + beyond))))
         client = Client("pt-secret", service.base_url, max_response_bytes=_LIMIT)
         if beyond:
@@ -199,7 +203,7 @@ class TestSize:
         else:
             assert client.get("/deployments", {}, len) == _LIMIT
 
-    def test_the_client_is_as_good_as_before(self, service: ScriptedService) -> None:
+    def test_client_stays_usable_after_a_response_above_the_limit(self, service: ScriptedService) -> None:
         service.play(send(service.answer(body=b" " * (2 * _LIMIT))), service.answer(body=b'{"id": "dep_1"}'))
         client = Client("pt-secret", service.base_url, max_response_bytes=_LIMIT)
         with pytest.raises(errors.APIResponseValidationError):

@@ -1,4 +1,4 @@
-"""Stubborn: what is tried again, what is not, and what it comes to. How long is waited: `test_client_pace`."""
+"""Tests of retries in `Client.get`: which faults are retried. For how long it waits: `test_client_wait_times`."""
 
 from __future__ import annotations
 
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 
 def answer(status: int = 200, body: bytes = b"{}", **headers: str) -> bytes:
+    """Return an HTTP response; ``_`` in the name of a header stands for ``-``."""
     lines = {"Content-Length": str(len(body)), "x-request-id": "req_1"}
     lines |= {name.replace("_", "-"): value for name, value in headers.items()}
     head = "".join(f"{name}: {value}\r\n" for name, value in lines.items())
@@ -36,12 +37,12 @@ def answer(status: int = 200, body: bytes = b"{}", **headers: str) -> bytes:
 
 
 def then_close(head: bytes) -> Answer:
-    """Send these bytes and close the connection."""
+    """Return a function that sends these bytes and closes the connection."""
     return lambda connection: connection.sendall(head)
 
 
 def reset(connection: socket.socket) -> None:
-    """Close with a TCP reset."""
+    """Close the connection with a TCP reset."""
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
     connection.close()
 
@@ -49,8 +50,8 @@ def reset(connection: socket.socket) -> None:
 CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n"
 ZIPPED = gzip.compress(json.dumps(list(range(1000))).encode())
 
-#: Everything that may pass, and the exception where it does not.
-PASSING: dict[str, tuple[Answer, type[errors.APIError]]] = {
+#: Each fault that is retried, and the exception that is raised after the last attempt.
+RETRYABLE: dict[str, tuple[Answer, type[errors.APIError]]] = {
     "408": (answer(408), errors.APIStatusError),
     "429": (answer(429), errors.RateLimitError),
     "429 with Retry-After": (answer(429, Retry_After="3"), errors.RateLimitError),
@@ -82,27 +83,29 @@ PASSING: dict[str, tuple[Answer, type[errors.APIError]]] = {
 }
 
 
-class TestWhatMayPass:
-    @pytest.mark.parametrize("fault", PASSING)
-    def test_it_is_tried_again(self, service: ScriptedService, clock: FastClock, fault: str) -> None:
-        service.play(PASSING[fault][0], answer(body=b'{"id": "dep_1"}'))
+class TestRetryableFaults:
+    @pytest.mark.parametrize("fault", RETRYABLE)
+    def test_request_is_retried_after_a_fault(
+        self, service: ScriptedService, clock: FastClock, fault: str
+    ) -> None:
+        service.play(RETRYABLE[fault][0], answer(body=b'{"id": "dep_1"}'))
         assert Client("pt-secret", service.base_url).get_deployment("dep_1") == {"id": "dep_1"}
         assert len(service.requests) == len(clock.sleeps) + 1 == 2
         assert clock.sleeps[0] == 3 if "Retry-After" in fault else 0.375 <= clock.sleeps[0] <= 0.5
 
-    @pytest.mark.parametrize("fault", PASSING)
-    def test_it_is_raised_where_it_does_not_pass(self, service: ScriptedService, fault: str) -> None:
-        service.play(PASSING[fault][0])
+    @pytest.mark.parametrize("fault", RETRYABLE)
+    def test_repeated_fault_is_raised_after_max_retries(self, service: ScriptedService, fault: str) -> None:
+        service.play(RETRYABLE[fault][0])
         with pytest.raises(errors.APIError) as caught:
             Client("pt-secret", service.base_url, max_retries=2).get_deployment("dep_1")
-        assert type(caught.value) is PASSING[fault][1]
+        assert type(caught.value) is RETRYABLE[fault][1]
         assert len(service.requests) == 3
         assert caught.value.attempts == 3
         assert "[3 attempts in " in str(caught.value)
 
-    def test_nobody_listens(self, clock: FastClock) -> None:
+    def test_refused_connection_is_retried_then_raised(self, clock: FastClock) -> None:
         with socket.socket() as unused:
-            unused.bind(("127.0.0.1", 0))  # nobody else gets the port meanwhile
+            unused.bind(("127.0.0.1", 0))  # reserves the port, on which nothing listens
             port = unused.getsockname()[1]
             message = rf"^GET /deployments/dep_1 from 127\.0\.0\.1:{port}: .*refused"
             with pytest.raises(errors.APIConnectionError, match=message) as caught:
@@ -110,7 +113,7 @@ class TestWhatMayPass:
         assert caught.value.attempts == 6
         assert caught.value.seconds == pytest.approx(sum(clock.sleeps))
 
-    def test_no_answer_in_time(self, service: ScriptedService) -> None:
+    def test_missing_response_is_retried_then_times_out(self, service: ScriptedService) -> None:
         release = threading.Event()
 
         def hang(_connection: socket.socket) -> None:
@@ -123,25 +126,27 @@ class TestWhatMayPass:
         release.set()
         assert caught.value.attempts == 2
 
-    def test_a_body_that_trickles_in_for_ever(self, service: ScriptedService, clock: FastClock) -> None:
-        """Every byte comes in time, and the whole never does."""
-        ended = threading.Event()
+    def test_slow_endless_body_times_out_and_closes_the_connection(
+        self, service: ScriptedService, clock: FastClock
+    ) -> None:
+        """Each byte arrives within the read timeout, but the body as a whole takes too long."""
+        connection_closed = threading.Event()
 
-        def trickle(connection: socket.socket) -> None:
+        def send_slowly(connection: socket.socket) -> None:
             connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\n\r\n")
             try:
                 for _ in range(1_000_000):
                     clock.sleep(20)
                     connection.sendall(b"x")
             except OSError:
-                ended.set()
+                connection_closed.set()
 
-        service.play(trickle)
+        service.play(send_slowly)
         with pytest.raises(errors.APITimeoutError):
             Client("pt-secret", service.base_url, timeout=(10, 60), max_retries=0).get_deployment("dep_1")
-        assert ended.wait(10)
+        assert connection_closed.wait(10)
 
-    def test_waiting_shows_in_the_log_and_nowhere_else(
+    def test_retries_are_logged_at_info_and_not_printed(
         self, service: ScriptedService, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
     ) -> None:
         service.play(answer(503, b""), answer(500), answer())
@@ -152,7 +157,7 @@ class TestWhatMayPass:
         assert "(2 of 5)" in caplog.messages[1]
         assert capfd.readouterr() == ("", "")
 
-    def test_the_reading_function_decides_what_is_whole(self, service: ScriptedService) -> None:
+    def test_value_error_from_read_causes_a_retry(self, service: ScriptedService) -> None:
         bodies: list[bytes] = []
 
         def read(body: bytes) -> int:
@@ -166,9 +171,11 @@ class TestWhatMayPass:
         assert bodies == [b"1", b"2", b"3"]
 
 
-class TestWhatDoesNotPass:
+class TestNotRetried:
     @pytest.mark.parametrize("status", [301, 307, 400, 401, 403, 404, 409, 410, 413, 418, 422, 501, 505])
-    def test_a_refusal_is_raised_at_once(self, service: ScriptedService, clock: FastClock, status: int) -> None:
+    def test_client_error_status_is_raised_at_once(
+        self, service: ScriptedService, clock: FastClock, status: int
+    ) -> None:
         service.play(answer(status))
         with pytest.raises(errors.APIStatusError) as caught:
             Client("pt-secret", service.base_url).get_deployment("dep_1")
@@ -179,14 +186,16 @@ class TestWhatDoesNotPass:
     @pytest.mark.parametrize(
         ("status", "directive"), [(429, "false"), (503, "false"), (409, "true"), (404, "yes"), (404, "")]
     )
-    def test_the_service_says_so(self, service: ScriptedService, status: int, directive: str) -> None:
-        """As the official SDK reads ``x-should-retry``: a conflict is never retried."""
+    def test_status_with_this_x_should_retry_is_not_retried(
+        self, service: ScriptedService, status: int, directive: str
+    ) -> None:
+        """``x-should-retry`` is read as in the official SDK, where 409 is never retried."""
         service.play(answer(status, x_should_retry=directive))
         with pytest.raises(errors.APIStatusError):
             Client("pt-secret", service.base_url).get_deployment("dep_1")
         assert len(service.requests) == 1
 
-    def test_a_broken_contract_is_raised_at_once_with_the_request_id(self, service: ScriptedService) -> None:
+    def test_validation_error_from_read_gets_the_request_id(self, service: ScriptedService) -> None:
         def read(body: bytes) -> None:
             raise errors.APIResponseValidationError(f"{len(body)} bytes, and no list")
 
@@ -195,24 +204,22 @@ class TestWhatDoesNotPass:
         assert str(caught.value) == "2 bytes, and no list [1 attempt in 0.0 s; request id req_scripted]"
         assert len(service.requests) == 1
 
-    def test_an_error_of_the_reading_function_is_its_own(self, service: ScriptedService) -> None:
+    def test_other_error_from_read_is_raised_unchanged(self, service: ScriptedService) -> None:
         with pytest.raises(ZeroDivisionError):
             Client("pt-secret", service.base_url).get("/deployments", {}, lambda _: 1 // 0)
         assert len(service.requests) == 1
 
-    def test_without_retries(self, service: ScriptedService) -> None:
+    def test_max_retries_0_sends_one_request(self, service: ScriptedService) -> None:
         service.play(answer(503))
         with pytest.raises(errors.InternalServerError, match="1 attempt in"):
             Client("pt-secret", service.base_url, max_retries=0).get_deployment("dep_1")
         assert len(service.requests) == 1
 
 
-class TestInterrupted:
-    def test_while_waiting(
+class TestKeyboardInterrupt:
+    def test_interrupt_during_a_wait_leaves_the_client_usable(
         self, service: ScriptedService, clock: FastClock, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """Ctrl-C ends a wait, and the client is as good as before."""
-
         def interrupt(_seconds: float) -> None:
             raise KeyboardInterrupt
 
@@ -224,7 +231,9 @@ class TestInterrupted:
                 client.get_deployment("dep_1")
         assert client.get_deployment("dep_1") == {}
 
-    def test_while_receiving(self, service: ScriptedService, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_interrupt_during_a_response_leaves_the_client_usable(
+        self, service: ScriptedService, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         client = Client("pt-secret", service.base_url)
 
         def interrupt(*_: object) -> bytes:
@@ -237,12 +246,12 @@ class TestInterrupted:
         assert client.get_deployment("dep_1") == {}
         assert len(service.requests) == 2
 
-    def test_a_pull_that_hangs_ends_with_the_process(self, service: ScriptedService) -> None:
-        """A real Ctrl-C, while the page that the walk waits for does not come."""
-        asked, release = threading.Event(), threading.Event()
+    def test_sigint_ends_a_process_that_waits_for_a_page(self, service: ScriptedService) -> None:
+        """The process gets a real SIGINT while `walk` waits for a page."""
+        request_received, release = threading.Event(), threading.Event()
 
         def hang(_connection: socket.socket) -> None:
-            asked.set()
+            request_received.set()
             release.wait(60)
 
         service.play(hang)
@@ -254,12 +263,12 @@ class TestInterrupted:
         with subprocess.Popen(
             [sys.executable, "-c", program, service.base_url], stderr=subprocess.PIPE, text=True
         ) as process:
-            assert asked.wait(60)
+            assert request_received.wait(60)
             process.send_signal(signal.SIGINT)
-            _, complaint = process.communicate(timeout=60)
+            _, stderr = process.communicate(timeout=60)
         release.set()
         assert process.returncode == -signal.SIGINT
-        assert complaint.rstrip().endswith("KeyboardInterrupt")
+        assert stderr.rstrip().endswith("KeyboardInterrupt")
 
 
 class _Page:
@@ -272,13 +281,13 @@ class _Page:
 
 
 @settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
-@given(faults=st.lists(st.lists(st.sampled_from(sorted(PASSING)), max_size=5), min_size=1, max_size=4))
-def test_any_faults_that_pass_give_the_same_pages_as_none(
+@given(faults=st.lists(st.lists(st.sampled_from(sorted(RETRYABLE)), max_size=5), min_size=1, max_size=4))
+def test_walk_yields_the_same_pages_with_any_retryable_faults(
     service: ScriptedService, faults: list[list[str]]
 ) -> None:
     script: list[Answer] = []
     for number, before in enumerate(faults):
-        script += [PASSING[fault][0] for fault in before]
+        script += [RETRYABLE[fault][0] for fault in before]
         page = {"data": [number], "has_more": number < len(faults) - 1, "last_id": f"id_{number}"}
         script.append(answer(body=json.dumps(page).encode()))
     service.play(*script)
@@ -290,8 +299,8 @@ def test_any_faults_that_pass_give_the_same_pages_as_none(
 
     service.requests.clear()
     assert [page.data for page in walk(fetch)] == [[number] for number in range(len(faults))]
-    asked = [request.query.get("after_id") for request in service.requests]
-    assert asked == [
+    cursors = [request.query.get("after_id") for request in service.requests]
+    assert cursors == [
         f"id_{number - 1}" if number else None
         for number, before in enumerate(faults)
         for _ in range(len(before) + 1)

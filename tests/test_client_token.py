@@ -1,4 +1,4 @@
-"""The token is in one header to one host, and in nothing that anybody can read."""
+"""Tests that the access token is sent to one origin only, and is never logged, printed or shown in an error."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ if TYPE_CHECKING:
 
     from conftest import ScriptedService
 
-#: Long and odd enough to be found wherever it is.
-TOKEN = "pt-Zq7_token-that-nobody-may-see.0123456789"  # noqa: S105 - made up, and what the search is for
+#: Unique, so that a search finds it in any text.
+TOKEN = "pt-Zq7_token-that-nobody-may-see.0123456789"  # noqa: S105 - not a real token
 
 
-def all_that_a_traceback_can_show(error: BaseException) -> str:
-    """Format an exception with the local variables of every frame, its causes and contexts, and what it holds."""
+def traceback_with_locals(error: BaseException) -> str:
+    """Format an exception, its causes and contexts, with the local variables of every frame and all attributes."""
     seen: list[str] = []
     link: BaseException | None = error
     while link is not None:
@@ -47,19 +47,20 @@ def all_that_a_traceback_can_show(error: BaseException) -> str:
 
 
 def error_of(call: Callable[[], object]) -> BaseException:
-    """Catch what a call raises; the frames of the test itself, which knows the token, stay out of it."""
+    """Return what a call raises. Its traceback lacks the frame of the test, which has the token in a variable."""
     try:
         call()
-    except BaseException as error:  # noqa: BLE001 - Ctrl-C is one of the cases
+    except BaseException as error:  # noqa: BLE001 - KeyboardInterrupt is one of the cases
         return error
     raise AssertionError("nothing was raised")
 
 
 def envelope(message: str, **more: str) -> bytes:
+    """Return the body of an error response as the service writes it."""
     return json.dumps({"type": "error", "error": {"type": "api_error", "message": message, **more}}).encode()
 
 
-class TestNothingShowsIt:
+class TestTokenIsNotShown:
     @pytest.mark.parametrize(
         "answer",
         [
@@ -76,7 +77,7 @@ class TestNothingShowsIt:
         ],
         ids=lambda answer: str(answer[0]),
     )
-    def test_when_the_service_repeats_it(
+    def test_token_repeated_in_a_response_is_masked(
         self, service: ScriptedService, caplog: pytest.LogCaptureFixture, answer: tuple[int, bytes, dict[str, str]]
     ) -> None:
         status, body, headers = answer
@@ -86,41 +87,41 @@ class TestNothingShowsIt:
             error = error_of(lambda: client.get_deployment("dep_1"))
         assert isinstance(error, errors.APIError)
         half = TOKEN[: len(TOKEN) // 2]
-        assert half.lower() not in all_that_a_traceback_can_show(error).lower()
+        assert half.lower() not in traceback_with_locals(error).lower()
         assert half not in caplog.text
         assert service.requests[0].headers["Authorization"] == f"Bearer {TOKEN}"
 
     @pytest.mark.parametrize("raised", [KeyboardInterrupt, SystemExit, MemoryError, OSError, TypeError])
     @pytest.mark.parametrize("where", [(HTTPConnection, "connect"), (socket.socket, "sendall")])
-    def test_when_anything_goes_wrong_beneath(
+    def test_exception_in_the_transport_does_not_show_the_token(
         self,
         service: ScriptedService,
         monkeypatch: pytest.MonkeyPatch,
         raised: type[BaseException],
         where: tuple[type, str],
     ) -> None:
-        """Down there the frames hold the request as it is sent, header and all."""
+        """There the local variables hold the request with its headers."""
 
-        def go_wrong(*_: object) -> None:
+        def raise_error(*_: object) -> None:
             try:
                 int("an earlier one, still being handled")
             except ValueError:
-                raise raised  # noqa: B904 - the context is the point
+                raise raised  # noqa: B904 - with a context, on purpose
 
         client = Client(TOKEN, service.base_url, max_retries=0)
         with monkeypatch.context() as patch:
-            patch.setattr(*where, go_wrong)
+            patch.setattr(*where, raise_error)
             error = error_of(lambda: client.get_deployment("dep_1"))
         assert isinstance(error, errors.APIConnectionError if raised is OSError else raised)
-        assert TOKEN not in all_that_a_traceback_can_show(error)
+        assert TOKEN not in traceback_with_locals(error)
 
-    def test_when_a_walk_fails_in_its_own_thread(self, service: ScriptedService) -> None:
+    def test_exception_in_the_fetch_thread_does_not_show_the_token(self, service: ScriptedService) -> None:
         service.play(service.answer(401, envelope(TOKEN)))
         client = Client(TOKEN, service.base_url)
         pages = walk(lambda _cursor, _limit: client.get("/deployments", {}, lambda _: pytest.fail("unread")))
         error = error_of(lambda: next(pages))
         assert isinstance(error, errors.AuthenticationError)
-        assert TOKEN not in all_that_a_traceback_can_show(error)
+        assert TOKEN not in traceback_with_locals(error)
 
     @pytest.mark.parametrize(
         "call",
@@ -136,12 +137,12 @@ class TestNothingShowsIt:
             lambda: settings.resolve_token(f"{TOKEN}\n{TOKEN}"),
         ],
     )
-    def test_when_it_or_its_company_is_refused(self, call: Callable[[], object]) -> None:
+    def test_invalid_argument_error_does_not_show_the_token(self, call: Callable[[], object]) -> None:
         error = error_of(call)
         assert isinstance(error, ValueError | errors.CredentialError)
-        assert TOKEN not in all_that_a_traceback_can_show(error)
+        assert TOKEN not in traceback_with_locals(error)
 
-    def test_in_the_objects_that_know_it(self, service: ScriptedService) -> None:
+    def test_repr_and_attributes_of_a_client_do_not_show_the_token(self, service: ScriptedService) -> None:
         client = Client(TOKEN, service.base_url)
         prepared = client._token(requests.Request("GET", service.base_url).prepare())
         shown = [repr(client), str(client), f"{client}", client.account, str(client._token)]
@@ -152,7 +153,7 @@ class TestNothingShowsIt:
             f"Client(base_url={service.base_url!r}, workspace_id=None, account={client.account!r})"
         )
 
-    def test_in_the_log_and_on_the_screen_when_all_is_well(
+    def test_successful_request_does_not_log_or_print_the_token(
         self,
         service: ScriptedService,
         caplog: pytest.LogCaptureFixture,
@@ -164,7 +165,7 @@ class TestNothingShowsIt:
         assert capfd.readouterr() == ("", "")
 
     @pytest.mark.parametrize("part", ["_token", "_transport", ""])
-    def test_no_part_of_a_client_can_be_pickled_or_copied(self, service: ScriptedService, part: str) -> None:
+    def test_parts_of_a_client_cannot_be_pickled_or_copied(self, service: ScriptedService, part: str) -> None:
         client = Client(TOKEN, service.base_url)
         secret = getattr(client, part) if part else Secret(TOKEN)
         for duplicate in (pickle.dumps, copy.copy, copy.deepcopy):
@@ -172,7 +173,7 @@ class TestNothingShowsIt:
                 with pytest.raises(TypeError):
                     duplicate(secret)
 
-    def test_no_client_is_written_to_a_file(self, service: ScriptedService) -> None:
+    def test_client_cannot_be_pickled_to_a_file(self, service: ScriptedService) -> None:
         with pytest.raises(TypeError):
             pickle.dump(Client(TOKEN, service.base_url), io.BytesIO())
 
@@ -190,29 +191,31 @@ class TestNothingShowsIt:
             lambda token: Token(Secret(token), base_url="https://[bad"),
         ],
     )
-    def test_in_a_traceback_of_rich_with_local_variables(self, call: Callable[[str], object], token: str) -> None:
-        """Rich slices long strings before it shows them."""
+    def test_rich_traceback_with_locals_does_not_show_the_token(
+        self, call: Callable[[str], object], token: str
+    ) -> None:
+        """Rich truncates long strings, so that a search for the whole token could miss one."""
         error = error_of(lambda: call(token))
-        # The frames of this test know the token.
-        ours = error.__traceback__
-        while ours is not None and "/tests/" in ours.tb_frame.f_code.co_filename:
-            ours = ours.tb_next
+        # Skip the frames of this test: their local variables hold the token.
+        frames = error.__traceback__
+        while frames is not None and "/tests/" in frames.tb_frame.f_code.co_filename:
+            frames = frames.tb_next
         screen = rich.console.Console(file=io.StringIO(), width=200)
         screen.print(
             rich.traceback.Traceback.from_exception(
-                type(error), error, ours, show_locals=True, locals_hide_dunder=False, locals_hide_sunder=False
+                type(error), error, frames, show_locals=True, locals_hide_dunder=False, locals_hide_sunder=False
             )
         )
         shown = cast("io.StringIO", screen.file).getvalue()
         assert "locals" in shown
         assert TOKEN[:12] not in shown
 
-    def test_a_token_in_bytes_is_refused_in_plain_words(self) -> None:
+    def test_token_in_bytes_raises_type_error(self) -> None:
         with pytest.raises(TypeError, match="the access token must be a str, not bytes") as caught:
-            Client(TOKEN.encode())  # type: ignore[arg-type] # the point of it
-        assert TOKEN not in all_that_a_traceback_can_show(caught.value.with_traceback(None))
+            Client(TOKEN.encode())  # type: ignore[arg-type] # invalid on purpose
+        assert TOKEN not in traceback_with_locals(caught.value.with_traceback(None))
 
-    def test_when_the_service_repeats_it_as_a_cursor(self, service: ScriptedService) -> None:
+    def test_token_repeated_as_a_cursor_is_masked(self, service: ScriptedService) -> None:
         page = {"data": [], "has_more": True, "first_id": None, "last_id": TOKEN, "next_page": TOKEN}
         service.play(service.answer(body=json.dumps(page).encode()))
         error = error_of(lambda: load_agents(client=Client(TOKEN, service.base_url)))
@@ -220,7 +223,7 @@ class TestNothingShowsIt:
         assert "'***' again" in str(error)
         assert TOKEN[:12] not in f"{error} {error!r}"
 
-    def test_when_the_service_repeats_it_in_what_breaks_the_contract(self, service: ScriptedService) -> None:
+    def test_token_in_a_validation_error_is_masked(self, service: ScriptedService) -> None:
         def read(body: bytes) -> None:
             key = json.loads(body)["key"]
             raise errors.APIResponseValidationError(f"the key {key!r} is odd") from ValueError(key)
@@ -229,22 +232,22 @@ class TestNothingShowsIt:
         client = Client(TOKEN, service.base_url)
         error = error_of(lambda: client.get("/deployments", {}, read))
         assert str(error).startswith("the key '***' is odd")
-        assert TOKEN not in all_that_a_traceback_can_show(error)
+        assert TOKEN not in traceback_with_locals(error)
 
-    def test_when_an_id_is_the_token(self, service: ScriptedService) -> None:
+    def test_token_given_as_an_id_is_masked(self, service: ScriptedService) -> None:
         service.play(service.answer(404))
         error = error_of(lambda: Client(TOKEN, service.base_url).get_run(TOKEN))
         assert str(error).startswith("GET /deployment_runs/***: ")
 
-    def test_the_account_does_not_give_it_away(self) -> None:
-        """It is part of file names."""
+    def test_account_is_not_part_of_the_token(self) -> None:
+        """The account is part of file names."""
         account = Client(TOKEN).account
         assert len(account) == 16
         assert account.isalnum()
         assert account not in TOKEN
 
 
-class TestOneHeaderToOneHost:
+class TestTokenIsSentToOneOrigin:
     @pytest.mark.parametrize(
         ("base_url", "url", "sent"),
         [
@@ -259,15 +262,17 @@ class TestOneHeaderToOneHost:
             ("https://api.qoder.com/api", "https://evil.example/api.qoder.com", False),
         ],
     )
-    def test_another_origin_gets_none(self, base_url: str, url: str, *, sent: bool) -> None:
+    def test_only_requests_to_the_origin_of_base_url_get_the_token(
+        self, base_url: str, url: str, *, sent: bool
+    ) -> None:
         prepared = requests.Request("GET", url, auth=Token(Secret(TOKEN), base_url=base_url)).prepare()
         assert ("Authorization" in prepared.headers) is sent
 
-    def test_netrc_does_not_replace_it(
-        self, service: ScriptedService, nobodys_machine: Path, monkeypatch: pytest.MonkeyPatch
+    def test_netrc_password_does_not_replace_the_token(
+        self, service: ScriptedService, isolated_home: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """A password from there would take the place of a plain header."""
-        netrc = nobodys_machine / ".netrc"
+        """By default, the library `requests` replaces the header by a password from there."""
+        netrc = isolated_home / ".netrc"
         netrc.write_text("machine 127.0.0.1 login me password netrcpassword\n")
         netrc.chmod(0o600)
         monkeypatch.setenv("NETRC", str(netrc))
@@ -276,11 +281,11 @@ class TestOneHeaderToOneHost:
         received = [value for name, value in service.requests[0].headers.items() if name == "Authorization"]
         assert received == [f"Bearer {TOKEN}"]
 
-    def test_netrc_is_not_read_for_the_service_itself(
-        self, nobodys_machine: Path, monkeypatch: pytest.MonkeyPatch
+    def test_netrc_is_not_read_for_https_base_url(
+        self, isolated_home: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """Over https, where the environment counts."""
-        netrc = nobodys_machine / ".netrc"
+        """Over HTTPS, the library `requests` reads the environment (`trust_env`)."""
+        netrc = isolated_home / ".netrc"
         netrc.write_text("machine api.qoder.com login me password netrcpassword\n")
         netrc.chmod(0o600)
         monkeypatch.setenv("NETRC", str(netrc))
@@ -288,7 +293,7 @@ class TestOneHeaderToOneHost:
         assert client._transport._session.trust_env
         assert "Authorization" not in client._transport._template.headers
 
-    def test_a_redirect_does_not_carry_it_on(self, service: ScriptedService) -> None:
+    def test_redirect_target_receives_no_request(self, service: ScriptedService) -> None:
         with socket.create_server(("127.0.0.1", 0)) as elsewhere:
             elsewhere.settimeout(0.05)
             port = elsewhere.getsockname()[1]
@@ -298,7 +303,7 @@ class TestOneHeaderToOneHost:
             with pytest.raises(TimeoutError):
                 elsewhere.accept()
 
-    def test_a_secret_is_revealed_on_request_alone(self) -> None:
+    def test_secret_is_shown_only_by_reveal_and_encode(self) -> None:
         secret = Secret(TOKEN)
         assert (secret.reveal(), secret.encode()) == (TOKEN, TOKEN.encode())
         assert {repr(secret), str(secret), f"{secret}", f"{[secret]}"[1:-1]} == {"Secret('***')"}

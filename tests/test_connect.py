@@ -1,4 +1,4 @@
-"""`connect`: the environment's account, or a sandbox that says so and ends with the process."""
+"""Tests of `qoderdata.connect`: the account of the environment, or a sandbox where there is no token."""
 
 from __future__ import annotations
 
@@ -21,15 +21,16 @@ if TYPE_CHECKING:
 
 
 @pytest.fixture(autouse=True)
-def no_sandbox_is_left(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    serving: dict[str, Sandbox] = {}
-    monkeypatch.setattr(sys.modules["qoderdata.connect"], "_SERVING", serving)
+def stop_sandboxes(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Stop the sandboxes that the test started."""
+    sandboxes: dict[str, Sandbox] = {}
+    monkeypatch.setattr(sys.modules["qoderdata.connect"], "_SERVING", sandboxes)
     yield
-    for one in serving.values():
-        one.stop()
+    for sandbox in sandboxes.values():
+        sandbox.stop()
 
 
-def test_without_a_token_it_is_a_sandbox_and_says_so(tmp_path: Path) -> None:
+def test_without_a_token_connect_warns_and_starts_a_sandbox(tmp_path: Path) -> None:
     with pytest.warns(UserWarning, match="this is a sandbox.*2026-06-15T01:30:20.*QODER_ACCESS_TOKEN") as caught:
         client, now = qd.connect(deployments=12, seed=3, edition="D")
     assert [warning.filename for warning in caught] == [__file__]
@@ -41,33 +42,33 @@ def test_without_a_token_it_is_a_sandbox_and_says_so(tmp_path: Path) -> None:
 
 
 @pytest.mark.filterwarnings("ignore:this is a sandbox")
-def test_a_cell_that_runs_twice_keeps_its_account() -> None:
+def test_same_arguments_return_the_same_sandbox() -> None:
     first, again, other = (qd.connect(**given)[0] for given in ({"seed": 3}, {"seed": 3}, {"seed": 4}))
     assert first.base_url == again.base_url != other.base_url
 
 
 @pytest.mark.parametrize("variable", ["QODER_ACCESS_TOKEN", "QODER_PAT"])
-def test_with_a_token_it_is_the_environment_s_account(
+def test_with_a_token_connect_uses_the_account_of_the_environment(
     variable: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    with Sandbox(deployments=5, seed=9) as served:
-        monkeypatch.setenv(variable, served.pat)
-        monkeypatch.setenv("QODER_MANAGED_BASE_URL", served.base_url)
+    with Sandbox(deployments=5, seed=9) as sandbox:
+        monkeypatch.setenv(variable, sandbox.pat)
+        monkeypatch.setenv("QODER_MANAGED_BASE_URL", sandbox.base_url)
         with warnings.catch_warnings(action="error"):
             client, now = qd.connect(deployments=12, seed=3)
-        assert client.base_url == served.base_url
+        assert client.base_url == sandbox.base_url
         assert len(qd.load_deployments(client=client, include_archived=True, cache_dir=tmp_path)) == 5
     assert abs(pd.Timestamp.now("UTC") - now) < pd.Timedelta("1min")
 
 
 @pytest.mark.parametrize(("given", "error"), [({"deploys": 3}, TypeError), ({"edition": "Z"}, ValueError)])
-def test_arguments_that_make_no_sense_are_an_error(given: dict[str, Any], error: type[Exception]) -> None:
+def test_invalid_arguments_raise_an_error(given: dict[str, Any], error: type[Exception]) -> None:
     with pytest.raises(error):
         qd.connect(**given)
     assert module is qd.connect
 
 
-def test_the_sandbox_ends_with_the_process() -> None:
+def test_process_with_a_sandbox_ends_by_itself() -> None:
     code = "import qoderdata as qd; client, now = qd.connect(deployments=3); print(client.base_url)"
     environment = {name: value for name, value in os.environ.items() if not name.startswith("QODER")}
     done = subprocess.run(
@@ -91,7 +92,7 @@ def test_the_sandbox_ends_with_the_process() -> None:
         qd.load_snapshots,
     ],
 )
-def test_both_that_it_returns_are_no_client(call: Any) -> None:  # noqa: ANN401 - a function
-    """`client = qd.connect()` is easily written."""
+def test_tuple_returned_by_connect_is_refused_as_client(call: Any) -> None:  # noqa: ANN401 - a function
+    """Users who write `client = qd.connect()` get this error."""
     with pytest.raises(TypeError, match=r"^client is a tuple; give Client\(pat=…\), or the first of the two"):
         call(client=(object(), pd.Timestamp(NOW)))

@@ -1,6 +1,6 @@
-"""The documentation: every page opens without an error, every link leads somewhere, and all code in it runs.
+"""Tests of the documentation: code on its pages, links, completeness, and its pages in a browser.
 
-The pages are those that ``make docs`` built; ``make test-docs`` builds and tests.
+``make docs`` builds the pages; ``make test-docs`` builds and tests them.
 """
 
 from __future__ import annotations
@@ -40,10 +40,10 @@ pytestmark = pytest.mark.docs
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
 SITE = DOCS / "_build" / "html"
-#: An address for the site, to resolve links with; nothing is there.
+#: A base URL to resolve links with; it has no server.
 BASE = "http://site.invalid/"
-#: What people write; the other pages are made of the package and the notebooks.
-WRITTEN = sorted(
+#: Pages with code that were written by hand; the others are generated from the package and the notebooks.
+WRITTEN_PAGES = sorted(
     path
     for path in DOCS.rglob("*.md")
     if not {"_build", "gallery"} & set(path.relative_to(DOCS).parts) and "```" in path.read_text(encoding="utf-8")
@@ -51,12 +51,12 @@ WRITTEN = sorted(
 _FENCE = re.compile(
     r"^(?:% not run: (?P<reason>[^\n]+)\n)?```(?P<language>\w+)\n(?P<code>.*?)^```$", re.MULTILINE | re.DOTALL
 )
-#: Blocks of these languages are code that runs; others (text, yaml) are for other programs to read.
+#: Blocks of these languages are run; others, such as text and yaml, are not.
 _LANGUAGES = {"python", "pycon", "sh"}
 
 
 def blocks(path: Path) -> list[tuple[str, str]]:
-    """Return language and code of the blocks of a page that are run."""
+    """Return language and code of each block of a page that is run."""
     found = _FENCE.finditer(path.read_text(encoding="utf-8"))
     return [(one["language"], one["code"]) for one in found if one["language"] in _LANGUAGES and not one["reason"]]
 
@@ -65,10 +65,10 @@ def blocks(path: Path) -> list[tuple[str, str]]:
 
 
 def run_python(code: str, language: str, names: dict[str, Any], page: str) -> None:
-    """Run a block in the names of the blocks before it; one with prompts also gives what the page shows."""
+    """Run a block with the names of the blocks before it; check the output of one with prompts."""
     if language == "python":
         with contextlib.redirect_stdout(io.StringIO()):
-            exec(compile(code, page, "exec"), names)  # noqa: S102 - our own page
+            exec(compile(code, page, "exec"), names)  # noqa: S102 - a page of this repository
         return
     test = doctest.DocTestParser().get_doctest(code, names, page, page, 0)
     output: list[str] = []
@@ -80,10 +80,8 @@ def run_python(code: str, language: str, names: dict[str, Any], page: str) -> No
 
 
 @pytest.mark.filterwarnings("ignore:this is a sandbox")
-@pytest.mark.parametrize("path", WRITTEN, ids=lambda path: path.relative_to(DOCS).as_posix())
-def test_code_on_a_page_runs_from_top_to_bottom(
-    path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.mark.parametrize("path", WRITTEN_PAGES, ids=lambda path: path.relative_to(DOCS).as_posix())
+def test_python_code_of_each_page_runs(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     names: dict[str, Any] = {"__name__": "page"}
     for language, code in blocks(path):
@@ -93,33 +91,33 @@ def test_code_on_a_page_runs_from_top_to_bottom(
 
 @pytest.fixture(scope="module")
 def account() -> Iterator[dict[str, str]]:
-    """Serve an account up to now, of the newest edition, and return the environment that leads to it."""
+    """Serve a sandbox of edition D whose clock is the current time, and return its environment variables."""
     with Sandbox(deployments=60, seed=7, now=datetime.now(UTC), edition="D") as sandbox:
         yield {"QODER_ACCESS_TOKEN": sandbox.pat, "QODER_BASE_URL": sandbox.base_url}
 
 
 @pytest.mark.parametrize(
     "path",
-    [path for path in WRITTEN if "sh" in dict(blocks(path))],
+    [path for path in WRITTEN_PAGES if "sh" in dict(blocks(path))],
     ids=lambda path: path.relative_to(DOCS).as_posix(),
 )
-def test_commands_on_a_page_run(path: Path, tmp_path: Path, account: dict[str, str]) -> None:
-    """Exit code 1 says that something was found."""
+def test_commands_of_each_page_run(path: Path, tmp_path: Path, account: dict[str, str]) -> None:
+    """Exit code 1 means that a command found something."""
     environment = os.environ | account | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
     lines = [line for language, code in blocks(path) if language == "sh" for line in code.splitlines()]
     assert lines
     for line in lines:
-        done = subprocess.run(  # noqa: S602 - our own page
+        done = subprocess.run(  # noqa: S602 - a page of this repository
             line, shell=True, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
         )
         assert done.returncode in {0, 1}, f"{line}\n{done.stderr}"
         assert done.returncode == 0 or "qoderdata" in line
 
 
-def test_what_is_not_run_says_why() -> None:
+def test_blocks_that_are_not_run_state_a_reason() -> None:
     found = [
         (path.name, one["reason"])
-        for path in WRITTEN
+        for path in WRITTEN_PAGES
         for one in _FENCE.finditer(path.read_text(encoding="utf-8"))
         if one["reason"]
     ]
@@ -138,8 +136,8 @@ def test_what_is_not_run_says_why() -> None:
 # -- pages --------------------------------------------------------------------------------------------------------
 
 
-class Reader(HTMLParser):
-    """Notes the ids, the links and the text of a page."""
+class PageParser(HTMLParser):
+    """Collect the ids, the links and the text of a page."""
 
     def __init__(self, path: Path) -> None:
         super().__init__(convert_charrefs=True)
@@ -166,14 +164,14 @@ class Reader(HTMLParser):
 
 
 @pytest.fixture(scope="module")
-def pages() -> dict[str, Reader]:
+def pages() -> dict[str, PageParser]:
     if not (SITE / "index.html").exists():
         pytest.fail("there is no site; build it first: make docs")
     files = [path.relative_to(SITE) for path in sorted(SITE.rglob("*.html"))]
-    return {file.as_posix(): Reader(SITE / file) for file in files if file.parts[0] != "_static"}
+    return {file.as_posix(): PageParser(SITE / file) for file in files if file.parts[0] != "_static"}
 
 
-def test_every_link_and_anchor_leads_somewhere(pages: dict[str, Reader]) -> None:
+def test_targets_of_links_and_anchors_exist(pages: dict[str, PageParser]) -> None:
     broken = []
     for name, page in pages.items():
         for link in page.links:
@@ -193,7 +191,7 @@ PUBLIC = [name for name in qoderdata.__all__ if name not in {"__version__", "err
 
 
 @pytest.mark.parametrize("name", PUBLIC)
-def test_every_public_name_has_a_page(name: str, pages: dict[str, Reader]) -> None:
+def test_every_public_name_has_a_page(name: str, pages: dict[str, PageParser]) -> None:
     page = pages[f"reference/api/{name}.html"]
     assert f"qoderdata.{name}" in page.ids
     assert f"reference/api/{name}.html" in linked_from("reference/api/index.html", pages)
@@ -203,26 +201,26 @@ def test_every_public_name_has_a_page(name: str, pages: dict[str, Reader]) -> No
     assert ">>>" in page.text
 
 
-def linked_from(name: str, pages: dict[str, Reader]) -> set[str]:
+def linked_from(name: str, pages: dict[str, PageParser]) -> set[str]:
     return {urlsplit(urljoin(BASE + name, link)).path.lstrip("/") for link in pages[name].links}
 
 
-def test_the_sandbox_and_every_exception_are_described(pages: dict[str, Reader]) -> None:
+def test_sandbox_and_exceptions_are_described(pages: dict[str, PageParser]) -> None:
     assert "qoderdata.sandbox.Sandbox" in pages["reference/api/Sandbox.html"].ids
-    kinds = [
+    exceptions = [
         kind
         for kind in vars(qoderdata.errors).values()
         if inspect.isclass(kind) and issubclass(kind, Exception) and kind.__module__ == "qoderdata.errors"
     ]
-    assert len(kinds) > 15
+    assert len(exceptions) > 15
     described = pages["reference/api/errors.html"]
-    assert [kind.__name__ for kind in kinds if f"qoderdata.errors.{kind.__name__}" not in described.ids] == []
+    assert [kind.__name__ for kind in exceptions if f"qoderdata.errors.{kind.__name__}" not in described.ids] == []
 
 
 def commands(
     command: click.Command, path: tuple[str, ...] = ()
 ) -> Iterator[tuple[tuple[str, ...], click.Command]]:
-    """Yield each command and those below it, with the words that lead there."""
+    """Yield a command and its subcommands, each with its words."""
     yield path, command
     if isinstance(command, click.Group):
         for name, below in command.commands.items():
@@ -234,7 +232,7 @@ COMMANDS = [(path, command) for path, command in commands(cli.commands) if path]
 
 @pytest.mark.parametrize(("path", "command"), COMMANDS, ids=[" ".join(path) for path, _ in COMMANDS])
 def test_every_command_has_a_page_with_all_options(
-    path: tuple[str, ...], command: click.Command, pages: dict[str, Reader]
+    path: tuple[str, ...], command: click.Command, pages: dict[str, PageParser]
 ) -> None:
     page = pages[f"reference/command/{path[0]}.html"]
     assert f"qoderdata {' '.join(path)}" in page.text
@@ -245,7 +243,7 @@ def test_every_command_has_a_page_with_all_options(
     assert f"reference/command/{path[0]}.html" in linked_from("reference/command/index.html", pages)
 
 
-def test_every_exit_code_is_described(pages: dict[str, Reader]) -> None:
+def test_every_exit_code_is_described(pages: dict[str, PageParser]) -> None:
     shown = pages["reference/command/exit-codes.html"].text
     context = click.Context(cli.commands, info_name="qoderdata")
     codes = re.findall(r"^  (\d+) +(\S.*)$", cli.commands.get_help(context), re.MULTILINE)
@@ -253,7 +251,7 @@ def test_every_exit_code_is_described(pages: dict[str, Reader]) -> None:
     assert [(code, meaning) for code, meaning in codes if f"{code} {meaning}" not in shown] == []
 
 
-def test_every_column_is_described(pages: dict[str, Reader]) -> None:
+def test_every_column_is_described(pages: dict[str, PageParser]) -> None:
     shown = pages["reference/columns.html"].text
     for table in (
         schema.DEPLOYMENTS,
@@ -270,7 +268,7 @@ def test_every_column_is_described(pages: dict[str, Reader]) -> None:
         ] == []
 
 
-def test_every_plot_and_table_is_in_the_gallery(pages: dict[str, Reader]) -> None:
+def test_every_plot_and_table_is_in_the_gallery(pages: dict[str, PageParser]) -> None:
     shown = " ".join(page.text for name, page in pages.items() if name.startswith("gallery/"))
     folders = ("plots", "summaries", "timelines", "check", "forecast")
     wanted = [name for name in PUBLIC if getattr(qoderdata, name).__module__.split(".")[1] in folders]
@@ -278,7 +276,7 @@ def test_every_plot_and_table_is_in_the_gallery(pages: dict[str, Reader]) -> Non
     assert [name for name in wanted if f"qd.{name}(" not in shown] == []
 
 
-def test_the_glossary_has_the_words(pages: dict[str, Reader]) -> None:
+def test_glossary_has_all_terms(pages: dict[str, PageParser]) -> None:
     words = ["deployment", "agent", "environment", "run", "session", "trigger"]
     words += ["decided", "missed", "certain", "assumed", "credit"]
     assert [word for word in words if f"term-{word}" not in pages["glossary.html"].ids] == []
@@ -289,11 +287,11 @@ def test_the_glossary_has_the_words(pages: dict[str, Reader]) -> None:
 
 class _Files(http.server.SimpleHTTPRequestHandler):
     def log_message(self, *_: object) -> None:
-        """Stay silent."""
+        """Log nothing."""
 
 
 @pytest.fixture(scope="module")
-def address(pages: dict[str, Reader]) -> Iterator[str]:
+def address(pages: dict[str, PageParser]) -> Iterator[str]:
     """Serve the site on loopback."""
     assert pages
     handler = functools.partial(_Files, directory=str(SITE))
@@ -319,31 +317,31 @@ def page(request: pytest.FixtureRequest, browser: Browser) -> Iterator[Page]:
         yield opened
 
 
-def watch(page: Page, address: str) -> list[str]:
-    """Return a list that gets a line for each error on the console, foreign request and missing file."""
+def record_problems(page: Page, address: str) -> list[str]:
+    """Return a list to which errors on the console, requests to other hosts and failed requests are added."""
     problems: list[str] = []
 
-    def note_message(message: ConsoleMessage) -> None:
+    def record_message(message: ConsoleMessage) -> None:
         if message.type == "error":
             problems.append(f"{page.url}: {message.text}")
 
-    def note_request(request: Request) -> None:
+    def record_request(request: Request) -> None:
         if not request.url.startswith((address, "data:")):
             problems.append(f"{page.url}: request {request.url}")
 
-    def note_response(response: Response) -> None:
+    def record_response(response: Response) -> None:
         if response.status >= 400:
             problems.append(f"{page.url}: {response.status} {response.url}")
 
-    page.on("console", note_message)
+    page.on("console", record_message)
     page.on("pageerror", lambda error: problems.append(f"{page.url}: error {error}"))
-    page.on("request", note_request)
-    page.on("response", note_response)
+    page.on("request", record_request)
+    page.on("response", record_response)
     return problems
 
 
-#: The texts of a page that go beyond the screen and cannot be scrolled to.
-CUT_OFF = """
+#: Return the texts of a page that extend beyond the screen and cannot be scrolled to.
+CUT_OFF_SCRIPT = """
 () => [...document.querySelectorAll("article p, article li, article dt, article td, article pre, article h1")]
   .filter(one => one.getBoundingClientRect().right > window.innerWidth + 1)
   .filter(one => {
@@ -358,14 +356,14 @@ CUT_OFF = """
 """
 
 
-def test_every_page_opens_without_an_error(page: Page, address: str, pages: dict[str, Reader]) -> None:
-    """No error on the console, no request to another host, no file that is not there; the page fits the screen."""
-    problems = watch(page, address)
+def test_every_page_opens_without_an_error(page: Page, address: str, pages: dict[str, PageParser]) -> None:
+    """No error on the console, no request to another host, no missing file; and the page fits the screen."""
+    problems = record_problems(page, address)
     for name in pages:
         page.goto(address + name, wait_until="load")
         if not page.evaluate("document.documentElement.scrollWidth <= window.innerWidth"):
             problems.append(f"{name} is wider than the screen")
-        problems += [f"{name}: cut off: {text}" for text in page.evaluate(CUT_OFF)]
+        problems += [f"{name}: cut off: {text}" for text in page.evaluate(CUT_OFF_SCRIPT)]
         if not page.evaluate("[...document.images].every(one => !one.complete || one.naturalWidth > 0)"):
             problems.append(f"{name}: a picture is broken")
     assert problems == []
@@ -382,8 +380,8 @@ def test_every_page_opens_without_an_error(page: Page, address: str, pages: dict
         ("RateLimitError", "reference/api/errors.html"),
     ],
 )
-def test_search_finds(words: str, found: str, page: Page, address: str) -> None:
-    """As a reader would: open the start page, press Ctrl+K, type, press Enter."""
+def test_search_finds_the_page(words: str, found: str, page: Page, address: str) -> None:
+    """Open the start page, press Ctrl+K, type, and press Enter."""
     page.goto(address)
     page.keyboard.press("Control+k")
     page.keyboard.type(words)

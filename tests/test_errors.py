@@ -1,4 +1,4 @@
-"""The exceptions: their family, their facts and their words."""
+"""Tests of `qoderdata.errors`: class hierarchy, attributes and texts of the exceptions."""
 
 from __future__ import annotations
 
@@ -46,13 +46,13 @@ EXCEPTIONS = [
         (errors.DataQualityWarning, UserWarning),
     ],
 )
-def test_family(kind: type[Exception], parent: type[Exception]) -> None:
+def test_exception_is_a_subclass(kind: type[Exception], parent: type[Exception]) -> None:
     assert issubclass(kind, parent)
 
 
-def test_the_names_are_those_of_the_official_sdk() -> None:
-    """Who knows the one catches the other's without looking them up."""
-    import qca  # noqa: PLC0415 - slow, and only here
+def test_class_names_equal_those_of_the_official_sdk() -> None:
+    """Users of the SDK know the names of these exceptions already."""
+    import qca  # noqa: PLC0415 - slow to import, and used only here
 
     shared = {kind.__name__ for kind in EXCEPTIONS if issubclass(kind, errors.APIError)} & set(dir(qca))
     assert {"APIError", "APIConnectionError", "APITimeoutError", "APIStatusError", "NotFoundError"} <= shared
@@ -75,7 +75,7 @@ def test_the_names_are_those_of_the_official_sdk() -> None:
         (599, errors.InternalServerError),
     ],
 )
-def test_the_class_tells_the_status(status: int, kind: type[errors.APIStatusError]) -> None:
+def test_status_error_class(status: int, kind: type[errors.APIStatusError]) -> None:
     assert errors.status_error_class(status) is kind
 
 
@@ -94,25 +94,25 @@ def test_the_class_tells_the_status(status: int, kind: type[errors.APIStatusErro
         ),
     ],
 )
-def test_the_text_ends_with_the_facts(facts: dict[str, object], text: str) -> None:
+def test_text_ends_with_the_attributes(facts: dict[str, object], text: str) -> None:
     error = errors.APIError("no")
     vars(error).update(facts)
     assert str(error) == text
 
 
 @pytest.mark.parametrize("kind", EXCEPTIONS)
-def test_what_was_set_survives_pickling_and_copying(kind: type[Exception]) -> None:
+def test_exception_is_unchanged_by_pickling_and_copying(kind: type[Exception]) -> None:
     error = kind("what happened")
-    error.retry_after = 7.0  # type: ignore[attr-defined] # set after construction, as everywhere
+    error.retry_after = 7.0  # type: ignore[attr-defined] # set after construction, as in the package
     error.add_note("a note")
-    for twin in (pickle.loads(pickle.dumps(error)), copy.copy(error), copy.deepcopy(error)):  # noqa: S301 - ours
-        assert type(twin) is kind
-        assert str(twin) == str(error) == "what happened"
-        assert vars(twin) == vars(error)
+    for duplicate in (pickle.loads(pickle.dumps(error)), copy.copy(error), copy.deepcopy(error)):  # noqa: S301 - made by this test
+        assert type(duplicate) is kind
+        assert str(duplicate) == str(error) == "what happened"
+        assert vars(duplicate) == vars(error)
 
 
-class TestColumns:
-    def test_all_there(self) -> None:
+class TestRequireColumns:
+    def test_present_columns_raise_nothing(self) -> None:
         errors.require_columns(["a", "b"], ["b"], what="runs")
 
     @pytest.mark.parametrize(
@@ -122,14 +122,14 @@ class TestColumns:
             ([], "the runs frame has no column 'a', 'c'; it has: none; pass the frame that load_runs gives"),
         ],
     )
-    def test_some_missing(self, present: list[object], text: str) -> None:
-        """Shown as written: a ``KeyError`` alone would show its message in quotes."""
+    def test_missing_columns_are_named(self, present: list[object], text: str) -> None:
+        """The message is not quoted, although ``str`` of a ``KeyError`` quotes it."""
         with pytest.raises(errors.MissingColumnError) as caught:
             errors.require_columns(present, ["a", "c"], what="runs")
         assert str(caught.value) == text
 
     @given(present=st.lists(st.text(max_size=3)), wanted=st.lists(st.text(max_size=3)))
-    def test_it_raises_exactly_where_one_is_missing(self, present: list[str], wanted: list[str]) -> None:
+    def test_raises_if_and_only_if_a_column_is_missing(self, present: list[str], wanted: list[str]) -> None:
         try:
             errors.require_columns(present, wanted, what="x")
         except errors.MissingColumnError:
@@ -157,8 +157,8 @@ class TestColumns:
     ],
     ids=["misfit", "twice", "impossible counters", "unreadable schedule"],
 )
-def test_a_warning_points_at_the_line_that_led_to_it(call: Callable[[], object]) -> None:
-    """Else Python would show the first of two that are alike, and hide that of another frame."""
+def test_warning_points_at_the_line_of_the_caller(call: Callable[[], object]) -> None:
+    """Otherwise Python would show equal warnings from different calls only once."""
     with pytest.warns(errors.DataQualityWarning) as caught:
         call()
     assert [warning.filename for warning in caught] == [__file__]

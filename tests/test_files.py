@@ -1,4 +1,4 @@
-"""A reader sees the old file or the new one, never half of one, whatever happens to the writer."""
+"""Tests of `qoderdata.files`: atomic replacement, special files, file name suffixes, folders and locks."""
 
 from __future__ import annotations
 
@@ -26,11 +26,13 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 
-def writing(data: bytes) -> Callable[[pa.NativeFile], object]:
+def writer_of(data: bytes) -> Callable[[pa.NativeFile], object]:
+    """Return a function that writes these bytes."""
     return lambda sink: sink.write(data)
 
 
-def failing(sink: pa.NativeFile) -> None:
+def write_and_raise(sink: pa.NativeFile) -> None:
+    """Write some bytes, then raise `KeyboardInterrupt`."""
     sink.write(b"half of")
     raise KeyboardInterrupt
 
@@ -47,16 +49,16 @@ def umask() -> Iterator[None]:
 
 
 class TestReplace:
-    def test_new(self, tmp_path: Path) -> None:
-        replace(tmp_path / "file", writing(b"new"))
+    def test_new_file_is_written(self, tmp_path: Path) -> None:
+        replace(tmp_path / "file", writer_of(b"new"))
         assert (tmp_path / "file").read_bytes() == b"new"
 
-    def test_old_is_replaced(self, tmp_path: Path) -> None:
+    def test_existing_file_is_replaced(self, tmp_path: Path) -> None:
         (tmp_path / "file").write_bytes(b"something longer")
-        replace(str(tmp_path / "file"), writing(b"new"))
+        replace(str(tmp_path / "file"), writer_of(b"new"))
         assert (tmp_path / "file").read_bytes() == b"new"
 
-    def test_old_is_there_while_the_new_is_written(self, tmp_path: Path) -> None:
+    def test_old_file_is_unchanged_during_the_write(self, tmp_path: Path) -> None:
         target = tmp_path / "file"
         target.write_bytes(b"old")
         seen = []
@@ -69,64 +71,64 @@ class TestReplace:
         assert seen == [b"old"]
 
     @pytest.mark.parametrize("old", [None, b"old"])
-    def test_a_failed_write_changes_nothing(self, tmp_path: Path, old: bytes | None) -> None:
-        """Ctrl-C is no `Exception`, and cleans up too."""
+    def test_failed_write_leaves_the_old_file(self, tmp_path: Path, old: bytes | None) -> None:
+        """Temporary files are also removed after `KeyboardInterrupt`, which is no `Exception`."""
         folder = tmp_path / "out"
         folder.mkdir()
         if old is not None:
             (folder / "file").write_bytes(old)
         before = {path: path.read_bytes() for path in folder.iterdir()}
         with pytest.raises(KeyboardInterrupt):
-            replace(folder / "file", failing)
+            replace(folder / "file", write_and_raise)
         assert {path: path.read_bytes() for path in folder.iterdir()} == before
 
     @pytest.mark.parametrize("kept", [0o600, 0o640, 0o664, 0o755])
     @pytest.mark.usefixtures("umask")
-    def test_the_mode_of_an_old_file_is_kept(self, tmp_path: Path, kept: int) -> None:
+    def test_mode_of_the_old_file_is_kept(self, tmp_path: Path, kept: int) -> None:
         target = tmp_path / "file"
         target.write_bytes(b"old")
         target.chmod(kept)
-        replace(target, writing(b"new"))
+        replace(target, writer_of(b"new"))
         assert (mode(target), target.read_bytes()) == (kept, b"new")
 
     @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a file away")
-    def test_the_owner_of_an_old_file_is_kept(self, tmp_path: Path) -> None:
+    def test_owner_of_the_old_file_is_kept(self, tmp_path: Path) -> None:
         target = tmp_path / "file"
         target.write_bytes(b"old")
         os.chown(target, 65534, 65534)
-        replace(target, writing(b"new"))
+        replace(target, writer_of(b"new"))
         assert (target.stat().st_uid, target.stat().st_gid) == (65534, 65534)
 
     @pytest.mark.parametrize("exists", [True, False])
-    def test_a_symbolic_link_is_followed(self, tmp_path: Path, *, exists: bool) -> None:
+    def test_symbolic_link_is_followed(self, tmp_path: Path, *, exists: bool) -> None:
         (tmp_path / "real").mkdir()
         target, link, second = tmp_path / "real" / "file", tmp_path / "link", tmp_path / "second"
         if exists:
             target.write_bytes(b"old")
         link.symlink_to("real/file")
         second.symlink_to(link)
-        replace(second, writing(b"new"))
+        replace(second, writer_of(b"new"))
         assert target.read_bytes() == b"new"
         assert link.is_symlink()
         assert second.is_symlink()
         assert [path.name for path in target.parent.iterdir()] == ["file"]
 
-    def test_a_private_file_takes_the_place_of_a_link(self, tmp_path: Path) -> None:
-        """A link in the cache could lead to a file of the user's."""
+    def test_private_file_replaces_a_symbolic_link(self, tmp_path: Path) -> None:
+        """Otherwise a link in the cache could overwrite a file of the user."""
         (tmp_path / "mine").write_bytes(b"mine")
         (tmp_path / "link").symlink_to("mine")
-        replace(tmp_path / "link", writing(b"new"), private=True)
+        replace(tmp_path / "link", writer_of(b"new"), private=True)
         assert (tmp_path / "mine").read_bytes() == b"mine"
         assert (tmp_path / "link").read_bytes() == b"new"
 
-    def test_a_long_name(self, tmp_path: Path) -> None:
-        replace(tmp_path / ("表" * 85), writing(b"new"))
+    def test_file_name_of_maximum_length(self, tmp_path: Path) -> None:
+        replace(tmp_path / ("表" * 85), writer_of(b"new"))
         assert [path.read_bytes() for path in tmp_path.glob("表*")] == [b"new"]
 
     @pytest.mark.parametrize(("private", "expected"), [(True, 0o600), (False, 0o644)])
     @pytest.mark.usefixtures("umask")
-    def test_permissions(self, tmp_path: Path, *, private: bool, expected: int) -> None:
-        """Also while it is written, and where an old file was open to all."""
+    def test_permissions_during_and_after_the_write(self, tmp_path: Path, *, private: bool, expected: int) -> None:
+        """The temporary file has these permissions too, whatever those of the old file are."""
         target = tmp_path / "file"
         target.touch(0o666)
         seen: list[int] = []
@@ -138,28 +140,28 @@ class TestReplace:
         replace(target, write, private=private)
         assert [*seen, mode(target)] == [expected, expected]
 
-    def test_no_folder(self, tmp_path: Path) -> None:
+    def test_missing_folder_raises_file_not_found_error(self, tmp_path: Path) -> None:
         with pytest.raises(FileNotFoundError, match=r"no such folder.*nowhere'$"):
-            replace(tmp_path / "nowhere" / "file", writing(b"x"))
+            replace(tmp_path / "nowhere" / "file", writer_of(b"x"))
         assert not (tmp_path / "nowhere").exists()
 
-    def test_a_folder_is_in_the_way(self, tmp_path: Path) -> None:
+    def test_folder_of_the_same_name_raises_os_error(self, tmp_path: Path) -> None:
         (tmp_path / "file").mkdir()
         with pytest.raises(OSError, match="file"):
-            replace(tmp_path / "file", writing(b"x"))
+            replace(tmp_path / "file", writer_of(b"x"))
         assert not list(tmp_path.glob(".file*"))
 
-    def test_two_writers_do_not_share_a_file(self, tmp_path: Path) -> None:
+    def test_concurrent_writers_use_separate_temporary_files(self, tmp_path: Path) -> None:
         def write(sink: pa.NativeFile) -> None:
-            replace(tmp_path / "file", writing(b"inner"))
+            replace(tmp_path / "file", writer_of(b"inner"))
             sink.write(b"outer")
 
         replace(tmp_path / "file", write)
         assert (tmp_path / "file").read_bytes() == b"outer"
         assert [path.name for path in tmp_path.iterdir() if path.is_file()] == ["file"]
 
-    def test_killed_while_writing(self, tmp_path: Path) -> None:
-        """What the killed writer leaves is beside the target, is never listed, and goes with a sweep."""
+    def test_killed_writer_leaves_the_old_file(self, tmp_path: Path) -> None:
+        """The temporary file of the killed writer is not listed, and `sweep` removes it."""
         target = tmp_path / "files" / "file"
         target.parent.mkdir()
         target.write_bytes(b"old")
@@ -186,50 +188,50 @@ class TestReplace:
 
 
 class TestSpecialFiles:
-    """No file takes the place of a device, a pipe or a socket; what can be written to is."""
+    """A device, a pipe or a socket is never replaced by a file; devices and pipes are written to."""
 
-    def test_a_pipe(self, tmp_path: Path) -> None:
+    def test_pipe_is_written_to(self, tmp_path: Path) -> None:
         pipe = tmp_path / "pipe"
         os.mkfifo(pipe)
-        data = bytes(range(256)) * 4096  # more than a pipe holds
+        data = bytes(range(256)) * 4096  # more than the buffer of a pipe
         program = (
             "import pathlib, sys; pathlib.Path(sys.argv[2]).write_bytes(pathlib.Path(sys.argv[1]).read_bytes())"
         )
         with subprocess.Popen([sys.executable, "-c", program, pipe, tmp_path / "copy"]):
-            replace(pipe, writing(data))
+            replace(pipe, writer_of(data))
         found = (tmp_path / "copy").read_bytes()
         assert found == data
         assert stat.S_ISFIFO(pipe.stat().st_mode)
 
-    def test_a_failed_write_sends_nothing(self, tmp_path: Path) -> None:
+    def test_failed_write_sends_nothing_to_a_pipe(self, tmp_path: Path) -> None:
         pipe = tmp_path / "pipe"
         os.mkfifo(pipe)
         reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
         with pytest.raises(KeyboardInterrupt):
-            replace(pipe, failing)
+            replace(pipe, write_and_raise)
         assert os.read(reader, 100) == b""
         os.close(reader)
 
-    def test_a_character_device(self, tmp_path: Path) -> None:
+    def test_character_device_is_written_to(self, tmp_path: Path) -> None:
         link = tmp_path / "link"
         link.symlink_to(os.devnull)
         for path in (os.devnull, link):
-            replace(path, writing(b"new"))
+            replace(path, writer_of(b"new"))
         assert stat.S_ISCHR(Path(os.devnull).stat().st_mode)
         assert link.is_symlink()
 
-    def test_a_socket(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.chdir(tmp_path)  # the name of a socket may be no longer than 107 bytes
+    def test_socket_raises_os_error(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.chdir(tmp_path)  # the path of a socket has at most 107 bytes
         with socket.socket(socket.AF_UNIX) as server:
             server.bind("socket")
             with pytest.raises(OSError, match="a socket or a disk"):
-                replace("socket", writing(b"new"))
+                replace("socket", writer_of(b"new"))
         assert stat.S_ISSOCK((tmp_path / "socket").stat().st_mode)
 
     @pytest.mark.parametrize("name", ["/dev/stdout", "/dev/fd/1", "/proc/self/fd/1", "/dev/stderr", "/dev/fd/2"])
     @pytest.mark.parametrize("into", ["file", "pipe"])
-    def test_standard_output(self, tmp_path: Path, name: str, into: str) -> None:
-        """What was written before and comes after stays, also where the shell leads it into a file."""
+    def test_output_to_standard_streams_keeps_the_order(self, tmp_path: Path, name: str, into: str) -> None:
+        """Text printed before and after is kept, also where the shell redirects the output to a file."""
         program = f"""
             import sys
             from qoderdata.files import replace
@@ -248,8 +250,8 @@ class TestSpecialFiles:
         assert (out.read_bytes() if into == "file" else done.stdout) == b"before\nnew\nafter\n"
 
 
-def test_a_full_disk_is_told_with_the_name_of_the_file(tmp_path: Path) -> None:
-    """Arrow's error has none."""
+def test_full_disk_error_names_the_file(tmp_path: Path) -> None:
+    """The error of Arrow has no file name."""
 
     def write(_: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
@@ -260,25 +262,25 @@ def test_a_full_disk_is_told_with_the_name_of_the_file(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-class TestEnding:
+class TestCheckEnding:
     @pytest.mark.parametrize("name", ["a.html", "A.HTM", "of 2026.06.html", "no ending", ".html", "/dev/stdout"])
-    def test_fits(self, name: str) -> None:
+    def test_valid_file_names(self, name: str) -> None:
         check_ending(name, [".html", ".htm"], what="a report is an HTML page")
 
     @pytest.mark.parametrize("name", ["a.pdf", "a.html.gz", "a.html~.bak", "a.htmlx"])
-    def test_does_not_fit(self, name: str) -> None:
+    def test_invalid_suffix_raises_value_error(self, name: str) -> None:
         with pytest.raises(ValueError, match=rf"{name}.*a name that ends in \.html or \.htm$"):
             check_ending(name, [".html", ".htm"], what="a report is an HTML page")
 
-    def test_no_name_at_all(self) -> None:
-        """Arguments are easily swapped: `write_report("report.html", df)`."""
+    def test_path_of_another_type_raises_type_error(self) -> None:
+        """Users may swap the arguments: `write_report("report.html", df)`."""
         with pytest.raises(TypeError, match="path is a list; give the name of a file"):
             check_ending([], [".html"], what="a report is an HTML page")  # type: ignore[arg-type]
 
 
 @pytest.fixture(params=["local", "url"])
 def folder(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Folder]:
-    """Return a folder that is not there yet."""
+    """Return a folder that does not exist yet."""
     if request.param == "local":
         yield Folder(tmp_path / "cache" / "inner")
     else:
@@ -293,8 +295,8 @@ def text(folder: Folder, name: str) -> bytes | None:
 
 
 class TestFolder:
-    def test_nothing_there(self, folder: Folder) -> None:
-        """Looking creates nothing."""
+    def test_missing_folder_is_empty_and_is_not_created(self, folder: Folder) -> None:
+        """Reading does not create the folder."""
         assert folder.read("a") is None
         assert folder.files() == []
         assert folder.files("below") == []
@@ -302,10 +304,10 @@ class TestFolder:
         folder.sweep()
         assert not (folder.local and Path(folder.location).exists())
 
-    def test_write_and_read(self, folder: Folder) -> None:
-        folder.replace("a", writing(b"1"))
-        folder.replace("below/deep/b", writing(b"2"))
-        folder.replace("a", writing(b"3"))
+    def test_written_files_are_read_and_listed(self, folder: Folder) -> None:
+        folder.replace("a", writer_of(b"1"))
+        folder.replace("below/deep/b", writer_of(b"2"))
+        folder.replace("a", writer_of(b"3"))
         assert text(folder, "a") == b"3"
         assert text(folder, "below/deep/b") == b"2"
         assert text(folder.folder("below").folder("deep"), "b") == b"2"
@@ -313,16 +315,16 @@ class TestFolder:
         assert [info.base_name for info in folder.files("below")] == ["b"]
         assert {info.path for info in folder.files()} == {folder.full("a"), folder.full("below/deep/b")}
 
-    def test_remove(self, folder: Folder) -> None:
-        folder.replace("a", writing(b"1"))
+    def test_removed_file_is_absent(self, folder: Folder) -> None:
+        folder.replace("a", writer_of(b"1"))
         folder.remove("a")
         assert folder.read("a") is None
         assert folder.files() == []
 
-    def test_a_failed_write_changes_nothing(self, folder: Folder) -> None:
-        folder.replace("a", writing(b"old"))
+    def test_failed_write_in_a_folder_leaves_the_old_file(self, folder: Folder) -> None:
+        folder.replace("a", writer_of(b"old"))
         with pytest.raises(KeyboardInterrupt):
-            folder.replace("a", failing)
+            folder.replace("a", write_and_raise)
         assert text(folder, "a") == b"old"
         assert len(folder.files()) == 1
 
@@ -330,23 +332,23 @@ class TestFolder:
         assert repr(folder) == f"Folder({folder.location!r})"
         assert folder.folder("x").location == folder.location + "/x"
 
-    def test_lock(self, folder: Folder) -> None:
-        """A lock is no file of the folder's; an object store has none."""
+    def test_lock_file_is_not_listed(self, folder: Folder) -> None:
+        """`files` does not list the lock file. An object store has no lock."""
         with folder.lock("runs"):
             assert folder.files() == []
 
 
 @pytest.mark.usefixtures("umask")
-def test_a_local_folder_is_private(tmp_path: Path) -> None:
+def test_local_folder_is_private(tmp_path: Path) -> None:
     folder = Folder(tmp_path / "cache")
-    folder.replace("below/a", writing(b"1"))
+    folder.replace("below/a", writer_of(b"1"))
     with folder.lock("runs"):
         assert mode(tmp_path / "cache") == 0o700
     assert mode(tmp_path / "cache" / "below") == 0o700
     assert mode(tmp_path / "cache" / "below" / "a") == 0o600
 
 
-def test_a_lock_keeps_others_out(tmp_path: Path) -> None:
+def test_second_lock_in_this_process_raises(tmp_path: Path) -> None:
     folder = Folder(tmp_path / "cache")
     with (
         folder.lock("runs"),
@@ -358,7 +360,7 @@ def test_a_lock_keeps_others_out(tmp_path: Path) -> None:
         pass
 
 
-def test_a_lock_keeps_other_processes_out(tmp_path: Path) -> None:
+def test_lock_excludes_other_processes(tmp_path: Path) -> None:
     program = f"""
         from qoderdata.files import Folder
         with Folder({str(tmp_path)!r}).lock("runs"):
@@ -379,30 +381,30 @@ def test_a_lock_keeps_other_processes_out(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("url", ["nonsense://bucket/folder", "nonsense://"])
-def test_a_url_that_nothing_opens(url: str) -> None:
+def test_url_of_unknown_scheme_raises_cache_error(url: str) -> None:
     with pytest.raises(CacheError, match="nothing here opens nonsense://"):
         Folder(url)
 
 
 class TestWithoutFsspec:
-    """fsspec comes with other packages; without it, what pyarrow itself opens still works."""
+    """fsspec is optional; without it, URLs that pyarrow opens still work."""
 
     @pytest.fixture(autouse=True)
     def no_fsspec(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        importing = builtins.__import__
+        real_import = builtins.__import__
 
-        def refuse(name: str, *arguments: Any) -> Any:  # noqa: ANN401 - Python's own signature
+        def refuse(name: str, *arguments: Any) -> Any:  # noqa: ANN401 - the signature of `__import__`
             if name.startswith("fsspec"):
                 raise ImportError(name)
-            return importing(name, *arguments)
+            return real_import(name, *arguments)
 
         monkeypatch.setattr(builtins, "__import__", refuse)
 
-    def test_pyarrow_opens_it(self, tmp_path: Path) -> None:
+    def test_file_url_is_opened_by_pyarrow(self, tmp_path: Path) -> None:
         folder = Folder(f"file://{tmp_path}")
-        folder.replace("a", writing(b"1"))
+        folder.replace("a", writer_of(b"1"))
         assert (tmp_path / "a").read_bytes() == b"1"
 
-    def test_nothing_opens_it(self) -> None:
+    def test_memory_url_raises_cache_error(self) -> None:
         with pytest.raises(CacheError, match="install fsspec"):
             Folder("memory://folder")

@@ -1,4 +1,4 @@
-"""Text that people read: safe in one line whatever the service sends, and exact to the digit that is shown."""
+"""Tests of `qoderdata.formatting`: hostile text, text widths, percentages, durations and times."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from qoderdata.formatting import (
     truncate_middle,
 )
 
-GAPS = [None, float("nan"), pd.NA, pd.NaT]
+MISSING_VALUES = [None, float("nan"), pd.NA, pd.NaT]
 
 
 @pytest.mark.parametrize(
@@ -48,7 +48,7 @@ GAPS = [None, float("nan"), pd.NA, pd.NaT]
         ("", ""),
         (7, "7"),
         (2.5, "2.5"),
-        *((missing, MISSING) for missing in GAPS),
+        *((missing, MISSING) for missing in MISSING_VALUES),
     ],
 )
 def test_one_line(text: str | float | None, expected: str) -> None:
@@ -56,7 +56,7 @@ def test_one_line(text: str | float | None, expected: str) -> None:
 
 
 @given(st.text())
-def test_one_line_is_one_line_of_characters_that_print(text: str) -> None:
+def test_one_line_has_only_printable_characters(text: str) -> None:
     line = one_line(text)
     assert line.splitlines() in ([], [line])
     assert line == line.strip()
@@ -74,7 +74,7 @@ def test_one_line_is_one_line_of_characters_that_print(text: str) -> None:
         ("\U0001f680", 2), ("❤\ufe0f", 1), ("می\u200cروم", 5),
     ],
 )  # fmt: skip
-def test_width(text: str, columns: int) -> None:
+def test_display_width(text: str, columns: int) -> None:
     assert display_width(text) == columns
 
 
@@ -86,12 +86,12 @@ def test_width(text: str, columns: int) -> None:
         ("e\u0301e\u0301e\u0301", 2, "e\u0301…"), ("", 1, ""),
     ],
 )  # fmt: skip
-def test_shorten(text: str, columns: int, expected: str) -> None:
+def test_truncate(text: str, columns: int, expected: str) -> None:
     assert truncate(text, columns) == expected
 
 
 @given(st.text(), st.integers(1, 40))
-def test_what_is_shortened_fits_and_says_that_it_is(text: str, columns: int) -> None:
+def test_truncated_text_fits_and_ends_with_an_ellipsis(text: str, columns: int) -> None:
     short = truncate(text, columns)
     assert display_width(short) <= columns
     assert short == text or (short.endswith("…") and text.startswith(short[:-1]) and display_width(text) > columns)
@@ -102,15 +102,15 @@ def test_what_is_shortened_fits_and_says_that_it_is(text: str, columns: int) -> 
     [
         (0, "0.0 %"), (0.0, "0.0 %"), (1e-9, "<0.1 %"), (0.0004, "<0.1 %"), (0.0006, "0.1 %"),
         (0.125, "12.5 %"), (0.9994, "99.9 %"), (0.9996, ">99.9 %"), (1, "100.0 %"),
-        *((missing, MISSING) for missing in GAPS),
+        *((missing, MISSING) for missing in MISSING_VALUES),
     ],
 )  # fmt: skip
-def test_percent(share: float | None, expected: str) -> None:
+def test_format_percent(share: float | None, expected: str) -> None:
     assert format_percent(share) == expected
 
 
 @given(st.integers(1, 10**9), st.data())
-def test_none_and_all_are_written_for_none_and_all_alone(runs: int, data: st.DataObject) -> None:
+def test_0_and_100_percent_are_written_only_for_exactly_0_and_1(runs: int, data: st.DataObject) -> None:
     failures = data.draw(st.integers(0, runs))
     text = format_percent(failures / runs)
     assert (text == "0.0 %") == (failures == 0)
@@ -124,7 +124,7 @@ def test_none_and_all_are_written_for_none_and_all_alone(runs: int, data: st.Dat
         (float("nan"), float("nan"), MISSING),
     ],
 )  # fmt: skip
-def test_interval(low: float | None, high: float | None, expected: str) -> None:
+def test_format_interval(low: float | None, high: float | None, expected: str) -> None:
     assert format_interval(low, high) == expected
 
 
@@ -138,7 +138,7 @@ def test_interval(low: float | None, high: float | None, expected: str) -> None:
         (400 * 86400 + 3599, "400 d"), (-0.5, "-500 ms"), (-7200, "-2 h"),
     ],
 )  # fmt: skip
-def test_duration(seconds: float, expected: str) -> None:
+def test_format_duration(seconds: float, expected: str) -> None:
     assert format_duration(timedelta(seconds=seconds)) == expected
     assert format_duration(pd.Timedelta(seconds=seconds)) == expected
     assert format_milliseconds(1000 * seconds) == expected
@@ -171,18 +171,18 @@ def test_truncate_middle(text: str, columns: int, short: str) -> None:
         (float("inf"), MISSING), (float("-inf"), MISSING),
     ],
 )  # fmt: skip
-def test_milliseconds_of_any_size(count: float, expected: str) -> None:
-    """No `timedelta` is longer than 2.7 million years; a number of milliseconds may be."""
+def test_format_milliseconds_of_very_large_numbers(count: float, expected: str) -> None:
+    """A number of milliseconds may be too large for a `timedelta`."""
     assert format_milliseconds(count).startswith(expected)
 
 
 @pytest.mark.parametrize("missing", [None, pd.NaT])
-def test_no_duration_is_not_zero(missing: pd.Timedelta | None) -> None:
+def test_missing_duration_is_not_zero(missing: pd.Timedelta | None) -> None:
     assert format_duration(missing) == MISSING
 
 
 @pytest.mark.parametrize("missing", [None, float("nan"), pd.NA])
-def test_no_milliseconds_are_not_zero(missing: float | None) -> None:
+def test_missing_milliseconds_are_not_zero(missing: float | None) -> None:
     assert format_milliseconds(missing) == MISSING
 
 
@@ -191,8 +191,8 @@ _SECONDS = {"ms": 0.001, "s": 1, "min": 60, "h": 3600, "d": 86400}
 
 @settings(max_examples=300)
 @given(st.timedeltas(timedelta(0), timedelta(days=5000)))
-def test_a_duration_reads_as_what_it_is(length: timedelta) -> None:
-    """What is read back is never further away than one of the smaller unit; sixty seconds are a minute."""
+def test_formatted_duration_is_close_to_the_duration(length: timedelta) -> None:
+    """The difference is at most one of the smaller unit, and no number reaches one of the next larger unit."""
     parts = re.findall(r"([\d.]+) (ms|s|min|h|d)\b", format_duration(length))
     assert 1 <= len(parts) <= 2
     read = sum(float(number) * _SECONDS[unit] for number, unit in parts)
@@ -221,5 +221,5 @@ def test_a_duration_reads_as_what_it_is(length: timedelta) -> None:
         (pd.NaT, "UTC", MISSING),
     ],
 )
-def test_moment(time: datetime | None, tz: str, expected: str) -> None:
+def test_format_time(time: datetime | None, tz: str, expected: str) -> None:
     assert format_time(time, tz) == expected

@@ -1,4 +1,4 @@
-"""How it is installed: wheel, source distribution, conda recipe, oldest versions, marimo, a browser's Python."""
+"""Tests of the distributions, the stated versions, the conda recipe, Python in a browser, and marimo."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ import qoderdata
 
 ROOT = Path(__file__).parents[1]
 PROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-#: What conda-forge calls a package of another name on PyPI.
+#: Names on conda-forge of packages that have another name on PyPI.
 CONDA_NAMES = {"matplotlib": "matplotlib-base", "tzdata": "python-tzdata"}
 
 
@@ -44,8 +44,8 @@ def run(*command: object, cwd: Path, **environment: str) -> str:
     return done.stdout
 
 
-def bounds(requirements: list[str]) -> dict[NormalizedName, Version]:
-    """Return the lower bound of each requirement; there is no other kind."""
+def lower_bounds(requirements: list[str]) -> dict[NormalizedName, Version]:
+    """Return the lower bound of each requirement; assert that it has no other bound."""
     found = {}
     for text in requirements:
         requirement = Requirement(text)
@@ -55,18 +55,18 @@ def bounds(requirements: list[str]) -> dict[NormalizedName, Version]:
     return found
 
 
-def pins(file: str) -> dict[NormalizedName, str]:
+def pinned_versions(file: str) -> dict[NormalizedName, str]:
     """Return the exact versions in a file of constraints."""
     lines = (ROOT / file).read_text(encoding="utf-8").splitlines()
     found = (line.split("==") for line in lines if not line.startswith("#"))
     return {canonicalize_name(name): version for name, version in found}
 
 
-def stated_pythons() -> list[str]:
+def python_classifiers() -> list[str]:
     return [one.rsplit(" ", 1)[-1] for one in PROJECT["classifiers"] if "Python :: 3." in one]
 
 
-BOUNDS = bounds(PROJECT["dependencies"])
+LOWER_BOUNDS = lower_bounds(PROJECT["dependencies"])
 
 
 @pytest.fixture(scope="module")
@@ -80,12 +80,12 @@ def distributions(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]
 
 @pytest.fixture(scope="module")
 def environment(distributions: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Install the wheel into a fresh environment, which sees the other packages of this one."""
+    """Install the wheel into a new environment that can import the other packages of this one."""
     folder = tmp_path_factory.mktemp("fresh")
     venv.create(folder, with_pip=False)
     python = folder / "bin" / "python"
     (site,) = folder.glob("lib/python*/site-packages")
-    # A path in a .pth file is searched last; the .pth files there, such as that of this checkout, are not read.
+    # A path in a .pth file is searched last, and .pth files there, such as that of this checkout, are not read.
     (site / "others.pth").write_text(sysconfig.get_path("purelib"), encoding="utf-8")
     install = [sys.executable, "-m", "pip", "--python", python, "install", "--quiet", "--no-index", "--no-deps"]
     run(*install, "--ignore-installed", "--disable-pip-version-check", distributions[0], cwd=folder)
@@ -97,7 +97,7 @@ def contents(wheel: Path) -> dict[str, bytes]:
         return {name: archive.read(name) for name in archive.namelist()}
 
 
-def test_the_wheel_has_every_file_of_the_package_and_nothing_else(distributions: tuple[Path, Path]) -> None:
+def test_wheel_has_exactly_the_files_of_the_package(distributions: tuple[Path, Path]) -> None:
     files = {
         path.relative_to(ROOT).as_posix(): path.read_bytes()
         for path in (ROOT / "qoderdata").rglob("*")
@@ -114,7 +114,7 @@ def test_the_wheel_has_every_file_of_the_package_and_nothing_else(distributions:
     } <= set(packed)
 
 
-def test_the_source_distribution_builds_the_same_wheel(distributions: tuple[Path, Path], tmp_path: Path) -> None:
+def test_source_distribution_builds_the_same_wheel(distributions: tuple[Path, Path], tmp_path: Path) -> None:
     wheel, source = distributions
     with tarfile.open(source) as archive:
         archive.extractall(tmp_path / "source", filter="data")
@@ -125,14 +125,16 @@ def test_the_source_distribution_builds_the_same_wheel(distributions: tuple[Path
     assert {"CHANGELOG.md", "LICENSE", "README.md", "tests", "packaging"} <= {one.name for one in folder.iterdir()}
 
 
-def test_the_package_index_would_take_both(distributions: tuple[Path, Path], tmp_path: Path) -> None:
+def test_twine_check_passes_for_wheel_and_source_distribution(
+    distributions: tuple[Path, Path], tmp_path: Path
+) -> None:
     words = [sys.executable, "-m", "twine", "--no-color", "check", "--strict", *distributions]
     checked = run(*words, cwd=tmp_path, COLUMNS="1000")
     assert [line.rsplit(" ", 1)[-1] for line in checked.split("\n") if line] == ["PASSED", "PASSED"]
 
 
-def test_the_command_works_in_a_fresh_environment(environment: Path, tmp_path: Path) -> None:
-    """`pipx run` starts the command that is named after the distribution."""
+def test_command_works_in_a_fresh_environment(environment: Path, tmp_path: Path) -> None:
+    """The command has the name of the distribution, as `pipx run` requires."""
     (script,) = PROJECT["scripts"]
     assert script == PROJECT["name"]
     command = environment / "bin" / script
@@ -146,7 +148,7 @@ def test_the_command_works_in_a_fresh_environment(environment: Path, tmp_path: P
     assert set(pd.read_parquet(tmp_path / "demo" / "runs.parquet")["status_from"].dropna()) == {"service"}
 
 
-def test_a_pull_and_a_report_work_in_a_fresh_environment(environment: Path, tmp_path: Path) -> None:
+def test_pull_and_report_work_in_a_fresh_environment(environment: Path, tmp_path: Path) -> None:
     code = (
         "import qoderdata as qd; from qoderdata.sandbox import Sandbox; print(qd.__file__, qd.__version__)\n"
         "with Sandbox(deployments=20) as sandbox:\n"
@@ -162,40 +164,40 @@ def test_a_pull_and_a_report_work_in_a_fresh_environment(environment: Path, tmp_
     assert "</html>" in (tmp_path / "report.html").read_text(encoding="utf-8")
 
 
-def test_the_version_is_the_newest_of_the_changes() -> None:
+def test_version_equals_the_newest_in_the_changelog() -> None:
     changes = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
     assert re.findall(r"^## (\S+)", changes, re.MULTILINE)[0] == qoderdata.__version__
 
 
-def test_the_oldest_versions_are_those_that_are_tested() -> None:
-    tested, extras = pins("constraints-oldest.txt"), PROJECT["optional-dependencies"]
-    allowed = BOUNDS | bounds([*extras["duckdb"], *extras["polars"], *extras["dask"]])
+def test_lower_bounds_equal_the_oldest_tested_versions() -> None:
+    tested, extras = pinned_versions("constraints-oldest.txt"), PROJECT["optional-dependencies"]
+    allowed = LOWER_BOUNDS | lower_bounds([*extras["duckdb"], *extras["polars"], *extras["dask"]])
     assert {name: Version(tested[name]) for name in allowed} == allowed
 
 
 @pytest.mark.parametrize("readme", ["README.md", "README.zh-CN.md"])
-def test_the_readme_names_the_versions_that_are_tested(readme: str) -> None:
-    oldest, newest = pins("constraints-oldest.txt"), pins("constraints.txt")
+def test_readme_names_the_tested_versions(readme: str) -> None:
+    oldest, newest = pinned_versions("constraints-oldest.txt"), pinned_versions("constraints.txt")
     text = (ROOT / readme).read_text(encoding="utf-8")
     for name in ("pandas", "pyarrow", "NumPy"):
         key = canonicalize_name(name)
         assert f"| {name} | {oldest[key]} | {newest[key]} |" in text
-    assert f"| Python | {' | '.join(stated_pythons())} |" in text
+    assert f"| Python | {' | '.join(python_classifiers())} |" in text
 
 
-def test_python_versions_are_those_that_are_tested() -> None:
+def test_python_classifiers_equal_the_tested_versions() -> None:
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
     tested = re.findall(r"^(?:OLDEST|NEWEST)_PYTHON \?= python(\S+)$", makefile, re.MULTILINE)
-    assert stated_pythons() == tested
+    assert python_classifiers() == tested
     assert PROJECT["requires-python"] == f">={tested[0]}"
 
 
-def test_the_conda_recipe_needs_what_the_package_needs() -> None:
+def test_conda_recipe_equals_the_project_metadata() -> None:
     recipe = yaml.safe_load((ROOT / "packaging" / "recipe.yaml").read_text(encoding="utf-8"))
     python, *needed = recipe["requirements"]["run"]
     assert dict(line.split(" >=") for line in needed) == {
         CONDA_NAMES.get(name, name): requirement.split(">=")[1]
-        for name, requirement in zip(BOUNDS, PROJECT["dependencies"], strict=True)
+        for name, requirement in zip(LOWER_BOUNDS, PROJECT["dependencies"], strict=True)
     }
     assert python == "python >=${{ python_min }}"
     assert f">={recipe['context']['python_min']}" == PROJECT["requires-python"]
@@ -206,8 +208,8 @@ def test_the_conda_recipe_needs_what_the_package_needs() -> None:
     ]
 
 
-#: What Pyodide does not have: processes, threads, locks on files, TLS; and what is not installed for a network.
-BROWSER = """
+#: Removes what Pyodide lacks: processes, threads, file locks, TLS and network libraries.
+BROWSER_LIMITS = """
 import sys, threading
 from importlib.abc import MetaPathFinder
 
@@ -251,8 +253,8 @@ print(len(frames), rates["total_failures"].sum(), len(triggers))
 """
 
 
-def test_analysis_and_plots_need_nothing_that_a_browser_has_not(tmp_path: Path) -> None:
-    """Records that came from elsewhere: a pull, the stores, reports and exports need more."""
+def test_analysis_and_plots_run_within_the_limits_of_a_browser(tmp_path: Path) -> None:
+    """The records come from a file, as pulls, stores, reports and exports do not work there."""
     deployment = {
         "id": "dep_1", "name": "nightly", "status": "active", "created_at": "2026-06-01T00:00:00Z",
         "schedule": {"type": "cron", "expression": "0 */6 * * *", "timezone": "Europe/Berlin"},
@@ -272,28 +274,48 @@ def test_analysis_and_plots_need_nothing_that_a_browser_has_not(tmp_path: Path) 
     records = tmp_path / "records.json"
     records.write_text(json.dumps({"deployments": [deployment], "runs": runs}), encoding="utf-8")
     program = tmp_path / "browser.py"
-    program.write_text(BROWSER + ANALYSIS, encoding="utf-8")
+    program.write_text(BROWSER_LIMITS + ANALYSIS, encoding="utf-8")
     printed = run(sys.executable, "-W", "ignore", program, records, cwd=tmp_path, MPLBACKEND="agg")
     assert printed.split() == ["28", "3", "4"]
     assert (tmp_path / "rates.png").stat().st_size > 0
 
 
-def test_what_is_taken_away_is_needed_for_a_pull(tmp_path: Path) -> None:
-    """Else the test above shows nothing."""
+def test_pull_fails_within_the_limits_of_a_browser(tmp_path: Path) -> None:
+    """Otherwise the test above would prove nothing."""
     program = tmp_path / "browser.py"
-    program.write_text(BROWSER + "import qoderdata as qd\nqd.load_deployments\n", encoding="utf-8")
+    program.write_text(BROWSER_LIMITS + "import qoderdata as qd\nqd.load_deployments\n", encoding="utf-8")
     done = subprocess.run([sys.executable, program], capture_output=True, text=True, check=False, cwd=tmp_path)
     assert "a browser has no " in done.stderr
 
 
-def test_a_notebook_runs_in_marimo(tmp_path: Path) -> None:
-    """Marimo runs cells in the order of their names, and refuses a name that two cells define."""
-    own = {name: str(tmp_path / name) for name in ("HOME", "XDG_CONFIG_HOME", "XDG_CACHE_HOME", "XDG_STATE_HOME")}
-    book, page = tmp_path / "notebooks" / "book.py", tmp_path / "book.html"
-    book.parent.mkdir()
+def test_notebook_runs_in_marimo(tmp_path: Path) -> None:
+    """Marimo orders cells by the names that they use, and refuses a name that two cells define."""
+    environment_variables = {
+        name: str(tmp_path / name) for name in ("HOME", "XDG_CONFIG_HOME", "XDG_CACHE_HOME", "XDG_STATE_HOME")
+    }
+    notebook, page = tmp_path / "notebooks" / "book.py", tmp_path / "book.html"
+    notebook.parent.mkdir()
     marimo = [sys.executable, "-m", "marimo", "--quiet", "--yes"]
-    run(*marimo, "convert", ROOT / "notebooks" / "02-failure-rates.ipynb", "--output", book, cwd=tmp_path, **own)
-    run(*marimo, "export", "html", book, "--output", page, "--no-include-code", cwd=book.parent, **own)
+    run(
+        *marimo,
+        "convert",
+        ROOT / "notebooks" / "02-failure-rates.ipynb",
+        "--output",
+        notebook,
+        cwd=tmp_path,
+        **environment_variables,
+    )
+    run(
+        *marimo,
+        "export",
+        "html",
+        notebook,
+        "--output",
+        page,
+        "--no-include-code",
+        cwd=notebook.parent,
+        **environment_variables,
+    )
     shown = page.read_text(encoding="utf-8")
     assert "ci_low" in shown
     assert "Traceback" not in shown

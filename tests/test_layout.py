@@ -1,4 +1,4 @@
-"""The layout: few files, each of a readable size, and no two of one name."""
+"""Tests of the layout of the package: number, size and names of files, names of classes, and import cycles."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from pathlib import Path
 import grimp
 
 PACKAGE = Path(__file__).parents[1] / "qoderdata"
-#: The most files of the package, without those of `ADDED`.
-FILES = 88
-#: Files that came with something new that the toolkit does since version 0.1, by what that is.
+#: The maximum number of files of the package, without those in `ADDED`.
+MOST_FILES = 88
+#: Files that were added for new features since version 0.1, by feature.
 ADDED = {
     "outcomes of runs from sessions and events": [
         "cli/events.py", "load/run_outcomes.py", "load/sessions.py", "outcomes.py", "sandbox/scenarios.py",
@@ -37,9 +37,9 @@ ADDED = {
     ],
     "a report in another language": ["translation.py"],
 }  # fmt: skip
-MOST, LEAST = 400, 80
-FREE = {"__init__.py", "__main__.py", "_version.py"}
-#: Files of less than `LEAST` lines of code, each with its reason.
+MOST_LINES, LEAST_LINES = 400, 80
+EXEMPT = {"__init__.py", "__main__.py", "_version.py"}
+#: Files of less than `LEAST_LINES` lines of code, each with its reason.
 SMALL: dict[str, str] = {
     "background.py": "shared by the page walk, the loaders and frames",
     "explore/interactive.py": "what users call; it needs no Altair, which is an extra, before that is there",
@@ -72,39 +72,39 @@ def sources() -> list[Path]:
     return sorted(PACKAGE.rglob("*.py"))
 
 
-def test_there_are_few_files() -> None:
+def test_number_of_files_is_limited() -> None:
     names = {path.relative_to(PACKAGE).as_posix() for path in sources()}
     added = [name for files in ADDED.values() for name in files]
     assert len(added) == len(set(added))
     assert set(added) <= names
-    assert len(names) - len(added) <= FILES, "merge files, or name in ADDED what is new"
+    assert len(names) - len(added) <= MOST_FILES, "merge files, or name in ADDED what is new"
 
 
-def test_no_two_files_have_one_name() -> None:
-    names = Counter(path.name for path in sources() if path.parent.name != "cli" and path.name not in FREE)
+def test_file_names_are_unique() -> None:
+    names = Counter(path.name for path in sources() if path.parent.name != "cli" and path.name not in EXEMPT)
     assert [name for name, count in names.items() if count > 1] == []
 
 
-def test_no_two_classes_have_one_name() -> None:
+def test_class_names_are_unique() -> None:
     nodes = [node for path in sources() for node in parse(path).body]
     names = Counter(node.name for node in nodes if isinstance(node, ast.ClassDef))
     assert len(names) > 100
     assert [name for name, count in names.items() if count > 1] == []
 
 
-def test_a_file_is_neither_too_long_nor_a_fragment() -> None:
+def test_number_of_code_lines_of_each_file_is_within_limits() -> None:
     sizes = {path.relative_to(PACKAGE).as_posix(): code_lines(path) for path in sources()}
-    assert {name: size for name, size in sizes.items() if size > MOST} == {}
-    small = {name for name, size in sizes.items() if size < LEAST}
-    small = {name for name in small if Path(name).name not in FREE and not name.startswith("cli/")}
+    assert {name: size for name, size in sizes.items() if size > MOST_LINES} == {}
+    small = {name for name, size in sizes.items() if size < LEAST_LINES}
+    small = {name for name in small if Path(name).name not in EXEMPT and not name.startswith("cli/")}
     assert small == set(SMALL), "give a reason in SMALL, or merge"
 
 
-def test_no_modules_import_one_another_in_a_circle() -> None:
-    """Take away what imports nothing that is left, again and again; also imports for type checkers count."""
+def test_there_are_no_import_cycles() -> None:
+    """Remove modules without remaining imports until none is left. Imports for type checkers count too."""
     graph = grimp.build_graph("qoderdata", exclude_type_checking_imports=False)
     left = {module: graph.find_modules_directly_imported_by(module) for module in graph.modules}
     assert sum(map(len, left.values())) > 400
-    while free := {module for module, imported in left.items() if imported.isdisjoint(left)}:
-        left = {module: imported for module, imported in left.items() if module not in free}
+    while without_imports := {module for module, imported in left.items() if imported.isdisjoint(left)}:
+        left = {module: imported for module, imported in left.items() if module not in without_imports}
     assert left == {}

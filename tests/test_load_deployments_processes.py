@@ -137,8 +137,8 @@ IMPORT = """
 """
 
 
-def test_an_import_loads_nothing_heavy_and_touches_neither_disk_nor_network(nobodys_machine: Path) -> None:
-    home = nobodys_machine
+def test_an_import_loads_nothing_heavy_and_touches_neither_disk_nor_network(isolated_home: Path) -> None:
+    home = isolated_home
     program = textwrap.dedent(IMPORT).replace("MODULES", repr(["qoderdata.load", "qoderdata.report"]))
     done = subprocess.run(
         [sys.executable, "-W", "error", "-c", program],

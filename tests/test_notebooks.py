@@ -1,4 +1,4 @@
-"""Each notebook runs from top to bottom, and what is committed, from a fresh kernel, is what the code gives."""
+"""Tests of the notebooks: each runs from top to bottom, and its committed outputs equal those of the run."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ FOLDER = Path(__file__).parents[1] / "notebooks"
 
 @pytest.fixture(scope="module")
 def runner() -> ModuleType:
-    """Load ``notebooks/run.py`` when a test needs it: the import of nbformat takes seconds."""
+    """Load ``notebooks/run.py`` only where a test needs it: it imports nbformat, which takes seconds."""
     spec = importlib.util.spec_from_file_location("run_notebooks", FOLDER / "run.py")
     assert spec is not None
     assert spec.loader is not None
@@ -30,7 +30,7 @@ def runner() -> ModuleType:
 
 @pytest.fixture(scope="module")
 def kernel() -> Iterator[KernelManager]:
-    """Give one kernel to all notebooks: a start and its imports take longer than what most of them do."""
+    """Share one kernel among all notebooks: its start and its imports take longer than most of them."""
     from jupyter_client.manager import KernelManager  # noqa: PLC0415 - slow to import
 
     manager = KernelManager(kernel_name="python3")
@@ -42,12 +42,12 @@ def kernel() -> Iterator[KernelManager]:
 NOTEBOOKS = sorted(FOLDER.glob("*.ipynb"))
 
 
-def test_they_are_numbered_in_reading_order(runner: ModuleType) -> None:
+def test_notebooks_are_numbered_without_gaps(runner: ModuleType) -> None:
     assert [path.name[:2] for path in NOTEBOOKS] == [f"{number:02d}" for number in range(1, len(NOTEBOOKS) + 1)]
     assert runner.notebooks() == NOTEBOOKS
 
 
-#: It starts a cluster of processes.
+#: Slow, as it starts a cluster of processes.
 SLOW = "05-beyond-one-machine"
 
 
@@ -56,16 +56,14 @@ SLOW = "05-beyond-one-machine"
     [pytest.param(path, marks=pytest.mark.long) if path.stem == SLOW else path for path in NOTEBOOKS],
     ids=lambda path: path.stem,
 )
-def test_numbers_and_tables_are_what_the_code_gives(runner: ModuleType, kernel: KernelManager, path: Path) -> None:
+def test_committed_outputs_equal_those_of_a_new_run(runner: ModuleType, kernel: KernelManager, path: Path) -> None:
     assert runner.outputs(runner.run(path, kernel)) == runner.outputs(runner.read(path))
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
-def test_what_is_committed_has_outputs_and_neither_warnings_nor_traces_of_a_machine(
-    runner: ModuleType, path: Path
-) -> None:
-    book = runner.read(path)
-    outputs = [output for cell in book.cells for output in cell.get("outputs", [])]
+def test_committed_outputs_have_plots_and_no_warnings_or_local_paths(runner: ModuleType, path: Path) -> None:
+    notebook = runner.read(path)
+    outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
     assert any("image/png" in output.get("data", {}) for output in outputs)
     assert not [output for output in outputs if output.output_type == "error" or output.get("name") == "stderr"]
     text = str(outputs)

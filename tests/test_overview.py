@@ -1,4 +1,4 @@
-"""What is going on now: each figure against what the sandbox's own records say."""
+"""Tests of `qoderdata.overview`: each number is compared with the records of the sandbox."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ Frames = tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]
 ZONE = "Asia/Shanghai"
 
 
-def parsed(text: str) -> datetime:
+def parse_time(text: str) -> datetime:
     return pd.Timestamp(text).floor("us").to_pydatetime()
 
 
@@ -54,18 +54,18 @@ def found(sandbox: Sandbox, frames: Frames) -> Overview:
     return result
 
 
-def live(sandbox: Sandbox) -> dict[str, dict[str, Any]]:
+def live_deployments(sandbox: Sandbox) -> dict[str, dict[str, Any]]:
     return {one["id"]: one for one in sandbox.deployments if not one["archived_at"]}
 
 
-def test_deployments_are_counted(sandbox: Sandbox, found: Overview) -> None:
-    statuses = [one["status"] for one in live(sandbox).values()]
+def test_counts_of_active_and_paused_deployments(sandbox: Sandbox, found: Overview) -> None:
+    statuses = [one["status"] for one in live_deployments(sandbox).values()]
     assert (found.active, found.paused) == (statuses.count("active"), statuses.count("paused"))
     assert found.paused > 0
 
 
-def test_what_runs(sandbox: Sandbox, found: Overview) -> None:
-    """A session that runs, or that a person let run again, counts as running in edition D."""
+def test_running_lists_unfinished_runs(sandbox: Sandbox, found: Overview) -> None:
+    """In edition D a session that runs, or that a person resumed, also counts as running."""
     truth = [
         one for one in sandbox.outcomes
         if one["status"] in {"pending", "running", "waiting"}
@@ -77,17 +77,17 @@ def test_what_runs(sandbox: Sandbox, found: Overview) -> None:
         for one in truth
     }
     assert found.running["since"].dropna().is_monotonic_increasing
-    began = {parsed(one["started_at"] or one["triggered_at"]) for one in truth}
-    near = timedelta(seconds=90)  # a run begins a little after it is recorded, and not each edition says when
+    began = {parse_time(one["started_at"] or one["triggered_at"]) for one in truth}
+    near = timedelta(seconds=90)  # a run starts shortly after its record, and not every edition has its start time
     for since in found.running["since"]:
         assert any(abs(since - one) < near for one in began)
 
 
-def test_what_fires_next(sandbox: Sandbox, found: Overview) -> None:
+def test_upcoming_lists_triggers_within_the_horizon(sandbox: Sandbox, found: Overview) -> None:
     end = sandbox.now + pd.Timedelta(found.horizon)
     listed = {
-        one["id"]: [parsed(text) for text in one["schedule"]["upcoming_runs_at"]]
-        for one in live(sandbox).values()
+        one["id"]: [parse_time(text) for text in one["schedule"]["upcoming_runs_at"]]
+        for one in live_deployments(sandbox).values()
         if one["status"] == "active" and one["schedule"] and one["schedule"]["upcoming_runs_at"]
     }
     due = {(id_, at) for id_, times in listed.items() for at in times if sandbox.now <= at < end}
@@ -96,13 +96,13 @@ def test_what_fires_next(sandbox: Sandbox, found: Overview) -> None:
     assert due <= shown
     assert {id_ for id_, _ in shown} == {id_ for id_, _ in due}
     assert found.upcoming["trigger_at"].is_monotonic_increasing
-    # What the service does not list comes after what it lists.
+    # Triggers that the service does not list come after those that it lists.
     assert all(at > max(listed[id_]) for id_, at in shown - due)
 
 
-def test_who_fails_now(sandbox: Sandbox, found: Overview) -> None:
+def test_failing_lists_failure_streaks(sandbox: Sandbox, found: Overview) -> None:
     expected = {}
-    for id_, one in live(sandbox).items():
+    for id_, one in live_deployments(sandbox).items():
         mine = [run for run in sandbox.outcomes if run["deployment_id"] == id_]
         decided = [run for run in mine if run["status"] in {"completed", "failed"}]
         decided.sort(key=lambda run: (run["triggered_at"], run["id"]), reverse=True)
@@ -115,18 +115,18 @@ def test_who_fails_now(sandbox: Sandbox, found: Overview) -> None:
     assert found.failing["streak"].is_monotonic_decreasing
 
 
-def test_today_begins_at_midnight_in_the_zone(sandbox: Sandbox, found: Overview) -> None:
+def test_today_begins_at_local_midnight(sandbox: Sandbox, found: Overview) -> None:
     local = sandbox.now.astimezone(ZoneInfo(ZONE))
     midnight = local.replace(hour=0, minute=0, second=0, microsecond=0)
     today = found.today
     assert today.begin == midnight
-    runs = [one for one in sandbox.outcomes if parsed(one["triggered_at"]) >= midnight]
+    runs = [one for one in sandbox.outcomes if parse_time(one["triggered_at"]) >= midnight]
     assert runs
     statuses = [one["status"] for one in runs]
     assert (today.runs, today.completed, today.failed) == (
         len(runs), statuses.count("completed"), statuses.count("failed"),
     )  # fmt: skip
-    sessions = [one for one in sandbox.sessions if parsed(one["created_at"]) >= midnight]
+    sessions = [one for one in sandbox.sessions if parse_time(one["created_at"]) >= midnight]
     known = [one["usage"]["total_credits"] for one in sessions if "usage" in one]
     assert (today.sessions, today.unknown) == (len(sessions), len(sessions) - len(known))
     assert today.credits == pytest.approx(sum(known))
@@ -135,14 +135,14 @@ def test_today_begins_at_midnight_in_the_zone(sandbox: Sandbox, found: Overview)
 @pytest.mark.parametrize(
     ("now", "zone", "begin"),
     [
-        ("2026-04-24T10:00Z", "Africa/Cairo", "2026-04-23T22:00Z"),  # midnight is skipped
+        ("2026-04-24T10:00Z", "Africa/Cairo", "2026-04-23T22:00Z"),  # DST skips midnight
         ("2026-09-06T10:00Z", "America/Santiago", "2026-09-06T04:00Z"),
         ("2026-03-29T10:00Z", "Asia/Beirut", "2026-03-28T22:00Z"),
-        ("2026-11-01T10:00Z", "America/Havana", "2026-11-01T04:00Z"),  # and occurs twice
+        ("2026-11-01T10:00Z", "America/Havana", "2026-11-01T04:00Z"),  # DST repeats midnight
         ("2026-11-01T10:00Z", "UTC", "2026-11-01T00:00Z"),
     ],
 )
-def test_today_begins_where_clocks_change_at_midnight(now: str, zone: str, begin: str) -> None:
+def test_today_begins_at_midnight_on_a_day_with_a_dst_change(now: str, zone: str, begin: str) -> None:
     times = [pd.Timestamp(begin) + pd.Timedelta(minutes=minutes) for minutes in (-1, 0, 59)]
     runs = qd.flatten_runs([
         {"id": f"drun_{at}", "deployment_id": "dep_1", "status": "completed", "triggered_at": at.isoformat()}
@@ -152,7 +152,7 @@ def test_today_begins_where_clocks_change_at_midnight(now: str, zone: str, begin
     assert (today.begin, today.runs) == (pd.Timestamp(begin), 2)
 
 
-def test_names_come_with_agents_and_teams(sandbox: Sandbox, found: Overview) -> None:
+def test_tables_have_names_agents_and_teams(sandbox: Sandbox, found: Overview) -> None:
     names = {one["id"]: one["name"] for one in sandbox.deployments}
     teams = {one["id"]: one["metadata"].get("team") for one in sandbox.deployments}
     agents = {one["id"]: one["name"] for one in sandbox.agents}
@@ -166,11 +166,11 @@ def test_names_come_with_agents_and_teams(sandbox: Sandbox, found: Overview) -> 
     assert found.failing["agent"].notna().any()
 
 
-def test_the_findings_are_those_of_check(sandbox: Sandbox, frames: Frames, found: Overview) -> None:
+def test_findings_equal_check(sandbox: Sandbox, frames: Frames, found: Overview) -> None:
     pd.testing.assert_frame_equal(found.findings, qd.check(*frames, now=sandbox.now, tz=ZONE))
 
 
-def test_missing_is_not_zero() -> None:
+def test_missing_credits_are_none_not_zero() -> None:
     now = pd.Timestamp("2026-06-15T12:00Z")
     df, runs = qd.flatten_deployments([]), qd.flatten_runs([])
     session: dict[str, Any] = {"id": "sess_1", "created_at": "2026-06-15T11:00:00Z", "status": "idle"}
@@ -195,7 +195,7 @@ def test_missing_is_not_zero() -> None:
         ("sessions", "agent_id"), ("sessions", "agent_name"), ("sessions", "created_at"),
     ],
 )  # fmt: skip
-def test_a_column_that_is_not_there_is_named(what: str, column: str) -> None:
+def test_missing_column_is_named_in_the_error(what: str, column: str) -> None:
     frames = {
         "deployments": qd.flatten_deployments([]),
         "runs": qd.flatten_runs([]),
@@ -206,7 +206,7 @@ def test_a_column_that_is_not_there_is_named(what: str, column: str) -> None:
         overview(*frames.values(), now=pd.Timestamp("2026-06-15T00:00Z"))
 
 
-def test_what_is_paused_or_archived_neither_fires_nor_fails_here() -> None:
+def test_paused_and_archived_deployments_are_not_listed() -> None:
     now = datetime(2026, 6, 15, 12, 0, 30, tzinfo=UTC)
     base = {
         "created_at": "2026-01-01T00:00:00Z", "updated_at": "2026-01-01T00:00:00Z", "status": "active",

@@ -1,4 +1,4 @@
-"""What is handed out: names that explain themselves, and versions that can be had again."""
+"""Tests of the package: public names, their docstrings, lazy imports, and pinned versions."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from qoderdata import errors
 
 ROOT = Path(__file__).parents[1]
 FUNCTIONS = [name for name in qoderdata.__all__ if callable(getattr(qoderdata, name))]
-#: An extended summary, "See Also" and the like are welcome, not owed; types stand in the annotations.
-NOT_OWED = {
+#: Not required: an extended summary, "See Also" and the like; and types, which are in the annotations.
+NOT_REQUIRED = {
     "ES01",
     "SA01",
     "EX01",
@@ -28,7 +28,7 @@ NOT_OWED = {
     "SS06",
     "YD01",
     "RT03",
-    "RT05",  # a table of columns ends it
+    "RT05",  # may end with a table of columns
     "PR06",
     "PR08",
     "PR09",
@@ -37,17 +37,17 @@ NOT_OWED = {
 
 
 @pytest.mark.parametrize("name", FUNCTIONS)
-def test_a_public_docstring_is_complete(name: str) -> None:
+def test_public_docstring_is_complete(name: str) -> None:
     public = getattr(qoderdata, name)
-    # Not by its public name, which may be that of its module too.
+    # The public name is not used, as it may also be the name of the module.
     found = validate(f"{public.__module__}.{public.__qualname__}")
-    assert [(code, text) for code, text in found["errors"] if code not in NOT_OWED] == []
+    assert [(code, text) for code, text in found["errors"] if code not in NOT_REQUIRED] == []
     documentation = inspect.getdoc(public) or ""
     assert ">>>" in documentation, "an example that runs"
 
 
-def test_a_name_is_imported_when_it_is_used() -> None:
-    """A pull needs neither plots nor summaries, and begins before pandas is there, which is long in coming."""
+def test_public_names_are_imported_on_first_use() -> None:
+    """A pull imports neither plots nor summaries, and starts before the slow import of pandas."""
     code = (
         "import sys, qoderdata\n"
         "print(sorted(dir(qoderdata)) == sorted(qoderdata.__all__), 'pandas' in sys.modules)\n"
@@ -61,20 +61,20 @@ def test_a_name_is_imported_when_it_is_used() -> None:
     assert done.stdout.splitlines() == ["True False", "False False False", "True False"]
 
 
-def test_the_package_has_no_other_names() -> None:
+def test_unknown_name_raises_attribute_error() -> None:
     with pytest.raises(AttributeError, match="load_deployment"):
         _ = qoderdata.load_deployment  # type: ignore[attr-defined]
 
 
-KINDS = [one for one in vars(errors).values() if inspect.isclass(one) and issubclass(one, Exception)]
+EXCEPTIONS = [one for one in vars(errors).values() if inspect.isclass(one) and issubclass(one, Exception)]
 
 
-@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.__name__)
-def test_an_error_says_what_it_means(kind: type[Exception]) -> None:
+@pytest.mark.parametrize("kind", EXCEPTIONS, ids=lambda kind: kind.__name__)
+def test_exception_has_a_docstring(kind: type[Exception]) -> None:
     assert kind.__doc__
 
 
-def test_constraints_are_exact_and_carry_no_address() -> None:
+def test_constraints_are_exact_versions_without_urls() -> None:
     lines = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
     pins = [line for line in lines if not line.startswith("#")]
     assert [line for line in pins if not re.fullmatch(r"[A-Za-z0-9._-]+==[A-Za-z0-9.+!]+", line)] == []
@@ -82,8 +82,8 @@ def test_constraints_are_exact_and_carry_no_address() -> None:
     assert {"pandas", "pyarrow", "requests", "matplotlib", "jupyterlab", "pytest", "narwhals", "ruff"} <= names
 
 
-def test_a_function_is_not_hidden_by_the_module_of_its_name() -> None:
-    """Importing `qoderdata.check` makes an attribute of the package, which must stay the function."""
+def test_function_is_not_replaced_by_the_module_of_the_same_name() -> None:
+    """Importing `qoderdata.check` sets an attribute of the package, which must stay the function."""
     code = (
         "import qoderdata, qoderdata.check, qoderdata.connect, qoderdata.explore\n"
         "print([type(getattr(qoderdata, name)).__name__ for name in ('check', 'connect', 'explore')])"

@@ -1,4 +1,4 @@
-"""What the README says of columns and code is what the package has."""
+"""Tests of the READMEs: column tables, code blocks, names of functions, and links."""
 
 from __future__ import annotations
 
@@ -26,7 +26,8 @@ DTYPES = {
 }
 
 
-def table(schema: Schema) -> str:
+def expected_table(schema: Schema) -> str:
+    """Return the table of the columns of a schema, as the README should show it."""
     rows = [f"| `{column.name}` | {DTYPES[column.kind]} | {column.meaning} |" for column in schema.columns]
     rows.append("| `extra` | str: JSON text | everything else that the record had |")
     return "\n".join(["| column | dtype | meaning |", "|---|---|---|", *rows])
@@ -35,21 +36,21 @@ def table(schema: Schema) -> str:
 SCHEMAS = [DEPLOYMENTS, RUNS, SESSIONS, EVENTS, AGENTS, ENVIRONMENTS]
 
 
-def columns_in(text: str, schema: Schema) -> str:
+def column_table_in(text: str, schema: Schema) -> str:
     found = re.search(rf"<!-- columns of {schema.name} -->\n(.*?)\n<!-- end -->", text, re.DOTALL)
     assert found is not None
     return found[1]
 
 
 @pytest.mark.parametrize("schema", SCHEMAS, ids=lambda schema: schema.name)
-def test_the_table_of_columns_is_the_schema(schema: Schema) -> None:
+def test_column_table_equals_the_schema(schema: Schema) -> None:
     text = READMES[0].read_text(encoding="utf-8")
-    assert columns_in(text, schema) == table(schema)
+    assert column_table_in(text, schema) == expected_table(schema)
 
 
 @pytest.mark.parametrize("schema", SCHEMAS, ids=lambda schema: schema.name)
-def test_the_table_in_chinese_has_the_same_columns(schema: Schema) -> None:
-    rows = columns_in(READMES[1].read_text(encoding="utf-8"), schema).splitlines()[2:]
+def test_chinese_column_table_has_the_same_columns(schema: Schema) -> None:
+    rows = column_table_in(READMES[1].read_text(encoding="utf-8"), schema).splitlines()[2:]
     cells = [[cell.strip() for cell in row.strip("|").split(" | ")] for row in rows]
     kinds = {column.name: DTYPES[column.kind].partition(":")[0] for column in schema.columns} | {"extra": "str"}
     assert {cell[0].strip("`"): cell[1].partition("\N{FULLWIDTH COLON}")[0] for cell in cells} == kinds
@@ -60,25 +61,25 @@ def code_blocks(path: Path) -> list[str]:
     return re.findall(r"^```\w+\n.*?^```", path.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
 
 
-def test_both_languages_show_the_same_code() -> None:
-    """A comment is prose and may be translated; what is typed may not differ."""
+def test_both_languages_have_the_same_code() -> None:
+    """Comments may be translated; the code may not differ."""
 
-    def typed(block: str) -> list[str]:
+    def without_comments(block: str) -> list[str]:
         return [re.sub(r"\s*#.*", "", line) for line in block.splitlines()]
 
-    english, chinese = (list(map(typed, code_blocks(path))) for path in READMES)
+    english, chinese = (list(map(without_comments, code_blocks(path))) for path in READMES)
     assert english
     assert english == chinese
 
 
-def test_every_public_function_is_named_in_both() -> None:
+def test_both_languages_name_every_public_function() -> None:
     functions = [name for name in qoderdata.__all__ if not name.startswith("__")]
     for path in READMES:
         text = path.read_text(encoding="utf-8")
         assert [name for name in functions if not re.search(rf"\b{name}\b", text)] == [], path.name
 
 
-def test_every_link_leads_somewhere() -> None:
+def test_targets_of_relative_links_exist() -> None:
     for path in READMES:
         targets = re.findall(r"\]\((?!https?:)([^)#]+)\)", path.read_text(encoding="utf-8"))
         assert targets

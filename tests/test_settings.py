@@ -1,4 +1,4 @@
-"""Argument, then environment, then default; and what cannot be is refused by name, without showing a secret."""
+"""Tests of `qoderdata.settings`: precedence of argument, environment and default, and invalid values."""
 
 from __future__ import annotations
 
@@ -12,29 +12,29 @@ from qoderdata import errors, settings
 
 
 class TestToken:
-    def test_argument_before_environment(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_argument_takes_precedence_over_environment(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("QODER_PAT", "pt-env")
         assert settings.resolve_token("pt-arg").reveal() == "pt-arg"
         assert settings.resolve_token().reveal() == "pt-env"
 
-    def test_the_variables_of_the_sdks(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_qoder_access_token_takes_precedence_over_qoder_pat(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("QODER_PAT", "pt-second")
         monkeypatch.setenv("QODER_ACCESS_TOKEN", "first")
         assert settings.resolve_token().reveal() == "first"
         monkeypatch.setenv("QODER_ACCESS_TOKEN", " \n")
         assert settings.resolve_token().reveal() == "pt-second"
 
-    def test_a_service_account_token(self) -> None:
+    def test_jwt_is_accepted(self) -> None:
         jwt = ".".join(["eyJhbGciOiJSUzI1NiJ9" * 40, "eyJzdWIiOiJzYV8xIn0" * 40, "x-_9" * 90])
         assert settings.resolve_token(jwt).reveal() == jwt
 
     @pytest.mark.parametrize("value", [b"pt-secret-bytes", 5, Path("pt-secret-path")])
-    def test_another_type_than_text(self, value: object) -> None:
+    def test_token_of_another_type_raises_type_error(self, value: object) -> None:
         with pytest.raises(TypeError, match=f"access token must be a str, not {type(value).__name__}") as caught:
-            settings.resolve_token(value)  # type: ignore[arg-type] # the point of it
+            settings.resolve_token(value)  # type: ignore[arg-type] # invalid on purpose
         assert "secret" not in str(caught.value)
 
-    def test_whether_there_is_one(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_has_token(self, monkeypatch: pytest.MonkeyPatch) -> None:
         assert not settings.has_token()
         monkeypatch.setenv("QODER_ACCESS_TOKEN", " ")
         assert not settings.has_token()
@@ -42,44 +42,46 @@ class TestToken:
         assert settings.has_token()
 
     @pytest.mark.parametrize("text", ["pt-1", " pt-1", "pt-1\n", "\tpt-1\r\n"])
-    def test_white_space_around_it_is_no_part_of_it(self, text: str, monkeypatch: pytest.MonkeyPatch) -> None:
-        """Copied from a page, or read from a file with a line break at its end."""
+    def test_surrounding_white_space_is_removed(self, text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        """As in a token that was copied from a page, or read from a file that ends with a line break."""
         monkeypatch.setenv("QODER_PAT", text)
         assert settings.resolve_token(text).reveal() == settings.resolve_token().reveal() == "pt-1"
 
     @pytest.mark.parametrize("value", [None, "", "  \n"])
-    def test_none_tells_what_to_do(self, value: str | None) -> None:
+    def test_missing_token_error_gives_advice(self, value: str | None) -> None:
         with pytest.raises(errors.CredentialError, match=r"QODER_PAT.*`qoderdata sandbox`.*Sandbox"):
             settings.resolve_token(value)
 
-    def test_an_empty_argument_does_not_fall_back(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        """Whoever passes a token means that one: another account's would be a surprise."""
+    def test_empty_argument_does_not_fall_back_to_the_environment(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """The token of the environment may be that of another account."""
         monkeypatch.setenv("QODER_PAT", "pt-env")
         with pytest.raises(errors.CredentialError, match="the argument pat"):
             settings.resolve_token("")
 
     @pytest.mark.parametrize("text", ["pt-a b", "pt-a\nb", "pt-ä", "pt-\x7f", "pt-\x00x", "令牌"])
-    def test_what_no_header_can_carry(self, text: str) -> None:
+    def test_token_with_invalid_characters_raises_credential_error(self, text: str) -> None:
         with pytest.raises(errors.CredentialError, match="QODER_PAT") as caught:
             settings.resolve_token(text)
         assert text not in str(caught.value)
 
 
 class TestBaseUrl:
-    def test_argument_before_environment_before_default(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_precedence_of_argument_environment_and_default(self, monkeypatch: pytest.MonkeyPatch) -> None:
         assert settings.resolve_base_url() == "https://api.qoder.com/api/v1/cloud"
         monkeypatch.setenv("QODER_MANAGED_BASE_URL", "https://env.example")
         assert settings.resolve_base_url() == "https://env.example"
         assert settings.resolve_base_url("https://arg.example") == "https://arg.example"
 
-    def test_the_variable_of_the_other_sdks_comes_second(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_qoder_managed_base_url_takes_precedence_over_qoder_base_url(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         monkeypatch.setenv("QODER_BASE_URL", "https://second.example")
         assert settings.resolve_base_url() == "https://second.example"
         monkeypatch.setenv("QODER_MANAGED_BASE_URL", "https://first.example")
         assert settings.resolve_base_url() == "https://first.example"
 
     @pytest.mark.parametrize("empty", ["", "  "])
-    def test_an_empty_variable_is_none(self, empty: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_empty_variable_is_ignored(self, empty: str, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("QODER_MANAGED_BASE_URL", empty)
         assert settings.resolve_base_url() == settings.DEFAULT_BASE_URL
 
@@ -94,8 +96,8 @@ class TestBaseUrl:
             ("http://[::1]:8000", "http://[::1]:8000"),
         ],
     )
-    def test_one_way_of_writing_it(self, text: str, url: str) -> None:
-        """Caches are found by it."""
+    def test_url_is_normalized(self, text: str, url: str) -> None:
+        """The URL is part of the cache key."""
         assert settings.resolve_base_url(text) == url
 
     @pytest.mark.parametrize(
@@ -121,14 +123,14 @@ class TestBaseUrl:
             ("https://a.example:99999", "not a URL"),
         ],
     )
-    def test_what_it_cannot_be(self, text: str, says: str) -> None:
+    def test_invalid_url_raises_value_error(self, text: str, says: str) -> None:
         with pytest.raises(ValueError, match=says) as caught:
             settings.resolve_base_url(text)
         assert "secret" not in str(caught.value)
         assert "the base URL in the argument base_url " in str(caught.value)
 
     @pytest.mark.parametrize("variable", ["QODER_MANAGED_BASE_URL", "QODER_BASE_URL"])
-    def test_a_wrong_one_is_told_by_its_variable_and_never_quoted(
+    def test_error_names_the_variable_and_does_not_quote_its_value(
         self, variable: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setenv(variable, "pt-put-into-the-wrong-variable")
@@ -141,38 +143,40 @@ class TestWorkspace:
     @pytest.mark.parametrize(
         ("text", "workspace"), [(None, None), ("", None), (" ", None), ("ws_1", "ws_1"), (" ws_1\n", "ws_1")]
     )
-    def test_it_may_be_left_out(self, text: str | None, workspace: str | None) -> None:
+    def test_workspace_id_is_optional(self, text: str | None, workspace: str | None) -> None:
         assert settings.resolve_workspace_id(text) == workspace
 
     @pytest.mark.parametrize("text", ["a b", "a\r\nX: y", "ä"])
-    def test_what_no_header_can_carry(self, text: str) -> None:
+    def test_workspace_id_with_invalid_characters_raises_value_error(self, text: str) -> None:
         with pytest.raises(ValueError, match="workspace_id="):
             settings.resolve_workspace_id(text)
 
 
 class TestCacheFolder:
-    def test_argument_before_environment_before_default(
-        self, monkeypatch: pytest.MonkeyPatch, nobodys_machine: Path
+    def test_precedence_of_argument_environment_and_default(
+        self, monkeypatch: pytest.MonkeyPatch, isolated_home: Path
     ) -> None:
         default = Path(settings.resolve_cache_dir())
-        assert default.is_relative_to(nobodys_machine)
+        assert default.is_relative_to(isolated_home)
         assert "qoderdata" in default.parts
         monkeypatch.setenv("QODERDATA_CACHE_DIR", "/from/environment")
         assert settings.resolve_cache_dir() == "/from/environment"
         assert settings.resolve_cache_dir("/from/argument") == "/from/argument"
         assert settings.resolve_cache_dir(Path("/from/argument")) == "/from/argument"
 
-    def test_it_is_absolute(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, nobodys_machine: Path) -> None:
+    def test_folder_is_made_absolute(
+        self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, isolated_home: Path
+    ) -> None:
         monkeypatch.chdir(tmp_path)
         assert settings.resolve_cache_dir("here") == str(tmp_path / "here")
-        assert settings.resolve_cache_dir("~/there") == str(nobodys_machine / "there")
+        assert settings.resolve_cache_dir("~/there") == str(isolated_home / "there")
 
     @pytest.mark.parametrize("url", ["s3://bucket/folder", "memory://folder", "gs://bucket"])
-    def test_a_url_stays_as_it_is(self, url: str) -> None:
+    def test_url_is_unchanged(self, url: str) -> None:
         assert settings.resolve_cache_dir(url) == url
 
-    def test_a_url_that_a_path_has_changed_is_refused(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        """It would become a folder of this machine."""
+    def test_url_damaged_by_path_is_refused(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """`pathlib.Path` removes a slash, so that the URL would become a local folder."""
         for changed in (Path("s3://bucket/x"), str(Path("abfs://bucket/x"))):
             with pytest.raises(ValueError, match="give a URL as text"):
                 settings.resolve_cache_dir(changed)
@@ -180,14 +184,14 @@ class TestCacheFolder:
         with pytest.raises(ValueError, match="give a URL as text"):
             settings.resolve_cache_dir()
 
-    def test_nothing_is_created(self, tmp_path: Path) -> None:
+    def test_folder_is_not_created(self, tmp_path: Path) -> None:
         settings.resolve_cache_dir(tmp_path / "new")
         settings.resolve_cache_dir()
         assert not (tmp_path / "new").exists()
         assert not Path(settings.resolve_cache_dir()).exists()
 
     @pytest.mark.parametrize(("mode", "warns"), [(0o700, False), (0o755, False), (0o775, True), (0o777, True)])
-    def test_another_users_folder_that_others_may_write_into(
+    def test_writable_folder_of_another_user_warns(
         self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, mode: int, *, warns: bool
     ) -> None:
         folder = tmp_path / "shared"

@@ -1,4 +1,4 @@
-"""`--by` takes names and metadata, tables show names, and the commands that compare and cost are the library's."""
+"""Tests of `--by` in commands, of names in tables, and that commands give the results of the library functions."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ pytestmark = pytest.mark.usefixtures("shared_account")
 
 NOW_TEXT = "2026-06-15T01:30:20Z"
 SINCE = "--since 2026-05-01T00:00Z"
-#: Of what the service gives ids: long hexadecimal numbers after a prefix.
+#: An id of the service: a prefix and a long hexadecimal number.
 ID = re.compile(r"\b(?:dep|agent|env|drun|sess)_[0-9a-f]{5,}")
 
 
@@ -33,14 +33,15 @@ def sandbox() -> Iterator[Sandbox]:
         yield served
 
 
-def rows(words: str, capsys: pytest.CaptureFixture[str]) -> list[dict[str, Any]]:
+def json_rows(words: str, capsys: pytest.CaptureFixture[str]) -> list[dict[str, Any]]:
+    """Run a command with `--json`, and return its rows."""
     assert main([*words.split(), "--json"]) == 0
     found: list[dict[str, Any]] = json.loads(capsys.readouterr().out)
     return found
 
 
-def plain(frame: pd.DataFrame) -> list[dict[str, Any]]:
-    """Return a frame's rows as the command writes them."""
+def rows_of(frame: pd.DataFrame) -> list[dict[str, Any]]:
+    """Return the rows of a frame as the command writes them to JSON."""
     with_keys = frame if isinstance(frame.index, pd.RangeIndex) else frame.reset_index()
     text = with_keys.to_json(orient="records", date_format="iso", date_unit="us", double_precision=15)
     return list(json.loads(text))
@@ -57,44 +58,44 @@ def team_of(sandbox: Sandbox) -> dict[str, str | None]:
     ("word", "key", "table"),
     [("agent", "agent_id", "agents"), ("environment", "environment_id", "environments")],
 )
-def test_a_name_groups_by_its_id(
+def test_by_agent_groups_by_id_and_adds_names(
     word: str, key: str, table: str, sandbox: Sandbox, capsys: pytest.CaptureFixture[str]
 ) -> None:
     names = {one["id"]: one["name"] for one in getattr(sandbox, table)}
-    found = rows(f"failures --by {word} --min-runs 0", capsys)
+    found = json_rows(f"failures --by {word} --min-runs 0", capsys)
     expected = qd.failure_rates(qd.load_deployments(), by=key)
     assert [row[key] for row in found] == expected.index.to_list()
     assert [row["name"] for row in found] == [names[row[key]] for row in found]
     assert [row["total_failures"] for row in found] == expected["total_failures"].to_list()
 
 
-def test_the_most_frequent_errors_of_groups_are_not_cut(capsys: pytest.CaptureFixture[str]) -> None:
-    """`error_breakdown` has the groups in the order of their keys."""
-    found = rows(f"runs {SINCE} --errors --by agent --top 3", capsys)
+def test_top_keeps_the_most_frequent_errors_of_groups(capsys: pytest.CaptureFixture[str]) -> None:
+    """`error_breakdown` orders its rows by group, not by count."""
+    found = json_rows(f"runs {SINCE} --errors --by agent --top 3", capsys)
     counts = qd.error_breakdown(qd.load_runs(since=SINCE.rsplit(maxsplit=1)[-1]), by="agent_id")["count"]
     assert [row["count"] for row in found] == counts.nlargest(3).to_list()
     assert [row["count"] for row in found] != counts.head(3).to_list()
 
 
-def test_runs_know_the_environment_of_their_deployment(
+def test_runs_are_grouped_by_environment_of_their_deployment(
     sandbox: Sandbox, capsys: pytest.CaptureFixture[str]
 ) -> None:
     environment_of = {one["id"]: one["environment_id"] for one in sandbox.deployments}
     counts = pd.Series([environment_of[one["deployment_id"]] for one in sandbox.runs]).value_counts()
-    found = rows("runs --since all --by environment", capsys)
+    found = json_rows("runs --since all --by environment", capsys)
     assert {row["environment_id"]: row["runs"] for row in found} == counts.to_dict()
     names = {one["id"]: one["name"] for one in sandbox.environments}
     assert {row["environment_id"]: row["name"] for row in found} == {key: names[key] for key in counts.index}
 
 
 @pytest.mark.parametrize("command", ["runs --since all", "costs --since all"])
-def test_a_key_of_metadata_groups_by_its_values(
+def test_metadata_key_groups_by_its_values(
     command: str, sandbox: Sandbox, capsys: pytest.CaptureFixture[str]
 ) -> None:
     teams = team_of(sandbox)
     of = sandbox.runs if command.startswith("runs") else sandbox.sessions
     counts = pd.Series([teams.get(one["deployment_id"]) for one in of]).value_counts(dropna=False)
-    found = rows(f"{command} --by team", capsys)
+    found = json_rows(f"{command} --by team", capsys)
     figure = "runs" if command.startswith("runs") else "sessions"
     assert {row["metadata_team"]: row[figure] for row in found} == {
         team if isinstance(team, str) else None: count for team, count in counts.items()
@@ -103,8 +104,8 @@ def test_a_key_of_metadata_groups_by_its_values(
     assert capsys.readouterr().out.splitlines()[0].split()[0] == "team"
 
 
-def test_several_groups_say_whose_names_they_are(sandbox: Sandbox, capsys: pytest.CaptureFixture[str]) -> None:
-    found = rows("failures --by deployment --by agent --by team", capsys)
+def test_several_groups_have_one_name_column_each(sandbox: Sandbox, capsys: pytest.CaptureFixture[str]) -> None:
+    found = json_rows("failures --by deployment --by agent --by team", capsys)
     truth = {one["id"]: one for one in sandbox.deployments}
     agents = {one["id"]: one["name"] for one in sandbox.agents}
     for row in found:
@@ -117,18 +118,18 @@ def test_several_groups_say_whose_names_they_are(sandbox: Sandbox, capsys: pytes
 @pytest.mark.usefixtures("empty_cache")
 def test_names_are_loaded_once(sandbox: Sandbox, capsys: pytest.CaptureFixture[str]) -> None:
     sandbox.requests.clear()
-    rows(f"runs {SINCE} --by agent", capsys)
-    asked = [request.path for request in sandbox.requests]
-    assert sum(path.endswith("/agents") for path in asked) == -(-len(sandbox.agents) // 100) == 1
-    assert not any(path.endswith(("/deployments", "/environments")) for path in asked)
+    json_rows(f"runs {SINCE} --by agent", capsys)
+    paths = [request.path for request in sandbox.requests]
+    assert sum(path.endswith("/agents") for path in paths) == -(-len(sandbox.agents) // 100) == 1
+    assert not any(path.endswith(("/deployments", "/environments")) for path in paths)
     sandbox.requests.clear()
-    rows(f"errors {SINCE} --by agent", capsys)
-    rows(f"runs {SINCE}", capsys)
+    json_rows(f"errors {SINCE} --by agent", capsys)
+    json_rows(f"runs {SINCE}", capsys)
     assert [request.path for request in sandbox.requests] == []
 
 
 @pytest.mark.usefixtures("empty_cache")
-def test_ids_are_shown_where_names_cannot_be_loaded(
+def test_ids_are_shown_if_names_cannot_be_loaded(
     sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     words = f"runs {SINCE} --by agent"
@@ -154,7 +155,7 @@ def test_ids_are_shown_where_names_cannot_be_loaded(
         ("compare --by xyzzy", "no such column or key of metadata. Names:"),
     ],
 )
-def test_a_wrong_group_lists_what_there_is(
+def test_unknown_group_lists_all_valid_groups(
     words: str, told: str, sandbox: Sandbox, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(words.split()) == 2
@@ -171,18 +172,18 @@ def test_a_wrong_group_lists_what_there_is(
 # -- commands ----------------------------------------------------------------------------------------------------
 
 
-def test_compare_is_the_library_s(capsys: pytest.CaptureFixture[str]) -> None:
+def test_compare_equals_compare_periods(capsys: pytest.CaptureFixture[str]) -> None:
     runs = qd.with_names(qd.load_runs(), qd.load_deployments(include_archived=True), metadata="team")
     expected = qd.compare_periods(runs, by="metadata_team", recent="10D", baseline="20D", until=NOW)
-    found = rows(f"compare --recent 10D --baseline 20D --until {NOW_TEXT} --by team", capsys)
-    assert found == plain(expected)
+    found = json_rows(f"compare --recent 10D --baseline 20D --until {NOW_TEXT} --by team", capsys)
+    assert found == rows_of(expected)
     assert {row["verdict"] for row in found} - {"unclear"}
 
 
 @pytest.mark.usefixtures("empty_cache")
-def test_compare_by_default_ends_now(capsys: pytest.CaptureFixture[str]) -> None:
+def test_compare_ends_now_by_default(capsys: pytest.CaptureFixture[str]) -> None:
     with Sandbox(deployments=20, seed=7, now=pd.Timestamp.now("UTC").floor("s").to_pydatetime()) as served:
-        found = rows(f"compare --by trigger_type --base-url {served.base_url}", capsys)
+        found = json_rows(f"compare --by trigger_type --base-url {served.base_url}", capsys)
         week = pd.Timedelta("7D")
         ages = [pd.Timestamp.now("UTC") - pd.Timestamp(one["triggered_at"]) for one in served.runs]
         decided = [one["status"] in {"completed", "failed"} for one in served.runs]
@@ -190,18 +191,18 @@ def test_compare_by_default_ends_now(capsys: pytest.CaptureFixture[str]) -> None
     assert sum(row["recent_decided"] for row in found) == pytest.approx(recent, abs=1)
 
 
-def test_errors_are_the_library_s_and_new_ones_are_marked(capsys: pytest.CaptureFixture[str]) -> None:
+def test_errors_equals_error_groups_and_marks_new_ones(capsys: pytest.CaptureFixture[str]) -> None:
     runs = qd.load_runs(since="2026-05-01T00:00Z")
     expected = qd.error_groups(runs)
-    assert rows(f"errors {SINCE}", capsys) == plain(expected)
+    assert json_rows(f"errors {SINCE}", capsys) == rows_of(expected)
     new = expected[expected["is_new"]]
     assert 0 < len(new) < len(expected)
-    assert rows(f"errors {SINCE} --new", capsys) == plain(new)
+    assert json_rows(f"errors {SINCE} --new", capsys) == rows_of(new)
     assert main(f"errors {SINCE}".split()) == 0
     assert len(re.findall(r"^new +\d", capsys.readouterr().out, re.MULTILINE)) == len(new)
 
 
-def test_two_weeks_are_needed_to_tell_what_is_new(capsys: pytest.CaptureFixture[str]) -> None:
+def test_errors_new_needs_14_days_of_runs(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["errors", "--since", "2026-06-10T00:00Z", "--new"]) == 0
     assert capsys.readouterr().out == "less than 14 days of runs cannot tell which errors are new\n"
     assert main(["errors", "--since", "2026-06-10T00:00Z"]) == 0
@@ -210,34 +211,34 @@ def test_two_weeks_are_needed_to_tell_what_is_new(capsys: pytest.CaptureFixture[
     assert "less than 14 days" not in capsys.readouterr().out
 
 
-def test_unusual_runs_are_the_library_s(capsys: pytest.CaptureFixture[str]) -> None:
+def test_unusual_equals_unusual_runs(capsys: pytest.CaptureFixture[str]) -> None:
     df = qd.load_deployments(include_archived=True)
     runs = qd.with_names(qd.load_runs(since="2026-05-01T00:00Z"), df)
     expected = qd.unusual_runs(runs, df, now=NOW, threshold=2, min_runs=5)
-    found = rows(f"unusual {SINCE} --now {NOW_TEXT} --threshold 2 --min-runs 5", capsys)
-    assert found == plain(expected)
+    found = json_rows(f"unusual {SINCE} --now {NOW_TEXT} --threshold 2 --min-runs 5", capsys)
+    assert found == rows_of(expected)
     assert len(found) > 0
 
 
-def test_costs_add_up_to_what_the_service_says(sandbox: Sandbox, capsys: pytest.CaptureFixture[str]) -> None:
+def test_costs_sum_to_the_credits_of_all_sessions(sandbox: Sandbox, capsys: pytest.CaptureFixture[str]) -> None:
     usage = [one.get("usage", {}).get("total_credits") for one in sandbox.sessions]
     known = [credits_ for credits_ in usage if credits_ is not None]
-    found = rows("costs --since all", capsys)
+    found = json_rows("costs --since all", capsys)
     assert sum(row["credits"] or 0 for row in found) == pytest.approx(sum(known))
     assert sum(row["unknown"] for row in found) == len(usage) - len(known) > 0
     names = {one["id"]: one["name"] for one in sandbox.deployments}
     assert [row["name"] for row in found] == [names.get(row["deployment_id"]) for row in found]
     assert main(["costs", "--since", "all"]) == 0
     note = f"{sum(known):,.2f} credits in {len(known):,} sessions; the usage of {len(usage) - len(known)} more"
-    told = capsys.readouterr().out
-    assert note in told
+    text = capsys.readouterr().out
+    assert note in text
     manual = sum(one["deployment_id"] is None for one in sandbox.sessions)
-    assert f"–: {manual} sessions without a deployment" in told
+    assert f"–: {manual} sessions without a deployment" in text
 
 
 @pytest.mark.usefixtures("empty_cache")
-def test_credits_of_no_session_are_not_added_up(capsys: pytest.CaptureFixture[str]) -> None:
-    """The first editions tell no usage."""
+def test_costs_without_known_usage_print_no_sum(capsys: pytest.CaptureFixture[str]) -> None:
+    """Edition A has no usage."""
     with Sandbox(deployments=5, seed=7, edition="A") as served:
         assert main(["costs", "--since", "all", "--base-url", served.base_url]) == 0
         assert f"\nthe usage of {len(served.sessions)} sessions is not known\n" in capsys.readouterr().out
@@ -248,7 +249,7 @@ def test_credits_of_no_session_are_not_added_up(capsys: pytest.CaptureFixture[st
 
 
 @pytest.mark.usefixtures("empty_cache")
-def test_a_report_shows_what_the_sessions_of_90_days_cost(tmp_path: Path) -> None:
+def test_report_costs_cover_the_sessions_of_90_days(tmp_path: Path) -> None:
     with Sandbox(deployments=20, seed=7, now=pd.Timestamp.now("UTC").floor("s").to_pydatetime()) as served:
         assert main(["report", "r.html", "--costs", "--base-url", served.base_url]) == 0
         since = pd.Timestamp.now("UTC") - pd.Timedelta("90D")
@@ -259,22 +260,20 @@ def test_a_report_shows_what_the_sessions_of_90_days_cost(tmp_path: Path) -> Non
     assert f"{len(known):,} sessions used <strong>{math.fsum(known):,.2f} credits.</strong>" in text
 
 
-def test_the_agent_of_a_session_is_its_agent_and_not_its_snapshot(
-    sandbox: Sandbox, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """Sessions have a column ``agent``, of JSON text."""
+def test_costs_by_agent_groups_by_agent_id(sandbox: Sandbox, capsys: pytest.CaptureFixture[str]) -> None:
+    """Not by the column ``agent`` of the sessions, which is JSON text."""
     names = {one["id"]: one["name"] for one in sandbox.agents}
-    found = rows("costs --since all --by agent", capsys)
+    found = json_rows("costs --since all --by agent", capsys)
     assert {row["agent_id"]: row["name"] for row in found} == {
         one["agent"]["id"]: names[one["agent"]["id"]] for one in sandbox.sessions
     }
 
 
-def test_the_forecast_is_the_library_s(capsys: pytest.CaptureFixture[str]) -> None:
+def test_forecast_equals_cost_forecast(capsys: pytest.CaptureFixture[str]) -> None:
     df = qd.load_deployments(include_archived=True)
     expected = qd.cost_forecast(df, qd.load_sessions(since="2026-05-01T00:00Z"), "20D", start=NOW)
     words = f"forecast {SINCE} --horizon 20D --start {NOW_TEXT}"
-    assert rows(words, capsys) == plain(expected)
+    assert json_rows(words, capsys) == rows_of(expected)
     assert main(words.split()) == 0
     text = capsys.readouterr().out
     assert f"{expected['expected'].sum():,.2f} credits in all" in text
@@ -286,7 +285,7 @@ def test_the_forecast_is_the_library_s(capsys: pytest.CaptureFixture[str]) -> No
     "words",
     ["failures --by vault_ids", "failures --by schedule_upcoming_runs_at", "costs --since all --by vault_ids"],
 )
-def test_a_column_of_lists_is_no_group(words: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_column_of_lists_is_refused_as_a_group(words: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(words.split()) == 2
     message = capsys.readouterr().err
     column = words.rsplit(maxsplit=1)[-1]
@@ -300,13 +299,13 @@ def test_a_column_of_lists_is_no_group(words: str, capsys: pytest.CaptureFixture
 
 @pytest.mark.parametrize("command", ["failures", f"runs {SINCE}", f"costs {SINCE}"])
 @pytest.mark.parametrize("word", ["deployment", "environment", "agent"])
-def test_an_id_groups_as_its_word_does(command: str, word: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert rows(f"{command} --by {word}_id", capsys) == rows(f"{command} --by {word}", capsys)
+def test_by_agent_id_equals_by_agent(command: str, word: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert json_rows(f"{command} --by {word}_id", capsys) == json_rows(f"{command} --by {word}", capsys)
 
 
-def test_a_report_takes_ids_as_groups_too(monkeypatch: pytest.MonkeyPatch) -> None:
-    told: list[Any] = []
-    monkeypatch.setattr(qd, "write_report", lambda *_, by, **__: told.append(by))
+def test_report_by_accepts_id_columns(monkeypatch: pytest.MonkeyPatch) -> None:
+    groups: list[Any] = []
+    monkeypatch.setattr(qd, "write_report", lambda *_, by, **__: groups.append(by))
     for words in ([], ["--by", "agent_id"], ["--by", "environment_id"], ["--by", "owner"]):
         assert main(["report", "r.html", *words]) == 0
-    assert told == [None, "agent", "environment", "owner"]
+    assert groups == [None, "agent", "environment", "owner"]

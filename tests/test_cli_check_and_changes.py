@@ -1,4 +1,4 @@
-"""The commands that decide and that look back: exit codes, thresholds, snapshots, changes, and the recipes."""
+"""Tests of `check`, `missed`, `--fail-over`, `changes` and dated reports: exit codes, thresholds and snapshots."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ ROOT = Path(__file__).parents[1]
 
 
 class Clock(datetime):
-    """The present of a pull."""
+    """A fake `datetime` whose `now` the tests set."""
 
     moment = NOW
 
@@ -42,8 +42,8 @@ class Clock(datetime):
 
 
 @pytest.fixture(autouse=True)
-def present(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Begin each test in the present: minutes may pass after this file was imported."""
+def reset_now(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Set `NOW` at the start of each test: minutes may have passed since the import of this file."""
     monkeypatch.setattr(sys.modules[__name__], "NOW", datetime.now(UTC).replace(microsecond=0))
 
 
@@ -54,8 +54,8 @@ def cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
 
 
 @contextlib.contextmanager
-def account(monkeypatch: pytest.MonkeyPatch, **options: Any) -> Iterator[Sandbox]:  # noqa: ANN401
-    """Serve an account of the present, which the command then asks."""
+def current_sandbox(monkeypatch: pytest.MonkeyPatch, **options: Any) -> Iterator[Sandbox]:  # noqa: ANN401
+    """Serve a sandbox whose clock is the current time, and set the environment to it."""
     with Sandbox(seed=7, now=NOW, **options) as served:
         monkeypatch.setenv("QODER_PAT", served.pat)
         monkeypatch.setenv("QODER_BASE_URL", served.base_url)
@@ -64,15 +64,15 @@ def account(monkeypatch: pytest.MonkeyPatch, **options: Any) -> Iterator[Sandbox
 
 @pytest.fixture
 def sandbox(monkeypatch: pytest.MonkeyPatch) -> Iterator[Sandbox]:
-    """Serve an account of the present that missed some triggers."""
+    """Serve a sandbox whose clock is the current time and which missed some triggers."""
     monkeypatch.setattr(lists, "datetime", Clock)
     monkeypatch.setattr(Clock, "moment", NOW)
-    with account(monkeypatch, deployments=25, runs=400, left_out=60) as served:
+    with current_sandbox(monkeypatch, deployments=25, runs=400, left_out=60) as served:
         yield served
 
 
-def healthy(sandbox: Sandbox) -> None:
-    """Archive all, so that nothing is wrong."""
+def archive_all(sandbox: Sandbox) -> None:
+    """Archive all deployments, so that `check` finds nothing."""
     for one in sandbox.deployments:
         if not one["archived_at"]:
             sandbox.archive(one["id"])
@@ -82,7 +82,7 @@ def run(*words: str) -> int:
     return main(list(words))
 
 
-def active(sandbox: Sandbox) -> list[dict[str, Any]]:
+def active_deployments(sandbox: Sandbox) -> list[dict[str, Any]]:
     return [
         one for one in sandbox.deployments
         if one["status"] == "active" and not one["archived_at"] and one["schedule"]
@@ -93,8 +93,8 @@ def rewrite(sandbox: Sandbox, record: dict[str, Any], **facts: Any) -> None:  # 
     sandbox.rewrite({**record, "updated_at": NOW.isoformat().replace("+00:00", "Z"), **facts})
 
 
-def in_shell(command: str) -> subprocess.CompletedProcess[str]:
-    """Run a shell's line in which `qoderdata` is this package's command."""
+def run_in_shell(command: str) -> subprocess.CompletedProcess[str]:
+    """Run lines of bash in which `qoderdata` is the command of this package."""
     function = f'qoderdata() {{ {shlex.quote(sys.executable)} -m qoderdata "$@"; }}'
     return subprocess.run(
         ["/bin/bash", "-c", f"{function}\n{command}"],
@@ -108,46 +108,46 @@ def in_shell(command: str) -> subprocess.CompletedProcess[str]:
 
 # -- exit codes --------------------------------------------------------------------------------------------------
 
-FINDERS = ["check", "missed --fail --since 7D", "runs --fail-over 0 --since 7D"]
+COMMANDS_WITH_EXIT_CODE_1 = ["check", "missed --fail --since 7D", "runs --fail-over 0 --since 7D"]
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("words", FINDERS)
+@pytest.mark.parametrize("words", COMMANDS_WITH_EXIT_CODE_1)
 @pytest.mark.parametrize("pipe", ["head -1", "true", "cat"])
-def test_a_pipe_changes_no_exit_code(words: str, pipe: str, sandbox: Sandbox) -> None:
-    """Found, nothing found, and could not look each keep their code, whoever reads the output."""
+def test_exit_code_does_not_depend_on_the_reader_of_the_pipe(words: str, pipe: str, sandbox: Sandbox) -> None:
+    """Findings and each kind of error keep their exit code, however much of the output is read."""
 
     def code(*more: str) -> int:
-        done = in_shell(f"qoderdata {' '.join([words, *more])} | {pipe} >/dev/null; echo ${{PIPESTATUS[0]}}")
+        done = run_in_shell(f"qoderdata {' '.join([words, *more])} | {pipe} >/dev/null; echo ${{PIPESTATUS[0]}}")
         assert "Traceback" not in done.stderr
         return int(done.stdout)
 
     sandbox.create_runs(400, status="failed")
     codes = []
-    for spoil in ("", "401", "403", "stop"):
-        if spoil == "stop":
+    for fault in ("", "401", "403", "stop"):
+        if fault == "stop":
             sandbox.stop()
-        elif spoil:
-            sandbox.misbehave(spoil)
+        elif fault:
+            sandbox.misbehave(fault)
         codes.append(code("--refresh"))
     assert codes == [1, 3, 4, 5]
     assert code("--since 7") == 2
 
 
-def test_nothing_found_is_0(sandbox: Sandbox) -> None:
-    healthy(sandbox)
+def test_commands_without_findings_return_0(sandbox: Sandbox) -> None:
+    archive_all(sandbox)
     sandbox.forget_runs(NOW + timedelta(days=1))
-    for one in sandbox.deployments:  # as if they had been archived for long
+    for one in sandbox.deployments:  # archived long ago
         sandbox.rewrite({**one, "archived_at": "2020-01-01T00:00:00Z"})
     for words in ("check", "missed --fail --since 7D", "runs --fail-over 1 --since 7D"):
         assert main(words.split()) == 0
 
 
-def test_check_finds_exits_and_never_mixes_up(sandbox: Sandbox, capsys: pytest.CaptureFixture[str]) -> None:
-    victim = active(sandbox)[0]
-    sandbox.create_runs(5, status="failed", deployment_id=victim["id"])
+def test_exit_codes_of_check(sandbox: Sandbox, capsys: pytest.CaptureFixture[str]) -> None:
+    deployment = active_deployments(sandbox)[0]
+    sandbox.create_runs(5, status="failed", deployment_id=deployment["id"])
     assert run("check", "--refresh") == 1
-    assert f"{victim['name']} failed" in capsys.readouterr().out
+    assert f"{deployment['name']} failed" in capsys.readouterr().out
     assert run("check", "--json") == 1
     found = json.loads(capsys.readouterr().out)
     assert {"severity", "kind", "deployment_id", "name", "detail", "since"} == set(found[0])
@@ -162,10 +162,12 @@ def test_check_finds_exits_and_never_mixes_up(sandbox: Sandbox, capsys: pytest.C
     assert run("check", "--refresh") == 5
 
 
-def test_check_of_a_healthy_account_is_quiet(sandbox: Sandbox, capsys: pytest.CaptureFixture[str]) -> None:
-    """Every deployment is archived or new, so that there is nothing to find; and --fail-on decides.
+def test_check_of_a_healthy_account_prints_no_finding(
+    sandbox: Sandbox, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """All deployments are archived or new. A warning alone changes the exit code only with `--fail-on warning`.
 
-    No run goes on: after some minutes, one would be found that does not end.
+    All runs are finished: `check` reports a run that is unfinished after some minutes.
     """
     for one in sandbox.runs:
         if one["status"] in {"running", "pending"}:
@@ -175,8 +177,8 @@ def test_check_of_a_healthy_account_is_quiet(sandbox: Sandbox, capsys: pytest.Ca
         for one in sandbox.sessions
         if one["deployment_id"] and one.get("usage", {}).get("total_credits", 0) > 1
     )
-    sandbox.create_runs(1, deployment_id=used)  # so that its last runs are no failures at any time of the day
-    healthy(sandbox)
+    sandbox.create_runs(1, deployment_id=used)  # so that its last run has not failed
+    archive_all(sandbox)
     assert run("check") == 0
     assert capsys.readouterr().out == "nothing is wrong\n"
     sandbox.create_deployments(1)
@@ -188,7 +190,7 @@ def test_check_of_a_healthy_account_is_quiet(sandbox: Sandbox, capsys: pytest.Ca
     assert run("check", "--fail-on", "warning") == 1
 
 
-def test_missed_fails_on_certain_rows_alone(sandbox: Sandbox, capsys: pytest.CaptureFixture[str]) -> None:
+def test_missed_fail_considers_only_certain_rows(sandbox: Sandbox, capsys: pytest.CaptureFixture[str]) -> None:
     with Sandbox(deployments=25, seed=7, runs=400, now=NOW) as complete:
         assert run("missed", "--fail", "--base-url", complete.base_url) == 0
     words = ("missed", "--since", "30D")
@@ -204,7 +206,7 @@ def test_missed_fails_on_certain_rows_alone(sandbox: Sandbox, capsys: pytest.Cap
 
 
 @pytest.mark.usefixtures("sandbox")
-def test_runs_fail_over_goes_by_the_lower_bound(capsys: pytest.CaptureFixture[str]) -> None:
+def test_runs_fail_over_compares_the_lower_bound(capsys: pytest.CaptureFixture[str]) -> None:
     words = ("runs", "--by", "deployment_id", "--refresh")
     assert run(*words, "--json") == 0
     rows = json.loads(capsys.readouterr().out)
@@ -228,7 +230,7 @@ def test_runs_fail_over_goes_by_the_lower_bound(capsys: pytest.CaptureFixture[st
         ("failures", "failure_rate", "name"),
     ],
 )
-def test_what_is_above_fail_over_is_named_wherever_the_table_ends(
+def test_groups_above_fail_over_are_named_even_if_not_in_the_table(
     words: str, figure: str, label: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert run(*words.split(), "--json") == 0
@@ -246,12 +248,12 @@ def test_what_is_above_fail_over_is_named_wherever_the_table_ends(
 
 
 @pytest.mark.usefixtures("sandbox")
-def test_all_runs_together_have_no_name(capsys: pytest.CaptureFixture[str]) -> None:
+def test_fail_over_note_without_groups_has_no_name(capsys: pytest.CaptureFixture[str]) -> None:
     assert run("runs", "--since", "all", "--fail-over", "0") == 1
     assert re.search(r"^above --fail-over 0: \S+ % \(\S+ %\)$", capsys.readouterr().out, re.MULTILINE)
 
 
-def test_a_name_in_a_note_is_escaped_as_in_the_table(sandbox: Sandbox, capsys: pytest.CaptureFixture[str]) -> None:
+def test_names_in_notes_are_escaped(sandbox: Sandbox, capsys: pytest.CaptureFixture[str]) -> None:
     for one in sandbox.deployments:
         sandbox.rewrite({**one, "name": "[x](http://evil.example)\x1b[2J"})
     for form in ([], ["--markdown"]):
@@ -269,8 +271,8 @@ def kinds(capsys: pytest.CaptureFixture[str], *words: str) -> list[tuple[str, st
     return [(one["kind"], one["deployment_id"]) for one in json.loads(capsys.readouterr().out)]
 
 
-def test_each_threshold_is_an_option(sandbox: Sandbox, capsys: pytest.CaptureFixture[str]) -> None:
-    healthy(sandbox)
+def test_thresholds_of_check_are_options(sandbox: Sandbox, capsys: pytest.CaptureFixture[str]) -> None:
+    archive_all(sandbox)
     (one,) = sandbox.create_deployments(1)
     record = {
         **one,
@@ -282,15 +284,15 @@ def test_each_threshold_is_an_option(sandbox: Sandbox, capsys: pytest.CaptureFix
     sandbox.rewrite(record)
     sandbox.create_runs(20, status="completed", deployment_id=one["id"])
     sandbox.create_runs(4, status="failed", deployment_id=one["id"])
-    mine = one["id"]
-    assert kinds(capsys, "--refresh") == [("failing", mine)]
-    assert kinds(capsys, "--streak", "4") == [("failing", mine)]
-    share = qd.session_costs(qd.flatten_sessions(sandbox.sessions))["credits_p95"][mine] / 1_000_000
-    assert kinds(capsys, "--streak", "5", "--budget-share", str(share * 0.99)) == [("over_budget", mine)]
+    deployment_id = one["id"]
+    assert kinds(capsys, "--refresh") == [("failing", deployment_id)]
+    assert kinds(capsys, "--streak", "4") == [("failing", deployment_id)]
+    share = qd.session_costs(qd.flatten_sessions(sandbox.sessions))["credits_p95"][deployment_id] / 1_000_000
+    assert kinds(capsys, "--streak", "5", "--budget-share", str(share * 0.99)) == [("over_budget", deployment_id)]
     assert kinds(capsys, "--streak", "5", "--budget-share", str(share * 1.01)) == []
 
 
-def test_since_chooses_which_missed_triggers_count(sandbox: Sandbox, capsys: pytest.CaptureFixture[str]) -> None:
+def test_since_limits_the_missed_triggers_of_check(sandbox: Sandbox, capsys: pytest.CaptureFixture[str]) -> None:
     def missed(since: str) -> set[str]:
         return {id_ for kind, id_ in kinds(capsys, "--since", since) if kind == "missed"}
 
@@ -309,18 +311,18 @@ def test_since_chooses_which_missed_triggers_count(sandbox: Sandbox, capsys: pyt
 
 
 @pytest.mark.filterwarnings("default:.* completed runs are assumed")
-def test_doubtful_outcomes_count_by_their_share(
+def test_doubtful_option_limits_the_share_of_doubtful_outcomes(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with account(monkeypatch, deployments=10, runs=100, edition="D") as served:
+    with current_sandbox(monkeypatch, deployments=10, runs=100, edition="D") as served:
         served.create_runs(1, status="waiting")
-        (gone,) = served.create_runs(1)
-        served.delete_session(gone["session_id"])
+        (run_without_session,) = served.create_runs(1)
+        served.delete_session(run_without_session["session_id"])
 
-        def is_said(*words: str) -> bool:
+        def is_reported(*words: str) -> bool:
             return "incomplete_data" in {kind for kind, _ in kinds(capsys, *words)}
 
-        assert is_said()
+        assert is_reported()
         recent = (NOW - timedelta(days=30)).isoformat()
         ends = [one for one in served.outcomes if one["triggered_at"] >= recent]
         doubtful = sum(
@@ -335,50 +337,53 @@ def test_doubtful_outcomes_count_by_their_share(
         waiting = sum(one["status"] == "waiting" and one["triggered_at"] >= recent for one in served.outcomes)
         assert waiting > 0
         assert f"waiting for a person: {counted(waiting, 'run')}; see `qoderdata top`" in text
-        assert not is_said("--outcomes", "events", "--doubtful", str(share * 1.01))
+        assert not is_reported("--outcomes", "events", "--doubtful", str(share * 1.01))
 
 
 @pytest.mark.filterwarnings("default:.* completed runs are assumed")
-def test_failures_before_the_time_that_is_checked_count(
+def test_check_counts_failures_older_than_30_days(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The newest edition gives no counters, and one that starts once a month has one run in the 30 days.
+    """Edition D has no counters, and a monthly deployment has only one run in the 30 days.
 
-    The newest run says that it failed; of the others only their sessions tell. Nothing is asked for twice.
+    The newest run has an error; that the others failed follows from their sessions. No page is requested twice.
     """
-    with account(monkeypatch, deployments=25, runs=250, edition="D") as served:
-        active = {
+    with current_sandbox(monkeypatch, deployments=25, runs=250, edition="D") as served:
+        active_deployments = {
             one["id"] for one in served.deployments if (one["status"], one["archived_at"]) == ("active", None)
         }
         before = (NOW - timedelta(days=31)).isoformat()
         old = {one["deployment_id"]: 0 for one in served.runs if one["created_at"] < before}
-        rare = next(id_ for id_ in old if id_ in active)
-        runs = [one for one in served.runs if one["deployment_id"] == rare]
+        deployment_id = next(id_ for id_ in old if id_ in active_deployments)
+        runs = [one for one in served.runs if one["deployment_id"] == deployment_id]
         newest, *others = runs
         served.rewrite({**newest, "session_id": None, "error": {"type": "unknown_error", "message": "x"}})
-        theirs = {one["session_id"] for one in others}
+        session_ids = {one["session_id"] for one in others}
         for one in served.sessions:
-            if one["id"] in theirs:
+            if one["id"] in session_ids:
                 served.rewrite({**one, "status": "terminated", "archived_at": None})
         for words, pages in (([], None), (["--refresh"], 1)):
             served.requests.clear()
             main(["check", "--json", *words])
-            asked = sum(one.path == "/deployment_runs" for one in served.requests)
-            assert pages in {None, asked}
+            page_requests = sum(one.path == "/deployment_runs" for one in served.requests)
+            assert pages in {None, page_requests}
             found = {one["deployment_id"]: one for one in json.loads(capsys.readouterr().out)}
-            assert found[rare]["kind"] == "failing"
-            assert f"failed {len(runs)} times in a row, the last one with unknown_error" in found[rare]["detail"]
-            assert found[rare]["since"] is None
+            assert found[deployment_id]["kind"] == "failing"
+            assert (
+                f"failed {len(runs)} times in a row, the last one with unknown_error"
+                in found[deployment_id]["detail"]
+            )
+            assert found[deployment_id]["since"] is None
         assert main(["top", "--once"]) == 0
         assert re.search(rf"  {len(runs)}  .*  unknown_error$", capsys.readouterr().out, re.MULTILINE)
 
 
 @pytest.mark.filterwarnings("default:.* completed runs are assumed", "default:not all runs")
-def test_streaks_of_a_part_of_the_runs_are_said_to_be_so(
+def test_check_offline_warns_if_not_all_runs_are_stored(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A streak that began before what is stored counts too little; `top` only ever reads 30 days."""
-    with account(monkeypatch, deployments=15, runs=150, edition="D"):
+    """A streak that began before the stored runs would be too short. `top` never reads more than 30 days."""
+    with current_sandbox(monkeypatch, deployments=15, runs=150, edition="D"):
         assert main(["top", "--once"]) == 0
         assert "not all runs" not in capsys.readouterr().err
         assert main(["check", "--offline"]) == 1
@@ -387,10 +392,12 @@ def test_streaks_of_a_part_of_the_runs_are_said_to_be_so(
         assert "not all runs" not in capsys.readouterr().err
 
 
-def test_markdown_is_a_table_for_a_chat(sandbox: Sandbox, capsys: pytest.CaptureFixture[str]) -> None:
-    victim = next(one for one in sandbox.deployments if one["status"] == "active" and not one["archived_at"])
-    sandbox.rewrite({**victim, "name": "a|b *c* <d>\x1b[31m\nhttps://evil.example"})
-    sandbox.create_runs(9, status="failed", deployment_id=victim["id"])
+def test_check_markdown_is_one_table_with_escaped_names(
+    sandbox: Sandbox, capsys: pytest.CaptureFixture[str]
+) -> None:
+    deployment = next(one for one in sandbox.deployments if one["status"] == "active" and not one["archived_at"])
+    sandbox.rewrite({**deployment, "name": "a|b *c* <d>\x1b[31m\nhttps://evil.example"})
+    sandbox.create_runs(9, status="failed", deployment_id=deployment["id"])
     assert main(["check", "--markdown", "--top", "1000"]) == 1
     text = capsys.readouterr().out
     rows = [line for line in text.splitlines() if line.startswith("|")]
@@ -402,7 +409,7 @@ def test_markdown_is_a_table_for_a_chat(sandbox: Sandbox, capsys: pytest.Capture
 
 
 @pytest.mark.usefixtures("sandbox")
-def test_times_are_in_the_zone_that_is_asked_for(capsys: pytest.CaptureFixture[str]) -> None:
+def test_tz_option_sets_the_time_zone_of_findings(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["check", "--tz", "Asia/Kolkata", "--json"]) == 1
     found = json.loads(capsys.readouterr().out)
     assert {one["since"][-6:] for one in found if one["since"]} == {"+05:30"}
@@ -415,10 +422,10 @@ def test_times_are_in_the_zone_that_is_asked_for(capsys: pytest.CaptureFixture[s
 # -- snapshots ---------------------------------------------------------------------------------------------------
 
 
-def test_missed_and_check_use_snapshots_by_themselves(
+def test_missed_and_check_use_stored_snapshots(
     sandbox: Sandbox, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """All were changed an hour ago, but not their schedules: only a snapshot from before can tell."""
+    """All deployments changed an hour ago; only an older snapshot shows that their schedules did not change."""
     monkeypatch.setattr(Clock, "moment", NOW - timedelta(days=3))
     assert main(["pull", "deployments", "--include-archived", "--refresh"]) == 0
     stamp = (NOW - timedelta(hours=1)).isoformat().replace("+00:00", "Z")
@@ -431,12 +438,12 @@ def test_missed_and_check_use_snapshots_by_themselves(
         main([*words, "--json"])
         return pd.DataFrame(json.loads(capsys.readouterr().out))
 
-    fires = {one["id"] for one in sandbox.deployments if one["status"] == "active" and not one["archived_at"]}
+    active_ids = {one["id"] for one in sandbox.deployments if one["status"] == "active" and not one["archived_at"]}
     since, due = NOW - timedelta(days=2), NOW - timedelta(minutes=10)
-    truth = {(id_, at) for id_, at in sandbox.left_out if since <= at < due and id_ in fires}
+    truth = {(id_, at) for id_, at in sandbox.left_out if since <= at < due and id_ in active_ids}
     assert truth
     found = rows("missed", "--since", since.isoformat(), "--until", NOW.isoformat())
-    known = found[found["deployment_id"].isin(fires)]
+    known = found[found["deployment_id"].isin(active_ids)]
     pairs = set(zip(known["deployment_id"], pd.to_datetime(known["scheduled_at"]), strict=True))
     assert pairs == truth
     assert known["certain"].all()
@@ -444,12 +451,12 @@ def test_missed_and_check_use_snapshots_by_themselves(
     assert set(checked.loc[checked["kind"] == "missed", "deployment_id"]) == {id_ for id_, _ in truth}
     other = ("--cache-dir", str(tmp_path / "without"))
     without = rows("missed", "--since", "2D", *other)
-    assert not without.loc[without["deployment_id"].isin(fires), "certain"].any()
+    assert not without.loc[without["deployment_id"].isin(active_ids), "certain"].any()
     checked = rows("check", "--since", "2D", *other)
     assert "missed" not in set(checked["kind"])
 
 
-def test_missed_knows_nothing_after_the_runs_were_read(
+def test_missed_ends_when_the_runs_were_fetched(
     sandbox: Sandbox, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def rows(*words: str) -> set[tuple[str, pd.Timestamp]]:
@@ -469,11 +476,11 @@ def test_missed_knows_nothing_after_the_runs_were_read(
     assert "not after --since; --refresh reads newer ones" in capsys.readouterr().err
 
 
-# -- changes, and what they add to a report ---------------------------------------------------------------------
+# -- changes, and dated reports ----------------------------------------------------------------------------------
 
 
 @pytest.mark.usefixtures("sandbox")
-def test_changes_without_a_snapshot(capsys: pytest.CaptureFixture[str]) -> None:
+def test_changes_without_a_snapshot_stores_the_first_one(capsys: pytest.CaptureFixture[str]) -> None:
     assert run("changes") == 0
     assert capsys.readouterr().out == "there was no snapshot to compare with; the first one is stored now\n"
     assert run("changes") == 0
@@ -481,14 +488,14 @@ def test_changes_without_a_snapshot(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 @pytest.mark.parametrize("archived", [True, False])
-def test_changes_says_what_a_person_would_say(
+def test_changes_describes_each_change_in_words(
     sandbox: Sandbox, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, *, archived: bool
 ) -> None:
     pull = ("pull", "deployments", "--refresh", *(["--include-archived"] if archived else []))
     for days in (9, 3):
         monkeypatch.setattr(Clock, "moment", NOW - timedelta(days=days))
         assert run(*pull) == 0
-        first, second, third, *_ = active(sandbox)
+        first, second, third, *_ = active_deployments(sandbox)
         if days == 9:
             rewrite(sandbox, first, schedule={**first["schedule"], "expression": "1 8 * * *"})
     error = {"type": "error", "error": {"type": "vault_not_found_error"}}
@@ -513,13 +520,13 @@ def test_changes_says_what_a_person_would_say(
     assert "snapshots" in capsys.readouterr().out
 
 
-def test_a_report_of_an_earlier_time_compares_with_a_week_before_it(
+def test_report_compares_with_the_snapshot_one_week_before_start(
     sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     for days in (30, 18, 12, 1):
         monkeypatch.setattr(Clock, "moment", NOW - timedelta(days=days))
         assert run("pull", "deployments", "--refresh", "--include-archived") == 0
-        rewrite(sandbox, active(sandbox)[0], name=f"named {days} days ago")
+        rewrite(sandbox, active_deployments(sandbox)[0], name=f"named {days} days ago")
     monkeypatch.setattr(Clock, "moment", NOW)
     path = tmp_path / "report.html"
     assert run("report", str(path), "--start", f"{NOW - timedelta(days=10):%Y-%m-%dT%H:%M:%SZ}") == 0
@@ -527,28 +534,29 @@ def test_a_report_of_an_earlier_time_compares_with_a_week_before_it(
     assert f"Since the snapshot of {NOW - timedelta(days=18):%Y-%m-%d %H:%M} UTC" in text
 
 
-def test_ages_of_a_report_are_counted_from_its_time(sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
-    told: dict[str, Any] = {}
-    monkeypatch.setattr(qd, "write_report", lambda *_, **options: told.update(options))
+def test_since_of_a_report_is_relative_to_start(sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
+    arguments: dict[str, Any] = {}
+    monkeypatch.setattr(qd, "write_report", lambda *_, **options: arguments.update(options))
     start = NOW - timedelta(days=20)
     words = ("report", "r.html", "--runs", "--costs", "--start", start.isoformat())
     for more, days, ended in (((), 30, NOW), (("--since", "9D", "--until", "2D"), 9, start - timedelta(days=2))):
         assert run(*words, *more) == 0
         since = start - timedelta(days=days)
         ids = {one["id"] for one in sandbox.runs if since <= datetime.fromisoformat(one["triggered_at"]) < ended}
-        assert set(told["runs"]["id"]) == ids
-    paid = {
+        assert set(arguments["runs"]["id"]) == ids
+    expected_session_ids = {
         one["id"]
         for one in sandbox.sessions
         if datetime.fromisoformat(one["created_at"]) >= start - timedelta(days=90)
     }
-    assert set(told["sessions"]["id"]) == paid
+    assert set(arguments["sessions"]["id"]) == expected_session_ids
 
 
 # -- recipes -----------------------------------------------------------------------------------------------------
 
 
 def recipes() -> list[str]:
+    """Return the commands in the section of the README about cron and CI."""
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     section = text.split("### In cron and in CI")[1].split("\n## ")[0]
     lines = re.findall(r"^(qoderdata .*?)\s*(?:#.*)?$", section, re.MULTILINE)
@@ -556,7 +564,7 @@ def recipes() -> list[str]:
     return lines
 
 
-def test_the_recipes_find_something(sandbox: Sandbox, capsys: pytest.CaptureFixture[str]) -> None:
+def test_recipes_of_the_readme_return_1_for_findings(sandbox: Sandbox, capsys: pytest.CaptureFixture[str]) -> None:
     sandbox.create_runs(60, status="failed")
     for line in recipes():
         assert main(shlex.split(line)[1:]) == 1
@@ -565,8 +573,8 @@ def test_the_recipes_find_something(sandbox: Sandbox, capsys: pytest.CaptureFixt
         assert "\x1b" not in captured.out + captured.err
 
 
-def test_a_recipe_runs_as_it_stands(sandbox: Sandbox, tmp_path: Path) -> None:
-    """With the token from a private file, as a crontab has it: no terminal, and a minimal environment."""
+def test_recipe_of_the_readme_runs_in_a_minimal_environment(sandbox: Sandbox, tmp_path: Path) -> None:
+    """As in a crontab: the token is read from a private file, and there is no terminal."""
     token = tmp_path / "token"
     token.write_text(f"export QODER_ACCESS_TOKEN={sandbox.pat}\n", encoding="utf-8")
     token.chmod(0o600)

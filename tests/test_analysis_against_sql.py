@@ -1,4 +1,4 @@
-"""Everyday questions take few calls, and their answers are what SQL says of the exported files."""
+"""Tests of common analyses: the result equals that of a SQL query of the exported files."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class Account(NamedTuple):
-    """What a notebook has in hand after its first cell, and the same as files."""
+    """The frames of an account, and the folder with the same frames as Parquet files."""
 
     df: pd.DataFrame
     runs: pd.DataFrame
@@ -49,7 +49,7 @@ def account(tmp_path_factory: pytest.TempPathFactory) -> Account:
     return Account(df, runs, sessions, now, folder)
 
 
-def test_which_team_failed_most_this_week_and_is_that_worse_than_last_week(account: Account) -> None:
+def test_compare_periods_by_team(account: Account) -> None:
     teams = qd.compare_periods(account.runs, by="metadata_team", recent="7D", until=account.now)
 
     expected = account.sql("""
@@ -68,21 +68,21 @@ def test_which_team_failed_most_this_week_and_is_that_worse_than_last_week(accou
     assert ((teams["verdict"] == "worse") == (worse & (teams["baseline_decided"] > 0))).all()
 
 
-def test_which_agent_by_name_fails_most_and_costs_most(account: Account) -> None:
+def test_failures_and_costs_by_agent(account: Account) -> None:
     rates = qd.run_failure_rates(account.runs, by="agent_id")
     costs = qd.session_costs(account.sessions, by="agent_id")
 
     failed = account.sql("""
         SELECT agent_name, count(*) AS failed FROM '$runs.parquet' WHERE status = 'failed' GROUP BY ALL""")
-    ours = rates[rates["failed"] > 0].groupby("name")["failed"].sum().sort_index()
-    assert ours.to_dict() == failed.set_index("agent_name")["failed"].sort_index().to_dict()
+    actual = rates[rates["failed"] > 0].groupby("name")["failed"].sum().sort_index()
+    assert actual.to_dict() == failed.set_index("agent_name")["failed"].sort_index().to_dict()
     used = account.sql("""
         SELECT agent_name, sum(usage_total_credits) AS credits FROM '$sessions.parquet' GROUP BY ALL""")
     by_name = costs.groupby("name")["credits"].sum(min_count=1)
     assert by_name.to_dict() == pytest.approx(used.set_index("agent_name")["credits"].to_dict(), rel=1e-12)
 
 
-def test_what_was_missed_last_night_and_why(account: Account) -> None:
+def test_missed_triggers_of_last_night(account: Account) -> None:
     missed = qd.missed_triggers(
         account.df, account.runs, since=account.now - pd.Timedelta("12h"), until=account.now
     )
@@ -98,8 +98,8 @@ def test_what_was_missed_last_night_and_why(account: Account) -> None:
     assert not times & set(zip(missed["deployment_id"], missed["scheduled_at"], strict=True))
 
 
-@pytest.mark.filterwarnings("ignore:no installed font")  # of a machine without one for Thai
-def test_last_night_as_a_timeline(account: Account) -> None:
+@pytest.mark.filterwarnings("ignore:no installed font")  # on a machine without a Thai font
+def test_run_timeline_of_last_night(account: Account) -> None:
     night = account.runs[account.runs["triggered_at"] >= account.now - pd.Timedelta("12h")]
     ax = qd.plot_run_timeline(night, tz="Asia/Shanghai", top=15)
 
@@ -109,7 +109,7 @@ def test_last_night_as_a_timeline(account: Account) -> None:
     assert "Asia/Shanghai" in ax.get_xlabel()
 
 
-def test_which_errors_are_new_this_week(account: Account) -> None:
+def test_new_error_groups_of_this_week(account: Account) -> None:
     errors = qd.error_groups(account.runs)
 
     assert (
@@ -120,7 +120,7 @@ def test_which_errors_are_new_this_week(account: Account) -> None:
     assert (errors["is_new"] == (errors["first_seen"] > newest - pd.Timedelta("7D"))).all()
 
 
-def test_a_page_for_a_manager(account: Account, tmp_path: Path) -> None:
+def test_report_shows_the_total_of_credits(account: Account, tmp_path: Path) -> None:
     qd.write_report(
         account.df, tmp_path / "report.html", runs=account.runs, sessions=account.sessions, start=account.now
     )
@@ -130,7 +130,7 @@ def test_a_page_for_a_manager(account: Account, tmp_path: Path) -> None:
     assert f"<strong>{total:,.2f} credits.</strong>" in text
 
 
-def test_what_will_next_month_cost(account: Account) -> None:
+def test_cost_forecast_of_30_days(account: Account) -> None:
     forecast = qd.cost_forecast(account.df, account.sessions, "30D", start=account.now)
 
     prices = account.sql("""
@@ -138,8 +138,8 @@ def test_what_will_next_month_cost(account: Account) -> None:
         FROM '$sessions.parquet' GROUP BY ALL""").set_index("deployment_id")
     triggers = qd.next_triggers(account.df, "30D", start=account.now)["deployment_id"].value_counts()
     expected = (prices["mean"] * triggers.astype("float64")).dropna()
-    ours = forecast["expected"].dropna()
-    assert len(ours) > 10
-    assert ours.to_dict() == pytest.approx(expected.reindex(ours.index).to_dict(), rel=1e-9)
+    actual = forecast["expected"].dropna()
+    assert len(actual) > 10
+    assert actual.to_dict() == pytest.approx(expected.reindex(actual.index).to_dict(), rel=1e-9)
     many = forecast[forecast["sessions"] >= 2]
     assert ((many["low"] <= many["expected"]) & (many["expected"] <= many["high"])).all()
