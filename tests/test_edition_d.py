@@ -262,9 +262,11 @@ def test_auto_warns_of_assumed_runs_and_the_requests_that_events_need(
 def test_outcomes_runs_reads_only_run_records(service: EditionD, loads: dict[str, Loaded]) -> None:
     frame = loads["runs"].frame
     assert count_requests(loads["runs"].requests) == {"deployment_runs": 6} | _REFUSED_FIRST_REQUEST
-    told = {id_: truth for id_, truth in service.account.truth.items() if truth.status_from in {"service", "run"}}
+    truth_from_runs = {
+        id_: truth for id_, truth in service.account.truth.items() if truth.status_from in {"service", "run"}
+    }
     known = frame[frame["status_from"].notna()]
-    assert_truth(known, told)
+    assert_truth(known, truth_from_runs)
     unknown = frame[frame["status_from"].isna()]
     assert unknown[["status", "started_at", "completed_at", "duration_ms", "error_type"]].isna().all(axis=None)
     assert list(unknown["triggered_at"]) == [service.account.truth[id_].triggered_at for id_ in unknown["id"]]
@@ -855,7 +857,7 @@ def broken_network() -> None:
         pytest.param(Fault(broken_network, 2, APIConnectionError), id="broken network"),
     ],
 )
-def test_events_read_before_an_interruption_are_not_read_again(tmp_path: Path, trouble: Fault) -> None:
+def test_events_read_before_an_interruption_are_kept(tmp_path: Path, trouble: Fault) -> None:
     kinds = tuple(kind._replace(runs=min(kind.runs, 1)) for kind in KINDS)
     with EditionD(Account(kinds), max_requests=1_000) as service:
         account = service.account

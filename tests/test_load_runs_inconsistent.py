@@ -492,14 +492,14 @@ def status_error(status: int) -> errors.APIStatusError:
 def test_open_run_that_fails_to_load_is_kept_with_a_warning(
     service: FakeService, tmp_path: Path, status: int
 ) -> None:
-    going = service.create(2, status="running")
+    open_runs = service.create(2, status="running")
     service.create(200)
     service.load(tmp_path)
 
     def get_run(id_: str) -> Run:
         if id_ == "drun_00001":
             raise status_error(status)
-        return {**going[0], "status": "failed"}
+        return {**open_runs[0], "status": "failed"}
 
     service.get_run = get_run
     service.create(3)
@@ -509,7 +509,7 @@ def test_open_run_that_fails_to_load_is_kept_with_a_warning(
     assert (statuses["drun_00001"], statuses["drun_00002"]) == ("running", "failed")
     assert set(frame["id"]) == ids_of(service)
     assert service.load(tmp_path).attrs["requests"] == 0
-    service.get_run = lambda _: {**going[1], "status": "completed"}
+    service.get_run = lambda _: {**open_runs[1], "status": "completed"}
     frame = service.load(tmp_path, refresh=True)
     assert dict(zip(frame["id"], frame["status"], strict=True))["drun_00001"] == "completed"
 

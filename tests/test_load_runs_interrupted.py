@@ -43,7 +43,7 @@ class Killed(BaseException):
 
 @dataclass
 class KillCountdown:
-    """Raises `Killed` after `left` more operations on the service or the disk; never if it is ``None``."""
+    """Raise `Killed` after `left` more operations on the service or the disk; never if it is ``None``."""
 
     left: int | None = None
 

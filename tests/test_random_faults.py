@@ -285,12 +285,12 @@ def test_runs_are_complete_after_kills_during_commits(tmp_path: Path) -> None:
     rng = random.Random(3)  # noqa: S311 - no secrets
     killed = in_commit = 0
     with Sandbox(deployments=30, seed=7, runs=2_000) as sandbox, Loader(sandbox.pat, sandbox.base_url) as loader:
-        going: list[str] = []
+        open_runs: list[str] = []
         while killed < SIZE.kills:
             sandbox.create_runs(rng.randrange(50, 250))
-            going += [run["id"] for run in sandbox.create_runs(2, status="running")]
+            open_runs += [run["id"] for run in sandbox.create_runs(2, status="running")]
             if rng.randrange(2):
-                sandbox.finish_run(going.pop(rng.randrange(len(going))))
+                sandbox.finish_run(open_runs.pop(rng.randrange(len(open_runs))))
             watcher = CommitWatcher(tmp_path, rng.choice((1, 1, 2, 3)))
             killed += loader.load_and_kill(
                 tmp_path, "runs", when=watcher.has_begun, delay=rng.choice((0, 0.005, 0.03))
@@ -356,14 +356,14 @@ def test_outcomes_are_complete_after_kills_while_events_are_read(tmp_path: Path)
 
 
 class InconsistentService(FakeService):
-    """Return a list of runs with faults, and record which runs were shown and which faults cannot be detected."""
+    """A fake service whose list has faults; it records the shown runs and the faults that no client can detect."""
 
     def __init__(self, rng: random.Random) -> None:
         super().__init__(page_limit=rng.choice((10, 25, 100)), offset_cursors=True)
         self.rng = rng
         self.faults: list[str] = []
         self.shown: set[str] = set()
-        #: Faults of earlier walks that no client can detect.
+        #: Faults of the walks so far that no client can detect.
         self.undetectable: set[str] = set()
         self.change_page = self.apply_fault
 
