@@ -1,7 +1,7 @@
-"""A service of edition D, written from the API's description alone, for tests of the loaders over real HTTP.
+"""A fake service of edition D for tests of the loaders over real HTTP, written only from the API's description.
 
-What became of each run is decided first, by hand, in `KINDS`; the session and its events are written to match.
-No rule of the package is repeated here.
+`KINDS` gives the expected outcome of each kind of run; its session and events are made to match.
+The module repeats no rule of the package.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
 TOKEN = "pt-edition-d-test-token"  # noqa: S105 - of no service
-#: Part of every secret value of the account; never part of anything that a user sees.
-SECRET = "s3cr3t"  # noqa: S105 - likewise
+#: Part of every secret value of the account; it must not be in anything that a user sees.
+SECRET = "s3cr3t"  # noqa: S105 - of no service
 Record = dict[str, Any]
 
 
 class Kind(NamedTuple):
-    """One way in which a session goes, and what becomes of its run.
+    """The events of a session, and the expected outcome of its run.
 
-    A script has one step an event: the type without ``session.status_``, and a stop reason or retry status. Marks
+    A script has one step per event: the type without ``session.status_``, and a stop reason or retry status. Marks
     before a step: ``^`` the run's start, ``$`` its end, ``!`` the error that it failed with, ``-`` no time,
     ``@90`` 90 minutes after the session's start. ``day``: the next step is a day later.
     """
@@ -42,12 +42,12 @@ class Kind(NamedTuple):
     error: str | None = None
     session: str | None = "idle"
     archived: bool = False
-    alone: str | None = "completed"  # what the session alone tells
+    alone: str | None = "completed"  # expected from the session, without events
     alone_from: str | None = "session"
     alone_error: str | None = None
     seconds: float = 0
-    served: str = "listed"  # or "by id", "gone"
-    requests: int = 1  # for its events
+    served: str = "listed"  # or "by id", "gone": how the session is served
+    requests: int = 1  # needed to read its events
 
     @property
     def is_open(self) -> bool:
@@ -55,8 +55,8 @@ class Kind(NamedTuple):
         return self.status in {"running", "waiting", "pending"} or self.status_from == "session"
 
 
-_DEAD: dict[str, Any] = {"session": "terminated", "alone": "failed", "alone_error": "session_terminated"}
-_RUNS: dict[str, Any] = {"status": "running", "status_from": "session", "alone": "running", "requests": 0}
+_TERMINATED: dict[str, Any] = {"session": "terminated", "alone": "failed", "alone_error": "session_terminated"}
+_RUNNING: dict[str, Any] = {"status": "running", "status_from": "session", "alone": "running", "requests": 0}
 _NONE: dict[str, Any] = {"requests": 0, "session": None}
 KINDS = (
     Kind("done", 110, "^run; msg; call; $idle end_turn"),
@@ -85,14 +85,14 @@ KINDS = (
     Kind("fatal alone", 5, "^run; $!error exhausted", "failed"),
     Kind("terminal alone", 6, "^run; $!error terminal; msg", "failed"),
     Kind("fatal, then waits", 5, "^run; $!error exhausted; idle requires_action", "failed"),
-    Kind("terminated", 10, "^run; !error terminal; $terminated", "failed", **_DEAD),
-    Kind("terminated, no error", 6, "^run; $terminated", "failed", error="session_terminated", **_DEAD),
-    Kind("terminated after an error", 5, "^run; !error retrying; $terminated", "failed", **_DEAD),
+    Kind("terminated", 10, "^run; !error terminal; $terminated", "failed", **_TERMINATED),
+    Kind("terminated, no error", 6, "^run; $terminated", "failed", error="session_terminated", **_TERMINATED),
+    Kind("terminated after an error", 5, "^run; !error retrying; $terminated", "failed", **_TERMINATED),
     Kind("terminated, archived", 6, "^run; !error terminal; $terminated", "failed", session="terminated",
          archived=True),
-    Kind("terminated, no end", 5, "^run; msg", "failed", "session", "session_terminated", **_DEAD),
-    Kind("terminated, no events", 5, "", "failed", "session", "session_terminated", **_DEAD),
-    Kind("done, then terminated", 5, "^run; $idle end_turn; day; run; terminated", **_DEAD),
+    Kind("terminated, no end", 5, "^run; msg", "failed", "session", "session_terminated", **_TERMINATED),
+    Kind("terminated, no events", 5, "", "failed", "session", "session_terminated", **_TERMINATED),
+    Kind("done, then terminated", 5, "^run; $idle end_turn; day; run; terminated", **_TERMINATED),
     Kind("waits", 8, "^run; idle requires_action", "waiting"),
     Kind("waits, archived", 3, "^run; idle requires_action", "waiting", archived=True),
     Kind("waited", 5, "^run; idle requires_action; run; $idle end_turn"),
@@ -108,12 +108,12 @@ KINDS = (
          archived=True),
     Kind("archived, no events", 5, "", status_from="session", archived=True),
     Kind("archived, failed", 5, "^run; !error terminal; $idle retries_exhausted", "failed", archived=True),
-    Kind("runs", 6, "run", session="running", **_RUNS),
-    Kind("runs, archived", 2, "run", session="running", archived=True, **_RUNS),
-    Kind("runs again", 4, "run; idle end_turn; run", session="running", **_RUNS),
-    Kind("is rescheduling", 3, "run; error retrying; rescheduled", session="rescheduling", **_RUNS),
-    Kind("is canceling", 3, "run", session="canceling", seconds=77, **_RUNS),
-    Kind("processes", 2, "run", session="processing", **_RUNS),
+    Kind("runs", 6, "run", session="running", **_RUNNING),
+    Kind("runs, archived", 2, "run", session="running", archived=True, **_RUNNING),
+    Kind("runs again", 4, "run; idle end_turn; run", session="running", **_RUNNING),
+    Kind("is rescheduling", 3, "run; error retrying; rescheduled", session="rescheduling", **_RUNNING),
+    Kind("is canceling", 3, "run", session="canceling", seconds=77, **_RUNNING),
+    Kind("processes", 2, "run", session="processing", **_RUNNING),
     Kind("idle, no end", 6, "^run; msg", status_from="session"),
     Kind("idle, no end, with seconds", 5, "^run", status_from="session", seconds=42.5),
     Kind("idle, no events", 6, "", status_from="session"),
@@ -151,7 +151,7 @@ SETTLED = tuple(kind for kind in KINDS if not kind.is_open)
 
 @dataclass
 class Truth:
-    """What a frame of runs says of one run."""
+    """The expected values of one run in a frame."""
 
     status: str | None
     status_from: str | None
@@ -165,7 +165,7 @@ class Truth:
 
 @dataclass
 class Request:
-    """One request, and the answer's status."""
+    """One request, and the status code of its response."""
 
     path: str
     query: list[tuple[str, str]]
@@ -173,13 +173,13 @@ class Request:
 
     @property
     def list(self) -> str:
-        """The list or the kind of object that was asked for, such as ``sessions``, ``sessions/*``."""
+        """The requested list or kind of object, such as ``sessions``, ``sessions/*``."""
         parts = self.path.split("/")
         return "/".join([parts[0], *("*" if index % 2 else part for index, part in enumerate(parts[1:], 1))])
 
 
-class Refusal(Exception):  # noqa: N818 - an answer, not an error of this program
-    """An answer of the service that is an error."""
+class Refusal(Exception):  # noqa: N818 - a response, not an error of this program
+    """An error response of the service."""
 
     def __init__(self, status: int, type_: str, message: str, param: str | None = None) -> None:
         super().__init__(message)
@@ -188,24 +188,27 @@ class Refusal(Exception):  # noqa: N818 - an answer, not an error of this progra
 
 
 def invalid(param: str, message: str) -> Refusal:
-    """Return the refusal of a query parameter."""
+    """Return the 400 response for an invalid query parameter."""
     return Refusal(400, "invalid_request_error", f"{param}: {message}", param)
 
 
-def text(time: datetime, digits: int = 0) -> str:
-    """Write a time as the service does; past 6 digits there are more, which clients cut."""
+def format_time(time: datetime, digits: int = 0) -> str:
+    """Format a time as the service does; clients drop the digits after the sixth."""
     micro = f"{time.microsecond:06}999"[:digits]
     return f"{time:%Y-%m-%dT%H:%M:%S}" + (f".{micro}" if digits else "") + "Z"
 
 
 def parse(time: str) -> datetime:
-    """Read a time."""
+    """Parse a time."""
     return datetime.fromisoformat(time)
 
 
 @dataclass
 class Account:
-    """The records of an account, and the truth of each run: with events, and from run and session alone."""
+    """The records of an account, and the expected values of its runs.
+
+    `truth` has those with events, `alone` those from the run and its session, without events.
+    """
 
     kinds: Sequence[Kind] = KINDS
     spacing: int = 75  # minutes from run to run
@@ -222,21 +225,21 @@ class Account:
     alone: dict[str, Truth] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self.chance = random.Random(20261014)  # noqa: S311 - an account, not secrets
+        self.rng = random.Random(20261014)  # noqa: S311 - no secrets
         self._number = 0
         self._add_names()
         drawn = [kind for kind in self.kinds for _ in range(kind.runs)]
         old = [kind for kind in drawn if kind.name.startswith("old")]
         drawn = [kind for kind in drawn if not kind.name.startswith("old")]
-        self.chance.shuffle(drawn)
+        self.rng.shuffle(drawn)
         drawn = old + drawn
         time = self.now - timedelta(minutes=self.spacing) * len(drawn)
-        for index in range(150):  # people's sessions, older than any run
+        for index in range(150):  # sessions of users, older than any run
             self.add_session(Kind("person's", 0, ""), time - timedelta(minutes=120 + 5 * index), None)
         for index, kind in enumerate(drawn):
-            if index % 50:  # else at the same second as the one before
+            if index % 50:  # else in the same second as the run before
                 time = self.now - timedelta(
-                    minutes=self.spacing * (len(drawn) - index), seconds=self.chance.randrange(60)
+                    minutes=self.spacing * (len(drawn) - index), seconds=self.rng.randrange(60)
                 )
             self.add_run(kind, time, again=index % 25 == 7)
             if index % 20 == 3:
@@ -256,7 +259,7 @@ class Account:
             self.environments.insert(0, {**named, **rest, **self._dates(born, archived=number == 5)})
         for number in range(40):
             nine = self.now.replace(hour=9, minute=0, second=0) + timedelta(days=self.now.hour >= 9)
-            upcoming = [text(nine + timedelta(days=day)) for day in range(5)]
+            upcoming = [format_time(nine + timedelta(days=day)) for day in range(5)]
             schedule = {"type": "cron", "expression": "0 9 * * *", "timezone": "UTC", "upcoming_runs_at": upcoming}
             record: Record = {
                 "id": f"dep_{number:04}",
@@ -279,31 +282,31 @@ class Account:
             self.deployments.insert(0, record)
 
     def _dates(self, born: datetime, *, archived: bool) -> Record:
-        dates = {"created_at": text(born, 5), "updated_at": text(born, 6)}
+        dates = {"created_at": format_time(born, 5), "updated_at": format_time(born, 6)}
         return {
             **dates,
-            "archived_at": text(born + timedelta(days=1)) if archived else None,
+            "archived_at": format_time(born + timedelta(days=1)) if archived else None,
             "metadata": {"team": "财务"},
         }
 
     def add_run(self, kind: Kind, time: datetime, *, again: bool = False) -> Record:
-        """Add the newest run; `again`: for the deployment and the scheduled time of the one before."""
+        """Add the newest run; with `again`, for the deployment and the scheduled time of the previous one."""
         self._number += 1
         number = self._number
         last = self.runs[0] if again and self.runs else {}
         last = last if "scheduled_at" in last.get("trigger_context", {}) else {}
         created = time + timedelta(seconds=37)
         trigger: Record = {"type": "manual"}
-        if last or self.chance.random() < 0.8:
-            trigger = {"type": "schedule", "scheduled_at": text(time)}
+        if last or self.rng.random() < 0.8:
+            trigger = {"type": "schedule", "scheduled_at": format_time(time)}
         trigger = last.get("trigger_context") or trigger
-        deployment = last.get("deployment_id") or f"dep_{self.chance.randrange(38):04}"  # two have no runs
+        deployment = last.get("deployment_id") or f"dep_{self.rng.randrange(38):04}"  # two have no runs
         run: Record = {
             "id": f"drun_{number:06}",
             "type": "deployment_run",
             "deployment_id": deployment,
             "agent": {"id": f"agent_{int(deployment[4:]) % 6:04}", "type": "agent", "version": 1},
-            "created_at": text(created),
+            "created_at": format_time(created),
             "trigger_context": trigger,
             "session_id": None,
             "error": None,
@@ -312,7 +315,7 @@ class Account:
         truth = Truth(kind.status, kind.status_from, triggered, error_type=kind.error)
         alone = Truth(kind.alone, kind.alone_from, triggered, error_type=kind.alone_error)
         if kind.error == "!":
-            run["error"] = {"type": self.chance.choice(_ERRORS), "message": f"not started: {number} “нет”"}
+            run["error"] = {"type": self.rng.choice(_ERRORS), "message": f"not started: {number} “нет”"}
             for each in (truth, alone):
                 each.error_type, each.error_message = run["error"]["type"], run["error"]["message"]
         if kind.name.startswith("old"):
@@ -321,11 +324,11 @@ class Account:
         if kind.served == "gone":
             run["session_id"] = f"sess_gone{number:06}"
         elif kind.session or kind.name == "session without a status":
-            near = created + timedelta(milliseconds=self.chance.choice([-150, 40, 333]))
+            near = created + timedelta(milliseconds=self.rng.choice([-150, 40, 333]))
             session = self.add_session(kind, near, run)
             run["session_id"] = session["id"]
             if not kind.name.startswith("old"):
-                self._tell(kind, session, truth)
+                self._add_event_values(kind, session, truth)
                 alone.started_at = parse(session["created_at"])
                 if kind.seconds and kind.alone != "running":
                     alone.duration_ms = kind.seconds * 1000
@@ -335,13 +338,17 @@ class Account:
         return run
 
     def _make_old(self, run: Record, kind: Kind, created: datetime, truth: Truth) -> None:
-        """Return a run the fields of edition C."""
+        """Add the fields of edition C to a run."""
         started, ended = created + timedelta(seconds=1), created + timedelta(seconds=62, microseconds=7)
         truth.triggered_at, truth.started_at = created - timedelta(seconds=3), started
         truth.completed_at, truth.duration_ms = ended, 61_000
-        run |= {"status": kind.status, "triggered_at": text(truth.triggered_at), "completed_at": text(ended, 6)}
-        run |= {"duration_ms": 61_000, "cas_run_extras": {"attempt": 1, "started_at": text(started)}}
-        run["trigger_context"] = {"type": self.chance.choice(["schedule", "retry", "manual"])}
+        run |= {
+            "status": kind.status,
+            "triggered_at": format_time(truth.triggered_at),
+            "completed_at": format_time(ended, 6),
+        }
+        run |= {"duration_ms": 61_000, "cas_run_extras": {"attempt": 1, "started_at": format_time(started)}}
+        run["trigger_context"] = {"type": self.rng.choice(["schedule", "retry", "manual"])}
 
     def add_session(self, kind: Kind, created: datetime, run: Record | None) -> Record:
         """Add a session, with its events."""
@@ -362,11 +369,11 @@ class Account:
             "outcome_evaluations": [],
             "stats": {"active_seconds": 0, "duration_seconds": kind.seconds},
             "environment_variables": {"API_KEY": f"{SECRET}-{self._number}"},
-            "archived_at": text(created + timedelta(days=1)) if kind.archived else None,
-            "created_at": text(created, 9),
-            "updated_at": text(created, 9),
+            "archived_at": format_time(created + timedelta(days=1)) if kind.archived else None,
+            "created_at": format_time(created, 9),
+            "updated_at": format_time(created, 9),
         }
-        usage = self.chance.choice([None, {"total_credits": 0}, {"total_credits": 1.25}, _FULL_USAGE])
+        usage = self.rng.choice([None, {"total_credits": 0}, {"total_credits": 1.25}, _FULL_USAGE])
         if usage is not None:
             session["usage"] = usage
         bisect.insort(self.sessions, session, key=lambda each: -parse(each["created_at"]).timestamp())
@@ -376,8 +383,8 @@ class Account:
         self.continue_session(session["id"], kind.script)
         return session
 
-    def _tell(self, kind: Kind, session: Record, truth: Truth) -> None:
-        """Complete the truth with what the marked events say."""
+    def _add_event_values(self, kind: Kind, session: Record, truth: Truth) -> None:
+        """Add the values of the marked events to the truth."""
         created = parse(session["created_at"])
         truth.started_at = created
         started = False
@@ -397,7 +404,7 @@ class Account:
             truth.duration_ms = kind.seconds * 1000
 
     def continue_session(self, id_: str, script: str, status: str | None = None) -> list[Record]:
-        """Let a session go on: more events, a new `updated_at`, and another status."""
+        """Add events to a session, set its `updated_at` and, if given, its status; return the new events."""
         session = self.session(id_)
         events = self.events[id_]
         born = parse(session["created_at"])
@@ -407,10 +414,10 @@ class Account:
             if step == "day":
                 time += timedelta(days=1)
             elif step:
-                time += timedelta(seconds=31, microseconds=self.chance.randrange(10**6))
+                time += timedelta(seconds=31, microseconds=self.rng.randrange(10**6))
                 added.append(self._event(step, time, born))
         self.events[id_] = events + added
-        session["updated_at"] = text(time, 6)
+        session["updated_at"] = format_time(time, 6)
         if status is not None:
             session["status"] = status
         return added
@@ -422,14 +429,14 @@ class Account:
         if "@" in marks:
             time = born + timedelta(minutes=int(marks.partition("@")[2]))
         if "-" not in marks:
-            event["processed_at"] = text(time, self.chance.choice([0, 3, 6, 9]))
+            event["processed_at"] = format_time(time, self.rng.choice([0, 3, 6, 9]))
         what, _, how = step.lstrip("^$!-@0123456789 ").partition(" ")
         if what == "msg":
             return event | {"type": "agent.message", "content": [{"type": "text", "text": "好"}]}
         if what == "call":
             return event | {"type": "span.model_request_end", "is_error": False, "model_usage": {"credits": 0.37}}
         if what == "error":
-            error: Record = {"type": self.chance.choice(_EVENT_ERRORS), "message": f"died: {self._number} «да»\n"}
+            error: Record = {"type": self.rng.choice(_EVENT_ERRORS), "message": f"died: {self._number} «да»\n"}
             return event | {
                 "type": "session.error",
                 "error": error | ({"retry_status": {"type": how}} if how else {}),
@@ -475,15 +482,15 @@ class EditionD:
     requests : list of Request
         Every request.
     before : callable or None
-        Called with each request before it is answered: raises `Refusal`, `ConnectionError` for a reset, or
-        nothing.
-    most : int
-        After so many requests every further one is refused, so that no client asks for ever.
+        Called with each request before it is answered. It may raise `Refusal`, or `ConnectionError` to close the
+        connection.
+    max_requests : int
+        All further requests are refused, so that no test runs for ever.
     """
 
-    def __init__(self, account: Account | None = None, *, most: int = 20_000) -> None:
+    def __init__(self, account: Account | None = None, *, max_requests: int = 20_000) -> None:
         self.account = account or Account()
-        self.most = most
+        self.max_requests = max_requests
         self.requests: list[Request] = []
         self.before: Callable[[Request], None] | None = None
         self.lock = threading.Lock()
@@ -502,19 +509,19 @@ class EditionD:
         self._thread.join()
 
     def answer(self, request: Request, authorization: str | None) -> Record:
-        """Answer a request."""
+        """Return the body of the response."""
         if authorization != f"Bearer {TOKEN}":
             raise Refusal(401, "authentication_error", "Invalid API key or token.")
         account, name = self.account, request.list
         parts = [unquote(part) for part in request.path.split("/")]
-        if len(self.requests) > self.most:
+        if len(self.requests) > self.max_requests:
             raise Refusal(403, "permission_error", "This client asks too often.")
         if self.before is not None:
             self.before(request)
         if name in _PARAMETERS:
-            _check(request.query, ("limit", *_PARAMETERS[name]))
+            _check_query(request.query, ("limit", *_PARAMETERS[name]))
             return self._page(name, parts, request.query)
-        _check(request.query, ())
+        _check_query(request.query, ())
         records = {
             "deployments/*": account.deployments,
             "deployment_runs/*": account.runs,
@@ -522,7 +529,7 @@ class EditionD:
             "agents/*": account.agents,
             "environments/*": account.environments,
         }.get(name, [])
-        return _one(records, parts[-1])
+        return _find(records, parts[-1])
 
     def _page(self, name: str, parts: list[str], pairs: list[tuple[str, str]]) -> Record:
         account, query = self.account, dict(pairs)
@@ -537,7 +544,7 @@ class EditionD:
             "environments": account.environments,
         }.get(name, [])
         if name == "sessions/*/events":
-            _one(account.sessions, parts[1])
+            _find(account.sessions, parts[1])
             records = account.events[parts[1]]
         if query.get("order") == ("desc" if name == "sessions/*/events" else "asc"):
             records = records[::-1]
@@ -547,11 +554,11 @@ class EditionD:
             is_listed = record["id"] not in account.not_listed and (not types or record["type"] in types)
             return is_listed and _matches(name, record, query)
 
-        return _cut(records, keep, int(limit), query)
+        return _make_page(records, keep, int(limit), query)
 
 
-def _check(pairs: list[tuple[str, str]], known: tuple[str, ...]) -> None:
-    """Refuse what the list does not know, values that cannot be, and two cursors."""
+def _check_query(pairs: list[tuple[str, str]], known: tuple[str, ...]) -> None:
+    """Refuse unknown parameters, invalid values, and more than one cursor."""
     names = [key for key, _ in pairs]
     for key, value in pairs:
         if key not in known:
@@ -572,7 +579,7 @@ def _check(pairs: list[tuple[str, str]], known: tuple[str, ...]) -> None:
         raise invalid(cursors[1], "cursors are mutually exclusive")
 
 
-def _one(records: Sequence[Record], id_: str) -> Record:
+def _find(records: Sequence[Record], id_: str) -> Record:
     for record in records:
         if record["id"] == id_:
             return record
@@ -599,8 +606,10 @@ def _matches(name: str, record: Record, query: dict[str, str]) -> bool:
     return all(tests[key](value) for key, value in query.items() if key in tests)
 
 
-def _cut(records: Sequence[Record], keep: Callable[[Record], bool], limit: int, query: dict[str, str]) -> Record:
-    """Return one page; a cursor is opaque, and tells a place in the whole list, whatever the filters."""
+def _make_page(
+    records: Sequence[Record], keep: Callable[[Record], bool], limit: int, query: dict[str, str]
+) -> Record:
+    """Return one page; a cursor is opaque, and is a position in the unfiltered list."""
     records = list(records)
     for key in _CURSORS:
         if key in query:
@@ -624,7 +633,7 @@ class _Server(http.server.ThreadingHTTPServer):
     service: EditionD
 
     def handle_error(self, request: socket.socket | tuple[bytes, socket.socket], client_address: Any) -> None:  # noqa: ANN401
-        """Say nothing of clients that were killed."""
+        """Ignore the broken connections of killed clients."""
 
 
 class _Handler(http.server.BaseHTTPRequestHandler):
@@ -662,8 +671,8 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         """Stay silent."""
 
 
-def counted(requests: Sequence[Request]) -> dict[str, int]:
-    """Count requests by what they ask for; the refused ones apart, by status."""
+def count_requests(requests: Sequence[Request]) -> dict[str, int]:
+    """Count the requests per list or kind of object; refused ones are counted separately by status."""
     counts: dict[str, int] = {}
     for request in requests:
         name = request.list if request.status == 200 else f"{request.list} {request.status}"
@@ -672,7 +681,7 @@ def counted(requests: Sequence[Request]) -> dict[str, int]:
 
 
 def walk(records: Callable[[dict[str, str]], Record], cursor: str = "page", **query: str) -> Iterator[Record]:
-    """Walk a list without this package's code."""
+    """Yield the records of all pages of a list, without the package's code."""
     while True:
         page = records(query)
         yield from page["data"]

@@ -1,6 +1,7 @@
-"""Pages with mutated records, and a slow account of what became of each leaf; nothing here is the package's own.
+"""Mutated records and pages, and a slow check that a row holds each value of its record.
 
-A record is held as a list of pairs of JSON texts, so that keys may come twice and numbers keep their digits.
+The code is independent of the package's decoders. An object is a list of pairs of a key and a value in JSON text,
+so that it can have the same key twice and numbers keep their digits.
 """
 
 from __future__ import annotations
@@ -52,147 +53,145 @@ ODD_KEYS = (
 )  # fmt: skip
 
 
-#: What is put into a text that is damaged: nothing, or one of these bytes.
-PUT = [b"", *(bytes([byte]) for byte in b'"\\{}[],:0-e\x00\xff\xc3 n')]
+#: Bytes that are put into a damaged text: none, or one of these.
+DAMAGE_BYTES = [b"", *(bytes([byte]) for byte in b'"\\{}[],:0-e\x00\xff\xc3 n')]
 
 
 @dataclass
 class Mutator:
-    """Make records that keep to a schema, and mutate them.
+    """Make valid records of a schema, and mutate them.
 
     Parameters
     ----------
-    chance
-        Where the choices come from.
+    rng
+        The random number generator.
     """
 
-    chance: random.Random
+    rng: random.Random
     counter: int = 0
-    #: How often each kind of mutation was made.
-    made: dict[str, int] = field(default_factory=dict)
+    #: Number of mutations by kind.
+    mutation_counts: dict[str, int] = field(default_factory=dict)
 
     def records(self, schema: Schema, count: int) -> list[Node]:
-        """Make records with one to three mutations each; one in six has none."""
+        """Make records with up to three mutations each; about one in six has none."""
         found = []
         for _ in range(count):
             self.counter += 1
             record = [pair for pair in self._object(schema.tree) if pair[0] != '"id"']
-            record.insert(self.chance.randrange(len(record) + 1), ('"id"', f'"id_{self.counter}"'))
-            for _ in range(self.chance.choice((0, 1, 1, 2, 2, 3))):
+            record.insert(self.rng.randrange(len(record) + 1), ('"id"', f'"id_{self.counter}"'))
+            for _ in range(self.rng.choice((0, 1, 1, 2, 2, 3))):
                 self._mutate(record)
             found.append(record)
         return found
 
     def page(self, records: list[Node]) -> tuple[bytes, list[bytes]]:
-        """Write a page and each record alone; one page in twelve is then damaged as text, and has no records."""
-        style = self.chance.choice(list(STYLES))
+        """Return the text of a page and of each record; one page in twelve is damaged and has no record texts."""
+        style = self.rng.choice(list(STYLES))
         envelope = [
-            ('"data"', records), ('"has_more"', self.chance.choice(("true", "false"))),
-            ('"first_id"', '"a"'), ('"last_id"', self.chance.choice(('"b"', "null"))),
-            ('"next_page"', self.chance.choice(('"c"', "null"))),
+            ('"data"', records), ('"has_more"', self.rng.choice(("true", "false"))),
+            ('"first_id"', '"a"'), ('"last_id"', self.rng.choice(('"b"', "null"))),
+            ('"next_page"', self.rng.choice(('"c"', "null"))),
         ]  # fmt: skip
-        if not self.chance.randrange(8):
-            self.chance.shuffle(envelope)
+        if not self.rng.randrange(8):
+            self.rng.shuffle(envelope)
         body = STYLES[style](write(envelope)).encode()
-        if not self.chance.randrange(12):
-            return self._damage(body), []
+        if not self.rng.randrange(12):
+            return self._damage_bytes(body), []
         return body, [STYLES[style](write(record)).encode() for record in records]
 
     def _object(self, branch: Branch) -> list[tuple[str, Node]]:
         found: list[tuple[str, Node]] = []
         for key, known in branch.keys.items():
-            if self.chance.random() < 0.1:
+            if self.rng.random() < 0.1:
                 continue
             found.append((json.dumps(key), self._value(known)))
         if branch.rest is not None:
-            found += [
-                (f'"x{number}"', self.chance.choice(ODD_TEXTS)) for number in range(self.chance.randrange(3))
-            ]
+            found += [(f'"x{number}"', self.rng.choice(ODD_TEXTS)) for number in range(self.rng.randrange(3))]
         return found
 
     def _value(self, known: Branch | object) -> Node:
-        if self.chance.random() < 0.05:
+        if self.rng.random() < 0.05:
             return "null"
         if isinstance(known, Branch):
             return self._object(known)
         if isinstance(known, str):
             return json.dumps(known)
-        return self._fitting(known.kind)  # type: ignore[attr-defined] # a column
+        return self._valid_value(known.kind)  # type: ignore[attr-defined] # a column
 
-    def _fitting(self, kind: Kind) -> Node:
-        chance = self.chance
-        integers = (0, 1, 7, 2**31, 2**53 + 1, 2**63 - 1, -(2**63), chance.randrange(10**6))
-        some = range(chance.randrange(3))
-        texts = ('"active"', '"名前"', '"a \\"b\\""', f'"t{chance.randrange(99)}"')
+    def _valid_value(self, kind: Kind) -> Node:
+        rng = self.rng
+        integers = (0, 1, 7, 2**31, 2**53 + 1, 2**63 - 1, -(2**63), rng.randrange(10**6))
+        few = range(rng.randrange(3))
+        texts = ('"active"', '"名前"', '"a \\"b\\""', f'"t{rng.randrange(99)}"')
         makers: dict[Kind, Callable[[], Node]] = {
-            Kind.INTEGER: lambda: str(chance.choice(integers)),
-            Kind.NUMBER: lambda: chance.choice(("0", "1.5", "2", "0.1", '"12.50"', "123456.789")),
+            Kind.INTEGER: lambda: str(rng.choice(integers)),
+            Kind.NUMBER: lambda: rng.choice(("0", "1.5", "2", "0.1", '"12.50"', "123456.789")),
             Kind.TIME: self._time,
-            Kind.TEXTS: lambda: [f'"v{chance.randrange(9)}"' for _ in some],
-            Kind.TIMES: lambda: [self._time() for _ in some],
-            Kind.JSON_LIST: lambda: [[('"k"', chance.choice(ODD_VALUES))] for _ in some],
+            Kind.TEXTS: lambda: [f'"v{rng.randrange(9)}"' for _ in few],
+            Kind.TIMES: lambda: [self._time() for _ in few],
+            Kind.JSON_LIST: lambda: [[('"k"', rng.choice(ODD_VALUES))] for _ in few],
         }
         maker = makers.get(kind)
-        return chance.choice(texts) if maker is None else maker()
+        return rng.choice(texts) if maker is None else maker()
 
     def _time(self) -> str:
-        seconds = self.chance.randrange(-(10**9), 4 * 10**9)
-        digits = self.chance.choice(("", ".5", ".123456", ".999999999", ".000000001"))
+        seconds = self.rng.randrange(-(10**9), 4 * 10**9)
+        digits = self.rng.choice(("", ".5", ".123456", ".999999999", ".000000001"))
         text = f"{_EPOCH + timedelta(seconds=seconds):%Y-%m-%dT%H:%M:%S}"
         return f'"{text}{digits}Z"'
 
     def _mutate(self, record: Node) -> None:
-        """Change one thing at a random place of a record."""
+        """Make one mutation at a random place of a record."""
         places = [place for place in walk(record) if place[0] is not record or place[0][place[1]][0] != '"id"']
-        kind = self.chance.choice(
+        kind = self.rng.choice(
             ("replace", "replace", "replace", "drop", "twice", "add", "wrap", "swap", "nest", "id twice")
         )
         if not places and kind != "add":
             kind = "add"
-        self.made[kind] = self.made.get(kind, 0) + 1
+        self.mutation_counts[kind] = self.mutation_counts.get(kind, 0) + 1
         if kind == "id twice":
-            record.insert(0, ('"id"', self.chance.choice(ODD_VALUES)))
+            record.insert(0, ('"id"', self.rng.choice(ODD_VALUES)))
             return
         if kind == "add":
             objects = [record, *(value for _, _, value in walk(record) if is_object(value))]
-            new_key = self.chance.choice(ODD_KEYS)
+            new_key = self.rng.choice(ODD_KEYS)
             if new_key != "id":
-                chosen = self.chance.choice(objects)
-                chosen.insert(self.chance.randrange(len(chosen) + 1), (json.dumps(new_key), self._odd()))
+                chosen = self.rng.choice(objects)
+                chosen.insert(self.rng.randrange(len(chosen) + 1), (json.dumps(new_key), self._odd_value()))
             return
-        parent, index, value = self.chance.choice(places)
+        parent, index, value = self.rng.choice(places)
         key: str | None = parent[index][0] if isinstance(parent[index], tuple) else None
         if kind == "drop":
             del parent[index]
         elif kind == "twice" and key is not None:
-            parent.insert(self.chance.randrange(index + 1), (key, self._odd()))
+            parent.insert(self.rng.randrange(index + 1), (key, self._odd_value()))
         else:
             new = {"wrap": [value], "nest": [('"id"', value)], "swap": [('"type"', '"x"'), ('"v"', value)]}.get(
-                kind, self._odd() if kind != "twice" else "null"
+                kind, self._odd_value() if kind != "twice" else "null"
             )
             parent[index] = new if key is None else (key, new)
 
-    def _odd(self) -> Node:
-        chance = self.chance.random()
-        if chance < 0.8:
-            return self.chance.choice(ODD_VALUES)
-        if chance < 0.9:
-            return [self.chance.choice(ODD_VALUES) for _ in range(self.chance.randrange(3))]
+    def _odd_value(self) -> Node:
+        draw = self.rng.random()
+        if draw < 0.8:
+            return self.rng.choice(ODD_VALUES)
+        if draw < 0.9:
+            return [self.rng.choice(ODD_VALUES) for _ in range(self.rng.randrange(3))]
         return [
-            (json.dumps(self.chance.choice(ODD_KEYS)), self.chance.choice(ODD_VALUES))
-            for _ in range(self.chance.randrange(3))
+            (json.dumps(self.rng.choice(ODD_KEYS)), self.rng.choice(ODD_VALUES))
+            for _ in range(self.rng.randrange(3))
         ] or _EMPTY.copy()
 
-    def _damage(self, body: bytes) -> bytes:
-        self.made["bytes"] = self.made.get("bytes", 0) + 1
-        for _ in range(self.chance.choice((1, 1, 2))):
-            place = self.chance.randrange(len(body))
-            put = self.chance.choice(PUT)
+    def _damage_bytes(self, body: bytes) -> bytes:
+        self.mutation_counts["bytes"] = self.mutation_counts.get("bytes", 0) + 1
+        for _ in range(self.rng.choice((1, 1, 2))):
+            position = self.rng.randrange(len(body))
+            inserted = self.rng.choice(DAMAGE_BYTES)
             body = {
-                "replace": body[:place] + put + body[place + 1 :],
-                "insert": body[:place] + put + body[place:],
-                "cut": body[:place],
-            }[self.chance.choice(("replace", "replace", "insert", "insert", "cut"))]
+                "replace": body[:position] + inserted + body[position + 1 :],
+                "insert": body[:position] + inserted + body[position:],
+                "cut": body[:position],
+            }[self.rng.choice(("replace", "replace", "insert", "insert", "cut"))]
         return body
 
 
@@ -212,7 +211,7 @@ def is_object(value: Node) -> bool:
 
 
 def walk(value: Node) -> Iterator[tuple[Any, int, Node]]:
-    """Yield each value below a value with its parent and its place there."""
+    """Yield the parent, the index in it, and the value, of each value nested in a value."""
     if isinstance(value, list):
         for index, item in enumerate(value):
             below = item[1] if isinstance(item, tuple) else item
@@ -221,7 +220,7 @@ def walk(value: Node) -> Iterator[tuple[Any, int, Node]]:
 
 
 def write(value: Node) -> str:
-    """Write a value as compact JSON text."""
+    """Format a value as compact JSON text."""
     if is_object(value):
         return "{" + ",".join(f"{key}:{write(item)}" for key, item in value) + "}"
     if isinstance(value, list):
@@ -236,7 +235,7 @@ class Digits(str):
 
 
 def parse(text: bytes | str) -> Any:  # noqa: ANN401 - any JSON value
-    """Parse JSON by Python's own parser, with numbers as their digits; of a key twice the last counts."""
+    """Parse JSON with Python's parser, with numbers as `Digits`; the last value of a repeated key is used."""
 
     def refuse(name: str) -> None:
         raise ValueError(name)
@@ -247,7 +246,7 @@ def parse(text: bytes | str) -> Any:  # noqa: ANN401 - any JSON value
 
 
 def leaves(value: Any, path: str = "") -> dict[str, Any]:  # noqa: ANN401 - any JSON value
-    """List by path all values that are no objects, and empty objects; ``null`` is no leaf."""
+    """Return the values that are not objects, and empty objects, by path; ``null`` is left out."""
     if not isinstance(value, dict) or not value:
         return {} if value is None else {path: value}
     found: dict[str, Any] = {}
@@ -257,8 +256,8 @@ def leaves(value: Any, path: str = "") -> dict[str, Any]:  # noqa: ANN401 - any 
     return found
 
 
-def micros(text: str) -> int | None:
-    """Read a time in microseconds since 1970, digits after that cut; ``None`` for what is no such time."""
+def to_microseconds(text: str) -> int | None:
+    """Parse a time as whole microseconds since 1970, rounded down; return ``None`` for an invalid time."""
     match = _TIME.fullmatch(text)
     if match is None:
         return None
@@ -273,61 +272,63 @@ def micros(text: str) -> int | None:
     return (moment - _EPOCH) // _MICROSECOND + int((fraction or ".0")[1:7].ljust(6, "0"))
 
 
-def exactly(value: Any) -> str:  # noqa: ANN401 - any JSON value
-    """Write a value so that all that differs differs, digits too."""
+def to_exact_text(value: Any) -> str:  # noqa: ANN401 - any JSON value
+    """Format a value so that different values give different texts, also numbers with different digits."""
     if isinstance(value, Digits):
         return f"number {value}"
     if isinstance(value, dict):
-        return "{" + ",".join(f"{key!r}:{exactly(value[key])}" for key in sorted(value)) + "}"
+        return "{" + ",".join(f"{key!r}:{to_exact_text(value[key])}" for key in sorted(value)) + "}"
     if isinstance(value, list):
-        return "[" + ",".join(map(exactly, value)) + "]"
+        return "[" + ",".join(map(to_exact_text, value)) + "]"
     return repr(value)
 
 
 @dataclass
-class Account:
-    """What was sent of a record, and what a row has of it, by path."""
+class RowComparison:
+    """Compare the values of a record with those of its row, by path."""
 
     sent: dict[str, Any]
-    elsewhere: dict[str, Any]
+    in_other_cells: dict[str, Any]
     faults: list[str] = field(default_factory=list)
 
-    def take(self, path: str, value: Any, kind: Kind) -> None:  # noqa: ANN401 - a cell
-        """Take a cell."""
-        if path in self.elsewhere:
+    def compare_cell(self, path: str, value: Any, kind: Kind) -> None:  # noqa: ANN401 - a cell
+        """Compare the cell of a column with the record."""
+        if path in self.in_other_cells:
             self.faults.append(f"{path} is in its column and elsewhere")
         if path not in self.sent:
             self.faults.append(f"{path} is in a column, and was not sent")
-        elif not holds(value, self.sent.pop(path), kind):
+        elif not cell_holds(value, self.sent.pop(path), kind):
             self.faults.append(f"{path} is {value!r} in its column")
 
-    def take_object(self, path: str, text: str) -> None:
-        """Take a cell with the rest of an object, as JSON text."""
+    def add_object_cell(self, path: str, text: str) -> None:
+        """Add the values of a cell that holds the rest of an object as JSON text."""
         inside = leaves(parse(text), path)
         if inside == {path: {}} and path not in self.sent:
             return
-        if self.elsewhere.keys() & inside.keys():
+        if self.in_other_cells.keys() & inside.keys():
             self.faults.append(f"{path} is there twice")
-        self.elsewhere |= inside
+        self.in_other_cells |= inside
 
-    def close(self, untraced: dict[str, str]) -> list[str]:
-        """Compare the rest, but for values that leave no trace."""
-        self.faults += [f"{path} was not sent" for path in self.elsewhere.keys() - self.sent.keys()]
+    def compare_rest(self, not_stored: dict[str, str]) -> list[str]:
+        """Compare the values that are in no column, except those that are not stored; return all faults."""
+        self.faults += [f"{path} was not sent" for path in self.in_other_cells.keys() - self.sent.keys()]
         for path, value in self.sent.items():
-            if path in self.elsewhere and exactly(self.elsewhere[path]) != exactly(value):
-                self.faults.append(f"{path} is {exactly(self.elsewhere[path])[:80]}, not {exactly(value)[:80]}")
-            elif path not in self.elsewhere and untraced.get(path) != exactly(value):
-                self.faults.append(f"{path} is lost: {exactly(value)[:80]}")
+            if path in self.in_other_cells and to_exact_text(self.in_other_cells[path]) != to_exact_text(value):
+                self.faults.append(
+                    f"{path} is {to_exact_text(self.in_other_cells[path])[:80]}, not {to_exact_text(value)[:80]}"
+                )
+            elif path not in self.in_other_cells and not_stored.get(path) != to_exact_text(value):
+                self.faults.append(f"{path} is lost: {to_exact_text(value)[:80]}")
         return self.faults
 
 
 def lost(record: dict[str, Any], row: dict[str, Any], schema: Schema) -> list[str]:
-    """Return what a row of a table does not hold of a record, holds differently, or holds besides.
+    """Return the values of a record that are missing or different in its row, and those that were not sent.
 
     Parameters
     ----------
     record
-        What `parse` makes of the record's text.
+        The record, as `parse` returns it.
     row
         The row, with times as microseconds since 1970.
     schema
@@ -336,32 +337,40 @@ def lost(record: dict[str, Any], row: dict[str, Any], schema: Schema) -> list[st
     Returns
     -------
     list of str
-        A line for each fault; none where the row holds each leaf once, in its column or in ``extra``.
+        One line per fault; empty if the row holds each value once, in its column or in ``extra``.
     """
     in_extra = {f"/{path}": value for path, value in parse(row["extra"] or "{}").items()}
-    account = Account(leaves(record), in_extra)
-    untraced = {"/" + ".".join(path): exactly(value) for path, value in schema.constants}
+    comparison = RowComparison(leaves(record), in_extra)
+    not_stored = {"/" + ".".join(path): to_exact_text(value) for path, value in schema.constants}
     for column in (column for column in schema.columns if column.path):
         path, value = "/" + ".".join(column.path), row[column.name]
-        sent = account.sent.get(path)
+        sent = comparison.sent.get(path)
         if value is None:
-            if column.kind is Kind.TIME and type(sent) is str and micros(sent) == micros(ZERO_TIME):
-                untraced[path] = exactly(sent)
+            if (
+                column.kind is Kind.TIME
+                and type(sent) is str
+                and to_microseconds(sent) == to_microseconds(ZERO_TIME)
+            ):
+                not_stored[path] = to_exact_text(sent)
         elif column.kind.is_object:
-            account.take_object(path, value)
+            comparison.add_object_cell(path, value)
         else:
-            is_id = column.kind is Kind.TEXT_OR_ID and f"{path}.id" in account.sent
-            account.take(f"{path}.id" if is_id else path, value, column.kind)
-    return account.close(untraced)
+            is_id = column.kind is Kind.TEXT_OR_ID and f"{path}.id" in comparison.sent
+            comparison.compare_cell(f"{path}.id" if is_id else path, value, column.kind)
+    return comparison.compare_rest(not_stored)
 
 
-def holds(value: Any, sent: Any, kind: Kind) -> bool:  # noqa: ANN401 - a cell, and any JSON value
-    """Return whether a cell holds what was sent."""
+def cell_holds(value: Any, sent: Any, kind: Kind) -> bool:  # noqa: ANN401 - a cell, and any JSON value
+    """Return whether a cell holds the value that was sent."""
     if kind in {Kind.INTEGER, Kind.NUMBER}:
         number = int if kind is Kind.INTEGER else float
         return isinstance(sent, Digits if kind is Kind.INTEGER else str) and bool(value == number(sent))
     if kind is Kind.TIMES:
-        return isinstance(sent, list) and value == [micros(item) if type(item) is str else None for item in sent]
+        return isinstance(sent, list) and value == [
+            to_microseconds(item) if type(item) is str else None for item in sent
+        ]
     if kind in {Kind.TEXTS, Kind.JSON_LIST}:
-        return isinstance(sent, list) and exactly(value if kind is Kind.TEXTS else parse(value)) == exactly(sent)
-    return type(sent) is str and bool(value == (micros(sent) if kind is Kind.TIME else sent))
+        return isinstance(sent, list) and to_exact_text(
+            value if kind is Kind.TEXTS else parse(value)
+        ) == to_exact_text(sent)
+    return type(sent) is str and bool(value == (to_microseconds(sent) if kind is Kind.TIME else sent))

@@ -1,4 +1,4 @@
-"""What became of a run, the slow way: one run at a time, on plain dicts, without anything from the package."""
+"""A slow reference for run outcomes: one run at a time, with plain dicts, without code of the package."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _MILLISECOND = timedelta(milliseconds=1)
 
 
 def resolve_slowly(runs: list[Row], sessions: list[Row] | None, events: list[Row] | None) -> list[Row]:
-    """Return the filled fields of each run; events of a session are in the order in which they are given."""
+    """Return the outcome fields of each run; the events of a session are used in the given order."""
     known = {session["id"]: session for session in sessions or []}
     lists: dict[str, list[Row]] = {}
     for event in events or []:
@@ -22,32 +22,32 @@ def resolve_slowly(runs: list[Row], sessions: list[Row] | None, events: list[Row
 
 def _resolve(run: Row, session: Row | None, events: list[Row]) -> Row:
     names = ["status", "triggered_at", "started_at", "completed_at", "duration_ms", "error_type", "error_message"]
-    found = {name: run[name] for name in names}
+    fields = {name: run[name] for name in names}
     if run["status"] is not None:
-        return {**found, "status_from": "service"}
-    told: Row = {"status": None, "status_from": None}
+        return {**fields, "status_from": "service"}
+    outcome: Row = {"status": None, "status_from": None}
     if run["error_type"] is not None or run["error_message"] is not None:
-        told = {"status": "failed", "status_from": "run"}
+        outcome = {"status": "failed", "status_from": "run"}
         session, events = None, []
     elif run["session_id"] is None:
-        told = {"status": "pending", "status_from": "run"}
+        outcome = {"status": "pending", "status_from": "run"}
     else:
-        by_events = _from_events(events)
-        if "status_from" in by_events:
-            told = by_events
+        event_outcome = _from_events(events)
+        if "status_from" in event_outcome:
+            outcome = event_outcome
         elif session is not None:
-            told = _from_session(session)
-    told["triggered_at"] = run["trigger_scheduled_at"] or run["created_at"]
-    told["started_at"] = _started_by_events(events) or (session and session["created_at"])
-    told["duration_ms"] = _duration(told, _started_by_events(events), session)
+            outcome = _from_session(session)
+    outcome["triggered_at"] = run["trigger_scheduled_at"] or run["created_at"]
+    outcome["started_at"] = _started_by_events(events) or (session and session["created_at"])
+    outcome["duration_ms"] = _duration(outcome, _started_by_events(events), session)
     for name in names:
-        if found[name] is None:
-            found[name] = told.get(name)
-    return {**found, "status_from": told["status_from"]}
+        if fields[name] is None:
+            fields[name] = outcome.get(name)
+    return {**fields, "status_from": outcome["status_from"]}
 
 
-def _until_the_end(events: list[Row]) -> tuple[list[Row], Row | None]:
-    """Return the events before the first of the three ends, and this end."""
+def _split_at_end(events: list[Row]) -> tuple[list[Row], Row | None]:
+    """Return the events before the first one that ends the session, and that event."""
     for position, event in enumerate(events):
         idle = event["type"] == "session.status_idle"
         if event["type"] == "session.status_terminated" or (idle and event["stop_reason"] != "requires_action"):
@@ -56,24 +56,24 @@ def _until_the_end(events: list[Row]) -> tuple[list[Row], Row | None]:
 
 
 def _from_events(events: list[Row]) -> Row:
-    before, end = _until_the_end(events)
+    before, end = _split_at_end(events)
     fatal = _fatal(before)
-    mistakes = [event for event in before if event["type"] == "session.error"]
+    other_errors = [event for event in before if event["type"] == "session.error"]
     if end is None and fatal:
         end = fatal[0]
         return {**_failed(end, [end], []), "status_from": "events"}
     if end is not None:
         reason = end["stop_reason"] if end["type"] == "session.status_idle" else None
-        told: Row = {"status": None}
+        outcome: Row = {"status": None}
         if reason == "end_turn":
-            told = {"status": "completed", "completed_at": end["processed_at"]}
+            outcome = {"status": "completed", "completed_at": end["processed_at"]}
         elif reason == "cancelled":
-            told = {"status": "cancelled", "completed_at": end["processed_at"]}
+            outcome = {"status": "cancelled", "completed_at": end["processed_at"]}
         elif reason in _FINAL_FAILURES or end["type"] == "session.status_terminated" or (reason is None and fatal):
-            told = _failed(end, fatal, mistakes)
+            outcome = _failed(end, fatal, other_errors)
         elif reason is None:
-            told = {"status": "completed", "completed_at": end["processed_at"]}
-        return {**told, "status_from": "events"}
+            outcome = {"status": "completed", "completed_at": end["processed_at"]}
+        return {**outcome, "status_from": "events"}
     statuses = [event for event in events if (event["type"] or "").startswith("session.status_")]
     if statuses and (statuses[-1]["type"], statuses[-1]["stop_reason"]) == (
         "session.status_idle",
@@ -84,7 +84,7 @@ def _from_events(events: list[Row]) -> Row:
 
 
 def _fatal(events: list[Row]) -> list[Row]:
-    """Return the fatal errors that nothing voids."""
+    """Return the fatal errors after the last start or rescheduling of the session."""
     fatal: list[Row] = []
     for event in events:
         if event["type"] in {"session.status_running", "session.status_rescheduled"}:
@@ -94,9 +94,9 @@ def _fatal(events: list[Row]) -> list[Row]:
     return fatal
 
 
-def _failed(end: Row, fatal: list[Row], mistakes: list[Row]) -> Row:
+def _failed(end: Row, fatal: list[Row], other_errors: list[Row]) -> Row:
     reason = end["stop_reason"] if end["type"] == "session.status_idle" else None
-    cause = (fatal or mistakes or [{"error_type": reason or "session_terminated", "error_message": None}])[-1]
+    cause = (fatal or other_errors or [{"error_type": reason or "session_terminated", "error_message": None}])[-1]
     return {
         "status": "failed",
         "completed_at": end["processed_at"],
@@ -106,26 +106,26 @@ def _failed(end: Row, fatal: list[Row], mistakes: list[Row]) -> Row:
 
 
 def _from_session(session: Row) -> Row:
-    told: Row = {"status": None, "status_from": "session"}
+    outcome: Row = {"status": None, "status_from": "session"}
     if session["status"] in {"running", "rescheduling", "canceling", "processing"}:
-        told["status"] = "running"
+        outcome["status"] = "running"
     elif session["status"] == "terminated" and session["archived_at"] is None:
-        told |= {"status": "failed", "error_type": "session_terminated"}
+        outcome |= {"status": "failed", "error_type": "session_terminated"}
     elif session["status"] == "idle" or session["archived_at"] is not None:
-        told["status"] = "completed"
-    return told
+        outcome["status"] = "completed"
+    return outcome
 
 
 def _started_by_events(events: list[Row]) -> datetime | None:
-    for event in _until_the_end(events)[0]:
+    for event in _split_at_end(events)[0]:
         if event["type"] == "session.status_running":
             started: datetime | None = event["processed_at"]
             return started
     return None
 
 
-def _duration(told: Row, started: datetime | None, session: Row | None) -> int | None:
-    completed = told.get("completed_at")
+def _duration(outcome: Row, started: datetime | None, session: Row | None) -> int | None:
+    completed = outcome.get("completed_at")
     if completed and started and completed >= started:
         return int((completed - started) / _MILLISECOND)
     if session is None or session["status"] in {"running", "rescheduling", "canceling", "processing"}:

@@ -1,6 +1,6 @@
-"""The loaders against a service of edition D that shares nothing with this package: each run, and each request.
+"""Tests of the loaders with a service of edition D that shares no code with this package: each run, each request.
 
-`edition_d_service` decides what became of each run before it writes the session and the events that tell it.
+`edition_d_service` sets the expected outcome of each run, and makes its session and events to match.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ from tests.edition_d_service import (
     Refusal,
     Request,
     Truth,
-    counted,
+    count_requests,
     parse,
     walk,
 )
@@ -55,7 +55,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from pathlib import Path
 
-_FACTS = (
+_OUTCOME_COLUMNS = (
     "status",
     "status_from",
     "triggered_at",
@@ -66,43 +66,43 @@ _FACTS = (
     "error_message",
 )
 _FEW = tuple(kind._replace(runs=1 if kind.requests > 1 else min(kind.runs, 2)) for kind in KINDS)
-_PROBE = {"deployment_runs 400": 1}  # a client asks for 1,000 runs once, as edition A allows
+_REFUSED_FIRST_REQUEST = {"deployment_runs 400": 1}  # a client asks for 1,000 runs once, as edition A allows
 Query = dict[str, Any]
 
 
 class Loaded(NamedTuple):
-    """What one load gave, the requests that it cost, and the cache that it left."""
+    """The result of one load, its requests, its warnings, and its cache folder."""
 
     frame: pd.DataFrame
     requests: list[Request]
-    warned: list[str]
+    warning_texts: list[str]
     folder: Path
 
 
 @pytest.fixture(scope="module")
 def service() -> Iterator[EditionD]:
-    """Serve the large account, which no test changes."""
+    """Serve the large account; no test changes it."""
     with EditionD() as running:
         yield running
 
 
 @pytest.fixture(scope="module")
 def loads(service: EditionD, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Loaded]:
-    """Load the runs once in each way, each into a cache of its own; `auto` reads what `sessions` does."""
+    """Load the runs once in each mode, into separate caches; `auto` sends the same requests as `sessions`."""
     found = {}
     for mode in ("runs", "auto", "events"):
         folder = tmp_path_factory.mktemp(mode)
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
             found[mode] = load(service, folder, outcomes=mode)
-        found[mode] = found[mode]._replace(warned=[str(each.message) for each in caught])
+        found[mode] = found[mode]._replace(warning_texts=[str(each.message) for each in caught])
         assert all(each.category is DataQualityWarning for each in caught)
     return found
 
 
 @pytest.fixture(scope="module")
 def few() -> Iterator[EditionD]:
-    """Serve one or two runs of each kind, which no test changes."""
+    """Serve one or two runs of each kind; no test changes them."""
     with EditionD(Account(_FEW)) as running:
         yield running
 
@@ -116,7 +116,7 @@ def load(service: EditionD, folder: Path, client: qd.Client | None = None, **opt
     frame = qd.load_runs(client=client or client_of(service), cache_dir=folder, progress=False, **options)
     requests = service.requests[before:]
     assert frame.attrs["requests"] == len(requests)
-    # A first request may be one of edition A, for 1,000 runs or with its filters; nothing else is refused.
+    # Only a first request in the form of edition A may be refused: it asks for 1,000 runs.
     refused = [request for request in requests if request.status not in {200, 404}]
     assert all(request.list == "deployment_runs" and ("limit", "1000") in request.query for request in refused)
     return Loaded(frame, requests, [], folder)
@@ -127,22 +127,22 @@ def value(each: Any) -> Any:  # noqa: ANN401
 
 
 def assert_truth(frame: pd.DataFrame, truth: dict[str, Truth]) -> None:
-    """Compare run by run; half a millisecond is nobody's business."""
+    """Compare each run with its expected values; durations may differ by less than 1 ms."""
     assert frame["id"].is_unique
     assert frame["created_at"].is_monotonic_decreasing
     assert set(frame["id"]) == set(truth)
     wrong = []
     for row in frame.to_dict("records"):
-        for name in _FACTS:
-            is_, should = value(row[name]), getattr(truth[row["id"]], name)
-            near = name == "duration_ms" and None not in {is_, should} and abs(is_ - should) < 1
-            if is_ != should and not near:
-                wrong.append((row["id"], name, is_, should))
+        for name in _OUTCOME_COLUMNS:
+            actual, expected = value(row[name]), getattr(truth[row["id"]], name)
+            nearly_equal = name == "duration_ms" and None not in {actual, expected} and abs(actual - expected) < 1
+            if actual != expected and not nearly_equal:
+                wrong.append((row["id"], name, actual, expected))
     assert wrong == []
 
 
 def sessions_of(account: Account, *kinds: str) -> list[str]:
-    """Return the sessions of the runs of some kinds, newest first."""
+    """Return the session ids of the runs of these kinds, newest first."""
     return [run["session_id"] for run in account.runs if account.kind_of[run["id"]].name in kinds]
 
 
@@ -153,10 +153,10 @@ def get(service: EditionD, path: str, query: Sequence[tuple[str, str]] = (), tok
         return json.loads(answer.read())
 
 
-# The service itself.
+# -- the fake service
 
 
-def test_the_account_is_as_large_and_as_varied_as_asked_for(service: EditionD) -> None:
+def test_fake_account_has_runs_of_all_kinds(service: EditionD) -> None:
     account = service.account
     assert len(account.runs) == 540
     assert len(account.deployments) == 40
@@ -173,7 +173,7 @@ def test_the_account_is_as_large_and_as_varied_as_asked_for(service: EditionD) -
 
 
 @pytest.mark.parametrize("name", ["deployments", "deployment_runs", "sessions", "agents", "environments"])
-def test_a_walk_of_a_list_gives_each_record_once(service: EditionD, name: str) -> None:
+def test_fake_service_lists_each_record_once(service: EditionD, name: str) -> None:
     account = service.account
     records = list(walk(lambda query: get(service, name, [*query.items()]), limit="97"))
     listed = {
@@ -204,7 +204,9 @@ def test_a_walk_of_a_list_gives_each_record_once(service: EditionD, name: str) -
         ("sessions/sess_000001", [("limit", "1")], "limit"),
     ],
 )
-def test_what_the_service_refuses(service: EditionD, path: str, query: list[tuple[str, str]], param: str) -> None:
+def test_fake_service_refuses_invalid_query_parameters(
+    service: EditionD, path: str, query: list[tuple[str, str]], param: str
+) -> None:
     with pytest.raises(urllib.error.HTTPError) as caught:
         get(service, path, query)
     body = json.loads(caught.value.read())
@@ -218,35 +220,37 @@ def test_what_the_service_refuses(service: EditionD, path: str, query: list[tupl
 
 
 @pytest.mark.parametrize(("path", "token", "status"), [("sessions/none", TOKEN, 404), ("sessions", "pt-no", 401)])
-def test_what_the_service_does_not_give(service: EditionD, path: str, token: str, status: int) -> None:
+def test_fake_service_returns_404_for_unknown_ids_and_401_for_bad_tokens(
+    service: EditionD, path: str, token: str, status: int
+) -> None:
     with pytest.raises(urllib.error.HTTPError) as caught:
         get(service, path, token=token)
     assert caught.value.code == status
     caught.value.close()
 
 
-# What became of each run, and for how many requests.
+# -- outcomes, and the number of requests
 
 
-def test_outcomes_from_events_are_the_truth(service: EditionD, loads: dict[str, Loaded]) -> None:
+def test_outcomes_from_events_are_correct(service: EditionD, loads: dict[str, Loaded]) -> None:
     assert_truth(loads["events"].frame, service.account.truth)
-    assert loads["events"].warned == []
+    assert loads["events"].warning_texts == []
 
 
-def test_outcomes_from_sessions_are_what_sessions_alone_can_tell(
-    service: EditionD, loads: dict[str, Loaded]
-) -> None:
+def test_outcomes_from_sessions_are_correct_without_events(service: EditionD, loads: dict[str, Loaded]) -> None:
     sessions = load(service, loads["auto"].folder, outcomes="sessions")
     assert sessions.requests == []
     assert_truth(sessions.frame, service.account.alone)
     pd.testing.assert_frame_equal(loads["auto"].frame, sessions.frame, check_flags=False)
 
 
-def test_auto_says_how_sure_it_is_and_what_more_would_cost(service: EditionD, loads: dict[str, Loaded]) -> None:
+def test_auto_warns_of_assumed_runs_and_the_requests_that_events_need(
+    service: EditionD, loads: dict[str, Loaded]
+) -> None:
     assumed = sum(
         (each.status, each.status_from) == ("completed", "session") for each in service.account.alone.values()
     )
-    (warning,) = loads["auto"].warned
+    (warning,) = loads["auto"].warning_texts
     assert re.search(rf"\b{assumed:,} ", warning)
     assert "outcomes='events'" in warning
     requests = int(re.findall(r"([\d,]+) requests", warning)[0].replace(",", ""))
@@ -255,28 +259,35 @@ def test_auto_says_how_sure_it_is_and_what_more_would_cost(service: EditionD, lo
     assert re.search(rf" requests, {round(requests / 10)} s", warning)  # at 100 ms a request
 
 
-def test_runs_reads_run_records_alone(service: EditionD, loads: dict[str, Loaded]) -> None:
+def test_outcomes_runs_reads_only_run_records(service: EditionD, loads: dict[str, Loaded]) -> None:
     frame = loads["runs"].frame
-    assert counted(loads["runs"].requests) == {"deployment_runs": 6} | _PROBE
-    told = {id_: truth for id_, truth in service.account.truth.items() if truth.status_from in {"service", "run"}}
+    assert count_requests(loads["runs"].requests) == {"deployment_runs": 6} | _REFUSED_FIRST_REQUEST
+    truth_from_runs = {
+        id_: truth for id_, truth in service.account.truth.items() if truth.status_from in {"service", "run"}
+    }
     known = frame[frame["status_from"].notna()]
-    assert_truth(known, told)
+    assert_truth(known, truth_from_runs)
     unknown = frame[frame["status_from"].isna()]
     assert unknown[["status", "started_at", "completed_at", "duration_ms", "error_type"]].isna().all(axis=None)
     assert list(unknown["triggered_at"]) == [service.account.truth[id_].triggered_at for id_ in unknown["id"]]
 
 
-def test_what_a_first_load_costs(service: EditionD, loads: dict[str, Loaded]) -> None:
+def test_first_load_sends_the_expected_requests(service: EditionD, loads: dict[str, Loaded]) -> None:
     account = service.account
     needed = [run for run in account.runs if "status" not in run and run["session_id"]]
     listed = [each for each in account.sessions if each["id"] not in account.not_listed]
     reached = sum(parse(each["created_at"]) >= parse(needed[-1]["created_at"]) for each in listed)
     sessions = -(-reached // 100)
     gone, unlisted = (len(sessions_of(account, name)) for name in ("deleted", "not listed"))
-    costs = {"deployment_runs": 6, "sessions": sessions, "sessions/* 404": gone, "sessions/*": unlisted} | _PROBE
-    assert counted(loads["auto"].requests) == costs
+    costs = {
+        "deployment_runs": 6,
+        "sessions": sessions,
+        "sessions/* 404": gone,
+        "sessions/*": unlisted,
+    } | _REFUSED_FIRST_REQUEST
+    assert count_requests(loads["auto"].requests) == costs
     events = sum(kind.requests for kind in account.kind_of.values())
-    assert counted(loads["events"].requests) == costs | {"sessions/*/events": events}
+    assert count_requests(loads["events"].requests) == costs | {"sessions/*/events": events}
     each = Counter(request.path.split("/")[1] for request in loads["events"].requests if "events" in request.path)
     for run in account.runs:
         assert each[run["session_id"]] == account.kind_of[run["id"]].requests, account.kind_of[run["id"]].name
@@ -285,7 +296,9 @@ def test_what_a_first_load_costs(service: EditionD, loads: dict[str, Loaded]) ->
 
 
 @pytest.mark.parametrize("mode", ["sessions", "events"])
-def test_within_max_age_and_offline_no_request(service: EditionD, loads: dict[str, Loaded], mode: str) -> None:
+def test_load_within_max_age_or_offline_sends_no_request(
+    service: EditionD, loads: dict[str, Loaded], mode: str
+) -> None:
     truth = service.account.truth if mode == "events" else service.account.alone
     folder = loads["events" if mode == "events" else "auto"].folder
     for offline in (False, True):
@@ -295,7 +308,7 @@ def test_within_max_age_and_offline_no_request(service: EditionD, loads: dict[st
 
 
 @pytest.mark.parametrize("mode", ["auto", "sessions"])
-def test_ends_that_were_read_once_are_used_by_every_mode(
+def test_outcomes_from_stored_events_are_used_in_every_mode(
     service: EditionD, loads: dict[str, Loaded], mode: str
 ) -> None:
     again = load(service, loads["events"].folder, outcomes=mode)
@@ -303,38 +316,42 @@ def test_ends_that_were_read_once_are_used_by_every_mode(
     assert_truth(again.frame, service.account.truth)
 
 
-def test_a_refresh_of_the_whole_account_reads_no_events_again(service: EditionD, loads: dict[str, Loaded]) -> None:
+def test_refresh_reads_no_events_again_if_nothing_changed(service: EditionD, loads: dict[str, Loaded]) -> None:
     again = load(service, loads["events"].folder, outcomes="events", refresh=True)
     assert_truth(again.frame, service.account.truth)
-    counts = counted(again.requests)
+    counts = count_requests(again.requests)
     pending = len(sessions_of(service.account, "pending"))
-    assert counts["deployment_runs"] + counts["deployment_runs/*"] == 1 + pending  # each may be alone or on a page
+    assert (
+        counts["deployment_runs"] + counts["deployment_runs/*"] == 1 + pending
+    )  # a pending run is read alone or in a page
     assert counts["deployment_runs"] <= 2
-    assert counts["sessions"] <= counted(loads["events"].requests)["sessions"]
+    assert counts["sessions"] <= count_requests(loads["events"].requests)["sessions"]
     assert set(counts) <= {"deployment_runs", "deployment_runs/*", "deployment_runs 400", "sessions", "sessions/*"}
 
 
 @pytest.fixture(scope="module")
 def settled(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[EditionD, qd.Client, Path]]:
-    """Serve an account in which no run can change any more, and load it with its events."""
+    """Serve an account in which all runs have ended, and load it with its events."""
     kinds = tuple(kind._replace(runs=min(4, kind.runs)) for kind in SETTLED if kind.name != "done")
     folder = tmp_path_factory.mktemp("settled")
-    with EditionD(Account(kinds), most=1_500) as service:
+    with EditionD(Account(kinds), max_requests=1_500) as service:
         client = client_of(service)
         assert_truth(load(service, folder, client, outcomes="events").frame, service.account.truth)
         yield service, client, folder
 
 
 @pytest.mark.parametrize("mode", ["events", "sessions", "auto"])
-def test_a_refresh_of_a_settled_account(settled: tuple[EditionD, qd.Client, Path], mode: str) -> None:
-    """One request for the runs; the sessions of the last 7 days, and one page that shows that these are all."""
+def test_refresh_of_ended_runs_reads_only_recent_sessions(
+    settled: tuple[EditionD, qd.Client, Path], mode: str
+) -> None:
+    """It reads one page of runs, the sessions of the last 7 days, and at most one page more of sessions."""
     service, client, folder = settled
     account = service.account
     recent = [each for each in account.sessions if parse(each["created_at"]) > account.now - timedelta(days=7)]
     assert len(account.runs) > 150
     assert 100 < len(recent) < len(account.sessions) - 150
     again = load(service, folder, client, outcomes=mode, refresh=True)
-    counts = counted(again.requests)
+    counts = count_requests(again.requests)
     assert set(counts) == {"deployment_runs", "sessions"}
     assert counts["deployment_runs"] == 1
     assert counts["sessions"] <= -(-len(recent) // 100) + 1
@@ -342,25 +359,25 @@ def test_a_refresh_of_a_settled_account(settled: tuple[EditionD, qd.Client, Path
 
 
 @pytest.mark.parametrize("since", ["2D", "8D"])
-def test_a_refresh_of_the_last_days_ends(tmp_path: Path, since: str) -> None:
-    """Also where the runs asked for begin later than the sessions that are read again."""
+def test_refresh_with_since_reads_at_most_three_pages_of_sessions(tmp_path: Path, since: str) -> None:
+    """`since` may be later or earlier than the start of the sessions that are read again."""
     kinds = tuple(kind._replace(runs=60 if kind.name == "done" else 2) for kind in KINDS[:20])
-    with EditionD(Account(kinds, spacing=180), most=100) as service:
+    with EditionD(Account(kinds, spacing=180), max_requests=100) as service:
         client = client_of(service)
         for refresh in (False, True, True):
             loaded = load(service, tmp_path, client, outcomes="sessions", since=since, refresh=refresh)
             start = service.account.now - pd.Timedelta(since)
             wanted = {id_: each for id_, each in service.account.alone.items() if each.triggered_at >= start}
             assert_truth(loaded.frame, wanted)
-            assert counted(loaded.requests)["sessions"] <= 3
+            assert count_requests(loaded.requests)["sessions"] <= 3
 
 
-# What moves.
+# -- accounts that change between two loads
 
 
 @pytest.fixture(scope="module")
 def loaded_once(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[EditionD, qd.Client, Account, Path]]:
-    """Serve a small account that was loaded with its events once."""
+    """Serve a small account, and load it with its events."""
     folder = tmp_path_factory.mktemp("moving")
     names = {"done", "runs", "waits", "idle, no end", "continued, failed", "deleted", "no session", "fatal alone"}
     kinds = tuple(kind._replace(runs=3) for kind in KINDS if kind.name in names)
@@ -369,16 +386,16 @@ def loaded_once(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Edit
         load(service, folder, client, outcomes="events")
         again = load(service, folder, client, outcomes="events", refresh=True)
         assert_truth(again.frame, service.account.truth)
-        assert set(counted(again.requests)) == _REFRESH
+        assert set(count_requests(again.requests)) == _REFRESH
         yield service, client, service.account, folder
 
 
 @pytest.fixture
-def moving(loaded_once: tuple[EditionD, qd.Client, Account, Path], tmp_path: Path) -> Moving:
-    """Return a copy of that account, and of the cache, for one test."""
+def changing(loaded_once: tuple[EditionD, qd.Client, Account, Path], tmp_path: Path) -> Changing:
+    """Return a copy of that account and its cache, and a function that loads it again, for one test."""
     service, client, account, folder = loaded_once
     service.account, service.before = copy.deepcopy(account), None
-    service.most = len(service.requests) + 300
+    service.max_requests = len(service.requests) + 300
     shutil.copytree(folder, tmp_path, dirs_exist_ok=True)
 
     def again(**options: Any) -> Loaded:  # noqa: ANN401
@@ -389,9 +406,9 @@ def moving(loaded_once: tuple[EditionD, qd.Client, Account, Path], tmp_path: Pat
     return service, client, again
 
 
-#: The list of runs and that of sessions, whose one page has the open sessions older than 7 days too.
+#: The lists that a refresh reads; the open sessions older than 7 days are on the one page of sessions too.
 _REFRESH = {"deployment_runs", "sessions"}
-Moving = tuple[EditionD, qd.Client, Callable[..., Loaded]]
+Changing = tuple[EditionD, qd.Client, Callable[..., Loaded]]
 
 
 def truth_of(account: Account, session: str) -> Truth:
@@ -402,8 +419,8 @@ def events_read(loaded: Loaded) -> list[str]:
     return [request.path.split("/")[1] for request in loaded.requests if request.list == "sessions/*/events"]
 
 
-def test_a_session_that_ran_ends(moving: Moving) -> None:
-    service, _, again = moving
+def test_events_of_a_running_session_are_read_once_it_ends(changing: Changing) -> None:
+    service, _, again = changing
     session = sessions_of(service.account, "runs")[1]
     begun = service.account.events[session][0]["processed_at"]
     *_, end = service.account.continue_session(session, "msg; idle end_turn", "idle")
@@ -413,12 +430,12 @@ def test_a_session_that_ran_ends(moving: Moving) -> None:
     truth.duration_ms = (truth.completed_at - truth.started_at) / timedelta(milliseconds=1)
     loaded = again()
     assert events_read(loaded) == [session]
-    assert set(counted(loaded.requests)) == {*_REFRESH, "sessions/*/events"}
+    assert set(count_requests(loaded.requests)) == {*_REFRESH, "sessions/*/events"}
     assert events_read(again()) == []
 
 
-def test_a_session_that_waited_is_continued(moving: Moving) -> None:
-    service, _, again = moving
+def test_waiting_session_is_running_and_then_cancelled(changing: Changing) -> None:
+    service, _, again = changing
     session = sessions_of(service.account, "waits")[0]
     service.account.continue_session(session, "run", "running")
     truth = truth_of(service.account, session)
@@ -433,8 +450,8 @@ def test_a_session_that_waited_is_continued(moving: Moving) -> None:
     assert events_read(again()) == [session]
 
 
-def test_a_fatal_error_is_voided_later(moving: Moving) -> None:
-    service, _, again = moving
+def test_failed_run_is_completed_after_its_session_continues(changing: Changing) -> None:
+    service, _, again = changing
     kind = next(kind for kind in KINDS if kind.name == "fatal alone")
     session = service.account.add_run(kind, service.account.now)["session_id"]
     assert events_read(again()) == [session]
@@ -447,49 +464,49 @@ def test_a_fatal_error_is_voided_later(moving: Moving) -> None:
     assert events_read(again()) == [session]
 
 
-def test_only_events_without_a_final_end_are_read_again(moving: Moving) -> None:
-    service, _, again = moving
+def test_only_events_without_a_final_end_are_read_again(changing: Changing) -> None:
+    service, _, again = changing
     settled = sessions_of(service.account, "done", "continued, failed")
     undecided = sessions_of(service.account, "idle, no end")
     for session in (*settled, *undecided):
         service.account.continue_session(session, "msg")
     assert sorted(events_read(again())) == sorted(undecided)
-    for session in settled:  # a final end stays, whatever the session does
+    for session in settled:  # a final end is kept if the session continues
         service.account.continue_session(session, "run; error terminal", "running")
     assert events_read(again()) == []
 
 
-def test_new_runs_are_asked_for_alone(moving: Moving) -> None:
-    service, _, again = moving
+def test_refresh_requests_sessions_and_events_of_new_runs_only(changing: Changing) -> None:
+    service, _, again = changing
     kinds = {kind.name: kind for kind in KINDS}
     for name in ("out of retries", "deleted", "runs", "no session", "long"):
         service.account.add_run(kinds[name], service.account.now)
     loaded = again()
     new = [run["session_id"] for run in service.account.runs[:5]]
     assert sorted(set(events_read(loaded))) == sorted([new[0], new[4]])
-    counts = counted(loaded.requests)
+    counts = count_requests(loaded.requests)
     assert (counts["deployment_runs"], counts["sessions/* 404"]) == (1, 1)
     assert counts["sessions"] <= 2
     assert counts["sessions/*/events"] == 3
-    assert set(counted(again().requests)) <= _REFRESH
+    assert set(count_requests(again().requests)) <= _REFRESH
 
 
-def test_a_session_deleted_meanwhile_is_asked_for_once(moving: Moving, tmp_path: Path) -> None:
-    service, client, _ = moving
+def test_deleted_session_of_an_ended_run_is_requested_once(changing: Changing, tmp_path: Path) -> None:
+    service, client, _ = changing
     kind = next(kind for kind in KINDS if kind.name == "done")
     run = service.account.add_run(kind, service.account.now)
     load(service, tmp_path, client, outcomes="sessions", refresh=True)
     service.account.sessions.remove(service.account.session(run["session_id"]))
     loaded = load(service, tmp_path, client, outcomes="events")
-    assert counted(loaded.requests) == {"sessions/*/events 404": 1}
+    assert count_requests(loaded.requests) == {"sessions/*/events 404": 1}
     for options in ({}, {"refresh": True}):
         loaded = load(service, tmp_path, client, outcomes="events", **options)
         assert not any(run["session_id"] in request.path for request in loaded.requests)
 
 
-def test_an_old_session_that_ran_and_is_deleted_is_asked_for_once(moving: Moving, tmp_path: Path) -> None:
-    """Its run no longer runs, and nothing tells how it ended."""
-    service, client, _ = moving
+def test_old_deleted_session_of_a_running_run_is_requested_once(changing: Changing, tmp_path: Path) -> None:
+    """The run is no longer running, and its outcome is unknown."""
+    service, client, _ = changing
     session = sessions_of(service.account, "runs")[-1]
     (run,) = (run for run in service.account.runs if run["session_id"] == session)
     service.account.sessions.remove(service.account.session(session))
@@ -499,8 +516,8 @@ def test_an_old_session_that_ran_and_is_deleted_is_asked_for_once(moving: Moving
         assert loaded.frame.set_index("id").loc[run["id"], ["status", "completed_at", "duration_ms"]].isna().all()
 
 
-def test_a_session_that_waited_and_is_deleted_waits_for_ever(moving: Moving, tmp_path: Path) -> None:
-    service, client, _ = moving
+def test_run_of_a_deleted_waiting_session_stays_waiting(changing: Changing, tmp_path: Path) -> None:
+    service, client, _ = changing
     session = sessions_of(service.account, "waits")[0]
     service.account.sessions.remove(service.account.session(session))
     (run,) = (run for run in service.account.runs if run["session_id"] == session)
@@ -511,8 +528,8 @@ def test_a_session_that_waited_and_is_deleted_waits_for_ever(moving: Moving, tmp
         assert (row.status, row.status_from) == ("waiting", "events")
 
 
-def test_a_recent_session_that_ran_and_is_deleted_is_asked_for_once(moving: Moving, tmp_path: Path) -> None:
-    service, client, again = moving
+def test_recent_deleted_session_of_a_running_run_is_requested_once(changing: Changing, tmp_path: Path) -> None:
+    service, client, again = changing
     kind = next(kind for kind in KINDS if kind.name == "runs")
     run = service.account.add_run(kind, service.account.now)
     again()
@@ -523,9 +540,9 @@ def test_a_recent_session_that_ran_and_is_deleted_is_asked_for_once(moving: Movi
         assert pd.isna(loaded.frame.set_index("id").loc[run["id"], "status"])
 
 
-def test_load_sessions_reads_old_sessions_that_wait_again(moving: Moving, tmp_path: Path) -> None:
-    """Where it made the list recent, `load_runs` lists no session again."""
-    service, client, _ = moving
+def test_load_sessions_reads_old_waiting_sessions_again(changing: Changing, tmp_path: Path) -> None:
+    """`load_runs` then uses the sessions that `load_sessions` has stored."""
+    service, client, _ = changing
     session = sessions_of(service.account, "waits")[-1]
     created = parse(service.account.session(session)["created_at"])
     assert created < service.account.now - timedelta(days=7)
@@ -539,9 +556,9 @@ def test_load_sessions_reads_old_sessions_that_wait_again(moving: Moving, tmp_pa
     assert runs.loc[session, "status"] == "completed"
 
 
-def test_a_session_of_the_day_after_its_run_has_one_end(moving: Moving, tmp_path: Path) -> None:
-    """Ends lie in the partition of their run, also the last one of a session that is deleted."""
-    service, client, again = moving
+def test_session_created_a_day_after_its_run_has_one_stored_end(changing: Changing, tmp_path: Path) -> None:
+    """The end is stored in the partition of its run, also the one written after the session is deleted."""
+    service, client, again = changing
     kind = next(kind for kind in KINDS if kind.name == "waits")
     evening = (service.account.now + timedelta(days=1)).replace(hour=23, minute=59, second=22)
     run = service.account.add_run(kind, evening)
@@ -558,12 +575,10 @@ def test_a_session_of_the_day_after_its_run_has_one_end(moving: Moving, tmp_path
 
 
 @pytest.mark.parametrize(("name", "status"), [("not listed", 403), ("done", 410)])
-def test_a_session_that_the_service_refuses_is_asked_for_again_after_max_age(
-    tmp_path: Path, name: str, status: int
-) -> None:
-    """Not at each call; meanwhile its run is unknown, or assumed."""
+def test_refused_session_is_requested_again_after_max_age(tmp_path: Path, name: str, status: int) -> None:
+    """Until then its run is unknown, or its outcome is assumed from the session."""
     kinds = tuple(kind._replace(runs=3) for kind in KINDS if kind.name in {"not listed", "done", "fatal alone"})
-    with EditionD(Account(kinds, spacing=600), most=400) as service:
+    with EditionD(Account(kinds, spacing=600), max_requests=400) as service:
         refused = sessions_of(service.account, name)[0]
 
         def refuse(request: Request) -> None:
@@ -580,7 +595,7 @@ def test_a_session_that_the_service_refuses_is_asked_for_again_after_max_age(
 
         service.before = refuse
         for times, options in zip((1, 0, 1, 0), ({}, {}, {"refresh": True}, {}), strict=True):
-            with warnings_of_unread(expected=times > 0):
+            with expect_unread_warning(expected=times > 0):
                 asked, known_from = ask(**options)
             assert asked == times
             assert known_from == "session" if name == "done" else pd.isna(known_from)
@@ -589,11 +604,11 @@ def test_a_session_that_the_service_refuses_is_asked_for_again_after_max_age(
 
 
 @pytest.mark.parametrize(("status", "name", "known"), [(403, "waits", "waiting"), (501, "fatal alone", "failed")])
-def test_where_events_cannot_be_read_what_they_told_before_is_kept(
-    moving: Moving, tmp_path: Path, status: int, name: str, known: str
+def test_outcome_from_earlier_events_is_kept_if_events_are_refused(
+    changing: Changing, tmp_path: Path, status: int, name: str, known: str
 ) -> None:
-    """The session changed since, runs for a while, and is deleted in the end."""
-    service, client, _ = moving
+    """The session changes, runs for some time, and is then deleted."""
+    service, client, _ = changing
     session = sessions_of(service.account, name)[0]
     service.account.continue_session(session, "msg")
 
@@ -611,7 +626,7 @@ def test_where_events_cannot_be_read_what_they_told_before_is_kept(
     for refresh in (True, False):
         before = len(service.requests)
         times = 1 if refresh or status == 501 else 0
-        with warnings_of_unread(expected=times == 1):
+        with expect_unread_warning(expected=times == 1):
             assert statuses(outcomes="events", refresh=refresh) == [known, "events", known]
         paths = [request.path for request in service.requests[before:]]
         assert sum(path.endswith(f"{session}/events") for path in paths) == times
@@ -626,10 +641,10 @@ def test_where_events_cannot_be_read_what_they_told_before_is_kept(
 
 
 @pytest.mark.parametrize(("name", "known"), [("waits", "waiting"), ("fatal alone", "failed")])
-def test_what_events_told_is_kept_of_a_session_that_changes_and_is_deleted(
-    moving: Moving, tmp_path: Path, name: str, known: str
+def test_outcome_from_events_is_kept_if_the_session_is_deleted(
+    changing: Changing, tmp_path: Path, name: str, known: str
 ) -> None:
-    service, client, _ = moving
+    service, client, _ = changing
     session = sessions_of(service.account, name)[0]
     service.account.continue_session(session, "msg")
     qd.load_runs(outcomes="sessions", client=client, cache_dir=tmp_path, refresh=True, progress=False)
@@ -642,20 +657,20 @@ def test_what_events_told_is_kept_of_a_session_that_changes_and_is_deleted(
         assert sum(session in request.path for request in service.requests[before:]) == times
 
 
-def warnings_of_unread(*, expected: bool) -> contextlib.AbstractContextManager[object]:
-    """Expect the warning of a session that could not be read; any other warning is an error."""
+def expect_unread_warning(*, expected: bool) -> contextlib.AbstractContextManager[object]:
+    """Expect the warning about a session that could not be read, or no warning."""
     if expected:
         return pytest.warns(DataQualityWarning, match="1 session could not be read, and what was known")
     return contextlib.nullcontext()
 
 
-# Which runs.
+# -- filters
 
 
-def seen(
+def has_runs_of(
     run_ids: pd.Series, account: Account, keep: Callable[[dict[str, Any], Truth], object], truth: dict[str, Truth]
 ) -> bool:
-    """Return whether these runs are those that a test in plain Python keeps."""
+    """Return whether these are the runs that `keep` selects."""
     return set(run_ids) == {run["id"] for run in account.runs if keep(run, truth[run["id"]])}
 
 
@@ -685,7 +700,7 @@ _FILTERS: dict[str, tuple[Query, Keep]] = {
 
 
 @pytest.fixture(scope="module")
-def kept(few: EditionD, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+def stored_folders(few: EditionD, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """Load the small account with its sessions, and with its events."""
     folders = {mode: tmp_path_factory.mktemp(f"few-{mode}") for mode in ("sessions", "events")}
     for mode, folder in folders.items():
@@ -694,30 +709,30 @@ def kept(few: EditionD, tmp_path_factory: pytest.TempPathFactory) -> dict[str, P
 
 
 @pytest.mark.parametrize("name", _FILTERS)
-def test_filters_on_what_is_stored(few: EditionD, kept: dict[str, Path], name: str) -> None:
+def test_filters_of_stored_runs_send_no_request(few: EditionD, stored_folders: dict[str, Path], name: str) -> None:
     query, keep = _FILTERS[name]
     for mode, offline in (("events", False), ("events", True), ("sessions", False)):
         truth = few.account.truth if mode == "events" else few.account.alone
-        loaded = load(few, kept[mode], outcomes=mode, offline=offline, **query)
+        loaded = load(few, stored_folders[mode], outcomes=mode, offline=offline, **query)
         assert loaded.requests == []
-        assert seen(loaded.frame["id"], few.account, keep, truth)
+        assert has_runs_of(loaded.frame["id"], few.account, keep, truth)
         assert_truth(loaded.frame, {id_: truth[id_] for id_ in loaded.frame["id"]})
 
 
-def test_failed_runs_of_one_deployment_in_the_large_account(service: EditionD, loads: dict[str, Loaded]) -> None:
+def test_filter_by_deployment_and_status_in_the_large_account(service: EditionD, loads: dict[str, Loaded]) -> None:
     query, keep = _FILTERS["deployment failed"]
     loaded = load(service, loads["events"].folder, outcomes="events", **query)
     assert loaded.requests == []
     assert not loaded.frame.empty
-    assert seen(loaded.frame["id"], service.account, keep, service.account.truth)
+    assert has_runs_of(loaded.frame["id"], service.account, keep, service.account.truth)
 
 
 @pytest.mark.parametrize("name", _FILTERS)
-def test_filters_that_the_service_is_asked_for(few: EditionD, tmp_path: Path, name: str) -> None:
+def test_filters_of_a_first_load_send_few_requests(few: EditionD, tmp_path: Path, name: str) -> None:
     query, keep = _FILTERS[name]
     loaded = load(few, tmp_path, outcomes="sessions", **query)
-    assert seen(loaded.frame["id"], few.account, keep, few.account.alone)
-    assert set(counted(loaded.requests)) <= {
+    assert has_runs_of(loaded.frame["id"], few.account, keep, few.account.alone)
+    assert set(count_requests(loaded.requests)) <= {
         "deployment_runs",
         "deployment_runs 400",
         "sessions",
@@ -725,42 +740,48 @@ def test_filters_that_the_service_is_asked_for(few: EditionD, tmp_path: Path, na
         "sessions/* 404",
     }
     needed = -(-len(few.account.runs) // 100)
-    assert counted(loaded.requests)["deployment_runs"] <= 2 * needed
-    assert counted(loaded.requests)["deployment_runs 400"] <= 2  # the edition is not known yet
+    assert count_requests(loaded.requests)["deployment_runs"] <= 2 * needed
+    assert count_requests(loaded.requests)["deployment_runs 400"] <= 2  # because the edition is not known yet
 
 
 @pytest.mark.parametrize("name", _FILTERS)
-def test_no_filter_of_other_editions_is_sent_to_a_known_account(
+def test_filters_of_other_editions_are_not_sent_to_a_known_account(
     settled: tuple[EditionD, qd.Client, Path], name: str
 ) -> None:
-    """A refresh asks for what is new, and filters here."""
+    """A refresh loads new runs without the filter, and filters the stored ones."""
     service, client, folder = settled
     query, keep = _FILTERS[name]
     loaded = load(service, folder, client, outcomes="events", refresh=True, **query)
-    assert seen(loaded.frame["id"], service.account, keep, service.account.truth)
+    assert has_runs_of(loaded.frame["id"], service.account, keep, service.account.truth)
     names = {key for request in loaded.requests for key, _ in request.query}
     assert names.isdisjoint({"status", "has_error"})
     assert {request.status for request in loaded.requests} == {200}
 
 
-def test_failed_runs_from_the_events_of_all(few: EditionD, tmp_path: Path) -> None:
+def test_status_filter_of_a_first_load_reads_the_events_of_all_runs(few: EditionD, tmp_path: Path) -> None:
     query, keep = _FILTERS["status=failed"]
     loaded = load(few, tmp_path, outcomes="events", **query)
-    assert seen(loaded.frame["id"], few.account, keep, few.account.truth)
-    assert counted(loaded.requests)["sessions/*/events"] == sum(
+    assert has_runs_of(loaded.frame["id"], few.account, keep, few.account.truth)
+    assert count_requests(loaded.requests)["sessions/*/events"] == sum(
         kind.requests for kind in few.account.kind_of.values()
     )
 
 
 @pytest.mark.parametrize(("first", "last"), [(None, 30), (30, None), (20, 60), (0, None), (None, None)])
 @pytest.mark.parametrize("stored", [True, False])
-def test_times(
-    few: EditionD, kept: dict[str, Path], tmp_path: Path, first: int | None, last: int | None, *, stored: bool
+def test_since_and_until(
+    few: EditionD,
+    stored_folders: dict[str, Path],
+    tmp_path: Path,
+    first: int | None,
+    last: int | None,
+    *,
+    stored: bool,
 ) -> None:
-    """Half-open, by the scheduled time where there is one."""
+    """The range is half-open, and uses the scheduled time if there is one."""
     times = sorted((truth.triggered_at for truth in few.account.truth.values()), reverse=True)
     since, until = (None if at is None else times[at] for at in (last, first))
-    folder, mode = (kept["events"], "events") if stored else (tmp_path, "sessions")
+    folder, mode = (stored_folders["events"], "events") if stored else (tmp_path, "sessions")
     loaded = load(few, folder, outcomes=mode, since=since, until=until)
     truth = few.account.truth if stored else few.account.alone
     wanted = {
@@ -772,11 +793,13 @@ def test_times(
     if stored:
         assert loaded.requests == []
     elif last is not None:
-        counts = counted(loaded.requests)
+        counts = count_requests(loaded.requests)
         assert max(counts["deployment_runs"], counts["sessions"]) <= 2
 
 
-def test_an_age_and_a_time_without_runs(service: EditionD, loads: dict[str, Loaded]) -> None:
+def test_since_as_age_time_without_runs_and_offline_without_cache(
+    service: EditionD, loads: dict[str, Loaded]
+) -> None:
     week = load(service, loads["events"].folder, since="7D").frame
     assert 100 < len(week) < 200
     with pytest.warns(DataQualityWarning, match="newest"):
@@ -785,26 +808,26 @@ def test_an_age_and_a_time_without_runs(service: EditionD, loads: dict[str, Load
         load(service, loads["events"].folder / "none", offline=True)
 
 
-# What may interrupt.
+# -- interrupted loads
 
 
-class Trouble(NamedTuple):
-    """What happens to some requests in turn, and what a load with one retry raises then."""
+class Fault(NamedTuple):
+    """A fault, the number of requests in a row that have it, and the exception of a load with one retry."""
 
-    strike: Callable[[], None]
+    inject: Callable[[], None]
     requests: int
     error: type[BaseException]
 
 
-def interrupted(service: EditionD, folder: Path, after: int, trouble: Trouble) -> None:
-    """Load with trouble from some event read on, and wait for the request that may be under way."""
+def load_with_fault(service: EditionD, folder: Path, after: int, trouble: Fault) -> None:
+    """Load with a fault from one event read on, and wait for a request that may still be running."""
     reads = itertools.count()
 
-    def strike(request: Request) -> None:
+    def inject(request: Request) -> None:
         if request.list == "sessions/*/events" and after <= next(reads) < after + trouble.requests:
-            trouble.strike()
+            trouble.inject()
 
-    service.before = strike
+    service.before = inject
     with pytest.raises(trouble.error):
         load(service, folder, client_of(service, max_retries=1), outcomes="events")
     for thread in threading.enumerate():
@@ -829,17 +852,17 @@ def broken_network() -> None:
 @pytest.mark.parametrize(
     "trouble",
     [
-        pytest.param(Trouble(ctrl_c, 1, KeyboardInterrupt), id="Ctrl-C"),
-        pytest.param(Trouble(unauthorized, 1, AuthenticationError), id="unauthorized"),
-        pytest.param(Trouble(broken_network, 2, APIConnectionError), id="broken network"),
+        pytest.param(Fault(ctrl_c, 1, KeyboardInterrupt), id="Ctrl-C"),
+        pytest.param(Fault(unauthorized, 1, AuthenticationError), id="unauthorized"),
+        pytest.param(Fault(broken_network, 2, APIConnectionError), id="broken network"),
     ],
 )
-def test_what_was_read_is_kept(tmp_path: Path, trouble: Trouble) -> None:
+def test_events_read_before_an_interruption_are_kept(tmp_path: Path, trouble: Fault) -> None:
     kinds = tuple(kind._replace(runs=min(kind.runs, 1)) for kind in KINDS)
-    with EditionD(Account(kinds), most=1_000) as service:
+    with EditionD(Account(kinds), max_requests=1_000) as service:
         account = service.account
         for after in (0, 17, 30):
-            interrupted(service, tmp_path, after, trouble)
+            load_with_fault(service, tmp_path, after, trouble)
         loaded = load(service, tmp_path, outcomes="events")
         assert_truth(loaded.frame, account.truth)
         assert load(service, tmp_path, outcomes="events").requests == []
@@ -854,11 +877,11 @@ def test_what_was_read_is_kept(tmp_path: Path, trouble: Trouble) -> None:
     assert lists["sessions/*"] == 1
 
 
-# What is shown, and what never is.
+# -- tables, and secrets in them
 
 
-class Shown(NamedTuple):
-    """What was loaded from the small account for people to look at."""
+class Tables(NamedTuple):
+    """The tables of the small account."""
 
     deployments: pd.DataFrame
     sessions: pd.DataFrame
@@ -867,10 +890,10 @@ class Shown(NamedTuple):
 
 
 @pytest.fixture(scope="module")
-def shown(few: EditionD, kept: dict[str, Path]) -> Shown:
-    client, folder = client_of(few), kept["events"]
+def tables(few: EditionD, stored_folders: dict[str, Path]) -> Tables:
+    client, folder = client_of(few), stored_folders["events"]
     runs = load(few, folder, client, outcomes="events").frame
-    return Shown(
+    return Tables(
         qd.load_deployments(client=client, cache_dir=folder, include_archived=True, progress=False),
         qd.load_sessions(client=client, cache_dir=folder, progress=False),
         runs,
@@ -882,18 +905,18 @@ def assert_no_secret(*texts: str) -> None:
     assert [text for text in texts if SECRET in text or TOKEN in text] == []
 
 
-def test_a_secret_is_in_no_file(shown: Shown, tmp_path: Path) -> None:
-    for name, frame in shown._asdict().items():
+def test_exports_and_report_contain_no_secret(tables: Tables, tmp_path: Path) -> None:
+    for name, frame in tables._asdict().items():
         assert name in {"runs", "events"} or frame["extra"].str.contains(SECRET).all()
         qd.export_csv(frame, tmp_path / f"{name}.csv")
-    qd.write_report(shown.deployments.head(5), tmp_path / "report.html", runs=shown.runs)
+    qd.write_report(tables.deployments.head(5), tmp_path / "report.html", runs=tables.runs)
     texts = [path.read_text(encoding="utf-8") for path in sorted(tmp_path.glob("*.*"))]
     assert len(texts) == 5
     assert min(map(len, texts)) > 400
     assert_no_secret(*texts)
 
 
-def test_a_secret_is_in_no_log_and_no_error(
+def test_logs_errors_and_client_repr_contain_no_secret(
     few: EditionD, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.DEBUG)
@@ -910,12 +933,12 @@ def test_a_secret_is_in_no_log_and_no_error(
 
 
 @pytest.mark.parametrize("name", ["deployments", "sessions", "runs", "events"])
-def test_a_secret_is_in_no_repr_of_a_frame(shown: Shown, name: str) -> None:
-    """Nor of a part of one; `extra` keeps it all the same."""
-    frame = shown._asdict()[name]
+def test_repr_of_a_frame_contains_no_secret(tables: Tables, name: str) -> None:
+    """Also not in the text of a part of a frame; `extra` still holds the values."""
+    frame = tables._asdict()[name]
     parts = [frame.head(2), pd.concat([frame, frame]), frame.sort_values("id"), frame["extra"], frame[["extra"]]]
     assert_no_secret(*map(repr, parts), *(part.to_html() for part in parts if isinstance(part, pd.DataFrame)))
-    html: Callable[[], object] = getattr(frame, "_repr_html_")  # noqa: B009 - pandas' types take it for a column
+    html: Callable[[], object] = getattr(frame, "_repr_html_")  # noqa: B009 - for pandas' types it is a column
     assert_no_secret(repr(frame), str(frame), str(html()), repr(frame.attrs))
 
 
@@ -927,7 +950,7 @@ def test_sessions_have_the_values_of_their_records(service: EditionD, tmp_path: 
     before = len(service.requests)
     frame = qd.load_sessions(client=client_of(service), cache_dir=tmp_path, progress=False)
     records = {record["id"]: record for record in listed(service.account)}
-    assert counted(service.requests[before:]) == {"sessions": -(-len(records) // 100)}
+    assert count_requests(service.requests[before:]) == {"sessions": -(-len(records) // 100)}
     assert sorted(frame["id"]) == sorted(records)
     assert frame["created_at"].is_monotonic_decreasing
     for row in frame.to_dict("records"):
@@ -955,8 +978,8 @@ def test_sessions_have_the_values_of_their_records(service: EditionD, tmp_path: 
         }
         assert {name: value(row[name]) for name in expected} == expected
         assert json.loads(row["agent"])["system"] == "Be brief."
-        kept = json.loads(row["extra"])["environment_variables.API_KEY"]
-        assert kept == record["environment_variables"]["API_KEY"]
+        api_key = json.loads(row["extra"])["environment_variables.API_KEY"]
+        assert api_key == record["environment_variables"]["API_KEY"]
     flat = qd.flatten_sessions(listed(service.account))
     one, other = (
         each.assign(agent=each["agent"].astype("str")).sort_values("id", ignore_index=True)
@@ -993,11 +1016,13 @@ def test_sessions_of_one_deployment_or_agent(few: EditionD, tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize("name", ["agents", "environments"])
-def test_names(few: EditionD, tmp_path: Path, name: str) -> None:
+def test_load_agents_and_environments_have_the_values_of_the_records(
+    few: EditionD, tmp_path: Path, name: str
+) -> None:
     loader = qd.load_agents if name == "agents" else qd.load_environments
     before = len(few.requests)
     frame = loader(client=client_of(few), cache_dir=tmp_path)
-    assert counted(few.requests[before:]) == {name: 1}
+    assert count_requests(few.requests[before:]) == {name: 1}
     records = few.account.agents if name == "agents" else few.account.environments
     for row, record in zip(frame.to_dict("records"), records, strict=True):
         assert (row["id"], row["name"], value(row["description"])) == (
@@ -1029,7 +1054,7 @@ def test_events_have_the_values_of_their_records(service: EditionD, kind: str) -
     records = service.account.events[session]
     before = len(service.requests)
     frame = qd.load_events(session, client=client_of(service))
-    assert counted(service.requests[before:]) == {"sessions/*/events": max(1, -(-len(records) // 100))}
+    assert count_requests(service.requests[before:]) == {"sessions/*/events": max(1, -(-len(records) // 100))}
     assert list(frame["position"]) == list(range(len(records)))
     assert (frame["session_id"] == session).all()
     for row, record in zip(frame.to_dict("records"), records, strict=True):
@@ -1054,8 +1079,10 @@ def test_events_have_the_values_of_their_records(service: EditionD, kind: str) -
     pd.testing.assert_frame_equal(one, idle)
 
 
-def test_types_of_events_are_filtered_here_too(service: EditionD, monkeypatch: pytest.MonkeyPatch) -> None:
-    """An edition may ignore the parameter."""
+def test_load_events_filters_types_if_the_service_does_not(
+    service: EditionD, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The service may ignore the parameter."""
     session, client = sessions_of(service.account, "talkative")[0], client_of(service)
     idle = qd.load_events(session, types={"session.status_idle"}, client=client)
     get = qd.Client.get
@@ -1085,12 +1112,12 @@ def test_types_of_events_are_filtered_here_too(service: EditionD, monkeypatch: p
         (" ", None, "session_id=' ' is not the id of anything"),
     ],
 )
-def test_events_that_cannot_be_meant(session: Any, types: Any, message: str) -> None:  # noqa: ANN401
+def test_load_events_refuses_invalid_session_ids_and_types(session: Any, types: Any, message: str) -> None:  # noqa: ANN401
     with pytest.raises(ValueError, match=message):
         qd.load_events(session, types=types)
 
 
-def test_events_of_a_run_are_those_of_its_session(service: EditionD) -> None:
+def test_load_events_with_a_run_id_hints_at_the_session_id(service: EditionD) -> None:
     with pytest.raises(NotFoundError) as caught:
         qd.load_events("drun_1", client=client_of(service))
     assert caught.value.__notes__ == ["This is the id of a run: give its session_id."]
@@ -1100,7 +1127,7 @@ def test_events_of_a_run_are_those_of_its_session(service: EditionD) -> None:
 
 
 @pytest.mark.parametrize("outcomes", ["auto", "sessions", "events"])
-def test_where_sessions_are_refused_the_error_says_that_the_runs_are_stored(
+def test_error_for_refused_sessions_says_that_the_runs_are_stored(
     few: EditionD,
     tmp_path: Path,
     outcomes: Any,  # noqa: ANN401
@@ -1122,11 +1149,11 @@ def test_where_sessions_are_refused_the_error_says_that_the_runs_are_stored(
     assert (len(runs), runs.attrs["requests"]) == (len(few.account.runs), 0)
 
 
-# The same figures, counted by hand.
+# -- figures compared with an independent count
 
 
-def streak(account: Account, deployment: str) -> int:
-    """Count the failed runs since the last completed one."""
+def count_failed_in_a_row(account: Account, deployment: str) -> int:
+    """Count the failed runs after the last completed one."""
     runs = [(account.truth[run["id"]], run) for run in account.runs if run["deployment_id"] == deployment]
     runs.sort(key=lambda each: (each[0].triggered_at, each[1]["created_at"]), reverse=True)
     decided = [truth.status == "failed" for truth, _ in runs if truth.status in {"failed", "completed"}]
@@ -1153,7 +1180,7 @@ def test_counters_are_filled_from_the_runs(service: EditionD, loads: dict[str, L
         expected = [
             len(truths),
             sum(truth.status == "failed" for truth in truths),
-            streak(account, row["id"]),
+            count_failed_in_a_row(account, row["id"]),
             max((truth.triggered_at for truth in truths), default=None),
         ]
         assert [value(row[name]) for name in counters] == expected, row["id"]
@@ -1165,7 +1192,7 @@ def test_counters_are_filled_from_the_runs(service: EditionD, loads: dict[str, L
 
 
 @pytest.mark.parametrize("mode", ["events", "sessions"])
-def test_failure_rates_say_what_is_assumed_and_unknown(
+def test_run_failure_rates_count_assumed_and_unknown_runs(
     service: EditionD, loads: dict[str, Loaded], mode: str
 ) -> None:
     account = service.account
@@ -1192,8 +1219,8 @@ def test_failure_rates_say_what_is_assumed_and_unknown(
     assert str(rates["assumed"].dtype) == str(rates["unknown"].dtype) == "Int64"
 
 
-def test_an_occurrence_is_one_scheduled_time(service: EditionD, loads: dict[str, Loaded]) -> None:
-    """Its last run counts; a run without a scheduled time is an occurrence of its own."""
+def test_run_failure_rates_per_occurrence_use_the_last_run(service: EditionD, loads: dict[str, Loaded]) -> None:
+    """The last run at a scheduled time counts; a run without a scheduled time is its own occurrence."""
     account = service.account
     last: dict[object, dict[str, Any]] = {}
     for run in account.runs:  # newest first

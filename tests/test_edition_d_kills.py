@@ -1,4 +1,4 @@
-"""Event reads in a process that gets SIGKILL at random moments: nothing is lost, little is read twice."""
+"""Tests of `load_runs` in processes killed while they read events: no data is lost, few requests are repeated."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ client = qd.Client(pat=sys.argv[1], base_url=sys.argv[2], min_interval=0)
 qd.load_runs(outcomes="events", client=client, cache_dir=sys.argv[3], progress=False)
 """
 
-#: So many event reads later at the latest the service stops to answer a process that is to be killed.
-_MORE = 8
+#: Event reads after which the service stops to answer a process that is to be killed.
+_MAX_READS = 8
 
 
 def load_and_kill(service: EditionD, folder: Path, *, after: int, delay: float) -> bool:
-    """Start a process, kill it some event reads and a moment later; return whether it was still at work.
+    """Load in a process, kill it `delay` seconds after that many event reads; return whether it was still running.
 
-    So that it is, however late the kill comes on a busy machine, the service soon answers no more.
+    The service then stops to answer, so that the process cannot finish before a late kill on a busy machine.
     """
     reads, reached, is_killed = itertools.count(1), threading.Event(), threading.Event()
 
@@ -41,7 +41,7 @@ def load_and_kill(service: EditionD, folder: Path, *, after: int, delay: float) 
         number = next(reads) if request.list == "sessions/*/events" and not is_killed.is_set() else 0
         if number == after:
             reached.set()
-        if number >= after + _MORE:
+        if number >= after + _MAX_READS:
             is_killed.wait(60)
 
     service.before = hold
@@ -58,15 +58,15 @@ def load_and_kill(service: EditionD, folder: Path, *, after: int, delay: float) 
 @pytest.mark.parametrize(
     ("most", "kills"), [pytest.param(2, 2, id="short"), pytest.param(10**6, 25, id="long", marks=pytest.mark.long)]
 )
-def test_killed_while_events_are_read(tmp_path: Path, most: int, kills: int) -> None:
-    chance = random.Random(11)  # noqa: S311 - moments, not secrets
+def test_load_runs_resumes_after_kills_while_events_are_read(tmp_path: Path, most: int, kills: int) -> None:
+    rng = random.Random(11)  # noqa: S311 - no secrets
     account = Account(tuple(kind._replace(runs=min(most, kind.runs)) for kind in KINDS))
     expected = sum(kind.requests for kind in account.kind_of.values())
     with EditionD(account) as service:
         killed = 0
         for _ in range(kills):
-            after = chance.randrange(1, 2 * expected // (kills + 1) - 4)
-            killed += load_and_kill(service, tmp_path, after=after, delay=chance.uniform(0, 0.02))
+            after = rng.randrange(1, 2 * expected // (kills + 1) - 4)
+            killed += load_and_kill(service, tmp_path, after=after, delay=rng.uniform(0, 0.02))
         client = qd.Client(pat=TOKEN, base_url=service.base_url, min_interval=0)
         frame = qd.load_runs(outcomes="events", client=client, cache_dir=tmp_path, progress=False)
         requests = list(service.requests)

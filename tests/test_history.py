@@ -1,4 +1,4 @@
-"""Snapshots of the deployments: what is kept, for how long, and that nothing is lost."""
+"""Tests of `qoderdata.history`: which snapshots of the deployments are kept, for how long, and their values."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ IDENTITY: Account = {"base_url": "http://127.0.0.1/x", "workspace_id": None, "ac
 
 
 class Clock(datetime):
-    """The present of a pull."""
+    """A clock that shows the time that a test sets."""
 
     moment = START
 
@@ -49,7 +49,7 @@ class Clock(datetime):
 
 
 @pytest.fixture(autouse=True)
-def _present(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def _fixed_clock(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(lists, "datetime", Clock)
     monkeypatch.setattr(Clock, "moment", START)
     yield
@@ -84,7 +84,7 @@ def pull(client: qd.Client, folder: Path | str, at: datetime = START, **filters:
 
 
 @pytest.mark.parametrize("where", ["path", "url"])
-def test_each_pull_of_the_whole_list_leaves_a_snapshot_equal_to_what_was_pulled(
+def test_each_pull_of_all_deployments_writes_an_equal_snapshot(
     where: str, sandbox: Sandbox, client: qd.Client, tmp_path: Path
 ) -> None:
     folder = tmp_path if where == "path" else "memory://history"
@@ -120,7 +120,7 @@ def test_each_pull_of_the_whole_list_leaves_a_snapshot_equal_to_what_was_pulled(
     assert qd.snapshots(client, folder).empty
 
 
-def test_other_calls_leave_none(client: qd.Client, tmp_path: Path) -> None:
+def test_filtered_or_cached_loads_write_no_snapshot(client: qd.Client, tmp_path: Path) -> None:
     calls: list[dict[str, Any]] = [
         {"status": "active"},
         {"agent_id": "agent_1"},
@@ -135,14 +135,14 @@ def test_other_calls_leave_none(client: qd.Client, tmp_path: Path) -> None:
     assert len(qd.snapshots(client, tmp_path)) == 1
 
 
-def test_filters_are_applied_to_a_snapshot(sandbox: Sandbox, client: qd.Client, tmp_path: Path) -> None:
+def test_as_of_with_a_filter_filters_the_snapshot(sandbox: Sandbox, client: qd.Client, tmp_path: Path) -> None:
     frame = pull(client, tmp_path)
     sandbox.stop()
     past = qd.load_deployments(as_of="0h", status="paused", client=client, cache_dir=tmp_path)
     assert past["id"].tolist() == frame.loc[frame["status"] == "paused", "id"].tolist()
 
 
-def test_a_time_before_the_first_snapshot(client: qd.Client, tmp_path: Path) -> None:
+def test_as_of_without_a_snapshot_or_with_invalid_arguments_raises(client: qd.Client, tmp_path: Path) -> None:
     with pytest.raises(CacheError, match="no snapshot without archived deployments"):
         qd.load_deployments(as_of=START, client=client, cache_dir=tmp_path)
     pull(client, tmp_path)
@@ -160,7 +160,7 @@ def test_a_time_before_the_first_snapshot(client: qd.Client, tmp_path: Path) -> 
         qd.load_snapshots(include_archived="false", client=client, cache_dir=tmp_path)  # type: ignore[arg-type]
 
 
-def test_an_account_does_not_see_anothers_snapshots(sandbox: Sandbox, client: qd.Client, tmp_path: Path) -> None:
+def test_snapshots_of_another_account_are_not_used(sandbox: Sandbox, client: qd.Client, tmp_path: Path) -> None:
     pull(client, tmp_path)
     other = qd.Client("pt-other", sandbox.base_url)
     assert qd.snapshots(other, tmp_path).empty
@@ -175,8 +175,8 @@ def test_an_account_does_not_see_anothers_snapshots(sandbox: Sandbox, client: qd
 
 @settings(max_examples=25, deadline=None)
 @given(st.lists(st.integers(0, 450 * 24 * 4), min_size=1, max_size=40, unique=True), st.integers(0, 99_999))
-def test_thinning(quarters: list[int], seed: int) -> None:
-    """All of the last 24 hours, then the last of each day, for 400 days; whatever a base is needed for stays."""
+def test_old_snapshots_are_removed_except_the_last_of_each_day(quarters: list[int], seed: int) -> None:
+    """All snapshots of 24 hours and the last of each day for 400 days are kept, with the base files they need."""
     to = series(f"memory://thin-{seed}")
     Folder(f"memory://thin-{seed}").clear()
     times = [START + timedelta(minutes=15 * number) for number in sorted(quarters)]
@@ -188,7 +188,7 @@ def test_thinning(quarters: list[int], seed: int) -> None:
         at for at in times
         if now - at <= timedelta(days=1) or (now - at <= timedelta(days=400) and last[at.date()] == at)
     ]  # fmt: skip
-    # What a snapshot was when the next came decides; one that was not the last of its day cannot come back.
+    # Each write removes old snapshots that are not the last of their day; they cannot come back.
     found = history.read(to, history.files_of(to), DEPLOYMENTS.arrow)
     assert [one.file.fetched_at for one in found] == expected
     assert [one.table["description"][0].as_py() for one in found] == [str(times.index(at)) for at in expected]
@@ -196,7 +196,7 @@ def test_thinning(quarters: list[int], seed: int) -> None:
     assert bases <= len({date.fromordinal(at.toordinal()) for at in times})
 
 
-def test_the_space_of_a_base_is_given_back(tmp_path: Path) -> None:
+def test_bases_that_no_snapshot_needs_are_removed(tmp_path: Path) -> None:
     to = series(tmp_path)
     for day in range(0, 900, 10):
         history.write(to, table(5), START + timedelta(days=day))
@@ -206,10 +206,10 @@ def test_the_space_of_a_base_is_given_back(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("row_group", [1, 3, 2_500])
-def test_values_survive_every_kind_of_change(
+def test_snapshots_keep_all_values_after_any_change(
     row_group: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A value that goes missing, an empty list, items in another order, a deployment that moves in the list."""
+    """Values become missing, lists become empty or change their order, and deployments change their position."""
     monkeypatch.setattr(history, "_ROW_GROUP", row_group)
     to = series(tmp_path)
     changes: list[dict[str, Any]] = [
@@ -225,7 +225,7 @@ def test_values_survive_every_kind_of_change(
             {"id": f"dep_{one}", "name": f"n{one}", **changes[(number * one) % len(changes)]}
             for one in range(number % 3, 9 + number)
         ]
-        random.Random(number).shuffle(records)  # noqa: S311 - an order, not secrets
+        random.Random(number).shuffle(records)  # noqa: S311 - no secrets
         written.append(from_records(records, DEPLOYMENTS))
         history.write(to, written[-1], START + timedelta(hours=number))
     history.write(to, DEPLOYMENTS.arrow.empty_table(), START + timedelta(hours=12))
@@ -234,7 +234,7 @@ def test_values_survive_every_kind_of_change(
     assert [one.table.to_pylist() for one in found[:-1]] == [one.to_pylist() for one in written]
 
 
-def test_a_snapshot_of_another_version_has_the_columns_of_today(tmp_path: Path) -> None:
+def test_snapshot_of_an_older_version_has_the_current_columns(tmp_path: Path) -> None:
     to = series(tmp_path)
     history.write(to, table(3).drop_columns(["budget_max_credit_cost"]), START)
     history.write(to, table(3, budget={"max_credit_cost": "1"}), START + timedelta(hours=1))
@@ -243,7 +243,7 @@ def test_a_snapshot_of_another_version_has_the_columns_of_today(tmp_path: Path) 
 
 
 @pytest.mark.parametrize("how", ["flip", "cut", "empty"])
-def test_a_damaged_snapshot_is_left_out(how: str, client: qd.Client, tmp_path: Path) -> None:
+def test_damaged_snapshot_is_left_out_with_a_warning(how: str, client: qd.Client, tmp_path: Path) -> None:
     first = pull(client, tmp_path)
     pull(client, tmp_path, START + timedelta(hours=1))
     path = max(path for path in (tmp_path / "history").rglob("2*.parquet"))
@@ -259,14 +259,14 @@ def test_a_damaged_snapshot_is_left_out(how: str, client: qd.Client, tmp_path: P
     pd.testing.assert_frame_equal(past, first)
 
 
-def test_a_file_whose_name_is_no_time_is_no_snapshot(client: qd.Client, tmp_path: Path) -> None:
+def test_file_with_an_invalid_time_in_its_name_is_ignored(client: qd.Client, tmp_path: Path) -> None:
     pull(client, tmp_path)
     (file,) = (path for path in tmp_path.glob("history/*/*.parquet") if not path.name.startswith("base-"))
     file.with_name(file.name.replace("20260615T", "20261315T")).write_bytes(file.read_bytes())
     assert len(qd.snapshots(client, tmp_path)) == 1
 
 
-def test_after_a_damaged_base_the_next_pull_begins_anew(client: qd.Client, tmp_path: Path) -> None:
+def test_pull_after_a_damaged_base_writes_a_readable_snapshot(client: qd.Client, tmp_path: Path) -> None:
     pull(client, tmp_path)
     (base,) = (tmp_path / "history").rglob("base-*.parquet")
     base.write_bytes(b"PAR1")
@@ -277,7 +277,7 @@ def test_after_a_damaged_base_the_next_pull_begins_anew(client: qd.Client, tmp_p
     pd.testing.assert_frame_equal(found[0], frame)
 
 
-def test_what_is_kept_is_private(client: qd.Client, tmp_path: Path) -> None:
+def test_snapshot_files_are_private(client: qd.Client, tmp_path: Path) -> None:
     pull(client, tmp_path / "cache")
     modes = {
         path: stat.S_IMODE(path.stat().st_mode) & 0o077 for path in (tmp_path / "cache" / "history").rglob("*")
@@ -286,14 +286,14 @@ def test_what_is_kept_is_private(client: qd.Client, tmp_path: Path) -> None:
     assert set(modes.values()) == {0}
 
 
-def test_a_full_disk_costs_the_snapshot_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_full_disk_raises_and_keeps_earlier_snapshots(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     to = series(tmp_path)
     history.write(to, table(5), START)
 
-    def full(*_: object) -> None:
+    def raise_disk_full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(os, "fsync", full)
+    monkeypatch.setattr(os, "fsync", raise_disk_full)
     with pytest.raises(OSError, match="No space left"):
         history.write(to, table(6), START + timedelta(days=2))
     monkeypatch.undo()
@@ -302,7 +302,7 @@ def test_a_full_disk_costs_the_snapshot_alone(tmp_path: Path, monkeypatch: pytes
     assert not list(tmp_path.rglob("*.tmp"))
 
 
-def test_a_snapshot_that_cannot_be_written_costs_a_warning(client: qd.Client, tmp_path: Path) -> None:
+def test_unwritable_snapshot_warns(client: qd.Client, tmp_path: Path) -> None:
     (tmp_path / history.FOLDER).write_text("in the way")
     with pytest.warns(CacheWarning, match=r"no snapshot was kept.*cannot be written") as caught:
         frame = pull(client, tmp_path)
@@ -310,7 +310,7 @@ def test_a_snapshot_that_cannot_be_written_costs_a_warning(client: qd.Client, tm
     assert len(frame) == len(qd.load_deployments(client=client, cache_dir=tmp_path, offline=True)) > 0
 
 
-def test_a_folder_that_cannot_be_written_costs_one_warning(client: qd.Client, tmp_path: Path) -> None:
+def test_unwritable_cache_folder_warns_once(client: qd.Client, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
     with pytest.warns(CacheWarning, match="the answer was not cached") as caught:
         assert len(pull(client, tmp_path / "file")) > 0
@@ -346,7 +346,7 @@ for after in {KILLED_AFTER}:
 """
 
 
-def test_a_killed_writer_loses_only_what_it_wrote(tmp_path: Path) -> None:
+def test_killed_writer_keeps_earlier_snapshots(tmp_path: Path) -> None:
     root = Path(__file__).parents[1]
     environment = {**os.environ, "PYTHONPATH": "."}
     subprocess.run([sys.executable, "-c", WRITERS, str(tmp_path)], cwd=root, env=environment, check=True)
@@ -360,16 +360,16 @@ def test_a_killed_writer_loses_only_what_it_wrote(tmp_path: Path) -> None:
         assert history.read(to, history.files_of(to), DEPLOYMENTS.arrow)[-1].table.num_rows == 7
 
 
-def _write_some(folder: str, number: int) -> None:
+def _write_12_snapshots(folder: str, number: int) -> None:
     to = series(folder)
     for day in range(12):
         at = START + timedelta(days=day, seconds=number)
         history.write(to, table(50, description=f"{number}-{day}"), at)
 
 
-def test_two_processes_at_once_lose_nothing(tmp_path: Path) -> None:
+def test_two_processes_can_write_snapshots_at_once(tmp_path: Path) -> None:
     context = multiprocessing.get_context("spawn")
-    writers = [context.Process(target=_write_some, args=(str(tmp_path), number)) for number in (0, 1)]
+    writers = [context.Process(target=_write_12_snapshots, args=(str(tmp_path), number)) for number in (0, 1)]
     for writer in writers:
         writer.start()
     for writer in writers:
@@ -381,12 +381,12 @@ def test_two_processes_at_once_lose_nothing(tmp_path: Path) -> None:
     assert {f"1-{day}" for day in range(12)} <= texts
 
 
-def test_four_hundred_days_are_small(tmp_path: Path) -> None:
-    """Texts that do not change are stored once: a tenth of the size of whole snapshots, and less."""
-    import pyarrow.parquet as pq  # noqa: PLC0415 - to compare with
+def test_unchanged_texts_are_stored_once(tmp_path: Path) -> None:
+    """Texts that do not change are stored once, so snapshots need less than a fifth of the size of whole files."""
+    import pyarrow.parquet as pq  # noqa: PLC0415 - only for comparison
 
     to = series(tmp_path)
-    whole = 0
+    full_size = 0
     for day in range(14):
         records = [
             {"id": f"dep_{one}", "description": " ".join(str(hash((one, word))) for word in range(60)),
@@ -396,5 +396,5 @@ def test_four_hundred_days_are_small(tmp_path: Path) -> None:
         one = from_records(records, DEPLOYMENTS)
         history.write(to, one, START + timedelta(days=day))
         pq.write_table(one, tmp_path / "whole.parquet", compression="zstd")
-        whole += (tmp_path / "whole.parquet").stat().st_size
-    assert sum(info.size for info in Folder(tmp_path).parquet_files()) < whole / 5
+        full_size += (tmp_path / "whole.parquet").stat().st_size
+    assert sum(info.size for info in Folder(tmp_path).parquet_files()) < full_size / 5

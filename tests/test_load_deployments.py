@@ -1,4 +1,4 @@
-"""`load_deployments` gives what the account has, to the last leaf, in every edition, with the fewest requests."""
+"""Tests of `load_deployments`: all values of all deployments, in each edition, with the fewest requests."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 Record = dict[str, Any]
-Path_ = tuple[str | int, ...]
+LeafPath = tuple[str | int, ...]
 
 DEPLOYMENTS = 1_250
 TEXT = "str"
 TIME = "datetime64[us, UTC]"
 
-#: Written out from the documentation, not taken from the package.
+#: Copied from the documentation, not from the package.
 DTYPES = {
     "id": TEXT,
     "name": TEXT,
@@ -103,23 +103,23 @@ def client_of(sandbox: Sandbox) -> Client:
     return Client(sandbox.pat, sandbox.base_url)
 
 
-# -- leaf by leaf, by the documentation's rule and nothing of the package's ------------------------------------
+# -- comparison of each value, written from the documentation without code of the package ------------------------
 
 
-def leaves(value: object, path: Path_ = ()) -> Iterator[tuple[Path_, object]]:
-    """Return every leaf of a JSON value with its path; an empty object or list is a leaf."""
+def leaves(value: object, path: LeafPath = ()) -> Iterator[tuple[LeafPath, object]]:
+    """Yield each leaf of a JSON value with its path; an empty object or list is a leaf."""
     if isinstance(value, dict) and value:
         for key, item in value.items():
             yield from leaves(item, (*path, key))
     elif isinstance(value, list) and value:
-        for place, item in enumerate(value):
-            yield from leaves(item, (*path, place))
+        for index, item in enumerate(value):
+            yield from leaves(item, (*path, index))
     else:
         yield path, value
 
 
 def rows(frame: pd.DataFrame) -> Iterator[Record]:
-    """Return each row as a dict of what is not missing, texts of JSON parsed."""
+    """Yield each row as a dict of its non-missing values, with JSON texts parsed."""
     for values in zip(*(frame[name].astype(object) for name in frame.columns), strict=True):
         row = {
             name: value
@@ -131,24 +131,24 @@ def rows(frame: pd.DataFrame) -> Iterator[Record]:
         yield row
 
 
-def same(cell: object, leaf: object) -> bool:
-    """Compare a cell with a leaf; digits past the microsecond are cut."""
+def equal_values(cell: object, leaf: object) -> bool:
+    """Compare a cell with a leaf; digits after the microseconds are dropped."""
     if isinstance(cell, pd.Timestamp | np.datetime64):
-        moment = cell if isinstance(cell, pd.Timestamp) else pd.Timestamp(cell, tz="UTC")
-        return moment.unit == "us" and isinstance(leaf, str) and moment == datetime.fromisoformat(leaf)
+        time = cell if isinstance(cell, pd.Timestamp) else pd.Timestamp(cell, tz="UTC")
+        return time.unit == "us" and isinstance(leaf, str) and time == datetime.fromisoformat(leaf)
     if isinstance(cell, float) and isinstance(leaf, str):
         return Decimal(repr(cell)) == Decimal(leaf)
     return type(cell) is type(leaf) and cell == leaf
 
 
-def descend(value: Any, keys: Path_) -> object:  # noqa: ANN401 - any JSON value
+def descend(value: Any, keys: LeafPath) -> object:  # noqa: ANN401 - any JSON value
     for key in keys:
         value = value[key]
     return value
 
 
-def cell_of(row: Record, path: Path_) -> tuple[str, object]:
-    """Return the column of a leaf, and what is there for it; `NOTHING` where the column is missing."""
+def cell_of(row: Record, path: LeafPath) -> tuple[str, object]:
+    """Return the column of a leaf and its value there; `NOTHING` if the row does not have the column."""
     if path[:2] == ("metadata", "cas_config"):
         path = path[2:]
     elif path[0] in JSON_TEXTS:
@@ -159,19 +159,19 @@ def cell_of(row: Record, path: Path_) -> tuple[str, object]:
     return column, row.get(column, NOTHING)
 
 
-def size(cell: object) -> int:
-    """Return how many leaves a cell holds."""
+def count_leaves(cell: object) -> int:
+    """Return the number of leaves in a cell."""
     return sum(1 for _ in leaves(cell.tolist() if isinstance(cell, np.ndarray) else cell))
 
 
 def check(record: Record, row: Record) -> None:
-    """Find every leaf of a record in its row, in its column or in `extra`, and nothing else in the row."""
+    """Check that a row has each leaf of its record, in its column or in `extra`, and nothing else."""
     extra = row.pop("extra", {})
     found: Counter[str] = Counter()
     paths = set()
     for path, leaf in leaves(record):
         column, cell = cell_of(row, path)
-        if cell is not NOTHING and same(cell, leaf):
+        if cell is not NOTHING and equal_values(cell, leaf):
             found[column] += 1
             continue
         assert cell is NOTHING, path
@@ -179,13 +179,13 @@ def check(record: Record, row: Record) -> None:
             continue
         names = [".".join(map(str, path[:length])) for length in range(1, len(path) + 1)]
         (length, name) = next((length, name) for length, name in enumerate(names, start=1) if name in extra)
-        assert same(descend(extra[name], path[length:]), leaf), path
+        assert equal_values(descend(extra[name], path[length:]), leaf), path
         paths.add(name)
     assert paths == extra.keys()
-    # The callers' own keys are a text of JSON also where there are none beside `cas_config`.
+    # The user's own metadata is a JSON text also if it has no keys besides `cas_config`.
     if row.get("metadata") == {}:
         found["metadata"] = 1
-    assert found == {column: size(cell) for column, cell in row.items()}
+    assert found == {column: count_leaves(cell) for column, cell in row.items()}
 
 
 def check_all(frame: pd.DataFrame, truth: list[Record]) -> None:
@@ -196,12 +196,12 @@ def check_all(frame: pd.DataFrame, truth: list[Record]) -> None:
         check(record, row)
 
 
-class TestTheWholeAccount:
+class TestFullAccount:
     @pytest.mark.parametrize(
         ("edition", "first", "again"),
         [("A", [200] * 2, [200] * 2), ("B", [200] * 13, [200] * 13), ("C", [400] + [200] * 13, [200] * 13)],
     )
-    def test_equals_the_truth_leaf_by_leaf_with_the_fewest_requests(
+    def test_all_values_are_loaded_with_the_fewest_requests(
         self, sandbox: Sandbox, truth: list[Record], edition: str, first: list[int], again: list[int]
     ) -> None:
         sandbox.edition = edition
@@ -221,8 +221,8 @@ class TestTheWholeAccount:
         assert [request.status for request in sandbox.requests] == again
         pd.testing.assert_frame_equal(pulled, frame)
 
-    def test_only_known_fields_leave_nothing_in_extra(self, sandbox: Sandbox) -> None:
-        """The check above would also find what was put into `extra` instead of its column."""
+    def test_extra_has_only_the_field_without_a_column(self, sandbox: Sandbox) -> None:
+        """`check` also accepts a value in `extra` that belongs in a column."""
         frame = load_deployments(include_archived=True, client=client_of(sandbox))
         keys = {key for text in frame["extra"].dropna() for key in json.loads(text)}
         assert keys == {"environment_variables"}
@@ -232,17 +232,17 @@ class TestTheWholeAccount:
     @pytest.mark.parametrize("send_next_page", [True, False], ids=["with next_page", "without next_page"])
     @pytest.mark.parametrize("short_pages", [False, True], ids=["full pages", "short pages"])
     @pytest.mark.parametrize("edition", "ABC")
-    def test_whatever_the_envelope_is_like(
+    def test_frame_is_the_same_with_short_pages_or_without_next_page(
         self, sandbox: Sandbox, live: pd.DataFrame, edition: str, *, send_next_page: bool, short_pages: bool
     ) -> None:
-        """Short pages hold fewer records than asked for, and end in the id of one that is not shown."""
+        """Short pages hold fewer records than the limit, and their last id is that of a record not shown."""
         sandbox.edition, sandbox.send_next_page, sandbox.short_pages = edition, send_next_page, short_pages
         assert len(live) < DEPLOYMENTS
         pd.testing.assert_frame_equal(load_deployments(client=client_of(sandbox)), live)
         pages = -(-(DEPLOYMENTS if short_pages else len(live)) // (1000 if edition == "A" else 100))
         assert len(sandbox.requests) == pages + (edition == "C")
 
-    def test_attrs_are_json(self, sandbox: Sandbox) -> None:
+    def test_attrs_have_source_time_and_requests_and_are_json(self, sandbox: Sandbox) -> None:
         before = datetime.now(UTC)
         client = client_of(sandbox)
         frame = load_deployments(client=client)
@@ -259,8 +259,8 @@ class TestTheWholeAccount:
         cached = load_deployments(client=client)
         assert cached.attrs == frame.attrs | {"from_cache": True, "requests": 0}
 
-    def test_the_frame_is_the_callers_own(self, sandbox: Sandbox, live: pd.DataFrame) -> None:
-        """What a caller does to it, and to the arrays in it, reaches neither the cache nor the next frame."""
+    def test_changes_of_a_frame_do_not_change_later_frames(self, sandbox: Sandbox, live: pd.DataFrame) -> None:
+        """Changes of a returned frame do not change the cache or the next frame."""
         client = client_of(sandbox)
         for _ in range(3):
             frame = load_deployments(client=client)
@@ -270,7 +270,7 @@ class TestTheWholeAccount:
             frame["schedule_upcoming_runs_at"] = None
 
 
-class TestAnEmptyAccount:
+class TestEmptyAccount:
     @pytest.mark.parametrize("edition", "ABC")
     def test_has_the_same_columns_and_dtypes(self, edition: str) -> None:
         with Sandbox(deployments=0, runs=0, edition=edition) as sandbox:
@@ -280,17 +280,17 @@ class TestAnEmptyAccount:
                 check_all(frame, [])
                 assert frame.attrs["from_cache"] is expected
 
-    def test_is_what_a_filter_gives_that_fits_none(self, sandbox: Sandbox) -> None:
+    def test_filter_without_matches_gives_an_empty_frame(self, sandbox: Sandbox) -> None:
         check_all(load_deployments(agent_id="agent_of_nobody", client=client_of(sandbox)), [])
 
 
 @pytest.mark.filterwarnings("ignore::qoderdata.errors.DataQualityWarning")
 @pytest.mark.parametrize("edition", "ABC")
-def test_odd_values_are_kept_to_the_last_leaf(edition: str) -> None:
-    """Values that no column takes, fields that nobody knows, numbers that a float cannot hold."""
+def test_unusual_values_are_kept_in_extra(edition: str) -> None:
+    """The records have values that fit no column, unknown fields, and numbers that a float cannot hold."""
     with Sandbox(deployments=230, seed=3, runs=0, edition=edition) as sandbox:
         records = sandbox.deployments
-        odd: list[Record] = [
+        unusual: list[Record] = [
             {"agent": {"id": "agent_1", "type": "agent", "version": 2**53 + 1}},
             {"agent": {"id": "agent_1", "type": "team", "version": 2**62}},
             {"agent": {"id": 7, "version": "seven"}},
@@ -306,7 +306,7 @@ def test_odd_values_are_kept_to_the_last_leaf(edition: str) -> None:
             {"budget": {"max": 12345678901234567, "per": {"day": [1, 2]}}, "labels": [], "owner": False},
             {"name": "", "description": "\x00 \u202e \U0001f680", "type": "deployment/2", "status": "resting"},
         ]
-        for number, change in enumerate(odd):
+        for number, change in enumerate(unusual):
             records[16 * number] |= change
             sandbox.rewrite(records[16 * number])
         assert sandbox.deployments == records

@@ -1,4 +1,4 @@
-"""When the service is asked and when the cache answers, what a broken cache costs, and what people see."""
+"""Tests of `load_deployments` with its cache: when it is used, damage, failing services, log and progress bar."""
 
 from __future__ import annotations
 
@@ -51,15 +51,15 @@ def client(sandbox: Sandbox) -> Client:
 
 
 @pytest.fixture(params=["path", "text", "environment", "url"])
-def where(
+def cache_dir(
     request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Path | str | None]:
-    """Return what a caller may write for the cache's folder."""
+    """Return each kind of value of `cache_dir`."""
     folder = tmp_path / "cache"
     if request.param == "environment":
         monkeypatch.setenv("QODERDATA_CACHE_DIR", str(folder))
-    ways: dict[str, Path | str | None] = {"path": folder, "text": str(folder), "url": "memory://cache"}
-    yield ways.get(request.param)
+    values: dict[str, Path | str | None] = {"path": folder, "text": str(folder), "url": "memory://cache"}
+    yield values.get(request.param)
     MemoryFileSystem.store.clear()
     MemoryFileSystem.pseudo_dirs[:] = [""]
 
@@ -74,17 +74,19 @@ def only_file(folder: Path) -> Path:
     return path
 
 
-def let_it_grow_old(folder: Path, age: timedelta) -> None:
-    """Write the one kept answer again, as if it had been fetched some time ago."""
+def set_age(folder: Path, age: timedelta) -> None:
+    """Change the fetch time of the one cached answer."""
     files, name = Folder(folder / "queries"), only_file(folder).name
     answer = cache.read(files, name, DEPLOYMENTS.arrow)
     assert answer is not None
     cache.write(files, name, replace(answer, fetched_at=datetime.now(UTC) - age))
 
 
-class TestWhoAnswers:
-    def test_the_service_then_the_cache(self, sandbox: Sandbox, client: Client, where: Path | str | None) -> None:
-        frames = [load_deployments(client=client, cache_dir=where) for _ in range(3)]
+class TestCacheUse:
+    def test_second_load_uses_the_cache(
+        self, sandbox: Sandbox, client: Client, cache_dir: Path | str | None
+    ) -> None:
+        frames = [load_deployments(client=client, cache_dir=cache_dir) for _ in range(3)]
         assert len(sandbox.requests) == 1
         assert [frame.attrs["from_cache"] for frame in frames] == [False, True, True]
         for frame in frames:
@@ -104,7 +106,7 @@ class TestWhoAnswers:
             ("-5min", "15min", True),
         ],
     )
-    def test_by_age(
+    def test_cached_answer_is_used_up_to_max_age(
         self,
         sandbox: Sandbox,
         client: Client,
@@ -114,44 +116,42 @@ class TestWhoAnswers:
         *,
         asked: bool,
     ) -> None:
-        """One from the future, of a clock that was wrong, would otherwise be new for as long."""
+        """An answer from the future, written with a wrong clock, is not used."""
         load_deployments(client=client, cache_dir=folder)
-        let_it_grow_old(folder, pd.Timedelta(age).to_pytimedelta())
+        set_age(folder, pd.Timedelta(age).to_pytimedelta())
         frame = load_deployments(client=client, cache_dir=folder, max_age=max_age)
         assert frame.attrs["from_cache"] is not asked
         assert len(sandbox.requests) == 1 + asked
 
-    def test_the_service_where_a_refresh_is_asked_for(
-        self, sandbox: Sandbox, client: Client, folder: Path
-    ) -> None:
+    def test_refresh_does_not_use_the_cache(self, sandbox: Sandbox, client: Client, folder: Path) -> None:
         for _ in range(2):
             assert not load_deployments(client=client, cache_dir=folder, refresh=True).attrs["from_cache"]
         assert len(sandbox.requests) == 2
         assert load_deployments(client=client, cache_dir=folder).attrs["from_cache"]
 
     @pytest.mark.parametrize("age", [timedelta(0), timedelta(days=4000), timedelta(days=-1)])
-    def test_offline_the_cache_at_any_age(
+    def test_offline_uses_a_cached_answer_of_any_age(
         self, sandbox: Sandbox, client: Client, folder: Path, age: timedelta
     ) -> None:
         fresh = load_deployments(client=client, cache_dir=folder)
-        let_it_grow_old(folder, age)
+        set_age(folder, age)
         frame = load_deployments(client=client, cache_dir=folder, offline=True, max_age="0s")
         pd.testing.assert_frame_equal(frame, fresh)
         assert abs(datetime.now(UTC) - age - datetime.fromisoformat(frame.attrs["fetched_at"])).days == 0
         assert len(sandbox.requests) == 1
 
-    def test_offline_nobody_where_nothing_is_kept(
-        self, sandbox: Sandbox, client: Client, where: Path | str | None
+    def test_offline_without_a_cached_answer_raises_cache_error(
+        self, sandbox: Sandbox, client: Client, cache_dir: Path | str | None
     ) -> None:
         with pytest.raises(CacheError, match="no answer to this call"):
-            load_deployments(client=client, cache_dir=where, offline=True)
-        load_deployments(client=client, cache_dir=where, status="active")
+            load_deployments(client=client, cache_dir=cache_dir, offline=True)
+        load_deployments(client=client, cache_dir=cache_dir, status="active")
         with pytest.raises(CacheError, match="with the same filters"):
-            load_deployments(client=client, cache_dir=where, status="paused", offline=True)
+            load_deployments(client=client, cache_dir=cache_dir, status="paused", offline=True)
         assert len(sandbox.requests) == 1
 
-    def test_each_question_has_an_answer_of_its_own(self, sandbox: Sandbox, folder: Path) -> None:
-        """Of another account, workspace or service too: what one may see another may not."""
+    def test_each_filter_and_account_has_its_own_cached_answer(self, sandbox: Sandbox, folder: Path) -> None:
+        """The cache key includes filters, account, workspace and service."""
         with Sandbox(deployments=4, seed=8) as other:
             other.pat = OTHER_PAT
             asked: list[tuple[Client, dict[str, Any]]] = [
@@ -174,12 +174,12 @@ class TestWhoAnswers:
             with pytest.raises(CacheError):
                 load_deployments(client=stranger, cache_dir=folder, offline=True)
 
-    def test_the_same_time_in_another_zone_is_the_same_question(self, client: Client, folder: Path) -> None:
+    def test_same_time_in_another_zone_uses_the_same_cached_answer(self, client: Client, folder: Path) -> None:
         load_deployments(client=client, cache_dir=folder, created_since="2026-06-01T09:00+08:00")
         again = load_deployments(client=client, cache_dir=folder, created_since="2026-06-01T01:00:00.000Z")
         assert again.attrs["from_cache"]
 
-    def test_the_same_age_asked_for_later_is_the_same_question(
+    def test_same_age_later_uses_the_same_cached_answer(
         self, sandbox: Sandbox, client: Client, folder: Path
     ) -> None:
         first = load_deployments(client=client, cache_dir=folder, created_since="9999D", created_until="1h")
@@ -189,7 +189,7 @@ class TestWhoAnswers:
         assert not load_deployments(client=client, cache_dir=folder, created_since="9998D").attrs["from_cache"]
         assert len(sandbox.requests) == 2
 
-    def test_of_a_cached_answer_what_has_passed_the_age_since_is_left_out(
+    def test_cached_rows_that_are_now_older_than_the_age_are_left_out(
         self, client: Client, folder: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         created_at = load_deployments(client=client, cache_dir=folder)["created_at"]
@@ -202,7 +202,7 @@ class TestWhoAnswers:
         again = load_deployments(client=client, cache_dir=folder, created_since=age, offline=True)
         assert list(again["created_at"]) == list(created_at[:6])
 
-    def test_without_a_client_that_of_the_environment(
+    def test_default_client_uses_the_environment(
         self, sandbox: Sandbox, folder: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         with pytest.raises(CredentialError, match="QODER_PAT"):
@@ -212,19 +212,21 @@ class TestWhoAnswers:
         assert len(load_deployments(cache_dir=folder)) == ROWS
         assert load_deployments(cache_dir=folder).attrs["from_cache"]
 
-    def test_after_clearing_the_service(self, sandbox: Sandbox, client: Client, where: Path | str | None) -> None:
-        load_deployments(client=client, cache_dir=where)
-        usage = cache_usage(where)
+    def test_load_after_clear_cache_sends_a_request(
+        self, sandbox: Sandbox, client: Client, cache_dir: Path | str | None
+    ) -> None:
+        load_deployments(client=client, cache_dir=cache_dir)
+        usage = cache_usage(cache_dir)
         assert usage["queries"]["files"] == 1
         assert usage["queries"]["bytes"] > 1000
-        assert clear_cache(where) == 1 + usage["snapshots"]["files"]
-        assert cache_usage(where)["queries"] == {"files": 0, "bytes": 0}
-        assert not load_deployments(client=client, cache_dir=where).attrs["from_cache"]
+        assert clear_cache(cache_dir) == 1 + usage["snapshots"]["files"]
+        assert cache_usage(cache_dir)["queries"] == {"files": 0, "bytes": 0}
+        assert not load_deployments(client=client, cache_dir=cache_dir).attrs["from_cache"]
         assert len(sandbox.requests) == 2
 
 
-class TestABrokenCache:
-    def test_costs_a_warning_and_a_pull(self, sandbox: Sandbox, client: Client, folder: Path) -> None:
+class TestDamagedCache:
+    def test_damaged_file_warns_and_is_loaded_again(self, sandbox: Sandbox, client: Client, folder: Path) -> None:
         fresh = load_deployments(client=client, cache_dir=folder)
         only_file(folder).write_bytes(b"")
         with pytest.warns(CacheWarning, match="counts as absent") as caught:
@@ -235,7 +237,7 @@ class TestABrokenCache:
         assert load_deployments(client=client, cache_dir=folder).attrs["from_cache"]
         assert len(sandbox.requests) == 2
 
-    def test_offline_is_none(self, client: Client, folder: Path) -> None:
+    def test_damaged_file_raises_cache_error_offline(self, client: Client, folder: Path) -> None:
         load_deployments(client=client, cache_dir=folder)
         only_file(folder).write_bytes(b"")
         with (
@@ -244,7 +246,9 @@ class TestABrokenCache:
         ):
             load_deployments(client=client, cache_dir=folder, offline=True)
 
-    def test_and_a_service_that_fails_say_so_once(self, sandbox: Sandbox, client: Client, folder: Path) -> None:
+    def test_damaged_file_and_failing_service_warn_once(
+        self, sandbox: Sandbox, client: Client, folder: Path
+    ) -> None:
         load_deployments(client=client, cache_dir=folder)
         only_file(folder).write_bytes(b"")
         sandbox.misbehave("reset")
@@ -253,7 +257,7 @@ class TestABrokenCache:
         assert len(caught) == 1
         assert not hasattr(raised.value, "__notes__")
 
-    def test_that_cannot_be_written_costs_a_warning(self, sandbox: Sandbox, client: Client, folder: Path) -> None:
+    def test_unwritable_folder_warns(self, sandbox: Sandbox, client: Client, folder: Path) -> None:
         folder.write_text("a file where the folder should be")
         for _ in range(2):
             with pytest.warns(CacheWarning, match="QODERDATA_CACHE_DIR") as caught:
@@ -264,32 +268,30 @@ class TestABrokenCache:
         assert len(sandbox.requests) == 2
         assert folder.read_text() == "a file where the folder should be"
 
-    def test_at_a_url_that_nothing_opens_is_refused_before_a_request(
-        self, sandbox: Sandbox, client: Client
-    ) -> None:
+    def test_unknown_url_scheme_raises_before_a_request(self, sandbox: Sandbox, client: Client) -> None:
         with pytest.raises(CacheError, match="nothing here opens"):
             load_deployments(client=client, cache_dir="nonsense://bucket")
         assert sandbox.requests == []
 
 
-class TestAServiceThatCannotBeReached:
+class TestFailingService:
     @pytest.mark.parametrize("fault", ["reset", "503-empty", "429", "401", "html-200", "no-cursor"])
     @pytest.mark.parametrize("refresh", [False, True])
-    def test_the_error_says_how_old_the_kept_answer_is(
+    def test_error_says_how_old_the_cached_answer_is(
         self, sandbox: Sandbox, client: Client, folder: Path, fault: str, *, refresh: bool
     ) -> None:
         kept = load_deployments(client=client, cache_dir=folder)
-        let_it_grow_old(folder, timedelta(hours=3, minutes=20, seconds=9))
+        set_age(folder, timedelta(hours=3, minutes=20, seconds=9))
         sandbox.misbehave(fault)
         with pytest.raises(APIError) as raised:
             load_deployments(client=client, cache_dir=folder, refresh=refresh)
         assert raised.value.__notes__ == [
             "An answer that is 3 h 20 min old is cached: pass offline=True to use it."
         ]
-        taken = load_deployments(client=client, cache_dir=folder, offline=True)
-        pd.testing.assert_frame_equal(taken, kept)
+        offline = load_deployments(client=client, cache_dir=folder, offline=True)
+        pd.testing.assert_frame_equal(offline, kept)
 
-    def test_no_answer_is_promised_where_none_is_kept(
+    def test_error_without_a_cached_answer_has_no_note(
         self, sandbox: Sandbox, client: Client, folder: Path
     ) -> None:
         load_deployments(client=client, cache_dir=folder)
@@ -298,20 +300,20 @@ class TestAServiceThatCannotBeReached:
             load_deployments(client=client, cache_dir=folder, status="active")
         assert not hasattr(raised.value, "__notes__")
 
-    def test_when_it_is_gone_altogether(self, folder: Path) -> None:
-        with Sandbox(deployments=3, seed=1) as gone:
-            client = Client(gone.pat, gone.base_url, max_retries=1)
+    def test_offline_works_after_the_service_is_stopped(self, folder: Path) -> None:
+        with Sandbox(deployments=3, seed=1) as stopped:
+            client = Client(stopped.pat, stopped.base_url, max_retries=1)
             kept = load_deployments(client=client, cache_dir=folder)
         with pytest.raises(APIConnectionError, match=r"\[2 attempts in .*; after 0 pages, 0 records\]") as raised:
             load_deployments(client=client, cache_dir=folder, refresh=True)
         assert "pass offline=True to use it" in raised.value.__notes__[0]
-        taken = load_deployments(client=client, cache_dir=folder, offline=True)
-        pd.testing.assert_frame_equal(taken, kept)
+        offline = load_deployments(client=client, cache_dir=folder, offline=True)
+        pd.testing.assert_frame_equal(offline, kept)
         assert load_deployments(client=client, cache_dir=folder).attrs["from_cache"]
 
 
-class TestWhatPeopleSee:
-    def test_one_line_a_pull_in_the_log(
+class TestLogAndProgressBar:
+    def test_each_load_logs_one_line(
         self, sandbox: Sandbox, folder: Path, caplog: pytest.LogCaptureFixture
     ) -> None:
         client = Client(sandbox.pat, sandbox.base_url)
@@ -329,7 +331,7 @@ class TestWhatPeopleSee:
         for record, pattern in zip(caplog.records, patterns, strict=True):
             assert re.fullmatch(pattern, record.message)
 
-    def test_nothing_on_the_screen_where_nobody_watches(
+    def test_no_output_outside_a_terminal(
         self, client: Client, folder: Path, capfd: pytest.CaptureFixture[str]
     ) -> None:
         load_deployments(client=client, cache_dir=folder)
@@ -337,7 +339,9 @@ class TestWhatPeopleSee:
         load_deployments(client=client, cache_dir=folder, progress=False, refresh=True)
         assert capfd.readouterr() == ("", "")
 
-    def test_a_bar_on_request(self, client: Client, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def test_progress_true_shows_a_bar_for_requests_only(
+        self, client: Client, folder: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
         load_deployments(client=client, cache_dir=folder, progress=True)
         out, err = capsys.readouterr()
         assert out == ""
@@ -348,7 +352,7 @@ class TestWhatPeopleSee:
     @pytest.mark.parametrize("watched", ["terminal", "notebook", "nobody"])
     @pytest.mark.parametrize("progress", [None, False, True])
     @pytest.mark.parametrize("slow", [False, True], ids=["quick", "slow"])
-    def test_a_bar_by_itself_where_somebody_watches_a_pull_of_more_than_a_second(
+    def test_progress_none_shows_a_bar_for_slow_pulls_in_a_terminal(
         self,
         client: Client,
         folder: Path,

@@ -1,4 +1,4 @@
-"""Whatever goes wrong on the way ends in the whole frame, or in the right exception with the cache as it was."""
+"""Tests of `load_deployments` with faults: it returns all rows, or raises and leaves the cache unchanged."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ if TYPE_CHECKING:
 Record = dict[str, Any]
 
 DEPLOYMENTS = 43
-SIZE = 10
+PAGE_SIZE = 10
 PAGES = 5
 RETRIES = 5
 
-#: What may pass, with the exception that is raised when it does not.
-PASSING: dict[str, type[errors.APIError]] = {
+#: Temporary faults, with the exception that is raised when retries fail.
+TEMPORARY_FAULTS: dict[str, type[errors.APIError]] = {
     "408": errors.APIStatusError,
     "429": errors.RateLimitError,
     "429-retry-after": errors.RateLimitError,
@@ -49,8 +49,8 @@ PASSING: dict[str, type[errors.APIError]] = {
     "cut-body": errors.APIConnectionError,
     "cut-json": errors.APIResponseValidationError,
 }
-#: What does not, with the exception.
-FINAL: dict[str, type[errors.APIError]] = {
+#: Faults that are not retried, with their exception.
+PERMANENT_FAULTS: dict[str, type[errors.APIError]] = {
     "400": errors.BadRequestError,
     "401": errors.AuthenticationError,
     "403": errors.PermissionDeniedError,
@@ -75,13 +75,13 @@ def truth(account: Sandbox) -> pd.DataFrame:
 
 def client_of(sandbox: Sandbox, **options: Any) -> Client:  # noqa: ANN401 - a client's own
     client = Client(sandbox.pat, sandbox.base_url, **options)
-    client.page_limit = SIZE
+    client.page_limit = PAGE_SIZE
     return client
 
 
 @dataclass
 class Bench:
-    """A service, who asks it, and where the answer is kept; one answer is kept already."""
+    """A service, a client, and a cache folder with one answer in it."""
 
     sandbox: Sandbox
     client: Client
@@ -94,30 +94,30 @@ class Bench:
     def files(self) -> dict[str, bytes]:
         return {path.name: path.read_bytes() for path in self.folder.rglob("*") if path.is_file()}
 
-    def settle(self) -> None:
-        """Forget what was asked, and remember what is kept."""
+    def reset(self) -> None:
+        """Clear the recorded requests, and record the files of the cache."""
         self.kept = self.files()
         self.sandbox.requests.clear()
 
-    def check_kept(self, truth: pd.DataFrame) -> None:
-        """See that nothing was touched, and that `offline` takes it."""
+    def check_cache_unchanged(self, truth: pd.DataFrame) -> None:
+        """Check that the cache is unchanged, and that `offline` uses it without a request."""
         assert self.files() == self.kept
-        # A request that was under way when the pull ended may still arrive, and is not the offline call's.
-        for thread in pulling():
+        # Wait for a request that the pull has already sent, so that it is not counted for the offline call.
+        for thread in pull_threads():
             thread.join(10)
         asked = len(self.sandbox.requests)
         pd.testing.assert_frame_equal(self.load(offline=True), truth)
         assert len(self.sandbox.requests) == asked
 
 
-def pulling() -> list[threading.Thread]:
-    """List the threads of pulls."""
+def pull_threads() -> list[threading.Thread]:
+    """Return the running threads of pulls."""
     return [thread for thread in threading.enumerate() if thread.name in {"qoderdata-fetch", "qoderdata-decode"}]
 
 
 @functools.cache
 def first_pull(account: Sandbox) -> dict[str, bytes]:
-    """Return the files that a pull leaves, by their paths in the cache."""
+    """Return the cache files that a pull writes, by relative path."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         Bench(account, client_of(account), folder).load()
@@ -125,14 +125,14 @@ def first_pull(account: Sandbox) -> dict[str, bytes]:
 
 
 def make_bench(account: Sandbox, folder: Path) -> Bench:
-    # Faults that the last pull did not meet must not meet the next.
+    # Remove the faults that the previous test did not use.
     account._faults = type(account._faults)()
     account.send_next_page = True
     for name, content in first_pull(account).items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_bytes(content)
     bench = Bench(account, client_of(account, max_retries=RETRIES), folder)
-    bench.settle()
+    bench.reset()
     return bench
 
 
@@ -141,22 +141,22 @@ def bench(account: Sandbox, tmp_path: Path) -> Bench:
     return make_bench(account, tmp_path / "cache")
 
 
-# -- one at a time -------------------------------------------------------------------------------------------
+# -- one fault ---------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("at", [0, 2, PAGES - 1])
-@pytest.mark.parametrize("fault", PASSING)
-def test_a_fault_that_passes_changes_nothing(bench: Bench, truth: pd.DataFrame, fault: str, at: int) -> None:
+@pytest.mark.parametrize("fault", TEMPORARY_FAULTS)
+def test_temporary_fault_is_retried_once(bench: Bench, truth: pd.DataFrame, fault: str, at: int) -> None:
     bench.sandbox.misbehave(fault, at=at)
     frame = bench.load(refresh=True)
     pd.testing.assert_frame_equal(frame, truth)
     assert len(bench.sandbox.requests) == PAGES + 1
     assert frame.attrs["requests"] == PAGES
-    bench.settle()
-    bench.check_kept(truth)
+    bench.reset()
+    bench.check_cache_unchanged(truth)
 
 
-def test_a_hang_is_a_time_out_that_passes(bench: Bench, truth: pd.DataFrame) -> None:
+def test_timeout_is_retried(bench: Bench, truth: pd.DataFrame) -> None:
     bench.client = client_of(bench.sandbox, timeout=(10, 1))
     bench.sandbox.misbehave("hang", at=2)
     pd.testing.assert_frame_equal(bench.load(refresh=True), truth)
@@ -164,34 +164,34 @@ def test_a_hang_is_a_time_out_that_passes(bench: Bench, truth: pd.DataFrame) -> 
 
 
 @pytest.mark.parametrize("at", [0, 2, PAGES - 1])
-def test_a_page_that_shows_late_that_it_is_not_whole_is_asked_for_again(
-    bench: Bench, truth: pd.DataFrame, at: int
-) -> None:
-    """Its end tells the next cursor, so that the next page is on its way when the damage shows."""
+def test_page_with_damaged_json_is_requested_again(bench: Bench, truth: pd.DataFrame, at: int) -> None:
+    """The next cursor is at the end of the page, so the next page is requested before the damage is found."""
     bench.sandbox.misbehave("torn-json", at=at)
     frame = bench.load(refresh=True)
     pd.testing.assert_frame_equal(frame, truth)
     assert len(bench.sandbox.requests) == PAGES + 1
 
 
-def test_a_page_that_is_never_whole_is_an_error(bench: Bench, truth: pd.DataFrame) -> None:
+def test_page_with_damaged_json_after_all_retries_raises(bench: Bench, truth: pd.DataFrame) -> None:
     get = bench.client.get
 
-    def torn(path: str, params: dict[str, str], read: Callable[[bytes], Any]) -> Any:  # noqa: ANN401
-        spoil = params.get("after_id") == bench.sandbox.deployments[2 * SIZE - 1]["id"]
-        return get(path, params, lambda body: read(body.replace(b'"status"', b'"status" x') if spoil else body))
+    def get_damaged(path: str, params: dict[str, str], read: Callable[[bytes], Any]) -> Any:  # noqa: ANN401
+        is_damaged = params.get("after_id") == bench.sandbox.deployments[2 * PAGE_SIZE - 1]["id"]
+        return get(
+            path, params, lambda body: read(body.replace(b'"status"', b'"status" x') if is_damaged else body)
+        )
 
-    bench.client.get = torn  # type: ignore[method-assign, assignment]
+    bench.client.get = get_damaged  # type: ignore[method-assign, assignment]
     with pytest.raises(errors.APIResponseValidationError, match="not with whole JSON") as caught:
         bench.load(refresh=True)
     error = caught.value
-    assert (error.pages, error.records, error.attempts) == (2, 2 * SIZE, RETRIES + 1)
-    bench.check_kept(truth)
+    assert (error.pages, error.records, error.attempts) == (2, 2 * PAGE_SIZE, RETRIES + 1)
+    bench.check_cache_unchanged(truth)
 
 
 @pytest.mark.parametrize("at", [0, 2, PAGES - 1])
-@pytest.mark.parametrize("fault", FINAL)
-def test_a_fault_that_does_not_pass_is_raised_at_once(
+@pytest.mark.parametrize("fault", PERMANENT_FAULTS)
+def test_permanent_fault_is_raised_without_a_retry(
     bench: Bench, truth: pd.DataFrame, clock: FastClock, fault: str, at: int
 ) -> None:
     clock.sleeps.clear()
@@ -199,26 +199,26 @@ def test_a_fault_that_does_not_pass_is_raised_at_once(
     with pytest.raises(errors.APIError) as caught:
         bench.load(refresh=True)
     error = caught.value
-    assert type(error) is FINAL[fault]
+    assert type(error) is PERMANENT_FAULTS[fault]
     pages = at + isinstance(error, errors.PaginationError)
-    assert (error.pages, error.records) == (pages, min(SIZE * pages, DEPLOYMENTS))
+    assert (error.pages, error.records) == (pages, min(PAGE_SIZE * pages, DEPLOYMENTS))
     assert len(bench.sandbox.requests) == at + 1
     assert max(clock.sleeps, default=0) == pytest.approx(0.1 if at else 0), "only the pace was waited for"
-    bench.check_kept(truth)
+    bench.check_cache_unchanged(truth)
 
 
 @pytest.mark.parametrize("at", [1, PAGES - 1])
-def test_a_cursor_that_repeats_is_an_error_not_a_circle(bench: Bench, truth: pd.DataFrame, at: int) -> None:
+def test_repeated_cursor_raises_pagination_error(bench: Bench, truth: pd.DataFrame, at: int) -> None:
     bench.sandbox.misbehave("repeat-cursor", at=at)
     with pytest.raises(errors.PaginationError, match="the rest of the list cannot be reached") as caught:
         bench.load(refresh=True)
     assert caught.value.pages == len(bench.sandbox.requests) == at + 1
-    bench.check_kept(truth)
+    bench.check_cache_unchanged(truth)
 
 
-@pytest.mark.parametrize("fault", PASSING)
+@pytest.mark.parametrize("fault", TEMPORARY_FAULTS)
 @pytest.mark.parametrize("page", [0, 3])
-def test_more_faults_than_retries_are_raised_with_how_far_it_got(
+def test_error_after_all_retries_says_how_many_pages_were_loaded(
     bench: Bench, truth: pd.DataFrame, fault: str, page: int
 ) -> None:
     for number in range(RETRIES + 1):
@@ -226,36 +226,38 @@ def test_more_faults_than_retries_are_raised_with_how_far_it_got(
     with pytest.raises(errors.APIError) as caught:
         bench.load(refresh=True)
     error = caught.value
-    assert type(error) is PASSING[fault]
-    assert (error.pages, error.records, error.attempts) == (page, SIZE * page, RETRIES + 1)
-    assert f"after {page} pages, {SIZE * page} records" in str(error)
+    assert type(error) is TEMPORARY_FAULTS[fault]
+    assert (error.pages, error.records, error.attempts) == (page, PAGE_SIZE * page, RETRIES + 1)
+    assert f"after {page} pages, {PAGE_SIZE * page} records" in str(error)
     assert "pass offline=True to use it" in error.__notes__[0]
     assert len(bench.sandbox.requests) == page + RETRIES + 1
-    bench.check_kept(truth)
+    bench.check_cache_unchanged(truth)
     pd.testing.assert_frame_equal(bench.load(refresh=True), truth)
 
 
 @pytest.mark.parametrize("fault", ["429-retry-after", "503-empty"])
-def test_a_long_wait_is_not_waited(bench: Bench, truth: pd.DataFrame, clock: FastClock, fault: str) -> None:
+def test_retry_after_above_60_s_is_raised_at_once(
+    bench: Bench, truth: pd.DataFrame, clock: FastClock, fault: str
+) -> None:
     clock.sleeps.clear()
     bench.sandbox.misbehave(fault, at=2, retry_after=61)
     with pytest.raises(errors.APIStatusError) as caught:
         bench.load(refresh=True)
     assert caught.value.retry_after == 61
     assert max(clock.sleeps) == pytest.approx(0.1), "only the pace was waited for"
-    bench.check_kept(truth)
+    bench.check_cache_unchanged(truth)
 
 
-def test_what_is_asked_to_wait_is_waited(bench: Bench, truth: pd.DataFrame, clock: FastClock) -> None:
+def test_retry_after_of_59_s_is_waited_for(bench: Bench, truth: pd.DataFrame, clock: FastClock) -> None:
     clock.sleeps.clear()
     bench.sandbox.misbehave("429-retry-after", at=2, retry_after=59)
     pd.testing.assert_frame_equal(bench.load(refresh=True), truth)
     assert max(clock.sleeps) == pytest.approx(59, abs=0.2)
 
 
-def test_an_answer_that_breaks_the_contract_is_not_asked_for_again(bench: Bench, truth: pd.DataFrame) -> None:
-    """A record without an id, well-formed as it is, would come again."""
-    victim = bench.sandbox.deployments[2 * SIZE]["id"].encode()
+def test_record_without_an_id_is_raised_without_a_retry(bench: Bench, truth: pd.DataFrame) -> None:
+    """A retry would return the same record without an id."""
+    victim = bench.sandbox.deployments[2 * PAGE_SIZE]["id"].encode()
     get = bench.client.get
 
     def without_an_id(path: str, params: dict[str, str], read: Callable[[bytes], Any]) -> Any:  # noqa: ANN401
@@ -265,51 +267,55 @@ def test_an_answer_that_breaks_the_contract_is_not_asked_for_again(bench: Bench,
     with pytest.raises(errors.APIResponseValidationError, match="no id"):
         bench.load(refresh=True)
     assert len(bench.sandbox.requests) <= PAGES
-    bench.check_kept(truth)
+    bench.check_cache_unchanged(truth)
 
 
-# -- in any sequence -----------------------------------------------------------------------------------------
+# -- several faults -----------------------------------------------------------------------------------------
 
 
-def foretell(faults: dict[int, str]) -> type[errors.APIError] | None:
-    """Say which exception a pull ends in, from nothing but the documented rules; ``None`` for the whole frame."""
-    coming, request = dict(faults), 0
+def expected_error(faults: dict[int, str]) -> type[errors.APIError] | None:
+    """Return the exception that the documented rules expect for these faults; ``None`` for success."""
+    remaining, request = dict(faults), 0
     for page in range(PAGES):
         tries = 0
         while True:
-            fault = coming.pop(request, None)
+            fault = remaining.pop(request, None)
             request += 1
             if fault in ("repeat-cursor", "overlap") and page == 0:
-                # The first page has no cursor: the sandbox keeps the fault for the next request that meets none.
-                coming[next(number for number in range(request, 99) if number not in coming)] = fault
+                # The first page has no cursor, so the sandbox moves the fault to the next request without a fault.
+                remaining[next(number for number in range(request, 99) if number not in remaining)] = fault
                 fault = None
-            if fault in PASSING:
+            if fault in TEMPORARY_FAULTS:
                 tries += 1
                 if tries > RETRIES:
-                    return PASSING[fault]
+                    return TEMPORARY_FAULTS[fault]
                 continue
             if fault == "repeat-cursor":
                 return errors.PaginationError
-            if fault in FINAL:
-                return FINAL[fault]
+            if fault in PERMANENT_FAULTS:
+                return PERMANENT_FAULTS[fault]
             break
     return None
 
 
 sequences = st.dictionaries(
     st.integers(0, PAGES + 9),
-    st.sampled_from([*PASSING, *PASSING, *PASSING, "overlap", "repeat-cursor", *FINAL]),
+    st.sampled_from(
+        [*TEMPORARY_FAULTS, *TEMPORARY_FAULTS, *TEMPORARY_FAULTS, "overlap", "repeat-cursor", *PERMANENT_FAULTS]
+    ),
     max_size=12,
 )
-passing_sequences = st.lists(st.sampled_from(list(PASSING)) | st.none() | st.none(), max_size=PAGES + 12).filter(
-    lambda faults: foretell({at: fault for at, fault in enumerate(faults) if fault}) is None
-)
+recoverable_sequences = st.lists(
+    st.sampled_from(list(TEMPORARY_FAULTS)) | st.none() | st.none(), max_size=PAGES + 12
+).filter(lambda faults: expected_error({at: fault for at, fault in enumerate(faults) if fault}) is None)
 
 
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(faults=sequences)
-def test_any_sequence_ends_as_the_rules_say(account: Sandbox, truth: pd.DataFrame, faults: dict[int, str]) -> None:
-    expected = foretell(faults)
+def test_random_faults_give_all_rows_or_the_documented_error(
+    account: Sandbox, truth: pd.DataFrame, faults: dict[int, str]
+) -> None:
+    expected = expected_error(faults)
     with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
         warnings.filterwarnings("ignore", r"\d deployments? came more than once", errors.DataQualityWarning)
         bench = make_bench(account, Path(folder))
@@ -317,18 +323,18 @@ def test_any_sequence_ends_as_the_rules_say(account: Sandbox, truth: pd.DataFram
             bench.sandbox.misbehave(fault, at=at)
         if expected is None:
             pd.testing.assert_frame_equal(bench.load(refresh=True), truth)
-            bench.settle()
+            bench.reset()
         else:
             with pytest.raises(errors.APIError) as caught:
                 bench.load(refresh=True)
             assert type(caught.value) is expected
             assert caught.value.pages is not None
-        bench.check_kept(truth)
+        bench.check_cache_unchanged(truth)
 
 
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(faults=passing_sequences, send_next_page=st.booleans())
-def test_any_sequence_of_faults_that_pass_gives_the_same_frame_as_none(
+@given(faults=recoverable_sequences, send_next_page=st.booleans())
+def test_random_temporary_faults_do_not_change_the_frame(
     account: Sandbox, truth: pd.DataFrame, faults: list[str | None], *, send_next_page: bool
 ) -> None:
     with tempfile.TemporaryDirectory() as folder:
@@ -340,7 +346,7 @@ def test_any_sequence_of_faults_that_pass_gives_the_same_frame_as_none(
         pd.testing.assert_frame_equal(bench.load(refresh=True), truth)
 
 
-# -- cut off by the user -------------------------------------------------------------------------------------
+# -- interruptions ------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("interruption", [KeyboardInterrupt, SystemExit, MemoryError])
@@ -355,7 +361,7 @@ def test_any_sequence_of_faults_that_pass_gives_the_same_frame_as_none(
         (Decoder, "finish", 0),
     ],
 )
-def test_cut_off_anywhere_leaves_what_is_kept(  # noqa: PLR0917 - a table
+def test_interruption_leaves_the_cache_unchanged(  # noqa: PLR0917 - a table
     bench: Bench,
     truth: pd.DataFrame,
     monkeypatch: pytest.MonkeyPatch,
@@ -365,31 +371,31 @@ def test_cut_off_anywhere_leaves_what_is_kept(  # noqa: PLR0917 - a table
     *,
     interruption: type[BaseException],
 ) -> None:
-    whole = getattr(owner, name)
+    original = getattr(owner, name)
     calls = iter(range(99))
 
-    def cut_off(self: object, *arguments: object, **options: object) -> object:
+    def interrupt(self: object, *arguments: object, **options: object) -> object:
         if next(calls) == number:
             raise interruption
-        return whole(self, *arguments, **options)
+        return original(self, *arguments, **options)
 
     with monkeypatch.context() as patch:
-        patch.setattr(owner, name, cut_off)
+        patch.setattr(owner, name, interrupt)
         with pytest.raises(interruption):
             bench.load(refresh=True)
-    bench.check_kept(truth)
+    bench.check_cache_unchanged(truth)
     pd.testing.assert_frame_equal(bench.load(refresh=True), truth)
 
 
-def test_cut_off_while_it_is_kept_leaves_what_was_kept(
+def test_interruption_of_a_cache_write_keeps_the_old_answer(
     bench: Bench, truth: pd.DataFrame, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def cut_off(*_: object, **__: object) -> None:
+    def interrupt(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
     for owner, name in ((pq, "ParquetWriter"), (os, "fsync"), (Path, "replace")):
         with monkeypatch.context() as patch:
-            patch.setattr(owner, name, cut_off)
+            patch.setattr(owner, name, interrupt)
             with pytest.raises(KeyboardInterrupt):
                 bench.load(refresh=True)
         assert bench.kept.items() <= bench.files().items(), "a snapshot of what was pulled may have come"
@@ -397,7 +403,7 @@ def test_cut_off_while_it_is_kept_leaves_what_was_kept(
 
 
 def press_ctrl_c(account: Sandbox, monkeypatch: pytest.MonkeyPatch, *, at: int) -> None:
-    """Send the signal, a real one, when the service has got so many requests."""
+    """Send SIGINT to the main thread after the request with the number `at`."""
     respond = account._respond
     numbers = iter(range(99))
 
@@ -412,10 +418,10 @@ def press_ctrl_c(account: Sandbox, monkeypatch: pytest.MonkeyPatch, *, at: int) 
 
 
 @pytest.mark.parametrize("request_number", [0, 1, 3])
-def test_ctrl_c_ends_a_pull_that_hangs_at_once(
+def test_ctrl_c_ends_a_pull_that_waits_for_a_response(
     account: Sandbox, truth: pd.DataFrame, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request_number: int
 ) -> None:
-    """The service does not answer; who waits for it gets a time-out instead."""
+    """The service does not respond; a load that waits for it raises a time-out instead."""
     bench = make_bench(account, tmp_path / "cache")
     bench.client = client_of(account, timeout=15)
     bench.sandbox.misbehave("hang", at=request_number)
@@ -424,13 +430,13 @@ def test_ctrl_c_ends_a_pull_that_hangs_at_once(
         bench.load(refresh=True)
     monkeypatch.undo()
     bench.sandbox.end_hangs()
-    bench.check_kept(truth)
+    bench.check_cache_unchanged(truth)
 
 
-def test_ctrl_c_does_not_wait_for_a_page_that_is_asked_for_again(
+def test_ctrl_c_does_not_wait_for_a_retry_of_a_page(
     account: Sandbox, truth: pd.DataFrame, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """One page was torn, and neither it nor the next one comes."""
+    """One page was damaged, and the service does not respond to the requests for it and the next page."""
     bench = make_bench(account, tmp_path / "cache")
     bench.client = client_of(account, timeout=5)
     bench.sandbox.misbehave("torn-json", at=2)
@@ -438,42 +444,42 @@ def test_ctrl_c_does_not_wait_for_a_page_that_is_asked_for_again(
     press_ctrl_c(account, monkeypatch, at=3)
     with pytest.raises(KeyboardInterrupt):
         bench.load(refresh=True)
-    assert pulling(), "nobody waited for it"
+    assert pull_threads(), "nobody waited for it"
     monkeypatch.undo()
     bench.sandbox.end_hangs()
-    bench.check_kept(truth)
+    bench.check_cache_unchanged(truth)
 
 
-# -- an account that changes meanwhile -----------------------------------------------------------------------
+# -- an account that changes during a load ---------------------------------------------------------------------
 
 
 @dataclass
-class Meanwhile:
-    """Does things to the account after certain requests of a client."""
+class CallDuringLoad:
+    """Call functions after given requests of a client."""
 
     client: Client
-    deeds: dict[int, list[Callable[[], object]]]
+    actions: dict[int, list[Callable[[], object]]]
 
     def __enter__(self) -> None:
         get, numbers = self.client.get, iter(range(999))
 
-        def get_then_do(path: str, params: dict[str, str], read: Callable[[bytes], Any]) -> Any:  # noqa: ANN401
+        def get_then_call(path: str, params: dict[str, str], read: Callable[[bytes], Any]) -> Any:  # noqa: ANN401
             answer = get(path, params, read)
-            for deed in self.deeds.get(next(numbers), []):
-                deed()
+            for action in self.actions.get(next(numbers), []):
+                action()
             return answer
 
-        self.client.get = get_then_do  # type: ignore[method-assign, assignment]
+        self.client.get = get_then_call  # type: ignore[method-assign, assignment]
 
     def __exit__(self, *_: object) -> None:
         del self.client.get
 
 
-def test_what_is_created_meanwhile_is_not_seen_and_shifts_nothing(tmp_path: Path) -> None:
+def test_deployments_created_during_a_load_are_not_in_the_frame(tmp_path: Path) -> None:
     with Sandbox(deployments=35, seed=2, runs=0) as sandbox:
         before = flatten_deployments(sandbox.deployments)
         client = client_of(sandbox)
-        with Meanwhile(client, {page: [lambda: sandbox.create_deployments(7)] for page in range(3)}):
+        with CallDuringLoad(client, {page: [lambda: sandbox.create_deployments(7)] for page in range(3)}):
             frame = load_deployments(include_archived=True, client=client, cache_dir=tmp_path)
         pd.testing.assert_frame_equal(frame, before)
         after = load_deployments(include_archived=True, client=client, cache_dir=tmp_path, refresh=True)
@@ -481,29 +487,29 @@ def test_what_is_created_meanwhile_is_not_seen_and_shifts_nothing(tmp_path: Path
         assert list(after["id"][21:]) == list(before["id"])
 
 
-def test_what_is_shown_again_is_merged_and_the_later_wins(tmp_path: Path) -> None:
+def test_repeated_deployment_warns_and_the_later_values_are_used(tmp_path: Path) -> None:
     with Sandbox(deployments=35, seed=2, runs=0) as sandbox:
-        cursor = sandbox.deployments[SIZE - 1]
+        cursor = sandbox.deployments[PAGE_SIZE - 1]
         client = client_of(sandbox)
         sandbox.misbehave("overlap", at=1)
         with (
-            Meanwhile(client, {0: [lambda: sandbox.rewrite(cursor | {"name": "renamed meanwhile"})]}),
+            CallDuringLoad(client, {0: [lambda: sandbox.rewrite(cursor | {"name": "renamed meanwhile"})]}),
             pytest.warns(errors.DataQualityWarning, match=f"1 deployment came more than once.*{cursor['id']}"),
         ):
             frame = load_deployments(include_archived=True, client=client, cache_dir=tmp_path)
         pd.testing.assert_frame_equal(frame, flatten_deployments(sandbox.deployments))
-        assert frame["name"][SIZE - 1] == "renamed meanwhile"
+        assert frame["name"][PAGE_SIZE - 1] == "renamed meanwhile"
 
 
-deeds = st.lists(
+actions = st.lists(
     st.tuples(st.integers(0, 5), st.sampled_from(["create", "archive", "rename"]), st.integers(0, 400)),
     max_size=12,
 )
 
 
 @settings(max_examples=25, deadline=None)
-@given(plan=deeds, edition=st.sampled_from("BC"), include_archived=st.booleans(), short_pages=st.booleans())
-def test_whatever_is_done_meanwhile_nothing_comes_twice_and_nothing_untouched_is_missing(
+@given(plan=actions, edition=st.sampled_from("BC"), include_archived=st.booleans(), short_pages=st.booleans())
+def test_changes_during_a_load_repeat_or_lose_no_unchanged_deployment(
     plan: list[tuple[int, str, int]], edition: str, *, include_archived: bool, short_pages: bool
 ) -> None:
     with (
@@ -512,37 +518,37 @@ def test_whatever_is_done_meanwhile_nothing_comes_twice_and_nothing_untouched_is
     ):
         sandbox.short_pages = short_pages
         before = sandbox.deployments
-        touched: set[str] = set()
+        changed: set[str] = set()
 
-        def do(deed: str, number: int) -> None:
+        def perform(action: str, number: int) -> None:
             record = next(one for one in sandbox.deployments if one["id"] == before[number % len(before)]["id"])
-            if deed == "create":
+            if action == "create":
                 sandbox.create_deployments(1 + number % 3)
             elif record["archived_at"] is None:
-                touched.add(record["id"])
-                if deed == "archive":
+                changed.add(record["id"])
+                if action == "archive":
                     sandbox.archive(record["id"])
                 else:
                     sandbox.rewrite(record | {"name": "renamed"})
 
         todo: dict[int, list[Callable[[], object]]] = {}
-        for after, deed, number in plan:
-            todo.setdefault(after, []).append(lambda deed=deed, number=number: do(deed, number))  # type: ignore[misc]
+        for after, action, number in plan:
+            todo.setdefault(after, []).append(lambda action=action, number=number: perform(action, number))  # type: ignore[misc]
         client = client_of(sandbox)
-        with Meanwhile(client, todo):
+        with CallDuringLoad(client, todo):
             frame = load_deployments(include_archived=include_archived, client=client, cache_dir=folder)
         assert frame["id"].is_unique
         assert frame["id"].is_monotonic_decreasing, "newest first"
         shown = flatten_deployments(one for one in before if include_archived or one["archived_at"] is None)
-        untouched = ~shown["id"].isin(touched)
+        is_unchanged = ~shown["id"].isin(changed)
         pd.testing.assert_frame_equal(
-            frame[~frame["id"].isin(touched)].reset_index(drop=True), shown[untouched].reset_index(drop=True)
+            frame[~frame["id"].isin(changed)].reset_index(drop=True), shown[is_unchanged].reset_index(drop=True)
         )
         if include_archived:
             assert len(frame) == len(before)
 
 
-def test_where_all_snapshots_of_the_time_are_damaged_the_error_says_so(account: Sandbox, tmp_path: Path) -> None:
+def test_as_of_with_only_damaged_snapshots_raises_cache_error(account: Sandbox, tmp_path: Path) -> None:
     load_deployments(client=client_of(account), cache_dir=tmp_path)
     for file in (tmp_path / "history").rglob("*.parquet"):
         file.write_bytes(b"PAR1")

@@ -1,4 +1,4 @@
-"""The same call gives the same rows in every edition, whatever the edition knows of the filter."""
+"""Tests of the filters of `load_deployments`: each edition gives the same rows."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ EDITIONS = "ABC"
 @pytest.fixture(scope="module")
 def sandbox() -> Iterator[Sandbox]:
     with Sandbox(deployments=220, seed=5, runs=440) as running:
-        # Two in one microsecond, and one at a bound without a fraction.
+        # Two times in one microsecond, and one time without a fraction at the bound `AT`.
         first, second, third = running.deployments[40:43]
         running.rewrite(first | {"created_at": "2026-06-01T09:00:00.000001999Z"})
         running.rewrite(second | {"created_at": "2026-06-01T09:00:00.000001Z"})
@@ -38,20 +38,20 @@ def truth(sandbox: Sandbox) -> list[Record]:
     return sandbox.deployments
 
 
-def created(record: Record) -> datetime:
-    """Read a time; digits past the microsecond are cut."""
+def created_at(record: Record) -> datetime:
+    """Return the creation time; digits after the microseconds are dropped."""
     return datetime.fromisoformat(record["created_at"])
 
 
-def wanted(record: Record, filters: dict[str, Any]) -> bool:
-    """Say what each filter means, one record at a time."""
+def matches(record: Record, filters: dict[str, Any]) -> bool:
+    """Return whether a record matches the filters."""
     since, until = filters.get("created_since"), filters.get("created_until")
     return (
         filters.get("status") in (None, record["status"])
         and filters.get("agent_id") in (None, record["agent"]["id"])
         and (filters.get("include_archived", False) or record["archived_at"] is None)
-        and (since is None or created(record) >= since)
-        and (until is None or created(record) < until)
+        and (since is None or created_at(record) >= since)
+        and (until is None or created_at(record) < until)
     )
 
 
@@ -61,8 +61,8 @@ def load(sandbox: Sandbox, **filters: Any) -> pd.DataFrame:  # noqa: ANN401 - wh
 
 
 def check(sandbox: Sandbox, truth: list[Record], filters: dict[str, Any]) -> int:
-    """Load in every edition, and compare with brute force on the truth; give how many rows there are."""
-    expected = [record["id"] for record in truth if wanted(record, filters)]
+    """Load in each edition, compare with the matching records, and return their number."""
+    expected = [record["id"] for record in truth if matches(record, filters)]
     frames = []
     for edition in EDITIONS:
         sandbox.edition = edition
@@ -102,14 +102,14 @@ MICROSECOND = timedelta(microseconds=1)
     ],
     ids=str,
 )
-def test_each_filter(
+def test_filter_gives_the_matching_records_in_each_edition(
     sandbox: Sandbox, truth: list[Record], filters: dict[str, Any], *, some: bool, not_all: bool
 ) -> None:
     count = check(sandbox, truth, filters)
     assert (count > 0, count < len(truth)) == (some, not_all)
 
 
-def test_each_agent(sandbox: Sandbox, truth: list[Record]) -> None:
+def test_agent_id_gives_the_records_of_the_agent(sandbox: Sandbox, truth: list[Record]) -> None:
     agents = sorted({record["agent"]["id"] for record in truth})
     counts = [check(sandbox, truth, {"agent_id": agent, "include_archived": True}) for agent in agents[:4]]
     assert all(counts)
@@ -118,10 +118,12 @@ def test_each_agent(sandbox: Sandbox, truth: list[Record]) -> None:
 
 @settings(max_examples=25, deadline=None)
 @given(data=st.data())
-def test_all_filters_at_once(sandbox: Sandbox, truth: list[Record], data: st.DataObject) -> None:
-    """Bounds at, and a microsecond beside, the times of records."""
+def test_combined_filters_give_the_matching_records(
+    sandbox: Sandbox, truth: list[Record], data: st.DataObject
+) -> None:
+    """Bounds are the times of records, or a microsecond before or after."""
     times = st.builds(
-        lambda index, steps: created(truth[index]) + steps * MICROSECOND,
+        lambda index, steps: created_at(truth[index]) + steps * MICROSECOND,
         st.integers(0, len(truth) - 1),
         st.integers(-1, 1),
     )
@@ -145,26 +147,26 @@ def test_all_filters_at_once(sandbox: Sandbox, truth: list[Record], data: st.Dat
 @pytest.mark.parametrize(
     "write",
     [
-        lambda moment: moment.isoformat(),
-        lambda moment: moment.isoformat().replace("+00:00", "Z"),
-        lambda moment: moment.astimezone(ZoneInfo("Asia/Shanghai")),
-        lambda moment: moment.astimezone(ZoneInfo("Asia/Shanghai")).isoformat(),
+        lambda time: time.isoformat(),
+        lambda time: time.isoformat().replace("+00:00", "Z"),
+        lambda time: time.astimezone(ZoneInfo("Asia/Shanghai")),
+        lambda time: time.astimezone(ZoneInfo("Asia/Shanghai")).isoformat(),
         pd.Timestamp,
-        lambda moment: pd.Timestamp(moment).as_unit("ns"),
+        lambda time: pd.Timestamp(time).as_unit("ns"),
     ],
 )
-def test_a_bound_may_be_written_in_any_zone(
+def test_bounds_in_any_type_and_time_zone_give_the_same_rows(
     sandbox: Sandbox, truth: list[Record], write: Callable[[datetime], Any]
 ) -> None:
-    since, until = created(truth[200]), created(truth[100])
+    since, until = created_at(truth[200]), created_at(truth[100])
     expected = load(sandbox, created_since=since, created_until=until)
     assert len(expected) > 50
     pd.testing.assert_frame_equal(load(sandbox, created_since=write(since), created_until=write(until)), expected)
 
 
 @pytest.mark.parametrize("edition", EDITIONS)
-def test_the_service_is_asked_for_what_it_can_do(sandbox: Sandbox, truth: list[Record], edition: str) -> None:
-    """An edition that knows a filter sends less; one that does not ignores it."""
+def test_filters_are_sent_to_the_service(sandbox: Sandbox, truth: list[Record], edition: str) -> None:
+    """All filters are sent to each edition, because an edition without a filter ignores it."""
     sandbox.edition = edition
     agent = truth[0]["agent"]["id"]
     sandbox.requests.clear()
@@ -188,20 +190,20 @@ def test_the_service_is_asked_for_what_it_can_do(sandbox: Sandbox, truth: list[R
     }
 
 
-def test_an_age_is_a_bound_too(sandbox: Sandbox, truth: list[Record]) -> None:
+def test_created_since_accepts_an_age(sandbox: Sandbox, truth: list[Record]) -> None:
     sandbox.requests.clear()
     age = datetime.now(UTC) - AT + timedelta(days=1)
     load(sandbox, created_since=age, created_until="0s")
     sent = datetime.fromisoformat(sandbox.requests[-1].query["created_at[gte]"])
     assert abs(sent - (AT - timedelta(days=1))) < timedelta(minutes=1)
-    expected = [record["id"] for record in truth if wanted(record, {"created_since": sent})]
+    expected = [record["id"] for record in truth if matches(record, {"created_since": sent})]
     assert list(load(sandbox, created_since=age)["id"]) == expected != []
 
 
-def test_what_lies_before_the_bound_is_not_walked() -> None:
-    """An edition that ignores the bound sends the newest first: behind a page that is past it there is nothing."""
+def test_pages_older_than_created_since_are_not_requested() -> None:
+    """Edition B ignores the bound, but lists the newest first, so older pages are not needed."""
     with Sandbox(deployments=1_500, seed=5, runs=0, edition="B") as large:
-        since = created(large.deployments[150])
+        since = created_at(large.deployments[150])
         client = Client(large.pat, large.base_url)
         frame = load_deployments(client=client, include_archived=True, created_since=since)
         assert list(frame["id"]) == [record["id"] for record in large.deployments[:151]]
@@ -234,7 +236,7 @@ def test_what_lies_before_the_bound_is_not_walked() -> None:
         ({"created_since": "1D", "created_until": "2D"}, "created_since='1D' is not before created_until='2D'"),
     ],
 )
-def test_what_cannot_be_meant_is_refused_without_a_request(
+def test_invalid_arguments_raise_value_error_without_a_request(
     sandbox: Sandbox, arguments: dict[str, Any], message: str
 ) -> None:
     sandbox.requests.clear()

@@ -1,4 +1,4 @@
-"""Whole processes: what an import does, two at once on one cache, and one that is killed at any moment."""
+"""Tests of imports, of two processes with one cache, and of killed processes."""
 
 from __future__ import annotations
 
@@ -51,14 +51,14 @@ def folder(tmp_path: Path) -> Path:
 
 
 def environment(home: Path, **more: str) -> dict[str, str]:
-    """Return the variables of a machine that is nobody's."""
+    """Return environment variables without the settings of this machine."""
     kept = {name: os.environ[name] for name in ("PATH", "PYTHONPATH", "LANG") if name in os.environ}
     return kept | {"HOME": str(home), "PYTHONDONTWRITEBYTECODE": "1"} | more
 
 
 @contextmanager
 def running(program: str, sandbox: Sandbox, folder: Path) -> Iterator[Process]:
-    """Run a program that finds `client` and `load()` ready; it is killed at the end, whatever happens."""
+    """Run a program that can use `client` and `load()`; kill it at the end in any case."""
     prologue = """
         import os, sys, warnings
         import qoderdata
@@ -89,13 +89,13 @@ def running(program: str, sandbox: Sandbox, folder: Path) -> Iterator[Process]:
         process.communicate()
 
 
-def line_of(process: Process) -> str:
+def read_line(process: Process) -> str:
     assert process.stdout is not None
     return process.stdout.readline().strip()
 
 
 def check(sandbox: Sandbox, folder: Path, truth: pd.DataFrame, *, kept: bool) -> None:
-    """See that what was killed left either nothing or a whole answer, and that the next call works."""
+    """Check that the cache has no answer or a whole one, and that the next load works."""
     client = Client(sandbox.pat, sandbox.base_url)
     options: dict[str, Any] = {"include_archived": True, "client": client, "cache_dir": folder}
     assert cache_usage(folder)["queries"]["files"] == int(kept)
@@ -137,7 +137,7 @@ IMPORT = """
 """
 
 
-def test_an_import_loads_nothing_heavy_and_touches_neither_disk_nor_network(isolated_home: Path) -> None:
+def test_import_loads_no_heavy_module_and_uses_no_disk_or_network(isolated_home: Path) -> None:
     home = isolated_home
     program = textwrap.dedent(IMPORT).replace("MODULES", repr(["qoderdata.load", "qoderdata.report"]))
     done = subprocess.run(
@@ -148,9 +148,9 @@ def test_an_import_loads_nothing_heavy_and_touches_neither_disk_nor_network(isol
         cwd=home,
         env=environment(home, QODERDATA_CACHE_DIR=str(home / "cache")),
     )
-    told = json.loads(done.stdout)
-    assert told["deeds"] == []
-    assert set(HEAVY) & set(told["modules"]) == set()
+    result = json.loads(done.stdout)
+    assert result["deeds"] == []
+    assert set(HEAVY) & set(result["modules"]) == set()
     assert list(home.iterdir()) == []
     assert done.stderr == ""
 
@@ -158,8 +158,8 @@ def test_an_import_loads_nothing_heavy_and_touches_neither_disk_nor_network(isol
 # -- two at once ---------------------------------------------------------------------------------------------
 
 
-def test_two_processes_at_once_on_one_cache(sandbox: Sandbox, folder: Path, truth: pd.DataFrame) -> None:
-    """Both pull and keep, over and over, while this one reads: a whole answer each time, and no warning."""
+def test_two_processes_can_write_one_cache_at_once(sandbox: Sandbox, folder: Path, truth: pd.DataFrame) -> None:
+    """Two processes load and write the cache while this one reads it: each answer is whole, without a warning."""
     program = """
         print("ready", flush=True)
         sys.stdin.readline()
@@ -171,7 +171,7 @@ def test_two_processes_at_once_on_one_cache(sandbox: Sandbox, folder: Path, trut
     client = Client(sandbox.pat, sandbox.base_url)
     load_deployments(include_archived=True, client=client, cache_dir=folder)
     with running(program, sandbox, folder) as one, running(program, sandbox, folder) as other:
-        assert (line_of(one), line_of(other)) == ("ready", "ready")
+        assert (read_line(one), read_line(other)) == ("ready", "ready")
         for process in (one, other):
             assert process.stdin is not None
             process.stdin.write("go\n")
@@ -196,7 +196,7 @@ def test_two_processes_at_once_on_one_cache(sandbox: Sandbox, folder: Path, trut
 
 
 @pytest.mark.parametrize(("number", "kept"), [(0, False), (2, True)])
-def test_killed_while_it_pulls(
+def test_kill_during_a_pull_leaves_the_cache_as_it_was(
     sandbox: Sandbox,
     folder: Path,
     truth: pd.DataFrame,
@@ -205,7 +205,7 @@ def test_killed_while_it_pulls(
     *,
     kept: bool,
 ) -> None:
-    """The service kills who asks, in the middle of the answer to a certain request."""
+    """The process is killed during the response to a given request."""
     if kept:
         client = Client(sandbox.pat, sandbox.base_url)
         load_deployments(include_archived=True, client=client, cache_dir=folder)
@@ -230,10 +230,10 @@ def test_killed_while_it_pulls(
     ("owner", "name", "kept"),
     [("pyarrow.parquet", "ParquetWriter", False), ("os", "fsync", True), ("pathlib.Path", "replace", True)],
 )
-def test_killed_while_it_keeps_the_answer(
+def test_kill_while_the_answer_is_written_leaves_the_cache_as_it_was(
     sandbox: Sandbox, folder: Path, truth: pd.DataFrame, owner: str, name: str, *, kept: bool
 ) -> None:
-    """What it left half-written is nobody's answer, and goes when the cache is cleared, folders too."""
+    """A partly written file is not used, and `clear_cache` removes it and all folders."""
     if kept:
         client = Client(sandbox.pat, sandbox.base_url)
         load_deployments(include_archived=True, client=client, cache_dir=folder)
@@ -246,7 +246,7 @@ def test_killed_while_it_keeps_the_answer(
         load(refresh=True)
     """
     with running(program, sandbox, folder) as process:
-        assert line_of(process) == "now"
+        assert read_line(process) == "now"
         process.kill()
         process.wait()
     assert list(folder.rglob("*.tmp")), "it was killed while it wrote"
@@ -256,12 +256,12 @@ def test_killed_while_it_keeps_the_answer(
     assert list(folder.rglob("*")) == []
 
 
-PULLING = """
+PULL_IN_A_LOOP = """
     print("ready", flush=True)
     while True:
         load(refresh=True)
 """
-KEEPING = """
+WRITE_IN_A_LOOP = """
     from qoderdata import cache
     kept = []
     cache.write, write = lambda *arguments: kept.append(arguments), cache.write
@@ -273,17 +273,17 @@ KEEPING = """
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("program", [PULLING, KEEPING], ids=["pulling", "keeping"])
+@pytest.mark.parametrize("program", [PULL_IN_A_LOOP, WRITE_IN_A_LOOP], ids=["pulling", "keeping"])
 @pytest.mark.parametrize("seed", range(12))
-def test_killed_at_any_moment(
+def test_kill_at_a_random_time_leaves_a_usable_cache(
     sandbox: Sandbox, folder: Path, truth: pd.DataFrame, program: str, seed: int
 ) -> None:
-    """The moment is of the real clock: that is the point."""
-    dice = random.Random(seed)  # noqa: S311 - not for secrets
+    """The delay uses the real clock, so that the kill is at a random point."""
+    rng = random.Random(seed)  # noqa: S311 - not for secrets
     for _ in range(2):
         with running(program, sandbox, folder) as process:
-            assert line_of(process) == "ready"
-            time.sleep(dice.uniform(0, 0.6))
+            assert read_line(process) == "ready"
+            time.sleep(rng.uniform(0, 0.6))
             process.send_signal(signal.SIGKILL)
             assert process.wait() == -signal.SIGKILL
         kept = cache_usage(folder)["queries"]["files"] == 1

@@ -1,4 +1,4 @@
-"""The official SDK, which nobody here wrote, walks the sandbox its own way and gets what this package gets."""
+"""Tests that the official SDK reads the same records from the sandbox as this package."""
 
 from __future__ import annotations
 
@@ -59,38 +59,40 @@ def dicts(records: Any, mode: Mode) -> list[Record]:  # noqa: ANN401 - the SDK's
         return [record.to_dict(mode=mode) for record in records]
 
 
-def cut(time: re.Match[str]) -> str:
-    """Cut the fraction of a time to the microsecond."""
+def cut_to_microseconds(time: re.Match[str]) -> str:
+    """Drop the digits of a time after the microseconds."""
     digits = time[1][:6].rstrip("0")
     return f".{digits}Z" if digits else "Z"
 
 
-def unordered(frame: pd.DataFrame) -> pd.DataFrame:
-    """Sort the keys in texts of JSON, and cut the times in them: the SDK does both its own way."""
+def normalize(frame: pd.DataFrame) -> pd.DataFrame:
+    """Sort the keys of JSON texts and shorten their times, in which the SDK differs."""
     texts = ("initial_events", "resources", "metadata", "agent", "outcome_evaluations", "extra")
 
-    def plain(text: str) -> str:
-        return re.sub(r"\.(\d+)Z(?=\")", cut, json.dumps(json.loads(text), sort_keys=True))
+    def normalize_text(text: str) -> str:
+        return re.sub(r"\.(\d+)Z(?=\")", cut_to_microseconds, json.dumps(json.loads(text), sort_keys=True))
 
-    return frame.assign(**{name: frame[name].map(plain, na_action="ignore") for name in texts if name in frame})
+    return frame.assign(
+        **{name: frame[name].map(normalize_text, na_action="ignore") for name in texts if name in frame}
+    )
 
 
 @pytest.mark.parametrize("mode", ["python", "json"])
-def test_its_deployments_flattened_are_those_that_are_loaded(
+def test_sdk_deployments_flattened_equal_load_deployments(
     sandbox: Sandbox, official: OfficialClient, tmp_path: Path, mode: Mode
 ) -> None:
-    """Its times are datetimes in one mode and texts in the other."""
+    """In mode "python" the SDK's times are datetimes, in mode "json" they are texts."""
     records = dicts(official.deployments.list(limit=100, include_archived=True), mode)
     assert [request.status for request in sandbox.requests] == [200] * 3
     assert all(type(record["created_at"]) is {"python": datetime, "json": str}[mode] for record in records)
     client = Client(sandbox.pat, sandbox.base_url)
     loaded = load_deployments(include_archived=True, client=client, cache_dir=tmp_path)
     assert len(loaded) == 205
-    pd.testing.assert_frame_equal(unordered(flatten_deployments(records)), unordered(loaded))
+    pd.testing.assert_frame_equal(normalize(flatten_deployments(records)), normalize(loaded))
 
 
 @pytest.mark.parametrize("filters", [{}, {"status": "paused"}], ids=str)
-def test_its_filters_give_the_same_rows(
+def test_sdk_filters_give_the_same_deployments(
     sandbox: Sandbox, official: OfficialClient, tmp_path: Path, filters: dict[str, Any]
 ) -> None:
     records = dicts(official.deployments.list(**filters), "python")
@@ -101,31 +103,33 @@ def test_its_filters_give_the_same_rows(
 
 
 @pytest.mark.parametrize("mode", ["python", "json"])
-def test_its_runs_flattened_are_the_accounts(sandbox: Sandbox, official: OfficialClient, mode: Mode) -> None:
+def test_sdk_runs_flattened_equal_the_runs_of_the_account(
+    sandbox: Sandbox, official: OfficialClient, mode: Mode
+) -> None:
     records = dicts(official.deployment_runs.list(limit=100), mode)
     assert [request.status for request in sandbox.requests] == [200] * 3
     pd.testing.assert_frame_equal(flatten_runs(records), flatten_runs(sandbox.runs))
 
 
-def test_its_sessions_flattened_are_those_that_are_loaded(
+def test_sdk_sessions_flattened_equal_load_sessions(
     sandbox: Sandbox, official: OfficialClient, tmp_path: Path
 ) -> None:
     records = dicts(official.sessions.list(limit=100, include_archived=True), "json")
     loaded = load_sessions(client=Client(sandbox.pat, sandbox.base_url), cache_dir=tmp_path)
     assert list(loaded["id"]) == [session["id"] for session in sandbox.sessions]
-    pd.testing.assert_frame_equal(unordered(flatten_sessions(records)), unordered(loaded))
+    pd.testing.assert_frame_equal(normalize(flatten_sessions(records)), normalize(loaded))
 
 
-def test_its_events_flattened_are_those_that_are_loaded(sandbox: Sandbox, official: OfficialClient) -> None:
+def test_sdk_events_flattened_equal_load_events(sandbox: Sandbox, official: OfficialClient) -> None:
     client = Client(sandbox.pat, sandbox.base_url)
     for session in sandbox.sessions[::35]:
         records = dicts(official.sessions.events.list(session["id"], limit=100), "json")
         loaded = load_events(session["id"], client=client)
         assert len(loaded) == len(sandbox.events(session["id"])) > 0
-        pd.testing.assert_frame_equal(unordered(flatten_events(records, session["id"])), unordered(loaded))
+        pd.testing.assert_frame_equal(normalize(flatten_events(records, session["id"])), normalize(loaded))
 
 
-def test_its_agents_and_environments_are_those_that_are_loaded(
+def test_sdk_agents_and_environments_equal_loaded_ones(
     sandbox: Sandbox, official: OfficialClient, tmp_path: Path
 ) -> None:
     client = Client(sandbox.pat, sandbox.base_url)

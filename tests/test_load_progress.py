@@ -1,4 +1,4 @@
-"""The progress bar shows where somebody watches, and leaves nothing that is empty."""
+"""Tests of `qoderdata.pages.progress_bar`: when it is shown, and what remains after it is closed."""
 
 from __future__ import annotations
 
@@ -12,26 +12,28 @@ from qoderdata.pages import progress_bar
 
 
 @pytest.mark.parametrize("place", ["terminal", "notebook"])
-def test_what_is_left_when_it_is_closed(monkeypatch: pytest.MonkeyPatch, place: str) -> None:
-    """Blanks over the bar clear a terminal; in a notebook they would be an empty strip, so its last line stays."""
+def test_closed_bar_is_cleared_in_a_terminal_and_stays_in_a_notebook(
+    monkeypatch: pytest.MonkeyPatch, place: str
+) -> None:
+    """A terminal is cleared with blanks; in a notebook these would be an empty strip, so the last line stays."""
     monkeypatch.delitem(sys.modules, "ipykernel", raising=False)
     if place == "notebook":
         monkeypatch.setitem(sys.modules, "ipykernel", types.ModuleType("ipykernel"))
     stream = io.StringIO()
     monkeypatch.setattr(sys, "stderr", stream)
-    with progress_bar("runs", progress=True) as shown:
-        shown.update(1200)
+    with progress_bar("runs", progress=True) as bar:
+        bar.update(1200)
     last = stream.getvalue().rstrip("\n").rpartition("\r")[2] or stream.getvalue().split("\r")[-2]
     assert ("1.20k runs" in last) == (place == "notebook")
 
 
 @pytest.mark.parametrize("watched", [True, False])
-def test_a_short_pull_shows_nothing(monkeypatch: pytest.MonkeyPatch, *, watched: bool) -> None:
+def test_short_pull_shows_no_bar(monkeypatch: pytest.MonkeyPatch, *, watched: bool) -> None:
     monkeypatch.delitem(sys.modules, "ipykernel", raising=False)
     if watched:
         monkeypatch.setitem(sys.modules, "ipykernel", types.ModuleType("ipykernel"))
     stream = io.StringIO()
     monkeypatch.setattr(sys, "stderr", stream)
-    with progress_bar("runs", progress=None) as shown:
-        shown.update(1200)
+    with progress_bar("runs", progress=None) as bar:
+        bar.update(1200)
     assert stream.getvalue() == ""

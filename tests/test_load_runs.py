@@ -1,4 +1,4 @@
-"""`load_runs` on real HTTP: every run, as it is, for the requests of what is new."""
+"""Tests of `load_runs` over real HTTP: all runs with current values, for few requests."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ PAGES = {"A": 1000, "B": 100, "C": 100}
 RUNS_IN = {"A": 1_050, "B": 350, "C": 350}
 
 
-#: Edition A differs from B in its pages alone.
-ITS_PAGES_ARE_SMALL = pytest.mark.parametrize("sandbox", ["B", "C"], indirect=True)
+#: Without edition A, which differs from B only in its larger pages.
+EDITIONS_WITH_SMALL_PAGES = pytest.mark.parametrize("sandbox", ["B", "C"], indirect=True)
 
 
 @pytest.fixture(params=["A", "B", "C"])
@@ -44,33 +44,33 @@ def sandbox(request: pytest.FixtureRequest) -> Iterator[Sandbox]:
 
 @pytest.fixture
 def service() -> Iterator[Sandbox]:
-    """Serve one account, for what does not depend on the edition."""
+    """Serve an account with the default edition."""
     with Sandbox(deployments=20, seed=7, runs=250) as running:
         yield running
 
 
 def load(sandbox: Sandbox, folder: Path | str, *, client: Client | None = None, **options: Any) -> pd.DataFrame:  # noqa: ANN401
-    """Load as a process does that has just begun."""
+    """Load the runs, with a new client by default."""
     client = client or Client(pat=sandbox.pat, base_url=sandbox.base_url)
     return load_runs(client=client, cache_dir=folder, **options)
 
 
 @functools.cache
-def flattened(records: str) -> pd.DataFrame:
+def flatten_json(records: str) -> pd.DataFrame:
     return flatten_runs(json.loads(records))
 
 
-def truth(sandbox: Sandbox, wanted: Callable[[dict[str, Any]], bool] = lambda _: True) -> pd.DataFrame:
-    return flattened(json.dumps([run for run in sandbox.runs if wanted(run)]))
+def all_runs(sandbox: Sandbox, is_wanted: Callable[[dict[str, Any]], bool] = lambda _: True) -> pd.DataFrame:
+    return flatten_json(json.dumps([run for run in sandbox.runs if is_wanted(run)]))
 
 
-def triggered(run: dict[str, Any]) -> pd.Timestamp:
+def triggered_at(run: dict[str, Any]) -> pd.Timestamp:
     return pd.Timestamp(run["triggered_at"])
 
 
-def test_all_runs_leaf_by_leaf_in_the_fewest_requests(sandbox: Sandbox, tmp_path: Path) -> None:
+def test_all_runs_are_loaded_with_the_fewest_requests(sandbox: Sandbox, tmp_path: Path) -> None:
     frame = load(sandbox, tmp_path)
-    pd.testing.assert_frame_equal(frame, truth(sandbox))
+    pd.testing.assert_frame_equal(frame, all_runs(sandbox))
     refused = sandbox.edition == "C"
     assert len(sandbox.requests) == -(-RUNS_IN[sandbox.edition] // PAGES[sandbox.edition]) + refused
     assert {name: frame.attrs[name] for name in ("source", "from_cache", "complete", "requests")} == {
@@ -84,7 +84,7 @@ def test_all_runs_leaf_by_leaf_in_the_fewest_requests(sandbox: Sandbox, tmp_path
     assert again.attrs == frame.attrs | {"from_cache": True, "requests": 0}
 
 
-def test_a_refresh_costs_what_is_new(sandbox: Sandbox, tmp_path: Path) -> None:
+def test_refresh_requests_only_new_and_open_runs(sandbox: Sandbox, tmp_path: Path) -> None:
     load(sandbox, tmp_path)
     for new in (0, 1, 250) if sandbox.edition == "A" else (0, 1, 98, 99, 100, 101, 250):
         sandbox.create_runs(new)
@@ -92,41 +92,41 @@ def test_a_refresh_costs_what_is_new(sandbox: Sandbox, tmp_path: Path) -> None:
         still_open = sum(run["status"] in {"pending", "running"} for run in sandbox.runs)
         frame = load(sandbox, tmp_path, refresh=True)
         assert len(sandbox.requests) - before <= new // PAGES[sandbox.edition] + 2 + still_open
-        pd.testing.assert_frame_equal(frame, truth(sandbox))
+        pd.testing.assert_frame_equal(frame, all_runs(sandbox))
 
 
-def test_open_runs_are_read_until_they_end(service: Sandbox, tmp_path: Path) -> None:
-    going = [run["id"] for run in service.create_runs(2, status="running")]
+def test_refresh_reads_open_runs_again_until_they_end(service: Sandbox, tmp_path: Path) -> None:
+    open_runs = [run["id"] for run in service.create_runs(2, status="running")]
     service.create_runs(200)
     load(service, tmp_path)
-    for run in going:
+    for run in open_runs:
         service.create_runs(1)
         service.finish_run(run, status="failed")
-        pd.testing.assert_frame_equal(load(service, tmp_path, refresh=True), truth(service))
+        pd.testing.assert_frame_equal(load(service, tmp_path, refresh=True), all_runs(service))
     before = [request.path for request in service.requests]
     load(service, tmp_path, refresh=True)
     after = [request.path for request in service.requests][len(before) :]
-    assert not any(path.endswith(run) for path in after for run in going)
-    assert any(path.endswith(going[0]) for path in before)
+    assert not any(path.endswith(run) for path in after for run in open_runs)
+    assert any(path.endswith(open_runs[0]) for path in before)
 
 
-def test_many_open_runs_that_lie_together_are_read_by_the_page(service: Sandbox, tmp_path: Path) -> None:
-    going = [run["id"] for run in service.create_runs(250, status="running")]
+def test_refresh_reads_many_adjacent_open_runs_in_pages(service: Sandbox, tmp_path: Path) -> None:
+    open_runs = [run["id"] for run in service.create_runs(250, status="running")]
     load(service, tmp_path)
-    for run in going:
+    for run in open_runs:
         service.finish_run(run)
     before = len(service.requests)
-    pd.testing.assert_frame_equal(load(service, tmp_path, refresh=True), truth(service))
+    pd.testing.assert_frame_equal(load(service, tmp_path, refresh=True), all_runs(service))
     assert len(service.requests) - before < 10
 
 
-def test_a_run_that_the_service_forgot_stays(service: Sandbox, tmp_path: Path) -> None:
-    """Also an open one: it keeps the status that it had, and is asked for once more, not for ever."""
+def test_run_that_the_service_forgot_is_kept(service: Sandbox, tmp_path: Path) -> None:
+    """Also an open run stays, with its last status; it is requested only once more."""
     service.create_runs(1, status="running")
     first = load(service, tmp_path)
     service.create_runs(1)
-    assert service.forget_runs(triggered(service.runs[0]))
-    # None of the runs that are stored is listed any more: the list alone cannot show that there is no gap.
+    assert service.forget_runs(triggered_at(service.runs[0]))
+    # No stored run is listed any more, so the list cannot show that there is no gap.
     with pytest.warns(DataQualityWarning, match="refresh='all' if the service has forgotten the older runs"):
         frame = load(service, tmp_path, refresh=True)
     pd.testing.assert_frame_equal(frame.iloc[1:].reset_index(drop=True), first)
@@ -140,62 +140,63 @@ def test_a_run_that_the_service_forgot_stays(service: Sandbox, tmp_path: Path) -
 BOUNDS = [("2026-06-10T00:00Z", None), (None, "2026-05-20T00:00Z"), ("2026-04-01T00:00Z", "2026-06-01T00:00Z")]
 
 
-@ITS_PAGES_ARE_SMALL
+@EDITIONS_WITH_SMALL_PAGES
 @pytest.mark.parametrize(("since", "until"), BOUNDS)
-def test_bounds_are_half_open_on_triggered_at(
+def test_since_and_until_are_half_open_on_triggered_at(
     sandbox: Sandbox, tmp_path: Path, since: str | None, until: str | None
 ) -> None:
     def wanted(run: dict[str, Any]) -> bool:
-        at = triggered(run)
+        at = triggered_at(run)
         return (since is None or pd.Timestamp(since) <= at) and (until is None or at < pd.Timestamp(until))
 
     frame = load(sandbox, tmp_path, since=since, until=until)
-    pd.testing.assert_frame_equal(frame, truth(sandbox, wanted))
+    pd.testing.assert_frame_equal(frame, all_runs(sandbox, wanted))
     assert load(sandbox, tmp_path, since=since, until=until).attrs["requests"] == 0
     if since is not None:
         assert (
-            len(sandbox.requests) <= 2 + sum(pd.Timestamp(since) <= triggered(run) for run in sandbox.runs) // 50
+            len(sandbox.requests)
+            <= 2 + sum(pd.Timestamp(since) <= triggered_at(run) for run in sandbox.runs) // 50
         )
 
 
-def test_a_bound_belongs_to_the_runs_after_it(service: Sandbox, tmp_path: Path) -> None:
+def test_run_at_the_bound_is_in_since_and_not_in_until(service: Sandbox, tmp_path: Path) -> None:
     run = service.runs[100]
-    at = triggered(run).floor("us")
+    at = triggered_at(run).floor("us")
     assert run["id"] in set(load(service, tmp_path, since=at)["id"])
     assert run["id"] not in set(load(service, tmp_path, until=at)["id"])
 
 
-def test_an_age_is_counted_back_from_now(
+def test_since_as_age_counts_back_from_now(
     service: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now = datetime.now(UTC)
     monkeypatch.setattr("qoderdata.load.runs.datetime", type("Clock", (datetime,), {"now": lambda _tz: now}))
-    at = triggered(service.runs[100]) - pd.Timedelta("1s")
+    at = triggered_at(service.runs[100]) - pd.Timedelta("1s")
     frame = load(service, tmp_path, since=now - at)
-    assert list(frame["id"]) == [run["id"] for run in service.runs if triggered(run) > at]
+    assert list(frame["id"]) == [run["id"] for run in service.runs if triggered_at(run) > at]
 
 
-@ITS_PAGES_ARE_SMALL
-def test_asking_further_back_fetches_only_what_is_further_back(sandbox: Sandbox, tmp_path: Path) -> None:
-    load(sandbox, tmp_path, since=triggered(sandbox.runs[120]))
+@EDITIONS_WITH_SMALL_PAGES
+def test_load_of_more_time_requests_only_the_missing_runs(sandbox: Sandbox, tmp_path: Path) -> None:
+    load(sandbox, tmp_path, since=triggered_at(sandbox.runs[120]))
     near = len(sandbox.requests)
-    pd.testing.assert_frame_equal(load(sandbox, tmp_path), truth(sandbox))
+    pd.testing.assert_frame_equal(load(sandbox, tmp_path), all_runs(sandbox))
     whole = -(-RUNS_IN[sandbox.edition] // 100) + 2 * (sandbox.edition == "C")
     assert near < whole
     assert near <= len(sandbox.requests) <= whole + 1
-    assert load(sandbox, tmp_path, since=triggered(sandbox.runs[300])).attrs["requests"] == 0
+    assert load(sandbox, tmp_path, since=triggered_at(sandbox.runs[300])).attrs["requests"] == 0
 
 
-def test_the_service_is_asked_only_for_the_time_that_is_wanted(service: Sandbox, tmp_path: Path) -> None:
-    load(service, tmp_path, since=triggered(service.runs[150]))
+def test_since_is_sent_with_all_pages_but_the_first(service: Sandbox, tmp_path: Path) -> None:
+    load(service, tmp_path, since=triggered_at(service.runs[150]))
     asked = [request.query.get("created_at[gte]") for request in service.requests if request.status == 200]
     assert asked[0] is None
     assert all(asked[1:])
     assert len(asked) == 2
 
 
-def test_a_bound_before_the_year_1000(service: Sandbox, tmp_path: Path) -> None:
-    pd.testing.assert_frame_equal(load(service, tmp_path, since="0900-01-01T00:00Z"), truth(service))
+def test_since_before_the_year_1000_is_sent_with_a_4_digit_year(service: Sandbox, tmp_path: Path) -> None:
+    pd.testing.assert_frame_equal(load(service, tmp_path, since="0900-01-01T00:00Z"), all_runs(service))
     narrowed = {request.query.get("created_at[gte]") for request in service.requests if request.status == 200}
     assert narrowed - {None} == {"0899-12-31T23:00:00.000000Z"}
 
@@ -207,16 +208,16 @@ FILTERS: list[tuple[dict[str, Any], Callable[[dict[str, Any]], bool]]] = [
     ({"has_error": False, "status": "skipped"}, lambda run: run["status"] == "skipped"),
     (
         {"status": "completed", "since": "2026-05-01T00:00Z"},
-        lambda run: run["status"] == "completed" and triggered(run) >= pd.Timestamp("2026-05-01T00:00Z"),
+        lambda run: run["status"] == "completed" and triggered_at(run) >= pd.Timestamp("2026-05-01T00:00Z"),
     ),
 ]
 
 
-@ITS_PAGES_ARE_SMALL
-def test_filters_give_the_same_rows_from_the_service_and_from_the_store(sandbox: Sandbox, tmp_path: Path) -> None:
+@EDITIONS_WITH_SMALL_PAGES
+def test_filters_give_the_same_rows_from_service_and_store(sandbox: Sandbox, tmp_path: Path) -> None:
     load(sandbox, tmp_path / "stored")
     for filters, wanted in FILTERS:
-        expected = truth(sandbox, wanted)
+        expected = all_runs(sandbox, wanted)
         assert len(expected)
         stored = load(sandbox, tmp_path / "stored", **filters)
         pd.testing.assert_frame_equal(stored, expected)
@@ -227,17 +228,15 @@ def test_filters_give_the_same_rows_from_the_service_and_from_the_store(sandbox:
             assert not asked.attrs["from_cache"]
 
 
-def test_one_deployment(service: Sandbox, tmp_path: Path) -> None:
+def test_deployment_id_is_sent_to_the_service(service: Sandbox, tmp_path: Path) -> None:
     one = service.runs[0]["deployment_id"]
     frame = load(service, tmp_path, deployment_id=one)
-    pd.testing.assert_frame_equal(frame, truth(service, lambda run: run["deployment_id"] == one))
+    pd.testing.assert_frame_equal(frame, all_runs(service, lambda run: run["deployment_id"] == one))
     assert {request.query.get("deployment_id") for request in service.requests} == {one}
     assert load(service, tmp_path, deployment_id="dep_nobody").empty
 
 
-def test_an_answer_to_a_filter_is_cached_and_claims_nothing_about_the_whole_list(
-    service: Sandbox, tmp_path: Path
-) -> None:
+def test_filtered_load_is_cached_but_does_not_fill_the_store(service: Sandbox, tmp_path: Path) -> None:
     first = load(service, tmp_path, status="failed", since="2026-01-01T00:00Z")
     again = load(service, tmp_path, status="failed", since="2026-01-01T00:00Z", until="2026-06-01T00:00Z")
     assert again.attrs["requests"] == 0
@@ -247,10 +246,10 @@ def test_an_answer_to_a_filter_is_cached_and_claims_nothing_about_the_whole_list
         load(service, tmp_path, offline=True)
     offline = load(service, tmp_path, offline=True, status="failed", since="2026-01-01T00:00Z")
     pd.testing.assert_frame_equal(offline, first)
-    pd.testing.assert_frame_equal(load(service, tmp_path), truth(service))
+    pd.testing.assert_frame_equal(load(service, tmp_path), all_runs(service))
 
 
-def test_a_filtered_answer_that_is_newer_than_the_store_counts(service: Sandbox, tmp_path: Path) -> None:
+def test_cached_filtered_load_newer_than_the_store_is_used(service: Sandbox, tmp_path: Path) -> None:
     everything = load(service, tmp_path)
     deployment = everything["deployment_id"].iloc[0]
     before = int((everything["deployment_id"] == deployment).sum())
@@ -265,8 +264,8 @@ def test_a_filtered_answer_that_is_newer_than_the_store_counts(service: Sandbox,
     assert len(load(service, tmp_path, deployment_id=deployment)) == before + 2
 
 
-def test_runs_with_an_error_where_old_records_alone_have_a_status(tmp_path: Path) -> None:
-    """In the newest edition the filter means that no session could be created: here, of old runs alone."""
+def test_has_error_finds_old_and_new_runs_in_edition_d(tmp_path: Path) -> None:
+    """In the newest edition the service's filter finds only runs whose session could not be created."""
     with Sandbox(deployments=10, seed=3, runs=100) as sandbox:
         old = sandbox.runs
         sandbox.edition = "D"
@@ -277,7 +276,7 @@ def test_runs_with_an_error_where_old_records_alone_have_a_status(tmp_path: Path
         assert new | {run["id"] for run in old if run["error"]} == set(failed["id"])
 
 
-def test_a_filtered_answer_of_sessions_is_cached(tmp_path: Path) -> None:
+def test_filtered_load_of_sessions_is_cached(tmp_path: Path) -> None:
     with Sandbox(deployments=20, seed=7, runs=200, edition="D") as sandbox:
         client = Client(pat=sandbox.pat, base_url=sandbox.base_url)
         options: dict[str, Any] = {"agent_id": sandbox.sessions[0]["agent"]["id"], "cache_dir": tmp_path}
@@ -289,7 +288,7 @@ def test_a_filtered_answer_of_sessions_is_cached(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("outcomes", ["sessions", "events"])
-def test_outcomes_are_known_where_nothing_can_be_stored(tmp_path: Path, outcomes: str) -> None:
+def test_outcomes_are_loaded_without_a_writable_cache_folder(tmp_path: Path, outcomes: str) -> None:
     (tmp_path / "file").touch()
     with Sandbox(deployments=20, seed=7, runs=60, edition="D") as sandbox:
         sandbox.delete_session(next(run["session_id"] for run in sandbox.runs if run["session_id"]))
@@ -301,7 +300,7 @@ def test_outcomes_are_known_where_nothing_can_be_stored(tmp_path: Path, outcomes
         assert sorted(kinds) == sorted(set(kinds))
 
 
-def test_offline_outcomes_tell_what_is_known_and_not_what_was_asked_for(tmp_path: Path) -> None:
+def test_offline_attrs_name_the_outcomes_that_are_stored(tmp_path: Path) -> None:
     with Sandbox(deployments=5, seed=7, runs=50, edition="D") as sandbox:
         load(sandbox, tmp_path, outcomes="sessions")
         assert load(sandbox, tmp_path, outcomes="events", offline=True).attrs["outcomes"] == "sessions"
@@ -309,17 +308,17 @@ def test_offline_outcomes_tell_what_is_known_and_not_what_was_asked_for(tmp_path
         assert load(sandbox, tmp_path, outcomes="sessions", offline=True).attrs["outcomes"] == "events"
 
 
-def test_an_empty_account(tmp_path: Path) -> None:
+def test_account_without_runs(tmp_path: Path) -> None:
     with Sandbox(deployments=3, seed=1, runs=0) as sandbox:
         frame = load(sandbox, tmp_path)
-        pd.testing.assert_frame_equal(frame, truth(sandbox))
+        pd.testing.assert_frame_equal(frame, all_runs(sandbox))
         assert load(sandbox, tmp_path).attrs["requests"] == 0
         sandbox.create_runs(3)
-        pd.testing.assert_frame_equal(load(sandbox, tmp_path, refresh=True), truth(sandbox))
+        pd.testing.assert_frame_equal(load(sandbox, tmp_path, refresh=True), all_runs(sandbox))
 
 
-def test_two_processes_at_once_ask_once(service: Sandbox, tmp_path: Path) -> None:
-    """The second waits for the first, and finds what it brought."""
+def test_two_processes_at_once_request_each_page_once(service: Sandbox, tmp_path: Path) -> None:
+    """The second process waits for the first, and uses the runs that it stored."""
     code = (
         "import sys\nfrom qoderdata.client import Client\nfrom qoderdata.load.runs import load_runs\n"
         "frame = load_runs(client=Client(pat=sys.argv[1], base_url=sys.argv[2]), cache_dir=sys.argv[3])\n"
@@ -331,25 +330,25 @@ def test_two_processes_at_once_ask_once(service: Sandbox, tmp_path: Path) -> Non
     assert len(service.requests) == 4
 
 
-def test_a_store_on_an_object_store(service: Sandbox) -> None:
+def test_store_at_a_memory_url(service: Sandbox) -> None:
     pytest.importorskip("fsspec")
-    location = f"memory://test/{uuid4()}"  # a port may come again
+    location = f"memory://test/{uuid4()}"  # unique, because a port may be used again
     load(service, location)
     service.create_runs(3, status="running")
     frame = load(service, location, refresh=True)
-    pd.testing.assert_frame_equal(frame, truth(service))
+    pd.testing.assert_frame_equal(frame, all_runs(service))
     assert load(service, location).attrs["requests"] == 0
 
 
-def test_accounts_and_workspaces_have_stores_of_their_own(service: Sandbox, tmp_path: Path) -> None:
+def test_each_workspace_has_its_own_store(service: Sandbox, tmp_path: Path) -> None:
     load(service, tmp_path)
     other = Client(pat=service.pat, base_url=service.base_url, workspace_id="ws_other")
     assert load(service, tmp_path, client=other).attrs["requests"]
     assert len(list(tmp_path.glob("runs/*/manifest.json"))) == 2
 
 
-def test_the_bar_says_how_far_back_the_pull_is_and_what_is_left(capsys: pytest.CaptureFixture[str]) -> None:
-    """Half of the time that is asked for is walked with two runs, so that two are left."""
+def test_progress_bar_shows_oldest_time_and_estimated_total(capsys: pytest.CaptureFixture[str]) -> None:
+    """Half of the time range has two runs, so the bar expects two more."""
     newest, oldest, since = (datetime(2026, 6, day, tzinfo=UTC) for day in (15, 14, 13))
     bar = ProgressBar("runs", since, progress=True)
     bar._bar.mininterval = bar._bar.delay = 0
@@ -360,7 +359,7 @@ def test_the_bar_says_how_far_back_the_pull_is_and_what_is_left(capsys: pytest.C
     assert "2.00/4.00" in shown
 
 
-def test_no_bar_where_nobody_watches(
+def test_progress_bar_is_shown_outside_a_terminal_only_with_progress_true(
     service: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(pages, "BAR_DELAY", 0)
@@ -371,7 +370,7 @@ def test_no_bar_where_nobody_watches(
     assert "Pulling runs" in capsys.readouterr().err
 
 
-def test_one_line_of_log(service: Sandbox, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_each_load_logs_one_line(service: Sandbox, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO, "qoderdata")
     load(service, tmp_path)
     load(service, tmp_path)
@@ -381,7 +380,7 @@ def test_one_line_of_log(service: Sandbox, tmp_path: Path, caplog: pytest.LogCap
     assert "from the cache" in second
 
 
-def test_a_moved_cache_folder_is_still_a_cache(service: Sandbox, tmp_path: Path) -> None:
+def test_cache_folder_can_be_moved(service: Sandbox, tmp_path: Path) -> None:
     load(service, tmp_path / "here")
     shutil.move(tmp_path / "here", tmp_path / "there")
     assert load(service, tmp_path / "there").attrs["requests"] == 0

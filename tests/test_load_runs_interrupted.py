@@ -1,4 +1,4 @@
-"""`load_runs` cut off at every moment, of a list that changes meanwhile: nothing is lost, nothing comes twice."""
+"""Tests of `load_runs` that is killed at any operation while the list changes: no run is lost or repeated."""
 
 from __future__ import annotations
 
@@ -38,39 +38,39 @@ START = datetime(2026, 6, 14, 20, tzinfo=UTC)
 
 
 class Killed(BaseException):
-    """Stands for the end of the process: nothing in the package catches it."""
+    """Simulates the end of the process: nothing in the package catches it."""
 
 
 @dataclass
-class Fate:
-    """Kills the process at the so-manieth thing that it does to the service or the disk."""
+class KillCountdown:
+    """Raise `Killed` after `left` more operations on the service or the disk; never if it is ``None``."""
 
     left: int | None = None
 
-    def moves(self) -> None:
+    def count_operation(self) -> None:
         if self.left is not None:
             self.left -= 1
             if self.left < 0:
                 raise Killed
 
 
-FATE = Fate()
-#: Files that the disk was not waited for: a power cut may leave them empty.
+KILL_COUNTDOWN = KillCountdown()
+#: Files that were written without fsync: a power cut may leave them empty.
 UNFLUSHED: list[Path] = []
 
 
 @dataclass
 class Service:
-    """The service without HTTP, with pages of a few runs: what a `Client` is to `load_runs`.
+    """A fake client with pages of a few runs.
 
-    Edition A ignores the filter on `created_at`, C has it; L has it too, but drops only what it has counted, so
-    that pages are not full and a cursor lies behind runs that did not come.
+    Edition A ignores the filter on `created_at`. C applies it before it makes a page. L applies it to a finished
+    page, so that pages are not full and a cursor can be that of a run that is not shown.
     """
 
     page: int
     edition: str = "A"
     runs: list[Run] = field(default_factory=list)
-    ever: dict[str, list[Run]] = field(default_factory=dict)
+    versions: dict[str, list[Run]] = field(default_factory=dict)
     requests: int = 0
     now: datetime = START
     base_url: str = "https://service.test"
@@ -88,7 +88,7 @@ class Service:
 
     def create(self, count: int, *, status: str, minutes: int) -> None:
         for _ in range(count):
-            number = len(self.ever)
+            number = len(self.versions)
             self.now += timedelta(minutes=minutes)
             created = self.now
             triggered = None if number % 11 == 0 else _text(created - timedelta(seconds=20))
@@ -99,19 +99,19 @@ class Service:
                 "triggered_at": triggered,
             }
             self.runs.insert(0, run)
-            self.ever[run["id"]] = [dict(run)]
+            self.versions[run["id"]] = [dict(run)]
 
     def finish(self, place: int) -> None:
-        """Let an open run end; it may say only then when it was triggered, and so move to another day."""
-        going = [run for run in self.runs if run["status"] == "running"]
-        if going:
-            run = going[place % len(going)]
+        """End an open run; its `triggered_at` may change, which moves it to another day."""
+        running = [run for run in self.runs if run["status"] == "running"]
+        if running:
+            run = running[place % len(running)]
             run |= {"status": "completed", "duration_ms": 5, "triggered_at": run["created_at"]}
-            self.ever[run["id"]].append(dict(run))
+            self.versions[run["id"]].append(dict(run))
 
     def get(self, path: str, params: Mapping[str, str], read: Callable[[bytes], Any]) -> Any:  # noqa: ANN401
         self.requests += 1
-        FATE.moves()
+        KILL_COUNTDOWN.count_operation()
         if path != "/deployment_runs":
             return read(json.dumps(self.get_run(path.removeprefix("/deployment_runs/"))).encode())
         limit = int(params["limit"])
@@ -122,8 +122,8 @@ class Service:
         if after is not None and after not in ids:
             raise _refusal("after_id is not a valid cursor", "after_id")
         rest = self.runs if after is None else self.runs[ids.index(after) + 1 :]
-        least = params.get("created_at[gte]") if self.edition != "A" else None
-        new = [run for run in rest if least is None or _time(run["created_at"]) >= _time(least)]
+        earliest = params.get("created_at[gte]") if self.edition != "A" else None
+        new = [run for run in rest if earliest is None or _time(run["created_at"]) >= _time(earliest)]
         if self.edition == "L":
             counted, more = rest[:limit], len(rest) > limit
             shown = [run for run in counted if run in new]
@@ -142,13 +142,13 @@ class Service:
 
     def load(self, folder: str, **options: Any) -> pd.DataFrame:  # noqa: ANN401
         with warnings.catch_warnings():
-            # Both may be so in these lists; the rows are checked all the same.
+            # Both warnings are correct for some of these lists; the rows are checked in any case.
             warnings.filterwarnings("ignore", "no run is in the time asked for", DataQualityWarning)
             warnings.filterwarnings("ignore", "the service ended the list", DataQualityWarning)
             return load_runs(client=cast("Client", self), cache_dir=folder, progress=False, **options)
 
     def wanted(self, since: datetime | None, until: datetime | None) -> list[Run]:
-        """Return what the service has now of a time."""
+        """Return the runs of a time range that the service has now."""
         return [run for run in self.runs if is_within(run, since, until)]
 
 
@@ -174,8 +174,8 @@ def _refusal(message: str, param: str) -> BadRequestError:
 
 
 @pytest.fixture(autouse=True)
-def _mortal(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let fate strike before and after every change of the disk, and pages come one after the other."""
+def _count_disk_operations(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Count each change on the disk as an operation, and load pages without a thread."""
 
     def prefetch_here(items: Iterable[Any], *, name: str) -> Iterator[Any]:
         del name
@@ -185,7 +185,7 @@ def _mortal(monkeypatch: pytest.MonkeyPatch) -> None:
             page, failure = ahead, None
             try:
                 ahead = next(items, end)
-            except BaseException as error:  # noqa: BLE001 - raised where the page is waited for
+            except BaseException as error:  # noqa: BLE001 - raised again when the page is needed
                 failure = error
             yield page
             if failure is not None:
@@ -193,33 +193,33 @@ def _mortal(monkeypatch: pytest.MonkeyPatch) -> None:
 
     replace, remove = Folder.replace, Folder.remove
 
-    def mortal_replace(self: Folder, name: str, write: Callable[[Any], object], *, durable: bool = True) -> None:
-        FATE.moves()
+    def counted_replace(self: Folder, name: str, write: Callable[[Any], object], *, durable: bool = True) -> None:
+        KILL_COUNTDOWN.count_operation()
         replace(self, name, write, durable=durable)
-        FATE.moves()
+        KILL_COUNTDOWN.count_operation()
         if not durable:
             UNFLUSHED.append(Path(self.full(name)))
 
-    def mortal_remove(self: Folder, name: str) -> None:
-        FATE.moves()
+    def counted_remove(self: Folder, name: str) -> None:
+        KILL_COUNTDOWN.count_operation()
         remove(self, name)
 
     monkeypatch.setattr(pages, "prefetch", prefetch_here)
-    monkeypatch.setattr(Folder, "replace", mortal_replace)
-    monkeypatch.setattr(Folder, "remove", mortal_remove)
-    monkeypatch.setattr(FATE, "left", None)
+    monkeypatch.setattr(Folder, "replace", counted_replace)
+    monkeypatch.setattr(Folder, "remove", counted_remove)
+    monkeypatch.setattr(KILL_COUNTDOWN, "left", None)
     monkeypatch.setattr(journal, "_FULL_ENTRIES", 4)
 
 
-def rows(frame: pd.DataFrame) -> dict[str, Run]:
-    """Return what a frame says of each run, comparable."""
-    told = frame[["id", "status", "triggered_at", "created_at", "duration_ms"]].astype(object)
-    records = cast("list[Run]", told.where(told.notna(), None).to_dict("records"))
+def values_by_id(frame: pd.DataFrame) -> dict[str, Run]:
+    """Return the values of each run in a frame, by id."""
+    columns = frame[["id", "status", "triggered_at", "created_at", "duration_ms"]].astype(object)
+    records = cast("list[Run]", columns.where(columns.notna(), None).to_dict("records"))
     return {row["id"]: row for row in records}
 
 
-def expected(runs: Iterable[Run]) -> dict[str, Run]:
-    """Return what a frame should say of each run."""
+def expected_values(runs: Iterable[Run]) -> dict[str, Run]:
+    """Return the expected values of each run, by id."""
     found: dict[str, Run] = {run["id"]: {"triggered_at": None, "duration_ms": None} | run for run in runs}
     for run in found.values():
         run |= {name: run[name] and _time(run[name]) for name in ("triggered_at", "created_at")}
@@ -229,15 +229,15 @@ def expected(runs: Iterable[Run]) -> dict[str, Run]:
 def check(
     service: Service, folder: str, frame: pd.DataFrame, since: datetime | None, until: datetime | None
 ) -> None:
-    """Everything that the service has is there as it is now, what it forgot as it once was, and nothing twice."""
+    """Check that listed runs have their current values, forgotten ones earlier values, and no run is repeated."""
     assert frame["id"].is_unique
     assert list(frame["id"]) == sorted(frame["id"], reverse=True)
-    found, now = rows(frame), expected(service.wanted(since, until))
+    found, now = values_by_id(frame), expected_values(service.wanted(since, until))
     assert {run: found.get(run) for run in now} == now
     forgotten = {run: found[run] for run in found.keys() - now.keys()}
     assert forgotten.keys().isdisjoint(run["id"] for run in service.runs)
-    check_as_once(service, forgotten)
-    # The data set as another engine reads it, without the manifest: each run once.
+    check_first_or_last_values(service, forgotten)
+    # Other engines read the data files without the manifest, so these must have each run once.
     files = list(Path(folder).glob("runs/*/data/*/*.parquet"))
     ids = [run for file in files for run in pq.ParquetFile(file).read(["id"])["id"].to_pylist()]
     assert len(ids) == len(set(ids))
@@ -246,9 +246,9 @@ def check(
     assert not list(Path(folder).glob("runs/*/journal/*"))
 
 
-def check_as_once(service: Service, found: dict[str, Run]) -> None:
-    """Each run is as the service had it first or last: a run changes once at most."""
-    first, last = (expected(service.ever[run][place] for run in found) for place in (0, -1))
+def check_first_or_last_values(service: Service, found: dict[str, Run]) -> None:
+    """Check that each run has its first or its last values; a run changes at most once."""
+    first, last = (expected_values(service.versions[run][place] for run in found) for place in (0, -1))
     assert all(row in (first[run], last[run]) for run, row in found.items())
 
 
@@ -262,7 +262,7 @@ operations = st.one_of(
 )
 
 
-def bound(service: Service, hours: int | None) -> datetime | None:
+def hours_before_newest(service: Service, hours: int | None) -> datetime | None:
     return (
         None
         if hours is None or not service.runs
@@ -271,14 +271,14 @@ def bound(service: Service, hours: int | None) -> datetime | None:
 
 
 def empty_files(lost: AbstractSet[int]) -> None:
-    """Leave some of the newest files that the disk was not waited for as a power cut leaves them."""
+    """Empty some of the newest files that were written without fsync, as a power cut does."""
     for index, path in enumerate(path for path in reversed(UNFLUSHED) if path.exists()):
         if index in lost:
             path.write_bytes(b"")
 
 
-def live_through(page: int, edition: str, operations: list[tuple[object, ...]]) -> None:
-    """Let things happen to the list and to `load_runs`, and check each call that comes to its end."""
+def run_operations(page: int, edition: str, operations: list[tuple[object, ...]]) -> None:
+    """Change the list, load and kill as the operations say, and check the result of each finished load."""
     service = Service(page, edition)
     with tempfile.TemporaryDirectory() as folder:
         for operation in operations:
@@ -290,33 +290,37 @@ def live_through(page: int, edition: str, operations: list[tuple[object, ...]]) 
                 case ("forget", int(count)):
                     del service.runs[-count:]
                 case ("load", int() | None as since, int() | None as until):
-                    start, end = bound(service, since), bound(service, until)
+                    start, end = hours_before_newest(service, since), hours_before_newest(service, until)
                     if start is None or end is None or start < end:
                         frame = service.load(folder, since=start, until=end, refresh=True)
                         check(service, folder, frame, start, end)
                 case ("killed", int() | None as since, int(moves), set(lost)):
                     UNFLUSHED.clear()
-                    FATE.left = moves
+                    KILL_COUNTDOWN.left = moves
                     with contextlib.suppress(Killed):
-                        service.load(folder, since=bound(service, since), refresh=True)
-                    FATE.left = None
+                        service.load(folder, since=hours_before_newest(service, since), refresh=True)
+                    KILL_COUNTDOWN.left = None
                     empty_files(lost)
         check(service, folder, service.load(folder, refresh=True), None, None)
 
 
-anything = given(
+with_random_operations = given(
     page=st.integers(1, 4), edition=st.sampled_from("ACL"), operations=st.lists(operations, max_size=12)
 )
 bounded = settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
-test_whatever_happens_between_and_during_calls = settings(bounded, max_examples=25)(anything(live_through))
-test_whatever_happens_for_longer = pytest.mark.long(settings(bounded, max_examples=500)(anything(live_through)))
+test_random_operations_and_kills_lose_no_run = settings(bounded, max_examples=25)(
+    with_random_operations(run_operations)
+)
+test_500_random_sequences_of_operations_and_kills_lose_no_run = pytest.mark.long(
+    settings(bounded, max_examples=500)(with_random_operations(run_operations))
+)
 
 
 @settings(bounded, max_examples=12)
 @given(page=st.integers(1, 3), kills=st.lists(st.integers(0, 40), min_size=1, max_size=4))
-def test_a_kill_costs_at_most_four_requests(page: int, kills: list[int]) -> None:
-    """The page size, the head of the list, and two pages: the one that was being kept, the one under way."""
+def test_each_kill_adds_at_most_four_requests(page: int, kills: list[int]) -> None:
+    """The requests are: the page size, the first page, the page being stored, and the page being loaded."""
     service = Service(page)
     service.create(16, status="completed", minutes=100)
     with tempfile.TemporaryDirectory() as folder:
@@ -325,21 +329,21 @@ def test_a_kill_costs_at_most_four_requests(page: int, kills: list[int]) -> None
     with tempfile.TemporaryDirectory() as folder:
         killed = 0
         for moves in kills:
-            FATE.left = moves
+            KILL_COUNTDOWN.left = moves
             try:
                 service.load(folder, refresh=True)
             except Killed:
                 killed += 1
-            FATE.left = service.page_limit = None
+            KILL_COUNTDOWN.left = service.page_limit = None
         frame = service.load(folder)
         check(service, folder, frame, None, None)
-    # One that came through is a refresh of nothing new: the page size and the head.
+    # A load that is not killed is a refresh without new runs: the page size and the first page.
     assert service.requests <= uninterrupted + 4 * killed + 2 * (len(kills) - killed)
 
 
 @pytest.fixture(scope="module")
 def running_runs(tmp_path_factory: pytest.TempPathFactory) -> tuple[Service, Path]:
-    """Store runs that have not ended yet."""
+    """Store 12 running runs."""
     service, folder = Service(3), tmp_path_factory.mktemp("running")
     service.create(12, status="running", minutes=200)
     service.load(str(folder))
@@ -347,10 +351,8 @@ def running_runs(tmp_path_factory: pytest.TempPathFactory) -> tuple[Service, Pat
 
 
 @pytest.mark.parametrize("moves", range(0, 120, 8))
-def test_a_refresh_that_is_killed_anywhere_shows_neither_half_of_a_fold(
-    running_runs: tuple[Service, Path], moves: int
-) -> None:
-    """Runs that end in the refresh are rewritten; the frame after the kill has each of them once, old or new."""
+def test_killed_refresh_stores_each_changed_run_once(running_runs: tuple[Service, Path], moves: int) -> None:
+    """The refresh rewrites runs that have ended; after the kill each is stored once, with old or new values."""
     known, stored = running_runs
     service = copy.deepcopy(known)
     with tempfile.TemporaryDirectory() as folder:
@@ -358,21 +360,21 @@ def test_a_refresh_that_is_killed_anywhere_shows_neither_half_of_a_fold(
         service.create(4, status="completed", minutes=200)
         for place in range(6):
             service.finish(place)
-        FATE.left = moves
+        KILL_COUNTDOWN.left = moves
         with contextlib.suppress(Killed):
             service.load(folder, refresh=True)
-        FATE.left = None
+        KILL_COUNTDOWN.left = None
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", DataQualityWarning)
-            kept = rows(service.load(folder, offline=True))
-        check_as_once(service, kept)
+            kept = values_by_id(service.load(folder, offline=True))
+        check_first_or_last_values(service, kept)
         check(service, folder, service.load(folder, refresh=True), None, None)
 
 
 @pytest.mark.parametrize("edition", ["A", "C", "L"])
 @pytest.mark.parametrize("page", [2, 3])
-def test_a_filter_that_is_ignored_or_hides_a_gap_loses_nothing(page: int, edition: str) -> None:
-    """First some hours, then the whole list: what the filter kept back the first time comes the second time."""
+def test_load_after_a_load_with_since_has_all_runs_in_each_edition(page: int, edition: str) -> None:
+    """A load with `since` and then a load of the whole list give all runs."""
     for minutes in range(0, 400, 80):
         service = Service(page, edition)
         service.create(14, status="completed", minutes=40)

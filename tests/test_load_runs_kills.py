@@ -1,4 +1,4 @@
-"""`load_runs` in a process of its own that gets SIGKILL at random moments: what it kept adds up to the truth."""
+"""Tests of `load_runs` in processes that are killed with SIGKILL at random times, and of 200,000 runs."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ load_runs(client=Client(pat=sys.argv[1], base_url=sys.argv[2], min_interval=0), 
 
 
 def pull_and_kill(sandbox: Sandbox, folder: Path, *, after: int, delay: float) -> bool:
-    """Start a process that pulls, kill it some requests and a moment later; tell whether it was still there."""
+    """Load in a process, kill it `delay` seconds after that many requests; return whether it was still running."""
     seen = len(sandbox.requests)
     with subprocess.Popen([sys.executable, "-c", _PULL, sandbox.pat, sandbox.base_url, str(folder)]) as process:
         while len(sandbox.requests) < seen + after and process.poll() is None:
@@ -42,27 +42,27 @@ def pull_and_kill(sandbox: Sandbox, folder: Path, *, after: int, delay: float) -
     ("runs", "kills"),
     [pytest.param(3_000, 3, id="short"), pytest.param(200_000, 50, id="long", marks=pytest.mark.long)],
 )
-def test_killed_and_called_again(tmp_path: Path, runs: int, kills: int) -> None:
-    chance = random.Random(7)  # noqa: S311 - moments, not secrets
+def test_load_runs_after_kills_returns_all_runs(tmp_path: Path, runs: int, kills: int) -> None:
+    rng = random.Random(7)  # noqa: S311 - no secrets
     with Sandbox(deployments=max(250, runs // 100), seed=7, runs=runs) as sandbox:
         pages = -(-runs // 100)
         killed = 0
         for _ in range(kills):
-            after = chance.randrange(2 * pages // kills)
-            killed += pull_and_kill(sandbox, tmp_path, after=after, delay=chance.uniform(0, 0.03))
+            after = rng.randrange(2 * pages // kills)
+            killed += pull_and_kill(sandbox, tmp_path, after=after, delay=rng.uniform(0, 0.03))
         client = Client(pat=sandbox.pat, base_url=sandbox.base_url, min_interval=0)
         frame = load_runs(client=client, cache_dir=tmp_path)
         truth = flatten_runs(sandbox.runs)
         requests = len(sandbox.requests)
     pd.testing.assert_frame_equal(frame, truth)
     assert killed
-    # The page size, the pages; and for each kill the page size, the head, and the two pages in flight.
+    # The page size and all pages; and for each kill the page size, the first page, and two pages being loaded.
     assert requests <= 1 + pages + 4 * killed
 
 
 @pytest.mark.long
-def test_a_fleet_of_many_runs_in_every_edition(tmp_path: Path) -> None:
-    """All of them in the fewest requests, and a refresh for what is new."""
+def test_load_and_refresh_of_200_000_runs_in_each_edition(tmp_path: Path) -> None:
+    """The first load and the refresh send as few requests as possible."""
     with Sandbox(deployments=2_000, seed=7, runs=200_000) as sandbox:
         truth = flatten_runs(sandbox.runs)
         for edition, page in (("A", 1_000), ("B", 100), ("C", 100)):

@@ -1,4 +1,4 @@
-"""`load_sessions` on real HTTP: every session as it is now, for the requests of what may have changed."""
+"""Tests of `load_sessions` over real HTTP: all sessions with current values, for few requests."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture(scope="module", params=["B", "C", "D"])
 def sandbox(request: pytest.FixtureRequest) -> Iterator[Sandbox]:
-    """Serve one account; the sessions of edition A are those of B."""
+    """Serve an account; editions A and B have the same sessions."""
     with Sandbox(deployments=20, seed=7, runs=450, edition=request.param) as running:
         yield running
 
@@ -43,7 +43,7 @@ def load(sandbox: Sandbox, folder: Path, **options: Any) -> pd.DataFrame:  # noq
     return load_sessions(client=client, cache_dir=folder, progress=False, **options)
 
 
-def listed(sandbox: Sandbox) -> pd.DataFrame:
+def read_sessions(sandbox: Sandbox) -> pd.DataFrame:
     """Read all sessions without this package's loaders."""
     client = Client(pat=sandbox.pat, base_url=sandbox.base_url, min_interval=0)
     decoder, tables = Decoder(SESSIONS), []
@@ -56,24 +56,24 @@ def listed(sandbox: Sandbox) -> pd.DataFrame:
         params["page"] = str(page.next_page)
 
 
-def same(one: pd.DataFrame, other: pd.DataFrame) -> None:
-    """Compare sessions; which categories there are, and in which order, is nobody's business."""
-    pd.testing.assert_frame_equal(plain(one), plain(other), check_flags=False)
+def assert_equal_sessions(one: pd.DataFrame, other: pd.DataFrame) -> None:
+    """Compare sessions; the categories and their order may differ."""
+    pd.testing.assert_frame_equal(comparable(one), comparable(other), check_flags=False)
 
 
-def plain(frame: pd.DataFrame) -> pd.DataFrame:
-    return frame.assign(agent=frame["agent"].astype("str"), vault_ids=frame["vault_ids"].map(_listed))
+def comparable(frame: pd.DataFrame) -> pd.DataFrame:
+    return frame.assign(agent=frame["agent"].astype("str"), vault_ids=frame["vault_ids"].map(_to_list))
 
 
-def _listed(value: Any) -> list[str] | None:  # noqa: ANN401
+def _to_list(value: Any) -> list[str] | None:  # noqa: ANN401
     return None if value is None else list(value)
 
 
-def test_all_sessions_in_the_fewest_requests(sandbox: Sandbox, tmp_path: Path) -> None:
-    truth = listed(sandbox)
+def test_all_sessions_are_loaded_with_the_fewest_requests(sandbox: Sandbox, tmp_path: Path) -> None:
+    truth = read_sessions(sandbox)
     before = len(sandbox.requests)
     frame = load(sandbox, tmp_path)
-    same(frame, truth)
+    assert_equal_sessions(frame, truth)
     assert len(sandbox.requests) - before == -(-len(truth) // 100)
     assert {request.query.get("include_archived") for request in sandbox.requests[before:]} == {"true"}
     assert all(int(request.query["limit"]) <= 100 for request in sandbox.requests[before:])
@@ -81,11 +81,11 @@ def test_all_sessions_in_the_fewest_requests(sandbox: Sandbox, tmp_path: Path) -
     assert frame["archived_at"].notna().any()
     assert str(frame["agent"].dtype) == "category"
     again = load(sandbox, tmp_path)
-    same(again, frame)
+    assert_equal_sessions(again, frame)
     assert again.attrs["requests"] == 0
 
 
-def test_a_time_costs_its_own_pages_and_more_time_only_what_is_missing(
+def test_load_of_more_time_requests_only_the_missing_sessions(
     sandbox: Sandbox, stored: tuple[Path, pd.DataFrame], tmp_path: Path
 ) -> None:
     _, truth = stored
@@ -93,12 +93,12 @@ def test_a_time_costs_its_own_pages_and_more_time_only_what_is_missing(
     near = load(sandbox, tmp_path, since=since)
     assert list(near["id"]) == list(truth.loc[truth["created_at"] >= since, "id"])
     assert near.attrs["requests"] <= 3
-    same(load(sandbox, tmp_path), truth)
+    assert_equal_sessions(load(sandbox, tmp_path), truth)
     between = load(sandbox, tmp_path, since=truth["created_at"].iloc[300], until=since)
     assert list(between["id"]) == list(truth["id"].iloc[151:301])
 
 
-def test_filters_give_the_same_from_the_service_and_from_the_store(
+def test_filters_give_the_same_rows_from_service_and_store(
     sandbox: Sandbox, stored: tuple[Path, pd.DataFrame], tmp_path: Path
 ) -> None:
     folder, truth = stored
@@ -110,65 +110,65 @@ def test_filters_give_the_same_from_the_service_and_from_the_store(
         assert kept.attrs["requests"] == 0
 
 
-def test_what_changed_in_the_last_days_is_read_again(tmp_path: Path) -> None:
+def test_refresh_shows_new_and_ended_sessions(tmp_path: Path) -> None:
     with Sandbox(deployments=20, seed=7, runs=450, edition="D") as sandbox:
         load(sandbox, tmp_path)
         created = [run["id"] for run in sandbox.create_runs(3, status="running")]
         frame = load(sandbox, tmp_path, refresh=True)
-        same(frame, listed(sandbox))
+        assert_equal_sessions(frame, read_sessions(sandbox))
         assert "running" in set(frame["status"].head(3))
         for run in created:
             sandbox.finish_run(run)
         frame = load(sandbox, tmp_path, refresh=True)
-        same(frame, listed(sandbox))
+        assert_equal_sessions(frame, read_sessions(sandbox))
         assert "running" not in set(frame["status"].head(3))
 
 
-def test_a_refresh_reads_back_to_seven_days_before_the_last_one(tmp_path: Path) -> None:
-    """And reads the few older ones that ran by id; of one that is deleted it asks once, not for good."""
+def test_refresh_reads_sessions_from_seven_days_before_the_last_one(tmp_path: Path) -> None:
+    """It reads older running sessions by id; a deleted one is requested only once."""
     with Sandbox(deployments=20, seed=7, runs=1_000, edition="D") as sandbox:
         frame = load(sandbox, tmp_path)
         is_recent = frame["created_at"] >= frame["created_at"].max() - REREAD
         running = frame["status"].isin(["running", "rescheduling", "canceling"])
-        listed, older = int(is_recent.sum()), int((running & ~is_recent).sum())
-        assert 0 < older < (len(frame) - listed) // 100
+        recent, older = int(is_recent.sum()), int((running & ~is_recent).sum())
+        assert 0 < older < (len(frame) - recent) // 100
         deleted = frame.loc[running & ~is_recent, "id"].iloc[-1]
         sandbox.delete_session(deleted)
         for times in (1, 0):
             before = len(sandbox.requests)
             refreshed = load(sandbox, tmp_path, refresh=True)
             read_by_id = older - 1 + times
-            assert listed // 100 <= refreshed.attrs["requests"] - read_by_id <= listed // 100 + 2
+            assert recent // 100 <= refreshed.attrs["requests"] - read_by_id <= recent // 100 + 2
             assert sum(deleted in request.path for request in sandbox.requests[before:]) == times
-            same(refreshed, frame)
+            assert_equal_sessions(refreshed, frame)
 
 
 @pytest.mark.parametrize("seed", range(2))
-def test_whatever_happens_to_sessions_a_refresh_shows_it(tmp_path: Path, seed: int) -> None:
-    """Sessions of the last days go on, old ones that ran end, some are deleted, and refreshes are cut off."""
-    chance = random.Random(seed)  # noqa: S311 - changes, not secrets
+def test_refresh_shows_all_changes_of_sessions(tmp_path: Path, seed: int) -> None:
+    """Recent sessions continue, running ones end, some are deleted, and refreshes fail in between."""
+    rng = random.Random(seed)  # noqa: S311 - no secrets
     with Sandbox(deployments=40, seed=seed, runs=300, edition="D") as sandbox:
         frame = load(sandbox, tmp_path)
         running: list[str] = []
         for _ in range(4):
             running += [run["id"] for run in sandbox.create_runs(3, status="running")]
-            sandbox.finish_run(running.pop(chance.randrange(len(running))))
-            sandbox.create_runs(chance.randrange(1, 90))
-            sandbox.delete_session(chance.choice(sandbox.sessions)["id"])
+            sandbox.finish_run(running.pop(rng.randrange(len(running))))
+            sandbox.create_runs(rng.randrange(1, 90))
+            sandbox.delete_session(rng.choice(sandbox.sessions)["id"])
             recent = frame.loc[frame["created_at"] > frame["created_at"].max() - REREAD, "id"]
             done = {run["session_id"] for run in sandbox.outcomes if run["status"] == "completed"}
             done.intersection_update(s["id"] for s in sandbox.sessions if s["archived_at"] is None)
-            sandbox.continue_session(chance.choice([id_ for id_ in recent if id_ in done]))
-            sandbox._database.now += chance.choice((1, 8)) * 86_400 * 10**9
-            sandbox.misbehave("401", at=chance.randrange(1, 4))
+            sandbox.continue_session(rng.choice([id_ for id_ in recent if id_ in done]))
+            sandbox._database.now += rng.choice((1, 8)) * 86_400 * 10**9
+            sandbox.misbehave("401", at=rng.randrange(1, 4))
             with pytest.raises(AuthenticationError):
                 load(sandbox, tmp_path, refresh="all")
             frame = load(sandbox, tmp_path, refresh=True)
-            truth = listed(sandbox)
-            same(frame[frame["id"].isin(truth["id"])].reset_index(drop=True), truth)
+            truth = read_sessions(sandbox)
+            assert_equal_sessions(frame[frame["id"].isin(truth["id"])].reset_index(drop=True), truth)
 
 
-def test_a_pull_that_was_cut_off_goes_on(tmp_path: Path) -> None:
+def test_pull_continues_after_a_failure(tmp_path: Path) -> None:
     with Sandbox(deployments=20, seed=7, runs=450, edition="D") as sandbox:
         sandbox.misbehave("401", at=3)
         with pytest.raises(AuthenticationError) as caught:
@@ -176,14 +176,14 @@ def test_a_pull_that_was_cut_off_goes_on(tmp_path: Path) -> None:
         assert "The pages that came are kept: the next call goes on from there." in caught.value.__notes__
         frame = load(sandbox, tmp_path)
         assert frame.attrs["requests"] == -(-len(frame) // 100) - 3
-        same(frame, listed(sandbox))
+        assert_equal_sessions(frame, read_sessions(sandbox))
         with pytest.raises(CacheError, match="has no sessions"):
             load(sandbox, tmp_path / "nothing", offline=True)
-        same(load(sandbox, tmp_path, offline=True), frame)
+        assert_equal_sessions(load(sandbox, tmp_path, offline=True), frame)
 
 
-def test_a_refresh_that_was_cut_off_reads_again_what_it_would_have(tmp_path: Path) -> None:
-    """Also where the next call comes at once."""
+def test_load_after_a_failed_refresh_shows_the_changes(tmp_path: Path) -> None:
+    """A load without `refresh` shows them too."""
     with Sandbox(deployments=100, seed=7, runs=500, edition="D") as sandbox:
         frame = load(sandbox, tmp_path)
         week = frame[(frame["created_at"] > frame["created_at"].max() - REREAD) & frame["archived_at"].isna()]
@@ -194,12 +194,12 @@ def test_a_refresh_that_was_cut_off_reads_again_what_it_would_have(tmp_path: Pat
             sandbox.misbehave("401", at=page)
             with pytest.raises(AuthenticationError):
                 load(sandbox, tmp_path, refresh=True)
-            same(load(sandbox, tmp_path, refresh=refresh), listed(sandbox))
+            assert_equal_sessions(load(sandbox, tmp_path, refresh=refresh), read_sessions(sandbox))
             assert load(sandbox, tmp_path).attrs["requests"] == 0
 
 
-def test_a_refresh_that_was_cut_off_does_not_move_the_seven_days(tmp_path: Path) -> None:
-    """Else the first page of a month of new sessions would be a reading of the week before that month."""
+def test_failed_refresh_does_not_move_the_start_of_the_next_one(tmp_path: Path) -> None:
+    """The next refresh still starts seven days before the last complete one, a month ago."""
     with Sandbox(deployments=20, seed=7, runs=1_000, edition="D") as sandbox:
         for session in sandbox.sessions:
             if session["status"] not in {"idle", "terminated"}:
@@ -214,7 +214,7 @@ def test_a_refresh_that_was_cut_off_does_not_move_the_seven_days(tmp_path: Path)
             sandbox.misbehave("401", at=1)
             with pytest.raises(AuthenticationError):
                 load(sandbox, tmp_path, refresh=True)
-        same(load(sandbox, tmp_path, refresh=True), listed(sandbox))
+        assert_equal_sessions(load(sandbox, tmp_path, refresh=True), read_sessions(sandbox))
 
 
 @pytest.fixture(scope="module")
@@ -226,7 +226,7 @@ def scanned(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, pd.DataFram
 
 
 @pytest.mark.parametrize("engine", ["duckdb", "polars", "dask"])
-def test_a_scan_gives_the_same(scanned: tuple[Path, pd.DataFrame], engine: str) -> None:
+def test_scan_sessions_gives_the_same_rows(scanned: tuple[Path, pd.DataFrame], engine: str) -> None:
     folder, frame = scanned
     lazy = scan_sessions(folder, engine=engine, since=frame["created_at"].iloc[99])
     match engine:
@@ -239,10 +239,10 @@ def test_a_scan_gives_the_same(scanned: tuple[Path, pd.DataFrame], engine: str) 
 
             table = pa.Table.from_pandas(lazy.compute(scheduler="synchronous"), preserve_index=False)
     found = to_pandas(table.cast(SESSIONS.arrow), SESSIONS).sort_values("id", ignore_index=True)
-    same(found, frame.head(100).sort_values("id", ignore_index=True))
+    assert_equal_sessions(found, frame.head(100).sort_values("id", ignore_index=True))
 
 
-def test_usage_and_clear_know_sessions(tmp_path: Path) -> None:
+def test_cache_usage_and_clear_cache_include_sessions(tmp_path: Path) -> None:
     with Sandbox(deployments=5, seed=7, runs=40, edition="D") as sandbox:
         load(sandbox, tmp_path)
     usage = cache_usage(tmp_path)
@@ -264,6 +264,6 @@ def test_usage_and_clear_know_sessions(tmp_path: Path) -> None:
         ({"offline": "false"}, "offline='false' is neither True nor False"),
     ],
 )
-def test_what_cannot_be_meant(options: dict[str, Any], message: str) -> None:
+def test_invalid_arguments_raise_value_error(options: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         load_sessions(**options)

@@ -1,4 +1,4 @@
-"""The cache and the store of runs on a real object-store server on loopback: the promises that a disk keeps."""
+"""Tests of the cache and the stores on an S3 server on loopback, with the same guarantees as on disk."""
 
 from __future__ import annotations
 
@@ -42,8 +42,8 @@ _HEAD_END = b"\r\n\r\n"
 
 
 @dataclass
-class Gate:
-    """Stands between the client and the store, counts, and can cut off an upload in its middle."""
+class Proxy:
+    """A TCP proxy in front of the object store that records requests and can interrupt uploads."""
 
     target: tuple[str, int]
     cut_uploads: bool = False
@@ -66,7 +66,7 @@ class Gate:
                 if line.endswith(("HTTP/1.1", "HTTP/1.0")):
                     self.requests.append(line)
                 if self.cut_uploads and line.startswith(("PUT", "POST")):
-                    # The head and a part of the body go through; then the line is dead.
+                    # Send the headers and half of the body, then close the connection.
                     head, _, body = sent.partition(_HEAD_END)
                     store.sendall(head + _HEAD_END + body[: len(body) // 2])
                     store.shutdown(socket.SHUT_WR)
@@ -87,7 +87,9 @@ class Gate:
 @pytest.fixture(scope="module")
 def server() -> Iterator[tuple[str, int]]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(moto.backends, "list_of_moto_modules", lambda: ["s3"])  # else it lists a folder each request
+        patch.setattr(
+            moto.backends, "list_of_moto_modules", lambda: ["s3"]
+        )  # so that it does not list a folder for each request
         running = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
         running.start()
         yield running.get_host_and_port()
@@ -95,10 +97,10 @@ def server() -> Iterator[tuple[str, int]]:
 
 
 @pytest.fixture(scope="module")
-def gate(server: tuple[str, int]) -> Iterator[Gate]:
-    """Lead to the store, with a bucket and credentials of nobody, all from the environment."""
+def gate(server: tuple[str, int]) -> Iterator[Proxy]:
+    """Start the proxy, set the environment variables for it, and create a bucket."""
     with socket.create_server(("127.0.0.1", 0)) as listener, pytest.MonkeyPatch.context() as patch:
-        gate = Gate(server)
+        gate = Proxy(server)
         threading.Thread(target=gate.serve, args=(listener,), daemon=True).start()
         for name, value in {
             "AWS_ENDPOINT_URL": f"http://127.0.0.1:{listener.getsockname()[1]}",
@@ -111,30 +113,30 @@ def gate(server: tuple[str, int]) -> Iterator[Gate]:
             patch.setenv(name, value)
         for name in ("AWS_PROFILE", "AWS_SESSION_TOKEN", "AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE"):
             patch.delenv(name, raising=False)
-        # What s3fs waits between its own attempts is not what is tested here.
+        # Do not wait between the attempts of s3fs itself.
         patch.setattr(s3fs.S3FileSystem, "retries", 1)
         s3fs.S3FileSystem.clear_instance_cache()
-        directly(server).create_bucket(Bucket=BUCKET)
+        direct_client(server).create_bucket(Bucket=BUCKET)
         yield gate
         s3fs.S3FileSystem.clear_instance_cache()
 
 
 @pytest.fixture
-def location(gate: Gate, request: pytest.FixtureRequest) -> str:
-    """Name a folder that no other test has."""
+def location(gate: Proxy, request: pytest.FixtureRequest) -> str:
+    """Return the URL of a folder that no other test uses."""
     gate.cut_uploads = False
     return f"s3://{BUCKET}/{request.node.name.replace('[', '/').rstrip(']')}/folder"
 
 
-def directly(server: tuple[str, int]) -> Any:  # noqa: ANN401 boto3 has no types
-    """Reach the store past the gate, and past all of this project's code."""
+def direct_client(server: tuple[str, int]) -> Any:  # noqa: ANN401 boto3 has no types
+    """Return a boto3 client of the object store, without the proxy and the package."""
     return boto3.client("s3", endpoint_url=f"http://{server[0]}:{server[1]}")
 
 
-def keys(server: tuple[str, int], below: str) -> set[str]:
-    """List what lies at a URL or has a key that begins alike."""
+def keys_below(server: tuple[str, int], below: str) -> set[str]:
+    """Return the keys of all objects whose URLs begin with `below`, without that prefix."""
     prefix = below.removeprefix(f"s3://{BUCKET}/")
-    pages = directly(server).get_paginator("list_objects_v2").paginate(Bucket=BUCKET, Prefix=prefix)
+    pages = direct_client(server).get_paginator("list_objects_v2").paginate(Bucket=BUCKET, Prefix=prefix)
     return {entry["Key"].removeprefix(prefix) for page in pages for entry in page.get("Contents", [])}
 
 
@@ -150,8 +152,8 @@ def client(sandbox: Sandbox) -> Client:
 
 
 @dataclass(frozen=True)
-class Kept:
-    """A store that tests only read, and the frames that are in it."""
+class StoredAccount:
+    """A cache folder that tests only read, and the frames in it."""
 
     location: str
     runs: pd.DataFrame
@@ -159,14 +161,14 @@ class Kept:
 
 
 @pytest.fixture(scope="module")
-def kept(gate: Gate, sandbox: Sandbox) -> Kept:
+def stored(gate: Proxy, sandbox: Sandbox) -> StoredAccount:
     del gate
     client, location = Client(pat=sandbox.pat, base_url=sandbox.base_url, min_interval=0), f"s3://{BUCKET}/kept"
     runs = load_runs(client=client, cache_dir=location)
-    return Kept(location, runs, load_deployments(client=client, cache_dir=location))
+    return StoredAccount(location, runs, load_deployments(client=client, cache_dir=location))
 
 
-def computed(lazy: Any) -> pa.Table:  # noqa: ANN401 a frame of any engine
+def to_arrow(lazy: Any) -> pa.Table:  # noqa: ANN401 a frame of any engine
     if isinstance(lazy, dd.DataFrame):
         with dask.config.set(scheduler="synchronous"):
             return pa.Table.from_pandas(lazy.compute(), preserve_index=False)  # type: ignore[no-untyped-call] # Dask has no types
@@ -174,32 +176,36 @@ def computed(lazy: Any) -> pa.Table:  # noqa: ANN401 a frame of any engine
     return table
 
 
-def collected(scanned: Any, of: schema.Schema) -> pd.DataFrame:  # noqa: ANN401 a frame of any engine
-    """Compute a scan, in the order of the ids, with the dtypes that pandas has here."""
-    return by_id(to_pandas(computed(scanned), of))
+def to_frame(scanned: Any, of: schema.Schema) -> pd.DataFrame:  # noqa: ANN401 a frame of any engine
+    """Compute a scan, sorted by id, with the dtypes of the loaded frames."""
+    return by_id(to_pandas(to_arrow(scanned), of))
 
 
 def by_id(frame: pd.DataFrame) -> pd.DataFrame:
     return frame.sort_values("id", ignore_index=True)
 
 
-def test_what_is_kept_is_read_back(sandbox: Sandbox, client: Client, kept: Kept, server: tuple[str, int]) -> None:
-    """And nothing but objects is left: no temporary names, no locks, no markers of folders, no journal."""
-    pd.testing.assert_frame_equal(kept.runs, flatten_runs(sandbox.runs))
+def test_stored_runs_and_deployments_are_read_back(
+    sandbox: Sandbox, client: Client, stored: StoredAccount, server: tuple[str, int]
+) -> None:
+    """Only Parquet files and manifests remain: no temporary files, locks, folder markers or journal."""
+    pd.testing.assert_frame_equal(stored.runs, flatten_runs(sandbox.runs))
     asked = len(sandbox.requests)
-    runs = load_runs(client=client, cache_dir=kept.location)
-    deployments = load_deployments(client=client, cache_dir=kept.location)
+    runs = load_runs(client=client, cache_dir=stored.location)
+    deployments = load_deployments(client=client, cache_dir=stored.location)
     assert len(sandbox.requests) == asked
     assert deployments.attrs["from_cache"]
-    pd.testing.assert_frame_equal(runs, kept.runs, check_flags=False)
-    pd.testing.assert_frame_equal(deployments, kept.deployments)
-    found = keys(server, kept.location)
+    pd.testing.assert_frame_equal(runs, stored.runs, check_flags=False)
+    pd.testing.assert_frame_equal(deployments, stored.deployments)
+    found = keys_below(server, stored.location)
     assert found
     assert not [key for key in found if "/journal/" in key or not key.endswith((".parquet", "/manifest.json"))]
 
 
-def test_usage_and_clear(server: tuple[str, int], client: Client, location: str) -> None:
-    """Other objects in the bucket, with names that begin alike too, are left alone."""
+def test_cache_usage_and_clear_cache_only_affect_the_folder(
+    server: tuple[str, int], client: Client, location: str
+) -> None:
+    """Other objects in the bucket are not changed, also if their keys begin with the folder's name."""
     assert cache_usage(location)["runs"] == {"files": 0, "bytes": 0}
     assert clear_cache(location) == 0
     load_runs(client=client, cache_dir=location)
@@ -208,16 +214,16 @@ def test_usage_and_clear(server: tuple[str, int], client: Client, location: str)
     beside.replace("queries/kept.parquet", lambda sink: sink.write(b"kept"))
     usage = cache_usage(location)
     assert usage["queries"]["files"] == 1
-    assert usage["runs"]["files"] == len(keys(server, f"{location}/runs/"))
+    assert usage["runs"]["files"] == len(keys_below(server, f"{location}/runs/"))
     assert min(usage["queries"]["bytes"], usage["runs"]["bytes"]) > 0
     assert clear_cache(location) == sum(usage[kind]["files"] for kind in ("queries", "runs", "snapshots"))
-    assert keys(server, location) == {"-of-another/queries/kept.parquet"}
+    assert keys_below(server, location) == {"-of-another/queries/kept.parquet"}
     assert cache_usage(location)["queries"] == {"files": 0, "bytes": 0}
 
 
-def test_what_another_machine_writes_is_seen(server: tuple[str, int], location: str) -> None:
-    """The client of the store remembers listings, if it is let."""
-    folder, direct = Folder(location), directly(server)
+def test_changes_by_other_clients_are_seen(server: tuple[str, int], location: str) -> None:
+    """The listing cache of s3fs must not be used."""
+    folder, direct = Folder(location), direct_client(server)
     there = {"Bucket": BUCKET, "Key": f"{location.removeprefix(f's3://{BUCKET}/')}/a"}
     assert folder.files() == []
     assert folder.read("a") is None
@@ -234,9 +240,7 @@ def test_what_another_machine_writes_is_seen(server: tuple[str, int], location: 
     folder.remove("a")
 
 
-def test_an_upload_that_breaks_off_leaves_the_old_object(
-    server: tuple[str, int], gate: Gate, location: str
-) -> None:
+def test_interrupted_upload_keeps_the_old_object(server: tuple[str, int], gate: Proxy, location: str) -> None:
     folder = Folder(location)
     old, new = b"old" * 10_000, b"newer" * 10_000
     folder.replace("object", lambda sink: sink.write(old))
@@ -245,14 +249,14 @@ def test_an_upload_that_breaks_off_leaves_the_old_object(
         with pytest.raises(OSError, match=r"."):
             folder.replace(name, lambda sink: sink.write(new))
     gate.cut_uploads = False
-    assert keys(server, location) == {"/object"}
+    assert keys_below(server, location) == {"/object"}
     assert folder.read("object") == pa.py_buffer(old)
     folder.replace("object", lambda sink: sink.write(new))
     assert folder.read("object") == pa.py_buffer(new)
 
 
-def test_a_writer_that_fails_leaves_the_old_object(location: str) -> None:
-    """Whatever was written until then is not sent."""
+def test_exception_while_writing_keeps_the_old_object(location: str) -> None:
+    """Nothing that was written before the exception is uploaded."""
     folder = Folder(location)
     folder.replace("object", lambda sink: sink.write(b"old"))
 
@@ -265,22 +269,22 @@ def test_a_writer_that_fails_leaves_the_old_object(location: str) -> None:
     assert folder.read("object") == pa.py_buffer(b"old")
 
 
-def test_a_pull_that_fails_leaves_the_old_answer(sandbox: Sandbox, client: Client, location: str) -> None:
+def test_failed_pull_keeps_the_cached_answer(sandbox: Sandbox, client: Client, location: str) -> None:
     fresh = load_deployments(client=client, cache_dir=location)
     for place in range(10):
         sandbox.misbehave("500", at=place)
     with pytest.raises(InternalServerError):
         load_deployments(client=client, cache_dir=location, refresh=True)
-    kept = load_deployments(client=client, cache_dir=location, offline=True)
-    pd.testing.assert_frame_equal(kept, fresh, check_flags=False)
+    stored = load_deployments(client=client, cache_dir=location, offline=True)
+    pd.testing.assert_frame_equal(stored, fresh, check_flags=False)
 
 
-def test_a_store_that_refuses_uploads_costs_a_warning(
-    server: tuple[str, int], gate: Gate, sandbox: Sandbox, client: Client, location: str
+def test_failing_uploads_warn_and_keep_the_store(
+    server: tuple[str, int], gate: Proxy, sandbox: Sandbox, client: Client, location: str
 ) -> None:
-    """The runs are whole all the same, and the store is as it was before."""
+    """All runs are returned, and the store is unchanged."""
     load_runs(client=client, cache_dir=location, since=sandbox.now - timedelta(days=1))
-    before = keys(server, location)
+    before = keys_below(server, location)
     assert before
     gate.cut_uploads = True
     with pytest.warns(CacheWarning, match="cannot be written"):
@@ -289,56 +293,56 @@ def test_a_store_that_refuses_uploads_costs_a_warning(
     with pytest.warns(CacheWarning, match="cannot be written"):
         load_deployments(client=client, cache_dir=location)
     gate.cut_uploads = False
-    assert keys(server, location) == before
+    assert keys_below(server, location) == before
     pd.testing.assert_frame_equal(load_runs(client=client, cache_dir=location), runs, check_flags=False)
 
 
 @pytest.mark.usefixtures("gate")
-def test_a_folder_may_be_a_bucket(client: Client) -> None:
+def test_bucket_root_can_be_the_cache_folder(client: Client) -> None:
     fresh = load_deployments(client=client, cache_dir=f"s3://{BUCKET}")
     again = load_deployments(client=client, cache_dir=f"s3://{BUCKET}", offline=True)
     pd.testing.assert_frame_equal(again, fresh, check_flags=False)
 
 
 @pytest.mark.usefixtures("gate")
-def test_a_bucket_that_is_not_there_costs_a_warning(client: Client) -> None:
-    """Nobody's bucket is made: that is its owner's business."""
-    nowhere = "s3://no-such-bucket/folder"
+def test_missing_bucket_warns(client: Client) -> None:
+    """The package creates no bucket."""
+    missing_bucket = "s3://no-such-bucket/folder"
     with pytest.warns(CacheWarning, match="cannot be written"):
-        load_deployments(client=client, cache_dir=nowhere)
+        load_deployments(client=client, cache_dir=missing_bucket)
     with pytest.raises(CacheError):
-        load_deployments(client=client, cache_dir=nowhere, offline=True)
-    assert cache_usage(nowhere)["queries"]["files"] == 0
+        load_deployments(client=client, cache_dir=missing_bucket, offline=True)
+    assert cache_usage(missing_bucket)["queries"]["files"] == 0
 
 
 @pytest.mark.parametrize("engine", ENGINES)
-def test_scans(kept: Kept, engine: str) -> None:
-    scanned = scan_runs(kept.location, engine=engine)
-    pd.testing.assert_frame_equal(collected(scanned, schema.RUNS), by_id(kept.runs), check_flags=False)
-    scanned = scan_deployments(kept.location, engine=engine)
-    pd.testing.assert_frame_equal(collected(scanned, schema.DEPLOYMENTS), by_id(kept.deployments))
+def test_scans_give_the_loaded_rows(stored: StoredAccount, engine: str) -> None:
+    scanned = scan_runs(stored.location, engine=engine)
+    pd.testing.assert_frame_equal(to_frame(scanned, schema.RUNS), by_id(stored.runs), check_flags=False)
+    scanned = scan_deployments(stored.location, engine=engine)
+    pd.testing.assert_frame_equal(to_frame(scanned, schema.DEPLOYMENTS), by_id(stored.deployments))
 
 
 @pytest.mark.parametrize("engine", ENGINES)
-def test_scans_fetch_no_other_days(gate: Gate, kept: Kept, engine: str) -> None:
-    """Seen in the requests that reach the store."""
-    until = kept.runs["triggered_at"].max().floor("D")
+def test_scan_with_bounds_reads_only_files_of_those_days(gate: Proxy, stored: StoredAccount, engine: str) -> None:
+    """The requests to the object store show the days that are read."""
+    until = stored.runs["triggered_at"].max().floor("D")
     since = until - pd.Timedelta(hours=36)
     gate.requests.clear()
-    scanned = collected(scan_runs(kept.location, engine=engine, since=since, until=until), schema.RUNS)
+    scanned = to_frame(scan_runs(stored.location, engine=engine, since=since, until=until), schema.RUNS)
     days = {line.split("day%3D")[-1][:10] for line in gate.requests if ".parquet" in line}
     assert days == {f"{until - pd.Timedelta(days=day):%Y-%m-%d}" for day in (1, 2)}
-    times = kept.runs["triggered_at"]
-    pd.testing.assert_frame_equal(scanned, by_id(kept.runs[(times >= since) & (times < until)]))
+    times = stored.runs["triggered_at"]
+    pd.testing.assert_frame_equal(scanned, by_id(stored.runs[(times >= since) & (times < until)]))
 
 
 @pytest.mark.parametrize("engine", ENGINES)
-def test_rates_by_day(kept: Kept, engine: str) -> None:
+def test_run_failure_rates_of_a_scan_equal_those_of_the_frame(stored: StoredAccount, engine: str) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DataQualityWarning)
-        lazy = run_failure_rates(scan_runs(kept.location, engine=engine), None, freq="1D", tz="Asia/Shanghai")
-    counted = computed(lazy)
-    expected = run_failure_rates(kept.runs, None, freq="1D", tz="Asia/Shanghai")
+        lazy = run_failure_rates(scan_runs(stored.location, engine=engine), None, freq="1D", tz="Asia/Shanghai")
+    counted = to_arrow(lazy)
+    expected = run_failure_rates(stored.runs, None, freq="1D", tz="Asia/Shanghai")
     expected = expected[expected["runs"] > 0]
     for name in ("runs", "failed", "completed"):
         assert counted[name].to_pylist() == expected[name].tolist()

@@ -1,4 +1,4 @@
-"""The walk along a list, tested without a server: the function that fetches a page is handed in."""
+"""Tests of `qoderdata.pages`: cursors, page size and prefetch, with a fake function that fetches pages."""
 
 from __future__ import annotations
 
@@ -41,12 +41,12 @@ def last(last_id: str | None = None, next_page: str | None = None, count: int = 
     return Page(False, last_id, next_page, count)  # noqa: FBT003 - the one place
 
 
-def chain(*pages: Page | Exception) -> Callable[[str | None, int], Page]:
-    """Answer with these pages in turn, whatever the cursor."""
-    left = list(pages)
+def fetch_in_turn(*pages: Page | Exception) -> Callable[[str | None, int], Page]:
+    """Return a fetch function that returns these pages in turn, for any cursor."""
+    remaining = list(pages)
 
     def fetch(_cursor: str | None, _limit: int) -> Page:
-        page = left.pop(0)
+        page = remaining.pop(0)
         if isinstance(page, Exception):
             raise page
         return page
@@ -54,7 +54,7 @@ def chain(*pages: Page | Exception) -> Callable[[str | None, int], Page]:
     return fetch
 
 
-def refusal(
+def bad_request(
     message: str = "limit must be between 1 and 100", param: str | None = "limit"
 ) -> errors.BadRequestError:
     error = errors.BadRequestError(message)
@@ -63,7 +63,7 @@ def refusal(
 
 
 class TestCursors:
-    def test_next_page_is_followed_and_last_id_where_there_is_none(self) -> None:
+    def test_next_page_is_the_cursor_or_last_id_if_it_is_missing(self) -> None:
         asked: list[str | None] = []
         pages = iter([more("a", "A"), more("b", None), more("c", ""), last("d", "D")])
 
@@ -74,12 +74,12 @@ class TestCursors:
         assert [page.last_id for page in walk(fetch)] == ["a", "b", "c", "d"]
         assert asked == [None, "A", "b", "c"]
 
-    def test_only_has_more_ends_the_walk(self) -> None:
-        """A page may be short, or empty, and not be the last; the last one may carry cursors."""
+    def test_walk_ends_only_when_has_more_is_false(self) -> None:
+        """A short or empty page is not the last one; the last page may have cursors."""
         pages = [more("a", count=0), more("b", count=1), last("c", "c", count=1000)]
-        assert list(walk(chain(*pages))) == pages
+        assert list(walk(fetch_in_turn(*pages))) == pages
 
-    def test_the_walk_goes_on_from_a_cursor(self) -> None:
+    def test_walk_starts_at_a_given_cursor(self) -> None:
         asked: list[str | None] = []
 
         def fetch(cursor: str | None, _limit: int) -> Page:
@@ -100,27 +100,27 @@ class TestCursors:
         ],
         ids=["no cursor at all", "empty cursor", "repeated", "cycle", "the start again"],
     )
-    def test_a_list_that_leads_nowhere_is_an_error_after_its_pages(
+    def test_missing_or_repeated_cursor_raises_after_the_pages(
         self, pages: list[Page], start: str | None, words: str
     ) -> None:
-        """What came before is handed over first: a store keeps it."""
+        """All pages are yielded before the error, so that a store can keep them."""
         got: list[Page] = []
         with pytest.raises(errors.PaginationError, match=words) as caught:
-            got.extend(walk(chain(*pages), start=start))
+            got.extend(walk(fetch_in_turn(*pages), start=start))
         assert got == pages
         assert caught.value.pages == len(pages)
         assert caught.value.records == 10 * len(pages)
         assert f"after {len(pages)} page" in str(caught.value)
 
-    def test_a_hostile_cursor_stays_one_short_line_in_the_message(self) -> None:
+    def test_hostile_cursor_is_one_short_printable_line_in_the_message(self) -> None:
         cursor = "\x1b[2J\n" + "x" * 10_000
         with pytest.raises(errors.PaginationError) as caught:
-            list(walk(chain(more(cursor), more(cursor))))
+            list(walk(fetch_in_turn(more(cursor), more(cursor))))
         assert str(caught.value).isprintable()
         assert len(str(caught.value)) < 500
 
     @pytest.mark.parametrize("max_pages", [1, 3])
-    def test_a_list_that_never_ends_is_an_error_after_the_most_pages(self, max_pages: int) -> None:
+    def test_more_than_max_pages_raises(self, max_pages: int) -> None:
         asked: list[str | None] = []
 
         def fetch(cursor: str | None, _limit: int) -> Page:
@@ -131,21 +131,21 @@ class TestCursors:
             list(walk(fetch, max_pages=max_pages))
         assert len(asked) == caught.value.pages == max_pages
 
-    def test_a_list_of_just_the_most_pages_is_whole(self) -> None:
-        assert len(list(walk(chain(more("a"), more("b"), last()), max_pages=3))) == 3
+    def test_exactly_max_pages_do_not_raise(self) -> None:
+        assert len(list(walk(fetch_in_turn(more("a"), more("b"), last()), max_pages=3))) == 3
 
-    def test_a_secret_in_a_cursor_is_masked_before_it_is_cut(self) -> None:
+    def test_secret_in_a_cursor_is_masked_before_the_cursor_is_shortened(self) -> None:
         cursor = "x" * 75 + "secret"
         with pytest.raises(errors.PaginationError) as caught:
-            list(walk(chain(more(cursor), more(cursor)), mask=lambda text: text.replace("secret", "***")))
+            list(walk(fetch_in_turn(more(cursor), more(cursor)), mask=lambda text: text.replace("secret", "***")))
         assert "x***' again" in str(caught.value)
 
 
-class TestFailures:
-    def test_pages_before_a_failure_are_handed_over_and_counted(self) -> None:
+class TestErrors:
+    def test_pages_before_an_error_are_yielded_and_counted(self) -> None:
         failure = errors.InternalServerError("no")
         failure.request_id = "req_1"
-        pages = walk(chain(more("a"), more("b"), failure))
+        pages = walk(fetch_in_turn(more("a"), more("b"), failure))
         assert next(pages).last_id == "a"
         assert next(pages).last_id == "b"
         with pytest.raises(errors.InternalServerError) as caught:
@@ -155,21 +155,21 @@ class TestFailures:
         with pytest.raises(StopIteration):
             next(pages)
 
-    def test_progress_can_be_read_on_the_way(self) -> None:
+    def test_progress_is_updated_after_each_page(self) -> None:
         progress = Progress()
-        pages = walk(chain(more("a"), more("b"), more("c", count=3), last()), progress=progress)
+        pages = walk(fetch_in_turn(more("a"), more("b"), more("c", count=3), last()), progress=progress)
         seen = [(progress.pages, progress.records) for _ in pages]
         assert seen == [(0, 0), (1, 10), (2, 20), (3, 23)]
         assert (progress.pages, progress.records) == (4, 33)
 
-    def test_other_exceptions_pass_unchanged(self) -> None:
-        """One that is not the service's fault, such as a bug in reading a page, keeps its own words."""
+    def test_other_exceptions_are_not_changed(self) -> None:
+        """The message of an exception such as a bug in decoding is not changed."""
         with pytest.raises(ZeroDivisionError, match=r"^mine$"):
-            list(walk(chain(more("a"), ZeroDivisionError("mine"))))
+            list(walk(fetch_in_turn(more("a"), ZeroDivisionError("mine"))))
 
 
-class TestOnePageAhead:
-    def test_the_next_request_is_under_way_before_a_page_is_handed_over(self) -> None:
+class TestPrefetch:
+    def test_next_page_is_requested_before_a_page_is_yielded(self) -> None:
         asked: list[str | None] = []
         started = {cursor: threading.Event() for cursor in (None, "0", "1", "2")}
 
@@ -186,7 +186,7 @@ class TestOnePageAhead:
         assert len(list(pages)) == 2
         assert asked == [None, "0", "1"]
 
-    def test_nothing_is_asked_for_before_the_first_page_is_wanted(self) -> None:
+    def test_no_request_is_sent_before_the_first_next_call(self) -> None:
         asked: list[str | None] = []
 
         def fetch(cursor: str | None, _limit: int) -> Page:
@@ -199,8 +199,8 @@ class TestOnePageAhead:
         assert asked == []
 
     @pytest.mark.parametrize("leave", ["close", "interrupt"])
-    def test_leaving_early_waits_for_nothing(self, leave: str) -> None:
-        """A request may hang for a minute; who has had enough is not kept waiting, and no more is asked for."""
+    def test_close_or_interrupt_does_not_wait_for_a_running_request(self, leave: str) -> None:
+        """The caller does not wait for a running request, and no further request is sent."""
         begun, release, ended = threading.Event(), threading.Event(), threading.Event()
         asked: list[str | None] = []
 
@@ -226,7 +226,7 @@ class TestOnePageAhead:
         assert ended.wait(10)
         assert asked == [None, "a"]
 
-    def test_one_fetch_at_a_time(self) -> None:
+    def test_only_one_request_runs_at_a_time(self) -> None:
         busy = threading.Lock()
 
         def fetch(cursor: str | None, _limit: int) -> Page:
@@ -252,7 +252,7 @@ class TestPageSize:
             (100, 20, "limit must be between 1 and 20", [100, 20], 20),
         ],
     )
-    def test_the_size_gives_way_to_what_the_service_grants(
+    def test_refused_page_size_is_reduced_to_what_the_service_allows(
         self, known: int | None, granted: int, message: str, asked: list[int], kept: int
     ) -> None:
         sizes: list[int] = []
@@ -260,7 +260,7 @@ class TestPageSize:
         def fetch(_cursor: str | None, limit: int) -> Page:
             sizes.append(limit)
             if limit > granted:
-                raise refusal(message)
+                raise bad_request(message)
             return last()
 
         size = PageSize(known)
@@ -268,13 +268,13 @@ class TestPageSize:
         assert sizes == asked
         assert size.value == kept
 
-    def test_a_service_that_changes_its_mind_in_the_middle_is_followed(self) -> None:
+    def test_page_size_refused_on_a_later_page_is_reduced(self) -> None:
         sizes: list[int] = []
 
         def fetch(cursor: str | None, limit: int) -> Page:
             sizes.append(limit)
             if cursor == "a" and limit > 100:
-                raise refusal()
+                raise bad_request()
             return more("a") if cursor is None else last()
 
         assert len(list(walk(fetch))) == 2
@@ -282,10 +282,10 @@ class TestPageSize:
 
     @pytest.mark.parametrize(
         "refused",
-        [refusal("limit must be between 1 and 0"), refusal("limit must be an integer"), refusal()],
+        [bad_request("limit must be between 1 and 0"), bad_request("limit must be an integer"), bad_request()],
         ids=["grants nothing", "grants no number", "grants what was asked for"],
     )
-    def test_a_refusal_that_no_smaller_size_can_help_is_raised(self, refused: errors.BadRequestError) -> None:
+    def test_refusal_without_a_smaller_valid_size_is_raised(self, refused: errors.BadRequestError) -> None:
         def fetch(_cursor: str | None, _limit: int) -> Page:
             raise refused
 
@@ -293,25 +293,25 @@ class TestPageSize:
             list(walk(fetch, limit=PageSize(100)))
         assert caught.value is refused
 
-    def test_a_service_that_refuses_every_size_is_not_asked_for_ever(self) -> None:
+    def test_refusal_of_every_size_is_raised_after_three_retries(self) -> None:
         sizes: list[int] = []
 
         def fetch(_cursor: str | None, limit: int) -> Page:
             sizes.append(limit)
-            raise refusal(f"limit must be between 1 and {limit // 2}")
+            raise bad_request(f"limit must be between 1 and {limit // 2}")
 
         with pytest.raises(errors.BadRequestError):
             list(walk(fetch))
         assert sizes == sorted(set(sizes), reverse=True)
         assert len(sizes) == 1 + 3
 
-    def test_a_refusal_in_the_middle_costs_at_most_three_more_requests(self) -> None:
+    def test_refusal_on_a_later_page_is_raised_after_three_retries(self) -> None:
         asked: list[tuple[str | None, int]] = []
 
         def fetch(cursor: str | None, limit: int) -> Page:
             asked.append((cursor, limit))
             if cursor == "b":
-                raise refusal(f"limit must be between 1 and {limit - 1}")
+                raise bad_request(f"limit must be between 1 and {limit - 1}")
             return more("a") if cursor is None else more("b")
 
         with pytest.raises(errors.BadRequestError, match="after 2 pages, 20 records"):
@@ -328,18 +328,20 @@ class TestPageSize:
             ("unlimited nonsense", None, 1000),
         ],
     )
-    def test_only_a_refusal_about_limit_changes_the_size(self, message: str, param: str | None, size: int) -> None:
+    def test_page_size_is_reduced_only_for_a_refusal_of_limit(
+        self, message: str, param: str | None, size: int
+    ) -> None:
         asked = PageSize()
-        assert asked.reduce(refusal(message, param)) is (size != 1000)
+        assert asked.reduce(bad_request(message, param)) is (size != 1000)
         assert asked.value == size
 
     @pytest.mark.parametrize(("known", "value"), [(None, 1000), (50, 50), (1000, 1000)])
-    def test_where_it_starts(self, known: int | None, value: int) -> None:
+    def test_initial_page_size(self, known: int | None, value: int) -> None:
         assert PageSize(known).value == value
 
 
 class FakeClient:
-    """Serves these pages in turn, and refuses more than 100 records a page."""
+    """Return these pages in turn, and refuse more than 100 records per page."""
 
     def __init__(self, *pages: Page, page_limit: int | None = None) -> None:
         self.page_limit = page_limit
@@ -351,7 +353,7 @@ class FakeClient:
         assert path == "/things"
         self.asked.append(dict(params))
         if int(str(params["limit"])) > 100:
-            raise refusal()
+            raise bad_request()
         return read(msgspec.json.encode({"data": [], **asdict(next(self.pages))}))
 
     def mask(self, text: str) -> str:
@@ -364,32 +366,32 @@ class FakeClient:
 
 class TestLists:
     @pytest.mark.parametrize(("schema", "cursor_param"), [(DEPLOYMENTS, "after_id"), (AGENTS, "page")])
-    def test_the_cursor_goes_into_the_parameter_of_the_list(self, schema: Schema, cursor_param: str) -> None:
+    def test_cursor_is_sent_in_the_parameter_of_the_list(self, schema: Schema, cursor_param: str) -> None:
         client = FakeClient(more("a", "A"), more("b"), last(), page_limit=100)
         assert client.read(schema) == 3
         same = {"order": "asc", "limit": "100"}
         assert client.asked == [same, same | {cursor_param: "A"}, same | {cursor_param: "b"}]
 
     @pytest.mark.parametrize("known", [None, 50, 1000])
-    def test_what_a_list_of_small_pages_grants_says_nothing_of_the_others(self, known: int | None) -> None:
+    def test_list_with_small_pages_does_not_change_the_page_limit(self, known: int | None) -> None:
         client = FakeClient(more("a"), last(), page_limit=known)
         assert client.read(AGENTS) == 2
         assert [query["limit"] for query in client.asked] == ["100", "100"]
         assert client.page_limit == known
 
-    def test_the_client_remembers_what_the_service_grants(self) -> None:
+    def test_allowed_page_size_is_stored_in_the_client(self) -> None:
         client = FakeClient(more("a"), last())
         assert client.read(DEPLOYMENTS) == 2
         assert [query["limit"] for query in client.asked] == ["1000", "100", "100"]
         assert client.page_limit == 100
 
-    def test_the_bounds_are_the_clients(self) -> None:
+    def test_max_pages_and_mask_of_the_client_are_used(self) -> None:
         with pytest.raises(errors.PaginationError, match="after 10 pages"):
             FakeClient(*(more(str(number)) for number in range(11))).read(AGENTS)
         with pytest.raises(errors.PaginationError, match="the cursor '\\*\\*\\*' again"):
             FakeClient(more("secret"), more("secret")).read(AGENTS)
 
-    def test_the_query_of_a_page(self) -> None:
+    def test_list_query_adds_limit_and_cursor(self) -> None:
         params = {"types[]": ["a", "b"]}
         assert list_query(params, None, 7) == {"types[]": ["a", "b"], "limit": "7"}
         assert list_query(params, "c", 7) == {"types[]": ["a", "b"], "limit": "7", "after_id": "c"}
@@ -401,12 +403,12 @@ class TestLists:
     with_next_page=st.lists(st.booleans(), min_size=30, max_size=30),
     granted=st.sampled_from([1000, 100, 37]),
 )
-def test_every_page_of_any_list_comes_once_and_in_order(
+def test_walk_yields_each_page_once_and_in_order(
     counts: list[int], with_next_page: list[bool], granted: int
 ) -> None:
     def fetch(cursor: str | None, limit: int) -> Page:
         if limit > granted:
-            raise refusal(f"limit must be between 1 and {granted}")
+            raise bad_request(f"limit must be between 1 and {granted}")
         number = 0 if cursor is None else int(cursor) + 1
         has_more = number < len(counts) - 1
         next_page = str(number) if has_more and with_next_page[number] else None

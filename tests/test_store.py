@@ -1,4 +1,4 @@
-"""A store of runs on disk: what lies where, which reading of a run counts, and what others see meanwhile."""
+"""Tests of `TableStore` with runs: partitions, merging of readings, compaction, and several processes."""
 
 from __future__ import annotations
 
@@ -33,16 +33,16 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 NOW = datetime(2026, 6, 15, tzinfo=UTC)
-WHO = ("https://service.test", None, "someone")
+ACCOUNT = ("https://service.test", None, "someone")
 
 
-def make(folder: Folder) -> TableStore:
-    base_url, workspace_id, account = WHO
+def make_store(folder: Folder) -> TableStore:
+    base_url, workspace_id, account = ACCOUNT
     return TableStore(folder, RUNS_TABLE, base_url=base_url, workspace_id=workspace_id, account=account)
 
 
-def look(folder: Folder) -> TableStore:
-    reader = make(folder)
+def load_store(folder: Folder) -> TableStore:
+    reader = make_store(folder)
     reader.load()
     return reader
 
@@ -61,16 +61,16 @@ def page(*runs: dict[str, Any], after: str | None = None, more: bool = False) ->
     return JournalEntry(table(*runs), NOW, Listing(after, ids, ids[-1] if more else None))
 
 
-def single(*runs: dict[str, Any], **facts: Any) -> JournalEntry:  # noqa: ANN401
+def entry_of(*runs: dict[str, Any], **facts: Any) -> JournalEntry:  # noqa: ANN401
     return JournalEntry(table(*runs) if runs else RUNS.arrow.empty_table(), NOW, **facts)
 
 
 @pytest.fixture
 def store(tmp_path: Path) -> TableStore:
-    return make(Folder(tmp_path))
+    return make_store(Folder(tmp_path))
 
 
-def put(store: TableStore, *entries: JournalEntry, compact: bool = True) -> None:
+def commit_entries(store: TableStore, *entries: JournalEntry, compact: bool = True) -> None:
     with store.writer_lock():
         for entry in entries:
             store.add(entry)
@@ -83,38 +83,38 @@ def stored(store: TableStore, column: str = "status", **bounds: Any) -> dict[str
     return dict(zip(row_ids(found), found[column].to_pylist(), strict=True))
 
 
-def lying(folder: Path) -> dict[str, list[str]]:
-    """Return what a reader of the bare folder sees: the runs of each partition."""
+def ids_by_partition(folder: Path) -> dict[str, list[str]]:
+    """Return the ids in the data files of each partition, read without the store."""
     found: dict[str, list[str]] = {}
     for file in sorted(folder.glob("runs/*/data/*/*.parquet")):
         found.setdefault(file.parent.name, []).extend(row_ids(pq.ParquetFile(file).read(["id"])))
     return found
 
 
-def names(folder: Path, pattern: str) -> list[str]:
+def file_names(folder: Path, pattern: str) -> list[str]:
     return sorted(file.name for file in folder.glob(f"runs/*/{pattern}"))
 
 
-def test_runs_lie_in_the_partition_of_their_day(store: TableStore, tmp_path: Path) -> None:
-    put(store, page(run(3), run(2, day=13), run(1, day=None)))
-    assert lying(tmp_path) == {
+def test_runs_are_stored_in_the_partition_of_their_day(store: TableStore, tmp_path: Path) -> None:
+    commit_entries(store, page(run(3), run(2, day=13), run(1, day=None)))
+    assert ids_by_partition(tmp_path) == {
         "day=2026-06-14": ["drun_003"],
         "day=2026-06-13": ["drun_002"],
         f"day={NO_DAY}": ["drun_001"],
     }
     assert list(stored(store)) == ["drun_003", "drun_002", "drun_001"]
-    assert names(tmp_path, "journal/*") == []
+    assert file_names(tmp_path, "journal/*") == []
 
 
 def test_files_and_folders_are_private(store: TableStore, tmp_path: Path) -> None:
-    put(store, page(run(1)))
+    commit_entries(store, page(run(1)))
     for path in (tmp_path / "runs").rglob("*"):
         assert path.stat().st_mode & 0o077 == 0, path
 
 
 @pytest.mark.parametrize("engine", ["duckdb", "polars", "pyarrow"])
-def test_other_engines_read_the_data_set_as_it_lies(store: TableStore, engine: str) -> None:
-    put(store, page(*(run(number, day=1 + number % 14) for number in range(60)), run(60, day=None)))
+def test_other_engines_read_the_data_files_directly(store: TableStore, engine: str) -> None:
+    commit_entries(store, page(*(run(number, day=1 + number % 14) for number in range(60)), run(60, day=None)))
     folder = store.folder.full("data")
     if engine == "duckdb":
         duckdb = pytest.importorskip("duckdb")
@@ -133,14 +133,16 @@ def test_other_engines_read_the_data_set_as_it_lies(store: TableStore, engine: s
     assert found == (61, 61, 14, "2026-06-01")
 
 
-def test_what_ended_stays_and_what_is_open_is_replaced(store: TableStore, tmp_path: Path) -> None:
-    put(store, page(run(3, status="running"), run(2, status="pending", day=None), run(1)))
+def test_ended_runs_stay_and_open_runs_are_replaced(store: TableStore, tmp_path: Path) -> None:
+    commit_entries(store, page(run(3, status="running"), run(2, status="pending", day=None), run(1)))
     assert set(store.open_rows) == {"drun_003", "drun_002"}
-    put(store, single(run(3, duration_ms=7), run(2, status="running", day=13), run(1, status="running")))
+    commit_entries(
+        store, entry_of(run(3, duration_ms=7), run(2, status="running", day=13), run(1, status="running"))
+    )
     assert stored(store) == {"drun_003": "completed", "drun_002": "running", "drun_001": "completed"}
     assert stored(store, "duration_ms")["drun_003"] == 7
     assert {name: known.day for name, known in store.open_rows.items()} == {"drun_002": "2026-06-13"}
-    assert sorted(lying(tmp_path).items()) == [
+    assert sorted(ids_by_partition(tmp_path).items()) == [
         ("day=2026-06-13", ["drun_002"]),
         ("day=2026-06-14", ["drun_003", "drun_001"]),
     ]
@@ -155,10 +157,10 @@ def test_what_ended_stays_and_what_is_open_is_replaced(store: TableStore, tmp_pa
         (["running", "pending"], "pending"),
     ],
 )
-def test_of_several_readings_that_wait_together_the_last_counts_but_no_run_opens_again(
+def test_last_reading_in_a_commit_is_used_but_no_ended_run_reopens(
     store: TableStore, readings: Iterable[str], counts: str
 ) -> None:
-    put(store, *(single(run(1, status=status)) for status in readings))
+    commit_entries(store, *(entry_of(run(1, status=status)) for status in readings))
     assert stored(store) == {"drun_001": counts}
 
 
@@ -171,27 +173,29 @@ def test_of_several_readings_that_wait_together_the_last_counts_but_no_run_opens
         max_size=4,
     )
 )
-def test_whatever_is_read_again_counts_as_a_walk_over_the_readings_says(
+def test_random_readings_are_merged_as_a_reference_loop_does(
     commits: list[list[list[tuple[int, str]]]], tmp_path_factory: pytest.TempPathFactory
 ) -> None:
-    """Reading by reading: one of a run that ended replaces an open one; within a commit the last end counts."""
-    store = make(Folder(tmp_path_factory.mktemp("store")))
+    """An ended reading replaces an open one; within one commit the last ended reading is used."""
+    store = make_store(Folder(tmp_path_factory.mktemp("store")))
     statuses: dict[str, str] = {}
     read_at: dict[str, datetime] = {}
     for commit in commits:
-        together = dict(statuses)
+        statuses_after = dict(statuses)
         ended_before = {id_ for id_, status in statuses.items() if status != "running"}
         entries: list[JournalEntry] = []
         for read in commit:
-            entry = replace(single(), read_at=NOW + timedelta(minutes=len(entries) + len(read_at)))
+            entry = replace(entry_of(), read_at=NOW + timedelta(minutes=len(entries) + len(read_at)))
             rows = {f"drun_{number:03}": status for number, status in read}
             entries.append(replace(entry, table=table(*(run(int(id_[-3:]), status=rows[id_]) for id_ in rows))))
             for id_, status in rows.items():
-                if id_ not in ended_before and (status != "running" or together.get(id_, "running") == "running"):
-                    together[id_] = status
+                if id_ not in ended_before and (
+                    status != "running" or statuses_after.get(id_, "running") == "running"
+                ):
+                    statuses_after[id_] = status
                     read_at[id_] = entry.read_at
-        put(store, *entries)
-        statuses = together
+        commit_entries(store, *entries)
+        statuses = statuses_after
     assert stored(store) == statuses
     known = {id_: one.read_at for id_, one in store.open_rows.items()}
     assert known == {id_: read_at[id_] for id_, status in statuses.items() if status == "running"}
@@ -208,33 +212,35 @@ def test_whatever_is_read_again_counts_as_a_walk_over_the_readings_says(
         ({"id": "drun_001"}, True),
     ],
 )
-def test_which_runs_are_open(store: TableStore, record: dict[str, Any], *, is_open: bool) -> None:
-    """A status that newer editions may add is taken as an end where the run has one."""
-    put(store, page(record))
+def test_run_is_open_without_an_ended_status_or_end_time(
+    store: TableStore, record: dict[str, Any], *, is_open: bool
+) -> None:
+    """A run with an unknown status has ended if it has an end time."""
+    commit_entries(store, page(record))
     assert bool(store.open_rows) is is_open
 
 
 @pytest.mark.parametrize("triggered", [None, "2026-06-13T23:59:50Z", "2026-06-15T00:00:01Z"])
-def test_a_run_that_another_edition_puts_on_another_day_is_stored_once(
+def test_run_on_different_days_in_two_editions_is_stored_once(
     store: TableStore, tmp_path: Path, triggered: str | None
 ) -> None:
-    """The newest edition does not tell when a run was triggered, nor what became of it."""
-    put(store, page(run(1) | {"triggered_at": triggered}))
+    """Runs of the newest edition have no trigger time and no status."""
+    commit_entries(store, page(run(1) | {"triggered_at": triggered}))
     record = {"id": "drun_001", "session_id": "sess_1", "created_at": "2026-06-14T00:00:02Z"}
-    put(store, JournalEntry(RUNS_TABLE.resolve(table(record)), NOW))
+    commit_entries(store, JournalEntry(RUNS_TABLE.resolve(table(record)), NOW))
     assert stored(store) == {"drun_001": "completed"}
-    assert sum(map(len, lying(tmp_path).values())) == 1
+    assert sum(map(len, ids_by_partition(tmp_path).values())) == 1
 
 
-def test_a_run_that_is_gone_stays_and_is_no_longer_asked_for(store: TableStore) -> None:
-    put(store, page(run(1, status="running")))
-    put(store, single(gone=("drun_001",)))
+def test_gone_run_stays_and_is_no_longer_open(store: TableStore) -> None:
+    commit_entries(store, page(run(1, status="running")))
+    commit_entries(store, entry_of(gone=("drun_001",)))
     assert stored(store) == {"drun_001": "running"}
     assert store.open_rows == {}
 
 
-def test_open_runs_of_a_time(store: TableStore) -> None:
-    put(
+def test_open_before_returns_open_runs_within_bounds(store: TableStore) -> None:
+    commit_entries(
         store,
         page(*(run(day, status="running", day=day) for day in (14, 13, 12)), run(1, status="pending", day=None)),
     )
@@ -255,102 +261,102 @@ def test_open_runs_of_a_time(store: TableStore) -> None:
         (NO_DAY, None, "2026-06-14T00:00+00:00", False),
     ],
 )
-def test_which_partitions_a_time_needs(day: str, since: str | None, until: str | None, *, within: bool) -> None:
+def test_is_day_within_bounds(day: str, since: str | None, until: str | None, *, within: bool) -> None:
     bounds = [None if bound is None else datetime.fromisoformat(bound) for bound in (since, until)]
     assert is_day_within(day, since=bounds[0], until=bounds[1], undated=False) is within
 
 
-def test_files_are_those_of_the_time_and_all_together(store: TableStore) -> None:
-    put(store, page(run(3), run(2, day=13), run(1, day=None)))
+def test_files_with_bounds_are_those_of_the_days_within(store: TableStore) -> None:
+    commit_entries(store, page(run(3), run(2, day=13), run(1, day=None)))
     days = [file.split("day=")[1][:10] for file in store.files(until=datetime(2026, 6, 14, 1, tzinfo=UTC))]
     assert days == ["2026-06-14", "2026-06-13"]
     assert len(store.files()) == 3
     assert stored(store, since=datetime(2026, 6, 14, tzinfo=UTC)) == {"drun_003": "completed"}
 
 
-def test_a_day_has_one_file_after_compaction(store: TableStore, tmp_path: Path) -> None:
+def test_day_has_one_file_after_compaction(store: TableStore, tmp_path: Path) -> None:
     for number in range(5):
-        put(store, page(run(number)), compact=False)
-    assert len(names(tmp_path, "data/*/*")) == 5
-    put(store)
-    assert len(names(tmp_path, "data/*/*")) == 1
+        commit_entries(store, page(run(number)), compact=False)
+    assert len(file_names(tmp_path, "data/*/*")) == 5
+    commit_entries(store)
+    assert len(file_names(tmp_path, "data/*/*")) == 1
     assert len(stored(store)) == 5
 
 
-def test_a_day_of_very_many_runs_is_left_with_a_few_files(
+def test_day_with_many_runs_keeps_a_few_files(
     store: TableStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(dataset, "_SMALL", 3)
     for number in range(12):
-        put(store, page(run(number)))
-        assert len(names(tmp_path, "data/*/*")) <= dataset._FEW
+        commit_entries(store, page(run(number)))
+        assert len(file_names(tmp_path, "data/*/*")) <= dataset._FEW
     assert len(stored(store)) == 12
 
 
-def test_a_full_journal_is_committed_on_the_way(
+def test_full_journal_is_committed_during_a_pull(
     store: TableStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(journal, "_FULL_ROWS", 4)
     with store.writer_lock():
         store.add(page(run(5), run(4), more=True))
-        assert len(names(tmp_path, "journal/*.arrow")) == 1
+        assert len(file_names(tmp_path, "journal/*.arrow")) == 1
         store.add(page(run(3), run(2), after="drun_004", more=True))
-        assert names(tmp_path, "journal/*") == []
-        assert len(lying(tmp_path)["day=2026-06-14"]) == 4
+        assert file_names(tmp_path, "journal/*") == []
+        assert len(ids_by_partition(tmp_path)["day=2026-06-14"]) == 4
 
 
-def test_what_a_killed_pull_left_is_recovered(store: TableStore, tmp_path: Path) -> None:
+def test_journal_of_a_killed_pull_is_recovered(store: TableStore, tmp_path: Path) -> None:
     with store.writer_lock():
         store.add(page(run(2), more=True))
-    other = make(Folder(tmp_path))
+    other = make_store(Folder(tmp_path))
     other.load()
     assert not other.exists
     other.recover()
     assert stored(other) == {"drun_002": "completed"}
     assert other.coverage.cursor == "drun_002"
-    assert names(tmp_path, "journal/*") == []
+    assert file_names(tmp_path, "journal/*") == []
 
 
-def test_an_answer_that_cannot_be_read_is_one_that_never_came(store: TableStore, tmp_path: Path) -> None:
+def test_damaged_journal_entry_is_ignored(store: TableStore, tmp_path: Path) -> None:
     with store.writer_lock():
         store.add(page(run(3), more=True))
         store.add(page(run(2), after="drun_003", more=True))
         store.add(page(run(1), after="drun_002"))
     sorted(tmp_path.glob("runs/*/journal/*"))[1].write_bytes(b"torn")
-    other = make(Folder(tmp_path))
+    other = make_store(Folder(tmp_path))
     other.recover()
     assert list(stored(other)) == ["drun_003", "drun_001"]
     assert other.coverage.cursor == "drun_003"
-    assert names(tmp_path, "journal/*") == []
+    assert file_names(tmp_path, "journal/*") == []
 
 
-def test_leftovers_of_a_commit_that_was_cut_off_are_removed(store: TableStore, tmp_path: Path) -> None:
-    """Also of one that only joins files, so that no response is left in the journal."""
+def test_files_of_an_interrupted_commit_are_removed(store: TableStore, tmp_path: Path) -> None:
+    """The interrupted commit only compacts files, so the journal is empty."""
     for number in (1, 2):
-        put(store, page(run(number), more=True), compact=False)
+        commit_entries(store, page(run(number), more=True), compact=False)
 
-    def cut_off(*_: object) -> None:
+    def interrupt(*_: object) -> None:
         raise KeyboardInterrupt
 
     with pytest.MonkeyPatch.context() as patch, store.writer_lock():
-        patch.setattr("qoderdata.store.manifest.write_manifest", cut_off)
+        patch.setattr("qoderdata.store.manifest.write_manifest", interrupt)
         with pytest.raises(KeyboardInterrupt):
             store.commit(compact=True)
     (data,) = tmp_path.glob("runs/*/data/*")
     (data / ".half.parquet.1-ab.tmp").write_bytes(b"PAR1")
-    assert len(lying(tmp_path)["day=2026-06-14"]) == 4
-    make(Folder(tmp_path)).recover()
-    assert sorted(lying(tmp_path)["day=2026-06-14"]) == ["drun_001", "drun_002"]
-    assert names(tmp_path, "**/*.tmp") == []
+    assert len(ids_by_partition(tmp_path)["day=2026-06-14"]) == 4
+    make_store(Folder(tmp_path)).recover()
+    assert sorted(ids_by_partition(tmp_path)["day=2026-06-14"]) == ["drun_001", "drun_002"]
+    assert file_names(tmp_path, "**/*.tmp") == []
 
 
-def test_on_an_object_store_a_new_file_that_no_manifest_names_may_be_another_writers(
+def test_new_file_outside_the_manifest_is_kept_on_an_object_store(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     pytest.importorskip("fsspec")
     folder = Folder("memory://store-leftovers")
-    store = make(folder)
-    put(store, page(run(1)))
+    store = make_store(folder)
+    commit_entries(store, page(run(1)))
     for name in ("20260615T000000-ab.parquet", "20260615T020000-cd.parquet"):
         store.folder.replace(f"data/day=2026-06-14/{name}", lambda sink: sink.write(b"PAR1"))
     monkeypatch.setattr(dataset, "_is_old", lambda name: name < "20260615T010000")
@@ -361,27 +367,27 @@ def test_on_an_object_store_a_new_file_that_no_manifest_names_may_be_another_wri
     clear_stores(folder)
 
 
-def test_a_reader_in_the_middle_of_a_commit_begins_anew(store: TableStore, tmp_path: Path) -> None:
-    """It had read the manifest; then another process replaced the files that it names."""
-    put(store, page(run(1, status="running")))
-    reader = look(Folder(tmp_path))
-    put(store, single(run(1)))
+def test_read_during_a_commit_is_repeated_with_the_new_manifest(store: TableStore, tmp_path: Path) -> None:
+    """The reader has read the manifest; then another process replaces the files that it names."""
+    commit_entries(store, page(run(1, status="running")))
+    reader = load_store(Folder(tmp_path))
+    commit_entries(store, entry_of(run(1)))
     assert stored(reader) == {"drun_001": "completed"}
 
 
-def test_a_reader_does_not_take_a_cleared_store_for_an_empty_one(store: TableStore, tmp_path: Path) -> None:
-    put(store, page(run(1)))
-    reader = look(Folder(tmp_path))
+def test_read_of_a_cleared_store_raises_cache_error(store: TableStore, tmp_path: Path) -> None:
+    commit_entries(store, page(run(1)))
+    reader = load_store(Folder(tmp_path))
     clear_stores(Folder(tmp_path))
     with pytest.raises(CacheError, match="gone or damaged"):
         reader.read()
 
 
-def test_who_wants_to_pull_waits_for_who_pulls(
+def test_second_writer_waits_for_the_first(
     store: TableStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(files, "LOCK_NOTICE", 60)  # else a slow disk makes it warn, in the other thread
-    other, order = make(Folder(tmp_path)), []
+    monkeypatch.setattr(files, "LOCK_NOTICE", 60)  # so that a slow disk causes no warning in the other thread
+    other, order = make_store(Folder(tmp_path)), []
 
     def pull() -> None:
         with other.writer_lock():
@@ -391,20 +397,20 @@ def test_who_wants_to_pull_waits_for_who_pulls(
         thread = threading.Thread(target=pull)
         thread.start()
         store.add(page(run(1)))
-        looking = make(Folder(tmp_path))
-        looking.recover()
-        assert not looking.exists
+        reader = make_store(Folder(tmp_path))
+        reader.recover()
+        assert not reader.exists
         store.commit()
         order.append("first is done")
     thread.join()
     assert order == ["first is done", "second finds 1"]
 
 
-def test_two_writers_without_a_lock_claim_nothing_false() -> None:
-    """On an object store the last manifest counts; a page of the other writer's leg fits nowhere."""
+def test_two_writers_without_a_lock_keep_correct_coverage() -> None:
+    """On an object store the last manifest is used; a page after one of the other writer adds no coverage."""
     pytest.importorskip("fsspec")
     folder = Folder("memory://store-two-writers")
-    one, two = make(folder), make(folder)
+    one, two = make_store(folder), make_store(folder)
     with one.writer_lock(), two.writer_lock():
         one.add(page(run(9), run(8), more=True))
         two.add(page(run(9), more=True))
@@ -413,21 +419,21 @@ def test_two_writers_without_a_lock_claim_nothing_false() -> None:
         one.commit()
         two.add(page(run(8), after="drun_009", more=True))
         two.commit(compact=True)
-    reader = look(folder)
+    reader = load_store(folder)
     assert list(stored(reader)) == ["drun_009", "drun_008", "drun_007", "drun_006"]
     assert reader.coverage.cursor in {"drun_006", "drun_008"}
     clear_stores(folder)
 
 
-def test_a_folder_that_cannot_be_written_keeps_all_in_memory(store: TableStore, tmp_path: Path) -> None:
-    """What was stored before is still read, each run once; and what ended there stays so."""
-    put(store, page(run(2, status="running"), run(1)))
-    other = make(Folder(tmp_path))
+def test_store_in_an_unwritable_folder_keeps_rows_in_memory(store: TableStore, tmp_path: Path) -> None:
+    """Stored runs are still read, each once, and ended runs stay ended."""
+    commit_entries(store, page(run(2, status="running"), run(1)))
+    other = make_store(Folder(tmp_path))
     lock = next(tmp_path.glob("runs/*.lock"))
     lock.unlink()
     lock.mkdir()
     with pytest.warns(CacheWarning, match="the runs are not kept"):
-        put(other, page(run(3), run(2), run(1, status="running"), more=True))
+        commit_entries(other, page(run(3), run(2), run(1, status="running"), more=True))
     other.commit()
     other.drop_last_cursor()
     assert stored(other, since=datetime(2026, 6, 1, tzinfo=UTC)) == {
@@ -435,30 +441,30 @@ def test_a_folder_that_cannot_be_written_keeps_all_in_memory(store: TableStore, 
         "drun_002": "completed",
         "drun_001": "completed",
     }
-    assert lying(tmp_path) == {"day=2026-06-14": ["drun_002", "drun_001"]}
+    assert ids_by_partition(tmp_path) == {"day=2026-06-14": ["drun_002", "drun_001"]}
 
 
-def test_usage_and_clear(store: TableStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_store_files_and_clear_stores(store: TableStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert store_files(Folder(tmp_path), RUNS_TABLE) == []
     assert clear_stores(Folder(tmp_path)) == 0
-    put(store, page(run(3, status="running"), run(2, day=13), run(1)))
+    commit_entries(store, page(run(3, status="running"), run(2, day=13), run(1)))
     ((account, files),) = store_files(Folder(tmp_path), RUNS_TABLE)
     sizes = {str(file): file.stat().st_size for file in tmp_path.glob("runs/*/**/*.*") if file.is_file()}
     assert len(sizes) == 3
     assert {info.path: info.size for info in files} == sizes
-    assert tuple(account.values()) == WHO
+    assert tuple(account.values()) == ACCOUNT
     monkeypatch.setattr(caches, "_CLEAR_SECONDS", 0)
     with store.writer_lock(), pytest.raises(CacheError, match="a process is pulling runs into it"):
         clear_stores(Folder(tmp_path))
     assert clear_stores(Folder(tmp_path)) == 3
     assert store_files(Folder(tmp_path), RUNS_TABLE) == []
-    assert lying(tmp_path) == {}
+    assert ids_by_partition(tmp_path) == {}
 
 
 @given(data=st.data())
 @settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
-def test_the_record_alone_says_the_same_to_the_store_and_to_the_rules(data: st.DataObject) -> None:
-    """The store fills pages as they come, in Arrow; `resolve_outcomes` is where the rules stand."""
+def test_resolve_record_equals_resolve_outcomes(data: st.DataObject) -> None:
+    """The store applies the rules of `resolve_outcomes` to Arrow tables."""
     texts, times = (
         st.sampled_from(["x", None]),
         st.sampled_from(["2026-06-15T00:00:00Z", "2026-06-16T01:00:00Z", None]),

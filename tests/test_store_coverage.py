@@ -1,4 +1,4 @@
-"""The bookkeeping of complete segments, against a list that grows, forgets, and is read in pieces."""
+"""Tests of `qoderdata.store.coverage`: segments of a list that grows, loses runs, and is read in parts."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ def at(day: int | None) -> datetime | None:
 
 
 @dataclass
-class List:
-    """The service's list, newest first, every run with the day when it was created, if that is known.
+class FakeList:
+    """A fake list of the service, newest first; each run has the day of its creation, if known.
 
-    A cursor is the id of a run after a mark. Every other page is short, where `is_short` says so.
+    A cursor is `mark` and the id of a run. With `is_short` every other page is short.
     """
 
     page: int
     runs: list[tuple[str, int | None]] = field(default_factory=list)
-    ever: list[str] = field(default_factory=list)
+    created: list[str] = field(default_factory=list)
     today: int = 0
     requests: int = 0
     mark: str = ""
@@ -35,13 +35,13 @@ class List:
 
     def create(self, count: int, *, days: int, known: bool = True) -> None:
         for _ in range(count):
-            run = f"run{len(self.ever)}"
-            self.ever.append(run)
+            run = f"run{len(self.created)}"
+            self.created.append(run)
             self.runs.insert(0, (run, self.today if known else None))
         self.today += days
 
-    def ask(self, after: str | None) -> Listing | None:
-        """Return the page after a cursor; ``None`` where the cursor is refused."""
+    def read_page(self, after: str | None) -> Listing | None:
+        """Return the page after a cursor; ``None`` if the cursor is refused."""
         self.requests += 1
         ids = [run for run, _ in self.runs]
         last = None if after is None else after.removeprefix(self.mark)
@@ -59,27 +59,27 @@ class List:
 
 @dataclass
 class Reader:
-    """Reads the list as `load_runs` does, and checks what it claims to know."""
+    """Read the list as `load_runs` does, and check the coverage."""
 
-    list: List
+    list: FakeList
     coverage: Coverage = field(default_factory=Coverage)
     stored: set[str] = field(default_factory=set)
     pulls: int = 0
 
     def pull(self, since: int | None, *, pages: int = 10_000) -> bool:
-        """Read until there is enough, so many pages came, or the list contradicts itself; tell the first."""
+        """Read until `since` is covered; return ``False`` after `pages` pages or if the list is inconsistent."""
         self.pulls += 1
         began = NOW + timedelta(seconds=self.pulls)
         while not (recent := self.coverage.read_at == began) or not self.coverage.covers(at(since)):
             if pages == 0:
                 return False
-            page = self.list.ask(self.coverage.cursor if recent else None)
+            page = self.list.read_page(self.coverage.cursor if recent else None)
             if page is not None and page.ids:
                 page = replace(page, last_is_stored=page.ids[-1] in self.stored)
             if page is None:
                 self.coverage = self.coverage.drop_last_cursor()
             elif self.coverage.contradicts(page):
-                # All that is stored was forgotten, or the list breaks off: which of both, nobody knows.
+                # Either the service forgot all stored runs, or the list ends too early: these look the same.
                 assert page.cursor is None
                 assert self.stored - {run for run, _ in self.list.runs}
                 assert not self.lowest_known & set(page.ids)
@@ -97,13 +97,13 @@ class Reader:
 
     @property
     def lowest_known(self) -> set[str]:
-        """The ids by which the lowest segment is known; a last page with one of them leaves no gap."""
+        """The first ids of the lowest segment; a last page with one of them leaves no gap."""
         known = [set(segment.head_ids) for segment in self.coverage.segments if segment.head_ids]
         return known[-1] if known else set()
 
     def check(self) -> None:
-        """Every claim holds: nothing that is in the list now and within a segment is missing."""
-        order = {run: place for place, run in enumerate(reversed(self.list.ever))}
+        """Check that all listed runs within a segment are stored."""
+        order = {run: place for place, run in enumerate(reversed(self.list.created))}
         order |= {f"{self.list.mark}{run}": place for run, place in order.items()}
         for segment in self.coverage.segments:
             within = [
@@ -140,11 +140,11 @@ _CUT_AFTER_ONE = [("create", 8, 0, True), ("pull", None, 1), ("create", 1, 0, Tr
 @settings(max_examples=400, deadline=None)
 @example(page=4, mark="after ", is_short=True, steps=_CUT_AFTER_ONE)
 @given(page=st.integers(1, 6), mark=st.sampled_from(["", "after "]), is_short=st.booleans(), steps=steps)
-def test_whatever_happens_in_between_nothing_is_lost_and_no_claim_is_false(
+def test_random_changes_and_interruptions_keep_correct_coverage(
     page: int, mark: str, steps: list[tuple[object, ...]], *, is_short: bool
 ) -> None:
-    """New runs, retention, single runs that vanish, pulls that reach less far, pulls that are cut off."""
-    reader = Reader(List(page, mark=mark, is_short=is_short))
+    """The list gets new runs and loses old or single runs; pulls have bounds and are interrupted."""
+    reader = Reader(FakeList(page, mark=mark, is_short=is_short))
     for step in steps:
         match step:
             case ("create", int(count), int(days), bool(known)):
@@ -158,16 +158,16 @@ def test_whatever_happens_in_between_nothing_is_lost_and_no_claim_is_false(
                     assert not reader.missing(since)
         reader.check()
     if not reader.pull(None):
-        end = reader.list.ask(reader.coverage.cursor if reader.list.runs else None)
-        # The cursor may be of a run that was forgotten since; the next pull drops it.
+        end = reader.list.read_page(reader.coverage.cursor if reader.list.runs else None)
+        # The run of the cursor may be gone; the next pull drops the cursor.
         assert end is None or end.cursor is None
     assert not reader.missing(None)
 
 
 @settings(max_examples=200, deadline=None)
 @given(page=st.integers(1, 7), old=st.integers(0, 40), new=st.integers(0, 40))
-def test_a_refresh_costs_the_pages_of_what_is_new(page: int, old: int, new: int) -> None:
-    reader = Reader(List(page))
+def test_refresh_reads_only_the_pages_of_new_runs(page: int, old: int, new: int) -> None:
+    reader = Reader(FakeList(page))
     reader.list.create(old, days=1)
     reader.pull(None)
     before = reader.list.requests
@@ -178,8 +178,8 @@ def test_a_refresh_costs_the_pages_of_what_is_new(page: int, old: int, new: int)
 
 @settings(max_examples=200, deadline=None)
 @given(page=st.integers(1, 5), runs=st.integers(0, 60), cuts=st.lists(st.integers(0, 5), max_size=10))
-def test_a_cut_costs_the_head_and_nothing_else(page: int, runs: int, cuts: list[int]) -> None:
-    reader = Reader(List(page))
+def test_interrupted_pull_adds_at_most_one_request(page: int, runs: int, cuts: list[int]) -> None:
+    reader = Reader(FakeList(page))
     reader.list.create(runs, days=0)
     for pages in cuts:
         reader.pull(None, pages=pages)
@@ -191,12 +191,12 @@ def test_a_cut_costs_the_head_and_nothing_else(page: int, runs: int, cuts: list[
 
 @settings(max_examples=100, deadline=None)
 @given(page=st.integers(1, 5), first=st.integers(0, 30), second=st.integers(0, 30))
-def test_an_older_segment_costs_its_own_pages(page: int, first: int, second: int) -> None:
-    """Reaching back to one time and then to an earlier one costs what going to the earlier one at once does."""
-    at_once = Reader(List(page))
+def test_older_bound_reads_only_the_missing_pages(page: int, first: int, second: int) -> None:
+    """Two pulls to a time and an earlier one need as many requests as one pull to the earlier time."""
+    at_once = Reader(FakeList(page))
     for _ in range(31):
         at_once.list.create(2, days=1)
-    in_two = Reader(List(page, list(at_once.list.runs), list(at_once.list.ever)))
+    in_two = Reader(FakeList(page, list(at_once.list.runs), list(at_once.list.created)))
     at_once.pull(min(first, second))
     in_two.pull(max(first, second))
     in_two.pull(min(first, second))
@@ -204,8 +204,8 @@ def test_an_older_segment_costs_its_own_pages(page: int, first: int, second: int
     assert in_two.stored == at_once.stored
 
 
-def test_between_two_segments_lies_a_gap_until_a_page_meets_the_lower_one() -> None:
-    reader = Reader(List(2))
+def test_two_segments_are_joined_when_a_page_meets_the_lower_one() -> None:
+    reader = Reader(FakeList(2))
     reader.list.create(6, days=1)
     reader.pull(None)
     reader.list.create(20, days=1)
@@ -215,7 +215,7 @@ def test_between_two_segments_lies_a_gap_until_a_page_meets_the_lower_one() -> N
     assert [segment.cursor for segment in reader.coverage.segments] == [None]
 
 
-def test_a_page_says_what_is_still_to_be_read_again_even_if_it_claims_nothing() -> None:
+def test_reread_since_is_set_from_each_page() -> None:
     before = NOW - timedelta(days=7)
     coverage = Coverage().add(Listing(None, ("d", "c"), "c", reread_since=before), read_at=NOW)
     coverage = coverage.add(Listing("c", ("b", "a"), None, reread_since=before), read_at=NOW)
@@ -223,28 +223,28 @@ def test_a_page_says_what_is_still_to_be_read_again_even_if_it_claims_nothing() 
     assert coverage.add(Listing("x", ("b", "a"), "a"), read_at=NOW) == Coverage(coverage.segments)
 
 
-def test_a_page_that_fits_nowhere_claims_nothing() -> None:
+def test_page_with_an_unknown_start_does_not_change_the_coverage() -> None:
     coverage = Coverage().add(Listing(None, ("d", "c"), "c"), read_at=NOW)
     assert coverage.add(Listing("x", ("b", "a"), None), read_at=NOW) is coverage
 
 
 @pytest.mark.parametrize("cursors", ["cb", "12"], ids=["ids", "opaque"])
-def test_a_page_may_go_beyond_the_segment_that_it_meets(cursors: str) -> None:
-    """Then reading goes on behind the page, not behind the segment, and the list may end there."""
+def test_page_that_ends_below_a_segment_moves_its_cursor(cursors: str) -> None:
+    """Reading then continues after the page, not after the segment, and the list may end there."""
     coverage = Coverage().add(Listing(None, ("c",), cursors[0]), read_at=NOW)
     coverage = coverage.add(Listing(None, ("d", "c", "b"), cursors[1]), read_at=NOW)
     assert [segment.cursor for segment in coverage.segments] == [cursors[1]]
     assert not coverage.contradicts(Listing(cursors[1], ("a",), None))
 
 
-def test_several_segments_within_one_page_become_one() -> None:
+def test_segments_within_one_page_are_joined() -> None:
     lower = tuple(Segment(NOW, (mark,), mark) for mark in "eca")
     coverage = Coverage(lower).add(Listing(None, ("f", "e", "d", "c"), "c"), read_at=NOW)
     assert [segment.head_ids for segment in coverage.segments] == [("f", "e", "d", "c"), ("a",)]
 
 
-def test_the_end_of_the_list_ends_every_gap_that_it_shows_to_be_none() -> None:
-    """Where nothing is left of what a lower segment was known by, the list may have broken off above it."""
+def test_last_page_joins_all_segments_that_it_reaches() -> None:
+    """A last page without the first id of a lower segment may have ended above it."""
     lower = Coverage((Segment(NOW, ("d",), "c"), Segment(NOW, ("a",), "gone")))
     end = Listing(None, ("f", "d", "c", "a"), None)
     assert lower.add(end, read_at=NOW).segments == (Segment(NOW, ("f", "d", "c", "a"), None),)
@@ -267,7 +267,7 @@ def test_the_end_of_the_list_ends_every_gap_that_it_shows_to_be_none() -> None:
         ("c", 3, 4, True),
     ],
 )
-def test_what_a_segment_covers(
+def test_segment_covers_since(
     cursor: str | None, reaches: int | None, since: int | None, *, covered: bool
 ) -> None:
     segment = Segment(NOW, ("e",), cursor, at(reaches))
@@ -276,10 +276,10 @@ def test_what_a_segment_covers(
     assert not Coverage().covers(at(since))
 
 
-def test_a_segment_of_any_length_is_described_in_little_space() -> None:
-    reader = Reader(List(3))
+def test_segment_has_a_limited_number_of_ids_and_steps() -> None:
+    reader = Reader(FakeList(3))
     reader.list.create(3000, days=0)
-    for page in iter(lambda: reader.list.ask(reader.coverage.cursor), None):
+    for page in iter(lambda: reader.list.read_page(reader.coverage.cursor), None):
         reader.coverage = reader.coverage.add(page, read_at=NOW)
         if page.cursor is None:
             break
@@ -288,9 +288,9 @@ def test_a_segment_of_any_length_is_described_in_little_space() -> None:
     assert 0 < len(segment.steps) <= STEPS
 
 
-def test_a_refused_cursor_costs_a_part_of_the_segment_and_not_all_of_it() -> None:
-    """Retention took the end of what was read; the pull finds a place to go on from a few steps before."""
-    reader = Reader(List(2))
+def test_refused_cursor_drops_only_a_part_of_the_segment() -> None:
+    """Retention removed the end of the segment; the pull continues at an earlier step of it."""
+    reader = Reader(FakeList(2))
     reader.list.create(1000, days=0)
     reader.pull(None, pages=400)
     del reader.list.runs[700:]
@@ -299,8 +299,8 @@ def test_a_refused_cursor_costs_a_part_of_the_segment_and_not_all_of_it() -> Non
     assert reader.list.requests - before < 60
 
 
-def test_when_the_newest_segment_is_given_up_the_one_below_is_not_taken_for_the_head_of_the_list() -> None:
-    """Else its runs would be all that is new, with those of the given-up segment, and a gap in between."""
+def test_segment_below_a_dropped_one_is_not_the_head_of_the_list() -> None:
+    """Otherwise the gap between its runs and those of the dropped segment would never be read."""
     lower = Segment(NOW, ("b",), None)
     coverage = Coverage((Segment(NOW, ("d",), "d"), lower)).drop_last_cursor()
     assert [segment.head_ids for segment in coverage.segments] == [("b",)]
@@ -308,8 +308,8 @@ def test_when_the_newest_segment_is_given_up_the_one_below_is_not_taken_for_the_
     assert coverage.read_at < NOW
 
 
-def test_a_step_back_is_never_to_the_same_cursor() -> None:
-    """A page that was narrowed by time does not move the cursor, which then stands among the steps as well."""
+def test_drop_last_cursor_never_returns_to_the_same_cursor() -> None:
+    """A page filtered by time does not change the cursor, which is then among the steps too."""
     top = Segment(NOW, ("d",), "b", steps=(("c", None), ("b", None)))
     coverage = Coverage((top,)).drop_last_cursor()
     assert coverage.cursor == "c"

@@ -1,4 +1,4 @@
-"""A store that was damaged, copied, or written by version 0.1: nothing wrong is read, nothing is lost."""
+"""Tests of stores that are damaged, copied, or written by version 0.1, and of locks."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ NOW = datetime(2026, 6, 15, tzinfo=UTC)
 OLD_STORE = Path(__file__).resolve().parent / "data" / "store-0.1"
 
 
-def make(folder: Path, table: StoredTable = RUNS_TABLE, *, account: str = "someone") -> TableStore:
+def make_store(folder: Path, table: StoredTable = RUNS_TABLE, *, account: str = "someone") -> TableStore:
     return TableStore(Folder(folder), table, base_url="https://service.test", workspace_id=None, account=account)
 
 
@@ -62,7 +62,7 @@ def whole_list(*runs: dict[str, Any]) -> JournalEntry:
     return JournalEntry(from_records(list(runs), RUNS), NOW, Listing(None, ids, None))
 
 
-def put(store: TableStore, *entries: JournalEntry) -> None:
+def commit_entries(store: TableStore, *entries: JournalEntry) -> None:
     with store.writer_lock():
         for entry in entries:
             store.add(entry)
@@ -74,8 +74,8 @@ def stored(store: TableStore, column: str = "status") -> dict[str, Any]:
     return dict(zip(row_ids(found), found[column].to_pylist(), strict=True))
 
 
-def recovered(folder: Path, table: StoredTable = RUNS_TABLE, *, account: str = "someone") -> TableStore:
-    store = make(folder, table, account=account)
+def recover_store(folder: Path, table: StoredTable = RUNS_TABLE, *, account: str = "someone") -> TableStore:
+    store = make_store(folder, table, account=account)
     store.recover()
     return store
 
@@ -83,7 +83,7 @@ def recovered(folder: Path, table: StoredTable = RUNS_TABLE, *, account: str = "
 @pytest.fixture
 def filled(tmp_path: Path) -> Path:
     """Return a folder with a store of three runs on two days, one of them open."""
-    put(make(tmp_path), whole_list(run(3, status="running"), run(2), run(1, day=13)))
+    commit_entries(make_store(tmp_path), whole_list(run(3, status="running"), run(2), run(1, day=13)))
     return tmp_path
 
 
@@ -99,7 +99,7 @@ def data_files(folder: Path) -> list[Path]:
     return sorted(folder.glob("runs/*/data/*/*.parquet"))
 
 
-def aside(folder: Path, table: str = "runs") -> list[str]:
+def files_set_aside(folder: Path, table: str = "runs") -> list[str]:
     found = folder.glob(f"{table}/*/set-aside-*/**/*")
     return sorted(file.name for file in found if file.is_file())
 
@@ -117,61 +117,59 @@ def aside(folder: Path, table: str = "runs") -> list[str]:
     ],
     ids=["5 bytes short", "cut", "empty", "no keys", "a list", "another format", "another date"],
 )
-def test_a_manifest_that_cannot_be_used_is_rebuilt_from_the_data_files(
-    filled: Path, harm: Callable[[bytes], bytes]
-) -> None:
+def test_damaged_manifest_is_rebuilt_from_the_data_files(filled: Path, harm: Callable[[bytes], bytes]) -> None:
     manifest_of(filled).write_bytes(harm(manifest_of(filled).read_bytes()))
     with pytest.warns(CacheWarning, match="was repaired: its manifest cannot be used .* 3 rows were recovered"):
-        store = recovered(filled)
+        store = recover_store(filled)
     assert stored(store) == ALL
     assert store.coverage == Coverage(has_unclaimed=True)
     assert store.open_before(NOW) == {"drun_003"}
-    again = recovered(filled)
+    again = recover_store(filled)
     assert stored(again) == ALL
-    put(again, whole_list(run(3)))
+    commit_entries(again, whole_list(run(3)))
     assert stored(again) == {**ALL, "drun_003": "completed"}
 
 
-def test_a_manifest_that_is_gone_is_rebuilt_too(filled: Path) -> None:
+def test_missing_manifest_is_rebuilt_from_the_data_files(filled: Path) -> None:
     manifest_of(filled).unlink()
-    store = recovered(filled)
+    store = recover_store(filled)
     assert stored(store) == ALL
     assert not store.coverage.segments
 
 
-def test_no_bit_of_a_manifest_can_change_what_it_says(filled: Path) -> None:
+def test_manifest_with_a_changed_bit_warns_or_is_equal(filled: Path) -> None:
     content = manifest_of(filled).read_bytes()
-    told = make(filled)
-    told.load()
-    for place in range(len(content)):
+    original = make_store(filled)
+    original.load()
+    for index in range(len(content)):
         changed = bytearray(content)
-        changed[place] ^= 1 << (place % 8)
+        changed[index] ^= 1 << (index % 8)
         manifest_of(filled).write_bytes(bytes(changed))
-        store = make(filled)
+        store = make_store(filled)
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
             store.load()
-        assert caught or (store._manifest == told._manifest), place
+        assert caught or (store._manifest == original._manifest), index
 
 
-def bits(folder: Path) -> list[tuple[Path, int]]:
-    """Name some bits of each data file: all bytes of its footer, and some of its pages."""
+def byte_positions(folder: Path) -> list[tuple[Path, int]]:
+    """Return some byte positions of each data file, in its footer and in its pages."""
     found = []
     for file in data_files(folder):
         content = file.read_bytes()
         footer = int.from_bytes(content[-8:-4], "little") + 8
-        places = [*range(0, len(content) - footer, 97), *range(len(content) - footer, len(content), 17)]
-        found += [(file, place) for place in places]
+        indexes = [*range(0, len(content) - footer, 97), *range(len(content) - footer, len(content), 17)]
+        found += [(file, index) for index in indexes]
     return found
 
 
-def test_no_bit_of_a_data_file_can_change_a_row(filled: Path) -> None:
-    for file, place in bits(filled):
+def test_data_file_with_a_changed_bit_raises_damaged_store_error(filled: Path) -> None:
+    for file, index in byte_positions(filled):
         content = file.read_bytes()
         changed = bytearray(content)
-        changed[place] ^= 1 << (place % 8)
+        changed[index] ^= 1 << (index % 8)
         file.write_bytes(bytes(changed))
-        store = make(filled)
+        store = make_store(filled)
         store.load()
         with pytest.raises(DamagedStoreError, match="is not what was written"):
             store.read()
@@ -188,61 +186,59 @@ def other_columns(file: Path) -> pa.Table:
 
 
 @pytest.mark.parametrize("change", [other_rows, other_columns])
-def test_a_data_file_with_other_rows_or_columns_is_damaged_and_set_aside(
+def test_data_file_with_other_rows_or_columns_is_set_aside(
     filled: Path, change: Callable[[Path], pa.Table]
 ) -> None:
     file = data_files(filled)[1]
     pq.write_table(change(file), file)
-    store, head = make(filled), Listing(None, ("drun_004", "drun_003"), "drun_003")
+    store, head = make_store(filled), Listing(None, ("drun_004", "drun_003"), "drun_003")
     with pytest.warns(CacheWarning, match=r"1 of 2 data files .*; 1 files that cannot be used are in .*set-aside"):
-        put(store, replace(whole_list(run(4), run(3, status="running")), listing=head))
-    assert aside(filled) == [file.name]
+        commit_entries(store, replace(whole_list(run(4), run(3, status="running")), listing=head))
+    assert files_set_aside(filled) == [file.name]
     assert stored(store) == {"drun_004": "completed", "drun_003": "running", "drun_001": "completed"}
     assert not store.coverage.covers(None)
 
 
-def test_a_data_file_that_is_no_file_is_damaged(filled: Path) -> None:
+def test_folder_in_place_of_a_data_file_raises_cache_error(filled: Path) -> None:
     file = data_files(filled)[0]
     file.unlink()
     file.mkdir()
-    store = make(filled)
+    store = make_store(filled)
     store.load()
     with pytest.raises(CacheError):
         store.read()
 
 
-def test_when_the_manifest_is_damaged_damaged_data_files_are_set_aside(filled: Path) -> None:
+def test_damaged_data_file_is_set_aside_if_the_manifest_is_damaged(filled: Path) -> None:
     manifest_of(filled).write_bytes(b"{")
     file = data_files(filled)[0]
     file.write_bytes(file.read_bytes()[:-1] + b"X")
     with pytest.warns(CacheWarning, match="2 rows were recovered; 1 files that cannot be used are in"):
-        store = recovered(filled)
+        store = recover_store(filled)
     assert set(stored(store)) == {"drun_003", "drun_002"}
-    assert aside(filled) == [file.name]
+    assert files_set_aside(filled) == [file.name]
 
 
-def test_of_a_row_in_two_files_one_counts_after_the_manifest_was_lost(filled: Path) -> None:
-    """A commit was cut off after its data files, then the manifest was damaged: the run that ended counts."""
+def test_rebuilt_manifest_uses_the_ended_one_of_two_rows(filled: Path) -> None:
+    """A commit was interrupted after its data files, then the manifest was damaged: the ended row is used."""
     old = [(file, file.read_bytes()) for file in data_files(filled)]
-    put(make(filled), whole_list(run(3), run(4)))
+    commit_entries(make_store(filled), whole_list(run(3), run(4)))
     for file, content in old:
         file.write_bytes(content)
     manifest_of(filled).write_bytes(b"{")
     with pytest.warns(CacheWarning, match="4 rows were recovered"):
-        store = recovered(filled)
+        store = recover_store(filled)
     assert stored(store) == {**ALL, "drun_003": "completed", "drun_004": "completed"}
     assert store.open_rows == {}
 
 
 @pytest.mark.parametrize("is_damaged", [False, True])
-def test_a_store_that_was_copied_under_another_accounts_name_is_never_read_as_that_accounts(
-    filled: Path, *, is_damaged: bool
-) -> None:
-    """Not even without its manifest: data files and journal entries name the account too."""
-    theirs = make(filled, account="another")
+def test_copied_store_of_another_account_is_not_read(filled: Path, *, is_damaged: bool) -> None:
+    """Data files and journal entries name the account too, so this also holds without a manifest."""
+    theirs = make_store(filled, account="another")
     with theirs.writer_lock():
         pass
-    mine = make(filled)
+    mine = make_store(filled)
     with mine.writer_lock():
         mine.add(whole_list(run(9)))
     shutil.rmtree(theirs.folder.path, ignore_errors=True)
@@ -250,25 +246,25 @@ def test_a_store_that_was_copied_under_another_accounts_name_is_never_read_as_th
     if is_damaged:
         (Path(theirs.folder.path) / "manifest.json").write_bytes(b"{")
     with pytest.warns(CacheWarning, match="was repaired"):
-        theirs = recovered(filled, account="another")
+        theirs = recover_store(filled, account="another")
     assert stored(theirs) == {}
     assert not theirs.exists
-    put(theirs, whole_list(run(7)))
-    assert stored(recovered(filled, account="another")) == {"drun_007": "completed"}
-    assert stored(recovered(filled)) == {**ALL, "drun_009": "completed"}
-    assert len([name for name in aside(filled) if name.endswith(".parquet")]) == 2
+    commit_entries(theirs, whole_list(run(7)))
+    assert stored(recover_store(filled, account="another")) == {"drun_007": "completed"}
+    assert stored(recover_store(filled)) == {**ALL, "drun_009": "completed"}
+    assert len([name for name in files_set_aside(filled) if name.endswith(".parquet")]) == 2
 
 
-def test_a_scan_of_a_foreign_store_finds_nothing(filled: Path) -> None:
-    mine, theirs = make(filled), make(filled, account="another")
+def test_load_of_a_copied_store_warns_and_finds_nothing(filled: Path) -> None:
+    mine, theirs = make_store(filled), make_store(filled, account="another")
     shutil.copytree(mine.folder.path, theirs.folder.path)
     with pytest.warns(CacheWarning, match="of another account"):
         theirs.load()
     assert not theirs.exists
 
 
-def test_a_journal_entry_with_a_changed_bit_is_one_that_never_came(tmp_path: Path) -> None:
-    store = make(tmp_path)
+def test_journal_entry_with_a_changed_bit_is_ignored(tmp_path: Path) -> None:
+    store = make_store(tmp_path)
     with store.writer_lock():
         store.add(JournalEntry(from_records([run(2)], RUNS), NOW, Listing(None, ("drun_002",), "drun_002")))
         store.add(JournalEntry(from_records([run(1)], RUNS), NOW, Listing("drun_002", ("drun_001",), None)))
@@ -276,38 +272,38 @@ def test_a_journal_entry_with_a_changed_bit_is_one_that_never_came(tmp_path: Pat
     content = bytearray(first.read_bytes())
     content[len(content) // 2] ^= 4
     first.write_bytes(bytes(content))
-    store = recovered(tmp_path)
+    store = recover_store(tmp_path)
     assert stored(store) == {"drun_001": "completed"}
     assert not store.coverage.segments
 
 
 @pytest.mark.parametrize("name", ["journal", "data"])
-def test_a_file_in_the_place_of_a_folder_is_a_warning(tmp_path: Path, name: str) -> None:
-    store = make(tmp_path)
+def test_file_in_place_of_a_folder_warns(tmp_path: Path, name: str) -> None:
+    store = make_store(tmp_path)
     Path(store.folder.path).mkdir(parents=True)
     (Path(store.folder.path) / name).write_text("in the way")
     with pytest.warns(CacheWarning, match="the runs are not kept"):
-        put(store, whole_list(run(1)))
+        commit_entries(store, whole_list(run(1)))
     assert stored(store) == {"drun_001": "completed"}
 
 
-def test_a_lock_that_cannot_be_taken_is_a_warning(tmp_path: Path) -> None:
-    """An earlier pull left an entry, so the store is not in order: recovering it needs the lock."""
-    store = make(tmp_path)
+def test_lock_that_cannot_be_acquired_warns(tmp_path: Path) -> None:
+    """An earlier pull left a journal entry, and recovering it needs the lock."""
+    store = make_store(tmp_path)
     with store.writer_lock():
         store.add(JournalEntry(from_records([run(2)], RUNS), NOW, Listing(None, ("drun_002",), "drun_002")))
     (lock,) = tmp_path.glob("runs/*.lock")
     lock.unlink()
     lock.mkdir()
-    later = make(tmp_path)
+    later = make_store(tmp_path)
     with pytest.warns(CacheWarning, match="the runs are not kept"):
         later.recover()
-    put(later, whole_list(run(1)))
+    commit_entries(later, whole_list(run(1)))
     assert stored(later) == {"drun_001": "completed", "drun_002": "completed"}
 
 
 @pytest.mark.parametrize("use", [cache_usage, clear_cache])
-def test_files_that_cannot_be_listed_are_our_own_error(
+def test_permission_error_of_a_listing_is_raised_as_cache_error(
     filled: Path, use: Callable[[Path], object], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     files_of = Folder.files
@@ -323,12 +319,12 @@ def test_files_that_cannot_be_listed_are_our_own_error(
 
 
 @pytest.mark.parametrize("name", ["x" * 300, "file"])
-def test_a_folder_that_cannot_be_is_our_own_error(tmp_path: Path, name: str) -> None:
+def test_invalid_folder_warns_on_write_and_raises_on_store_files(tmp_path: Path, name: str) -> None:
     (tmp_path / "file").write_text("in the way")
     (tmp_path / "runs").write_text("in the way")
     for folder in (tmp_path / name, tmp_path):
         with pytest.warns(CacheWarning, match="the runs are not kept"):
-            put(make(folder), whole_list(run(1)))
+            commit_entries(make_store(folder), whole_list(run(1)))
     with pytest.raises(CacheError, match="cannot be read now"):
         store_files(Folder(tmp_path), RUNS_TABLE)
 
@@ -337,7 +333,7 @@ def write(folder: Folder, name: str, content: bytes) -> None:
     folder.replace(name, lambda sink: sink.write(content))
 
 
-def test_a_store_on_an_object_store_is_rebuilt_and_a_foreign_one_set_aside(
+def test_object_store_is_rebuilt_and_a_copied_store_is_set_aside(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     folder = Folder("memory://damage")
@@ -345,7 +341,7 @@ def test_a_store_on_an_object_store_is_rebuilt_and_a_foreign_one_set_aside(
         TableStore(folder, RUNS_TABLE, base_url="https://service.test", workspace_id=None, account=account)
         for account in ("someone", "another")
     )
-    put(mine, whole_list(run(3, status="running"), run(2), run(1, day=13)))
+    commit_entries(mine, whole_list(run(3, status="running"), run(2), run(1, day=13)))
     for info in mine.folder.files():
         name = info.path.removeprefix(mine.folder.path).lstrip("/")
         content = mine.folder.read(name)
@@ -355,7 +351,7 @@ def test_a_store_on_an_object_store_is_rebuilt_and_a_foreign_one_set_aside(
         theirs.recover()
     assert not theirs.exists
     write(mine.folder, "manifest.json", b"{")
-    # Files that were written just now may be another writer's.
+    # New files are not removed, because another writer may need them.
     monkeypatch.setattr(dataset, "_is_old", lambda _: True)
     with pytest.warns(CacheWarning, match="3 rows were recovered"):
         mine.recover()
@@ -365,7 +361,7 @@ def test_a_store_on_an_object_store_is_rebuilt_and_a_foreign_one_set_aside(
 
 @pytest.fixture
 def old_store(tmp_path: Path) -> Path:
-    """Return a folder with a store that version 0.1 wrote: runs of all editions, and an answer in the inbox."""
+    """Return a copy of a store of version 0.1 with runs of all editions, and a page in its inbox."""
     shutil.copytree(OLD_STORE, tmp_path / "cache")
     return tmp_path / "cache"
 
@@ -374,20 +370,26 @@ def check_upgraded(store: TableStore, folder: Path) -> None:
     found = {row["id"]: row for row in store.read().to_pylist()}
     assert sorted(found) == [f"drun_{number:03}" for number in range(1, 12)]
     columns = ("status", "status_from", "trigger_scheduled_at", "triggered_at", "extra")
-    told = {id_: tuple(row[column] for column in columns) for id_, row in found.items()}
+    values = {id_: tuple(row[column] for column in columns) for id_, row in found.items()}
 
     def at(day: int, hour: int, minute: int = 0, second: int = 0, micro: int = 0) -> datetime:
         return datetime(2026, 6, day, hour, minute, second, micro, tzinfo=UTC)
 
-    assert told["drun_009"] == (None, None, at(15, 0, micro=123456), at(15, 0, micro=123456), None)
-    assert told["drun_008"] == (None, None, at(13, 20), at(13, 20), '{"other.n":1.5}')
-    assert told["drun_007"] == ("failed", "run", None, at(14, 19, second=1), None)
-    assert told["drun_006"] == (None, None, None, at(14, 18, second=1), '{"trigger_context.scheduled_at":"soon"}')
-    assert told["drun_005"] == ("pending", "run", None, at(14, 17, second=1), None)
-    assert told["drun_004"] == ("running", "service", None, at(14, 12), None)
-    assert told["drun_001"][:2] == ("skipped", "service")
+    assert values["drun_009"] == (None, None, at(15, 0, micro=123456), at(15, 0, micro=123456), None)
+    assert values["drun_008"] == (None, None, at(13, 20), at(13, 20), '{"other.n":1.5}')
+    assert values["drun_007"] == ("failed", "run", None, at(14, 19, second=1), None)
+    assert values["drun_006"] == (
+        None,
+        None,
+        None,
+        at(14, 18, second=1),
+        '{"trigger_context.scheduled_at":"soon"}',
+    )
+    assert values["drun_005"] == ("pending", "run", None, at(14, 17, second=1), None)
+    assert values["drun_004"] == ("running", "service", None, at(14, 12), None)
+    assert values["drun_001"][:2] == ("skipped", "service")
     assert found["drun_001"]["attempt"] == 2
-    assert told["drun_011"] == (None, None, at(15, 9), at(15, 9), None)
+    assert values["drun_011"] == (None, None, at(15, 9), at(15, 9), None)
     assert set(store.open_rows) == {"drun_005", "drun_004"}
     assert store.coverage.covers(None)
     days = {}
@@ -399,29 +401,27 @@ def check_upgraded(store: TableStore, folder: Path) -> None:
         "day=2026-06-15": {"drun_011", "drun_010", "drun_009"},
     }
     assert not list(folder.glob("runs/*/inbox/*"))
-    assert aside(folder) == []
+    assert files_set_aside(folder) == []
 
 
-def test_a_store_of_version_0_1_is_upgraded_once(old_store: Path) -> None:
-    """Runs without a trigger time move to their day; what the last pull left in the inbox comes along."""
-    check_upgraded(recovered(old_store), old_store)
+def test_store_of_version_0_1_is_upgraded_once(old_store: Path) -> None:
+    """Runs without a trigger time move to their day, and the page in the inbox is added."""
+    check_upgraded(recover_store(old_store), old_store)
     kept = {file: file.read_bytes() for file in data_files(old_store)}
-    again = recovered(old_store)
+    again = recover_store(old_store)
     check_upgraded(again, old_store)
     assert {file: file.read_bytes() for file in data_files(old_store)} == kept
 
 
 class Killed(BaseException):
-    """Stands for the end of the process."""
+    """Simulates the end of the process."""
 
 
 @pytest.mark.parametrize("moves", range(24))
-def test_an_upgrade_that_is_killed_anywhere_is_done_again(
-    old_store: Path, monkeypatch: pytest.MonkeyPatch, moves: int
-) -> None:
+def test_killed_upgrade_is_repeated(old_store: Path, monkeypatch: pytest.MonkeyPatch, moves: int) -> None:
     left = [moves]
 
-    def mortal(method: str) -> None:
+    def raise_after_moves(method: str) -> None:
         inner = getattr(Folder, method)
 
         def wrapped(*arguments: Any, **options: Any) -> Any:  # noqa: ANN401
@@ -433,29 +433,29 @@ def test_an_upgrade_that_is_killed_anywhere_is_done_again(
         patch.setattr(Folder, method, wrapped)
 
     with monkeypatch.context() as patch:
-        mortal("replace")
-        mortal("remove")
+        raise_after_moves("replace")
+        raise_after_moves("remove")
         with contextlib.suppress(Killed):
-            recovered(old_store)
-    check_upgraded(recovered(old_store), old_store)
+            recover_store(old_store)
+    check_upgraded(recover_store(old_store), old_store)
 
 
-def test_a_damaged_file_of_version_0_1_is_set_aside(old_store: Path) -> None:
+def test_damaged_data_file_of_version_0_1_is_set_aside(old_store: Path) -> None:
     file = data_files(old_store)[0]
     content = bytearray(file.read_bytes())
     content[20] ^= 255
     file.write_bytes(bytes(content))
     with pytest.warns(CacheWarning, match="data files that cannot be used; 7 rows were recovered; 1 files"):
-        store = recovered(old_store)
-    assert aside(old_store) == [file.name]
+        store = recover_store(old_store)
+    assert files_set_aside(old_store) == [file.name]
     assert {"drun_009", "drun_003"} <= set(stored(store))
     assert not store.coverage.covers(None)
 
 
-def test_a_damaged_manifest_of_version_0_1_loses_no_row(old_store: Path) -> None:
+def test_damaged_manifest_of_version_0_1_loses_no_row(old_store: Path) -> None:
     manifest_of(old_store).write_bytes(manifest_of(old_store).read_bytes()[:-5])
     with pytest.warns(CacheWarning, match="9 rows were recovered"):
-        store = recovered(old_store)
+        store = recover_store(old_store)
     assert set(stored(store)) == {f"drun_{number:03}" for number in range(1, 10)}
     assert set(store.open_before(NOW)) == {"drun_005", "drun_004"}
 
@@ -466,17 +466,21 @@ def session(number: int, *, status: str = "idle", text: str = "system", day: int
     return {"id": f"sess_{number}", "status": status, "agent": agent, "created_at": at, "vault_ids": ["v"]}
 
 
-def listed(*sessions: dict[str, Any]) -> JournalEntry:
+def whole_session_list(*sessions: dict[str, Any]) -> JournalEntry:
     ids = tuple(one["id"] for one in sessions)
     return JournalEntry(from_records(list(sessions), SESSIONS), NOW, Listing(None, ids, None))
 
 
-def test_of_a_session_the_latest_reading_counts_and_texts_stay_shared(tmp_path: Path) -> None:
-    store = make(tmp_path, SESSIONS_TABLE)
-    put(store, listed(session(3), session(2, text="other"), session(1, day=13)))
-    put(store, listed(session(4), session(3, status="running")), listed(session(3, status="terminated")))
+def test_latest_session_is_used_and_agents_stay_dictionary_encoded(tmp_path: Path) -> None:
+    store = make_store(tmp_path, SESSIONS_TABLE)
+    commit_entries(store, whole_session_list(session(3), session(2, text="other"), session(1, day=13)))
+    commit_entries(
+        store,
+        whole_session_list(session(4), session(3, status="running")),
+        whole_session_list(session(3, status="terminated")),
+    )
     assert stored(store) == {"sess_4": "idle", "sess_3": "terminated", "sess_2": "idle", "sess_1": "idle"}
-    found = recovered(tmp_path, SESSIONS_TABLE).read()
+    found = recover_store(tmp_path, SESSIONS_TABLE).read()
     assert found.schema.equals(SESSIONS.arrow)
     assert pa.types.is_dictionary(found["agent"].type)
     texts = dict(zip(row_ids(found), found["agent"].to_pylist(), strict=True))
@@ -487,31 +491,31 @@ def test_of_a_session_the_latest_reading_counts_and_texts_stay_shared(tmp_path: 
     assert pq.ParquetFile(file).metadata.num_rows == 3
 
 
-def test_sessions_that_are_read_again_unchanged_are_not_written_again(tmp_path: Path) -> None:
-    store = make(tmp_path, SESSIONS_TABLE)
+def test_unchanged_sessions_are_not_written_again(tmp_path: Path) -> None:
+    store = make_store(tmp_path, SESSIONS_TABLE)
     sessions = [session(3), session(2, text="other"), session(1, day=13)]
-    put(store, listed(*sessions))
+    commit_entries(store, whole_session_list(*sessions))
     before = sorted(tmp_path.glob("sessions/*/data/*/*"))
-    put(store, listed(*sessions))
+    commit_entries(store, whole_session_list(*sessions))
     assert sorted(tmp_path.glob("sessions/*/data/*/*")) == before
     changes: list[dict[str, Any]] = [{"status": "running"}, {"vault_ids": []}, {"agent": {"system": "new"}}]
     for change in changes:
         sessions[0] |= change
-        put(store, listed(*sessions))
+        commit_entries(store, whole_session_list(*sessions))
         found = {row["id"]: row for row in store.read().to_pylist()}
         truth = from_records([sessions[0]], SESSIONS).to_pylist()[0]
         assert found["sess_3"] == truth
         assert len(found) == 3
 
 
-def test_sessions_that_a_killed_pull_left_are_recovered(tmp_path: Path) -> None:
-    store = make(tmp_path, SESSIONS_TABLE)
+def test_sessions_in_the_journal_of_a_killed_pull_are_recovered(tmp_path: Path) -> None:
+    store = make_store(tmp_path, SESSIONS_TABLE)
     with store.writer_lock():
-        store.add(listed(session(1), session(2, text="other")))
-        entry = listed(session(3, text="third"))
+        store.add(whole_session_list(session(1), session(2, text="other")))
+        entry = whole_session_list(session(3, text="third"))
         both = pa.concat_tables([entry.table, from_records([session(4, text="fourth")], SESSIONS)])
         store.add(JournalEntry(both, NOW))
-    found = recovered(tmp_path, SESSIONS_TABLE).read()
+    found = recover_store(tmp_path, SESSIONS_TABLE).read()
     texts = {str(text) for text in found["agent"].to_pylist()}
     assert texts == {f'{{"system":"{name}"}}' for name in ("system", "other", "third", "fourth")}
 
@@ -520,15 +524,15 @@ def outcome(number: int, end: str | None, status: str | None) -> dict[str, Any]:
     return {"id": f"sess_{number}", "created_at": NOW, "end": end, "status": status}
 
 
-def test_a_final_outcome_stays_and_any_other_is_replaced(tmp_path: Path) -> None:
-    store = make(tmp_path, OUTCOMES_TABLE)
+def test_final_and_gone_outcomes_stay_and_others_are_replaced(tmp_path: Path) -> None:
+    store = make_store(tmp_path, OUTCOMES_TABLE)
 
-    def told(*outcomes: dict[str, Any]) -> JournalEntry:
+    def entry_of(*outcomes: dict[str, Any]) -> JournalEntry:
         return JournalEntry(pa.Table.from_pylist(list(outcomes), schema=OUTCOMES.arrow), NOW)
 
-    put(
+    commit_entries(
         store,
-        told(
+        entry_of(
             outcome(1, "final", "completed"),
             outcome(2, "error", "failed"),
             outcome(3, "waiting", "waiting"),
@@ -536,7 +540,7 @@ def test_a_final_outcome_stays_and_any_other_is_replaced(tmp_path: Path) -> None
             outcome(5, None, None),
         ),
     )
-    put(store, told(*(outcome(number, "final", "cancelled") for number in range(1, 6))))
+    commit_entries(store, entry_of(*(outcome(number, "final", "cancelled") for number in range(1, 6))))
     assert stored(store) == {
         "sess_1": "completed",
         "sess_2": "cancelled",
@@ -556,9 +560,7 @@ with Folder(sys.argv[1]).lock("name"):
 """
 
 
-def test_who_waits_for_a_stopped_holder_says_so_and_gives_up(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_lock_of_a_stopped_process_warns_and_then_raises(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(files, "LOCK_NOTICE", 0.05)
     monkeypatch.setattr(files, "LOCK_PATIENCE", 0.2)
     command = [sys.executable, "-c", _HOLD, str(tmp_path)]
@@ -579,23 +581,23 @@ def test_who_waits_for_a_stopped_holder_says_so_and_gives_up(
         pass
 
 
-def test_a_holder_that_is_not_stopped_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Longer than one that is stopped, however long it waits for the service.
+def test_lock_of_a_running_process_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is waited for without a limit, because it renews its lock.
 
-    For who waits, 50 s pass at each look at the clock, and there is a renewal between two looks at the lock.
+    Each call of the fake clock adds 50 s, and the lock is renewed between two checks of it.
     """
     monkeypatch.setattr(files, "LOCK_NOTICE", 0.02)
     monkeypatch.setattr(files, "LOCK_RENEWAL", 0.005)
     monkeypatch.setattr(files, "time", SimpleNamespace(monotonic=itertools.count(0, 50).__next__))
     assert files.LOCK_PATIENCE < 3 * 50
-    touched_at, looks = files._touched_at, [0]
+    touched_at, checks = files._touched_at, [0]
     held, waited, order = threading.Event(), threading.Event(), []
 
     def renewed_at(path: Path) -> int | None:
-        while (found := touched_at(path)) == looks[-1] and thread.is_alive():
+        while (found := touched_at(path)) == checks[-1] and thread.is_alive():
             time.sleep(0.001)
-        looks.append(found or 0)
-        if len(looks) > 10:
+        checks.append(found or 0)
+        if len(checks) > 10:
             waited.set()
         return found
 

@@ -1,6 +1,7 @@
-"""A file in the place of each folder of a cache, and a folder in the place of each file: no raw error, no loss.
+"""Tests of a cache with a file in place of each folder, and a folder in place of each file.
 
-The service has forgotten nearly all runs, so that whatever is removed is gone.
+Only errors of the package are raised, and no row is lost. The service has forgotten nearly all runs, so that
+lost rows cannot be loaded again.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from qoderdata.sandbox import Sandbox
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-#: The names that differ from account to account and from write to write.
+#: Parts of paths that differ between accounts and between writes, and their short names.
 _VARIABLE = [
     (r"\d{8}T\d+Z?-[-0-9a-f]+", "T"),
     (r"day=[-0-9]+", "day"),
@@ -77,7 +78,7 @@ def call(name: str, client: qd.Client, folder: Path, **mode: Any) -> object:  # 
 
 
 def calls_for(top: str) -> list[Call]:
-    """Give the calls that touch what lies below a folder of the cache."""
+    """Return the calls that use files below a folder of the cache."""
     names = {
         "": ["deployments", "runs", "sessions", "snapshots", "scan_runs"],
         "queries": ["deployments", "agents", "scan_deployments"],
@@ -96,8 +97,8 @@ def calls_for(top: str) -> list[Call]:
 
 
 @pytest.fixture(scope="module")
-def kept(account: Sandbox, client: qd.Client, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Give a cache with all kinds of files; then the service forgets."""
+def filled_cache(account: Sandbox, client: qd.Client, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a cache with all kinds of files; the service then forgets all runs but the newest."""
     folder = tmp_path_factory.mktemp("kept")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DataQualityWarning)
@@ -115,8 +116,8 @@ def kind_of(path: Path) -> str:
     return text
 
 
-def places(folder: Path) -> dict[str, Path]:
-    """Name one path of each kind, relative to the cache."""
+def paths_by_kind(folder: Path) -> dict[str, Path]:
+    """Return one path of each kind, relative to the cache."""
     found = {"": Path()}
     for path in sorted(folder.rglob("*")):
         found.setdefault(kind_of(path.relative_to(folder)), path.relative_to(folder))
@@ -124,7 +125,7 @@ def places(folder: Path) -> dict[str, Path]:
 
 
 def stored_ids(folder: Path) -> Counter[tuple[str, str]]:
-    """Count the rows of the stores that are on disk, wherever they lie."""
+    """Count the rows of the stores in all data files and journal entries."""
     found: Counter[tuple[str, str]] = Counter()
     for path in folder.rglob("*.parquet"):
         table = path.relative_to(folder).parts[0]
@@ -137,7 +138,7 @@ def stored_ids(folder: Path) -> Counter[tuple[str, str]]:
     return found
 
 
-def replace(path: Path) -> None:
+def replace_with_other_type(path: Path) -> None:
     if path.is_dir():
         shutil.rmtree(path)
         path.write_text("in the way")
@@ -159,38 +160,40 @@ KINDS = [
 ]  # fmt: skip
 
 
-#: What the errors say; no other may come.
+#: Parts of the expected error messages.
 ERRORS = ("cannot be read now", "has no ", "has none", "are gone", "gone or damaged", "no snapshot")
 
 
-def error_of(do: Callable[[], object]) -> str | None:
-    """Return the text of our own error; any other is raised."""
+def error_message(function: Callable[[], object]) -> str | None:
+    """Return the message of an error of the package; other exceptions are raised."""
     try:
-        do()
+        function()
     except QoderdataError as error:
         return str(error)
     return None
 
 
-def test_each_kind_of_place_is_tried(kept: Path) -> None:
-    found = set(places(kept)) - {"queries/runs-K.parquet"}
+def test_kinds_are_all_kinds_of_paths_in_the_cache(filled_cache: Path) -> None:
+    found = set(paths_by_kind(filled_cache)) - {"queries/runs-K.parquet"}
     assert found == set(KINDS)
 
 
 @pytest.mark.parametrize(
     "kind", [kind if kind.startswith("runs") else pytest.param(kind, marks=pytest.mark.long) for kind in KINDS]
 )
-def test_something_else_in_its_place(kept: Path, client: qd.Client, tmp_path: Path, kind: str) -> None:
-    place = places(kept)[kind]
+def test_wrong_file_type_raises_only_package_errors_and_loses_no_row(
+    filled_cache: Path, client: qd.Client, tmp_path: Path, kind: str
+) -> None:
+    path = paths_by_kind(filled_cache)[kind]
     for name, mode in calls_for(kind.partition("/")[0]):
         folder = tmp_path / f"{name}-{mode}"
-        shutil.copytree(kept, folder)
-        replace(folder / place)
+        shutil.copytree(filled_cache, folder)
+        replace_with_other_type(folder / path)
         before = stored_ids(folder) if folder.is_dir() else Counter()
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
-            said = error_of(partial(call, name, client, folder, **MODES[mode]))
-        assert said is None or any(words in said for words in ERRORS)
+            message = error_message(partial(call, name, client, folder, **MODES[mode]))
+        assert message is None or any(words in message for words in ERRORS)
         ours = CacheWarning, DataQualityWarning
         assert [warning for warning in caught if not issubclass(warning.category, ours)] == []
         if name != "clear_cache" and folder.is_dir():
@@ -200,18 +203,18 @@ def test_something_else_in_its_place(kept: Path, client: qd.Client, tmp_path: Pa
 
 @pytest.mark.parametrize("table", sorted(_STORES))
 @pytest.mark.parametrize("kind", ["data/day/T.parquet", "manifest.json"])
-def test_a_folder_in_the_place_of_a_file_is_set_aside(
-    kept: Path, client: qd.Client, tmp_path: Path, table: str, kind: str
+def test_folder_in_place_of_a_file_is_set_aside(
+    filled_cache: Path, client: qd.Client, tmp_path: Path, table: str, kind: str
 ) -> None:
-    """The next load mends the store, and the one after it says nothing."""
+    """The next load repairs the store, and the loads after it do not warn."""
     folder = tmp_path / "cache"
-    shutil.copytree(kept, folder)
-    replace(folder / places(kept)[f"{table}/K/{kind}"])
+    shutil.copytree(filled_cache, folder)
+    replace_with_other_type(folder / paths_by_kind(filled_cache)[f"{table}/K/{kind}"])
     name = "sessions" if table == "sessions" else "runs"
     with pytest.warns(CacheWarning, match="files that cannot be used are in .*set-aside"):
         call(name, client, folder, refresh=True)
-    (aside,) = folder.glob(f"{table}/*/set-aside-*")
-    assert [path.name for path in aside.rglob("in the way")]
+    (set_aside,) = folder.glob(f"{table}/*/set-aside-*")
+    assert [path.name for path in set_aside.rglob("in the way")]
     with warnings.catch_warnings():
         warnings.simplefilter("error", CacheWarning)
         call(name, client, folder)
@@ -220,7 +223,9 @@ def test_a_folder_in_the_place_of_a_file_is_set_aside(
 
 @pytest.mark.parametrize("name", ["deployments", "agents", "runs", "sessions"])
 @pytest.mark.parametrize("mode", ["plain", "refresh", "offline"])
-def test_a_folder_whose_name_is_too_long(client: qd.Client, tmp_path: Path, name: str, mode: str) -> None:
+def test_load_with_a_too_long_folder_name_warns_or_raises_offline(
+    client: qd.Client, tmp_path: Path, name: str, mode: str
+) -> None:
     folder = tmp_path / ("x" * 300)
     if mode == "offline":
         with warnings.catch_warnings():
@@ -231,14 +236,16 @@ def test_a_folder_whose_name_is_too_long(client: qd.Client, tmp_path: Path, name
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         call(name, client, folder, **MODES[mode])
-    told = [str(warning.message) for warning in caught if warning.category is CacheWarning]
-    assert told
-    assert all("name too long" in text.lower() for text in told)
+    messages = [str(warning.message) for warning in caught if warning.category is CacheWarning]
+    assert messages
+    assert all("name too long" in text.lower() for text in messages)
 
 
 @pytest.mark.parametrize(
     "name", ["snapshots", "load_snapshots", "as_of", "cache_usage", "clear_cache", "scan_runs"]
 )
-def test_other_calls_on_a_folder_whose_name_is_too_long(client: qd.Client, tmp_path: Path, name: str) -> None:
+def test_other_calls_with_a_too_long_folder_name_raise_cache_error(
+    client: qd.Client, tmp_path: Path, name: str
+) -> None:
     with pytest.raises(CacheError):
         call(name, client, tmp_path / ("x" * 300))

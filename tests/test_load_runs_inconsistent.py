@@ -1,4 +1,4 @@
-"""`load_runs` of odd lists: late runs, jumps, empty pages, odd single runs, odd clocks."""
+"""Tests of `load_runs` with inconsistent lists, cursors that jump, invalid single runs, and clock changes."""
 
 from __future__ import annotations
 
@@ -32,21 +32,21 @@ START = datetime(2026, 6, 1, tzinfo=UTC)
 
 
 @dataclass
-class OddService:
-    """The service without HTTP: pages of 100 from a list that a test can put into any order.
+class FakeService:
+    """A fake client that returns pages of 100 from a list that a test can put into any order.
 
-    A cursor is the id of a page's last run or, with `positions`, how many runs follow the page.
-    `odd` is asked first about each page: its number among the pages of this call, and the page; it returns
-    another.
+    A cursor is the id of a page's last run or, with `offset_cursors`, the number of runs after the page.
+    `change_page` gets the number of each page in this call, and the page, and returns the page to show.
+    `get_run`, if given, returns a single run by its id.
     """
 
     runs: list[Run] = field(default_factory=list)
-    odd: Callable[[int, dict[str, Any]], dict[str, Any]] = lambda _, page: page
-    single: Callable[[str], Run] | None = None
+    change_page: Callable[[int, dict[str, Any]], dict[str, Any]] = lambda _, page: page
+    get_run: Callable[[str], Run] | None = None
     requests: list[str] = field(default_factory=list)
     created: int = 0
     pages: int = 0
-    positions: bool = False
+    offset_cursors: bool = False
     base_url: str = "https://service.test"
     workspace_id: str | None = None
     account: str = "someone"
@@ -61,7 +61,7 @@ class OddService:
         return text
 
     def make(self, count: int, **facts: Any) -> list[Run]:  # noqa: ANN401
-        """Create runs, newest first, without listing them."""
+        """Return new runs, newest first, that are not in the list."""
         made: list[Run] = []
         for _ in range(count):
             self.created += 1
@@ -78,27 +78,27 @@ class OddService:
     def get(self, path: str, params: Mapping[str, str], read: Callable[[bytes], Any]) -> Any:  # noqa: ANN401
         self.requests.append(path)
         if path != "/deployment_runs":
-            return read(json.dumps(self._single(path.rsplit("/", 1)[-1])).encode())
+            return read(json.dumps(self._read_run(path.rsplit("/", 1)[-1])).encode())
         after = params.get("after_id")
-        start = 0 if after is None else 1 + self._place(after)
+        start = 0 if after is None else 1 + self._index(after)
         shown = self.runs[start : start + int(params["limit"])]
         more = start + len(shown) < len(self.runs)
         last = shown[-1]["id"] if shown else None
-        if self.positions and shown:
+        if self.offset_cursors and shown:
             last = str(len(self.runs) - start - len(shown))
         page = {"data": shown, "has_more": more, "last_id": last}
-        page = self.odd(self.pages, page)
+        page = self.change_page(self.pages, page)
         self.pages += 1
         return read(json.dumps(page).encode())
 
-    def _place(self, cursor: str) -> int:
-        if self.positions:
+    def _index(self, cursor: str) -> int:
+        if self.offset_cursors:
             return len(self.runs) - int(cursor) - 1
         return [run["id"] for run in self.runs].index(cursor)
 
-    def _single(self, id_: str) -> Run:
-        if self.single is not None:
-            return self.single(id_)
+    def _read_run(self, id_: str) -> Run:
+        if self.get_run is not None:
+            return self.get_run(id_)
         return next(run for run in self.runs if run["id"] == id_)
 
     def load(self, folder: Path, **options: Any) -> pd.DataFrame:  # noqa: ANN401
@@ -108,20 +108,20 @@ class OddService:
 
 
 @pytest.fixture
-def service() -> OddService:
-    return OddService()
+def service() -> FakeService:
+    return FakeService()
 
 
-def all_of(service: OddService) -> set[str]:
+def ids_of(service: FakeService) -> set[str]:
     return {run["id"] for run in service.runs}
 
 
-EMPTY = {"data": [], "has_more": False, "last_id": None}
+EMPTY_PAGE = {"data": [], "has_more": False, "last_id": None}
 
 
 @pytest.mark.parametrize("place", [50, 101, 250, 900])
-def test_a_late_run_is_found_on_the_pages_of_a_refresh_or_by_reading_all(
-    service: OddService, tmp_path: Path, place: int
+def test_late_run_is_found_on_first_page_or_with_refresh_all(
+    service: FakeService, tmp_path: Path, place: int
 ) -> None:
     service.create(1000)
     service.load(tmp_path)
@@ -131,25 +131,29 @@ def test_a_late_run_is_found_on_the_pages_of_a_refresh_or_by_reading_all(
     assert len(service.requests) == 1
     assert ("drun_late" in set(refreshed["id"])) == (place < 100)
     frame = service.load(tmp_path, refresh="all")
-    assert set(frame["id"]) == all_of(service)
+    assert set(frame["id"]) == ids_of(service)
     assert frame.attrs["complete"]
     assert service.load(tmp_path).attrs["requests"] == 0
 
 
-def test_a_known_run_listed_again_above_new_ones_joins_nothing(service: OddService, tmp_path: Path) -> None:
+def test_known_run_listed_again_above_new_runs_does_not_end_the_refresh(
+    service: FakeService, tmp_path: Path
+) -> None:
     service.create(300)
     service.load(tmp_path)
     known = service.runs[0]
     service.create(500)
     service.runs.insert(0, known)
     frame = service.load(tmp_path, refresh=True)
-    assert set(frame["id"]) == all_of(service)
+    assert set(frame["id"]) == ids_of(service)
     assert frame["id"].is_unique
     assert len(service.requests) == 6
 
 
-def test_two_known_runs_of_different_segments_join_no_gap(service: OddService, tmp_path: Path) -> None:
-    """The store has two segments with a gap; a run of the lower one is listed again at the top."""
+def test_known_run_listed_again_does_not_close_a_gap_between_segments(
+    service: FakeService, tmp_path: Path
+) -> None:
+    """The store has two segments with a gap between them; a run of the lower one is listed again at the top."""
     service.create(300)
     service.load(tmp_path)
     low = service.runs[0]
@@ -160,80 +164,78 @@ def test_two_known_runs_of_different_segments_join_no_gap(service: OddService, t
             raise errors.AuthenticationError("revoked")
         return page
 
-    service.odd = fail
+    service.change_page = fail
     with pytest.raises(errors.AuthenticationError):
         service.load(tmp_path, refresh=True)
-    service.odd = lambda _, page: page
+    service.change_page = lambda _, page: page
     service.create(50)
     service.runs.insert(0, low)
     frame = service.load(tmp_path, refresh=True)
-    assert set(frame["id"]) == all_of(service)
+    assert set(frame["id"]) == ids_of(service)
 
 
 @pytest.mark.parametrize("at", [0, 1, 3])
-def test_an_empty_page_is_not_believed_where_older_runs_are_stored(
-    service: OddService, tmp_path: Path, at: int
+def test_empty_page_above_stored_runs_warns_and_is_incomplete(
+    service: FakeService, tmp_path: Path, at: int
 ) -> None:
     service.create(1000)
     stored = service.load(tmp_path)
     service.create(700)
-    service.odd = lambda number, page: EMPTY if number == at else page
+    service.change_page = lambda number, page: EMPTY_PAGE if number == at else page
     with pytest.warns(DataQualityWarning, match="ended the list of runs above older runs"):
         frame = service.load(tmp_path, refresh=True)
     assert frame.attrs["complete"] is False
     assert set(stored["id"]) <= set(frame["id"])
     assert len(frame) == 1000 + 100 * at
-    service.odd = lambda _, page: page
+    service.change_page = lambda _, page: page
     frame = service.load(tmp_path, refresh=True)
-    assert set(frame["id"]) == all_of(service)
+    assert set(frame["id"]) == ids_of(service)
     assert frame.attrs["complete"]
 
 
 @pytest.mark.parametrize("at", [0, 1, 3])
-def test_a_last_page_that_leaves_a_gap_is_not_believed(service: OddService, tmp_path: Path, at: int) -> None:
-    """It has records, and none of those below it that are stored: the ones in between must be somewhere."""
+def test_early_last_page_above_stored_runs_warns_and_is_incomplete(
+    service: FakeService, tmp_path: Path, at: int
+) -> None:
+    """A page that ends the list above stored runs, without showing them, leaves a gap of missing runs."""
     service.create(1000)
     stored = service.load(tmp_path)
     service.create(700)
-    service.odd = lambda number, page: {**page, "has_more": False} if number == at else page
+    service.change_page = lambda number, page: {**page, "has_more": False} if number == at else page
     for _ in range(2):
         with pytest.warns(DataQualityWarning, match="ended the list of runs above older runs"):
             frame = service.load(tmp_path, refresh=True)
         assert frame.attrs["complete"] is False
         assert len(frame) >= 1000 + 100 * (at + 1)
-        service.odd = lambda count, page: {**page, "has_more": False} if count == min(at, 1) else page
+        service.change_page = lambda count, page: {**page, "has_more": False} if count == min(at, 1) else page
     with pytest.warns(DataQualityWarning, match="not all runs that are asked for are kept"):
         assert service.load(tmp_path, offline=True).attrs["complete"] is False
     assert set(stored["id"]) <= set(frame["id"])
-    service.odd = lambda _, page: page
+    service.change_page = lambda _, page: page
     frame = service.load(tmp_path, refresh=True)
-    assert set(frame["id"]) == all_of(service)
+    assert set(frame["id"]) == ids_of(service)
     assert frame.attrs["complete"]
 
 
 @pytest.mark.parametrize("at", [1, 3])
-def test_a_last_page_within_a_time_that_leaves_a_gap_is_not_believed(
-    service: OddService, tmp_path: Path, at: int
-) -> None:
-    """The pages after the first are narrowed to the time, so they may well end; the stored runs are within it."""
+def test_early_last_page_with_since_warns_and_is_incomplete(service: FakeService, tmp_path: Path, at: int) -> None:
+    """Pages after the first are filtered by time, so the list may end early; the stored runs are in the range."""
     service.create(1000)
     service.load(tmp_path)
     service.create(700)
     since = START + timedelta(minutes=10)
-    service.odd = lambda number, page: {**page, "has_more": False} if number >= at else page
+    service.change_page = lambda number, page: {**page, "has_more": False} if number >= at else page
     with pytest.warns(DataQualityWarning, match="ended the list of runs above older runs"):
         frame = service.load(tmp_path, refresh=True, since=since)
     assert frame.attrs["complete"] is False
-    service.odd = lambda _, page: page
+    service.change_page = lambda _, page: page
     frame = service.load(tmp_path, refresh=True, since=since)
     assert len(frame) == 1691
     assert frame.attrs["complete"]
 
 
-def test_where_the_service_forgot_all_that_is_stored_reading_all_says_so(
-    service: OddService, tmp_path: Path
-) -> None:
-    """The runs in between, if there were any, are lost; the list cannot show that there were none."""
+def test_refresh_all_accepts_that_the_service_forgot_all_stored_runs(service: FakeService, tmp_path: Path) -> None:
+    """The list cannot show whether there were runs between the stored and the listed ones."""
     service.create(300)
     service.load(tmp_path)
     service.runs.clear()
@@ -247,68 +249,72 @@ def test_where_the_service_forgot_all_that_is_stored_reading_all_says_so(
         assert frame.attrs["complete"]
 
 
-def test_an_empty_page_in_the_first_pull_is_asked_for_again(service: OddService, tmp_path: Path) -> None:
-    """Nothing shows that it is wrong; the next refresh loads the rest."""
+def test_refresh_after_an_empty_page_in_the_first_pull_loads_the_rest(
+    service: FakeService, tmp_path: Path
+) -> None:
+    """The empty page looks like the end of the list; the next refresh loads the rest."""
     service.create(1000)
-    service.odd = lambda number, page: EMPTY if number == 3 else page
+    service.change_page = lambda number, page: EMPTY_PAGE if number == 3 else page
     assert len(service.load(tmp_path)) == 300
     assert service.load(tmp_path).attrs["requests"] == 0
-    service.odd = lambda _, page: page
+    service.change_page = lambda _, page: page
     frame = service.load(tmp_path, refresh=True)
-    assert set(frame["id"]) == all_of(service)
+    assert set(frame["id"]) == ids_of(service)
     assert len(service.requests) == 8
 
 
-def test_an_empty_page_is_not_believed_within_a_time_either(service: OddService, tmp_path: Path) -> None:
-    """The pages after the first are narrowed to the time: an empty one may be the filter's work."""
+def test_refresh_after_an_empty_page_with_since_loads_the_rest(service: FakeService, tmp_path: Path) -> None:
+    """The pages after the first are filtered by time, so that an empty one may be correct."""
     service.create(1000)
     since = START + timedelta(minutes=10)
-    service.odd = lambda number, page: EMPTY if number in {3, 4} else page
+    service.change_page = lambda number, page: EMPTY_PAGE if number in {3, 4} else page
     assert len(service.load(tmp_path, since=since)) == 300
-    service.odd = lambda _, page: page
+    service.change_page = lambda _, page: page
     assert len(service.load(tmp_path, since=since, refresh=True)) == 991
 
 
-def test_an_account_without_runs_is_complete(service: OddService, tmp_path: Path) -> None:
+def test_refresh_of_an_account_without_runs_is_complete(service: FakeService, tmp_path: Path) -> None:
     for refresh_ in (True, True, "all", True):
         assert service.load(tmp_path, refresh=refresh_).attrs["complete"]
         assert len(service.requests) == 1
 
 
-def test_a_cursor_that_jumps_is_healed_by_reading_all(service: OddService, tmp_path: Path) -> None:
+def test_refresh_all_loads_runs_that_a_cursor_skipped(service: FakeService, tmp_path: Path) -> None:
     service.create(1000)
-    service.odd = lambda number, page: {**page, "last_id": service.runs[499]["id"]} if number == 2 else page
+    service.change_page = lambda number, page: (
+        {**page, "last_id": service.runs[499]["id"]} if number == 2 else page
+    )
     assert len(service.load(tmp_path)) == 800
-    service.odd = lambda _, page: page
+    service.change_page = lambda _, page: page
     frame = service.load(tmp_path, refresh="all")
-    assert set(frame["id"]) == all_of(service)
+    assert set(frame["id"]) == ids_of(service)
 
 
-def test_one_old_run_at_the_head_says_nothing_about_the_rest(service: OddService, tmp_path: Path) -> None:
+def test_old_run_on_first_page_does_not_end_a_load_with_since(service: FakeService, tmp_path: Path) -> None:
     service.create(1000)
     now = datetime.now(UTC)
     for number, run in enumerate(service.runs):
         run["created_at"] = run["triggered_at"] = (now - timedelta(minutes=number)).isoformat()
     old = {**service.runs[0], "id": "drun_old", "created_at": START.isoformat(), "triggered_at": START.isoformat()}
     service.runs.insert(0, old)
-    service.odd = lambda number, page: (
+    service.change_page = lambda number, page: (
         {"data": [old], "has_more": True, "last_id": "drun_old"} if number == 0 else page
     )
     assert len(service.load(tmp_path / "store", since="1D")) == 1000
     assert len(service.load(tmp_path / "asked", since="1D", trigger_type=None, status="completed")) == 1000
 
 
-def test_reading_all_drops_nothing_that_only_the_store_has(service: OddService, tmp_path: Path) -> None:
+def test_refresh_all_keeps_runs_that_the_service_forgot(service: FakeService, tmp_path: Path) -> None:
     service.create(500)
     first = service.load(tmp_path)
     del service.runs[200:]
     service.create(10)
     frame = service.load(tmp_path, refresh="all")
-    assert set(frame["id"]) == set(first["id"]) | all_of(service)
+    assert set(frame["id"]) == set(first["id"]) | ids_of(service)
     assert frame.attrs["complete"]
 
 
-def test_reading_all_goes_on_after_it_was_cut_off(service: OddService, tmp_path: Path) -> None:
+def test_load_continues_a_refresh_all_that_failed(service: FakeService, tmp_path: Path) -> None:
     service.create(1000)
     service.load(tmp_path)
     service.runs.insert(900, {**service.runs[900], "id": "drun_late"})
@@ -318,12 +324,12 @@ def test_reading_all_goes_on_after_it_was_cut_off(service: OddService, tmp_path:
             raise errors.AuthenticationError("revoked")
         return page
 
-    service.odd = fail
+    service.change_page = fail
     with pytest.raises(errors.AuthenticationError):
         service.load(tmp_path, refresh="all")
-    service.odd = lambda _, page: page
+    service.change_page = lambda _, page: page
     frame = service.load(tmp_path)
-    assert set(frame["id"]) == all_of(service)
+    assert set(frame["id"]) == ids_of(service)
     assert len(service.requests) <= 7
 
 
@@ -337,8 +343,8 @@ def test_reading_all_goes_on_after_it_was_cut_off(service: OddService, tmp_path:
     ],
     ids=["cut", "another format", "a list", "no content"],
 )
-def test_with_a_damaged_manifest_what_the_service_forgot_stays(
-    service: OddService, tmp_path: Path, harm: Callable[[bytes], bytes]
+def test_damaged_manifest_is_rebuilt_with_runs_that_the_service_forgot(
+    service: FakeService, tmp_path: Path, harm: Callable[[bytes], bytes]
 ) -> None:
     service.create(500)
     first = service.load(tmp_path)
@@ -367,33 +373,31 @@ operations = st.one_of(
 
 @settings(max_examples=60, deadline=None)
 @given(page=st.integers(2, 4), operations=st.lists(operations, max_size=14))
-def test_known_runs_listed_again_empty_pages_and_cuts_lose_nothing(
-    page: int, operations: list[tuple[Any, ...]]
-) -> None:
-    """After each honest refresh, all that the list has is there; and the store never has less than before."""
-    service = OddService(page_limit=page, positions=True)
+def test_repeated_runs_empty_pages_and_failures_lose_no_run(page: int, operations: list[tuple[Any, ...]]) -> None:
+    """Each refresh of a correct list loads all its runs; the store never loses a run."""
+    service = FakeService(page_limit=page, offset_cursors=True)
     with tempfile.TemporaryDirectory() as name:
         folder, seen = Path(name), set[str]()
         for operation in [*operations, ("load", None)]:
-            service.odd = lambda _, shown: shown
+            service.change_page = lambda _, shown: shown
             match operation:
                 case ("create", count):
                     service.create(count)
                 case ("list again", which) if service.runs:
                     service.runs.insert(0, service.runs[which % len(service.runs)])
                     frame = service.load(folder, refresh=True)
-                    assert all_of(service) <= set(frame["id"])
+                    assert ids_of(service) <= set(frame["id"])
                     del service.runs[0]
                     seen |= set(frame["id"])
                 case ("empty page", at):
-                    service.odd = empty_at(at)
+                    service.change_page = empty_page_at(at)
                     with warnings.catch_warnings():
                         warnings.simplefilter("ignore", DataQualityWarning)
                         frame = service.load(folder, refresh=True)
                     assert seen <= set(frame["id"])
                     seen |= set(frame["id"])
                 case ("cut", at):
-                    service.odd = cut_at(at)
+                    service.change_page = fail_at(at)
                     with contextlib.suppress(errors.AuthenticationError):
                         seen |= set(service.load(folder, refresh=True)["id"])
                 case ("load", minutes):
@@ -409,38 +413,38 @@ def test_known_runs_listed_again_empty_pages_and_cuts_lose_nothing(
                     assert frame["id"].is_unique
                     assert frame.attrs["complete"]
                     seen |= set(frame["id"])
-        assert seen == all_of(service)
+        assert seen == ids_of(service)
 
 
-def empty_at(at: int) -> Callable[[int, dict[str, Any]], dict[str, Any]]:
-    return lambda number, page: EMPTY if number == at else page
+def empty_page_at(at: int) -> Callable[[int, dict[str, Any]], dict[str, Any]]:
+    return lambda number, page: EMPTY_PAGE if number == at else page
 
 
-def cut_at(at: int) -> Callable[[int, dict[str, Any]], dict[str, Any]]:
-    def cut(number: int, page: dict[str, Any]) -> dict[str, Any]:
+def fail_at(at: int) -> Callable[[int, dict[str, Any]], dict[str, Any]]:
+    def fail_on_page(number: int, page: dict[str, Any]) -> dict[str, Any]:
         if number == at:
             raise errors.AuthenticationError("revoked")
         return page
 
-    return cut
+    return fail_on_page
 
 
 class Clock:
-    """The wall clock, as the code under test sees it; a test may set it."""
+    """The wall clock of the code under test, which a test can set."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.now = datetime(2026, 6, 20, tzinfo=UTC)
         clock = self
 
-        class Shifted(datetime):
+        class SettableDatetime(datetime):
             @classmethod
             def now(cls, tz: Any = None) -> Any:  # noqa: ANN401
                 clock.now += timedelta(milliseconds=1)
                 return clock.now.astimezone(tz)
 
         for module in ("runs", "refresh", "stored"):
-            monkeypatch.setattr(f"qoderdata.load.{module}.datetime", Shifted)
-        monkeypatch.setattr("qoderdata.store.table_store.datetime", Shifted)
+            monkeypatch.setattr(f"qoderdata.load.{module}.datetime", SettableDatetime)
+        monkeypatch.setattr("qoderdata.store.table_store.datetime", SettableDatetime)
 
 
 @pytest.fixture
@@ -448,9 +452,7 @@ def wall_clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     return Clock(monkeypatch)
 
 
-def test_a_clock_that_is_set_back_during_a_pull_ends_no_progress(
-    service: OddService, tmp_path: Path, wall_clock: Clock
-) -> None:
+def test_pull_finishes_when_the_clock_is_set_back(service: FakeService, tmp_path: Path, wall_clock: Clock) -> None:
     service.create(500)
 
     def set_back(number: int, page: dict[str, Any]) -> dict[str, Any]:
@@ -459,14 +461,14 @@ def test_a_clock_that_is_set_back_during_a_pull_ends_no_progress(
         assert number < 10, "the same page is asked for again and again"
         return page
 
-    service.odd = set_back
+    service.change_page = set_back
     frame = service.load(tmp_path, refresh=True)
-    assert set(frame["id"]) == all_of(service)
+    assert set(frame["id"]) == ids_of(service)
     assert len(service.requests) == 5
 
 
-def test_an_open_run_is_read_again_after_the_clock_went_forward_and_back(
-    service: OddService, tmp_path: Path, wall_clock: Clock
+def test_open_run_is_read_again_after_the_clock_was_ahead(
+    service: FakeService, tmp_path: Path, wall_clock: Clock
 ) -> None:
     service.create(1, status="running")
     service.create(200)
@@ -487,47 +489,49 @@ def status_error(status: int) -> errors.APIStatusError:
 
 
 @pytest.mark.parametrize("status", [400, 403, 409, 410, 500])
-def test_an_open_run_that_the_service_would_not_give_stays_and_the_rest_loads(
-    service: OddService, tmp_path: Path, status: int
+def test_open_run_that_fails_to_load_is_kept_with_a_warning(
+    service: FakeService, tmp_path: Path, status: int
 ) -> None:
-    going = service.create(2, status="running")
+    open_runs = service.create(2, status="running")
     service.create(200)
     service.load(tmp_path)
 
-    def single(id_: str) -> Run:
+    def get_run(id_: str) -> Run:
         if id_ == "drun_00001":
             raise status_error(status)
-        return {**going[0], "status": "failed"}
+        return {**open_runs[0], "status": "failed"}
 
-    service.single = single
+    service.get_run = get_run
     service.create(3)
     with pytest.warns(DataQualityWarning, match="1 open run could not be read again.*'drun_00001', GET refused"):
         frame = service.load(tmp_path, refresh=True)
     statuses = dict(zip(frame["id"], frame["status"], strict=True))
     assert (statuses["drun_00001"], statuses["drun_00002"]) == ("running", "failed")
-    assert set(frame["id"]) == all_of(service)
+    assert set(frame["id"]) == ids_of(service)
     assert service.load(tmp_path).attrs["requests"] == 0
-    service.single = lambda _: {**going[1], "status": "completed"}
+    service.get_run = lambda _: {**open_runs[1], "status": "completed"}
     frame = service.load(tmp_path, refresh=True)
     assert dict(zip(frame["id"], frame["status"], strict=True))["drun_00001"] == "completed"
 
 
-def test_a_service_that_fails_for_every_run_is_not_asked_for_all(service: OddService, tmp_path: Path) -> None:
+def test_open_runs_are_not_all_requested_when_all_fail(service: FakeService, tmp_path: Path) -> None:
     service.create(40, status="running")
     service.create(200)
     service.load(tmp_path)
 
-    def single(_: str) -> Run:
+    def get_run(_: str) -> Run:
         raise status_error(503)
 
-    service.single = single
+    service.get_run = get_run
     with pytest.warns(DataQualityWarning, match="40 open runs could not be read again"):
         service.load(tmp_path, refresh=True)
     assert len(service.requests) == 1 + refresh.MAX_FAILURES
 
 
 @pytest.mark.parametrize("id_", ["", ".", ".."])
-def test_an_open_run_whose_id_no_request_can_name_stays(service: OddService, tmp_path: Path, id_: str) -> None:
+def test_open_run_with_an_id_unfit_for_a_path_is_kept_with_a_warning(
+    service: FakeService, tmp_path: Path, id_: str
+) -> None:
     service.create(1, status="running", id=id_)
     service.create(200)
     service.load(tmp_path)
@@ -538,35 +542,35 @@ def test_an_open_run_whose_id_no_request_can_name_stays(service: OddService, tmp
 
 
 @pytest.mark.parametrize("status", [401, 429])
-def test_an_error_of_the_account_is_raised(service: OddService, tmp_path: Path, status: int) -> None:
+def test_401_or_429_for_an_open_run_is_raised(service: FakeService, tmp_path: Path, status: int) -> None:
     service.create(1, status="running")
     service.create(200)
     service.load(tmp_path)
 
-    def single(_: str) -> Run:
+    def get_run(_: str) -> Run:
         raise status_error(status)
 
-    service.single = single
+    service.get_run = get_run
     with pytest.raises(errors.status_error_class(status)):
         service.load(tmp_path, refresh=True)
 
 
 @pytest.mark.parametrize("value", ["1e400", "1.50", "9" * 5000, '"\\ud800"', '{"a": 1, "a": 2}', "-0"])
-def test_a_run_read_alone_is_read_as_one_in_a_page(service: OddService, tmp_path: Path, value: str) -> None:
-    """By the same parser: what passes in a page passes alone, and gives the same."""
+def test_single_run_is_decoded_like_a_run_in_a_page(service: FakeService, tmp_path: Path, value: str) -> None:
+    """A value that is valid in a page is valid in a single run, and is decoded to the same value."""
     service.create(1, status="running")
     service.create(200)
     service.load(tmp_path / "alone")
     text = json.dumps(service.runs[-1])[:-1].replace('"running"', '"completed"') + f', "odd": {value}}}'
-    get = OddService.get
+    get = FakeService.get
 
-    def get_odd(path: str, params: Mapping[str, str], read: Callable[[bytes], Any]) -> Any:  # noqa: ANN401
+    def get_changed(path: str, params: Mapping[str, str], read: Callable[[bytes], Any]) -> Any:  # noqa: ANN401
         if path == "/deployment_runs":
             return get(service, path, params, lambda body: read(body.replace(json.dumps(old).encode(), listed)))
         return read(text.encode())
 
     old, listed = service.runs[-1], json.dumps(service.runs[-1]).encode()
-    service.get = get_odd  # type: ignore[method-assign]
+    service.get = get_changed  # type: ignore[method-assign]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DataQualityWarning)
         alone = service.load(tmp_path / "alone", refresh=True)
@@ -576,8 +580,8 @@ def test_a_run_read_alone_is_read_as_one_in_a_page(service: OddService, tmp_path
     assert alone.equals(paged)
 
 
-def test_a_refresh_of_many_runs_without_a_status_costs_one_request(service: OddService, tmp_path: Path) -> None:
-    """The newest edition's records never change, so none is open."""
+def test_refresh_of_many_runs_without_a_status_sends_one_request(service: FakeService, tmp_path: Path) -> None:
+    """Runs of the newest edition never change, so none is open."""
     service.page_limit = 1000
     made = service.create(2_000)
     for run in made:
@@ -591,9 +595,9 @@ def test_a_refresh_of_many_runs_without_a_status_costs_one_request(service: OddS
     assert frame["triggered_at"].notna().all()
 
 
-NOT_A_PAGE: dict[str, Callable[[Callable[[bytes], Any]], Any]] = {
-    "500": lambda _: refuse(500),
-    "403": lambda _: refuse(403),
+INVALID_RESPONSES: dict[str, Callable[[Callable[[bytes], Any]], Any]] = {
+    "500": lambda _: raise_status_error(500),
+    "403": lambda _: raise_status_error(403),
     "another record": lambda read: read(b'{"id": "another"}'),
     "no object": lambda read: read(b"[]"),
     "a cursor that repeats": lambda read: read(b'{"data": [], "has_more": true, "last_id": "x"}'),
@@ -601,12 +605,12 @@ NOT_A_PAGE: dict[str, Callable[[Callable[[bytes], Any]], Any]] = {
 }
 
 
-def refuse(status: int) -> Any:  # noqa: ANN401
+def raise_status_error(status: int) -> Any:  # noqa: ANN401
     raise status_error(status)
 
 
-class OddSessions(OddService):
-    """The newest edition: each run has a session, which is idle, and whose events say that it was cancelled."""
+class FakeSessionService(FakeService):
+    """The newest edition: each run has an idle session, whose events say that it was cancelled."""
 
     def __init__(self, bad: Mapping[str, str], *, in_list: bool = True) -> None:
         super().__init__()
@@ -628,7 +632,7 @@ class OddSessions(OddService):
         if path == "/sessions":
             return read(json.dumps({"data": self.sessions, "has_more": False}).encode())
         if path in self.bad:
-            return NOT_A_PAGE[self.bad[path]](read)
+            return INVALID_RESPONSES[self.bad[path]](read)
         if path.endswith("/events"):
             idle = {"id": "e", "type": "session.status_idle", "stop_reason": {"type": "cancelled"}}
             return read(json.dumps({"data": [idle], "has_more": False}).encode())
@@ -641,12 +645,10 @@ class OddSessions(OddService):
 
 
 @pytest.mark.parametrize("in_list", [False, True])
-@pytest.mark.parametrize("how", NOT_A_PAGE)
-def test_a_session_that_cannot_be_read_is_left_and_the_rest_loads(
-    tmp_path: Path, how: str, *, in_list: bool
-) -> None:
-    """Its events, where the list has it; else the session alone."""
-    service = OddSessions({f"/sessions/sess_drun_00004{'/events' * in_list}": how}, in_list=in_list)
+@pytest.mark.parametrize("how", INVALID_RESPONSES)
+def test_session_that_cannot_be_read_is_skipped_with_a_warning(tmp_path: Path, how: str, *, in_list: bool) -> None:
+    """The events are read if the session is in the list, else the session itself."""
+    service = FakeSessionService({f"/sessions/sess_drun_00004{'/events' * in_list}": how}, in_list=in_list)
     with pytest.warns(DataQualityWarning, match="1 session could not be read.*'sess_drun_00004'"):
         found = service.statuses(tmp_path)
     assert found == {**dict.fromkeys("12356", "cancelled"), "4": "completed" if in_list else "unknown"}
@@ -654,22 +656,24 @@ def test_a_session_that_cannot_be_read_is_left_and_the_rest_loads(
         assert service.statuses(tmp_path) == found
         assert service.requests == []
     service.bad = {}
-    # What was refused is asked for again after `max_age`, whatever else at each call.
+    # A refused session is requested again after `max_age`, all others at each call.
     assert service.statuses(tmp_path, max_age="0s" if how == "403" else "15min")["4"] == "cancelled"
 
 
-def test_a_service_that_gives_no_events_at_all_is_not_asked_for_all(tmp_path: Path) -> None:
-    service = OddSessions({f"/sessions/sess_drun_{number:05}/events": "500" for number in range(1, 7)})
+def test_events_are_not_all_requested_when_all_fail(tmp_path: Path) -> None:
+    service = FakeSessionService({f"/sessions/sess_drun_{number:05}/events": "500" for number in range(1, 7)})
     with pytest.warns(DataQualityWarning, match="6 sessions could not be read"):
         assert set(service.statuses(tmp_path).values()) == {"completed"}
-    # One more may be under way already.
+    # One more request may have been sent already.
     assert len([path for path in service.requests if path.endswith("/events")]) <= refresh.MAX_FAILURES + 1
 
 
 @pytest.mark.parametrize("id_", ["", ".", ".."])
 @pytest.mark.parametrize("in_list", [False, True])
-def test_a_session_whose_id_no_request_can_name_is_left(tmp_path: Path, id_: str, *, in_list: bool) -> None:
-    service = OddSessions({}, in_list=in_list)
+def test_session_with_an_id_unfit_for_a_path_is_skipped_with_a_warning(
+    tmp_path: Path, id_: str, *, in_list: bool
+) -> None:
+    service = FakeSessionService({}, in_list=in_list)
     service.runs[2]["session_id"] = id_
     if in_list:
         service.sessions[2]["id"] = id_
@@ -680,46 +684,48 @@ def test_a_session_whose_id_no_request_can_name_is_left(tmp_path: Path, id_: str
 
 
 @pytest.mark.parametrize("how", ["another record", "no object"])
-def test_an_open_run_whose_answer_breaks_the_contract_stays_and_the_rest_loads(
-    service: OddService, tmp_path: Path, how: str
+def test_open_run_with_an_invalid_response_is_kept_with_a_warning(
+    service: FakeService, tmp_path: Path, how: str
 ) -> None:
     service.create(1, status="running")
     service.create(200)
     service.load(tmp_path)
     get = service.get
 
-    def get_odd(path: str, params: Mapping[str, str], read: Callable[[bytes], Any]) -> Any:  # noqa: ANN401
-        return get(path, params, read) if path == "/deployment_runs" else NOT_A_PAGE[how](read)
+    def get_changed(path: str, params: Mapping[str, str], read: Callable[[bytes], Any]) -> Any:  # noqa: ANN401
+        return get(path, params, read) if path == "/deployment_runs" else INVALID_RESPONSES[how](read)
 
-    service.get = get_odd  # type: ignore[method-assign]
+    service.get = get_changed  # type: ignore[method-assign]
     service.create(3)
     with pytest.warns(DataQualityWarning, match="1 open run could not be read again"):
         frame = service.load(tmp_path, refresh=True)
-    assert set(frame["id"]) == all_of(service)
+    assert set(frame["id"]) == ids_of(service)
     assert dict(zip(frame["id"], frame["status"], strict=True))["drun_00001"] == "running"
 
 
 @pytest.mark.parametrize("count", [20, 250])
-def test_a_run_of_the_last_microsecond_of_all_loads(service: OddService, tmp_path: Path, count: int) -> None:
+def test_run_at_the_latest_possible_time_is_loaded(service: FakeService, tmp_path: Path, count: int) -> None:
     service.create(count)
     service.runs[3]["created_at"] = "9999-12-31T23:59:59.999999999Z"
     frame = service.load(tmp_path)
-    assert set(frame["id"]) == all_of(service)
+    assert set(frame["id"]) == ids_of(service)
     assert frame.attrs["complete"]
     assert len(service.load(tmp_path, since="2026-06-01T00:00Z", refresh=True)) == count
     assert service.load(tmp_path).attrs["requests"] == 0
 
 
 @pytest.mark.parametrize("refresh", [False, True])
-def test_bounds_in_the_first_hour_of_all(service: OddService, tmp_path: Path, *, refresh: bool) -> None:
+def test_since_and_until_in_the_first_hour_of_year_1_are_accepted(
+    service: FakeService, tmp_path: Path, *, refresh: bool
+) -> None:
     service.create(250)
     assert len(service.load(tmp_path, since="0001-01-01T00:30Z", refresh=refresh)) == 250
     with pytest.warns(DataQualityWarning, match="no run is in the time asked for"):
         assert service.load(tmp_path, until="0001-01-01T00:00Z", refresh=refresh).empty
 
 
-def test_runs_and_sessions_of_the_first_hour_of_all(tmp_path: Path) -> None:
-    service = OddSessions({})
+def test_runs_and_sessions_in_the_first_hour_of_year_1_are_loaded(tmp_path: Path) -> None:
+    service = FakeSessionService({})
     for record in service.runs + service.sessions:
         record["created_at"] = record["updated_at"] = "0001-01-01T00:30:00Z"
     for _ in range(2):

@@ -1,4 +1,4 @@
-"""`load_runs` when the service, the network or the disk fails: no run is lost, and people are told."""
+"""Tests of `load_runs` when the service, network or disk fails: no run is lost, and errors are reported."""
 
 from __future__ import annotations
 
@@ -34,34 +34,34 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def service() -> Iterator[Sandbox]:
-    """Serve one account, for what does not depend on the edition."""
+    """Serve an account with the default edition."""
     with Sandbox(deployments=20, seed=7, runs=350) as running:
         yield running
 
 
 def load(sandbox: Sandbox, folder: Path | str, *, client: Client | None = None, **options: Any) -> pd.DataFrame:  # noqa: ANN401
-    """Load as a process does that has just begun."""
+    """Load the runs, with a new client by default."""
     client = client or Client(pat=sandbox.pat, base_url=sandbox.base_url)
     return load_runs(client=client, cache_dir=folder, **options)
 
 
 @functools.cache
-def flattened(records: str) -> pd.DataFrame:
+def flatten_json(records: str) -> pd.DataFrame:
     return flatten_runs(json.loads(records))
 
 
-def truth(sandbox: Sandbox) -> pd.DataFrame:
-    return flattened(json.dumps(sandbox.runs))
+def all_runs(sandbox: Sandbox) -> pd.DataFrame:
+    return flatten_json(json.dumps(sandbox.runs))
 
 
-def triggered(run: dict[str, Any]) -> pd.Timestamp:
+def triggered_at(run: dict[str, Any]) -> pd.Timestamp:
     return pd.Timestamp(run["triggered_at"])
 
 
-def test_offline_takes_what_there_is_and_says_what_is_missing(service: Sandbox, tmp_path: Path) -> None:
+def test_offline_returns_stored_runs_and_warns_of_missing_ones(service: Sandbox, tmp_path: Path) -> None:
     with pytest.raises(CacheError, match="Call once without offline"):
         load(service, tmp_path, offline=True)
-    at = triggered(service.runs[50])
+    at = triggered_at(service.runs[50])
     near = load(service, tmp_path, since=at)
     before = len(service.requests)
     pd.testing.assert_frame_equal(load(service, tmp_path, since=at, offline=True), near)
@@ -72,36 +72,34 @@ def test_offline_takes_what_there_is_and_says_what_is_missing(service: Sandbox, 
     assert len(service.requests) == before
 
 
-def test_a_revoked_token_keeps_the_pages_that_came(service: Sandbox, tmp_path: Path) -> None:
+def test_401_during_a_pull_keeps_the_loaded_pages(service: Sandbox, tmp_path: Path) -> None:
     service.misbehave("401", at=4)
     with pytest.raises(AuthenticationError) as caught:
         load(service, tmp_path)
     assert "The pages that came are kept: the next call goes on from there." in caught.value.__notes__
     before = len(service.requests)
-    pd.testing.assert_frame_equal(load(service, tmp_path), truth(service))
+    pd.testing.assert_frame_equal(load(service, tmp_path), all_runs(service))
     assert before + len(service.requests[before:]) <= 5 + 3
 
 
 @pytest.mark.parametrize("fault", ["repeat-cursor", "no-cursor"])
-def test_a_list_that_cannot_be_walked_is_an_error_and_never_half_of_the_rows(
-    service: Sandbox, tmp_path: Path, fault: str
-) -> None:
+def test_missing_or_repeated_cursor_raises_pagination_error(service: Sandbox, tmp_path: Path, fault: str) -> None:
     service.misbehave(fault, at=3)
     with pytest.raises(PaginationError):
         load(service, tmp_path)
-    pd.testing.assert_frame_equal(load(service, tmp_path), truth(service))
+    pd.testing.assert_frame_equal(load(service, tmp_path), all_runs(service))
 
 
 @pytest.mark.parametrize(
     "fault", ["429", "500", "502-html", "503-empty", "reset", "cut-body", "cut-json", "overlap"]
 )
-def test_faults_that_pass_leave_no_trace(service: Sandbox, tmp_path: Path, fault: str) -> None:
+def test_temporary_faults_do_not_change_the_runs(service: Sandbox, tmp_path: Path, fault: str) -> None:
     for at in (1, 3, 5):
         service.misbehave(fault, at=at)
-    pd.testing.assert_frame_equal(load(service, tmp_path), truth(service))
+    pd.testing.assert_frame_equal(load(service, tmp_path), all_runs(service))
 
 
-def test_when_the_service_cannot_be_reached_the_error_says_what_is_kept(service: Sandbox, tmp_path: Path) -> None:
+def test_connection_error_suggests_offline(service: Sandbox, tmp_path: Path) -> None:
     client = Client(pat=service.pat, base_url=service.base_url, max_retries=0)
     load(service, tmp_path, client=client)
     load(service, tmp_path, client=client, status="failed", max_age="0s")
@@ -114,10 +112,10 @@ def test_when_the_service_cannot_be_reached_the_error_says_what_is_kept(service:
 
 @pytest.mark.parametrize("refusal", ["400", "404"])
 @pytest.mark.parametrize("cut_at", [2, 4])
-def test_a_cursor_that_the_service_no_longer_knows_is_no_end(
+def test_pull_continues_after_an_unknown_cursor(
     service: Sandbox, tmp_path: Path, refusal: str, cut_at: int
 ) -> None:
-    """A pull was cut off, and then retention took the run that it would go on behind: a few pages come again."""
+    """A pull failed, and the run of its last cursor is gone: a few pages are loaded again."""
     service.misbehave("401", at=cut_at)
     with pytest.raises(AuthenticationError):
         load(service, tmp_path)
@@ -126,11 +124,11 @@ def test_a_cursor_that_the_service_no_longer_knows_is_no_end(
     for at in range(cut_at // 2):
         service.misbehave(refusal, at=at)
     frame = load(service, tmp_path, client=client)
-    pd.testing.assert_frame_equal(frame, truth(service))
+    pd.testing.assert_frame_equal(frame, all_runs(service))
     assert frame.attrs["requests"] <= 2 + 4
 
 
-def test_a_service_that_knows_none_of_its_cursors_is_an_error(service: Sandbox, tmp_path: Path) -> None:
+def test_not_found_error_is_raised_if_all_cursors_are_unknown(service: Sandbox, tmp_path: Path) -> None:
     service.misbehave("401", at=3)
     with pytest.raises(AuthenticationError):
         load(service, tmp_path)
@@ -141,7 +139,7 @@ def test_a_service_that_knows_none_of_its_cursors_is_an_error(service: Sandbox, 
     assert len(service.requests) < 20
 
 
-def test_an_answer_about_another_run_is_not_taken(
+def test_response_with_another_run_is_ignored_with_a_warning(
     service: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     service.create_runs(1, status="running")
@@ -157,32 +155,30 @@ def test_an_answer_about_another_run_is_not_taken(
         DataQualityWarning, match=r"\d open runs? could not be read again.*answered with another one"
     ):
         frame = load(service, tmp_path, refresh=True)
-    pd.testing.assert_frame_equal(frame, truth(service))
+    pd.testing.assert_frame_equal(frame, all_runs(service))
 
 
-def test_a_folder_that_cannot_be_written_is_a_warning(service: Sandbox, tmp_path: Path) -> None:
+def test_unwritable_cache_folder_warns(service: Sandbox, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
     service.create_runs(1, status="running")
     with pytest.warns(CacheWarning, match="the runs are not kept"):
         frame = load(service, tmp_path / "file")
-    pd.testing.assert_frame_equal(frame, truth(service))
+    pd.testing.assert_frame_equal(frame, all_runs(service))
 
 
-def test_a_disk_that_becomes_full_is_a_warning(
-    service: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_full_disk_warns(service: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     replace, left = Folder.replace, [4]
 
-    def full(self: Folder, name: str, write: Any, **options: Any) -> None:  # noqa: ANN401
+    def fail_after_four(self: Folder, name: str, write: Any, **options: Any) -> None:  # noqa: ANN401
         left[0] -= 1
         if left[0] < 0:
             raise OSError(28, "No space left on device")
         replace(self, name, write, **options)
 
-    monkeypatch.setattr(Folder, "replace", full)
+    monkeypatch.setattr(Folder, "replace", fail_after_four)
     with pytest.warns(CacheWarning, match="No space left on device"):
         frame = load(service, tmp_path)
-    pd.testing.assert_frame_equal(frame, truth(service))
+    pd.testing.assert_frame_equal(frame, all_runs(service))
     monkeypatch.setattr(Folder, "replace", replace)
     again = load(service, tmp_path)
     pd.testing.assert_frame_equal(again, frame)
@@ -197,69 +193,71 @@ def data_files(folder: Path) -> list[Path]:
     "harm", [Path.unlink, lambda file: file.write_bytes(b"PAR1 nothing PAR1")], ids=["gone", "torn"]
 )
 @pytest.mark.parametrize(("refresh", "place"), [(False, 0), (True, 0), (True, -1)])
-def test_a_damaged_data_file_is_read_again(
+def test_runs_of_a_damaged_data_file_are_loaded_again(
     service: Sandbox, tmp_path: Path, harm: Callable[[Path], object], *, refresh: bool, place: int
 ) -> None:
-    """It shows when it is read, or already when new runs of its day are added."""
+    """The damage is found when the file is read, or when new runs of its day are added."""
     load(service, tmp_path)
     harm(data_files(tmp_path)[place])
     with pytest.warns(CacheWarning, match=r"1 of \d+ data files .* are gone or damaged"):
         frame = load(service, tmp_path, refresh=refresh)
-    pd.testing.assert_frame_equal(frame, truth(service))
+    pd.testing.assert_frame_equal(frame, all_runs(service))
     assert load(service, tmp_path).attrs["requests"] == 0
 
 
-def contents(folder: Path) -> dict[Path, bytes]:
+def read_files(folder: Path) -> dict[Path, bytes]:
     files = (path for path in folder.rglob("*") if path.is_file() and path.suffix != ".lock")
     return {path: path.read_bytes() for path in files}
 
 
-def refuse(folder: Folder, name: str) -> NoReturn:
+def raise_permission_error(folder: Folder, name: str) -> NoReturn:
     raise PermissionError(13, "Permission denied", folder.full(name))
 
 
-def test_a_manifest_that_cannot_be_read_now_is_left_alone(
+def test_manifest_with_permission_error_is_not_replaced(
     service: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It may name runs that the service has forgotten: it must not be taken for none, and replaced."""
+    """It may name runs that the service has forgotten, so it must not be replaced as if there were none."""
     load(service, tmp_path)
-    kept = contents(tmp_path)
+    files_before = read_files(tmp_path)
     with monkeypatch.context() as patch:
-        patch.setattr(Folder, "read", refuse)
+        patch.setattr(Folder, "read", raise_permission_error)
         with pytest.warns(CacheWarning, match=r"not kept: .* cannot be read now \(Permission denied\)") as caught:
             frame = load(service, tmp_path)
         assert len(caught) == 1
-        pd.testing.assert_frame_equal(frame, truth(service))
+        pd.testing.assert_frame_equal(frame, all_runs(service))
         with pytest.warns(CacheWarning), pytest.raises(CacheError, match="has no runs"):
             load(service, tmp_path, offline=True)
         for look in (lambda: scan_runs(tmp_path, engine="polars"), lambda: cache_usage(tmp_path)):
             with pytest.raises(CacheError, match="cannot be read now"):
                 look()
-    assert contents(tmp_path) == kept
+    assert read_files(tmp_path) == files_before
     assert load(service, tmp_path).attrs["requests"] == 0
 
 
-def test_a_data_file_that_cannot_be_read_now_is_not_given_up(
+def test_data_file_with_permission_error_raises_and_is_kept(
     service: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     load(service, tmp_path)
-    kept = contents(tmp_path)
+    files_before = read_files(tmp_path)
     read = Folder.read
     with monkeypatch.context() as patch:
         patch.setattr(
             Folder,
             "read",
-            lambda folder, name: refuse(folder, name) if name.endswith(".parquet") else read(folder, name),
+            lambda folder, name: (
+                raise_permission_error(folder, name) if name.endswith(".parquet") else read(folder, name)
+            ),
         )
         for refresh in (False, True):
             service.create_runs(1)
             with pytest.raises(CacheError, match=r"cannot be read now \(Permission denied\)"):
                 load(service, tmp_path, refresh=refresh)
-    assert kept.items() <= contents(tmp_path).items()
-    pd.testing.assert_frame_equal(load(service, tmp_path, refresh=True), truth(service))
+    assert files_before.items() <= read_files(tmp_path).items()
+    pd.testing.assert_frame_equal(load(service, tmp_path, refresh=True), all_runs(service))
 
 
-def test_a_data_file_that_could_not_be_read_once_is_read_again(
+def test_reading_a_data_file_is_retried_after_an_error(
     service: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     load(service, tmp_path)
@@ -267,23 +265,23 @@ def test_a_data_file_that_could_not_be_read_once_is_read_again(
 
     def fail_once(folder: Folder, name: str) -> pa.Buffer | None:
         if name.endswith(".parquet") and next(failures, False):
-            refuse(folder, name)
+            raise_permission_error(folder, name)
         return read(folder, name)
 
     monkeypatch.setattr(Folder, "read", fail_once)
     frame = load(service, tmp_path)
-    pd.testing.assert_frame_equal(frame, truth(service))
+    pd.testing.assert_frame_equal(frame, all_runs(service))
     assert frame.attrs["requests"] == 0
 
 
-def test_offline_a_damaged_data_file_is_an_error(service: Sandbox, tmp_path: Path) -> None:
+def test_damaged_data_file_raises_offline(service: Sandbox, tmp_path: Path) -> None:
     load(service, tmp_path)
     data_files(tmp_path)[0].unlink()
     with pytest.raises(CacheError, match="gone or damaged"):
         load(service, tmp_path, offline=True)
 
 
-def test_values_that_do_not_fit_are_kept_and_told_once(service: Sandbox, tmp_path: Path) -> None:
+def test_values_of_the_wrong_type_are_in_extra_with_one_warning(service: Sandbox, tmp_path: Path) -> None:
     odd = service.runs[3] | {"duration_ms": "long"}
     service.rewrite(odd)
     with pytest.warns(DataQualityWarning, match="did not fit"):
@@ -310,6 +308,6 @@ def test_values_that_do_not_fit_are_kept_and_told_once(service: Sandbox, tmp_pat
         ({"offline": "false"}, "offline='false' is neither True nor False"),
     ],
 )
-def test_what_cannot_be_meant(options: dict[str, Any], message: str) -> None:
+def test_invalid_arguments_raise_value_error(options: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         load_runs(**options)
