@@ -76,7 +76,7 @@ TRIGGERS = qd.next_triggers(DEPLOYMENTS.assign(schedule_upcoming_runs_at=None), 
 Function = Callable[[pd.DataFrame], pd.DataFrame]
 
 
-OF_DEPLOYMENTS: dict[str, Function] = {
+DEPLOYMENT_FUNCTIONS: dict[str, Function] = {
     "failure_rates": qd.failure_rates,
     "failure_rates by agent": lambda df: qd.failure_rates(df, "agent_id"),
     "consistency": lambda df: qd.consistency(df, RUNS),
@@ -91,7 +91,7 @@ OF_DEPLOYMENTS: dict[str, Function] = {
     "fill_counters": lambda df: qd.failure_rates(qd.fill_counters(df, RUNS)),
     "check": lambda df: qd.check(df, RUNS, SESSIONS, now=START + timedelta(days=1), streak=1),
 }
-OF_RUNS: dict[str, Function] = {
+RUN_FUNCTIONS: dict[str, Function] = {
     "run_failure_rates": qd.run_failure_rates,
     "fill_counters": lambda runs: qd.fill_counters(DEPLOYMENTS, runs),
     "run_failure_rates by day": lambda runs: qd.run_failure_rates(runs, freq="1D", tz="Asia/Shanghai"),
@@ -107,22 +107,23 @@ OF_RUNS: dict[str, Function] = {
     "error_budget": lambda runs: qd.error_budget(runs, by="deployment_id"),
     "unusual_runs": lambda runs: qd.unusual_runs(runs, now=START, threshold=1, min_runs=2),
 }
-OF_SESSIONS: dict[str, Function] = {
+SESSION_FUNCTIONS: dict[str, Function] = {
     "session_costs": qd.session_costs,
     "session_costs by day": lambda sessions: qd.session_costs(sessions, "agent_id", freq="1D", tz="Asia/Shanghai"),
     "cost_forecast": lambda sessions: qd.cost_forecast(DEPLOYMENTS, sessions, start=START),
     "check": lambda sessions: qd.check(DEPLOYMENTS, RUNS, sessions, now=START + timedelta(days=1), streak=1),
 }
 MISSED = qd.missed_triggers(DEPLOYMENTS, RUNS, **BOUNDS)
-OF_MISSED: dict[str, Function] = {
+MISSED_FUNCTIONS: dict[str, Function] = {
     "error_budget": lambda missed: qd.error_budget(RUNS, missed, by="deployment_id"),
 }
-OF_TRIGGERS: dict[str, Function] = {"trigger_load": qd.trigger_load}
+TRIGGER_FUNCTIONS: dict[str, Function] = {"trigger_load": qd.trigger_load}
 CALLS: list[tuple[str, Function, pd.DataFrame, str]] = [
     (f"{name}-{what}", function, frame, what)
     for functions, frame, what in (
-        (OF_DEPLOYMENTS, DEPLOYMENTS, "deployments"), (OF_RUNS, RUNS, "runs"), (OF_TRIGGERS, TRIGGERS, "triggers"),
-        (OF_SESSIONS, SESSIONS, "sessions"), (OF_MISSED, MISSED, "missed"),
+        (DEPLOYMENT_FUNCTIONS, DEPLOYMENTS, "deployments"), (RUN_FUNCTIONS, RUNS, "runs"),
+        (TRIGGER_FUNCTIONS, TRIGGERS, "triggers"), (SESSION_FUNCTIONS, SESSIONS, "sessions"),
+        (MISSED_FUNCTIONS, MISSED, "missed"),
     )
     for name, function in functions.items()
 ]  # fmt: skip
@@ -373,7 +374,7 @@ def test_error_about_times_names_a_working_conversion(values: Any, message: str)
     assert str(runs["triggered_at"].iloc[0]) == "2026-06-15 08:00:00+00:00"
 
 
-@pytest.mark.parametrize("function", OF_RUNS.values(), ids=OF_RUNS)
+@pytest.mark.parametrize("function", RUN_FUNCTIONS.values(), ids=RUN_FUNCTIONS)
 def test_categorical_names_and_messages_give_the_same_result(function: Function) -> None:
     named = qd.with_names(RUNS, DEPLOYMENTS).assign(agent_name="helper")
     texts = dict.fromkeys(["deployment_name", "agent_name", "error_message"], "category")

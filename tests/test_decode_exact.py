@@ -1,4 +1,4 @@
-"""Tests of `qoderdata.decode.exact`: which values fit a column, go to ``extra``, or leave no trace."""
+"""Tests of `qoderdata.decode.exact`: which values fit a column, go to ``extra``, or are dropped."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ FITTING: list[tuple[dict[str, Any], str, Any, dict[str, Any] | None]] = [
     ({"metadata": {"cas_config": None, "b": 1}}, "metadata", '{"b":1}', None),
     ({"metadata": None}, "metadata", MISSING, None),
     ({"resources": [{"b": [], "a": 1}]}, "resources", '[{"b":[],"a":1}]', None),
-    # Documented values of fields without a column, and null, leave no trace.
+    # Documented values of fields without a column are dropped, and so is null.
     ({"type": "deployment", "agent": {"type": "agent"}}, "agent_id", MISSING, None),
     ({"schedule": None, "paused_reason": None, "agent": None}, "schedule_type", MISSING, None),
     ({"owner": None, "schedule": {"jitter": None}}, "schedule_type", MISSING, None),

@@ -69,9 +69,9 @@ _SECONDS = st.integers(
 
 @st.composite
 def times(draw: st.DrawFn, *, zero: bool = True) -> str:
-    moment = _NEAR + timedelta(seconds=draw(_SECONDS))
+    time = _NEAR + timedelta(seconds=draw(_SECONDS))
     digits = draw(st.sampled_from(["", ".1", ".13334", ".123456", ".123456789", ".999999999"]))
-    text = moment.isoformat() + digits + "Z"
+    text = time.isoformat() + digits + "Z"
     return draw(st.sampled_from([text, text, ZERO_TIME])) if zero else text
 
 

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from qoderdata.schema import Schema
 
-MOMENTS = [datetime(2026, 6, 15, 1, tzinfo=UTC), datetime(2026, 6, 16, 1, tzinfo=UTC)]
+UPCOMING_TIMES = [datetime(2026, 6, 15, 1, tzinfo=UTC), datetime(2026, 6, 16, 1, tzinfo=UTC)]
 
 
 def deployment(name: str, **fields: object) -> dict[str, object]:
@@ -111,7 +111,7 @@ def test_polars_and_duckdb_read_the_same_values(frame: pd.DataFrame, tmp_path: P
     export_parquet(frame, path)
     by_polars = pl.read_parquet(path)
     assert by_polars.schema["schedule_upcoming_runs_at"] == pl.List(pl.Datetime("us", "UTC"))
-    assert by_polars["schedule_upcoming_runs_at"].to_list() == [MOMENTS, [], None]
+    assert by_polars["schedule_upcoming_runs_at"].to_list() == [UPCOMING_TIMES, [], None]
     assert by_polars["agent_version"].to_list() == [2**53 + 1, None, None]
     by_duckdb = duckdb.execute(
         "SELECT id, vault_ids, epoch_us(created_at) FROM read_parquet(?) ORDER BY id", [path]
@@ -134,7 +134,7 @@ TABLE = pa.table(
     {
         "id": pa.array(["=a", None, "c"], pa.string()),
         "runs": pa.array([1, None, -3], pa.int64()),
-        "at": pa.array([MOMENTS[0], None, MOMENTS[1]], pa.timestamp("us", "UTC")),
+        "at": pa.array([UPCOMING_TIMES[0], None, UPCOMING_TIMES[1]], pa.timestamp("us", "UTC")),
         "lists": pa.array([["x"], [], None], pa.list_(pa.string())),
     }
 )

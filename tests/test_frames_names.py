@@ -281,7 +281,7 @@ class TestWrongFrames:
             with_names(RUNS.rename(columns={"agent_id": "deployment_id"}), DEPLOYMENTS)
 
 
-OF_RUNS: dict[str, Callable[[Any], Any]] = {
+RUN_SUMMARIES: dict[str, Callable[[Any], Any]] = {
     "rates": qd.run_failure_rates,
     "rates by day": lambda runs: qd.run_failure_rates(runs, freq="1D"),
     "streaks": qd.failure_streaks,
@@ -293,18 +293,18 @@ NOT_ON_DASK = {"streaks", "slower", "delays"}
 
 
 class TestSummaries:
-    @pytest.mark.parametrize("name", OF_RUNS)
+    @pytest.mark.parametrize("name", RUN_SUMMARIES)
     @pytest.mark.parametrize("engine", ["pandas", *ENGINES])
     def test_summary_by_an_id_has_the_name_as_first_column(self, name: str, engine: str) -> None:
         if engine == "dask" and name in NOT_ON_DASK:
             with pytest.raises(NotImplementedError, match="which Dask does not have"):
-                OF_RUNS[name](opened(RUNS, engine))
+                RUN_SUMMARIES[name](opened(RUNS, engine))
             return
         plain, named = RUNS, with_names(RUNS, DEPLOYMENTS, agents=AGENTS)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", DataQualityWarning)
-            without = OF_RUNS[name](opened(plain, engine))
-            found = OF_RUNS[name](opened(named, engine))
+            without = RUN_SUMMARIES[name](opened(plain, engine))
+            found = RUN_SUMMARIES[name](opened(named, engine))
         assert type(found) is type(without)
         without, found = (to_pandas(computed(one)) for one in (without, found))
         if engine == "pandas":
@@ -345,7 +345,7 @@ class TestSummaries:
 
     def test_summary_of_an_empty_frame_has_the_same_columns_and_dtypes(self) -> None:
         named = with_names(RUNS, DEPLOYMENTS)
-        for name, summary in OF_RUNS.items():
+        for name, summary in RUN_SUMMARIES.items():
             full, empty = summary(named), summary(named[:0])
             assert len(empty) == 0, name
             pd.testing.assert_series_equal(empty.dtypes, full.dtypes)

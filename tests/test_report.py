@@ -852,7 +852,7 @@ class TestEachFigure:
 
     def test_rate_runs_and_duration(self, account: Account) -> None:
         week, before = account.ended(account.now, WEEK), account.ended(account.now - WEEK, WEEK)
-        rates = [sum(status == "failed" for _, status, _ in some) / len(some) for some in (week, before)]
+        rates = [sum(status == "failed" for _, status, _ in period) / len(period) for period in (week, before)]
         assert account.page.tile("Failure rate") == [
             f"{100 * rates[0]:.1f} %", points(rates[0] - rates[1]), f"of {len(week):,} decided runs",
         ]  # fmt: skip
@@ -909,7 +909,7 @@ class TestEachFigure:
         assert account.page.tile("Credits") == [
             f"{week:,.2f}", f"up {week - before:,.2f} from {before:,.2f}", f"of {len(used['week']):,} sessions",
         ]  # fmt: skip
-        every = [credits_ for some in used.values() for credits_ in some]
+        every = [credits_ for amounts in used.values() for credits_ in amounts]
         assert f"{len(every):,} sessions used {math.fsum(every):,.2f} credits." in account.page.part("costs")
 
     def test_forecast(self, account: Account) -> None:

@@ -38,7 +38,7 @@ def cluster() -> Iterator[distributed.Client]:
 
 
 @pytest.fixture(scope="module")
-def kept(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, pd.DataFrame, pd.DataFrame]:
+def loaded(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, pd.DataFrame, pd.DataFrame]:
     """Load an account once; return the cache folder and the frames of deployments and runs."""
     folder = tmp_path_factory.mktemp("cache")
     with Sandbox(deployments=20, seed=7, runs=30, edition="A") as sandbox:
@@ -50,7 +50,7 @@ def kept(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, pd.DataFrame, 
         )
 
 
-OF_RUNS: dict[str, Callable[[Any], Any]] = {
+RUN_SUMMARIES: dict[str, Callable[[Any], Any]] = {
     "rates": run_failure_rates,
     "days in Shanghai": lambda runs: run_failure_rates(runs, freq="1D", tz="Asia/Shanghai"),
     "hours in Havana": lambda runs: run_failure_rates(runs, None, freq="6h", tz="America/Havana"),
@@ -65,14 +65,16 @@ def test_workers_are_separate_processes(cluster: distributed.Client) -> None:
     assert os.getpid() not in processes
 
 
-@pytest.mark.parametrize("name", OF_RUNS)
+@pytest.mark.parametrize("name", RUN_SUMMARIES)
 @pytest.mark.usefixtures("cluster")
-def test_summaries_of_runs_equal_those_of_pandas(kept: tuple[Path, pd.DataFrame, pd.DataFrame], name: str) -> None:
-    folder, _, runs = kept
+def test_summaries_of_runs_equal_those_of_pandas(
+    loaded: tuple[Path, pd.DataFrame, pd.DataFrame], name: str
+) -> None:
+    folder, _, runs = loaded
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DataQualityWarning)
-        summary = OF_RUNS[name](scan_runs(folder, engine="dask")).compute()
-    expected = OF_RUNS[name](runs)
+        summary = RUN_SUMMARIES[name](scan_runs(folder, engine="dask")).compute()
+    expected = RUN_SUMMARIES[name](runs)
     if "runs" in expected:
         expected = expected[expected["runs"] > 0].assign(duration_p50_ms=None, duration_p95_ms=None)
     assert len(expected)
@@ -80,15 +82,15 @@ def test_summaries_of_runs_equal_those_of_pandas(kept: tuple[Path, pd.DataFrame,
 
 
 @pytest.mark.usefixtures("cluster")
-def test_lifetime_rates_equal_those_of_pandas(kept: tuple[Path, pd.DataFrame, pd.DataFrame]) -> None:
-    folder, deployments, _ = kept
+def test_lifetime_rates_equal_those_of_pandas(loaded: tuple[Path, pd.DataFrame, pd.DataFrame]) -> None:
+    folder, deployments, _ = loaded
     summary = failure_rates(scan_deployments(folder, engine="dask"), "agent_id").compute()
     assert rows_of(summary) == rows_of(failure_rates(deployments, "agent_id"))
 
 
 def test_failure_streaks_on_dask_raises_not_implemented_error(
-    kept: tuple[Path, pd.DataFrame, pd.DataFrame],
+    loaded: tuple[Path, pd.DataFrame, pd.DataFrame],
 ) -> None:
-    folder, _, _ = kept
+    folder, _, _ = loaded
     with pytest.raises(NotImplementedError, match=r"failure_streaks needs .* Dask .*engine='duckdb'"):
         failure_streaks(scan_runs(folder, engine="dask"))

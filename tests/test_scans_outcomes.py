@@ -60,7 +60,7 @@ def test_failure_rates_of_a_scan_equal_those_of_pandas(
 
 
 def test_waiting_end_is_used_only_while_its_session_is_unchanged(tmp_path: Path) -> None:
-    """A session that waited and was continued gives the outcome itself, until its events are read again."""
+    """After a waiting session was continued, its own status gives the outcome until its events are read."""
     with Sandbox(deployments=3, seed=7, edition="D", runs=9) as sandbox:
         client = Client(sandbox.pat, sandbox.base_url, min_interval=0)
         runs = load_runs(client=client, cache_dir=tmp_path / "a", outcomes="sessions")
@@ -92,7 +92,7 @@ def test_scanned_sessions_are_those_of_the_account(
 
 
 def test_scan_outside_the_stored_range_causes_a_warning(tmp_path: Path) -> None:
-    """Runs since a time are in the store, with the sessions since that time."""
+    """Loading the runs since a time also stores the sessions since that time."""
     scans: tuple[Callable[..., Any], ...] = (scan_runs, scan_sessions)
     with Sandbox(deployments=10, seed=7, edition="D", runs=250) as sandbox:
         client = Client(sandbox.pat, sandbox.base_url, min_interval=0)

@@ -29,7 +29,7 @@ pytestmark = [
 ]
 
 ZONE_OF_THE_SESSION = "America/New_York"
-OF_RUNS: dict[str, Callable[[Any], Any]] = {
+RUN_SUMMARIES: dict[str, Callable[[Any], Any]] = {
     "rates": run_failure_rates,
     "days in Shanghai": lambda runs: run_failure_rates(runs, freq="1D", tz="Asia/Shanghai"),
     "errors": error_breakdown,
@@ -38,7 +38,7 @@ OF_RUNS: dict[str, Callable[[Any], Any]] = {
 
 
 @pytest.fixture(scope="module")
-def kept(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, pd.DataFrame, pd.DataFrame]:
+def loaded(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, pd.DataFrame, pd.DataFrame]:
     """Load an account once; return the cache folder and the frames of deployments and runs."""
     folder = tmp_path_factory.mktemp("cache of spark")
     with Sandbox(deployments=20, seed=7, runs=250, edition="A") as sandbox:
@@ -66,8 +66,8 @@ def check_session_time_zone(spark: Any) -> Iterator[None]:  # noqa: ANN401 - Spa
     assert spark.conf.get("spark.sql.session.timeZone") == ZONE_OF_THE_SESSION
 
 
-def test_rows_equal_those_of_pandas(kept: tuple[Path, pd.DataFrame, pd.DataFrame]) -> None:
-    folder, deployments, runs = kept
+def test_rows_equal_those_of_pandas(loaded: tuple[Path, pd.DataFrame, pd.DataFrame]) -> None:
+    folder, deployments, runs = loaded
     scanned = scan_runs(folder, engine="pyspark")
     assert scanned.columns == schema.RUNS.names
     pd.testing.assert_frame_equal(collected(scanned, schema.RUNS), by_id(runs), check_flags=False)
@@ -76,8 +76,8 @@ def test_rows_equal_those_of_pandas(kept: tuple[Path, pd.DataFrame, pd.DataFrame
     pd.testing.assert_frame_equal(collected(scanned, schema.DEPLOYMENTS), by_id(deployments))
 
 
-def test_bounds_are_exact_and_only_their_days_are_read(kept: tuple[Path, pd.DataFrame, pd.DataFrame]) -> None:
-    folder, _, runs = kept
+def test_bounds_are_exact_and_only_their_days_are_read(loaded: tuple[Path, pd.DataFrame, pd.DataFrame]) -> None:
+    folder, _, runs = loaded
     times = runs["triggered_at"].dropna().sort_values()
     since, until = times.iloc[60], times.iloc[190]
     expected = runs[(runs["triggered_at"] >= since) & (runs["triggered_at"] < until)]
@@ -89,18 +89,20 @@ def test_bounds_are_exact_and_only_their_days_are_read(kept: tuple[Path, pd.Data
     }
 
 
-@pytest.mark.parametrize("name", OF_RUNS)
-def test_summaries_of_runs_equal_those_of_pandas(kept: tuple[Path, pd.DataFrame, pd.DataFrame], name: str) -> None:
-    folder, _, runs = kept
-    expected = OF_RUNS[name](runs).reset_index()
+@pytest.mark.parametrize("name", RUN_SUMMARIES)
+def test_summaries_of_runs_equal_those_of_pandas(
+    loaded: tuple[Path, pd.DataFrame, pd.DataFrame], name: str
+) -> None:
+    folder, _, runs = loaded
+    expected = RUN_SUMMARIES[name](runs).reset_index()
     if "window" in expected:
         expected = expected[expected["runs"] > 0]
-    summary = OF_RUNS[name](scan_runs(folder, engine="pyspark"))
+    summary = RUN_SUMMARIES[name](scan_runs(folder, engine="pyspark"))
     assert rows_of(summary.toArrow()) == rows_of(pa.Table.from_pandas(expected, preserve_index=False))
 
 
-def test_lifetime_rates_equal_those_of_pandas(kept: tuple[Path, pd.DataFrame, pd.DataFrame]) -> None:
-    folder, deployments, _ = kept
+def test_lifetime_rates_equal_those_of_pandas(loaded: tuple[Path, pd.DataFrame, pd.DataFrame]) -> None:
+    folder, deployments, _ = loaded
     summary = failure_rates(scan_deployments(folder, engine="pyspark"))
     expected = failure_rates(deployments).reset_index()
     assert rows_of(summary.toArrow()) == rows_of(pa.Table.from_pandas(expected, preserve_index=False))

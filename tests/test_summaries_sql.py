@@ -53,10 +53,15 @@ def test_failure_rates_and_intervals_equal_those_in_sql(
     ).set_index(by)
     rates = qd.failure_rates(deployments, by=by)
     assert len(rates) == len(expected)
-    for ours, theirs in {"failure_rate": "p", "ci_low": "ci_low", "ci_high": "ci_high", "total_runs": "n"}.items():
+    for column, name in {
+        "failure_rate": "p",
+        "ci_low": "ci_low",
+        "ci_high": "ci_high",
+        "total_runs": "n",
+    }.items():
         pd.testing.assert_series_equal(
-            rates[ours].astype("float64"),
-            expected[theirs].reindex(rates.index).astype("float64"),
+            rates[column].astype("float64"),
+            expected[name].reindex(rates.index).astype("float64"),
             check_names=False,
             check_index_type=False,
             rtol=1e-12,
@@ -82,10 +87,10 @@ def test_daily_run_failure_rates_and_durations_equal_those_in_sql(
     with_runs = rates[rates["runs"] > 0]
     assert len(with_runs) == len(expected)
     names = {"failure_rate": "p", "ci_low": "ci_low", "ci_high": "ci_high", "failed": "failed"}
-    for ours, theirs in {**names, "duration_p50_ms": "p50", "duration_p95_ms": "p95"}.items():
+    for column, name in {**names, "duration_p50_ms": "p50", "duration_p95_ms": "p95"}.items():
         pd.testing.assert_series_equal(
-            with_runs[ours].astype("float64").reset_index(drop=True),
-            expected[theirs].sort_index().astype("float64").reset_index(drop=True),
+            with_runs[column].astype("float64").reset_index(drop=True),
+            expected[name].sort_index().astype("float64").reset_index(drop=True),
             check_names=False,
             rtol=1e-12,
         )
