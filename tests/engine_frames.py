@@ -1,4 +1,4 @@
-"""Frames of every engine: how tests open them, and how they collect what comes of them."""
+"""Helpers for tests of several engines: open a frame in an engine, and collect a result."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ ZONE_OF_THE_SESSION = "America/New_York"
 
 
 def opened(given: Any, engine: str) -> Any:  # noqa: ANN401 a pandas frame or an Arrow table in, any frame out
-    """Return a pandas frame, or an Arrow table, as a frame of an engine; Dask and pandas need a pandas frame."""
+    """Return a pandas frame or an Arrow table as a frame of an engine; Dask and pandas need a pandas frame."""
     table = given if isinstance(given, pa.Table) else pa.Table.from_pandas(given, preserve_index=False)
     match engine:
         case "polars":
@@ -46,7 +46,7 @@ def opened(given: Any, engine: str) -> Any:  # noqa: ANN401 a pandas frame or an
 
 
 def computed(frame: Any) -> Any:  # noqa: ANN401 Dask has no types
-    """Compute a Dask frame without Dask's optimizer, which takes most of the time; any other stays as it is."""
+    """Compute a Dask frame without Dask's slow optimizer; return any other frame unchanged."""
     if not isinstance(frame, dd.DataFrame):
         return frame
     lowered: Any = frame.expr.lower_completely()
@@ -54,7 +54,7 @@ def computed(frame: Any) -> Any:  # noqa: ANN401 Dask has no types
 
 
 def collected(result: Any) -> pa.Table:  # noqa: ANN401 a frame of any engine
-    """Collect a frame, keys first."""
+    """Collect a frame of any engine as an Arrow table, with the keys first."""
     if isinstance(result, dd.DataFrame):
         result = result.compute()  # type: ignore[no-untyped-call] # Dask has no types
     if isinstance(result, pd.DataFrame):
@@ -65,7 +65,7 @@ def collected(result: Any) -> pa.Table:  # noqa: ANN401 a frame of any engine
 
 
 def rows_of(result: Any) -> list[dict[str, Any]]:  # noqa: ANN401 a frame of any engine
-    """Collect the rows, with times in UTC and floats that are equal to close ones, to compare engines."""
+    """Collect the rows to compare engines: times in UTC, floats compared approximately."""
     return [{name: plain(value) for name, value in row.items()} for row in collected(result).to_pylist()]
 
 
@@ -76,6 +76,7 @@ def plain(value: Any) -> Any:  # noqa: ANN401 one cell
 
 
 def quietly(summarise: Callable[[Any], Any], native: Any) -> Any:  # noqa: ANN401 frames of any engine
+    """Call a summary without warnings about data quality."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DataQualityWarning)
         return summarise(native)

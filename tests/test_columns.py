@@ -1,4 +1,4 @@
-"""Frames that lost their dtypes: converted where that is unambiguous, else one error that says how to convert."""
+"""Tests of `qoderdata.columns`: lost dtypes are converted where that is unambiguous, else an error says how."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ TRIGGERS = qd.next_triggers(DEPLOYMENTS.assign(schedule_upcoming_runs_at=None), 
 Function = Callable[[pd.DataFrame], pd.DataFrame]
 
 
-OF_DEPLOYMENTS: dict[str, Function] = {
+DEPLOYMENT_FUNCTIONS: dict[str, Function] = {
     "failure_rates": qd.failure_rates,
     "failure_rates by agent": lambda df: qd.failure_rates(df, "agent_id"),
     "consistency": lambda df: qd.consistency(df, RUNS),
@@ -91,7 +91,7 @@ OF_DEPLOYMENTS: dict[str, Function] = {
     "fill_counters": lambda df: qd.failure_rates(qd.fill_counters(df, RUNS)),
     "check": lambda df: qd.check(df, RUNS, SESSIONS, now=START + timedelta(days=1), streak=1),
 }
-OF_RUNS: dict[str, Function] = {
+RUN_FUNCTIONS: dict[str, Function] = {
     "run_failure_rates": qd.run_failure_rates,
     "fill_counters": lambda runs: qd.fill_counters(DEPLOYMENTS, runs),
     "run_failure_rates by day": lambda runs: qd.run_failure_rates(runs, freq="1D", tz="Asia/Shanghai"),
@@ -107,22 +107,23 @@ OF_RUNS: dict[str, Function] = {
     "error_budget": lambda runs: qd.error_budget(runs, by="deployment_id"),
     "unusual_runs": lambda runs: qd.unusual_runs(runs, now=START, threshold=1, min_runs=2),
 }
-OF_SESSIONS: dict[str, Function] = {
+SESSION_FUNCTIONS: dict[str, Function] = {
     "session_costs": qd.session_costs,
     "session_costs by day": lambda sessions: qd.session_costs(sessions, "agent_id", freq="1D", tz="Asia/Shanghai"),
     "cost_forecast": lambda sessions: qd.cost_forecast(DEPLOYMENTS, sessions, start=START),
     "check": lambda sessions: qd.check(DEPLOYMENTS, RUNS, sessions, now=START + timedelta(days=1), streak=1),
 }
 MISSED = qd.missed_triggers(DEPLOYMENTS, RUNS, **BOUNDS)
-OF_MISSED: dict[str, Function] = {
+MISSED_FUNCTIONS: dict[str, Function] = {
     "error_budget": lambda missed: qd.error_budget(RUNS, missed, by="deployment_id"),
 }
-OF_TRIGGERS: dict[str, Function] = {"trigger_load": qd.trigger_load}
+TRIGGER_FUNCTIONS: dict[str, Function] = {"trigger_load": qd.trigger_load}
 CALLS: list[tuple[str, Function, pd.DataFrame, str]] = [
     (f"{name}-{what}", function, frame, what)
     for functions, frame, what in (
-        (OF_DEPLOYMENTS, DEPLOYMENTS, "deployments"), (OF_RUNS, RUNS, "runs"), (OF_TRIGGERS, TRIGGERS, "triggers"),
-        (OF_SESSIONS, SESSIONS, "sessions"), (OF_MISSED, MISSED, "missed"),
+        (DEPLOYMENT_FUNCTIONS, DEPLOYMENTS, "deployments"), (RUN_FUNCTIONS, RUNS, "runs"),
+        (TRIGGER_FUNCTIONS, TRIGGERS, "triggers"), (SESSION_FUNCTIONS, SESSIONS, "sessions"),
+        (MISSED_FUNCTIONS, MISSED, "missed"),
     )
     for name, function in functions.items()
 ]  # fmt: skip
@@ -130,7 +131,7 @@ CALLS: list[tuple[str, Function, pd.DataFrame, str]] = [
 
 @cache
 def expected(call: str) -> pd.DataFrame:
-    """Return what a call gives with the frame as it is; computed once."""
+    """Return the result of a call with the unchanged frame; computed once."""
     return next(function(frame) for name, function, frame, _ in CALLS if name == call)
 
 
@@ -153,28 +154,31 @@ def with_columns_in_the_index(frame: pd.DataFrame) -> pd.DataFrame:
     return frame.set_index([str(name) for name in frame if frame[name].dtype != object], drop=False)
 
 
-#: No value is lost or ambiguous in these.
-SAME: dict[str, Function] = {
+#: Conversions in which no value is lost or ambiguous.
+UNAMBIGUOUS: dict[str, Function] = {
     "convert_dtypes": lambda frame: frame.convert_dtypes(),
     "Parquet to Arrow": through_parquet_to_arrow,
     "floats, objects of text": lambda frame: frame.astype(
-        dict.fromkeys(frame.select_dtypes("Int64"), "float64") | dict.fromkeys(texts_of(frame), "object")
+        dict.fromkeys(frame.select_dtypes("Int64"), "float64") | dict.fromkeys(text_columns(frame), "object")
     ),
     "another unit and zone, categories, an index of a column": lambda frame: frame.astype(
-        # The zone of `trigger_at` is the zone of the windows.
-        {name: f"datetime64[ns, {'UTC' if name == 'trigger_at' else 'Asia/Tokyo'}]" for name in times_of(frame)}
-        | dict.fromkeys(texts_of(frame), "category")
+        # The windows have the zone of `trigger_at`.
+        {
+            name: f"datetime64[ns, {'UTC' if name == 'trigger_at' else 'Asia/Tokyo'}]"
+            for name in time_columns(frame)
+        }
+        | dict.fromkeys(text_columns(frame), "category")
     ).set_index(frame.columns[0], drop=False),
     "Polars and back, another index": lambda frame: (
         pl.DataFrame(pa.Table.from_pandas(frame)).to_pandas().set_axis([7] * len(frame))
     ),
     "an index of columns": with_columns_in_the_index,
 }
-#: Times are text or have no zone, or there is no frame.
-LOST: dict[str, Callable[[pd.DataFrame], Any]] = {
+#: Conversions after which times are text or have no zone, or the value is not a frame.
+AMBIGUOUS: dict[str, Callable[[pd.DataFrame], Any]] = {
     "CSV": through_csv,
     "no zones": without_zones,
-    "numbers for times": lambda frame: frame.assign(**{name: range(len(frame)) for name in times_of(frame)}),
+    "numbers for times": lambda frame: frame.assign(**{name: range(len(frame)) for name in time_columns(frame)}),
     "a list": lambda frame: frame.to_dict("records"),
     "a series": lambda frame: frame.iloc[:, 0],
     "None": lambda _: None,
@@ -182,49 +186,51 @@ LOST: dict[str, Callable[[pd.DataFrame], Any]] = {
 }
 
 
-def times_of(frame: pd.DataFrame) -> list[str]:
+def time_columns(frame: pd.DataFrame) -> list[str]:
     return [str(name) for name in frame.select_dtypes("datetimetz")]
 
 
-def texts_of(frame: pd.DataFrame) -> list[str]:
+def text_columns(frame: pd.DataFrame) -> list[str]:
     return [str(name) for name in frame if frame[name].dtype == TEXT]
 
 
-@pytest.mark.parametrize("how", SAME)
+@pytest.mark.parametrize("how", UNAMBIGUOUS)
 @pytest.mark.parametrize(
     ("call", "function", "frame"), [call[:3] for call in CALLS], ids=[call[0] for call in CALLS]
 )
-def test_what_is_unambiguous_is_converted(call: str, function: Function, frame: pd.DataFrame, how: str) -> None:
-    """The result is the same to the last dtype."""
-    given = SAME[how](frame)
+def test_unambiguous_dtypes_are_converted_and_give_the_same_result(
+    call: str, function: Function, frame: pd.DataFrame, how: str
+) -> None:
+    """The result is the same, including the dtypes."""
+    given = UNAMBIGUOUS[how](frame)
     copy = given.copy(deep=True)
     result = function(given)
     pd.testing.assert_frame_equal(result, expected(call))
     pd.testing.assert_frame_equal(given, copy)
 
 
-def outcome(function: Function, given: Any) -> tuple[FrameTypeError | None, pd.DataFrame]:  # noqa: ANN401 anything
+def error_and_result(function: Function, given: Any) -> tuple[FrameTypeError | None, pd.DataFrame]:  # noqa: ANN401 anything
     try:
         return None, function(given)
     except FrameTypeError as error:
         return error, pd.DataFrame()
 
 
-#: ``None`` says that nothing is known of these rows.
+#: Calls that accept ``None``, which means that these rows are unknown.
 TAKES_NONE = {"error_budget-missed", "check-sessions"}
 
 
-@pytest.mark.parametrize("how", LOST)
+@pytest.mark.parametrize("how", AMBIGUOUS)
 @pytest.mark.parametrize(("call", "function", "frame", "what"), CALLS, ids=[call[0] for call in CALLS])
-def test_what_is_lost_is_an_error_that_says_how_to_get_it_back(
+def test_error_about_a_lost_dtype_says_how_to_restore_it(
     call: str, function: Function, frame: pd.DataFrame, what: str, how: str
 ) -> None:
-    given = LOST[how](frame)
+    given = AMBIGUOUS[how](frame)
     if given is None and call in TAKES_NONE:
         return
-    error, result = outcome(function, given)
+    error, result = error_and_result(function, given)
     if error is None:
-        # This function needs none of the columns that have lost their dtype.
+        # This function does not need any column that has lost its dtype.
         pd.testing.assert_frame_equal(result, expected(call))
         return
     assert isinstance(error, QoderdataError)
@@ -245,9 +251,9 @@ EVENTS = qd.flatten_events(
     ],
     "sess_0",
 )
-UNTOLD = RUNS.iloc[:3].assign(status=RUNS["status"].iloc[:0], session_id="sess_0")
-#: The other functions that take frames: they return pictures, files, or the argument with columns that it lacked.
-OTHERS: dict[str, tuple[Callable[[Any], object], pd.DataFrame]] = {
+RUNS_WITHOUT_STATUS = RUNS.iloc[:3].assign(status=RUNS["status"].iloc[:0], session_id="sess_0")
+#: The other functions that take frames: they return pictures, files, or the argument with more columns.
+OTHER_FUNCTIONS: dict[str, tuple[Callable[[Any], object], pd.DataFrame]] = {
     "plot_failure_rates": (qd.plot_failure_rates, qd.failure_rates(DEPLOYMENTS)),
     "plot_run_failure_rates": (qd.plot_run_failure_rates, qd.run_failure_rates(RUNS, freq="1D")),
     "plot_costs": (qd.plot_costs, qd.session_costs(SESSIONS)),
@@ -260,9 +266,15 @@ OTHERS: dict[str, tuple[Callable[[Any], object], pd.DataFrame]] = {
     "write_report, runs": (lambda runs: qd.write_report(DEPLOYMENTS, os.devnull, runs=runs, start=START), RUNS),
     "with_names": (lambda runs: qd.with_names(runs, DEPLOYMENTS), RUNS),
     "with_names, sessions": (lambda sessions: qd.with_names(RUNS, DEPLOYMENTS, agents=sessions), SESSIONS),
-    "resolve_outcomes": (lambda runs: qd.resolve_outcomes(runs, SESSIONS, EVENTS), UNTOLD),
-    "resolve_outcomes, sessions": (lambda sessions: qd.resolve_outcomes(UNTOLD, sessions, EVENTS), SESSIONS),
-    "resolve_outcomes, events": (lambda events: qd.resolve_outcomes(UNTOLD, SESSIONS, events), EVENTS),
+    "resolve_outcomes": (lambda runs: qd.resolve_outcomes(runs, SESSIONS, EVENTS), RUNS_WITHOUT_STATUS),
+    "resolve_outcomes, sessions": (
+        lambda sessions: qd.resolve_outcomes(RUNS_WITHOUT_STATUS, sessions, EVENTS),
+        SESSIONS,
+    ),
+    "resolve_outcomes, events": (
+        lambda events: qd.resolve_outcomes(RUNS_WITHOUT_STATUS, SESSIONS, events),
+        EVENTS,
+    ),
 }
 
 
@@ -271,22 +283,26 @@ def ignore_result(function: Callable[[Any], object], frame: Any) -> pd.DataFrame
     return pd.DataFrame()
 
 
-SOME = [*list(SAME)[:3], "an index of columns"]
+SOME_UNAMBIGUOUS = [*list(UNAMBIGUOUS)[:3], "an index of columns"]
 
 
-@pytest.mark.parametrize("how", SOME)
-def test_a_report_is_made_of_frames_that_are_converted(how: str) -> None:
-    qd.write_report(SAME[how](DEPLOYMENTS), os.devnull, runs=SAME[how](RUNS), start=START)
+@pytest.mark.parametrize("how", SOME_UNAMBIGUOUS)
+def test_write_report_accepts_frames_that_can_be_converted(how: str) -> None:
+    qd.write_report(UNAMBIGUOUS[how](DEPLOYMENTS), os.devnull, runs=UNAMBIGUOUS[how](RUNS), start=START)
 
 
 @pytest.mark.parametrize(
     ("name", "how"),
-    [(name, how) for name in OTHERS for how in (*LOST, *(() if name.startswith("write_report") else SOME))],
+    [
+        (name, how)
+        for name in OTHER_FUNCTIONS
+        for how in (*AMBIGUOUS, *(() if name.startswith("write_report") else SOME_UNAMBIGUOUS))
+    ],
 )
-def test_no_other_error_comes_of_a_frame_that_is_none(name: str, how: str) -> None:
-    function, frame = OTHERS[name]
-    given = {**LOST, **SAME}[how](frame)
-    # The index with the times or the keys is lost.
+def test_other_functions_raise_only_frame_type_error_for_lost_dtypes(name: str, how: str) -> None:
+    function, frame = OTHER_FUNCTIONS[name]
+    given = {**AMBIGUOUS, **UNAMBIGUOUS}[how](frame)
+    # These conversions lose the index with the times or the keys.
     lost = {
         ("plot_run_failure_rates", "CSV"): "not over time",
         ("plot_run_failure_rates", "an index of columns"): "not over time",
@@ -297,19 +313,19 @@ def test_no_other_error_comes_of_a_frame_that_is_none(name: str, how: str) -> No
         with pytest.raises(ValueError, match=lost[name, how]):
             function(given)
         return
-    error, _ = outcome(partial(ignore_result, function), given)
-    assert error is None or how in LOST
+    error, _ = error_and_result(partial(ignore_result, function), given)
+    assert error is None or how in AMBIGUOUS
 
 
 @pytest.mark.parametrize("how", ["CSV", "no zones"])
-def test_the_conversion_that_the_error_names_brings_the_times_back(how: str) -> None:
-    runs = LOST[how](RUNS)
+def test_conversion_named_in_the_error_restores_the_times(how: str) -> None:
+    runs = AMBIGUOUS[how](RUNS)
     scope = {"pd": pd, "runs": runs}
-    error, result = outcome(qd.failure_streaks, runs)
+    error, result = error_and_result(qd.failure_streaks, runs)
     while error is not None:
         statement = str(error)[str(error).index("runs[") :].partition(" (or")[0]
-        exec(statement, scope)  # noqa: S102 - a line that the error tells users to run
-        column, (error, result) = error.column, outcome(qd.failure_streaks, runs)
+        exec(statement, scope)  # noqa: S102 - the statement in the error message
+        column, (error, result) = error.column, error_and_result(qd.failure_streaks, runs)
         assert error is None or error.column != column
     pd.testing.assert_frame_equal(result, qd.failure_streaks(RUNS))
 
@@ -328,7 +344,7 @@ def test_the_conversion_that_the_error_names_brings_the_times_back(how: str) -> 
         ("status_from", [datetime(2026, 6, 15, tzinfo=UTC)] * 2, "holds values of dtype datetime64"),
     ],
 )
-def test_a_column_of_the_wrong_kind(column: str, values: list[Any], message: str) -> None:
+def test_column_of_a_wrong_kind_raises_frame_type_error(column: str, values: list[Any], message: str) -> None:
     with pytest.raises(FrameTypeError, match=message) as caught:
         qd.run_failure_rates(RUNS.iloc[:2].assign(**{column: values}))
     assert caught.value.column == column
@@ -344,28 +360,28 @@ def test_a_column_of_the_wrong_kind(column: str, values: list[Any], message: str
         (pd.Series([1781510400000] * 2, dtype="float64"), "holds values of dtype float64, not times"),
     ],
 )
-def test_the_error_says_how_times_come_back(values: Any, message: str) -> None:  # noqa: ANN401 what is no time
+def test_error_about_times_names_a_working_conversion(values: Any, message: str) -> None:  # noqa: ANN401 not times
     runs = RUNS.iloc[:2].assign(triggered_at=values)
     with pytest.raises(FrameTypeError, match=message) as caught:
         qd.failure_streaks(runs)
     assert ("tz_localize('UTC')" if "zone; attach" in message else "unit='ms'") in str(caught.value)
     assert "utc=True, format" not in str(caught.value)
     scope = {"pd": pd, "runs": runs}
-    exec(str(caught.value)[str(caught.value).index("runs[") :].partition(" (or")[0], scope)  # noqa: S102 as told
+    exec(str(caught.value)[str(caught.value).index("runs[") :].partition(" (or")[0], scope)  # noqa: S102 from the message
     assert qd.failure_streaks(runs).equals(
         qd.failure_streaks(RUNS.iloc[:2].assign(triggered_at=runs["triggered_at"]))
     )
     assert str(runs["triggered_at"].iloc[0]) == "2026-06-15 08:00:00+00:00"
 
 
-@pytest.mark.parametrize("function", OF_RUNS.values(), ids=OF_RUNS)
-def test_names_and_messages_may_be_categories(function: Function) -> None:
+@pytest.mark.parametrize("function", RUN_FUNCTIONS.values(), ids=RUN_FUNCTIONS)
+def test_categorical_names_and_messages_give_the_same_result(function: Function) -> None:
     named = qd.with_names(RUNS, DEPLOYMENTS).assign(agent_name="helper")
     texts = dict.fromkeys(["deployment_name", "agent_name", "error_message"], "category")
     pd.testing.assert_frame_equal(function(named.astype(texts)), function(named))
 
 
-def test_an_ordered_category_that_is_a_key_keeps_its_order() -> None:
+def test_ordered_categorical_key_keeps_its_order() -> None:
     sizes = pd.CategoricalDtype(["small", "large"], ordered=True)
     sized = RUNS.assign(size=pd.Series(["small", "large"] * 12, dtype=sizes))
     assert qd.run_failure_rates(sized, "size").loc[["small", "large"], "runs"].tolist() == [12, 12]
@@ -373,13 +389,15 @@ def test_an_ordered_category_that_is_a_key_keeps_its_order() -> None:
 
 
 @pytest.mark.parametrize("function", [qd.run_failure_rates, qd.failure_streaks, qd.error_groups])
-def test_keys_may_be_dictionaries_of_arrow(function: Callable[[pd.DataFrame, str], pd.DataFrame]) -> None:
+def test_arrow_dictionary_keys_give_the_same_result_as_text(
+    function: Callable[[pd.DataFrame, str], pd.DataFrame],
+) -> None:
     teams = pa.chunked_array([pa.array(["b", None, "a"] * 8).dictionary_encode()])
     runs = RUNS.assign(team=pd.arrays.ArrowExtensionArray(teams))
     pd.testing.assert_frame_equal(function(runs, "team"), function(runs.astype({"team": TEXT}), "team"))
 
 
-def test_an_id_that_occurs_more_than_once_is_told() -> None:
+def test_duplicate_run_ids_cause_a_warning() -> None:
     overlapping = pd.concat([RUNS.iloc[:20], RUNS.iloc[18:]])
     functions: list[Function] = [
         qd.run_failure_rates,
@@ -396,17 +414,17 @@ def test_an_id_that_occurs_more_than_once_is_told() -> None:
     qd.session_costs(pd.concat([SESSIONS, SESSIONS]))
 
 
-def test_a_column_that_is_missing_everywhere_has_the_dtype_that_is_wanted() -> None:
-    """As CSV makes it, whatever it was."""
-    nothing = RUNS.assign(error_type=np.nan, started_at=None, duration_ms=None, completed_at=float("nan"))
-    assert qd.error_breakdown(nothing)["count"].tolist() == [6]
-    assert qd.start_delays(nothing)["runs"].tolist() == [0, 0]
-    assert qd.run_failure_rates(nothing)["duration_p50_ms"].isna().all()
+def test_column_of_missing_values_gets_the_required_dtype() -> None:
+    """CSV readers give such a column another dtype."""
+    runs = RUNS.assign(error_type=np.nan, started_at=None, duration_ms=None, completed_at=float("nan"))
+    assert qd.error_breakdown(runs)["count"].tolist() == [6]
+    assert qd.start_delays(runs)["runs"].tolist() == [0, 0]
+    assert qd.run_failure_rates(runs)["duration_p50_ms"].isna().all()
 
 
 @pytest.mark.parametrize("dtype", ["object", "float64", "datetime64[ns]", pd.ArrowDtype(pa.null())])
-def test_ids_that_are_missing_everywhere_are_text(dtype: Any) -> None:  # noqa: ANN401 any dtype
-    """As CSV makes them of an empty list."""
+def test_id_column_of_missing_values_becomes_text(dtype: Any) -> None:  # noqa: ANN401 any dtype
+    """CSV readers give an empty column of ids another dtype."""
     at = RUNS["triggered_at"].min()
     missed = pd.DataFrame({"deployment_id": ["dep_9"], "scheduled_at": [at], "certain": [True]})
     for runs in (RUNS, RUNS[:0]):
@@ -416,13 +434,13 @@ def test_ids_that_are_missing_everywhere_are_text(dtype: Any) -> None:  # noqa: 
         assert qd.error_budget(lost, missed, by="deployment_id").index.dropna().tolist() == ["dep_9"]
 
 
-def test_two_columns_of_one_name_are_refused() -> None:
+def test_two_columns_of_one_name_raise_frame_type_error() -> None:
     twice = pd.concat([RUNS, RUNS[["status"]]], axis=1)
     with pytest.raises(FrameTypeError, match="several columns 'status'"):
         qd.run_failure_rates(twice)
 
 
-def test_columns_that_are_not_asked_for_may_hold_anything() -> None:
+def test_columns_that_a_function_does_not_need_are_not_checked() -> None:
     odd = RUNS.assign(triggered_at="soon", status_from=1.5, name=3)
     with pytest.raises(FrameTypeError, match="'status_from'"):
         qd.run_failure_rates(odd)
@@ -432,8 +450,8 @@ def test_columns_that_are_not_asked_for_may_hold_anything() -> None:
 
 
 @pytest.mark.parametrize("column", ["deployment_id", "triggered_at", "started_at", "duration_ms", "error_message"])
-def test_columns_without_a_type_are_missing_everywhere(column: str) -> None:
-    """As PyArrow reads them from CSV."""
+def test_arrow_null_columns_count_as_missing_values(column: str) -> None:
+    """PyArrow reads an empty CSV column as the null type."""
     plain = RUNS.assign(**{column: pd.Series([None] * len(RUNS), dtype=RUNS[column].dtype)})
     table = pa.Table.from_pandas(plain, preserve_index=False)
     table = table.set_column(table.schema.get_field_index(column), column, pa.nulls(len(RUNS)))
@@ -461,7 +479,7 @@ def test_columns_without_a_type_are_missing_everywhere(column: str) -> None:
 @pytest.mark.parametrize(
     "function", [qd.failure_streaks, qd.error_breakdown, lambda runs: qd.run_failure_rates(runs, freq="1D")]
 )
-def test_lost_dtypes_on_other_engines(
+def test_lost_dtypes_on_other_engines_raise_frame_type_error(
     function: Callable[[Any], Any], dtype: pa.DataType, message: str, engine: str
 ) -> None:
     names = ["id", "deployment_id", "status", "error_type", "duration_ms", "triggered_at"]
@@ -472,12 +490,12 @@ def test_lost_dtypes_on_other_engines(
         function(opened(table, engine))
 
 
-def test_a_column_that_is_not_there_is_named_with_the_function_that_gives_it() -> None:
+def test_missing_column_error_names_the_loader_to_use() -> None:
     with pytest.raises(MissingColumnError, match=r"no column 'status'; .*; pass the frame that load_runs gives$"):
         columns.require_frame(RUNS.drop(columns="status"), ["status"], what="runs")
 
 
-def test_the_dtypes_are_those_of_the_schemas() -> None:
+def test_dtypes_match_the_schemas() -> None:
     kinds = {
         schema.Kind.TEXT: columns.Dtype.TEXT,
         schema.Kind.INTEGER: columns.Dtype.INTEGER,

@@ -1,3 +1,5 @@
+"""Tests of `qoderdata.decode.decoder`: pages are scanned, decoded by the fast or the exact path, and joined."""
+
 from __future__ import annotations
 
 import gc
@@ -41,8 +43,8 @@ def body(records: Sequence[Record], **envelope: object) -> bytes:
     return json.dumps({"data": records, "has_more": False, **envelope}, separators=(",", ":")).encode()
 
 
-class Watched(Decoder):
-    """A decoder that counts the records that took the exact path."""
+class CountingDecoder(Decoder):
+    """A decoder that counts the records decoded by the exact path."""
 
     exact = 0
 
@@ -52,8 +54,8 @@ class Watched(Decoder):
         return table
 
 
-class TestScan:
-    def test_the_envelope(self) -> None:
+class TestReadPage:
+    def test_envelope_fields_are_read(self) -> None:
         page = Decoder(DEPLOYMENTS).read_page(
             body([deployment(1)], has_more=True, first_id="a", last_id="b", next_page="c", total=[7])
         )
@@ -61,8 +63,8 @@ class TestScan:
         assert (page.last_id, page.next_page) == ("b", "c")
 
     @pytest.mark.parametrize("first_id", ["dep_1", 5, {}])
-    def test_the_first_id_is_not_read(self, first_id: object) -> None:
-        decoder = Watched(DEPLOYMENTS)
+    def test_first_id_of_any_type_is_ignored(self, first_id: object) -> None:
+        decoder = CountingDecoder(DEPLOYMENTS)
         decoder.to_table(decoder.read_page(body([deployment(1)], first_id=first_id)))
         assert decoder.exact == 0
 
@@ -73,12 +75,12 @@ class TestScan:
             rb'{"data":[],"first_\u0069d":"a","next\u005fpage":"c","warnings":[],"has_more":true,"last_id":"b"}',
         ],
     )
-    def test_an_envelope_on_both_sides_of_another_list(self, text: bytes) -> None:
+    def test_envelope_fields_before_and_after_another_list_are_read(self, text: bytes) -> None:
         page = Decoder(DEPLOYMENTS).read_page(text)
         assert (page.last_id, page.next_page) == ("b", "c")
 
     @pytest.mark.parametrize("cursors", [{}, {"first_id": None, "last_id": None, "next_page": None}])
-    def test_absent_and_null_cursors(self, cursors: Record) -> None:
+    def test_absent_and_null_cursors_are_none(self, cursors: Record) -> None:
         page = Decoder(DEPLOYMENTS).read_page(body([], **cursors))
         assert not page.has_more
         assert (page.last_id, page.next_page) == (None, None)
@@ -86,13 +88,13 @@ class TestScan:
     @pytest.mark.parametrize(
         "schema", [DEPLOYMENTS, RUNS, SESSIONS, EVENTS, AGENTS, ENVIRONMENTS], ids=lambda of: of.name
     )
-    def test_a_page_without_records(self, schema: Schema) -> None:
-        decoder = Watched(schema)
+    def test_page_without_records_gives_an_empty_table(self, schema: Schema) -> None:
+        decoder = CountingDecoder(schema)
         assert decoder.to_table(decoder.read_page(body([]))).equals(schema.arrow.empty_table())
         assert decoder.exact == 0
 
     @pytest.mark.parametrize("cut", range(1, 60, 7))
-    def test_a_body_cut_short(self, cut: int) -> None:
+    def test_truncated_body_raises_not_json_error(self, cut: int) -> None:
         whole = body([deployment(1)])
         with pytest.raises(NotJSONError):
             Decoder(DEPLOYMENTS).read_page(whole[:-cut])
@@ -114,7 +116,7 @@ class TestScan:
             *(b'{"data":[{"id":"a\nb"}],"has_more":false}', '{"data":[],"has_more":false}'.encode("utf-16")),
         ],
     )
-    def test_what_is_not_json_may_come_whole_the_next_time(self, text: bytes) -> None:
+    def test_invalid_json_raises_not_json_error(self, text: bytes) -> None:
         with pytest.raises(NotJSONError):
             Decoder(DEPLOYMENTS).read_page(text)
 
@@ -139,24 +141,24 @@ class TestScan:
             (b"[" * 100_000 + b"]" * 100_000, "levels deep"),
         ],
     )
-    def test_what_is_json_but_no_page_is_not_retried(self, text: bytes, message: str) -> None:
+    def test_json_that_is_not_a_page_raises_validation_error(self, text: bytes, message: str) -> None:
         with pytest.raises(APIResponseValidationError, match=message):
             Decoder(DEPLOYMENTS).read_page(text)
 
     @pytest.mark.parametrize("depth", [DEEPEST + 1, 9999])
-    def test_a_page_that_nests_too_deeply_is_not_retried(self, depth: int) -> None:
-        """From Python 3.14 on the page itself can be read, and its record is refused."""
+    def test_too_deeply_nested_page_raises_validation_error(self, depth: int) -> None:
+        """From Python 3.14 on, the page itself can be parsed, and its record is refused."""
         text = b'{"data":[{"id":"a","x":' + b"[" * depth + b"]" * depth + b'}],"has_more":false}'
         decoder = Decoder(DEPLOYMENTS)
         with pytest.raises(APIResponseValidationError, match="levels deep"):
             decoder.to_table(decoder.read_page(text))
 
-    def test_no_body_is_shown(self) -> None:
+    def test_repr_of_a_page_does_not_contain_the_body(self) -> None:
         page = Decoder(DEPLOYMENTS).read_page(body([deployment(1, environment_variables="SECRET=1")]))
         assert "SECRET" not in f"{page!r} {page}"
 
 
-class TestDecode:
+class TestToTable:
     @pytest.mark.parametrize(
         ("record", "message"),
         [
@@ -169,7 +171,9 @@ class TestDecode:
         ],
     )
     @pytest.mark.parametrize("known", [False, True], ids=["first page", "later page"])
-    def test_never_a_quiet_half_and_never_a_guess(self, record: bytes, message: str, *, known: bool) -> None:
+    def test_record_without_a_valid_id_raises_validation_error(
+        self, record: bytes, message: str, *, known: bool
+    ) -> None:
         decoder = Decoder(DEPLOYMENTS)
         if known:
             decoder.to_table(decoder.read_page(body([deployment(0, owner=1)])))
@@ -197,8 +201,8 @@ class TestDecode:
         ],
     )
     @pytest.mark.parametrize("known", [False, True], ids=["first page", "later page"])
-    def test_the_last_of_two_equal_keys_counts(self, record: bytes, same_as: bytes, *, known: bool) -> None:
-        """As in every JSON parser; both paths agree."""
+    def test_last_of_two_equal_keys_is_used(self, record: bytes, same_as: bytes, *, known: bool) -> None:
+        """Every JSON parser does this; the fast and the exact path agree."""
         decoder = Decoder(DEPLOYMENTS)
         if known:
             decoder.to_table(decoder.read_page(body([deployment(0, owner=1)])))
@@ -209,31 +213,31 @@ class TestDecode:
         assert tables[0].equals(tables[1])
         assert tables[1].equals(from_records([json.loads(same_as)], DEPLOYMENTS))
 
-    def test_the_place_of_a_bad_record_in_a_long_page(self) -> None:
+    def test_error_names_the_index_of_the_bad_record_in_a_long_page(self) -> None:
         records = [deployment(number) for number in range(500)]
         del records[317]["id"]
         decoder = Decoder(DEPLOYMENTS)
         with pytest.raises(APIResponseValidationError, match="record 317 of the answer has no id"):
             decoder.to_table(decoder.read_page(body(records)))
 
-    def test_an_empty_page(self) -> None:
+    def test_empty_page_gives_an_empty_table(self) -> None:
         decoder = Decoder(RUNS)
         table = decoder.to_table(decoder.read_page(body([])))
         assert table.schema.equals(RUNS.arrow)
         assert table.num_rows == 0
 
-    def test_what_keeps_the_contract_never_goes_the_exact_way(self) -> None:
+    def test_valid_records_never_take_the_exact_path(self) -> None:
         records = [deployment(number) for number in range(50)]
-        decoder = Watched(DEPLOYMENTS)
+        decoder = CountingDecoder(DEPLOYMENTS)
         table = decoder.to_table(decoder.read_page(body(records)))
         assert decoder.exact == 0
         assert table.equals(from_records(records, DEPLOYMENTS))
 
-    def test_one_misfit_takes_few_records_with_it(self) -> None:
-        """The page is divided, so that the rest goes the fast way."""
+    def test_one_misfit_sends_at_most_16_records_through_the_exact_path(self) -> None:
+        """The page is split, so that the other records take the fast path."""
         records = [deployment(number) for number in range(1000)]
         records[444]["agent"]["version"] = "4"
-        decoder = Watched(DEPLOYMENTS)
+        decoder = CountingDecoder(DEPLOYMENTS)
         table = decoder.to_table(decoder.read_page(body(records)))
         assert decoder.exact <= 16
         with pytest.warns(DataQualityWarning, match="Ids: dep_444$"):
@@ -241,9 +245,9 @@ class TestDecode:
         with pytest.warns(DataQualityWarning, match="Ids: dep_444$"):
             decoder.finish([table])
 
-    def test_a_page_of_misfits_is_not_divided_for_ever(self) -> None:
+    def test_page_of_misfits_takes_the_exact_path_once_per_record(self) -> None:
         records = [deployment(number, name=number) for number in range(300)]
-        decoder = Watched(DEPLOYMENTS)
+        decoder = CountingDecoder(DEPLOYMENTS)
         table = decoder.to_table(decoder.read_page(body(records)))
         assert decoder.exact == 300
         assert table["id"].to_pylist() == [record["id"] for record in records]
@@ -264,18 +268,18 @@ class TestDecode:
             {"owner": 'a "owner", and the word owner', "resources": [{"owner": 1}]},
         ],
     )
-    def test_a_new_field_is_learned(self, fields: Record) -> None:
-        """A new edition with one more field in every record must not make every page slow."""
-        decoder = Watched(DEPLOYMENTS)
+    def test_new_field_is_learned_by_the_fast_path(self, fields: Record) -> None:
+        """A new field in every record must not send every page through the slow exact path."""
+        decoder = CountingDecoder(DEPLOYMENTS)
         for start in (0, 100, 200):
             records = [deployment(number, **fields) for number in range(start, start + 100)]
             table = decoder.to_table(decoder.read_page(body(records)))
             assert table.equals(from_records(records, DEPLOYMENTS))
             assert decoder.exact <= 16
 
-    def test_not_everything_is_learned(self) -> None:
-        """A service that invents names must not make the decoder grow; and nothing is lost."""
-        decoder = Watched(DEPLOYMENTS)
+    def test_number_of_learned_fields_is_limited(self) -> None:
+        """New field names in every record must not make the decoder grow without limit; no value is lost."""
+        decoder = CountingDecoder(DEPLOYMENTS)
         records = [
             deployment(number, **{f"field{number}": number, "a.b": 1}) for number in range(MAX_LEARNED + 20)
         ]
@@ -301,8 +305,8 @@ class TestDecode:
             ("null", None),
         ],
     )
-    def test_wherever_cas_config_stands(self, metadata: str, own: str | None) -> None:
-        """It is cut out of the text, not out of the parsed object, where that can be proved right."""
+    def test_cas_config_is_removed_from_metadata_at_any_position(self, metadata: str, own: str | None) -> None:
+        """Where it is provably correct, the key is cut out of the text and not out of the parsed object."""
         cas = '{"config":{"max_retries":3}}' if '"{' not in metadata else "3"
         text = b'{"data":[{"id":"dep_1","metadata":META}],"has_more":false}'.replace(b"META", metadata.encode())
         decoder = Decoder(DEPLOYMENTS)
@@ -333,8 +337,8 @@ class TestDecode:
             ("type", ["deployment", "other", None, 1]),
         ],
     )
-    def test_odd_values_among_plain_ones(self, path: str, values: list[Any]) -> None:
-        """Each is something that the fast way must see, or leave to the exact way; the frame is the same."""
+    def test_odd_values_decode_as_in_the_exact_path(self, path: str, values: list[Any]) -> None:
+        """The fast path must detect each value or leave it to the exact path; the result is the same."""
         for value in values:
             fields: Any = value
             for key in reversed(path.split(".")):
@@ -348,8 +352,8 @@ class TestDecode:
 
     @pytest.mark.parametrize("path", ["resources", "metadata.team", "owner"])
     @pytest.mark.parametrize("depth", range(248, 260))
-    def test_about_as_deep_as_libraries_write(self, path: str, depth: int) -> None:
-        """The fast way's writer gives up a little before the exact way does."""
+    def test_nesting_near_the_depth_limit_decodes_as_in_the_exact_path(self, path: str, depth: int) -> None:
+        """The JSON writer of the fast path has a slightly lower depth limit than the exact path."""
         value: Any = []
         for _ in range(depth):
             value = [value]
@@ -368,14 +372,14 @@ class TestDecode:
             assert decoder.to_table(page).equals(exact)
             assert decoder.to_table(page).equals(exact), "likewise once the field is known"
 
-    def test_two_pages_in_one_body(self) -> None:
-        """The end is that of a page, and what is before it would be lost."""
-        two = body([deployment(1)], last_id="dep_1") + body([deployment(2)], last_id="dep_2")
+    def test_two_pages_in_one_body_raise_not_json_error(self) -> None:
+        """The end of the body looks like that of a page; everything before it would be lost."""
+        both = body([deployment(1)], last_id="dep_1") + body([deployment(2)], last_id="dep_2")
         with pytest.raises(NotJSONError):
-            Decoder(DEPLOYMENTS).read_page(two)
+            Decoder(DEPLOYMENTS).read_page(both)
 
-    def test_half_a_surrogate_pair(self) -> None:
-        """It is JSON, though no column can hold it, and only the exact way reads it."""
+    def test_lone_surrogate_goes_to_extra_with_a_warning(self) -> None:
+        """A lone surrogate is valid JSON, but no column can hold it, and only the exact path can read it."""
         records = [deployment(1), deployment(2, name="\ud83d", owner="\ude00")]
         decoder = Decoder(DEPLOYMENTS)
         table = decoder.to_table(decoder.read_page(body(records)))
@@ -385,12 +389,12 @@ class TestDecode:
 
 
 class TestFinish:
-    def test_no_pages(self) -> None:
+    def test_finish_without_pages_gives_an_empty_table(self) -> None:
         table = Decoder(RUNS).finish([])
         assert table.schema.equals(RUNS.arrow)
         assert table.num_rows == 0
 
-    def test_the_later_page_wins(self) -> None:
+    def test_record_of_the_later_page_is_kept(self) -> None:
         decoder = Decoder(DEPLOYMENTS)
         pages = [[deployment(1, name="old"), deployment(2)], [deployment(3), deployment(1, name="new")]]
         tables = [decoder.to_table(decoder.read_page(body(page))) for page in pages]
@@ -400,8 +404,8 @@ class TestFinish:
         assert table["name"].to_pylist() == [None, None, "new"]
 
 
-class TestCollecting:
-    def test_collection_is_as_it_was(self) -> None:
+class TestGarbageCollection:
+    def test_nested_gc_paused_restores_collection_at_the_end(self) -> None:
         context = GCPaused()
         assert gc.isenabled()
         with context:
@@ -410,7 +414,7 @@ class TestCollecting:
             assert not gc.isenabled()
         assert gc.isenabled()
 
-    def test_a_caller_who_turned_it_off_keeps_it_off(self) -> None:
+    def test_collection_stays_disabled_if_the_caller_disabled_it(self) -> None:
         gc.disable()
         try:
             with GCPaused():
@@ -419,7 +423,7 @@ class TestCollecting:
         finally:
             gc.enable()
 
-    def test_it_comes_back_after_an_error(self) -> None:
+    def test_collection_is_enabled_again_after_an_error(self) -> None:
         decoder = Decoder(DEPLOYMENTS)
         with pytest.raises(APIResponseValidationError):
             decoder.to_table(decoder.read_page(body([{}])))

@@ -1,3 +1,5 @@
+"""Tests of `qoderdata.decode.jsontext`: JSON is parsed without loss and written in a canonical form."""
+
 from __future__ import annotations
 
 import json
@@ -41,13 +43,13 @@ JSON_VALUES = st.recursive(
         *(r'"\x41"', r'"\u12"', "<html></html>", "/* */ 1", "\x0c1"),
     ],
 )
-def test_what_is_not_json(text: str) -> None:
+def test_invalid_json_raises_not_json_error(text: str) -> None:
     with pytest.raises(NotJSONError):
         parse(text.encode())
 
 
 @pytest.mark.parametrize("body", [b'"\xff"', b'{"a":"\xed\xa0\x80"}', '"é"'.encode("utf-16"), b'"\xc3'])
-def test_what_is_not_utf8(body: bytes) -> None:
+def test_invalid_utf8_raises_not_json_error(body: bytes) -> None:
     with pytest.raises(NotJSONError):
         parse(body)
 
@@ -60,14 +62,14 @@ def test_what_is_not_utf8(body: bytes) -> None:
         ('[{"b":{"":1,"":null}}]', [{"b": {"": None}}]),
     ],
 )
-def test_the_last_of_two_equal_keys_counts(text: str, value: object) -> None:
+def test_last_of_two_equal_keys_is_used(text: str, value: object) -> None:
     assert parse(text.encode()) == value
 
 
 @pytest.mark.parametrize(
     "text", ["[" * 100_000, "[" * 100_000 + "]" * 100_000, '{"a":' * 100_000 + "1" + "}" * 100_000]
 )
-def test_what_is_nested_without_end_is_an_error_and_no_crash(text: str) -> None:
+def test_too_deep_nesting_raises_an_error_instead_of_crashing(text: str) -> None:
     with pytest.raises(APIResponseValidationError, match=f"more than {DEEPEST} levels"):
         parse(text.encode())
 
@@ -83,7 +85,7 @@ def test_numbers_keep_their_digits(text: str) -> None:
     assert write(parse(text.encode())) == text
 
 
-def test_small_integers_are_integers() -> None:
+def test_64_bit_integers_are_parsed_to_int() -> None:
     assert parse(b"[0, -9223372036854775808, 1.0]") == [0, -(2**63), Number("1.0")]
 
 
@@ -99,13 +101,13 @@ def test_small_integers_are_integers() -> None:
         ('"\x7f\u0085"', '"\x7f\u0085"'),
     ],
 )
-def test_canonical_text(text: str, canonical: str) -> None:
+def test_written_text_is_canonical(text: str, canonical: str) -> None:
     assert write(parse(text.encode())) == canonical
 
 
 @given(JSON_VALUES)
 @settings(max_examples=150)
-def test_writing_is_read_back(value: Any) -> None:  # noqa: ANN401 - any JSON value
+def test_written_values_round_trip(value: Any) -> None:  # noqa: ANN401 - any JSON value
     text = write(value)
     assert json.loads(text) == value
     assert write(parse(text.encode())) == text
@@ -113,10 +115,10 @@ def test_writing_is_read_back(value: Any) -> None:  # noqa: ANN401 - any JSON va
 
 @given(st.text(st.characters()))
 @settings(max_examples=100)
-def test_any_string_can_be_written_in_utf8(value: str) -> None:
+def test_any_string_is_written_as_valid_utf8(value: str) -> None:
     assert json.loads(write(value).encode()) == value
     assert is_utf8(value) == (value.encode(errors="replace").decode() == value)
 
 
-def test_tuples_are_lists() -> None:
+def test_tuples_are_written_as_lists() -> None:
     assert write(("a", (1, None))) == '["a",[1,null]]'

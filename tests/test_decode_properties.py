@@ -1,4 +1,4 @@
-"""Whatever the service sends: no leaf is lost, and both ways of decoding give the same frame or an error."""
+"""Property tests of `qoderdata.decode`: no value is lost, and the fast and the exact path give the same result."""
 
 from __future__ import annotations
 
@@ -43,13 +43,15 @@ NUMBERS = st.integers(-5, 5) | st.sampled_from([2**53 + 1, -(2**63), 2**63, 10**
 FLOATS = st.sampled_from([0.5, 3.0, -0.0, 1e-7, 1e22, 123456789012345.6])
 ODD_TIMES = [ZERO_TIME, "0000-02-29T00:00:00Z", "2026-06-14T08:58:01+08:00", "2026-06-14 08:58:01Z", "2026-06-14"]
 KEYS = st.sampled_from(["owner", "environment_variables", "a.b", "a", "b", "\\", "", "é", "id", "type", "extra"])
-HALVES = st.sampled_from(["\ud83d", "x\udead"])
+LONE_SURROGATES = st.sampled_from(["\ud83d", "x\udead"])
 JSON_VALUES: st.SearchStrategy[Any] = st.recursive(
-    st.none() | st.booleans() | NUMBERS | FLOATS | TEXT | HALVES | st.sampled_from(ODD_TIMES),
+    st.none() | st.booleans() | NUMBERS | FLOATS | TEXT | LONE_SURROGATES | st.sampled_from(ODD_TIMES),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(KEYS | TEXT, inner, max_size=3),
     max_leaves=6,
 )
-OBJECTS_WITH_ID = st.fixed_dictionaries({"id": TEXT | HALVES}, optional={"speed": JSON_VALUES, "a.b": TEXT})
+OBJECTS_WITH_ID = st.fixed_dictionaries(
+    {"id": TEXT | LONE_SURROGATES}, optional={"speed": JSON_VALUES, "a.b": TEXT}
+)
 PLAIN_VALUES: st.SearchStrategy[Any] = st.recursive(
     st.none() | st.booleans() | st.integers(-(2**63), 2**63 - 1) | TEXT,
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(TEXT, inner, max_size=3),
@@ -57,9 +59,9 @@ PLAIN_VALUES: st.SearchStrategy[Any] = st.recursive(
 )
 
 
-#: Most times are near this one, in UTC.
+#: The times are computed from this one, in UTC.
 _NEAR = datetime(2000, 1, 1)  # noqa: DTZ001
-#: From the second day of year 1 to the last but one of 9999; one draw, where `st.datetimes` makes seven.
+#: From the second day of year 1 to the last but one of 9999; needs one draw, `st.datetimes` needs seven.
 _SECONDS = st.integers(
     *((end - _NEAR) // timedelta(seconds=1) for end in (datetime(1, 1, 2), datetime(9999, 12, 30)))  # noqa: DTZ001
 )
@@ -67,9 +69,9 @@ _SECONDS = st.integers(
 
 @st.composite
 def times(draw: st.DrawFn, *, zero: bool = True) -> str:
-    moment = _NEAR + timedelta(seconds=draw(_SECONDS))
+    time = _NEAR + timedelta(seconds=draw(_SECONDS))
     digits = draw(st.sampled_from(["", ".1", ".13334", ".123456", ".123456789", ".999999999"]))
-    text = moment.isoformat() + digits + "Z"
+    text = time.isoformat() + digits + "Z"
     return draw(st.sampled_from([text, text, ZERO_TIME])) if zero else text
 
 
@@ -86,14 +88,14 @@ FITTING: dict[Kind, st.SearchStrategy[Any]] = {
 
 
 def fitting(column: Column, *, odd: bool) -> st.SearchStrategy[Any]:
-    """Return what fits a column; where `odd`, an object in the place of its id too."""
+    """Return values that fit a column; if `odd`, also an object in place of its id."""
     found = FITTING[column.kind]
     return found | OBJECTS_WITH_ID if odd and column.kind is Kind.TEXT_OR_ID else found
 
 
 @st.composite
 def objects(draw: st.DrawFn, branch: Branch, *, odd: bool) -> Any:  # noqa: ANN401 - any JSON value
-    """Return an object that has what belongs to a branch; where `odd`, now and then something else."""
+    """Return objects that match a branch of a schema; if `odd`, some have other values."""
     if odd and draw(st.integers(0, 11)) == 0:
         return draw(JSON_VALUES)
     found: dict[str, Any] = {}
@@ -122,26 +124,26 @@ def objects(draw: st.DrawFn, branch: Branch, *, odd: bool) -> Any:  # noqa: ANN4
 @st.composite
 def records(draw: st.DrawFn, schema: Schema, *, odd: bool) -> list[dict[str, Any]]:
     found: list[dict[str, Any]] = []
-    for place in range(draw(st.integers(1, 4))):
+    for index in range(draw(st.integers(1, 4))):
         record = draw(objects(schema.tree, odd=odd))
-        found.append({**(record if isinstance(record, dict) else {}), "id": f"id_{place}"})
+        found.append({**(record if isinstance(record, dict) else {}), "id": f"id_{index}"})
     return found
 
 
 def rows(table: pa.Table) -> list[dict[str, Any]]:
-    """Return a table as dicts, its times as microseconds: Python's own datetimes end where Arrow's do not."""
+    """Return the rows as dicts, with times as microseconds: Arrow's times exceed the range of `datetime`."""
     arrays = []
     for column in table.columns:
         if pa.types.is_timestamp(column.type):
             arrays.append(column.cast(pa.int64()))
         elif pa.types.is_list(column.type) and pa.types.is_timestamp(column.type.value_type):
-            arrays.append(column.cast(pa.list_(pa.int64())))  # type: ignore[arg-type]  # the stubs know no lists
+            arrays.append(column.cast(pa.list_(pa.int64())))  # type: ignore[arg-type]  # the stubs do not accept lists
         else:
             arrays.append(column)
     return pa.table(arrays, names=table.column_names).to_pylist()
 
 
-def assert_nothing_is_lost(found: list[dict[str, Any]], table: pa.Table, schema: Schema) -> None:
+def assert_no_value_is_lost(found: list[dict[str, Any]], table: pa.Table, schema: Schema) -> None:
     for record, row in zip(found, rows(table), strict=True):
         assert lost(parse(json.dumps(record)), row, schema) == []
 
@@ -168,8 +170,8 @@ def page(found: list[dict[str, Any]], style: str) -> bytes:
     return jsontext._LONE_SURROGATE.sub(jsontext._escape, STYLES[style](envelope)).encode()
 
 
-def outcome(read: Callable[[], pa.Table]) -> tuple[pa.Table | None, list[str]]:
-    """Return the table and the warnings, or no table where it is an error."""
+def table_and_warnings(read: Callable[[], pa.Table]) -> tuple[pa.Table | None, list[str]]:
+    """Return the table and the warnings, or no table if decoding raises an error."""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         try:
@@ -180,21 +182,21 @@ def outcome(read: Callable[[], pa.Table]) -> tuple[pa.Table | None, list[str]]:
     return table, [str(warning.message) for warning in caught]
 
 
-def assert_both_ways_agree(body: bytes, schema: Schema) -> None:
+def assert_both_paths_agree(body: bytes, schema: Schema) -> None:
     decoder = Decoder(schema)
 
     def fast() -> pa.Table:
-        first = decoder.to_table(decoder.read_page(body))
-        # What the first page taught is known now; it must not change a thing.
-        again = Decoder(schema)
-        again._reader = decoder._reader
-        page = again.read_page(body)
-        table = again.to_table(page)
-        assert table.equals(first)
+        first_table = decoder.to_table(decoder.read_page(body))
+        # The reader has learned the fields of the first page; this must not change the result.
+        second = Decoder(schema)
+        second._reader = decoder._reader
+        page = second.read_page(body)
+        second_table = second.to_table(page)
+        assert second_table.equals(first_table)
         envelope = jsontext.parse(body)
         for name in ("has_more", "last_id", "next_page"):
             assert getattr(page, name) == envelope.get(name), "the end of a body may be all that is read for this"
-        return again.finish([table])
+        return second.finish([second_table])
 
     def exact() -> pa.Table:
         envelope = jsontext.parse(body)
@@ -204,32 +206,35 @@ def assert_both_ways_agree(body: bytes, schema: Schema) -> None:
             raise APIResponseValidationError("not an envelope")
         return from_records({"data": envelope.get("data")}, schema)
 
-    (ours, our_warnings), (theirs, their_warnings) = outcome(fast), outcome(exact)
-    assert (ours is None) == (theirs is None)
-    if ours is not None and theirs is not None:
-        different = [name for name in schema.names if not ours[name].equals(theirs[name])]
+    (fast_table, fast_warnings), (exact_table, exact_warnings) = (
+        table_and_warnings(fast),
+        table_and_warnings(exact),
+    )
+    assert (fast_table is None) == (exact_table is None)
+    if fast_table is not None and exact_table is not None:
+        different = [name for name in schema.names if not fast_table[name].equals(exact_table[name])]
         assert not different
-        assert our_warnings == their_warnings
+        assert fast_warnings == exact_warnings
 
 
 @EACH_SCHEMA
 @given(data=st.data())
 @SOME
-def test_what_breaks_the_contract_loses_no_leaf_either_way(schema: Schema, data: st.DataObject) -> None:
+def test_invalid_records_lose_no_value_in_either_path(schema: Schema, data: st.DataObject) -> None:
     found = data.draw(records(schema, odd=True))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DataQualityWarning)
         table = from_records(found, schema)
-    assert_nothing_is_lost(found, table, schema)
-    assert_both_ways_agree(page(found, data.draw(st.sampled_from(sorted(STYLES)))), schema)
+    assert_no_value_is_lost(found, table, schema)
+    assert_both_paths_agree(page(found, data.draw(st.sampled_from(sorted(STYLES)))), schema)
 
 
 @given(data=st.data())
 @settings(SOME, max_examples=150)
-def test_both_ways_agree_wherever_the_envelope_stands(data: st.DataObject) -> None:
-    """Its fields in any order, some missing, with other fields and lists among them."""
+def test_both_paths_agree_on_any_order_of_envelope_fields(data: st.DataObject) -> None:
+    """The envelope's fields come in any order, with some missing, and other fields and lists between them."""
     texts = data.draw(st.lists(TEXT | st.sampled_from([']"', '"],"has_more":false}']), min_size=1, max_size=4))
-    found = [{"id": f"id_{place}", "status": text} for place, text in enumerate(texts)]
+    found = [{"id": f"id_{index}", "status": text} for index, text in enumerate(texts)]
     envelope: dict[str, Any] = {
         "data": found,
         "has_more": data.draw(st.booleans()),
@@ -244,45 +249,45 @@ def test_both_ways_agree_wherever_the_envelope_stands(data: st.DataObject) -> No
         names = ["data", *(name for name in names if name != "data")]
     missing = data.draw(st.sets(st.sampled_from(["first_id", "last_id", "next_page", "tags", "more", "has_more"])))
     shown = {name: envelope[name] for name in names if name not in missing}
-    assert_both_ways_agree(STYLES["as the service"](shown).encode(), RUNS)
+    assert_both_paths_agree(STYLES["as the service"](shown).encode(), RUNS)
 
 
 @EACH_SCHEMA
 @given(data=st.data())
 @SOME
-def test_both_ways_agree_on_damaged_pages(schema: Schema, data: st.DataObject) -> None:
-    """Bytes changed, left out and put in; keys put in twice; whatever is one error is both's."""
+def test_both_paths_agree_on_damaged_pages(schema: Schema, data: st.DataObject) -> None:
+    """Bytes are changed, removed and inserted, and keys doubled; both paths must raise an error or neither."""
     body = page(data.draw(records(schema, odd=data.draw(st.booleans()))), "as the service")
     for _ in range(data.draw(st.integers(1, 2))):
-        place = data.draw(st.integers(0, len(body)))
+        position = data.draw(st.integers(0, len(body)))
         put = data.draw(st.sampled_from([b"", *(bytes([byte]) for byte in b'"\\{}[],:01.e- \n\x00\xff\xc3n')]))
         kind = data.draw(st.sampled_from(["replace", "insert", "cut", "twice"]))
         if kind == "twice":
-            keys = [match for match in re.finditer(rb'"\w+":', body) if match.start() >= place]
+            keys = [match for match in re.finditer(rb'"\w+":', body) if match.start() >= position]
             if keys:
-                place = keys[0].start()
-                body = body[:place] + keys[0][0] + b"null," + body[place:]
+                position = keys[0].start()
+                body = body[:position] + keys[0][0] + b"null," + body[position:]
         elif kind == "cut":
-            body = body[:place] if data.draw(st.booleans()) else body[place:]
+            body = body[:position] if data.draw(st.booleans()) else body[position:]
         else:
-            body = body[:place] + put + body[place + (kind == "replace") :]
-    assert_both_ways_agree(body, schema)
+            body = body[:position] + put + body[position + (kind == "replace") :]
+    assert_both_paths_agree(body, schema)
 
 
 @EACH_SCHEMA
 @given(data=st.data())
 @SOME
-def test_what_keeps_the_contract_loses_no_leaf_and_survives_parquet(schema: Schema, data: st.DataObject) -> None:
-    """It needs no warning, and goes the fast way: else the two ways would agree because they are one."""
+def test_valid_records_lose_no_value_and_round_trip_through_parquet(schema: Schema, data: st.DataObject) -> None:
+    """Valid records cause no warning and take the fast path, so the two paths are really compared."""
     found = data.draw(records(schema, odd=False))
     table = from_records(found, schema)
-    assert_nothing_is_lost(found, table, schema)
+    assert_no_value_is_lost(found, table, schema)
     assert table["extra"].null_count == len(table)
 
     sink = pa.BufferOutputStream()
     pq.write_table(table, sink)
-    again = pq.read_table(pa.BufferReader(sink.getvalue()))
-    pd.testing.assert_frame_equal(to_pandas(again, schema), to_pandas(table, schema))
+    read_back = pq.read_table(pa.BufferReader(sink.getvalue()))
+    pd.testing.assert_frame_equal(to_pandas(read_back, schema), to_pandas(table, schema))
 
     body = page(found, data.draw(st.sampled_from(["as the service", "escaped", "escaped as Go does"])))
     decoder = Decoder(schema)

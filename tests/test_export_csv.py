@@ -1,4 +1,4 @@
-"""A CSV file holds what the frame held, whoever reads it, and nothing that must not be in it."""
+"""Tests of `export_csv` and `csv_text`: cells, header, masked secrets and file names."""
 
 from __future__ import annotations
 
@@ -24,19 +24,19 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-SECRET = "s3cret-value"  # noqa: S105 - looked for, and found nowhere
+SECRET = "s3cret-value"  # noqa: S105 - must not be in any file
 
 
-def lines(path: Path) -> list[list[str]]:
+def read_rows(path: Path) -> list[list[str]]:
     with path.open(encoding="utf-8", newline="") as handle:
         return list(csv.reader(handle))
 
 
-def column(tmp_path: Path, values: object, **options: bool) -> list[str]:
-    """Return the cells that become of one column."""
+def exported_cells(tmp_path: Path, values: object, **options: bool) -> list[str]:
+    """Return the exported cells of one column."""
     path = tmp_path / "one.csv"
     export_csv(pd.DataFrame({"id": "x", "column": values}), path, **options)
-    return [row[1] for row in lines(path)[1:]]
+    return [row[1] for row in read_rows(path)[1:]]
 
 
 STAMPS = pd.Series(["2026-06-15T01:00:00.500000Z", None], dtype="datetime64[us, UTC]")
@@ -73,44 +73,44 @@ STAMPS = pd.Series(["2026-06-15T01:00:00.500000Z", None], dtype="datetime64[us, 
         ([b"\x00\xff", "\ud800"], ["00ff", "\\ud800"]),
     ],
 )
-def test_cells(tmp_path: Path, values: object, cells: list[str]) -> None:
+def test_values_of_each_dtype_are_written_as_expected(tmp_path: Path, values: object, cells: list[str]) -> None:
     if isinstance(values, list):
         values = pd.Series(values, dtype=object)
-    assert column(tmp_path, values) == cells
+    assert exported_cells(tmp_path, values) == cells
 
 
 def test_upcoming_runs_have_an_offset(tmp_path: Path) -> None:
-    """The frame keeps them as naive arrays, which mean UTC; an empty list is not a missing one."""
+    """The frame has naive arrays, which are in UTC; an empty list differs from a missing one."""
     moments = np.array(["2026-06-15T01:00:00"], dtype="datetime64[us]")
     frame = pd.DataFrame({"id": list("abc"), "schedule_upcoming_runs_at": [moments, moments[:0], None]})
     export_csv(frame, tmp_path / "x.csv")
-    assert [row[1] for row in lines(tmp_path / "x.csv")[1:]] == ['["2026-06-15T01:00:00+00:00"]', "[]", ""]
+    assert [row[1] for row in read_rows(tmp_path / "x.csv")[1:]] == ['["2026-06-15T01:00:00+00:00"]', "[]", ""]
 
 
 @pytest.mark.parametrize("name", ["vault_ids", "schedule_upcoming_runs_at"])
 def test_text_in_a_column_of_lists_stays_text(tmp_path: Path, name: str) -> None:
     frame = pd.DataFrame({"id": list("abc"), name: pd.Series([None, "vlt_1", ["vlt_2"]], dtype=object)})
     export_csv(frame, tmp_path / "x.csv")
-    assert [row[1] for row in lines(tmp_path / "x.csv")[1:]] == ["", "vlt_1", '["vlt_2"]']
+    assert [row[1] for row in read_rows(tmp_path / "x.csv")[1:]] == ["", "vlt_1", '["vlt_2"]']
 
 
-def test_text_is_what_a_file_holds(tmp_path: Path) -> None:
+def test_csv_text_equals_the_content_of_the_file(tmp_path: Path) -> None:
     frame = pd.DataFrame({"id": ["=é", "b\r\n"], "runs": [1, -2]})
     export_csv(frame, tmp_path / "x.csv")
     assert csv_text(frame).encode() == (tmp_path / "x.csv").read_bytes()
     assert csv_text(frame, spreadsheet_safe=False).startswith('"id","runs"\n"=é",1\n')
 
 
-def test_missing_is_not_empty(tmp_path: Path) -> None:
+def test_empty_text_is_quoted_and_missing_text_is_not(tmp_path: Path) -> None:
     export_csv(pd.DataFrame({"id": ["a", "b"], "text": ["", None]}), tmp_path / "x.csv")
     assert (tmp_path / "x.csv").read_bytes() == b'"id","text"\n"a",""\n"b",\n'
 
 
 @pytest.mark.parametrize("values", [[None, "a"], [None, 1.5], [None, True]])
-def test_one_column_with_a_gap_keeps_its_rows(tmp_path: Path, values: list[object]) -> None:
-    """An empty line is no row to most readers."""
+def test_single_column_with_a_missing_value_keeps_its_rows(tmp_path: Path, values: list[object]) -> None:
+    """Most readers skip an empty line."""
     export_csv(pd.DataFrame({"only": values}).convert_dtypes(), tmp_path / "x.csv")
-    assert len(lines(tmp_path / "x.csv")) == 3
+    assert len(read_rows(tmp_path / "x.csv")) == 3
 
 
 def _grouped() -> pd.DataFrame:
@@ -136,9 +136,9 @@ def _grouped() -> pd.DataFrame:
         (pd.DataFrame({"=a": pd.Series([], dtype="str"), 5: pd.Series([], dtype=object)}), [["'=a", "5"]]),
     ],
 )
-def test_index_and_header(tmp_path: Path, frame: pd.DataFrame, expected: list[list[str]]) -> None:
+def test_index_and_header_are_written(tmp_path: Path, frame: pd.DataFrame, expected: list[list[str]]) -> None:
     export_csv(frame, tmp_path / "x.csv")
-    assert lines(tmp_path / "x.csv") == expected
+    assert read_rows(tmp_path / "x.csv") == expected
 
 
 @pytest.mark.parametrize(
@@ -169,17 +169,17 @@ def test_secrets_are_masked(
     tmp_path: Path, name: str, value: object, expected: str, *, spreadsheet_safe: bool
 ) -> None:
     export_csv(pd.DataFrame({"id": ["x"], name: value}), tmp_path / "x.csv", spreadsheet_safe=spreadsheet_safe)
-    cell = lines(tmp_path / "x.csv")[1][1]
+    cell = read_rows(tmp_path / "x.csv")[1][1]
     assert expected in cell
     assert SECRET not in cell
     assert name != "environment_variables" or "5" not in cell
 
 
-class TestName:
-    """A file holds what its name says."""
+class TestFileName:
+    """The file name selects the format."""
 
-    def test_gzip(self, tmp_path: Path) -> None:
-        """The same bytes each time: no name and no time in the header."""
+    def test_gz_name_writes_reproducible_gzip(self, tmp_path: Path) -> None:
+        """The gzip header contains no name and no time."""
         frame = pd.DataFrame({"id": ["a"] * 1000, "runs": range(1000)})
         export_csv(frame, tmp_path / "r.csv.gz")
         export_csv(frame, tmp_path / "other.CSV.GZ")
@@ -190,7 +190,7 @@ class TestName:
         pd.testing.assert_frame_equal(pd.read_csv(tmp_path / "r.csv.gz"), frame, check_dtype=False)
 
     @pytest.mark.parametrize("name", ["r.xlsx", "r.parquet", "r.csv.zip", "r.gz"])
-    def test_another_format_is_refused(self, tmp_path: Path, name: str) -> None:
+    def test_name_of_another_format_is_refused(self, tmp_path: Path, name: str) -> None:
         with pytest.raises(ValueError, match=r"this writes CSV; give a name that ends in \.csv or \.csv\.gz"):
             export_csv(pd.DataFrame({"a": [1]}), tmp_path / name)
         assert not list(tmp_path.glob("*r.*"))
@@ -200,7 +200,7 @@ ALPHABET = st.one_of(st.sampled_from("=+-@\t\r\n\0'\" ;,\uff1d\u200b"), st.chara
 TEXTS = st.none() | st.text(ALPHABET, max_size=8)
 NUMBERS = st.none() | st.integers(-(2**63), 2**63 - 1)
 FLOATS = st.none() | st.floats(allow_nan=False)
-TIMES = st.none() | st.datetimes(datetime(1, 1, 2), datetime(9999, 12, 30), timezones=st.just(UTC))  # noqa: DTZ001 - Hypothesis wants them naive
+TIMES = st.none() | st.datetimes(datetime(1, 1, 2), datetime(9999, 12, 30), timezones=st.just(UTC))  # noqa: DTZ001 - Hypothesis needs naive bounds
 ROWS = st.lists(st.tuples(TEXTS, NUMBERS, FLOATS, TIMES), max_size=8)
 NAMES = st.lists(st.text(ALPHABET, min_size=1, max_size=6), min_size=4, max_size=4, unique=True)
 
@@ -219,12 +219,12 @@ def to_arrow(rows: list[tuple[Any, ...]], names: list[str]) -> pa.Table:
     return pa.table([pa.array(values, kind) for values, kind in zip(columns, types, strict=True)], names)
 
 
-def to_polars(rows: list[tuple[Any, ...]], names: list[str]) -> Any:  # noqa: ANN401 - a frame or a series, its stubs say
-    assume("\0" not in "".join(names))  # no name of a Polars column that goes to Arrow can hold it
+def to_polars(rows: list[tuple[Any, ...]], names: list[str]) -> Any:  # noqa: ANN401 - a frame or a series, according to the stubs
+    assume("\0" not in "".join(names))  # Polars cannot export such a column name to Arrow
     return pl.from_arrow(to_arrow(rows, names))
 
 
-READ = """
+READ_CSV = """
     SELECT * FROM read_csv(
         ?, header = true, delim = ',', quote = '"', escape = '"', new_line = '\\n',
         columns = {text: 'VARCHAR', number: 'BIGINT', real: 'DOUBLE', moment: 'VARCHAR'},
@@ -236,7 +236,7 @@ READ = """
 @pytest.mark.parametrize("make", [to_pandas, to_arrow, to_polars])
 @settings(max_examples=60)
 @given(rows=ROWS, names=NAMES, safe=st.booleans())
-def test_read_back(
+def test_values_round_trip_through_csv(
     tmp_path_factory: pytest.TempPathFactory,
     make: Callable[[list[tuple[Any, ...]], list[str]], Any],
     rows: list[tuple[Any, ...]],
@@ -244,12 +244,12 @@ def test_read_back(
     *,
     safe: bool,
 ) -> None:
-    """Python's csv and DuckDB both find every value, and the escape can be undone."""
+    """Python's csv and DuckDB read every value, and the escaping can be undone."""
     path = tmp_path_factory.mktemp("csv") / "x.csv"
     export_csv(make(rows, names), path, spreadsheet_safe=safe)
     plain = unescape if safe else str
 
-    header, *body = lines(path)
+    header, *body = read_rows(path)
     assert [plain(name) for name in header] == names
     found = [
         (
@@ -262,7 +262,7 @@ def test_read_back(
     ]
     assert found == [(text or "", number, real, when) for text, number, real, when in rows]
 
-    table = duckdb.execute(READ, [str(path)]).fetchall()
+    table = duckdb.execute(READ_CSV, [str(path)]).fetchall()
     assert [(None if text is None else plain(text), number, real) for text, number, real, _ in table] == [
         row[:3] for row in rows
     ]

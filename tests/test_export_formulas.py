@@ -1,4 +1,4 @@
-"""What a spreadsheet would run becomes text, and can be had back."""
+"""Tests of the escaping of formulas in CSV: text that a spreadsheet would run is escaped, and can be restored."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 
 from qoderdata.export import _BREAKS, _SEPARATORS, _SKIPPED, _STARTS, escape, escape_array
 
-#: What some program or other takes for the start of a formula.
+#: Characters that some program takes for the start of a formula.
 STARTS = "=+-@\uff1d\uff0b\uff0d\uff20\ufe66\ufe62\ufe63\ufe6b\x00"
 SEPARATORS = ";\t\r\n"
-#: What some program or other skips before it looks.
+#: Characters that some program skips in front of a formula.
 SKIPPED = " '\"\xa0\u3000\u200b\ufeff\u202e\x0b"
 
 texts = st.one_of(
@@ -64,19 +64,19 @@ def unescape(text: str) -> str:
         ('[-1,"=x"]', '[-1,"=x"]'),
     ],
 )
-def test_escape(text: str, escaped: str) -> None:
+def test_escape_adds_an_apostrophe_where_a_formula_starts(text: str, escaped: str) -> None:
     assert escape(text) == escaped
     assert unescape(escaped) == text
 
 
 @given(texts)
-def test_nothing_is_lost(text: str) -> None:
+def test_unescape_restores_every_text(text: str) -> None:
     assert unescape(escape(text)) == text
 
 
 @given(texts)
-def test_no_cell_starts_a_formula(text: str) -> None:
-    """Also where the program splits at a semicolon or a tab, and whatever it skips: but for the apostrophe."""
+def test_no_escaped_cell_starts_a_formula(text: str) -> None:
+    """Also where a program splits at a semicolon or tab, and skips characters other than the apostrophe."""
     escaped = escape(text)
     assert not escaped.startswith(("\t", "\r", "\n", "\0"))
     for cell in escaped.translate(str.maketrans(SEPARATORS, "\n" * len(SEPARATORS))).split("\n"):
@@ -85,8 +85,8 @@ def test_no_cell_starts_a_formula(text: str) -> None:
 
 
 @given(st.lists(st.none() | texts))
-def test_array(column: list[str | None]) -> None:
-    """Arrow's expression finds the same texts as Python's."""
+def test_escape_array_equals_escape(column: list[str | None]) -> None:
+    """Arrow's regular expression matches the same texts as Python's."""
     array = pa.array(column, pa.large_string())
     expected = [None if text is None else escape(text) for text in column]
     assert escape_array(array).to_pylist() == expected

@@ -1,4 +1,4 @@
-"""A Parquet file gives every engine what the frame held, whichever engine the frame is of."""
+"""Tests of `export_parquet`: engines read the same values, and frames of every engine can be exported."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from qoderdata.schema import Schema
 
-MOMENTS = [datetime(2026, 6, 15, 1, tzinfo=UTC), datetime(2026, 6, 16, 1, tzinfo=UTC)]
+UPCOMING_TIMES = [datetime(2026, 6, 15, 1, tzinfo=UTC), datetime(2026, 6, 16, 1, tzinfo=UTC)]
 
 
 def deployment(name: str, **fields: object) -> dict[str, object]:
@@ -55,11 +55,11 @@ def frame() -> pd.DataFrame:
     return frame
 
 
-#: What pandas reads text as: ``str``, and ``object`` before version 3.
+#: The dtype of text that pandas reads: ``str``, or ``object`` before version 3.
 READ_TEXT: Any = pd.Series(["a"]).dtype
 
 
-def same(left: pd.DataFrame, right: pd.DataFrame) -> None:
+def assert_same_frame(left: pd.DataFrame, right: pd.DataFrame) -> None:
     if READ_TEXT != TEXT:
         right = right.copy()
         for name in right.columns[right.dtypes == TEXT]:
@@ -70,48 +70,48 @@ def same(left: pd.DataFrame, right: pd.DataFrame) -> None:
 
 def test_pandas_reads_the_same_frame(frame: pd.DataFrame, tmp_path: Path) -> None:
     export_parquet(frame, tmp_path / "x.parquet")
-    again = pd.read_parquet(tmp_path / "x.parquet")
-    same(again, frame)
-    assert again["schedule_upcoming_runs_at"][0].dtype == "datetime64[us]"
-    assert json.loads(again["extra"][0])["environment_variables.KEY"] == "kept"
+    read_back = pd.read_parquet(tmp_path / "x.parquet")
+    assert_same_frame(read_back, frame)
+    assert read_back["schedule_upcoming_runs_at"][0].dtype == "datetime64[us]"
+    assert json.loads(read_back["extra"][0])["environment_variables.KEY"] == "kept"
 
 
 @pytest.mark.parametrize(("flatten", "schema"), [(flatten_deployments, DEPLOYMENTS), (flatten_runs, RUNS)])
 @pytest.mark.parametrize("records", [[], [{"id": "x", "deployment_id": "y"}]])
-def test_types_do_not_depend_on_the_data(
+def test_column_types_do_not_depend_on_the_data(
     flatten: Callable[[list[dict[str, str]]], pd.DataFrame],
     schema: Schema,
     records: list[dict[str, str]],
     tmp_path: Path,
 ) -> None:
     export_parquet(flatten(records), tmp_path / "x.parquet")
-    same(pd.read_parquet(tmp_path / "x.parquet"), flatten(records))
+    assert_same_frame(pd.read_parquet(tmp_path / "x.parquet"), flatten(records))
     assert pq.read_schema(tmp_path / "x.parquet").equals(schema.arrow)
 
 
-def test_part_of_a_frame(frame: pd.DataFrame, tmp_path: Path) -> None:
-    """Rows without a single list do not make the column's type another."""
+def test_list_column_without_any_list_keeps_its_type(frame: pd.DataFrame, tmp_path: Path) -> None:
+    """Rows without any list do not change the type of the column."""
     part = frame.loc[[2], ["id", "schedule_upcoming_runs_at"]]
     export_parquet(part, tmp_path / "x.parquet")
-    same(pd.read_parquet(tmp_path / "x.parquet"), part)
+    assert_same_frame(pd.read_parquet(tmp_path / "x.parquet"), part)
     assert pq.read_schema(tmp_path / "x.parquet").field(1).type.value_type == pa.timestamp("us", "UTC")
 
 
-def test_index_and_categories(tmp_path: Path) -> None:
+def test_index_and_categories_round_trip(tmp_path: Path) -> None:
     windows = pd.date_range("2026-06-15", periods=2, freq="D", tz="Asia/Shanghai", unit="us", name="window")
     index = pd.MultiIndex.from_product([["dep_1", "dep_2"], windows], names=["id", "window"])
     frame = pd.DataFrame({"runs": pd.array([1, None, 3, 0], "Int64"), "kind": pd.Categorical(list("abab"))}, index)
     export_parquet(frame, tmp_path / "x.parquet")
-    same(pd.read_parquet(tmp_path / "x.parquet"), frame)
+    assert_same_frame(pd.read_parquet(tmp_path / "x.parquet"), frame)
     assert duckdb.read_parquet(str(tmp_path / "x.parquet")).columns == ["runs", "kind", "id", "window"]
 
 
-def test_other_engines_read_it(frame: pd.DataFrame, tmp_path: Path) -> None:
+def test_polars_and_duckdb_read_the_same_values(frame: pd.DataFrame, tmp_path: Path) -> None:
     path = str(tmp_path / "x.parquet")
     export_parquet(frame, path)
     by_polars = pl.read_parquet(path)
     assert by_polars.schema["schedule_upcoming_runs_at"] == pl.List(pl.Datetime("us", "UTC"))
-    assert by_polars["schedule_upcoming_runs_at"].to_list() == [MOMENTS, [], None]
+    assert by_polars["schedule_upcoming_runs_at"].to_list() == [UPCOMING_TIMES, [], None]
     assert by_polars["agent_version"].to_list() == [2**53 + 1, None, None]
     by_duckdb = duckdb.execute(
         "SELECT id, vault_ids, epoch_us(created_at) FROM read_parquet(?) ORDER BY id", [path]
@@ -123,7 +123,7 @@ def test_other_engines_read_it(frame: pd.DataFrame, tmp_path: Path) -> None:
     ]
 
 
-def test_attrs_that_json_does_not_know_become_text(tmp_path: Path) -> None:
+def test_attrs_without_a_json_form_become_text(tmp_path: Path) -> None:
     frame = pd.DataFrame({"a": [1]})
     frame.attrs["at"] = pd.Timestamp("2026-06-15T01:00Z")
     export_parquet(frame, tmp_path / "x.parquet")
@@ -134,19 +134,19 @@ TABLE = pa.table(
     {
         "id": pa.array(["=a", None, "c"], pa.string()),
         "runs": pa.array([1, None, -3], pa.int64()),
-        "at": pa.array([MOMENTS[0], None, MOMENTS[1]], pa.timestamp("us", "UTC")),
+        "at": pa.array([UPCOMING_TIMES[0], None, UPCOMING_TIMES[1]], pa.timestamp("us", "UTC")),
         "lists": pa.array([["x"], [], None], pa.list_(pa.string())),
     }
 )
 
 
 def _dask(table: pa.Table) -> Any:  # noqa: ANN401 - Dask has no types
-    dd: Any = importlib.import_module("dask.dataframe")  # slow to import, and without types
+    dd: Any = importlib.import_module("dask.dataframe")  # slow to import, has no types
     frame = table.to_pandas().astype({"runs": "Int64"})
     parts = [frame[:0], frame[:2], frame[2:]]
     with importlib.import_module("dask.config").set(
         {"dataframe.convert-string": False}
-    ):  # else lists become texts
+    ):  # otherwise lists become texts
         return dd.concat([dd.from_pandas(part, npartitions=1) for part in parts]).persist()
 
 
@@ -161,17 +161,17 @@ ENGINES: dict[str, Callable[[pa.Table], Any]] = {
 
 @pytest.mark.parametrize("engine", ENGINES)
 @pytest.mark.parametrize("rows", [0, 3])
-def test_frames_of_other_engines(engine: str, rows: int, tmp_path: Path) -> None:
+def test_frames_of_other_engines_are_exported(engine: str, rows: int, tmp_path: Path) -> None:
     table = TABLE.slice(0, rows)
     export_parquet(ENGINES[engine](table), tmp_path / "x.parquet")
     found = pq.read_table(tmp_path / "x.parquet")
     assert found.column_names == table.column_names
     assert found.to_pylist() == table.to_pylist()
     export_csv(ENGINES[engine](table), tmp_path / "x.csv")
-    assert (tmp_path / "x.csv").read_text() == "".join(LINES[: rows + 1])
+    assert (tmp_path / "x.csv").read_text() == "".join(CSV_LINES[: rows + 1])
 
 
-LINES = [
+CSV_LINES = [
     '"id","runs","at","lists"\n',
     '"\'=a",1,"2026-06-15T01:00:00+00:00","[""x""]"\n',
     ',,,"[]"\n',
@@ -180,7 +180,7 @@ LINES = [
 
 
 @pytest.mark.spark
-def test_spark(tmp_path: Path) -> None:
+def test_spark_frames_are_exported(tmp_path: Path) -> None:
     from pyspark.sql import SparkSession  # noqa: PLC0415 - slow to import
 
     builder = SparkSession.builder.master("local[1]").config("spark.ui.enabled", "false")
@@ -192,22 +192,22 @@ def test_spark(tmp_path: Path) -> None:
     finally:
         session.stop()
     assert pq.read_table(tmp_path / "x.parquet").to_pylist() == TABLE.to_pylist()
-    assert (tmp_path / "x.csv").read_text() == "".join(LINES)
+    assert (tmp_path / "x.csv").read_text() == "".join(CSV_LINES)
 
 
-def test_a_frame_of_several_batches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_frame_of_several_batches_is_exported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(export, "BATCH_ROWS", 2)
     parts = [pd.DataFrame({"id": [f"dep_{number}"], "runs": [number]}) for number in range(5)]
     frame = pd.concat(parts, ignore_index=True)
     export_parquet(frame, tmp_path / "x.parquet")
-    same(pd.read_parquet(tmp_path / "x.parquet"), frame)
+    assert_same_frame(pd.read_parquet(tmp_path / "x.parquet"), frame)
     export_csv(frame, tmp_path / "x.csv")
     pd.testing.assert_frame_equal(pd.read_csv(tmp_path / "x.csv"), frame)
 
 
 @pytest.mark.parametrize("export", [export_csv, export_parquet])
 class TestRefusals:
-    """What cannot be written leaves the old file, and nothing beside it."""
+    """A refused export keeps the old file and leaves no temporary file."""
 
     @pytest.fixture
     def path(self, tmp_path: Path) -> Path:
@@ -217,24 +217,24 @@ class TestRefusals:
         path.write_text("old")
         return path
 
-    def test_no_frame(self, export: Any, path: Path) -> None:  # noqa: ANN401 - two functions
+    def test_value_that_is_no_frame_raises_type_error(self, export: Any, path: Path) -> None:  # noqa: ANN401 - two functions
         with pytest.raises(TypeError, match="int"):
             export(5, path)
         assert path.read_text() == "old"
         assert list(path.parent.iterdir()) == [path]
 
-    def test_no_folder(self, export: Any, path: Path) -> None:  # noqa: ANN401 - two functions
+    def test_missing_folder_raises_file_not_found_error(self, export: Any, path: Path) -> None:  # noqa: ANN401 - two functions
         with pytest.raises(FileNotFoundError, match="nowhere"):
             export(pd.DataFrame(), path.parent / "nowhere" / "x")
 
 
 @pytest.mark.parametrize("name", ["r.csv", "r.parquet.gz", "r.xlsx"])
-def test_another_format_than_the_name_says_is_refused(tmp_path: Path, name: str) -> None:
+def test_name_of_another_format_is_refused(tmp_path: Path, name: str) -> None:
     with pytest.raises(ValueError, match=r"this writes Parquet; give a name that ends in \.parquet or \.pq"):
         export_parquet(pd.DataFrame({"a": [1]}), tmp_path / name)
 
 
-SECRET = "s3cret-value"  # noqa: S105 - looked for, and found nowhere
+SECRET = "s3cret-value"  # noqa: S105 - must not be in any CSV file
 SESSION = {
     "type": "session",
     "id": "sess_1",
@@ -245,7 +245,7 @@ SESSION = {
     "environment_variables": {"KEY": SECRET},
     "created_at": "2026-06-15T01:00:00Z",
 }
-#: What each loader of the newest edition gives.
+#: Frames as the loaders return them for edition D.
 FRAMES: dict[str, Callable[[], pd.DataFrame]] = {
     "sessions": lambda: flatten_sessions([SESSION, {**SESSION, "id": "sess_2"}, {"id": "sess_3"}]),
     "no sessions": lambda: flatten_sessions([]),
@@ -260,13 +260,15 @@ FRAMES: dict[str, Callable[[], pd.DataFrame]] = {
 
 @pytest.mark.parametrize("name", FRAMES)
 class TestEveryTable:
-    def test_parquet(self, name: str, tmp_path: Path) -> None:
+    def test_parquet_round_trips(self, name: str, tmp_path: Path) -> None:
         made = FRAMES[name]()
         export_parquet(made, tmp_path / "x.parquet")
-        same(pd.read_parquet(tmp_path / "x.parquet"), made)
+        assert_same_frame(pd.read_parquet(tmp_path / "x.parquet"), made)
 
     @pytest.mark.parametrize("engine", [lambda frame: frame, pa.Table.from_pandas])
-    def test_csv(self, name: str, engine: Callable[[pd.DataFrame], Any], tmp_path: Path) -> None:
+    def test_csv_has_all_rows_and_no_secrets(
+        self, name: str, engine: Callable[[pd.DataFrame], Any], tmp_path: Path
+    ) -> None:
         made = FRAMES[name]()
         export_csv(engine(made), tmp_path / "x.csv")
         with (tmp_path / "x.csv").open(encoding="utf-8", newline="") as handle:
@@ -279,7 +281,7 @@ class TestEveryTable:
             assert rows[2]["agent"] == ""
 
 
-def test_mixed_objects_are_no_parquet(tmp_path: Path) -> None:
+def test_column_of_mixed_objects_raises_arrow_type_error(tmp_path: Path) -> None:
     with pytest.raises(pa.ArrowTypeError, match="mixed"):
         export_parquet(pd.DataFrame({"mixed": pd.Series(["a", 1], dtype=object)}), tmp_path / "x.parquet")
     assert list(tmp_path.glob("*x*")) == []

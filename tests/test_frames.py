@@ -1,3 +1,5 @@
+"""Tests of `qoderdata.frames`: `flatten_deployments` and `flatten_runs` turn records into pandas frames."""
+
 from __future__ import annotations
 
 import json
@@ -31,7 +33,7 @@ RECORDS: list[dict[str, Any]] = [{"id": "a", "agent": {"version": 1}}, {"id": "b
     ],
     ids=["list", "tuple", "generator", "envelope", "tuple in an envelope"],
 )  # fmt: skip
-def test_what_records_may_be(given: Any) -> None:  # noqa: ANN401 - what callers write
+def test_flatten_accepts_lists_iterables_and_envelopes(given: Any) -> None:  # noqa: ANN401 - what callers write
     df = flatten_deployments(given)
     assert df["id"].tolist() == ["a", "b"]
     assert df["agent_version"].isna().tolist() == [False, True]
@@ -39,7 +41,7 @@ def test_what_records_may_be(given: Any) -> None:  # noqa: ANN401 - what callers
 
 
 @pytest.mark.parametrize("given", [None, 5, "[]", b"{}", {"id": "a"}, {}, pd.DataFrame({"id": ["a"]})])
-def test_what_records_may_not_be(given: Any) -> None:  # noqa: ANN401 - what callers write
+def test_flatten_refuses_other_types(given: Any) -> None:  # noqa: ANN401 - what callers write
     with pytest.raises(TypeError, match="records is a"):
         flatten_deployments(given)
 
@@ -57,13 +59,16 @@ def test_what_records_may_not_be(given: Any) -> None:  # noqa: ANN401 - what cal
         ([{"id": "\ud800"}], "record 0 is not a dict with"),
     ],
 )
-def test_half_the_rows_are_never_given(given: Any, message: str) -> None:  # noqa: ANN401 - what callers write
+def test_one_invalid_record_raises_validation_error(given: Any, message: str) -> None:  # noqa: ANN401 - what callers write
     with pytest.raises(APIResponseValidationError, match=message):
         flatten_deployments(given)
 
 
 @pytest.mark.parametrize(("flatten", "schema"), [(flatten_deployments, DEPLOYMENTS), (flatten_runs, RUNS)])
-def test_empty(flatten: Callable[[Any], pd.DataFrame], schema: Any) -> None:  # noqa: ANN401 - see above
+def test_no_records_give_an_empty_frame(
+    flatten: Callable[[Any], pd.DataFrame],
+    schema: Any,  # noqa: ANN401 - a schema
+) -> None:
     empty = flatten([])
     full = flatten([{"id": "a"}])
     assert list(empty.columns) == schema.names
@@ -72,7 +77,7 @@ def test_empty(flatten: Callable[[Any], pd.DataFrame], schema: Any) -> None:  # 
     assert len(empty) == 0
 
 
-def test_dtypes() -> None:
+def test_dtypes_of_a_deployments_frame() -> None:
     df = flatten_deployments(RECORDS)
     kinds = {str(dtype) for dtype in df.dtypes}
     assert kinds == {"str", "Int64", "float64", "datetime64[us, UTC]", "object"}
@@ -80,7 +85,7 @@ def test_dtypes() -> None:
     assert df["name"].dtype == pd.StringDtype(na_value=np.nan)
 
 
-def test_lists_are_arrays() -> None:
+def test_lists_become_numpy_arrays() -> None:
     times = ["2026-06-15T01:00:00.123456789Z"]
     df = flatten_deployments(
         [{"id": "a", "vault_ids": ["v"], "schedule": {"upcoming_runs_at": times}}, {"id": "b"}]
@@ -94,7 +99,7 @@ def test_lists_are_arrays() -> None:
     assert upcoming[1] is None
 
 
-def test_the_later_of_two_with_one_id_is_kept() -> None:
+def test_later_of_two_records_with_one_id_is_kept_with_a_warning() -> None:
     given = [{"id": "a", "name": "old"}, {"id": "b"}, {"id": "a", "name": "new"}]
     with pytest.warns(DataQualityWarning, match=r"^1 deployment came more than once.*Ids: a$"):
         df = flatten_deployments(given)
@@ -102,7 +107,7 @@ def test_the_later_of_two_with_one_id_is_kept() -> None:
     assert df["name"][1] == "new"
 
 
-def test_one_warning_counts_all_and_names_the_first() -> None:
+def test_one_warning_counts_all_misfits_and_names_the_first_ids() -> None:
     given = [{"id": f"d{number}", "name": number, "vault_ids": 1} for number in range(12)]
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
@@ -115,14 +120,14 @@ def test_one_warning_counts_all_and_names_the_first() -> None:
     )
 
 
-def test_a_warning_shows_ids_as_one_harmless_line() -> None:
+def test_ids_in_a_warning_are_escaped_and_shortened() -> None:
     with pytest.warns(DataQualityWarning, match=r"Ids: x �\[31m中9+…$") as caught:
         flatten_deployments([{"id": "x\n\x1b[31m中" + "9" * 500, "name": 1}])
     assert len(str(caught[0].message)) < 400
 
 
-def test_many_records_are_read_piece_by_piece(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A generator is never held as a whole, and what is odd is still told once, with the right places."""
+def test_records_are_decoded_in_batches(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A generator is read in batches; there is one warning for all, and errors name the right index."""
     monkeypatch.setattr(decoder, "_BATCH", 3)
     given = [{"id": f"dep_{number}", "name": 5 if number % 2 else "x"} for number in range(10)]
     with pytest.warns(DataQualityWarning, match="^5 values of 5 deployments"):
@@ -133,36 +138,36 @@ def test_many_records_are_read_piece_by_piece(monkeypatch: pytest.MonkeyPatch) -
         from_records([*({"id": str(number)} for number in range(7)), {}], DEPLOYMENTS)
 
 
-def test_no_records_are_changed() -> None:
+def test_flatten_does_not_change_the_records() -> None:
     given: dict[str, Any] = {"id": "a", "metadata": {"cas_config": {"stats": {}}, "x": "y"}}
     flatten_deployments([given])
     assert given == {"id": "a", "metadata": {"cas_config": {"stats": {}}, "x": "y"}}
 
 
-def test_the_schema_stands_whatever_the_records() -> None:
+def test_arrow_schema_does_not_depend_on_the_records() -> None:
     assert from_records([], RUNS).schema.equals(RUNS.arrow)
     assert from_records([{"id": "a"}], RUNS).schema.equals(RUNS.arrow)
     assert from_records([{"id": "a"}], RUNS)["started_at"].type == pa.timestamp("us", tz="UTC")
 
 
-def test_the_official_sdk() -> None:
-    """Its ``to_dict()`` has datetimes in place of texts, and its own order of keys inside what it types."""
+def test_flatten_accepts_records_of_the_official_sdk() -> None:
+    """``to_dict()`` returns datetimes instead of texts, and orders the keys of typed objects differently."""
     with Sandbox(deployments=40, seed=3) as sandbox, Managed(pat=sandbox.pat, base_url=sandbox.base_url) as sdk:
         with warnings.catch_warnings():
-            # Its models do not foresee an object in metadata, and it says so when it writes one.
+            # The SDK's models do not foresee an object in metadata, and warn when they write one.
             warnings.filterwarnings("ignore", message="Pydantic serializer warnings")
             deployments = [item.to_dict() for item in sdk.deployments.list(include_archived=True, limit=100)]
             runs = [item.to_dict() for item in sdk.deployment_runs.list(limit=100)]
-        found, truth = flatten_deployments(deployments), flatten_deployments(sandbox.deployments)
+        found, expected = flatten_deployments(deployments), flatten_deployments(sandbox.deployments)
         typed = ["initial_events", "resources"]
         for name in typed:
-            assert found[name].map(json.loads).tolist() == truth[name].map(json.loads).tolist()
-        pd.testing.assert_frame_equal(found.drop(columns=typed), truth.drop(columns=typed))
+            assert found[name].map(json.loads).tolist() == expected[name].map(json.loads).tolist()
+        pd.testing.assert_frame_equal(found.drop(columns=typed), expected.drop(columns=typed))
         pd.testing.assert_frame_equal(flatten_runs(runs), flatten_runs(sandbox.runs))
 
 
-def test_environment_variables_are_masked_where_a_frame_is_shown() -> None:
-    """`extra` keeps them; a frame, a column, and what is made of them mask them."""
+def test_environment_variables_are_masked_in_displayed_frames() -> None:
+    """`extra` keeps the values; every display of a frame or column masks them."""
     records: list[dict[str, Any]] = [
         {"id": "a", "environment_variables": "KEY=s3cret"},
         {"id": "b", "environment_variables": {"KEY": "s3cret", "EMPTY": ""}},

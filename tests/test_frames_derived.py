@@ -1,3 +1,5 @@
+"""Tests of `upcoming_runs` and `expand_metadata`, which derive frames from a deployments frame."""
+
 from __future__ import annotations
 
 import json
@@ -28,7 +30,7 @@ class TestUpcomingRuns:
             ]
         )
 
-    def test_one_row_a_listed_trigger(self, df: pd.DataFrame) -> None:
+    def test_each_listed_trigger_gives_one_row(self, df: pd.DataFrame) -> None:
         before = df.copy(deep=True)
         expected = pd.DataFrame(
             {
@@ -43,24 +45,24 @@ class TestUpcomingRuns:
         pd.testing.assert_frame_equal(df, before)
 
     @pytest.mark.parametrize("rows", [slice(0, 0), slice(1, 3)])
-    def test_nothing_listed(self, df: pd.DataFrame, rows: slice) -> None:
-        nothing = upcoming_runs(df[rows])
-        pd.testing.assert_frame_equal(nothing, upcoming_runs(df)[:0])
-        assert isinstance(nothing.index, pd.RangeIndex)
+    def test_no_listed_triggers_give_an_empty_frame(self, df: pd.DataFrame, rows: slice) -> None:
+        empty = upcoming_runs(df[rows])
+        pd.testing.assert_frame_equal(empty, upcoming_runs(df)[:0])
+        assert isinstance(empty.index, pd.RangeIndex)
 
-    def test_the_callers_index_plays_no_part(self, df: pd.DataFrame) -> None:
+    def test_index_of_the_frame_is_ignored(self, df: pd.DataFrame) -> None:
         shuffled = df.set_index(pd.Index(["x", "x", "y", "z"]))
         pd.testing.assert_frame_equal(upcoming_runs(shuffled), upcoming_runs(df))
 
     @pytest.mark.parametrize("kind", [list, tuple])
-    def test_lists_of_times_in_any_zone_are_lists_too(self, df: pd.DataFrame, kind: type) -> None:
+    def test_lists_of_times_in_another_zone_give_the_same_result(self, df: pd.DataFrame, kind: type) -> None:
         lists = df["schedule_upcoming_runs_at"].map(
             lambda times: kind(pd.DatetimeIndex(times, tz="UTC").tz_convert("Asia/Tokyo")), na_action="ignore"
         )
         given = df.assign(schedule_upcoming_runs_at=lists)
         pd.testing.assert_frame_equal(upcoming_runs(given), upcoming_runs(df))
 
-    def test_a_missing_column_is_named(self, df: pd.DataFrame) -> None:
+    def test_missing_schedule_column_raises_missing_column_error(self, df: pd.DataFrame) -> None:
         with pytest.raises(MissingColumnError, match="no column 'schedule_upcoming_runs_at'"):
             upcoming_runs(df[["id"]])
 
@@ -78,7 +80,7 @@ class TestExpandMetadata:
             ]
         ).set_index(pd.Index(list("abcde")))
 
-    def test_every_key_is_a_column(self, df: pd.DataFrame) -> None:
+    def test_every_metadata_key_becomes_a_text_column(self, df: pd.DataFrame) -> None:
         before = df.copy(deep=True)
         found = expand_metadata(df)
         assert list(found.columns) == [
@@ -94,27 +96,27 @@ class TestExpandMetadata:
         pd.testing.assert_frame_equal(found[df.columns], df)
 
     @pytest.mark.parametrize("keys", [["team", "nobody's"], "team", ()])
-    def test_chosen_keys(self, df: pd.DataFrame, keys: list[str] | str) -> None:
+    def test_only_the_given_keys_become_columns(self, df: pd.DataFrame, keys: list[str] | str) -> None:
         chosen = [keys] if isinstance(keys, str) else keys
         found = expand_metadata(df, keys)
         assert list(found.columns) == [*df.columns, *(f"metadata_{key}" for key in chosen)]
         assert found.dtypes[len(df.columns) :].map(str).eq("str").all()
 
-    def test_dicts_are_as_good_as_their_text(self, df: pd.DataFrame) -> None:
+    def test_dicts_give_the_same_result_as_json_text(self, df: pd.DataFrame) -> None:
         dicts = df["metadata"].map(json.loads, na_action="ignore").astype(object)
         found = expand_metadata(df.assign(metadata=dicts))
         pd.testing.assert_frame_equal(found.drop(columns="metadata"), expand_metadata(df).drop(columns="metadata"))
 
-    def test_an_empty_frame(self, df: pd.DataFrame) -> None:
+    def test_empty_frame_gets_text_columns(self, df: pd.DataFrame) -> None:
         found = expand_metadata(df[:0], ["team"])
         assert len(found) == 0
         assert str(found["metadata_team"].dtype) == "str"
 
-    def test_a_column_that_holds_no_objects_is_an_error(self, df: pd.DataFrame) -> None:
+    def test_metadata_that_is_not_a_json_object_raises_value_error(self, df: pd.DataFrame) -> None:
         for text in ("[]", "nonsense", '"x"', "[" * 100_000):
             with pytest.raises(ValueError, match="in the column metadata is not a JSON object; pass the frame"):
                 expand_metadata(df.assign(metadata=text))
 
-    def test_a_missing_column_is_named(self, df: pd.DataFrame) -> None:
+    def test_missing_metadata_column_raises_missing_column_error(self, df: pd.DataFrame) -> None:
         with pytest.raises(MissingColumnError, match="no column 'metadata'"):
             expand_metadata(df[["id"]])

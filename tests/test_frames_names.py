@@ -1,4 +1,4 @@
-"""Names before ids: joined once, on every frame and engine, and carried by every summary."""
+"""Tests of `with_names`: names are joined to ids on every engine, and summaries keep them."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ DEPLOYMENTS = qd.flatten_deployments(
 )  # fmt: skip
 AGENTS = pd.DataFrame({"id": ["agent_0", "agent_1"], "name": ["scribe", "clerk"]}, dtype="str")
 ENVIRONMENTS = pd.DataFrame({"id": ["env_0", "env_1"], "name": ["cloud", "own"]}, dtype="str")
-#: Every fifth run is of a deployment that no list knows, or of none.
+#: Every fifth run has an unknown deployment or none.
 RUNS = qd.flatten_runs(
     [
         {
@@ -83,8 +83,8 @@ TRIGGERS = qd.next_triggers(DEPLOYMENTS, "1D", start=START)
 MISSED = qd.missed_triggers(DEPLOYMENTS, RUNS, since=START, until=START + timedelta(days=2))
 
 
-def out_of(frame: Any) -> pd.DataFrame:  # noqa: ANN401 likewise
-    """Collect a frame of any engine as a pandas frame, keys first."""
+def to_pandas(frame: Any) -> pd.DataFrame:  # noqa: ANN401 a frame of any engine
+    """Collect a frame of any engine as a pandas frame, with the keys first."""
     if isinstance(frame, dd.DataFrame):
         return pd.DataFrame(frame.compute())  # type: ignore[no-untyped-call] # Dask has no types
     if isinstance(frame, duckdb.DuckDBPyRelation):
@@ -96,11 +96,11 @@ def out_of(frame: Any) -> pd.DataFrame:  # noqa: ANN401 likewise
     return pd.DataFrame(frame if isinstance(frame, pd.DataFrame) else frame.to_pandas())
 
 
-def by_hand(ids: Any, names: dict[str, str]) -> list[str | None]:  # noqa: ANN401 a column or level
+def names_of_ids(ids: Any, names: dict[str, str]) -> list[str | None]:  # noqa: ANN401 a column or level
     return [names.get(one) if isinstance(one, str) else None for one in ids]
 
 
-def listed(column: pd.Series[Any]) -> list[str | None]:
+def to_list(column: pd.Series[Any]) -> list[str | None]:
     return [value if isinstance(value, str) else None for value in column]
 
 
@@ -109,18 +109,18 @@ AGENT_OF = dict(zip(AGENTS["id"], AGENTS["name"], strict=True))
 ENVIRONMENT_OF = dict(zip(ENVIRONMENTS["id"], ENVIRONMENTS["name"], strict=True))
 
 
-class TestOnPandas:
-    def test_runs_get_names_beside_their_ids_and_metadata_at_the_end(self) -> None:
+class TestPandas:
+    def test_names_are_added_next_to_ids_and_metadata_at_the_end(self) -> None:
         before = RUNS.copy(deep=True)
         named = with_names(RUNS, DEPLOYMENTS, agents=AGENTS, metadata=["team", "cost"])
         columns = list(RUNS.columns)
         columns.insert(columns.index("deployment_id") + 1, "deployment_name")
         columns.insert(columns.index("agent_id") + 1, "agent_name")
         assert list(named.columns) == [*columns, "metadata_team", "metadata_cost"]
-        assert listed(named["deployment_name"]) == by_hand(RUNS["deployment_id"], NAME_OF)
-        assert listed(named["agent_name"]) == by_hand(RUNS["agent_id"], AGENT_OF)
+        assert to_list(named["deployment_name"]) == names_of_ids(RUNS["deployment_id"], NAME_OF)
+        assert to_list(named["agent_name"]) == names_of_ids(RUNS["agent_id"], AGENT_OF)
         teams = {f"dep_{number}": f"team {number % 2}" for number in range(4)}
-        assert listed(named["metadata_team"]) == by_hand(RUNS["deployment_id"], teams)
+        assert to_list(named["metadata_team"]) == names_of_ids(RUNS["deployment_id"], teams)
         assert set(named["metadata_cost"].dropna()) == {"0", "1", "2", "3"}
         new = [name for name in named.columns if name not in RUNS.columns]
         assert {str(named[name].dtype) for name in new} == {"str"}
@@ -130,54 +130,56 @@ class TestOnPandas:
     @pytest.mark.parametrize(
         "frame", [RUNS, SESSIONS, TRIGGERS, MISSED], ids=["runs", "sessions", "triggers", "missed"]
     )
-    def test_every_frame_of_the_package_has_names_and_none_loses_a_row(self, frame: pd.DataFrame) -> None:
+    def test_every_kind_of_frame_gets_names_and_keeps_its_rows(self, frame: pd.DataFrame) -> None:
         named = with_names(frame, DEPLOYMENTS, agents=AGENTS, environments=ENVIRONMENTS, metadata="team")
         for key, names in (
             ("deployment_id", NAME_OF), ("agent_id", AGENT_OF), ("environment_id", ENVIRONMENT_OF),
         ):  # fmt: skip
             if key in frame.columns and not (key == "agent_id" and "agent_name" in frame.columns):
-                assert listed(named[key.replace("_id", "_name")]) == by_hand(frame[key], names)
+                assert to_list(named[key.replace("_id", "_name")]) == names_of_ids(frame[key], names)
         assert "metadata_team" in named.columns
         empty = with_names(frame[:0], DEPLOYMENTS, agents=AGENTS, environments=ENVIRONMENTS, metadata="team")
         pd.testing.assert_frame_equal(empty, named[:0])
 
-    def test_names_of_index_levels_are_the_first_columns(self) -> None:
+    def test_names_of_index_levels_become_the_first_columns(self) -> None:
         rates = qd.run_failure_rates(RUNS, by=["agent_id", "deployment_id"])
         named = with_names(rates, DEPLOYMENTS, agents=AGENTS, metadata="team")
         assert list(named.columns) == ["deployment_name", "agent_name", *rates.columns, "metadata_team"]
-        assert listed(named["deployment_name"]) == by_hand(rates.index.get_level_values("deployment_id"), NAME_OF)
-        assert listed(named["agent_name"]) == by_hand(rates.index.get_level_values("agent_id"), AGENT_OF)
+        assert to_list(named["deployment_name"]) == names_of_ids(
+            rates.index.get_level_values("deployment_id"), NAME_OF
+        )
+        assert to_list(named["agent_name"]) == names_of_ids(rates.index.get_level_values("agent_id"), AGENT_OF)
         pd.testing.assert_index_equal(named.index, rates.index)
 
-    def test_a_frame_of_deployments_is_named_by_its_own_ids(self) -> None:
+    def test_deployments_frame_gets_names_by_its_own_ids(self) -> None:
         rates = qd.failure_rates(DEPLOYMENTS)
         assert list(with_names(rates, DEPLOYMENTS, metadata="team").columns) == [*rates.columns, "metadata_team"]
         named = with_names(DEPLOYMENTS, agents=AGENTS, environments=ENVIRONMENTS, metadata=["team"])
-        assert listed(named["metadata_team"]) == [f"team {number % 2}" for number in range(4)]
-        assert listed(named["environment_name"]) == by_hand(DEPLOYMENTS["environment_id"], ENVIRONMENT_OF)
-        assert listed(with_names(DEPLOYMENTS[["id"]], DEPLOYMENTS)["deployment_name"]) == listed(
+        assert to_list(named["metadata_team"]) == [f"team {number % 2}" for number in range(4)]
+        assert to_list(named["environment_name"]) == names_of_ids(DEPLOYMENTS["environment_id"], ENVIRONMENT_OF)
+        assert to_list(with_names(DEPLOYMENTS[["id"]], DEPLOYMENTS)["deployment_name"]) == to_list(
             DEPLOYMENTS["name"]
         )
 
-    def test_of_sessions_the_newest_name_that_there_is_counts(self) -> None:
+    def test_agent_names_from_sessions_are_the_newest_known_ones(self) -> None:
         shuffled = SESSIONS.sample(frac=1, random_state=7).set_index("created_at", drop=False)
         named = with_names(RUNS, agents=shuffled)
-        assert listed(named["agent_name"]) == by_hand(
+        assert to_list(named["agent_name"]) == names_of_ids(
             RUNS["agent_id"], {"agent_0": "name at 18", "agent_1": "name at 19", "agent_2": "name at 17"}
         )
 
-    def test_a_known_id_gets_the_new_name_and_another_keeps_its_own(self) -> None:
+    def test_existing_names_are_replaced_only_for_known_ids(self) -> None:
         named = with_names(SESSIONS, agents=AGENTS)
         expected = [
             AGENT_OF.get(one, old)
-            for one, old in zip(SESSIONS["agent_id"], listed(SESSIONS["agent_name"]), strict=True)
+            for one, old in zip(SESSIONS["agent_id"], to_list(SESSIONS["agent_name"]), strict=True)
         ]
-        assert listed(named["agent_name"]) == expected
+        assert to_list(named["agent_name"]) == expected
         assert list(named.columns) == list(SESSIONS.columns)
         once = with_names(RUNS, DEPLOYMENTS, metadata="team")
         pd.testing.assert_frame_equal(with_names(once, DEPLOYMENTS, metadata="team"), once)
 
-    def test_of_an_id_that_comes_twice_the_first_name_counts(self) -> None:
+    def test_first_name_of_a_duplicate_id_is_used(self) -> None:
         twice = pd.concat([DEPLOYMENTS, DEPLOYMENTS.assign(name="old")])
         pd.testing.assert_frame_equal(with_names(RUNS, twice), with_names(RUNS, DEPLOYMENTS))
 
@@ -191,22 +193,22 @@ class TestOnPandas:
         ],
         ids=["another index", "objects", "categories", "Arrow"],
     )
-    def test_ids_of_other_dtypes_are_the_same_ids(self, changed: pd.DataFrame) -> None:
+    def test_ids_of_other_dtypes_get_the_same_names(self, changed: pd.DataFrame) -> None:
         named = with_names(changed, DEPLOYMENTS)
-        assert listed(named["deployment_name"]) == by_hand(RUNS["deployment_id"], NAME_OF)
+        assert to_list(named["deployment_name"]) == names_of_ids(RUNS["deployment_id"], NAME_OF)
         pd.testing.assert_frame_equal(named[changed.columns], changed)
 
-    def test_attrs_stay(self) -> None:
+    def test_attrs_are_kept(self) -> None:
         runs = RUNS.copy()
         runs.attrs["complete"] = True
         assert with_names(runs, DEPLOYMENTS).attrs == runs.attrs
 
 
-class TestOnEngines:
+class TestOtherEngines:
     @pytest.mark.parametrize("engine", ENGINES)
     @pytest.mark.parametrize("lookups", ["pandas", "same"])
     @pytest.mark.parametrize("rows", [slice(None), slice(0, 0)], ids=["some", "none"])
-    def test_the_columns_and_values_are_those_of_pandas(self, engine: str, lookups: str, rows: slice) -> None:
+    def test_columns_and_values_equal_those_of_pandas(self, engine: str, lookups: str, rows: slice) -> None:
         expected = with_names(RUNS[rows], DEPLOYMENTS, agents=AGENTS, metadata=["team", 'a "key"'])
         given = engine if lookups == "same" else "pandas"
         native = opened(RUNS[rows], engine)
@@ -214,27 +216,27 @@ class TestOnEngines:
             native, opened(DEPLOYMENTS, given), agents=opened(AGENTS, given), metadata=["team", 'a "key"']
         )
         assert type(named) is type(native)
-        found = out_of(named)
+        found = to_pandas(named)
         assert list(found.columns) == list(expected.columns)
         if engine != "duckdb":
             assert found["id"].to_list() == RUNS["id"][rows].to_list()
         found, expected = (one.sort_values("id", ignore_index=True) for one in (found, expected))
         for name in ("id", "deployment_id", "deployment_name", "agent_name", "metadata_team", 'metadata_a "key"'):
-            assert listed(found[name]) == listed(expected[name])
+            assert to_list(found[name]) == to_list(expected[name])
 
     @pytest.mark.parametrize("engine", ENGINES)
-    def test_names_that_are_there_stay_where_nothing_newer_is_known(self, engine: str) -> None:
+    def test_existing_names_of_unknown_ids_are_kept(self, engine: str) -> None:
         expected = with_names(SESSIONS, agents=AGENTS)
-        found = out_of(with_names(opened(SESSIONS, engine), agents=AGENTS)).sort_values("id")
+        found = to_pandas(with_names(opened(SESSIONS, engine), agents=AGENTS)).sort_values("id")
         assert list(found.columns) == [
             name for name in expected.columns if engine != "dask" or name != "vault_ids"
         ]
-        assert listed(found["agent_name"]) == listed(expected.sort_values("id")["agent_name"])
+        assert to_list(found["agent_name"]) == to_list(expected.sort_values("id")["agent_name"])
 
     @pytest.mark.parametrize("engine", ENGINES)
-    def test_nobody_is_known(self, engine: str) -> None:
-        found = out_of(with_names(opened(RUNS, engine), DEPLOYMENTS[:0]))
-        assert listed(found["deployment_name"]) == [None] * len(RUNS)
+    def test_names_are_missing_when_no_id_is_known(self, engine: str) -> None:
+        found = to_pandas(with_names(opened(RUNS, engine), DEPLOYMENTS[:0]))
+        assert to_list(found["deployment_name"]) == [None] * len(RUNS)
 
     def test_lazy_frames_stay_lazy(self) -> None:
         plan = pl.LazyFrame({"deployment_id": ["dep_1"]}).map_batches(
@@ -245,19 +247,19 @@ class TestOnEngines:
 
 class TestWrongFrames:
     @pytest.mark.parametrize("frame", [[], None, "runs.parquet", RUNS["id"]])
-    def test_no_frame_says_which_one_is_wanted(self, frame: Any) -> None:  # noqa: ANN401 anything
+    def test_error_for_a_value_that_is_no_frame_names_the_loaders(self, frame: Any) -> None:  # noqa: ANN401 anything
         with pytest.raises(FrameTypeError, match="load_runs, load_sessions"):
             with_names(frame, DEPLOYMENTS)
         with pytest.raises(FrameTypeError, match="pass the frame that load_agents gives"):
-            with_names(RUNS, agents=[] if frame is None else frame)  # type: ignore[arg-type] # a wrong one
+            with_names(RUNS, agents=[] if frame is None else frame)  # type: ignore[arg-type] # must be refused
 
-    def test_a_frame_without_ids_says_which_one_is_wanted(self) -> None:
+    def test_error_for_a_frame_without_ids_names_the_loaders(self) -> None:
         with pytest.raises(MissingColumnError, match=r"no column 'agent_id' to name; it has: .*load_runs"):
             with_names(MISSED, agents=AGENTS)
         with pytest.raises(MissingColumnError, match="it has: none"):
             with_names(pd.DataFrame(), DEPLOYMENTS)
 
-    def test_another_list_says_which_one_is_wanted(self) -> None:
+    def test_error_for_a_wrong_lookup_frame_names_the_loader(self) -> None:
         with pytest.raises(MissingColumnError, match="pass the frame that load_deployments gives"):
             with_names(RUNS, RUNS)
         with pytest.raises(MissingColumnError, match="pass the frame that load_environments gives"):
@@ -265,21 +267,21 @@ class TestWrongFrames:
         with pytest.raises(MissingColumnError, match="load_deployments"):
             with_names(opened(RUNS, "duckdb"), opened(RUNS, "duckdb"))
 
-    def test_metadata_needs_deployments(self) -> None:
+    def test_metadata_without_deployments_raises_value_error(self) -> None:
         for frame in (RUNS, SESSIONS):
             with pytest.raises(ValueError, match="load_deployments"):
                 with_names(frame, metadata="team")
 
-    def test_nothing_to_add_is_an_error(self) -> None:
+    def test_call_without_lookup_frames_raises_value_error(self) -> None:
         with pytest.raises(ValueError, match="give deployments, agents or environments"):
             with_names(RUNS)
 
-    def test_two_columns_of_one_name_are_an_error(self) -> None:
+    def test_two_columns_of_one_name_raise_frame_type_error(self) -> None:
         with pytest.raises(FrameTypeError, match="several columns 'deployment_id'"):
             with_names(RUNS.rename(columns={"agent_id": "deployment_id"}), DEPLOYMENTS)
 
 
-OF_RUNS: dict[str, Callable[[Any], Any]] = {
+RUN_SUMMARIES: dict[str, Callable[[Any], Any]] = {
     "rates": qd.run_failure_rates,
     "rates by day": lambda runs: qd.run_failure_rates(runs, freq="1D"),
     "streaks": qd.failure_streaks,
@@ -291,39 +293,41 @@ NOT_ON_DASK = {"streaks", "slower", "delays"}
 
 
 class TestSummaries:
-    @pytest.mark.parametrize("name", OF_RUNS)
+    @pytest.mark.parametrize("name", RUN_SUMMARIES)
     @pytest.mark.parametrize("engine", ["pandas", *ENGINES])
-    def test_a_summary_by_an_id_begins_with_its_name(self, name: str, engine: str) -> None:
+    def test_summary_by_an_id_has_the_name_as_first_column(self, name: str, engine: str) -> None:
         if engine == "dask" and name in NOT_ON_DASK:
             with pytest.raises(NotImplementedError, match="which Dask does not have"):
-                OF_RUNS[name](opened(RUNS, engine))
+                RUN_SUMMARIES[name](opened(RUNS, engine))
             return
         plain, named = RUNS, with_names(RUNS, DEPLOYMENTS, agents=AGENTS)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", DataQualityWarning)
-            without = OF_RUNS[name](opened(plain, engine))
-            found = OF_RUNS[name](opened(named, engine))
+            without = RUN_SUMMARIES[name](opened(plain, engine))
+            found = RUN_SUMMARIES[name](opened(named, engine))
         assert type(found) is type(without)
-        without, found = (out_of(computed(one)) for one in (without, found))
+        without, found = (to_pandas(computed(one)) for one in (without, found))
         if engine == "pandas":
             assert found.columns[0] == "name"
             without, found = without.reset_index(), found.reset_index()
         assert len(found) > 0
-        assert listed(found["name"]) == by_hand(found["deployment_id"], NAME_OF)
+        assert to_list(found["name"]) == names_of_ids(found["deployment_id"], NAME_OF)
         keys = [key for key in ("deployment_id", "window", "error_type") if key in without.columns]
         order = [name for name in found.columns if name != "name"]
         assert order == list(without.columns)
         assert list(found.columns).index("name") == len(keys)
         pd.testing.assert_frame_equal(found[order], without)
 
-    def test_by_several_ids_each_name_says_whose_it_is(self) -> None:
+    def test_summary_by_several_ids_has_one_name_column_per_id(self) -> None:
         named = with_names(RUNS, DEPLOYMENTS, agents=AGENTS)
         rates = qd.run_failure_rates(named, by=["agent_id", "deployment_id"])
         assert list(rates.columns[:2]) == ["agent_name", "deployment_name"]
-        assert listed(rates["agent_name"]) == by_hand(rates.index.get_level_values("agent_id"), AGENT_OF)
-        assert listed(rates["deployment_name"]) == by_hand(rates.index.get_level_values("deployment_id"), NAME_OF)
+        assert to_list(rates["agent_name"]) == names_of_ids(rates.index.get_level_values("agent_id"), AGENT_OF)
+        assert to_list(rates["deployment_name"]) == names_of_ids(
+            rates.index.get_level_values("deployment_id"), NAME_OF
+        )
 
-    def test_names_play_no_part_where_nothing_is_grouped_by_ids(self) -> None:
+    def test_summary_not_grouped_by_ids_ignores_names(self) -> None:
         named = with_names(RUNS, DEPLOYMENTS, agents=AGENTS)
         for by in (None, "trigger_type", "deployment_name"):
             pd.testing.assert_frame_equal(
@@ -332,29 +336,29 @@ class TestSummaries:
             )
 
     @pytest.mark.parametrize("engine", ["pandas", *ENGINES])
-    def test_lifetime_rates_of_agents_and_environments_have_names(self, engine: str) -> None:
+    def test_failure_rates_of_agents_and_environments_have_names(self, engine: str) -> None:
         named = with_names(DEPLOYMENTS, agents=AGENTS, environments=ENVIRONMENTS)
         for key, names in (("agent_id", AGENT_OF), ("environment_id", ENVIRONMENT_OF)):
-            rates = out_of(computed(qd.failure_rates(opened(named, engine), by=key)))
+            rates = to_pandas(computed(qd.failure_rates(opened(named, engine), by=key)))
             rates = rates.reset_index() if engine == "pandas" else rates
-            assert listed(rates["name"]) == by_hand(rates[key], names)
+            assert to_list(rates["name"]) == names_of_ids(rates[key], names)
 
-    def test_an_empty_frame_has_the_same_columns_and_dtypes(self) -> None:
+    def test_summary_of_an_empty_frame_has_the_same_columns_and_dtypes(self) -> None:
         named = with_names(RUNS, DEPLOYMENTS)
-        for name, summary in OF_RUNS.items():
+        for name, summary in RUN_SUMMARIES.items():
             full, empty = summary(named), summary(named[:0])
             assert len(empty) == 0, name
             pd.testing.assert_series_equal(empty.dtypes, full.dtypes)
 
-    def test_windows_without_runs_have_their_group_s_name(self) -> None:
+    def test_windows_without_runs_have_the_name_of_their_group(self) -> None:
         few = with_names(RUNS[::20], DEPLOYMENTS)
         daily = qd.run_failure_rates(few, freq="1D")
         assert (daily["runs"] == 0).any()
-        assert listed(daily["name"]) == by_hand(daily.index.get_level_values("deployment_id"), NAME_OF)
+        assert to_list(daily["name"]) == names_of_ids(daily.index.get_level_values("deployment_id"), NAME_OF)
 
 
 @pytest.mark.parametrize("engine", ["pandas", "polars", "pyarrow"])
-def test_the_ids_of_other_tables_are_no_deployments(engine: str) -> None:
+def test_ids_of_other_tables_are_not_taken_for_deployment_ids(engine: str) -> None:
     deployments = qd.flatten_deployments([{"id": "dep_1", "name": "nightly", "metadata": {"team": "data"}}])
     others = {
         "agents": pd.DataFrame({"id": ["agent_1"], "name": "Triage", "model": "m", "metadata": '{"team":"ai"}'}),
@@ -364,12 +368,12 @@ def test_the_ids_of_other_tables_are_no_deployments(engine: str) -> None:
     for other in others.values():
         with pytest.raises(MissingColumnError, match=r"no column 'deployment_id' to name; it has: .*id"):
             with_names(opened(other, engine), deployments, metadata="team")
-    own = out_of(with_names(opened(others["agents"], engine), metadata="team"))
-    assert listed(own["metadata_team"]) == ["ai"]
-    assert listed(with_names(deployments[["id"]], deployments)["deployment_name"]) == ["nightly"]
+    own = to_pandas(with_names(opened(others["agents"], engine), metadata="team"))
+    assert to_list(own["metadata_team"]) == ["ai"]
+    assert to_list(with_names(deployments[["id"]], deployments)["deployment_name"]) == ["nightly"]
 
 
-def test_an_account_has_names_for_all_that_runs(tmp_path: Any) -> None:  # noqa: ANN401 a path
+def test_all_runs_of_a_loaded_account_get_names(tmp_path: Any) -> None:  # noqa: ANN401 a path
     with Sandbox(deployments=40, seed=7) as sandbox:
         account: dict[str, Any] = {
             "client": qd.Client(pat=sandbox.pat, base_url=sandbox.base_url), "cache_dir": tmp_path,
@@ -377,11 +381,13 @@ def test_an_account_has_names_for_all_that_runs(tmp_path: Any) -> None:  # noqa:
         deployments = qd.load_deployments(include_archived=True, **account)
         runs = qd.load_runs(**account)
         named = with_names(runs, deployments, agents=qd.load_agents(**account), metadata="team")
-        truth = {one["id"]: one for one in sandbox.deployments}
-        agents = {one["id"]: one["name"] for one in sandbox.agents}
-    assert listed(named["deployment_name"]) == [truth[one]["name"] for one in runs["deployment_id"]]
-    assert listed(named["agent_name"]) == [agents[one] for one in runs["agent_id"]]
-    assert listed(named["metadata_team"]) == [truth[one]["metadata"].get("team") for one in runs["deployment_id"]]
+        deployments_by_id = {one["id"]: one for one in sandbox.deployments}
+        agent_names = {one["id"]: one["name"] for one in sandbox.agents}
+    assert to_list(named["deployment_name"]) == [deployments_by_id[one]["name"] for one in runs["deployment_id"]]
+    assert to_list(named["agent_name"]) == [agent_names[one] for one in runs["agent_id"]]
+    assert to_list(named["metadata_team"]) == [
+        deployments_by_id[one]["metadata"].get("team") for one in runs["deployment_id"]
+    ]
     assert named["agent_name"].notna().all()
     assert np.array_equal(named["id"], runs["id"])
     assert "pyspark" not in sys.modules

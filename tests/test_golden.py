@@ -1,4 +1,4 @@
-"""The documented answers and the frames that they become, which people have read and found right."""
+"""Tests of the documented responses against golden files: the frames, which people have checked line by line."""
 
 from __future__ import annotations
 
@@ -42,8 +42,8 @@ def flatten_environments(records: Any) -> pd.DataFrame:  # noqa: ANN401 - an env
     return to_pandas(from_records(records, ENVIRONMENTS), ENVIRONMENTS)
 
 
-#: file | columns | what makes a frame of its records | columns that the frame has before those of the schema
-ANSWERS = pytest.mark.parametrize(
+#: File, schema of its records, function that makes a frame of them.
+EACH_RESPONSE = pytest.mark.parametrize(
     ("name", "schema", "flatten"),
     [
         ("list_deployments", DEPLOYMENTS, flatten_deployments),
@@ -59,7 +59,7 @@ ANSWERS = pytest.mark.parametrize(
 
 
 def readable(frame: pd.DataFrame) -> dict[str, Any]:
-    """Write a frame as JSON that people can read: by column, its dtype and its values."""
+    """Return a frame as readable JSON: the dtype and the values of each column."""
     return {
         str(name): {"dtype": str(column.dtype), "values": [cell(value) for value in column]}
         for name, column in frame.items()
@@ -77,32 +77,36 @@ def cell(value: Any) -> Any:  # noqa: ANN401 - any cell
 
 
 def from_table(table: Any, schema: Schema) -> pd.DataFrame:  # noqa: ANN401 - an Arrow table
-    """Return a decoded table as its loader does."""
+    """Convert a decoded table to a frame, as its loader does."""
     if schema is EVENTS:
         return events_to_pandas(table, SESSION)
     frame = to_pandas(table, schema)
     return resolve_outcomes(frame) if schema is RUNS else frame
 
 
-@ANSWERS
-def test_flattened(name: str, schema: Schema, flatten: Callable[[Any], pd.DataFrame]) -> None:
+@EACH_RESPONSE
+def test_flattened_records_equal_the_golden_frame(
+    name: str, schema: Schema, flatten: Callable[[Any], pd.DataFrame]
+) -> None:
     frame = flatten(json.loads((DATA / f"{name}.json").read_bytes()))
     assert readable(frame) == json.loads((DATA / f"{name}.frame.json").read_bytes())
     own = ["session_id", "position"] if schema is EVENTS else []
     assert list(frame.columns) == own + schema.names
 
 
-@ANSWERS
-def test_decoded(name: str, schema: Schema, flatten: Callable[[Any], pd.DataFrame]) -> None:
-    """From the bytes of a page, the same frame as from its records."""
+@EACH_RESPONSE
+def test_decoded_page_equals_the_flattened_records(
+    name: str, schema: Schema, flatten: Callable[[Any], pd.DataFrame]
+) -> None:
+    """The bytes of a page give the same frame as its records."""
     body = (DATA / f"{name}.json").read_bytes()
     decoder = Decoder(schema)
     frame = from_table(decoder.finish([decoder.to_table(decoder.read_page(body))]), schema)
     pd.testing.assert_frame_equal(frame, flatten(json.loads(body)))
 
 
-def test_the_envelope_of_the_documented_answer() -> None:
-    """Its last id is not that of a record shown: cursors come from the envelope."""
+def test_envelope_of_the_documented_page_is_read() -> None:
+    """The last id is not that of a listed record: cursors come from the envelope."""
     page = Decoder(DEPLOYMENTS).read_page((DATA / "list_deployments.json").read_bytes())
     last = "dep_019ec53748f7784bac33f208c0f66982"
     assert (page.has_more, page.last_id, page.next_page) == (True, last, last)

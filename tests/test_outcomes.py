@@ -1,4 +1,4 @@
-"""What became of a run: each rule of the table, each rule of the prose, and all of them on random data."""
+"""Tests of `qoderdata.outcomes`: each rule, all rules on random data, and equal results on every engine."""
 
 from __future__ import annotations
 
@@ -26,21 +26,22 @@ from tests.slow_outcomes import Row, resolve_slowly
 TEXT: Any = pa.large_string()
 TIME: Any = pa.timestamp("us", tz="UTC")
 INTEGER: Any = pa.int64()
-FILLED: dict[str, Any] = {
+FILLED_COLUMNS: dict[str, Any] = {
     "status": TEXT, "status_from": TEXT, "triggered_at": TIME, "started_at": TIME, "completed_at": TIME,
     "duration_ms": INTEGER, "error_type": TEXT, "error_message": TEXT,
 }  # fmt: skip
-OF_RUNS: dict[str, Any] = {
-    "id": TEXT, "session_id": TEXT, "trigger_scheduled_at": TIME, "created_at": TIME, **FILLED, "extra": TEXT,
+RUN_COLUMNS: dict[str, Any] = {
+    "id": TEXT, "session_id": TEXT, "trigger_scheduled_at": TIME, "created_at": TIME, **FILLED_COLUMNS,
+    "extra": TEXT,
 }  # fmt: skip
-OF_SESSIONS = {
+SESSION_COLUMNS = {
     "id": TEXT, "status": TEXT, "archived_at": TIME, "created_at": TIME, "stats_duration_seconds": pa.float64(),
 }  # fmt: skip
-OF_EVENTS = {
+EVENT_COLUMNS = {
     "session_id": TEXT, "position": INTEGER, "type": TEXT, "processed_at": TIME, "stop_reason": TEXT,
     "error_type": TEXT, "error_message": TEXT, "retry_status": TEXT,
 }  # fmt: skip
-OF_ENDS = {
+END_COLUMNS = {
     "session_id": TEXT, "end": TEXT, "status": TEXT, "started_at": TIME, "completed_at": TIME, "error_type": TEXT,
     "error_message": TEXT,
 }  # fmt: skip
@@ -56,18 +57,18 @@ def at(minute: int | None) -> pd.Timestamp | None:
     return None if minute is None else pd.Timestamp("2026-06-15", tz="UTC") + pd.Timedelta(minutes=minute)
 
 
-def arrow(rows: list[Row], of: dict[str, Any]) -> pa.Table:
-    full = [
-        {name: row.get(name, position if name == "position" else None) for name in of}
+def arrow_table(rows: list[Row], columns: dict[str, Any]) -> pa.Table:
+    complete = [
+        {name: row.get(name, position if name == "position" else None) for name in columns}
         for position, row in enumerate(rows)
     ]
-    return pa.Table.from_pylist(full, schema=pa.schema(list(of.items())))
+    return pa.Table.from_pylist(complete, schema=pa.schema(list(columns.items())))
 
 
-def pandas(rows: list[Row], of: dict[str, Any]) -> pd.DataFrame:
-    """Build a frame with the dtypes that the loaders give."""
-    frame = arrow(rows, of).to_pandas(types_mapper=DTYPES.get)
-    return frame.astype({"position": "int64"}) if "position" in of else frame
+def pandas_frame(rows: list[Row], columns: dict[str, Any]) -> pd.DataFrame:
+    """Return a frame with the dtypes that the loaders use."""
+    frame = arrow_table(rows, columns).to_pandas(types_mapper=DTYPES.get)
+    return frame.astype({"position": "int64"}) if "position" in columns else frame
 
 
 def run(**fields: Any) -> Row:  # noqa: ANN401 cells
@@ -78,8 +79,8 @@ def session(status: str | None = "idle", **fields: Any) -> Row:  # noqa: ANN401 
     return {"id": "sess_1", "status": status, "created_at": at(1), **fields}
 
 
-def listed(*given: tuple[Any, ...]) -> list[Row]:
-    """Write events: ``(type, minute, stop reason or (error type, retry status))``; one of each minute."""
+def make_events(*given: tuple[Any, ...]) -> list[Row]:
+    """Return events from ``(type, minute, stop reason or (error type, retry status))``, in this order."""
     rows = []
     for position, (type_, minute, *rest) in enumerate(given):
         row: Row = {"session_id": "sess_1", "position": position, "processed_at": at(minute)}
@@ -95,22 +96,22 @@ def listed(*given: tuple[Any, ...]) -> list[Row]:
     return rows
 
 
-def plain(frame: pd.DataFrame, names: list[str] | None = None) -> list[Row]:
-    """Return rows with missing values as `None`."""
-    chosen = frame[names or list(FILLED)]
+def plain_rows(frame: pd.DataFrame, names: list[str] | None = None) -> list[Row]:
+    """Return the rows, with missing values as `None`."""
+    chosen = frame[names or list(FILLED_COLUMNS)]
     return [
         {str(name): None if pd.isna(value) else value for name, value in row.items()}
         for row in chosen.to_dict("records")
     ]
 
 
-def resolved(runs: Row, sessions: list[Row] | None = None, events: list[Row] | None = None) -> Row:
+def resolve_one(runs: Row, sessions: list[Row] | None = None, events: list[Row] | None = None) -> Row:
     frame = resolve_outcomes(
-        pandas([runs], OF_RUNS),
-        None if sessions is None else pandas(sessions, OF_SESSIONS),
-        None if events is None else pandas(events, OF_EVENTS),
+        pandas_frame([runs], RUN_COLUMNS),
+        None if sessions is None else pandas_frame(sessions, SESSION_COLUMNS),
+        None if events is None else pandas_frame(events, EVENT_COLUMNS),
     )
-    return plain(frame)[0]
+    return plain_rows(frame)[0]
 
 
 RUNNING = ("running", 2)
@@ -151,7 +152,7 @@ TABLE: dict[str, tuple[Any, ...]] = {
 @pytest.mark.parametrize(
     ("record", "known", "events", "status", "status_from", "error_type"), TABLE.values(), ids=TABLE
 )
-def test_the_table(  # noqa: PLR0917 one column of the table each
+def test_each_rule_gives_the_documented_outcome(  # noqa: PLR0917 one per column of the table
     record: Row,
     known: Row | None,
     events: list[Any],
@@ -159,12 +160,12 @@ def test_the_table(  # noqa: PLR0917 one column of the table each
     status_from: str | None,
     error_type: str | None,
 ) -> None:
-    row = resolved(run(**record), None if known is None else [known], listed(*events))
+    row = resolve_one(run(**record), None if known is None else [known], make_events(*events))
     assert (row["status"], row["status_from"], row["error_type"]) == (status, status_from, error_type)
     assert resolve_slowly(
-        [{**dict.fromkeys(OF_RUNS), **run(**record)}],
-        [{**dict.fromkeys(OF_SESSIONS), **known}] if known else None,
-        [{**dict.fromkeys(OF_EVENTS), **event} for event in listed(*events)],
+        [{**dict.fromkeys(RUN_COLUMNS), **run(**record)}],
+        [{**dict.fromkeys(SESSION_COLUMNS), **known}] if known else None,
+        [{**dict.fromkeys(EVENT_COLUMNS), **event} for event in make_events(*events)],
     ) == [row]
 
 
@@ -209,13 +210,18 @@ ENDS: dict[str, tuple[Any, ...]] = {
 
 
 @pytest.mark.parametrize(("events", "expected"), ENDS.values(), ids=ENDS)
-def test_ends(events: list[Any], expected: tuple[str | None, int | None, str | None]) -> None:
-    row = plain(ends_from_events(pandas(listed(*events), OF_EVENTS)), ["status", "completed_at", "error_type"])[0]
+def test_ends_from_events_finds_the_end_and_its_outcome(
+    events: list[Any], expected: tuple[str | None, int | None, str | None]
+) -> None:
+    row = plain_rows(
+        ends_from_events(pandas_frame(make_events(*events), EVENT_COLUMNS)),
+        ["status", "completed_at", "error_type"],
+    )[0]
     status, minute, error_type = expected
     assert row == {"status": status, "completed_at": at(minute), "error_type": error_type}
 
 
-def test_an_end_has_a_kind() -> None:
+def test_ends_from_events_tells_the_kind_of_end() -> None:
     kinds: dict[str | None, list[Any]] = {
         "final": [("idle", 5, "odd")],
         "error": [EXHAUSTED],
@@ -223,41 +229,43 @@ def test_an_end_has_a_kind() -> None:
         None: [RUNNING],
     }
     for kind, events in kinds.items():
-        row = plain(ends_from_events(pandas(listed(*events), OF_EVENTS)), ["session_id", "end"])[0]
+        row = plain_rows(
+            ends_from_events(pandas_frame(make_events(*events), EVENT_COLUMNS)), ["session_id", "end"]
+        )[0]
         assert row == {"session_id": "sess_1", "end": kind}
 
 
-def test_the_message_is_that_of_the_error() -> None:
-    row = resolved(run(), [session()], listed(RUNNING, EXHAUSTED))
+def test_error_message_comes_from_the_error_event() -> None:
+    row = resolve_one(run(), [session()], make_events(RUNNING, EXHAUSTED))
     assert row["error_message"] == "message of overloaded"
-    assert resolved(run(), [session()], listed(("idle", 5, "budget_reached")))["error_message"] is None
+    assert resolve_one(run(), [session()], make_events(("idle", 5, "budget_reached")))["error_message"] is None
 
 
-def test_times_and_durations() -> None:
+def test_times_and_duration_come_from_events_else_from_the_session() -> None:
     known = [session(stats_duration_seconds=12.5)]
-    by_events = resolved(run(), known, listed(RUNNING, ("idle", 9, "end_turn")))
+    by_events = resolve_one(run(), known, make_events(RUNNING, ("idle", 9, "end_turn")))
     assert (by_events["started_at"], by_events["completed_at"]) == (at(2), at(9))
     assert by_events["duration_ms"] == 7 * 60_000
     for events in ([("idle", 9, "end_turn")], [("running", None), ("idle", 9, "end_turn")]):
-        row = resolved(run(), known, listed(*events))
+        row = resolve_one(run(), known, make_events(*events))
         assert (row["started_at"], row["completed_at"], row["duration_ms"]) == (at(1), at(9), 12_500)
-    row = resolved(run(), known, listed(RUNNING, ("idle", None, "end_turn")))
+    row = resolve_one(run(), known, make_events(RUNNING, ("idle", None, "end_turn")))
     assert (row["started_at"], row["completed_at"], row["duration_ms"]) == (at(2), None, 12_500)
-    row = resolved(run(), known)
+    row = resolve_one(run(), known)
     assert (row["started_at"], row["completed_at"], row["duration_ms"]) == (at(1), None, 12_500)
 
 
-def test_times_out_of_order_give_no_duration() -> None:
-    events = listed(RUNNING, ("idle", 1, "end_turn"))
-    row = resolved(run(), [session(stats_duration_seconds=12.5)], events)
+def test_times_out_of_order_are_not_used_for_the_duration() -> None:
+    events = make_events(RUNNING, ("idle", 1, "end_turn"))
+    row = resolve_one(run(), [session(stats_duration_seconds=12.5)], events)
     assert (row["started_at"], row["completed_at"], row["duration_ms"]) == (at(2), at(1), 12_500)
-    assert resolved(run(), [session()], events)["duration_ms"] is None
+    assert resolve_one(run(), [session()], events)["duration_ms"] is None
 
 
-def test_digits_past_the_millisecond_are_cut() -> None:
-    events = listed(RUNNING, ("idle", 9, "end_turn"))
+def test_duration_is_truncated_to_milliseconds() -> None:
+    events = make_events(RUNNING, ("idle", 9, "end_turn"))
     events[0]["processed_at"] += pd.Timedelta(microseconds=1)
-    assert resolved(run(), None, events)["duration_ms"] == 7 * 60_000 - 1
+    assert resolve_one(run(), None, events)["duration_ms"] == 7 * 60_000 - 1
 
 
 @pytest.mark.parametrize(
@@ -268,56 +276,60 @@ def test_digits_past_the_millisecond_are_cut() -> None:
         (12.5, "terminated", 12_500), (12.5, None, 12_500),
     ],
 )  # fmt: skip
-def test_a_duration_of_the_session(seconds: float | None, word: str | None, expected: int | None) -> None:
-    """0 stands where the service has none, and what still runs has none yet."""
-    assert resolved(run(), [session(word, stats_duration_seconds=seconds)])["duration_ms"] == expected
+def test_duration_of_an_ended_session_is_used_if_it_is_valid(
+    seconds: float | None, word: str | None, expected: int | None
+) -> None:
+    """0 means that the service has no duration; a session that still runs has none yet."""
+    assert resolve_one(run(), [session(word, stats_duration_seconds=seconds)])["duration_ms"] == expected
 
 
-def test_when_a_run_was_triggered() -> None:
-    assert resolved(run(trigger_scheduled_at=at(3)))["triggered_at"] == at(3)
-    assert resolved(run())["triggered_at"] == at(0)
-    assert resolved(run(created_at=None))["triggered_at"] is None
-    assert resolved(run(trigger_scheduled_at=at(3), triggered_at=at(4)))["triggered_at"] == at(4)
+def test_triggered_at_is_the_scheduled_time_else_created_at() -> None:
+    assert resolve_one(run(trigger_scheduled_at=at(3)))["triggered_at"] == at(3)
+    assert resolve_one(run())["triggered_at"] == at(0)
+    assert resolve_one(run(created_at=None))["triggered_at"] is None
+    assert resolve_one(run(trigger_scheduled_at=at(3), triggered_at=at(4)))["triggered_at"] == at(4)
 
 
-def test_a_record_with_a_status_keeps_every_field() -> None:
-    """Also what is missing in it stays so, whatever its session tells."""
+def test_record_with_a_status_keeps_every_field() -> None:
+    """Missing fields stay missing too, whatever the session says."""
     record = run(status="pending", trigger_scheduled_at=at(3))
-    row = resolved(record, [session(stats_duration_seconds=9)], listed(RUNNING, EXHAUSTED))
-    assert row == {**dict.fromkeys(FILLED), "status": "pending", "status_from": "service"}
+    row = resolve_one(record, [session(stats_duration_seconds=9)], make_events(RUNNING, EXHAUSTED))
+    assert row == {**dict.fromkeys(FILLED_COLUMNS), "status": "pending", "status_from": "service"}
 
 
-def test_a_record_with_an_error_takes_nothing_from_a_session() -> None:
-    row = resolved(run(error_message="no"), [session(stats_duration_seconds=9)], listed(RUNNING, ("idle", 9)))
+def test_record_with_an_error_ignores_its_session() -> None:
+    row = resolve_one(
+        run(error_message="no"), [session(stats_duration_seconds=9)], make_events(RUNNING, ("idle", 9))
+    )
     expected = {"status": "failed", "status_from": "run", "triggered_at": at(0), "error_message": "no"}
-    assert row == {**dict.fromkeys(FILLED), **expected}
+    assert row == {**dict.fromkeys(FILLED_COLUMNS), **expected}
 
 
-def test_the_last_row_of_a_session_counts() -> None:
+def test_last_row_of_a_session_is_used() -> None:
     known = [session("running"), session("terminated"), session(id="sess_2")]
-    assert resolved(run(), known)["status"] == "failed"
-    listings = [listed(EXHAUSTED), listed(("idle", 1))]
-    ends = pd.concat([ends_from_events(pandas(events, OF_EVENTS)) for events in listings])
-    frame = apply_ends(pandas([run()], OF_RUNS), None, ends)
+    assert resolve_one(run(), known)["status"] == "failed"
+    listings = [make_events(EXHAUSTED), make_events(("idle", 1))]
+    ends = pd.concat([ends_from_events(pandas_frame(events, EVENT_COLUMNS)) for events in listings])
+    frame = apply_ends(pandas_frame([run()], RUN_COLUMNS), None, ends)
     assert frame["status"].tolist() == ["completed"]
 
 
-def test_a_session_that_is_gone_tells_nothing() -> None:
-    ends = ends_from_events(pandas(listed(RUNNING, EXHAUSTED), OF_EVENTS)).assign(end="gone")
-    runs = pandas([run()], OF_RUNS)
-    assert plain(apply_ends(runs, None, ends)) == plain(apply_ends(runs))
-    sessions = pandas([session()], OF_SESSIONS)
-    assert plain(apply_ends(runs, sessions, ends)) == plain(apply_ends(runs, sessions))
-    ran = pandas([session("running")], OF_SESSIONS)
+def test_gone_session_gives_no_outcome_and_does_not_count_as_running() -> None:
+    ends = ends_from_events(pandas_frame(make_events(RUNNING, EXHAUSTED), EVENT_COLUMNS)).assign(end="gone")
+    runs = pandas_frame([run()], RUN_COLUMNS)
+    assert plain_rows(apply_ends(runs, None, ends)) == plain_rows(apply_ends(runs))
+    sessions = pandas_frame([session()], SESSION_COLUMNS)
+    assert plain_rows(apply_ends(runs, sessions, ends)) == plain_rows(apply_ends(runs, sessions))
+    ran = pandas_frame([session("running")], SESSION_COLUMNS)
     assert apply_ends(runs, ran)["status"].tolist() == ["running"]
     assert apply_ends(runs, ran, ends)[["status", "status_from"]].isna().all(axis=None)
 
 
-def test_positions_are_the_order_of_the_list() -> None:
-    """Sessions may be interleaved; without positions the order of rows counts, never `processed_at`."""
-    events = listed(RUNNING, ("idle", 9, "end_turn"), ("idle", 3, "cancelled"))
-    other = [{**event, "session_id": "sess_2"} for event in listed(RUNNING, EXHAUSTED)]
-    frame = pandas([events[2], other[1], events[1], other[0], events[0]], OF_EVENTS)
+def test_events_are_ordered_by_position() -> None:
+    """Sessions may be interleaved; without positions the order of rows is used, never `processed_at`."""
+    events = make_events(RUNNING, ("idle", 9, "end_turn"), ("idle", 3, "cancelled"))
+    other = [{**event, "session_id": "sess_2"} for event in make_events(RUNNING, EXHAUSTED)]
+    frame = pandas_frame([events[2], other[1], events[1], other[0], events[0]], EVENT_COLUMNS)
     ends = ends_from_events(frame).set_index("session_id")
     assert ends["status"].to_dict() == {"sess_1": "completed", "sess_2": "failed"}
     assert ends.loc["sess_1", "completed_at"] == at(9)
@@ -325,76 +337,94 @@ def test_positions_are_the_order_of_the_list() -> None:
     assert ends["status"].to_dict() == {"sess_1": "cancelled", "sess_2": None} or ends["status"].isna()["sess_2"]
 
 
-def test_the_frame_stays_what_it_is() -> None:
-    runs = pandas([run(), run(id="drun_2", session_id="sess_2"), run(id="drun_3", session_id=None)], OF_RUNS)
+def test_rows_index_attrs_columns_and_dtypes_are_kept() -> None:
+    runs = pandas_frame(
+        [run(), run(id="drun_2", session_id="sess_2"), run(id="drun_3", session_id=None)], RUN_COLUMNS
+    )
     runs = runs.set_axis(pd.Index([7, 7, 3], name="row"))
     runs.attrs = {"source": "api"}
     before = runs.copy()
-    result = resolve_outcomes(runs, pandas([session()], OF_SESSIONS), pandas(listed(RUNNING), OF_EVENTS))
+    result = resolve_outcomes(
+        runs, pandas_frame([session()], SESSION_COLUMNS), pandas_frame(make_events(RUNNING), EVENT_COLUMNS)
+    )
     pd.testing.assert_frame_equal(runs, before)
     assert runs.attrs == result.attrs == {"source": "api"}
     pd.testing.assert_index_equal(result.index, before.index)
-    assert result.columns.tolist() == list(OF_RUNS)
+    assert result.columns.tolist() == list(RUN_COLUMNS)
     assert result.dtypes.to_dict() == before.dtypes.to_dict()
     assert result["status"].fillna("").tolist() == ["completed", "", "pending"]
 
 
-def test_columns_are_added_before_extra() -> None:
-    runs = pandas([run()], OF_RUNS).drop(columns=["trigger_scheduled_at", "status_from"])
+def test_absent_columns_are_added_before_extra() -> None:
+    runs = pandas_frame([run()], RUN_COLUMNS).drop(columns=["trigger_scheduled_at", "status_from"])
     result = resolve_outcomes(runs)
     assert result.columns[-3:].tolist() == ["trigger_scheduled_at", "status_from", "extra"]
     assert result[["trigger_scheduled_at", "status_from"]].dtypes.tolist() == [DTYPES[TIME], DTYPES[TEXT]]
     assert resolve_outcomes(runs.drop(columns="extra")).columns[-1] == "status_from"
 
 
-def test_empty_frames() -> None:
-    runs, sessions, events = pandas([], OF_RUNS), pandas([], OF_SESSIONS), pandas([], OF_EVENTS)
+def test_empty_frames_keep_their_dtypes() -> None:
+    runs, sessions, events = (
+        pandas_frame([], RUN_COLUMNS),
+        pandas_frame([], SESSION_COLUMNS),
+        pandas_frame([], EVENT_COLUMNS),
+    )
     pd.testing.assert_frame_equal(resolve_outcomes(runs, sessions, events), runs)
-    one = pandas([run()], OF_RUNS)
-    assert plain(resolve_outcomes(one, sessions, events)) == plain(resolve_outcomes(one))
+    one = pandas_frame([run()], RUN_COLUMNS)
+    assert plain_rows(resolve_outcomes(one, sessions, events)) == plain_rows(resolve_outcomes(one))
     ends = ends_from_events(events)
     assert ends.dtypes.tolist() == [DTYPES[kind] for kind in (TEXT, TEXT, TEXT, TIME, TIME, TEXT, TEXT)]
 
 
-def test_columns_without_any_value_have_lost_their_dtype() -> None:
-    runs = pandas([run()], OF_RUNS)
+def test_columns_without_values_may_have_any_dtype() -> None:
+    runs = pandas_frame([run()], RUN_COLUMNS)
     untyped = runs.astype({"status": object, "duration_ms": object}).assign(
         completed_at=pd.Series([None], dtype="datetime64[ns]"), error_type=None
     )
-    sessions = pd.DataFrame([{**dict.fromkeys(OF_SESSIONS), **session()}])
-    events = pd.DataFrame([{**dict.fromkeys(OF_EVENTS), **listed(RUNNING)[0]}])
+    sessions = pd.DataFrame([{**dict.fromkeys(SESSION_COLUMNS), **session()}])
+    events = pd.DataFrame([{**dict.fromkeys(EVENT_COLUMNS), **make_events(RUNNING)[0]}])
     pd.testing.assert_frame_equal(
         resolve_outcomes(untyped, sessions, events),
-        resolve_outcomes(runs, pandas([session()], OF_SESSIONS), pandas(listed(RUNNING), OF_EVENTS)),
+        resolve_outcomes(
+            runs, pandas_frame([session()], SESSION_COLUMNS), pandas_frame(make_events(RUNNING), EVENT_COLUMNS)
+        ),
     )
 
 
-def test_what_is_refused() -> None:
-    runs, sessions, events = pandas([run()], OF_RUNS), pandas([session()], OF_SESSIONS), pandas([], OF_EVENTS)
-    for name in set(OF_RUNS) - {"id", "trigger_scheduled_at", "status_from", "extra"}:
+def test_missing_columns_and_wrong_types_are_refused() -> None:
+    runs, sessions, events = (
+        pandas_frame([run()], RUN_COLUMNS),
+        pandas_frame([session()], SESSION_COLUMNS),
+        pandas_frame([], EVENT_COLUMNS),
+    )
+    for name in set(RUN_COLUMNS) - {"id", "trigger_scheduled_at", "status_from", "extra"}:
         with pytest.raises(MissingColumnError, match=f"the runs frame has no column '{name}'"):
             resolve_outcomes(runs.drop(columns=name))
-    for name in OF_SESSIONS:
+    for name in SESSION_COLUMNS:
         with pytest.raises(MissingColumnError, match=f"the sessions frame has no column '{name}';"):
             resolve_outcomes(runs, sessions.drop(columns=name))
-    for name in set(OF_EVENTS) - {"position"}:
+    for name in set(EVENT_COLUMNS) - {"position"}:
         with pytest.raises(MissingColumnError, match=f"the events frame has no column '{name}'"):
             resolve_outcomes(runs, sessions, events.drop(columns=name))
     with pytest.raises(
         FrameTypeError, match="runs must be a pandas frame, not list; pass the frame that load_runs gives"
     ):
-        resolve_outcomes([run()])  # type: ignore[arg-type] # what is tested
+        resolve_outcomes([run()])  # type: ignore[arg-type] # must be refused
     with pytest.raises(FrameTypeError, match="'created_at' holds values of dtype datetime64"):
         resolve_outcomes(runs.assign(created_at=runs["created_at"].dt.tz_localize(None)))
 
 
 @pytest.mark.parametrize("dtype", ["str", "object", pd.ArrowDtype(pa.string())])
-def test_times_without_an_offset_are_refused_as_text_too(dtype: Any) -> None:  # noqa: ANN401 a dtype
-    runs, sessions, events = pandas([run()], OF_RUNS), pandas([session()], OF_SESSIONS), pandas([], OF_EVENTS)
+def test_times_as_text_without_an_offset_are_refused(dtype: Any) -> None:  # noqa: ANN401 a dtype
+    runs, sessions, events = (
+        pandas_frame([run()], RUN_COLUMNS),
+        pandas_frame([session()], SESSION_COLUMNS),
+        pandas_frame([], EVENT_COLUMNS),
+    )
     expected = resolve_outcomes(runs, sessions)
     for text in ("2026-06-15T00:00:00Z", "2026-06-15 08:00:00+08:00"):
         given = runs.assign(created_at=pd.Series([text], dtype=dtype))
-        assert plain(resolve_outcomes(given, sessions)) == plain(expected)
+        assert plain_rows(resolve_outcomes(given, sessions)) == plain_rows(expected)
     for text in ("2026-06-15 08:00:00", "2026-06-15", "2026-06-15T08:00"):
         local = pd.Series([text], dtype=dtype)
         with pytest.raises(FrameTypeError, match="'created_at' holds values of dtype") as caught:
@@ -408,18 +438,20 @@ def test_times_without_an_offset_are_refused_as_text_too(dtype: Any) -> None:  #
             )
 
 
-def test_a_csv_file_read_with_arrow_dtypes_is_filled_although_its_empty_columns_have_no_type() -> None:
-    runs, events = pandas([run()], OF_RUNS), listed(RUNNING, ("idle", 4, "end_turn"))
+def test_csv_read_with_arrow_dtypes_is_resolved() -> None:
+    runs, events = pandas_frame([run()], RUN_COLUMNS), make_events(RUNNING, ("idle", 4, "end_turn"))
     read = pd.read_csv(StringIO(runs.to_csv(index=False)), dtype_backend="pyarrow")
     assert read["status"].dtype == pd.ArrowDtype(pa.null())
-    found = resolve_outcomes(read, events=pandas(events, OF_EVENTS))
-    assert plain(found) == plain(resolve_outcomes(runs, events=pandas(events, OF_EVENTS)))
-    assert {name: found[name].dtype for name in FILLED} == {name: pd.ArrowDtype(OF_RUNS[name]) for name in FILLED}
+    found = resolve_outcomes(read, events=pandas_frame(events, EVENT_COLUMNS))
+    assert plain_rows(found) == plain_rows(resolve_outcomes(runs, events=pandas_frame(events, EVENT_COLUMNS)))
+    assert {name: found[name].dtype for name in FILLED_COLUMNS} == {
+        name: pd.ArrowDtype(RUN_COLUMNS[name]) for name in FILLED_COLUMNS
+    }
 
 
-@pytest.mark.parametrize("value", [pd.Timestamp("2026-06-15"), datetime(2026, 6, 15), 1_781_481_600_000])  # noqa: DTZ001 what is tested
-def test_objects_without_a_zone_and_numbers_are_no_times(value: Any) -> None:  # noqa: ANN401 what is no time
-    runs = pandas([run()], OF_RUNS)
+@pytest.mark.parametrize("value", [pd.Timestamp("2026-06-15"), datetime(2026, 6, 15), 1_781_481_600_000])  # noqa: DTZ001 must be refused
+def test_naive_datetimes_and_numbers_are_refused_as_times(value: Any) -> None:  # noqa: ANN401 not a time
+    runs = pandas_frame([run()], RUN_COLUMNS)
     for dtype in ("object", None):
         with pytest.raises(FrameTypeError, match="'created_at' holds values of dtype"):
             resolve_outcomes(runs.assign(created_at=pd.Series([value], dtype=dtype)))
@@ -428,25 +460,25 @@ def test_objects_without_a_zone_and_numbers_are_no_times(value: Any) -> None:  #
 MINUTES = [None, *map(at, range(0, 61, 4))]
 TEXTS = [None, "a", "b"]
 TYPES = [f"session.status_{name}" for name in ("running", "idle", "rescheduled", "terminated", "odd")]
-A_NEW_RUN: dict[str, list[Any]] = {
+NEW_RUN_VALUES: dict[str, list[Any]] = {
     "trigger_scheduled_at": MINUTES,
     "created_at": MINUTES,
     "error_type": [None, None, None, "a"],
 }
-ANY_RUN: dict[str, list[Any]] = {
+RUN_VALUES: dict[str, list[Any]] = {
     "status": [None, None, "completed", "failed", "pending", "odd"],
     **dict.fromkeys(["trigger_scheduled_at", "created_at", "triggered_at", "started_at", "completed_at"], MINUTES),
     "duration_ms": [None, 0, 1, 10**6],
     "error_type": TEXTS,
     "error_message": TEXTS,
 }
-A_SESSION: dict[str, list[Any]] = {
+SESSION_VALUES: dict[str, list[Any]] = {
     "status": [None, "idle", "running", "canceling", "processing", "terminated", "odd"],
     "archived_at": [*[None] * 16, *MINUTES],
     "created_at": MINUTES,
     "stats_duration_seconds": [None, -1.0, 0.0, 0.0004, 1.001, 12.5, 86400.123456],
 }
-AN_EVENT: dict[str, list[Any]] = {
+EVENT_VALUES: dict[str, list[Any]] = {
     "type": [*TYPES, *TYPES[:2], "session.error", "session.error", "user.message", None],
     "processed_at": MINUTES,
     "stop_reason": [
@@ -458,62 +490,71 @@ AN_EVENT: dict[str, list[Any]] = {
 }  # fmt: skip
 
 
-def one_of(draw: random.Random, choices: dict[str, list[Any]], **given: Any) -> Row:  # noqa: ANN401 cells
+def random_row(draw: random.Random, choices: dict[str, list[Any]], **given: Any) -> Row:  # noqa: ANN401 cells
     return {**given, **{name: draw.choice(values) for name, values in choices.items()}}
 
 
-def random_lists(
+def random_rows(
     draw: random.Random, a_run: dict[str, list[Any]], count: int = 200
 ) -> tuple[list[Row], list[Row], list[Row]]:
-    """Draw runs, sessions and events: some sessions are listed again, or not at all; events are few, or many."""
+    """Draw runs, sessions and events; some sessions are listed twice or never, and have no events or many."""
     ids = [f"sess_{number}" for number in range(count)]
-    runs = [one_of(draw, a_run, session_id=draw.choice([None, *draw.choices(ids, k=9)])) for _ in range(count)]
-    sessions = [one_of(draw, A_SESSION, id=draw.choice(ids)) for _ in range(count)]
+    runs = [random_row(draw, a_run, session_id=draw.choice([None, *draw.choices(ids, k=9)])) for _ in range(count)]
+    sessions = [random_row(draw, SESSION_VALUES, id=draw.choice(ids)) for _ in range(count)]
     owners = [id_ for id_ in ids for _ in range(draw.randrange(13) * draw.randrange(2))]
     draw.shuffle(owners)
-    return runs, sessions, [one_of(draw, AN_EVENT, session_id=id_) for id_ in owners]
+    return runs, sessions, [random_row(draw, EVENT_VALUES, session_id=id_) for id_ in owners]
 
 
-def full(rows: list[Row] | None, of: dict[str, Any]) -> list[Row] | None:
-    return None if rows is None else [{**dict.fromkeys(of), **row} for row in rows]
+def with_all_columns(rows: list[Row] | None, columns: dict[str, Any]) -> list[Row] | None:
+    return None if rows is None else [{**dict.fromkeys(columns), **row} for row in rows]
 
 
-def frame_of(rows: list[Row] | None, of: dict[str, Any]) -> pd.DataFrame | None:
-    return None if rows is None else pandas(rows, of)
+def frame_or_none(rows: list[Row] | None, columns: dict[str, Any]) -> pd.DataFrame | None:
+    return None if rows is None else pandas_frame(rows, columns)
 
 
 @pytest.mark.parametrize("has_sessions", [True, False])
 @pytest.mark.parametrize("has_events", [True, False])
 @pytest.mark.parametrize("seed", range(5))
-def test_all_rules_equal_the_slow_version(seed: int, has_events: bool, has_sessions: bool) -> None:  # noqa: FBT001
-    draw = random.Random(seed)  # noqa: S311 no secret is drawn
-    runs, some_sessions, some_events = random_lists(draw, ANY_RUN)
+def test_random_rows_equal_the_slow_version(seed: int, has_events: bool, has_sessions: bool) -> None:  # noqa: FBT001
+    draw = random.Random(seed)  # noqa: S311 not for secrets
+    runs, some_sessions, some_events = random_rows(draw, RUN_VALUES)
     sessions, events = some_sessions if has_sessions else None, some_events if has_events else None
-    expected = resolve_slowly(full(runs, OF_RUNS) or [], full(sessions, OF_SESSIONS), full(events, OF_EVENTS))
-    given_runs, known = pandas(runs, OF_RUNS), frame_of(sessions, OF_SESSIONS)
-    assert plain(resolve_outcomes(given_runs, known, frame_of(events, OF_EVENTS))) == expected
+    expected = resolve_slowly(
+        with_all_columns(runs, RUN_COLUMNS) or [],
+        with_all_columns(sessions, SESSION_COLUMNS),
+        with_all_columns(events, EVENT_COLUMNS),
+    )
+    given_runs, known = pandas_frame(runs, RUN_COLUMNS), frame_or_none(sessions, SESSION_COLUMNS)
+    assert plain_rows(resolve_outcomes(given_runs, known, frame_or_none(events, EVENT_COLUMNS))) == expected
     if events is not None:
         shuffled = [{**event, "position": position} for position, event in enumerate(events)]
         draw.shuffle(shuffled)
-        assert plain(resolve_outcomes(given_runs, known, pandas(shuffled, OF_EVENTS))) == expected
+        assert plain_rows(resolve_outcomes(given_runs, known, pandas_frame(shuffled, EVENT_COLUMNS))) == expected
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_better_knowledge_replaces_what_was_assumed(seed: int) -> None:
-    """A run that was resolved before is resolved from its record again; then, a part of the events was known."""
-    draw = random.Random(seed)  # noqa: S311 no secret is drawn
-    runs, sessions, events = random_lists(draw, A_NEW_RUN)
-    _, old_sessions, _ = random_lists(draw, A_NEW_RUN)
-    fresh, known = pandas(runs, OF_RUNS), (pandas(sessions, OF_SESSIONS), pandas(events, OF_EVENTS))
-    once = resolve_outcomes(fresh, *known)
-    assert once["status_from"].nunique() == 3
-    pd.testing.assert_frame_equal(resolve_outcomes(once, *known), once)
+def test_resolving_again_replaces_earlier_outcomes(seed: int) -> None:
+    """Runs that were resolved with older sessions and fewer events are resolved from their records again."""
+    draw = random.Random(seed)  # noqa: S311 not for secrets
+    runs, sessions, events = random_rows(draw, NEW_RUN_VALUES)
+    _, old_sessions, _ = random_rows(draw, NEW_RUN_VALUES)
+    fresh, known = (
+        pandas_frame(runs, RUN_COLUMNS),
+        (pandas_frame(sessions, SESSION_COLUMNS), pandas_frame(events, EVENT_COLUMNS)),
+    )
+    expected = resolve_outcomes(fresh, *known)
+    assert expected["status_from"].nunique() == 3
+    pd.testing.assert_frame_equal(resolve_outcomes(expected, *known), expected)
     read = events[: draw.randrange(len(events))]
-    before = resolve_outcomes(fresh, pandas(old_sessions[:150], OF_SESSIONS), pandas(read, OF_EVENTS))
-    pd.testing.assert_frame_equal(resolve_outcomes(before, *known), once)
+    before = resolve_outcomes(
+        fresh, pandas_frame(old_sessions[:150], SESSION_COLUMNS), pandas_frame(read, EVENT_COLUMNS)
+    )
+    pd.testing.assert_frame_equal(resolve_outcomes(before, *known), expected)
 
 
-STORY: list[Any] = [
+EVENTS_OF_A_RUN: list[Any] = [
     RUNNING,
     ("error", 3, ("a", "retrying")),
     ("rescheduled", 4),
@@ -524,57 +565,61 @@ STORY: list[Any] = [
 
 @cache
 def random_tables() -> dict[str, pa.Table]:
-    """Draw runs (some resolved before), sessions and ends, each session once."""
-    draw, count = random.Random(7), 400  # noqa: S311 no secret is drawn
+    """Draw runs (some resolved before), sessions and ends; each session occurs once."""
+    draw, count = random.Random(7), 400  # noqa: S311 not for secrets
     ids = [f"sess_{number}" for number in range(count)]
 
-    def some(*values: Any) -> Any:  # noqa: ANN401 cells
+    def choice_or_none(*values: Any) -> Any:  # noqa: ANN401 cells
         return draw.choice([None, *values])
 
-    def moment() -> Any:  # noqa: ANN401 a cell
-        return some(pd.Timestamp(draw.randrange(10**15, 10**15 + 10**14), unit="us", tz="UTC"))
+    def random_time() -> Any:  # noqa: ANN401 a cell
+        return choice_or_none(pd.Timestamp(draw.randrange(10**15, 10**15 + 10**14), unit="us", tz="UTC"))
 
-    def row(of: dict[str, Any], **given: Any) -> Row:  # noqa: ANN401 cells
-        return {**{name: moment() if kind == TIME else None for name, kind in of.items()}, **given}
+    def row(columns: dict[str, Any], **given: Any) -> Row:  # noqa: ANN401 cells
+        return {**{name: random_time() if kind == TIME else None for name, kind in columns.items()}, **given}
 
     runs = [
         row(
-            OF_RUNS,
+            RUN_COLUMNS,
             id=f"drun_{number}",
-            session_id=some(*draw.choices(ids, k=9)),
-            status=some("completed", "failed", "pending") if draw.random() < 0.5 else None,
-            status_from=some("service", "run", "session", "events"),
-            duration_ms=some(5),
-            error_type=some("a") if draw.random() < 0.2 else None,
-            error_message=some("b") if draw.random() < 0.2 else None,
+            session_id=choice_or_none(*draw.choices(ids, k=9)),
+            status=choice_or_none("completed", "failed", "pending") if draw.random() < 0.5 else None,
+            status_from=choice_or_none("service", "run", "session", "events"),
+            duration_ms=choice_or_none(5),
+            error_type=choice_or_none("a") if draw.random() < 0.2 else None,
+            error_message=choice_or_none("b") if draw.random() < 0.2 else None,
         )
         for number in range(count)
     ]
     sessions = [
         row(
-            OF_SESSIONS,
+            SESSION_COLUMNS,
             id=id_,
-            status=some("idle", "idle", "running", "canceling", "terminated", "terminated", "odd"),
-            stats_duration_seconds=some(0.0, 0.0004, 1.001, 1e300, 12.5, draw.random() * 1e5),
+            status=choice_or_none("idle", "idle", "running", "canceling", "terminated", "terminated", "odd"),
+            stats_duration_seconds=choice_or_none(0.0, 0.0004, 1.001, 1e300, 12.5, draw.random() * 1e5),
         )
         for id_ in draw.sample(ids, count * 3 // 4)
     ]
     ends = [
         row(
-            OF_ENDS,
+            END_COLUMNS,
             session_id=id_,
-            end=some("final", "final", "error", "waiting", "gone"),
-            status=some("completed", "failed", "cancelled", "waiting"),
-            error_type=some("c"),
-            error_message=some("d"),
+            end=choice_or_none("final", "final", "error", "waiting", "gone"),
+            status=choice_or_none("completed", "failed", "cancelled", "waiting"),
+            error_type=choice_or_none("c"),
+            error_message=choice_or_none("d"),
         )
         for id_ in draw.sample(ids, count // 2)
     ]
-    return {"runs": arrow(runs, OF_RUNS), "sessions": arrow(sessions, OF_SESSIONS), "ends": arrow(ends, OF_ENDS)}
+    return {
+        "runs": arrow_table(runs, RUN_COLUMNS),
+        "sessions": arrow_table(sessions, SESSION_COLUMNS),
+        "ends": arrow_table(ends, END_COLUMNS),
+    }
 
 
 class Engine:
-    """One engine: it opens tables, all in one session, and collects a result as an Arrow table."""
+    """An engine: it opens tables in one session, and collects results as Arrow tables."""
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -607,7 +652,11 @@ class Engine:
 
 
 def by_id(table: pa.Table) -> pd.DataFrame:
-    frame = table.select(list(OF_RUNS)).cast(pa.schema(list(OF_RUNS.items()))).to_pandas(types_mapper=DTYPES.get)
+    frame = (
+        table.select(list(RUN_COLUMNS))
+        .cast(pa.schema(list(RUN_COLUMNS.items())))
+        .to_pandas(types_mapper=DTYPES.get)
+    )
     return frame.sort_values("id", ignore_index=True)
 
 
@@ -616,37 +665,39 @@ KNOWN = [("sessions", "ends"), ("sessions",), ("ends",), ()]
 
 
 @cache
-def told_by_pandas(known: tuple[str, ...]) -> pd.DataFrame:
-    frames = {of: table.to_pandas(types_mapper=DTYPES.get) for of, table in random_tables().items()}
-    told = apply_ends(frames["runs"], **{of: frames[of] for of in known})
-    return told.sort_values("id", ignore_index=True)
+def outcomes_of_pandas(known: tuple[str, ...]) -> pd.DataFrame:
+    frames = {name: table.to_pandas(types_mapper=DTYPES.get) for name, table in random_tables().items()}
+    resolved_runs = apply_ends(frames["runs"], **{name: frames[name] for name in known})
+    return resolved_runs.sort_values("id", ignore_index=True)
 
 
 @pytest.mark.parametrize("known", KNOWN, ids=" and ".join)
 @pytest.mark.parametrize("name", ENGINES)
-def test_engines_tell_what_pandas_tells(name: str, known: tuple[str, ...]) -> None:
+def test_engines_give_the_same_outcomes_as_pandas(name: str, known: tuple[str, ...]) -> None:
     engine, tables = Engine(name), random_tables()
-    lazy = apply_ends_lazy(engine.open(tables["runs"]), **{of: engine.open(tables[of]) for of in known})
-    assert list(lazy.columns) == list(OF_RUNS) if name != "polars lazy" else isinstance(lazy, pl.LazyFrame)
-    pd.testing.assert_frame_equal(engine.collect(lazy), told_by_pandas(known))
+    lazy = apply_ends_lazy(
+        engine.open(tables["runs"]), **{table_name: engine.open(tables[table_name]) for table_name in known}
+    )
+    assert list(lazy.columns) == list(RUN_COLUMNS) if name != "polars lazy" else isinstance(lazy, pl.LazyFrame)
+    pd.testing.assert_frame_equal(engine.collect(lazy), outcomes_of_pandas(known))
 
 
 @pytest.mark.parametrize("name", ENGINES)
-def test_engines_and_empty_tables(name: str) -> None:
-    """Also runs of an old store, which lack the new columns."""
-    engine, tables = Engine(name), {of: table.slice(0, 0) for of, table in random_tables().items()}
+def test_engines_accept_empty_tables_and_absent_columns(name: str) -> None:
+    """Runs of an old store lack the new columns."""
+    engine, tables = Engine(name), {table_name: table.slice(0, 0) for table_name, table in random_tables().items()}
     old = random_tables()["runs"].drop_columns(["trigger_scheduled_at", "status_from"])
     for runs in (tables["runs"], old):
         expected = apply_ends(runs.to_pandas(types_mapper=DTYPES.get))
-        opened = (engine.open(tables[of]) for of in ("sessions", "ends"))
+        opened = (engine.open(tables[table_name]) for table_name in ("sessions", "ends"))
         got = engine.collect(apply_ends_lazy(engine.open(runs), *opened))
         pd.testing.assert_frame_equal(got, by_id(pa.Table.from_pandas(expected)))
 
 
 @pytest.mark.parametrize("name", ENGINES)
-def test_ends_count_while_their_session_is_unchanged(name: str) -> None:
+def test_ends_are_used_while_their_session_is_unchanged(name: str) -> None:
     engine = Engine(name)
-    kept = {"id": TEXT, "session_updated_at": TIME, **OF_ENDS}
+    columns = {"id": TEXT, "session_updated_at": TIME, **END_COLUMNS}
     rows: list[Row] = [
         {"id": f"{end} {minute} {status}", "end": end, "session_updated_at": at(minute)}
         for end in ("final", "gone", "waiting", None)
@@ -655,35 +706,35 @@ def test_ends_count_while_their_session_is_unchanged(name: str) -> None:
     ]
     sessions = [{"id": row["id"], "status": row["id"].split()[2], "updated_at": at(2)} for row in rows]
     ends = current_ends_lazy(
-        engine.open(arrow(sessions, {"id": TEXT, "status": TEXT, "updated_at": TIME})),
-        engine.open(arrow(rows, kept).drop_columns(["session_id"])),
+        engine.open(arrow_table(sessions, {"id": TEXT, "status": TEXT, "updated_at": TIME})),
+        engine.open(arrow_table(rows, columns).drop_columns(["session_id"])),
     )
     runs = [{"id": row["id"], "session_id": row["id"]} for row in rows]
-    counted = engine.collect(apply_ends_lazy(engine.open(arrow(runs, OF_RUNS)), None, ends))
-    told = set(counted["id"][counted["status_from"] == "events"])
+    counted = engine.collect(apply_ends_lazy(engine.open(arrow_table(runs, RUN_COLUMNS)), None, ends))
+    used = set(counted["id"][counted["status_from"] == "events"])
     final = {f"final {minute} {status}" for minute in (1, 2, None) for status in ("idle", "running")}
-    assert told == {*final, "waiting 2 idle", "waiting 2 running", "waiting None idle"}
+    assert used == {*final, "waiting 2 idle", "waiting 2 running", "waiting None idle"}
 
 
 @pytest.mark.spark
 @pytest.mark.filterwarnings("ignore:PySpark does not yet fully support pandas:FutureWarning")
 @pytest.mark.parametrize("known", KNOWN, ids=" and ".join)
-def test_spark_tells_what_pandas_tells(spark: Any, known: tuple[str, ...]) -> None:  # noqa: ANN401 a SparkSession
-    opened = {of: spark.createDataFrame(table) for of, table in random_tables().items()}
-    lazy = apply_ends_lazy(opened["runs"], **{of: opened[of] for of in known})
-    pd.testing.assert_frame_equal(by_id(lazy.toArrow()), told_by_pandas(known))
+def test_spark_gives_the_same_outcomes_as_pandas(spark: Any, known: tuple[str, ...]) -> None:  # noqa: ANN401 a SparkSession
+    opened = {table_name: spark.createDataFrame(table) for table_name, table in random_tables().items()}
+    lazy = apply_ends_lazy(opened["runs"], **{table_name: opened[table_name] for table_name in known})
+    pd.testing.assert_frame_equal(by_id(lazy.toArrow()), outcomes_of_pandas(known))
 
 
-def test_many_runs_take_seconds_at_most() -> None:
-    """100,000 runs and 500,000 events take about 0.5 s of the processor; a loop over them would take minutes."""
-    count, each = 100_000, len(STORY)
+def test_100000_runs_are_resolved_in_less_than_20_cpu_seconds() -> None:
+    """100,000 runs and 500,000 events take about 0.5 s of CPU time; a Python loop would take minutes."""
+    count, each = 100_000, len(EVENTS_OF_A_RUN)
     ids = pd.Series([f"sess_{number}" for number in range(count)], dtype=DTYPES[TEXT])
-    runs = pandas([run()], OF_RUNS).loc[np.zeros(count, dtype=int)].assign(session_id=ids.array)
-    sessions = pandas([session()], OF_SESSIONS).loc[np.zeros(count, dtype=int)].assign(id=ids.array)
-    events = pandas(listed(*STORY), OF_EVENTS).loc[np.tile(np.arange(each), count)]
+    runs = pandas_frame([run()], RUN_COLUMNS).loc[np.zeros(count, dtype=int)].assign(session_id=ids.array)
+    sessions = pandas_frame([session()], SESSION_COLUMNS).loc[np.zeros(count, dtype=int)].assign(id=ids.array)
+    events = pandas_frame(make_events(*EVENTS_OF_A_RUN), EVENT_COLUMNS).loc[np.tile(np.arange(each), count)]
     events = events.assign(session_id=ids.repeat(each).array).reset_index(drop=True)
-    begin = time.process_time()
+    start = time.process_time()
     result = resolve_outcomes(runs, sessions, events)
-    assert time.process_time() - begin < 20
+    assert time.process_time() - start < 20
     assert (result["status"] == "failed").all()
     assert (result["error_type"] == "b").all()

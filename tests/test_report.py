@@ -1,6 +1,6 @@
-"""The page says what the frames say: each figure is computed here by other means.
+"""Tests of the content of a report: each figure is recomputed by other means.
 
-What the page is made of is looked at in ``test_report_page.py``.
+The form of the page is tested in ``test_report_page.py``.
 """
 
 from __future__ import annotations
@@ -36,12 +36,12 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 START = "2026-06-15T01:30:00Z"
-SECRET = "s3cret-value"  # noqa: S105 - looked for, and found nowhere
+SECRET = "s3cret-value"  # noqa: S105 - must not be on any page
 WEEK, MONTH = timedelta(days=7), timedelta(days=30)
 
 
 def deployment(number: int, name: str, **fields: Any) -> dict[str, Any]:  # noqa: ANN401 - any JSON
-    """Make a record that fires at minute 5 of every hour and has failed a little more than the one before."""
+    """Return a record that fires at minute 5 of every hour; its failures increase with `number`."""
     stats = {
         "total_runs": 20 + number,
         "total_failures": min(number, 20),
@@ -64,7 +64,7 @@ def deployment(number: int, name: str, **fields: Any) -> dict[str, Any]:  # noqa
 
 
 def run(deployment_number: int, hour: int, status: str, **fields: Any) -> dict[str, Any]:  # noqa: ANN401 - any JSON
-    """Make a record of one run on the 14th."""
+    """Return a record of a run on 14 June."""
     at = f"2026-06-14T{hour:02}:05:00Z"
     record: dict[str, Any] = {
         "type": "deployment_run",
@@ -80,11 +80,11 @@ def run(deployment_number: int, hour: int, status: str, **fields: Any) -> dict[s
 
 
 class Reader(HTMLParser):
-    """Notes elements, attributes and the words of a page; `words` has one entry an element's text."""
+    """Collects the elements, attributes and texts of a page; `words` has one entry per text."""
 
     def __init__(self, html: str) -> None:
         super().__init__(convert_charrefs=True)
-        html = re.sub(r'<span class="time">([^<]*)</span>', r"\1", html)  # a part of the text around it
+        html = re.sub(r'<span class="time">([^<]*)</span>', r"\1", html)  # part of the surrounding text
         self.elements: list[tuple[str, dict[str, str | None]]] = []
         self.words: list[str] = []
         #: The first text of each element that has an id.
@@ -119,12 +119,12 @@ class Reader(HTMLParser):
         return self.words[self._heading]
 
     def tile(self, title: str) -> list[str]:
-        """Give figure, change (where there is one) and note of a tile."""
+        """Return the figure, the change (if any) and the note of a tile."""
         at = self.words.index(title)
         return self.words[at + 1 : at + 4]
 
     def part(self, identifier: str) -> str:
-        """Give the text of a section or a folded part, up to where the next one begins."""
+        """Return the text of a section or folded part, up to the start of the next one."""
         at = next(number for number, (name, _) in enumerate(self._ids) if name == identifier)
         end = self._ids[at + 1][1] if at + 1 < len(self._ids) else None
         return " ".join(self.words[self._ids[at][1] : end])
@@ -141,7 +141,7 @@ def data_of(
     sessions: pd.DataFrame | None = None,
     **options: Any,  # noqa: ANN401 - those of `ReportData.read`
 ) -> ReportData:
-    """Give what a page is made of, for a look at one part of it."""
+    """Return the data of a page, to test one part of it."""
     settings = {
         "start": pd.Timestamp(START),
         "horizon": pd.Timedelta("1D"),
@@ -153,7 +153,7 @@ def data_of(
 
 
 def words_of(section: Section) -> str:
-    """Give the text of one section or folded part, as the page shows it."""
+    """Return the text of one section or folded part, as the page shows it."""
     html = _template().render(
         lang="en", title="", css="", css_digest="", start=pd.Timestamp(START), tz="UTC", cautions=[], about="",
         tiles=[], headline=Headline("", "", is_bad=False), sections=[section], details=[],
@@ -162,16 +162,16 @@ def words_of(section: Section) -> str:
 
 
 def tile_of(data: ReportData, title: str) -> list[str | None]:
-    """Give figure, change and note of a tile."""
+    """Return the figure, the change and the note of a tile."""
     return next([tile.figure, tile.change, tile.note] for tile in tiles(data) if tile.title == title)
 
 
-def test_start_is_now_when_it_is_not_given(tmp_path: Path) -> None:
+def test_start_is_the_current_time_by_default(tmp_path: Path) -> None:
     report(tmp_path, flatten_deployments([]), start=None)
     assert f"{pd.Timestamp.now('UTC'):%Y-%m-%d}" in (tmp_path / "report.html").read_text(encoding="utf-8")
 
 
-def test_without_runs_the_counters_speak(tmp_path: Path) -> None:
+def test_page_without_runs_shows_the_counters(tmp_path: Path) -> None:
     stats = {"total_runs": 0, "total_failures": 0, "consecutive_failures": 0}
     deployments = flatten_deployments(
         [
@@ -195,8 +195,8 @@ def test_without_runs_the_counters_speak(tmp_path: Path) -> None:
     assert "The last 30 days" not in page.words
 
 
-def test_a_few_runs_do_not_lead() -> None:
-    """One failure in one run is 100 %, and yet says less than 12 in 20."""
+def test_uncertain_rate_of_few_runs_is_not_listed_first() -> None:
+    """One failure in one run is 100 %, but less certain than 12 failures in 20 runs."""
     once = {"total_runs": 1, "total_failures": 1, "consecutive_failures": 1}
     often = {"total_runs": 20, "total_failures": 12, "consecutive_failures": 0}
     deployments = flatten_deployments(
@@ -209,20 +209,20 @@ def test_a_few_runs_do_not_lead() -> None:
     assert rates.index("often") < rates.index("once")
 
 
-def test_labels_win_over_names() -> None:
+def test_labels_replace_deployment_names() -> None:
     data = data_of(flatten_deployments([deployment(3, "old")]), labels={f"dep_{3:032x}": "new"})
     assert data.deployments["name"].tolist() == ["new"]
     assert " new dep_" in words_of(details.next_triggers(data))
 
 
-def test_long_tables_are_cut_and_say_so() -> None:
+def test_long_tables_show_20_rows_and_name_the_command_for_more() -> None:
     data = data_of(flatten_deployments([deployment(number, f"n{number}") for number in range(1, 30)]))
     assert "20 of 29 rows are shown; qoderdata failures shows more." in words_of(details.rates(data))
     assert "20 of 29 rows are shown; qoderdata triggers shows more." in words_of(details.next_triggers(data))
 
 
 @pytest.mark.parametrize("runs", [None, flatten_runs([])])
-def test_an_empty_account(tmp_path: Path, runs: pd.DataFrame | None) -> None:
+def test_page_of_an_empty_account(tmp_path: Path, runs: pd.DataFrame | None) -> None:
     page = report(tmp_path, flatten_deployments([]), runs=runs)
     assert page.tile("Deployments")[:2] == ["0", "archived ones are not counted"]
     assert page.tile("Lifetime failure rate" if runs is None else "Failure rate")[0] == "–"
@@ -230,8 +230,7 @@ def test_an_empty_account(tmp_path: Path, runs: pd.DataFrame | None) -> None:
     assert "Nothing fires in this time." in page.words
 
 
-def test_a_healthy_fleet() -> None:
-    """Sections with nothing to show say so; runs that all succeed have no errors."""
+def test_details_without_problems_say_so() -> None:
     data = data_of(flatten_deployments([deployment(0, "a")]), flatten_runs([run(0, 1, "completed")]))
     shown = " ".join(map(words_of, details.make_details(data)))
     for words in (
@@ -254,7 +253,7 @@ def test_a_healthy_fleet() -> None:
         ({"fetched_at": "2026-06-10T01:30:00+00:00", "complete": True}, "The deployments are 5 d old."),
     ],
 )
-def test_cautions(attrs: dict[Any, Any], words: str) -> None:
+def test_incomplete_or_old_data_give_a_caution(attrs: dict[Any, Any], words: str) -> None:
     deployments = flatten_deployments([deployment(3, "a")])
     assert cautions(data_of(deployments)) == []
     deployments.attrs = attrs
@@ -276,14 +275,14 @@ def test_cautions(attrs: dict[Any, Any], words: str) -> None:
         ),
     ],
 )
-def test_about_the_data(attrs: dict[Any, Any], words: str) -> None:
+def test_about_data_tells_completeness_age_and_source(attrs: dict[Any, Any], words: str) -> None:
     deployments = flatten_deployments([deployment(3, "a")])
     deployments.attrs = attrs
     assert words in words_of(details.about_data(data_of(deployments), []))
 
 
-def test_assumed_outcomes() -> None:
-    """Who read the events is not advised to read them."""
+def test_assumed_outcomes_give_a_caution_and_advice() -> None:
+    """The advice to load the events is omitted if they were loaded."""
     deployments, runs = flatten_deployments([deployment(0, "a")]), flatten_runs([run(0, 1, "completed")])
     runs = runs.assign(status_from=pd.Series(["session"], dtype="str"))
     data = data_of(deployments, runs)
@@ -297,14 +296,14 @@ def test_assumed_outcomes() -> None:
     assert "load_runs" not in words_of(summary.to_do(data))
 
 
-@pytest.mark.filterwarnings("ignore::qoderdata.errors.UnknownOutcomesWarning")  # the page says it
-def test_a_status_that_is_not_documented_is_an_unknown_outcome_as_in_check() -> None:
+@pytest.mark.filterwarnings("ignore::qoderdata.errors.UnknownOutcomesWarning")  # the page shows this
+def test_undocumented_status_is_an_unknown_outcome() -> None:
     data = data_of(flatten_deployments([deployment(0, "a")]), flatten_runs([run(0, 1, "exploded")]))
     assert "The outcome of 1 run is unknown." in words_of(summary.trend(data))
     assert "1 have an unknown outcome" in words_of(summary.to_do(data))
 
 
-def test_what_could_not_be_used_is_on_the_page(tmp_path: Path) -> None:
+def test_data_quality_warning_is_shown_on_the_page(tmp_path: Path) -> None:
     broken = deployment(3, "a", schedule={"type": "cron", "expression": "61 * * * *", "timezone": "UTC"})
     with pytest.warns(DataQualityWarning) as caught:
         page = report(tmp_path, flatten_deployments([broken]))
@@ -312,10 +311,10 @@ def test_what_could_not_be_used_is_on_the_page(tmp_path: Path) -> None:
 
 
 class TestRuns:
-    """What runs add."""
+    """Tests of the parts that need runs."""
 
-    def test_streaks(self) -> None:
-        """The service counts two failures; where the runs reach back that far, they say since when."""
+    def test_failing_shows_since_when_and_the_last_error(self) -> None:
+        """The start of a streak is shown if the runs reach back far enough, else a time before which it began."""
         failed = {"error": {"type": "timeout_error", "message": "m" * 500}}
         runs = [run(5, 1, "completed"), run(5, 2, "failed"), run(5, 3, "failed", **failed), run(2, 4, "failed")]
         deployments = flatten_deployments([deployment(5, "whole"), deployment(2, "cut")])
@@ -323,8 +322,8 @@ class TestRuns:
         assert re.search(r"whole .* active 2026-06-14 02:05 UTC 23 h 25 min ago timeout_error m{200}…", words)
         assert re.search(r"cut .* active before 2026-06-14 01:05 UTC", words)
 
-    def test_the_type_and_the_message_of_a_last_error_are_of_one_run(self) -> None:
-        """Two runs of one time: the one that was created last."""
+    def test_type_and_message_of_the_last_error_are_of_the_same_run(self) -> None:
+        """Two runs have the same time; the one that was created last is used."""
         ends = [("drun_b", "02:05:01", "first_error"), ("drun_a", "02:05:09", "second_error")]
         runs = [
             run(
@@ -336,7 +335,7 @@ class TestRuns:
         assert "second_error second_error!" in words
         assert "first_error" not in words
 
-    def test_trend_and_errors(self) -> None:
+    def test_headline_tile_trend_and_errors_of_a_few_runs(self) -> None:
         runs = [run(3, hour, "failed", error={"type": "api_error"}) for hour in range(2)]
         runs += [run(3, hour, "completed") for hour in range(2, 6)] + [run(3, 6, "skipped"), run(3, 7, "running")]
         data = data_of(flatten_deployments([deployment(3, "a")]), flatten_runs(runs))
@@ -350,8 +349,8 @@ class TestRuns:
         assert "Skipped or cancelled: 1; not ended: 1." in trend
         assert "api_error 2 100.0 % 1 2026-06-14 01:05 UTC" in words_of(details.errors(data))
 
-    def test_missed(self) -> None:
-        """Told up to when the runs were fetched: what comes after is not known, and so not missed."""
+    def test_missed_triggers_are_counted_until_the_runs_were_fetched(self) -> None:
+        """Later triggers are unknown, and therefore not missed."""
         runs = flatten_runs([run(3, hour, "completed") for hour in range(10) if hour not in {4, 7}])
         deployments = flatten_deployments([deployment(3, "a")])
         runs.attrs = {"fetched_at": "2026-06-14T10:00:00+00:00"}
@@ -363,16 +362,16 @@ class TestRuns:
         runs.attrs = {}
         assert tile_of(data_of(deployments, runs), "Missed triggers")[0] == "2"
 
-    def test_what_cannot_be_told_is_not_missed(self) -> None:
-        """A deployment that was changed in that time may have had another schedule."""
+    def test_triggers_before_an_update_are_in_doubt(self) -> None:
+        """A deployment that was updated meanwhile may have had another schedule."""
         runs = flatten_runs([run(3, hour, "completed") for hour in (0, 2)])
         deployments = flatten_deployments([deployment(3, "a", updated_at="2026-06-14T01:30:00Z")])
         data = data_of(deployments, runs)
         assert tile_of(data, "Missed triggers") == ["0", "the week before is not known", "1 more in doubt"]
         assert "a : 1 time is in doubt, as" in words_of(details.missed(data))
 
-    def test_snapshots_make_it_certain(self) -> None:
-        """The snapshot of before the change shows the same schedule."""
+    def test_snapshot_makes_missed_triggers_certain(self) -> None:
+        """The snapshot from before the update has the same schedule."""
         runs = flatten_runs([run(3, hour, "completed") for hour in (0, 2)])
         deployments = flatten_deployments([deployment(3, "a", updated_at="2026-06-14T01:30:00Z")])
         then = flatten_deployments([deployment(3, "a")])
@@ -380,7 +379,7 @@ class TestRuns:
         found = tile_of(data_of(deployments, runs, snapshots=[then]), "Missed triggers")
         assert found == ["1", "the week before is not known", "none in doubt"]
 
-    def test_slower(self) -> None:
+    def test_slower_shows_durations_and_numbers_of_runs(self) -> None:
         records = [
             run(3, hour, "completed", id=f"drun_{day}{hour}", triggered_at=f"2026-06-{day:02}T{hour:02}:05:00Z",
                 duration_ms=60_000 if day > 11 else 20_000)
@@ -392,8 +391,8 @@ class TestRuns:
         assert "1 min 20 s 40 s 13 / 43" in words_of(details.slower(data, runs))
 
 
-def newest_runs() -> pd.DataFrame:
-    """Give runs as the newest edition's are when they are resolved: with a status of each kind."""
+def resolved_runs_of_edition_d() -> pd.DataFrame:
+    """Return resolved runs of edition D, one for each status and source of the status."""
     ends = [("completed", "session"), ("completed", "events"), ("failed", "events"), ("failed", "run"),
             ("cancelled", "events"), ("waiting", "events"), ("running", "session"), (None, None)]  # fmt: skip
     runs = flatten_runs([run(3, hour, "completed") for hour in range(len(ends))])
@@ -402,18 +401,18 @@ def newest_runs() -> pd.DataFrame:
     return runs
 
 
-class TestNewestEdition:
-    """Runs have no status of their own there, and deployments no counters."""
+class TestEditionD:
+    """Tests of edition D, where runs have no status of their own and deployments have no counters."""
 
-    @pytest.mark.filterwarnings("ignore::qoderdata.errors.UnknownOutcomesWarning")  # the page says it
-    def test_every_status(self) -> None:
-        data = data_of(flatten_deployments([deployment(3, "a")]), newest_runs())
+    @pytest.mark.filterwarnings("ignore::qoderdata.errors.UnknownOutcomesWarning")  # the page shows this
+    def test_trend_counts_runs_of_every_status(self) -> None:
+        data = data_of(flatten_deployments([deployment(3, "a")]), resolved_runs_of_edition_d())
         text = words_of(summary.trend(data))
         assert "2 of 4 decided runs failed: 50.0 %" in text
         assert "Skipped or cancelled: 1; not ended: 2. The outcome of 1 run is unknown. 1 of 2" in text
         assert cautions(data)[0].startswith("1 run counts as completed because its session is idle or")
 
-    def test_counters_are_made_from_the_runs(self) -> None:
+    def test_missing_counters_are_counted_from_the_runs(self) -> None:
         deployments = flatten_deployments([deployment(3, "a", metadata={}), deployment(4, "b", metadata={})])
         runs = flatten_runs([run(3, hour, "failed" if hour > 1 else "completed") for hour in range(4)])
         before = deployments.copy(deep=True)
@@ -425,15 +424,19 @@ class TestNewestEdition:
         about = words_of(details.about_data(data, []))
         assert "they are counted in the runs given (since 2026-06-14 00:05 UTC)" in about
 
-    def test_frames_without_the_new_columns_and_very_long_runs(self, tmp_path: Path) -> None:
-        """Such as an older version wrote to Parquet; and no `timedelta` is as long as these runs."""
-        runs = newest_runs().drop(columns=["status_from", "trigger_scheduled_at"]).assign(duration_ms=2**62)
+    def test_frames_without_the_new_columns_and_with_huge_durations(self, tmp_path: Path) -> None:
+        """Older versions wrote such frames to Parquet; the durations are longer than any `timedelta`."""
+        runs = (
+            resolved_runs_of_edition_d()
+            .drop(columns=["status_from", "trigger_scheduled_at"])
+            .assign(duration_ms=2**62)
+        )
         deployments = flatten_deployments([deployment(3, "a")]).drop(columns="budget_max_credit_cost")
         page = report(tmp_path, deployments, runs=runs.astype({"duration_ms": "Int64"}))
         assert "assumed" not in page.text
         assert page.tile("Time of a success")[0] == "53375995583 d 15 h"
 
-    def test_secrets(self, tmp_path: Path) -> None:
+    def test_secrets_are_not_on_the_page(self, tmp_path: Path) -> None:
         every = ({"KEY": SECRET}, f"KEY={SECRET}\nB=2", f"A=1;KEY={SECRET}")
         records = [deployment(n, "a", environment_variables=variables) for n, variables in enumerate(every)]
         report(tmp_path, flatten_deployments(records))
@@ -441,7 +444,7 @@ class TestNewestEdition:
 
 
 class TestOddData:
-    def test_a_failing_deployment_without_a_status(self) -> None:
+    def test_failing_deployment_without_a_status(self) -> None:
         data = data_of(flatten_deployments([deployment(5, "a", status=None)]))
         assert tile_of(data, "Failing now") == ["1", None, "longest streak: 2 runs"]
         assert " 2 – 2026-06-15 01:05 UTC" in words_of(details.failing(data))
@@ -454,19 +457,19 @@ class TestOddData:
             ("9999-12-31T23:59:00Z", "Asia/Shanghai"),
         ],
     )
-    def test_runs_of_the_first_and_the_last_year(self, tmp_path: Path, time: str, tz: str) -> None:
+    def test_runs_in_year_1_and_year_9999(self, tmp_path: Path, time: str, tz: str) -> None:
         runs = flatten_runs([run(3, 1, "failed"), run(3, 2, "failed", triggered_at=time, created_at=time)])
         page = report(tmp_path, flatten_deployments([deployment(3, "a")]), runs=runs, tz=tz)
         assert page.tile("Failing now")[0] == "1"
         assert ("0001-01-0" in page.part("failing")) == time.startswith("0001")
 
-    def test_no_times_at_all(self, tmp_path: Path) -> None:
+    def test_runs_without_any_times(self, tmp_path: Path) -> None:
         runs = flatten_runs([run(3, 1, "failed", triggered_at=None, created_at=None)])
         page = report(tmp_path, flatten_deployments([deployment(3, "a")]), runs=runs)
         assert "There are no runs of the last 30 days." in page.words
 
-    def test_schedules_that_fire_too_often_to_list(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        """Ten thousand deployments that fire each minute took 7 GB; here bound and fleet are smaller."""
+    def test_too_many_triggers_shorten_the_horizon(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """10,000 deployments that fire each minute would need 7 GB; limit and fleet are smaller here."""
         monkeypatch.setattr("qoderdata.report.data.MOST_TRIGGERS", 1000)
         schedule = {"type": "cron", "expression": "* * * * *", "timezone": "UTC"}
         deployments = flatten_deployments([deployment(number, "a", schedule=schedule) for number in range(5)])
@@ -479,7 +482,7 @@ class TestOddData:
         missed = words_of(details.missed(data))
         assert "Scheduled times from 2026-06-14 06:05 UTC to 2026-06-14 09:05 UTC" in missed
 
-    def test_the_bound_counts_what_can_fire(self) -> None:
+    def test_triggers_a_day_counts_active_and_valid_schedules(self) -> None:
         expressions = ["* * * * *", "0 9 * * *", "*/30 8-9 * * MON", "nonsense"]
         schedules = [{"type": "cron", "expression": text, "timezone": "UTC"} for text in expressions]
         records = [deployment(number, "a", schedule=schedule) for number, schedule in enumerate(schedules)]
@@ -489,24 +492,24 @@ class TestOddData:
 
 class TestRefusals:
     @pytest.mark.parametrize("name", ["x.pdf", "x.html.gz", "x.htmlx"])
-    def test_another_format_than_the_name_says(self, tmp_path: Path, name: str) -> None:
+    def test_file_name_of_another_format_raises_value_error(self, tmp_path: Path, name: str) -> None:
         with pytest.raises(
             ValueError, match=r"a report is an HTML page; give a name that ends in \.html or \.htm"
         ):
             write_report(flatten_deployments([]), tmp_path / name)
 
     @pytest.mark.parametrize("frame", [None, [], "deployments.csv"])
-    def test_no_frame(self, tmp_path: Path, frame: Any) -> None:  # noqa: ANN401 - anything
+    def test_value_that_is_no_frame_raises_frame_type_error(self, tmp_path: Path, frame: Any) -> None:  # noqa: ANN401 - anything
         with pytest.raises(FrameTypeError, match="deployments must be a pandas frame"):
             write_report(frame, tmp_path / "x.html")
 
-    def test_times_that_became_text(self, tmp_path: Path) -> None:
+    def test_times_as_text_raise_frame_type_error(self, tmp_path: Path) -> None:
         runs = flatten_runs([run(3, 1, "failed")])
         runs["triggered_at"] = runs["triggered_at"].astype("str")
         with pytest.raises(FrameTypeError, match="'triggered_at' of the runs frame holds text"):
             write_report(flatten_deployments([]), tmp_path / "x.html", runs=runs)
 
-    def test_no_such_columns(self, tmp_path: Path) -> None:
+    def test_missing_columns_raise_missing_column_error(self, tmp_path: Path) -> None:
         with pytest.raises(MissingColumnError, match="deployments frame has no column 'archived_at'"):
             write_report(flatten_deployments([]).drop(columns="archived_at"), tmp_path / "x.html")
         with pytest.raises(MissingColumnError, match="runs frame has no column 'status'"):
@@ -518,12 +521,12 @@ class TestRefusals:
         ("option", "value"),
         [("start", "2026-06-15"), ("horizon", "soon"), ("horizon", "-1h"), ("tz", "Mars/Base")],
     )
-    def test_no_such_option(self, tmp_path: Path, option: str, value: str) -> None:
+    def test_invalid_option_raises_value_error(self, tmp_path: Path, option: str, value: str) -> None:
         options: dict[str, Any] = {"start": START, option: value}
         with pytest.raises(ValueError, match=f"{option}='{value}'"):
             write_report(flatten_deployments([]), tmp_path / "x.html", **options)
 
-    def test_an_old_file_stays(self, tmp_path: Path) -> None:
+    def test_old_file_is_kept_after_an_error(self, tmp_path: Path) -> None:
         (tmp_path / "x.html").write_text("old")
         with pytest.raises(ValueError, match="tz"):
             write_report(flatten_deployments([]), tmp_path / "x.html", start=START, tz="")
@@ -531,7 +534,7 @@ class TestRefusals:
 
 
 @pytest.mark.parametrize(("highest", "scale"), [(0.0, 0.1), (0.04, 0.1), (0.31, 0.4), (0.4, 0.4), (1.0, 1.0)])
-def test_scale(highest: float, scale: float) -> None:
+def test_round_scale_rounds_up_to_the_next_tenth(highest: float, scale: float) -> None:
     assert round_scale(pd.Series([highest, None])) == scale
 
 
@@ -545,7 +548,7 @@ def test_scale(highest: float, scale: float) -> None:
         ("2026-11-01T10:00Z", "America/Havana"),
     ],
 )
-def test_days_of_the_picture_where_clocks_change_at_midnight(start: str, zone: str) -> None:
+def test_picture_has_every_day_where_dst_changes_at_midnight(start: str, zone: str) -> None:
     times = [pd.Timestamp(start) - pd.Timedelta(days=number) for number in range(1, 30)]
     runs = flatten_runs(
         [
@@ -568,8 +571,8 @@ def session(number: int, deployment_id: str | None, total: float | None) -> dict
     return {"id": f"sess_{number:032x}", "deployment_id": deployment_id, "status": "idle", **usage}
 
 
-def test_costs() -> None:
-    """The first deployment fires 720 times in 30 days, at 2 credits each; the other one is archived."""
+def test_costs_and_forecast_of_known_sessions() -> None:
+    """The first deployment fires 720 times in 30 days, at 2 credits each; the second is archived."""
     ids = [f"dep_{number:032x}" for number in (1, 2)]
     deployments = flatten_deployments([deployment(1, "dear"), deployment(2, "old", archived_at=START)])
     records = [(ids[0], 1.0), (ids[0], 3.0), (ids[0], None), (ids[1], 0.5), (None, 0.25)]
@@ -585,7 +588,7 @@ def test_costs() -> None:
     assert "Sessions 5 rows, not known whether complete, not known when fetched" in about
 
 
-def test_what_shows_more_costs_shows_the_same_time() -> None:
+def test_command_for_more_costs_covers_the_same_period() -> None:
     created = (pd.Timestamp(START) - pd.Timedelta("39.5D")).isoformat()
     records = [session(number, f"dep_{number:032x}", 1.0) | {"created_at": created} for number in range(25)]
     deployments = flatten_deployments([deployment(number, f"job {number}") for number in range(25)])
@@ -594,7 +597,7 @@ def test_what_shows_more_costs_shows_the_same_time() -> None:
     assert "20 of 25 rows are shown; qoderdata costs --since 40D shows more." in costs
 
 
-def test_costs_that_nobody_knows() -> None:
+def test_costs_of_sessions_without_usage_are_unknown() -> None:
     sessions = flatten_sessions([session(1, f"dep_{1:032x}", None)])
     data = data_of(flatten_deployments([deployment(1, "a")]), sessions=sessions)
     assert words_of(summary.costs(data, sessions)) == (
@@ -609,7 +612,7 @@ def test_costs_without_sessions(tmp_path: Path) -> None:
         report(tmp_path, flatten_deployments([]), sessions=flatten_runs([]))
 
 
-def test_costs_of_a_week_before_that_nobody_knows() -> None:
+def test_credits_tile_if_usage_of_the_week_before_is_unknown() -> None:
     identifier = f"dep_{1:032x}"
     sessions = flatten_sessions(
         [
@@ -622,15 +625,15 @@ def test_costs_of_a_week_before_that_nobody_knows() -> None:
 
 
 @pytest.mark.parametrize("status", ["skipped", "cancelled"])
-def test_a_week_in_which_no_run_was_decided(status: str) -> None:
+def test_headline_of_a_week_without_decided_runs(status: str) -> None:
     runs = flatten_runs([run(1, hour, status) for hour in range(3)])
     found = headline(data_of(flatten_deployments([deployment(1, "a")]), runs))
     assert found.text == "No run of the last 7 days completed or failed."
 
 
 @pytest.mark.filterwarnings("error")
-def test_a_month_of_unknown_outcomes(tmp_path: Path) -> None:
-    """Neither that nothing failed nor that there are no runs; and what the page says is no warning besides."""
+def test_page_of_a_month_of_unknown_outcomes(tmp_path: Path) -> None:
+    """The page says neither that nothing failed nor that there are no runs; writing it raises no warning."""
     frame = flatten_deployments([deployment(1, "a", metadata={})])
     runs = flatten_runs([run(1, hour, "completed") for hour in range(3)])
     runs["status"] = runs["status"].where(runs["id"].isna())
@@ -644,14 +647,14 @@ def test_a_month_of_unknown_outcomes(tmp_path: Path) -> None:
     assert page.tile("Failure rate")[0] == "–"
 
 
-def test_no_run_at_all() -> None:
-    """What `check` says was missed is not unknown elsewhere."""
+def test_all_triggers_are_missed_if_there_are_no_runs() -> None:
+    """What `check` reports as missed is not unknown in the tile."""
     data = data_of(flatten_deployments([deployment(1, "a")]), flatten_runs([]))
     assert "missed 24 triggers" in words_of(summary.to_do(data))
     assert tile_of(data, "Missed triggers") == ["24", "the week before is not known", "none in doubt"]
 
 
-def test_findings_have_the_times_of_the_page() -> None:
+def test_findings_use_the_time_zone_of_the_page() -> None:
     runs = flatten_runs([run(1, hour, "failed") for hour in range(3)])
     data = data_of(flatten_deployments([deployment(1, "a")]), runs, tz="Asia/Shanghai")
     to_do = words_of(summary.to_do(data))
@@ -660,14 +663,14 @@ def test_findings_have_the_times_of_the_page() -> None:
     assert "from 2026-06-14 11:05 +08:00 to 2026-06-15 09:05 +08:00." in to_do
 
 
-def test_a_type_of_error_may_be_long_too() -> None:
+def test_long_error_type_is_cut() -> None:
     reason = {"type": "error", "error": {"type": "x" * 3000}}
     frame = flatten_deployments([deployment(1, "a", status="paused", paused_reason=reason)])
     assert "x" * 200 + "…" in words_of(details.paused(data_of(frame)))
 
 
-def test_without_runs_and_counters_nothing_is_known() -> None:
-    """The newest edition gives no counters: missing is not 0."""
+def test_figures_are_unknown_without_runs_and_counters() -> None:
+    """Edition D has no counters; a missing number is not 0."""
     data = data_of(flatten_deployments([deployment(n, f"d{n}", metadata={}) for n in (1, 2)]))
     assert headline(data).text == (
         "Without runs it is not known how many deployments are failing; 0 are paused by error."
@@ -682,18 +685,18 @@ def test_without_runs_and_counters_nothing_is_known() -> None:
             assert "Without runs this is not known." in words_of(part(data))
 
 
-def test_a_duration_that_this_week_does_not_tell() -> None:
+def test_duration_tile_of_a_week_without_known_durations() -> None:
     first = run(1, 0, "completed", id="drun_first", triggered_at="2026-05-20T00:00:00Z")
     before = run(1, 1, "completed", id="drun_before", triggered_at="2026-06-05T00:00:00Z")
     runs = flatten_runs([first, before, run(1, 2, "completed", duration_ms=None)])
-    none = flatten_runs([run(1, 0, "failed")])
-    for some, note in ((runs, "not known of any completed run"), (none, "median of 0 completed runs")):
-        data = data_of(flatten_deployments([deployment(1, "a")]), some)
+    failed = flatten_runs([run(1, 0, "failed")])
+    for frame, note in ((runs, "not known of any completed run"), (failed, "median of 0 completed runs")):
+        data = data_of(flatten_deployments([deployment(1, "a")]), frame)
         assert tile_of(data, "Time of a success") == ["–", None, note]
 
 
-def test_what_comes_after_the_start_does_not_count() -> None:
-    """Of all runs and sessions a page has only those of its data."""
+def test_runs_and_sessions_after_start_are_ignored() -> None:
+    """The data of a page contain only the runs and sessions before its start."""
     runs = [run(1, hour, "failed") for hour in range(3)]
     later = [run(1, 5, "completed", id="drun_later", triggered_at="2026-06-16T00:00:00Z")]
     sessions = [
@@ -712,8 +715,8 @@ def test_what_comes_after_the_start_does_not_count() -> None:
     assert data.sessions["id"].tolist() == [sessions[1]["id"]]
 
 
-@pytest.mark.filterwarnings("ignore::qoderdata.errors.UnknownOutcomesWarning")  # the page says it
-def test_weeks_of_which_one_is_assumed_are_not_compared() -> None:
+@pytest.mark.filterwarnings("ignore::qoderdata.errors.UnknownOutcomesWarning")  # the page shows this
+def test_weeks_are_not_compared_if_one_has_more_assumed_outcomes() -> None:
     runs = [run(1, 0, "completed", id="drun_first", triggered_at="2026-05-20T00:00:00Z")]
     for day in (5, 13):
         for number in range(60):
@@ -728,7 +731,7 @@ def test_weeks_of_which_one_is_assumed_are_not_compared() -> None:
     assert "In one of the weeks more runs count as completed because their sessions are idle or" in found.about
 
 
-def test_runs_of_deployments_that_are_not_in_the_frame_are_a_group_of_their_own() -> None:
+def test_runs_of_unlisted_deployments_form_their_own_group() -> None:
     runs = flatten_runs([run(1, 1, "failed"), run(2, 2, "completed"), run(3, 3, "failed")])
     df = flatten_deployments([deployment(1, "a", metadata={"team": "data"}), deployment(2, "b", metadata={})])
     words = words_of(summary.by_group(data_of(df, runs)))
@@ -736,13 +739,13 @@ def test_runs_of_deployments_that_are_not_in_the_frame_are_a_group_of_their_own(
         assert group in words
 
 
-def test_a_run_without_a_deployment_is_not_one_of_nan() -> None:
+def test_run_without_a_deployment_is_shown_as_no_deployment() -> None:
     data = data_of(flatten_deployments([]), flatten_runs([run(1, 1, "failed", deployment_id=None)]))
     assert "No deployment 100.0 %" in words_of(details.rates(data))
 
 
 @pytest.mark.parametrize(("has_runs", "command"), [(True, "compare"), (False, "failures")])
-def test_the_commands_for_more_rows_show_these_rows(*, has_runs: bool, command: str) -> None:
+def test_commands_for_more_rows_have_the_matching_options(*, has_runs: bool, command: str) -> None:
     error = {"type": "error", "error": {"type": "vault_not_found_error"}}
     deployments = [deployment(number, "a", status="paused", paused_reason=error) for number in range(1, 31)]
     for number, one in enumerate(deployments):
@@ -756,8 +759,7 @@ def test_the_commands_for_more_rows_show_these_rows(*, has_runs: bool, command: 
         assert "qoderdata runs --since 30D --by deployment shows more." in words_of(details.rates(data))
 
 
-def test_agents_have_names_where_the_deployments_have_them() -> None:
-    """What is drawn of them is looked at in ``test_plots_artists.py``."""
+def test_agent_groups_have_names_and_labels() -> None:
     ids = [f"agent_{number:032x}" for number in (1, 2)]
     agents = pd.DataFrame({"id": ids, "name": ["Ledger clerk", "Report writer"]}).astype("str")
     deployments = with_names(flatten_deployments([deployment(n, "a") for n in (1, 2, 3)]), agents=agents)
@@ -766,14 +768,14 @@ def test_agents_have_names_where_the_deployments_have_them() -> None:
     assert data.deployments["group"].tolist() == ["Ledger clerk", "Her own name", f"agent_{0:032x}"]
 
 
-def test_nothing_is_wrong() -> None:
+def test_to_do_without_findings_says_that_nothing_is_wrong() -> None:
     data = data_of(flatten_deployments([deployment(0, "a", schedule=None)]))
     assert words_of(summary.to_do(data)) == "What to do first Nothing is wrong."
 
 
 @dataclass
 class Account:
-    """The records of a sandbox, the page of their frames, and a snapshot of a week before with planted changes."""
+    """The records of a sandbox, the page of their frames, and an earlier snapshot with three planted changes."""
 
     deployments: list[dict[str, Any]]
     runs: list[dict[str, Any]]
@@ -789,7 +791,7 @@ class Account:
         return {one["id"] for one in self.deployments if not one.get("archived_at")}
 
     def ended(self, until: datetime, length: timedelta) -> list[tuple[str, str, int | None]]:
-        """Give deployment, status and duration of each completed or failed run of a period."""
+        """Return deployment, status and duration of each completed or failed run of a period."""
         return [
             (one["deployment_id"], one["status"], one.get("duration_ms"))
             for one in self.runs
@@ -798,7 +800,7 @@ class Account:
         ]
 
     def failing(self, at: datetime, live: set[str]) -> set[str]:
-        """Give the deployments whose last decided run failed."""
+        """Return the deployments whose last decided run failed."""
         last: dict[str, tuple[datetime, str, str]] = {}
         for one in self.runs:
             time = datetime.fromisoformat(one["triggered_at"])
@@ -830,27 +832,27 @@ def points(change: float) -> str:
 
 
 class TestEachFigure:
-    """Of an account as the sandbox makes it, from its records, without the functions that the page uses."""
+    """Tests of the figures of a sandbox account, computed from its records without the functions of the page."""
 
     def test_headline(self, account: Account) -> None:
         week, before = account.ended(account.now, WEEK), account.ended(account.now - WEEK, WEEK)
         failed = Counter(identifier for identifier, status, _ in week if status == "failed")
         rate = failed.total() / len(week)
         change = rate - sum(status == "failed" for _, status, _ in before) / len(before)
-        half, sum_ = 0, 0
+        count_of_half, total = 0, 0
         for _, count in failed.most_common():
-            half, sum_ = half + 1, sum_ + count
-            if 2 * sum_ >= failed.total():
+            count_of_half, total = count_of_half + 1, total + count
+            if 2 * total >= failed.total():
                 break
         assert account.page.headline == (
             f"About the same as last week: {100 * rate:.1f} % of {len(week):,} runs failed, {points(change)}, "
-            f"which may be chance; {half} deployments account for half of the failures."
+            f"which may be chance; {count_of_half} deployments account for half of the failures."
         )
         assert f"{failed.total()} of {len(week):,} decided runs failed (95 % interval" in account.page.text
 
     def test_rate_runs_and_duration(self, account: Account) -> None:
         week, before = account.ended(account.now, WEEK), account.ended(account.now - WEEK, WEEK)
-        rates = [sum(status == "failed" for _, status, _ in some) / len(some) for some in (week, before)]
+        rates = [sum(status == "failed" for _, status, _ in period) / len(period) for period in (week, before)]
         assert account.page.tile("Failure rate") == [
             f"{100 * rates[0]:.1f} %", points(rates[0] - rates[1]), f"of {len(week):,} decided runs",
         ]  # fmt: skip
@@ -877,8 +879,8 @@ class TestEachFigure:
         assert account.page.part("failing").count(" dep_") == 20
         assert f"20 of {len(now)} rows are shown" in account.page.part("failing")
 
-    def test_missed(self, account: Account) -> None:
-        """The function is checked by other means elsewhere."""
+    def test_missed_triggers(self, account: Account) -> None:
+        """`missed_triggers` itself is tested by other means elsewhere."""
         both, recent = (
             qd.missed_triggers(
                 account.df,
@@ -907,7 +909,7 @@ class TestEachFigure:
         assert account.page.tile("Credits") == [
             f"{week:,.2f}", f"up {week - before:,.2f} from {before:,.2f}", f"of {len(used['week']):,} sessions",
         ]  # fmt: skip
-        every = [credits_ for some in used.values() for credits_ in some]
+        every = [credits_ for amounts in used.values() for credits_ in amounts]
         assert f"{len(every):,} sessions used {math.fsum(every):,.2f} credits." in account.page.part("costs")
 
     def test_forecast(self, account: Account) -> None:
@@ -923,7 +925,7 @@ class TestEachFigure:
             in account.page.part("costs")
         )
 
-    def test_month(self, account: Account) -> None:
+    def test_failed_runs_of_the_last_30_days(self, account: Account) -> None:
         month = account.ended(account.now, MONTH)
         failed = sum(status == "failed" for _, status, _ in month)
         assert f"{failed} of {len(month):,} decided runs failed: {100 * failed / len(month):.1f} %" in (
@@ -934,7 +936,7 @@ class TestEachFigure:
         assert f"20 of {len(failing)} rows are shown" in account.page.part("rates")
 
     def test_picture(self, account: Account) -> None:
-        """The bars are as high as the days have runs."""
+        """The height of a day's bars is proportional to the number of its runs."""
         first = (account.now - MONTH).replace(hour=0, minute=0, second=0, microsecond=0)
         days: Counter[int] = Counter()
         for one in account.runs:
@@ -967,7 +969,7 @@ class TestEachFigure:
         assert sum(int(one) for one, _ in shown) == failed.total()
         assert sum(int(all_) for _, all_ in shown) == decided.total()
 
-    def test_what_to_do(self, account: Account) -> None:
+    def test_findings_to_do_first(self, account: Account) -> None:
         sessions = flatten_sessions(account.sessions)
         found = qd.check(account.df, account.runs_df, sessions, now=account.now)
         words = re.sub(r" ([:.,])", r"\1", account.page.part("to-do"))
@@ -975,8 +977,8 @@ class TestEachFigure:
         assert first == sorted(first)
         assert f"all {len(found)} findings" in account.page.words
 
-    def test_what_changed(self, account: Account) -> None:
-        """The three planted changes, and no other."""
+    def test_changes_since_the_snapshot(self, account: Account) -> None:
+        """The page shows the three planted changes and no other."""
         words = account.page.part("changed")
         names = [" ".join(account.deployments[at]["name"].split()) for at in (5, 11, 21)]
         now = account.deployments[11]["schedule"]["expression"]
@@ -985,7 +987,7 @@ class TestEachFigure:
         assert f"{names[1]} : schedule 59 23 31 12 * → {now}" in words
         assert f"{names[2]} : name Old name → {names[2]}" in words
 
-    def test_what_fires(self, account: Account) -> None:
+    def test_next_triggers_and_load(self, account: Account) -> None:
         day = qd.next_triggers(account.df, "24h", start=account.now)
         week = qd.next_triggers(account.df, "7D", start=account.now)
         assert f"{len(day):,} triggers of {day['deployment_id'].nunique()} deployments" in account.page.part(
@@ -996,7 +998,7 @@ class TestEachFigure:
         cells = [int(cell) for cell in words[words.index("Monday") :].split() if cell.isdigit()]
         assert sum(cells[: 7 * 24]) == len(week)
 
-    def test_equal_findings_are_one_line(self, account: Account) -> None:
+    def test_equal_lints_share_one_line(self, account: Account) -> None:
         live = account.df[account.df["archived_at"].isna()]
         lints = qd.schedule_lints(live, start=account.now)
         words = account.page.part("lints")
@@ -1004,7 +1006,7 @@ class TestEachFigure:
             assert words.count(str(detail)) == 1
             assert f"{count} {detail}" in words
 
-    def test_deployments(self, account: Account) -> None:
+    def test_about_data_counts_the_deployments(self, account: Account) -> None:
         assert f"{len(account.deployments)} rows" in account.page.part("about")
 
 
@@ -1018,8 +1020,10 @@ class TestEachFigure:
         ((3, 10), (30, 30), "Not enough runs to compare with last week: 23.1 % of 13 runs failed; "),
     ],
 )
-def test_verdict(recent: tuple[int, int], before: tuple[int, int], lead: str) -> None:
-    """The headline of an account whose runs are as given, and whose one run before says that they are whole."""
+def test_headline_compares_with_the_week_before(
+    recent: tuple[int, int], before: tuple[int, int], lead: str
+) -> None:
+    """One earlier run shows that the runs of both weeks are complete."""
     runs = [run(1, 0, "completed", id="drun_first", triggered_at="2026-05-20T00:00:00Z")]
     for day, (failed, completed) in ((13, recent), (5, before)):
         for number in range(failed + completed):
@@ -1031,8 +1035,8 @@ def test_verdict(recent: tuple[int, int], before: tuple[int, int], lead: str) ->
 
 
 @pytest.mark.parametrize(("status", "cut"), [("failed", ""), ("completed", ", drawn up to 10 %")])
-def test_the_picture_says_where_it_cuts_intervals(status: str, cut: str) -> None:
-    """Its scale is that of the rates, and the interval of a few runs is longer."""
+def test_picture_says_where_intervals_are_cut(status: str, cut: str) -> None:
+    """The scale depends on the rates; the interval of a few runs exceeds it."""
     runs = flatten_runs([run(1, hour, status) for hour in range(3)])
     picture = summary.trend(data_of(flatten_deployments([deployment(1, "d1")]), runs)).picture
     assert picture is not None
@@ -1045,44 +1049,44 @@ class TestGroups:
         runs = [run(number % 2, number, "failed" if number > 2 else "completed") for number in range(6)]
         return {"deployments": flatten_deployments(records), "runs": flatten_runs(runs)}
 
-    def test_team_where_there_is_one(self) -> None:
+    def test_groups_are_teams_if_there_is_a_team(self) -> None:
         words = words_of(summary.by_group(data_of(**self.frames({"team": "data"}))))
         assert words.startswith("Failure rates by team")
         assert "data 66.7 % 2 / 3" in words
         assert "without one 33.3 % 1 / 3" in words
 
-    def test_else_the_agent(self) -> None:
+    def test_groups_are_agents_without_a_team(self) -> None:
         assert data_of(**self.frames({})).group_word == "agent"
 
-    def test_any_key(self) -> None:
+    def test_by_accepts_any_metadata_key(self) -> None:
         data = data_of(**self.frames({"priority": "p1"}), by="priority")
         assert "p1 66.7 % 2 / 3" in words_of(summary.by_group(data))
 
-    def test_no_such_key(self) -> None:
+    def test_unknown_key_raises_value_error(self) -> None:
         with pytest.raises(ValueError, match=r"by='cost' is neither .* there are agent, environment, team$"):
             data_of(**self.frames({"team": "data"}), by="cost")
 
 
 class TestChanges:
-    def test_no_history(self) -> None:
+    def test_changes_without_snapshots_say_that_there_is_no_history(self) -> None:
         data = data_of(flatten_deployments([deployment(1, "a")]), snapshots=[])
         assert "There is no history yet" in words_of(summary.changed(data))
 
-    def test_equal_changes_are_one_line(self) -> None:
+    def test_equal_changes_share_one_line(self) -> None:
         then = flatten_deployments([deployment(0, "d0")])
         then.attrs = {"fetched_at": "2026-06-01T00:00:00+00:00"}
         data = data_of(flatten_deployments([deployment(n, f"d{n}") for n in range(8)]), snapshots=[then])
         assert words_of(summary.changed(data)).endswith("d1 , d2 , d3 and 4 more: created")
 
     @pytest.mark.parametrize("listed", ["before", "now"])
-    def test_archived_ones_that_a_list_leaves_out_are_no_change(self, listed: str) -> None:
+    def test_unlisted_archived_deployments_are_no_change(self, listed: str) -> None:
         both = flatten_deployments([deployment(1, "a"), deployment(2, "b", archived_at="2026-01-01T00:00:00Z")])
         one = flatten_deployments([deployment(1, "a")])
         then, now = (one, both) if listed == "now" else (both, one)
         then.attrs = {"fetched_at": "2026-06-01T00:00:00+00:00"}
         assert "Nothing changed." in words_of(summary.changed(data_of(now, snapshots=[then])))
 
-    def test_the_last_snapshot_that_is_a_week_old(self) -> None:
+    def test_latest_snapshot_of_at_least_a_week_ago_is_used(self) -> None:
         frames = []
         for name, at in (("first", "2026-05-01"), ("second", "2026-06-07"), ("third", "2026-06-14")):
             frame = flatten_deployments([deployment(1, name)])
@@ -1092,7 +1096,7 @@ class TestChanges:
         words = words_of(summary.changed(data))
         assert "Since the snapshot of 2026-06-07 00:00 UTC. now : name second → now" in words
 
-    def test_secrets(self, tmp_path: Path) -> None:
+    def test_changed_secrets_are_masked(self, tmp_path: Path) -> None:
         then = flatten_deployments([deployment(1, "a", environment_variables={"KEY": "old-s3cret"})])
         then.attrs = {"fetched_at": "2026-06-01T00:00:00+00:00"}
         page = report(tmp_path, flatten_deployments([deployment(1, "a")]), snapshots=[then])
@@ -1102,7 +1106,7 @@ class TestChanges:
 
 
 class TestCommand:
-    """``qoderdata report`` loads what the page needs, the snapshots of earlier loads too."""
+    """Tests of ``qoderdata report``, which loads all data of the page, including earlier snapshots."""
 
     @pytest.fixture
     def served(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Sandbox]:
@@ -1112,7 +1116,7 @@ class TestCommand:
             monkeypatch.setenv("QODERDATA_CACHE_DIR", str(tmp_path / "cache"))
             yield served
 
-    def test_history_language_and_groups(self, served: Sandbox, tmp_path: Path) -> None:
+    def test_command_shows_history_language_and_groups(self, served: Sandbox, tmp_path: Path) -> None:
         path = tmp_path / "report.html"
         assert main(["report", str(path), "--runs"]) == 0
         assert "There is no history yet" in Reader(path.read_text(encoding="utf-8")).part("changed")
@@ -1123,25 +1127,27 @@ class TestCommand:
         assert main(["report", str(path), "--lang", "zh", "--agent", served.deployments[0]["agent"]["id"]]) == 0
         text = path.read_text(encoding="utf-8")
         assert '<html lang="zh-CN">' in text
-        # Deployments that were not asked for are not gone.
+        # Deployments that the filter leaves out are not shown as removed.
         assert "\N{CJK UNIFIED IDEOGRAPH-79FB}\N{CJK UNIFIED IDEOGRAPH-9664}" not in text
 
     @pytest.mark.usefixtures("served")
     @pytest.mark.parametrize("option", [["--lang", "de"], ["--by", "nothing"]])
-    def test_no_such_choice(self, tmp_path: Path, option: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    def test_invalid_choice_exits_with_2(
+        self, tmp_path: Path, option: list[str], capsys: pytest.CaptureFixture[str]
+    ) -> None:
         assert main(["report", str(tmp_path / "x.html"), *option]) == 2
         assert re.search(rf"{option[0]}'?:? '{option[1]}'", capsys.readouterr().err)
 
 
 @pytest.mark.long
-def test_ten_thousand_deployments(tmp_path: Path) -> None:
-    """At most 2 MB, and 10 seconds of the processor."""
+def test_report_of_10000_deployments_is_small_and_fast(tmp_path: Path) -> None:
+    """The limits are 2 MB and 10 seconds of CPU time."""
     with Sandbox(deployments=10_000, seed=7) as sandbox:
         df, runs = flatten_deployments(sandbox.deployments), flatten_runs(sandbox.runs)
         sessions, now = flatten_sessions(sandbox.sessions), sandbox.now
     then = df.drop(index=range(0, 10_000, 20)).reset_index(drop=True)
     then.attrs = {"fetched_at": f"{pd.Timestamp(now) - pd.Timedelta('7D')}"}
-    began = time.process_time()
+    started = time.process_time()
     write_report(df, tmp_path / "x.html", runs=runs, sessions=sessions, snapshots=[then], start=now)
-    assert time.process_time() - began < 10
+    assert time.process_time() - started < 10
     assert (tmp_path / "x.html").stat().st_size < 2 * 2**20

@@ -1,4 +1,4 @@
-"""The page in Chinese: the catalogue has each sentence of the sources, and no English one is on the page."""
+"""Tests of the report in Chinese: the catalogue has every message, and the page has no English text."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ if TYPE_CHECKING:
 PACKAGE = Path(qd.__file__).parent
 KEYWORDS = {"_": None, "gettext": None, "ngettext": (1, 2), "mark": None}
 START = pd.Timestamp("2026-06-15T01:30:00Z")
-#: Words that stay as they are in a Chinese text.
-KEPT = {"Credits", "IANA", "ID", "Newcombe", "Qoder", "Cloud", "UTC", "Wilson", "cron", "qoderdata"}
-#: Addresses, zones, commands, calls, names with an underscore, cron texts, and options.
+#: Words that are not translated.
+NOT_TRANSLATED = {"Credits", "IANA", "ID", "Newcombe", "Qoder", "Cloud", "UTC", "Wilson", "cron", "qoderdata"}
+#: Matches addresses, time zones, commands, calls, names with an underscore, cron expressions and options.
 DATA = (
     r"https?://\S+|[A-Z][a-z]+(?:/[\w+-]+)+|qoderdata [A-Za-z0-9 -]+|[a-z_]+[(].*?[)]+|\w*_\w*|"
     r"(?:[*\d] )+[A-Z-]+\b|--[a-z]+ [a-z]+"
@@ -44,8 +44,8 @@ def catalogue() -> Catalog:
     return pofile.read_po(io.StringIO(text), locale="zh", abort_invalid=True)
 
 
-def sentences() -> set[str | tuple[str, ...]]:
-    """Give the messages of all sources and of the template, a pair where a number decides."""
+def source_messages() -> set[str | tuple[str, ...]]:
+    """Return the messages of all sources and of the template; a pair if a number selects the form."""
     found: set[str | tuple[str, ...]] = set()
     for path in [*PACKAGE.rglob("*.py"), PACKAGE / "report" / "report.html.j2"]:
         method = "python" if path.suffix == ".py" else "jinja2.ext:babel_extract"
@@ -59,24 +59,24 @@ def fields(text: str) -> set[str | None]:
 
 
 class TestCatalogue:
-    def test_no_sentence_is_missing_and_none_is_stale(self) -> None:
+    def test_catalogue_has_exactly_the_messages_of_the_sources(self) -> None:
         listed = {message.id for message in catalogue() if message.id}
         assert len(listed) > 300
-        assert listed == sentences()
+        assert listed == source_messages()
 
-    def test_each_has_a_translation_with_the_same_fields(self) -> None:
+    def test_each_translation_has_the_fields_of_its_message(self) -> None:
         for message in catalogue():
             if not message.id:
                 continue
             assert not message.fuzzy
-            english = [message.id] if isinstance(message.id, str) else list(message.id)
-            chinese = [message.string] if isinstance(message.string, str) else list(message.string or ())
-            assert len(chinese) == 1
-            assert chinese[0].strip()
-            assert fields(chinese[0]) == set.union(*map(fields, english)), english
+            originals = [message.id] if isinstance(message.id, str) else list(message.id)
+            translations = [message.string] if isinstance(message.string, str) else list(message.string or ())
+            assert len(translations) == 1
+            assert translations[0].strip()
+            assert fields(translations[0]) == set.union(*map(fields, originals)), originals
 
-    def test_it_can_be_read(self) -> None:
-        """As text, sorted as the sources are, without what a program leaves behind."""
+    def test_catalogue_file_is_readable(self) -> None:
+        """It has no obsolete entries, a header of several lines, and no very long lines."""
         text = resources.files("qoderdata.report").joinpath("zh.po").read_text(encoding="utf-8")
         assert "#~" not in text
         assert '\\n"\n' in text.partition("\n\n")[0]
@@ -84,7 +84,7 @@ class TestCatalogue:
 
 
 class Texts(HTMLParser):
-    """Notes the texts that a reader sees or hears, but code and names."""
+    """Collects the texts that a reader sees or hears, except code and names."""
 
     def __init__(self, html: str) -> None:
         super().__init__(convert_charrefs=True)
@@ -107,16 +107,18 @@ class Texts(HTMLParser):
             self.texts.append(data.strip())
 
 
-def english(texts: list[str]) -> list[str]:
-    """Give the texts with words that a Chinese page should not have."""
+def english_texts(texts: list[str]) -> list[str]:
+    """Return the texts that contain English words."""
     return [
-        text for text in texts if set(re.findall(r"[A-Za-z]{2,}", re.sub(DATA, " ", text, flags=re.ASCII))) - KEPT
+        text
+        for text in texts
+        if set(re.findall(r"[A-Za-z]{2,}", re.sub(DATA, " ", text, flags=re.ASCII))) - NOT_TRANSLATED
     ]
 
 
 @pytest.fixture(scope="module")
 def account() -> dict[str, pd.DataFrame]:
-    """Give the sandbox's frames, with texts of its users in Chinese."""
+    """Return the frames of a sandbox, with the texts of its users in Chinese."""
     with Sandbox(deployments=60, seed=7) as sandbox:
         df, runs = flatten_deployments(sandbox.deployments), flatten_runs(sandbox.runs)
         sessions, now = flatten_sessions(sandbox.sessions), pd.Timestamp(sandbox.now)
@@ -131,13 +133,15 @@ def account() -> dict[str, pd.DataFrame]:
     return {"df": df, "runs": runs, "sessions": sessions, "then": then, "now": pd.DataFrame({"now": [now]})}
 
 
-def written(path: Path, df: pd.DataFrame, **options: Any) -> list[str]:  # noqa: ANN401 - write_report's
-    """Give the texts of a page."""
+def write_page(path: Path, df: pd.DataFrame, **options: Any) -> list[str]:  # noqa: ANN401 - write_report's
+    """Write a page and return its texts."""
     write_report(df, path / "page.html", **{"start": START, "lang": "zh", **options})
     return Texts((path / "page.html").read_text(encoding="utf-8")).texts
 
 
-def test_the_whole_page(account: dict[str, pd.DataFrame], tmp_path: Path) -> None:
+def test_page_has_no_english_and_the_same_numbers_as_in_english(
+    account: dict[str, pd.DataFrame], tmp_path: Path
+) -> None:
     now = account["now"]["now"].iloc[0]
     whole = {
         "runs": account["runs"],
@@ -145,12 +149,12 @@ def test_the_whole_page(account: dict[str, pd.DataFrame], tmp_path: Path) -> Non
         "snapshots": [account["then"]],
         "start": now,
     }
-    page = written(tmp_path, account["df"], **whole, tz="Asia/Shanghai")
+    page = write_page(tmp_path, account["df"], **whole, tz="Asia/Shanghai")
     assert '<html lang="zh-CN">' in (tmp_path / "page.html").read_text(encoding="utf-8")
-    assert english(page) == []
-    in_english = written(tmp_path, account["df"], **whole, tz="Asia/Shanghai", lang="en")
-    assert len(english(in_english)) > 100
-    # Each number of one page is on the other one, as often.
+    assert english_texts(page) == []
+    in_english = write_page(tmp_path, account["df"], **whole, tz="Asia/Shanghai", lang="en")
+    assert len(english_texts(in_english)) > 100
+    # Both pages contain the same numbers, equally often.
     numbers = [Counter(re.findall(r"\d[\d,.]*\d|\d", " ".join(texts))) for texts in (page, in_english)]
     dates = {str(number) for number in range(1, 32)}
     assert {k: v for k, v in numbers[0].items() if k not in dates} == {
@@ -158,10 +162,10 @@ def test_the_whole_page(account: dict[str, pd.DataFrame], tmp_path: Path) -> Non
     }
 
 
-def test_without_runs(account: dict[str, pd.DataFrame], tmp_path: Path) -> None:
-    assert english(written(tmp_path, account["df"], start=account["now"]["now"].iloc[0])) == []
-    assert english(written(tmp_path, flatten_deployments([]))) == []
-    assert english(written(tmp_path, flatten_deployments([]), runs=flatten_runs([]))) == []
+def test_page_without_runs_has_no_english(account: dict[str, pd.DataFrame], tmp_path: Path) -> None:
+    assert english_texts(write_page(tmp_path, account["df"], start=account["now"]["now"].iloc[0])) == []
+    assert english_texts(write_page(tmp_path, flatten_deployments([]))) == []
+    assert english_texts(write_page(tmp_path, flatten_deployments([]), runs=flatten_runs([]))) == []
 
 
 ODD_SCHEDULES = [
@@ -177,7 +181,7 @@ ODD_SCHEDULES = [
 
 
 @pytest.mark.filterwarnings("ignore::qoderdata.errors.DataQualityWarning")
-def test_odd_schedules_and_data(tmp_path: Path) -> None:
+def test_texts_about_odd_schedules_and_data_have_no_english(tmp_path: Path) -> None:
     stats = {"total_runs": 1, "total_failures": 2, "consecutive_failures": 4}
     records: list[dict[str, Any]] = [
         {
@@ -198,12 +202,12 @@ def test_odd_schedules_and_data(tmp_path: Path) -> None:
             "unreadable", "never_fires", "dst_gap", "dst_repeat", "both_day_fields", "uneven_step", "skips_months",
             "inverted_zone",
         }  # fmt: skip
-        assert english(found["detail"].tolist()) == []
+        assert english_texts(found["detail"].tolist()) == []
         readable = df[
             ~df["id"].isin(found.loc[found["lint"].isin({"unreadable", "never_fires"}), "deployment_id"])
         ]
         pairs = zip(readable["schedule_expression"], readable["schedule_timezone"], strict=True)
-        assert english([qd.describe_schedule(*pair) for pair in pairs]) == []
+        assert english_texts([qd.describe_schedule(*pair) for pair in pairs]) == []
     df.attrs = {"complete": False, "fetched_at": "2026-06-10T00:00:00+00:00", "from_cache": True}
     statuses = ["completed", "failed", "running", "skipped", None]
     runs = flatten_runs([
@@ -217,27 +221,27 @@ def test_odd_schedules_and_data(tmp_path: Path) -> None:
     runs["status_from"] = pd.Series("session", runs.index, dtype="str")
     runs.attrs = {"complete": False, "fetched_at": "2026-06-13T00:00:00+00:00"}
     sessions = flatten_sessions([{"id": "sess_1", "deployment_id": "dep_20", "status": "idle"}])
-    assert english(written(tmp_path, df)) == []
-    assert english(written(tmp_path, df, runs=runs, sessions=sessions, by="environment")) == []
+    assert english_texts(write_page(tmp_path, df)) == []
+    assert english_texts(write_page(tmp_path, df, runs=runs, sessions=sessions, by="environment")) == []
     runs.attrs["outcomes"] = "events"
     data = data_of(df, runs)
     with translated(_translations("zh")):
-        assert english([*cautions(data), *data.findings["detail"]]) == []
+        assert english_texts([*cautions(data), *data.findings["detail"]]) == []
 
 
-def test_warnings_too(tmp_path: Path) -> None:
+def test_data_quality_warning_is_shown_on_the_page(tmp_path: Path) -> None:
     record = {"id": "dep_1", "name": "部署", "schedule": {"type": "cron", "expression": "x", "timezone": "UTC"}}
     with pytest.warns(DataQualityWarning) as caught:
-        page = written(tmp_path, flatten_deployments([record]))
+        page = write_page(tmp_path, flatten_deployments([record]))
     assert str(caught[0].message) in page
 
 
 @pytest.mark.parametrize("lang", ["de", "zh.po", "", "../zh"])
-def test_no_such_language(tmp_path: Path, lang: str) -> None:
+def test_unknown_language_raises_value_error(tmp_path: Path, lang: str) -> None:
     with pytest.raises(ValueError, match=rf"lang='{re.escape(lang)}'.*there are 'en' and 'zh'"):
-        written(tmp_path, flatten_deployments([]), lang=lang)
+        write_page(tmp_path, flatten_deployments([]), lang=lang)
 
 
-def test_outside_of_the_page_all_is_english(tmp_path: Path) -> None:
-    written(tmp_path, flatten_deployments([]))
+def test_descriptions_stay_english_after_a_chinese_page(tmp_path: Path) -> None:
+    write_page(tmp_path, flatten_deployments([]))
     assert qd.describe_schedule("0 9 * * 1-5", "Asia/Shanghai") == "at 09:00, Monday to Friday, Asia/Shanghai"

@@ -1,4 +1,4 @@
-"""The page shows every text as text, needs nothing but itself, and can be read; also in a real browser."""
+"""Tests of the form of a report: texts are escaped, nothing is fetched, and the page can be read in a browser."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from playwright.sync_api import Browser, Page
 
-#: Names that would do something on a page that does not look out.
+#: Names that would run code or change the page if they were not escaped.
 HOSTILE = [
     "<script>window.hacked = 1; alert(1)</script>",
     "\"><img src=x onerror='window.hacked = 2'>",
@@ -45,7 +45,7 @@ HOSTILE = [
 
 @cache
 def hostile() -> tuple[pd.DataFrame, pd.DataFrame, pd.Timestamp]:
-    """Give frames with a hostile text wherever the page shows one, and the moment they are of."""
+    """Return frames with a hostile text wherever the page shows a text, and the time of the report."""
     with Sandbox(deployments=60, seed=7) as sandbox:
         names = itertools.cycle(HOSTILE)
         ids: dict[str, str] = {}
@@ -92,7 +92,7 @@ def page(path: Path) -> Reader:
 
 
 class TestPage:
-    """Its form, made of hostile texts."""
+    """Tests of the HTML of a page made of hostile texts."""
 
     def test_nothing_runs_and_nothing_is_fetched(self, page: Reader, path: Path) -> None:
         tags = {tag for tag, _ in page.elements}
@@ -106,7 +106,7 @@ class TestPage:
             key for _, attributes in page.elements for key in attributes if key.startswith("on") or key == "style"
         ]
 
-    def test_policy_allows_the_style_and_no_more(self, page: Reader) -> None:
+    def test_content_security_policy_allows_only_the_style_sheet(self, page: Reader) -> None:
         css = resources.files("qoderdata.report").joinpath("report.css").read_text(encoding="utf-8")
         digest = base64.b64encode(hashlib.sha256(css.encode()).digest()).decode()
         (policy,) = [meta["content"] for meta in page.all("meta") if meta.get("http-equiv")]
@@ -116,32 +116,32 @@ class TestPage:
         assert "@import" not in css
         assert "url(" not in css
 
-    def test_every_name_is_there_as_text(self, page: Reader) -> None:
+    def test_every_hostile_name_is_shown_as_text(self, page: Reader) -> None:
         for name in HOSTILE:
             words = " ".join(name.split()).translate({0x202E: "�", 0x202C: "�", 0: "�", 0x1B: "�"})
             assert (words if len(words) <= 80 else words[:79] + "…") in page.words
 
-    def test_secrets_are_not_there(self, page: Reader) -> None:
+    def test_secrets_are_not_on_the_page(self, page: Reader) -> None:
         assert SECRET not in "".join(page.words)
         assert not [attributes for _, attributes in page.elements if SECRET in str(attributes)]
 
-    def test_language_viewport_and_one_heading_above_all(self, page: Reader) -> None:
+    def test_page_has_language_viewport_and_ordered_headings(self, page: Reader) -> None:
         assert page.all("html") == [{"lang": "en"}]
         assert {"name": "viewport", "content": "width=device-width, initial-scale=1"} in page.all("meta")
         assert [tag for tag, _ in page.elements if tag in {"h1", "h2", "h3"}] == ["h1", *["h2"] * 5, *["h3"] * 10]
 
-    def test_figures_lead_to_what_tells_more(self, page: Reader) -> None:
+    def test_links_lead_to_ids_on_the_page(self, page: Reader) -> None:
         ids = [attributes["id"] for _, attributes in page.elements if "id" in attributes]
         assert len(ids) == len(set(ids))
         assert {str(link["href"])[1:] for link in page.all("a")} <= set(ids)
         assert all(section["aria-labelledby"] in ids for section in page.all("section"))
 
-    def test_tables_say_what_they_are(self, page: Reader) -> None:
+    def test_tables_have_captions_scopes_and_labels(self, page: Reader) -> None:
         assert len(page.all("caption")) == len(page.all("table")) >= 8
         assert {cell.get("scope") for cell in page.all("th")} == {"col", "row"}
         assert all(cell.get("data-label") or "heat-" in str(cell["class"]) for cell in page.all("td"))
 
-    def test_the_picture_is_inside_and_in_words_too(self, page: Reader) -> None:
+    def test_picture_is_inline_and_described_in_words(self, page: Reader) -> None:
         (picture,) = [svg for svg in page.all("svg") if svg.get("role") == "img"]
         title, description = str(picture["aria-labelledby"]).split()
         assert page.texts[title] == "Failure rate and runs of the last 30 days"
@@ -151,8 +151,8 @@ class TestPage:
         assert not page.all("image")
         assert not page.all("img")
 
-    def test_colors_are_the_pages(self, page: Reader) -> None:
-        """A color of its own would be wrong in dark mode."""
+    def test_colours_come_from_the_style_sheet(self, page: Reader) -> None:
+        """A colour set on an element would be wrong in dark mode."""
         css = resources.files("qoderdata.report").joinpath("report.css").read_text(encoding="utf-8")
         assert not [found for _, found in page.elements if {"fill", "stroke", "style"} & set(found)]
         shapes = {found["class"] for tag in ("rect", "path") for found in page.all(tag)}
@@ -163,7 +163,7 @@ class TestPage:
         assert all(f".{name} {{" in css for name in shades)
 
 
-def test_the_same_input_gives_the_same_file(path: Path, tmp_path: Path) -> None:
+def test_same_input_gives_the_same_file(path: Path, tmp_path: Path) -> None:
     deployments, runs, now = hostile()
     before = deployments.copy(deep=True), runs.copy(deep=True)
     write_report(deployments, tmp_path / "x.html", runs=runs, start=now)
@@ -173,7 +173,7 @@ def test_the_same_input_gives_the_same_file(path: Path, tmp_path: Path) -> None:
 
 
 def _luminance(colour: str) -> float:
-    """Give the relative luminance of ``#rrggbb``, as WCAG 2.2 defines it."""
+    """Return the relative luminance of ``#rrggbb``, as WCAG 2.2 defines it."""
     parts = [int(colour[at : at + 2], 16) / 255 for at in (1, 3, 5)]
     red, green, blue = (part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts)
     return 0.2126 * red + 0.7152 * green + 0.0722 * blue
@@ -187,8 +187,8 @@ def _luminance(colour: str) -> float:
         ("accent", "ground"), ("bad", "bad-ground"), ("ink", "calm-ground"), ("caution", "caution-ground"),
     ],
 )  # fmt: skip
-def test_contrast(mode: int, ink: str, ground: str) -> None:
-    """At least 4.5 to 1, which WCAG asks of small text."""
+def test_contrast_of_text_is_at_least_4_5_to_1(mode: int, ink: str, ground: str) -> None:
+    """WCAG requires this of small text."""
     css = resources.files("qoderdata.report").joinpath("report.css").read_text(encoding="utf-8")
     palette = dict(re.findall(r"--([a-z-]+): (#[0-9a-f]{6})", re.findall(r":root \{([^}]*)\}", css)[mode]))
     darker, lighter = sorted([_luminance(palette[ink]), _luminance(palette[ground])])
@@ -216,15 +216,15 @@ def browser(request: pytest.FixtureRequest, chromium: Browser, path: Path) -> It
 
 
 OPEN_ALL = "for (const part of document.querySelectorAll('details')) part.open = true"
-FITS = "document.documentElement.scrollWidth <= document.documentElement.clientWidth"
+FITS_WIDTH = "document.documentElement.scrollWidth <= document.documentElement.clientWidth"
 
 
-def test_in_a_browser(browser: WatchedPage, request: pytest.FixtureRequest) -> None:
-    """No text runs, nothing is asked for; it fits screen and paper, and is a table where it looks like cards."""
+def test_page_works_in_a_browser(browser: WatchedPage, request: pytest.FixtureRequest) -> None:
+    """No text is executed, nothing is fetched, the page fits screen and paper, and tables keep their roles."""
     page, screen = browser.page, request.node.callspec.params["browser"]
     assert page.title().startswith("Scheduled agents")
     assert page.evaluate("window.hacked") is None
-    assert page.evaluate(FITS)
+    assert page.evaluate(FITS_WIDTH)
     text = page.locator("figure text").first
     assert text.evaluate("text => getComputedStyle(text).fill") == (
         "rgb(232, 230, 225)" if screen == "dark" else "rgb(29, 34, 38)"
@@ -232,7 +232,7 @@ def test_in_a_browser(browser: WatchedPage, request: pytest.FixtureRequest) -> N
     assert text.evaluate("text => getComputedStyle(text).fontFamily").startswith("system-ui")
 
     page.evaluate(OPEN_ALL)
-    assert page.evaluate(FITS)
+    assert page.evaluate(FITS_WIDTH)
     ground = "getComputedStyle(document.body).backgroundColor"
     assert page.evaluate(ground) == ("rgb(21, 24, 27)" if screen == "dark" else "rgb(247, 246, 242)")
     table = page.locator("#failing")
@@ -251,7 +251,7 @@ def test_in_a_browser(browser: WatchedPage, request: pytest.FixtureRequest) -> N
 
 @pytest.fixture(scope="module")
 def fleets(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """Write the page of the sandbox's 250 deployments in each language, with all that a page can have."""
+    """Write the page of a sandbox of 250 deployments in each language, with every part that a page can have."""
     with Sandbox(deployments=250, seed=7) as sandbox:
         frames = flatten_deployments(sandbox.deployments), flatten_runs(sandbox.runs)
         sessions, now = flatten_sessions(sandbox.sessions), pd.Timestamp(sandbox.now)
@@ -271,8 +271,8 @@ def fleet(fleets: dict[str, Path]) -> Path:
 
 
 @pytest.mark.parametrize("lang", ["en", "zh"])
-def test_one_page(fleets: dict[str, Path], chromium: Browser, lang: str) -> None:
-    """At most 2,600 pixels and two sheets, as long as nothing is unfolded; with numbers on the sheets."""
+def test_folded_page_fits_on_two_sheets(fleets: dict[str, Path], chromium: Browser, lang: str) -> None:
+    """The limits are 2,600 pixels and two numbered sheets while nothing is unfolded."""
     assert fleets[lang].stat().st_size < 2**20
     with page_of(chromium, viewport={"width": 1280, "height": 900}) as opened:
         browser = WatchedPage(opened, fleets[lang])
@@ -290,7 +290,7 @@ def test_one_page(fleets: dict[str, Path], chromium: Browser, lang: str) -> None
         assert browser.events == []
 
 
-def test_what_is_open_is_printed(fleet: Path, chromium: Browser) -> None:
+def test_only_unfolded_parts_are_printed(fleet: Path, chromium: Browser) -> None:
     with page_of(chromium, viewport={"width": 1280, "height": 900}) as opened:
         browser = WatchedPage(opened, fleet)
         page = browser.page
@@ -304,7 +304,7 @@ def test_what_is_open_is_printed(fleet: Path, chromium: Browser) -> None:
 
 
 def words_on_sheets(page: Page) -> list[str]:
-    """Print the page on A4, and give the text of each sheet, without blanks."""
+    """Print the page on A4, and return the text of each sheet without spaces."""
     sheets = PdfReader(io.BytesIO(page.pdf(prefer_css_page_size=True))).pages
     assert {round(float(sheet.mediabox.width)) for sheet in sheets} == {595}
     return [unspaced(sheet.extract_text()) for sheet in sheets]
@@ -314,8 +314,8 @@ def unspaced(text: str) -> str:
     return "".join(text.split())
 
 
-def test_for_a_screen_reader(fleet: Path, chromium: Browser) -> None:
-    """Landmarks, headings in order, names of sections and tables; a figure's link opens its folded part."""
+def test_page_has_roles_and_names_for_screen_readers(fleet: Path, chromium: Browser) -> None:
+    """Landmarks, heading levels, names of sections and tables; the link of a figure opens its folded part."""
     with page_of(chromium) as page:
         WatchedPage(page, fleet)
         assert [page.get_by_role(role).count() for role in ("banner", "main", "contentinfo")] == [1, 1, 1]
@@ -332,7 +332,7 @@ def test_for_a_screen_reader(fleet: Path, chromium: Browser) -> None:
         assert page.locator("#failing").is_visible()
 
 
-def test_a_phone_shows_the_newest_days_and_what_is_drawn(fleet: Path, chromium: Browser) -> None:
+def test_phone_shows_the_newest_days_of_the_picture(fleet: Path, chromium: Browser) -> None:
     with page_of(chromium, viewport={"width": 360, "height": 844}) as page:
         WatchedPage(page, fleet)
         frame = page.locator(".newest-first").bounding_box()
@@ -350,8 +350,8 @@ def test_a_phone_shows_the_newest_days_and_what_is_drawn(fleet: Path, chromium: 
 
 
 @pytest.mark.parametrize("width", [390, 800])
-def test_no_date_is_broken_at_its_hyphen(fleet: Path, chromium: Browser, width: int) -> None:
-    """Each day, with its time where it has one, is in one line of its text; in a narrow column too."""
+def test_dates_are_not_broken_across_lines(fleet: Path, chromium: Browser, width: int) -> None:
+    """Each date, with its time if it has one, is on one line, also in a narrow column."""
     with page_of(chromium, viewport={"width": width, "height": 844}) as page:
         WatchedPage(page, fleet)
         page.evaluate(OPEN_ALL)
@@ -375,7 +375,7 @@ def test_no_date_is_broken_at_its_hyphen(fleet: Path, chromium: Browser, width: 
         assert set(lines) == {1}
 
 
-def test_a_phone_breaks_no_word_of_a_change_and_cuts_off_no_figure(fleet: Path, chromium: Browser) -> None:
+def test_phone_does_not_break_badges_or_cut_off_figures(fleet: Path, chromium: Browser) -> None:
     with page_of(chromium, viewport={"width": 390, "height": 844}) as page:
         WatchedPage(page, fleet)
         lines = page.locator(".overview > section > table .badge").evaluate_all(

@@ -1,4 +1,4 @@
-"""Nothing that comes in as text can leave its element, whatever it is."""
+"""Tests of the template of a report: untrusted text cannot leave its element."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def render(source: str, **values: object) -> str:
 
 
 @given(HOSTILE, HOSTILE)
-def test_text_stays_text(text: str, attribute: str) -> None:
+def test_hostile_text_stays_in_its_element_and_attribute(text: str, attribute: str) -> None:
     html = render('<p title="{{ attribute }}">before {{ text }} after</p>', text=text, attribute=attribute)
     seen = Reader(html)
     assert [(tag, list(attributes)) for tag, attributes in seen.elements] == [("p", ["title"])]
@@ -48,17 +48,17 @@ def test_text_stays_text(text: str, attribute: str) -> None:
         (None, "–"),
     ],
 )
-def test_what_is_shown(value: object, shown: str) -> None:
+def test_values_are_escaped_and_cleaned(value: object, shown: str) -> None:
     assert render("{{ value }}", value=value) == shown
 
 
-def test_a_value_that_is_not_there_is_an_error() -> None:
+def test_undefined_value_raises_undefined_error() -> None:
     with pytest.raises(jinja2.UndefinedError, match="nowhere"):
         render("{{ nowhere }}")
 
 
-def test_the_template_has_no_way_out() -> None:
-    """No value without escape, no attribute without quotes, nothing that runs or fetches."""
+def test_template_has_no_unescaped_values_and_no_scripts() -> None:
+    """Every value is escaped, every attribute is quoted, and nothing runs or is fetched."""
     assert not re.search(r"\|\s*safe|autoescape|Markup", TEMPLATE)
     assert not re.findall(r"=\s*{{", TEMPLATE)
     assert not re.search(r"<(script|iframe|object|embed|base|form|template|img)", TEMPLATE)

@@ -1,4 +1,4 @@
-"""The generated account: deterministic, complete in its kinds, and consistent to the last run."""
+"""Tests of the sandbox's generated account: it is deterministic, complete and consistent."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 
 Record = dict[str, Any]
 
-#: Accounts by size, seed, number of runs and clock; clocks just after a DST change among them, and one that stands
-#: exactly at an occurrence of the most frequent schedule (09:00 in Shanghai).
+#: Accounts of different sizes, seeds, numbers of runs and current times. Some times are just after a DST change;
+#: one is half a second after an occurrence of the most frequent schedule (09:00 in Shanghai).
 ACCOUNTS = {
     "default": Sandbox(),
     "tiny": Sandbox(deployments=8, seed=1),
@@ -50,28 +50,28 @@ def sandbox(request: pytest.FixtureRequest) -> Sandbox:
     return ACCOUNTS[request.param]
 
 
-def time(text: str) -> datetime:
-    """Read a time as far as the microsecond; what follows it is cut."""
+def parse_time(text: str) -> datetime:
+    """Parse a time; digits after the microsecond are dropped."""
     return datetime.fromisoformat(re.sub(r"(\.\d{6})\d+", r"\1", text))
 
 
 def by_deployment(sandbox: Sandbox) -> dict[str, list[Record]]:
-    """Group the runs, newest first."""
+    """Group the runs by deployment, newest first."""
     groups: dict[str, list[Record]] = defaultdict(list)
     for run in sandbox.runs:
         groups[run["deployment_id"]].append(run)
     return groups
 
 
-def counters(deployment: Record) -> Record | None:
+def counters_of(deployment: Record) -> Record | None:
     stats: Record | None = deployment["metadata"].get("cas_config", {}).get("stats")
     return stats
 
 
-def end(sandbox: Sandbox, deployment: Record) -> datetime:
-    """Until when a deployment fires."""
+def end_of_schedule(sandbox: Sandbox, deployment: Record) -> datetime:
+    """Return the time until which a deployment fires."""
     stopped = deployment["archived_at"] is not None or deployment["status"] == "paused"
-    return time(deployment["updated_at"]) if stopped else sandbox.now
+    return parse_time(deployment["updated_at"]) if stopped else sandbox.now
 
 
 def digest(sandbox: Sandbox) -> str:
@@ -79,19 +79,19 @@ def digest(sandbox: Sandbox) -> str:
     return blake2b(text.encode(), digest_size=16).hexdigest()
 
 
-def test_the_same_arguments_give_the_same_account() -> None:
+def test_same_arguments_give_the_same_account() -> None:
     assert digest(Sandbox(40, 9, left_out=3)) == digest(Sandbox(40, 9, "A", left_out=3, gzip=False))
 
 
 @pytest.mark.parametrize(
     "other", [{"seed": 10}, {"runs": 401}, {"now": NOW + timedelta(seconds=1)}, {"left_out": 1}]
 )
-def test_other_arguments_give_another_account(other: dict[str, Any]) -> None:
+def test_different_arguments_give_a_different_account(other: dict[str, Any]) -> None:
     assert digest(Sandbox(40, **{"seed": 9, "runs": 400} | other)) != digest(Sandbox(40, 9, runs=400))
 
 
-def test_the_account_is_the_same_in_another_process_and_in_another_order() -> None:
-    """Neither hash seeds nor the order in which records are first read may decide anything."""
+def test_account_is_the_same_in_another_process_and_read_order() -> None:
+    """The account depends neither on hash seeds nor on the order in which records are first read."""
     program = (
         "import json, sys; from hashlib import blake2b; from qoderdata.sandbox import Sandbox; s = Sandbox(40, 9);"
         "r = s.runs; text = json.dumps([s.deployments, r, s.left_out], default=str);"
@@ -111,7 +111,7 @@ def test_the_account_is_the_same_in_another_process_and_in_another_order() -> No
         ((40, 7, "C", 39), 39), ((40, 7, "C", 4_321), 4_321), ((2, 7, "C", 777), 777),
     ],
 )  # fmt: skip
-def test_the_account_has_exactly_as_much_as_was_asked_for(arguments: tuple[Any, ...], runs: int) -> None:
+def test_numbers_of_deployments_and_runs_are_exactly_as_given(arguments: tuple[Any, ...], runs: int) -> None:
     sandbox = Sandbox(*arguments)
     assert len(sandbox.deployments) == arguments[0]
     assert len(sandbox.runs) == runs
@@ -119,19 +119,19 @@ def test_the_account_has_exactly_as_much_as_was_asked_for(arguments: tuple[Any, 
 
 @settings(max_examples=25, deadline=None)
 @given(st.integers(1, 40), st.integers(0, 2**40), st.integers(0, 600))
-def test_any_number_of_runs_is_met_exactly(deployments: int, seed: int, runs: int) -> None:
+def test_number_of_runs_is_exactly_as_given_for_random_arguments(deployments: int, seed: int, runs: int) -> None:
     assert len(Sandbox(deployments, seed, runs=runs).runs) == runs
 
 
-def test_the_total_is_met_where_there_is_no_room_for_so_many_manual_runs(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Then there are more scheduled ones."""
+def test_number_of_runs_is_exact_when_manual_runs_do_not_fit(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Scheduled runs take the place of the manual ones."""
     monkeypatch.setattr(run_history, "_BESIDES", 0.9)
     sandbox = Sandbox(deployments=5, runs=40)
     assert len(sandbox.runs) == 40
     assert sum(run["trigger_context"]["type"] == "schedule" for run in sandbox.runs) > 10
 
 
-def test_upcoming_runs_reach_further_than_the_stretch_that_was_looked_at() -> None:
+def test_upcoming_runs_can_lie_after_the_precomputed_period() -> None:
     now = nanoseconds("2026-07-31T00:00:00Z")
     found = Occurrences(Pair("0 0 31 JAN-DEC/3 *", "UTC", 24), now, 1)
     assert [stamp(at)[:10] for at in found.upcoming(now, 3)] == ["2026-07-31", "2026-10-31", "2027-01-31"]
@@ -143,18 +143,18 @@ def test_upcoming_runs_reach_further_than_the_stretch_that_was_looked_at() -> No
         ({"deployments": -1}, "deployments=-1 is negative"),
         ({"runs": -1}, "runs=-1 is negative"),
         ({"edition": "E"}, "edition='E' is none of A, B, C, D"),
-        ({"now": datetime(2026, 6, 15)}, "no time zone"),  # noqa: DTZ001 - what must be refused
+        ({"now": datetime(2026, 6, 15)}, "no time zone"),  # noqa: DTZ001 - must be refused
         ({"deployments": 0, "runs": 5}, "no deployment of this account ever runs"),
         ({"deployments": 3, "left_out": 100}, "left_out=100: only"),
         ({"deployments": 1, "runs": 2_000_000}, "decades old"),
     ],
 )
-def test_what_cannot_be_is_refused(arguments: dict[str, Any], message: str) -> None:
+def test_invalid_arguments_raise_value_error(arguments: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=re.escape(message)):
         Sandbox(**arguments)
 
 
-def test_lists_are_newest_first_and_ids_are_ordered_as_the_times_are(sandbox: Sandbox) -> None:
+def test_lists_are_newest_first_and_ids_sort_by_creation_time(sandbox: Sandbox) -> None:
     for records, prefix in ((sandbox.deployments, "dep"), (sandbox.runs, "drun")):
         ids = [record["id"] for record in records]
         assert ids == sorted(ids, reverse=True)
@@ -167,15 +167,15 @@ def test_lists_are_newest_first_and_ids_are_ordered_as_the_times_are(sandbox: Sa
         )
 
 
-def test_nothing_lies_in_the_future_but_the_next_triggers(sandbox: Sandbox) -> None:
+def test_only_next_triggers_are_in_the_future(sandbox: Sandbox) -> None:
     for record in [*sandbox.deployments, *sandbox.runs]:
         times = [value for key, value in leaves(record) if key.endswith("_at") and value is not None]
         times = [text for text in times if not text.startswith("0001")]
-        assert all(time(text) <= sandbox.now for text in times), record
+        assert all(parse_time(text) <= sandbox.now for text in times), record
 
 
 def leaves(value: Any, key: str = "") -> Iterable[tuple[str, Any]]:  # noqa: ANN401 - JSON
-    """Return every leaf but the next triggers, which lie in the future."""
+    """Yield key and value of every leaf except the next triggers, which are in the future."""
     if isinstance(value, dict):
         for name, inner in value.items():
             if name not in ("upcoming_runs_at", "next_trigger_at"):
@@ -187,36 +187,38 @@ def leaves(value: Any, key: str = "") -> Iterable[tuple[str, Any]]:  # noqa: ANN
         yield key, value
 
 
-def test_counters_equal_the_listed_runs(sandbox: Sandbox) -> None:
+def test_counters_match_the_listed_runs(sandbox: Sandbox) -> None:
     runs = by_deployment(sandbox)
     for deployment in sandbox.deployments:
-        its = runs[deployment["id"]]
-        decided = [run["status"] for run in its if run["status"] in ("completed", "failed")]
+        own_runs = runs[deployment["id"]]
+        decided = [run["status"] for run in own_runs if run["status"] in ("completed", "failed")]
         streak = decided.index("completed") if "completed" in decided else len(decided)
-        last = max((run["triggered_at"] for run in its), default=None, key=nanoseconds)
+        last = max((run["triggered_at"] for run in own_runs), default=None, key=nanoseconds)
         if deployment["schedule"] is not None:
             assert deployment["schedule"].get("last_run_at") == last
-        if (stats := counters(deployment)) is not None:
-            assert stats["total_runs"] == len(its)
+        if (stats := counters_of(deployment)) is not None:
+            assert stats["total_runs"] == len(own_runs)
             assert stats["total_failures"] == decided.count("failed")
             assert stats["consecutive_failures"] == streak
             assert stats.get("last_triggered_at") == last
 
 
-def test_scheduled_runs_are_all_occurrences_since_creation_but_those_left_out(sandbox: Sandbox) -> None:
-    """Each starts at most 90 seconds late, so that it can be told which occurrence it is.
+def test_scheduled_runs_are_all_occurrences_except_those_left_out(sandbox: Sandbox) -> None:
+    """Each run starts at most 90 seconds late, so that it belongs to exactly one occurrence.
 
-    What falls on the very moment of the clock has not been run; it is the first of the next triggers.
+    An occurrence at exactly the current time has not run yet; it is the first of the next triggers.
     """
     runs, left_out = by_deployment(sandbox), set(sandbox.left_out)
     for deployment in sandbox.deployments:
-        its = [run for run in runs[deployment["id"]] if run["trigger_context"]["type"] == "schedule"]
-        triggered = sorted(time(run["triggered_at"]) for run in its)
+        own_runs = [run for run in runs[deployment["id"]] if run["trigger_context"]["type"] == "schedule"]
+        triggered = sorted(parse_time(run["triggered_at"]) for run in own_runs)
         if deployment["schedule"] is None:
             assert not triggered
             continue
         schedule = cron.parse(deployment["schedule"]["expression"], deployment["schedule"]["timezone"])
-        instants = schedule.instants(time(deployment["created_at"]), end(sandbox, deployment)).tolist()
+        instants = schedule.instants(
+            parse_time(deployment["created_at"]), end_of_schedule(sandbox, deployment)
+        ).tolist()
         due = [at.replace(tzinfo=UTC) for at in instants]
         expected = [at for at in due if (deployment["id"], at) not in left_out]
         assert len(triggered) == len(expected)
@@ -225,14 +227,14 @@ def test_scheduled_runs_are_all_occurrences_since_creation_but_those_left_out(sa
         )
 
 
-def test_upcoming_runs_follow_the_cron_text(sandbox: Sandbox) -> None:
+def test_upcoming_runs_match_the_cron_expression(sandbox: Sandbox) -> None:
     for deployment in sandbox.deployments:
-        stats = counters(deployment) or {}
+        stats = counters_of(deployment) or {}
         if deployment["schedule"] is None:
             assert stats.get("next_trigger_at") in (None, "0001-01-01T00:00:00Z")
             continue
         schedule = cron.parse(deployment["schedule"]["expression"], deployment["schedule"]["timezone"])
-        just_before = end(sandbox, deployment) - timedelta(microseconds=1)
+        just_before = end_of_schedule(sandbox, deployment) - timedelta(microseconds=1)
         following = [f"{at:%Y-%m-%dT%H:%M:%SZ}" for at in islice(schedule.following(just_before), 5)]
         archived = deployment["archived_at"] is not None
         assert deployment["schedule"]["upcoming_runs_at"] == ([] if archived else following)
@@ -240,8 +242,8 @@ def test_upcoming_runs_follow_the_cron_text(sandbox: Sandbox) -> None:
 
 
 @pytest.mark.parametrize(("account", "count"), [("busy", 25), ("much left out", 20)])
-def test_left_out_occurrences_are_certain(account: str, count: int) -> None:
-    """Of active, never updated deployments, in the middle of their history, and as many as were asked for."""
+def test_left_out_occurrences_are_certainly_missed(account: str, count: int) -> None:
+    """They belong to active, never updated deployments, lie between two runs, and are as many as requested."""
     sandbox = ACCOUNTS[account]
     deployments = {deployment["id"]: deployment for deployment in sandbox.deployments}
     runs = by_deployment(sandbox)
@@ -251,13 +253,17 @@ def test_left_out_occurrences_are_certain(account: str, count: int) -> None:
         deployment = deployments[identity]
         assert (deployment["status"], deployment["archived_at"]) == ("active", None)
         assert deployment["updated_at"] == deployment["created_at"]
-        assert time(deployment["created_at"]) < at < sandbox.now - timedelta(minutes=30)
-        its = [time(run["triggered_at"]) for run in runs[identity] if run["trigger_context"]["type"] == "schedule"]
-        assert min(its) < at < max(its)
-        assert not any(at <= triggered <= at + timedelta(minutes=10) for triggered in its)
+        assert parse_time(deployment["created_at"]) < at < sandbox.now - timedelta(minutes=30)
+        own_runs = [
+            parse_time(run["triggered_at"])
+            for run in runs[identity]
+            if run["trigger_context"]["type"] == "schedule"
+        ]
+        assert min(own_runs) < at < max(own_runs)
+        assert not any(at <= triggered <= at + timedelta(minutes=10) for triggered in own_runs)
 
 
-def test_roles_are_played(sandbox: Sandbox) -> None:
+def test_account_has_deployments_of_every_kind(sandbox: Sandbox) -> None:
     deployments, runs = sandbox.deployments, by_deployment(sandbox)
     for deployment in deployments:
         archived = deployment["archived_at"] is not None
@@ -266,7 +272,7 @@ def test_roles_are_played(sandbox: Sandbox) -> None:
         if archived:
             assert deployment["status"] == "active"
             assert deployment["updated_at"] == deployment["archived_at"]
-            unix = int(time(deployment["archived_at"]).timestamp())
+            unix = int(parse_time(deployment["archived_at"]).timestamp())
             assert deployment["name"].endswith(f"_archived_{unix}")
         if reason is not None and reason["type"] == "error":
             assert isinstance(reason["error"]["type"], str)
@@ -277,13 +283,13 @@ def test_roles_are_played(sandbox: Sandbox) -> None:
     assert set(kinds) == {"archived", "manual", "error", "active"}
     assert any(deployment["schedule"] is None for deployment in deployments)
     assert any(deployment["schedule"] and not runs[deployment["id"]] for deployment in deployments)
-    stats = [counters(deployment) for deployment in deployments]
+    stats = [counters_of(deployment) for deployment in deployments]
     if len(sandbox.runs) >= len(deployments):
         assert any(one and one["consecutive_failures"] >= 2 for one in stats)
         assert any(one and not one["consecutive_failures"] and one["total_runs"] for one in stats)
 
 
-def test_paused_by_error_means_a_streak_of_failures() -> None:
+def test_last_three_runs_of_a_deployment_paused_by_error_failed() -> None:
     runs = by_deployment(ACCOUNTS["busy"])
     broken = [one for one in ACCOUNTS["busy"].deployments if (one["paused_reason"] or {}).get("type") == "error"]
     for deployment in broken:
@@ -291,9 +297,9 @@ def test_paused_by_error_means_a_streak_of_failures() -> None:
         assert decided[:3] == ["failed"] * 3
 
 
-def test_runs_go_the_way_their_status_says(sandbox: Sandbox) -> None:
-    """A run that could not create a session has none; one that waits for a person may do so for two days."""
-    truth = {outcome["id"]: outcome for outcome in sandbox.outcomes}
+def test_fields_of_a_run_match_its_status(sandbox: Sandbox) -> None:
+    """A run that failed to create a session has no session id; a waiting run may be up to three days old."""
+    outcomes = {outcome["id"]: outcome for outcome in sandbox.outcomes}
     for run in sandbox.runs:
         extras, status = run.get("cas_run_extras", {}), run["status"]
         times = [run["triggered_at"], run["created_at"]]
@@ -301,22 +307,24 @@ def test_runs_go_the_way_their_status_says(sandbox: Sandbox) -> None:
         assert times == sorted(times, key=nanoseconds)
         ended = status in ("completed", "failed")
         assert ("completed_at" in run) == ("duration_ms" in run) == ended
-        refused = truth[run["id"]]["status_from"] == "run"
+        refused = outcomes[run["id"]]["status_from"] == "run"
         assert ("session_id" in run) == ((ended and not refused) or status == "running")
         assert (run["error"] is not None) == (status == "failed")
         if extras and ended:
             between = nanoseconds(run["completed_at"]) - nanoseconds(extras["started_at"])
             assert run["duration_ms"] == between // 1_000_000
         if status in ("pending", "running"):
-            waits = truth[run["id"]]["status"] == "waiting"
-            assert sandbox.now - time(run["triggered_at"]) < (timedelta(days=3) if waits else timedelta(hours=1))
+            waits = outcomes[run["id"]]["status"] == "waiting"
+            assert sandbox.now - parse_time(run["triggered_at"]) < (
+                timedelta(days=3) if waits else timedelta(hours=1)
+            )
 
 
-def test_retries_follow_the_attempt_that_failed(sandbox: Sandbox) -> None:
-    """Before the next run of any kind, so that a scheduled time and its attempts can be told from the next."""
-    for its in by_deployment(sandbox).values():
-        ordered = sorted(its, key=lambda run: nanoseconds(run["triggered_at"]))
-        assert [run["id"] for run in ordered] == [run["id"] for run in reversed(its)]
+def test_retries_directly_follow_the_failed_attempt(sandbox: Sandbox) -> None:
+    """They come before the next run of any kind, so the attempts of one scheduled time can be recognized."""
+    for own_runs in by_deployment(sandbox).values():
+        ordered = sorted(own_runs, key=lambda run: nanoseconds(run["triggered_at"]))
+        assert [run["id"] for run in ordered] == [run["id"] for run in reversed(own_runs)]
         for before, run in pairwise(ordered):
             if run["trigger_context"]["type"] == "retry":
                 assert before["status"] == "failed"
@@ -330,7 +338,7 @@ def test_retries_follow_the_attempt_that_failed(sandbox: Sandbox) -> None:
         assert ordered[0]["trigger_context"]["type"] != "retry"
 
 
-def test_the_default_account_has_everything_that_a_fleet_has() -> None:
+def test_default_account_has_every_kind_of_value() -> None:
     sandbox = ACCOUNTS["default"]
     deployments, runs = sandbox.deployments, sandbox.runs
     live = [deployment for deployment in deployments if deployment["schedule"]]
@@ -371,7 +379,7 @@ def test_the_default_account_has_everything_that_a_fleet_has() -> None:
     assert any("environment_variables" in one for one in deployments)
 
 
-def test_time_stamps_have_zero_to_nine_digits_and_no_zeros_at_the_end() -> None:
+def test_timestamps_have_0_to_9_decimals_and_no_trailing_zeros() -> None:
     digits = Counter()  # type: Counter[int]
     for run in ACCOUNTS["busy"].runs:
         for text in (run["triggered_at"], run["created_at"], run.get("completed_at", run["created_at"])):
@@ -381,15 +389,15 @@ def test_time_stamps_have_zero_to_nine_digits_and_no_zeros_at_the_end() -> None:
     assert set(digits) == set(range(10))
 
 
-def test_fields_of_newer_editions_can_be_left_out() -> None:
+def test_new_fields_false_omits_fields_of_newer_editions() -> None:
     newer = {"budget", "environment_variables"}
     assert not any(newer & set(one) for one in Sandbox(deployments=100, new_fields=False).deployments)
 
 
-def test_big_accounts_share_few_schedules_and_have_records_of_a_usual_size() -> None:
+def test_large_account_has_few_distinct_schedules_and_realistic_sizes() -> None:
     sandbox = Sandbox(deployments=20_000, runs=0)
     table = sandbox._database.deployments
-    sizes = [len(table.body(place)) for place in range(0, 20_000, 20)]
+    sizes = [len(table.body(index)) for index in range(0, 20_000, 20)]
     pairs = {
         (record["schedule"]["expression"], record["schedule"]["timezone"])
         for record in map(table.record, range(0, 20_000, 5))
@@ -402,12 +410,12 @@ def test_big_accounts_share_few_schedules_and_have_records_of_a_usual_size() -> 
 
 
 @given(st.integers(0, 2**62), st.integers(0, 2**54 - 1))
-def test_ids_sort_as_their_times_do(nanosecond: int, tail: int) -> None:
+def test_ids_sort_by_time(nanosecond: int, tail: int) -> None:
     assert uuid7(nanosecond, 2**54 - 1) < uuid7(nanosecond + 1, tail)
 
 
 @given(st.integers(0, 4_000_000_000 * 10**9))
-def test_time_stamps_can_be_read_back(nanosecond: int) -> None:
+def test_timestamps_round_trip(nanosecond: int) -> None:
     assert nanoseconds(stamp(nanosecond)) == nanosecond
 
 
@@ -415,6 +423,6 @@ def test_time_stamps_can_be_read_back(nanosecond: int) -> None:
     "text",
     ["2026-06-15", "2026-06-15T00:00:00", "2026-06-15T00:00:00.Z", "2026-06-15T00:00:00.0000000001Z", "now", ""],
 )
-def test_what_is_no_time_stamp_is_refused(text: str) -> None:
+def test_invalid_timestamps_raise_value_error(text: str) -> None:
     with pytest.raises(ValueError, match=r"."):
         nanoseconds(text)

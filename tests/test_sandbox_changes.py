@@ -1,4 +1,4 @@
-"""What changes while somebody reads: records and counters change together, and cursors hold."""
+"""Tests of changes to the sandbox's records while a client reads them: counters and cursors stay correct."""
 
 from __future__ import annotations
 
@@ -34,15 +34,15 @@ def get(sandbox: Sandbox, path: str, **params: str) -> Any:  # noqa: ANN401 - JS
 
 
 def check_counters(sandbox: Sandbox) -> None:
-    """Counters equal the listed runs, newest first."""
+    """Check that the counters of each deployment match its listed runs, newest first."""
     for deployment in sandbox.deployments:
-        its = [run for run in sandbox.runs if run["deployment_id"] == deployment["id"]]
-        decided = [run["status"] for run in its if run["status"] in ("completed", "failed")]
-        last = its[0]["triggered_at"] if its else None
+        own_runs = [run for run in sandbox.runs if run["deployment_id"] == deployment["id"]]
+        decided = [run["status"] for run in own_runs if run["status"] in ("completed", "failed")]
+        last = own_runs[0]["triggered_at"] if own_runs else None
         stats = deployment["metadata"].get("cas_config", {}).get("stats")
         if stats is not None:
             streak = decided.index("completed") if "completed" in decided else len(decided)
-            assert stats["total_runs"] == len(its)
+            assert stats["total_runs"] == len(own_runs)
             assert stats["total_failures"] == decided.count("failed")
             assert stats["consecutive_failures"] == streak
             assert stats.get("last_triggered_at") == last
@@ -50,14 +50,14 @@ def check_counters(sandbox: Sandbox) -> None:
             assert deployment["schedule"].get("last_run_at") == last
 
 
-def test_the_clock_moves_by_a_millisecond_a_record(sandbox: Sandbox) -> None:
+def test_clock_advances_by_1_ms_per_created_record(sandbox: Sandbox) -> None:
     assert sandbox.now == NOW
     sandbox.create_deployments(3)
     sandbox.create_runs(2)
     assert sandbox.now - NOW == timedelta(milliseconds=5)
 
 
-def test_created_deployments_come_first_and_are_as_others_are(sandbox: Sandbox) -> None:
+def test_created_deployments_are_listed_first_and_are_complete(sandbox: Sandbox) -> None:
     before = sandbox.deployments
     created = sandbox.create_deployments(3)
     assert sandbox.deployments == [*reversed(created), *before]
@@ -73,7 +73,7 @@ def test_created_deployments_come_first_and_are_as_others_are(sandbox: Sandbox) 
     check_counters(sandbox)
 
 
-def test_a_walk_does_not_see_what_is_created_meanwhile(sandbox: Sandbox) -> None:
+def test_paging_does_not_return_runs_created_meanwhile(sandbox: Sandbox) -> None:
     expected = sandbox.runs
     seen: list[Record] = []
     cursor: dict[str, str] = {}
@@ -87,7 +87,7 @@ def test_a_walk_does_not_see_what_is_created_meanwhile(sandbox: Sandbox) -> None
     assert [run["id"] for run in seen] == [run["id"] for run in expected]
 
 
-def test_a_walk_goes_on_after_its_cursor_was_archived(sandbox: Sandbox) -> None:
+def test_paging_continues_after_the_cursor_record_was_archived(sandbox: Sandbox) -> None:
     live = [record["id"] for record in sandbox.deployments if record["archived_at"] is None]
     first = get(sandbox, "/deployments", limit="10")
     sandbox.archive(first["last_id"])
@@ -95,7 +95,7 @@ def test_a_walk_goes_on_after_its_cursor_was_archived(sandbox: Sandbox) -> None:
     assert [record["id"] for record in second["data"]] == live[10:20]
 
 
-def test_archiving(sandbox: Sandbox) -> None:
+def test_archive_changes_name_times_and_upcoming_runs_only(sandbox: Sandbox) -> None:
     before = next(record for record in sandbox.deployments if record["schedule"] and not record["archived_at"])
     after = sandbox.archive(before["id"])
     assert get(sandbox, f"/deployments/{before['id']}") == after
@@ -110,13 +110,13 @@ def test_archiving(sandbox: Sandbox) -> None:
         sandbox.archive(before["id"])
 
 
-def test_archiving_what_has_no_schedule(sandbox: Sandbox) -> None:
+def test_archive_works_without_a_schedule(sandbox: Sandbox) -> None:
     manual = next(record for record in sandbox.deployments if record["schedule"] is None)
     assert sandbox.archive(manual["id"])["schedule"] is None
 
 
 @pytest.mark.parametrize("status", ["completed", "failed", "skipped", "running", "pending"])
-def test_created_runs_come_first_and_are_counted(sandbox: Sandbox, status: str) -> None:
+def test_created_runs_are_listed_first_and_counted(sandbox: Sandbox, status: str) -> None:
     before = sandbox.runs
     created = sandbox.create_runs(40, status=status)
     assert sandbox.runs == [*reversed(created), *before]
@@ -129,7 +129,7 @@ def test_created_runs_come_first_and_are_counted(sandbox: Sandbox, status: str) 
     check_counters(sandbox)
 
 
-def test_runs_of_one_deployment(sandbox: Sandbox) -> None:
+def test_create_runs_for_one_deployment(sandbox: Sandbox) -> None:
     identity = sandbox.deployments[4]["id"]
     created = sandbox.create_runs(3, deployment_id=identity)
     assert get(sandbox, f"/deployments/{identity}/runs", limit="3")["data"] == created[::-1]
@@ -137,7 +137,7 @@ def test_runs_of_one_deployment(sandbox: Sandbox) -> None:
 
 
 @pytest.mark.parametrize("status", ["completed", "failed"])
-def test_unfinished_runs_end(sandbox: Sandbox, status: str) -> None:
+def test_finish_run_ends_pending_and_running_runs(sandbox: Sandbox, status: str) -> None:
     sandbox.create_runs(20, status="pending")
     unfinished = [run for run in sandbox.runs if run["status"] in ("pending", "running")]
     assert {run["status"] for run in unfinished} == {"pending", "running"}
@@ -154,13 +154,13 @@ def test_unfinished_runs_end(sandbox: Sandbox, status: str) -> None:
     check_counters(sandbox)
 
 
-def test_what_ended_never_changes(sandbox: Sandbox) -> None:
+def test_finish_run_refuses_a_run_that_has_ended(sandbox: Sandbox) -> None:
     ended = next(run for run in sandbox.runs if run["status"] == "completed")
     with pytest.raises(ValueError, match="completed already, and such runs never change"):
         sandbox.finish_run(ended["id"])
 
 
-def test_retention_forgets_runs_and_keeps_the_counters(sandbox: Sandbox) -> None:
+def test_forget_runs_removes_runs_and_keeps_counters_and_cursors(sandbox: Sandbox) -> None:
     runs, deployments = sandbox.runs, sandbox.deployments
     before = datetime.fromisoformat(runs[150]["created_at"][:19] + "+00:00")
     kept = [run for run in runs if nanoseconds(run["created_at"]) >= int(before.timestamp()) * 10**9]
@@ -175,11 +175,10 @@ def test_retention_forgets_runs_and_keeps_the_counters(sandbox: Sandbox) -> None
     assert get(sandbox, "/deployment_runs", after_id=runs[-10]["id"])["data"] == [], "its cursors still hold"
     assert sandbox.forget_runs(before) == 0
     with pytest.raises(ValueError, match="no time zone"):
-        sandbox.forget_runs(datetime(2026, 6, 1))  # noqa: DTZ001 - what must be refused
+        sandbox.forget_runs(datetime(2026, 6, 1))  # noqa: DTZ001 - must be refused
 
 
-def test_a_record_can_be_rewritten_with_anything(sandbox: Sandbox) -> None:
-    """For fields that nobody knows yet, and values that are not what the contract says."""
+def test_rewrite_accepts_unknown_fields_and_invalid_values(sandbox: Sandbox) -> None:
     strange = sandbox.deployments[2] | {"status": 7, "agent": None, "created_at": "soon", "new": {"a": [1, None]}}
     run = sandbox.runs[2] | {"status": "paused", "trigger_context": "none", "deployment_id": 1, "error": "x"}
     sandbox.rewrite(strange)
@@ -210,14 +209,14 @@ def test_a_record_can_be_rewritten_with_anything(sandbox: Sandbox) -> None:
         (lambda sandbox: setattr(sandbox, "edition", "d"), ValueError, "edition='d' is none of A, B, C"),
     ],
 )
-def test_impossible_changes_are_refused(
+def test_invalid_changes_are_refused(
     sandbox: Sandbox, change: Callable[[Sandbox], object], error: type[Exception], message: str
 ) -> None:
     with pytest.raises(error, match=re.escape(message)):
         change(sandbox)
 
 
-def test_an_empty_account_fills() -> None:
+def test_records_can_be_created_in_an_empty_account() -> None:
     sandbox = Sandbox(deployments=0, now=datetime(2026, 1, 1, tzinfo=UTC))
     sandbox.create_deployments(2)
     sandbox.create_runs(3, status="failed")

@@ -1,4 +1,4 @@
-"""Faults on request: each met once, by the right request, in the form that a client sees it in."""
+"""Tests of the sandbox's faults: each is met once, by the right request, in the form that a client sees."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def connect(sandbox: Sandbox) -> http.client.HTTPConnection:
 
 
 def get(sandbox: Sandbox, query: str = "", **headers: str) -> tuple[int, dict[str, str], bytes]:
-    """Ask for deployments, and give status, headers and body."""
+    """Request the deployments, and return status, headers and body."""
     connection = connect(sandbox)
     path = f"{urlsplit(sandbox.base_url).path}/deployments{query}"
     try:
@@ -59,7 +59,7 @@ def get(sandbox: Sandbox, query: str = "", **headers: str) -> tuple[int, dict[st
         ("501", 501, "feature_not_available"),
     ],
 )
-def test_the_services_own_errors_have_its_envelope_and_a_request_id(
+def test_service_errors_have_a_json_envelope_and_a_request_id(
     sandbox: Sandbox, fault: str, status: int, kind: str
 ) -> None:
     sandbox.misbehave(fault)
@@ -78,7 +78,7 @@ def test_the_services_own_errors_have_its_envelope_and_a_request_id(
         ("503-empty", 503, False), ("503-html", 503, True), ("504", 504, True), ("html-200", 200, True),
     ],
 )  # fmt: skip
-def test_the_gateways_errors_have_html_or_nothing(
+def test_gateway_errors_have_an_html_body_or_none(
     sandbox: Sandbox, fault: str, status: int, *, html: bool
 ) -> None:
     sandbox.misbehave(fault)
@@ -102,7 +102,7 @@ def test_the_gateways_errors_have_html_or_nothing(
         ("500", 3, "3"),
     ],
 )
-def test_retry_after_in_both_its_forms(
+def test_retry_after_is_sent_as_seconds_or_as_a_date(
     sandbox: Sandbox, fault: str, given: float | str | None, sent: str | None
 ) -> None:
     sandbox.misbehave(fault, retry_after=given)
@@ -110,7 +110,7 @@ def test_retry_after_in_both_its_forms(
 
 
 @pytest.mark.parametrize("fault", ["429", "429-retry-after", "429-json"])
-def test_the_newest_edition_answers_429_with_json(sandbox: Sandbox, fault: str) -> None:
+def test_edition_d_answers_429_with_json(sandbox: Sandbox, fault: str) -> None:
     sandbox.edition = "D"
     sandbox.misbehave(fault, headers={"retry-after-ms": "250", "x-should-retry": "true"})
     status, headers, body = get(sandbox)
@@ -123,7 +123,7 @@ def test_the_newest_edition_answers_429_with_json(sandbox: Sandbox, fault: str) 
 
 
 @pytest.mark.parametrize("edition", "ABCD")
-def test_the_newest_edition_has_the_request_id_in_the_body_of_errors(sandbox: Sandbox, edition: str) -> None:
+def test_only_edition_d_has_the_request_id_in_error_bodies(sandbox: Sandbox, edition: str) -> None:
     sandbox.edition = edition
     for query, authorization in (("?limit=0", f"Bearer {sandbox.pat}"), ("", "Bearer wrong")):
         _, headers, body = get(sandbox, query, Authorization=authorization)
@@ -133,13 +133,13 @@ def test_the_newest_edition_has_the_request_id_in_the_body_of_errors(sandbox: Sa
 
 
 @pytest.mark.parametrize("location", [None, "http://127.0.0.1:9/elsewhere"])
-def test_a_redirect(sandbox: Sandbox, location: str | None) -> None:
+def test_redirect_fault_answers_302_with_a_location(sandbox: Sandbox, location: str | None) -> None:
     sandbox.misbehave("redirect", location=location)
     status, headers, _ = get(sandbox)
     assert (status, headers["location"]) == (302, location or "/api/v1/cloud/moved")
 
 
-def test_a_reset_connection_gives_no_answer(sandbox: Sandbox) -> None:
+def test_reset_fault_closes_the_connection_without_a_response(sandbox: Sandbox) -> None:
     sandbox.misbehave("reset")
     with pytest.raises(ConnectionResetError):
         get(sandbox)
@@ -147,28 +147,30 @@ def test_a_reset_connection_gives_no_answer(sandbox: Sandbox) -> None:
     assert get(sandbox)[0] == 200
 
 
-def test_a_hang_lasts_until_the_sandbox_stops(sandbox: Sandbox) -> None:
+def test_hang_lasts_until_the_sandbox_stops(sandbox: Sandbox) -> None:
     sandbox.misbehave("hang")
     ended = Event()
 
-    def ask() -> None:
+    def expect_disconnect() -> None:
         with pytest.raises((http.client.RemoteDisconnected, ConnectionError)):
             get(sandbox)
         ended.set()
 
-    asking = Thread(target=ask)
-    asking.start()
+    thread = Thread(target=expect_disconnect)
+    thread.start()
     while sandbox._faults._at:
-        time.sleep(0.001)  # it is met soon
+        time.sleep(0.001)  # until the request has met the fault
     assert not ended.wait(0.2)
     assert get(sandbox)[0] == 200, "others are answered meanwhile"
     sandbox.stop()
     assert ended.wait(10)
-    asking.join()
+    thread.join()
 
 
-def test_a_hang_of_which_nobody_waits_yet_ends_too(sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The request has come in, and is about to hang."""
+def test_end_hangs_also_ends_a_hang_that_has_not_begun_to_wait(
+    sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`end_hangs` is called after the request was read and before it starts to wait."""
     assert sandbox._server is not None
     respond = sandbox._respond
 
@@ -183,7 +185,7 @@ def test_a_hang_of_which_nobody_waits_yet_ends_too(sandbox: Sandbox, monkeypatch
         get(sandbox)
 
 
-def test_a_hang_is_seen_as_a_time_out(sandbox: Sandbox) -> None:
+def test_hang_causes_a_client_timeout(sandbox: Sandbox) -> None:
     sandbox.misbehave("hang")
     connection = connect(sandbox)
     connection.timeout = 0.1
@@ -194,7 +196,7 @@ def test_a_hang_is_seen_as_a_time_out(sandbox: Sandbox) -> None:
 
 
 @pytest.mark.parametrize("accepted", ["identity", "gzip"])
-def test_a_body_cut_short(sandbox: Sandbox, accepted: str) -> None:
+def test_cut_body_fault_sends_half_of_the_announced_length(sandbox: Sandbox, accepted: str) -> None:
     whole = int(get(sandbox, **{"Accept-Encoding": accepted})[1]["content-length"])
     sandbox.misbehave("cut-body")
     with pytest.raises(http.client.IncompleteRead) as caught:
@@ -204,7 +206,7 @@ def test_a_body_cut_short(sandbox: Sandbox, accepted: str) -> None:
 
 
 @pytest.mark.parametrize("accepted", ["identity", "gzip"])
-def test_json_cut_short_is_a_whole_body(sandbox: Sandbox, accepted: str) -> None:
+def test_cut_json_fault_sends_half_the_json_as_a_complete_body(sandbox: Sandbox, accepted: str) -> None:
     whole = get(sandbox)[2]
     sandbox.misbehave("cut-json")
     status, headers, body = get(sandbox, **{"Accept-Encoding": accepted})
@@ -213,7 +215,7 @@ def test_json_cut_short_is_a_whole_body(sandbox: Sandbox, accepted: str) -> None
     assert plain == whole[: len(whole) // 2]
 
 
-def test_json_torn_in_its_midst_ends_as_it_should(sandbox: Sandbox) -> None:
+def test_torn_json_fault_only_inserts_a_zero_byte(sandbox: Sandbox) -> None:
     whole = get(sandbox)[2]
     sandbox.misbehave("torn-json")
     status, _, body = get(sandbox)
@@ -224,8 +226,8 @@ def test_json_torn_in_its_midst_ends_as_it_should(sandbox: Sandbox) -> None:
 
 
 @pytest.mark.parametrize("cursor", ["page", "after_id"])
-def test_a_repeated_cursor(sandbox: Sandbox, cursor: str) -> None:
-    """The first page has none to repeat, so that the fault waits for the next."""
+def test_repeat_cursor_fault_returns_the_cursor_of_the_request(sandbox: Sandbox, cursor: str) -> None:
+    """The first page has no cursor to repeat, so the fault applies to the next page."""
     sandbox.misbehave("repeat-cursor")
     first = json.loads(get(sandbox, "?limit=5")[2])
     second = json.loads(get(sandbox, f"?limit=5&{cursor}={first['last_id']}")[2])
@@ -239,20 +241,20 @@ def test_a_repeated_cursor(sandbox: Sandbox, cursor: str) -> None:
     assert third["last_id"] != second["last_id"]
 
 
-def test_more_without_a_cursor(sandbox: Sandbox) -> None:
+def test_no_cursor_fault_sends_has_more_without_a_cursor(sandbox: Sandbox) -> None:
     sandbox.misbehave("no-cursor")
     page = json.loads(get(sandbox)[2])
     assert (page["last_id"], page["next_page"], page["has_more"]) == (None, None, True)
 
 
-def test_a_page_that_shows_a_record_again(sandbox: Sandbox) -> None:
+def test_overlap_fault_repeats_the_last_record_of_the_page_before(sandbox: Sandbox) -> None:
     sandbox.misbehave("overlap")
     first = json.loads(get(sandbox, "?limit=5")[2])
     second = json.loads(get(sandbox, f"?limit=5&after_id={first['last_id']}")[2])
     assert second["data"][0] == first["data"][-1]
 
 
-def test_which_request_meets_which_fault(sandbox: Sandbox) -> None:
+def test_faults_are_met_in_order_or_at_the_given_request(sandbox: Sandbox) -> None:
     sandbox.misbehave("500", at=2)
     sandbox.misbehave("429")
     sandbox.misbehave("429")
@@ -262,19 +264,19 @@ def test_which_request_meets_which_fault(sandbox: Sandbox) -> None:
     assert [get(sandbox)[0] for _ in range(3)] == [200, 401, 200]
 
 
-def test_a_fault_is_met_whatever_was_asked(sandbox: Sandbox) -> None:
+def test_fault_also_applies_to_invalid_requests(sandbox: Sandbox) -> None:
     sandbox.misbehave("502-html")
     assert get(sandbox, Authorization="Bearer wrong")[0] == 502
     sandbox.misbehave("repeat-cursor")
     assert get(sandbox, "?limit=0&page=x")[0] == 400, "an error has no cursor to repeat"
 
 
-def test_an_unknown_fault_is_refused() -> None:
+def test_unknown_fault_raises_value_error() -> None:
     with pytest.raises(ValueError, match=re.escape("fault='418' is none of 408, 429, 429-retry-after")):
         Sandbox(deployments=0).misbehave("418")
 
 
-def test_start_and_stop() -> None:
+def test_sandbox_can_be_started_stopped_and_started_again() -> None:
     sandbox = Sandbox(deployments=3)
     with pytest.raises(RuntimeError, match="no address yet"):
         _ = sandbox.base_url
@@ -296,7 +298,7 @@ def test_start_and_stop() -> None:
         assert get(sandbox)[0] == 200
 
 
-def test_a_port_of_ones_own() -> None:
+def test_given_port_is_used_and_must_be_free() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         with pytest.raises(OSError, match="in use"):
@@ -306,16 +308,18 @@ def test_a_port_of_ones_own() -> None:
         assert get(sandbox)[0] == 200
 
 
-def test_an_error_of_the_sandbox_itself_is_told(sandbox: Sandbox, capfd: pytest.CaptureFixture[str]) -> None:
-    """A stand-in that fails in silence would be taken for the service."""
-    sandbox._faults = None  # type: ignore[assignment]  # something that cannot work
+def test_internal_error_of_the_sandbox_is_printed(sandbox: Sandbox, capfd: pytest.CaptureFixture[str]) -> None:
+    """Otherwise a bug in the sandbox would look like a failure of the service."""
+    sandbox._faults = None  # type: ignore[assignment]  # causes an internal error
     with pytest.raises(http.client.RemoteDisconnected):
         get(sandbox)
     assert "AttributeError: 'NoneType' object has no attribute 'meet'" in capfd.readouterr().err
 
 
-def test_a_client_that_hangs_up_is_no_news(sandbox: Sandbox, capfd: pytest.CaptureFixture[str]) -> None:
-    """The answer is larger than the buffers between the two, so that writing it fails."""
+def test_client_that_disconnects_early_causes_no_output(
+    sandbox: Sandbox, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """The response is larger than the socket buffers, so writing it fails."""
     sandbox.create_deployments(1_000)
     sandbox.edition = "A"
     connection = connect(sandbox)

@@ -1,4 +1,4 @@
-"""The proof by a client that nobody here wrote: the official SDK reads everything, with its own paging."""
+"""Tests of the sandbox with the official SDK: it reads everything, with its own paging."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ Record = dict[str, Any]
 
 
 @pytest.fixture(scope="module", autouse=True)
-def _types_are_read_once() -> Iterator[None]:
-    """Let the SDK keep the validator of each type, which it else makes anew for each value."""
+def _cache_type_adapters() -> Iterator[None]:
+    """Let the SDK keep the validator of each type, which it otherwise builds again for each value."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("qca.common._models.TypeAdapter", cache(TypeAdapter))
         yield
@@ -49,7 +49,7 @@ def client(sandbox: Sandbox) -> Iterator[Managed]:
 
 
 def comparable(value: Any) -> Any:  # noqa: ANN401 - JSON
-    """Read every time as far as the SDK does, to the microsecond."""
+    """Parse every time to the microsecond, as the SDK does."""
     if isinstance(value, dict):
         return {key: comparable(inner) for key, inner in value.items()}
     if isinstance(value, list):
@@ -60,35 +60,37 @@ def comparable(value: Any) -> Any:  # noqa: ANN401 - JSON
 
 
 def read(models: Iterable[Any]) -> list[Record]:
-    """Take the SDK's models apart; its own models do not foresee ``cas_config`` and texts as content."""
+    """Convert the SDK's models to dicts; they do not foresee ``cas_config`` and text as content."""
     return [comparable(model.model_dump(mode="json", exclude_unset=True, warnings=False)) for model in models]
 
 
-def live(sandbox: Sandbox) -> list[Record]:
+def live_deployments(sandbox: Sandbox) -> list[Record]:
     return [record for record in sandbox.deployments if record["archived_at"] is None]
 
 
-def test_it_walks_all_deployments(sandbox: Sandbox, client: Managed) -> None:
-    assert read(client.deployments.list()) == comparable(live(sandbox))
+def test_sdk_lists_all_deployments(sandbox: Sandbox, client: Managed) -> None:
+    assert read(client.deployments.list()) == comparable(live_deployments(sandbox))
     assert read(client.deployments.list(include_archived=True, limit=7)) == comparable(sandbox.deployments)
 
 
-def test_it_walks_all_runs(sandbox: Sandbox, client: Managed) -> None:
+def test_sdk_lists_all_runs(sandbox: Sandbox, client: Managed) -> None:
     assert read(client.deployment_runs.list()) == comparable(sandbox.runs)
 
 
-def test_it_walks_the_runs_of_each_deployment(sandbox: Sandbox, client: Managed) -> None:
+def test_sdk_lists_the_runs_of_each_deployment(sandbox: Sandbox, client: Managed) -> None:
     for deployment in sandbox.deployments[::9]:
         expected = [run for run in sandbox.runs if run["deployment_id"] == deployment["id"]]
         assert read(client.deployments.runs.list(deployment["id"], limit=3)) == comparable(expected)
 
 
-def test_its_filters_mean_what_they_say(sandbox: Sandbox, client: Managed) -> None:
+def test_sdk_filters_of_deployments_and_runs_return_the_matching_records(
+    sandbox: Sandbox, client: Managed
+) -> None:
     at = datetime(2026, 6, 14, tzinfo=UTC)
     bound = int(at.timestamp()) * 10**9
     agent = sandbox.deployments[0]["agent"]["id"]
-    paused = [record for record in live(sandbox) if record["status"] == "paused"]
-    of_agent = [record for record in live(sandbox) if record["agent"]["id"] == agent]
+    paused = [record for record in live_deployments(sandbox) if record["status"] == "paused"]
+    of_agent = [record for record in live_deployments(sandbox) if record["agent"]["id"] == agent]
     by_hand = [run for run in sandbox.runs if run["trigger_context"]["type"] == "manual" and run["error"] is None]
     failed = [run for run in sandbox.runs if run["error"]]
     both = [run for run in failed if run["trigger_context"]["type"] == "manual"]
@@ -102,11 +104,15 @@ def test_its_filters_mean_what_they_say(sandbox: Sandbox, client: Managed) -> No
     before = [run for run in sandbox.runs if sandbox.edition in "AB" or nanoseconds(run["created_at"]) < bound]
     assert read(client.deployment_runs.list(created_at_gte=at, limit=100)) == comparable(since)
     assert read(client.deployment_runs.list(created_at_lt=at, limit=100)) == comparable(before)
-    newer = [one for one in live(sandbox) if sandbox.edition in "AB" or nanoseconds(one["created_at"]) >= bound]
+    newer = [
+        one
+        for one in live_deployments(sandbox)
+        if sandbox.edition in "AB" or nanoseconds(one["created_at"]) >= bound
+    ]
     assert read(client.deployments.list(created_at_gte=at)) == comparable(newer)
 
 
-def test_it_walks_all_sessions(sandbox: Sandbox, client: Managed) -> None:
+def test_sdk_lists_all_sessions(sandbox: Sandbox, client: Managed) -> None:
     sessions = sandbox.sessions
     listed = [session for session in sessions if session["archived_at"] is None]
     assert read(client.sessions.list()) == comparable(listed)
@@ -114,7 +120,7 @@ def test_it_walks_all_sessions(sandbox: Sandbox, client: Managed) -> None:
     assert 0 < len(listed) < len(sessions)
 
 
-def test_its_filters_of_sessions_mean_what_they_say(sandbox: Sandbox, client: Managed) -> None:
+def test_sdk_filters_of_sessions_return_the_matching_sessions(sandbox: Sandbox, client: Managed) -> None:
     listed = [session for session in sandbox.sessions if session["archived_at"] is None]
     ended = [session for session in listed if session["status"] in ("idle", "terminated")]
     busiest = listed[10]["deployment_id"]
@@ -132,7 +138,7 @@ def test_its_filters_of_sessions_mean_what_they_say(sandbox: Sandbox, client: Ma
     assert read(client.sessions.list(created_at_gte=at, limit=100)) == comparable(since) != []
 
 
-def test_it_walks_the_events_of_sessions(sandbox: Sandbox, client: Managed) -> None:
+def test_sdk_lists_the_events_of_sessions(sandbox: Sandbox, client: Managed) -> None:
     longest = max(sandbox.sessions, key=lambda session: len(sandbox.events(session["id"])))
     assert len(sandbox.events(longest["id"])) > 100
     for session in [longest, *sandbox.sessions[::40]]:
@@ -144,7 +150,7 @@ def test_it_walks_the_events_of_sessions(sandbox: Sandbox, client: Managed) -> N
         assert read(client.sessions.events.list(session["id"], types=types)) == comparable(chosen)
 
 
-def test_it_walks_all_agents_and_environments(sandbox: Sandbox, client: Managed) -> None:
+def test_sdk_lists_and_retrieves_agents_and_environments(sandbox: Sandbox, client: Managed) -> None:
     for resource, records in ((client.agents, sandbox.agents), (client.environments, sandbox.environments)):
         listed = [record for record in records if record["archived_at"] is None]
         assert read(resource.list(limit=2)) == comparable(listed)
@@ -153,7 +159,7 @@ def test_it_walks_all_agents_and_environments(sandbox: Sandbox, client: Managed)
         assert read([resource.retrieve(records[0]["id"])]) == comparable([records[0]])
 
 
-def test_it_reads_one(sandbox: Sandbox, client: Managed) -> None:
+def test_sdk_retrieves_single_records(sandbox: Sandbox, client: Managed) -> None:
     deployment, run = sandbox.deployments[17], sandbox.runs[17]
     assert read([client.deployments.retrieve(deployment["id"])]) == comparable([deployment])
     assert read([client.deployment_runs.retrieve(run["id"])]) == comparable([run])
@@ -163,15 +169,15 @@ def test_it_reads_one(sandbox: Sandbox, client: Managed) -> None:
     assert read([client.sessions.retrieve(session["id"])]) == comparable([session])
 
 
-def test_its_asynchronous_sibling_walks_too(sandbox: Sandbox) -> None:
+def test_async_sdk_client_lists_all_deployments(sandbox: Sandbox) -> None:
     async def walk() -> list[Record]:
         async with AsyncManaged(pat=sandbox.pat, base_url=sandbox.base_url) as managed:
             return read([model async for model in managed.deployments.list(limit=50)])
 
-    assert asyncio.run(walk()) == comparable(live(sandbox))
+    assert asyncio.run(walk()) == comparable(live_deployments(sandbox))
 
 
-def test_errors_are_its_own_exceptions(sandbox: Sandbox, client: Managed) -> None:
+def test_sdk_raises_its_own_exceptions_on_errors(sandbox: Sandbox, client: Managed) -> None:
     with pytest.raises(qca.NotFoundError) as missing:
         client.deployments.retrieve("dep_0")
     assert missing.value.request_id == sandbox.requests[-1].request_id
@@ -187,15 +193,15 @@ def test_errors_are_its_own_exceptions(sandbox: Sandbox, client: Managed) -> Non
             client.deployments.list()
 
 
-def test_it_stops_early_where_next_page_is_left_out(sandbox: Sandbox, client: Managed) -> None:
-    """Which is why leaving it out is not the default."""
+def test_sdk_stops_after_one_page_without_next_page(sandbox: Sandbox, client: Managed) -> None:
+    """Therefore the sandbox sends ``next_page`` by default."""
     sandbox.send_next_page = False
     got = read(client.deployments.list())
     sandbox.send_next_page = True
-    assert got == comparable(live(sandbox)[:20])
+    assert got == comparable(live_deployments(sandbox)[:20])
 
 
-def test_a_repeated_cursor_does_not_escape_it(sandbox: Sandbox, client: Managed) -> None:
+def test_sdk_raises_on_a_repeated_cursor(sandbox: Sandbox, client: Managed) -> None:
     sandbox.misbehave("repeat-cursor")
     with pytest.raises(RuntimeError, match="cursor did not advance"):
         list(client.deployments.list())

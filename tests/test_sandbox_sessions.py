@@ -1,4 +1,4 @@
-"""Edition D of the sandbox: one truth for each run, told by records, sessions and events."""
+"""Tests of the sandbox's edition D: records, sessions and events describe the same outcome of each run."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def get(sandbox: Sandbox, path: str, params: Any = None) -> Any:  # noqa: ANN401
     return requests.get(f"{sandbox.base_url}{path}", params=params, headers=headers, timeout=10).json()
 
 
-# -- what became of a run, slowly, straight from the rules ----------------------------------------------------
+# -- the outcome of a run: slow, and directly from the rules --------------------------------------------------
 
 
 def stop_reason(event: Record) -> str | None:
@@ -64,19 +64,19 @@ def is_fatal(event: Record) -> bool:
 
 
 def find_end(log: list[Record]) -> int | None:
-    """Return where the run ended: at the first end, else at a fatal error that nothing voids."""
-    for place, event in enumerate(log):
+    """Return the index of the event that ends the run: the first end, else a fatal error that nothing voids."""
+    for index, event in enumerate(log):
         idle = event["type"] == "session.status_idle" and stop_reason(event) != "requires_action"
         if idle or event["type"] == "session.status_terminated":
-            return place
+            return index
     voiding = ("session.status_running", "session.status_rescheduled")
-    fatal = [place for place, event in enumerate(log) if event["type"] == "session.error" and is_fatal(event)]
-    left = [place for place in fatal if not any(event["type"] in voiding for event in log[place:])]
+    fatal = [index for index, event in enumerate(log) if event["type"] == "session.error" and is_fatal(event)]
+    left = [index for index in fatal if not any(event["type"] in voiding for event in log[index:])]
     return left[-1] if left else None
 
 
-def tell_end(log: list[Record], end: int) -> Record:
-    """Return what the end of a run says."""
+def outcome_from_event(log: list[Record], end: int) -> Record:
+    """Return the outcome according to the event that ends the run."""
     last = log[end]
     errors = [event for event in log[: end + 1] if event["type"] == "session.error"]
     fatal, reason, idle = (
@@ -99,8 +99,8 @@ def tell_end(log: list[Record], end: int) -> Record:
     return result
 
 
-def tell_session(session: Record) -> Record:
-    """Return what a session says whose events say nothing."""
+def outcome_from_session(session: Record) -> Record:
+    """Return the outcome according to the session alone, where its events show no end."""
     if session["status"] in ("running", "rescheduling", "canceling"):
         return {"status": "running", "status_from": "session"}
     if session["status"] == "terminated" and session["archived_at"] is None:
@@ -108,8 +108,8 @@ def tell_session(session: Record) -> Record:
     return {"status": "completed", "status_from": "session"}
 
 
-def derive(run: Record, sessions: dict[str, Record], events: dict[str, list[Record]]) -> Record:
-    """Apply the rules for one run, one after the other."""
+def derive_outcome(run: Record, sessions: dict[str, Record], events: dict[str, list[Record]]) -> Record:
+    """Apply the rules to one run, one after the other."""
     result: Record = dict.fromkeys(
         ("status", "status_from", "error_type", "error_message", "started_at", "completed_at")
     )
@@ -124,35 +124,35 @@ def derive(run: Record, sessions: dict[str, Record], events: dict[str, list[Reco
     result["started_at"] = (starts[0] if starts else None) or session["created_at"]
     end = find_end(log)
     if end is not None:
-        return result | tell_end(log, end)
+        return result | outcome_from_event(log, end)
     statuses = [event for event in log if event["type"].startswith("session.status_")]
     if statuses and statuses[-1]["type"] == "session.status_idle":
         return result | {"status": "waiting", "status_from": "events"}
-    return result | tell_session(session)
+    return result | outcome_from_session(session)
 
 
 def check_outcomes(sandbox: Sandbox) -> Counter[tuple[str | None, str | None]]:
     sessions = {session["id"]: session for session in sandbox.sessions}
     events = {identity: sandbox.events(identity) for identity in sessions}
     kinds: Counter[tuple[str | None, str | None]] = Counter()
-    truth = sandbox.outcomes
-    for run, outcome in zip(sandbox.runs, truth, strict=True):
-        derived = derive(run, sessions, events)
-        assert {name: outcome[name] for name in derived} == derived, run
-        assert [outcome[name] for name in ("id", "deployment_id", "session_id")] == [
+    outcomes = sandbox.outcomes
+    for run, expected in zip(sandbox.runs, outcomes, strict=True):
+        derived = derive_outcome(run, sessions, events)
+        assert {name: expected[name] for name in derived} == derived, run
+        assert [expected[name] for name in ("id", "deployment_id", "session_id")] == [
             run["id"], run["deployment_id"], run["session_id"],
         ]  # fmt: skip
-        assert outcome["triggered_at"] == run["trigger_context"].get("scheduled_at", run["created_at"])
+        assert expected["triggered_at"] == run["trigger_context"].get("scheduled_at", run["created_at"])
         session = sessions.get(run["session_id"])
-        assert outcome["session_deleted"] == (run["session_id"] is not None and session is None)
+        assert expected["session_deleted"] == (run["session_id"] is not None and session is None)
         if session is not None:
-            assert outcome["session_status"] == session["status"]
-            assert outcome["session_archived"] == (session["archived_at"] is not None)
-        kinds[outcome["status"], outcome["status_from"]] += 1
+            assert expected["session_status"] == session["status"]
+            assert expected["session_archived"] == (session["archived_at"] is not None)
+        kinds[expected["status"], expected["status_from"]] += 1
     return kinds
 
 
-def test_what_events_tell_is_the_truth_of_every_run(account: Sandbox) -> None:
+def test_outcome_of_every_run_follows_from_its_session_and_events(account: Sandbox) -> None:
     kinds = check_outcomes(account)
     if account is ACCOUNTS["default"]:
         assert set(kinds) == {
@@ -162,49 +162,51 @@ def test_what_events_tell_is_the_truth_of_every_run(account: Sandbox) -> None:
         }  # fmt: skip
 
 
-def test_edition_c_tells_the_same_runs() -> None:
-    """Cancelled runs are failed there, waiting ones running, ones of unknown end completed."""
+def test_editions_c_and_d_describe_the_same_runs() -> None:
+    """In edition C, cancelled runs are failed, waiting runs are running, runs of unknown outcome are completed."""
     sandbox = Sandbox(60, 2, "D", 2_500)
-    truth, newest = sandbox.outcomes, sandbox.runs
+    outcomes, newest = sandbox.outcomes, sandbox.runs
     sandbox.edition = "C"
-    attempts = Counter[str]()
-    for outcome, new, old in zip(truth, newest, sandbox.runs, strict=True):
+    trigger_types = Counter[str]()
+    for expected, new, old in zip(outcomes, newest, sandbox.runs, strict=True):
         assert (old["id"], old["deployment_id"], old["created_at"]) == (
             new["id"],
             new["deployment_id"],
             new["created_at"],
         )
         status, error = old["status"], old["error"] or {"type": None}
-        pair = (outcome["status"], status)
-        attempts[old["trigger_context"]["type"]] += 1
-        if outcome["session_deleted"]:
+        pair = (expected["status"], status)
+        trigger_types[old["trigger_context"]["type"]] += 1
+        if expected["session_deleted"]:
             assert pair[0] is None
             assert status in ("completed", "failed")
-        elif outcome["status_from"] == "run":
-            skipped = outcome["error_type"] == "session_creation_rejected_error"
-            assert (status, error["type"]) == (("skipped", None) if skipped else ("failed", outcome["error_type"]))
+        elif expected["status_from"] == "run":
+            skipped = expected["error_type"] == "session_creation_rejected_error"
+            assert (status, error["type"]) == (
+                ("skipped", None) if skipped else ("failed", expected["error_type"])
+            )
             assert "session_id" not in old
         else:
             assert pair in {
                 ("completed", "completed"), ("failed", "failed"), ("cancelled", "failed"), ("waiting", "running"),
                 (None, "completed"), ("running", "running"), ("running", "pending"),
             }  # fmt: skip
-            named = "cancelled" if outcome["status"] == "cancelled" else outcome["error_type"]
+            named = "cancelled" if expected["status"] == "cancelled" else expected["error_type"]
             assert error["type"] == named
-            if outcome["error_message"] is not None:
-                assert error["message"] == outcome["error_message"]
-            if outcome["completed_at"] is not None:
-                assert outcome["completed_at"] == old["completed_at"]
+            if expected["error_message"] is not None:
+                assert error["message"] == expected["error_message"]
+            if expected["completed_at"] is not None:
+                assert expected["completed_at"] == old["completed_at"]
         context = new["trigger_context"]
         if old["trigger_context"]["type"] == "manual":
             assert context == {"type": "manual"}
         else:
             assert set(context) == {"type", "scheduled_at"}
             assert context["type"] == "schedule"
-    assert attempts["retry"] > 10
+    assert trigger_types["retry"] > 10
 
 
-def test_a_retry_has_the_scheduled_time_of_the_first_attempt() -> None:
+def test_retry_has_the_scheduled_time_of_the_first_attempt() -> None:
     sandbox = Sandbox(60, 2, "D", 2_500)
     newest = sandbox.runs
     sandbox.edition = "C"
@@ -223,7 +225,7 @@ def test_a_retry_has_the_scheduled_time_of_the_first_attempt() -> None:
 # -- shapes ---------------------------------------------------------------------------------------------------
 
 
-#: The keys of the documented answers.
+#: The keys of the documented responses.
 SHAPES = {
     "run": {"agent", "created_at", "deployment_id", "error", "id", "session_id", "trigger_context", "type"},
     "deployment": {
@@ -315,7 +317,7 @@ def test_sessions_agents_and_environments_have_the_documented_shape(account: San
         assert record["name"]
 
 
-def test_lists_are_newest_first_and_nothing_lies_in_the_future(account: Sandbox) -> None:
+def test_lists_are_newest_first_and_no_time_is_in_the_future(account: Sandbox) -> None:
     now = int(account.now.timestamp() * 1e6) * 1_000 + 1_000
     for records in (account.sessions, account.agents, account.environments):
         ids = [record["id"] for record in records]
@@ -342,7 +344,7 @@ def test_events_have_unique_ids_and_documented_types(account: Sandbox) -> None:
                 assert nanoseconds(event["processed_at"]) >= nanoseconds(session["created_at"])
 
 
-def test_the_default_account_has_every_kind_of_session() -> None:
+def test_default_account_has_every_kind_of_session_and_event() -> None:
     sandbox = ACCOUNTS["default"]
     sessions = sandbox.sessions
     events = {session["id"]: sandbox.events(session["id"]) for session in sessions}
@@ -399,12 +401,8 @@ def test_the_default_account_has_every_kind_of_session() -> None:
     assert separators == {"\n", ";"}
 
 
-def test_budgets_hold_but_for_sessions_that_reached_them() -> None:
-    reached = {
-        outcome["session_id"]
-        for outcome in ACCOUNTS["default"].outcomes
-        if outcome["error_type"] == "budget_reached"
-    }
+def test_only_sessions_that_reached_their_budget_used_it_up() -> None:
+    reached = {one["session_id"] for one in ACCOUNTS["default"].outcomes if one["error_type"] == "budget_reached"}
     assert reached
     for session in ACCOUNTS["default"].sessions:
         used = session.get("usage", {}).get("total_credits")
@@ -412,8 +410,8 @@ def test_budgets_hold_but_for_sessions_that_reached_them() -> None:
             assert (used >= float(session["budget"]["max_credit_cost"])) == (session["id"] in reached)
 
 
-def test_names_are_in_one_language() -> None:
-    """Except for a product's name in front of it, a name has letters of one script."""
+def test_each_generated_name_uses_one_script() -> None:
+    """A name has letters of one script, except for a product's name in front of it."""
     names = [one["name"] for one in Sandbox(700, 3, runs=0).deployments]
     generated = [name for name in names if not re.search(r"[<=@🚀\u202e☕]|_archived_", name)]
     for name in generated:
@@ -427,7 +425,7 @@ def test_names_are_in_one_language() -> None:
 
 
 @pytest.mark.parametrize("edition", "AC")
-def test_one_session_may_serve_several_runs_up_to_edition_c(edition: str) -> None:
+def test_several_runs_may_share_one_session_up_to_edition_c(edition: str) -> None:
     sandbox = Sandbox(60, 2, edition, 2_000)
     sessions = {session["id"]: session for session in sandbox.sessions}
     runs: dict[str, list[Record]] = defaultdict(list)
@@ -435,18 +433,18 @@ def test_one_session_may_serve_several_runs_up_to_edition_c(edition: str) -> Non
         if "session_id" in run:
             runs[run["session_id"]].append(run)
     deployments = {record["id"]: record for record in sandbox.deployments}
-    shared = {identity: its for identity, its in runs.items() if len(its) > 1}
-    assert {3} <= {len(its) for its in shared.values()} <= {2, 3}
-    for identity, its in shared.items():
-        (deployment,) = {run["deployment_id"] for run in its}
+    shared = {identity: own_runs for identity, own_runs in runs.items() if len(own_runs) > 1}
+    assert {3} <= {len(own_runs) for own_runs in shared.values()} <= {2, 3}
+    for identity, own_runs in shared.items():
+        (deployment,) = {run["deployment_id"] for run in own_runs}
         config = deployments[deployment]["metadata"].get("cas_config", {})
         assert config.get("session_strategy") in ("reuse", None)
         assert sessions[identity]["deployment_id"] == deployment
-        begun = [event for event in sandbox.events(identity) if event["type"] == "user.message"]
-        assert len(begun) >= len(its)
-    words = {session["status"] for session in sandbox.sessions}
-    assert words >= ({"processing"} if edition in "AB" else {"running"})
-    assert words.isdisjoint({"running"} if edition in "AB" else {"processing"})
+        messages = [event for event in sandbox.events(identity) if event["type"] == "user.message"]
+        assert len(messages) >= len(own_runs)
+    statuses = {session["status"] for session in sandbox.sessions}
+    assert statuses >= ({"processing"} if edition in "AB" else {"running"})
+    assert statuses.isdisjoint({"running"} if edition in "AB" else {"processing"})
     assert any("usage" in session for session in sandbox.sessions) == (edition == "C")
     assert set(runs) - set(sessions), "sessions of some runs were deleted"
     assert len(set(runs) - set(sessions)) < len(runs) / 20
@@ -455,7 +453,7 @@ def test_one_session_may_serve_several_runs_up_to_edition_c(edition: str) -> Non
 # -- changes --------------------------------------------------------------------------------------------------
 
 
-def outcome(sandbox: Sandbox, run: Record) -> Record:
+def outcome_of(sandbox: Sandbox, run: Record) -> Record:
     return next(one for one in sandbox.outcomes if one["id"] == run["id"])
 
 
@@ -472,7 +470,7 @@ def test_created_runs_have_sessions_and_outcomes(sandbox: Sandbox, status: str, 
     assert get(sandbox, "/deployment_runs", {"limit": 5})["data"] == created[::-1]
     for run in created:
         assert set(run) == SHAPES["run"]
-        assert outcome(sandbox, run)["status"] == then
+        assert outcome_of(sandbox, run)["status"] == then
         if status != "skipped":
             session = get(sandbox, f"/sessions/{run['session_id']}")
             assert session["deployment_id"] == run["deployment_id"]
@@ -492,16 +490,16 @@ def test_created_and_archived_deployments_have_the_documented_shape(sandbox: San
     assert get(sandbox, f"/sessions/{run['session_id']}")["title"] == created[1]["name"]
 
 
-def test_a_shared_session_goes_on_when_its_last_run_ends() -> None:
-    """Whatever run of the session it is, the session that editions A to C show follows it."""
+def test_finish_run_updates_the_session_that_several_runs_share() -> None:
+    """Whichever of its runs ends, the session that editions A to C show is updated."""
     sandbox = Sandbox(60, 2, runs=2_000)
     columns = sandbox._database.sessions.columns
-    place = next(place for place, leader in enumerate(columns["leader"].tolist()) if leader != place)
-    run = int(columns["run"][place])
-    sandbox._database.sessions.change(place, None, {"end": 1, "ended": 0, "status": 0})
+    index = next(index for index, leader in enumerate(columns["leader"].tolist()) if leader != index)
+    run = int(columns["run"][index])
+    sandbox._database.sessions.change(index, None, {"end": 1, "ended": 0, "status": 0})
     record = sandbox._database.runs.record(run) | {"status": "running", "error": None}
     sandbox._database.runs.change(run, record, {"status": 1})
-    leader = sandbox._database.sessions.ids[columns["leader"][place]]
+    leader = sandbox._database.sessions.ids[columns["leader"][index]]
     before = next(one for one in sandbox.sessions if one["id"] == leader)
     finished = sandbox.finish_run(record["id"])
     after = next(one for one in sandbox.sessions if one["id"] == leader)
@@ -510,7 +508,7 @@ def test_a_shared_session_goes_on_when_its_last_run_ends() -> None:
 
 
 @pytest.mark.parametrize("status", ["completed", "failed", "cancelled"])
-def test_unfinished_runs_end_and_their_events_grow(sandbox: Sandbox, status: str) -> None:
+def test_finish_run_appends_events_to_unfinished_runs(sandbox: Sandbox, status: str) -> None:
     for kind in ("pending", "running", "waiting"):
         sandbox.create_runs(4, status=kind)
     unfinished = [one for one in sandbox.outcomes if one["status"] in ("running", "waiting")]
@@ -524,21 +522,21 @@ def test_unfinished_runs_end_and_their_events_grow(sandbox: Sandbox, status: str
         assert len(after) > len(before)
         moved = get(sandbox, f"/sessions/{one['session_id']}")
         assert nanoseconds(moved["updated_at"]) > nanoseconds(session["updated_at"])
-        assert outcome(sandbox, record)["status"] == status
+        assert outcome_of(sandbox, record)["status"] == status
     check_outcomes(sandbox)
     assert not [one for one in sandbox.outcomes if one["status"] in ("running", "waiting")]
 
 
-def test_a_session_that_goes_on_keeps_the_outcome_of_its_run(sandbox: Sandbox) -> None:
+def test_continued_and_archived_session_keeps_the_outcome_of_its_run(sandbox: Sandbox) -> None:
     (run,) = sandbox.create_runs(1, status="failed")
-    before, truth = sandbox.events(run["session_id"]), outcome(sandbox, run)
+    before, expected = sandbox.events(run["session_id"]), outcome_of(sandbox, run)
     sandbox.continue_session(run["session_id"])
     grown = sandbox.events(run["session_id"])
     archived = sandbox.archive_session(run["session_id"])
     after = sandbox.events(run["session_id"])
     assert (grown[: len(before)], after[: len(grown)]) == (before, grown)
     assert (after[-1]["type"], archived["status"]) == ("session.status_terminated", "terminated")
-    assert outcome(sandbox, run) == truth | {"session_status": "terminated", "session_archived": True}
+    assert outcome_of(sandbox, run) == expected | {"session_status": "terminated", "session_archived": True}
     assert run["session_id"] not in [one["id"] for one in get(sandbox, "/sessions", {"limit": 9})["data"]]
     with pytest.raises(ValueError, match="archived already"):
         sandbox.archive_session(run["session_id"])
@@ -547,17 +545,17 @@ def test_a_session_that_goes_on_keeps_the_outcome_of_its_run(sandbox: Sandbox) -
     check_outcomes(sandbox)
 
 
-def test_a_deleted_session_is_gone_and_the_record_of_its_run_stays(sandbox: Sandbox) -> None:
+def test_deleted_session_is_not_found_and_its_run_stays(sandbox: Sandbox) -> None:
     (run,) = sandbox.create_runs(1)
     sandbox.delete_session(run["session_id"])
     for path in (f"/sessions/{run['session_id']}", f"/sessions/{run['session_id']}/events"):
         assert get(sandbox, path)["error"]["type"] == "not_found_error"
     assert run["session_id"] not in [session["id"] for session in sandbox.sessions]
     assert sandbox.runs[0] == run
-    assert outcome(sandbox, run)["status"] is None
+    assert outcome_of(sandbox, run)["status"] is None
 
 
-def test_what_runs_cannot_be_archived(sandbox: Sandbox) -> None:
+def test_archiving_a_running_session_is_refused(sandbox: Sandbox) -> None:
     (run,) = sandbox.create_runs(1, status="running")
     with pytest.raises(ValueError, match="has not ended"):
         sandbox.archive_session(run["session_id"])
@@ -565,7 +563,7 @@ def test_what_runs_cannot_be_archived(sandbox: Sandbox) -> None:
         sandbox.events("sess_0")
 
 
-def test_sessions_and_events_can_be_rewritten_with_anything(sandbox: Sandbox) -> None:
+def test_rewrite_of_sessions_and_events_accepts_any_values(sandbox: Sandbox) -> None:
     session = sandbox.sessions[3] | {"status": "hibernating", "usage": None, "new": [1]}
     sandbox.rewrite(session)
     assert sandbox.sessions[3] == session == get(sandbox, f"/sessions/{session['id']}")
@@ -579,12 +577,19 @@ def test_sessions_and_events_can_be_rewritten_with_anything(sandbox: Sandbox) ->
     assert get(sandbox, "/agents")["data"][0] == agent
 
 
-def test_the_account_is_the_same_in_every_order_and_process() -> None:
+def test_account_does_not_depend_on_the_order_of_reading() -> None:
     one, other = Sandbox(40, 9, "D"), Sandbox(40, 9, "C")
     _ = other.sessions, other.runs, [other.events(session["id"]) for session in other.sessions]
     other.edition = "D"
     texts = [
-        json.dumps([box.sessions, box.runs, box.outcomes, [box.events(one["id"]) for one in box.sessions]])
-        for box in (one, other)
+        json.dumps(
+            [
+                sandbox.sessions,
+                sandbox.runs,
+                sandbox.outcomes,
+                [sandbox.events(one["id"]) for one in sandbox.sessions],
+            ]
+        )
+        for sandbox in (one, other)
     ]
     assert texts[0] == texts[1]

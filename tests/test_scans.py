@@ -1,4 +1,4 @@
-"""`scan_runs` and `scan_deployments` on real engines: the rows of pandas, out of no more files than needed."""
+"""Tests of `scan_runs` and `scan_deployments` on real engines: rows equal those of pandas, few files are read."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ ENGINES = {"duckdb": duckdb.DuckDBPyRelation, "polars": pl.LazyFrame, "dask": dd
 
 
 @pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
+def single_threaded_dask() -> Iterator[None]:
     with dask.config.set(scheduler="synchronous"):
         yield
 
@@ -50,7 +50,7 @@ def sandbox() -> Iterator[Sandbox]:
 
 @pytest.fixture(params=["local", "memory"])
 def location(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    """Name a folder of its own for each test: a path, and a URL."""
+    """Return a cache folder of its own for each test: a path or a URL."""
     return str(tmp_path / "cache") if request.param == "local" else f"memory://scans/{tmp_path.name}"
 
 
@@ -65,11 +65,11 @@ class Stored:
     location: str
     client: Client
     runs: pd.DataFrame
-    #: By whether archived ones are included.
+    #: The key says whether archived deployments are included.
     deployments: dict[bool, pd.DataFrame]
 
 
-def store(sandbox: Sandbox, location: str) -> Stored:
+def load_account(sandbox: Sandbox, location: str) -> Stored:
     client = client_of(sandbox)
     return Stored(
         location,
@@ -84,12 +84,12 @@ def store(sandbox: Sandbox, location: str) -> Stored:
 
 @pytest.fixture(scope="module")
 def on_disk(sandbox: Sandbox, tmp_path_factory: pytest.TempPathFactory) -> Stored:
-    return store(sandbox, str(tmp_path_factory.mktemp("stored")))
+    return load_account(sandbox, str(tmp_path_factory.mktemp("stored")))
 
 
 @pytest.fixture(scope="module")
 def in_memory(sandbox: Sandbox) -> Stored:
-    return store(sandbox, "memory://scans/stored")
+    return load_account(sandbox, "memory://scans/stored")
 
 
 @pytest.fixture(params=["on_disk", "in_memory"])
@@ -99,7 +99,7 @@ def stored(request: pytest.FixtureRequest) -> Stored:
 
 
 def collected(scanned: Any, of: schema.Schema) -> pd.DataFrame:  # noqa: ANN401 a frame of any engine
-    """Compute a scan, in the order of the ids, with the dtypes that pandas has here."""
+    """Compute a scan, sorted by id, with the dtypes of the pandas frame."""
     if isinstance(scanned, dd.DataFrame):
         computed = scanned.compute()  # type: ignore[no-untyped-call] # Dask has no types
         table = pa.Table.from_pandas(computed, schema=of.arrow, preserve_index=False)
@@ -120,7 +120,7 @@ def test_runs_equal_those_of_pandas_row_by_row(stored: Stored, engine: str) -> N
 
 
 @pytest.mark.parametrize("engine", ENGINES)
-def test_a_folder_that_looks_like_a_pattern(sandbox: Sandbox, tmp_path: Path, engine: str) -> None:
+def test_cache_folder_with_glob_characters_can_be_scanned(sandbox: Sandbox, tmp_path: Path, engine: str) -> None:
     folder = tmp_path / "a [b]* ? {c} 'd' day=1"
     load_runs(client=client_of(sandbox), cache_dir=folder)
     assert len(collected(scan_runs(folder, engine=engine), schema.RUNS)) == len(sandbox.runs)
@@ -131,7 +131,7 @@ def test_a_folder_that_looks_like_a_pattern(sandbox: Sandbox, tmp_path: Path, en
 def test_deployments_equal_those_of_pandas_row_by_row(
     stored: Stored, engine: str, *, include_archived: bool
 ) -> None:
-    """Both answers are kept side by side; lists and JSON texts come through."""
+    """Both cached lists are kept side by side; lists and JSON texts are unchanged."""
     scanned = scan_deployments(
         stored.location, engine=engine, include_archived=include_archived, client=stored.client
     )
@@ -141,8 +141,10 @@ def test_deployments_equal_those_of_pandas_row_by_row(
 
 
 @pytest.mark.parametrize("engine", ENGINES)
-def test_bounds_are_exact_and_other_days_are_not_opened(sandbox: Sandbox, location: str, engine: str) -> None:
-    """Shown by removing every other day's files from under the store: the scan does not miss them."""
+def test_bounds_are_exact_and_files_of_other_days_are_not_read(
+    sandbox: Sandbox, location: str, engine: str
+) -> None:
+    """The files of all other days are deleted from the store, and the scan still works."""
     runs = load_runs(client=client_of(sandbox), cache_dir=location)
     times = runs["triggered_at"].dropna().sort_values()
     since, until = times.iloc[60], times.iloc[190]
@@ -165,12 +167,14 @@ def test_bounds_are_exact_and_other_days_are_not_opened(sandbox: Sandbox, locati
     ("since", "until"), [(60, None), (None, 190), (60, 61)], ids=["since", "until", "one run"]
 )
 @pytest.mark.parametrize("engine", ENGINES)
-def test_half_open_bounds(on_disk: Stored, engine: str, since: int | None, until: int | None) -> None:
+def test_since_is_inclusive_and_until_exclusive(
+    on_disk: Stored, engine: str, since: int | None, until: int | None
+) -> None:
     times = on_disk.runs["triggered_at"].dropna().sort_values()
     bounds = {
-        name: times.iloc[place].tz_convert("Asia/Shanghai")
-        for name, place in (("since", since), ("until", until))
-        if place is not None
+        name: times.iloc[index].tz_convert("Asia/Shanghai")
+        for name, index in (("since", since), ("until", until))
+        if index is not None
     }
     expected = load_runs(client=on_disk.client, cache_dir=on_disk.location, offline=True, **bounds)
     scanned = scan_runs(on_disk.location, engine=engine, **bounds)
@@ -178,7 +182,7 @@ def test_half_open_bounds(on_disk: Stored, engine: str, since: int | None, until
 
 
 @pytest.mark.parametrize("engine", ENGINES)
-def test_an_account_without_runs_gives_no_rows_and_all_columns(location: str, engine: str) -> None:
+def test_account_without_runs_gives_no_rows_and_all_columns(location: str, engine: str) -> None:
     with Sandbox(deployments=2, seed=7, runs=0) as sandbox:
         runs = load_runs(client=client_of(sandbox), cache_dir=location)
         rates = run_failure_rates(runs)
@@ -207,14 +211,16 @@ def test_summaries_of_a_scan_equal_those_of_the_frame(on_disk: Stored, engine: s
 
 
 @pytest.mark.parametrize("scan", [scan_runs, scan_deployments])
-def test_nothing_kept_is_an_error_that_says_what_to_do(sandbox: Sandbox, location: str, scan: Any) -> None:  # noqa: ANN401
+def test_scan_of_an_empty_cache_raises_cache_error(sandbox: Sandbox, location: str, scan: Any) -> None:  # noqa: ANN401
     for client in (None, client_of(sandbox)):
         with pytest.raises(CacheError, match=r"has none of the .*; call the loader first"):
             scan(location, engine="polars", client=client)
 
 
-def test_several_accounts_in_one_folder(sandbox: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The client says whose, and without one the token in the environment; else it is an error, not a guess."""
+def test_client_or_token_selects_one_of_several_accounts(
+    sandbox: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The account is that of the client, else of the token in the environment; otherwise an error is raised."""
     with Sandbox(deployments=5, seed=8, runs=40, edition="A") as other:
         counts = {}
         for one in (sandbox, other):
@@ -246,8 +252,8 @@ def test_several_accounts_in_one_folder(sandbox: Sandbox, tmp_path: Path, monkey
             monkeypatch.delenv("QODER_PAT")
 
 
-def test_deployments_without_a_client_are_never_a_filtered_answer(sandbox: Sandbox, tmp_path: Path) -> None:
-    """The snapshots tell whose the answers are, and so which of the files is the one."""
+def test_scan_deployments_without_a_client_ignores_filtered_lists(sandbox: Sandbox, tmp_path: Path) -> None:
+    """The snapshots show which account the cached lists belong to, and so which file to scan."""
     client = client_of(sandbox)
     load_deployments(client=client, cache_dir=tmp_path, status="paused")
     with pytest.raises(CacheError, match="has none of the answers of load_deployments"):
@@ -266,10 +272,10 @@ def test_deployments_without_a_client_are_never_a_filtered_answer(sandbox: Sandb
         scan_deployments(tmp_path, engine="polars")
 
 
-def test_a_token_that_cannot_be_one_is_not_passed_over(
+def test_invalid_token_raises_credential_error(
     sandbox: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Else the runs of another account might be given."""
+    """Otherwise the runs of another account might be returned."""
     load_runs(client=client_of(sandbox), cache_dir=tmp_path)
     monkeypatch.setenv("QODER_PAT", "pt-broken\x07")
     with pytest.raises(CredentialError):
@@ -277,25 +283,25 @@ def test_a_token_that_cannot_be_one_is_not_passed_over(
 
 
 @pytest.mark.parametrize("scan", [scan_runs, scan_deployments])
-def test_an_engine_that_is_not_known(tmp_path: Path, scan: Any) -> None:  # noqa: ANN401
-    """Told before anything is looked for."""
+def test_unknown_engine_raises_value_error(tmp_path: Path, scan: Any) -> None:  # noqa: ANN401
+    """The error is raised before the cache is read."""
     with pytest.raises(ValueError, match=r"'pandas' is not known; .* 'duckdb', 'polars', 'dask', 'pyspark'"):
         scan(tmp_path, engine="pandas")
 
 
-def test_a_flag_that_is_none(tmp_path: Path) -> None:
+def test_include_archived_that_is_no_bool_raises_value_error(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="include_archived='false' is neither True nor False"):
         scan_deployments(tmp_path, engine="polars", include_archived="false")  # type: ignore[arg-type]
 
 
-def test_bounds_with_nothing_in_between(tmp_path: Path) -> None:
+def test_empty_interval_of_bounds_raises_value_error(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="no run can be in between"):
         scan_runs(tmp_path, engine="polars", since="1D", until="1D")
 
 
 @pytest.fixture(scope="module")
 def newest(tmp_path_factory: pytest.TempPathFactory) -> tuple[Client, Path, pd.DataFrame]:
-    """Load an account of the newest edition once: its client, the cache folder, and the runs."""
+    """Load an account of edition D once; return its client, the cache folder and the runs."""
     folder = tmp_path_factory.mktemp("newest")
     with Sandbox(deployments=5, seed=7, runs=15, edition="D") as sandbox:
         client = Client(pat=sandbox.pat, base_url=sandbox.base_url, min_interval=0)
@@ -304,7 +310,7 @@ def newest(tmp_path_factory: pytest.TempPathFactory) -> tuple[Client, Path, pd.D
 
 @pytest.mark.parametrize("engine", ENGINES)
 @pytest.mark.parametrize(("bound", "text"), [("since", "0001-01-01T00:30Z"), ("until", "0001-01-01T00:00Z")])
-def test_bounds_in_the_first_hour_of_all(
+def test_bounds_in_the_first_hour_of_year_1_are_accepted(
     newest: tuple[Client, Path, pd.DataFrame], engine: str, bound: str, text: str
 ) -> None:
     client, folder, runs = newest
@@ -313,7 +319,7 @@ def test_bounds_in_the_first_hour_of_all(
 
 
 @pytest.mark.parametrize("bound", ["since", "until"])
-def test_a_time_without_a_zone_is_no_guess(tmp_path: Path, bound: str) -> None:
+def test_bound_without_a_time_zone_raises_value_error(tmp_path: Path, bound: str) -> None:
     with pytest.raises(ValueError, match=bound):
         scan_runs(tmp_path, engine="polars", **{bound: "2026-06-15T00:00:00"})  # type: ignore[arg-type] # a bound
 
@@ -327,7 +333,7 @@ def test_a_time_without_a_zone_is_no_guess(tmp_path: Path, bound: str) -> None:
         ("pyspark", "pyspark.sql", "spark"),
     ],
 )
-def test_an_engine_that_is_not_installed(
+def test_engine_that_is_not_installed_raises_import_error(
     sandbox: Sandbox, tmp_path: Path, engine: str, module: str, extra: str
 ) -> None:
     client = client_of(sandbox)
@@ -340,7 +346,7 @@ def test_an_engine_that_is_not_installed(
                 scan(tmp_path, engine=engine)
 
 
-def test_a_damaged_manifest_is_no_store(sandbox: Sandbox, tmp_path: Path) -> None:
+def test_damaged_manifest_causes_a_warning_and_cache_error(sandbox: Sandbox, tmp_path: Path) -> None:
     load_runs(client=client_of(sandbox), cache_dir=tmp_path)
     (manifest,) = tmp_path.glob("runs/*/manifest.json")
     shutil.copy(manifest, tmp_path / "kept.json")

@@ -1,4 +1,4 @@
-"""A scan on a Dask cluster of two worker processes: what is sent to them can be sent, and comes back right."""
+"""Tests of scans on a Dask cluster of two worker processes: tasks can be serialized, and results are right."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[distributed.Client]:
-    """Start a cluster on loopback; what is computed meanwhile is computed there."""
+    """Start a cluster on loopback; Dask computes everything there meanwhile."""
     with (
         distributed.LocalCluster(  # type: ignore[no-untyped-call] # Dask has no types
             n_workers=2, threads_per_worker=1, processes=True, host="127.0.0.1", dashboard_address="127.0.0.1:0"
@@ -38,8 +38,8 @@ def cluster() -> Iterator[distributed.Client]:
 
 
 @pytest.fixture(scope="module")
-def kept(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, pd.DataFrame, pd.DataFrame]:
-    """Load an account once: the cache folder, and the frames of deployments and of runs."""
+def loaded(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, pd.DataFrame, pd.DataFrame]:
+    """Load an account once; return the cache folder and the frames of deployments and runs."""
     folder = tmp_path_factory.mktemp("cache")
     with Sandbox(deployments=20, seed=7, runs=30, edition="A") as sandbox:
         client = Client(pat=sandbox.pat, base_url=sandbox.base_url, min_interval=0)
@@ -50,7 +50,7 @@ def kept(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, pd.DataFrame, 
         )
 
 
-OF_RUNS: dict[str, Callable[[Any], Any]] = {
+RUN_SUMMARIES: dict[str, Callable[[Any], Any]] = {
     "rates": run_failure_rates,
     "days in Shanghai": lambda runs: run_failure_rates(runs, freq="1D", tz="Asia/Shanghai"),
     "hours in Havana": lambda runs: run_failure_rates(runs, None, freq="6h", tz="America/Havana"),
@@ -58,21 +58,23 @@ OF_RUNS: dict[str, Callable[[Any], Any]] = {
 }
 
 
-def test_the_workers_are_processes(cluster: distributed.Client) -> None:
-    """Else the other tests here would show nothing about what can be sent."""
+def test_workers_are_separate_processes(cluster: distributed.Client) -> None:
+    """Threads would not show that tasks can be serialized."""
     processes = set(cluster.run(os.getpid).values())
     assert len(processes) == 2
     assert os.getpid() not in processes
 
 
-@pytest.mark.parametrize("name", OF_RUNS)
+@pytest.mark.parametrize("name", RUN_SUMMARIES)
 @pytest.mark.usefixtures("cluster")
-def test_summaries_of_runs_equal_those_of_pandas(kept: tuple[Path, pd.DataFrame, pd.DataFrame], name: str) -> None:
-    folder, _, runs = kept
+def test_summaries_of_runs_equal_those_of_pandas(
+    loaded: tuple[Path, pd.DataFrame, pd.DataFrame], name: str
+) -> None:
+    folder, _, runs = loaded
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DataQualityWarning)
-        summary = OF_RUNS[name](scan_runs(folder, engine="dask")).compute()
-    expected = OF_RUNS[name](runs)
+        summary = RUN_SUMMARIES[name](scan_runs(folder, engine="dask")).compute()
+    expected = RUN_SUMMARIES[name](runs)
     if "runs" in expected:
         expected = expected[expected["runs"] > 0].assign(duration_p50_ms=None, duration_p95_ms=None)
     assert len(expected)
@@ -80,13 +82,15 @@ def test_summaries_of_runs_equal_those_of_pandas(kept: tuple[Path, pd.DataFrame,
 
 
 @pytest.mark.usefixtures("cluster")
-def test_lifetime_rates_equal_those_of_pandas(kept: tuple[Path, pd.DataFrame, pd.DataFrame]) -> None:
-    folder, deployments, _ = kept
+def test_lifetime_rates_equal_those_of_pandas(loaded: tuple[Path, pd.DataFrame, pd.DataFrame]) -> None:
+    folder, deployments, _ = loaded
     summary = failure_rates(scan_deployments(folder, engine="dask"), "agent_id").compute()
     assert rows_of(summary) == rows_of(failure_rates(deployments, "agent_id"))
 
 
-def test_streaks_are_refused_by_name(kept: tuple[Path, pd.DataFrame, pd.DataFrame]) -> None:
-    folder, _, _ = kept
+def test_failure_streaks_on_dask_raises_not_implemented_error(
+    loaded: tuple[Path, pd.DataFrame, pd.DataFrame],
+) -> None:
+    folder, _, _ = loaded
     with pytest.raises(NotImplementedError, match=r"failure_streaks needs .* Dask .*engine='duckdb'"):
         failure_streaks(scan_runs(folder, engine="dask"))

@@ -1,4 +1,4 @@
-"""`scan_runs` tells the same outcomes in every engine as `load_runs` does in pandas."""
+"""Tests of outcomes in `scan_runs`: every engine gives the same outcomes as `load_runs` in pandas."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def account() -> Iterator[tuple[Sandbox, Client]]:
 
 @pytest.fixture(scope="module")
 def folder(account: tuple[Sandbox, Client], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a cache in which every outcome is known."""
+    """Return a cache folder in which every outcome is known."""
     path = tmp_path_factory.mktemp("cache")
     load_runs(client=account[1], cache_dir=path, outcomes="events")
     return path
@@ -37,7 +37,9 @@ def folder(account: tuple[Sandbox, Client], tmp_path_factory: pytest.TempPathFac
 
 @EACH_ENGINE
 @pytest.mark.parametrize("since", [None, "2026-06-01T00:00Z"])
-def test_runs_are_resolved(account: tuple[Sandbox, Client], folder: Path, engine: str, since: str | None) -> None:
+def test_scanned_runs_have_the_outcomes_of_load_runs(
+    account: tuple[Sandbox, Client], folder: Path, engine: str, since: str | None
+) -> None:
     lazy = scan_runs(folder, engine=engine, since=since, client=account[1])
     expected = load_runs(client=account[1], cache_dir=folder, outcomes="sessions", since=since, offline=True)
     assert {"failed", "completed", "cancelled"} <= set(expected["status"].dropna())
@@ -46,7 +48,9 @@ def test_runs_are_resolved(account: tuple[Sandbox, Client], folder: Path, engine
 
 @EACH_ENGINE
 @pytest.mark.filterwarnings("ignore:Dask has no percentiles:qoderdata.errors.DataQualityWarning")
-def test_rates_are_those_of_pandas(account: tuple[Sandbox, Client], folder: Path, engine: str) -> None:
+def test_failure_rates_of_a_scan_equal_those_of_pandas(
+    account: tuple[Sandbox, Client], folder: Path, engine: str
+) -> None:
     runs = load_runs(client=account[1], cache_dir=folder, outcomes="sessions", offline=True)
     expected = run_failure_rates(runs, by=None)
     if engine == "dask":
@@ -55,8 +59,8 @@ def test_rates_are_those_of_pandas(account: tuple[Sandbox, Client], folder: Path
     assert rows_of(found) == rows_of(expected)
 
 
-def test_an_end_that_is_not_final_counts_while_its_session_is_unchanged(tmp_path: Path) -> None:
-    """A session that waited and was continued since is told by its session again, until its events are read."""
+def test_waiting_end_is_used_only_while_its_session_is_unchanged(tmp_path: Path) -> None:
+    """After a waiting session was continued, its own status gives the outcome until its events are read."""
     with Sandbox(deployments=3, seed=7, edition="D", runs=9) as sandbox:
         client = Client(sandbox.pat, sandbox.base_url, min_interval=0)
         runs = load_runs(client=client, cache_dir=tmp_path / "a", outcomes="sessions")
@@ -75,18 +79,20 @@ def test_an_end_that_is_not_final_counts_while_its_session_is_unchanged(tmp_path
 
 
 @EACH_ENGINE
-def test_sessions(account: tuple[Sandbox, Client], folder: Path, engine: str) -> None:
+def test_scanned_sessions_are_those_of_the_account(
+    account: tuple[Sandbox, Client], folder: Path, engine: str
+) -> None:
     load_sessions(client=account[1], cache_dir=folder)
     found = collected(scan_sessions(folder, engine=engine, client=account[1]), SESSIONS)
     listed = {session["id"] for session in account[0].sessions}
     assert set(found["id"]) == listed
     credits_ = found["usage_total_credits"].sum()
-    told = [session["usage"]["total_credits"] for session in account[0].sessions if "usage" in session]
-    assert credits_ == pytest.approx(sum(told))
+    expected = [session["usage"]["total_credits"] for session in account[0].sessions if "usage" in session]
+    assert credits_ == pytest.approx(sum(expected))
 
 
-def test_what_is_not_stored_is_said(tmp_path: Path) -> None:
-    """Runs since a time are in the store, with the sessions since then."""
+def test_scan_outside_the_stored_range_causes_a_warning(tmp_path: Path) -> None:
+    """Loading the runs since a time also stores the sessions since that time."""
     scans: tuple[Callable[..., Any], ...] = (scan_runs, scan_sessions)
     with Sandbox(deployments=10, seed=7, edition="D", runs=250) as sandbox:
         client = Client(sandbox.pat, sandbox.base_url, min_interval=0)

@@ -1,4 +1,4 @@
-"""A scan on Spark: the same rows and summaries as pandas. Needs Java; ``make test-spark``."""
+"""Tests of scans on Spark: rows and summaries equal those of pandas. Need Java; run by ``make test-spark``."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ pytestmark = [
 ]
 
 ZONE_OF_THE_SESSION = "America/New_York"
-OF_RUNS: dict[str, Callable[[Any], Any]] = {
+RUN_SUMMARIES: dict[str, Callable[[Any], Any]] = {
     "rates": run_failure_rates,
     "days in Shanghai": lambda runs: run_failure_rates(runs, freq="1D", tz="Asia/Shanghai"),
     "errors": error_breakdown,
@@ -38,8 +38,8 @@ OF_RUNS: dict[str, Callable[[Any], Any]] = {
 
 
 @pytest.fixture(scope="module")
-def kept(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, pd.DataFrame, pd.DataFrame]:
-    """Load an account once: the cache folder, and the frames of deployments and of runs."""
+def loaded(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, pd.DataFrame, pd.DataFrame]:
+    """Load an account once; return the cache folder and the frames of deployments and runs."""
     folder = tmp_path_factory.mktemp("cache of spark")
     with Sandbox(deployments=20, seed=7, runs=250, edition="A") as sandbox:
         client = Client(pat=sandbox.pat, base_url=sandbox.base_url, min_interval=0)
@@ -55,19 +55,19 @@ def collected(scanned: Any, of: schema.Schema) -> pd.DataFrame:  # noqa: ANN401 
 
 
 def rows_of(table: pa.Table) -> list[dict[str, Any]]:
-    """Return the rows with times in UTC, so that only what was counted is compared."""
+    """Return the rows to compare engines: times in UTC, floats compared approximately."""
     return [{name: plain(value) for name, value in row.items()} for row in table.to_pylist()]
 
 
 @pytest.fixture(autouse=True)
-def zone_stays(spark: Any) -> Iterator[None]:  # noqa: ANN401 - Spark has no types
-    """Whatever is scanned and summed up, the caller's session is as it was."""
+def check_session_time_zone(spark: Any) -> Iterator[None]:  # noqa: ANN401 - Spark has no types
+    """Check that scans and summaries leave the time zone of the caller's session unchanged."""
     yield
     assert spark.conf.get("spark.sql.session.timeZone") == ZONE_OF_THE_SESSION
 
 
-def test_rows_equal_those_of_pandas(kept: tuple[Path, pd.DataFrame, pd.DataFrame]) -> None:
-    folder, deployments, runs = kept
+def test_rows_equal_those_of_pandas(loaded: tuple[Path, pd.DataFrame, pd.DataFrame]) -> None:
+    folder, deployments, runs = loaded
     scanned = scan_runs(folder, engine="pyspark")
     assert scanned.columns == schema.RUNS.names
     pd.testing.assert_frame_equal(collected(scanned, schema.RUNS), by_id(runs), check_flags=False)
@@ -76,8 +76,8 @@ def test_rows_equal_those_of_pandas(kept: tuple[Path, pd.DataFrame, pd.DataFrame
     pd.testing.assert_frame_equal(collected(scanned, schema.DEPLOYMENTS), by_id(deployments))
 
 
-def test_bounds_are_exact(kept: tuple[Path, pd.DataFrame, pd.DataFrame]) -> None:
-    folder, _, runs = kept
+def test_bounds_are_exact_and_only_their_days_are_read(loaded: tuple[Path, pd.DataFrame, pd.DataFrame]) -> None:
+    folder, _, runs = loaded
     times = runs["triggered_at"].dropna().sort_values()
     since, until = times.iloc[60], times.iloc[190]
     expected = runs[(runs["triggered_at"] >= since) & (runs["triggered_at"] < until)]
@@ -89,24 +89,26 @@ def test_bounds_are_exact(kept: tuple[Path, pd.DataFrame, pd.DataFrame]) -> None
     }
 
 
-@pytest.mark.parametrize("name", OF_RUNS)
-def test_summaries_of_runs_equal_those_of_pandas(kept: tuple[Path, pd.DataFrame, pd.DataFrame], name: str) -> None:
-    folder, _, runs = kept
-    expected = OF_RUNS[name](runs).reset_index()
+@pytest.mark.parametrize("name", RUN_SUMMARIES)
+def test_summaries_of_runs_equal_those_of_pandas(
+    loaded: tuple[Path, pd.DataFrame, pd.DataFrame], name: str
+) -> None:
+    folder, _, runs = loaded
+    expected = RUN_SUMMARIES[name](runs).reset_index()
     if "window" in expected:
         expected = expected[expected["runs"] > 0]
-    summary = OF_RUNS[name](scan_runs(folder, engine="pyspark"))
+    summary = RUN_SUMMARIES[name](scan_runs(folder, engine="pyspark"))
     assert rows_of(summary.toArrow()) == rows_of(pa.Table.from_pandas(expected, preserve_index=False))
 
 
-def test_lifetime_rates_equal_those_of_pandas(kept: tuple[Path, pd.DataFrame, pd.DataFrame]) -> None:
-    folder, deployments, _ = kept
+def test_lifetime_rates_equal_those_of_pandas(loaded: tuple[Path, pd.DataFrame, pd.DataFrame]) -> None:
+    folder, deployments, _ = loaded
     summary = failure_rates(scan_deployments(folder, engine="pyspark"))
     expected = failure_rates(deployments).reset_index()
     assert rows_of(summary.toArrow()) == rows_of(pa.Table.from_pandas(expected, preserve_index=False))
 
 
-def test_an_account_without_runs(tmp_path: Path) -> None:
+def test_account_without_runs_gives_no_rows_and_all_columns(tmp_path: Path) -> None:
     with Sandbox(deployments=2, seed=7, runs=0) as sandbox:
         runs = load_runs(client=Client(pat=sandbox.pat, base_url=sandbox.base_url), cache_dir=tmp_path)
     pd.testing.assert_frame_equal(collected(scan_runs(tmp_path, engine="pyspark"), schema.RUNS), runs)

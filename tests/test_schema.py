@@ -1,3 +1,5 @@
+"""Tests of `qoderdata.schema`: the columns of each table and their JSON paths."""
+
 from __future__ import annotations
 
 import pyarrow as pa
@@ -33,7 +35,7 @@ TIMES = (
 TIME = pa.timestamp("us", tz="UTC")
 
 
-def test_the_documented_columns_of_deployments() -> None:
+def test_deployments_have_the_documented_columns_and_types() -> None:
     documented: dict[str, pa.DataType] = {
         **dict.fromkeys(TEXTS, pa.large_string()),
         **dict.fromkeys(INTEGERS, pa.int64()),
@@ -45,7 +47,7 @@ def test_the_documented_columns_of_deployments() -> None:
     assert {field.name: field.type for field in DEPLOYMENTS.arrow} == documented
 
 
-def test_the_documented_columns_of_runs() -> None:
+def test_runs_have_the_documented_columns() -> None:
     assert RUNS.names == [
         "id", "deployment_id", "status", "status_from", "trigger_type", "trigger_scheduled_at", "agent_id",
         "agent_version", "session_id", "attempt", "turn_id", "triggered_at", "created_at", "started_at",
@@ -53,7 +55,7 @@ def test_the_documented_columns_of_runs() -> None:
     ]  # fmt: skip
 
 
-def test_the_documented_columns_of_sessions() -> None:
+def test_sessions_have_the_documented_columns_and_types() -> None:
     texts = ["id", "title", "status", "deployment_id", "agent_id", "agent_name", "agent_model", "environment_id"]
     numbers = [
         *("usage_total_credits", "usage_model_credits", "usage_sandbox_runtime_credits", "stats_active_seconds"),
@@ -75,13 +77,13 @@ def test_the_documented_columns_of_sessions() -> None:
     "schema", [DEPLOYMENTS, RUNS, SESSIONS, EVENTS, AGENTS, ENVIRONMENTS], ids=lambda schema: schema.name
 )
 class TestEverySchema:
-    def test_no_name_and_no_path_comes_twice(self, schema: Schema) -> None:
+    def test_names_and_paths_are_unique(self, schema: Schema) -> None:
         assert len(set(schema.names)) == len(schema.names)
         paths = [column.path for column in schema.columns if column.path]
         assert len(set(paths)) == len(paths)
 
-    def test_a_name_is_its_path(self, schema: Schema) -> None:
-        """A derived column has no path; some names are shorter than their paths."""
+    def test_name_of_a_column_is_derived_from_its_path(self, schema: Schema) -> None:
+        """Columns without a path are derived; a few names are shorter than their paths."""
         shorter = {
             "trigger_context.type": "trigger_type",
             "trigger_context.scheduled_at": "trigger_scheduled_at",
@@ -94,14 +96,14 @@ class TestEverySchema:
                 path = ".".join(column.path).removeprefix("metadata.cas_config.").removeprefix("cas_run_extras.")
                 assert column.name == shorter.get(path, path.replace(".", "_"))
 
-    def test_extra_is_last(self, schema: Schema) -> None:
+    def test_extra_is_the_last_column(self, schema: Schema) -> None:
         assert schema.names[-1] == EXTRA
         assert schema.arrow.names == schema.names
 
-    def test_every_column_says_what_it_means(self, schema: Schema) -> None:
+    def test_every_column_has_a_meaning(self, schema: Schema) -> None:
         assert all(column.meaning for column in schema.columns)
 
-    def test_the_tree_leads_to_every_column_and_constant(self, schema: Schema) -> None:
+    def test_tree_contains_every_column_and_constant(self, schema: Schema) -> None:
         def walk(branch: Branch, path: tuple[str, ...]) -> None:
             if branch.rest is not None:
                 columns[path] = branch.rest
@@ -120,7 +122,7 @@ class TestEverySchema:
         assert sorted(constants) == sorted(schema.constants)
 
 
-def test_a_column_cannot_hold_columns() -> None:
+def test_column_inside_another_column_raises_type_error() -> None:
     schema = Schema(
         name="broken",
         columns=(Column("a", ("a",), Kind.TEXT, "x"), Column("a_b", ("a", "b"), Kind.TEXT, "y")),

@@ -1,4 +1,4 @@
-"""Sessions, events, agents and environments over the wire, and what edition D refuses."""
+"""Tests of the sandbox's lists of sessions, events, agents and environments, and of what edition D refuses."""
 
 from __future__ import annotations
 
@@ -34,41 +34,41 @@ def sandbox() -> Iterator[Sandbox]:
 
 @pytest.fixture(params="ABCD")
 def edition(request: pytest.FixtureRequest, sandbox: Sandbox, longest: str) -> str:
-    del longest  # finding it sets the edition
+    del longest  # requested first because it sets the edition too
     sandbox.edition = request.param
     return sandbox.edition
 
 
 @pytest.fixture(scope="module")
 def longest(sandbox: Sandbox) -> str:
-    """Return the id of the session with the most events that every edition knows."""
+    """Return the id of the session with the most events, among those that every edition knows."""
     sandbox.edition = "C"
     known = [session["id"] for session in sandbox.sessions]
     sandbox.edition = "D"
     return str(max(known, key=lambda identity: len(sandbox.events(identity))))
 
 
-def ask(sandbox: Sandbox, path: str, params: Params | None = None, *, method: str = "GET") -> requests.Response:
+def send(sandbox: Sandbox, path: str, params: Params | None = None, *, method: str = "GET") -> requests.Response:
     headers = {"Authorization": f"Bearer {sandbox.pat}"}
     return requests.request(method, f"{sandbox.base_url}{path}", params=params, headers=headers, timeout=10)
 
 
 def get(sandbox: Sandbox, path: str, params: Params | None = None) -> Any:  # noqa: ANN401 - JSON
-    response = ask(sandbox, path, params)
+    response = send(sandbox, path, params)
     assert response.status_code == 200, response.text
     return response.json()
 
 
 def walk(sandbox: Sandbox, path: str, params: Params, *, cursor: str = "page") -> list[Record]:
     records: list[Record] = []
-    at: Params = {}
+    position: Params = {}
     while True:
-        page = get(sandbox, path, params | at)
+        page = get(sandbox, path, params | position)
         records += page["data"]
         assert page["next_page"] == (page["last_id"] if page["has_more"] else None)
         if not page["has_more"]:
             return records
-        at = {cursor: page["last_id"]}
+        position = {cursor: page["last_id"]}
 
 
 def live(records: list[Record]) -> list[Record]:
@@ -81,30 +81,32 @@ def records_of(sandbox: Sandbox, root: str) -> list[Record]:
 
 
 @pytest.mark.parametrize("root", ["sessions", "agents", "environments"])
-def test_lists_are_paged_by_page_in_every_edition(sandbox: Sandbox, edition: str, root: str) -> None:
+def test_lists_are_paged_with_the_page_cursor_in_every_edition(sandbox: Sandbox, edition: str, root: str) -> None:
     records = records_of(sandbox, root)
     assert walk(sandbox, f"/{root}", {"limit": 100, "include_archived": "true"}) == records, edition
     assert walk(sandbox, f"/{root}", {"limit": 100}) == live(records) != records
     assert get(sandbox, f"/{root}")["data"] == live(records)[:20]
     assert get(sandbox, f"/{root}/{records[-1]['id']}") == records[-1]
-    assert ask(sandbox, f"/{root}/x").json()["error"]["type"] == "not_found_error"
-    assert ask(sandbox, f"/{root}", method="POST").json()["error"]["type"] == "feature_not_available"
+    assert send(sandbox, f"/{root}/x").json()["error"]["type"] == "not_found_error"
+    assert send(sandbox, f"/{root}", method="POST").json()["error"]["type"] == "feature_not_available"
 
 
 @pytest.mark.parametrize("root", ["sessions", "agents", "environments"])
 @pytest.mark.parametrize("limit", ["0", "101", "1000", "ten"])
-def test_their_page_size_is_one_to_a_hundred_in_every_edition(
+def test_page_size_outside_1_to_100_is_refused_in_every_edition(
     sandbox: Sandbox, edition: str, root: str, limit: str
 ) -> None:
-    response = ask(sandbox, f"/{root}", {"limit": limit})
+    response = send(sandbox, f"/{root}", {"limit": limit})
     assert (response.status_code, response.json()["error"]["param"]) == (400, "limit"), edition
 
 
 @pytest.mark.parametrize("root", ["sessions", "agents", "environments"])
 @pytest.mark.parametrize("cursor", ["after_id", "before_id"])
-def test_other_cursors_are_unknown_there(sandbox: Sandbox, edition: str, root: str, cursor: str) -> None:
+def test_after_id_and_before_id_are_refused_by_edition_d_else_ignored(
+    sandbox: Sandbox, edition: str, root: str, cursor: str
+) -> None:
     records = live(records_of(sandbox, root))
-    response = ask(sandbox, f"/{root}", {cursor: records[2]["id"], "limit": 3})
+    response = send(sandbox, f"/{root}", {cursor: records[2]["id"], "limit": 3})
     if edition == "D":
         assert (response.status_code, response.json()["error"]["param"]) == (400, cursor)
     else:
@@ -121,7 +123,7 @@ def test_other_cursors_are_unknown_there(sandbox: Sandbox, edition: str, root: s
     order=st.sampled_from(["asc", "desc", ""]),
     edition_=st.sampled_from("ABCD"),
 )
-def test_filters_of_sessions(
+def test_session_filters_return_the_matching_sessions(
     *, sandbox: Sandbox, statuses: list[str], deployment: int | str | None, agent: int | str | None, version: str,
     archived: str, order: str, edition_: str,
 ) -> None:  # fmt: skip
@@ -157,10 +159,10 @@ def test_filters_of_sessions(
         *product(["runs", "sessions", "agents", "environments"], ["gt", "gte", "lt", "lte"]),
     ],
 )
-def test_the_time_of_creation_is_understood_from_edition_c_on(
+def test_created_at_filters_work_from_edition_c_on(
     sandbox: Sandbox, edition: str, root: str, operator: str
 ) -> None:
-    """To the nanosecond, as the time stamps are."""
+    """Times are compared to the nanosecond; editions A and B ignore the filter."""
     records = live(records_of(sandbox, root))
     middle = records[len(records) // 2]["created_at"]
     compare = {"gt": gt, "gte": ge, "lt": lt, "lte": le}[operator]
@@ -175,10 +177,10 @@ def test_the_time_of_creation_is_understood_from_edition_c_on(
 
 @pytest.mark.parametrize("limit", [30, 100])
 @pytest.mark.parametrize("cursor", ["page", "after_id"])
-def test_events_are_paged_in_both_orders(
+def test_events_are_paged_in_both_orders_and_filtered_by_type(
     sandbox: Sandbox, longest: str, edition: str, limit: int, cursor: str
 ) -> None:
-    """Oldest first, unless the other order is asked for."""
+    """The default order is oldest first."""
     events = sandbox.events(longest)
     path = f"/sessions/{longest}/events"
     assert len(events) > 100, edition
@@ -191,20 +193,20 @@ def test_events_are_paged_in_both_orders(
     assert 3 < len(chosen) < len(events)
 
 
-def test_events_before_one_are_those_just_before_it(sandbox: Sandbox, longest: str, edition: str) -> None:
+def test_before_id_returns_the_events_just_before_it(sandbox: Sandbox, longest: str, edition: str) -> None:
     events, path = sandbox.events(longest), f"/sessions/{longest}/events"
     page = get(sandbox, path, {"before_id": events[50]["id"], "limit": 10})
     assert (page["data"], page["has_more"]) == (events[40:50], True), edition
     newest = get(sandbox, path, {"before_id": events[50]["id"], "limit": 10, "order": "desc"})
     assert newest["data"] == events[51:61][::-1]
-    both = ask(sandbox, path, {"before_id": events[5]["id"], "page": events[5]["id"]})
+    both = send(sandbox, path, {"before_id": events[5]["id"], "page": events[5]["id"]})
     assert "mutually exclusive" in both.json()["error"]["message"]
-    assert ask(sandbox, path, {"page": "evt_0"}).json()["error"]["param"] == "page"
-    assert ask(sandbox, path, {"limit": 101}).json()["error"]["param"] == "limit"
+    assert send(sandbox, path, {"page": "evt_0"}).json()["error"]["param"] == "page"
+    assert send(sandbox, path, {"limit": 101}).json()["error"]["param"] == "limit"
 
 
-def test_rewritten_events_may_hold_anything_besides_ids() -> None:
-    """An event without a type is none of the types that are asked for."""
+def test_rewritten_events_need_nothing_but_ids() -> None:
+    """A filter by type does not return events without a type."""
     with Sandbox(3, 1, "D", 20) as sandbox:
         identity = sandbox.sessions[0]["id"]
         events: list[Record] = [
@@ -217,7 +219,7 @@ def test_rewritten_events_may_hold_anything_besides_ids() -> None:
         assert get(sandbox, f"/sessions/{identity}/events", {"types[]": "session.error"})["data"] == events[1:2]
 
 
-def test_pages_of_events_can_be_short(sandbox: Sandbox, longest: str) -> None:
+def test_short_pages_return_fewer_events_than_the_limit(sandbox: Sandbox, longest: str) -> None:
     sandbox.edition, sandbox.short_pages = "D", True
     events = [event for event in sandbox.events(longest) if event["type"] in EVENT_TYPES]
     params = {"limit": 10, "types[]": EVENT_TYPES}
@@ -229,16 +231,16 @@ def test_pages_of_events_can_be_short(sandbox: Sandbox, longest: str) -> None:
         sandbox.short_pages = False
 
 
-def test_sessions_that_an_edition_does_not_know_are_not_found(sandbox: Sandbox) -> None:
-    """Up to edition C, some sessions of edition D are turns of another one."""
+def test_sessions_that_only_edition_d_has_are_not_found_in_edition_c(sandbox: Sandbox) -> None:
+    """Up to edition C, some sessions of edition D are turns of another session."""
     sandbox.edition = "D"
     newest = {session["id"] for session in sandbox.sessions}
     sandbox.edition = "C"
     older = {session["id"] for session in sandbox.sessions}
     assert older < newest
     for identity in sorted(newest - older)[:3]:
-        assert ask(sandbox, f"/sessions/{identity}").status_code == 404
-        assert ask(sandbox, f"/sessions/{identity}/events").status_code == 404
+        assert send(sandbox, f"/sessions/{identity}").status_code == 404
+        assert send(sandbox, f"/sessions/{identity}/events").status_code == 404
 
 
 @pytest.mark.parametrize(
@@ -251,12 +253,10 @@ def test_sessions_that_an_edition_does_not_know_are_not_found(sandbox: Sandbox) 
         ("/sessions/{session}/events", "type"), ("/agents", "agent_id"), ("/environments", "name"),
     ],
 )  # fmt: skip
-def test_unknown_parameters_are_refused_by_edition_d_only(
-    sandbox: Sandbox, edition: str, path: str, param: str
-) -> None:
+def test_only_edition_d_refuses_unknown_parameters(sandbox: Sandbox, edition: str, path: str, param: str) -> None:
     run = next(one for one in sandbox.runs if one.get("session_id"))
     path = path.format(deployment=run["deployment_id"], run=run["id"], session=sandbox.sessions[0]["id"])
-    response = ask(sandbox, path, {param: "failed" if param == "status" and "runs" in path else "x"})
+    response = send(sandbox, path, {param: "failed" if param == "status" and "runs" in path else "x"})
     if edition == "D":
         error = response.json()
         assert (response.status_code, error["error"]["type"]) == (400, "invalid_request_error")
@@ -266,16 +266,16 @@ def test_unknown_parameters_are_refused_by_edition_d_only(
         assert response.status_code == 200
 
 
-def test_one_run_of_a_deployment(sandbox: Sandbox, edition: str) -> None:
+def test_run_is_found_only_under_its_own_deployment(sandbox: Sandbox, edition: str) -> None:
     run, other = (
         sandbox.runs[3],
         next(one for one in sandbox.runs if one["deployment_id"] != sandbox.runs[3]["deployment_id"]),
     )
     assert get(sandbox, f"/deployments/{run['deployment_id']}/runs/{run['id']}") == run, edition
-    assert ask(sandbox, f"/deployments/{other['deployment_id']}/runs/{run['id']}").status_code == 404
+    assert send(sandbox, f"/deployments/{other['deployment_id']}/runs/{run['id']}").status_code == 404
 
 
-def test_the_log_has_all_values_of_a_parameter(sandbox: Sandbox) -> None:
+def test_request_log_keeps_all_values_of_a_parameter(sandbox: Sandbox) -> None:
     get(sandbox, "/sessions", {"statuses[]": ["idle", "terminated"], "limit": 5})
     request = sandbox.requests[-1]
     assert (request.path, request.status) == ("/sessions", 200)
@@ -283,7 +283,7 @@ def test_the_log_has_all_values_of_a_parameter(sandbox: Sandbox) -> None:
     assert request.query == {"statuses[]": "idle", "limit": "5"}
 
 
-def test_a_page_of_events_may_show_a_record_again(sandbox: Sandbox, longest: str) -> None:
+def test_overlap_fault_repeats_an_event(sandbox: Sandbox, longest: str) -> None:
     path = f"/sessions/{longest}/events"
     start = get(sandbox, path, {"limit": 5})
     sandbox.misbehave("overlap")
@@ -291,8 +291,7 @@ def test_a_page_of_events_may_show_a_record_again(sandbox: Sandbox, longest: str
 
 
 @pytest.mark.parametrize("edition_", "CD")
-def test_a_big_account_is_made_and_listed_quickly(edition_: str) -> None:
-    """Events are written when they are asked for; nothing is written per session before."""
+def test_listing_100_of_many_sessions_builds_only_100_records(edition_: str) -> None:
     with Sandbox(100, 7, edition_, 2_000) as big:
         get(big, "/sessions", {"limit": 100})
         every_edition = big._database.sessions._bodies.values()

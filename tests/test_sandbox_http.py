@@ -1,4 +1,4 @@
-"""What goes over the wire: every line of the service's documentation about it, in every edition."""
+"""Tests of the sandbox's requests and responses over HTTP: each documented behaviour, in every edition."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def edition(request: pytest.FixtureRequest, sandbox: Sandbox) -> str:
     return sandbox.edition
 
 
-class Reply:
+class Response:
     """One response, with its JSON."""
 
     def __init__(self, response: http.client.HTTPResponse) -> None:
@@ -52,8 +52,8 @@ class Reply:
 
 def get(
     sandbox: Sandbox, path: str, params: Params | None = None, *, method: str = "GET", **headers: str
-) -> Reply:
-    """Ask with nothing but the standard library; ``_`` in a header's name stands for ``-``."""
+) -> Response:
+    """Send a request with the standard library only; ``_`` in a header's name stands for ``-``."""
     parts = urlsplit(sandbox.base_url)
     connection = http.client.HTTPConnection(str(parts.hostname), parts.port, timeout=10)
     sent = {"Authorization": f"Bearer {sandbox.pat}"} | {
@@ -62,29 +62,29 @@ def get(
     query = f"?{urlencode(params)}" if params else ""
     connection.request(method, f"{parts.path}{path}{query}", headers=sent)
     try:
-        return Reply(connection.getresponse())
+        return Response(connection.getresponse())
     finally:
         connection.close()
 
 
 def walk(sandbox: Sandbox, path: str, params: Params, *, cursor: str = "after_id") -> list[Record]:
-    """Read every page, by the envelope's cursor."""
+    """Read every page, following the cursor of the envelope."""
     records: list[Record] = []
-    at: Params = {}
+    position: Params = {}
     while True:
-        page = get(sandbox, path, params | at).json
+        page = get(sandbox, path, params | position).json
         records += page["data"]
         if not page["has_more"]:
             return records
-        at = {cursor: page["last_id"]}
+        position = {cursor: page["last_id"]}
 
 
-def live(sandbox: Sandbox) -> list[Record]:
+def live_deployments(sandbox: Sandbox) -> list[Record]:
     return [record for record in sandbox.deployments if record["archived_at"] is None]
 
 
 def busiest(sandbox: Sandbox) -> tuple[str, list[Record]]:
-    """Return the deployment with the most runs, and them."""
+    """Return the id of the deployment with the most runs, and its runs."""
     runs = sandbox.runs
     identity = Counter(run["deployment_id"] for run in runs).most_common(1)[0][0]
     return identity, [run for run in runs if run["deployment_id"] == identity]
@@ -104,24 +104,24 @@ def busiest(sandbox: Sandbox) -> tuple[str, list[Record]]:
     ],
 )
 @pytest.mark.parametrize("path", ["/deployments", "/deployment_runs", "/deployments/dep_1", "/nothing"])
-def test_without_the_token_nothing_is_answered(sandbox: Sandbox, path: str, headers: dict[str, str]) -> None:
-    reply = get(sandbox, path, None, **headers)
-    assert reply.status == 401
-    assert reply.json == {
+def test_request_without_a_valid_token_gets_401(sandbox: Sandbox, path: str, headers: dict[str, str]) -> None:
+    response = get(sandbox, path, None, **headers)
+    assert response.status == 401
+    assert response.json == {
         "type": "error",
         "error": {"type": "authentication_error", "message": "Invalid API key or token."},
     }
 
 
-def test_every_answer_has_a_request_id_of_its_own(sandbox: Sandbox) -> None:
-    replies = [get(sandbox, path) for path in ("/deployments", "/nothing", "/deployment_runs")]
-    replies.append(get(sandbox, "/deployments", Authorization=""))
-    ids = [reply.headers["x-request-id"] for reply in replies]
+def test_every_response_has_its_own_request_id(sandbox: Sandbox) -> None:
+    responses = [get(sandbox, path) for path in ("/deployments", "/nothing", "/deployment_runs")]
+    responses.append(get(sandbox, "/deployments", Authorization=""))
+    ids = [response.headers["x-request-id"] for response in responses]
     assert len(set(ids)) == 4
     assert ids == [request.request_id for request in sandbox.requests[-4:]]
 
 
-def test_the_log_has_what_was_asked_and_answered(sandbox: Sandbox) -> None:
+def test_request_log_has_request_and_status_but_no_token(sandbox: Sandbox) -> None:
     get(sandbox, "/deployments", {"limit": "3", "status": "paused"}, qoder_workspace_id="ws_1")
     request = sandbox.requests[-1]
     assert (request.method, request.path, request.status) == ("GET", "/deployments", 200)
@@ -133,7 +133,7 @@ def test_the_log_has_what_was_asked_and_answered(sandbox: Sandbox) -> None:
 
 
 @pytest.mark.parametrize("accepted", ["gzip", "gzip, deflate", "deflate, GZIP;q=0.5"])
-def test_answers_are_compressed_for_clients_that_ask_for_it(sandbox: Sandbox, accepted: str) -> None:
+def test_response_is_gzipped_when_the_client_accepts_gzip(sandbox: Sandbox, accepted: str) -> None:
     plain, packed = get(sandbox, "/deployments"), get(sandbox, "/deployments", Accept_Encoding=accepted)
     assert packed.headers["content-encoding"] == "gzip"
     assert len(packed.raw) < len(plain.raw) / 2
@@ -142,24 +142,24 @@ def test_answers_are_compressed_for_clients_that_ask_for_it(sandbox: Sandbox, ac
 
 
 @pytest.mark.parametrize("accepted", ["", "identity", "gzip;q=0", "br"])
-def test_answers_are_plain_for_the_others(sandbox: Sandbox, accepted: str) -> None:
+def test_response_is_not_compressed_when_gzip_is_not_accepted(sandbox: Sandbox, accepted: str) -> None:
     assert "content-encoding" not in get(sandbox, "/deployments", Accept_Encoding=accepted).headers
 
 
-def test_compression_can_be_turned_off() -> None:
+def test_gzip_false_turns_compression_off() -> None:
     with Sandbox(deployments=3, gzip=False) as sandbox:
         assert "content-encoding" not in get(sandbox, "/deployments", Accept_Encoding="gzip").headers
 
 
 def test_one_connection_serves_many_requests_without_delay(sandbox: Sandbox) -> None:
-    """Keep-alive, and no waiting for acknowledgements: Nagle's algorithm is off."""
+    """Keep-alive works, and Nagle's algorithm is off."""
     parts = urlsplit(sandbox.base_url)
     connection = http.client.HTTPConnection(str(parts.hostname), parts.port, timeout=10)
     connection.connect()
     own = connection.sock.getsockname()
     for _ in range(5):
         connection.request("GET", f"{parts.path}/deployments", headers={"Authorization": f"Bearer {sandbox.pat}"})
-        assert Reply(connection.getresponse()).status == 200
+        assert Response(connection.getresponse()).status == 200
         assert connection.sock.getsockname() == own
     server = sandbox._server
     assert server is not None
@@ -169,23 +169,23 @@ def test_one_connection_serves_many_requests_without_delay(sandbox: Sandbox) -> 
 
 
 @pytest.mark.parametrize("method", ["POST", "DELETE", "PUT", "PATCH"])
-def test_nothing_but_reading_is_available(sandbox: Sandbox, method: str) -> None:
-    reply = get(sandbox, "/deployments", method=method)
-    assert (reply.status, reply.json["error"]["type"]) == (501, "feature_not_available")
+def test_methods_other_than_get_are_answered_with_501(sandbox: Sandbox, method: str) -> None:
+    response = get(sandbox, "/deployments", method=method)
+    assert (response.status, response.json["error"]["type"]) == (501, "feature_not_available")
 
 
-def test_records_are_written_as_go_writes_them(sandbox: Sandbox) -> None:
-    """``<``, ``>`` and ``&`` are escaped, and everything else is as it is: both are the same JSON."""
+def test_records_are_escaped_as_go_escapes_json(sandbox: Sandbox) -> None:
+    """``<``, ``>`` and ``&`` are escaped, non-ASCII characters are not; both forms are the same JSON."""
     raw = b"".join(get(sandbox, f"/deployments/{record['id']}").raw for record in sandbox.deployments)
     assert b"\\u003cimg src=x onerror=alert(1)\\u003e" in raw
     assert not set(b"<>&") & set(raw)
     assert "每日销售日报".encode() in raw
 
 
-# -- single objects -------------------------------------------------------------------------------------------
+# -- single records -------------------------------------------------------------------------------------------
 
 
-def test_one_object_is_as_the_list_has_it(sandbox: Sandbox, edition: str) -> None:
+def test_single_record_equals_the_listed_record(sandbox: Sandbox, edition: str) -> None:
     del edition
     for path, records in (("/deployments", sandbox.deployments), ("/deployment_runs", sandbox.runs)):
         for record in (records[0], records[-1], records[len(records) // 2]):
@@ -200,17 +200,21 @@ def test_one_object_is_as_the_list_has_it(sandbox: Sandbox, edition: str) -> Non
         "/deployments/%2e%2e",
     ],
 )  # fmt: skip
-def test_what_is_not_there_is_not_found(sandbox: Sandbox, path: str) -> None:
-    reply = get(sandbox, path)
-    assert (reply.status, reply.json["type"], reply.json["error"]["type"]) == (404, "error", "not_found_error")
+def test_unknown_path_gets_404(sandbox: Sandbox, path: str) -> None:
+    response = get(sandbox, path)
+    assert (response.status, response.json["type"], response.json["error"]["type"]) == (
+        404,
+        "error",
+        "not_found_error",
+    )
 
 
 @pytest.mark.parametrize("path", ["/deployments", "/api/v1/cloudx/deployments", "/api/v1/clouddeployments"])
-def test_a_path_outside_the_base_url_is_not_found(sandbox: Sandbox, path: str) -> None:
+def test_path_outside_the_base_url_gets_404(sandbox: Sandbox, path: str) -> None:
     parts = urlsplit(sandbox.base_url)
     connection = http.client.HTTPConnection(str(parts.hostname), parts.port, timeout=10)
     connection.request("GET", path, headers={"Authorization": f"Bearer {sandbox.pat}"})
-    assert Reply(connection.getresponse()).status == 404
+    assert Response(connection.getresponse()).status == 404
     connection.close()
 
 
@@ -218,7 +222,7 @@ def test_a_path_outside_the_base_url_is_not_found(sandbox: Sandbox, path: str) -
 
 
 LISTS: dict[str, Callable[[Sandbox], tuple[str, Params, list[Record]]]] = {
-    "deployments": lambda sandbox: ("/deployments", {}, live(sandbox)),
+    "deployments": lambda sandbox: ("/deployments", {}, live_deployments(sandbox)),
     "with archived": lambda sandbox: ("/deployments", {"include_archived": "true"}, sandbox.deployments),
     "runs": lambda sandbox: ("/deployment_runs", {}, sandbox.runs),
     "one deployment's runs": lambda sandbox: (f"/deployments/{busiest(sandbox)[0]}/runs", {}, busiest(sandbox)[1]),
@@ -228,7 +232,7 @@ LISTS: dict[str, Callable[[Sandbox], tuple[str, Params, list[Record]]]] = {
 @pytest.mark.parametrize("name", LISTS)
 @pytest.mark.parametrize("limit", ["1", "70"])
 @pytest.mark.parametrize("cursor", ["after_id", "page"])
-def test_a_walk_gives_every_record_once_newest_first(
+def test_paging_returns_every_record_once_newest_first(
     sandbox: Sandbox, *, edition: str, name: str, limit: str, cursor: str
 ) -> None:
     path, params, expected = LISTS[name](sandbox)
@@ -240,7 +244,7 @@ def test_a_walk_gives_every_record_once_newest_first(
 
 
 @pytest.mark.parametrize("name", LISTS)
-def test_the_envelope(sandbox: Sandbox, edition: str, name: str) -> None:
+def test_envelope_of_the_first_and_the_last_page(sandbox: Sandbox, edition: str, name: str) -> None:
     path, params, expected = LISTS[name](sandbox)
     page = get(sandbox, path, params | {"limit": "5"}).json
     assert list(page) == ["data", "first_id", "has_more", "last_id", "next_page"], edition
@@ -259,20 +263,20 @@ def test_the_envelope(sandbox: Sandbox, edition: str, name: str) -> None:
 
 
 @pytest.mark.parametrize("name", LISTS)
-def test_an_empty_list(sandbox: Sandbox, edition: str, name: str) -> None:
+def test_envelope_of_an_empty_page(sandbox: Sandbox, edition: str, name: str) -> None:
     path, params, expected = LISTS[name](sandbox)
     page = get(sandbox, path, params | {"after_id": expected[-1]["id"]}).json
     assert page == {"data": [], "first_id": None, "has_more": False, "last_id": None, "next_page": None}, edition
 
 
-def test_an_empty_account() -> None:
+def test_envelope_of_an_empty_account() -> None:
     with Sandbox(deployments=0) as sandbox:
         for path in ("/deployments", "/deployment_runs"):
             page = get(sandbox, path).json
             assert page == {"data": [], "first_id": None, "has_more": False, "last_id": None, "next_page": None}
 
 
-def test_next_page_can_be_left_out(sandbox: Sandbox) -> None:
+def test_send_next_page_false_omits_next_page(sandbox: Sandbox) -> None:
     sandbox.send_next_page = False
     page = get(sandbox, "/deployments", {"limit": "2"}).json
     sandbox.send_next_page = True
@@ -280,7 +284,7 @@ def test_next_page_can_be_left_out(sandbox: Sandbox) -> None:
     assert page["has_more"]
 
 
-def test_before_id_gives_the_records_just_before_in_list_order(sandbox: Sandbox, edition: str) -> None:
+def test_before_id_returns_the_records_just_before_in_list_order(sandbox: Sandbox, edition: str) -> None:
     expected = sandbox.runs
     page = get(sandbox, "/deployment_runs", {"before_id": expected[30]["id"], "limit": "10"}).json
     assert page["data"] == expected[20:30], edition
@@ -299,30 +303,35 @@ def test_before_id_gives_the_records_just_before_in_list_order(sandbox: Sandbox,
         (("after_id", "before_id", "page"), "before_id"),
     ],
 )
-def test_cursors_exclude_one_another(sandbox: Sandbox, edition: str, names: tuple[str, ...], param: str) -> None:
-    reply = get(sandbox, "/deployments", dict.fromkeys(names, sandbox.deployments[0]["id"]))
-    assert reply.status == 400, edition
-    assert reply.json["error"]["type"] == "invalid_request_error"
-    assert reply.json["error"]["param"] == param
-    assert "mutually exclusive" in reply.json["error"]["message"]
+def test_several_cursors_in_one_request_are_refused(
+    sandbox: Sandbox, edition: str, names: tuple[str, ...], param: str
+) -> None:
+    response = get(sandbox, "/deployments", dict.fromkeys(names, sandbox.deployments[0]["id"]))
+    assert response.status == 400, edition
+    assert response.json["error"]["type"] == "invalid_request_error"
+    assert response.json["error"]["param"] == param
+    assert "mutually exclusive" in response.json["error"]["message"]
 
 
 @pytest.mark.parametrize("name", ["after_id", "before_id", "page"])
-def test_a_cursor_that_names_nothing_is_refused(sandbox: Sandbox, name: str) -> None:
-    reply = get(sandbox, "/deployments", {name: "dep_0"})
-    assert (reply.status, reply.json["error"]["param"]) == (400, name)
+def test_unknown_cursor_is_refused(sandbox: Sandbox, name: str) -> None:
+    response = get(sandbox, "/deployments", {name: "dep_0"})
+    assert (response.status, response.json["error"]["param"]) == (400, name)
 
 
-def test_a_cursor_may_be_of_a_record_that_the_list_does_not_show(sandbox: Sandbox) -> None:
-    """An archived deployment is a place in the order, though it is not shown."""
-    every = sandbox.deployments
-    place = next(number for number, record in enumerate(every) if record["archived_at"] and number > 5)
-    shown = [record for record in every[place + 1 :] if record["archived_at"] is None]
-    assert get(sandbox, "/deployments", {"after_id": every[place]["id"], "limit": "3"}).json["data"] == shown[:3]
+def test_id_of_a_hidden_record_is_a_valid_cursor(sandbox: Sandbox) -> None:
+    """An archived deployment has a position in the order, although the list does not contain it."""
+    all_deployments = sandbox.deployments
+    index = next(number for number, record in enumerate(all_deployments) if record["archived_at"] and number > 5)
+    shown = [record for record in all_deployments[index + 1 :] if record["archived_at"] is None]
+    assert (
+        get(sandbox, "/deployments", {"after_id": all_deployments[index]["id"], "limit": "3"}).json["data"]
+        == shown[:3]
+    )
 
 
-def test_pages_can_be_short_with_cursors_of_records_not_shown(sandbox: Sandbox, edition: str) -> None:
-    """Where the service filters after it has counted, only ``has_more`` says whether there is more."""
+def test_short_pages_may_be_empty_and_have_cursors_of_hidden_records(sandbox: Sandbox, edition: str) -> None:
+    """The service may filter after it has counted; then only ``has_more`` says whether there are more records."""
     sandbox.short_pages = True
     pages: list[Record] = []
     cursor: Params = {}
@@ -330,7 +339,7 @@ def test_pages_can_be_short_with_cursors_of_records_not_shown(sandbox: Sandbox, 
         pages.append(get(sandbox, "/deployments", {"limit": "10", "status": "paused"} | cursor).json)
         cursor = {"after_id": pages[-1]["last_id"]}
     sandbox.short_pages = False
-    paused = [record for record in live(sandbox) if record["status"] == "paused"]
+    paused = [record for record in live_deployments(sandbox) if record["status"] == "paused"]
     assert [record for page in pages for record in page["data"]] == paused, edition
     assert len(pages) == 13
     assert any(not page["data"] for page in pages)
@@ -353,14 +362,14 @@ def test_pages_can_be_short_with_cursors_of_records_not_shown(sandbox: Sandbox, 
         ("C", "1.5", "limit must be between 1 and 100"), ("B", "²", "limit must be between 1 and 100"),
     ],
 )  # fmt: skip
-def test_the_page_size_of_each_edition(sandbox: Sandbox, edition_: str, limit: str, answer: int | str) -> None:
+def test_page_size_limit_of_each_edition(sandbox: Sandbox, edition_: str, limit: str, answer: int | str) -> None:
     sandbox.edition = edition_
-    reply = get(sandbox, "/deployment_runs", {"limit": limit} if limit else {})
+    response = get(sandbox, "/deployment_runs", {"limit": limit} if limit else {})
     if isinstance(answer, int):
-        assert (reply.status, len(reply.json["data"])) == (200, answer)
+        assert (response.status, len(response.json["data"])) == (200, answer)
     else:
         error = {"type": "invalid_request_error", "message": answer, "param": "limit"}
-        assert (reply.status, reply.json) == (400, {"type": "error", "error": error})
+        assert (response.status, response.json) == (400, {"type": "error", "error": error})
 
 
 # -- filters --------------------------------------------------------------------------------------------------
@@ -369,7 +378,7 @@ def test_the_page_size_of_each_edition(sandbox: Sandbox, edition_: str, limit: s
 @pytest.mark.parametrize("include_archived", ["true", "false", ""])
 @pytest.mark.parametrize("status", ["active", "paused", ""])
 @pytest.mark.parametrize("agent", [0, None, "agent_0"])
-def test_filters_of_deployments(
+def test_deployment_filters_return_the_matching_deployments(
     sandbox: Sandbox, *, edition: str, include_archived: str, status: str, agent: int | str | None
 ) -> None:
     records = sandbox.deployments
@@ -381,19 +390,19 @@ def test_filters_of_deployments(
         and (not status or record["status"] == status)
         and (not agent_id or record["agent"]["id"] == agent_id)
     ]
-    given_ = {"include_archived": include_archived, "status": status, "agent_id": agent_id, "limit": "100"}
-    assert walk(sandbox, "/deployments", {name: text for name, text in given_.items() if text}) == expected, (
+    filters = {"include_archived": include_archived, "status": status, "agent_id": agent_id, "limit": "100"}
+    assert walk(sandbox, "/deployments", {name: text for name, text in filters.items() if text}) == expected, (
         edition
     )
 
 
-def test_offsets_in_times_are_understood(sandbox: Sandbox) -> None:
+def test_times_with_utc_offsets_are_accepted_in_filters(sandbox: Sandbox) -> None:
     sandbox.edition = "C"
-    replies = [
+    responses = [
         get(sandbox, "/deployment_runs", {"created_at[lt]": text, "limit": "100"}).ids
         for text in ("2026-06-14T00:00:00Z", "2026-06-14T08:00:00+08:00", "2026-06-13T20:00:00.000-04:00")
     ]
-    assert replies[0] == replies[1] == replies[2] != []
+    assert responses[0] == responses[1] == responses[2] != []
 
 
 @settings(max_examples=60, deadline=None)
@@ -404,7 +413,7 @@ def test_offsets_in_times_are_understood(sandbox: Sandbox) -> None:
     deployment=st.sampled_from([0, 3, None, "dep_0"]),
     edition_=st.sampled_from("ABCD"),
 )
-def test_filters_of_runs(
+def test_run_filters_return_the_matching_runs(
     *, sandbox: Sandbox, status: str, trigger: str, has_error: str, deployment: int | str | None, edition_: str
 ) -> None:
     sandbox.edition = edition_
@@ -420,13 +429,13 @@ def test_filters_of_runs(
         and (not has_error or (run["error"] is not None) == (has_error == "true"))
         and deployment_id in ("", run["deployment_id"])
     ]
-    given_ = {"status": status, "trigger_type": trigger, "has_error": has_error, "deployment_id": deployment_id}
-    sent = {name: text for name, text in given_.items() if text}
+    filters = {"status": status, "trigger_type": trigger, "has_error": has_error, "deployment_id": deployment_id}
+    sent = {name: text for name, text in filters.items() if text}
     assert walk(sandbox, "/deployment_runs", sent | {"limit": "100"}) == expected
 
 
-def test_filters_of_one_deployments_runs(sandbox: Sandbox, edition: str) -> None:
-    """The newest edition filters by the time of the trigger too, though it does not tell it."""
+def test_filters_of_one_deployments_runs_return_the_matching_runs(sandbox: Sandbox, edition: str) -> None:
+    """Edition D also filters by the time of the trigger, although its records do not contain it."""
     identity, runs = busiest(sandbox)
     sandbox.edition = "C"
     old = busiest(sandbox)[1]
@@ -472,18 +481,18 @@ def test_filters_of_one_deployments_runs(sandbox: Sandbox, edition: str) -> None
         ("D", "/sessions/{session}/events", "order", "up"),
     ],
 )
-def test_impossible_values_are_refused_by_name(
+def test_invalid_parameter_value_is_refused_with_the_parameter_name(
     sandbox: Sandbox, edition_: str, path: str, param: str, value: str
 ) -> None:
     sandbox.edition = edition_
     path = path.format(deployment=sandbox.deployments[0]["id"], session=sandbox.sessions[0]["id"])
-    reply = get(sandbox, path, {param: value})
-    assert (reply.status, reply.json["error"]["type"]) == (400, "invalid_request_error")
-    assert reply.json["error"]["param"] == param
-    assert param in reply.json["error"]["message"]
+    response = get(sandbox, path, {param: value})
+    assert (response.status, response.json["error"]["type"]) == (400, "invalid_request_error")
+    assert response.json["error"]["param"] == param
+    assert param in response.json["error"]["message"]
 
 
-def test_unknown_parameters_are_ignored_and_empty_ones_are_none(sandbox: Sandbox) -> None:
+def test_unknown_and_empty_parameters_are_ignored_up_to_edition_c(sandbox: Sandbox) -> None:
     sandbox.edition = "C"
     expected = get(sandbox, "/deployments").ids
     assert get(sandbox, "/deployments", {"created_by": "me", "sort": "name"}).ids == expected
@@ -492,5 +501,5 @@ def test_unknown_parameters_are_ignored_and_empty_ones_are_none(sandbox: Sandbox
     )
 
 
-def test_the_first_of_a_repeated_parameter_counts(sandbox: Sandbox) -> None:
+def test_first_value_of_a_repeated_parameter_is_used(sandbox: Sandbox) -> None:
     assert len(get(sandbox, f"/deployments?limit=3&limit=5&{quote('status')}=active").ids) == 3

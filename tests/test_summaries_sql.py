@@ -1,4 +1,4 @@
-"""What people read can be recomputed from what they export, by somebody who knows SQL and not this package."""
+"""Tests of summaries against SQL: DuckDB recomputes them from exported Parquet files, without this package."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ WILSON = """
     (p + z * z / (2 * n) - z * sqrt(p * (1 - p) / n + z * z / (4 * n * n))) / (1 + z * z / n) AS ci_low,
     (p + z * z / (2 * n) + z * sqrt(p * (1 - p) / n + z * z / (4 * n * n))) / (1 + z * z / n) AS ci_high
 """
-#: The normal quantile of 95 %, from any table.
+#: The normal quantile of a 95 % interval, as printed in tables.
 Z = "1.959963984540054 AS z"
 
 
@@ -40,7 +40,9 @@ def sql(query: str, folder: Path) -> pd.DataFrame:
 
 
 @pytest.mark.parametrize("by", ["id", "agent_id", "environment_id", "status"])
-def test_lifetime_rates_and_intervals(by: str, exported: tuple[pd.DataFrame, pd.DataFrame, Path]) -> None:
+def test_failure_rates_and_intervals_equal_those_in_sql(
+    by: str, exported: tuple[pd.DataFrame, pd.DataFrame, Path]
+) -> None:
     deployments, _, folder = exported
     expected = sql(
         f"""SELECT *, {WILSON} FROM (
@@ -51,17 +53,24 @@ def test_lifetime_rates_and_intervals(by: str, exported: tuple[pd.DataFrame, pd.
     ).set_index(by)
     rates = qd.failure_rates(deployments, by=by)
     assert len(rates) == len(expected)
-    for ours, theirs in {"failure_rate": "p", "ci_low": "ci_low", "ci_high": "ci_high", "total_runs": "n"}.items():
+    for column, name in {
+        "failure_rate": "p",
+        "ci_low": "ci_low",
+        "ci_high": "ci_high",
+        "total_runs": "n",
+    }.items():
         pd.testing.assert_series_equal(
-            rates[ours].astype("float64"),
-            expected[theirs].reindex(rates.index).astype("float64"),
+            rates[column].astype("float64"),
+            expected[name].reindex(rates.index).astype("float64"),
             check_names=False,
             check_index_type=False,
             rtol=1e-12,
         )
 
 
-def test_rates_and_durations_of_runs_by_day(exported: tuple[pd.DataFrame, pd.DataFrame, Path]) -> None:
+def test_daily_run_failure_rates_and_durations_equal_those_in_sql(
+    exported: tuple[pd.DataFrame, pd.DataFrame, Path],
+) -> None:
     _, runs, folder = exported
     expected = sql(
         f"""SELECT *, {WILSON} FROM (
@@ -75,13 +84,13 @@ def test_rates_and_durations_of_runs_by_day(exported: tuple[pd.DataFrame, pd.Dat
         folder,
     ).set_index("day")
     rates = qd.run_failure_rates(runs, by=None, freq="1D")
-    there = rates[rates["runs"] > 0]
-    assert len(there) == len(expected)
+    with_runs = rates[rates["runs"] > 0]
+    assert len(with_runs) == len(expected)
     names = {"failure_rate": "p", "ci_low": "ci_low", "ci_high": "ci_high", "failed": "failed"}
-    for ours, theirs in {**names, "duration_p50_ms": "p50", "duration_p95_ms": "p95"}.items():
+    for column, name in {**names, "duration_p50_ms": "p50", "duration_p95_ms": "p95"}.items():
         pd.testing.assert_series_equal(
-            there[ours].astype("float64").reset_index(drop=True),
-            expected[theirs].sort_index().astype("float64").reset_index(drop=True),
+            with_runs[column].astype("float64").reset_index(drop=True),
+            expected[name].sort_index().astype("float64").reset_index(drop=True),
             check_names=False,
             rtol=1e-12,
         )
@@ -90,8 +99,8 @@ def test_rates_and_durations_of_runs_by_day(exported: tuple[pd.DataFrame, pd.Dat
     assert empty["failure_rate"].isna().all()
 
 
-def test_a_streak_that_was_counted_by_hand(exported: tuple[pd.DataFrame, pd.DataFrame, Path]) -> None:
-    """The current streak of each deployment: failures after its last success."""
+def test_current_streaks_equal_those_in_sql(exported: tuple[pd.DataFrame, pd.DataFrame, Path]) -> None:
+    """The current streak of a deployment is the number of failures after its last success."""
     _, runs, folder = exported
     expected = sql(
         """SELECT deployment_id,
