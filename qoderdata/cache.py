@@ -98,7 +98,7 @@ def read(folder: Folder, name: str, schema: pa.Schema) -> CachedTable | None:
             return CachedTable(file.read().cast(schema), datetime.fromisoformat(facts["fetched_at"]))
     except Exception as error:  # noqa: BLE001 - a damaged file can fail in any way, an object store in its own
         warn(
-            f"the cached file {folder.full(name)} counts as absent: {error}",
+            f"the cached file {folder.path_of(name)} counts as absent: {error}",
             CacheWarning,
         )
         return None

@@ -41,7 +41,7 @@ class Account(TypedDict):
 class Secret:
     """A value that is shown as a mask in a repr, a log, a debugger and a traceback with local variables.
 
-    It is not a string, so that no slice or string operation gives a plain one, and it cannot be copied or pickled.
+    It is not a string, so that no string operation returns the plain text, and it cannot be copied or pickled.
 
     Examples
     --------

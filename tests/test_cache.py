@@ -61,7 +61,7 @@ def local(tmp_path: Path) -> Folder:
 
 
 def path_of(folder: Folder) -> Path:
-    return Path(folder.full(NAME))
+    return Path(folder.path_of(NAME))
 
 
 def read(folder: Folder) -> cache.CachedTable | None:
@@ -272,7 +272,7 @@ def test_a_file_under_another_accounts_name_counts_as_absent(local: Folder, answ
     """Its content belongs to whoever asked for it first."""
     cache.write(local, NAME, answer)
     other = cache.file_name("deployments", QUERY | {"account": "another"})
-    Path(local.full(NAME)).rename(local.full(other))
+    Path(local.path_of(NAME)).rename(local.path_of(other))
     with pytest.warns(CacheWarning, match="another query or account"):
         assert cache.read(local, other, DEPLOYMENTS.arrow) is None
 
@@ -397,7 +397,7 @@ def test_entries_are_whole_files(local: Folder, answer: cache.CachedTable) -> No
     stray = Path(local.path) / f".{NAME}.1234-abcdef01.tmp"
     stray.write_bytes(b"half of")
     (Path(local.path) / "notes.txt").write_text("the user's own")
-    paths = [Path(local.full(name)) for name in names]
+    paths = [Path(local.path_of(name)) for name in names]
     found = sorted((info.path, info.size) for info in local.parquet_files())
     assert found == [(path.as_posix(), path.stat().st_size) for path in paths]
 

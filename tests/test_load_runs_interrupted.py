@@ -198,7 +198,7 @@ def _mortal(monkeypatch: pytest.MonkeyPatch) -> None:
         replace(self, name, write, durable=durable)
         FATE.moves()
         if not durable:
-            UNFLUSHED.append(Path(self.full(name)))
+            UNFLUSHED.append(Path(self.path_of(name)))
 
     def mortal_remove(self: Folder, name: str) -> None:
         FATE.moves()

@@ -215,7 +215,7 @@ def contents(folder: Path) -> dict[Path, bytes]:
 
 
 def refuse(folder: Folder, name: str) -> NoReturn:
-    raise PermissionError(13, "Permission denied", folder.full(name))
+    raise PermissionError(13, "Permission denied", folder.path_of(name))
 
 
 def test_a_manifest_that_cannot_be_read_now_is_left_alone(

@@ -115,7 +115,7 @@ def test_files_and_folders_are_private(store: TableStore, tmp_path: Path) -> Non
 @pytest.mark.parametrize("engine", ["duckdb", "polars", "pyarrow"])
 def test_other_engines_read_the_data_set_as_it_lies(store: TableStore, engine: str) -> None:
     put(store, page(*(run(number, day=1 + number % 14) for number in range(60)), run(60, day=None)))
-    folder = store.folder.full("data")
+    folder = store.folder.path_of("data")
     if engine == "duckdb":
         duckdb = pytest.importorskip("duckdb")
         found = duckdb.sql(
@@ -354,7 +354,7 @@ def test_on_an_object_store_a_new_file_that_no_manifest_names_may_be_another_wri
     for name in ("20260615T000000-ab.parquet", "20260615T020000-cd.parquet"):
         store.folder.replace(f"data/day=2026-06-14/{name}", lambda sink: sink.write(b"PAR1"))
     monkeypatch.setattr(dataset, "_is_old", lambda name: name < "20260615T010000")
-    store._dataset.sweep(store._manifest.files)
+    store._dataset.remove_unlisted(store._manifest.files)
     left = [info.base_name for info in store.folder.files("data")]
     assert len(left) == 2
     assert "20260615T020000-cd.parquet" in left

@@ -39,8 +39,6 @@ _NARROWEST = {"text": 12, "id": 20, "prose": 15}
 #: How wide it should be before columns that may be left out are shown.
 _READABLE = {"text": 22, "id": 20, "prose": 22}
 _GAP = 2
-#: Categories of characters that can steer a terminal or change the direction of what follows.
-_UNSAFE = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
 #: Characters that Markdown gives a meaning.
 _MARKDOWN = re.compile(r"([\\`*_\[\]<>|~#&@!])")
 #: Text that some Markdown renderers or chats turn into a link: a scheme, `www.`, an e-mail address, a domain.
@@ -304,7 +302,7 @@ def escape_controls(text: str) -> str:
 
 
 def _is_unsafe(character: str) -> bool:
-    return character not in "\n\t" and unicodedata.category(character) in _UNSAFE
+    return character not in "\n\t" and unicodedata.category(character) in formatting.UNPRINTABLE
 
 
 # -- forms -------------------------------------------------------------------------------------------------------
