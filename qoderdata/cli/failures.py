@@ -50,7 +50,7 @@ def failures(
     above = result.name_above(rates, fail_over, figure="failure_rate", groups=labels)
     columns = [*labels, *rate_columns(is_grouped=groups.keys != ["id"])]
     empty = "no deployment has run so often" if len(deployments) else "there are no deployments"
-    empty = options.unless_said(empty, deployments, filters)
+    empty = options.empty_table_text(empty, deployments, filters)
     result.print_frame(rates, columns, empty=empty, notes=[*notes, *above])
     return options.FOUND if above else 0
 

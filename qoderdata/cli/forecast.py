@@ -40,7 +40,7 @@ def forecast(
     sessions = service.load(qd.load_sessions, **window)
     found = qd.cost_forecast(deployments, sessions, horizon, start=start)
     empty = "paused deployments do not fire" if filters["status"] == "paused" else "nothing fires"
-    empty = options.unless_said(empty, deployments, filters)
+    empty = options.empty_table_text(empty, deployments, filters)
     result.print_frame(found, _COLUMNS, empty=empty, notes=_notes(found, horizon))
 
 

@@ -1,4 +1,4 @@
-"""How results are printed: a table for people, Markdown for a chat, CSV and JSON for programs.
+"""Print results: a table for people, Markdown for a chat, CSV and JSON for programs.
 
 On a terminal a table fits its width: names are cut a little, then columns are left out, and a line says which. In
 a pipe or a file nothing is cut. Text from the service never reaches a terminal with control characters.
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 #: Rows of a table for people, unless `--top` says otherwise.
 DEFAULT_TOP = 40
-#: The `optional` of ids and of what other columns say too.
+#: The value of `optional` for ids, and for columns that repeat what other columns say.
 MINOR = 9
 #: How many rows a note names.
 _NAMED = 3
@@ -209,7 +209,7 @@ def format_seconds(time: datetime | None, tz: str) -> str:
 def print_table(frame: pd.DataFrame, columns: Sequence[TableColumn], *, markdown: bool = False) -> list[str]:
     """Print a frame as a table for people, of any width in Markdown; its index counts as columns.
 
-    Return the headings of columns that had no room, without `MINOR` ones that nobody misses.
+    Return the headings of the columns that had no room, without those of `MINOR` ones that repeat other columns.
     """
     rows = _cells(frame, columns)
     if markdown:
@@ -252,7 +252,7 @@ def _cells(frame: pd.DataFrame, columns: Sequence[TableColumn]) -> list[list[Tex
 
 
 def echo(text: str = "", *, end: str = "\n") -> None:
-    """Print text; where the reader has gone, as after `| head`, drop it and go on."""
+    """Print text; where the reader has closed the pipe, as `| head` does, drop the text and go on."""
     try:
         print(text, end=end)
     except BrokenPipeError:
@@ -260,7 +260,7 @@ def echo(text: str = "", *, end: str = "\n") -> None:
 
 
 def note(text: str) -> None:
-    """Say something about the result on standard error, in one line that cannot steer a terminal."""
+    """Print a note about the result on standard error, in one line without control characters."""
     with contextlib.suppress(OSError):  # a full or closed standard error changes no exit code
         print(f"qoderdata: {escape_controls(' '.join(text.split()))}", file=sys.stderr)
 
@@ -282,7 +282,7 @@ def print_exact(text: str) -> None:
 
 
 def flush() -> None:
-    """Write what is still buffered; a reader that has gone is no error."""
+    """Write what is still buffered; that the reader has closed the pipe is no error."""
     try:
         sys.stdout.flush()
     except BrokenPipeError:
@@ -297,7 +297,7 @@ def _discard_output() -> None:
 
 
 def escape_controls(text: str) -> str:
-    r"""Escape characters that can steer a terminal as JSON does, but no line ends and tabs."""
+    r"""Escape characters that can control a terminal, as JSON escapes them; keep line ends and tabs."""
     return "".join(json.dumps(character)[1:-1] if _is_unsafe(character) else character for character in text)
 
 

@@ -38,7 +38,7 @@ def triggers(
     empty = (
         "paused deployments do not fire; --include-paused treats them as active" if is_paused else "nothing fires"
     )
-    empty = options.unless_said(empty, deployments, filters)
+    empty = options.empty_table_text(empty, deployments, filters)
     if load is not None:
         found = qd.trigger_load(upcoming, freq=load)
         result.print_frame(found, [*window_columns(found, result.tz), *_LOAD_COLUMNS], empty=empty)

@@ -288,7 +288,7 @@ def _x(share: float, scale: float) -> float:
 
 
 def order_note() -> str:
-    """Say in which order failure rates are shown."""
+    """Return a sentence that says in which order failure rates are shown."""
     return _("The order is by the lower end of the interval, so one failure in one run does not come first.")
 
 

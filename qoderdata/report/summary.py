@@ -309,7 +309,7 @@ def costs(data: ReportData, sessions: pd.DataFrame) -> Section:
 
 
 def _when_and_forecast(data: ReportData, sessions: pd.DataFrame, unknown: int) -> str:
-    """Say when the sessions were, how many have no known usage, and what the next triggers will use."""
+    """Return when the sessions were, how many have no known usage, and what the next triggers will use."""
     sentences = []
     first, last = sessions["created_at"].min(), sessions["created_at"].max()
     if pd.notna(first):

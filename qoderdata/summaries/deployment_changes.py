@@ -135,7 +135,7 @@ def describe_change(row: Any) -> str:  # noqa: ANN401 - a row as a named tuple
 
 
 def _state_in_words(text: str) -> str:
-    """Translate a text of `_state` into the language of the page."""
+    """Translate a text that `_state` returns."""
     if text.startswith("paused by error: "):
         return _("paused by error: {error}", error=text.removeprefix("paused by error: "))
     words = {

@@ -1,4 +1,4 @@
-"""How certain a rate is, and the difference of two: intervals as columns of a frame of any engine."""
+"""Add the intervals of a rate, and of the difference of two rates, as columns to a frame of any engine."""
 
 from __future__ import annotations
 
