@@ -136,7 +136,7 @@ class Router:
     edition: str
     #: The only token that is accepted.
     pat: str
-    #: May make a page of a list false.
+    #: The name of a fault, which may change a page of a list.
     fault: str
     #: Whether envelopes have ``next_page``.
     next_page: bool
