@@ -184,6 +184,17 @@ def counted(number: int, noun: str) -> str:
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
+def format_count(number: int | None) -> str:
+    """Format a whole number; a missing one is not 0.
+
+    Examples
+    --------
+    >>> format_count(12345), format_count(None)
+    ('12,345', '–')
+    """
+    return MISSING if number is None or _is_missing(number) else f"{number:,}"
+
+
 def format_credits(number: float | None) -> str:
     """Format credits as the service does, with two decimals; a missing number is not 0.
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, TypeVar
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Callable, Collection
     from datetime import tzinfo
 
     import pandas as pd
@@ -363,6 +363,19 @@ def check_count(value: int, *, name: str, least: int = 1) -> int:
     if isinstance(value, bool) or not isinstance(value, numbers.Integral) or value < least:
         raise ValueError(f"{name}={value!r} must be a whole number, {least} or more")
     return int(value)
+
+
+def check_number(value: float, is_valid: Callable[[float], bool], *, name: str, must: str) -> None:
+    """Raise `ValueError` unless a value is a valid real number, of Python or of NumPy; `must` ends the message.
+
+    Examples
+    --------
+    >>> check_number(1.5, lambda number: 0 < number < 1, name="target", must="lie between 0 and 1")
+    Traceback (most recent call last):
+    ValueError: target=1.5 must lie between 0 and 1
+    """
+    if isinstance(value, bool) or not isinstance(value, numbers.Real) or not is_valid(value):
+        raise ValueError(f"{name}={value!r} must {must}")
 
 
 def check_choice(value: T, allowed: Collection[T], *, name: str) -> T:

@@ -25,6 +25,7 @@ from rich.cells import cell_len
 import qoderdata as qd
 from qoderdata.cli import main, output
 from qoderdata.cli.output import Output, TableColumn
+from qoderdata.formatting import format_count
 from qoderdata.sandbox import Sandbox
 
 if TYPE_CHECKING:
@@ -233,7 +234,7 @@ def test_names_are_cut_before_dates_and_figures(
     columns = [
         TableColumn("name", lambda row: row.name),
         TableColumn("at", lambda row: row.at, "fixed"),
-        TableColumn("runs", lambda row: output.count(row.runs), "number"),
+        TableColumn("runs", lambda row: format_count(row.runs), "number"),
         TableColumn("a wide column", lambda _: "x" * 30, "fixed", optional=1),
     ]
     monkeypatch.setenv("COLUMNS", "50")
@@ -255,7 +256,7 @@ def test_what_may_be_left_out_leaves_names_readable(
         TableColumn("name", lambda row: row.name),
         TableColumn("id", lambda _: "i" * 37, "id", optional=9),
         TableColumn("not known", lambda row: row.none, "number", optional=1),
-        TableColumn("all of the runs", lambda row: output.count(row.runs), "number", optional=5),
+        TableColumn("all of the runs", lambda row: format_count(row.runs), "number", optional=5),
     ]
     monkeypatch.setenv("COLUMNS", str(width))
     assert output.print_table(frame, columns) == left_out
@@ -285,7 +286,7 @@ def test_a_column_says_how_wide_it_should_be(
     frame = pd.DataFrame({"what": ["word " * 30], "runs": [7]})
     columns = [
         TableColumn("what", lambda row: row.what, "prose", readable=60),
-        TableColumn("runs", lambda row: output.count(row.runs), "number", optional=1),
+        TableColumn("runs", lambda row: format_count(row.runs), "number", optional=1),
     ]
     monkeypatch.setenv("COLUMNS", str(width))
     assert output.print_table(frame, columns) == left_out
@@ -729,7 +730,7 @@ def test_prose_wraps_and_is_whole(monkeypatch: pytest.MonkeyPatch, capsys: pytes
     text = "a sentence that has more words than fit beside the rest of the table " * 3
     frame = pd.DataFrame({"n": [1], "what": [text]})
     columns = [
-        TableColumn("n", lambda row: output.count(row.n), "number"),
+        TableColumn("n", lambda row: format_count(row.n), "number"),
         TableColumn("what", lambda row: row.what, "prose"),
     ]
     monkeypatch.setenv("COLUMNS", "40")

@@ -88,7 +88,7 @@ def window_columns(frame: pd.DataFrame, tz: str) -> list[TableColumn]:
 
 def columns_where_any(frame: pd.DataFrame, name: str, heading: str) -> list[TableColumn]:
     """Return the column of a count, where any is above 0."""
-    counts = TableColumn(heading, lambda row: count(getattr(row, name)), "number", optional=1)
+    counts = TableColumn(heading, lambda row: formatting.format_count(getattr(row, name)), "number", optional=1)
     return [counts] if frame[name].gt(0).any() else []
 
 
@@ -192,12 +192,6 @@ def _in_zone(frame: pd.DataFrame, tz: str) -> pd.DataFrame:
         return frame
     times = frame.select_dtypes("datetimetz").columns
     return frame.assign(**{name: frame[name].dt.tz_convert(parsing.pandas_zone(tz)) for name in times})
-
-
-def count(value: Any) -> str:  # noqa: ANN401 - an integer or one of pandas' missing values
-    """Write a count; a missing one is not 0."""
-    text = formatting.one_line(value)
-    return text if text == formatting.MISSING else f"{value:,}"
 
 
 def format_seconds(time: datetime | None, tz: str) -> str:

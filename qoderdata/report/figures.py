@@ -7,9 +7,16 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from qoderdata.formatting import MISSING, format_credits, format_interval, format_milliseconds, format_percent
+from qoderdata.formatting import (
+    MISSING,
+    format_count,
+    format_credits,
+    format_interval,
+    format_milliseconds,
+    format_percent,
+)
 from qoderdata.report.data import LEAST_DECIDED, WEEK, span_text
-from qoderdata.report.layout import Tile, format_count, join_facts, join_sentences, rows_of, unknown_note
+from qoderdata.report.layout import Tile, join_facts, join_sentences, rows_of, unknown_note
 from qoderdata.summaries import failure_rates, session_costs
 from qoderdata.translation import gettext as _
 from qoderdata.translation import ngettext

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pandas as pd
 
-from qoderdata.formatting import MISSING, format_interval, format_percent
+from qoderdata.formatting import format_interval, format_percent
 from qoderdata.outcomes import is_unknown
 from qoderdata.translation import gettext as _
 from qoderdata.translation import ngettext
@@ -306,8 +306,3 @@ def error_cell(kind: Any, message: Any) -> Error | None:  # noqa: ANN401 - texts
 
 def _beginning(text: str) -> str:
     return text if len(text) <= _MOST_CHARACTERS else text[:_MOST_CHARACTERS] + "…"
-
-
-def format_count(number: Any) -> str:  # noqa: ANN401 - an integer or one of pandas' missing values
-    """Format an integer; a missing one is a dash."""
-    return MISSING if pd.isna(number) else f"{number:,}"

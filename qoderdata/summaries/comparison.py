@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from numbers import Real
 from typing import TYPE_CHECKING, Any
 
 import narwhals as nw
 
 from qoderdata import errors
 from qoderdata.columns import TEXT
-from qoderdata.parsing import DAY_MICROS
+from qoderdata.parsing import DAY_MICROS, check_number
 from qoderdata.summaries import wilson
 from qoderdata.summaries.dataframe_engines import (
     ALL,
@@ -303,8 +302,7 @@ def error_budget(
        decided  failed  success_rate  budget  used
     0      100       1          0.99     2.0   0.5
     """
-    if isinstance(target, bool) or not isinstance(target, Real) or not 0 < target < 1:
-        raise ValueError(f"target={target!r} must lie between 0 and 1, such as 0.99")
+    check_number(target, lambda share: 0 < share < 1, name="target", must="lie between 0 and 1, such as 0.99")
     window_us, allowed = parse_micros(window, name="window"), 1 - target
     results, wanted = [*_BUDGET, "name"], ["status", "triggered_at"]
     source = open_source(runs, by, results=results, wanted=wanted, what="runs", optional=["status_from"])
