@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from qoderdata.columns import TEXT, require_frame
+from qoderdata.columns import TEXT, require_frame, require_unique_deployments
 from qoderdata.errors import UnknownOutcomesWarning
 from qoderdata.formatting import (
     format_credits,
@@ -165,8 +165,7 @@ def check(
         check_number(share, lambda number: number >= 0, name=name, must="be a share, 0 or more, such as 0.05")
     tz = parse_zone(tz).key
     df = require_frame(df, _COLUMNS, what="deployments", optional=_OPTIONAL)
-    if not df["id"].is_unique:
-        raise ValueError("an id is in the deployments frame twice; drop one of its rows")
+    require_unique_deployments(df)
     end = parse_instant(pd.Timestamp.now("UTC") if now is None else now, name="now")
     if runs is not None:
         runs = require_frame(runs, _RUN_COLUMNS, what="runs", optional=["status_from"])

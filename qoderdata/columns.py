@@ -133,6 +133,12 @@ def require_frame(
     return frame.assign(**converted) if converted else frame
 
 
+def require_unique_deployments(df: pd.DataFrame) -> None:
+    """Raise `ValueError` where an id is in a deployments frame more than once."""
+    if not df["id"].is_unique:
+        raise ValueError("an id is in the deployments frame twice; drop one of its rows")
+
+
 def require_dtypes(schema: Mapping[str, nw.dtypes.DType], wanted: Collection[str], *, what: str) -> None:
     """Raise `FrameTypeError` where a wanted column of a frame of another library has the wrong dtype.
 

@@ -89,7 +89,7 @@ class NeverFiresError(CronError):
 
 
 class CronField(NamedTuple):
-    """What one of the five fields may hold: whole numbers, or names that count up from the least one."""
+    """One of the five fields: its range of whole numbers, and names that count up from the least one."""
 
     name: str
     least: int

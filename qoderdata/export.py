@@ -48,7 +48,7 @@ if TYPE_CHECKING:
     Pieces = tuple[list[str], Iterator[Piece]]
 
 
-#: Where pandas itself looks for a frame's attrs.
+#: The key of the metadata in which pandas keeps a frame's attrs.
 _ATTRS = b"PANDAS_ATTRS"
 _GZIP = ".csv.gz"
 #: Rows a batch: enough for Arrow to be quick, few enough to hold several.

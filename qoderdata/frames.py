@@ -46,7 +46,7 @@ NAMES = {
 }
 #: Columns that agents, environments and events have, whose ``id`` is not a deployment's.
 _OTHER_IDS = {"model", "config_type", "session_id"}
-#: What is a frame, in messages.
+#: The accepted kinds of frames, for messages.
 KINDS = "a frame (pandas, Polars, PyArrow, DuckDB, Dask, PySpark)"
 #: Replaces a secret value.
 MASK = "***"

@@ -62,7 +62,7 @@ _COMPRESSION = 6
 
 
 class SeriesIdentity(Account):
-    """What tells one series from another; each of its files repeats it."""
+    """The facts that identify a series; each of its files repeats them."""
 
     include_archived: bool
 

@@ -614,7 +614,7 @@ class _Events:
 
     @property
     def none(self) -> int:
-        """What `first` gives for a session without such an event: more than any row."""
+        """The number that `first` returns for a session without such an event: more than any row."""
         return len(self.codes)
 
     def first(self, mask: NDArray[np.bool_]) -> NDArray[np.int64]:

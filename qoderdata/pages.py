@@ -38,7 +38,7 @@ QueryParams = dict[str, "str | Sequence[str]"]
 
 
 class Envelope(Protocol):
-    """What the walk reads of a page."""
+    """The fields of a page that a walk reads."""
 
     @property
     def has_more(self) -> bool:

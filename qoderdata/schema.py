@@ -21,7 +21,7 @@ _TIME = pa.timestamp("us", tz="UTC")
 
 
 class Kind(enum.Enum):
-    """What a column holds, and so which JSON values fit it."""
+    """What a column holds, and so which JSON values fit it; the value is a description and the Arrow type."""
 
     TEXT = "text", pa.large_string()
     TEXT_OR_ID = "text, or the id of an object", pa.large_string()
@@ -52,7 +52,7 @@ class Column:
     #: The keys that lead to its value in a record; empty for a column that this package derives.
     path: tuple[str, ...]
     kind: Kind
-    #: What it says, in words.
+    #: A description.
     meaning: str
 
 

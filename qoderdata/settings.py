@@ -31,7 +31,7 @@ _BROKEN_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:[/\\]")
 
 
 class Account(TypedDict):
-    """What tells one account's data from another's: where the service is, the workspace, a digest of the token."""
+    """The facts that identify an account: its service, its workspace, and a digest of its token."""
 
     base_url: str
     workspace_id: str | None

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 Records = Mapping[str, Any] | Iterable[Mapping[str, Any]]
 
-#: As many records go to the exact reader at once.
+#: The most records of a page that go to the exact reader at once.
 _EXACT_RECORDS = 20
 #: Records that are held as Python objects at a time.
 _BATCH = 5_000
@@ -47,7 +47,7 @@ class Page:
     next_page: str | None
     #: The records: structs, JSON texts, or Python objects.
     records: Sequence[Any]
-    #: What made structs of the records; ``None`` where they are something else.
+    #: The reader that made structs of the records; ``None`` where they are no structs.
     reader: FastReader | None
     #: The body that they were read from.
     body: bytes

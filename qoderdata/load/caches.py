@@ -30,14 +30,14 @@ _CLEAR_SECONDS = 5.0
 
 
 class Kept(TypedDict):
-    """How much there is of one kind."""
+    """The number of the files of one kind, and their size in bytes."""
 
     files: int
     bytes: int
 
 
 class CacheUsage(TypedDict):
-    """Where the cache is, and how much it holds of each kind."""
+    """The location of the cache, and the number and size of its files of each kind."""
 
     location: str
     queries: Kept

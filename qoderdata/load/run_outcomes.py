@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from qoderdata.decode import Page
     from qoderdata.files import Folder
 
-#: What `load_runs` reads to tell outcomes.
+#: How much `load_runs` reads to resolve outcomes.
 Level = Literal["auto", "runs", "sessions", "events"]
 LEVELS: tuple[Level, ...] = ("auto", "runs", "sessions", "events")
 
@@ -47,7 +47,7 @@ _OUTCOME_TYPES = [
     "session.status_terminated",
     "session.error",
 ]
-#: What is read of a stored session: what the rules take, and when it changed.
+#: The columns of stored sessions that are read: those of the rules, and the time of the last change.
 _SESSION_COLUMNS = ["id", "status", "created_at", "updated_at", "archived_at", "stats_duration_seconds"]
 _UNREAD = ("session", "could not be read, and what was known of their runs is kept")
 
@@ -58,7 +58,7 @@ class RunOutcomes:
     def __init__(
         self, runs: pa.Table, client: Client, folder: Folder, *, freshness: Freshness, progress: bool | None
     ) -> None:
-        #: What is known; ``"events"`` also where no more of these can be read.
+        #: How much was read; ``"events"`` also where there are no more events to read.
         self.level: Level = "runs"
         #: How many sessions have events that were not read and would tell more.
         self.undecided = 0
@@ -70,7 +70,7 @@ class RunOutcomes:
         oldest = pc.min(created_at).as_py()
         #: No session was created before; ``None``: unknown.
         self._since = None if oldest is None or created_at.null_count else earlier(oldest, CLOCK_SKEW)
-        #: What reads and keeps the sessions.
+        #: Reads and keeps the sessions.
         self.loading = SessionLoading(Query(since=self._since), client, folder, freshness, progress)
         self._sessions, self._ends = self.loading.store, self.loading.ends
 

@@ -55,7 +55,7 @@ _NEWER_RUN_COLUMNS = ("status_from", "trigger_scheduled_at", "created_at", "atte
 
 
 class Deployment(NamedTuple):
-    """What a deployment is called, and the id to find it by."""
+    """The name of a deployment, and its id."""
 
     name: str
     id: str
@@ -63,7 +63,7 @@ class Deployment(NamedTuple):
 
 @dataclass(frozen=True)
 class ReportData:
-    """What a report is about."""
+    """The frames, the time and the periods of a report, and figures that several of its parts need."""
 
     #: Archived ones too; `read` fills the counters from the runs where there are none, shortens names, and adds
     #: the column ``group``, as to the runs: what failure rates are shown by, an empty text where there is none.

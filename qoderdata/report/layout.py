@@ -105,7 +105,7 @@ class PageTable:
     columns: Sequence[PageColumn]
     #: ``None`` is a missing value.
     rows: list[list[object]]
-    #: How many rows are shown, and what shows more.
+    #: A sentence: how many rows are shown, and which command or call shows more.
     more: str | None
 
 
@@ -155,7 +155,7 @@ class Section:
     #: The end of its address.
     anchor: str
     title: str
-    #: What it is about, over which runs; `strong` and `rest` go on, the first one emphasized.
+    #: The introduction; `strong`, which is emphasized, and `rest` follow it.
     about: str = ""
     strong: str = ""
     rest: str = ""

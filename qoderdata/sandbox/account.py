@@ -19,7 +19,7 @@ from qoderdata.sandbox.sample_values import DAY, HOUR, SECOND, Dice, Draws, as_d
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-#: What a deployment is an example of.
+#: The roles of deployments.
 ROLES = range(7)
 ORDINARY, FAILING, PAUSED, PAUSED_BY_ERROR, ARCHIVED, UNSCHEDULED, NEVER_RAN = ROLES
 # Unscheduled ones run by hand only; those that never ran have a schedule.

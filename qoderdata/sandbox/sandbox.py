@@ -313,7 +313,7 @@ class Sandbox(ChangingAccount):
 
     @property
     def base_url(self) -> str:
-        """Where the service is, as clients want it; the same after a stop and a new start."""
+        """The base URL for clients; the same after a stop and a new start."""
         if not self._port:
             raise RuntimeError("the sandbox has no address yet; use it in a `with` statement, or start() it")
         return f"http://127.0.0.1:{self._port}{_PREFIX}"

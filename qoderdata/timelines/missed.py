@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from qoderdata.columns import TEXT, require_frame
+from qoderdata.columns import TEXT, require_frame, require_unique_deployments
 from qoderdata.cron import Schedule
 from qoderdata.errors import FrameTypeError
 from qoderdata.frames import fetched_at
@@ -181,8 +181,8 @@ def schedule_history(
         An id is in a frame twice, or a snapshot does not say when it was fetched.
     """
     frames = [require_frame(one, _STATE_COLUMNS, what="deployments") for one in (df, *snapshots)]
-    if not all(one["id"].is_unique for one in frames):
-        raise ValueError("an id is in a deployments frame twice; drop one of its rows")
+    for frame in frames:
+        require_unique_deployments(frame)
     fetched = [fetched_at(one) for one in (df, *snapshots)]
     if None in fetched[1:]:
         raise ValueError("a snapshot has no attrs['fetched_at']; pass the frames that load_snapshots gives")
