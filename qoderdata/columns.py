@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from qoderdata.errors import FRAME_SOURCES, FrameTypeError, frame_hint, require_columns
+from qoderdata.errors import FrameTypeError, frame_hint, require_columns
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
@@ -245,7 +245,8 @@ def _wrong_dtype(column: pd.Series[Any], kind: Dtype, name: str, what: str) -> F
 
 
 def _error(message: str, name: str, what: str) -> FrameTypeError:
-    error = FrameTypeError(f"{message}{frame_hint(what, ' (or')}{')' if what in FRAME_SOURCES else ''}")
+    hint = frame_hint(what, start=" (or")
+    error = FrameTypeError(f"{message}{hint})" if hint else message)
     error.column = name
     return error
 

@@ -125,7 +125,7 @@ def test_any_number_of_runs_is_met_exactly(deployments: int, seed: int, runs: in
 
 def test_the_total_is_met_where_there_is_no_room_for_so_many_manual_runs(monkeypatch: pytest.MonkeyPatch) -> None:
     """Then there are more scheduled ones."""
-    monkeypatch.setattr(run_history, "_UNSCHEDULED_SHARE", 0.9)
+    monkeypatch.setattr(run_history, "_EXTRA_SHARE", 0.9)
     sandbox = Sandbox(deployments=5, runs=40)
     assert len(sandbox.runs) == 40
     assert sum(run["trigger_context"]["type"] == "schedule" for run in sandbox.runs) > 10

@@ -117,9 +117,10 @@ class ErrorMapper:
         return Failure(error, retryable=True)
 
     def from_contract(self, response: Response, error: errors.APIResponseValidationError) -> Failure:
-        """Return the failure of a success status whose JSON breaks the contract, without a traceback."""
+        """Return the failure of a response with a success status whose JSON breaks the contract."""
         error.args = tuple(self._mask(arg) if isinstance(arg, str) else arg for arg in error.args)
         error.request_id = self._request_id(response)
+        # The frames of a traceback would hold the text of the response.
         error.__cause__ = error.__context__ = None
         return Failure(error.with_traceback(None), retryable=False)
 

@@ -182,7 +182,7 @@ def make_pairs(size: int, seed: int) -> list[Pair]:
 
 
 class Occurrences:
-    """The occurrences of one pair around the account's clock, in nanoseconds since 1970, so many days back."""
+    """The occurrences of one pair, in nanoseconds since 1970, from some days before the account's clock on."""
 
     def __init__(self, pair: Pair, now: int, back: int) -> None:
         self._schedule = cron.parse(pair.expression, pair.timezone)

@@ -34,7 +34,7 @@ _LONGEST_FAILURE = 170_000
 _SHORTEST_TIMEOUT = 300_000
 
 #: The share of the runs that are retries, or manual runs of scheduled deployments.
-_UNSCHEDULED_SHARE = 0.06
+_EXTRA_SHARE = 0.06
 #: How old a deployment may be, at first and at most.
 _DAYS, _MOST_DAYS = 400, 20_000
 #: Of fewer runs, none is made unfinished on purpose.
@@ -189,7 +189,7 @@ class RunHistory:
         self._fleet = fleet
         self._occurrences: dict[int, Occurrences] = {}
         unscheduled = self._without_schedule(runs)
-        scheduled = runs - int(runs * _UNSCHEDULED_SHARE) - len(unscheduled)
+        scheduled = runs - int(runs * _EXTRA_SHARE) - len(unscheduled)
         while True:
             planned = self._plan(self._scheduled_counts(scheduled + left_out))
             kept = self._leave_out(planned, left_out)

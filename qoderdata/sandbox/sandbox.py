@@ -79,7 +79,7 @@ class Fault:
     headers: dict[str, str] = field(default_factory=dict)
 
     def response(self, *, is_newest: bool) -> WireResponse | None:
-        """Return the gateway's response, or raise the service's error; ``None`` for any other fault."""
+        """Return the gateway's response, or raise the service's error; ``None`` for other faults and for none."""
         status, title = _GATEWAY_FAULTS.get(self.name, (0, ""))
         if self.name in _SERVICE_FAULTS or (is_newest and status == 429):
             status = _SERVICE_FAULTS.get(self.name, status)

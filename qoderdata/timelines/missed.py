@@ -497,8 +497,7 @@ def _unserved(
     exact[exact] = scheduled[minute[exact]] // MINUTE_MICROS == runs.due[exact] // MINUTE_MICROS
     unserved[runs.deployment[exact], minute[exact]] = False
     run_of, due = runs.deployment[~exact], runs.due[~exact]
-    # The last scheduled time before a run is its own. Where no two runs have the same one, each run serves its
-    # own.
+    # The last scheduled time before a run is its own. Where no other run serves that time, this run serves it.
     own = np.minimum(np.searchsorted(scheduled, due, side="right"), last[run_of]) - 1
     can_serve = (own >= first[run_of]) & (due - scheduled[own] <= grace)
     run_of, due, own = run_of[can_serve], due[can_serve], own[can_serve]
