@@ -1,4 +1,4 @@
-"""Whether a frame is what a function needs: a frame, its columns, and their dtypes.
+"""Check whether a frame is what a function needs: a frame, with certain columns, of the right dtypes.
 
 CSV, ``convert_dtypes`` and other libraries change dtypes. What is unambiguous is converted; what is not is a
 `FrameTypeError` that names the column and says how to convert it.

@@ -333,7 +333,7 @@ def to_arrow(frame: pd.DataFrame, *, keep_index: bool | None = None) -> pa.Table
 
 
 def is_meaningful(index: pd.Index[Any]) -> bool:
-    """Tell whether an index is more than the numbers of the rows."""
+    """Return whether an index is more than the numbers of the rows."""
     return index.nlevels > 1 or index.name is not None or not pd.api.types.is_integer_dtype(index.dtype)
 
 

@@ -26,7 +26,7 @@ MISSING = "–"
 _DAY, _HOUR, _MINUTE, _SECOND = mark("d"), mark("h"), mark("min"), mark("s")
 _UNITS = ((_DAY, 86400, _HOUR, 3600), (_HOUR, 3600, _MINUTE, 60), (_MINUTE, 60, _SECOND, 1))
 _ELLIPSIS = "…"
-#: How many texts a warning names, and how wide each is at most.
+#: The most texts that a warning names, and the most columns of each.
 _NAMED = 10
 _NAMED_COLUMNS = 80
 _REPLACEMENT = "\N{REPLACEMENT CHARACTER}"

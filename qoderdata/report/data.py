@@ -151,7 +151,7 @@ class ReportData:
 
     @cached_property
     def do_runs_reach_back(self) -> bool:
-        """Whether there are runs, and they reach back so far."""
+        """Whether there are runs, and `reaches_back` is true for their times."""
         return self.runs is not None and self.reaches_back(self.runs["triggered_at"])
 
     @cached_property
@@ -202,7 +202,7 @@ class ReportData:
 
     @cached_property
     def is_comparable(self) -> bool:
-        """Whether there are enough runs, of which as large a share is assumed in both weeks."""
+        """Whether there are enough runs, and similar shares of them are assumed in both weeks."""
         if not self.has_enough_runs:
             return False
         shares = [_assumed_share(self.runs_within(WEEK, ago=ago)) for ago in (_NOTHING, WEEK)]

@@ -1,4 +1,4 @@
-"""Make the folded parts of a report, for the engineer who looks into it; rows that repeat are one line."""
+"""Make the folded parts of a report, for the engineer who looks into it; equal rows are shown as one."""
 
 from __future__ import annotations
 
