@@ -142,7 +142,7 @@ class Decoder:
         return table
 
     def finish(self, tables: Sequence[pa.Table]) -> pa.Table:
-        """Join the tables of all pages, in the order given: one row per id, from the last record with that id.
+        """Join the tables of all pages, in the order given: one row per id, the last record with that id.
 
         Warn once of all values that did not fit their columns, and once of all ids that came more than once.
         """

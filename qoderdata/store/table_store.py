@@ -122,7 +122,7 @@ class TableStore:
 
     @contextlib.contextmanager
     def writer_lock(self) -> Iterator[None]:
-        """Hold the writer's lock, after committing everything that an earlier pull left.
+        """Hold the writer's lock, and first commit everything that an earlier pull left.
 
         Another process that writes is waited for; `CacheError` where it has not moved for minutes.
         """
